@@ -1,0 +1,147 @@
+"""What a policy is told, what it sees, and what it decides: plain data, arrays as nested sequences.
+
+Axes: M job classes (training and inference, in the scenario's order), Mtrain training classes (same order), N sites,
+H permitted deferrals. Rows are sequences of floats; a policy that computes with arrays converts them itself. Values
+are read only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+Vector = Sequence[float]
+Matrix = Sequence[Sequence[float]]
+
+
+@dataclass(frozen=True, slots=True)
+class FleetFacts:
+    """What does not change during a run.
+
+    kinds                  (M,) 'train' or 'inf'
+    gpus                   (N,) GPUs per site
+    to_per_gpu_min         (M,) work of one busy GPU, TO/(GPU min)
+    work_to                (M,) nominal size of one job, TO (jobs of a scaled or traced workload differ)
+    gpus_per_block         (M,) GPUs per block (train) or per job (inf)
+    max_blocks             (M,) blocks one job uses at most
+    eligible               (M, N) which site may run which class (U14)
+    deferrals_s            (H,) permitted deferrals of training jobs, ascending, s (U15)
+    supply_temp_low_degc, supply_temp_high_degc   box of (24), degC
+    """
+
+    kinds: tuple[str, ...]
+    gpus: tuple[int, ...]
+    to_per_gpu_min: tuple[float, ...]
+    work_to: tuple[float, ...]
+    gpus_per_block: tuple[int, ...]
+    max_blocks: tuple[int, ...]
+    eligible: tuple[tuple[bool, ...], ...]
+    deferrals_s: tuple[float, ...]
+    supply_temp_low_degc: float = 18.0
+    supply_temp_high_degc: float = 23.0
+
+    @property
+    def n_sites(self) -> int:
+        """N."""
+        return len(self.gpus)
+
+    @property
+    def train(self) -> tuple[int, ...]:
+        """Indices of the training classes among all classes; position in it is the axis Mtrain."""
+        return tuple(m for m, kind in enumerate(self.kinds) if kind == "train")
+
+    @property
+    def inf(self) -> tuple[int, ...]:
+        """Indices of the inference classes among all classes."""
+        return tuple(m for m, kind in enumerate(self.kinds) if kind == "inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What is known at the start of a minute, before any action (decision 10).
+
+    time_s                  start of the minute, s
+    price_usd_per_kwh       electricity price now
+    forecast_usd_per_kwh    (H,) price at now + each deferral
+    nci_kg_per_kwh          (N,) nodal carbon intensity at each site, or None: the policy must do without (B08, I22)
+    power_kw                (N,) mean power of each site in the last minute, kW
+    arrivals                (M,) jobs that arrived in the last minute
+    arrivals_work_to        (M,) their work, TO
+    queued_jobs, deferred_jobs, running_jobs   (N, M) jobs waiting, not yet released, running
+    pending_work_to         (N, M) unfinished work of queued and running jobs, TO
+    deferred_work_to        (N, M) work of jobs not yet released, TO
+    free_gpu_ratio          (N,) share of idle GPUs in the last minute, 0..1
+    site_carry              (M, N) jobs each site is owed by rounding (I13); zeros when rounding keeps no state
+    deferral_carry          (N, Mtrain, H) the same for release times
+    """
+
+    time_s: float
+    price_usd_per_kwh: float
+    forecast_usd_per_kwh: Vector
+    nci_kg_per_kwh: Vector | None
+    power_kw: Vector
+    arrivals: Sequence[int]
+    arrivals_work_to: Vector
+    queued_jobs: Matrix
+    deferred_jobs: Matrix
+    running_jobs: Matrix
+    pending_work_to: Matrix
+    deferred_work_to: Matrix
+    free_gpu_ratio: Vector
+    site_carry: Matrix
+    deferral_carry: Sequence[Matrix]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What the sites' agents decide once they know their jobs, (28).
+
+    deferral_share    (N, Mtrain, H) share of this minute's training jobs per release time, rows sum to 1
+    gpu_share         (N, M) share of the site's GPUs per class, rows sum to at most 1 (29)
+    supply_temp_degc  (N,) supply air temperature, degC
+    """
+
+    deferral_share: Sequence[Matrix]
+    gpu_share: Matrix
+    supply_temp_degc: Vector
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """A whole joint action: the manager's shares (26) and the sites' operation (28).
+
+    site_share   (M, N) share of each class's jobs per site, rows on the simplex over eligible sites
+    operation    see Operation
+    """
+
+    site_share: Matrix
+    operation: Operation
+
+
+class Policy(Protocol):
+    """Anything that decides in the paper's order: first the manager, then the sites, who know what they were given.
+
+    Jobs are whole, shares are not: between the two calls the caller turns shares into jobs.
+    """
+
+    needs_nci: bool
+    """Whether it refuses to work without carbon intensities."""
+
+    def place(self, observation: Observation) -> Matrix:
+        """(M, N) share of each class's jobs per site, rows on the simplex over eligible sites."""
+        ...
+
+    def operate(self, observation: Observation, allocated_jobs: Sequence[Sequence[int]],
+                allocated_work_to: Matrix) -> Operation:
+        """The sites' actions, given the jobs (N, M) and their work (N, M), TO, that the manager sent them."""
+        ...
+
+
+def decide(policy: Policy, observation: Observation) -> Decision:
+    """Both stages with fractions of jobs instead of whole ones: share times arrivals goes to each site."""
+    share = policy.place(observation)
+    n_sites = len(observation.power_kw)
+    jobs = [[row[i] * n for row, n in zip(share, observation.arrivals, strict=True)] for i in range(n_sites)]
+    work = [[row[i] * w for row, w in zip(share, observation.arrivals_work_to, strict=True)] for i in range(n_sites)]
+    return Decision(share, policy.operate(observation, jobs, work))

@@ -1,0 +1,198 @@
+"""Base of our simulators: mosaik's wire format on one side, typed ports and floats on the other.
+
+A subclass declares MODELS (model -> ports) and PARAMS (a frozen pydantic dataclass), builds its engine in `setup` and
+answers one tick in `advance`. The same object runs under mosaik, under the native driver and as a process of its own:
+
+    class Battery(Adapter):
+        PARAMS = BatteryParams
+        MODELS = {"Battery": (Port("p_set_kw", "in", "set point"), Port("p_kw", "out", "power", sign="> 0 charges"))}
+
+        def setup(self): self.store = {eid: 0.0 for eid in self.entities["Battery"]}
+        def advance(self, time_s, inputs): return {eid: {"p_kw": inputs[eid]["p_set_kw"]} for eid in self.store}
+
+    if __name__ == "__main__":
+        serve(Battery)          # then "cmd: python battery.py %(addr)s" in a scenario
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import mosaik_api_v3
+import numpy as np
+
+from cosim import seeds
+from cosim.errors import ModelError, ScenarioError
+from cosim.params import validate
+from cosim.ports import Batch, Port, concat
+
+Values = dict[str, dict[str, Any]]
+"""entity -> port -> value: a float, a list of floats (a port with dims) or a batch (an event port)."""
+
+
+class Adapter(mosaik_api_v3.Simulator):
+    """A time-based mosaik simulator with typed ports. See the module for how to write one."""
+
+    PARAMS: ClassVar[type]
+    MODELS: ClassVar[dict[str, tuple[Port, ...]]]
+
+    def __init__(self) -> None:
+        super().__init__(meta_of(self.MODELS))
+        self.entities: dict[str, list[str]] = {model: [] for model in self.MODELS}
+        self._model_of: dict[str, str] = {}
+        self._outputs: Values = {}
+        self._ready = False
+        self._in_ports = {m: tuple(p for p in ports if p.flow == "in") for m, ports in self.MODELS.items()}
+        self._out_names = {m: [p.name for p in ports if p.flow == "out"] for m, ports in self.MODELS.items()}
+        self._strict = {m: [p.name for p in ports if p.flow == "out" and p.kind == "level" and not p.nullable]
+                        for m, ports in self.MODELS.items()}
+
+    # --- what a subclass writes ---------------------------------------------------------------------------------
+
+    def setup(self) -> None:
+        """Build the engine. `self.params`, `self.entities`, `self.step_s` and `self.stream(purpose)` are there."""
+
+    def advance(self, time_s: float, inputs: Values) -> Values:
+        """One tick at `time_s`: fresh outputs for every entity and out port, from inputs for every in port."""
+        raise NotImplementedError
+
+    def initial(self) -> Values:
+        """Outputs as they stand before the first tick, for links that are shifted in time; {} if there are none."""
+        return {}
+
+    def labels(self) -> dict[str, list[str]]:
+        """Names along each axis that ports use in `dims`, e.g. {'job_class': ['llm', 'vae']}."""
+        return {}
+
+    def closing(self) -> dict[str, dict[str, Batch]]:
+        """What an event port with a table still has to say when the run ends (called once, after the last tick)."""
+        return {}
+
+    def notes(self) -> list[str]:
+        """Sentences for the run's summary: what the user should know of how it went."""
+        return []
+
+    # --- what the bus calls -------------------------------------------------------------------------------------
+
+    def init(self, sid: str, time_resolution: float = 1.0, *, step_s: float = 60.0, seed: int = 0, episode: int = 0,
+             **params: Any) -> dict:
+        """Validate `params` against PARAMS. `step_s` must be a whole number of bus steps (`time_resolution` s each)."""
+        self.sid, self.step_s, self._resolution_s = sid, float(step_s), float(time_resolution)
+        self._step_bus = round(self.step_s / self._resolution_s)
+        if self._step_bus < 1 or abs(self._step_bus * self._resolution_s - self.step_s) > 1e-9 * self.step_s:
+            raise ScenarioError(f"{sid}.step_s = {step_s:g} is not a whole number of bus steps ({time_resolution:g} s)")
+        self._seed, self._episode = int(seed), int(episode)
+        self.params = validate(self.PARAMS, params, sid)
+        return self.meta
+
+    def create(self, num: int, model: str, names: list[str] | None = None) -> list[dict]:
+        """`num` entities of `model`; `names` become their ids (default: the model's name and a number)."""
+        have = self.entities[model]
+        names = list(names) if names else [f"{model}-{len(have) + k}" for k in range(num)]
+        if len(names) != num:
+            raise ScenarioError(f"{self.sid}: {num} entities of {model} asked for with {len(names)} names")
+        for eid in names:
+            if eid in self._model_of:
+                raise ScenarioError(f"{self.sid}: two entities are called '{eid}'; names are unique in a member")
+            self._model_of[eid] = model
+            have.append(eid)
+        return [{"eid": eid, "type": model} for eid in names]
+
+    def setup_done(self) -> None:
+        """Build the engine unless `describe` did already."""
+        if not self._ready:
+            self._ready = True
+            self.setup()
+
+    def describe(self) -> dict:
+        """Ports, axis labels and initial outputs as plain data (an extra method on the bus)."""
+        self.setup_done()
+        return {
+            "ports": {model: [p.to_json() for p in ports] for model, ports in self.MODELS.items()},
+            "labels": self.labels(),
+            "initial": self.initial(),
+        }
+
+    def step(self, time: int, inputs: dict, max_advance: int) -> int:
+        """One tick: reduce and check inputs, `advance`, check outputs."""
+        outputs = self.advance(time * self._resolution_s, self._read(inputs))
+        self._check(outputs)
+        self._outputs = outputs
+        return time + self._step_bus
+
+    def get_data(self, outputs: dict[str, list[str]]) -> dict:
+        """Values of the last tick."""
+        values = self._outputs
+        return {eid: {name: values[eid][name] for name in names} for eid, names in outputs.items()}
+
+    def stream(self, purpose: str) -> np.random.Generator:
+        """This member's random stream for one purpose; all randomness of a simulator comes from here."""
+        return seeds.stream(self._seed, self._episode, self.sid, purpose)
+
+    # --- inside -------------------------------------------------------------------------------------------------
+
+    def _read(self, inputs: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Values:
+        nothing: dict = {}
+        return {
+            eid: {port.name: self._reduce(eid, port, given.get(port.name)) for port in self._in_ports[model]}
+            for eid, model, given in ((e, m, inputs.get(e, nothing)) for e, m in self._model_of.items())
+        }
+
+    def _reduce(self, eid: str, port: Port, by_source: Mapping[str, Any] | None) -> Any:
+        if not by_source:
+            if port.kind == "event":
+                return {}
+            if port.default is None:
+                raise ModelError(f"{self.sid}.{eid}.{port.name} has no source; link an output to it")
+            return port.default
+        if len(by_source) == 1:
+            (value,) = by_source.values()
+        elif port.reduce == "one":
+            raise ModelError(f"{self.sid}.{eid}.{port.name} takes one source, got {', '.join(sorted(by_source))}")
+        elif port.kind == "event":
+            return concat(by_source[s] for s in sorted(by_source))
+        else:
+            value = math.fsum(by_source[s] for s in sorted(by_source))
+        if port.kind == "level":
+            self._finite(eid, port.name, value)
+        return value
+
+    def _check(self, outputs: Values) -> None:
+        for eid, model in self._model_of.items():
+            names = self._out_names[model]
+            values = outputs.get(eid)
+            if names and (values is None or len(values) != len(names)):
+                missing = sorted(set(names) ^ set(values or ()))
+                raise ModelError(f"{self.sid}.{eid} gave the wrong outputs; missing or unknown: {', '.join(missing)}")
+            for name in self._strict[model]:
+                value = values[name]
+                if value.__class__ is not float or value - value != 0.0:
+                    self._finite(eid, name, value)
+
+    def _finite(self, eid: str, name: str, value: Any) -> None:
+        try:
+            good = all(map(math.isfinite, value)) if isinstance(value, (list, tuple)) else math.isfinite(value)
+        except TypeError:
+            good = False
+        if not good:
+            raise ModelError(f"{self.sid}.{eid}.{name} = {value!r} is not finite")
+
+
+def meta_of(models: Mapping[str, tuple[Port, ...]]) -> dict:
+    """mosaik's META for typed ports."""
+    return {
+        "api_version": "3.0",
+        "type": "time-based",
+        "models": {
+            model: {"public": True, "params": ["names"], "attrs": list(dict.fromkeys(p.name for p in ports))}
+            for model, ports in models.items()
+        },
+        "extra_methods": ["describe", "closing", "notes"],
+    }
+
+
+def serve(simulator: type[Adapter]) -> None:
+    """Run a simulator as a process of its own (mosaik's `cmd` and `connect` members)."""
+    mosaik_api_v3.start_simulation(simulator())

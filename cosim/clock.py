@@ -1,0 +1,41 @@
+"""Seconds and bus steps, with one rounding rule: a time is a whole number of bus steps, or it is an error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cosim.errors import ScenarioError
+from cosim.units import format_time
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """The bus clock: integer steps of `resolution_s` seconds from the scenario's start.
+
+    Raises ScenarioError when the resolution is not positive.
+    """
+
+    resolution_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        if not self.resolution_s > 0:
+            raise ScenarioError(f"resolution_s = {self.resolution_s} must be > 0")
+
+    def steps(self, seconds: float, what: str = "time") -> int:
+        """Bus steps in `seconds`; ScenarioError naming `what` unless they divide to 1e-9 of a step."""
+        exact = seconds / self.resolution_s
+        steps = round(exact)
+        if abs(exact - steps) > 1e-9 * max(1.0, abs(exact)):
+            raise ScenarioError(
+                f"{what} = {seconds:g} s is not a whole number of bus steps of {self.resolution_s:g} s; "
+                f"nearest: {steps * self.resolution_s:g} s"
+            )
+        return steps
+
+    def seconds(self, steps: int) -> float:
+        """Seconds from the start at bus step `steps`."""
+        return steps * self.resolution_s
+
+    def label(self, steps: int) -> str:
+        """Simulated time at `steps` for people."""
+        return format_time(self.seconds(steps))

@@ -1,0 +1,187 @@
+"""Run one scenario under a driver: trace, status, wall-clock split, what the run says of itself."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from cosim.digest import Digest
+from cosim.errors import ModelError, ScenarioError, unknown
+from cosim.native import NativeWorld
+from cosim.plan import Plan
+from cosim.resolve import Resolved, load, resolve
+from cosim.scenario import Scenario
+from cosim.tap import Control, Stopped
+from cosim.trace import Trace, TraceWriter
+
+DRIVERS = ("mosaik", "native")
+_VERSIONS_OF = ("aidc-cosim", "mosaik", "mosaik-api-v3", "simpy", "pandapower", "gurobipy", "clarabel", "numpy",
+                "scipy", "h5py", "pydantic")
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a run ended. `wall_s` has total, bus, trace, start and every member; `figures` come from the summary."""
+
+    path: Path | None
+    status: str
+    resolved: Resolved
+    wall_s: dict[str, float]
+    notes: list[str]
+    digest: Digest
+
+
+@dataclass
+class Experiment:
+    """One run to be. Build it, look at `preflight()`, then `run()` once.
+
+    out None runs without a trace (and without a summary). `control.stop = True`, from a signal handler, ends the run
+    between two steps with what was computed kept.
+    """
+
+    scenario: Scenario
+    driver: str = "mosaik"
+    until_s: float | None = None
+    out: Path | None = None
+    overwrite: bool = False
+    on_progress: Callable[[int, int], None] | None = None
+    resolved: Resolved = field(init=False)
+    control: Control = field(init=False)
+
+    def __post_init__(self) -> None:
+        if self.driver not in DRIVERS:
+            raise ScenarioError(unknown("driver", self.driver, DRIVERS))
+        self.resolved = resolve(self.scenario, self.until_s)
+        clock = self.resolved.clock
+        self.control = Control(clock, max(1, clock.steps(self.scenario.flush_s, "flush_s")))
+        if self.on_progress:
+            report, until = self.on_progress, self.resolved.until
+            self.control.on_progress = lambda time: report(time, until)
+
+    def preflight(self) -> Digest:
+        """What the scenario's own check says before the run, offered load against capacity for example."""
+        return self._hook(self.resolved.scenario.preflight, self.resolved)
+
+    def run(self) -> Result:
+        """Run to the end. On any error the trace is closed as 'failed' with its text, and the error is raised."""
+        begin = perf_counter()
+        writer = None
+        if self.out is not None:
+            writer = TraceWriter(self.out, attrs=self._attrs(), start=self.scenario.start, overwrite=self.overwrite)
+            self.control.writer = writer
+        wall: dict[str, float] = {}
+        notes: list[str] = []
+        try:
+            self._drive(begin, wall, notes)
+        except BaseException as err:
+            if writer:
+                writer.finish("failed", str(err) or type(err).__name__, _wall_attrs(wall))
+            raise
+        if writer:
+            begin_finish = perf_counter()
+            writer.flush()
+            wall["trace"] += perf_counter() - begin_finish
+            wall["total"] += perf_counter() - begin_finish
+            writer.finish("completed", attrs={"notes": json.dumps(notes), **_wall_attrs(wall)})
+        digest = Digest()
+        if self.out is not None and self.resolved.scenario.summary:
+            with Trace(self.out) as trace:
+                digest = self._hook(self.resolved.scenario.summary, trace)
+        return Result(self.out, "completed", self.resolved, wall, notes, digest)
+
+    def plan(self) -> Plan:
+        """Start the members without running them and return the wiring."""
+        world = self._world()
+        try:
+            world.start()
+            return world.plan
+        finally:
+            world.close()
+
+    def _drive(self, begin: float, wall: dict[str, float], notes: list[str]) -> None:
+        world = self._world()
+        try:
+            with _stop_means_stopped(self.control):
+                world.start()
+                wall["start"] = perf_counter() - begin
+                self._write_wiring(world.plan)
+                world.run(self.resolved.until)
+        finally:
+            total = perf_counter() - begin
+            try:
+                self._wind_up(world, notes)
+            finally:
+                wall.update({f"member {n}": tap.wall_s for n, tap in world.taps.items()})
+                trace_s = self.control.writer.wall_s if self.control.writer else 0.0
+                wall.update(total=total, trace=trace_s)
+                members_running = sum(t.wall_s - t.start_s for t in world.taps.values())
+                wall["bus"] = max(0.0, total - wall.get("start", total) - members_running - trace_s)
+                world.close()
+
+    def _wind_up(self, world: Any, notes: list[str]) -> None:
+        """Collect closing rows and notes from the members of this process; they are part of what was computed."""
+        for name in world.taps:
+            said = world.extra(name, "closing")
+            if said:
+                world.taps[name].close(said)
+            notes += [f"{name}: {line}" for line in world.extra(name, "notes") or ()]
+
+    def _world(self) -> Any:
+        if self.driver == "native":
+            return NativeWorld(self.resolved, self.control)
+        return load("cosim.wiring:MosaikWorld", "driver")(self.resolved, self.control)
+
+    def _write_wiring(self, plan: Plan) -> None:
+        if self.control.writer is None:
+            return
+        self.control.writer.extend("wiring", {
+            "source": [".".join(c.source) for c in plan.connections],
+            "target": [".".join(c.target) for c in plan.connections],
+            "shift_s": [self.resolved.clock.seconds(c.shift) for c in plan.connections],
+        })
+
+    def _attrs(self) -> dict[str, Any]:
+        return {
+            "scenario": self.resolved.scenario.to_json(), "name": self.resolved.scenario.name,
+            "seed": self.resolved.scenario.seed, "driver": self.driver,
+            "until_s": self.resolved.clock.seconds(self.resolved.until),
+            "created": datetime.now(UTC).isoformat(timespec="seconds"), "versions": json.dumps(versions()),
+        }
+
+    @staticmethod
+    def _hook(path: str | None, argument: Any) -> Digest:
+        return load(path, "hook")(argument) if path else Digest()
+
+
+@contextmanager
+def _stop_means_stopped(control: Control) -> Iterator[None]:
+    """A member that dies because the user's Ctrl-C reached it too is not an error of that member."""
+    try:
+        yield
+    except ModelError as err:
+        if control.stop:
+            raise Stopped(f"stopped by the user at {control.clock.label(max(control.time, 0))}") from err
+        raise
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that make the numbers."""
+    out = {"python": platform.python_version()}
+    for package in _VERSIONS_OF:
+        try:
+            out[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            out[package] = "not installed"
+    return out
+
+
+def _wall_attrs(wall: dict[str, float]) -> dict[str, float]:
+    return {f"wall_{name.replace(' ', '_')}_s": seconds for name, seconds in wall.items()}

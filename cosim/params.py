@@ -1,0 +1,66 @@
+"""Parameters: frozen pydantic dataclasses, and their errors as one line for people.
+
+    @params
+    class Battery:
+        capacity_kwh: Annotated[float, Field(gt=0, description="usable energy, kWh")] = 100.0
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from cosim.errors import ScenarioError, unknown
+
+params = partial(dataclass, frozen=True, config=ConfigDict(extra="forbid"))
+"""Decorator: a frozen, validated dataclass that refuses fields it does not know."""
+
+_UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
+
+
+def validate(params_type: type, params: Mapping[str, Any], owner: str) -> Any:
+    """`params` as a `params_type`; ScenarioError naming owner.field, its value and what is allowed."""
+    try:
+        return TypeAdapter(params_type).validate_python(dict(params))
+    except ValidationError as err:
+        raise ScenarioError(explain(err, params_type, owner)) from None
+
+
+def explain(err: ValidationError, params_type: type, owner: str) -> str:
+    """A validation error as one line for people (the first problem, and how many more)."""
+    problems = err.errors()
+    problems.sort(key=lambda p: p["type"] not in _UNKNOWN)  # a misspelt name explains the missing one
+    first = problems[0]
+    path = ".".join([owner, *(str(part) for part in first["loc"])])
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    if first["type"] in _UNKNOWN:
+        parent = _type_at(params_type, first["loc"][:-1])
+        name = str(first["loc"][-1])
+        return unknown(f"field of {path.rsplit('.', 1)[0]}", name, field_names(parent)) + more
+    if first["type"] in ("missing", "missing_argument"):
+        return f"{path} is required and not given{more}"
+    message = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
+    return f"{path} = {first['input']!r}: {message[0].lower()}{message[1:]}{more}"
+
+
+def field_names(kind: Any) -> list[str]:
+    """Field names of a pydantic model or dataclass; [] for anything else."""
+    fields = getattr(kind, "model_fields", None) or getattr(kind, "__pydantic_fields__", None) or {}
+    return list(fields)
+
+
+def _type_at(kind: Any, loc: tuple) -> Any:
+    """The type at a validation path: walks fields, and into the values of dicts and lists."""
+    for part in loc:
+        fields = getattr(kind, "model_fields", None) or getattr(kind, "__pydantic_fields__", None)
+        if fields and part in fields:
+            kind = fields[part].annotation
+        else:
+            kind = next((a for a in reversed(getattr(kind, "__args__", ())) if a is not type(None)), None)
+        while getattr(kind, "__origin__", None) is None and getattr(kind, "__args__", None):
+            kind = next((a for a in kind.__args__ if a is not type(None)), None)
+    return kind

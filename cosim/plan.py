@@ -1,0 +1,198 @@
+"""The wiring of a run: every link as pairs of entity ports, and the order of the members inside one step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
+from typing import Any
+
+from cosim.errors import ScenarioError, unknown
+from cosim.ports import Port
+from cosim.resolve import Resolved
+from cosim.scenario import Link
+from cosim.units import scale
+
+
+@dataclass
+class Sides:
+    """What a started member offers: its entities and the ports of its models."""
+
+    models: dict[str, list[str]]
+    ports: dict[str, dict[str, Port]]
+    labels: dict[str, list[str]] = field(default_factory=dict)
+    initial: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def find(self, port: str, flow: str) -> tuple[str, Port] | None:
+        """(model, port) of that name and flow; None if there is none."""
+        for model in self.models:
+            for candidate in self.ports[model].get(port, ()):
+                if candidate.flow in (flow, "both"):
+                    return model, candidate
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """One entity's out port to one entity's in port. `transform` is None when values pass as they are."""
+
+    source: tuple[str, str, str]
+    target: tuple[str, str, str]
+    shift: int
+    initial: Any
+    transform: Callable[[Any], Any] | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All connections in a fixed order, and members sorted so that data of the same step flows forward."""
+
+    connections: list[Connection]
+    order: list[str]
+
+
+def sides_from_describe(models: dict[str, list[str]], described: Mapping[str, Any]) -> Sides:
+    """Sides of a simulator built on cosim.adapter, from its `describe()`."""
+    ports: dict[str, dict[str, list[Port]]] = {}
+    for model, entries in described["ports"].items():
+        table = ports.setdefault(model, {})
+        for entry in entries:
+            port = Port.from_json(entry)
+            table.setdefault(port.name, []).append(port)
+    return Sides(models, ports, dict(described["labels"]), dict(described["initial"]))
+
+
+def sides_from_meta(models: dict[str, list[str]], meta: Mapping[str, Any]) -> Sides:
+    """Sides of any other mosaik simulator: META does not say which attributes are inputs, so each may be both."""
+    ports = {}
+    for model in models:
+        attrs = meta["models"].get(model, {}).get("attrs", [])
+        ports[model] = {a: [Port(a, "both", a, reduce="sum", default=0.0)] for a in attrs}
+    return Sides(models, ports)
+
+
+def make_plan(resolved: Resolved, sides: Mapping[str, Sides]) -> Plan:
+    """Expand all links and sort the members. Raises ScenarioError for a wiring that cannot work."""
+    connections: list[Connection] = []
+    for link in resolved.scenario.links:
+        connections += _expand(resolved, link, sides)
+    _check_inputs(resolved, sides, connections)
+    return Plan(connections, _order(resolved, connections))
+
+
+def _expand(resolved: Resolved, link: Link, sides: Mapping[str, Sides]) -> list[Connection]:
+    (src, src_port), (dst, dst_port) = link.source.split(".", 1), link.target.split(".", 1)
+    src_model, out = _find(sides, src, src_port, "out")
+    dst_model, into = _find(sides, dst, dst_port, "in")
+    shift = resolved.clock.steps(link.shift_s, f"shift_s of link {link.source} -> {link.target}")
+    _check_steps(resolved, link, out, src, dst)
+    transform = _transform(link, out, into)
+    pairs = _pairs(resolved, link, sides[src].models[src_model], sides[dst].models[dst_model])
+    return [
+        Connection((src, a, src_port), (dst, b, dst_port), shift,
+                   _initial(link, sides[src], a, src_port) if shift else None, transform)
+        for a, b in pairs
+    ]
+
+
+def _find(sides: Mapping[str, Sides], member: str, port: str, flow: str) -> tuple[str, Port]:
+    found = sides[member].find(port, flow)
+    if found is None:
+        names = [n for model in sides[member].models for n, ps in sides[member].ports[model].items()
+                 if any(p.flow in (flow, "both") for p in ps)]
+        raise ScenarioError(unknown(f"{flow} port of member '{member}'", port, names))
+    return found
+
+
+def _check_steps(resolved: Resolved, link: Link, out: Port, src: str, dst: str) -> None:
+    members = resolved.scenario.members
+    src_step, dst_step = members[src].step_s, members[dst].step_s
+    where = f"link {link.source} -> {link.target}"
+    if out.kind == "event" and src_step != dst_step:
+        raise ScenarioError(f"{where}: events need equal steps, got {src_step:g} s and {dst_step:g} s")
+    if out.window:
+        window_s = getattr(resolved.params.get(src), out.window, dst_step)
+        if window_s != dst_step:
+            raise ScenarioError(
+                f"{where}: {src}.{out.window} = {window_s:g} s, but {dst} steps every {dst_step:g} s; "
+                f"make them equal: --set {src}.{out.window}={dst_step:g}")
+
+
+def _transform(link: Link, out: Port, into: Port) -> Callable[[Any], Any] | None:
+    factor = link.scale if link.scale is not None else scale(out.name, into.name)
+    if factor == 1.0:
+        return None
+    if out.kind == "event":
+        raise ScenarioError(f"link {link.source} -> {link.target}: a batch of events cannot be scaled")
+    return lambda v: [x * factor for x in v] if isinstance(v, (list, tuple)) else v * factor
+
+
+def _pairs(resolved: Resolved, link: Link, sources: list[str], targets: list[str]) -> list[tuple[str, str]]:
+    where = f"link {link.source} -> {link.target}"
+    if isinstance(link.pairs, dict):
+        wanted = [(a, b) for a, bs in link.pairs.items() for b in ([bs] if isinstance(bs, str) else bs)]
+    elif isinstance(link.pairs, str):
+        wanted = _template_pairs(resolved, link.pairs, where, sources)
+    elif len(targets) == 1:
+        wanted = [(a, targets[0]) for a in sources]
+    elif len(sources) == 1:
+        wanted = [(sources[0], b) for b in targets]
+    else:
+        wanted = [(a, a) for a in sources]
+    for a, b in wanted:
+        if a not in sources:
+            raise ScenarioError(f"{where}: {unknown('source entity', a, sources)}")
+        if b not in targets:
+            raise ScenarioError(f"{where}: {unknown('target entity', b, targets)}")
+    return wanted
+
+
+def _template_pairs(resolved: Resolved, text: str, where: str, sources: list[str]) -> list[tuple[str, str]]:
+    """'sites:bus{node}' -> [('aidc1', 'bus8'), ...], or turned round when the rows' names are not sources."""
+    table_name, colon, template = text.partition(":")
+    table = resolved.scenario.shared.get(table_name)
+    if not colon or not isinstance(table, dict):
+        raise ScenarioError(f"{where}: pairs '{text}' is not table:template, e.g. sites:bus{{node}}")
+    try:
+        named = [(row, template.format_map(fields)) for row, fields in table.items()]
+    except (KeyError, ValueError, AttributeError, IndexError) as err:
+        raise ScenarioError(f"{where}: pairs '{text}' does not fit the rows of '{table_name}': {err!r}") from None
+    return named if named and named[0][0] in sources else [(b, a) for a, b in named]
+
+
+def _initial(link: Link, side: Sides, eid: str, port: str) -> Any:
+    if link.initial is not None:
+        return link.initial[eid] if isinstance(link.initial, dict) and eid in link.initial else link.initial
+    if port in side.initial.get(eid, {}):
+        return side.initial[eid][port]
+    raise ScenarioError(f"link {link.source} -> {link.target} is shifted in time and {link.source.split('.')[0]} gives "
+                        "no first value; add initial=... to the link")
+
+
+def _check_inputs(resolved: Resolved, sides: Mapping[str, Sides], connections: list[Connection]) -> None:
+    sources: dict[tuple[str, str, str], list[str]] = {}
+    for c in connections:
+        sources.setdefault(c.target, []).append(".".join(c.source))
+    for member, side in sides.items():
+        for model, eids in side.models.items():
+            ports = [p for ps in side.ports[model].values() for p in ps if p.flow == "in"]
+            for port in ports:
+                for eid in eids:
+                    given = sources.get((member, eid, port.name), [])
+                    if len(given) > 1 and port.reduce == "one":
+                        raise ScenarioError(f"{member}.{eid}.{port.name} takes one source, got {', '.join(given)}")
+                    if not given and port.kind == "level" and port.default is None:
+                        raise ScenarioError(f"{member}.{eid}.{port.name} has no source; link an output to "
+                                            f"{member}.{port.name} in scenario {resolved.scenario.name}")
+
+
+def _order(resolved: Resolved, connections: list[Connection]) -> list[str]:
+    sorter: TopologicalSorter[str] = TopologicalSorter({name: set() for name in resolved.scenario.members})
+    for c in connections:
+        if not c.shift:
+            sorter.add(c.target[0], c.source[0])
+    try:
+        return list(sorter.static_order())
+    except CycleError as err:
+        raise ScenarioError(f"links form a loop within one step: {' -> '.join(err.args[1])}; delay one of them "
+                            "by shift_s") from None

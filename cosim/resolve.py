@@ -1,0 +1,147 @@
+"""From a scenario as written to one that can run: classes found, parameters checked, the horizon known."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from cosim.adapter import Adapter
+from cosim.clock import Clock
+from cosim.errors import CosimError, ScenarioError, unknown
+from cosim.params import field_names, validate
+from cosim.scenario import Scenario
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A scenario ready to run.
+
+    scenario    with every parameter filled in and `until_s` set: what the trace stores
+    classes     member -> class, for those that run in this process
+    params      member -> validated parameters, for those built on cosim.adapter
+    init_params member -> keyword arguments of the simulator's `init`
+    """
+
+    scenario: Scenario
+    clock: Clock
+    until: int
+    classes: dict[str, type]
+    params: dict[str, Any]
+    init_params: dict[str, dict[str, Any]]
+    entities: dict[str, dict[str, Any]]
+
+    @property
+    def remote(self) -> list[str]:
+        """Members that run as another process."""
+        return [name for name in self.scenario.members if name not in self.classes]
+
+
+def resolve(scenario: Scenario, until_s: float | None = None) -> Resolved:
+    """Find the simulators, validate all parameters, fix the horizon (`until_s` overrides the scenario's).
+
+    Raises ScenarioError naming the member and field.
+    """
+    classes, params, raw, entities = {}, {}, {}, {}
+    consumed: set[str] = set()
+    for name, member in scenario.members.items():
+        cls = None if _is_remote(member.simulator) else load(member.simulator, f"simulator of member '{name}'")
+        ours = member.adapter if member.adapter is not None else cls is not None and issubclass(cls, Adapter)
+        wanted = member.shared
+        if wanted is None:
+            wanted = tuple(f for f in field_names(cls.PARAMS) if f in scenario.shared) if cls and ours else ()
+        for table in wanted:
+            if table not in scenario.shared:
+                raise ScenarioError(f"{name}.shared: {unknown('shared table', table, scenario.shared)}")
+        consumed.update(wanted)
+        raw[name] = {**{t: scenario.shared[t] for t in wanted if t not in member.params}, **member.params}
+        if cls is not None:
+            classes[name] = cls
+            if ours:
+                params[name] = validate(cls.PARAMS, raw[name], name)
+        if ours:
+            raw[name].update(step_s=member.step_s, seed=scenario.seed_of(name))
+        consumed.update(spec for spec in member.entities.values() if isinstance(spec, str))
+        entities[name] = {model: _names(scenario, name, spec) for model, spec in member.entities.items()}
+    consumed.update(link.pairs.partition(":")[0] for link in scenario.links if isinstance(link.pairs, str))
+    unused = sorted(set(scenario.shared) - consumed)
+    if unused:
+        raise ScenarioError(f"shared table '{unused[0]}' is used by no member of {scenario.name}; remove it")
+    clock = Clock(scenario.resolution_s)
+    for name, member in scenario.members.items():
+        clock.steps(member.step_s, f"{name}.step_s")
+    horizon_s = _horizon(scenario, until_s, classes, params)
+    full = _filled(scenario, params, horizon_s)
+    until = clock.steps(scenario.warmup_s + horizon_s, "warmup_s + until")
+    return Resolved(full, clock, until, classes, params, raw, entities)
+
+
+def load(path: str, what: str) -> Any:
+    """The object at 'package.module:Name'. Raises ScenarioError saying `what` could not be found and why."""
+    module_name, colon, name = path.partition(":")
+    if not (colon and module_name and name):
+        raise ScenarioError(f"{what} '{path}' is not an import string; write package.module:Name")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as err:
+        raise ScenarioError(f"{what} '{path}' cannot be imported: {err}; install it, or check the name") from err
+    except CosimError:
+        raise
+    except Exception as err:
+        raise ScenarioError(f"{what} '{path}' fails on import: {type(err).__name__}: {err}") from err
+    if not hasattr(module, name):
+        public = [n for n in vars(module) if not n.startswith("_") and isinstance(getattr(module, n), (type, Callable))]
+        raise ScenarioError(f"{what} '{path}': {unknown(f'name in {module_name}', name, public)}")
+    return getattr(module, name)
+
+
+def command_of(simulator: str) -> tuple[str, str] | None:
+    """('cmd', command) or ('connect', address) of a remote simulator; None for one in this process."""
+    for kind in ("cmd", "connect"):
+        if simulator.startswith(f"{kind}:") and (rest := simulator[len(kind) + 1 :].strip()):
+            return kind, rest
+    return None
+
+
+def _is_remote(simulator: str) -> bool:
+    return command_of(simulator) is not None
+
+
+def _names(scenario: Scenario, member: str, spec: Any) -> Any:
+    """Entity names of a spec: as listed, or the rows of a shared table; create parameters stay as they are."""
+    if not isinstance(spec, str):
+        return list(spec) if isinstance(spec, tuple) else dict(spec)
+    if spec not in scenario.shared:
+        raise ScenarioError(f"{member}.entities: {unknown('shared table', spec, scenario.shared)}")
+    table = scenario.shared[spec]
+    if not isinstance(table, dict) or not table:
+        raise ScenarioError(f"{member}.entities: shared table '{spec}' has no rows")
+    return list(table)
+
+
+def _horizon(scenario: Scenario, until_s: float | None, classes: dict[str, type], params: dict[str, Any]) -> float:
+    horizon = until_s if until_s is not None else scenario.until_s
+    if horizon is None:
+        bounded = [n for n in params if hasattr(classes[n], "natural_horizon_s")]
+        lengths = [classes[n].natural_horizon_s(params[n]) for n in bounded]
+        known = [seconds for seconds in lengths if seconds is not None]
+        if not known:
+            raise ScenarioError(f"{scenario.name} has no end of its own; give one, for example --until 24h")
+        horizon = min(known)
+    if not horizon > 0:
+        raise ScenarioError(f"until = {horizon:g} s; a run needs at least one step")
+    return horizon
+
+
+def _filled(scenario: Scenario, params: Mapping[str, Any], horizon_s: float) -> Scenario:
+    """The scenario with defaults written out, so that a trace documents the run on its own."""
+    data = scenario.model_dump()
+    data["until_s"] = horizon_s
+    for name, value in params.items():
+        dumped = TypeAdapter(type(value)).dump_python(value, mode="json")
+        given = data["members"][name]["params"]
+        data["members"][name]["params"] = {k: v for k, v in dumped.items() if k in given or k not in scenario.shared}
+    return Scenario(**data)

@@ -1,0 +1,282 @@
+"""python -m cosim.run SCENARIO: run a scenario, store its trace, say how it went."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import pkgutil
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table as RichTable
+
+from cosim.digest import Digest, Table
+from cosim.errors import CosimError, ScenarioError, unknown
+from cosim.experiment import DRIVERS, Experiment, Result
+from cosim.params import explain
+from cosim.scenario import Scenario, override
+from cosim.units import format_time, parse_duration
+
+SCENARIOS = "scenarios"
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line, like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ScenarioError(f"{message}; see python -m cosim.run --help")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line. Nothing is computed here, so that docs can be made from it."""
+    p = _Parser(prog="python -m cosim.run", description="Run a co-simulation scenario and store its trace.",
+                epilog="Exit codes: 0 completed, 1 internal, 2 request, 3 simulator, 4 solver, 5 trace, 130 stopped.")
+    p.add_argument("scenario", nargs="?", metavar="SCENARIO", help="a name from --list, or a path to a .py file")
+    p.add_argument("--until", metavar="TIME", help="simulated time to run, e.g. 90min, 24h, 7d")
+    p.add_argument("--seed", type=int, metavar="N", help="the one seed of the run (default: the scenario's)")
+    p.add_argument("--set", dest="settings", action="append", default=[], metavar="MEMBER.FIELD=VALUE",
+                   help="override any field, e.g. grid.lambda_kw_per_kg_h=0.1; repeatable; --show lists them")
+    p.add_argument("--driver", choices=DRIVERS, default="mosaik", help="the bus (default: mosaik)")
+    p.add_argument("--out", type=Path, metavar="FILE", help="trace (default: results/<scenario>/<UTC time>.h5)")
+    p.add_argument("--force", action="store_true", help="overwrite the trace if it exists")
+    p.add_argument("--quiet", action="store_true", help="no progress, no summary")
+    p.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    p.add_argument("--list", action="store_true", help="list the scenarios and end")
+    p.add_argument("--show", action="store_true", help="show the resolved scenario and its wiring and end")
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The program; returns its exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    debug = "--debug" in argv
+    try:
+        return _run(parser().parse_args(argv))
+    except CosimError as err:
+        if debug:
+            traceback.print_exc()
+        print(f"cosim: {err}", file=sys.stderr)
+        return err.exit_code
+    except KeyboardInterrupt:
+        print("cosim: stopped at once by the user", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+    except Exception as err:
+        if debug:
+            traceback.print_exc()
+        print(f"cosim: internal error: {type(err).__name__}: {err}; report it with what --debug shows", file=sys.stderr)
+        return 1
+
+
+def _run(args: argparse.Namespace) -> int:
+    console = Console(highlight=False, soft_wrap=False)
+    if args.list:
+        _print_list(console)
+        return 0
+    if not args.scenario:
+        raise ScenarioError("name a scenario; python -m cosim.run --list shows them")
+    scenario = find(args.scenario)
+    if args.seed is not None:
+        scenario = scenario.replace(seed=args.seed)
+    scenario = override(scenario, _settings(args.settings))
+    until_s = parse_duration(args.until) if args.until is not None else None
+    if args.show:
+        _print_show(console, Experiment(scenario, args.driver, until_s))
+        return 0
+    experiment = Experiment(scenario, args.driver, until_s, args.out or default_out(scenario), args.force)
+    before = experiment.preflight()
+    if not args.quiet:
+        _print_header(console, experiment)
+        print_digest(console, before)
+    with _stop_on_signal(experiment), _progress(experiment, args.quiet):
+        result = experiment.run()
+    if not args.quiet:
+        _print_result(console, result)
+    return 0
+
+
+def find(name: str) -> Scenario:
+    """The scenario of a name in scenarios/ or of a .py file. Raises ScenarioError."""
+    if name.endswith(".py") or "/" in name:
+        return _from_file(Path(name))
+    names = available()
+    if name not in names:
+        raise ScenarioError(unknown("scenario", name, names))
+    return _scenario_in(importlib.import_module(f"{SCENARIOS}.{name}"), name)
+
+
+def available() -> list[str]:
+    """Names of the installed scenarios."""
+    package = importlib.import_module(SCENARIOS)
+    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
+
+
+def default_out(scenario: Scenario) -> Path:
+    """results/<scenario>/<UTC time>.h5"""
+    return Path("results") / scenario.name / f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S-%f}.h5"
+
+
+def _from_file(path: Path) -> Scenario:
+    if not path.is_file():
+        raise ScenarioError(f"no scenario file at {path}")
+    sys.path.insert(0, str(path.resolve().parent))
+    spec = importlib.util.spec_from_file_location(f"scenario_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ScenarioError(f"{path} is not a Python file; a scenario is a .py with SCENARIO = Scenario(...)")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except CosimError:
+        raise
+    except ValidationError as err:
+        raise ScenarioError(explain(err, Scenario, str(path))) from err
+    except Exception as err:
+        raise ScenarioError(f"{path} fails: {type(err).__name__}: {err}") from err
+    return _scenario_in(module, str(path))
+
+
+def _scenario_in(module: Any, name: str) -> Scenario:
+    scenario = getattr(module, "SCENARIO", None)
+    if not isinstance(scenario, Scenario):
+        raise ScenarioError(f"{name} has no SCENARIO = Scenario(...)")
+    return scenario
+
+
+def _settings(texts: list[str]) -> dict[str, str]:
+    out = {}
+    for text in texts:
+        path, equals, value = text.partition("=")
+        if not (equals and path):
+            raise ScenarioError(f"--set {text}: write member.field=value, for example grid.lambda_kw_per_kg_h=0.1")
+        out[path.strip()] = value.strip()
+    return out
+
+
+@contextmanager
+def _stop_on_signal(experiment: Experiment) -> Iterator[None]:
+    """The first Ctrl-C (or SIGTERM) ends the run between two steps; a second one at once."""
+
+    def stop(signum: int, _: Any) -> None:
+        if experiment.control.stop:
+            raise KeyboardInterrupt
+        experiment.control.stop = True
+
+    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _progress(experiment: Experiment, quiet: bool) -> Iterator[None]:
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield
+        return
+    label = experiment.resolved.clock.label
+    until = experiment.resolved.until
+    with Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"),
+                  TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True) as bar:
+        task = bar.add_task("starting", total=until)
+        every = max(1, until // 500)
+
+        def report(time: int) -> None:
+            if time % every == 0:
+                bar.update(task, completed=time, description=f"{experiment.scenario.name} {label(time)}")
+
+        experiment.control.on_progress = report
+        yield
+
+
+def _print_list(console: Console) -> None:
+    for name in available():
+        try:
+            about = _scenario_in(importlib.import_module(f"{SCENARIOS}.{name}"), name).about
+        except CosimError as err:
+            about = f"cannot be loaded: {err}"
+        console.print(f"{name:14s} {about}", markup=False)
+
+
+def _print_show(console: Console, experiment: Experiment) -> None:
+    scenario, plan = experiment.resolved.scenario, experiment.plan()
+    data = scenario.model_dump(mode="json")
+    lines = [f"# {scenario.name}: {scenario.about}", f"# {format_time(scenario.until_s)} from {scenario.start}, "
+             f"seed {scenario.seed}; order in a step: {' -> '.join(plan.order)}"]
+    lines += [f"shared.{path} = {value}" for path, value in _leaves(data["shared"])]
+    for name, member in data["members"].items():
+        lines += ["", f"{name}.simulator = {member['simulator']}", f"{name}.step_s = {member['step_s']:g}"]
+        lines += [f"{name}.{path} = {value}" for path, value in _leaves(member["params"])]
+    lines += ["", "# wiring"]
+    for c in plan.connections:
+        late = f"  (+{experiment.resolved.clock.seconds(c.shift):g} s)" if c.shift else ""
+        lines.append(f"{'.'.join(c.source)} -> {'.'.join(c.target)}{late}")
+    for line in lines:
+        console.print(line, markup=False, soft_wrap=True)
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{path}.{key}" if path else key)
+    else:
+        yield path, value
+
+
+def _print_header(console: Console, experiment: Experiment) -> None:
+    scenario = experiment.resolved.scenario
+    console.print(f"[bold]{scenario.name}[/bold]: {scenario.about}")
+    warmup = f" after {format_time(scenario.warmup_s)} of warm-up" if scenario.warmup_s else ""
+    console.print(f"{format_time(scenario.until_s)} simulated{warmup}, driver {experiment.driver}, "
+                  f"seed {scenario.seed}, trace {experiment.out}", markup=False, soft_wrap=True)
+
+
+def print_digest(console: Console, digest: Digest) -> None:
+    """Tables and warnings of a digest."""
+    for table in digest.tables:
+        _print_table(console, table)
+    for warning in digest.warnings:
+        console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
+
+
+def _print_table(console: Console, table: Table) -> None:
+    shown = RichTable(title=table.title, title_justify="left", title_style="bold", header_style="dim", box=None,
+                      pad_edge=False)
+    for index, column in enumerate(table.columns):
+        shown.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+    for row in table.rows:
+        shown.add_row(*row)
+    console.print()
+    console.print(shown)
+    if table.note:
+        console.print(table.note, style="dim", markup=False, soft_wrap=True)
+
+
+def _print_result(console: Console, result: Result) -> None:
+    print_digest(console, result.digest)
+    for note in result.notes:
+        console.print(f"note: {note}", markup=False, soft_wrap=True)
+    wall = result.wall_s
+    split = {"bus": wall["bus"], **{n.removeprefix("member "): s for n, s in wall.items() if n.startswith("member ")},
+             "trace": wall["trace"]}
+    parts = ", ".join(f"{name} {seconds:.2f}" for name, seconds in split.items())
+    console.print(f"\nwall time {wall['total']:.2f} s ({wall['start']:.2f} s to start): {parts}", markup=False,
+                  soft_wrap=True)
+    console.print(f"trace: {result.path}", markup=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

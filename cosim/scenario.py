@@ -1,0 +1,183 @@
+"""A scenario: frozen data that says which simulators run, how they are linked, and for how long.
+
+    Scenario(
+        name="two_bus", about="the smallest loop", until_s="45min",
+        shared={"sites": {"aidc1": {"node": 1}}},
+        members={"grid": Member(simulator="simulators.grid.adapter:CefDispatch", step_s="15min",
+                                entities={"Bus": ["bus0", "bus1"], "Grid": ["grid"]})},
+        links=[Link(source="aidc.p_window_kw", target="grid.p_load_kw", pairs="sites:bus{node}", shift_s=60)],
+    )
+
+It holds no objects and no code: simulators are import strings, so that a scenario goes to JSON, into a trace, and back.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
+from pydantic_core import to_jsonable_python
+
+from cosim.errors import ScenarioError, unknown
+from cosim.params import explain, field_names
+from cosim.units import Seconds
+
+Json = Annotated[dict[str, JsonValue], BeforeValidator(to_jsonable_python)]
+_FRAME_FIELDS = ("seeds", "shared", "resolution_s", "flush_s", "start", "warmup_s")
+
+
+def _member_port(text: str) -> str:
+    member, dot, port = text.partition(".")
+    if not (member and dot and port):
+        raise ValueError("write member.port, for example grid.p_load_kw")
+    return text
+
+
+MemberPort = Annotated[str, AfterValidator(_member_port)]
+
+
+class _Data(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class Member(_Data):
+    """One simulator of a scenario.
+
+    `entities` says what to create: model -> list of names, or the name of a shared table (one entity per row), or a
+    dict of parameters for `create` (one entity; for simulators that are not built on cosim.adapter). `params` go to the
+    simulator's `init`; fields it declares and that are not given here are taken from the scenario's `shared` tables.
+    """
+
+    simulator: str = Field(description="'package.module:Class', 'cmd: COMMAND %(addr)s' or 'connect: HOST:PORT'")
+    step_s: Seconds = Field(gt=0, description="bus step of this member, s")
+    entities: dict[str, tuple[str, ...] | str | Json] = Field(min_length=1)
+    params: Json = {}
+    shared: tuple[str, ...] | None = Field(None, description="shared tables it takes; null: those its PARAMS declare")
+    adapter: bool | None = Field(None, description="built on cosim.adapter; null: told from the class")
+    timeout_s: Seconds = Field(60, gt=0, description="wall-clock seconds a remote member may take for one answer")
+
+
+class Link(_Data):
+    """Values of one out port to one in port, every pair of entities.
+
+    pairs    None: by name, or all to the only entity, or the only one to all;
+             'sites:bus{node}': the entity called like a row of the shared table to the one that the template names;
+             {'aidc1': 'bus8'}: as listed
+    shift_s  the value arrives this much later; closes a loop
+    initial  value before the first shifted one; None: the simulator's own `initial()`
+    scale    factor on the way; None: from the two names' units
+    """
+
+    source: MemberPort
+    target: MemberPort
+    pairs: str | dict[str, str | tuple[str, ...]] | None = None
+    shift_s: Seconds = Field(0, ge=0)
+    initial: JsonValue = None
+    scale: float | None = None
+
+
+class Scenario(_Data):
+    """A co-simulation as data. See the module for an example, `Member` and `Link` for their fields."""
+
+    name: str = Field(min_length=1)
+    about: str = Field(min_length=1, description="one line for --list")
+    start: str = Field("2026-01-01T00:00:00", description="date of t = 0, ISO 8601, taken as UTC")
+    until_s: Seconds | None = Field(86400.0, gt=0, description="horizon; null: as long as the workload lasts")
+    warmup_s: Seconds = Field(0.0, ge=0, description="run before until_s, kept out of the summary (M07)")
+    resolution_s: Seconds = Field(60.0, gt=0, description="one bus step, s")
+    flush_s: Seconds = Field(3600.0, gt=0, description="simulated time between writes to the trace")
+    seed: int = Field(0, ge=0, lt=2**63)
+    seeds: dict[str, Annotated[int, Field(ge=0, lt=2**63)]] = Field({}, description="member -> its own seed")
+    shared: Json = {}
+    members: dict[str, Member] = Field(min_length=1)
+    links: tuple[Link, ...] = ()
+    preflight: str | None = Field(None, description="'module:function' called before the run with the scenario")
+    summary: str | None = Field(None, description="'module:function' called after the run with its trace")
+
+    def __init__(self, **data: Any) -> None:
+        try:
+            super().__init__(**data)
+        except ValidationError as err:
+            raise ScenarioError(explain(err, Scenario, str(data.get("name", "scenario")))) from None
+
+    def model_post_init(self, _: Any) -> None:
+        """Names that a command line could not tell apart, and links and seeds of members that are not there."""
+        for name in self.members:
+            if name in _FRAME_FIELDS or "." in name:
+                raise ScenarioError(f"member '{name}' of {self.name}: this name is taken by the frame; choose another")
+        named = [(f"seeds.{m}", m) for m in self.seeds]
+        for link in self.links:
+            named += [(f"link {link.source} -> {link.target}", end.split(".")[0]) for end in (link.source, link.target)]
+        for where, member in named:
+            if member not in self.members:
+                raise ScenarioError(f"{where}: {unknown('member', member, self.members)}")
+
+    def seed_of(self, member: str) -> int:
+        """The seed of one member: its own if pinned, else the scenario's."""
+        return self.seeds.get(member, self.seed)
+
+    def to_json(self) -> str:
+        """The scenario as JSON text; `from_json` reads it back."""
+        return self.model_dump_json()
+
+    @classmethod
+    def from_json(cls, text: str) -> Scenario:
+        """A scenario from `to_json`. Raises ScenarioError."""
+        try:
+            return cls(**json.loads(text))
+        except (ValueError, TypeError) as err:
+            raise ScenarioError(f"scenario text is not valid JSON: {err}") from None
+
+    def replace(self, **fields: Any) -> Scenario:
+        """A copy with some top-level fields changed, validated again."""
+        return Scenario(**{**self.model_dump(), **fields})
+
+
+def override(scenario: Scenario, settings: Mapping[str, Any]) -> Scenario:
+    """A copy with `settings` applied: path -> value, as `--set` gives them.
+
+    Paths: 'member.field', 'member.field.key...', 'member.step_s', 'shared.table.row.field', 'seeds.member'. Values may
+    be Python data or text (JSON where it parses, else the text itself). Raises ScenarioError.
+    """
+    data = scenario.model_dump()
+    for path, value in settings.items():
+        _set(data, path.split("."), _value(value), path)
+    return Scenario(**data)
+
+
+def _set(data: dict, parts: list[str], value: Any, path: str) -> None:
+    head, *rest = parts
+    if head in data["members"]:
+        if not rest:
+            raise ScenarioError(f"--set {path}: name a field of the member, for example {head}.step_s=60")
+        member = data["members"][head]
+        frame_field = rest[0] in field_names(Member) and rest[0] not in ("params", "entities")
+        where = member if frame_field else member.setdefault("params", {})
+    elif head in _FRAME_FIELDS:
+        where, rest = data, parts
+    else:
+        raise ScenarioError(f"--set {path}: {unknown('member', head, [*data['members'], *_FRAME_FIELDS])}")
+    if head == "shared" and len(rest) > 1:
+        _known_table(data["shared"], rest[1], path)
+    for part in rest[:-1]:
+        where = where.setdefault(part, {})
+        if not isinstance(where, dict):
+            raise ScenarioError(f"--set {path}: '{part}' has no fields; it is {where!r}")
+    where[rest[-1]] = value
+
+
+def _known_table(shared: dict, table: str, path: str) -> None:
+    if table not in shared:
+        raise ScenarioError(f"--set {path}: {unknown('shared table', table, shared)}")
+
+
+def _value(value: Any) -> Any:
+    if not isinstance(value, str):
+        return copy.deepcopy(to_jsonable_python(value))
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value

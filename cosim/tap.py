@@ -1,0 +1,145 @@
+"""What both drivers do around every tick of every member: name failures, count wall time, record outputs.
+
+Recording happens here, beside the simulator, and not by a simulator on the bus: that would double the bus's cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from cosim.clock import Clock
+from cosim.errors import CosimError, ModelError
+from cosim.plan import Plan, Sides
+from cosim.ports import Port
+from cosim.resolve import Resolved
+from cosim.trace import TraceWriter
+
+
+class Stopped(CosimError):
+    """The user asked the run to stop (Ctrl-C); what was computed is kept."""
+
+    exit_code = 130
+
+
+@dataclass
+class Control:
+    """The run's clock as seen from outside: progress, the trace's flushes, and a wish to stop."""
+
+    clock: Clock
+    flush_steps: int
+    writer: TraceWriter | None = None
+    on_progress: Callable[[int], None] | None = None
+    stop: bool = False
+    time: int = -1
+    _next_flush: int = field(default=0, init=False)
+
+    def tick(self, time: int) -> None:
+        """Called before each member's step. Raises Stopped between two steps of the bus, never inside one."""
+        if time <= self.time:
+            return
+        if self.stop:
+            raise Stopped(f"stopped by the user at {self.clock.label(time)}")
+        self.time = time
+        if self.on_progress:
+            self.on_progress(time)
+        if time >= self._next_flush:
+            self._next_flush = time + self.flush_steps
+            if self.writer:
+                self.writer.flush()
+
+
+@dataclass
+class Tap:
+    """One member under watch. `request` is what to read after each step, as mosaik's get_data takes it; `wall_s` counts
+    the seconds spent in the member, `start_s` of them before the first step."""
+
+    member: str
+    simulator: str
+    control: Control
+    request: dict[str, list[str]] = field(default_factory=dict)
+    levels: list[tuple[str, list[str]]] = field(default_factory=list)
+    tables: list[tuple[str, str, str]] = field(default_factory=list)
+    wall_s: float = 0.0
+    start_s: float = 0.0
+
+    def failure(self, err: BaseException, doing: str, text: str | None = None) -> CosimError:
+        """`err` as one line that names the member; a CosimError keeps its kind and exit code."""
+        said = text if text is not None else str(err) if isinstance(err, CosimError) else f"{type(err).__name__}: {err}"
+        kind = type(err) if isinstance(err, CosimError) else ModelError
+        return kind(f"member '{self.member}' ({self.simulator}) failed {doing}: {said}")
+
+    def at(self, time: int) -> str:
+        """'at 01:15' for messages."""
+        return f"at {self.control.clock.label(time)}"
+
+    def check_step(self, time: int, following: Any) -> int:
+        """The next step a simulator asked for, or a ModelError when it is no later whole step."""
+        if not isinstance(following, int) or following <= time:
+            raise ModelError(f"step() returned {following!r}; a time-based simulator returns its next step, "
+                             f"an int > {time}")
+        return following
+
+    def record(self, time: int, data: Mapping[str, Mapping[str, Any]]) -> None:
+        """Store this step's outputs in the trace."""
+        writer = self.control.writer
+        if writer is None:
+            return
+        time_s = self.control.clock.seconds(time)
+        for model, _ in self.levels:
+            writer.append(self.member, model, time_s, data)
+        for eid, port, table in self.tables:
+            writer.extend(table, data[eid][port])
+
+    def read(self, data: Any) -> dict:
+        """A get_data answer, checked to hold everything that was asked for."""
+        for eid, names in self.request.items():
+            for name in names:
+                if eid not in data or name not in data[eid]:
+                    raise ModelError(f"get_data() gave no value for {eid}.{name}")
+        return data
+
+    def close(self, closing: Mapping[str, Mapping[str, Any]]) -> None:
+        """Store what event ports still had to say at the end."""
+        if self.control.writer is None:
+            return
+        for eid, port, table in self.tables:
+            self.control.writer.extend(table, closing.get(eid, {}).get(port, {}))
+
+
+def make_taps(resolved: Resolved, sides: Mapping[str, Sides], plan: Plan, control: Control) -> dict[str, Tap]:
+    """One tap per member, and the trace's datasets declared: what is recorded is what ports say, or, for somebody
+    else's simulator, what its links carry."""
+    linked: dict[str, dict[str, None]] = {}
+    for c in plan.connections:
+        linked.setdefault(c.source[0], {})[c.source[1:]] = None
+    taps = {}
+    for member, spec in resolved.scenario.members.items():
+        side, tap = sides[member], Tap(member, spec.simulator, control)
+        carried = linked.get(member, {})
+        for model, eids in side.models.items():
+            outs = [p for ps in side.ports[model].values() for p in ps if p.flow == "out"]
+            if not outs:  # META only: what is linked is what comes out
+                names = {port for eid, port in carried if eid in eids}
+                eids = [e for e in eids if any(eid == e for eid, _ in carried)]
+                outs = [Port(n, "out", n) for n in sorted(names)]
+                ours = False
+            else:
+                ours = True
+            _watch(tap, model, eids, outs, carried, every=ours)
+            if control.writer is not None:
+                control.writer.declare(member, model, eids, outs, side.labels)
+        taps[member] = tap
+    return taps
+
+
+def _watch(tap: Tap, model: str, eids: list[str], outs: list[Port], carried: Mapping, every: bool) -> None:
+    levels = [p.name for p in outs if p.kind == "level" and p.record]
+    if levels and eids:
+        tap.levels.append((model, levels))
+    for eid in eids:
+        names = [p.name for p in outs if every or (eid, p.name) in carried or p.record]
+        if names:
+            tap.request[eid] = names
+        tap.tables += [(eid, p.name, p.table) for p in outs if p.table]

@@ -1,0 +1,299 @@
+"""HDF5 traces: written while a run goes on, readable after a kill, read back as arrays.
+
+Layout (format 'aidc-cosim trace', schema 1):
+
+    /                          attributes: format, schema_version, status, scenario (JSON), seed, driver, versions, ...
+    /<member>/<model>/time_s   int64 seconds since the start, CF units
+    /<member>/<model>/entity   names
+    /<member>/<model>/<dim>    names along a further axis, e.g. job_class
+    /<member>/<model>/<port>   float64 (time_s, entity[, dim]); attributes units, long_name, sign
+    /<table>/<column>          one row a job, for example
+
+Axes are HDF5 dimension scales, so xarray and netCDF4 label them. The default library version and a flush per block keep
+a killed run's file readable; time and values may then be one block apart, so the reader takes the shorter.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import h5py
+import numpy as np
+
+from cosim.errors import TraceError, unknown
+from cosim.ports import Port, batch_length
+
+FORMAT = "aidc-cosim trace"
+SCHEMA_VERSION = 1
+_TEXT = h5py.string_dtype("utf-8")
+_ROWS_PER_CHUNK = 240
+_TABLE_CHUNK = 8192
+_TEXT_BYTES = 64
+
+
+@dataclass
+class _Group:
+    """Buffers and datasets of one member's model."""
+
+    names: list[str]
+    ports: dict[str, Port]
+    datasets: dict[str, h5py.Dataset]
+    time: h5py.Dataset
+    times: list[int] = field(default_factory=list)
+    rows: dict[str, list] = field(default_factory=dict)
+
+
+class TraceWriter:
+    """Writes one run's trace. Use as: declare, append..., flush..., finish. Raises TraceError.
+
+    `wall_s` counts the seconds spent in here.
+    """
+
+    def __init__(self, path: Path, *, attrs: Mapping[str, Any], start: str, overwrite: bool = False) -> None:
+        self.path, self.wall_s = path, 0.0
+        self._groups: dict[tuple[str, str], _Group] = {}
+        self._tables: dict[str, dict[str, list]] = {}
+        self._start = start
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = h5py.File(path, "w" if overwrite else "x", track_order=True)
+        except FileExistsError:
+            raise TraceError(f"{path} exists; choose another --out, or --force to overwrite it") from None
+        except OSError as err:
+            if not overwrite and path.exists():
+                raise TraceError(f"{path} exists; choose another --out, or --force to overwrite it") from None
+            raise TraceError(f"cannot write {path}: {err.strerror or err}") from None
+        for name, value in {"format": FORMAT, "schema_version": SCHEMA_VERSION, "status": "running", "error": "",
+                            "start": start, **attrs}.items():
+            self._file.attrs[name] = value
+        self._file.flush()
+
+    def declare(self, member: str, model: str, names: Sequence[str], ports: Sequence[Port],
+                labels: Mapping[str, Sequence[str]]) -> None:
+        """Make the datasets of one model: `names` are its entities, `ports` its recorded levels."""
+        ports = [p for p in ports if p.flow == "out" and p.kind == "level" and p.record]
+        if not ports or not names:
+            return
+        group = self._file.require_group(member).create_group(model, track_order=True)
+        time = group.create_dataset("time_s", (0,), "i8", maxshape=(None,), chunks=(_ROWS_PER_CHUNK,))
+        time.attrs.update(units=f"seconds since {self._start}", calendar="standard", long_name="simulated time")
+        time.make_scale("time_s")
+        axes = {"entity": list(names), **{d: list(labels[d]) for p in ports for d in p.dims}}
+        for axis, values in axes.items():
+            scale = group.create_dataset(axis, data=np.array(values, dtype=object), dtype=_TEXT)
+            scale.make_scale(axis)
+        datasets = {p.name: self._dataset(group, p, axes) for p in ports}
+        self._groups[member, model] = _Group(list(names), {p.name: p for p in ports}, datasets, time,
+                                             rows={p.name: [] for p in ports})
+
+    def _dataset(self, group: h5py.Group, port: Port, axes: Mapping[str, list]) -> h5py.Dataset:
+        tail = (len(axes["entity"]), *(len(axes[d]) for d in port.dims))
+        data = group.create_dataset(port.name, (0, *tail), "f8", maxshape=(None, *tail), fillvalue=np.nan,
+                                    chunks=(_ROWS_PER_CHUNK, *tail), compression="gzip", compression_opts=1)
+        for axis, name in enumerate(("time_s", "entity", *port.dims)):
+            data.dims[axis].attach_scale(group[name])
+        data.attrs.update(units=port.unit, long_name=port.about)
+        if port.sign:
+            data.attrs["sign"] = port.sign
+        return data
+
+    def append(self, member: str, model: str, time_s: float, values: Mapping[str, Mapping[str, Any]]) -> None:
+        """One time point of one model: values[entity][port]."""
+        group = self._groups.get((member, model))
+        if group is None:
+            return
+        group.times.append(int(time_s))
+        for name, rows in group.rows.items():
+            rows.append([values[eid][name] for eid in group.names])
+
+    def extend(self, table: str, batch: Mapping[str, list]) -> None:
+        """Append the rows of a batch to a table."""
+        if not batch_length(batch):
+            return
+        columns = self._tables.setdefault(table, {name: [] for name in batch})
+        if columns.keys() != batch.keys():
+            raise TraceError(f"table '{table}' has columns {', '.join(columns)}; got {', '.join(batch)}")
+        for name, values in batch.items():
+            columns[name].extend(values)
+
+    def flush(self) -> None:
+        """Write all buffers; what was flushed survives a kill."""
+        begin = perf_counter()
+        try:
+            for group in self._groups.values():
+                self._flush_group(group)
+            for table, columns in self._tables.items():
+                self._flush_table(table, columns)
+            self._file.flush()
+        except OSError as err:
+            raise TraceError(f"cannot write {self.path}: {err}") from None
+        self.wall_s += perf_counter() - begin
+
+    def _flush_group(self, group: _Group) -> None:
+        count = len(group.times)
+        if not count:
+            return
+        for name, rows in group.rows.items():
+            data = group.datasets[name]
+            data.resize(data.shape[0] + count, axis=0)
+            data[-count:] = np.asarray(rows, dtype="f8")
+            rows.clear()
+        group.time.resize(group.time.shape[0] + count, axis=0)
+        group.time[-count:] = np.asarray(group.times, dtype="i8")
+        group.times.clear()
+
+    def _flush_table(self, table: str, columns: dict[str, list]) -> None:
+        count = batch_length(columns)
+        if not count:
+            return
+        group = self._file.require_group(table)
+        for name, values in columns.items():
+            column = _column(values)
+            if name not in group:
+                group.create_dataset(name, (0,), column.dtype, maxshape=(None,), chunks=(_TABLE_CHUNK,),
+                                     compression="gzip", compression_opts=1, shuffle=True)
+            data = group[name]
+            data.resize(data.shape[0] + count, axis=0)
+            data[-count:] = column
+            values.clear()
+
+    def finish(self, status: str, error: str = "", attrs: Mapping[str, Any] | None = None) -> None:
+        """Flush, set `status` ('completed' or 'failed') and the error text, close. Safe to call twice."""
+        if not self._file:
+            return
+        try:
+            self.flush()
+        finally:
+            for name, value in {**(attrs or {}), "status": status, "error": error}.items():
+                self._file.attrs[name] = value
+            self._file.close()
+
+
+def _column(values: list) -> np.ndarray:
+    kind = type(values[0])
+    if kind is str:
+        encoded = [v.encode() for v in values]
+        longest = max(encoded, key=len)
+        if len(longest) > _TEXT_BYTES:
+            raise TraceError(f"text '{longest.decode()}' is longer than {_TEXT_BYTES} bytes; use a shorter name")
+        return np.array(encoded, dtype=f"S{_TEXT_BYTES}")
+    return np.asarray(values, dtype="i8" if kind in (int, bool) else "f8")
+
+
+class Trace:
+    """A trace read back. Use as a context manager.
+
+    trace["aidc/Site/p_kw"] -> ndarray (time, entity[, dim]);  trace.time_s("aidc/Site");  trace.table("jobs").
+    Raises TraceError when the file is missing, is no trace, or does not hold what is asked for.
+    """
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise TraceError(f"no trace at {self.path}")
+        try:
+            self._file = h5py.File(self.path, "r", locking=False)
+        except OSError as err:
+            raise TraceError(f"{self.path} is not a readable HDF5 file: {err}") from None
+        if self.attrs.get("format") != FORMAT:
+            self._file.close()
+            raise TraceError(f"{self.path} is HDF5 but not an {FORMAT} (attribute format is missing)")
+
+    def __enter__(self) -> Trace:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """Root attributes."""
+        return dict(self._file.attrs)
+
+    def models(self) -> list[str]:
+        """Paths 'member/Model' of all recorded models."""
+        return [f"{m}/{k}" for m, g in self._file.items() for k, v in g.items() if isinstance(v, h5py.Group)]
+
+    def tables(self) -> list[str]:
+        """Names of tables with a row per event."""
+        return [m for m, g in self._file.items() if all(isinstance(v, h5py.Dataset) for v in g.values())]
+
+    def ports(self, model: str) -> list[str]:
+        """Recorded ports of a model, without its axes."""
+        return [name for name, data in self._group(model).items() if not data.is_scale]
+
+    def has(self, path: str) -> bool:
+        """Whether a dataset 'member/Model/port' is there."""
+        return path in self._file and isinstance(self._file[path], h5py.Dataset)
+
+    def time_s(self, model: str) -> np.ndarray:
+        """Times of a model's samples, s since the start, shape (time,)."""
+        group = self._group(model)
+        return group["time_s"][: self._length(group)]
+
+    def names(self, model: str, axis: str = "entity") -> list[str]:
+        """Names along an axis of a model: its entities, or the labels of a dim."""
+        group = self._group(model)
+        if axis not in group:
+            raise TraceError(f"{self.path}: {unknown('axis', axis, group)}")
+        return list(group[axis].asstr()[:])
+
+    def __getitem__(self, path: str) -> np.ndarray:
+        model, _, port = path.rpartition("/")
+        group = self._group(model)
+        if port not in group:
+            raise TraceError(f"{self.path}: {unknown(f'port of {model}', port, self.ports(model))}")
+        return group[port][: self._length(group)]
+
+    def table(self, name: str) -> dict[str, np.ndarray]:
+        """Columns of a table, all of one length; text as str objects. {} when no row was written."""
+        if name not in self._file:
+            return {}
+        group = self._file[name]
+        rows = min(data.shape[0] for data in group.values())
+        out = {column: data[:rows] for column, data in group.items()}
+        return {c: np.char.decode(v, "utf-8") if v.dtype.kind == "S" else v for c, v in out.items()}
+
+    def _group(self, model: str) -> h5py.Group:
+        if model not in self._file or not isinstance(self._file[model], h5py.Group):
+            raise TraceError(f"{self.path}: {unknown('model', model, self.models())}")
+        return self._file[model]
+
+    @staticmethod
+    def _length(group: h5py.Group) -> int:
+        return min(d.shape[0] for d in group.values() if not d.is_scale or d.name.endswith("/time_s"))
+
+
+def first_difference(a: str | os.PathLike, b: str | os.PathLike) -> str | None:
+    """Where two traces first differ in a dataset (name, type, shape or any byte), as a phrase; None when they do not.
+
+    Root attributes are not compared: created, driver, versions and wall_* differ between equal runs.
+    """
+    with Trace(a) as left, Trace(b) as right:
+        names: dict[str, list[str]] = {}
+        for side, trace in (("first", left), ("second", right)):
+            trace._file.visititems(lambda name, item, side=side: names.setdefault(side, []).append(name)
+                                   if isinstance(item, h5py.Dataset) else None)
+        only = sorted(set(names["first"]) ^ set(names["second"]))
+        if only:
+            return f"{only[0]} is in the {'first' if only[0] in names['first'] else 'second'} trace only"
+        return next(filter(None, (_unequal(n, left._file[n], right._file[n]) for n in names["first"])), None)
+
+
+def _unequal(name: str, a: h5py.Dataset, b: h5py.Dataset) -> str | None:
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return f"{name} is {a.dtype} {a.shape} and {b.dtype} {b.shape}"
+    x, y = a[()], b[()]
+    if x.dtype.hasobject:
+        return None if list(x) == list(y) else f"{name} holds other text"
+    if x.tobytes() == y.tobytes():
+        return None
+    size = x.dtype.itemsize
+    left, right = (np.frombuffer(v.tobytes(), f"V{size}") for v in (x, y))
+    at = tuple(int(i) for i in np.unravel_index(int(np.flatnonzero(left != right)[0]), x.shape))
+    return f"{name} at {at}: {x[at]} and {y[at]}"

@@ -1,0 +1,5 @@
+"""The default: three AI data centers on the IEEE 33-node feeder, calibrated (model decision 0)."""
+
+from scenarios._study import study
+
+SCENARIO = study("ieee33", "three AI data centers on the IEEE 33-node feeder, carbon-aware, one day")

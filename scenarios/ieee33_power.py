@@ -1,0 +1,6 @@
+"""`ieee33` in power mode (B08): no carbon in the dispatch's objective, none in what the agents see."""
+
+from scenarios._study import study
+
+SCENARIO = study("ieee33_power", "ieee33 without the carbon signal: agents see prices only", policy="uniform",
+                 mode="power", lambda_kw_per_kg_h=0.0)

@@ -1,0 +1,243 @@
+"""AI data centres on the bus: one entity per site, jobs and commands in, power and what became of the jobs out."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import field
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from cosim.adapter import Adapter, Values, serve
+from cosim.errors import ScenarioError, unknown
+from cosim.params import params
+from cosim.ports import Batch, Port
+from cosim.units import Seconds
+from simulators.aidc.equations import CORRECTED, PRESETS, Cooling, aidc_power_kw, crac, reactive_power_kvar
+from simulators.aidc.facility import Facility, State
+from simulators.fleet import JobClass, Site
+
+
+def _preset(value: Any) -> Any:
+    if isinstance(value, str):
+        if value not in PRESETS:
+            raise ValueError(unknown("cooling", value, PRESETS))
+        return PRESETS[value]
+    return value
+
+
+CoolingChoice = Annotated[Cooling, BeforeValidator(_preset)]
+"""A Cooling, or one of the presets by its name: corrected, literal, table2."""
+
+
+@params
+class AidcParams:
+    """The fleet, its cooling plants and the window over which the grid sees its power."""
+
+    job_classes: Annotated[dict[str, JobClass], Field(min_length=1, description="job classes by name")]
+    sites: Annotated[dict[str, Site], Field(min_length=1, description="sites by name; entities are named like them")]
+    cooling: Annotated[CoolingChoice, Field(description="cooling plant, or corrected, literal, table2")] = CORRECTED
+    site_cooling: Annotated[
+        dict[str, CoolingChoice], Field(description="cooling plants of single sites, where they differ")
+    ] = field(default_factory=dict)
+    window_s: Annotated[Seconds, Field(gt=0, description="window of p_window_kw: the grid's step")] = 900.0
+    initial_supply_temp_degc: Annotated[float, Field(description="supply temperature before the first command")] = 23.0
+
+
+def _power(name: str, about: str, window: str | None = None) -> Port:
+    return Port(name, "out", about, sign="> 0 is drawn from the grid", window=window)
+
+
+def _per_class(name: str, about: str) -> Port:
+    return Port(name, "out", about, dims=("job_class",))
+
+
+class DataCenters(Adapter):
+    """AI data centres, one entity per site, one tick per minute; events between two ticks keep their true times.
+
+    Jobs are conserved at every tick, per site and class: all received so far = queued + deferred + running now, plus
+    all finished and dropped so far. A training job that has begun but holds no block counts as queued.
+    """
+
+    PARAMS = AidcParams
+    MODELS = {
+        "Site": (
+            Port("jobs", "in", "jobs submitted now: id, job_class, arrival_s, work_to, deadline_s, release_s",
+                 kind="event", reduce="sum"),
+            Port("gpus", "in", "GPUs granted from now on, whole numbers", sign=">= 0", dims=("job_class",)),
+            Port("supply_temp_degc", "in", "supply air temperature from now on"),
+            _power("p_kw", "active power, mean over the tick (12)"),
+            _power("q_kvar", "reactive power, mean over the tick (5)"),
+            _power("p_window_kw", "active power, mean over the window that ends now", "window_s"),
+            _power("q_window_kvar", "reactive power, mean over the window that ends now", "window_s"),
+            _power("it_kw", "IT power, mean over the tick (13)"),
+            _power("cooling_kw", "chiller and cooling tower, mean over the tick (U06)"),
+            _power("chiller_kw", "chiller, mean over the tick (22)"),
+            _power("tower_kw", "cooling-tower fans, mean over the tick (23)"),
+            _per_class("work_to", "work done in the tick"),
+            _per_class("busy_gpus", "GPUs in use, mean over the tick"),
+            _per_class("granted_gpus", "GPUs granted during the tick"),
+            _per_class("received_jobs", "jobs submitted at the start of the tick"),
+            _per_class("finished_jobs", "jobs finished in the tick"),
+            _per_class("dropped_jobs", "jobs dropped in the tick at their deadline"),
+            _per_class("queued_jobs", "released jobs that hold no GPU at the end of the tick"),
+            _per_class("deferred_jobs", "training jobs not yet released at the end of the tick"),
+            _per_class("running_jobs", "jobs that hold GPUs at the end of the tick"),
+            _per_class("backlog_jobs", "queued and deferred jobs at the end of the tick"),
+            _per_class("pending_work_to", "work left of queued and running jobs at the end of the tick"),
+            _per_class("deferred_work_to", "work of deferred jobs at the end of the tick"),
+            Port("free_gpu_ratio", "out", "share of the GPUs not in use at the end of the tick (U07)", sign="0 to 1"),
+            Port("supply_temp_degc", "out", "supply air temperature applied, within the limits of (24)"),
+            Port("inlet_degc", "out", "inlet of the hottest rack (19)"),
+            Port("outlet_degc", "out", "mean rack outlet at the mean IT power (20)"),
+            Port("return_degc", "out", "return air at the mean IT power (21)"),
+            Port("clipped_commands", "out", "supply temperatures of this tick that were out of limits", sign=">= 0"),
+            Port("done_jobs", "out", "jobs finished or dropped in the tick; at the end those still inside",
+                 kind="event", table="jobs"),
+        )
+    }
+
+    def setup(self) -> None:
+        """One facility per entity; raises ScenarioError for names, windows and rack tables that do not fit."""
+        self._sites = {eid: self._site(eid) for eid in self.entities["Site"]}
+        strangers = [name for name in self.params.site_cooling if name not in self.params.sites]
+        if strangers:
+            raise ScenarioError(unknown(f"site in {self.sid}.site_cooling", strangers[0], self.params.sites))
+
+    def advance(self, time_s: float, inputs: Values) -> Values:
+        """Submit, command, run to the end of the tick, report."""
+        return {eid: site.tick(time_s + self.step_s, inputs[eid]) for eid, site in self._sites.items()}
+
+    def initial(self) -> Values:
+        """Every site idle at the initial supply temperature."""
+        return {eid: site.idle() for eid, site in self._sites.items()}
+
+    def labels(self) -> dict[str, list[str]]:
+        """The job classes, in the scenario's order."""
+        return {"job_class": list(self.params.job_classes)}
+
+    def closing(self) -> dict[str, dict[str, Batch]]:
+        """Jobs that are still inside, as rows with outcome 'unfinished'."""
+        return {eid: {"done_jobs": site.facility.unfinished_rows()} for eid, site in self._sites.items()}
+
+    def notes(self) -> list[str]:
+        """Which sites were commanded supply temperatures that (24) forbids."""
+        return [
+            f"{self.sid}.{eid}: {site.clipped} commanded supply temperatures were outside their limits and clipped"
+            for eid, site in self._sites.items() if site.clipped
+        ]
+
+    def _site(self, eid: str) -> _SiteOnBus:
+        given = self.params
+        if eid not in given.sites:
+            raise ScenarioError(unknown(f"entity of {self.sid}", eid, given.sites) + " (entities are named like sites)")
+        ticks = round(given.window_s / self.step_s)
+        if ticks < 1 or abs(ticks * self.step_s - given.window_s) > 1e-9 * given.window_s:
+            raise ScenarioError(
+                f"{self.sid}.window_s = {given.window_s:g} is not a whole number of its steps ({self.step_s:g} s)"
+            )
+        site, cooling = given.sites[eid], given.site_cooling.get(eid, given.cooling)
+        for value in cooling.rack_values():
+            if isinstance(value, tuple) and len(value) != site.racks:
+                raise ScenarioError(f"{self.sid}: cooling of {eid} has {len(value)} racks, the site {site.racks}")
+        facility = Facility(eid, site, given.job_classes, cooling, given.initial_supply_temp_degc)
+        return _SiteOnBus(facility, site, cooling, ticks)
+
+
+_COUNTS = ("received_jobs", "finished_jobs", "dropped_jobs")
+
+
+class _SiteOnBus:
+    """A facility, and what turns its intervals into the values of the ports."""
+
+    def __init__(self, facility: Facility, site: Site, cooling: Cooling, window_ticks: int) -> None:
+        self.facility, self.clipped = facility, 0
+        self._site, self._cooling = site, cooling
+        self._means_kw: deque[float] = deque(maxlen=window_ticks)
+
+    def idle(self) -> dict[str, Any]:
+        """The ports of an empty site that nobody has commanded yet."""
+        plant = crac(self._site.idle_kw, self.facility.supply_temp_degc, self._cooling)
+        powers = self._powers(self._site.idle_kw, plant.chiller_kw, plant.tower_kw)
+        state = self.facility.state()
+        nothing = [0] * len(state.granted_gpus)
+        return {
+            **powers,
+            **self._window(powers["p_kw"]),
+            **self._temperatures(self._site.idle_kw),
+            **{name: _floats(nothing) for name in ("work_to", "busy_gpus", *_COUNTS)},
+            **self._levels(state),
+            "clipped_commands": 0.0,
+            "done_jobs": {},
+        }
+
+    def tick(self, end_s: float, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Submit, command, run to the end of the tick, and report it."""
+        facility = self.facility
+        facility.submit(inputs["jobs"])
+        facility.command(inputs["gpus"], inputs["supply_temp_degc"])
+        facility.advance(end_s)
+        did = facility.read_interval()
+        self.clipped += did.clipped_commands
+        powers = self._powers(did.it_kw, did.chiller_kw, did.tower_kw)
+        self._means_kw.append(powers["p_kw"])
+        return {
+            **powers,
+            **self._window(math.fsum(self._means_kw) / len(self._means_kw)),
+            **self._temperatures(did.it_kw),
+            "work_to": did.work_to,
+            "busy_gpus": did.busy_gpus,
+            **{name: _floats(getattr(did, name)) for name in _COUNTS},
+            **self._levels(facility.state()),
+            "clipped_commands": float(did.clipped_commands),
+            "done_jobs": did.left_jobs,
+        }
+
+    def _powers(self, it_kw: float, chiller_kw: float, tower_kw: float) -> dict[str, float]:
+        cooling_kw = chiller_kw + tower_kw
+        p_kw = aidc_power_kw(it_kw, cooling_kw)
+        return {
+            "p_kw": p_kw,
+            "q_kvar": reactive_power_kvar(p_kw, self._site.q_per_p_ratio),
+            "it_kw": it_kw,
+            "cooling_kw": cooling_kw,
+            "chiller_kw": chiller_kw,
+            "tower_kw": tower_kw,
+        }
+
+    def _window(self, p_kw: float) -> dict[str, float]:
+        return {"p_window_kw": p_kw, "q_window_kvar": reactive_power_kvar(p_kw, self._site.q_per_p_ratio)}
+
+    def _temperatures(self, it_kw: float) -> dict[str, float]:
+        plant = crac(it_kw, self.facility.supply_temp_degc, self._cooling)
+        return {
+            "supply_temp_degc": self.facility.supply_temp_degc,
+            "inlet_degc": plant.inlet_degc,
+            "outlet_degc": plant.outlet_degc,
+            "return_degc": plant.return_degc,
+        }
+
+    def _levels(self, state: State) -> dict[str, Any]:
+        """What stands at the end of the tick."""
+        backlog = [queued + deferred for queued, deferred in zip(state.queued_jobs, state.deferred_jobs, strict=True)]
+        return {
+            "granted_gpus": _floats(state.granted_gpus),
+            "queued_jobs": _floats(state.queued_jobs),
+            "deferred_jobs": _floats(state.deferred_jobs),
+            "running_jobs": _floats(state.running_jobs),
+            "backlog_jobs": _floats(backlog),
+            "pending_work_to": state.pending_work_to,
+            "deferred_work_to": state.deferred_work_to,
+            "free_gpu_ratio": 1.0 - sum(state.busy_gpus) / self.facility.gpus,
+        }
+
+
+def _floats(counts: list[int]) -> list[float]:
+    """Counts as the bus wants them."""
+    return list(map(float, counts))
+
+
+if __name__ == "__main__":
+    serve(DataCenters)

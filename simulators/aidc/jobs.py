@@ -1,0 +1,120 @@
+"""Jobs on their way through a site: the clock they are timed on, the batch they come in, the rows they end as."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from itertools import repeat
+from typing import NamedTuple
+
+from cosim.errors import ModelError
+from cosim.ports import Batch
+from simulators.fleet import BATCH_COLUMNS
+
+TICKS_PER_S = 2.0**26
+"""Instants of a facility are whole ticks of 2^-26 s (15 ns). Up to four years such numbers, their sums and
+differences are exact in a float, so that two instants either are the same number or differ for a reason, and
+`now + (at - now)` is `at`: neither a tie nor a completion is lost to rounding."""
+
+FINISHED, DROPPED, UNFINISHED = "finished", "dropped", "unfinished"
+
+
+class Job(NamedTuple):
+    """One job as it was submitted; times in absolute seconds, work in TO."""
+
+    id: int
+    job_class: str
+    arrival_s: float
+    work_to: float
+    deadline_s: float
+    release_s: float
+    submit_s: float
+
+
+class Row(NamedTuple):
+    """One job as it left the site, a row of the trace's job table.
+
+    start_s  first time it held GPUs, NaN if never
+    end_s    when it finished or was dropped, NaN if it is still inside
+    done_to  work done; of a dropped job it is lost
+    outcome  'finished', 'dropped' or 'unfinished'
+    """
+
+    id: int
+    job_class: str
+    site: str
+    arrival_s: float
+    submit_s: float
+    release_s: float
+    start_s: float
+    end_s: float
+    deadline_s: float
+    work_to: float
+    done_to: float
+    outcome: str
+
+
+def nearest_tick(time_s: float) -> float:
+    """The instant of the clock nearest to a time."""
+    return round(time_s * TICKS_PER_S) / TICKS_PER_S
+
+
+def tick_before(time_s: float) -> float:
+    """The last instant not after a time (deadlines: nothing ends late)."""
+    return math.floor(time_s * TICKS_PER_S) / TICKS_PER_S
+
+
+def tick_after(time_s: float) -> float:
+    """The first instant not before a time (releases: nothing starts early)."""
+    return math.ceil(time_s * TICKS_PER_S) / TICKS_PER_S
+
+
+def row_of(job: Job, site: str, start_s: float, end_s: float, done_to: float, outcome: str) -> Row:
+    """The row of a job that ends (or is left) in this state."""
+    id_, name, arrival_s, work_to, deadline_s, release_s, submit_s = job
+    return Row(id_, name, site, arrival_s, submit_s, release_s, start_s, end_s, deadline_s, work_to, done_to, outcome)
+
+
+def jobs_of(batch: Mapping[str, list], site: str, now_s: float) -> list[Job]:
+    """The jobs of a batch submitted to a site now.
+
+    Columns: those of the workload (BATCH_COLUMNS) and `release_s`; without it every job is released now. A `site`
+    column, if there is one, must name this site. Raises ModelError for other columns missing, of unequal length or
+    with values that are no finite numbers, and for work that is not positive.
+    """
+    if not batch:
+        return []
+    missing = [name for name in BATCH_COLUMNS if name not in batch]
+    if missing:
+        raise ModelError(f"{site}: the job batch lacks {', '.join(missing)}; it has {', '.join(sorted(batch))}")
+    rows = len(batch["id"])
+    uneven = [name for name, column in batch.items() if len(column) != rows]
+    if uneven:
+        raise ModelError(f"{site}: columns of the job batch differ in length: {rows} ids, not so {', '.join(uneven)}")
+    strangers = set(batch.get("site", ())) - {site}
+    if strangers:
+        raise ModelError(f"{site}: the job batch holds jobs for {', '.join(map(repr, sorted(strangers)))}")
+    release_s = batch.get("release_s", [now_s] * rows)
+    for name, column in (*((name, batch[name]) for name in BATCH_COLUMNS[2:]), ("release_s", release_s)):
+        if not _all_finite(column):
+            raise ModelError(f"{site}: {name} of the job batch holds {_first_bad(column)!r}; finite numbers only")
+    if min(batch["work_to"], default=1.0) <= 0:
+        raise ModelError(f"{site}: work_to of the job batch holds {min(batch['work_to']):g}; it must be positive")
+    columns = (*(batch[name] for name in BATCH_COLUMNS), release_s, repeat(now_s, rows))
+    return list(map(Job._make, zip(*columns, strict=True)))
+
+
+def batch_of(rows: Iterable[Row]) -> Batch:
+    """Rows as a batch of plain lists, one per field of Row; {} if there are none."""
+    return dict(zip(Row._fields, map(list, zip(*rows, strict=True)), strict=False))
+
+
+def _all_finite(column: list) -> bool:
+    try:
+        return all(map(math.isfinite, column))
+    except TypeError:
+        return False
+
+
+def _first_bad(column: list) -> object:
+    return next(v for v in column if not isinstance(v, (int, float)) or not math.isfinite(v))

@@ -1,0 +1,177 @@
+"""Training at a site: one pool per class, earliest deadline first on whole blocks of GPUs (14)-(17).
+
+A job may be deferred to a release time; released, it uses 1 to `max_blocks` blocks at once, at a speed linear in them;
+blocks can be taken away and given back at any time and progress is kept; what is not done at the deadline is dropped.
+The pool holds state; what time it is, and how many blocks may be held, the facility says.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import insort
+from collections.abc import Iterator
+
+from simulators.aidc.equations import gpu_throughput_to_per_s
+from simulators.aidc.jobs import DROPPED, FINISHED, UNFINISHED, Job, Row, nearest_tick, row_of, tick_after, tick_before
+from simulators.fleet import JobClass
+
+
+class TrainingJob:
+    """A training job and how far it is.
+
+    due_s, ready_s  deadline and release on the facility's clock
+    blocks          blocks it holds since `since_s`
+    done_to         work done until `since_s`
+    start_s, end_s  first time it held blocks (NaN: never yet), and when it will be done at this speed
+    """
+
+    __slots__ = ("blocks", "done_to", "due_s", "end_s", "job", "ready_s", "since_s", "start_s")
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.due_s = tick_before(job.deadline_s)
+        self.ready_s = tick_after(job.release_s)
+        self.blocks = 0
+        self.done_to = 0.0
+        self.since_s = job.submit_s
+        self.start_s = math.nan
+        self.end_s = math.inf
+
+    def by_deadline(self) -> tuple[float, int]:
+        """Sorting key: earliest deadline first, then id."""
+        return self.job.deadline_s, self.job.id
+
+    def by_release(self) -> tuple[float, int]:
+        """Sorting key: earliest release first, then id."""
+        return self.ready_s, self.job.id
+
+    def run(self, blocks: int, block_to_per_s: float, now_s: float) -> None:
+        """Hold `blocks` blocks from now on; a block does `block_to_per_s`."""
+        self.done_to = self.done_at(now_s, block_to_per_s)
+        self.since_s, self.blocks, self.end_s = now_s, blocks, math.inf
+        if blocks:
+            if math.isnan(self.start_s):
+                self.start_s = now_s
+            left_s = max(self.job.work_to - self.done_to, 0.0) / (blocks * block_to_per_s)
+            self.end_s = nearest_tick(now_s + left_s)
+
+    def done_at(self, now_s: float, block_to_per_s: float) -> float:
+        """Work done until now, TO."""
+        return self.done_to + self.blocks * block_to_per_s * (now_s - self.since_s)
+
+
+class TrainingPool:
+    """Deferred, waiting and running jobs of one training class.
+
+    granted_gpus  GPUs the class may use, whole blocks; set by the facility
+    held_blocks   blocks it holds; set by the facility, handed to its jobs by `allot`
+    next_s        when something happens by itself: a job ends, is due or is released (infinite: never)
+    trim_to       work of finished jobs beyond their GPU time: what rounding their end to the clock leaves over
+    """
+
+    def __init__(self, name: str, site: str, job_class: JobClass) -> None:
+        self.name, self.site = name, site
+        self.gpus_per_block = job_class.gpus_per_block
+        self.granted_gpus = 0
+        self.held_blocks = 0
+        self.trim_to = 0.0
+        self.next_s = math.inf
+        self._max_blocks = job_class.max_blocks
+        self._block_to_per_s = gpu_throughput_to_per_s(job_class.gpus_per_block, job_class.to_per_gpu_min)
+        self._deferred: list[TrainingJob] = []  # by release
+        self._active: list[TrainingJob] = []  # released, by deadline
+        self._allotted = 0  # blocks its jobs hold
+        self._stale = False  # who is active changed since the blocks were allotted
+
+    # --- what happens -------------------------------------------------------------------------------------------
+
+    def put(self, jobs: list[Job], now_s: float) -> None:
+        """Jobs come in; all count as deferred until `release`, which the facility calls for what is due now."""
+        for job in jobs:
+            insort(self._deferred, TrainingJob(job), key=TrainingJob.by_release)
+        self.next_s, self._stale = now_s, True
+
+    def finish(self, now_s: float) -> list[Row]:
+        """Take out the jobs whose work is done now."""
+        done = [job for job in self._active if job.end_s <= now_s]
+        self.trim_to += math.fsum(job.job.work_to - job.done_at(now_s, self._block_to_per_s) for job in done)
+        return [self._take_out(self._active, job, now_s, job.job.work_to, FINISHED) for job in done]
+
+    def expire(self, now_s: float) -> list[Row]:
+        """Drop the jobs, active or deferred, whose deadline is now or past; what was done of them is lost."""
+        late = [(jobs, job) for jobs in (self._active, self._deferred) for job in jobs if job.due_s <= now_s]
+        return [
+            self._take_out(jobs, job, now_s, job.done_at(now_s, self._block_to_per_s), DROPPED) for jobs, job in late
+        ]
+
+    def release(self, now_s: float) -> None:
+        """Deferred jobs whose release is now or past become active."""
+        while self._deferred and self._deferred[0].ready_s <= now_s:
+            insort(self._active, self._deferred.pop(0), key=TrainingJob.by_deadline)
+            self._stale = True
+
+    def allot(self, now_s: float) -> None:
+        """Hand the held blocks to the active jobs, up to `max_blocks` each, earliest deadline first."""
+        if not self._stale and self._allotted == self.held_blocks:
+            return
+        left = self.held_blocks
+        for job in self._active:
+            blocks = min(self._max_blocks, left)
+            left -= blocks
+            if blocks != job.blocks:
+                job.run(blocks, self._block_to_per_s, now_s)
+        self._allotted, self._stale = self.held_blocks, False
+        ends = min((job.end_s for job in self._active), default=math.inf)
+        dues = min((job.due_s for jobs in (self._active, self._deferred) for job in jobs), default=math.inf)
+        self.next_s = min(ends, dues, self._deferred[0].ready_s if self._deferred else math.inf)
+
+    # --- how things stand ---------------------------------------------------------------------------------------
+
+    @property
+    def wanted_blocks(self) -> int:
+        """Blocks it has a use for within its grant."""
+        return min(self.granted_gpus // self.gpus_per_block, len(self._active) * self._max_blocks)
+
+    @property
+    def busy_gpus(self) -> int:
+        """GPUs of the held blocks."""
+        return self.held_blocks * self.gpus_per_block
+
+    @property
+    def queued_jobs(self) -> int:
+        """Active jobs that hold no block now, begun or not."""
+        return len(self._active) - self.running_jobs
+
+    @property
+    def running_jobs(self) -> int:
+        """Jobs that hold blocks: all but perhaps the last of them hold `max_blocks`."""
+        return -(-self._allotted // self._max_blocks)
+
+    @property
+    def deferred_jobs(self) -> int:
+        """Jobs that are not released yet."""
+        return len(self._deferred)
+
+    def deferred_to(self) -> float:
+        """Work of the deferred jobs, TO."""
+        return math.fsum(job.job.work_to for job in self._deferred)
+
+    def pending_to(self, now_s: float) -> float:
+        """Work still to be done on the active jobs, TO."""
+        return math.fsum(job.job.work_to - job.done_at(now_s, self._block_to_per_s) for job in self._active)
+
+    def unfinished(self, now_s: float) -> Iterator[Row]:
+        """Rows of the jobs inside: the active ones by deadline, then the deferred by release."""
+        for job in (*self._active, *self._deferred):
+            done_to = job.done_at(now_s, self._block_to_per_s)
+            yield row_of(job.job, self.site, job.start_s, math.nan, done_to, UNFINISHED)
+
+    # --- inside -------------------------------------------------------------------------------------------------
+
+    def _take_out(self, jobs: list[TrainingJob], job: TrainingJob, now_s: float, done_to: float, outcome: str) -> Row:
+        """A job leaves, and its blocks are no longer held."""
+        jobs.remove(job)
+        self.held_blocks -= job.blocks
+        self._allotted -= job.blocks
+        self._stale = True
+        return row_of(job.job, self.site, job.start_s, now_s, done_to, outcome)

@@ -1,0 +1,73 @@
+"""What the simulators share: the job classes and the sites of a fleet, and the columns of a job batch.
+
+Both are data of a scenario (`shared.job_classes`, `shared.sites`), validated here, read by workload, aidc,
+controller and metrics.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from cosim.params import params
+from cosim.units import Seconds
+
+BATCH_COLUMNS = ("id", "job_class", "arrival_s", "work_to", "deadline_s")
+"""Columns of a batch as it leaves the workload: int, str, s, TO, s (absolute). The controller adds `release_s`
+(absolute, s). `deadline_s` is the last start of an inference job and the last finish of a training job."""
+
+
+@params
+class JobClass:
+    """One class of AI jobs (Table I).
+
+    A training job may use 1 to `max_blocks` blocks of `gpus_per_block` GPUs at once, and its blocks can be taken
+    away and given back; an inference job takes `gpus_per_block` GPUs from start to finish.
+    """
+
+    kind: Literal["train", "inf"]
+    work_to: Annotated[float, Field(gt=0, description="size j of one job, TO")]
+    deadline_s: Annotated[Seconds, Field(gt=0, description="tau: latest finish (train) or start (inf) after arrival")]
+    to_per_gpu_min: Annotated[float, Field(gt=0, description="xi: work of one busy GPU, TO/(GPU min)")]
+    kw_per_to_s: Annotated[float, Field(ge=0, description="alpha of (13): power per throughput, kW/(TO/s)")]
+    gpus_per_block: Annotated[int, Field(ge=1, description="b of (30), GPUs")] = 1
+    max_blocks: Annotated[int, Field(ge=1, description="most blocks one job uses at once")] = 1
+    eligible_sites: Annotated[tuple[str, ...] | None, Field(description="U14: sites that may run it; null: all")] = None
+
+    @model_validator(mode="after")
+    def _inference_has_one_block(self) -> JobClass:
+        if self.kind == "inf" and self.max_blocks != 1:
+            raise ValueError("max_blocks of an inference class is 1; give it more GPUs by gpus_per_block")
+        return self
+
+    @property
+    def busy_kw_per_gpu(self) -> float:
+        """Power of one busy GPU above idle, kW (0.700 for every class of Table I)."""
+        return self.kw_per_to_s * self.to_per_gpu_min / 60.0
+
+
+@params
+class Site:
+    """One AI data centre: where it stands on the feeder and how large it is (Table I)."""
+
+    node: Annotated[int, Field(ge=0, description="0-based bus of the feeder")]
+    racks: Annotated[int, Field(ge=1, description="racks")] = 50
+    gpus_per_rack: Annotated[int, Field(ge=1, description="GPUs in a rack")] = 8
+    idle_kw: Annotated[float, Field(ge=0, description="P_idle of (13), always drawn, kW")] = 100.0
+    q_per_p_ratio: Annotated[float, Field(description="eta of (5): kvar drawn per kW")] = 0.2
+
+    @property
+    def gpus(self) -> int:
+        """G = racks x GPUs per rack (P11)."""
+        return self.racks * self.gpus_per_rack
+
+
+def classes_of(kind: str, job_classes: dict[str, JobClass]) -> list[str]:
+    """Names of the classes of a kind ('train' or 'inf'), in the scenario's order."""
+    return [name for name, job_class in job_classes.items() if job_class.kind == kind]
+
+
+def may_run(job_class: JobClass, site: str) -> bool:
+    """U14: whether `site` is eligible for the class."""
+    return job_class.eligible_sites is None or site in job_class.eligible_sites

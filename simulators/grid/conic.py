@@ -1,0 +1,182 @@
+"""The dispatch (1)-(8), (11) as a second-order cone problem in arrays, before any solver sees it.
+
+    minimise cost x   subject to   equal x = rhs,  below x <= limit,  lower <= x <= upper,
+                                   x[p]^2 + x[q]^2 <= x[l] x[u_parent]   for every branch
+
+x holds, in p.u., P, Q and the squared current l of every branch, the squared voltage u of every bus, and P, Q of every
+source; the elastic form adds a voltage slack per bus and the unserved share of every load. P and Q of a branch are what
+enters it at its parent: with (1) this is the paper's P_ji = -P, received at the child P_ij = P - r l, and (6) holds at
+one end exactly when it holds at the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.sparse import coo_array, csr_array
+
+from simulators.grid.equations import Floats, Ints
+from simulators.grid.feeder import Feeder
+
+ELASTIC_V_FLOOR_PU = 0.7
+"""A voltage may give way down to here before power goes unserved; below, loads trip anyhow."""
+SLACK_PENALTY = 1e3
+"""Price of 1 p.u. of squared voltage outside its limits; 1 is 1 p.u. of power, lost and emitted at its dearest."""
+UNSERVED_PENALTY = 1e5
+"""Price of 1 p.u. of unserved power, in the same unit: far above what a low voltage at every bus costs."""
+_LOSSLESS_COST = 1e-6  # of a branch with r = 0, whose current would otherwise cost nothing and be undefined
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sources:
+    """What may feed the network: bus positions, kg/kWh, and boxes in p.u. (n_source,); the substation is one of them."""
+
+    bus: Ints
+    kg_per_kwh: Floats
+    p_min_pu: Floats
+    p_max_pu: Floats
+    q_min_pu: Floats
+    q_max_pu: Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Limits:
+    """Voltage at the substation, its limits elsewhere, p.u., and lambda of (11), kW/(kg/h)."""
+
+    v0_pu: float
+    v_min_pu: float
+    v_max_pu: float
+    lambda_kw_per_kg_h: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Layout:
+    """Where each quantity stands in x; `u_parent` holds, per branch, the index of u at its parent."""
+
+    p: slice
+    q: slice
+    l: slice  # noqa: E741 - the paper's letter
+    u: slice
+    p_source: slice
+    q_source: slice
+    slack: slice
+    unserved: slice
+    size: int
+    u_parent: Ints
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ConicProblem:
+    """A dispatch in the form above; `below` and `limit` are empty unless it is elastic."""
+
+    at: Layout
+    cost: Floats
+    equal: csr_array
+    rhs: Floats
+    below: csr_array
+    limit: Floats
+    lower: Floats
+    upper: Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Solution:
+    """A solver's answer: `status` in its own words, and x where it found an optimum, else None."""
+
+    status: str
+    x: Floats | None
+
+
+def balance_rhs(feeder: Feeder, p_load_kw: Floats, q_load_kvar: Floats) -> Floats:
+    """Right-hand side: demand of every bus, P then Q, p.u., and the zeros of the voltage drops."""
+    return np.concatenate([p_load_kw, q_load_kvar, np.zeros(len(feeder.parent))]) / feeder.base_kw
+
+
+def strict(feeder: Feeder, sources: Sources, limits: Limits) -> ConicProblem:
+    """The dispatch as the paper states it, at base load; other loads change nothing but `rhs`."""
+    at = _layout(feeder, len(sources.bus), 0, 0)
+    lower, upper, cost = _bounds_and_cost(feeder, sources, limits, at)
+    lower[at.u] = np.where(np.arange(feeder.n_bus) == feeder.substation, limits.v0_pu**2, limits.v_min_pu**2)
+    upper[at.u] = np.where(np.arange(feeder.n_bus) == feeder.substation, limits.v0_pu**2, limits.v_max_pu**2)
+    rhs = balance_rhs(feeder, feeder.p_kw, feeder.q_kvar)
+    none = csr_array((0, at.size))
+    return ConicProblem(at, cost, _equalities(feeder, sources, at, []), rhs, none, np.empty(0), lower, upper)
+
+
+def elastic(
+    feeder: Feeder, sources: Sources, limits: Limits, p_load_kw: Floats, q_load_kvar: Floats, shed: Ints
+) -> ConicProblem:
+    """The dispatch that always has a solution as far as loads can make it so (decision 13, I30).
+
+    Every bus has a voltage slack, and every bus in `shed` (p_load_kw > 0) an unserved share of its P and Q, each at an
+    exact penalty: a feasible problem never pays it, because no constraint's own price comes near it.
+    """
+    n, m = feeder.n_bus, len(shed)
+    at = _layout(feeder, len(sources.bus), n, m)
+    lower, upper, cost = _bounds_and_cost(feeder, sources, limits, at)
+    p_pu, q_pu = p_load_kw / feeder.base_kw, q_load_kvar / feeder.base_kw
+    lower[at.u] = min(ELASTIC_V_FLOOR_PU, limits.v_min_pu) ** 2
+    upper[at.u] = np.inf
+    lower[at.u.start + feeder.substation] = upper[at.u.start + feeder.substation] = limits.v0_pu**2
+    lower[at.slack], upper[at.slack], cost[at.slack] = 0.0, np.inf, SLACK_PENALTY
+    lower[at.unserved], upper[at.unserved] = 0.0, 1.0
+    cost[at.unserved] = UNSERVED_PENALTY * p_pu[shed]
+    unserved = np.arange(m) + at.unserved.start
+    extra = [(shed, unserved, p_pu[shed]), (n + shed, unserved, q_pu[shed])]
+    others = np.delete(np.arange(n), feeder.substation)
+    rows, one = np.arange(n - 1), np.ones(n - 1)
+    below = _matrix(2 * (n - 1), at.size, [
+        (rows, at.u.start + others, -one), (rows, at.slack.start + others, -one),
+        (n - 1 + rows, at.u.start + others, one), (n - 1 + rows, at.slack.start + others, -one),
+    ])
+    limit = np.concatenate([-limits.v_min_pu**2 * one, limits.v_max_pu**2 * one])
+    rhs = balance_rhs(feeder, p_load_kw, q_load_kvar)
+    return ConicProblem(at, cost, _equalities(feeder, sources, at, extra), rhs, below, limit, lower, upper)
+
+
+def _layout(feeder: Feeder, n_source: int, n_slack: int, n_unserved: int) -> Layout:
+    n_branch, slices, end = len(feeder.parent), [], 0
+    for count in (n_branch, n_branch, n_branch, feeder.n_bus, n_source, n_source, n_slack, n_unserved):
+        slices.append(slice(end, end + count))
+        end += count
+    return Layout(*slices, size=end, u_parent=slices[3].start + feeder.parent)
+
+
+def _bounds_and_cost(feeder: Feeder, sources: Sources, limits: Limits, at: Layout) -> tuple[Floats, Floats, Floats]:
+    """Bounds and the cost (11) of everything but the voltages, in units of 1 p.u. lost or generated at its dearest."""
+    lower, upper, cost = np.full(at.size, -np.inf), np.full(at.size, np.inf), np.zeros(at.size)
+    lower[at.p_source], upper[at.p_source] = sources.p_min_pu, sources.p_max_pu
+    lower[at.q_source], upper[at.q_source] = sources.q_min_pu, sources.q_max_pu
+    lower[at.l] = 0.0
+    cost[at.l] = np.maximum(feeder.r_pu, _LOSSLESS_COST)
+    cost[at.p_source] = limits.lambda_kw_per_kg_h * sources.kg_per_kwh
+    return lower, upper, cost / (1.0 + limits.lambda_kw_per_kg_h * float(sources.kg_per_kwh.max()))
+
+
+def _equalities(
+    feeder: Feeder, sources: Sources, at: Layout, extra: Sequence[tuple[Ints, Ints, Floats]]
+) -> csr_array:
+    """Rows: balance (2), (4) of P, then (5) of Q at every bus (inflow - outflow + sources = load), then drops (3)."""
+    n, k = feeder.n_bus, np.arange(len(feeder.parent))
+    one, s = np.ones(len(k)), np.arange(len(sources.bus))
+    r, x, parent, child, drop = feeder.r_pu, feeder.x_pu, feeder.parent, feeder.child, 2 * n + k
+    buses = np.arange(n)
+    return _matrix(2 * n + len(k), at.size, [
+        (child, at.p.start + k, one), (child, at.l.start + k, -r), (parent, at.p.start + k, -one),
+        (sources.bus, at.p_source.start + s, np.ones(len(s))),
+        (n + child, at.q.start + k, one), (n + child, at.l.start + k, -x), (n + parent, at.q.start + k, -one),
+        (n + sources.bus, at.q_source.start + s, np.ones(len(s))),
+        (n + buses, at.u.start + buses, feeder.b_pu),
+        (drop, at.u.start + child, one), (drop, at.u.start + parent, -one),
+        (drop, at.p.start + k, 2 * r), (drop, at.q.start + k, 2 * x), (drop, at.l.start + k, -(r**2 + x**2)),
+        *extra,
+    ])
+
+
+def _matrix(rows: int, columns: int, entries: Sequence[tuple[Ints, Ints, Floats]]) -> csr_array:
+    i, j, value = (np.concatenate(part) for part in zip(*entries, strict=True))
+    matrix = csr_array(coo_array((value, (i, j)), shape=(rows, columns)))
+    matrix.eliminate_zeros()
+    return matrix

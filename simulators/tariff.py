@@ -1,0 +1,107 @@
+"""Electricity price by the time of day, and its forecast (P05)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from cosim.adapter import Adapter, Values
+from cosim.errors import ScenarioError
+from cosim.params import params
+from cosim.ports import Port
+from cosim.units import DAY_S, HOUR_S, Seconds
+
+Boundary = Literal["half_open", "closed", "inclusive_hour"]
+Price = Annotated[float, Field(description="USD/kWh; may be negative")]
+
+
+@params
+class PriceWindow:
+    """A price that holds every day from one hour to another; an end before the start lies on the next day."""
+
+    start_h: Annotated[float, Field(ge=0, lt=24, description="hour of the day")]
+    end_h: Annotated[float, Field(ge=0, le=24, description="hour of the day, 24 for midnight")]
+    price_usd_per_kwh: Price
+
+    @model_validator(mode="after")
+    def _has_length(self) -> PriceWindow:
+        if self.start_h == self.end_h:
+            raise ValueError(f"the window from {self.start_h:g} h to {self.end_h:g} h has no length; for a whole day "
+                             "set base_usd_per_kwh")
+        return self
+
+    @property
+    def length_s(self) -> float:
+        """From start to end, s."""
+        return (self.end_h - self.start_h) * HOUR_S % DAY_S or DAY_S
+
+
+@params
+class TimeOfUseParams:
+    """Parameters of `TimeOfUse`; defaults are Table I's."""
+
+    base_usd_per_kwh: Annotated[Price, Field(description="outside all windows")] = 0.1
+    windows: Annotated[tuple[PriceWindow, ...], Field(description="the first that holds is the price")] = (
+        PriceWindow(11.0, 15.0, 0.3), PriceWindow(19.0, 23.0, 0.03))
+    boundary: Annotated[Boundary, Field(description="whether a window's end belongs to it (I19)")] = "half_open"
+    deferrals_s: Annotated[tuple[Seconds, ...], Field(min_length=1, description="leads of the forecast, s")] = tuple(
+        h * HOUR_S for h in (0.0, 2.0, 4.0, 6.0, 8.0, 10.0))
+
+
+def holds(window: PriceWindow, time_s: float, boundary: Boundary) -> bool:
+    """Whether a window covers a time (s since midnight of day 0).
+
+    half_open       [start, end)
+    closed          [start, end]: one more minute of a tariff read once a minute
+    inclusive_hour  the end is a whole hour that belongs to it: 11 to 15 are five hours
+    """
+    since_s = (time_s - window.start_h * HOUR_S) % DAY_S
+    if boundary == "closed":
+        return since_s <= window.length_s
+    return since_s < window.length_s + (HOUR_S if boundary == "inclusive_hour" else 0.0)
+
+
+def price_usd_per_kwh(tariff: TimeOfUseParams, time_s: float) -> float:
+    """The price at a time (s since midnight of day 0), USD/kWh; every day is like the first."""
+    for window in tariff.windows:
+        if holds(window, time_s, tariff.boundary):
+            return window.price_usd_per_kwh
+    return tariff.base_usd_per_kwh
+
+
+class TimeOfUse(Adapter):
+    """Price now and at the times to which jobs may be deferred. The run starts at midnight."""
+
+    PARAMS = TimeOfUseParams
+    MODELS = {
+        "Tariff": (
+            Port("price_usd_per_kwh", "out", "electricity price"),
+            Port("forecast_usd_per_kwh", "out", "electricity price at now + lead", dims=("lead",)),
+        )
+    }
+
+    def setup(self) -> None:
+        """ScenarioError for a lead into the past."""
+        early = [lead for lead in self.params.deferrals_s if lead < 0]
+        if early:
+            raise ScenarioError(f"{self.sid}.deferrals_s holds {early[0]:g} s; a lead is 0 or more")
+        self._known: dict[float, tuple[float, list[float]]] = {}
+
+    def labels(self) -> dict[str, list[str]]:
+        """Leads in hours."""
+        return {"lead": [f"{lead / HOUR_S:g}h" for lead in self.params.deferrals_s]}
+
+    def initial(self) -> Values:
+        """The prices of midnight."""
+        return self.advance(0.0, {})
+
+    def advance(self, time_s: float, inputs: Values) -> Values:
+        """Price and forecast; a time of day is worked out once."""
+        of_day = time_s % DAY_S
+        if of_day not in self._known:
+            self._known[of_day] = (price_usd_per_kwh(self.params, of_day),
+                                   [price_usd_per_kwh(self.params, of_day + s) for s in self.params.deferrals_s])
+        price, forecast = self._known[of_day]
+        return {eid: {"price_usd_per_kwh": price, "forecast_usd_per_kwh": list(forecast)}
+                for eid in self.entities["Tariff"]}

@@ -1,0 +1,284 @@
+"""Job arrivals on the bus: stochastic by (39), and a real trace of LLM requests."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from cosim.adapter import Adapter, Values
+from cosim.errors import ScenarioError, unknown
+from cosim.params import params
+from cosim.ports import Batch, Port
+from cosim.units import MIN_S, format_time
+from simulators.fleet import BATCH_COLUMNS, JobClass
+from simulators.workload.arrivals import ArrivalRate, Counts, JobBlock, PhaseUnit, arrivals_of, merge
+from simulators.workload.traces import TokenTrace, TokenWork, read_azure_llm
+
+Scale = Annotated[float, Field(ge=0)]
+Source = tuple[int, np.ndarray, np.ndarray]
+"""Class index, arrival times (s, ascending), works (TO)."""
+
+_BLOCK_STEPS = 240
+"""Steps drawn at once. Part of the random numbers' definition: another value gives other arrivals."""
+
+
+@params(kw_only=True)
+class ArrivalsParams:
+    """Parameters of `Arrivals`. The scales multiply Table I's figures, so that a study is a change of two numbers."""
+
+    job_classes: Annotated[dict[str, JobClass], Field(min_length=1)]
+    arrivals: Annotated[dict[str, ArrivalRate], Field(description="rates of (39) of some or all classes")]
+    rate_scale: Annotated[Scale, Field(description="times mean, amplitude and sigma of every class")] = 1.0
+    train_rate_scale: Annotated[Scale, Field(description="the same for training classes, on top (I02)")] = 1.0
+    inf_size_scale: Annotated[float, Field(gt=0, description="times the work of an inference job (I01)")] = 1.0
+    train_size_scale: Annotated[float, Field(gt=0, description="times the work of a training job")] = 1.0
+    counts: Annotated[Counts, Field(description="whole jobs from rates (I14)")] = "poisson"
+    phase_unit: Annotated[PhaseUnit, Field(description="unit of the rates' phase (I15)")] = "rad"
+
+
+class Arrivals(Adapter):
+    """Jobs that arrived since the last tick: at t those of [t - step, t), at the first tick none.
+
+    Each class has streams of its own for noise, counts and instants: adding a class or changing its rate leaves the
+    others' arrivals as they are (decision 8).
+    """
+
+    PARAMS = ArrivalsParams
+    MODELS = {
+        "Arrivals": (
+            Port("jobs", "out", "jobs that arrived since the last tick, in arrival order", kind="event"),
+            Port("arrived_jobs", "out", "jobs that arrived since the last tick", dims=("job_class",)),
+        )
+    }
+
+    @classmethod
+    def natural_horizon_s(cls, params: ArrivalsParams) -> float | None:
+        """How long the workload lasts, s; None: for ever."""
+        return None
+
+    @classmethod
+    def offered_jobs_per_min(cls, params: ArrivalsParams) -> dict[str, tuple[float, float]]:
+        """Mean rate (jobs/min) and mean work (TO/job) of every class that has arrivals."""
+        return {name: (rate.mean_per_min, _work_to(params, name)) for name, rate in _rates(params).items()}
+
+    def setup(self) -> None:
+        """Rates and streams per class; ScenarioError for rates of a class that is not there."""
+        p = self.params
+        if len(self.entities["Arrivals"]) != 1:
+            raise ScenarioError(f"{self.sid} has one stream of jobs; create one entity of Arrivals, not "
+                                f"{len(self.entities['Arrivals'])}")
+        self._names = list(p.job_classes)
+        self._deadline_s = [c.deadline_s for c in p.job_classes.values()]
+        self._work_to = [_work_to(p, name) for name in self._names]
+        self._rates = {self._names.index(name): rate for name, rate in _rates(p).items()}
+        self._streams = {m: tuple(self.stream(f"{purpose} of {self._names[m]}")
+                                  for purpose in ("noise", "counts", "instants")) for m in self._rates}
+        self._cut = dict.fromkeys(self._rates, 0)
+        self._block_cut: dict[int, np.ndarray] = {}
+        self._steps = self._next_id = 0
+
+    def labels(self) -> dict[str, list[str]]:
+        """Names of the job classes."""
+        return {"job_class": list(self.params.job_classes)}
+
+    def advance(self, time_s: float, inputs: Values) -> Values:
+        """The jobs of the step that ends now."""
+        if time_s <= 0.0:
+            batch, arrived = {}, [0.0] * len(self._names)
+        else:
+            batch, arrived = self._take(self._steps)
+            self._steps += 1
+        return {eid: {"jobs": batch, "arrived_jobs": arrived} for eid in self.entities["Arrivals"]}
+
+    def notes(self) -> list[str]:
+        """How often a rate was below 0 and counted as 0 (M06)."""
+        used = self._steps % _BLOCK_STEPS or _BLOCK_STEPS
+        said = []
+        for m, earlier in self._cut.items():
+            count = earlier + int(self._block_cut[m][:used].sum()) if self._steps else 0
+            if count:
+                said.append(f"{self.sid}: the arrival rate of {self._names[m]} was below 0 in {count} of "
+                            f"{self._steps} steps and counted as 0 there")
+        return said
+
+    def _take(self, step: int) -> tuple[Batch, list[float]]:
+        """Batch and jobs per class of one step; steps are taken in order."""
+        k = step % _BLOCK_STEPS
+        if k == 0:
+            self._block = self._draw(step)
+        block: JobBlock = self._block
+        rows = slice(block.bounds[k], block.bounds[k + 1])
+        index, arrival_s = block.class_index[rows], block.arrival_s[rows]
+        if not index:
+            return {}, block.per_class[k]
+        first = self._next_id
+        self._next_id += len(index)
+        names, deadline_s = self._names, self._deadline_s
+        columns = (list(range(first, self._next_id)), [names[m] for m in index], arrival_s, block.work_to[rows],
+                   [t + deadline_s[m] for t, m in zip(arrival_s, index, strict=True)])
+        return dict(zip(BATCH_COLUMNS, columns, strict=True)), block.per_class[k]
+
+    def _draw(self, step: int) -> JobBlock:
+        """The jobs of the block that starts with `step`."""
+        for m, cut in self._block_cut.items():
+            self._cut[m] += int(cut.sum())
+        first_s = step * self.step_s
+        return merge(self._sources(first_s), len(self._names), first_s, _BLOCK_STEPS, self.step_s)
+
+    def _sources(self, first_s: float) -> list[Source]:
+        """Everything that arrives in the block that starts at `first_s`, class by class."""
+        sources = []
+        for m, rate in self._rates.items():
+            times, self._block_cut[m] = arrivals_of(rate, first_s, _BLOCK_STEPS, self.step_s, self.params.counts,
+                                                    self.params.phase_unit, self._streams[m])
+            sources.append((m, times, np.full(len(times), self._work_to[m])))
+        return sources
+
+
+def _work_to(p: ArrivalsParams, name: str) -> float:
+    """Work of one stochastic job of a class, TO."""
+    job_class = p.job_classes[name]
+    return job_class.work_to * (p.train_size_scale if job_class.kind == "train" else p.inf_size_scale)
+
+
+def _rates(p: ArrivalsParams) -> dict[str, ArrivalRate]:
+    """Rates of (39) with all scales applied; ScenarioError for a class that is not there."""
+    for name in p.arrivals:
+        if name not in p.job_classes:
+            raise ScenarioError(f"arrivals: {unknown('job class', name, p.job_classes)}")
+    train = {name: p.train_rate_scale if p.job_classes[name].kind == "train" else 1.0 for name in p.arrivals}
+    return {name: rate.scaled(p.rate_scale * train[name]) for name, rate in p.arrivals.items()}
+
+
+@params(kw_only=True)
+class AzureLlmParams(ArrivalsParams):
+    """Parameters of `AzureLlm`: those of `Arrivals`, and the trace."""
+
+    arrivals: Annotated[dict[str, ArrivalRate], Field(description="rates of (39) beside the trace")] = Field(
+        default_factory=dict)
+    path: Annotated[str, Field(min_length=1, description="CSV of the trace")]
+    trace_class: Annotated[str, Field(description="inference class that the requests belong to")]
+    repeat: Annotated[bool, Field(description="start the trace again when it ends")] = False
+    time_scale: Annotated[float, Field(gt=0, description="times the trace's time axis; 24: an hour becomes a day")] = 1
+    trace_rate_scale: Annotated[Scale, Field(description="mean number of times a request occurs")] = 1.0
+    trace_work_scale: Annotated[float, Field(gt=0, description="times a request's work (one for many)")] = 1.0
+    tokens: TokenWork = Field(default_factory=TokenWork)
+    strict: Annotated[bool, Field(description="refuse a trace with malformed rows")] = False
+
+
+class AzureLlm(Arrivals):
+    """Requests of an Azure LLM inference trace as the jobs of one class, beside stochastic arrivals of others.
+
+    The first request comes at t = 0. `time_scale` stretches the time between requests. `trace_rate_scale` = k lets
+    each request occur floor(k) times, and once more with the probability of the fraction: 0.1 is a sample of a tenth;
+    repeated ones lie anywhere in the request's minute. Both leave the mix of requests as it is. With `repeat` the
+    trace starts again at the next whole minute, each time with the same requests. The size scales do not apply to
+    requests; their work comes from their tokens (`tokens`), times `trace_work_scale`.
+    """
+
+    PARAMS = AzureLlmParams
+
+    @classmethod
+    def natural_horizon_s(cls, params: AzureLlmParams) -> float | None:
+        """Length of the trace in whole minutes, s; None if it repeats. ScenarioError as for the trace itself."""
+        if params.repeat:
+            return None
+        return _length_s(read_azure_llm(params.path, params.strict).offset_s * params.time_scale)
+
+    @classmethod
+    def offered_jobs_per_min(cls, params: AzureLlmParams) -> dict[str, tuple[float, float]]:
+        """Those of the stochastic arrivals, and the trace's own while it lasts. ScenarioError as for the trace."""
+        offered = super().offered_jobs_per_min(params)
+        trace = read_azure_llm(params.path, params.strict)
+        minutes = _length_s(trace.offset_s * params.time_scale) / MIN_S
+        rate = params.trace_rate_scale * len(trace.offset_s) / minutes
+        work = float(_request_work_to(trace, params).mean())
+        beside, its_work = offered.get(params.trace_class, (0.0, 0.0))
+        total = rate + beside
+        offered[params.trace_class] = (total, (rate * work + beside * its_work) / total if total else work)
+        return offered
+
+    def setup(self) -> None:
+        """Read the trace. ScenarioError if the class is not an inference class, or the trace cannot be read."""
+        super().setup()
+        p = self.params
+        if p.trace_class not in p.job_classes:
+            raise ScenarioError(f"{self.sid}.trace_class: {unknown('job class', p.trace_class, p.job_classes)}")
+        if p.job_classes[p.trace_class].kind != "inf":
+            raise ScenarioError(f"{self.sid}.trace_class = '{p.trace_class}' is a training class; LLM requests are "
+                                "inference")
+        self._trace = read_azure_llm(p.path, p.strict)
+        self._trace_class = self._names.index(p.trace_class)
+        self._requests = _requests(self._trace, p, self.stream("copies of requests"))
+
+    def notes(self) -> list[str]:
+        """Rows left out, requests that came, and whether the trace ran dry."""
+        trace, requests, p = self._trace, self._requests, self.params
+        said = super().notes()
+        if trace.malformed:
+            said.append(f"{self.sid}: {trace.malformed} malformed rows of {p.path} were left out, the first is line "
+                        f"{trace.first_malformed_line}")
+        reached_s = self._steps * self.step_s
+        if not p.repeat and reached_s > requests.length_s:
+            said.append(f"{self.sid}: the trace ended at {format_time(requests.length_s)}; the remaining "
+                        f"{(reached_s - requests.length_s) / MIN_S:g} min had no requests from it")
+        elif not p.repeat:
+            came = int(np.searchsorted(requests.offset_s, reached_s))
+            said.append(f"{self.sid}: {came} of the trace's {len(requests.offset_s)} requests had arrived by the last "
+                        "step")
+        return said
+
+    def _sources(self, first_s: float) -> list[Source]:
+        times, works = self._requests.between(first_s, first_s + _BLOCK_STEPS * self.step_s, self.params.repeat)
+        return [*super()._sources(first_s), (self._trace_class, times, works)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Requests:
+    """The requests as they are played: times after the start (s, ascending), works (TO), length of one pass (s)."""
+
+    offset_s: np.ndarray
+    work_to: np.ndarray
+    length_s: float
+
+    def between(self, start_s: float, end_s: float, repeat: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Times and works of the requests in [start_s, end_s)."""
+        last = math.ceil(end_s / self.length_s) if repeat else 1
+        times, works = [np.empty(0)], [np.empty(0)]
+        for n in range(int(start_s // self.length_s) if repeat else 0, last):
+            shift_s = n * self.length_s
+            a, b = np.searchsorted(self.offset_s, (start_s - shift_s, end_s - shift_s))
+            times.append(self.offset_s[a:b] + shift_s)
+            works.append(self.work_to[a:b])
+        return np.concatenate(times), np.concatenate(works)
+
+
+def _requests(trace: TokenTrace, p: AzureLlmParams, rng: np.random.Generator) -> _Requests:
+    """The trace on its new time axis, sampled or repeated, with works."""
+    offset_s = trace.offset_s * p.time_scale
+    work_to = _request_work_to(trace, p)
+    length_s = _length_s(offset_s)
+    if p.trace_rate_scale == 1.0:
+        return _Requests(offset_s, work_to, length_s)
+    floor = math.floor(p.trace_rate_scale)
+    copies = floor + (rng.random(len(offset_s)) < p.trace_rate_scale - floor)
+    which = np.repeat(np.arange(len(offset_s)), copies)
+    again = np.concatenate([[False], which[1:] == which[:-1]])[: len(which)]
+    minute_s = np.floor(offset_s[which] / MIN_S) * MIN_S
+    times = np.where(again, minute_s + MIN_S * rng.random(len(which)), offset_s[which])
+    order = np.argsort(times, kind="stable")
+    return _Requests(times[order], work_to[which][order], length_s)
+
+
+def _request_work_to(trace: TokenTrace, p: AzureLlmParams) -> np.ndarray:
+    """Work of each request, TO."""
+    return p.tokens.work_to(trace.context_tokens, trace.generated_tokens) * p.trace_work_scale
+
+
+def _length_s(offset_s: np.ndarray) -> float:
+    """Whole minutes that hold every request, s."""
+    return MIN_S * (math.floor(offset_s[-1] / MIN_S) + 1)

@@ -1,0 +1,129 @@
+import pytest
+from worlds import boxes
+
+from cosim.errors import ScenarioError
+from cosim.plan import make_plan
+from cosim.resolve import load, resolve
+from cosim.scenario import Link, Member, Scenario, override
+
+
+def test_json_round_trip_is_exact():
+    scenario = boxes()
+    assert Scenario.from_json(scenario.to_json()) == scenario
+
+
+def test_override_reaches_members_frame_and_shared_tables():
+    s = override(boxes(), {"src.slope_kw": "2.5", "store.step_s": "5min", "seeds.src": "3", "shared.rows.a.n": 7,
+                           "flush_s": "1h"})
+    assert s.members["src"].params["slope_kw"] == 2.5
+    assert s.members["store"].step_s == 300
+    assert (s.seed_of("src"), s.seed_of("store")) == (3, 0)
+    assert s.shared["rows"]["a"]["n"] == 7
+    assert s.flush_s == 3600
+    assert boxes().members["src"].params == {"noise_kw": 1.0}, "the original stays as it was"
+
+
+@pytest.mark.parametrize(("path", "value", "says"), [
+    ("srv.slope_kw", "1", "unknown member 'srv'; did you mean 'src'?"),
+    ("src.slope_kv", "1", "unknown field of src 'slope_kv'; did you mean 'slope_kw'?"),
+    ("src.slope_kw", "-1", "src.slope_kw = -1: input should be greater than or equal to 0"),
+    ("src.slope_kw", "steep", "src.slope_kw = 'steep': input should be a valid number"),
+    ("src.slope_kw", "NaN", "src.slope_kw"),
+    ("src.step_s", "0", "members.src.step_s = 0"),
+    ("src.step_s", "-1h", "is negative"),
+    ("store.step_s", "90s", "store.step_s = 90 s is not a whole number of bus steps"),
+    ("src", "1", "name a field of the member"),
+    ("shared.row.a.n", "1", "unknown shared table 'row'; did you mean 'rows'?"),
+    ("shared.rows.a.n.x", "1", "'n' has no fields"),
+    ("seeds.nobody", "1", "unknown member 'nobody'"),
+    ("seeds.src", "-2", "seeds.src = -2"),
+])
+def test_wrong_settings_are_named_with_value_and_choice(path, value, says):
+    with pytest.raises(ScenarioError) as err:
+        resolve(override(boxes(), {path: value}))
+    assert says in str(err.value)
+    assert "\n" not in str(err.value)
+
+
+@pytest.mark.parametrize(("path", "says"), [
+    ("nosuch.module:Sim", "member 'src' 'nosuch.module:Sim' cannot be imported"),
+    ("boxes:Sourec", "did you mean 'Source'?"),
+    ("boxes", "write package.module:Name"),
+])
+def test_a_simulator_that_cannot_be_imported_is_named(path, says):
+    with pytest.raises(ScenarioError) as err:
+        resolve(override(boxes(), {"src.simulator": path}))
+    assert says in str(err.value)
+
+
+def test_defaults_are_written_out_in_the_resolved_scenario():
+    full = resolve(boxes()).scenario
+    assert full.members["src"].params == {"slope_kw": 1.0, "noise_kw": 1.0}
+    assert full.members["store"].params["fail_at_s"] is None
+
+
+def test_horizon_must_be_a_whole_number_of_steps():
+    assert resolve(boxes(), 120).until == 2
+    with pytest.raises(ScenarioError, match="whole number"):
+        resolve(boxes(), 90)
+    with pytest.raises(ScenarioError, match="at least one step"):
+        resolve(boxes(), 0)
+
+
+def linked(*links: Link) -> Scenario:
+    return Scenario(name="t", about="t", links=links, members={
+        "a": Member(simulator="boxes:Store", step_s=60, entities={"Store": ["x", "y"]}),
+        "b": Member(simulator="boxes:Store", step_s=60, entities={"Store": ["x", "y"]}),
+        "s": Member(simulator="boxes:Source", step_s=60, entities={"Source": ["x"]})})
+
+
+def plan_of(scenario: Scenario):
+    from cosim.native import start_member
+    resolved = resolve(scenario)
+    return make_plan(resolved, {n: start_member(resolved, n, c()) for n, c in resolved.classes.items()})
+
+
+def test_links_expand_by_name_broadcast_and_table():
+    plan = plan_of(linked(Link(source="s.p_kw", target="a.p_kw"), Link(source="a.p_seen_kw", target="b.p_kw")))
+    assert [(c.source, c.target) for c in plan.connections] == [
+        (("s", "x", "p_kw"), ("a", "x", "p_kw")), (("s", "x", "p_kw"), ("a", "y", "p_kw")),
+        (("a", "x", "p_seen_kw"), ("b", "x", "p_kw")), (("a", "y", "p_seen_kw"), ("b", "y", "p_kw"))]
+    assert plan.order.index("s") < plan.order.index("a") < plan.order.index("b")
+
+
+@pytest.mark.parametrize(("links", "says"), [
+    ([("s.p_kw", "a.p_kw", {}), ("a.p_seen_kw", "b.p_kw", {}), ("b.p_seen_kw", "a.p_mirror_kw", {})],
+     "loop within one step"),
+    ([("s.p_kw", "a.p_kw", {})], "b.x.p_kw has no source"),
+    ([("s.p_kw", "a.p_kv", {})], "did you mean 'p_kw'?"),
+    ([("s.p_kw", "a.e_kwh", {})], "unknown in port"),
+    ([("a.e_kwh", "b.p_kw", {})], "the two must measure the same thing"),
+    ([("s.ticks", "a.p_kw", {"scale": 2.0})], "cannot be scaled"),
+    ([("a.p_seen_kw", "b.p_mirror_kw", {"pairs": {"x": "y", "y": ["y"]}}), ("s.p_kw", "a.p_kw", {}),
+      ("s.p_kw", "b.p_kw", {})], "takes one source"),
+    ([("s.p_kw", "a.p_kw", {"pairs": {"x": "z"}})], "unknown target entity 'z'"),
+    ([("s.p_kw", "a.p_kw", {"shift_s": 90})], "whole number"),
+    ([("s.p_kw", "a.p_kw", {"shift_s": 60})], "no first value"),
+])
+def test_a_wiring_that_cannot_work_is_refused(links, says):
+    with pytest.raises(ScenarioError) as err:
+        plan_of(linked(*(Link(source=a, target=b, **more) for a, b, more in links)))
+    assert says in str(err.value)
+
+
+def test_links_of_members_that_are_not_there():
+    with pytest.raises(ScenarioError, match="unknown member 'q'"):
+        linked(Link(source="q.p_kw", target="a.p_kw"))
+    with pytest.raises(ValueError, match="member.port"):
+        linked(Link(source="s", target="a.p_kw"))
+
+
+def test_unused_shared_tables_are_said():
+    with pytest.raises(ScenarioError, match="'extra' is used by no member"):
+        resolve(boxes().replace(shared={"rows": {"a": {"n": 1}, "b": {"n": 2}}, "extra": 1}))
+
+
+def test_load_names_what_is_wrong():
+    assert load("cosim.units:scale", "x")("p_kw", "p_mw") == 1e-3
+    with pytest.raises(ScenarioError, match="hook 'cosim.units:nothing'"):
+        load("cosim.units:nothing", "hook")
