@@ -132,7 +132,7 @@ class Experiment:
             said = world.extra(name, "closing")
             if said:
                 world.taps[name].close(said)
-            notes += [f"{name}: {line}" for line in world.extra(name, "notes") or ()]
+            notes += world.extra(name, "notes") or ()
 
     def _world(self) -> Any:
         if self.driver == "native":

@@ -88,15 +88,14 @@ class MosaikWorld:
         return getattr(factory, method)() if factory and method in factory.meta.get("extra_methods", ()) else None
 
     def close(self) -> None:
-        """Stop all members and the bus. Members whose process is gone already are left alone."""
+        """Stop all members and the bus. A member whose process is gone already does not keep the others from it."""
         loop = self._world.loop
         pending = asyncio.all_tasks(loop)
         if any(w.failed for w in self._watches.values()):
             for task in pending:
                 task.cancel()
             loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
-        with contextlib.suppress(ConnectionError, MosaikClosed, asyncio.CancelledError):
-            self._world.shutdown()
+        self._world.shutdown()
 
     def _start_member(self, name: str) -> tuple[Sides, dict[str, Any]]:
         tap, watch = self.taps[name], _Watch(self.taps[name], self.resolved.scenario.members[name].timeout_s)
@@ -230,7 +229,7 @@ class _WatchedStarter(Starter):
 def _watch(proxy: BaseProxy, watch: _Watch) -> None:
     """Put our own `send` before the proxy's: step is followed by one get_data of everything that is wanted, which is
     recorded and then answers mosaik's own, smaller request."""
-    inner = proxy.send
+    inner, inner_stop = proxy.send, proxy.stop
 
     async def ask(request: Any) -> Any:
         begin = perf_counter()
@@ -261,7 +260,11 @@ def _watch(proxy: BaseProxy, watch: _Watch) -> None:
         tap.record(time, watch.data)
         return watch.following
 
-    proxy.send = send
+    async def stop() -> None:
+        with contextlib.suppress(ConnectionError, MosaikClosed, asyncio.IncompleteReadError, asyncio.CancelledError):
+            await inner_stop()
+
+    proxy.send, proxy.stop = send, stop
 
 
 def _plain(entity: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ SLOT_S = DAY_S / SLOTS
 
 # A day of a mixed residential and commercial feeder as 24 h and its first two overtones: (relative size, hour of the
 # crest). The sum is lowest before dawn, rises to a morning shoulder and peaks in the evening.
-_HARMONICS = ((0.20, 16.0), (0.13, 20.0), (0.035, 19.5))
+_HARMONICS = ((0.24, 17.0), (0.12, 20.5), (0.03, 19.0))
 
 
 def _light() -> tuple[float, ...]:

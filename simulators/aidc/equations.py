@@ -145,17 +145,23 @@ def supply_limits_degc(cooling: Cooling) -> tuple[float, float]:
     return cooling.supply_min_degc, min(cooling.supply_max_degc, coolest)
 
 
-def crac(it_kw: float, supply_temp_degc: float, cooling: Cooling) -> CracState:
-    """(19)-(23), U05: temperatures and power of the cooling plant at an IT power and a supply temperature.
-
-    it_kw >= 0 in kW. A negative cooling load, possible with a strongly negative return approach, counts as none.
-    """
-    w_per_k = cooling.air_heat_capacity_j_per_kg_k * cooling.air_density_kg_per_m3
-    fan_w_per_k = w_per_k * cooling.fan_flow_m3_per_s
+def air_temperatures_degc(it_kw: float, supply_temp_degc: float, cooling: Cooling) -> tuple[float, float]:
+    """(19)-(21): mean rack outlet and CRAC return temperature at an IT power >= 0 and a supply temperature."""
+    fan_w_per_k = cooling.air_heat_capacity_j_per_kg_k * cooling.air_density_kg_per_m3 * cooling.fan_flow_m3_per_s
     heat = it_kw * W_PER_KW if cooling.outlet_power_unit == "w" else it_kw
     outlet_degc = supply_temp_degc + _mean(cooling.supply_offset_degc) + heat / fan_w_per_k
-    return_degc = outlet_degc + _mean(cooling.return_approach_degc)
-    load_kw = _at_least_zero(fan_w_per_k * (return_degc - supply_temp_degc)) / W_PER_KW
+    return outlet_degc, outlet_degc + _mean(cooling.return_approach_degc)
+
+
+def cooling_power_kw(it_kw: float, supply_temp_degc: float, cooling: Cooling) -> tuple[float, float, float]:
+    """(20)-(23), U05: cooling load, chiller and tower-fan power, kW >= 0, at an IT power and a supply temperature.
+
+    A negative cooling load, possible with a strongly negative return approach, counts as none.
+    """
+    w_per_k = cooling.air_heat_capacity_j_per_kg_k * cooling.air_density_kg_per_m3
+    _, return_degc = air_temperatures_degc(it_kw, supply_temp_degc, cooling)
+    load_w = w_per_k * cooling.fan_flow_m3_per_s * (return_degc - supply_temp_degc)
+    load_kw = _at_least_zero(load_w) / W_PER_KW
     chiller_kw = load_kw / cop(supply_temp_degc, cooling.cop)
     rejected = chiller_kw if cooling.tower_load == "chiller" else load_kw + chiller_kw
     if cooling.tower_power_unit == "w":
@@ -163,7 +169,13 @@ def crac(it_kw: float, supply_temp_degc: float, cooling: Cooling) -> CracState:
     flow_ratio = rejected / (w_per_k * cooling.tower_air_rise_degc * cooling.tower_flow_m3_per_s)
     if cooling.tower_clamp:
         flow_ratio = _at_most_one(flow_ratio)
-    tower_kw = cooling.tower_ref_kw * flow_ratio * flow_ratio * flow_ratio
+    return load_kw, chiller_kw, cooling.tower_ref_kw * flow_ratio * flow_ratio * flow_ratio
+
+
+def crac(it_kw: float, supply_temp_degc: float, cooling: Cooling) -> CracState:
+    """(19)-(23): the whole state of the cooling plant at an IT power (kW, >= 0) and a supply temperature."""
+    load_kw, chiller_kw, tower_kw = cooling_power_kw(it_kw, supply_temp_degc, cooling)
+    outlet_degc, return_degc = air_temperatures_degc(it_kw, supply_temp_degc, cooling)
     inlet_degc = supply_temp_degc + max(_racks(cooling.supply_offset_degc))
     return CracState(load_kw, chiller_kw, tower_kw, inlet_degc, outlet_degc, return_degc)
 

@@ -26,8 +26,14 @@ import simpy
 from cosim.errors import ModelError
 from cosim.ports import Batch
 from cosim.units import HOUR_S, finite
-from simulators.aidc.equations import Cooling, crac, gpu_throughput_to_per_s, it_power_kw, supply_limits_degc
-from simulators.aidc.inference import InferenceQueue
+from simulators.aidc.equations import (
+    Cooling,
+    cooling_power_kw,
+    gpu_throughput_to_per_s,
+    it_power_kw,
+    supply_limits_degc,
+)
+from simulators.aidc.inference import Cohort, InferenceQueue
 from simulators.aidc.jobs import Row, batch_of, jobs_of, nearest_tick
 from simulators.aidc.training import TrainingPool
 from simulators.fleet import JobClass, Site, may_run
@@ -110,8 +116,9 @@ class Facility:
         self._to_per_gpu_min = [c.to_per_gpu_min for c in job_classes.values()]
         self._kw_per_to_s = [c.kw_per_to_s for c in job_classes.values()]
         self._index = {m: k for k, m in enumerate(job_classes)}
-        self._alarms = [math.inf] * len(self._classes)
-        self._ended: list = []
+        self._alarm_s = math.inf
+        self._ended: list[Cohort] = []
+        self._regroup = False  # training may have a use for other blocks than it holds
         self._limits = supply_limits_degc(cooling)
         self._clipped = 0
         self.supply_temp_degc = self._clip(supply_temp_degc)
@@ -152,6 +159,7 @@ class Facility:
             self.supply_temp_degc = applied_degc
         for job_class, grant in zip(self._classes, grants, strict=True):
             job_class.granted_gpus = grant
+        self._regroup = True
         self._env.timeout(0)
 
     def advance(self, to_s: float) -> None:
@@ -160,10 +168,13 @@ class Facility:
         if to_s < env.now:
             raise ModelError(f"{self.name}: cannot advance to {to_s:g} s, it is {env.now:g} s already")
         env.timeout(to_s - env.now)
-        while env.peek() <= to_s:
+        next_s = env.peek()
+        while next_s <= to_s:
             env.step()
-            if env.peek() > env.now:
-                self._settle(env.now)
+            now_s, next_s = next_s, env.peek()
+            if next_s > now_s:
+                self._settle(now_s)
+                next_s = env.peek()
 
     # --- what can be read ---------------------------------------------------------------------------------------
 
@@ -212,50 +223,57 @@ class Facility:
     def _settle(self, now_s: float) -> None:
         """Everything that happens at this instant; the module says in which order."""
         self._account(now_s)
-        self._alarms = [math.inf if at_s <= now_s else at_s for at_s in self._alarms]
         due = [pool for pool in self._pools if pool.next_s <= now_s]
         for cohort in self._ended:
             self._left(cohort.queue, cohort.queue.finish(cohort), self._finished)
         self._ended.clear()
         for pool in due:
             self._left(pool, pool.finish(now_s), self._finished)
-        for job_class in (*self._queues, *due):
-            self._left(job_class, job_class.expire(now_s), self._dropped)
+        for queue in self._queues:
+            if queue.next_s <= now_s:
+                self._left(queue, queue.expire(now_s), self._dropped)
+        for pool in due:
+            self._left(pool, pool.expire(now_s), self._dropped)
         for pool in due:
             pool.release(now_s)
-        self._hand_out(now_s)
-        self._set_alarms(now_s)
+        self._hand_out(now_s, self._regroup or bool(due))
         self._busy = tuple([c.busy_gpus for c in self._classes])
+        self._set_alarm(now_s)
         if self._watch is not None:
             self._watch(now_s, self._busy)
 
-    def _hand_out(self, now_s: float) -> None:
-        """Steps 4 to 7: who holds which GPUs from now on."""
-        for pool in self._pools:
-            pool.held_blocks = min(pool.held_blocks, pool.wanted_blocks)
-        free = self.gpus - sum(c.busy_gpus for c in self._classes)
+    def _hand_out(self, now_s: float, regroup: bool) -> None:
+        """Steps 4 to 7: who holds which GPUs from now on; without `regroup` training has no part in it."""
+        if regroup:
+            for pool in self._pools:
+                pool.hold(min(pool.held_blocks, pool.wanted_blocks))
+        free = self.gpus - sum([c.busy_gpus for c in self._classes])
         for queue in self._queues:
-            before = queue.busy_gpus
-            for cohort in queue.start(now_s, free):
-                end = self._env.timeout(cohort.end_s - now_s, cohort)
-                end.callbacks.append(self._cohort_ends)
-            free -= queue.busy_gpus - before
-        for pool in self._pools:
-            more = min(pool.wanted_blocks - pool.held_blocks, free // pool.gpus_per_block)
-            pool.held_blocks += more
-            free -= more * pool.gpus_per_block
-            pool.allot(now_s)
+            if queue.queued_jobs:
+                before = queue.busy_gpus
+                for cohort in queue.start(now_s, free):
+                    end = self._env.timeout(cohort.end_s - now_s, cohort)
+                    end.callbacks.append(self._cohort_ends)
+                free -= queue.busy_gpus - before
+        if regroup:
+            self._regroup = False
+            for pool in self._pools:
+                more = min(pool.wanted_blocks - pool.held_blocks, free // pool.gpus_per_block)
+                pool.hold(pool.held_blocks + more)
+                free -= more * pool.gpus_per_block
+                pool.allot(now_s)
+                self._regroup |= pool.held_blocks < pool.wanted_blocks
 
     def _cohort_ends(self, event: simpy.Event) -> None:
         self._ended.append(event.value)
 
-    def _set_alarms(self, now_s: float) -> None:
-        """Make sure of an event at the next deadline, release or end of each class; a superseded one does no harm."""
-        for k, job_class in enumerate(self._classes):
-            at_s = job_class.next_s
-            if at_s < self._alarms[k]:
-                self._alarms[k] = at_s
-                self._env.timeout(at_s - now_s)
+    def _set_alarm(self, now_s: float) -> None:
+        """Make sure of an event at the next deadline, release or end of training; a superseded one does no harm."""
+        next_s = min([c.next_s for c in self._classes])
+        if next_s < self._alarm_s or self._alarm_s <= now_s:
+            self._alarm_s = next_s
+            if next_s < math.inf:
+                self._env.timeout(next_s - now_s)
 
     # --- inside -------------------------------------------------------------------------------------------------
 
@@ -266,14 +284,15 @@ class Facility:
             raise ModelError(
                 f"{self.name}: job {jobs[0].id} of class '{name}' may not run here; allowed: {', '.join(allowed)}"
             )
+        now_s = self.now_s
         if job_class.kind == "inf":
-            late = next((job for job in jobs if job.release_s > self.now_s), None)
-            if late is not None:
-                raise ModelError(
-                    f"{self.name}: job {late.id} of class '{name}' has release_s = {late.release_s:g}, later than now "
-                    f"({self.now_s:g}); inference is not deferred"
-                )
-        self._classes[self._index[name]].put(jobs, self.now_s)
+            for job in jobs:
+                if job.release_s > now_s:
+                    raise ModelError(
+                        f"{self.name}: job {job.id} of class '{name}' has release_s = {job.release_s:g}, "
+                        f"later than now ({now_s:g}); inference is not deferred"
+                    )
+        self._classes[self._index[name]].put(jobs, now_s)
         self._received[self._index[name]] += len(jobs)
 
     def _checked(self, gpus: Sequence[float]) -> list[int]:
@@ -326,8 +345,8 @@ class Facility:
         """IT, chiller and cooling-tower power at these busy GPUs and the present supply temperature."""
         throughput = [gpu_throughput_to_per_s(n, xi) for n, xi in zip(busy, self._to_per_gpu_min, strict=True)]
         it_kw = it_power_kw(self._site.idle_kw, throughput, self._kw_per_to_s)
-        plant = crac(it_kw, self.supply_temp_degc, self._cooling)
-        return it_kw, plant.chiller_kw, plant.tower_kw
+        _, chiller_kw, tower_kw = cooling_power_kw(it_kw, self.supply_temp_degc, self._cooling)
+        return it_kw, chiller_kw, tower_kw
 
     def _reset(self) -> None:
         """Start the next interval."""

@@ -35,6 +35,7 @@ class InferenceQueue:
 
     granted_gpus  GPUs the class may use; set by the facility
     busy_gpus     GPUs its running jobs hold; above `granted_gpus` for a while after the grant shrank
+    next_s        no waiting job is due before this time (infinite: none waits)
     trim_to       work of finished jobs beyond their GPU time: what rounding their end to the clock leaves over
     """
 
@@ -42,12 +43,13 @@ class InferenceQueue:
         self.name, self.site = name, site
         self.granted_gpus = 0
         self.busy_gpus = 0
+        self.next_s = math.inf
         self.trim_to = 0.0
         self._gpus_per_job = job_class.gpus_per_block
         self._to_per_s = gpu_throughput_to_per_s(job_class.gpus_per_block, job_class.to_per_gpu_min)
         self._waiting: OrderedDict[int, Job] = OrderedDict()  # ticket -> job; the ticket is the place in the line
         self._waiting_to = 0.0
-        self._deadlines: list[tuple[float, int]] = []  # heap of (deadline, ticket); served tickets stay until seen
+        self._deadlines: list[tuple[float, int]] = []  # heap of (deadline, ticket); a served ticket stays until seen
         self._running: dict[Cohort, None] = {}  # in the order of their starts
         self._running_jobs = 0
         self._tickets = 0
@@ -59,9 +61,9 @@ class InferenceQueue:
         """Jobs join the end of the line, in their order."""
         self._waiting.update(enumerate(jobs, self._tickets))
         self._tickets += len(jobs)
-        self._waiting_to += math.fsum(job.work_to for job in jobs)
-        if min(job.deadline_s for job in jobs) <= now_s:
-            self._index_newcomers()  # else only those that do not start at once need it
+        self._waiting_to += math.fsum([job.work_to for job in jobs])
+        if min([job.deadline_s for job in jobs]) <= now_s:
+            self._index_newcomers()
 
     def finish(self, cohort: Cohort) -> list[Row]:
         """A cohort's jobs are done and give their GPUs back."""
@@ -74,32 +76,29 @@ class InferenceQueue:
 
     def expire(self, now_s: float) -> list[Row]:
         """Drop the waiting jobs whose deadline is now or past, earliest deadline first."""
-        dropped = []
-        while self._deadlines and self._deadlines[0][0] <= now_s:
-            job = self._waiting.pop(heappop(self._deadlines)[1], None)
+        dropped, waiting, deadlines = [], self._waiting, self._deadlines
+        while deadlines and (deadlines[0][0] <= now_s or deadlines[0][1] not in waiting):
+            job = waiting.pop(heappop(deadlines)[1], None)
             if job is not None:
                 dropped.append(row_of(job, self.site, math.nan, now_s, 0.0, DROPPED))
                 self._leave(job.work_to)
+        self.next_s = deadlines[0][0] if deadlines else math.inf
         return dropped
 
     def start(self, now_s: float, free_gpus: int) -> list[Cohort]:
         """Start jobs from the head of the line, as the grant and the site's free GPUs allow."""
+        waiting = self._waiting
         places = min(self.granted_gpus - self.busy_gpus, free_gpus) // self._gpus_per_job
-        if places <= 0 or not self._waiting:
-            return []
+        if places >= len(waiting):
+            jobs = list(waiting.values())
+            waiting.clear()
+        else:
+            jobs = [waiting.popitem(last=False)[1] for _ in range(places)]
+        self._index_newcomers()
         by_size: dict[float, list[Job]] = {}
-        for _ in range(min(places, len(self._waiting))):
-            _, job = self._waiting.popitem(last=False)
+        for job in jobs:
             by_size.setdefault(job.work_to, []).append(job)
         return [self._run(jobs, work_to, now_s) for work_to, jobs in by_size.items()]
-
-    @property
-    def next_s(self) -> float:
-        """The earliest deadline among the waiting jobs; infinite if none waits."""
-        self._index_newcomers()
-        while self._deadlines and self._deadlines[0][1] not in self._waiting:
-            heappop(self._deadlines)
-        return self._deadlines[0][0] if self._deadlines else math.inf
 
     # --- how things stand ---------------------------------------------------------------------------------------
 
@@ -154,8 +153,10 @@ class InferenceQueue:
 
     def _index_newcomers(self) -> None:
         """Put the deadlines of jobs that came since the last look, and still wait, into the heap."""
-        if self._waiting:
-            oldest = next(iter(self._waiting))
-            for ticket in range(max(self._indexed, oldest), self._tickets):
-                heappush(self._deadlines, (tick_before(self._waiting[ticket].deadline_s), ticket))
-        self._indexed = self._tickets
+        if self._indexed < self._tickets:
+            if self._waiting:
+                oldest = next(iter(self._waiting))
+                for ticket in range(max(self._indexed, oldest), self._tickets):
+                    heappush(self._deadlines, (tick_before(self._waiting[ticket].deadline_s), ticket))
+                self.next_s = self._deadlines[0][0]
+            self._indexed = self._tickets

@@ -31,27 +31,17 @@ class Job(NamedTuple):
     submit_s: float
 
 
-class Row(NamedTuple):
-    """One job as it left the site, a row of the trace's job table.
+Row = tuple
+"""One job as it left the site, or as it was left inside: a row of the trace's job table, see ROW_COLUMNS."""
 
-    start_s  first time it held GPUs, NaN if never
-    end_s    when it finished or was dropped, NaN if it is still inside
-    done_to  work done; of a dropped job it is lost
-    outcome  'finished', 'dropped' or 'unfinished'
-    """
-
-    id: int
-    job_class: str
-    site: str
-    arrival_s: float
-    submit_s: float
-    release_s: float
-    start_s: float
-    end_s: float
-    deadline_s: float
-    work_to: float
-    done_to: float
-    outcome: str
+ROW_COLUMNS = (
+    "id", "job_class", "site", "arrival_s", "submit_s", "release_s",
+    "start_s",  # first time it held GPUs, NaN if never
+    "end_s",  # when it finished or was dropped, NaN if it is still inside
+    "deadline_s", "work_to",
+    "done_to",  # work done; of a dropped job it is lost
+    "outcome",  # finished, dropped or unfinished
+)  # fmt: skip
 
 
 def nearest_tick(time_s: float) -> float:
@@ -72,7 +62,7 @@ def tick_after(time_s: float) -> float:
 def row_of(job: Job, site: str, start_s: float, end_s: float, done_to: float, outcome: str) -> Row:
     """The row of a job that ends (or is left) in this state."""
     id_, name, arrival_s, work_to, deadline_s, release_s, submit_s = job
-    return Row(id_, name, site, arrival_s, submit_s, release_s, start_s, end_s, deadline_s, work_to, done_to, outcome)
+    return (id_, name, site, arrival_s, submit_s, release_s, start_s, end_s, deadline_s, work_to, done_to, outcome)
 
 
 def jobs_of(batch: Mapping[str, list], site: str, now_s: float) -> list[Job]:
@@ -105,13 +95,14 @@ def jobs_of(batch: Mapping[str, list], site: str, now_s: float) -> list[Job]:
 
 
 def batch_of(rows: Iterable[Row]) -> Batch:
-    """Rows as a batch of plain lists, one per field of Row; {} if there are none."""
-    return dict(zip(Row._fields, map(list, zip(*rows, strict=True)), strict=False))
+    """Rows as a batch of plain lists, one per name of ROW_COLUMNS; {} if there are none."""
+    columns = list(map(list, zip(*rows, strict=True)))
+    return dict(zip(ROW_COLUMNS, columns, strict=True)) if columns else {}
 
 
 def _all_finite(column: list) -> bool:
     try:
-        return all(map(math.isfinite, column))
+        return math.isfinite(sum(column)) or all(map(math.isfinite, column))
     except TypeError:
         return False
 

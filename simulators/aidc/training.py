@@ -64,7 +64,8 @@ class TrainingPool:
     """Deferred, waiting and running jobs of one training class.
 
     granted_gpus  GPUs the class may use, whole blocks; set by the facility
-    held_blocks   blocks it holds; set by the facility, handed to its jobs by `allot`
+    held_blocks   blocks it holds; set by `hold`, handed to its jobs by `allot`
+    busy_gpus     GPUs of these blocks
     next_s        when something happens by itself: a job ends, is due or is released (infinite: never)
     trim_to       work of finished jobs beyond their GPU time: what rounding their end to the clock leaves over
     """
@@ -74,6 +75,7 @@ class TrainingPool:
         self.gpus_per_block = job_class.gpus_per_block
         self.granted_gpus = 0
         self.held_blocks = 0
+        self.busy_gpus = 0
         self.trim_to = 0.0
         self.next_s = math.inf
         self._max_blocks = job_class.max_blocks
@@ -110,6 +112,11 @@ class TrainingPool:
             insort(self._active, self._deferred.pop(0), key=TrainingJob.by_deadline)
             self._stale = True
 
+    def hold(self, blocks: int) -> None:
+        """Hold so many blocks from now on."""
+        self.held_blocks = blocks
+        self.busy_gpus = blocks * self.gpus_per_block
+
     def allot(self, now_s: float) -> None:
         """Hand the held blocks to the active jobs, up to `max_blocks` each, earliest deadline first."""
         if not self._stale and self._allotted == self.held_blocks:
@@ -131,11 +138,6 @@ class TrainingPool:
     def wanted_blocks(self) -> int:
         """Blocks it has a use for within its grant."""
         return min(self.granted_gpus // self.gpus_per_block, len(self._active) * self._max_blocks)
-
-    @property
-    def busy_gpus(self) -> int:
-        """GPUs of the held blocks."""
-        return self.held_blocks * self.gpus_per_block
 
     @property
     def queued_jobs(self) -> int:
@@ -171,7 +173,7 @@ class TrainingPool:
     def _take_out(self, jobs: list[TrainingJob], job: TrainingJob, now_s: float, done_to: float, outcome: str) -> Row:
         """A job leaves, and its blocks are no longer held."""
         jobs.remove(job)
-        self.held_blocks -= job.blocks
+        self.hold(self.held_blocks - job.blocks)
         self._allotted -= job.blocks
         self._stale = True
         return row_of(job.job, self.site, job.start_s, now_s, done_to, outcome)

@@ -104,7 +104,6 @@ class Controller(Adapter):
         if without:
             raise ScenarioError(f"{self.sid}: no agent for site {', '.join(without)}; create one entity of Agent each")
         self._manager, self._sites, self._classes = self.entities["Manager"][0], list(p.sites), list(p.job_classes)
-        self._class_index = {name: m for m, name in enumerate(self._classes)}
         self._facts = facts = _facts(p, self.sid, self.step_s)
         self._train = facts.train
         self._any_lead = [True] * len(facts.deferrals_s)
@@ -155,12 +154,11 @@ class Controller(Adapter):
 
     def _rows_by_class(self, batch: Batch) -> list[list[int]]:
         """class -> rows of the batch, in arrival order."""
-        by_class: list[list[int]] = [[] for _ in self._classes]
-        for k, name in enumerate(batch.get("job_class", ())):
-            m = self._class_index.get(name)
-            if m is None:
-                raise ModelError(f"{self.sid}: a job's {unknown('job class', name, self._classes)}")
-            by_class[m].append(k)
+        names = batch.get("job_class", ())
+        by_class = [[k for k, name in enumerate(names) if name == wanted] for wanted in self._classes]
+        if sum(map(len, by_class)) != len(names):
+            stranger = next(name for name in names if name not in self._classes)
+            raise ModelError(f"{self.sid}: a job's {unknown('job class', stranger, self._classes)}")
         return by_class
 
     def _observe(self, time_s: float, inputs: Values, batch: Batch, by_class: list[list[int]]) -> Observation:

@@ -28,7 +28,7 @@ class GridParams:
 
     sources: Annotated[dict[str, Source], Field(min_length=1, description="what feeds the network, by name; the first "
                                                 "at the slack bus is the substation")]
-    network: Annotated[Network, Field(description="name of a pandapower network, .json file, or list of lines")] = "case33bw"
+    network: Annotated[Network, Field(description="pandapower network's name, .json file, or lines")] = "case33bw"
     lambda_kw_per_kg_h: Annotated[
         float, Field(ge=0, allow_inf_nan=False, description="lambda of (11), kW of loss per kg/h; 0 is power mode")
     ] = 0.01
@@ -97,8 +97,8 @@ class CefDispatch(Adapter):
             names = list(names) if names else self._feeder.bus_names[:num]
             for name in names:
                 self._feeder.named(name, self.sid)
-        elif num + len(self.entities["Grid"]) > 1:
-            raise ScenarioError(f"{self.sid}: a member is one grid; {num + len(self.entities['Grid'])} entities of Grid")
+        elif (count := num + len(self.entities["Grid"])) > 1:
+            raise ScenarioError(f"{self.sid}: {count} entities of Grid asked for; a member is one grid")
         return super().create(num, model, names)
 
     def setup(self) -> None:

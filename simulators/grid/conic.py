@@ -31,7 +31,7 @@ _LOSSLESS_COST = 1e-6  # of a branch with r = 0, whose current would otherwise c
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sources:
-    """What may feed the network: bus positions, kg/kWh, and boxes in p.u. (n_source,); the substation is one of them."""
+    """What feeds the network, the substation included: bus positions, kg/kWh, and boxes in p.u., all (n_source,)."""
 
     bus: Ints
     kg_per_kwh: Floats

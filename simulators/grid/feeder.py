@@ -61,7 +61,7 @@ class Feeder:
 
     name          for messages
     base_mva, base_kv  what 1 p.u. is
-    bus_ids       (n_bus,) the network's own bus numbers, ascending; every other bus index here counts positions 0..n_bus-1
+    bus_ids       (n_bus,) the network's own bus numbers, ascending; elsewhere a bus is its position 0..n_bus-1 here
     substation    position of the slack bus
     parent, child (n_branch,) positions; power that leaves the substation enters a branch at its parent
     r_pu, x_pu    (n_branch,) series impedance, >= 0, not both 0

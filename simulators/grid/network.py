@@ -47,7 +47,34 @@ def read_feeder(network: str | LineList) -> Feeder:
 @lru_cache(maxsize=16)
 def _read(network: str | LineList, stamp: int) -> Feeder:
     base_mva = network.base_mva if isinstance(network, LineList) else BASE_MVA
-    return _feeder_of(_stored(network, stamp), _name(network), base_mva)
+    return feeder_of(_stored(network, stamp), _name(network), base_mva)
+
+
+def feeder_of(net: pandapower.pandapowerNet, name: str, base_mva: float = BASE_MVA) -> Feeder:
+    """The feeder that a pandapower network in memory stands for; see `read_feeder` for what is accepted."""
+    _refuse_elements(net, name)
+    buses = [int(b) for b in net.bus.index[net.bus.in_service.astype(bool)]]
+    buses.sort()
+    lines = _lines_in_service(net)
+    _refuse_lines(net, name, lines, set(buses))
+    table = net.line.loc[lines]
+    ends = [(int(a), int(b)) for a, b in zip(table.from_bus, table.to_bus, strict=True)]
+    grid = net.ext_grid[net.ext_grid.in_service.astype(bool)]
+    if len(grid) != 1 or int(grid.bus.iloc[0]) not in buses:
+        raise ScenarioError(f"network {name} has {len(grid)} external grids in service; it must have one, at a bus in "
+                            "service: the substation")
+    substation = int(grid.bus.iloc[0])
+    oriented = orient(name, buses, ends, [f"line {k}" for k in lines], substation)
+    base_kv = float(net.bus.vn_kv.loc[substation])
+    ohm = base_kv**2 / base_mva
+    per_pu = (table.length_km / table.parallel / ohm).to_numpy(float)
+    p_kw, q_kvar = _base_loads(net, name, buses)
+    return Feeder(
+        name=name, base_mva=base_mva, base_kv=base_kv, bus_ids=tuple(buses), substation=buses.index(substation),
+        parent=oriented[:, 0].copy(), child=oriented[:, 1].copy(),
+        r_pu=table.r_ohm_per_km.to_numpy(float) * per_pu, x_pu=table.x_ohm_per_km.to_numpy(float) * per_pu,
+        b_pu=_charging(net, table, oriented, len(buses), ohm), p_kw=p_kw, q_kvar=q_kvar,
+    )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -178,32 +205,6 @@ def _from_lines(network: LineList) -> Any:
         raise ScenarioError(f"substation = {network.substation} is the end of no line; buses are those that lines name")
     pandapower.create_ext_grid(net, network.substation)
     return net
-
-
-def _feeder_of(net: Any, name: str, base_mva: float) -> Feeder:
-    _refuse_elements(net, name)
-    buses = [int(b) for b in net.bus.index[net.bus.in_service.astype(bool)]]
-    buses.sort()
-    lines = _lines_in_service(net)
-    _refuse_lines(net, name, lines, set(buses))
-    table = net.line.loc[lines]
-    ends = [(int(a), int(b)) for a, b in zip(table.from_bus, table.to_bus, strict=True)]
-    grid = net.ext_grid[net.ext_grid.in_service.astype(bool)]
-    if len(grid) != 1 or int(grid.bus.iloc[0]) not in buses:
-        raise ScenarioError(f"network {name} has {len(grid)} external grids in service; it must have one, at a bus in "
-                            "service: the substation")
-    substation = int(grid.bus.iloc[0])
-    oriented = orient(name, buses, ends, [f"line {k}" for k in lines], substation)
-    base_kv = float(net.bus.vn_kv.loc[substation])
-    ohm = base_kv**2 / base_mva
-    per_pu = (table.length_km / table.parallel / ohm).to_numpy(float)
-    p_kw, q_kvar = _base_loads(net, name, buses)
-    return Feeder(
-        name=name, base_mva=base_mva, base_kv=base_kv, bus_ids=tuple(buses), substation=buses.index(substation),
-        parent=oriented[:, 0].copy(), child=oriented[:, 1].copy(),
-        r_pu=table.r_ohm_per_km.to_numpy(float) * per_pu, x_pu=table.x_ohm_per_km.to_numpy(float) * per_pu,
-        b_pu=_charging(net, table, oriented, len(buses), ohm), p_kw=p_kw, q_kvar=q_kvar,
-    )
 
 
 def _lines_in_service(net: Any) -> list[int]:
