@@ -23,6 +23,7 @@ class FleetFacts:
     gpus                   (N,) GPUs per site
     to_per_gpu_min         (M,) work of one busy GPU, TO/(GPU min)
     work_to                (M,) nominal size of one job, TO (jobs of a scaled or traced workload differ)
+    deadline_s             (M,) latest finish (train) or start (inf) after arrival, s
     gpus_per_block         (M,) GPUs per block (train) or per job (inf)
     max_blocks             (M,) blocks one job uses at most
     eligible               (M, N) which site may run which class (U14)
@@ -34,6 +35,7 @@ class FleetFacts:
     gpus: tuple[int, ...]
     to_per_gpu_min: tuple[float, ...]
     work_to: tuple[float, ...]
+    deadline_s: tuple[float, ...]
     gpus_per_block: tuple[int, ...]
     max_blocks: tuple[int, ...]
     eligible: tuple[tuple[bool, ...], ...]

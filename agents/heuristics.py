@@ -14,6 +14,7 @@ import numpy as np
 
 from agents.decision import FleetFacts, Matrix, Observation, Operation, Policy, Vector
 from cosim.errors import ScenarioError, unknown
+from cosim.units import MIN_S
 
 _EPS = 1e-9
 
@@ -72,13 +73,15 @@ def share_blocks(
 class GpuRule:
     """GPUs per class of one site, from what is queued and what has just been sent.
 
-    Inference first: as many as work the queue off in `drain_min`, at least those in use (a running job keeps its
-    GPUs) and at most one job's GPUs per job. Training classes share the rest in proportion to their released work,
-    up to `max_blocks` per job.
+    Inference first: as many as work the queue off in `drain_min` (in half the class's deadline if that is less), at
+    least those in use (a running job keeps its GPUs) and at most one job's GPUs per job. Training classes share the
+    rest in proportion to their released work, up to `max_blocks` per job.
     """
 
     def __init__(self, facts: FleetFacts, drain_min: float) -> None:
-        self._facts, self._drain_min = facts, drain_min
+        self._facts = facts
+        self._drain_to = [x * min(drain_min, t / MIN_S / 2.0)  # work a GPU does while the queue drains
+                          for x, t in zip(facts.to_per_gpu_min, facts.deadline_s, strict=True)]
         self._train, self._inf = facts.train, facts.inf
         self._train_blocks = [facts.gpus_per_block[m] for m in self._train]
         self._inf_blocks = [facts.gpus_per_block[m] for m in self._inf]
@@ -102,7 +105,7 @@ class GpuRule:
         for m in self._inf:
             block = facts.gpus_per_block[m]
             busy = block * math.ceil(running_jobs[m] - _EPS)
-            drain = block * math.ceil(work_to[m] / (facts.to_per_gpu_min[m] * self._drain_min * block) - _EPS)
+            drain = block * math.ceil(work_to[m] / (self._drain_to[m] * block) - _EPS)
             held.append(busy)
             need.append(max(busy, min(drain, block * math.ceil(jobs[m] - _EPS))))
         if sum(need) <= capacity:

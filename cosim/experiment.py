@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import Any
 
 from cosim.digest import Digest
-from cosim.errors import ModelError, ScenarioError, unknown
+from cosim.errors import ModelError, ScenarioError, TraceError, unknown
 from cosim.native import NativeWorld
 from cosim.plan import Plan
 from cosim.resolve import Resolved, load, resolve
@@ -73,19 +73,17 @@ class Experiment:
     def run(self) -> Result:
         """Run to the end. On any error the trace is closed as 'failed' with its text, and the error is raised."""
         begin = perf_counter()
-        writer = None
-        if self.out is not None:
-            writer = TraceWriter(self.out, attrs=self._attrs(), start=self.scenario.start, overwrite=self.overwrite)
-            self.control.writer = writer
+        if self.out is not None and self.out.exists() and not self.overwrite:
+            raise TraceError(f"{self.out} exists; choose another --out, or --force to overwrite it")
         wall: dict[str, float] = {}
         notes: list[str] = []
         try:
             self._drive(begin, wall, notes)
         except BaseException as err:
-            if writer:
-                writer.finish("failed", str(err) or type(err).__name__, _wall_attrs(wall))
+            if self.control.writer:
+                self.control.writer.finish("failed", str(err) or type(err).__name__, _wall_attrs(wall))
             raise
-        if writer:
+        if writer := self.control.writer:
             begin_finish = perf_counter()
             writer.flush()
             wall["trace"] += perf_counter() - begin_finish
@@ -112,7 +110,7 @@ class Experiment:
             with _stop_means_stopped(self.control):
                 world.start()
                 wall["start"] = perf_counter() - begin
-                self._write_wiring(world.plan)
+                self._open_trace(world)
                 world.run(self.resolved.until)
         finally:
             total = perf_counter() - begin
@@ -139,14 +137,20 @@ class Experiment:
             return NativeWorld(self.resolved, self.control)
         return load("cosim.wiring:MosaikWorld", "driver")(self.resolved, self.control)
 
-    def _write_wiring(self, plan: Plan) -> None:
-        if self.control.writer is None:
+    def _open_trace(self, world: Any) -> None:
+        """A trace is made once everything has started: a request that cannot run leaves no file."""
+        if self.out is None:
             return
-        self.control.writer.extend("wiring", {
-            "source": [".".join(c.source) for c in plan.connections],
-            "target": [".".join(c.target) for c in plan.connections],
-            "shift_s": [self.resolved.clock.seconds(c.shift) for c in plan.connections],
+        writer = TraceWriter(self.out, attrs=self._attrs(), start=self.scenario.start, overwrite=self.overwrite)
+        for tap in world.taps.values():
+            tap.declare(writer)
+        connections = world.plan.connections
+        writer.extend("wiring", {
+            "source": [".".join(c.source) for c in connections],
+            "target": [".".join(c.target) for c in connections],
+            "shift_s": [self.resolved.clock.seconds(c.shift) for c in connections],
         })
+        self.control.writer = writer
 
     def _attrs(self) -> dict[str, Any]:
         return {

@@ -42,7 +42,9 @@ def explain(err: ValidationError, params_type: type, owner: str) -> str:
         name = str(first["loc"][-1])
         return unknown(f"field of {path.rsplit('.', 1)[0]}", name, field_names(parent)) + more
     if first["type"] in ("missing", "missing_argument"):
-        return f"{path} is required and not given{more}"
+        field = _field_at(params_type, first["loc"])
+        about = f" ({field.description})" if field is not None and field.description else ""
+        return f"{path} is required and not given{about}{more}"
     message = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     return f"{path} = {first['input']!r}: {message[0].lower()}{message[1:]}{more}"
 
@@ -51,6 +53,13 @@ def field_names(kind: Any) -> list[str]:
     """Field names of a pydantic model or dataclass; [] for anything else."""
     fields = getattr(kind, "model_fields", None) or getattr(kind, "__pydantic_fields__", None) or {}
     return list(fields)
+
+
+def _field_at(params_type: Any, loc: tuple) -> Any:
+    """The field's declaration at a validation path; None where there is none."""
+    parent = _type_at(params_type, loc[:-1])
+    fields = getattr(parent, "model_fields", None) or getattr(parent, "__pydantic_fields__", None) or {}
+    return fields.get(loc[-1])
 
 
 def _type_at(kind: Any, loc: tuple) -> Any:

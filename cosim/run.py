@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     debug = "--debug" in argv
     try:
-        return _run(parser().parse_args(argv))
+        return _run(parser().parse_args(_joined(argv)))
     except CosimError as err:
         if debug:
             traceback.print_exc()
@@ -78,6 +78,17 @@ def main(argv: list[str] | None = None) -> int:
             traceback.print_exc()
         print(f"cosim: internal error: {type(err).__name__}: {err}; report it with what --debug shows", file=sys.stderr)
         return 1
+
+
+def _joined(argv: list[str]) -> list[str]:
+    """'--until -1h' as '--until=-1h': argparse would take a negative value for an option and name the wrong mistake."""
+    out: list[str] = []
+    for word in argv:
+        if out and out[-1] in ("--until", "--seed") and word[:1] == "-" and word[1:2].isdigit():
+            out[-1] += f"={word}"
+        else:
+            out.append(word)
+    return out
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -254,7 +265,7 @@ def print_digest(console: Console, digest: Digest) -> None:
 
 def _print_table(console: Console, table: Table) -> None:
     shown = RichTable(title=table.title, title_justify="left", title_style="bold", header_style="dim", box=None,
-                      pad_edge=False)
+                      pad_edge=False, show_header=any(table.columns))
     for index, column in enumerate(table.columns):
         shown.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
     for row in table.rows:

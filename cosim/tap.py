@@ -61,6 +61,7 @@ class Tap:
     request: dict[str, list[str]] = field(default_factory=dict)
     levels: list[tuple[str, list[str]]] = field(default_factory=list)
     tables: list[tuple[str, str, str]] = field(default_factory=list)
+    layout: list[tuple[str, list[str], list[Port], dict[str, list[str]]]] = field(default_factory=list)
     wall_s: float = 0.0
     start_s: float = 0.0
 
@@ -80,6 +81,11 @@ class Tap:
             raise ModelError(f"step() returned {following!r}; a time-based simulator returns its next step, "
                              f"an int > {time}")
         return following
+
+    def declare(self, writer: TraceWriter) -> None:
+        """Make this member's datasets."""
+        for model, eids, outs, labels in self.layout:
+            writer.declare(self.member, model, eids, outs, labels)
 
     def record(self, time: int, data: Mapping[str, Mapping[str, Any]]) -> None:
         """Store this step's outputs in the trace."""
@@ -109,8 +115,8 @@ class Tap:
 
 
 def make_taps(resolved: Resolved, sides: Mapping[str, Sides], plan: Plan, control: Control) -> dict[str, Tap]:
-    """One tap per member, and the trace's datasets declared: what is recorded is what ports say, or, for somebody
-    else's simulator, what its links carry."""
+    """One tap per member: what is recorded is what its ports say, or, for somebody else's simulator, what its links
+    carry."""
     linked: dict[str, dict[str, None]] = {}
     for c in plan.connections:
         linked.setdefault(c.source[0], {})[c.source[1:]] = None
@@ -128,8 +134,7 @@ def make_taps(resolved: Resolved, sides: Mapping[str, Sides], plan: Plan, contro
             else:
                 ours = True
             _watch(tap, model, eids, outs, carried, every=ours)
-            if control.writer is not None:
-                control.writer.declare(member, model, eids, outs, side.labels)
+            tap.layout.append((model, eids, outs, side.labels))
         taps[member] = tap
     return taps
 

@@ -62,8 +62,6 @@ class TraceWriter:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file = h5py.File(path, "w" if overwrite else "x", track_order=True)
-        except FileExistsError:
-            raise TraceError(f"{path} exists; choose another --out, or --force to overwrite it") from None
         except OSError as err:
             if not overwrite and path.exists():
                 raise TraceError(f"{path} exists; choose another --out, or --force to overwrite it") from None

@@ -65,8 +65,8 @@ class MosaikWorld:
         """Run to bus step `until` (exclusive). mosaik runs a world once."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)
-            try:
-                self._world.run(until, print_progress=False, lazy_stepping=False, shutdown=False)
+            try:  # lazily: a producer that ran days ahead would fill the memory and upset flushes and Ctrl-C
+                self._world.run(until, print_progress=False, lazy_stepping=True, shutdown=False)
             except CosimError:
                 raise
             except (SimulationError, MosaikScenarioError, SystemExit) as err:

@@ -42,6 +42,10 @@ SOURCES: dict[str, dict[str, Any]] = {
 
 DEFERRALS_S = [0.0, 2 * HOURS, 4 * HOURS, 6 * HOURS, 8 * HOURS, 10 * HOURS]
 
+SHARED = {"job_classes": JOB_CLASSES, "sites": SITES, "deferrals_s": DEFERRALS_S, "network": "case33bw"}
+
+SCENARIO_HOOKS = {"preflight": "simulators.metrics:preflight", "summary": "simulators.metrics:summary"}
+
 # I02, I01: with Table I as printed the offered load is eight times the capacity; these two factors bring it to 77 %.
 TRAIN_RATE_SCALE, INF_SIZE_SCALE = 0.7, 0.02
 
@@ -88,15 +92,14 @@ def members(*, grid: dict[str, Any], profile: dict[str, Any], workload: dict[str
 def study(name: str, about: str, *, sites: dict[str, dict[str, Any]] = SITES, policy: str = "nci_priority",
           mode: str = "joint", lambda_kw_per_kg_h: float = 0.01, train_rate_scale: float = TRAIN_RATE_SCALE,
           inf_size_scale: float = INF_SIZE_SCALE, profile: dict[str, Any] | None = None,
-          cooling: dict[str, Any] | None = None) -> Scenario:
+          cooling: dict[str, Any] | str | None = None) -> Scenario:
     """One scenario of the study on the IEEE 33-node feeder (0-based buses, I25)."""
     return Scenario(
         name=name, about=about, until_s="24h",
-        shared={"job_classes": JOB_CLASSES, "sites": sites, "deferrals_s": DEFERRALS_S, "network": "case33bw"},
+        shared={**SHARED, "sites": sites},
         members=members(
             grid={"sources": SOURCES, "lambda_kw_per_kg_h": lambda_kw_per_kg_h}, profile=profile or {},
             workload={"arrivals": ARRIVALS, "train_rate_scale": train_rate_scale, "inf_size_scale": inf_size_scale},
             controller={"policy": policy, "mode": mode}, aidc={"cooling": cooling} if cooling else {},
             arrivals_class="Arrivals", buses=33),
-        links=links(), preflight="simulators.metrics:preflight", summary="simulators.metrics:summary",
-    )
+        links=links(), **SCENARIO_HOOKS)

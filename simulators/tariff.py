@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from cosim.adapter import Adapter, Values
+from cosim.adapter import Adapter, Values, serve
 from cosim.errors import ScenarioError
 from cosim.params import params
 from cosim.ports import Port
@@ -105,3 +105,7 @@ class TimeOfUse(Adapter):
         price, forecast = self._known[of_day]
         return {eid: {"price_usd_per_kwh": price, "forecast_usd_per_kwh": list(forecast)}
                 for eid in self.entities["Tariff"]}
+
+
+if __name__ == "__main__":
+    serve(TimeOfUse)

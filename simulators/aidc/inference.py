@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from heapq import heappop, heappush
 
 from simulators.aidc.equations import gpu_throughput_to_per_s
-from simulators.aidc.jobs import DROPPED, FINISHED, UNFINISHED, Job, Row, nearest_tick, row_of, tick_before
+from simulators.aidc.jobs import DROPPED, FINISHED, UNFINISHED, Job, Row, nearest_tick, row_of
 from simulators.fleet import JobClass
 
 
@@ -157,6 +157,6 @@ class InferenceQueue:
             if self._waiting:
                 oldest = next(iter(self._waiting))
                 for ticket in range(max(self._indexed, oldest), self._tickets):
-                    heappush(self._deadlines, (tick_before(self._waiting[ticket].deadline_s), ticket))
+                    heappush(self._deadlines, (nearest_tick(self._waiting[ticket].deadline_s), ticket))
                 self.next_s = self._deadlines[0][0]
             self._indexed = self._tickets

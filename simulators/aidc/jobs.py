@@ -45,13 +45,8 @@ ROW_COLUMNS = (
 
 
 def nearest_tick(time_s: float) -> float:
-    """The instant of the clock nearest to a time."""
+    """The instant of the clock nearest to a time: equal times stay equal, a job done at its deadline is in time."""
     return round(time_s * TICKS_PER_S) / TICKS_PER_S
-
-
-def tick_before(time_s: float) -> float:
-    """The last instant not after a time (deadlines: nothing ends late)."""
-    return math.floor(time_s * TICKS_PER_S) / TICKS_PER_S
 
 
 def tick_after(time_s: float) -> float:

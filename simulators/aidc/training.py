@@ -12,7 +12,7 @@ from bisect import insort
 from collections.abc import Iterator
 
 from simulators.aidc.equations import gpu_throughput_to_per_s
-from simulators.aidc.jobs import DROPPED, FINISHED, UNFINISHED, Job, Row, nearest_tick, row_of, tick_after, tick_before
+from simulators.aidc.jobs import DROPPED, FINISHED, UNFINISHED, Job, Row, nearest_tick, row_of, tick_after
 from simulators.fleet import JobClass
 
 
@@ -29,7 +29,7 @@ class TrainingJob:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.due_s = tick_before(job.deadline_s)
+        self.due_s = nearest_tick(job.deadline_s)
         self.ready_s = tick_after(job.release_s)
         self.blocks = 0
         self.done_to = 0.0

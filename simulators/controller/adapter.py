@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field
 
 from agents.decision import FleetFacts, Observation
 from agents.heuristics import PolicyOptions, make_policy
-from cosim.adapter import Adapter, Values
+from cosim.adapter import Adapter, Values, serve
 from cosim.errors import ModelError, ScenarioError, unknown
 from cosim.params import params
 from cosim.ports import Batch, Port
@@ -268,6 +268,7 @@ def _facts(p: ControllerParams, sid: str, step_s: float) -> FleetFacts:
         gpus=tuple(s.gpus for s in p.sites.values()),
         to_per_gpu_min=tuple(c.to_per_gpu_min for c in classes),
         work_to=tuple(c.work_to for c in classes),
+        deadline_s=tuple(c.deadline_s for c in classes),
         gpus_per_block=tuple(c.gpus_per_block for c in classes),
         max_blocks=tuple(c.max_blocks for c in classes),
         eligible=tuple(tuple(may_run(c, site) for site in p.sites) for c in classes),
@@ -275,3 +276,7 @@ def _facts(p: ControllerParams, sid: str, step_s: float) -> FleetFacts:
         supply_temp_low_degc=low,
         supply_temp_high_degc=high,
     )
+
+
+if __name__ == "__main__":
+    serve(Controller)

@@ -152,7 +152,9 @@ class CefDispatch(Adapter):
         if self._ac is None:
             return nothing
         p_source, q_source = result.p_source_kw, result.q_source_kvar
-        ac = self._ac.run(result.p_load_kw, result.q_load_kvar, p_source[self._turbines], q_source[self._turbines])
+        ac = self._ac.run(
+            result.p_load_kw, result.q_load_kvar, p_source[self._turbines], q_source[self._turbines], result.v_pu
+        )
         if ac is None:
             self._note("no_ac", time_s)
             return nothing

@@ -20,14 +20,22 @@ from cosim.errors import ScenarioError, SolverError
 from cosim.params import params
 from simulators.grid.clarabel_solver import ClarabelSolver
 from simulators.grid.conic import ConicProblem, Limits, Solution, Sources, balance_rhs, elastic, strict
-from simulators.grid.equations import Floats, cone_gap, generated_carbon, nodal_carbon_intensity, radial_power_flow
+from simulators.grid.equations import (
+    Complexes,
+    Floats,
+    cone_gap,
+    generated_carbon,
+    nodal_carbon_intensity,
+    radial_power_flow,
+)
 from simulators.grid.feeder import Feeder
 from simulators.grid.gurobi_solver import GurobiSolver
 
 OPTIMAL, ELASTIC, HELD = 0, 1, 2
 """Status: all limits met; a voltage outside its limits or power unserved (I30); not solved, last values held."""
-NEGLIGIBLE_VIOLATION_PU, NEGLIGIBLE_SHARE = 1e-5, 1e-6
-"""A voltage excess, and an unserved share of a load, below these are a solver's tolerance and reported as 0."""
+NEGLIGIBLE_PU, NEGLIGIBLE_SHARE = 1e-5, 1e-6
+"""Within a solver's tolerance: a voltage or substation power that far outside its limits is inside, a set point that
+near a limit is on it (else a generator at 1 W would colour a bus without load), and so small a share is served."""
 
 SolverName = Literal["auto", "gurobi", "clarabel"]
 _log = logging.getLogger(__name__)
@@ -59,7 +67,7 @@ class DispatchResult:
 
     status                  OPTIMAL or ELASTIC
     p_from_kw, q_from_kvar  power entering each branch at its parent end; p_to_kw, q_to_kvar at its child end
-    vm_pu                   voltage magnitudes
+    v_pu, vm_pu             complex voltages, the substation's at angle 0, and their magnitudes
     p_source_kw, q_source_kvar  > 0 feeds the network
     p_load_kw, q_load_kvar  demand that is served; unserved_kw (n_bus,) what is not
     loss_kw                 J1 of (11)
@@ -76,6 +84,7 @@ class DispatchResult:
     p_to_kw: Floats
     q_from_kvar: Floats
     q_to_kvar: Floats
+    v_pu: Complexes
     vm_pu: Floats
     p_source_kw: Floats
     q_source_kvar: Floats
@@ -128,9 +137,9 @@ class Dispatch:
             result = self._evaluate(self._problem, answer.x, p_load_kw, q_load_kvar, np.zeros(self.feeder.n_bus))
             if result is not None:
                 return result
-        return self._solve_elastic(p_load_kw, q_load_kvar, answer.status)
+        return self._solve_elastic(p_load_kw, q_load_kvar, answer)
 
-    def _solve_elastic(self, p_load_kw: Floats, q_load_kvar: Floats, why: str) -> DispatchResult:
+    def _solve_elastic(self, p_load_kw: Floats, q_load_kvar: Floats, before: Solution) -> DispatchResult:
         shed = np.flatnonzero(p_load_kw > 0.0)
         problem = elastic(self.feeder, self.sources, self.limits, p_load_kw, q_load_kvar, shed)
         answer = ClarabelSolver(problem).solve(problem.rhs)
@@ -143,19 +152,22 @@ class Dispatch:
         if result is None:
             raise SolverError(
                 f"the dispatch of {self.feeder.name} at {p_load_kw.sum():.0f} kW has no solution ({self.solver_name}: "
-                f"{why}), nor with voltage slack and unserved power (clarabel: {answer.status}); look at p_min_kw of "
-                "the sources and at lines that cannot carry the demand"
+                f"{_in_words(before)}), nor with voltage slack and unserved power (clarabel: {_in_words(answer)}); "
+                "look at p_min_kw of the sources and at lines that cannot carry the demand"
             )
         return result
 
     def _evaluate(
         self, problem: ConicProblem, x: Floats, p_load_kw: Floats, q_load_kvar: Floats, unserved: Floats
     ) -> DispatchResult | None:
-        """The power flow that the set points in `x` cause; None when the sweep does not settle."""
+        """The power flow that the set points in `x` cause; None when there is none that the substation's limits allow.
+
+        The latter means a relaxation that is not exact: it burns surplus power in currents that do not flow.
+        """
         feeder, sources, at = self.feeder, self.sources, problem.at
         p_served, q_served = p_load_kw * (1.0 - unserved), q_load_kvar * (1.0 - unserved)
-        p_source = np.clip(x[at.p_source], sources.p_min_pu, sources.p_max_pu) * feeder.base_kw
-        q_source = np.clip(x[at.q_source], sources.q_min_pu, sources.q_max_pu) * feeder.base_kw
+        p_source = _snapped(x[at.p_source], sources.p_min_pu, sources.p_max_pu) * feeder.base_kw
+        q_source = _snapped(x[at.q_source], sources.q_min_pu, sources.q_max_pu) * feeder.base_kw
         demand = p_served + 1j * q_served
         p_source[self.substation] = q_source[self.substation] = 0.0
         np.subtract.at(demand, sources.bus, p_source + 1j * q_source)
@@ -165,6 +177,8 @@ class Dispatch:
         enter, leave = flow.s_parent_pu * feeder.base_kw, flow.s_child_pu * feeder.base_kw
         slack = demand[feeder.substation] + enter[feeder.parent == feeder.substation].sum()
         slack -= 1j * feeder.b_pu[feeder.substation] * self.limits.v0_pu**2 * feeder.base_kw
+        if not self._substation_can(slack / feeder.base_kw):
+            return None
         p_source[self.substation], q_source[self.substation] = slack.real, slack.imag
         vm_pu, loss_kw = np.abs(flow.v_pu), float(np.sum(enter.real + leave.real))
         violation = self._violation(vm_pu)
@@ -172,7 +186,8 @@ class Dispatch:
         j2 = float(p_source @ sources.kg_per_kwh)
         return DispatchResult(
             status=ELASTIC if unserved.any() or violation > 0.0 else OPTIMAL,
-            p_from_kw=enter.real, p_to_kw=leave.real, q_from_kvar=enter.imag, q_to_kvar=leave.imag, vm_pu=vm_pu,
+            p_from_kw=enter.real, p_to_kw=leave.real, q_from_kvar=enter.imag, q_to_kvar=leave.imag, v_pu=flow.v_pu,
+            vm_pu=vm_pu,
             p_source_kw=p_source, q_source_kvar=q_source, p_load_kw=p_served, q_load_kvar=q_served,
             unserved_kw=p_load_kw * unserved, loss_kw=loss_kw,
             emission_kg_per_h=generated_carbon(p_source, sources.kg_per_kwh),
@@ -193,10 +208,26 @@ class Dispatch:
             feeder.n_bus, feeder.parent, feeder.child, p_from_kw, p_to_kw, bus, power, intensity
         )
 
+    def _substation_can(self, s_pu: complex) -> bool:
+        """Whether P + jQ is inside the substation's box."""
+        s, k = self.sources, self.substation
+        return bool(s.p_min_pu[k] - NEGLIGIBLE_PU <= s_pu.real <= s.p_max_pu[k] + NEGLIGIBLE_PU
+                    and s.q_min_pu[k] - NEGLIGIBLE_PU <= s_pu.imag <= s.q_max_pu[k] + NEGLIGIBLE_PU)
+
     def _violation(self, vm_pu: Floats) -> float:
         others = np.delete(vm_pu, self.feeder.substation)
         excess = float(np.maximum(self.limits.v_min_pu - others, others - self.limits.v_max_pu).max())
-        return excess if excess > NEGLIGIBLE_VIOLATION_PU else 0.0
+        return excess if excess > NEGLIGIBLE_PU else 0.0
+
+
+def _in_words(answer: Solution) -> str:
+    return answer.status if answer.x is None else f"{answer.status}, but not within the substation's limits"
+
+
+def _snapped(values: Floats, lower: Floats, upper: Floats) -> Floats:
+    """Set points inside their boxes, and on a limit that they all but touch."""
+    values = np.where(values - lower <= NEGLIGIBLE_PU, lower, values)
+    return np.where(upper - values <= NEGLIGIBLE_PU, upper, values)
 
 
 def _in_pu(feeder: Feeder, sources: Mapping[str, Source]) -> Sources:

@@ -196,11 +196,6 @@ def radial_power_flow(
     return RadialFlow(v, v[tree.parent] * conj, -v[tree.child] * conj, converged)
 
 
-def squared_currents(p_from: Floats, q_from: Floats, u_from: Floats) -> Floats:
-    """Squared current l = (P^2 + Q^2)/u of each branch, (6) with equality; p.u., powers and u = v^2 at one end."""
-    return (p_from**2 + q_from**2) / u_from
-
-
 def cone_gap(p_from: Floats, q_from: Floats, u_from: Floats, current_sq: Floats) -> Floats:
     """How far a relaxed solution is from Ohm's law: l u - P^2 - Q^2 per branch of (6), p.u.; 0 where it is exact."""
     return current_sq * u_from - p_from**2 - q_from**2

@@ -17,7 +17,7 @@ import pandapower.networks
 from pandapower.auxiliary import LoadflowNotConverged
 
 from cosim.errors import ScenarioError
-from simulators.grid.equations import Floats
+from simulators.grid.equations import Complexes, Floats
 from simulators.grid.feeder import Feeder, LineList, orient
 
 BASE_MVA = 1.0
@@ -56,6 +56,8 @@ def feeder_of(net: pandapower.pandapowerNet, name: str, base_mva: float = BASE_M
     buses = [int(b) for b in net.bus.index[net.bus.in_service.astype(bool)]]
     buses.sort()
     lines = _lines_in_service(net)
+    if not lines:
+        raise ScenarioError(f"network {name} has no line in service; a feeder has at least one")
     _refuse_lines(net, name, lines, set(buses))
     table = net.line.loc[lines]
     ends = [(int(a), int(b)) for a, b in zip(table.from_bus, table.to_bus, strict=True)]
@@ -98,8 +100,10 @@ class AcFlow:
 class AcCheck:
     """pandapower's Newton power flow of one network at changing loads and set points.
 
-    The network is read once and its admittances are kept (`recycle`); every run starts flat, so that a result depends
-    on its own inputs only. source_buses: network's numbers of the buses where sources other than the substation stand.
+    The network is read once and its admittances are kept (`recycle`); no run starts at the last one's voltages, so
+    that a result depends on its own inputs only.
+
+    source_buses  the network's numbers of the buses where sources other than the substation stand
     """
 
     def __init__(self, network: str | LineList, source_buses: Sequence[int], v0_pu: float) -> None:
@@ -107,10 +111,10 @@ class AcCheck:
         net = copy.deepcopy(_stored(network, _stamp(network)))
         self._net, lines = net, _lines_in_service(net)
         net.line.loc[~net.line.index.isin(lines), "in_service"] = False
-        net.load = net.load.iloc[0:0].copy()
+        net.load, net.sgen = net.load.iloc[0:0].copy(), net.sgen.iloc[0:0].copy()
         net.ext_grid["vm_pu"] = v0_pu
         net.ext_grid["va_degree"] = 0.0
-        ids = np.array(self._feeder.bus_ids)
+        self._ids = ids = np.array(self._feeder.bus_ids)
         pandapower.create_loads(net, ids, p_mw=0.0, q_mvar=0.0)
         for bus in source_buses:
             pandapower.create_sgen(net, bus, p_mw=0.0, q_mvar=0.0)
@@ -121,18 +125,31 @@ class AcCheck:
         self._run()
 
     def run(
-        self, p_load_kw: Floats, q_load_kvar: Floats, p_source_kw: Floats, q_source_kvar: Floats
+        self,
+        p_load_kw: Floats,
+        q_load_kvar: Floats,
+        p_source_kw: Floats,
+        q_source_kvar: Floats,
+        v_start_pu: Complexes | None = None,
     ) -> AcFlow | None:
-        """Power flow at loads (n_bus,) drawn and sources (n_source,) injected; None when Newton finds no solution."""
+        """Power flow at loads (n_bus,) drawn and sources (n_source,) injected; None when Newton finds no solution.
+
+        Newton starts at `v_start_pu` (n_bus,), by default flat. Wherever it starts, it ends where pandapower's own
+        admittances leave no bus a mismatch above 1e-11 p.u.; a start that is a solution is thereby confirmed.
+        """
         net = self._net
         net.load["p_mw"], net.load["q_mvar"] = p_load_kw / 1000.0, q_load_kvar / 1000.0
         if len(net.sgen):
             net.sgen["p_mw"], net.sgen["q_mvar"] = p_source_kw / 1000.0, q_source_kvar / 1000.0
-        start = net._ppc["internal"]["bus"]
-        start[:, _VM], start[:, _VA] = 1.0, 0.0
+        if net._ppc is not None:
+            start, rows = net._ppc["bus"], net._pd2ppc_lookups["bus"][self._ids]
+            start[:, _VM], start[:, _VA] = 1.0, 0.0
+            if v_start_pu is not None:
+                start[rows, _VM], start[rows, _VA] = np.abs(v_start_pu), np.angle(v_start_pu, deg=True)
         try:
             self._run()
         except LoadflowNotConverged:
+            net._ppc = None  # what is kept between runs is spoilt; the next run builds it anew
             return None
         flows = net.res_line[["p_from_mw", "p_to_mw"]].to_numpy()[self._lines] * 1000.0
         p_from = np.where(self._forward, flows[:, 0], flows[:, 1])
@@ -144,7 +161,7 @@ class AcCheck:
     def _run(self) -> None:
         recycle = {"bus_pq": True, "trafo": False, "gen": False}
         # numba would save 0.4 ms a run and cost seconds of compilation in every process.
-        pandapower.runpp(self._net, init="flat", tolerance_mva=1e-10, numba=False, recycle=recycle)
+        pandapower.runpp(self._net, init="flat", tolerance_mva=1e-11, numba=False, recycle=recycle)
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------

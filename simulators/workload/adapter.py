@@ -9,7 +9,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from cosim.adapter import Adapter, Values
+from cosim.adapter import Adapter, Values, serve
 from cosim.errors import ScenarioError, unknown
 from cosim.params import params
 from cosim.ports import Batch, Port
@@ -282,3 +282,7 @@ def _request_work_to(trace: TokenTrace, p: AzureLlmParams) -> np.ndarray:
 def _length_s(offset_s: np.ndarray) -> float:
     """Whole minutes that hold every request, s."""
     return MIN_S * (math.floor(offset_s[-1] / MIN_S) + 1)
+
+
+if __name__ == "__main__":
+    serve(Arrivals)

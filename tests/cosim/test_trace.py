@@ -115,7 +115,8 @@ def test_first_difference_names_dataset_place_and_values(tmp_path):
     other.extend("jobs", {"id": [4], "job_class": ["x"], "arrival_s": [2.0]})
     other.finish("completed")
     assert first_difference(tmp_path / "a.h5", tmp_path / "a.h5") is None
-    assert first_difference(tmp_path / "a.h5", tmp_path / "b.h5") == "aidc/Site/p_kw is float64 (5, 2) and float64 (4, 2)"
+    shapes = "aidc/Site/p_kw is float64 (5, 2) and float64 (4, 2)"
+    assert first_difference(tmp_path / "a.h5", tmp_path / "b.h5") == shapes
     assert first_difference(tmp_path / "a.h5", tmp_path / "c.h5") == "aidc/Site/p_kw at (4, 1): 8.0 and 8.5"
 
 

@@ -1,0 +1,99 @@
+"""The loop is closed: what the agents decide reaches the grid, and what the grid says reaches the agents."""
+
+import numpy as np
+import pytest
+from worlds import run
+
+from cosim.resolve import resolve
+from cosim.run import find
+from cosim.scenario import override
+from cosim.trace import Trace
+from simulators.grid.adapter import CefDispatch
+
+SITES = ("aidc1", "aidc2", "aidc3")
+BUSES = (8, 28, 32)
+
+
+def hour(tmp_path, name, **settings):
+    scenario = override(find("ieee33"), {k.replace("__", "."): v for k, v in settings.items()})
+    return run(scenario, tmp_path / f"{name}.h5", until_s=3600.0).path
+
+
+def grid_alone() -> CefDispatch:
+    """The scenario's grid simulator, not on any bus."""
+    resolved = resolve(find("ieee33"))
+    grid = CefDispatch()
+    grid.init("grid", time_resolution=60.0, **resolved.init_params["grid"])
+    for model, names in resolved.entities["grid"].items():
+        grid.create(len(names), model, names=names)
+    grid.setup_done()
+    return grid
+
+
+def test_where_the_jobs_go_moves_nci_by_what_the_dispatch_says(tmp_path):
+    paths = [hour(tmp_path, w.replace(":", ""), controller__policy="static", controller__weights=w)
+             for w in ("1:0:0", "0:0:1")]
+    with Trace(paths[0]) as first, Trace(paths[1]) as last:
+        nci = [t["grid/Bus/nci_kg_per_kwh"] for t in (first, last)]
+        assert first.table("jobs")["arrival_s"].min() == last.table("jobs")["arrival_s"].min(), "the same arrivals"
+        assert nci[0][0].tolist() == nci[1][0].tolist(), "nothing was decided before t = 0"
+        for k in range(1, 4):
+            for bus in (8, 32):
+                assert abs(nci[0][k, bus] - nci[1][k, bus]) > 1e-4
+        for trace, seen in zip((first, last), nci, strict=True):
+            grid = grid_alone()
+            for k in range(4):
+                load = {f"bus{b}": {"p_load_kw": {"profile": p}, "q_load_kvar": {"profile": q}}
+                        for b, (p, q) in enumerate(zip(trace["profile/Load/p_kw"][k], trace["profile/Load/q_kvar"][k],
+                                                       strict=True))}
+                for s, bus in enumerate(BUSES):
+                    at = 15 * k - 1
+                    p = trace["aidc/Site/p_window_kw"][at, s] if k else idle_kw(trace, s)
+                    load[f"bus{bus}"]["p_load_kw"]["aidc"] = p
+                    load[f"bus{bus}"]["q_load_kvar"]["aidc"] = 0.2 * p
+                grid.step(15 * k, load, 10**6)
+                alone = [v["nci_kg_per_kwh"] for v in grid.get_data({f"bus{b}": ["nci_kg_per_kwh"]
+                                                                     for b in range(33)}).values()]
+                assert np.abs(np.array(alone) - seen[k]).max() < 1e-9
+
+
+def idle_kw(trace, site):
+    """Minute 0 has no jobs yet, so its power is the idle power the loop starts with."""
+    assert trace["aidc/Site/busy_gpus"][0, site].sum() == 0
+    return trace["aidc/Site/p_kw"][0, site]
+
+
+def test_nci_priority_follows_the_carbon(tmp_path):
+    """Turning the turbines' intensities round makes another site the cleanest, and the jobs go there."""
+    dirty = {"grid__sources__substation__kg_per_kwh": 0.9, "grid__sources__gt6__kg_per_kwh": 0.9,
+             "grid__sources__gt25__kg_per_kwh": 0.65, "grid__sources__gt30__kg_per_kwh": 0.3}
+    received = []
+    for path in (hour(tmp_path, "paper"), hour(tmp_path, "turned", **dirty)):
+        with Trace(path) as trace:
+            nci = [trace["grid/Bus/nci_kg_per_kwh"][0, b] for b in BUSES]
+            jobs = trace["aidc/Site/received_jobs"].sum(axis=(0, 2))
+            assert np.argmax(jobs) == np.argmin(nci)
+            received.append(jobs)
+    assert received[0][0] > 0.9 * received[0].sum()
+    assert received[1][2] > 0.9 * received[1].sum()
+
+
+def test_power_mode_does_not_see_carbon(tmp_path):
+    a = hour(tmp_path, "a", controller__mode="power", controller__policy="uniform")
+    b = hour(tmp_path, "b", controller__mode="power", controller__policy="uniform",
+             grid__sources__gt30__kg_per_kwh=0.1)
+    with Trace(a) as x, Trace(b) as y:
+        assert not np.array_equal(x["grid/Bus/nci_kg_per_kwh"], y["grid/Bus/nci_kg_per_kwh"])
+        assert np.array_equal(x["aidc/Site/p_kw"], y["aidc/Site/p_kw"])
+
+
+@pytest.mark.parametrize("policy", ["uniform", "static", "nci_priority", "tou_shift", "random"])
+def test_every_policy_runs_on_the_same_arrivals(tmp_path, policy):
+    settings = {"controller__policy": policy} | ({"controller__weights": "1:2:7"} if policy == "static" else {})
+    with Trace(hour(tmp_path, policy, **settings)) as trace:
+        assert trace.attrs["status"] == "completed"
+        assert trace["workload/Arrivals/arrived_jobs"].sum() == ARRIVED.setdefault("jobs", trace[
+            "workload/Arrivals/arrived_jobs"].sum())
+
+
+ARRIVED: dict[str, float] = {}

@@ -1,0 +1,145 @@
+"""The grid as a simulator on the bus: names, ports, held intervals, the AC check, and what it tells at the end."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from cosim.errors import ScenarioError, SolverError
+from simulators.grid.adapter import CefDispatch
+
+TWO_BUSES = {
+    "base_kv": 10.0,
+    "lines": [{"from_bus": 0, "to_bus": 1, "r_ohm": 2.0, "x_ohm": 4.0}],
+    "loads": [{"bus": 1, "p_kw": 500.0, "q_kvar": 200.0}],
+}
+SUBSTATION = {"node": 0, "kg_per_kwh": 0.3}
+TABLE_I = {
+    "substation": SUBSTATION,
+    **{f"gt{node}": {"node": node, "kg_per_kwh": w, "p_max_kw": 500.0, "q_min_kvar": -300.0, "q_max_kvar": 300.0}
+       for node, w in ((6, 0.35), (25, 0.65), (30, 0.90))},
+}
+
+
+def started(buses: list[str], **params: Any) -> CefDispatch:
+    """A grid with these Bus entities and one Grid called 'grid', as a driver sets it up."""
+    grid = CefDispatch()
+    grid.init("grid", 60.0, step_s=900.0, seed=1, **params)
+    if buses:
+        grid.create(len(buses), "Bus", names=buses)
+    grid.create(1, "Grid", names=["grid"])
+    grid.setup_done()
+    return grid
+
+
+def tick(grid: CefDispatch, bus_time: int, loads: dict[str, dict[str, float]]) -> dict:
+    """One step with `loads` as {bus: {source: kW}} and 0.4 kvar/kW; all outputs."""
+    inputs = {bus: {"p_load_kw": dict(by_source), "q_load_kvar": {s: 0.4 * p for s, p in by_source.items()}}
+              for bus, by_source in loads.items()}
+    assert grid.step(bus_time, inputs, bus_time + 15) == bus_time + 15
+    wanted = {eid: [p.name for p in grid.MODELS[model] if p.flow == "out"]
+              for model, eids in grid.entities.items() for eid in eids}
+    return grid.get_data(wanted)
+
+
+def test_demand_of_several_sources_adds_up():
+    grid = started(["bus0", "bus1"], network=TWO_BUSES, sources={"substation": SUBSTATION})
+    out = tick(grid, 0, {"bus1": {"profile": 300.0, "aidc": 200.0}})
+    # As in test_grid_dispatch: 500 kW and 200 kvar over z = 0.02 + 0.04j p.u.
+    b = 1.0 - 2 * (0.02 * 0.5 + 0.04 * 0.2)
+    u = (b + math.sqrt(b * b - 4 * (0.02**2 + 0.04**2) * (0.5**2 + 0.2**2))) / 2
+    loss = 0.02 * (0.5**2 + 0.2**2) / u * 1000
+    assert out["bus1"] == pytest.approx({"nci_kg_per_kwh": 0.3, "vm_pu": math.sqrt(u)}, abs=1e-9)
+    assert out["grid"]["loss_kw"] == pytest.approx(loss, abs=1e-9)
+    assert out["grid"]["p_from_kw"] == pytest.approx([500 + loss], abs=1e-9)
+    assert out["grid"]["p_to_kw"] == pytest.approx([-500], abs=1e-9)
+    assert out["grid"]["p_source_kw"] == pytest.approx([500 + loss], abs=1e-9)
+    assert out["grid"]["vm_min_pu"] == out["bus1"]["vm_pu"]
+    assert (out["grid"]["vm_max_pu"], out["grid"]["status"], out["grid"]["unserved_kw"]) == (1.0, 0.0, 0.0)
+
+
+def test_outputs_are_plain_and_fresh():
+    grid = started(["bus8", "bus28"], sources=TABLE_I)
+    outs = [tick(grid, t, {"bus8": {"a": 200.0 + t}, "bus28": {"a": 300.0}}) for t in (0, 15)]
+    for value in [v for ports in outs[0].values() for v in ports.values()]:
+        for item in value if type(value) is list else [value]:
+            assert type(item) is float
+    assert len(outs[0]["grid"]["p_from_kw"]) == len(grid.labels()["line"]) == 32
+    assert grid.labels()["source"] == ["substation", "gt6", "gt25", "gt30"]
+    assert outs[0]["grid"]["p_from_kw"] is not outs[1]["grid"]["p_from_kw"]
+    assert outs[0]["bus8"]["nci_kg_per_kwh"] != outs[1]["bus8"]["nci_kg_per_kwh"]
+
+
+def test_the_ac_check_is_small_and_can_be_left_out():
+    out = tick(started(["bus8"], sources=TABLE_I), 0, {"bus8": {"a": 400.0}})["grid"]
+    assert 0.0 <= out["ac_dvm_pu"] <= 1e-6
+    assert 0.0 <= out["ac_dloss_kw"] <= 1e-3
+    assert 0.0 <= out["ac_dnci_kg_per_kwh"] <= 1e-6
+    assert 0.0 <= out["relaxation_gap_pu"] <= 1e-6
+    without = tick(started(["bus8"], sources=TABLE_I, ac_check=False), 0, {"bus8": {"a": 400.0}})["grid"]
+    assert all(math.isnan(without[k]) for k in ("ac_dvm_pu", "ac_dloss_kw", "ac_dnci_kg_per_kwh"))
+    assert without["loss_kw"] == out["loss_kw"]
+
+
+MUST_RUN = {"substation": SUBSTATION, "gt": {"node": 1, "kg_per_kwh": 0.9, "p_min_kw": 400.0, "p_max_kw": 400.0}}
+
+
+def test_an_interval_without_a_solution_holds_the_last_one():
+    # 400 kW must be made at bus 1 and the substation takes none back, so 100 kW of demand is no state at all.
+    grid = started(["bus1"], network=TWO_BUSES, sources=MUST_RUN)
+    first = tick(grid, 0, {"bus1": {"a": 1000.0}})
+    held = tick(grid, 15, {"bus1": {"a": 100.0}})
+    after = tick(grid, 30, {"bus1": {"a": 800.0}})
+    # w1 = (0.3 (1000 - 400) + 0.9 * 400) / 1000 = 0.54, held; then (0.3 * 400 + 0.9 * 400) / 800 = 0.6.
+    assert [o["bus1"]["nci_kg_per_kwh"] for o in (first, held, after)] == pytest.approx([0.54, 0.54, 0.6], abs=1e-6)
+    assert [o["grid"]["status"] for o in (first, held, after)] == [0.0, 2.0, 0.0]
+    assert held["grid"]["p_from_kw"] == first["grid"]["p_from_kw"]
+    assert "grid: 1 intervals had no solution and repeat the one before; first at 00:15" in grid.notes()
+
+
+def test_a_first_interval_without_a_solution_is_an_error():
+    grid = started(["bus1"], network=TWO_BUSES, sources=MUST_RUN)
+    with pytest.raises(SolverError, match="grid at 00:00: the dispatch .* has no solution"):
+        tick(grid, 0, {"bus1": {"a": 100.0}})
+
+
+def test_elastic_intervals_are_flagged_and_counted():
+    grid = started(["bus8", "bus28", "bus32"], sources=TABLE_I)
+    calm = {b: {"a": 300.0} for b in ("bus8", "bus28", "bus32")}
+    wild = {b: {"a": 5000.0} for b in calm}
+    outs = [tick(grid, 15 * k, loads)["grid"] for k, loads in enumerate((calm, wild, wild, calm))]
+    assert [o["status"] for o in outs] == [0.0, 1.0, 1.0, 0.0]
+    assert outs[1]["unserved_kw"] > 1000.0
+    assert outs[1]["voltage_violation_pu"] == pytest.approx(0.2, abs=1e-4)
+    assert outs[0]["unserved_kw"] == outs[0]["voltage_violation_pu"] == 0.0
+    assert outs[1]["ac_dvm_pu"] <= 1e-5
+    assert grid.notes()[0].startswith("grid: dispatch solved by ")
+    assert grid.notes()[1:] == ["grid: 2 intervals were elastic: a voltage left its limits or power went unserved; "
+                                "first at 00:15"]
+
+
+def test_names_that_are_no_bus_are_refused():
+    grid = CefDispatch()
+    grid.init("grid", 60.0, step_s=900.0, sources=TABLE_I)
+    with pytest.raises(ScenarioError, match=r"unknown bus of grid \(case33bw\) 'bus33'; did you mean 'bus3"):
+        grid.create(1, "Bus", names=["bus33"])
+    assert [e["eid"] for e in grid.create(3, "Bus")] == ["bus0", "bus1", "bus2"]
+    with pytest.raises(ScenarioError, match="2 entities of Grid"):
+        grid.create(2, "Grid")
+
+
+@pytest.mark.parametrize(("params", "message"), [
+    ({"sources": {"s": {"node": 0, "kg_per_kwh": -1}}}, "grid.sources.s.kg_per_kwh = -1: .*equal to 0"),
+    ({"sources": {"s": {"node": 0, "kg_per_kw": 1}}}, "kg_per_kw.* did you mean 'kg_per_kwh'"),
+    ({}, "grid.sources is required"),
+    ({"sources": TABLE_I, "vm_min_pu": 1.2}, "vm_min_pu = 1.2 must be below vm_max_pu = 1.1"),
+    ({"sources": TABLE_I, "solver": "cplex"}, "grid.solver = 'cplex'"),
+    ({"sources": TABLE_I, "network": {"base_kv": 10.0, "lines": [{"from_bus": 0, "to_bus": 1, "r_ohm": -1.0,
+                                                                    "x_ohm": 0.0}]}}, r"lines.0.r_ohm = -1.0"),
+    ({"sources": TABLE_I, "network": "case34bw"}, "unknown network 'case34bw'"),
+])
+def test_wrong_parameters_are_named(params: dict, message: str):
+    with pytest.raises(ScenarioError, match=message):
+        CefDispatch().init("grid", 60.0, step_s=900.0, **params)

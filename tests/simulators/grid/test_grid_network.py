@@ -1,0 +1,208 @@
+"""Reading networks, refusing those that the model cannot represent, and pandapower's power flow with kept matrices."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import numpy as np
+import pandapower as pp
+import pandapower.networks
+import pytest
+
+from cosim.errors import ScenarioError
+from simulators.grid.equations import radial_power_flow
+from simulators.grid.feeder import BaseLoad, Line, LineList
+from simulators.grid.network import AcCheck, feeder_of, read_feeder
+
+THREE_LINES = LineList(
+    base_kv=10.0,
+    lines=(Line(4, 2, 0.5, 0.3), Line(4, 7, 0.4, 0.2), Line(7, 9, 1.0, 0.5)),
+    loads=(BaseLoad(2, 200.0, 50.0), BaseLoad(9, 100.0, 20.0), BaseLoad(9, 10.0)),
+    substation=4,
+)
+
+
+@pytest.fixture(scope="module")
+def plain_net():
+    """0 -1- 2 - 3 and 0 - 4 at 12.66 kV, with a load at bus 3."""
+    net = pp.create_empty_network()
+    pp.create_buses(net, 5, vn_kv=12.66)
+    for a, b in ((0, 1), (2, 1), (2, 3), (0, 4)):
+        pp.create_line_from_parameters(net, a, b, 2.0, 0.1, 0.05, 0.0, 1.0)
+    pp.create_load(net, 3, p_mw=0.3, q_mvar=0.1)
+    pp.create_ext_grid(net, 0)
+    return net
+
+
+def test_the_33_bus_feeder():
+    feeder = read_feeder("case33bw")
+    assert (feeder.n_bus, len(feeder.parent), feeder.substation, feeder.base_mva) == (33, 32, 0, 1.0)
+    assert feeder.p_kw.sum() == pytest.approx(3715.0)  # Baran and Wu: 3715 kW, 2300 kvar
+    assert feeder.q_kvar.sum() == pytest.approx(2300.0)
+    assert feeder.r_pu[0] == pytest.approx(0.0922 / 12.66**2)
+    parents = dict(zip(feeder.child.tolist(), feeder.parent.tolist(), strict=True))
+    assert {bus: parents[bus] for bus in (6, 8, 25, 28, 30, 32)} == {6: 5, 8: 7, 25: 5, 28: 27, 30: 29, 32: 31}
+    assert feeder.line_names[:2] == ["0-1", "1-2"]
+
+
+def test_nominal_load_without_other_sources():
+    # The published base case of the feeder: 202.68 kW lost, 0.9131 p.u. at the 18th bus.
+    feeder, none = read_feeder("case33bw"), np.zeros(0)
+    flow = AcCheck("case33bw", [], 1.0).run(feeder.p_kw, feeder.q_kvar, none, none)
+    assert flow.loss_kw == pytest.approx(202.68, abs=0.1)
+    assert int(flow.vm_pu.argmin()) == 17
+    assert flow.vm_pu[17] == pytest.approx(0.9131, abs=1e-4)
+    assert flow.p_substation_kw == pytest.approx(3715.0 + flow.loss_kw, abs=1e-4)
+
+
+def test_a_line_list_is_read_as_written():
+    feeder = read_feeder(THREE_LINES)
+    assert feeder.bus_ids == (2, 4, 7, 9)
+    assert feeder.bus_names == ["bus2", "bus4", "bus7", "bus9"]
+    assert feeder.line_names == ["4-2", "4-7", "7-9"]
+    assert feeder.r_pu == pytest.approx([0.005, 0.004, 0.01])  # 1 p.u. is 10^2 / 1 = 100 ohm
+    assert feeder.x_pu == pytest.approx([0.003, 0.002, 0.005])
+    assert feeder.p_kw == pytest.approx([200, 0, 0, 110])
+    assert feeder.q_kvar == pytest.approx([50, 0, 0, 20])
+
+
+@pytest.mark.parametrize("v0_pu", [1.0, 1.03])
+def test_recycled_runs_equal_plain_runs_of_the_untouched_network(v0_pu: float):
+    feeder, ac = read_feeder("case33bw"), AcCheck("case33bw", [6, 25, 30], v0_pu)
+    net = pandapower.networks.case33bw()
+    net.ext_grid["vm_pu"] = v0_pu
+    for bus in (6, 25, 30):
+        pp.create_sgen(net, bus, p_mw=0.0)
+    rng = np.random.default_rng(3)
+    for _ in range(5):
+        scale = rng.uniform(0.3, 1.0)
+        p_gen, q_gen = rng.uniform(0, 500, 3), rng.uniform(-300, 300, 3)
+        plain = copy.deepcopy(net)
+        plain.load[["p_mw", "q_mvar"]] *= scale
+        plain.sgen["p_mw"], plain.sgen["q_mvar"] = p_gen / 1e3, q_gen / 1e3
+        pp.runpp(plain, numba=False, tolerance_mva=1e-10)
+        flow = ac.run(feeder.p_kw * scale, feeder.q_kvar * scale, p_gen, q_gen)
+        served = plain.line.in_service.to_numpy()
+        assert np.abs(flow.vm_pu - plain.res_bus.vm_pu.to_numpy()).max() <= 1e-9
+        assert np.abs(flow.p_from_kw - plain.res_line.p_from_mw[served] * 1e3).max() <= 1e-6  # 1e-9 MW
+        assert np.abs(flow.p_to_kw - plain.res_line.p_to_mw[served] * 1e3).max() <= 1e-6
+        assert flow.p_substation_kw == pytest.approx(plain.res_ext_grid.p_mw[0] * 1e3, abs=1e-6)
+        assert flow.loss_kw == pytest.approx(plain.res_line.pl_mw.sum() * 1e3, abs=1e-6)
+
+
+def test_a_run_does_not_depend_on_the_runs_before():
+    feeder, none = read_feeder("case33bw"), np.zeros(0)
+    ac = AcCheck("case33bw", [], 1.0)
+    first = ac.run(feeder.p_kw, feeder.q_kvar, none, none)
+    assert ac.run(20 * feeder.p_kw, 20 * feeder.q_kvar, none, none) is None  # beyond what the feeder can carry
+    ac.run(0.3 * feeder.p_kw, 0.3 * feeder.q_kvar, none, none)
+    again = ac.run(feeder.p_kw, feeder.q_kvar, none, none)
+    assert again.vm_pu.tobytes() == first.vm_pu.tobytes()
+    assert again.p_from_kw.tobytes() == first.p_from_kw.tobytes()
+
+
+def test_a_good_start_saves_newton_steps_and_changes_nothing():
+    feeder, none = read_feeder("case33bw"), np.zeros(0)
+    ac = AcCheck("case33bw", [], 1.0)
+    flat = ac.run(feeder.p_kw, feeder.q_kvar, none, none)
+    start = radial_power_flow(feeder.tree, (feeder.p_kw + 1j * feeder.q_kvar) / feeder.base_kw, 1.0).v_pu
+    warm = ac.run(feeder.p_kw, feeder.q_kvar, none, none, start)
+    assert warm.vm_pu == pytest.approx(flat.vm_pu, abs=1e-12)
+    assert warm.p_from_kw == pytest.approx(flat.p_from_kw, abs=1e-8)
+    wrong = ac.run(feeder.p_kw, feeder.q_kvar, none, none, 1.02 * start)  # a start is no answer
+    assert wrong.vm_pu == pytest.approx(flat.vm_pu, abs=1e-12)
+
+
+def test_charging_parallel_lines_and_odd_numbers_agree_with_pandapower(plain_net):
+    net = copy.deepcopy(plain_net)
+    net.line["c_nf_per_km"] = 3000.0
+    net.line.loc[2, "parallel"] = 2
+    net.load["scaling"] = 1.5
+    pp.runpp(net, numba=False, tolerance_mva=1e-11)
+    feeder = feeder_of(net, "charged")
+    flow = radial_power_flow(feeder.tree, (feeder.p_kw + 1j * feeder.q_kvar) / feeder.base_kw, 1.0)
+    assert np.abs(np.abs(flow.v_pu) - net.res_bus.vm_pu.to_numpy()).max() <= 1e-10
+    ends = feeder.line_names
+    assert ends == ["0-1", "1-2", "2-3", "0-4"]  # line 1 is stored as 2-1
+    p_from = np.where([True, False, True, True], net.res_line.p_from_mw, net.res_line.p_to_mw)
+    assert flow.s_parent_pu.real == pytest.approx(p_from, abs=1e-9)
+
+
+def test_what_is_out_of_service_or_behind_an_open_switch_is_left_out(plain_net, tmp_path):
+    net = copy.deepcopy(plain_net)
+    pp.create_line_from_parameters(net, 3, 4, 1.0, 0.1, 0.05, 0.0, 1.0)  # would close a loop
+    pp.create_switch(net, 3, 4, et="l", closed=False)
+    pp.create_switch(net, 1, 4, et="b", closed=False)
+    pp.create_sgen(net, 3, p_mw=1.0, in_service=False)
+    pp.create_load(net, 4, p_mw=9.0, in_service=False)
+    path = tmp_path / "net.json"
+    pp.to_json(net, str(path))
+    feeder = read_feeder(str(path))
+    assert feeder.line_names == ["0-1", "1-2", "2-3", "0-4"]
+    assert feeder.p_kw == pytest.approx([0, 0, 0, 300, 0])
+    flow = AcCheck(str(path), [], 1.0).run(feeder.p_kw, feeder.q_kvar, np.zeros(0), np.zeros(0))
+    pp.runpp(plain_net, numba=False, tolerance_mva=1e-11)
+    assert flow.vm_pu == pytest.approx(plain_net.res_bus.vm_pu.to_numpy(), abs=1e-10)
+
+
+def set_line(column: str, value: float) -> Callable:
+    return lambda net: net.line.loc.__setitem__((1, column), value)
+
+
+WRONG: dict[str, tuple[Callable, str]] = {
+    "loop": (lambda n: pp.create_line_from_parameters(n, 3, 4, 1.0, 0.1, 0.05, 0.0, 1.0), r"line \d \(.*closes a loop"),
+    "double": (lambda n: pp.create_line_from_parameters(n, 0, 1, 1.0, 0.1, 0.05, 0.0, 1.0), "line 4 .*closes a loop"),
+    "island": (set_line("in_service", False), r"island: buses 2, 3 are not connected"),
+    "lone bus": (lambda n: pp.create_bus(n, 12.66), r"island: bus 5 is not connected"),
+    "no line": (lambda n: n.line.__setitem__("in_service", False), "no line in service"),
+    "no grid": (lambda n: n.ext_grid.__setitem__("in_service", False), "0 external grids"),
+    "two grids": (lambda n: pp.create_ext_grid(n, 3), "2 external grids"),
+    "dead end": (lambda n: n.bus.loc.__setitem__((4, "in_service"), False), "line 3 .*bus 4, which is out of service"),
+    "r < 0": (set_line("r_ohm_per_km", -0.1), r"line 1 \(2-1\) has r = -0.2 ohm"),
+    "x nan": (set_line("x_ohm_per_km", np.nan), "line 1 .*x = nan"),
+    "c < 0": (set_line("c_nf_per_km", -1.0), "line 1 .*c_nf_per_km = -1"),
+    "voltages": (lambda n: n.bus.loc.__setitem__((4, "vn_kv"), 20.0), r"line 3 \(0-4\) joins buses of 12.66 and 20 kV"),
+    "sgen": (lambda n: pp.create_sgen(n, 3, 0.1), "sgen 0 in service; sources are"),
+    "gen": (lambda n: pp.create_gen(n, 3, 0.1), "gen 0 in service; sources are"),
+    "shunt": (lambda n: pp.create_shunt(n, 3, 0.1), "shunt 0 in service"),
+    "storage": (lambda n: pp.create_storage(n, 3, 0.1, 1.0), "storage 0 in service"),
+    "trafo": (lambda n: pp.create_transformer(n, 3, pp.create_bus(n, 0.4), "0.63 MVA 10/0.4 kV"),
+              "trafo 0 in service; transformers are not supported"),
+    "switch": (lambda n: pp.create_switch(n, 3, 4, et="b"), "bus-bus switch 0 closed"),
+    "const z": (lambda n: n.load.__setitem__("const_z_p_percent", 20.0), "load 0 has const_z_p_percent = 20"),
+    "load nan": (lambda n: n.load.__setitem__("p_mw", np.nan), "load at bus 3 is not a finite"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_wrong_networks_are_refused_by_the_elements_name(plain_net, what: str):
+    net = copy.deepcopy(plain_net)
+    spoil, message = WRONG[what]
+    spoil(net)
+    with pytest.raises(ScenarioError, match=message):
+        feeder_of(net, "spoilt")
+
+
+def test_a_line_without_impedance_is_refused():
+    with pytest.raises(ScenarioError, match=r"line 0 \(0-1\) has no impedance"):
+        read_feeder(LineList(base_kv=10.0, lines=(Line(0, 1, 0.0, 0.0),)))
+
+
+def test_wrong_names_and_files_are_refused(tmp_path):
+    with pytest.raises(ScenarioError, match="did you mean 'case33bw'"):
+        read_feeder("case33")
+    with pytest.raises(ScenarioError, match="gone.json' does not exist"):
+        read_feeder(str(tmp_path / "gone.json"))
+    (tmp_path / "text.json").write_text("nothing of the kind")
+    with pytest.raises(ScenarioError, match="is not understood"):
+        read_feeder(str(tmp_path / "text.json"))
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"substation": 5}, "substation = 5 is the end of no line"),
+    ({"loads": (BaseLoad(3, 1.0),)}, "bus 3 is the end of no line"),
+])
+def test_line_lists_that_name_other_buses_are_refused(change: dict, message: str):
+    with pytest.raises(ScenarioError, match=message):
+        read_feeder(LineList(base_kv=10.0, lines=(Line(0, 1, 0.1, 0.1),), **change))

@@ -1,0 +1,77 @@
+"""The base load profile: its shape, its day, and its loads."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from cosim.errors import ScenarioError
+from simulators.profile import SHAPES, SLOTS, Profile
+
+NETWORK = {
+    "base_kv": 10.0,
+    "lines": [{"from_bus": 0, "to_bus": 1, "r_ohm": 1.0, "x_ohm": 1.0}],
+    "loads": [{"bus": 1, "p_kw": 200.0, "q_kvar": 80.0}],
+}
+RAMP = [k / 10 for k in range(SLOTS)]
+
+
+def started(names: list[str], **params: Any) -> Profile:
+    profile = Profile()
+    profile.init("profile", 60.0, step_s=900.0, network=NETWORK, **params)
+    profile.create(len(names), "Load", names=names)
+    profile.setup_done()
+    return profile
+
+
+def power(profile: Profile, minute: int) -> dict[str, float]:
+    profile.step(minute, {}, minute + 15)
+    return profile.get_data({"bus1": ["p_kw", "q_kvar"]})["bus1"]
+
+
+def test_the_shipped_shape():
+    shape = SHAPES["ieee33_light"]
+    assert len(shape) == 96
+    assert math.fsum(shape) / 96 == pytest.approx(0.40, abs=1e-12)
+    assert min(shape) == pytest.approx(0.28, abs=0.005)
+    assert max(shape) == pytest.approx(0.53, abs=0.005)
+    assert 2.0 <= shape.index(min(shape)) / 4 <= 5.0  # hours: lowest before dawn,
+    assert 18.0 <= shape.index(max(shape)) / 4 <= 20.0  # highest in the evening
+    steps = [abs(b - a) for a, b in zip(shape, shape[1:] + shape[:1], strict=True)]
+    assert max(steps) < 0.02  # smooth, also over midnight
+
+
+def test_a_slots_value_holds_for_its_quarter_of_an_hour_and_comes_back_every_day():
+    profile = started(["bus0", "bus1"], shape=RAMP)
+    assert power(profile, 0) == {"p_kw": 0.0, "q_kvar": 0.0}
+    assert power(profile, 29) == pytest.approx({"p_kw": 20.0, "q_kvar": 8.0})  # second slot: factor 0.1
+    assert power(profile, 30) == pytest.approx({"p_kw": 40.0, "q_kvar": 16.0})
+    assert power(profile, 1439) == pytest.approx({"p_kw": 1900.0, "q_kvar": 760.0})
+    assert power(profile, 1440 + 30) == power(profile, 30)
+    assert profile.get_data({"bus0": ["p_kw"]}) == {"bus0": {"p_kw": 0.0}}
+
+
+def test_mean_and_scale():
+    # RAMP has mean 4.75; scaled to mean 0.5 and doubled, slot 38 (09:30) gives 3.8 * 0.5 / 4.75 * 2 = 0.8.
+    assert power(started(["bus1"], shape=RAMP, mean=0.5, scale=2.0), 38 * 15)["p_kw"] == pytest.approx(160.0)
+    day = [power(started(["bus1"], mean=0.75), 0)["p_kw"]]
+    assert day == pytest.approx([200.0 * SHAPES["ieee33_light"][0] * 0.75 / 0.40])
+
+
+@pytest.mark.parametrize(("params", "message"), [
+    ({"shape": "ieee33"}, "profile.shape.* = 'ieee33': is no shape; allowed: ieee33_light, or 96 factors"),
+    ({"shape": RAMP[:95]}, "has 95 values; a shape is 96"),
+    ({"shape": [-1.0, *RAMP[1:]]}, "finite factors >= 0"),
+    ({"shape": [0.0] * 96, "mean": 0.4}, "zeros cannot be scaled"),
+    ({"mean": -1.0}, "profile.mean = -1.0"),
+])
+def test_wrong_parameters_are_named(params: dict, message: str):
+    with pytest.raises(ScenarioError, match=message):
+        started(["bus1"], **params)
+
+
+def test_loads_are_named_like_buses():
+    with pytest.raises(ScenarioError, match="unknown bus of profile .*'bus2'"):
+        started(["bus2"])

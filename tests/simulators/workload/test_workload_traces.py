@@ -1,0 +1,113 @@
+"""Reading the Azure LLM trace, and the work of its requests."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cosim.errors import ScenarioError
+from simulators.workload import traces
+from simulators.workload.traces import TokenWork, read_azure_llm
+
+SAMPLE = Path(__file__).parents[2] / "data" / "azure_llm_sample.csv"
+HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
+GOOD = "2023-11-16 18:15:46.6805900,374,44\n"
+
+
+@pytest.fixture
+def write(tmp_path):
+    def to_file(text, encoding="utf-8"):
+        path = tmp_path / "trace.csv"
+        path.write_bytes(text if isinstance(text, bytes) else text.encode(encoding))
+        return str(path)
+    return to_file
+
+
+def test_sample_in_time_order_to_the_tenth_of_a_microsecond():
+    trace = read_azure_llm(str(SAMPLE))
+    assert trace.malformed == 0
+    assert trace.first_malformed_line is None
+    # seconds after 18:15:46.68059; the 6th and 7th row are out of order in the file
+    expected = [0.0, 4.314579, 34.541877, 59.9999999, 60.0, 134.81941, 163.31941, 203.4428667]
+    assert trace.offset_s == pytest.approx(expected, abs=1e-9)
+    assert trace.context_tokens.tolist() == [1000, 396, 879, 91, 2048, 333, 0, 4096]
+    assert trace.generated_tokens.tolist() == [100, 109, 55, 16, 1, 0, 40, 512]
+
+
+def test_work_by_hand():
+    # 2 * 70e9 FLOP per token = 0.14 TO; 1000 / 0.5 + 100 / 0.1 = 3000 tokens at peak: 420 TO
+    assert TokenWork().work_to(np.array([1000]), np.array([100])) == pytest.approx([420.0])
+    half = TokenWork(parameters_billion=35.0, prefill_peak_ratio=1.0, decode_peak_ratio=1.0)
+    assert half.work_to(np.array([1000]), np.array([100])) == pytest.approx([0.07 * 1100])
+
+
+BAD_ROWS = {
+    "text in a number": "2023-11-16 18:15:47.0000000,many,44\n",
+    "fraction of a token": "2023-11-16 18:15:47.0000000,374.5,44\n",
+    "negative": "2023-11-16 18:15:47.0000000,-1,44\n",
+    "no token at all": "2023-11-16 18:15:47.0000000,0,0\n",
+    "more tokens than 64 bits": "2023-11-16 18:15:47.0000000,1,99999999999999999999\n",
+    "too few fields": "2023-11-16 18:15:47.0000000,374\n",
+    "too many fields": "2023-11-16 18:15:47.0000000,374,44,1\n",
+    "no time": ",374,44\n",
+    "word for a time": "now,374,44\n",
+    "day that does not exist": "2023-02-31 18:15:47.0000000,374,44\n",
+    "time of another zone": "2023-11-16 18:15:47.0000000+01:00,374,44\n",
+    "stray quote": '"2023-11-16 18:15:47.0000000,374,44\n',
+    "year out of range": "9999-11-16 18:15:47.0000000,374,44\n",
+}
+
+
+@pytest.mark.parametrize("bad", BAD_ROWS.values(), ids=BAD_ROWS)
+def test_a_malformed_row_is_left_out_counted_and_located(write, bad):
+    path = write(HEADER + GOOD + bad + GOOD)
+    trace = read_azure_llm(path)
+    assert (len(trace.offset_s), trace.malformed, trace.first_malformed_line) == (2, 1, 3)
+    with pytest.raises(ScenarioError, match="line 3: expected a time and two whole numbers"):
+        read_azure_llm(path, strict=True)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
+@given(rows=st.lists(st.sampled_from([None, *BAD_ROWS]), min_size=1, max_size=20), chunk=st.integers(1, 7))
+def test_malformed_rows_cost_nothing_but_themselves(write, monkeypatch, rows, chunk):
+    monkeypatch.setattr(traces, "_CHUNK_ROWS", chunk)
+    lines = [BAD_ROWS[r] if r else f"2023-11-16 18:00:{k:02d}.5,{k + 1},7\n" for k, r in enumerate(rows)]
+    path = write(HEADER + "".join(lines) + "2023-11-16 18:30:00,1,1\n")
+    trace = read_azure_llm(path)
+    good = [k for k, r in enumerate(rows) if r is None]
+    assert trace.context_tokens.tolist() == [k + 1 for k in good] + [1]
+    assert trace.malformed == len(rows) - len(good)
+    first = next((k for k, r in enumerate(rows) if r), None)
+    assert trace.first_malformed_line == (None if first is None else first + 2)
+
+
+def test_a_byte_that_is_no_text_spoils_its_row_only(write):
+    trace = read_azure_llm(write(HEADER.encode() + b"2023-11-16 18:15:47\xff,374,44\n" + GOOD.encode()))
+    assert (len(trace.offset_s), trace.malformed) == (1, 1)
+
+
+def test_other_column_order_more_columns_windows_lines_and_bom(write):
+    text = "Extra,GeneratedTokens,TIMESTAMP,ContextTokens\r\nx,44,2023-11-16T18:15:46Z,374"
+    trace = read_azure_llm(write(text, "utf-8-sig"))
+    assert (trace.context_tokens.tolist(), trace.generated_tokens.tolist()) == ([374], [44])
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("", "is empty; its first line must name TIMESTAMP"),
+    ("TIMESTAMP,ContextTokens\n2023-11-16 18:15:46,1\n", "has no column GeneratedTokens"),
+    ("a;b;c\n1;2;3\n", "has no column TIMESTAMP, ContextTokens, GeneratedTokens"),
+    (HEADER, r"no readable request \(0 malformed rows\)"),
+    (HEADER + "x,y,z\n", r"no readable request \(1 malformed rows\)"),
+])
+def test_a_file_that_is_no_trace_is_refused(write, text, message):
+    with pytest.raises(ScenarioError, match=message):
+        read_azure_llm(write(text))
+
+
+def test_missing_file_and_folder(tmp_path):
+    with pytest.raises(ScenarioError, match=r"nowhere.csv cannot be read: .*No such file"):
+        read_azure_llm(str(tmp_path / "nowhere.csv"))
+    with pytest.raises(ScenarioError, match="cannot be read"):
+        read_azure_llm(str(tmp_path))

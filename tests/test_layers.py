@@ -1,0 +1,118 @@
+"""The floors: a module imports only from lower ones, and each heavy library has one owner."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("cosim", "simulators", "agents", "scenarios")
+MODULES = sorted(p for package in PACKAGES for p in (ROOT / package).rglob("*.py"))
+
+FLOORS = [
+    {"cosim.errors", "cosim.digest"},
+    {"cosim.units"},
+    {"cosim.clock", "cosim.ports", "cosim.params", "cosim.seeds"},
+    {"cosim.scenario", "cosim.trace"},
+    {"cosim.adapter"},
+    {"cosim.resolve"},
+    {"cosim.plan"},
+    {"cosim.tap"},
+    {"cosim.native"},
+    {"cosim.wiring", "cosim.experiment"},
+    {"cosim.run"},
+]
+"""Of the frame, from the ground up. The other packages stand as a whole: cosim < agents < simulators < scenarios."""
+
+OWNERS = {
+    "simpy": {"simulators.aidc.facility"},
+    "pandapower": {"simulators.grid.network"},
+    "gurobipy": {"simulators.grid.gurobi_solver"},
+    "clarabel": {"simulators.grid.clarabel_solver"},
+    "h5py": {"cosim.trace"},
+    "mosaik": {"cosim.wiring"},
+    "rich": {"cosim.run"},
+    "mosaik_api_v3": {"cosim.adapter", "cosim.wiring"},
+}
+AGENTS_MAY_USE = {"cosim.errors", "cosim.params", "cosim.units"}
+SIMULATORS_MAY_USE = {"cosim.adapter", "cosim.clock", "cosim.digest", "cosim.errors", "cosim.params", "cosim.ports",
+                      "cosim.resolve", "cosim.trace", "cosim.units"}
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports_of(path: Path) -> list[tuple[str, ast.AST]]:
+    """(imported module, statement), wherever in the file it stands."""
+    out = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            out += [(alias.name, node) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            of_package = node.module in PACKAGES
+            out += [(f"{node.module}.{a.name}" if of_package else node.module or "", node) for a in node.names]
+    return out
+
+
+def floor(module: str) -> int:
+    for height, modules in enumerate(FLOORS):
+        if module in modules:
+            return height
+    raise AssertionError(f"{module} has no floor; add it to FLOORS and to README's map")
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_go_down(path):
+    me = name_of(path)
+    for target, _ in imports_of(path):
+        package = target.split(".")[0]
+        if package not in PACKAGES:
+            continue
+        mine = me.split(".")[0]
+        if mine == "cosim":
+            assert package == "cosim", f"{me} knows {target}: the frame knows no model"
+            assert floor(target) < floor(me), f"{me} imports {target}, which is not below it"
+        elif mine == "agents":
+            assert package == "agents" or target in AGENTS_MAY_USE, f"{me} imports {target}"
+        elif mine == "simulators":
+            assert package in ("simulators", "agents") or target in SIMULATORS_MAY_USE, f"{me} imports {target}"
+        else:
+            assert package == "scenarios" or target == "cosim.scenario", f"{me} imports {target}: name it by string"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_heavy_libraries_have_one_owner(path):
+    me = name_of(path)
+    for target, _ in imports_of(path):
+        library = target.split(".")[0]
+        if library in OWNERS:
+            assert me in OWNERS[library], f"{me} imports {library}, which belongs to {OWNERS[library]}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_imports_stand_at_the_top(path):
+    inside = [n for f in ast.walk(ast.parse(path.read_text())) if isinstance(f, (ast.FunctionDef, ast.AsyncFunctionDef))
+              for n in ast.walk(f) if isinstance(n, (ast.Import, ast.ImportFrom))]
+    assert not inside, f"{name_of(path)}:{inside[0].lineno} hides an import inside a function"
+
+
+def test_owners_exist():
+    names = {name_of(p) for p in MODULES}
+    assert {owner for owners in OWNERS.values() for owner in owners} <= names
+    assert {m for modules in FLOORS for m in modules} <= names
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_no_eval_and_no_pickle(path):
+    tree = ast.parse(path.read_text())
+    calls = {n.func.id for n in ast.walk(tree) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)}
+    assert not calls & {"eval", "exec", "__import__"}
+    assert not {t.split(".")[0] for t, _ in imports_of(path)} & {"pickle", "dill", "marshal", "shelve"}
+
+
+def test_every_package_is_installed():
+    listed = (ROOT / "setup.cfg").read_text()
+    for directory in {p.parent for p in MODULES}:
+        package = ".".join(directory.relative_to(ROOT).parts)
+        assert f"    {package}\n" in listed, f"setup.cfg does not list {package}"
