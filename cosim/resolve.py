@@ -130,9 +130,9 @@ def _horizon(scenario: Scenario, until_s: float | None, classes: dict[str, type]
         known = [seconds for seconds in lengths if seconds is not None]
         if not known:
             raise ScenarioError(f"{scenario.name} has no end of its own; give one, for example --until 24h")
-        horizon = min(known)
+        horizon = min(known) - scenario.warmup_s
     if not horizon > 0:
-        raise ScenarioError(f"until = {horizon:g} s; a run needs at least one step")
+        raise ScenarioError(f"until = {horizon:g} s; a run needs at least one step after its warm-up")
     return horizon
 
 

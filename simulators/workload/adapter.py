@@ -184,10 +184,11 @@ class AzureLlm(Arrivals):
 
     @classmethod
     def natural_horizon_s(cls, params: AzureLlmParams) -> float | None:
-        """Length of the trace in whole minutes, s; None if it repeats. ScenarioError as for the trace itself."""
+        """Length of the trace in whole minutes and one more, in which its last requests are handed over, s; None if it
+        repeats. ScenarioError as for the trace itself."""
         if params.repeat:
             return None
-        return _length_s(read_azure_llm(params.path, params.strict).offset_s * params.time_scale)
+        return _length_s(read_azure_llm(params.path, params.strict).offset_s * params.time_scale) + MIN_S
 
     @classmethod
     def offered_jobs_per_min(cls, params: AzureLlmParams) -> dict[str, tuple[float, float]]:

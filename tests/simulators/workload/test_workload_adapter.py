@@ -181,8 +181,8 @@ def azure(**params):
 
 def test_length_and_load_of_the_trace():
     # the last request comes at 203.4 s: four minutes hold it; stretched by 10, 34 minutes; repeated, no end
-    assert AzureLlm.natural_horizon_s(azure()) == 240.0
-    assert AzureLlm.natural_horizon_s(azure(time_scale=10)) == 2040.0
+    assert AzureLlm.natural_horizon_s(azure()) == 300.0
+    assert AzureLlm.natural_horizon_s(azure(time_scale=10)) == 2100.0
     assert AzureLlm.natural_horizon_s(azure(repeat=True)) is None
     params = validate(ArrivalsParams, {"job_classes": CLASSES, "arrivals": BOTH}, "workload")
     assert Arrivals.natural_horizon_s(params) is None
