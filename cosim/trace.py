@@ -175,11 +175,11 @@ class TraceWriter:
 def _column(values: list) -> np.ndarray:
     kind = type(values[0])
     if kind is str:
-        encoded = [v.encode() for v in values]
-        longest = max(encoded, key=len)
-        if len(longest) > _TEXT_BYTES:
-            raise TraceError(f"text '{longest.decode()}' is longer than {_TEXT_BYTES} bytes; use a shorter name")
-        return np.array(encoded, dtype=f"S{_TEXT_BYTES}")
+        encoded = {v: v.encode() for v in set(values)}
+        for text, code in encoded.items():
+            if len(code) > _TEXT_BYTES:
+                raise TraceError(f"text '{text}' is longer than {_TEXT_BYTES} bytes; use a shorter name")
+        return np.array([encoded[v] for v in values], dtype=f"S{_TEXT_BYTES}")
     return np.asarray(values, dtype="i8" if kind in (int, bool) else "f8")
 
 
