@@ -241,6 +241,19 @@ def test_gpus_of_a_shrunk_class_go_to_waiting_inference_first(run):
     ]  # fmt: skip
 
 
+def test_gpus_that_come_free_at_one_instant_are_handed_over_together(run):
+    run.grant(chat=10)
+    run.submit(*((i, "chat", 150, NEVER) for i in range(2)), *((i, "chat", 300, NEVER) for i in range(2, 8)))
+    run.facility.advance(60)
+    run.submit((8, "chat", 90, NEVER), (9, "chat", 90, NEVER))
+    run.facility.advance(120)
+    run.grant(video=3, fit=4)
+    run.submit((20, "video", 30, NEVER), (21, "fit", 60, NEVER))
+    run.facility.advance(179)
+    # two cohorts end at 150: four GPUs, three of them for video; one after the other would both go to training
+    assert run.busy == [(0, (8, 0, 0, 0)), (60, (10, 0, 0, 0)), (150, (6, 3, 0, 0))]
+
+
 def test_training_waits_for_a_whole_free_block_and_classes_take_turns_in_order(run):
     run.grant(chat=10)
     run.submit(*((i, "chat", 60 + 5 * i, NEVER) for i in range(1, 11)))

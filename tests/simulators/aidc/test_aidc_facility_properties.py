@@ -229,6 +229,10 @@ def test_jobs_are_conserved_every_minute_per_class(plan):
 @given(minutes(BLOCKS["rough"], real=True))
 def test_work_is_conserved(plan):
     seen, rows, _ = play(plan, ROUGH)
+    for _, state in seen:
+        for k in range(4):
+            assert (state.pending_work_to[k] == 0.0) == (state.queued_jobs[k] + state.running_jobs[k] == 0)
+            assert (state.deferred_work_to[k] == 0.0) == (state.deferred_jobs[k] == 0)
     for k, m in enumerate(NAMES):
         mine = [r for r in rows if r["job_class"] == m]
         done = math.fsum(r["done_to"] for r in mine)
