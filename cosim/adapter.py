@@ -39,15 +39,20 @@ class Adapter(mosaik_api_v3.Simulator):
     MODELS: ClassVar[dict[str, tuple[Port, ...]]]
 
     def __init__(self) -> None:
-        super().__init__(meta_of(self.MODELS))
-        self.entities: dict[str, list[str]] = {model: [] for model in self.MODELS}
-        self._model_of: dict[str, str] = {}
+        super().__init__({})
         self._outputs: Values = {}
         self._ready = False
-        self._in_ports = {m: tuple(p for p in ports if p.flow == "in") for m, ports in self.MODELS.items()}
-        self._out_names = {m: [p.name for p in ports if p.flow == "out"] for m, ports in self.MODELS.items()}
+        self.adopt(self.MODELS)
+
+    def adopt(self, models: Mapping[str, tuple[Port, ...]]) -> None:
+        """Offer these models and ports; for simulators that learn them in `init`, before any entity is created."""
+        self.models, self.meta = dict(models), meta_of(models)
+        self.entities: dict[str, list[str]] = {model: [] for model in models}
+        self._model_of: dict[str, str] = {}
+        self._in_ports = {m: tuple(p for p in ports if p.flow == "in") for m, ports in models.items()}
+        self._out_names = {m: [p.name for p in ports if p.flow == "out"] for m, ports in models.items()}
         self._strict = {m: [p.name for p in ports if p.flow == "out" and p.kind == "level" and not p.nullable]
-                        for m, ports in self.MODELS.items()}
+                        for m, ports in models.items()}
 
     # --- what a subclass writes ---------------------------------------------------------------------------------
 
@@ -110,7 +115,7 @@ class Adapter(mosaik_api_v3.Simulator):
         """Ports, axis labels and initial outputs as plain data (an extra method on the bus)."""
         self.setup_done()
         return {
-            "ports": {model: [p.to_json() for p in ports] for model, ports in self.MODELS.items()},
+            "ports": {model: [p.to_json() for p in ports] for model, ports in self.models.items()},
             "labels": self.labels(),
             "initial": self.initial(),
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
@@ -81,18 +82,49 @@ def make_plan(resolved: Resolved, sides: Mapping[str, Sides]) -> Plan:
 
 
 def _expand(resolved: Resolved, link: Link, sides: Mapping[str, Sides]) -> list[Connection]:
-    (src, src_port), (dst, dst_port) = link.source.split(".", 1), link.target.split(".", 1)
+    (src, src_ours), (dst, dst_ours) = link.source.split(".", 1), link.target.split(".", 1)
+    src_port, src_factor = _theirs(resolved, src, src_ours)
+    dst_port, dst_factor = _theirs(resolved, dst, dst_ours)
     src_model, out = _find(sides, src, src_port, "out")
     dst_model, into = _find(sides, dst, dst_port, "in")
     shift = resolved.clock.steps(link.shift_s, f"shift_s of link {link.source} -> {link.target}")
     _check_steps(resolved, link, out, src, dst)
-    transform = _transform(link, out, into)
+    # a factor stands for the unit of a name that has none: theirs = ours x factor
+    factor = link.scale if link.scale is not None else (
+        scale(src_ours if src_factor else src_port, dst_ours if dst_factor else dst_port)
+        * (dst_factor or 1.0) / (src_factor or 1.0))
+    transform = _transform(link, out, factor)
     pairs = _pairs(resolved, link, sides[src].models[src_model], sides[dst].models[dst_model])
     return [
         Connection((src, a, src_port), (dst, b, dst_port), shift,
                    _initial(link, sides[src], a, src_port) if shift else None, transform)
         for a, b in pairs
     ]
+
+
+def _theirs(resolved: Resolved, member: str, ours: str) -> tuple[str, float | None]:
+    """(name, factor) that a member's simulator has for our port; the factor is None unless given by '@'."""
+    theirs, at, factor = resolved.scenario.members[member].names.get(ours, ours).partition("@")
+    if not at:
+        return theirs, None
+    try:
+        value = float(factor)
+    except ValueError:
+        value = 0.0
+    if not (value and math.isfinite(value)):
+        raise ScenarioError(f"--map {member}.{ours}={theirs}@{factor}: a factor is a number, and not 0")
+    return theirs, value
+
+
+def entity_name(names: Mapping[str, str], ours: str) -> str:
+    """What a simulator calls our entity, by the first pattern 'bus*' -> 'Bus-*' that fits; ours if none does."""
+    for pattern, theirs in names.items():
+        head, star, tail = pattern.partition("*")
+        if star and ours.startswith(head) and ours.endswith(tail) and len(ours) > len(head) + len(tail):
+            return theirs.replace("*", ours[len(head): len(ours) - len(tail)])
+        if pattern == ours:
+            return theirs
+    return ours
 
 
 def _find(sides: Mapping[str, Sides], member: str, port: str, flow: str) -> tuple[str, Port]:
@@ -118,8 +150,7 @@ def _check_steps(resolved: Resolved, link: Link, out: Port, src: str, dst: str) 
                 f"make them equal: --set {src}.{out.window}={dst_step:g}")
 
 
-def _transform(link: Link, out: Port, into: Port) -> Callable[[Any], Any] | None:
-    factor = link.scale if link.scale is not None else scale(out.name, into.name)
+def _transform(link: Link, out: Port, factor: float) -> Callable[[Any], Any] | None:
     if factor == 1.0:
         return None
     if out.kind == "event":
@@ -129,16 +160,19 @@ def _transform(link: Link, out: Port, into: Port) -> Callable[[Any], Any] | None
 
 def _pairs(resolved: Resolved, link: Link, sources: list[str], targets: list[str]) -> list[tuple[str, str]]:
     where = f"link {link.source} -> {link.target}"
+    here, there = (resolved.scenario.members[end.split(".")[0]].names for end in (link.source, link.target))
     if isinstance(link.pairs, dict):
         wanted = [(a, b) for a, bs in link.pairs.items() for b in ([bs] if isinstance(bs, str) else bs)]
     elif isinstance(link.pairs, str):
-        wanted = _template_pairs(resolved, link.pairs, where, sources)
+        named = _template_pairs(resolved, link.pairs, where)
+        wanted = named if named and entity_name(here, named[0][0]) in sources else [(b, a) for a, b in named]
     elif len(targets) == 1:
         wanted = [(a, targets[0]) for a in sources]
     elif len(sources) == 1:
         wanted = [(sources[0], b) for b in targets]
     else:
-        wanted = [(a, a) for a in sources]
+        wanted = [(a, a) for a in (targets if any("*" in name for name in here) else sources)]
+    wanted = [(entity_name(here, a), entity_name(there, b)) for a, b in wanted]
     for a, b in wanted:
         if a not in sources:
             raise ScenarioError(f"{where}: {unknown('source entity', a, sources)}")
@@ -147,18 +181,16 @@ def _pairs(resolved: Resolved, link: Link, sources: list[str], targets: list[str
     return wanted
 
 
-def _template_pairs(resolved: Resolved, text: str, where: str, sources: list[str]) -> list[tuple[str, str]]:
-    """'sites:bus{node}' -> [('aidc1', 'bus8'), ...], or turned round when the rows' names are not sources."""
+def _template_pairs(resolved: Resolved, text: str, where: str) -> list[tuple[str, str]]:
+    """'sites:bus{node}' -> [('aidc1', 'bus8'), ...]."""
     table_name, colon, template = text.partition(":")
     table = resolved.scenario.shared.get(table_name)
     if not colon or not isinstance(table, dict):
         raise ScenarioError(f"{where}: pairs '{text}' is not table:template, e.g. sites:bus{{node}}")
     try:
-        named = [(row, template.format_map(fields)) for row, fields in table.items()]
+        return [(row, template.format_map(fields)) for row, fields in table.items()]
     except (KeyError, ValueError, AttributeError, IndexError) as err:
         raise ScenarioError(f"{where}: pairs '{text}' does not fit the rows of '{table_name}': {err!r}") from None
-    return named if named and named[0][0] in sources else [(b, a) for a, b in named]
-
 
 def _initial(link: Link, side: Sides, eid: str, port: str) -> Any:
     if link.initial is not None:

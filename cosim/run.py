@@ -24,7 +24,9 @@ from cosim.digest import Digest, Table
 from cosim.errors import CosimError, ScenarioError, unknown
 from cosim.experiment import DRIVERS, Experiment, Result
 from cosim.params import explain
-from cosim.scenario import Scenario, override
+from cosim.replay import replay
+from cosim.scenario import Scenario, override, plug, rename
+from cosim.trace import Trace, first_difference
 from cosim.units import format_time, parse_duration
 
 SCENARIOS = "scenarios"
@@ -41,11 +43,19 @@ def parser() -> argparse.ArgumentParser:
     """The command line. Nothing is computed here, so that docs can be made from it."""
     p = _Parser(prog="python -m cosim.run", description="Run a co-simulation scenario and store its trace.",
                 epilog="Exit codes: 0 completed, 1 internal, 2 request, 3 simulator, 4 solver, 5 trace, 130 stopped.")
-    p.add_argument("scenario", nargs="?", metavar="SCENARIO", help="a name from --list, or a path to a .py file")
+    p.add_argument("scenario", nargs="?", metavar="SCENARIO",
+                   help="a name from --list, a .py file, or a trace (.h5) to run again and compare")
     p.add_argument("--until", metavar="TIME", help="simulated time to run, e.g. 90min, 24h, 7d")
     p.add_argument("--seed", type=int, metavar="N", help="the one seed of the run (default: the scenario's)")
     p.add_argument("--set", dest="settings", action="append", default=[], metavar="MEMBER.FIELD=VALUE",
                    help="override any field, e.g. grid.lambda_kw_per_kg_h=0.1; repeatable; --show lists them")
+    p.add_argument("--use", action="append", default=[], metavar="MEMBER=SIMULATOR",
+                   help="another simulator in a member's place: package.module:Class, 'cmd: ...', 'connect: host:port'")
+    p.add_argument("--map", dest="names", action="append", default=[], metavar="MEMBER.PORT=THEIRS",
+                   help="what that simulator calls our port, e.g. grid.p_load_kw='P_load[MW]' (scaled by the units; a "
+                        "name without one takes @FACTOR), or our entities: 'grid.bus*=Bus-*'")
+    p.add_argument("--replay", action="append", default=[], metavar="MEMBER=TRACE",
+                   help="play a member's outputs from a trace against the live others")
     p.add_argument("--driver", choices=DRIVERS, default="mosaik", help="the bus (default: mosaik)")
     p.add_argument("--out", type=Path, metavar="FILE", help="trace (default: results/<scenario>/<UTC time>.h5)")
     p.add_argument("--force", action="store_true", help="overwrite the trace if it exists")
@@ -98,10 +108,7 @@ def _run(args: argparse.Namespace) -> int:
         return 0
     if not args.scenario:
         raise ScenarioError("name a scenario; python -m cosim.run --list shows them")
-    scenario = find(args.scenario)
-    if args.seed is not None:
-        scenario = scenario.replace(seed=args.seed)
-    scenario = override(scenario, _settings(args.settings))
+    scenario = _as_asked(find(args.scenario), args)
     until_s = parse_duration(args.until) if args.until is not None else None
     if args.show:
         _print_show(console, Experiment(scenario, args.driver, until_s))
@@ -115,11 +122,39 @@ def _run(args: argparse.Namespace) -> int:
         result = experiment.run()
     if not args.quiet:
         _print_result(console, result)
-    return 0
+    return _compare(console, args, result)
+
+
+def _as_asked(scenario: Scenario, args: argparse.Namespace) -> Scenario:
+    """The scenario with everything the command line changes in it."""
+    if args.seed is not None:
+        scenario = scenario.replace(seed=args.seed)
+    for text in args.use:
+        member, _, simulator = text.partition("=")
+        scenario = plug(scenario, member, simulator)
+    scenario = rename(scenario, dict(text.partition("=")[::2] for text in args.names))
+    for text in args.replay:
+        member, _, path = text.partition("=")
+        scenario = replay(scenario, member, path)
+    return override(scenario, _settings(args.settings))
+
+
+def _compare(console: Console, args: argparse.Namespace, result: Result) -> int:
+    """After a trace was run again as it was: whether every number came out the same (0), or what did not (1)."""
+    changed = args.use or args.names or args.replay or args.settings or args.until or args.seed is not None
+    if not args.scenario.endswith(".h5") or changed:
+        return 0
+    difference = first_difference(args.scenario, result.path)
+    said = f"differs from {args.scenario}: {difference}" if difference else f"identical to {args.scenario}"
+    console.print(said, markup=False, soft_wrap=True)
+    return 1 if difference else 0
 
 
 def find(name: str) -> Scenario:
-    """The scenario of a name in scenarios/ or of a .py file. Raises ScenarioError."""
+    """The scenario of a name in scenarios/, of a .py file, or of a trace. Raises ScenarioError, TraceError."""
+    if name.endswith(".h5"):
+        with Trace(name) as trace:
+            return Scenario.from_json(trace.attrs["scenario"])
     if name.endswith(".py") or "/" in name:
         return _from_file(Path(name))
     names = available()

@@ -56,6 +56,7 @@ class Member(_Data):
     entities: dict[str, tuple[str, ...] | str | Json] = Field(min_length=1)
     params: Json = {}
     shared: tuple[str, ...] | None = Field(None, description="shared tables it takes; null: those its PARAMS declare")
+    names: dict[str, str] = Field({}, description="our port, or entity pattern with one *, -> theirs; '@0.001' scales")
     adapter: bool | None = Field(None, description="built on cosim.adapter; null: told from the class")
     timeout_s: Seconds = Field(60, gt=0, description="wall-clock seconds a remote member may take for one answer")
 
@@ -136,6 +137,29 @@ class Scenario(_Data):
         return Scenario(**{**self.model_dump(), **fields})
 
 
+def plug(scenario: Scenario, member: str, simulator: str) -> Scenario:
+    """A copy with another simulator in a member's place. Its step, entities and links stay; its parameters and names
+    are the new one's, by `--set` and `--map`. Raises ScenarioError."""
+    if member not in scenario.members:
+        raise ScenarioError(f"--use {member}={simulator}: {unknown('member', member, scenario.members)}")
+    old = scenario.members[member]
+    new = Member(simulator=simulator, step_s=old.step_s, entities=old.entities, timeout_s=old.timeout_s)
+    return scenario.replace(members={**scenario.members, member: new})
+
+
+def rename(scenario: Scenario, names: Mapping[str, str]) -> Scenario:
+    """A copy with `names` applied: 'member.port' or 'member.entity*' -> what the member's simulator calls it."""
+    members = dict(scenario.members)
+    for path, theirs in names.items():
+        member, dot, ours = path.partition(".")
+        if not (dot and ours and theirs):
+            raise ScenarioError(f"--map {path}={theirs}: write member.port=theirs, e.g. grid.p_load_kw='P_load[MW]'")
+        if member not in members:
+            raise ScenarioError(f"--map {path}={theirs}: {unknown('member', member, members)}")
+        members[member] = members[member].model_copy(update={"names": {**members[member].names, ours: theirs}})
+    return scenario.replace(members=members)
+
+
 def override(scenario: Scenario, settings: Mapping[str, Any]) -> Scenario:
     """A copy with `settings` applied: path -> value, as `--set` gives them.
 
@@ -154,7 +178,7 @@ def _set(data: dict, parts: list[str], value: Any, path: str) -> None:
         if not rest:
             raise ScenarioError(f"--set {path}: name a field of the member, for example {head}.step_s=60")
         member = data["members"][head]
-        frame_field = rest[0] in field_names(Member) and rest[0] not in ("params", "entities")
+        frame_field = rest[0] in field_names(Member) and rest[0] != "params"
         where = member if frame_field else member.setdefault("params", {})
     elif head in _FRAME_FIELDS:
         where, rest = data, parts

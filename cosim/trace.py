@@ -27,6 +27,7 @@ import numpy as np
 
 from cosim.errors import TraceError, unknown
 from cosim.ports import Port, batch_length
+from cosim.units import format_time
 
 FORMAT = "aidc-cosim trace"
 SCHEMA_VERSION = 1
@@ -241,6 +242,15 @@ class Trace:
             raise TraceError(f"{self.path}: {unknown('axis', axis, group)}")
         return list(group[axis].asstr()[:])
 
+    def dims(self, path: str) -> tuple[str, ...]:
+        """Names of the axes of a dataset beyond time and entity."""
+        return tuple(axis[0].name.rpartition("/")[2] for axis in self._file[path].dims)[2:]
+
+    def about(self, path: str) -> tuple[str, str]:
+        """(long name, unit symbol) of a dataset."""
+        attrs = self._file[path].attrs
+        return str(attrs.get("long_name", "")), str(attrs.get("units", "1"))
+
     def __getitem__(self, path: str) -> np.ndarray:
         model, _, port = path.rpartition("/")
         group = self._group(model)
@@ -294,4 +304,18 @@ def _unequal(name: str, a: h5py.Dataset, b: h5py.Dataset) -> str | None:
     size = x.dtype.itemsize
     left, right = (np.frombuffer(v.tobytes(), f"V{size}") for v in (x, y))
     at = tuple(int(i) for i in np.unravel_index(int(np.flatnonzero(left != right)[0]), x.shape))
-    return f"{name} at {at}: {x[at]} and {y[at]}"
+    return f"{name} at {_place(a, at)}: {x[at]} and {y[at]}"
+
+
+def _place(data: h5py.Dataset, at: tuple[int, ...]) -> str:
+    """An index in words: time, entity and label where the dataset has them."""
+    axes = [axis[0] if len(axis) else None for axis in data.dims]
+    words = []
+    for index, axis in zip(at, axes, strict=True):
+        if axis is None:
+            words.append(f"row {index}")
+        elif axis.name.endswith("/time_s"):
+            words.append(format_time(int(axis[index])))
+        else:
+            words.append(axis.asstr()[index])
+    return ", ".join(words)

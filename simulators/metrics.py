@@ -48,7 +48,7 @@ def preflight(resolved: Resolved) -> Digest:
     workload = resolved.params.get("workload")
     fleet = resolved.params.get("aidc")
     digest = Digest()
-    if workload is None or fleet is None:
+    if not (hasattr(resolved.classes.get("workload"), "offered_jobs_per_min") and hasattr(fleet, "sites")):
         return digest
     total = sum(s.gpus for s in fleet.sites.values())
     busy = 0.0

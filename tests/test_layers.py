@@ -18,7 +18,7 @@ FLOORS = [
     {"cosim.resolve"},
     {"cosim.plan"},
     {"cosim.tap"},
-    {"cosim.native"},
+    {"cosim.native", "cosim.replay"},
     {"cosim.wiring", "cosim.experiment"},
     {"cosim.run"},
 ]

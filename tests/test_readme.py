@@ -19,7 +19,7 @@ COMMANDS = [line.split("#")[0] for kind, block in BLOCKS if not kind for line in
 @pytest.mark.parametrize("line", COMMANDS)
 def test_commands_parse_and_name_what_there_is(line):
     arguments = parser().parse_args(shlex.split(line)[3:])
-    assert arguments.list or arguments.scenario in available() or arguments.scenario.endswith(".py")
+    assert arguments.list or arguments.scenario in available() or arguments.scenario.endswith((".py", ".h5"))
 
 
 def test_its_settings_exist(capsys):

@@ -48,6 +48,7 @@ class Arrivals(Adapter):
     """
 
     PARAMS = ArrivalsParams
+    REPLAYED_BY = "simulators.workload.recorded:RecordedJobs"
     MODELS = {
         "Arrivals": (
             Port("jobs", "out", "jobs that arrived since the last tick, in arrival order", kind="event"),

@@ -117,7 +117,7 @@ def test_first_difference_names_dataset_place_and_values(tmp_path):
     assert first_difference(tmp_path / "a.h5", tmp_path / "a.h5") is None
     shapes = "aidc/Site/p_kw is float64 (5, 2) and float64 (4, 2)"
     assert first_difference(tmp_path / "a.h5", tmp_path / "b.h5") == shapes
-    assert first_difference(tmp_path / "a.h5", tmp_path / "c.h5") == "aidc/Site/p_kw at (4, 1): 8.0 and 8.5"
+    assert first_difference(tmp_path / "a.h5", tmp_path / "c.h5") == "aidc/Site/p_kw at 00:04, b: 8.0 and 8.5"
 
 
 def test_a_trace_documents_its_run(tmp_path):

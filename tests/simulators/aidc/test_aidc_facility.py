@@ -254,6 +254,16 @@ def test_gpus_that_come_free_at_one_instant_are_handed_over_together(run):
     assert run.busy == [(0, (8, 0, 0, 0)), (60, (10, 0, 0, 0)), (150, (6, 3, 0, 0))]
 
 
+def test_blocks_of_a_finished_job_are_free_gpus_like_others(run):
+    run.grant(chat=7, fit=2)
+    run.submit(*((i, "chat", 200, NEVER) for i in range(7)), (20, "fit", 180, 900), (21, "fit", 20, 950))
+    run.facility.advance(60)
+    run.grant(video=3, fit=2)
+    run.submit((22, "video", 30, NEVER))
+    # one GPU is free; with the two of job 20 at 90 the video job, within its grant, comes before job 21
+    assert run.log(180) == [(20, 0, 90, 180, "finished"), (22, 90, 120, 30, "finished"), (21, 120, 130, 20, "finished")]
+
+
 def test_training_waits_for_a_whole_free_block_and_classes_take_turns_in_order(run):
     run.grant(chat=10)
     run.submit(*((i, "chat", 60 + 5 * i, NEVER) for i in range(1, 11)))

@@ -1,0 +1,99 @@
+"""A recorded member plays its own part so well that nobody notices; what does not fit is refused with the reason."""
+
+import pytest
+from worlds import boxes, run
+
+from cosim.errors import ModelError, ScenarioError, TraceError
+from cosim.replay import replay
+from cosim.run import find, main
+from cosim.scenario import override
+from cosim.trace import Trace
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    return run(boxes(), tmp_path_factory.mktemp("r") / "r.h5").path
+
+
+@pytest.fixture(scope="module")
+def loop(tmp_path_factory):
+    """40 min of ieee33 under the carbon rule."""
+    return run(find("ieee33"), tmp_path_factory.mktemp("l") / "l.h5", until_s=2400.0).path
+
+
+def same(a, b):
+    """Every level both traces recorded is equal, byte for byte."""
+    with Trace(a) as x, Trace(b) as y:
+        models = set(x.models()) & set(y.models())
+        assert models
+        return all(x[f"{m}/{p}"].tobytes() == y[f"{m}/{p}"].tobytes() for m in models for p in y.ports(m))
+
+
+@pytest.mark.parametrize("member", ["src", "store"])
+@pytest.mark.parametrize("driver", ["native", "mosaik"])
+def test_a_played_member_changes_nothing(tmp_path, recorded, member, driver):
+    assert same(recorded, run(replay(boxes(), member, recorded), tmp_path / "t.h5", driver).path)
+
+
+@pytest.mark.parametrize("member", ["grid", "aidc", "workload", "tariff", "profile"])
+def test_a_played_member_of_the_study_changes_nothing(tmp_path, loop, member):
+    path = run(replay(find("ieee33"), member, loop), tmp_path / "t.h5", until_s=2400.0).path
+    assert same(loop, path)
+
+
+def test_yesterdays_carbon_against_another_policy(tmp_path, loop):
+    """Uniform placement cannot move a recorded NCI, and meets the same jobs."""
+    played = replay(replay(find("ieee33"), "grid", loop), "workload", loop)
+    scenario = override(played, {"controller.policy": "uniform"})
+    path = run(scenario, tmp_path / "t.h5", until_s=2400.0).path
+    with Trace(loop) as a, Trace(path) as b:
+        assert a["grid/Bus/nci_kg_per_kwh"].tobytes() == b["grid/Bus/nci_kg_per_kwh"].tobytes()
+        assert a["workload/Arrivals/arrived_jobs"].tobytes() == b["workload/Arrivals/arrived_jobs"].tobytes()
+        assert a["aidc/Site/p_kw"].tobytes() != b["aidc/Site/p_kw"].tobytes()
+        assert sorted(a.table("jobs")["id"]) == sorted(b.table("jobs")["id"])
+
+
+def test_overflow(tmp_path, recorded):
+    scenario = replay(boxes(), "src", recorded)
+    with pytest.raises(ScenarioError, match="holds src for 03:00, the run lasts 04:00; shorten it by --until, or"):
+        run(scenario, None, until_s=4 * 3600.0)
+    held = run(override(scenario, {"src.overflow": "hold"}), tmp_path / "h.h5", until_s=4 * 3600.0).path
+    wrapped = run(override(scenario, {"src.overflow": "wrap"}), tmp_path / "w.h5", until_s=4 * 3600.0).path
+    with Trace(recorded) as r, Trace(held) as h, Trace(wrapped) as w:
+        assert (h["src/Source/p_kw"][180:] == r["src/Source/p_kw"][-1]).all()
+        assert w["src/Source/p_kw"][180:].tobytes() == r["src/Source/p_kw"][:60].tobytes()
+
+
+def test_what_does_not_fit_is_refused(tmp_path, recorded, loop):
+    with pytest.raises(ScenarioError, match="unknown member 'sorce'"):
+        replay(boxes(), "sorce", recorded)
+    with pytest.raises(TraceError, match="unknown recorded member 'src'"):
+        replay(boxes(), "src", loop)
+    with pytest.raises(TraceError, match="no trace at"):
+        replay(boxes(), "src", tmp_path / "none.h5")
+    other = boxes().replace(shared={"rows": {"a": {"n": 1}, "c": {"n": 2}}})
+    with pytest.raises(ScenarioError, match="unknown recorded entity 'c'"):
+        run(replay(other, "src", recorded), None)
+    with pytest.raises((ScenarioError, ModelError), match="unknown job class"):
+        run(override(replay(find("two_bus"), "workload", loop), {"workload.overflow": "hold"}), None)
+
+
+def test_a_trace_is_a_scenario(tmp_path, capsys, recorded):
+    assert main([str(recorded), "--out", str(tmp_path / "again.h5")]) == 0
+    assert f"identical to {recorded}" in capsys.readouterr().out
+    assert main([str(recorded), "--out", str(tmp_path / "b.h5"), "--set", "src.slope_kw=2"]) == 0
+    assert "identical" not in capsys.readouterr().out
+
+
+def test_a_trace_that_comes_out_otherwise_is_said(tmp_path, capsys, recorded):
+    """The recorded file is altered by one value, as another version or machine might."""
+    import shutil
+
+    import h5py
+    altered = tmp_path / "altered.h5"
+    shutil.copy(recorded, altered)
+    with h5py.File(altered, "r+") as f:
+        f["store/Store/e_kwh"][3, 1] += 1e-9
+    assert main([str(altered), "--out", str(tmp_path / "c.h5")]) == 1
+    assert "differs from" in (said := capsys.readouterr().out)
+    assert "store/Store/e_kwh at 00:45, s2:" in said
