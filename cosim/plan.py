@@ -25,8 +25,11 @@ class Sides:
     initial: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def find(self, port: str, flow: str) -> tuple[str, Port] | None:
-        """(model, port) of that name and flow; None if there is none."""
-        for model in self.models:
+        """(model, port) of that name and flow; None if there is none. 'Model.port' names the model, too."""
+        of_model, _, name = port.partition(".")
+        models = [of_model] if name and of_model in self.models else list(self.models)
+        port = name if models == [of_model] else port
+        for model in models:
             for candidate in self.ports[model].get(port, ()):
                 if candidate.flow in (flow, "both"):
                     return model, candidate
@@ -96,8 +99,8 @@ def _expand(resolved: Resolved, link: Link, sides: Mapping[str, Sides]) -> list[
     transform = _transform(link, out, factor)
     pairs = _pairs(resolved, link, sides[src].models[src_model], sides[dst].models[dst_model])
     return [
-        Connection((src, a, src_port), (dst, b, dst_port), shift,
-                   _initial(link, sides[src], a, src_port) if shift else None, transform)
+        Connection((src, a, out.name), (dst, b, into.name), shift,
+                   _initial(link, sides[src], a, out.name) if shift else None, transform)
         for a, b in pairs
     ]
 

@@ -62,7 +62,7 @@ class Member(_Data):
 
 
 class Link(_Data):
-    """Values of one out port to one in port, every pair of entities.
+    """Values of one out port to one in port, every pair of entities. 'member.Model.port' where two models share a name.
 
     pairs    None: by name, or all to the only entity, or the only one to all;
              'sites:bus{node}': the entity called like a row of the shared table to the one that the template names;

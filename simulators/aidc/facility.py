@@ -120,9 +120,7 @@ class Facility:
         self._ended: list[Cohort] = []
         self._regroup = False  # training may have a use for other blocks than it holds
         self._limits = supply_limits_degc(cooling)
-        self._clipped = 0
         self.supply_temp_degc = self._clip(supply_temp_degc)
-        self._clipped = 0
         self._power_memo: dict[tuple[int, ...], tuple[float, float, float]] = {}
         self._busy = (0,) * len(self._classes)
         self._since_s = self._env.now  # busy GPUs are accounted for up to here
@@ -153,6 +151,7 @@ class Facility:
         """
         grants = self._checked(gpus)
         applied_degc = self._clip(finite(f"{self.name}: supply_temp_degc", supply_temp_degc))
+        self._clipped += applied_degc != supply_temp_degc
         if applied_degc != self.supply_temp_degc:
             self._integrate()
             self._power_memo.clear()
@@ -313,9 +312,7 @@ class Facility:
 
     def _clip(self, supply_temp_degc: float) -> float:
         low, high = self._limits
-        applied_degc = min(max(supply_temp_degc, low), high)
-        self._clipped += applied_degc != supply_temp_degc
-        return applied_degc
+        return min(max(supply_temp_degc, low), high)
 
     def _left(self, job_class: InferenceQueue | TrainingPool, rows: list[Row], counts: list[int]) -> None:
         if rows:

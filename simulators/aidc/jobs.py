@@ -13,8 +13,8 @@ from simulators.fleet import BATCH_COLUMNS
 
 TICKS_PER_S = 2.0**26
 """Instants of a facility are whole ticks of 2^-26 s (15 ns). Up to four years such numbers, their sums and
-differences are exact in a float, so that two instants either are the same number or differ for a reason, and
-`now + (at - now)` is `at`: neither a tie nor a completion is lost to rounding."""
+differences are exact in a float: `now + (at - now)` is `at`, a job that ends when its deadline falls due ends at the
+same number, and an event fires at the time it was set for, not an ulp beside it."""
 
 FINISHED, DROPPED, UNFINISHED = "finished", "dropped", "unfinished"
 
