@@ -32,7 +32,7 @@ from cosim.units import format_time, parse_duration
 SCENARIOS = "scenarios"
 
 
-class _Parser(argparse.ArgumentParser):
+class OneLineParser(argparse.ArgumentParser):
     """argparse whose errors are one line, like all others."""
 
     def error(self, message: str) -> NoReturn:
@@ -41,7 +41,7 @@ class _Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
     """The command line. Nothing is computed here, so that docs can be made from it."""
-    p = _Parser(prog="python -m cosim.run", description="Run a co-simulation scenario and store its trace.",
+    p = OneLineParser(prog="python -m cosim.run", description="Run a co-simulation scenario and store its trace.",
                 epilog="Exit codes: 0 completed, 1 internal, 2 request, 3 simulator, 4 solver, 5 trace, 130 stopped.")
     p.add_argument("scenario", nargs="?", metavar="SCENARIO",
                    help="a name from --list, a .py file, or a trace (.h5) to run again and compare")
@@ -136,7 +136,7 @@ def _as_asked(scenario: Scenario, args: argparse.Namespace) -> Scenario:
     for text in args.replay:
         member, _, path = text.partition("=")
         scenario = replay(scenario, member, path)
-    return override(scenario, _settings(args.settings))
+    return override(scenario, settings_of(args.settings))
 
 
 def _compare(console: Console, args: argparse.Namespace, result: Result) -> int:
@@ -200,7 +200,7 @@ def _scenario_in(module: Any, name: str) -> Scenario:
     return scenario
 
 
-def _settings(texts: list[str]) -> dict[str, str]:
+def settings_of(texts: list[str]) -> dict[str, str]:
     out = {}
     for text in texts:
         path, equals, value = text.partition("=")

@@ -20,7 +20,8 @@ FLOORS = [
     {"cosim.tap"},
     {"cosim.native", "cosim.replay"},
     {"cosim.wiring", "cosim.experiment"},
-    {"cosim.run"},
+    {"cosim.run", "cosim.conformance"},
+    {"cosim.check"},
 ]
 """Of the frame, from the ground up. The other packages stand as a whole: cosim < agents < simulators < scenarios."""
 
@@ -31,7 +32,7 @@ OWNERS = {
     "clarabel": {"simulators.grid.clarabel_solver"},
     "h5py": {"cosim.trace"},
     "mosaik": {"cosim.wiring"},
-    "rich": {"cosim.run"},
+    "rich": {"cosim.run", "cosim.check"},
     "mosaik_api_v3": {"cosim.adapter", "cosim.wiring"},
 }
 AGENTS_MAY_USE = {"cosim.errors", "cosim.params", "cosim.units"}

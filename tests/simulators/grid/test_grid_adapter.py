@@ -51,7 +51,8 @@ def test_demand_of_several_sources_adds_up():
     b = 1.0 - 2 * (0.02 * 0.5 + 0.04 * 0.2)
     u = (b + math.sqrt(b * b - 4 * (0.02**2 + 0.04**2) * (0.5**2 + 0.2**2))) / 2
     loss = 0.02 * (0.5**2 + 0.2**2) / u * 1000
-    assert out["bus1"] == pytest.approx({"nci_kg_per_kwh": 0.3, "vm_pu": math.sqrt(u)}, abs=1e-9)
+    assert {k: out["bus1"][k] for k in ("nci_kg_per_kwh", "vm_pu")} == pytest.approx(
+        {"nci_kg_per_kwh": 0.3, "vm_pu": math.sqrt(u)}, abs=1e-9)
     assert out["grid"]["loss_kw"] == pytest.approx(loss, abs=1e-9)
     assert out["grid"]["p_from_kw"] == pytest.approx([500 + loss], abs=1e-9)
     assert out["grid"]["p_to_kw"] == pytest.approx([-500], abs=1e-9)
@@ -81,6 +82,30 @@ def test_the_ac_check_is_small_and_can_be_left_out():
     without = tick(started(["bus8"], sources=TABLE_I, ac_check=False), 0, {"bus8": {"a": 400.0}})["grid"]
     assert all(math.isnan(without[k]) for k in ("ac_dvm_pu", "ac_dloss_kw", "ac_dnci_kg_per_kwh"))
     assert without["loss_kw"] == out["loss_kw"]
+
+
+def test_marginal_carbon_intensity_counts_what_a_data_centre_draws_with_each_kw():
+    loads = {b: {"a": 300.0} for b in ("bus8", "bus28", "bus32")}
+    eta = {"sites": {"aidc1": {"node": 8, "q_per_p_ratio": 0.2}}}
+    with_q, without = (tick(started(["bus8", "bus28", "bus32"], sources=TABLE_I, **p), 0, loads) for p in (eta, {}))
+    # Every turbine is at its limit: a kW more comes over the line from the substation, 0.2 kvar more with it.
+    assert with_q["grid"]["marginal_sources"] == [1.0, 0.0, 0.0, 0.0]
+    assert with_q["bus8"]["mci_kg_per_kwh"] > without["bus8"]["mci_kg_per_kwh"] + 1e-3 > 0.3
+    assert with_q["bus28"] == without["bus28"]
+    assert (with_q["bus8"]["mci_status"], with_q["bus8"]["mci_down_kg_per_kwh"]) == (
+        0.0, with_q["bus8"]["mci_kg_per_kwh"])
+    off = tick(started(["bus8"], sources=TABLE_I, mci=False), 0, {"bus8": {"a": 300.0}})["bus8"]
+    assert (math.isnan(off["mci_kg_per_kwh"]), math.isnan(off["mci_down_kg_per_kwh"]), off["mci_status"]) == (
+        True, True, 4.0)
+
+
+def test_marginal_carbon_intensity_without_an_optimum_is_of_the_interval_before_and_says_so():
+    grid = started(["bus8"], sources=TABLE_I)
+    wild, calm = {"bus8": {"a": 15000.0}}, {"bus8": {"a": 300.0}}
+    first, second, third = (tick(grid, 15 * k, loads)["bus8"] for k, loads in enumerate((wild, calm, wild)))
+    assert math.isnan(first["mci_kg_per_kwh"])
+    assert [o["mci_status"] for o in (first, second, third)] == [4.0, 0.0, 3.0]
+    assert third["mci_kg_per_kwh"] == second["mci_kg_per_kwh"]
 
 
 MUST_RUN = {"substation": SUBSTATION, "gt": {"node": 1, "kg_per_kwh": 0.9, "p_min_kw": 400.0, "p_max_kw": 400.0}}

@@ -1,0 +1,60 @@
+"""python -m cosim.check ROLE SIMULATOR: does a simulator keep the contract of its role?"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from rich.console import Console
+
+from cosim.conformance import Check, check
+from cosim.digest import Digest, Table
+from cosim.errors import CosimError
+from cosim.run import OneLineParser, find, print_digest, settings_of
+from cosim.scenario import override, plug, rename
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = OneLineParser(prog="python -m cosim.check", description="Check a simulator against the contract of its role.",
+                      epilog="Exit codes: 0 all passed, 1 something failed, 2 wrong request.")
+    p.add_argument("role", metavar="ROLE", help="member whose place it takes: grid, aidc, workload, ...")
+    p.add_argument("simulator", nargs="?", metavar="SIMULATOR",
+                   help="package.module:Class; default: the scenario's own")
+    p.add_argument("--scenario", default="ieee33", help="scenario it is tried in (default: ieee33)")
+    p.add_argument("--set", dest="settings", action="append", default=[], metavar="MEMBER.FIELD=VALUE",
+                   help="as in cosim.run")
+    p.add_argument("--map", dest="names", action="append", default=[], metavar="MEMBER.PORT=THEIRS",
+                   help="as in cosim.run")
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The program; returns its exit code."""
+    try:
+        args = parser().parse_args(argv)
+        scenario = find(args.scenario)
+        if args.simulator:
+            scenario = plug(scenario, args.role, args.simulator)
+        scenario = rename(scenario, dict(text.partition("=")[::2] for text in args.names))
+        checks = check(override(scenario, settings_of(args.settings)), args.role)
+    except CosimError as err:
+        print(f"cosim: {err}", file=sys.stderr)
+        return err.exit_code
+    console = Console(highlight=False)
+    _print(console, f"{args.role}: {scenario.members[args.role].simulator}", checks)
+    return 0 if all(c.passed for c in checks) else 1
+
+
+def _print(console: Console, title: str, checks: list[Check]) -> None:
+    rows = [(c.what, "passed" if c.passed else "FAILED") for c in checks]
+    print_digest(console, Digest(tables=[Table(title, ("", ""), rows)]))
+    for c in checks:
+        if not c.passed:
+            console.print(f"FAILED {c.what}: {c.reason}\n       fix: {c.fix}", markup=False, soft_wrap=True)
+    failed = sum(not c.passed for c in checks)
+    console.print(f"{len(checks) - failed} passed, {failed} failed", markup=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
