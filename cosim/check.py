@@ -10,7 +10,7 @@ from rich.console import Console
 from cosim.conformance import Check, check
 from cosim.digest import Digest, Table
 from cosim.errors import CosimError
-from cosim.run import OneLineParser, find, print_digest, settings_of
+from cosim.run import OneLineParser, fail, find, plain_console, print_digest, settings_of
 from cosim.scenario import override, plug, rename
 
 
@@ -39,9 +39,8 @@ def main(argv: list[str] | None = None) -> int:
         scenario = rename(scenario, dict(text.partition("=")[::2] for text in args.names))
         checks = check(override(scenario, settings_of(args.settings)), args.role)
     except CosimError as err:
-        print(f"cosim: {err}", file=sys.stderr)
-        return err.exit_code
-    console = Console(highlight=False)
+        return fail(err)
+    console = plain_console()
     _print(console, f"{args.role}: {scenario.members[args.role].simulator}", checks)
     return 0 if all(c.passed for c in checks) else 1
 

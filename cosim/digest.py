@@ -17,8 +17,10 @@ class Table:
 
 @dataclass
 class Digest:
-    """Tables for people, warnings (one sentence each), and figures by name, with units in their names."""
+    """Tables for people, warnings (one sentence each), figures by name with units in their names, and laws that a
+    trace breaks."""
 
     tables: list[Table] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     figures: dict[str, float] = field(default_factory=dict)
+    broken: list[str] = field(default_factory=list)

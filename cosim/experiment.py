@@ -44,7 +44,8 @@ class Experiment:
     """One run to be. Build it, look at `preflight()`, then `run()` once.
 
     out None runs without a trace (and without a summary). `control.stop = True`, from a signal handler, ends the run
-    between two steps with what was computed kept.
+    between two steps with what was computed kept. rt_factor is wall-clock seconds per simulated second (None: as fast
+    as it goes); `control.lag_s` says afterwards how far the run was behind at worst.
     """
 
     scenario: Scenario
@@ -53,6 +54,7 @@ class Experiment:
     out: Path | None = None
     overwrite: bool = False
     on_progress: Callable[[int, int], None] | None = None
+    rt_factor: float | None = None
     resolved: Resolved = field(init=False)
     control: Control = field(init=False)
 
@@ -62,6 +64,9 @@ class Experiment:
         self.resolved = resolve(self.scenario, self.until_s)
         clock = self.resolved.clock
         self.control = Control(clock, max(1, clock.steps(self.scenario.flush_s, "flush_s")))
+        if self.rt_factor is not None and not self.rt_factor > 0:
+            raise ScenarioError(f"rt_factor = {self.rt_factor:g} must be > 0: wall-clock seconds per simulated second")
+        self.control.rt_factor = self.rt_factor
         if self.on_progress:
             report, until = self.on_progress, self.resolved.until
             self.control.on_progress = lambda time: report(time, until)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.metadata
 import importlib.util
 import pkgutil
 import signal
@@ -30,13 +31,15 @@ from cosim.trace import Trace, first_difference
 from cosim.units import format_time, parse_duration
 
 SCENARIOS = "scenarios"
+SIMULATORS = "cosim.simulators"
+"""Entry-point group by which installed packages announce simulators for --use."""
 
 
 class OneLineParser(argparse.ArgumentParser):
     """argparse whose errors are one line, like all others."""
 
     def error(self, message: str) -> NoReturn:
-        raise ScenarioError(f"{message}; see python -m cosim.run --help")
+        raise ScenarioError(f"{message}; see {self.prog} --help")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -57,6 +60,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--replay", action="append", default=[], metavar="MEMBER=TRACE",
                    help="play a member's outputs from a trace against the live others")
     p.add_argument("--driver", choices=DRIVERS, default="mosaik", help="the bus (default: mosaik)")
+    p.add_argument("--rt-factor", type=float, metavar="X",
+                   help="keep pace: X wall-clock seconds per simulated second (1 is real time); the lag is reported")
     p.add_argument("--out", type=Path, metavar="FILE", help="trace (default: results/<scenario>/<UTC time>.h5)")
     p.add_argument("--force", action="store_true", help="overwrite the trace if it exists")
     p.add_argument("--quiet", action="store_true", help="no progress, no summary")
@@ -75,8 +80,7 @@ def main(argv: list[str] | None = None) -> int:
     except CosimError as err:
         if debug:
             traceback.print_exc()
-        print(f"cosim: {err}", file=sys.stderr)
-        return err.exit_code
+        return fail(err)
     except KeyboardInterrupt:
         print("cosim: stopped at once by the user", file=sys.stderr)
         return 130
@@ -88,6 +92,17 @@ def main(argv: list[str] | None = None) -> int:
             traceback.print_exc()
         print(f"cosim: internal error: {type(err).__name__}: {err}; report it with what --debug shows", file=sys.stderr)
         return 1
+
+
+def plain_console() -> Console:
+    """A console for tables; wide where the output is not a terminal, so that nothing is cut in a file."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+
+
+def fail(err: CosimError) -> int:
+    """Say what went wrong, in one line, and return its exit code."""
+    print(f"cosim: {err}", file=sys.stderr)
+    return err.exit_code
 
 
 def _joined(argv: list[str]) -> list[str]:
@@ -102,7 +117,7 @@ def _joined(argv: list[str]) -> list[str]:
 
 
 def _run(args: argparse.Namespace) -> int:
-    console = Console(highlight=False, soft_wrap=False)
+    console = plain_console()
     if args.list:
         _print_list(console)
         return 0
@@ -113,7 +128,8 @@ def _run(args: argparse.Namespace) -> int:
     if args.show:
         _print_show(console, Experiment(scenario, args.driver, until_s))
         return 0
-    experiment = Experiment(scenario, args.driver, until_s, args.out or default_out(scenario), args.force)
+    experiment = Experiment(scenario, args.driver, until_s, args.out or default_out(scenario), args.force,
+                            rt_factor=args.rt_factor)
     before = experiment.preflight()
     if not args.quiet:
         _print_header(console, experiment)
@@ -122,6 +138,8 @@ def _run(args: argparse.Namespace) -> int:
         result = experiment.run()
     if not args.quiet:
         _print_result(console, result)
+        if args.rt_factor is not None:
+            console.print(f"real time x {args.rt_factor:g}: behind by at most {experiment.control.lag_s:.3f} s")
     return _compare(console, args, result)
 
 
@@ -254,7 +272,10 @@ def _print_list(console: Console) -> None:
             about = _scenario_in(importlib.import_module(f"{SCENARIOS}.{name}"), name).about
         except CosimError as err:
             about = f"cannot be loaded: {err}"
-        console.print(f"{name:14s} {about}", markup=False)
+        console.print(f"{name:16s} {about}", markup=False)
+    for entry in sorted(importlib.metadata.entry_points(group=SIMULATORS), key=lambda e: e.name):
+        package = f" (from {entry.dist.name})" if entry.dist else ""
+        console.print(f"simulator {entry.name}: --use MEMBER={entry.value}{package}", markup=False)
 
 
 def _print_show(console: Console, experiment: Experiment) -> None:
@@ -302,7 +323,7 @@ def _print_table(console: Console, table: Table) -> None:
     shown = RichTable(title=table.title, title_justify="left", title_style="bold", header_style="dim", box=None,
                       pad_edge=False, show_header=any(table.columns))
     for index, column in enumerate(table.columns):
-        shown.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+        shown.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
     for row in table.rows:
         shown.add_row(*row)
     console.print()

@@ -97,6 +97,7 @@ class Scenario(_Data):
     links: tuple[Link, ...] = ()
     preflight: str | None = Field(None, description="'module:function' called before the run with the scenario")
     summary: str | None = Field(None, description="'module:function' called after the run with its trace")
+    verify: str | None = Field(None, description="'module:function' that checks a trace's conservation laws")
 
     def __init__(self, **data: Any) -> None:
         try:

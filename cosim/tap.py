@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from time import perf_counter, sleep
 from typing import Any
 
 from cosim.clock import Clock
@@ -25,15 +26,21 @@ class Stopped(CosimError):
 
 @dataclass
 class Control:
-    """The run's clock as seen from outside: progress, the trace's flushes, and a wish to stop."""
+    """The run's clock as seen from outside: progress, the trace's flushes, real-time pace, and a wish to stop.
+
+    `lag_s` is how far a real-time run was behind at worst.
+    """
 
     clock: Clock
     flush_steps: int
     writer: TraceWriter | None = None
     on_progress: Callable[[int], None] | None = None
+    rt_factor: float | None = None
     stop: bool = False
     time: int = -1
+    lag_s: float = 0.0
     _next_flush: int = field(default=0, init=False)
+    _began: float = field(default=0.0, init=False)
 
     def tick(self, time: int) -> None:
         """Called before each member's step. Raises Stopped between two steps of the bus, never inside one."""
@@ -41,6 +48,8 @@ class Control:
             return
         if self.stop:
             raise Stopped(f"stopped by the user at {self.clock.label(time)}")
+        if self.rt_factor is not None:
+            self._keep_pace(time)
         self.time = time
         if self.on_progress:
             self.on_progress(time)
@@ -48,6 +57,17 @@ class Control:
             self._next_flush = time + self.flush_steps
             if self.writer:
                 self.writer.flush()
+
+
+    def _keep_pace(self, time: int) -> None:
+        """Real time: wait until `rt_factor` wall-clock seconds have passed per simulated second, or note the lag."""
+        if self.time < 0:
+            self._began = perf_counter() - self.clock.seconds(time) * self.rt_factor
+        ahead = self._began + self.clock.seconds(time) * self.rt_factor - perf_counter()
+        if ahead > 0:
+            sleep(ahead)
+        else:
+            self.lag_s = max(self.lag_s, -ahead)
 
 
 @dataclass

@@ -15,7 +15,9 @@ a killed run's file readable; time and values may then be one block apart, so th
 
 from __future__ import annotations
 
+import importlib
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -150,7 +152,7 @@ class TraceWriter:
         count = batch_length(columns)
         if not count:
             return
-        group = self._file.require_group(table)
+        group = self._file[table] if table in self._file else self._file.create_group(table, track_order=True)
         for name, values in columns.items():
             column = _column(values)
             if name not in group:
@@ -319,3 +321,7 @@ def _place(data: h5py.Dataset, at: tuple[int, ...]) -> str:
         else:
             words.append(axis.asstr()[index])
     return ", ".join(words)
+
+
+if __name__ == "__main__":  # the command line stands on a higher floor
+    sys.exit(importlib.import_module("cosim.inspection").main())

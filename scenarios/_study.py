@@ -44,7 +44,8 @@ DEFERRALS_S = [0.0, 2 * HOURS, 4 * HOURS, 6 * HOURS, 8 * HOURS, 10 * HOURS]
 
 SHARED = {"job_classes": JOB_CLASSES, "sites": SITES, "deferrals_s": DEFERRALS_S, "network": "case33bw"}
 
-SCENARIO_HOOKS = {"preflight": "simulators.metrics:preflight", "summary": "simulators.metrics:summary"}
+SCENARIO_HOOKS = {"preflight": "simulators.metrics:preflight", "summary": "simulators.metrics:summary",
+                  "verify": "simulators.audit:verify"}
 
 # I02, I01: with Table I as printed the offered load is eight times the capacity; these two factors bring it to 77 %.
 TRAIN_RATE_SCALE, INF_SIZE_SCALE = 0.7, 0.02

@@ -21,7 +21,7 @@ FLOORS = [
     {"cosim.native", "cosim.replay"},
     {"cosim.wiring", "cosim.experiment"},
     {"cosim.run", "cosim.conformance"},
-    {"cosim.check"},
+    {"cosim.check", "cosim.inspection"},
 ]
 """Of the frame, from the ground up. The other packages stand as a whole: cosim < agents < simulators < scenarios."""
 
@@ -32,7 +32,7 @@ OWNERS = {
     "clarabel": {"simulators.grid.clarabel_solver"},
     "h5py": {"cosim.trace"},
     "mosaik": {"cosim.wiring"},
-    "rich": {"cosim.run", "cosim.check"},
+    "rich": {"cosim.run", "cosim.check", "cosim.inspection"},
     "mosaik_api_v3": {"cosim.adapter", "cosim.wiring"},
 }
 AGENTS_MAY_USE = {"cosim.errors", "cosim.params", "cosim.units"}

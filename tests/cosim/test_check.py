@@ -78,7 +78,8 @@ def test_bus_level_faults_of_bare_mosaik_simulators(module, capsys):
     pops = bare.replace("BODY", "[ports.pop('p_load_kw', None) for ports in inputs.values()]").replace("STEP", "15")
     assert main(["grid", f"{module('bare_pops', pops)}:Grid", entities()]) == 1
     assert "step() changed its inputs" in capsys.readouterr().out
-    same = good.replace("return {e: {a: 0.5 for a in attrs} for e, attrs in outputs.items()}", "return self.same(outputs)")
+    plain = "return {e: {a: 0.5 for a in attrs} for e, attrs in outputs.items()}"
+    same = good.replace(plain, "return self.same(outputs)")
     same += ("    def same(self, outputs):\n"
              "        self.n = getattr(self, 'n', 0) + 1\n"
              "        self.out = getattr(self, 'out', {e: {} for e in outputs})\n"

@@ -145,6 +145,26 @@ def test_bad_input_gets_one_line_and_a_code(arguments, code, says, capsys, tmp_p
     assert not list(tmp_path.rglob("*.h5")), "no trace of a run that never started"
 
 
+def test_real_time_keeps_pace_and_reports_its_lag(tmp_path, capsys):
+    """45 simulated minutes at 1/900 s per s: 2640 s to the last step, 2.93 s by the wall clock."""
+    begin = time.monotonic()
+    assert main(["two_bus", "--rt-factor", "0.00111111", "--out", str(tmp_path / "t.h5"), "--driver", "native"]) == 0
+    assert time.monotonic() - begin >= 2.9
+    assert "behind by at most" in capsys.readouterr().out
+    assert main(["two_bus", "--rt-factor", "0", "--out", str(tmp_path / "u.h5")]) == 2
+    assert "must be > 0" in capsys.readouterr().err
+
+
+def test_installed_packages_announce_their_simulators(tmp_path, monkeypatch, capsys):
+    info = tmp_path / "townsim-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: townsim\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[cosim.simulators]\ntown-grid = townsim.grid:Grid\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert main(["--list"]) == 0
+    assert "simulator town-grid: --use MEMBER=townsim.grid:Grid (from townsim)" in capsys.readouterr().out
+
+
 def test_debug_shows_the_traceback(capsys):
     assert main(["iee33", "--debug"]) == 2
     assert "Traceback" in capsys.readouterr().err

@@ -1,0 +1,122 @@
+"""python -m cosim.trace ls|diff|export|verify: look into traces without a run."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+
+from cosim.digest import Digest, Table
+from cosim.errors import CosimError, TraceError
+from cosim.resolve import load
+from cosim.run import OneLineParser, fail, plain_console, print_digest
+from cosim.trace import Trace, first_difference
+from cosim.units import format_time
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = OneLineParser(prog="python -m cosim.trace", description="Look into a trace.",
+                      epilog="Exit codes: 0 fine, 1 a difference or a broken law, 2 wrong request, 5 no such trace.")
+    commands = p.add_subparsers(dest="command", required=True, metavar="ls | diff | export | verify")
+    one = commands.add_parser("ls", help="what the trace holds, and how its run ended")
+    one.add_argument("trace")
+    two = commands.add_parser("diff", help="the first difference of two traces, if any")
+    two.add_argument("trace")
+    two.add_argument("other")
+    out = commands.add_parser("export", help="one CSV per model and table")
+    out.add_argument("trace")
+    out.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write into")
+    laws = commands.add_parser("verify", help="check the conservation laws from the file alone")
+    laws.add_argument("trace")
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The program; returns its exit code."""
+    console = plain_console()
+    try:
+        args = parser().parse_args(argv)
+        return {"ls": _ls, "diff": _diff, "export": _export, "verify": _verify}[args.command](console, args)
+    except CosimError as err:
+        return fail(err)
+
+
+def _ls(console: Console, args: argparse.Namespace) -> int:
+    with Trace(args.trace) as trace:
+        attrs = trace.attrs
+        error = f" ({attrs['error']})" if attrs["error"] else ""
+        console.print(f"{attrs['name']}, seed {attrs['seed']}, driver {attrs['driver']}, {attrs['created']}: "
+                      f"{attrs['status']}{error}", markup=False, soft_wrap=True)
+        rows = []
+        for model in trace.models():
+            times = trace.time_s(model)
+            span = format_time(float(times[-1] - times[0])) if len(times) else "nothing"
+            for port in trace.ports(model):
+                about, unit = trace.about(f"{model}/{port}")
+                shape = " x ".join(map(str, trace[f"{model}/{port}"].shape))
+                rows.append((f"{model}/{port}", unit, shape, span, about))
+        tables = [(name, str(len(next(iter(columns.values())))), ", ".join(columns))
+                  for name in trace.tables() if (columns := trace.table(name))]
+    print_digest(console, Digest(tables=[Table("Levels", ("port", "unit", "time x entity x ...", "span", "what"), rows),
+                                         Table("Tables", ("table", "rows", "columns"), tables)]))
+    return 0
+
+
+def _diff(console: Console, args: argparse.Namespace) -> int:
+    difference = first_difference(args.trace, args.other)
+    console.print(difference or "identical", markup=False, soft_wrap=True)
+    return 1 if difference else 0
+
+
+def _export(console: Console, args: argparse.Namespace) -> int:
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+        with Trace(args.trace) as trace:
+            for model in trace.models():
+                _write(args.out / f"{model.replace('/', '.')}.csv", _wide(trace, model))
+            for table in trace.tables():
+                columns = trace.table(table)
+                _write(args.out / f"{table}.csv", [list(columns), *zip(*columns.values(), strict=True)])
+    except OSError as err:
+        raise TraceError(f"cannot write into {args.out}: {err.strerror or err}") from None
+    console.print(f"wrote {len(list(args.out.glob('*.csv')))} files into {args.out}", markup=False, soft_wrap=True)
+    return 0
+
+
+def _wide(trace: Trace, model: str) -> Iterator[list]:
+    """A header and a row per time: time_s, then entity.port[.label] in the trace's order."""
+    header, columns = ["time_s"], [trace.time_s(model)]
+    for port in trace.ports(model):
+        values, dims = trace[f"{model}/{port}"], trace.dims(f"{model}/{port}")
+        labels = trace.names(model, dims[0]) if dims else []
+        for k, entity in enumerate(trace.names(model)):
+            if labels:
+                header += [f"{entity}.{port}.{label}" for label in labels]
+                columns += list(values[:, k].T)
+            else:
+                header.append(f"{entity}.{port}")
+                columns.append(values[:, k])
+    yield header
+    yield from zip(*columns, strict=True)
+
+
+def _write(path: Path, rows: Iterator[list] | list) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+
+
+def _verify(console: Console, args: argparse.Namespace) -> int:
+    with Trace(args.trace) as trace:
+        hook = json.loads(trace.attrs["scenario"]).get("verify")
+        if not hook:
+            raise TraceError(f"{args.trace}: its scenario names no laws (Scenario.verify); nothing to verify")
+        digest = load(hook, "verify hook")(trace)
+    print_digest(console, digest)
+    for law in digest.broken:
+        console.print(f"BROKEN {law}", markup=False, soft_wrap=True)
+    return 1 if digest.broken else 0

@@ -1,0 +1,180 @@
+"""Conservation laws checked from a trace alone: no job, work, energy or carbon appears or is lost.
+
+Each law is one function of the trace that gives the largest deviation from it; a law whose data the trace does not
+hold (a foreign grid, say) is skipped and named as such.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import numpy as np
+
+from cosim.digest import Digest, Table
+from cosim.errors import TraceError
+from cosim.trace import Trace
+from simulators.fleet import JobClass, Site
+
+SITE = "aidc/Site"
+RELATIVE, EXACT = 1e-9, 0.0
+
+
+def verify(trace: Trace) -> Digest:
+    """All laws: a table (law, largest deviation, tolerance, holds) and the names of those that are broken."""
+    digest = Digest()
+    rows = []
+    for name, tolerance, law in LAWS:
+        try:
+            worst = law(trace)
+        except TraceError as err:
+            rows.append((name, "-", "-", f"skipped: {str(err).split(': ', 1)[-1].split(';')[0]}"))
+            continue
+        holds = worst <= tolerance  # NaN does not
+        rows.append((name, f"{worst:.1e}", f"{tolerance:.0e}", "holds" if holds else "BROKEN"))
+        if not holds:
+            digest.broken.append(f"{name}: off by {worst:.3g}, allowed {tolerance:g}")
+    digest.tables.append(Table("Conservation laws", ("law", "deviation", "allowed", ""), rows))
+    return digest
+
+
+def _jobs_every_minute(trace: Trace) -> float:
+    change = trace[f"{SITE}/received_jobs"] - trace[f"{SITE}/finished_jobs"] - trace[f"{SITE}/dropped_jobs"]
+    inside = sum(trace[f"{SITE}/{k}_jobs"] for k in ("queued", "deferred", "running"))
+    return _largest(change.cumsum(axis=0) - inside)
+
+
+def _jobs_reach_a_site(trace: Trace) -> float:
+    arrived = trace["workload/Arrivals/arrived_jobs"][:, 0]
+    received = trace[f"{SITE}/received_jobs"].sum(axis=1)
+    both = min(len(arrived), len(received))
+    return _largest(arrived[:both] - received[:both])
+
+
+def _rows_match_counts(trace: Trace) -> float:
+    """Rows of the job table against the minutes' counts, per site, class and outcome."""
+    jobs, worst = _jobs(trace), 0.0
+    counts = {outcome: trace[f"{SITE}/{outcome}_jobs"].sum(axis=0) for outcome in ("finished", "dropped")}
+    if trace.attrs["status"] == "completed":
+        counts["unfinished"] = sum(trace[f"{SITE}/{k}_jobs"][-1] for k in ("queued", "deferred", "running"))
+    for outcome, per_site in counts.items():
+        for s, site in enumerate(trace.names(SITE)):
+            for c, job_class in enumerate(trace.names(SITE, "job_class")):
+                rows = ((jobs["outcome"] == outcome) & (jobs["site"] == site) & (jobs["job_class"] == job_class)).sum()
+                worst = max(worst, abs(float(rows) - float(per_site[s, c])))
+    return worst
+
+
+def _work(trace: Trace) -> float:
+    done = trace[f"{SITE}/work_to"].sum()
+    return abs(done - _jobs(trace)["done_to"].sum()) / max(done, 1.0)
+
+
+def _finished_work(trace: Trace) -> float:
+    jobs = _jobs(trace)
+    finished = jobs["outcome"] == "finished"
+    return _largest(jobs["done_to"][finished] / jobs["work_to"][finished] - 1.0)
+
+
+def _it_energy(trace: Trace) -> float:
+    """(13): idle power all the time, alpha per throughput."""
+    shared = json.loads(trace.attrs["scenario"])["shared"]
+    alpha = np.array([JobClass(**shared["job_classes"][n]).kw_per_to_s for n in trace.names(SITE, "job_class")])
+    idle_kw = np.array([Site(**shared["sites"][n]).idle_kw for n in trace.names(SITE)])
+    step_s = _step_s(trace, "aidc")
+    by_hand = idle_kw + (trace[f"{SITE}/work_to"] * alpha).sum(axis=2) / step_s
+    return _largest(trace[f"{SITE}/it_kw"] / by_hand - 1.0)
+
+
+def _power_adds_up(trace: Trace) -> float:
+    return _largest(trace[f"{SITE}/p_kw"] / (trace[f"{SITE}/it_kw"] + trace[f"{SITE}/cooling_kw"]) - 1.0)
+
+
+def _windows(trace: Trace) -> float:
+    """What the grid was told against the mean of the minutes of its step."""
+    count = round(_step_s(trace, "grid") / _step_s(trace, "aidc"))
+    p_kw = trace[f"{SITE}/p_kw"]
+    whole = len(p_kw) // count
+    means = p_kw[: whole * count].reshape(whole, count, -1).mean(axis=1)
+    return _largest(trace[f"{SITE}/p_window_kw"][count - 1:: count][:whole] / means - 1.0)
+
+
+def _capacity(trace: Trace) -> float:
+    shared = json.loads(trace.attrs["scenario"])["shared"]
+    gpus = np.array([Site(**shared["sites"][n]).gpus for n in trace.names(SITE)])
+    return max(0.0, float((trace[f"{SITE}/busy_gpus"].sum(axis=2) / gpus - 1.0).max(initial=0.0)))
+
+
+def _power_balance(trace: Trace) -> float:
+    """Sources = loads + losses, kW, at every interval: what the sources gave against what the lines lost and took."""
+    p_from, p_to = trace["grid/Grid/p_from_kw"][:, 0], trace["grid/Grid/p_to_kw"][:, 0]
+    return _largest((p_from + p_to).sum(axis=1) - trace["grid/Grid/loss_kw"][:, 0])
+
+
+def _carbon(trace: Trace) -> float:
+    """Generated = loads + losses at the sending node's intensity, kg/h; from the second interval on, since what was
+    drawn before the first is not recorded. Intervals with unserved power are left out."""
+    scenario = json.loads(trace.attrs["scenario"])
+    sources = scenario["members"]["grid"]["params"].get("sources")
+    if not sources:
+        raise TraceError(f"{trace.path}: the grid's sources are not in the scenario")
+    intensity = np.array([sources[n]["kg_per_kwh"] for n in trace.names("grid/Grid", "source")])
+    nci, p_from, p_to = (trace[f"grid/{x}"] for x in ("Bus/nci_kg_per_kwh", "Grid/p_from_kw", "Grid/p_to_kw"))
+    buses = trace.names("grid/Bus")
+    ends = [[buses.index(f"bus{end}") for end in name.split("-")] for name in trace.names("grid/Grid", "line")]
+    generated = trace["grid/Grid/p_source_kw"][:, 0] @ intensity
+    loads = _bus_loads(trace, buses)
+    worst = 0.0
+    for k in range(1, len(nci)):
+        if trace["grid/Grid/unserved_kw"][k, 0] or trace["grid/Grid/status"][k, 0]:
+            continue
+        lost = sum((p_from[k, 0, b] + p_to[k, 0, b]) * nci[k, i if p_from[k, 0, b] > 0 else j]
+                   for b, (i, j) in enumerate(ends))
+        worst = max(worst, abs(float(generated[k] - loads[k] @ nci[k] - lost)))
+    return worst
+
+
+def _bus_loads(trace: Trace, buses: list[str]) -> np.ndarray:
+    """Demand at every bus and interval as the wiring brought it there, kW, shape (interval, bus)."""
+    times, wiring = trace.time_s("grid/Grid"), trace.table("wiring")
+    loads = np.zeros((len(times), len(buses)))
+    for source, target, shift_s in zip(wiring["source"], wiring["target"], wiring["shift_s"], strict=True):
+        member, eid, port = source.split(".", 2)
+        if not target.startswith("grid.") or not target.endswith(".p_load_kw"):
+            continue
+        model = next(m for m in trace.models() if m.startswith(f"{member}/") and eid in trace.names(m))
+        at = np.searchsorted(trace.time_s(model), times - shift_s, side="right") - 1
+        column = trace[f"{model}/{port}"][:, trace.names(model).index(eid)]
+        loads[:, buses.index(target.split(".")[1])] += np.where(at >= 0, column[np.maximum(at, 0)], 0.0)
+    return loads
+
+
+def _jobs(trace: Trace) -> dict[str, np.ndarray]:
+    jobs = trace.table("jobs")
+    if not jobs:
+        raise TraceError(f"{trace.path}: no job table")
+    return jobs
+
+
+def _step_s(trace: Trace, member: str) -> float:
+    return json.loads(trace.attrs["scenario"])["members"][member]["step_s"]
+
+
+def _largest(deviation: np.ndarray) -> float:
+    return float(np.abs(deviation).max(initial=0.0))
+
+
+LAWS: tuple[tuple[str, float, Callable[[Trace], float]], ...] = (
+    ("arrived = queued + deferred + running + finished + dropped, every minute", EXACT, _jobs_every_minute),
+    ("every arrival reaches one site in its minute", EXACT, _jobs_reach_a_site),
+    ("job rows = counted outcomes, per site and class", EXACT, _rows_match_counts),
+    ("work of the minutes = work of the jobs (relative)", RELATIVE, _work),
+    ("a finished job has all its work done (relative)", RELATIVE, _finished_work),
+    ("IT power = idle + alpha x throughput, (13) (relative)", RELATIVE, _it_energy),
+    ("power = IT + cooling, (12) (relative)", RELATIVE, _power_adds_up),
+    ("power told to the grid = mean of its minutes (relative)", RELATIVE, _windows),
+    ("busy GPUs <= capacity (relative excess)", RELATIVE, _capacity),
+    ("line ends differ by the losses, (1) (kW)", 1e-6, _power_balance),
+    ("carbon generated = loads + losses at the sender's intensity, (10) (kg/h)", 1e-6, _carbon),
+)
+"""Name, largest deviation allowed, law."""

@@ -1,0 +1,118 @@
+"""python -m cosim.trace: what it lists, exports and verifies is what the file holds."""
+
+import csv
+import shutil
+import subprocess
+import sys
+
+import h5py
+import pytest
+from worlds import boxes, run
+
+from cosim.inspection import main
+from cosim.run import find
+from cosim.scenario import override
+from cosim.trace import Trace
+
+
+@pytest.fixture(scope="module")
+def day(tmp_path_factory):
+    """Two hours of ieee33 with drops: random commands."""
+    scenario = override(find("ieee33"), {"controller.policy": "random"})
+    return run(scenario, tmp_path_factory.mktemp("d") / "day.h5", until_s=7200.0).path
+
+
+def test_ls(day, capsys):
+    assert main(["ls", str(day)]) == 0
+    said = capsys.readouterr().out
+    assert "completed" in said
+    assert "aidc/Site/p_kw" in said
+    assert "120 x 3 x 4" in said
+
+
+def test_as_a_module(day):
+    program = [sys.executable, "-m", "cosim.trace"]
+    done = subprocess.run([*program, "ls", day], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    done = subprocess.run([*program, "dif", day], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+
+
+def test_diff(day, tmp_path, capsys):
+    other = tmp_path / "o.h5"
+    shutil.copy(day, other)
+    assert main(["diff", str(day), str(other)]) == 0
+    with h5py.File(other, "r+") as f:
+        f["aidc/Site/p_kw"][75, 2] += 1.0
+    assert main(["diff", str(day), str(other)]) == 1
+    assert "aidc/Site/p_kw at 01:15, aidc3:" in capsys.readouterr().out
+
+
+def test_export_is_the_same_numbers(day, tmp_path):
+    assert main(["export", str(day), "--out", str(tmp_path / "csv")]) == 0
+    with (tmp_path / "csv" / "aidc.Site.csv").open() as file, Trace(day) as trace:
+        rows = list(csv.DictReader(file))
+        assert [float(r["aidc2.p_kw"]) for r in rows] == trace["aidc/Site/p_kw"][:, 1].tolist()
+        assert [float(r["aidc3.work_to.vae"]) for r in rows] == trace["aidc/Site/work_to"][:, 2, 1].tolist()
+        assert [int(r["time_s"]) for r in rows] == trace.time_s("aidc/Site").tolist()
+    with (tmp_path / "csv" / "jobs.csv").open() as file, Trace(day) as trace:
+        assert [int(r["id"]) for r in csv.DictReader(file)] == trace.table("jobs")["id"].tolist()
+    assert main(["export", str(day), "--out", "/proc/nowhere"]) == 5
+
+
+def test_verify_passes_an_honest_trace(day, capsys):
+    assert main(["verify", str(day)]) == 0
+    said = capsys.readouterr().out
+    assert said.count("holds") == 11
+    assert "skipped" not in said
+
+
+def spoil(path, dataset, change):
+    with h5py.File(path, "r+") as f:
+        data = f[dataset]
+        data[...] = change(data[...])
+
+
+def plus_one_at(*index):
+    def change(values):
+        values[index] += 1
+        return values
+    return change
+
+
+@pytest.mark.parametrize(("dataset", "change", "law"), [
+    ("aidc/Site/finished_jobs", plus_one_at(30, 0, 3), "every minute"),
+    ("workload/Arrivals/arrived_jobs", plus_one_at(30, 0, 3), "reaches one site"),
+    ("jobs/outcome", lambda v: v[::-1].copy(), "job rows"),
+    ("aidc/Site/work_to", lambda v: v * (1 + 1e-8), "work of the minutes"),
+    ("jobs/done_to", lambda v: v * (1 + 1e-8), "all its work done"),
+    ("aidc/Site/it_kw", lambda v: v * (1 + 1e-8), "(13)"),
+    ("aidc/Site/cooling_kw", lambda v: v * (1 + 1e-7), "(12)"),
+    ("aidc/Site/p_window_kw", lambda v: v * (1 + 1e-8), "told to the grid"),
+    ("aidc/Site/busy_gpus", lambda v: v * 5, "capacity"),
+    ("grid/Grid/loss_kw", lambda v: v + 1e-5, "(1)"),
+    ("grid/Bus/nci_kg_per_kwh", lambda v: v * (1 + 1e-6), "carbon"),
+])
+def test_verify_names_each_law_that_is_broken(day, tmp_path, capsys, dataset, change, law):
+    path = tmp_path / "spoilt.h5"
+    shutil.copy(day, path)
+    spoil(path, dataset, change)
+    assert main(["verify", str(path)]) == 1
+    broken = [line for line in capsys.readouterr().out.splitlines() if line.startswith("BROKEN")]
+    assert any(law in line for line in broken)
+
+
+def test_verify_of_a_foreign_grid_says_what_it_could_not_see(tmp_path, capsys):
+    path = run(find("plug_pandapower"), tmp_path / "t.h5", until_s=1800.0).path
+    assert main(["verify", str(path)]) == 0
+    said = capsys.readouterr().out
+    assert said.count("skipped") == 2
+    assert said.count("holds") == 9
+
+
+def test_what_has_no_laws_says_so(tmp_path, capsys):
+    path = run(boxes(), tmp_path / "t.h5").path
+    assert main(["verify", str(path)]) == 5
+    assert "names no laws" in capsys.readouterr().err
+    assert main(["ls", str(tmp_path / "none.h5")]) == 5
