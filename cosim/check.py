@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 
-from rich.console import Console
-
 from cosim.conformance import Check, check
+from cosim.console import Console, OneLineParser, fail, plain_console, print_digest
 from cosim.digest import Digest, Table
 from cosim.errors import CosimError
-from cosim.run import OneLineParser, fail, find, plain_console, print_digest, settings_of
+from cosim.run import find, settings_of
 from cosim.scenario import override, plug, rename
 
 

@@ -8,12 +8,10 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from rich.console import Console
-
+from cosim.console import Console, OneLineParser, fail, plain_console, print_digest
 from cosim.digest import Digest, Table
 from cosim.errors import CosimError, TraceError
 from cosim.resolve import load
-from cosim.run import OneLineParser, fail, plain_console, print_digest
 from cosim.trace import Trace, first_difference
 from cosim.units import format_time
 

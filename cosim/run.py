@@ -14,14 +14,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table as RichTable
 
-from cosim.digest import Digest, Table
+from cosim.console import OneLineParser, fail, plain_console, print_digest
 from cosim.errors import CosimError, ScenarioError, unknown
 from cosim.experiment import DRIVERS, Experiment, Result
 from cosim.params import explain
@@ -33,13 +32,6 @@ from cosim.units import format_time, parse_duration
 SCENARIOS = "scenarios"
 SIMULATORS = "cosim.simulators"
 """Entry-point group by which installed packages announce simulators for --use."""
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """argparse whose errors are one line, like all others."""
-
-    def error(self, message: str) -> NoReturn:
-        raise ScenarioError(f"{message}; see {self.prog} --help")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -92,17 +84,6 @@ def main(argv: list[str] | None = None) -> int:
             traceback.print_exc()
         print(f"cosim: internal error: {type(err).__name__}: {err}; report it with what --debug shows", file=sys.stderr)
         return 1
-
-
-def plain_console() -> Console:
-    """A console for tables; wide where the output is not a terminal, so that nothing is cut in a file."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
-
-
-def fail(err: CosimError) -> int:
-    """Say what went wrong, in one line, and return its exit code."""
-    print(f"cosim: {err}", file=sys.stderr)
-    return err.exit_code
 
 
 def _joined(argv: list[str]) -> list[str]:
@@ -309,27 +290,6 @@ def _print_header(console: Console, experiment: Experiment) -> None:
     warmup = f" after {format_time(scenario.warmup_s)} of warm-up" if scenario.warmup_s else ""
     console.print(f"{format_time(scenario.until_s)} simulated{warmup}, driver {experiment.driver}, "
                   f"seed {scenario.seed}, trace {experiment.out}", markup=False, soft_wrap=True)
-
-
-def print_digest(console: Console, digest: Digest) -> None:
-    """Tables and warnings of a digest."""
-    for table in digest.tables:
-        _print_table(console, table)
-    for warning in digest.warnings:
-        console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
-
-
-def _print_table(console: Console, table: Table) -> None:
-    shown = RichTable(title=table.title, title_justify="left", title_style="bold", header_style="dim", box=None,
-                      pad_edge=False, show_header=any(table.columns))
-    for index, column in enumerate(table.columns):
-        shown.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
-    for row in table.rows:
-        shown.add_row(*row)
-    console.print()
-    console.print(shown)
-    if table.note:
-        console.print(table.note, style="dim", markup=False, soft_wrap=True)
 
 
 def _print_result(console: Console, result: Result) -> None:

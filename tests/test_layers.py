@@ -12,7 +12,7 @@ MODULES = sorted(p for package in PACKAGES for p in (ROOT / package).rglob("*.py
 FLOORS = [
     {"cosim.errors", "cosim.digest"},
     {"cosim.units"},
-    {"cosim.clock", "cosim.ports", "cosim.params", "cosim.seeds"},
+    {"cosim.clock", "cosim.console", "cosim.ports", "cosim.params", "cosim.seeds"},
     {"cosim.scenario", "cosim.trace"},
     {"cosim.adapter"},
     {"cosim.resolve"},
@@ -32,7 +32,7 @@ OWNERS = {
     "clarabel": {"simulators.grid.clarabel_solver"},
     "h5py": {"cosim.trace"},
     "mosaik": {"cosim.wiring"},
-    "rich": {"cosim.run", "cosim.check", "cosim.inspection"},
+    "rich": {"cosim.console", "cosim.run"},
     "mosaik_api_v3": {"cosim.adapter", "cosim.wiring"},
 }
 AGENTS_MAY_USE = {"cosim.errors", "cosim.params", "cosim.units"}

@@ -1,0 +1,52 @@
+"""What the command lines share: errors in one line, tables that fit their output."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import NoReturn
+
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from cosim.digest import Digest, Table
+from cosim.errors import CosimError, ScenarioError
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """argparse whose errors are one line, like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ScenarioError(f"{message}; see {self.prog} --help")
+
+
+def plain_console() -> Console:
+    """A console for tables; wide where the output is not a terminal, so that nothing is cut in a file."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+
+
+def fail(err: CosimError) -> int:
+    """Say what went wrong, in one line, and return its exit code."""
+    print(f"cosim: {err}", file=sys.stderr)
+    return err.exit_code
+
+
+def print_digest(console: Console, digest: Digest) -> None:
+    """Tables and warnings of a digest."""
+    for table in digest.tables:
+        _print_table(console, table)
+    for warning in digest.warnings:
+        console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
+
+
+def _print_table(console: Console, table: Table) -> None:
+    shown = RichTable(title=table.title, title_justify="left", title_style="bold", header_style="dim", box=None,
+                      pad_edge=False, show_header=any(table.columns))
+    for index, column in enumerate(table.columns):
+        shown.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+    for row in table.rows:
+        shown.add_row(*row)
+    console.print()
+    console.print(shown)
+    if table.note:
+        console.print(table.note, style="dim", markup=False, soft_wrap=True)
