@@ -16,7 +16,7 @@ FLOORS = [
     {"cosim.scenario", "cosim.trace"},
     {"cosim.adapter"},
     {"cosim.resolve"},
-    {"cosim.plan"},
+    {"cosim.plan", "cosim.serve"},
     {"cosim.tap"},
     {"cosim.native", "cosim.replay"},
     {"cosim.wiring", "cosim.experiment"},
@@ -33,7 +33,7 @@ OWNERS = {
     "h5py": {"cosim.trace"},
     "mosaik": {"cosim.wiring"},
     "rich": {"cosim.console", "cosim.run"},
-    "mosaik_api_v3": {"cosim.adapter", "cosim.wiring"},
+    "mosaik_api_v3": {"cosim.adapter", "cosim.serve", "cosim.wiring"},
 }
 AGENTS_MAY_USE = {"cosim.errors", "cosim.params", "cosim.units"}
 SIMULATORS_MAY_USE = {"cosim.adapter", "cosim.clock", "cosim.digest", "cosim.errors", "cosim.params", "cosim.ports",

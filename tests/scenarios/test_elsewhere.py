@@ -1,0 +1,97 @@
+"""Members that are not in this process, and one more that nobody here wrote; all real, on the loopback address."""
+
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+from worlds import run
+
+from cosim.errors import CosimError
+from cosim.run import find
+from cosim.scenario import Member
+from cosim.serve import main as serve
+from cosim.trace import Trace, first_difference
+
+SERVE = "%(python)s -m cosim.serve simulators.grid.adapter:CefDispatch %(addr)s"
+
+
+def ieee33_with(simulator):
+    """The study with its grid started another way."""
+    scenario = find("ieee33")
+    elsewhere = {"simulator": simulator, "adapter": True, "shared": ("network", "sites"), "timeout_s": 60.0}
+    grid = scenario.members["grid"].model_copy(update=elsewhere)
+    return scenario.replace(members={**scenario.members, "grid": grid})
+
+
+@pytest.fixture(scope="module")
+def near(tmp_path_factory):
+    return run(find("ieee33"), tmp_path_factory.mktemp("near") / "t.h5", until_s=2700.0).path
+
+
+def test_the_grid_as_a_process_gives_the_same_bytes(tmp_path, near):
+    far = run(ieee33_with(f"cmd: {SERVE}"), tmp_path / "t.h5", "mosaik", until_s=2700.0).path
+    assert first_difference(near, far) is None
+
+
+def reached(scenario, out):
+    """The run's trace; None while the server has its port not open yet."""
+    try:
+        return run(scenario, out, "mosaik", until_s=2700.0).path
+    except CosimError:
+        return None
+
+
+def test_the_grid_as_a_server_gives_the_same_bytes(tmp_path, near):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = subprocess.Popen([sys.executable, "-m", "cosim.serve", "--remote", "simulators.grid.adapter:CefDispatch",
+                               f"127.0.0.1:{port}"], stdout=subprocess.PIPE, text=True)
+    try:
+        scenario = ieee33_with(f"connect: 127.0.0.1:{port}")
+        with pytest.raises(CosimError, match="member 'grid'.*Could not connect"):
+            run(scenario, None, "mosaik", until_s=900.0)  # it has not begun to listen
+        assert "waits for a scenario" in server.stdout.readline()
+        deadline = time.monotonic() + 60
+        while not (far := reached(scenario, tmp_path / "t.h5")) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert first_difference(near, far) is None
+        assert server.wait(20) == 0
+    finally:
+        server.kill()
+        server.wait()
+
+
+@pytest.mark.parametrize("driver", ["native", "mosaik"])
+def test_mosaik_csv_as_the_price(tmp_path, driver):
+    """A price that changes at its own times, from a package of somebody else."""
+    table = tmp_path / "price.csv"
+    table.write_text("Price\nDate,price_usd_per_kwh\n2026-01-01 00:00:00,0.10\n2026-01-01 00:20:00,0.25\n"
+                     "2026-01-01 00:30:00,0.05\n")
+    study = find("ieee33")
+    tariff = Member(simulator="mosaik_csv:CSV", step_s=60, entities={"Price": {}},
+                    params={"sim_start": "2026-01-01 00:00:00", "datafile": str(table)})
+    links = tuple(link for link in study.links if "forecast" not in link.source)
+    scenario = study.replace(members={**study.members, "tariff": tariff}, links=links)
+    result = run(scenario, tmp_path / f"{driver}.h5", driver, until_s=2400.0)
+    with Trace(result.path) as trace:
+        assert trace.time_s("tariff/Price").tolist() == [0, 1200, 1800]
+        assert trace["tariff/Price/price_usd_per_kwh"][:, 0].tolist() == [0.10, 0.25, 0.05]
+
+
+def test_serve_says_what_is_wrong(capsys):
+    assert serve([]) == 2
+    assert "usage:" in capsys.readouterr().err
+    assert serve(["no.such:Grid", "127.0.0.1:1"]) == 2
+    assert "cannot be imported" in capsys.readouterr().err
+    assert serve(["boxes:Store", "nowhere"]) == 2
+    assert "is not HOST:PORT" in capsys.readouterr().err
+    assert serve(["boxes:Store", "127.0.0.1:1"]) == 3
+    assert "boxes:Store at 127.0.0.1:1" in capsys.readouterr().err
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert serve(["--remote", "boxes:Store", f"127.0.0.1:{taken.getsockname()[1]}"]) == 3
+    assert "choose another address" in capsys.readouterr().err
