@@ -17,12 +17,13 @@ from cosim.units import scale
 
 @dataclass
 class Sides:
-    """What a started member offers: its entities and the ports of its models."""
+    """What a started member offers: its entities and the ports of its models. `foreign`: not built on cosim.adapter."""
 
     models: dict[str, list[str]]
     ports: dict[str, dict[str, Port]]
     labels: dict[str, list[str]] = field(default_factory=dict)
     initial: dict[str, dict[str, Any]] = field(default_factory=dict)
+    foreign: bool = False
 
     def find(self, port: str, flow: str) -> tuple[str, Port] | None:
         """(model, port) of that name and flow; None if there is none. 'Model.port' names the model, too."""
@@ -72,7 +73,7 @@ def sides_from_meta(models: dict[str, list[str]], meta: Mapping[str, Any]) -> Si
     for model in models:
         attrs = meta["models"].get(model, {}).get("attrs", [])
         ports[model] = {a: [Port(a, "both", a, reduce="sum", default=0.0)] for a in attrs}
-    return Sides(models, ports)
+    return Sides(models, ports, foreign=True)
 
 
 def make_plan(resolved: Resolved, sides: Mapping[str, Sides]) -> Plan:

@@ -16,6 +16,7 @@ from cosim.plan import Plan, Sides
 from cosim.ports import Port
 from cosim.resolve import Resolved
 from cosim.trace import TraceWriter
+from cosim.units import finite
 
 
 class Stopped(CosimError):
@@ -72,15 +73,19 @@ class Control:
 
 @dataclass
 class Tap:
-    """One member under watch. `request` is what to read after each step, as mosaik's get_data takes it; `wall_s` counts
-    the seconds spent in the member, `start_s` of them before the first step."""
+    """One member under watch; a foreign one, not built on cosim.adapter, has its numbers checked here.
+
+    `request` is what to read after each step, as mosaik's get_data takes it; `wall_s` counts the seconds spent in the
+    member, `start_s` of them before the first step.
+    """
 
     member: str
     simulator: str
     control: Control
     request: dict[str, list[str]] = field(default_factory=dict)
-    levels: list[tuple[str, list[str]]] = field(default_factory=list)
+    levels: list[str] = field(default_factory=list)
     tables: list[tuple[str, str, str]] = field(default_factory=list)
+    foreign: bool = False
     layout: list[tuple[str, list[str], list[Port], dict[str, list[str]]]] = field(default_factory=list)
     wall_s: float = 0.0
     start_s: float = 0.0
@@ -113,7 +118,7 @@ class Tap:
         if writer is None:
             return
         time_s = self.control.clock.seconds(time)
-        for model, _ in self.levels:
+        for model in self.levels:
             writer.append(self.member, model, time_s, data)
         for eid, port, table in self.tables:
             writer.extend(table, data[eid][port])
@@ -124,6 +129,8 @@ class Tap:
             for name in names:
                 if eid not in data or name not in data[eid]:
                     raise ModelError(f"get_data() gave no value for {eid}.{name}")
+                if self.foreign:
+                    finite(f"{eid}.{name}", data[eid][name])
         return data
 
     def close(self, closing: Mapping[str, Mapping[str, Any]]) -> None:
@@ -142,29 +149,25 @@ def make_taps(resolved: Resolved, sides: Mapping[str, Sides], plan: Plan, contro
         linked.setdefault(c.source[0], {})[c.source[1:]] = None
     taps = {}
     for member, spec in resolved.scenario.members.items():
-        side, tap = sides[member], Tap(member, spec.simulator, control)
+        side = sides[member]
+        tap = Tap(member, spec.simulator, control, foreign=side.foreign)
         carried = linked.get(member, {})
         for model, eids in side.models.items():
             outs = [p for ps in side.ports[model].values() for p in ps if p.flow == "out"]
-            if not outs:  # META only: what is linked is what comes out
+            if side.foreign:  # META only: what is linked is what comes out
                 names = {port for eid, port in carried if eid in eids}
                 eids = [e for e in eids if any(eid == e for eid, _ in carried)]
                 outs = [Port(n, "out", n) for n in sorted(names)]
-                ours = False
-            else:
-                ours = True
-            _watch(tap, model, eids, outs, carried, every=ours)
+            _watch(tap, model, eids, outs)
             tap.layout.append((model, eids, outs, side.labels))
         taps[member] = tap
     return taps
 
 
-def _watch(tap: Tap, model: str, eids: list[str], outs: list[Port], carried: Mapping, every: bool) -> None:
-    levels = [p.name for p in outs if p.kind == "level" and p.record]
-    if levels and eids:
-        tap.levels.append((model, levels))
+def _watch(tap: Tap, model: str, eids: list[str], outs: list[Port]) -> None:
+    if eids and any(p.kind == "level" and p.record for p in outs):
+        tap.levels.append(model)
     for eid in eids:
-        names = [p.name for p in outs if every or (eid, p.name) in carried or p.record]
-        if names:
-            tap.request[eid] = names
+        if outs:
+            tap.request[eid] = [p.name for p in outs]
         tap.tables += [(eid, p.name, p.table) for p in outs if p.table]

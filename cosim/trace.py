@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,6 +38,8 @@ _TEXT = h5py.string_dtype("utf-8")
 _ROWS_PER_CHUNK = 240
 _TABLE_CHUNK = 8192
 _TEXT_BYTES = 64
+_ROOM_BYTES = 2_000_000
+"""Room on the disk beyond the numbers themselves: HDF5's own structures, and closing the file."""
 
 
 @dataclass
@@ -125,6 +128,7 @@ class TraceWriter:
     def flush(self) -> None:
         """Write all buffers; what was flushed survives a kill."""
         begin = perf_counter()
+        self._leave_room()
         try:
             for group in self._groups.values():
                 self._flush_group(group)
@@ -134,6 +138,22 @@ class TraceWriter:
         except OSError as err:
             raise TraceError(f"cannot write {self.path}: {err}") from None
         self.wall_s += perf_counter() - begin
+
+    def _leave_room(self) -> None:
+        """TraceError while the file is still whole: HDF5 does not survive a write that a full disk refuses."""
+        waiting = sum(len(rows) * (group.datasets[name].size // max(1, group.datasets[name].shape[0]) or 1)
+                      for group in self._groups.values() for name, rows in group.rows.items())
+        waiting += sum(batch_length(columns) * len(columns) for columns in self._tables.values())
+        needed = 8 * waiting + _ROOM_BYTES
+        free = shutil.disk_usage(self.path.parent).free
+        if free < needed:
+            for group in self._groups.values():
+                group.times.clear()
+                for values in group.rows.values():
+                    values.clear()
+            self._tables.clear()
+            raise TraceError(f"cannot write {self.path}: the disk has {free / 1e6:.1f} MB left, {needed / 1e6:.1f} MB "
+                             "are wanted; what was written before is whole")
 
     def _flush_group(self, group: _Group) -> None:
         count = len(group.times)

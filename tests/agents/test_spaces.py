@@ -43,10 +43,11 @@ def test_against_counting(n_sites, gamma, n_train, n_inf, n_deferrals, n_tempera
 
 
 def test_the_command_prints_it():
-    done = subprocess.run([sys.executable, "-m", "agents.spaces", "--table3"], capture_output=True, text=True, check=True)
+    program = [sys.executable, "-m", "agents.spaces"]
+    done = subprocess.run([*program, "--table3"], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == table3()
     assert "3  3.01e39" in done.stdout
-    assert subprocess.run([sys.executable, "-m", "agents.spaces"], capture_output=True, check=False).returncode == 1
+    assert subprocess.run(program, capture_output=True, check=False).returncode == 1
 
 
 def test_nonsense_is_refused():

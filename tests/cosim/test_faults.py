@@ -1,0 +1,142 @@
+"""Whatever a member or the disk does: one clear line that names it, and a whole trace up to that point."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from worlds import boxes, run
+
+from cosim.errors import CosimError, ScenarioError, TraceError
+from cosim.run import main
+from cosim.scenario import Link, Member, Scenario, override
+from cosim.trace import Trace
+
+LIAR_PY = Path(__file__).parents[1] / "liar.py"
+HERE = "liar:Liar"
+THERE = f'cmd: "%(python)s" "{LIAR_PY}" %(addr)s'
+
+
+def lied_to(simulator=HERE, **params) -> Scenario:
+    """A liar feeds a store."""
+    return Scenario(name="lied", about="t", until_s="10min", flush_s="2min", members={
+        "liar": Member(simulator=simulator, step_s=60, entities={"Feed": ["f0", "f1"]}, params=params, timeout_s=20),
+        "store": Member(simulator="boxes:Store", step_s=60, entities={"Store": ["s"]})},
+        links=[Link(source="liar.p_kw", target="store.p_kw")])
+
+
+@pytest.mark.parametrize("fault", ["nan", "infinite", "none", "text", "list", "wrong entity", "no dict", "backwards",
+                                   "standstill", "half", "no step"])
+@pytest.mark.parametrize("driver", ["native", "mosaik", "process"])
+def test_a_lie_is_named_where_it_is_told(tmp_path, fault, driver):
+    path = tmp_path / "t.h5"
+    scenario = lied_to(THERE if driver == "process" else HERE, fault=fault)
+    with pytest.raises(CosimError) as err:
+        run(scenario, path, "native" if driver == "native" else "mosaik")
+    said = str(err.value)
+    assert "member 'liar'" in said
+    assert "failed at 00:02" in said
+    assert "\n" not in said
+    with Trace(path) as trace:
+        assert trace.attrs["status"] == "failed"
+        assert trace.attrs["error"] == said
+        assert trace["store/Store/p_seen_kw"][:, 0].tolist() == [2.0, 2.0]
+
+
+@pytest.mark.parametrize("driver", ["native", "mosaik"])
+def test_a_member_without_entities_is_said(driver):
+    with pytest.raises(CosimError, match="liar"):
+        run(lied_to(fault="no entity"), None, driver)
+
+
+WORDS = ["3.0", "time-based", "event-based", "Feed", "p_kw", "attrs", "models", "public", "params", "", "x"]
+KEYS = ["api_version", "type", "models", "Feed", "attrs", "public", "params", "p_kw"]
+META = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.sampled_from(WORDS),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4), max_leaves=8)
+
+
+def how_it_ended(scenario, driver):
+    """'completed', or the one error a run may end with."""
+    try:
+        return run(scenario, None, driver).status
+    except CosimError as err:
+        return str(err)
+
+
+@given(META)
+@settings(max_examples=60, deadline=None)
+@pytest.mark.filterwarnings("ignore:Simulator liar is using an outdated API")
+def test_random_meta_ends_in_one_line_or_a_run(meta):
+    """Whatever a simulator says of itself: both drivers complete, or say in one line which member it was."""
+    for driver in ("native", "mosaik"):
+        said = how_it_ended(lied_to(meta=meta), driver)
+        assert said == "completed" or (("liar" in said or "store" in said) and "\n" not in said)
+
+
+def test_steps_that_do_not_divide_are_refused():
+    with pytest.raises(ScenarioError, match="store.step_s = 90 s is not a whole number of bus steps"):
+        run(override(boxes(), {"store.step_s": 90}), None)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 8 MB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", disk], capture_output=True, check=False)
+    if mounted.returncode:
+        pytest.skip("mounting a small disk is not allowed here")
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+@pytest.mark.skipif(shutil.which("mount") is None, reason="no mount on this machine")
+def test_a_full_disk_ends_the_run_with_a_whole_trace(small_disk):
+    done = subprocess.run(
+        [sys.executable, "-m", "cosim.run", "ieee33", "--until", "30d", "--driver", "native", "--quiet", "--out",
+         small_disk / "t.h5"], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 5, done.stderr
+    assert done.stderr.startswith(f"cosim: cannot write {small_disk}/t.h5: the disk has")
+    assert done.stderr.count("\n") == 1
+    with Trace(small_disk / "t.h5") as trace:
+        assert trace.attrs["status"] == "failed"
+        assert "the disk has" in trace.attrs["error"]
+        minutes = len(trace.time_s("aidc/Site"))
+        assert minutes > 60
+        assert len(trace["aidc/Site/p_kw"]) == minutes
+
+
+def test_too_little_room_is_said_before_the_file_breaks(tmp_path, monkeypatch):
+    """The same where no disk can be made: the free space that is reported shrinks in mid-run."""
+    usage = shutil.disk_usage(tmp_path)
+    free = iter([10**9] * 4 + [10**6] * 100)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=next(free)))
+    with pytest.raises(TraceError, match="the disk has 1.0 MB left"):
+        run(boxes(), tmp_path / "t.h5")
+    with Trace(tmp_path / "t.h5") as trace:
+        assert trace.attrs["status"] == "failed"
+        assert len(trace.time_s("src/Source")) == 90
+
+
+def test_one_file_for_two_runs_is_refused(tmp_path, capsys):
+    out = tmp_path / "t.h5"
+    from cosim.experiment import Experiment
+    first = Experiment(boxes(), "native", out=out)
+    seen = []
+
+    def second(time):
+        if time == 60:
+            seen.append(main(["two_bus", "--out", str(out), "--quiet", "--driver", "native"]))
+            seen.append(main(["two_bus", "--out", str(out), "--quiet", "--driver", "native", "--force"]))
+
+    first.control.on_progress = second
+    first.run()
+    assert seen == [5, 5]
+    assert capsys.readouterr().err.count("\n") == 2
+    with Trace(out) as trace:
+        assert trace.attrs["name"] == "boxes"
+        assert len(trace.time_s("src/Source")) == 180
