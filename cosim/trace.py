@@ -37,19 +37,20 @@ SCHEMA_VERSION = 1
 _TEXT = h5py.string_dtype("utf-8")
 _ROWS_PER_CHUNK = 240
 _TABLE_CHUNK = 8192
-_TEXT_BYTES = 64
+_TEXT_BYTES = 16
 _ROOM_BYTES = 2_000_000
 """Room on the disk beyond the numbers themselves: HDF5's own structures, and closing the file."""
 
 
 @dataclass
 class _Group:
-    """Buffers and datasets of one member's model."""
+    """Buffers and datasets of one member's model; `numbers` is how many a time point has."""
 
     names: list[str]
     ports: dict[str, Port]
     datasets: dict[str, h5py.Dataset]
     time: h5py.Dataset
+    numbers: int
     times: list[int] = field(default_factory=list)
     rows: dict[str, list] = field(default_factory=dict)
 
@@ -64,6 +65,7 @@ class TraceWriter:
         self.path, self.wall_s = path, 0.0
         self._groups: dict[tuple[str, str], _Group] = {}
         self._tables: dict[str, dict[str, list]] = {}
+        self._text_bytes = _TEXT_BYTES
         self._start = start
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -88,11 +90,13 @@ class TraceWriter:
         time.attrs.update(units=f"seconds since {self._start}", calendar="standard", long_name="simulated time")
         time.make_scale("time_s")
         axes = {"entity": list(names), **{d: list(labels[d]) for p in ports for d in p.dims}}
+        self._text_bytes = max(self._text_bytes, *(len(name.encode()) for values in axes.values() for name in values))
         for axis, values in axes.items():
             scale = group.create_dataset(axis, data=np.array(values, dtype=object), dtype=_TEXT)
             scale.make_scale(axis)
         datasets = {p.name: self._dataset(group, p, axes) for p in ports}
-        self._groups[member, model] = _Group(list(names), {p.name: p for p in ports}, datasets, time,
+        numbers = sum(int(np.prod(data.shape[1:])) for data in datasets.values())
+        self._groups[member, model] = _Group(list(names), {p.name: p for p in ports}, datasets, time, numbers,
                                              rows={p.name: [] for p in ports})
 
     def _dataset(self, group: h5py.Group, port: Port, axes: Mapping[str, list]) -> h5py.Dataset:
@@ -141,8 +145,7 @@ class TraceWriter:
 
     def _leave_room(self) -> None:
         """TraceError while the file is still whole: HDF5 does not survive a write that a full disk refuses."""
-        waiting = sum(len(rows) * (group.datasets[name].size // max(1, group.datasets[name].shape[0]) or 1)
-                      for group in self._groups.values() for name, rows in group.rows.items())
+        waiting = sum(len(group.times) * group.numbers for group in self._groups.values())
         waiting += sum(batch_length(columns) * len(columns) for columns in self._tables.values())
         needed = 8 * waiting + _ROOM_BYTES
         free = shutil.disk_usage(self.path.parent).free
@@ -156,31 +159,24 @@ class TraceWriter:
                              "are wanted; what was written before is whole")
 
     def _flush_group(self, group: _Group) -> None:
-        count = len(group.times)
-        if not count:
+        if not group.times:
             return
         for name, rows in group.rows.items():
-            data = group.datasets[name]
-            data.resize(data.shape[0] + count, axis=0)
-            data[-count:] = np.asarray(rows, dtype="f8")
+            _append(group.datasets[name], np.asarray(rows, dtype="f8"))
             rows.clear()
-        group.time.resize(group.time.shape[0] + count, axis=0)
-        group.time[-count:] = np.asarray(group.times, dtype="i8")
+        _append(group.time, np.asarray(group.times, dtype="i8"))
         group.times.clear()
 
     def _flush_table(self, table: str, columns: dict[str, list]) -> None:
-        count = batch_length(columns)
-        if not count:
+        if not batch_length(columns):
             return
         group = self._file[table] if table in self._file else self._file.create_group(table, track_order=True)
         for name, values in columns.items():
-            column = _column(values)
+            column = _column(values, group[name].dtype if name in group else None, self._text_bytes)
             if name not in group:
                 group.create_dataset(name, (0,), column.dtype, maxshape=(None,), chunks=(_TABLE_CHUNK,),
                                      compression="gzip", compression_opts=1, shuffle=True)
-            data = group[name]
-            data.resize(data.shape[0] + count, axis=0)
-            data[-count:] = column
+            _append(group[name], column)
             values.clear()
 
     def finish(self, status: str, error: str = "", attrs: Mapping[str, Any] | None = None) -> None:
@@ -195,14 +191,25 @@ class TraceWriter:
             self._file.close()
 
 
-def _column(values: list) -> np.ndarray:
+def _append(data: h5py.Dataset, rows: np.ndarray) -> None:
+    """Rows at the end of a dataset, by HDF5's own calls: h5py's indexing costs more than the writing."""
+    begin = data.id.shape[0]
+    data.id.set_extent((begin + len(rows), *rows.shape[1:]))
+    space = data.id.get_space()
+    space.select_hyperslab((begin,) + (0,) * (rows.ndim - 1), rows.shape)
+    data.id.write(h5py.h5s.create_simple(rows.shape), space, np.ascontiguousarray(rows))
+
+
+def _column(values: list, dtype: np.dtype | None, text_bytes: int) -> np.ndarray:
+    """Values as a column of `dtype`; None: a new one, whose texts have room for every entity's and label's name."""
     kind = type(values[0])
     if kind is str:
         encoded = {v: v.encode() for v in set(values)}
-        for text, code in encoded.items():
-            if len(code) > _TEXT_BYTES:
-                raise TraceError(f"text '{text}' is longer than {_TEXT_BYTES} bytes; use a shorter name")
-        return np.array([encoded[v] for v in values], dtype=f"S{_TEXT_BYTES}")
+        longest = max(encoded, key=lambda v: len(encoded[v]))
+        width = dtype.itemsize if dtype else max(text_bytes, len(encoded[longest]))
+        if len(encoded[longest]) > width:
+            raise TraceError(f"text '{longest}' is longer than this table's {width} bytes; use a shorter name")
+        return np.array([encoded[v] for v in values], dtype=f"S{width}")
     return np.asarray(values, dtype="i8" if kind in (int, bool) else "f8")
 
 

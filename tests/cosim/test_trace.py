@@ -96,7 +96,7 @@ def test_what_is_no_trace_is_refused(tmp_path):
 def test_text_that_does_not_fit_is_an_error_and_not_cut(tmp_path):
     writer = write(tmp_path / "t.h5")
     writer.extend("jobs", {"id": [9], "job_class": ["long" * 20], "arrival_s": [0.0]})
-    with pytest.raises(TraceError, match="longer than 64 bytes"):
+    with pytest.raises(TraceError, match="longer than this table's 16 bytes"):
         writer.flush()
 
 
