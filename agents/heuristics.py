@@ -7,7 +7,7 @@ All but `random` split a site's GPUs by one rule (`GpuRule`) and differ only in 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -252,16 +252,17 @@ POLICIES: dict[str, type] = {
 
 
 def make_policy(
-    name: str, facts: FleetFacts, options: PolicyOptions, rng: np.random.Generator, sees_nci: bool = True
+    name: str, facts: FleetFacts, options: PolicyOptions, rng: np.random.Generator, sees_nci: bool = True,
+    policies: Mapping[str, Callable[..., Policy]] = POLICIES,
 ) -> Policy:
-    """The policy called `name`; ScenarioError if there is none, or if it needs what it is not shown."""
-    if name not in POLICIES:
-        raise ScenarioError(unknown("policy", name, POLICIES))
-    if POLICIES[name].needs_nci and not sees_nci:
-        blind = ", ".join(sorted(n for n, kind in POLICIES.items() if not kind.needs_nci))
+    """The policy called `name` in `policies`; ScenarioError if there is none, or if it needs what it is not shown."""
+    if name not in policies:
+        raise ScenarioError(unknown("policy", name, policies) + ", or package.module:Class of your own")
+    if policies[name].needs_nci and not sees_nci:
+        blind = ", ".join(sorted(n for n, kind in policies.items() if not kind.needs_nci))
         raise ScenarioError(f"policy {name} decides by carbon intensity, which power mode hides; use mode=joint or "
                             f"one of: {blind}")
-    return POLICIES[name](facts, options, rng)
+    return policies[name](facts, options, rng)
 
 
 def _over(eligible: Sequence[bool], weights: Vector) -> list[float]:

@@ -33,7 +33,7 @@ def main() -> None:
                 walls[driver].append(experiment.run().wall_s)
         same = first_difference(*paths.values())
     fastest = {driver: min(runs, key=lambda w: w["total"]) for driver, runs in walls.items()}
-    print(f"{args.scenario}, {args.until}, fastest of {args.repeat}, s; traces {'identical' if not same else same}")
+    print(f"{args.scenario}, {args.until}, fastest of {args.repeat}, s; traces {same or 'identical'}")
     for part in fastest["mosaik"]:
         print(f"{part:18s}" + "".join(f"{driver}: {fastest[driver][part]:8.3f}   " for driver in DRIVERS))
     running = {driver: wall["total"] - wall["start"] for driver, wall in fastest.items()}

@@ -23,13 +23,14 @@ def test_commands_parse_and_name_what_there_is(line):
 
 
 def test_its_settings_exist(capsys):
-    settings = [word for line in COMMANDS for word in re.findall(r"--set (\S+)", line) if "workload.path" not in word]
+    settings = [word for line in COMMANDS for word in re.findall(r"--set (\S+)", line)
+                if "workload.path" not in word and "leastpower" not in word]
     assert settings
     assert main(["ieee33", "--show", "--driver", "native", *(a for s in settings for a in ("--set", s))]) == 0
 
 
 def test_the_simulator_of_the_readme_runs(tmp_path, monkeypatch):
-    simulator, scenario = (block for kind, block in BLOCKS if kind == "python" and "xarray" not in block)
+    simulator, scenario = (block for kind, block in BLOCKS if kind == "python" and "flat" in block.lower())
     (tmp_path / "flatgrid.py").write_text(simulator)
     (tmp_path / "flat.py").write_text(scenario)
     monkeypatch.chdir(tmp_path)
@@ -38,6 +39,20 @@ def test_the_simulator_of_the_readme_runs(tmp_path, monkeypatch):
         assert set(trace["grid/Bus/nci_kg_per_kwh"].ravel()) == {0.4}
         assert trace["aidc/Site/p_kw"].max() > 125
     assert main(["flat.py", "--until", "30min", "--out", "flat2.h5", "--driver", "native"]) == 0
+
+
+def test_the_policy_of_the_readme_runs(tmp_path, monkeypatch):
+    (policy,) = (block for kind, block in BLOCKS if kind == "python" and "LeastPower" in block)
+    (tmp_path / "leastpower.py").write_text(policy)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert main(["ieee33", "--until", "90min", "--quiet", "--out", "p.h5", "--driver", "native", "--set",
+                 "controller.policy=leastpower:LeastPower"]) == 0
+    with Trace("p.h5") as trace:
+        receives = (trace["aidc/Site/received_jobs"].sum(axis=2) > 0).sum(axis=1)
+        assert set(receives[1:]) == {1}, "one site a minute"
+        least = trace["aidc/Site/p_kw"][:-1].argmin(axis=1)
+        assert (trace["aidc/Site/received_jobs"].sum(axis=2).argmax(axis=1)[1:] == least).all()
 
 
 def test_the_xarray_lines_run(tmp_path):

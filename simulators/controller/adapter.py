@@ -12,11 +12,12 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from agents.decision import FleetFacts, Observation
-from agents.heuristics import PolicyOptions, make_policy
+from agents.heuristics import POLICIES, PolicyOptions, make_policy
 from cosim.adapter import Adapter, Values, serve
 from cosim.errors import ModelError, ScenarioError, unknown
 from cosim.params import params
 from cosim.ports import Batch, Port
+from cosim.resolve import load
 from cosim.units import HOUR_S, Seconds
 from simulators.controller.allocation import (
     deal,
@@ -46,7 +47,7 @@ class ControllerParams:
     sites: Annotated[dict[str, Site], Field(min_length=1)]
     deferrals_s: Annotated[tuple[Seconds, ...], Field(min_length=1, description="Delta of training jobs, s (U15)")] = (
         tuple(h * HOUR_S for h in (0.0, 2.0, 4.0, 6.0, 8.0, 10.0)))
-    policy: Annotated[str, Field(description="name of the policy")] = "uniform"
+    policy: Annotated[str, Field(description="a rule's name, or package.module:Class of your own")] = "uniform"
     mode: Annotated[Literal["joint", "power"], Field(description="power: no carbon signal (B08, I22)")] = "joint"
     rounding: Annotated[Literal["carry", "stateless"], Field(description="largest remainder's memory (I13)")] = "carry"
     weights: Annotated[tuple[float, ...] | None, BeforeValidator(_ratio),
@@ -108,7 +109,8 @@ class Controller(Adapter):
         self._train = facts.train
         self._any_lead = [True] * len(facts.deferrals_s)
         options = PolicyOptions(p.weights, p.drain_min, p.fill_horizon_min, p.supply_temp_degc)
-        self.policy = make_policy(p.policy, facts, options, self.stream("policy"), sees_nci=p.mode == "joint")
+        own = {p.policy: load(p.policy, f"{self.sid}.policy")} if ":" in p.policy else {}
+        self.policy = make_policy(p.policy, facts, options, self.stream("policy"), p.mode == "joint", POLICIES | own)
         self.site_carry = [[0.0] * len(self._sites) for _ in self._classes]
         self.deferral_carry = [[[0.0] * len(facts.deferrals_s) for _ in self._train] for _ in self._sites]
         self._shapes_known = False
