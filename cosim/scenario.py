@@ -16,6 +16,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
@@ -36,6 +37,14 @@ def _member_port(text: str) -> str:
     return text
 
 
+def _date(text: str) -> str:
+    try:
+        return datetime.fromisoformat(text).replace(tzinfo=None).isoformat(timespec="seconds")
+    except ValueError:
+        raise ValueError("write an ISO date, for example 2026-01-01T00:00:00") from None
+
+
+Date = Annotated[str, AfterValidator(_date)]
 MemberPort = Annotated[str, AfterValidator(_member_port)]
 
 
@@ -85,7 +94,7 @@ class Scenario(_Data):
 
     name: str = Field(min_length=1)
     about: str = Field(min_length=1, description="one line for --list")
-    start: str = Field("2026-01-01T00:00:00", description="date of t = 0, ISO 8601, taken as UTC")
+    start: Date = Field("2026-01-01T00:00:00", description="date of t = 0, ISO 8601, taken as UTC")
     until_s: Seconds | None = Field(86400.0, gt=0, description="horizon; null: as long as the workload lasts")
     warmup_s: Seconds = Field(0.0, ge=0, description="run before until_s, kept out of the summary (M07)")
     resolution_s: Seconds = Field(60.0, gt=0, description="one bus step, s")

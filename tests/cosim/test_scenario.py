@@ -35,6 +35,7 @@ def test_override_reaches_members_frame_and_shared_tables():
     ("src", "1", "name a field of the member"),
     ("shared.row.a.n", "1", "unknown shared table 'row'; did you mean 'rows'?"),
     ("shared.rows.a.n.x", "1", "'n' has no fields"),
+    ("start", "yesterday", "start = 'yesterday': write an ISO date"),
     ("seeds.nobody", "1", "unknown member 'nobody'"),
     ("seeds.src", "-2", "seeds.src = -2"),
 ])
