@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import field
 from typing import Annotated, Any
 
 import numpy as np
@@ -12,10 +13,12 @@ from cosim.adapter import Adapter, Values
 from cosim.errors import ScenarioError, SolverError
 from cosim.params import params
 from cosim.ports import Port
-from cosim.units import format_time
+from cosim.units import HOUR_S, format_time
+from simulators.fleet import Site
 from simulators.grid.conic import Limits
-from simulators.grid.dispatch import ELASTIC, HELD, OPTIMAL, Dispatch, DispatchResult, SolverName, Source
+from simulators.grid.dispatch import ELASTIC, HELD, OPTIMAL, Dispatch, DispatchResult, Inexact, SolverName, Source
 from simulators.grid.feeder import Network
+from simulators.grid.mci import MciOfDispatch, marginal_sources, no_mci
 from simulators.grid.network import AcCheck, read_feeder
 
 LOOSE_GAP_PU = 1e-3
@@ -32,11 +35,22 @@ class GridParams:
     lambda_kw_per_kg_h: Annotated[
         float, Field(ge=0, allow_inf_nan=False, description="lambda of (11), kW of loss per kg/h; 0 is power mode")
     ] = 0.01
+    loss_weight: Annotated[
+        float, Field(ge=0, allow_inf_nan=False, description="weight of the losses; (11) has 1")
+    ] = 1.0
+    cost_kw_per_usd_h: Annotated[
+        float, Field(ge=0, allow_inf_nan=False, description="weight of the sources' energy cost (their usd_per_kwh), "
+                     "kW per USD/h; (11) has 0; lambda / this is the carbon price in USD/kg")
+    ] = 0.0
     v0_pu: Annotated[float, Field(gt=0, le=2, description="voltage at the substation, p.u.")] = 1.0
     vm_min_pu: Annotated[float, Field(ge=0, description="lowest voltage of (7), p.u.")] = 0.9
     vm_max_pu: Annotated[float, Field(gt=0, le=2, description="highest voltage of (7), p.u.")] = 1.1
     solver: Annotated[SolverName, Field(description="auto: gurobi where it runs at this size, else clarabel")] = "auto"
     ac_check: Annotated[bool, Field(description="run pandapower's AC power flow at every dispatch")] = True
+    mci: Annotated[bool, Field(description="compute the marginal carbon intensity of every bus")] = True
+    sites: Annotated[dict[str, Site], Field(description="data centres: their q_per_p_ratio counts in their bus's mci, "
+                                            "and at a kink these buses are re-solved; none: all buses")] = field(
+        default_factory=dict)
 
     @model_validator(mode="after")
     def _limits_are_in_order(self) -> GridParams:
@@ -52,13 +66,23 @@ _BUS = (
          sign="> 0 is drawn from the grid (inductive)"),
     Port("nci_kg_per_kwh", "out", "nodal carbon intensity until the next dispatch, average, not marginal"),
     Port("vm_pu", "out", "voltage magnitude"),
+    Port("mci_kg_per_kwh", "out", "marginal carbon intensity: emission of all sources for one more kW drawn here, "
+         "re-dispatched; with the reactive power of a data centre", nullable=True),
+    Port("mci_down_kg_per_kwh", "out", "the same for one kW less; differs at a kink", nullable=True),
+    Port("mci_status", "out", "0 derivative, 1 kink: differences of dispatches 1 kW apart, 2 kink nearby: derivative, "
+         "3 of an earlier interval, as this one has no optimum, 4 none"),
 )
 _GRID = (
     Port("loss_kw", "out", "active power lost in all lines", sign="> 0 is lost"),
     Port("emission_kg_per_h", "out", "carbon that all sources emit, the substation included", sign="> 0 is emitted"),
     Port("p_source_kw", "out", "active power of each source", sign="> 0 feeds the network", dims=("source",)),
     Port("q_source_kvar", "out", "reactive power of each source", sign="> 0 feeds the network", dims=("source",)),
+    Port("marginal_sources", "out", "1 for a source whose active power is strictly between its limits, else 0",
+         dims=("source",)),
     Port("relaxation_gap_pu", "out", "largest |l u - P^2 - Q^2| of the conic relaxation (6); 0 is exact"),
+    Port("relaxation_gap_ratio", "out", "(l u - P^2 - Q^2) / max(l u, 1e-6) of each line; 0 is exact", dims=("line",)),
+    Port("inexact", "out", "1 where the relaxation was not exact: the set points are a local optimum of the AC "
+         "problem, or, with status 2, none was found"),
     Port("vm_min_pu", "out", "lowest voltage magnitude"),
     Port("vm_max_pu", "out", "highest voltage magnitude"),
     Port("status", "out", "0 all limits met, 1 elastic: a voltage outside its limits or power unserved, 2 held: no "
@@ -68,11 +92,24 @@ _GRID = (
     Port("ac_dvm_pu", "out", "largest |voltage of the conic solution - of the AC power flow|", nullable=True),
     Port("ac_dloss_kw", "out", "|loss of the conic solution - of the AC power flow|", nullable=True),
     Port("ac_dnci_kg_per_kwh", "out", "largest |nci - nci from the flows of the AC power flow|", nullable=True),
+    Port("emission_realised_kg_per_h", "out", "carbon that all sources emitted in the interval that ended, at its "
+         "set points and the demand that came", sign="> 0 is emitted", nullable=True),
+    Port("loss_realised_kw", "out", "active power lost in the interval that ended", sign="> 0 is lost", nullable=True),
+    Port("p_substation_realised_kw", "out", "substation's power in the interval that ended",
+         sign="> 0 feeds the network", nullable=True),
+    Port("imbalance_kwh", "out", "energy from the substation in the interval that ended, beyond what was dispatched",
+         sign="> 0 is more than dispatched", nullable=True),
+    Port("vm_min_realised_pu", "out", "lowest voltage in the interval that ended", nullable=True),
+    Port("vm_max_realised_pu", "out", "highest voltage in the interval that ended", nullable=True),
+    Port("voltage_violation_realised_pu", "out", "largest distance of a voltage outside its limits in the interval "
+         "that ended", sign="> 0 is outside", nullable=True),
     Port("p_from_kw", "out", "active power at the end of each line nearer to the substation",
          sign="> 0 enters the line, away from the substation", dims=("line",)),
     Port("p_to_kw", "out", "active power at the end of each line farther from the substation",
          sign="> 0 enters the line, toward the substation", dims=("line",)),
 )
+_REALISED = ("emission_realised_kg_per_h", "loss_realised_kw", "p_substation_realised_kw", "imbalance_kwh",
+             "vm_min_realised_pu", "vm_max_realised_pu", "voltage_violation_realised_pu")
 
 
 class CefDispatch(Adapter):
@@ -80,6 +117,11 @@ class CefDispatch(Adapter):
 
     Every step it takes the demand of each `Bus`, dispatches the sources, and holds each bus's NCI until the next step.
     `Grid` (one entity) tells how the network stands. A bus without an entity has no demand.
+
+    The dispatch knows what data centres drew in the interval before. What the interval brought is known at its end: one
+    step later the `_realised` ports settle it, by the AC power flow at the set points then in force, at the base load
+    then dispatched and at what the data centres (sources named like `sites`) have drawn on average. They are NaN at the
+    first step, and the last interval of a run is never settled.
     """
 
     PARAMS = GridParams
@@ -103,14 +145,36 @@ class CefDispatch(Adapter):
 
     def setup(self) -> None:
         p = self.params
-        limits = Limits(p.v0_pu, p.vm_min_pu, p.vm_max_pu, p.lambda_kw_per_kg_h)
+        limits = Limits(p.v0_pu, p.vm_min_pu, p.vm_max_pu, p.lambda_kw_per_kg_h, p.loss_weight, p.cost_kw_per_usd_h)
         self._dispatch = Dispatch(self._feeder, p.sources, limits, p.solver)
         self._turbines = np.delete(np.arange(len(p.sources)), self._dispatch.substation)
         buses = [list(p.sources.values())[k].node for k in self._turbines]
         self._ac = AcCheck(p.network, buses, p.v0_pu) if p.ac_check else None
         self._at = {eid: self._feeder.named(eid, self.sid) for eid in self.entities["Bus"]}
+        self._mci_of = self._make_mci(limits) if p.mci else None
+        self._mci = no_mci(self._feeder.n_bus)
         self._last: tuple[DispatchResult, tuple[float, float, float]] | None = None
         self._times: dict[str, list[float]] = {}
+        self._drawn_by_sites = self._base = np.zeros(self._feeder.n_bus, complex)
+
+    def step(self, time: int, inputs: dict, max_advance: int) -> int:
+        """One tick; sets apart what data centres report, which is the mean of the interval that ended."""
+        drawn = np.zeros(self._feeder.n_bus, complex)
+        for eid, at in self._at.items():
+            given = inputs.get(eid, {})
+            drawn[at] = complex(*(self._of_sites(given.get(port, {})) for port in ("p_load_kw", "q_load_kvar")))
+        self._drawn_by_sites = drawn
+        return super().step(time, inputs, max_advance)
+
+    def _of_sites(self, by_source: dict[str, float]) -> float:
+        return math.fsum(by_source[s] for s in sorted(by_source) if s.partition(".")[2] in self.params.sites)
+
+    def _make_mci(self, limits: Limits) -> MciOfDispatch:
+        eta = {self._feeder.position(site.node, f"sites.{name}.node"): site.q_per_p_ratio
+               for name, site in self.params.sites.items()}
+        q_per_p = np.zeros(self._feeder.n_bus)
+        q_per_p[list(eta)] = list(eta.values())
+        return MciOfDispatch(self._feeder, self.params.sources, limits, q_per_p, sorted(eta or self._at.values()))
 
     def labels(self) -> dict[str, list[str]]:
         return {"source": list(self.params.sources), "line": self._feeder.line_names}
@@ -119,24 +183,34 @@ class CefDispatch(Adapter):
         p_load, q_load = np.zeros(self._feeder.n_bus), np.zeros(self._feeder.n_bus)
         for eid, at in self._at.items():
             p_load[at], q_load[at] = inputs[eid]["p_load_kw"], inputs[eid]["q_load_kvar"]
+        settled = self._settle(time_s)
+        self._base = p_load + 1j * q_load - self._drawn_by_sites
         try:
             result = self._dispatch.solve(p_load, q_load)
             self._last, status = (result, self._compare(result, time_s)), result.status
+            inexact = result.inexact
+            mci = self._mci_of.of(result) if self._mci_of else None
         except SolverError as err:
             if self._last is None:
                 raise SolverError(f"{self.sid} at {format_time(time_s)}: {err}") from None
-            status = HELD
+            status, mci = HELD, None
+            inexact = isinstance(err, Inexact)
+        self._mci = mci or self._mci.stale()
         if status != OPTIMAL:
             self._note("elastic" if status == ELASTIC else "held", time_s)
         if self._last[0].relaxation_gap_pu > LOOSE_GAP_PU:
             self._note("loose", time_s)
-        return self._outputs_of(*self._last, status)
+        if inexact:
+            self._note("inexact", time_s)
+        return self._outputs_of(*self._last, status, inexact, settled)
 
     def notes(self) -> list[str]:
         said = {
             "elastic": "were elastic: a voltage left its limits or power went unserved",
             "held": "had no solution and repeat the one before",
             "loose": f"have a relaxation gap above {LOOSE_GAP_PU:g} p.u.: the set points need not be optimal",
+            "inexact": "have a relaxation that is not exact",
+            "unsettled": "ended in a state that the AC power flow does not find, and are not settled",
             "no_ac": "have no AC check: the AC power flow found no solution",
         }
         lines = [f"{self.sid}: {len(times)} intervals {said[what]}; first at {format_time(times[0])}"
@@ -145,6 +219,20 @@ class CefDispatch(Adapter):
 
     def _note(self, what: str, time_s: float) -> None:
         self._times.setdefault(what, []).append(time_s)
+
+    def _settle(self, time_s: float) -> dict[str, float]:
+        """The `_realised` ports: the interval that ends now."""
+        ended = self._base + self._drawn_by_sites
+        got = self._dispatch.settle(self._last[0], ended.real, ended.imag) if self._last else None
+        if got is None:
+            if self._last:
+                self._note("unsettled", time_s)
+            return dict.fromkeys(_REALISED, math.nan)
+        scheduled_kw = float(self._last[0].p_source_kw[self._dispatch.substation])
+        values = (got.emission_kg_per_h, got.loss_kw, got.p_substation_kw,
+                  (got.p_substation_kw - scheduled_kw) * self.step_s / HOUR_S, float(got.vm_pu.min()),
+                  float(got.vm_pu.max()), got.voltage_violation_pu)
+        return dict(zip(_REALISED, values, strict=True))
 
     def _compare(self, result: DispatchResult, time_s: float) -> tuple[float, float, float]:
         """|dV|, |dloss|, |dNCI| between the dispatch and the AC power flow at its set points; NaN if not computed."""
@@ -167,16 +255,29 @@ class CefDispatch(Adapter):
             float(np.abs(result.nci_kg_per_kwh - nci).max()),
         )
 
-    def _outputs_of(self, result: DispatchResult, ac: tuple[float, float, float], status: int) -> Values:
+    def _outputs_of(
+        self, result: DispatchResult, ac: tuple[float, float, float], status: int, inexact: bool,
+        settled: dict[str, float],
+    ) -> Values:
         nci, vm_pu = result.nci_kg_per_kwh.tolist(), result.vm_pu.tolist()
-        outputs: Values = {eid: {"nci_kg_per_kwh": nci[at], "vm_pu": vm_pu[at]} for eid, at in self._at.items()}
+        up, down, trust = (values.tolist() for values in (self._mci.up_kg_per_kwh, self._mci.down_kg_per_kwh,
+                                                          self._mci.status.astype(float)))
+        outputs: Values = {
+            eid: {"nci_kg_per_kwh": nci[at], "vm_pu": vm_pu[at], "mci_kg_per_kwh": up[at],
+                  "mci_down_kg_per_kwh": down[at], "mci_status": trust[at]}
+            for eid, at in self._at.items()
+        }
         for eid in self.entities["Grid"]:
             outputs[eid] = {
                 "loss_kw": result.loss_kw,
                 "emission_kg_per_h": result.emission_kg_per_h,
                 "p_source_kw": result.p_source_kw.tolist(),
                 "q_source_kvar": result.q_source_kvar.tolist(),
+                "marginal_sources": marginal_sources(self._dispatch, result.p_source_kw),
                 "relaxation_gap_pu": result.relaxation_gap_pu,
+                "relaxation_gap_ratio": result.relaxation_gap_ratio.tolist(),
+                "inexact": float(inexact),
+                **settled,
                 "vm_min_pu": min(vm_pu),
                 "vm_max_pu": max(vm_pu),
                 "status": float(status),

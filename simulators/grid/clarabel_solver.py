@@ -6,6 +6,7 @@ import clarabel
 import numpy as np
 from scipy.sparse import csc_array, csc_matrix, vstack
 
+from cosim.errors import SolverError
 from simulators.grid.conic import ConicProblem, Solution
 from simulators.grid.equations import Floats
 
@@ -38,7 +39,25 @@ class ClarabelSolver:
         self._solver.update(b=self._b)
         answer = self._solver.solve()
         good = answer.status in _ACCEPTED
-        return Solution(str(answer.status), np.array(answer.x) if good else None)
+        if not good:
+            return Solution(str(answer.status), None)
+        return Solution(str(answer.status), np.array(answer.x), -np.array(answer.z[: self._n_equal]))
+
+
+def minimise_quadratic(hessian: Floats, gradient: Floats, matrix: Floats, limit: Floats) -> tuple[Floats, Floats]:
+    """x that minimises gradient'x + x' hessian x / 2 under matrix x <= limit, and the limits' multipliers >= 0.
+
+    The hessian is positive semidefinite, a solution exists. Raises SolverError with Clarabel's word if it finds none.
+    """
+    settings = clarabel.DefaultSettings()
+    settings.verbose, settings.max_threads, settings.direct_solve_method = False, 1, "qdldl"
+    settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = TOLERANCE
+    solver = clarabel.DefaultSolver(csc_matrix(np.triu(hessian)), gradient, csc_matrix(matrix), limit,
+                                    [clarabel.NonnegativeConeT(len(limit))], settings)
+    answer = solver.solve()
+    if answer.status not in _ACCEPTED:
+        raise SolverError(f"a quadratic step has no solution (clarabel: {answer.status})")
+    return np.array(answer.x), np.array(answer.z)
 
 
 def _standard_form(problem: ConicProblem) -> tuple[csc_array, Floats, list]:

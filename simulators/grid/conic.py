@@ -31,7 +31,7 @@ _LOSSLESS_COST = 1e-6  # of a branch with r = 0, whose current would otherwise c
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sources:
-    """What feeds the network, the substation included: bus positions, kg/kWh, and boxes in p.u., all (n_source,)."""
+    """What feeds the network, the substation too: bus positions, kg/kWh, boxes in p.u., USD/kWh, all (n_source,)."""
 
     bus: Ints
     kg_per_kwh: Floats
@@ -39,16 +39,22 @@ class Sources:
     p_max_pu: Floats
     q_min_pu: Floats
     q_max_pu: Floats
+    usd_per_kwh: Floats
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Limits:
-    """Voltage at the substation, its limits elsewhere, p.u., and lambda of (11), kW/(kg/h)."""
+    """Voltage at the substation, its limits elsewhere, p.u., and the weights of the objective's terms.
+
+    With the last two as they are this is (11): loss + lambda x emission. The third term is the sources' energy cost.
+    """
 
     v0_pu: float
     v_min_pu: float
     v_max_pu: float
     lambda_kw_per_kg_h: float
+    loss_weight: float = 1.0
+    cost_kw_per_usd_h: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,10 +89,14 @@ class ConicProblem:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Solution:
-    """A solver's answer: `status` in its own words, and x where it found an optimum, else None."""
+    """A solver's answer: `status` in its own words, and x where it found an optimum, else None.
+
+    price  d(optimal cost) / d(rhs), where the solver gives it: the nodal prices, in units of the scaled cost
+    """
 
     status: str
     x: Floats | None
+    price: Floats | None = None
 
 
 def balance_rhs(feeder: Feeder, p_load_kw: Floats, q_load_kvar: Floats) -> Floats:
@@ -150,9 +160,10 @@ def _bounds_and_cost(feeder: Feeder, sources: Sources, limits: Limits, at: Layou
     lower[at.p_source], upper[at.p_source] = sources.p_min_pu, sources.p_max_pu
     lower[at.q_source], upper[at.q_source] = sources.q_min_pu, sources.q_max_pu
     lower[at.l] = 0.0
-    cost[at.l] = np.maximum(feeder.r_pu, _LOSSLESS_COST)
-    cost[at.p_source] = limits.lambda_kw_per_kg_h * sources.kg_per_kwh
-    return lower, upper, cost / (1.0 + limits.lambda_kw_per_kg_h * float(sources.kg_per_kwh.max()))
+    cost[at.l] = np.maximum(limits.loss_weight * feeder.r_pu, _LOSSLESS_COST)
+    of_energy = limits.lambda_kw_per_kg_h * sources.kg_per_kwh + limits.cost_kw_per_usd_h * sources.usd_per_kwh
+    cost[at.p_source] = of_energy
+    return lower, upper, cost / (1.0 + float(of_energy.max()))
 
 
 def _equalities(

@@ -47,6 +47,40 @@ def nodal_carbon_intensity(
     wins. A dead bus that no branch joins to a live one gets 0. Power that seems to come from a dead bus is rounding
     noise and carries nothing.
     """
+    sender, receiver, shares, scale, live = _mixing(n_bus, from_bus, to_bus, p_from, p_to, gen_bus, p_gen)
+    carbon = np.bincount(gen_bus, np.maximum(p_gen, 0.0) * gen_intensity, n_bus)
+    nci = _solve_mixing(n_bus, sender, receiver, shares, carbon * scale)
+    return nci if live.all() else _inherit(nci, live, from_bus, to_bus)
+
+
+def generator_shares(
+    n_bus: int,
+    from_bus: Ints,
+    to_bus: Ints,
+    p_from: Floats,
+    p_to: Floats,
+    gen_bus: Ints,
+    p_gen: Floats,
+) -> Floats:
+    """Share of every generator in the power that each bus mixes, (n_bus, n_gen), by the same rule as (9).
+
+    Rows of live and inheriting buses add up to 1, others to 0; `shares * gen_intensity` is what each generator
+    contributes to the nodal carbon intensity, and adds up to it. Arguments as in `nodal_carbon_intensity`.
+    """
+    sender, receiver, shares, scale, live = _mixing(n_bus, from_bus, to_bus, p_from, p_to, gen_bus, p_gen)
+    injected = np.zeros((n_bus, len(gen_bus)))
+    injected[gen_bus, np.arange(len(gen_bus))] = np.maximum(p_gen, 0.0) * scale[gen_bus]
+    mix = _solve_mixing(n_bus, sender, receiver, shares, injected).reshape(n_bus, len(gen_bus))
+    return mix if live.all() else _inherit(mix, live, from_bus, to_bus)
+
+
+def _mixing(
+    n_bus: int, from_bus: Ints, to_bus: Ints, p_from: Floats, p_to: Floats, gen_bus: Ints, p_gen: Floats
+) -> tuple[Ints, Ints, Floats, Floats, NDArray[np.bool_]]:
+    """(9) as (sender, receiver, sender's share in the receiver's inflow), 1 / inflow of each bus, and who is live.
+
+    Rows are divided by the inflow, so that small and large ones are equally well conditioned; dead rows say w = 0.
+    """
     sender, receiver, received = _deliveries(from_bus, to_bus, p_from, p_to)
     injected = np.bincount(gen_bus, np.maximum(p_gen, 0.0), n_bus)
     live = _reached(injected > 0.0, sender, receiver)
@@ -54,12 +88,8 @@ def nodal_carbon_intensity(
         known = live[sender]
         sender, receiver, received = sender[known], receiver[known], received[known]
     inflow = injected + np.bincount(receiver, received, n_bus)
-    carbon = np.bincount(gen_bus, np.maximum(p_gen, 0.0) * gen_intensity, n_bus)
-    # Rows divided by the inflow, so that noise-sized and large inflows are equally well conditioned; dead rows: w = 0.
     scale = 1.0 / np.where(live, inflow, 1.0)
-    shares = received * scale[receiver]
-    nci = _solve_mixing(n_bus, sender, receiver, shares, carbon * scale)
-    return nci if live.all() else _inherit(nci, live, from_bus, to_bus)
+    return sender, receiver, received * scale[receiver], scale, live
 
 
 def _deliveries(from_bus: Ints, to_bus: Ints, p_from: Floats, p_to: Floats) -> tuple[Ints, Ints, Floats]:
@@ -80,7 +110,7 @@ def _reached(start: NDArray[np.bool_], sender: Ints, receiver: Ints) -> NDArray[
 
 
 def _solve_mixing(n_bus: int, sender: Ints, receiver: Ints, shares: Floats, rhs: Floats) -> Floats:
-    """Solve w[i] - sum over senders h of shares[h->i] w[h] = rhs[i]."""
+    """Solve w[i] - sum over senders h of shares[h->i] w[h] = rhs[i], for one or several right-hand sides."""
     if n_bus > SPARSE_ABOVE_BUSES:
         mixing = coo_array((shares, (receiver, sender)), shape=(n_bus, n_bus))
         return np.asarray(spsolve((diags_array(np.ones(n_bus)) - mixing).tocsc(), rhs))
@@ -90,11 +120,12 @@ def _solve_mixing(n_bus: int, sender: Ints, receiver: Ints, shares: Floats, rhs:
 
 
 def _inherit(nci: Floats, live: NDArray[np.bool_], from_bus: Ints, to_bus: Ints) -> Floats:
-    """Give dead buses the intensity of the nearest live bus, ring by ring."""
-    nci, known = np.where(live, nci, 0.0), live.copy()
+    """Give dead buses the intensity (or shares) of the nearest live bus, ring by ring."""
+    nci, known = nci.copy(), live.copy()
+    nci[~live] = 0.0
     ends = [(int(a), int(b)) for a, b in zip(from_bus, to_bus, strict=True)]
     while True:
-        ring: dict[int, float] = {}
+        ring: dict[int, float | Floats] = {}
         for a, b in ends:
             if known[a] != known[b]:
                 giver, taker = (a, b) if known[a] else (b, a)
@@ -115,14 +146,23 @@ def load_carbon(nci: Floats, p_load: Floats) -> Floats:
     return nci * p_load
 
 
+def branch_carbon(nci: Floats, from_bus: Ints, to_bus: Ints, p_from: Floats, p_to: Floats) -> tuple[Floats, Floats]:
+    """Carbon flow rates (n_branch,) that enter each branch at `from_bus` and at `to_bus`, < 0 where they leave it.
+
+    All of a branch's carbon has the intensity of the bus that sends it; the two ends add up to what is lost.
+    """
+    at_from = nci[from_bus] * np.maximum(p_from, 0.0) - nci[to_bus] * np.maximum(-p_from, 0.0)
+    at_to = nci[to_bus] * np.maximum(p_to, 0.0) - nci[from_bus] * np.maximum(-p_to, 0.0)
+    return at_from, at_to
+
+
 def loss_carbon(nci: Floats, from_bus: Ints, to_bus: Ints, p_from: Floats, p_to: Floats) -> Floats:
     """Carbon rate (n_branch,) lost in each branch: what enters less what arrives, at the sending node's intensity.
 
     With one sending end this is nci[sender] x loss; a branch fed from both ends loses each end's own mix.
     """
-    kept_from = np.maximum(p_from, 0.0) - np.maximum(-p_to, 0.0)
-    kept_to = np.maximum(p_to, 0.0) - np.maximum(-p_from, 0.0)
-    return nci[from_bus] * kept_from + nci[to_bus] * kept_to
+    at_from, at_to = branch_carbon(nci, from_bus, to_bus, p_from, p_to)
+    return at_from + at_to
 
 
 # --- radial power flow ------------------------------------------------------------------------------------------------
@@ -194,6 +234,25 @@ def radial_power_flow(
                 break
     conj = np.conj(currents)
     return RadialFlow(v, v[tree.parent] * conj, -v[tree.child] * conj, converged)
+
+
+def radial_voltages(
+    tree: RadialTree, s_load_pu: Complexes, v0_pu: float, *, tolerance_pu: float = 1e-10, max_iterations: int = 200
+) -> Complexes:
+    """Voltages (n_bus, n_state) of many states of a feeder at once, by the sweep of `radial_power_flow`.
+
+    s_load_pu  (n_bus, n_state) net demand P + jQ, p.u.; a state that the feeder cannot carry is NaN
+    """
+    v, moved = np.full(s_load_pu.shape, v0_pu, complex), np.zeros(s_load_pu.shape[1])
+    charging, z = 1j * tree.b_pu[:, None], tree.z_pu[:, None]
+    with np.errstate(all="ignore"):  # as there
+        for _ in range(max_iterations):
+            currents = tree.below @ (np.conj(s_load_pu / v) + charging * v)
+            last, v = v, v0_pu - tree.below.T @ (z * currents)
+            moved = np.abs(v - last).max(axis=0)
+            if (moved <= tolerance_pu * v0_pu).all():
+                break
+    return np.where(moved <= tolerance_pu * v0_pu, v, np.nan)
 
 
 def cone_gap(p_from: Floats, q_from: Floats, u_from: Floats, current_sq: Floats) -> Floats:

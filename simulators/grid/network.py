@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import pandapower
 import pandapower.networks
+import pandapower.topology
 from pandapower.auxiliary import LoadflowNotConverged
 
 from cosim.errors import ScenarioError
-from simulators.grid.equations import Complexes, Floats
+from simulators.grid.equations import Complexes, Floats, Ints
 from simulators.grid.feeder import Feeder, LineList, orient
 
 BASE_MVA = 1.0
@@ -162,6 +163,80 @@ class AcCheck:
         recycle = {"bus_pq": True, "trafo": False, "gen": False}
         # numba would save 0.4 ms a run and cost seconds of compilation in every process.
         pandapower.runpp(self._net, init="flat", tolerance_mva=1e-11, numba=False, recycle=recycle)
+
+
+@dataclass(frozen=True, eq=False)
+class AcBranches:
+    """Where the branches of a network stand: bus positions of their ends, and names such as '0-1' or 'trafo 3-4'."""
+
+    from_bus: Ints
+    to_bus: Ints
+    names: list[str]
+
+
+class AcNetwork:
+    """AC power flow of any network of lines, two-winding transformers and one external grid, radial or meshed.
+
+    The network's own loads, generators and storage are taken out: demand and sources are the caller's. `lines` are put
+    into service first, whatever the network says.
+
+    bus_ids       numbers of the buses in service, ascending; arrays over buses are in this order
+    base_p_kw, base_q_kvar  (n_bus,) the network's own loads
+    """
+
+    def __init__(
+        self, network: str | LineList, source_buses: Sequence[int], v0_pu: float, lines: Sequence[int]
+    ) -> None:
+        net, name = copy.deepcopy(_stored(network, _stamp(network))), _name(network)
+        for k in lines:
+            if k not in net.line.index:
+                raise ScenarioError(f"network {name} has no line {k} to close; its lines are {net.line.index.min()} to "
+                                    f"{net.line.index.max()}")
+            net.line.loc[k, "in_service"] = True
+        grid = net.ext_grid[net.ext_grid.in_service.astype(bool)]
+        if len(grid) != 1:
+            raise ScenarioError(f"network {name} has {len(grid)} external grids in service; it must have one")
+        self.bus_ids = tuple(int(b) for b in sorted(net.bus.index[net.bus.in_service.astype(bool)]))
+        self.slack_bus = int(grid.bus.iloc[0])
+        place = {b: k for k, b in enumerate(self.bus_ids)}
+        self.base_p_kw, self.base_q_kvar = _base_loads(net, name, list(self.bus_ids))
+        for kind in ("load", "sgen", "gen", "storage", "motor", "ward", "xward"):
+            net[kind] = net[kind].iloc[0:0].copy()
+        net.ext_grid["vm_pu"], net.ext_grid["va_degree"] = v0_pu, 0.0
+        _refuse_lines(net, name, _lines_in_service(net), set(self.bus_ids))
+        cut = pandapower.topology.unsupplied_buses(net) & set(self.bus_ids)
+        if cut:
+            raise ScenarioError(f"network {name} has an island: bus {min(cut)} is not connected to the substation at "
+                                f"bus {self.slack_bus}; connect or remove")
+        pandapower.create_loads(net, self.bus_ids, p_mw=0.0, q_mvar=0.0)
+        for bus in source_buses:
+            pandapower.create_sgen(net, bus, p_mw=0.0, q_mvar=0.0)
+        self._net, self._order = net, net.bus.index.get_indexer(self.bus_ids)
+        trafos = net.trafo.index[net.trafo.in_service.astype(bool)]
+        self._lines, self._trafos = net.line.index[net.line.in_service.astype(bool)], trafos
+        ends = [*zip(net.line.from_bus[self._lines], net.line.to_bus[self._lines], strict=True),
+                *zip(net.trafo.hv_bus[trafos], net.trafo.lv_bus[trafos], strict=True)]
+        labels = [f"{a}-{b}" if k < len(self._lines) else f"trafo {a}-{b}" for k, (a, b) in enumerate(ends)]
+        self.branches = AcBranches(np.array([place[int(a)] for a, _ in ends], dtype=np.int64),
+                                   np.array([place[int(b)] for _, b in ends], dtype=np.int64), labels)
+        self._slack_row = int(np.flatnonzero(net.ext_grid.in_service.to_numpy())[0])
+
+    def run(self, p_load_kw: Floats, q_load_kvar: Floats, p_source_kw: Floats, q_source_kvar: Floats) -> AcFlow | None:
+        """Power flow at loads (n_bus,) drawn and sources (n_source,) injected; None when Newton finds no solution."""
+        net = self._net
+        net.load["p_mw"], net.load["q_mvar"] = p_load_kw / 1000.0, q_load_kvar / 1000.0
+        if len(net.sgen):
+            net.sgen["p_mw"], net.sgen["q_mvar"] = p_source_kw / 1000.0, q_source_kvar / 1000.0
+        try:
+            pandapower.runpp(net, init="flat", tolerance_mva=1e-10, numba=False)
+        except LoadflowNotConverged:
+            return None
+        line, trafo = net.res_line.loc[self._lines], net.res_trafo.loc[self._trafos]
+        p_from = np.concatenate([line.p_from_mw, trafo.p_hv_mw]).astype(float) * 1000.0
+        p_to = np.concatenate([line.p_to_mw, trafo.p_lv_mw]).astype(float) * 1000.0
+        p_sub, q_sub = net.res_ext_grid[["p_mw", "q_mvar"]].to_numpy()[self._slack_row] * 1000.0
+        vm_pu = net.res_bus["vm_pu"].to_numpy()[self._order]
+        return AcFlow(vm_pu, p_from, p_to, float(p_sub), float(q_sub), float(np.sum(p_from + p_to)))
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from cosim.params import validate
 from simulators.grid import gurobi_solver
 from simulators.grid.clarabel_solver import ClarabelSolver
 from simulators.grid.conic import Limits, balance_rhs, elastic
-from simulators.grid.dispatch import ELASTIC, OPTIMAL, Dispatch, DispatchResult, Source
+from simulators.grid.dispatch import ELASTIC, OPTIMAL, Dispatch, DispatchResult, Inexact, Source
 from simulators.grid.equations import generated_carbon, load_carbon, loss_carbon
 from simulators.grid.feeder import BaseLoad, Line, LineList
 from simulators.grid.network import AcCheck, read_feeder
@@ -96,6 +96,7 @@ def test_dispatch_equals_ac_power_flow_at_200_operating_points(feeder, solver):
             assert abs(r.loss_kw - flow.loss_kw) <= 1e-6
             assert np.abs(r.nci_kg_per_kwh - nci).max() <= 1e-6
             assert r.relaxation_gap_pu <= 1e-6
+            assert not r.inexact
             assert_carbon_is_conserved(dispatch, r)
 
 
@@ -281,6 +282,62 @@ def test_more_generation_than_anybody_takes_has_no_solution(solver):
     dispatch = Dispatch(read_feeder(TWO_BUSES), sources, limits(), solver)
     with pytest.raises(SolverError, match="no solution .*nor with voltage slack and unserved power.*p_min_kw"):
         dispatch.solve(np.array([0, 500.0]), np.array([0, 200.0]))
+
+
+# --- where the relaxation is not exact ------------------------------------------------------------------------------
+
+def test_a_binding_upper_voltage_with_reverse_flow_is_recovered(solver):
+    # Clean power at bus 1, dirty upstream, lambda 1: bus 1 exports what V1 <= 1.02 allows, at unity power factor. The
+    # relaxation finds more, by a loss that lowers the voltage. Exactly, with P1 fed in and u1 = 1.02^2:
+    # u1^2 - (1 + 2 r P1) u1 + |z|^2 P1^2 = 0, smaller root.
+    r, x, u = 0.02, 0.04, 1.02**2
+    zz = r * r + x * x
+    limit_kw = (2 * r * u - np.sqrt((2 * r * u) ** 2 - 4 * zz * (u * u - u))) / (2 * zz) * 1000.0
+    sources = {"grid": Source(0, 0.9, -5000.0), "pv": Source(1, 0.0, 0.0, 3000.0, 0.0, 0.0)}
+    dispatch = Dispatch(read_feeder(TWO_BUSES), sources, limits(1.0, v_max=1.02), solver)
+    got = dispatch.solve(np.zeros(2), np.zeros(2))
+    assert (got.status, got.inexact) == (OPTIMAL, True)
+    assert got.relaxation_gap_ratio.max() > 0.1
+    assert got.conic_loss_kw > 2 * got.loss_kw  # what the relaxation burns, and what is lost
+    assert got.p_source_kw[1] == pytest.approx(limit_kw, rel=1e-6)
+    assert got.vm_pu[1] == pytest.approx(1.02, abs=1e-7)
+    assert got.loss_kw == pytest.approx(r * (limit_kw / 1000.0) ** 2 / u * 1000.0, rel=1e-5)
+    calm = dispatch.solve(np.array([0.0, 3000.0]), np.zeros(2))
+    assert (calm.status, calm.inexact) == (OPTIMAL, False)
+
+
+def test_recovered_set_points_are_a_local_optimum_that_ac_power_flow_confirms():
+    # Up to 3 MW of clean power at the ends of two overhead laterals (x = 3 r), export allowed: V <= 1.02 binds.
+    net = LineList(base_kv=10.0, lines=tuple(Line(a, b, 1.0, 3.0) for a, b in ((0, 1), (1, 2), (2, 3), (1, 4))))
+    sources = {"substation": Source(0, 0.9, -9000.0), **{
+        f"pv{k}": Source(k, 0.0, 0.0, 3000.0, -100.0, 100.0) for k in (3, 4)}}
+    p, q = np.array([0.0, 200.0, 300.0, 100.0, 200.0]), np.array([0.0, 50.0, 100.0, 20.0, 60.0])
+    dispatch = Dispatch(read_feeder(net), sources, limits(1.0, v_max=1.02), "clarabel")
+    got = dispatch.solve(p, q)
+    assert (got.status, got.inexact) == (OPTIMAL, True)
+    flow = AcCheck(net, [3, 4], 1.0).run(p, q, got.p_source_kw[1:], got.q_source_kvar[1:])
+    assert flow.vm_pu.max() == pytest.approx(1.02, abs=1e-6)
+    assert flow.loss_kw == pytest.approx(got.loss_kw, abs=1e-5)
+    rng, better = np.random.default_rng(0), 0
+    for _ in range(300):
+        s = got.p_source_kw[1:] + 1j * got.q_source_kvar[1:] + rng.normal(size=2) + 1j * rng.normal(size=2)
+        if (s.real > 3000.0).any() or (abs(s.imag) > 100.0).any():
+            continue
+        state = dispatch._flow(np.concatenate([[0.0], s]) / 1000.0, p + 1j * q)
+        loss = state.enter.real.sum() + state.leave.real.sum()
+        objective = loss + 0.9 * state.source[0].real
+        inside = np.abs(state.v_pu).max() <= 1.02
+        better += bool(inside and objective < got.objective_kw - 1e-6)
+    assert better == 0
+
+
+def test_surplus_that_nobody_takes_is_told_apart_from_a_solution(solver):
+    # 400 kW must run at bus 1, 100 are drawn and none may leave: the relaxation burns the other 300 in the line.
+    sources = {**SUBSTATION, "gt": Source(1, 0.9, 400.0, 400.0, 0.0, 0.0)}
+    dispatch = Dispatch(read_feeder(TWO_BUSES), sources, limits(), solver)
+    with pytest.raises(Inexact, match="no solution .*only by losses that do not occur: the relaxation is not exact"):
+        dispatch.solve(np.array([0, 100.0]), np.zeros(2))
+    assert not dispatch.solve(np.array([0, 500.0]), np.zeros(2)).inexact
 
 
 # --- choosing a solver, and wrong requests ----------------------------------------------------------------------------

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+import pandapower
+import pandapower.networks
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simulators.grid.equations import (
     SPARSE_ABOVE_BUSES,
+    branch_carbon,
     generated_carbon,
+    generator_shares,
     load_carbon,
     loss_carbon,
     nodal_carbon_intensity,
@@ -114,18 +118,41 @@ def random_network(seed: int, n_bus: int, n_extra: int):
     drawn = np.maximum(-need, 0.0) + rng.uniform(0.0, 20.0, n_bus) * (rng.random(n_bus) > 0.5)
     injected = need + drawn
     share = rng.random(n_bus)
-    gen_bus = np.concatenate([np.arange(n_bus), np.arange(n_bus)])
-    p_gen = np.concatenate([injected * share, injected * (1.0 - share)])
-    return frm, to, p_from, p_to, gen_bus, p_gen, rng.uniform(0.0, 1.0, 2 * n_bus), drawn
+    # Bus 0 is the substation: what is drawn there is export, a source that takes power.
+    gen_bus = np.concatenate([np.arange(n_bus), np.arange(n_bus), [0]])
+    p_gen = np.concatenate([injected * share, injected * (1.0 - share), -drawn[:1]])
+    drawn[0] = 0.0
+    return frm, to, p_from, p_to, gen_bus, p_gen, rng.uniform(0.0, 1.0, 2 * n_bus + 1), drawn
 
 
 def assert_carbon_is_conserved(n_bus: int, network) -> None:
+    """Generated = drawn + lost + exported, in total and at every bus; no mix is cleaner or dirtier than its sources."""
     frm, to, p_from, p_to, gen_bus, p_gen, intensity, drawn = network
     nci = nodal_carbon_intensity(n_bus, frm, to, p_from, p_to, gen_bus, p_gen, intensity)
-    out = load_carbon(nci, drawn).sum() + loss_carbon(nci, frm, to, p_from, p_to).sum()
+    exported = nci[0] * -p_gen[-1]
+    out = load_carbon(nci, drawn).sum() + loss_carbon(nci, frm, to, p_from, p_to).sum() + exported
     assert out == pytest.approx(generated_carbon(p_gen, intensity), rel=1e-10, abs=1e-9)
     assert nci.min() >= -1e-12
     assert nci.max() <= intensity.max() + 1e-12
+    at_from, at_to = branch_carbon(nci, frm, to, p_from, p_to)
+    leaves = np.bincount(frm, at_from, n_bus) + np.bincount(to, at_to, n_bus) + load_carbon(nci, drawn)
+    leaves[0] += exported
+    made = np.bincount(gen_bus, np.maximum(p_gen, 0.0) * intensity, n_bus)
+    assert leaves == pytest.approx(made, abs=1e-9)
+
+
+def assert_shares_add_up(n_bus: int, network) -> None:
+    """Generators' shares add up to 1 at every bus, their intensities to the NCI, and their powers to what they make."""
+    frm, to, p_from, p_to, gen_bus, p_gen, intensity, drawn = network
+    nci = nodal_carbon_intensity(n_bus, frm, to, p_from, p_to, gen_bus, p_gen, intensity)
+    shares = generator_shares(n_bus, frm, to, p_from, p_to, gen_bus, p_gen)
+    assert shares.min() >= -1e-12
+    assert shares.sum(axis=1) == pytest.approx(np.where((p_gen > 0).any(), 1.0, 0.0) * np.ones(n_bus), abs=1e-9)
+    assert shares @ intensity == pytest.approx(nci, abs=1e-9)
+    loss = np.maximum(p_from, 0.0) - np.maximum(-p_to, 0.0) + np.maximum(p_to, 0.0) - np.maximum(-p_from, 0.0)
+    sender = np.where(p_from > 0.0, frm, to)
+    used = drawn @ shares + loss @ shares[sender] - p_gen[-1] * shares[0]
+    assert used == pytest.approx(np.maximum(p_gen, 0.0), abs=1e-8)
 
 
 @settings(max_examples=200, deadline=None)
@@ -134,9 +161,71 @@ def test_carbon_is_conserved_on_any_meshed_lossy_network(seed: int, n_bus: int, 
     assert_carbon_is_conserved(n_bus, random_network(seed, n_bus, n_extra))
 
 
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**32), st.integers(2, 30), st.integers(0, 20))
+def test_shares_add_up_on_any_meshed_lossy_network(seed: int, n_bus: int, n_extra: int):
+    assert_shares_add_up(n_bus, random_network(seed, n_bus, n_extra))
+
+
 def test_large_networks_are_solved_alike():
     n_bus = 3 * SPARSE_ABOVE_BUSES
     assert_carbon_is_conserved(n_bus, random_network(7, n_bus, 200))
+    assert_shares_add_up(n_bus, random_network(7, n_bus, 200))
+
+
+def test_reverse_flow_at_the_substation():
+    # 2 makes 300 at 0.9, 250 leave for 1 (loss 10, draws 140), 95 arrive at 0 (loss 5) and go upstream, all at 0.9.
+    frm, to, p_from, p_to = ints(0, 1), ints(1, 2), floats(-95, -240), floats(100, 250)
+    p_gen, gen_bus = floats(-95, 300), ints(0, 2)
+    nci = nodal_carbon_intensity(3, frm, to, p_from, p_to, gen_bus, p_gen, floats(0.3, 0.9))
+    assert nci == pytest.approx([0.9] * 3, abs=1e-15)
+    assert generator_shares(3, frm, to, p_from, p_to, gen_bus, p_gen) == pytest.approx(
+        np.array([[0.0, 1.0]] * 3), abs=1e-15)
+    at_from, at_to = branch_carbon(nci, frm, to, p_from, p_to)
+    assert at_from == pytest.approx([-85.5, -216.0])
+    assert at_to == pytest.approx([90.0, 225.0])
+
+
+def test_bialeks_four_buses():
+    # The lossy, meshed example of J. Bialek, Tracing the flow of electricity, IEE Proc. GTD 143(4), 1996, in MW:
+    # generators of 400 at bus 1 and 114 at 2, loads of 300 at 3 and 200 at 4. From the first one stem
+    #   bus 2: 59 / 173,   bus 4: (112 + 171 * 59 / 173) / 283,   bus 3: (218 + 82 * [bus 4]) / 300.
+    frm, to = ints(0, 0, 0, 1, 3), ints(1, 2, 3, 3, 2)
+    p_from, p_to = floats(60, 225, 115, 173, 83), -floats(59, 218, 112, 171, 82)
+    gen_bus, p_gen = ints(0, 1), floats(400, 114)
+    shares = generator_shares(4, frm, to, p_from, p_to, gen_bus, p_gen)
+    second = 59 / 173
+    fourth = (112 + 171 * second) / 283
+    assert shares[:, 0] == pytest.approx([1.0, second, (218 + 82 * fourth) / 300, fourth], abs=1e-14)
+    assert shares[:, 1] == pytest.approx(1.0 - shares[:, 0], abs=1e-14)
+    nci = nodal_carbon_intensity(4, frm, to, p_from, p_to, gen_bus, p_gen, floats(1.0, 0.0))
+    assert nci == pytest.approx(shares[:, 0], abs=1e-14)
+
+
+def test_fourteen_buses_by_the_matrix_of_zhou_and_kang():
+    # Zhou, Kang et al., Automation of Electric Power Systems 36(11), 2012: IEEE 14-bus system, DC power flow, units
+    # of 120, 40, 60, 19 and 20 MW with 875, 525, 0, 520 and 0 g/kWh; E = (P_N - P_B')^-1 P_G' E_G there, where
+    # P_B[h, i] flows from h to i, P_G holds what units inject and P_N the sum that enters a bus.
+    net = pandapower.networks.case14()
+    made, intensity = floats(120, 40, 60, 19, 20), floats(875, 525, 0, 520, 0)
+    gen_bus = np.array([net.ext_grid.bus.iloc[0], *net.gen.bus], dtype=np.int64)
+    net.gen["p_mw"] = made[1:]
+    pandapower.rundcpp(net)
+    frm = np.concatenate([net.line.from_bus, net.trafo.hv_bus]).astype(np.int64)
+    to = np.concatenate([net.line.to_bus, net.trafo.lv_bus]).astype(np.int64)
+    p_from = np.concatenate([net.res_line.p_from_mw, net.res_trafo.p_hv_mw])
+    assert net.res_ext_grid.p_mw.iloc[0] == pytest.approx(120.0, abs=1e-6)
+    branch, injected = np.zeros((14, 14)), np.zeros((5, 14))
+    np.add.at(branch, (frm, to), np.maximum(p_from, 0.0))
+    np.add.at(branch, (to, frm), np.maximum(-p_from, 0.0))
+    injected[np.arange(5), gen_bus] = made
+    through = np.diag(np.ones(19) @ np.vstack([branch, injected]))
+    expected = np.linalg.solve(through - branch.T, injected.T @ intensity)
+    nci = nodal_carbon_intensity(14, frm, to, p_from, -p_from, gen_bus, made, intensity)
+    assert nci == pytest.approx(expected, rel=1e-9)
+    assert (nci[0], nci[7]) == (pytest.approx(875.0), pytest.approx(0.0, abs=1e-9))  # fed by their own unit alone
+    drawn = np.bincount(net.load.bus, net.load.p_mw, 14)
+    assert load_carbon(nci, drawn).sum() == pytest.approx(made @ intensity, rel=1e-9)
 
 
 # --- power flow -------------------------------------------------------------------------------------------------------

@@ -1,0 +1,112 @@
+"""Speed of the grid: python benchmarks/grid.py
+
+Median wall time of one solve with new loads (update, solver, power flow, carbon flow), of the carbon flow alone, and of
+the marginal carbon intensity of all buses, beside what is asked of them. Exit code 1 when one is slower than that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Callable
+from time import perf_counter
+
+import numpy as np
+
+from cosim.errors import SolverError
+from simulators.grid.conic import Limits, balance_rhs
+from simulators.grid.dispatch import Dispatch, SolverName, Source
+from simulators.grid.feeder import BaseLoad, Feeder, Line, LineList
+from simulators.grid.mci import MciOfDispatch
+from simulators.grid.network import AcCheck, read_feeder
+
+TABLE_I = {
+    "substation": Source(0, 0.30),
+    "gt6": Source(6, 0.35, 0.0, 500.0, -300.0, 300.0),
+    "gt25": Source(25, 0.65, 0.0, 500.0, -300.0, 300.0),
+    "gt30": Source(30, 0.90, 0.0, 500.0, -300.0, 300.0),
+}
+
+
+def branching(n_bus: int) -> LineList:
+    """A 20 kV feeder of 4 MW in all, each bus hung on one a few places before it, so that it is about sqrt(n) deep."""
+    rng = np.random.default_rng(n_bus)
+    parents = [int(rng.integers(max(0, k - 1 - int(n_bus**0.5)), k)) for k in range(1, n_bus)]
+    scale = 33.0 / n_bus
+    return LineList(
+        base_kv=20.0, lines=tuple(Line(a, k, 0.5 * scale, 0.4 * scale) for k, a in enumerate(parents, start=1)),
+        loads=tuple(BaseLoad(k, 4000.0 / n_bus, 1500.0 / n_bus) for k in range(1, n_bus)))
+
+
+def sources_of(n_bus: int) -> dict[str, Source]:
+    return {"substation": Source(0, 0.30), **{
+        f"gt{k}": Source(n_bus * k // 4, w, 0.0, 500.0, -300.0, 300.0) for k, w in ((1, 0.35), (2, 0.65), (3, 0.90))}}
+
+
+def median_ms(call: Callable[[int], object], times: int) -> float:
+    """Median milliseconds of call(k); the first three are left out."""
+    taken = []
+    for k in range(times + 3):
+        begin = perf_counter()
+        call(k)
+        taken.append(perf_counter() - begin)
+    return 1e3 * statistics.median(taken[3:])
+
+
+def loads_of(feeder: Feeder, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    rng = np.random.default_rng(0)
+    return [(feeder.p_kw * s, feeder.q_kvar * s) for s in rng.uniform(0.3, 0.9, count)]
+
+
+def measure(feeder: Feeder, sources: dict[str, Source], solver: SolverName, times: int) -> dict[str, float]:
+    """Milliseconds by name: 'conic' the solver alone, 'solve' all that an interval needs, 'nci', 'mci'."""
+    limits = Limits(1.0, 0.9, 1.1, 0.1)
+    dispatch = Dispatch(feeder, sources, limits, solver)
+    loads = loads_of(feeder, times + 3)
+    results = [dispatch.solve(p, q) for p, q in loads]
+    mci = MciOfDispatch(feeder, sources, limits, np.zeros(feeder.n_bus), [])
+    return {
+        "conic": median_ms(lambda k: dispatch._solver.solve(balance_rhs(feeder, *loads[k])), times),
+        "solve": median_ms(lambda k: dispatch.solve(*loads[k]), times),
+        "nci": median_ms(lambda k: dispatch.nci(results[k].p_from_kw, results[k].p_to_kw, results[k].p_source_kw,
+                                                results[k].p_load_kw), times),
+        "mci": median_ms(lambda k: mci.of(results[k]), times),
+    }
+
+
+def ac_check_ms(times: int) -> float:
+    """pandapower's power flow of the 33 buses, which is no part of a solve."""
+    feeder = read_feeder("case33bw")
+    check, none = AcCheck("case33bw", [], 1.0), np.zeros(0)
+    loads = loads_of(feeder, times + 3)
+    return median_ms(lambda k: check.run(*loads[k], none, none), times)
+
+
+def main() -> int:
+    """Measure, print, judge."""
+    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    arguments.add_argument("--times", type=int, default=100, help="solves per case (default 100)")
+    times = arguments.parse_args().times
+    ieee33 = read_feeder("case33bw")
+    cases = [("IEEE-33, Gurobi", ieee33, TABLE_I, "gurobi", {"solve": 5.0, "mci": 2.0}),
+             ("IEEE-33, Clarabel", ieee33, TABLE_I, "clarabel", {"solve": 2.0, "mci": 2.0}),
+             ("123 buses, Clarabel", read_feeder(branching(123)), sources_of(123), "clarabel", {}),
+             ("1000 buses, Clarabel", read_feeder(branching(1000)), sources_of(1000), "clarabel", {"nci": 2.0})]
+    print(f"{'':22}{'conic':>9}{'solve':>9}{'nci':>9}{'mci':>9}   ms, median of {times}")
+    late = 0
+    for name, feeder, sources, solver, most_ms in cases:
+        try:
+            got = measure(feeder, sources, solver, times if feeder.n_bus < 500 else max(times // 5, 5))
+        except SolverError as err:
+            print(f"{name:22}not measured: {err}")
+            continue
+        over = [f"{what} > {ms:g}" for what, ms in most_ms.items() if got[what] > ms]
+        late += len(over)
+        print(f"{name:22}" + "".join(f"{ms:9.2f}" for ms in got.values()) + ("   " + ", ".join(over) if over else ""))
+    print(f"pandapower's AC check of IEEE-33: {ac_check_ms(times):.2f} ms")
+    return 1 if late else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

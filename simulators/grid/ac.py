@@ -1,0 +1,192 @@
+"""A grid without an optimiser: AC power flow of any network, fixed or merit-order set points, and the same carbon flow.
+
+For meshed networks and networks with transformers, which the conic dispatch does not take.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from cosim.adapter import Adapter, Values
+from cosim.errors import ScenarioError, SolverError, unknown
+from cosim.params import params
+from cosim.ports import Port
+from cosim.units import format_time
+from simulators.grid.equations import Floats, generated_carbon, nodal_carbon_intensity
+from simulators.grid.feeder import Network
+from simulators.grid.network import AcFlow, AcNetwork
+
+OPTIMAL, HELD = 0.0, 2.0
+
+
+@params
+class AcSource:
+    """A source with a set point; the one at the external grid's bus is the substation, which balances."""
+
+    node: Annotated[int, Field(ge=0, description="bus number of the network")]
+    kg_per_kwh: Annotated[float, Field(ge=0, allow_inf_nan=False, description="carbon intensity of its energy, kg/kWh")]
+    p_set_kw: Annotated[float, Field(ge=0, allow_inf_nan=False, description="P when dispatch is fixed, kW")] = 0.0
+    q_set_kvar: Annotated[float, Field(allow_inf_nan=False, description="Q, kvar; > 0 feeds the network")] = 0.0
+    p_max_kw: Annotated[float, Field(ge=0, allow_inf_nan=False, description="most P in merit order, kW")] = 0.0
+    price_usd_per_kwh: Annotated[float, Field(allow_inf_nan=False, description="place in merit order, USD/kWh")] = 0.0
+
+
+@params
+class AcGridParams:
+    """A network, its sources, and how they are dispatched."""
+
+    sources: Annotated[dict[str, AcSource], Field(min_length=1, description="by name; one at the external grid's bus")]
+    network: Annotated[Network, Field(description="pandapower network's name, .json file, or lines")] = "case33bw"
+    closed_lines: Annotated[tuple[int, ...], Field(description="lines put into service, e.g. ties that mesh it")] = ()
+    dispatch: Annotated[Literal["fixed", "merit"], Field(
+        description="fixed: p_set_kw; merit: cheapest first up to p_max_kw, until demand is met or the substation is "
+        "the cheaper one")] = "fixed"
+    v0_pu: Annotated[float, Field(gt=0, le=2, description="voltage at the external grid, p.u.")] = 1.0
+    vm_min_pu: Annotated[float, Field(ge=0, description="lowest voltage that is no violation, p.u.")] = 0.9
+    vm_max_pu: Annotated[float, Field(gt=0, le=2, description="highest such voltage, p.u.")] = 1.1
+
+    @model_validator(mode="after")
+    def _limits_are_in_order(self) -> AcGridParams:
+        if self.vm_min_pu >= self.vm_max_pu:
+            raise ValueError(f"vm_min_pu = {self.vm_min_pu:g} must be below vm_max_pu = {self.vm_max_pu:g}")
+        return self
+
+
+_BUS = (
+    Port("p_load_kw", "in", "active demand at the bus, summed over all that draw there", reduce="sum", default=0.0,
+         sign="> 0 is drawn from the grid; < 0 is local generation, counted at 0 kg/kWh"),
+    Port("q_load_kvar", "in", "reactive demand at the bus, summed over all that draw there", reduce="sum", default=0.0,
+         sign="> 0 is drawn from the grid (inductive)"),
+    Port("nci_kg_per_kwh", "out", "nodal carbon intensity until the next step, average, not marginal"),
+    Port("vm_pu", "out", "voltage magnitude"),
+)
+_GRID = (
+    Port("loss_kw", "out", "active power lost in all branches", sign="> 0 is lost"),
+    Port("emission_kg_per_h", "out", "carbon that all sources emit, the substation included", sign="> 0 is emitted"),
+    Port("p_source_kw", "out", "active power of each source", sign="> 0 feeds the network", dims=("source",)),
+    Port("q_source_kvar", "out", "reactive power of each source", sign="> 0 feeds the network", dims=("source",)),
+    Port("vm_min_pu", "out", "lowest voltage magnitude"),
+    Port("vm_max_pu", "out", "highest voltage magnitude"),
+    Port("voltage_violation_pu", "out", "largest distance of a voltage outside its limits", sign="> 0 is outside"),
+    Port("status", "out", "0 solved, 2 held: no power flow, all outputs are those of the step before"),
+    Port("unserved_kw", "out", "demand that the network does not carry: none, for nothing limits it",
+         sign="> 0 is not served"),
+    Port("p_from_kw", "out", "active power at the first end of each branch", sign="> 0 enters the branch",
+         dims=("line",)),
+    Port("p_to_kw", "out", "active power at the other end of each branch", sign="> 0 enters the branch",
+         dims=("line",)),
+)
+
+
+class AcPowerFlow(Adapter):
+    """pandapower's AC power flow with carbon emission flow (9), (10): radial or meshed, transformers as branches.
+
+    Demand is what `Bus` entities hear, sources stand at set points, the substation balances; nothing is optimised.
+    """
+
+    PARAMS = AcGridParams
+    MODELS = {"Bus": _BUS, "Grid": _GRID}
+
+    def init(self, sid: str, time_resolution: float = 1.0, **params: Any) -> dict:
+        """Validate the parameters and read the network, so that `create` can refuse a bus it does not have."""
+        meta = super().init(sid, time_resolution, **params)
+        p, given = self.params, self.params.sources
+        network = AcNetwork(p.network, [], p.v0_pu, p.closed_lines)
+        for name, source in given.items():
+            if source.node not in network.bus_ids:
+                raise ScenarioError(f"{sid}.sources.{name}.node = {source.node} is not a bus of the network; its buses "
+                                    f"are numbered {network.bus_ids[0]} to {network.bus_ids[-1]}")
+        at_slack = [name for name, s in given.items() if s.node == network.slack_bus]
+        if not at_slack:
+            raise ScenarioError(f"{sid}: no source stands at bus {network.slack_bus}, where the external grid is; add "
+                                "the substation to the sources")
+        self._substation = list(given).index(at_slack[0])
+        others = [s.node for k, s in enumerate(given.values()) if k != self._substation]
+        self._network = AcNetwork(p.network, others, p.v0_pu, p.closed_lines)
+        self._names = [f"bus{b}" for b in self._network.bus_ids]
+        return meta
+
+    def create(self, num: int, model: str, names: list[str] | None = None) -> list[dict]:
+        """Buses by name ('bus8' is bus 8 of the network; without names the first `num`), or the one Grid."""
+        if model == "Bus":
+            names = list(names) if names else self._names[:num]
+            for name in names:
+                if name not in self._names:
+                    raise ScenarioError(unknown(f"bus of {self.sid}", name, self._names))
+        elif (count := num + len(self.entities["Grid"])) > 1:
+            raise ScenarioError(f"{self.sid}: {count} entities of Grid asked for; a member is one grid")
+        return super().create(num, model, names)
+
+    def setup(self) -> None:
+        given, place = list(self.params.sources.values()), {b: k for k, b in enumerate(self._network.bus_ids)}
+        self._at = {eid: self._names.index(eid) for eid in self.entities["Bus"]}
+        self._source_bus = np.array([place[s.node] for s in given], dtype=np.int64)
+        self._intensity = np.array([s.kg_per_kwh for s in given])
+        self._q_set = np.array([s.q_set_kvar for s in given])
+        self._last: Values = {}
+        self._held: list[float] = []
+
+    def labels(self) -> dict[str, list[str]]:
+        return {"source": list(self.params.sources), "line": self._network.branches.names}
+
+    def notes(self) -> list[str]:
+        if not self._held:
+            return []
+        return [f"{self.sid}: {len(self._held)} steps had no power flow and repeat the one before; first at "
+                f"{format_time(self._held[0])}"]
+
+    def advance(self, time_s: float, inputs: Values) -> Values:
+        p_load, q_load = np.zeros(len(self._names)), np.zeros(len(self._names))
+        for eid, at in self._at.items():
+            p_load[at], q_load[at] = inputs[eid]["p_load_kw"], inputs[eid]["q_load_kvar"]
+        p_source, q_source = self._set_points(float(p_load.sum())), self._q_set.copy()
+        others = np.arange(len(p_source)) != self._substation
+        flow = self._network.run(p_load, q_load, p_source[others], q_source[others])
+        if flow is not None:
+            p_source[self._substation], q_source[self._substation] = flow.p_substation_kw, flow.q_substation_kvar
+            self._last = self._outputs_of(flow, p_load, p_source, q_source)
+        elif self._last:
+            self._held.append(time_s)
+            self._last = {eid: dict(values) for eid, values in self._last.items()}
+            for eid in self.entities["Grid"]:
+                self._last[eid]["status"] = HELD
+        else:
+            raise SolverError(f"{self.sid} at {format_time(time_s)}: the AC power flow finds no solution at "
+                              f"{p_load.sum():.0f} kW of demand; lower it or look at the network's impedances")
+        return self._last
+
+    def _set_points(self, demand_kw: float) -> Floats:
+        """P of all sources, kW; the substation's is what is left, before losses."""
+        given = list(self.params.sources.values())
+        if self.params.dispatch == "fixed":
+            return np.array([s.p_set_kw for s in given])
+        p_source, left = np.zeros(len(given)), demand_kw
+        own_price = given[self._substation].price_usd_per_kwh
+        for k in sorted(range(len(given)), key=lambda k: given[k].price_usd_per_kwh):
+            if k == self._substation or given[k].price_usd_per_kwh > own_price:
+                continue
+            p_source[k] = min(given[k].p_max_kw, max(left, 0.0))
+            left -= p_source[k]
+        return p_source
+
+    def _outputs_of(self, flow: AcFlow, p_load: Floats, p_source: Floats, q_source: Floats) -> Values:
+        branches, feeding = self._network.branches, np.flatnonzero(p_load < 0.0)
+        nci = nodal_carbon_intensity(
+            len(p_load), branches.from_bus, branches.to_bus, flow.p_from_kw, flow.p_to_kw,
+            np.concatenate([self._source_bus, feeding]), np.concatenate([p_source, -p_load[feeding]]),
+            np.concatenate([self._intensity, np.zeros(len(feeding))])).tolist()
+        low, high = float(flow.vm_pu.min()), float(flow.vm_pu.max())
+        outputs: Values = {eid: {"nci_kg_per_kwh": nci[at], "vm_pu": float(flow.vm_pu[at])}
+                           for eid, at in self._at.items()}
+        for eid in self.entities["Grid"]:
+            outputs[eid] = {
+                "loss_kw": flow.loss_kw, "emission_kg_per_h": generated_carbon(p_source, self._intensity),
+                "p_source_kw": p_source.tolist(), "q_source_kvar": q_source.tolist(), "vm_min_pu": low,
+                "vm_max_pu": high, "status": OPTIMAL, "unserved_kw": 0.0,
+                "voltage_violation_pu": max(self.params.vm_min_pu - low, high - self.params.vm_max_pu, 0.0),
+                "p_from_kw": flow.p_from_kw.tolist(), "p_to_kw": flow.p_to_kw.tolist(),
+            }
+        return outputs

@@ -1,0 +1,114 @@
+"""Voltages at one-minute power, from a trace: between two dispatches a data centre does not stand still."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from cosim.params import field_names, validate
+from cosim.trace import Trace
+from simulators.grid.adapter import CefDispatch, GridParams
+from simulators.grid.equations import Complexes, Floats, radial_voltages
+from simulators.grid.feeder import Feeder
+from simulators.grid.network import read_feeder
+
+_AT_ONCE = 512
+_BY_MINUTE = {"p_window_kw": "p_kw", "q_window_kvar": "q_kvar"}
+"""A site's mean over the grid's step, and the minute means behind it."""
+
+
+@dataclass(frozen=True, eq=False)
+class MinuteVoltages:
+    """Voltages (n_time, n_bus), NaN where there is no power flow, at `time_s` (n_time,), and the limits of (7), p.u."""
+
+    time_s: np.ndarray
+    vm_pu: Floats
+    vm_min_pu: float
+    vm_max_pu: float
+
+    def outside(self) -> np.ndarray:
+        """(n_time,) whether a voltage is outside its limits by more than rounding, or there is no power flow."""
+        low, high = self.vm_min_pu - 1e-9, self.vm_max_pu + 1e-9
+        return ~((self.vm_pu >= low) & (self.vm_pu <= high)).all(axis=1)
+
+
+def minute_voltages(trace: Trace, member: str = "grid") -> MinuteVoltages | None:
+    """AC power flow of every minute of a run: demand as it was, sources at the set points of their interval.
+
+    None for a grid that is not `CefDispatch`, or whose demand has no minute figures. In an interval with unserved power
+    all demand is counted.
+    """
+    scenario = json.loads(trace.attrs["scenario"])
+    spec = scenario["members"].get(member)
+    if spec is None or spec["simulator"] != f"{CefDispatch.__module__}:{CefDispatch.__name__}":
+        return None
+    params = _params(scenario, spec, member)
+    feeder = read_feeder(params.network)
+    wires = _wires(trace, member)
+    clock = next((wire.model for wire in wires if wire.port in _BY_MINUTE), None)
+    if clock is None:
+        return None
+    time_s = trace.time_s(clock)
+    demand = _demand(trace, feeder, wires, time_s, member) - _sources(trace, params, feeder, time_s, member)
+    vm_pu = np.concatenate([
+        np.abs(radial_voltages(feeder.tree, demand[:, k: k + _AT_ONCE] / feeder.base_kw, params.v0_pu))
+        for k in range(0, len(time_s), _AT_ONCE)], axis=1)
+    return MinuteVoltages(time_s, vm_pu.T, params.vm_min_pu, params.vm_max_pu)
+
+
+def _params(scenario: dict[str, Any], spec: dict[str, Any], member: str) -> GridParams:
+    shared = {k: v for k, v in scenario["shared"].items() if k in field_names(GridParams)}
+    return validate(GridParams, {**shared, **spec["params"]}, member)
+
+
+class _Wire(NamedTuple):
+    """A link to the grid's demand: column `at` of a model's port, to a bus, as reactive power or as active."""
+
+    model: str
+    port: str
+    at: int
+    bus: str
+    reactive: bool
+
+
+def _wires(trace: Trace, member: str) -> list[_Wire]:
+    table, out = trace.table("wiring"), []
+    places = {(model.split("/")[0], eid): (model, at) for model in trace.models()
+              for at, eid in enumerate(trace.names(model))}
+    for source, target in zip(table.get("source", ()), table.get("target", ()), strict=True):
+        to, bus, into = str(target).split(".", 2)
+        if to == member and into in ("p_load_kw", "q_load_kvar"):
+            who, eid, port = str(source).split(".", 2)
+            model, at = places[who, eid]
+            out.append(_Wire(model, port, at, bus, into == "q_load_kvar"))
+    return out
+
+
+def _held(trace: Trace, model: str, port: str, time_s: np.ndarray) -> np.ndarray:
+    """A level port as it stood at `time_s`, (n_time, entity, ...)."""
+    at = np.searchsorted(trace.time_s(model), time_s, side="right") - 1
+    return trace[f"{model}/{port}"][at]
+
+
+def _demand(trace: Trace, feeder: Feeder, wires: list[_Wire], time_s: np.ndarray, member: str) -> Complexes:
+    demand = np.zeros((feeder.n_bus, len(time_s)), complex)
+    columns: dict[tuple[str, str], np.ndarray] = {}
+    for wire in wires:
+        name = wire.model, _BY_MINUTE.get(wire.port, wire.port)
+        if name not in columns:
+            columns[name] = _held(trace, *name, time_s)
+        values = columns[name][:, wire.at]
+        demand[feeder.named(wire.bus, member)] += 1j * values if wire.reactive else values
+    return demand
+
+
+def _sources(trace: Trace, params: GridParams, feeder: Feeder, time_s: np.ndarray, member: str) -> Complexes:
+    power = np.zeros((feeder.n_bus, len(time_s)), complex)
+    values = _held(trace, f"{member}/Grid", "p_source_kw", time_s)[:, 0] + 1j * _held(
+        trace, f"{member}/Grid", "q_source_kvar", time_s)[:, 0]
+    for k, (name, source) in enumerate(params.sources.items()):
+        power[feeder.position(source.node, f"sources.{name}.node")] += values[:, k]
+    return power
