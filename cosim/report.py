@@ -1,0 +1,106 @@
+"""python -m cosim.report TRACE [TRACE ...]: one self-contained HTML page, or pictures for a paper, from traces."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import traceback
+import webbrowser
+from contextlib import ExitStack
+from importlib.util import find_spec
+from pathlib import Path
+
+from cosim.console import OneLineParser, fail
+from cosim.errors import CosimError, ScenarioError, TraceError
+from cosim.reporting.chart import SITE_COLOURS
+from cosim.reporting.data import SITE, Run
+from cosim.reporting.overview import differences, labels, overview
+from cosim.reporting.page import page
+from cosim.reporting.sections import maps, sections
+from cosim.resolve import load
+from cosim.trace import Trace
+
+FORMATS = ("png", "svg", "pdf")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line. Nothing is computed here, so that docs can be made from it."""
+    p = OneLineParser(prog="python -m cosim.report", description="Make one self-contained HTML page from traces; "
+                      "several are shown side by side with their differences.")
+    p.add_argument("traces", nargs="+", type=Path, metavar="TRACE", help="trace of a run, also of one that was killed")
+    p.add_argument("--out", type=Path, metavar="FILE.html", help="the page (default: beside the first trace)")
+    p.add_argument("--figures", type=Path, metavar="DIR", help="instead of the page, write each picture into DIR by "
+                   "matplotlib (extra: plot)")
+    p.add_argument("--format", dest="formats", action="append", choices=FORMATS, metavar="|".join(FORMATS),
+                   help="format of --figures; repeatable (default: all three)")
+    p.add_argument("--open", action="store_true", help="open the page in a browser")
+    p.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The program; returns its exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        args = parser().parse_args(argv)
+        if args.figures:
+            for path in write_figures(args.traces, args.figures, args.formats or list(FORMATS)):
+                print(path)
+            return 0
+        print(f"report: {write_page(args.traces, args.out, show=args.open)}")
+        return 0
+    except CosimError as err:
+        if "--debug" in argv:
+            traceback.print_exc()
+        return fail(err)
+
+
+def write_page(traces: list[Path], out: Path | None = None, *, show: bool = False) -> Path:
+    """Make the page of some traces and return its path (default: the first trace's, ending in .html).
+
+    Raises TraceError for what is no trace and when the page cannot be written, ScenarioError when it would replace a
+    trace.
+    """
+    out = out or traces[0].with_suffix(".html")
+    if any(out.resolve() == trace.resolve() for trace in traces):
+        raise ScenarioError(f"--out {out} is one of the traces; choose another name for the page")
+    with ExitStack() as stack:
+        runs = _open(traces, stack)
+        text = page([r.label for r in runs], [overview(r) for r in runs], maps(runs), sections(runs),
+                    differences([r.scenario for r in runs]), (str(runs[0].attrs["start"]), max(r.end_s for r in runs)))
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text, encoding="utf-8")
+    except OSError as err:
+        raise TraceError(f"cannot write {out}: {err.strerror or err}") from None
+    if show:
+        webbrowser.open(out.resolve().as_uri())
+    return out
+
+
+def write_figures(traces: list[Path], folder: Path, formats: list[str]) -> list[Path]:
+    """Draw each picture of the page into `folder`, one file per picture and format; returns the paths.
+
+    Raises ScenarioError without matplotlib, TraceError for what is no trace.
+    """
+    if find_spec("matplotlib") is None:
+        raise ScenarioError("--figures needs matplotlib; install it with: pip install 'aidc-cosim[plot]'")
+    draw = load("cosim.reporting.paper:draw", "drawing")
+    with ExitStack() as stack:
+        runs = _open(traces, stack)
+        return draw([r.label for r in runs], maps(runs), sections(runs), folder, formats)
+
+
+def _open(traces: list[Path], stack: ExitStack) -> list[Run]:
+    """The runs, with one colour per site name in all of them."""
+    opened = [stack.enter_context(Trace(path)) for path in traces]
+    runs = [Run(trace, "", {}) for trace in opened]
+    names = dict.fromkeys(name for run in runs for name in (run.sites if SITE in run.models else ()))
+    colours = {name: f"site{k % SITE_COLOURS}" for k, name in enumerate(names)}
+    for run, label in zip(runs, labels([r.scenario for r in runs], [t.path.stem for t in opened]), strict=True):
+        run.label, run.colours = label, colours
+    return runs
+
+
+if __name__ == "__main__":
+    sys.exit(main())

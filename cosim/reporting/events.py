@@ -1,0 +1,97 @@
+"""What went wrong and when: drops, clipped commands, flagged dispatches, voltages outside limits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from cosim.reporting.chart import Event, Fact, Panel, Picture
+from cosim.reporting.data import BUS, GRID, SITE, Run
+from cosim.reporting.text import at, count, number
+
+_WATCHED = ((f"{SITE}/dropped_jobs", "drops"), (f"{SITE}/clipped_commands", "clipped commands"),
+            (f"{GRID}/status", "flagged dispatches"), (f"{BUS}/vm_pu", "voltages"))
+_APART_S = 900.0
+_MOST_EVENTS = 300
+_FLAGS = {1: "limits not met", 2: "no solution, last values held"}
+
+
+def events(run: Run) -> Picture:
+    """All events as marks on a time line; the page lists them beside it."""
+    found = sorted(_all(run), key=lambda e: (e.time_s, e.kind, e.where))
+    watched = [words for path, words in _WATCHED if run.has(path)]
+    drops = sum(e.count for e in found if e.kind == "dropped jobs")
+    facts = (Fact("events", float(len(found)), ""), Fact("dropped jobs in events", float(drops), "jobs"))
+    if not found:
+        if not watched:
+            return Picture("events", "The trace records nothing that could raise an alarm.", missing=True)
+        return Picture("events", f"Nothing went wrong: **no events** (watched: {', '.join(watched)}).", facts=facts)
+    shown = sorted(sorted(found, key=lambda e: -e.count)[:_MOST_EVENTS], key=lambda e: e.time_s)
+    kinds = [f"{k}: {sum(e.kind == k for e in found)}" for k in dict.fromkeys(e.kind for e in found)]
+    says = f"What went wrong, and when: **{count(len(found), 'event')}** ({', '.join(kinds)})."
+    says += f" {count(drops, 'job')} dropped." if drops else ""
+    note = f"What happens within {_APART_S / 60:g} min of the last is one event."
+    note += f" The {_MOST_EVENTS} largest are shown." if len(found) > len(shown) else ""
+    panel = Panel("Events over time", events=tuple(shown), size=0.45 + 0.18 * len({e.kind for e in shown}))
+    return Picture("events", says, (panel,), note, facts)
+
+
+def _all(run: Run) -> Iterator[Event]:
+    if run.has(f"{SITE}/dropped_jobs"):
+        values = run.get(f"{SITE}/dropped_jobs")
+        for s, site in enumerate(run.sites):
+            for c, name in enumerate(run.classes):
+                for start, end, total in _episodes(run, f"{SITE}/dropped_jobs", values[:, s, c]):
+                    words = f"{count(total, f'{name} job')} dropped{_until(start, end)}"
+                    yield Event(start, "dropped jobs", site, total, words)
+    if run.has(f"{SITE}/clipped_commands"):
+        values = run.get(f"{SITE}/clipped_commands")
+        for s, site in enumerate(run.sites):
+            for start, end, total in _episodes(run, f"{SITE}/clipped_commands", values[:, s]):
+                yield Event(start, "clipped commands", site, total,
+                            f"{count(total, 'supply temperature')} outside the limits, clipped{_until(start, end)}")
+    yield from _of_grid(run)
+
+
+def _of_grid(run: Run) -> Iterator[Event]:
+    if run.has(f"{GRID}/status"):
+        status = run.get(f"{GRID}/status")[:, 0]
+        for code in sorted(set(status[status > 0].tolist())):
+            for start, end, total in _episodes(run, f"{GRID}/status", (status == code).astype(float)):
+                words = _FLAGS.get(int(code), f"status {code:g}")
+                yield Event(start, "flagged dispatches", "grid", total, f"{count(total, 'dispatch')}: {words}"
+                            .replace("dispatchs", "dispatches") + _until(start, end))
+    if run.has(f"{GRID}/inexact"):
+        for start, end, total in _episodes(run, f"{GRID}/inexact", run.get(f"{GRID}/inexact")[:, 0]):
+            yield Event(start, "inexact dispatches", "grid", total, f"relaxation not exact{_until(start, end)}")
+    if run.has(f"{GRID}/unserved_kw"):
+        kw = run.get(f"{GRID}/unserved_kw")[:, 0]
+        for start, end, total in _episodes(run, f"{GRID}/unserved_kw", np.where(kw > 1e-3, kw, 0.0)):
+            yield Event(start, "unserved load", "grid", total, f"{number(total * run.hours(GRID))} kWh not served"
+                        + _until(start, end))
+    limits = [run.params("grid").get(n) for n in ("vm_min_pu", "vm_max_pu")]
+    if run.has(f"{BUS}/vm_pu") and all(isinstance(v, (int, float)) for v in limits):
+        vm = run.get(f"{BUS}/vm_pu")
+        outside = np.maximum(limits[0] - vm, vm - limits[1]).clip(min=0.0)
+        outside[outside < 1e-6] = 0.0
+        names = run.trace.names(BUS)
+        for start, end, _ in _episodes(run, f"{BUS}/vm_pu", outside.max(axis=1)):
+            part = outside[(run.time_s(BUS) >= start) & (run.time_s(BUS) < end)]
+            worst = int(part.max(axis=0).argmax())
+            yield Event(start, "voltage outside limits", names[worst], float((part > 0).sum()),
+                        f"{number(part.max(), 2)} p.u. outside at {names[worst]}{_until(start, end)}")
+
+
+def _episodes(run: Run, path: str, values: np.ndarray) -> Iterator[tuple[float, float, float]]:
+    """(start, end, sum) of the stretches in which values are above 0, joined over short gaps."""
+    hits = np.flatnonzero(values > 0)
+    if not hits.size:
+        return
+    time, step = run.time_s(path).astype(float), run.step_s(path)
+    for group in np.split(hits, np.flatnonzero(np.diff(time[hits]) > max(step, _APART_S)) + 1):
+        yield float(time[group[0]]), float(time[group[-1]] + step), float(values[group].sum())
+
+
+def _until(start: float, end: float) -> str:
+    return f", {at(start)} to {at(end)}" if end - start > _APART_S else ""

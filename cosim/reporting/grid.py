@@ -1,0 +1,245 @@
+"""Pictures of the network: the map's data, voltages, line loading, and how far the dispatch can be trusted."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+
+from cosim.reporting.chart import Fact, Heat, Panel, Picture, Rule, Series, missing
+from cosim.reporting.data import BUS, GRID, SITE, Run
+from cosim.reporting.feeder import layout, parse
+from cosim.reporting.sites import MARKS, warmup
+from cosim.reporting.text import at, highest, listing, number, quantity
+
+_MAP_NOTE = ("The dashed ring is a data center, the square a power source; a line is as wide as the power it carries, "
+             "and the arrow says where to.")
+_MOST_ROWS = 16
+_MOST_CELLS = 120_000
+
+
+def feeder_map(run: Run) -> tuple[Picture, dict[str, Any] | None]:
+    """The sentence of the map and its data; None when the trace does not hold the lines.
+
+    Data: time_s (t,), nodes [{id, name, x, y}], lines [[a, b]], sites and sources [{name, node, kw (t,)}], and per time
+    nci, mci, vm (t, node) and flow_kw (t, line), > 0 from a to b.
+    """
+    key = "map"
+    flow = f"{GRID}/p_from_kw"
+    if not run.has(flow):
+        have = f" It does have NCI for {len(run.trace.names(BUS))} nodes, shown below." if run.has(
+            f"{BUS}/nci_kg_per_kwh") else ""
+        return missing(key, f"No map: the trace does not say what flows in the grid's lines ({flow}).{have}"), None
+    lines = parse(run.trace.names(GRID, "line"))
+    if lines is None:
+        return missing(key, "No map: the lines are not named after the two nodes that they join, as in '0-1'."), None
+    every = 1 + int(run.get(flow).size // _MOST_CELLS)
+    pick = slice(None, None, every)
+    places = layout(lines, _root(run, lines))
+    ids = list(places)
+    index = {name: k for k, name in enumerate(ids)}
+    data: dict[str, Any] = {
+        "time_s": run.time_s(GRID)[pick].astype(float),
+        "nodes": [{"name": n, "x": x, "y": y} for n, (x, y) in places.items()],
+        "lines": [[index[a], index[b]] for a, b in lines],
+        "flow": run.get(flow)[pick, 0],
+        "loss": run.get(f"{GRID}/loss_kw")[pick, 0] if run.has(f"{GRID}/loss_kw") else None,
+        "emission": run.get(f"{GRID}/emission_kg_per_h")[pick, 0] if run.has(f"{GRID}/emission_kg_per_h") else None,
+        "sites": _sites_on(run, index, pick), "sources": _sources_on(run, index, pick),
+    }
+    for name, port in (("nci", "nci_kg_per_kwh"), ("mci", "mci_kg_per_kwh"), ("vm", "vm_pu")):
+        data[name] = _per_node(run, port, ids, pick)
+    shown = f" One in {every} dispatches is shown." if every > 1 else ""
+    return Picture(key, _says_map(run, data) + shown, note=_MAP_NOTE), data
+
+
+def _root(run: Run, lines: list[tuple[str, str]]) -> str:
+    ends = {b for _, b in lines}
+    return next((a for a, _ in lines if a not in ends), lines[0][0])
+
+
+def _node(name: str, index: dict[str, int]) -> int | None:
+    """Position of a node by an entity's name: itself, or the number in it ('bus8' -> '8')."""
+    if name in index:
+        return index[name]
+    digits = re.search(r"(\d+)$", name)
+    return index.get(digits.group(1)) if digits else None
+
+
+def _per_node(run: Run, port: str, ids: list[str], pick: slice) -> np.ndarray | None:
+    model = next((m for m in run.models if run.has(f"{m}/{port}") and m.endswith("/Bus")), None)
+    if model is None:
+        return None
+    time = run.time_s(GRID)[pick]
+    values = run.held(f"{model}/{port}", time)
+    out = np.full((len(time), len(ids)), np.nan)
+    index = {name: k for k, name in enumerate(ids)}
+    for column, name in enumerate(run.trace.names(model)):
+        k = _node(name, index)
+        if k is not None:
+            out[:, k] = values[:, column]
+    return out
+
+
+def _sites_on(run: Run, index: dict[str, int], pick: slice) -> list[dict[str, Any]]:
+    out = []
+    path = run.first(f"{SITE}/p_window_kw", f"{SITE}/p_kw")
+    for k, site in enumerate(run.sites):
+        node = _node(run.bus_of(site) or "", index)
+        if node is not None and path:
+            # the window that ends with the dispatch interval is what the grid met in it
+            until = run.time_s(GRID)[pick] + run.step_s(GRID) - run.step_s(SITE)
+            out.append({"name": site, "node": node, "colour": run.colours[site], "kw": run.held(path, until)[:, k]})
+    return out
+
+
+def _sources_on(run: Run, index: dict[str, int], pick: slice) -> list[dict[str, Any]]:
+    path = f"{GRID}/p_source_kw"
+    if not run.has(path):
+        return []
+    known, out = run.params("grid").get("sources", {}), []
+    for k, name in enumerate(run.trace.names(GRID, "source")):
+        about = known.get(name, {})
+        node = _node(str(about.get("node", name)), index)
+        if node is not None:
+            out.append({"name": name, "node": node, "kg": about.get("kg_per_kwh"), "kw": run.get(path)[pick, 0, k]})
+    return out
+
+
+def _says_map(run: Run, data: dict[str, Any]) -> str:
+    if data["nci"] is not None and np.isfinite(data["nci"]).any():
+        mean = np.nanmean(data["nci"][data["time_s"] >= run.warmup_s] if (data["time_s"] >= run.warmup_s).any()
+                          else data["nci"], axis=0)
+        low, high = int(np.nanargmin(mean)), int(np.nanargmax(mean))
+        best, worst = (data["nodes"][k]["name"] for k in (low, high))
+        text = (f"The feeder through the run: mean carbon intensity goes from {number(mean[low])} kg/kWh at node "
+                f"{best} to **{number(mean[high])} kg/kWh** at node {worst}.")
+    else:
+        text = "The feeder through the run; the trace gives no carbon intensity of its nodes."
+    if data["sources"]:
+        main = max(data["sources"], key=lambda s: float(np.nanmean(s["kw"])))
+        top = highest(main["kw"])
+        text += (f" The largest source, {main['name']}, peaks at {quantity(main['kw'][top], 'kW')} at "
+                 f"{at(data['time_s'][top])}.")
+    return text
+
+
+def intensities(run: Run) -> Picture:
+    """NCI of all nodes as a table of colours: what is left of the map for a grid without line data."""
+    path = f"{BUS}/nci_kg_per_kwh"
+    if not run.has(path):
+        return missing("nodes", "The trace holds no carbon intensity of the grid's nodes (grid/Bus/nci_kg_per_kwh).")
+    time, z = run.means(path)
+    names = run.trace.names(BUS)
+    keep = np.unique(np.linspace(0, len(names) - 1, min(len(names), 40)).astype(int))
+    says = f"Carbon intensity of the nodes: from {number(np.nanmin(z))} to **{number(np.nanmax(z))} kg/kWh**."
+    heat = Heat(time, tuple(names[k] for k in keep), z[:, keep].T, "kg/kWh", run.end_s)
+    return Picture("nodes", says, (Panel("Nodal carbon intensity", heat=heat, size=1.8),))
+
+
+# --- voltages and lines -----------------------------------------------------------------------------------------------
+
+
+def voltages(run: Run) -> Picture:
+    """Lowest and highest voltage, and that at the sites."""
+    path, key = f"{BUS}/vm_pu", "voltages"
+    if not run.has(path):
+        return missing(key, f"The trace holds no voltages ({path}).")
+    vm = run.get(path)
+    time, y = run.means(path)
+    series = [Series("highest node", time, y.max(axis=1), "muted", run.end_s, mark="dot", label="highest"),
+              Series("lowest node", time, y.min(axis=1), "ink", run.end_s, mark="dash", label="lowest")]
+    names = run.trace.names(BUS)
+    for k, site in enumerate(run.sites):
+        bus = run.bus_of(site)
+        if bus in names:
+            series.append(Series(f"{site} ({bus})", time, y[:, names.index(bus)], run.colours[site], run.end_s,
+                                 mark=MARKS[k % 3], label=site))
+    grid, low, high = run.params("grid"), float(np.nanmin(vm)), float(np.nanmax(vm))
+    limits = [float(grid[n]) for n in ("vm_min_pu", "vm_max_pu") if isinstance(grid.get(n), (int, float))]
+    near = [v for v in limits if min(abs(v - low), abs(v - high)) <= 2.0 * max(high - low, 0.01)]
+    where, when = names[int(np.nanmin(vm, axis=0).argmin())], run.time_s(path)[int(np.nanmin(vm, axis=1).argmin())]
+    says = f"Voltages: lowest **{number(low, 5)} p.u.** at {where}, {at(when)}; highest {number(high, 5)} p.u."
+    if len(limits) == 2:
+        room = min(low - limits[0], limits[1] - high)
+        says += (f" No node comes closer than {number(room, 2)} p.u. to a limit." if room >= 0 else
+                 f" A limit is passed by {number(-room, 2)} p.u.")
+    off = [f"{v:g}" for v in limits if v not in near]
+    note = (f"The limit{'s' if off[1:] else ''} {listing(off)} p.u. {'lie' if off[1:] else 'lies'} outside the picture."
+            if off else "")
+    rules = tuple(Rule(v, f"limit {v:g}") for v in near)
+    panel = Panel("Voltage magnitude", "p.u.", tuple(series), rules=rules, axis="vm", zero=False,
+                  bands=warmup(run), size=1.3)
+    return Picture(key, says, (panel,), note,
+                   (Fact("lowest voltage", low, "p.u."), Fact("highest voltage", high, "p.u.")))
+
+
+def loading(run: Run) -> Picture:
+    """Power in the heaviest lines, or their loading where the grid knows ratings."""
+    key = "lines"
+    path = run.first(f"{GRID}/loading_ratio", f"{GRID}/p_from_kw")
+    if path is None:
+        return missing(key, f"The trace does not say what flows in the lines ({GRID}/p_from_kw).")
+    rated = path.endswith("loading_ratio")
+    values = run.get(path)[:, 0] * (100.0 if rated else 1.0)
+    size = np.abs(values)
+    names, heavy = run.trace.names(GRID, "line"), np.argsort(-size.max(axis=0), kind="stable")[:_MOST_ROWS]
+    time, z = run.means(path, size)
+    top, unit = heavy[0], "%" if rated else "kW"
+    when = int(size[:, top].argmax())
+    says = (f"{'Loading of' if rated else 'Power in'} {_lines(len(heavy))}: most is "
+            f"**{quantity(size[when, top], unit)}** in line {names[top]} at {at(run.time_s(path)[when])}.")
+    back = [names[k] for k in range(len(names)) if (values[:, k] < -1e-6).any()]
+    says += f" Power runs back toward the substation at times in {len(back)} of {len(names)} lines." if back else ""
+    heat = Heat(time, tuple(names[k] for k in heavy[::-1]), z[:, heavy[::-1]].T, unit, run.end_s)
+    note = "" if rated else "The grid names no ratings, so this is power, not per cent."
+    return Picture(key, says, (Panel("Loading" if rated else "Active power entering the line", heat=heat, size=1.8),),
+                   note, (Fact("heaviest line", float(size[when, top]), unit),))
+
+
+def _lines(shown: int) -> str:
+    return "the only line" if shown == 1 else f"the {shown} heaviest lines"
+
+
+# --- trust ------------------------------------------------------------------------------------------------------------
+
+_CHECKS = (
+    ("relaxation_gap_pu", "Gap of the conic relaxation", "p.u.", 1e-5),
+    ("ac_dvm_pu", "Voltage: dispatch against AC power flow", "p.u.", 1e-3),
+    ("ac_dloss_kw", "Losses: dispatch against AC power flow", "kW", None),
+    ("ac_dnci_kg_per_kwh", "NCI: dispatch against AC power flow", "kg/kWh", 2e-3),
+)
+
+
+def trust(run: Run) -> Picture:
+    """Relaxation gap and deviation from the AC power flow, on a logarithmic scale."""
+    key, panels, facts, said = "trust", [], [], []
+    for port, title, unit, tolerance in _CHECKS:
+        path = f"{GRID}/{port}"
+        if not run.has(path) or not np.isfinite(run.get(path)).any():
+            continue
+        values = run.get(path)[:, 0]
+        worst = highest(values)
+        line = Series(title, run.time_s(path).astype(float), np.where(values > 0, values, np.nan), "ink", run.end_s)
+        rules = (Rule(tolerance, f"tolerance {number(tolerance, 1)}"),) if tolerance else ()
+        panels.append(Panel(title, unit, (line,), rules=rules, axis=port, log=True, zero=False, size=0.8))
+        facts.append(Fact(title.lower() + ", worst", float(values[worst]), unit))
+        said.append((title, float(values[worst]), unit, tolerance))
+    if not panels:
+        return missing(key, "The trace does not say how exact the grid's solution is (grid/Grid/relaxation_gap_pu, "
+                            "ac_*).")
+    path = f"{GRID}/imbalance_kwh"
+    if run.has(path) and np.isfinite(run.get(path)).any():
+        line = Series("imbalance", run.time_s(path) - run.step_s(path), run.get(path)[:, 0], "ink", run.end_s)
+        panels.append(Panel("Substation: energy beyond what was dispatched", "kWh", (line,), axis="imbalance",
+                            size=0.8))
+        total = float(np.nansum(np.abs(run.get(path)[run.counted(path)])))
+        facts.append(Fact("imbalance at the substation", total, "kWh"))
+    title, worst, unit, tolerance = said[0]
+    says = f"How far the numbers can be trusted: {title[0].lower() + title[1:]} is at worst **{quantity(worst, unit)}**"
+    says += f" ({'above' if worst > tolerance else 'below'} {number(tolerance, 1)})" if tolerance else ""
+    others = [f"{t.split(':')[0].lower() if t[:3] != 'NCI' else 'NCI'} by {quantity(w, u)}" for t, w, u, _ in said[1:]]
+    says += f"; an AC power flow at the same set points differs in {', '.join(others)} at most." if others else "."
+    note = "Deviations are on logarithmic scales; the tolerances are usual ones for each quantity."
+    return Picture(key, says, tuple(panels), note, tuple(facts), columns=True)

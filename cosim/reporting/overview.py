@@ -1,0 +1,169 @@
+"""What ran and how it ended: facts of a run, its summary, and how several runs differ."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from cosim.digest import Digest
+from cosim.errors import CosimError
+from cosim.reporting.data import Run
+from cosim.reporting.text import at, length, named, number
+from cosim.resolve import load
+from cosim.units import unit_of
+
+_TILES = ("co2_attributed_kg", "co2_system_kg", "energy_kwh", "cost_usd")
+_ABSENT = "-"
+_ENDINGS = {"completed": "completed", "failed": "failed", "running": "cut off"}
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What the top of a report says of one run.
+
+    ending    'completed', 'failed' or 'cut off'
+    tiles     (words, value) of the figures at the top
+    warnings  sentences that a reader must not miss
+    """
+
+    title: str
+    about: str
+    ending: str
+    facts: list[tuple[str, str]]
+    versions: str
+    digest: Digest
+    tiles: list[tuple[str, str]]
+    warnings: list[str]
+
+
+def overview(run: Run) -> Overview:
+    """Read from the root attributes, and from the scenario's own summary."""
+    attrs, scenario = run.attrs, run.scenario
+    digest, warnings = _summary(run)
+    ending = _ENDINGS.get(attrs.get("status", ""), str(attrs.get("status", "not said")))
+    wanted = float(scenario.get("until_s") or 0.0) + run.warmup_s
+    if ending != "completed":
+        reason = f": {attrs['error']}" if attrs.get("error") else ""
+        of = f" of {length(wanted)}" if wanted else ""
+        warnings.insert(0, f"This run {'failed' if ending == 'failed' else 'was cut off'}{reason}. The trace reaches "
+                           f"{at(run.end_s)}{of}; everything below covers only that part.")
+    policy = run.params("controller").get("policy")
+    facts = [("policy", str(policy) if policy is not None else "none"), ("seed", str(attrs.get("seed", ""))),
+             ("simulated", length(run.end_s) + (f", {length(run.warmup_s)} of it warm-up" if run.warmup_s else "")),
+             ("driver", str(attrs.get("driver", ""))),
+             ("created", str(attrs.get("created", ""))[:16].replace("T", " ")),
+             *([("wall time", f"{number(attrs['wall_total_s'])} s")] if "wall_total_s" in attrs else [])]
+    versions = json.loads(attrs.get("versions", "{}"))
+    warnings += [n for n in json.loads(attrs.get("notes", "[]")) if "solved by" not in n]
+    facts += [("note", n) for n in json.loads(attrs.get("notes", "[]")) if "solved by" in n]
+    return Overview(str(attrs.get("name", "")), str(scenario.get("about", "")), ending, facts,
+                    ", ".join(f"{k} {v}" for k, v in versions.items()), digest, _tiles(digest), warnings)
+
+
+def _summary(run: Run) -> tuple[Digest, list[str]]:
+    """The digest of the scenario's hook, and why there is none."""
+    hook = run.scenario.get("summary")
+    if not hook:
+        return Digest(), ["The scenario names no summary, so there is no table of metrics."]
+    try:
+        digest = load(hook, "summary")(run.trace)
+    except CosimError as err:
+        return Digest(), [f"The scenario's summary ({hook}) cannot be had: {err}"]
+    except Exception as err:  # somebody else's hook, perhaps on half a trace: the pictures need not go with it
+        return Digest(), [f"The scenario's summary ({hook}) does not cope with this trace: {type(err).__name__}: {err}"]
+    return digest, list(digest.warnings)
+
+
+def _tiles(digest: Digest) -> list[tuple[str, str]]:
+    figures = digest.figures
+    tiles = [named(name, figures[name]) for name in _TILES if name in figures]
+    counts = {word: sum(v for n, v in figures.items() if n.startswith(f"{word}_") and n.endswith("_jobs"))
+              for word in ("finished", "dropped", "unfinished")}
+    if any(counts.values()):
+        ended = counts["finished"] + counts["dropped"]
+        share = _share(counts["finished"], ended)
+        tiles.insert(0, ("of ended jobs finished in time", share))
+        tiles.insert(1, ("jobs dropped", f"{counts['dropped']:,.0f}".replace(",", "\u202f")))
+    if "it_energy_kwh" in figures and figures["it_energy_kwh"]:
+        tiles.append(("PUE", f"{figures['energy_kwh'] / figures['it_energy_kwh']:.3f}"))
+    if "vm_min_pu" in figures:
+        tiles.append(("lowest voltage", f"{figures['vm_min_pu']:.4f}\u00a0p.u."))
+    return tiles
+
+
+def _share(part: float, whole: float) -> str:
+    """Per cent with so many digits that what is missing to 100 shows."""
+    if not whole:
+        return "none"
+    gone = 100.0 * (1.0 - part / whole)
+    places = 1 if gone <= 0 else max(1, 1 - math.floor(math.log10(gone)))
+    return f"{100.0 - gone:.{min(places, 6)}f}\u202f%"
+
+
+# --- several runs -----------------------------------------------------------------------------------------------------
+
+
+def labels(scenarios: list[dict[str, Any]], paths: list[str]) -> list[str]:
+    """A short name per run: its scenario, or what sets it apart: 'uniform, seed 3'; the file's name if nothing does."""
+    names = [scenario["name"] for scenario in scenarios]
+    if len(set(names)) == len(names):
+        return names
+    rows = [(field, cells) for field, cells in differences(scenarios) if _ABSENT not in cells and field != "about"]
+    out = []
+    for k, (scenario, path) in enumerate(zip(scenarios, paths, strict=True)):
+        parts = [cells[k] if field.endswith((".policy", "name")) else f"{field.rpartition('.')[2]} {cells[k]}"
+                 for field, cells in rows][:3]
+        out.append(", ".join(p for p in parts if len(p) < 40) or f"{scenario['name']}, {path}")
+    return out if len(set(out)) == len(out) else [f"{label} ({k + 1})" for k, label in enumerate(out)]
+
+
+def differences(scenarios: list[dict[str, Any]]) -> list[tuple[str, list[str]]]:
+    """(field, its value in each run) of all that is not equal; '-' where a run has no such field."""
+    flat = [dict(_leaves(s)) for s in scenarios]
+    fields = dict.fromkeys(f for one in flat for f in one)
+    rows = []
+    for path in fields:
+        values = [one.get(path, _ABSENT) for one in flat]
+        if any(v != values[0] for v in values):
+            rows.append((path.removeprefix("members.").replace(".params.", "."), [_short(v) for v in values]))
+    return rows
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{path}.{key}" if path else key)
+    elif isinstance(value, list) and len(json.dumps(value)) > 60:
+        yield path, f"{len(value)} values, {json.dumps(value)[:24]}..."
+    else:
+        yield path, value
+
+
+def compared(figures: list[dict[str, float]]) -> list[tuple[str, list[str], list[str]]]:
+    """(words, value per run, difference of each further run from the first) of the figures that all runs have."""
+    rows = []
+    for name in figures[0]:
+        values = [f.get(name) for f in figures]
+        if any(v is None for v in values):
+            continue
+        words = named(name, values[0])[0]
+        rows.append((words, [named(name, v)[1] for v in values],
+                     [change(values[0], v, unit_of(name).symbol) for v in values[1:]]))
+    return rows
+
+
+def change(first: float, other: float, unit: str = "") -> str:
+    """'+3.2 %' from the first; the plain difference where the first is 0; '=' for none."""
+    if first == other or first != first and other != other:
+        return "="
+    sign = "+" if other > first else ""
+    if first == 0 or first != first or abs(other / first) > 10:
+        return f"{sign}{number(other - first)} {'' if unit == '1' else unit}".rstrip()
+    return f"{sign}{number(100 * (other / first - 1), 2)}\u202f%"

@@ -1,0 +1,255 @@
+"""The report's pictures for print: one file per picture, drawn by matplotlib, and their sentences in captions.txt."""
+
+from __future__ import annotations
+
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
+from matplotlib.figure import Figure
+
+from cosim.reporting.chart import Panel, Picture, Section, Series, ranges
+from cosim.reporting.text import at
+from cosim.units import DAY_S, HOUR_S
+
+_COLOURS = {"ink": "#1b1e23", "muted": "#7b828c", "alarm": "#b3261e", "band": "#8b95a5", "site0": "#0068a8",
+            "site1": "#c8500a", "site2": "#00805f", "site3": "#a34a86", "site4": "#8f6400", "site5": "#3a86c0",
+            "site6": "#555555", "site7": "#747400"}
+_RAMP = LinearSegmentedColormap.from_list("carbon", ["#fdf0cd", "#fbc25a", "#ee8a23", "#c2500c", "#6d2604"])
+_FLAG = LinearSegmentedColormap.from_list("flag", ["#eeeeee", "#1b1e23"])
+_DASH = {"solid": "-", "dash": (0, (4, 2)), "dot": (0, (1, 1.4))}
+_STYLE = {"font.size": 8, "axes.titlesize": 8.5, "axes.titleweight": "bold", "axes.titlelocation": "left",
+          "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6, "lines.linewidth": 1.2,
+          "svg.hashsalt": "aidc-cosim", "svg.fonttype": "none", "pdf.fonttype": 42}
+_TICKS_S = (300, 900, 1800, 3600, 7200, 3 * 3600, 6 * 3600, 12 * 3600, DAY_S, 2 * DAY_S)
+_WIDTH_IN, _PANEL_IN = 7.2, 1.75
+
+
+def draw(labels: list[str], maps: tuple[list[Picture], list[dict | None], list[Picture]], parts: list[Section],
+         folder: Path, formats: list[str]) -> list[Path]:
+    """Write every picture that can be drawn into `folder`; several runs stand side by side. Returns the paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    written, captions = [folder / "captions.txt"], []
+    rows = [maps[0], *([maps[2]] if maps[2] else []), *(p for section in parts for p in section.pictures)]
+    with matplotlib.rc_context(_STYLE):
+        for pictures in rows:
+            says = [f"{label}: {p.says} {p.note}".strip().replace("**", "")
+                    for label, p in zip(labels, pictures, strict=True)]
+            captions.append("\n".join([f"[{pictures[0].key}]", *says]))
+            if pictures is maps[0] and any(maps[1]):
+                written += _save(_map(labels, maps[1]), folder / "map", formats)
+            elif any(p.panels for p in pictures):
+                written += _save(_figure(pictures, labels), folder / pictures[0].key, formats)
+    written[0].write_text("\n\n".join(captions) + "\n", encoding="utf-8")
+    return written
+
+
+def _save(figure: Figure, path: Path, formats: list[str]) -> list[Path]:
+    """Without dates in the file, so that the same trace gives the same bytes."""
+    out = []
+    for ending in formats:
+        date = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(ending, {"Software": None})
+        figure.savefig(path.with_suffix(f".{ending}"), dpi=200, metadata=date)
+        out.append(path.with_suffix(f".{ending}"))
+    return out
+
+
+def colour(token: str) -> str:
+    """The print colour of a token: 'site0', or 'site0/60' for 60 % of it on white."""
+    name, _, percent = token.partition("/")
+    share = float(percent or 100) / 100
+    return to_hex([share * c + 1 - share for c in to_rgb(_COLOURS[name])])
+
+
+def _figure(pictures: list[Picture], labels: list[str]) -> Figure:
+    """Alone: panels as the picture asks. Several runs: a column each, panels below one another."""
+    limits = ranges(pictures)
+    most = max(len(p.panels) for p in pictures)
+    wide = 1 if not pictures[0].columns else min(most, 3 if most != 4 else 2)
+    columns, rows = (wide, -(-most // wide)) if len(pictures) == 1 else (len(pictures), most)
+    sizes = [max((p.panels[k].size for p in pictures for k in range(len(p.panels)) if
+                  (k // columns if len(pictures) == 1 else k) == row), default=1.0) for row in range(rows)]
+    figure = Figure(figsize=(_WIDTH_IN, max(1.9, _PANEL_IN * sum(sizes) + 0.5)), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, height_ratios=sizes)
+    for column, picture in enumerate(pictures):
+        for k in range(rows * columns if len(pictures) == 1 else rows):
+            ax = axes[divmod(k, columns)] if len(pictures) == 1 else axes[k, column]
+            if k < len(picture.panels):
+                _panel(ax, picture.panels[k], limits.get(id(picture.panels[k])))
+            else:
+                ax.set_axis_off()
+                if picture.missing and k == 0:
+                    ax.text(0, 0.5, textwrap.fill(picture.says, 50), color=colour("muted"))
+    if len(pictures) > 1:
+        for ax, label in zip(axes[0], labels, strict=True):
+            ax.set_title(f"{label}\n{ax.get_title(loc='left')}")
+    return figure
+
+
+def _panel(ax: Axes, panel: Panel, limits: tuple[float, float] | None) -> None:
+    title = f"{panel.title}, {panel.unit}" if panel.unit else panel.title
+    ax.set_title(textwrap.fill(title, 90 // ax.get_gridspec().ncols))
+    {"series": _series, "heat": _heat, "spreads": _spreads, "events": _events}[panel.kind](ax, panel)
+    if limits and panel.kind == "series":
+        if panel.log:
+            ax.set_yscale("log")
+        ax.set_ylim(limits)
+        _end_labels(ax, panel, limits)
+
+
+def _time_axis(ax: Axes, start_s: float, end_s: float) -> None:
+    span = end_s - start_s
+    most = 8 if ax.get_gridspec().ncols == 1 else 4
+    step = next((s for s in _TICKS_S if span / s <= most), 7 * DAY_S)
+    if span > 2.2 * DAY_S:
+        step = max(step, DAY_S)
+    ticks = np.arange(np.ceil(start_s / step) * step, end_s + 1, step)
+    ax.set_xticks(ticks, [f"{t / DAY_S:g}d" if step >= DAY_S else at(t % DAY_S) for t in ticks])
+    ax.set_xlim(start_s, end_s)
+
+
+def _series(ax: Axes, panel: Panel) -> None:
+    for band in panel.bands:
+        ax.axvspan(band.start_s, band.end_s, color=_COLOURS["band"], alpha=0.06 + 0.26 * band.strength, lw=0, zorder=0)
+        ax.annotate(band.text, ((band.start_s + band.end_s) / 2, 1), xycoords=("data", "axes fraction"), ha="center",
+                    va="top", fontsize=6, color=_COLOURS["muted"], annotation_clip=True)
+    low: np.ndarray | None = None
+    for s in panel.series:
+        time, y = (s.time_s, s.y) if s.joined else (np.r_[s.time_s, s.end_s], np.r_[s.y, s.y[-1:]])
+        if s.area:
+            base = np.zeros(len(y)) if low is None else low
+            low = base + np.nan_to_num(y)
+            ax.fill_between(time, base, low, step="post", color=colour(s.colour), lw=0.3, edgecolor="white",
+                            label=s.name)
+        else:
+            ax.plot(time, y, color=colour(s.colour), ls=_DASH[s.mark], label=s.name,
+                    drawstyle="default" if s.joined else "steps-post")
+    for rule in panel.rules:
+        ax.axhline(rule.value, color=_COLOURS["muted"], lw=0.7, ls="--")
+        ax.annotate(rule.text, (1, rule.value), xycoords=("axes fraction", "data"), ha="right", va="bottom",
+                    fontsize=6.5, color=_COLOURS["muted"])
+    starts = [float(s.time_s[0]) for s in panel.series if len(s.time_s)]
+    if starts:
+        _time_axis(ax, min(starts), max(s.end_s for s in panel.series))
+    if low is not None:
+        ax.legend(frameon=False, fontsize=6, ncols=3, loc="upper left", bbox_to_anchor=(0, -0.14), handlelength=1,
+                  columnspacing=0.8, borderpad=0)
+
+
+def _end_labels(ax: Axes, panel: Panel, limits: tuple[float, float]) -> None:
+    """Names of lines at their right ends, moved apart where they would cover one another."""
+    def place(value: float) -> float:
+        a, b = np.log10(limits) if panel.log else limits
+        return float(((np.log10(value) if panel.log else value) - a) / (b - a))
+
+    ends: list[tuple[float, Series]] = []
+    for s in panel.series:
+        finite = s.y[np.isfinite(s.y)]
+        if not s.area and s.label and finite.size:
+            ends.append((place(finite[-1]), s))
+    ends.sort(key=lambda e: e[0])
+    gap, last, heights = 0.12, -1.0, []
+    for height, _ in ends:
+        last = max(height, last + gap)
+        heights.append(last)
+    roof = 1.0
+    for k in reversed(range(len(heights))):
+        heights[k] = min(heights[k], roof)
+        roof = heights[k] - gap
+    for height, (_, s) in zip(heights, ends, strict=True):
+        ax.annotate(s.label, (1.01, height), xycoords="axes fraction", va="center", fontsize=7, color=colour(s.colour))
+
+
+def _heat(ax: Axes, panel: Panel) -> None:
+    h = panel.heat
+    x = np.r_[h.x_s, h.end_s]
+    y = np.arange(len(h.rows) + 1) - 0.5 if h.y_s is None else np.r_[h.y_s, h.end_s]
+    mesh = ax.pcolormesh(x, y, np.ma.masked_invalid(h.z), cmap=_FLAG if h.scale == "flag" else _RAMP, rasterized=True)
+    _time_axis(ax, float(x[0]), float(x[-1]))
+    if h.y_s is None:
+        every = max(1, len(h.rows) // 18)
+        ax.set_yticks(range(0, len(h.rows), every), h.rows[::every])
+    else:
+        ax.set_yticks(ax.get_xticks(), [t.get_text() for t in ax.get_xticklabels()])
+        ax.set(ylim=(y[0], y[-1]), xlabel="first run", ylabel="arrival")
+    if h.scale == "heat":
+        ax.figure.colorbar(mesh, ax=ax, label=h.unit, pad=0.02, aspect=30)
+
+
+def _spreads(ax: Axes, panel: Panel) -> None:
+    marks = ("o", "D", "s")
+    for k, row in enumerate(panel.spreads):
+        values = [v for _, v in row.quantiles]
+        ax.plot(values, [k] * len(values), color=_COLOURS["ink"])
+        for (_, value), mark in zip(row.quantiles, marks, strict=True):
+            ax.plot(value, k, mark, color=_COLOURS["ink"], mfc="white" if mark == "o" else None, ms=4.5)
+        ax.plot(row.limit_min, k, "|", color=_COLOURS["alarm"], ms=14, mew=1.8)
+    ax.set_xscale("log")
+    ticks = [t for t in (1 / 60, 0.1, 1, 10, 60, 600, 5760) if ax.get_xlim()[0] <= t <= ax.get_xlim()[1]]
+    words = {1 / 60: "1 s", 0.1: "6 s", 1: "1 min", 10: "10 min", 60: "1 h", 600: "10 h", 5760: "4 d"}
+    ax.set_xticks(ticks, [words[t] for t in ticks], minor=False)
+    ax.set_yticks(range(len(panel.spreads)), [f"{r.name}\n{r.about}" for r in panel.spreads])
+    ax.set_ylim(-0.6, len(panel.spreads) - 0.4)
+
+
+def _events(ax: Axes, panel: Panel) -> None:
+    kinds = list(dict.fromkeys(e.kind for e in panel.events))
+    top = max(e.count for e in panel.events) or 1.0
+    ax.scatter([e.time_s for e in panel.events], [kinds.index(e.kind) for e in panel.events],
+               s=[12 + 120 * e.count / top for e in panel.events], color=_COLOURS["alarm"], alpha=0.6, lw=0)
+    ax.set_yticks(range(len(kinds)), kinds)
+    ax.set_ylim(-0.6, len(kinds) - 0.4)
+    _time_axis(ax, 0.0, max(e.time_s for e in panel.events) + HOUR_S)
+
+
+# --- the map ----------------------------------------------------------------------------------------------------------
+
+
+def _map(labels: list[str], data: list[dict[str, Any] | None]) -> Figure:
+    """The feeder at the middle of the run, one below the other, colours on one scale."""
+    shown = [(label, m) for label, m in zip(labels, data, strict=True) if m]
+    rows = [max(n["y"] for n in m["nodes"]) - min(n["y"] for n in m["nodes"]) + 1 for _, m in shown]
+    figure = Figure(figsize=(_WIDTH_IN, sum(max(2.2, 0.75 * r + 0.5) for r in rows)), layout="constrained")
+    axes = figure.subplots(len(shown), 1, squeeze=False)[:, 0]
+    known = [m["nci"] for _, m in shown if m["nci"] is not None]
+    low, high = (min(float(np.nanmin(v)) for v in known), max(float(np.nanmax(v)) for v in known)) if known else (0, 1)
+    widest = max(float(np.abs(m["flow"]).max()) for _, m in shown) or 1.0
+    for ax, (label, m) in zip(axes, shown, strict=True):
+        moment = len(m["time_s"]) // 2
+        _feeder(ax, m, moment, widest, 0.5 * (low + high))
+        xy = np.array([(n["x"], -n["y"]) for n in m["nodes"]])
+        values = m["nci"][moment] if m["nci"] is not None else np.full(len(xy), np.nan)
+        dots = ax.scatter(*xy.T, c=values, cmap=_RAMP, vmin=low, vmax=high, s=95, edgecolor="#888888", lw=0.6, zorder=3,
+                          plotnonfinite=True)
+        ax.set_title(f"{label}, {at(m['time_s'][moment])}")
+        ax.set_axis_off()
+    if known:
+        figure.colorbar(dots, ax=list(axes), label="NCI, kg/kWh", shrink=0.8, pad=0.01, aspect=30)
+    return figure
+
+
+def _feeder(ax: Axes, m: dict[str, Any], moment: int, widest: float, dark: float) -> None:
+    """Lines, names and marks; names of nodes are white from `dark` kg/kWh on."""
+    xy = [(n["x"], -n["y"]) for n in m["nodes"]]
+    for k, (a, b) in enumerate(m["lines"]):
+        kw, (x0, y0), (x1, y1) = float(m["flow"][moment, k]), xy[a], xy[b]
+        ax.plot([x0, x0, x1], [y0, y1, y1], color="#a9b1bd", lw=0.6 + 6 * abs(kw) / widest,
+                solid_capstyle="round", zorder=1)
+        ax.plot((x0 + x1) / 2, y1, ">" if kw >= 0 else "<", color=_COLOURS["ink"], ms=3.5, zorder=2)
+    for k, n in enumerate(m["nodes"]):
+        if len(m["nodes"]) <= 80:
+            tone = "white" if m["nci"] is not None and m["nci"][moment, k] > dark else _COLOURS["ink"]
+            ax.text(*xy[k], n["name"], ha="center", va="center", fontsize=5.5, zorder=4, color=tone)
+    for things, side, marker in ((m["sites"], 1, "o"), (m["sources"], -1, "s")):
+        for thing in things:
+            x, y = xy[thing["node"]]
+            tone = colour(thing.get("colour", "ink"))
+            ax.plot(x, y, marker, ms=14, mfc="none", mec=tone, mew=1.3, zorder=2)
+            ax.text(x, y + 0.32 * side, f"{thing['name']}\n{thing['kw'][moment]:.0f} kW", ha="center", fontsize=6,
+                    color=tone, va="bottom" if side > 0 else "top")
+    columns, rows = zip(*xy, strict=True)
+    ax.set(xlim=(min(columns) - 0.7, max(columns) + 0.7), ylim=(min(rows) - 0.9, max(rows) + 0.9))

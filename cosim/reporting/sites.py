@@ -1,0 +1,285 @@
+"""Pictures of the data centers: carbon signal beside load, power by use, GPUs and queues."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+
+from cosim.reporting.chart import Band, Fact, Panel, Picture, Rule, Series, missing
+from cosim.reporting.data import PRICE, SITE, Run
+from cosim.reporting.text import at, count, highest, listing, number, quantity
+from cosim.units import HOUR_S
+
+_NO_SITES = "The trace holds no data center (member aidc, model Site), so there is nothing to show here."
+_TINTS = (100, 68, 42, 24, 15, 10)
+_MOST_BANDS = 40
+MARKS = ("solid", "dash", "dot")
+
+
+def lines(run: Run, path: str, values: np.ndarray, names: list[str], width_s: float = 0.0) -> tuple[Series, ...]:
+    """One line per site from values (time, site) of a model's samples."""
+    time, y = run.means(path, values, width_s)
+    return tuple(Series(name, time, y[:, k], run.colours.get(name, "ink"), run.end_s, mark=MARKS[k % 3], label=name)
+                 for k, name in enumerate(names))
+
+
+def load_and_carbon(run: Run) -> Picture:
+    """NCI per site, and below it the power and the jobs that went there."""
+    key = "carbon_and_load"
+    if not run.sites:
+        return missing(key, _NO_SITES)
+    panels = [_nci_panel(run), *_load_panels(run)]
+    return Picture(key, _says_where(run), tuple(p for p in panels if p),
+                   f"NCI is the average intensity of what flows into a site's node. {run.averaging(SITE)}",
+                   _where_facts(run))
+
+
+def _nci_panel(run: Run) -> Panel | None:
+    found = {site: run.intensity_of(site) for site in run.sites}
+    series = []
+    for k, (site, where) in enumerate(found.items()):
+        if where:
+            time, y = run.means(where[0])
+            series.append(Series(site, time, y[:, where[1]], run.colours[site], run.end_s, mark=MARKS[k % 3],
+                                 label=site))
+    return Panel("Nodal carbon intensity at the site", "kg/kWh", tuple(series), axis="nci", zero=False,
+                 bands=warmup(run)) if series else None
+
+
+def _load_panels(run: Run) -> list[Panel]:
+    panels = [Panel("Power drawn", "kW", lines(run, SITE, run.get(f"{SITE}/p_kw"), run.sites), axis="power",
+                    bands=warmup(run))] if run.has(f"{SITE}/p_kw") else []
+    sent = f"{SITE}/received_jobs"
+    if run.has(sent):
+        for kind, at_classes in run.kinds.items():
+            per_hour = run.get(sent)[:, :, at_classes].sum(axis=2) * (HOUR_S / run.step_s(SITE))
+            width = HOUR_S if run.end_s >= 4 * HOUR_S else 0.0
+            words = f"{kind.capitalize()} jobs sent" if kind != "jobs" else "Jobs sent"
+            panels.append(Panel(f"{words}{', hourly means' if width else ''}", "jobs/h",
+                                lines(run, SITE, per_hour, run.sites, width), axis=f"sent {kind}", size=0.8,
+                                bands=warmup(run)))
+    return panels
+
+
+def _shares(run: Run) -> tuple[np.ndarray, np.ndarray] | None:
+    """(mean NCI, energy in kWh) per site over the counted time; None without NCI or power."""
+    if not run.has(f"{SITE}/p_kw"):
+        return None
+    use = run.counted(SITE)
+    nci = np.array([run.nci(s)[use].mean() for s in run.sites])
+    return (nci, run.get(f"{SITE}/p_kw")[use].sum(axis=0) * run.hours(SITE)) if np.isfinite(nci).all() else None
+
+
+def _carried(run: Run) -> float:
+    """NCI weighted by the energy drawn, kg/kWh."""
+    use = run.counted(SITE)
+    power = run.get(f"{SITE}/p_kw")[use]
+    nci = np.stack([run.nci(s)[use] for s in run.sites], axis=1)
+    return float((power * nci).sum() / power.sum()) if power.sum() else float("nan")
+
+
+def _says_where(run: Run) -> str:
+    shares = _shares(run)
+    if shares is None:
+        return "Power and jobs per site; the trace gives no carbon intensity at the sites' nodes."
+    nci, energy = shares
+    clean = int(nci.argmin())
+    if len(nci) == 1:
+        return (f"{run.sites[0]} draws {quantity(energy[0], 'kWh')} at a mean of **{number(nci[0])} kg/kWh**.")
+    if np.ptp(nci) < 1e-9:
+        return (f"All sites see the same carbon intensity, **{number(nci[0])} kg/kWh**: where a job runs makes no "
+                "difference.")
+    carried, even = _carried(run), float(nci.mean())
+    change = 100 * (carried / even - 1)
+    verdict = "as much as"
+    if abs(change) >= 0.05:
+        verdict = f"{number(abs(change), 2)} % {'less' if change < 0 else 'more'} than"
+    return (f"Where the grid is cleanest, and what was sent there: {run.sites[clean]} has the lowest mean intensity "
+            f"({number(nci[clean])} kg/kWh) and took {number(100 * energy[clean] / energy.sum(), 2)} % of the energy; "
+            f"a kWh carried **{number(carried)} kg**, {verdict} at equal shares.")
+
+
+def _where_facts(run: Run) -> tuple[Fact, ...]:
+    if _shares(run) is None:
+        return ()
+    return (Fact("carbon per kWh drawn", _carried(run), "kg/kWh"),)
+
+
+def warmup(run: Run) -> tuple[Band, ...]:
+    """The time that does not count, as a band."""
+    return (Band(0.0, min(run.warmup_s, run.end_s), 0.5, "warm-up"),) if run.warmup_s else ()
+
+
+# --- power by use -----------------------------------------------------------------------------------------------------
+
+
+def uses(run: Run) -> list[tuple[str, np.ndarray]]:
+    """What the power went to, (name, (time, site) in kW), from bottom to top; they sum to p_kw."""
+    p_kw = run.get(f"{SITE}/p_kw")
+    if not run.has(f"{SITE}/it_kw"):
+        return [("all", p_kw)]
+    it_kw, rest = run.get(f"{SITE}/it_kw"), p_kw.copy()
+    layers: list[tuple[str, np.ndarray]] = []
+    table = run.scenario["shared"].get("job_classes", {})
+    per_to = [table.get(name, {}).get("kw_per_to_s") for name in run.classes]
+    if per_to and None not in per_to and run.has(f"{SITE}/work_to"):
+        kw = run.get(f"{SITE}/work_to") / run.step_s(SITE) * np.array(per_to)
+        layers = [(kind, kw[:, :, k].sum(axis=2)) for kind, k in run.kinds.items()]
+        layers.insert(0, ("idle", np.maximum(it_kw - kw.sum(axis=2), 0.0)))
+    else:
+        layers = [("IT", it_kw)]
+    layers += [(name, run.get(f"{SITE}/{name}_kw")) for name in ("chiller", "tower") if run.has(f"{SITE}/{name}_kw")]
+    for _, kw in layers:
+        rest = rest - kw
+    if np.abs(rest).max(initial=0.0) > 1e-6 * max(1.0, float(np.abs(p_kw).max())):
+        layers.append(("other", np.maximum(rest, 0.0)))
+    return layers
+
+
+def power(run: Run) -> Picture:
+    """A stack per site, the price as bands behind."""
+    key = "power"
+    if not run.has(f"{SITE}/p_kw"):
+        return missing(key, _NO_SITES)
+    layers, bands, panels = uses(run), price_bands(run), []
+    drawn = [(name, *run.means(SITE, kw)) for name, kw in layers]
+    for k, site in enumerate(run.sites):
+        stack = tuple(Series(name, time, kw[:, k], colour, run.end_s, area=True, label=name)
+                      for (name, time, kw), colour in zip(drawn, _shades(layers, run.colours[site]), strict=True))
+        panels.append(Panel(site, "kW", stack, bands=bands or warmup(run), axis="power by use", room=0.25,
+                            size=1.25))
+    cheap = "" if bands else " The trace holds no price."
+    note = f"From bottom to top: {', '.join(name for name, _ in layers)}. "
+    note += "Grey bands are the price in USD/kWh, stronger where dearer. " if bands else ""
+    return Picture(key, _says_power(run, layers) + cheap, tuple(panels), note + run.averaging(SITE), _power_facts(run),
+                   columns=True)
+
+
+def _shades(layers: list[tuple[str, np.ndarray]], colour: str) -> list[str]:
+    """Grey for idle power, then the site's colour paler and paler."""
+    names = [name for name, _ in layers if name != "idle"]
+    tints = {name: f"{colour}/{_TINTS[k % len(_TINTS)]}" for k, name in enumerate(names)}
+    return [tints.get(name, "muted/45") for name, _ in layers]
+
+
+def _says_power(run: Run, layers: list[tuple[str, np.ndarray]]) -> str:
+    use = run.counted(SITE)
+    energy = {name: float(kw[use].sum()) * run.hours(SITE) for name, kw in layers}
+    total = sum(energy.values())
+    parts = [f"{name} {number(100 * e / total, 2)} %" for name, e in energy.items() if total and e > 0.0005 * total]
+    p_kw = run.get(f"{SITE}/p_kw")[use].sum(axis=1)
+    peak = highest(p_kw)
+    text = (f"What the power is used for: **{quantity(total, 'kWh')}** in all, of it {listing(parts)}; together the "
+            f"sites peak at {quantity(p_kw[peak], 'kW')} at {at(run.time_s(SITE)[use][peak])}.")
+    if run.has(PRICE):
+        price = run.held(PRICE, run.time_s(SITE)[use])[:, 0]
+        if np.ptp(price) > 0:
+            text += f" Each kWh cost {number((p_kw * price).sum() / p_kw.sum())} USD, the plain mean price is " \
+                    f"{number(price.mean())}."
+    return text
+
+
+def _power_facts(run: Run) -> tuple[Fact, ...]:
+    use = run.counted(SITE)
+    p_kw = run.get(f"{SITE}/p_kw")[use]
+    facts = [Fact("energy of the data centers", float(p_kw.sum()) * run.hours(SITE), "kWh"),
+             Fact("peak power of the data centers", float(p_kw.sum(axis=1).max()), "kW")]
+    if run.has(PRICE):
+        price = run.held(PRICE, run.time_s(SITE)[use])[:, 0]
+        facts.append(Fact("price of a kWh drawn", float((p_kw.sum(axis=1) * price).sum() / p_kw.sum()), "USD/kWh"))
+    return tuple(facts)
+
+
+def price_bands(run: Run) -> tuple[Band, ...]:
+    """The price where it is constant, as shades from cheapest to dearest; words only where there are few."""
+    if not run.has(PRICE):
+        return ()
+    time, price = run.time_s(PRICE).astype(float), run.get(PRICE)[:, 0]
+    first = np.flatnonzero(np.r_[True, np.diff(price) != 0])
+    if len(first) > 4 * _MOST_BANDS:
+        time, price = run.means(PRICE, price, HOUR_S)
+        first = np.arange(len(time))
+    low, span = float(price.min()), float(np.ptp(price))
+    ends = np.r_[time[first[1:]], run.end_s]
+    return tuple(Band(float(time[k]), float(end), (float(price[k]) - low) / span if span else 0.3,
+                      f"{price[k]:g}" if len(first) <= _MOST_BANDS else "")
+                 for k, end in zip(first, ends, strict=True))
+
+
+# --- GPUs and queues --------------------------------------------------------------------------------------------------
+
+
+def gpus(run: Run) -> Picture:
+    """Busy GPUs per class and site."""
+    key = "gpus"
+    if not run.has(f"{SITE}/busy_gpus"):
+        return missing(key, "The trace does not record busy GPUs (aidc/Site/busy_gpus)." if run.sites else _NO_SITES)
+    busy = run.get(f"{SITE}/busy_gpus")
+    time, y = run.means(SITE, busy)
+    capacity = [_capacity(run, k) for k in range(len(run.sites))]
+    panels = []
+    for k, site in enumerate(run.sites):
+        stack = tuple(Series(name, time, y[:, k, c], f"{run.colours[site]}/{_TINTS[c % len(_TINTS)]}", run.end_s,
+                             area=True, label=name) for c, name in enumerate(run.classes))
+        rules = (Rule(capacity[k], f"{capacity[k]:.0f} GPUs"),) if np.isfinite(capacity[k]) else ()
+        panels.append(Panel(site, "GPUs", stack, rules=rules, axis="gpus", bands=warmup(run), room=0.14,
+                            size=1.1))
+    use = run.counted(SITE)
+    shares = busy[use].sum(axis=2).mean(axis=0)
+    if np.isfinite(capacity).all():
+        ratio = 100 * shares / np.array(capacity)
+        each = listing([f"{site} {number(r, 2)} %" for site, r in zip(run.sites, ratio, strict=True)])
+        says = (f"GPUs at work, by job class: **{number(100 * shares.sum() / sum(capacity), 2)} %** of all on average "
+                f"({each}).")
+        facts = (Fact("GPU use", 100 * float(shares.sum()) / sum(capacity), "%"),)
+    else:
+        says = f"GPUs at work, by job class: **{number(shares.sum())}** on average."
+        facts = (Fact("busy GPUs", float(shares.sum()), ""),)
+    note = f"From bottom to top: {', '.join(run.classes)}. {run.averaging(SITE)}"
+    return Picture(key, says, tuple(panels), note, facts, columns=True)
+
+
+def _capacity(run: Run, site: int) -> float:
+    """GPUs of a site; NaN where the trace does not tell.
+
+    The free share at a minute's end is a whole number over the GPUs, so these are a multiple of its denominator: the
+    one nearest to mean busy GPUs over the busy share.
+    """
+    if not run.has(f"{SITE}/free_gpu_ratio"):
+        return float("nan")
+    free = run.get(f"{SITE}/free_gpu_ratio")[:, site]
+    busy = run.get(f"{SITE}/busy_gpus")[:, site].sum(axis=1)
+    partly = free < 1.0
+    if not partly.any() or not busy.any():
+        return float("nan")
+    step = math.lcm(*(Fraction(value).limit_denominator(100_000).denominator for value in set(free.tolist())))
+    guess = float(np.median(busy[partly] / (1.0 - free[partly])))
+    return max(1, round(guess / step)) * float(step) if step <= 2 * guess else float(round(guess))
+
+
+def queues(run: Run) -> Picture:
+    """Jobs that wait for a GPU, and training jobs put off on purpose, per site."""
+    key = "queues"
+    parts = [(f"{SITE}/queued_jobs", "waiting for a GPU"), (f"{SITE}/deferred_jobs", "put off on purpose")]
+    parts = [(path, words) for path, words in parts if run.has(path)]
+    if not parts:
+        return missing(key, _NO_SITES if not run.sites else "The trace does not record queues (aidc/Site/queued_jobs).")
+    panels = []
+    for path, words in parts:
+        for kind, k in run.kinds.items():
+            values = run.get(path)[:, :, k].sum(axis=2)
+            if values.any():
+                panels.append(Panel(f"{kind.capitalize()} jobs {words}" if kind != "jobs" else f"Jobs {words}", "jobs",
+                                    lines(run, SITE, values, run.sites), axis=f"{path} {kind}", bands=warmup(run)))
+    total = run.get(parts[0][0]).sum(axis=2)
+    top = highest(total.max(axis=1))
+    where = run.sites[int(total[top].argmax())]
+    longest = float(total[top].max())
+    left = sum(float(run.get(path)[-1].sum()) for path, _ in parts)
+    says = (f"Jobs that wait: at most **{count(longest, 'job')}** in one site's queue ({where}, "
+            f"{at(run.time_s(SITE)[top] + run.step_s(SITE))}); {count(left, 'job')} still waiting at the end."
+            if panels else "No job ever waited at the end of a minute: **0 queued, 0 put off**.")
+    facts = (Fact("longest queue of a site", longest, "jobs"), Fact("jobs waiting at the end", left, "jobs"))
+    return Picture(key, says, tuple(panels), run.averaging(SITE) if panels else "", facts, columns=True)

@@ -1,0 +1,86 @@
+"""Numbers and times as people write them."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+
+from cosim.units import DAY_S, HOUR_S, MIN_S, format_time, unit_of
+
+_RAISED = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")
+_LARGER = {"kWh": ("MWh", 1e3), "kW": ("MW", 1e3), "kg": ("t", 1e3), "TO/min": ("M TO/min", 1e6), "TO": ("M TO", 1e6)}
+
+
+def number(value: float, digits: int = 3) -> str:
+    """Three significant digits, thousands apart, a power of ten below 1e-4 and from 1e9 on: 182353 -> '182 353'."""
+    if not math.isfinite(value):
+        return "not known"
+    if value == 0:
+        return "0"
+    size = abs(value)
+    if size < 1e-4 or size >= 1e9:
+        mantissa, _, power = f"{value:.1e}".partition("e")
+        mantissa = mantissa.removesuffix(".0")
+        return f"{mantissa}\u00d710{str(int(power)).translate(_RAISED)}".replace("-", "\u2212", 1)
+    places = max(0, digits - 1 - math.floor(math.log10(size)))
+    text = f"{value:,.{places}f}".replace(",", "\u202f")
+    return text.replace("-", "\u2212", 1)
+
+
+def quantity(value: float, unit: str = "", digits: int = 3) -> str:
+    """A number with its unit, in the larger unit from ten thousand (kWh: a thousand) on."""
+    if unit in _LARGER and abs(value) >= 1e3:
+        unit, factor = _LARGER[unit]
+        value /= factor
+    elif unit == "%":
+        return f"{number(value, digits)}\u202f%"
+    return f"{number(value, digits)}\u00a0{unit}" if unit and unit != "1" else number(value, digits)
+
+
+def count(value: float, noun: str) -> str:
+    """'1 job', '182 353 jobs'."""
+    whole = round(value)
+    return f"{whole:,}".replace(",", "\u202f") + f" {noun}{'' if whole == 1 else 's'}"
+
+
+def named(name: str, value: float) -> tuple[str, str]:
+    """A figure by its name as (words, value with unit): ('energy', '33.7 MWh') for energy_kwh."""
+    unit = unit_of(name).symbol
+    words = re.sub(r"_", " ", name)
+    for suffix in ("usd per kwh", "kg per kwh", "to per min", "kwh", "usd", "kg", "pu", "jobs", "ratio", "kw", "s"):
+        if words.endswith(f" {suffix}") and suffix != "jobs":
+            words = words.removesuffix(f" {suffix}")
+            break
+    words = re.sub(r"\bco2\b", "CO2", re.sub(r"\bit\b", "IT", re.sub(r"^vm\b", "voltage", words)))
+    if unit == "jobs":
+        return words, count(value, "job").rpartition(" ")[0]
+    if unit == "1" and value == round(value):
+        return words, f"{value:.0f}"
+    digits = 5 if unit == "p.u." and abs(value) > 0.1 else 4
+    return words, quantity(value, "" if unit == "1" else unit, digits)
+
+
+def length(seconds: float) -> str:
+    """A duration in words: '15 min', '24 h', '3 days'."""
+    if seconds >= 2 * DAY_S and seconds % DAY_S == 0:
+        return f"{seconds / DAY_S:.0f} days"
+    value, unit = ((seconds / HOUR_S, "h") if seconds >= HOUR_S else (seconds / MIN_S, "min") if seconds >= MIN_S
+                   else (seconds, "s"))
+    return f"{value:.0f} {unit}" if value == round(value) else f"{number(value)} {unit}"
+
+
+def at(time_s: float) -> str:
+    """A time of the run: '18:45', '1d 06:00'."""
+    return format_time(max(0.0, float(time_s)))
+
+
+def listing(words: list[str]) -> str:
+    """'a', 'a and b', 'a, b and c'."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else "none"
+
+
+def highest(values: np.ndarray) -> int:
+    """Where the largest finite value stands; 0 when there is none."""
+    return int(np.nanargmax(values)) if np.isfinite(values).any() else 0

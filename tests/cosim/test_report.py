@@ -1,0 +1,312 @@
+"""The report: its figures are the trace's, its words say what is missing, and one page holds it all."""
+
+import base64
+import gzip
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from worlds import boxes, run
+
+from cosim import report
+from cosim.errors import ScenarioError, TraceError
+from cosim.experiment import Experiment
+from cosim.reporting import carbon, events, grid, jobs, sites
+from cosim.reporting.chart import Panel, Picture, Series, ranges
+from cosim.reporting.data import SITE, Run
+from cosim.reporting.feeder import layout, parse
+from cosim.reporting.overview import change, labels, overview
+from cosim.reporting.text import count, length, listing, named, number, quantity
+from cosim.run import find, main
+from cosim.scenario import override
+from cosim.trace import Trace
+
+ROOT = Path(__file__).parents[2]
+
+
+def ran(folder, name, until_s=None, **settings_):
+    path = folder / f"{name}.h5"
+    scenario = override(find("two_bus"), {k.replace("__", "."): str(v) for k, v in settings_.items()})
+    Experiment(scenario, "native", until_s, out=path).run()
+    return path
+
+
+@pytest.fixture(scope="module")
+def traces(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("traces")
+    return {"plain": ran(folder, "plain"),
+            "crowded": ran(folder, "crowded", 3600.0, workload__rate_scale=12)}
+
+
+@pytest.fixture
+def plain(traces):
+    with Trace(traces["plain"]) as trace:
+        yield Run(trace, "two_bus", {"aidc1": "site0"})
+
+
+@pytest.fixture
+def crowded(traces):
+    with Trace(traces["crowded"]) as trace:
+        yield Run(trace, "two_bus", {"aidc1": "site0"})
+
+
+def unpacked(page):
+    """(head, arrays by their place) of a page, as its script reads them."""
+    packed = re.search(r'id="data-gz">([^<]+)<', page).group(1)
+    raw = gzip.decompress(base64.b64decode(packed))
+    size = int.from_bytes(raw[:8], "little")
+    head, body = json.loads(raw[8: 8 + size]), raw[8 + size:]
+    return head, lambda place: np.frombuffer(body, f"<{place[0]}", place[2], place[1])
+
+
+# --- words ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("value", "text"), [
+    (0.0, "0"), (182353.0, "182\u202f353"), (0.56178, "0.562"), (-3.14159, "\u22123.14"),
+    (7.5e-8, "7.5\u00d710\u207b\u2078"),
+    (1e-5, "1\u00d710\u207b\u2075"), (float("nan"), "not known"), (2302.0, "2\u202f302"),
+])
+def test_numbers_have_three_digits(value, text):
+    assert number(value) == text
+
+
+def test_quantities_take_the_larger_unit_and_counts_their_noun():
+    assert quantity(28423.0, "kWh") == "28.4\u00a0MWh"
+    assert quantity(472.0, "kW") == "472\u00a0kW"
+    assert quantity(15972.0, "kg", 4) == "15.97\u00a0t"
+    assert count(1, "job") == "1 job"
+    assert count(1234, "job") == "1\u202f234 jobs"
+    assert (length(900), length(4320), length(3 * 86400)) == ("15 min", "1.20 h", "3 days")
+    assert listing(["a", "b", "c"]) == "a, b and c"
+    assert named("co2_attributed_kg", 15972.0) == ("CO2 attributed", "15.97\u00a0t")
+    assert named("flagged_intervals", 0.0) == ("flagged intervals", "0")
+    assert (change(2.0, 2.5), change(0.0, 3.0, "jobs"), change(1.0, 1.0)) == ("+25\u202f%", "+3.00 jobs", "=")
+
+
+# --- the map ----------------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(0, 10_000), min_size=1, max_size=60))
+@settings(max_examples=60, deadline=None)
+def test_a_tree_is_laid_out_by_distance_without_two_nodes_in_one_place(draws):
+    parents = [draw % (k + 1) for k, draw in enumerate(draws)]
+    lines = [(str(parent), str(k + 1)) for k, parent in enumerate(parents)]
+    places = layout(lines, "0")
+    assert len(set(places.values())) == len(places) == len(lines) + 1
+    assert places["0"] == (0, 0)
+    for a, b in lines:
+        assert places[b][0] == places[a][0] + 1
+
+
+def test_the_longest_path_is_the_middle_and_loops_are_drawn_too():
+    # 0-1-2-3 with a lateral 1-4 and a tie 4-3: the tie does not move anybody
+    places = layout(parse(["0-1", "1-2", "2-3", "1-4", "4-3"]), "0")
+    assert [places[n] for n in "0123"] == [(0, 0), (1, 0), (2, 0), (3, 0)]
+    assert places["4"] == (2, -1)
+    assert parse(["north", "south"]) is None
+
+
+# --- figures ----------------------------------------------------------------------------------------------------------
+
+
+def test_drawn_means_keep_the_energy(crowded):
+    for width in (120.0, 900.0, 3600.0):
+        times, means = crowded.means(SITE, crowded.get(f"{SITE}/p_kw"), width)
+        minutes = np.diff(np.r_[times, crowded.end_s]) / 60.0
+        assert (means[:, 0] * minutes).sum() == pytest.approx(crowded.get(f"{SITE}/p_kw").sum(), rel=1e-12)
+
+
+def test_uses_of_power_add_up_and_are_the_hand_made_ones(plain):
+    layers = dict(sites.uses(plain))
+    assert np.allclose(sum(layers.values()), plain.get(f"{SITE}/p_kw"), rtol=1e-12)
+    # 20 kW idle; 10 query GPUs and 2 training GPUs of 1 kW; chiller = IT / 4
+    last = {name: float(kw[-1, 0]) for name, kw in layers.items()}
+    by_hand = {"idle": 20.0, "training": 2.0, "inference": 10.0, "chiller": 8.0, "tower": 0.0}
+    assert last == pytest.approx(by_hand, abs=1e-9)
+
+
+def test_both_accounts_are_those_of_the_summary(crowded):
+    figures = overview(crowded).digest.figures
+    assert carbon.attributed_kg(crowded).sum() == pytest.approx(figures["co2_attributed_kg"], rel=1e-12)
+    assert carbon.emitted_kg(crowded).sum() == pytest.approx(figures["co2_system_kg"], rel=1e-12)
+    ends = [panel.series[0].y[-1] * 1000 for panel in carbon.accounts(crowded).panels]
+    assert ends == pytest.approx([figures["co2_attributed_kg"], figures["co2_system_kg"]], rel=1e-12)
+
+
+def test_every_dropped_job_is_in_one_event(crowded):
+    figures = overview(crowded).digest.figures
+    dropped = sum(v for name, v in figures.items() if name.startswith("dropped_"))
+    picture = events.events(crowded)
+    assert dropped > 0
+    assert sum(e.count for e in picture.panels[0].events if e.kind == "dropped jobs") == dropped
+    assert f"dropped jobs: {sum(e.kind == 'dropped jobs' for e in picture.panels[0].events)}" in picture.says
+
+
+def test_nothing_wrong_is_said_with_what_was_watched(plain):
+    assert "no events" in events.events(plain).says
+    assert "drops" in events.events(plain).says
+
+
+def test_deferral_cells_count_every_training_job_that_ran(plain):
+    heat = jobs.deferral(plain).panels[0].heat
+    table = plain.jobs
+    ran_ = np.isfinite(table["start_s"]) & (table["job_class"] == "train")
+    assert np.nansum(heat.z) == ran_.sum() > 0
+    rows, columns = np.nonzero(np.nan_to_num(heat.z))
+    assert (columns >= rows).all(), "a job ran before it arrived"
+
+
+def test_waits_are_quantiles_of_the_job_table(plain):
+    spread = {s.name: s for s in jobs.waits(plain).panels[0].spreads}["query"]
+    table = plain.jobs
+    use = (table["job_class"] == "query") & (table["outcome"] == "finished")
+    wait = (table["start_s"][use] - table["arrival_s"][use]) / 60.0
+    assert dict(spread.quantiles)["95 %"] == pytest.approx(float(np.percentile(wait, 95)))
+    assert spread.limit_min == pytest.approx(10.0)
+
+
+def test_the_map_carries_what_the_trace_says(plain):
+    picture, data = grid.feeder_map(plain)
+    assert not picture.missing
+    assert [n["name"] for n in data["nodes"]] == ["0", "1"]
+    assert (data["flow"] == plain.get("grid/Grid/p_from_kw")[:, 0]).all()
+    assert (data["nci"] == plain.get("grid/Bus/nci_kg_per_kwh")).all()
+    assert [(s["name"], s["node"]) for s in data["sites"]] == [("aidc1", 1)]
+    assert [(s["name"], s["node"]) for s in data["sources"]] == [("substation", 0), ("turbine", 1)]
+    assert data["sites"][0]["kw"][-1] == pytest.approx(40.0)
+
+
+def test_panels_of_one_axis_share_their_range_between_runs():
+    def picture(top):
+        line = Series("x", np.array([0.0, 60.0]), np.array([0.0, top]), "ink", 120.0)
+        return Picture("p", "says", (Panel("a", series=(line,), axis="kw"), Panel("b", series=(line,))))
+
+    one, two = picture(1.0), picture(5.0)
+    found = ranges([one, two])
+    assert found[id(one.panels[0])] == found[id(two.panels[0])] == (0.0, pytest.approx(5.4))
+    assert ranges([one])[id(one.panels[0])] == (0.0, pytest.approx(1.08))
+
+
+# --- pages ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_needs_nothing_from_elsewhere_and_is_small(traces, tmp_path):
+    path = report.write_page([traces["plain"]], tmp_path / "page.html")
+    page = path.read_text()
+    assert path.stat().st_size < 3_000_000
+    shell = re.sub(r'<script type="text/plain"[^>]*>[^<]*</script>', "", page)
+    assert not re.findall(r"(?:src|href)\s*=\s*[\"'](?!#|data:,)|@import|url\(|fetch\(|XMLHttpRequest", shell)
+    for section in ("overview", "map", "signal", "power", "carbon", "gpus", "jobs", "network", "events", "trust"):
+        assert f'id="{section}"' in page
+    assert "completed" in page
+    assert "uniform" in page
+    assert "the smallest loop" in page
+
+
+def test_the_page_is_the_same_twice_and_holds_the_trace(traces, tmp_path, plain):
+    pages = [report.write_page([traces["plain"]], tmp_path / f"{k}.html").read_bytes() for k in range(2)]
+    assert pages[0] == pages[1]
+    head, array = unpacked(pages[0].decode())
+    flow = array(head["maps"][0]["flow"])
+    assert flow == pytest.approx(plain.get("grid/Grid/p_from_kw").ravel(), rel=1e-6)
+    power = next(p for p in head["plots"] if p["kind"] == "series" and p["unit"] == "kW" and not p["series"][0]["area"])
+    assert array(power["series"][0]["y"]) == pytest.approx(plain.get(f"{SITE}/p_kw")[:, 0], rel=1e-6)
+
+
+def test_several_runs_stand_side_by_side_with_their_differences(traces, tmp_path):
+    page = report.write_page([traces["plain"], traces["crowded"]], tmp_path / "two.html").read_text()
+    assert "2 runs compared" in page
+    assert "rate_scale" in page
+    assert "What was set differently" in page
+    head, _ = unpacked(page)
+    assert len(head["maps"]) == 2
+    stacks = [p["range"] for p in head["plots"] if p["kind"] == "series" and p["series"][0]["area"]]
+    assert len(stacks) == 4  # power and GPUs of each run
+    assert stacks[0] == stacks[1]
+    assert stacks[2] == stacks[3]
+
+
+def test_runs_are_labelled_by_what_sets_them_apart():
+    base = {"name": "a", "seed": 0, "members": {"controller": {"params": {"policy": "uniform"}}}}
+    other = {"name": "a", "seed": 3, "members": {"controller": {"params": {"policy": "tou_shift"}}}}
+    assert labels([base, other], ["x", "y"]) == ["seed 0, uniform", "seed 3, tou_shift"]
+    assert labels([base, base], ["x", "y"]) == ["a, x", "a, y"]
+    assert labels([base, {**other, "name": "b"}], ["x", "y"]) == ["a", "b"]
+
+
+def test_a_killed_run_gives_a_page_that_says_so(tmp_path):
+    path = tmp_path / "killed.h5"
+    process = subprocess.Popen([sys.executable, "-m", "cosim.run", "two_bus", "--until", "30d", "--driver", "native",
+                                "--quiet", "--out", str(path)], cwd=ROOT)
+    try:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not _minutes(path):
+            time.sleep(0.05)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    page = report.write_page([path]).read_text()
+    assert "cut off" in page
+    assert "of 30 days; everything below covers only that part" in page
+    assert "does not cope" not in page
+
+
+def _minutes(path):
+    try:
+        with Trace(path) as trace:
+            return len(trace.time_s(SITE))
+    except (TraceError, KeyError, OSError, RuntimeError):
+        return 0
+
+
+def test_somebody_elses_world_gives_a_page_that_says_what_is_missing(tmp_path):
+    path = tmp_path / "boxes.h5"
+    run(boxes(), path)
+    page = report.write_page([path]).read_text()
+    for words in ("No map: the trace does not say what flows", "holds no data center", "no carbon account can be drawn",
+                  "names no summary", "no job table", "holds no voltages", "how exact the grid"):
+        assert words in page, words
+    head, _ = unpacked(page)
+    assert head["maps"] == []
+
+
+# --- the command line -------------------------------------------------------------------------------------------------
+
+
+def test_report_says_in_one_line_what_is_wrong(traces, tmp_path, capsys, monkeypatch):
+    assert report.main([str(tmp_path / "none.h5")]) == TraceError.exit_code
+    assert report.main([str(traces["plain"]), "--out", str(traces["plain"])]) == ScenarioError.exit_code
+    monkeypatch.setattr(report, "find_spec", lambda name: None)
+    assert report.main([str(traces["plain"]), "--figures", str(tmp_path)]) == ScenarioError.exit_code
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 3
+    assert "aidc-cosim[plot]" in said[2]
+    assert "one of the traces" in said[1]
+    assert Trace(traces["plain"]).attrs["status"] == "completed"
+
+
+def test_run_makes_the_report_and_prints_its_path(tmp_path, capsys):
+    out = tmp_path / "two.h5"
+    assert main(["two_bus", "--driver", "native", "--quiet", "--until", "15min", "--out", str(out), "--report"]) == 0
+    assert f"report: {tmp_path / 'two.html'}" in capsys.readouterr().out
+    assert (tmp_path / "two.html").read_text().startswith("<!doctype html>")
+
+
+def test_figures_for_print(traces, tmp_path):
+    pytest.importorskip("matplotlib", reason="needs the extra 'plot'")
+    written = report.write_figures([traces["crowded"]], tmp_path / "a", ["svg"])
+    again = report.write_figures([traces["crowded"]], tmp_path / "b", ["svg"])
+    names = {p.stem for p in written}
+    assert {"map", "power", "carbon", "gpus", "waits", "voltages", "lines", "events", "trust", "captions"} <= names
+    assert [p.read_bytes() for p in written] == [p.read_bytes() for p in again]
+    assert "[power]" in written[0].read_text()
+    assert "**" not in written[0].read_text()

@@ -1,0 +1,122 @@
+"""The page as a person meets it: a real browser, at desktop and phone width, light and dark."""
+
+import os
+import shutil
+
+import pytest
+
+from cosim.experiment import Experiment
+from cosim.report import write_page
+from cosim.run import find
+from cosim.scenario import override
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra 'browser' (playwright)")
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+
+
+@pytest.fixture(scope="module")
+def page_file(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("page")
+    # twelve times the jobs: queues and drops, so that there are events to click
+    scenario = override(find("two_bus"), {"workload.rate_scale": "12"})
+    Experiment(scenario, "native", 5400.0, out=folder / "run.h5").run()
+    return write_page([folder / "run.h5"])
+
+
+@pytest.fixture(scope="module")
+def browser():
+    flags = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+    with playwright.sync_playwright() as play:
+        opened = play.chromium.launch(executable_path=CHROMIUM, args=flags)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def visit(browser, page_file):
+    """Opens the page; afterwards: no request left it, no console error."""
+    errors, requests, contexts = [], [], []
+
+    def go(width, scheme):
+        context = browser.new_context(viewport={"width": width, "height": 850}, color_scheme=scheme)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda m: errors.append(m.text) if m.type in ("error", "warning") else None)
+        page.on("pageerror", lambda e: errors.append(str(e)))
+        page.on("request", lambda r: requests.append(r.url))
+        page.goto(page_file.as_uri())
+        page.wait_for_selector("html[data-ready=yes]")
+        return page
+
+    yield go
+    for context in contexts:
+        context.close()
+    assert errors == []
+    assert [r for r in requests if r != page_file.as_uri() and not r.startswith(("data:", "blob:"))] == []
+
+
+def drawn(page):
+    """Scroll through; how many of how many graphs are drawn."""
+    page.evaluate("document.documentElement.style.scrollBehavior = 'auto'")
+    for top in range(0, page.evaluate("document.documentElement.scrollHeight"), 500):
+        page.evaluate(f"scrollTo(0, {top})")
+        page.wait_for_timeout(40)
+    return page.locator(".plot .main-svg").count() > 0, page.evaluate(
+        "DATA.plots.length - DATA.plots.filter(p => p.drawn).length")
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_picture_is_drawn_and_nothing_is_wider_than_the_screen(visit, width, scheme):
+    page = visit(width, scheme)
+    assert drawn(page) == (True, 0)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate("document.documentElement.dataset.theme") == scheme
+
+
+def test_the_slider_moves_the_map_and_the_modes_recolour_it(visit):
+    page = visit(1280, "light")
+    words = page.locator(".readout").first.inner_text()
+    page.locator("#time").focus()
+    page.keyboard.press("Home")
+    assert page.locator("#clock").inner_text() == "00:00"
+    assert page.locator(".readout").first.inner_text() != words
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#clock").inner_text() == "00:15"
+    fills = page.eval_on_selector_all("circle.dot", "dots => dots.map(d => d.getAttribute('fill'))")
+    page.locator("#mode-vm").click()
+    assert page.locator("#mode-vm").get_attribute("aria-selected") == "true"
+    assert page.eval_on_selector_all("circle.dot", "dots => dots.map(d => d.getAttribute('fill'))") != fills
+    assert "p.u." in page.locator("#scale").inner_text()
+
+
+def test_an_event_leads_to_its_time_on_the_map_and_in_the_pictures(visit):
+    page = visit(1280, "light")
+    button = page.locator(".events button").first
+    button.click()
+    assert page.locator("#clock").inner_text() == button.locator("time").inner_text()
+    page.locator("#signal").scroll_into_view_if_needed()
+    page.wait_for_function("[...document.querySelectorAll('#signal .cursor')].some(c => c.style.display === 'block')")
+
+
+def test_the_theme_button_redraws_in_the_other_theme(visit):
+    page = visit(1280, "light")
+    drawn(page)
+    before = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    page.locator("#theme").click()
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") != before
+    page.wait_for_function("state.dirty.size === DATA.plots.filter((p, k) => state.dirty.has(k) && !p.visible).length")
+
+
+def test_zooming_one_picture_zooms_all(visit):
+    page = visit(1280, "light")
+    drawn(page)
+    page.evaluate("zoomAll([START + 600e3, START + 1200e3])")
+    page.locator("#signal .plot").first.scroll_into_view_if_needed()
+    page.wait_for_function("document.querySelector('#signal .plot')._fullLayout.xaxis.r2l("
+                           "document.querySelector('#signal .plot')._fullLayout.xaxis.range[0]) === START + 600e3")
+    page.evaluate("zoomAll(null)")
+    page.wait_for_function("document.querySelector('#signal .plot')._fullLayout.xaxis.r2l("
+                           "document.querySelector('#signal .plot')._fullLayout.xaxis.range[0]) === START")
