@@ -42,6 +42,7 @@ class Adapter(mosaik_api_v3.Simulator):
         super().__init__({})
         self._outputs: Values = {}
         self._ready = False
+        self._lengths: dict[str, list[tuple[str, int]]] = {}
         self.adopt(self.MODELS)
 
     def adopt(self, models: Mapping[str, tuple[Port, ...]]) -> None:
@@ -114,9 +115,12 @@ class Adapter(mosaik_api_v3.Simulator):
     def describe(self) -> dict:
         """Ports, axis labels and initial outputs as plain data (an extra method on the bus)."""
         self.setup_done()
+        labels = self.labels()
+        self._lengths = {model: [(p.name, len(labels[p.dims[0]])) for p in ports if p.flow == "out" and p.dims]
+                         for model, ports in self.models.items()}
         return {
             "ports": {model: [p.to_json() for p in ports] for model, ports in self.models.items()},
-            "labels": self.labels(),
+            "labels": labels,
             "initial": self.initial(),
         }
 
@@ -175,6 +179,9 @@ class Adapter(mosaik_api_v3.Simulator):
                 value = values[name]
                 if value.__class__ is not float or value - value != 0.0:
                     self._finite(eid, name, value)
+            for name, length in self._lengths.get(model, ()):
+                if len(values[name]) != length:
+                    raise ModelError(f"{self.sid}.{eid}.{name} has {len(values[name])} values, not {length}")
 
     def _finite(self, eid: str, name: str, value: Any) -> None:
         try:
@@ -200,4 +207,4 @@ def meta_of(models: Mapping[str, tuple[Port, ...]]) -> dict:
 
 def serve(simulator: type[Adapter]) -> None:
     """Run a simulator as a process of its own (mosaik's `cmd` and `connect` members)."""
-    mosaik_api_v3.start_simulation(simulator())
+    mosaik_api_v3.start_simulation(simulator(), configure_logging=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from cosim.errors import ScenarioError
@@ -24,6 +25,8 @@ class Clock:
     def steps(self, seconds: float, what: str = "time") -> int:
         """Bus steps in `seconds`; ScenarioError naming `what` unless they divide to 1e-9 of a step."""
         exact = seconds / self.resolution_s
+        if not math.isfinite(exact):
+            raise ScenarioError(f"{what} = {seconds:g} s is not a finite time")
         steps = round(exact)
         if abs(exact - steps) > 1e-9 * max(1.0, abs(exact)):
             raise ScenarioError(

@@ -27,7 +27,7 @@ def plain_console() -> Console:
 
 def fail(err: CosimError) -> int:
     """Say what went wrong, in one line, and return its exit code."""
-    print(f"cosim: {err}", file=sys.stderr)
+    print(f"cosim: {' '.join(str(err).split())}", file=sys.stderr)
     return err.exit_code
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -64,8 +65,9 @@ class Experiment:
         self.resolved = resolve(self.scenario, self.until_s)
         clock = self.resolved.clock
         self.control = Control(clock, max(1, clock.steps(self.scenario.flush_s, "flush_s")))
-        if self.rt_factor is not None and not self.rt_factor > 0:
-            raise ScenarioError(f"rt_factor = {self.rt_factor:g} must be > 0: wall-clock seconds per simulated second")
+        if self.rt_factor is not None and not 0 < self.rt_factor < math.inf:
+            raise ScenarioError(f"rt_factor = {self.rt_factor:g} must be > 0 and finite: wall-clock seconds per "
+                                "simulated second")
         self.control.rt_factor = self.rt_factor
         if self.on_progress:
             report, until = self.on_progress, self.resolved.until
@@ -78,27 +80,40 @@ class Experiment:
     def run(self) -> Result:
         """Run to the end. On any error the trace is closed as 'failed' with its text, and the error is raised."""
         begin = perf_counter()
-        if self.out is not None and self.out.exists() and not self.overwrite:
-            raise TraceError(f"{self.out} exists; choose another --out, or --force to overwrite it")
+        self._check_out()
         wall: dict[str, float] = {}
         notes: list[str] = []
         try:
             self._drive(begin, wall, notes)
+            if writer := self.control.writer:
+                last = perf_counter()
+                writer.flush()
+                wall["trace"] += perf_counter() - last
+                wall["total"] += perf_counter() - last
+                writer.finish("completed", attrs={"notes": json.dumps(notes), **_wall_attrs(wall)})
         except BaseException as err:
             if self.control.writer:
                 self.control.writer.finish("failed", str(err) or type(err).__name__, _wall_attrs(wall))
             raise
-        if writer := self.control.writer:
-            begin_finish = perf_counter()
-            writer.flush()
-            wall["trace"] += perf_counter() - begin_finish
-            wall["total"] += perf_counter() - begin_finish
-            writer.finish("completed", attrs={"notes": json.dumps(notes), **_wall_attrs(wall)})
         digest = Digest()
         if self.out is not None and self.resolved.scenario.summary:
             with Trace(self.out) as trace:
                 digest = self._hook(self.resolved.scenario.summary, trace)
         return Result(self.out, "completed", self.resolved, wall, notes, digest)
+
+    def _check_out(self) -> None:
+        """TraceError for a trace that may not be written there; a trace that this run reads is never overwritten."""
+        if self.out is None:
+            return
+        try:
+            exists = self.out.exists()
+        except OSError as err:
+            raise TraceError(f"cannot write {self.out}: {err.strerror or err}") from None
+        sources = [m.params.get("path") for m in self.resolved.scenario.members.values()]
+        if exists and any(isinstance(s, str) and Path(s).exists() and self.out.samefile(s) for s in sources):
+            raise TraceError(f"{self.out} is read by this run; choose another --out")
+        if exists and not self.overwrite:
+            raise TraceError(f"{self.out} exists; choose another --out, or --force to overwrite it")
 
     def plan(self) -> Plan:
         """Start the members without running them and return the wiring."""

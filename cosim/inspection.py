@@ -42,6 +42,8 @@ def main(argv: list[str] | None = None) -> int:
         return {"ls": _ls, "diff": _diff, "export": _export, "verify": _verify}[args.command](console, args)
     except CosimError as err:
         return fail(err)
+    except (KeyError, ValueError, OSError) as err:  # a file that is damaged, or made by hand
+        return fail(TraceError(f"{args.trace} cannot be read: {type(err).__name__}: {err}"))
 
 
 def _ls(console: Console, args: argparse.Namespace) -> int:

@@ -69,11 +69,10 @@ class NativeWorld:
         sides = {}
         for name, cls in self.resolved.classes.items():
             begin = perf_counter()
-            tap = Tap(name, self.resolved.scenario.members[name].simulator, self.control)
+            self.taps[name] = tap = Tap(name, self.resolved.scenario.members[name].simulator, self.control)
             self.simulators[name] = simulator = call(tap, "on start", cls)
             sides[name] = call(tap, "on start", start_member, self.resolved, name, simulator)
             tap.wall_s += perf_counter() - begin
-            self.taps[name] = tap
         self.plan = plan = make_plan(self.resolved, sides)
         started = self.taps
         self.taps = make_taps(self.resolved, sides, plan, self.control)
@@ -103,12 +102,13 @@ class NativeWorld:
     def extra(self, member: str, method: str) -> Any:
         """Result of a method a simulator may have beyond mosaik's (closing, notes); None when it has none."""
         bound = getattr(self.simulators.get(member), method, None)
-        return bound() if bound else None
+        return call(self.taps[member], f"in {method}()", bound) if bound else None
 
     def close(self) -> None:
         """finalize() every simulator that was started."""
-        for simulator in self.simulators.values():
-            simulator.finalize()
+        for name, simulator in self.simulators.items():
+            if hasattr(simulator, "finalize"):
+                call(self.taps[name], "in finalize()", simulator.finalize)
 
     def _step(self, name: str, time: int) -> int:
         tap, simulator = self.taps[name], self.simulators[name]
@@ -119,7 +119,7 @@ class NativeWorld:
         try:
             following = tap.check_step(time, simulator.step(time, self._inputs[name], self.resolved.until))
             data = tap.read(simulator.get_data(tap.request) if tap.request else {})
-        except Exception as err:
+        except (Exception, SystemExit) as err:
             raise tap.failure(err, tap.at(time)) from err
         tap.wall_s += perf_counter() - begin
         tap.record(time, data)
@@ -144,5 +144,5 @@ def call(tap: Tap, doing: str, function: Any, *arguments: Any) -> Any:
         return function(*arguments)
     except ScenarioError:
         raise
-    except Exception as err:
+    except (Exception, SystemExit) as err:
         raise tap.failure(err, doing) from err

@@ -16,8 +16,8 @@ from pydantic.dataclasses import dataclass
 
 from cosim.errors import ScenarioError, unknown
 
-params = partial(dataclass, frozen=True, config=ConfigDict(extra="forbid"))
-"""Decorator: a frozen, validated dataclass that refuses fields it does not know."""
+params = partial(dataclass, frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
+"""Decorator: a frozen, validated dataclass that refuses fields it does not know, NaN and infinity."""
 
 _UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
 

@@ -78,11 +78,24 @@ def sides_from_meta(models: dict[str, list[str]], meta: Mapping[str, Any]) -> Si
 
 def make_plan(resolved: Resolved, sides: Mapping[str, Sides]) -> Plan:
     """Expand all links and sort the members. Raises ScenarioError for a wiring that cannot work."""
+    _check_names(resolved)
     connections: list[Connection] = []
     for link in resolved.scenario.links:
         connections += _expand(resolved, link, sides)
     _check_inputs(resolved, sides, connections)
     return Plan(connections, _order(resolved, connections))
+
+
+def _check_names(resolved: Resolved) -> None:
+    """Every plain name of a member's map is one of its linked ports or entities."""
+    scenario = resolved.scenario
+    for member, spec in scenario.members.items():
+        linked = {end.split(".", 1)[1] for link in scenario.links for end in (link.source, link.target)
+                  if end.split(".", 1)[0] == member}
+        known = linked | {name for names in resolved.entities[member].values() for name in names}
+        for ours in spec.names:
+            if "*" not in ours and ours not in known:
+                raise ScenarioError(f"--map {member}.{ours}: {unknown('port or entity', ours, linked)}")
 
 
 def _expand(resolved: Resolved, link: Link, sides: Mapping[str, Sides]) -> list[Connection]:
@@ -91,7 +104,8 @@ def _expand(resolved: Resolved, link: Link, sides: Mapping[str, Sides]) -> list[
     dst_port, dst_factor = _theirs(resolved, dst, dst_ours)
     src_model, out = _find(sides, src, src_port, "out")
     dst_model, into = _find(sides, dst, dst_port, "in")
-    shift = resolved.clock.steps(link.shift_s, f"shift_s of link {link.source} -> {link.target}")
+    shift_s = resolved.scenario.members[src].step_s if link.shift_s == "step" else link.shift_s
+    shift = resolved.clock.steps(shift_s, f"shift_s of link {link.source} -> {link.target}")
     _check_steps(resolved, link, out, src, dst)
     # a factor stands for the unit of a name that has none: theirs = ours x factor
     factor = link.scale if link.scale is not None else (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,8 @@ from cosim.clock import Clock
 from cosim.errors import CosimError, ScenarioError, unknown
 from cosim.params import field_names, validate
 from cosim.scenario import Scenario
+
+_LONGEST_NAME = 60
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,8 @@ def resolve(scenario: Scenario, until_s: float | None = None) -> Resolved:
     classes, params, raw, entities = {}, {}, {}, {}
     consumed: set[str] = set()
     for name, member in scenario.members.items():
-        cls = None if _is_remote(member.simulator) else load(member.simulator, f"simulator of member '{name}'")
-        ours = member.adapter if member.adapter is not None else cls is not None and issubclass(cls, Adapter)
+        cls = None if _is_remote(member.simulator) else _simulator(name, member.simulator)
+        ours = issubclass(cls, Adapter) if cls is not None else bool(member.adapter)
         wanted = member.shared
         if wanted is None:
             wanted = tuple(f for f in field_names(cls.PARAMS) if f in scenario.shared) if cls and ours else ()
@@ -83,6 +86,17 @@ def resolve(scenario: Scenario, until_s: float | None = None) -> Resolved:
     return Resolved(full, clock, until, classes, params, raw, entities)
 
 
+def _simulator(member: str, path: str) -> type:
+    what = f"simulator of member '{member}'"
+    cls = load(path, what)
+    missing = [m for m in ("init", "create", "step", "get_data") if not callable(getattr(cls, m, None))]
+    if not isinstance(cls, type) or missing:
+        raise ScenarioError(f"{what} '{path}' is no simulator: " + (
+            f"it has no {', '.join(missing)}" if isinstance(cls, type) else "it is not a class") +
+            "; write a subclass of mosaik_api_v3.Simulator or cosim.adapter.Adapter")
+    return cls
+
+
 def load(path: str, what: str) -> Any:
     """The object at 'package.module:Name'. Raises ScenarioError saying `what` could not be found and why."""
     module_name, colon, name = path.partition(":")
@@ -103,9 +117,14 @@ def load(path: str, what: str) -> Any:
 
 
 def command_of(simulator: str) -> tuple[str, str] | None:
-    """('cmd', command) or ('connect', address) of a remote simulator; None for one in this process."""
+    """('cmd', command) or ('connect', address) of a remote simulator; None for one in this process. ScenarioError for
+    an address or command that cannot work."""
     for kind in ("cmd", "connect"):
         if simulator.startswith(f"{kind}:") and (rest := simulator[len(kind) + 1 :].strip()):
+            if kind == "connect" and not re.fullmatch(r"[^:\s]+:\d{1,5}", rest):
+                raise ScenarioError(f"'{simulator}' is not an address; write connect: HOST:PORT")
+            if kind == "cmd" and "%(addr)s" not in rest:
+                raise ScenarioError(f"'{simulator}' does not say where to connect; write cmd: COMMAND %(addr)s")
             return kind, rest
     return None
 
@@ -116,14 +135,25 @@ def _is_remote(simulator: str) -> bool:
 
 def _names(scenario: Scenario, member: str, spec: Any) -> Any:
     """Entity names of a spec: as listed, or the rows of a shared table; create parameters stay as they are."""
+    if isinstance(spec, tuple):
+        return _checked(member, list(spec))
     if not isinstance(spec, str):
-        return list(spec) if isinstance(spec, tuple) else dict(spec)
+        return dict(spec)
     if spec not in scenario.shared:
         raise ScenarioError(f"{member}.entities: {unknown('shared table', spec, scenario.shared)}")
     table = scenario.shared[spec]
     if not isinstance(table, dict) or not table:
         raise ScenarioError(f"{member}.entities: shared table '{spec}' has no rows")
-    return list(table)
+    return _checked(member, list(table))
+
+
+def _checked(member: str, names: list[str]) -> list[str]:
+    """Entity names become paths on the bus and in the trace."""
+    for name in names:
+        if not name.strip() or any(c in name for c in "./") or len(name.encode()) > _LONGEST_NAME:
+            raise ScenarioError(f"{member}: an entity cannot be called '{name}'; a name has 1 to {_LONGEST_NAME} "
+                                "bytes, no dot and no slash")
+    return names
 
 
 def _horizon(scenario: Scenario, until_s: float | None, classes: dict[str, type], params: dict[str, Any]) -> float:

@@ -21,10 +21,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from cosim.console import OneLineParser, fail, plain_console, print_digest
-from cosim.errors import CosimError, ScenarioError, unknown
+from cosim.errors import CosimError, ScenarioError, TraceError, unknown
 from cosim.experiment import DRIVERS, Experiment, Result
 from cosim.params import explain
 from cosim.replay import replay
+from cosim.report import write_page
 from cosim.scenario import Scenario, override, plug, rename
 from cosim.trace import Trace, first_difference
 from cosim.units import format_time, parse_duration
@@ -56,6 +57,8 @@ def parser() -> argparse.ArgumentParser:
                    help="keep pace: X wall-clock seconds per simulated second (1 is real time); the lag is reported")
     p.add_argument("--out", type=Path, metavar="FILE", help="trace (default: results/<scenario>/<UTC time>.h5)")
     p.add_argument("--force", action="store_true", help="overwrite the trace if it exists")
+    p.add_argument("--report", action="store_true", help="make a page of pictures beside the trace")
+    p.add_argument("--open", action="store_true", help="make the page and open it in a browser")
     p.add_argument("--quiet", action="store_true", help="no progress, no summary")
     p.add_argument("--debug", action="store_true", help="show the traceback of an error")
     p.add_argument("--list", action="store_true", help="list the scenarios and end")
@@ -109,6 +112,9 @@ def _run(args: argparse.Namespace) -> int:
     if args.show:
         _print_show(console, Experiment(scenario, args.driver, until_s))
         return 0
+    again = args.scenario.endswith(".h5") and args.out is not None and args.out.exists()
+    if again and args.out.samefile(args.scenario):
+        raise TraceError(f"{args.out} is the trace to run again; choose another --out")
     experiment = Experiment(scenario, args.driver, until_s, args.out or default_out(scenario), args.force,
                             rt_factor=args.rt_factor)
     before = experiment.preflight()
@@ -121,6 +127,9 @@ def _run(args: argparse.Namespace) -> int:
         _print_result(console, result)
         if args.rt_factor is not None:
             console.print(f"real time x {args.rt_factor:g}: behind by at most {experiment.control.lag_s:.3f} s")
+    if (args.report or args.open) and result.path is not None:
+        page = write_page([result.path], show=args.open)
+        console.print(f"report: {page}", markup=False, soft_wrap=True)
     return _compare(console, args, result)
 
 
@@ -153,7 +162,7 @@ def find(name: str) -> Scenario:
     """The scenario of a name in scenarios/, of a .py file, or of a trace. Raises ScenarioError, TraceError."""
     if name.endswith(".h5"):
         with Trace(name) as trace:
-            return Scenario.from_json(trace.attrs["scenario"])
+            return Scenario.from_json(str(trace.attrs.get("scenario", "")))
     if name.endswith(".py") or "/" in name:
         return _from_file(Path(name))
     names = available()
@@ -183,11 +192,11 @@ def _from_file(path: Path) -> Scenario:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except CosimError:
+    except (CosimError, KeyboardInterrupt):
         raise
     except ValidationError as err:
         raise ScenarioError(explain(err, Scenario, str(path))) from err
-    except Exception as err:
+    except (Exception, SystemExit) as err:
         raise ScenarioError(f"{path} fails: {type(err).__name__}: {err}") from err
     return _scenario_in(module, str(path))
 
@@ -262,8 +271,9 @@ def _print_list(console: Console) -> None:
 def _print_show(console: Console, experiment: Experiment) -> None:
     scenario, plan = experiment.resolved.scenario, experiment.plan()
     data = scenario.model_dump(mode="json")
-    lines = [f"# {scenario.name}: {scenario.about}", f"# {format_time(scenario.until_s)} from {scenario.start}, "
-             f"seed {scenario.seed}; order in a step: {' -> '.join(plan.order)}"]
+    lines = [f"# {scenario.name}: {scenario.about}", f"# order in a step: {' -> '.join(plan.order)}"]
+    lines += [f"{name} = {data[name]}" for name in ("start", "until_s", "warmup_s", "resolution_s", "flush_s", "seed")]
+    lines += [f"seeds.{name} = {seed}" for name, seed in data["seeds"].items()]
     lines += [f"shared.{path} = {value}" for path, value in _leaves(data["shared"])]
     for name, member in data["members"].items():
         lines += ["", f"{name}.simulator = {member['simulator']}", f"{name}.step_s = {member['step_s']:g}"]

@@ -16,8 +16,8 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Mapping
-from datetime import datetime
-from typing import Annotated, Any
+from datetime import datetime, time
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
 from pydantic_core import to_jsonable_python
@@ -27,7 +27,7 @@ from cosim.params import explain, field_names
 from cosim.units import Seconds
 
 Json = Annotated[dict[str, JsonValue], BeforeValidator(to_jsonable_python)]
-_FRAME_FIELDS = ("seeds", "shared", "resolution_s", "flush_s", "start", "warmup_s")
+_FRAME_FIELDS = ("seeds", "shared", "resolution_s", "flush_s", "start", "warmup_s", "until_s", "seed")
 
 
 def _member_port(text: str) -> str:
@@ -39,9 +39,12 @@ def _member_port(text: str) -> str:
 
 def _date(text: str) -> str:
     try:
-        return datetime.fromisoformat(text).replace(tzinfo=None).isoformat(timespec="seconds")
+        date = datetime.fromisoformat(text).replace(tzinfo=None)
     except ValueError:
-        raise ValueError("write an ISO date, for example 2026-01-01T00:00:00") from None
+        raise ValueError("write an ISO date, for example 2026-01-01") from None
+    if date.time() != time():
+        raise ValueError("a run begins at midnight, as its prices and profiles do; leave out the time of day")
+    return date.isoformat(timespec="seconds")
 
 
 Date = Annotated[str, AfterValidator(_date)]
@@ -76,7 +79,7 @@ class Link(_Data):
     pairs    None: by name, or all to the only entity, or the only one to all;
              'sites:bus{node}': the entity called like a row of the shared table to the one that the template names;
              {'aidc1': 'bus8'}: as listed
-    shift_s  the value arrives this much later; closes a loop
+    shift_s  the value arrives this much later ('step': one step of the source); closes a loop
     initial  value before the first shifted one; None: the simulator's own `initial()`
     scale    factor on the way; None: from the two names' units
     """
@@ -84,7 +87,7 @@ class Link(_Data):
     source: MemberPort
     target: MemberPort
     pairs: str | dict[str, str | tuple[str, ...]] | None = None
-    shift_s: Seconds = Field(0, ge=0)
+    shift_s: Literal["step"] | Seconds = 0
     initial: JsonValue = None
     scale: float | None = None
 

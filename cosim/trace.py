@@ -34,6 +34,7 @@ from cosim.units import format_time
 
 FORMAT = "aidc-cosim trace"
 SCHEMA_VERSION = 1
+_REQUIRED = {"format", "schema_version", "status", "error"}
 _TEXT = h5py.string_dtype("utf-8")
 _ROWS_PER_CHUNK = 240
 _TABLE_CHUNK = 8192
@@ -139,7 +140,7 @@ class TraceWriter:
             for table, columns in self._tables.items():
                 self._flush_table(table, columns)
             self._file.flush()
-        except OSError as err:
+        except (OSError, RuntimeError, ValueError, TypeError) as err:
             raise TraceError(f"cannot write {self.path}: {err}") from None
         self.wall_s += perf_counter() - begin
 
@@ -228,9 +229,9 @@ class Trace:
             self._file = h5py.File(self.path, "r", locking=False)
         except OSError as err:
             raise TraceError(f"{self.path} is not a readable HDF5 file: {err}") from None
-        if self.attrs.get("format") != FORMAT:
+        if self.attrs.get("format") != FORMAT or not self.attrs.keys() >= _REQUIRED:
             self._file.close()
-            raise TraceError(f"{self.path} is HDF5 but not an {FORMAT} (attribute format is missing)")
+            raise TraceError(f"{self.path} is HDF5 but not an {FORMAT} (attributes {', '.join(sorted(_REQUIRED))})")
 
     def __enter__(self) -> Trace:
         return self

@@ -47,6 +47,8 @@ class MosaikWorld:
         self._world = mosaik.World(
             {}, config, time_resolution=resolved.clock.resolution_s, cache=False, skip_greetings=True,
             configure_logging=False)
+        # what a broken connection leaves behind in the loop is said once, by the watch
+        self._world.loop.set_exception_handler(lambda loop, context: None)
 
     def start(self) -> None:
         """Start all members, wire them, declare the trace."""
@@ -95,7 +97,11 @@ class MosaikWorld:
             for task in pending:
                 task.cancel()
             loop.run_until_complete(asyncio.gather(*pending, return_exceptions=True))
-        self._world.shutdown()
+        try:
+            self._world.shutdown()
+        finally:
+            for watch in self._watches.values():
+                watch.end_process()
 
     def _start_member(self, name: str) -> tuple[Sides, dict[str, Any]]:
         tap, watch = self.taps[name], _Watch(self.taps[name], self.resolved.scenario.members[name].timeout_s)
@@ -111,6 +117,9 @@ class MosaikWorld:
                     raise ScenarioError(f"it has no model '{model}'")
                 created += getattr(factory, model).create(count, **arguments)
             described = factory.describe() if "describe" in factory.meta.get("extra_methods", ()) else None
+            if described is not None and "step_s" not in self.resolved.init_params[name]:
+                raise ScenarioError("it is built on cosim.adapter and was not told its step and seed; set adapter=True "
+                                    f"(--set {name}.adapter=true), and shared=[...] for the tables it takes")
         except CosimError as err:
             raise err if watch.failed else tap.failure(err, "on start") from err
         except (Exception, SystemExit) as err:
@@ -127,7 +136,7 @@ class MosaikWorld:
         if remote is None:
             return PythonStarter(self.resolved.classes[name])
         kind, rest = remote
-        return _Command(rest) if kind == "cmd" else ConnectStarter.from_addr_string(rest)
+        return _Command(rest, self._watches[name]) if kind == "cmd" else ConnectStarter.from_addr_string(rest)
 
     def _connect(self, plan: Plan, entities: Mapping[str, Mapping[str, Any]]) -> None:
         for c in plan.connections:
@@ -147,10 +156,20 @@ class _Watch:
     def __init__(self, tap: Tap, timeout_s: float) -> None:
         self.tap, self.timeout_s = tap, timeout_s
         self.local: Any = None
+        self.process: subprocess.Popen | None = None
         self.data: dict = {}
         self.following = 0
         self.failed = False
         self.gone = False
+
+    def end_process(self) -> None:
+        """A member's own process does not outlive the run."""
+        if self.process is not None:
+            try:
+                self.process.wait(1.0)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
 
     def failure(self, err: Exception, doing: str) -> CosimError:
         """`err` of this member as one line, and what it means for the member."""
@@ -172,8 +191,8 @@ class _Command(Starter):
 
     api_version = None
 
-    def __init__(self, command: str) -> None:
-        self._command = command
+    def __init__(self, command: str, watch: _Watch) -> None:
+        self._command, self._watch = command, watch
 
     @classmethod
     def from_starter_config(cls, starter_config: Any) -> None:
@@ -189,16 +208,23 @@ class _Command(Starter):
 
         server = await asyncio.start_server(on_connect, *mosaik_config["addr"])
         host, port = server.sockets[0].getsockname()[:2]
-        process = subprocess.Popen(shlex.split(self._command % {"addr": f"{host}:{port}", "python": sys.executable}),
-                                   stdin=subprocess.DEVNULL, start_new_session=True)
+        patience_s = self._watch.timeout_s
         try:
-            give_up = perf_counter() + mosaik_config["start_timeout"]
+            words = shlex.split(self._command % {"addr": f"{host}:{port}", "python": sys.executable})
+        except (KeyError, ValueError, TypeError) as err:
+            raise ScenarioError(f"its command does not expand ({err!r}); it knows %(addr)s and %(python)s") from None
+        try:
+            process = subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True)
+        except OSError as err:
+            raise ScenarioError(f"'{words[0]}' cannot be started: {err.strerror}") from None
+        self._watch.process = process
+        try:
+            give_up = perf_counter() + patience_s
             while not connected.done():
                 if process.poll() is not None:
                     raise ModelError(f"its process ended with exit code {process.returncode} before it connected")
                 if perf_counter() > give_up:
-                    process.kill()
-                    raise ModelError(f"it did not connect within {mosaik_config['start_timeout']:g} s")
+                    raise ModelError(f"it did not connect within {patience_s:g} s (timeout_s of the member)")
                 await asyncio.sleep(0.02)
         finally:
             server.close()

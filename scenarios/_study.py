@@ -50,8 +50,8 @@ SCENARIO_HOOKS = {"preflight": "simulators.metrics:preflight", "summary": "simul
 # I02, I01: with Table I as printed the offered load is eight times the capacity; these two factors bring it to 77 %.
 TRAIN_RATE_SCALE, INF_SIZE_SCALE = 0.7, 0.02
 
-# What a grid and a controller hear of an AIDC is one minute old: the loop is closed here and nowhere else.
-ONE_STEP_S = 60.0
+# What a grid and a controller hear of an AIDC is one of its steps old: the loop is closed here and nowhere else.
+LATER = "step"
 
 
 def links() -> list[Link]:
@@ -61,13 +61,13 @@ def links() -> list[Link]:
     return [
         Link(source="profile.p_kw", target="grid.p_load_kw"),
         Link(source="profile.q_kvar", target="grid.q_load_kvar"),
-        Link(source="aidc.p_window_kw", target="grid.p_load_kw", pairs="sites:bus{node}", shift_s=ONE_STEP_S),
-        Link(source="aidc.q_window_kvar", target="grid.q_load_kvar", pairs="sites:bus{node}", shift_s=ONE_STEP_S),
+        Link(source="aidc.p_window_kw", target="grid.p_load_kw", pairs="sites:bus{node}", shift_s=LATER),
+        Link(source="aidc.q_window_kvar", target="grid.q_load_kvar", pairs="sites:bus{node}", shift_s=LATER),
         Link(source="grid.nci_kg_per_kwh", target="controller.nci_kg_per_kwh", pairs="sites:bus{node}"),
         Link(source="workload.jobs", target="controller.jobs"),
         Link(source="tariff.price_usd_per_kwh", target="controller.price_usd_per_kwh"),
         Link(source="tariff.forecast_usd_per_kwh", target="controller.forecast_usd_per_kwh"),
-        *(Link(source=f"aidc.{port}", target=f"controller.{port}", shift_s=ONE_STEP_S) for port in state),
+        *(Link(source=f"aidc.{port}", target=f"controller.{port}", shift_s=LATER) for port in state),
         *(Link(source=f"controller.{port}", target=f"aidc.{port}") for port in ("jobs", "gpus", "supply_temp_degc")),
     ]
 

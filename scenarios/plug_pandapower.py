@@ -29,8 +29,8 @@ SCENARIO = _STUDY.replace(
     },
     links=[
         *(link for link in _STUDY.links if "grid" not in (link.source.split(".")[0], link.target.split(".")[0])),
-        Link(source="aidc.p_window_kw", target="grid.P_load[MW]", pairs="sites:Bus-{node}", shift_s=60),
-        Link(source="aidc.q_window_kvar", target="grid.Q_load[MVar]", pairs="sites:Bus-{node}", shift_s=60),
+        Link(source="aidc.p_window_kw", target="grid.P_load[MW]", pairs="sites:Bus-{node}", shift_s="step"),
+        Link(source="aidc.q_window_kvar", target="grid.Q_load[MVar]", pairs="sites:Bus-{node}", shift_s="step"),
         Link(source="turbines.p_kw", target="grid.P_gen[MW]", pairs={n: f"Bus-{k}" for n, (k, _) in _TURBINES.items()}),
         Link(source="turbines.p_kw", target="carbon.p_kw"),
         Link(source="grid.Bus.P[MW]", target="carbon.p_net_kw", pairs=_AT_BUS),

@@ -66,6 +66,8 @@ def _rows_match_counts(trace: Trace) -> float:
 
 
 def _work(trace: Trace) -> float:
+    if trace.attrs["status"] == "running":
+        raise TraceError(f"{trace.path}: the run was cut off before its last jobs were written")
     done = trace[f"{SITE}/work_to"].sum()
     return abs(done - _jobs(trace)["done_to"].sum()) / max(done, 1.0)
 

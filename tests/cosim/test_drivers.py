@@ -104,7 +104,7 @@ def test_a_command_that_cannot_start_is_named(tmp_path):
     scenario = override(remote(), {"store.simulator": "cmd: no-such-program %(addr)s"})
     with pytest.raises(CosimError, match="member 'store'.*no-such-program"):
         run(scenario, tmp_path / "t.h5", "mosaik")
-    scenario = override(remote(), {"store.simulator": '%(python)s -c "raise SystemExit(3)"'.join(("cmd: ", ""))})
+    scenario = override(remote(), {"store.simulator": 'cmd: %(python)s -c "raise SystemExit(3)" %(addr)s'})
     with pytest.raises(ModelError, match="member 'store'.*ended with exit code 3 before it connected"):
         run(scenario, tmp_path / "t2.h5", "mosaik")
 
