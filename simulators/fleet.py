@@ -23,7 +23,9 @@ class JobClass:
     """One class of AI jobs (Table I).
 
     A training job may use 1 to `max_blocks` blocks of `gpus_per_block` GPUs at once, and its blocks can be taken
-    away and given back; an inference job takes `gpus_per_block` GPUs from start to finish.
+    away and given back; an inference job takes `gpus_per_block` GPUs from start to finish. On k blocks a training job
+    is s(k) times as fast as on one: k by default, k^speedup_exponent, or as tabled. Its GPUs draw full power whatever
+    s(k) is, so energy per unit of work rises as s(k)/k falls.
     """
 
     kind: Literal["train", "inf"]
@@ -34,12 +36,45 @@ class JobClass:
     gpus_per_block: Annotated[int, Field(ge=1, description="b of (30), GPUs")] = 1
     max_blocks: Annotated[int, Field(ge=1, description="most blocks one job uses at once")] = 1
     eligible_sites: Annotated[tuple[str, ...] | None, Field(description="U14: sites that may run it; null: all")] = None
+    slo_wait_s: Annotated[
+        Seconds | None, Field(ge=0, description="a longer wait misses the service level (inf); null: none is set")
+    ] = None
+    order: Annotated[
+        Literal["edf", "llf"], Field(description="who gets blocks first (train): earliest deadline or least laxity")
+    ] = "edf"
+    speedup_exponent: Annotated[float, Field(gt=0, le=1, description="s(k) = k^this on k blocks; 1 is linear")] = 1.0
+    speedup_table: Annotated[
+        tuple[float, ...] | None, Field(description="s(1) = 1, s(2), ... s(max_blocks), if not a power; null: it is")
+    ] = None
 
     @model_validator(mode="after")
-    def _inference_has_one_block(self) -> JobClass:
+    def _kind_fits(self) -> JobClass:
         if self.kind == "inf" and self.max_blocks != 1:
             raise ValueError("max_blocks of an inference class is 1; give it more GPUs by gpus_per_block")
+        if self.kind == "inf" and self.order != "edf":
+            raise ValueError(f"order of an inference class is '{self.order}', but inference is first in, first out; "
+                             "leave it out")
+        if self.kind == "train" and self.slo_wait_s is not None:
+            raise ValueError(f"slo_wait_s of a training class is {self.slo_wait_s:g}; only inference has one")
         return self
+
+    @model_validator(mode="after")
+    def _table_is_a_speedup(self) -> JobClass:
+        table = self.speedup_table
+        if table is None:
+            return self
+        if len(table) != self.max_blocks or table[0] != 1.0:
+            raise ValueError(f"speedup_table = {list(table)} must start with 1 and have max_blocks = {self.max_blocks} "
+                             "entries")
+        if any(not a <= b <= a * (k + 1) / k for k, (a, b) in enumerate(zip(table, table[1:], strict=False), 1)):
+            raise ValueError(f"speedup_table = {list(table)} must not fall, and s(k)/k must not rise")
+        return self
+
+    def speedup(self, blocks: int) -> float:
+        """s(k) of a training job on 0 to `max_blocks` blocks, in units of its speed on one; s(0) = 0."""
+        if self.speedup_table is not None:
+            return self.speedup_table[blocks - 1] if blocks else 0.0
+        return float(blocks) if self.speedup_exponent == 1.0 else blocks**self.speedup_exponent
 
     @property
     def busy_kw_per_gpu(self) -> float:

@@ -16,7 +16,9 @@ from cosim.params import params
 from cosim.ports import Batch, Port
 from cosim.units import Seconds
 from simulators.aidc.equations import CORRECTED, PRESETS, Cooling, aidc_power_kw, crac, reactive_power_kvar
-from simulators.aidc.facility import Facility, State
+from simulators.aidc.facility import Facility
+from simulators.aidc.interval import State
+from simulators.aidc.slots import Reading, SlotFacility
 from simulators.fleet import JobClass, Site
 
 
@@ -96,6 +98,8 @@ class DataCenters(Adapter):
             Port("clipped_commands", "out", "supply temperatures of this tick that were out of limits", sign=">= 0"),
             Port("done_jobs", "out", "jobs finished or dropped in the tick; at the end those still inside",
                  kind="event", table="jobs"),
+            Port("gpu_runs", "out", "GPUs that training jobs held until some time of the tick, since when; those of "
+                 "inference are held from start to end", kind="event", table="gpu_runs"),
         )
     }
 
@@ -119,8 +123,11 @@ class DataCenters(Adapter):
         return {"job_class": list(self.params.job_classes)}
 
     def closing(self) -> dict[str, dict[str, Batch]]:
-        """Jobs that are still inside, as rows with outcome 'unfinished'."""
-        return {eid: {"done_jobs": site.facility.unfinished_rows()} for eid, site in self._sites.items()}
+        """Jobs that are still inside, as rows with outcome 'unfinished', and the GPUs they hold."""
+        return {
+            eid: {"done_jobs": site.facility.unfinished_rows(), "gpu_runs": site.facility.open_runs()}
+            for eid, site in self._sites.items()
+        }
 
     def notes(self) -> list[str]:
         """Which sites were commanded supply temperatures that (24) forbids."""
@@ -142,8 +149,63 @@ class DataCenters(Adapter):
         for value in cooling.rack_values():
             if isinstance(value, tuple) and len(value) != site.racks:
                 raise ScenarioError(f"{self.sid}: cooling of {eid} has {len(value)} racks, the site {site.racks}")
-        facility = Facility(eid, site, given.job_classes, cooling, given.initial_supply_temp_degc)
-        return _SiteOnBus(facility, site, cooling, ticks)
+        return _SiteOnBus(self._engine(eid, site, cooling), site, cooling, ticks)
+
+    def _engine(self, eid: str, site: Site, cooling: Cooling) -> Facility | SlotFacility:
+        return Facility(eid, site, self.params.job_classes, cooling, self.params.initial_supply_temp_degc)
+
+
+@params
+class SlotParams(AidcParams):
+    """Parameters of `SlotDataCenters`: those of `DataCenters`, and how (14) is read."""
+
+    reading: Annotated[Reading, Field(description="number of executed jobs x of (14): fractional or integer")] = (
+        "fractional")
+
+
+class SlotDataCenters(DataCenters):
+    """AI data centres by (14)-(18) as printed, in slots of one tick; ports as `DataCenters`, and two more.
+
+    Jobs are conserved as there; a job is finished when all its work is done, dropped when it leaves with less. What the
+    reading makes of the slot is x in `executed_jobs` and l in `lost_jobs`. `free_gpu_ratio` is U07 to the letter: the
+    GPUs not granted.
+    """
+
+    PARAMS = SlotParams
+    MODELS = {
+        "Site": (
+            *DataCenters.MODELS["Site"],
+            _per_class("executed_jobs", "x of (14): jobs executed in the tick, whole or in part"),
+            _per_class("lost_jobs", "l of (17), (18): jobs lost in the tick, less what of them was executed"),
+        )
+    }
+
+    def advance(self, time_s: float, inputs: Values) -> Values:
+        """As `DataCenters`: submit, command, execute one slot, report."""
+        return self._with_slots(super().advance(time_s, inputs))
+
+    def initial(self) -> Values:
+        """As `DataCenters`; nothing is executed yet."""
+        return self._with_slots(super().initial())
+
+    def _with_slots(self, values: Values) -> Values:
+        for eid, of_site in values.items():
+            facility = self._sites[eid].facility
+            of_site |= {"executed_jobs": list(facility.executed_jobs), "lost_jobs": list(facility.lost_jobs)}
+        return values
+
+    def notes(self) -> list[str]:
+        """As `DataCenters`, and how often (14) could not be an equality (I04)."""
+        return super().notes() + [
+            f"{self.sid}.{eid}: in {site.facility.short_slots} slots (14) as an equality needs more jobs than there "
+            "were; read as <="
+            for eid, site in self._sites.items() if site.facility.short_slots
+        ]
+
+    def _engine(self, eid: str, site: Site, cooling: Cooling) -> SlotFacility:
+        given = self.params
+        return SlotFacility(eid, site, given.job_classes, cooling, given.initial_supply_temp_degc, self.step_s,
+                            given.reading)
 
 
 _COUNTS = ("received_jobs", "finished_jobs", "dropped_jobs")
@@ -152,7 +214,7 @@ _COUNTS = ("received_jobs", "finished_jobs", "dropped_jobs")
 class _SiteOnBus:
     """A facility, and what turns its intervals into the values of the ports."""
 
-    def __init__(self, facility: Facility, site: Site, cooling: Cooling, window_ticks: int) -> None:
+    def __init__(self, facility: Facility | SlotFacility, site: Site, cooling: Cooling, window_ticks: int) -> None:
         self.facility, self.clipped = facility, 0
         self._site, self._cooling = site, cooling
         self._means_kw: deque[float] = deque(maxlen=window_ticks)
@@ -171,6 +233,7 @@ class _SiteOnBus:
             **self._levels(state),
             "clipped_commands": 0.0,
             "done_jobs": {},
+            "gpu_runs": {},
         }
 
     def tick(self, end_s: float, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -193,6 +256,7 @@ class _SiteOnBus:
             **self._levels(facility.state()),
             "clipped_commands": float(did.clipped_commands),
             "done_jobs": did.left_jobs,
+            "gpu_runs": did.runs,
         }
 
     def _powers(self, it_kw: float, chiller_kw: float, tower_kw: float) -> dict[str, float]:

@@ -9,7 +9,7 @@ set an alarm each. All events of one instant fire first, then the facility settl
 4. shrinking     training gives back blocks above its grant or its need; inference keeps its GPUs until its jobs end
 5. starts        per inference class, in class order, jobs from the head of the line, within the grant, on free GPUs
 6. growing       per training class, in class order, blocks within the grant, on free GPUs
-7. allotting     each training class hands its blocks to its jobs, earliest deadline first
+7. allotting     each training class hands its blocks to its jobs, in the order of its class
 
 So GPUs in use never exceed the site's, at no instant, though grants move at once and inference jobs do not.
 """
@@ -18,14 +18,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain
 
 import simpy
 
 from cosim.errors import ModelError
 from cosim.ports import Batch
-from cosim.units import HOUR_S, finite
+from cosim.units import finite
+from simulators.aidc.commands import admitted, whole_grants
 from simulators.aidc.equations import (
     Cooling,
     cooling_power_kw,
@@ -34,59 +34,16 @@ from simulators.aidc.equations import (
     supply_limits_degc,
 )
 from simulators.aidc.inference import Cohort, InferenceQueue
-from simulators.aidc.jobs import Row, batch_of, jobs_of, nearest_tick
+from simulators.aidc.interval import Interval, State
+from simulators.aidc.jobs import RUN_COLUMNS, Row, batch_of, nearest_tick
 from simulators.aidc.training import TrainingPool
-from simulators.fleet import JobClass, Site, may_run
+from simulators.fleet import JobClass, Site
 
 Watch = Callable[[float, tuple[int, ...]], None]
 """Called after every instant at which something happened, with the time in s and the GPUs in use per class."""
 
 _KINDS = {"inf": InferenceQueue, "train": TrainingPool}
 _MEMO_SIZE = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """What happened at a site between two reads; lists are per job class, powers and energies are drawn (>= 0).
-
-    Means are integrals at true event times, divided by `seconds`. work_to includes the work of jobs that are dropped
-    later; left_jobs are the rows of those that finished or were dropped, in the order in which they did.
-    """
-
-    seconds: float
-    it_kw: float
-    chiller_kw: float
-    tower_kw: float
-    work_to: list[float]
-    busy_gpus: list[float]
-    received_jobs: list[int]
-    finished_jobs: list[int]
-    dropped_jobs: list[int]
-    clipped_commands: int
-    left_jobs: Batch
-
-    @property
-    def it_kwh(self) -> float:
-        """IT energy."""
-        return self.it_kw * self.seconds / HOUR_S
-
-    @property
-    def cooling_kwh(self) -> float:
-        """Energy of chiller and cooling tower."""
-        return (self.chiller_kw + self.tower_kw) * self.seconds / HOUR_S
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """How a site stands now, per job class. queued + deferred + running are all the jobs inside."""
-
-    queued_jobs: list[int]
-    deferred_jobs: list[int]
-    running_jobs: list[int]
-    pending_work_to: list[float]
-    deferred_work_to: list[float]
-    busy_gpus: list[int]
-    granted_gpus: list[int]
 
 
 class Facility:
@@ -119,6 +76,7 @@ class Facility:
         self._alarm_s = math.inf
         self._ended: list[Cohort] = []
         self._regroup = False  # training may have a use for other blocks than it holds
+        self._news = False  # jobs came in at this instant
         self._limits = supply_limits_degc(cooling)
         self.supply_temp_degc = self._clip(supply_temp_degc)
         self._power_memo: dict[tuple[int, ...], tuple[float, float, float]] = {}
@@ -135,21 +93,21 @@ class Facility:
         return self._env.now
 
     def submit(self, batch: Mapping[str, list]) -> None:
-        """Jobs arrive now; see `jobs_of` for the columns. Raises ModelError for a job that may not run here (U14)."""
-        by_class: dict[str, list] = {}
-        for job in jobs_of(batch, self.name, self.now_s):
-            by_class.setdefault(job.job_class, []).append(job)
-        for name, jobs in by_class.items():
-            self._admit(name, jobs)
+        """Jobs arrive now; see `jobs_of` for the columns. Raises ModelError as `admitted` does."""
+        now_s = self.now_s
+        for name, jobs in admitted(batch, self.name, self._job_classes, now_s).items():
+            k = self._index[name]
+            self._classes[k].put(jobs, now_s)
+            self._received[k] += len(jobs)
+        self._news = True
         self._env.timeout(0)
 
     def command(self, gpus: Sequence[float], supply_temp_degc: float) -> None:
         """From now on, GPUs granted per class and the supply temperature.
 
-        Raises ModelError unless the grants are whole, >= 0, whole blocks for training, and in sum at most the site's
-        GPUs. A supply temperature outside its limits is clipped and counted.
+        Raises ModelError as `whole_grants` does. A supply temperature outside its limits is clipped and counted.
         """
-        grants = self._checked(gpus)
+        grants = whole_grants(gpus, self.name, self.gpus, self._job_classes)
         applied_degc = self._clip(finite(f"{self.name}: supply_temp_degc", supply_temp_degc))
         self._clipped += applied_degc != supply_temp_degc
         if applied_degc != self.supply_temp_degc:
@@ -183,6 +141,8 @@ class Facility:
         if not seconds:
             raise ModelError(f"{self.name}: nothing to read, no time has passed since {self._read_s:g} s")
         self._integrate()
+        for pool in self._pools:
+            pool.count(self._since_s)
         interval = Interval(
             seconds,
             *(kws / seconds for kws in self._energy_kws),
@@ -196,6 +156,7 @@ class Facility:
             dropped_jobs=self._dropped,
             clipped_commands=self._clipped,
             left_jobs=batch_of(self._rows),
+            runs=batch_of(chain.from_iterable(pool.runs for pool in self._pools), RUN_COLUMNS),
         )
         self._reset()
         return interval
@@ -217,15 +178,30 @@ class Facility:
         """Rows of the jobs that are inside now, class by class; outcome 'unfinished'."""
         return batch_of(chain.from_iterable(c.unfinished(self.now_s) for c in self._classes))
 
+    def open_runs(self) -> Batch:
+        """GPUs that training jobs hold now, since when, as runs that end now."""
+        return batch_of(chain.from_iterable(pool.open_runs(self.now_s) for pool in self._pools), RUN_COLUMNS)
+
     # --- one instant --------------------------------------------------------------------------------------------
 
     def _settle(self, now_s: float) -> None:
         """Everything that happens at this instant; the module says in which order."""
         self._account(now_s)
-        due = [pool for pool in self._pools if pool.next_s <= now_s]
         for cohort in self._ended:
             self._left(cohort.queue, cohort.queue.finish(cohort), self._finished)
         self._ended.clear()
+        if self._news or self._regroup or now_s >= self._alarm_s:
+            self._settle_all(now_s)
+        else:  # inference ended and nothing else can have happened
+            self._start_inference(now_s)
+        self._busy = tuple([c.busy_gpus for c in self._classes])
+        if self._watch is not None:
+            self._watch(now_s, self._busy)
+
+    def _settle_all(self, now_s: float) -> None:
+        """What is due, released or new, and who holds which GPUs then."""
+        self._news = False
+        due = [pool for pool in self._pools if pool.next_s <= now_s]
         for pool in due:
             self._left(pool, pool.finish(now_s), self._finished)
         for queue in self._queues:
@@ -236,24 +212,14 @@ class Facility:
         for pool in due:
             pool.release(now_s)
         self._hand_out(now_s, self._regroup or bool(due))
-        self._busy = tuple([c.busy_gpus for c in self._classes])
         self._set_alarm(now_s)
-        if self._watch is not None:
-            self._watch(now_s, self._busy)
 
     def _hand_out(self, now_s: float, regroup: bool) -> None:
         """Steps 4 to 7: who holds which GPUs from now on; without `regroup` training has no part in it."""
         if regroup:
             for pool in self._pools:
                 pool.hold(min(pool.held_blocks, pool.wanted_blocks))
-        free = self.gpus - sum([c.busy_gpus for c in self._classes])
-        for queue in self._queues:
-            if queue.queued_jobs:
-                before = queue.busy_gpus
-                for cohort in queue.start(now_s, free):
-                    end = self._env.timeout(cohort.end_s - now_s, cohort)
-                    end.callbacks.append(self._cohort_ends)
-                free -= queue.busy_gpus - before
+        free = self._start_inference(now_s)
         if regroup:
             self._regroup = False
             for pool in self._pools:
@@ -262,6 +228,18 @@ class Facility:
                 free -= more * pool.gpus_per_block
                 pool.allot(now_s)
                 self._regroup |= pool.held_blocks < pool.wanted_blocks
+
+    def _start_inference(self, now_s: float) -> int:
+        """Step 5; the GPUs that are free then."""
+        free = self.gpus - sum([c.busy_gpus for c in self._classes])
+        for queue in self._queues:
+            if queue.queued_jobs:
+                before = queue.busy_gpus
+                for cohort in queue.start(now_s, free):
+                    end = self._env.timeout(cohort.end_s - now_s, cohort)
+                    end.callbacks.append(self._cohort_ends)
+                free -= queue.busy_gpus - before
+        return free
 
     def _cohort_ends(self, event: simpy.Event) -> None:
         self._ended.append(event.value)
@@ -275,40 +253,6 @@ class Facility:
                 self._env.timeout(next_s - now_s)
 
     # --- inside -------------------------------------------------------------------------------------------------
-
-    def _admit(self, name: str, jobs: list) -> None:
-        job_class = self._job_classes.get(name)
-        if job_class is None or not may_run(job_class, self.name):
-            allowed = [m for m, c in self._job_classes.items() if may_run(c, self.name)]
-            raise ModelError(
-                f"{self.name}: job {jobs[0].id} of class '{name}' may not run here; allowed: {', '.join(allowed)}"
-            )
-        now_s = self.now_s
-        if job_class.kind == "inf":
-            for job in jobs:
-                if job.release_s > now_s:
-                    raise ModelError(
-                        f"{self.name}: job {job.id} of class '{name}' has release_s = {job.release_s:g}, "
-                        f"later than now ({now_s:g}); inference is not deferred"
-                    )
-        self._classes[self._index[name]].put(jobs, now_s)
-        self._received[self._index[name]] += len(jobs)
-
-    def _checked(self, gpus: Sequence[float]) -> list[int]:
-        """The grants as integers, or a ModelError that says what is wrong with them."""
-        if len(gpus) != len(self._classes):
-            raise ModelError(f"{self.name}: {len(gpus)} GPU grants for {len(self._classes)} job classes; one for each")
-        for grant, job_class in zip(gpus, self._classes, strict=True):
-            if not 0 <= grant < math.inf or grant != int(grant):
-                raise ModelError(f"{self.name}: {grant!r} GPUs granted to '{job_class.name}'; a whole number >= 0")
-            if isinstance(job_class, TrainingPool) and grant % job_class.gpus_per_block:
-                raise ModelError(
-                    f"{self.name}: {grant:g} GPUs granted to '{job_class.name}'; "
-                    f"a multiple of its block of {job_class.gpus_per_block}"
-                )
-        if sum(gpus) > self.gpus:
-            raise ModelError(f"{self.name}: {sum(gpus):g} GPUs granted in sum; the site has {self.gpus}")
-        return [int(grant) for grant in gpus]
 
     def _clip(self, supply_temp_degc: float) -> float:
         low, high = self._limits
@@ -356,3 +300,5 @@ class Facility:
         self._rows: list[Row] = []
         for job_class in self._classes:
             job_class.trim_to = 0.0
+        for pool in self._pools:
+            pool.runs = []

@@ -92,9 +92,14 @@ class InferenceQueue:
         if places >= len(waiting):
             jobs = list(waiting.values())
             waiting.clear()
+        elif places < 1:
+            jobs = []
         else:
             jobs = [waiting.popitem(last=False)[1] for _ in range(places)]
-        self._index_newcomers()
+        if self._indexed < self._tickets:
+            self._index_newcomers()
+        if len(jobs) == 1:
+            return [self._run(jobs, jobs[0].work_to, now_s)]
         by_size: dict[float, list[Job]] = {}
         for job in jobs:
             by_size.setdefault(job.work_to, []).append(job)
@@ -153,10 +158,9 @@ class InferenceQueue:
 
     def _index_newcomers(self) -> None:
         """Put the deadlines of jobs that came since the last look, and still wait, into the heap."""
-        if self._indexed < self._tickets:
-            if self._waiting:
-                oldest = next(iter(self._waiting))
-                for ticket in range(max(self._indexed, oldest), self._tickets):
-                    heappush(self._deadlines, (nearest_tick(self._waiting[ticket].deadline_s), ticket))
-                self.next_s = self._deadlines[0][0]
-            self._indexed = self._tickets
+        if self._waiting:
+            oldest = next(iter(self._waiting))
+            for ticket in range(max(self._indexed, oldest), self._tickets):
+                heappush(self._deadlines, (nearest_tick(self._waiting[ticket].deadline_s), ticket))
+            self.next_s = self._deadlines[0][0]
+        self._indexed = self._tickets

@@ -44,6 +44,12 @@ ROW_COLUMNS = (
 )  # fmt: skip
 
 
+Run = tuple
+"""GPUs that one job held from one time to another: a row of the trace's table of runs, see RUN_COLUMNS."""
+
+RUN_COLUMNS = ("id", "site", "start_s", "end_s", "gpus")
+
+
 def nearest_tick(time_s: float) -> float:
     """The instant of the clock nearest to a time: equal times stay equal, a job done at its deadline is in time."""
     return round(time_s * TICKS_PER_S) / TICKS_PER_S
@@ -89,10 +95,10 @@ def jobs_of(batch: Mapping[str, list], site: str, now_s: float) -> list[Job]:
     return list(map(Job._make, zip(*columns, strict=True)))
 
 
-def batch_of(rows: Iterable[Row]) -> Batch:
-    """Rows as a batch of plain lists, one per name of ROW_COLUMNS; {} if there are none."""
+def batch_of(rows: Iterable[Row | Run], names: tuple[str, ...] = ROW_COLUMNS) -> Batch:
+    """Rows as a batch of plain lists, one per name; {} if there are none."""
     columns = list(map(list, zip(*rows, strict=True)))
-    return dict(zip(ROW_COLUMNS, columns, strict=True)) if columns else {}
+    return dict(zip(names, columns, strict=True)) if columns else {}
 
 
 def _all_finite(column: list) -> bool:

@@ -1,8 +1,13 @@
-"""Training at a site: one pool per class, earliest deadline first on whole blocks of GPUs (14)-(17).
+"""Training at a site: one pool per class on whole blocks of GPUs (14)-(17).
 
-A job may be deferred to a release time; released, it uses 1 to `max_blocks` blocks at once, at a speed linear in them;
-blocks can be taken away and given back at any time and progress is kept; what is not done at the deadline is dropped.
-The pool holds state; what time it is, and how many blocks may be held, the facility says.
+A job may be deferred to a release time; released, it uses 1 to `max_blocks` blocks at once, at the speed s(k) of its
+class; blocks can be taken away and given back at any time and progress is kept; what is not done at the deadline is
+dropped. The pool holds state; what time it is, and how many blocks may be held, the facility says.
+
+Blocks go to the jobs in one of two orders. `edf`: earliest deadline first, which misses nothing that can be met where
+one job may use all blocks at linear speed-up. `llf`: least laxity first, the laxity being how long a job could still
+wait if it then had `max_blocks` blocks to its end; it is looked at when jobs or held blocks change and when the
+laxity of a job below `max_blocks` runs out, not in between, so that equal jobs do not swap blocks all the time.
 """
 
 from __future__ import annotations
@@ -12,7 +17,7 @@ from bisect import insort
 from collections.abc import Iterator
 
 from simulators.aidc.equations import gpu_throughput_to_per_s
-from simulators.aidc.jobs import DROPPED, FINISHED, UNFINISHED, Job, Row, nearest_tick, row_of, tick_after
+from simulators.aidc.jobs import DROPPED, FINISHED, UNFINISHED, Job, Row, Run, nearest_tick, row_of, tick_after
 from simulators.fleet import JobClass
 
 
@@ -21,17 +26,19 @@ class TrainingJob:
 
     due_s, ready_s  deadline and release on the facility's clock
     blocks          blocks it holds since `since_s`
+    speed_to_per_s  at which they work
     done_to         work done until `since_s`
     start_s, end_s  first time it held blocks (NaN: never yet), and when it will be done at this speed
     """
 
-    __slots__ = ("blocks", "done_to", "due_s", "end_s", "job", "ready_s", "since_s", "start_s")
+    __slots__ = ("blocks", "done_to", "due_s", "end_s", "job", "ready_s", "since_s", "speed_to_per_s", "start_s")
 
     def __init__(self, job: Job) -> None:
         self.job = job
         self.due_s = nearest_tick(job.deadline_s)
         self.ready_s = tick_after(job.release_s)
         self.blocks = 0
+        self.speed_to_per_s = 0.0
         self.done_to = 0.0
         self.since_s = job.submit_s
         self.start_s = math.nan
@@ -45,19 +52,23 @@ class TrainingJob:
         """Sorting key: earliest release first, then id."""
         return self.ready_s, self.job.id
 
-    def run(self, blocks: int, block_to_per_s: float, now_s: float) -> None:
-        """Hold `blocks` blocks from now on; a block does `block_to_per_s`."""
-        self.done_to = self.done_at(now_s, block_to_per_s)
-        self.since_s, self.blocks, self.end_s = now_s, blocks, math.inf
+    def last_start_s(self, now_s: float, top_speed_to_per_s: float) -> float:
+        """Until when it could wait, and be in time at top speed; less than now if it is late already."""
+        return self.due_s - (self.job.work_to - self.done_at(now_s)) / top_speed_to_per_s
+
+    def run(self, blocks: int, speed_to_per_s: float, now_s: float) -> None:
+        """Hold `blocks` blocks from now on, which together do `speed_to_per_s`."""
+        self.done_to = self.done_at(now_s)
+        self.since_s, self.blocks, self.speed_to_per_s, self.end_s = now_s, blocks, speed_to_per_s, math.inf
         if blocks:
             if math.isnan(self.start_s):
                 self.start_s = now_s
-            left_s = max(self.job.work_to - self.done_to, 0.0) / (blocks * block_to_per_s)
+            left_s = max(self.job.work_to - self.done_to, 0.0) / speed_to_per_s
             self.end_s = nearest_tick(now_s + left_s)
 
-    def done_at(self, now_s: float, block_to_per_s: float) -> float:
+    def done_at(self, now_s: float) -> float:
         """Work done until now, TO."""
-        return self.done_to + self.blocks * block_to_per_s * (now_s - self.since_s)
+        return self.done_to + self.speed_to_per_s * (now_s - self.since_s)
 
 
 class TrainingPool:
@@ -67,7 +78,9 @@ class TrainingPool:
     held_blocks   blocks it holds; set by `hold`, handed to its jobs by `allot`
     busy_gpus     GPUs of these blocks
     next_s        when something happens by itself: a job ends, is due or is released (infinite: never)
-    trim_to       work of finished jobs beyond their GPU time: what rounding their end to the clock leaves over
+    trim_to       work done beyond GPU time at the speed of one block: what rounding ends to the clock leaves over,
+                  and, negative, what a speed-up below linear loses; complete after `count`
+    runs          GPUs that its jobs held, from when to when; the facility takes them away
     """
 
     def __init__(self, name: str, site: str, job_class: JobClass) -> None:
@@ -77,9 +90,17 @@ class TrainingPool:
         self.held_blocks = 0
         self.busy_gpus = 0
         self.trim_to = 0.0
+        self.runs: list[Run] = []
         self.next_s = math.inf
         self._max_blocks = job_class.max_blocks
-        self._block_to_per_s = gpu_throughput_to_per_s(job_class.gpus_per_block, job_class.to_per_gpu_min)
+        block_to_per_s = gpu_throughput_to_per_s(job_class.gpus_per_block, job_class.to_per_gpu_min)
+        blocks = range(self._max_blocks + 1)
+        self._speed_to_per_s = [job_class.speedup(k) * block_to_per_s for k in blocks]
+        self._lost_to_per_s = [k * block_to_per_s - speed for k, speed in enumerate(self._speed_to_per_s)]
+        self._loses = any(self._lost_to_per_s)
+        self._counted_s = -math.inf  # what the speed-up loses is counted up to here
+        self._by_laxity = job_class.order == "llf"
+        self._look_s = math.inf  # when a laxity runs out
         self._deferred: list[TrainingJob] = []  # by release
         self._active: list[TrainingJob] = []  # released, by deadline
         self._allotted = 0  # blocks its jobs hold
@@ -95,16 +116,15 @@ class TrainingPool:
 
     def finish(self, now_s: float) -> list[Row]:
         """Take out the jobs whose work is done now."""
+        self.count(now_s)
         done = [job for job in self._active if job.end_s <= now_s]
-        self.trim_to += math.fsum(job.job.work_to - job.done_at(now_s, self._block_to_per_s) for job in done)
+        self.trim_to += math.fsum(job.job.work_to - job.done_at(now_s) for job in done)
         return [self._take_out(self._active, job, now_s, job.job.work_to, FINISHED) for job in done]
 
     def expire(self, now_s: float) -> list[Row]:
         """Drop the jobs, active or deferred, whose deadline is now or past; what was done of them is lost."""
         late = [(jobs, job) for jobs in (self._active, self._deferred) for job in jobs if job.due_s <= now_s]
-        return [
-            self._take_out(jobs, job, now_s, job.done_at(now_s, self._block_to_per_s), DROPPED) for jobs, job in late
-        ]
+        return [self._take_out(jobs, job, now_s, job.done_at(now_s), DROPPED) for jobs, job in late]
 
     def release(self, now_s: float) -> None:
         """Deferred jobs whose release is now or past become active."""
@@ -118,19 +138,30 @@ class TrainingPool:
         self.busy_gpus = blocks * self.gpus_per_block
 
     def allot(self, now_s: float) -> None:
-        """Hand the held blocks to the active jobs, up to `max_blocks` each, earliest deadline first."""
-        if not self._stale and self._allotted == self.held_blocks:
+        """Hand the held blocks to the active jobs in their order, up to `max_blocks` each."""
+        if not self._stale and self._allotted == self.held_blocks and now_s < self._look_s:
             return
+        self.count(now_s)
         left = self.held_blocks
-        for job in self._active:
+        for job in self._in_order(now_s):
             blocks = min(self._max_blocks, left)
             left -= blocks
             if blocks != job.blocks:
-                job.run(blocks, self._block_to_per_s, now_s)
+                self._note_run(job, now_s)
+                job.run(blocks, self._speed_to_per_s[blocks], now_s)
         self._allotted, self._stale = self.held_blocks, False
+        self._look_s = self._next_look_s(now_s) if self._by_laxity else math.inf
         ends = min((job.end_s for job in self._active), default=math.inf)
         dues = min((job.due_s for jobs in (self._active, self._deferred) for job in jobs), default=math.inf)
-        self.next_s = min(ends, dues, self._deferred[0].ready_s if self._deferred else math.inf)
+        self.next_s = min(ends, dues, self._look_s, self._deferred[0].ready_s if self._deferred else math.inf)
+
+    def count(self, now_s: float) -> None:
+        """Put what a speed-up below linear lost until now into `trim_to`."""
+        if self._loses and now_s > self._counted_s:
+            lost_to_per_s = math.fsum(self._lost_to_per_s[job.blocks] for job in self._active)
+            if lost_to_per_s:
+                self.trim_to -= lost_to_per_s * (now_s - self._counted_s)
+            self._counted_s = now_s
 
     # --- how things stand ---------------------------------------------------------------------------------------
 
@@ -160,19 +191,43 @@ class TrainingPool:
 
     def pending_to(self, now_s: float) -> float:
         """Work still to be done on the active jobs, TO."""
-        return math.fsum(job.job.work_to - job.done_at(now_s, self._block_to_per_s) for job in self._active)
+        return math.fsum(job.job.work_to - job.done_at(now_s) for job in self._active)
 
     def unfinished(self, now_s: float) -> Iterator[Row]:
         """Rows of the jobs inside: the active ones by deadline, then the deferred by release."""
         for job in (*self._active, *self._deferred):
-            done_to = job.done_at(now_s, self._block_to_per_s)
+            done_to = job.done_at(now_s)
             yield row_of(job.job, self.site, job.start_s, math.nan, done_to, UNFINISHED)
 
+    def open_runs(self, now_s: float) -> Iterator[Run]:
+        """Runs of the jobs that hold blocks now, as if they ended now."""
+        for job in self._active:
+            if job.blocks and now_s > job.since_s:
+                yield job.job.id, self.site, job.since_s, now_s, float(job.blocks * self.gpus_per_block)
+
     # --- inside -------------------------------------------------------------------------------------------------
+
+    def _note_run(self, job: TrainingJob, now_s: float) -> None:
+        if job.blocks and now_s > job.since_s:
+            self.runs.append((job.job.id, self.site, job.since_s, now_s, float(job.blocks * self.gpus_per_block)))
+
+    def _in_order(self, now_s: float) -> list[TrainingJob]:
+        """The active jobs, those first that get blocks first."""
+        if not self._by_laxity:
+            return self._active
+        top = self._speed_to_per_s[-1]
+        return sorted(self._active, key=lambda job: (job.last_start_s(now_s, top), *job.by_deadline()))
+
+    def _next_look_s(self, now_s: float) -> float:
+        """When the laxity of a job with fewer than `max_blocks` blocks runs out; a job too late already has none."""
+        top = self._speed_to_per_s[-1]
+        waits = [nearest_tick(j.last_start_s(now_s, top)) for j in self._active if j.blocks < self._max_blocks]
+        return min((t for t in waits if t > now_s), default=math.inf)
 
     def _take_out(self, jobs: list[TrainingJob], job: TrainingJob, now_s: float, done_to: float, outcome: str) -> Row:
         """A job leaves, and its blocks are no longer held."""
         jobs.remove(job)
+        self._note_run(job, now_s)
         self.hold(self.held_blocks - job.blocks)
         self._allotted -= job.blocks
         self._stale = True

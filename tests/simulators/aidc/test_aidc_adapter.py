@@ -138,7 +138,8 @@ def test_every_port_carries_plain_values():
         if port.flow == "in" and port.name not in out["aidc1"]:
             continue
         if port.kind == "event":
-            assert {type(column) for column in value.values()} == {list}
+            assert {type(column) for column in value.values()} <= {list}
+            assert value or port.name == "gpu_runs"  # no training job gave GPUs back
         elif port.dims:
             assert [type(x) for x in value] == [float, float]
         else:

@@ -1,0 +1,121 @@
+"""What a request waited, used and emitted: sums are the site's, single jobs are as worked out by hand."""
+
+from __future__ import annotations
+
+import math
+from statistics import quantiles
+
+import numpy as np
+import pytest
+
+from cosim.errors import TraceError
+from cosim.experiment import Experiment
+from cosim.run import find
+from cosim.scenario import override
+from cosim.trace import Trace
+from simulators.account import job_accounts
+from simulators.metrics import site_figures, waits
+
+STRESS = {"controller.policy": "random", "workload.rate_scale": 1.6, "workload.inf_size_scale": 0.05,
+          "shared.job_classes.llm.deadline_s": "100min", "shared.job_classes.vae.deadline_s": "50min",
+          "shared.deferrals_s": [0.0, 1800.0], "shared.job_classes.search.deadline_s": "2min",
+          "shared.job_classes.search.slo_wait_s": "1min", "shared.job_classes.llm.order": "llf",
+          "shared.job_classes.vae.speedup_exponent": 0.7}
+SCENARIOS = {"calm": ("ieee33", {"shared.job_classes.search.slo_wait_s": 80}), "stress": ("ieee33", STRESS),
+             "slots": ("paper_literal", {})}
+
+
+@pytest.fixture(scope="module", params=list(SCENARIOS))
+def trace(request, tmp_path_factory):
+    name, settings = SCENARIOS[request.param]
+    path = tmp_path_factory.mktemp("t") / "t.h5"
+    Experiment(override(find(name), settings), "native", 2 * 3600.0, path).run()
+    with Trace(path) as opened:
+        yield opened
+
+
+def test_jobs_and_the_unallocated_add_up_to_the_site(trace):
+    accounts, step_h = job_accounts(trace), 1 / 60
+    for k, (account, figures) in enumerate(zip(accounts, site_figures(trace), strict=True)):
+        assert account.energy_kwh.sum() == pytest.approx(figures.energy_kwh, rel=1e-9)
+        assert account.co2_kg.sum() == pytest.approx(figures.co2_kg, rel=1e-9)
+        assert (account.dynamic_kwh + account.idle_kwh).sum() == pytest.approx(figures.it_kwh, rel=1e-9)
+        bus = {"aidc1": 8, "aidc2": 28, "aidc3": 32}[account.site]
+        mci = np.repeat(trace["grid/Bus/mci_kg_per_kwh"][:, bus], 15)
+        kg = (trace["aidc/Site/p_kw"][:, k] * mci).sum() * step_h
+        assert account.co2_marginal_kg.sum() == pytest.approx(kg, rel=1e-9)
+        # what nobody carries is idle and cooling only: all that GPUs drew above idle is some job's
+        assert account.dynamic_kwh[-1] == pytest.approx(0.0, abs=1e-9 * figures.energy_kwh)
+        assert account.gpu_s.sum() == pytest.approx(400 * 7200, rel=1e-12)
+        for column in (account.gpu_s, account.energy_kwh, account.co2_kg):
+            assert (column >= -1e-9).all()
+        idle = account.gpu_s[-1] / (400 * 7200)
+        assert account.idle_kwh[-1] == pytest.approx(idle * 100.0 * 2, rel=1e-9)
+    rows = [(job_id, a.site) for a in accounts for job_id in a.job_id[:-1]]
+    jobs = trace.table("jobs")
+    assert sorted(rows) == sorted(zip(jobs["id"], jobs["site"], strict=True))
+
+
+def test_dynamic_energy_is_that_of_the_work_at_linear_speed(trace):
+    jobs = trace.table("jobs")
+    for account in job_accounts(trace):
+        here = jobs["site"] == account.site
+        for name, kw_per_to_s in (("llm", 7.0e-4), ("deep_research", 1.68e-4), ("search", 1.68e-4)):
+            mine = jobs["job_class"][here] == name
+            kwh = kw_per_to_s * jobs["done_to"][here][mine] / 3600
+            assert account.dynamic_kwh[:-1][mine] == pytest.approx(kwh, rel=1e-6, abs=1e-9)
+        used = (account.gpu_s[:-1] > 0) == (jobs["done_to"][here] > 0)
+        assert used.all()
+
+
+def test_waits_are_those_of_the_job_table(trace):
+    jobs = trace.table("jobs")
+    rows = list(zip(*(jobs[c] for c in ("job_class", "site", "arrival_s", "release_s", "start_s", "outcome")),
+                    strict=True))
+    for w in waits(trace):
+        mine = [r for r in rows if r[0] == w.job_class and w.site in (None, r[1])]
+        since = 2 if w.job_class in ("search", "deep_research") else 3
+        times = [r[4] - r[since] for r in mine if not math.isnan(r[4])]
+        assert w.began_jobs == len(times)
+        if len(times) > 1:
+            cuts = quantiles(times, n=100, method="inclusive")
+            assert (w.p50_s, w.p95_s, w.p99_s) == pytest.approx((cuts[49], cuts[94], cuts[98]), rel=1e-12)
+        if w.slo_missed_jobs is not None:
+            assert w.job_class == "search"
+            slo_s = 60.0 if any(r[5] == "dropped" for r in rows) else 80.0
+            assert w.slo_missed_jobs == sum(r[5] == "dropped" or r[4] - r[2] > slo_s for r in mine)
+            assert w.slo_missed_jobs > 0 or w.site
+
+
+def test_a_query_of_the_smallest_loop(tmp_path):
+    # one GPU for one minute: 1 kWmin above idle, 1/80 of 20 kW idle, and 1/80 of the cooling of the minutes it ran in:
+    # a quarter of 32 kW, 12 GPUs being busy from minute 2 on
+    path = tmp_path / "t.h5"
+    Experiment(find("two_bus"), "native", 1800.0, path).run()
+    with Trace(path) as trace:
+        (account,) = job_accounts(trace)
+        jobs = trace.table("jobs")
+        late = np.flatnonzero((jobs["job_class"] == "query") & (jobs["start_s"] == 600.0))
+        assert late.size == 10
+        nci = float(trace["grid/Bus/nci_kg_per_kwh"][0, 1])
+        for row in late:
+            found = account.of(int(jobs["id"][row]))
+            assert (found["gpu_s"], found["dynamic_kwh"]) == (60.0, pytest.approx(1 / 60))
+            assert found["idle_kwh"] == pytest.approx(20 / 80 / 60)
+            assert found["cooling_kwh"] == pytest.approx(8 / 80 / 60)
+            assert found["co2_kg"] == pytest.approx(nci * found["energy_kwh"], rel=1e-12)
+        with pytest.raises(KeyError, match="job 99999 was not at aidc1"):
+            account.of(99999)
+
+
+def test_a_trace_without_its_jobs_is_refused(tmp_path):
+    path = tmp_path / "t.h5"
+    Experiment(find("ieee33"), "native", 1800.0, path).run()
+    with Trace(path) as trace:
+        whole = trace.table
+        trace.table = lambda name: {} if name == "jobs" else whole(name)
+        with pytest.raises(TraceError, match="no job table"):
+            job_accounts(trace)
+        trace.table = lambda name: {} if name == "gpu_runs" else whole(name)
+        with pytest.raises(TraceError, match="needs the trace of a run that ended"):
+            job_accounts(trace)
