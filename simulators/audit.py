@@ -79,12 +79,11 @@ def _finished_work(trace: Trace) -> float:
 
 
 def _it_energy(trace: Trace) -> float:
-    """(13): idle power all the time, alpha per throughput."""
+    """(13): idle power all the time, and a busy GPU's power (alpha x its speed) for as long as it is busy."""
     shared = json.loads(trace.attrs["scenario"])["shared"]
-    alpha = np.array([JobClass(**shared["job_classes"][n]).kw_per_to_s for n in trace.names(SITE, "job_class")])
+    classes = [JobClass(**shared["job_classes"][n]) for n in trace.names(SITE, "job_class")]
     idle_kw = np.array([Site(**shared["sites"][n]).idle_kw for n in trace.names(SITE)])
-    step_s = _step_s(trace, "aidc")
-    by_hand = idle_kw + (trace[f"{SITE}/work_to"] * alpha).sum(axis=2) / step_s
+    by_hand = idle_kw + trace[f"{SITE}/busy_gpus"] @ np.array([c.busy_kw_per_gpu for c in classes])
     return _largest(trace[f"{SITE}/it_kw"] / by_hand - 1.0)
 
 
@@ -172,7 +171,7 @@ LAWS: tuple[tuple[str, float, Callable[[Trace], float]], ...] = (
     ("job rows = counted outcomes, per site and class", EXACT, _rows_match_counts),
     ("work of the minutes = work of the jobs (relative)", RELATIVE, _work),
     ("a finished job has all its work done (relative)", RELATIVE, _finished_work),
-    ("IT power = idle + alpha x throughput, (13) (relative)", RELATIVE, _it_energy),
+    ("IT power = idle + busy GPUs x their power, (13) (relative)", RELATIVE, _it_energy),
     ("power = IT + cooling, (12) (relative)", RELATIVE, _power_adds_up),
     ("power told to the grid = mean of its minutes (relative)", RELATIVE, _windows),
     ("busy GPUs <= capacity (relative excess)", RELATIVE, _capacity),

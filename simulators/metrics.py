@@ -16,7 +16,7 @@ from cosim.digest import Digest, Table
 from cosim.resolve import Resolved
 from cosim.trace import Trace
 from cosim.units import HOUR_S, KG_PER_T, MIN_S
-from simulators.fleet import JobClass, Site
+from simulators.fleet import JobClass, Site, may_run
 from simulators.grid.minutes import minute_voltages
 
 OVERLOAD = 0.95
@@ -80,7 +80,10 @@ def preflight(resolved: Resolved) -> Digest:
         busy += needed
         rows.append((name, f"{rate_per_min:.3g}", f"{work_to:.3g}", f"{needed:.1f}", f"{may}",
                      f"{100 * needed / may:.1f} %" if may else "no site"))
-        if may and needed > OVERLOAD * may:
+        if not may:
+            digest.warnings.append(f"class {name} can run nowhere: no eligible site has a block of "
+                                   f"{job_class.gpus_per_block} GPUs; its jobs will be dropped")
+        elif needed > OVERLOAD * may:
             digest.warnings.append(_overload(f"class {name}", needed, may))
     rows.append(("all", "", "", f"{busy:.1f}", f"{total}", f"{100 * busy / total:.1f} %"))
     digest.tables.append(Table("Offered load", ("class", "jobs/min", "TO/job", "GPUs needed", "GPUs", "load"), rows))
@@ -91,9 +94,8 @@ def preflight(resolved: Resolved) -> Digest:
 
 
 def eligible_gpus(job_class: JobClass, sites: dict[str, Site]) -> int:
-    """GPUs of the sites that may run a class (U14)."""
-    allowed = job_class.eligible_sites
-    return sum(s.gpus for name, s in sites.items() if allowed is None or name in allowed)
+    """GPUs of the sites that may run a class (U14) and are large enough for one of its blocks."""
+    return sum(s.gpus for name, s in sites.items() if may_run(job_class, name) and s.gpus >= job_class.gpus_per_block)
 
 
 def _overload(what: str, needed: float, gpus: int) -> str:
@@ -118,7 +120,7 @@ def summary(trace: Trace) -> Digest:
 
 def site_figures(trace: Trace) -> list[SiteFigures]:
     """Energy, cost and attributed carbon per site."""
-    use, step_h = _counted(trace, SITE)
+    use, hours = _counted(trace, SITE)
     time_s = trace.time_s(SITE)[use]
     p_kw, it_kw = trace[f"{SITE}/p_kw"][use], trace[f"{SITE}/it_kw"][use]
     busy = trace[f"{SITE}/busy_gpus"][use].sum(axis=2)
@@ -126,11 +128,11 @@ def site_figures(trace: Trace) -> list[SiteFigures]:
     sites = json.loads(trace.attrs["scenario"])["shared"]["sites"]
     out = []
     for k, name in enumerate(trace.names(SITE)):
-        energy = p_kw[:, k] * step_h
+        energy = p_kw[:, k] * hours
         w = nci_at_site(trace, name, time_s)
         span = (float(w.mean()), float(w.min()), float(w.max())) if w.size else (np.nan,) * 3
         out.append(SiteFigures(
-            name, float(energy.sum()), float(it_kw[:, k].sum() * step_h), float((energy * price).sum()),
+            name, float(energy.sum()), float(it_kw[:, k] @ hours), float((energy * price).sum()),
             float((energy * w).sum()), span, float(busy[:, k].mean()) / Site(**sites[name]).gpus))
     return out
 
@@ -189,23 +191,29 @@ def at_times(trace: Trace, model: str, port: str, time_s: np.ndarray, entity: st
     return trace[f"{model}/{port}"][at, column]
 
 
-def _counted(trace: Trace, model: str) -> tuple[np.ndarray, float]:
-    """(mask of the samples after the warm-up, hours a sample stands for)."""
-    member = model.split("/")[0]
+def _counted(trace: Trace, model: str) -> tuple[np.ndarray, np.ndarray]:
+    """(mask of the samples that count, hours that each of those stands for).
+
+    A sample holds until the next one; what counts of it lies between the end of the warm-up and the end of the run.
+    """
     scenario = json.loads(trace.attrs["scenario"])
-    step_s = scenario["members"][member]["step_s"]
-    return trace.time_s(model) >= scenario.get("warmup_s", 0.0), step_s / HOUR_S
+    times = trace.time_s(model).astype(float)
+    step_s = scenario["members"][model.split("/")[0]]["step_s"]
+    ends = np.append(times[1:], times[-1:] + step_s)
+    begin, end = scenario.get("warmup_s", 0.0), float(trace.attrs.get("until_s", np.inf))
+    hours = (np.minimum(ends, end) - np.maximum(times, begin)) / HOUR_S
+    return hours > 0, hours[hours > 0]
 
 
 def _jobs_table(trace: Trace, digest: Digest) -> None:
-    use, step_h = _counted(trace, SITE)
+    use, hours = _counted(trace, SITE)
     classes = trace.names(SITE, "job_class")
     counts = {name: trace[f"{SITE}/{name}_jobs"][use] for name in
               ("received", "finished", "dropped", "queued", "deferred", "running")}
     totals = {name: counts[name].sum(axis=(0, 1)) for name in ("received", "finished", "dropped")}
     inside = sum(counts[name][-1].sum(axis=0) for name in ("queued", "deferred", "running"))
     work = trace[f"{SITE}/work_to"][use].sum(axis=1)
-    minutes = len(work) * step_h * HOUR_S / MIN_S
+    minutes = float(hours.sum()) * HOUR_S / MIN_S
     rows = []
     waited = {w.job_class: w for w in waits(trace) if w.site is None}
     for k, name in enumerate(classes):
@@ -219,9 +227,12 @@ def _jobs_table(trace: Trace, digest: Digest) -> None:
     rows.append(("all", *(f"{v.sum():.0f}" for v in (*totals.values(), inside)), f"{done / 1e6:.2f}",
                  f"{done / MIN_S / 1e3:.1f}", *[""] * 4))
     digest.figures["throughput_to_per_min"] = done
-    digest.tables.append(Table(
-        "Jobs", ("class", "arrived", "finished", "dropped", "unfinished", "M TO/min", "k TO/s", "wait p50 s", "p95 s",
-                 "p99 s", "SLO missed"), rows))
+    scenario = json.loads(trace.attrs["scenario"])
+    policy = scenario["members"].get("controller", {}).get("params", {}).get("policy")
+    note = "unfinished jobs may have arrived in the warm-up" if scenario.get("warmup_s") else ""
+    columns = ("class", "arrived", "finished", "dropped", "unfinished", "M TO/min", "k TO/s", "wait p50 s", "p95 s",
+               "p99 s", "SLO missed")
+    digest.tables.append(Table(f"Jobs under policy {policy}" if policy else "Jobs", columns, rows, note))
 
 
 def _wait_cells(w: Waits | None) -> tuple[str, str, str, str]:
@@ -263,14 +274,14 @@ def _grid_table(trace: Trace, digest: Digest) -> None:
     """How the network stood. A grid need not have all of it: what it does not export makes no row."""
     if not trace.has("grid/Grid/loss_kw") or not trace.has("grid/Grid/emission_kg_per_h"):
         return
-    use, step_h = _counted(trace, "grid/Grid")
+    use, hours = _counted(trace, "grid/Grid")
     column = {p: trace[f"grid/Grid/{p}"][use][:, 0] for p in trace.ports("grid/Grid")}
     emission, realised = _settled(trace, "emission_realised_kg_per_h", column["emission_kg_per_h"], use)
     loss, _ = _settled(trace, "loss_realised_kw", column["loss_kw"], use)
     figures = {
-        "co2_system_kg": float(emission.sum() * step_h),
-        "co2_dispatched_kg": float(column["emission_kg_per_h"].sum() * step_h),
-        "loss_kwh": float(loss.sum() * step_h),
+        "co2_system_kg": float(emission @ hours),
+        "co2_dispatched_kg": float(column["emission_kg_per_h"] @ hours),
+        "loss_kwh": float(loss @ hours),
         "settled_intervals": float(realised),
     }
     rows = [("CO2 of all sources (system account)", f"{figures['co2_system_kg'] / KG_PER_T:.3f} t"),
@@ -283,7 +294,9 @@ def _grid_table(trace: Trace, digest: Digest) -> None:
         figures["relaxation_gap_pu"] = float(column["relaxation_gap_pu"].max())
         rows.append(("largest relaxation gap", f"{figures['relaxation_gap_pu']:.1e} p.u."))
     if "unserved_kw" in column:
-        figures["unserved_kwh"] = float(column["unserved_kw"].sum() * step_h)
+        figures["unserved_kwh"] = float(column["unserved_kw"] @ hours)
+        if figures["unserved_kwh"]:
+            rows.append(("unserved energy", f"{figures['unserved_kwh'] / 1e3:.3f} MWh"))
     if "status" in column:
         figures["flagged_intervals"] = float(np.count_nonzero(column["status"]))
         rows.append(("flagged intervals", f"{figures['flagged_intervals']:.0f} of {int(use.sum())}"))

@@ -87,7 +87,7 @@ def plus_one_at(*index):
     ("jobs/outcome", lambda v: v[::-1].copy(), "job rows"),
     ("aidc/Site/work_to", lambda v: v * (1 + 1e-8), "work of the minutes"),
     ("jobs/done_to", lambda v: v * (1 + 1e-8), "all its work done"),
-    ("aidc/Site/it_kw", lambda v: v * (1 + 1e-8), "(13)"),
+    ("aidc/Site/it_kw", lambda v: v * (1 + 1e-7), "(13)"),
     ("aidc/Site/cooling_kw", lambda v: v * (1 + 1e-7), "(12)"),
     ("aidc/Site/p_window_kw", lambda v: v * (1 + 1e-8), "told to the grid"),
     ("aidc/Site/busy_gpus", lambda v: v * 5, "capacity"),
