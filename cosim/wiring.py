@@ -171,7 +171,7 @@ class _Watch:
                 self.process.kill()
                 self.process.wait()
 
-    def failure(self, err: Exception, doing: str) -> CosimError:
+    def failure(self, err: BaseException, doing: str) -> CosimError:
         """`err` of this member as one line, and what it means for the member."""
         self.failed = True
         tap = self.tap
@@ -274,14 +274,14 @@ def _watch(proxy: BaseProxy, watch: _Watch) -> None:
         if name != "step":
             try:
                 return await ask(request)
-            except Exception as err:
+            except (Exception, SystemExit) as err:
                 raise watch.failure(err, "on start" if name in ("init", "create") else f"in {name}()") from err
         time = arguments[0]
         try:
             tap.control.tick(time)
             watch.following = tap.check_step(time, await ask(request))
             watch.data = tap.read(await ask(("get_data", (tap.request,), {})) if tap.request else {})
-        except Exception as err:
+        except (Exception, SystemExit) as err:
             raise watch.failure(err, tap.at(time)) from err
         tap.record(time, watch.data)
         return watch.following

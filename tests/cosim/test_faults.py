@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from worlds import boxes, run
 
 from cosim.errors import CosimError, ScenarioError, TraceError
+from cosim.replay import replay
 from cosim.run import main
 from cosim.scenario import Link, Member, Scenario, override
 from cosim.trace import Trace
@@ -140,3 +141,63 @@ def test_one_file_for_two_runs_is_refused(tmp_path, capsys):
     with Trace(out) as trace:
         assert trace.attrs["name"] == "boxes"
         assert len(trace.time_s("src/Source")) == 180
+
+
+def processes_with(mark):
+    """Command lines of running processes that hold a word."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if mark.encode() in path.read_bytes():
+                found.append(path.parent.name)
+        except OSError:  # it ended while we looked
+            continue
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs /proc to look for processes")
+@pytest.mark.parametrize(("does", "says"), [
+    ("import time; time.sleep(600)", "it did not connect within 2 s"),
+    ("import socket, sys, time; h, p = sys.argv[1].split(':'); s = socket.create_connection((h, int(p))); "
+     "s.sendall(b'nonsense' * 9); time.sleep(600)", "store"),
+])
+def test_a_process_that_does_not_answer_is_named_and_ended(tmp_path, does, says, capfd):
+    mark = f"mark-{tmp_path.name}"
+    scenario = override(lied_to(), {"store.simulator": f'cmd: %(python)s -c "{does}" %(addr)s {mark}',
+                                    "store.timeout_s": 2})
+    with pytest.raises(CosimError, match="member 'store'") as err:
+        run(scenario, None, "mosaik")
+    assert says in str(err.value)
+    assert not processes_with(mark)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_remote_adapter_that_was_not_told_its_step_is_refused():
+    """It would run with its own default step and seed 0, and nobody would notice."""
+    serve = f'cmd: %(python)s "{Path(__file__).parents[1] / "boxes.py"}" %(addr)s'
+    with pytest.raises(ScenarioError, match="member 'store'.*set adapter=True"):
+        run(override(lied_to(), {"store.simulator": serve}), None, "mosaik")
+
+
+def test_a_trace_is_never_written_over_what_it_reads(tmp_path):
+    first = run(boxes(), tmp_path / "t.h5").path
+    with pytest.raises(TraceError, match="is read by this run"):
+        run(replay(boxes(), "src", first), first, overwrite=True)
+    assert main([str(first), "--out", str(first), "--force"]) == 5
+    with Trace(first) as trace:
+        assert trace.attrs["status"] == "completed"
+
+
+def test_many_lines_are_said_in_one(tmp_path, capsys):
+    (tmp_path / "loud.py").write_text("raise ValueError('one\\ntwo\\nthree')\n")
+    assert main([str(tmp_path / "loud.py")]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    (tmp_path / "leaves.py").write_text("raise SystemExit(7)\n")
+    assert main([str(tmp_path / "leaves.py")]) == 2
+    assert "SystemExit: 7" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("driver", ["native", "mosaik"])
+def test_a_member_that_exits_is_named(driver):
+    with pytest.raises(CosimError, match="member 'store'.*failed at 00:15: SystemExit: 7"):
+        run(boxes(die_at_s=900), None, driver)
