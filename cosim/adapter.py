@@ -62,7 +62,7 @@ class Adapter(mosaik_api_v3.Simulator):
 
     def advance(self, time_s: float, inputs: Values) -> Values:
         """One tick at `time_s`: fresh outputs for every entity and out port, from inputs for every in port."""
-        raise NotImplementedError
+        raise ModelError(f"{type(self).__name__} has no advance(); a simulator says there what one tick does")
 
     def initial(self) -> Values:
         """Outputs as they stand before the first tick, for links that are shifted in time; {} if there are none."""

@@ -18,6 +18,7 @@ from cosim.units import format_time
 from simulators.grid.equations import Floats, generated_carbon, nodal_carbon_intensity
 from simulators.grid.feeder import Network
 from simulators.grid.network import AcFlow, AcNetwork
+from simulators.grid.ports import DEMAND
 
 OPTIMAL, HELD = 0.0, 2.0
 
@@ -56,10 +57,7 @@ class AcGridParams:
 
 
 _BUS = (
-    Port("p_load_kw", "in", "active demand at the bus, summed over all that draw there", reduce="sum", default=0.0,
-         sign="> 0 is drawn from the grid; < 0 is local generation, counted at 0 kg/kWh"),
-    Port("q_load_kvar", "in", "reactive demand at the bus, summed over all that draw there", reduce="sum", default=0.0,
-         sign="> 0 is drawn from the grid (inductive)"),
+    *DEMAND,
     Port("nci_kg_per_kwh", "out", "nodal carbon intensity until the next step, average, not marginal"),
     Port("vm_pu", "out", "voltage magnitude"),
 )

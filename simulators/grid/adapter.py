@@ -20,6 +20,7 @@ from simulators.grid.dispatch import ELASTIC, HELD, OPTIMAL, Dispatch, DispatchR
 from simulators.grid.feeder import Network
 from simulators.grid.mci import MciOfDispatch, marginal_sources, no_mci
 from simulators.grid.network import AcCheck, read_feeder
+from simulators.grid.ports import DEMAND
 
 LOOSE_GAP_PU = 1e-3
 """A larger relaxation gap means that the conic optimum is not a physical state; the run's notes then say so."""
@@ -60,10 +61,7 @@ class GridParams:
 
 
 _BUS = (
-    Port("p_load_kw", "in", "active demand at the bus, summed over all that draw there", reduce="sum", default=0.0,
-         sign="> 0 is drawn from the grid; < 0 is local generation, counted at 0 kg/kWh"),
-    Port("q_load_kvar", "in", "reactive demand at the bus, summed over all that draw there", reduce="sum", default=0.0,
-         sign="> 0 is drawn from the grid (inductive)"),
+    *DEMAND,
     Port("nci_kg_per_kwh", "out", "nodal carbon intensity until the next dispatch, average, not marginal"),
     Port("vm_pu", "out", "voltage magnitude"),
     Port("mci_kg_per_kwh", "out", "marginal carbon intensity: emission of all sources for one more kW drawn here, "
