@@ -87,7 +87,7 @@ class Experiment:
             self._drive(begin, wall, notes)
             if writer := self.control.writer:
                 last = perf_counter()
-                writer.flush()
+                writer.flush(final=True)
                 wall["trace"] += perf_counter() - last
                 wall["total"] += perf_counter() - last
                 writer.finish("completed", attrs={"notes": json.dumps(notes), **_wall_attrs(wall)})
@@ -165,7 +165,7 @@ class Experiment:
         for tap in world.taps.values():
             tap.declare(writer)
         connections = world.plan.connections
-        writer.extend("wiring", {
+        writer.write_table("wiring", {
             "source": [".".join(c.source) for c in connections],
             "target": [".".join(c.target) for c in connections],
             "shift_s": [self.resolved.clock.seconds(c.shift) for c in connections],

@@ -86,6 +86,7 @@ class Tap:
     levels: list[str] = field(default_factory=list)
     tables: list[tuple[str, str, str]] = field(default_factory=list)
     foreign: bool = False
+    chunk: int = 30
     layout: list[tuple[str, list[str], list[Port], dict[str, list[str]]]] = field(default_factory=list)
     wall_s: float = 0.0
     start_s: float = 0.0
@@ -110,7 +111,7 @@ class Tap:
     def declare(self, writer: TraceWriter) -> None:
         """Make this member's datasets."""
         for model, eids, outs, labels in self.layout:
-            writer.declare(self.member, model, eids, outs, labels)
+            writer.declare(self.member, model, eids, outs, labels, self.chunk)
 
     def record(self, time: int, data: Mapping[str, Mapping[str, Any]]) -> None:
         """Store this step's outputs in the trace."""
@@ -151,6 +152,8 @@ def make_taps(resolved: Resolved, sides: Mapping[str, Sides], plan: Plan, contro
     for member, spec in resolved.scenario.members.items():
         side = sides[member]
         tap = Tap(member, spec.simulator, control, foreign=side.foreign)
+        # about half an hour's lag at most: on the bus a member may be one step behind when the clock says flush
+        tap.chunk = max(1, min(30, control.flush_steps // (2 * resolved.clock.steps(spec.step_s))))
         carried = linked.get(member, {})
         for model, eids in side.models.items():
             outs = [p for ps in side.ports[model].values() for p in ps if p.flow == "out"]

@@ -36,8 +36,7 @@ FORMAT = "aidc-cosim trace"
 SCHEMA_VERSION = 1
 _REQUIRED = {"format", "schema_version", "status", "error"}
 _TEXT = h5py.string_dtype("utf-8")
-_ROWS_PER_CHUNK = 240
-_TABLE_CHUNK = 8192
+_TABLE_CHUNK = 2048
 _TEXT_BYTES = 16
 _ROOM_BYTES = 2_000_000
 """Room on the disk beyond the numbers themselves: HDF5's own structures, and closing the file."""
@@ -52,6 +51,7 @@ class _Group:
     datasets: dict[str, h5py.Dataset]
     time: h5py.Dataset
     numbers: int
+    chunk: int
     times: list[int] = field(default_factory=list)
     rows: dict[str, list] = field(default_factory=dict)
 
@@ -81,13 +81,14 @@ class TraceWriter:
         self._file.flush()
 
     def declare(self, member: str, model: str, names: Sequence[str], ports: Sequence[Port],
-                labels: Mapping[str, Sequence[str]]) -> None:
-        """Make the datasets of one model: `names` are its entities, `ports` its recorded levels."""
+                labels: Mapping[str, Sequence[str]], chunk: int = 30) -> None:
+        """Make the datasets of one model: `names` are its entities, `ports` its recorded levels. Rows are written in
+        whole chunks of `chunk`, once each: a compressed chunk that is written again breaks when a kill meets it."""
         ports = [p for p in ports if p.flow == "out" and p.kind == "level" and p.record]
         if not ports or not names:
             return
         group = self._file.require_group(member).create_group(model, track_order=True)
-        time = group.create_dataset("time_s", (0,), "i8", maxshape=(None,), chunks=(_ROWS_PER_CHUNK,))
+        time = group.create_dataset("time_s", (0,), "i8", maxshape=(None,), chunks=(chunk,))
         time.attrs.update(units=f"seconds since {self._start}", calendar="standard", long_name="simulated time")
         time.make_scale("time_s")
         axes = {"entity": list(names), **{d: list(labels[d]) for p in ports for d in p.dims}}
@@ -95,15 +96,15 @@ class TraceWriter:
         for axis, values in axes.items():
             scale = group.create_dataset(axis, data=np.array(values, dtype=object), dtype=_TEXT)
             scale.make_scale(axis)
-        datasets = {p.name: self._dataset(group, p, axes) for p in ports}
+        datasets = {p.name: self._dataset(group, p, axes, chunk) for p in ports}
         numbers = sum(int(np.prod(data.shape[1:])) for data in datasets.values())
-        self._groups[member, model] = _Group(list(names), {p.name: p for p in ports}, datasets, time, numbers,
+        self._groups[member, model] = _Group(list(names), {p.name: p for p in ports}, datasets, time, numbers, chunk,
                                              rows={p.name: [] for p in ports})
 
-    def _dataset(self, group: h5py.Group, port: Port, axes: Mapping[str, list]) -> h5py.Dataset:
+    def _dataset(self, group: h5py.Group, port: Port, axes: Mapping[str, list], chunk: int) -> h5py.Dataset:
         tail = (len(axes["entity"]), *(len(axes[d]) for d in port.dims))
         data = group.create_dataset(port.name, (0, *tail), "f8", maxshape=(None, *tail), fillvalue=np.nan,
-                                    chunks=(_ROWS_PER_CHUNK, *tail), compression="gzip", compression_opts=1)
+                                    chunks=(chunk, *tail), compression="gzip", compression_opts=1)
         for axis, name in enumerate(("time_s", "entity", *port.dims)):
             data.dims[axis].attach_scale(group[name])
         data.attrs.update(units=port.unit, long_name=port.about)
@@ -130,15 +131,15 @@ class TraceWriter:
         for name, values in batch.items():
             columns[name].extend(values)
 
-    def flush(self) -> None:
-        """Write all buffers; what was flushed survives a kill."""
+    def flush(self, final: bool = False) -> None:
+        """Write all whole chunks; what was flushed survives a kill. `final` writes the rest, too."""
         begin = perf_counter()
         self._leave_room()
         try:
             for group in self._groups.values():
-                self._flush_group(group)
+                self._flush_group(group, final)
             for table, columns in self._tables.items():
-                self._flush_table(table, columns)
+                self._flush_table(table, columns, final)
             self._file.flush()
         except (OSError, RuntimeError, ValueError, TypeError) as err:
             raise TraceError(f"cannot write {self.path}: {err}") from None
@@ -159,37 +160,49 @@ class TraceWriter:
             raise TraceError(f"cannot write {self.path}: the disk has {free / 1e6:.1f} MB left, {needed / 1e6:.1f} MB "
                              "are wanted; what was written before is whole")
 
-    def _flush_group(self, group: _Group) -> None:
-        if not group.times:
+    def _flush_group(self, group: _Group, final: bool) -> None:
+        count = _whole(len(group.times), group.chunk, final)
+        if not count:
             return
         for name, rows in group.rows.items():
-            _append(group.datasets[name], np.asarray(rows, dtype="f8"))
-            rows.clear()
-        _append(group.time, np.asarray(group.times, dtype="i8"))
-        group.times.clear()
+            _append(group.datasets[name], np.asarray(rows[:count], dtype="f8"))
+            del rows[:count]
+        _append(group.time, np.asarray(group.times[:count], dtype="i8"))
+        del group.times[:count]
 
-    def _flush_table(self, table: str, columns: dict[str, list]) -> None:
-        if not batch_length(columns):
+    def _flush_table(self, table: str, columns: dict[str, list], final: bool) -> None:
+        count = _whole(batch_length(columns), _TABLE_CHUNK, final)
+        if not count:
             return
         group = self._file[table] if table in self._file else self._file.create_group(table, track_order=True)
         for name, values in columns.items():
-            column = _column(values, group[name].dtype if name in group else None, self._text_bytes)
+            column = _column(values[:count], group[name].dtype if name in group else None, self._text_bytes)
             if name not in group:
                 group.create_dataset(name, (0,), column.dtype, maxshape=(None,), chunks=(_TABLE_CHUNK,),
                                      compression="gzip", compression_opts=1, shuffle=True)
             _append(group[name], column)
-            values.clear()
+            del values[:count]
+
+    def write_table(self, table: str, columns: Mapping[str, list]) -> None:
+        """A table that is known as a whole, written at once."""
+        self._flush_table(table, {name: list(values) for name, values in columns.items()}, final=True)
+        self._file.flush()
 
     def finish(self, status: str, error: str = "", attrs: Mapping[str, Any] | None = None) -> None:
         """Flush, set `status` ('completed' or 'failed') and the error text, close. Safe to call twice."""
         if not self._file:
             return
         try:
-            self.flush()
+            self.flush(final=True)
         finally:
             for name, value in {**(attrs or {}), "status": status, "error": error}.items():
                 self._file.attrs[name] = value
             self._file.close()
+
+
+def _whole(rows: int, chunk: int, final: bool) -> int:
+    """How many of the buffered rows to write: whole chunks, or at the end all."""
+    return rows if final else rows - rows % chunk
 
 
 def _append(data: h5py.Dataset, rows: np.ndarray) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from functools import cache
 
 import numpy as np
@@ -61,6 +62,10 @@ class GurobiSolver:
         self._balance.RHS = rhs
         self._model.reset()  # an answer depends on its own data only
         self._model.optimize()
+        if self._model.Status == gurobipy.GRB.INTERRUPTED:  # Gurobi took a Ctrl-C that was meant for the run
+            signal.raise_signal(signal.SIGINT)
+            self._model.reset()
+            self._model.optimize()
         status = self._model.Status
         return Solution(_STATUS.get(status, f"status {status}"),
                         np.array(self._x.X) if status == gurobipy.GRB.OPTIMAL else None)

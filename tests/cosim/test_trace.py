@@ -95,9 +95,10 @@ def test_what_is_no_trace_is_refused(tmp_path):
 
 def test_text_that_does_not_fit_is_an_error_and_not_cut(tmp_path):
     writer = write(tmp_path / "t.h5")
+    writer.flush(final=True)
     writer.extend("jobs", {"id": [9], "job_class": ["long" * 20], "arrival_s": [0.0]})
     with pytest.raises(TraceError, match="longer than this table's 16 bytes"):
-        writer.flush()
+        writer.flush(final=True)
 
 
 def test_a_table_keeps_its_columns(tmp_path):
@@ -134,23 +135,29 @@ def test_a_trace_documents_its_run(tmp_path):
     assert first_difference(path, replayed) is None
 
 
-def test_kill_9_leaves_a_readable_trace(tmp_path):
-    """Flushed every 10 simulated minutes; killed in mid-run; opens, says running, holds whole blocks."""
+@pytest.mark.parametrize("pause_s", [0.4, 0.55, 0.7, 0.85, 1.0])
+def test_kill_9_leaves_a_readable_trace(tmp_path, pause_s):
+    """Flushing all the time; killed in mid-run, most likely inside a flush: opens, says running, every dataset reads
+    and holds whole blocks. (A compressed chunk that is written twice would break here one time in six.)"""
     path = tmp_path / "t.h5"
     here = Path(__file__).parent
-    code = ("import time\nfrom pathlib import Path\nfrom worlds import *\n"
-            f"e = Experiment(boxes(), 'native', out=Path({str(path)!r}))\n"
-            "e.control.flush_steps = 10\ne.control.on_progress = lambda t: time.sleep(0.01)\ne.run()")
+    code = ("from pathlib import Path\nfrom worlds import *\n"
+            f"e = Experiment(boxes().replace(flush_s=600.0), 'native', 3e8, Path({str(path)!r}))\ne.run()")
     process = subprocess.Popen([sys.executable, "-c", code],
                                env={**os.environ, "PYTHONPATH": f"{here}:{here.parent}:{here.parents[1]}"})
     deadline = time.monotonic() + 30
     while not path.exists() and time.monotonic() < deadline:
         time.sleep(0.02)
-    time.sleep(0.8)
+    time.sleep(pause_s)
     process.send_signal(signal.SIGKILL)
     process.wait()
     with Trace(path) as trace:
         assert trace.attrs["status"] == "running"
-        steps = len(trace.time_s("src/Source"))
-        assert 10 <= steps < 180
-        assert trace["src/Source/p_kw"].shape == (steps, 2)
+        for model in trace.models():
+            steps = len(trace.time_s(model))
+            for port in trace.ports(model):
+                values = trace[f"{model}/{port}"]
+                assert len(values) == steps
+                assert np.isfinite(values).all()
+        assert trace.table("wiring")
+        trace.table("ticks")
