@@ -236,6 +236,7 @@ class Trace:
 
     def __init__(self, path: str | os.PathLike) -> None:
         self.path = Path(path)
+        self._lengths: dict[str, int] = {}
         if not self.path.is_file():
             raise TraceError(f"no trace at {self.path}")
         try:
@@ -315,9 +316,12 @@ class Trace:
             raise TraceError(f"{self.path}: {unknown('model', model, self.models())}")
         return self._file[model]
 
-    @staticmethod
-    def _length(group: h5py.Group) -> int:
-        return min(d.shape[0] for d in group.values() if not d.is_scale or d.name.endswith("/time_s"))
+    def _length(self, group: h5py.Group) -> int:
+        """Samples that time and all values have; looked up once, as it opens every dataset of the model."""
+        if group.name not in self._lengths:
+            self._lengths[group.name] = min(d.shape[0] for d in group.values()
+                                            if not d.is_scale or d.name.endswith("/time_s"))
+        return self._lengths[group.name]
 
 
 def first_difference(a: str | os.PathLike, b: str | os.PathLike) -> str | None:

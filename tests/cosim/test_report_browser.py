@@ -120,3 +120,5 @@ def test_zooming_one_picture_zooms_all(visit):
     page.evaluate("zoomAll(null)")
     page.wait_for_function("document.querySelector('#signal .plot')._fullLayout.xaxis.r2l("
                            "document.querySelector('#signal .plot')._fullLayout.xaxis.range[0]) === START")
+    assert page.evaluate("document.querySelector('#signal .plot')._fullLayout.xaxis.r2l("
+                         "document.querySelector('#signal .plot')._fullLayout.xaxis.range[0]) === START")
