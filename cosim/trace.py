@@ -136,10 +136,12 @@ class TraceWriter:
         begin = perf_counter()
         self._leave_room()
         try:
-            for group in self._groups.values():
-                self._flush_group(group, final)
+            counts = {key: self._flush_values(group, final) for key, group in self._groups.items()}
             for table, columns in self._tables.items():
                 self._flush_table(table, columns, final)
+            self._file.flush()  # the values stand before the times say so: a kill in between leaves no holes
+            for key, count in counts.items():
+                self._flush_times(self._groups[key], count)
             self._file.flush()
         except (OSError, RuntimeError, ValueError, TypeError) as err:
             raise TraceError(f"cannot write {self.path}: {err}") from None
@@ -160,13 +162,18 @@ class TraceWriter:
             raise TraceError(f"cannot write {self.path}: the disk has {free / 1e6:.1f} MB left, {needed / 1e6:.1f} MB "
                              "are wanted; what was written before is whole")
 
-    def _flush_group(self, group: _Group, final: bool) -> None:
+    def _flush_values(self, group: _Group, final: bool) -> int:
         count = _whole(len(group.times), group.chunk, final)
         if not count:
-            return
+            return 0
         for name, rows in group.rows.items():
             _append(group.datasets[name], np.asarray(rows[:count], dtype="f8"))
             del rows[:count]
+        return count
+
+    def _flush_times(self, group: _Group, count: int) -> None:
+        if not count:
+            return
         _append(group.time, np.asarray(group.times[:count], dtype="i8"))
         del group.times[:count]
 
@@ -319,8 +326,9 @@ class Trace:
     def _length(self, group: h5py.Group) -> int:
         """Samples that time and all values have; looked up once, as it opens every dataset of the model."""
         if group.name not in self._lengths:
-            self._lengths[group.name] = min(d.shape[0] for d in group.values()
-                                            if not d.is_scale or d.name.endswith("/time_s"))
+            shortest = min(d.shape[0] for d in group.values() if not d.is_scale or d.name.endswith("/time_s"))
+            holes = np.flatnonzero(np.diff(group["time_s"][:shortest]) <= 0)  # rows that a kill left without a time
+            self._lengths[group.name] = int(holes[0]) + 1 if len(holes) else shortest
         return self._lengths[group.name]
 
 
