@@ -11,15 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from agents.decision import FleetFacts, Observation
-from agents.heuristics import POLICIES, PolicyOptions, make_policy
-from cosim.adapter import Adapter, Values, serve
-from cosim.errors import ModelError, ScenarioError, unknown
-from cosim.params import params
-from cosim.ports import Batch, Port
-from cosim.resolve import load
-from cosim.units import HOUR_S, Seconds
-from simulators.controller.allocation import (
+from agents.allocation import (
     deal,
     gpu_blocks,
     largest_remainder,
@@ -28,6 +20,14 @@ from simulators.controller.allocation import (
     project_shares,
     project_simplex,
 )
+from agents.decision import FleetFacts, Observation
+from agents.heuristics import POLICIES, PolicyOptions, make_policy
+from cosim.adapter import Adapter, Values, serve
+from cosim.errors import ModelError, ScenarioError, unknown
+from cosim.params import params
+from cosim.ports import Batch, Port
+from cosim.resolve import load
+from cosim.units import HOUR_S, Seconds
 from simulators.fleet import JobClass, Site, may_run
 
 Rows = list[list[list[int]]]

@@ -6,8 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cosim.errors import ModelError
-from simulators.controller.allocation import (
+from agents.allocation import (
     deal,
     gpu_blocks,
     largest_remainder,
@@ -16,6 +15,7 @@ from simulators.controller.allocation import (
     project_shares,
     project_simplex,
 )
+from cosim.errors import ModelError
 
 weight = st.one_of(st.just(0.0), st.floats(1e-6, 1.0), st.integers(1, 9).map(float))
 shares_of = st.lists(weight, min_size=1, max_size=7).filter(any)

@@ -1,0 +1,188 @@
+"""What a team of agents sees and may do, as data: the contract between environments and learners.
+
+Everything that learns is written against `TeamSpec` and `VectorEnv`; nothing here knows a data center, a bus or torch.
+Axes: B environments side by side, n agents (leaders first), O, C and A the widest observation, context and action of
+the team; rows of narrower agents are padded with zeros at the end and the padding means nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+import numpy as np
+
+from cosim.errors import ScenarioError
+
+
+@dataclass(frozen=True)
+class Column:
+    """One number that an agent sees, and the fixed range that scales it.
+
+    linear: low..high becomes -1..1; log: 0..high becomes -1..1 by log(1 + x/unit), for counts and backlogs that span
+    decades; raw: as it is. What lies outside is clipped (not with raw).
+    """
+
+    name: str
+    low: float = -1.0
+    high: float = 1.0
+    scale: Literal["linear", "log", "raw"] = "linear"
+    unit: float = 1.0
+
+
+@dataclass(frozen=True)
+class Simplex:
+    """Shares >= 0 that sum to 1 over the eligible ones of `size`; ineligible ones are 0.
+
+    start: what a fresh policy's mean is, positive where eligible; None: equal shares.
+    """
+
+    name: str
+    size: int
+    eligible: tuple[bool, ...] | None = None
+    start: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Interval:
+    """One number in [low, high]. start: a fresh policy's mean, None: the middle."""
+
+    name: str
+    low: float
+    high: float
+    start: float | None = None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One of `size` alternatives, as its index (a float in action arrays)."""
+
+    name: str
+    size: int
+
+
+Part = Simplex | Interval | Choice
+
+
+def width(part: Part) -> int:
+    """How many numbers of an action array the part takes."""
+    return part.size if isinstance(part, Simplex) else 1
+
+
+@dataclass(frozen=True)
+class AgentType:
+    """Agents of one type share networks' heads, encoders of actions and exploration.
+
+    observation: what it sees before anybody acts; context: what it is told once the leaders have acted (empty: nothing)
+    """
+
+    name: str
+    observation: tuple[Column, ...]
+    action: tuple[Part, ...]
+    context: tuple[Column, ...] = ()
+
+    @property
+    def action_width(self) -> int:
+        """Numbers in one action."""
+        return sum(map(width, self.action))
+
+
+@dataclass(frozen=True)
+class TeamSpec:
+    """Who is in the team. The first `leaders` agents always decide first, in this order; the others in any order.
+
+    agents: (name, type name); types by name. ScenarioError for an empty team or an unknown type.
+    """
+
+    agents: tuple[tuple[str, str], ...]
+    types: Mapping[str, AgentType] = field(default_factory=dict)
+    leaders: int = 0
+
+    def __post_init__(self) -> None:
+        missing = sorted({kind for _, kind in self.agents} - set(self.types))
+        if not self.agents or missing:
+            raise ScenarioError("a team needs agents, each of a known type; " + (f"unknown: {', '.join(missing)}" if missing
+                                                                                else "there are none"))
+        if not 0 <= self.leaders <= len(self.agents):
+            raise ScenarioError(f"leaders = {self.leaders} must lie in 0..{len(self.agents)}")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Agents, leaders first."""
+        return tuple(name for name, _ in self.agents)
+
+    def type_of(self, index: int) -> AgentType:
+        """Type of the agent at `index`."""
+        return self.types[self.agents[index][1]]
+
+    @property
+    def widths(self) -> tuple[int, int, int]:
+        """(O, C, A): widest observation, context and action."""
+        kinds = [self.types[kind] for _, kind in self.agents]
+        return (max(len(k.observation) for k in kinds), max(len(k.context) for k in kinds),
+                max(k.action_width for k in kinds))
+
+
+def scaled(values: Sequence[float] | np.ndarray, columns: Sequence[Column]) -> np.ndarray:
+    """(..., len(columns)) raw values as float32 within -1..1 (not where a column is raw)."""
+    x = np.asarray(values, np.float64)
+    out = np.empty(x.shape, np.float32)
+    for k, c in enumerate(columns):
+        v = x[..., k]
+        if c.scale == "linear":
+            v = np.clip(2.0 * (v - c.low) / (c.high - c.low) - 1.0, -1.0, 1.0)
+        elif c.scale == "log":
+            v = np.clip(2.0 * np.log1p(np.maximum(v, 0.0) / c.unit) / np.log1p(c.high / c.unit) - 1.0, -1.0, 1.0)
+        out[..., k] = v
+    return out
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one step of B environments gave.
+
+    observation (B, n, O) scaled, of the next step (after an automatic reset where an episode ended);
+    reward (B,), shared by the team; terms: name -> (B,) the parts of the reward, unweighted, and figures to log;
+    terminated, truncated (B,): episodes that ended for good, or by the clock;
+    final_observation (B, n, O): as `observation`, but before the reset, for the value of a truncated episode
+    """
+
+    observation: np.ndarray
+    reward: np.ndarray
+    terms: Mapping[str, np.ndarray]
+    terminated: np.ndarray
+    truncated: np.ndarray
+    final_observation: np.ndarray
+
+
+class VectorEnv(Protocol):
+    """B environments that step together. All arrays are float32 unless said otherwise."""
+
+    spec: TeamSpec
+    n_envs: int
+
+    def reset(self) -> np.ndarray:
+        """(B, n, O) first observations."""
+        ...
+
+    def context(self, leaders_action: np.ndarray) -> np.ndarray:
+        """(B, n, C) scaled context of every agent, given the leaders' actions (B, leaders, A) of this step; changes
+        nothing. Rows of the leaders are zeros; with C = 0 the array has no columns."""
+        ...
+
+    def step(self, action: np.ndarray) -> Outcome:
+        """Execute the joint action (B, n, A), in the units of the specs' parts."""
+        ...
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All that is needed to go on from here in another process, as plain arrays."""
+        ...
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Go on from `state()`; the observations (B, n, O) of that moment, bit for bit."""
+        ...
+
+    def close(self) -> None:
+        """End worker processes."""
+        ...
