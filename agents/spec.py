@@ -101,9 +101,10 @@ class TeamSpec:
 
     def __post_init__(self) -> None:
         missing = sorted({kind for _, kind in self.agents} - set(self.types))
-        if not self.agents or missing:
-            raise ScenarioError("a team needs agents, each of a known type; " + (f"unknown: {', '.join(missing)}" if missing
-                                                                                else "there are none"))
+        if not self.agents:
+            raise ScenarioError("a team needs at least one agent")
+        if missing:
+            raise ScenarioError(f"agents of unknown type {', '.join(missing)}; types are {', '.join(self.types)}")
         if not 0 <= self.leaders <= len(self.agents):
             raise ScenarioError(f"leaders = {self.leaders} must lie in 0..{len(self.agents)}")
 
