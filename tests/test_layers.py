@@ -44,6 +44,8 @@ OWNERS = {
     "mosaik_api_v3": {"cosim.adapter", "cosim.serve", "cosim.wiring"},
 }
 AGENTS_MAY_USE = {"cosim.errors", "cosim.params", "cosim.units"}
+AGENTS_ROOF = {"agents.evaluate"}
+"""Command lines: they may use all of the frame, and nothing imports them."""
 SIMULATORS_MAY_USE = {"cosim.adapter", "cosim.clock", "cosim.digest", "cosim.errors", "cosim.params", "cosim.ports",
                       "cosim.resolve", "cosim.trace", "cosim.units"}
 
@@ -83,7 +85,11 @@ def test_imports_go_down(path):
             assert package == "cosim", f"{me} knows {target}: the frame knows no model"
             assert floor(target) < floor(me), f"{me} imports {target}, which is not below it"
         elif mine == "agents":
-            assert package == "agents" or target in AGENTS_MAY_USE, f"{me} imports {target}"
+            if me in AGENTS_ROOF:
+                assert package in ("agents", "cosim"), f"{me} imports {target}"
+            else:
+                assert package == "agents" or target in AGENTS_MAY_USE, f"{me} imports {target}"
+                assert target not in AGENTS_ROOF, f"{me} imports the command line {target}"
         elif mine == "simulators":
             assert package in ("simulators", "agents") or target in SIMULATORS_MAY_USE, f"{me} imports {target}"
         else:
@@ -110,6 +116,7 @@ def test_owners_exist():
     names = {name_of(p) for p in MODULES}
     assert {owner for owners in OWNERS.values() for owner in owners} <= names
     assert {m for modules in FLOORS for m in modules} <= names
+    assert AGENTS_ROOF <= names
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)

@@ -1,0 +1,192 @@
+"""python -m agents.evaluate POLICY [POLICY ...]: the metrics of Table II for learned policies and rules, with
+confidence intervals over seeds.
+
+Every policy meets the same arrivals (decision 8), after a day of warm-up, and totals stand beside figures per served
+work, since a policy that drops or postpones work also saves power (decision 11).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from scipy import stats
+
+from cosim.console import OneLineParser, fail, plain_console, print_digest
+from cosim.digest import Digest, Table
+from cosim.errors import CosimError, ScenarioError
+from cosim.experiment import Experiment
+from cosim.run import find, settings_of
+from cosim.scenario import Scenario, override
+from cosim.units import DAY_S, KG_PER_T, MIN_S
+
+WARMUP_DAYS = 1
+_PER_TO = 1e9
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One row of the table: where it comes from is `metrics`. digits: after the point."""
+
+    name: str
+    about: str
+    digits: int
+
+
+METRICS = (
+    Metric("throughput", "throughput, M TO/min (R1, K01)", 2),
+    Metric("cost_usd", "electricity cost, USD/day (R2, K02)", 0),
+    Metric("co2_t", "attributed CO2, t/day (R3, K03)", 3),
+    Metric("system_co2_t", "CO2 of all sources, t/day (K03)", 3),
+    Metric("dropped_train", "dropped training jobs per day (R4, K04)", 2),
+    Metric("dropped_inf", "dropped inference jobs per day (R5, K04)", 1),
+    Metric("mwh_per_t", "carbon efficiency, MWh/t (K05)", 3),
+    Metric("pue", "PUE, energy-weighted (K06)", 3),
+    Metric("energy_mwh", "energy, MWh/day", 2),
+    Metric("unfinished", "jobs inside at the end (M08)", 1),
+    Metric("kg_per_gto", "attributed kg CO2 per 1e9 TO served", 4),
+    Metric("usd_per_gto", "USD per 1e9 TO served", 4),
+)
+
+
+def metrics(figures: Mapping[str, float], kinds: Mapping[str, str], days: float) -> dict[str, float]:
+    """Table II's metrics per day from a summary's figures.
+
+    figures: of `simulators.metrics.summary` over `days` counted days; kinds: class -> 'train' or 'inf'. NaN where the
+    scenario's grid gives no carbon.
+    """
+    energy, co2 = figures["energy_kwh"], figures["co2_attributed_kg"]
+    served_gto = figures["throughput_to_per_min"] * days * DAY_S / MIN_S / _PER_TO
+    dropped = {kind: sum(figures[f"dropped_{name}_jobs"] for name, k in kinds.items() if k == kind)
+               for kind in ("train", "inf")}
+    return {
+        "throughput": figures["throughput_to_per_min"] / 1e6,
+        "cost_usd": figures["cost_usd"] / days,
+        "co2_t": co2 / KG_PER_T / days,
+        "system_co2_t": figures.get("co2_system_kg", math.nan) / KG_PER_T / days,
+        "dropped_train": dropped["train"] / days,
+        "dropped_inf": dropped["inf"] / days,
+        "mwh_per_t": energy / co2 if co2 else math.nan,
+        "pue": energy / figures["it_energy_kwh"],
+        "energy_mwh": energy / 1e3 / days,
+        "unfinished": sum(figures[f"unfinished_{name}_jobs"] for name in kinds),
+        "kg_per_gto": co2 / served_gto if served_gto else math.nan,
+        "usd_per_gto": figures["cost_usd"] / served_gto if served_gto else math.nan,
+    }
+
+
+def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+    """(mean, half width of the t interval of the mean); half width NaN for fewer than two values."""
+    x = np.asarray(values, float)
+    if len(x) < 2:
+        return float(x.mean()), math.nan
+    half = stats.t.ppf(0.5 + level / 2, len(x) - 1) * x.std(ddof=1) / math.sqrt(len(x))
+    return float(x.mean()), float(half)
+
+
+def run_one(scenario_json: str, policy: str, seed: int, days: float) -> dict[str, float]:
+    """Metrics of one policy on one seed: a day of warm-up, then `days` that count, natively, without the AC check."""
+    scenario = Scenario.from_json(scenario_json)
+    settings = {"controller.policy": policy, "seed": seed, "warmup_s": WARMUP_DAYS * DAY_S}
+    if scenario.members["grid"].simulator.endswith(":CefDispatch"):
+        settings["grid.ac_check"] = False  # it changes nothing but takes half of the grid's time
+    scenario = override(scenario, settings)
+    kinds = {name: row["kind"] for name, row in scenario.shared["job_classes"].items()}
+    with tempfile.TemporaryDirectory() as folder:
+        result = Experiment(scenario, "native", days * DAY_S, Path(folder) / "run.h5").run()
+    return metrics(result.digest.figures, kinds, days)
+
+
+def compare(results: Mapping[str, Sequence[Mapping[str, float]]], seeds: Sequence[int], days: float) -> Digest:
+    """Two tables: every policy's metrics with 95 % intervals, and each policy less the first, seed by seed."""
+    names = list(results)
+    digest = Digest()
+    spread = (f"{days:g} days after {WARMUP_DAYS} of warm-up, seeds {seeds[0]}..{seeds[-1]}; mean +- half of a 95 % t "
+              "interval")
+    rows = [(m.about, *(_cell([r[m.name] for r in results[n]], m.digits) for n in names)) for m in METRICS]
+    digest.tables.append(Table("Policies", ("", *names), rows, spread))
+    for name in names:
+        for m in METRICS:
+            digest.figures[f"{m.name} of {name}"], _ = interval([r[m.name] for r in results[name]])
+    if len(names) > 1:
+        rows = []
+        for m in METRICS:
+            base = [r[m.name] for r in results[names[0]]]
+            rows.append((m.about, *(_cell([r[m.name] - b for r, b in zip(results[n], base, strict=True)], m.digits, "+")
+                                    for n in names[1:])))
+        digest.tables.append(Table(f"Difference from {names[0]}, same arrivals", ("", *names[1:]), rows,
+                                   "an interval without 0 tells the two apart"))
+    return digest
+
+
+def _cell(values: Sequence[float], digits: int, sign: str = "") -> str:
+    mean, half = interval(values)
+    if math.isnan(mean):
+        return "-"
+    return f"{mean:{sign}.{digits}f}" + ("" if math.isnan(half) else f" +- {half:.{digits}f}")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = OneLineParser(prog="python -m agents.evaluate", description="Compare policies by the metrics of Table II.")
+    p.add_argument("policies", nargs="+", metavar="POLICY", help="a checkpoint (.safetensors), a rule's name, or "
+                   "package.module:Class; the others are compared with the first")
+    p.add_argument("--scenario", default="ieee33", help="a name or a file (default: ieee33)")
+    p.add_argument("--seeds", type=int, default=5, metavar="N", help="seeds FIRST to FIRST + N - 1 (default: 5)")
+    p.add_argument("--first-seed", type=int, default=1000, metavar="FIRST",
+                   help="away from training's seeds (default: 1000)")
+    p.add_argument("--days", type=float, default=2.0, help="days that count, after one of warm-up (default: 2)")
+    p.add_argument("--set", dest="settings", action="append", default=[], metavar="MEMBER.FIELD=VALUE",
+                   help="as with cosim.run")
+    p.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: all cores)")
+    p.add_argument("--out", type=Path, metavar="FILE.json", help="every seed's metrics")
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The program; returns its exit code."""
+    try:
+        args = parser().parse_args(argv)
+        if args.seeds < 1 or args.days <= 0 or args.jobs < 1 or args.first_seed < 0:
+            raise ScenarioError(f"--seeds {args.seeds}, --days {args.days:g} and --jobs {args.jobs} must be > 0, "
+                                f"--first-seed {args.first_seed} >= 0")
+        scenario = override(find(args.scenario), settings_of(args.settings))
+        if "controller" not in scenario.members:
+            raise ScenarioError(f"{scenario.name} has no member 'controller' that a policy could run")
+        seeds = range(args.first_seed, args.first_seed + args.seeds)
+        results = _run_all(scenario, list(dict.fromkeys(args.policies)), seeds, args.days, args.jobs)
+        if args.out:
+            args.out.write_text(json.dumps({"scenario": scenario.name, "days": args.days, "seeds": list(seeds),
+                                            "metrics": results}, indent=1))
+        print_digest(plain_console(), compare(results, seeds, args.days))
+    except CosimError as err:
+        return fail(err)
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _run_all(scenario: Scenario, policies: Sequence[str], seeds: Sequence[int], days: float,
+             jobs: int) -> dict[str, list[dict[str, float]]]:
+    """policy -> metrics per seed; runs spread over `jobs` processes."""
+    text, cells = scenario.to_json(), [(policy, seed) for policy in policies for seed in seeds]
+    if jobs == 1 or len(cells) == 1:
+        done = [run_one(text, policy, seed, days) for policy, seed in cells]
+    else:
+        with ProcessPoolExecutor(min(jobs, len(cells)), get_context("spawn")) as pool:
+            done = list(pool.map(run_one, *zip(*[(text, policy, seed, days) for policy, seed in cells], strict=True)))
+    return {policy: done[k * len(seeds):(k + 1) * len(seeds)] for k, policy in enumerate(policies)}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""Metrics of Table II: from figures by hand, intervals against tables of Student's t, and the command as a user runs it."""
+
+import json
+import math
+
+import pytest
+
+from agents.evaluate import METRICS, compare, interval, main, metrics
+
+KINDS = {"llm": "train", "search": "inf"}
+FIGURES = {
+    "energy_kwh": 60_000.0, "it_energy_kwh": 48_000.0, "cost_usd": 8_000.0, "co2_attributed_kg": 30_000.0,
+    "co2_system_kg": 64_000.0, "throughput_to_per_min": 50e6,
+    "dropped_llm_jobs": 3.0, "dropped_search_jobs": 8.0, "unfinished_llm_jobs": 5.0, "unfinished_search_jobs": 2.0,
+}
+
+
+def test_metrics_by_hand():
+    """Two days: 60 MWh and 30 t are 30 MWh and 15 t a day, 2 MWh/t; PUE 60/48; 50e6 x 2880 min = 144e9 TO served."""
+    got = metrics(FIGURES, KINDS, days=2.0)
+    assert set(got) == {m.name for m in METRICS}
+    assert got == pytest.approx({
+        "throughput": 50.0, "cost_usd": 4000.0, "co2_t": 15.0, "system_co2_t": 32.0, "dropped_train": 1.5,
+        "dropped_inf": 4.0, "mwh_per_t": 2.0, "pue": 1.25, "energy_mwh": 30.0, "unfinished": 7.0,
+        "kg_per_gto": 30_000 / 144, "usd_per_gto": 8_000 / 144,
+    })
+
+
+def test_a_run_that_serves_nothing_and_emits_nothing_has_no_ratios():
+    got = metrics(FIGURES | {"throughput_to_per_min": 0.0, "co2_attributed_kg": 0.0}, KINDS, 1.0)
+    assert math.isnan(got["kg_per_gto"]) and math.isnan(got["mwh_per_t"])
+
+
+def test_interval_is_students():
+    """Values 1, 2, 3: mean 2, s = 1, t(0.975, 2) = 4.30265 (any table), so the half width is 4.30265 / sqrt(3)."""
+    mean, half = interval([1.0, 2.0, 3.0])
+    assert mean == 2.0 and half == pytest.approx(4.30265 / math.sqrt(3), rel=1e-5)
+    assert math.isnan(interval([5.0])[1])
+
+
+def test_differences_are_taken_seed_by_seed():
+    """b is 1 above a on every seed, though the seeds differ by 100: the paired interval has width 0."""
+    row = dict.fromkeys((m.name for m in METRICS), 0.0)
+    results = {"a": [row | {"pue": 1.0}, row | {"pue": 101.0}], "b": [row | {"pue": 2.0}, row | {"pue": 102.0}]}
+    digest = compare(results, (0, 1), 1.0)
+    line = next(r for r in digest.tables[1].rows if r[0].startswith("PUE"))
+    assert line[1] == "+1.000 +- 0.000"
+    assert digest.figures["pue of b"] == 52.0
+
+
+def test_the_command_prints_tables_and_writes_every_seed(tmp_path, capsys):
+    out = tmp_path / "metrics.json"
+    code = main(["uniform", "random", "--scenario", "two_bus", "--seeds", "2", "--days", "0.0125", "--jobs", "1", "--out",
+                 str(out)])
+    said = capsys.readouterr().out
+    assert code == 0, said
+    assert "Difference from uniform, same arrivals" in said
+    stored = json.loads(out.read_text())
+    assert stored["seeds"] == [1000, 1001] and len(stored["metrics"]["random"]) == 2
+
+
+@pytest.mark.parametrize(("argv", "says"), [
+    (["uniform", "--seeds", "0"], "--seeds 0"),
+    (["best"], "best"),
+    (["uniform", "--scenario", "nowhere"], "nowhere"),
+    (["uniform", "--scenario", "ieee33", "--set", "x"], "--set x"),
+])
+def test_nonsense_is_one_line(argv, says, capsys):
+    assert main([*argv, "--jobs", "1", "--days", "0.0125"]) == 2
+    err = capsys.readouterr().err
+    assert says in err and err.count("\n") == 1
