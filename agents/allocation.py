@@ -7,6 +7,7 @@ Python is several times faster than small arrays.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from cosim.errors import ModelError
 
@@ -82,9 +83,18 @@ def deal(counts: Sequence[int]) -> list[int]:
     used = [k for k, n in enumerate(counts) if n]
     if len(used) == 1:
         return used * counts[used[0]]
-    slots = [((2 * j + 1) / (2 * counts[k]), k) for k in used for j in range(counts[k])]
-    slots.sort()
-    return [k for _, k in slots]
+    places: list[float] = []
+    owners: list[int] = []
+    for k in used:
+        places += _places(counts[k])
+        owners += [k] * counts[k]
+    return [owners[slot] for slot in sorted(range(len(places)), key=places.__getitem__)]
+
+
+@lru_cache(maxsize=1024)
+def _places(count: int) -> tuple[float, ...]:
+    """Where `count` occurrences stand between 0 and 1."""
+    return tuple([(2 * j + 1) / (2 * count) for j in range(count)])
 
 
 def gpu_blocks(shares: Sequence[float], capacity: int, block_sizes: Sequence[int]) -> list[int]:

@@ -29,6 +29,7 @@ class FleetFacts:
     eligible               (M, N) which site may run which class (U14)
     deferrals_s            (H,) permitted deferrals of training jobs, ascending, s (U15)
     supply_temp_low_degc, supply_temp_high_degc   box of (24), degC
+    classes, sites         (M,), (N,) their names; () where nobody gives them
     """
 
     kinds: tuple[str, ...]
@@ -42,6 +43,8 @@ class FleetFacts:
     deferrals_s: tuple[float, ...]
     supply_temp_low_degc: float = 18.0
     supply_temp_high_degc: float = 23.0
+    classes: tuple[str, ...] = ()
+    sites: tuple[str, ...] = ()
 
     @property
     def n_sites(self) -> int:
@@ -76,6 +79,9 @@ class Observation:
     free_gpu_ratio          (N,) share of idle GPUs in the last minute, 0..1
     site_carry              (M, N) jobs each site is owed by rounding (I13); zeros when rounding keeps no state
     deferral_carry          (N, Mtrain, H) the same for release times
+    deferred_by_lead        (N, Mtrain, H) jobs sent that are not yet released, by the deferral they were given
+    deferred_by_time        (N, Mtrain, H) the same jobs by the time left, each in the first deferral that covers it
+    mci_kg_per_kwh          (N,) marginal carbon intensity at each site; None: hidden, or nobody computes it (I31)
     """
 
     time_s: float
@@ -93,6 +99,9 @@ class Observation:
     free_gpu_ratio: Vector
     site_carry: Matrix
     deferral_carry: Sequence[Matrix]
+    mci_kg_per_kwh: Vector | None = None
+    deferred_by_lead: Sequence[Matrix] = ()
+    deferred_by_time: Sequence[Matrix] = ()
 
 
 @dataclass(frozen=True, slots=True)

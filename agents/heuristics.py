@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from agents.decision import FleetFacts, Matrix, Observation, Operation, Policy, Vector
-from cosim.errors import ScenarioError, unknown
+from cosim.errors import ModelError, ScenarioError, unknown
 from cosim.units import MIN_S
 
 _EPS = 1e-9
@@ -188,8 +188,7 @@ class NciPriority(Uniform):
     def place(self, observation: Observation) -> Matrix:
         """(M, N) shares that fill the sites in the order of their intensity (lowest index first on ties)."""
         facts = self.facts
-        nci = observation.nci_kg_per_kwh
-        order = sorted(range(facts.n_sites), key=nci.__getitem__)
+        order = sorted(range(facts.n_sites), key=self.intensity(observation).__getitem__)
         room = [max(0.0, self.options.fill_horizon_min * gpus - self._backlog_gpu_min(observation, i))
                 for i, gpus in enumerate(facts.gpus)]
         share: list[list[float]] = [[]] * len(facts.kinds)
@@ -197,6 +196,10 @@ class NciPriority(Uniform):
             share[m] = self._pour(observation.arrivals_work_to[m] / facts.to_per_gpu_min[m], order, room,
                                   facts.eligible[m])
         return share
+
+    def intensity(self, observation: Observation) -> Vector:
+        """(N,) what decides the order, kg/kWh."""
+        return observation.nci_kg_per_kwh
 
     def _backlog_gpu_min(self, observation: Observation, site: int) -> float:
         pending, deferred = observation.pending_work_to[site], observation.deferred_work_to[site]
@@ -217,6 +220,17 @@ class NciPriority(Uniform):
             spill = _over(eligible, self.facts.gpus)
             placed = [p + left * s for p, s in zip(placed, spill, strict=True)]
         return _over(eligible, placed)
+
+
+class MciPriority(NciPriority):
+    """`NciPriority` by marginal intensity: what all sources emit more if a site draws one kW more (I31, Z04)."""
+
+    def intensity(self, observation: Observation) -> Vector:
+        """(N,) marginal intensities, kg/kWh; ModelError if nobody computes them."""
+        if observation.mci_kg_per_kwh is None:
+            raise ModelError("policy mci_priority decides by marginal intensities and hears none; set grid.mci=true, "
+                             "or link some to controller.mci_kg_per_kwh")
+        return observation.mci_kg_per_kwh
 
 
 class Random:
@@ -246,7 +260,8 @@ class Random:
 
 
 POLICIES: dict[str, type] = {
-    "uniform": Uniform, "static": Static, "nci_priority": NciPriority, "tou_shift": TouShift, "random": Random,
+    "uniform": Uniform, "static": Static, "nci_priority": NciPriority, "mci_priority": MciPriority,
+    "tou_shift": TouShift, "random": Random,
 }
 """Name -> class; called with (facts, options, rng)."""
 

@@ -1,6 +1,8 @@
 """Sizes of the action spaces, (33)-(38): how much smaller the hierarchy is than one flat agent (Table III).
 
     python -m agents.spaces --table3
+
+Rows of the model: I35, U21, X15.
 """
 
 from __future__ import annotations

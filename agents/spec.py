@@ -8,8 +8,8 @@ the team; rows of narrower agents are padded with zeros at the end and the paddi
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -123,6 +123,29 @@ class TeamSpec:
         kinds = [self.types[kind] for _, kind in self.agents]
         return (max(len(k.observation) for k in kinds), max(len(k.context) for k in kinds),
                 max(k.action_width for k in kinds))
+
+
+def spec_to_dict(spec: TeamSpec) -> dict[str, Any]:
+    """As plain JSON data; `spec_from_dict` reads it back."""
+    types = {name: {"observation": [asdict(c) for c in kind.observation],
+                    "context": [asdict(c) for c in kind.context],
+                    "action": [{"part": type(p).__name__, **asdict(p)} for p in kind.action]}
+             for name, kind in spec.types.items()}
+    return {"agents": [list(a) for a in spec.agents], "leaders": spec.leaders, "types": types}
+
+
+def spec_from_dict(data: Mapping[str, Any]) -> TeamSpec:
+    """From `spec_to_dict`, also after a trip through JSON. KeyError or TypeError where it is none."""
+    types = {name: AgentType(name, tuple(Column(**c) for c in kind["observation"]),
+                             tuple(_part(dict(p)) for p in kind["action"]), tuple(Column(**c) for c in kind["context"]))
+             for name, kind in data["types"].items()}
+    return TeamSpec(tuple((name, kind) for name, kind in data["agents"]), types, data["leaders"])
+
+
+def _part(data: dict[str, Any]) -> Part:
+    """A part from its name and fields; lists become tuples again."""
+    kind = {"Simplex": Simplex, "Interval": Interval, "Choice": Choice}[data.pop("part")]
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
 
 
 def scaled(values: Sequence[float] | np.ndarray, columns: Sequence[Column]) -> np.ndarray:

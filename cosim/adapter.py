@@ -24,7 +24,7 @@ import mosaik_api_v3
 import numpy as np
 
 from cosim import seeds
-from cosim.errors import ModelError, ScenarioError
+from cosim.errors import ModelError, ScenarioError, unknown
 from cosim.params import validate
 from cosim.ports import Batch, Port, concat
 
@@ -76,6 +76,18 @@ class Adapter(mosaik_api_v3.Simulator):
         """What an event port with a table still has to say when the run ends (called once, after the last tick)."""
         return {}
 
+    def carry(self) -> dict[str, np.ndarray]:
+        """What outlives this world (its day): plain arrays, times relative to now. Asked for after the last tick, once;
+        {} for a simulator that begins every day anew."""
+        return {}
+
+    def resume(self, carry: Mapping[str, np.ndarray]) -> None:
+        """Go on, in a new world at time 0, from what `carry` gave; after `setup`, before `initial` and the first tick.
+        ModelError unless a subclass knows how."""
+        if carry:
+            raise ModelError(f"{type(self).__name__} cannot go on from {', '.join(sorted(carry))}; give it resume(), "
+                             "or start it without")
+
     def notes(self) -> list[str]:
         """Sentences for the run's summary: what the user should know of how it went."""
         return []
@@ -95,6 +107,8 @@ class Adapter(mosaik_api_v3.Simulator):
 
     def create(self, num: int, model: str, names: list[str] | None = None) -> list[dict]:
         """`num` entities of `model`; `names` become their ids (default: the model's name and a number)."""
+        if model not in self.entities:
+            raise ScenarioError(f"{self.sid}: {unknown(f'model of {type(self).__name__}', model, self.entities)}")
         have = self.entities[model]
         names = list(names) if names else [f"{model}-{len(have) + k}" for k in range(num)]
         if len(names) != num:
@@ -126,7 +140,7 @@ class Adapter(mosaik_api_v3.Simulator):
 
     def step(self, time: int, inputs: dict, max_advance: int) -> int:
         """One tick: reduce and check inputs, `advance`, check outputs."""
-        outputs = self.advance(time * self._resolution_s, self._read(inputs))
+        outputs = self.advance(time * self._resolution_s, self.read(inputs))
         self._check(outputs)
         self._outputs = outputs
         return time + self._step_bus
@@ -140,14 +154,24 @@ class Adapter(mosaik_api_v3.Simulator):
         """This member's random stream for one purpose; all randomness of a simulator comes from here."""
         return seeds.stream(self._seed, self._episode, self.sid, purpose)
 
-    # --- inside -------------------------------------------------------------------------------------------------
-
-    def _read(self, inputs: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Values:
+    def read(self, inputs: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Values:
+        """What `advance` gets, from what the bus gives `step`: one value for every in port of every entity."""
         nothing: dict = {}
-        return {
-            eid: {port.name: self._reduce(eid, port, given.get(port.name)) for port in self._in_ports[model]}
-            for eid, model, given in ((e, m, inputs.get(e, nothing)) for e, m in self._model_of.items())
-        }
+        out: Values = {}
+        for eid, model in self._model_of.items():
+            given = inputs.get(eid, nothing)
+            out[eid] = values = {}
+            for port in self._in_ports[model]:
+                by_source = given.get(port.name)
+                if by_source and len(by_source) == 1:
+                    (value,) = by_source.values()
+                    if _plainly_finite(value):  # the most frequent case, at once
+                        values[port.name] = value
+                        continue
+                values[port.name] = self._reduce(eid, port, by_source)
+        return out
+
+    # --- inside -------------------------------------------------------------------------------------------------
 
     def _reduce(self, eid: str, port: Port, by_source: Mapping[str, Any] | None) -> Any:
         if not by_source:
@@ -164,7 +188,7 @@ class Adapter(mosaik_api_v3.Simulator):
             return concat(by_source[s] for s in sorted(by_source))
         else:
             value = math.fsum(by_source[s] for s in sorted(by_source))
-        if port.kind == "level":
+        if port.kind == "level" and not port.nullable:
             self._finite(eid, port.name, value)
         return value
 
@@ -177,7 +201,7 @@ class Adapter(mosaik_api_v3.Simulator):
                 raise ModelError(f"{self.sid}.{eid} gave the wrong outputs; missing or unknown: {', '.join(missing)}")
             for name in self._strict[model]:
                 value = values[name]
-                if value.__class__ is not float or value - value != 0.0:
+                if not _plainly_finite(value):
                     self._finite(eid, name, value)
             for name, length in self._lengths.get(model, ()):
                 if len(values[name]) != length:
@@ -190,6 +214,21 @@ class Adapter(mosaik_api_v3.Simulator):
             good = False
         if not good:
             raise ModelError(f"{self.sid}.{eid}.{name} = {value!r} is not finite")
+
+
+def _plainly_finite(value: Any) -> bool:
+    """Whether `value` is a finite float or a list of them, at a glance; False may also mean that it takes a closer
+    look (a sum that overflows, another type)."""
+    kind = value.__class__
+    if kind is float:
+        return value - value == 0.0
+    if kind is list:
+        try:
+            total = sum(value)
+        except TypeError:
+            return False
+        return total - total == 0.0
+    return False
 
 
 def meta_of(models: Mapping[str, tuple[Port, ...]]) -> dict:

@@ -9,6 +9,7 @@ from cosim.conformance import Check, check
 from cosim.console import Console, OneLineParser, fail, plain_console, print_digest
 from cosim.digest import Digest, Table
 from cosim.errors import CosimError
+from cosim.resolve import prune
 from cosim.run import find, settings_of
 from cosim.scenario import override, plug, rename
 
@@ -32,11 +33,11 @@ def main(argv: list[str] | None = None) -> int:
     """The program; returns its exit code."""
     try:
         args = parser().parse_args(argv)
-        scenario = find(args.scenario)
+        before = scenario = find(args.scenario)
         if args.simulator:
             scenario = plug(scenario, args.role, args.simulator)
         scenario = rename(scenario, dict(text.partition("=")[::2] for text in args.names))
-        checks = check(override(scenario, settings_of(args.settings)), args.role)
+        checks = check(prune(override(scenario, settings_of(args.settings)), before), args.role)
     except CosimError as err:
         return fail(err)
     console = plain_console()

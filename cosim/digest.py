@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import json
+from dataclasses import asdict, dataclass, field
 
 
 @dataclass(frozen=True)
@@ -24,3 +25,15 @@ class Digest:
     warnings: list[str] = field(default_factory=list)
     figures: dict[str, float] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
+
+    def to_json(self) -> str:
+        """As JSON text; `from_json` reads it back."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Digest:
+        """A digest from `to_json`. Raises ValueError, KeyError, TypeError for other text."""
+        data = json.loads(text)
+        tables = [Table(t["title"], tuple(t["columns"]), [tuple(row) for row in t["rows"]], t["note"])
+                  for t in data["tables"]]
+        return cls(tables, list(data["warnings"]), dict(data["figures"]), list(data["broken"]))

@@ -21,7 +21,7 @@ from cosim.plan import Plan
 from cosim.resolve import Resolved, load, resolve
 from cosim.scenario import Scenario
 from cosim.tap import Control, Stopped
-from cosim.trace import Trace, TraceWriter
+from cosim.trace import Trace, TraceWriter, annotate
 
 DRIVERS = ("mosaik", "native")
 _VERSIONS_OF = ("aidc-cosim", "mosaik", "mosaik-api-v3", "simpy", "pandapower", "gurobipy", "clarabel", "numpy",
@@ -99,12 +99,16 @@ class Experiment:
         if self.out is not None and self.resolved.scenario.summary:
             with Trace(self.out) as trace:
                 digest = self._hook(self.resolved.scenario.summary, trace)
+            annotate(self.out, {"summary": digest.to_json()})
         return Result(self.out, "completed", self.resolved, wall, notes, digest)
 
     def _check_out(self) -> None:
         """TraceError for a trace that may not be written there; a trace that this run reads is never overwritten."""
         if self.out is None:
             return
+        if not float(self.scenario.resolution_s).is_integer():
+            raise TraceError(f"resolution_s = {self.scenario.resolution_s:g}: a trace counts whole seconds; choose 1 s "
+                             "or more, or run without a trace (Experiment(out=None))")
         try:
             exists = self.out.exists()
         except OSError as err:
@@ -129,6 +133,7 @@ class Experiment:
         try:
             with _stop_means_stopped(self.control):
                 world.start()
+                self.control.plan = world.plan
                 wall["start"] = perf_counter() - begin
                 self._open_trace(world)
                 world.run(self.resolved.until)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-from collections.abc import Iterator
 from pathlib import Path
+
+import numpy as np
 
 from cosim.console import Console, OneLineParser, fail, plain_console, print_digest
 from cosim.digest import Digest, Table
 from cosim.errors import CosimError, TraceError
 from cosim.resolve import load
+from cosim.table import write_table
 from cosim.trace import Trace, first_difference
 from cosim.units import format_time
 
@@ -26,9 +27,10 @@ def parser() -> argparse.ArgumentParser:
     two = commands.add_parser("diff", help="the first difference of two traces, if any")
     two.add_argument("trace")
     two.add_argument("other")
-    out = commands.add_parser("export", help="one CSV per model and table")
+    out = commands.add_parser("export", help="one CSV (or Parquet) per model and table")
     out.add_argument("trace")
     out.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write into")
+    out.add_argument("--parquet", action="store_true", help="Parquet instead of CSV (needs pyarrow)")
     laws = commands.add_parser("verify", help="check the conservation laws from the file alone")
     laws.add_argument("trace")
     return p
@@ -74,40 +76,32 @@ def _diff(console: Console, args: argparse.Namespace) -> int:
 
 
 def _export(console: Console, args: argparse.Namespace) -> int:
+    ending = ".parquet" if args.parquet else ".csv"
     try:
         args.out.mkdir(parents=True, exist_ok=True)
         with Trace(args.trace) as trace:
-            for model in trace.models():
-                _write(args.out / f"{model.replace('/', '.')}.csv", _wide(trace, model))
-            for table in trace.tables():
-                columns = trace.table(table)
-                _write(args.out / f"{table}.csv", [list(columns), *zip(*columns.values(), strict=True)])
+            tables = {model.replace("/", "."): _wide(trace, model) for model in trace.models()}
+            tables |= {name: trace.table(name) for name in trace.tables()}
+            for name, columns in tables.items():
+                write_table(args.out / f"{name}{ending}", columns)
     except OSError as err:
         raise TraceError(f"cannot write into {args.out}: {err.strerror or err}") from None
-    console.print(f"wrote {len(list(args.out.glob('*.csv')))} files into {args.out}", markup=False, soft_wrap=True)
+    console.print(f"wrote {len(tables)} files into {args.out}", markup=False, soft_wrap=True)
     return 0
 
 
-def _wide(trace: Trace, model: str) -> Iterator[list]:
-    """A header and a row per time: time_s, then entity.port[.label] in the trace's order."""
-    header, columns = ["time_s"], [trace.time_s(model)]
+def _wide(trace: Trace, model: str) -> dict[str, np.ndarray]:
+    """Columns time_s, then entity.port[.label] in the trace's order."""
+    columns = {"time_s": trace.time_s(model)}
     for port in trace.ports(model):
         values, dims = trace[f"{model}/{port}"], trace.dims(f"{model}/{port}")
         labels = trace.names(model, dims[0]) if dims else []
         for k, entity in enumerate(trace.names(model)):
             if labels:
-                header += [f"{entity}.{port}.{label}" for label in labels]
-                columns += list(values[:, k].T)
+                columns |= {f"{entity}.{port}.{label}": values[:, k, j] for j, label in enumerate(labels)}
             else:
-                header.append(f"{entity}.{port}")
-                columns.append(values[:, k])
-    yield header
-    yield from zip(*columns, strict=True)
-
-
-def _write(path: Path, rows: Iterator[list] | list) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(rows)
+                columns[f"{entity}.{port}"] = values[:, k]
+    return columns
 
 
 def _verify(console: Console, args: argparse.Namespace) -> int:

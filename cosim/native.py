@@ -6,7 +6,7 @@ inputs, and so writes the same trace; it only leaves out the bus. Members that r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from heapq import heappop, heappush
 from time import perf_counter
 from typing import Any
@@ -17,13 +17,19 @@ from cosim.resolve import Resolved
 from cosim.tap import Control, Tap, make_taps
 
 
-def start_member(resolved: Resolved, name: str, simulator: Any) -> Sides:
-    """init and create one simulator of this process, as mosaik does, and say what it offers."""
+def start_member(resolved: Resolved, name: str, simulator: Any, carry: Mapping[str, Any] | None = None) -> Sides:
+    """init and create one simulator of this process, as mosaik does, and say what it offers.
+
+    carry: what it goes on from (`cosim.adapter.Adapter.carry`); None: from the start.
+    """
     simulator.init(name, time_resolution=resolved.clock.resolution_s, **resolved.init_params[name])
     models: dict[str, list[str]] = {}
     for model, spec in resolved.entities[name].items():
         count, arguments = creation(resolved, name, spec)
         collect(models, simulator.create(count, model, **arguments))
+    if carry:
+        simulator.setup_done()
+        simulator.resume(carry)
     if name in resolved.params:
         return sides_from_describe(models, simulator.describe())
     return sides_from_meta(models, simulator.meta)
@@ -45,24 +51,29 @@ def collect(models: dict[str, list[str]], entities: list[Mapping[str, Any]]) -> 
 
 
 class NativeWorld:
-    """One scenario in one process. start(), run() (in as many parts as wanted), then close().
+    """One scenario in one process. start(), run() or run_to() (in as many parts as wanted), then close().
 
+    carry: member -> what it goes on from, as `carry()` of an earlier world gave it (members built on cosim.adapter).
+    linked_only: fetch no output that no link carries; for worlds without a trace.
     Raises ScenarioError for a wiring that cannot work, ModelError naming the member that failed.
     """
 
-    def __init__(self, resolved: Resolved, control: Control) -> None:
+    def __init__(self, resolved: Resolved, control: Control, carry: Mapping[str, Mapping[str, Any]] | None = None,
+                 linked_only: bool = False) -> None:
         if resolved.remote:
             raise ScenarioError(f"member '{resolved.remote[0]}' runs in another process; use --driver mosaik")
         self.resolved, self.control = resolved, control
+        self._carry, self._linked_only = dict(carry or {}), linked_only
         self.simulators: dict[str, Any] = {}
         self.plan = Plan([], [])
         self.taps: dict[str, Tap] = {}
         self._inputs: dict[str, dict] = {}
         self._next: dict[str, int] = {}
-        self._direct: dict[str, list[Connection]] = {}
-        self._shifted: dict[str, dict[int, list[Connection]]] = {}
+        self._direct: dict[str, list[_Wire]] = {}
+        self._shifted: dict[str, list[tuple[str, int, list[_Wire]]]] = {}
         self._due: dict[str, list] = {}
         self._sent = 0
+        self._waiting: tuple[str, int] | None = None
 
     def start(self) -> None:
         """Start all members, wire them, declare the trace."""
@@ -71,7 +82,8 @@ class NativeWorld:
             begin = perf_counter()
             self.taps[name] = tap = Tap(name, self.resolved.scenario.members[name].simulator, self.control)
             self.simulators[name] = simulator = call(tap, "on start", cls)
-            sides[name] = call(tap, "on start", start_member, self.resolved, name, simulator)
+            sides[name] = call(tap, "on start", start_member, self.resolved, name, simulator,
+                               self._carry.get(name))
             tap.wall_s += perf_counter() - begin
         self.plan = plan = make_plan(self.resolved, sides)
         started = self.taps
@@ -83,12 +95,18 @@ class NativeWorld:
         self._next = dict.fromkeys(plan.order, 0)
         self._inputs = {name: {} for name in plan.order}
         self._due = {name: [] for name in plan.order}
+        if self._linked_only:
+            self._fetch_links_only()
+        bundles: dict[tuple[str, str, int], list[_Wire]] = {}
         for c in plan.connections:
+            wire = self._wire(c)
             if c.shift:
-                self._shifted.setdefault(c.source[0], {}).setdefault(c.shift, []).append(c)
-                self._put(c, c.initial)
+                bundles.setdefault((c.source[0], c.target[0], c.shift), []).append(wire)
+                put(wire, c.initial)
             else:
-                self._direct.setdefault(c.source[0], []).append(c)
+                self._direct.setdefault(c.source[0], []).append(wire)
+        for (source, target, shift), wires in bundles.items():
+            self._shifted.setdefault(source, []).append((target, shift, wires))
 
     def run(self, until: int) -> None:
         """Advance all members up to bus step `until` (exclusive)."""
@@ -98,6 +116,33 @@ class NativeWorld:
             for name in self._order:
                 if following[name] == time:
                     following[name] = self._step(name, time)
+
+    def run_to(self, member: str, until: int) -> int | None:
+        """Advance to the next moment before bus step `until` at which `member` is about to step; None: there is none.
+
+        At the returned step everything that `member` hears in it has come (`pending`), and nothing that waits for
+        `member` has been stepped. The next call goes on with `member`'s step. Mixes with `run`.
+        """
+        following = self._next
+        while (time := min(following.values())) < until:
+            self.control.tick(time)
+            for name in self._order:
+                if following[name] == time:
+                    if name == member and self._waiting != (name, time):
+                        self._waiting = (name, time)
+                        self._deliver(name, time)
+                        return time
+                    following[name] = self._step(name, time)
+        return None
+
+    def pending(self, member: str) -> dict[str, dict[str, dict[str, Any]]]:
+        """What `member` will get at its next step, as mosaik would give it; only whole at a stop of `run_to`."""
+        return self._inputs[member]
+
+    def carry(self) -> dict[str, dict[str, Any]]:
+        """What outlives this world, by member, once all have been run to the same time; for `carry` of the next."""
+        kept = {name: call(self.taps[name], "in carry()", self.simulators[name].carry) for name in self.resolved.params}
+        return {name: arrays for name, arrays in kept.items() if arrays}
 
     def extra(self, member: str, method: str) -> Any:
         """Result of a method a simulator may have beyond mosaik's (closing, notes); None when it has none."""
@@ -112,9 +157,7 @@ class NativeWorld:
 
     def _step(self, name: str, time: int) -> int:
         tap, simulator = self.taps[name], self.simulators[name]
-        due = self._due[name]
-        while due and due[0][0] <= time:
-            self._put(*heappop(due)[2:])
+        self._deliver(name, time)
         begin = perf_counter()
         try:
             following = tap.check_step(time, simulator.step(time, self._inputs[name], self.resolved.until))
@@ -123,19 +166,47 @@ class NativeWorld:
             raise tap.failure(err, tap.at(time)) from err
         tap.wall_s += perf_counter() - begin
         tap.record(time, data)
-        for c in self._direct.get(name, ()):
-            self._put(c, data[c.source[1]][c.source[2]])
-        for shift, connections in self._shifted.get(name, {}).items():
-            for c in connections:
-                self._sent += 1
-                heappush(self._due[c.target[0]], (time + shift, self._sent, c, data[c.source[1]][c.source[2]]))
+        for wire in self._direct.get(name, ()):
+            put(wire, data[wire[0]][wire[1]])
+        for target, shift, wires in self._shifted.get(name, ()):
+            self._sent += 1
+            values = [data[wire[0]][wire[1]] for wire in wires]
+            heappush(self._due[target], (time + shift, self._sent, wires, values))
         return following
 
-    def _put(self, c: Connection, value: Any) -> None:
-        if c.transform is not None:
-            value = c.transform(value)
+    def _deliver(self, name: str, time: int) -> None:
+        """Hand over what was sent to a member with a delay and is due."""
+        due = self._due[name]
+        while due and due[0][0] <= time:
+            for wire, value in zip(*heappop(due)[2:], strict=True):
+                put(wire, value)
+
+    def _fetch_links_only(self) -> None:
+        linked: dict[tuple[str, str], dict[str, None]] = {}
+        for c in self.plan.connections:
+            linked.setdefault(c.source[:2], {})[c.source[2]] = None
+        for name, tap in self.taps.items():
+            tap.request = {eid: list(linked[name, eid]) for eid in tap.request if (name, eid) in linked}
+
+    def _wire(self, c: Connection) -> _Wire:
         member, eid, port = c.target
-        self._inputs[member].setdefault(eid, {}).setdefault(port, {})[f"{c.source[0]}.{c.source[1]}"] = value
+        return (c.source[1], c.source[2], c.transform, self._inputs[member], eid, port, f"{c.source[0]}.{c.source[1]}")
+
+
+_Wire = tuple[str, str, Callable[[Any], Any] | None, dict[str, dict], str, str, str]
+"""A connection as it is used every step: source entity and port, transform, the target member's inputs, target entity
+and port, and how the target names the source."""
+
+
+def put(wire: _Wire, value: Any) -> None:
+    """Hand a value to the wire's target."""
+    _, _, transform, inputs, eid, port, source = wire
+    if transform is not None:
+        value = transform(value)
+    try:
+        inputs[eid][port][source] = value
+    except KeyError:  # the first value there
+        inputs.setdefault(eid, {}).setdefault(port, {})[source] = value
 
 
 def call(tap: Tap, doing: str, function: Any, *arguments: Any) -> Any:

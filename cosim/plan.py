@@ -102,6 +102,8 @@ def _expand(resolved: Resolved, link: Link, sides: Mapping[str, Sides]) -> list[
     (src, src_ours), (dst, dst_ours) = link.source.split(".", 1), link.target.split(".", 1)
     src_port, src_factor = _theirs(resolved, src, src_ours)
     dst_port, dst_factor = _theirs(resolved, dst, dst_ours)
+    if link.optional and sides[src].find(src_port, "out") is None:
+        return []
     src_model, out = _find(sides, src, src_port, "out")
     dst_model, into = _find(sides, dst, dst_port, "in")
     shift_s = resolved.scenario.members[src].step_s if link.shift_s == "step" else link.shift_s

@@ -1,7 +1,10 @@
-"""Play a member's recorded outputs against live others: yesterday's NCI for a new policy, recorded power for a grid."""
+"""Play a member's outputs from a trace or a table against live others: yesterday's NCI for a new policy, recorded power
+for a grid, prices from a CSV."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -12,9 +15,16 @@ from cosim.errors import ModelError, ScenarioError, TraceError, unknown
 from cosim.params import params
 from cosim.ports import Port
 from cosim.resolve import command_of, load
-from cosim.scenario import Scenario
+from cosim.scenario import Link, Member, Scenario
+from cosim.table import Table, is_table, split_name
 from cosim.trace import Trace
 from cosim.units import format_time
+
+Overflow = Annotated[
+    Literal["raise", "hold", "wrap"], Field(description="past the last sample: refuse, hold it, start again")]
+
+Sources = list[tuple[Link, str | None, str]]
+"""Links that leave a member: (link, model or None, port)."""
 
 
 @params
@@ -23,9 +33,7 @@ class PlayerParams:
 
     path: Annotated[str, Field(min_length=1, description="trace to play from")]
     member: Annotated[str, Field(min_length=1, description="member of that trace whose outputs are played")]
-    overflow: Annotated[
-        Literal["raise", "hold", "wrap"], Field(description="past the last sample: refuse, hold it, start again")
-    ] = "raise"
+    overflow: Overflow = "raise"
 
 
 class Player(Adapter):
@@ -46,31 +54,18 @@ class Player(Adapter):
                 times = trace.time_s(model)
                 end_s = float(times[-1]) + step_s if len(times) else 0.0
                 if not len(times) or (given.overflow == "raise" and end_s < until_s):
-                    raise ScenarioError(
-                        f"{given.path} holds {given.member} for {format_time(end_s)}, the run lasts "
-                        f"{format_time(until_s)}; shorten it by --until, or --set {member}.overflow=hold (or wrap)")
+                    raise too_short(member, given.path, end_s, until_s)
 
     def init(self, sid: str, time_resolution: float = 1.0, *, step_s: float = 60.0, seed: int = 0, episode: int = 0,
              **given: Any) -> dict:
         """Read the recording. ScenarioError when it does not hold the member, TraceError when it is no trace."""
         super().init(sid, time_resolution, step_s=step_s, seed=seed, episode=episode, **given)
-        p = self.params
         self._times: dict[str, np.ndarray] = {}
+        self._ends: dict[str, float] = {}
         self._values: dict[str, dict[str, np.ndarray]] = {}
         self._recorded: dict[str, list[str]] = {}
         self._labels: dict[str, list[str]] = {}
-        models: dict[str, tuple[Port, ...]] = {}
-        with Trace(p.path) as trace:
-            mine = [m for m in trace.models() if m.split("/")[0] == p.member]
-            if not mine:
-                raise ScenarioError(f"{p.path}: {unknown('recorded member', p.member, recorded_members(trace))}")
-            for path in mine:
-                model = path.split("/")[1]
-                models[model] = tuple(self._read_port(trace, path, name) for name in trace.ports(path))
-                self._times[model] = trace.time_s(path)
-                self._values[model] = {port.name: trace[f"{path}/{port.name}"] for port in models[model]}
-                self._recorded[model] = trace.names(path)
-        self.adopt(models)
+        self.adopt(self._open())
         return self.meta
 
     def create(self, num: int, model: str, names: list[str] | None = None) -> list[dict]:
@@ -93,6 +88,23 @@ class Player(Adapter):
         """The sample that holds at `time_s`."""
         return self._at(time_s)
 
+    def _open(self) -> dict[str, tuple[Port, ...]]:
+        """Read everything; the models and ports that can be played."""
+        p = self.params
+        models: dict[str, tuple[Port, ...]] = {}
+        with Trace(p.path) as trace:
+            mine = [m for m in trace.models() if m.split("/")[0] == p.member]
+            if not mine:
+                raise ScenarioError(f"{p.path}: {unknown('recorded member', p.member, recorded_members(trace))}")
+            for path in mine:
+                model = path.split("/")[1]
+                models[model] = tuple(self._read_port(trace, path, name) for name in trace.ports(path))
+                self._times[model] = times = trace.time_s(path)
+                self._ends[model] = float(times[-1]) + self.step_s
+                self._values[model] = {port.name: trace[f"{path}/{port.name}"] for port in models[model]}
+                self._recorded[model] = trace.names(path)
+        return models
+
     def _read_port(self, trace: Trace, path: str, name: str) -> Port:
         dims = trace.dims(f"{path}/{name}")
         for dim in dims:
@@ -108,40 +120,209 @@ class Player(Adapter):
                 for eid, values in self._model_at(model, eids, time_s).items()}
 
     def _model_at(self, model: str, eids: list[str], time_s: float) -> Values:
-        row = self._row(self._times[model], time_s)
+        row = self._row(model, time_s)
         columns = [(eid, self._recorded[model].index(eid)) for eid in eids]
         return {eid: {name: data[row, k].tolist() for name, data in self._values[model].items()}
                 for eid, k in columns}
 
-    def _row(self, times: np.ndarray, time_s: float) -> int:
-        end_s = float(times[-1]) + self.step_s
+    def _row(self, model: str, time_s: float) -> int:
+        times, end_s = self._times[model], self._ends[model]
         if time_s >= end_s:
             if self.params.overflow == "raise":
                 raise ModelError(f"the recording ends at {format_time(end_s)}; see {self.sid}.overflow")
-            if self.params.overflow == "wrap":
-                time_s = time_s % end_s
+            begin_s = min(0.0, float(times[0]))
+            if self.params.overflow == "wrap" and end_s > begin_s:
+                time_s = begin_s + (time_s - begin_s) % (end_s - begin_s)
         return max(0, int(np.searchsorted(times, time_s, side="right")) - 1)
 
 
+@params
+class TablePlayerParams:
+    """Which table to play, as what, and what to do when it ends before the run does."""
+
+    path: Annotated[str, Field(min_length=1, description="CSV or Parquet file; cosim.table says how it looks")]
+    models: Annotated[dict[str, tuple[str, ...]], Field(
+        description="model -> ports played; empty: one model, Table, with a port per column")] = Field({})
+    axes: Annotated[dict[str, str], Field(description="vector port -> name of its axis")] = Field({})
+    may_be_nan: Annotated[tuple[str, ...], Field(description="ports with gaps: NaN means 'not computed'")] = ()
+    overflow: Overflow = "raise"
+    unheard: Annotated[tuple[str, ...], Field(description="links left out: the table has no such column")] = ()
+    scenario_start: Annotated[str, Field(description="date of t = 0; the run fills it in")] = "2026-01-01T00:00:00"
+
+
+class TablePlayer(Player):
+    """Plays a table's columns. A row holds until the next, the last as long as the one before it; a table may begin
+    before the run. A port is a column of its name; one of another unit of the same measure is converted."""
+
+    PARAMS = TablePlayerParams
+
+    @classmethod
+    def check_horizon(cls, member: str, given: TablePlayerParams, step_s: float, until_s: float) -> None:
+        """ScenarioError when the table ends before the run does."""
+        end_s = Table(given.path, given.scenario_start).end_s
+        if given.overflow == "raise" and end_s < until_s:
+            raise too_short(member, given.path, end_s, until_s)
+
+    def create(self, num: int, model: str, names: list[str] | None = None) -> list[dict]:
+        """Entities by name; ScenarioError for one that has neither a column of its own nor a common one."""
+        created = Adapter.create(self, num, model, names)
+        have = self._recorded[model] = self.entities[model]
+        self._values[model] = {port.name: self._table.values(here, have, factor, port.nullable)
+                               for port in self.models[model] for here, factor in [self._table.match(port.name)]}
+        return created
+
+    def notes(self) -> list[str]:
+        """What of the links and of the table is not heard, and rows that come and go between two steps."""
+        out = [f"{self.sid} plays {self.params.path}, which has no column for link {link}: its target keeps its default"
+               for link in self.params.unheard]
+        times = self._table.times_s
+        if len(times) > 1 and (closest := float(np.diff(times).min())) < self.step_s:
+            out.append(f"{self.params.path} has rows {closest:g} s apart; {self.sid} reads it every {self.step_s:g} s")
+        played = {self._table.match(port.name)[0] for ports in self.models.values() for port in ports}
+        idle = [name for name in self._table.ports() if name not in played]
+        return out + ([f"{self.params.path}: nobody plays its columns {', '.join(idle)}"] if idle else [])
+
+    def _open(self) -> dict[str, tuple[Port, ...]]:
+        p = self.params
+        self._table = table = Table(p.path, p.scenario_start)
+        models = p.models or {"Table": tuple(table.ports())}
+        for model in models:
+            self._times[model], self._ends[model] = table.times_s, table.end_s
+        return {model: tuple(self._port(name) for name in names) for model, names in models.items()}
+
+    def _port(self, name: str) -> Port:
+        found = self._table.match(name)
+        if found is None:
+            raise ScenarioError(f"{self.params.path}: {unknown('column', name, self._table.columns)}")
+        labels = self._table.labels(found[0])
+        axis = self.params.axes.get(name, f"{name}_label")
+        if labels and self._labels.setdefault(axis, labels) != labels:
+            raise ScenarioError(f"{self.params.path}: {name} has the labels {', '.join(labels)}; another port over "
+                                f"{axis} has {', '.join(self._labels[axis])}")
+        return Port(name, "out", f"{found[0]} of {self.params.path}", dims=(axis,) if labels else (),
+                    nullable=name in self.params.may_be_nan)
+
+
+def too_short(member: str, path: str, end_s: float, until_s: float) -> ScenarioError:
+    """The error for a recording that ends before the run does."""
+    return ScenarioError(f"{path} holds {member} for {format_time(end_s)}, the run lasts {format_time(until_s)}; "
+                         f"shorten it by --until, or --set {member}.overflow=hold (or wrap)")
+
+
 def replay(scenario: Scenario, member: str, path: str) -> Scenario:
-    """A copy in which `member` is played from the trace at `path`. What was linked to its inputs is unlinked.
+    """A copy in which `member` is played from the trace or table at `path`. What was linked to its inputs is unlinked.
 
     A simulator whose outputs are events names in REPLAYED_BY who plays them from a table of the trace.
 
-    Raises ScenarioError for a member that is not there, TraceError for a file that is no trace.
+    Raises ScenarioError for a member or column that is not there, TraceError for a file that is no trace.
     """
+    if not path:
+        raise ScenarioError(f"--replay {member}: write MEMBER=FILE, e.g. {member or 'grid'}=run.h5 or "
+                            f"{member or 'tariff'}=prices.csv")
     if member not in scenario.members:
         raise ScenarioError(f"--replay {member}={path}: {unknown('member', member, scenario.members)}")
-    with Trace(path) as trace:
-        if not any(m.startswith(f"{member}/") for m in trace.models()):
-            raise TraceError(f"--replay {member}={path}: {unknown('recorded member', member, recorded_members(trace))}")
+    cut = scenario.replace(links=tuple(link for link in scenario.links if link.target.split(".")[0] != member))
+    return (_from_table if is_table(path) else _from_trace)(cut, member, path)
+
+
+def _from_trace(scenario: Scenario, member: str, path: str) -> Scenario:
     old = scenario.members[member]
-    own = None if command_of(old.simulator) else getattr(load(old.simulator, f"member '{member}'"), "REPLAYED_BY", None)
-    changed = {"simulator": own, "params": {"path": str(path)}} if own else {
-        "simulator": "cosim.replay:Player", "params": {"path": str(path), "member": member}, "shared": ()}
-    played = old.model_copy(update={**changed, "names": {}, "adapter": None})
-    kept = tuple(link for link in scenario.links if link.target.split(".")[0] != member)
-    return scenario.replace(members={**scenario.members, member: played}, links=kept)
+    with Trace(path) as trace:
+        recorded = {m.split("/")[1]: trace.names(m) for m in trace.models() if m.split("/")[0] == member}
+        if not recorded:
+            raise TraceError(f"--replay {member}={path}: {unknown('recorded member', member, recorded_members(trace))}")
+        then = json.loads(str(trace.attrs.get("scenario", "{}"))).get("members", {}).get(member, {})
+    own = getattr(_class_of(old, member), "REPLAYED_BY", None)
+    if own:
+        return _played(scenario, member, {"simulator": own, "params": {"path": path}, "shared": old.shared})
+    changed: dict[str, Any] = {"simulator": "cosim.replay:Player", "params": {"path": path, "member": member}}
+    specs = [*old.entities.values(), *then.get("entities", {}).values()]
+    if then.get("names") or any(isinstance(spec, dict) for spec in specs):  # it was somebody else's, and named its own
+        heard = {link.source for link in scenario.links}
+        changed |= {"entities": recorded, "names": {ours: theirs for ours, theirs in then.get("names", {}).items()
+                                                    if "*" in ours or f"{member}.{ours}" in heard}}
+    return _played(scenario, member, changed)
+
+
+def _from_table(scenario: Scenario, member: str, path: str) -> Scenario:
+    table, old = Table(path, scenario.start), scenario.members[member]
+    declared = getattr(_class_of(old, member), "MODELS", None) or {}
+    sources = [(link, *split_name(link.source.partition(".")[2])[:2]) for link in scenario.links
+               if link.source.split(".")[0] == member]
+    _refuse_events(declared, sources, member, path)
+    models: dict[str, tuple[str, ...]] = {}
+    entities: dict[str, list[str]] = {}
+    played: list[Port] = []
+    for model, ports in _wanted(old, declared, sources).items():
+        here = {p: found[0] for p in ports if (found := table.match(p.name))}
+        names = _with_columns(table, list(here.values()), _names(scenario, old.entities.get(model)))
+        if here and names:
+            models[model], entities[model] = tuple(p.name for p in here), names
+            played += here
+            _check_shapes(table, here if declared else {})
+    if not models:
+        wanted = ", ".join(dict.fromkeys(name for _, _, name in sources))
+        raise ScenarioError(f"--replay {member}={path}: no column of it is an output of {member}; it has "
+                            f"{', '.join(table.columns) or 'none'}; wanted: {wanted}")
+    names = {name for ports in models.values() for name in ports}
+    unheard = [link for link, _, name in sources if not link.optional and name not in names]
+    kept = scenario.replace(links=tuple(link for link in scenario.links if link not in unheard))
+    return _played(kept, member, {"simulator": "cosim.replay:TablePlayer", "entities": entities, "params": {
+        "path": path, "models": models, "axes": {p.name: p.dims[0] for p in played if p.dims},
+        "may_be_nan": [p.name for p in played if p.nullable],
+        "unheard": [f"{link.source} -> {link.target}" for link in unheard]}})
+
+
+def _wanted(old: Member, declared: Mapping[str, tuple[Port, ...]], sources: Sources) -> dict[str, list[Port]]:
+    """Models and levels that a table may play: what the member's class declares, or else what its links carry."""
+    if declared:
+        return {model: [p for p in declared[model] if p.flow == "out" and p.kind == "level"]
+                for model in old.entities if model in declared}
+    wanted: dict[str, dict[str, Port]] = {}
+    for _, model, name in sources:
+        wanted.setdefault(model or next(iter(old.entities)), {})[name] = Port(name, "out", name)
+    return {model: list(ports.values()) for model, ports in wanted.items()}
+
+
+def _played(scenario: Scenario, member: str, changed: Mapping[str, Any]) -> Scenario:
+    old = scenario.members[member]
+    new = Member(**{**old.model_dump(), "names": {}, "adapter": None, "shared": (), **changed})
+    return scenario.replace(members={**scenario.members, member: new})
+
+
+def _class_of(member: Member, name: str) -> type | None:
+    return None if command_of(member.simulator) else load(member.simulator, f"member '{name}'")
+
+
+def _names(scenario: Scenario, spec: Any) -> list[str]:
+    """Entity names of a spec; [] where the simulator makes up its own."""
+    if isinstance(spec, str):
+        return list(scenario.shared.get(spec) or ())
+    return list(spec) if isinstance(spec, tuple) else []
+
+
+def _with_columns(table: Table, ports: list[str], names: list[str]) -> list[str]:
+    """Which of `names` the table has columns for; without names, whom the table names."""
+    own = [table.entities(port) for port in ports]
+    if None in own:
+        return names
+    found = dict.fromkeys(entity for entities in own for entity in entities or ())
+    return [name for name in names if name in found] if names else list(found)
+
+
+def _check_shapes(table: Table, here: Mapping[Port, str]) -> None:
+    for port, name in here.items():
+        if bool(table.labels(name)) != bool(port.dims):
+            form = f"ENTITY.{port.name}.LABEL, one for each {port.dims[0]}" if port.dims else f"ENTITY.{port.name}"
+            raise ScenarioError(f"{table.path}: {port.name} needs columns called {form}")
+
+
+def _refuse_events(declared: Mapping[str, tuple[Port, ...]], sources: Sources, member: str, path: str) -> None:
+    events = {p.name for ports in declared.values() for p in ports if p.kind == "event" and p.flow == "out"}
+    lost = [link for link, _, name in sources if name in events]
+    if lost:
+        raise ScenarioError(f"--replay {member}={path}: {lost[0].source} are events, which a table of levels cannot "
+                            "hold; replay a trace")
 
 
 def recorded_members(trace: Trace) -> list[str]:

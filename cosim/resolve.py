@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import math
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -14,7 +15,7 @@ from cosim.adapter import Adapter
 from cosim.clock import Clock
 from cosim.errors import CosimError, ScenarioError, unknown
 from cosim.params import field_names, validate
-from cosim.scenario import Scenario
+from cosim.scenario import Member, Scenario
 
 _LONGEST_NAME = 60
 
@@ -43,34 +44,34 @@ class Resolved:
         return [name for name in self.scenario.members if name not in self.classes]
 
 
+def at(resolved: Resolved, seed: int, episode: int) -> Resolved:
+    """The same scenario at another seed and episode, without looking it all up again."""
+    scenario = resolved.scenario.model_copy(update={"seed": seed, "episode": episode})
+    init_params = {name: {**given, "seed": scenario.seed_of(name), "episode": episode} if "episode" in given else given
+                   for name, given in resolved.init_params.items()}
+    return replace(resolved, scenario=scenario, init_params=init_params)
+
+
 def resolve(scenario: Scenario, until_s: float | None = None) -> Resolved:
     """Find the simulators, validate all parameters, fix the horizon (`until_s` overrides the scenario's).
 
     Raises ScenarioError naming the member and field.
     """
     classes, params, raw, entities = {}, {}, {}, {}
-    consumed: set[str] = set()
     for name, member in scenario.members.items():
         cls = None if _is_remote(member.simulator) else _simulator(name, member.simulator)
         ours = issubclass(cls, Adapter) if cls is not None else bool(member.adapter)
-        wanted = member.shared
-        if wanted is None:
-            wanted = tuple(f for f in field_names(cls.PARAMS) if f in scenario.shared) if cls and ours else ()
-        for table in wanted:
-            if table not in scenario.shared:
-                raise ScenarioError(f"{name}.shared: {unknown('shared table', table, scenario.shared)}")
-        consumed.update(wanted)
-        raw[name] = {**{t: scenario.shared[t] for t in wanted if t not in member.params}, **member.params}
+        raw[name] = _given(scenario, name, cls)
         if cls is not None:
             classes[name] = cls
             if ours:
                 params[name] = validate(cls.PARAMS, raw[name], name)
         if ours:
-            raw[name].update(step_s=member.step_s, seed=scenario.seed_of(name))
-        consumed.update(spec for spec in member.entities.values() if isinstance(spec, str))
+            raw[name].update(step_s=member.step_s, seed=scenario.seed_of(name), episode=scenario.episode)
         entities[name] = {model: _names(scenario, name, spec) for model, spec in member.entities.items()}
-    consumed.update(link.pairs.partition(":")[0] for link in scenario.links if isinstance(link.pairs, str))
-    unused = sorted(set(scenario.shared) - consumed)
+        if name not in params:  # nobody else looks at what a foreign or remote simulator is given
+            _refuse_nan(name, {**raw[name], "entities": entities[name]})
+    unused = sorted(set(scenario.shared) - _tables_used(scenario))
     if unused:
         raise ScenarioError(f"shared table '{unused[0]}' is used by no member of {scenario.name}; remove it")
     clock = Clock(scenario.resolution_s)
@@ -84,6 +85,51 @@ def resolve(scenario: Scenario, until_s: float | None = None) -> Resolved:
             classes[name].check_horizon(name, value, step_s, scenario.warmup_s + horizon_s)
     until = clock.steps(scenario.warmup_s + horizon_s, "warmup_s + until")
     return Resolved(full, clock, until, classes, params, raw, entities)
+
+
+def _given(scenario: Scenario, name: str, cls: type | None) -> dict[str, Any]:
+    """A member's parameters with the shared tables it takes and, where it asks for it, the date of t = 0."""
+    member = scenario.members[name]
+    wanted = _tables_of(scenario, member, cls)
+    for table in wanted:
+        if table not in scenario.shared:
+            raise ScenarioError(f"{name}.shared: {unknown('shared table', table, scenario.shared)}")
+    given = {**{t: scenario.shared[t] for t in wanted if t not in member.params}, **member.params}
+    if cls is not None and "scenario_start" in field_names(getattr(cls, "PARAMS", None)):
+        given["scenario_start"] = scenario.start
+    return given
+
+
+def _refuse_nan(path: str, value: Any) -> None:
+    """ScenarioError naming the parameter that is NaN or infinite, wherever in a tree it stands."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ScenarioError(f"{path} = {value!r}: a parameter is a finite number")
+    for key, inner in (value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple)
+                       else ()):
+        _refuse_nan(f"{path}.{key}", inner)
+
+
+def prune(scenario: Scenario, before: Scenario) -> Scenario:
+    """A copy without the shared tables that only those members of `before` used that others have replaced."""
+    idle = _tables_used(before) - _tables_used(scenario)
+    return scenario.replace(shared={name: table for name, table in scenario.shared.items() if name not in idle})
+
+
+def _tables_used(scenario: Scenario) -> set[str]:
+    used = {link.pairs.partition(":")[0] for link in scenario.links if isinstance(link.pairs, str)}
+    for name, member in scenario.members.items():
+        used.update(_tables_of(scenario, member, None if _is_remote(member.simulator) else _simulator(
+            name, member.simulator)))
+        used.update(spec for spec in member.entities.values() if isinstance(spec, str))
+    return used
+
+
+def _tables_of(scenario: Scenario, member: Member, cls: type | None) -> tuple[str, ...]:
+    """Shared tables that a member takes: as it says, or those that its PARAMS declare."""
+    if member.shared is not None:
+        return member.shared
+    ours = cls is not None and issubclass(cls, Adapter)
+    return tuple(f for f in field_names(cls.PARAMS) if f in scenario.shared) if ours else ()
 
 
 def _simulator(member: str, path: str) -> type:

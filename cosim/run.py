@@ -23,9 +23,11 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from cosim.console import OneLineParser, fail, plain_console, print_digest
 from cosim.errors import CosimError, ScenarioError, TraceError, unknown
 from cosim.experiment import DRIVERS, Experiment, Result
+from cosim.live import live_view
 from cosim.params import explain
 from cosim.replay import replay
 from cosim.report import write_page
+from cosim.resolve import prune
 from cosim.scenario import Scenario, override, plug, rename
 from cosim.trace import Trace, first_difference
 from cosim.units import format_time, parse_duration
@@ -50,8 +52,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--map", dest="names", action="append", default=[], metavar="MEMBER.PORT=THEIRS",
                    help="what that simulator calls our port, e.g. grid.p_load_kw='P_load[MW]' (scaled by the units; a "
                         "name without one takes @FACTOR), or our entities: 'grid.bus*=Bus-*'")
-    p.add_argument("--replay", action="append", default=[], metavar="MEMBER=TRACE",
-                   help="play a member's outputs from a trace against the live others")
+    p.add_argument("--replay", action="append", default=[], metavar="MEMBER=FILE",
+                   help="play a member's outputs from a trace, or a CSV or Parquet table, against the live others")
     p.add_argument("--driver", choices=DRIVERS, default="mosaik", help="the bus (default: mosaik)")
     p.add_argument("--rt-factor", type=float, metavar="X",
                    help="keep pace: X wall-clock seconds per simulated second (1 is real time); the lag is reported")
@@ -59,6 +61,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--force", action="store_true", help="overwrite the trace if it exists")
     p.add_argument("--report", action="store_true", help="make a page of pictures beside the trace")
     p.add_argument("--open", action="store_true", help="make the page and open it in a browser")
+    p.add_argument("--live", action="store_true", help="show sites, power, queues and speed while it runs (plain lines "
+                   "where standard error is no terminal)")
     p.add_argument("--quiet", action="store_true", help="no progress, no summary")
     p.add_argument("--debug", action="store_true", help="show the traceback of an error")
     p.add_argument("--list", action="store_true", help="list the scenarios and end")
@@ -121,7 +125,9 @@ def _run(args: argparse.Namespace) -> int:
     if not args.quiet:
         _print_header(console, experiment)
         print_digest(console, before)
-    with _stop_on_signal(experiment), _progress(experiment, args.quiet):
+    watched = (live_view(experiment.control, experiment.scenario.name, experiment.resolved.until) if args.live
+               else _progress(experiment, args.quiet))
+    with _stop_on_signal(experiment), watched:
         result = experiment.run()
     if not args.quiet:
         _print_result(console, result)
@@ -137,14 +143,18 @@ def _as_asked(scenario: Scenario, args: argparse.Namespace) -> Scenario:
     """The scenario with everything the command line changes in it."""
     if args.seed is not None:
         scenario = scenario.replace(seed=args.seed)
+    before = scenario
     for text in args.use:
         member, _, simulator = text.partition("=")
         scenario = plug(scenario, member, simulator)
-    scenario = rename(scenario, dict(text.partition("=")[::2] for text in args.names))
+    if starts := [text for text in args.settings if text.partition("=")[0].strip() == "start"]:
+        scenario = override(scenario, settings_of(starts))  # a table's dates are read against it
     for text in args.replay:
         member, _, path = text.partition("=")
         scenario = replay(scenario, member, path)
-    return override(scenario, settings_of(args.settings))
+    scenario = rename(scenario, dict(text.partition("=")[::2] for text in args.names))
+    asked = override(scenario, settings_of(args.settings))
+    return prune(asked, before) if args.use or args.replay else asked
 
 
 def _compare(console: Console, args: argparse.Namespace, result: Result) -> int:

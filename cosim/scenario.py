@@ -27,7 +27,7 @@ from cosim.params import explain, field_names
 from cosim.units import Seconds
 
 Json = Annotated[dict[str, JsonValue], BeforeValidator(to_jsonable_python)]
-_FRAME_FIELDS = ("seeds", "shared", "resolution_s", "flush_s", "start", "warmup_s", "until_s", "seed")
+_FRAME_FIELDS = ("seeds", "shared", "resolution_s", "flush_s", "start", "warmup_s", "until_s", "seed", "episode")
 
 
 def _member_port(text: str) -> str:
@@ -82,6 +82,7 @@ class Link(_Data):
     shift_s  the value arrives this much later ('step': one step of the source); closes a loop
     initial  value before the first shifted one; None: the simulator's own `initial()`
     scale    factor on the way; None: from the two names' units
+    optional left out, not an error, where the source has no such port
     """
 
     source: MemberPort
@@ -90,6 +91,7 @@ class Link(_Data):
     shift_s: Literal["step"] | Seconds = 0
     initial: JsonValue = None
     scale: float | None = None
+    optional: bool = False
 
 
 class Scenario(_Data):
@@ -103,6 +105,7 @@ class Scenario(_Data):
     resolution_s: Seconds = Field(60.0, gt=0, description="one bus step, s")
     flush_s: Seconds = Field(3600.0, gt=0, description="simulated time between writes to the trace")
     seed: int = Field(0, ge=0, lt=2**63)
+    episode: int = Field(0, ge=0, lt=2**63, description="same seed, another day: its own random numbers")
     seeds: dict[str, Annotated[int, Field(ge=0, lt=2**63)]] = Field({}, description="member -> its own seed")
     shared: Json = {}
     members: dict[str, Member] = Field(min_length=1)
@@ -110,6 +113,7 @@ class Scenario(_Data):
     preflight: str | None = Field(None, description="'module:function' called before the run with the scenario")
     summary: str | None = Field(None, description="'module:function' called after the run with its trace")
     verify: str | None = Field(None, description="'module:function' that checks a trace's conservation laws")
+    environment: str | None = Field(None, description="'module:Class' through which agents learn on it (cosim.vector)")
 
     def __init__(self, **data: Any) -> None:
         try:

@@ -2,6 +2,8 @@
 
 Streams are independent, and stay the same when another member is added or draws more: two policies meet the same
 arrivals (common random numbers, model decision 8).
+
+Rows of the model: I37, M16.
 """
 
 from __future__ import annotations

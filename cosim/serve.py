@@ -33,6 +33,9 @@ def main(argv: list[str] | None = None) -> int:
         if not (host and port.isdigit()):
             raise ScenarioError(f"'{words[1]}' is not HOST:PORT; {USAGE}")
         simulator = load(words[0], "simulator")()
+        if not isinstance(simulator, mosaik_api_v3.Simulator):
+            raise ScenarioError(f"'{words[0]}' is no simulator; write a subclass of mosaik_api_v3.Simulator or "
+                                "cosim.adapter.Adapter")
         asyncio.run(_serve(simulator, host, int(port), remote))
     except CosimError as err:
         return fail(err)

@@ -29,13 +29,16 @@ class Stopped(CosimError):
 class Control:
     """The run's clock as seen from outside: progress, the trace's flushes, real-time pace, and a wish to stop.
 
-    `lag_s` is how far a real-time run was behind at worst.
+    `on_record` hears (member, its outputs) after every step, `plan` is the wiring once all have started; `lag_s` is how
+    far a real-time run was behind at worst.
     """
 
     clock: Clock
     flush_steps: int
     writer: TraceWriter | None = None
     on_progress: Callable[[int], None] | None = None
+    on_record: Callable[[str, Mapping[str, Mapping[str, Any]]], None] | None = None
+    plan: Plan | None = None
     rt_factor: float | None = None
     stop: bool = False
     time: int = -1
@@ -115,6 +118,8 @@ class Tap:
 
     def record(self, time: int, data: Mapping[str, Mapping[str, Any]]) -> None:
         """Store this step's outputs in the trace."""
+        if self.control.on_record:
+            self.control.on_record(self.member, data)
         writer = self.control.writer
         if writer is None:
             return
@@ -131,7 +136,8 @@ class Tap:
                 if eid not in data or name not in data[eid]:
                     raise ModelError(f"get_data() gave no value for {eid}.{name}")
                 if self.foreign:
-                    finite(f"{eid}.{name}", data[eid][name])
+                    value = data[eid][name]
+                    finite(f"{eid}.{name}", [value] if isinstance(value, str) else value)  # '1' is no number here
         return data
 
     def close(self, closing: Mapping[str, Mapping[str, Any]]) -> None:

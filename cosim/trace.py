@@ -2,15 +2,22 @@
 
 Layout (format 'aidc-cosim trace', schema 1):
 
-    /                          attributes: format, schema_version, status, scenario (JSON), seed, driver, versions, ...
+    /                          attributes: format, schema_version, status, scenario (JSON), seed, driver, versions,
+                               summary (JSON: what the run said of itself), ...
     /<member>/<model>/time_s   int64 seconds since the start, CF units
     /<member>/<model>/entity   names
     /<member>/<model>/<dim>    names along a further axis, e.g. job_class
     /<member>/<model>/<port>   float64 (time_s, entity[, dim]); attributes units, long_name, sign
     /<table>/<column>          one row a job, for example
 
-Axes are HDF5 dimension scales, so xarray and netCDF4 label them. The default library version and a flush per block keep
-a killed run's file readable; time and values may then be one block apart, so the reader takes the shorter.
+Axes are HDF5 dimension scales, so xarray and netCDF4 label them; h5py and h5dump read all of it (the one filter is
+gzip). Each model's group is a NeXus NXdata (attributes NX_class, signal, axes): h5web shows its first scalar port.
+The default library version and a flush per block keep a killed run's file readable; time and values may then be one
+block apart, so the reader takes the shorter.
+
+`schema_version` is a whole number. It grows when a reader of the old layout would fail or misread: a path, shape, type,
+unit or meaning changes. It stays when something is added that old readers pass over (a port, a table, an attribute).
+A reader reads its own version and all older ones; a file of a newer one is refused, by name.
 """
 
 from __future__ import annotations
@@ -66,6 +73,7 @@ class TraceWriter:
         self.path, self.wall_s = path, 0.0
         self._groups: dict[tuple[str, str], _Group] = {}
         self._tables: dict[str, dict[str, list]] = {}
+        self._columns: dict[str, dict[str, tuple[h5py.Dataset, np.dtype]]] = {}
         self._text_bytes = _TEXT_BYTES
         self._start = start
         try:
@@ -97,6 +105,8 @@ class TraceWriter:
             scale = group.create_dataset(axis, data=np.array(values, dtype=object), dtype=_TEXT)
             scale.make_scale(axis)
         datasets = {p.name: self._dataset(group, p, axes, chunk) for p in ports}
+        shown = min(ports, key=lambda p: len(p.dims))
+        group.attrs.update(NX_class="NXdata", signal=shown.name, axes=["time_s", *["."] * (1 + len(shown.dims))])
         numbers = sum(int(np.prod(data.shape[1:])) for data in datasets.values())
         self._groups[member, model] = _Group(list(names), {p.name: p for p in ports}, datasets, time, numbers, chunk,
                                              rows={p.name: [] for p in ports})
@@ -181,14 +191,20 @@ class TraceWriter:
         count = _whole(batch_length(columns), _TABLE_CHUNK, final)
         if not count:
             return
-        group = self._file[table] if table in self._file else self._file.create_group(table, track_order=True)
+        datasets = self._columns.setdefault(table, {})
         for name, values in columns.items():
-            column = _column(values[:count], group[name].dtype if name in group else None, self._text_bytes)
-            if name not in group:
-                group.create_dataset(name, (0,), column.dtype, maxshape=(None,), chunks=(_TABLE_CHUNK,),
-                                     compression="gzip", compression_opts=1, shuffle=True)
-            _append(group[name], column)
+            data, dtype = datasets.get(name, (None, None))
+            column = _column(values[:count], dtype, self._text_bytes)
+            if data is None:
+                data = self._new_column(table, name, column.dtype)
+                datasets[name] = data, column.dtype
+            _append(data, column)
             del values[:count]
+
+    def _new_column(self, table: str, name: str, dtype: np.dtype) -> h5py.Dataset:
+        group = self._file[table] if table in self._file else self._file.create_group(table, track_order=True)
+        return group.create_dataset(name, (0,), dtype, maxshape=(None,), chunks=(_TABLE_CHUNK,), compression="gzip",
+                                    compression_opts=1, shuffle=True)
 
     def write_table(self, table: str, columns: Mapping[str, list]) -> None:
         """A table that is known as a whole, written at once."""
@@ -205,6 +221,15 @@ class TraceWriter:
             for name, value in {**(attrs or {}), "status": status, "error": error}.items():
                 self._file.attrs[name] = value
             self._file.close()
+
+
+def annotate(path: Path, attrs: Mapping[str, Any]) -> None:
+    """Add root attributes to a finished trace. Raises TraceError."""
+    try:
+        with h5py.File(path, "r+") as file:
+            file.attrs.update(attrs)
+    except OSError as err:
+        raise TraceError(f"cannot write {path}: {err.strerror or err}") from None
 
 
 def _whole(rows: int, chunk: int, final: bool) -> int:
@@ -253,6 +278,11 @@ class Trace:
         if self.attrs.get("format") != FORMAT or not self.attrs.keys() >= _REQUIRED:
             self._file.close()
             raise TraceError(f"{self.path} is HDF5 but not an {FORMAT} (attributes {', '.join(sorted(_REQUIRED))})")
+        version = self.attrs["schema_version"]
+        if not isinstance(version, int | np.integer) or version > SCHEMA_VERSION:
+            self._file.close()
+            raise TraceError(f"{self.path} has trace schema {version}; this version of aidc-cosim reads schemas up to "
+                             f"{SCHEMA_VERSION}: update it, or read the file with h5py")
 
     def __enter__(self) -> Trace:
         return self

@@ -36,6 +36,7 @@ SUFFIXES: dict[str, Unit] = {
     "kg_per_kwh": Unit("kg/kWh", "carbon intensity", 1.0),
     "g_per_kwh": Unit("g/kWh", "carbon intensity", 1e-3),
     "kg_per_h": Unit("kg/h", "carbon rate", 1.0),
+    "usd_per_h": Unit("USD/h", "cost rate", 1.0),
     "kw_per_kg_h": Unit("kW/(kg/h)", "carbon weight", 1.0),
     "kw_per_to_s": Unit("kW/(TO/s)", "energy per work", 1.0),
     "to_per_gpu_min": Unit("TO/(GPU min)", "GPU speed", 1.0),
@@ -71,18 +72,23 @@ _BY_SYMBOL = {u.symbol.lower(): u for u in SUFFIXES.values()}
 
 def unit_of(name: str) -> Unit:
     """The unit of a port, field or foreign attribute: `p_load_kw` -> kW, `P_load[MW]` -> MW, `nonsense` -> 1."""
+    return split_unit(name)[1]
+
+
+def split_unit(name: str) -> tuple[str, Unit]:
+    """(what is measured, its unit) of a name: `p_load_kw` -> ('p_load', kW), `nonsense` -> ('nonsense', 1)."""
     bracket = re.search(r"\[([^\]]+)\]$", name)
     if bracket:
         symbol = bracket.group(1).lower().replace("p.u.", "pu")
-        return _BY_SYMBOL.get(symbol) or SUFFIXES.get(symbol) or _DIMENSIONLESS
+        return name[:bracket.start()].strip(), _BY_SYMBOL.get(symbol) or SUFFIXES.get(symbol) or _DIMENSIONLESS
     parts = name.lower().split("_")
     for start in range(len(parts)):
         if start and parts[start - 1] == "per":
             continue
         unit = SUFFIXES.get("_".join(parts[start:]))
         if unit is not None:
-            return unit
-    return _DIMENSIONLESS
+            return "_".join(name.split("_")[:start]), unit
+    return name, _DIMENSIONLESS
 
 
 def scale(source: str, target: str) -> float:

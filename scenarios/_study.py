@@ -2,6 +2,8 @@
 
 `study(...)` makes one scenario; the modules beside it differ only in what they pass. All values are parameters that
 `--set` reaches; where the paper's own value cannot work, the comment says which decision replaced it.
+
+Rows of the model: B07, I23, M03, M04, P01-04, P06-42, U17, X16, Z01, Z03, Z07, Z08.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ DEFERRALS_S = [0.0, 2 * HOURS, 4 * HOURS, 6 * HOURS, 8 * HOURS, 10 * HOURS]
 SHARED = {"job_classes": JOB_CLASSES, "sites": SITES, "deferrals_s": DEFERRALS_S, "network": "case33bw"}
 
 SCENARIO_HOOKS = {"preflight": "simulators.metrics:preflight", "summary": "simulators.metrics:summary",
-                  "verify": "simulators.audit:verify"}
+                  "verify": "simulators.audit:verify",
+                  "environment": "simulators.controller.steering:Steering"}
 
 # I02, I01: with Table I as printed the offered load is eight times the capacity; these two factors bring it to 77 %.
 TRAIN_RATE_SCALE, INF_SIZE_SCALE = 0.7, 0.02
@@ -64,6 +67,7 @@ def links() -> list[Link]:
         Link(source="aidc.p_window_kw", target="grid.p_load_kw", pairs="sites:bus{node}", shift_s=LATER),
         Link(source="aidc.q_window_kvar", target="grid.q_load_kvar", pairs="sites:bus{node}", shift_s=LATER),
         Link(source="grid.nci_kg_per_kwh", target="controller.nci_kg_per_kwh", pairs="sites:bus{node}"),
+        Link(source="grid.mci_kg_per_kwh", target="controller.mci_kg_per_kwh", pairs="sites:bus{node}", optional=True),
         Link(source="workload.jobs", target="controller.jobs"),
         Link(source="tariff.price_usd_per_kwh", target="controller.price_usd_per_kwh"),
         Link(source="tariff.forecast_usd_per_kwh", target="controller.forecast_usd_per_kwh"),

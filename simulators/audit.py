@@ -14,6 +14,7 @@ import numpy as np
 from cosim.digest import Digest, Table
 from cosim.errors import TraceError
 from cosim.trace import Trace
+from simulators.aidc.equations import PRESETS, Cooling, it_at_inlet_kw
 from simulators.fleet import JobClass, Site
 
 SITE = "aidc/Site"
@@ -84,7 +85,21 @@ def _it_energy(trace: Trace) -> float:
     classes = [JobClass(**shared["job_classes"][n]) for n in trace.names(SITE, "job_class")]
     idle_kw = np.array([Site(**shared["sites"][n]).idle_kw for n in trace.names(SITE)])
     by_hand = idle_kw + trace[f"{SITE}/busy_gpus"] @ np.array([c.busy_kw_per_gpu for c in classes])
+    supply_degc = trace[f"{SITE}/supply_temp_degc"]
+    for k, cooling in enumerate(_coolings(trace)):
+        by_hand[:, k] = it_at_inlet_kw(by_hand[:, k], supply_degc[:, k], cooling)
     return _largest(trace[f"{SITE}/it_kw"] / by_hand - 1.0)
+
+
+def _coolings(trace: Trace) -> list[Cooling]:
+    """The cooling plant of each site, as the scenario has it."""
+    given = json.loads(trace.attrs["scenario"])["members"]["aidc"]["params"]
+    plants = {**dict.fromkeys(trace.names(SITE), given.get("cooling")), **given.get("site_cooling", {})}
+    return [_cooling(plants[name]) for name in trace.names(SITE)]
+
+
+def _cooling(value: str | dict | None) -> Cooling:
+    return PRESETS[value or "corrected"] if value is None or isinstance(value, str) else Cooling(**value)
 
 
 def _power_adds_up(trace: Trace) -> float:
@@ -114,7 +129,7 @@ def _power_balance(trace: Trace) -> float:
 
 def _carbon(trace: Trace) -> float:
     """Generated = loads + losses at the sending node's intensity, kg/h; from the second interval on, since what was
-    drawn before the first is not recorded. Intervals with unserved power are left out."""
+    drawn before the first is not recorded. Intervals with unserved power or a forecast error are left out."""
     scenario = json.loads(trace.attrs["scenario"])
     sources = scenario["members"]["grid"]["params"].get("sources")
     if not sources:
@@ -125,9 +140,11 @@ def _carbon(trace: Trace) -> float:
     ends = [[buses.index(f"bus{end}") for end in name.split("-")] for name in trace.names("grid/Grid", "line")]
     generated = trace["grid/Grid/p_source_kw"][:, 0] @ intensity
     loads = _bus_loads(trace, buses)
+    errors = trace["grid/Grid/forecast_error_ratio"][:, 0] if trace.has("grid/Grid/forecast_error_ratio") else None
     worst = 0.0
     for k in range(1, len(nci)):
-        if trace["grid/Grid/unserved_kw"][k, 0] or trace["grid/Grid/status"][k, 0]:
+        flagged = trace["grid/Grid/unserved_kw"][k, 0] or trace["grid/Grid/status"][k, 0]
+        if flagged or (errors is not None and errors[k]):
             continue
         lost = sum((p_from[k, 0, b] + p_to[k, 0, b]) * nci[k, i if p_from[k, 0, b] > 0 else j]
                    for b, (i, j) in enumerate(ends))

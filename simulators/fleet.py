@@ -2,6 +2,8 @@
 
 Both are data of a scenario (`shared.job_classes`, `shared.sites`), validated here, read by workload, aidc,
 controller and metrics.
+
+Rows of the model: M13.
 """
 
 from __future__ import annotations

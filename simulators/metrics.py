@@ -3,6 +3,8 @@ efficiency (K05), PUE (K06), losses (K08), and the offered load before a run (I0
 
 Scenarios name `preflight` and `summary` by import string. Everything is read from the file, so that a trace from
 another machine, or of a run that was killed, gives the same figures. Energies integrate minute means with dt (I20).
+
+Rows of the model: I05, I32, M08, U20, X03, X12.
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
-"""Base load of a feeder's buses: what the network file says, times a daily shape."""
+"""Base load of a feeder's buses: what the network file says, times a daily shape (P07, M01)."""
 
 from __future__ import annotations
 
+import csv
 import math
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, field_validator
@@ -18,24 +20,53 @@ from simulators.grid.network import read_feeder
 SLOTS = 96
 SLOT_S = DAY_S / SLOTS
 
-# A day of a mixed residential and commercial feeder as 24 h and its first two overtones: (relative size, hour of the
-# crest). The sum is lowest before dawn, rises to a morning shoulder and peaks in the evening.
-_HARMONICS = ((0.24, 17.0), (0.12, 20.5), (0.03, 19.0))
+# Days as 24 h and its first two overtones: (relative size, hour of the crest).
+_MIXED = ((0.24, 17.0), (0.12, 20.5), (0.03, 19.0))
+_RESIDENTIAL = ((0.33, 18.0), (0.22, 20.0), (0.06, 19.5))
+_COMMERCIAL = ((0.42, 13.0), (0.08, 11.5), (0.05, 10.0))
 
 
-def _light() -> tuple[float, ...]:
-    """96 slot values of mean 0.40: 0.40 x (1 + sum of the harmonics), each at the middle of its quarter of an hour."""
+def _day(mean: float, harmonics: tuple[tuple[float, float], ...]) -> tuple[float, ...]:
+    """96 slot values: mean x (1 + sum of the harmonics), each at the middle of its quarter of an hour."""
     hours = [(slot + 0.5) * 24.0 / SLOTS for slot in range(SLOTS)]
     return tuple(
-        0.40 * (1.0 + sum(size * math.cos(2.0 * math.pi * k * (hour - crest) / 24.0)
-                          for k, (size, crest) in enumerate(_HARMONICS, start=1)))
+        mean * (1.0 + sum(size * math.cos(2.0 * math.pi * k * (hour - crest) / 24.0)
+                          for k, (size, crest) in enumerate(harmonics, start=1)))
         for hour in hours
     )
 
 
-SHAPES: dict[str, tuple[float, ...]] = {"ieee33_light": _light()}
-"""Daily shapes by name: 96 factors on the network's own loads. The paper prints no profile (I24); `ieee33_light` is
-ours, of the form usual for a mixed feeder, and light enough (mean 0.40, 0.28 to 0.53) for the NCI that it reports."""
+SHAPES: dict[str, tuple[float, ...]] = {
+    "ieee33_light": _day(0.40, _MIXED), "residential": _day(0.45, _RESIDENTIAL), "commercial": _day(0.45, _COMMERCIAL)}
+"""Daily shapes by name: 96 factors on the network's own loads. The paper prints no profile (I24, M01); these are ours:
+`ieee33_light` has the form usual for a mixed feeder, lowest before dawn with a morning shoulder and an evening peak,
+and is light enough (mean 0.40, 0.28 to 0.53) for the NCI that the paper reports; `residential` (mean 0.45, 0.28 to
+0.71) has a morning rise, a dip after noon and a sharp peak at 19:15; `commercial` (mean 0.45, 0.29 to 0.67) follows
+office hours, with its peak at 11:30."""
+
+
+def read_shape(path: str) -> tuple[float, ...]:
+    """The 96 factors in column `factor` of a CSV file; ScenarioError naming the file and the line that is wrong."""
+    if not Path(path).is_file():
+        raise ScenarioError(f"profile.shape: no file at {path}; give a CSV with a column `factor` and {SLOTS} rows")
+    with Path(path).open(newline="", encoding="utf-8-sig") as file:
+        rows = csv.DictReader(file)
+        if "factor" not in (rows.fieldnames or ()):
+            raise ScenarioError(f"{path} has no column 'factor'; it has {', '.join(rows.fieldnames or ()) or 'none'}")
+        values = [_factor(row["factor"], f"{path}, line {rows.line_num}") for row in rows]
+    if len(values) != SLOTS:
+        raise ScenarioError(f"{path} has {len(values)} rows; a shape is {SLOTS} factors, one per 15 min from midnight")
+    return tuple(values)
+
+
+def _factor(text: str | None, where: str) -> float:
+    try:
+        value = float(text or "")
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0.0):
+        raise ScenarioError(f"{where}: '{text}' is no factor; it must be a number >= 0")
+    return value
 
 
 @params
@@ -44,8 +75,8 @@ class ProfileParams:
 
     network: Annotated[Network, Field(description="the grid's network: its loads are the base load")] = "case33bw"
     shape: Annotated[str | tuple[float, ...], Field(
-        union_mode="left_to_right", description=f"name of a shape ({', '.join(SHAPES)}) or {SLOTS} factors >= 0, one "
-        "per 15 min from midnight")] = "ieee33_light"
+        union_mode="left_to_right", description=f"name of a shape ({', '.join(SHAPES)}), a .csv file with a column "
+        f"`factor`, or {SLOTS} factors >= 0, one per 15 min from midnight")] = "ieee33_light"
     mean: Annotated[float | None, Field(ge=0, allow_inf_nan=False, description="scale the shape to this daily mean; "
                                         "null: as it is")] = None
     scale: Annotated[float, Field(ge=0, allow_inf_nan=False, description="further factor on the shape")] = 1.0
@@ -54,8 +85,8 @@ class ProfileParams:
     @classmethod
     def _shape_is_a_day(cls, shape: str | tuple[float, ...]) -> str | tuple[float, ...]:
         if isinstance(shape, str):
-            if shape not in SHAPES:
-                raise ValueError(f"is no shape; allowed: {', '.join(SHAPES)}, or {SLOTS} factors")
+            if shape not in SHAPES and not shape.endswith(".csv"):
+                raise ValueError(f"is no shape; allowed: {', '.join(SHAPES)}, a .csv file, or {SLOTS} factors")
         elif len(shape) != SLOTS or not all(math.isfinite(v) and v >= 0.0 for v in shape):
             raise ValueError(f"has {len(shape)} values; a shape is {SLOTS} finite factors >= 0, one per 15 min")
         return shape
@@ -63,7 +94,9 @@ class ProfileParams:
     @property
     def factors(self) -> tuple[float, ...]:
         """The 96 factors after `mean` and `scale`."""
-        shape = SHAPES[self.shape] if isinstance(self.shape, str) else self.shape
+        shape = self.shape
+        if isinstance(shape, str):
+            shape = SHAPES[shape] if shape in SHAPES else read_shape(shape)
         factor = self.scale
         if self.mean is not None:
             average = math.fsum(shape) / SLOTS

@@ -18,8 +18,8 @@ class Liar(mosaik_api_v3.Simulator):
         super().__init__({"api_version": "3.0", "type": "time-based",
                           "models": {"Feed": {"public": True, "params": [], "attrs": ["p_kw"]}}})
 
-    def init(self, sid, time_resolution=1.0, fault="", meta=None):
-        self._fault, self._step = fault, 0
+    def init(self, sid, time_resolution=1.0, fault="", meta=None, answer=None):
+        self._fault, self._step, self._answer = fault, 0, answer
         if meta is not None:
             self.meta = meta
         return self.meta
@@ -41,6 +41,8 @@ class Liar(mosaik_api_v3.Simulator):
             return {"somebody": {"p_kw": 1.0}}
         if self._step >= 3 and self._fault == "no dict":
             return 7
+        if self._step >= 3 and self._answer is not None:
+            return self._answer[0]
         value = FAULTS.get(self._fault, 1.0) if self._step >= 3 else 1.0
         return {eid: dict.fromkeys(names, value) for eid, names in outputs.items()}
 

@@ -1,4 +1,7 @@
-"""Pictures of the network: the map's data, voltages, line loading, and how far the dispatch can be trusted."""
+"""Pictures of the network: the map's data, voltages, line loading, and how far the dispatch can be trusted.
+
+Rows of the model: X04.
+"""
 
 from __future__ import annotations
 
@@ -176,13 +179,18 @@ def voltages(run: Run) -> Picture:
 
 
 def loading(run: Run) -> Picture:
-    """Power in the heaviest lines, or their loading where the grid knows ratings."""
-    key = "lines"
-    path = run.first(f"{GRID}/loading_ratio", f"{GRID}/p_from_kw")
+    """Loading of the heaviest lines in per cent of their ratings, or their power where the grid knows no ratings.
+
+    Per cent come from `loading_ratio`, or else from the larger apparent power of a line's two ends over `rating_kva`.
+    """
+    key, flow = "lines", f"{GRID}/p_from_kw"
+    path = run.first(f"{GRID}/loading_ratio", flow)
     if path is None:
-        return missing(key, f"The trace does not say what flows in the lines ({GRID}/p_from_kw).")
-    rated = path.endswith("loading_ratio")
-    values = run.get(path)[:, 0] * (100.0 if rated else 1.0)
+        return missing(key, f"The trace does not say what flows in the lines ({flow}).")
+    values, rated = run.get(path)[:, 0], path != flow
+    if not rated and run.has(f"{GRID}/rating_kva"):
+        values, rated = np.sign(values) * _apparent(run) / run.get(f"{GRID}/rating_kva")[:, 0], True
+    values = values * (100.0 if rated else 1.0)
     size = np.abs(values)
     names, heavy = run.trace.names(GRID, "line"), np.argsort(-size.max(axis=0), kind="stable")[:_MOST_ROWS]
     time, z = run.means(path, size)
@@ -193,9 +201,20 @@ def loading(run: Run) -> Picture:
     back = [names[k] for k in range(len(names)) if (values[:, k] < -1e-6).any()]
     says += f" Power runs back toward the substation at times in {len(back)} of {len(names)} lines." if back else ""
     heat = Heat(time, tuple(names[k] for k in heavy[::-1]), z[:, heavy[::-1]].T, unit, run.end_s)
-    note = "" if rated else "The grid names no ratings, so this is power, not per cent."
+    note = "" if rated else (f"The grid names no ratings ({GRID}/loading_ratio or {GRID}/rating_kva), so this is "
+                             "active power, not per cent.")
     return Picture(key, says, (Panel("Loading" if rated else "Active power entering the line", heat=heat, size=1.8),),
                    note, (Fact("heaviest line", float(size[when, top]), unit),))
+
+
+def _apparent(run: Run) -> np.ndarray:
+    """(time, line) apparent power at the fuller end of each line, kVA; active power alone where none is reactive."""
+    ends = []
+    for end in ("from", "to"):
+        p, q = (f"{GRID}/{kind}_{end}_{unit}" for kind, unit in (("p", "kw"), ("q", "kvar")))
+        if run.has(p):
+            ends.append(np.hypot(run.get(p)[:, 0], run.get(q)[:, 0] if run.has(q) else 0.0))
+    return np.maximum.reduce(ends)
 
 
 def _lines(shown: int) -> str:

@@ -1,11 +1,14 @@
-"""Pictures of single jobs: when training arrived and ran, how long jobs waited against what they were allowed."""
+"""Pictures of single jobs: when training arrived and ran, how long jobs waited against what they were allowed.
+
+Rows of the model: X03, X08.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
 from cosim.reporting.chart import Fact, Heat, Panel, Picture, Series, Spread, missing
-from cosim.reporting.data import Run
+from cosim.reporting.data import PRICE, Run
 from cosim.reporting.text import count, length, number
 from cosim.units import HOUR_S, MIN_S
 
@@ -59,8 +62,31 @@ def deferral(run: Run) -> Picture:
     says += f"; {count(never, 'job')} never ran." if never else "."
     panels = (Panel(f"Hour of arrival against hour of first run, cells of {length(width * HOUR_S)}", heat=heat,
                     size=1.9), Panel("Training jobs arriving and beginning", "jobs/h", tuple(rates), size=1.9))
-    facts = (Fact("training jobs that began over an hour late", later, "%"),)
-    return Picture(key, says, panels, "", facts, columns=True)
+    facts = [Fact("training jobs that began over an hour late", later, "%")]
+    note = ""
+    if {"release_s", "submit_s"} <= run.jobs.keys():
+        note, more = _put_off(run, arrival, (run.jobs["release_s"][use] - run.jobs["submit_s"][use]) / HOUR_S)
+        facts += more
+    return Picture(key, says, panels, note, tuple(facts), columns=True)
+
+
+def _put_off(run: Run, arrival_s: np.ndarray, put_off_h: np.ndarray) -> tuple[str, list[Fact]]:
+    """What the agents decided: mean and variance of the deferral (K07), and apart from the others the mean of the jobs
+    that arrived while power was dearest (I33)."""
+    mean, spread = float(put_off_h.mean()), float(put_off_h.var())
+    note = (f"The agents put training off by {number(mean)} h on average (variance {number(spread)} h\u00b2)"
+            if put_off_h.any() else "The agents put no training off: what waits, waits for GPUs")
+    facts = [Fact("mean deferral of training", mean, "h"), Fact("variance of the deferral", spread, "h2")]
+    if run.has(PRICE):
+        price = run.held(PRICE, arrival_s)[:, 0]
+        dear = price == np.nanmax(run.get(PRICE))
+        if dear.any() and not dear.all():
+            facts.append(Fact("mean deferral of training that came at the dearest price", float(put_off_h[dear].mean()),
+                              "h"))
+            if put_off_h.any():
+                note += (f"; by {number(facts[-1].value)} h where it arrived at the dearest price, "
+                         f"{number(price[dear][0])} USD/kWh")
+    return f"{note}.", facts
 
 
 def waits(run: Run) -> Picture:

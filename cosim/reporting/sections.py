@@ -1,4 +1,7 @@
-"""The report's order: which pictures, under which headings, for one run or several."""
+"""The report's order: which pictures, under which headings, for one run or several.
+
+Rows of the model: X08.
+"""
 
 from __future__ import annotations
 

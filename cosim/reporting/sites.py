@@ -1,4 +1,7 @@
-"""Pictures of the data centers: carbon signal beside load, power by use, GPUs and queues."""
+"""Pictures of the data centers: carbon signal beside load, power by use, GPUs and queues.
+
+Rows of the model: X07.
+"""
 
 from __future__ import annotations
 

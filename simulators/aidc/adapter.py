@@ -1,4 +1,7 @@
-"""AI data centres on the bus: one entity per site, jobs and commands in, power and what became of the jobs out."""
+"""AI data centres on the bus: one entity per site, jobs and commands in, power and what became of the jobs out.
+
+Rows of the model: A06, L13, M09, M10, X02.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Annotated, Any
 
+import numpy as np
 from pydantic import BeforeValidator, Field
 
 from cosim.adapter import Adapter, Values, serve
@@ -15,9 +19,18 @@ from cosim.errors import ScenarioError, unknown
 from cosim.params import params
 from cosim.ports import Batch, Port
 from cosim.units import Seconds
-from simulators.aidc.equations import CORRECTED, PRESETS, Cooling, aidc_power_kw, crac, reactive_power_kvar
+from simulators.aidc.carried import pack, unpack
+from simulators.aidc.equations import (
+    CORRECTED,
+    PRESETS,
+    Cooling,
+    aidc_power_kw,
+    crac,
+    it_at_inlet_kw,
+    reactive_power_kvar,
+)
 from simulators.aidc.facility import Facility
-from simulators.aidc.interval import State
+from simulators.aidc.interval import Interval, State, resolved_kw
 from simulators.aidc.slots import Reading, SlotFacility
 from simulators.fleet import JobClass, Site
 
@@ -45,6 +58,10 @@ class AidcParams:
         dict[str, CoolingChoice], Field(description="cooling plants of single sites, where they differ")
     ] = field(default_factory=dict)
     window_s: Annotated[Seconds, Field(gt=0, description="window of p_window_kw: the grid's step")] = 900.0
+    job_log: Annotated[bool, Field(description="rows of single jobs, their GPUs; a run without is faster")] = True
+    trace_step_s: Annotated[
+        Seconds | None, Field(gt=0, description="step of the table `power`: power inside the tick; null: no table")
+    ] = None
     initial_supply_temp_degc: Annotated[float, Field(description="supply temperature before the first command")] = 23.0
 
 
@@ -95,28 +112,76 @@ class DataCenters(Adapter):
             Port("inlet_degc", "out", "inlet of the hottest rack (19)"),
             Port("outlet_degc", "out", "mean rack outlet at the mean IT power (20)"),
             Port("return_degc", "out", "return air at the mean IT power (21)"),
+            Port("heat_imbalance_kw", "out", "heat removed beyond that of IT at the mean IT power (2.7)",
+                 sign="> 0 is removed and was never given off"),
             Port("clipped_commands", "out", "supply temperatures of this tick that were out of limits", sign=">= 0"),
             Port("done_jobs", "out", "jobs finished or dropped in the tick; at the end those still inside",
                  kind="event", table="jobs"),
             Port("gpu_runs", "out", "GPUs that training jobs held until some time of the tick, since when; those of "
                  "inference are held from start to end", kind="event", table="gpu_runs"),
+            Port("power", "out", "power inside the tick, means over aidc.trace_step_s, where that is set: site, time_s "
+                 "(begin), p_kw, it_kw, cooling_kw", kind="event", table="power"),
         )
     }
 
     def setup(self) -> None:
         """One facility per entity; raises ScenarioError for names, windows and rack tables that do not fit."""
         self._sites = {eid: self._site(eid) for eid in self.entities["Site"]}
+        self._last: Values = {}
+        self._now_s = 0.0
         strangers = [name for name in self.params.site_cooling if name not in self.params.sites]
         if strangers:
             raise ScenarioError(unknown(f"site in {self.sid}.site_cooling", strangers[0], self.params.sites))
 
     def advance(self, time_s: float, inputs: Values) -> Values:
         """Submit, command, run to the end of the tick, report."""
-        return {eid: site.tick(time_s + self.step_s, inputs[eid]) for eid, site in self._sites.items()}
+        self._now_s = time_s + self.step_s
+        self._last = {eid: site.tick(self._now_s, inputs[eid]) for eid, site in self._sites.items()}
+        return self._last
 
     def initial(self) -> Values:
-        """Every site idle at the initial supply temperature."""
-        return {eid: site.idle() for eid, site in self._sites.items()}
+        """Every site idle at the initial supply temperature, or as its last tick left it before `resume`."""
+        return {eid: self._last[eid] if eid in self._last else site.idle() for eid, site in self._sites.items()}
+
+    def carry(self) -> dict[str, np.ndarray]:
+        """The fleet between two ticks, for `resume` in another world (M07, I18); times relative to now.
+
+        Arrays of numbers, and of names in `site` and `job_class`: `jobs/...` one row a job inside, `last/...` the ports
+        of the last tick, `window_kw` (site, tick) what the means over the grid's window are made of; see `carried`.
+        """
+        last, sites = self.initial(), list(self._sites.values())
+        return {
+            "site": np.array(list(self._sites)),
+            "job_class": np.array(list(self.params.job_classes)),
+            "model": np.array(type(self).__name__),
+            "window_kw": np.array([list(site.means_kw) for site in sites], dtype=np.float64),
+            **pack([site.facility.keep() for site in sites], self._now_s),
+            **{f"last/{name}": np.array([last[eid][name] for eid in self._sites]) for name in self._level_names()},
+        }
+
+    def resume(self, carry: Mapping[str, np.ndarray]) -> None:
+        """Go on, in a new world at time 0, from what `carry` gave; after `setup`, before `initial` and the first tick.
+
+        Running on is bit for bit what it would have been, but for ids: jobs carried over get negative ones, in the
+        order of those they had. Raises ScenarioError if the sites, classes or simulator are not those of `carry`.
+        """
+        mine = {"site": list(self._sites), "job_class": list(self.params.job_classes), "model": type(self).__name__}
+        for name, expected in mine.items():
+            if name not in carry or carry[name].tolist() != expected:
+                found = carry[name].tolist() if name in carry else "nothing"
+                raise ScenarioError(f"{self.sid}: what is carried over is for {name} {found}, not {expected}; resume "
+                                    "in a world of the same fleet")
+        for k, (site, memory) in enumerate(zip(self._sites.values(), unpack(carry, mine["job_class"]), strict=True)):
+            site.facility.restore(memory)
+            site.means_kw.extend(carry["window_kw"][k].tolist())
+        self._last = {
+            eid: {name: carry[f"last/{name}"][k].tolist() for name in self._level_names()}
+            | {"done_jobs": {}, "gpu_runs": {}, "power": {}}
+            for k, eid in enumerate(self._sites)
+        }
+
+    def _level_names(self) -> list[str]:
+        return [port.name for port in self.MODELS["Site"] if port.flow == "out" and port.kind == "level"]
 
     def labels(self) -> dict[str, list[str]]:
         """The job classes, in the scenario's order."""
@@ -124,6 +189,8 @@ class DataCenters(Adapter):
 
     def closing(self) -> dict[str, dict[str, Batch]]:
         """Jobs that are still inside, as rows with outcome 'unfinished', and the GPUs they hold."""
+        if not self.params.job_log:
+            return {}
         return {
             eid: {"done_jobs": site.facility.unfinished_rows(), "gpu_runs": site.facility.open_runs()}
             for eid, site in self._sites.items()
@@ -149,10 +216,18 @@ class DataCenters(Adapter):
         for value in cooling.rack_values():
             if isinstance(value, tuple) and len(value) != site.racks:
                 raise ScenarioError(f"{self.sid}: cooling of {eid} has {len(value)} racks, the site {site.racks}")
-        return _SiteOnBus(self._engine(eid, site, cooling), site, cooling, ticks)
+        if given.trace_step_s is not None:
+            steps = round(self.step_s / given.trace_step_s)
+            if steps < 1 or abs(steps * given.trace_step_s - self.step_s) > 1e-9 * self.step_s:
+                raise ScenarioError(f"{self.sid}.trace_step_s = {given.trace_step_s:g} does not divide its step of "
+                                    f"{self.step_s:g} s; give a whole part of it")
+        engine = self._engine(eid, site, cooling)
+        return _SiteOnBus(engine, site, cooling, ticks, given.job_log, given.trace_step_s)
 
     def _engine(self, eid: str, site: Site, cooling: Cooling) -> Facility | SlotFacility:
-        return Facility(eid, site, self.params.job_classes, cooling, self.params.initial_supply_temp_degc)
+        given = self.params
+        return Facility(eid, site, given.job_classes, cooling, given.initial_supply_temp_degc, job_log=given.job_log,
+                        resolve_power=given.trace_step_s is not None)
 
 
 @params
@@ -185,8 +260,8 @@ class SlotDataCenters(DataCenters):
         return self._with_slots(super().advance(time_s, inputs))
 
     def initial(self) -> Values:
-        """As `DataCenters`; nothing is executed yet."""
-        return self._with_slots(super().initial())
+        """As `DataCenters`; nothing is executed yet, or as before `resume`."""
+        return super().initial() if self._last else self._with_slots(super().initial())
 
     def _with_slots(self, values: Values) -> Values:
         for eid, of_site in values.items():
@@ -214,26 +289,30 @@ _COUNTS = ("received_jobs", "finished_jobs", "dropped_jobs")
 class _SiteOnBus:
     """A facility, and what turns its intervals into the values of the ports."""
 
-    def __init__(self, facility: Facility | SlotFacility, site: Site, cooling: Cooling, window_ticks: int) -> None:
-        self.facility, self.clipped = facility, 0
+    def __init__(self, facility: Facility | SlotFacility, site: Site, cooling: Cooling, window_ticks: int,
+                 job_log: bool, trace_step_s: float | None) -> None:
+        self.facility, self.clipped, self._job_log, self._trace_step_s = facility, 0, job_log, trace_step_s
         self._site, self._cooling = site, cooling
-        self._means_kw: deque[float] = deque(maxlen=window_ticks)
+        self.means_kw: deque[float] = deque(maxlen=window_ticks)
 
     def idle(self) -> dict[str, Any]:
         """The ports of an empty site that nobody has commanded yet."""
-        plant = crac(self._site.idle_kw, self.facility.supply_temp_degc, self._cooling)
-        powers = self._powers(self._site.idle_kw, plant.chiller_kw, plant.tower_kw)
+        supply_degc = self.facility.supply_temp_degc
+        idle_kw = it_at_inlet_kw(self._site.idle_kw, supply_degc, self._cooling)
+        plant = crac(idle_kw, supply_degc, self._cooling)
+        powers = self._powers(idle_kw, plant.chiller_kw, plant.tower_kw)
         state = self.facility.state()
         nothing = [0] * len(state.granted_gpus)
         return {
             **powers,
             **self._window(powers["p_kw"]),
-            **self._temperatures(self._site.idle_kw),
+            **self._temperatures(idle_kw),
             **{name: _floats(nothing) for name in ("work_to", "busy_gpus", *_COUNTS)},
             **self._levels(state),
             "clipped_commands": 0.0,
             "done_jobs": {},
             "gpu_runs": {},
+            "power": {},
         }
 
     def tick(self, end_s: float, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -245,18 +324,32 @@ class _SiteOnBus:
         did = facility.read_interval()
         self.clipped += did.clipped_commands
         powers = self._powers(did.it_kw, did.chiller_kw, did.tower_kw)
-        self._means_kw.append(powers["p_kw"])
+        self.means_kw.append(powers["p_kw"])
         return {
             **powers,
-            **self._window(math.fsum(self._means_kw) / len(self._means_kw)),
+            **self._window(math.fsum(self.means_kw) / len(self.means_kw)),
             **self._temperatures(did.it_kw),
             "work_to": did.work_to,
             "busy_gpus": did.busy_gpus,
             **{name: _floats(getattr(did, name)) for name in _COUNTS},
             **self._levels(facility.state()),
             "clipped_commands": float(did.clipped_commands),
-            "done_jobs": did.left_jobs,
-            "gpu_runs": did.runs,
+            "done_jobs": did.left_jobs if self._job_log else {},
+            "gpu_runs": did.runs if self._job_log else {},
+            "power": {} if self._trace_step_s is None else self._resolved(did, end_s),
+        }
+
+    def _resolved(self, did: Interval, end_s: float) -> Batch:
+        """Rows of the table `power`; a model of a site without events inside the tick has one power there."""
+        begin_s = end_s - did.seconds
+        segments = did.segments or [(begin_s, end_s, did.it_kw, did.chiller_kw, did.tower_kw)]
+        times_s, kw = resolved_kw(segments, self._trace_step_s)
+        return {
+            "site": [self.facility.name] * len(times_s),
+            "time_s": times_s.tolist(),
+            "p_kw": kw.sum(axis=1).tolist(),
+            "it_kw": kw[:, 0].tolist(),
+            "cooling_kw": kw[:, 1:].sum(axis=1).tolist(),
         }
 
     def _powers(self, it_kw: float, chiller_kw: float, tower_kw: float) -> dict[str, float]:
@@ -281,6 +374,7 @@ class _SiteOnBus:
             "inlet_degc": plant.inlet_degc,
             "outlet_degc": plant.outlet_degc,
             "return_degc": plant.return_degc,
+            "heat_imbalance_kw": plant.cooling_load_kw - it_kw,
         }
 
     def _levels(self, state: State) -> dict[str, Any]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 
 from cosim.errors import ModelError
 from simulators.aidc.jobs import Job, jobs_of
@@ -18,8 +20,9 @@ def admitted(
     Raises ModelError for a job that may not run here (U14), and for inference that is to be released later.
     """
     by_class: dict[str, list[Job]] = {}
-    for job in jobs_of(batch, site, now_s):
-        by_class.setdefault(job.job_class, []).append(job)
+    for name, jobs in groupby(jobs_of(batch, site, now_s), key=itemgetter(1)):  # batches come class by class, mostly
+        by_class.setdefault(name, []).extend(jobs)
+    later = max(batch.get("release_s", ()), default=now_s) > now_s
     for name, jobs in by_class.items():
         job_class = job_classes.get(name)
         if job_class is None or not may_run(job_class, site):
@@ -27,7 +30,7 @@ def admitted(
             raise ModelError(
                 f"{site}: job {jobs[0].id} of class '{name}' may not run here; allowed: {', '.join(allowed)}"
             )
-        if job_class.kind == "inf":
+        if later and job_class.kind == "inf":
             for job in jobs:
                 if job.release_s > now_s:
                     raise ModelError(

@@ -7,6 +7,8 @@ Three settings of the cooling plant are named (model.md 2.7 and 5.1): CORRECTED 
 1.25 at 23 degC to 1.39 at 18 degC), LITERAL (Table I as printed: PUE 4 to 53) and TABLE2 (kW put into (20) where W
 belongs, the one reading whose range covers Table II: PUE 1.07 to 1.64). In each of them chiller and fans need less
 power the warmer the supply air is, so without a further term the warmest air allowed is always the cheapest.
+
+Rows of the model: I28, M14, P32-42.
 """
 
 from __future__ import annotations
@@ -59,6 +61,16 @@ class Cooling:
     tower_power_unit: Annotated[
         Literal["w", "kw"], Field(description="unit in which the heat is put into (23); kw is a unit slip")
     ] = "w"
+    server_reference_degc: Annotated[
+        float, Field(description="inlet up to which servers draw what (13) says; see `it_at_inlet_kw`")
+    ] = 22.0
+    server_leakage_per_k: Annotated[
+        float, Field(ge=0, description="rise of server power by leakage per K of inlet above the reference")
+    ] = 0.0
+    server_fan_ratio: Annotated[float, Field(ge=0, le=1, description="share of server fans in P_IT at reference")] = 0.0
+    server_fan_speed_per_k: Annotated[
+        float, Field(ge=0, description="rise of their speed per K of inlet above the reference")
+    ] = 0.0
 
     @model_validator(mode="after")
     def _can_be_held(self) -> Cooling:
@@ -109,20 +121,41 @@ def gpu_throughput_to_per_s(gpus: float, to_per_gpu_min: float) -> float:
 
 
 def it_power_kw(idle_kw: float, throughput: Sequence[float], kw_per_to_s: Sequence[float]) -> float:
-    """(13): P_IT = P_idle + sum alpha_m y_m, kW; throughputs y_m in TO/s, alpha_m in kW/(TO/s), one per class."""
+    """E13 (13): P_IT = P_idle + sum alpha_m y_m, kW; throughputs y_m in TO/s, alpha_m in kW/(TO/s), one per class."""
     power_kw = idle_kw
     for y, alpha in zip(throughput, kw_per_to_s, strict=True):
         power_kw = power_kw + alpha * y
     return power_kw
 
 
+def it_at_inlet_kw(it_kw: float, supply_temp_degc: float, cooling: Cooling) -> float:
+    """I12, off by default: IT power, kW, with what servers need more as their inlet is warmer, d K above the reference.
+
+    P_IT [1 + a d + f ((1 + s d)^3 - 1)]: leakage grows by a per K, and fans of share f turn by s per K faster and draw
+    the cube of that (affinity law). With it the warmest supply air is no longer the cheapest; see M. K. Patterson, The
+    effect of data center temperature on energy efficiency, ITHERM 2008. d is that of the mean inlet, and >= 0.
+    """
+    above_k = supply_temp_degc + _mean(cooling.supply_offset_degc) - cooling.server_reference_degc
+    above_k = _at_least_zero(above_k)
+    fans = cooling.server_fan_ratio * ((1.0 + cooling.server_fan_speed_per_k * above_k) ** 3 - 1.0)
+    return it_kw * (1.0 + cooling.server_leakage_per_k * above_k + fans)
+
+
+def heat_imbalance_kw(it_kw: float, supply_temp_degc: float, cooling: Cooling) -> float:
+    """Heat that the plant removes by (19)-(21), U05 beyond what IT gives off, kW; > 0 is heat from nowhere (2.7).
+
+    Table I as printed: c rho Phi (4.0 + 3.7) K = 57 kW at every load; the corrected set: 7.9 kW, by 4.0 - 3.7.
+    """
+    return cooling_power_kw(it_kw, supply_temp_degc, cooling)[0] - it_kw
+
+
 def aidc_power_kw(it_kw: float, cooling_kw: float) -> float:
-    """(12): what the site draws, kW."""
+    """E12 (12): what the site draws, kW."""
     return it_kw + cooling_kw
 
 
 def reactive_power_kvar(p_kw: float, q_per_p_ratio: float) -> float:
-    """eta P of (5): reactive power drawn, kvar."""
+    """eta P of E05 (5), P08: reactive power drawn, kvar."""
     return q_per_p_ratio * p_kw
 
 
@@ -132,13 +165,13 @@ def pue(p_kw: float, it_kw: float) -> float:
 
 
 def cop(supply_temp_degc: float, coefficients: tuple[float, float, float]) -> float:
-    """COP of the chiller in (22) at a supply temperature: a T^2 + b T + c, dimensionless."""
+    """COP of the chiller in E22 (22), P40, at a supply temperature: a T^2 + b T + c, dimensionless."""
     a, b, c = coefficients
     return (a * supply_temp_degc + b) * supply_temp_degc + c
 
 
 def supply_limits_degc(cooling: Cooling) -> tuple[float, float]:
-    """(24): lowest and highest supply temperature that keep the box and every rack's inlet limit."""
+    """E24 (24): lowest and highest supply temperature that keep the box and every rack's inlet limit."""
     racks = max(len(_racks(v)) for v in cooling.rack_values())
     offsets, limits = _racks(cooling.supply_offset_degc, racks), _racks(cooling.inlet_max_degc, racks)
     coolest = min(limit - offset for limit, offset in zip(limits, offsets, strict=True))
@@ -146,7 +179,7 @@ def supply_limits_degc(cooling: Cooling) -> tuple[float, float]:
 
 
 def air_temperatures_degc(it_kw: float, supply_temp_degc: float, cooling: Cooling) -> tuple[float, float]:
-    """(19)-(21): mean rack outlet and CRAC return temperature at an IT power >= 0 and a supply temperature."""
+    """E20 (20), E21 (21): mean rack outlet and CRAC return temperature at an IT power >= 0 and a supply temperature."""
     fan_w_per_k = cooling.air_heat_capacity_j_per_kg_k * cooling.air_density_kg_per_m3 * cooling.fan_flow_m3_per_s
     heat = it_kw * W_PER_KW if cooling.outlet_power_unit == "w" else it_kw
     outlet_degc = supply_temp_degc + _mean(cooling.supply_offset_degc) + heat / fan_w_per_k
@@ -154,7 +187,7 @@ def air_temperatures_degc(it_kw: float, supply_temp_degc: float, cooling: Coolin
 
 
 def cooling_power_kw(it_kw: float, supply_temp_degc: float, cooling: Cooling) -> tuple[float, float, float]:
-    """(20)-(23), U05: cooling load, chiller and tower-fan power, kW >= 0, at an IT power and a supply temperature.
+    """E22 (22), E23 (23), U05: cooling load, chiller and tower-fan power, kW >= 0, at an IT power and a supply air.
 
     A negative cooling load, possible with a strongly negative return approach, counts as none.
     """
@@ -173,7 +206,7 @@ def cooling_power_kw(it_kw: float, supply_temp_degc: float, cooling: Cooling) ->
 
 
 def crac(it_kw: float, supply_temp_degc: float, cooling: Cooling) -> CracState:
-    """(19)-(23): the whole state of the cooling plant at an IT power (kW, >= 0) and a supply temperature."""
+    """E19 (19) to E23 (23): the whole state of the cooling plant at an IT power (kW, >= 0) and a supply temperature."""
     load_kw, chiller_kw, tower_kw = cooling_power_kw(it_kw, supply_temp_degc, cooling)
     outlet_degc, return_degc = air_temperatures_degc(it_kw, supply_temp_degc, cooling)
     inlet_degc = supply_temp_degc + max(_racks(cooling.supply_offset_degc))

@@ -12,6 +12,8 @@ set an alarm each. All events of one instant fire first, then the facility settl
 7. allotting     each training class hands its blocks to its jobs, in the order of its class
 
 So GPUs in use never exceed the site's, at no instant, though grants move at once and inference jobs do not.
+
+Rows of the model: I03, I17, L12, M08, M15, U12.
 """
 
 from __future__ import annotations
@@ -20,21 +22,24 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 
+import numpy as np
 import simpy
 
 from cosim.errors import ModelError
 from cosim.ports import Batch
 from cosim.units import finite
+from simulators.aidc.carried import Memory
 from simulators.aidc.commands import admitted, whole_grants
 from simulators.aidc.equations import (
     Cooling,
     cooling_power_kw,
     gpu_throughput_to_per_s,
+    it_at_inlet_kw,
     it_power_kw,
     supply_limits_degc,
 )
 from simulators.aidc.inference import Cohort, InferenceQueue
-from simulators.aidc.interval import Interval, State
+from simulators.aidc.interval import Interval, Segment, State
 from simulators.aidc.jobs import RUN_COLUMNS, Row, batch_of, nearest_tick
 from simulators.aidc.training import TrainingPool
 from simulators.fleet import JobClass, Site
@@ -43,14 +48,23 @@ Watch = Callable[[float, tuple[int, ...]], None]
 """Called after every instant at which something happened, with the time in s and the GPUs in use per class."""
 
 _KINDS = {"inf": InferenceQueue, "train": TrainingPool}
-_MEMO_SIZE = 4096
+_MEMO_SIZE, _MANY = 16384, 64
+
+
+class _End(simpy.Event):
+    """The end of a cohort, as short as an event can be: what happens then is one list for all of them."""
+
+    def __init__(self, env: simpy.Environment, callbacks: list[Callable[[_End], None]], cohort: Cohort) -> None:
+        self.env, self.callbacks, self.cohort, self._ok = env, callbacks, cohort, True
 
 
 class Facility:
     """A site with its own SimPy clock, driven by `submit`, `command` and `advance`.
 
     Job classes keep the order of `job_classes`, which is that of every list per class. Nothing is granted before the
-    first command. `supply_temp_degc` is the supply temperature applied; outside its limits (24) it is clipped.
+    first command. `supply_temp_degc` is the supply temperature applied; outside its limits (24) it is clipped. Without
+    `job_log` the jobs that leave are counted and leave no rows. `resolve_power` puts power at every instant into the
+    interval, beside its mean.
     """
 
     def __init__(
@@ -62,12 +76,15 @@ class Facility:
         supply_temp_degc: float,
         start_s: float = 0.0,
         watch: Watch | None = None,
+        job_log: bool = True,
+        resolve_power: bool = False,
     ) -> None:
         self.name, self.gpus = name, site.gpus
         self._site, self._cooling, self._watch = site, cooling, watch
         self._job_classes = dict(job_classes)
         self._env = simpy.Environment(initial_time=nearest_tick(start_s))
-        self._classes = [_KINDS[c.kind](m, name, c) for m, c in job_classes.items()]
+        self._rows: list[Row] | None = [] if job_log else None
+        self._classes = [_KINDS[c.kind](m, name, c, self._rows) for m, c in job_classes.items()]
         self._queues = [c for c in self._classes if isinstance(c, InferenceQueue)]
         self._pools = [c for c in self._classes if isinstance(c, TrainingPool)]
         self._to_per_gpu_min = [c.to_per_gpu_min for c in job_classes.values()]
@@ -75,12 +92,15 @@ class Facility:
         self._index = {m: k for k, m in enumerate(job_classes)}
         self._alarm_s = math.inf
         self._ended: list[Cohort] = []
+        self._on_end = [self._cohort_ends]  # callbacks of every end of a cohort
+        self._crowded = False  # grants and GPUs not yet given back exceed the site
         self._regroup = False  # training may have a use for other blocks than it holds
         self._news = False  # jobs came in at this instant
         self._limits = supply_limits_degc(cooling)
         self.supply_temp_degc = self._clip(supply_temp_degc)
         self._power_memo: dict[tuple[int, ...], tuple[float, float, float]] = {}
         self._busy = (0,) * len(self._classes)
+        self._segments: list[Segment] | None = [] if resolve_power else None
         self._since_s = self._env.now  # busy GPUs are accounted for up to here
         self._dwell_s: dict[tuple[int, ...], float] = {}  # seconds at each combination of busy GPUs
         self._reset()
@@ -116,6 +136,7 @@ class Facility:
             self.supply_temp_degc = applied_degc
         for job_class, grant in zip(self._classes, grants, strict=True):
             job_class.granted_gpus = grant
+        self._crowded = sum([max(c.granted_gpus, c.busy_gpus) for c in self._classes]) > self.gpus
         self._regroup = True
         self._env.timeout(0)
 
@@ -137,12 +158,12 @@ class Facility:
 
     def read_interval(self) -> Interval:
         """What happened since the last read. Raises ModelError if no time has passed."""
-        seconds = self._since_s - self._read_s
+        seconds = self.now_s - self._read_s
         if not seconds:
             raise ModelError(f"{self.name}: nothing to read, no time has passed since {self._read_s:g} s")
         self._integrate()
         for pool in self._pools:
-            pool.count(self._since_s)
+            pool.count(self.now_s)
         interval = Interval(
             seconds,
             *(kws / seconds for kws in self._energy_kws),
@@ -152,11 +173,12 @@ class Facility:
             ],
             busy_gpus=[gpu_s / seconds for gpu_s in self._busy_gpu_s],
             received_jobs=self._received,
-            finished_jobs=self._finished,
-            dropped_jobs=self._dropped,
+            finished_jobs=[c.finished for c in self._classes],
+            dropped_jobs=[c.dropped for c in self._classes],
             clipped_commands=self._clipped,
-            left_jobs=batch_of(self._rows),
+            left_jobs=batch_of(self._rows or ()),
             runs=batch_of(chain.from_iterable(pool.runs for pool in self._pools), RUN_COLUMNS),
+            segments=tuple(self._segments or ()),
         )
         self._reset()
         return interval
@@ -176,25 +198,69 @@ class Facility:
 
     def unfinished_rows(self) -> Batch:
         """Rows of the jobs that are inside now, class by class; outcome 'unfinished'."""
+        if self._rows is None:
+            return {}
         return batch_of(chain.from_iterable(c.unfinished(self.now_s) for c in self._classes))
 
     def open_runs(self) -> Batch:
         """GPUs that training jobs hold now, since when, as runs that end now."""
+        if self._rows is None:
+            return {}
         return batch_of(chain.from_iterable(pool.open_runs(self.now_s) for pool in self._pools), RUN_COLUMNS)
+
+    # --- from one world to the next -----------------------------------------------------------------------------
+
+    def keep(self) -> Memory:
+        """What decides how it goes on from here, after `advance`; of the interval not read yet, nothing."""
+        classes = self._classes
+        return Memory(
+            self.supply_temp_degc,
+            [c.granted_gpus for c in classes],
+            [c.waiting_to if isinstance(c, InferenceQueue) else 0.0 for c in classes],
+            [c.look_s if isinstance(c, TrainingPool) else math.inf for c in classes],
+            [c.keep() for c in classes],
+        )
+
+    def restore(self, memory: Memory) -> None:
+        """Go on from what another facility kept; this one is new, and its time is that of the memory."""
+        now_s, self.supply_temp_degc = self.now_s, self._clip(memory.supply_temp_degc)
+        cohorts: list[Cohort] = []
+        levels = (memory.granted_gpus, memory.jobs, memory.waiting_to, memory.look_s)
+        for job_class, grant, kept, waiting_to, look_s in zip(self._classes, *levels, strict=True):
+            job_class.granted_gpus = grant
+            if isinstance(job_class, InferenceQueue):
+                cohorts += job_class.restore(kept, now_s, waiting_to)
+            else:
+                job_class.restore(kept, now_s, look_s)
+        for cohort in sorted(cohorts, key=lambda c: c.start_s):  # who started first ends first at equal ends
+            self._await(cohort, now_s)
+        self._busy = tuple([c.busy_gpus for c in self._classes])
+        self._set_alarm(now_s)
 
     # --- one instant --------------------------------------------------------------------------------------------
 
     def _settle(self, now_s: float) -> None:
         """Everything that happens at this instant; the module says in which order."""
-        self._account(now_s)
-        for cohort in self._ended:
-            self._left(cohort.queue, cohort.queue.finish(cohort), self._finished)
-        self._ended.clear()
-        if self._news or self._regroup or now_s >= self._alarm_s:
+        ended = self._ended
+        for cohort in ended:
+            cohort.queue.finish(cohort)
+        if now_s >= self._alarm_s or self._news or self._regroup:
             self._settle_all(now_s)
-        else:  # inference ended and nothing else can have happened
+        elif self._crowded or len(ended) != 1:  # inference ended and nothing else can have happened
             self._start_inference(now_s)
-        self._busy = tuple([c.busy_gpus for c in self._classes])
+        elif ended[0].queue.queued_jobs:  # and no other class waits for these GPUs
+            gpus = ended[0].gpus
+            for cohort in ended[0].queue.start(now_s, math.inf):
+                self._await(cohort, now_s)
+                gpus -= cohort.gpus
+            if not gpus and self._watch is None:  # the GPUs changed hands
+                ended.clear()
+                return
+        ended.clear()
+        busy = tuple([c.busy_gpus for c in self._classes])
+        if busy != self._busy:
+            self._account(now_s)
+            self._busy = busy
         if self._watch is not None:
             self._watch(now_s, self._busy)
 
@@ -203,12 +269,12 @@ class Facility:
         self._news = False
         due = [pool for pool in self._pools if pool.next_s <= now_s]
         for pool in due:
-            self._left(pool, pool.finish(now_s), self._finished)
+            pool.finish(now_s)
         for queue in self._queues:
             if queue.next_s <= now_s:
-                self._left(queue, queue.expire(now_s), self._dropped)
+                queue.expire(now_s)
         for pool in due:
-            self._left(pool, pool.expire(now_s), self._dropped)
+            pool.expire(now_s)
         for pool in due:
             pool.release(now_s)
         self._hand_out(now_s, self._regroup or bool(due))
@@ -236,13 +302,15 @@ class Facility:
             if queue.queued_jobs:
                 before = queue.busy_gpus
                 for cohort in queue.start(now_s, free):
-                    end = self._env.timeout(cohort.end_s - now_s, cohort)
-                    end.callbacks.append(self._cohort_ends)
+                    self._await(cohort, now_s)
                 free -= queue.busy_gpus - before
         return free
 
-    def _cohort_ends(self, event: simpy.Event) -> None:
-        self._ended.append(event.value)
+    def _await(self, cohort: Cohort, now_s: float) -> None:
+        self._env.schedule(_End(self._env, self._on_end, cohort), delay=cohort.end_s - now_s)
+
+    def _cohort_ends(self, event: _End) -> None:
+        self._ended.append(event.cohort)
 
     def _set_alarm(self, now_s: float) -> None:
         """Make sure of an event at the next deadline, release or end of training; a superseded one does no harm."""
@@ -258,47 +326,61 @@ class Facility:
         low, high = self._limits
         return min(max(supply_temp_degc, low), high)
 
-    def _left(self, job_class: InferenceQueue | TrainingPool, rows: list[Row], counts: list[int]) -> None:
-        if rows:
-            self._rows += rows
-            counts[self._index[job_class.name]] += len(rows)
-
     def _account(self, now_s: float) -> None:
         """The busy GPUs of the last instant stood until now."""
         if now_s > self._since_s:
             self._dwell_s[self._busy] = self._dwell_s.get(self._busy, 0.0) + (now_s - self._since_s)
+            if self._segments is not None:
+                self._segments.append((self._since_s, now_s, *self._remembered_kw(self._busy)))
             self._since_s = now_s
 
     def _integrate(self) -> None:
         """Energy and GPU time up to now, exact: power is constant while the busy GPUs are."""
+        self._account(self.now_s)
+        unknown = [busy for busy in self._dwell_s if busy not in self._power_memo]
+        if len(unknown) >= _MANY:
+            self._remember(unknown)
         for busy, seconds in self._dwell_s.items():
-            if busy not in self._power_memo:
-                if len(self._power_memo) >= _MEMO_SIZE:
-                    self._power_memo.clear()
-                self._power_memo[busy] = self._power_kw(busy)
-            for k, kw in enumerate(self._power_memo[busy]):
+            for k, kw in enumerate(self._remembered_kw(busy)):
                 self._energy_kws[k] += kw * seconds
             for k, gpus in enumerate(busy):
                 self._busy_gpu_s[k] += gpus * seconds
         self._dwell_s.clear()
 
+    def _remembered_kw(self, busy: tuple[int, ...]) -> tuple[float, float, float]:
+        """`_power_kw`, from memory where it was asked for before."""
+        if busy not in self._power_memo:
+            if len(self._power_memo) >= _MEMO_SIZE:
+                self._power_memo.clear()
+            self._power_memo[busy] = self._power_kw(busy)
+        return self._power_memo[busy]
+
+    def _remember(self, states: list[tuple[int, ...]]) -> None:
+        """Power at many combinations of busy GPUs at once; the same numbers, for arrays are computed like floats."""
+        if len(self._power_memo) + len(states) > _MEMO_SIZE:
+            self._power_memo.clear()
+        powers = self._power_kw(tuple(np.array(states, dtype=np.float64).T))
+        self._power_memo.update(zip(states, zip(*(kw.tolist() for kw in powers), strict=True), strict=True))
+
     def _power_kw(self, busy: tuple[int, ...]) -> tuple[float, float, float]:
         """IT, chiller and cooling-tower power at these busy GPUs and the present supply temperature."""
         throughput = [gpu_throughput_to_per_s(n, xi) for n, xi in zip(busy, self._to_per_gpu_min, strict=True)]
         it_kw = it_power_kw(self._site.idle_kw, throughput, self._kw_per_to_s)
+        it_kw = it_at_inlet_kw(it_kw, self.supply_temp_degc, self._cooling)
         _, chiller_kw, tower_kw = cooling_power_kw(it_kw, self.supply_temp_degc, self._cooling)
         return it_kw, chiller_kw, tower_kw
 
     def _reset(self) -> None:
         """Start the next interval."""
-        zeros = [0] * len(self._classes)
         self._read_s = self._since_s
         self._energy_kws = [0.0, 0.0, 0.0]
         self._busy_gpu_s = [0.0] * len(self._classes)
-        self._received, self._finished, self._dropped = zeros[:], zeros[:], zeros[:]
+        self._received = [0] * len(self._classes)
         self._clipped = 0
-        self._rows: list[Row] = []
+        for kept in (self._rows, self._segments):
+            if kept:
+                kept.clear()
         for job_class in self._classes:
-            job_class.trim_to = 0.0
+            job_class.trim_to, job_class.finished, job_class.dropped = 0.0, 0, 0
         for pool in self._pools:
             pool.runs = []

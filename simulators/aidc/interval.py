@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from cosim.ports import Batch
 from cosim.units import HOUR_S
+
+Segment = tuple[float, float, float, float, float]
+"""From when to when, s, and IT, chiller and cooling-tower power in between, kW; constant, for no event came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +22,7 @@ class Interval:
     later; left_jobs are the rows of those that finished or were dropped, in the order in which they did.
     runs are GPUs that jobs held and now do not, or not as many: of training; of all jobs in the slot model. A job of
     inference in the facility holds its GPUs from start to end, which its row tells.
+    segments are the power over the interval, without gaps; none if nobody asked for it.
     """
 
     seconds: float
@@ -30,6 +37,7 @@ class Interval:
     clipped_commands: int
     left_jobs: Batch
     runs: Batch
+    segments: tuple[Segment, ...] = ()
 
     @property
     def it_kwh(self) -> float:
@@ -53,3 +61,18 @@ class State:
     deferred_work_to: list[float]
     busy_gpus: list[float]
     granted_gpus: list[int]
+
+
+def resolved_kw(segments: Sequence[Segment], step_s: float) -> tuple[np.ndarray, np.ndarray]:
+    """Power in equal steps: their begins (n,), s, and means of IT, chiller and tower power (n, 3), kW.
+
+    Means are differences of the energy at the steps' edges, which between two instants is linear, so that their energy
+    is that of the segments. `step_s` divides the time from the first segment's begin to the last one's end.
+    """
+    table = np.array(segments)
+    instants_s = np.append(table[:, 0], table[-1, 1])
+    energy_kws = np.vstack([np.zeros(3), np.cumsum(table[:, 2:] * (table[:, 1] - table[:, 0])[:, None], axis=0)])
+    steps = round((instants_s[-1] - instants_s[0]) / step_s)
+    edges_s = np.linspace(instants_s[0], instants_s[-1], steps + 1)
+    at_edges = np.column_stack([np.interp(edges_s, instants_s, column) for column in energy_kws.T])
+    return edges_s[:-1], np.diff(at_edges, axis=0) / step_s

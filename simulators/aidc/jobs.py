@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from functools import partial
 from itertools import repeat
 from typing import NamedTuple
 
@@ -30,6 +31,9 @@ class Job(NamedTuple):
     release_s: float
     submit_s: float
 
+
+_as_job = partial(tuple.__new__, Job)
+"""A job from its seven values; `Job._make` without its check of their number."""
 
 Row = tuple
 """One job as it left the site, or as it was left inside: a row of the trace's job table, see ROW_COLUMNS."""
@@ -92,7 +96,7 @@ def jobs_of(batch: Mapping[str, list], site: str, now_s: float) -> list[Job]:
     if min(batch["work_to"], default=1.0) <= 0:
         raise ModelError(f"{site}: work_to of the job batch holds {min(batch['work_to']):g}; it must be positive")
     columns = (*(batch[name] for name in BATCH_COLUMNS), release_s, repeat(now_s, rows))
-    return list(map(Job._make, zip(*columns, strict=True)))
+    return list(map(_as_job, zip(*columns, strict=True)))
 
 
 def batch_of(rows: Iterable[Row | Run], names: tuple[str, ...] = ROW_COLUMNS) -> Batch:

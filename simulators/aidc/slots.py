@@ -11,6 +11,8 @@ for one more job is left unused. (14) is read as <= (I04): with fewer jobs than 
 
 Jobs are followed one by one all the same: one is finished when all its work is done, dropped when it leaves with less,
 and these are what an interval counts; x and l in the chosen reading are `executed_jobs` and `lost_jobs`.
+
+Rows of the model: U04.
 """
 
 from __future__ import annotations
@@ -21,8 +23,9 @@ from typing import Literal
 
 from cosim.errors import ModelError
 from cosim.units import MIN_S, finite
+from simulators.aidc.carried import Kept, Memory
 from simulators.aidc.commands import admitted, whole_grants
-from simulators.aidc.equations import Cooling, cooling_power_kw, it_power_kw, supply_limits_degc
+from simulators.aidc.equations import Cooling, cooling_power_kw, it_at_inlet_kw, it_power_kw, supply_limits_degc
 from simulators.aidc.interval import Interval, State
 from simulators.aidc.jobs import (
     DROPPED,
@@ -78,7 +81,7 @@ class SlotClass:
             self._buckets[h].append(job)
 
     def execute(self, now_s: float) -> tuple[list[Row], float, float, float]:
-        """One slot from now on: rows of the jobs that left, x, l, and the work done, TO."""
+        """E14, E17, E18: one slot from now on: rows of the jobs that left, x, l, and the work done, TO."""
         jobs, end_s = self._buckets[0], now_s + self._slot_s
         left_to = self._to_per_gpu * self.granted_gpus
         self.runs = []
@@ -108,9 +111,23 @@ class SlotClass:
         return rows, executed, dropped, work_to
 
     def shift(self) -> None:
-        """(15), (16): one slot later. What is left in B^0 of training has been executed or dropped."""
+        """E15, E16: one slot later. What is left in B^0 of training has been executed or dropped."""
         if self._deferrable:
             self._buckets = [*self._buckets[1:], []]
+
+    def keep(self) -> list[Kept]:
+        """The jobs inside, by bucket."""
+        return [
+            Kept(job, h, self._start_s.get(job.id, math.nan), done_to=self._done_to.get(job.id, 0.0))
+            for h, bucket in enumerate(self._buckets) for job in bucket
+        ]
+
+    def restore(self, kept: list[Kept]) -> None:
+        """Into empty buckets, the jobs that `keep` gave."""
+        for one in kept:
+            self._buckets[one.group].append(one.job)
+            if not math.isnan(one.start_s):
+                self._start_s[one.job.id], self._done_to[one.job.id] = one.start_s, one.done_to
 
     # --- how things stand ---------------------------------------------------------------------------------------
 
@@ -255,6 +272,19 @@ class SlotFacility:
         """None: nothing runs between two slots."""
         return {}
 
+    def keep(self) -> Memory:
+        """What decides how it goes on from here, between two slots."""
+        classes = list(self._classes.values())
+        return Memory(self.supply_temp_degc, [c.granted_gpus for c in classes], [0.0] * len(classes),
+                      [math.inf] * len(classes), [c.keep() for c in classes])
+
+    def restore(self, memory: Memory) -> None:
+        """Go on from what another facility kept; this one is new, and its time is that of the memory."""
+        self.supply_temp_degc = self._clip(memory.supply_temp_degc)
+        for slot_class, grant, kept in zip(self._classes.values(), memory.granted_gpus, memory.jobs, strict=True):
+            slot_class.granted_gpus = grant
+            slot_class.restore(kept)
+
     # --- inside -------------------------------------------------------------------------------------------------
 
     def _interval(self, rows: list[Row], finished: list[int], dropped: list[int], work_to: list[float]) -> Interval:
@@ -262,6 +292,7 @@ class SlotFacility:
         classes = self._job_classes.values()
         throughput = [done_to / self._slot_s for done_to in work_to]
         it_kw = it_power_kw(self._site.idle_kw, throughput, [c.kw_per_to_s for c in classes])
+        it_kw = it_at_inlet_kw(it_kw, self.supply_temp_degc, self._cooling)
         _, chiller_kw, tower_kw = cooling_power_kw(it_kw, self.supply_temp_degc, self._cooling)
         busy = [y * MIN_S / c.to_per_gpu_min for y, c in zip(throughput, classes, strict=True)]
         return Interval(self._slot_s, it_kw, chiller_kw, tower_kw, work_to, busy, list(self._received.values()),

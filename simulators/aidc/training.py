@@ -16,6 +16,7 @@ import math
 from bisect import insort
 from collections.abc import Iterator
 
+from simulators.aidc.carried import Kept
 from simulators.aidc.equations import gpu_throughput_to_per_s
 from simulators.aidc.jobs import DROPPED, FINISHED, UNFINISHED, Job, Row, Run, nearest_tick, row_of, tick_after
 from simulators.fleet import JobClass
@@ -81,10 +82,12 @@ class TrainingPool:
     trim_to       work done beyond GPU time at the speed of one block: what rounding ends to the clock leaves over,
                   and, negative, what a speed-up below linear loses; complete after `count`
     runs          GPUs that its jobs held, from when to when; the facility takes them away
+    finished, dropped  jobs that left, and their rows in `rows` unless that is None; without rows, no runs either
     """
 
-    def __init__(self, name: str, site: str, job_class: JobClass) -> None:
-        self.name, self.site = name, site
+    def __init__(self, name: str, site: str, job_class: JobClass, rows: list[Row] | None = None) -> None:
+        self.name, self.site, self.rows = name, site, rows
+        self.finished = self.dropped = 0
         self.gpus_per_block = job_class.gpus_per_block
         self.granted_gpus = 0
         self.held_blocks = 0
@@ -114,17 +117,21 @@ class TrainingPool:
             insort(self._deferred, TrainingJob(job), key=TrainingJob.by_release)
         self.next_s, self._stale = now_s, True
 
-    def finish(self, now_s: float) -> list[Row]:
+    def finish(self, now_s: float) -> None:
         """Take out the jobs whose work is done now."""
         self.count(now_s)
         done = [job for job in self._active if job.end_s <= now_s]
         self.trim_to += math.fsum(job.job.work_to - job.done_at(now_s) for job in done)
-        return [self._take_out(self._active, job, now_s, job.job.work_to, FINISHED) for job in done]
+        for job in done:
+            self._take_out(self._active, job, now_s, job.job.work_to, FINISHED)
+        self.finished += len(done)
 
-    def expire(self, now_s: float) -> list[Row]:
+    def expire(self, now_s: float) -> None:
         """Drop the jobs, active or deferred, whose deadline is now or past; what was done of them is lost."""
         late = [(jobs, job) for jobs in (self._active, self._deferred) for job in jobs if job.due_s <= now_s]
-        return [self._take_out(jobs, job, now_s, job.done_at(now_s), DROPPED) for jobs, job in late]
+        for jobs, job in late:
+            self._take_out(jobs, job, now_s, job.done_at(now_s), DROPPED)
+        self.dropped += len(late)
 
     def release(self, now_s: float) -> None:
         """Deferred jobs whose release is now or past become active."""
@@ -151,9 +158,7 @@ class TrainingPool:
                 job.run(blocks, self._speed_to_per_s[blocks], now_s)
         self._allotted, self._stale = self.held_blocks, False
         self._look_s = self._next_look_s(now_s) if self._by_laxity else math.inf
-        ends = min((job.end_s for job in self._active), default=math.inf)
-        dues = min((job.due_s for jobs in (self._active, self._deferred) for job in jobs), default=math.inf)
-        self.next_s = min(ends, dues, self._look_s, self._deferred[0].ready_s if self._deferred else math.inf)
+        self._look_ahead()
 
     def count(self, now_s: float) -> None:
         """Put what a speed-up below linear lost until now into `trim_to`."""
@@ -162,6 +167,32 @@ class TrainingPool:
             if lost_to_per_s:
                 self.trim_to -= lost_to_per_s * (now_s - self._counted_s)
             self._counted_s = now_s
+
+    # --- from one world to the next -----------------------------------------------------------------------------
+
+    def keep(self) -> list[Kept]:
+        """The jobs inside: released ones by deadline, then deferred ones by release."""
+        return [
+            Kept(j.job, group, j.start_s, j.end_s, j.since_s, j.done_to, j.blocks)
+            for group, jobs in ((0, self._active), (-1, self._deferred)) for j in jobs
+        ]
+
+    def restore(self, kept: list[Kept], now_s: float, look_s: float) -> None:
+        """Into an empty pool, the jobs that `keep` gave, with the blocks they hold."""
+        for one in kept:
+            job = TrainingJob(one.job)
+            job.blocks, job.speed_to_per_s = one.blocks, self._speed_to_per_s[one.blocks]
+            job.start_s, job.end_s, job.since_s, job.done_to = one.start_s, one.end_s, one.since_s, one.done_to
+            (self._deferred if one.group < 0 else self._active).append(job)
+        self._allotted = sum(job.blocks for job in self._active)
+        self.hold(self._allotted)
+        self._counted_s, self._look_s = now_s, look_s
+        self._look_ahead()
+
+    @property
+    def look_s(self) -> float:
+        """When a laxity runs out, and the order is looked at again."""
+        return self._look_s
 
     # --- how things stand ---------------------------------------------------------------------------------------
 
@@ -208,7 +239,7 @@ class TrainingPool:
     # --- inside -------------------------------------------------------------------------------------------------
 
     def _note_run(self, job: TrainingJob, now_s: float) -> None:
-        if job.blocks and now_s > job.since_s:
+        if self.rows is not None and job.blocks and now_s > job.since_s:
             self.runs.append((job.job.id, self.site, job.since_s, now_s, float(job.blocks * self.gpus_per_block)))
 
     def _in_order(self, now_s: float) -> list[TrainingJob]:
@@ -224,11 +255,18 @@ class TrainingPool:
         waits = [nearest_tick(j.last_start_s(now_s, top)) for j in self._active if j.blocks < self._max_blocks]
         return min((t for t in waits if t > now_s), default=math.inf)
 
-    def _take_out(self, jobs: list[TrainingJob], job: TrainingJob, now_s: float, done_to: float, outcome: str) -> Row:
+    def _look_ahead(self) -> None:
+        """When something happens next by itself."""
+        ends = min((job.end_s for job in self._active), default=math.inf)
+        dues = min((job.due_s for jobs in (self._active, self._deferred) for job in jobs), default=math.inf)
+        self.next_s = min(ends, dues, self._look_s, self._deferred[0].ready_s if self._deferred else math.inf)
+
+    def _take_out(self, jobs: list[TrainingJob], job: TrainingJob, now_s: float, done_to: float, outcome: str) -> None:
         """A job leaves, and its blocks are no longer held."""
         jobs.remove(job)
         self._note_run(job, now_s)
         self.hold(self.held_blocks - job.blocks)
         self._allotted -= job.blocks
         self._stale = True
-        return row_of(job.job, self.site, job.start_s, now_s, done_to, outcome)
+        if self.rows is not None:
+            self.rows.append(row_of(job.job, self.site, job.start_s, now_s, done_to, outcome))

@@ -7,8 +7,11 @@ methods of `agents.decision.Policy` can take the place of `Controller.policy` be
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import BeforeValidator, Field
 
 from agents.allocation import (
@@ -20,8 +23,10 @@ from agents.allocation import (
     project_shares,
     project_simplex,
 )
-from agents.decision import FleetFacts, Observation
+from agents.decision import FleetFacts, Matrix, Observation, Policy
 from agents.heuristics import POLICIES, PolicyOptions, make_policy
+from agents.pretrained import checkpoint_of
+from agents.rewards import RewardWeights
 from cosim.adapter import Adapter, Values, serve
 from cosim.errors import ModelError, ScenarioError, unknown
 from cosim.params import params
@@ -47,7 +52,10 @@ class ControllerParams:
     sites: Annotated[dict[str, Site], Field(min_length=1)]
     deferrals_s: Annotated[tuple[Seconds, ...], Field(min_length=1, description="Delta of training jobs, s (U15)")] = (
         tuple(h * HOUR_S for h in (0.0, 2.0, 4.0, 6.0, 8.0, 10.0)))
-    policy: Annotated[str, Field(description="a rule's name, or package.module:Class of your own")] = "uniform"
+    policy: Annotated[str, Field(description="a rule's name, a checkpoint (.safetensors, or the name of one that "
+                                 "ships), or package.module:Class of your own")] = "uniform"
+    explore: Annotated[bool, Field(description="a checkpoint draws its actions as in training, instead of taking the "
+                                   "most likely ones")] = False
     mode: Annotated[Literal["joint", "power"], Field(description="power: no carbon signal (B08, I22)")] = "joint"
     rounding: Annotated[Literal["carry", "stateless"], Field(description="largest remainder's memory (I13)")] = "carry"
     weights: Annotated[tuple[float, ...] | None, BeforeValidator(_ratio),
@@ -58,6 +66,9 @@ class ControllerParams:
     supply_temp_degc: Annotated[float, Field(description="set point of the rule policies, degC")] = 23.0
     supply_temp_min_degc: Annotated[float, Field(description="lower end of (24)'s box, degC")] = 18.0
     supply_temp_max_degc: Annotated[float, Field(description="upper end of (24)'s box, degC")] = 23.0
+    observation: Annotated[Literal["paper", "full"], Field(
+        description="what learners see: (25) and (27), or also rounding carries and unfinished work")] = "full"
+    reward: Annotated[RewardWeights, Field(description="weights of (32), for learners")] = RewardWeights()
 
 
 class Controller(Adapter):
@@ -76,6 +87,7 @@ class Controller(Adapter):
         ),
         "Agent": (
             Port("nci_kg_per_kwh", "in", "nodal carbon intensity at the site", default=0.0),
+            Port("mci_kg_per_kwh", "in", "marginal carbon intensity at the site", default=math.nan, nullable=True),
             Port("p_kw", "in", "mean power of the last minute", sign="> 0 draws from the grid"),
             Port("queued_jobs", "in", "jobs waiting", dims=("job_class",)),
             Port("deferred_jobs", "in", "jobs not yet released", dims=("job_class",)),
@@ -109,10 +121,16 @@ class Controller(Adapter):
         self._train = facts.train
         self._any_lead = [True] * len(facts.deferrals_s)
         options = PolicyOptions(p.weights, p.drain_min, p.fill_horizon_min, p.supply_temp_degc)
-        own = {p.policy: load(p.policy, f"{self.sid}.policy")} if ":" in p.policy else {}
-        self.policy = make_policy(p.policy, facts, options, self.stream("policy"), p.mode == "joint", POLICIES | own)
+        self.policy = self._make_policy(facts, options)
+        self._class_index = {name: m for m, name in enumerate(self._classes)}
+        self._batch: Batch = {}
+        self._by_class: list[list[int]] = []
+        self._observed: tuple[float, Batch, Observation] | None = None
+        self._placed: tuple[list[list[float]], Rows, list[list[float]]] | None = None
         self.site_carry = [[0.0] * len(self._sites) for _ in self._classes]
         self.deferral_carry = [[[0.0] * len(facts.deferrals_s) for _ in self._train] for _ in self._sites]
+        self._deferred: list[list[list[tuple[float, int]]]] = [[[] for _ in self._train] for _ in self._sites]
+        self._now_s = 0.0
         self._shapes_known = False
 
     @property
@@ -127,17 +145,14 @@ class Controller(Adapter):
 
     def advance(self, time_s: float, inputs: Values) -> Values:
         """One decision: place the jobs, then operate the sites that know what they were given."""
-        batch = inputs[self._manager]["jobs"]
-        by_class = self._rows_by_class(batch)
-        observation = self._observe(time_s, inputs, batch, by_class)
-        shares = [project_simplex(row, ok)
-                  for row, ok in zip(self.policy.place(observation), self._facts.eligible, strict=True)]
-        rows = self._place(shares, by_class)
-        jobs = [[len(r) for r in of_site] for of_site in rows]
-        sizes = batch.get("work_to", ())
-        work_to = [[sum([sizes[k] for k in r]) for r in of_site] for of_site in rows]
+        observation = self.observe(time_s, inputs)
+        batch = self._batch
+        shares = self._on_simplex(self.policy.place(observation))
+        rows, self.site_carry = self._place(shares)
+        self._observed = self._placed = None
+        jobs, work_to = self._totals(rows)
         operation = self.policy.operate(observation, jobs, work_to)
-        release_s = [time_s] * len(sizes)
+        release_s = [time_s] * len(batch.get("work_to", ()))
         outputs: Values = {self._manager: {}}
         for i, site in enumerate(self._sites):
             outputs[site] = {
@@ -152,26 +167,43 @@ class Controller(Adapter):
             }
         return outputs
 
-    # --- inside -------------------------------------------------------------------------------------------------
+    def carry(self) -> dict[str, np.ndarray]:
+        """What rounding owes at the end of a day."""
+        rows = [(i, t, release_s - self._now_s - self.step_s, lead) for i, of_site in enumerate(self._deferred)
+                for t, jobs in enumerate(of_site) for release_s, lead in jobs]
+        return {**self._owed(), "deferred": np.array(rows, float).reshape(-1, 4)}
 
-    def _rows_by_class(self, batch: Batch) -> list[list[int]]:
-        """class -> rows of the batch, in arrival order."""
-        names = batch.get("job_class", ())
-        by_class = [[k for k, name in enumerate(names) if name == wanted] for wanted in self._classes]
-        if sum(map(len, by_class)) != len(names):
-            stranger = next(name for name in names if name not in self._classes)
-            raise ModelError(f"{self.sid}: a job's {unknown('job class', stranger, self._classes)}")
-        return by_class
+    def resume(self, carry: Mapping[str, np.ndarray]) -> None:
+        """Owe what was owed. ModelError if it is for another fleet."""
+        for name, array in self._owed().items():
+            if name not in carry or carry[name].shape != array.shape:
+                raise ModelError(f"{self.sid}: {name} to go on from must have shape {array.shape}; use that of a world "
+                                 "with the same classes, sites and deferrals")
+        self.site_carry, self.deferral_carry = (carry[name].tolist() for name in ("site_carry", "deferral_carry"))
+        for i, t, release_s, lead in carry.get("deferred", np.empty((0, 4))).tolist():
+            self._deferred[int(i)][int(t)].append((release_s, int(lead)))
 
-    def _observe(self, time_s: float, inputs: Values, batch: Batch, by_class: list[list[int]]) -> Observation:
+    def preview(self, site_share: Matrix) -> tuple[list[list[int]], list[list[float]]]:
+        """(jobs, work in TO), both (N, M), that `advance` would send for these shares in the minute observed last
+        (decision 10); changes nothing."""
+        return self._totals(self._place(self._on_simplex(site_share))[0])
+
+    def observe(self, time_s: float, inputs: Values) -> Observation:
+        """What the policy sees of `inputs`, before any action; changes nothing that a decision depends on."""
         manager, agents = inputs[self._manager], [inputs[site] for site in self._sites]
+        batch = manager["jobs"]
+        if self._observed and self._observed[0] == time_s and self._observed[1] is batch:
+            return self._observed[2]  # looked at before this step
+        self._batch, self._placed = batch, None
+        self._by_class = by_class = self._rows_by_class(batch)
         forecast = manager["forecast_usd_per_kwh"]
         if isinstance(forecast, float):  # nobody is linked: the port's default, for every lead
             forecast = [forecast] * len(self._facts.deferrals_s)
         if not self._shapes_known:
             self._check_shapes(agents, forecast)
+        by_lead, by_time = self._still_deferred(time_s)
         sizes = batch.get("work_to", ())
-        return Observation(
+        observation = Observation(
             time_s=time_s,
             price_usd_per_kwh=manager["price_usd_per_kwh"],
             forecast_usd_per_kwh=forecast,
@@ -187,7 +219,67 @@ class Controller(Adapter):
             free_gpu_ratio=[a["free_gpu_ratio"] for a in agents],
             site_carry=list(self.site_carry),
             deferral_carry=[list(rows) for rows in self.deferral_carry],
+            mci_kg_per_kwh=self._mci(agents),
+            deferred_by_lead=by_lead,
+            deferred_by_time=by_time,
         )
+        self._observed = (time_s, batch, observation)
+        return observation
+
+    def notes(self) -> list[str]:
+        """Which checkpoint decided, where one did."""
+        about = getattr(getattr(self, "policy", None), "about", None)
+        return [f"{self.sid}: policy {about}"] if about else []
+
+    # --- inside -------------------------------------------------------------------------------------------------
+
+    def _make_policy(self, facts: FleetFacts, options: PolicyOptions) -> Policy:
+        """A rule, a class of the user's, or a trained team: torch is imported only for the last."""
+        p, rng, joint = self.params, self.stream("policy"), self.params.mode == "joint"
+        if (path := checkpoint_of(p.policy)) is not None:
+            learned = load("agents.learned:LearnedPolicy", f"{self.sid}.policy")
+            return learned(path, facts, rng, joint, p.explore)
+        own = {p.policy: load(p.policy, f"{self.sid}.policy")} if ":" in p.policy else {}
+        return make_policy(p.policy, facts, options, rng, joint, POLICIES | own)
+
+    def _rows_by_class(self, batch: Batch) -> list[list[int]]:
+        """class -> rows of the batch, in arrival order."""
+        by_class: list[list[int]] = [[] for _ in self._classes]
+        index = self._class_index
+        try:
+            for k, name in enumerate(batch.get("job_class", ())):
+                by_class[index[name]].append(k)
+        except KeyError as err:
+            raise ModelError(f"{self.sid}: a job's {unknown('job class', err.args[0], self._classes)}") from None
+        return by_class
+
+    def _mci(self, agents: list[dict[str, Any]]) -> list[float] | None:
+        mci = [a["mci_kg_per_kwh"] for a in agents]
+        return None if self.params.mode == "power" or any(map(math.isnan, mci)) else mci
+
+    def _owed(self) -> dict[str, np.ndarray]:
+        return {"site_carry": np.array(self.site_carry), "deferral_carry": np.array(self.deferral_carry)}
+
+    def _still_deferred(self, time_s: float) -> tuple[list[list[list[int]]], list[list[list[int]]]]:
+        """(N, Mtrain, H) counts of the jobs whose release is still to come: by deferral, by time left."""
+        self._now_s, leads = time_s, self._facts.deferrals_s
+        by_lead, by_time = ([[[0] * len(leads) for _ in self._train] for _ in self._sites] for _ in range(2))
+        for i, of_site in enumerate(self._deferred):
+            for t, jobs in enumerate(of_site):
+                of_site[t] = jobs = [job for job in jobs if job[0] > time_s]
+                for release_s, lead in jobs:
+                    by_lead[i][t][lead] += 1
+                    by_time[i][t][bisect_left(leads, release_s - time_s)] += 1
+        return by_lead, by_time
+
+    def _on_simplex(self, site_share: Matrix) -> list[list[float]]:
+        return [project_simplex(row, ok) for row, ok in zip(site_share, self._facts.eligible, strict=True)]
+
+    def _totals(self, rows: Rows) -> tuple[list[list[int]], list[list[float]]]:
+        """Jobs and their work, TO, per site and class."""
+        sizes = self._batch.get("work_to", ())
+        return ([[len(r) for r in of_site] for of_site in rows],
+                [[sum([sizes[k] for k in r]) for r in of_site] for of_site in rows])
 
     def _check_shapes(self, agents: list[dict[str, Any]], forecast: list[float]) -> None:
         """What is linked here was made for the same classes and leads. ModelError if not."""
@@ -201,19 +293,23 @@ class Controller(Adapter):
                                  "and deferrals must be the same in all members")
         self._shapes_known = True
 
-    def _place(self, shares: list[list[float]], by_class: list[list[int]]) -> Rows:
-        """Whole jobs per site and class: U09, then dealt in arrival order."""
+    def _place(self, shares: list[list[float]]) -> tuple[Rows, list[list[float]]]:
+        """Whole jobs per site and class, U09, then dealt in arrival order; and what rounding owes after them."""
+        if self._placed and self._placed[0] == shares:
+            return self._placed[1:]  # asked for by `preview`
         rows: Rows = [[[] for _ in self._classes] for _ in self._sites]
-        for m, arrived in enumerate(by_class):
+        carry = list(self.site_carry)
+        for m, arrived in enumerate(self._by_class):
             if not arrived:
                 continue
             if self.params.rounding == "carry":
-                counts, self.site_carry[m] = largest_remainder_carry(len(arrived), shares[m], self.site_carry[m])
+                counts, carry[m] = largest_remainder_carry(len(arrived), shares[m], carry[m])
             else:
                 counts = largest_remainder(len(arrived), shares[m])
             for k, i in zip(arrived, deal(counts), strict=True):
                 rows[i][m].append(k)
-        return rows
+        self._placed = (shares, rows, carry)
+        return rows, carry
 
     def _defer(self, i: int, shares: Any, rows: list[list[int]], time_s: float, release_s: list[float]) -> float:
         """Write the release times of a site's training jobs (U10), earlier arrivals first; their mean deferral, s."""
@@ -230,6 +326,9 @@ class Controller(Adapter):
             leads = [lead for lead, n in zip(self._facts.deferrals_s, counts, strict=True) for _ in range(n)]
             for k, lead in zip(jobs, leads, strict=True):
                 release_s[k] = time_s + lead
+            self._deferred[i][t] += [(time_s + lead, h) for h, (lead, n) in
+                                     enumerate(zip(self._facts.deferrals_s, counts, strict=True)) if lead
+                                     for _ in range(n)]
             total_s += math.fsum(leads)
             number += len(jobs)
         return total_s / number if number else math.nan
@@ -277,6 +376,8 @@ def _facts(p: ControllerParams, sid: str, step_s: float) -> FleetFacts:
         deferrals_s=leads,
         supply_temp_low_degc=low,
         supply_temp_high_degc=high,
+        classes=tuple(p.job_classes),
+        sites=tuple(p.sites),
     )
 
 

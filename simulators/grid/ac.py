@@ -40,7 +40,7 @@ class AcGridParams:
     """A network, its sources, and how they are dispatched."""
 
     sources: Annotated[dict[str, AcSource], Field(min_length=1, description="by name; one at the external grid's bus")]
-    network: Annotated[Network, Field(description="pandapower network's name, .json file, or lines")] = "case33bw"
+    network: Annotated[Network, Field(description="pandapower network's name, .json or .xlsx, or lines")] = "case33bw"
     closed_lines: Annotated[tuple[int, ...], Field(description="lines put into service, e.g. ties that mesh it")] = ()
     dispatch: Annotated[Literal["fixed", "merit"], Field(
         description="fixed: p_set_kw; merit: cheapest first up to p_max_kw, until demand is met or the substation is "

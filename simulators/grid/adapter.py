@@ -15,12 +15,16 @@ from cosim.params import params
 from cosim.ports import Port
 from cosim.units import HOUR_S, format_time
 from simulators.fleet import Site
+from simulators.grid.caps import Formulation, NciCaps
 from simulators.grid.conic import Limits
-from simulators.grid.dispatch import ELASTIC, HELD, OPTIMAL, Dispatch, DispatchResult, Inexact, SolverName, Source
+from simulators.grid.dispatch import NEGLIGIBLE_PU, Dispatch, SolverName
+from simulators.grid.equations import Floats
 from simulators.grid.feeder import Network
 from simulators.grid.mci import MciOfDispatch, marginal_sources, no_mci
 from simulators.grid.network import AcCheck, read_feeder
 from simulators.grid.ports import DEMAND
+from simulators.grid.results import ELASTIC, HELD, DispatchResult, Inexact
+from simulators.grid.sources import Source
 
 LOOSE_GAP_PU = 1e-3
 """A larger relaxation gap means that the conic optimum is not a physical state; the run's notes then say so."""
@@ -28,13 +32,14 @@ LOOSE_GAP_PU = 1e-3
 
 @params
 class GridParams:
-    """The operator's network, sources and limits (Table I)."""
+    """The operator's network, sources and limits (Table I: P01-P06, P08, M03)."""
 
     sources: Annotated[dict[str, Source], Field(min_length=1, description="what feeds the network, by name; the first "
                                                 "at the slack bus is the substation")]
-    network: Annotated[Network, Field(description="pandapower network's name, .json file, or lines")] = "case33bw"
+    network: Annotated[Network, Field(description="pandapower network's name, .json or .xlsx, or lines")] = "case33bw"
     lambda_kw_per_kg_h: Annotated[
-        float, Field(ge=0, allow_inf_nan=False, description="lambda of (11), kW of loss per kg/h; 0 is power mode")
+        float, Field(ge=0, allow_inf_nan=False, description="lambda of (11) (P06), kW of loss per kg/h; 0: power mode; "
+                     "with losses at 0.10 USD/kWh 0.01 is a carbon price of 1 USD/t")
     ] = 0.01
     loss_weight: Annotated[
         float, Field(ge=0, allow_inf_nan=False, description="weight of the losses; (11) has 1")
@@ -43,6 +48,21 @@ class GridParams:
         float, Field(ge=0, allow_inf_nan=False, description="weight of the sources' energy cost (their usd_per_kwh), "
                      "kW per USD/h; (11) has 0; lambda / this is the carbon price in USD/kg")
     ] = 0.0
+    curtailment_weight: Annotated[
+        float, Field(ge=0, allow_inf_nan=False, description="weight of what renewable sources have and do not give, kW "
+                     "per kW")
+    ] = 0.0
+    nci_cap_kg_per_kwh: Annotated[dict[str, float], Field(
+        description="bus -> highest NCI there, a constraint of the dispatch (Gurobi only, small feeders without a full "
+        "licence), e.g. {bus8: 0.4}")] = field(default_factory=dict)
+    nci_formulation: Annotated[Formulation, Field(description="how the direction of flows is written for the caps: "
+                                              "big_m (binaries) or sos1 (U02)")] = "big_m"
+    time_limit_s: Annotated[float | None, Field(gt=0, allow_inf_nan=False, description="longest time of one solve, s; "
+                                                "it makes results depend on the machine; null: none")] = None
+    forecast_sigma_ratio: Annotated[float, Field(
+        ge=0, lt=1, description="standard deviation of the base load's forecast error, relative: what is dispatched is "
+        "base load x (1 + error), what is settled the base load; 0: forecast = actual (Z06)")] = 0.0
+    forecast_correlation: Annotated[float, Field(ge=0, lt=1, description="of an error with the one before")] = 0.0
     v0_pu: Annotated[float, Field(gt=0, le=2, description="voltage at the substation, p.u.")] = 1.0
     vm_min_pu: Annotated[float, Field(ge=0, description="lowest voltage of (7), p.u.")] = 0.9
     vm_max_pu: Annotated[float, Field(gt=0, le=2, description="highest voltage of (7), p.u.")] = 1.1
@@ -57,6 +77,10 @@ class GridParams:
     def _limits_are_in_order(self) -> GridParams:
         if self.vm_min_pu >= self.vm_max_pu:
             raise ValueError(f"vm_min_pu = {self.vm_min_pu:g} must be below vm_max_pu = {self.vm_max_pu:g}")
+        negative = [bus for bus, cap in self.nci_cap_kg_per_kwh.items() if cap < 0.0]
+        if negative:
+            raise ValueError(f"nci_cap_kg_per_kwh of {negative[0]} is {self.nci_cap_kg_per_kwh[negative[0]]:g}; a cap "
+                             "is 0 or more")
         return self
 
 
@@ -71,7 +95,10 @@ _BUS = (
          "3 of an earlier interval, as this one has no optimum, 4 none"),
 )
 _GRID = (
+    Port("price_usd_per_kwh", "in", "price of the substation's energy; none linked: its usd_per_kwh", default=math.nan),
     Port("loss_kw", "out", "active power lost in all lines", sign="> 0 is lost"),
+    Port("cost_usd_per_h", "out", "what the sources' energy costs at their prices"),
+    Port("curtailed_kw", "out", "what renewable sources have and do not give", sign="> 0 is not taken"),
     Port("emission_kg_per_h", "out", "carbon that all sources emit, the substation included", sign="> 0 is emitted"),
     Port("p_source_kw", "out", "active power of each source", sign="> 0 feeds the network", dims=("source",)),
     Port("q_source_kvar", "out", "reactive power of each source", sign="> 0 feeds the network", dims=("source",)),
@@ -86,6 +113,13 @@ _GRID = (
     Port("status", "out", "0 all limits met, 1 elastic: a voltage outside its limits or power unserved, 2 held: no "
          "solution, all outputs are those of the interval before"),
     Port("unserved_kw", "out", "demand that the network cannot carry", sign="> 0 is not served"),
+    Port("unserved_bus_kw", "out", "the same of each bus", sign="> 0 is not served", dims=("bus",)),
+    Port("voltage_slack_bus_pu", "out", "distance of each bus's voltage outside its limits",
+         sign="> 0 is above the highest, < 0 below the lowest", dims=("bus",)),
+    Port("nci_cap_excess_kg_per_kwh", "out", "largest distance of an NCI above its cap, where no set points meet it",
+         sign="> 0 is above"),
+    Port("forecast_error_ratio", "out", "of the base load that was dispatched", sign="> 0: more than came"),
+    Port("global_gap_ratio", "out", "of a dispatch under NCI caps to its proven bound", nullable=True),
     Port("voltage_violation_pu", "out", "largest distance of a voltage outside its limits", sign="> 0 is outside"),
     Port("ac_dvm_pu", "out", "largest |voltage of the conic solution - of the AC power flow|", nullable=True),
     Port("ac_dloss_kw", "out", "|loss of the conic solution - of the AC power flow|", nullable=True),
@@ -111,15 +145,15 @@ _REALISED = ("emission_realised_kg_per_h", "loss_realised_kw", "p_substation_rea
 
 
 class CefDispatch(Adapter):
-    """Second-order cone dispatch of a radial feeder with carbon emission flow, (1)-(11).
+    """Second-order cone dispatch of a radial feeder with carbon emission flow, (1)-(11) (E01-E11, U17, I30, I31).
 
     Every step it takes the demand of each `Bus`, dispatches the sources, and holds each bus's NCI until the next step.
     `Grid` (one entity) tells how the network stands. A bus without an entity has no demand.
 
     The dispatch knows what data centres drew in the interval before. What the interval brought is known at its end: one
-    step later the `_realised` ports settle it, by the AC power flow at the set points then in force, at the base load
-    then dispatched and at what the data centres (sources named like `sites`) have drawn on average. They are NaN at the
-    first step, and the last interval of a run is never settled.
+    step later the `_realised` ports settle it, by the AC power flow at the set points then in force, at its base load
+    (dispatched with a forecast error, if there is one) and at what the data centres (sources named like `sites`) have
+    drawn on average. They are NaN at the first step, and the last interval of a run is never settled.
     """
 
     PARAMS = GridParams
@@ -129,6 +163,9 @@ class CefDispatch(Adapter):
         """Validate the parameters and read the network, so that `create` can refuse a bus it does not have."""
         meta = super().init(sid, time_resolution, **params)
         self._feeder = read_feeder(self.params.network)
+        self._times: dict[str, list[float]] = {}
+        self._first: dict[str, str] = {}
+        self._solved_by = ""
         return meta
 
     def create(self, num: int, model: str, names: list[str] | None = None) -> list[dict]:
@@ -143,29 +180,57 @@ class CefDispatch(Adapter):
 
     def setup(self) -> None:
         p = self.params
-        limits = Limits(p.v0_pu, p.vm_min_pu, p.vm_max_pu, p.lambda_kw_per_kg_h, p.loss_weight, p.cost_kw_per_usd_h)
-        self._dispatch = Dispatch(self._feeder, p.sources, limits, p.solver)
+        limits = Limits(p.v0_pu, p.vm_min_pu, p.vm_max_pu, p.lambda_kw_per_kg_h, p.loss_weight, p.cost_kw_per_usd_h,
+                        p.curtailment_weight)
+        self._dispatch = Dispatch(self._feeder, p.sources, limits, p.solver, caps=self._caps(),
+                                  time_limit_s=p.time_limit_s)
+        self._solved_by = self._dispatch.solver_name
         self._turbines = np.delete(np.arange(len(p.sources)), self._dispatch.substation)
         buses = [list(p.sources.values())[k].node for k in self._turbines]
         self._ac = AcCheck(p.network, buses, p.v0_pu) if p.ac_check else None
         self._at = {eid: self._feeder.named(eid, self.sid) for eid in self.entities["Bus"]}
-        self._mci_of = self._make_mci(limits) if p.mci else None
+        self._mci_of = self._make_mci(limits) if p.mci and not p.nci_cap_kg_per_kwh else None
         self._mci = no_mci(self._feeder.n_bus)
         self._last: tuple[DispatchResult, tuple[float, float, float]] | None = None
-        self._times: dict[str, list[float]] = {}
+        self._is_site: dict[str, bool] = {}
+        self._noise, self._error = self.stream("forecast"), 0.0
         self._drawn_by_sites = self._base = np.zeros(self._feeder.n_bus, complex)
 
     def step(self, time: int, inputs: dict, max_advance: int) -> int:
         """One tick; sets apart what data centres report, which is the mean of the interval that ended."""
-        drawn = np.zeros(self._feeder.n_bus, complex)
+        drawn, nothing = np.zeros(self._feeder.n_bus, complex), {}
         for eid, at in self._at.items():
-            given = inputs.get(eid, {})
-            drawn[at] = complex(*(self._of_sites(given.get(port, {})) for port in ("p_load_kw", "q_load_kvar")))
+            given = inputs.get(eid, nothing)
+            p, q = (self._of_sites(given.get(port, nothing)) for port in ("p_load_kw", "q_load_kvar"))
+            if p or q:
+                drawn[at] = complex(p, q)
         self._drawn_by_sites = drawn
         return super().step(time, inputs, max_advance)
 
     def _of_sites(self, by_source: dict[str, float]) -> float:
-        return math.fsum(by_source[s] for s in sorted(by_source) if s.partition(".")[2] in self.params.sites)
+        mine = []
+        for source in by_source:
+            known = self._is_site.get(source)
+            if known is None:
+                known = self._is_site[source] = source.partition(".")[2] in self.params.sites
+            if known:
+                mine.append(by_source[source])
+        return math.fsum(mine) if mine else 0.0  # exact, so in whatever order they come
+
+    def _caps(self) -> NciCaps | None:
+        caps = self.params.nci_cap_kg_per_kwh
+        if not caps:
+            return None
+        at = np.array([self._feeder.named(bus, f"{self.sid}.nci_cap_kg_per_kwh") for bus in caps], dtype=np.int64)
+        return NciCaps(at, np.array(list(caps.values())), self.params.nci_formulation)
+
+    def _reprice(self, price_usd_per_kwh: float) -> None:
+        """The tariff's price at the substation, from this interval on."""
+        prices = np.array([s.usd_per_kwh for s in self.params.sources.values()])
+        prices[self._dispatch.substation] = price_usd_per_kwh
+        self._dispatch.reprice(prices)
+        if self._mci_of:
+            self._mci_of.reprice(prices)
 
     def _make_mci(self, limits: Limits) -> MciOfDispatch:
         eta = {self._feeder.position(site.node, f"sites.{name}.node"): site.q_per_p_ratio
@@ -175,7 +240,7 @@ class CefDispatch(Adapter):
         return MciOfDispatch(self._feeder, self.params.sources, limits, q_per_p, sorted(eta or self._at.values()))
 
     def labels(self) -> dict[str, list[str]]:
-        return {"source": list(self.params.sources), "line": self._feeder.line_names}
+        return {"source": list(self.params.sources), "line": self._feeder.line_names, "bus": self._feeder.bus_names}
 
     def advance(self, time_s: float, inputs: Values) -> Values:
         p_load, q_load = np.zeros(self._feeder.n_bus), np.zeros(self._feeder.n_bus)
@@ -183,6 +248,10 @@ class CefDispatch(Adapter):
             p_load[at], q_load[at] = inputs[eid]["p_load_kw"], inputs[eid]["q_load_kvar"]
         settled = self._settle(time_s)
         self._base = p_load + 1j * q_load - self._drawn_by_sites
+        for eid in self.entities["Grid"]:
+            if not math.isnan(price := inputs[eid]["price_usd_per_kwh"]):
+                self._reprice(price)
+        p_load, q_load = self._forecast(p_load, q_load)
         try:
             result = self._dispatch.solve(p_load, q_load)
             self._last, status = (result, self._compare(result, time_s)), result.status
@@ -194,8 +263,12 @@ class CefDispatch(Adapter):
             status, mci = HELD, None
             inexact = isinstance(err, Inexact)
         self._mci = mci or self._mci.stale()
-        if status != OPTIMAL:
-            self._note("elastic" if status == ELASTIC else "held", time_s)
+        if status == HELD:
+            self._note("held", time_s)
+        elif status == ELASTIC:
+            self._note("elastic", time_s, self._which_limits(self._last[0]))
+        if status != HELD and self._last[0].nci_cap_excess_kg_per_kwh:
+            self._note("capped", time_s, self._dispatch.capped_status)
         if self._last[0].relaxation_gap_pu > LOOSE_GAP_PU:
             self._note("loose", time_s)
         if inexact:
@@ -204,7 +277,8 @@ class CefDispatch(Adapter):
 
     def notes(self) -> list[str]:
         said = {
-            "elastic": "were elastic: a voltage left its limits or power went unserved",
+            "elastic": "were elastic: a voltage left its limits, power went unserved, or an NCI is above its cap",
+            "capped": "are dispatched without the NCI caps, which no set points meet",
             "held": "had no solution and repeat the one before",
             "loose": f"have a relaxation gap above {LOOSE_GAP_PU:g} p.u.: the set points need not be optimal",
             "inexact": "have a relaxation that is not exact",
@@ -212,11 +286,49 @@ class CefDispatch(Adapter):
             "no_ac": "have no AC check: the AC power flow found no solution",
         }
         lines = [f"{self.sid}: {len(times)} intervals {said[what]}; first at {format_time(times[0])}"
-                 for what, times in self._times.items()]
-        return [f"{self.sid}: dispatch solved by {self._dispatch.solver_name}", *lines]
+                 + (f" ({self._first[what]})" if self._first[what] else "") for what, times in self._times.items()]
+        own = {n: s.marginal_kg_per_kwh for n, s in self.params.sources.items() if s.marginal_kg_per_kwh is not None}
+        if own and self.params.mci:
+            lines.append(f"{self.sid}: mci counts " + ", ".join(f"{n} at {w:g} kg/kWh" for n, w in own.items())
+                         + ", its marginal intensity; NCI and emission are at its average")
+        return [f"{self.sid}: dispatch solved by {self._solved_by}", *lines] if self._solved_by else lines
 
-    def _note(self, what: str, time_s: float) -> None:
+    def _note(self, what: str, time_s: float, detail: str = "") -> None:
         self._times.setdefault(what, []).append(time_s)
+        self._first.setdefault(what, detail)
+
+    def _which_limits(self, result: DispatchResult) -> str:
+        """The worst of what an elastic interval could not keep, and where."""
+        p, names, said = self.params, self._feeder.bus_names, []
+        if result.unserved_kw.any():
+            at = int(result.unserved_kw.argmax())
+            said.append(f"{result.unserved_kw[at]:.0f} kW unserved at {names[at]}")
+        if result.voltage_violation_pu:
+            at = int(np.abs(self._slack(result.vm_pu)).argmax())
+            limit = f"below {p.vm_min_pu:g}" if result.vm_pu[at] < p.vm_min_pu else f"above {p.vm_max_pu:g}"
+            said.append(f"{names[at]} at {result.vm_pu[at]:.3f} p.u., {limit}")
+        if result.nci_cap_excess_kg_per_kwh:
+            at = max(p.nci_cap_kg_per_kwh, key=lambda bus: result.nci_kg_per_kwh[self._feeder.bus_names.index(bus)]
+                     - p.nci_cap_kg_per_kwh[bus])
+            said.append(f"{at} is {result.nci_cap_excess_kg_per_kwh:.3f} kg/kWh above its cap of "
+                        f"{p.nci_cap_kg_per_kwh[at]:g}")
+        return ", ".join(said)
+
+    def _slack(self, vm_pu: Floats) -> Floats:
+        """(n_bus,) signed distance outside the voltage limits; 0 inside them, by the dispatch's tolerance."""
+        outside = np.maximum(vm_pu - self.params.vm_max_pu, 0.0) - np.maximum(self.params.vm_min_pu - vm_pu, 0.0)
+        outside[self._feeder.substation] = 0.0
+        return np.where(np.abs(outside) > NEGLIGIBLE_PU, outside, 0.0)
+
+    def _forecast(self, p_load: Floats, q_load: Floats) -> tuple[Floats, Floats]:
+        """What the operator expects to be drawn: the base load with one error everywhere, data centers as they were."""
+        sigma, rho = self.params.forecast_sigma_ratio, self.params.forecast_correlation
+        if sigma == 0.0:
+            return p_load, q_load
+        draw = float(self._noise.normal()) * sigma
+        self._error = draw if self._last is None else rho * self._error + math.sqrt(1.0 - rho * rho) * draw
+        self._error = max(self._error, -1.0)
+        return p_load + self._error * self._base.real, q_load + self._error * self._base.imag
 
     def _settle(self, time_s: float) -> dict[str, float]:
         """The `_realised` ports: the interval that ends now."""
@@ -280,6 +392,13 @@ class CefDispatch(Adapter):
                 "vm_max_pu": max(vm_pu),
                 "status": float(status),
                 "unserved_kw": float(result.unserved_kw.sum()),
+                "unserved_bus_kw": result.unserved_kw.tolist(),
+                "voltage_slack_bus_pu": self._slack(result.vm_pu).tolist(),
+                "cost_usd_per_h": result.cost_usd_per_h,
+                "curtailed_kw": result.curtailed_kw,
+                "forecast_error_ratio": self._error,
+                "nci_cap_excess_kg_per_kwh": result.nci_cap_excess_kg_per_kwh,
+                "global_gap_ratio": math.nan if result.global_gap_ratio is None else result.global_gap_ratio,
                 "voltage_violation_pu": result.voltage_violation_pu,
                 "ac_dvm_pu": ac[0],
                 "ac_dloss_kw": ac[1],

@@ -32,7 +32,7 @@ class CarbonParams:
     """The foreign grid's topology (radial) and its sources."""
 
     sources: Annotated[dict[str, CarbonSource], Field(min_length=1, description="by name; one at the slack bus")]
-    network: Annotated[Network, Field(description="pandapower network's name, .json file, or lines")] = "case33bw"
+    network: Annotated[Network, Field(description="pandapower network's name, .json or .xlsx, or lines")] = "case33bw"
     v0_pu: Annotated[float, Field(gt=0, le=2, description="voltage at the substation, p.u.")] = 1.0
 
 

@@ -1,7 +1,8 @@
-"""The dispatch (1)-(8), (11) as a second-order cone problem in arrays, before any solver sees it.
+"""The dispatch (1)-(8), (11) as a second-order cone problem in arrays, before any solver sees it (E01-E08, E11).
 
-    minimise cost x   subject to   equal x = rhs,  below x <= limit,  lower <= x <= upper,
-                                   x[p]^2 + x[q]^2 <= x[l] x[u_parent]   for every branch
+    minimise cost x + x quadratic x / 2   subject to   equal x = rhs,  below x <= limit,  lower <= x <= upper,
+                                   x[p]^2 + x[q]^2 <= x[l] x[u_parent]   for every branch,
+                                   x[p_source]^2 + x[q_source]^2 <= s_max^2   for every source with such a capability
 
 x holds, in p.u., P, Q and the squared current l of every branch, the squared voltage u of every bus, and P, Q of every
 source; the elastic form adds a voltage slack per bus and the unserved share of every load. P and Q of a branch are what
@@ -15,7 +16,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import coo_array, csr_array
+from numpy.typing import NDArray
+from scipy.sparse import coo_array, csr_array, vstack
 
 from simulators.grid.equations import Floats, Ints
 from simulators.grid.feeder import Feeder
@@ -31,22 +33,39 @@ _LOSSLESS_COST = 1e-6  # of a branch with r = 0, whose current would otherwise c
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sources:
-    """What feeds the network, the substation too: bus positions, kg/kWh, boxes in p.u., USD/kWh, all (n_source,)."""
+    """What feeds the network, the substation too: bus positions, kg/kWh, boxes in p.u., prices, all (n_source,).
+
+    marginal_kg_per_kwh  of one more kWh, for consequential accounts; the dispatch itself weighs kg_per_kwh
+    usd_per_kwh, usd_per_kwh_pu  an hour at P p.u. costs (usd_per_kwh + usd_per_kwh_pu P) P base_kw
+    renewable    what it has and does not give counts as curtailed
+    s_max_pu     rating of a circle, inf without; q_per_p_max: |Q| <= this x P, inf without
+    """
 
     bus: Ints
     kg_per_kwh: Floats
+    marginal_kg_per_kwh: Floats
     p_min_pu: Floats
     p_max_pu: Floats
     q_min_pu: Floats
     q_max_pu: Floats
     usd_per_kwh: Floats
+    usd_per_kwh_pu: Floats
+    renewable: NDArray[np.bool_]
+    s_max_pu: Floats
+    q_per_p_max: Floats
+
+    @property
+    def boxes_only(self) -> bool:
+        """Whether P and Q have no limits but their boxes."""
+        return not (np.isfinite(self.s_max_pu).any() or np.isfinite(self.q_per_p_max).any())
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Limits:
     """Voltage at the substation, its limits elsewhere, p.u., and the weights of the objective's terms.
 
-    With the last two as they are this is (11): loss + lambda x emission. The third term is the sources' energy cost.
+    With the last three as they are this is (11): loss + lambda x emission. The third term is the sources' energy cost,
+    the fourth what renewable sources have and do not give, kW per kW.
     """
 
     v0_pu: float
@@ -55,6 +74,7 @@ class Limits:
     lambda_kw_per_kg_h: float
     loss_weight: float = 1.0
     cost_kw_per_usd_h: float = 0.0
+    curtailment_weight: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,7 +95,12 @@ class Layout:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ConicProblem:
-    """A dispatch in the form above; `below` and `limit` are empty unless it is elastic."""
+    """A dispatch in the form above.
+
+    below, limit  elastic voltage limits, and least power factors
+    discs         indices of the sources with a rating, s_max_pu (n_disc,) beside it
+    unit          what 1 p.u. of the objective is in `cost`
+    """
 
     at: Layout
     cost: Floats
@@ -85,34 +110,43 @@ class ConicProblem:
     limit: Floats
     lower: Floats
     upper: Floats
+    quadratic: Floats
+    discs: Ints
+    s_max_pu: Floats
+    unit: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Solution:
     """A solver's answer: `status` in its own words, and x where it found an optimum, else None.
 
+    gap    of a global search, to its proven bound, relative; None elsewhere
     price  d(optimal cost) / d(rhs), where the solver gives it: the nodal prices, in units of the scaled cost
     """
 
     status: str
     x: Floats | None
     price: Floats | None = None
+    gap: float | None = None
 
 
 def balance_rhs(feeder: Feeder, p_load_kw: Floats, q_load_kvar: Floats) -> Floats:
-    """Right-hand side: demand of every bus, P then Q, p.u., and the zeros of the voltage drops."""
+    """Right-hand side: demand of every bus, P then Q, p.u., and the zeros of the voltage drops (E04, E05)."""
     return np.concatenate([p_load_kw, q_load_kvar, np.zeros(len(feeder.parent))]) / feeder.base_kw
 
 
 def strict(feeder: Feeder, sources: Sources, limits: Limits) -> ConicProblem:
-    """The dispatch as the paper states it, at base load; other loads change nothing but `rhs`."""
+    """The dispatch as the paper states it, at base load; other loads change `rhs` alone (E01-E08, E11, M03, M04)."""
     at = _layout(feeder, len(sources.bus), 0, 0)
-    lower, upper, cost = _bounds_and_cost(feeder, sources, limits, at)
+    lower, upper = _bounds(sources, at)
     lower[at.u] = np.where(np.arange(feeder.n_bus) == feeder.substation, limits.v0_pu**2, limits.v_min_pu**2)
     upper[at.u] = np.where(np.arange(feeder.n_bus) == feeder.substation, limits.v0_pu**2, limits.v_max_pu**2)
     rhs = balance_rhs(feeder, feeder.p_kw, feeder.q_kvar)
-    none = csr_array((0, at.size))
-    return ConicProblem(at, cost, _equalities(feeder, sources, at, []), rhs, none, np.empty(0), lower, upper)
+    below = _power_factors(sources, at)
+    unit = cost_unit(sources, limits)
+    cost, quadratic = costs(feeder, sources, limits, at, unit)
+    return ConicProblem(at, cost, _equalities(feeder, sources, at, []), rhs, below, np.zeros(below.shape[0]), lower,
+                        upper, quadratic, *_discs(sources), unit)
 
 
 def elastic(
@@ -125,7 +159,8 @@ def elastic(
     """
     n, m = feeder.n_bus, len(shed)
     at = _layout(feeder, len(sources.bus), n, m)
-    lower, upper, cost = _bounds_and_cost(feeder, sources, limits, at)
+    (lower, upper), unit = _bounds(sources, at), cost_unit(sources, limits)
+    cost, quadratic = costs(feeder, sources, limits, at, unit)
     p_pu, q_pu = p_load_kw / feeder.base_kw, q_load_kvar / feeder.base_kw
     lower[at.u] = min(ELASTIC_V_FLOOR_PU, limits.v_min_pu) ** 2
     upper[at.u] = np.inf
@@ -141,9 +176,11 @@ def elastic(
         (rows, at.u.start + others, -one), (rows, at.slack.start + others, -one),
         (n - 1 + rows, at.u.start + others, one), (n - 1 + rows, at.slack.start + others, -one),
     ])
-    limit = np.concatenate([-limits.v_min_pu**2 * one, limits.v_max_pu**2 * one])
+    ratios = _power_factors(sources, at)
+    limit = np.concatenate([-limits.v_min_pu**2 * one, limits.v_max_pu**2 * one, np.zeros(ratios.shape[0])])
     rhs = balance_rhs(feeder, p_load_kw, q_load_kvar)
-    return ConicProblem(at, cost, _equalities(feeder, sources, at, extra), rhs, below, limit, lower, upper)
+    return ConicProblem(at, cost, _equalities(feeder, sources, at, extra), rhs, csr_array(vstack([below, ratios])),
+                        limit, lower, upper, quadratic, *_discs(sources), unit)
 
 
 def _layout(feeder: Feeder, n_source: int, n_slack: int, n_unserved: int) -> Layout:
@@ -154,22 +191,56 @@ def _layout(feeder: Feeder, n_source: int, n_slack: int, n_unserved: int) -> Lay
     return Layout(*slices, size=end, u_parent=slices[3].start + feeder.parent)
 
 
-def _bounds_and_cost(feeder: Feeder, sources: Sources, limits: Limits, at: Layout) -> tuple[Floats, Floats, Floats]:
-    """Bounds and the cost (11) of everything but the voltages, in units of 1 p.u. lost or generated at its dearest."""
-    lower, upper, cost = np.full(at.size, -np.inf), np.full(at.size, np.inf), np.zeros(at.size)
+def _bounds(sources: Sources, at: Layout) -> tuple[Floats, Floats]:
+    """Bounds of everything but the voltages."""
+    lower, upper = np.full(at.size, -np.inf), np.full(at.size, np.inf)
     lower[at.p_source], upper[at.p_source] = sources.p_min_pu, sources.p_max_pu
     lower[at.q_source], upper[at.q_source] = sources.q_min_pu, sources.q_max_pu
     lower[at.l] = 0.0
+    return lower, upper
+
+
+def cost_unit(sources: Sources, limits: Limits) -> float:
+    """1 p.u. lost or generated at its dearest: what costs are divided by for the solver's sake."""
+    return 1.0 + float(np.abs(_of_energy(sources, limits)).max())
+
+
+def costs(feeder: Feeder, sources: Sources, limits: Limits, at: Layout, unit: float) -> tuple[Floats, Floats]:
+    """(11), or the weighted terms in its place: linear and quadratic cost of x, divided by `unit` (E11)."""
+    cost, quadratic = np.zeros(at.size), np.zeros(at.size)
     cost[at.l] = np.maximum(limits.loss_weight * feeder.r_pu, _LOSSLESS_COST)
-    of_energy = limits.lambda_kw_per_kg_h * sources.kg_per_kwh + limits.cost_kw_per_usd_h * sources.usd_per_kwh
-    cost[at.p_source] = of_energy
-    return lower, upper, cost / (1.0 + float(of_energy.max()))
+    cost[at.p_source] = _of_energy(sources, limits) - limits.curtailment_weight * sources.renewable
+    quadratic[at.p_source] = 2.0 * limits.cost_kw_per_usd_h * sources.usd_per_kwh_pu
+    return cost / unit, quadratic / unit
+
+
+def _of_energy(sources: Sources, limits: Limits) -> Floats:
+    return limits.lambda_kw_per_kg_h * sources.kg_per_kwh + limits.cost_kw_per_usd_h * sources.usd_per_kwh
+
+
+def _power_factors(sources: Sources, at: Layout) -> csr_array:
+    """Rows Q - ratio P <= 0 and -Q - ratio P <= 0 of every source with a least power factor."""
+    s = np.flatnonzero(np.isfinite(sources.q_per_p_max))
+    if not len(s):
+        return csr_array((0, at.size))
+    k, one, ratio = np.arange(len(s)), np.ones(len(s)), sources.q_per_p_max[s]
+    return _matrix(2 * len(s), at.size, [
+        (k, at.q_source.start + s, one), (k, at.p_source.start + s, -ratio),
+        (len(s) + k, at.q_source.start + s, -one), (len(s) + k, at.p_source.start + s, -ratio)])
+
+
+def _discs(sources: Sources) -> tuple[Ints, Floats]:
+    rated = np.flatnonzero(np.isfinite(sources.s_max_pu))
+    return rated, sources.s_max_pu[rated]
 
 
 def _equalities(
     feeder: Feeder, sources: Sources, at: Layout, extra: Sequence[tuple[Ints, Ints, Floats]]
 ) -> csr_array:
-    """Rows: balance (2), (4) of P, then (5) of Q at every bus (inflow - outflow + sources = load), then drops (3)."""
+    """Rows: balance (2), (4) of P, then (5) of Q at every bus (inflow - outflow + sources = load), then drops (3).
+
+    E01-E05 of the model.
+    """
     n, k = feeder.n_bus, np.arange(len(feeder.parent))
     one, s = np.ones(len(k)), np.arange(len(sources.bus))
     r, x, parent, child, drop = feeder.r_pu, feeder.x_pu, feeder.parent, feeder.child, 2 * n + k

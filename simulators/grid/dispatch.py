@@ -11,15 +11,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Annotated, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
-from pydantic import Field, model_validator
 
 from cosim.errors import ScenarioError, SolverError
-from cosim.params import params
+from simulators.grid.caps import MOST_GAP_PU, NciCaps
 from simulators.grid.clarabel_solver import ClarabelSolver
-from simulators.grid.conic import ConicProblem, Limits, Solution, Sources, balance_rhs, elastic, strict
+from simulators.grid.conic import ConicProblem, Limits, Solution, balance_rhs, costs, elastic, strict
 from simulators.grid.equations import (
     Complexes,
     Floats,
@@ -29,12 +28,12 @@ from simulators.grid.equations import (
     radial_power_flow,
 )
 from simulators.grid.feeder import Feeder
-from simulators.grid.gurobi_solver import GurobiSolver
+from simulators.grid.gurobi_solver import CappedGurobi, GurobiSolver
 from simulators.grid.recovery import local_optimum
 from simulators.grid.reduced import OperatingPoint, Reduced
+from simulators.grid.results import ELASTIC, OPTIMAL, DispatchResult, Inexact, Settlement
+from simulators.grid.sources import Source, in_pu
 
-OPTIMAL, ELASTIC, HELD = 0, 1, 2
-"""Status: all limits met; a voltage outside its limits or power unserved (I30); not solved, last values held."""
 NEGLIGIBLE_PU, NEGLIGIBLE_SHARE = 1e-5, 1e-6
 """Within a solver's tolerance: a voltage or substation power that far outside its limits is inside, a set point that
 near a limit is on it (else a generator at 1 W would colour a bus without load), and so small a share is served."""
@@ -51,72 +50,6 @@ SolverName = Literal["auto", "gurobi", "clarabel"]
 _log = logging.getLogger(__name__)
 
 
-@params
-class Source:
-    """Something that feeds the network: a generator, or the substation if it stands at the slack bus."""
-
-    node: Annotated[int, Field(ge=0, description="bus number of the network")]
-    kg_per_kwh: Annotated[float, Field(ge=0, allow_inf_nan=False, description="carbon intensity of its energy, kg/kWh")]
-    p_min_kw: Annotated[float, Field(allow_inf_nan=False, description="least P, kW; < 0 lets it take power")] = 0.0
-    p_max_kw: Annotated[float | None, Field(allow_inf_nan=False, description="most P, kW; null: no limit")] = None
-    q_min_kvar: Annotated[float | None, Field(allow_inf_nan=False, description="least Q, kvar; null: no limit")] = None
-    q_max_kvar: Annotated[float | None, Field(allow_inf_nan=False, description="most Q, kvar; null: no limit")] = None
-    usd_per_kwh: Annotated[float, Field(ge=0, allow_inf_nan=False, description="price of its energy, USD/kWh, for a "
-                                        "dispatch that weighs cost")] = 0.0
-
-    @model_validator(mode="after")
-    def _boxes_are_not_empty(self) -> Source:
-        for low, high, what in ((self.p_min_kw, self.p_max_kw, "p_min_kw"), (self.q_min_kvar, self.q_max_kvar,
-                                                                             "q_min_kvar")):
-            if low is not None and high is not None and low > high:
-                raise ValueError(f"{what} = {low:g} is above its maximum {high:g}")
-        return self
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class DispatchResult:
-    """One solved interval; arrays over buses, branches or sources in the feeder's and the sources' order.
-
-    status                  OPTIMAL or ELASTIC
-    p_from_kw, q_from_kvar  power entering each branch at its parent end; p_to_kw, q_to_kvar at its child end
-    v_pu, vm_pu             complex voltages, the substation's at angle 0, and their magnitudes
-    p_source_kw, q_source_kvar  > 0 feeds the network
-    p_load_kw, q_load_kvar  demand that is served; unserved_kw (n_bus,) what is not
-    loss_kw                 J1 of (11)
-    emission_kg_per_h       what all sources that inject emit, J2 of (11)
-    objective_kw            what is minimised, (11) by default: loss_kw + lambda x sum of intensity x power
-    nci_kg_per_kwh          (9), of every bus
-    relaxation_gap_pu       largest |l u - P^2 - Q^2| of the conic solution
-    relaxation_gap_ratio    (n_branch,) (l u - P^2 - Q^2) / max(l u, 1e-6) of the conic solution
-    inexact                 the relaxation was not exact; the set points are a local optimum of the AC problem
-    conic_vm_pu, conic_loss_kw  voltages and loss as the conic solution has them
-    voltage_violation_pu    largest distance of a voltage outside its limits, 0 if none
-    """
-
-    status: int
-    p_from_kw: Floats
-    p_to_kw: Floats
-    q_from_kvar: Floats
-    q_to_kvar: Floats
-    v_pu: Complexes
-    vm_pu: Floats
-    p_source_kw: Floats
-    q_source_kvar: Floats
-    p_load_kw: Floats
-    q_load_kvar: Floats
-    unserved_kw: Floats
-    loss_kw: float
-    emission_kg_per_h: float
-    objective_kw: float
-    nci_kg_per_kwh: Floats
-    relaxation_gap_pu: float
-    relaxation_gap_ratio: Floats
-    inexact: bool
-    conic_vm_pu: Floats
-    conic_loss_kw: float
-    voltage_violation_pu: float
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class _AcState:
     """The power flow that set points cause: what enters the branches' ends, voltages, all sources' P + jQ in kVA."""
@@ -131,41 +64,26 @@ class _AcState:
                               self.source.real / base_kw, self.source.imag / base_kw)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Settlement:
-    """What happened at a dispatch's set points and the demand that came: the substation balances it.
-
-    p_substation_kw  > 0 feeds the network; loss_kw, emission_kg_per_h as in `DispatchResult`
-    vm_pu            (n_bus,) voltages; voltage_violation_pu the largest distance of one outside its limits
-    """
-
-    p_substation_kw: float
-    loss_kw: float
-    emission_kg_per_h: float
-    vm_pu: Floats
-    voltage_violation_pu: float
-
-
-class Inexact(SolverError):
-    """The relaxation has a solution and the feeder, as far as is known, has none."""
-
-
 class Solver(Protocol):
     """What Gurobi and Clarabel have in common here."""
 
     def solve(self, rhs: Floats) -> Solution: ...
 
+    def reprice(self, cost: Floats) -> None: ...
+
 
 class Dispatch:
     """The dispatch of one feeder, built once and solved for changing loads.
 
-    The first of `sources` at the feeder's slack bus is the substation; ScenarioError if there is none.
+    The first of `sources` at the feeder's slack bus is the substation; ScenarioError if there is none. `caps` are met
+    where they can be; they need Gurobi.
     """
 
-    def __init__(self, feeder: Feeder, sources: Mapping[str, Source], limits: Limits, solver: SolverName) -> None:
-        self.feeder, self.limits = feeder, limits
-        self.source_names = list(sources)
-        self.sources = _in_pu(feeder, sources)
+    def __init__(self, feeder: Feeder, sources: Mapping[str, Source], limits: Limits, solver: SolverName, *,
+                 caps: NciCaps | None = None, time_limit_s: float | None = None) -> None:
+        self.feeder, self.limits, self.caps, self.time_limit_s = feeder, limits, caps, time_limit_s
+        self.source_names, self.capped_status = list(sources), ""
+        self.sources = in_pu(feeder, sources)
         at_slack = np.flatnonzero(self.sources.bus == feeder.substation)
         if not len(at_slack):
             raise ScenarioError(
@@ -174,17 +92,63 @@ class Dispatch:
             )
         self.substation = int(at_slack[0])
         self._problem = strict(feeder, self.sources, limits)
-        self.solver_name, self._solver = _choose(solver, self._problem)
+        self.solver_name, self._solver = _choose(solver, self._problem, time_limit_s)
+        self._capped = _choose_capped(solver, self) if caps is not None else None
         self._reduced = Reduced(feeder, self.sources, limits, self.substation)
         self._dearer: dict[float, ClarabelSolver] = {}
+
+    @property
+    def problem(self) -> ConicProblem:
+        """The conic problem at base load and the present prices."""
+        return self._problem
+
+    def reprice(self, usd_per_kwh: Floats) -> None:
+        """Other prices (n_source,) of the sources' energy from now on."""
+        if np.array_equal(usd_per_kwh, self.sources.usd_per_kwh):
+            return
+        self.sources = replace(self.sources, usd_per_kwh=usd_per_kwh)
+        cost, _ = costs(self.feeder, self.sources, self.limits, self._problem.at, self._problem.unit)
+        self._problem = replace(self._problem, cost=cost)
+        for solver in (self._solver, self._capped):
+            if solver is not None:
+                solver.reprice(cost)
+        self._reduced.cost = cost
+        self._dearer.clear()
 
     def solve(self, p_load_kw: Floats, q_load_kvar: Floats) -> DispatchResult:
         """Dispatch at the demand (n_bus,) of every bus; negative demand is local generation at 0 kg/kWh.
 
-        Where the relaxation is not exact the set points are a local optimum of the AC problem. Falls back on the
-        elastic form where the demand cannot be met within limits; SolverError if that fails, too, Inexact where only
-        the relaxation pretended to a solution.
+        With caps that no set points meet, or not without losses that do not occur, the dispatch is that without caps,
+        ELASTIC. Where the relaxation is not exact the set points are a local optimum of the AC problem. Falls back on
+        the elastic form where the demand cannot be met within limits; SolverError if that fails, too, Inexact where
+        only the relaxation pretended to a solution.
         """
+        if self._capped is not None and (result := self._solve_capped(p_load_kw, q_load_kvar)) is not None:
+            return result
+        result = self._solve_uncapped(p_load_kw, q_load_kvar)
+        if self.caps is None:
+            return result
+        excess = self.caps.excess(result.nci_kg_per_kwh)
+        return replace(result, status=ELASTIC if excess else result.status, nci_cap_excess_kg_per_kwh=excess)
+
+    def _solve_capped(self, p_load_kw: Floats, q_load_kvar: Floats) -> DispatchResult | None:
+        """The optimum under the caps: of the relaxation if that is exact, else of the AC problem; None without one."""
+        rhs = balance_rhs(self.feeder, p_load_kw, q_load_kvar)
+        for exact in (False, True):
+            answer = self._capped.solve(rhs, p_load_kw, exact=exact)
+            self.capped_status = answer.status
+            if answer.x is None:
+                continue
+            gap, _ = self._gaps(answer.x, self._problem)
+            if float(np.abs(gap).max()) > MOST_GAP_PU:
+                self.capped_status = "refused: only by losses that do not occur"
+                continue
+            result = self._evaluate(self._problem, answer.x, p_load_kw, q_load_kvar, np.zeros(self.feeder.n_bus))
+            if result is not None and result.status == OPTIMAL and not self.caps.excess(result.nci_kg_per_kwh):
+                return replace(result, inexact=exact, global_gap_ratio=answer.gap)
+        return None
+
+    def _solve_uncapped(self, p_load_kw: Floats, q_load_kvar: Floats) -> DispatchResult:
         answer = self._solver.solve(balance_rhs(self.feeder, p_load_kw, q_load_kvar))
         inexact = False
         if answer.x is not None:
@@ -213,17 +177,22 @@ class Dispatch:
     def _recover(self, relaxed: Floats, p_load_kw: Floats, q_load_kvar: Floats) -> DispatchResult | None:
         """A local optimum within all limits, looked for from the relaxation at dearer losses; None if not found."""
         feeder, rhs, z = self.feeder, balance_rhs(self.feeder, p_load_kw, q_load_kvar), self._reduced.z
-        starts = [relaxed]
+        starts, exact = [relaxed], None
         for price in LOSS_PRICES:
             if price not in self._dearer:
                 cost = self._problem.cost.copy()
                 cost[self._problem.at.l] *= price
-                self._dearer[price] = ClarabelSolver(replace(self._problem, cost=cost))
+                self._dearer[price] = ClarabelSolver(replace(self._problem, cost=cost), self.time_limit_s)
             x = self._dearer[price].solve(rhs).x
             if x is not None:
                 starts.insert(0, x)
                 if not self._inexact(x):
+                    exact = x
                     break
+        if not self.sources.boxes_only:  # the local search knows boxes only; what dearer losses gave is feasible
+            found = None if exact is None else self._evaluate(self._problem, exact, p_load_kw, q_load_kvar,
+                                                              np.zeros(feeder.n_bus))
+            return None if found is None or found.status != OPTIMAL else replace(found, inexact=True)
 
         def flow(controls: Floats) -> OperatingPoint | None:
             x = np.zeros(self._problem.at.size)
@@ -248,7 +217,7 @@ class Dispatch:
     ) -> DispatchResult:
         shed = np.flatnonzero(p_load_kw > 0.0)
         problem = elastic(self.feeder, self.sources, self.limits, p_load_kw, q_load_kvar, shed)
-        answer = ClarabelSolver(problem).solve(problem.rhs)
+        answer = ClarabelSolver(problem, self.time_limit_s).solve(problem.rhs)
         result = None
         if answer.x is not None:
             share = np.zeros(self.feeder.n_bus)
@@ -259,9 +228,21 @@ class Dispatch:
             raise (Inexact if inexact else SolverError)(
                 f"the dispatch of {self.feeder.name} at {p_load_kw.sum():.0f} kW has no solution ({self.solver_name}: "
                 f"{_in_words(before, inexact)}), nor with voltage slack and unserved power (clarabel: "
-                f"{_in_words(answer)}); look at p_min_kw of the sources and at lines that cannot carry the demand"
+                f"{_in_words(answer)}); {self._remedy(p_load_kw, (before, answer))}"
             )
         return replace(result, inexact=inexact or self._inexact(answer.x, ELASTIC_PHANTOM_PU))
+
+    def _remedy(self, p_load_kw: Floats, answers: tuple[Solution, Solution]) -> str:
+        """What to look at: the time limit, sources that must give more than is drawn, or else the lines."""
+        if any(a.status in ("TIME_LIMIT", "MaxTime") for a in answers):
+            return f"the time limit of {self.time_limit_s:g} s ended it; raise it by --set grid.time_limit_s"
+        must_kw = np.delete(self.sources.p_min_pu, self.substation) * self.feeder.base_kw
+        takes_kw = -float(self.sources.p_min_pu[self.substation]) * self.feeder.base_kw
+        if must_kw.sum() > p_load_kw.sum() + takes_kw:
+            who = [n for k, n in enumerate(self.source_names) if k != self.substation and self.sources.p_min_pu[k] > 0]
+            return (f"p_min_kw of {', '.join(who)} is {must_kw.sum():.0f} kW, more than is drawn and than "
+                    f"{self.source_names[self.substation]} takes back (p_min_kw = {-takes_kw:g}); lower one of them")
+        return "look at p_min_kw of the sources and at lines that cannot carry the demand"
 
     def _flow(self, source_pu: Complexes, demand_kva: Complexes) -> _AcState | None:
         """The power flow at the sources' set points (the substation's is ignored); None where there is none."""
@@ -297,6 +278,10 @@ class Dispatch:
         violation = self._violation(vm_pu)
         gap, gap_ratio = self._gaps(x, problem)
         weights, j2 = self.limits, float(p_source @ sources.kg_per_kwh)
+        cost_usd_per_h = float(p_source @ sources.usd_per_kwh + p_source**2 @ sources.usd_per_kwh_pu / feeder.base_kw)
+        given = np.where(sources.renewable, p_source, 0.0)
+        had = np.where(sources.renewable, sources.p_max_pu * feeder.base_kw, 0.0)
+        curtailed_kw = float((had - given).sum())
         return DispatchResult(
             status=ELASTIC if unserved.any() or violation > 0.0 else OPTIMAL,
             p_from_kw=enter.real, p_to_kw=leave.real, q_from_kvar=enter.imag, q_to_kvar=leave.imag, v_pu=flow.v_pu,
@@ -305,7 +290,8 @@ class Dispatch:
             unserved_kw=p_load_kw * unserved, loss_kw=loss_kw,
             emission_kg_per_h=generated_carbon(p_source, sources.kg_per_kwh),
             objective_kw=weights.loss_weight * loss_kw + weights.lambda_kw_per_kg_h * j2
-            + weights.cost_kw_per_usd_h * float(p_source @ sources.usd_per_kwh),
+            + weights.cost_kw_per_usd_h * cost_usd_per_h + weights.curtailment_weight * curtailed_kw,
+            cost_usd_per_h=cost_usd_per_h, curtailed_kw=curtailed_kw,
             nci_kg_per_kwh=self.nci(enter.real, leave.real, p_source, p_served),
             relaxation_gap_pu=float(np.abs(gap).max()), relaxation_gap_ratio=gap_ratio, inexact=False,
             conic_vm_pu=np.sqrt(np.maximum(x[at.u], 0.0)),
@@ -365,28 +351,22 @@ def _snapped(values: Floats, lower: Floats, upper: Floats) -> Floats:
     return np.where(upper - values <= NEGLIGIBLE_PU, upper, values)
 
 
-def _in_pu(feeder: Feeder, sources: Mapping[str, Source]) -> Sources:
-    def limits(values: list[float | None], missing: float) -> Floats:
-        return np.array([missing if v is None else v / feeder.base_kw for v in values], dtype=float)
-
-    given = list(sources.values())
-    return Sources(
-        bus=np.array([feeder.position(s.node, f"sources.{name}.node") for name, s in sources.items()], dtype=np.int64),
-        kg_per_kwh=np.array([s.kg_per_kwh for s in given], dtype=float),
-        p_min_pu=limits([s.p_min_kw for s in given], -np.inf), p_max_pu=limits([s.p_max_kw for s in given], np.inf),
-        q_min_pu=limits([s.q_min_kvar for s in given], -np.inf), q_max_pu=limits([s.q_max_kvar for s in given], np.inf),
-        usd_per_kwh=np.array([s.usd_per_kwh for s in given], dtype=float),
-    )
+def _choose_capped(solver: SolverName, dispatch: Dispatch) -> CappedGurobi:
+    """Gurobi for NCI caps, or a SolverError that says why not."""
+    if solver == "clarabel":
+        raise SolverError("NCI caps make the dispatch a nonconvex MIQCP, which Clarabel does not solve; set "
+                          "grid.solver=gurobi, or take away grid.nci_cap_kg_per_kwh")
+    return CappedGurobi(dispatch.problem, dispatch.feeder, dispatch.sources, dispatch.caps, dispatch.time_limit_s)
 
 
-def _choose(solver: SolverName, problem: ConicProblem) -> tuple[str, Solver]:
+def _choose(solver: SolverName, problem: ConicProblem, time_limit_s: float | None) -> tuple[str, Solver]:
     """Gurobi where it runs and is not declined, else Clarabel, with a logged line when that was not asked for."""
     if solver == "clarabel":
-        return "clarabel", ClarabelSolver(problem)
+        return "clarabel", ClarabelSolver(problem, time_limit_s)
     try:
-        return "gurobi", GurobiSolver(problem)
+        return "gurobi", GurobiSolver(problem, time_limit_s)
     except SolverError as err:
         if solver == "gurobi":
             raise SolverError(f"{err}; use --set grid.solver=clarabel, which has no such limit") from None
         _log.warning("grid: dispatch by clarabel, because %s", err)
-        return "clarabel", ClarabelSolver(problem)
+        return "clarabel", ClarabelSolver(problem, time_limit_s)

@@ -34,7 +34,7 @@ def nodal_carbon_intensity(
     p_gen: Floats,
     gen_intensity: Floats,
 ) -> Floats:
-    """Nodal carbon intensity (NCI) of every bus by proportional sharing, (9) solved as the linear system (10).
+    """Nodal carbon intensity (NCI) of every bus by proportional sharing: (9) as the linear system (10) (E09, E10).
 
     A bus mixes what its generators inject and what its branches deliver, measured at the receiving end, and passes
     the mix on; a branch loss is carried at the intensity of the node that sends it (U18). Networks may be meshed.
@@ -149,7 +149,7 @@ def load_carbon(nci: Floats, p_load: Floats) -> Floats:
 def branch_carbon(nci: Floats, from_bus: Ints, to_bus: Ints, p_from: Floats, p_to: Floats) -> tuple[Floats, Floats]:
     """Carbon flow rates (n_branch,) that enter each branch at `from_bus` and at `to_bus`, < 0 where they leave it.
 
-    All of a branch's carbon has the intensity of the bus that sends it; the two ends add up to what is lost.
+    All of a branch's carbon has the intensity of the bus that sends it; the two ends add up to what is lost (U18).
     """
     at_from = nci[from_bus] * np.maximum(p_from, 0.0) - nci[to_bus] * np.maximum(-p_from, 0.0)
     at_to = nci[to_bus] * np.maximum(p_to, 0.0) - nci[from_bus] * np.maximum(-p_to, 0.0)
@@ -177,6 +177,7 @@ class RadialTree:
     b_pu    (n_bus,) line charging collected at each bus, a susceptance >= 0
     below   (n_branch, n_bus) 1 where the bus is fed through the branch, else 0
     root    the bus whose voltage is given
+    drop    (n_bus, n_bus) voltage that a bus loses per current drawn at another; None on large networks
     """
 
     parent: Ints
@@ -185,6 +186,7 @@ class RadialTree:
     b_pu: Floats
     below: NDArray[np.float64] | csr_array
     root: int
+    drop: Complexes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +211,10 @@ def radial_tree(n_bus: int, parent: Ints, child: Ints, z_pu: Complexes, b_pu: Fl
             cols.append(bus)
             at = int(parent[k])
     below = csr_array((np.ones(len(rows)), (rows, cols)), shape=(len(parent), n_bus))
-    return RadialTree(parent, child, z_pu, b_pu, below if n_bus > SPARSE_ABOVE_BUSES else below.toarray(), root)
+    if n_bus > SPARSE_ABOVE_BUSES:
+        return RadialTree(parent, child, z_pu, b_pu, below, root)
+    dense = below.toarray()
+    return RadialTree(parent, child, z_pu, b_pu, dense, root, dense.T @ (z_pu[:, None] * dense))
 
 
 def radial_power_flow(
@@ -220,19 +225,25 @@ def radial_power_flow(
     s_load_pu  (n_bus,) net demand P + jQ, p.u. (load less local generation); the root's own does not matter
     v0_pu      voltage at the root, > 0
 
-    `converged` is False when the voltages still move by more than `tolerance_pu`: the feeder cannot carry this load.
+    `converged` is False when the voltages still move by more than `tolerance_pu` (root of the sum of squares): the
+    feeder cannot carry this load.
     """
-    currents = np.empty(len(tree.parent), complex)
+    drawn = np.empty(len(s_load_pu), complex)
     v = np.full(len(s_load_pu), v0_pu, complex)
-    converged = False
+    conj_load, charging = np.conj(s_load_pu), 1j * tree.b_pu if tree.b_pu.any() else None
+    converged, enough = False, (tolerance_pu * v0_pu) ** 2
     with np.errstate(all="ignore"):  # a load that cannot be carried may overflow on its way to `converged` = False
         for _ in range(max_iterations):
-            currents = tree.below @ (np.conj(s_load_pu / v) + 1j * tree.b_pu * v)
-            last, v = v, v0_pu - tree.below.T @ (tree.z_pu * currents)
-            if np.abs(v - last).max() <= tolerance_pu * v0_pu:
+            drawn = conj_load / np.conj(v)
+            if charging is not None:
+                drawn += charging * v
+            dropped = tree.below.T @ (tree.z_pu * (tree.below @ drawn)) if tree.drop is None else tree.drop @ drawn
+            last, v = v, v0_pu - dropped
+            moved = v - last
+            if np.vdot(moved, moved).real <= enough:
                 converged = True
                 break
-    conj = np.conj(currents)
+    conj = np.conj(tree.below @ drawn)
     return RadialFlow(v, v[tree.parent] * conj, -v[tree.child] * conj, converged)
 
 
@@ -256,5 +267,5 @@ def radial_voltages(
 
 
 def cone_gap(p_from: Floats, q_from: Floats, u_from: Floats, current_sq: Floats) -> Floats:
-    """How far a relaxed solution is from Ohm's law: l u - P^2 - Q^2 per branch of (6), p.u.; 0 where it is exact."""
+    """How far a relaxed solution is from Ohm's law: l u - P^2 - Q^2 per branch of (6), p.u.; 0 where exact (E06)."""
     return current_sq * u_from - p_from**2 - q_from**2

@@ -52,7 +52,8 @@ Network = Annotated[
     Annotated[str, Tag("name")] | Annotated[LineList, Tag("line_list")],
     Discriminator(_kind),
 ]
-"""A parameter: the name of a function of `pandapower.networks`, the path of a pandapower .json file, or a LineList."""
+"""A parameter: the name of a function of `pandapower.networks`, the path of a pandapower .json or .xlsx
+file, or a LineList."""
 
 
 @dataclass(frozen=True, eq=False)

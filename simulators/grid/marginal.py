@@ -40,7 +40,8 @@ Flags = NDArray[np.bool_]
 class Marginal:
     """mci (n_bus,) for the limits now in force, and how much another set of them within one kW would change it.
 
-    The spread is 0 where nothing changes, inf where the conditions are singular or ill-conditioned (mci is NaN then).
+    The spread is 0 where nothing changes, inf where the conditions are singular or ill-conditioned, or a source has a
+    rating or a least power factor, which they do not know (mci is NaN then).
     `correction_kg_per_h` leads from J2 at the point to J2 at the optimum, which a solver misses by its tolerance.
     """
 
@@ -89,14 +90,19 @@ class MarginalCarbon:
 
     def __init__(self, feeder: Feeder, sources: Sources, limits: Limits, substation: int, q_per_p: Floats) -> None:
         self._reduced, self._base_kw = Reduced(feeder, sources, limits, substation), feeder.base_kw
-        self._kg_per_kwh, self._swings = sources.kg_per_kwh, (sources.p_min_pu < 0.0) & (sources.p_max_pu > 0.0)
-        self._q_per_p, self._n_bus = q_per_p, feeder.n_bus
+        self._kg_per_kwh = sources.marginal_kg_per_kwh
+        self._swings = (sources.p_min_pu < 0.0) & (sources.p_max_pu > 0.0)
+        self._q_per_p, self._n_bus, self._boxes_only = q_per_p, feeder.n_bus, sources.boxes_only
+
+    def recost(self, cost: Floats) -> None:
+        """Another linear cost of x, as in the conic problem."""
+        self._reduced.cost = cost
 
     def at(self, point: OperatingPoint) -> Marginal:
         """mci at an optimum whose flows and voltages solve the power flow."""
         unknown, step = np.full(self._n_bus, np.inf), STEP_KW / self._base_kw
         nothing = Marginal(np.full(self._n_bus, np.nan), unknown, 0.0)
-        here = self._conditions(point)
+        here = self._conditions(point) if self._boxes_only else None
         if here is None:
             return nothing
         in_force, answer = _settled(here)

@@ -16,11 +16,13 @@ import numpy as np
 
 from cosim.errors import SolverError
 from simulators.grid.conic import Limits
-from simulators.grid.dispatch import NEGLIGIBLE_PU, OPTIMAL, Dispatch, DispatchResult, Source
-from simulators.grid.equations import Floats, Ints
+from simulators.grid.dispatch import NEGLIGIBLE_PU, Dispatch
+from simulators.grid.equations import Floats, Ints, generated_carbon
 from simulators.grid.feeder import Feeder
 from simulators.grid.marginal import STEP_KW, Marginal, MarginalCarbon
 from simulators.grid.reduced import OperatingPoint
+from simulators.grid.results import OPTIMAL, DispatchResult
+from simulators.grid.sources import Source
 
 DERIVATIVE, ONE_SIDED, NEAR_KINK, STALE, NO_VALUE = range(5)
 """Status of a bus's mci: the derivative, the same up and down; differences of dispatches with one kW more and less, at
@@ -60,6 +62,11 @@ class MciOfDispatch:
         self._marginal = MarginalCarbon(feeder, self._dispatch.sources, limits, self._dispatch.substation, q_per_p)
         self._q_per_p, self._resolve = q_per_p, resolve
 
+    def reprice(self, usd_per_kwh: Floats) -> None:
+        """Other prices (n_source,) of the sources' energy from now on."""
+        self._dispatch.reprice(usd_per_kwh)
+        self._marginal.recost(self._dispatch.problem.cost)
+
     def of(self, result: DispatchResult) -> Mci | None:
         """mci around an optimum; None where the result is none, so that there is nothing to differentiate."""
         if result.status != OPTIMAL:
@@ -98,7 +105,8 @@ class MciOfDispatch:
             return None  # one kW more than can be carried: the bus keeps its derivative and says so
         if other.status != OPTIMAL:
             return None
-        return other.emission_kg_per_h + self._at(other).correction_kg_per_h
+        emission = generated_carbon(other.p_source_kw, self._dispatch.sources.marginal_kg_per_kwh)
+        return emission + self._at(other).correction_kg_per_h
 
 
 def marginal_sources(dispatch: Dispatch, p_source_kw: Floats) -> list[float]:

@@ -32,6 +32,9 @@ _REMEDY = {
     "gen": "sources are the grid's parameter `sources`; take it out of service in the network",
     "sgen": "sources are the grid's parameter `sources`; take it out of service in the network",
 }
+_READERS = {".json": (pandapower.from_json, "pandapower.to_json"),
+            ".xlsx": (pandapower.from_excel, "pandapower.to_excel")}
+"""How a network file is read, by its ending, and what writes one."""
 # Columns of pandapower's internal bus table (PYPOWER's order) where a power flow starts from.
 _VM, _VA = 7, 8
 
@@ -247,10 +250,10 @@ def _name(network: str | LineList) -> str:
 
 def _stamp(network: str | LineList) -> int:
     """What tells one state of a network file from the next; 0 for what is no file."""
-    if not isinstance(network, str) or not network.endswith(".json"):
+    if not isinstance(network, str) or not network.endswith(tuple(_READERS)):
         return 0
     if not Path(network).is_file():
-        raise ScenarioError(f"network file '{network}' does not exist; give the path of a pandapower .json file")
+        raise ScenarioError(f"network file '{network}' does not exist; give the path of a pandapower .json or .xlsx")
     return Path(network).stat().st_mtime_ns
 
 
@@ -259,12 +262,15 @@ def _stored(network: str | LineList, stamp: int) -> Any:
     """The pandapower network, read once (0.7 s for 33 buses); `stamp` belongs to the cache's key. Never change it."""
     if isinstance(network, LineList):
         return _from_lines(network)
-    if network.endswith(".json"):
+    if (ending := Path(network).suffix) in _READERS:
+        read, writer = _READERS[ending]
         try:
-            return pandapower.from_json(network)
-        except Exception as err:  # its parser raises whatever it stumbles over
-            raise ScenarioError(f"network file '{network}' is not understood ({err}); write it by pandapower.to_json"
+            return read(network)
+        except ImportError as err:
+            raise ScenarioError(f"network file '{network}' cannot be read: {err}; pip install openpyxl for Excel files"
                                 ) from err
+        except Exception as err:  # its parser raises whatever it stumbles over
+            raise ScenarioError(f"network file '{network}' is not understood ({err}); write it by {writer}") from err
     makers = {name for name, made in inspect.getmembers(pandapower.networks, inspect.isfunction)
               if made.__module__.startswith("pandapower.networks.") and not name.startswith("_")}
     if network not in makers:
@@ -272,7 +278,7 @@ def _stored(network: str | LineList, stamp: int) -> Any:
         hint = f"did you mean '{near[0]}'? " if near else ""
         raise ScenarioError(
             f"unknown network '{network}'; {hint}allowed: a function of pandapower.networks such as 'case33bw', "
-            "the path of a pandapower .json file, or a list of lines"
+            "the path of a pandapower .json or .xlsx file, or a list of lines"
         )
     net = getattr(pandapower.networks, network)()
     if not isinstance(net, pandapower.pandapowerNet):

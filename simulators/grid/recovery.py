@@ -60,7 +60,7 @@ def _passed(reduced: Reduced, point: OperatingPoint) -> float:
 def _merit(reduced: Reduced, point: OperatingPoint) -> float:
     x = _values(reduced, point)
     x[reduced.at.l] = (point.p**2 + point.q**2) / point.u[reduced.at.u_parent - reduced.at.u.start]
-    return float(reduced.cost @ x) + PENALTY * _passed(reduced, point)
+    return float(reduced.cost @ x + reduced.quadratic @ x**2 / 2.0) + PENALTY * _passed(reduced, point)
 
 
 def _step(reduced: Reduced, linear: Linear, prices: Floats, radius: float) -> tuple[Floats, Floats]:

@@ -46,7 +46,7 @@ class Reduced:
     z, y       indices in x of the controls (P of the sources but the substation, then Q) and of the state
     limited    indices in x of what is limited in the state: voltages, substation power
     place      where an index of x stands in y, -1 outside
-    lower, upper, cost  of x, as in the conic problem
+    lower, upper, cost, quadratic  of x, as in the conic problem
     """
 
     def __init__(self, feeder: Feeder, sources: Sources, limits: Limits, substation: int) -> None:
@@ -62,6 +62,7 @@ class Reduced:
         self.place = np.full(at.size, -1)
         self.place[self.y] = np.arange(len(self.y))
         self.cost, self.lower, self.upper = problem.cost, problem.lower, problem.upper
+        self.quadratic = problem.quadratic
         self._into = np.zeros((len(self.y), len(self.z)))
         self._into[: problem.equal.shape[0]] = -problem.equal[:, self.z].toarray()
         self._jacobian = _Jacobian(problem.equal[:, self.y].tocoo(), at.u_parent, at, self.place)
@@ -76,21 +77,23 @@ class Reduced:
         if inverse is None:
             return None
         states = inverse.solve(self._into)
-        return Linear(x, inverse, states, self.cost[self.z] + states.T @ self.cost[self.y])
+        pull = self.cost + self.quadratic * x
+        return Linear(x, inverse, states, pull[self.z] + states.T @ pull[self.y])
 
     def curvature(self, linear: Linear, limit_rows: Ints, limit_prices: Floats) -> tuple[Floats, Floats]:
         """Hessian of the Lagrangian in z (n_z, n_z), and the same with its left side in y (n_y, n_z).
 
         limit_rows, limit_prices  places in y, and multipliers, of the limits on the state that are in force
         """
-        at, pull = self.at, self.cost[self.y].copy()
+        at, pull = self.at, (self.cost + self.quadratic * linear.x)[self.y]
         np.add.at(pull, limit_rows, limit_prices)
         price = -linear.inverse.solve(pull, "T")[self._jacobian.cones, None]
         ways = np.zeros((at.size, len(self.z)))
         ways[self.y], ways[self.z] = linear.states, np.eye(len(self.z))
-        curved = np.zeros_like(ways)  # only the cones P^2 + Q^2 - l u are curved
-        curved[at.p], curved[at.q] = 2.0 * price * ways[at.p], 2.0 * price * ways[at.q]
-        curved[at.l] = -price * ways[at.u_parent]
+        curved = self.quadratic[:, None] * ways  # beside the cost only the cones P^2 + Q^2 - l u are curved
+        curved[at.p] += 2.0 * price * ways[at.p]
+        curved[at.q] += 2.0 * price * ways[at.q]
+        curved[at.l] -= price * ways[at.u_parent]
         np.subtract.at(curved, at.u_parent, price * ways[at.l])
         return ways.T @ curved, curved[self.y]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -22,8 +23,11 @@ Scale = Annotated[float, Field(ge=0)]
 Source = tuple[int, np.ndarray, np.ndarray]
 """Class index, arrival times (s, ascending), works (TO)."""
 
-_BLOCK_STEPS = 240
+BLOCK_STEPS = 240
 """Steps drawn at once. Part of the random numbers' definition: another value gives other arrivals."""
+
+_MOST_JOBS_PER_MIN = 1e5
+"""Of one class: ten times ten million jobs a day. A block holds `BLOCK_STEPS` minutes of them in memory."""
 
 
 @params(kw_only=True)
@@ -41,7 +45,7 @@ class ArrivalsParams:
 
 
 class Arrivals(Adapter):
-    """Jobs that arrived since the last tick: at t those of [t - step, t), at the first tick none.
+    """Jobs that arrived since the last tick: at t those of [t - step, t), at the first tick those carried over.
 
     Each class has streams of its own for noise, counts and instants: adding a class or changing its rate leaves the
     others' arrivals as they are (decision 8).
@@ -81,6 +85,7 @@ class Arrivals(Adapter):
         self._cut = dict.fromkeys(self._rates, 0)
         self._block_cut: dict[int, np.ndarray] = {}
         self._steps = self._next_id = 0
+        self._carried: Batch = {}
 
     def labels(self) -> dict[str, list[str]]:
         """Names of the job classes."""
@@ -89,15 +94,34 @@ class Arrivals(Adapter):
     def advance(self, time_s: float, inputs: Values) -> Values:
         """The jobs of the step that ends now."""
         if time_s <= 0.0:
-            batch, arrived = {}, [0.0] * len(self._names)
+            batch = self._carried
+            names = batch.get("job_class", [])
+            arrived = [float(names.count(name)) for name in self._names]
         else:
             batch, arrived = self._take(self._steps)
             self._steps += 1
         return {eid: {"jobs": batch, "arrived_jobs": arrived} for eid in self.entities["Arrivals"]}
 
+    def carry(self) -> dict[str, np.ndarray]:
+        """The jobs of the last step, which nobody has heard of yet; times relative to now."""
+        now_s = self._steps * self.step_s + self.step_s
+        batch, _ = self._take(self._steps)
+        if not batch:
+            return {}
+        columns = {name: np.array(values) for name, values in batch.items() if name != "id"}
+        return columns | {name: columns[name] - now_s for name in ("arrival_s", "deadline_s")}
+
+    def resume(self, carry: Mapping[str, np.ndarray]) -> None:
+        """Hand the jobs that are carried over out at the first tick, with the first ids."""
+        if not carry:
+            return
+        columns = {name: carry[name].tolist() for name in BATCH_COLUMNS if name != "id"}
+        self._next_id = len(columns["arrival_s"])
+        self._carried = {"id": list(range(self._next_id)), **columns}
+
     def notes(self) -> list[str]:
         """How often a rate was below 0 and counted as 0 (M06)."""
-        used = self._steps % _BLOCK_STEPS or _BLOCK_STEPS
+        used = self._steps % BLOCK_STEPS or BLOCK_STEPS
         said = []
         for m, earlier in self._cut.items():
             count = earlier + int(self._block_cut[m][:used].sum()) if self._steps else 0
@@ -108,7 +132,7 @@ class Arrivals(Adapter):
 
     def _take(self, step: int) -> tuple[Batch, list[float]]:
         """Batch and jobs per class of one step; steps are taken in order."""
-        k = step % _BLOCK_STEPS
+        k = step % BLOCK_STEPS
         if k == 0:
             self._block = self._draw(step)
         block: JobBlock = self._block
@@ -128,13 +152,13 @@ class Arrivals(Adapter):
         for m, cut in self._block_cut.items():
             self._cut[m] += int(cut.sum())
         first_s = step * self.step_s
-        return merge(self._sources(first_s), len(self._names), first_s, _BLOCK_STEPS, self.step_s)
+        return merge(self._sources(first_s), len(self._names), first_s, BLOCK_STEPS, self.step_s)
 
     def _sources(self, first_s: float) -> list[Source]:
         """Everything that arrives in the block that starts at `first_s`, class by class."""
         sources = []
         for m, rate in self._rates.items():
-            times, self._block_cut[m] = arrivals_of(rate, first_s, _BLOCK_STEPS, self.step_s, self.params.counts,
+            times, self._block_cut[m] = arrivals_of(rate, first_s, BLOCK_STEPS, self.step_s, self.params.counts,
                                                     self.params.phase_unit, self._streams[m])
             sources.append((m, times, np.full(len(times), self._work_to[m])))
         return sources
@@ -152,7 +176,12 @@ def _rates(p: ArrivalsParams) -> dict[str, ArrivalRate]:
         if name not in p.job_classes:
             raise ScenarioError(f"arrivals: {unknown('job class', name, p.job_classes)}")
     train = {name: p.train_rate_scale if p.job_classes[name].kind == "train" else 1.0 for name in p.arrivals}
-    return {name: rate.scaled(p.rate_scale * train[name]) for name, rate in p.arrivals.items()}
+    rates = {name: rate.scaled(p.rate_scale * train[name]) for name, rate in p.arrivals.items()}
+    for name, rate in rates.items():
+        if rate.mean_per_min > _MOST_JOBS_PER_MIN:
+            raise ScenarioError(f"arrivals: {rate.mean_per_min:g} jobs of {name} a minute on average, more than the "
+                                f"{_MOST_JOBS_PER_MIN:g} that fit into memory; lower rate_scale or the rate's mean")
+    return rates
 
 
 @params(kw_only=True)
@@ -235,7 +264,7 @@ class AzureLlm(Arrivals):
         return said
 
     def _sources(self, first_s: float) -> list[Source]:
-        times, works = self._requests.between(first_s, first_s + _BLOCK_STEPS * self.step_s, self.params.repeat)
+        times, works = self._requests.between(first_s, first_s + BLOCK_STEPS * self.step_s, self.params.repeat)
         return [*super()._sources(first_s), (self._trace_class, times, works)]
 
 

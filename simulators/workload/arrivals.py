@@ -1,4 +1,7 @@
-"""Job arrivals: the rate of (39), whole jobs from it, and their instants. Pure functions; streams come from outside."""
+"""Job arrivals: the rate of (39), whole jobs from it, and their instants. Pure functions; streams come from outside.
+
+Rows of the model: M05.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Whole jobs and whole blocks from shares: largest remainder with and without memory, dealing, blocks, projections."""
+"""Whole jobs and whole blocks from shares: largest remainder with and without memory, dealing, blocks, projections.
+
+Rows of the model: E29-31, U09-11.
+"""
 
 import math
 

@@ -1,4 +1,7 @@
-"""The rule policies: every decision is valid, and each does what its name says."""
+"""The rule policies: every decision is valid, and each does what its name says.
+
+Rows of the model: B05, B06.
+"""
 
 import dataclasses
 
@@ -9,7 +12,7 @@ from hypothesis import strategies as st
 
 from agents.decision import FleetFacts, Observation, decide
 from agents.heuristics import POLICIES, GpuRule, PolicyOptions, make_policy, share_blocks
-from cosim.errors import ScenarioError
+from cosim.errors import ModelError, ScenarioError
 
 HOUR = 3600.0
 # Table I: llm, vae (train), deep_research, search (inf) on three sites of 400 GPUs
@@ -37,6 +40,7 @@ def observe(facts, **fields):
     zeros = [[0.0] * m for _ in range(n)]
     return dataclasses.replace(Observation(
         time_s=0.0, price_usd_per_kwh=0.1, forecast_usd_per_kwh=[0.1] * h, nci_kg_per_kwh=[0.5] * n,
+        mci_kg_per_kwh=[0.5] * n,
         power_kw=[100.0] * n, arrivals=[0] * m, arrivals_work_to=[0.0] * m, queued_jobs=zeros, deferred_jobs=zeros,
         running_jobs=zeros, pending_work_to=zeros, deferred_work_to=zeros, free_gpu_ratio=[1.0] * n,
         site_carry=[[0.0] * n] * m, deferral_carry=[[[0.0] * h] * len(facts.train)] * n), **fields)
@@ -162,6 +166,8 @@ def test_uniform_and_static_shares():
     assert policy_of("uniform", TABLE1).place(quiet) == [[1 / 3] * 3] * 4
     weights = PolicyOptions(weights=(1, 2, 7))
     assert make_policy("static", TABLE1, weights, np.random.default_rng()).place(quiet) == [[0.1, 0.2, 0.7]] * 4
+    weights = PolicyOptions(weights=(1, 1, 8))
+    assert make_policy("static", TABLE1, weights, np.random.default_rng()).place(quiet) == [[0.1, 0.1, 0.8]] * 4
     # site 1 may not run class 1
     assert policy_of("uniform", ODD).place(observe(ODD)) == [[0.5, 0.5], [1.0, 0.0], [0.5, 0.5]]
 
@@ -252,3 +258,13 @@ def test_errors_name_what_is_wrong():
         make_policy("static", ODD, PolicyOptions(weights=(0, 1)), rng)
     allowed = make_policy("static", ODD, PolicyOptions(weights=(1, 0)), rng)
     assert allowed.place(observe(ODD)) == [[1.0, 0.0]] * 3
+
+
+def test_mci_priority_orders_by_marginal_intensity():
+    """The averages say site 1, the margins site 3: jobs go where one more kWh emits least, even less than nothing."""
+    seen = observe(TABLE1, nci_kg_per_kwh=[0.3, 0.5, 0.9], mci_kg_per_kwh=[0.3, 0.6, -0.1], arrivals=[1, 0, 5, 5],
+                   arrivals_work_to=[1e6] * 4)
+    assert policy_of("mci_priority", TABLE1).place(seen) == [[0.0, 0.0, 1.0]] * 4
+    assert policy_of("nci_priority", TABLE1).place(seen) == [[1.0, 0.0, 0.0]] * 4
+    with pytest.raises(ModelError, match="hears none; set grid.mci=true"):
+        policy_of("mci_priority", TABLE1).place(dataclasses.replace(seen, mci_kg_per_kwh=None))

@@ -1,4 +1,7 @@
-"""(33)-(38) as exact integers; Table III to the last printed digit."""
+"""(33)-(38) as exact integers; Table III to the last printed digit.
+
+Rows of the model: E33-38, I35, U21, X15.
+"""
 
 import subprocess
 import sys

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from worlds import boxes, run
 
@@ -76,6 +76,30 @@ def test_random_meta_ends_in_one_line_or_a_run(meta):
     for driver in ("native", "mosaik"):
         said = how_it_ended(lied_to(meta=meta), driver)
         assert said == "completed" or (("liar" in said or "store" in said) and "\n" not in said)
+
+
+ANSWERS = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 3) | st.floats(allow_nan=False, allow_infinity=False) |
+    st.sampled_from(["", "1", "p_kw"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["f0", "f1", "p_kw", "x"]), inner,
+                                                                max_size=3), max_leaves=6)
+
+
+@given(ANSWERS)
+@example({"f0": {"p_kw": "1"}, "f1": {"p_kw": 1}})
+@settings(max_examples=60, deadline=None)
+def test_any_answer_is_taken_or_named(answer):
+    """Whatever get_data() gives: a number for both entities is taken, all else is said with member and time."""
+    fits = isinstance(answer, dict) and all(isinstance(answer.get(f), dict) and isinstance(
+        answer[f].get("p_kw"), (int, float)) for f in ("f0", "f1"))
+    for driver in ("native", "mosaik"):
+        said = how_it_ended(lied_to(answer=[answer]), driver)
+        if fits:
+            assert said == "completed"
+        else:
+            assert "member 'liar'" in said
+            assert "failed at 00:02" in said
+            assert "\n" not in said
 
 
 def test_steps_that_do_not_divide_are_refused():

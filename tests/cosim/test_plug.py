@@ -75,3 +75,20 @@ def test_plugging_keeps_the_rest_as_it_was():
     assert after.members["grid"].params == {}
     assert {n: m for n, m in after.members.items() if n != "grid"} == {n: m for n, m in before.members.items() if
                                                                        n != "grid"}
+
+
+@pytest.mark.parametrize(("settings", "says"), [
+    ({"grid.step_size": float("nan")}, "grid.step_size = nan: a parameter is a finite number"),
+    ({"grid.curve": [1.0, {"a": float("-inf")}]}, "grid.curve.1.a = -inf"),
+    ({"grid.entities": {"Bus": {"vn_kv": float("nan")}}}, "grid.entities.Bus.vn_kv = nan"),
+])
+def test_a_foreign_simulator_is_given_no_nan(settings, says):
+    with pytest.raises(ScenarioError) as err:
+        run(override(foreign(town()), settings), None)
+    assert says in str(err.value)
+
+
+@pytest.mark.parametrize("driver", ["native", "mosaik"])
+def test_a_simulator_of_another_role_says_which_models_it_has(driver):
+    with pytest.raises(ScenarioError, match="no model 'Store'|unknown model of Source 'Store'; .*allowed: Source"):
+        run(town("boxes:Source"), None, driver)

@@ -1,12 +1,13 @@
 """A recorded member plays its own part so well that nobody notices; what does not fit is refused with the reason."""
 
 import pytest
+from test_plug import foreign, town
 from worlds import boxes, run
 
 from cosim.errors import ModelError, ScenarioError, TraceError
 from cosim.replay import replay
 from cosim.run import find, main
-from cosim.scenario import override
+from cosim.scenario import override, rename
 from cosim.trace import Trace
 
 
@@ -76,6 +77,25 @@ def test_what_does_not_fit_is_refused(tmp_path, recorded, loop):
         run(replay(other, "src", recorded), None)
     with pytest.raises((ScenarioError, ModelError), match="unknown job class"):
         run(override(replay(find("two_bus"), "workload", loop), {"workload.overflow": "hold"}), None)
+
+
+def test_what_only_replaced_members_needed_goes_with_them(tmp_path, loop, capsys):
+    """The network is the grid's and the profile's; with both played, nobody uses it, and that is no error."""
+    arguments = ["ieee33", "--replay", f"grid={loop}", "--replay", f"profile={loop}", "--until", "40min", "--out",
+                 str(tmp_path / "t.h5"), "--driver", "native", "--quiet"]
+    assert main(arguments) == 0
+    assert same(loop, tmp_path / "t.h5")
+    assert main(["ieee33", "--replay", "grid"]) == 2
+    assert "write MEMBER=FILE" in capsys.readouterr().err
+
+
+def test_a_foreign_members_names_come_with_its_recording(tmp_path):
+    """Recorded under the names of its own, played in a scenario that says ours."""
+    names = {"grid.p_kw": "P_load[MW]", "grid.p_seen_kw": "P_load[MW]", "grid.bus*": "Bus-*"}
+    live = run(rename(foreign(town()), names), tmp_path / "live.h5").path
+    again = run(replay(town(), "grid", str(live)), tmp_path / "again.h5").path
+    with Trace(live) as a, Trace(again) as b:
+        assert a["meter/Store/e_kwh"].tobytes() == b["meter/Store/e_kwh"].tobytes()
 
 
 def test_a_trace_is_a_scenario(tmp_path, capsys, recorded):

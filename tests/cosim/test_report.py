@@ -1,15 +1,20 @@
-"""The report: its figures are the trace's, its words say what is missing, and one page holds it all."""
+"""The report: its figures are the trace's, its words say what is missing, and one page holds it all.
+
+Rows of the model: K07, X04, X07, X08.
+"""
 
 import base64
 import gzip
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -25,6 +30,7 @@ from cosim.reporting.data import SITE, Run
 from cosim.reporting.feeder import layout, parse
 from cosim.reporting.overview import change, labels, overview
 from cosim.reporting.text import count, length, listing, named, number, quantity
+from cosim.resolve import load
 from cosim.run import find, main
 from cosim.scenario import override
 from cosim.trace import Trace
@@ -165,6 +171,24 @@ def test_deferral_cells_count_every_training_job_that_ran(plain):
     assert (columns >= rows).all(), "a job ran before it arrived"
 
 
+def test_deferral_is_what_was_decided_and_apart_for_the_dearest_price(tmp_path):
+    """`tou_shift` under the study's tariff: whatever comes from 11 to 15 h waits for 19 h, 4 to 8 h later (I33)."""
+    path = tmp_path / "shift.h5"
+    scenario = override(find("ieee33"), {"controller.policy": "tou_shift", "grid.mci": "false",
+                                         "grid.ac_check": "false", "workload.rate_scale": "0.2"})
+    Experiment(scenario, "native", 13 * 3600.0, path).run()
+    with Trace(path) as trace:
+        facts = {f.name: f.value for f in jobs.deferral(Run(trace, "", {})).facts}
+        table = trace.table("jobs")
+    use = np.isin(table["job_class"], ["llm", "vae"])
+    hours = (table["release_s"] - table["submit_s"])[use] / 3600.0
+    assert facts["mean deferral of training"] == pytest.approx(hours.mean())
+    assert facts["variance of the deferral"] == pytest.approx(hours.var())
+    dear = table["arrival_s"][use] >= 11 * 3600.0
+    assert ((hours[dear] >= 4.0) & (hours[dear] <= 8.0)).all()
+    assert facts["mean deferral of training that came at the dearest price"] == pytest.approx(hours[dear].mean())
+
+
 def test_waits_are_quantiles_of_the_job_table(plain):
     spread = {s.name: s for s in jobs.waits(plain).panels[0].spreads}["query"]
     table = plain.jobs
@@ -183,6 +207,34 @@ def test_the_map_carries_what_the_trace_says(plain):
     assert [(s["name"], s["node"]) for s in data["sites"]] == [("aidc1", 1)]
     assert [(s["name"], s["node"]) for s in data["sources"]] == [("substation", 0), ("turbine", 1)]
     assert data["sites"][0]["kw"][-1] == pytest.approx(40.0)
+
+
+def test_loading_is_the_fuller_end_over_the_rating_once_a_trace_has_ratings(traces, tmp_path):
+    rated = tmp_path / "rated.h5"
+    shutil.copy(traces["plain"], rated)
+    with Trace(rated) as trace:
+        assert "names no ratings" in grid.loading(Run(trace, "", {"aidc1": "site0"})).note
+        kva = np.maximum(*(np.hypot(trace[f"grid/Grid/p_{end}_kw"], 3.0) for end in ("from", "to")))[:, 0, 0]
+    with h5py.File(rated, "r+") as file:
+        samples = file["grid/Grid/p_from_kw"].shape
+        for name, value in (("rating_kva", 80.0), ("q_from_kvar", 3.0), ("q_to_kvar", -3.0)):
+            file["grid/Grid"].create_dataset(name, data=np.full(samples, value))
+    with Trace(rated) as trace:
+        picture = grid.loading(Run(trace, "", {"aidc1": "site0"}))
+    assert picture.facts[0].unit == "%"
+    assert picture.facts[0].value == pytest.approx(100.0 * kva.max() / 80.0)
+    assert picture.note == ""
+
+
+def test_the_page_takes_what_the_run_said_of_itself_and_needs_no_grid_library_for_it(traces, tmp_path):
+    with Trace(traces["crowded"]) as trace:
+        said = overview(Run(trace, "", {"aidc1": "site0"})).digest
+        again = load(json.loads(trace.attrs["scenario"])["summary"], "summary")(trace)
+    assert said == again
+    code = ("import sys; from pathlib import Path; from cosim.report import write_page; "
+            f"write_page([Path({str(traces['crowded'])!r})], Path({str(tmp_path / 'p.html')!r})); "
+            "sys.exit('pandapower' in sys.modules)")
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, timeout=60).returncode == 0
 
 
 def test_panels_of_one_axis_share_their_range_between_runs():

@@ -1,3 +1,5 @@
+"""Rows of the model: M16."""
+
 import pytest
 
 from cosim import seeds

@@ -1,4 +1,6 @@
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +15,8 @@ from worlds import boxes, run
 
 from cosim.errors import TraceError
 from cosim.ports import Port
-from cosim.scenario import Scenario
+from cosim.replay import replay
+from cosim.scenario import Scenario, override
 from cosim.trace import Trace, TraceWriter, first_difference
 
 PORTS = [Port("p_kw", "out", "power", sign="> 0 drawn"), Port("work_to", "out", "work", dims=("job_class",)),
@@ -68,6 +71,84 @@ def test_reading_back(tmp_path):
             trace.time_s("aidc/Sit")
         with pytest.raises(TraceError, match="unknown axis"):
             trace.names("aidc/Site", "line")
+
+
+def schema_1(path, version=1):
+    """A trace of schema 1 written out by hand, dataset by dataset: as files of that schema stand on people's disks,
+    without attributes that came later. One member 'src' of two entities and a table."""
+    scenario = boxes().replace(until_s=180.0)
+    with h5py.File(path, "w") as f:
+        f.attrs.update(format="aidc-cosim trace", schema_version=version, status="completed", error="", name="old",
+                       start="2026-01-01T00:00:00", scenario=scenario.to_json(), seed=0, driver="native",
+                       created="2026-01-01T00:00:00+00:00", until_s=180.0, versions="{}", notes="[]")
+        group = f.create_group("src/Source")
+        text = h5py.string_dtype("utf-8")
+        group.create_dataset("time_s", data=np.array([0, 60, 120]), maxshape=(None,), chunks=(30,)).make_scale("time_s")
+        group["time_s"].attrs["units"] = "seconds since 2026-01-01T00:00:00"
+        for axis, names in {"entity": ["a", "b"], "kind": ["x", "y", "z"]}.items():
+            group.create_dataset(axis, data=np.array(names, dtype=object), dtype=text).make_scale(axis)
+        for name, unit, tail in (("p_kw", "kW", (2,)), ("work_to", "TO", (2, 3))):
+            values = np.arange(3 * np.prod(tail), dtype="f8").reshape(3, *tail)
+            data = group.create_dataset(name, data=values, maxshape=(None, *tail), chunks=(30, *tail),
+                                        compression="gzip")
+            data.attrs.update(units=unit, long_name=name)
+            for axis, scale in enumerate(("time_s", "entity", "kind")[: len(tail) + 1]):
+                data.dims[axis].attach_scale(group[scale])
+        f.create_group("ticks").create_dataset("at_s", data=np.array([0.0, 60.0]), maxshape=(None,), chunks=(2048,))
+        f["ticks"].create_dataset("who", data=np.array([b"a", b"b"], dtype="S16"), maxshape=(None,), chunks=(2048,))
+
+
+def test_a_file_of_schema_1_is_read_and_played(tmp_path):
+    old = tmp_path / "old.h5"
+    schema_1(old)
+    with Trace(old) as trace:
+        assert trace.attrs["schema_version"] == 1
+        assert trace.models() == ["src/Source"]
+        assert trace.names("src/Source", "kind") == ["x", "y", "z"]
+        assert trace["src/Source/work_to"][1, 1].tolist() == [9.0, 10.0, 11.0]
+        assert trace.about("src/Source/p_kw") == ("p_kw", "kW")
+        assert {name: column.tolist() for name, column in trace.table("ticks").items()} == {
+            "at_s": [0.0, 60.0], "who": ["a", "b"]}
+    with Trace(run(replay(boxes(), "src", str(old)), tmp_path / "t.h5", until_s=180.0).path) as trace:
+        assert trace["src/Source/p_kw"].tolist() == [[0, 1], [2, 3], [4, 5]]
+
+
+@pytest.mark.parametrize("version", [2, 99, "draft"])
+def test_a_file_of_a_newer_schema_is_refused_by_name(tmp_path, version):
+    schema_1(tmp_path / "new.h5", version)
+    with pytest.raises(TraceError, match=f"new.h5 has trace schema {version}; this version .* reads schemas up to 1"):
+        Trace(tmp_path / "new.h5")
+
+
+def test_h5web_finds_a_default_plot(tmp_path):
+    """NeXus: an NXdata group names its signal, a dataset in it, and an axis per dimension ('.': none)."""
+    path = run(boxes(), tmp_path / "t.h5").path
+    with h5py.File(path) as f:
+        for member in ("src/Source", "store/Store", "grid/Bus"):
+            group = f[member]
+            assert group.attrs["NX_class"] == "NXdata"
+            assert group[group.attrs["signal"]].ndim == len(group.attrs["axes"]) == 2
+            assert list(group.attrs["axes"]) == ["time_s", "."]
+            assert len(group["time_s"]) == len(group[group.attrs["signal"]])
+
+
+def test_a_bus_of_split_seconds_has_no_trace(tmp_path):
+    """Times are whole seconds: two samples in one second would look like one."""
+    scenario = override(boxes(), {"resolution_s": 0.5})
+    with pytest.raises(TraceError, match="resolution_s = 0.5: a trace counts whole seconds"):
+        run(scenario, tmp_path / "t.h5")
+    assert not (tmp_path / "t.h5").exists()
+    assert run(scenario.replace(until_s=900.0, members={**scenario.members, "grid": scenario.members["grid"].model_copy(
+        update={"params": {"step_size": 1800}})}), None).status == "completed"
+
+
+@pytest.mark.skipif(shutil.which("h5dump") is None, reason="needs h5dump (hdf5-tools)")
+def test_h5dump_reads_it(tmp_path):
+    """The HDF Group's own program, whatever its version, prints the numbers that were written."""
+    write(tmp_path / "t.h5").finish("completed")
+    said = subprocess.run(["h5dump", "-d", "/aidc/Site/p_kw", tmp_path / "t.h5"], capture_output=True, text=True,
+                          check=True).stdout
+    assert [row.rstrip(", ") for row in re.findall(r"\(\d,0\): ([\d, ]+)", said)] == [f"{k}, {2 * k}" for k in range(5)]
 
 
 def test_nothing_is_overwritten_unless_asked(tmp_path):

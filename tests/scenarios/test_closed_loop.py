@@ -1,4 +1,7 @@
-"""The loop is closed: what the agents decide reaches the grid, and what the grid says reaches the agents."""
+"""The loop is closed: what the agents decide reaches the grid, and what the grid says reaches the agents.
+
+Rows of the model: B07, B08, I37, Z01.
+"""
 
 import numpy as np
 from worlds import run

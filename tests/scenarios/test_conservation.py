@@ -1,4 +1,7 @@
-"""Laws that hold in every trace: no job, no work, no energy and no carbon appears or is lost."""
+"""Laws that hold in every trace: no job, no work, no energy and no carbon appears or is lost.
+
+Rows of the model: E10, E13, U12, U18, X03.
+"""
 
 import json
 import os

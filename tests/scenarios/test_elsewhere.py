@@ -1,15 +1,21 @@
 """Members that are not in this process, and one more that nobody here wrote; all real, on the loopback address."""
 
+import re
+import shlex
+import shutil
 import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 from worlds import run
 
 from cosim.errors import CosimError
 from cosim.run import find
+from cosim.run import main as run_main
 from cosim.scenario import Member
 from cosim.serve import main as serve
 from cosim.trace import Trace, first_difference
@@ -81,11 +87,37 @@ def test_mosaik_csv_as_the_price(tmp_path, driver):
         assert trace["tariff/Price/price_usd_per_kwh"][:, 0].tolist() == [0.10, 0.25, 0.05]
 
 
+PLUG_JS = Path(__file__).parents[2] / "examples" / "plug_grid.js"
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js (node)")
+def test_a_grid_in_another_language_by_the_command_it_says(tmp_path, monkeypatch, capsys):
+    """Its bus sees the base load and the sites' powers of the interval before; hydro first (2000 kW, 0.02 kg/kWh), then
+    gas (0.45): the intensity is their mean, here worked out from the trace."""
+    command = re.search(r"python -m cosim.run (.*)", PLUG_JS.read_text()).group(1)
+    monkeypatch.chdir(PLUG_JS.parents[1])
+    out = tmp_path / "t.h5"
+    assert run_main([*shlex.split(command), "--out", str(out), "--quiet"]) == 0
+    with Trace(out) as trace:
+        total = trace["profile/Load/p_kw"].sum(axis=1)
+        total[0] += 3 * trace["aidc/Site/p_window_kw"][0].min()  # idle, all three alike
+        total[1:] += trace["aidc/Site/p_window_kw"][14:-1:15].sum(axis=1)
+        hydro = np.minimum(total, 2000.0)
+        nci = (hydro * 0.02 + (total - hydro) * 0.45) / total
+        assert trace["grid/Bus/nci_kg_per_kwh"] == pytest.approx(np.repeat(nci[:, None], 3, axis=1), rel=1e-12)
+        assert nci.max() > 0.1, "gas is needed by day"
+    assert run_main([*shlex.split(command), "--set", "grid.hydro_kw=many", "--out", str(tmp_path / "u.h5")]) == 3
+    assert "member 'grid'" in (said := capsys.readouterr().err)
+    assert "RangeError: hydro_kw = many must be a number > 0" in said
+
+
 def test_serve_says_what_is_wrong(capsys):
     assert serve([]) == 2
     assert "usage:" in capsys.readouterr().err
     assert serve(["no.such:Grid", "127.0.0.1:1"]) == 2
     assert "cannot be imported" in capsys.readouterr().err
+    assert serve(["json:JSONDecoder", "127.0.0.1:1"]) == 2
+    assert "is no simulator" in capsys.readouterr().err
     assert serve(["boxes:Store", "nowhere"]) == 2
     assert "is not HOST:PORT" in capsys.readouterr().err
     assert serve(["boxes:Store", "127.0.0.1:1"]) == 3

@@ -5,6 +5,7 @@ import pytest
 from worlds import run
 
 from cosim.errors import ModelError, ScenarioError
+from cosim.replay import replay
 from cosim.run import find
 from cosim.scenario import override
 from cosim.trace import Trace, first_difference
@@ -21,6 +22,15 @@ def plugged(tmp_path_factory):
 
 def test_it_runs_the_same_on_both_drivers(plugged):
     assert first_difference(*plugged) is None
+
+
+def test_its_recording_plays_its_part(tmp_path, plugged):
+    """It made up its own entities, so that the player takes them from the trace."""
+    again = run(replay(find("plug_pandapower"), "grid", str(plugged[0])), tmp_path / "t.h5", until_s=3600.0).path
+    with Trace(plugged[0]) as a, Trace(again) as b:
+        for model in b.models():
+            for port in b.ports(model):
+                assert a[f"{model}/{port}"].tobytes() == b[f"{model}/{port}"].tobytes(), f"{model}/{port}"
 
 
 def test_its_bus_powers_are_what_was_sent_to_it(plugged):

@@ -9,6 +9,8 @@ Grid      what it sees: idle 25 kW at t = 0; then the means of the intervals, (2
 Line      r = 1/100, x = 2/100 p.u. With a = 1 - 2 (rP + xQ) and z2 = r2 + x2: u (1 p.u. at the substation) falls to
           a - z2 l, and l u = P2 + Q2, so z2 l2 - a l + P2 + Q2 = 0.
 NCI       (0.3 P + 0.2 x 50) / (P + 50): 20.5/85, 24.7/99, 25/100.
+
+Rows of the model: E01-06, E09, E12, E13, I05, I20, K01-03, K08, M03.
 """
 
 from math import sqrt

@@ -1,4 +1,7 @@
-"""Figures count what lies between the end of the warm-up and the end of the run, whatever the steps."""
+"""Figures count what lies between the end of the warm-up and the end of the run, whatever the steps.
+
+Rows of the model: I01, I02.
+"""
 
 import pytest
 from worlds import run

@@ -43,6 +43,30 @@ def test_the_shipped_shape():
     assert max(steps) < 0.02  # smooth, also over midnight
 
 
+@pytest.mark.parametrize(("name", "least", "most", "low_h", "peak_h"), [
+    ("residential", 0.28, 0.71, (2.0, 6.0), (18.0, 21.0)), ("commercial", 0.29, 0.67, (0.0, 5.0), (10.0, 14.0))])
+def test_the_other_shapes(name: str, least: float, most: float, low_h: tuple, peak_h: tuple):
+    shape = SHAPES[name]
+    assert math.fsum(shape) / 96 == pytest.approx(0.45, abs=1e-12)
+    assert (min(shape), max(shape)) == pytest.approx((least, most), abs=0.005)
+    assert low_h[0] <= shape.index(min(shape)) / 4 <= low_h[1]
+    assert peak_h[0] <= shape.index(max(shape)) / 4 <= peak_h[1]
+
+
+def test_a_shape_from_a_file(tmp_path):
+    file = tmp_path / "day.csv"
+    file.write_text("time,factor\n" + "".join(f"{k},{v}\n" for k, v in enumerate(RAMP)))
+    from_file, given = (started(["bus1"], shape=s) for s in (str(file), RAMP))
+    assert [power(from_file, m) for m in (0, 15, 1425)] == [power(given, m) for m in (0, 15, 1425)]
+    for text, message in (("factor\n1\n", "has 1 rows; a shape is 96"), ("x\n1\n", "has no column 'factor'; it has x"),
+                          ("factor\n-1\n", "line 2: '-1' is no factor"), ("factor\n1\nabc\n", "line 3: 'abc'")):
+        file.write_text(text)
+        with pytest.raises(ScenarioError, match=message):
+            started(["bus1"], shape=str(file))
+    with pytest.raises(ScenarioError, match=r"no file at gone.csv"):
+        started(["bus1"], shape="gone.csv")
+
+
 def test_a_slots_value_holds_for_its_quarter_of_an_hour_and_comes_back_every_day():
     profile = started(["bus0", "bus1"], shape=RAMP)
     assert power(profile, 0) == {"p_kw": 0.0, "q_kvar": 0.0}
@@ -61,7 +85,8 @@ def test_mean_and_scale():
 
 
 @pytest.mark.parametrize(("params", "message"), [
-    ({"shape": "ieee33"}, "profile.shape.* = 'ieee33': is no shape; allowed: ieee33_light, or 96 factors"),
+    ({"shape": "ieee33"}, "profile.shape.* = 'ieee33': is no shape; allowed: ieee33_light, residential, commercial, a "
+     ".csv file, or 96 factors"),
     ({"shape": RAMP[:95]}, "has 95 values; a shape is 96"),
     ({"shape": [-1.0, *RAMP[1:]]}, "finite factors >= 0"),
     ({"shape": [0.0] * 96, "mean": 0.4}, "zeros cannot be scaled"),

@@ -1,4 +1,7 @@
-"""Data centres as the bus sees them: ports, units, windows, tables and refusals."""
+"""Data centres as the bus sees them: ports, units, windows, tables and refusals.
+
+Rows of the model: L12, L13, M09, M10, U07, X02.
+"""
 
 from __future__ import annotations
 
@@ -139,7 +142,7 @@ def test_every_port_carries_plain_values():
             continue
         if port.kind == "event":
             assert {type(column) for column in value.values()} <= {list}
-            assert value or port.name == "gpu_runs"  # no training job gave GPUs back
+            assert value or port.name in ("gpu_runs", "power")  # no training job gave GPUs back, no trace_step_s
         elif port.dims:
             assert [type(x) for x in value] == [float, float]
         else:
@@ -261,3 +264,33 @@ def test_same_numbers_on_mosaik_as_by_hand():
     # an LLM job here is one block-minute; blocks per minute: 0, 1, 2, 0, 1, 2, so many jobs finish. Search jobs take
     # 72 s and start in minutes 1, 3 and 5, when the grant is 1: they finish in minutes 2 and 4, and after the end
     assert [now["finished_jobs"] for now in heard] == [[0, 0], [1, 0], [2, 1], [0, 0], [1, 1], [2, 0]]
+
+
+def test_warm_servers_on_the_bus():
+    # leakage 1 %/K; 23 + 4 is 5 K above the reference of 22: 100 kW idle become 105, at 18 degC they stay 100
+    member = data_centers(cooling={"server_leakage_per_k": 0.01})
+    assert member.initial()["aidc1"]["it_kw"] == pytest.approx(105.0, rel=1e-14)
+    assert tick(member, 0, gpus=[0.0, 0.0], supply_temp_degc=18.0)["aidc1"]["it_kw"] == pytest.approx(100.0, rel=1e-14)
+    now = tick(member, 1, jobs=batch((1, "llm", 0.0, 6.91e8, 43200.0, 60.0)), gpus=[32.0, 0.0], supply_temp_degc=23.0)
+    assert now["aidc1"]["it_kw"] == pytest.approx(1.05 * (100.0 + 32 * 0.7), rel=1e-14)
+    assert now["aidc1"]["heat_imbalance_kw"] == pytest.approx(1.006 * 1.225 * 21.5 * 0.3, rel=1e-9)
+
+
+def test_power_by_the_second_by_hand_and_its_energy():
+    # three Search jobs of 2.5 s: 10416.6 TO at 2.5e5 TO/min; two GPUs, so two end at 2.5 s and the third at 5 s
+    size = 2.5e5 / 60 * 2.5
+    jobs = batch(*((k, "search", 0.0, size, 900.0, 0.0) for k in range(3)))
+    member = data_centers(entities=("aidc1", "aidc2"), trace_step_s="1s")
+    first = tick(member, 0, jobs=jobs, gpus=[0.0, 2.0], supply_temp_degc=20.0)
+    power = first["aidc1"]["power"]
+    assert power["time_s"] == list(range(60))
+    assert set(power["site"]) == {"aidc1"}
+    assert power["it_kw"][:6] == pytest.approx([101.4, 101.4, 101.05, 100.7, 100.7, 100.0], abs=1e-6)
+    for eid, now in first.items():
+        for port in ("p_kw", "it_kw", "cooling_kw"):
+            assert sum(now["power"][port]) / 60 == pytest.approx(now[port], rel=1e-12), (eid, port)
+    later = tick(member, 1, gpus=[0.0, 0.0], supply_temp_degc=23.0)["aidc1"]
+    assert later["power"]["time_s"][0] == 60.0
+    assert later["power"]["p_kw"] == pytest.approx([later["p_kw"]] * 60, rel=1e-12)
+    with pytest.raises(ScenarioError, match=r"trace_step_s = 7 does not divide its step of 60 s"):
+        data_centers(trace_step_s="7s")

@@ -1,4 +1,7 @@
-"""Power and cooling equations against numbers worked out by hand and against the ranges of model.md 2.7 and 5.1."""
+"""Power and cooling equations against numbers worked out by hand and against the ranges of model.md 2.7 and 5.1.
+
+Rows of the model: E05, E19-24, I07-12, I28, M14, U05, U06, U19.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,8 @@ from simulators.aidc.equations import (
     cop,
     crac,
     gpu_throughput_to_per_s,
+    heat_imbalance_kw,
+    it_at_inlet_kw,
     it_power_kw,
     pue,
     reactive_power_kvar,
@@ -164,3 +169,32 @@ def test_cold_return_air_is_no_negative_load():
 def test_impossible_plants_are_refused(wrong, said):
     with pytest.raises(ValidationError, match=said):
         Cooling(**wrong)
+
+
+WARM = replace(CORRECTED, server_leakage_per_k=0.01, server_fan_ratio=0.05, server_fan_speed_per_k=0.05)
+
+
+def test_servers_draw_more_at_a_warm_inlet_by_hand():
+    # 21 degC supply + 4 K offset is 3 K above 22: leakage 3 %, fans 5 % of 1.15^3 - 1 = 0.520875: 2.604375 %
+    assert it_at_inlet_kw(200.0, 21.0, WARM) == pytest.approx(200.0 * (1.0 + 0.03 + 0.02604375), rel=1e-14)
+    assert it_at_inlet_kw(200.0, 18.0, WARM) == 200.0  # at the reference, and below it there is nothing to save
+    assert it_at_inlet_kw(200.0, 23.0, CORRECTED) == 200.0
+
+
+def test_with_the_inlet_term_the_supply_temperature_is_a_decision():
+    # without it the warmest air is the cheapest; with it the cheapest lies inside the limits
+    def power_kw(t):
+        it_kw = it_at_inlet_kw(300.0, t, WARM)
+        return aidc_power_kw(it_kw, crac(it_kw, t, WARM).cooling_kw)
+
+    cheapest = min((18.0 + k / 10 for k in range(51)), key=power_kw)
+    assert 18.0 < cheapest < 23.0
+
+
+@pytest.mark.parametrize(("plant", "expected_kw"), [(LITERAL, 7.3941 * 7.7), (CORRECTED, 1.006 * 1.225 * 21.5 * 0.3)])
+def test_heat_from_nowhere_is_that_of_the_offsets(plant, expected_kw):
+    # U05 with (19)-(21): P_cool = P_IT + c rho Phi (dT_sup + dT_ret); c rho Phi = 1006 * 1.225 * 6 W/K = 7.3941 kW/K
+    for it_kw in (100.0, 212.0, 380.0):
+        assert heat_imbalance_kw(it_kw, 20.0, plant) == pytest.approx(expected_kw, rel=1e-9)
+    balanced = replace(plant, return_approach_degc=-4.0)
+    assert heat_imbalance_kw(212.0, 20.0, balanced) == pytest.approx(0.0, abs=1e-10)

@@ -2,6 +2,8 @@
 
 The site has 10 GPUs. An inference job of n TO takes n seconds on its one GPU ('chat') or on its three ('video'); a
 training block of 2 GPUs does 2 TO/s, and a job uses at most three blocks.
+
+Rows of the model: E18, I03, I17, M08, M15, U13.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import math
 import pytest
 
 from cosim.errors import ModelError
+from simulators.aidc import facility as facility_module
 from simulators.aidc.equations import CORRECTED, crac
 from simulators.aidc.facility import Facility
 from simulators.fleet import JobClass, Site
@@ -416,3 +419,20 @@ def test_time_does_not_run_backwards(run):
         run.facility.advance(30)
     with pytest.raises(ModelError, match="no time has passed since 60 s"):
         run.facility.read_interval()
+
+
+def test_power_of_many_states_at_once_is_that_of_one_by_one(monkeypatch):
+    # (13), (22), (23): arrays and floats are computed alike, bit for bit
+    request = JobClass(kind="inf", work_to=1.0, deadline_s=300.0, to_per_gpu_min=61.3, kw_per_to_s=0.7)
+    jobs = {"id": list(range(200)), "job_class": ["request"] * 200, "arrival_s": [0.0] * 200,
+            "work_to": [0.1 + k**1.1 / 10 for k in range(200)], "deadline_s": [300.0] * 200}
+    seen = []
+    for many in (2, 10**9):
+        monkeypatch.setattr(facility_module, "_MANY", many)
+        facility = Facility("site", Site(node=0), {"request": request}, CORRECTED, 23.0)
+        facility.submit(jobs)
+        facility.command([400], 21.0)
+        facility.advance(60.0)
+        seen.append(facility.read_interval())
+    assert seen[0] == seen[1]
+    assert seen[0].finished_jobs == [200]

@@ -2,6 +2,8 @@
 
 The second program (`Slow`) is written for clearness, not for speed: exact fractions, no calendar of events, every list
 scanned at every instant. Its job sizes make all event times binary fractions, so that both must agree exactly.
+
+Rows of the model: U12.
 """
 
 from __future__ import annotations

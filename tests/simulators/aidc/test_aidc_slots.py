@@ -1,5 +1,8 @@
 """The slot model (14)-(18): worked out by hand, against a second program in exact fractions, and as what the
-event-driven facility tends to when jobs get small."""
+event-driven facility tends to when jobs get small.
+
+Rows of the model: E14-17, I04, U04.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The paper to the letter: it runs, and reports what follows from its own numbers (model.md 2.2, 2.3, 5.4)."""
+"""The paper to the letter: it runs, and reports what follows from its own numbers (model.md 2.2, 2.3, 5.4).
+
+Rows of the model: E07, I01-03, I30.
+"""
 
 from __future__ import annotations
 

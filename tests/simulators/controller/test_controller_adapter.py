@@ -1,4 +1,7 @@
-"""The controller as a member: whole jobs, release times, commands, and the closed loop with real data centres."""
+"""The controller as a member: whole jobs, release times, commands, and the closed loop with real data centres.
+
+Rows of the model: A06, B08, I22, M13, U14, U22.
+"""
 
 import math
 from collections import Counter
@@ -52,7 +55,8 @@ def idle(nci=(0.3, 0.5, 0.8), **manager):
     state = {"p_kw": 120.0, "free_gpu_ratio": 1.0, **{name: zeros for name in STATE if name not in
                                                       ("p_kw", "free_gpu_ratio")}}
     return {"manager": {"jobs": {}, "price_usd_per_kwh": 0.1, "forecast_usd_per_kwh": [0.1] * 6, **manager},
-            **{name: {"nci_kg_per_kwh": w, **state} for name, w in zip(SITES, nci, strict=True)}}
+            **{name: {"nci_kg_per_kwh": w, "mci_kg_per_kwh": math.nan, **state}
+               for name, w in zip(SITES, nci, strict=True)}}
 
 
 def batch(names, first_id=0, end_s=60.0):
@@ -157,6 +161,34 @@ class Watching:
     def operate(self, observation, allocated_jobs, allocated_work_to):
         self.seen.append((allocated_jobs, allocated_work_to))
         return Operation([[[0, 1, 1, 0, 0, 0]] * 2] * 3, [[2.0, 0.0, 0.0, 2.0]] * 3, [17.0, 20.0, 99.0])
+
+
+def test_deferred_jobs_are_seen_until_they_are_released():
+    """Half of the jobs 2 h, half 4 h later, on one site: after 1 h all wait and are due within 2 and 4 h; after 3 h
+    those of 4 h, within 2 h; after 4 h none. A world that goes on from there at 3 h knows the same."""
+    share = {"place": [[1.0, 0.0, 0.0]] * 4}
+
+    class Halves(Watching):
+        def place(self, observation):
+            self.seen.append(observation)
+            return share["place"]
+
+    simulator, policy = started(), Halves()
+    simulator.policy = policy
+    tick(simulator, 0.0, idle(jobs=batch(["llm"] * 4 + ["vae"] * 2)))
+    nothing = [[0] * 6] * 2
+    for hours, by_lead, by_time in (
+            (1, [[0, 2, 2, 0, 0, 0], [0, 1, 1, 0, 0, 0]], [[0, 2, 2, 0, 0, 0], [0, 1, 1, 0, 0, 0]]),
+            (3, [[0, 0, 2, 0, 0, 0], [0, 0, 1, 0, 0, 0]], [[0, 2, 0, 0, 0, 0], [0, 1, 0, 0, 0, 0]]),
+            (4, nothing, nothing)):
+        seen = simulator.observe(3600.0 * hours, idle())
+        assert seen.deferred_by_lead == [by_lead, nothing, nothing]
+        assert seen.deferred_by_time == [by_time, nothing, nothing]
+        if hours == 3:  # the next tick would be a minute later: that is time 0 of the world that goes on
+            later = started()
+            later.resume(simulator.carry())
+            assert later.observe(0.0, idle()).deferred_by_time == seen.deferred_by_time
+            assert later.observe(3540.0, idle()).deferred_by_time[0] == nothing
 
 
 def test_power_mode_is_blind_to_carbon():
@@ -270,7 +302,8 @@ def close_the_loop(policy, minutes, nci=(0.33, 0.55, 0.84)):
         new, price = workload.advance(now_s, {})["w"], tariff.advance(now_s, {})["t"]
         orders = tick(controller, now_s, {
             "manager": {"jobs": new["jobs"], **price},
-            **{s: {"nci_kg_per_kwh": w, **{p: state[s][p] for p in STATE}} for s, w in zip(SITES, nci, strict=True)}})
+            **{s: {"nci_kg_per_kwh": w, "mci_kg_per_kwh": math.nan, **{p: state[s][p] for p in STATE}}
+               for s, w in zip(SITES, nci, strict=True)}})
         state = aidc.advance(now_s, {s: {p: orders[s][p] for p in ("jobs", "gpus", "supply_temp_degc")} for s in SITES})
         add("arrived", new["arrived_jobs"])
         for i, s in enumerate(SITES):

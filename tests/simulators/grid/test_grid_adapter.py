@@ -107,6 +107,21 @@ def test_marginal_carbon_intensity_counts_what_a_data_centre_draws_with_each_kw(
         True, True, 4.0)
 
 
+def test_the_substations_marginal_intensity_counts_in_mci_alone():
+    """I31: consequential accounts may take another figure than the average of (11); the dispatch does not change."""
+    loads = {b: {"a": 700.0} for b in ("bus8", "bus28", "bus32")}  # every turbine at its limit: the substation answers
+    dearer = {**TABLE_I, "substation": {**SUBSTATION, "marginal_kg_per_kwh": 0.6}}
+    grids = [started(list(loads), sources=s) for s in (TABLE_I, dearer)]
+    average, marginal = (tick(g, 0, loads) for g in grids)
+    assert marginal["bus8"]["mci_kg_per_kwh"] == pytest.approx(2.0 * average["bus8"]["mci_kg_per_kwh"], rel=1e-6)
+    for port in ("nci_kg_per_kwh", "vm_pu"):
+        assert marginal["bus8"][port] == average["bus8"][port]
+    assert marginal["grid"]["emission_kg_per_h"] == average["grid"]["emission_kg_per_h"]
+    assert "grid: mci counts substation at 0.6 kg/kWh, its marginal intensity; NCI and emission are at its average" in (
+        grids[1].notes())
+    assert not any("mci counts" in line for line in grids[0].notes())
+
+
 def test_marginal_carbon_intensity_without_an_optimum_is_of_the_interval_before_and_says_so():
     grid = started(["bus8"], sources=TABLE_I)
     wild, calm = {"bus8": {"a": 15000.0}}, {"bus8": {"a": 300.0}}
@@ -131,6 +146,31 @@ def test_an_interval_is_settled_at_its_end_by_what_the_data_centre_drew():
     assert second["vm_min_realised_pu"] == pytest.approx(math.sqrt(u), abs=1e-12)
     assert second["voltage_violation_realised_pu"] == 0.0
     assert second["p_source_kw"][0] == pytest.approx(610.0 + two_buses(0.610)[1], abs=1e-9)
+
+
+def test_a_forecast_error_is_dispatched_and_the_base_load_that_came_is_settled():
+    """Z06: one relative error of the base load per interval, seeded; what data centers draw is known."""
+    given = {"network": TWO_BUSES, "sources": {"substation": SUBSTATION}, "sites": {"aidc1": {"node": 1}}}
+    loads = {"bus1": {"profile.bus1": 300.0, "aidc.aidc1": 200.0}}
+    grid, twin = (started(["bus1"], **given, forecast_sigma_ratio=0.1, forecast_correlation=0.5) for _ in range(2))
+    outs = [[tick(g, 15 * k, loads)["grid"] for k in range(40)] for g in (grid, twin)]
+    assert [o["forecast_error_ratio"] for o in outs[0]] == [o["forecast_error_ratio"] for o in outs[1]]
+    errors = [o["forecast_error_ratio"] for o in outs[0]]
+    assert 0.04 < math.sqrt(math.fsum(e * e for e in errors) / 40) < 0.2
+    for k, out in enumerate(outs[0]):
+        expected = 500.0 + 300.0 * errors[k]
+        assert out["p_source_kw"][0] - out["loss_kw"] == pytest.approx(expected, abs=1e-9)
+        if k:
+            assert out["p_substation_realised_kw"] == pytest.approx(500.0 + two_buses_at(500.0), abs=1e-9)
+            assert out["imbalance_kwh"] == pytest.approx(
+                (out["p_substation_realised_kw"] - outs[0][k - 1]["p_source_kw"][0]) / 4, abs=1e-9)
+    exact = tick(started(["bus1"], **given), 0, loads)["grid"]
+    assert exact["forecast_error_ratio"] == 0.0
+    assert exact["p_source_kw"][0] == pytest.approx(500.0 + two_buses_at(500.0), abs=1e-9)
+
+
+def two_buses_at(p_kw: float) -> float:
+    return two_buses(p_kw / 1000.0)[1]
 
 
 def test_what_was_dispatched_is_what_is_settled_when_nothing_changes():
@@ -189,8 +229,15 @@ def test_elastic_intervals_are_flagged_and_counted():
     assert outs[0]["unserved_kw"] == outs[0]["voltage_violation_pu"] == 0.0
     assert outs[1]["ac_dvm_pu"] <= 1e-5
     assert grid.notes()[0].startswith("grid: dispatch solved by ")
-    assert grid.notes()[1:] == ["grid: 2 intervals were elastic: a voltage left its limits or power went unserved; "
-                                "first at 00:15"]
+    assert outs[0]["unserved_bus_kw"] == outs[0]["voltage_slack_bus_pu"] == [0.0] * 33
+    assert math.fsum(outs[1]["unserved_bus_kw"]) == pytest.approx(outs[1]["unserved_kw"])
+    assert min(outs[1]["voltage_slack_bus_pu"]) == -outs[1]["voltage_violation_pu"]
+    (said,) = grid.notes()[1:]
+    assert said.startswith("grid: 2 intervals were elastic: a voltage left its limits, power went unserved, or an NCI "
+                           "is above its cap; first at 00:15 (")
+    worst = max(range(33), key=lambda k: outs[1]["unserved_bus_kw"][k])
+    assert f"{outs[1]['unserved_bus_kw'][worst]:.0f} kW unserved at bus{worst}" in said
+    assert said.endswith("p.u., below 0.9)")
 
 
 def test_names_that_are_no_bus_are_refused():

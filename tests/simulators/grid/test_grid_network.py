@@ -146,6 +146,20 @@ def test_what_is_out_of_service_or_behind_an_open_switch_is_left_out(plain_net, 
     assert flow.vm_pu == pytest.approx(plain_net.res_bus.vm_pu.to_numpy(), abs=1e-10)
 
 
+def test_an_excel_file_is_the_network_that_was_written(plain_net, tmp_path):
+    for library in ("openpyxl", "xlsxwriter"):
+        pytest.importorskip(library, reason=f"Excel files need {library}")
+    path = str(tmp_path / "net.xlsx")
+    pp.to_excel(plain_net, path)
+    read, made = read_feeder(path), feeder_of(plain_net, "plain")
+    assert (read.line_names, read.bus_ids, read.substation) == (made.line_names, made.bus_ids, made.substation)
+    for name in ("r_pu", "x_pu", "b_pu", "p_kw", "q_kvar"):
+        assert getattr(read, name) == pytest.approx(getattr(made, name), rel=1e-12)
+    (tmp_path / "bad.xlsx").write_text("nothing of the kind")
+    with pytest.raises(ScenarioError, match="bad.xlsx' is not understood .*; write it by pandapower.to_excel"):
+        read_feeder(str(tmp_path / "bad.xlsx"))
+
+
 def set_line(column: str, value: float) -> Callable:
     return lambda net: net.line.loc.__setitem__((1, column), value)
 

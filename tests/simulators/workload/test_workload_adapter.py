@@ -1,4 +1,7 @@
-"""Arrivals and a trace as members of a co-simulation."""
+"""Arrivals and a trace as members of a co-simulation.
+
+Rows of the model: M06.
+"""
 
 from pathlib import Path
 

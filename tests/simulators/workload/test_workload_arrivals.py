@@ -1,4 +1,7 @@
-"""Equation (39), whole jobs from it, and instants."""
+"""Equation (39), whole jobs from it, and instants.
+
+Rows of the model: E39, I14, I15, M05.
+"""
 
 import math
 

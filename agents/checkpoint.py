@@ -1,0 +1,72 @@
+"""Arrays and facts in one file: safetensors with JSON metadata, nothing in it that could run.
+
+Written beside its place and moved there when complete, so that a killed process leaves the old file or the new one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from cosim.errors import ScenarioError
+
+FORMAT = "aidc-cosim team 1"
+_FACTS = "facts"
+
+
+def write(path: str | Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
+    """Replace the file at `path`. Arrays of numbers, truth values or text; facts of plain JSON data."""
+    texts: dict[str, str] = {}
+    plain = {name: _plain(name, np.asarray(x), texts) for name, x in arrays.items()}
+    metadata = {"format": FORMAT, _FACTS: json.dumps({"texts": texts, **facts})}
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    with beside.open("wb") as file:
+        file.write(save(plain, metadata))
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def read(path: str | Path, prefix: str = "") -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """(arrays whose names begin with `prefix`, without it; facts). ScenarioError for a file that is none of ours."""
+    if not Path(path).is_file():
+        raise ScenarioError(f"there is no checkpoint '{path}'")
+    try:
+        with safe_open(str(path), framework="numpy") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise ScenarioError(f"'{path}' is no checkpoint of a team: format is {metadata.get('format')}, not "
+                                    f"'{FORMAT}'")
+            facts = json.loads(metadata[_FACTS])
+            texts = facts.pop("texts")
+            arrays = {name.removeprefix(prefix): _as_was(file.get_tensor(name), texts.get(name))
+                      for name in file.keys() if name.startswith(prefix)}  # noqa: SIM118 - no iterator
+    except (SafetensorError, OSError, ValueError, KeyError) as err:
+        raise ScenarioError(f"'{path}' cannot be read as a checkpoint: {err}") from None
+    return arrays, facts
+
+
+def _plain(name: str, x: np.ndarray, texts: dict[str, str]) -> np.ndarray:
+    """Text goes in as bytes; its type is noted."""
+    if x.dtype.kind in "US" and x.dtype.itemsize:
+        texts[name] = json.dumps([x.dtype.str, list(x.shape)])
+        return np.frombuffer(np.ascontiguousarray(x).tobytes(), np.uint8)
+    if x.dtype.kind not in "biuf":
+        raise ScenarioError(f"'{name}' of a checkpoint holds {x.dtype}; it takes numbers, truth values and text")
+    return np.ascontiguousarray(x).reshape(x.shape)
+
+
+def _as_was(x: np.ndarray, text: str | None) -> np.ndarray:
+    if text is None:
+        return x
+    kind, shape = json.loads(text)
+    return np.frombuffer(x.tobytes(), np.dtype(kind)).reshape(shape).copy()

@@ -1,0 +1,269 @@
+"""Distributions that live on the sets of a type's action parts, and their way between a network and an environment.
+
+An action exists in four forms, side by side for all parts of a type:
+params  what a network's head says: means of the Gaussians, concentrations (Dirichlet), logits of choices;
+raw     what is drawn, stored and scored: the Gaussians' values *before* they are mapped, Dirichlet shares, the index of
+        a choice. Scoring before the map is exact: the map's Jacobian cancels in every importance ratio;
+unit    what later agents are shown: shares, positions in an interval (0..1), choices as one-hot;
+action  what an environment executes, in the parts' order and units.
+
+Simplex of k eligible shares: k - 1 Gaussians, taken to k logits that sum to 0 by an orthonormal basis, then softmax
+(the logistic-normal distribution in isometric log-ratio coordinates: Aitchison and Shen 1980, Egozcue et al. 2003).
+k free logits would hold one direction that changes nothing but adds noise to every ratio; k - 1 with the last logit
+fixed at 0 would explore the last share differently from the others. Interval: sigmoid of one Gaussian. Choice:
+categorical.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from agents.spec import AgentType, Choice, Interval, Part, Simplex, width
+from cosim.errors import ScenarioError
+
+_LOG_2PI = float(np.log(2.0 * np.pi))
+_LOGIT_MAX = 60.0
+"""exp() of it leaves room in float32; logits of one simplex sum to 0, so that the largest is never clipped to 0."""
+_SHARE_MIN = 1e-5
+_CONCENTRATION, _CONCENTRATION_MIN = 4.0, 0.02
+"""Of a fresh Dirichlet, summed over shares and divided by their number."""
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Everything random in one step: normal (B, n, G), gumbel (B, n, L), and a generator for what needs the
+    parameters first (Dirichlet). None: no randomness, the modes."""
+
+    normal: Tensor
+    gumbel: Tensor
+    rng: np.random.Generator
+
+    def at(self, rows: Tensor | slice, position: int) -> Noise:
+        """Of some rows at one position."""
+        return Noise(self.normal[rows, position], self.gumbel[rows, position], self.rng)
+
+
+def eligible_of(part: Simplex) -> np.ndarray:
+    """(size,) bool. ScenarioError where nothing is eligible or `start` does not fit."""
+    mask = np.ones(part.size, bool) if part.eligible is None else np.asarray(part.eligible, bool)
+    if mask.shape != (part.size,) or not mask.any():
+        raise ScenarioError(f"shares '{part.name}': eligible needs {part.size} entries, at least one of them true")
+    if part.start is not None and (len(part.start) != part.size or not np.all(np.asarray(part.start)[mask] > 0)):
+        raise ScenarioError(f"shares '{part.name}': start = {part.start} needs {part.size} entries, > 0 where eligible")
+    return mask
+
+
+def basis(count: int) -> np.ndarray:
+    """(count - 1, count) orthonormal rows, each summing to 0 (Helmert)."""
+    rows = np.zeros((count - 1, count))
+    for k in range(1, count):
+        rows[k - 1, :k] = 1.0
+        rows[k - 1, k] = -k
+        rows[k - 1] /= np.sqrt(k * (k + 1))
+    return rows
+
+
+class Actions(nn.Module):
+    """The distribution of one agent type; its only parameter is `log_std` (G,), independent of the state.
+
+    n_params, n_raw, n_unit, n_action: widths of the four forms; n_normal (G) and n_gumbel (L): of the noise.
+    Raw is laid out as Gaussians, Dirichlet shares, choices; params alike with the choices' logits; unit as the columns
+    of simplexes and intervals in the parts' order, then one-hots.
+    """
+
+    def __init__(self, kind: AgentType, simplex: str = "gaussian", std_start: float = 0.5, std_min: float = 0.02):
+        super().__init__()
+        self.kind, self.log_std_min = kind, float(np.log(std_min))
+        smooth = [p for p in kind.action if not isinstance(p, Choice)]
+        self.choices = [p.size for p in kind.action if isinstance(p, Choice)]
+        columns = sum(map(width, smooth))
+        tables = _Tables(columns)
+        for part in smooth:
+            tables.add(part, dirichlet=simplex == "dirichlet")
+        self.n_normal, shares = len(tables.rows), len(tables.scatter)
+        self.dirichlets = [slice(self.n_normal + k, self.n_normal + k + count) for k, count in tables.dirichlets]
+        self.n_gumbel = sum(self.choices)
+        self.n_params = self.n_normal + shares + self.n_gumbel
+        self.n_raw = self.n_normal + shares + len(self.choices)
+        self.n_unit, self.n_action = columns + self.n_gumbel, kind.action_width
+        start = [*tables.start, *tables.concentration, *[0.0] * self.n_gumbel]
+        for name, value in (("basis", np.reshape(tables.rows, (self.n_normal, columns))), ("within", tables.within),
+                            ("extra", tables.extra), ("free", tables.free), ("low", tables.low), ("span", tables.span),
+                            ("scatter", np.reshape(tables.scatter, (shares, columns))), ("start", np.asarray(start)),
+                            ):
+            self.register_buffer(name, torch.tensor(value, dtype=torch.float32), persistent=False)
+        self.register_buffer("places", torch.tensor(_places(kind.action, columns)), persistent=False)
+        self.masked = bool((tables.free == 0).any())
+        self.log_std = nn.Parameter(torch.full((self.n_normal,), float(np.log(std_start))))
+
+    def std(self) -> tuple[Tensor, Tensor]:
+        """(std, log std) of the Gaussians."""
+        log_std = self.log_std.clamp(min=self.log_std_min)
+        return log_std.exp(), log_std
+
+    def sample(self, params: Tensor, noise: Noise | None) -> Tensor:
+        """(..., n_raw) draws, or modes (Gaussians and choices) and means (Dirichlet) where there is no noise."""
+        g = self.n_normal
+        parts = []
+        if g:
+            mean = params[..., :g]
+            parts.append(mean if noise is None else torch.addcmul(mean, self.std()[0], noise.normal[..., :g]))
+        for place in self.dirichlets:
+            parts.append(_shares(_concentration(params[..., place]), noise))
+        if self.choices:
+            logits = params[..., self.n_params - self.n_gumbel:]
+            scores = logits if noise is None else logits + noise.gumbel[..., :self.n_gumbel]
+            parts += [s.argmax(-1, keepdim=True).to(params.dtype) for s in scores.split(self.choices, -1)]
+        return torch.cat(parts, -1) if parts else params[..., :0]
+
+    def log_prob(self, params: Tensor, raw: Tensor) -> Tensor:
+        """(...) log density of raw draws, summed over the type's own dimensions."""
+        g = self.n_normal
+        total = params.new_zeros(params.shape[:-1])
+        if g:
+            std, log_std = self.std()
+            z = (raw[..., :g] - params[..., :g]) / std
+            total = total - 0.5 * (z * z).sum(-1) - (log_std.sum() + 0.5 * g * _LOG_2PI)
+        for place in self.dirichlets:
+            a = _concentration(params[..., place])
+            total = total + (((a - 1.0) * raw[..., place].log()).sum(-1)
+                             + torch.lgamma(a.sum(-1)) - torch.lgamma(a).sum(-1))
+        for k, logits in enumerate(self._logits(params)):
+            chosen = raw[..., self.n_raw - len(self.choices) + k].long().unsqueeze(-1)
+            total = total + functional.log_softmax(logits, -1).gather(-1, chosen).squeeze(-1)
+        return total
+
+    def entropy(self, params: Tensor) -> Tensor:
+        """(...) entropy of what is drawn, summed over the type's own dimensions."""
+        total = params.new_zeros(params.shape[:-1])
+        if self.n_normal:
+            total = total + (self.std()[1].sum() + 0.5 * self.n_normal * (1.0 + _LOG_2PI))
+        for place in self.dirichlets:
+            a = _concentration(params[..., place])
+            whole, k = a.sum(-1), a.shape[-1]
+            total = total + (torch.lgamma(a).sum(-1) - torch.lgamma(whole) + (whole - k) * torch.digamma(whole)
+                             - ((a - 1.0) * torch.digamma(a)).sum(-1))
+        for logits in self._logits(params):
+            log_p = functional.log_softmax(logits, -1)
+            total = total - (log_p.exp() * log_p).sum(-1)
+        return total
+
+    def unit(self, raw: Tensor) -> Tensor:
+        """(..., n_unit) what other agents are shown."""
+        if not self.choices and not self.dirichlets:
+            return self._smooth(raw)
+        parts = [self._smooth(raw)] if self.n_unit > self.n_gumbel else []
+        for k, size in enumerate(self.choices):
+            parts.append(functional.one_hot(raw[..., self.n_raw - len(self.choices) + k].long(), size).to(raw.dtype))
+        return torch.cat(parts, -1)
+
+    def action(self, raw: Tensor, unit: Tensor) -> Tensor:
+        """(..., n_action) what is executed; `unit` of the same draws."""
+        columns = self.n_unit - self.n_gumbel
+        smooth = torch.addcmul(self.low, unit[..., :columns], self.span)
+        if not self.choices:
+            return smooth
+        return torch.cat((smooth, raw[..., self.n_raw - len(self.choices):]), -1)[..., self.places]
+
+    def _smooth(self, raw: Tensor) -> Tensor:
+        """Columns of simplexes and intervals in 0..1: exp(logit) over the sum of its simplex; of itself + 1."""
+        e = (raw[..., :self.n_normal] @ self.basis).clamp(-_LOGIT_MAX, _LOGIT_MAX).exp()
+        if self.masked:
+            e = e * self.free
+        y = e / (e @ self.within + self.extra)
+        if self.dirichlets:
+            y = y + raw[..., self.n_normal:self.n_normal + len(self.scatter)] @ self.scatter
+        return y
+
+    def _logits(self, params: Tensor) -> tuple[Tensor, ...]:
+        return params[..., self.n_params - self.n_gumbel:].split(self.choices, -1) if self.choices else ()
+
+
+class _Tables:
+    """Constants of a type's simplexes and intervals, column by column; see `Actions._smooth`."""
+
+    def __init__(self, columns: int):
+        self.rows: list[np.ndarray] = []
+        self.start: list[float] = []
+        self.scatter: list[np.ndarray] = []
+        self.concentration: list[float] = []
+        self.dirichlets: list[tuple[int, int]] = []
+        self.within = np.zeros((columns, columns))
+        self.extra, self.low = np.zeros(columns), np.zeros(columns)
+        self.free, self.span = np.ones(columns), np.ones(columns)
+        self.at = 0
+
+    def add(self, part: Part, dirichlet: bool) -> None:
+        """The next part's columns."""
+        here = slice(self.at, self.at + width(part))
+        if isinstance(part, Interval):
+            self._interval(part, here.start)
+        else:
+            mask = eligible_of(part)
+            start = np.full(part.size, 1.0) if part.start is None else np.asarray(part.start, float)
+            columns = here.start + np.nonzero(mask)[0]
+            self.free[here] = mask
+            start = start[mask] / start[mask].sum()
+            (self._dirichlet if dirichlet and len(columns) > 1 else self._simplex)(start, columns, here)
+        self.at = here.stop
+
+    def _interval(self, part: Interval, column: int) -> None:
+        span = part.high - part.low
+        start = 0.5 if part.start is None else (part.start - part.low) / span if span > 0 else -1.0
+        if not (span > 0 and 0.0 < start < 1.0):
+            raise ScenarioError(f"interval '{part.name}': low = {part.low} < start = {part.start} < high = {part.high} "
+                                "must hold")
+        row = np.zeros(len(self.extra))
+        row[column] = 1.0
+        self.rows.append(row)
+        self.start.append(float(np.log(start / (1.0 - start))))
+        self.within[column, column] = self.extra[column] = 1.0
+        self.low[column], self.span[column] = part.low, span
+
+    def _simplex(self, start: np.ndarray, columns: np.ndarray, here: slice) -> None:
+        table = np.zeros((len(columns) - 1, len(self.extra)))
+        table[:, columns] = basis(len(columns))
+        self.rows += list(table)
+        self.start += (basis(len(columns)) @ np.log(start)).tolist()
+        self.within[here, here] = 1.0
+
+    def _dirichlet(self, start: np.ndarray, columns: np.ndarray, here: slice) -> None:
+        self.dirichlets.append((len(self.scatter), len(columns)))
+        table = np.zeros((len(columns), len(self.extra)))
+        table[np.arange(len(columns)), columns] = 1.0
+        self.scatter += list(table)
+        self.concentration += np.log(np.expm1(_CONCENTRATION * len(columns) * start - _CONCENTRATION_MIN)).tolist()
+        self.free[here] = 0.0
+        self.extra[here] = 1.0
+
+
+def _places(parts: tuple[Part, ...], columns: int) -> list[int]:
+    """Where each number of an action stands in (smooth columns, choices)."""
+    places, smooth, choice = [], 0, columns
+    for part in parts:
+        if isinstance(part, Choice):
+            places.append(choice)
+            choice += 1
+        else:
+            places += range(smooth, smooth + width(part))
+            smooth += width(part)
+    return places
+
+
+def _concentration(params: Tensor) -> Tensor:
+    """Of a Dirichlet; its floor keeps the density finite where a head says next to nothing."""
+    return functional.softplus(params) + _CONCENTRATION_MIN
+
+
+def _shares(concentration: Tensor, noise: Noise | None) -> Tensor:
+    """Draws of a Dirichlet by gamma variates, kept off the edges where its density is infinite; means without noise."""
+    if noise is None:
+        return concentration / concentration.sum(-1, keepdim=True)
+    g = noise.rng.standard_gamma(concentration.detach().cpu().numpy().astype(np.float64)) + 1e-30
+    share = np.maximum(g / g.sum(-1, keepdims=True), _SHARE_MIN)
+    return torch.from_numpy((share / share.sum(-1, keepdims=True)).astype(np.float32)).to(concentration.device)

@@ -1,0 +1,154 @@
+"""Proximal policy optimisation (Schulman et al. 2017) of a team's network on one rollout.
+
+Rows of the model: L19, T05, T08.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from agents.config import Learning
+from agents.networks.network import Network
+from agents.rollout import Rollout
+
+_SPREAD_MIN = 1e-4
+
+
+class ValueScale:
+    """Running mean and spread of the returns: the critic learns (return - mean) / spread.
+
+    `memory` is what a rollout leaves of the past; the start is not counted (its weight is divided out).
+    """
+
+    def __init__(self, memory: float):
+        self.memory, self.weight, self.sums = memory, 0.0, (0.0, 0.0)
+
+    @property
+    def mean_spread(self) -> tuple[float, float]:
+        """(0, 1) before the first update."""
+        if self.weight == 0.0:
+            return 0.0, 1.0
+        mean, square = (s / self.weight for s in self.sums)
+        return mean, max(square - mean * mean, _SPREAD_MIN**2) ** 0.5
+
+    def update(self, returns: np.ndarray) -> None:
+        """Take in the returns of one rollout."""
+        x = returns.astype(np.float64)
+        new = (float(x.mean()), float((x * x).mean()))
+        m = self.memory
+        self.sums = tuple(m * s + (1.0 - m) * n for s, n in zip(self.sums, new, strict=True))
+        self.weight = m * self.weight + (1.0 - m)
+
+    def state(self) -> list[float]:
+        """As plain numbers."""
+        return [self.weight, *self.sums]
+
+    def restore(self, state: list[float]) -> None:
+        """From `state()`."""
+        self.weight, self.sums = state[0], (state[1], state[2])
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples of a rollout as tensors, (S, n, ...); order None: the team's order. Values and returns normalised."""
+
+    observation: Tensor
+    context: Tensor
+    raw: Tensor
+    order: Tensor | None
+    log_prob: Tensor
+    advantage: Tensor
+    value: Tensor
+    target: Tensor
+
+    def __getitem__(self, index: Tensor) -> Batch:
+        """Some of the samples."""
+        return Batch(*(None if x is None else x[index] for x in vars(self).values()))
+
+
+def prepare(rollout: Rollout, config: Learning, scale: ValueScale, network: Network, device: torch.device,
+            usual: float = 0.0) -> Batch:
+    """Advantages (normalised over the rollout), returns of the rewards less `usual`, and the value's scale brought up
+    to date with them."""
+    advantage, target = rollout.advantages(config.discount, config.gae_lambda, usual)
+    scale.update(target)  # no PopArt: early returns grow, and the large errors of kept outputs starve the policy
+    mean, spread = scale.mean_spread
+    learned = network.learned.cpu().numpy() > 0
+    picked = advantage[:, :, learned]
+    advantage = (advantage - picked.mean()) / (picked.std() + 1e-8)
+
+    def tensor(x: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]))).to(device)
+
+    permuted = network.autoregressive and bool((rollout.order != np.arange(rollout.order.shape[-1])).any())
+    return Batch(tensor(rollout.observation), tensor(rollout.context), tensor(rollout.raw),
+                 tensor(rollout.order) if permuted else None, tensor(rollout.log_prob), tensor(advantage),
+                 tensor((rollout.value - mean) / spread), tensor((target - mean) / spread))
+
+
+def improve(network: Network, optimizer: torch.optim.Optimizer, batch: Batch, config: Learning,
+            rng: np.random.Generator) -> dict[str, float]:
+    """All epochs and minibatches; returns the means of what was seen on the way."""
+    count = len(batch.observation)
+    seen: list[Tensor] = []
+    for _ in range(config.epochs):
+        shuffled = torch.from_numpy(rng.permutation(count)).to(batch.observation.device)
+        for index in shuffled.tensor_split(min(config.minibatches, count)):
+            part = batch if len(index) == count else batch[index]
+            total, figures = loss(network, part, config)
+            optimizer.zero_grad(set_to_none=True)
+            total.backward()
+            norm = torch.nn.utils.clip_grad_norm_(network.parameters(), config.max_grad_norm)
+            optimizer.step()
+            seen.append(torch.stack([*figures.values(), norm.detach()]))
+    means = torch.stack(seen).mean(0).tolist()
+    return dict(zip([*figures, "grad_norm"], means, strict=True))
+
+
+def loss(network: Network, batch: Batch, config: Learning) -> tuple[Tensor, dict[str, Tensor]]:
+    """The clipped objective, with one ratio per agent, the value's loss and the entropy; figures are detached."""
+    log_prob, entropy, value = network.scores(batch.observation, batch.context, batch.raw, batch.order)
+    weight = network.learned / (network.learned.sum() * len(value))
+    log_ratio = log_prob - batch.log_prob
+    ratio = log_ratio.exp()
+    clipped = ratio.clamp(1.0 - config.clip, 1.0 + config.clip)
+    policy = -(torch.minimum(ratio * batch.advantage, clipped * batch.advantage) * weight).sum()
+    spread = (entropy * weight).sum()
+    error = value_loss(value, batch, config)
+    with torch.no_grad():
+        figures = {"policy_loss": policy.detach(), "value_loss": error.detach(), "entropy": spread.detach(),
+                   "kl": ((ratio - 1.0 - log_ratio) * weight).sum(),
+                   "clipped": (((ratio - 1.0).abs() > config.clip) * weight).sum()}
+    return policy + config.value_weight * error - config.entropy * spread, figures
+
+
+def value_loss(value: Tensor, batch: Batch, config: Learning) -> Tensor:
+    """Huber's or squared error of the normalised value; clipped like the ratio, the worse of both counts."""
+    error = _error(value, batch.target, config)
+    if config.value_clip:
+        near = batch.value + (value - batch.value).clamp(-config.clip, config.clip)
+        error = torch.maximum(error, _error(near, batch.target, config))
+    return error.mean()
+
+
+def _error(value: Tensor, target: Tensor, config: Learning) -> Tensor:
+    if config.value_loss == "mse":
+        return 0.5 * (value - target) ** 2
+    return functional.huber_loss(value, target, reduction="none", delta=config.huber_delta)
+
+
+def rng_state(rng: np.random.Generator) -> dict[str, Any]:
+    """A generator's state as JSON data."""
+    return rng.bit_generator.state
+
+
+def explained(value: np.ndarray, target: np.ndarray) -> float:
+    """Share of the returns' variance that the critic explains; 1 is all, below 0 is worse than a constant."""
+    variance = float(np.var(target))
+    return 1.0 - float(np.var(target - value)) / variance if variance > 0 else 0.0

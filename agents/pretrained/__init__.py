@@ -1,0 +1,19 @@
+"""Trained teams that ship, by name: `agents/pretrained/NAME.safetensors`, each with the NAME.json that says which
+command made it and how it learned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+SUFFIX = ".safetensors"
+_FOLDER = Path(__file__).parent
+
+
+def shipped() -> dict[str, Path]:
+    """Name -> file."""
+    return {path.stem: path for path in sorted(_FOLDER.glob(f"*{SUFFIX}"))}
+
+
+def checkpoint_of(policy: str) -> Path | None:
+    """The file that a policy's name stands for: a path with the suffix, or one that ships; None for anything else."""
+    return Path(policy) if policy.endswith(SUFFIX) else shipped().get(policy)

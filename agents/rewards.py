@@ -1,0 +1,111 @@
+"""The shared reward (32), term by term.
+
+The weights fix what is worth doing (decision 7). A busy GPU of the study trains 6e4 TO a minute and draws 0.7 kW, with
+cooling (PUE 1.25) 0.0146 kWh a minute. At the usual price (0.1 USD/kWh, 0.3 to 0.9 kg/kWh) that is 0.02 x 0.00146 USD +
+1 x 4.4e-6 to 1.3e-5 t = 3.4e-5 to 4.2e-5; the same minute earns c1 x 6e4 / 72e6 = 4.2e-5 with c1 = 0.05. So work pays
+at the usual price and below it, not at the peak (0.3 USD/kWh: 9e-5 to 1e-4), where it is done only because an LLM job
+that is dropped costs c4 = 1, and all its 11 517 GPU-minutes even at the usual price but 0.4 to 0.5. A large c1 would
+drown what policies differ in: over days all of them serve what arrives, and R1 is mostly the arrivals' noise. It would
+also make deferral a loss at any price, as what is done later counts less (discount).
+
+Rows of the model: M02, R02-05.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from cosim.params import params
+
+Carbon = Literal["attributed", "marginal", "system_difference"]
+Weight = Annotated[float, Field(ge=0)]
+
+TERMS = ("throughput_ratio", "cost_usd", "carbon_t", "dropped_train_jobs", "dropped_inf_jobs", "work_to", "energy_kwh",
+         "attributed_t", "system_t")
+"""What `terms_of` gives: R1 to R5 of (32), then figures to log that are not weighed."""
+
+
+@params
+class RewardWeights:
+    """c1..c5 of (32) and what R3 counts. The same for all methods; fixed before training (R01 to R06).
+
+    The reference of R1 does not grow with the fleet: a GPU-minute keeps its worth against its energy for any N.
+    """
+
+    c1_per_reference: Annotated[Weight, Field(description="c1: per minute of `reference_to_per_min` done")] = 0.05
+    c2_per_usd: Annotated[Weight, Field(description="c2: per USD of energy")] = 0.02
+    c3_per_t: Annotated[Weight, Field(description="c3: per t of carbon; 0 in power mode (B08)")] = 1.0
+    c4_per_train_job: Annotated[Weight, Field(description="c4: per dropped training job")] = 1.0
+    c5_per_inf_job: Annotated[Weight, Field(description="c5: per dropped inference job")] = 1e-3
+    reference_to_per_min: Annotated[
+        float, Field(gt=0, description="unit of R1, TO/min: Table I's 1200 GPUs, all training")] = 72e6
+    carbon: Annotated[Carbon, Field(
+        description="R3: attributed, energy x NCI; marginal, energy x mci; system_difference, what all sources emit "
+        "less what they would without data centers")] = "attributed"
+
+
+@dataclass(frozen=True, slots=True)
+class Minute:
+    """What one step gave; axes as in `agents.decision`.
+
+    hours              length of the step, h
+    price_usd_per_kwh  at its start
+    power_kw           (N,) mean power of each site
+    work_to            work done, all sites and classes, TO
+    dropped_jobs       (M,) jobs dropped, all sites
+    nci_kg_per_kwh     (N,) average intensity at the sites, None if nobody knows
+    mci_kg_per_kwh     (N,) marginal intensity at the sites, None if nobody knows
+    emission_kg_per_h  what all sources emit, None if nobody knows
+    baseline_kg_per_h  what they would emit without data centers, None if nobody knows
+    """
+
+    hours: float
+    price_usd_per_kwh: float
+    power_kw: Sequence[float]
+    work_to: float
+    dropped_jobs: Sequence[float]
+    nci_kg_per_kwh: Sequence[float] | None = None
+    mci_kg_per_kwh: Sequence[float] | None = None
+    emission_kg_per_h: float | None = None
+    baseline_kg_per_h: float | None = None
+
+
+def terms_of(minute: Minute, kinds: Sequence[str], weights: RewardWeights) -> tuple[float, ...]:
+    """The values of TERMS: R1 as a share of the reference, USD, t, jobs, jobs, TO, kWh, t, t (I20, I21: energies with
+    dt). A carbon that nobody knows is 0. kinds: (M,) 'train' or 'inf'."""
+    power_kw, hours = minute.power_kw, minute.hours
+    energy_kwh = sum(power_kw) * hours
+    attributed_t = _carbon_t(power_kw, minute.nci_kg_per_kwh, hours)
+    system_t = (minute.emission_kg_per_h or 0.0) * hours / 1000.0
+    if weights.carbon == "attributed":
+        carbon_t = attributed_t
+    elif weights.carbon == "marginal":
+        carbon_t = _carbon_t(power_kw, minute.mci_kg_per_kwh, hours)
+    else:
+        carbon_t = system_t - (minute.baseline_kg_per_h or 0.0) * hours / 1000.0
+    dropped = [sum([n for n, kind in zip(minute.dropped_jobs, kinds, strict=True) if kind == wanted])
+               for wanted in ("train", "inf")]
+    per_min = minute.work_to / (hours * 60.0)
+    return (per_min / weights.reference_to_per_min, energy_kwh * minute.price_usd_per_kwh, carbon_t, *dropped,
+            minute.work_to, energy_kwh, attributed_t, system_t)
+
+
+def reward_of(terms: Sequence[float], weights: RewardWeights, sees_carbon: bool = True) -> float:
+    """(32) of one step, from the values of TERMS. sees_carbon: False is power mode, where c3 = 0 (B08).
+
+    R1 counts per minute of the step; steps of the study are one minute long.
+    """
+    throughput, cost, carbon, train, inf = terms[:5]
+    return (weights.c1_per_reference * throughput - weights.c2_per_usd * cost
+            - (weights.c3_per_t * carbon if sees_carbon else 0.0)
+            - weights.c4_per_train_job * train - weights.c5_per_inf_job * inf)
+
+
+def _carbon_t(power_kw: Sequence[float], kg_per_kwh: Sequence[float] | None, hours: float) -> float:
+    if kg_per_kwh is None:
+        return 0.0
+    return sum([p * w for p, w in zip(power_kw, kg_per_kwh, strict=True)]) * hours / 1000.0

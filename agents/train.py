@@ -1,0 +1,238 @@
+"""python -m agents.train SCENARIO: train a team on a scenario, or on any PettingZoo ParallelEnv (--env).
+
+    python -m agents.train ieee33 --method mat --mode joint --episodes 1000 --seed 0 --envs 8 --workers 2
+    python -m agents.train --resume results/training/ieee33-mat-joint-0
+    python -m agents.train --env package.module:function --method mappo --episodes 2000
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import signal
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from agents.config import METHODS, Learning
+from agents.parallel_env import ParallelEnvs
+from agents.spec import VectorEnv
+from agents.team import Team
+from agents.training import LAST, LOG, Plan, Training
+from cosim.console import OneLineParser, fail, plain_console
+from cosim.errors import CosimError, ScenarioError
+from cosim.params import validate
+from cosim.resolve import load
+
+_MODES = {"joint": {"controller.mode": "joint"}, "power": {"controller.mode": "power", "grid.lambda_kw_per_kg_h": "0"}}
+"""What a mode sets: power mode has no carbon in the dispatch's objective, none in what agents see (B08)."""
+_LEARN = "learn."
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = OneLineParser(prog="python -m agents.train", description="Train a team of agents.",
+                      epilog="In the --out folder: log.jsonl (a line per update), last and best.safetensors, "
+                             "tensorboard (where it is installed). Exit codes as of cosim.run.")
+    p.add_argument("scenario", nargs="?", metavar="SCENARIO", help="a name from python -m cosim.run --list, or a file")
+    p.add_argument("--env", metavar="PACKAGE.MODULE:FUNCTION", help="a function that makes a PettingZoo ParallelEnv")
+    p.add_argument("--method", choices=METHODS, default=None, help="default: mat")
+    p.add_argument("--mode", choices=_MODES, default=None, help="joint: carbon is seen and counts; power: it is not "
+                   "(default: the scenario's)")
+    p.add_argument("--episodes", type=_positive, metavar="N", help="days (episodes) of all environments together "
+                   "(default: 1000)")
+    p.add_argument("--updates", type=_positive, metavar="N", help="end after so many updates")
+    p.add_argument("--seed", type=int, default=None, metavar="N", help="default: 0")
+    p.add_argument("--envs", type=_positive, default=None, metavar="B", help="environments side by side (default: 8)")
+    p.add_argument("--workers", type=int, default=2, metavar="W", help="processes that run a scenario's environments; "
+                   "0: this one; the numbers do not depend on it (default: 2)")
+    p.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    p.add_argument("--out", type=Path, metavar="DIR", help="default: results/training/<what>-<method>-<mode>-<seed>")
+    p.add_argument("--set", dest="settings", action="append", default=[], metavar="PATH=VALUE",
+                   help="a field of the scenario (controller.reward.c2_per_usd=0.02) or of the learner "
+                        "(learn.entropy=0.01); repeatable")
+    p.add_argument("--save-every", type=_positive, default=10, metavar="N", help="updates per checkpoint (default: 10)")
+    p.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in DIR, as it was asked for; "
+                   "--episodes, --updates, --workers and --device may differ")
+    p.add_argument("--list", action="store_true", help="list the learner's settings with their sources and end")
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The program; returns its exit code."""
+    try:
+        args = parser().parse_args(argv)
+        return _list() if args.list else _train(args)
+    except CosimError as err:
+        return fail(err)
+    except KeyboardInterrupt:
+        print("cosim: stopped at once by the user; --resume goes on from the last checkpoint", file=sys.stderr)
+        return 130
+
+
+def _train(args: argparse.Namespace) -> int:
+    request = _request(args)
+    env = make_env(request, args.workers)
+    try:
+        plan = Plan(args.resume or args.out or _default_out(request), request["episodes"], request["updates"],
+                    args.save_every, request)
+        if args.resume:
+            training = Training(Team.load(plan.out / LAST, args.device), env, plan)
+            training.resume()
+        else:
+            learning = validate(Learning, request["learn"], "learn")
+            training = Training(Team(env.spec, learning, request["seed"], args.device), env, plan)
+            training.begin()
+        with _stop_on_signal(training), _reporter(plan.out) as report:
+            training.run(report)
+    finally:
+        env.close()
+    _say(training)
+    return 130 if training.stop else 0
+
+
+def _request(args: argparse.Namespace) -> dict[str, Any]:
+    """What is asked for, as plain data: from the command line, or from the run to resume."""
+    if args.resume:
+        given = [name for name in ("scenario", "env", "method", "mode", "seed", "envs", "out") if
+                 getattr(args, name) is not None] + ["set"] * bool(args.settings)
+        if given:
+            raise ScenarioError(f"--resume goes on as the run was asked for; leave out {', '.join(given)}")
+        request = dict(Team.extras(args.resume / LAST)[1]["request"])
+        return {**request, **{k: getattr(args, k) for k in ("episodes", "updates") if getattr(args, k)}}
+    if bool(args.scenario) == bool(args.env):
+        raise ScenarioError("name either a scenario or --env package.module:function; see --help")
+    settings = _settings(args.settings)
+    if args.env and (args.mode or any(not k.startswith(_LEARN) for k in settings)):
+        raise ScenarioError("--mode and --set of a scenario's fields do not go with --env; learn.* does")
+    learn = {k.removeprefix(_LEARN): _value(k, v) for k, v in settings.items() if k.startswith(_LEARN)}
+    if args.method and "method" in learn:
+        raise ScenarioError("give the method once: --method or --set learn.method")
+    learn.setdefault("method", args.method or "mat")
+    validate(Learning, learn, "learn")
+    if args.seed is not None and args.seed < 0:
+        raise ScenarioError(f"--seed {args.seed} must be >= 0")
+    return {"scenario": args.scenario, "env": args.env, "mode": args.mode, "learn": learn,
+            "settings": {k: v for k, v in settings.items() if not k.startswith(_LEARN)},
+            "seed": args.seed or 0, "envs": args.envs or 8, "episodes": args.episodes or 1000, "updates": args.updates}
+
+
+def make_env(request: Mapping[str, Any], workers: int) -> VectorEnv:
+    """The environments of a request."""
+    if request["env"]:
+        made = load(request["env"], "environment")
+        if not callable(made):
+            raise ScenarioError(f"environment '{request['env']}' is not a function that makes a ParallelEnv")
+        return ParallelEnvs(made, request["envs"], request["seed"])
+    find, override = load("cosim.run:find", "frame"), load("cosim.scenario:override", "frame")
+    vector_env = load("cosim.environment:vector_env", "environment")
+    scenario = override(find(request["scenario"]), {**_MODES.get(request["mode"], {}), **request["settings"]})
+    return vector_env(scenario, n_envs=request["envs"], workers=workers, seed=request["seed"], stagger=True)
+
+
+def _settings(texts: list[str]) -> dict[str, str]:
+    found = {}
+    for text in texts:
+        path, equals, value = text.partition("=")
+        if not (equals and path.strip()):
+            raise ScenarioError(f"--set {text}: write path=value, for example learn.entropy=0.01")
+        found[path.strip()] = value.strip()
+    return found
+
+
+def _value(path: str, text: str) -> Any:
+    """A learner's setting; shares are written 1:2:7. What it may be is checked with the others."""
+    if path == f"{_LEARN}frozen_leaders":
+        return None if text in ("", "none", "null") else text.split(":")
+    return text
+
+
+def _default_out(request: Mapping[str, Any]) -> Path:
+    what = Path(request["scenario"]).stem if request["scenario"] else request["env"].rpartition(":")[2]
+    parts = (what, request["learn"]["method"], request["mode"], request["seed"])
+    return Path("results") / "training" / "-".join(str(p) for p in parts if p is not None)
+
+
+@contextmanager
+def _reporter(out: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Shows every update on a terminal, and to TensorBoard where it is installed."""
+    console = plain_console()
+    board = None
+    if importlib.util.find_spec("tensorboard"):
+        board = load("torch.utils.tensorboard:SummaryWriter", "TensorBoard")(str(out / "tensorboard"))
+    status = console.status("the first update") if console.is_terminal else None
+
+    def report(record: dict[str, Any]) -> None:
+        if status:
+            status.update(_line(record))
+        if board:
+            for name, value in {**record, **{f"terms/{k}": v for k, v in record["terms"].items()}}.items():
+                if isinstance(value, (int, float)):
+                    board.add_scalar(name, value, record["steps"])
+
+    try:
+        if status:
+            status.start()
+        yield report
+    finally:
+        if status:
+            status.stop()
+        if board:
+            board.close()
+
+
+def _line(record: Mapping[str, Any]) -> str:
+    """One update in a line."""
+    spent = [record[f"{k}_s"] for k in ("environment", "decode", "update")]
+    names = ("env", "decode", "update")
+    split = " ".join(f"{k} {100 * s / sum(spent):.0f} %" for k, s in zip(names, spent, strict=True))
+    terms = "  ".join(f"{k} {v:.3g}" for k, v in record["terms"].items())
+    day = "" if record["episode_reward"] is None else f"  episode {record['episode_reward']:.3f}"
+    return (f"update {record['update']}  episodes {record['episodes']}  reward {record['reward']:.4f}{day}  {terms}  "
+            f"{record['steps_per_s']:.0f} steps/s ({split})")
+
+
+def _say(training: Training) -> None:
+    tracker, out = training.tracker, training.plan.out
+    value = "none ended" if tracker.episode_reward is None else f"{tracker.episode_reward:.4f}"
+    console = plain_console()
+    console.print(f"{training.team.updates} updates, {tracker.steps} steps, {tracker.episodes} episodes; reward of the "
+                  f"last {len(tracker.ended)} episodes: {value}", markup=False, soft_wrap=True)
+    console.print(f"log {out / LOG}, checkpoint {out / LAST}", markup=False, soft_wrap=True)
+
+
+def _list() -> int:
+    console = plain_console()
+    for name, field in Learning.__pydantic_fields__.items():
+        console.print(f"learn.{name} = {field.default}: {field.description}", markup=False, soft_wrap=True)
+    return 0
+
+
+@contextmanager
+def _stop_on_signal(training: Training) -> Iterator[None]:
+    """The first Ctrl-C (or SIGTERM) ends the run after the open update; a second one at once."""
+
+    def stop(signum: int, _: Any) -> None:
+        if training.stop:
+            raise KeyboardInterrupt
+        training.stop = True
+
+    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} must be >= 1")
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

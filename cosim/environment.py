@@ -1,0 +1,42 @@
+"""A scenario as something to learn on: many copies side by side, or one PettingZoo ParallelEnv."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cosim.errors import ScenarioError
+from cosim.resolve import load
+from cosim.run import find
+from cosim.scenario import Scenario
+from cosim.vector import Environments, learning_scenario
+from cosim.workers import Workers
+
+
+def vector_env(scenario: str | Path | Scenario, n_envs: int = 8, workers: int = 2, seed: int = 0, episode: int = 0,
+               lean: bool = True, stagger: bool = False) -> Any:
+    """`n_envs` environments that step together, an `agents.spec.VectorEnv`.
+
+    scenario: its name, its file, or itself; workers: processes that share the environments, 0: this one; the numbers do
+    not depend on it. seed: environment b plays the scenario's seed 1000 (seed + 1) + b (`cosim.vector`); episode:
+    number of the first day; lean: leave out what agents cannot notice (AC check, job log); stagger: `reset` lets
+    environment b play b/n_envs of its first day by the start action, so that a short rollout of all of them covers the
+    day. Raises ScenarioError.
+    """
+    if n_envs < 1 or workers < 0:
+        raise ScenarioError(f"n_envs = {n_envs} must be >= 1 and workers = {workers} >= 0")
+    prepared = learning_scenario(scenario_of(scenario), lean)
+    over = n_envs if stagger else 0
+    if workers:
+        return Workers(prepared, n_envs, workers, seed, episode, over)
+    return Environments(prepared, range(n_envs), seed, episode, over)
+
+
+def parallel_env(scenario: str | Path | Scenario) -> Any:
+    """The scenario as a PettingZoo ParallelEnv (`cosim.parallel.ScenarioEnv`); needs the package pettingzoo."""
+    return load("cosim.parallel:ScenarioEnv", "PettingZoo environment")(scenario_of(scenario))
+
+
+def scenario_of(scenario: str | Path | Scenario) -> Scenario:
+    """A scenario from its name or file; one that is there already as it is."""
+    return scenario if isinstance(scenario, Scenario) else find(str(scenario))

@@ -1,0 +1,215 @@
+"""The study's scenarios as something to learn on: what `cosim.vector` asks of a scenario's `environment`.
+
+The world stops where the controller is about to step. What it would hear becomes the observation, an action becomes its
+policy's decision, and the same controller turns it into jobs and commands as on the bus. The reward comes from what the
+members say of that minute.
+
+Rows of the model: L08, L15.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from agents.actions import decision_of, from_unit, start_of
+from agents.decision import Decision, Matrix, Observation, Operation
+from agents.observation import Sight
+from agents.rewards import TERMS, Minute, reward_of, terms_of
+from agents.teamview import TeamView
+from cosim.errors import ScenarioError
+from cosim.units import HOUR_S
+from simulators.controller.adapter import Controller
+
+CONTROLLER, FLEET, GRID, WORKLOAD, BASELINE = "controller", "aidc", "grid", "workload", "grid_without_aidc"
+_COOLING_FACTOR = 1.4
+"""Site power per IT power at full load that scales the power columns; more is clipped."""
+
+
+class Steered:
+    """A policy that does what it was told for this minute."""
+
+    needs_nci = False
+    decision: Decision
+
+    def place(self, observation: Observation) -> Matrix:
+        """(M, N) shares as told."""
+        return self.decision.site_share
+
+    def operate(self, observation: Observation, allocated_jobs: Any, allocated_work_to: Any) -> Operation:
+        """The sites' actions as told."""
+        return self.decision.operation
+
+
+class Steering:
+    """One started world (`cosim.native.NativeWorld`) of a scenario with members named as in the study.
+
+    Agents: the manager leads, then one per site, in the scenario's order. Several worlds of a scenario share a `spec`.
+    ScenarioError when the scenario has no such members or cannot give what its reward counts.
+    """
+
+    member = CONTROLLER
+    terms = TERMS
+
+    @staticmethod
+    def prepare(scenario: Any, lean: bool) -> Any:
+        """The scenario as it is learnt on: its own policy, which nobody asks, makes way for a plain one; `grid.solver`
+        auto becomes clarabel, which needs no licence and is faster.
+
+        lean: without what changes nothing that agents see: AC check, the job log, and mci unless the reward counts it.
+        With reward.carbon = system_difference a second grid dispatches the base load alone.
+        """
+        members = dict(scenario.members)
+        if CONTROLLER not in members or FLEET not in members:
+            raise ScenarioError(f"{scenario.name} has no members {CONTROLLER} and {FLEET} to learn on")
+        carbon = _carbon_of(members[CONTROLLER].params)
+        members[CONTROLLER] = _with(members[CONTROLLER], {**members[CONTROLLER].params, "policy": "uniform"})
+        if GRID in members and members[GRID].simulator.endswith(":CefDispatch"):
+            given = dict(members[GRID].params)
+            if given.get("solver", "auto") == "auto":
+                given["solver"] = "clarabel"
+            if carbon == "marginal":
+                given["mci"] = True
+            if lean:
+                given |= {"ac_check": False, "mci": carbon == "marginal"}
+            members[GRID] = _with(members[GRID], given)
+        if lean and members[FLEET].simulator.endswith(":DataCenters"):
+            members[FLEET] = _with(members[FLEET], {**members[FLEET].params, "job_log": False})
+        if carbon != "system_difference":
+            return scenario.replace(members=members)
+        return _with_baseline(scenario, members)
+
+    def __init__(self, world: Any) -> None:
+        self._world = world
+        self._controller: Controller = world.simulators[CONTROLLER]
+        if not isinstance(self._controller, Controller):
+            raise ScenarioError(f"{CONTROLLER} is a {type(self._controller).__name__}; agents learn through "
+                                f"{Controller.__module__}:{Controller.__name__}")
+        self._controller.policy = self._policy = Steered()
+        self._params, self._facts = self._controller.params, self._controller.facts
+        self._sites = list(self._params.sites)
+        self._sees_carbon = self._params.mode == "joint"
+        self._hours = self._controller.step_s / HOUR_S
+        self._fleet_ports = {site: ["p_kw", "work_to", "dropped_jobs"] for site in self._sites}
+        self._seen: Observation | None = None
+        self._emission_kg_per_h: tuple[float | None, ...] = (None, None)
+        self._intensities: tuple[list[float] | None, ...] = (None, None)
+        self._view = self._make_view()
+        self.spec = self._view.spec
+        self._width = self.spec.widths[2]
+
+    def observe(self, time_s: float) -> np.ndarray:
+        """(n, O) scaled observations of the moment before the controller's step."""
+        controller = self._controller
+        self._emission_kg_per_h = tuple(_emission_of(self._world.simulators, name) for name in (GRID, BASELINE))
+        inputs = controller.read(self._world.pending(CONTROLLER))
+        self._intensities = tuple(_known([inputs[site][port] for site in self._sites])
+                                  for port in ("nci_kg_per_kwh", "mci_kg_per_kwh"))
+        self._seen = seen = controller.observe(time_s, inputs)
+        if self._params.reward.carbon == "marginal" and self._sees_carbon and seen.mci_kg_per_kwh is None:
+            raise ScenarioError("reward.carbon = marginal needs mci at every site and there is none; choose "
+                                "attributed, or a grid that gives mci_kg_per_kwh")
+        return self._view.observe(seen)
+
+    def context(self, leaders_action: np.ndarray) -> np.ndarray:
+        """(n, C) scaled context, given the manager's action (1, A); changes nothing."""
+        shares = self._split_shares(leaders_action[0].tolist())
+        return self._view.context(*self._controller.preview(shares))
+
+    def decide(self, action: np.ndarray) -> None:
+        """What the controller's next step will do: the joint action (n, A)."""
+        self._policy.decision = decision_of(self._facts, action.tolist())
+
+    def outcome(self) -> tuple[float, tuple[float, ...]]:
+        """(reward, values of `terms`) of the minute that was decided last, once the world has run through it."""
+        weights = self._params.reward
+        terms = terms_of(self._minute(), self._facts.kinds, weights)
+        return reward_of(terms, weights, self._sees_carbon), terms
+
+    def start(self) -> np.ndarray:
+        """(n, A) the joint action from which a fresh policy starts."""
+        out = np.zeros((len(self.spec.agents), self._width), np.float32)
+        for k, row in enumerate(out):
+            mine = start_of(self.spec.type_of(k).action)
+            row[:len(mine)] = mine
+        return out
+
+    def from_unit(self, index: int, unit: np.ndarray) -> np.ndarray:
+        """(A,) action of agent `index` from its numbers in [0, 1], see `agents.actions.from_unit`."""
+        row = np.zeros(self._width, np.float32)
+        parts = self.spec.type_of(index).action
+        mine = from_unit(parts, unit)
+        row[:len(mine)] = mine
+        return row
+
+    # --- inside -------------------------------------------------------------------------------------------------
+
+    def _make_view(self) -> TeamView:
+        p = self._params
+        offered = _offered(self._world)
+        busy_kw = max(c.busy_kw_per_gpu for c in p.job_classes.values())
+        sight = Sight(
+            classes=list(p.job_classes), sites=self._sites,
+            peak_kw=_COOLING_FACTOR * max(s.idle_kw + s.gpus * busy_kw for s in p.sites.values()),
+            arrivals_per_min={name: rate for name, (rate, _) in offered.items()}, nci=self._sees_carbon,
+            mci=self._sees_carbon and p.reward.carbon == "marginal", full=p.observation == "full")
+        return TeamView(self._facts, sight, offered)
+
+    def _split_shares(self, row: list[float]) -> list[list[float]]:
+        n = len(self._sites)
+        return [row[m * n:(m + 1) * n] for m in range(len(self._facts.kinds))]
+
+    def _minute(self) -> Minute:
+        seen = self._seen
+        fleet = self._world.simulators[FLEET].get_data(self._fleet_ports)
+        emission_kg_per_h, baseline_kg_per_h = self._emission_kg_per_h
+        nci_kg_per_kwh, mci_kg_per_kwh = self._intensities  # power mode hides them from the agents only (I22)
+        sites = [fleet[s] for s in self._sites]
+        return Minute(
+            hours=self._hours, price_usd_per_kwh=seen.price_usd_per_kwh, power_kw=[s["p_kw"] for s in sites],
+            work_to=sum([sum(s["work_to"]) for s in sites]),
+            dropped_jobs=[sum(of_class) for of_class in zip(*(s["dropped_jobs"] for s in sites), strict=True)],
+            nci_kg_per_kwh=nci_kg_per_kwh, mci_kg_per_kwh=mci_kg_per_kwh,
+            emission_kg_per_h=emission_kg_per_h, baseline_kg_per_h=baseline_kg_per_h)
+
+
+def _carbon_of(controller_params: dict[str, Any]) -> str:
+    reward = controller_params.get("reward", {})
+    return reward.get("carbon", "attributed") if isinstance(reward, dict) else "attributed"
+
+
+def _with(member: Any, params: dict[str, Any]) -> Any:
+    return member.model_copy(update={"params": params})
+
+
+def _with_baseline(scenario: Any, members: dict[str, Any]) -> Any:
+    """A second dispatch of the same sources and network that hears the base load only."""
+    if GRID not in members or not members[GRID].simulator.endswith(":CefDispatch"):
+        raise ScenarioError("reward.carbon = system_difference needs the dispatch with and without data centers; "
+                            "choose attributed, or a scenario whose grid is CefDispatch")
+    members[BASELINE] = _with(members[GRID], {**members[GRID].params, "ac_check": False, "mci": False})
+    fed = [link for link in scenario.links if link.target.startswith(f"{GRID}.") and not link.source.startswith(FLEET)]
+    return scenario.replace(members=members, links=(*scenario.links, *(
+        link.model_copy(update={"target": BASELINE + link.target.removeprefix(GRID)}) for link in fed)))
+
+
+def _known(values: list[float]) -> list[float] | None:
+    return None if any(map(math.isnan, values)) else values
+
+
+def _offered(world: Any) -> dict[str, tuple[float, float]]:
+    """Class -> (jobs/min, TO/job) of the workload, {} if it does not know."""
+    workload = world.simulators.get(WORKLOAD)
+    known = getattr(workload, "offered_jobs_per_min", None)
+    return known(workload.params) if known else {}
+
+
+def _emission_of(simulators: dict[str, Any], member: str) -> float | None:
+    """kg/h of all sources of a dispatch; None where there is none or it cannot say."""
+    grid = simulators.get(member)
+    entities = getattr(grid, "entities", {}).get("Grid", ())
+    if not entities or "emission_kg_per_h" not in grid.meta["models"]["Grid"]["attrs"]:
+        return None
+    return grid.get_data({entities[0]: ["emission_kg_per_h"]})[entities[0]]["emission_kg_per_h"]

@@ -1,0 +1,124 @@
+"""What lambda of (11) buys, over a day and per load level: python -m simulators.grid.sweep ieee33 (Fig. 11(b), P06).
+
+Every level is the day's 96 load factors at another mean; data centers draw a constant power. Per lambda it prints J1
+(MWh lost) and J2 (t emitted by all sources), per level the threshold: the lambda from which a tenth of what can be
+saved is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from cosim.errors import CosimError, ScenarioError
+from cosim.params import field_names, validate
+from cosim.resolve import load
+from cosim.units import KG_PER_T
+from simulators.grid.adapter import GridParams
+from simulators.grid.conic import Limits
+from simulators.grid.dispatch import Dispatch
+from simulators.grid.equations import Floats
+from simulators.grid.network import read_feeder
+from simulators.profile import SLOT_S, ProfileParams
+
+LAMBDAS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.5, 1.0)
+MEANS = (0.5, 0.75, 1.0)
+THRESHOLD_SHARE = 0.1
+"""Of the emission that the largest lambda saves: from here on carbon counts."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sweep:
+    """A day's losses and emission, (n_mean, n_lambda) each, and how many intervals were not optimal."""
+
+    lambdas: tuple[float, ...]
+    means: tuple[float, ...]
+    loss_mwh: Floats
+    emission_t: Floats
+    flagged: int
+
+    def thresholds(self) -> list[float]:
+        """Per load level the lambda, interpolated, where `THRESHOLD_SHARE` of what can be saved is; NaN if nothing."""
+        out = []
+        for emission in self.emission_t:
+            saved = emission[0] - emission
+            share = saved / saved[-1] if saved[-1] > 0.0 else np.full(len(saved), np.nan)
+            out.append(float(np.interp(THRESHOLD_SHARE, np.maximum.accumulate(share), self.lambdas)))
+        return out
+
+
+def sweep(params: GridParams, profile: ProfileParams, site_kw: float, lambdas: Sequence[float],
+          means: Sequence[float]) -> Sweep:
+    """Dispatch a day at every lambda (ascending) and mean load factor, `site_kw` at every data center of `params`."""
+    feeder = read_feeder(params.network)
+    at_sites = np.zeros(feeder.n_bus, complex)
+    for name, site in params.sites.items():
+        at_sites[feeder.position(site.node, f"sites.{name}.node")] += site_kw * (1.0 + 1j * site.q_per_p_ratio)
+    shapes = [replace(profile, mean=mean, scale=1.0).factors for mean in means]
+    loss, emission, flagged = np.zeros((len(means), len(lambdas))), np.zeros((len(means), len(lambdas))), 0
+    hours = SLOT_S / 3600.0
+    for j, weight in enumerate(lambdas):
+        limits = Limits(params.v0_pu, params.vm_min_pu, params.vm_max_pu, weight, params.loss_weight,
+                        params.cost_kw_per_usd_h)
+        dispatch = Dispatch(feeder, params.sources, limits, "clarabel")
+        for i, factors in enumerate(shapes):
+            for factor in factors:
+                demand = factor * (feeder.p_kw + 1j * feeder.q_kvar) + at_sites
+                got = dispatch.solve(demand.real, demand.imag)
+                loss[i, j] += got.loss_kw * hours / KG_PER_T
+                emission[i, j] += got.emission_kg_per_h * hours / KG_PER_T
+                flagged += bool(got.status or got.inexact)
+    return Sweep(tuple(lambdas), tuple(means), loss, emission, flagged)
+
+
+def table(result: Sweep, site_kw: float) -> str:
+    """The sweep as text: a row per lambda, two columns per load level."""
+    head = "".join(f"   mean load {mean:<9g}" for mean in result.means)
+    lines = [f"{'lambda':>8}{head}", f"{'':8}" + "   J1 MWh    J2 t     " * len(result.means)]
+    for j, weight in enumerate(result.lambdas):
+        lines.append(f"{weight:8g}" + "".join(
+            f"{result.loss_mwh[i, j]:9.3f}{result.emission_t[i, j]:9.2f}   " for i in range(len(result.means))))
+    lines.append("threshold" + "".join(f"{lam:17.3f}    " for lam in result.thresholds()))
+    lines.append(f"A day of 96 intervals, {site_kw:g} kW at every data center; threshold: lambda that saves "
+                 f"{THRESHOLD_SHARE:.0%} of what the largest does; {result.flagged} intervals elastic or inexact")
+    return "\n".join(lines)
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    values = tuple(sorted(float(v) for v in text.split(",")))
+    if not values or values[0] < 0.0:
+        raise argparse.ArgumentTypeError(f"'{text}' are not numbers >= 0, separated by commas")
+    return values
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read a scenario's grid and profile, sweep, print."""
+    parser = argparse.ArgumentParser(prog="python -m simulators.grid.sweep", description=__doc__.splitlines()[0])
+    parser.add_argument("scenario", nargs="?", default="ieee33", help="a scenario with a CefDispatch (default ieee33)")
+    parser.add_argument("--lambda", dest="lambdas", type=_numbers, default=LAMBDAS, help="kW per kg/h, e.g. 0,0.01,0.1")
+    parser.add_argument("--mean", dest="means", type=_numbers, default=MEANS, help="mean load factors, e.g. 0.5,1")
+    parser.add_argument("--site-kw", type=float, default=230.0, help="what every data center draws (default 230)")
+    arguments = parser.parse_args(argv)
+    try:
+        scenario = load(f"scenarios.{arguments.scenario}:SCENARIO", "scenario")
+        members = scenario.members
+        if "grid" not in members or not members["grid"].simulator.endswith(":CefDispatch"):
+            raise ScenarioError(f"scenario {arguments.scenario} has no CefDispatch to sweep; try ieee33")
+        params, profile = (
+            validate(kind, {**{k: v for k, v in scenario.shared.items() if k in field_names(kind)},
+                            **members[name].params}, name)
+            for kind, name in ((GridParams, "grid"), (ProfileParams, "profile")))
+        result = sweep(params, profile, arguments.site_kw, arguments.lambdas, arguments.means)
+    except CosimError as err:
+        print(f"sweep: {err}", file=sys.stderr)
+        return err.exit_code
+    print(table(result, arguments.site_kw))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,153 @@
+"""Batch jobs of a real GPU cluster as training jobs, beside stochastic arrivals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from pydantic import Field
+
+from cosim.adapter import serve
+from cosim.errors import ScenarioError, unknown
+from cosim.params import params
+from cosim.units import MIN_S, Seconds, format_time
+from simulators.workload.adapter import BLOCK_STEPS, Arrivals, ArrivalsParams, Scale, Source
+from simulators.workload.arrivals import ArrivalRate
+from simulators.workload.tasks import Format, Survey, TaskColumns, TaskFile
+
+
+@params(kw_only=True)
+class ClusterTraceParams(ArrivalsParams):
+    """Parameters of `ClusterTrace`; `arrivals` are those of other classes."""
+
+    path: Annotated[str, Field(min_length=1, description="file of the trace")]
+    trace_class: Annotated[str, Field(min_length=1, description="training class that the tasks belong to")]
+    arrivals: Annotated[dict[str, ArrivalRate], Field(description="rates of (39) beside the trace")] = Field(
+        default_factory=dict)
+    format: Annotated[Format, Field(description="openb, swf, or csv with `columns`")] = "openb"
+    columns: Annotated[TaskColumns, Field(description="columns of a csv")] = TaskColumns()
+    begin_s: Annotated[Seconds, Field(ge=0, description="leave out what the trace has before this time")] = 0.0
+    strict: Annotated[bool, Field(description="refuse malformed rows instead of counting them")] = False
+    time_scale: Annotated[float, Field(gt=0, description="times all times between tasks; 0.5 is twice as fast")] = 1.0
+    trace_rate_scale: Annotated[Scale, Field(le=1000, description="mean number of times a task occurs")] = 1.0
+    trace_work_scale: Annotated[float, Field(gt=0, description="times the work of every task")] = 1.0
+    repeat: Annotated[bool, Field(description="start again at the next whole minute after the last task")] = False
+
+
+class ClusterTrace(Arrivals):
+    """Tasks of a GPU-cluster trace as training jobs of one class, beside stochastic arrivals of others.
+
+    The first task after `begin_s` comes at t = 0. The work of a task is the GPU time it took in the trace at the speed
+    xi of the class's GPUs (P14), times `trace_work_scale`; how many GPUs it runs on here is decided by its class and
+    the agents, its deadline is that of its class. `trace_rate_scale` = k lets each task occur floor(k) times, and once
+    more with the probability of the fraction, at the same instant. The file is read as a stream while the run goes on,
+    after one pass for its length; the size scales of the stochastic classes do not apply to tasks.
+    """
+
+    PARAMS = ClusterTraceParams
+
+    @classmethod
+    def natural_horizon_s(cls, params: ClusterTraceParams) -> float | None:
+        """Length of the trace in whole minutes and one more, in which its last task is handed over, s; None if it
+        repeats. ScenarioError as for the trace itself."""
+        return None if params.repeat else _length_s(_survey_of(params), params) + MIN_S
+
+    @classmethod
+    def offered_jobs_per_min(cls, params: ClusterTraceParams) -> dict[str, tuple[float, float]]:
+        """Those of the stochastic arrivals, and the trace's own while it lasts. ScenarioError as for the trace."""
+        offered, survey = super().offered_jobs_per_min(params), _survey_of(params)
+        if params.trace_class in params.job_classes:
+            rate = params.trace_rate_scale * survey.tasks / (_length_s(survey, params) / MIN_S)
+            offered[params.trace_class] = (rate, survey.gpu_s / survey.tasks * _to_per_gpu_s(params))
+        return offered
+
+    def setup(self) -> None:
+        """Open the trace. ScenarioError if the class is not a training class of its own, or for the trace itself."""
+        super().setup()
+        p = self.params
+        if p.trace_class not in p.job_classes:
+            raise ScenarioError(f"{self.sid}.trace_class: {unknown('job class', p.trace_class, p.job_classes)}")
+        if p.job_classes[p.trace_class].kind != "train":
+            raise ScenarioError(f"{self.sid}.trace_class = '{p.trace_class}' is an inference class; tasks of a cluster "
+                                "are training")
+        if p.trace_class in p.arrivals:
+            raise ScenarioError(f"{self.sid}.arrivals has a rate for '{p.trace_class}', whose jobs come from the trace")
+        self._survey = _survey_of(p)
+        self._trace_class = self._names.index(p.trace_class)
+        self._copies = self.stream("copies of tasks")
+        self._played = self._play()
+        self._ahead = next(self._played, None)
+        self._came = 0
+
+    def notes(self) -> list[str]:
+        """Rows left out, tasks that came, and whether the trace ran dry."""
+        p, survey, reached_s = self.params, self._survey, self._steps * self.step_s
+        said = super().notes()
+        if survey.malformed:
+            said.append(f"{self.sid}: {survey.malformed} malformed rows of {p.path} were left out, the first is line "
+                        f"{survey.first_malformed_line}")
+        if survey.idle:
+            said.append(f"{self.sid}: {survey.idle} rows of {p.path} used no GPU and are no tasks")
+        length_s = _length_s(survey, p)
+        if not p.repeat and reached_s > length_s:
+            said.append(f"{self.sid}: the trace ended at {format_time(length_s)}; the remaining "
+                        f"{(reached_s - length_s) / MIN_S:g} min had no tasks from it")
+        return said
+
+    def _sources(self, first_s: float) -> list[Source]:
+        """As `Arrivals`, and the tasks of the block."""
+        end_s, times, gpu_s = first_s + BLOCK_STEPS * self.step_s, [], []
+        while self._ahead is not None and self._ahead[0] < end_s:
+            times.append(self._ahead[0])
+            gpu_s.append(self._ahead[1])
+            self._ahead = next(self._played, None)
+        scale = self.params.trace_rate_scale
+        copies = math.floor(scale) + (self._copies.random(len(times)) < scale % 1.0)
+        works = np.array(gpu_s) * _to_per_gpu_s(self.params)
+        return [*super()._sources(first_s), (self._trace_class, np.repeat(times, copies), np.repeat(works, copies))]
+
+    def _play(self) -> Iterator[tuple[float, float]]:
+        """Times after the start (s) and GPU times (GPU s), pass after pass under `repeat`."""
+        p, shift_s = self.params, 0.0
+        while True:
+            for submit_s, gpu_s in _file_of(p):
+                yield shift_s + (submit_s - self._survey.first_s) * p.time_scale, gpu_s
+            if not p.repeat:
+                return
+            shift_s += _length_s(self._survey, p)
+
+
+def _file_of(p: ClusterTraceParams) -> TaskFile:
+    return TaskFile(p.path, p.format, p.columns, p.begin_s, p.strict)
+
+
+def _survey_of(p: ClusterTraceParams) -> Survey:
+    try:
+        stamp = Path(p.path).stat().st_mtime_ns
+    except OSError as err:
+        raise ScenarioError(f"trace {p.path} cannot be read: {err}; give the file of the trace by path") from None
+    return _survey(p.path, p.format, p.columns, p.begin_s, p.strict, stamp)
+
+
+@lru_cache(maxsize=16)
+def _survey(path: str, kind: Format, columns: TaskColumns, begin_s: float, strict: bool, stamp: int) -> Survey:
+    """One pass through the file as it was at `stamp`."""
+    return TaskFile(path, kind, columns, begin_s, strict).read()
+
+
+def _length_s(survey: Survey, p: ClusterTraceParams) -> float:
+    """Whole minutes that hold every task, s."""
+    return MIN_S * (math.floor((survey.last_s - survey.first_s) * p.time_scale / MIN_S) + 1)
+
+
+def _to_per_gpu_s(p: ClusterTraceParams) -> float:
+    """Work of one GPU second of the trace, TO."""
+    return p.job_classes[p.trace_class].to_per_gpu_min / MIN_S * p.trace_work_scale
+
+
+if __name__ == "__main__":
+    serve(ClusterTrace)

@@ -1,0 +1,152 @@
+"""Policies: decoding and scoring agree, padding means nothing, order and context reach whom they should.
+
+Rows of the model: B01-04, I27, L06, L07, L09, L11, L14, T01-04, U16.
+"""
+
+import numpy as np
+import pytest
+import torch
+from teams import mixed_team, site_team
+
+from agents.config import METHODS, Learning
+from agents.networks.blocks import attend_all
+from agents.team import Team
+from cosim.errors import ScenarioError
+
+B = 6
+
+
+def rough(team, seed=1):
+    """Weights far from their small beginnings, so that agreement is no accident of gains of 0.01."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in team.network.parameters():
+            if p.dim() > 1:
+                p.add_(0.15 * torch.randn(p.shape, generator=generator))
+    return team
+
+
+def arrays_of(spec, seed=0, count=B):
+    rng = np.random.default_rng(seed)
+    seen, told, _ = spec.widths
+    shape = (count, len(spec.agents))
+    return rng.standard_normal((*shape, seen)).astype("f"), rng.standard_normal((*shape, told)).astype("f")
+
+
+def scores(team, observation, context, step):
+    order = torch.from_numpy(step.order) if team.network.autoregressive else None
+    with torch.no_grad():
+        return [x.numpy() for x in team.network.scores(team.tensor(observation), team.tensor(context),
+                                                       team.tensor(step.raw), order)]
+
+
+@pytest.mark.parametrize("simplex", ["gaussian", "dirichlet"])
+@pytest.mark.parametrize("spec", [mixed_team(), site_team()], ids=["mixed", "sites"])
+@pytest.mark.parametrize("method", METHODS)
+def test_decoding_step_by_step_is_scoring_in_one_pass(method, spec, simplex):
+    """Permuted orders and contexts included; with several blocks and heads."""
+    team = rough(Team(spec, Learning(method=method, blocks=2, heads=2, width=32, simplex=simplex)))
+    observation, context = arrays_of(spec)
+    step, _ = team.act(observation, lambda _: context)
+    if method == "mat":
+        assert len({tuple(row) for row in step.order}) > 1
+    log_prob, _, value = scores(team, observation, context, step)
+    assert np.abs(log_prob - step.log_prob).max() < 1e-5 * max(1.0, np.abs(step.log_prob).max())
+    assert np.abs(value - step.value).max() < 1e-5
+
+
+def test_another_order_is_another_density():
+    """What permuting in the update only would do: the same draws, scored in another order."""
+    spec = site_team()
+    team = rough(Team(spec, Learning()))
+    observation, context = arrays_of(spec)
+    step, _ = team.act(observation, lambda _: context, order=np.tile([0, 1, 2, 3], (B, 1)))
+    other = type(step)(step.action, step.raw, step.log_prob, step.value, np.tile([0, 3, 2, 1], (B, 1)))
+    assert np.abs(scores(team, observation, context, other)[0] - step.log_prob).max() > 0.1
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_padding_means_nothing(method):
+    spec = mixed_team()
+    team = rough(Team(spec, Learning(method=method)))
+    observation, context = arrays_of(spec)
+    step, _ = team.act(observation, lambda _: context)
+    before = scores(team, observation, context, step)
+    observation, context, raw = observation.copy(), context.copy(), step.raw.copy()
+    for i in range(5):
+        kind, actions = spec.type_of(i), team.network.actions[team.network.groups.type_at[i]]
+        observation[:, i, len(kind.observation):] = 1e6
+        context[:, i, len(kind.context):] = -1e6
+        raw[:, i, actions.n_raw:] = np.nan
+    context[:, 0] = 1e6
+    again = scores(team, observation, context, type(step)(step.action, raw, step.log_prob, step.value, step.order))
+    for a, b in zip(before, again, strict=True):
+        assert (a == b).all()
+
+
+def test_an_agent_sees_its_predecessors_and_nobody_else():
+    """Changing the action at position 2 changes the densities at later positions only."""
+    spec = site_team()
+    team = rough(Team(spec, Learning(blocks=2)))
+    observation, context = arrays_of(spec)
+    order = np.tile([0, 2, 1, 3], (B, 1))
+    step, _ = team.act(observation, lambda _: context, order=order)
+    raw = step.raw.copy()
+    raw[:, 1, :2] += 1.0
+    changed = type(step)(step.action, raw, step.log_prob, step.value, order)
+    moved = np.abs(scores(team, observation, context, changed)[0] - scores(team, observation, context, step)[0])
+    assert moved[:, [0, 2]].max() == 0.0
+    assert moved[:, [1, 3]].min() > 0
+
+
+def test_context_reaches_followers_of_mat_alone():
+    spec = site_team()
+    observation, context = arrays_of(spec)
+    for method in METHODS:
+        team = rough(Team(spec, Learning(method=method)))
+        a, b = (team.act(observation, lambda _, c=c: c, deterministic=True)[0] for c in (context, -context))
+        assert (a.action[:, 0] == b.action[:, 0]).all(), "the leader acts before"
+        assert (np.abs(a.action[:, 1:] - b.action[:, 1:]).max() > 1e-4) == (method == "mat")
+
+
+def test_agents_of_one_type_can_differ():
+    spec = site_team()
+    observation, context = arrays_of(spec)
+    observation[:, 1:], context[:, 1:] = observation[:, 1:2], context[:, 1:2]
+    for method in METHODS:
+        team = rough(Team(spec, Learning(method=method)))
+        action = team.act(observation, lambda _: context, deterministic=True)[0].action
+        assert np.abs(action[:, 1] - action[:, 2]).max() > 1e-4, method
+
+
+def test_leaders_shares_can_be_frozen():
+    """S-MAT: shares 1:2:7 over sites of which the second is not eligible are 1/8 and 7/8."""
+    spec = site_team()
+    team = Team(spec, Learning(method="mat"))
+    with pytest.raises(ScenarioError, match="'of' has 4"):
+        Team(spec, Learning(frozen_leaders=(1, 2, 7)))
+    boss = type(spec.types["boss"])("boss", spec.types["boss"].observation, spec.types["boss"].action[:1])
+    spec = type(spec)(spec.agents, {**spec.types, "boss": boss}, 1)
+    for method in METHODS:
+        team = Team(spec, Learning(method=method, frozen_leaders=(1, 2, 7)))
+        observation, context = arrays_of(spec)
+        step, _ = team.act(observation, lambda _, c=context: c)
+        assert step.action[:, 0, :3] == pytest.approx(np.tile([1 / 8, 0, 7 / 8], (B, 1)), abs=1e-6)
+        log_prob, entropy, _ = scores(team, observation, context, step)
+        assert not np.any([log_prob[:, 0], entropy[:, 0], step.log_prob[:, 0]])
+
+
+@pytest.mark.parametrize(("heads", "causal"), [(1, True), (2, True), (4, False)])
+def test_attention_is_torchs(heads, causal):
+    q, k, v = torch.randn(3, 5, 4, 8, generator=torch.Generator().manual_seed(0))
+    split = [x.view(5, 4, heads, -1).transpose(1, 2) for x in (q, k, v)]
+    expected = torch.nn.functional.scaled_dot_product_attention(*split, is_causal=causal).transpose(1, 2)
+    assert torch.allclose(attend_all(q, k, v, heads, causal), expected.reshape(5, 4, 8), atol=1e-6)
+
+
+def test_orders_that_cannot_be():
+    spec = site_team()
+    observation, _ = arrays_of(spec)
+    for order in ([1, 0, 2, 3], [0, 1, 1, 3], [0, 1, 2]):
+        with pytest.raises(ScenarioError, match="leaders first"):
+            Team(spec).begin(observation, np.tile(order, (B, 1)))

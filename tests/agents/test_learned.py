@@ -1,0 +1,128 @@
+"""A checkpoint as a policy: it decides what its team decides, and one that does not fit says in what it differs.
+
+Rows of the model: M12.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from agents.config import METHODS, Learning
+from agents.decision import FleetFacts, Observation
+from agents.learned import LearnedPolicy
+from agents.observation import Sight
+from agents.team import Team
+from agents.teamview import TeamView
+from cosim.errors import ScenarioError
+
+FACTS = FleetFacts(
+    kinds=("train", "inf"), gpus=(80, 40), to_per_gpu_min=(6e4, 2.5e5), work_to=(1e6, 3e5), deadline_s=(7200.0, 600.0),
+    gpus_per_block=(8, 1), max_blocks=(2, 1), eligible=((True, True), (True, False)), deferrals_s=(0.0, 3600.0),
+    classes=("llm", "search"), sites=("north", "south"))
+OFFERED = {"llm": (0.1, 1e6), "search": (20.0, 3e5)}
+
+
+def observation(nci: bool = True) -> Observation:
+    return Observation(
+        time_s=36_000.0, price_usd_per_kwh=0.1, forecast_usd_per_kwh=[0.1, 0.3],
+        nci_kg_per_kwh=[0.3, 0.8] if nci else None, power_kw=[70.0, 40.0], arrivals=[2, 21],
+        arrivals_work_to=[2e6, 6.3e6], queued_jobs=[[1, 0], [0, 0]], deferred_jobs=[[3, 0], [0, 0]],
+        running_jobs=[[2, 9], [1, 0]], pending_work_to=[[2e6, 1e6], [5e5, 0.0]],
+        deferred_work_to=[[3e6, 0.0], [0.0, 0.0]],
+        free_gpu_ratio=[0.4, 0.6], site_carry=[[0.2, -0.2], [0.0, 0.0]],
+        deferral_carry=[[[0.1, -0.1]], [[0.0, 0.0]]], deferred_by_lead=[[[0, 3]], [[0, 0]]],
+        deferred_by_time=[[[1, 2]], [[0, 0]]])
+
+
+def sight(nci: bool = True, full: bool = True) -> Sight:
+    return Sight(FACTS.classes, FACTS.sites, 100.0, {"llm": 0.1, "search": 20.0}, nci, False, full)
+
+
+def checkpoint(folder, method: str = "mat", nci: bool = True, full: bool = True, seed: int = 3):
+    path = folder / "team.safetensors"
+    Team(TeamView(FACTS, sight(nci, full), OFFERED).spec, Learning(method=method), seed).save(path, resumable=False)
+    return path
+
+
+def policy(path, facts: FleetFacts = FACTS, nci: bool = True, explore: bool = False) -> LearnedPolicy:
+    return LearnedPolicy(path, facts, np.random.default_rng(5), nci, explore)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_it_decides_what_its_team_decides(tmp_path, method):
+    """The modes of the saved team on the same scaled arrays, taken in two stages with the jobs in between."""
+    path = checkpoint(tmp_path, method)
+    seen, jobs, work = observation(), [[2, 21], [0, 0]], [[2e6, 6.3e6], [0.0, 0.0]]
+    mine = policy(path)
+    share = mine.place(seen)
+    operation = mine.operate(seen, jobs, work)
+
+    view = TeamView(FACTS, sight(), OFFERED)
+    told = view.context(jobs, work)[None]
+    step, _ = Team.load(path).act(view.observe(seen)[None], lambda _: told, deterministic=True)
+    manager, north, south = step.action[0].tolist()
+    assert [x for row in share for x in row] == manager[:4]
+    assert share[1] == [1.0, 0.0]  # the south may not search (U14)
+    assert operation.deferral_share == [[north[:2]], [south[:2]]]
+    assert operation.gpu_share == [north[2:4], south[2:4]]
+    assert operation.supply_temp_degc == [north[5], south[5]]
+    assert all(18.0 <= t <= 23.0 for t in operation.supply_temp_degc)
+
+
+def test_a_site_decides_by_the_jobs_it_was_sent(tmp_path):
+    """Decision 10: the same minute, other allocated jobs, other actions; of the manager nothing changes."""
+    mine, seen = policy(checkpoint(tmp_path)), observation()
+    outcomes = []
+    for jobs, work in (([[2, 21], [0, 0]], [[2e6, 6.3e6], [0.0, 0.0]]),
+                       ([[0, 21], [2, 0]], [[0.0, 6.3e6], [2e6, 0.0]])):
+        share = mine.place(seen)
+        outcomes.append((share, mine.operate(seen, jobs, work)))
+    assert outcomes[0][0] == outcomes[1][0]
+    assert outcomes[0][1] != outcomes[1][1]
+
+
+def test_the_ranges_are_those_it_was_trained_with(tmp_path):
+    """The bus does not know the workload's mean arrivals; the checkpoint does."""
+    path = checkpoint(tmp_path)
+    ours = TeamView(FACTS, Sight(FACTS.classes, FACTS.sites, 1.0, {}, True, False, True), {}, Team.load(path).spec)
+    assert (ours.observe(observation()) == TeamView(FACTS, sight(), OFFERED).observe(observation())).all()
+
+
+def test_exploring_draws_from_the_given_stream(tmp_path):
+    path, seen = checkpoint(tmp_path), observation()
+    first, second = policy(path, explore=True), policy(path, explore=True)
+    draws = [p.place(seen) for p in (first, second)]
+    assert draws[0] == draws[1]
+    assert draws[0] != policy(path).place(seen)
+    first.operate(seen, [[0, 0], [0, 0]], [[0.0, 0.0], [0.0, 0.0]])
+    assert first.place(seen) != draws[0]
+
+
+@pytest.mark.parametrize(("facts", "nci", "says"), [
+    (replace(FACTS, sites=("north", "west")), True, "agents manager, north, south, here are manager, north, west"),
+    (replace(FACTS, classes=("llm", "chat")), True, "arrivals search"),
+    (replace(FACTS, deferrals_s=(0.0, 7200.0)), True, "+7200s here"),
+    (replace(FACTS, supply_temp_high_degc=25.0), True, "('supply_temp_degc', 18.0, 23.0), here it is"),
+    (replace(FACTS, eligible=((True, True), (True, True))), True, "site of search"),
+    (FACTS, False, "trained in joint mode, this is power mode"),
+])
+def test_what_does_not_fit_is_named(tmp_path, facts, nci, says):
+    path = checkpoint(tmp_path)
+    with pytest.raises(ScenarioError) as err:
+        policy(path, facts, nci)
+    assert says in str(err.value)
+    assert "does not fit" in str(err.value)
+    assert "\n" not in str(err.value)
+
+
+def test_a_blind_team_is_not_shown_carbon(tmp_path):
+    path = checkpoint(tmp_path, nci=False)
+    assert policy(path, nci=False).place(observation(nci=False))
+    with pytest.raises(ScenarioError, match="trained in power mode, this is joint mode"):
+        policy(path, nci=True)
+
+
+def test_no_checkpoint_there(tmp_path):
+    with pytest.raises(ScenarioError, match="no checkpoint"):
+        policy(tmp_path / "nothing.safetensors")

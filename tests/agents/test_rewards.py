@@ -1,0 +1,64 @@
+"""Reward (32) by hand.
+
+Rows of the model: E32, I21, M02, R01-06.
+"""
+
+import pytest
+
+from agents.rewards import TERMS, Minute, RewardWeights, reward_of, terms_of
+
+MINUTE = Minute(hours=1 / 60, price_usd_per_kwh=0.3, power_kw=[300.0, 600.0], work_to=36e6, dropped_jobs=[1, 0, 30, 5],
+                nci_kg_per_kwh=[0.4, 0.9], mci_kg_per_kwh=[0.3, -0.1], emission_kg_per_h=1200.0,
+                baseline_kg_per_h=900.0)
+KINDS = ("train", "train", "inf", "inf")
+
+
+def test_the_terms_of_a_minute():
+    """900 kW for a minute are 15 kWh, at 0.3 USD/kWh 4.5 USD; 5 kWh x 0.4 + 10 kWh x 0.9 = 11 kg; all sources 20 kg."""
+    terms = dict(zip(TERMS, terms_of(MINUTE, KINDS, RewardWeights()), strict=True))
+    assert terms == pytest.approx({
+        "throughput_ratio": 0.5, "cost_usd": 4.5, "carbon_t": 0.011, "dropped_train_jobs": 1, "dropped_inf_jobs": 35,
+        "work_to": 36e6, "energy_kwh": 15.0, "attributed_t": 0.011, "system_t": 0.020})
+
+
+@pytest.mark.parametrize(("carbon", "tonnes"), [
+    ("attributed", 0.011),          # R3 as printed, with dt
+    ("marginal", 0.0005),           # 5 kWh x 0.3 - 10 kWh x 0.1 = 0.5 kg
+    ("system_difference", 0.005),   # (1200 - 900) kg/h for a minute = 5 kg
+])
+def test_the_reward_is_the_weighted_sum(carbon, tonnes):
+    """0.05 x 0.5 - 0.02 x 4.5 - 1 x carbon - 1 x 1 - 0.001 x 35 = -1.1 - carbon"""
+    weights = RewardWeights(carbon=carbon)
+    terms = terms_of(MINUTE, KINDS, weights)
+    assert terms[2] == pytest.approx(tonnes)
+    assert reward_of(terms, weights) == pytest.approx(-1.1 - tonnes)
+    assert reward_of(terms, weights, sees_carbon=False) == pytest.approx(-1.1)
+
+
+def test_a_step_of_five_minutes_counts_the_same_rate():
+    """The same power and the same work a minute for five minutes: equal R1, five times the energy."""
+    long = Minute(5 / 60, 0.3, [300.0, 600.0], 180e6, [0, 0, 0, 0])
+    terms = dict(zip(TERMS, terms_of(long, KINDS, RewardWeights()), strict=True))
+    assert (terms["throughput_ratio"], terms["energy_kwh"]) == pytest.approx((0.5, 75.0))
+    assert terms["carbon_t"] == terms["system_t"] == 0.0
+
+
+@pytest.mark.parametrize(("price", "nci", "gain"), [
+    (0.1, 0.3, 4.1667e-5 - 2.9167e-5 - 4.375e-6),    # the usual price, the cleanest source: it pays
+    (0.1, 0.9, 4.1667e-5 - 2.9167e-5 - 1.3125e-5),   # the dirtiest: about even
+    (0.3, 0.3, 4.1667e-5 - 8.75e-5 - 4.375e-6),      # the peak: it waits if it can
+])
+def test_what_a_training_gpu_minute_is_worth(price, nci, gain):
+    """The arithmetic of the module's docstring: 0.05 x 6e4 / 72e6 = 4.1667e-5; 0.7 kW x 1.25 / 60 = 0.0145833 kWh."""
+    weights = RewardWeights()
+    busy = Minute(1 / 60, price, [0.7 * 1.25], 6e4, [0, 0], [nci])
+    assert reward_of(terms_of(busy, ("train", "inf"), weights), weights) == pytest.approx(gain, abs=1e-8)
+
+
+def test_a_dropped_llm_job_costs_more_than_it_saves():
+    """11 517 GPU-minutes at the usual price and the dirtiest source save 4.23e-5 each, 0.487 in all; a drop costs 1."""
+    weights = RewardWeights()
+    saved = -reward_of(terms_of(
+        Minute(11517 / 60, 0.1, [0.7 * 1.25], 0.0, [0, 0], [0.9]), ("train", "inf"), weights), weights)
+    assert saved == pytest.approx(0.487, abs=1e-3)
+    assert saved < weights.c4_per_train_job

@@ -1,0 +1,187 @@
+"""Training from the command line and by hand: exact resume, logs, checkpoints, other people's environments.
+
+Rows of the model: L02.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from teams import Follow, mixed_team, site_team
+
+from agents import checkpoint
+from agents.config import METHODS, Learning
+from agents.parallel_env import ParallelEnvs, team_of
+from agents.spec import Choice, Interval, spec_from_dict, spec_to_dict
+from agents.team import Team
+from agents.train import main
+from agents.training import BEST, LAST, LOG, Plan, Training
+from cosim.errors import ScenarioError
+
+ROOT = Path(__file__).parents[2]
+TIMES = ("steps_per_s", "environment_s", "decode_s", "update_s")
+
+
+def trained(out, updates, env, team=None, episodes=10**6, **options):
+    """A training of `Follow` up to so many updates; from its last checkpoint where there is one."""
+    plan = Plan(out, episodes, updates, save_every=2, request={"seed": 3})
+    if (out / LAST).exists():
+        training = Training(Team.load(out / LAST), env, plan)
+        training.resume()
+    else:
+        config = Learning(rollout_steps=5, learning_rate_end=1.0, minibatches=2, width=16, **options)
+        training = Training(team or Team(env.spec, config, 3), env, plan)
+        training.begin()
+    training.run(lambda record: None)
+    return training
+
+
+def log_of(out):
+    lines = [json.loads(line) for line in (out / LOG).read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in TIMES} for line in lines]
+
+
+@pytest.mark.parametrize("method", ["mat", "mappo"])
+def test_resume_after_a_kill_is_exact(method, tmp_path):
+    """6 updates at once, and 4 + a line that a kill cut off and updates after the checkpoint + 2: the same bits."""
+    trained(tmp_path / "a", 6, Follow(), method=method)
+    trained(tmp_path / "b", 4, Follow(), method=method)
+    with (tmp_path / "b" / LOG).open("a") as log:
+        log.write(json.dumps({"update": 5, "reward": 9.0}) + "\n" + '{"update": 6, "rew')
+    trained(tmp_path / "b", 6, Follow(seed=99), method=method)
+    assert log_of(tmp_path / "a") == log_of(tmp_path / "b")
+    (a, facts_a), (b, facts_b) = (checkpoint.read(tmp_path / k / LAST) for k in "ab")
+    assert facts_a == facts_b
+    assert set(a) == set(b)
+    assert all((a[k] == b[k]).all() for k in a)
+
+
+def test_log_and_checkpoints(tmp_path):
+    """3 environments with days of 7 steps that begin at 0, 1, 2: the first ends at steps 7,
+    14, the second at 6, 13, 20, the third at 5, 12, 19."""
+    training = trained(tmp_path, 4, Follow())
+    log = log_of(tmp_path)
+    assert [line["steps"] for line in log] == [15, 30, 45, 60]
+    assert [line["episodes"] for line in log] == [1, 3, 6, 8]
+    assert log[-1]["terms"]["distance"] == pytest.approx(-log[-1]["reward"], rel=1e-5)
+    assert training.tracker.episodes == 8
+    assert Team.load(tmp_path / LAST).updates == 4
+    assert Team.extras(tmp_path / LAST)[1]["request"] == {"seed": 3}
+    assert not Team.extras(tmp_path / BEST)[0]
+    with pytest.raises(ScenarioError, match="--resume"):
+        Training(training.team, training.env, training.plan).begin()
+
+
+def test_ends_after_the_episodes_asked_for(tmp_path):
+    assert trained(tmp_path, None, Follow(), episodes=5).team.updates == 3
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_team_is_saved_whole(method, tmp_path):
+    spec = mixed_team()
+    team = Team(spec, Learning(method=method), seed=5)
+    team.save(tmp_path / "t", {"text": np.array(["a", "bcd"]), "x": np.arange(3), "none": np.zeros((0, 2))}, {"k": [1]})
+    again = Team.load(tmp_path / "t")
+    arrays, facts = Team.extras(tmp_path / "t")
+    assert arrays["text"].tolist() == ["a", "bcd"]
+    assert arrays["none"].shape == (0, 2)
+    assert facts == {"k": [1]}
+    assert again.spec == spec
+    assert again.config == team.config
+    rng = np.random.default_rng(0)
+    seen, told = rng.standard_normal((4, 5, 7)), rng.standard_normal((4, 5, 2))
+    one, two = (t.act(seen, lambda _: told)[0] for t in (team, again))
+    for name in ("action", "raw", "log_prob", "value", "order"):
+        assert (getattr(one, name) == getattr(two, name)).all()
+    other = Team(spec, Learning(method=method), seed=6).act(seen, lambda _: told)[0]
+    assert (other.action != one.action).any()
+
+
+def test_specs_survive_json():
+    for spec in (mixed_team(), site_team()):
+        assert spec_from_dict(json.loads(json.dumps(spec_to_dict(spec)))) == spec
+
+
+def test_files_that_are_no_checkpoints(tmp_path):
+    (tmp_path / "x").write_bytes(b"no such thing")
+    for path, says in (("x", "cannot be read"), ("y", "there is no checkpoint")):
+        with pytest.raises(ScenarioError, match=says):
+            Team.load(tmp_path / path)
+
+
+@pytest.mark.parametrize(("argv", "says"), [
+    ([], "name either a scenario or --env"),
+    (["ieee33", "--set", "learn.widht=3"], "did you mean 'width'"),
+    (["ieee33", "--set", "learn.clip=2"], "less than 1"),
+    (["ieee33", "--set", "learn.heads=3"], "must be a multiple of heads"),
+    (["ieee33", "--method", "mta"], "invalid choice"),
+    (["ieee33", "--episodes", "0"], "must be >= 1"),
+    (["--env", "nowhere:make"], "cannot be imported"),
+    (["--env", "mpe2.simple_spread_v3:parallel_env", "--mode", "power"], "do not go with --env"),
+    (["--resume", "nowhere"], "there is no checkpoint"),
+    (["--resume", "nowhere", "--method", "mat"], "leave out method"),
+    (["ieee33", "--device", "cuda:99", "--envs", "1", "--workers", "0"], "device 'cuda:99' cannot be used"),
+])
+def test_mistakes_are_told_in_one_line(argv, says, capsys):
+    assert main(argv) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert says in err
+
+
+def spread():
+    """A public task, short: three agents cover three landmarks."""
+    return pytest.importorskip("mpe2.simple_spread_v3").parallel_env(N=3, max_cycles=6, continuous_actions=True)
+
+
+def test_a_pettingzoo_environment_trains_and_resumes(tmp_path, monkeypatch):
+    """simple_spread: 18 numbers seen, 5 continuous forces; 4 copies of 6 steps: an episode each per 6 steps."""
+    pytest.importorskip("mpe2")
+    monkeypatch.syspath_prepend(ROOT / "tests")
+    args = ["--env", "public_tasks:short_spread", "--envs", "4", "--set", "learn.rollout_steps=9", "--set",
+            "learn.width=16", "--set", "learn.learning_rate_end=1", "--save-every", "1"]
+    for out, updates in (("a", 4), ("b", 2)):
+        assert main([*args, "--out", str(tmp_path / out), "--updates", str(updates)]) == 0
+    assert main(["--resume", str(tmp_path / "b"), "--updates", "4"]) == 0
+    a, b = log_of(tmp_path / "a"), log_of(tmp_path / "b")
+    assert [line["episodes"] for line in a] == [4, 12, 16, 24]
+    assert [line["reward"] for line in a] == [line["reward"] for line in b]
+
+
+def test_spaces_become_parts():
+    spec = team_of(spread())
+    kind = spec.type_of(0)
+    assert len(spec.types) == 1
+    assert len(kind.observation) == 18
+    assert kind.action == tuple(Interval(f"a{k}", 0.0, 1.0) for k in range(5))
+    discrete = pytest.importorskip("mpe2.simple_spread_v3").parallel_env(N=2)
+    assert team_of(discrete).type_of(1).action == (Choice("a", 5),)
+
+
+def test_copies_are_independent_of_each_other_and_restore():
+    rng = np.random.default_rng(0)
+    actions = rng.random((10, 2, 3, 5), np.float32)
+    env = ParallelEnvs(spread, 2, seed=1)
+    first = env.reset()
+    assert (first[0] != first[1]).any()
+    seen = [env.step(a).observation for a in actions[:8]]
+    state = env.state()
+    later = env.step(actions[8])
+    again = ParallelEnvs(spread, 2, seed=1)
+    assert (again.restore(state) == seen[-1]).all()
+    outcome = again.step(actions[8])
+    assert (outcome.observation == later.observation).all()
+    assert (outcome.reward == later.reward).all()
+
+
+def test_rule_policies_need_no_torch(tmp_path):
+    """The list of scenarios and a run with a rule import none of it."""
+    code = ("import sys; from cosim.run import main; main(['--list']); "
+            "assert main(['two_bus', '--until', '15min', '--quiet', '--out', sys.argv[1]]) == 0; "
+            "sys.exit('torch' in sys.modules or 'safetensors' in sys.modules)")
+    args = [sys.executable, "-c", code, str(tmp_path / "t.h5")]
+    done = subprocess.run(args, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,260 @@
+"""Environments side by side: stops of the native driver, days that go on, saved states, worker processes.
+
+Rows of the model: L03-05.
+"""
+
+import numpy as np
+import pytest
+
+from cosim.adapter import Adapter
+from cosim.environment import scenario_of, vector_env
+from cosim.errors import ModelError, ScenarioError
+from cosim.native import NativeWorld
+from cosim.resolve import at, resolve
+from cosim.scenario import override
+from cosim.tap import Control
+from cosim.vector import Environment, learning_scenario, seed_of
+from scenarios.ieee33 import SCENARIO as IEEE33
+from scenarios.two_bus import SCENARIO as TWO_BUS
+
+RANDOM_TWO_BUS = override(TWO_BUS, {"workload.counts": "poisson"})
+GRIDLESS = RANDOM_TWO_BUS.replace(  # without pandapower: workers start at once
+    shared={name: table for name, table in RANDOM_TWO_BUS.shared.items() if name != "network"},
+    members={name: m for name, m in RANDOM_TWO_BUS.members.items() if name not in ("grid", "profile")},
+    links=[link for link in RANDOM_TWO_BUS.links if not {"grid", "profile"} & {
+        link.source.split(".")[0], link.target.split(".")[0]}])
+
+
+def random_actions(spec, n_envs, rng):
+    """Valid joint actions: shares from a flat Dirichlet, temperatures from their box."""
+    out = np.zeros((n_envs, len(spec.agents), spec.widths[2]), np.float32)
+    for b in range(n_envs):
+        for k in range(len(spec.agents)):
+            row = []
+            for part in spec.type_of(k).action:
+                row += rng.dirichlet([1.0] * part.size).tolist() if hasattr(part, "size") else [
+                    rng.uniform(part.low, part.high)]
+            out[b, k, :len(row)] = row
+    return out
+
+
+def world_of(scenario, seen, **options):
+    resolved = resolve(scenario)
+    control = Control(resolved.clock, resolved.until, on_record=lambda member, data: seen.append((member, data)))
+    world = NativeWorld(resolved, control, **options)
+    world.start()
+    return world, resolved.until
+
+
+def test_stops_before_a_member_change_nothing():
+    whole, parts = [], []
+    world, until = world_of(RANDOM_TWO_BUS, whole)
+    world.run(until)
+    stopping, _ = world_of(RANDOM_TWO_BUS, parts)
+    stops = []
+    while (time := stopping.run_to("controller", until)) is not None:
+        stops.append(time)
+    assert stops == list(range(45))
+    assert repr(parts) == repr(whole)
+
+
+def test_at_a_stop_the_member_has_heard_everything_of_its_step():
+    seen = []
+    world, until = world_of(RANDOM_TWO_BUS, seen)
+    for minute in range(3):
+        assert world.run_to("controller", until) == minute
+        heard = world.pending("controller")
+        before = dict(seen[-8:])  # of this minute, but for the data center: its last one
+        assert heard["manager"]["jobs"]["workload.workload"] is before["workload"]["workload"]["jobs"]
+        if minute:
+            assert heard["aidc1"]["p_kw"]["aidc.aidc1"] == before["aidc"]["aidc1"]["p_kw"]
+        assert [member for member, _ in seen].count("controller") == minute
+
+
+def test_a_world_can_be_finished_after_stops():
+    whole, mixed = [], []
+    world, until = world_of(RANDOM_TWO_BUS, whole)
+    world.run(until)
+    other, _ = world_of(RANDOM_TWO_BUS, mixed)
+    for _ in range(7):
+        other.run_to("controller", until)
+    other.run(until)
+    assert repr(mixed) == repr(whole)
+
+
+def test_an_episode_has_its_own_random_numbers():
+    resolved = resolve(RANDOM_TWO_BUS)
+    assert at(resolved, 0, 0).init_params == resolved.init_params
+    written = resolve(RANDOM_TWO_BUS.replace(seed=4, episode=3))
+    assert at(resolved, 4, 3).init_params == written.init_params
+    arrivals = []
+    for episode in (0, 0, 1):
+        seen = []
+        world, until = world_of(RANDOM_TWO_BUS.replace(episode=episode), seen)
+        world.run(until)
+        arrivals.append([data["workload"]["arrived_jobs"] for member, data in seen if member == "workload"])
+    assert arrivals[0] == arrivals[1] != arrivals[2]
+
+
+def test_a_pinned_seed_stays_pinned():
+    resolved = resolve(RANDOM_TWO_BUS.replace(seeds={"workload": 9}))
+    assert at(resolved, 4, 3).init_params["workload"]["seed"] == 9
+    assert at(resolved, 4, 3).init_params["controller"]["seed"] == 4
+
+
+def test_a_simulator_that_knows_no_carry_refuses_one():
+    assert Adapter.carry(None) == {}
+    Adapter.resume(None, {})
+    with pytest.raises(ModelError, match=r"cannot go on from load_kw; give it resume\(\)"):
+        Adapter.resume(None, {"load_kw": np.zeros(3)})
+
+
+def test_the_same_seed_gives_the_same_days_and_another_gives_others():
+    runs = []
+    for seed in (1, 1, 2):
+        env, rng = vector_env(RANDOM_TWO_BUS, n_envs=2, workers=0, seed=seed), np.random.default_rng(0)
+        seen = [env.reset()]
+        ends = []
+        for _ in range(100):
+            step = env.step(random_actions(env.spec, 2, rng))
+            seen += [step.observation, step.reward]
+            ends.append(step.truncated.tolist())
+            assert not step.terminated.any()
+            assert step.final_observation is step.observation
+        assert [k for k, end in enumerate(ends) if all(end)] == [44, 89]
+        runs.append(seen)
+        assert not np.array_equal(seen[0][0], seen[-2][1])
+    assert all(np.array_equal(a, b) for a, b in zip(runs[0], runs[1], strict=True))
+    assert not all(np.array_equal(a, b) for a, b in zip(runs[0], runs[2], strict=True))
+
+
+def test_no_two_runs_share_a_seed_and_none_has_one_below_1000():
+    seeds = [seed_of(seed, b) for seed in range(5) for b in range(1000)]
+    assert len(set(seeds)) == len(seeds)
+    assert min(seeds) == 1000
+
+
+def test_jobs_are_conserved_over_days():
+    """Over three days of 2 h: what arrived (drawn again, independently, the last minute of each day included) has been
+    received, but for the minute that is still under way; and all received = finished + dropped + inside."""
+    prepared = learning_scenario(override(IEEE33.replace(until_s="2h"),
+                                          {"shared.job_classes.deep_research.deadline_s": "1min"}))
+    env, rng = Environment(resolve(prepared), seed=5), np.random.default_rng(1)
+    names = ("received_jobs", "finished_jobs", "dropped_jobs", "backlog_jobs", "running_jobs")
+    totals = dict.fromkeys(names[:3], 0.0)
+    inside_before = None
+    for minute in range(3 * 120):
+        world = env._world  # the last step of a day exchanges it
+        env.step(random_actions(env.steering.spec, 1, rng)[0])
+        fleet = world.simulators["aidc"].get_data({site: list(names) for site in ("aidc1", "aidc2", "aidc3")})
+        for name in totals:
+            totals[name] += sum(sum(site[name]) for site in fleet.values())
+        inside = sum(sum(site["backlog_jobs"]) + sum(site["running_jobs"]) for site in fleet.values())
+        assert totals["received_jobs"] == totals["finished_jobs"] + totals["dropped_jobs"] + inside, minute
+        inside_before = inside
+    assert inside_before > 0
+    assert totals["dropped_jobs"] > 0
+    arrived = 0.0
+    for episode in range(3):
+        world = NativeWorld(at(resolve(prepared), 5, episode), Control(env._resolved.clock, 999))
+        world.start()
+        workload = world.simulators["workload"]
+        for minute in range(121 if episode < 2 else 120):
+            arrived += sum(workload.advance(60.0 * minute, {})["workload"]["arrived_jobs"])
+    assert totals["received_jobs"] == arrived
+
+
+def test_a_day_goes_on_where_the_last_one_ended():
+    env, rng = Environment(resolve(learning_scenario(RANDOM_TWO_BUS)), seed=1), np.random.default_rng(2)
+    names = [c.name for c in env.steering.spec.types["site"].observation]
+    for _ in range(45):
+        controller = env._world.simulators["controller"]
+        fleet = env._world.simulators["aidc"]
+        _, _, ended = env.step(random_actions(env.steering.spec, 1, rng)[0])
+    assert ended
+    assert env.episode == 1
+    assert env.steering._controller is not controller
+    assert env.steering._controller.deferral_carry == controller.deferral_carry
+    assert env.steering._controller.site_carry == controller.site_carry
+    last = fleet.get_data({"aidc1": ["p_kw", "free_gpu_ratio"]})["aidc1"]
+    assert env.steering._seen.power_kw == [last["p_kw"]]
+    assert env.observation[1][names.index("free_gpu_ratio")] == np.float32(2.0 * last["free_gpu_ratio"] - 1.0)
+
+
+@pytest.mark.parametrize("steps", [10, 45, 70])
+def test_a_saved_state_goes_on_bit_for_bit(steps):
+    env, rng = vector_env(RANDOM_TWO_BUS, n_envs=2, workers=0), np.random.default_rng(3)
+    actions = [random_actions(env.spec, 2, rng) for _ in range(steps + 30)]
+    env.reset()
+    for action in actions[:steps]:
+        last = env.step(action)
+    state = env.state()
+    assert all(array.dtype.kind in "iufb" for array in state.values())
+    assert len(state["0/actions"]) == steps % 45
+    other = vector_env(RANDOM_TWO_BUS, n_envs=2, workers=0)
+    assert np.array_equal(other.restore(state), last.observation)
+    for action in actions[steps:]:
+        a, b = env.step(action), other.step(action)
+        assert np.array_equal(a.observation, b.observation)
+        assert np.array_equal(a.reward, b.reward)
+    with pytest.raises(ScenarioError, match="no environment 2; restore it with the same number"):
+        vector_env(RANDOM_TWO_BUS, n_envs=3, workers=0).restore(state)
+
+
+def test_staggered_environments_are_spread_over_the_day():
+    """Days of 45 minutes: of three environments the second begins at minute 15, the third at 30."""
+    env = vector_env(RANDOM_TWO_BUS, n_envs=3, workers=0, stagger=True)
+    env.reset()
+    assert [e.steering._seen.time_s for e in env.envs] == [0.0, 900.0, 1800.0]
+    ends = [env.step(np.stack([e.steering.start() for e in env.envs])).truncated for _ in range(45)]
+    assert [int(np.argmax([end[b] for end in ends])) for b in range(3)] == [44, 29, 14]
+
+
+def test_workers_give_the_numbers_of_one_process_and_a_dead_one_is_named():
+    here, there = (vector_env(GRIDLESS, n_envs=3, workers=workers, seed=7) for workers in (0, 2))
+    try:
+        assert there.spec == here.spec
+        assert np.array_equal(here.reset(), there.reset())
+        rng = np.random.default_rng(4)
+        for _ in range(50):
+            action = random_actions(here.spec, 3, rng)
+            assert np.array_equal(here.context(action[:, :1]), there.context(action[:, :1]))
+            a, b = here.step(action), there.step(action)
+            for name in ("observation", "reward", "terminated", "truncated", "final_observation"):
+                assert np.array_equal(getattr(a, name), getattr(b, name))
+            assert all(np.array_equal(a.terms[name], b.terms[name]) for name in a.terms)
+        state, mine = there.state(), here.state()
+        assert state.keys() == mine.keys()
+        assert all(np.array_equal(state[key], mine[key]) for key in mine)
+        action[2, 1] = np.nan
+        with pytest.raises(ModelError, match=r"environment 2 \(seed 8002, episode 1\): member 'controller'.*finite"):
+            there.step(action)
+        assert np.array_equal(there.restore(state), a.observation)
+        there._workers[1]._process.kill()
+        with pytest.raises(ModelError, match=r"worker 1 \(environments 2 to 2\) ended by itself with signal 9"):
+            there.step(action)
+    finally:
+        there.close()
+
+
+def test_an_optional_link_is_left_out_where_its_source_is_missing():
+    """two_bus links its grid's mci; a grid without that port is still a grid, and the controller hears NaN."""
+    link = next(link for link in TWO_BUS.links if link.source == "grid.mci_kg_per_kwh")
+    elsewhere = link.model_copy(update={"source": "grid.no_such_kg_per_kwh"})
+    others = [other for other in TWO_BUS.links if other != link]
+    world, until = world_of(TWO_BUS.replace(links=[*others, elsewhere]), [])
+    world.run_to("controller", until)
+    assert "mci_kg_per_kwh" not in world.pending("controller")["aidc1"]
+    assert np.isnan(world.simulators["controller"].read(world.pending("controller"))["aidc1"]["mci_kg_per_kwh"])
+    strict = elsewhere.model_copy(update={"optional": False})
+    with pytest.raises(ScenarioError, match="unknown out port of member 'grid' 'no_such_kg_per_kwh'"):
+        world_of(TWO_BUS.replace(links=[*others, strict]), [])
+
+
+def test_what_cannot_be_learnt_on_is_said():
+    with pytest.raises(ScenarioError, match="names no environment"):
+        vector_env(TWO_BUS.replace(environment=None), workers=0)
+    with pytest.raises(ScenarioError, match="n_envs = 0 must be >= 1"):
+        vector_env(TWO_BUS, n_envs=0)
+    with pytest.raises(ScenarioError, match="unknown scenario 'two_buses'; did you mean 'two_bus'"):
+        scenario_of("two_buses")

@@ -1,0 +1,142 @@
+"""The study's scenarios as something to learn on: contexts, rewards and states against the closed loop itself.
+
+Rows of the model: L08, L10, L15, R03, U22.
+"""
+
+import numpy as np
+import pytest
+from test_vector import random_actions
+
+from agents.heuristics import PolicyOptions, make_policy
+from cosim.environment import vector_env
+from cosim.errors import ScenarioError
+from cosim.experiment import Experiment
+from cosim.resolve import resolve
+from cosim.scenario import override
+from cosim.trace import Trace
+from cosim.vector import Environment, learning_scenario
+from scenarios.ieee33 import SCENARIO as IEEE33
+from scenarios.ieee33_power import SCENARIO as POWER
+from scenarios.two_bus import SCENARIO as TWO_BUS
+
+
+def environment(scenario, lean=True):
+    return Environment(resolve(learning_scenario(scenario, lean)), seed=0)
+
+
+@pytest.mark.parametrize("rounding", ["carry", "stateless"])
+def test_the_context_is_what_the_step_then_executes(rounding):
+    env, rng = environment(override(IEEE33, {"controller.rounding": rounding})), np.random.default_rng(0)
+    controller, differs = env.steering._controller, False
+    for _ in range(40):
+        action = random_actions(env.steering.spec, 1, rng)[0]
+        first = env.steering.context(action[:1])
+        other = env.steering.context(random_actions(env.steering.spec, 1, rng)[0][:1])
+        assert np.array_equal(env.steering.context(action[:1]), first)
+        told, work = controller.preview(action[0, :12].reshape(4, 3).tolist())
+        env.step(action)
+        sent = controller.get_data({site: ["allocated_jobs", "jobs"] for site in ("aidc1", "aidc2", "aidc3")})
+        assert [sent[site]["allocated_jobs"] for site in sent] == told
+        assert [sum(sent[site]["jobs"].get("work_to", [])) for site in sent] == pytest.approx(list(map(sum, work)))
+        differs = differs or not np.array_equal(first, other)
+    assert differs  # other shares, another context
+    assert not first[0].any()
+
+
+def test_what_is_left_out_in_training_changes_nothing():
+    """AC check, mci and job log off and on: the same observations, contexts and rewards, two dispatches long."""
+    scenario, rng = override(IEEE33, {"grid.solver": "clarabel"}), np.random.default_rng(1)
+    lean, whole = environment(scenario), environment(scenario, lean=False)
+    assert lean._world.simulators["grid"].params.ac_check is False
+    assert whole._world.simulators["grid"].params.ac_check is True
+    for _ in range(31):
+        action = random_actions(lean.steering.spec, 1, rng)[0]
+        assert np.array_equal(lean.steering.context(action[:1]), whole.steering.context(action[:1]))
+        assert lean.step(action) == whole.step(action)
+        assert np.array_equal(lean.observation, whole.observation)
+
+
+def test_a_rule_steered_by_its_own_decisions_is_the_run_itself(tmp_path):
+    """With the rule in the place of the learner, the environment is the run: the terms are those of its trace."""
+    scenario = override(IEEE33.replace(until_s="1h"), {"grid.solver": "clarabel", "controller.policy": "nci_priority"})
+    out = tmp_path / "run.h5"
+    Experiment(scenario, "native", out=out).run()
+    env = Environment(resolve(learning_scenario(scenario)), seed=scenario.seed)
+    controller = env.steering._controller
+    controller.policy = make_policy("nci_priority", controller.facts, PolicyOptions(), np.random.default_rng(0))
+    terms = []
+    for _ in range(60):
+        _, values, _ = env.step(np.zeros(env.shape, np.float32))
+        terms.append(dict(zip(env.steering.terms, values, strict=True)))
+    with Trace(out) as trace:
+        p_kw, work, nci, price, emission = (trace[path] for path in (
+            "aidc/Site/p_kw", "aidc/Site/work_to", "grid/Bus/nci_kg_per_kwh", "tariff/Tariff/price_usd_per_kwh",
+            "grid/Grid/emission_kg_per_h"))
+    nci, price, emission = nci[:, [8, 28, 32]].repeat(15, axis=0), price[:, 0], emission[:, 0].repeat(15)
+    expected = {"energy_kwh": p_kw.sum(1) / 60, "cost_usd": p_kw.sum(1) / 60 * price, "work_to": work.sum((1, 2)),
+                "carbon_t": (p_kw * nci).sum(1) / 60 / 1000, "system_t": emission / 60 / 1000}
+    for name, values in expected.items():
+        np.testing.assert_allclose([t[name] for t in terms], values, rtol=1e-12, err_msg=name)
+
+
+def test_power_mode_sees_and_pays_no_carbon():
+    env = environment(POWER)
+    spec = env.steering.spec
+    assert not [c.name for kind in spec.types.values() for c in kind.observation if "nci" in c.name]
+    rng = np.random.default_rng(2)
+    for _ in range(3):  # until there is work
+        reward, values, _ = env.step(random_actions(spec, 1, rng)[0])
+    terms, weights = dict(zip(env.steering.terms, values, strict=True)), env.steering._params.reward
+    assert min(terms["carbon_t"], terms["throughput_ratio"]) > 0.0
+    assert reward == pytest.approx(weights.c1_per_reference * terms["throughput_ratio"] - 0.02 * terms["cost_usd"])
+
+
+def test_the_system_difference_is_a_dispatch_less_one_without_data_centers():
+    """By hand on two_bus, first interval: one data center of 20 kW idle, whose cooling adds a quarter: 25 kW, 5 kvar.
+    The turbine (0.2 kg/kWh) gives 50 of the 60 + 25 kW, so all of the 25 kW and their loss come from the substation
+    at 0.3 kg/kWh: about 7.5 kg/h, 0.125 kg in the minute."""
+    env = environment(override(TWO_BUS, {"controller.reward.carbon": "system_difference"}))
+    _, values, _ = env.step(random_actions(env.steering.spec, 1, np.random.default_rng(0))[0])
+    terms = dict(zip(env.steering.terms, values, strict=True))
+    assert terms["carbon_t"] == pytest.approx(0.3 * 25.0 / 60 / 1000, rel=0.01)
+    base = env._world.simulators["grid_without_aidc"].get_data({"grid": ["p_source_kw"]})["grid"]["p_source_kw"]
+    assert sum(base) == pytest.approx(60.0, rel=1e-3)
+
+
+def test_marginal_carbon_shows_and_charges_mci():
+    """two_bus: the next kWh comes from the substation, 0.3 kg, and a little loss; the site's own is 0.25 on average."""
+    env = environment(override(TWO_BUS, {"controller.reward.carbon": "marginal"}))
+    assert "mci_kg_per_kwh" in [c.name for c in env.steering.spec.types["site"].observation]
+    _, values, _ = env.step(random_actions(env.steering.spec, 1, np.random.default_rng(0))[0])
+    terms = dict(zip(env.steering.terms, values, strict=True))
+    assert terms["carbon_t"] == pytest.approx(0.3 * terms["energy_kwh"] / 1000, rel=0.01)
+    assert terms["attributed_t"] < 0.9 * terms["carbon_t"]
+
+
+def test_weights_and_states_are_settings():
+    """With c1 = 0 and c2 = 1 the reward is the cost; the paper's states have 22 and 18 columns (time takes two)."""
+    env = environment(override(IEEE33, {"controller.reward.c1_per_reference": 0, "controller.reward.c2_per_usd": 1,
+                                        "controller.reward.c3_per_t": 0, "controller.observation": "paper"}))
+    assert [len(kind.observation) for kind in env.steering.spec.types.values()] == [22, 18]
+    reward, values, _ = env.step(env.steering.start())
+    assert reward == -dict(zip(env.steering.terms, values, strict=True))["cost_usd"]
+
+
+def test_mci_priority_runs_and_sends_jobs_where_the_margin_is_clean():
+    scenario = override(IEEE33, {"controller.policy": "mci_priority"})
+    controllers = resolve(scenario).params["controller"]
+    assert controllers.policy == "mci_priority"
+    with pytest.raises(Exception, match="hears none; set grid.mci=true"):
+        Experiment(override(scenario, {"grid.mci": False}), "native", until_s=60).run()
+    Experiment(scenario, "native", until_s=60).run()
+
+
+def test_what_cannot_be_steered_is_said():
+    with pytest.raises(ScenarioError, match="has no members controller and aidc"):
+        vector_env(TWO_BUS.replace(members={"profile": TWO_BUS.members["profile"]}, links=[]), workers=0)
+    foreign = TWO_BUS.members["grid"].model_copy(update={"simulator": "simulators.grid.ac:AcPowerFlow"})
+    with pytest.raises(ScenarioError, match="needs the dispatch with and without data centers"):
+        vector_env(override(TWO_BUS.replace(members={**TWO_BUS.members, "grid": foreign}),
+                            {"controller.reward.carbon": "system_difference"}), workers=0)
+    with pytest.raises(ScenarioError, match="reward.carbon"):
+        vector_env(override(TWO_BUS, {"controller.reward.carbon": "average"}), workers=0)

@@ -1,0 +1,98 @@
+"""Small environments and teams for the learners' tests."""
+
+import numpy as np
+
+from agents.spec import AgentType, Choice, Column, Interval, Outcome, Simplex, TeamSpec
+
+
+def columns(count, name="o"):
+    return tuple(Column(f"{name}{k}", scale="raw") for k in range(count))
+
+
+BOSS = AgentType("boss", columns(5), (Simplex("to", 3, (True, False, True)), Simplex("of", 4)))
+SITE = AgentType("site", columns(7), (Simplex("when", 3), Interval("temp", 18.0, 23.0, 19.0), Choice("mode", 3)),
+                 columns(2, "c"))
+SHED = AgentType("shed", columns(2), (Interval("level", -1.0, 1.0),), columns(1, "c"))
+
+
+def mixed_team():
+    """A leader and two types of followers whose agents do not stand together; every kind of part; padding."""
+    kinds = {k.name: k for k in (BOSS, SITE, SHED)}
+    return TeamSpec((("b", "boss"), ("s1", "site"), ("h1", "shed"), ("s2", "site"), ("h2", "shed")), kinds, leaders=1)
+
+
+def site_team(n_sites=3):
+    """A leader and followers of one type."""
+    return TeamSpec((("b", "boss"), *((f"s{k}", "site") for k in range(n_sites))), {"boss": BOSS, "site": SITE}, 1)
+
+
+class Game:
+    """One step per episode; n agents see the same and choose one of n; reward 1 if all choices differ."""
+
+    def __init__(self, n, n_envs):
+        kind = AgentType("player", columns(1), (Choice("pick", n),))
+        self.spec = TeamSpec(tuple((f"p{k}", "player") for k in range(n)), {"player": kind})
+        self.n_envs, self.n = n_envs, n
+        self.same = np.ones((n_envs, n, 1), np.float32)
+
+    def reset(self):
+        return self.same
+
+    def context(self, leaders_action):
+        return np.zeros((self.n_envs, self.n, 0), np.float32)
+
+    def step(self, action):
+        picks = np.sort(action[:, :, 0], axis=1)
+        reward = (picks == np.arange(self.n)).all(axis=1).astype(np.float32)
+        over = np.ones(self.n_envs, bool)
+        return Outcome(self.same, reward, {}, over, ~over, self.same)
+
+
+class Follow:
+    """A walk with a state of its own, random pushes and days of 7 steps that truncate; the team should push x to 0.
+
+    The leader's first share is passed on to the followers as context. `state` holds all of it, generators included.
+    """
+
+    def __init__(self, n_envs=3, seed=0):
+        self.spec, self.n_envs = site_team(2), n_envs
+        self.rng = np.random.default_rng(seed)
+        self.reset()
+
+    def reset(self):
+        self.x, self.day = self.rng.normal(size=self.n_envs), np.arange(self.n_envs) % 7
+        return self._view()
+
+    def context(self, leaders_action):
+        told = np.zeros((self.n_envs, 3, 2), np.float32)
+        told[:, 1:, 0] = leaders_action[:, 0, :1]
+        return told
+
+    def step(self, action):
+        self.x = 0.9 * self.x + 0.1 * (action[:, 1:, 3].mean(axis=1) - 20.5) + 0.1 * self.rng.normal(size=self.n_envs)
+        self.day = self.day + 1
+        truncated = self.day == 7
+        self.day[truncated] = 0
+        reward = (-np.abs(self.x)).astype(np.float32)
+        view = self._view()
+        return Outcome(view, reward, {"distance": np.abs(self.x)}, np.zeros(self.n_envs, bool), truncated, view)
+
+    def state(self):
+        state = self.rng.bit_generator.state["state"]
+        words = [state[k] >> (64 * j) & (2**64 - 1) for k in ("state", "inc") for j in (0, 1)]
+        return {"x": self.x, "day": self.day, "rng": np.array(words, np.uint64)}
+
+    def restore(self, state):
+        words = [int(w) for w in state["rng"]]
+        self.rng.bit_generator.state = {"bit_generator": "PCG64", "has_uint32": 0, "uinteger": 0, "state": {
+            "state": words[0] | words[1] << 64, "inc": words[2] | words[3] << 64}}
+        self.x, self.day = state["x"].copy(), state["day"].copy()
+        return self._view()
+
+    def close(self):
+        pass
+
+    def _view(self):
+        seen = np.zeros((self.n_envs, 3, 7), np.float32)
+        seen[:, :, 0], seen[:, :, 1] = self.x[:, None], self.day[:, None] / 7
+        return seen

@@ -1,0 +1,193 @@
+"""What README and docs say is so: every command and code block is run, links lead somewhere, references match the code.
+
+The sweep of lambda (X12) is one of them. A page's blocks are run in a folder of its own, in order. Marks stand in a
+comment on the line before a block:
+
+    <!-- long: ARGUMENTS -->   appended to each `python -m cosim.run` (or set before the command when NAME=VALUE)
+    <!-- network: WHY -->      not run: it needs the network
+    <!-- given: NAME -->       not run but written to that file
+    <!-- output -->            not run: what the block before it must have printed, line by line
+    <!-- source: FILE -->      a file of the repository, copied beside and shown by the site
+
+Rows of the model: X01.
+"""
+
+import contextlib
+import importlib
+import importlib.util
+import io
+import os
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+import webbrowser
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs").glob("*.md")) + [ROOT / "README.md"]
+BLOCK = re.compile(r"(?:^<!-- (?P<mark>[^\n]*?) -->\n)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
+SOURCE = re.compile(r"^<!-- source: (\S+) -->$", re.MULTILINE)
+MARKS = {"long", "network", "given", "output", "run command", "test command", "map"}
+COMMANDS = {"cosim.run": "cosim.run", "cosim.report": "cosim.report", "cosim.check": "cosim.check",
+            "cosim.trace": "cosim.inspection"}
+
+
+def blocks(page):
+    """(mark, its words, kind, text) of every block of a page."""
+    out = []
+    for found in BLOCK.finditer(page.read_text()):
+        mark, _, words = (found["mark"] or "").partition(": ")
+        out.append((mark, words, found["kind"], found["text"]))
+    return out
+
+
+def generate():
+    spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs" / "generate.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["docs_generate"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def run_line(line, words):
+    """One command line as a shell would run it; ours in this process, as its start is most of its time."""
+    parts = shlex.split(line, comments=True)
+    if parts[:2] == ["python", "-m"] and parts[2] in COMMANDS:
+        runs = parts[2] == "cosim.run" and "--list" not in parts and "--show" not in parts
+        extra = shlex.split(words) if runs else []
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out):
+            assert importlib.import_module(COMMANDS[parts[2]]).main([*parts[3:], *extra]) == 0, line
+        return out.getvalue()
+    if parts[0] == "python" and parts[1].endswith(".py"):
+        out = io.StringIO()
+        with contextlib.redirect_stdout(out), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", parts[1:])
+            runpy.run_path(parts[1], run_name="__main__")
+        return out.getvalue()
+    setting = dict(word.split("=", 1) for word in shlex.split(words))
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=120, check=False,
+                          env={**os.environ, **setting, "PYTHONPATH": f"{ROOT}:.", "PATH": path})
+    assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """Where a page's blocks run: modules of that folder can be imported, no browser opens."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{tmp_path}")
+    monkeypatch.setattr(webbrowser, "open", lambda url: True)
+    for example in (ROOT / "examples").glob("[!p]*"):  # plug_* have tests of their own
+        if example.is_file():
+            shutil.copy(example, tmp_path)
+    shutil.copy(ROOT / "examples" / "read_trace.py", tmp_path)
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", "")).startswith(str(tmp_path)):
+            del sys.modules[name]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_every_block_runs(page, folder):
+    printed, names = "", {}
+    for mark, words, kind, text in blocks(page):
+        if mark == "given":
+            (folder / words).write_text(text)
+        elif mark == "output":
+            said = [" ".join(line.split()) for line in printed.splitlines()]
+            for line in text.splitlines():
+                assert " ".join(line.split()) in said, f"{page.name} shows '{line}', which was not printed"
+        elif mark == "run command":  # what comes after the installation
+            run_line(text.replace(".venv/bin/", "").rpartition("&&")[2].strip(), "--until 15min")
+        elif kind == "console" and mark not in ("network", "test command"):
+            lines = text.replace("\\\n", "").splitlines()
+            printed = "".join(run_line(line, words) for line in lines if line.strip())
+        elif kind == "python":
+            exec(compile(text, str(page), "exec"), names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_marks_are_known_and_say_why(page):
+    for mark, words, _, text in blocks(page):
+        assert not mark or mark in MARKS, f"{page.name}: unknown mark '{mark}' before\n{text}"
+        assert mark not in ("long", "network", "given") or words, f"{page.name}: '{mark}' says nothing"
+    for path in SOURCE.findall(page.read_text()):
+        assert (ROOT / path).is_file(), f"{page.name} shows {path}, which is not there"
+
+
+def anchors(text):
+    """What a heading can be linked by."""
+    return {re.sub(r"[^\w\- ]", "", h.lower()).strip().replace(" ", "-") for h in re.findall(r"^#+ (.*)$", text, re.M)}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+def test_links_lead_somewhere(page):
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith(("http:", "https:")):
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path) if path else page
+        assert file.exists(), f"{page.name} links to {target}, which is not there"
+        assert not anchor or anchor in anchors(file.read_text()), f"{page.name}: no heading for {target}"
+
+
+def test_every_page_is_in_the_site_and_made_parts_exist():
+    config, made = (ROOT / "mkdocs.yml").read_text(), generate()
+    for page in (ROOT / "docs").glob("*.md"):
+        assert f": {page.name}" in config, f"mkdocs.yml does not list {page.name}"
+        assert set(made.MARK.findall(page.read_text())) <= made.MAKERS.keys()
+
+
+def test_every_row_of_the_model_is_held_or_says_why_not():
+    rows = generate().rows()
+    letters = {letter: sum(row.id[0] == letter for row in rows) for letter in {row.id[0] for row in rows}}
+    assert letters == {"E": 39, "U": 22, "P": 42, "M": 16, "S": 15, "A": 7, "R": 6, "L": 20, "T": 9, "B": 8, "K": 8,
+                       "X": 16, "Z": 8, "I": 38}
+    assert len({row.id for row in rows}) == len(rows) == 254
+    lost = [f"{row.id} ({row.name}): {'no test' if row.modules else 'no module'} names it" for row in rows
+            if not (row.modules and row.tests) and not row.not_built]
+    assert not lost, "name the ID in a docstring, or say in docs/rows.csv why it is not built:\n" + "\n".join(lost)
+
+
+def test_tags_are_read_from_docstrings_and_comments_only():
+    made = generate()
+    source = '"""About K07, L10-L12 and (19)-(21)."""\nx = "P42 (7)"  # S03..S05\n\ndef f():\n    """(39)."""\n'
+    equations = {"E19", "E20", "E21", "E39"}
+    plain = {"K07", "L10", "L11", "L12", "S03", "S04", "S05"}
+    assert made.tags(source) == plain | equations
+    assert made.tags(source, equations=False) == plain
+
+
+def test_references_hold_every_field_and_every_option():
+    made = generate()
+    scenarios, cli = made.scenarios(), made.cli()
+    for word in ("`lambda_kw_per_kg_h`", "`inf_size_scale`", "`warmup_s`", "`gpus_per_block`", "CefDispatch"):
+        assert word in scenarios, word
+    options = [o for p in made.parsers().values() for a in p._actions for o in a.option_strings if o.startswith("--")]
+    assert "--until" in options
+    assert all(option in cli for option in options if option != "--help")
+
+
+def test_the_site_builds_without_a_warning(tmp_path):
+    mkdocs = pytest.importorskip("mkdocs.commands.build", reason="needs the extra 'docs' (mkdocs)")
+    settings = importlib.import_module("mkdocs.config").load_config(str(ROOT / "mkdocs.yml"), site_dir=str(tmp_path))
+    settings["strict"] = True
+    mkdocs.build(settings)
+    assert "nci_kg_per_kwh" in (tmp_path / "trace.html").read_text()
+    assert "own_grid" in (tmp_path / "own-grid.html").read_text()
+
+
+def test_marks_are_listed():
+    """The blocks that are not run as they stand, so that the list is looked at when it grows."""
+    marked = [(page.stem, mark) for page in PAGES for mark, *_ in blocks(page) if mark in ("network",)]
+    assert marked == [("index", "network")]  # README's two commands are marked by name; their last part is run
