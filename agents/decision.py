@@ -76,6 +76,8 @@ class Observation:
     queued_jobs, deferred_jobs, running_jobs   (N, M) jobs waiting, not yet released, running
     pending_work_to         (N, M) unfinished work of queued and running jobs, TO
     deferred_work_to        (N, M) work of jobs not yet released, TO
+    late_jobs, urgent_jobs  (N, M) training jobs that miss their deadline whatever they get, and those that can wait for
+                            less than an hour and still make it
     free_gpu_ratio          (N,) share of idle GPUs in the last minute, 0..1
     site_carry              (M, N) jobs each site is owed by rounding (I13); zeros when rounding keeps no state
     deferral_carry          (N, Mtrain, H) the same for release times
@@ -100,6 +102,8 @@ class Observation:
     site_carry: Matrix
     deferral_carry: Sequence[Matrix]
     mci_kg_per_kwh: Vector | None = None
+    late_jobs: Matrix = ()
+    urgent_jobs: Matrix = ()
     deferred_by_lead: Sequence[Matrix] = ()
     deferred_by_time: Sequence[Matrix] = ()
 

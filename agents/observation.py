@@ -1,11 +1,11 @@
 """What the manager and the sites' agents see as numbers, (25) and (27), and how learners scale it.
 
 A `View` is a list of blocks, each the names of some columns and where an `Observation` has their numbers, so that the
-two cannot part. Beyond the paper (`full`): the manager sees unfinished work per site and class and
-what rounding owes, a site its inference queue, running jobs, unfinished work, what rounding owes its release times, and
-how many of its deferred jobs are of which deferral and when they are due. Totals alone (the paper's S09) hide whether
-postponed work can still meet its deadline, so that a critic could charge a late deferral only half a day later, when
-the job is dropped.
+two cannot part. Beyond the paper (`full`): the manager sees unfinished work per site and class and what rounding owes, a
+site its inference queue, running jobs, unfinished work, what rounding owes its release times, how many of its deferred
+jobs are of which deferral and when they are due, and how many training jobs are late or nearly. Totals alone (the
+paper's S09) hide whether work can still meet its deadline, so that a critic could charge a bad deferral only half a day
+later, when the job is dropped.
 
 Rows of the model: I26, S01-08, S10-12, S15, T09, U08, Z02.
 """
@@ -119,6 +119,8 @@ def site_view(facts: FleetFacts, sight: Sight, i: int) -> View:
                  _minutes("deferred_work_to", facts, i, facts.train), _WORK_MIN)
         view.add([f"deferral_carry {sight.classes[m]} +{lead:g}s" for m in facts.train for lead in facts.deferrals_s],
                  lambda o: [x for row in o.deferral_carry[i] for x in row], _OWED)
+        for name in ("late_jobs", "urgent_jobs"):
+            view.add([f"{name} {sight.classes[m]}" for m in facts.train], _trained(name, facts, i), _TRAIN_JOBS)
         for name in ("deferred_by_lead", "deferred_by_time"):
             view.add([f"{name} {sight.classes[m]} +{lead:g}s" for m in facts.train for lead in facts.deferrals_s],
                      _table(name, i), _TRAIN_JOBS)
@@ -156,6 +158,10 @@ class Scaler:
         x[self._linear] = np.minimum(np.maximum(line, -1.0), 1.0)
         x[self._log] = np.minimum(log, 1.0)
         return x.astype(np.float32)
+
+
+def _trained(name: str, facts: FleetFacts, i: int) -> Values:
+    return lambda o: [getattr(o, name)[i][m] for m in facts.train]
 
 
 def _table(name: str, i: int) -> Values:

@@ -28,6 +28,9 @@ TERMS = ("throughput_ratio", "cost_usd", "carbon_t", "dropped_train_jobs", "drop
          "attributed_t", "system_t")
 """What `terms_of` gives: R1 to R5 of (32), then figures to log that are not weighed."""
 
+OBJECTIVE = "objective"
+"""(32) as printed, logged beside TERMS; what is learned from is `relative` to the hour."""
+
 
 @params
 class RewardWeights:
@@ -46,6 +49,10 @@ class RewardWeights:
     carbon: Annotated[Carbon, Field(
         description="R3: attributed, energy x NCI; marginal, energy x mci; system_difference, what all sources emit "
         "less what they would without data centers")] = "attributed"
+    relative: Annotated[bool, Field(
+        description="learn from (32) less what the fleet's usual power costs at the minute's price: prices come from "
+        "outside, so that no policy gains or loses by it, but the critic need not predict the tariff to a thousandth "
+        "to see what an action did (Mao et al. 2019, input-driven baselines)")] = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +110,11 @@ def reward_of(terms: Sequence[float], weights: RewardWeights, sees_carbon: bool 
     return (weights.c1_per_reference * throughput - weights.c2_per_usd * cost
             - (weights.c3_per_t * carbon if sees_carbon else 0.0)
             - weights.c4_per_train_job * train - weights.c5_per_inf_job * inf)
+
+
+def hour_cost(price_usd_per_kwh: float, usual_kw: float, hours: float, weights: RewardWeights) -> float:
+    """What the fleet's usual power costs in a step at this price, in units of the reward (>= 0 for a price >= 0)."""
+    return weights.c2_per_usd * price_usd_per_kwh * usual_kw * hours
 
 
 def _carbon_t(power_kw: Sequence[float], kg_per_kwh: Sequence[float] | None, hours: float) -> float:

@@ -107,6 +107,8 @@ class DataCenters(Adapter):
             _per_class("backlog_jobs", "queued and deferred jobs at the end of the tick"),
             _per_class("pending_work_to", "work left of queued and running jobs at the end of the tick"),
             _per_class("deferred_work_to", "work of deferred jobs at the end of the tick"),
+            _per_class("late_jobs", "training jobs that miss their deadline whatever they are given"),
+            _per_class("urgent_jobs", "training jobs that can wait for less than an hour and then still make it"),
             Port("free_gpu_ratio", "out", "share of the GPUs not in use at the end of the tick (U07)", sign="0 to 1"),
             Port("supply_temp_degc", "out", "supply air temperature applied, within the limits of (24)"),
             Port("inlet_degc", "out", "inlet of the hottest rack (19)"),
@@ -388,6 +390,8 @@ class _SiteOnBus:
             "backlog_jobs": _floats(backlog),
             "pending_work_to": state.pending_work_to,
             "deferred_work_to": state.deferred_work_to,
+            "late_jobs": _floats(state.late_jobs),
+            "urgent_jobs": _floats(state.urgent_jobs),
             "free_gpu_ratio": 1.0 - sum(state.busy_gpus) / self.facility.gpus,
         }
 

@@ -186,6 +186,7 @@ class Facility:
     def state(self) -> State:
         """How things stand now."""
         classes, now_s = self._classes, self.now_s
+        laxities = [c.by_laxity(now_s) for c in classes]
         return State(
             queued_jobs=[c.queued_jobs for c in classes],
             deferred_jobs=[c.deferred_jobs for c in classes],
@@ -194,6 +195,8 @@ class Facility:
             deferred_work_to=[c.deferred_to() for c in classes],
             busy_gpus=[c.busy_gpus for c in classes],
             granted_gpus=[c.granted_gpus for c in classes],
+            late_jobs=[late for late, _ in laxities],
+            urgent_jobs=[urgent for _, urgent in laxities],
         )
 
     def unfinished_rows(self) -> Batch:

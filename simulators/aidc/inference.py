@@ -176,6 +176,10 @@ class InferenceQueue:
         """0: inference is not deferred."""
         return 0
 
+    def by_laxity(self, now_s: float) -> tuple[int, int]:
+        """(0, 0): inference has no deadline for its end."""
+        return 0, 0
+
     def deferred_to(self) -> float:
         """0: inference is not deferred."""
         return 0.0

@@ -52,7 +52,10 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """How a site stands now, per job class. queued + deferred + running are all the jobs inside."""
+    """How a site stands now, per job class. queued + deferred + running are all the jobs inside.
+
+    late_jobs, urgent_jobs  training jobs of negative laxity, and of less than an hour's; see `TrainingPool.by_laxity`
+    """
 
     queued_jobs: list[int]
     deferred_jobs: list[int]
@@ -61,6 +64,8 @@ class State:
     deferred_work_to: list[float]
     busy_gpus: list[float]
     granted_gpus: list[int]
+    late_jobs: list[int]
+    urgent_jobs: list[int]
 
 
 def resolved_kw(segments: Sequence[Segment], step_s: float) -> tuple[np.ndarray, np.ndarray]:

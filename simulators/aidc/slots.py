@@ -262,6 +262,8 @@ class SlotFacility:
             deferred_work_to=[c.deferred_to() for c in classes],
             busy_gpus=list(map(float, granted)),
             granted_gpus=granted,
+            late_jobs=[0] * len(classes),  # a slot's job is due in its minute: there is no laxity
+            urgent_jobs=[0] * len(classes),
         )
 
     def unfinished_rows(self) -> dict[str, list]:

@@ -22,6 +22,11 @@ from simulators.aidc.jobs import DROPPED, FINISHED, UNFINISHED, Job, Row, Run, n
 from simulators.fleet import JobClass
 
 
+URGENT_S = 3600.0
+_LATE_S = 1e-3
+"""A job that makes it to the millisecond is not late: ends are rounded to the clock."""
+
+
 class TrainingJob:
     """A training job and how far it is.
 
@@ -215,6 +220,18 @@ class TrainingPool:
     def deferred_jobs(self) -> int:
         """Jobs that are not released yet."""
         return len(self._deferred)
+
+    def by_laxity(self, now_s: float) -> tuple[int, int]:
+        """(late, urgent): jobs inside that miss their deadline even with `max_blocks` blocks from now (or from their
+        release) to their end, and those that still make it but can wait less than `URGENT_S` for that."""
+        slack_s = []
+        top = self._speed_to_per_s[self._max_blocks]
+        for job in self._active:
+            slack_s.append(job.last_start_s(now_s, top) - now_s)
+        for job in self._deferred:
+            slack_s.append(job.last_start_s(now_s, top) - max(now_s, job.ready_s))
+        late = sum([s < -_LATE_S for s in slack_s])
+        return late, sum([s < URGENT_S for s in slack_s]) - late
 
     def deferred_to(self) -> float:
         """Work of the deferred jobs, TO."""

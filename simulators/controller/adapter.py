@@ -94,6 +94,9 @@ class Controller(Adapter):
             Port("running_jobs", "in", "jobs running", dims=("job_class",)),
             Port("pending_work_to", "in", "unfinished work of waiting and running jobs", dims=("job_class",)),
             Port("deferred_work_to", "in", "work of jobs not yet released", dims=("job_class",)),
+            Port("late_jobs", "in", "training jobs that miss their deadline anyway", dims=("job_class",), default=0.0),
+            Port("urgent_jobs", "in", "training jobs that can wait for less than an hour", dims=("job_class",),
+                 default=0.0),
             Port("free_gpu_ratio", "in", "share of idle GPUs in the last minute"),
             Port("jobs", "out", "jobs sent to the site, with release_s", kind="event", record=False),
             Port("gpus", "out", "GPUs granted to each class", dims=("job_class",)),
@@ -216,6 +219,8 @@ class Controller(Adapter):
             running_jobs=[a["running_jobs"] for a in agents],
             pending_work_to=[a["pending_work_to"] for a in agents],
             deferred_work_to=[a["deferred_work_to"] for a in agents],
+            late_jobs=self._per_class(agents, "late_jobs"),
+            urgent_jobs=self._per_class(agents, "urgent_jobs"),
             free_gpu_ratio=[a["free_gpu_ratio"] for a in agents],
             site_carry=list(self.site_carry),
             deferral_carry=[list(rows) for rows in self.deferral_carry],
@@ -272,6 +277,10 @@ class Controller(Adapter):
                     by_time[i][t][bisect_left(leads, release_s - time_s)] += 1
         return by_lead, by_time
 
+    def _per_class(self, agents: list[dict[str, Any]], port: str) -> list[list[float]]:
+        """(N, M) values; the port's default, where nobody is linked, for every class."""
+        return [a[port] if isinstance(a[port], list) else [a[port]] * len(self._classes) for a in agents]
+
     def _on_simplex(self, site_share: Matrix) -> list[list[float]]:
         return [project_simplex(row, ok) for row, ok in zip(site_share, self._facts.eligible, strict=True)]
 
@@ -285,7 +294,8 @@ class Controller(Adapter):
         """What is linked here was made for the same classes and leads. ModelError if not."""
         vectors = [(site, port.name, agent[port.name], len(self._classes))
                    for site, agent in zip(self._sites, agents, strict=True)
-                   for port in self.MODELS["Agent"] if port.flow == "in" and port.dims]
+                   for port in self.MODELS["Agent"]
+                   if port.flow == "in" and port.dims and isinstance(agent[port.name], list)]
         vectors.append((self._manager, "forecast_usd_per_kwh", forecast, len(self._facts.deferrals_s)))
         for eid, port, value, length in vectors:
             if len(value) != length:

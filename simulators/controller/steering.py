@@ -17,13 +17,14 @@ import numpy as np
 from agents.actions import decision_of, from_unit, start_of
 from agents.decision import Decision, Matrix, Observation, Operation
 from agents.observation import Sight
-from agents.rewards import TERMS, Minute, reward_of, terms_of
+from agents.rewards import OBJECTIVE, TERMS, Minute, hour_cost, reward_of, terms_of
 from agents.teamview import TeamView
 from cosim.errors import ScenarioError
 from cosim.units import HOUR_S
 from simulators.controller.adapter import Controller
 
 CONTROLLER, FLEET, GRID, WORKLOAD, BASELINE = "controller", "aidc", "grid", "workload", "grid_without_aidc"
+_USUAL_PUE = 1.25
 _COOLING_FACTOR = 1.4
 """Site power per IT power at full load that scales the power columns; more is clipped."""
 
@@ -51,7 +52,7 @@ class Steering:
     """
 
     member = CONTROLLER
-    terms = TERMS
+    terms = (*TERMS, OBJECTIVE)
 
     @staticmethod
     def prepare(scenario: Any, lean: bool) -> Any:
@@ -123,10 +124,12 @@ class Steering:
         self._policy.decision = decision_of(self._facts, action.tolist())
 
     def outcome(self) -> tuple[float, tuple[float, ...]]:
-        """(reward, values of `terms`) of the minute that was decided last, once the world has run through it."""
+        """(reward to learn from, values of `terms`) of the minute decided last, once the world has run through it."""
         weights = self._params.reward
         terms = terms_of(self._minute(), self._facts.kinds, weights)
-        return reward_of(terms, weights, self._sees_carbon), terms
+        objective = reward_of(terms, weights, self._sees_carbon)
+        usual = hour_cost(self._seen.price_usd_per_kwh, self._usual_kw, self._hours, weights) if weights.relative else 0.0
+        return objective + usual, (*terms, objective)
 
     def start(self) -> np.ndarray:
         """(n, A) the joint action from which a fresh policy starts."""
@@ -149,6 +152,7 @@ class Steering:
     def _make_view(self) -> TeamView:
         p = self._params
         offered = _offered(self._world)
+        self._usual_kw = _usual_kw(p, offered)
         busy_kw = max(c.busy_kw_per_gpu for c in p.job_classes.values())
         sight = Sight(
             classes=list(p.job_classes), sites=self._sites,
@@ -173,6 +177,13 @@ class Steering:
             dropped_jobs=[sum(of_class) for of_class in zip(*(s["dropped_jobs"] for s in sites), strict=True)],
             nci_kg_per_kwh=nci_kg_per_kwh, mci_kg_per_kwh=mci_kg_per_kwh,
             emission_kg_per_h=emission_kg_per_h, baseline_kg_per_h=baseline_kg_per_h)
+
+
+def _usual_kw(p: Any, offered: dict[str, tuple[float, float]]) -> float:
+    """Power of the fleet when it works off what is offered."""
+    busy = sum(rate * work_to / p.job_classes[name].to_per_gpu_min * p.job_classes[name].busy_kw_per_gpu
+               for name, (rate, work_to) in offered.items())
+    return _USUAL_PUE * (busy + sum(site.idle_kw for site in p.sites.values()))
 
 
 def _carbon_of(controller_params: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ Rows of the model: E32, I21, M02, R01-06.
 
 import pytest
 
-from agents.rewards import TERMS, Minute, RewardWeights, reward_of, terms_of
+from agents.rewards import TERMS, Minute, RewardWeights, hour_cost, reward_of, terms_of
 
 MINUTE = Minute(hours=1 / 60, price_usd_per_kwh=0.3, power_kw=[300.0, 600.0], work_to=36e6, dropped_jobs=[1, 0, 30, 5],
                 nci_kg_per_kwh=[0.4, 0.9], mci_kg_per_kwh=[0.3, -0.1], emission_kg_per_h=1200.0,
@@ -62,3 +62,8 @@ def test_a_dropped_llm_job_costs_more_than_it_saves():
         Minute(11517 / 60, 0.1, [0.7 * 1.25], 0.0, [0, 0], [0.9]), ("train", "inf"), weights), weights)
     assert saved == pytest.approx(0.487, abs=1e-3)
     assert saved < weights.c4_per_train_job
+
+
+def test_what_an_hour_costs_does_not_depend_on_the_policy():
+    """900 kW at 0.3 USD/kWh for a minute: 4.5 USD x 0.02 = 0.09, whatever was drawn."""
+    assert hour_cost(0.3, 900.0, 1 / 60, RewardWeights()) == pytest.approx(0.09)

@@ -34,8 +34,8 @@ ARRIVALS = {
     "search": {"mean_per_min": 110.0, "amplitude_per_min": 8.25, "period_min": 30, "phase": 5.0, "sigma_per_min": 2.75},
 }
 SITES = {"aidc1": {"node": 8}, "aidc2": {"node": 28}, "aidc3": {"node": 32}}
-STATE = ("p_kw", "queued_jobs", "deferred_jobs", "running_jobs", "pending_work_to", "deferred_work_to",
-         "free_gpu_ratio")
+STATE = ("p_kw", "queued_jobs", "deferred_jobs", "running_jobs", "pending_work_to", "deferred_work_to", "late_jobs",
+         "urgent_jobs", "free_gpu_ratio")
 LEADS_S = [3600.0 * h for h in (0, 2, 4, 6, 8, 10)]
 NAMES = list(CLASSES)
 

@@ -85,10 +85,10 @@ def test_power_mode_sees_and_pays_no_carbon():
     assert not [c.name for kind in spec.types.values() for c in kind.observation if "nci" in c.name]
     rng = np.random.default_rng(2)
     for _ in range(3):  # until there is work
-        reward, values, _ = env.step(random_actions(spec, 1, rng)[0])
+        _, values, _ = env.step(random_actions(spec, 1, rng)[0])
     terms, weights = dict(zip(env.steering.terms, values, strict=True)), env.steering._params.reward
     assert min(terms["carbon_t"], terms["throughput_ratio"]) > 0.0
-    assert reward == pytest.approx(weights.c1_per_reference * terms["throughput_ratio"] - 0.02 * terms["cost_usd"])
+    assert terms["objective"] == pytest.approx(weights.c1_per_reference * terms["throughput_ratio"] - 0.02 * terms["cost_usd"])
 
 
 def test_the_system_difference_is_a_dispatch_less_one_without_data_centers():
@@ -116,10 +116,20 @@ def test_marginal_carbon_shows_and_charges_mci():
 def test_weights_and_states_are_settings():
     """With c1 = 0 and c2 = 1 the reward is the cost; the paper's states have 22 and 18 columns (time takes two)."""
     env = environment(override(IEEE33, {"controller.reward.c1_per_reference": 0, "controller.reward.c2_per_usd": 1,
-                                        "controller.reward.c3_per_t": 0, "controller.observation": "paper"}))
+                                        "controller.reward.c3_per_t": 0, "controller.observation": "paper",
+                                        "controller.reward.relative": False}))
     assert [len(kind.observation) for kind in env.steering.spec.types.values()] == [22, 18]
     reward, values, _ = env.step(env.steering.start())
-    assert reward == -dict(zip(env.steering.terms, values, strict=True))["cost_usd"]
+    terms = dict(zip(env.steering.terms, values, strict=True))
+    assert reward == terms["objective"] == -terms["cost_usd"]
+
+
+def test_what_is_learned_from_is_relative_to_the_hour():
+    """Offered: 925.5 GPUs of 0.7 kW and 300 kW idle, with a quarter for cooling 1185 kW; at midnight's 0.1 USD/kWh a
+    minute of it costs 1.975 USD, 0.0395 of the reward's units, which every policy is given back."""
+    env = environment(IEEE33)
+    reward, values, _ = env.step(env.steering.start())
+    assert reward - dict(zip(env.steering.terms, values, strict=True))["objective"] == pytest.approx(0.0395, rel=2e-3)
 
 
 def test_mci_priority_runs_and_sends_jobs_where_the_margin_is_clean():
