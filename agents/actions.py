@@ -2,8 +2,9 @@
 
 A row of the manager: one simplex over the sites per class. A row of a site: one simplex over the release times per
 training class, one over classes + unused for its GPUs (29), one supply temperature. A fresh policy sends jobs where the
-GPUs are, releases nine in ten of its training jobs at once and the rest evenly, splits GPUs like the offered load with
-a quarter of head-room, as far as there is room, and cools to the middle of the box: the same for every method.
+GPUs are, releases all but a few of its training jobs at once, splits GPUs like the offered load with a quarter of
+head-room, as far as there is room, and supplies air near the top of the box, as an operator would who knows neither
+prices nor carbon: the same for every method.
 
 Rows of the model: A01-05.
 """
@@ -19,7 +20,9 @@ from agents.decision import Decision, FleetFacts, Operation
 from agents.spec import Interval, Part, Simplex
 
 _HEAD_ROOM = 1.25
-_DEFERRED = 0.1
+_WARM = 0.95
+"""Start of the supply temperature within its box: near the top, where the operator's own set point is."""
+_DEFERRED = 0.03
 """Start share of all deferrals together: a fresh policy that defers half of its jobs drops tens of them a day, as the
 longest deferrals leave just the time that a job needs when it gets all its blocks at once."""
 _LEAST = 0.01
@@ -37,12 +40,12 @@ def manager_parts(facts: FleetFacts, classes: Sequence[str]) -> tuple[Part, ...]
 def site_parts(facts: FleetFacts, classes: Sequence[str], offered: Mapping[str, tuple[float, float]]
                ) -> tuple[Part, ...]:
     """(28). offered: class -> (jobs/min, TO/job) of the whole fleet; classes without are taken as not offered."""
-    leads = len(facts.deferrals_s)
+    leads, low, high = len(facts.deferrals_s), facts.supply_temp_low_degc, facts.supply_temp_high_degc
     release = None if leads == 1 else (1.0 - _DEFERRED, *([_DEFERRED / (leads - 1)] * (leads - 1)))
     start = gpu_start(facts, [offered.get(name, (0.0, 0.0)) for name in classes])
     return (*(Simplex(f"release of {classes[m]}", leads, None, release) for m in facts.train),
             Simplex("gpus", len(classes) + 1, None, start),
-            Interval("supply_temp_degc", facts.supply_temp_low_degc, facts.supply_temp_high_degc))
+            Interval("supply_temp_degc", low, high, low + _WARM * (high - low)))
 
 
 def gpu_start(facts: FleetFacts, offered: Sequence[tuple[float, float]]) -> tuple[float, ...]:

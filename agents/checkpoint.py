@@ -18,6 +18,8 @@ from safetensors.numpy import save
 from cosim.errors import ScenarioError
 
 FORMAT = "aidc-cosim team 1"
+LAST, BEST, LOG = "last.safetensors", "best.safetensors", "log.jsonl"
+"""What is in the folder of a training run."""
 _FACTS = "facts"
 
 

@@ -36,36 +36,39 @@ class Learning:
         description="density of shares: Gaussian on logits (fast, tame ratios) or Dirichlet (its density spikes near "
                     "the edges: importance ratios explode) [here]")] = "gaussian"
     std_start: Annotated[float, Field(gt=0, le=3, description="exploration of a fresh policy, in logits; [MAT] has "
-                                      "0.37 on actions, 0.5 here is +-12 % of an interval's range [here]")] = 0.5
+                                      "0.37 on actions, 0.3 here is +-7 % of an interval's range at its "
+                                      "middle [here]")] = 0.3
     std_min: Annotated[float, Field(gt=0, le=3, description="exploration never falls below this [here]")] = 0.02
     permute: Annotated[bool, Field(description="followers decide in a random order in every step of training (U16); "
                                    "without it always in the team's order, as [MAT] does")] = True
     frozen_leaders: Annotated[tuple[float, ...] | None, Field(
         description="the leaders' shares are these and are not learned (S-MAT), e.g. 1:2:7; none: learned")] = None
 
-    rollout_steps: Annotated[int, Field(ge=1, le=100_000, description="steps of every environment per update; 8 x 180 "
-                                        "keep one update per day of 1440 minutes and decodes 8 at a time [here]")] = 180
+    rollout_steps: Annotated[int, Field(ge=1, le=100_000, description="steps of every environment per update; 16 x 90 "
+                                        "keep one update per day of 1440 minutes and decode 16 at a time [here]")] = 90
     epochs: Annotated[int, Field(ge=1, le=100, description="passes over a rollout; 15 in [MAT], 10 in its continuous "
                                  "tasks, 5 with dexterous hands; 5 halves the cost of an update [MAT]")] = 5
     minibatches: Annotated[int, Field(ge=1, le=1000, description="parts of a pass; 1024-4096 samples each run fastest "
-                                      "on a core [MAT, here]")] = 1
-    learning_rate: Annotated[float, Field(gt=0, le=1, description="of Adam, all parts [MAT]")] = 5e-4
+                                      "on a core, but 4 steps on 360 samples each learn more from a day [here]")] = 4
+    learning_rate: Annotated[float, Field(gt=0, le=1, description="of Adam, all parts; 5e-4 in [MAT] [here]")] = 7e-4
     learning_rate_end: Annotated[float, Field(ge=0, le=1, description="share of it left at the end of the run, falling "
                                               "linearly; 0 is the optional schedule of [on-policy]")] = 0.1
     adam_eps: Annotated[float, Field(gt=0, description="epsilon of Adam [MAT]")] = 1e-5
     discount: Annotated[float, Field(gt=0, le=1, description="gamma per step. [MAT] has 0.99; of one-minute steps that "
-                                     "forgets in 100 min, but a job may be deferred by 600 min: 0.999 looks 1000 min "
-                                     "ahead [here]")] = 0.999
+                                     "forgets in 100 min, but a job may be deferred by 600 min: 0.998 looks 500 min "
+                                     "ahead [here]")] = 0.998
     center_reward: Annotated[bool, Field(
         description="learn from rewards less their running mean (Naik et al. 2024, Reward Centering): values then are "
                     "what a state is better than usual by, not the sum of a thousand usual rewards that the critic "
                     "would first have to climb to. Ends for good with the first episode that terminates, as then the "
                     "length of an episode counts [here]")] = True
-    gae_lambda: Annotated[float, Field(ge=0, le=1, description="lambda of generalised advantages [MAT]")] = 0.95
+    gae_lambda: Annotated[float, Field(ge=0, le=1, description="lambda of generalised advantages; 0.95 in [MAT]. "
+                               "Actions of a minute act at once on power, and through queues that the critic sees; "
+                               "what arrives in the next 20 minutes is noise to them [here]")] = 0.8
     clip: Annotated[float, Field(gt=0, lt=1, description="the ratio's trust region, one ratio per agent; 0.2 in [MAT], "
                                  "per dimension there [on-policy]")] = 0.2
     entropy: Annotated[float, Field(ge=0, description="weight of the entropy, summed over an agent's dimensions; 0.01 "
-                                    "in [MAT], 0.001 in its continuous tasks [MAT]")] = 0.001
+                                    "in [MAT], 0.001 in its continuous tasks [here]")] = 0.0
     value_weight: Annotated[float, Field(ge=0, description="weight of the value's loss [MAT]")] = 1.0
     value_clip: Annotated[bool, Field(description="clip the value's step like the ratio [MAT]")] = True
     value_loss: Annotated[Literal["huber", "mse"], Field(description="[MAT]: huber")] = "huber"
@@ -75,7 +78,7 @@ class Learning:
                                          "update keeps; [MAT] has 0.99999 per minibatch, which hardly follows a "
                                          "drifting scale [here]")] = 0.95
     max_grad_norm: Annotated[float, Field(gt=0, description="gradients are scaled down to this norm; 10 in [MAT], 0.5 "
-                                          "in its continuous tasks [MAT]")] = 0.5
+                                          "in its continuous tasks [MAT]")] = 10.0
 
     def __post_init__(self) -> None:
         if self.width % self.heads:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
+from agents import checkpoint
+from agents.acting import ActingTeam
 from agents.actions import decision_of
 from agents.decision import FleetFacts, Matrix, Observation, Operation
 from agents.observation import Sight
 from agents.spec import AgentType, Interval, TeamSpec
-from agents.team import Decoding, Team
 from agents.teamview import MANAGER, TeamView
 from cosim.errors import ScenarioError
 
@@ -21,7 +21,9 @@ _NCI, _MCI, _FULL = "nci_kg_per_kwh ", "mci_kg_per_kwh ", "site_carry "
 
 
 class LearnedPolicy:
-    """Decides with the modes of a trained team's distributions, or draws as in training where `explore` is set.
+    """Decides with the modes of a trained team's distributions.
+
+    explorer: the checkpoint's `agents.team.Team`, to draw actions as in training instead (that needs torch).
 
     ScenarioError when the checkpoint's team has other sites, classes, release times or temperatures, or was trained in
     the other mode: the message says what differs.
@@ -29,10 +31,9 @@ class LearnedPolicy:
 
     needs_nci = False
 
-    def __init__(self, path: str | Path, facts: FleetFacts, rng: np.random.Generator, sees_nci: bool,
-                 explore: bool = False) -> None:
-        self._facts, self._team = facts, Team.load(path)
-        self._team.rng["sampling"], self._deterministic = rng, not explore
+    def __init__(self, path: str | Path, facts: FleetFacts, sees_nci: bool, explorer: Any = None) -> None:
+        self._facts, self._team = facts, explorer or ActingTeam(path)
+        self._deterministic = explorer is None
         trained = self._team.spec
         shown = [c.name for c in trained.types[MANAGER].observation] if MANAGER in trained.types else []
 
@@ -48,8 +49,8 @@ class LearnedPolicy:
             raise ScenarioError(f"checkpoint {path} does not fit this scenario: {'; '.join(found)}. Train one with "
                                 "python -m agents.train, or choose another controller.policy")
         self._view = TeamView(facts, sight, {}, trained)
-        self.about = f"{self._team.config.method} from {Path(path).name} (sha256 {_digest(path)})"
-        self._decoding: Decoding | None = None
+        self.about = f"{checkpoint.read(path)[1]['config']['method']} from {Path(path).name} (sha256 {_digest(path)})"
+        self._decoding: Any = None
         self._share: Matrix = []
 
     def place(self, observation: Observation) -> Matrix:

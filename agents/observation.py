@@ -1,11 +1,11 @@
 """What the manager and the sites' agents see as numbers, (25) and (27), and how learners scale it.
 
 A `View` is a list of blocks, each the names of some columns and where an `Observation` has their numbers, so that the
-two cannot part. Beyond the paper (`full`): the manager sees unfinished work per site and class and what rounding owes, a
-site its inference queue, running jobs, unfinished work, what rounding owes its release times, how many of its deferred
-jobs are of which deferral and when they are due, and how many training jobs are late or nearly. Totals alone (the
-paper's S09) hide whether work can still meet its deadline, so that a critic could charge a bad deferral only half a day
-later, when the job is dropped.
+two cannot part. Beyond the paper (`full`): the manager sees unfinished work per site and class and what rounding owes,
+a site its inference queue, running jobs, unfinished work, what rounding owes its release times, how many of its
+deferred jobs are of which deferral and when they are due, and how many training jobs are late or nearly. Totals alone
+(the paper's S09) hide whether work can still meet its deadline, so that a critic could charge a bad deferral only half
+a day later, when the job is dropped.
 
 Rows of the model: I26, S01-08, S10-12, S15, T09, U08, Z02.
 """
@@ -27,7 +27,8 @@ _PRICE = {"low": -0.1, "high": 0.4}
 _INTENSITY = {"low": 0.0, "high": 1.2}
 _MARGINAL = {"low": -0.5, "high": 2.0}
 _SHARE = {"low": 0.0, "high": 1.0}
-_OWED = {"low": -2.0, "high": 2.0}
+_OWED = {"low": -10.0, "high": 10.0}
+"""Jobs owed stay within 2, but jump every minute and matter little: a wide range keeps them small beside the others."""
 _JOBS = {"low": 0.0, "high": 1e5, "scale": "log"}
 _TRAIN_JOBS = {"low": 0.0, "high": 500.0, "scale": "log"}
 _WORK_MIN = {"low": 0.0, "high": 1440.0, "scale": "log", "unit": 0.1}

@@ -64,9 +64,14 @@ class Rollout:
         self.next_value[-1, running] = value[running]
 
     def advantages(self, discount: float, gae_lambda: float, usual: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-        """(advantage, return), (T, B, n), of the rewards less `usual`."""
-        return gae(self.reward[:, :, None] - np.float32(usual), self.value, self.next_value,
-                   self.terminated[:, :, None], self.truncated[:, :, None], discount, gae_lambda)
+        """(advantage, return), (T, B, n), of the rewards less `usual`; the same for all agents.
+
+        The reward is the team's, so that its agents' values estimate one number: their mean is less noisy than each.
+        """
+        value, next_value = (np.repeat(x.mean(axis=2, keepdims=True), x.shape[2], 2)
+                             for x in (self.value, self.next_value))
+        return gae(self.reward[:, :, None] - np.float32(usual), value, next_value, self.terminated[:, :, None],
+                   self.truncated[:, :, None], discount, gae_lambda)
 
 
 def gae(reward: np.ndarray, value: np.ndarray, next_value: np.ndarray, terminated: np.ndarray, truncated: np.ndarray,

@@ -1,6 +1,6 @@
 """python -m agents.train SCENARIO: train a team on a scenario, or on any PettingZoo ParallelEnv (--env).
 
-    python -m agents.train ieee33 --method mat --mode joint --episodes 1000 --seed 0 --envs 8 --workers 2
+    python -m agents.train ieee33 --method mat --mode joint --episodes 1000 --seed 0 --envs 16 --workers 2
     python -m agents.train --resume results/training/ieee33-mat-joint-0
     python -m agents.train --env package.module:function --method mappo --episodes 2000
 """
@@ -16,11 +16,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from agents import checkpoint
+from agents.checkpoint import LAST, LOG
 from agents.config import METHODS, Learning
 from agents.parallel_env import ParallelEnvs
 from agents.spec import VectorEnv
-from agents.team import Team
-from agents.training import LAST, LOG, Plan, Training
 from cosim.console import OneLineParser, fail, plain_console
 from cosim.errors import CosimError, ScenarioError
 from cosim.params import validate
@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
                    "(default: 1000)")
     p.add_argument("--updates", type=_positive, metavar="N", help="end after so many updates")
     p.add_argument("--seed", type=int, default=None, metavar="N", help="default: 0")
-    p.add_argument("--envs", type=_positive, default=None, metavar="B", help="environments side by side (default: 8)")
+    p.add_argument("--envs", type=_positive, default=None, metavar="B", help="environments side by side (default: 16)")
     p.add_argument("--workers", type=int, default=2, metavar="W", help="processes that run a scenario's environments; "
                    "0: this one; the numbers do not depend on it (default: 2)")
     p.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
@@ -74,16 +74,21 @@ def main(argv: list[str] | None = None) -> int:
 
 def _train(args: argparse.Namespace) -> int:
     request = _request(args)
+    if importlib.util.find_spec("torch") is None:
+        raise ScenarioError("learning needs the package torch, which is not installed; install aidc-cosim with the "
+                            "extra 'learn'")
+    team_of, training_of, plan_of = (load(path, "learner") for path in (
+        "agents.team:Team", "agents.training:Training", "agents.training:Plan"))
     env = make_env(request, args.workers)
     try:
-        plan = Plan(args.resume or args.out or _default_out(request), request["episodes"], request["updates"],
-                    args.save_every, request)
+        plan = plan_of(args.resume or args.out or _default_out(request), request["episodes"], request["updates"],
+                       args.save_every, request)
         if args.resume:
-            training = Training(Team.load(plan.out / LAST, args.device), env, plan)
+            training = training_of(team_of.load(plan.out / LAST, args.device), env, plan)
             training.resume()
         else:
             learning = validate(Learning, request["learn"], "learn")
-            training = Training(Team(env.spec, learning, request["seed"], args.device), env, plan)
+            training = training_of(team_of(env.spec, learning, request["seed"], args.device), env, plan)
             training.begin()
         with _stop_on_signal(training), _reporter(plan.out) as report:
             training.run(report)
@@ -100,7 +105,7 @@ def _request(args: argparse.Namespace) -> dict[str, Any]:
                  getattr(args, name) is not None] + ["set"] * bool(args.settings)
         if given:
             raise ScenarioError(f"--resume goes on as the run was asked for; leave out {', '.join(given)}")
-        request = dict(Team.extras(args.resume / LAST)[1]["request"])
+        request = dict(checkpoint.read(args.resume / LAST, "extra/")[1]["extra"]["request"])
         return {**request, **{k: getattr(args, k) for k in ("episodes", "updates") if getattr(args, k)}}
     if bool(args.scenario) == bool(args.env):
         raise ScenarioError("name either a scenario or --env package.module:function; see --help")
@@ -116,7 +121,7 @@ def _request(args: argparse.Namespace) -> dict[str, Any]:
         raise ScenarioError(f"--seed {args.seed} must be >= 0")
     return {"scenario": args.scenario, "env": args.env, "mode": args.mode, "learn": learn,
             "settings": {k: v for k, v in settings.items() if not k.startswith(_LEARN)},
-            "seed": args.seed or 0, "envs": args.envs or 8, "episodes": args.episodes or 1000, "updates": args.updates}
+            "seed": args.seed or 0, "envs": args.envs or 16, "episodes": args.episodes or 1000, "updates": args.updates}
 
 
 def make_env(request: Mapping[str, Any], workers: int) -> VectorEnv:
@@ -194,7 +199,7 @@ def _line(record: Mapping[str, Any]) -> str:
             f"{record['steps_per_s']:.0f} steps/s ({split})")
 
 
-def _say(training: Training) -> None:
+def _say(training: Any) -> None:
     tracker, out = training.tracker, training.plan.out
     value = "none ended" if tracker.episode_reward is None else f"{tracker.episode_reward:.4f}"
     console = plain_console()
@@ -211,7 +216,7 @@ def _list() -> int:
 
 
 @contextmanager
-def _stop_on_signal(training: Training) -> Iterator[None]:
+def _stop_on_signal(training: Any) -> Iterator[None]:
     """The first Ctrl-C (or SIGTERM) ends the run after the open update; a second one at once."""
 
     def stop(signum: int, _: Any) -> None:

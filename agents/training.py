@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from agents.checkpoint import BEST, LAST, LOG
 from agents.rollout import Rollout
 from agents.spec import Outcome, VectorEnv
 from agents.team import Team
 from cosim.errors import ScenarioError
 
-LAST, BEST, LOG = "last.safetensors", "best.safetensors", "log.jsonl"
 _ENVIRONMENT = "environment/"
 
 

@@ -5,7 +5,8 @@
    it, in the same run, SimPy's own floor: one plain event per arrival and one per departure, and nothing else.
 2. The same with a queue that never empties and drops (load 130 %).
 3. Cost of a minute of the whole adapter as sites grow, 1 to 100, at the same load per site; it should be linear.
-4. Memory: the peak while 40 and 400 thousand jobs go through; it should not grow with them.
+4. A large site: 40 000 GPUs and ten million jobs a day, jobs a second and memory.
+5. Memory: the peak while 40 and 400 thousand jobs go through; it should not grow with them.
 """
 
 from __future__ import annotations
@@ -30,20 +31,22 @@ from simulators.aidc.facility import Facility  # noqa: E402
 from simulators.fleet import JobClass, Site  # noqa: E402
 
 MIN_S, GPUS, JOBS_PER_MIN, REPEATS = 60.0, 400, 1000, 3
+LARGE_GPUS, LARGE_JOBS_PER_MIN = 40_000, 6945  # 10 000 800 jobs a day
 SITE = Site(node=0, racks=50, gpus_per_rack=8)
 CLASSES = {"request": JobClass(kind="inf", work_to=1.0, deadline_s=300.0, to_per_gpu_min=60.0, kw_per_to_s=0.7)}
 
 
-def minutes(count: int, load: float, equal: bool, seed: int = 0) -> Iterator[tuple[dict[str, list], np.ndarray]]:
+def minutes(count: int, load: float, equal: bool, seed: int = 0, gpus: int = GPUS,
+            per_min: int = JOBS_PER_MIN) -> Iterator[tuple[dict[str, list], np.ndarray]]:
     """Batches of one minute each, and the same jobs' service times, s; work in TO is service time in s."""
     rng = np.random.default_rng(seed)
-    mean_s = load * GPUS * MIN_S / JOBS_PER_MIN
+    mean_s = load * gpus * MIN_S / per_min
     for k in range(count):
-        arrival_s = np.sort(rng.random(JOBS_PER_MIN)) * MIN_S + (k - 1) * MIN_S
-        service_s = np.full(JOBS_PER_MIN, mean_s) if equal else rng.exponential(mean_s, JOBS_PER_MIN)
+        arrival_s = np.sort(rng.random(per_min)) * MIN_S + (k - 1) * MIN_S
+        service_s = np.full(per_min, mean_s) if equal else rng.exponential(mean_s, per_min)
         yield {
-            "id": list(range(k * JOBS_PER_MIN, (k + 1) * JOBS_PER_MIN)),
-            "job_class": ["request"] * JOBS_PER_MIN,
+            "id": list(range(k * per_min, (k + 1) * per_min)),
+            "job_class": ["request"] * per_min,
             "arrival_s": arrival_s.tolist(),
             "work_to": service_s.tolist(),
             "deadline_s": (arrival_s + 300.0).tolist(),
@@ -62,6 +65,27 @@ def facility_s(count: int, load: float, equal: bool) -> float:
         site.read_interval()
         site.state()
     return process_time() - begin
+
+
+def large_site(count: int) -> tuple[float, float]:
+    """CPU seconds of a facility of `LARGE_GPUS` for so many minutes at 77 % load, and the largest memory, MiB."""
+    best = float("inf")
+    for traced in (False, False, True):
+        site = Facility("site", Site(node=0, racks=LARGE_GPUS // 8, gpus_per_rack=8), CLASSES, CORRECTED, 23.0)
+        spent_s = 0.0
+        if traced:
+            tracemalloc.start()
+        for k, (batch, _) in enumerate(minutes(count, 0.77, False, 0, LARGE_GPUS, LARGE_JOBS_PER_MIN)):
+            begin = process_time()
+            site.submit(batch)
+            site.command([LARGE_GPUS], 23.0)
+            site.advance((k + 1) * MIN_S)
+            site.read_interval()
+            spent_s += process_time() - begin
+        best = best if traced else min(best, spent_s)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return best, peak / 2**20
 
 
 def floor_s(count: int, load: float, equal: bool) -> float:
@@ -131,6 +155,8 @@ def measure(count: int) -> dict[str, float]:
         least = min(islice((floor_s(count, load, equal) for _ in iter(int, 1)), REPEATS))
         out |= {f"{name}: jobs/s": jobs / ours, f"{name}: SimPy floor, jobs/s": jobs / least,
                 f"{name}: times the floor": ours / least}
+    large_s, large_mib = large_site(max(count // 4, 10))
+    out |= {"large site: jobs/s": max(count // 4, 10) * LARGE_JOBS_PER_MIN / large_s, "large site: peak MiB": large_mib}
     for sites in (1, 3, 10, 30, 100):
         out[f"{sites} sites: ms a minute"] = sites_ms(sites)
     out |= {f"{n * JOBS_PER_MIN} jobs: peak MiB": peak_mib(n) for n in (40, 400)}

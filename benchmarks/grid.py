@@ -10,6 +10,7 @@ import argparse
 import statistics
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from time import perf_counter
 
 import numpy as np
@@ -19,6 +20,7 @@ from simulators.grid.adapter import CefDispatch
 from simulators.grid.conic import Limits, balance_rhs
 from simulators.grid.dispatch import Dispatch, SolverName, Source
 from simulators.grid.feeder import BaseLoad, Feeder, Line, LineList
+from simulators.grid.horizon import Ramps
 from simulators.grid.mci import MciOfDispatch
 from simulators.grid.network import AcCheck, read_feeder
 
@@ -103,6 +105,16 @@ def interval_ms(times: int) -> dict[str, float]:
     }
 
 
+def plan_ms(times: int, steps: int) -> float:
+    """What ramp limits add to an interval of IEEE-33: a plan of so many intervals."""
+    feeder = read_feeder("case33bw")
+    sources = {n: s if n == "substation" else replace(s, ramp_kw_per_min=2.0) for n, s in TABLE_I.items()}
+    dispatch = Dispatch(feeder, sources, Limits(1.0, 0.9, 1.1, 0.1), "clarabel")
+    ramps, before = Ramps(dispatch, 15.0, steps), dispatch.solve(feeder.p_kw, feeder.q_kvar).p_source_kw
+    loads = loads_of(feeder, times + 3 + steps)
+    return median_ms(lambda k: ramps.boxes(before, 1, loads[k: k + steps]), times)
+
+
 def ac_check_ms(times: int) -> float:
     """pandapower's power flow of the 33 buses, which is no part of a solve."""
     feeder = read_feeder("case33bw")
@@ -138,6 +150,7 @@ def main() -> int:
     rest = whole - sum(parts.values())
     print(f"an interval in training, IEEE-33, Clarabel, no AC check, no mci: {whole:.2f} ms, of it "
           + ", ".join(f"{name} {ms:.2f}" for name, ms in parts.items()) + f", inputs and outputs {rest:.2f}")
+    print("plans of " + ", ".join(f"{k} intervals {plan_ms(max(times // 5, 5), k):.2f} ms" for k in (2, 4, 16)))
     print(f"pandapower's AC check of IEEE-33: {ac_check_ms(times):.2f} ms")
     return 1 if late else 0
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,9 @@ def main(argv: list[str] | None = None) -> int:
         return {"ls": _ls, "diff": _diff, "export": _export, "verify": _verify}[args.command](console, args)
     except CosimError as err:
         return fail(err)
+    except BrokenPipeError:  # whoever read the output has seen enough
+        sys.stderr.close()
+        return 1
     except (KeyError, ValueError, OSError) as err:  # a file that is damaged, or made by hand
         return fail(TraceError(f"{args.trace} cannot be read: {type(err).__name__}: {err}"))
 

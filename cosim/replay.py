@@ -235,6 +235,7 @@ def _from_trace(scenario: Scenario, member: str, path: str) -> Scenario:
     own = getattr(_class_of(old, member), "REPLAYED_BY", None)
     if own:
         return _played(scenario, member, {"simulator": own, "params": {"path": path}, "shared": old.shared})
+    _refuse_events(getattr(_class_of(old, member), "MODELS", None) or {}, _sources(scenario, member), member, path)
     changed: dict[str, Any] = {"simulator": "cosim.replay:Player", "params": {"path": path, "member": member}}
     specs = [*old.entities.values(), *then.get("entities", {}).values()]
     if then.get("names") or any(isinstance(spec, dict) for spec in specs):  # it was somebody else's, and named its own
@@ -247,8 +248,7 @@ def _from_trace(scenario: Scenario, member: str, path: str) -> Scenario:
 def _from_table(scenario: Scenario, member: str, path: str) -> Scenario:
     table, old = Table(path, scenario.start), scenario.members[member]
     declared = getattr(_class_of(old, member), "MODELS", None) or {}
-    sources = [(link, *split_name(link.source.partition(".")[2])[:2]) for link in scenario.links
-               if link.source.split(".")[0] == member]
+    sources = _sources(scenario, member)
     _refuse_events(declared, sources, member, path)
     models: dict[str, tuple[str, ...]] = {}
     entities: dict[str, list[str]] = {}
@@ -271,6 +271,11 @@ def _from_table(scenario: Scenario, member: str, path: str) -> Scenario:
         "path": path, "models": models, "axes": {p.name: p.dims[0] for p in played if p.dims},
         "may_be_nan": [p.name for p in played if p.nullable],
         "unheard": [f"{link.source} -> {link.target}" for link in unheard]}})
+
+
+def _sources(scenario: Scenario, member: str) -> Sources:
+    return [(link, *split_name(link.source.partition(".")[2])[:2]) for link in scenario.links
+            if link.source.split(".")[0] == member]
 
 
 def _wanted(old: Member, declared: Mapping[str, tuple[Port, ...]], sources: Sources) -> dict[str, list[Port]]:
@@ -321,8 +326,9 @@ def _refuse_events(declared: Mapping[str, tuple[Port, ...]], sources: Sources, m
     events = {p.name for ports in declared.values() for p in ports if p.kind == "event" and p.flow == "out"}
     lost = [link for link, _, name in sources if name in events]
     if lost:
-        raise ScenarioError(f"--replay {member}={path}: {lost[0].source} are events, which a table of levels cannot "
-                            "hold; replay a trace")
+        hears = ", ".join(dict.fromkeys(link.target.split(".")[0] for link in lost))
+        raise ScenarioError(f"--replay {member}={path}: {lost[0].source} are events, and what is played are levels; "
+                            f"replay who hears them ({hears}), or a workload from a trace")
 
 
 def recorded_members(trace: Trace) -> list[str]:

@@ -53,6 +53,15 @@ def main(argv: list[str] | None = None) -> int:
         if "--debug" in argv:
             traceback.print_exc()
         return fail(err)
+    except BrokenPipeError:  # whoever read the output has seen enough
+        sys.stderr.close()
+        return 1
+    except (KeyError, ValueError, OSError) as err:  # a file that is damaged, or made by hand
+        if "--debug" in argv:
+            traceback.print_exc()
+        names = ", ".join(map(str, args.traces))
+        return fail(TraceError(f"no page can be made of {names}: {type(err).__name__}: {err}; python -m cosim.trace ls "
+                               "shows what a trace holds, --debug where it failed"))
 
 
 def write_page(traces: list[Path], out: Path | None = None, *, show: bool = False) -> Path:

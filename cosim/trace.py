@@ -23,6 +23,7 @@ A reader reads its own version and all older ones; a file of a newer one is refu
 from __future__ import annotations
 
 import importlib
+import math
 import os
 import shutil
 import sys
@@ -78,6 +79,8 @@ class TraceWriter:
         self._start = start
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            if overwrite:
+                _refuse_in_use(path)
             self._file = h5py.File(path, "w" if overwrite else "x", track_order=True)
         except OSError as err:
             if not overwrite and path.exists():
@@ -223,6 +226,17 @@ class TraceWriter:
             self._file.close()
 
 
+def _refuse_in_use(path: Path) -> None:
+    """TraceError for a file that another program has locked: HDF5 empties it before it asks for the lock."""
+    try:
+        h5py.File(path, "r+").close()
+    except BlockingIOError:
+        raise TraceError(f"{path} is open in another program, a run for example; choose another --out, or wait for "
+                         "it") from None
+    except OSError:  # not there, or no HDF5 file: to be replaced, as asked
+        return
+
+
 def annotate(path: Path, attrs: Mapping[str, Any]) -> None:
     """Add root attributes to a finished trace. Raises TraceError."""
     try:
@@ -275,10 +289,15 @@ class Trace:
             self._file = h5py.File(self.path, "r", locking=False)
         except OSError as err:
             raise TraceError(f"{self.path} is not a readable HDF5 file: {err}") from None
-        if self.attrs.get("format") != FORMAT or not self.attrs.keys() >= _REQUIRED:
+        try:
+            attrs = self.attrs
+        except (KeyError, OSError, RuntimeError) as err:  # its superblock is whole, what follows is not
+            self._file.close()
+            raise TraceError(f"{self.path} is a damaged HDF5 file: {err.args[0] if err.args else err}") from None
+        if attrs.get("format") != FORMAT or not attrs.keys() >= _REQUIRED:
             self._file.close()
             raise TraceError(f"{self.path} is HDF5 but not an {FORMAT} (attributes {', '.join(sorted(_REQUIRED))})")
-        version = self.attrs["schema_version"]
+        version = attrs["schema_version"]
         if not isinstance(version, int | np.integer) or version > SCHEMA_VERSION:
             self._file.close()
             raise TraceError(f"{self.path} has trace schema {version}; this version of aidc-cosim reads schemas up to "
@@ -365,7 +384,9 @@ class Trace:
 def first_difference(a: str | os.PathLike, b: str | os.PathLike) -> str | None:
     """Where two traces first differ in a dataset (name, type, shape or any byte), as a phrase; None when they do not.
 
-    Root attributes are not compared: created, driver, versions and wall_* differ between equal runs.
+    First is what is there in one only, then another type or shape, then the earliest simulated time, then tables. Root
+    attributes are not compared: created, driver,
+    versions and wall_* differ between equal runs.
     """
     with Trace(a) as left, Trace(b) as right:
         names: dict[str, list[str]] = {}
@@ -375,21 +396,26 @@ def first_difference(a: str | os.PathLike, b: str | os.PathLike) -> str | None:
         only = sorted(set(names["first"]) ^ set(names["second"]))
         if only:
             return f"{only[0]} is in the {'first' if only[0] in names['first'] else 'second'} trace only"
-        return next(filter(None, (_unequal(n, left._file[n], right._file[n]) for n in names["first"])), None)
+        found = [_unequal(name, left._file[name], right._file[name]) for name in names["first"]]
+        return min(filter(None, found), key=lambda difference: difference[0], default=(0, None))[1]
 
 
-def _unequal(name: str, a: h5py.Dataset, b: h5py.Dataset) -> str | None:
+def _unequal(name: str, a: h5py.Dataset, b: h5py.Dataset) -> tuple[float, str] | None:
+    """(simulated time, phrase) of the first difference of two datasets; the time is -inf for another type, shape or
+    text, inf for a table's row."""
     if a.dtype != b.dtype or a.shape != b.shape:
-        return f"{name} is {a.dtype} {a.shape} and {b.dtype} {b.shape}"
+        return -math.inf, f"{name} is {a.dtype} {a.shape} and {b.dtype} {b.shape}"
     x, y = a[()], b[()]
     if x.dtype.hasobject:
-        return None if list(x) == list(y) else f"{name} holds other text"
+        return None if list(x) == list(y) else (-math.inf, f"{name} holds other text")
     if x.tobytes() == y.tobytes():
         return None
     size = x.dtype.itemsize
     left, right = (np.frombuffer(v.tobytes(), f"V{size}") for v in (x, y))
     at = tuple(int(i) for i in np.unravel_index(int(np.flatnonzero(left != right)[0]), x.shape))
-    return f"{name} at {_place(a, at)}: {x[at]} and {y[at]}"
+    scale = a.dims[0][0] if len(a.dims[0]) else None
+    time_s = float(scale[at[0]]) if scale is not None and scale.name.endswith("/time_s") else math.inf
+    return time_s, f"{name} at {_place(a, at)}: {x[at]} and {y[at]}"
 
 
 def _place(data: h5py.Dataset, at: tuple[int, ...]) -> str:

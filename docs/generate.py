@@ -72,12 +72,12 @@ def _name(path: Path) -> str:
 
 
 def parsers() -> dict[str, Any]:
-    """Module -> its argparse parser, of every module that has `parser()` and runs by `python -m`."""
+    """Module -> its argparse parser, of every module that has `parser()`: each is a command line."""
     out = {}
     for package in PACKAGES:
         for path in _modules(package):
             text = path.read_text(encoding="utf-8")
-            if "\ndef parser()" in text and "__main__" in text:
+            if "\ndef parser()" in text:
                 out[_name(path)] = importlib.import_module(_name(path)).parser()
     return out
 

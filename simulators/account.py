@@ -3,7 +3,8 @@
 The rule. In a tick of length dt a job that held GPUs for s GPU-seconds carries
 
     dynamic energy   s x alpha xi / 60, what these GPUs drew above idle (13)
-    idle, cooling    s / (G dt) of the site's idle and of its cooling energy in the tick, G being the site's GPUs
+    idle, cooling    s / (G dt) of the site's idle and of its cooling energy in the tick, G being the site's GPUs;
+                     losses of UPS and PDU and auxiliaries, where a site has them, count as cooling
 
 and what no job carries is `unallocated`: idle and cooling of GPUs that nobody used. Carbon is each tick's energy times
 the intensity of that tick: attributed by NCI, and marginal by mci where the grid has it. So the rows of finished,
@@ -127,7 +128,8 @@ def _uses(trace: Trace, site: str, jobs: dict[str, np.ndarray], job_classes: dic
     order = np.argsort(jobs["id"], kind="stable")
     run_row = order[np.searchsorted(jobs["id"][order], runs["id"][of_site])] if of_site.any() else np.empty(0, int)
     known = np.zeros(len(jobs["id"]), bool)
-    known[run_row] = True
+    last = runs["start_s"][of_site] >= jobs["start_s"][run_row]  # runs before that ended with a rack, see `Facility`
+    known[run_row[last]] = True
     gpus = np.zeros(len(known))
     for m, job_class in job_classes.items():
         if job_class.kind == "inf":

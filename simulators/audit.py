@@ -70,7 +70,8 @@ def _work(trace: Trace) -> float:
     if trace.attrs["status"] == "running":
         raise TraceError(f"{trace.path}: the run was cut off before its last jobs were written")
     done = trace[f"{SITE}/work_to"].sum()
-    return abs(done - _jobs(trace)["done_to"].sum()) / max(done, 1.0)
+    undone = trace[f"{SITE}/failed_work_to"].sum() if trace.has(f"{SITE}/failed_work_to") else 0.0
+    return abs(done - undone - _jobs(trace)["done_to"].sum()) / max(done, 1.0)
 
 
 def _finished_work(trace: Trace) -> float:
@@ -103,7 +104,10 @@ def _cooling(value: str | dict | None) -> Cooling:
 
 
 def _power_adds_up(trace: Trace) -> float:
-    return _largest(trace[f"{SITE}/p_kw"] / (trace[f"{SITE}/it_kw"] + trace[f"{SITE}/cooling_kw"]) - 1.0)
+    parts = trace[f"{SITE}/it_kw"] + trace[f"{SITE}/cooling_kw"]
+    if trace.has(f"{SITE}/loss_kw"):
+        parts = parts + trace[f"{SITE}/loss_kw"]
+    return _largest(trace[f"{SITE}/p_kw"] / parts - 1.0)
 
 
 def _windows(trace: Trace) -> float:
@@ -131,10 +135,12 @@ def _carbon(trace: Trace) -> float:
     """Generated = loads + losses at the sending node's intensity, kg/h; from the second interval on, since what was
     drawn before the first is not recorded. Intervals with unserved power or a forecast error are left out."""
     scenario = json.loads(trace.attrs["scenario"])
-    sources = scenario["members"]["grid"]["params"].get("sources")
+    given = scenario["members"]["grid"]["params"]
+    sources = given.get("sources")
     if not sources:
         raise TraceError(f"{trace.path}: the grid's sources are not in the scenario")
-    intensity = np.array([sources[n]["kg_per_kwh"] for n in trace.names("grid/Grid", "source")])
+    kg_per_kwh = {n: s["kg_per_kwh"] for n, s in sources.items()} | (given.get("network_sources") or {})
+    intensity = np.array([kg_per_kwh[n] for n in trace.names("grid/Grid", "source")])
     nci, p_from, p_to = (trace[f"grid/{x}"] for x in ("Bus/nci_kg_per_kwh", "Grid/p_from_kw", "Grid/p_to_kw"))
     buses = trace.names("grid/Bus")
     ends = [[buses.index(f"bus{end}") for end in name.split("-")] for name in trace.names("grid/Grid", "line")]
@@ -186,10 +192,10 @@ LAWS: tuple[tuple[str, float, Callable[[Trace], float]], ...] = (
     ("arrived = queued + deferred + running + finished + dropped, every minute", EXACT, _jobs_every_minute),
     ("every arrival reaches one site in its minute", EXACT, _jobs_reach_a_site),
     ("job rows = counted outcomes, per site and class", EXACT, _rows_match_counts),
-    ("work of the minutes = work of the jobs (relative)", RELATIVE, _work),
+    ("work of the minutes = work of the jobs + undone by failures (relative)", RELATIVE, _work),
     ("a finished job has all its work done (relative)", RELATIVE, _finished_work),
     ("IT power = idle + busy GPUs x their power, (13) (relative)", RELATIVE, _it_energy),
-    ("power = IT + cooling, (12) (relative)", RELATIVE, _power_adds_up),
+    ("power = IT + cooling + losses, (12) (relative)", RELATIVE, _power_adds_up),
     ("power told to the grid = mean of its minutes (relative)", RELATIVE, _windows),
     ("busy GPUs <= capacity (relative excess)", RELATIVE, _capacity),
     ("line ends differ by the losses, (1) (kW)", 1e-6, _power_balance),

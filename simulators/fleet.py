@@ -48,6 +48,13 @@ class JobClass:
     speedup_table: Annotated[
         tuple[float, ...] | None, Field(description="s(1) = 1, s(2), ... s(max_blocks), if not a power; null: it is")
     ] = None
+    checkpoint_interval_s: Annotated[
+        Seconds | None, Field(gt=0, description="work between two checkpoints (train); null: nothing done is ever lost")
+    ] = None
+    checkpoint_cost_s: Annotated[Seconds, Field(ge=0, description="time to write one, at full power, no work done")] = 0
+    restart_s: Annotated[
+        Seconds, Field(ge=0, description="time at full power without work when a job that held no block goes on")
+    ] = 0
 
     @model_validator(mode="after")
     def _kind_fits(self) -> JobClass:
@@ -58,6 +65,11 @@ class JobClass:
                              "leave it out")
         if self.kind == "train" and self.slo_wait_s is not None:
             raise ValueError(f"slo_wait_s of a training class is {self.slo_wait_s:g}; only inference has one")
+        if self.kind == "inf" and (self.checkpoint_interval_s is not None or self.restart_s):
+            raise ValueError("an inference class has no checkpoints and no restart_s; leave them out")
+        if self.checkpoint_interval_s is None and self.checkpoint_cost_s:
+            raise ValueError(f"checkpoint_cost_s is {self.checkpoint_cost_s:g} without a checkpoint_interval_s; give "
+                             "both")
         return self
 
     @model_validator(mode="after")
@@ -77,6 +89,15 @@ class JobClass:
         if self.speedup_table is not None:
             return self.speedup_table[blocks - 1] if blocks else 0.0
         return float(blocks) if self.speedup_exponent == 1.0 else blocks**self.speedup_exponent
+
+    @property
+    def checkpoint_speed_ratio(self) -> float:
+        """Share of the time a running job works, the rest it writes checkpoints: interval / (interval + cost), <= 1.
+
+        The overhead of periodic checkpoints of J. W. Young, Comm. ACM 17 (1974) 530; spread evenly here.
+        """
+        interval_s = self.checkpoint_interval_s
+        return 1.0 if interval_s is None else interval_s / (interval_s + self.checkpoint_cost_s)
 
     @property
     def busy_kw_per_gpu(self) -> float:

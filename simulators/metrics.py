@@ -228,13 +228,20 @@ def _jobs_table(trace: Trace, digest: Digest) -> None:
     done = float(work.sum()) / minutes
     rows.append(("all", *(f"{v.sum():.0f}" for v in (*totals.values(), inside)), f"{done / 1e6:.2f}",
                  f"{done / MIN_S / 1e3:.1f}", *[""] * 4))
-    digest.figures["throughput_to_per_min"] = done
+    digest.figures |= {"throughput_to_per_min": done, **_lost_figures(trace, use)}
     scenario = json.loads(trace.attrs["scenario"])
     policy = scenario["members"].get("controller", {}).get("params", {}).get("policy")
     note = "unfinished jobs may have arrived in the warm-up" if scenario.get("warmup_s") else ""
     columns = ("class", "arrived", "finished", "dropped", "unfinished", "M TO/min", "k TO/s", "wait p50 s", "p95 s",
                "p99 s", "SLO missed")
     digest.tables.append(Table(f"Jobs under policy {policy}" if policy else "Jobs", columns, rows, note))
+
+
+def _lost_figures(trace: Trace, use: np.ndarray) -> dict[str, float]:
+    """Work done for nothing, TO (M15): of jobs begun and missed, and undone by failures of racks."""
+    ports = {"missed_work_to": "lost_missed_to", "failed_work_to": "lost_failed_to"}
+    return {figure: float(trace[f"{SITE}/{port}"][use].sum()) for port, figure in ports.items()
+            if trace.has(f"{SITE}/{port}")}
 
 
 def _wait_cells(w: Waits | None) -> tuple[str, str, str, str]:

@@ -127,5 +127,44 @@ class Profile(Adapter):
         self._factors = self.params.factors
 
     def advance(self, time_s: float, inputs: Values) -> Values:
-        factor = self._factors[int(time_s % DAY_S // SLOT_S)]
+        factor = self._factor(time_s)
         return {eid: {"p_kw": p * factor, "q_kvar": q * factor} for eid, (p, q) in self._base.items()}
+
+    def _factor(self, time_s: float) -> float:
+        return self._factors[int(time_s % DAY_S // SLOT_S)]
+
+
+@params
+class ForecastProfileParams(ProfileParams):
+    """A profile and how far it looks ahead."""
+
+    lookahead_steps: Annotated[int, Field(ge=2, le=96, description="steps that a consumer plans together: the present "
+                                          "one and lookahead_steps - 1 of forecast")] = 4
+
+
+class ForecastProfile(Profile):
+    """A `Profile` that also tells the steps to come, perfectly: for a dispatch with a look-ahead (Z06)."""
+
+    PARAMS = ForecastProfileParams
+    MODELS = {
+        "Load": (
+            *Profile.MODELS["Load"],
+            Port("p_ahead_kw", "out", "active base load of the steps to come", sign="> 0 is drawn from the grid",
+                 dims=("ahead",)),
+            Port("q_ahead_kvar", "out", "reactive base load of the steps to come",
+                 sign="> 0 is drawn from the grid (inductive)", dims=("ahead",)),
+        )
+    }
+
+    def labels(self) -> dict[str, list[str]]:
+        """Minutes from now."""
+        return {"ahead": [f"{s / 60.0:g}min" for s in self._leads()]}
+
+    def advance(self, time_s: float, inputs: Values) -> Values:
+        outputs, ahead = super().advance(time_s, inputs), [self._factor(time_s + s) for s in self._leads()]
+        for eid, (p, q) in self._base.items():
+            outputs[eid] |= {"p_ahead_kw": [p * f for f in ahead], "q_ahead_kvar": [q * f for f in ahead]}
+        return outputs
+
+    def _leads(self) -> list[float]:
+        return [k * self.step_s for k in range(1, self.params.lookahead_steps)]

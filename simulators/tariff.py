@@ -1,7 +1,8 @@
-"""Electricity price by the time of day, and its forecast (P05)."""
+"""Electricity price by the time of day or from a table, and its forecast (P05, I19)."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -10,7 +11,8 @@ from cosim.adapter import Adapter, Values, serve
 from cosim.errors import ScenarioError
 from cosim.params import params
 from cosim.ports import Port
-from cosim.units import DAY_S, HOUR_S, Seconds
+from cosim.table import Table
+from cosim.units import DAY_S, HOUR_S, Seconds, format_time
 
 Boundary = Literal["half_open", "closed", "inclusive_hour"]
 Price = Annotated[float, Field(description="USD/kWh; may be negative")]
@@ -47,6 +49,13 @@ class TimeOfUseParams:
     boundary: Annotated[Boundary, Field(description="whether a window's end belongs to it (I19)")] = "half_open"
     deferrals_s: Annotated[tuple[Seconds, ...], Field(min_length=1, description="leads of the forecast, s")] = tuple(
         h * HOUR_S for h in (0.0, 2.0, 4.0, 6.0, 8.0, 10.0))
+    prices: Annotated[str | None, Field(description="CSV or Parquet table with a column of times (time_s, or dates as "
+                                        "`time`) and one of prices, price_usd_per_kwh or in another unit; in the place "
+                                        "of base and windows")] = None
+    prices_overflow: Annotated[Literal["hold", "raise", "wrap"], Field(
+        description="past the table's last row: hold it, refuse (a forecast is held), or start again")] = "hold"
+    scenario_start: Annotated[str, Field(description="date of t = 0, for a table with dates; the run fills it in")] = (
+        "2026-01-01T00:00:00")
 
 
 def holds(window: PriceWindow, time_s: float, boundary: Boundary) -> bool:
@@ -70,8 +79,37 @@ def price_usd_per_kwh(tariff: TimeOfUseParams, time_s: float) -> float:
     return tariff.base_usd_per_kwh
 
 
+class PriceSeries:
+    """Prices of a table, each holding until the next row; times in s since the run's start."""
+
+    def __init__(self, tariff: TimeOfUseParams) -> None:
+        table = Table(tariff.prices, tariff.scenario_start)
+        found = table.match("price_usd_per_kwh")
+        if found is None or table.entities(found[0]) is not None:
+            raise ScenarioError(f"tariff.prices: {tariff.prices} has no column price_usd_per_kwh; it has "
+                                f"{', '.join(table.columns)}")
+        self.path, self.end_s, self._overflow = tariff.prices, table.end_s, tariff.prices_overflow
+        self._times_s = table.times_s.tolist()
+        self._prices = table.values(found[0], ["tariff"], found[1])[:, 0].tolist()
+
+    def at(self, time_s: float, *, forecast: bool = False) -> float:
+        """The price at a time, USD/kWh; ScenarioError past the end where that is to be refused."""
+        first = max(self._times_s[0], 0.0)
+        if time_s >= self.end_s > first:
+            if self._overflow == "wrap":
+                time_s = first + (time_s - first) % (self.end_s - first)
+            elif self._overflow == "raise" and not forecast:
+                raise ScenarioError(f"tariff.prices: {self.path} ends at {format_time(self.end_s)}; a price at "
+                                    f"{format_time(time_s)} is asked for: give a longer one, or set "
+                                    "tariff.prices_overflow=hold or wrap")
+        return self._prices[bisect_right(self._times_s, time_s) - 1]
+
+
 class TimeOfUse(Adapter):
-    """Price now and at the times to which jobs may be deferred. The run starts at midnight."""
+    """Price now and at the times to which jobs may be deferred, by windows of the day or from a table.
+
+    The run starts at midnight. The forecast is perfect: it is what the price will be.
+    """
 
     PARAMS = TimeOfUseParams
     MODELS = {
@@ -87,6 +125,8 @@ class TimeOfUse(Adapter):
         if early:
             raise ScenarioError(f"{self.sid}.deferrals_s holds {early[0]:g} s; a lead is 0 or more")
         self._known: dict[float, tuple[float, list[float]]] = {}
+        self._series = None if self.params.prices is None else PriceSeries(self.params)
+        self._last_s = 0.0
 
     def labels(self) -> dict[str, list[str]]:
         """Leads in hours."""
@@ -98,6 +138,12 @@ class TimeOfUse(Adapter):
 
     def advance(self, time_s: float, inputs: Values) -> Values:
         """Price and forecast; a time of day is worked out once."""
+        if self._series is not None:
+            self._last_s = time_s
+            price = self._series.at(time_s)
+            forecast = [self._series.at(time_s + lead, forecast=True) for lead in self.params.deferrals_s]
+            return {eid: {"price_usd_per_kwh": price, "forecast_usd_per_kwh": list(forecast)}
+                    for eid in self.entities["Tariff"]}
         of_day = time_s % DAY_S
         if of_day not in self._known:
             self._known[of_day] = (price_usd_per_kwh(self.params, of_day),
@@ -105,6 +151,16 @@ class TimeOfUse(Adapter):
         price, forecast = self._known[of_day]
         return {eid: {"price_usd_per_kwh": price, "forecast_usd_per_kwh": list(forecast)}
                 for eid in self.entities["Tariff"]}
+
+
+    def notes(self) -> list[str]:
+        """Whether the run, or a forecast, went past the table."""
+        series, asked_s = self._series, self._last_s + max(self.params.deferrals_s)
+        if series is None or asked_s < series.end_s:
+            return []
+        how = {"hold": "the last price is held", "raise": "forecasts hold the last price", "wrap": "it starts again"}
+        return [f"{self.sid}: {series.path} ends at {format_time(series.end_s)} and forecasts reach "
+                f"{format_time(asked_s)}; after it {how[self.params.prices_overflow]}"]
 
 
 if __name__ == "__main__":

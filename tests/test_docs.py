@@ -3,7 +3,8 @@
 The sweep of lambda (X12) is one of them. A page's blocks are run in a folder of its own, in order. Marks stand in a
 comment on the line before a block:
 
-    <!-- long: ARGUMENTS -->   appended to each `python -m cosim.run` (or set before the command when NAME=VALUE)
+    <!-- long: ARGUMENTS -->   appended to each `python -m cosim.run` and `agents.train` (or set before the command when
+                               NAME=VALUE)
     <!-- network: WHY -->      not run: it needs the network
     <!-- given: NAME -->       not run but written to that file
     <!-- output -->            not run: what the block before it must have printed, line by line
@@ -33,7 +34,9 @@ PAGES = sorted((ROOT / "docs").glob("*.md")) + [ROOT / "README.md"]
 BLOCK = re.compile(r"(?:^<!-- (?P<mark>[^\n]*?) -->\n)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
 SOURCE = re.compile(r"^<!-- source: (\S+) -->$", re.MULTILINE)
 MARKS = {"long", "network", "given", "output", "run command", "test command", "map"}
-COMMANDS = {"cosim.run": "cosim.run", "cosim.report": "cosim.report", "cosim.check": "cosim.check",
+TRAINING = "agents.train"
+COMMANDS = {TRAINING: TRAINING, "agents.evaluate": "agents.evaluate", "cosim.run": "cosim.run",
+            "cosim.report": "cosim.report", "cosim.check": "cosim.check",
             "cosim.trace": "cosim.inspection"}
 
 
@@ -58,7 +61,7 @@ def run_line(line, words):
     """One command line as a shell would run it; ours in this process, as its start is most of its time."""
     parts = shlex.split(line, comments=True)
     if parts[:2] == ["python", "-m"] and parts[2] in COMMANDS:
-        runs = parts[2] == "cosim.run" and "--list" not in parts and "--show" not in parts
+        runs = parts[2] in ("cosim.run", TRAINING) and "--list" not in parts and "--show" not in parts
         extra = shlex.split(words) if runs else []
         out = io.StringIO()
         with contextlib.redirect_stdout(out):
@@ -175,6 +178,7 @@ def test_references_hold_every_field_and_every_option():
         assert word in scenarios, word
     options = [o for p in made.parsers().values() for a in p._actions for o in a.option_strings if o.startswith("--")]
     assert "--until" in options
+    assert set(COMMANDS.values()) <= made.parsers().keys()
     assert all(option in cli for option in options if option != "--help")
 
 

@@ -52,10 +52,10 @@ OWNERS = {
     "safetensors": {"agents.checkpoint"},
 }
 AGENTS_MAY_USE = {"cosim.errors", "cosim.params", "cosim.seeds", "cosim.units"}
-AGENTS_ROOF = {"agents.evaluate", "agents.train"}
+AGENTS_ROOF = {"agents.evaluate", "agents.train", "agents.pretrained.__main__"}
 """Command lines: they may use all of the frame, and nothing imports them."""
 SIMULATORS_MAY_USE = {"cosim.adapter", "cosim.clock", "cosim.digest", "cosim.errors", "cosim.params", "cosim.ports",
-                      "cosim.resolve", "cosim.trace", "cosim.units"}
+                      "cosim.resolve", "cosim.table", "cosim.trace", "cosim.units"}
 
 
 def name_of(path: Path) -> str:

@@ -23,15 +23,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from agents.spec import AgentType, Choice, Interval, Part, Simplex, width
-from cosim.errors import ScenarioError
+from agents.coordinates import CONCENTRATION_MIN, LOGIT_MAX, Tables, places_of
+from agents.spec import AgentType, Choice, width
 
 _LOG_2PI = float(np.log(2.0 * np.pi))
-_LOGIT_MAX = 60.0
-"""exp() of it leaves room in float32; logits of one simplex sum to 0, so that the largest is never clipped to 0."""
 _SHARE_MIN = 1e-5
-_CONCENTRATION, _CONCENTRATION_MIN = 4.0, 0.02
-"""Of a fresh Dirichlet, summed over shares and divided by their number."""
 
 
 @dataclass(frozen=True)
@@ -48,26 +44,6 @@ class Noise:
         return Noise(self.normal[rows, position], self.gumbel[rows, position], self.rng)
 
 
-def eligible_of(part: Simplex) -> np.ndarray:
-    """(size,) bool. ScenarioError where nothing is eligible or `start` does not fit."""
-    mask = np.ones(part.size, bool) if part.eligible is None else np.asarray(part.eligible, bool)
-    if mask.shape != (part.size,) or not mask.any():
-        raise ScenarioError(f"shares '{part.name}': eligible needs {part.size} entries, at least one of them true")
-    if part.start is not None and (len(part.start) != part.size or not np.all(np.asarray(part.start)[mask] > 0)):
-        raise ScenarioError(f"shares '{part.name}': start = {part.start} needs {part.size} entries, > 0 where eligible")
-    return mask
-
-
-def basis(count: int) -> np.ndarray:
-    """(count - 1, count) orthonormal rows, each summing to 0 (Helmert)."""
-    rows = np.zeros((count - 1, count))
-    for k in range(1, count):
-        rows[k - 1, :k] = 1.0
-        rows[k - 1, k] = -k
-        rows[k - 1] /= np.sqrt(k * (k + 1))
-    return rows
-
-
 class Actions(nn.Module):
     """The distribution of one agent type; its only parameter is `log_std` (G,), independent of the state.
 
@@ -82,7 +58,7 @@ class Actions(nn.Module):
         smooth = [p for p in kind.action if not isinstance(p, Choice)]
         self.choices = [p.size for p in kind.action if isinstance(p, Choice)]
         columns = sum(map(width, smooth))
-        tables = _Tables(columns)
+        tables = Tables(columns)
         for part in smooth:
             tables.add(part, dirichlet=simplex == "dirichlet")
         self.n_normal, shares = len(tables.rows), len(tables.scatter)
@@ -97,7 +73,7 @@ class Actions(nn.Module):
                             ("scatter", np.reshape(tables.scatter, (shares, columns))), ("start", np.asarray(start)),
                             ):
             self.register_buffer(name, torch.tensor(value, dtype=torch.float32), persistent=False)
-        self.register_buffer("places", torch.tensor(_places(kind.action, columns)), persistent=False)
+        self.register_buffer("places", torch.tensor(places_of(kind.action, columns)), persistent=False)
         self.masked = bool((tables.free == 0).any())
         self.log_std = nn.Parameter(torch.full((self.n_normal,), float(np.log(std_start))))
 
@@ -172,7 +148,7 @@ class Actions(nn.Module):
 
     def _smooth(self, raw: Tensor) -> Tensor:
         """Columns of simplexes and intervals in 0..1: exp(logit) over the sum of its simplex; of itself + 1."""
-        e = (raw[..., :self.n_normal] @ self.basis).clamp(-_LOGIT_MAX, _LOGIT_MAX).exp()
+        e = (raw[..., :self.n_normal] @ self.basis).clamp(-LOGIT_MAX, LOGIT_MAX).exp()
         if self.masked:
             e = e * self.free
         y = e / (e @ self.within + self.extra)
@@ -184,80 +160,9 @@ class Actions(nn.Module):
         return params[..., self.n_params - self.n_gumbel:].split(self.choices, -1) if self.choices else ()
 
 
-class _Tables:
-    """Constants of a type's simplexes and intervals, column by column; see `Actions._smooth`."""
-
-    def __init__(self, columns: int):
-        self.rows: list[np.ndarray] = []
-        self.start: list[float] = []
-        self.scatter: list[np.ndarray] = []
-        self.concentration: list[float] = []
-        self.dirichlets: list[tuple[int, int]] = []
-        self.within = np.zeros((columns, columns))
-        self.extra, self.low = np.zeros(columns), np.zeros(columns)
-        self.free, self.span = np.ones(columns), np.ones(columns)
-        self.at = 0
-
-    def add(self, part: Part, dirichlet: bool) -> None:
-        """The next part's columns."""
-        here = slice(self.at, self.at + width(part))
-        if isinstance(part, Interval):
-            self._interval(part, here.start)
-        else:
-            mask = eligible_of(part)
-            start = np.full(part.size, 1.0) if part.start is None else np.asarray(part.start, float)
-            columns = here.start + np.nonzero(mask)[0]
-            self.free[here] = mask
-            start = start[mask] / start[mask].sum()
-            (self._dirichlet if dirichlet and len(columns) > 1 else self._simplex)(start, columns, here)
-        self.at = here.stop
-
-    def _interval(self, part: Interval, column: int) -> None:
-        span = part.high - part.low
-        start = 0.5 if part.start is None else (part.start - part.low) / span if span > 0 else -1.0
-        if not (span > 0 and 0.0 < start < 1.0):
-            raise ScenarioError(f"interval '{part.name}': low = {part.low} < start = {part.start} < high = {part.high} "
-                                "must hold")
-        row = np.zeros(len(self.extra))
-        row[column] = 1.0
-        self.rows.append(row)
-        self.start.append(float(np.log(start / (1.0 - start))))
-        self.within[column, column] = self.extra[column] = 1.0
-        self.low[column], self.span[column] = part.low, span
-
-    def _simplex(self, start: np.ndarray, columns: np.ndarray, here: slice) -> None:
-        table = np.zeros((len(columns) - 1, len(self.extra)))
-        table[:, columns] = basis(len(columns))
-        self.rows += list(table)
-        self.start += (basis(len(columns)) @ np.log(start)).tolist()
-        self.within[here, here] = 1.0
-
-    def _dirichlet(self, start: np.ndarray, columns: np.ndarray, here: slice) -> None:
-        self.dirichlets.append((len(self.scatter), len(columns)))
-        table = np.zeros((len(columns), len(self.extra)))
-        table[np.arange(len(columns)), columns] = 1.0
-        self.scatter += list(table)
-        self.concentration += np.log(np.expm1(_CONCENTRATION * len(columns) * start - _CONCENTRATION_MIN)).tolist()
-        self.free[here] = 0.0
-        self.extra[here] = 1.0
-
-
-def _places(parts: tuple[Part, ...], columns: int) -> list[int]:
-    """Where each number of an action stands in (smooth columns, choices)."""
-    places, smooth, choice = [], 0, columns
-    for part in parts:
-        if isinstance(part, Choice):
-            places.append(choice)
-            choice += 1
-        else:
-            places += range(smooth, smooth + width(part))
-            smooth += width(part)
-    return places
-
-
 def _concentration(params: Tensor) -> Tensor:
     """Of a Dirichlet; its floor keeps the density finite where a head says next to nothing."""
-    return functional.softplus(params) + _CONCENTRATION_MIN
+    return functional.softplus(params) + CONCENTRATION_MIN
 
 
 def _shares(concentration: Tensor, noise: Noise | None) -> Tensor:

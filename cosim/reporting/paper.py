@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,32 @@ def draw(labels: list[str], maps: tuple[list[Picture], list[dict | None], list[P
                 written += _save(_figure(pictures, labels), folder / pictures[0].key, formats)
     written[0].write_text("\n\n".join(captions) + "\n", encoding="utf-8")
     return written
+
+
+Curve = tuple[str, Sequence[float], Sequence[float]]
+"""Name, x, y."""
+
+
+def curves(path: Path, x_label: str, panels: Sequence[tuple[str, Sequence[Curve]]],
+           marks: Sequence[float] = ()) -> Path:
+    """Write panels of (y label, curves) side by side over one x, logarithmic but for 0; the ending is the format.
+
+    marks  per curve an x to mark, NaN for none
+    """
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDTH_IN, 2.6), layout="constrained")
+        axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        for ax, (y_label, lines) in zip(axes, panels, strict=True):
+            least = min((v for _, x, _ in lines for v in x if v > 0), default=1.0)
+            for k, (name, x, y) in enumerate(lines):
+                ax.plot(x, y, "o-", ms=2.5, color=_COLOURS[f"site{k % 8}"], label=name)
+                if k < len(marks) and np.isfinite(marks[k]):
+                    ax.axvline(marks[k], color=_COLOURS[f"site{k % 8}"], lw=0.7, ls=_DASH["dot"])
+            ax.set_xscale("symlog", linthresh=least)
+            ax.set(xlabel=x_label, ylabel=y_label, ylim=(0, None))
+            ax.set_xlim(left=0)
+        axes[0].legend(frameon=False, fontsize=7)
+        return _save(figure, path, [path.suffix[1:]])[0]
 
 
 def _save(figure: Figure, path: Path, formats: list[str]) -> list[Path]:

@@ -26,11 +26,15 @@ from simulators.aidc.equations import (
     Cooling,
     aidc_power_kw,
     crac,
+    distribution_loss_kw,
     it_at_inlet_kw,
+    pue,
     reactive_power_kvar,
+    water_kg_per_h,
 )
 from simulators.aidc.facility import Facility
 from simulators.aidc.interval import Interval, State, resolved_kw
+from simulators.aidc.racks import Racks
 from simulators.aidc.slots import Reading, SlotFacility
 from simulators.fleet import JobClass, Site
 
@@ -63,6 +67,10 @@ class AidcParams:
         Seconds | None, Field(gt=0, description="step of the table `power`: power inside the tick; null: no table")
     ] = None
     initial_supply_temp_degc: Annotated[float, Field(description="supply temperature before the first command")] = 23.0
+    rack_mean_up_s: Annotated[
+        Seconds | None, Field(gt=0, description="mean time that a rack is up until it fails; null: none fails")
+    ] = None
+    rack_mean_down_s: Annotated[Seconds, Field(gt=0, description="mean time that a failed rack is down")] = 14400.0
 
 
 def _power(name: str, about: str, window: str | None = None) -> Port:
@@ -95,12 +103,18 @@ class DataCenters(Adapter):
             _power("cooling_kw", "chiller and cooling tower, mean over the tick (U06)"),
             _power("chiller_kw", "chiller, mean over the tick (22)"),
             _power("tower_kw", "cooling-tower fans, mean over the tick (23)"),
+            _power("loss_kw", "losses of UPS and PDU, and auxiliaries, mean over the tick"),
+            Port("pue_cooling", "out", "PUE of the paper (U19), (IT + cooling) / IT, mean over the tick", sign=">= 1"),
+            Port("pue", "out", "PUE with losses and auxiliaries, mean over the tick", sign=">= 1"),
+            Port("water_kg_per_h", "out", "water that the cooling tower takes up, an upper estimate", sign=">= 0"),
             _per_class("work_to", "work done in the tick"),
             _per_class("busy_gpus", "GPUs in use, mean over the tick"),
             _per_class("granted_gpus", "GPUs granted during the tick"),
             _per_class("received_jobs", "jobs submitted at the start of the tick"),
             _per_class("finished_jobs", "jobs finished in the tick"),
             _per_class("dropped_jobs", "jobs dropped in the tick at their deadline"),
+            _per_class("missed_work_to", "work done of jobs that were dropped in the tick, begun but late (M15)"),
+            _per_class("failed_work_to", "work that failures of racks undid in the tick"),
             _per_class("queued_jobs", "released jobs that hold no GPU at the end of the tick"),
             _per_class("deferred_jobs", "training jobs not yet released at the end of the tick"),
             _per_class("running_jobs", "jobs that hold GPUs at the end of the tick"),
@@ -109,7 +123,9 @@ class DataCenters(Adapter):
             _per_class("deferred_work_to", "work of deferred jobs at the end of the tick"),
             _per_class("late_jobs", "training jobs that miss their deadline whatever they are given"),
             _per_class("urgent_jobs", "training jobs that can wait for less than an hour and then still make it"),
-            Port("free_gpu_ratio", "out", "share of the GPUs not in use at the end of the tick (U07)", sign="0 to 1"),
+            Port("up_gpus", "out", "GPUs of racks that have not failed at the end of the tick", sign=">= 0"),
+            Port("free_gpu_ratio", "out", "share of the GPUs up and not in use at the end of the tick (U07)",
+                 sign="0 to 1"),
             Port("supply_temp_degc", "out", "supply air temperature applied, within the limits of (24)"),
             Port("inlet_degc", "out", "inlet of the hottest rack (19)"),
             Port("outlet_degc", "out", "mean rack outlet at the mean IT power (20)"),
@@ -164,8 +180,9 @@ class DataCenters(Adapter):
     def resume(self, carry: Mapping[str, np.ndarray]) -> None:
         """Go on, in a new world at time 0, from what `carry` gave; after `setup`, before `initial` and the first tick.
 
-        Running on is bit for bit what it would have been, but for ids: jobs carried over get negative ones, in the
-        order of those they had. Raises ScenarioError if the sites, classes or simulator are not those of `carry`.
+        Running on is bit for bit what it would have been, but for ids, and for when racks fail next, if they do: jobs
+        carried over get negative ids, in the order of those they had. Raises ScenarioError if the sites, classes or
+        simulator are not those of `carry`.
         """
         mine = {"site": list(self._sites), "job_class": list(self.params.job_classes), "model": type(self).__name__}
         for name, expected in mine.items():
@@ -228,8 +245,12 @@ class DataCenters(Adapter):
 
     def _engine(self, eid: str, site: Site, cooling: Cooling) -> Facility | SlotFacility:
         given = self.params
+        racks = None
+        if given.rack_mean_up_s is not None:
+            rng = self.stream(f"failures of racks at {eid}")
+            racks = Racks(site.racks, given.rack_mean_up_s, given.rack_mean_down_s, rng)
         return Facility(eid, site, given.job_classes, cooling, given.initial_supply_temp_degc, job_log=given.job_log,
-                        resolve_power=given.trace_step_s is not None)
+                        resolve_power=given.trace_step_s is not None, racks=racks)
 
 
 @params
@@ -281,10 +302,15 @@ class SlotDataCenters(DataCenters):
 
     def _engine(self, eid: str, site: Site, cooling: Cooling) -> SlotFacility:
         given = self.params
+        beyond = [m for m, c in given.job_classes.items() if c.checkpoint_interval_s is not None or c.restart_s]
+        if given.rack_mean_up_s is not None or beyond:
+            raise ScenarioError(f"{self.sid}: the slot model knows no failures, checkpoints and restarts; leave "
+                                "rack_mean_up_s, checkpoint_interval_s and restart_s out, or use DataCenters")
         return SlotFacility(eid, site, given.job_classes, cooling, given.initial_supply_temp_degc, self.step_s,
                             given.reading)
 
 
+_WORKS = ("work_to", "missed_work_to", "failed_work_to")
 _COUNTS = ("received_jobs", "finished_jobs", "dropped_jobs")
 
 
@@ -302,14 +328,15 @@ class _SiteOnBus:
         supply_degc = self.facility.supply_temp_degc
         idle_kw = it_at_inlet_kw(self._site.idle_kw, supply_degc, self._cooling)
         plant = crac(idle_kw, supply_degc, self._cooling)
-        powers = self._powers(idle_kw, plant.chiller_kw, plant.tower_kw)
+        powers = self._powers(idle_kw, plant.chiller_kw, plant.tower_kw, distribution_loss_kw(idle_kw, self._cooling))
         state = self.facility.state()
         nothing = [0] * len(state.granted_gpus)
         return {
             **powers,
             **self._window(powers["p_kw"]),
             **self._temperatures(idle_kw),
-            **{name: _floats(nothing) for name in ("work_to", "busy_gpus", *_COUNTS)},
+            "water_kg_per_h": water_kg_per_h(plant.cooling_load_kw + plant.chiller_kw),
+            **{name: _floats(nothing) for name in (*_WORKS, "busy_gpus", *_COUNTS)},
             **self._levels(state),
             "clipped_commands": 0.0,
             "done_jobs": {},
@@ -325,13 +352,16 @@ class _SiteOnBus:
         facility.advance(end_s)
         did = facility.read_interval()
         self.clipped += did.clipped_commands
-        powers = self._powers(did.it_kw, did.chiller_kw, did.tower_kw)
+        powers = self._powers(did.it_kw, did.chiller_kw, did.tower_kw, did.loss_kw)
         self.means_kw.append(powers["p_kw"])
         return {
             **powers,
             **self._window(math.fsum(self.means_kw) / len(self.means_kw)),
             **self._temperatures(did.it_kw),
+            "water_kg_per_h": self._water_kg_per_h(did),
             "work_to": did.work_to,
+            "missed_work_to": did.missed_to,
+            "failed_work_to": did.failed_to,
             "busy_gpus": did.busy_gpus,
             **{name: _floats(getattr(did, name)) for name in _COUNTS},
             **self._levels(facility.state()),
@@ -344,19 +374,20 @@ class _SiteOnBus:
     def _resolved(self, did: Interval, end_s: float) -> Batch:
         """Rows of the table `power`; a model of a site without events inside the tick has one power there."""
         begin_s = end_s - did.seconds
-        segments = did.segments or [(begin_s, end_s, did.it_kw, did.chiller_kw, did.tower_kw)]
+        segments = did.segments or [(begin_s, end_s, did.it_kw, did.chiller_kw, did.tower_kw, did.loss_kw)]
         times_s, kw = resolved_kw(segments, self._trace_step_s)
         return {
             "site": [self.facility.name] * len(times_s),
             "time_s": times_s.tolist(),
             "p_kw": kw.sum(axis=1).tolist(),
             "it_kw": kw[:, 0].tolist(),
-            "cooling_kw": kw[:, 1:].sum(axis=1).tolist(),
+            "cooling_kw": kw[:, 1:3].sum(axis=1).tolist(),
         }
 
-    def _powers(self, it_kw: float, chiller_kw: float, tower_kw: float) -> dict[str, float]:
+    def _powers(self, it_kw: float, chiller_kw: float, tower_kw: float, loss_kw: float) -> dict[str, float]:
         cooling_kw = chiller_kw + tower_kw
-        p_kw = aidc_power_kw(it_kw, cooling_kw)
+        cooled_kw = aidc_power_kw(it_kw, cooling_kw)
+        p_kw = cooled_kw + loss_kw
         return {
             "p_kw": p_kw,
             "q_kvar": reactive_power_kvar(p_kw, self._site.q_per_p_ratio),
@@ -364,7 +395,15 @@ class _SiteOnBus:
             "cooling_kw": cooling_kw,
             "chiller_kw": chiller_kw,
             "tower_kw": tower_kw,
+            "loss_kw": loss_kw,
+            "pue_cooling": pue(cooled_kw, it_kw) if it_kw else 1.0,
+            "pue": pue(p_kw, it_kw) if it_kw else 1.0,
         }
+
+    def _water_kg_per_h(self, did: Interval) -> float:
+        """Water for the heat of the tick: the cooling load at its mean IT power, and the chiller's own."""
+        load_kw = crac(did.it_kw, self.facility.supply_temp_degc, self._cooling).cooling_load_kw
+        return water_kg_per_h(load_kw + did.chiller_kw)
 
     def _window(self, p_kw: float) -> dict[str, float]:
         return {"p_window_kw": p_kw, "q_window_kvar": reactive_power_kvar(p_kw, self._site.q_per_p_ratio)}
@@ -381,6 +420,7 @@ class _SiteOnBus:
 
     def _levels(self, state: State) -> dict[str, Any]:
         """What stands at the end of the tick."""
+        gpus = self.facility.gpus
         backlog = [queued + deferred for queued, deferred in zip(state.queued_jobs, state.deferred_jobs, strict=True)]
         return {
             "granted_gpus": _floats(state.granted_gpus),
@@ -392,7 +432,8 @@ class _SiteOnBus:
             "deferred_work_to": state.deferred_work_to,
             "late_jobs": _floats(state.late_jobs),
             "urgent_jobs": _floats(state.urgent_jobs),
-            "free_gpu_ratio": 1.0 - sum(state.busy_gpus) / self.facility.gpus,
+            "up_gpus": float(state.up_gpus),
+            "free_gpu_ratio": max(1.0 - sum(state.busy_gpus) / gpus - (gpus - state.up_gpus) / gpus, 0.0),
         }
 
 

@@ -24,6 +24,7 @@ class Kept(NamedTuple):
     group  inference: -1 waits, else the number of the cohort it runs in; training: -1 deferred, 0 released;
            slots: the bucket h of (15)
     since_s, done_to, blocks  of training: it holds so many blocks since then, and this was done of it until then, TO
+    from_s  of training: it works from then on, after a restart
     """
 
     job: Job
@@ -33,6 +34,7 @@ class Kept(NamedTuple):
     since_s: float = math.nan
     done_to: float = 0.0
     blocks: int = 0
+    from_s: float = math.nan
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,7 @@ class Memory:
     """Everything of one site that decides what it does next; lists are per job class, jobs in the order they stand in.
 
     waiting_to  work of the line of inference as it was summed up, TO; `look_s` when training looks at laxities again
+    down_racks  racks that have failed
     """
 
     supply_temp_degc: float
@@ -47,12 +50,13 @@ class Memory:
     waiting_to: list[float]
     look_s: list[float]
     jobs: list[list[Kept]]
+    down_racks: int = 0
 
 
 _JOB_NUMBERS = ("arrival_s", "work_to", "deadline_s", "release_s", "submit_s")
-_KEPT_NUMBERS = ("start_s", "end_s", "since_s", "done_to")
+_KEPT_NUMBERS = ("start_s", "end_s", "since_s", "done_to", "from_s")
 _JOB_TIMES = ("arrival_s", "deadline_s", "release_s", "submit_s")
-_KEPT_TIMES = ("start_s", "end_s", "since_s")
+_KEPT_TIMES = ("start_s", "end_s", "since_s", "from_s")
 
 
 def pack(memories: Sequence[Memory], now_s: float) -> dict[str, np.ndarray]:
@@ -60,6 +64,7 @@ def pack(memories: Sequence[Memory], now_s: float) -> dict[str, np.ndarray]:
     kept = [(i, m, job) for i, memory in enumerate(memories) for m, jobs in enumerate(memory.jobs) for job in jobs]
     arrays = {
         "supply_temp_degc": np.array([memory.supply_temp_degc for memory in memories]),
+        "down_racks": np.array([memory.down_racks for memory in memories], dtype=np.int64),
         "granted_gpus": np.array([memory.granted_gpus for memory in memories], dtype=np.int64),
         "waiting_to": np.array([memory.waiting_to for memory in memories], dtype=np.float64),
         "look_s": np.array([memory.look_s for memory in memories], dtype=np.float64) - now_s,
@@ -84,7 +89,8 @@ def unpack(arrays: Mapping[str, np.ndarray], job_classes: Sequence[str]) -> list
     The jobs get new ids, negative and in the order of the old ones: the next world counts its own jobs from 0, and
     equal deadlines are still served by id. Raises ScenarioError if a column is missing.
     """
-    lacking = [name for name in ("supply_temp_degc", "granted_gpus", "jobs/site", "jobs/id") if name not in arrays]
+    lacking = [name for name in ("supply_temp_degc", "granted_gpus", "down_racks", "jobs/site", "jobs/id")
+               if name not in arrays]
     if lacking:
         raise ScenarioError(f"what is carried over lacks {', '.join(lacking)}; pass on what carry() gave")
     old = arrays["jobs/id"]
@@ -97,4 +103,5 @@ def unpack(arrays: Mapping[str, np.ndarray], job_classes: Sequence[str]) -> list
         numbers = {name: columns[name][row] for name in (*_KEPT_NUMBERS, "blocks")}
         per_class[i][m].append(Kept(job, columns["group"][row], **numbers))
     levels = (arrays[name].tolist() for name in ("supply_temp_degc", "granted_gpus", "waiting_to", "look_s"))
-    return [Memory(*of_site, jobs) for *of_site, jobs in zip(*levels, per_class, strict=True)]
+    down = arrays["down_racks"].tolist()
+    return [Memory(*of_site, jobs, n) for *of_site, jobs, n in zip(*levels, per_class, down, strict=True)]

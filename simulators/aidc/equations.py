@@ -72,6 +72,18 @@ class Cooling:
         float, Field(ge=0, description="rise of their speed per K of inlet above the reference")
     ] = 0.0
 
+    wet_bulb_degc: Annotated[
+        float | None, Field(description="outside wet-bulb temperature, for free cooling; null: none, as printed")
+    ] = None
+    free_cooling_approach_k: Annotated[
+        float, Field(gt=0, description="air cooled by the tower alone is warmer than the wet bulb by this")
+    ] = 6.0
+    loss_rated_kw: Annotated[float, Field(gt=0, description="IT power that the losses below are relative to")] = 400.0
+    loss_no_load_ratio: Annotated[float, Field(ge=0, le=1, description="UPS, PDU: loss at any load, of rated")] = 0.0
+    loss_linear_ratio: Annotated[float, Field(ge=0, le=1, description="UPS, PDU: loss in proportion to P_IT")] = 0.0
+    loss_square_ratio: Annotated[float, Field(ge=0, le=1, description="UPS, PDU: loss by its square, at rated")] = 0.0
+    auxiliary_kw: Annotated[float, Field(ge=0, description="lighting, offices, security; always drawn")] = 0.0
+
     @model_validator(mode="after")
     def _can_be_held(self) -> Cooling:
         lengths = {len(v) for v in self.rack_values() if isinstance(v, tuple)}
@@ -189,13 +201,16 @@ def air_temperatures_degc(it_kw: float, supply_temp_degc: float, cooling: Coolin
 def cooling_power_kw(it_kw: float, supply_temp_degc: float, cooling: Cooling) -> tuple[float, float, float]:
     """E22 (22), E23 (23), U05: cooling load, chiller and tower-fan power, kW >= 0, at an IT power and a supply air.
 
-    A negative cooling load, possible with a strongly negative return approach, counts as none.
+    A negative cooling load, possible with a strongly negative return approach, counts as none. With a wet-bulb
+    temperature the chiller does what `free_cooling_ratio` leaves to it.
     """
     w_per_k = cooling.air_heat_capacity_j_per_kg_k * cooling.air_density_kg_per_m3
     _, return_degc = air_temperatures_degc(it_kw, supply_temp_degc, cooling)
     load_w = w_per_k * cooling.fan_flow_m3_per_s * (return_degc - supply_temp_degc)
     load_kw = _at_least_zero(load_w) / W_PER_KW
     chiller_kw = load_kw / cop(supply_temp_degc, cooling.cop)
+    if cooling.wet_bulb_degc is not None:
+        chiller_kw = chiller_kw * (1.0 - free_cooling_ratio(supply_temp_degc, return_degc, cooling))
     rejected = chiller_kw if cooling.tower_load == "chiller" else load_kw + chiller_kw
     if cooling.tower_power_unit == "w":
         rejected = rejected * W_PER_KW
@@ -203,6 +218,46 @@ def cooling_power_kw(it_kw: float, supply_temp_degc: float, cooling: Cooling) ->
     if cooling.tower_clamp:
         flow_ratio = _at_most_one(flow_ratio)
     return load_kw, chiller_kw, cooling.tower_ref_kw * flow_ratio * flow_ratio * flow_ratio
+
+
+def free_cooling_ratio(supply_temp_degc: float, return_degc: float, cooling: Cooling) -> float:
+    """Share of the cooling load that the tower takes without the chiller, 0 to 1; off without a wet-bulb temperature.
+
+    A water-side economiser in series with the chiller brings the return air down to the wet bulb plus an approach, as
+    far as that is above the supply: (T_ret - T_wb - approach) / (T_ret - T_sup); EnergyPlus Engineering Reference,
+    "Waterside economizer"; ASHRAE Handbook, HVAC Systems and Equipment, ch. Cooling Towers.
+    """
+    reached_degc = cooling.wet_bulb_degc + cooling.free_cooling_approach_k
+    span_k = return_degc - supply_temp_degc
+    if isinstance(span_k, float):
+        return min(max((return_degc - reached_degc) / span_k, 0.0), 1.0) if span_k > 0.0 else 0.0
+    some = span_k > 0.0
+    return np.where(some, np.clip((return_degc - reached_degc) / np.where(some, span_k, 1.0), 0.0, 1.0), 0.0)
+
+
+def distribution_loss_kw(it_kw: float, cooling: Cooling) -> float:
+    """Losses of UPS and PDU, and auxiliaries, kW >= 0 (default 0): R (a + b x + c x^2) + auxiliary, x = P_IT / R.
+
+    No-load, proportional and square-law loss: N. Rasmussen, Electrical efficiency modeling for data centers, APC White
+    Paper 113. They are given off outside of the cooled rooms.
+    """
+    rated_kw = cooling.loss_rated_kw
+    fixed_kw = cooling.loss_no_load_ratio * rated_kw + cooling.auxiliary_kw
+    return fixed_kw + (cooling.loss_linear_ratio + cooling.loss_square_ratio * it_kw / rated_kw) * it_kw
+
+
+def has_losses(cooling: Cooling) -> bool:
+    """Whether `distribution_loss_kw` can be other than 0."""
+    return any((cooling.loss_no_load_ratio, cooling.loss_linear_ratio, cooling.loss_square_ratio, cooling.auxiliary_kw))
+
+
+def water_kg_per_h(heat_kw: float, concentration_cycles: float = 4.0) -> float:
+    """Water (1 kg is 1 l) that a tower takes up to reject heat, kg/h >= 0: evaporation and blow-down, without drift.
+
+    All heat leaves by evaporation at 2.45 MJ/kg (1.47 kg/kWh, an upper estimate: a part warms the air), and C cycles of
+    concentration need C / (C - 1) of it: ASHRAE Handbook, HVAC Systems and Equipment, ch. Cooling Towers.
+    """
+    return heat_kw * 3.6 / 2.45 * concentration_cycles / (concentration_cycles - 1.0)
 
 
 def crac(it_kw: float, supply_temp_degc: float, cooling: Cooling) -> CracState:

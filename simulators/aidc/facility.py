@@ -4,6 +4,7 @@ Time is SimPy's. An inference cohort's end is an event with a callback; deadline
 set an alarm each. All events of one instant fire first, then the facility settles, in this order:
 
 1. completions   inference in the order of starts, then training: GPUs come free; what ends at its deadline is finished
+   failures      with `racks`: those that fail take their jobs with them, see `_strike`
 2. deadlines     waiting inference jobs and unfinished training jobs are dropped
 3. releases      deferred training jobs become active
 4. shrinking     training gives back blocks above its grant or its need; inference keeps its GPUs until its jobs end
@@ -33,7 +34,9 @@ from simulators.aidc.commands import admitted, whole_grants
 from simulators.aidc.equations import (
     Cooling,
     cooling_power_kw,
+    distribution_loss_kw,
     gpu_throughput_to_per_s,
+    has_losses,
     it_at_inlet_kw,
     it_power_kw,
     supply_limits_degc,
@@ -41,6 +44,7 @@ from simulators.aidc.equations import (
 from simulators.aidc.inference import Cohort, InferenceQueue
 from simulators.aidc.interval import Interval, Segment, State
 from simulators.aidc.jobs import RUN_COLUMNS, Row, batch_of, nearest_tick
+from simulators.aidc.racks import Racks
 from simulators.aidc.training import TrainingPool
 from simulators.fleet import JobClass, Site
 
@@ -64,7 +68,8 @@ class Facility:
     Job classes keep the order of `job_classes`, which is that of every list per class. Nothing is granted before the
     first command. `supply_temp_degc` is the supply temperature applied; outside its limits (24) it is clipped. Without
     `job_log` the jobs that leave are counted and leave no rows. `resolve_power` puts power at every instant into the
-    interval, beside its mean.
+    interval, beside its mean. With `racks` they fail and are repaired; one that is down has no GPUs to give, and its
+    idle power stays.
     """
 
     def __init__(
@@ -78,8 +83,10 @@ class Facility:
         watch: Watch | None = None,
         job_log: bool = True,
         resolve_power: bool = False,
+        racks: Racks | None = None,
     ) -> None:
-        self.name, self.gpus = name, site.gpus
+        self.name, self.gpus, self._up_gpus = name, site.gpus, site.gpus
+        self._racks = racks
         self._site, self._cooling, self._watch = site, cooling, watch
         self._job_classes = dict(job_classes)
         self._env = simpy.Environment(initial_time=nearest_tick(start_s))
@@ -97,13 +104,15 @@ class Facility:
         self._regroup = False  # training may have a use for other blocks than it holds
         self._news = False  # jobs came in at this instant
         self._limits = supply_limits_degc(cooling)
+        self._loses = has_losses(cooling)
         self.supply_temp_degc = self._clip(supply_temp_degc)
-        self._power_memo: dict[tuple[int, ...], tuple[float, float, float]] = {}
+        self._power_memo: dict[tuple[int, ...], tuple[float, ...]] = {}
         self._busy = (0,) * len(self._classes)
         self._segments: list[Segment] | None = [] if resolve_power else None
         self._since_s = self._env.now  # busy GPUs are accounted for up to here
         self._dwell_s: dict[tuple[int, ...], float] = {}  # seconds at each combination of busy GPUs
         self._reset()
+        self._set_alarm(self._env.now)
 
     # --- what comes from outside --------------------------------------------------------------------------------
 
@@ -136,7 +145,7 @@ class Facility:
             self.supply_temp_degc = applied_degc
         for job_class, grant in zip(self._classes, grants, strict=True):
             job_class.granted_gpus = grant
-        self._crowded = sum([max(c.granted_gpus, c.busy_gpus) for c in self._classes]) > self.gpus
+        self._look_for_crowd()
         self._regroup = True
         self._env.timeout(0)
 
@@ -166,7 +175,7 @@ class Facility:
             pool.count(self.now_s)
         interval = Interval(
             seconds,
-            *(kws / seconds for kws in self._energy_kws),
+            *(kws / seconds for kws in self._energy_kws[:3]),
             work_to=[
                 gpu_throughput_to_per_s(gpu_s, xi) + c.trim_to
                 for gpu_s, xi, c in zip(self._busy_gpu_s, self._to_per_gpu_min, self._classes, strict=True)
@@ -175,10 +184,13 @@ class Facility:
             received_jobs=self._received,
             finished_jobs=[c.finished for c in self._classes],
             dropped_jobs=[c.dropped for c in self._classes],
+            missed_to=[c.missed_to for c in self._classes],
+            failed_to=[c.failed_to for c in self._classes],
             clipped_commands=self._clipped,
             left_jobs=batch_of(self._rows or ()),
-            runs=batch_of(chain.from_iterable(pool.runs for pool in self._pools), RUN_COLUMNS),
+            runs=batch_of(chain.from_iterable(c.runs for c in self._classes), RUN_COLUMNS),
             segments=tuple(self._segments or ()),
+            loss_kw=self._energy_kws[3] / seconds if self._loses else 0.0,
         )
         self._reset()
         return interval
@@ -197,6 +209,7 @@ class Facility:
             granted_gpus=[c.granted_gpus for c in classes],
             late_jobs=[late for late, _ in laxities],
             urgent_jobs=[urgent for _, urgent in laxities],
+            up_gpus=self._up_gpus,
         )
 
     def unfinished_rows(self) -> Batch:
@@ -222,10 +235,12 @@ class Facility:
             [c.waiting_to if isinstance(c, InferenceQueue) else 0.0 for c in classes],
             [c.look_s if isinstance(c, TrainingPool) else math.inf for c in classes],
             [c.keep() for c in classes],
+            self._racks.down if self._racks is not None else 0,
         )
 
     def restore(self, memory: Memory) -> None:
-        """Go on from what another facility kept; this one is new, and its time is that of the memory."""
+        """Go on from what another facility kept; this one is new, and its time is that of the memory. Racks that are
+        down stay so; when the next one fails or is repaired is drawn anew, as it may be without memory."""
         now_s, self.supply_temp_degc = self.now_s, self._clip(memory.supply_temp_degc)
         cohorts: list[Cohort] = []
         levels = (memory.granted_gpus, memory.jobs, memory.waiting_to, memory.look_s)
@@ -238,6 +253,10 @@ class Facility:
         for cohort in sorted(cohorts, key=lambda c: c.start_s):  # who started first ends first at equal ends
             self._await(cohort, now_s)
         self._busy = tuple([c.busy_gpus for c in self._classes])
+        if self._racks is not None:
+            self._racks.resume(memory.down_racks, now_s)
+            self._up_gpus = self.gpus - memory.down_racks * self._site.gpus_per_rack
+        self._look_for_crowd()
         self._set_alarm(now_s)
 
     # --- one instant --------------------------------------------------------------------------------------------
@@ -273,6 +292,8 @@ class Facility:
         due = [pool for pool in self._pools if pool.next_s <= now_s]
         for pool in due:
             pool.finish(now_s)
+        if self._racks is not None and self._racks.next_s <= now_s:
+            self._change_racks(self._racks, now_s)
         for queue in self._queues:
             if queue.next_s <= now_s:
                 queue.expire(now_s)
@@ -300,7 +321,7 @@ class Facility:
 
     def _start_inference(self, now_s: float) -> int:
         """Step 5; the GPUs that are free then."""
-        free = self.gpus - sum([c.busy_gpus for c in self._classes])
+        free = self._up_gpus - sum([c.busy_gpus for c in self._classes])
         for queue in self._queues:
             if queue.queued_jobs:
                 before = queue.busy_gpus
@@ -308,6 +329,27 @@ class Facility:
                     self._await(cohort, now_s)
                 free -= queue.busy_gpus - before
         return free
+
+    def _change_racks(self, racks: Racks, now_s: float) -> None:
+        """Racks that fail now or are repaired."""
+        size = self._site.gpus_per_rack
+        while racks.next_s <= now_s:
+            place = racks.change()
+            if place is not None:
+                self._strike(place * size, (place + 1) * size, now_s)
+        self._up_gpus = self.gpus - racks.down * size
+        self._look_for_crowd()
+        self._regroup = True
+
+    def _strike(self, low: int, high: int, now_s: float) -> None:
+        """GPUs low..high-1 of those up fail. Jobs stand side by side on the GPUs, class after class, each class's as
+        its `strike` has it, the idle GPUs last; a job fails with any of its GPUs."""
+        first = 0
+        for job_class in self._classes:
+            after = first + job_class.busy_gpus
+            if first < high and after > low:
+                job_class.strike(low - first, high - first, now_s)
+            first = after
 
     def _await(self, cohort: Cohort, now_s: float) -> None:
         self._env.schedule(_End(self._env, self._on_end, cohort), delay=cohort.end_s - now_s)
@@ -318,12 +360,17 @@ class Facility:
     def _set_alarm(self, now_s: float) -> None:
         """Make sure of an event at the next deadline, release or end of training; a superseded one does no harm."""
         next_s = min([c.next_s for c in self._classes])
+        if self._racks is not None:
+            next_s = min(next_s, self._racks.next_s)
         if next_s < self._alarm_s or self._alarm_s <= now_s:
             self._alarm_s = next_s
             if next_s < math.inf:
                 self._env.timeout(next_s - now_s)
 
     # --- inside -------------------------------------------------------------------------------------------------
+
+    def _look_for_crowd(self) -> None:
+        self._crowded = sum([max(c.granted_gpus, c.busy_gpus) for c in self._classes]) > self._up_gpus
 
     def _clip(self, supply_temp_degc: float) -> float:
         low, high = self._limits
@@ -350,7 +397,7 @@ class Facility:
                 self._busy_gpu_s[k] += gpus * seconds
         self._dwell_s.clear()
 
-    def _remembered_kw(self, busy: tuple[int, ...]) -> tuple[float, float, float]:
+    def _remembered_kw(self, busy: tuple[int, ...]) -> tuple[float, ...]:
         """`_power_kw`, from memory where it was asked for before."""
         if busy not in self._power_memo:
             if len(self._power_memo) >= _MEMO_SIZE:
@@ -365,18 +412,20 @@ class Facility:
         powers = self._power_kw(tuple(np.array(states, dtype=np.float64).T))
         self._power_memo.update(zip(states, zip(*(kw.tolist() for kw in powers), strict=True), strict=True))
 
-    def _power_kw(self, busy: tuple[int, ...]) -> tuple[float, float, float]:
-        """IT, chiller and cooling-tower power at these busy GPUs and the present supply temperature."""
+    def _power_kw(self, busy: tuple[int, ...]) -> tuple[float, ...]:
+        """IT, chiller and tower power, and losses if there are any, at these busy GPUs and the present supply air."""
         throughput = [gpu_throughput_to_per_s(n, xi) for n, xi in zip(busy, self._to_per_gpu_min, strict=True)]
         it_kw = it_power_kw(self._site.idle_kw, throughput, self._kw_per_to_s)
         it_kw = it_at_inlet_kw(it_kw, self.supply_temp_degc, self._cooling)
         _, chiller_kw, tower_kw = cooling_power_kw(it_kw, self.supply_temp_degc, self._cooling)
+        if self._loses:
+            return it_kw, chiller_kw, tower_kw, distribution_loss_kw(it_kw, self._cooling)
         return it_kw, chiller_kw, tower_kw
 
     def _reset(self) -> None:
         """Start the next interval."""
         self._read_s = self._since_s
-        self._energy_kws = [0.0, 0.0, 0.0]
+        self._energy_kws = [0.0] * (4 if self._loses else 3)
         self._busy_gpu_s = [0.0] * len(self._classes)
         self._received = [0] * len(self._classes)
         self._clipped = 0
@@ -385,5 +434,5 @@ class Facility:
                 kept.clear()
         for job_class in self._classes:
             job_class.trim_to, job_class.finished, job_class.dropped = 0.0, 0, 0
-        for pool in self._pools:
-            pool.runs = []
+            job_class.missed_to = job_class.failed_to = 0.0
+            job_class.runs = []

@@ -13,7 +13,7 @@ from operator import le
 
 from simulators.aidc.carried import Kept
 from simulators.aidc.equations import gpu_throughput_to_per_s
-from simulators.aidc.jobs import DROPPED, FINISHED, TICKS_PER_S, UNFINISHED, Job, Row, nearest_tick, row_of
+from simulators.aidc.jobs import DROPPED, FINISHED, TICKS_PER_S, UNFINISHED, Job, Row, Run, nearest_tick, row_of
 from simulators.fleet import JobClass
 
 
@@ -37,6 +37,8 @@ class InferenceQueue:
     busy_gpus     GPUs its running jobs hold; above `granted_gpus` for a while after the grant shrank
     next_s        no waiting job is due before this time (infinite: none waits)
     trim_to       work of finished jobs beyond their GPU time: what rounding their end to the clock leaves over
+    failed_to     work undone by failures of racks; missed_to: 0, for who has begun misses no deadline
+    runs          GPUs that jobs held until a failure of a rack; the facility takes them away
     finished, dropped  jobs that left; their rows go to `rows` unless that is None. The facility resets them
     """
 
@@ -45,7 +47,8 @@ class InferenceQueue:
         self.granted_gpus = 0
         self.busy_gpus = 0
         self.next_s = math.inf
-        self.trim_to = 0.0
+        self.trim_to = self.missed_to = self.failed_to = 0.0
+        self.runs: list[Run] = []
         self.finished = self.dropped = 0
         self._gpus_per_job = job_class.gpus_per_block
         self._to_per_s = gpu_throughput_to_per_s(job_class.gpus_per_block, job_class.to_per_gpu_min)
@@ -127,6 +130,27 @@ class InferenceQueue:
         for job in jobs:
             by_size.setdefault(job.work_to, []).append(job)
         return [self._run(jobs, work_to, now_s) for work_to, jobs in by_size.items()]
+
+    def strike(self, low: int, high: int, now_s: float) -> None:
+        """Jobs that hold one of the class's GPUs low..high-1, counted through its jobs in the order of their starts,
+        lose what was done and go to the end of the line, their deadline as it was."""
+        first, each = 0, self._gpus_per_job
+        struck: list[Job] = []
+        for cohort in self._running:
+            number = len(cohort.jobs)
+            hit = slice(max((low - first) // each, 0), max(min(-((first - high) // each), number), 0))
+            jobs = cohort.jobs[hit]
+            if jobs:
+                del cohort.jobs[hit]  # a cohort of none stays until its end comes, which then does nothing
+                cohort.gpus -= len(jobs) * each
+                self.busy_gpus -= len(jobs) * each
+                self.failed_to += len(jobs) * self._to_per_s * (now_s - cohort.start_s)
+                if self.rows is not None and now_s > cohort.start_s:
+                    self.runs += [(job.id, self.site, cohort.start_s, now_s, float(each)) for job in jobs]
+                struck += jobs
+            first += number * each
+        if struck:
+            self.put(struck, now_s)
 
     # --- from one world to the next -----------------------------------------------------------------------------
 

@@ -10,18 +10,21 @@ import numpy as np
 from cosim.ports import Batch
 from cosim.units import HOUR_S
 
-Segment = tuple[float, float, float, float, float]
-"""From when to when, s, and IT, chiller and cooling-tower power in between, kW; constant, for no event came."""
+Segment = tuple[float, ...]
+"""From when to when, s, and IT, chiller and cooling-tower power in between, kW, then losses if there are any; constant,
+for no event came."""
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
     """What happened at a site between two reads; lists are per job class, powers and energies are drawn (>= 0).
 
+    missed_to is work done of jobs dropped in it, failed_to work that failures of racks undid; both are in work_to.
     Means are integrals at true event times, divided by `seconds`. work_to includes the work of jobs that are dropped
     later; left_jobs are the rows of those that finished or were dropped, in the order in which they did.
     runs are GPUs that jobs held and now do not, or not as many: of training; of all jobs in the slot model. A job of
     inference in the facility holds its GPUs from start to end, which its row tells.
+    loss_kw is lost on the way to the servers, with auxiliaries.
     segments are the power over the interval, without gaps; none if nobody asked for it.
     """
 
@@ -34,10 +37,13 @@ class Interval:
     received_jobs: list[int]
     finished_jobs: list[int]
     dropped_jobs: list[int]
+    missed_to: list[float]
+    failed_to: list[float]
     clipped_commands: int
     left_jobs: Batch
     runs: Batch
     segments: tuple[Segment, ...] = ()
+    loss_kw: float = 0.0
 
     @property
     def it_kwh(self) -> float:
@@ -55,6 +61,7 @@ class State:
     """How a site stands now, per job class. queued + deferred + running are all the jobs inside.
 
     late_jobs, urgent_jobs  training jobs of negative laxity, and of less than an hour's; see `TrainingPool.by_laxity`
+    up_gpus                 GPUs of the site's racks that have not failed
     """
 
     queued_jobs: list[int]
@@ -66,17 +73,20 @@ class State:
     granted_gpus: list[int]
     late_jobs: list[int]
     urgent_jobs: list[int]
+    up_gpus: int
 
 
 def resolved_kw(segments: Sequence[Segment], step_s: float) -> tuple[np.ndarray, np.ndarray]:
-    """Power in equal steps: their begins (n,), s, and means of IT, chiller and tower power (n, 3), kW.
+    """Power in equal steps: their begins (n,), s, and means of IT, chiller and tower power (n, 3), kW,
+    and of losses (n, 4) where segments have them.
 
     Means are differences of the energy at the steps' edges, which between two instants is linear, so that their energy
     is that of the segments. `step_s` divides the time from the first segment's begin to the last one's end.
     """
     table = np.array(segments)
     instants_s = np.append(table[:, 0], table[-1, 1])
-    energy_kws = np.vstack([np.zeros(3), np.cumsum(table[:, 2:] * (table[:, 1] - table[:, 0])[:, None], axis=0)])
+    kws = table[:, 2:] * (table[:, 1] - table[:, 0])[:, None]
+    energy_kws = np.vstack([np.zeros(kws.shape[1]), np.cumsum(kws, axis=0)])
     steps = round((instants_s[-1] - instants_s[0]) / step_s)
     edges_s = np.linspace(instants_s[0], instants_s[-1], steps + 1)
     at_edges = np.column_stack([np.interp(edges_s, instants_s, column) for column in energy_kws.T])

@@ -25,7 +25,14 @@ from cosim.errors import ModelError
 from cosim.units import MIN_S, finite
 from simulators.aidc.carried import Kept, Memory
 from simulators.aidc.commands import admitted, whole_grants
-from simulators.aidc.equations import Cooling, cooling_power_kw, it_at_inlet_kw, it_power_kw, supply_limits_degc
+from simulators.aidc.equations import (
+    Cooling,
+    cooling_power_kw,
+    distribution_loss_kw,
+    it_at_inlet_kw,
+    it_power_kw,
+    supply_limits_degc,
+)
 from simulators.aidc.interval import Interval, State
 from simulators.aidc.jobs import (
     DROPPED,
@@ -264,6 +271,7 @@ class SlotFacility:
             granted_gpus=granted,
             late_jobs=[0] * len(classes),  # a slot's job is due in its minute: there is no laxity
             urgent_jobs=[0] * len(classes),
+            up_gpus=self.gpus,
         )
 
     def unfinished_rows(self) -> dict[str, list]:
@@ -297,9 +305,11 @@ class SlotFacility:
         it_kw = it_at_inlet_kw(it_kw, self.supply_temp_degc, self._cooling)
         _, chiller_kw, tower_kw = cooling_power_kw(it_kw, self.supply_temp_degc, self._cooling)
         busy = [y * MIN_S / c.to_per_gpu_min for y, c in zip(throughput, classes, strict=True)]
+        missed = [math.fsum(r[10] for r in rows if r[1] == m and r[-1] == DROPPED) for m in self._job_classes]
         return Interval(self._slot_s, it_kw, chiller_kw, tower_kw, work_to, busy, list(self._received.values()),
-                        finished, dropped, self._clipped, batch_of(rows),
-                        batch_of([run for c in self._classes.values() for run in c.runs], RUN_COLUMNS))
+                        finished, dropped, missed, [0.0] * len(missed), self._clipped, batch_of(rows),
+                        batch_of([run for c in self._classes.values() for run in c.runs], RUN_COLUMNS),
+                        loss_kw=distribution_loss_kw(it_kw, self._cooling))
 
     def _clip(self, supply_temp_degc: float) -> float:
         low, high = self._limits

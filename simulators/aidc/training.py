@@ -21,7 +21,6 @@ from simulators.aidc.equations import gpu_throughput_to_per_s
 from simulators.aidc.jobs import DROPPED, FINISHED, UNFINISHED, Job, Row, Run, nearest_tick, row_of, tick_after
 from simulators.fleet import JobClass
 
-
 URGENT_S = 3600.0
 _LATE_S = 1e-3
 """A job that makes it to the millisecond is not late: ends are rounded to the clock."""
@@ -34,10 +33,12 @@ class TrainingJob:
     blocks          blocks it holds since `since_s`
     speed_to_per_s  at which they work
     done_to         work done until `since_s`
+    from_s          it works from then on: `since_s`, or later if it has to restart first
     start_s, end_s  first time it held blocks (NaN: never yet), and when it will be done at this speed
     """
 
-    __slots__ = ("blocks", "done_to", "due_s", "end_s", "job", "ready_s", "since_s", "speed_to_per_s", "start_s")
+    __slots__ = ("blocks", "done_to", "due_s", "end_s", "from_s", "job", "ready_s", "since_s",
+                 "speed_to_per_s", "start_s")
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -46,7 +47,7 @@ class TrainingJob:
         self.blocks = 0
         self.speed_to_per_s = 0.0
         self.done_to = 0.0
-        self.since_s = job.submit_s
+        self.since_s = self.from_s = job.submit_s
         self.start_s = math.nan
         self.end_s = math.inf
 
@@ -62,19 +63,36 @@ class TrainingJob:
         """Until when it could wait, and be in time at top speed; less than now if it is late already."""
         return self.due_s - (self.job.work_to - self.done_at(now_s)) / top_speed_to_per_s
 
-    def run(self, blocks: int, speed_to_per_s: float, now_s: float) -> None:
-        """Hold `blocks` blocks from now on, which together do `speed_to_per_s`."""
+    def run(self, blocks: int, speed_to_per_s: float, now_s: float, restart_s: float = 0.0) -> None:
+        """Hold `blocks` blocks from now on, which together do `speed_to_per_s`; if it had begun and held none, work
+        starts `restart_s` from now."""
         self.done_to = self.done_at(now_s)
+        if self.blocks and blocks:
+            self.from_s = max(self.from_s, now_s)
+        else:
+            self.from_s = now_s if math.isnan(self.start_s) else nearest_tick(now_s + restart_s)
         self.since_s, self.blocks, self.speed_to_per_s, self.end_s = now_s, blocks, speed_to_per_s, math.inf
         if blocks:
             if math.isnan(self.start_s):
                 self.start_s = now_s
             left_s = max(self.job.work_to - self.done_to, 0.0) / speed_to_per_s
-            self.end_s = nearest_tick(now_s + left_s)
+            self.end_s = nearest_tick(self.from_s + left_s)
 
     def done_at(self, now_s: float) -> float:
         """Work done until now, TO."""
-        return self.done_to + self.speed_to_per_s * (now_s - self.since_s)
+        return self.done_to + self.speed_to_per_s * (now_s - self.from_s) if now_s > self.from_s else self.done_to
+
+    def fail(self, now_s: float, cycle_s: float) -> float:
+        """Lose its blocks, and the work since the last checkpoint, which is given back, TO. One was written when its
+        blocks last changed, and one every `cycle_s` since it works on them (0: all the time)."""
+        done_to, cycles = self.done_at(now_s), math.floor((now_s - self.from_s) / cycle_s + 1e-9) if cycle_s else 0
+        if cycle_s:
+            self.done_to += self.speed_to_per_s * cycle_s * max(cycles, 0)
+        else:
+            self.done_to = done_to
+        self.since_s = self.from_s = now_s
+        self.blocks, self.speed_to_per_s, self.end_s = 0, 0.0, math.inf
+        return max(done_to - self.done_to, 0.0)
 
 
 class TrainingPool:
@@ -85,7 +103,8 @@ class TrainingPool:
     busy_gpus     GPUs of these blocks
     next_s        when something happens by itself: a job ends, is due or is released (infinite: never)
     trim_to       work done beyond GPU time at the speed of one block: what rounding ends to the clock leaves over,
-                  and, negative, what a speed-up below linear loses; complete after `count`
+                  and, negative, what a speed-up below linear, checkpoints and restarts lose; complete after `count`
+    missed_to     work done of jobs dropped at their deadline; failed_to: of work that failures of racks undid (M15)
     runs          GPUs that its jobs held, from when to when; the facility takes them away
     finished, dropped  jobs that left, and their rows in `rows` unless that is None; without rows, no runs either
     """
@@ -97,15 +116,18 @@ class TrainingPool:
         self.granted_gpus = 0
         self.held_blocks = 0
         self.busy_gpus = 0
-        self.trim_to = 0.0
+        self.trim_to = self.missed_to = self.failed_to = 0.0
         self.runs: list[Run] = []
         self.next_s = math.inf
         self._max_blocks = job_class.max_blocks
         block_to_per_s = gpu_throughput_to_per_s(job_class.gpus_per_block, job_class.to_per_gpu_min)
         blocks = range(self._max_blocks + 1)
-        self._speed_to_per_s = [job_class.speedup(k) * block_to_per_s for k in blocks]
+        ratio = job_class.checkpoint_speed_ratio
+        self._speed_to_per_s = [job_class.speedup(k) * block_to_per_s * ratio for k in blocks]
+        self._restart_s = job_class.restart_s
+        self._cycle_s = (job_class.checkpoint_interval_s or 0.0) + job_class.checkpoint_cost_s
         self._lost_to_per_s = [k * block_to_per_s - speed for k, speed in enumerate(self._speed_to_per_s)]
-        self._loses = any(self._lost_to_per_s)
+        self._loses = any(self._lost_to_per_s) or self._restart_s > 0.0
         self._counted_s = -math.inf  # what the speed-up loses is counted up to here
         self._by_laxity = job_class.order == "llf"
         self._look_s = math.inf  # when a laxity runs out
@@ -135,7 +157,9 @@ class TrainingPool:
         """Drop the jobs, active or deferred, whose deadline is now or past; what was done of them is lost."""
         late = [(jobs, job) for jobs in (self._active, self._deferred) for job in jobs if job.due_s <= now_s]
         for jobs, job in late:
-            self._take_out(jobs, job, now_s, job.done_at(now_s), DROPPED)
+            done_to = job.done_at(now_s)
+            self.missed_to += done_to
+            self._take_out(jobs, job, now_s, done_to, DROPPED)
         self.dropped += len(late)
 
     def release(self, now_s: float) -> None:
@@ -143,6 +167,21 @@ class TrainingPool:
         while self._deferred and self._deferred[0].ready_s <= now_s:
             insort(self._active, self._deferred.pop(0), key=TrainingJob.by_deadline)
             self._stale = True
+
+    def strike(self, low: int, high: int, now_s: float) -> None:
+        """Jobs that hold one of the class's GPUs low..high-1, counted through its jobs by deadline, lose all they
+        hold and go back to their last checkpoint."""
+        self.count(now_s)
+        first = 0
+        for job in self._active:
+            gpus = job.blocks * self.gpus_per_block
+            if gpus and first < high and first + gpus > low:
+                self._note_run(job, now_s)
+                self.hold(self.held_blocks - job.blocks)
+                self._allotted -= job.blocks
+                self.failed_to += job.fail(now_s, self._cycle_s)
+                self._stale = True
+            first += gpus
 
     def hold(self, blocks: int) -> None:
         """Hold so many blocks from now on."""
@@ -160,17 +199,20 @@ class TrainingPool:
             left -= blocks
             if blocks != job.blocks:
                 self._note_run(job, now_s)
-                job.run(blocks, self._speed_to_per_s[blocks], now_s)
+                job.run(blocks, self._speed_to_per_s[blocks], now_s, self._restart_s)
         self._allotted, self._stale = self.held_blocks, False
         self._look_s = self._next_look_s(now_s) if self._by_laxity else math.inf
         self._look_ahead()
 
     def count(self, now_s: float) -> None:
-        """Put what a speed-up below linear lost until now into `trim_to`."""
+        """Put what a speed-up below linear, checkpoints and restarts lost until now into `trim_to`."""
         if self._loses and now_s > self._counted_s:
             lost_to_per_s = math.fsum(self._lost_to_per_s[job.blocks] for job in self._active)
             if lost_to_per_s:
                 self.trim_to -= lost_to_per_s * (now_s - self._counted_s)
+            if self._restart_s:
+                self.trim_to -= math.fsum(job.speed_to_per_s * (min(now_s, job.from_s) - self._counted_s)
+                                          for job in self._active if job.blocks and job.from_s > self._counted_s)
             self._counted_s = now_s
 
     # --- from one world to the next -----------------------------------------------------------------------------
@@ -178,7 +220,7 @@ class TrainingPool:
     def keep(self) -> list[Kept]:
         """The jobs inside: released ones by deadline, then deferred ones by release."""
         return [
-            Kept(j.job, group, j.start_s, j.end_s, j.since_s, j.done_to, j.blocks)
+            Kept(j.job, group, j.start_s, j.end_s, j.since_s, j.done_to, j.blocks, j.from_s)
             for group, jobs in ((0, self._active), (-1, self._deferred)) for j in jobs
         ]
 
@@ -188,6 +230,7 @@ class TrainingPool:
             job = TrainingJob(one.job)
             job.blocks, job.speed_to_per_s = one.blocks, self._speed_to_per_s[one.blocks]
             job.start_s, job.end_s, job.since_s, job.done_to = one.start_s, one.end_s, one.since_s, one.done_to
+            job.from_s = one.from_s
             (self._deferred if one.group < 0 else self._active).append(job)
         self._allotted = sum(job.blocks for job in self._active)
         self.hold(self._allotted)

@@ -25,6 +25,7 @@ from agents.allocation import (
 )
 from agents.decision import FleetFacts, Matrix, Observation, Policy
 from agents.heuristics import POLICIES, PolicyOptions, make_policy
+from agents.learned import LearnedPolicy
 from agents.pretrained import checkpoint_of
 from agents.rewards import RewardWeights
 from cosim.adapter import Adapter, Values, serve
@@ -239,11 +240,14 @@ class Controller(Adapter):
     # --- inside -------------------------------------------------------------------------------------------------
 
     def _make_policy(self, facts: FleetFacts, options: PolicyOptions) -> Policy:
-        """A rule, a class of the user's, or a trained team: torch is imported only for the last."""
+        """A rule, a class of the user's, or a trained team: torch is imported only for one that explores."""
         p, rng, joint = self.params, self.stream("policy"), self.params.mode == "joint"
         if (path := checkpoint_of(p.policy)) is not None:
-            learned = load("agents.learned:LearnedPolicy", f"{self.sid}.policy")
-            return learned(path, facts, rng, joint, p.explore)
+            explorer = None
+            if p.explore:
+                explorer = load("agents.team:Team", f"{self.sid}.explore").load(path)
+                explorer.rng["sampling"] = rng
+            return LearnedPolicy(path, facts, joint, explorer)
         own = {p.policy: load(p.policy, f"{self.sid}.policy")} if ":" in p.policy else {}
         return make_policy(p.policy, facts, options, rng, joint, POLICIES | own)
 

@@ -128,8 +128,9 @@ class Steering:
         weights = self._params.reward
         terms = terms_of(self._minute(), self._facts.kinds, weights)
         objective = reward_of(terms, weights, self._sees_carbon)
-        usual = hour_cost(self._seen.price_usd_per_kwh, self._usual_kw, self._hours, weights) if weights.relative else 0.0
-        return objective + usual, (*terms, objective)
+        usual_kw = self._usual_kw if weights.relative else 0.0
+        return (objective + hour_cost(self._seen.price_usd_per_kwh, usual_kw, self._hours, weights),
+                (*terms, objective))
 
     def start(self) -> np.ndarray:
         """(n, A) the joint action from which a fresh policy starts."""

@@ -1,6 +1,8 @@
 """A grid without an optimiser: AC power flow of any network, fixed or merit-order set points, and the same carbon flow.
 
-For meshed networks and networks with transformers, which the conic dispatch does not take.
+For meshed networks, and transformers off their nominal ratio, which the conic dispatch does not take.
+
+Rows of the model: E09, E10, Z03.
 """
 
 from __future__ import annotations

@@ -10,9 +10,8 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from cosim.adapter import Adapter, Values
-from cosim.errors import ScenarioError, SolverError
+from cosim.errors import ModelError, ScenarioError, SolverError
 from cosim.params import params
-from cosim.ports import Port
 from cosim.units import HOUR_S, format_time
 from simulators.fleet import Site
 from simulators.grid.caps import Formulation, NciCaps
@@ -20,11 +19,12 @@ from simulators.grid.conic import Limits
 from simulators.grid.dispatch import NEGLIGIBLE_PU, Dispatch, SolverName
 from simulators.grid.equations import Floats
 from simulators.grid.feeder import Network
+from simulators.grid.horizon import Ramps
 from simulators.grid.mci import MciOfDispatch, marginal_sources, no_mci
 from simulators.grid.network import AcCheck, read_feeder
-from simulators.grid.ports import DEMAND
+from simulators.grid.ports import DISPATCH_BUS, DISPATCH_GRID, REALISED
 from simulators.grid.results import ELASTIC, HELD, DispatchResult, Inexact
-from simulators.grid.sources import Source
+from simulators.grid.sources import Source, all_sources
 
 LOOSE_GAP_PU = 1e-3
 """A larger relaxation gap means that the conic optimum is not a physical state; the run's notes then say so."""
@@ -37,6 +37,9 @@ class GridParams:
     sources: Annotated[dict[str, Source], Field(min_length=1, description="what feeds the network, by name; the first "
                                                 "at the slack bus is the substation")]
     network: Annotated[Network, Field(description="pandapower network's name, .json or .xlsx, or lines")] = "case33bw"
+    network_sources: Annotated[dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(
+        description="kg/kWh of the network's own generators (gen, sgen), by name or as 'sgen3': they become sources")
+    ] = field(default_factory=dict)
     lambda_kw_per_kg_h: Annotated[
         float, Field(ge=0, allow_inf_nan=False, description="lambda of (11) (P06), kW of loss per kg/h; 0: power mode; "
                      "with losses at 0.10 USD/kWh 0.01 is a carbon price of 1 USD/t")
@@ -63,6 +66,10 @@ class GridParams:
         ge=0, lt=1, description="standard deviation of the base load's forecast error, relative: what is dispatched is "
         "base load x (1 + error), what is settled the base load; 0: forecast = actual (Z06)")] = 0.0
     forecast_correlation: Annotated[float, Field(ge=0, lt=1, description="of an error with the one before")] = 0.0
+    lookahead_steps: Annotated[int, Field(
+        ge=1, le=96, description="intervals that are planned together where sources have ramp limits: the plan of the "
+        "intervals to come, at their forecast base load (p_ahead_kw, else as now) and data centres as they are, says "
+        "how far a source must ramp ahead; 1: none")] = 1
     v0_pu: Annotated[float, Field(gt=0, le=2, description="voltage at the substation, p.u.")] = 1.0
     vm_min_pu: Annotated[float, Field(ge=0, description="lowest voltage of (7), p.u.")] = 0.9
     vm_max_pu: Annotated[float, Field(gt=0, le=2, description="highest voltage of (7), p.u.")] = 1.1
@@ -84,66 +91,6 @@ class GridParams:
         return self
 
 
-_BUS = (
-    *DEMAND,
-    Port("nci_kg_per_kwh", "out", "nodal carbon intensity until the next dispatch, average, not marginal"),
-    Port("vm_pu", "out", "voltage magnitude"),
-    Port("mci_kg_per_kwh", "out", "marginal carbon intensity: emission of all sources for one more kW drawn here, "
-         "re-dispatched; with the reactive power of a data centre", nullable=True),
-    Port("mci_down_kg_per_kwh", "out", "the same for one kW less; differs at a kink", nullable=True),
-    Port("mci_status", "out", "0 derivative, 1 kink: differences of dispatches 1 kW apart, 2 kink nearby: derivative, "
-         "3 of an earlier interval, as this one has no optimum, 4 none"),
-)
-_GRID = (
-    Port("price_usd_per_kwh", "in", "price of the substation's energy; none linked: its usd_per_kwh", default=math.nan),
-    Port("loss_kw", "out", "active power lost in all lines", sign="> 0 is lost"),
-    Port("cost_usd_per_h", "out", "what the sources' energy costs at their prices"),
-    Port("curtailed_kw", "out", "what renewable sources have and do not give", sign="> 0 is not taken"),
-    Port("emission_kg_per_h", "out", "carbon that all sources emit, the substation included", sign="> 0 is emitted"),
-    Port("p_source_kw", "out", "active power of each source", sign="> 0 feeds the network", dims=("source",)),
-    Port("q_source_kvar", "out", "reactive power of each source", sign="> 0 feeds the network", dims=("source",)),
-    Port("marginal_sources", "out", "1 for a source whose active power is strictly between its limits, else 0",
-         dims=("source",)),
-    Port("relaxation_gap_pu", "out", "largest |l u - P^2 - Q^2| of the conic relaxation (6); 0 is exact"),
-    Port("relaxation_gap_ratio", "out", "(l u - P^2 - Q^2) / max(l u, 1e-6) of each line; 0 is exact", dims=("line",)),
-    Port("inexact", "out", "1 where the relaxation was not exact: the set points are a local optimum of the AC "
-         "problem, or, with status 2, none was found"),
-    Port("vm_min_pu", "out", "lowest voltage magnitude"),
-    Port("vm_max_pu", "out", "highest voltage magnitude"),
-    Port("status", "out", "0 all limits met, 1 elastic: a voltage outside its limits or power unserved, 2 held: no "
-         "solution, all outputs are those of the interval before"),
-    Port("unserved_kw", "out", "demand that the network cannot carry", sign="> 0 is not served"),
-    Port("unserved_bus_kw", "out", "the same of each bus", sign="> 0 is not served", dims=("bus",)),
-    Port("voltage_slack_bus_pu", "out", "distance of each bus's voltage outside its limits",
-         sign="> 0 is above the highest, < 0 below the lowest", dims=("bus",)),
-    Port("nci_cap_excess_kg_per_kwh", "out", "largest distance of an NCI above its cap, where no set points meet it",
-         sign="> 0 is above"),
-    Port("forecast_error_ratio", "out", "of the base load that was dispatched", sign="> 0: more than came"),
-    Port("global_gap_ratio", "out", "of a dispatch under NCI caps to its proven bound", nullable=True),
-    Port("voltage_violation_pu", "out", "largest distance of a voltage outside its limits", sign="> 0 is outside"),
-    Port("ac_dvm_pu", "out", "largest |voltage of the conic solution - of the AC power flow|", nullable=True),
-    Port("ac_dloss_kw", "out", "|loss of the conic solution - of the AC power flow|", nullable=True),
-    Port("ac_dnci_kg_per_kwh", "out", "largest |nci - nci from the flows of the AC power flow|", nullable=True),
-    Port("emission_realised_kg_per_h", "out", "carbon that all sources emitted in the interval that ended, at its "
-         "set points and the demand that came", sign="> 0 is emitted", nullable=True),
-    Port("loss_realised_kw", "out", "active power lost in the interval that ended", sign="> 0 is lost", nullable=True),
-    Port("p_substation_realised_kw", "out", "substation's power in the interval that ended",
-         sign="> 0 feeds the network", nullable=True),
-    Port("imbalance_kwh", "out", "energy from the substation in the interval that ended, beyond what was dispatched",
-         sign="> 0 is more than dispatched", nullable=True),
-    Port("vm_min_realised_pu", "out", "lowest voltage in the interval that ended", nullable=True),
-    Port("vm_max_realised_pu", "out", "highest voltage in the interval that ended", nullable=True),
-    Port("voltage_violation_realised_pu", "out", "largest distance of a voltage outside its limits in the interval "
-         "that ended", sign="> 0 is outside", nullable=True),
-    Port("p_from_kw", "out", "active power at the end of each line nearer to the substation",
-         sign="> 0 enters the line, away from the substation", dims=("line",)),
-    Port("p_to_kw", "out", "active power at the end of each line farther from the substation",
-         sign="> 0 enters the line, toward the substation", dims=("line",)),
-)
-_REALISED = ("emission_realised_kg_per_h", "loss_realised_kw", "p_substation_realised_kw", "imbalance_kwh",
-             "vm_min_realised_pu", "vm_max_realised_pu", "voltage_violation_realised_pu")
-
-
 class CefDispatch(Adapter):
     """Second-order cone dispatch of a radial feeder with carbon emission flow, (1)-(11) (E01-E11, U17, I30, I31).
 
@@ -157,12 +104,13 @@ class CefDispatch(Adapter):
     """
 
     PARAMS = GridParams
-    MODELS = {"Bus": _BUS, "Grid": _GRID}
+    MODELS = {"Bus": DISPATCH_BUS, "Grid": DISPATCH_GRID}
 
     def init(self, sid: str, time_resolution: float = 1.0, **params: Any) -> dict:
         """Validate the parameters and read the network, so that `create` can refuse a bus it does not have."""
         meta = super().init(sid, time_resolution, **params)
         self._feeder = read_feeder(self.params.network)
+        self._sources = all_sources(self.params.sources, self._feeder, self.params.network_sources, sid)
         self._times: dict[str, list[float]] = {}
         self._first: dict[str, str] = {}
         self._solved_by = ""
@@ -182,14 +130,20 @@ class CefDispatch(Adapter):
         p = self.params
         limits = Limits(p.v0_pu, p.vm_min_pu, p.vm_max_pu, p.lambda_kw_per_kg_h, p.loss_weight, p.cost_kw_per_usd_h,
                         p.curtailment_weight)
-        self._dispatch = Dispatch(self._feeder, p.sources, limits, p.solver, caps=self._caps(),
+        self._dispatch = Dispatch(self._feeder, self._sources, limits, p.solver, caps=self._caps(),
                                   time_limit_s=p.time_limit_s)
         self._solved_by = self._dispatch.solver_name
-        self._turbines = np.delete(np.arange(len(p.sources)), self._dispatch.substation)
-        buses = [list(p.sources.values())[k].node for k in self._turbines]
+        self._turbines = np.delete(np.arange(len(self._sources)), self._dispatch.substation)
+        buses = [list(self._sources.values())[k].node for k in self._turbines]
         self._ac = AcCheck(p.network, buses, p.v0_pu) if p.ac_check else None
         self._at = {eid: self._feeder.named(eid, self.sid) for eid in self.entities["Bus"]}
         self._mci_of = self._make_mci(limits) if p.mci and not p.nci_cap_kg_per_kwh else None
+        self._ramps = Ramps(self._dispatch, self.step_s / 60.0, p.lookahead_steps)
+        ramped = [name for name, s in self._sources.items() if s.ramp_kw_per_min is not None]
+        if self._dispatch.source_names[self._dispatch.substation] in ramped:
+            raise ScenarioError(f"{self.sid}.sources.{self._dispatch.source_names[self._dispatch.substation]} has "
+                                "ramp_kw_per_min; the substation balances the feeder and has none")
+        self._held_steps = 0
         self._mci = no_mci(self._feeder.n_bus)
         self._last: tuple[DispatchResult, tuple[float, float, float]] | None = None
         self._is_site: dict[str, bool] = {}
@@ -226,7 +180,7 @@ class CefDispatch(Adapter):
 
     def _reprice(self, price_usd_per_kwh: float) -> None:
         """The tariff's price at the substation, from this interval on."""
-        prices = np.array([s.usd_per_kwh for s in self.params.sources.values()])
+        prices = np.array([s.usd_per_kwh for s in self._sources.values()])
         prices[self._dispatch.substation] = price_usd_per_kwh
         self._dispatch.reprice(prices)
         if self._mci_of:
@@ -237,10 +191,10 @@ class CefDispatch(Adapter):
                for name, site in self.params.sites.items()}
         q_per_p = np.zeros(self._feeder.n_bus)
         q_per_p[list(eta)] = list(eta.values())
-        return MciOfDispatch(self._feeder, self.params.sources, limits, q_per_p, sorted(eta or self._at.values()))
+        return MciOfDispatch(self._feeder, self._sources, limits, q_per_p, sorted(eta or self._at.values()))
 
     def labels(self) -> dict[str, list[str]]:
-        return {"source": list(self.params.sources), "line": self._feeder.line_names, "bus": self._feeder.bus_names}
+        return {"source": list(self._sources), "line": self._feeder.line_names, "bus": self._feeder.bus_names}
 
     def advance(self, time_s: float, inputs: Values) -> Values:
         p_load, q_load = np.zeros(self._feeder.n_bus), np.zeros(self._feeder.n_bus)
@@ -252,6 +206,8 @@ class CefDispatch(Adapter):
             if not math.isnan(price := inputs[eid]["price_usd_per_kwh"]):
                 self._reprice(price)
         p_load, q_load = self._forecast(p_load, q_load)
+        if self._ramps.any:
+            self._tie(time_s, p_load, q_load, inputs)
         try:
             result = self._dispatch.solve(p_load, q_load)
             self._last, status = (result, self._compare(result, time_s)), result.status
@@ -263,6 +219,7 @@ class CefDispatch(Adapter):
             status, mci = HELD, None
             inexact = isinstance(err, Inexact)
         self._mci = mci or self._mci.stale()
+        self._held_steps = self._held_steps + 1 if status == HELD else 0
         if status == HELD:
             self._note("held", time_s)
         elif status == ELASTIC:
@@ -283,6 +240,7 @@ class CefDispatch(Adapter):
             "loose": f"have a relaxation gap above {LOOSE_GAP_PU:g} p.u.: the set points need not be optimal",
             "inexact": "have a relaxation that is not exact",
             "unsettled": "ended in a state that the AC power flow does not find, and are not settled",
+            "unplanned": "have no plan of the intervals to come, only the ramps from the set points before",
             "no_ac": "have no AC check: the AC power flow found no solution",
         }
         lines = [f"{self.sid}: {len(times)} intervals {said[what]}; first at {format_time(times[0])}"
@@ -291,6 +249,10 @@ class CefDispatch(Adapter):
         if own and self.params.mci:
             lines.append(f"{self.sid}: mci counts " + ", ".join(f"{n} at {w:g} kg/kWh" for n, w in own.items())
                          + ", its marginal intensity; NCI and emission are at its average")
+        if self._ramps.any and self.params.lookahead_steps > 1:
+            lines.append(f"{self.sid}: plans of {self.params.lookahead_steps} intervals by clarabel")
+        if self._feeder.left_out:
+            lines.append(f"{self.sid}: {self._feeder.left_out}")
         return [f"{self.sid}: dispatch solved by {self._solved_by}", *lines] if self._solved_by else lines
 
     def _note(self, what: str, time_s: float, detail: str = "") -> None:
@@ -330,6 +292,34 @@ class CefDispatch(Adapter):
         self._error = max(self._error, -1.0)
         return p_load + self._error * self._base.real, q_load + self._error * self._base.imag
 
+    def _tie(self, time_s: float, p_load: Floats, q_load: Floats, inputs: Values) -> None:
+        """Leave every source what its ramp and the plan of the intervals to come leave it."""
+        steps, demand = self.params.lookahead_steps, [(p_load, q_load)]
+        if steps > 1:
+            ahead = [self._base.copy() for _ in range(steps - 1)]
+            for eid, at in self._at.items():
+                p, q = (self._ahead_of(inputs[eid], port, eid) for port in ("p_ahead_kw", "q_ahead_kvar"))
+                for i, base in enumerate(ahead):
+                    base[at] = complex(base[at].real if p is None else p[i], base[at].imag if q is None else q[i])
+            demand += [(s.real, s.imag) for s in (base + self._drawn_by_sites for base in ahead)]
+        before = self._last[0].p_source_kw if self._last else None
+        low, high, planned = self._ramps.boxes(before, 1 + self._held_steps, demand)
+        if not planned:
+            self._note("unplanned", time_s)
+        self._dispatch.rebox(low, high)
+        if self._mci_of:
+            self._mci_of.rebox(low, high)
+
+    def _ahead_of(self, given: dict, port: str, eid: str) -> list[float] | None:
+        """The forecast of a bus's base load, None where nobody gives one."""
+        values, needed = given[port], self.params.lookahead_steps - 1
+        if not isinstance(values, list):
+            return None
+        if len(values) < needed:
+            raise ModelError(f"{self.sid}.{eid}.{port} has {len(values)} values and lookahead_steps = "
+                             f"{self.params.lookahead_steps} needs {needed}; give the profile the same lookahead_steps")
+        return values
+
     def _settle(self, time_s: float) -> dict[str, float]:
         """The `_realised` ports: the interval that ends now."""
         ended = self._base + self._drawn_by_sites
@@ -337,12 +327,12 @@ class CefDispatch(Adapter):
         if got is None:
             if self._last:
                 self._note("unsettled", time_s)
-            return dict.fromkeys(_REALISED, math.nan)
+            return dict.fromkeys(REALISED, math.nan)
         scheduled_kw = float(self._last[0].p_source_kw[self._dispatch.substation])
         values = (got.emission_kg_per_h, got.loss_kw, got.p_substation_kw,
                   (got.p_substation_kw - scheduled_kw) * self.step_s / HOUR_S, float(got.vm_pu.min()),
                   float(got.vm_pu.max()), got.voltage_violation_pu)
-        return dict(zip(_REALISED, values, strict=True))
+        return dict(zip(REALISED, values, strict=True))
 
     def _compare(self, result: DispatchResult, time_s: float) -> tuple[float, float, float]:
         """|dV|, |dloss|, |dNCI| between the dispatch and the AC power flow at its set points; NaN if not computed."""

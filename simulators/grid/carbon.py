@@ -1,6 +1,8 @@
 """Carbon for a grid that knows none: nodal carbon intensity from the bus powers that any power flow exports.
 
 `CarbonFlow` stands beside somebody else's grid simulator and closes the loop; `FixedSources` gives that grid turbines.
+
+Rows of the model: E09, E10, U18.
 """
 
 from __future__ import annotations

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import clarabel
 import numpy as np
-from scipy.sparse import csc_array, csc_matrix, diags_array, vstack
+from scipy.sparse import coo_array, csc_array, csc_matrix, csr_array, diags_array, eye_array, vstack
 
 from cosim.errors import SolverError
 from simulators.grid.conic import ConicProblem, Solution
-from simulators.grid.equations import Floats
+from simulators.grid.equations import Floats, Ints
 
 TOLERANCE = 1e-9
 ALMOST = 1e-6
@@ -27,6 +27,7 @@ class ClarabelSolver:
         self._n_equal, self._cost, self._time_limit_s = len(problem.rhs), problem.cost, time_limit_s
         self._square = csc_matrix(diags_array(problem.quadratic))
         self._matrix, self._b, self._cones = _standard_form(problem)
+        self._low, self._high, self._first_low = _bounded(problem)
         self._fast, self._careful = self._solver(refine=False), None
 
     def _solver(self, *, refine: bool) -> clarabel.DefaultSolver:
@@ -50,6 +51,13 @@ class ClarabelSolver:
         for solver in (self._fast, self._careful):
             if solver is not None:
                 solver.update(q=cost)
+
+    def rebound(self, lower: Floats, upper: Floats) -> None:
+        """Other bounds of x from now on; what was fixed or without a bound stays so."""
+        at = self._first_low
+        self._b[at: at + len(self._low)] = -lower[self._low]
+        at += len(self._low)
+        self._b[at: at + len(self._high)] = upper[self._high]
 
     def solve(self, rhs: Floats) -> Solution:
         """Optimum for the equalities' right-hand side; `AlmostSolved` (looser tolerance) counts as one."""
@@ -84,14 +92,14 @@ def minimise_quadratic(hessian: Floats, gradient: Floats, matrix: Floats, limit:
 
 def _standard_form(problem: ConicProblem) -> tuple[csc_array, Floats, list]:
     """Clarabel's A x + s = b with s in zero, nonnegative and second-order cones, in this order."""
-    at, size = problem.at, problem.at.size
-    identity = csc_array(np.eye(size))
+    at = problem.at
+    identity = csr_array(eye_array(at.size, format="csr"))
     fixed = np.flatnonzero(problem.lower == problem.upper)
-    low = np.flatnonzero((problem.lower > -np.inf) & (problem.lower < problem.upper))
-    high = np.flatnonzero((problem.upper < np.inf) & (problem.lower < problem.upper))
+    low, high, _ = _bounded(problem)
     n_branch = len(at.u_parent)
     matrix = vstack([problem.equal, identity[fixed], problem.below, -identity[low], identity[high],
                      _cone_rows(problem), _disc_rows(problem)], format="csc")
+    matrix.sort_indices()
     discs = np.zeros(3 * len(problem.discs))
     discs[::3] = problem.s_max_pu
     b = np.concatenate([problem.rhs, problem.upper[fixed], problem.limit, -problem.lower[low], problem.upper[high],
@@ -103,20 +111,25 @@ def _standard_form(problem: ConicProblem) -> tuple[csc_array, Floats, list]:
     return matrix, b, cones
 
 
+def _bounded(problem: ConicProblem) -> tuple[Ints, Ints, int]:
+    """Variables with a lower and with an upper bound, the fixed ones aside, and where in b the first of them stands."""
+    free = problem.lower < problem.upper
+    first = len(problem.rhs) + int(np.count_nonzero(~free)) + len(problem.limit)
+    return np.flatnonzero((problem.lower > -np.inf) & free), np.flatnonzero((problem.upper < np.inf) & free), first
+
+
 def _disc_rows(problem: ConicProblem) -> csc_array:
     """(0, -P, -Q) of every source with a rating: |(P, Q)| <= s_max."""
     k, at = np.arange(len(problem.discs)), problem.at
-    rows = np.zeros((3 * len(k), at.size))
-    rows[3 * k + 1, at.p_source.start + problem.discs] = rows[3 * k + 2, at.q_source.start + problem.discs] = -1.0
-    return csc_array(rows)
+    columns = np.concatenate([at.p_source.start + problem.discs, at.q_source.start + problem.discs])
+    return csc_array(coo_array((-np.ones(2 * len(k)), (np.concatenate([3 * k + 1, 3 * k + 2]), columns)),
+                               shape=(3 * len(k), at.size)))
 
 
 def _cone_rows(problem: ConicProblem) -> csc_array:
     """-(l + u, 2P, 2Q, l - u) of every branch: |(2P, 2Q, l - u)| <= l + u is P^2 + Q^2 <= l u."""
-    at, n = problem.at, len(problem.at.u_parent)
-    rows = np.zeros((4 * n, at.size))
-    k = np.arange(n)
-    rows[4 * k, at.l.start + k] = rows[4 * k, at.u_parent] = rows[4 * k + 3, at.l.start + k] = -1.0
-    rows[4 * k + 3, at.u_parent] = 1.0
-    rows[4 * k + 1, at.p.start + k] = rows[4 * k + 2, at.q.start + k] = -2.0
-    return csc_array(rows)
+    at, k, one = problem.at, np.arange(len(problem.at.u_parent)), np.ones(len(problem.at.u_parent))
+    rows = np.concatenate([4 * k, 4 * k, 4 * k + 1, 4 * k + 2, 4 * k + 3, 4 * k + 3])
+    columns = np.concatenate([at.l.start + k, at.u_parent, at.p.start + k, at.q.start + k, at.l.start + k, at.u_parent])
+    values = np.concatenate([-one, -one, -2.0 * one, -2.0 * one, -one, one])
+    return csc_array(coo_array((values, (rows, columns)), shape=(4 * len(k), at.size)))

@@ -39,6 +39,7 @@ class Sources:
     usd_per_kwh, usd_per_kwh_pu  an hour at P p.u. costs (usd_per_kwh + usd_per_kwh_pu P) P base_kw
     renewable    what it has and does not give counts as curtailed
     s_max_pu     rating of a circle, inf without; q_per_p_max: |Q| <= this x P, inf without
+    ramp_pu_per_min  most change of P, inf without
     """
 
     bus: Ints
@@ -53,6 +54,7 @@ class Sources:
     renewable: NDArray[np.bool_]
     s_max_pu: Floats
     q_per_p_max: Floats
+    ramp_pu_per_min: Floats
 
     @property
     def boxes_only(self) -> bool:

@@ -4,6 +4,8 @@ The conic problem (1)-(8), (11) *decides* P and Q of every source but the substa
 voltages, losses, substation power and NCI is the exact AC power flow of the feeder at those set points (a backward-
 forward sweep, `equations.radial_power_flow`), so that figures close to rounding and do not carry a solver's tolerance;
 the conic solution's own voltages and loss are kept beside it, and their distance says how tight the relaxation was.
+
+Rows of the model: E01-E08, E11, U17, I22, I23, I30, I38, Z03.
 """
 
 from __future__ import annotations
@@ -71,6 +73,8 @@ class Solver(Protocol):
 
     def reprice(self, cost: Floats) -> None: ...
 
+    def rebound(self, lower: Floats, upper: Floats) -> None: ...
+
 
 class Dispatch:
     """The dispatch of one feeder, built once and solved for changing loads.
@@ -114,6 +118,19 @@ class Dispatch:
                 solver.reprice(cost)
         self._reduced.cost = cost
         self._dearer.clear()
+
+    def rebox(self, p_min_pu: Floats, p_max_pu: Floats) -> None:
+        """Other limits (n_source,) of the sources' P from now on, inside those they came with."""
+        if np.array_equal(p_min_pu, self.sources.p_min_pu) and np.array_equal(p_max_pu, self.sources.p_max_pu):
+            return
+        self.sources = replace(self.sources, p_min_pu=p_min_pu, p_max_pu=p_max_pu)
+        lower, upper, at = self._problem.lower.copy(), self._problem.upper.copy(), self._problem.at
+        lower[at.p_source], upper[at.p_source] = p_min_pu, p_max_pu
+        self._problem = replace(self._problem, lower=lower, upper=upper)
+        self._reduced.lower, self._reduced.upper = lower, upper
+        for solver in (self._solver, self._capped, *self._dearer.values()):
+            if solver is not None:
+                solver.rebound(lower, upper)
 
     def solve(self, p_load_kw: Floats, q_load_kvar: Floats) -> DispatchResult:
         """Dispatch at the demand (n_bus,) of every bus; negative demand is local generation at 0 kg/kWh.
@@ -240,8 +257,8 @@ class Dispatch:
         takes_kw = -float(self.sources.p_min_pu[self.substation]) * self.feeder.base_kw
         if must_kw.sum() > p_load_kw.sum() + takes_kw:
             who = [n for k, n in enumerate(self.source_names) if k != self.substation and self.sources.p_min_pu[k] > 0]
-            return (f"p_min_kw of {', '.join(who)} is {must_kw.sum():.0f} kW, more than is drawn and than "
-                    f"{self.source_names[self.substation]} takes back (p_min_kw = {-takes_kw:g}); lower one of them")
+            return (f"p_min_kw (or the ramp) of {', '.join(who)} is {must_kw.sum():.0f} kW, more than is drawn and "
+                    f"than {self.source_names[self.substation]} takes back (p_min_kw = {-takes_kw:g}); lower one")
         return "look at p_min_kw of the sources and at lines that cannot carry the demand"
 
     def _flow(self, source_pu: Complexes, demand_kva: Complexes) -> _AcState | None:

@@ -3,6 +3,8 @@
 Arrays in, arrays out: no clock, no solver, no network library. Buses are integers 0..n_bus-1, a branch joins `from_bus`
 and `to_bus`, and `p_from` (`p_to`) is the active power that *enters* the branch at that end, so `p_from + p_to` is its
 loss. In the paper's notation (decision 2) P_ij, received at j, is `-p_to` and P_ji is `-p_from`.
+
+Rows of the model: E01-E03, E06, E09, E10, U01, U18, I29.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""A radial feeder as data: what the dispatch and the carbon flow need to know of a network, and nothing more."""
+"""A radial feeder as data: what the dispatch and the carbon flow need to know of a network, and nothing more.
+
+Rows of the model: I25, Z07.
+"""
 
 from __future__ import annotations
 
@@ -56,6 +59,18 @@ Network = Annotated[
 file, or a LineList."""
 
 
+@dataclass(frozen=True, slots=True)
+class Generator:
+    """A generator of the network itself: its bus number, and limits in kW and kvar (None: no limit)."""
+
+    name: str
+    node: int
+    p_min_kw: float
+    p_max_kw: float
+    q_min_kvar: float | None
+    q_max_kvar: float | None
+
+
 @dataclass(frozen=True, eq=False)
 class Feeder:
     """A radial network in service, every branch pointing away from the substation.
@@ -68,6 +83,8 @@ class Feeder:
     r_pu, x_pu    (n_branch,) series impedance, >= 0, not both 0
     b_pu          (n_bus,) line charging collected at the buses, >= 0
     p_kw, q_kvar  (n_bus,) base load, > 0 drawn
+    generators    the network's own; who dispatches must take them or refuse them
+    left_out      what of the network this model does not hold, for people
     """
 
     name: str
@@ -82,6 +99,8 @@ class Feeder:
     b_pu: Floats
     p_kw: Floats
     q_kvar: Floats
+    generators: tuple[Generator, ...] = ()
+    left_out: str = ""
 
     def __post_init__(self) -> None:
         for array in (self.parent, self.child, self.r_pu, self.x_pu, self.b_pu, self.p_kw, self.q_kvar):

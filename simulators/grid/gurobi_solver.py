@@ -54,6 +54,10 @@ class GurobiSolver:
         """Another linear cost of x from now on."""
         self._x.Obj = cost
 
+    def rebound(self, lower: Floats, upper: Floats) -> None:
+        """Other bounds of x from now on."""
+        self._x.LB, self._x.UB = lower, upper
+
     def solve(self, rhs: Floats) -> Solution:
         """Optimum for the equalities' right-hand side; only OPTIMAL counts as one."""
         self._balance.RHS = rhs
@@ -115,6 +119,10 @@ class CappedGurobi:
     def reprice(self, cost: Floats) -> None:
         """Another linear cost of x from now on."""
         self._problem = replace(self._problem, cost=cost)
+
+    def rebound(self, lower: Floats, upper: Floats) -> None:
+        """Other bounds of x from now on."""
+        self._problem = replace(self._problem, lower=lower, upper=upper)
 
     def solve(self, rhs: Floats, p_load_kw: Floats, *, exact: bool) -> Solution:
         """Global optimum under the caps, with the gap to its proven bound; `exact` takes (6) as an equality."""

@@ -5,6 +5,8 @@ the KKT adjoint. The equations of the feeder are eliminated from it (`reduced`),
 dense system no larger than the controls and their limits give every bus at once.
 
 J2* is smooth only as long as the same limits are in force; `Marginal.spread_kg_per_kwh` says where that ends too soon.
+
+Rows of the model: I31, Z04.
 """
 
 from __future__ import annotations
@@ -98,6 +100,10 @@ class MarginalCarbon:
         """Another linear cost of x, as in the conic problem."""
         self._reduced.cost = cost
 
+    def rebound(self, lower: Floats, upper: Floats) -> None:
+        """Other bounds of x, as in the conic problem."""
+        self._reduced.lower, self._reduced.upper = lower, upper
+
     def at(self, point: OperatingPoint) -> Marginal:
         """mci at an optimum whose flows and voltages solve the power flow."""
         unknown, step = np.full(self._n_bus, np.inf), STEP_KW / self._base_kw
@@ -127,7 +133,7 @@ class MarginalCarbon:
         room = np.minimum(x - lower, upper - x)
         watched = reduced.limited[room[reduced.limited] <= WATCH * STEP_KW / self._base_kw]
         limited, rows = np.concatenate([reduced.z, watched]), reduced.place[watched]
-        side = np.where(lower == upper, 0.0, np.where(x - lower <= upper - x, -1.0, 1.0))
+        side = np.where(upper - lower <= AT_LIMIT_PU, 0.0, np.where(x - lower <= upper - x, -1.0, 1.0))
         slope = np.concatenate([np.eye(n_z), linear.states[rows]])
         on = room[limited] <= AT_LIMIT_PU
         price = np.linalg.lstsq(slope[on].T, -linear.gradient, rcond=None)[0]

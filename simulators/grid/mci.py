@@ -5,6 +5,8 @@ one says what changes. Moving load to a bus of low NCI lowers the mover's accoun
 answers there is the cleaner source. With all turbines of the study at a limit the substation answers everywhere: 100
 kW moved from AIDC3 to AIDC1 change the system by -0.03 to +0.23 kg/h; with a turbine strictly between its limits the
 same move saves 8-24 kg/h (lambda 0.01, light load) or 27-38 kg/h (lambda 0.1).
+
+Rows of the model: I31, Z04.
 """
 
 from __future__ import annotations
@@ -66,6 +68,11 @@ class MciOfDispatch:
         """Other prices (n_source,) of the sources' energy from now on."""
         self._dispatch.reprice(usd_per_kwh)
         self._marginal.recost(self._dispatch.problem.cost)
+
+    def rebox(self, p_min_pu: Floats, p_max_pu: Floats) -> None:
+        """Other limits (n_source,) of the sources' P from now on: what a ramp leaves is a limit like others."""
+        self._dispatch.rebox(p_min_pu, p_max_pu)
+        self._marginal.rebound(self._dispatch.problem.lower, self._dispatch.problem.upper)
 
     def of(self, result: DispatchResult) -> Mci | None:
         """mci around an optimum; None where the result is none, so that there is nothing to differentiate."""

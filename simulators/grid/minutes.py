@@ -1,4 +1,7 @@
-"""Voltages at one-minute power, from a trace: between two dispatches a data centre does not stand still."""
+"""Voltages at one-minute power, from a trace: between two dispatches a data centre does not stand still.
+
+Rows of the model: E07, M09.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from simulators.grid.adapter import CefDispatch, GridParams
 from simulators.grid.equations import Complexes, Floats, radial_voltages
 from simulators.grid.feeder import Feeder
 from simulators.grid.network import read_feeder
+from simulators.grid.sources import all_sources
 
 _AT_ONCE = 512
 _BY_MINUTE = {"p_window_kw": "p_kw", "q_window_kvar": "q_kvar"}
@@ -109,6 +113,7 @@ def _sources(trace: Trace, params: GridParams, feeder: Feeder, time_s: np.ndarra
     power = np.zeros((feeder.n_bus, len(time_s)), complex)
     values = _held(trace, f"{member}/Grid", "p_source_kw", time_s)[:, 0] + 1j * _held(
         trace, f"{member}/Grid", "q_source_kvar", time_s)[:, 0]
-    for k, (name, source) in enumerate(params.sources.items()):
+    given = all_sources(params.sources, feeder, params.network_sources, member)
+    for k, (name, source) in enumerate(given.items()):
         power[feeder.position(source.node, f"sources.{name}.node")] += values[:, k]
     return power

@@ -1,4 +1,7 @@
-"""Networks and their AC power flow: the only module that touches pandapower."""
+"""Networks and their AC power flow: the only module that touches pandapower.
+
+Rows of the model: E03, I25, P07, Z07.
+"""
 
 from __future__ import annotations
 
@@ -18,19 +21,17 @@ import pandapower.topology
 from pandapower.auxiliary import LoadflowNotConverged
 
 from cosim.errors import ScenarioError
+from simulators.grid.elements import own_generators, trafos_in_service, transformers
 from simulators.grid.equations import Complexes, Floats, Ints
 from simulators.grid.feeder import Feeder, LineList, orient
 
 BASE_MVA = 1.0
 """Power base of a named network; pandapower's own `sn_mva` is a matter of its solver."""
 
-_READ = frozenset({"bus", "line", "load", "ext_grid", "switch"})
+_READ = frozenset({"bus", "line", "load", "ext_grid", "switch", "trafo", "gen", "sgen"})
 _NO_ELEMENTS = frozenset({"poly_cost", "pwl_cost", "measurement", "controller", "group"})
 _REMEDY = {
-    "trafo": "transformers are not supported yet; give the part of the network on one side of them",
-    "trafo3w": "transformers are not supported yet; give the part of the network on one side of them",
-    "gen": "sources are the grid's parameter `sources`; take it out of service in the network",
-    "sgen": "sources are the grid's parameter `sources`; take it out of service in the network",
+    "trafo3w": "three-winding transformers are not modelled; write it as two of two windings",
 }
 _READERS = {".json": (pandapower.from_json, "pandapower.to_json"),
             ".xlsx": (pandapower.from_excel, "pandapower.to_excel")}
@@ -42,8 +43,10 @@ _VM, _VA = 7, 8
 def read_feeder(network: str | LineList) -> Feeder:
     """The feeder that a parameter describes; ScenarioError naming the element that our model cannot represent.
 
-    Accepted: a radial network of lines and constant-power loads with one external grid, once what is out of service
-    and lines behind open switches are left out. A bus-bus switch must be open.
+    Accepted: a radial network of lines, two-winding transformers at nominal ratio and constant-power loads with one
+    external grid, once what is out of service and what is behind open switches is left out. A bus-bus switch must be
+    open. Iron losses and magnetising currents of transformers are left out, and `Feeder.left_out` says so; a phase
+    shift turns all voltages behind it alike and has no effect on a radial network.
     """
     return _read(network, _stamp(network))
 
@@ -59,27 +62,30 @@ def feeder_of(net: pandapower.pandapowerNet, name: str, base_mva: float = BASE_M
     _refuse_elements(net, name)
     buses = [int(b) for b in net.bus.index[net.bus.in_service.astype(bool)]]
     buses.sort()
-    lines = _lines_in_service(net)
-    if not lines:
+    lines, trafos = _lines_in_service(net), trafos_in_service(net)
+    if not lines and not trafos:
         raise ScenarioError(f"network {name} has no line in service; a feeder has at least one")
     _refuse_lines(net, name, lines, set(buses))
     table = net.line.loc[lines]
     ends = [(int(a), int(b)) for a, b in zip(table.from_bus, table.to_bus, strict=True)]
+    ends += [(int(a), int(b)) for a, b in zip(net.trafo.hv_bus[trafos], net.trafo.lv_bus[trafos], strict=True)]
     grid = net.ext_grid[net.ext_grid.in_service.astype(bool)]
     if len(grid) != 1 or int(grid.bus.iloc[0]) not in buses:
         raise ScenarioError(f"network {name} has {len(grid)} external grids in service; it must have one, at a bus in "
                             "service: the substation")
     substation = int(grid.bus.iloc[0])
-    oriented = orient(name, buses, ends, [f"line {k}" for k in lines], substation)
-    base_kv = float(net.bus.vn_kv.loc[substation])
-    ohm = base_kv**2 / base_mva
+    oriented = orient(name, buses, ends, [*(f"line {k}" for k in lines), *(f"trafo {k}" for k in trafos)], substation)
+    z_trafo, left_out = transformers(net, name, trafos, set(buses), base_mva)
+    ohm = net.bus.vn_kv.loc[table.from_bus].to_numpy(float) ** 2 / base_mva
     per_pu = (table.length_km / table.parallel / ohm).to_numpy(float)
     p_kw, q_kvar = _base_loads(net, name, buses)
     return Feeder(
-        name=name, base_mva=base_mva, base_kv=base_kv, bus_ids=tuple(buses), substation=buses.index(substation),
-        parent=oriented[:, 0].copy(), child=oriented[:, 1].copy(),
-        r_pu=table.r_ohm_per_km.to_numpy(float) * per_pu, x_pu=table.x_ohm_per_km.to_numpy(float) * per_pu,
-        b_pu=_charging(net, table, oriented, len(buses), ohm), p_kw=p_kw, q_kvar=q_kvar,
+        name=name, base_mva=base_mva, base_kv=float(net.bus.vn_kv.loc[substation]), bus_ids=tuple(buses),
+        substation=buses.index(substation), parent=oriented[:, 0].copy(), child=oriented[:, 1].copy(),
+        r_pu=np.append(table.r_ohm_per_km.to_numpy(float) * per_pu, z_trafo.real),
+        x_pu=np.append(table.x_ohm_per_km.to_numpy(float) * per_pu, z_trafo.imag),
+        b_pu=_charging(net, table, oriented[: len(lines)], len(buses), ohm), p_kw=p_kw, q_kvar=q_kvar,
+        generators=own_generators(net, name, set(buses)), left_out=left_out,
     )
 
 
@@ -113,9 +119,13 @@ class AcCheck:
     def __init__(self, network: str | LineList, source_buses: Sequence[int], v0_pu: float) -> None:
         self._feeder = read_feeder(network)
         net = copy.deepcopy(_stored(network, _stamp(network)))
-        self._net, lines = net, _lines_in_service(net)
+        self._net, lines, trafos = net, _lines_in_service(net), trafos_in_service(net)
         net.line.loc[~net.line.index.isin(lines), "in_service"] = False
-        net.load, net.sgen = net.load.iloc[0:0].copy(), net.sgen.iloc[0:0].copy()
+        net.trafo.loc[~net.trafo.index.isin(trafos), "in_service"] = False
+        for column in ("pfe_kw", "i0_percent", "shift_degree"):  # see `read_feeder`
+            net.trafo[column] = 0.0
+        for kind in ("load", "sgen", "gen"):
+            net[kind] = net[kind].iloc[0:0].copy()
         net.ext_grid["vm_pu"] = v0_pu
         net.ext_grid["va_degree"] = 0.0
         self._ids = ids = np.array(self._feeder.bus_ids)
@@ -123,7 +133,9 @@ class AcCheck:
         for bus in source_buses:
             pandapower.create_sgen(net, bus, p_mw=0.0, q_mvar=0.0)
         self._lines = net.line.index.get_indexer(lines)
-        self._forward = net.line.from_bus.to_numpy()[self._lines] == ids[self._feeder.parent]
+        self._trafos = net.trafo.index.get_indexer(trafos)
+        first = np.append(net.line.from_bus.to_numpy()[self._lines], net.trafo.hv_bus.to_numpy()[self._trafos])
+        self._forward = first == ids[self._feeder.parent]
         self._buses = net.bus.index.get_indexer(ids)
         self._slack = int(np.flatnonzero(net.ext_grid.in_service.to_numpy())[0])
         self._run()
@@ -156,6 +168,9 @@ class AcCheck:
             net._ppc = None  # what is kept between runs is spoilt; the next run builds it anew
             return None
         flows = net.res_line[["p_from_mw", "p_to_mw"]].to_numpy()[self._lines] * 1000.0
+        if len(self._trafos):
+            of_trafos = net.res_trafo[["p_hv_mw", "p_lv_mw"]].to_numpy()[self._trafos] * 1000.0
+            flows = np.concatenate([flows, of_trafos])
         p_from = np.where(self._forward, flows[:, 0], flows[:, 1])
         p_to = np.where(self._forward, flows[:, 1], flows[:, 0])
         p_sub, q_sub = net.res_ext_grid[["p_mw", "q_mvar"]].to_numpy()[self._slack] * 1000.0
@@ -312,7 +327,7 @@ def _lines_in_service(net: Any) -> list[int]:
     return [int(k) for k in net.line.index[net.line.in_service.astype(bool)] if k not in opened]
 
 
-def _charging(net: Any, table: Any, oriented: np.ndarray, n_bus: int, ohm: float) -> Floats:
+def _charging(net: Any, table: Any, oriented: np.ndarray, n_bus: int, ohm: Floats) -> Floats:
     """Half of each line's shunt susceptance at either end, p.u."""
     farad = (table.c_nf_per_km * table.length_km * table.parallel).to_numpy(float) * 1e-9
     half = np.pi * float(net.f_hz) * farad * ohm

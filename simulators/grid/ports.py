@@ -1,6 +1,8 @@
-"""Ports that every grid of ours has, so that one can take another's place."""
+"""Ports: those that every grid of ours has, so that one can take another's place, and those of the dispatch."""
 
 from __future__ import annotations
+
+import math
 
 from cosim.ports import Port
 
@@ -11,3 +13,71 @@ DEMAND = (
          sign="> 0 is drawn from the grid (inductive)"),
 )
 """What is drawn at a bus."""
+
+DISPATCH_BUS = (
+    *DEMAND,
+    Port("p_ahead_kw", "in", "forecast of the active base load in the intervals to come, for the look-ahead; none: as "
+         "now", sign="> 0 is drawn from the grid", dims=("ahead",), default=math.nan),
+    Port("q_ahead_kvar", "in", "the same of the reactive base load", sign="> 0 is drawn from the grid (inductive)",
+         dims=("ahead",), default=math.nan),
+    Port("nci_kg_per_kwh", "out", "nodal carbon intensity until the next dispatch, average, not marginal"),
+    Port("vm_pu", "out", "voltage magnitude"),
+    Port("mci_kg_per_kwh", "out", "marginal carbon intensity: emission of all sources for one more kW drawn here, "
+         "re-dispatched; with the reactive power of a data centre", nullable=True),
+    Port("mci_down_kg_per_kwh", "out", "the same for one kW less; differs at a kink", nullable=True),
+    Port("mci_status", "out", "0 derivative, 1 kink: differences of dispatches 1 kW apart, 2 kink nearby: derivative, "
+         "3 of an earlier interval, as this one has no optimum, 4 none"),
+)
+"""Of a bus that the dispatch serves."""
+
+DISPATCH_GRID = (
+    Port("price_usd_per_kwh", "in", "price of the substation's energy; none linked: its usd_per_kwh", default=math.nan),
+    Port("loss_kw", "out", "active power lost in all lines", sign="> 0 is lost"),
+    Port("cost_usd_per_h", "out", "what the sources' energy costs at their prices"),
+    Port("curtailed_kw", "out", "what renewable sources have and do not give", sign="> 0 is not taken"),
+    Port("emission_kg_per_h", "out", "carbon that all sources emit, the substation included", sign="> 0 is emitted"),
+    Port("p_source_kw", "out", "active power of each source", sign="> 0 feeds the network", dims=("source",)),
+    Port("q_source_kvar", "out", "reactive power of each source", sign="> 0 feeds the network", dims=("source",)),
+    Port("marginal_sources", "out", "1 for a source whose active power is strictly between its limits, else 0",
+         dims=("source",)),
+    Port("relaxation_gap_pu", "out", "largest |l u - P^2 - Q^2| of the conic relaxation (6); 0 is exact"),
+    Port("relaxation_gap_ratio", "out", "(l u - P^2 - Q^2) / max(l u, 1e-6) of each line; 0 is exact", dims=("line",)),
+    Port("inexact", "out", "1 where the relaxation was not exact: the set points are a local optimum of the AC "
+         "problem, or, with status 2, none was found"),
+    Port("vm_min_pu", "out", "lowest voltage magnitude"),
+    Port("vm_max_pu", "out", "highest voltage magnitude"),
+    Port("status", "out", "0 all limits met, 1 elastic: a voltage outside its limits or power unserved, 2 held: no "
+         "solution, all outputs are those of the interval before"),
+    Port("unserved_kw", "out", "demand that the network cannot carry", sign="> 0 is not served"),
+    Port("unserved_bus_kw", "out", "the same of each bus", sign="> 0 is not served", dims=("bus",)),
+    Port("voltage_slack_bus_pu", "out", "distance of each bus's voltage outside its limits",
+         sign="> 0 is above the highest, < 0 below the lowest", dims=("bus",)),
+    Port("nci_cap_excess_kg_per_kwh", "out", "largest distance of an NCI above its cap, where no set points meet it",
+         sign="> 0 is above"),
+    Port("forecast_error_ratio", "out", "of the base load that was dispatched", sign="> 0: more than came"),
+    Port("global_gap_ratio", "out", "of a dispatch under NCI caps to its proven bound", nullable=True),
+    Port("voltage_violation_pu", "out", "largest distance of a voltage outside its limits", sign="> 0 is outside"),
+    Port("ac_dvm_pu", "out", "largest |voltage of the conic solution - of the AC power flow|", nullable=True),
+    Port("ac_dloss_kw", "out", "|loss of the conic solution - of the AC power flow|", nullable=True),
+    Port("ac_dnci_kg_per_kwh", "out", "largest |nci - nci from the flows of the AC power flow|", nullable=True),
+    Port("emission_realised_kg_per_h", "out", "carbon that all sources emitted in the interval that ended, at its "
+         "set points and the demand that came", sign="> 0 is emitted", nullable=True),
+    Port("loss_realised_kw", "out", "active power lost in the interval that ended", sign="> 0 is lost", nullable=True),
+    Port("p_substation_realised_kw", "out", "substation's power in the interval that ended",
+         sign="> 0 feeds the network", nullable=True),
+    Port("imbalance_kwh", "out", "energy from the substation in the interval that ended, beyond what was dispatched",
+         sign="> 0 is more than dispatched", nullable=True),
+    Port("vm_min_realised_pu", "out", "lowest voltage in the interval that ended", nullable=True),
+    Port("vm_max_realised_pu", "out", "highest voltage in the interval that ended", nullable=True),
+    Port("voltage_violation_realised_pu", "out", "largest distance of a voltage outside its limits in the interval "
+         "that ended", sign="> 0 is outside", nullable=True),
+    Port("p_from_kw", "out", "active power at the end of each line nearer to the substation",
+         sign="> 0 enters the line, away from the substation", dims=("line",)),
+    Port("p_to_kw", "out", "active power at the end of each line farther from the substation",
+         sign="> 0 enters the line, toward the substation", dims=("line",)),
+)
+"""Of the dispatched feeder as a whole."""
+
+REALISED = ("emission_realised_kg_per_h", "loss_realised_kw", "p_substation_realised_kw", "imbalance_kwh",
+             "vm_min_realised_pu", "vm_max_realised_pu", "voltage_violation_realised_pu")
+"""What is known of an interval only when it has ended."""

@@ -1,4 +1,7 @@
-"""A feasible dispatch where the conic relaxation is not exact: a local optimum of the AC problem by linearisation."""
+"""A feasible dispatch where the conic relaxation is not exact: a local optimum of the AC problem by linearisation.
+
+Rows of the model: E06, I38.
+"""
 
 from __future__ import annotations
 

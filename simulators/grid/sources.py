@@ -1,4 +1,7 @@
-"""Sources as the scenario gives them: limits, capability, intensity and prices; and the same in p.u."""
+"""Sources as the scenario gives them: limits, capability, intensity and prices; and the same in p.u.
+
+Rows of the model: E08, M04, P02-P04.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
+from cosim.errors import ScenarioError, unknown
 from cosim.params import params
 from simulators.grid.conic import Sources
 from simulators.grid.equations import Floats
@@ -41,6 +45,8 @@ class Source:
     s_max_kva: Annotated[float | None, Field(gt=0, allow_inf_nan=False, description="rating for capability circle, kVA"
                                              )] = None
     power_factor_min: Annotated[float | None, Field(gt=0, le=1, description="for capability power_factor")] = None
+    ramp_kw_per_min: Annotated[float | None, Field(gt=0, allow_inf_nan=False, description="most change of P, kW per "
+                                                   "min, up and down; null: no limit")] = None
     marginal_kg_per_kwh: Annotated[float | None, Field(
         ge=0, allow_inf_nan=False, description="carbon intensity of one more kWh of it, for the marginal carbon "
         "intensity alone, e.g. of the grid upstream of the substation; null: kg_per_kwh, its average")] = None
@@ -63,7 +69,31 @@ class Source:
             raise ValueError(f"p_min_kw = {self.p_min_kw:g} with capability 'power_factor', which is for P >= 0")
         if self.renewable and self.p_max_kw is None:
             raise ValueError("renewable needs p_max_kw, the power that is there for the taking")
+        if self.ramp_kw_per_min is not None and self.p_max_kw is None:
+            raise ValueError(f"ramp_kw_per_min = {self.ramp_kw_per_min:g} needs p_max_kw, the most P it may ramp to")
         return self
+
+
+def all_sources(given: Mapping[str, Source], feeder: Feeder, kg_per_kwh: Mapping[str, float], member: str
+                ) -> dict[str, Source]:
+    """The sources of a scenario and, after them, the network's own generators at the intensity (kg/kWh) given for each.
+
+    ScenarioError naming a generator without an intensity, an intensity without a generator, or a name that is twice.
+    """
+    own = {g.name: g for g in feeder.generators}
+    for name in kg_per_kwh:
+        if name not in own:
+            raise ScenarioError(f"{member}.network_sources: {unknown(f'generator of {feeder.name}', name, own)}")
+    for name in own:
+        if name not in kg_per_kwh:
+            raise ScenarioError(f"network {feeder.name} has generator '{name}' in service; give its kg/kWh in "
+                                f"{member}.network_sources, or take it out of service in the network")
+        if name in given:
+            raise ScenarioError(f"{member}.sources.{name} and a generator of {feeder.name} have one name; call the "
+                                "source something else")
+    return {**given, **{
+        n: Source(node=g.node, kg_per_kwh=kg_per_kwh[n], p_min_kw=g.p_min_kw, p_max_kw=g.p_max_kw,
+                  q_min_kvar=g.q_min_kvar, q_max_kvar=g.q_max_kvar) for n, g in own.items()}}
 
 
 def in_pu(feeder: Feeder, sources: Mapping[str, Source]) -> Sources:
@@ -85,4 +115,5 @@ def in_pu(feeder: Feeder, sources: Mapping[str, Source]) -> Sources:
         s_max_pu=limits([s.s_max_kva for s in given], np.inf),
         q_per_p_max=np.array([np.inf if s.power_factor_min is None else math.tan(math.acos(s.power_factor_min))
                               for s in given], dtype=float),
+        ramp_pu_per_min=limits([s.ramp_kw_per_min for s in given], np.inf),
     )

@@ -3,6 +3,8 @@
 Every level is the day's 96 load factors at another mean; data centers draw a constant power. Per lambda it prints J1
 (MWh lost) and J2 (t emitted by all sources), per level the threshold: the lambda from which a tenth of what can be
 saved is.
+
+Rows of the model: E11, K08, P06, X12.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 
@@ -23,10 +27,12 @@ from simulators.grid.conic import Limits
 from simulators.grid.dispatch import Dispatch
 from simulators.grid.equations import Floats
 from simulators.grid.network import read_feeder
+from simulators.grid.sources import all_sources
 from simulators.profile import SLOT_S, ProfileParams
 
 LAMBDAS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.5, 1.0)
 MEANS = (0.5, 0.75, 1.0)
+FORMATS = (".png", ".svg", ".pdf")
 THRESHOLD_SHARE = 0.1
 """Of the emission that the largest lambda saves: from here on carbon counts."""
 
@@ -55,6 +61,7 @@ def sweep(params: GridParams, profile: ProfileParams, site_kw: float, lambdas: S
           means: Sequence[float]) -> Sweep:
     """Dispatch a day at every lambda (ascending) and mean load factor, `site_kw` at every data center of `params`."""
     feeder = read_feeder(params.network)
+    sources = all_sources(params.sources, feeder, params.network_sources, "grid")
     at_sites = np.zeros(feeder.n_bus, complex)
     for name, site in params.sites.items():
         at_sites[feeder.position(site.node, f"sites.{name}.node")] += site_kw * (1.0 + 1j * site.q_per_p_ratio)
@@ -64,7 +71,7 @@ def sweep(params: GridParams, profile: ProfileParams, site_kw: float, lambdas: S
     for j, weight in enumerate(lambdas):
         limits = Limits(params.v0_pu, params.vm_min_pu, params.vm_max_pu, weight, params.loss_weight,
                         params.cost_kw_per_usd_h)
-        dispatch = Dispatch(feeder, params.sources, limits, "clarabel")
+        dispatch = Dispatch(feeder, sources, limits, "clarabel")
         for i, factors in enumerate(shapes):
             for factor in factors:
                 demand = factor * (feeder.p_kw + 1j * feeder.q_kvar) + at_sites
@@ -88,6 +95,25 @@ def table(result: Sweep, site_kw: float) -> str:
     return "\n".join(lines)
 
 
+def figure(result: Sweep, path: Path) -> Path:
+    """Fig. 11(b): J1 and J2 over lambda, a curve per load level, its threshold dotted. Needs matplotlib."""
+    names = [f"mean load {mean:g}" for mean in result.means]
+    quantities = (("losses, MWh per day", result.loss_mwh), ("emission, t per day", result.emission_t))
+    panels = [(label, [(name, result.lambdas, y.tolist()) for name, y in zip(names, values, strict=True)])
+              for label, values in quantities]
+    draw = load("cosim.reporting.paper:curves", "drawing")
+    return draw(path, "lambda, kW per kg/h", panels, result.thresholds())
+
+
+def _picture(text: str) -> Path:
+    path = Path(text)
+    if path.suffix not in FORMATS:
+        raise argparse.ArgumentTypeError(f"'{text}' must end in {', '.join(FORMATS)}")
+    if not path.absolute().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {path.parent}")
+    return path
+
+
 def _numbers(text: str) -> tuple[float, ...]:
     values = tuple(sorted(float(v) for v in text.split(",")))
     if not values or values[0] < 0.0:
@@ -102,8 +128,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--lambda", dest="lambdas", type=_numbers, default=LAMBDAS, help="kW per kg/h, e.g. 0,0.01,0.1")
     parser.add_argument("--mean", dest="means", type=_numbers, default=MEANS, help="mean load factors, e.g. 0.5,1")
     parser.add_argument("--site-kw", type=float, default=230.0, help="what every data center draws (default 230)")
+    parser.add_argument("--figure", type=_picture, metavar="FILE", help="draw it, too: .png, .svg or .pdf")
     arguments = parser.parse_args(argv)
     try:
+        if arguments.figure and find_spec("matplotlib") is None:
+            raise ScenarioError("--figure needs matplotlib; install it with: pip install 'aidc-cosim[plot]'")
         scenario = load(f"scenarios.{arguments.scenario}:SCENARIO", "scenario")
         members = scenario.members
         if "grid" not in members or not members["grid"].simulator.endswith(":CefDispatch"):
@@ -113,10 +142,13 @@ def main(argv: Sequence[str] | None = None) -> int:
                             **members[name].params}, name)
             for kind, name in ((GridParams, "grid"), (ProfileParams, "profile")))
         result = sweep(params, profile, arguments.site_kw, arguments.lambdas, arguments.means)
+        drawn = figure(result, arguments.figure) if arguments.figure else None
     except CosimError as err:
         print(f"sweep: {err}", file=sys.stderr)
         return err.exit_code
     print(table(result, arguments.site_kw))
+    if drawn:
+        print(f"figure: {drawn}")
     return 0
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from cosim.adapter import Adapter, Values, serve
 from cosim.errors import ScenarioError, unknown
@@ -17,6 +17,7 @@ from cosim.ports import Batch, Port
 from cosim.units import MIN_S, format_time
 from simulators.fleet import BATCH_COLUMNS, JobClass
 from simulators.workload.arrivals import ArrivalRate, Counts, JobBlock, PhaseUnit, arrivals_of, merge
+from simulators.workload.shapes import WEEK_DAYS, BurstPath, Bursts, shape_factors
 from simulators.workload.traces import TokenTrace, TokenWork, read_azure_llm
 
 Scale = Annotated[float, Field(ge=0)]
@@ -42,6 +43,21 @@ class ArrivalsParams:
     train_size_scale: Annotated[float, Field(gt=0, description="times the work of a training job")] = 1.0
     counts: Annotated[Counts, Field(description="whole jobs from rates (I14)")] = "poisson"
     phase_unit: Annotated[PhaseUnit, Field(description="unit of the rates' phase (I15)")] = "rad"
+    day_factors: Annotated[
+        tuple[Scale, ...], Field(description="times the rate, in equal parts of a day from midnight; 24: hours (I16)")
+    ] = ()
+    week_factors: Annotated[
+        tuple[Scale, ...], Field(description="times the rate, on each of seven days from that of the start on (I16)")
+    ] = ()
+    bursts: Annotated[dict[str, Bursts], Field(description="bursts of some classes; none by default")] = Field(
+        default_factory=dict)
+
+    @field_validator("week_factors")
+    @classmethod
+    def _seven_days(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if len(value) not in (0, WEEK_DAYS):
+            raise ValueError(f"week_factors has {len(value)} entries; give seven, one per day")
+        return value
 
 
 class Arrivals(Adapter):
@@ -68,7 +84,10 @@ class Arrivals(Adapter):
     @classmethod
     def offered_jobs_per_min(cls, params: ArrivalsParams) -> dict[str, tuple[float, float]]:
         """Mean rate (jobs/min) and mean work (TO/job) of every class that has arrivals."""
-        return {name: (rate.mean_per_min, _work_to(params, name)) for name, rate in _rates(params).items()}
+        shape = 1.0
+        for factors in (params.day_factors, params.week_factors):
+            shape *= sum(factors) / len(factors) if factors else 1.0
+        return {name: (rate.mean_per_min * shape, _work_to(params, name)) for name, rate in _rates(params).items()}
 
     def setup(self) -> None:
         """Rates and streams per class; ScenarioError for rates of a class that is not there."""
@@ -82,6 +101,11 @@ class Arrivals(Adapter):
         self._rates = {self._names.index(name): rate for name, rate in _rates(p).items()}
         self._streams = {m: tuple(self.stream(f"{purpose} of {self._names[m]}")
                                   for purpose in ("noise", "counts", "instants")) for m in self._rates}
+        for name in p.bursts:
+            if name not in p.arrivals:
+                raise ScenarioError(f"{self.sid}.bursts: {unknown('class with arrivals', name, p.arrivals)}")
+        self._bursts = {self._names.index(name): BurstPath(bursts, self.stream(f"bursts of {name}"))
+                        for name, bursts in p.bursts.items()}
         self._cut = dict.fromkeys(self._rates, 0)
         self._block_cut: dict[int, np.ndarray] = {}
         self._steps = self._next_id = 0
@@ -159,9 +183,20 @@ class Arrivals(Adapter):
         sources = []
         for m, rate in self._rates.items():
             times, self._block_cut[m] = arrivals_of(rate, first_s, BLOCK_STEPS, self.step_s, self.params.counts,
-                                                    self.params.phase_unit, self._streams[m])
+                                                    self.params.phase_unit, self._streams[m],
+                                                    self._factors(m, first_s))
             sources.append((m, times, np.full(len(times), self._work_to[m])))
         return sources
+
+    def _factors(self, m: int, first_s: float) -> np.ndarray | None:
+        """What shape and bursts make of the rate of a class in each step of a block; None: nothing."""
+        p, factors = self.params, None
+        if p.day_factors or p.week_factors:
+            factors = shape_factors(first_s + self.step_s * np.arange(BLOCK_STEPS), p.day_factors, p.week_factors)
+        if m in self._bursts:
+            path = self._bursts[m].factors(first_s, BLOCK_STEPS, self.step_s)
+            factors = path if factors is None else factors * path
+        return factors
 
 
 def _work_to(p: ArrivalsParams, name: str) -> float:
@@ -207,7 +242,9 @@ class AzureLlm(Arrivals):
     each request occur floor(k) times, and once more with the probability of the fraction: 0.1 is a sample of a tenth;
     repeated ones lie anywhere in the request's minute. Both leave the mix of requests as it is. With `repeat` the
     trace starts again at the next whole minute, each time with the same requests. The size scales do not apply to
-    requests; their work comes from their tokens (`tokens`), times `trace_work_scale`.
+    requests; their work comes from their tokens (`tokens`), times `trace_work_scale`. The run's t = 0 is the start of
+    its warm-up: with `warmup_s` the first requests are played in it and are not counted, and a run without an end of
+    its own is that much shorter; `repeat` avoids it.
     """
 
     PARAMS = AzureLlmParams

@@ -71,16 +71,18 @@ def instants_s(counts: np.ndarray, first_s: float, step_s: float, rng: np.random
 
 def arrivals_of(
     rate: ArrivalRate, first_s: float, steps: int, step_s: float, rule: Counts, phase_unit: PhaseUnit,
-    streams: Sequence[np.random.Generator],
+    streams: Sequence[np.random.Generator], factors: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """One class in `steps` steps from `first_s` on: arrival times (s, ascending), and in which steps the rate was cut.
 
     streams: for noise, counts and instants, in this order, so that one cannot shift the other. The rate of a step is
-    that at its start.
+    that at its start, times its factor of `factors` (steps,), if given.
     """
     noise, number, instant = streams
     time_min = (first_s + step_s * np.arange(steps)) / MIN_S
     per_min = rate_per_min(rate, time_min, noise.standard_normal(steps), phase_unit)
+    if factors is not None:
+        per_min = per_min * factors
     counts = whole_jobs(per_min * (step_s / MIN_S), rule, number)
     return instants_s(counts, first_s, step_s, instant), per_min < 0.0
 

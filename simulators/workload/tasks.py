@@ -7,6 +7,8 @@ a stream: of millions of rows `BUFFER_ROWS` are in memory at a time, which is al
 from __future__ import annotations
 
 import csv
+import importlib
+import importlib.util
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,6 +25,9 @@ from cosim.params import params
 BUFFER_ROWS = 65536
 
 Format = Literal["openb", "swf", "csv"]
+
+Row = tuple[float, float, float]
+"""Submission (s), run time (s) and GPUs of a row."""
 
 Task = tuple[float, float]
 """Time of submission in the file's own count, s, and GPU time, GPU s (> 0)."""
@@ -62,7 +67,8 @@ class TaskFile:
     format   openb: alibaba/clusterdata, cluster-trace-gpu-v2023 (Weng et al., USENIX ATC 2023), GPUs =
              num_gpu x gpu_milli / 1000, run time = deletion - scheduling. swf: Standard Workload Format, Feitelson's
              Parallel Workloads Archive, 18 fields, `;` begins a comment; processors (field 5) count as GPUs, field 4 is
-             the run time. csv: `columns`, with a header.
+             the run time. csv: `columns`, with a header; a file called .parquet or .pq is Parquet with these columns
+             (extra `parquet`), and its rows count from 1 where lines are named.
     begin_s  rows submitted before are left out
     strict   refuse malformed rows
 
@@ -79,11 +85,18 @@ class TaskFile:
     def __iter__(self) -> Iterator[Task]:
         self.survey = Survey()
         try:
+            if Path(self.path).suffix.lower() in (".parquet", ".pq"):
+                yield from self._in_order(self._tasks(self._parquet_rows()))
+                self._check_some()
+                return
             with Path(self.path).open(newline="", encoding="utf-8-sig", errors="replace") as file:
-                yield from self._in_order(self._tasks(file))
+                yield from self._in_order(self._tasks(self._rows(file)))
         except (OSError, csv.Error) as err:
             raise ScenarioError(f"trace {self.path} cannot be read: {err}; give a file of format "
                                 f"'{self.format}'") from None
+        self._check_some()
+
+    def _check_some(self) -> None:
         if not self.survey.tasks:
             raise ScenarioError(f"trace {self.path} has no task that used GPUs after begin_s = {self.begin_s:g} "
                                 f"({self.survey.idle} used none, {self.survey.malformed} rows were malformed); look at "
@@ -115,9 +128,9 @@ class TaskFile:
         survey.tasks, survey.last_s, survey.gpu_s = survey.tasks + 1, submit_s, survey.gpu_s + gpu_s
         return task
 
-    def _tasks(self, file: TextIO) -> Iterator[Task]:
+    def _tasks(self, rows: Iterator[tuple[int, Row | None]]) -> Iterator[Task]:
         survey = self.survey
-        for line, values in self._rows(file):
+        for line, values in rows:
             if values is None:
                 survey.malformed += 1
                 survey.first_malformed_line = survey.first_malformed_line or line
@@ -133,7 +146,7 @@ class TaskFile:
             else:
                 survey.idle += 1
 
-    def _rows(self, file: TextIO) -> Iterator[tuple[int, tuple[float, float, float] | None]]:
+    def _rows(self, file: TextIO) -> Iterator[tuple[int, Row | None]]:
         """Line number, and submission (s), run time (s) and GPUs; None where the row is malformed."""
         if self.format == "swf":
             for line, text in enumerate(file, 1):
@@ -152,6 +165,29 @@ class TaskFile:
             if row:
                 good = len(row) == len(header)
                 yield reader.line_num, parse([row[k] for k in where]) if good else None
+
+    def _parquet_rows(self) -> Iterator[tuple[int, Row | None]]:
+        """As `_rows`, of a Parquet file, batch by batch."""
+        if self.format == "swf":
+            raise ScenarioError(f"trace {self.path}: the format 'swf' is text; give format 'csv' and `columns`")
+        if importlib.util.find_spec("pyarrow") is None:
+            raise ScenarioError(f"{self.path}: Parquet needs pyarrow; install it (extra 'parquet'), or use CSV")
+        arrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
+        names, parse = self._names(), _openb if self.format == "openb" else _mapped
+        try:
+            file = parquet.ParquetFile(self.path)
+        except arrow.ArrowException as err:
+            raise ScenarioError(f"{self.path} is no Parquet file: {err}") from None
+        with file:
+            missing = [name for name in names if name not in file.schema_arrow.names]
+            if missing:
+                raise ScenarioError(f"trace {self.path} has no column {', '.join(missing)}; it has "
+                                    f"{', '.join(file.schema_arrow.names)}")
+            number = 0
+            for batch in file.iter_batches(BUFFER_ROWS, columns=names):
+                for cells in zip(*(batch.column(name).to_pylist() for name in names), strict=True):
+                    number += 1
+                    yield number, parse(["" if cell is None else str(cell) for cell in cells])
 
     def _names(self) -> list[str]:
         if self.format == "openb":

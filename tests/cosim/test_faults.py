@@ -1,5 +1,6 @@
 """Whatever a member or the disk does: one clear line that names it, and a whole trace up to that point."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -164,6 +165,29 @@ def test_one_file_for_two_runs_is_refused(tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 2
     with Trace(out) as trace:
         assert trace.attrs["name"] == "boxes"
+        assert len(trace.time_s("src/Source")) == 180
+
+
+def test_force_does_not_cut_a_trace_that_another_process_writes(tmp_path, capsys):
+    """HDF5 empties a file that it is to overwrite before it asks for its lock, so that a refusal comes too late."""
+    out = tmp_path / "t.h5"
+    code = ("import sys\nfrom pathlib import Path\nfrom worlds import *\n"
+            f"e = Experiment(boxes(), 'native', out=Path({str(out)!r}))\n"
+            "e.control.on_progress = lambda time: time == 60 and (print('half', flush=True), sys.stdin.readline())\n"
+            "e.run()")
+    here = Path(__file__).parent
+    first = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                             env={**os.environ, "PYTHONPATH": f"{here}:{here.parent}:{here.parents[1]}"})
+    try:
+        assert first.stdout.readline() == "half\n"
+        assert main(["two_bus", "--out", str(out), "--quiet", "--driver", "native", "--force"]) == 5
+        assert "is open in another program" in capsys.readouterr().err
+        first.communicate("on\n", timeout=60)
+    finally:
+        first.kill()
+        first.wait()
+    with Trace(out) as trace:
+        assert (trace.attrs["name"], trace.attrs["status"]) == ("boxes", "completed")
         assert len(trace.time_s("src/Source")) == 180
 
 

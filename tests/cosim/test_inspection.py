@@ -1,9 +1,11 @@
 """python -m cosim.trace: what it lists, exports and verifies is what the file holds."""
 
 import csv
+import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import h5py
 import pytest
@@ -13,6 +15,8 @@ from cosim.inspection import main
 from cosim.run import find
 from cosim.scenario import override
 from cosim.trace import Trace
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -116,3 +120,11 @@ def test_what_has_no_laws_says_so(tmp_path, capsys):
     assert main(["verify", str(path)]) == 5
     assert "names no laws" in capsys.readouterr().err
     assert main(["ls", str(tmp_path / "none.h5")]) == 5
+
+
+@pytest.mark.parametrize("module", ["cosim.trace ls", "cosim.report"])
+def test_a_reader_who_leaves_early_is_no_error_of_the_trace(day, tmp_path, module):
+    shutil.copy(day, tmp_path / "t.h5")
+    done = subprocess.run(f'"{sys.executable}" -u -m {module} t.h5 | true', shell=True, text=True, capture_output=True,
+                          check=False, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.stderr == ""

@@ -72,6 +72,8 @@ def test_what_does_not_fit_is_refused(tmp_path, recorded, loop):
         replay(boxes(), "src", loop)
     with pytest.raises(TraceError, match="no trace at"):
         replay(boxes(), "src", tmp_path / "none.h5")
+    with pytest.raises(ScenarioError, match=r"controller.jobs are events, .*; replay who hears them \(aidc\)"):
+        replay(find("ieee33"), "controller", loop)
     other = boxes().replace(shared={"rows": {"a": {"n": 1}, "c": {"n": 2}}})
     with pytest.raises(ScenarioError, match="unknown recorded entity 'c'"):
         run(replay(other, "src", recorded), None)

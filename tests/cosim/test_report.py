@@ -343,6 +343,12 @@ def test_report_says_in_one_line_what_is_wrong(traces, tmp_path, capsys, monkeyp
     assert len(said) == 3
     assert "aidc-cosim[plot]" in said[2]
     assert "one of the traces" in said[1]
+    shutil.copy(traces["plain"], tmp_path / "torn.h5")
+    with h5py.File(tmp_path / "torn.h5", "r+") as file:
+        file.attrs["scenario"] = "{"
+    assert report.main([str(tmp_path / "torn.h5")]) == TraceError.exit_code
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "torn.h5: JSONDecodeError" in line
     assert Trace(traces["plain"]).attrs["status"] == "completed"
 
 

@@ -131,7 +131,7 @@ def test_what_does_not_fit_is_refused(tmp_path, text, says):
 
 
 def test_events_are_no_table(tmp_path):
-    with pytest.raises(ScenarioError, match="workload.jobs are events, which a table of levels cannot hold"):
+    with pytest.raises(ScenarioError, match="workload.jobs are events, .*replay who hears them .controller"):
         replay(find("ieee33"), "workload", written(tmp_path, "time_s,arrived_jobs\n0,1\n"))
     with pytest.raises(ScenarioError, match="cannot read table .*none.csv: No such file"):
         replay(boxes(), "src", str(tmp_path / "none.csv"))

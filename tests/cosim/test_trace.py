@@ -172,6 +172,11 @@ def test_what_is_no_trace_is_refused(tmp_path):
         Trace(tmp_path / "other.h5")
     with pytest.raises(TraceError, match="cannot write"):
         write(Path("/proc/nowhere/t.h5"))
+    write(tmp_path / "torn.h5").finish("completed")
+    data = (tmp_path / "torn.h5").read_bytes()  # the superblock is left, the root group behind it is not
+    (tmp_path / "torn.h5").write_bytes(data[:96] + bytes(len(data) - 96))
+    with pytest.raises(TraceError, match="is a damaged HDF5 file: .*object header"):
+        Trace(tmp_path / "torn.h5")
 
 
 def test_text_that_does_not_fit_is_an_error_and_not_cut(tmp_path):
@@ -200,6 +205,11 @@ def test_first_difference_names_dataset_place_and_values(tmp_path):
     shapes = "aidc/Site/p_kw is float64 (5, 2) and float64 (4, 2)"
     assert first_difference(tmp_path / "a.h5", tmp_path / "b.h5") == shapes
     assert first_difference(tmp_path / "a.h5", tmp_path / "c.h5") == "aidc/Site/p_kw at 00:04, b: 8.0 and 8.5"
+    shutil.copy(tmp_path / "c.h5", tmp_path / "d.h5")
+    with h5py.File(tmp_path / "d.h5", "r+") as file:
+        file["aidc/Site/work_to"][2, 1, 0] = 7.0  # later in the file, earlier in the run
+    said = "aidc/Site/work_to at 00:02, b, x: 0.0 and 7.0"
+    assert first_difference(tmp_path / "a.h5", tmp_path / "d.h5") == said
 
 
 def test_a_trace_documents_its_run(tmp_path):

@@ -1,4 +1,7 @@
-"""The base load profile: its shape, its day, and its loads."""
+"""The base load profile: its shape, its day, and its loads.
+
+Rows of the model: I24, M01, P07.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Any
 import pytest
 
 from cosim.errors import ScenarioError
-from simulators.profile import SHAPES, SLOTS, Profile
+from simulators.profile import SHAPES, SLOTS, ForecastProfile, Profile
 
 NETWORK = {
     "base_kv": 10.0,
@@ -100,3 +103,19 @@ def test_wrong_parameters_are_named(params: dict, message: str):
 def test_loads_are_named_like_buses():
     with pytest.raises(ScenarioError, match="unknown bus of profile .*'bus2'"):
         started(["bus2"])
+
+
+def test_a_forecast_is_what_comes_over_midnight_too():
+    profile = ForecastProfile()
+    profile.init("profile", 60.0, step_s=900.0, network=NETWORK, shape=RAMP, lookahead_steps=3)
+    profile.create(1, "Load", names=["bus1"])
+    profile.setup_done()
+    assert profile.labels() == {"ahead": ["15min", "30min"]}
+    # slots 94, 95, and the first of the next day: 9.4, 9.5 and 0.0 times the network's load
+    now = profile.advance(94 * 900.0, {})["bus1"]
+    whole = {port: value / 9.4 for port, value in now.items() if not port.endswith(("ahead_kw", "ahead_kvar"))}
+    assert now["p_ahead_kw"] == pytest.approx([9.5 * whole["p_kw"], 0.0])
+    assert now["q_ahead_kvar"] == pytest.approx([9.5 * whole["q_kvar"], 0.0])
+    assert profile.advance(95 * 900.0, {})["bus1"]["p_kw"] == now["p_ahead_kw"][0]
+    with pytest.raises(ScenarioError, match="profile.lookahead_steps = 1"):
+        ForecastProfile().init("profile", 60.0, step_s=900.0, network=NETWORK, lookahead_steps=1)

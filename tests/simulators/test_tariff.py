@@ -1,9 +1,16 @@
-"""The time-of-use tariff: its windows, their ends, and the forecast."""
+"""The time-of-use tariff: its windows, their ends, and the forecast.
+
+Rows of the model: I19, P05.
+"""
 
 import pytest
+from worlds import run
 
 from cosim.errors import ScenarioError
 from cosim.params import validate
+from cosim.run import find
+from cosim.scenario import override
+from cosim.trace import Trace
 from simulators.tariff import TimeOfUse, TimeOfUseParams, price_usd_per_kwh
 
 BASE, PEAK, OFF = 0.1, 0.3, 0.03
@@ -91,3 +98,47 @@ def test_errors_name_what_is_wrong():
         started(deferrals_s=[-60.0])
     with pytest.raises(ScenarioError, match="boundary = 'open'"):
         tariff(boundary="open")
+
+
+def written(tmp_path, text: str) -> str:
+    path = tmp_path / "prices.csv"
+    path.write_text(text)
+    return str(path)
+
+
+def test_a_table_of_prices_with_its_forecast(tmp_path):
+    # 0.10 from 0 h, 0.30 from 2 h, 0.05 from 3 h; the last row lasts as long as the one before, to 4 h
+    path = written(tmp_path, "time_h,price_usd_per_kwh\n0,0.10\n2,0.30\n3,0.05\n")
+    simulator = started(prices=path, deferrals_s=["0h", "2h", "3h"])
+    assert simulator.initial()["tou"] == {"price_usd_per_kwh": 0.10, "forecast_usd_per_kwh": [0.10, 0.30, 0.05]}
+    assert simulator.notes() == []
+    late = simulator.advance(2.5 * 3600.0, {})["tou"]
+    assert late == {"price_usd_per_kwh": 0.30, "forecast_usd_per_kwh": [0.30, 0.05, 0.05]}
+    (said,) = simulator.notes()
+    assert said.endswith("ends at 04:00 and forecasts reach 05:30; after it the last price is held")
+    wrapped = started(prices=path, deferrals_s=["0h", "2h", "3h"], prices_overflow="wrap")
+    assert wrapped.advance(2.5 * 3600.0, {})["tou"]["forecast_usd_per_kwh"] == [0.30, 0.10, 0.10]  # 0.5 h, 1.5 h
+    strict = started(prices=path, prices_overflow="raise", deferrals_s=["2h"])
+    assert strict.advance(3.0 * 3600.0, {})["tou"]["forecast_usd_per_kwh"] == [0.05]
+    with pytest.raises(ScenarioError, match=r"prices.csv ends at 04:00; a price at 04:00 is asked for"):
+        strict.advance(4.0 * 3600.0, {})
+
+
+def test_prices_by_date_and_in_another_unit(tmp_path):
+    path = written(tmp_path, "time,price_usd_per_mwh\n2026-05-01T00:00Z,90\n2026-05-01T01:00Z,-10\n")
+    simulator = started(prices=path, scenario_start="2026-05-01T00:00:00", deferrals_s=["1h"])
+    assert simulator.initial()["tou"] == {"price_usd_per_kwh": pytest.approx(0.09),
+                                          "forecast_usd_per_kwh": [pytest.approx(-0.01)]}
+    with pytest.raises(ScenarioError, match="has no column price_usd_per_kwh; it has cost"):
+        started(prices=written(tmp_path, "time_s,cost\n0,1\n"))
+
+
+def test_tou_shift_waits_for_the_cheapest_hours_of_a_table(tmp_path):
+    # Cheap from 6 to 7 h: what comes before 1 h may be deferred by 6 h at most to be there.
+    path = written(tmp_path, "time_h,price_usd_per_kwh\n0,0.2\n6,0.01\n7,0.2\n")
+    scenario = override(find("ieee33"), {"tariff.prices": path, "controller.policy": "tou_shift"})
+    with Trace(run(scenario, tmp_path / "t.h5", until_s=5400.0).path) as trace:
+        forecast = trace["tariff/Tariff/forecast_usd_per_kwh"][:, 0]
+        assert forecast[0].tolist() == [0.2, 0.2, 0.2, 0.01, 0.2, 0.2]
+        deferred = trace["aidc/Site/deferred_jobs"][-1].sum()
+    assert deferred > 0

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from agents.networks.distributions import Actions, Noise, basis
+from agents.coordinates import basis
+from agents.networks.distributions import Actions, Noise
 from agents.spec import AgentType, Choice, Interval, Simplex
 from cosim.errors import ScenarioError
 

@@ -23,6 +23,7 @@ CLASSES = {
     "wide": {"kind": "inf", "work_to": 1.0, "deadline_s": 1.0, "to_per_gpu_min": 13.7, "kw_per_to_s": 2.5,
              "gpus_per_block": 3},
 }  # fmt: skip
+CHECKPOINTS = {"checkpoint_interval_s": 40.0, "checkpoint_cost_s": 3.3, "restart_s": 21.7}
 SITES = {"near": {"node": 1, "racks": 3, "gpus_per_rack": 8}, "far": {"node": 2, "racks": 2, "gpus_per_rack": 8}}
 BLOCKS = (2, 1, 3, 1)
 TIMES = ("arrival_s", "deadline_s", "release_s", "submit_s", "start_s", "end_s")
@@ -30,7 +31,8 @@ TIMES = ("arrival_s", "deadline_s", "release_s", "submit_s", "start_s", "end_s")
 
 def world(simulator: type[DataCenters], job_log: bool = True) -> DataCenters:
     member = simulator()
-    member.init("aidc", 1.0, step_s=MIN_S, job_classes=CLASSES, sites=SITES, window_s="7min", job_log=job_log)
+    classes = CLASSES | ({"llf": CLASSES["llf"] | CHECKPOINTS} if simulator is DataCenters else {})
+    member.init("aidc", 1.0, step_s=MIN_S, job_classes=classes, sites=SITES, window_s="7min", job_log=job_log)
     member.create(2, "Site", names=list(SITES))
     member.setup_done()
     return member

@@ -88,7 +88,8 @@ def test_power_mode_sees_and_pays_no_carbon():
         _, values, _ = env.step(random_actions(spec, 1, rng)[0])
     terms, weights = dict(zip(env.steering.terms, values, strict=True)), env.steering._params.reward
     assert min(terms["carbon_t"], terms["throughput_ratio"]) > 0.0
-    assert terms["objective"] == pytest.approx(weights.c1_per_reference * terms["throughput_ratio"] - 0.02 * terms["cost_usd"])
+    assert terms["objective"] == pytest.approx(
+        weights.c1_per_reference * terms["throughput_ratio"] - 0.02 * terms["cost_usd"])
 
 
 def test_the_system_difference_is_a_dispatch_less_one_without_data_centers():

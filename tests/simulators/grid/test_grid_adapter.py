@@ -1,4 +1,7 @@
-"""The grid as a simulator on the bus: names, ports, held intervals, the AC check, and what it tells at the end."""
+"""The grid as a simulator on the bus: names, ports, held intervals, the AC check, and what it tells at the end.
+
+Rows of the model: E05, I30, I31, M09, P08, U17, Z06.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The conic dispatch: published figures, closed forms, AC power flow, two solvers, and limits that cannot be met."""
+"""The conic dispatch: published figures, closed forms, AC power flow, two solvers, and limits that cannot be met.
+
+Rows of the model: E01-E08, E11, I22, I23, I30, I38, M03, M04, P01-P04, Z03.
+"""
 
 from __future__ import annotations
 

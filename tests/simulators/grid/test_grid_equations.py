@@ -1,4 +1,7 @@
-"""Carbon flow and power flow against values worked out by hand, and against conservation on random networks."""
+"""Carbon flow and power flow against values worked out by hand, and against conservation on random networks.
+
+Rows of the model: E01-E03, E09, E10, U01, U18, I29.
+"""
 
 from __future__ import annotations
 

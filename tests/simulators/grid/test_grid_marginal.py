@@ -1,4 +1,7 @@
-"""Marginal carbon intensity by three routes: the KKT adjoint, the mixed partial of nodal prices, and re-dispatch."""
+"""Marginal carbon intensity by three routes: the KKT adjoint, the mixed partial of nodal prices, and re-dispatch.
+
+Rows of the model: I31, Z04.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Voltages at one-minute power, read from a trace, against pandapower's AC power flow of the same minutes."""
+"""Voltages at one-minute power, read from a trace, against pandapower's AC power flow of the same minutes.
+
+Rows of the model: E07, M09.
+"""
 
 from __future__ import annotations
 

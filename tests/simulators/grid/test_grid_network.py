@@ -1,4 +1,7 @@
-"""Reading networks, refusing those that the model cannot represent, and pandapower's power flow with kept matrices."""
+"""Reading networks, refusing those that the model cannot represent, and pandapower's power flow with kept matrices.
+
+Rows of the model: I25, P07, Z07.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,9 @@ import pandapower.networks
 import pytest
 
 from cosim.errors import ScenarioError
+from simulators.grid.adapter import CefDispatch
 from simulators.grid.equations import radial_power_flow
-from simulators.grid.feeder import BaseLoad, Line, LineList
+from simulators.grid.feeder import BaseLoad, Generator, Line, LineList
 from simulators.grid.network import AcCheck, feeder_of, read_feeder
 
 THREE_LINES = LineList(
@@ -164,6 +168,13 @@ def set_line(column: str, value: float) -> Callable:
     return lambda net: net.line.loc.__setitem__((1, column), value)
 
 
+def add_trafo(**other) -> Callable:
+    """At bus 3, to a new bus of 0.4 kV."""
+    given = {"sn_mva": 0.63, "vn_hv_kv": 12.66, "vn_lv_kv": 0.4, "vk_percent": 4.0, "vkr_percent": 1.0, "pfe_kw": 0.0,
+             "i0_percent": 0.0} | other
+    return lambda net: pp.create_transformer_from_parameters(net, 3, pp.create_bus(net, 0.4), **given)
+
+
 WRONG: dict[str, tuple[Callable, str]] = {
     "loop": (lambda n: pp.create_line_from_parameters(n, 3, 4, 1.0, 0.1, 0.05, 0.0, 1.0), r"line \d \(.*closes a loop"),
     "double": (lambda n: pp.create_line_from_parameters(n, 0, 1, 1.0, 0.1, 0.05, 0.0, 1.0), "line 4 .*closes a loop"),
@@ -177,12 +188,14 @@ WRONG: dict[str, tuple[Callable, str]] = {
     "x nan": (set_line("x_ohm_per_km", np.nan), "line 1 .*x = nan"),
     "c < 0": (set_line("c_nf_per_km", -1.0), "line 1 .*c_nf_per_km = -1"),
     "voltages": (lambda n: n.bus.loc.__setitem__((4, "vn_kv"), 20.0), r"line 3 \(0-4\) joins buses of 12.66 and 20 kV"),
-    "sgen": (lambda n: pp.create_sgen(n, 3, 0.1), "sgen 0 in service; sources are"),
-    "gen": (lambda n: pp.create_gen(n, 3, 0.1), "gen 0 in service; sources are"),
     "shunt": (lambda n: pp.create_shunt(n, 3, 0.1), "shunt 0 in service"),
     "storage": (lambda n: pp.create_storage(n, 3, 0.1, 1.0), "storage 0 in service"),
-    "trafo": (lambda n: pp.create_transformer(n, 3, pp.create_bus(n, 0.4), "0.63 MVA 10/0.4 kV"),
-              "trafo 0 in service; transformers are not supported"),
+    "tap": (add_trafo(tap_pos=1, tap_neutral=0, tap_step_percent=2.5, tap_side="hv", tap_changer_type="Ratio"),
+            r"trafo 0 \(3-5\) has tap_pos = 1; only its tap_neutral = 0"),
+    "ratio": (add_trafo(vn_hv_kv=10.0), r"trafo 0 \(3-5\) has vn_hv_kv / vn_lv_kv = 25 between buses of ratio 31.65"),
+    "vk": (add_trafo(vk_percent=0.5), "trafo 0 .*has vk_percent = 0.5, vkr_percent = 1"),
+    "gen off": (lambda n: pp.create_gen(n, pp.create_bus(n, 12.66, in_service=False), 0.1),
+                "gen 0 stands at bus 5, which is out of service"),
     "switch": (lambda n: pp.create_switch(n, 3, 4, et="b"), "bus-bus switch 0 closed"),
     "const z": (lambda n: n.load.__setitem__("const_z_p_percent", 20.0), "load 0 has const_z_p_percent = 20"),
     "load nan": (lambda n: n.load.__setitem__("p_mw", np.nan), "load at bus 3 is not a finite"),
@@ -220,3 +233,81 @@ def test_wrong_names_and_files_are_refused(tmp_path):
 def test_line_lists_that_name_other_buses_are_refused(change: dict, message: str):
     with pytest.raises(ScenarioError, match=message):
         read_feeder(LineList(base_kv=10.0, lines=(Line(0, 1, 0.1, 0.1),), **change))
+
+
+@pytest.fixture
+def stepped_down(plain_net):
+    """`plain_net` with two parallel transformers at bus 3, a 0.4 kV line behind them, and a load at its end."""
+    net = copy.deepcopy(plain_net)
+    add_trafo(parallel=2, shift_degree=150.0, tap_pos=0, tap_neutral=0, tap_step_percent=2.5, tap_side="hv",
+              tap_changer_type="Ratio")(net)
+    pp.create_line_from_parameters(net, 5, pp.create_bus(net, 0.4), 0.1, 0.2, 0.08, 200.0, 1.0)
+    pp.create_load(net, 6, p_mw=0.2, q_mvar=0.05)
+    return net
+
+
+def test_a_transformer_is_a_branch_as_in_pandapower(stepped_down, tmp_path):
+    feeder = feeder_of(stepped_down, "stepped down")
+    assert feeder.line_names == ["0-1", "1-2", "2-3", "0-4", "5-6", "3-5"]
+    # 4 % at 0.63 MVA, two of them, on 1 MVA: |z| = 0.04 / 0.63 / 2, and r a quarter of it
+    assert abs(feeder.r_pu[5] + 1j * feeder.x_pu[5]) == pytest.approx(0.04 / 0.63 / 2)
+    assert feeder.r_pu[5] == pytest.approx(0.01 / 0.63 / 2)
+    assert feeder.r_pu[4] == pytest.approx(0.02 / 0.16)  # 0.4 kV: 1 p.u. is 0.16 ohm
+    assert feeder.left_out == ""
+    pp.runpp(stepped_down, numba=False, tolerance_mva=1e-11)
+    flow = radial_power_flow(feeder.tree, (feeder.p_kw + 1j * feeder.q_kvar) / feeder.base_kw, 1.0)
+    assert np.abs(np.abs(flow.v_pu) - stepped_down.res_bus.vm_pu.to_numpy()).max() <= 1e-10
+    assert flow.s_parent_pu[5].real == pytest.approx(stepped_down.res_trafo.p_hv_mw[0], abs=1e-9)
+    assert flow.s_child_pu[5].imag == pytest.approx(stepped_down.res_trafo.q_lv_mvar[0], abs=1e-9)
+    pp.to_json(stepped_down, str(tmp_path / "net.json"))
+    check, none = AcCheck(str(tmp_path / "net.json"), [], 1.0), np.zeros(0)
+    ac = check.run(feeder.p_kw, feeder.q_kvar, none, none, flow.v_pu)
+    assert ac.vm_pu == pytest.approx(stepped_down.res_bus.vm_pu.to_numpy(), abs=1e-10)
+    assert ac.p_to_kw[5] == pytest.approx(1e3 * stepped_down.res_trafo.p_lv_mw[0], abs=1e-6)
+
+
+def test_iron_losses_are_left_out_and_named_and_open_switches_part_transformers(stepped_down):
+    stepped_down.trafo["pfe_kw"] = 1.2
+    assert feeder_of(stepped_down, "iron").left_out == (
+        "iron losses (2.4 kW) and magnetising currents of transformers are left out")
+    pp.create_switch(stepped_down, 3, 0, et="t", closed=False)
+    with pytest.raises(ScenarioError, match="island: buses 5, 6 are not connected"):
+        feeder_of(stepped_down, "parted")
+
+
+def test_own_generators_become_sources_behind_a_transformer(stepped_down, tmp_path):
+    pp.create_sgen(stepped_down, 6, p_mw=0.1, q_mvar=0.0, max_p_mw=0.15, name="PV")
+    pp.create_gen(stepped_down, 3, p_mw=0.08, min_q_mvar=-0.02, max_q_mvar=0.03, scaling=1.0)
+    path = str(tmp_path / "net.json")
+    pp.to_json(stepped_down, path)
+    assert read_feeder(path).generators == (Generator("PV", 6, 0.0, 150.0, 0.0, 0.0),
+                                            Generator("gen0", 3, 0.0, 80.0, -20.0, 30.0))
+    grid = CefDispatch()
+    sources = {"upstream": {"node": 0, "kg_per_kwh": 0.5}}
+    grid.init("grid", 60.0, step_s=900.0, network=path, sources=sources, network_sources={"PV": 0.0, "gen0": 0.7})
+    grid.create(7, "Bus")
+    grid.create(1, "Grid", names=["grid"])
+    grid.setup_done()
+    loads = {"bus3": (300.0, 100.0), "bus6": (200.0, 50.0)}
+    drawn = {b: {"p_load_kw": {"profile.x": p}, "q_load_kvar": {"profile.x": q}} for b, (p, q) in loads.items()}
+    grid.step(0, drawn, 15)
+    out = grid.get_data({"grid": [p.name for p in grid.MODELS["Grid"] if p.flow == "out"], "bus6": ["nci_kg_per_kwh"]})
+    # Losses have a price and so has carbon, so the sun gives all it has: 150 kW of 0 reach bus 6, and 50 of
+    # the rest; voltages, losses and NCI are those of pandapower's power flow.
+    assert grid.labels()["source"] == ["upstream", "PV", "gen0"]
+    assert out["grid"]["p_source_kw"][1] == pytest.approx(150.0)
+    assert max(out["grid"][k] for k in ("ac_dvm_pu", "ac_dloss_kw", "ac_dnci_kg_per_kwh")) < 1e-6
+    assert out["bus6"]["nci_kg_per_kwh"] < 0.25 * 0.7
+    for given, message in (({"PV": 0.0}, "has generator 'gen0' in service; give its kg/kWh in grid.network_sources"),
+                           ({"PV": 0.0, "gen0": 0.7, "gt": 1.0}, "unknown generator of")):
+        with pytest.raises(ScenarioError, match=message):
+            CefDispatch().init("grid", 60.0, step_s=900.0, network=path, sources=sources, network_sources=given)
+
+
+def test_a_generator_and_a_source_of_one_name_are_told_apart(plain_net, tmp_path):
+    net = copy.deepcopy(plain_net)
+    pp.create_sgen(net, 3, p_mw=0.1, name="upstream")
+    pp.to_json(net, str(tmp_path / "net.json"))
+    with pytest.raises(ScenarioError, match="grid.sources.upstream and a generator of .* have one name"):
+        CefDispatch().init("grid", 60.0, step_s=900.0, network=str(tmp_path / "net.json"),
+                           sources={"upstream": {"node": 0, "kg_per_kwh": 0.5}}, network_sources={"upstream": 0.1})

@@ -1,5 +1,9 @@
-"""Scenarios that differ in their grid: they run, alike under both drivers, and do what they say."""
+"""Scenarios that differ in their grid: they run, alike under both drivers, and do what they say.
 
+Rows of the model: I31, Z01, Z06.
+"""
+
+import numpy as np
 import pytest
 from worlds import run
 
@@ -8,7 +12,7 @@ from cosim.scenario import override
 from cosim.trace import Trace, first_difference
 
 
-@pytest.mark.parametrize("name", ["ieee33_meshed", "ieee33_economic"])
+@pytest.mark.parametrize("name", ["ieee33_meshed", "ieee33_economic", "ieee33_ramps"])
 def test_they_run_alike_under_both_drivers(name: str, tmp_path):
     paths = [run(find(name), tmp_path / f"{d}.h5", driver=d, until_s=3600.0).path for d in ("mosaik", "native")]
     assert first_difference(*paths) is None
@@ -54,3 +58,15 @@ def test_an_intensity_series_drives_the_loop(tmp_path):
         assert trace["grid/Bus/nci_kg_per_kwh"][:, 0].tolist() == [0.3, 0.3, 0.5, 0.5]
         total = trace["grid/Grid/p_load_total_kw"][:, 0]
         assert trace["grid/Grid/emission_kg_per_h"][:, 0] == pytest.approx(total * [0.3, 0.3, 0.5, 0.5], rel=1e-12)
+
+
+def test_turbines_keep_their_ramps_and_the_look_ahead_is_the_profile(tmp_path):
+    path = run(find("ieee33_ramps"), tmp_path / "t.h5", driver="native", until_s=3 * 3600.0).path
+    with Trace(path) as trace:
+        names, p_kw = trace.names("grid/Grid", "source"), trace["grid/Grid/p_source_kw"][:, 0]
+        moved = np.abs(np.diff(p_kw, axis=0))[:, [names.index(n) for n in ("gt6", "gt25", "gt30")]]
+        assert moved.max() <= 30.0 + 1e-9  # 2 kW/min for 15 min
+        base, ahead = trace["profile/Load/p_kw"], trace["profile/Load/p_ahead_kw"]
+        assert trace.names("profile/Load", "ahead") == ["15min", "30min", "45min"]
+        for k in range(3):
+            assert (ahead[: -k - 1, :, k] == base[k + 1:]).all()

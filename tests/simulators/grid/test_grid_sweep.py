@@ -1,4 +1,7 @@
-"""Fig. 11(b)'s lambda sweep (P06): what rises, what falls, and that the threshold moves with the load."""
+"""Fig. 11(b)'s lambda sweep (P06): what rises, what falls, and that the threshold moves with the load.
+
+Rows of the model: E11, K08, P06, X12.
+"""
 
 import numpy as np
 import pytest
@@ -42,3 +45,16 @@ def test_wrong_requests_are_named(capsys):
     assert "has no CefDispatch to sweep" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         main(["ieee33", "--lambda", "-1"])
+    with pytest.raises(SystemExit):
+        main(["ieee33", "--figure", "sweep.gif"])
+    assert "'sweep.gif' must end in .png, .svg, .pdf" in capsys.readouterr().err
+
+
+def test_the_figure_has_a_curve_per_load_level(tmp_path, capsys):
+    pytest.importorskip("matplotlib", reason="figures need matplotlib")
+    path = tmp_path / "sweep.svg"
+    assert main(["two_bus", "--lambda", "0,0.1,1", "--mean", "0.5,1", "--figure", str(path)]) == 0
+    assert capsys.readouterr().out.endswith(f"figure: {path}\n")
+    drawn = path.read_text()
+    for word in ("mean load 0.5", "mean load 1", "losses, MWh per day", "emission, t per day", "lambda, kW per kg/h"):
+        assert word in drawn

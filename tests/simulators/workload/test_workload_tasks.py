@@ -194,3 +194,21 @@ def test_batches_are_plain(tmp_path):
     simulator.step(1, {}, 9)
     out = simulator.get_data({"all": ["jobs", "arrived_jobs"]})
     assert json.loads(json.dumps(out)) == out
+
+
+def test_parquet_is_the_same_as_csv(tmp_path):
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    columns = TaskColumns(submit_s="when", run_s="took", gpus="cards")
+    text = write(tmp_path, "when,took,cards\n5,10,2\n1,20,\n3,30,0.5\n9,0,1\n", "t.csv")
+    table = arrow.table({"cards": [2.0, None, 0.5, 1.0], "when": [5, 1, 3, 9], "took": [10.0, 20.0, 30.0, 0.0]})
+    path = str(tmp_path / "t.parquet")
+    parquet.write_table(table, path)
+    both = [TaskFile(p, "csv", columns) for p in (text, path)]
+    assert list(both[0]) == list(both[1]) == [(3.0, 15.0), (5.0, 20.0)]
+    assert [(f.survey.malformed, f.survey.idle) for f in both] == [(1, 1)] * 2
+    assert both[1].survey.first_malformed_line == 2
+    with pytest.raises(ScenarioError, match="no column gpus"):
+        list(TaskFile(path, "csv", TaskColumns(submit_s="when", run_s="took", gpus="gpus")))
+    with pytest.raises(ScenarioError, match="is no Parquet file"):
+        list(TaskFile(write(tmp_path, "no", "no.parquet"), "csv", columns))

@@ -1,0 +1,44 @@
+"""python -m agents.pretrained [NAME]: the trained teams that ship, how each was made and how it learned."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from agents.pretrained import shipped
+from cosim.console import OneLineParser, fail, plain_console, print_digest
+from cosim.digest import Digest, Table
+from cosim.errors import CosimError, ScenarioError, unknown
+
+_CURVE = ("days", "objective per day", "USD/day", "attributed t/day", "dropped training jobs/day")
+
+
+def about(name: str) -> Digest:
+    """Tables of one shipped team from the JSON beside its checkpoint. ScenarioError for a name that is none."""
+    files = shipped()
+    if name not in files:
+        raise ScenarioError(unknown("trained team", name, files))
+    facts = json.loads(files[name].with_suffix(".json").read_text())
+    curve = [tuple(f"{row[key]:g}" for key in _CURVE) for row in facts["curve"]]
+    rows = [(metric, *values) for metric, *values in facts["evaluation"]["rows"]]
+    return Digest(tables=[
+        Table(name, ("", ""), [(key, str(value)) for key, value in facts["made"].items()]),
+        Table("While it learned, exploring: means of the days since the line above", _CURVE, curve),
+        Table("Evaluated", ("", *facts["evaluation"]["policies"]), rows, facts["evaluation"]["note"])])
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The program; returns its exit code."""
+    parser = OneLineParser(prog="python -m agents.pretrained", description="Show the trained teams that ship.")
+    parser.add_argument("name", nargs="?", help="one of them (default: all)")
+    try:
+        wanted = parser.parse_args(argv).name
+        for name in [wanted] if wanted else shipped():
+            print_digest(plain_console(), about(name))
+    except CosimError as err:
+        return fail(err)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
