@@ -54,6 +54,7 @@ def _jobs_reach_a_site(trace: Trace) -> float:
 
 def _rows_match_counts(trace: Trace) -> float:
     """Rows of the job table against the minutes' counts, per site, class and outcome."""
+    _refuse_cut_off(trace)
     jobs, worst = _jobs(trace), 0.0
     counts = {outcome: trace[f"{SITE}/{outcome}_jobs"].sum(axis=0) for outcome in ("finished", "dropped")}
     if trace.attrs["status"] == "completed":
@@ -67,8 +68,7 @@ def _rows_match_counts(trace: Trace) -> float:
 
 
 def _work(trace: Trace) -> float:
-    if trace.attrs["status"] == "running":
-        raise TraceError(f"{trace.path}: the run was cut off before its last jobs were written")
+    _refuse_cut_off(trace)
     done = trace[f"{SITE}/work_to"].sum()
     undone = trace[f"{SITE}/failed_work_to"].sum() if trace.has(f"{SITE}/failed_work_to") else 0.0
     return abs(done - undone - _jobs(trace)["done_to"].sum()) / max(done, 1.0)
@@ -145,12 +145,12 @@ def _carbon(trace: Trace) -> float:
     buses = trace.names("grid/Bus")
     ends = [[buses.index(f"bus{end}") for end in name.split("-")] for name in trace.names("grid/Grid", "line")]
     generated = trace["grid/Grid/p_source_kw"][:, 0] @ intensity
-    loads = _bus_loads(trace, buses)
+    loads, known = _bus_loads(trace, buses)
     errors = trace["grid/Grid/forecast_error_ratio"][:, 0] if trace.has("grid/Grid/forecast_error_ratio") else None
     worst = 0.0
     for k in range(1, len(nci)):
         flagged = trace["grid/Grid/unserved_kw"][k, 0] or trace["grid/Grid/status"][k, 0]
-        if flagged or (errors is not None and errors[k]):
+        if flagged or not known[k] or (errors is not None and errors[k]):
             continue
         lost = sum((p_from[k, 0, b] + p_to[k, 0, b]) * nci[k, i if p_from[k, 0, b] > 0 else j]
                    for b, (i, j) in enumerate(ends))
@@ -158,19 +158,26 @@ def _carbon(trace: Trace) -> float:
     return worst
 
 
-def _bus_loads(trace: Trace, buses: list[str]) -> np.ndarray:
-    """Demand at every bus and interval as the wiring brought it there, kW, shape (interval, bus)."""
+def _bus_loads(trace: Trace, buses: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Demand at every bus and interval as the wiring brought it there, kW, shape (interval, bus); and at which intervals
+    (interval,) all of it is in the trace: of a run that was cut off the members end at different times."""
     times, wiring = trace.time_s("grid/Grid"), trace.table("wiring")
-    loads = np.zeros((len(times), len(buses)))
+    loads, known = np.zeros((len(times), len(buses))), np.ones(len(times), bool)
     for source, target, shift_s in zip(wiring["source"], wiring["target"], wiring["shift_s"], strict=True):
         member, eid, port = source.split(".", 2)
         if not target.startswith("grid.") or not target.endswith(".p_load_kw"):
             continue
         model = next(m for m in trace.models() if m.startswith(f"{member}/") and eid in trace.names(m))
         at = np.searchsorted(trace.time_s(model), times - shift_s, side="right") - 1
+        known &= times - shift_s < trace.time_s(model)[-1] + _step_s(trace, member)
         column = trace[f"{model}/{port}"][:, trace.names(model).index(eid)]
         loads[:, buses.index(target.split(".")[1])] += np.where(at >= 0, column[np.maximum(at, 0)], 0.0)
-    return loads
+    return loads, known
+
+
+def _refuse_cut_off(trace: Trace) -> None:
+    if trace.attrs["status"] == "running":
+        raise TraceError(f"{trace.path}: the run was cut off before its last jobs were written")
 
 
 def _jobs(trace: Trace) -> dict[str, np.ndarray]:

@@ -1,0 +1,64 @@
+"""What acts on numpy is the network that learned: the same modes as torch, for every method and shape."""
+
+import numpy as np
+import pytest
+import torch
+
+from agents.acting import ActingTeam
+from agents.config import METHODS, Learning
+from agents.spec import AgentType, Choice, Column, Interval, Simplex, TeamSpec
+from agents.team import Team
+from cosim.errors import ScenarioError
+
+
+def columns(n: int, name: str) -> tuple[Column, ...]:
+    return tuple(Column(f"{name} {k}") for k in range(n))
+
+
+SPEC = TeamSpec(
+    (("wm", "manager"), ("a", "site"), ("b", "site")),
+    {"manager": AgentType("manager", columns(7, "seen"), (Simplex("x", 2), Simplex("y", 2, (True, False)))),
+     "site": AgentType("site", columns(5, "seen"), (Simplex("z", 4, (True, True, False, True), (0.6, 0.3, 0.0, 0.1)),
+                                                    Interval("t", 18.0, 23.0, 22.0)), columns(3, "told"))},
+    leaders=1)
+
+
+def shaken(config: Learning, path, seed: int = 1) -> Team:
+    """A team whose weights are far from their small start, saved."""
+    team, generator = Team(SPEC, config, seed), torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in team.network.parameters():
+            p.add_(0.3 * torch.randn(p.shape, generator=generator))
+    team.save(path, resumable=False)
+    return team
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("shape", [{}, {"heads": 2, "blocks": 2, "width": 32}, {"frozen_leaders": (1.0, 3.0)},
+                                   {"identity": False}], ids=["default", "deep", "frozen", "anonymous"])
+def test_it_acts_as_torch_does(method, shape, tmp_path):
+    path, rng = tmp_path / "team.safetensors", np.random.default_rng(2)
+    team, acting = shaken(Learning(method=method, **shape), path), ActingTeam(path)
+    for _ in range(5):
+        seen, told = (rng.uniform(-1, 1, (1, 3, n)).astype(np.float32) for n in (7, 3))
+        slow, fast = team.begin(seen, deterministic=True), acting.begin(seen)
+        np.testing.assert_allclose(fast.lead(), slow.lead(), atol=1e-5)
+        np.testing.assert_allclose(fast.follow(told).action, slow.follow(told).action, atol=1e-4)  # degC: of 23
+    assert acting.method == method
+
+
+def test_it_says_what_it_cannot_do(tmp_path):
+    path = tmp_path / "team.safetensors"
+    shaken(Learning(simplex="dirichlet"), path)
+    with pytest.raises(ScenarioError, match="need torch"):
+        ActingTeam(path)
+    spec = TeamSpec((("a", "x"),), {"x": AgentType("x", columns(2, "seen"), (Choice("c", 3),))})
+    Team(spec, Learning(), 0).save(path, resumable=False)
+    with pytest.raises(ScenarioError, match="choices"):
+        ActingTeam(path)
+    shaken(Learning(), path)
+    with pytest.raises(ScenarioError, match="one observation and its modes"):
+        ActingTeam(path).begin(np.zeros((2, 3, 7), np.float32))
+    (tmp_path / "other.safetensors").write_bytes(b"no")
+    with pytest.raises(ScenarioError, match="cannot be read"):
+        ActingTeam(tmp_path / "other.safetensors")
