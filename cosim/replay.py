@@ -81,7 +81,7 @@ class Player(Adapter):
         return self._labels
 
     def initial(self) -> Values:
-        """The first sample."""
+        """The first sample; what a member stood at before it is not in a trace."""
         return self._at(0.0)
 
     def advance(self, time_s: float, inputs: Values) -> Values:

@@ -2,4 +2,5 @@
 
 from scenarios._study import study
 
-SCENARIO = study("ieee33", "three AI data centers on the IEEE 33-node feeder, carbon-aware, one day")
+SCENARIO = study("ieee33", "three AI data centers on the IEEE 33-node feeder, steered by a trained team, one day",
+                 policy="ieee33_mat")

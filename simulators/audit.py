@@ -159,8 +159,8 @@ def _carbon(trace: Trace) -> float:
 
 
 def _bus_loads(trace: Trace, buses: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Demand at every bus and interval as the wiring brought it there, kW, shape (interval, bus); and at which intervals
-    (interval,) all of it is in the trace: of a run that was cut off the members end at different times."""
+    """Demand at every bus and interval as the wiring brought it there, kW, shape (interval, bus); and at which
+    intervals (interval,) all of it is in the trace: of a run that was cut off the members end at different times."""
     times, wiring = trace.time_s("grid/Grid"), trace.table("wiring")
     loads, known = np.zeros((len(times), len(buses))), np.ones(len(times), bool)
     for source, target, shift_s in zip(wiring["source"], wiring["target"], wiring["shift_s"], strict=True):

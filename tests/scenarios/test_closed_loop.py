@@ -71,7 +71,8 @@ def test_nci_priority_follows_the_carbon(tmp_path):
     dirty = {"grid__sources__substation__kg_per_kwh": 0.9, "grid__sources__gt6__kg_per_kwh": 0.9,
              "grid__sources__gt25__kg_per_kwh": 0.65, "grid__sources__gt30__kg_per_kwh": 0.3}
     received = []
-    for path in (hour(tmp_path, "paper"), hour(tmp_path, "turned", **dirty)):
+    rule = {"controller__policy": "nci_priority"}
+    for path in (hour(tmp_path, "paper", **rule), hour(tmp_path, "turned", **rule, **dirty)):
         with Trace(path) as trace:
             nci = [trace["grid/Bus/nci_kg_per_kwh"][0, b] for b in BUSES]
             jobs = trace["aidc/Site/received_jobs"].sum(axis=(0, 2))

@@ -97,7 +97,8 @@ def test_a_grid_in_another_language_by_the_command_it_says(tmp_path, monkeypatch
     command = re.search(r"python -m cosim.run (.*)", PLUG_JS.read_text()).group(1)
     monkeypatch.chdir(PLUG_JS.parents[1])
     out = tmp_path / "t.h5"
-    assert run_main([*shlex.split(command), "--out", str(out), "--quiet"]) == 0
+    rule = ["--set", "controller.policy=nci_priority"]
+    assert run_main([*shlex.split(command), *rule, "--out", str(out), "--quiet"]) == 0
     with Trace(out) as trace:
         total = trace["profile/Load/p_kw"].sum(axis=1)
         total[0] += 3 * trace["aidc/Site/p_window_kw"][0].min()  # idle, all three alike

@@ -1,0 +1,58 @@
+"""The team that ships: it runs the default scenario on numpy alone, and says how it was made."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from agents.acting import ActingTeam
+from agents.pretrained import checkpoint_of, shipped
+from agents.pretrained.__main__ import main
+from cosim.experiment import Experiment
+from cosim.run import find
+from cosim.scenario import override
+
+
+def test_what_ships_is_small_and_told():
+    for name, path in shipped().items():
+        assert path.stat().st_size < 2e6
+        facts = json.loads(path.with_suffix(".json").read_text())
+        weights = ActingTeam(path)._net.layers.raw.values()
+        assert facts["made"]["parameters"] == sum(w.size for w in weights), name
+        assert facts["made"]["seed"] == 0
+        assert len(facts["curve"]) > 5
+        assert len(facts["evaluation"]["rows"][0]) == 1 + len(facts["evaluation"]["policies"])
+
+
+def test_a_name_is_one_that_ships_or_a_path():
+    assert checkpoint_of("ieee33_mat") == shipped()["ieee33_mat"]
+    assert str(checkpoint_of("x/y.safetensors")) == "x/y.safetensors"
+    assert checkpoint_of("uniform") is None
+
+
+def test_the_default_scenario_is_steered_by_it(tmp_path):
+    result = Experiment(find("ieee33"), "native", 900.0, tmp_path / "run.h5").run()
+    assert any("policy mat from ieee33_mat.safetensors" in note for note in result.notes)
+
+
+def test_it_needs_no_torch(tmp_path):
+    """Two minutes of the default scenario in a fresh process, which then knows no torch."""
+    program = ("import sys; from cosim.run import main; "
+               f"code = main(['ieee33', '--until', '2min', '--quiet', '--out', {str(tmp_path / 'run.h5')!r}]); "
+               "sys.exit(code or 'torch' in sys.modules)")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_power_mode_is_refused_with_what_to_do():
+    with pytest.raises(Exception, match="trained in joint mode, this is power mode"):
+        Experiment(override(find("ieee33"), {"controller.mode": "power"}), "native", 60.0).run()
+
+
+def test_the_command_shows_it(capsys):
+    assert main(["ieee33_mat"]) == 0
+    said = capsys.readouterr().out
+    assert "agents.train ieee33 --method mat" in said
+    assert "PUE" in said
+    assert main(["nobody"]) == 2
