@@ -19,6 +19,7 @@ from cosim.reporting.page import page
 from cosim.reporting.sections import maps, sections
 from cosim.resolve import load
 from cosim.trace import Trace
+from cosim.units import parse_duration
 
 FORMATS = ("png", "svg", "pdf")
 
@@ -33,6 +34,8 @@ def parser() -> argparse.ArgumentParser:
                    "matplotlib (extra: plot)")
     p.add_argument("--format", dest="formats", action="append", choices=FORMATS, metavar="|".join(FORMATS),
                    help="format of --figures; repeatable (default: all three)")
+    p.add_argument("--at", metavar="TIME",
+                   help="when the map of --figures shows the feeder, e.g. 18h (default: half-way)")
     p.add_argument("--open", action="store_true", help="open the page in a browser")
     p.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return p
@@ -44,9 +47,12 @@ def main(argv: list[str] | None = None) -> int:
     try:
         args = parser().parse_args(argv)
         if args.figures:
-            for path in write_figures(args.traces, args.figures, args.formats or list(FORMATS)):
+            at_s = None if args.at is None else parse_duration(args.at)
+            for path in write_figures(args.traces, args.figures, args.formats or list(FORMATS), at_s):
                 print(path)
             return 0
+        if args.at is not None:
+            raise ScenarioError(f"--at {args.at} goes with --figures; the page has a slider")
         print(f"report: {write_page(args.traces, args.out, show=args.open)}")
         return 0
     except CosimError as err:
@@ -87,17 +93,18 @@ def write_page(traces: list[Path], out: Path | None = None, *, show: bool = Fals
     return out
 
 
-def write_figures(traces: list[Path], folder: Path, formats: list[str]) -> list[Path]:
+def write_figures(traces: list[Path], folder: Path, formats: list[str], at_s: float | None = None) -> list[Path]:
     """Draw each picture of the page into `folder`, one file per picture and format; returns the paths.
 
-    Raises ScenarioError without matplotlib, TraceError for what is no trace.
+    at_s: when the map shows the feeder; None: half-way. Raises ScenarioError without matplotlib, TraceError for what is
+    no trace.
     """
     if find_spec("matplotlib") is None:
         raise ScenarioError("--figures needs matplotlib; install it with: pip install 'aidc-cosim[plot]'")
     draw = load("cosim.reporting.paper:draw", "drawing")
     with ExitStack() as stack:
         runs = _open(traces, stack)
-        return draw([r.label for r in runs], maps(runs), sections(runs), folder, formats)
+        return draw([r.label for r in runs], maps(runs), sections(runs), folder, formats, at_s)
 
 
 def _open(traces: list[Path], stack: ExitStack) -> list[Run]:

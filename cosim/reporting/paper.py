@@ -31,8 +31,11 @@ _WIDTH_IN, _PANEL_IN = 7.2, 1.75
 
 
 def draw(labels: list[str], maps: tuple[list[Picture], list[dict | None], list[Picture]], parts: list[Section],
-         folder: Path, formats: list[str]) -> list[Path]:
-    """Write every picture that can be drawn into `folder`; several runs stand side by side. Returns the paths."""
+         folder: Path, formats: list[str], at_s: float | None = None) -> list[Path]:
+    """Write every picture that can be drawn into `folder`; several runs stand side by side. Returns the paths.
+
+    at_s: when the map shows the feeder, s from the start; None: in the middle of the run
+    """
     folder.mkdir(parents=True, exist_ok=True)
     written, captions = [folder / "captions.txt"], []
     rows = [maps[0], *([maps[2]] if maps[2] else []), *(p for section in parts for p in section.pictures)]
@@ -42,7 +45,7 @@ def draw(labels: list[str], maps: tuple[list[Picture], list[dict | None], list[P
                     for label, p in zip(labels, pictures, strict=True)]
             captions.append("\n".join([f"[{pictures[0].key}]", *says]))
             if pictures is maps[0] and any(maps[1]):
-                written += _save(_map(labels, maps[1]), folder / "map", formats)
+                written += _save(_map(labels, maps[1], at_s), folder / "map", formats)
             elif any(p.panels for p in pictures):
                 written += _save(_figure(pictures, labels), folder / pictures[0].key, formats)
     written[0].write_text("\n\n".join(captions) + "\n", encoding="utf-8")
@@ -236,8 +239,8 @@ def _events(ax: Axes, panel: Panel) -> None:
 # --- the map ----------------------------------------------------------------------------------------------------------
 
 
-def _map(labels: list[str], data: list[dict[str, Any] | None]) -> Figure:
-    """The feeder at the middle of the run, one below the other, colours on one scale."""
+def _map(labels: list[str], data: list[dict[str, Any] | None], at_s: float | None) -> Figure:
+    """The feeder at a time, or in the middle of the run, one below the other, colours on one scale."""
     shown = [(label, m) for label, m in zip(labels, data, strict=True) if m]
     rows = [max(n["y"] for n in m["nodes"]) - min(n["y"] for n in m["nodes"]) + 1 for _, m in shown]
     figure = Figure(figsize=(_WIDTH_IN, sum(max(2.2, 0.75 * r + 0.5) for r in rows)), layout="constrained")
@@ -246,7 +249,8 @@ def _map(labels: list[str], data: list[dict[str, Any] | None]) -> Figure:
     low, high = (min(float(np.nanmin(v)) for v in known), max(float(np.nanmax(v)) for v in known)) if known else (0, 1)
     widest = max(float(np.abs(m["flow"]).max()) for _, m in shown) or 1.0
     for ax, (label, m) in zip(axes, shown, strict=True):
-        moment = len(m["time_s"]) // 2
+        times = np.asarray(m["time_s"])
+        moment = len(times) // 2 if at_s is None else max(0, int(np.searchsorted(times, at_s, side="right")) - 1)
         _feeder(ax, m, moment, widest, 0.5 * (low + high))
         xy = np.array([(n["x"], -n["y"]) for n in m["nodes"]])
         values = m["nci"][moment] if m["nci"] is not None else np.full(len(xy), np.nan)

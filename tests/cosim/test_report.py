@@ -366,5 +366,10 @@ def test_figures_for_print(traces, tmp_path):
     names = {p.stem for p in written}
     assert {"map", "power", "carbon", "gpus", "waits", "voltages", "lines", "events", "trust", "captions"} <= names
     assert [p.read_bytes() for p in written] == [p.read_bytes() for p in again]
+    early = report.write_figures([traces["crowded"]], tmp_path / "c", ["svg"], at_s=0.0)
+    moved = {p.stem for p, q in zip(written, early, strict=True) if p.read_bytes() != q.read_bytes()}
+    assert moved == {"map"}
+    assert "00:00" in next(p for p in early if p.stem == "map").read_text()
+    assert report.main([str(traces["crowded"]), "--at", "1h"]) == ScenarioError.exit_code
     assert "[power]" in written[0].read_text()
     assert "**" not in written[0].read_text()
