@@ -1,6 +1,6 @@
 """Training from the command line and by hand: exact resume, logs, checkpoints, other people's environments.
 
-Rows of the model: L02.
+Rows of the model: L02, M11.
 """
 
 import json
