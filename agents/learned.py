@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from agents import checkpoint
 from agents.acting import ActingTeam
 from agents.actions import decision_of
 from agents.decision import FleetFacts, Matrix, Observation, Operation
@@ -49,9 +48,8 @@ class LearnedPolicy:
             raise ScenarioError(f"checkpoint {path} does not fit this scenario: {'; '.join(found)}. Train one with "
                                 "python -m agents.train, or choose another controller.policy")
         self._view = TeamView(facts, sight, {}, trained)
-        self.about = f"{checkpoint.read(path)[1]['config']['method']} from {Path(path).name} (sha256 {_digest(path)})"
+        self.about = f"{self._team.method} from {Path(path).name} (sha256 {_digest(path)})"
         self._decoding: Any = None
-        self._share: Matrix = []
 
     def place(self, observation: Observation) -> Matrix:
         """(M, N) the manager's shares."""

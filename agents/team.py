@@ -51,6 +51,11 @@ class Team:
         self.rng = {purpose: stream(seed, 0, "agents", purpose) for purpose in _STREAMS}
         self.updates = 0
 
+    @property
+    def method(self) -> str:
+        """Name of the policy it is, see `agents.config`."""
+        return self.config.method
+
     def begin(self, observation: np.ndarray, order: np.ndarray | None = None, deterministic: bool = False) -> Decoding:
         """Begin a decision on observations (B, n, O).
 

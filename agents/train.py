@@ -22,9 +22,12 @@ from agents.config import METHODS, Learning
 from agents.parallel_env import ParallelEnvs
 from agents.spec import VectorEnv
 from cosim.console import OneLineParser, fail, plain_console
+from cosim.environment import vector_env
 from cosim.errors import CosimError, ScenarioError
 from cosim.params import validate
 from cosim.resolve import load
+from cosim.run import find, settings_of
+from cosim.scenario import override
 
 _MODES = {"joint": {"controller.mode": "joint"}, "power": {"controller.mode": "power", "grid.lambda_kw_per_kg_h": "0"}}
 """What a mode sets: power mode has no carbon in the dispatch's objective, none in what agents see (B08)."""
@@ -109,7 +112,7 @@ def _request(args: argparse.Namespace) -> dict[str, Any]:
         return {**request, **{k: getattr(args, k) for k in ("episodes", "updates") if getattr(args, k)}}
     if bool(args.scenario) == bool(args.env):
         raise ScenarioError("name either a scenario or --env package.module:function; see --help")
-    settings = _settings(args.settings)
+    settings = settings_of(args.settings)
     if args.env and (args.mode or any(not k.startswith(_LEARN) for k in settings)):
         raise ScenarioError("--mode and --set of a scenario's fields do not go with --env; learn.* does")
     learn = {k.removeprefix(_LEARN): _value(k, v) for k, v in settings.items() if k.startswith(_LEARN)}
@@ -131,20 +134,8 @@ def make_env(request: Mapping[str, Any], workers: int) -> VectorEnv:
         if not callable(made):
             raise ScenarioError(f"environment '{request['env']}' is not a function that makes a ParallelEnv")
         return ParallelEnvs(made, request["envs"], request["seed"])
-    find, override = load("cosim.run:find", "frame"), load("cosim.scenario:override", "frame")
-    vector_env = load("cosim.environment:vector_env", "environment")
     scenario = override(find(request["scenario"]), {**_MODES.get(request["mode"], {}), **request["settings"]})
     return vector_env(scenario, n_envs=request["envs"], workers=workers, seed=request["seed"], stagger=True)
-
-
-def _settings(texts: list[str]) -> dict[str, str]:
-    found = {}
-    for text in texts:
-        path, equals, value = text.partition("=")
-        if not (equals and path.strip()):
-            raise ScenarioError(f"--set {text}: write path=value, for example learn.entropy=0.01")
-        found[path.strip()] = value.strip()
-    return found
 
 
 def _value(path: str, text: str) -> Any:

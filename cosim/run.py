@@ -222,7 +222,7 @@ def settings_of(texts: list[str]) -> dict[str, str]:
     out = {}
     for text in texts:
         path, equals, value = text.partition("=")
-        if not (equals and path):
+        if not (equals and path.strip()):
             raise ScenarioError(f"--set {text}: write member.field=value, for example grid.lambda_kw_per_kg_h=0.1")
         out[path.strip()] = value.strip()
     return out

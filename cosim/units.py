@@ -20,6 +20,17 @@ DAY_S = 86400.0
 KG_PER_T = 1000.0
 
 
+def not_negative(text: str | None, what: str, where: str) -> float:
+    """The number >= 0 in a cell of a file; ScenarioError that says `where` it stands and `what` it should be."""
+    try:
+        value = float(text or "")
+    except ValueError:
+        value = math.nan
+    if not (math.isfinite(value) and value >= 0.0):
+        raise ScenarioError(f"{where}: '{text}' is no {what}; it must be a number >= 0")
+    return value
+
+
 class Unit(NamedTuple):
     """A unit: its symbol, the dimension it measures, and how many base units of that dimension it is."""
 

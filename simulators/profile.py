@@ -13,7 +13,7 @@ from cosim.adapter import Adapter, Values
 from cosim.errors import ScenarioError
 from cosim.params import params
 from cosim.ports import Port
-from cosim.units import DAY_S
+from cosim.units import DAY_S, not_negative
 from simulators.grid.feeder import Network
 from simulators.grid.network import read_feeder
 
@@ -53,20 +53,10 @@ def read_shape(path: str) -> tuple[float, ...]:
         rows = csv.DictReader(file)
         if "factor" not in (rows.fieldnames or ()):
             raise ScenarioError(f"{path} has no column 'factor'; it has {', '.join(rows.fieldnames or ()) or 'none'}")
-        values = [_factor(row["factor"], f"{path}, line {rows.line_num}") for row in rows]
+        values = [not_negative(row["factor"], "factor", f"{path}, line {rows.line_num}") for row in rows]
     if len(values) != SLOTS:
         raise ScenarioError(f"{path} has {len(values)} rows; a shape is {SLOTS} factors, one per 15 min from midnight")
     return tuple(values)
-
-
-def _factor(text: str | None, where: str) -> float:
-    try:
-        value = float(text or "")
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value >= 0.0):
-        raise ScenarioError(f"{where}: '{text}' is no factor; it must be a number >= 0")
-    return value
 
 
 @params

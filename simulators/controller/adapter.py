@@ -263,8 +263,7 @@ class Controller(Adapter):
         return by_class
 
     def _mci(self, agents: list[dict[str, Any]]) -> list[float] | None:
-        mci = [a["mci_kg_per_kwh"] for a in agents]
-        return None if self.params.mode == "power" or any(map(math.isnan, mci)) else mci
+        return None if self.params.mode == "power" else known([a["mci_kg_per_kwh"] for a in agents])
 
     def _owed(self) -> dict[str, np.ndarray]:
         return {"site_carry": np.array(self.site_carry), "deferral_carry": np.array(self.deferral_carry)}
@@ -346,6 +345,11 @@ class Controller(Adapter):
             total_s += math.fsum(leads)
             number += len(jobs)
         return total_s / number if number else math.nan
+
+
+def known(intensities: list[float]) -> list[float] | None:
+    """Intensities at the sites, or None where nobody computes them for all."""
+    return None if any(map(math.isnan, intensities)) else intensities
 
 
 def _select(batch: Batch, release_s: list[float], rows: list[list[int]]) -> Batch:

@@ -9,7 +9,6 @@ Rows of the model: L08, L15.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from agents.rewards import OBJECTIVE, TERMS, Minute, hour_cost, reward_of, terms
 from agents.teamview import TeamView
 from cosim.errors import ScenarioError
 from cosim.units import HOUR_S
-from simulators.controller.adapter import Controller
+from simulators.controller.adapter import Controller, known
 
 CONTROLLER, FLEET, GRID, WORKLOAD, BASELINE = "controller", "aidc", "grid", "workload", "grid_without_aidc"
 _USUAL_PUE = 1.25
@@ -106,7 +105,7 @@ class Steering:
         controller = self._controller
         self._emission_kg_per_h = tuple(_emission_of(self._world.simulators, name) for name in (GRID, BASELINE))
         inputs = controller.read(self._world.pending(CONTROLLER))
-        self._intensities = tuple(_known([inputs[site][port] for site in self._sites])
+        self._intensities = tuple(known([inputs[site][port] for site in self._sites])
                                   for port in ("nci_kg_per_kwh", "mci_kg_per_kwh"))
         self._seen = seen = controller.observe(time_s, inputs)
         if self._params.reward.carbon == "marginal" and self._sees_carbon and seen.mci_kg_per_kwh is None:
@@ -205,10 +204,6 @@ def _with_baseline(scenario: Any, members: dict[str, Any]) -> Any:
     fed = [link for link in scenario.links if link.target.startswith(f"{GRID}.") and not link.source.startswith(FLEET)]
     return scenario.replace(members=members, links=(*scenario.links, *(
         link.model_copy(update={"target": BASELINE + link.target.removeprefix(GRID)}) for link in fed)))
-
-
-def _known(values: list[float]) -> list[float] | None:
-    return None if any(map(math.isnan, values)) else values
 
 
 def _offered(world: Any) -> dict[str, tuple[float, float]]:

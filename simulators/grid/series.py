@@ -18,7 +18,7 @@ from cosim.adapter import Adapter, Values
 from cosim.errors import ScenarioError, SolverError, unknown
 from cosim.params import params
 from cosim.ports import Port
-from cosim.units import SUFFIXES, Seconds, format_time
+from cosim.units import SUFFIXES, Seconds, format_time, not_negative
 
 
 @params
@@ -100,7 +100,7 @@ def _read(p: SeriesParams, columns: list[str], sid: str) -> tuple[list[float], d
         for row in reader:
             where = f"{path}, line {reader.line_num}"
             time_s = _time(row[p.time_column], where)
-            rows.append((time_s, [_figure(row[c], f"{where}, {c}") * factor for c in columns]))
+            rows.append((time_s, [not_negative(row[c], "carbon intensity", f"{where}, {c}") * factor for c in columns]))
     if not rows:
         raise ScenarioError(f"{path} has no rows; it needs at least one time and figure")
     rows.sort(key=lambda row: row[0])
@@ -116,13 +116,3 @@ def _time(text: str, where: str) -> float:
     except ValueError:
         raise ScenarioError(f"{where}: '{text}' is no ISO 8601 time such as 2026-01-31T14:00:00Z") from None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
-def _figure(text: str | None, where: str) -> float:
-    try:
-        value = float(text or "")
-    except ValueError:
-        value = math.nan
-    if not (math.isfinite(value) and value >= 0.0):
-        raise ScenarioError(f"{where}: '{text}' is no carbon intensity; it must be a number >= 0")
-    return value

@@ -154,6 +154,16 @@ class Arrivals(Adapter):
                             f"{self._steps} steps and counted as 0 there")
         return said
 
+    def _class_of_trace(self, name: str, kind: str, why: str) -> int:
+        """Index of the class that a trace's jobs are of; ScenarioError if it is none, or of the other kind."""
+        classes = self.params.job_classes
+        if name not in classes:
+            raise ScenarioError(f"{self.sid}.trace_class: {unknown('job class', name, classes)}")
+        if classes[name].kind != kind:
+            other = "a training" if kind == "inf" else "an inference"
+            raise ScenarioError(f"{self.sid}.trace_class = '{name}' is {other} class; {why}")
+        return self._names.index(name)
+
     def _take(self, step: int) -> tuple[Batch, list[float]]:
         """Batch and jobs per class of one step; steps are taken in order."""
         k = step % BLOCK_STEPS
@@ -274,13 +284,8 @@ class AzureLlm(Arrivals):
         """Read the trace. ScenarioError if the class is not an inference class, or the trace cannot be read."""
         super().setup()
         p = self.params
-        if p.trace_class not in p.job_classes:
-            raise ScenarioError(f"{self.sid}.trace_class: {unknown('job class', p.trace_class, p.job_classes)}")
-        if p.job_classes[p.trace_class].kind != "inf":
-            raise ScenarioError(f"{self.sid}.trace_class = '{p.trace_class}' is a training class; LLM requests are "
-                                "inference")
+        self._trace_class = self._class_of_trace(p.trace_class, "inf", "LLM requests are inference")
         self._trace = read_azure_llm(p.path, p.strict)
-        self._trace_class = self._names.index(p.trace_class)
         self._requests = _requests(self._trace, p, self.stream("copies of requests"))
 
     def notes(self) -> list[str]:

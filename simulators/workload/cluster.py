@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from cosim.adapter import serve
-from cosim.errors import ScenarioError, unknown
+from cosim.errors import ScenarioError
 from cosim.params import params
 from cosim.units import MIN_S, Seconds, format_time
 from simulators.workload.adapter import BLOCK_STEPS, Arrivals, ArrivalsParams, Scale, Source
@@ -69,15 +69,10 @@ class ClusterTrace(Arrivals):
         """Open the trace. ScenarioError if the class is not a training class of its own, or for the trace itself."""
         super().setup()
         p = self.params
-        if p.trace_class not in p.job_classes:
-            raise ScenarioError(f"{self.sid}.trace_class: {unknown('job class', p.trace_class, p.job_classes)}")
-        if p.job_classes[p.trace_class].kind != "train":
-            raise ScenarioError(f"{self.sid}.trace_class = '{p.trace_class}' is an inference class; tasks of a cluster "
-                                "are training")
+        self._trace_class = self._class_of_trace(p.trace_class, "train", "tasks of a cluster are training")
         if p.trace_class in p.arrivals:
             raise ScenarioError(f"{self.sid}.arrivals has a rate for '{p.trace_class}', whose jobs come from the trace")
         self._survey = _survey_of(p)
-        self._trace_class = self._names.index(p.trace_class)
         self._copies = self.stream("copies of tasks")
         self._played = self._play()
         self._ahead = next(self._played, None)

@@ -28,7 +28,10 @@ def day(env, rng, seed=None):
 
 
 def test_pettingzoos_own_test():
-    parallel_api_test(parallel_env(TWO_BUS), num_cycles=60)
+    """It raises AssertionError itself; 60 steps are a whole day of 45 and the start of the next."""
+    env = parallel_env(TWO_BUS)
+    parallel_api_test(env, num_cycles=60)
+    assert set(env.agents) <= set(env.possible_agents)
 
 
 def test_the_same_seed_gives_the_same_whole_day():
