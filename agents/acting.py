@@ -79,7 +79,7 @@ class _Decoding:
 
     def __init__(self, team: ActingTeam, observation: np.ndarray) -> None:
         self._team, self._net = team, team._net
-        self._state = self._net.start(observation)
+        self._state, self._observation = self._net.start(observation), observation
         self._action = np.zeros((len(team.spec.agents), team.spec.widths[2]), np.float32)
 
     def lead(self) -> np.ndarray:
@@ -99,6 +99,7 @@ class _Decoding:
             kind = team._type_at[i]
             unit = team.frozen(i)
             params = self._net.params(self._state, i, kind, None if context is None else context[i])
+            params = team._maps[kind].placed(params, self._observation[i])
             unit = team._maps[kind].unit(params) if unit is None else unit
             mine = team._maps[kind].action(unit)
             self._action[i, :len(mine)] = mine
@@ -110,13 +111,18 @@ class _Map:
 
     def __init__(self, kind: AgentType) -> None:
         self.kind = kind
-        tables = Tables(kind.action_width)
+        tables = Tables(kind.action_width, kind.observation)
         for part in kind.action:
             tables.add(part, dirichlet=False)
         self._basis = np.reshape(tables.rows, (len(tables.rows), kind.action_width)).astype(np.float32)
         self._within, self._extra, self._free, self._low, self._span = (
             x.astype(np.float32) for x in (tables.within, tables.extra, tables.free, tables.low, tables.span))
         self._start = np.asarray(tables.start, np.float32)
+        self._around = None if tables.around is None else tables.around.astype(np.float32)
+
+    def placed(self, means: np.ndarray, observation: np.ndarray) -> np.ndarray:
+        """Means moved to where the scaled observation says, see `agents.spec.Simplex.around`."""
+        return means if self._around is None else means + observation[:len(self._around)] @ self._around
 
     def unit(self, means: np.ndarray) -> np.ndarray:
         """(A,) shares and positions in intervals, 0..1."""

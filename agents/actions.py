@@ -2,9 +2,10 @@
 
 A row of the manager: one simplex over the sites per class. A row of a site: one simplex over the release times per
 training class, one over classes + unused for its GPUs (29), one supply temperature. A fresh policy sends jobs where the
-GPUs are, releases all but a few of its training jobs at once, splits GPUs like the offered load with a quarter of
-head-room, as far as there is room, and supplies air near the top of the box, as an operator would who knows neither
-prices nor carbon: the same for every method.
+GPUs are, releases all but a few of its training jobs at once, splits GPUs as its sites' queues need them (the rules'
+`GpuRule`, of which it learns the deviations; with Dirichlet shares, like the offered load with a quarter of head-room)
+and supplies air near the top of the box, as an operator would who knows neither prices nor carbon: the same for every
+method.
 
 Rows of the model: A01-05.
 """
@@ -20,11 +21,12 @@ from agents.decision import Decision, FleetFacts, Operation
 from agents.spec import Interval, Part, Simplex
 
 _HEAD_ROOM = 1.25
-_WARM = 0.95
+_WARM = 0.99
 """Start of the supply temperature within its box: near the top, where the operator's own set point is."""
-_DEFERRED = 0.03
+_DEFERRED = 0.1
 """Start share of all deferrals together: a fresh policy that defers half of its jobs drops tens of them a day, as the
-longest deferrals leave just the time that a job needs when it gets all its blocks at once."""
+longest deferrals leave just the time that a job needs when it gets all its blocks at once; one that defers none never
+sees what a deferral does."""
 _LEAST = 0.01
 """Smallest start share, of a class that nobody offers and of the unused GPUs."""
 
@@ -37,15 +39,27 @@ def manager_parts(facts: FleetFacts, classes: Sequence[str]) -> tuple[Part, ...]
         for name, ok in zip(classes, facts.eligible, strict=True))
 
 
-def site_parts(facts: FleetFacts, classes: Sequence[str], offered: Mapping[str, tuple[float, float]]
-               ) -> tuple[Part, ...]:
-    """(28). offered: class -> (jobs/min, TO/job) of the whole fleet; classes without are taken as not offered."""
+def site_parts(facts: FleetFacts, classes: Sequence[str], offered: Mapping[str, tuple[float, float]],
+               sees_usual: bool) -> tuple[Part, ...]:
+    """(28). offered: class -> (jobs/min, TO/job) of the whole fleet; classes without are taken as not offered;
+    sees_usual: whether the site sees the `usual_gpu_columns`, around which it then splits its GPUs."""
     leads, low, high = len(facts.deferrals_s), facts.supply_temp_low_degc, facts.supply_temp_high_degc
-    release = None if leads == 1 else (1.0 - _DEFERRED, *([_DEFERRED / (leads - 1)] * (leads - 1)))
+    release = None if leads == 1 else (1.0 - _DEFERRED, *_deferred_shares(leads - 1))
     start = gpu_start(facts, [offered.get(name, (0.0, 0.0)) for name in classes])
     return (*(Simplex(f"release of {classes[m]}", leads, None, release) for m in facts.train),
-            Simplex("gpus", len(classes) + 1, None, start),
+            Simplex("gpus", len(classes) + 1, None, start, tuple(usual_gpu_columns(classes)) if sees_usual else None),
             Interval("supply_temp_degc", low, high, low + _WARM * (high - low)))
+
+
+def usual_gpu_columns(classes: Sequence[str]) -> list[str]:
+    """Names of the columns with the shares that a site's GPUs usually get: the classes, and unused."""
+    return [f"usual_gpus {name}" for name in (*classes, "unused")]
+
+
+def _deferred_shares(count: int) -> list[float]:
+    """Start shares of the deferrals, shortest first, each half of the one before; their sum is _DEFERRED."""
+    halves = [0.5**k for k in range(count)]
+    return [_DEFERRED * x / sum(halves) for x in halves]
 
 
 def gpu_start(facts: FleetFacts, offered: Sequence[tuple[float, float]]) -> tuple[float, ...]:

@@ -5,9 +5,11 @@ Arrays only, so that what learns (torch) and what only acts (numpy) share them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from agents.spec import Choice, Interval, Part, Simplex, width
+from agents.spec import Choice, Column, Interval, Part, Simplex, width
 from cosim.errors import ScenarioError
 
 CONCENTRATION, CONCENTRATION_MIN = 4.0, 0.02
@@ -37,9 +39,14 @@ def basis(count: int) -> np.ndarray:
 
 
 class Tables:
-    """Constants of a type's simplexes and intervals, column by column; see `Actions._smooth`."""
+    """Constants of a type's simplexes and intervals, column by column; see `Actions._smooth`.
 
-    def __init__(self, columns: int):
+    around (O, Gaussians): what the scaled observation adds to the Gaussians' means; None: nothing
+    """
+
+    def __init__(self, columns: int, observation: Sequence[Column] = ()):
+        self._seen = {c.name: (k, c) for k, c in enumerate(observation)}
+        self._around: dict[int, np.ndarray] = {}
         self.rows: list[np.ndarray] = []
         self.start: list[float] = []
         self.scatter: list[np.ndarray] = []
@@ -61,8 +68,20 @@ class Tables:
             columns = here.start + np.nonzero(mask)[0]
             self.free[here] = mask
             start = start[mask] / start[mask].sum()
-            (self._dirichlet if dirichlet and len(columns) > 1 else self._simplex)(start, columns, here)
+            if dirichlet and len(columns) > 1:
+                self._dirichlet(start, columns, here)
+            else:
+                self._simplex(start, columns, here)
+                if part.around is not None:
+                    self._follow(part, mask)
         self.at = here.stop
+
+    @property
+    def around(self) -> np.ndarray | None:
+        """See the class."""
+        if not self._around:
+            return None
+        return np.stack([self._around.get(k, np.zeros(len(self._seen))) for k in range(len(self.rows))], axis=1)
 
     def _interval(self, part: Interval, column: int) -> None:
         span = part.high - part.low
@@ -83,6 +102,22 @@ class Tables:
         self.rows += list(table)
         self.start += (basis(len(columns)) @ np.log(start)).tolist()
         self.within[here, here] = 1.0
+
+    def _follow(self, part: Simplex, mask: np.ndarray) -> None:
+        """The part's last coordinates start at the logarithms that its columns hold, given back from their scale."""
+        if len(part.around) != part.size or not set(part.around) <= set(self._seen):
+            raise ScenarioError(f"shares '{part.name}': around = {part.around} needs {part.size} of the observation's "
+                                "columns")
+        places, columns = zip(*[self._seen[name] for name in part.around], strict=True)
+        if any(c.scale != "linear" for c in columns):
+            raise ScenarioError(f"shares '{part.name}': the columns they are around must have a linear scale")
+        half, mid = (np.array([(c.high + sign * c.low) / 2.0 for c in columns])[mask] for sign in (-1.0, 1.0))
+        first = len(self.rows) - (mask.sum() - 1)
+        for k, row in enumerate(basis(mask.sum())):
+            slope = np.zeros(len(self._seen))
+            slope[np.array(places)[mask]] = row * half
+            self._around[first + k] = slope
+            self.start[first + k] = float(row @ mid)
 
     def _dirichlet(self, start: np.ndarray, columns: np.ndarray, here: slice) -> None:
         self.dirichlets.append((len(self.scatter), len(columns)))

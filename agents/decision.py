@@ -7,9 +7,9 @@ are read only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 Vector = Sequence[float]
 Matrix = Sequence[Sequence[float]]
@@ -60,6 +60,20 @@ class FleetFacts:
     def inf(self) -> tuple[int, ...]:
         """Indices of the inference classes among all classes."""
         return tuple(m for m, kind in enumerate(self.kinds) if kind == "inf")
+
+
+@dataclass(frozen=True, slots=True)
+class EnergyModel:
+    """What work costs in power, for policies that may know the plant; powers are drawn (>= 0), kW.
+
+    busy_kw_per_gpu  (M,) of one busy GPU above idle
+    idle_kw          (N,) IT power that is always drawn
+    site_kw          (site, IT power, supply temperature in degC) -> what the site draws; takes an array of temperatures
+    """
+
+    busy_kw_per_gpu: Vector
+    idle_kw: Vector
+    site_kw: Callable[[int, float, Any], Any]
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ from cosim.console import OneLineParser, fail, plain_console, print_digest
 from cosim.digest import Digest, Table
 from cosim.errors import CosimError, ScenarioError
 from cosim.experiment import Experiment
+from cosim.resolve import resolve
 from cosim.run import find, settings_of
 from cosim.scenario import Scenario, override
 from cosim.units import DAY_S, KG_PER_T, MIN_S
@@ -56,6 +57,7 @@ METRICS = (
     Metric("pue", "PUE, energy-weighted (K06)", 3),
     Metric("energy_mwh", "energy, MWh/day", 2),
     Metric("unfinished", "jobs inside at the end (M08)", 1),
+    Metric("lost_gto", "work lost: begun and missed, or undone, 1e9 TO/day (M15)", 3),
     Metric("kg_per_gto", "attributed kg CO2 per 1e9 TO served", 4),
     Metric("usd_per_gto", "USD per 1e9 TO served", 4),
 )
@@ -82,6 +84,7 @@ def metrics(figures: Mapping[str, float], kinds: Mapping[str, str], days: float)
         "pue": energy / figures["it_energy_kwh"],
         "energy_mwh": energy / 1e3 / days,
         "unfinished": sum(figures[f"unfinished_{name}_jobs"] for name in kinds),
+        "lost_gto": (figures.get("lost_missed_to", 0.0) + figures.get("lost_failed_to", 0.0)) / _PER_TO / days,
         "kg_per_gto": co2 / served_gto if served_gto else math.nan,
         "usd_per_gto": figures["cost_usd"] / served_gto if served_gto else math.nan,
     }
@@ -96,13 +99,18 @@ def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float
     return float(x.mean()), float(half)
 
 
-def run_one(scenario_json: str, policy: str, seed: int, days: float) -> dict[str, float]:
-    """Metrics of one policy on one seed: a day of warm-up, then `days` that count, natively, without the AC check."""
-    scenario = Scenario.from_json(scenario_json)
+def as_run(scenario: Scenario, policy: str, seed: int) -> Scenario:
+    """A scenario as it is evaluated: a day of warm-up, without the AC check, which changes nothing but takes half of
+    the grid's time."""
     settings = {"controller.policy": policy, "seed": seed, "warmup_s": WARMUP_DAYS * DAY_S}
-    if scenario.members["grid"].simulator.endswith(":CefDispatch"):
-        settings["grid.ac_check"] = False  # it changes nothing but takes half of the grid's time
-    scenario = override(scenario, settings)
+    if "grid" in scenario.members and scenario.members["grid"].simulator.endswith(":CefDispatch"):
+        settings["grid.ac_check"] = False
+    return override(scenario, settings)
+
+
+def run_one(scenario_json: str, policy: str, seed: int, days: float) -> dict[str, float]:
+    """Metrics of one policy on one seed: a day of warm-up, then `days` that count, natively."""
+    scenario = as_run(Scenario.from_json(scenario_json), policy, seed)
     kinds = {name: row["kind"] for name, row in scenario.shared["job_classes"].items()}
     with tempfile.TemporaryDirectory() as folder:
         result = Experiment(scenario, "native", days * DAY_S, Path(folder) / "run.h5").run()
@@ -145,8 +153,8 @@ def parser() -> argparse.ArgumentParser:
                    "package.module:Class; the others are compared with the first")
     p.add_argument("--scenario", default="ieee33", help="a name or a file (default: ieee33)")
     p.add_argument("--seeds", type=int, default=5, metavar="N", help="seeds FIRST to FIRST + N - 1 (default: 5)")
-    p.add_argument("--first-seed", type=int, default=1000, metavar="FIRST",
-                   help="away from training's seeds (default: 1000)")
+    p.add_argument("--first-seed", type=int, default=500, metavar="FIRST",
+                   help="below 1000, where no training is (default: 500)")
     p.add_argument("--days", type=float, default=2.0, help="days that count, after one of warm-up (default: 2)")
     p.add_argument("--set", dest="settings", action="append", default=[], metavar="MEMBER.FIELD=VALUE",
                    help="as with cosim.run")
@@ -163,10 +171,16 @@ def main(argv: list[str] | None = None) -> int:
             raise ScenarioError(f"--seeds {args.seeds}, --days {args.days:g} and --jobs {args.jobs} must be > 0, "
                                 f"--first-seed {args.first_seed} >= 0")
         scenario = override(find(args.scenario), settings_of(args.settings))
-        if "controller" not in scenario.members:
-            raise ScenarioError(f"{scenario.name} has no member 'controller' that a policy could run")
+        if "controller" not in scenario.members or "job_classes" not in scenario.shared:
+            raise ScenarioError(f"{scenario.name} has no member 'controller' that a policy could run, or no shared "
+                                "job_classes to count by")
         seeds = range(args.first_seed, args.first_seed + args.seeds)
-        results = _run_all(scenario, list(dict.fromkeys(args.policies)), seeds, args.days, args.jobs)
+        if args.out:
+            _writable(args.out)
+        policies = list(dict.fromkeys(args.policies))
+        for policy in policies:  # before the first of them has run for minutes
+            resolve(as_run(scenario, policy, args.first_seed), args.days * DAY_S)
+        results = _run_all(scenario, policies, seeds, args.days, args.jobs)
         if args.out:
             args.out.write_text(json.dumps({"scenario": scenario.name, "days": args.days, "seeds": list(seeds),
                                             "metrics": results}, indent=1))
@@ -176,6 +190,14 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def _writable(out: Path) -> None:
+    """ScenarioError now rather than after all the runs."""
+    try:
+        out.open("a").close()
+    except OSError as err:
+        raise ScenarioError(f"--out {out} cannot be written: {err.strerror}") from None
 
 
 def _run_all(scenario: Scenario, policies: Sequence[str], seeds: Sequence[int], days: float,

@@ -1,19 +1,20 @@
 """Rule policies: what a learned one has to beat.
 
 All but `random` split a site's GPUs by one rule (`GpuRule`) and differ only in where and when they send jobs.
-`make_policy` builds one by name.
+`agents.policies` builds one by name.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from agents.decision import FleetFacts, Matrix, Observation, Operation, Policy, Vector
-from cosim.errors import ModelError, ScenarioError, unknown
+from agents.decision import EnergyModel, FleetFacts, Matrix, Observation, Operation, Vector
+from agents.rewards import RewardWeights
+from cosim.errors import ModelError, ScenarioError
 from cosim.units import MIN_S
 
 _EPS = 1e-9
@@ -27,12 +28,15 @@ class PolicyOptions:
     drain_min          inference gets the GPUs that would work its queue off in this time, min
     fill_horizon_min   `nci_priority` calls a site full at this much unfinished work per GPU, min
     supply_temp_degc   supply air temperature, degC; the warmest is the cheapest in (19)-(24) (I12)
+    reward, energy     weights of (32), and what a site draws, read by `myopic_oracle` alone; None: nobody knows
     """
 
     weights: tuple[float, ...] | None = None
     drain_min: float = 2.0
     fill_horizon_min: float = 120.0
     supply_temp_degc: float = 23.0
+    reward: RewardWeights = RewardWeights()
+    energy: EnergyModel | None = None
 
 
 def share_blocks(
@@ -257,27 +261,6 @@ class Random:
             (gpus / gpus.sum(axis=1, keepdims=True))[:, :-1].tolist(),
             supply.tolist(),
         )
-
-
-POLICIES: dict[str, type] = {
-    "uniform": Uniform, "static": Static, "nci_priority": NciPriority, "mci_priority": MciPriority,
-    "tou_shift": TouShift, "random": Random,
-}
-"""Name -> class; called with (facts, options, rng)."""
-
-
-def make_policy(
-    name: str, facts: FleetFacts, options: PolicyOptions, rng: np.random.Generator, sees_nci: bool = True,
-    policies: Mapping[str, Callable[..., Policy]] = POLICIES,
-) -> Policy:
-    """The policy called `name` in `policies`; ScenarioError if there is none, or if it needs what it is not shown."""
-    if name not in policies:
-        raise ScenarioError(unknown("policy", name, policies) + ", or package.module:Class of your own")
-    if policies[name].needs_nci and not sees_nci:
-        blind = ", ".join(sorted(n for n, kind in policies.items() if not kind.needs_nci))
-        raise ScenarioError(f"policy {name} decides by carbon intensity, which power mode hides; use mode=joint or "
-                            f"one of: {blind}")
-    return policies[name](facts, options, rng)
 
 
 def _over(eligible: Sequence[bool], weights: Vector) -> list[float]:

@@ -3,7 +3,8 @@
 A `View` is a list of blocks, each the names of some columns and where an `Observation` has their numbers, so that the
 two cannot part. Beyond the paper (`full`): the manager sees unfinished work per site and class and what rounding owes,
 a site its inference queue, running jobs, unfinished work, what rounding owes its release times, how many of its
-deferred jobs are of which deferral and when they are due, and how many training jobs are late or nearly. Totals alone
+deferred jobs are of which deferral and when they are due, how many training jobs are late or nearly, and how its GPUs
+would usually be split. Totals alone
 (the paper's S09) hide whether work can still meet its deadline, so that a critic could charge a bad deferral only half
 a day later, when the job is dropped.
 
@@ -18,7 +19,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from agents.actions import usual_gpu_columns
 from agents.decision import FleetFacts, Matrix, Observation
+from agents.heuristics import GpuRule, PolicyOptions
 from agents.spec import Column
 from cosim.units import DAY_S
 
@@ -30,6 +33,12 @@ _SHARE = {"low": 0.0, "high": 1.0}
 _OWED = {"low": -10.0, "high": 10.0}
 """Jobs owed stay within 2, but jump every minute and matter little: a wide range keeps them small beside the others."""
 _JOBS = {"low": 0.0, "high": 1e5, "scale": "log"}
+_USUAL_LEAST = 1e-3
+_PACE_MIN = 240.0
+"""A third of the study's deadline. At an even pace work that is not done now is done in the next hours, at their
+prices, which a critic can tell from the present one; at full speed it is done in the next minute, at the same."""
+_USUAL = {"low": math.log(_USUAL_LEAST), "high": 0.0}
+"""Logarithms of shares of a site's GPUs."""
 _TRAIN_JOBS = {"low": 0.0, "high": 500.0, "scale": "log"}
 _WORK_MIN = {"low": 0.0, "high": 1440.0, "scale": "log", "unit": 0.1}
 """Work is seen as the minutes that all GPUs of the site would need for it."""
@@ -110,6 +119,7 @@ def site_view(facts: FleetFacts, sight: Sight, i: int) -> View:
     _arrivals(view, sight)
     _time(view)
     if sight.full:
+        view.add(usual_gpu_columns(sight.classes), _usual_gpus(facts, i), _USUAL)
         view.add([f"queued_jobs {sight.classes[m]}" for m in facts.inf],
                  lambda o: [o.queued_jobs[i][m] for m in facts.inf], _JOBS)
         view.add([f"running_jobs {c}" for c in sight.classes], lambda o: o.running_jobs[i],
@@ -159,6 +169,26 @@ class Scaler:
         x[self._linear] = np.minimum(np.maximum(line, -1.0), 1.0)
         x[self._log] = np.minimum(log, 1.0)
         return x.astype(np.float32)
+
+
+def _usual_gpus(facts: FleetFacts, i: int) -> Values:
+    """Logarithms of shares: of inference, what `GpuRule` gives for what is queued and an equal part of what arrives; of
+    training, what works it off in _PACE_MIN, as far as there is room."""
+    rule, sites, classes = GpuRule(facts, PolicyOptions().drain_min), facts.n_sites, range(len(facts.kinds))
+    pace_to = [x * facts.gpus[i] * _PACE_MIN for x in facts.to_per_gpu_min]
+
+    def values(seen: Observation) -> list[float]:
+        running, queued = seen.running_jobs[i], seen.queued_jobs[i]
+        work_to = [seen.pending_work_to[i][m] + seen.arrivals_work_to[m] / sites for m in classes]
+        share = rule(facts.gpus[i], running, [running[m] + queued[m] + seen.arrivals[m] / sites for m in classes],
+                     work_to)
+        trained = {m: work_to[m] / pace_to[m] for m in facts.train}
+        room = max(0.0, 1.0 - sum([share[m] for m in facts.inf]))
+        scale = min(1.0, room / sum(trained.values())) if any(trained.values()) else 0.0
+        for m, x in trained.items():
+            share[m] = x * scale
+        return [math.log(max(x, _USUAL_LEAST)) for x in (*share, 1.0 - sum(share))]
+    return values
 
 
 def _trained(name: str, facts: FleetFacts, i: int) -> Values:

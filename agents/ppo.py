@@ -56,7 +56,10 @@ class ValueScale:
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples of a rollout as tensors, (S, n, ...); order None: the team's order. Values and returns normalised."""
+    """Samples of a rollout as tensors, (S, n, ...); order None: the team's order. Values and returns normalised.
+
+    Samples of twins follow each other. apart: spread of the returns of twins about their mean, in normalised units
+    """
 
     observation: Tensor
     context: Tensor
@@ -66,10 +69,18 @@ class Batch:
     advantage: Tensor
     value: Tensor
     target: Tensor
+    twins: int = 1
+    apart: float = 1.0
 
-    def __getitem__(self, index: Tensor) -> Batch:
-        """Some of the samples."""
-        return Batch(*(None if x is None else x[index] for x in vars(self).values()))
+    def __len__(self) -> int:
+        return len(self.observation)
+
+    def part(self, groups: Tensor) -> Batch:
+        """The samples of some groups of twins."""
+        if len(groups) * self.twins == len(self):
+            return self
+        index = (groups[:, None] * self.twins + torch.arange(self.twins, device=groups.device)).flatten()
+        return Batch(*(x[index] if isinstance(x, Tensor) else x for x in vars(self).values()))
 
 
 def prepare(rollout: Rollout, config: Learning, scale: ValueScale, network: Network, device: torch.device,
@@ -87,21 +98,21 @@ def prepare(rollout: Rollout, config: Learning, scale: ValueScale, network: Netw
         return torch.from_numpy(np.ascontiguousarray(x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]))).to(device)
 
     permuted = network.autoregressive and bool((rollout.order != np.arange(rollout.order.shape[-1])).any())
+    goal = tensor((target - mean) / spread)
     return Batch(tensor(rollout.observation), tensor(rollout.context), tensor(rollout.raw),
                  tensor(rollout.order) if permuted else None, tensor(rollout.log_prob), tensor(advantage),
-                 tensor((rollout.value - mean) / spread), tensor((target - mean) / spread))
+                 tensor((rollout.value - mean) / spread), goal, rollout.twins, _apart(goal, rollout.twins))
 
 
 def improve(network: Network, optimizer: torch.optim.Optimizer, batch: Batch, config: Learning,
             rng: np.random.Generator) -> dict[str, float]:
     """All epochs and minibatches; returns the means of what was seen on the way."""
-    count = len(batch.observation)
+    count = len(batch) // batch.twins
     seen: list[Tensor] = []
     for _ in range(config.epochs):
         shuffled = torch.from_numpy(rng.permutation(count)).to(batch.observation.device)
-        for index in shuffled.tensor_split(min(config.minibatches, count)):
-            part = batch if len(index) == count else batch[index]
-            total, figures = loss(network, part, config)
+        for groups in shuffled.tensor_split(min(config.minibatches, count)):
+            total, figures = loss(network, batch.part(groups), config)
             optimizer.zero_grad(set_to_none=True)
             total.backward()
             norm = torch.nn.utils.clip_grad_norm_(network.parameters(), config.max_grad_norm)
@@ -129,18 +140,38 @@ def loss(network: Network, batch: Batch, config: Learning) -> tuple[Tensor, dict
 
 
 def value_loss(value: Tensor, batch: Batch, config: Learning) -> Tensor:
-    """Huber's or squared error of the normalised value; clipped like the ratio, the worse of both counts."""
-    error = _error(value, batch.target, config)
+    """Huber's or squared error of the normalised value; clipped like the ratio, the worse of both counts.
+
+    Twins share the luck of the outside world: as in generalised least squares, their common error and what they differ
+    from it by count by a spread each, so that the critic learns from the differences what a decision was worth.
+    """
+    error = _error(value - batch.target, batch, config)
     if config.value_clip:
         near = batch.value + (value - batch.value).clamp(-config.clip, config.clip)
-        error = torch.maximum(error, _error(near, batch.target, config))
+        error = torch.maximum(error, _error(near - batch.target, batch, config))
     return error.mean()
 
 
-def _error(value: Tensor, target: Tensor, config: Learning) -> Tensor:
+def _error(error: Tensor, batch: Batch, config: Learning) -> Tensor:
+    if batch.twins == 1:
+        return _penalty(error, config)
+    grouped = error.unflatten(0, (-1, batch.twins))
+    common = grouped.mean(1, keepdim=True)
+    return (_penalty(common, config) + _penalty((grouped - common) / batch.apart, config)).flatten(0, 1)
+
+
+def _penalty(error: Tensor, config: Learning) -> Tensor:
     if config.value_loss == "mse":
-        return 0.5 * (value - target) ** 2
-    return functional.huber_loss(value, target, reduction="none", delta=config.huber_delta)
+        return 0.5 * error ** 2
+    return functional.huber_loss(error, torch.zeros_like(error), reduction="none", delta=config.huber_delta)
+
+
+def _apart(target: Tensor, twins: int) -> float:
+    """Spread of twins' returns (S, n) about their mean."""
+    if twins == 1:
+        return 1.0
+    grouped = target.unflatten(0, (-1, twins))
+    return max(float((grouped - grouped.mean(1, keepdim=True)).std()), _SPREAD_MIN)
 
 
 def rng_state(rng: np.random.Generator) -> dict[str, Any]:

@@ -32,6 +32,10 @@ OBJECTIVE = "objective"
 """(32) as printed, logged beside TERMS; what is learned from is `relative` to the hour."""
 
 
+_URGENT_DROPS = 0.5
+"""Expected drops per urgent job: between those of a policy that looks after them (none) and one that does not (all)."""
+
+
 @params
 class RewardWeights:
     """c1..c5 of (32) and what R3 counts. The same for all methods; fixed before training (R01 to R06).
@@ -53,6 +57,10 @@ class RewardWeights:
         description="learn from (32) less what the fleet's usual power costs at the minute's price: prices come from "
         "outside, so that no policy gains or loses by it, but the critic need not predict the tariff to a thousandth "
         "to see what an action did (Mao et al. 2019, input-driven baselines)")] = True
+    looming: Annotated[bool, Field(
+        description="learn from (32) with a drop charged when it looms: c4 per training job that has become late, half "
+        "of it per job that can wait for less than an hour, paid back when it ends or is dropped. Potential-based: "
+        "the best policy stays what it is (Ng et al. 1999); else a deferral is charged half a day after it")] = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +123,14 @@ def reward_of(terms: Sequence[float], weights: RewardWeights, sees_carbon: bool 
 def hour_cost(price_usd_per_kwh: float, usual_kw: float, hours: float, weights: RewardWeights) -> float:
     """What the fleet's usual power costs in a step at this price, in units of the reward (>= 0 for a price >= 0)."""
     return weights.c2_per_usd * price_usd_per_kwh * usual_kw * hours
+
+
+def loom(late_jobs: float, urgent_jobs: float, weights: RewardWeights) -> float:
+    """What the training jobs inside threaten to cost, in units of the reward (>= 0); its growth in a step is charged.
+
+    late_jobs: that miss their deadline anyway; urgent_jobs: that can wait for less than an hour
+    """
+    return weights.c4_per_train_job * (late_jobs + _URGENT_DROPS * urgent_jobs) if weights.looming else 0.0
 
 
 def _carbon_t(power_kw: Sequence[float], kg_per_kwh: Sequence[float] | None, hours: float) -> float:

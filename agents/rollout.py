@@ -32,10 +32,10 @@ class Rollout:
     (T, B, n), reward (T, B), terminated and truncated (T, B).
     """
 
-    def __init__(self, spec: TeamSpec, steps: int, n_envs: int, n_raw: int):
+    def __init__(self, spec: TeamSpec, steps: int, n_envs: int, n_raw: int, twins: int = 1):
         seen, told, _ = spec.widths
         shape = (steps, n_envs, len(spec.agents))
-        self.steps, self.filled = steps, 0
+        self.steps, self.filled, self.twins = steps, 0, twins
         self.observation = np.zeros((*shape, seen), np.float32)
         self.context = np.zeros((*shape, told), np.float32)
         self.raw = np.zeros((*shape, n_raw), np.float32)
@@ -67,11 +67,17 @@ class Rollout:
         """(advantage, return), (T, B, n), of the rewards less `usual`; the same for all agents.
 
         The reward is the team's, so that its agents' values estimate one number: their mean is less noisy than each.
+        Of twins the advantage is less their mean, which holds the luck of the outside world and none of the actions:
+        what is left is what an environment's own actions did (Mao et al. 2019, input-driven baselines, here sampled).
         """
         value, next_value = (np.repeat(x.mean(axis=2, keepdims=True), x.shape[2], 2)
                              for x in (self.value, self.next_value))
-        return gae(self.reward[:, :, None] - np.float32(usual), value, next_value, self.terminated[:, :, None],
-                   self.truncated[:, :, None], discount, gae_lambda)
+        advantage, target = gae(self.reward[:, :, None] - np.float32(usual), value, next_value,
+                                self.terminated[:, :, None], self.truncated[:, :, None], discount, gae_lambda)
+        if self.twins > 1:
+            grouped = advantage.reshape(len(advantage), -1, self.twins, advantage.shape[2])
+            advantage = (grouped - grouped.mean(axis=2, keepdims=True)).reshape(advantage.shape)
+        return advantage, target
 
 
 def gae(reward: np.ndarray, value: np.ndarray, next_value: np.ndarray, terminated: np.ndarray, truncated: np.ndarray,

@@ -36,12 +36,15 @@ class Simplex:
     """Shares >= 0 that sum to 1 over the eligible ones of `size`; ineligible ones are 0.
 
     start: what a fresh policy's mean is, positive where eligible; None: equal shares.
+    around: names of the observation's columns that hold the logarithms of shares; a policy's own logits are added to
+    them, so that a fresh one does what they say, and `start` only counts where that cannot be (Dirichlet). None: none
     """
 
     name: str
     size: int
     eligible: tuple[bool, ...] | None = None
     start: tuple[float, ...] | None = None
+    around: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -185,6 +188,8 @@ class VectorEnv(Protocol):
 
     spec: TeamSpec
     n_envs: int
+    twins: int
+    """So many environments in a row meet the same outside world at the same moments; 1: each has its own."""
 
     def reset(self) -> np.ndarray:
         """(B, n, O) first observations."""

@@ -76,9 +76,9 @@ class Team:
         with torch.inference_mode():
             return self.worth(self.network.value(self.tensor(observation)))
 
-    def rollout(self, n_envs: int) -> Rollout:
-        """Empty storage for one update."""
-        return Rollout(self.spec, self.config.rollout_steps, n_envs, self.network.n_raw)
+    def rollout(self, n_envs: int, twins: int = 1) -> Rollout:
+        """Empty storage for one update; twins: see `agents.spec.VectorEnv`."""
+        return Rollout(self.spec, self.config.rollout_steps, n_envs, self.network.n_raw, twins)
 
     def learn(self, rollout: Rollout, progress: float = 0.0) -> dict[str, float]:
         """One update from a full rollout; `progress` 0..1 of the whole training sets the learning rate.
@@ -221,6 +221,8 @@ def _check_order(order: np.ndarray, n_envs: int, n: int, leaders: int) -> None:
 
 def _device(name: str) -> torch.device:
     """ScenarioError for a device that is not there."""
+    if name.partition(":")[0] not in ("cpu", "cuda"):
+        raise ScenarioError(f"device '{name}' is neither cpu nor cuda (cuda:1 for the second); use cpu")
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)

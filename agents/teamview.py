@@ -32,9 +32,10 @@ class TeamView:
         self._facts, sites = facts, range(len(sight.sites))
         self._views = [manager_view(facts, sight), *(site_view(facts, sight, i) for i in sites)]
         context = context_columns(sight)
+        site_does = site_parts(facts, sight.classes, offered, sight.full)
         kinds = (
             AgentType(MANAGER, tuple(self._views[0].columns), manager_parts(facts, sight.classes)),
-            AgentType(SITE, tuple(self._views[1].columns), site_parts(facts, sight.classes, offered), tuple(context)))
+            AgentType(SITE, tuple(self._views[1].columns), site_does, tuple(context)))
         self.spec = TeamSpec(((MANAGER, MANAGER), *((name, SITE) for name in sight.sites)),
                              {kind.name: kind for kind in kinds}, leaders=1)
         scaled_by = trained or self.spec

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import math
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -32,6 +33,8 @@ from cosim.scenario import override
 _MODES = {"joint": {"controller.mode": "joint"}, "power": {"controller.mode": "power", "grid.lambda_kw_per_kg_h": "0"}}
 """What a mode sets: power mode has no carbon in the dispatch's objective, none in what agents see (B08)."""
 _LEARN = "learn."
+_FOREIGN = {"twins": 1, "discount": 0.99, "std_start": 1.0}
+"""Defaults with --env: nobody can repeat a foreign world; its steps are no minutes of half a day [MAT]."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -93,7 +96,7 @@ def _train(args: argparse.Namespace) -> int:
             learning = validate(Learning, request["learn"], "learn")
             training = training_of(team_of(env.spec, learning, request["seed"], args.device), env, plan)
             training.begin()
-        with _stop_on_signal(training), _reporter(plan.out) as report:
+        with _stop_on_signal(training), _reporter(plan.out, training.tracker.steps + 1) as report:
             training.run(report)
     finally:
         env.close()
@@ -119,12 +122,20 @@ def _request(args: argparse.Namespace) -> dict[str, Any]:
     if args.method and "method" in learn:
         raise ScenarioError("give the method once: --method or --set learn.method")
     learn.setdefault("method", args.method or "mat")
-    validate(Learning, learn, "learn")
+    envs = args.envs or 16
+    for name, value in _FOREIGN.items() if args.env else ():
+        learn.setdefault(name, value)
+    learn.setdefault("twins", math.gcd(Learning().twins, envs))
+    twins = validate(Learning, learn, "learn").twins
+    if args.env and twins > 1:
+        raise ScenarioError(f"learn.twins = {twins} does not go with --env; leave it out")
+    if envs % twins:
+        raise ScenarioError(f"learn.twins = {twins} must divide --envs {envs}")
     if args.seed is not None and args.seed < 0:
         raise ScenarioError(f"--seed {args.seed} must be >= 0")
     return {"scenario": args.scenario, "env": args.env, "mode": args.mode, "learn": learn,
             "settings": {k: v for k, v in settings.items() if not k.startswith(_LEARN)},
-            "seed": args.seed or 0, "envs": args.envs or 16, "episodes": args.episodes or 1000, "updates": args.updates}
+            "seed": args.seed or 0, "envs": envs, "episodes": args.episodes or 1000, "updates": args.updates}
 
 
 def make_env(request: Mapping[str, Any], workers: int) -> VectorEnv:
@@ -135,7 +146,8 @@ def make_env(request: Mapping[str, Any], workers: int) -> VectorEnv:
             raise ScenarioError(f"environment '{request['env']}' is not a function that makes a ParallelEnv")
         return ParallelEnvs(made, request["envs"], request["seed"])
     scenario = override(find(request["scenario"]), {**_MODES.get(request["mode"], {}), **request["settings"]})
-    return vector_env(scenario, n_envs=request["envs"], workers=workers, seed=request["seed"], stagger=True)
+    return vector_env(scenario, n_envs=request["envs"], workers=workers, seed=request["seed"], stagger=True,
+                      twins=validate(Learning, request["learn"], "learn").twins)
 
 
 def _value(path: str, text: str) -> Any:
@@ -152,12 +164,13 @@ def _default_out(request: Mapping[str, Any]) -> Path:
 
 
 @contextmanager
-def _reporter(out: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
+def _reporter(out: Path, first_step: int) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Shows every update on a terminal, and to TensorBoard where it is installed."""
     console = plain_console()
     board = None
     if importlib.util.find_spec("tensorboard"):
-        board = load("torch.utils.tensorboard:SummaryWriter", "TensorBoard")(str(out / "tensorboard"))
+        writer = load("torch.utils.tensorboard:SummaryWriter", "TensorBoard")
+        board = writer(str(out / "tensorboard"), purge_step=first_step)  # what a resumed run learns again is not twice
     status = console.status("the first update") if console.is_terminal else None
 
     def report(record: dict[str, Any]) -> None:

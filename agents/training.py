@@ -90,7 +90,10 @@ class Training:
         self.tracker = Tracker(env.n_envs, window=2 * env.n_envs)
         self.observation: np.ndarray | None = None
         self.stop = False
-        plan.out.mkdir(parents=True, exist_ok=True)
+        try:
+            plan.out.mkdir(parents=True, exist_ok=True)
+        except OSError as err:
+            raise ScenarioError(f"cannot make the folder {plan.out}: {err.strerror}; choose another --out") from err
 
     def begin(self) -> None:
         """Start anew. ScenarioError where a run has been already."""
@@ -136,7 +139,7 @@ class Training:
     def step(self) -> dict[str, Any]:
         """One rollout and the update on it; what happened, with the seconds spent in environment, decode and update."""
         clock = perf_counter
-        rollout = self.team.rollout(self.env.n_envs)
+        rollout = self.team.rollout(self.env.n_envs, self.env.twins)
         terms: dict[str, float] = {}
         spent = {"environment": 0.0, "decode": 0.0}
         for _ in range(rollout.steps):

@@ -1,22 +1,25 @@
-"""Speed of the data-centre simulator: python benchmarks/aidc.py [--json FILE]
+"""Speed of the data-centre simulator: python -m benchmarks.aidc [PART ...] [--minutes N] [--jobs N] [--json FILE]
 
-1. The inference path of one site alone, jobs a second: a day of 1000 jobs a minute on 400 GPUs at 77 % load, by
-   minutes, with times of arrival inside them; sizes all equal, as in Table I, and all different, as in a trace. Beside
-   it, in the same run, SimPy's own floor: one plain event per arrival and one per departure, and nothing else.
-2. The same with a queue that never empties and drops (load 130 %).
-3. Cost of a minute of the whole adapter as sites grow, 1 to 100, at the same load per site; it should be linear.
-4. A large site: 40 000 GPUs and ten million jobs a day, jobs a second and memory.
-5. Memory: the peak while 40 and 400 thousand jobs go through; it should not grow with them.
+Parts, all but `day` unless some are named:
+
+rates   The inference path of one site alone, jobs a second: a day of 1000 jobs a minute on 400 GPUs at 77 % load, by
+        minutes, with times of arrival inside them; sizes all equal, as in Table I, and all different, as in a trace;
+        and with a queue that never empties and drops (load 130 %). Beside them, in the same run, SimPy's own floor: one
+        plain event per arrival and one per departure, and nothing else.
+sites   CPU time of a minute of the whole adapter as sites grow, 1 to 100, at the same load per site: linear.
+gpus    Jobs a second as a site grows from 400 to 40 000 GPUs, at the same load per GPU: up to ten million jobs a day.
+memory  The peak of Python's memory while 40 and 400 thousand jobs go through: it does not grow with them.
+day     Ten million jobs (--jobs) through a site of 40 000 GPUs, some minutes: memory of the process along the way.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
 import sys
 import tracemalloc
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from time import process_time
 
@@ -26,12 +29,13 @@ import simpy
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from simulators.aidc.adapter import DataCenters  # noqa: E402
-from simulators.aidc.equations import CORRECTED  # noqa: E402
+from simulators.aidc.cooling import CORRECTED
 from simulators.aidc.facility import Facility  # noqa: E402
 from simulators.fleet import JobClass, Site  # noqa: E402
 
 MIN_S, GPUS, JOBS_PER_MIN, REPEATS = 60.0, 400, 1000, 3
 LARGE_GPUS, LARGE_JOBS_PER_MIN = 40_000, 6945  # 10 000 800 jobs a day
+SIZES = (400, 4_000, 40_000)
 SITE = Site(node=0, racks=50, gpus_per_rack=8)
 CLASSES = {"request": JobClass(kind="inf", work_to=1.0, deadline_s=300.0, to_per_gpu_min=60.0, kw_per_to_s=0.7)}
 
@@ -67,25 +71,50 @@ def facility_s(count: int, load: float, equal: bool) -> float:
     return process_time() - begin
 
 
-def large_site(count: int) -> tuple[float, float]:
-    """CPU seconds of a facility of `LARGE_GPUS` for so many minutes at 77 % load, and the largest memory, MiB."""
-    best = float("inf")
-    for traced in (False, False, True):
-        site = Facility("site", Site(node=0, racks=LARGE_GPUS // 8, gpus_per_rack=8), CLASSES, CORRECTED, 23.0)
-        spent_s = 0.0
-        if traced:
-            tracemalloc.start()
-        for k, (batch, _) in enumerate(minutes(count, 0.77, False, 0, LARGE_GPUS, LARGE_JOBS_PER_MIN)):
+def site_of(gpus: int) -> Facility:
+    """A site of so many GPUs, empty, all of them granted to the one class."""
+    return Facility("site", Site(node=0, racks=gpus // 8, gpus_per_rack=8), CLASSES, CORRECTED, 23.0)
+
+
+def jobs_per_s(gpus: int, jobs: int) -> float:
+    """Rate of a facility of so many GPUs at 77 % load, all sizes, from when it is full on; making jobs not counted."""
+    best, per_min = float("inf"), round(LARGE_JOBS_PER_MIN * gpus / LARGE_GPUS)
+    warm = 20  # a job takes 4.4 min on average
+    count = max(jobs // per_min, 10)
+    for _ in range(REPEATS):
+        site, spent_s = site_of(gpus), 0.0
+        for k, (batch, _) in enumerate(minutes(warm + count, 0.77, False, 0, gpus, per_min)):
             begin = process_time()
             site.submit(batch)
-            site.command([LARGE_GPUS], 23.0)
+            site.command([gpus], 23.0)
             site.advance((k + 1) * MIN_S)
             site.read_interval()
-            spent_s += process_time() - begin
-        best = best if traced else min(best, spent_s)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    return best, peak / 2**20
+            spent_s += process_time() - begin if k >= warm else 0.0
+        best = min(best, spent_s)
+    return count * per_min / best
+
+
+def day(jobs: int) -> dict[str, float]:
+    """Memory of this process, MiB, at each tenth of so many jobs, and jobs a second over all, their making included."""
+    site, out, count = site_of(LARGE_GPUS), {}, -(-jobs // LARGE_JOBS_PER_MIN)
+    begin = process_time()
+    for k, (batch, _) in enumerate(minutes(count, 0.77, False, 0, LARGE_GPUS, LARGE_JOBS_PER_MIN)):
+        site.submit(batch)
+        site.command([LARGE_GPUS], 23.0)
+        site.advance((k + 1) * MIN_S)
+        site.read_interval()
+        site.state()
+        if (k + 1) * 10 // count > k * 10 // count:
+            out[f"{(k + 1) * LARGE_JOBS_PER_MIN} jobs: MiB"] = resident_mib()
+    return out | {"day: jobs/s": count * LARGE_JOBS_PER_MIN / (process_time() - begin)}
+
+
+def resident_mib() -> float:
+    """Memory that this process holds now; where the system does not tell, the most that it ever held."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 
 def floor_s(count: int, load: float, equal: bool) -> float:
@@ -147,31 +176,42 @@ def peak_mib(count: int) -> float:
     return peak / 2**20
 
 
-def measure(count: int) -> dict[str, float]:
-    """All figures by name."""
+def rates(count: int) -> dict[str, float]:
+    """Jobs a second, SimPy's, and the ratio."""
     jobs, out = count * JOBS_PER_MIN, {}
     for name, load, equal in (("equal sizes", 0.77, True), ("all sizes", 0.77, False), ("overload", 1.3, False)):
-        ours = min(islice((facility_s(count, load, equal) for _ in iter(int, 1)), REPEATS))
-        least = min(islice((floor_s(count, load, equal) for _ in iter(int, 1)), REPEATS))
+        ours = min(facility_s(count, load, equal) for _ in range(REPEATS))
+        least = min(floor_s(count, load, equal) for _ in range(REPEATS))
         out |= {f"{name}: jobs/s": jobs / ours, f"{name}: SimPy floor, jobs/s": jobs / least,
                 f"{name}: times the floor": ours / least}
-    large_s, large_mib = large_site(max(count // 4, 10))
-    out |= {"large site: jobs/s": max(count // 4, 10) * LARGE_JOBS_PER_MIN / large_s, "large site: peak MiB": large_mib}
-    for sites in (1, 3, 10, 30, 100):
-        out[f"{sites} sites: ms a minute"] = sites_ms(sites)
-    out |= {f"{n * JOBS_PER_MIN} jobs: peak MiB": peak_mib(n) for n in (40, 400)}
     return out
+
+
+PARTS = {
+    "rates": lambda given: rates(given.minutes),
+    "sites": lambda given: {f"{n} sites: ms a minute": sites_ms(n) for n in (1, 3, 10, 30, 100)},
+    "gpus": lambda given: {f"{n} GPUs: jobs/s": jobs_per_s(n, given.minutes * JOBS_PER_MIN) for n in SIZES},
+    "memory": lambda given: {f"{n * JOBS_PER_MIN} jobs: peak MiB": peak_mib(n) for n in (40, 400)},
+    "day": lambda given: day(given.jobs),
+}
 
 
 def main() -> None:
     """Measure and show."""
     parser = argparse.ArgumentParser(description="speed of the data-centre simulator against SimPy's floor")
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; default: all but day")
     parser.add_argument("--minutes", type=int, default=200, help="minutes of 1000 jobs for the rates")
+    parser.add_argument("--jobs", type=int, default=10_000_000, help="jobs of part day")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     given = parser.parse_args()
-    figures = measure(given.minutes)
-    for name, value in figures.items():
-        sys.stdout.write(f"{name:40} {value:12,.2f}\n")
+    if unknown := [part for part in given.parts if part not in PARTS]:
+        parser.error(f"no part '{unknown[0]}'; there are {', '.join(PARTS)}")
+    figures: dict[str, float] = {}
+    for part in given.parts or [part for part in PARTS if part != "day"]:
+        found = PARTS[part](given)
+        for name, value in found.items():
+            print(f"{name:40} {value:12,.2f}", flush=True)
+        figures |= found
     if given.json:
         given.json.write_text(json.dumps(figures, indent=1) + "\n")
 

@@ -45,7 +45,7 @@ class NullEnv:
     """Always the same observations; a day of 1440 steps."""
 
     def __init__(self, n_envs: int):
-        self.spec, self.n_envs, self.t = team_spec(), n_envs, 0
+        self.spec, self.n_envs, self.twins, self.t = team_spec(), n_envs, 1, 0
         seen, told, _ = self.spec.widths
         rng = np.random.default_rng(0)
         self.seen = rng.standard_normal((n_envs, SITES + 1, seen)).astype(np.float32)

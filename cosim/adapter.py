@@ -17,7 +17,7 @@ answers one tick in `advance`. The same object runs under mosaik, under the nati
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import mosaik_api_v3
@@ -50,7 +50,7 @@ class Adapter(mosaik_api_v3.Simulator):
         self.models, self.meta = dict(models), meta_of(models)
         self.entities: dict[str, list[str]] = {model: [] for model in models}
         self._model_of: dict[str, str] = {}
-        self._in_ports = {m: tuple(p for p in ports if p.flow == "in") for m, ports in models.items()}
+        self._in_ports = {m: tuple((p.name, p) for p in ports if p.flow == "in") for m, ports in models.items()}
         self._out_names = {m: [p.name for p in ports if p.flow == "out"] for m, ports in models.items()}
         self._strict = {m: [p.name for p in ports if p.flow == "out" and p.kind == "level" and not p.nullable]
                         for m, ports in models.items()}
@@ -161,14 +161,15 @@ class Adapter(mosaik_api_v3.Simulator):
         for eid, model in self._model_of.items():
             given = inputs.get(eid, nothing)
             out[eid] = values = {}
-            for port in self._in_ports[model]:
-                by_source = given.get(port.name)
+            for name, port in self._in_ports[model]:
+                by_source = given.get(name)
                 if by_source and len(by_source) == 1:
                     (value,) = by_source.values()
-                    if _plainly_finite(value):  # the most frequent case, at once
-                        values[port.name] = value
+                    # the most frequent cases, at once
+                    if value - value == 0.0 if value.__class__ is float else _plainly_finite(value):
+                        values[name] = value
                         continue
-                values[port.name] = self._reduce(eid, port, by_source)
+                values[name] = self._reduce(eid, port, by_source)
         return out
 
     # --- inside -------------------------------------------------------------------------------------------------
@@ -193,19 +194,30 @@ class Adapter(mosaik_api_v3.Simulator):
         return value
 
     def _check(self, outputs: Values) -> None:
+        if not isinstance(outputs, dict):
+            raise ModelError(f"advance() of {self.sid} returned {outputs!r:.60}, not a dict: entity -> port -> value")
         for eid, model in self._model_of.items():
             names = self._out_names[model]
+            if not names:
+                continue
             values = outputs.get(eid)
-            if names and (values is None or len(values) != len(names)):
-                missing = sorted(set(names) ^ set(values or ()))
-                raise ModelError(f"{self.sid}.{eid} gave the wrong outputs; missing or unknown: {', '.join(missing)}")
-            for name in self._strict[model]:
-                value = values[name]
-                if not _plainly_finite(value):
-                    self._finite(eid, name, value)
+            if not isinstance(values, dict) or len(values) != len(names):
+                raise self._wrong(eid, names, values)
+            try:
+                plain = _all_plainly_finite(map(values.__getitem__, self._strict[model]))
+            except KeyError:
+                raise self._wrong(eid, names, values) from None
+            if not plain:
+                for name in self._strict[model]:
+                    self._finite(eid, name, values[name])
             for name, length in self._lengths.get(model, ()):
                 if len(values[name]) != length:
                     raise ModelError(f"{self.sid}.{eid}.{name} has {len(values[name])} values, not {length}")
+
+    def _wrong(self, eid: str, names: list[str], values: Any) -> ModelError:
+        given = values if isinstance(values, dict) else ()
+        missing = ", ".join(sorted(set(names) ^ set(given)))
+        return ModelError(f"{self.sid}.{eid} gave the wrong outputs; missing or unknown: {missing}")
 
     def _finite(self, eid: str, name: str, value: Any) -> None:
         try:
@@ -229,6 +241,17 @@ def _plainly_finite(value: Any) -> bool:
             return False
         return total - total == 0.0
     return False
+
+
+def _all_plainly_finite(values: Iterable[Any]) -> bool:
+    """`_plainly_finite` of all of them together."""
+    total = 0.0
+    for value in values:
+        if value.__class__ is float:
+            total += value
+        elif not _plainly_finite(value):
+            return False
+    return total - total == 0.0
 
 
 def meta_of(models: Mapping[str, tuple[Port, ...]]) -> dict:

@@ -9,7 +9,7 @@ from cosim.conformance import Check, check
 from cosim.console import Console, OneLineParser, fail, plain_console, print_digest
 from cosim.digest import Digest, Table
 from cosim.errors import CosimError
-from cosim.resolve import prune
+from cosim.resolve import fit, prune
 from cosim.run import find, settings_of
 from cosim.scenario import override, plug, rename
 
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
         args = parser().parse_args(argv)
         before = scenario = find(args.scenario)
         if args.simulator:
-            scenario = plug(scenario, args.role, args.simulator)
+            scenario = fit(plug(scenario, args.role, args.simulator), args.role)
         scenario = rename(scenario, dict(text.partition("=")[::2] for text in args.names))
         checks = check(prune(override(scenario, settings_of(args.settings)), before), args.role)
     except CosimError as err:

@@ -14,22 +14,25 @@ from cosim.workers import Workers
 
 
 def vector_env(scenario: str | Path | Scenario, n_envs: int = 8, workers: int = 2, seed: int = 0, episode: int = 0,
-               lean: bool = True, stagger: bool = False) -> Any:
+               lean: bool = True, stagger: bool = False, twins: int = 1) -> Any:
     """`n_envs` environments that step together, an `agents.spec.VectorEnv`.
 
     scenario: its name, its file, or itself; workers: processes that share the environments, 0: this one; the numbers do
-    not depend on it. seed: environment b plays the scenario's seed 1000 (seed + 1) + b (`cosim.vector`); episode:
-    number of the first day; lean: leave out what agents cannot notice (AC check, job log); stagger: `reset` lets
-    environment b play b/n_envs of its first day by the start action, so that a short rollout of all of them covers the
-    day. Raises ScenarioError.
+    not depend on it. seed: environment b plays the scenario's seed 1000 (seed + 1) + b // twins (`cosim.vector`);
+    episode: number of the first day; lean: leave out what agents cannot notice (AC check, job log); stagger: `reset`
+    lets environment b play b/n_envs of its first day by the start action, so that a short rollout of all of them covers
+    the day; twins: so many environments in a row meet the same arrivals, prices and loads at the same minutes, so that
+    they differ by what was decided alone. Raises ScenarioError.
     """
     if n_envs < 1 or workers < 0:
         raise ScenarioError(f"n_envs = {n_envs} must be >= 1 and workers = {workers} >= 0")
+    if twins < 1 or n_envs % twins:
+        raise ScenarioError(f"twins = {twins} must be >= 1 and divide n_envs = {n_envs}")
     prepared = learning_scenario(scenario_of(scenario), lean)
     over = n_envs if stagger else 0
     if workers:
-        return Workers(prepared, n_envs, workers, seed, episode, over)
-    return Environments(prepared, range(n_envs), seed, episode, over)
+        return Workers(prepared, n_envs, workers, seed, episode, over, twins)
+    return Environments(prepared, range(n_envs), seed, episode, over, twins)
 
 
 def parallel_env(scenario: str | Path | Scenario) -> Any:

@@ -18,10 +18,11 @@ from cosim.digest import Digest
 from cosim.errors import ModelError, ScenarioError, TraceError, unknown
 from cosim.native import NativeWorld
 from cosim.plan import Plan
+from cosim.recorder import TraceWriter, annotate
 from cosim.resolve import Resolved, load, resolve
 from cosim.scenario import Scenario
-from cosim.tap import Control, Stopped
-from cosim.trace import Trace, TraceWriter, annotate
+from cosim.tap import Control, Stopped, initial_values
+from cosim.trace import Trace
 
 DRIVERS = ("mosaik", "native")
 _VERSIONS_OF = ("aidc-cosim", "mosaik", "mosaik-api-v3", "simpy", "pandapower", "gurobipy", "clarabel", "numpy",
@@ -140,7 +141,8 @@ class Experiment:
         finally:
             total = perf_counter() - begin
             try:
-                self._wind_up(world, notes)
+                if "start" in wall:  # what was never set up has nothing to say, and must not hide why
+                    self._wind_up(world, notes)
             finally:
                 wall.update({f"member {n}": tap.wall_s for n, tap in world.taps.items()})
                 trace_s = self.control.writer.wall_s if self.control.writer else 0.0
@@ -175,6 +177,8 @@ class Experiment:
             "target": [".".join(c.target) for c in connections],
             "shift_s": [self.resolved.clock.seconds(c.shift) for c in connections],
         })
+        if (before := initial_values(world.plan))["source"]:
+            writer.write_table("initial", before)
         self.control.writer = writer
 
     def _attrs(self) -> dict[str, Any]:

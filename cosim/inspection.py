@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
+from cosim.compare import first_difference
 from cosim.console import Console, OneLineParser, fail, plain_console, print_digest
 from cosim.digest import Digest, Table
 from cosim.errors import CosimError, TraceError
 from cosim.resolve import load
 from cosim.table import write_table
-from cosim.trace import Trace, first_difference
+from cosim.trace import Trace
 from cosim.units import format_time
 
 

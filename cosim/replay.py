@@ -4,6 +4,7 @@ for a grid, prices from a CSV."""
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -39,8 +40,9 @@ class PlayerParams:
 class Player(Adapter):
     """Plays one member of a trace. Its models and ports are those that were recorded; its inputs are gone.
 
-    A level holds from its sample to the next. What left the member before the run began is not recorded: links that
-    are shifted in time start with the first sample. `wrap` repeats the recording at a whole number of its own steps.
+    A level holds from its sample to the next. Links that are shifted in time start with what they started with then;
+    where the recording does not say, with the first sample. `wrap` repeats the recording at a whole number of its own
+    steps.
     """
 
     PARAMS = PlayerParams
@@ -65,6 +67,7 @@ class Player(Adapter):
         self._values: dict[str, dict[str, np.ndarray]] = {}
         self._recorded: dict[str, list[str]] = {}
         self._labels: dict[str, list[str]] = {}
+        self._initial: dict[tuple[str, str], list[float]] = {}
         self.adopt(self._open())
         return self.meta
 
@@ -81,8 +84,12 @@ class Player(Adapter):
         return self._labels
 
     def initial(self) -> Values:
-        """The first sample; what a member stood at before it is not in a trace."""
-        return self._at(0.0)
+        """What shifted links started with, else the first sample."""
+        values = self._at(0.0)
+        for (eid, port), numbers in self._initial.items():
+            if port in values.get(eid, {}):
+                values[eid][port] = numbers if isinstance(values[eid][port], list) else numbers[0]
+        return values
 
     def advance(self, time_s: float, inputs: Values) -> Values:
         """The sample that holds at `time_s`."""
@@ -103,6 +110,11 @@ class Player(Adapter):
                 self._ends[model] = float(times[-1]) + self.step_s
                 self._values[model] = {port.name: trace[f"{path}/{port.name}"] for port in models[model]}
                 self._recorded[model] = trace.names(path)
+            before = trace.table("initial")
+        for source, value in zip(before.get("source", ()), before.get("value", ()), strict=True):
+            member, _, port = source.partition(".")
+            if member == p.member:
+                self._initial.setdefault(tuple(port.rsplit(".", 1)), []).append(float(value))
         return models
 
     def _read_port(self, trace: Trace, path: str, name: str) -> Port:
@@ -147,6 +159,7 @@ class TablePlayerParams:
     may_be_nan: Annotated[tuple[str, ...], Field(description="ports with gaps: NaN means 'not computed'")] = ()
     overflow: Overflow = "raise"
     unheard: Annotated[tuple[str, ...], Field(description="links left out: the table has no such column")] = ()
+    without: Annotated[tuple[str, ...], Field(description="models left out: the table has no column of theirs")] = ()
     scenario_start: Annotated[str, Field(description="date of t = 0; the run fills it in")] = "2026-01-01T00:00:00"
 
 
@@ -171,10 +184,17 @@ class TablePlayer(Player):
                                for port in self.models[model] for here, factor in [self._table.match(port.name)]}
         return created
 
+    def initial(self) -> Values:
+        """The last row before the run, if there is one."""
+        return self._at(math.nextafter(0.0, -math.inf))
+
     def notes(self) -> list[str]:
         """What of the links and of the table is not heard, and rows that come and go between two steps."""
         out = [f"{self.sid} plays {self.params.path}, which has no column for link {link}: its target keeps its default"
                for link in self.params.unheard]
+        if self.params.without:
+            out.append(f"{self.sid} plays {self.params.path}, which has no column of "
+                       f"{' or '.join(self.params.without)}: what the summary takes from there is left out")
         times = self._table.times_s
         if len(times) > 1 and (closest := float(np.diff(times).min())) < self.step_s:
             out.append(f"{self.params.path} has rows {closest:g} s apart; {self.sid} reads it every {self.step_s:g} s")
@@ -212,7 +232,9 @@ def too_short(member: str, path: str, end_s: float, until_s: float) -> ScenarioE
 def replay(scenario: Scenario, member: str, path: str) -> Scenario:
     """A copy in which `member` is played from the trace or table at `path`. What was linked to its inputs is unlinked.
 
-    A simulator whose outputs are events names in REPLAYED_BY who plays them from a table of the trace.
+    A simulator whose outputs are events names in REPLAYED_BY who plays them from a table of the trace. One that works
+    out more from a table than the table says (a forecast from prices) names its field for one in TABLE_FIELD, and plays
+    itself.
 
     Raises ScenarioError for a member or column that is not there, TraceError for a file that is no trace.
     """
@@ -253,7 +275,8 @@ def _from_table(scenario: Scenario, member: str, path: str) -> Scenario:
     models: dict[str, tuple[str, ...]] = {}
     entities: dict[str, list[str]] = {}
     played: list[Port] = []
-    for model, ports in _wanted(old, declared, sources).items():
+    wanted = _wanted(old, declared, sources)
+    for model, ports in wanted.items():
         here = {p: found[0] for p in ports if (found := table.match(p.name))}
         names = _with_columns(table, list(here.values()), _names(scenario, old.entities.get(model)))
         if here and names:
@@ -261,16 +284,21 @@ def _from_table(scenario: Scenario, member: str, path: str) -> Scenario:
             played += here
             _check_shapes(table, here if declared else {})
     if not models:
-        wanted = ", ".join(dict.fromkeys(name for _, _, name in sources))
+        names = ", ".join(dict.fromkeys(name for _, _, name in sources))
         raise ScenarioError(f"--replay {member}={path}: no column of it is an output of {member}; it has "
-                            f"{', '.join(table.columns) or 'none'}; wanted: {wanted}")
+                            f"{', '.join(table.columns) or 'none'}; wanted: {names}")
     names = {name for ports in models.values() for name in ports}
     unheard = [link for link, _, name in sources if not link.optional and name not in names]
+    field = getattr(_class_of(old, member), "TABLE_FIELD", None)
+    if unheard and field:
+        params = {**old.params, field: path, f"{field}_overflow": "raise"}
+        return scenario.replace(members={**scenario.members, member: old.model_copy(update={"params": params})})
     kept = scenario.replace(links=tuple(link for link in scenario.links if link not in unheard))
     return _played(kept, member, {"simulator": "cosim.replay:TablePlayer", "entities": entities, "params": {
         "path": path, "models": models, "axes": {p.name: p.dims[0] for p in played if p.dims},
         "may_be_nan": [p.name for p in played if p.nullable],
-        "unheard": [f"{link.source} -> {link.target}" for link in unheard]}})
+        "unheard": [f"{link.source} -> {link.target}" for link in unheard],
+        "without": [model for model in wanted if model not in models]}})
 
 
 def _sources(scenario: Scenario, member: str) -> Sources:

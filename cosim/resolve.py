@@ -68,7 +68,7 @@ def resolve(scenario: Scenario, until_s: float | None = None) -> Resolved:
                 params[name] = validate(cls.PARAMS, raw[name], name)
         if ours:
             raw[name].update(step_s=member.step_s, seed=scenario.seed_of(name), episode=scenario.episode)
-        entities[name] = {model: _names(scenario, name, spec) for model, spec in member.entities.items()}
+        entities[name] = {model: _names(scenario, name, spec) for model, spec in member.entities.items() if spec != ()}
         if name not in params:  # nobody else looks at what a foreign or remote simulator is given
             _refuse_nan(name, {**raw[name], "entities": entities[name]})
     unused = sorted(set(scenario.shared) - _tables_used(scenario))
@@ -113,6 +113,23 @@ def prune(scenario: Scenario, before: Scenario) -> Scenario:
     """A copy without the shared tables that only those members of `before` used that others have replaced."""
     idle = _tables_used(before) - _tables_used(scenario)
     return scenario.replace(shared={name: table for name, table in scenario.shared.items() if name not in idle})
+
+
+def fit(scenario: Scenario, member: str) -> Scenario:
+    """A copy whose member creates only what its simulator has models for, when another was put in its place: a grid of
+    buses alone in the place of one with a summary of its own. Unchanged where that cannot be told before the start
+    (it runs elsewhere), or where no model fits (the start says so)."""
+    spec = scenario.members[member]
+    if _is_remote(spec.simulator):
+        return scenario
+    cls = _simulator(member, spec.simulator)
+    try:
+        models = cls.MODELS if issubclass(cls, Adapter) else cls().meta["models"]
+        entities = {model: names for model, names in spec.entities.items() if model in models}
+    except Exception:  # somebody else's code: its start names what is wrong with it
+        return scenario
+    changed = spec.model_copy(update={"entities": entities or spec.entities})
+    return scenario.replace(members={**scenario.members, member: changed})
 
 
 def _tables_used(scenario: Scenario) -> set[str]:

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from cosim.compare import first_difference
 from cosim.console import OneLineParser, fail, plain_console, print_digest
 from cosim.errors import CosimError, ScenarioError, TraceError, unknown
 from cosim.experiment import DRIVERS, Experiment, Result
@@ -27,9 +28,9 @@ from cosim.live import live_view
 from cosim.params import explain
 from cosim.replay import replay
 from cosim.report import write_page
-from cosim.resolve import prune
+from cosim.resolve import fit, prune
 from cosim.scenario import Scenario, override, plug, rename
-from cosim.trace import Trace, first_difference
+from cosim.trace import Trace
 from cosim.units import format_time, parse_duration
 
 SCENARIOS = "scenarios"
@@ -146,7 +147,7 @@ def _as_asked(scenario: Scenario, args: argparse.Namespace) -> Scenario:
     before = scenario
     for text in args.use:
         member, _, simulator = text.partition("=")
-        scenario = plug(scenario, member, simulator)
+        scenario = fit(plug(scenario, member, simulator), member)
     if starts := [text for text in args.settings if text.partition("=")[0].strip() == "start"]:
         scenario = override(scenario, settings_of(starts))  # a table's dates are read against it
     for text in args.replay:

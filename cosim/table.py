@@ -15,11 +15,12 @@ import importlib
 import importlib.util
 import math
 import re
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -30,6 +31,10 @@ SUFFIXES = (".csv", ".tsv", ".parquet", ".pq")
 _COUNTS = ("time_s", "time_min", "time_h")
 _DATES = ("time", "date", "datetime", "timestamp")
 _DELIMITERS = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
+
+
+Overflow = Literal["hold", "raise", "wrap"]
+"""Past a table's last row: hold it, refuse, start again."""
 
 
 def is_table(path: str | Path) -> bool:
@@ -139,6 +144,35 @@ class Table:
         if self.times_s[0] > 0:
             raise ScenarioError(f"{self.path} begins {format_time(float(self.times_s[0]))} after the run does; add a "
                                 "row for the start, or --set start=DATE")
+
+
+class Held:
+    """One column of a table over time, each value held until the next row; times in s since the run's start.
+
+    port    what is looked for, in its own unit or another of the same kind
+    entity  whose column it is, where entities have columns of their own
+    owner   field that names the table, for errors; `owner`_overflow is the one that says what its end means
+    """
+
+    def __init__(self, table: Table, port: str, entity: str, owner: str, overflow: Overflow) -> None:
+        found = table.match(port)
+        if found is None:
+            raise ScenarioError(f"{owner}: {table.path} has no column {port}; it has {', '.join(table.columns)}")
+        self.path, self.end_s, self.times_s = str(table.path), table.end_s, table.times_s.tolist()
+        self.values = table.values(found[0], [entity], found[1])[:, 0].tolist()
+        self._owner, self._overflow = owner, overflow
+
+    def at(self, time_s: float, *, forecast: bool = False) -> float:
+        """The value at a time; ScenarioError past the end where that is to be refused (a forecast is held)."""
+        first = max(self.times_s[0], 0.0)
+        if time_s >= self.end_s > first:
+            if self._overflow == "wrap":
+                time_s = first + (time_s - first) % (self.end_s - first)
+            elif self._overflow == "raise" and not forecast:
+                raise ScenarioError(f"{self._owner}: {self.path} ends at {format_time(self.end_s)}; a value at "
+                                    f"{format_time(time_s)} is asked for: give a longer one, or set "
+                                    f"{self._owner}_overflow=hold or wrap")
+        return self.values[bisect_right(self.times_s, time_s) - 1]
 
 
 def write_table(path: Path, columns: Mapping[str, Sequence]) -> None:

@@ -14,8 +14,8 @@ from cosim.clock import Clock
 from cosim.errors import CosimError, ModelError
 from cosim.plan import Plan, Sides
 from cosim.ports import Port
+from cosim.recorder import TraceWriter
 from cosim.resolve import Resolved
-from cosim.trace import TraceWriter
 from cosim.units import finite
 
 
@@ -171,6 +171,20 @@ def make_taps(resolved: Resolved, sides: Mapping[str, Sides], plan: Plan, contro
             tap.layout.append((model, eids, outs, side.labels))
         taps[member] = tap
     return taps
+
+
+def initial_values(plan: Plan) -> dict[str, list]:
+    """What links that are shifted in time carry before their first value, a row per number: the source's port, the
+    index along its axis (0 for a scalar), and the value before any conversion."""
+    columns: dict[str, list] = {"source": [], "index": [], "value": []}
+    for source, value in {c.source: c.initial for c in reversed(plan.connections) if c.shift}.items():
+        if isinstance(value, dict):  # events: nothing has happened yet
+            continue
+        numbers = list(value) if isinstance(value, (list, tuple)) else [value]
+        columns["source"] += [".".join(source)] * len(numbers)
+        columns["index"] += range(len(numbers))
+        columns["value"] += map(float, numbers)
+    return columns
 
 
 def _watch(tap: Tap, model: str, eids: list[str], outs: list[Port]) -> None:

@@ -30,8 +30,8 @@ from cosim.scenario import Scenario
 from cosim.tap import Control
 
 SEEDS_PER_RUN = 1000
-"""Environment b of a run with seed s plays the scenario's seed 1000 (s + 1) + b: no two runs share one, and seeds below
-1000, which simulations and evaluations use, are never trained on."""
+"""Environment b of a run with seed s plays the scenario's seed 1000 (s + 1) + b // twins: no two runs share one, and
+seeds below 1000, which simulations and evaluations use, are never trained on."""
 
 Arrays = dict[str, np.ndarray]
 
@@ -55,7 +55,7 @@ def learning_scenario(scenario: Scenario, lean: bool = True) -> Scenario:
 
 
 def seed_of(seed: int, index: int) -> int:
-    """The scenario's seed in environment `index` of a run with `seed`; see SEEDS_PER_RUN."""
+    """The scenario's seed in the `index`-th outside world of a run with `seed`; see SEEDS_PER_RUN."""
     return SEEDS_PER_RUN * (seed + 1) + index
 
 
@@ -150,16 +150,17 @@ class Environments:
 
     scenario: a `learning_scenario`; indices: the global numbers of these environments, which fix their seeds;
     stagger_over: with a number B, environment b plays b/B of its first day by the start action at `reset`, so that B of
-    them are spread over the day; 0: all begin at its start
+    them are spread over the day; 0: all begin at its start. twins: so many environments in a row meet the same outside
+    world, at the same minutes
     """
 
     def __init__(self, scenario: Scenario, indices: Sequence[int], seed: int, episode: int = 0,
-                 stagger_over: int = 0) -> None:
+                 stagger_over: int = 0, twins: int = 1) -> None:
         resolved = resolve(scenario)
-        self._stagger_over = stagger_over
+        self._stagger_over, self.twins = stagger_over, twins
         self._steps_a_day = resolved.until // resolved.clock.steps(
             resolved.scenario.members[_steering_of(scenario).member].step_s)
-        self.envs = [Environment(resolved, seed_of(seed, b), episode) for b in indices]
+        self.envs = [Environment(resolved, seed_of(seed, b // twins), episode) for b in indices]
         self.spec, self.n_envs, self._indices = self.envs[0].steering.spec, len(self.envs), list(indices)
         self._names = self.envs[0].steering.terms
 
@@ -199,7 +200,8 @@ class Environments:
 
     def _begin(self, index: int, env: Environment) -> np.ndarray:
         env.reset()
-        steps = self._steps_a_day * index // self._stagger_over if self._stagger_over else 0
+        first = index - index % self.twins
+        steps = self._steps_a_day * first // self._stagger_over if self._stagger_over else 0
         start = env.steering.start()
         for _ in range(steps):
             env.step(start)

@@ -114,7 +114,8 @@ class MosaikWorld:
             for model, spec in self.resolved.entities[name].items():
                 count, arguments = creation(self.resolved, name, spec)
                 if not hasattr(factory, model):
-                    raise ScenarioError(f"it has no model '{model}'")
+                    raise ScenarioError(f"it has no model '{model}'; if it needs none, "
+                                        f"--set {name}.entities.{model}=[]")
                 created += getattr(factory, model).create(count, **arguments)
             described = factory.describe() if "describe" in factory.meta.get("extra_methods", ()) else None
             if described is not None and "step_s" not in self.resolved.init_params[name]:

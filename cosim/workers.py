@@ -7,6 +7,7 @@ states travel as numpy archives. Where a worker ends by itself the next command 
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import os
@@ -28,6 +29,8 @@ from cosim.vector import Arrays, Environments, Step, step_of
 
 _MEMORY = Path("/dev/shm")
 _LENGTH = struct.Struct("<Q")
+_NET_OBJECTS = 100_000
+"""Objects made and not freed after which a worker looks for cycles: jobs come and go, and are in none."""
 
 
 class Workers:
@@ -37,10 +40,10 @@ class Workers:
     """
 
     def __init__(self, scenario: Scenario, n_envs: int, workers: int, seed: int, episode: int = 0,
-                 stagger_over: int = 0) -> None:
+                 stagger_over: int = 0, twins: int = 1) -> None:
         one = Environments(scenario, [0], seed, episode)
         one.close()
-        self.spec, self.n_envs = one.spec, n_envs
+        self.spec, self.n_envs, self.twins = one.spec, n_envs, twins
         self._names = list(one.envs[0].steering.terms)
         self._folder = tempfile.TemporaryDirectory(prefix="cosim-", dir=_MEMORY if _MEMORY.is_dir() else None)
         self._arrays = _arrays(Path(self._folder.name), shapes_of(self.spec, n_envs, len(self._names)), "w+")
@@ -50,7 +53,8 @@ class Workers:
             for part in parts:
                 self._workers.append(_Worker(len(self._workers), part.tolist(), {
                     "scenario": scenario.to_json(), "indices": part.tolist(), "n_envs": n_envs, "seed": seed,
-                    "episode": episode, "stagger_over": stagger_over, "folder": self._folder.name, "path": sys.path}))
+                    "episode": episode, "stagger_over": stagger_over, "twins": twins,
+                    "folder": self._folder.name, "path": sys.path}))
             for worker in self._workers:
                 worker.answer()
         except BaseException:
@@ -201,6 +205,8 @@ def main() -> int:
     except CosimError as err:
         _say(answers, b"e", json.dumps({"kind": type(err).__name__, "text": str(err)}).encode())
         return err.exit_code
+    gc.freeze()  # what is there now stays
+    gc.set_threshold(_NET_OBJECTS)
     _say(answers, b"k", b"")
     while command := commands.read(1):
         try:
@@ -222,7 +228,7 @@ class _Desk:
         """Make the environments."""
         given = self._start
         self._environments = own = Environments(Scenario.from_json(given["scenario"]), given["indices"], given["seed"],
-                                                given["episode"], given["stagger_over"])
+                                                given["episode"], given["stagger_over"], given["twins"])
         shapes = shapes_of(own.spec, given["n_envs"], len(own.envs[0].steering.terms))
         rows = slice(given["indices"][0], given["indices"][-1] + 1)
         self._mine = {name: array[rows] for name, array in _arrays(Path(given["folder"]), shapes, "r+").items()}
@@ -234,6 +240,8 @@ class _Desk:
             step = own.step(mine["action"])
             mine["observation"][:], mine["reward"][:], mine["ended"][:] = step.observation, step.reward, step.truncated
             mine["terms"][:] = np.stack(list(step.terms.values()), axis=1)
+            if step.truncated.any():
+                gc.collect()  # the worlds of a day that ended
         elif command == b"c":
             mine["context"][:] = own.context(mine["leaders"])
         elif command == b"r":

@@ -99,12 +99,13 @@ def study(name: str, about: str, *, sites: dict[str, dict[str, Any]] = SITES, po
           inf_size_scale: float = INF_SIZE_SCALE, profile: dict[str, Any] | None = None,
           cooling: dict[str, Any] | str | None = None) -> Scenario:
     """One scenario of the study on the IEEE 33-node feeder (0-based buses, I25)."""
+    plant = {"cooling": cooling} if cooling else {}
     return Scenario(
         name=name, about=about, until_s="24h",
         shared={**SHARED, "sites": sites},
         members=members(
             grid={"sources": SOURCES, "lambda_kw_per_kg_h": lambda_kw_per_kg_h}, profile=profile or {},
             workload={"arrivals": ARRIVALS, "train_rate_scale": train_rate_scale, "inf_size_scale": inf_size_scale},
-            controller={"policy": policy, "mode": mode}, aidc={"cooling": cooling} if cooling else {},
+            controller={"policy": policy, "mode": mode, **plant}, aidc=plant,
             arrivals_class="Arrivals", buses=33),
         links=links(), **SCENARIO_HOOKS)

@@ -2,7 +2,8 @@
 
 The rule. In a tick of length dt a job that held GPUs for s GPU-seconds carries
 
-    dynamic energy   s x alpha xi / 60, what these GPUs drew above idle (13)
+    dynamic energy   s x alpha xi / 60, what these GPUs drew above idle (13); where servers need more as their inlets
+                     are warm (I12), this and idle power by the factor of the tick
     idle, cooling    s / (G dt) of the site's idle and of its cooling energy in the tick, G being the site's GPUs;
                      losses of UPS and PDU and auxiliaries, where a site has them, count as cooling
 
@@ -21,8 +22,10 @@ import numpy as np
 from cosim.errors import TraceError
 from cosim.trace import Trace
 from cosim.units import HOUR_S
+from simulators.aidc.equations import inlet_factor
 from simulators.fleet import JobClass, Site
-from simulators.metrics import intensity_at_site
+from simulators.held import intensity_at_site
+from simulators.plants import coolings, served_degc
 
 SITE = "aidc/Site"
 
@@ -93,13 +96,14 @@ def _account(trace: Trace, name: str, k: int, jobs: dict[str, np.ndarray]) -> Jo
     uses = _uses(trace, name, mine, job_classes, time_s, step_s)
     _agrees(trace, k, uses, step_s, name)
     it_kwh, p_kwh = (trace[f"{SITE}/{port}"][:, k] * step_s / HOUR_S for port in ("it_kw", "p_kw"))
-    idle_kwh = np.full(len(time_s), site.idle_kw * step_s / HOUR_S)
     kw_per_gpu = np.zeros(len(mine["id"]))
     for m, job_class in job_classes.items():
         kw_per_gpu[mine["job_class"] == m] = job_class.busy_kw_per_gpu
+    factor = inlet_factor(served_degc(trace)[:, k], coolings(trace)[k]) * np.ones(len(time_s))
+    idle_kwh = factor * site.idle_kw * step_s / HOUR_S
     share = uses.gpu_s / (site.gpus * step_s)
     parts = {
-        "dynamic_kwh": (uses.gpu_s * kw_per_gpu[uses.row] / HOUR_S, it_kwh - idle_kwh),
+        "dynamic_kwh": (uses.gpu_s * kw_per_gpu[uses.row] / HOUR_S * factor[uses.tick], it_kwh - idle_kwh),
         "idle_kwh": (share * idle_kwh[uses.tick], idle_kwh),
         "cooling_kwh": (share * (p_kwh - it_kwh)[uses.tick], p_kwh - it_kwh),
     }

@@ -14,8 +14,9 @@ import numpy as np
 from cosim.digest import Digest, Table
 from cosim.errors import TraceError
 from cosim.trace import Trace
-from simulators.aidc.equations import PRESETS, Cooling, it_at_inlet_kw
+from simulators.aidc.equations import air_kw_per_k, air_temperatures_degc, it_at_inlet_kw
 from simulators.fleet import JobClass, Site
+from simulators.plants import coolings, has_inertia, room_degc, served_degc
 
 SITE = "aidc/Site"
 RELATIVE, EXACT = 1e-9, 0.0
@@ -81,26 +82,29 @@ def _finished_work(trace: Trace) -> float:
 
 
 def _it_energy(trace: Trace) -> float:
-    """(13): idle power all the time, and a busy GPU's power (alpha x its speed) for as long as it is busy."""
+    """(13): idle power all the time, and a busy GPU's power (alpha x its speed) for as long as it is busy; more where
+    inlets are warm (I12)."""
     shared = json.loads(trace.attrs["scenario"])["shared"]
     classes = [JobClass(**shared["job_classes"][n]) for n in trace.names(SITE, "job_class")]
     idle_kw = np.array([Site(**shared["sites"][n]).idle_kw for n in trace.names(SITE)])
     by_hand = idle_kw + trace[f"{SITE}/busy_gpus"] @ np.array([c.busy_kw_per_gpu for c in classes])
-    supply_degc = trace[f"{SITE}/supply_temp_degc"]
-    for k, cooling in enumerate(_coolings(trace)):
+    supply_degc = served_degc(trace)
+    for k, cooling in enumerate(coolings(trace)):
         by_hand[:, k] = it_at_inlet_kw(by_hand[:, k], supply_degc[:, k], cooling)
     return _largest(trace[f"{SITE}/it_kw"] / by_hand - 1.0)
 
 
-def _coolings(trace: Trace) -> list[Cooling]:
-    """The cooling plant of each site, as the scenario has it."""
-    given = json.loads(trace.attrs["scenario"])["members"]["aidc"]["params"]
-    plants = {**dict.fromkeys(trace.names(SITE), given.get("cooling")), **given.get("site_cooling", {})}
-    return [_cooling(plants[name]) for name in trace.names(SITE)]
-
-
-def _cooling(value: str | dict | None) -> Cooling:
-    return PRESETS[value or "corrected"] if value is None or isinstance(value, str) else Cooling(**value)
+def _heat(trace: Trace) -> float:
+    """Heat given off = heat removed + heat stored in the room, every tick, over the heat given off."""
+    removed_kw, it_kw = trace[f"{SITE}/heat_removed_kw"], trace[f"{SITE}/it_kw"]
+    warmer_k = np.diff(room_degc(trace), axis=0) if has_inertia(trace) else np.zeros_like(it_kw)
+    worst = 0.0
+    for k, cooling in enumerate(coolings(trace)):
+        given_kw = air_kw_per_k(cooling) * air_temperatures_degc(it_kw[:, k], 0.0, cooling)[1]
+        given_kw = np.maximum(given_kw, 0.0)
+        stored_kw = cooling.heat_capacity_kj_per_k * warmer_k[:, k] / _step_s(trace, "aidc")
+        worst = max(worst, _largest((removed_kw[:, k] + stored_kw - given_kw) / np.maximum(given_kw, 1.0)))
+    return worst
 
 
 def _power_adds_up(trace: Trace) -> float:
@@ -115,6 +119,8 @@ def _windows(trace: Trace) -> float:
     count = round(_step_s(trace, "grid") / _step_s(trace, "aidc"))
     p_kw = trace[f"{SITE}/p_kw"]
     whole = len(p_kw) // count
+    if not whole:
+        raise TraceError(f"{trace.path}: the run is shorter than a step of the grid")
     means = p_kw[: whole * count].reshape(whole, count, -1).mean(axis=1)
     return _largest(trace[f"{SITE}/p_window_kw"][count - 1:: count][:whole] / means - 1.0)
 
@@ -203,6 +209,7 @@ LAWS: tuple[tuple[str, float, Callable[[Trace], float]], ...] = (
     ("a finished job has all its work done (relative)", RELATIVE, _finished_work),
     ("IT power = idle + busy GPUs x their power, (13) (relative)", RELATIVE, _it_energy),
     ("power = IT + cooling + losses, (12) (relative)", RELATIVE, _power_adds_up),
+    ("heat given off = removed + stored in the room, (19)-(21) (relative)", RELATIVE, _heat),
     ("power told to the grid = mean of its minutes (relative)", RELATIVE, _windows),
     ("busy GPUs <= capacity (relative excess)", RELATIVE, _capacity),
     ("line ends differ by the losses, (1) (kW)", 1e-6, _power_balance),

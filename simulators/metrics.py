@@ -17,9 +17,12 @@ import numpy as np
 from cosim.digest import Digest, Table
 from cosim.resolve import Resolved
 from cosim.trace import Trace
-from cosim.units import HOUR_S, KG_PER_T, MIN_S
+from cosim.units import KG_PER_T
 from simulators.fleet import JobClass, Site, may_run
 from simulators.grid.minutes import minute_voltages
+from simulators.held import at_times, counted, nci_at_site
+from simulators.plants import cooling_table
+from simulators.service import jobs_tables
 
 OVERLOAD = 0.95
 SITE, JOBS = "aidc/Site", "jobs"
@@ -41,24 +44,6 @@ class SiteFigures:
     co2_kg: float
     nci: tuple[float, float, float]
     gpu_use_ratio: float
-
-
-@dataclass(frozen=True)
-class Waits:
-    """How long the jobs of a class waited, at one site or at all (site None), counted from the end of the warm-up on.
-
-    Inference waits from its arrival, which includes the time until the workload manager's next decision; training from
-    its release, as deferral is a decision. Quantiles are over the jobs that began, s; NaN when none did.
-    slo_missed_jobs  jobs that began later than their class's slo_wait_s or were dropped; None: the class has none
-    """
-
-    job_class: str
-    site: str | None
-    began_jobs: int
-    p50_s: float
-    p95_s: float
-    p99_s: float
-    slo_missed_jobs: int | None
 
 
 # --- before the run -------------------------------------------------------------------------------------------------
@@ -114,15 +99,16 @@ def summary(trace: Trace) -> Digest:
     if SITE not in trace.models():
         digest.warnings.append("the trace has no data centre (aidc/Site); only the grid is summarised")
     else:
-        _jobs_table(trace, digest)
+        jobs_tables(trace, digest)
         _sites_table(trace, digest)
+        cooling_table(trace, digest)
     _grid_table(trace, digest)
     return digest
 
 
 def site_figures(trace: Trace) -> list[SiteFigures]:
     """Energy, cost and attributed carbon per site."""
-    use, hours = _counted(trace, SITE)
+    use, hours = counted(trace, SITE)
     time_s = trace.time_s(SITE)[use]
     p_kw, it_kw = trace[f"{SITE}/p_kw"][use], trace[f"{SITE}/it_kw"][use]
     busy = trace[f"{SITE}/busy_gpus"][use].sum(axis=2)
@@ -137,128 +123,6 @@ def site_figures(trace: Trace) -> list[SiteFigures]:
             name, float(energy.sum()), float(it_kw[:, k] @ hours), float((energy * price).sum()),
             float((energy * w).sum()), span, float(busy[:, k].mean()) / Site(**sites[name]).gpus))
     return out
-
-
-def waits(trace: Trace) -> list[Waits]:
-    """Waits per class, at all sites together and then at each; [] for a trace without a job table."""
-    jobs = trace.table("jobs")
-    if not jobs:
-        return []
-    shared = json.loads(trace.attrs["scenario"])
-    counted = jobs["arrival_s"] >= shared.get("warmup_s", 0.0)
-    out = []
-    for name in trace.names(SITE, "job_class"):
-        job_class = JobClass(**shared["shared"]["job_classes"][name])
-        of_class = counted & (jobs["job_class"] == name)
-        start_s, site = jobs["start_s"][of_class], jobs["site"][of_class]
-        wait_s = start_s - jobs["arrival_s" if job_class.kind == "inf" else "release_s"][of_class]
-        dropped = jobs["outcome"][of_class] == "dropped"
-        out.append(_waits(name, None, wait_s, dropped, job_class.slo_wait_s))
-        out += [_waits(name, s, wait_s[site == s], dropped[site == s], job_class.slo_wait_s) for s in trace.names(SITE)]
-    return out
-
-
-def _waits(job_class: str, site: str | None, wait_s: np.ndarray, dropped: np.ndarray, slo_s: float | None) -> Waits:
-    began = np.isfinite(wait_s)
-    p50, p95, p99 = np.quantile(wait_s[began], (0.5, 0.95, 0.99)).tolist() if began.any() else (np.nan,) * 3
-    missed = None if slo_s is None else int(np.count_nonzero(dropped | (wait_s > slo_s)))
-    return Waits(job_class, site, int(np.count_nonzero(began)), p50, p95, p99, missed)
-
-
-def nci_at_site(trace: Trace, site: str, time_s: np.ndarray) -> np.ndarray:
-    """NCI at a site's bus at the given times, kg/kWh; NaN where the grid exports none."""
-    return intensity_at_site(trace, site, time_s, "nci_kg_per_kwh")
-
-
-def intensity_at_site(trace: Trace, site: str, time_s: np.ndarray, port: str) -> np.ndarray:
-    """A carbon intensity of a site's bus (nci_kg_per_kwh, mci_kg_per_kwh) at the given times; NaN where there is none.
-
-    Which bus that is comes from the run's own wiring: where the site's NCI came from.
-    """
-    wiring = trace.table("wiring")
-    for source, target in zip(wiring.get("source", ()), wiring.get("target", ()), strict=True):
-        member, eid, linked = source.split(".", 2)
-        if linked == "nci_kg_per_kwh" and target.split(".")[1] == site:
-            model = next(m for m in trace.models() if m.startswith(f"{member}/") and eid in trace.names(m))
-            return at_times(trace, model, port, time_s, eid)
-    return np.full(time_s.shape, np.nan)
-
-
-def at_times(trace: Trace, model: str, port: str, time_s: np.ndarray, entity: str | None = None) -> np.ndarray:
-    """Values of a level port as they stood at `time_s` (held since their last sample), shape (time,)."""
-    if not trace.has(f"{model}/{port}"):
-        return np.full(time_s.shape, np.nan)
-    column = trace.names(model).index(entity) if entity else 0
-    at = np.searchsorted(trace.time_s(model), time_s, side="right") - 1
-    return trace[f"{model}/{port}"][at, column]
-
-
-def _counted(trace: Trace, model: str) -> tuple[np.ndarray, np.ndarray]:
-    """(mask of the samples that count, hours that each of those stands for).
-
-    A sample holds until the next one; what counts of it lies between the end of the warm-up and the end of the run.
-    """
-    scenario = json.loads(trace.attrs["scenario"])
-    times = trace.time_s(model).astype(float)
-    step_s = scenario["members"][model.split("/")[0]]["step_s"]
-    ends = np.append(times[1:], times[-1:] + step_s)
-    begin, end = scenario.get("warmup_s", 0.0), float(trace.attrs.get("until_s", np.inf))
-    hours = (np.minimum(ends, end) - np.maximum(times, begin)) / HOUR_S
-    return hours > 0, hours[hours > 0]
-
-
-def _jobs_table(trace: Trace, digest: Digest) -> None:
-    use, hours = _counted(trace, SITE)
-    classes = trace.names(SITE, "job_class")
-    counts = {name: trace[f"{SITE}/{name}_jobs"][use] for name in
-              ("received", "finished", "dropped", "queued", "deferred", "running")}
-    totals = {name: counts[name].sum(axis=(0, 1)) for name in ("received", "finished", "dropped")}
-    inside = sum(counts[name][-1].sum(axis=0) for name in ("queued", "deferred", "running"))
-    work = trace[f"{SITE}/work_to"][use].sum(axis=1)
-    minutes = float(hours.sum()) * HOUR_S / MIN_S
-    rows = []
-    waited = {w.job_class: w for w in waits(trace) if w.site is None}
-    for k, name in enumerate(classes):
-        rows.append((name, f"{totals['received'][k]:.0f}", f"{totals['finished'][k]:.0f}",
-                     f"{totals['dropped'][k]:.0f}", f"{inside[k]:.0f}", f"{work[:, k].sum() / minutes / 1e6:.2f}",
-                     f"{work[:, k].sum() / minutes / MIN_S / 1e3:.1f}", *_wait_cells(waited.get(name))))
-        digest.figures |= {f"finished_{name}_jobs": float(totals["finished"][k]),
-                           f"dropped_{name}_jobs": float(totals["dropped"][k]),
-                           f"unfinished_{name}_jobs": float(inside[k]), **_wait_figures(waited.get(name))}
-    done = float(work.sum()) / minutes
-    rows.append(("all", *(f"{v.sum():.0f}" for v in (*totals.values(), inside)), f"{done / 1e6:.2f}",
-                 f"{done / MIN_S / 1e3:.1f}", *[""] * 4))
-    digest.figures |= {"throughput_to_per_min": done, **_lost_figures(trace, use)}
-    scenario = json.loads(trace.attrs["scenario"])
-    policy = scenario["members"].get("controller", {}).get("params", {}).get("policy")
-    note = "unfinished jobs may have arrived in the warm-up" if scenario.get("warmup_s") else ""
-    columns = ("class", "arrived", "finished", "dropped", "unfinished", "M TO/min", "k TO/s", "wait p50 s", "p95 s",
-               "p99 s", "SLO missed")
-    digest.tables.append(Table(f"Jobs under policy {policy}" if policy else "Jobs", columns, rows, note))
-
-
-def _lost_figures(trace: Trace, use: np.ndarray) -> dict[str, float]:
-    """Work done for nothing, TO (M15): of jobs begun and missed, and undone by failures of racks."""
-    ports = {"missed_work_to": "lost_missed_to", "failed_work_to": "lost_failed_to"}
-    return {figure: float(trace[f"{SITE}/{port}"][use].sum()) for port, figure in ports.items()
-            if trace.has(f"{SITE}/{port}")}
-
-
-def _wait_cells(w: Waits | None) -> tuple[str, str, str, str]:
-    if w is None or not w.began_jobs:
-        return "-", "-", "-", "-" if w is None or w.slo_missed_jobs is None else f"{w.slo_missed_jobs}"
-    missed = "-" if w.slo_missed_jobs is None else f"{w.slo_missed_jobs}"
-    return f"{w.p50_s:.0f}", f"{w.p95_s:.0f}", f"{w.p99_s:.0f}", missed
-
-
-def _wait_figures(w: Waits | None) -> dict[str, float]:
-    if w is None:
-        return {}
-    figures = {f"wait_p{p}_{w.job_class}_s": v for p, v in ((50, w.p50_s), (95, w.p95_s), (99, w.p99_s))
-               if np.isfinite(v)}
-    if w.slo_missed_jobs is not None:
-        figures[f"slo_missed_{w.job_class}_jobs"] = float(w.slo_missed_jobs)
-    return figures
 
 
 def _sites_table(trace: Trace, digest: Digest) -> None:
@@ -283,7 +147,7 @@ def _grid_table(trace: Trace, digest: Digest) -> None:
     """How the network stood. A grid need not have all of it: what it does not export makes no row."""
     if not trace.has("grid/Grid/loss_kw") or not trace.has("grid/Grid/emission_kg_per_h"):
         return
-    use, hours = _counted(trace, "grid/Grid")
+    use, hours = counted(trace, "grid/Grid")
     column = {p: trace[f"grid/Grid/{p}"][use][:, 0] for p in trace.ports("grid/Grid")}
     emission, realised = _settled(trace, "emission_realised_kg_per_h", column["emission_kg_per_h"], use)
     loss, _ = _settled(trace, "loss_realised_kw", column["loss_kw"], use)

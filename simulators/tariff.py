@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -11,7 +10,7 @@ from cosim.adapter import Adapter, Values, serve
 from cosim.errors import ScenarioError
 from cosim.params import params
 from cosim.ports import Port
-from cosim.table import Table
+from cosim.table import Held, Overflow, Table
 from cosim.units import DAY_S, HOUR_S, Seconds, format_time
 
 Boundary = Literal["half_open", "closed", "inclusive_hour"]
@@ -52,7 +51,7 @@ class TimeOfUseParams:
     prices: Annotated[str | None, Field(description="CSV or Parquet table with a column of times (time_s, or dates as "
                                         "`time`) and one of prices, price_usd_per_kwh or in another unit; in the place "
                                         "of base and windows")] = None
-    prices_overflow: Annotated[Literal["hold", "raise", "wrap"], Field(
+    prices_overflow: Annotated[Overflow, Field(
         description="past the table's last row: hold it, refuse (a forecast is held), or start again")] = "hold"
     scenario_start: Annotated[str, Field(description="date of t = 0, for a table with dates; the run fills it in")] = (
         "2026-01-01T00:00:00")
@@ -79,32 +78,6 @@ def price_usd_per_kwh(tariff: TimeOfUseParams, time_s: float) -> float:
     return tariff.base_usd_per_kwh
 
 
-class PriceSeries:
-    """Prices of a table, each holding until the next row; times in s since the run's start."""
-
-    def __init__(self, tariff: TimeOfUseParams) -> None:
-        table = Table(tariff.prices, tariff.scenario_start)
-        found = table.match("price_usd_per_kwh")
-        if found is None or table.entities(found[0]) is not None:
-            raise ScenarioError(f"tariff.prices: {tariff.prices} has no column price_usd_per_kwh; it has "
-                                f"{', '.join(table.columns)}")
-        self.path, self.end_s, self._overflow = tariff.prices, table.end_s, tariff.prices_overflow
-        self._times_s = table.times_s.tolist()
-        self._prices = table.values(found[0], ["tariff"], found[1])[:, 0].tolist()
-
-    def at(self, time_s: float, *, forecast: bool = False) -> float:
-        """The price at a time, USD/kWh; ScenarioError past the end where that is to be refused."""
-        first = max(self._times_s[0], 0.0)
-        if time_s >= self.end_s > first:
-            if self._overflow == "wrap":
-                time_s = first + (time_s - first) % (self.end_s - first)
-            elif self._overflow == "raise" and not forecast:
-                raise ScenarioError(f"tariff.prices: {self.path} ends at {format_time(self.end_s)}; a price at "
-                                    f"{format_time(time_s)} is asked for: give a longer one, or set "
-                                    "tariff.prices_overflow=hold or wrap")
-        return self._prices[bisect_right(self._times_s, time_s) - 1]
-
-
 class TimeOfUse(Adapter):
     """Price now and at the times to which jobs may be deferred, by windows of the day or from a table.
 
@@ -112,6 +85,7 @@ class TimeOfUse(Adapter):
     """
 
     PARAMS = TimeOfUseParams
+    TABLE_FIELD = "prices"
     MODELS = {
         "Tariff": (
             Port("price_usd_per_kwh", "out", "electricity price"),
@@ -119,13 +93,26 @@ class TimeOfUse(Adapter):
         )
     }
 
+    @classmethod
+    def check_horizon(cls, member: str, given: TimeOfUseParams, step_s: float, until_s: float) -> None:
+        """ScenarioError when the table ends before the run does and that is to be refused."""
+        if given.prices is None or given.prices_overflow != "raise":
+            return
+        end_s = Table(given.prices, given.scenario_start).end_s
+        if end_s < until_s:
+            raise ScenarioError(f"{given.prices} holds {member} for {format_time(end_s)}, the run lasts "
+                                f"{format_time(until_s)}; shorten it by --until, or "
+                                f"--set {member}.prices_overflow=hold (or wrap)")
+
     def setup(self) -> None:
         """ScenarioError for a lead into the past."""
         early = [lead for lead in self.params.deferrals_s if lead < 0]
         if early:
             raise ScenarioError(f"{self.sid}.deferrals_s holds {early[0]:g} s; a lead is 0 or more")
         self._known: dict[float, tuple[float, list[float]]] = {}
-        self._series = None if self.params.prices is None else PriceSeries(self.params)
+        p = self.params
+        self._series = None if p.prices is None else Held(
+            Table(p.prices, p.scenario_start), "price_usd_per_kwh", self.sid, f"{self.sid}.prices", p.prices_overflow)
         self._last_s = 0.0
 
     def labels(self) -> dict[str, list[str]]:
@@ -151,7 +138,6 @@ class TimeOfUse(Adapter):
         price, forecast = self._known[of_day]
         return {eid: {"price_usd_per_kwh": price, "forecast_usd_per_kwh": list(forecast)}
                 for eid in self.entities["Tariff"]}
-
 
     def notes(self) -> list[str]:
         """Whether the run, or a forecast, went past the table."""

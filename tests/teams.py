@@ -9,7 +9,9 @@ def columns(count, name="o"):
     return tuple(Column(f"{name}{k}", scale="raw") for k in range(count))
 
 
-BOSS = AgentType("boss", columns(5), (Simplex("to", 3, (True, False, True)), Simplex("of", 4)))
+USUAL = tuple(Column(f"u{k}", -4.0, 0.0) for k in range(4))
+BOSS = AgentType("boss", (*columns(1), *USUAL),
+                 (Simplex("to", 3, (True, False, True)), Simplex("of", 4, around=tuple(c.name for c in USUAL))))
 SITE = AgentType("site", columns(7), (Simplex("when", 3), Interval("temp", 18.0, 23.0, 19.0), Choice("mode", 3)),
                  columns(2, "c"))
 SHED = AgentType("shed", columns(2), (Interval("level", -1.0, 1.0),), columns(1, "c"))
@@ -32,7 +34,7 @@ class Game:
     def __init__(self, n, n_envs):
         kind = AgentType("player", columns(1), (Choice("pick", n),))
         self.spec = TeamSpec(tuple((f"p{k}", "player") for k in range(n)), {"player": kind})
-        self.n_envs, self.n = n_envs, n
+        self.n_envs, self.twins, self.n = n_envs, 1, n
         self.same = np.ones((n_envs, n, 1), np.float32)
 
     def reset(self):
@@ -55,7 +57,7 @@ class Follow:
     """
 
     def __init__(self, n_envs=3, seed=0):
-        self.spec, self.n_envs = site_team(2), n_envs
+        self.spec, self.n_envs, self.twins = site_team(2), n_envs, 1
         self.rng = np.random.default_rng(seed)
         self.reset()
 

@@ -13,7 +13,8 @@ FLOORS = [
     {"cosim.errors", "cosim.digest"},
     {"cosim.units"},
     {"cosim.clock", "cosim.console", "cosim.ports", "cosim.params", "cosim.seeds"},
-    {"cosim.scenario", "cosim.table", "cosim.trace"},
+    {"cosim.intact", "cosim.scenario", "cosim.table", "cosim.trace"},
+    {"cosim.compare", "cosim.recorder"},
     {"cosim.adapter"},
     {"cosim.resolve"},
     {"cosim.plan", "cosim.serve"},
@@ -23,7 +24,7 @@ FLOORS = [
     {"cosim.reporting.chart", "cosim.reporting.text", "cosim.reporting.feeder"},
     {"cosim.reporting.data", "cosim.reporting.paper"},
     {"cosim.reporting.sites", "cosim.reporting.jobs", "cosim.reporting.events", "cosim.reporting.overview"},
-    {"cosim.reporting.carbon", "cosim.reporting.grid", "cosim.reporting.page"},
+    {"cosim.reporting.air", "cosim.reporting.carbon", "cosim.reporting.grid", "cosim.reporting.page"},
     {"cosim.reporting.sections"},
     {"cosim.report"},
     {"cosim.run", "cosim.conformance"},
@@ -34,12 +35,12 @@ FLOORS = [
 """Of the frame, from the ground up. The other packages stand as a whole: cosim < agents < simulators < scenarios."""
 
 OWNERS = {
-    "simpy": {"simulators.aidc.facility"},
+    "simpy": {"simulators.aidc.events"},
     "pandapower": {"simulators.grid.network"},
     "gurobipy": {"simulators.grid.gurobi_solver"},
     "opendssdirect": {"simulators.grid.opendss"},
     "clarabel": {"simulators.grid.clarabel_solver"},
-    "h5py": {"cosim.trace"},
+    "h5py": {"cosim.recorder", "cosim.trace"},
     "pettingzoo": {"cosim.parallel"},
     "gymnasium": {"cosim.parallel"},
     "plotly": {"cosim.reporting.page"},

@@ -58,7 +58,7 @@ class Actions(nn.Module):
         smooth = [p for p in kind.action if not isinstance(p, Choice)]
         self.choices = [p.size for p in kind.action if isinstance(p, Choice)]
         columns = sum(map(width, smooth))
-        tables = Tables(columns)
+        tables = Tables(columns, kind.observation)
         for part in smooth:
             tables.add(part, dirichlet=simplex == "dirichlet")
         self.n_normal, shares = len(tables.rows), len(tables.scatter)
@@ -74,6 +74,10 @@ class Actions(nn.Module):
                             ):
             self.register_buffer(name, torch.tensor(value, dtype=torch.float32), persistent=False)
         self.register_buffer("places", torch.tensor(places_of(kind.action, columns)), persistent=False)
+        around = tables.around
+        if around is not None:
+            around = torch.tensor(np.pad(around, ((0, 0), (0, self.n_params - self.n_normal))), dtype=torch.float32)
+        self.register_buffer("around", around, persistent=False)
         self.masked = bool((tables.free == 0).any())
         self.log_std = nn.Parameter(torch.full((self.n_normal,), float(np.log(std_start))))
 
@@ -81,6 +85,10 @@ class Actions(nn.Module):
         """(std, log std) of the Gaussians."""
         log_std = self.log_std.clamp(min=self.log_std_min)
         return log_std.exp(), log_std
+
+    def placed(self, params: Tensor, observation: Tensor) -> Tensor:
+        """A head's params (..., P) moved to where the scaled observation (..., O) says, see `Simplex.around`."""
+        return params if self.around is None else params + observation @ self.around
 
     def sample(self, params: Tensor, noise: Noise | None) -> Tensor:
         """(..., n_raw) draws, or modes (Gaussians and choices) and means (Dirichlet) where there is no noise."""

@@ -61,7 +61,8 @@ class Mat(Network):
             stream = block(stream, asked)
         if order is not None:
             stream = _ordered(stream, order.argsort(1))
-        return [out(stream[:, self.groups.select(k)]) for k, out in enumerate(self.outs)], value
+        tokens = [stream[:, self.groups.select(k)] for k in range(len(self.outs))]
+        return self.params(tokens, observation), value
 
     def ask(self, token: Tensor, context: Tensor) -> Tensor:
         """(B, n, E) the encoder's tokens, with the followers' contexts added."""
@@ -113,7 +114,9 @@ class MatDecoding:
     """Positions one after the other; everything indexed by position until the end."""
 
     def __init__(self, net: Mat, observation: Tensor, order: Tensor | None, noise: Noise | None):
-        self.net, self.order, self.noise = net, order, noise
+        self.net, self.order, self.noise, self.observation = net, order, noise, observation
+        if order is not None:
+            self.observation = _ordered(observation, order)
         self.token = net.encoder(observation)
         self.value = net.value_output(self.token).squeeze(-1)
         batch, n, width = self.token.shape
@@ -172,7 +175,8 @@ class MatDecoding:
         actions = self.net.actions[kind]
         if position < self.net.n_fixed:
             return self.net.fixed[position, :actions.n_raw].expand(len(x), -1)
-        params = self.net.outs[kind](x)
+        seen = self.observation[rows, position, :len(actions.kind.observation)]
+        params = actions.placed(self.net.outs[kind](x), seen)
         if self.noise is None:
             return actions.sample(params, None)
         raw = actions.sample(params, self.noise.at(rows, position))

@@ -7,6 +7,7 @@ Axes: B samples, n agents in the team's order (leaders first), E numbers per tok
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -58,6 +59,11 @@ class Network(nn.Module, ABC):
             for head, actions in zip(made, self.actions, strict=True):
                 head.last.bias.copy_(actions.start)
         return made
+
+    def params(self, tokens: Sequence[Tensor], observation: Tensor) -> list[Tensor]:
+        """Parameters (B, n_k, P_k) per type from what its head is shown, (B, n_k, E)."""
+        return [a.placed(out(token), self.groups.of(observation, k, len(a.kind.observation)))
+                for k, (a, out, token) in enumerate(zip(self.actions, self.outs, tokens, strict=True))]
 
     @abstractmethod
     def value(self, observation: Tensor) -> Tensor:

@@ -37,9 +37,8 @@ class MatDec(Network):
                 ) -> tuple[list[Tensor], Tensor]:
         """See Network."""
         token = self.encoder(observation)
-        params = [out(decoder(token[:, self.groups.select(k)]))
-                  for k, (decoder, out) in enumerate(zip(self.decoders, self.outs, strict=True))]
-        return params, self.value_output(token).squeeze(-1)
+        decoded = [decoder(token[:, self.groups.select(k)]) for k, decoder in enumerate(self.decoders)]
+        return self.params(decoded, observation), self.value_output(token).squeeze(-1)
 
 
 class Transformer(Network):
@@ -60,7 +59,8 @@ class Transformer(Network):
                 ) -> tuple[list[Tensor], Tensor]:
         """See Network."""
         token = self.actor(observation)
-        return [out(token[:, self.groups.select(k)]) for k, out in enumerate(self.outs)], self.value(observation)
+        tokens = [token[:, self.groups.select(k)] for k in range(len(self.outs))]
+        return self.params(tokens, observation), self.value(observation)
 
 
 class Mappo(Network):
@@ -82,10 +82,8 @@ class Mappo(Network):
     def outputs(self, observation: Tensor, context: Tensor, raw: Tensor, order: Tensor | None
                 ) -> tuple[list[Tensor], Tensor]:
         """See Network."""
-        params = []
-        for k, x in enumerate(self._parts(observation)):
-            params.append(self.outs[k](self.actors[k](x, self.who[self.groups.select(k)])))
-        return params, self.value(observation)
+        hidden = [self.actors[k](x, self.who[self.groups.select(k)]) for k, x in enumerate(self._parts(observation))]
+        return self.params(hidden, observation), self.value(observation)
 
     def _parts(self, observation: Tensor) -> list[Tensor]:
         groups: Groups = self.groups

@@ -12,8 +12,3 @@ _FOLDER = Path(__file__).parent
 def shipped() -> dict[str, Path]:
     """Name -> file."""
     return {path.stem: path for path in sorted(_FOLDER.glob(f"*{SUFFIX}"))}
-
-
-def checkpoint_of(policy: str) -> Path | None:
-    """The file that a policy's name stands for: a path with the suffix, or one that ships; None for anything else."""
-    return Path(policy) if policy.endswith(SUFFIX) else shipped().get(policy)

@@ -11,6 +11,7 @@ from cosim.reporting.data import BUS, GRID, SITE, Run
 from cosim.reporting.text import at, count, number
 
 _WATCHED = ((f"{SITE}/dropped_jobs", "drops"), (f"{SITE}/clipped_commands", "clipped commands"),
+            (f"{SITE}/inlet_alarm_s", "inlets"),
             (f"{GRID}/status", "flagged dispatches"), (f"{BUS}/vm_pu", "voltages"))
 _APART_S = 900.0
 _MOST_EVENTS = 300
@@ -51,7 +52,21 @@ def _all(run: Run) -> Iterator[Event]:
             for start, end, total in _episodes(run, f"{SITE}/clipped_commands", values[:, s]):
                 yield Event(start, "clipped commands", site, total,
                             f"{count(total, 'supply temperature')} outside the limits, clipped{_until(start, end)}")
+    yield from _of_inlets(run)
     yield from _of_grid(run)
+
+
+def _of_inlets(run: Run) -> Iterator[Event]:
+    """Inlets above their limit, and load shed for it."""
+    for port, kind, words in (("inlet_alarm_s", "inlets too warm", "an inlet above its limit"),
+                              ("tripped", "load shed", "no GPUs granted, an inlet was at its trip temperature")):
+        if not run.has(f"{SITE}/{port}"):
+            continue
+        values = run.get(f"{SITE}/{port}")
+        for s, site in enumerate(run.sites):
+            for start, end, total in _episodes(run, f"{SITE}/{port}", values[:, s]):
+                minutes = (total if port == "inlet_alarm_s" else total * run.step_s(SITE)) / 60.0
+                yield Event(start, kind, site, minutes, f"{words} for {number(minutes, 2)} min{_until(start, end)}")
 
 
 def _of_grid(run: Run) -> Iterator[Event]:

@@ -17,6 +17,8 @@ from cosim.units import unit_of
 
 _TILES = ("co2_attributed_kg", "co2_system_kg", "energy_kwh", "cost_usd")
 _ABSENT = "-"
+_NO_WARNING = ("solved by", ": policy ")
+"""Words of a run's notes that say how it was made; all others are things a reader must not miss."""
 _ENDINGS = {"completed": "completed", "failed": "failed", "running": "cut off"}
 
 
@@ -57,8 +59,11 @@ def overview(run: Run) -> Overview:
              ("created", str(attrs.get("created", ""))[:16].replace("T", " ")),
              *([("wall time", f"{number(attrs['wall_total_s'])} s")] if "wall_total_s" in attrs else [])]
     versions = json.loads(attrs.get("versions", "{}"))
-    warnings += [n for n in json.loads(attrs.get("notes", "[]")) if "solved by" not in n]
-    facts += [("note", n) for n in json.loads(attrs.get("notes", "[]")) if "solved by" in n]
+    for note in json.loads(attrs.get("notes", "[]")):
+        if any(words in note for words in _NO_WARNING):
+            facts.append(("note", note))
+        else:
+            warnings.append(note)
     return Overview(str(attrs.get("name", "")), str(scenario.get("about", "")), ending, facts,
                     ", ".join(f"{k} {v}" for k, v in versions.items()), digest, _tiles(digest), warnings)
 

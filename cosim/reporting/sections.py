@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from cosim.reporting import carbon, events, grid, jobs, sites
+from cosim.reporting import air, carbon, events, grid, jobs, sites
 from cosim.reporting.chart import Picture, Section, missing
 from cosim.reporting.data import Run
 
 _SECTIONS: tuple[tuple[str, str, str, tuple[Callable[[Run], Picture], ...]], ...] = (
     ("signal", "Signal", "Carbon signal and load", (sites.load_and_carbon,)),
     ("power", "Power", "Power and price", (sites.power,)),
+    ("air", "Air", "Air and cooling", (air.air,)),
     ("carbon", "Carbon", "Two carbon accounts", (carbon.accounts,)),
     ("gpus", "GPUs", "GPUs and queues", (sites.gpus, sites.queues)),
     ("jobs", "Jobs", "Jobs: put off, waiting, due", (jobs.deferral, jobs.waits)),

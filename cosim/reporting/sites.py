@@ -134,6 +134,8 @@ def uses(run: Run) -> list[tuple[str, np.ndarray]]:
     else:
         layers = [("IT", it_kw)]
     layers += [(name, run.get(f"{SITE}/{name}_kw")) for name in ("chiller", "tower") if run.has(f"{SITE}/{name}_kw")]
+    if run.has(f"{SITE}/loss_kw") and run.get(f"{SITE}/loss_kw").any():
+        layers.append(("losses", run.get(f"{SITE}/loss_kw")))
     for _, kw in layers:
         rest = rest - kw
     if np.abs(rest).max(initial=0.0) > 1e-6 * max(1.0, float(np.abs(p_kw).max())):

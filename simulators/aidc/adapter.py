@@ -6,49 +6,28 @@ Rows of the model: A06, L13, M09, M10, X02.
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import field
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from cosim.adapter import Adapter, Values, serve
 from cosim.errors import ScenarioError, unknown
 from cosim.params import params
-from cosim.ports import Batch, Port
-from cosim.units import Seconds
+from cosim.ports import Batch
+from cosim.units import Seconds, format_time
+from simulators.aidc.ambient import Ambient, Outside, Weather
 from simulators.aidc.carried import pack, unpack
-from simulators.aidc.equations import (
-    CORRECTED,
-    PRESETS,
-    Cooling,
-    aidc_power_kw,
-    crac,
-    distribution_loss_kw,
-    it_at_inlet_kw,
-    pue,
-    reactive_power_kvar,
-    water_kg_per_h,
-)
+from simulators.aidc.cooling import BALANCED, Cooling, CoolingChoice, supply_limits_degc
 from simulators.aidc.facility import Facility
-from simulators.aidc.interval import Interval, State, resolved_kw
+from simulators.aidc.ports import SITE, per_class
 from simulators.aidc.racks import Racks
+from simulators.aidc.site import EVENTS, SiteOnBus
 from simulators.aidc.slots import Reading, SlotFacility
+from simulators.aidc.thermal import Room, StaticPlant, Thermal
 from simulators.fleet import JobClass, Site
-
-
-def _preset(value: Any) -> Any:
-    if isinstance(value, str):
-        if value not in PRESETS:
-            raise ValueError(unknown("cooling", value, PRESETS))
-        return PRESETS[value]
-    return value
-
-
-CoolingChoice = Annotated[Cooling, BeforeValidator(_preset)]
-"""A Cooling, or one of the presets by its name: corrected, literal, table2."""
 
 
 @params
@@ -57,10 +36,20 @@ class AidcParams:
 
     job_classes: Annotated[dict[str, JobClass], Field(min_length=1, description="job classes by name")]
     sites: Annotated[dict[str, Site], Field(min_length=1, description="sites by name; entities are named like them")]
-    cooling: Annotated[CoolingChoice, Field(description="cooling plant, or corrected, literal, table2")] = CORRECTED
+    cooling: Annotated[
+        CoolingChoice, Field(description="cooling plant, or balanced, corrected, literal, table2")] = BALANCED
     site_cooling: Annotated[
         dict[str, CoolingChoice], Field(description="cooling plants of single sites, where they differ")
     ] = field(default_factory=dict)
+    thermal: Annotated[
+        Thermal, Field(description="static: air is where it settles; first_order: the room takes time, see `thermal`")
+    ] = "static"
+    ambient: Annotated[Ambient | None, Field(description="outside temperatures; null: none are known")] = None
+    site_ambient: Annotated[
+        dict[str, Ambient], Field(description="outside temperatures of single sites, where they differ")
+    ] = field(default_factory=dict)
+    scenario_start: Annotated[str, Field(description="date of t = 0, for a table with dates; the run fills it in")] = (
+        "2026-01-01T00:00:00")
     window_s: Annotated[Seconds, Field(gt=0, description="window of p_window_kw: the grid's step")] = 900.0
     job_log: Annotated[bool, Field(description="rows of single jobs, their GPUs; a run without is faster")] = True
     trace_step_s: Annotated[
@@ -73,14 +62,6 @@ class AidcParams:
     rack_mean_down_s: Annotated[Seconds, Field(gt=0, description="mean time that a failed rack is down")] = 14400.0
 
 
-def _power(name: str, about: str, window: str | None = None) -> Port:
-    return Port(name, "out", about, sign="> 0 is drawn from the grid", window=window)
-
-
-def _per_class(name: str, about: str) -> Port:
-    return Port(name, "out", about, dims=("job_class",))
-
-
 class DataCenters(Adapter):
     """AI data centres, one entity per site, one tick per minute; events between two ticks keep their true times.
 
@@ -89,72 +70,23 @@ class DataCenters(Adapter):
     """
 
     PARAMS = AidcParams
-    MODELS = {
-        "Site": (
-            Port("jobs", "in", "jobs submitted now: id, job_class, arrival_s, work_to, deadline_s, release_s",
-                 kind="event", reduce="sum"),
-            Port("gpus", "in", "GPUs granted from now on, whole numbers", sign=">= 0", dims=("job_class",)),
-            Port("supply_temp_degc", "in", "supply air temperature from now on"),
-            _power("p_kw", "active power, mean over the tick (12)"),
-            _power("q_kvar", "reactive power, mean over the tick (5)"),
-            _power("p_window_kw", "active power, mean over the window that ends now", "window_s"),
-            _power("q_window_kvar", "reactive power, mean over the window that ends now", "window_s"),
-            _power("it_kw", "IT power, mean over the tick (13)"),
-            _power("cooling_kw", "chiller and cooling tower, mean over the tick (U06)"),
-            _power("chiller_kw", "chiller, mean over the tick (22)"),
-            _power("tower_kw", "cooling-tower fans, mean over the tick (23)"),
-            _power("loss_kw", "losses of UPS and PDU, and auxiliaries, mean over the tick"),
-            Port("pue_cooling", "out", "PUE of the paper (U19), (IT + cooling) / IT, mean over the tick", sign=">= 1"),
-            Port("pue", "out", "PUE with losses and auxiliaries, mean over the tick", sign=">= 1"),
-            Port("water_kg_per_h", "out", "water that the cooling tower takes up, an upper estimate", sign=">= 0"),
-            _per_class("work_to", "work done in the tick"),
-            _per_class("busy_gpus", "GPUs in use, mean over the tick"),
-            _per_class("granted_gpus", "GPUs granted during the tick"),
-            _per_class("received_jobs", "jobs submitted at the start of the tick"),
-            _per_class("finished_jobs", "jobs finished in the tick"),
-            _per_class("dropped_jobs", "jobs dropped in the tick at their deadline"),
-            _per_class("missed_work_to", "work done of jobs that were dropped in the tick, begun but late (M15)"),
-            _per_class("failed_work_to", "work that failures of racks undid in the tick"),
-            _per_class("queued_jobs", "released jobs that hold no GPU at the end of the tick"),
-            _per_class("deferred_jobs", "training jobs not yet released at the end of the tick"),
-            _per_class("running_jobs", "jobs that hold GPUs at the end of the tick"),
-            _per_class("backlog_jobs", "queued and deferred jobs at the end of the tick"),
-            _per_class("pending_work_to", "work left of queued and running jobs at the end of the tick"),
-            _per_class("deferred_work_to", "work of deferred jobs at the end of the tick"),
-            _per_class("late_jobs", "training jobs that miss their deadline whatever they are given"),
-            _per_class("urgent_jobs", "training jobs that can wait for less than an hour and then still make it"),
-            Port("up_gpus", "out", "GPUs of racks that have not failed at the end of the tick", sign=">= 0"),
-            Port("free_gpu_ratio", "out", "share of the GPUs up and not in use at the end of the tick (U07)",
-                 sign="0 to 1"),
-            Port("supply_temp_degc", "out", "supply air temperature applied, within the limits of (24)"),
-            Port("inlet_degc", "out", "inlet of the hottest rack (19)"),
-            Port("outlet_degc", "out", "mean rack outlet at the mean IT power (20)"),
-            Port("return_degc", "out", "return air at the mean IT power (21)"),
-            Port("heat_imbalance_kw", "out", "heat removed beyond that of IT at the mean IT power (2.7)",
-                 sign="> 0 is removed and was never given off"),
-            Port("clipped_commands", "out", "supply temperatures of this tick that were out of limits", sign=">= 0"),
-            Port("done_jobs", "out", "jobs finished or dropped in the tick; at the end those still inside",
-                 kind="event", table="jobs"),
-            Port("gpu_runs", "out", "GPUs that training jobs held until some time of the tick, since when; those of "
-                 "inference are held from start to end", kind="event", table="gpu_runs"),
-            Port("power", "out", "power inside the tick, means over aidc.trace_step_s, where that is set: site, time_s "
-                 "(begin), p_kw, it_kw, cooling_kw", kind="event", table="power"),
-        )
-    }
+    MODELS = {"Site": SITE}
 
     def setup(self) -> None:
         """One facility per entity; raises ScenarioError for names, windows and rack tables that do not fit."""
-        self._sites = {eid: self._site(eid) for eid in self.entities["Site"]}
+        self._sites: dict[str, SiteOnBus] = {}
         self._last: Values = {}
-        self._now_s = 0.0
-        strangers = [name for name in self.params.site_cooling if name not in self.params.sites]
-        if strangers:
-            raise ScenarioError(unknown(f"site in {self.sid}.site_cooling", strangers[0], self.params.sites))
+        self._now_s = self._origin_s = 0.0
+        for field_name in ("site_cooling", "site_ambient"):
+            for name in getattr(self.params, field_name):
+                if name not in self.params.sites:
+                    raise ScenarioError(unknown(f"site in {self.sid}.{field_name}", name, self.params.sites))
+        self._sites = {eid: self._site(eid) for eid in self.entities["Site"]}
 
     def advance(self, time_s: float, inputs: Values) -> Values:
         """Submit, command, run to the end of the tick, report."""
         self._now_s = time_s + self.step_s
-        self._last = {eid: site.tick(self._now_s, inputs[eid]) for eid, site in self._sites.items()}
+        self._last = {eid: site.tick(self._now_s, self.step_s, inputs[eid]) for eid, site in self._sites.items()}
         return self._last
 
     def initial(self) -> Values:
@@ -165,13 +97,15 @@ class DataCenters(Adapter):
         """The fleet between two ticks, for `resume` in another world (M07, I18); times relative to now.
 
         Arrays of numbers, and of names in `site` and `job_class`: `jobs/...` one row a job inside, `last/...` the ports
-        of the last tick, `window_kw` (site, tick) what the means over the grid's window are made of; see `carried`.
+        of the last tick, `window_kw` (site, tick) what the means over the grid's window are made of, `origin_s` time
+        gone by; see `carried`. An alarm that lasts ends here.
         """
         last, sites = self.initial(), list(self._sites.values())
         return {
             "site": np.array(list(self._sites)),
             "job_class": np.array(list(self.params.job_classes)),
             "model": np.array(type(self).__name__),
+            "origin_s": np.array(self._origin_s + self._now_s),
             "window_kw": np.array([list(site.means_kw) for site in sites], dtype=np.float64),
             **pack([site.facility.keep() for site in sites], self._now_s),
             **{f"last/{name}": np.array([last[eid][name] for eid in self._sites]) for name in self._level_names()},
@@ -190,12 +124,18 @@ class DataCenters(Adapter):
                 found = carry[name].tolist() if name in carry else "nothing"
                 raise ScenarioError(f"{self.sid}: what is carried over is for {name} {found}, not {expected}; resume "
                                     "in a world of the same fleet")
+        self._origin_s = float(carry.get("origin_s", 0.0))
         for k, (site, memory) in enumerate(zip(self._sites.values(), unpack(carry, mine["job_class"]), strict=True)):
             site.facility.restore(memory)
             site.means_kw.extend(carry["window_kw"][k].tolist())
+            if isinstance(site.plant, Room):
+                site.plant.return_degc = float(carry["last/return_degc"][k])
+                site.plant.tripped = bool(carry["last/tripped"][k])
+            if site.weather is not None:
+                site.weather.origin_s = self._origin_s
         self._last = {
             eid: {name: carry[f"last/{name}"][k].tolist() for name in self._level_names()}
-            | {"done_jobs": {}, "gpu_runs": {}, "power": {}}
+            | {name: {} for name in EVENTS}
             for k, eid in enumerate(self._sites)
         }
 
@@ -207,22 +147,33 @@ class DataCenters(Adapter):
         return {"job_class": list(self.params.job_classes)}
 
     def closing(self) -> dict[str, dict[str, Batch]]:
-        """Jobs that are still inside, as rows with outcome 'unfinished', and the GPUs they hold."""
-        if not self.params.job_log:
-            return {}
-        return {
-            eid: {"done_jobs": site.facility.unfinished_rows(), "gpu_runs": site.facility.open_runs()}
-            for eid, site in self._sites.items()
-        }
+        """Jobs that are still inside, as rows with outcome 'unfinished', the GPUs they hold, and alarms that last."""
+        rows: dict[str, dict[str, Batch]] = {}
+        for eid, site in self._sites.items():
+            if self.params.job_log:
+                rows[eid] = {"done_jobs": site.facility.unfinished_rows(), "gpu_runs": site.facility.open_runs()}
+            if alarm := site.open_alarm():
+                rows.setdefault(eid, {})["alarms"] = alarm
+        return rows
 
     def notes(self) -> list[str]:
-        """Which sites were commanded supply temperatures that (24) forbids."""
-        return [
-            f"{self.sid}.{eid}: {site.clipped} commanded supply temperatures were outside their limits and clipped"
-            for eid, site in self._sites.items() if site.clipped
-        ]
+        """Which sites were commanded supply temperatures that (24) forbids, where inlets were too warm, and whether a
+        table of outside temperatures ended."""
+        said = []
+        for eid, site in self._sites.items():
+            if site.clipped:
+                said.append(f"{self.sid}.{eid}: {site.clipped} commanded supply temperatures were outside their limits "
+                            "and clipped")
+            if site.alarm_s:
+                shed = f", load shed: {site.trips}" if site.trips else ""
+                said.append(f"{self.sid}.{eid}: inlets were above their limit for {format_time(site.alarm_s)}, alarms: "
+                            f"{site.alarms}{shed}; the plant's capacity_kw = {site.plant.cooling.capacity_kw:g} "
+                            "was not enough")
+            if site.weather is not None and (ended := site.weather.ends(self._now_s)) is not None:
+                said.append(f"{self.sid}.{eid}: {ended}")
+        return said
 
-    def _site(self, eid: str) -> _SiteOnBus:
+    def _site(self, eid: str) -> SiteOnBus:
         given = self.params
         if eid not in given.sites:
             raise ScenarioError(unknown(f"entity of {self.sid}", eid, given.sites) + " (entities are named like sites)")
@@ -240,17 +191,56 @@ class DataCenters(Adapter):
             if steps < 1 or abs(steps * given.trace_step_s - self.step_s) > 1e-9 * self.step_s:
                 raise ScenarioError(f"{self.sid}.trace_step_s = {given.trace_step_s:g} does not divide its step of "
                                     f"{self.step_s:g} s; give a whole part of it")
-        engine = self._engine(eid, site, cooling)
-        return _SiteOnBus(engine, site, cooling, ticks, given.job_log, given.trace_step_s)
+        weather = self._weather(eid, cooling)
+        plant = self._plant(eid, site, cooling, weather)
+        inside = given.trace_step_s is not None or weather is not None or isinstance(plant, Room)
+        engine = self._engine(eid, site, cooling, inside)
+        return SiteOnBus(engine, plant, weather, site, ticks, given.job_log, given.trace_step_s)
 
-    def _engine(self, eid: str, site: Site, cooling: Cooling) -> Facility | SlotFacility:
+    def _weather(self, eid: str, cooling: Cooling) -> Weather | None:
+        given = self.params
+        ambient = given.site_ambient.get(eid, given.ambient)
+        owner = f"{self.sid}.site_ambient.{eid}" if eid in given.site_ambient else f"{self.sid}.ambient"
+        if ambient is None:
+            if cooling.heat_rejection == "dry" or (cooling.cop_outside_degc is not None
+                                                   and cooling.wet_bulb_degc is None):
+                what = "heat_rejection = 'dry'" if cooling.heat_rejection == "dry" else "cop_outside_degc"
+                raise ScenarioError(f"{self.sid}: cooling of {eid} has {what} and no outside temperature is known; "
+                                    f"give {owner}")
+            return None
+        if cooling.wet_bulb_degc is not None:
+            raise ScenarioError(f"{self.sid}: {eid} has {owner} and a constant cooling.wet_bulb_degc = "
+                                f"{cooling.wet_bulb_degc:g}; give one of them")
+        weather = Weather(ambient, eid, owner, given.scenario_start)
+        limit = "dry_bulb" if cooling.heat_rejection == "dry" else "wet_bulb"
+        if not ambient.linked and math.isnan(getattr(weather.at(0.0, Outside()), f"{limit}_degc")):
+            raise ScenarioError(f"{owner} knows no {limit} temperature, which limits the plant of {eid} "
+                                f"(heat_rejection = '{cooling.heat_rejection}'); give {limit}_mean_degc, or a table "
+                                f"with {limit}_degc")
+        return weather
+
+    def _plant(self, eid: str, site: Site, cooling: Cooling, weather: Weather | None) -> StaticPlant:
+        given = self.params
+        where = f"{self.sid}.site_cooling.{eid}" if eid in given.site_cooling else f"{self.sid}.cooling"
+        if given.thermal == "first_order":
+            return Room(cooling, site.idle_kw, self._first_supply_degc(cooling), where)
+        if cooling.capacity_kw is not None:
+            raise ScenarioError(f"{where}.capacity_kw = {cooling.capacity_kw:g} needs {self.sid}.thermal=first_order: "
+                                "the static plant has no air that could get warmer")
+        return StaticPlant(cooling, weather is not None)
+
+    def _first_supply_degc(self, cooling: Cooling) -> float:
+        low, high = supply_limits_degc(cooling)
+        return min(max(self.params.initial_supply_temp_degc, low), high)
+
+    def _engine(self, eid: str, site: Site, cooling: Cooling, inside: bool) -> Facility | SlotFacility:
         given = self.params
         racks = None
         if given.rack_mean_up_s is not None:
             rng = self.stream(f"failures of racks at {eid}")
             racks = Racks(site.racks, given.rack_mean_up_s, given.rack_mean_down_s, rng)
         return Facility(eid, site, given.job_classes, cooling, given.initial_supply_temp_degc, job_log=given.job_log,
-                        resolve_power=given.trace_step_s is not None, racks=racks)
+                        resolve_power=inside, racks=racks)
 
 
 @params
@@ -273,8 +263,8 @@ class SlotDataCenters(DataCenters):
     MODELS = {
         "Site": (
             *DataCenters.MODELS["Site"],
-            _per_class("executed_jobs", "x of (14): jobs executed in the tick, whole or in part"),
-            _per_class("lost_jobs", "l of (17), (18): jobs lost in the tick, less what of them was executed"),
+            per_class("executed_jobs", "x of (14): jobs executed in the tick, whole or in part"),
+            per_class("lost_jobs", "l of (17), (18): jobs lost in the tick, less what of them was executed"),
         )
     }
 
@@ -300,7 +290,7 @@ class SlotDataCenters(DataCenters):
             for eid, site in self._sites.items() if site.facility.short_slots
         ]
 
-    def _engine(self, eid: str, site: Site, cooling: Cooling) -> SlotFacility:
+    def _engine(self, eid: str, site: Site, cooling: Cooling, inside: bool) -> SlotFacility:
         given = self.params
         beyond = [m for m, c in given.job_classes.items() if c.checkpoint_interval_s is not None or c.restart_s]
         if given.rack_mean_up_s is not None or beyond:
@@ -308,138 +298,6 @@ class SlotDataCenters(DataCenters):
                                 "rack_mean_up_s, checkpoint_interval_s and restart_s out, or use DataCenters")
         return SlotFacility(eid, site, given.job_classes, cooling, given.initial_supply_temp_degc, self.step_s,
                             given.reading)
-
-
-_WORKS = ("work_to", "missed_work_to", "failed_work_to")
-_COUNTS = ("received_jobs", "finished_jobs", "dropped_jobs")
-
-
-class _SiteOnBus:
-    """A facility, and what turns its intervals into the values of the ports."""
-
-    def __init__(self, facility: Facility | SlotFacility, site: Site, cooling: Cooling, window_ticks: int,
-                 job_log: bool, trace_step_s: float | None) -> None:
-        self.facility, self.clipped, self._job_log, self._trace_step_s = facility, 0, job_log, trace_step_s
-        self._site, self._cooling = site, cooling
-        self.means_kw: deque[float] = deque(maxlen=window_ticks)
-
-    def idle(self) -> dict[str, Any]:
-        """The ports of an empty site that nobody has commanded yet."""
-        supply_degc = self.facility.supply_temp_degc
-        idle_kw = it_at_inlet_kw(self._site.idle_kw, supply_degc, self._cooling)
-        plant = crac(idle_kw, supply_degc, self._cooling)
-        powers = self._powers(idle_kw, plant.chiller_kw, plant.tower_kw, distribution_loss_kw(idle_kw, self._cooling))
-        state = self.facility.state()
-        nothing = [0] * len(state.granted_gpus)
-        return {
-            **powers,
-            **self._window(powers["p_kw"]),
-            **self._temperatures(idle_kw),
-            "water_kg_per_h": water_kg_per_h(plant.cooling_load_kw + plant.chiller_kw),
-            **{name: _floats(nothing) for name in (*_WORKS, "busy_gpus", *_COUNTS)},
-            **self._levels(state),
-            "clipped_commands": 0.0,
-            "done_jobs": {},
-            "gpu_runs": {},
-            "power": {},
-        }
-
-    def tick(self, end_s: float, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Submit, command, run to the end of the tick, and report it."""
-        facility = self.facility
-        facility.submit(inputs["jobs"])
-        facility.command(inputs["gpus"], inputs["supply_temp_degc"])
-        facility.advance(end_s)
-        did = facility.read_interval()
-        self.clipped += did.clipped_commands
-        powers = self._powers(did.it_kw, did.chiller_kw, did.tower_kw, did.loss_kw)
-        self.means_kw.append(powers["p_kw"])
-        return {
-            **powers,
-            **self._window(math.fsum(self.means_kw) / len(self.means_kw)),
-            **self._temperatures(did.it_kw),
-            "water_kg_per_h": self._water_kg_per_h(did),
-            "work_to": did.work_to,
-            "missed_work_to": did.missed_to,
-            "failed_work_to": did.failed_to,
-            "busy_gpus": did.busy_gpus,
-            **{name: _floats(getattr(did, name)) for name in _COUNTS},
-            **self._levels(facility.state()),
-            "clipped_commands": float(did.clipped_commands),
-            "done_jobs": did.left_jobs if self._job_log else {},
-            "gpu_runs": did.runs if self._job_log else {},
-            "power": {} if self._trace_step_s is None else self._resolved(did, end_s),
-        }
-
-    def _resolved(self, did: Interval, end_s: float) -> Batch:
-        """Rows of the table `power`; a model of a site without events inside the tick has one power there."""
-        begin_s = end_s - did.seconds
-        segments = did.segments or [(begin_s, end_s, did.it_kw, did.chiller_kw, did.tower_kw, did.loss_kw)]
-        times_s, kw = resolved_kw(segments, self._trace_step_s)
-        return {
-            "site": [self.facility.name] * len(times_s),
-            "time_s": times_s.tolist(),
-            "p_kw": kw.sum(axis=1).tolist(),
-            "it_kw": kw[:, 0].tolist(),
-            "cooling_kw": kw[:, 1:3].sum(axis=1).tolist(),
-        }
-
-    def _powers(self, it_kw: float, chiller_kw: float, tower_kw: float, loss_kw: float) -> dict[str, float]:
-        cooling_kw = chiller_kw + tower_kw
-        cooled_kw = aidc_power_kw(it_kw, cooling_kw)
-        p_kw = cooled_kw + loss_kw
-        return {
-            "p_kw": p_kw,
-            "q_kvar": reactive_power_kvar(p_kw, self._site.q_per_p_ratio),
-            "it_kw": it_kw,
-            "cooling_kw": cooling_kw,
-            "chiller_kw": chiller_kw,
-            "tower_kw": tower_kw,
-            "loss_kw": loss_kw,
-            "pue_cooling": pue(cooled_kw, it_kw) if it_kw else 1.0,
-            "pue": pue(p_kw, it_kw) if it_kw else 1.0,
-        }
-
-    def _water_kg_per_h(self, did: Interval) -> float:
-        """Water for the heat of the tick: the cooling load at its mean IT power, and the chiller's own."""
-        load_kw = crac(did.it_kw, self.facility.supply_temp_degc, self._cooling).cooling_load_kw
-        return water_kg_per_h(load_kw + did.chiller_kw)
-
-    def _window(self, p_kw: float) -> dict[str, float]:
-        return {"p_window_kw": p_kw, "q_window_kvar": reactive_power_kvar(p_kw, self._site.q_per_p_ratio)}
-
-    def _temperatures(self, it_kw: float) -> dict[str, float]:
-        plant = crac(it_kw, self.facility.supply_temp_degc, self._cooling)
-        return {
-            "supply_temp_degc": self.facility.supply_temp_degc,
-            "inlet_degc": plant.inlet_degc,
-            "outlet_degc": plant.outlet_degc,
-            "return_degc": plant.return_degc,
-            "heat_imbalance_kw": plant.cooling_load_kw - it_kw,
-        }
-
-    def _levels(self, state: State) -> dict[str, Any]:
-        """What stands at the end of the tick."""
-        gpus = self.facility.gpus
-        backlog = [queued + deferred for queued, deferred in zip(state.queued_jobs, state.deferred_jobs, strict=True)]
-        return {
-            "granted_gpus": _floats(state.granted_gpus),
-            "queued_jobs": _floats(state.queued_jobs),
-            "deferred_jobs": _floats(state.deferred_jobs),
-            "running_jobs": _floats(state.running_jobs),
-            "backlog_jobs": _floats(backlog),
-            "pending_work_to": state.pending_work_to,
-            "deferred_work_to": state.deferred_work_to,
-            "late_jobs": _floats(state.late_jobs),
-            "urgent_jobs": _floats(state.urgent_jobs),
-            "up_gpus": float(state.up_gpus),
-            "free_gpu_ratio": max(1.0 - sum(state.busy_gpus) / gpus - (gpus - state.up_gpus) / gpus, 0.0),
-        }
-
-
-def _floats(counts: list[int]) -> list[float]:
-    """Counts as the bus wants them."""
-    return list(map(float, counts))
 
 
 if __name__ == "__main__":

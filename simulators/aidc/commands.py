@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from itertools import groupby
-from operator import itemgetter
 
 from cosim.errors import ModelError
 from simulators.aidc.jobs import Job, jobs_of
@@ -19,9 +18,12 @@ def admitted(
 
     Raises ModelError for a job that may not run here (U14), and for inference that is to be released later.
     """
-    by_class: dict[str, list[Job]] = {}
-    for name, jobs in groupby(jobs_of(batch, site, now_s), key=itemgetter(1)):  # batches come class by class, mostly
-        by_class.setdefault(name, []).extend(jobs)
+    jobs, by_class = jobs_of(batch, site, now_s), defaultdict(list)
+    if jobs and batch["job_class"].count(jobs[0].job_class) == len(jobs):
+        by_class[jobs[0].job_class] = jobs
+    else:
+        for job in jobs:
+            by_class[job[1]].append(job)
     later = max(batch.get("release_s", ()), default=now_s) > now_s
     for name, jobs in by_class.items():
         job_class = job_classes.get(name)
@@ -48,13 +50,15 @@ def whole_grants(gpus: Sequence[float], site: str, capacity: int, job_classes: M
     """
     if len(gpus) != len(job_classes):
         raise ModelError(f"{site}: {len(gpus)} GPU grants for {len(job_classes)} job classes; one for each")
+    whole = []
     for grant, (name, job_class) in zip(gpus, job_classes.items(), strict=True):
         if not 0 <= grant < math.inf or grant != int(grant):
             raise ModelError(f"{site}: {grant!r} GPUs granted to '{name}'; a whole number >= 0")
+        whole.append(int(grant))
         if job_class.kind == "train" and grant % job_class.gpus_per_block:
             raise ModelError(
                 f"{site}: {grant:g} GPUs granted to '{name}'; a multiple of its block of {job_class.gpus_per_block}"
             )
     if sum(gpus) > capacity:
         raise ModelError(f"{site}: {sum(gpus):g} GPUs granted in sum; the site has {capacity}")
-    return [int(grant) for grant in gpus]
+    return whole

@@ -3,20 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from cosim.ports import Batch
 from cosim.units import HOUR_S
+from simulators.aidc.jobs import Run
 
 Segment = tuple[float, ...]
 """From when to when, s, and IT, chiller and cooling-tower power in between, kW, then losses if there are any; constant,
 for no event came."""
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
+class Tally:
+    """What one job class counts between two reads of its site.
+
+    trim_to       work beyond GPU time at the class's speed on one block: what rounding ends to the clock leaves over,
+                  and, negative, what a speed-up below linear, checkpoints and restarts lose
+    finished, dropped  jobs that left
+    missed_to     work done of jobs dropped at their deadline; failed_to: work that failures of racks undid (M15)
+    runs          GPUs that its jobs held, from when to when
+    """
+
+    def __init__(self) -> None:
+        self.trim_to = self.missed_to = self.failed_to = 0.0
+        self.finished = self.dropped = 0
+        self.runs: list[Run] = []
+
+    def take(self) -> tuple[float, int, int, float, float, list[Run]]:
+        """(trim_to, finished, dropped, missed_to, failed_to, runs) since the last time."""
+        taken = self.trim_to, self.finished, self.dropped, self.missed_to, self.failed_to, self.runs
+        self.trim_to = self.missed_to = self.failed_to = 0.0
+        self.finished = self.dropped = 0
+        if self.runs:
+            self.runs = []
+        return taken
+
+
+class Interval(NamedTuple):
     """What happened at a site between two reads; lists are per job class, powers and energies are drawn (>= 0).
 
     missed_to is work done of jobs dropped in it, failed_to work that failures of racks undid; both are in work_to.
@@ -56,11 +81,10 @@ class Interval:
         return (self.chiller_kw + self.tower_kw) * self.seconds / HOUR_S
 
 
-@dataclass(frozen=True, slots=True)
-class State:
+class State(NamedTuple):
     """How a site stands now, per job class. queued + deferred + running are all the jobs inside.
 
-    late_jobs, urgent_jobs  training jobs of negative laxity, and of less than an hour's; see `TrainingPool.by_laxity`
+    late_jobs, urgent_jobs  training jobs of negative laxity, and of less than an hour's; see `TrainingPool.levels`
     up_gpus                 GPUs of the site's racks that have not failed
     """
 
@@ -74,6 +98,10 @@ class State:
     late_jobs: list[int]
     urgent_jobs: list[int]
     up_gpus: int
+
+
+Levels = tuple[int, int, int, float, float, int, int, int, int]
+"""What `State` says of one class, in its order."""
 
 
 def resolved_kw(segments: Sequence[Segment], step_s: float) -> tuple[np.ndarray, np.ndarray]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from functools import partial
 from itertools import repeat
 from typing import NamedTuple
 
@@ -32,8 +31,7 @@ class Job(NamedTuple):
     submit_s: float
 
 
-_as_job = partial(tuple.__new__, Job)
-"""A job from its seven values; `Job._make` without its check of their number."""
+_NUMBERS = (*BATCH_COLUMNS[2:], "release_s")
 
 Row = tuple
 """One job as it left the site, or as it was left inside: a row of the trace's job table, see ROW_COLUMNS."""
@@ -86,17 +84,17 @@ def jobs_of(batch: Mapping[str, list], site: str, now_s: float) -> list[Job]:
     uneven = [name for name, column in batch.items() if len(column) != rows]
     if uneven:
         raise ModelError(f"{site}: columns of the job batch differ in length: {rows} ids, not so {', '.join(uneven)}")
-    strangers = set(batch.get("site", ())) - {site}
-    if strangers:
+    if "site" in batch and (strangers := set(batch["site"]) - {site}):
         raise ModelError(f"{site}: the job batch holds jobs for {', '.join(map(repr, sorted(strangers)))}")
-    release_s = batch.get("release_s", [now_s] * rows)
-    for name, column in (*((name, batch[name]) for name in BATCH_COLUMNS[2:]), ("release_s", release_s)):
-        if not _all_finite(column):
-            raise ModelError(f"{site}: {name} of the job batch holds {_first_bad(column)!r}; finite numbers only")
+    numbers = {name: batch[name] for name in _NUMBERS if name in batch}
+    if not _all_finite(numbers.values()):
+        _refuse_infinite(numbers, site)
     if min(batch["work_to"], default=1.0) <= 0:
         raise ModelError(f"{site}: work_to of the job batch holds {min(batch['work_to']):g}; it must be positive")
-    columns = (*(batch[name] for name in BATCH_COLUMNS), release_s, repeat(now_s, rows))
-    return list(map(_as_job, zip(*columns, strict=True)))
+    columns = [batch[name] for name in BATCH_COLUMNS]
+    release_s = batch["release_s"] if "release_s" in batch else repeat(now_s, rows)
+    rows_of = zip(*columns, release_s, repeat(now_s, rows), strict=True)
+    return list(map(tuple.__new__, repeat(Job), rows_of))  # `Job._make` without its check of their number
 
 
 def batch_of(rows: Iterable[Row | Run], names: tuple[str, ...] = ROW_COLUMNS) -> Batch:
@@ -105,11 +103,22 @@ def batch_of(rows: Iterable[Row | Run], names: tuple[str, ...] = ROW_COLUMNS) ->
     return dict(zip(names, columns, strict=True)) if columns else {}
 
 
-def _all_finite(column: list) -> bool:
+def _all_finite(columns: Iterable[list]) -> bool:
+    """Whether a glance says so; a sum that overflows, or another type than numbers, takes a closer look."""
     try:
-        return math.isfinite(sum(column)) or all(map(math.isfinite, column))
+        return math.isfinite(sum(map(sum, columns)))
     except TypeError:
         return False
+
+
+def _refuse_infinite(columns: Mapping[str, list], site: str) -> None:
+    for name, column in columns.items():
+        try:
+            good = all(map(math.isfinite, column))
+        except TypeError:
+            good = False
+        if not good:
+            raise ModelError(f"{site}: {name} of the job batch holds {_first_bad(column)!r}; finite numbers only")
 
 
 def _first_bad(column: list) -> object:

@@ -25,14 +25,8 @@ from cosim.errors import ModelError
 from cosim.units import MIN_S, finite
 from simulators.aidc.carried import Kept, Memory
 from simulators.aidc.commands import admitted, whole_grants
-from simulators.aidc.equations import (
-    Cooling,
-    cooling_power_kw,
-    distribution_loss_kw,
-    it_at_inlet_kw,
-    it_power_kw,
-    supply_limits_degc,
-)
+from simulators.aidc.cooling import Cooling, supply_limits_degc
+from simulators.aidc.equations import cooling_power_kw, distribution_loss_kw, it_at_inlet_kw, it_power_kw
 from simulators.aidc.interval import Interval, State
 from simulators.aidc.jobs import (
     DROPPED,

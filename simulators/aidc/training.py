@@ -18,6 +18,7 @@ from collections.abc import Iterator
 
 from simulators.aidc.carried import Kept
 from simulators.aidc.equations import gpu_throughput_to_per_s
+from simulators.aidc.interval import Levels, Tally
 from simulators.aidc.jobs import DROPPED, FINISHED, UNFINISHED, Job, Row, Run, nearest_tick, row_of, tick_after
 from simulators.fleet import JobClass
 
@@ -95,29 +96,25 @@ class TrainingJob:
         return max(done_to - self.done_to, 0.0)
 
 
-class TrainingPool:
+class TrainingPool(Tally):
     """Deferred, waiting and running jobs of one training class.
 
     granted_gpus  GPUs the class may use, whole blocks; set by the facility
     held_blocks   blocks it holds; set by `hold`, handed to its jobs by `allot`
     busy_gpus     GPUs of these blocks
     next_s        when something happens by itself: a job ends, is due or is released (infinite: never)
-    trim_to       work done beyond GPU time at the speed of one block: what rounding ends to the clock leaves over,
-                  and, negative, what a speed-up below linear, checkpoints and restarts lose; complete after `count`
-    missed_to     work done of jobs dropped at their deadline; failed_to: of work that failures of racks undid (M15)
-    runs          GPUs that its jobs held, from when to when; the facility takes them away
-    finished, dropped  jobs that left, and their rows in `rows` unless that is None; without rows, no runs either
+    rows          rows of the jobs that leave are put there; None: nowhere, and no runs either
+
+    The `Tally` is complete after `count`.
     """
 
     def __init__(self, name: str, site: str, job_class: JobClass, rows: list[Row] | None = None) -> None:
+        super().__init__()
         self.name, self.site, self.rows = name, site, rows
-        self.finished = self.dropped = 0
         self.gpus_per_block = job_class.gpus_per_block
         self.granted_gpus = 0
         self.held_blocks = 0
         self.busy_gpus = 0
-        self.trim_to = self.missed_to = self.failed_to = 0.0
-        self.runs: list[Run] = []
         self.next_s = math.inf
         self._max_blocks = job_class.max_blocks
         block_to_per_s = gpu_throughput_to_per_s(job_class.gpus_per_block, job_class.to_per_gpu_min)
@@ -249,40 +246,22 @@ class TrainingPool:
         """Blocks it has a use for within its grant."""
         return min(self.granted_gpus // self.gpus_per_block, len(self._active) * self._max_blocks)
 
-    @property
-    def queued_jobs(self) -> int:
-        """Active jobs that hold no block now, begun or not."""
-        return len(self._active) - self.running_jobs
+    def levels(self, now_s: float) -> Levels:
+        """What `State` says of the class.
 
-    @property
-    def running_jobs(self) -> int:
-        """Jobs that hold blocks: all but perhaps the last of them hold `max_blocks`."""
-        return -(-self._allotted // self._max_blocks)
-
-    @property
-    def deferred_jobs(self) -> int:
-        """Jobs that are not released yet."""
-        return len(self._deferred)
-
-    def by_laxity(self, now_s: float) -> tuple[int, int]:
-        """(late, urgent): jobs inside that miss their deadline even with `max_blocks` blocks from now (or from their
-        release) to their end, and those that still make it but can wait less than `URGENT_S` for that."""
-        slack_s = []
-        top = self._speed_to_per_s[self._max_blocks]
-        for job in self._active:
-            slack_s.append(job.last_start_s(now_s, top) - now_s)
-        for job in self._deferred:
-            slack_s.append(job.last_start_s(now_s, top) - max(now_s, job.ready_s))
+        All but perhaps the last of the running jobs hold `max_blocks`. Late are jobs inside that miss their deadline
+        even with `max_blocks` blocks from now (or from their release) to their end, urgent those that still make it
+        but can wait less than `URGENT_S` for that.
+        """
+        running = -(-self._allotted // self._max_blocks)
+        active, deferred, top = self._active, self._deferred, self._speed_to_per_s[self._max_blocks]
+        left_to = [job.job.work_to - job.done_at(now_s) for job in active]
+        slack_s = [job.due_s - left / top - now_s for job, left in zip(active, left_to, strict=True)]
+        slack_s += [job.last_start_s(now_s, top) - max(now_s, job.ready_s) for job in deferred]
         late = sum([s < -_LATE_S for s in slack_s])
-        return late, sum([s < URGENT_S for s in slack_s]) - late
-
-    def deferred_to(self) -> float:
-        """Work of the deferred jobs, TO."""
-        return math.fsum(job.job.work_to for job in self._deferred)
-
-    def pending_to(self, now_s: float) -> float:
-        """Work still to be done on the active jobs, TO."""
-        return math.fsum(job.job.work_to - job.done_at(now_s) for job in self._active)
+        return (len(active) - running, len(deferred), running, math.fsum(left_to),
+                math.fsum([job.job.work_to for job in deferred]), self.busy_gpus, self.granted_gpus,
+                late, sum([s < URGENT_S for s in slack_s]) - late)
 
     def unfinished(self, now_s: float) -> Iterator[Row]:
         """Rows of the jobs inside: the active ones by deadline, then the deferred by release."""

@@ -9,10 +9,10 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from operator import itemgetter
+from typing import Any
 
 import numpy as np
-from pydantic import BeforeValidator, Field
 
 from agents.allocation import (
     deal,
@@ -24,52 +24,16 @@ from agents.allocation import (
     project_simplex,
 )
 from agents.decision import FleetFacts, Matrix, Observation, Policy
-from agents.heuristics import POLICIES, PolicyOptions, make_policy
-from agents.learned import LearnedPolicy
-from agents.pretrained import checkpoint_of
-from agents.rewards import RewardWeights
 from cosim.adapter import Adapter, Values, serve
 from cosim.errors import ModelError, ScenarioError, unknown
-from cosim.params import params
 from cosim.ports import Batch, Port
-from cosim.resolve import load
-from cosim.units import HOUR_S, Seconds
-from simulators.fleet import JobClass, Site, may_run
+from cosim.units import HOUR_S
+from simulators.controller.params import ControllerParams, facts_of, policy_of
 
 Rows = list[list[list[int]]]
 """site -> class -> rows of the batch, ascending."""
-
-
-def _ratio(value: Any) -> Any:
-    """'1:2:7' as a list of numbers; everything else as it is."""
-    return value.split(":") if isinstance(value, str) else value
-
-
-@params(kw_only=True)
-class ControllerParams:
-    """Parameters of `Controller`."""
-
-    job_classes: Annotated[dict[str, JobClass], Field(min_length=1)]
-    sites: Annotated[dict[str, Site], Field(min_length=1)]
-    deferrals_s: Annotated[tuple[Seconds, ...], Field(min_length=1, description="Delta of training jobs, s (U15)")] = (
-        tuple(h * HOUR_S for h in (0.0, 2.0, 4.0, 6.0, 8.0, 10.0)))
-    policy: Annotated[str, Field(description="a rule's name, a checkpoint (.safetensors, or the name of one that "
-                                 "ships), or package.module:Class of your own")] = "uniform"
-    explore: Annotated[bool, Field(description="a checkpoint draws its actions as in training, instead of taking the "
-                                   "most likely ones")] = False
-    mode: Annotated[Literal["joint", "power"], Field(description="power: no carbon signal (B08, I22)")] = "joint"
-    rounding: Annotated[Literal["carry", "stateless"], Field(description="largest remainder's memory (I13)")] = "carry"
-    weights: Annotated[tuple[float, ...] | None, BeforeValidator(_ratio),
-                       Field(description="of the sites, for policy static: 1:2:7 or a list")] = None
-    drain_min: Annotated[float, Field(gt=0, description="inference queues are worked off in this time, min")] = 2.0
-    fill_horizon_min: Annotated[
-        float, Field(gt=0, description="unfinished work per GPU at which nci_priority calls a site full, min")] = 120.0
-    supply_temp_degc: Annotated[float, Field(description="set point of the rule policies, degC")] = 23.0
-    supply_temp_min_degc: Annotated[float, Field(description="lower end of (24)'s box, degC")] = 18.0
-    supply_temp_max_degc: Annotated[float, Field(description="upper end of (24)'s box, degC")] = 23.0
-    observation: Annotated[Literal["paper", "full"], Field(
-        description="what learners see: (25) and (27), or also rounding carries and unfinished work")] = "full"
-    reward: Annotated[RewardWeights, Field(description="weights of (32), for learners")] = RewardWeights()
+Totals = tuple[list[list[int]], list[list[float]]]
+"""Jobs and their work, TO, per site and class."""
 
 
 class Controller(Adapter):
@@ -121,21 +85,25 @@ class Controller(Adapter):
         if without:
             raise ScenarioError(f"{self.sid}: no agent for site {', '.join(without)}; create one entity of Agent each")
         self._manager, self._sites, self._classes = self.entities["Manager"][0], list(p.sites), list(p.job_classes)
-        self._facts = facts = _facts(p, self.sid, self.step_s)
+        self._facts = facts = facts_of(p, self.sid)
+        odd = [lead for lead in facts.deferrals_s if abs(lead / self.step_s - round(lead / self.step_s)) > 1e-9]
+        if odd:
+            raise ScenarioError(f"{self.sid}.deferrals_s holds {odd[0]:g} s, which is no whole number of steps "
+                                f"({self.step_s:g} s)")
         self._train = facts.train
         self._any_lead = [True] * len(facts.deferrals_s)
-        options = PolicyOptions(p.weights, p.drain_min, p.fill_horizon_min, p.supply_temp_degc)
-        self.policy = self._make_policy(facts, options)
+        self.policy: Policy = policy_of(p, facts, self.stream("policy"))
         self._class_index = {name: m for m, name in enumerate(self._classes)}
         self._batch: Batch = {}
         self._by_class: list[list[int]] = []
         self._observed: tuple[float, Batch, Observation] | None = None
-        self._placed: tuple[list[list[float]], Rows, list[list[float]]] | None = None
+        self._placed: tuple[list[list[float]], Rows, list[list[float]], Totals] | None = None
         self.site_carry = [[0.0] * len(self._sites) for _ in self._classes]
         self.deferral_carry = [[[0.0] * len(facts.deferrals_s) for _ in self._train] for _ in self._sites]
         self._deferred: list[list[list[tuple[float, int]]]] = [[[] for _ in self._train] for _ in self._sites]
         self._now_s = 0.0
         self._shapes_known = False
+        self._heard: Values | None = None
 
     @property
     def facts(self) -> FleetFacts:
@@ -152,9 +120,8 @@ class Controller(Adapter):
         observation = self.observe(time_s, inputs)
         batch = self._batch
         shares = self._on_simplex(self.policy.place(observation))
-        rows, self.site_carry = self._place(shares)
+        rows, self.site_carry, (jobs, work_to) = self._place(shares)
         self._observed = self._placed = None
-        jobs, work_to = self._totals(rows)
         operation = self.policy.operate(observation, jobs, work_to)
         release_s = [time_s] * len(batch.get("work_to", ()))
         outputs: Values = {self._manager: {}}
@@ -190,7 +157,18 @@ class Controller(Adapter):
     def preview(self, site_share: Matrix) -> tuple[list[list[int]], list[list[float]]]:
         """(jobs, work in TO), both (N, M), that `advance` would send for these shares in the minute observed last
         (decision 10); changes nothing."""
-        return self._totals(self._place(self._on_simplex(site_share))[0])
+        return self._place(self._on_simplex(site_share))[2]
+
+    def hear(self, inputs: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Values:
+        """What the next step will `read`, read before it: `inputs` are those that it gets from the bus."""
+        self._heard = None
+        self._heard = self.read(inputs)
+        return self._heard
+
+    def read(self, inputs: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Values:
+        """As of every adapter; what `hear` read is not read again."""
+        heard, self._heard = self._heard, None
+        return super().read(inputs) if heard is None else heard
 
     def observe(self, time_s: float, inputs: Values) -> Observation:
         """What the policy sees of `inputs`, before any action; changes nothing that a decision depends on."""
@@ -239,18 +217,6 @@ class Controller(Adapter):
 
     # --- inside -------------------------------------------------------------------------------------------------
 
-    def _make_policy(self, facts: FleetFacts, options: PolicyOptions) -> Policy:
-        """A rule, a class of the user's, or a trained team: torch is imported only for one that explores."""
-        p, rng, joint = self.params, self.stream("policy"), self.params.mode == "joint"
-        if (path := checkpoint_of(p.policy)) is not None:
-            explorer = None
-            if p.explore:
-                explorer = load("agents.team:Team", f"{self.sid}.explore").load(path)
-                explorer.rng["sampling"] = rng
-            return LearnedPolicy(path, facts, joint, explorer)
-        own = {p.policy: load(p.policy, f"{self.sid}.policy")} if ":" in p.policy else {}
-        return make_policy(p.policy, facts, options, rng, joint, POLICIES | own)
-
     def _rows_by_class(self, batch: Batch) -> list[list[int]]:
         """class -> rows of the batch, in arrival order."""
         by_class: list[list[int]] = [[] for _ in self._classes]
@@ -287,7 +253,7 @@ class Controller(Adapter):
     def _on_simplex(self, site_share: Matrix) -> list[list[float]]:
         return [project_simplex(row, ok) for row, ok in zip(site_share, self._facts.eligible, strict=True)]
 
-    def _totals(self, rows: Rows) -> tuple[list[list[int]], list[list[float]]]:
+    def _totals(self, rows: Rows) -> Totals:
         """Jobs and their work, TO, per site and class."""
         sizes = self._batch.get("work_to", ())
         return ([[len(r) for r in of_site] for of_site in rows],
@@ -306,8 +272,8 @@ class Controller(Adapter):
                                  "and deferrals must be the same in all members")
         self._shapes_known = True
 
-    def _place(self, shares: list[list[float]]) -> tuple[Rows, list[list[float]]]:
-        """Whole jobs per site and class, U09, then dealt in arrival order; and what rounding owes after them."""
+    def _place(self, shares: list[list[float]]) -> tuple[Rows, list[list[float]], Totals]:
+        """Whole jobs per site and class, U09, dealt in arrival order; what rounding owes after them; their totals."""
         if self._placed and self._placed[0] == shares:
             return self._placed[1:]  # asked for by `preview`
         rows: Rows = [[[] for _ in self._classes] for _ in self._sites]
@@ -319,10 +285,12 @@ class Controller(Adapter):
                 counts, carry[m] = largest_remainder_carry(len(arrived), shares[m], carry[m])
             else:
                 counts = largest_remainder(len(arrived), shares[m])
+            mine = [of_site[m] for of_site in rows]
             for k, i in zip(arrived, deal(counts), strict=True):
-                rows[i][m].append(k)
-        self._placed = (shares, rows, carry)
-        return rows, carry
+                mine[i].append(k)
+        totals = self._totals(rows)
+        self._placed = (shares, rows, carry, totals)
+        return rows, carry, totals
 
     def _defer(self, i: int, shares: Any, rows: list[list[int]], time_s: float, release_s: list[float]) -> float:
         """Write the release times of a site's training jobs (U10), earlier arrivals first; their mean deferral, s."""
@@ -357,46 +325,10 @@ def _select(batch: Batch, release_s: list[float], rows: list[list[int]]) -> Batc
     mine = sorted([k for of_class in rows for k in of_class])
     if not mine:
         return {}
-    chosen = {name: [column[k] for k in mine] for name, column in batch.items()}
-    chosen["release_s"] = [release_s[k] for k in mine]
+    of = itemgetter(*mine, mine[0])  # a tuple even of one row; its last place is left out
+    chosen = {name: list(of(column)[:-1]) for name, column in batch.items()}
+    chosen["release_s"] = list(of(release_s)[:-1])
     return chosen
-
-
-def _facts(p: ControllerParams, sid: str, step_s: float) -> FleetFacts:
-    """What a policy is told; ScenarioError for deferrals, eligible sites or a temperature box that cannot be."""
-    leads, classes = p.deferrals_s, p.job_classes.values()
-    if leads[0] < 0 or any(b <= a for a, b in zip(leads, leads[1:], strict=False)):
-        raise ScenarioError(f"{sid}.deferrals_s = {list(leads)} must ascend from 0 or more")
-    for name, job_class in p.job_classes.items():
-        if job_class.kind == "train" and leads[-1] > job_class.deadline_s:
-            raise ScenarioError(f"{sid}.deferrals_s reaches {leads[-1]:g} s, past the deadline of {name} "
-                                f"({job_class.deadline_s:g} s after arrival); leave the longest out")
-        strangers = sorted(set(job_class.eligible_sites or ()) - set(p.sites))
-        if strangers:
-            raise ScenarioError(f"job_classes.{name}.eligible_sites: {unknown('site', strangers[0], p.sites)}")
-        if job_class.eligible_sites == ():
-            raise ScenarioError(f"job_classes.{name}.eligible_sites is empty; name a site, or leave it out for all")
-    odd = [lead for lead in leads if abs(lead / step_s - round(lead / step_s)) > 1e-9]
-    if odd:
-        raise ScenarioError(f"{sid}.deferrals_s holds {odd[0]:g} s, which is no whole number of steps ({step_s:g} s)")
-    low, high = p.supply_temp_min_degc, p.supply_temp_max_degc
-    if not low <= p.supply_temp_degc <= high:
-        raise ScenarioError(f"{sid}.supply_temp_degc = {p.supply_temp_degc:g} must lie in its box, {low:g} to {high:g}")
-    return FleetFacts(
-        kinds=tuple(c.kind for c in classes),
-        gpus=tuple(s.gpus for s in p.sites.values()),
-        to_per_gpu_min=tuple(c.to_per_gpu_min for c in classes),
-        work_to=tuple(c.work_to for c in classes),
-        deadline_s=tuple(c.deadline_s for c in classes),
-        gpus_per_block=tuple(c.gpus_per_block for c in classes),
-        max_blocks=tuple(c.max_blocks for c in classes),
-        eligible=tuple(tuple(may_run(c, site) for site in p.sites) for c in classes),
-        deferrals_s=leads,
-        supply_temp_low_degc=low,
-        supply_temp_high_degc=high,
-        classes=tuple(p.job_classes),
-        sites=tuple(p.sites),
-    )
 
 
 if __name__ == "__main__":

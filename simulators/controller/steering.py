@@ -16,7 +16,7 @@ import numpy as np
 from agents.actions import decision_of, from_unit, start_of
 from agents.decision import Decision, Matrix, Observation, Operation
 from agents.observation import Sight
-from agents.rewards import OBJECTIVE, TERMS, Minute, hour_cost, reward_of, terms_of
+from agents.rewards import OBJECTIVE, TERMS, Minute, hour_cost, loom, reward_of, terms_of
 from agents.teamview import TeamView
 from cosim.errors import ScenarioError
 from cosim.units import HOUR_S
@@ -58,7 +58,8 @@ class Steering:
         """The scenario as it is learnt on: its own policy, which nobody asks, makes way for a plain one; `grid.solver`
         auto becomes clarabel, which needs no licence and is faster.
 
-        lean: without what changes nothing that agents see: AC check, the job log, and mci unless the reward counts it.
+        lean: without what changes nothing that agents see: AC check, settlement, the job log, and mci unless the reward
+        counts it.
         With reward.carbon = system_difference a second grid dispatches the base load alone.
         """
         members = dict(scenario.members)
@@ -73,7 +74,7 @@ class Steering:
             if carbon == "marginal":
                 given["mci"] = True
             if lean:
-                given |= {"ac_check": False, "mci": carbon == "marginal"}
+                given |= {"ac_check": False, "settle": False, "mci": carbon == "marginal"}
             members[GRID] = _with(members[GRID], given)
         if lean and members[FLEET].simulator.endswith(":DataCenters"):
             members[FLEET] = _with(members[FLEET], {**members[FLEET].params, "job_log": False})
@@ -92,7 +93,11 @@ class Steering:
         self._sites = list(self._params.sites)
         self._sees_carbon = self._params.mode == "joint"
         self._hours = self._controller.step_s / HOUR_S
-        self._fleet_ports = {site: ["p_kw", "work_to", "dropped_jobs"] for site in self._sites}
+        ports = world.simulators[FLEET].meta["models"]["Site"]["attrs"]
+        self._foresees = self._params.reward.looming and {"late_jobs", "urgent_jobs"} <= set(ports)
+        heard = ["p_kw", "work_to", "dropped_jobs", *(("late_jobs", "urgent_jobs") if self._foresees else ())]
+        self._fleet_ports = dict.fromkeys(self._sites, heard)
+        self._fleet: list[dict[str, Any]] = []
         self._seen: Observation | None = None
         self._emission_kg_per_h: tuple[float | None, ...] = (None, None)
         self._intensities: tuple[list[float] | None, ...] = (None, None)
@@ -104,7 +109,7 @@ class Steering:
         """(n, O) scaled observations of the moment before the controller's step."""
         controller = self._controller
         self._emission_kg_per_h = tuple(_emission_of(self._world.simulators, name) for name in (GRID, BASELINE))
-        inputs = controller.read(self._world.pending(CONTROLLER))
+        inputs = controller.hear(self._world.pending(CONTROLLER))
         self._intensities = tuple(known([inputs[site][port] for site in self._sites])
                                   for port in ("nci_kg_per_kwh", "mci_kg_per_kwh"))
         self._seen = seen = controller.observe(time_s, inputs)
@@ -128,8 +133,12 @@ class Steering:
         terms = terms_of(self._minute(), self._facts.kinds, weights)
         objective = reward_of(terms, weights, self._sees_carbon)
         usual_kw = self._usual_kw if weights.relative else 0.0
-        return (objective + hour_cost(self._seen.price_usd_per_kwh, usual_kw, self._hours, weights),
-                (*terms, objective))
+        shaped = objective + hour_cost(self._seen.price_usd_per_kwh, usual_kw, self._hours, weights)
+        if self._foresees:
+            seen, fleet = self._seen, self._fleet
+            shaped += loom(_total(seen.late_jobs), _total(seen.urgent_jobs), weights) - loom(
+                _total([site["late_jobs"] for site in fleet]), _total([site["urgent_jobs"] for site in fleet]), weights)
+        return shaped, (*terms, objective)
 
     def start(self) -> np.ndarray:
         """(n, A) the joint action from which a fresh policy starts."""
@@ -170,13 +179,17 @@ class Steering:
         fleet = self._world.simulators[FLEET].get_data(self._fleet_ports)
         emission_kg_per_h, baseline_kg_per_h = self._emission_kg_per_h
         nci_kg_per_kwh, mci_kg_per_kwh = self._intensities  # power mode hides them from the agents only (I22)
-        sites = [fleet[s] for s in self._sites]
+        self._fleet = sites = [fleet[s] for s in self._sites]
         return Minute(
             hours=self._hours, price_usd_per_kwh=seen.price_usd_per_kwh, power_kw=[s["p_kw"] for s in sites],
             work_to=sum([sum(s["work_to"]) for s in sites]),
             dropped_jobs=[sum(of_class) for of_class in zip(*(s["dropped_jobs"] for s in sites), strict=True)],
             nci_kg_per_kwh=nci_kg_per_kwh, mci_kg_per_kwh=mci_kg_per_kwh,
             emission_kg_per_h=emission_kg_per_h, baseline_kg_per_h=baseline_kg_per_h)
+
+
+def _total(rows: Any) -> float:
+    return sum([sum(row) for row in rows])
 
 
 def _usual_kw(p: Any, offered: dict[str, tuple[float, float]]) -> float:
@@ -200,7 +213,7 @@ def _with_baseline(scenario: Any, members: dict[str, Any]) -> Any:
     if GRID not in members or not members[GRID].simulator.endswith(":CefDispatch"):
         raise ScenarioError("reward.carbon = system_difference needs the dispatch with and without data centers; "
                             "choose attributed, or a scenario whose grid is CefDispatch")
-    members[BASELINE] = _with(members[GRID], {**members[GRID].params, "ac_check": False, "mci": False})
+    members[BASELINE] = _with(members[GRID], {**members[GRID].params, "ac_check": False, "settle": False, "mci": False})
     fed = [link for link in scenario.links if link.target.startswith(f"{GRID}.") and not link.source.startswith(FLEET)]
     return scenario.replace(members=members, links=(*scenario.links, *(
         link.model_copy(update={"target": BASELINE + link.target.removeprefix(GRID)}) for link in fed)))

@@ -20,14 +20,12 @@ from simulators.grid.dispatch import NEGLIGIBLE_PU, Dispatch, SolverName
 from simulators.grid.equations import Floats
 from simulators.grid.feeder import Network
 from simulators.grid.horizon import Ramps
+from simulators.grid.incidents import LOOSE_GAP_PU, Incidents
 from simulators.grid.mci import MciOfDispatch, marginal_sources, no_mci
 from simulators.grid.network import AcCheck, read_feeder
 from simulators.grid.ports import DISPATCH_BUS, DISPATCH_GRID, REALISED
 from simulators.grid.results import ELASTIC, HELD, DispatchResult, Inexact
 from simulators.grid.sources import Source, all_sources
-
-LOOSE_GAP_PU = 1e-3
-"""A larger relaxation gap means that the conic optimum is not a physical state; the run's notes then say so."""
 
 
 @params
@@ -75,6 +73,8 @@ class GridParams:
     vm_max_pu: Annotated[float, Field(gt=0, le=2, description="highest voltage of (7), p.u.")] = 1.1
     solver: Annotated[SolverName, Field(description="auto: gurobi where it runs at this size, else clarabel")] = "auto"
     ac_check: Annotated[bool, Field(description="run pandapower's AC power flow at every dispatch")] = True
+    settle: Annotated[bool, Field(description="settle every interval at its end; false: the _realised ports are "
+                                  "NaN")] = True
     mci: Annotated[bool, Field(description="compute the marginal carbon intensity of every bus")] = True
     sites: Annotated[dict[str, Site], Field(description="data centres: their q_per_p_ratio counts in their bus's mci, "
                                             "and at a kink these buses are re-solved; none: all buses")] = field(
@@ -111,8 +111,7 @@ class CefDispatch(Adapter):
         meta = super().init(sid, time_resolution, **params)
         self._feeder = read_feeder(self.params.network)
         self._sources = all_sources(self.params.sources, self._feeder, self.params.network_sources, sid)
-        self._times: dict[str, list[float]] = {}
-        self._first: dict[str, str] = {}
+        self._seen = Incidents()
         self._solved_by = ""
         return meta
 
@@ -221,30 +220,19 @@ class CefDispatch(Adapter):
         self._mci = mci or self._mci.stale()
         self._held_steps = self._held_steps + 1 if status == HELD else 0
         if status == HELD:
-            self._note("held", time_s)
+            self._seen.note("held", time_s)
         elif status == ELASTIC:
-            self._note("elastic", time_s, self._which_limits(self._last[0]))
+            self._seen.note("elastic", time_s, self._which_limits(self._last[0]))
         if status != HELD and self._last[0].nci_cap_excess_kg_per_kwh:
-            self._note("capped", time_s, self._dispatch.capped_status)
+            self._seen.note("capped", time_s, self._dispatch.capped_status)
         if self._last[0].relaxation_gap_pu > LOOSE_GAP_PU:
-            self._note("loose", time_s)
+            self._seen.note("loose", time_s)
         if inexact:
-            self._note("inexact", time_s)
+            self._seen.note("inexact", time_s)
         return self._outputs_of(*self._last, status, inexact, settled)
 
     def notes(self) -> list[str]:
-        said = {
-            "elastic": "were elastic: a voltage left its limits, power went unserved, or an NCI is above its cap",
-            "capped": "are dispatched without the NCI caps, which no set points meet",
-            "held": "had no solution and repeat the one before",
-            "loose": f"have a relaxation gap above {LOOSE_GAP_PU:g} p.u.: the set points need not be optimal",
-            "inexact": "have a relaxation that is not exact",
-            "unsettled": "ended in a state that the AC power flow does not find, and are not settled",
-            "unplanned": "have no plan of the intervals to come, only the ramps from the set points before",
-            "no_ac": "have no AC check: the AC power flow found no solution",
-        }
-        lines = [f"{self.sid}: {len(times)} intervals {said[what]}; first at {format_time(times[0])}"
-                 + (f" ({self._first[what]})" if self._first[what] else "") for what, times in self._times.items()]
+        lines = [f"{self.sid}: {line}" for line in self._seen.lines()]
         own = {n: s.marginal_kg_per_kwh for n, s in self.params.sources.items() if s.marginal_kg_per_kwh is not None}
         if own and self.params.mci:
             lines.append(f"{self.sid}: mci counts " + ", ".join(f"{n} at {w:g} kg/kWh" for n, w in own.items())
@@ -254,10 +242,6 @@ class CefDispatch(Adapter):
         if self._feeder.left_out:
             lines.append(f"{self.sid}: {self._feeder.left_out}")
         return [f"{self.sid}: dispatch solved by {self._solved_by}", *lines] if self._solved_by else lines
-
-    def _note(self, what: str, time_s: float, detail: str = "") -> None:
-        self._times.setdefault(what, []).append(time_s)
-        self._first.setdefault(what, detail)
 
     def _which_limits(self, result: DispatchResult) -> str:
         """The worst of what an elastic interval could not keep, and where."""
@@ -305,7 +289,7 @@ class CefDispatch(Adapter):
         before = self._last[0].p_source_kw if self._last else None
         low, high, planned = self._ramps.boxes(before, 1 + self._held_steps, demand)
         if not planned:
-            self._note("unplanned", time_s)
+            self._seen.note("unplanned", time_s)
         self._dispatch.rebox(low, high)
         if self._mci_of:
             self._mci_of.rebox(low, high)
@@ -322,12 +306,14 @@ class CefDispatch(Adapter):
 
     def _settle(self, time_s: float) -> dict[str, float]:
         """The `_realised` ports: the interval that ends now."""
+        unknown = dict.fromkeys(REALISED, math.nan)
+        if self._last is None or not self.params.settle:
+            return unknown
         ended = self._base + self._drawn_by_sites
-        got = self._dispatch.settle(self._last[0], ended.real, ended.imag) if self._last else None
+        got = self._dispatch.settle(self._last[0], ended.real, ended.imag)
         if got is None:
-            if self._last:
-                self._note("unsettled", time_s)
-            return dict.fromkeys(REALISED, math.nan)
+            self._seen.note("unsettled", time_s)
+            return unknown
         scheduled_kw = float(self._last[0].p_source_kw[self._dispatch.substation])
         values = (got.emission_kg_per_h, got.loss_kw, got.p_substation_kw,
                   (got.p_substation_kw - scheduled_kw) * self.step_s / HOUR_S, float(got.vm_pu.min()),
@@ -344,7 +330,7 @@ class CefDispatch(Adapter):
             result.p_load_kw, result.q_load_kvar, p_source[self._turbines], q_source[self._turbines], result.v_pu
         )
         if ac is None:
-            self._note("no_ac", time_s)
+            self._seen.note("no_ac", time_s)
             return nothing
         p_source = p_source.copy()
         p_source[self._dispatch.substation] = ac.p_substation_kw

@@ -96,7 +96,8 @@ class Arrivals(Adapter):
             raise ScenarioError(f"{self.sid} has one stream of jobs; create one entity of Arrivals, not "
                                 f"{len(self.entities['Arrivals'])}")
         self._names = list(p.job_classes)
-        self._deadline_s = [c.deadline_s for c in p.job_classes.values()]
+        self._name = np.array(self._names, dtype=object)
+        self._deadline_s = np.array([c.deadline_s for c in p.job_classes.values()])
         self._work_to = [_work_to(p, name) for name in self._names]
         self._rates = {self._names.index(name): rate for name, rate in _rates(p).items()}
         self._streams = {m: tuple(self.stream(f"{purpose} of {self._names[m]}")
@@ -109,6 +110,7 @@ class Arrivals(Adapter):
         self._cut = dict.fromkeys(self._rates, 0)
         self._block_cut: dict[int, np.ndarray] = {}
         self._steps = self._next_id = 0
+        self._origin_s = 0.0  # all time before this world, see `carry`
         self._carried: Batch = {}
 
     def labels(self) -> dict[str, list[str]]:
@@ -127,21 +129,26 @@ class Arrivals(Adapter):
         return {eid: {"jobs": batch, "arrived_jobs": arrived} for eid in self.entities["Arrivals"]}
 
     def carry(self) -> dict[str, np.ndarray]:
-        """The jobs of the last step, which nobody has heard of yet; times relative to now."""
+        """The jobs of the last step, which nobody has heard of yet, times relative to now; how much time has gone by,
+        for shapes and traces, and which classes burst."""
         now_s = self._steps * self.step_s + self.step_s
         batch, _ = self._take(self._steps)
-        if not batch:
-            return {}
         columns = {name: np.array(values) for name, values in batch.items() if name != "id"}
-        return columns | {name: columns[name] - now_s for name in ("arrival_s", "deadline_s")}
+        columns |= {name: columns[name] - now_s for name in ("arrival_s", "deadline_s") if columns}
+        bursts = {"bursts": np.array([path.on for path in self._bursts.values()])} if self._bursts else {}
+        return columns | bursts | {"origin_s": np.array(self._origin_s + now_s)}
 
     def resume(self, carry: Mapping[str, np.ndarray]) -> None:
-        """Hand the jobs that are carried over out at the first tick, with the first ids."""
+        """Hand the jobs that are carried over out at the first tick, with the first ids; go on in time."""
         if not carry:
             return
-        columns = {name: carry[name].tolist() for name in BATCH_COLUMNS if name != "id"}
-        self._next_id = len(columns["arrival_s"])
-        self._carried = {"id": list(range(self._next_id)), **columns}
+        self._origin_s = float(carry.get("origin_s", 0.0))
+        for path, on in zip(self._bursts.values(), carry.get("bursts", ()), strict=False):
+            path.resume(bool(on))
+        if "arrival_s" in carry:
+            columns = {name: carry[name].tolist() for name in BATCH_COLUMNS if name != "id"}
+            self._next_id = len(columns["arrival_s"])
+            self._carried = {"id": list(range(self._next_id)), **columns}
 
     def notes(self) -> list[str]:
         """How often a rate was below 0 and counted as 0 (M06)."""
@@ -170,15 +177,14 @@ class Arrivals(Adapter):
         if k == 0:
             self._block = self._draw(step)
         block: JobBlock = self._block
-        rows = slice(block.bounds[k], block.bounds[k + 1])
-        index, arrival_s = block.class_index[rows], block.arrival_s[rows]
-        if not index:
+        begin, end = block.bounds[k], block.bounds[k + 1]
+        if begin == end:
             return {}, block.per_class[k]
         first = self._next_id
-        self._next_id += len(index)
-        names, deadline_s = self._names, self._deadline_s
-        columns = (list(range(first, self._next_id)), [names[m] for m in index], arrival_s, block.work_to[rows],
-                   [t + deadline_s[m] for t, m in zip(arrival_s, index, strict=True)])
+        self._next_id += end - begin
+        index, arrival_s = block.class_index[begin:end], block.arrival_s[begin:end]
+        columns = (list(range(first, self._next_id)), self._name[index].tolist(), arrival_s.tolist(),
+                   block.work_to[begin:end].tolist(), (arrival_s + self._deadline_s[index]).tolist())
         return dict(zip(BATCH_COLUMNS, columns, strict=True)), block.per_class[k]
 
     def _draw(self, step: int) -> JobBlock:
@@ -194,15 +200,23 @@ class Arrivals(Adapter):
         for m, rate in self._rates.items():
             times, self._block_cut[m] = arrivals_of(rate, first_s, BLOCK_STEPS, self.step_s, self.params.counts,
                                                     self.params.phase_unit, self._streams[m],
-                                                    self._factors(m, first_s))
+                                                    self._factors(m, first_s), self._origin_s)
             sources.append((m, times, np.full(len(times), self._work_to[m])))
         return sources
+
+    def _in_world(self, times_s: np.ndarray, first_s: float) -> np.ndarray:
+        """Times of a trace in the block that starts at `first_s`, on this world's clock."""
+        if not self._origin_s:
+            return times_s
+        last_s = np.nextafter(first_s + BLOCK_STEPS * self.step_s, 0.0)
+        return np.clip(times_s - self._origin_s, first_s, last_s)  # the difference is rounded
 
     def _factors(self, m: int, first_s: float) -> np.ndarray | None:
         """What shape and bursts make of the rate of a class in each step of a block; None: nothing."""
         p, factors = self.params, None
         if p.day_factors or p.week_factors:
-            factors = shape_factors(first_s + self.step_s * np.arange(BLOCK_STEPS), p.day_factors, p.week_factors)
+            time_s = self._origin_s + first_s + self.step_s * np.arange(BLOCK_STEPS)
+            factors = shape_factors(time_s, p.day_factors, p.week_factors)
         if m in self._bursts:
             path = self._bursts[m].factors(first_s, BLOCK_STEPS, self.step_s)
             factors = path if factors is None else factors * path
@@ -295,7 +309,7 @@ class AzureLlm(Arrivals):
         if trace.malformed:
             said.append(f"{self.sid}: {trace.malformed} malformed rows of {p.path} were left out, the first is line "
                         f"{trace.first_malformed_line}")
-        reached_s = self._steps * self.step_s
+        reached_s = self._origin_s + self._steps * self.step_s
         if not p.repeat and reached_s > requests.length_s:
             said.append(f"{self.sid}: the trace ended at {format_time(requests.length_s)}; the remaining "
                         f"{(reached_s - requests.length_s) / MIN_S:g} min had no requests from it")
@@ -306,8 +320,9 @@ class AzureLlm(Arrivals):
         return said
 
     def _sources(self, first_s: float) -> list[Source]:
-        times, works = self._requests.between(first_s, first_s + BLOCK_STEPS * self.step_s, self.params.repeat)
-        return [*super()._sources(first_s), (self._trace_class, times, works)]
+        begin_s, end_s = self._origin_s + first_s, self._origin_s + first_s + BLOCK_STEPS * self.step_s
+        times, works = self._requests.between(begin_s, end_s, self.params.repeat)
+        return [*super()._sources(first_s), (self._trace_class, self._in_world(times, first_s), works)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,15 +71,15 @@ def instants_s(counts: np.ndarray, first_s: float, step_s: float, rng: np.random
 
 def arrivals_of(
     rate: ArrivalRate, first_s: float, steps: int, step_s: float, rule: Counts, phase_unit: PhaseUnit,
-    streams: Sequence[np.random.Generator], factors: np.ndarray | None = None,
+    streams: Sequence[np.random.Generator], factors: np.ndarray | None = None, origin_s: float = 0.0,
 ) -> tuple[np.ndarray, np.ndarray]:
     """One class in `steps` steps from `first_s` on: arrival times (s, ascending), and in which steps the rate was cut.
 
     streams: for noise, counts and instants, in this order, so that one cannot shift the other. The rate of a step is
-    that at its start, times its factor of `factors` (steps,), if given.
+    that at its start, times its factor of `factors` (steps,), if given; (39) began `origin_s` before time 0.
     """
     noise, number, instant = streams
-    time_min = (first_s + step_s * np.arange(steps)) / MIN_S
+    time_min = (origin_s + first_s + step_s * np.arange(steps)) / MIN_S
     per_min = rate_per_min(rate, time_min, noise.standard_normal(steps), phase_unit)
     if factors is not None:
         per_min = per_min * factors
@@ -89,16 +89,16 @@ def arrivals_of(
 
 @dataclass(frozen=True, slots=True)
 class JobBlock:
-    """The jobs of several steps in arrival order, as plain lists.
+    """The jobs of several steps in arrival order.
 
-    arrival_s, class_index, work_to   one entry a job
+    arrival_s, class_index, work_to   one entry a job, float, int and float
     bounds                            (steps + 1,) jobs of step k are the slice bounds[k] : bounds[k + 1]
     per_class                         (steps, M) jobs of each class
     """
 
-    arrival_s: list[float]
-    class_index: list[int]
-    work_to: list[float]
+    arrival_s: np.ndarray
+    class_index: np.ndarray
+    work_to: np.ndarray
     bounds: list[int]
     per_class: list[list[float]]
 
@@ -119,5 +119,4 @@ def merge(
     bounds[0], bounds[-1] = 0, len(times)
     step = np.repeat(np.arange(steps), np.diff(bounds))
     per_class = np.bincount(step * classes + index, minlength=steps * classes).reshape(steps, classes)
-    return JobBlock(times.tolist(), index.tolist(), works[order].tolist(), bounds.tolist(),
-                    per_class.astype(float).tolist())
+    return JobBlock(times, index, works[order], bounds.tolist(), per_class.astype(float).tolist())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated
@@ -74,13 +74,16 @@ class ClusterTrace(Arrivals):
             raise ScenarioError(f"{self.sid}.arrivals has a rate for '{p.trace_class}', whose jobs come from the trace")
         self._survey = _survey_of(p)
         self._copies = self.stream("copies of tasks")
-        self._played = self._play()
-        self._ahead = next(self._played, None)
-        self._came = 0
+        self._begin(0.0)
+
+    def resume(self, carry: Mapping[str, np.ndarray]) -> None:
+        """As `Arrivals`; the trace goes on where it was."""
+        super().resume(carry)
+        self._begin(self._origin_s)
 
     def notes(self) -> list[str]:
         """Rows left out, tasks that came, and whether the trace ran dry."""
-        p, survey, reached_s = self.params, self._survey, self._steps * self.step_s
+        p, survey, reached_s = self.params, self._survey, self._origin_s + self._steps * self.step_s
         said = super().notes()
         if survey.malformed:
             said.append(f"{self.sid}: {survey.malformed} malformed rows of {p.path} were left out, the first is line "
@@ -95,7 +98,7 @@ class ClusterTrace(Arrivals):
 
     def _sources(self, first_s: float) -> list[Source]:
         """As `Arrivals`, and the tasks of the block."""
-        end_s, times, gpu_s = first_s + BLOCK_STEPS * self.step_s, [], []
+        end_s, times, gpu_s = self._origin_s + first_s + BLOCK_STEPS * self.step_s, [], []
         while self._ahead is not None and self._ahead[0] < end_s:
             times.append(self._ahead[0])
             gpu_s.append(self._ahead[1])
@@ -103,17 +106,23 @@ class ClusterTrace(Arrivals):
         scale = self.params.trace_rate_scale
         copies = math.floor(scale) + (self._copies.random(len(times)) < scale % 1.0)
         works = np.array(gpu_s) * _to_per_gpu_s(self.params)
-        return [*super()._sources(first_s), (self._trace_class, np.repeat(times, copies), np.repeat(works, copies))]
+        at_s = self._in_world(np.array(times), first_s)
+        return [*super()._sources(first_s), (self._trace_class, np.repeat(at_s, copies), np.repeat(works, copies))]
 
-    def _play(self) -> Iterator[tuple[float, float]]:
-        """Times after the start (s) and GPU times (GPU s), pass after pass under `repeat`."""
-        p, shift_s = self.params, 0.0
-        while True:
+    def _begin(self, from_s: float) -> None:
+        """Read up to the first task not before `from_s` after the start of the trace."""
+        self._played = self._play(from_s)
+        self._ahead = next((task for task in self._played if task[0] >= from_s), None)
+
+    def _play(self, from_s: float) -> Iterator[tuple[float, float]]:
+        """Times after the start (s) and GPU times (GPU s), pass after pass under `repeat`; passes that end before
+        `from_s` are left out."""
+        p, length_s = self.params, _length_s(self._survey, self.params)
+        shift_s = from_s // length_s * length_s
+        while p.repeat or not shift_s:
             for submit_s, gpu_s in _file_of(p):
                 yield shift_s + (submit_s - self._survey.first_s) * p.time_scale, gpu_s
-            if not p.repeat:
-                return
-            shift_s += _length_s(self._survey, p)
+            shift_s += length_s
 
 
 def _file_of(p: ClusterTraceParams) -> TaskFile:

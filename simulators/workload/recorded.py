@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import numpy as np
@@ -67,6 +68,7 @@ class RecordedJobs(Adapter):
         self._arrival_s = jobs["arrival_s"][order]
         if (np.diff(self._arrival_s) < 0).any():
             raise ScenarioError(f"{self.params.path}: its jobs are not numbered in arrival order")
+        self._origin_s = self._now_s = 0.0
         names = list(self.params.job_classes)
         self._class = np.array([names.index(n) for n in self._columns["job_class"]])
 
@@ -74,9 +76,20 @@ class RecordedJobs(Adapter):
         """Names of the job classes."""
         return {"job_class": list(self.params.job_classes)}
 
+    def carry(self) -> dict[str, np.ndarray]:
+        """How much of the recording is over; the jobs of the last step come at the next world's first tick."""
+        return {"origin_s": np.array(self._origin_s + self._now_s + self.step_s)}
+
+    def resume(self, carry: Mapping[str, np.ndarray]) -> None:
+        """Go on where the recording was."""
+        self._origin_s = float(carry.get("origin_s", 0.0))
+
     def advance(self, time_s: float, inputs: Values) -> Values:
         """The jobs that arrived in the step that ends now."""
-        first, end = np.searchsorted(self._arrival_s, (time_s - self.step_s, time_s))
+        self._now_s, at_s = time_s, self._origin_s + time_s
+        first, end = np.searchsorted(self._arrival_s, (at_s - self.step_s, at_s))
         batch = {name: column[first:end] for name, column in self._columns.items()} if end > first else {}
+        if batch and self._origin_s:
+            batch |= {name: [t - self._origin_s for t in batch[name]] for name in ("arrival_s", "deadline_s")}
         arrived = np.bincount(self._class[first:end], minlength=len(self.params.job_classes)).astype(float).tolist()
         return {eid: {"jobs": batch, "arrived_jobs": arrived} for eid in self.entities["Arrivals"]}

@@ -36,12 +36,18 @@ class Bursts:
 
 
 class BurstPath:
-    """Calm and burst as they follow each other, from a start drawn from the long-run shares."""
+    """Calm and burst as they follow each other, from a start drawn from the long-run shares, or as `resume` says.
+
+    on  whether the block asked for last ended in a burst
+    """
 
     def __init__(self, bursts: Bursts, rng: np.random.Generator) -> None:
         self._bursts, self._rng = bursts, rng
-        self._on = bool(rng.random() * (bursts.mean_burst_s + bursts.mean_calm_s) < bursts.mean_burst_s)
-        self._until_s = 0.0
+        self.resume(bool(rng.random() * (bursts.mean_burst_s + bursts.mean_calm_s) < bursts.mean_burst_s))
+
+    def resume(self, on: bool) -> None:
+        """Begin anew at time 0, in a burst or not; what is left of it has no memory of how long it has been."""
+        self.on, self._until_s = on, 0.0
         self._until_s += self._length_s()
 
     def factors(self, first_s: float, steps: int, step_s: float) -> np.ndarray:
@@ -50,17 +56,17 @@ class BurstPath:
         end_s, edges_s, on = first_s + steps * step_s, [first_s], []
         while self._until_s < end_s:
             edges_s.append(self._until_s)
-            on.append(self._on)
-            self._on = not self._on
+            on.append(self.on)
+            self.on = not self.on
             self._until_s += self._length_s()
         edges_s.append(end_s)
-        on.append(self._on)
+        on.append(self.on)
         in_burst_s = np.concatenate([[0.0], np.cumsum(np.diff(edges_s) * on)])
         share = np.diff(np.interp(first_s + step_s * np.arange(steps + 1), edges_s, in_burst_s)) / step_s
         return self._bursts.calm_factor * (1.0 + (self._bursts.ratio - 1.0) * share)
 
     def _length_s(self) -> float:
-        return float(self._rng.exponential(self._bursts.mean_burst_s if self._on else self._bursts.mean_calm_s))
+        return float(self._rng.exponential(self._bursts.mean_burst_s if self.on else self._bursts.mean_calm_s))
 
 
 def shape_factors(time_s: np.ndarray, day: tuple[float, ...], week: tuple[float, ...]) -> np.ndarray:

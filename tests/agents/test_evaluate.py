@@ -14,6 +14,7 @@ KINDS = {"llm": "train", "search": "inf"}
 FIGURES = {
     "energy_kwh": 60_000.0, "it_energy_kwh": 48_000.0, "cost_usd": 8_000.0, "co2_attributed_kg": 30_000.0,
     "co2_system_kg": 64_000.0, "throughput_to_per_min": 50e6,
+    "lost_missed_to": 1.2e9, "lost_failed_to": 0.3e9,
     "dropped_llm_jobs": 3.0, "dropped_search_jobs": 8.0, "unfinished_llm_jobs": 5.0, "unfinished_search_jobs": 2.0,
 }
 
@@ -25,7 +26,7 @@ def test_metrics_by_hand():
     assert got == pytest.approx({
         "throughput": 50.0, "cost_usd": 4000.0, "co2_t": 15.0, "system_co2_t": 32.0, "dropped_train": 1.5,
         "dropped_inf": 4.0, "mwh_per_t": 2.0, "pue": 1.25, "energy_mwh": 30.0, "unfinished": 7.0,
-        "kg_per_gto": 30_000 / 144, "usd_per_gto": 8_000 / 144,
+        "lost_gto": 0.75, "kg_per_gto": 30_000 / 144, "usd_per_gto": 8_000 / 144,
     })
 
 
@@ -61,7 +62,7 @@ def test_the_command_prints_tables_and_writes_every_seed(tmp_path, capsys):
     assert code == 0, said
     assert "Difference from uniform, same arrivals" in said
     stored = json.loads(out.read_text())
-    assert stored["seeds"] == [1000, 1001]
+    assert stored["seeds"] == [500, 501]
     assert len(stored["metrics"]["random"]) == 2
 
 

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.decision import FleetFacts, Observation, decide
-from agents.heuristics import POLICIES, GpuRule, PolicyOptions, make_policy, share_blocks
+from agents.decision import EnergyModel, FleetFacts, Observation, decide
+from agents.heuristics import GpuRule, PolicyOptions, share_blocks
+from agents.policies import POLICIES, make_policy
 from cosim.errors import ModelError, ScenarioError
 
 HOUR = 3600.0
@@ -31,7 +32,9 @@ FLEETS = {"table1": TABLE1, "odd": ODD}
 
 def policy_of(name, facts, **options):
     weights = tuple(range(1, facts.n_sites + 1)) if name == "static" else None
-    return make_policy(name, facts, PolicyOptions(weights=weights, **options), np.random.default_rng(5))
+    busy, idle = [0.7] * len(facts.kinds), [100.0] * facts.n_sites
+    energy = EnergyModel(busy, idle, lambda site, it_kw, supply_temp_degc: it_kw + 0.0 * supply_temp_degc)
+    return make_policy(name, facts, PolicyOptions(weights=weights, energy=energy, **options), np.random.default_rng(5))
 
 
 def observe(facts, **fields):
@@ -249,7 +252,7 @@ def test_errors_name_what_is_wrong():
     rng = np.random.default_rng()
     with pytest.raises(ScenarioError, match="unknown policy 'nci_prioritty'; did you mean 'nci_priority'"):
         make_policy("nci_prioritty", TABLE1, PolicyOptions(), rng)
-    with pytest.raises(ScenarioError, match="power mode hides.*random, static, tou_shift, uniform"):
+    with pytest.raises(ScenarioError, match="power mode hides.*myopic_oracle, random, static, tou_shift, uniform"):
         make_policy("nci_priority", TABLE1, PolicyOptions(), rng, sees_nci=False)
     for weights in (None, (1, 2), (1, 2, -1)):
         with pytest.raises(ScenarioError, match=r"needs one weight >= 0 per site \(3\).*weights=1:1:1"):

@@ -4,6 +4,7 @@ Rows of the model: A01-05, E25-28, I26, S01-15, T09, U08, U15, Z02.
 """
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -91,6 +92,24 @@ def test_what_a_site_sees():
     assert seen["deferral_carry vae +7200s"] == -0.5
 
 
+def test_a_site_sees_how_its_gpus_would_usually_be_split():
+    """240 min to work training off: LLM 100 + 28.79 / 3 min of the whole site's work are (100 + 9.597) / 240 = 0.4567
+    of it, VAE 20 / 240. Inference: (1e8 + 1.02e7 / 3) TO in 2 min of 2.5e5 TO are 206.8, but its 37 + 17 / 3 jobs
+    take 43 GPUs; search 3.24e7 / 3 TO would take 22, and its 8 running jobs and 4 queued ones and 36 are 48."""
+    seen = columns(site_view(FACTS, FULL, 0))
+    share = [math.exp(seen[f"usual_gpus {c}"]) for c in (*CLASSES, "unused")]
+    assert share[:2] == pytest.approx([0.45664, 0.08333], abs=1e-4)
+    assert share[2:4] == pytest.approx([43 / 400, 22 / 400])
+    assert sum(share) == pytest.approx(1.0)
+    crowded = dataclasses.replace(SEEN, pending_work_to=[[2.4e10, 4.8e9, 1e8, 0.0]] * 3)
+    view = site_view(FACTS, FULL, 0)
+    busy = dict(zip([c.name for c in view.columns], view.values(crowded), strict=True))
+    llm, vae, unused = (math.exp(busy[f"usual_gpus {c}"]) for c in ("llm", "vae", "unused"))
+    assert llm + vae == pytest.approx(1 - 65 / 400)
+    assert llm / vae == pytest.approx((1000 + 9.597) / 200, rel=1e-4)
+    assert unused == pytest.approx(1e-3)
+
+
 def test_the_context_is_a_sites_own_jobs():
     """Site 1 was sent one LLM job: 6.91e8 TO / (6e4 TO/(GPU min) x 400 GPUs) = 28.79 min."""
     jobs, work = [[0] * 4, [1, 0, 5, 0], [0] * 4], [[0.0] * 4, [6.91e8, 0.0, 1e8, 0.0], [0.0] * 4]
@@ -134,7 +153,7 @@ def test_ineligible_sites_start_with_nothing():
 def test_rows_become_the_decision_they_say():
     """Sizes 12 and 2 x 6 + 5 + 1 = 18: every number of the rows is found again in its place, but the unused share."""
     sizes = [sum(getattr(p, "size", 1) for p in parts)
-             for parts in (manager_parts(FACTS, CLASSES), site_parts(FACTS, CLASSES, OFFERED))]
+             for parts in (manager_parts(FACTS, CLASSES), site_parts(FACTS, CLASSES, OFFERED, True))]
     assert sizes == [12, 18]
     decision = decision_of(FACTS, [[100.0 * k + j for j in range(18)] for k in range(4)])
     assert decision.site_share == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0], [6.0, 7.0, 8.0], [9.0, 10.0, 11.0]]
@@ -146,7 +165,7 @@ def test_rows_become_the_decision_they_say():
 
 @given(st.lists(st.floats(0, 1), min_size=18, max_size=18))
 def test_any_unit_numbers_are_an_action(unit):
-    parts = site_parts(FACTS, CLASSES, OFFERED)
+    parts = site_parts(FACTS, CLASSES, OFFERED, True)
     row = from_unit(parts, np.array(unit))
     at = 0
     for part in parts[:-1]:

@@ -4,6 +4,7 @@ Rows of the model: L16, L18, L19, T05-08.
 """
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from teams import Follow, Game, site_team
 
 from agents.config import METHODS, Learning
-from agents.ppo import Batch, ValueScale, loss, prepare
+from agents.ppo import Batch, ValueScale, loss, prepare, value_loss
 from agents.rollout import Rollout, gae
 from agents.spec import Outcome
 from agents.team import Team
@@ -90,6 +91,42 @@ def test_value_scale_is_the_weighted_mean_of_rollouts():
     again = ValueScale(0.5)
     again.restore(scale.state())
     assert again.mean_spread == scale.mean_spread
+
+
+def test_twins_cancel_what_they_share():
+    """Two pairs of twins, lambda 1: an hour's luck of 100 that both of a pair have leaves advantages as they are, and
+    they sum to 0; what one of them gains by 3 is half its own and half its twin's loss."""
+    env, rng = Game(2, 4), np.random.default_rng(0)
+    reward = rng.standard_normal((5, 4)).astype(np.float32)
+
+    def advantage(reward, twins):
+        rollout = Rollout(env.spec, 5, 4, 1, twins)
+        rollout.reward[:] = reward
+        rollout.truncated[-1] = True
+        return rollout.advantages(0.9, 1.0)[0][:, :, 0]
+
+    plain = advantage(reward, 2)
+    assert plain[:, 0] == pytest.approx(-plain[:, 1], abs=1e-5)
+    assert advantage(reward + np.array([100.0, 100.0, 0.0, 0.0]), 2) == pytest.approx(plain, abs=1e-3)
+    more = advantage(reward + np.array([3.0, 0.0, 0.0, 0.0]), 2) - plain
+    assert more[-1] == pytest.approx([1.5, -1.5, 0.0, 0.0], abs=1e-5)
+    assert np.abs(advantage(reward, 1)[:, 0] + advantage(reward, 1)[:, 1]).max() > 0.1
+
+
+def test_the_critic_learns_a_common_error_and_differences_by_their_own_spread():
+    """Errors 3 and 1 of two twins whose returns lie 0.5 about their mean: common 2, differences +-1, that is +-2
+    spreads; 2^2 / 2 + 2^2 / 2 = 4 each. Without twins 9/2 and 1/2."""
+    config = Learning(method="mappo", value_loss="mse", value_clip=False)
+    value, nothing = torch.tensor([[3.0], [1.0]]), torch.zeros(2, 1)
+    batch = Batch(nothing, nothing, nothing, None, nothing, nothing, nothing, nothing, twins=2, apart=0.5)
+    assert value_loss(value, batch, config).item() == pytest.approx(4.0)
+    assert value_loss(value, replace(batch, twins=1), config).item() == pytest.approx(2.5)
+
+
+def test_a_minibatch_holds_whole_groups_of_twins():
+    x = torch.arange(6.0).unsqueeze(1)
+    batch = Batch(x, x, x, None, x, x, x, x, twins=2)
+    assert batch.part(torch.tensor([2, 0])).raw.flatten().tolist() == [4.0, 5.0, 0.0, 1.0]
 
 
 def collected(team, env, observation):

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from agents.acting import ActingTeam
-from agents.pretrained import checkpoint_of, shipped
+from agents.pretrained import shipped
 from agents.pretrained.__main__ import main
 from cosim.experiment import Experiment
 from cosim.run import find
@@ -23,12 +23,6 @@ def test_what_ships_is_small_and_told():
         assert facts["made"]["seed"] == 0
         assert len(facts["curve"]) > 5
         assert len(facts["evaluation"]["rows"][0]) == 1 + len(facts["evaluation"]["policies"])
-
-
-def test_a_name_is_one_that_ships_or_a_path():
-    assert checkpoint_of("ieee33_mat") == shipped()["ieee33_mat"]
-    assert str(checkpoint_of("x/y.safetensors")) == "x/y.safetensors"
-    assert checkpoint_of("uniform") is None
 
 
 def test_the_default_scenario_is_steered_by_it(tmp_path):

@@ -5,7 +5,7 @@ Rows of the model: E32, I21, M02, R01-06.
 
 import pytest
 
-from agents.rewards import TERMS, Minute, RewardWeights, hour_cost, reward_of, terms_of
+from agents.rewards import TERMS, Minute, RewardWeights, hour_cost, loom, reward_of, terms_of
 
 MINUTE = Minute(hours=1 / 60, price_usd_per_kwh=0.3, power_kw=[300.0, 600.0], work_to=36e6, dropped_jobs=[1, 0, 30, 5],
                 nci_kg_per_kwh=[0.4, 0.9], mci_kg_per_kwh=[0.3, -0.1], emission_kg_per_h=1200.0,
@@ -53,6 +53,13 @@ def test_what_a_training_gpu_minute_is_worth(price, nci, gain):
     weights = RewardWeights()
     busy = Minute(1 / 60, price, [0.7 * 1.25], 6e4, [0, 0], [nci])
     assert reward_of(terms_of(busy, ("train", "inf"), weights), weights) == pytest.approx(gain, abs=1e-8)
+
+
+def test_a_drop_is_charged_when_it_looms():
+    """c4 = 1: two late jobs and three urgent ones threaten 2 + 3 / 2; nothing where it is switched off."""
+    assert loom(2, 3, RewardWeights()) == 3.5
+    assert loom(2, 3, RewardWeights(c4_per_train_job=10.0)) == 35.0
+    assert loom(2, 3, RewardWeights(looming=False)) == 0.0
 
 
 def test_a_dropped_llm_job_costs_more_than_it_saves():

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from worlds import STORE_CMD, boxes, remote, run
 
+from cosim.compare import first_difference
 from cosim.errors import CosimError, ModelError, ScenarioError
 from cosim.experiment import Experiment
 from cosim.scenario import override
 from cosim.tap import Stopped
-from cosim.trace import Trace, first_difference
+from cosim.trace import Trace
 
 
 def test_both_drivers_write_the_same_bytes(tmp_path):

@@ -7,11 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from boxes import SourceParams
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from worlds import boxes, run
 
+from cosim.adapter import Adapter
 from cosim.errors import CosimError, ScenarioError, TraceError
+from cosim.ports import Port
 from cosim.replay import replay
 from cosim.run import main
 from cosim.scenario import Link, Member, Scenario, override
@@ -249,3 +252,33 @@ def test_many_lines_are_said_in_one(tmp_path, capsys):
 def test_a_member_that_exits_is_named(driver):
     with pytest.raises(CosimError, match="member 'store'.*failed at 00:15: SystemExit: 7"):
         run(boxes(die_at_s=900), None, driver)
+
+
+class Sink(Adapter):
+    """Takes power and gives nothing; `Summary` has no ports at all."""
+
+    PARAMS = SourceParams
+    MODELS = {"Sink": (Port("p_kw", "in", "power"),), "Summary": ()}
+
+    def advance(self, time_s, inputs):
+        return {}
+
+
+class Mute(Sink):
+    """Forgets to return; or, with a slope, names another port."""
+
+    MODELS = {"Sink": (Port("p_kw", "in", "power"), Port("e_kwh", "out", "energy"))}
+
+    def advance(self, time_s, inputs):
+        return {"s": {"e_kw": 1.0}} if self.params.slope_kw == 2.0 else None
+
+
+def test_what_an_adapter_gives_is_held_against_its_ports():
+    """No outputs are fine where there are no ports; else nothing, or another name, is said."""
+    sink = override(boxes(), {"late.simulator": "test_faults:Sink", "late.entities": {"Sink": ["s"], "Summary": ["x"]}})
+    assert run(sink, None, until_s=900.0).status == "completed"
+    mute = override(sink, {"late.simulator": "test_faults:Mute", "late.entities": {"Sink": ["s"]}})
+    with pytest.raises(CosimError, match="member 'late'.*returned None, not a dict: entity -> port -> value"):
+        run(mute, None, until_s=900.0)
+    with pytest.raises(CosimError, match="late.s gave the wrong outputs; missing or unknown: e_kw, e_kwh"):
+        run(override(mute, {"late.slope_kw": 2.0}), None, until_s=900.0)

@@ -1,7 +1,7 @@
 """Somebody else's simulator in a member's place: other names, other units, from the command line."""
 
 import pytest
-from worlds import boxes, run
+from worlds import STORE_CMD, boxes, run
 
 from cosim.errors import ScenarioError
 from cosim.run import main
@@ -67,6 +67,22 @@ def test_from_the_command_line(tmp_path, capsys, monkeypatch):
     capsys.readouterr()
     assert main(["town.py", "--use", "gird=boxes:Foreign"]) == 2
     assert "did you mean 'grid'?" in capsys.readouterr().err
+
+
+def test_models_that_the_new_one_lacks_are_left_out(tmp_path, capsys):
+    """The study's grid has a summary beside its buses; one that has buses alone takes its place as it is."""
+    (tmp_path / "town.py").write_text(
+        "from test_plug import town\n"
+        "SCENARIO = town(entities={'Store': ['bus0', 'bus1'], 'Summary': ['grid']})\n")
+    town_py, out = str(tmp_path / "town.py"), str(tmp_path / "t.h5")
+    assert main([town_py, "--use", "grid=boxes:Store", "--out", out, "--driver", "native"]) == 0
+    with Trace(out) as trace:
+        assert trace.models() == ["load/Source", "grid/Store", "meter/Store"]
+    capsys.readouterr()
+    there = ["--use", f"grid={STORE_CMD}", "--set", "grid.adapter=true", "--out", out, "--force", "--quiet"]
+    assert main([town_py, *there]) == 2
+    assert "it has no model 'Summary'; if it needs none, --set grid.entities.Summary=[]" in capsys.readouterr().err
+    assert main([town_py, *there, "--set", "grid.entities.Summary=[]"]) == 0
 
 
 def test_plugging_keeps_the_rest_as_it_was():

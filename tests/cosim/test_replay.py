@@ -7,7 +7,7 @@ from worlds import boxes, run
 from cosim.errors import ModelError, ScenarioError, TraceError
 from cosim.replay import replay
 from cosim.run import find, main
-from cosim.scenario import override, rename
+from cosim.scenario import Link, override, rename
 from cosim.trace import Trace
 
 
@@ -43,6 +43,36 @@ def test_a_played_member_changes_nothing(tmp_path, recorded, member, driver):
 def test_a_played_member_of_the_study_changes_nothing(tmp_path, loop, member):
     path = run(replay(CARBON_RULE, member, loop), tmp_path / "t.h5", until_s=2400.0).path
     assert same(loop, path)
+
+
+def chained():
+    """A store tells another, two minutes later, what it sees."""
+    links = boxes().links
+    return boxes().replace(until_s=1800.0, links=[links[0], links[2], Link(
+        source="store.p_seen_kw", target="late.p_kw", pairs={"s1": "x"}, shift_s=120)])
+
+
+@pytest.mark.parametrize("driver", ["native", "mosaik"])
+def test_what_a_shifted_link_started_with_is_played(tmp_path, driver):
+    """It is in no sample: the store stands at 0 before the run and sees something else at its first step."""
+    live = run(chained(), tmp_path / "live.h5", driver).path
+    with Trace(live) as trace:
+        before = trace.table("initial")
+        assert dict(zip(before["source"], before["value"], strict=True))["store.s1.p_seen_kw"] == 0.0
+        assert trace["store/Store/p_seen_kw"][0, 0] != 0.0
+        assert trace["late/Store/e_kwh"][0, 0] == 0.0
+    assert same(live, run(replay(chained(), "store", live), tmp_path / "t.h5", driver).path)
+
+
+@pytest.mark.parametrize("driver", ["native", "mosaik"])
+def test_a_table_that_begins_before_the_run_says_what_was(tmp_path, driver):
+    """A shifted link starts with the row that held just before the run."""
+    table = tmp_path / "t.csv"
+    table.write_text("time_s,s1.p_seen_kw,s2.p_seen_kw,s1.e_kwh,s2.e_kwh\n-900,7,8,0,0\n0,1,2,0,0\n900,3,4,0,0\n")
+    path = run(replay(chained(), "store", str(table)), tmp_path / "t.h5", driver).path
+    with Trace(path) as trace:
+        before = trace.table("initial")
+        assert dict(zip(before["source"], before["value"], strict=True))["store.s1.p_seen_kw"] == 7.0
 
 
 def test_yesterdays_carbon_against_another_policy(tmp_path, loop):

@@ -24,6 +24,7 @@ from worlds import boxes, run
 from cosim import report
 from cosim.errors import ScenarioError, TraceError
 from cosim.experiment import Experiment
+from cosim.recorder import annotate
 from cosim.reporting import carbon, events, grid, jobs, sites
 from cosim.reporting.chart import Panel, Picture, Series, ranges
 from cosim.reporting.data import SITE, Run
@@ -235,6 +236,18 @@ def test_the_page_takes_what_the_run_said_of_itself_and_needs_no_grid_library_fo
             f"write_page([Path({str(traces['crowded'])!r})], Path({str(tmp_path / 'p.html')!r})); "
             "sys.exit('pandapower' in sys.modules)")
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False, timeout=60).returncode == 0
+
+
+def test_notes_of_how_a_run_was_made_are_facts_and_all_others_warn(traces, tmp_path):
+    path = tmp_path / "noted.h5"
+    path.write_bytes(Path(traces["crowded"]).read_bytes())
+    made = ["grid: dispatch solved by clarabel", "controller: policy mat from team.safetensors (sha256 0123456789ab)"]
+    annotate(path, {"notes": json.dumps([*made, "grid: 2 intervals are elastic"])})
+    with Trace(path) as trace:
+        said = overview(Run(trace, "", {"aidc1": "site0"}))
+    assert [text for name, text in said.facts if name == "note"] == made
+    assert "grid: 2 intervals are elastic" in said.warnings
+    assert not set(made) & set(said.warnings)
 
 
 def test_panels_of_one_axis_share_their_range_between_runs():

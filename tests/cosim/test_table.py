@@ -9,13 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import boxes, run
 
+from cosim.compare import first_difference
 from cosim.errors import ScenarioError
 from cosim.inspection import main as trace_main
 from cosim.replay import replay
 from cosim.run import find, main
 from cosim.scenario import Link, Member, Scenario, override
 from cosim.table import Table, split_name
-from cosim.trace import Trace, first_difference
+from cosim.trace import Trace
 
 START = "2026-01-01T00:00:00"
 
@@ -98,14 +99,37 @@ def test_dates_are_read_against_the_start_of_the_run(tmp_path):
 
 
 def test_what_is_not_heard_is_said(tmp_path):
-    study = replay(find("ieee33"), "tariff", written(tmp_path, "time_s,price_usd_per_mwh,weekday\n0,90,Mo\n30,9,Mo\n"))
-    result = run(override(study, {"tariff.overflow": "hold"}), tmp_path / "t.h5", until_s=120.0)
+    study = replay(find("two_bus"), "profile", written(tmp_path, "time_s,p_mw,weekday\n0,0.09,Mo\n30,0.2,Mo\n"))
+    result = run(override(study, {"profile.overflow": "hold"}), tmp_path / "t.h5", until_s=1800.0)
     said = "\n".join(result.notes)
-    assert "no column for link tariff.forecast_usd_per_kwh -> controller.forecast_usd_per_kwh" in said
+    assert "no column for link profile.q_kvar -> grid.q_load_kvar" in said
     assert "nobody plays its columns weekday" in said
-    assert "has rows 30 s apart; tariff reads it every 60 s" in said
+    assert "has rows 30 s apart; profile reads it every 900 s" in said
     with Trace(result.path) as trace:
-        assert trace["tariff/Tariff/price_usd_per_kwh"][:, 0].tolist() == [pytest.approx(0.09), pytest.approx(0.009)]
+        assert trace["profile/Load/p_kw"][:, 0].tolist() == [pytest.approx(90.0), pytest.approx(200.0)]
+
+
+def test_prices_alone_bring_their_forecast(tmp_path):
+    """The tariff itself plays a table without one, and knows what comes: 0.3 USD/kWh from 6 h on."""
+    path = written(tmp_path, "time_h,price_usd_per_mwh\n0,90\n6,300\n12,90\n")
+    study = override(find("ieee33"), {"controller.policy": "tou_shift"})
+    result = run(replay(study, "tariff", path), tmp_path / "t.h5", until_s=120.0)
+    with Trace(result.path) as trace:
+        assert trace["tariff/Tariff/price_usd_per_kwh"][:, 0].tolist() == [pytest.approx(0.09)] * 2
+        assert trace["tariff/Tariff/forecast_usd_per_kwh"][0, 0] == pytest.approx([0.09, 0.09, 0.09, 0.3, 0.3, 0.3])
+    with pytest.raises(ScenarioError, match="holds tariff for 18:00, the run lasts 1d 00:00; .*prices_overflow=hold"):
+        run(replay(study, "tariff", path), None)
+
+
+def test_a_grid_of_carbon_intensities_alone(tmp_path):
+    """Enough for the controller; that nothing is known of the feeder is said."""
+    path = written(tmp_path, "time_s,nci_kg_per_kwh\n0,0.3\n900,0.5\n")
+    study = override(find("ieee33"), {"controller.policy": "nci_priority"})
+    result = run(replay(study, "grid", path), tmp_path / "t.h5", until_s=1800.0)
+    assert any("no column of Grid: what the summary takes from there is left out" in note for note in result.notes)
+    with Trace(result.path) as trace:
+        assert trace["grid/Bus/nci_kg_per_kwh"][:, 8].tolist() == [0.3, 0.5]
+        assert "grid/Grid" not in trace.models()
 
 
 @pytest.mark.parametrize(("text", "says"), [

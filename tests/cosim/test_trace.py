@@ -13,11 +13,13 @@ import pytest
 import xarray as xr
 from worlds import boxes, run
 
+from cosim.compare import first_difference
 from cosim.errors import TraceError
 from cosim.ports import Port
+from cosim.recorder import TraceWriter
 from cosim.replay import replay
 from cosim.scenario import Scenario, override
-from cosim.trace import Trace, TraceWriter, first_difference
+from cosim.trace import Trace
 
 PORTS = [Port("p_kw", "out", "power", sign="> 0 drawn"), Port("work_to", "out", "work", dims=("job_class",)),
          Port("hidden", "out", "not kept", record=False), Port("jobs", "out", "rows", kind="event", table="jobs")]
@@ -130,6 +132,21 @@ def test_h5web_finds_a_default_plot(tmp_path):
             assert group[group.attrs["signal"]].ndim == len(group.attrs["axes"]) == 2
             assert list(group.attrs["axes"]) == ["time_s", "."]
             assert len(group["time_s"]) == len(group[group.attrs["signal"]])
+        member = f[f.attrs["default"]]  # from the root down to the plot that a viewer opens with
+        assert (member.name, member.attrs["default"]) == ("/src", "Source")
+        assert member["Source"].attrs["signal"] == "p_kw"
+
+
+def test_a_viewer_opens_with_power(tmp_path):
+    """Of all models the one that draws power and has most ports, of its ports the power."""
+    writer = TraceWriter(tmp_path / "t.h5", attrs={}, start="2026-01-01T00:00:00")
+    for member, ports in {"profile": ["q_kvar", "p_kw"], "aidc": ["supply_temp_degc", "p_kw", "pue"],
+                          "grid": ["nci_kg_per_kwh", "vm_pu", "loss_kw", "cost_usd_per_h"]}.items():
+        writer.declare(member, "M", ["a"], [Port(name, "out", "x") for name in ports], {})
+    writer.finish("completed")
+    with h5py.File(tmp_path / "t.h5") as f:
+        assert (f.attrs["default"], f["aidc"].attrs["default"]) == ("aidc", "M")
+        assert [f[m]["M"].attrs["signal"] for m in ("profile", "aidc", "grid")] == ["p_kw", "p_kw", "nci_kg_per_kwh"]
 
 
 def test_a_bus_of_split_seconds_has_no_trace(tmp_path):

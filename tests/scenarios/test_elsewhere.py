@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 from worlds import run
 
+from cosim.compare import first_difference
 from cosim.errors import CosimError
 from cosim.run import find
 from cosim.run import main as run_main
 from cosim.scenario import Member
 from cosim.serve import main as serve
-from cosim.trace import Trace, first_difference
+from cosim.trace import Trace
 
 SERVE = "%(python)s -m cosim.serve simulators.grid.adapter:CefDispatch %(addr)s"
 

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 from worlds import run
 
+from cosim.compare import first_difference
 from cosim.errors import ModelError, ScenarioError
 from cosim.replay import replay
 from cosim.run import find
 from cosim.scenario import override
-from cosim.trace import Trace, first_difference
+from cosim.trace import Trace
 from simulators.grid.carbon import CarbonFlow
 
 SITES = (8, 28, 32)

@@ -120,7 +120,7 @@ def test_a_table_of_prices_with_its_forecast(tmp_path):
     assert wrapped.advance(2.5 * 3600.0, {})["tou"]["forecast_usd_per_kwh"] == [0.30, 0.10, 0.10]  # 0.5 h, 1.5 h
     strict = started(prices=path, prices_overflow="raise", deferrals_s=["2h"])
     assert strict.advance(3.0 * 3600.0, {})["tou"]["forecast_usd_per_kwh"] == [0.05]
-    with pytest.raises(ScenarioError, match=r"prices.csv ends at 04:00; a price at 04:00 is asked for"):
+    with pytest.raises(ScenarioError, match=r"prices.csv ends at 04:00; a value at 04:00 is asked for"):
         strict.advance(4.0 * 3600.0, {})
 
 

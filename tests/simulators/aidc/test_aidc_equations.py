@@ -11,13 +11,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from simulators.aidc.cooling import CORRECTED, LITERAL, TABLE2, Cooling, cop, supply_limits_degc
 from simulators.aidc.equations import (
-    CORRECTED,
-    LITERAL,
-    TABLE2,
-    Cooling,
     aidc_power_kw,
-    cop,
     crac,
     gpu_throughput_to_per_s,
     heat_imbalance_kw,
@@ -25,7 +21,6 @@ from simulators.aidc.equations import (
     it_power_kw,
     pue,
     reactive_power_kvar,
-    supply_limits_degc,
     throughput_to_per_s,
 )
 

@@ -13,8 +13,9 @@ import math
 import pytest
 
 from cosim.errors import ModelError
-from simulators.aidc import facility as facility_module
-from simulators.aidc.equations import CORRECTED, crac
+from simulators.aidc import meter as meter_module
+from simulators.aidc.cooling import CORRECTED
+from simulators.aidc.equations import crac
 from simulators.aidc.facility import Facility
 from simulators.fleet import JobClass, Site
 
@@ -428,7 +429,7 @@ def test_power_of_many_states_at_once_is_that_of_one_by_one(monkeypatch):
             "work_to": [0.1 + k**1.1 / 10 for k in range(200)], "deadline_s": [300.0] * 200}
     seen = []
     for many in (2, 10**9):
-        monkeypatch.setattr(facility_module, "_MANY", many)
+        monkeypatch.setattr(meter_module, "_MANY", many)
         facility = Facility("site", Site(node=0), {"request": request}, CORRECTED, 23.0)
         facility.submit(jobs)
         facility.command([400], 21.0)

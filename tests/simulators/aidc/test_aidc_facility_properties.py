@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from simulators.aidc.equations import CORRECTED, cooling_power_kw
+from simulators.aidc.cooling import CORRECTED
+from simulators.aidc.equations import cooling_power_kw
 from simulators.aidc.facility import Facility
 from simulators.fleet import JobClass, Site
 

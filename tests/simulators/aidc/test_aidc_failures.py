@@ -21,7 +21,7 @@ from cosim.scenario import override
 from cosim.trace import Trace
 from simulators.account import job_accounts
 from simulators.aidc.adapter import DataCenters, SlotDataCenters
-from simulators.aidc.equations import CORRECTED
+from simulators.aidc.cooling import CORRECTED
 from simulators.aidc.facility import Facility
 from simulators.aidc.racks import Racks
 from simulators.audit import verify

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from cosim.errors import ModelError, ScenarioError
 from simulators.aidc.adapter import DataCenters, SlotDataCenters
-from simulators.aidc.equations import CORRECTED, cooling_power_kw
+from simulators.aidc.cooling import CORRECTED
+from simulators.aidc.equations import cooling_power_kw
 from simulators.aidc.facility import Facility
 from simulators.aidc.slots import SlotFacility
 from simulators.fleet import JobClass, Site

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cosim.errors import ScenarioError
 from cosim.params import validate
-from simulators.aidc.equations import CORRECTED
+from simulators.aidc.cooling import CORRECTED
 from simulators.aidc.facility import Facility
 from simulators.fleet import JobClass, Site
 

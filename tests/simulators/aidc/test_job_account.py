@@ -14,15 +14,25 @@ from cosim.run import find
 from cosim.scenario import override
 from cosim.trace import Trace
 from simulators.account import job_accounts
-from simulators.metrics import site_figures, waits
+from simulators.aidc.equations import inlet_factor
+from simulators.metrics import site_figures, summary
+from simulators.plants import coolings
+from simulators.service import waits
 
 STRESS = {"controller.policy": "random", "workload.rate_scale": 1.6, "workload.inf_size_scale": 0.05,
           "shared.job_classes.llm.deadline_s": "100min", "shared.job_classes.vae.deadline_s": "50min",
           "shared.deferrals_s": [0.0, 1800.0], "shared.job_classes.search.deadline_s": "2min",
           "shared.job_classes.search.slo_wait_s": "1min", "shared.job_classes.llm.order": "llf",
           "shared.job_classes.vae.speedup_exponent": 0.7}
+PLANT = {"aidc.thermal": "first_order",
+         "aidc.ambient": {"wet_bulb_mean_degc": 9.0, "wet_bulb_swing_k": 6.0, "peak_h": 2},
+         "aidc.cooling": {"server_leakage_per_k": 0.008, "server_fan_ratio": 0.1, "server_fan_speed_per_k": 0.04,
+                          "loss_no_load_ratio": 0.01, "loss_square_ratio": 0.04, "auxiliary_kw": 3.0}}
+"""All that makes power depend on more than jobs; the literal plant does not balance and is as warm."""
 SCENARIOS = {"calm": ("ieee33", {"controller.policy": "nci_priority", "shared.job_classes.search.slo_wait_s": 80}),
-             "stress": ("ieee33", STRESS), "slots": ("paper_literal", {})}
+             "stress": ("ieee33", STRESS), "slots": ("paper_literal", {}),
+             "plant": ("ieee33", {"controller.policy": "nci_priority", **PLANT}),
+             "slots in a room": ("paper_literal", PLANT)}
 
 
 @pytest.fixture(scope="module", params=list(SCENARIOS))
@@ -50,7 +60,8 @@ def test_jobs_and_the_unallocated_add_up_to_the_site(trace):
         for column in (account.gpu_s, account.energy_kwh, account.co2_kg):
             assert (column >= -1e-9).all()
         idle = account.gpu_s[-1] / (400 * 7200)
-        assert account.idle_kwh[-1] == pytest.approx(idle * 100.0 * 2, rel=1e-9)
+        factor = inlet_factor(23.0, coolings(trace)[k])  # all of them keep the supply air at its warmest
+        assert account.idle_kwh[-1] == pytest.approx(idle * 100.0 * 2 * factor, rel=1e-9)
     rows = [(job_id, a.site) for a in accounts for job_id in a.job_id[:-1]]
     jobs = trace.table("jobs")
     assert sorted(rows) == sorted(zip(jobs["id"], jobs["site"], strict=True))
@@ -62,7 +73,7 @@ def test_dynamic_energy_is_that_of_the_work_at_linear_speed(trace):
         here = jobs["site"] == account.site
         for name, kw_per_to_s in (("llm", 7.0e-4), ("deep_research", 1.68e-4), ("search", 1.68e-4)):
             mine = jobs["job_class"][here] == name
-            kwh = kw_per_to_s * jobs["done_to"][here][mine] / 3600
+            kwh = kw_per_to_s * jobs["done_to"][here][mine] / 3600 * inlet_factor(23.0, coolings(trace)[0])
             assert account.dynamic_kwh[:-1][mine] == pytest.approx(kwh, rel=1e-6, abs=1e-9)
         used = (account.gpu_s[:-1] > 0) == (jobs["done_to"][here] > 0)
         assert used.all()
@@ -85,6 +96,24 @@ def test_waits_are_those_of_the_job_table(trace):
             slo_s = 60.0 if any(r[5] == "dropped" for r in rows) else 80.0
             assert w.slo_missed_jobs == sum(r[5] == "dropped" or r[4] - r[2] > slo_s for r in mine)
             assert w.slo_missed_jobs > 0 or w.site
+
+
+def test_the_summary_tells_lost_work_and_waits_of_every_site(trace):
+    jobs, digest = trace.table("jobs"), summary(trace)
+    dropped = jobs["outcome"] == "dropped"
+    lost_to = jobs["done_to"][dropped].sum()
+    assert digest.figures["lost_missed_to"] == pytest.approx(lost_to, rel=1e-9, abs=1e-3)
+    (work,) = (t for t in digest.tables if t.title == "Work, 1e9 TO")
+    assert work.rows[-1][:3] == ("all", f"{trace['aidc/Site/work_to'].sum() / 1e9:.3f}", f"{lost_to / 1e9:.3f}")
+    assert len(work.rows) == len(trace.names("aidc/Site", "job_class")) + 1
+    (by_site,) = (t for t in digest.tables if t.title == "Waits by site")
+    of_sites = [w for w in waits(trace) if w.site]
+    assert [row[:3] for row in by_site.rows] == [(w.job_class, w.site, str(w.began_jobs)) for w in of_sites]
+    for w in of_sites:
+        if w.began_jobs:
+            assert digest.figures[f"wait_p95_{w.job_class}_{w.site}_s"] == w.p95_s
+        if w.slo_missed_jobs is not None:
+            assert digest.figures[f"slo_missed_{w.job_class}_{w.site}_jobs"] == w.slo_missed_jobs
 
 
 def test_a_query_of_the_smallest_loop(tmp_path):

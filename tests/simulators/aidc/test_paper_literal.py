@@ -8,10 +8,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from cosim.compare import first_difference
 from cosim.experiment import Experiment
 from cosim.run import find
 from cosim.scenario import override
-from cosim.trace import Trace, first_difference
+from cosim.trace import Trace
 
 HOURS = 2
 

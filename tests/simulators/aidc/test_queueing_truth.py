@@ -23,7 +23,7 @@ from scipy.stats import poisson
 from scipy.stats import t as student_t
 
 from cosim.seeds import stream
-from simulators.aidc.equations import CORRECTED
+from simulators.aidc.cooling import CORRECTED
 from simulators.aidc.facility import Facility
 from simulators.fleet import JobClass, Site
 

@@ -304,7 +304,8 @@ def close_the_loop(policy, minutes, nci=(0.33, 0.55, 0.84)):
             "manager": {"jobs": new["jobs"], **price},
             **{s: {"nci_kg_per_kwh": w, "mci_kg_per_kwh": math.nan, **{p: state[s][p] for p in STATE}}
                for s, w in zip(SITES, nci, strict=True)}})
-        state = aidc.advance(now_s, {s: {p: orders[s][p] for p in ("jobs", "gpus", "supply_temp_degc")} for s in SITES})
+        state = aidc.advance(now_s, {s: {"wet_bulb_degc": math.nan, "dry_bulb_degc": math.nan, **{
+            p: orders[s][p] for p in ("jobs", "gpus", "supply_temp_degc")}} for s in SITES})
         add("arrived", new["arrived_jobs"])
         for i, s in enumerate(SITES):
             add("allocated", orders[s]["allocated_jobs"])

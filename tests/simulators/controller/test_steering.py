@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from test_vector import random_actions
 
-from agents.heuristics import PolicyOptions, make_policy
+from agents.heuristics import PolicyOptions
+from agents.policies import make_policy
 from cosim.environment import vector_env
 from cosim.errors import ScenarioError
 from cosim.experiment import Experiment
@@ -131,6 +132,22 @@ def test_what_is_learned_from_is_relative_to_the_hour():
     env = environment(IEEE33)
     reward, values, _ = env.step(env.steering.start())
     assert reward - dict(zip(env.steering.terms, values, strict=True))["objective"] == pytest.approx(0.0395, rel=2e-3)
+
+
+def test_what_is_charged_for_looming_drops_is_what_looms():
+    """An hour in which all training jobs get the longest deferral, 600 of the 720 minutes from their arrival, and need
+    120: decided up to a minute later they are late at once, and the rewards differ from (32) by c4 each."""
+    env = environment(override(IEEE33, {"controller.reward.relative": False, "controller.reward.c4_per_train_job": 2}))
+    action = env.steering.start()
+    action[1:, :12] = 0.0
+    action[1:, [5, 11]] = 1.0
+    charged = 0.0
+    for _ in range(60):
+        reward, values, _ = env.step(action)
+        charged += dict(zip(env.steering.terms, values, strict=True))["objective"] - reward
+    late = sum(sum(row) for row in env.steering._seen.late_jobs)
+    assert late == sum(sum(row) for row in env.steering._seen.deferred_jobs) > 0
+    assert charged == pytest.approx(2 * late)
 
 
 def test_mci_priority_runs_and_sends_jobs_where_the_margin_is_clean():

@@ -12,6 +12,7 @@ import pytest
 
 from cosim.errors import ScenarioError, SolverError
 from simulators.grid.adapter import CefDispatch
+from simulators.grid.ports import REALISED
 
 TWO_BUSES = {
     "base_kv": 10.0,
@@ -183,6 +184,17 @@ def test_what_was_dispatched_is_what_is_settled_when_nothing_changes():
     assert second["emission_realised_kg_per_h"] == pytest.approx(first["emission_kg_per_h"], abs=1e-9)
     assert second["loss_realised_kw"] == pytest.approx(first["loss_kw"], abs=1e-9)
     assert second["imbalance_kwh"] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_without_settlement_only_the_settled_ports_change():
+    loads = {"bus8": {"aidc.aidc1": 400.0, "profile.bus8": 100.0}, "bus28": {"profile.bus28": 300.0}}
+    settled, plain = (started(["bus8", "bus28"], sources=TABLE_I, settle=settle) for settle in (True, False))
+    for t in (0, 15):
+        one, other = tick(settled, t, loads)["grid"], tick(plain, t, loads)["grid"]
+        left_out = {name for name in other if t and str(other[name]) == "nan" != str(one[name])}
+        assert left_out == (set(REALISED) if t else set())
+        assert str({k: v for k, v in one.items() if k not in REALISED}) == str(
+            {k: v for k, v in other.items() if k not in REALISED})
 
 
 def test_an_inexact_interval_is_flagged_and_a_surplus_that_nobody_takes_held():

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from worlds import run
 
+from cosim.compare import first_difference
 from cosim.errors import ScenarioError, SolverError
 from cosim.run import find
 from cosim.scenario import override
-from cosim.trace import Trace, first_difference
+from cosim.trace import Trace
 from simulators.grid.adapter import CefDispatch
 from simulators.grid.caps import NciCaps, size
 from simulators.grid.conic import Limits, balance_rhs

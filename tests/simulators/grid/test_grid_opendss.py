@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from worlds import run
 
+from cosim.compare import first_difference
 from cosim.errors import ScenarioError
 from cosim.run import find
-from cosim.trace import Trace, first_difference
+from cosim.trace import Trace
 from simulators.grid.network import AcCheck, read_feeder
 from simulators.grid.opendss import OpenDss
 

@@ -132,9 +132,9 @@ def test_streams_do_not_shift_each_other():
 def test_merge_is_one_time_order_with_the_earlier_source_first_on_ties():
     times = [np.array([1.0, 61.0]), np.array([1.0, 30.0])]
     block = merge([(2, times[0], np.array([5.0, 6.0])), (0, times[1], np.array([7.0, 8.0]))], 3, 0.0, 2, 60.0)
-    assert block.arrival_s == [1.0, 1.0, 30.0, 61.0]
-    assert block.class_index == [2, 0, 0, 2]
-    assert block.work_to == [5.0, 7.0, 8.0, 6.0]
+    assert block.arrival_s.tolist() == [1.0, 1.0, 30.0, 61.0]
+    assert block.class_index.tolist() == [2, 0, 0, 2]
+    assert block.work_to.tolist() == [5.0, 7.0, 8.0, 6.0]
     assert block.bounds == [0, 3, 4]
     assert block.per_class == [[2.0, 0.0, 1.0], [0.0, 0.0, 1.0]]
 

@@ -1,0 +1,69 @@
+"""Pictures of the air in the data centers: inlets, what returns, outside, and what cooling takes.
+
+Rows of the model: X02.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cosim.reporting.chart import Fact, Panel, Picture, missing
+from cosim.reporting.data import SITE, Run
+from cosim.reporting.sites import lines, warmup
+from cosim.reporting.text import count, number, quantity
+from cosim.units import KG_PER_T, MIN_S
+
+_LEVELS = (("inlet_degc", "Inlet of the hottest rack", "degC"), ("return_degc", "Return air", "degC"),
+           ("wet_bulb_degc", "Outside, wet bulb", "degC"), ("dry_bulb_degc", "Outside, dry bulb", "degC"),
+           ("cooling_kw", "Power of chiller and tower", "kW"))
+
+
+def air(run: Run) -> Picture:
+    """Temperatures and cooling power per site; the share cooled without the chiller where there is any."""
+    key = "air"
+    if not run.has(f"{SITE}/inlet_degc"):
+        return missing(key, "The trace records no temperatures (aidc/Site/inlet_degc)." if run.sites else
+                       "The trace holds no data center (member aidc, model Site), so there is nothing to show here.")
+    panels = []
+    for port, title, unit in _LEVELS:
+        path = f"{SITE}/{port}"
+        if run.has(path) and np.isfinite(run.get(path)).any():
+            panels.append(Panel(title, unit, lines(run, SITE, run.get(path), run.sites), axis=f"air {port}",
+                                zero=unit != "degC", bands=warmup(run), size=0.7))
+    free = run.get(f"{SITE}/free_cooling_ratio") if run.has(f"{SITE}/free_cooling_ratio") else np.zeros(1)
+    if free.any():
+        panels.append(Panel("Heat that leaves without the chiller", "%", lines(run, SITE, 100.0 * free, run.sites),
+                            axis="air free", bands=warmup(run), size=0.7))
+    says, facts = _says(run)
+    return Picture(key, says, tuple(panels), run.averaging(SITE), facts, columns=True)
+
+
+def _says(run: Run) -> tuple[str, tuple[Fact, ...]]:
+    use, hours = run.counted(SITE), run.hours(SITE)
+    inlet = run.get(f"{SITE}/inlet_degc")[use]
+    warmest = int(inlet.max(axis=0).argmax())
+    text = f"The warmest inlet is **{number(inlet.max(), 3)} degC** ({run.sites[warmest]})"
+    facts = [Fact("warmest inlet", float(inlet.max()), "degC")]
+    sums = {port: float(run.get(f"{SITE}/{port}")[use].sum()) for port in
+            ("inlet_alarm_s", "it_kw", "cooling_kw", "heat_removed_kw", "water_kg_per_h") if run.has(f"{SITE}/{port}")}
+    if "inlet_alarm_s" in sums:
+        minutes = sums["inlet_alarm_s"] / MIN_S
+        text += f"; inlets are above their limit for {count(round(minutes), 'minute')} in all" if minutes else (
+            "; none is above its limit")
+        facts.append(Fact("inlets above their limit", minutes, "min"))
+    text += "."
+    if sums.get("it_kw") and "cooling_kw" in sums:
+        ratio = sums["cooling_kw"] / sums["it_kw"]
+        text += f" Cooling takes {number(100 * ratio, 3)} % of what IT does"
+        facts.append(Fact("cooling per IT", 100 * ratio, "%"))
+        if "water_kg_per_h" in sums:
+            water = sums["water_kg_per_h"] * hours / KG_PER_T
+            text += f", and {quantity(water, 'm3')} of water"
+            facts.append(Fact("water", water, "m3"))
+        text += "."
+    if sums.get("heat_removed_kw") and run.has(f"{SITE}/free_cooling_ratio"):
+        free_kw = float((run.get(f"{SITE}/heat_removed_kw") * run.get(f"{SITE}/free_cooling_ratio"))[use].sum())
+        share = 100 * free_kw / sums["heat_removed_kw"]
+        text += f" {number(share, 2)} % of the heat left without the chiller." if share > 0.05 else ""
+        facts.append(Fact("cooled without the chiller", share, "%"))
+    return text, tuple(facts)

@@ -1,0 +1,143 @@
+"""What a controller is asked for: its parameters, what a policy is told of the fleet, and the policy itself.
+
+Everything that can be refused without starting is refused when the parameters are read.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import BeforeValidator, Field, model_validator
+
+from agents.decision import EnergyModel, FleetFacts, Policy
+from agents.heuristics import PolicyOptions
+from agents.learned import LearnedPolicy
+from agents.policies import POLICIES, check_own, checkpoint_of, make_policy
+from agents.rewards import RewardWeights
+from cosim.errors import ScenarioError, unknown
+from cosim.params import params
+from cosim.resolve import load
+from cosim.units import HOUR_S, Seconds
+from simulators.aidc.cooling import BALANCED, CoolingChoice
+from simulators.aidc.equations import aidc_power_kw, cooling_power_kw, distribution_loss_kw, it_at_inlet_kw
+from simulators.fleet import JobClass, Site, may_run
+
+
+def _ratio(value: Any) -> Any:
+    """'1:2:7' as a list of numbers; everything else as it is."""
+    return value.split(":") if isinstance(value, str) else value
+
+
+@params(kw_only=True)
+class ControllerParams:
+    """Parameters of `Controller`."""
+
+    job_classes: Annotated[dict[str, JobClass], Field(min_length=1)]
+    sites: Annotated[dict[str, Site], Field(min_length=1)]
+    deferrals_s: Annotated[tuple[Seconds, ...], Field(min_length=1, description="Delta of training jobs, s (U15)")] = (
+        tuple(h * HOUR_S for h in (0.0, 2.0, 4.0, 6.0, 8.0, 10.0)))
+    policy: Annotated[str, Field(description="a rule's name, a checkpoint (.safetensors, or the name of one that "
+                                 "ships), or package.module:Class of your own")] = "uniform"
+    explore: Annotated[bool, Field(description="a checkpoint draws its actions as in training, instead of taking the "
+                                   "most likely ones")] = False
+    mode: Annotated[Literal["joint", "power"], Field(description="power: no carbon signal (B08, I22)")] = "joint"
+    rounding: Annotated[Literal["carry", "stateless"], Field(description="largest remainder's memory (I13)")] = "carry"
+    weights: Annotated[tuple[float, ...] | None, BeforeValidator(_ratio),
+                       Field(description="of the sites, for policy static: 1:2:7 or a list")] = None
+    drain_min: Annotated[float, Field(gt=0, description="inference queues are worked off in this time, min")] = 2.0
+    fill_horizon_min: Annotated[
+        float, Field(gt=0, description="unfinished work per GPU at which nci_priority calls a site full, min")] = 120.0
+    supply_temp_degc: Annotated[float, Field(description="set point of the rule policies, degC")] = 23.0
+    supply_temp_min_degc: Annotated[float, Field(description="lower end of (24)'s box, degC")] = 18.0
+    supply_temp_max_degc: Annotated[float, Field(description="upper end of (24)'s box, degC")] = 23.0
+    observation: Annotated[Literal["paper", "full"], Field(
+        description="what learners see: (25) and (27), or also rounding carries and unfinished work")] = "full"
+    reward: Annotated[RewardWeights, Field(
+        description="weights of (32), for learners and myopic_oracle")] = RewardWeights()
+    cooling: Annotated[CoolingChoice | None, Field(
+        description="cooling plant of all sites that myopic_oracle reckons with; give it what aidc has. null: balanced"
+    )] = None
+
+    @model_validator(mode="after")
+    def _policy_can_be(self) -> ControllerParams:
+        """A policy that does not exist or does not fit ends a run before anything has started or been said."""
+        facts, joint = facts_of(self, "controller"), self.mode == "joint"
+        if (path := checkpoint_of(self.policy)) is not None:
+            if not self.explore:
+                LearnedPolicy(path, facts, joint)
+        elif not _own(self.policy):  # what a class of the user's does when it is made is the run's affair
+            make_policy(self.policy, facts, _options(self), np.random.default_rng(0), joint)
+        return self
+
+
+def policy_of(p: ControllerParams, facts: FleetFacts, rng: np.random.Generator) -> Policy:
+    """A rule, a class of the user's, or a trained team: torch is imported only for one that explores."""
+    joint = p.mode == "joint"
+    if (path := checkpoint_of(p.policy)) is not None:
+        explorer = None
+        if p.explore:
+            explorer = load("agents.team:Team", "controller.explore").load(path)
+            explorer.rng["sampling"] = rng
+        return LearnedPolicy(path, facts, joint, explorer)
+    return make_policy(p.policy, facts, _options(p), rng, joint, POLICIES | _own(p.policy))
+
+
+def facts_of(p: ControllerParams, sid: str) -> FleetFacts:
+    """What a policy is told; ScenarioError for deferrals, eligible sites or a temperature box that cannot be."""
+    leads, classes = p.deferrals_s, p.job_classes.values()
+    if leads[0] < 0 or any(b <= a for a, b in zip(leads, leads[1:], strict=False)):
+        raise ScenarioError(f"{sid}.deferrals_s = {list(leads)} must ascend from 0 or more")
+    for name, job_class in p.job_classes.items():
+        if job_class.kind == "train" and leads[-1] > job_class.deadline_s:
+            raise ScenarioError(f"{sid}.deferrals_s reaches {leads[-1]:g} s, past the deadline of {name} "
+                                f"({job_class.deadline_s:g} s after arrival); leave the longest out")
+        strangers = sorted(set(job_class.eligible_sites or ()) - set(p.sites))
+        if strangers:
+            raise ScenarioError(f"job_classes.{name}.eligible_sites: {unknown('site', strangers[0], p.sites)}")
+        if job_class.eligible_sites == ():
+            raise ScenarioError(f"job_classes.{name}.eligible_sites is empty; name a site, or leave it out for all")
+    low, high = p.supply_temp_min_degc, p.supply_temp_max_degc
+    if not low <= p.supply_temp_degc <= high:
+        raise ScenarioError(f"{sid}.supply_temp_degc = {p.supply_temp_degc:g} must lie in its box, {low:g} to {high:g}")
+    return FleetFacts(
+        kinds=tuple(c.kind for c in classes),
+        gpus=tuple(s.gpus for s in p.sites.values()),
+        to_per_gpu_min=tuple(c.to_per_gpu_min for c in classes),
+        work_to=tuple(c.work_to for c in classes),
+        deadline_s=tuple(c.deadline_s for c in classes),
+        gpus_per_block=tuple(c.gpus_per_block for c in classes),
+        max_blocks=tuple(c.max_blocks for c in classes),
+        eligible=tuple(tuple(may_run(c, site) for site in p.sites) for c in classes),
+        deferrals_s=leads,
+        supply_temp_low_degc=low,
+        supply_temp_high_degc=high,
+        classes=tuple(p.job_classes),
+        sites=tuple(p.sites),
+    )
+
+
+def energy_of(p: ControllerParams) -> EnergyModel:
+    """What a site draws, by the equations of the data centers: (12), (13), (19)-(24) and what their plant loses."""
+    plant = p.cooling or BALANCED
+
+    def site_kw(site: int, it_kw: float, supply_temp_degc: Any) -> Any:
+        drawn_kw = it_at_inlet_kw(it_kw, supply_temp_degc, plant)
+        _, chiller_kw, tower_kw = cooling_power_kw(drawn_kw, supply_temp_degc, plant)
+        return aidc_power_kw(drawn_kw, chiller_kw + tower_kw) + distribution_loss_kw(drawn_kw, plant)
+
+    return EnergyModel([c.busy_kw_per_gpu for c in p.job_classes.values()], [s.idle_kw for s in p.sites.values()],
+                       site_kw)
+
+
+def _own(policy: str) -> dict[str, type]:
+    """A class of the user's by its import string; {} for a name that is none."""
+    if ":" not in policy:
+        return {}
+    found = load(policy, "controller.policy")
+    check_own(policy, found)
+    return {policy: found}
+
+
+def _options(p: ControllerParams) -> PolicyOptions:
+    return PolicyOptions(p.weights, p.drain_min, p.fill_horizon_min, p.supply_temp_degc, p.reward, energy_of(p))

@@ -1,0 +1,140 @@
+"""What jobs got, from a trace: how many finished, how long they waited, what work was done and what of it was lost.
+
+Rows of the model: K01, K04, M08, M15.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import numpy as np
+
+from cosim.digest import Digest, Table
+from cosim.trace import Trace
+from cosim.units import HOUR_S, MIN_S
+from simulators.fleet import JobClass
+from simulators.held import counted
+
+SITE = "aidc/Site"
+_MOST_SITES = 8
+"""With more, waits by site are figures only."""
+
+
+@dataclass(frozen=True)
+class Waits:
+    """How long the jobs of a class waited, at one site or at all (site None), counted from the end of the warm-up on.
+
+    Inference waits from its arrival, which includes the time until the workload manager's next decision; training from
+    its release, as deferral is a decision. Quantiles are over the jobs that began, s; NaN when none did.
+    slo_missed_jobs  jobs that began later than their class's slo_wait_s or were dropped; None: the class has none
+    """
+
+    job_class: str
+    site: str | None
+    began_jobs: int
+    p50_s: float
+    p95_s: float
+    p99_s: float
+    slo_missed_jobs: int | None
+
+
+def waits(trace: Trace) -> list[Waits]:
+    """Waits per class, at all sites together and then at each; [] for a trace without a job table."""
+    jobs = trace.table("jobs")
+    if not jobs:
+        return []
+    shared = json.loads(trace.attrs["scenario"])
+    counted = jobs["arrival_s"] >= shared.get("warmup_s", 0.0)
+    out = []
+    for name in trace.names(SITE, "job_class"):
+        job_class = JobClass(**shared["shared"]["job_classes"][name])
+        of_class = counted & (jobs["job_class"] == name)
+        start_s, site = jobs["start_s"][of_class], jobs["site"][of_class]
+        wait_s = start_s - jobs["arrival_s" if job_class.kind == "inf" else "release_s"][of_class]
+        dropped = jobs["outcome"][of_class] == "dropped"
+        out.append(_waits(name, None, wait_s, dropped, job_class.slo_wait_s))
+        out += [_waits(name, s, wait_s[site == s], dropped[site == s], job_class.slo_wait_s) for s in trace.names(SITE)]
+    return out
+
+
+def _waits(job_class: str, site: str | None, wait_s: np.ndarray, dropped: np.ndarray, slo_s: float | None) -> Waits:
+    began = np.isfinite(wait_s)
+    p50, p95, p99 = np.quantile(wait_s[began], (0.5, 0.95, 0.99)).tolist() if began.any() else (np.nan,) * 3
+    missed = None if slo_s is None else int(np.count_nonzero(dropped | (wait_s > slo_s)))
+    return Waits(job_class, site, int(np.count_nonzero(began)), p50, p95, p99, missed)
+
+
+def jobs_tables(trace: Trace, digest: Digest) -> None:
+    """What became of the jobs of each class; what work was lost; and, of a few sites, how long jobs waited at each."""
+    use, hours = counted(trace, SITE)
+    classes, all_waits = trace.names(SITE, "job_class"), waits(trace)
+    counts = {name: trace[f"{SITE}/{name}_jobs"][use] for name in
+              ("received", "finished", "dropped", "queued", "deferred", "running")}
+    totals = {name: counts[name].sum(axis=(0, 1)) for name in ("received", "finished", "dropped")}
+    inside = sum(counts[name][-1].sum(axis=0) for name in ("queued", "deferred", "running"))
+    work = trace[f"{SITE}/work_to"][use].sum(axis=1)
+    minutes = float(hours.sum()) * HOUR_S / MIN_S
+    rows = []
+    waited = {w.job_class: w for w in all_waits if w.site is None}
+    for k, name in enumerate(classes):
+        rows.append((name, f"{totals['received'][k]:.0f}", f"{totals['finished'][k]:.0f}",
+                     f"{totals['dropped'][k]:.0f}", f"{inside[k]:.0f}", f"{work[:, k].sum() / minutes / 1e6:.2f}",
+                     f"{work[:, k].sum() / minutes / MIN_S / 1e3:.1f}", *_wait_cells(waited.get(name))))
+        digest.figures |= {f"finished_{name}_jobs": float(totals["finished"][k]),
+                           f"dropped_{name}_jobs": float(totals["dropped"][k]),
+                           f"unfinished_{name}_jobs": float(inside[k])}
+    done = float(work.sum()) / minutes
+    rows.append(("all", *(f"{v.sum():.0f}" for v in (*totals.values(), inside)), f"{done / 1e6:.2f}",
+                 f"{done / MIN_S / 1e3:.1f}", *[""] * 4))
+    digest.figures |= {"throughput_to_per_min": done, **{k: v for w in all_waits for k, v in _wait_figures(w).items()}}
+    scenario = json.loads(trace.attrs["scenario"])
+    policy = scenario["members"].get("controller", {}).get("params", {}).get("policy")
+    note = "unfinished jobs may have arrived in the warm-up" if scenario.get("warmup_s") else ""
+    columns = ("class", "arrived", "finished", "dropped", "unfinished", "M TO/min", "k TO/s", "wait p50 s", "p95 s",
+               "p99 s", "SLO missed")
+    digest.tables.append(Table(f"Jobs under policy {policy}" if policy else "Jobs", columns, rows, note))
+    _lost_table(trace, use, work.sum(axis=0), digest)
+    _waits_table(trace, all_waits, digest)
+
+
+def _lost_table(trace: Trace, use: np.ndarray, done_to: np.ndarray, digest: Digest) -> None:
+    """Work done for nothing (M15), per class: of jobs begun and missed, and undone by failures of racks."""
+    missed, failed = (trace[f"{SITE}/{port}"][use].sum(axis=(0, 1)) if trace.has(f"{SITE}/{port}") else None
+                      for port in ("missed_work_to", "failed_work_to"))
+    if missed is None:
+        return
+    failed = np.zeros_like(missed) if failed is None else failed
+    digest.figures |= {"lost_missed_to": float(missed.sum()), "lost_failed_to": float(failed.sum())}
+    rows = []
+    for name, *works in (*zip(trace.names(SITE, "job_class"), done_to, missed, failed, strict=True),
+                         ("all", done_to.sum(), missed.sum(), failed.sum())):
+        lost = sum(works[1:])
+        rows.append((name, *(f"{w / 1e9:.3f}" for w in works), f"{100 * lost / works[0]:.2f} %" if works[0] else "-"))
+    digest.tables.append(Table("Work, 1e9 TO", ("class", "done", "begun, then missed", "undone by failures", "lost"),
+                               rows))
+
+
+def _waits_table(trace: Trace, all_waits: list[Waits], digest: Digest) -> None:
+    """How long jobs waited at each site."""
+    sites = trace.names(SITE)
+    if not 1 < len(sites) <= _MOST_SITES or not all_waits:
+        return
+    rows = [(w.job_class, w.site, f"{w.began_jobs}", *_wait_cells(w)) for w in all_waits if w.site is not None]
+    digest.tables.append(Table("Waits by site", ("class", "site", "began", "wait p50 s", "p95 s", "p99 s",
+                                                 "SLO missed"), rows))
+
+
+def _wait_cells(w: Waits | None) -> tuple[str, str, str, str]:
+    if w is None or not w.began_jobs:
+        return "-", "-", "-", "-" if w is None or w.slo_missed_jobs is None else f"{w.slo_missed_jobs}"
+    missed = "-" if w.slo_missed_jobs is None else f"{w.slo_missed_jobs}"
+    return f"{w.p50_s:.0f}", f"{w.p95_s:.0f}", f"{w.p99_s:.0f}", missed
+
+
+def _wait_figures(w: Waits) -> dict[str, float]:
+    of = w.job_class if w.site is None else f"{w.job_class}_{w.site}"
+    figures = {f"wait_p{p}_{of}_s": v for p, v in ((50, w.p50_s), (95, w.p95_s), (99, w.p99_s)) if np.isfinite(v)}
+    if w.slo_missed_jobs is not None:
+        figures[f"slo_missed_{of}_jobs"] = float(w.slo_missed_jobs)
+    return figures
