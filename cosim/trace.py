@@ -27,6 +27,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -133,12 +134,20 @@ class Trace:
 
     def table(self, name: str) -> dict[str, np.ndarray]:
         """Columns of a table, all of one length; text as str objects. {} when no row was written."""
+        return next(self.blocks(name, rows=None), {})
+
+    def blocks(self, name: str, columns: Iterable[str] | None = None, rows: int | None = 1 << 18
+               ) -> Iterator[dict[str, np.ndarray]]:
+        """A table's columns (all, or some), `rows` at a time so that millions of rows need not fit into memory; None:
+        all at once. Nothing when no row was written."""
         if name not in self._file:
-            return {}
+            return
         group = self._file[name]
-        rows = min(data.shape[0] for data in group.values())
-        out = {column: data[:rows] for column, data in group.items()}
-        return {c: np.char.decode(v, "utf-8") if v.dtype.kind == "S" else v for c, v in out.items()}
+        count = min(data.shape[0] for data in group.values())
+        for first in range(0, count, rows or max(count, 1)):
+            part = slice(first, min(first + rows, count) if rows else count)
+            out = {column: group[column][part] for column in columns or group}
+            yield {c: np.char.decode(v, "utf-8") if v.dtype.kind == "S" else v for c, v in out.items()}
 
     def _group(self, model: str) -> h5py.Group:
         if model not in self._file or not isinstance(self._file[model], h5py.Group):

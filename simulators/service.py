@@ -6,6 +6,7 @@ Rows of the model: K01, K04, M08, M15.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,21 +42,35 @@ class Waits:
 
 def waits(trace: Trace) -> list[Waits]:
     """Waits per class, at all sites together and then at each; [] for a trace without a job table."""
-    jobs = trace.table("jobs")
-    if not jobs:
+    if "jobs" not in trace.tables():
         return []
-    shared = json.loads(trace.attrs["scenario"])
-    counted = jobs["arrival_s"] >= shared.get("warmup_s", 0.0)
+    scenario, sites = json.loads(trace.attrs["scenario"]), trace.names(SITE)
+    classes = {name: JobClass(**scenario["shared"]["job_classes"][name]) for name in trace.names(SITE, "job_class")}
+    found = _gather(trace, classes, sites, scenario.get("warmup_s", 0.0))
     out = []
-    for name in trace.names(SITE, "job_class"):
-        job_class = JobClass(**shared["shared"]["job_classes"][name])
-        of_class = counted & (jobs["job_class"] == name)
-        start_s, site = jobs["start_s"][of_class], jobs["site"][of_class]
-        wait_s = start_s - jobs["arrival_s" if job_class.kind == "inf" else "release_s"][of_class]
-        dropped = jobs["outcome"][of_class] == "dropped"
+    for name, job_class in classes.items():
+        wait_s, site, dropped = (np.concatenate(parts) for parts in zip(*found[name], strict=True))
         out.append(_waits(name, None, wait_s, dropped, job_class.slo_wait_s))
-        out += [_waits(name, s, wait_s[site == s], dropped[site == s], job_class.slo_wait_s) for s in trace.names(SITE)]
+        out += [_waits(name, s, wait_s[site == k], dropped[site == k], job_class.slo_wait_s)
+                for k, s in enumerate(sites)]
     return out
+
+
+def _gather(trace: Trace, classes: Mapping[str, JobClass], sites: Sequence[str], warmup_s: float
+            ) -> dict[str, list[tuple[np.ndarray, ...]]]:
+    """Per class, in parts: waits, s, indices of the sites, and which were dropped. Ten bytes a job, not the table."""
+    order = np.argsort(sites)
+    by_name = np.array(sites)[order]
+    found: dict[str, list[tuple[np.ndarray, ...]]] = {name: [] for name in classes}
+    for jobs in trace.blocks("jobs", ("arrival_s", "release_s", "start_s", "job_class", "site", "outcome")):
+        late_enough = jobs["arrival_s"] >= warmup_s
+        site = order[np.searchsorted(by_name, jobs["site"])].astype(np.int16)
+        dropped = jobs["outcome"] == "dropped"
+        for name, job_class in classes.items():
+            mine = late_enough & (jobs["job_class"] == name)
+            since_s = jobs["arrival_s" if job_class.kind == "inf" else "release_s"]
+            found[name].append((jobs["start_s"][mine] - since_s[mine], site[mine], dropped[mine]))
+    return found
 
 
 def _waits(job_class: str, site: str | None, wait_s: np.ndarray, dropped: np.ndarray, slo_s: float | None) -> Waits:

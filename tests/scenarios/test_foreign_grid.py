@@ -15,10 +15,13 @@ from simulators.grid.carbon import CarbonFlow
 SITES = (8, 28, 32)
 
 
+PLUGGED = override(find("plug_pandapower"), {"controller.policy": "nci_priority"})
+
+
 @pytest.fixture(scope="module")
 def plugged(tmp_path_factory):
     folder = tmp_path_factory.mktemp("plug")
-    return [run(find("plug_pandapower"), folder / f"{d}.h5", d, until_s=3600.0).path for d in ("native", "mosaik")]
+    return [run(PLUGGED, folder / f"{d}.h5", d, until_s=3600.0).path for d in ("native", "mosaik")]
 
 
 def test_it_runs_the_same_on_both_drivers(plugged):
@@ -27,7 +30,7 @@ def test_it_runs_the_same_on_both_drivers(plugged):
 
 def test_its_recording_plays_its_part(tmp_path, plugged):
     """It made up its own entities, so that the player takes them from the trace."""
-    again = run(replay(find("plug_pandapower"), "grid", str(plugged[0])), tmp_path / "t.h5", until_s=3600.0).path
+    again = run(replay(PLUGGED, "grid", str(plugged[0])), tmp_path / "t.h5", until_s=3600.0).path
     with Trace(plugged[0]) as a, Trace(again) as b:
         for model in b.models():
             for port in b.ports(model):
