@@ -1,5 +1,7 @@
 """What each job used and emitted: the energy and carbon of a data centre, minute by minute, shared among its jobs.
 
+`python -m simulators.receipts` prints it.
+
 The rule. In a tick of length dt a job that held GPUs for s GPU-seconds carries
 
     dynamic energy   s x alpha xi / 60, what these GPUs drew above idle (13); where servers need more as their inlets
@@ -28,6 +30,8 @@ from simulators.held import intensity_at_site
 from simulators.plants import coolings, served_degc
 
 SITE = "aidc/Site"
+FIGURES = ("gpu_s", "energy_kwh", "dynamic_kwh", "idle_kwh", "cooling_kwh", "co2_kg", "co2_marginal_kg")
+"""Names of a job's figures."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +65,7 @@ class JobAccount:
         rows = np.flatnonzero(self.job_id == job_id)
         if not rows.size:
             raise KeyError(f"job {job_id} was not at {self.site}")
-        names = ("gpu_s", "energy_kwh", "dynamic_kwh", "idle_kwh", "cooling_kwh", "co2_kg", "co2_marginal_kg")
-        return {name: float(getattr(self, name)[rows[0]]) for name in names}
+        return {name: float(getattr(self, name)[rows[0]]) for name in FIGURES}
 
 
 @dataclass(frozen=True)

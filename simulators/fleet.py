@@ -38,6 +38,10 @@ class JobClass:
     gpus_per_block: Annotated[int, Field(ge=1, description="b of (30), GPUs")] = 1
     max_blocks: Annotated[int, Field(ge=1, description="most blocks one job uses at once")] = 1
     eligible_sites: Annotated[tuple[str, ...] | None, Field(description="U14: sites that may run it; null: all")] = None
+    patience: Annotated[
+        Literal["fixed", "exponential"],
+        Field(description="each job gives up after deadline_s, or after a time drawn with that mean (inf; Erlang-A)")
+    ] = "fixed"
     slo_wait_s: Annotated[
         Seconds | None, Field(ge=0, description="a longer wait misses the service level (inf); null: none is set")
     ] = None
@@ -65,6 +69,9 @@ class JobClass:
                              "leave it out")
         if self.kind == "train" and self.slo_wait_s is not None:
             raise ValueError(f"slo_wait_s of a training class is {self.slo_wait_s:g}; only inference has one")
+        if self.kind == "train" and self.patience != "fixed":
+            raise ValueError(f"patience of a training class is '{self.patience}', but training has a deadline; leave "
+                             "it out")
         if self.kind == "inf" and (self.checkpoint_interval_s is not None or self.restart_s):
             raise ValueError("an inference class has no checkpoints and no restart_s; leave them out")
         if self.checkpoint_interval_s is None and self.checkpoint_cost_s:

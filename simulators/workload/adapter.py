@@ -98,6 +98,8 @@ class Arrivals(Adapter):
         self._names = list(p.job_classes)
         self._name = np.array(self._names, dtype=object)
         self._deadline_s = np.array([c.deadline_s for c in p.job_classes.values()])
+        self._patience = {m: (c.deadline_s, self.stream(f"patience of {name}"))
+                          for m, (name, c) in enumerate(p.job_classes.items()) if c.patience == "exponential"}
         self._work_to = [_work_to(p, name) for name in self._names]
         self._rates = {self._names.index(name): rate for name, rate in _rates(p).items()}
         self._streams = {m: tuple(self.stream(f"{purpose} of {self._names[m]}")
@@ -183,8 +185,12 @@ class Arrivals(Adapter):
         first = self._next_id
         self._next_id += end - begin
         index, arrival_s = block.class_index[begin:end], block.arrival_s[begin:end]
+        lasts_s = self._deadline_s[index]
+        for m, (mean_s, stream) in self._patience.items():
+            mine = index == m
+            lasts_s[mine] = stream.exponential(mean_s, np.count_nonzero(mine))
         columns = (list(range(first, self._next_id)), self._name[index].tolist(), arrival_s.tolist(),
-                   block.work_to[begin:end].tolist(), (arrival_s + self._deadline_s[index]).tolist())
+                   block.work_to[begin:end].tolist(), (arrival_s + lasts_s).tolist())
         return dict(zip(BATCH_COLUMNS, columns, strict=True)), block.per_class[k]
 
     def _draw(self, step: int) -> JobBlock:

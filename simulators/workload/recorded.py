@@ -40,7 +40,10 @@ class RecordedJobs(Adapter):
     def check_horizon(cls, member: str, given: RecordedJobsParams, step_s: float, until_s: float) -> None:
         """ScenarioError when the recording ends before the run does."""
         with Trace(given.path) as trace:
-            end_s = float(trace.attrs["until_s"])
+            status, end_s = trace.attrs["status"], float(trace.attrs["until_s"])
+        if status != "completed":
+            raise ScenarioError(f"{given.path} is of a run that did not end (status {status}): jobs that were inside "
+                                "are not in its table; choose a trace that is complete")
         if given.overflow == "raise" and end_s < until_s:
             raise ScenarioError(
                 f"{given.path} holds jobs for {format_time(end_s)}, the run lasts {format_time(until_s)}; shorten it "

@@ -1,5 +1,8 @@
 """A recorded member plays its own part so well that nobody notices; what does not fit is refused with the reason."""
 
+import shutil
+
+import h5py
 import pytest
 from test_plug import foreign, town
 from worlds import boxes, run
@@ -112,6 +115,16 @@ def test_what_does_not_fit_is_refused(tmp_path, recorded, loop):
         run(replay(other, "src", recorded), None)
     with pytest.raises((ScenarioError, ModelError), match="unknown job class"):
         run(override(replay(find("two_bus"), "workload", loop), {"workload.overflow": "hold"}), None)
+
+
+def test_jobs_of_a_killed_run_are_refused(tmp_path, loop):
+    """Its table lacks what was inside when it was killed."""
+    killed = tmp_path / "killed.h5"
+    shutil.copy(loop, killed)
+    with h5py.File(killed, "r+") as file:
+        file.attrs["status"] = "running"
+    with pytest.raises(ScenarioError, match="did not end .status running.: jobs that were inside are not in its table"):
+        run(replay(CARBON_RULE, "workload", str(killed)), None, until_s=600.0)
 
 
 def test_what_only_replaced_members_needed_goes_with_them(tmp_path, loop, capsys):

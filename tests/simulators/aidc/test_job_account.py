@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from statistics import quantiles
 
@@ -17,6 +18,7 @@ from simulators.account import job_accounts
 from simulators.aidc.equations import inlet_factor
 from simulators.metrics import site_figures, summary
 from simulators.plants import coolings
+from simulators.receipts import main
 from simulators.service import waits
 
 STRESS = {"controller.policy": "random", "workload.rate_scale": 1.6, "workload.inf_size_scale": 0.05,
@@ -42,6 +44,25 @@ def trace(request, tmp_path_factory):
     Experiment(override(find(name), settings), "native", 2 * 3600.0, path).run()
     with Trace(path) as opened:
         yield opened
+
+
+def test_the_command_prints_sums_single_jobs_and_a_table(trace, tmp_path, capsys):
+    """Every job once and each site's rest; rows of the file add up to the sites' energy; a job is what `of` says."""
+    out = tmp_path / "jobs.csv"
+    assert main([str(trace.path), "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert said.count("unallocated") == len(trace.names("aidc/Site"))
+    rows = list(csv.DictReader(out.open()))
+    assert len(rows) == len(trace.table("jobs")["id"]) + len(trace.names("aidc/Site"))
+    energy_kwh = sum(figures.energy_kwh for figures in site_figures(trace))
+    assert sum(float(row["energy_kwh"]) for row in rows) == pytest.approx(energy_kwh, rel=1e-9)
+    account = job_accounts(trace)[0]
+    job = int(account.job_id[0])
+    assert main([str(trace.path), "--job", str(job)]) == 0
+    assert f"{account.of(job)['energy_kwh']:.6g}" in capsys.readouterr().out
+    assert main([str(trace.path), "--out", str(out)]) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert main([str(trace.path), "--job", "-1"]) == 2
 
 
 def test_jobs_and_the_unallocated_add_up_to_the_site(trace):

@@ -5,6 +5,7 @@ Rows of the model: M06.
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from cosim import seeds
@@ -62,6 +63,29 @@ def test_every_minute_brings_the_jobs_of_the_minute_before():
         rows = [k for k, c in enumerate(table["job_class"]) if c == name]
         assert {table["work_to"][k] for k in rows} == {work}
         assert all(table["deadline_s"][k] == table["arrival_s"][k] + deadline_s for k in rows)
+
+
+def test_patience_may_be_exponential():
+    """About 12 000 requests with a mean patience of 900 s: the mean within four standard errors (900 / sqrt n), a share
+    1 - 1/e of them below it, and nothing else of the jobs is changed."""
+    impatient = {**CLASSES, "search": {**CLASSES["search"], "patience": "exponential"}}
+    simulator = Arrivals()
+    simulator.init("workload", 60.0, step_s=60.0, seed=0, job_classes=impatient, arrivals=BOTH)
+    simulator.create(1, "Arrivals", ["all"])
+    simulator.setup_done()
+    _, table = play(simulator, 600)
+    _, usual = play(started(arrivals=BOTH), 600)
+    assert all(table[name] == usual[name] for name in ("id", "arrival_s", "work_to", "job_class"))
+    search = np.array(table["job_class"]) == "search"
+    lasts_s = (np.array(table["deadline_s"]) - np.array(table["arrival_s"]))[search]
+    n = len(lasts_s)
+    assert n > 10_000
+    assert lasts_s.mean() == pytest.approx(900.0, abs=4 * 900 / np.sqrt(n))
+    assert (lasts_s < 900.0).mean() == pytest.approx(1 - np.exp(-1), abs=4 * 0.5 / np.sqrt(n))
+    assert np.array_equal(np.array(table["deadline_s"])[~search], np.array(usual["deadline_s"])[~search])
+    with pytest.raises(ScenarioError, match="patience of a training class is 'exponential'"):
+        Arrivals().init("workload", 60.0, step_s=60.0, arrivals={}, job_classes={
+            "llm": {**CLASSES["llm"], "patience": "exponential"}})
 
 
 def test_values_are_plain_python():

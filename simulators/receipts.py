@@ -1,0 +1,87 @@
+"""python -m simulators.receipts FILE: what each job of a run used and emitted.
+
+    python -m simulators.receipts run.h5                 sums per site and class, and what nobody used
+    python -m simulators.receipts run.h5 --job 42        what this request used and emitted
+    python -m simulators.receipts run.h5 --out jobs.csv  every job, a line each
+
+`simulators.account` states the rule.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cosim.console import OneLineParser, fail, plain_console, print_digest
+from cosim.digest import Digest, Table
+from cosim.errors import CosimError, ScenarioError
+from cosim.trace import Trace
+from simulators.account import FIGURES, JobAccount, job_accounts
+
+
+def sums(accounts: Sequence[JobAccount]) -> Table:
+    """Per site and class, with the unallocated rest: jobs and their figures."""
+    rows = []
+    for account in accounts:
+        for name in dict.fromkeys(account.job_class.tolist()):
+            mine = account.job_class == name
+            figures = [float(getattr(account, figure)[mine].sum()) for figure in FIGURES]
+            jobs = "-" if name == "unallocated" else str(np.count_nonzero(mine))
+            rows.append((account.site, name, jobs, *(f"{x:.3f}" for x in figures)))
+    return Table("What the jobs used and emitted", ("site", "class", "jobs", *FIGURES), rows,
+                 "co2_kg by NCI (attributed), co2_marginal_kg by mci; a site's rows add up to its energy and carbon")
+
+
+def write_csv(accounts: Sequence[JobAccount], path: Path) -> None:
+    """Every job, and every site's `unallocated` (job -1). ScenarioError for a file that is there or cannot be made."""
+    try:
+        with path.open("x", newline="") as out:
+            writer = csv.writer(out)
+            writer.writerow(("job", "site", "job_class", "outcome", *FIGURES))
+            for a in accounts:
+                columns = (a.job_id, a.job_class, a.outcome, *(getattr(a, figure) for figure in FIGURES))
+                for job, *rest in zip(*(column.tolist() for column in columns), strict=True):
+                    writer.writerow((job, a.site, *rest))
+    except FileExistsError:
+        raise ScenarioError(f"{path} exists already; choose another --out") from None
+    except OSError as err:
+        raise ScenarioError(f"cannot write {path}: {err.strerror}; choose another --out") from err
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The program; returns its exit code."""
+    parser = OneLineParser(prog="python -m simulators.receipts", description="What each job used and emitted.")
+    parser.add_argument("trace", metavar="FILE", help="a trace (.h5) of a run with data centers")
+    parser.add_argument("--job", type=int, metavar="ID", help="one job")
+    parser.add_argument("--out", type=Path, metavar="FILE.csv", help="every job, a line each")
+    try:
+        return _show(parser.parse_args(argv))
+    except CosimError as err:
+        return fail(err)
+
+
+def _show(args: argparse.Namespace) -> int:
+    with Trace(args.trace) as trace:
+        accounts = job_accounts(trace)
+    digest = Digest()
+    if args.job is None:
+        digest.tables.append(sums(accounts))
+    else:
+        at = next((a for a in accounts if args.job in a.job_id[:-1]), None)
+        if at is None:
+            raise ScenarioError(f"{args.trace} has no job {args.job}")
+        digest.tables.append(Table(f"Job {args.job} at {at.site}", ("", ""),
+                                   [(name, f"{x:.6g}") for name, x in at.of(args.job).items()]))
+    if args.out:
+        write_csv(accounts, args.out)
+    print_digest(plain_console(), digest)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
