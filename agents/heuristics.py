@@ -95,7 +95,7 @@ class GpuRule:
         their unfinished work, TO, with those just sent and not deferred."""
         facts = self._facts
         gpus = [0] * len(facts.kinds)
-        for m, g in zip(self._inf, self._inference(capacity, running_jobs, jobs, work_to), strict=True):
+        for m, g in zip(self._inf, self.inference(capacity, running_jobs, jobs, work_to), strict=True):
             gpus[m] = g
         room = [math.ceil(jobs[m] - _EPS) * facts.max_blocks[m] * facts.gpus_per_block[m] for m in self._train]
         work = [work_to[m] / facts.to_per_gpu_min[m] for m in self._train]
@@ -103,7 +103,8 @@ class GpuRule:
             gpus[m] = g
         return [g / capacity for g in gpus]
 
-    def _inference(self, capacity: int, running_jobs: Vector, jobs: Vector, work_to: Vector) -> list[int]:
+    def inference(self, capacity: int, running_jobs: Vector, jobs: Vector, work_to: Vector) -> list[int]:
+        """GPUs of each inference class, in the order of `FleetFacts.inf`; arguments as those of a call."""
         facts = self._facts
         held, need = [], []
         for m in self._inf:

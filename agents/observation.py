@@ -180,8 +180,10 @@ def _usual_gpus(facts: FleetFacts, i: int) -> Values:
     def values(seen: Observation) -> list[float]:
         running, queued = seen.running_jobs[i], seen.queued_jobs[i]
         work_to = [seen.pending_work_to[i][m] + seen.arrivals_work_to[m] / sites for m in classes]
-        share = rule(facts.gpus[i], running, [running[m] + queued[m] + seen.arrivals[m] / sites for m in classes],
-                     work_to)
+        jobs = [running[m] + queued[m] + seen.arrivals[m] / sites for m in classes]
+        share = [0.0] * len(facts.kinds)
+        for m, gpus in zip(facts.inf, rule.inference(facts.gpus[i], running, jobs, work_to), strict=True):
+            share[m] = gpus / facts.gpus[i]
         trained = {m: work_to[m] / pace_to[m] for m in facts.train}
         room = max(0.0, 1.0 - sum([share[m] for m in facts.inf]))
         scale = min(1.0, room / sum(trained.values())) if any(trained.values()) else 0.0

@@ -144,7 +144,7 @@ class Trace:
             return
         group = self._file[name]
         count = min(data.shape[0] for data in group.values())
-        for first in range(0, count, rows or max(count, 1)):
+        for first in range(0, max(count, 1), rows or max(count, 1)):  # an empty table is one empty block
             part = slice(first, min(first + rows, count) if rows else count)
             out = {column: group[column][part] for column in columns or group}
             yield {c: np.char.decode(v, "utf-8") if v.dtype.kind == "S" else v for c, v in out.items()}

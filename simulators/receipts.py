@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ import numpy as np
 from cosim.console import OneLineParser, fail, plain_console, print_digest
 from cosim.digest import Digest, Table
 from cosim.errors import CosimError, ScenarioError
+from cosim.table import write_table
 from cosim.trace import Trace
 from simulators.account import FIGURES, JobAccount, job_accounts
 
@@ -37,18 +37,23 @@ def sums(accounts: Sequence[JobAccount]) -> Table:
                  "co2_kg by NCI (attributed), co2_marginal_kg by mci; a site's rows add up to its energy and carbon")
 
 
-def write_csv(accounts: Sequence[JobAccount], path: Path) -> None:
-    """Every job, and every site's `unallocated` (job -1). ScenarioError for a file that is there or cannot be made."""
+def columns(accounts: Sequence[JobAccount]) -> dict[str, list]:
+    """Every job and every site's `unallocated` (job -1), as a table."""
+    out: dict[str, list] = {"job": [], "site": []}
+    for account in accounts:
+        out["job"] += account.job_id.tolist()
+        out["site"] += [account.site] * len(account.job_id)
+        for name in ("job_class", "outcome", *FIGURES):
+            out.setdefault(name, []).extend(getattr(account, name).tolist())
+    return out
+
+
+def write(accounts: Sequence[JobAccount], path: Path) -> None:
+    """The table as CSV or, by the file's ending, Parquet. ScenarioError for a file that is there or cannot be made."""
+    if path.exists():
+        raise ScenarioError(f"{path} exists already; choose another --out")
     try:
-        with path.open("x", newline="") as out:
-            writer = csv.writer(out)
-            writer.writerow(("job", "site", "job_class", "outcome", *FIGURES))
-            for a in accounts:
-                columns = (a.job_id, a.job_class, a.outcome, *(getattr(a, figure) for figure in FIGURES))
-                for job, *rest in zip(*(column.tolist() for column in columns), strict=True):
-                    writer.writerow((job, a.site, *rest))
-    except FileExistsError:
-        raise ScenarioError(f"{path} exists already; choose another --out") from None
+        write_table(path, columns(accounts))
     except OSError as err:
         raise ScenarioError(f"cannot write {path}: {err.strerror}; choose another --out") from err
 
@@ -58,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = OneLineParser(prog="python -m simulators.receipts", description="What each job used and emitted.")
     parser.add_argument("trace", metavar="FILE", help="a trace (.h5) of a run with data centers")
     parser.add_argument("--job", type=int, metavar="ID", help="one job")
-    parser.add_argument("--out", type=Path, metavar="FILE.csv", help="every job, a line each")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="every job, a line each: CSV or Parquet")
     try:
         return _show(parser.parse_args(argv))
     except CosimError as err:
@@ -78,7 +83,7 @@ def _show(args: argparse.Namespace) -> int:
         digest.tables.append(Table(f"Job {args.job} at {at.site}", ("", ""),
                                    [(name, f"{x:.6g}") for name, x in at.of(args.job).items()]))
     if args.out:
-        write_csv(accounts, args.out)
+        write(accounts, args.out)
     print_digest(plain_console(), digest)
     return 0
 

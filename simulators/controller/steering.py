@@ -97,7 +97,6 @@ class Steering:
         self._foresees = self._params.reward.looming and {"late_jobs", "urgent_jobs"} <= set(ports)
         heard = ["p_kw", "work_to", "dropped_jobs", *(("late_jobs", "urgent_jobs") if self._foresees else ())]
         self._fleet_ports = dict.fromkeys(self._sites, heard)
-        self._fleet: list[dict[str, Any]] = []
         self._seen: Observation | None = None
         self._emission_kg_per_h: tuple[float | None, ...] = (None, None)
         self._intensities: tuple[list[float] | None, ...] = (None, None)
@@ -130,12 +129,14 @@ class Steering:
     def outcome(self) -> tuple[float, tuple[float, ...]]:
         """(reward to learn from, values of `terms`) of the minute decided last, once the world has run through it."""
         weights = self._params.reward
-        terms = terms_of(self._minute(), self._facts.kinds, weights)
+        heard = self._world.simulators[FLEET].get_data(self._fleet_ports)
+        fleet = [heard[site] for site in self._sites]
+        terms = terms_of(self._minute(fleet), self._facts.kinds, weights)
         objective = reward_of(terms, weights, self._sees_carbon)
         usual_kw = self._usual_kw if weights.relative else 0.0
         shaped = objective + hour_cost(self._seen.price_usd_per_kwh, usual_kw, self._hours, weights)
         if self._foresees:
-            seen, fleet = self._seen, self._fleet
+            seen = self._seen
             shaped += loom(_total(seen.late_jobs), _total(seen.urgent_jobs), weights) - loom(
                 _total([site["late_jobs"] for site in fleet]), _total([site["urgent_jobs"] for site in fleet]), weights)
         return shaped, (*terms, objective)
@@ -174,16 +175,14 @@ class Steering:
         n = len(self._sites)
         return [row[m * n:(m + 1) * n] for m in range(len(self._facts.kinds))]
 
-    def _minute(self) -> Minute:
-        seen = self._seen
-        fleet = self._world.simulators[FLEET].get_data(self._fleet_ports)
+    def _minute(self, fleet: list[dict[str, Any]]) -> Minute:
+        """The minute that ended; fleet: what each site gave for it."""
         emission_kg_per_h, baseline_kg_per_h = self._emission_kg_per_h
         nci_kg_per_kwh, mci_kg_per_kwh = self._intensities  # power mode hides them from the agents only (I22)
-        self._fleet = sites = [fleet[s] for s in self._sites]
         return Minute(
-            hours=self._hours, price_usd_per_kwh=seen.price_usd_per_kwh, power_kw=[s["p_kw"] for s in sites],
-            work_to=sum([sum(s["work_to"]) for s in sites]),
-            dropped_jobs=[sum(of_class) for of_class in zip(*(s["dropped_jobs"] for s in sites), strict=True)],
+            hours=self._hours, price_usd_per_kwh=self._seen.price_usd_per_kwh, power_kw=[s["p_kw"] for s in fleet],
+            work_to=sum([sum(s["work_to"]) for s in fleet]),
+            dropped_jobs=[sum(of_class) for of_class in zip(*(s["dropped_jobs"] for s in fleet), strict=True)],
             nci_kg_per_kwh=nci_kg_per_kwh, mci_kg_per_kwh=mci_kg_per_kwh,
             emission_kg_per_h=emission_kg_per_h, baseline_kg_per_h=baseline_kg_per_h)
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import math
+import shutil
 from statistics import quantiles
 
+import h5py
 import numpy as np
 import pytest
 
@@ -63,6 +65,20 @@ def test_the_command_prints_sums_single_jobs_and_a_table(trace, tmp_path, capsys
     assert main([str(trace.path), "--out", str(out)]) == 2
     assert "exists already" in capsys.readouterr().err
     assert main([str(trace.path), "--job", "-1"]) == 2
+
+
+def test_a_job_table_without_rows_is_no_error(trace, tmp_path):
+    """As a kill may leave it: nobody began, and there are no quantiles."""
+    bare = tmp_path / "bare.h5"
+    shutil.copy(trace.path, bare)
+    with h5py.File(bare, "r+") as file:
+        for column in file["jobs"].values():
+            column.resize(0, axis=0)
+    with Trace(bare) as opened:
+        got = waits(opened)
+        assert {len(column) for column in opened.table("jobs").values()} == {0}
+    assert len(got) == 4 * (1 + 3)
+    assert all(w.began_jobs == 0 and math.isnan(w.p99_s) for w in got)
 
 
 def test_jobs_and_the_unallocated_add_up_to_the_site(trace):
