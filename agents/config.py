@@ -38,6 +38,9 @@ class Learning:
     std_start: Annotated[float, Field(gt=0, le=3, description="exploration of a fresh policy, in logits; [MAT] has "
                                       "0.37 on actions. 0.6 makes a share 1.8 times larger or smaller; at 0.3 a "
                                       "team takes twice the days to learn to wait at the peak [here]")] = 0.6
+    std_end: Annotated[float | None, Field(gt=0, le=3, description="exploration's ceiling at the end of the run, "
+                                           "falling from std_start by a constant factor per day: what is learned last "
+                                           "is what will be executed. None: no ceiling [here]")] = 0.2
     std_min: Annotated[float, Field(gt=0, le=3, description="exploration never falls below this [here]")] = 0.02
     permute: Annotated[bool, Field(description="followers decide in a random order in every step of training (U16); "
                                    "without it always in the team's order, as [MAT] does")] = True
@@ -90,3 +93,6 @@ class Learning:
             raise ValueError(f"width = {self.width} must be a multiple of heads = {self.heads}")
         if self.std_min > self.std_start:
             raise ValueError(f"std_min = {self.std_min} must be <= std_start = {self.std_start}")
+        if self.std_end is not None and not self.std_min <= self.std_end <= self.std_start:
+            raise ValueError(f"std_end = {self.std_end} must be from std_min = {self.std_min} to std_start = "
+                             f"{self.std_start}, or none")

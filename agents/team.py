@@ -81,17 +81,20 @@ class Team:
         return Rollout(self.spec, self.config.rollout_steps, n_envs, self.network.n_raw, twins)
 
     def learn(self, rollout: Rollout, progress: float = 0.0) -> dict[str, float]:
-        """One update from a full rollout; `progress` 0..1 of the whole training sets the learning rate.
+        """One update from a full rollout; `progress` 0..1 of the whole training sets learning rate and exploration.
 
         Returns losses, kl, clipped share, entropy, gradient norm, learning rate, explained variance, mean std.
         """
-        config = self.config
-        rate = config.learning_rate * (1.0 - (1.0 - config.learning_rate_end) * min(max(progress, 0.0), 1.0))
+        config, progress = self.config, min(max(progress, 0.0), 1.0)
+        rate = config.learning_rate * (1.0 - (1.0 - config.learning_rate_end) * progress)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         batch = prepare(rollout, config, self.scale, self.network, self.device, self._usual_reward(rollout))
         fit = explained(batch.value.cpu().numpy(), batch.target.cpu().numpy())
         stats = improve(self.network, self.optimizer, batch, config, self.rng["minibatches"])
+        if config.std_end is not None:
+            for actions in self.network.actions:
+                actions.limit_std(config.std_start * (config.std_end / config.std_start) ** progress)
         self.updates += 1
         stds = torch.cat([a.std()[0].detach().flatten() for a in self.network.actions])
         return {**stats, "learning_rate": rate, "explained_variance": fit,

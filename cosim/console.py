@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 from rich.console import Console
@@ -12,12 +14,27 @@ from rich.table import Table as RichTable
 from cosim.digest import Digest, Table
 from cosim.errors import CosimError, ScenarioError
 
+PICTURES = (".png", ".svg", ".pdf")
+"""Endings of the files that pictures for print are drawn into."""
+
 
 class OneLineParser(argparse.ArgumentParser):
     """argparse whose errors are one line, like all others."""
 
     def error(self, message: str) -> NoReturn:
         raise ScenarioError(f"{message}; see {self.prog} --help")
+
+
+def file_type(*endings: str) -> Callable[[str], Path]:
+    """An argparse type: a file to write, of one of these endings, in a folder that is there."""
+    def path_of(text: str) -> Path:
+        path = Path(text)
+        if path.suffix not in endings:
+            raise argparse.ArgumentTypeError(f"'{text}' must end in {', '.join(endings)}")
+        if not path.absolute().parent.is_dir():
+            raise argparse.ArgumentTypeError(f"there is no folder {path.parent}")
+        return path
+    return path_of
 
 
 def plain_console() -> Console:

@@ -53,8 +53,8 @@ OWNERS = {
     "safetensors": {"agents.checkpoint"},
 }
 AGENTS_MAY_USE = {"cosim.errors", "cosim.params", "cosim.seeds", "cosim.units"}
-AGENTS_ROOF = {"agents.evaluate", "agents.train", "agents.pretrained.__main__"}
-SIMULATORS_ROOF = {"simulators.receipts"}
+AGENTS_ROOF = {"agents.curves", "agents.evaluate", "agents.train", "agents.pretrained.__main__"}
+SIMULATORS_ROOF = {"simulators.grid.sweep", "simulators.receipts"}
 """Command lines: they may use all of the frame, and nothing imports them."""
 SIMULATORS_MAY_USE = {"cosim.adapter", "cosim.clock", "cosim.digest", "cosim.errors", "cosim.params", "cosim.ports",
                       "cosim.resolve", "cosim.table", "cosim.trace", "cosim.units"}

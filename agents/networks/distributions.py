@@ -86,6 +86,11 @@ class Actions(nn.Module):
         log_std = self.log_std.clamp(min=self.log_std_min)
         return log_std.exp(), log_std
 
+    def limit_std(self, ceiling: float) -> None:
+        """Bring the Gaussians' std down to `ceiling` where it is larger."""
+        with torch.no_grad():
+            self.log_std.clamp_(max=float(np.log(ceiling)))
+
     def placed(self, params: Tensor, observation: Tensor) -> Tensor:
         """A head's params (..., P) moved to where the scaled observation (..., O) says, see `Simplex.around`."""
         return params if self.around is None else params + observation @ self.around

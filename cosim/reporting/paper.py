@@ -78,6 +78,33 @@ def curves(path: Path, x_label: str, panels: Sequence[tuple[str, Sequence[Curve]
         return _save(figure, path, [path.suffix[1:]])[0]
 
 
+Band = tuple[str, Sequence[float], Sequence[float], Sequence[float]]
+"""Name, x, y, and how far the band around y reaches to each side."""
+
+
+def bands(path: Path, x_label: str, panels: Sequence[tuple[str, Sequence[Band]]]) -> Path:
+    """Write panels of (y label, curves with bands), two in a row, over one x; the ending is the format."""
+    columns = min(2, len(panels))
+    rows = -(-len(panels) // columns)
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDTH_IN, 2.1 * rows + 0.5), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False, sharex=True)
+        for ax in axes.flat[len(panels):]:
+            ax.set_visible(False)
+        for ax, (y_label, lines) in zip(axes.flat, panels, strict=False):
+            for k, (name, x, y, reach) in enumerate(lines):
+                hue, centre, half = _COLOURS[f"site{k % 8}"], np.asarray(y), np.asarray(reach)
+                ax.plot(x, centre, color=hue, label=name)
+                if half.any():
+                    ax.fill_between(x, centre - half, centre + half, color=hue, alpha=0.15, lw=0)
+            ax.set(title=y_label)
+            ax.margins(x=0)
+        for ax in axes[-1]:
+            ax.set_xlabel(x_label)
+        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=4, frameon=False)
+        return _save(figure, path, [path.suffix[1:]])[0]
+
+
 def _save(figure: Figure, path: Path, formats: list[str]) -> list[Path]:
     """Without dates in the file, so that the same trace gives the same bytes."""
     out = []

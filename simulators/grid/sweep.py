@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cosim.console import PICTURES, OneLineParser, fail, file_type
 from cosim.errors import CosimError, ScenarioError
 from cosim.params import field_names, validate
 from cosim.resolve import load
@@ -32,7 +33,6 @@ from simulators.profile import SLOT_S, ProfileParams
 
 LAMBDAS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.5, 1.0)
 MEANS = (0.5, 0.75, 1.0)
-FORMATS = (".png", ".svg", ".pdf")
 THRESHOLD_SHARE = 0.1
 """Of the emission that the largest lambda saves: from here on carbon counts."""
 
@@ -105,15 +105,6 @@ def figure(result: Sweep, path: Path) -> Path:
     return draw(path, "lambda, kW per kg/h", panels, result.thresholds())
 
 
-def _picture(text: str) -> Path:
-    path = Path(text)
-    if path.suffix not in FORMATS:
-        raise argparse.ArgumentTypeError(f"'{text}' must end in {', '.join(FORMATS)}")
-    if not path.absolute().parent.is_dir():
-        raise argparse.ArgumentTypeError(f"there is no folder {path.parent}")
-    return path
-
-
 def _numbers(text: str) -> tuple[float, ...]:
     values = tuple(sorted(float(v) for v in text.split(",")))
     if not values or values[0] < 0.0:
@@ -123,14 +114,14 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Read a scenario's grid and profile, sweep, print."""
-    parser = argparse.ArgumentParser(prog="python -m simulators.grid.sweep", description=__doc__.splitlines()[0])
+    parser = OneLineParser(prog="python -m simulators.grid.sweep", description=__doc__.splitlines()[0])
     parser.add_argument("scenario", nargs="?", default="ieee33", help="a scenario with a CefDispatch (default ieee33)")
     parser.add_argument("--lambda", dest="lambdas", type=_numbers, default=LAMBDAS, help="kW per kg/h, e.g. 0,0.01,0.1")
     parser.add_argument("--mean", dest="means", type=_numbers, default=MEANS, help="mean load factors, e.g. 0.5,1")
     parser.add_argument("--site-kw", type=float, default=230.0, help="what every data center draws (default 230)")
-    parser.add_argument("--figure", type=_picture, metavar="FILE", help="draw it, too: .png, .svg or .pdf")
-    arguments = parser.parse_args(argv)
+    parser.add_argument("--figure", type=file_type(*PICTURES), metavar="FILE", help="draw it, too: .png, .svg or .pdf")
     try:
+        arguments = parser.parse_args(argv)
         if arguments.figure and find_spec("matplotlib") is None:
             raise ScenarioError("--figure needs matplotlib; install it with: pip install 'aidc-cosim[plot]'")
         scenario = load(f"scenarios.{arguments.scenario}:SCENARIO", "scenario")
@@ -144,8 +135,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         result = sweep(params, profile, arguments.site_kw, arguments.lambdas, arguments.means)
         drawn = figure(result, arguments.figure) if arguments.figure else None
     except CosimError as err:
-        print(f"sweep: {err}", file=sys.stderr)
-        return err.exit_code
+        return fail(err)
     print(table(result, arguments.site_kw))
     if drawn:
         print(f"figure: {drawn}")

@@ -155,6 +155,18 @@ def test_before_the_first_gradient_step_every_ratio_is_one(method):
         team.learn(rollout)
 
 
+@pytest.mark.parametrize(("end", "progress", "ceiling"), [(0.1, 0.0, 0.4), (0.1, 0.5, 0.2), (0.1, 1.0, 0.1),
+                                                         (None, 1.0, 0.4)])
+def test_exploration_falls_by_a_constant_factor(end, progress, ceiling):
+    """From 0.4 to 0.1: half-way there at their geometric mean. Without an end the first update leaves it at 0.4."""
+    env = Follow()
+    team = Team(env.spec, Learning(rollout_steps=16, std_start=0.4, std_end=end, learning_rate=1e-6))
+    team.learn(collected(team, env, env.reset())[0], progress)
+    stds = [std for actions in team.network.actions for std in actions.std()[0].tolist()]
+    assert stds
+    assert stds == pytest.approx([ceiling] * len(stds), rel=1e-4)
+
+
 def test_one_ratio_per_agent_is_clipped():
     """Advantage 1, clip 0.2: a ratio of 2 counts as 1.2; advantage -1: as 2. Halves of two agents, one each."""
     env = Game(2, 1)

@@ -121,6 +121,14 @@ def test_std_does_not_fall_below_its_floor():
     assert float(a.std()[0].detach()) == pytest.approx(0.1)
 
 
+def test_a_ceiling_brings_down_what_is_above_it_alone():
+    a = actions_of(Interval("t", 0.0, 1.0), Interval("u", 0.0, 1.0))
+    with torch.no_grad():
+        a.log_std.copy_(torch.tensor([0.8, 0.1]).log())
+    a.limit_std(0.4)
+    assert a.std()[0].tolist() == pytest.approx([0.4, 0.1])
+
+
 @pytest.mark.parametrize(("part", "says"), [
     (Simplex("s", 2, (False, False)), "at least one"),
     (Simplex("s", 2, None, (1.0, 0.0)), "> 0 where eligible"),

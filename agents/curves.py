@@ -1,0 +1,188 @@
+"""python -m agents.curves RUN [RUN ...]: learning curves of training runs, as a table and, with --out, as a picture.
+
+RUN is a folder that `agents.train` wrote. Runs that differ by their seed alone are one curve: its mean, and between the
+seeds +- one standard deviation. What is drawn is what exploring policies did, in a moving window of one day of every
+environment; an evaluation of the modes is `agents.evaluate`. Figures are ratios of sums, per served work, because a
+policy that postpones work also saves power.
+
+Rows of the model: X05, X13.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from agents import checkpoint
+from agents.checkpoint import LAST, LOG
+from agents.rewards import OBJECTIVE
+from cosim.console import PICTURES, OneLineParser, fail, file_type, plain_console, print_digest
+from cosim.digest import Digest, Table
+from cosim.errors import CosimError, ScenarioError
+from cosim.resolve import load
+from cosim.run import find
+from cosim.table import write_table
+from cosim.units import DAY_S, KG_PER_T
+
+_PER_TO = 1e9
+_WINDOW = 16
+"""Updates of a window where the length of a day is not known."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training run as its log tells it: about, what it was asked for but its seed; steps (U,), environment steps
+    done after each of U updates; episodes (U,) ended; figures: name -> (U,) in moving windows, NaN before the first."""
+
+    about: Mapping[str, str]
+    seed: int
+    steps: np.ndarray
+    episodes: np.ndarray
+    figures: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Runs that differ by their seed: name -> (U,) mean and standard deviation over seeds (0 of one seed)."""
+
+    name: str
+    seeds: tuple[int, ...]
+    steps: np.ndarray
+    episodes: np.ndarray
+    mean: Mapping[str, np.ndarray]
+    spread: Mapping[str, np.ndarray]
+
+
+def read_run(folder: Path) -> Run:
+    """The run in a folder. ScenarioError where none is, or where it has not learned for one window."""
+    request = checkpoint.read(folder / LAST, "extra/")[1]["extra"].get("request") or {}
+    if not request:
+        raise ScenarioError(f"{folder / LAST} does not say what its run was asked for; draw runs of agents.train")
+    try:
+        lines = [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
+    except (OSError, ValueError) as err:
+        raise ScenarioError(f"{folder / LOG} cannot be read: {err}") from None
+    day = _steps_a_day(request)
+    each = lines[0]["steps"] / request["envs"] if lines else 0.0
+    window = max(1, round(day / each)) if day and each else _WINDOW
+    if len(lines) < window:
+        raise ScenarioError(f"{folder} has {len(lines)} updates in its log; a window of its curve takes {window}")
+    figures = _figures(lines, window, day)
+    keep = slice(window - 1, None)
+    steps, episodes = (np.array([line[key] for line in lines])[keep] for key in ("steps", "episodes"))
+    return Run(_about(request), request["seed"], steps, episodes, figures)
+
+
+def together(runs: Sequence[Run]) -> list[Curve]:
+    """A curve per group of runs that differ by their seed, as long as the shortest of them; named by what differs
+    between groups. ScenarioError for the same seed twice in a group."""
+    groups: dict[tuple[tuple[str, str], ...], list[Run]] = {}
+    for run in runs:
+        groups.setdefault(tuple(run.about.items()), []).append(run)
+    same = set.intersection(*map(set, groups)) if len(groups) > 1 else set(next(iter(groups)))
+    curves = []
+    for key, members in groups.items():
+        name = ", ".join(value for pair in key if pair not in same for value in pair[1:]) or members[0].about["method"]
+        seeds = tuple(sorted(run.seed for run in members))
+        if len(set(seeds)) < len(seeds):
+            raise ScenarioError(f"'{name}' is given with seeds {', '.join(map(str, seeds))}; each once")
+        length = min(len(run.steps) for run in members)
+        stacked = {figure: np.stack([run.figures[figure][:length] for run in members])
+                   for figure in members[0].figures}
+        curves.append(Curve(name, seeds, members[0].steps[:length], members[0].episodes[:length],
+                            {k: x.mean(axis=0) for k, x in stacked.items()},
+                            {k: x.std(axis=0, ddof=1) if len(x) > 1 else 0.0 * x[0] for k, x in stacked.items()}))
+    return curves
+
+
+def table(curves: Sequence[Curve]) -> Table:
+    """Where the curves end."""
+    names = list(dict.fromkeys(name for curve in curves for name in curve.mean))
+    rows = [(curve.name, " ".join(map(str, curve.seeds)), f"{curve.steps[-1]}",
+             *(_cell(curve, name) for name in names)) for curve in curves]
+    return Table("Learning curves, exploring: last window", ("", "seeds", "steps", *names), rows,
+                 "mean over seeds +- their standard deviation; one seed has none")
+
+
+def figure(curves: Sequence[Curve], path: Path) -> Path:
+    """Fig. 6 and 12: a panel per figure over environment steps, a band of +- one standard deviation over seeds."""
+    names = list(dict.fromkeys(name for curve in curves for name in curve.mean))
+    panels = [(name, [(c.name, (c.steps / 1000.0).tolist(), c.mean[name].tolist(), c.spread[name].tolist())
+                      for c in curves if name in c.mean]) for name in names]
+    return load("cosim.reporting.paper:bands", "drawing")(path, "environment steps, thousands", panels)
+
+
+def _figures(lines: Sequence[Mapping[str, Any]], window: int, day: int | None) -> dict[str, np.ndarray]:
+    """Name -> values of the windows."""
+    def mean(values: Sequence[float]) -> np.ndarray:
+        total = np.cumsum([0.0, *values])
+        return (total[window:] - total[:-window]) / window
+
+    terms = {name: mean([line["terms"][name] for line in lines]) for name in lines[0]["terms"]}
+    if OBJECTIVE not in terms or day is None:
+        ended = [np.nan if line["episode_reward"] is None else line["episode_reward"] for line in lines]
+        return {"reward of ended episodes": np.array(ended[window - 1:])}
+    work = terms["work_to"] / _PER_TO
+    return {"objective (32) per day": terms[OBJECTIVE] * day,
+            "USD per 1e9 TO": terms["cost_usd"] / work,
+            "attributed kg CO2 per 1e9 TO": terms["attributed_t"] * KG_PER_T / work,
+            "dropped training jobs per day": terms["dropped_train_jobs"] * day}
+
+
+def _steps_a_day(request: Mapping[str, Any]) -> int | None:
+    """Steps of one environment in a day; None for a foreign world."""
+    if request["scenario"] is None:
+        return None
+    scenario = find(request["scenario"])
+    member = load(scenario.environment, "environment").member
+    return round(DAY_S / scenario.members[member].step_s)
+
+
+def _about(request: Mapping[str, Any]) -> dict[str, str]:
+    """What a run was asked for, as texts; neither its seed nor how long."""
+    given = {"method": request["learn"]["method"], "what": request["scenario"] or request["env"],
+             "mode": f"{request['mode']} mode" if request["mode"] else "", "envs": f"envs={request['envs']}"}
+    learn = {f"learn.{k}": v for k, v in request["learn"].items() if k != "method"}
+    return given | {k: f"{k}={v}" for k, v in {**request["settings"], **learn}.items()}
+
+
+def _cell(curve: Curve, name: str) -> str:
+    if name not in curve.mean:
+        return ""
+    spread = f" +- {curve.spread[name][-1]:.2f}" if len(curve.seeds) > 1 else ""
+    return f"{curve.mean[name][-1]:.2f}{spread}"
+
+
+def _columns(curves: Sequence[Curve]) -> dict[str, list[Any]]:
+    """The curves as a table of one row per point."""
+    rows = [(c.name, len(c.seeds), int(c.steps[k]), int(c.episodes[k]), name, float(c.mean[name][k]),
+             float(c.spread[name][k])) for c in curves for name in c.mean for k in range(len(c.steps))]
+    names = ("curve", "seeds", "steps", "episodes", "figure", "mean", "standard_deviation")
+    return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The program; returns its exit code."""
+    parser = OneLineParser(prog="python -m agents.curves", description="Learning curves of training runs.")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a folder that agents.train wrote")
+    parser.add_argument("--out", type=file_type(*PICTURES, ".csv"), action="append", default=[], metavar="FILE",
+                        help=f"draw into a file ({', '.join(PICTURES)}; needs matplotlib), or write the numbers (.csv)")
+    try:
+        args = parser.parse_args(argv)
+        curves = together([read_run(folder) for folder in args.runs])
+        print_digest(plain_console(), Digest(tables=[table(curves)]))
+        for path in args.out:
+            write_table(path, _columns(curves)) if path.suffix == ".csv" else figure(curves, path)
+    except CosimError as err:
+        return fail(err)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
