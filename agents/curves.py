@@ -38,13 +38,15 @@ _WINDOW = 16
 @dataclass(frozen=True)
 class Run:
     """One training run as its log tells it: about, what it was asked for but its seed; steps (U,), environment steps
-    done after each of U updates; episodes (U,) ended; figures: name -> (U,) in moving windows, NaN before the first."""
+    done at the end of each of U windows; episodes (U,) ended; figures: name -> (U,) in moving windows; short: its log is shorter than a window, which
+    then is all of it."""
 
     about: Mapping[str, str]
     seed: int
     steps: np.ndarray
     episodes: np.ndarray
     figures: Mapping[str, np.ndarray]
+    short: bool
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Curve:
 
 
 def read_run(folder: Path) -> Run:
-    """The run in a folder. ScenarioError where none is, or where it has not learned for one window."""
+    """The run in a folder. ScenarioError where none is, or where nothing has been learned yet."""
     request = checkpoint.read(folder / LAST, "extra/")[1]["extra"].get("request") or {}
     if not request:
         raise ScenarioError(f"{folder / LAST} does not say what its run was asked for; draw runs of agents.train")
@@ -69,14 +71,14 @@ def read_run(folder: Path) -> Run:
     except (OSError, ValueError) as err:
         raise ScenarioError(f"{folder / LOG} cannot be read: {err}") from None
     day = _steps_a_day(request)
-    each = lines[0]["steps"] / request["envs"] if lines else 0.0
-    window = max(1, round(day / each)) if day and each else _WINDOW
-    if len(lines) < window:
-        raise ScenarioError(f"{folder} has {len(lines)} updates in its log; a window of its curve takes {window}")
+    window = max(1, round(day * request["envs"] / lines[0]["steps"])) if day and lines else _WINDOW
+    if not lines:
+        raise ScenarioError(f"{folder / LOG} is empty: nothing has been learned yet")
+    short, window = len(lines) < window, min(window, len(lines))
     figures = _figures(lines, window, day)
     keep = slice(window - 1, None)
     steps, episodes = (np.array([line[key] for line in lines])[keep] for key in ("steps", "episodes"))
-    return Run(_about(request), request["seed"], steps, episodes, figures)
+    return Run(_about(request), request["seed"], steps, episodes, figures, short)
 
 
 def together(runs: Sequence[Run]) -> list[Curve]:
@@ -175,8 +177,11 @@ def main(argv: list[str] | None = None) -> int:
                         help=f"draw into a file ({', '.join(PICTURES)}; needs matplotlib), or write the numbers (.csv)")
     try:
         args = parser.parse_args(argv)
-        curves = together([read_run(folder) for folder in args.runs])
-        print_digest(plain_console(), Digest(tables=[table(curves)]))
+        runs = [read_run(folder) for folder in args.runs]
+        curves = together(runs)
+        print_digest(plain_console(), Digest(tables=[table(curves)], warnings=[
+            f"{folder}: less than a day of every environment; hours of the day differ in price and load"
+            for folder, run in zip(args.runs, runs, strict=True) if run.short]))
         for path in args.out:
             write_table(path, _columns(curves)) if path.suffix == ".csv" else figure(curves, path)
     except CosimError as err:

@@ -84,11 +84,12 @@ class GpuRule:
 
     def __init__(self, facts: FleetFacts, drain_min: float) -> None:
         self._facts = facts
-        self._drain_to = [x * min(drain_min, t / MIN_S / 2.0)  # work a GPU does while the queue drains
-                          for x, t in zip(facts.to_per_gpu_min, facts.deadline_s, strict=True)]
+        drain_to = [x * min(drain_min, t / MIN_S / 2.0)  # work a GPU does while the queue drains
+                    for x, t in zip(facts.to_per_gpu_min, facts.deadline_s, strict=True)]
         self._train, self._inf = facts.train, facts.inf
         self._train_blocks = [facts.gpus_per_block[m] for m in self._train]
         self._inf_blocks = [facts.gpus_per_block[m] for m in self._inf]
+        self._inf_drain_to = [drain_to[m] * facts.gpus_per_block[m] for m in self._inf]  # one job's GPUs
 
     def __call__(self, capacity: int, running_jobs: Vector, jobs: Vector, work_to: Vector) -> list[float]:
         """(M,) shares of `capacity` GPUs. running_jobs, jobs, work_to: (M,) running jobs, all released jobs, and
@@ -105,14 +106,12 @@ class GpuRule:
 
     def inference(self, capacity: int, running_jobs: Vector, jobs: Vector, work_to: Vector) -> list[int]:
         """GPUs of each inference class, in the order of `FleetFacts.inf`; arguments as those of a call."""
-        facts = self._facts
-        held, need = [], []
-        for m in self._inf:
-            block = facts.gpus_per_block[m]
-            busy = block * math.ceil(running_jobs[m] - _EPS)
-            drain = block * math.ceil(work_to[m] / (self._drain_to[m] * block) - _EPS)
+        ceil, held, need = math.ceil, [], []
+        for m, block, drain_to in zip(self._inf, self._inf_blocks, self._inf_drain_to, strict=True):
+            busy = block * ceil(running_jobs[m] - _EPS)
+            drain = block * ceil(work_to[m] / drain_to - _EPS)
             held.append(busy)
-            need.append(max(busy, min(drain, block * math.ceil(jobs[m] - _EPS))))
+            need.append(max(busy, min(drain, block * ceil(jobs[m] - _EPS))))
         if sum(need) <= capacity:
             return need
         kept = share_blocks(capacity, self._inf_blocks, held, held)

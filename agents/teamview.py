@@ -13,7 +13,7 @@ import numpy as np
 
 from agents.actions import manager_parts, site_parts
 from agents.decision import FleetFacts, Matrix, Observation
-from agents.observation import Scaler, Sight, context_columns, context_values, manager_view, site_view
+from agents.observation import Numbers, Scaler, Sight, context_columns, context_per, manager_view, site_view
 from agents.spec import AgentType, Column, TeamSpec
 
 MANAGER, SITE = "manager", "site"
@@ -29,36 +29,36 @@ class TeamView:
 
     def __init__(self, facts: FleetFacts, sight: Sight, offered: Mapping[str, tuple[float, float]],
                  trained: TeamSpec | None = None) -> None:
-        self._facts, sites = facts, range(len(sight.sites))
-        self._views = [manager_view(facts, sight), *(site_view(facts, sight, i) for i in sites)]
+        self._numbers, sites = Numbers(facts, sight), range(len(sight.sites))
+        views = [manager_view(facts, sight, self._numbers),
+                 *(site_view(facts, sight, i, self._numbers) for i in sites)]
         context = context_columns(sight)
         site_does = site_parts(facts, sight.classes, offered, sight.full)
         kinds = (
-            AgentType(MANAGER, tuple(self._views[0].columns), manager_parts(facts, sight.classes)),
-            AgentType(SITE, tuple(self._views[1].columns), site_does, tuple(context)))
+            AgentType(MANAGER, tuple(views[0].columns), manager_parts(facts, sight.classes)),
+            AgentType(SITE, tuple(views[1].columns), site_does, tuple(context)))
         self.spec = TeamSpec(((MANAGER, MANAGER), *((name, SITE) for name in sight.sites)),
                              {kind.name: kind for kind in kinds}, leaders=1)
         scaled_by = trained or self.spec
-        columns: list[Column] = [c for k in range(len(self._views)) for c in scaled_by.type_of(k).observation]
-        widths = [len(view.columns) for view in self._views]
+        columns: list[Column] = [c for k in range(len(views)) for c in scaled_by.type_of(k).observation]
+        widths = [len(view.columns) for view in views]
         self._shape = (len(widths), max(widths))
-        self._filled = np.arange(max(widths))[None, :] < np.array(widths)[:, None]
-        self._scaler = Scaler(columns)
-        self._context_scaler = Scaler([*scaled_by.type_of(1).context] * len(sites))
+        filled = np.arange(max(widths))[None, :] < np.array(widths)[:, None]
+        self._scaler = Scaler(columns, np.concatenate([view.at for view in views]),
+                              np.concatenate([view.per for view in views]), np.flatnonzero(filled), filled.size)
+        told = len(context) * len(sites)
+        self._context_scaler = Scaler([*scaled_by.type_of(1).context] * len(sites), np.arange(told),
+                                      np.concatenate([context_per(facts, i) for i in sites]),
+                                      np.arange(len(context), len(context) + told), len(context) + told)
 
     def observe(self, seen: Observation) -> np.ndarray:
         """(n, O) float32, rows padded with zeros."""
-        flat: list[float] = []
-        for view in self._views:
-            flat += view.values(seen)
-        out = np.zeros(self._shape, np.float32)
-        out[self._filled] = self._scaler(flat)
-        return out
+        return self._scaler(self._numbers(seen)).reshape(self._shape)
 
     def context(self, jobs: Sequence[Sequence[int]], work_to: Matrix) -> np.ndarray:
         """(n, C) float32 from the jobs (N, M) and their work (N, M), TO, of each site; the manager's row is 0."""
-        n_sites = self._shape[0] - 1
-        flat = [x for i in range(n_sites) for x in context_values(self._facts, i, jobs, work_to)]
-        out = np.zeros((n_sites + 1, len(flat) // n_sites), np.float32)
-        out[1:] = self._context_scaler(flat).reshape(n_sites, -1)
-        return out
+        row: list[float] = []
+        for of_site, work in zip(jobs, work_to, strict=True):
+            row += of_site
+            row += work
+        return self._context_scaler(row).reshape(self._shape[0], -1)

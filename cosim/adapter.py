@@ -17,7 +17,7 @@ answers one tick in `advance`. The same object runs under mosaik, under the nati
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 import mosaik_api_v3
@@ -32,17 +32,38 @@ Values = dict[str, dict[str, Any]]
 """entity -> port -> value: a float, a list of floats (a port with dims) or a batch (an event port)."""
 
 
+class Sparing(dict[str, Any]):
+    """One entity's outputs of which some are worked out only when the first of them is asked for.
+
+    now: those that are known, the same ones at every tick; rest: gives the others, whenever that is
+    """
+
+    def __init__(self, now: Mapping[str, Any], rest: Callable[[], Mapping[str, Any]]) -> None:
+        super().__init__(now)
+        self._rest = rest
+
+    def __missing__(self, name: str) -> Any:
+        rest = self._rest()
+        self.update(rest)
+        return rest[name]
+
+
 class Adapter(mosaik_api_v3.Simulator):
-    """A time-based mosaik simulator with typed ports. See the module for how to write one."""
+    """A time-based mosaik simulator with typed ports. See the module for how to write one.
+
+    spare  whether the driver fetches but what is linked, so that `advance` may give `Sparing` outputs
+    """
 
     PARAMS: ClassVar[type]
     MODELS: ClassVar[dict[str, tuple[Port, ...]]]
+    spare = False
 
     def __init__(self) -> None:
         super().__init__({})
         self._outputs: Values = {}
         self._ready = False
         self._lengths: dict[str, list[tuple[str, int]]] = {}
+        self._known: dict[str, tuple[list[str], list[tuple[str, int]]]] = {}
         self.adopt(self.MODELS)
 
     def adopt(self, models: Mapping[str, tuple[Port, ...]]) -> None:
@@ -201,18 +222,28 @@ class Adapter(mosaik_api_v3.Simulator):
             if not names:
                 continue
             values = outputs.get(eid)
-            if not isinstance(values, dict) or len(values) != len(names):
+            if isinstance(values, Sparing):
+                strict, lengths = self._known[eid] if eid in self._known else self._know(eid, model, values)
+            elif not isinstance(values, dict) or len(values) != len(names):
                 raise self._wrong(eid, names, values)
+            else:
+                strict, lengths = self._strict[model], self._lengths.get(model, ())
             try:
-                plain = _all_plainly_finite(map(values.__getitem__, self._strict[model]))
+                plain = _all_plainly_finite(map(values.__getitem__, strict))
             except KeyError:
                 raise self._wrong(eid, names, values) from None
             if not plain:
-                for name in self._strict[model]:
+                for name in strict:
                     self._finite(eid, name, values[name])
-            for name, length in self._lengths.get(model, ()):
+            for name, length in lengths:
                 if len(values[name]) != length:
                     raise ModelError(f"{self.sid}.{eid}.{name} has {len(values[name])} values, not {length}")
+
+    def _know(self, eid: str, model: str, values: Sparing) -> tuple[list[str], list[tuple[str, int]]]:
+        """What can be checked of `Sparing` outputs: names of levels, and lengths, of those that are known at once."""
+        self._known[eid] = known = ([name for name in self._strict[model] if name in values],
+                                    [of for of in self._lengths.get(model, ()) if of[0] in values])
+        return known
 
     def _wrong(self, eid: str, names: list[str], values: Any) -> ModelError:
         given = values if isinstance(values, dict) else ()
@@ -246,11 +277,17 @@ def _plainly_finite(value: Any) -> bool:
 def _all_plainly_finite(values: Iterable[Any]) -> bool:
     """`_plainly_finite` of all of them together."""
     total = 0.0
-    for value in values:
-        if value.__class__ is float:
-            total += value
-        elif not _plainly_finite(value):
-            return False
+    try:
+        for value in values:
+            kind = value.__class__
+            if kind is float:
+                total += value
+            elif kind is list:
+                total += sum(value)
+            else:
+                return False
+    except TypeError:
+        return False
     return total - total == 0.0
 
 

@@ -54,7 +54,8 @@ class NativeWorld:
     """One scenario in one process. start(), run() or run_to() (in as many parts as wanted), then close().
 
     carry: member -> what it goes on from, as `carry()` of an earlier world gave it (members built on cosim.adapter).
-    linked_only: fetch no output that no link carries; for worlds without a trace.
+    linked_only: fetch no output that no link carries, and let members spare themselves such (`Adapter.spare`); for
+    worlds without a trace.
     Raises ScenarioError for a wiring that cannot work, ModelError naming the member that failed.
     """
 
@@ -188,6 +189,8 @@ class NativeWorld:
             linked.setdefault(c.source[:2], {})[c.source[2]] = None
         for name, tap in self.taps.items():
             tap.request = {eid: list(linked[name, eid]) for eid in tap.request if (name, eid) in linked}
+        for name in self.resolved.params:
+            self.simulators[name].spare = True
 
     def _wire(self, c: Connection) -> _Wire:
         member, eid, port = c.target

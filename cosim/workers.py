@@ -47,13 +47,12 @@ class Workers:
         self._names = list(one.envs[0].steering.terms)
         self._folder = tempfile.TemporaryDirectory(prefix="cosim-", dir=_MEMORY if _MEMORY.is_dir() else None)
         self._arrays = _arrays(Path(self._folder.name), shapes_of(self.spec, n_envs, len(self._names)), "w+")
-        parts = np.array_split(np.arange(n_envs), min(workers, n_envs))
         self._workers: list[_Worker] = []
         try:
-            for part in parts:
-                self._workers.append(_Worker(len(self._workers), part.tolist(), {
-                    "scenario": scenario.to_json(), "indices": part.tolist(), "n_envs": n_envs, "seed": seed,
-                    "episode": episode, "stagger_over": stagger_over, "twins": twins,
+            for part in parts_of(n_envs, workers):
+                self._workers.append(_Worker(len(self._workers), part, {
+                    "scenario": scenario.to_json(), "first": part.start, "every": part.step, "n_envs": n_envs,
+                    "seed": seed, "episode": episode, "stagger_over": stagger_over, "twins": twins,
                     "folder": self._folder.name, "path": sys.path}))
             for worker in self._workers:
                 worker.answer()
@@ -82,7 +81,8 @@ class Workers:
     def state(self) -> Arrays:
         """All environments', as `Environments.state`."""
         self._send(b"g")
-        return {name: array for worker in self._workers for name, array in unpacked(worker.answer()).items()}
+        state = {name: array for worker in self._workers for name, array in unpacked(worker.answer()).items()}
+        return {name: state[name] for name in sorted(state, key=lambda name: int(name.partition("/")[0]))}
 
     def restore(self, state: Mapping[str, np.ndarray]) -> np.ndarray:
         """Go on from `state`."""
@@ -122,8 +122,8 @@ class Workers:
 class _Worker:
     """One process and its environments."""
 
-    def __init__(self, number: int, indices: list[int], start: dict[str, Any]) -> None:
-        self._name = f"worker {number} (environments {indices[0]} to {indices[-1]})"
+    def __init__(self, number: int, part: range, start: dict[str, Any]) -> None:
+        self._name = f"worker {number} (environments {', '.join(map(str, part))})"
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in start["path"] if p)}
         for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
             env.setdefault(threads, "1")
@@ -169,6 +169,13 @@ class _Worker:
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         return ModelError(f"{self._name} ended by itself with {how}; go on from the last checkpoint, with fewer "
                           "environments if memory ran out")
+
+
+def parts_of(n_envs: int, workers: int) -> list[range]:
+    """Whose environments are whose: every worker has some of all hours, as neighbours stand at similar ones. In blocks
+    one would have the busy hours while the others wait."""
+    every = min(workers, n_envs)
+    return [range(first, n_envs, every) for first in range(every)]
 
 
 def shapes_of(spec: Any, n_envs: int, terms: int) -> dict[str, tuple[tuple[int, ...], type]]:
@@ -227,10 +234,10 @@ class _Desk:
     def open(self) -> None:
         """Make the environments."""
         given = self._start
-        self._environments = own = Environments(Scenario.from_json(given["scenario"]), given["indices"], given["seed"],
-                                                given["episode"], given["stagger_over"], given["twins"])
+        rows = slice(given["first"], None, given["every"])
+        self._environments = own = Environments(Scenario.from_json(given["scenario"]), range(given["n_envs"])[rows],
+                                                given["seed"], given["episode"], given["stagger_over"], given["twins"])
         shapes = shapes_of(own.spec, given["n_envs"], len(own.envs[0].steering.terms))
-        rows = slice(given["indices"][0], given["indices"][-1] + 1)
         self._mine = {name: array[rows] for name, array in _arrays(Path(given["folder"]), shapes, "r+").items()}
 
     def do(self, command: bytes, more: BinaryIO) -> bytes:

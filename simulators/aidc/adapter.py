@@ -86,7 +86,8 @@ class DataCenters(Adapter):
     def advance(self, time_s: float, inputs: Values) -> Values:
         """Submit, command, run to the end of the tick, report."""
         self._now_s = time_s + self.step_s
-        self._last = {eid: site.tick(self._now_s, self.step_s, inputs[eid]) for eid, site in self._sites.items()}
+        self._last = {eid: site.tick(self._now_s, self.step_s, inputs[eid], self.spare)
+                      for eid, site in self._sites.items()}
         return self._last
 
     def initial(self) -> Values:

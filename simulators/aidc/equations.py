@@ -8,7 +8,7 @@ Rows of the model: M14, P32-42.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -101,7 +101,7 @@ def pue(p_kw: float, it_kw: float) -> float:
 
 def air_temperatures_degc(it_kw: float, supply_temp_degc: float, cooling: Cooling) -> tuple[float, float]:
     """E20 (20), E21 (21): mean rack outlet and CRAC return temperature at an IT power >= 0 and a supply temperature."""
-    fan_w_per_k = cooling.air_heat_capacity_j_per_kg_k * cooling.air_density_kg_per_m3 * cooling.fan_flow_m3_per_s
+    fan_w_per_k = _w_per_k(cooling) * cooling.fan_flow_m3_per_s
     heat = it_kw * W_PER_KW if cooling.outlet_power_unit == "w" else it_kw
     outlet_degc = supply_temp_degc + mean_of_racks(cooling.supply_offset_degc) + heat / fan_w_per_k
     return outlet_degc, outlet_degc + mean_of_racks(cooling.return_approach_degc)
@@ -109,8 +109,7 @@ def air_temperatures_degc(it_kw: float, supply_temp_degc: float, cooling: Coolin
 
 def air_kw_per_k(cooling: Cooling) -> float:
     """c rho Phi of (20): heat that the site's air carries per K, kW/K."""
-    w_per_k = cooling.air_heat_capacity_j_per_kg_k * cooling.air_density_kg_per_m3
-    return w_per_k * cooling.fan_flow_m3_per_s / W_PER_KW
+    return _w_per_k(cooling) * cooling.fan_flow_m3_per_s / W_PER_KW
 
 
 def cooling_power_kw(
@@ -121,12 +120,24 @@ def cooling_power_kw(
     A negative cooling load, possible with a strongly negative return approach, counts as none. `outside_degc` as in
     `plant_power_kw`; None: `cooling.wet_bulb_degc`.
     """
-    w_per_k = cooling.air_heat_capacity_j_per_kg_k * cooling.air_density_kg_per_m3
-    _, return_degc = air_temperatures_degc(it_kw, supply_temp_degc, cooling)
-    load_w = w_per_k * cooling.fan_flow_m3_per_s * (return_degc - supply_temp_degc)
-    load_kw = _at_least_zero(load_w) / W_PER_KW
-    outside_degc = cooling.wet_bulb_degc if outside_degc is None else outside_degc
-    return load_kw, *plant_power_kw(load_kw, return_degc, supply_temp_degc, cooling, outside_degc)
+    return cooling_curve(supply_temp_degc, cooling, outside_degc)(it_kw)
+
+
+def cooling_curve(
+    supply_temp_degc: float, cooling: Cooling, outside_degc: float | None = None
+) -> Callable[[float], tuple[float, float, float]]:
+    """`cooling_power_kw` as a function of the IT power alone, for many of them at one supply air."""
+    inlet_degc = supply_temp_degc + mean_of_racks(cooling.supply_offset_degc)
+    approach_k = mean_of_racks(cooling.return_approach_degc)
+    fan_w_per_k = _w_per_k(cooling) * cooling.fan_flow_m3_per_s
+    heat_per_kw = W_PER_KW if cooling.outlet_power_unit == "w" else 1.0
+    plant = plant_curve(supply_temp_degc, cooling, cooling.wet_bulb_degc if outside_degc is None else outside_degc)
+
+    def powers_kw(it_kw: float) -> tuple[float, float, float]:
+        return_degc = inlet_degc + it_kw * heat_per_kw / fan_w_per_k + approach_k
+        load_kw = _at_least(fan_w_per_k * (return_degc - supply_temp_degc), 0.0) / W_PER_KW
+        return load_kw, *plant(load_kw, return_degc)
+    return powers_kw
 
 
 def plant_power_kw(
@@ -137,17 +148,28 @@ def plant_power_kw(
     With an outside temperature (wet bulb, or dry bulb of dry coolers) the chiller does what `free_cooling_ratio` leaves
     to it, at the COP that `cop_outside` says.
     """
-    w_per_k = cooling.air_heat_capacity_j_per_kg_k * cooling.air_density_kg_per_m3
-    chiller_kw = load_kw / cop_outside(supply_temp_degc, cooling, outside_degc)
-    if outside_degc is not None:
-        chiller_kw = chiller_kw * (1.0 - free_cooling_ratio(supply_temp_degc, return_degc, cooling, outside_degc))
-    rejected = chiller_kw if cooling.tower_load == "chiller" else load_kw + chiller_kw
-    if cooling.tower_power_unit == "w":
-        rejected = rejected * W_PER_KW
-    flow_ratio = rejected / (w_per_k * cooling.tower_air_rise_degc * cooling.tower_flow_m3_per_s)
-    if cooling.tower_clamp:
-        flow_ratio = _at_most(flow_ratio, 1.0)
-    return chiller_kw, cooling.tower_ref_kw * flow_ratio * flow_ratio * flow_ratio
+    return plant_curve(supply_temp_degc, cooling, outside_degc)(load_kw, return_degc)
+
+
+def plant_curve(
+    supply_temp_degc: float, cooling: Cooling, outside_degc: float | None
+) -> Callable[[float, float], tuple[float, float]]:
+    """`plant_power_kw` as a function of load and return air alone."""
+    cop_here = cop_outside(supply_temp_degc, cooling, outside_degc)
+    full_w = _w_per_k(cooling) * cooling.tower_air_rise_degc * cooling.tower_flow_m3_per_s
+    heat_per_kw = W_PER_KW if cooling.tower_power_unit == "w" else 1.0
+    of_chiller, clamped, ref_kw = cooling.tower_load == "chiller", cooling.tower_clamp, cooling.tower_ref_kw
+
+    def powers_kw(load_kw: float, return_degc: float) -> tuple[float, float]:
+        chiller_kw = load_kw / cop_here
+        if outside_degc is not None:
+            chiller_kw = chiller_kw * (1.0 - free_cooling_ratio(supply_temp_degc, return_degc, cooling, outside_degc))
+        rejected_kw = chiller_kw if of_chiller else load_kw + chiller_kw
+        flow_ratio = rejected_kw * heat_per_kw / full_w
+        if clamped:
+            flow_ratio = _at_most(flow_ratio, 1.0)
+        return chiller_kw, ref_kw * flow_ratio * flow_ratio * flow_ratio
+    return powers_kw
 
 
 def cop_outside(supply_temp_degc: float, cooling: Cooling, outside_degc: float | None) -> float:
@@ -214,6 +236,11 @@ def crac(it_kw: float, supply_temp_degc: float, cooling: Cooling) -> CracState:
     outlet_degc, return_degc = air_temperatures_degc(it_kw, supply_temp_degc, cooling)
     inlet_degc = supply_temp_degc + max(per_rack(cooling.supply_offset_degc))
     return CracState(load_kw, chiller_kw, tower_kw, inlet_degc, outlet_degc, return_degc)
+
+
+def _w_per_k(cooling: Cooling) -> float:
+    """c rho: heat that a flow of 1 m3/s of air carries per K, W/K."""
+    return cooling.air_heat_capacity_j_per_kg_k * cooling.air_density_kg_per_m3
 
 
 def _at_least_zero(value: Any) -> Any:

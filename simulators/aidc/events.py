@@ -47,6 +47,10 @@ class Clock(simpy.Environment):
         cohort.callbacks = self._on_end
         self.schedule(cohort, _NORMAL, cohort.end_s - self._now)
 
+    def rest_until(self, time_s: float) -> None:
+        """Nothing is expected before that time."""
+        self._now = time_s
+
     def wake_at(self, time_s: float) -> None:
         """Something is to be looked at then."""
         self.timeout(time_s - self._now)

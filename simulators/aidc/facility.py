@@ -133,7 +133,6 @@ class Facility:
         clock, now_s, to_s = self._clock, self.now_s, nearest_tick(to_s)
         if to_s < now_s:
             raise ModelError(f"{self.name}: cannot advance to {to_s:g} s, it is {now_s:g} s already")
-        clock.wake_at(to_s)
         ended, step, peek = self._ended, clock.step, clock.peek
         if self._news and peek() > now_s:
             self._settle(now_s)
@@ -149,6 +148,7 @@ class Facility:
                 elif ended or self._news or now_s >= self._alarm_s:  # else what was to be looked at is past already
                     self._settle(now_s)
                     plain, next_s = self._is_plain(), peek()
+        clock.rest_until(to_s)
 
     # --- what can be read ---------------------------------------------------------------------------------------
 

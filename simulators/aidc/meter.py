@@ -12,11 +12,11 @@ import numpy as np
 
 from simulators.aidc.equations import (
     Cooling,
-    cooling_power_kw,
+    cooling_curve,
     distribution_loss_kw,
     gpu_throughput_to_per_s,
     has_losses,
-    it_at_inlet_kw,
+    inlet_factor,
     it_power_kw,
 )
 from simulators.aidc.interval import Segment
@@ -41,7 +41,7 @@ class Meter:
         self._to_per_gpu_min = [c.to_per_gpu_min for c in job_classes.values()]
         self._kw_per_to_s = [c.kw_per_to_s for c in job_classes.values()]
         self._loses = has_losses(cooling)
-        self.supply_temp_degc = supply_temp_degc
+        self._blow(supply_temp_degc)
         self.busy: Busy = (0,) * len(job_classes)
         self._memo: dict[Busy, tuple[float, ...]] = {}
         self._segments: list[Segment] | None = [] if segments else None
@@ -58,7 +58,7 @@ class Meter:
         """From now on other supply air."""
         self._integrate(now_s)
         self._memo.clear()
-        self.supply_temp_degc = supply_temp_degc
+        self._blow(supply_temp_degc)
 
     def read(self, now_s: float) -> tuple[list[float], list[float], tuple[Segment, ...]]:
         """Since the last read: energy of IT, chiller, tower and losses, kW s; GPU time per class, s; the segments."""
@@ -68,6 +68,12 @@ class Meter:
         return energy_kws, gpu_s, segments
 
     # --- inside -------------------------------------------------------------------------------------------------
+
+    def _blow(self, supply_temp_degc: float) -> None:
+        """What depends on the supply air alone."""
+        self.supply_temp_degc = supply_temp_degc
+        self._inlet_factor = inlet_factor(supply_temp_degc, self._cooling)
+        self._cooling_kw = cooling_curve(supply_temp_degc, self._cooling)
 
     def _reset(self) -> None:
         self._energy_kws = [0.0] * 4
@@ -87,6 +93,8 @@ class Meter:
 
     def _integrate(self, now_s: float) -> None:
         self._stood(now_s)
+        if not self._dwell_s:
+            return
         memo, loses = self._memo, self._loses
         unknown = [busy for busy in self._dwell_s if busy not in memo]
         if len(unknown) >= _MANY:
@@ -121,10 +129,9 @@ class Meter:
 
     def _power_kw(self, busy: Busy | tuple[np.ndarray, ...]) -> tuple[float, ...]:
         """IT, chiller and tower power, and losses if there are any, at these busy GPUs and the present supply air."""
-        throughput = [gpu_throughput_to_per_s(n, xi) for n, xi in zip(busy, self._to_per_gpu_min, strict=True)]
-        it_kw = it_power_kw(self._site.idle_kw, throughput, self._kw_per_to_s)
-        it_kw = it_at_inlet_kw(it_kw, self.supply_temp_degc, self._cooling)
-        _, chiller_kw, tower_kw = cooling_power_kw(it_kw, self.supply_temp_degc, self._cooling)
+        throughput = list(map(gpu_throughput_to_per_s, busy, self._to_per_gpu_min))
+        it_kw = it_power_kw(self._site.idle_kw, throughput, self._kw_per_to_s) * self._inlet_factor
+        _, chiller_kw, tower_kw = self._cooling_kw(it_kw)
         if self._loses:
             return it_kw, chiller_kw, tower_kw, distribution_loss_kw(it_kw, self._cooling)
         return it_kw, chiller_kw, tower_kw

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+from cosim.adapter import Sparing
 from cosim.ports import Batch
 from simulators.aidc.ambient import Outside, Weather
 from simulators.aidc.cooling import per_rack
@@ -54,45 +55,68 @@ class SiteOnBus:
         return {
             **powers,
             **self._window(powers["p_kw"]),
-            **self._air(heat, set_degc, outside),
+            **self._air(heat, set_degc, outside, self.plant.tripped),
             **{name: _floats(nothing) for name in (*_WORKS, "busy_gpus", *_COUNTS)},
-            **self._levels(state),
+            **self._inside(state),
+            **self._held(state),
             "clipped_commands": 0.0,
             **{name: {} for name in EVENTS},
         }
 
-    def tick(self, end_s: float, step_s: float, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Submit, command, run to the end of the tick, and report it."""
-        facility = self.facility
+    def tick(self, end_s: float, step_s: float, inputs: Mapping[str, Any], spare: bool = False) -> dict[str, Any]:
+        """Submit, command, run to the end of the tick, and report it.
+
+        spare: leave what agents and the grid do not need until somebody asks for it
+        """
+        facility, plant = self.facility, self.plant
         outside = Outside(inputs["wet_bulb_degc"], inputs["dry_bulb_degc"])
         if self.weather is not None:
             outside = self.weather.at(end_s - step_s, outside)
         facility.submit(inputs["jobs"])
         gpus = inputs["gpus"]
-        facility.command([0.0] * len(gpus) if self.plant.tripped else gpus, inputs["supply_temp_degc"])
+        facility.command([0.0] * len(gpus) if plant.tripped else gpus, inputs["supply_temp_degc"])
         facility.advance(end_s)
-        did = facility.read_interval()
-        was_tripped = self.plant.tripped
-        heat = self.plant.tick(did, end_s, facility.supply_temp_degc, outside)
+        did, set_degc, was_tripped = facility.read_interval(), facility.supply_temp_degc, plant.tripped
+        heat = None if spare and plant.metered else plant.tick(did, end_s, set_degc, outside)
         self.clipped += did.clipped_commands
-        self.trips += self.plant.tripped and not was_tripped
-        powers = self._powers(heat)
-        self.means_kw.append(powers["p_kw"])
-        return {
-            **powers,
+        self.trips += plant.tripped and not was_tripped
+        p_kw = _power_kw(did if heat is None else heat)
+        self.means_kw.append(p_kw)
+        state = facility.state()
+        now = {
+            "p_kw": p_kw,
             **self._window(math.fsum(self.means_kw) / len(self.means_kw)),
-            **self._air(heat, facility.supply_temp_degc, outside),
             "work_to": did.work_to,
+            "dropped_jobs": _floats(did.dropped_jobs),
+            **self._inside(state),
+            "alarms": {} if heat is None else self._alarms_over(heat.alarms, end_s),
+        }
+        if not spare:
+            return now | self._rest(did, heat, state, end_s, set_degc, outside, plant.tripped)
+
+        tripped = plant.tripped  # as it is now, whenever the rest is asked for
+
+        def rest() -> dict[str, Any]:
+            then = plant.tick(did, end_s, set_degc, outside) if heat is None else heat
+            return self._rest(did, then, state, end_s, set_degc, outside, tripped)
+        return Sparing(now, rest)
+
+    def _rest(self, did: Interval, heat: Heat, state: State, end_s: float, set_degc: float, outside: Outside,
+              tripped: bool) -> dict[str, Any]:
+        """The ports that neither the agents nor the grid need."""
+        return {
+            **self._powers(heat),
+            **self._air(heat, set_degc, outside, tripped),
             "missed_work_to": did.missed_to,
             "failed_work_to": did.failed_to,
             "busy_gpus": did.busy_gpus,
-            **{name: _floats(getattr(did, name)) for name in _COUNTS},
-            **self._levels(facility.state()),
+            "received_jobs": _floats(did.received_jobs),
+            "finished_jobs": _floats(did.finished_jobs),
+            **self._held(state),
             "clipped_commands": float(did.clipped_commands),
             "done_jobs": did.left_jobs if self._job_log else {},
             "gpu_runs": did.runs if self._job_log else {},
             "power": {} if self._trace_step_s is None else self._resolved(did, heat, end_s),
-            "alarms": self._alarms_over(heat.alarms, end_s),
         }
 
     def open_alarm(self) -> Batch:
@@ -142,8 +166,7 @@ class SiteOnBus:
 
     def _powers(self, heat: Heat) -> dict[str, float]:
         cooling_kw = heat.chiller_kw + heat.tower_kw
-        cooled_kw = aidc_power_kw(heat.it_kw, cooling_kw)
-        p_kw = cooled_kw + heat.loss_kw
+        cooled_kw, p_kw = aidc_power_kw(heat.it_kw, cooling_kw), _power_kw(heat)
         return {
             "p_kw": p_kw,
             "q_kvar": reactive_power_kvar(p_kw, self._site.q_per_p_ratio),
@@ -160,7 +183,7 @@ class SiteOnBus:
     def _window(self, p_kw: float) -> dict[str, float]:
         return {"p_window_kw": p_kw, "q_window_kvar": reactive_power_kvar(p_kw, self._site.q_per_p_ratio)}
 
-    def _air(self, heat: Heat, set_degc: float, outside: Outside) -> dict[str, float]:
+    def _air(self, heat: Heat, set_degc: float, outside: Outside, tripped: bool) -> dict[str, float]:
         return {
             "supply_set_degc": set_degc,
             "supply_temp_degc": heat.supply_degc,
@@ -170,29 +193,36 @@ class SiteOnBus:
             "heat_removed_kw": heat.heat_removed_kw,
             "heat_imbalance_kw": heat.imbalance_kw,
             "inlet_alarm_s": math.fsum(end - begin for begin, end, _ in heat.alarms),
-            "tripped": float(self.plant.tripped),
+            "tripped": float(tripped),
             "wet_bulb_degc": outside.wet_bulb_degc,
             "dry_bulb_degc": outside.dry_bulb_degc,
             "free_cooling_ratio": heat.free_ratio,
         }
 
-    def _levels(self, state: State) -> dict[str, Any]:
-        """What stands at the end of the tick."""
+    def _inside(self, state: State) -> dict[str, Any]:
+        """What is inside at the end of the tick."""
         gpus = self.facility.gpus
-        backlog = [queued + deferred for queued, deferred in zip(state.queued_jobs, state.deferred_jobs, strict=True)]
         return {
-            "granted_gpus": _floats(state.granted_gpus),
             "queued_jobs": _floats(state.queued_jobs),
             "deferred_jobs": _floats(state.deferred_jobs),
             "running_jobs": _floats(state.running_jobs),
-            "backlog_jobs": _floats(backlog),
             "pending_work_to": state.pending_work_to,
             "deferred_work_to": state.deferred_work_to,
             "late_jobs": _floats(state.late_jobs),
             "urgent_jobs": _floats(state.urgent_jobs),
-            "up_gpus": float(state.up_gpus),
             "free_gpu_ratio": max(1.0 - sum(state.busy_gpus) / gpus - (gpus - state.up_gpus) / gpus, 0.0),
         }
+
+    def _held(self, state: State) -> dict[str, Any]:
+        """What else stands at the end of the tick."""
+        backlog = [queued + deferred for queued, deferred in zip(state.queued_jobs, state.deferred_jobs, strict=True)]
+        return {"granted_gpus": _floats(state.granted_gpus), "backlog_jobs": _floats(backlog),
+                "up_gpus": float(state.up_gpus)}
+
+
+def _power_kw(drawn: Interval | Heat) -> float:
+    """What the site draws, losses included."""
+    return aidc_power_kw(drawn.it_kw, drawn.chiller_kw + drawn.tower_kw) + drawn.loss_kw
 
 
 def _floats(counts: list[int]) -> list[float]:

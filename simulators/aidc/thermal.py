@@ -99,6 +99,11 @@ class StaticPlant:
     def __init__(self, cooling: Cooling, weathered: bool) -> None:
         self.cooling, self._weathered = cooling, weathered
 
+    @property
+    def metered(self) -> bool:
+        """Whether a tick draws what the facility's interval says and changes nothing."""
+        return not self._weathered
+
     def rest(self, it_kw: float, set_degc: float, outside: Outside) -> Heat:
         """The site as it stands for ever at one IT power."""
         cooling = self.cooling

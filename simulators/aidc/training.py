@@ -253,8 +253,10 @@ class TrainingPool(Tally):
         even with `max_blocks` blocks from now (or from their release) to their end, urgent those that still make it
         but can wait less than `URGENT_S` for that.
         """
-        running = -(-self._allotted // self._max_blocks)
         active, deferred, top = self._active, self._deferred, self._speed_to_per_s[self._max_blocks]
+        if not active and not deferred:
+            return 0, 0, 0, 0.0, 0.0, self.busy_gpus, self.granted_gpus, 0, 0
+        running = -(-self._allotted // self._max_blocks)
         left_to = [job.job.work_to - job.done_at(now_s) for job in active]
         slack_s = [job.due_s - left / top - now_s for job, left in zip(active, left_to, strict=True)]
         slack_s += [job.last_start_s(now_s, top) - max(now_s, job.ready_s) for job in deferred]
@@ -296,9 +298,11 @@ class TrainingPool(Tally):
 
     def _look_ahead(self) -> None:
         """When something happens next by itself."""
-        ends = min((job.end_s for job in self._active), default=math.inf)
-        dues = min((job.due_s for jobs in (self._active, self._deferred) for job in jobs), default=math.inf)
-        self.next_s = min(ends, dues, self._look_s, self._deferred[0].ready_s if self._deferred else math.inf)
+        times_s = [self._look_s, *[job.end_s for job in self._active], *[job.due_s for job in self._active],
+                   *[job.due_s for job in self._deferred]]
+        if self._deferred:
+            times_s.append(self._deferred[0].ready_s)
+        self.next_s = min(times_s)
 
     def _take_out(self, jobs: list[TrainingJob], job: TrainingJob, now_s: float, done_to: float, outcome: str) -> None:
         """A job leaves, and its blocks are no longer held."""

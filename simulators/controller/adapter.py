@@ -34,6 +34,8 @@ Rows = list[list[list[int]]]
 """site -> class -> rows of the batch, ascending."""
 Totals = tuple[list[list[int]], list[list[float]]]
 """Jobs and their work, TO, per site and class."""
+Placed = tuple[list[list[float]], Rows, list[list[float]], Totals]
+"""What `Controller._place` gives."""
 
 
 class Controller(Adapter):
@@ -97,7 +99,7 @@ class Controller(Adapter):
         self._batch: Batch = {}
         self._by_class: list[list[int]] = []
         self._observed: tuple[float, Batch, Observation] | None = None
-        self._placed: tuple[list[list[float]], Rows, list[list[float]], Totals] | None = None
+        self._placed: tuple[list[list[float]], Placed] | None = None
         self.site_carry = [[0.0] * len(self._sites) for _ in self._classes]
         self.deferral_carry = [[[0.0] * len(facts.deferrals_s) for _ in self._train] for _ in self._sites]
         self._deferred: list[list[list[tuple[float, int]]]] = [[[] for _ in self._train] for _ in self._sites]
@@ -119,8 +121,7 @@ class Controller(Adapter):
         """One decision: place the jobs, then operate the sites that know what they were given."""
         observation = self.observe(time_s, inputs)
         batch = self._batch
-        shares = self._on_simplex(self.policy.place(observation))
-        rows, self.site_carry, (jobs, work_to) = self._place(shares)
+        shares, rows, self.site_carry, (jobs, work_to) = self._place(self.policy.place(observation))
         self._observed = self._placed = None
         operation = self.policy.operate(observation, jobs, work_to)
         release_s = [time_s] * len(batch.get("work_to", ()))
@@ -157,7 +158,7 @@ class Controller(Adapter):
     def preview(self, site_share: Matrix) -> tuple[list[list[int]], list[list[float]]]:
         """(jobs, work in TO), both (N, M), that `advance` would send for these shares in the minute observed last
         (decision 10); changes nothing."""
-        return self._place(self._on_simplex(site_share))[2]
+        return self._place(site_share)[3]
 
     def hear(self, inputs: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Values:
         """What the next step will `read`, read before it: `inputs` are those that it gets from the bus."""
@@ -250,9 +251,6 @@ class Controller(Adapter):
         """(N, M) values; the port's default, where nobody is linked, for every class."""
         return [a[port] if isinstance(a[port], list) else [a[port]] * len(self._classes) for a in agents]
 
-    def _on_simplex(self, site_share: Matrix) -> list[list[float]]:
-        return [project_simplex(row, ok) for row, ok in zip(site_share, self._facts.eligible, strict=True)]
-
     def _totals(self, rows: Rows) -> Totals:
         """Jobs and their work, TO, per site and class."""
         sizes = self._batch.get("work_to", ())
@@ -272,10 +270,13 @@ class Controller(Adapter):
                                  "and deferrals must be the same in all members")
         self._shapes_known = True
 
-    def _place(self, shares: list[list[float]]) -> tuple[Rows, list[list[float]], Totals]:
-        """Whole jobs per site and class, U09, dealt in arrival order; what rounding owes after them; their totals."""
-        if self._placed and self._placed[0] == shares:
-            return self._placed[1:]  # asked for by `preview`
+    def _place(self, site_share: Matrix) -> Placed:
+        """Shares on the simplex; whole jobs per site and class, U09, dealt in arrival order; what rounding owes after
+        them; their totals."""
+        asked = [list(row) for row in site_share]
+        if self._placed and self._placed[0] == asked:
+            return self._placed[1]  # asked for by `preview`
+        shares = [project_simplex(row, ok) for row, ok in zip(asked, self._facts.eligible, strict=True)]
         rows: Rows = [[[] for _ in self._classes] for _ in self._sites]
         carry = list(self.site_carry)
         for m, arrived in enumerate(self._by_class):
@@ -288,9 +289,9 @@ class Controller(Adapter):
             mine = [of_site[m] for of_site in rows]
             for k, i in zip(arrived, deal(counts), strict=True):
                 mine[i].append(k)
-        totals = self._totals(rows)
-        self._placed = (shares, rows, carry, totals)
-        return rows, carry, totals
+        placed = shares, rows, carry, self._totals(rows)
+        self._placed = (asked, placed)
+        return placed
 
     def _defer(self, i: int, shares: Any, rows: list[list[int]], time_s: float, release_s: list[float]) -> float:
         """Write the release times of a site's training jobs (U10), earlier arrivals first; their mean deferral, s."""

@@ -69,15 +69,22 @@ def test_table_csv_and_picture(tmp_path, capsys):
     assert "USD per 1e9 TO" in (tmp_path / "c.svg").read_text()
 
 
+def test_less_than_a_day_is_drawn_and_said(tmp_path, capsys):
+    assert main([str(write_run(tmp_path / "a", (1.0, 3.0)))]) == 0
+    said = capsys.readouterr().out
+    assert "1.00" in said
+    assert "less than a day of every environment" in said
+
+
 @pytest.mark.parametrize(("arguments", "says"), [
     (["nowhere"], "there is no checkpoint 'nowhere/last.safetensors'"),
-    (["short"], "has 3 updates in its log; a window of its curve takes 4"),
+    (["empty"], "empty/log.jsonl is empty: nothing has been learned yet"),
     (["same", "again"], "'mat' is given with seeds 0, 0; each once"),
     (["same", "--out", "curves.gif"], "must end in .png, .svg, .pdf, .csv"),
 ])
 def test_what_cannot_be_drawn_is_said_in_one_line(arguments, says, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    for name, updates in (("short", 3), ("same", 4), ("again", 4)):
+    for name, updates in (("empty", 0), ("same", 4), ("again", 4)):
         write_run(tmp_path / name, [1.0] * updates)
     assert main(arguments) == 2
     said = capsys.readouterr().err

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from agents.actions import decision_of, from_unit, gpu_start, manager_parts, site_parts
 from agents.decision import FleetFacts, Observation
-from agents.observation import Scaler, Sight, context_columns, context_values, manager_view, site_view
+from agents.observation import Scaler, Sight, context_columns, context_per, manager_view, site_view
 from agents.spec import Column, Simplex, scaled
 
 HOUR = 3600.0
@@ -114,7 +114,7 @@ def test_the_context_is_a_sites_own_jobs():
     """Site 1 was sent one LLM job: 6.91e8 TO / (6e4 TO/(GPU min) x 400 GPUs) = 28.79 min."""
     jobs, work = [[0] * 4, [1, 0, 5, 0], [0] * 4], [[0.0] * 4, [6.91e8, 0.0, 1e8, 0.0], [0.0] * 4]
     names = [c.name for c in context_columns(FULL)]
-    values = dict(zip(names, context_values(FACTS, 1, jobs, work), strict=True))
+    values = dict(zip(names, np.array(jobs[1] + work[1]) / context_per(FACTS, 1), strict=True))
     assert (values["allocated_jobs llm"], values["allocated_jobs deep_research"]) == (1, 5)
     assert values["allocated_min llm"] == pytest.approx(28.79, abs=0.005)
     assert values["allocated_min deep_research"] == 1.0

@@ -32,7 +32,7 @@ def trained(out, updates, env, team=None, episodes=10**6, **options):
         training = Training(Team.load(out / LAST), env, plan)
         training.resume()
     else:
-        config = Learning(rollout_steps=5, learning_rate_end=1.0, minibatches=2, width=16, **options)
+        config = Learning(rollout_steps=5, learning_rate_end=1.0, std_end=None, minibatches=2, width=16, **options)
         training = Training(team or Team(env.spec, config, 3), env, plan)
         training.begin()
     training.run(lambda record: None)

@@ -14,6 +14,7 @@ from cosim.resolve import at, resolve
 from cosim.scenario import override
 from cosim.tap import Control
 from cosim.vector import Environment, learning_scenario, seed_of
+from cosim.workers import parts_of
 from scenarios.ieee33 import SCENARIO as IEEE33
 from scenarios.two_bus import SCENARIO as TWO_BUS
 
@@ -251,8 +252,8 @@ def test_workers_give_the_numbers_of_one_process_and_a_dead_one_is_named():
             there.step(action)
         assert np.array_equal(there.restore(state), a.observation)
         there._workers[1]._process.kill()
-        with pytest.raises(ModelError, match=r"worker 1 \(environments 2 to 2\) ended by itself with signal 9"):
-            there.step(action)
+        with pytest.raises(ModelError, match=r"worker 1 \(environments 1\) ended by itself with signal 9"):
+            there.step(random_actions(here.spec, 3, rng))
     finally:
         there.close()
 
@@ -269,6 +270,32 @@ def test_an_optional_link_is_left_out_where_its_source_is_missing():
     strict = elsewhere.model_copy(update={"optional": False})
     with pytest.raises(ScenarioError, match="unknown out port of member 'grid' 'no_such_kg_per_kwh'"):
         world_of(TWO_BUS.replace(links=[*others, strict]), [])
+
+
+@pytest.mark.parametrize("plant", [{}, {"aidc.thermal": "first_order"}])
+def test_a_lean_world_spares_outputs_and_works_them_out_when_asked(plant):
+    """Every out port of the fleet, asked for after some minutes, is what a world with a trace has there; but the row of
+    p_kw, which a link carries, is there at once and inlet_degc, which none does, is not."""
+    scenario = override(RANDOM_TWO_BUS, plant)
+    (whole, _), (lean, _) = world_of(scenario, []), world_of(scenario, [], linked_only=True)
+    for minute in (20, 40):
+        whole.run(minute)
+        lean.run(minute)
+        full, spared = (world.simulators["aidc"]._outputs["aidc1"] for world in (whole, lean))
+        assert "p_kw" in spared
+        assert "inlet_degc" in full
+        assert "inlet_degc" not in spared
+        names = {"aidc1": list(full)}
+        asked, told = (world.simulators["aidc"].get_data(names)["aidc1"] for world in (whole, lean))
+        assert repr(asked) == repr(told)
+        with pytest.raises(KeyError, match="no_such_port"):
+            spared["no_such_port"]
+
+
+def test_workers_share_out_the_hours_of_the_day():
+    """Neighbours stand at similar hours, so each worker has every second or third of them."""
+    assert [list(part) for part in parts_of(5, 2)] == [[0, 2, 4], [1, 3]]
+    assert parts_of(2, 7) == [range(0, 2, 2), range(1, 2, 2)]
 
 
 def test_what_cannot_be_learnt_on_is_said():
