@@ -40,6 +40,7 @@ prices, which a critic can tell from the present one; at full speed it is done i
 _USUAL = {"low": math.log(_USUAL_LEAST), "high": 0.0}
 """Logarithms of shares of a site's GPUs."""
 _TRAIN_JOBS = {"low": 0.0, "high": 500.0, "scale": "log"}
+_SLACK_MIN = {"low": -120.0, "high": 600.0}
 _WORK_MIN = {"low": 0.0, "high": 1440.0, "scale": "log", "unit": 0.1}
 """Work is seen as the minutes that all GPUs of the site would need for it."""
 
@@ -98,6 +99,7 @@ def manager_view(facts: FleetFacts, sight: Sight) -> View:
                      _minutes("pending_work_to", facts, i, range(len(facts.kinds))), _WORK_MIN)
             view.add([f"deferred_min {site} {sight.classes[m]}" for m in facts.train],
                      _minutes("deferred_work_to", facts, i, facts.train), _WORK_MIN)
+        view.add([f"slack_min {site}" for site in sites], lambda o: o.slack_min, _SLACK_MIN)
         view.add([f"site_carry {c} {s}" for c in sight.classes for s in sites],
                  lambda o: [x for row in o.site_carry for x in row], _OWED)
     return view
@@ -130,6 +132,7 @@ def site_view(facts: FleetFacts, sight: Sight, i: int) -> View:
                  _minutes("deferred_work_to", facts, i, facts.train), _WORK_MIN)
         view.add([f"deferral_carry {sight.classes[m]} +{lead:g}s" for m in facts.train for lead in facts.deferrals_s],
                  lambda o: [x for row in o.deferral_carry[i] for x in row], _OWED)
+        view.add(["slack_min"], _own("slack_min", i), _SLACK_MIN)
         for name in ("late_jobs", "urgent_jobs"):
             view.add([f"{name} {sight.classes[m]}" for m in facts.train], _trained(name, facts, i), _TRAIN_JOBS)
         for name in ("deferred_by_lead", "deferred_by_time"):

@@ -191,6 +191,7 @@ class SiteOnBus:
             "late_jobs": _floats(state.late_jobs),
             "urgent_jobs": _floats(state.urgent_jobs),
             "up_gpus": float(state.up_gpus),
+            "slack_min": state.slack_min,
             "free_gpu_ratio": max(1.0 - sum(state.busy_gpus) / gpus - (gpus - state.up_gpus) / gpus, 0.0),
         }
 
