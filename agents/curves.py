@@ -38,8 +38,8 @@ _WINDOW = 16
 @dataclass(frozen=True)
 class Run:
     """One training run as its log tells it: about, what it was asked for but its seed; steps (U,), environment steps
-    done at the end of each of U windows; episodes (U,) ended; figures: name -> (U,) in moving windows; short: its log is shorter than a window, which
-    then is all of it."""
+    done at the end of each of U windows; episodes (U,) ended; figures: name -> (U,) in moving windows; short: its log
+    is shorter than a window, which then is all of it."""
 
     about: Mapping[str, str]
     seed: int

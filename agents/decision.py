@@ -92,6 +92,7 @@ class Observation:
     deferred_work_to        (N, M) work of jobs not yet released, TO
     late_jobs, urgent_jobs  (N, M) training jobs that miss their deadline whatever they get, and those that can wait for
                             less than an hour and still make it
+    slack_min               (N,) time that training could stand still and meet its deadlines; < 0: some will be late
     free_gpu_ratio          (N,) share of idle GPUs in the last minute, 0..1
     site_carry              (M, N) jobs each site is owed by rounding (I13); zeros when rounding keeps no state
     deferral_carry          (N, Mtrain, H) the same for release times
@@ -118,6 +119,7 @@ class Observation:
     mci_kg_per_kwh: Vector | None = None
     late_jobs: Matrix = ()
     urgent_jobs: Matrix = ()
+    slack_min: Vector = ()
     deferred_by_lead: Sequence[Matrix] = ()
     deferred_by_time: Sequence[Matrix] = ()
 

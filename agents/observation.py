@@ -41,6 +41,7 @@ prices, which a critic can tell from the present one; at full speed it is done i
 _USUAL = {"low": math.log(_USUAL_LEAST), "high": 0.0}
 """Logarithms of shares of a site's GPUs."""
 _TRAIN_JOBS = {"low": 0.0, "high": 500.0, "scale": "log"}
+_SLACK_MIN = {"low": -120.0, "high": 600.0}
 _WORK_MIN = {"low": 0.0, "high": 1440.0, "scale": "log", "unit": 0.1}
 """Work is seen as the minutes that all GPUs of the site would need for it."""
 
@@ -85,6 +86,7 @@ class Numbers:
             for name in ("queued_jobs", "running_jobs", "pending_work_to", "deferred_work_to", "late_jobs",
                          "urgent_jobs"):
                 self._add(name, (n, classes))
+            self._add("slack_min", (n,))
             self._add("site_carry", (classes, n))
             for name in ("deferral_carry", "deferred_by_lead", "deferred_by_time"):
                 self._add(name, (n, trains, leads))
@@ -150,6 +152,7 @@ def manager_view(facts: FleetFacts, sight: Sight, numbers: Numbers | None = None
             view.add([f"pending_min {site} {c}" for c in sight.classes], at["pending_work_to"][i], _WORK_MIN, per_min)
             view.add([f"deferred_min {site} {sight.classes[m]}" for m in train], at["deferred_work_to"][i, train],
                      _WORK_MIN, per_min[train])
+        view.add([f"slack_min {s}" for s in sites], at["slack_min"], _SLACK_MIN)
         view.add([f"site_carry {c} {s}" for c in sight.classes for s in sites], at["site_carry"], _OWED)
     return view
 
@@ -179,6 +182,7 @@ def site_view(facts: FleetFacts, sight: Sight, i: int, numbers: Numbers | None =
         view.add([f"pending_min {c}" for c in sight.classes], at["pending_work_to"][i], _WORK_MIN, per_min)
         view.add([f"deferred_min {c}" for c in trained], at["deferred_work_to"][i, train], _WORK_MIN, per_min[train])
         view.add([f"deferral_carry {name}" for name in by_lead], at["deferral_carry"][i], _OWED)
+        view.add(["slack_min"], at["slack_min"][i], _SLACK_MIN)
         for name in ("late_jobs", "urgent_jobs"):
             view.add([f"{name} {c}" for c in trained], at[name][i, train], _TRAIN_JOBS)
         for name in ("deferred_by_lead", "deferred_by_time"):

@@ -87,7 +87,7 @@ def prepare(rollout: Rollout, config: Learning, scale: ValueScale, network: Netw
             usual: float = 0.0) -> Batch:
     """Advantages (normalised over the rollout), returns of the rewards less `usual`, and the value's scale brought up
     to date with them."""
-    advantage, target = rollout.advantages(config.discount, config.gae_lambda, usual)
+    advantage, target = rollout.advantages(config.discount, config.gae_lambda, config.value_lambda, usual)
     scale.update(target)  # no PopArt: early returns grow, and the large errors of kept outputs starve the policy
     mean, spread = scale.mean_spread
     learned = network.learned.cpu().numpy() > 0

@@ -32,8 +32,8 @@ OBJECTIVE = "objective"
 """(32) as printed, logged beside TERMS; what is learned from is `relative` to the hour."""
 
 
-_URGENT_DROPS = 0.5
-"""Expected drops per urgent job: between those of a policy that looks after them (none) and one that does not (all)."""
+_URGENT_DROPS = 0.1
+"""Expected drops per urgent job: nearly all make it, and what looms should not move more than what happens."""
 
 
 @params
@@ -58,9 +58,10 @@ class RewardWeights:
         "outside, so that no policy gains or loses by it, but the critic need not predict the tariff to a thousandth "
         "to see what an action did (Mao et al. 2019, input-driven baselines)")] = True
     looming: Annotated[bool, Field(
-        description="learn from (32) with a drop charged when it looms: c4 per training job that has become late, half "
-        "of it per job that can wait for less than an hour, paid back when it ends or is dropped. Potential-based: "
-        "the best policy stays what it is (Ng et al. 1999); else a deferral is charged half a day after it")] = True
+        description="learn from (32) with a drop charged when it looms: c4 per training job that has become late, a "
+        "tenth of it per job that can wait for less than an hour, paid back when it ends or is dropped. "
+        "Potential-based: the best policy stays what it is (Ng et al. 1999); else a deferral is charged half a day "
+        "after it")] = True
 
 
 @dataclass(frozen=True, slots=True)

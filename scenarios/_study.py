@@ -60,7 +60,7 @@ LATER = "step"
 def links() -> list[Link]:
     """The closed loop of the study: who hears what, and when."""
     state = ("p_kw", "queued_jobs", "deferred_jobs", "running_jobs", "pending_work_to", "deferred_work_to",
-             "late_jobs", "urgent_jobs", "free_gpu_ratio")
+             "late_jobs", "urgent_jobs", "slack_min", "free_gpu_ratio")
     return [
         Link(source="profile.p_kw", target="grid.p_load_kw"),
         Link(source="profile.q_kvar", target="grid.q_load_kvar"),

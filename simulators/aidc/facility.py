@@ -25,7 +25,7 @@ from itertools import chain
 
 from cosim.errors import ModelError
 from cosim.ports import Batch
-from cosim.units import finite
+from cosim.units import MIN_S, finite
 from simulators.aidc.carried import Memory
 from simulators.aidc.commands import admitted, whole_grants
 from simulators.aidc.cooling import Cooling, supply_limits_degc
@@ -36,6 +36,7 @@ from simulators.aidc.interval import Interval, State
 from simulators.aidc.jobs import RUN_COLUMNS, Row, batch_of, nearest_tick
 from simulators.aidc.meter import Meter
 from simulators.aidc.racks import Racks
+from simulators.aidc.slack import USABLE_RATIO, slack_s
 from simulators.aidc.training import TrainingPool
 from simulators.fleet import JobClass, Site
 
@@ -185,7 +186,10 @@ class Facility:
     def state(self) -> State:
         """How things stand now."""
         now_s = self.now_s
-        return State(*map(list, zip(*[c.levels(now_s) for c in self._classes], strict=True)), self._up_gpus)
+        levels = map(list, zip(*[c.levels(now_s) for c in self._classes], strict=True))
+        free_gpus = self._up_gpus - sum([queue.busy_gpus for queue in self._queues])
+        claims = chain.from_iterable([pool.claims for pool in self._pools])
+        return State(*levels, self._up_gpus, slack_s(claims, USABLE_RATIO * free_gpus, now_s) / MIN_S)
 
     def unfinished_rows(self) -> Batch:
         """Rows of the jobs that are inside now, class by class; outcome 'unfinished'."""

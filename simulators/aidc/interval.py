@@ -86,6 +86,7 @@ class State(NamedTuple):
 
     late_jobs, urgent_jobs  training jobs of negative laxity, and of less than an hour's; see `TrainingPool.levels`
     up_gpus                 GPUs of the site's racks that have not failed
+    slack_min               how long training could stand still, min; see `slack`
     """
 
     queued_jobs: list[int]
@@ -98,6 +99,7 @@ class State(NamedTuple):
     late_jobs: list[int]
     urgent_jobs: list[int]
     up_gpus: int
+    slack_min: float
 
 
 Levels = tuple[int, int, int, float, float, int, int, int, int]

@@ -210,6 +210,7 @@ class SiteOnBus:
             "deferred_work_to": state.deferred_work_to,
             "late_jobs": _floats(state.late_jobs),
             "urgent_jobs": _floats(state.urgent_jobs),
+            "slack_min": state.slack_min,
             "free_gpu_ratio": max(1.0 - sum(state.busy_gpus) / gpus - (gpus - state.up_gpus) / gpus, 0.0),
         }
 

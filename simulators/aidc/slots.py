@@ -40,6 +40,7 @@ from simulators.aidc.jobs import (
     batch_of,
     row_of,
 )
+from simulators.aidc.slack import MOST_S
 from simulators.fleet import JobClass, Site
 
 Reading = Literal["fractional", "integer"]
@@ -266,6 +267,7 @@ class SlotFacility:
             late_jobs=[0] * len(classes),  # a slot's job is due in its minute: there is no laxity
             urgent_jobs=[0] * len(classes),
             up_gpus=self.gpus,
+            slack_min=MOST_S / MIN_S,
         )
 
     def unfinished_rows(self) -> dict[str, list]:

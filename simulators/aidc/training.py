@@ -20,6 +20,7 @@ from simulators.aidc.carried import Kept
 from simulators.aidc.equations import gpu_throughput_to_per_s
 from simulators.aidc.interval import Levels, Tally
 from simulators.aidc.jobs import DROPPED, FINISHED, UNFINISHED, Job, Row, Run, nearest_tick, row_of, tick_after
+from simulators.aidc.slack import Claim
 from simulators.fleet import JobClass
 
 URGENT_S = 3600.0
@@ -103,6 +104,7 @@ class TrainingPool(Tally):
     held_blocks   blocks it holds; set by `hold`, handed to its jobs by `allot`
     busy_gpus     GPUs of these blocks
     next_s        when something happens by itself: a job ends, is due or is released (infinite: never)
+    claims        deadline and GPU time left of every job inside, as of the last `levels`
     rows          rows of the jobs that leave are put there; None: nowhere, and no runs either
 
     The `Tally` is complete after `count`.
@@ -120,6 +122,8 @@ class TrainingPool(Tally):
         block_to_per_s = gpu_throughput_to_per_s(job_class.gpus_per_block, job_class.to_per_gpu_min)
         blocks = range(self._max_blocks + 1)
         ratio = job_class.checkpoint_speed_ratio
+        self._gpu_s_per_to = self.gpus_per_block / (block_to_per_s * ratio)
+        self.claims: list[Claim] = []
         self._speed_to_per_s = [job_class.speedup(k) * block_to_per_s * ratio for k in blocks]
         self._restart_s = job_class.restart_s
         self._cycle_s = (job_class.checkpoint_interval_s or 0.0) + job_class.checkpoint_cost_s
@@ -255,11 +259,14 @@ class TrainingPool(Tally):
         """
         active, deferred, top = self._active, self._deferred, self._speed_to_per_s[self._max_blocks]
         if not active and not deferred:
+            self.claims = []
             return 0, 0, 0, 0.0, 0.0, self.busy_gpus, self.granted_gpus, 0, 0
         running = -(-self._allotted // self._max_blocks)
         left_to = [job.job.work_to - job.done_at(now_s) for job in active]
         slack_s = [job.due_s - left / top - now_s for job, left in zip(active, left_to, strict=True)]
         slack_s += [job.last_start_s(now_s, top) - max(now_s, job.ready_s) for job in deferred]
+        self.claims = [(job.due_s, left * self._gpu_s_per_to) for job, left in zip(active, left_to, strict=True)]
+        self.claims += [(job.due_s, job.job.work_to * self._gpu_s_per_to) for job in deferred]
         late = sum([s < -_LATE_S for s in slack_s])
         return (len(active) - running, len(deferred), running, math.fsum(left_to),
                 math.fsum([job.job.work_to for job in deferred]), self.busy_gpus, self.granted_gpus,

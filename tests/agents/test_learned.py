@@ -32,7 +32,8 @@ def observation(nci: bool = True) -> Observation:
         deferred_work_to=[[3e6, 0.0], [0.0, 0.0]],
         free_gpu_ratio=[0.4, 0.6], site_carry=[[0.2, -0.2], [0.0, 0.0]],
         deferral_carry=[[[0.1, -0.1]], [[0.0, 0.0]]], deferred_by_lead=[[[0, 3]], [[0, 0]]],
-        deferred_by_time=[[[1, 2]], [[0, 0]]], late_jobs=[[1, 0], [0, 0]], urgent_jobs=[[0, 0], [2, 0]])
+        deferred_by_time=[[[1, 2]], [[0, 0]]], late_jobs=[[1, 0], [0, 0]], urgent_jobs=[[0, 0], [2, 0]],
+        slack_min=[1440.0, 30.0])
 
 
 def sight(nci: bool = True, full: bool = True) -> Sight:

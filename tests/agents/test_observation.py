@@ -37,7 +37,8 @@ SEEN = Observation(
     deferral_carry=[[[0.5, -0.5, 0.0, 0.0, 0.0, 0.0]] * 2] * 3, mci_kg_per_kwh=[0.3, -0.2, 0.7],
     deferred_by_lead=[[[0, 0, 1, 0, 0, 2], [0, 4, 0, 0, 0, 0]]] * 3,
     deferred_by_time=[[[0, 2, 0, 1, 0, 0], [0, 4, 0, 0, 0, 0]]] * 3,
-    late_jobs=[[1, 0, 0, 0], [0] * 4, [0] * 4], urgent_jobs=[[0, 3, 0, 0], [0] * 4, [0] * 4])
+    late_jobs=[[1, 0, 0, 0], [0] * 4, [0] * 4], urgent_jobs=[[0, 3, 0, 0], [0] * 4, [0] * 4],
+    slack_min=[-20.0, 1440.0, 300.0])
 
 
 def columns(view):
@@ -54,6 +55,7 @@ def test_a_site_sees_which_deferrals_its_jobs_have_and_when_they_are_due():
     seen = columns(site_view(FACTS, FULL, 0))
     assert [seen[f"deferred_by_lead llm +{2 * h * 3600}s"] for h in range(6)] == [0, 0, 1, 0, 0, 2]
     assert [seen[f"deferred_by_time llm +{2 * h * 3600}s"] for h in range(6)] == [0, 2, 0, 1, 0, 0]
+    assert seen["slack_min"] == -20.0
     assert (seen["late_jobs llm"], seen["late_jobs vae"], seen["urgent_jobs vae"]) == (1, 0, 3)
     assert seen["deferred_by_lead vae +7200s"] == seen["deferred_by_time vae +7200s"] == 4
 
@@ -72,6 +74,7 @@ def test_what_the_manager_sees():
     assert seen["price_usd_per_kwh"] == 0.1
     assert [seen[f"nci_kg_per_kwh {s}"] for s in SITES] == [0.3, 0.6, 0.9]
     assert [seen[f"mci_kg_per_kwh {s}"] for s in SITES] == [0.3, -0.2, 0.7]
+    assert seen["slack_min aidc3"] == 300.0
     assert seen["train_backlog_jobs aidc1"] == 10
     assert seen["inf_backlog_jobs aidc1"] == 34
     assert (seen["power_kw aidc3"], seen["free_gpu_ratio aidc2"]) == (500.0, 0.5)

@@ -56,9 +56,9 @@ def test_what_a_training_gpu_minute_is_worth(price, nci, gain):
 
 
 def test_a_drop_is_charged_when_it_looms():
-    """c4 = 1: two late jobs and three urgent ones threaten 2 + 3 / 2; nothing where it is switched off."""
-    assert loom(2, 3, RewardWeights()) == 3.5
-    assert loom(2, 3, RewardWeights(c4_per_train_job=10.0)) == 35.0
+    """c4 = 1: two late jobs and three urgent ones threaten 2 + 3 / 10; nothing where it is switched off."""
+    assert loom(2, 3, RewardWeights()) == pytest.approx(2.3)
+    assert loom(2, 3, RewardWeights(c4_per_train_job=10.0)) == pytest.approx(23.0)
     assert loom(2, 3, RewardWeights(looming=False)) == 0.0
 
 

@@ -35,7 +35,7 @@ ARRIVALS = {
 }
 SITES = {"aidc1": {"node": 8}, "aidc2": {"node": 28}, "aidc3": {"node": 32}}
 STATE = ("p_kw", "queued_jobs", "deferred_jobs", "running_jobs", "pending_work_to", "deferred_work_to", "late_jobs",
-         "urgent_jobs", "free_gpu_ratio")
+         "urgent_jobs", "slack_min", "free_gpu_ratio")
 LEADS_S = [3600.0 * h for h in (0, 2, 4, 6, 8, 10)]
 NAMES = list(CLASSES)
 
