@@ -40,7 +40,7 @@ class Learning:
                                       "team takes twice the days to learn to wait at the peak [here]")] = 0.6
     std_end: Annotated[float | None, Field(gt=0, le=3, description="exploration's ceiling at the end of the run, "
                                            "falling from std_start by a constant factor per day: what is learned last "
-                                           "is what will be executed. None: no ceiling [here]")] = 0.2
+                                           "is what will be executed. None: no ceiling [here]")] = 0.3
     std_min: Annotated[float, Field(gt=0, le=3, description="exploration never falls below this [here]")] = 0.02
     permute: Annotated[bool, Field(description="followers decide in a random order in every step of training (U16); "
                                    "without it always in the team's order, as [MAT] does")] = True
@@ -75,11 +75,11 @@ class Learning:
                                "at 0.95 what three sites draw in the next 20 min is noise about each decision, and "
                                "a team takes three times the days to wait at the peak; at 0.5 it drops more "
                                "[here]")] = 0.8
-    value_lambda: Annotated[float, Field(ge=0, le=1, description="the same of the returns that the critic learns: what "
-                                 "waits in a queue is paid for hours later, and at 0.8 news of it would travel back "
-                                 "by 5 min an update [here]")] = 0.98
     clip: Annotated[float, Field(gt=0, lt=1, description="the ratio's trust region, one ratio per agent; 0.2 in [MAT], "
                                  "per dimension there [on-policy]")] = 0.2
+    kl_limit: Annotated[float | None, Field(gt=0, description="no further epoch once the policy has moved by this "
+                                            "(Kullback-Leibler, mean per agent); None: no such limit. As exploration "
+                                            "falls, the same step of a mean is a longer one [here]")] = 0.02
     entropy: Annotated[float, Field(ge=0, description="weight of the entropy, summed over an agent's dimensions; 0.01 "
                                     "in [MAT], 0.001 in its continuous tasks [here]")] = 0.0
     value_weight: Annotated[float, Field(ge=0, description="weight of the value's loss [MAT]")] = 1.0

@@ -87,7 +87,7 @@ def prepare(rollout: Rollout, config: Learning, scale: ValueScale, network: Netw
             usual: float = 0.0) -> Batch:
     """Advantages (normalised over the rollout), returns of the rewards less `usual`, and the value's scale brought up
     to date with them."""
-    advantage, target = rollout.advantages(config.discount, config.gae_lambda, config.value_lambda, usual)
+    advantage, target = rollout.advantages(config.discount, config.gae_lambda, usual)
     scale.update(target)  # no PopArt: early returns grow, and the large errors of kept outputs starve the policy
     mean, spread = scale.mean_spread
     learned = network.learned.cpu().numpy() > 0
@@ -106,10 +106,12 @@ def prepare(rollout: Rollout, config: Learning, scale: ValueScale, network: Netw
 
 def improve(network: Network, optimizer: torch.optim.Optimizer, batch: Batch, config: Learning,
             rng: np.random.Generator) -> dict[str, float]:
-    """All epochs and minibatches; returns the means of what was seen on the way."""
+    """All epochs and minibatches, or until the policy has moved by `kl_limit`; returns the means of what was seen on
+    the way, and how many epochs there were."""
     count = len(batch) // batch.twins
     seen: list[Tensor] = []
     for _ in range(config.epochs):
+        moved: list[Tensor] = []
         shuffled = torch.from_numpy(rng.permutation(count)).to(batch.observation.device)
         for groups in shuffled.tensor_split(min(config.minibatches, count)):
             total, figures = loss(network, batch.part(groups), config)
@@ -118,8 +120,11 @@ def improve(network: Network, optimizer: torch.optim.Optimizer, batch: Batch, co
             norm = torch.nn.utils.clip_grad_norm_(network.parameters(), config.max_grad_norm)
             optimizer.step()
             seen.append(torch.stack([*figures.values(), norm.detach()]))
+            moved.append(figures["kl"])
+        if config.kl_limit is not None and float(torch.stack(moved).mean()) > config.kl_limit:
+            break
     means = torch.stack(seen).mean(0).tolist()
-    return dict(zip([*figures, "grad_norm"], means, strict=True))
+    return dict(zip([*figures, "grad_norm"], means, strict=True)) | {"epochs": len(seen) / len(moved)}
 
 
 def loss(network: Network, batch: Batch, config: Learning) -> tuple[Tensor, dict[str, Tensor]]:

@@ -167,6 +167,13 @@ def test_exploration_falls_by_a_constant_factor(end, progress, ceiling):
     assert stds == pytest.approx([ceiling] * len(stds), rel=1e-4)
 
 
+def test_no_epoch_begins_once_the_policy_has_moved_enough():
+    env = Follow()
+    for limit, epochs in ((None, 5), (1e3, 5), (1e-9, 1)):
+        team = Team(env.spec, Learning(rollout_steps=16, minibatches=2, kl_limit=limit))
+        assert team.learn(collected(team, env, env.reset())[0])["epochs"] == epochs
+
+
 def test_one_ratio_per_agent_is_clipped():
     """Advantage 1, clip 0.2: a ratio of 2 counts as 1.2; advantage -1: as 2. Halves of two agents, one each."""
     env = Game(2, 1)
