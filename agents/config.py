@@ -47,6 +47,10 @@ class Learning:
     frozen_leaders: Annotated[tuple[float, ...] | None, Field(
         description="the leaders' shares are these and are not learned (S-MAT), e.g. 1:2:7; none: learned")] = None
 
+    credit: Annotated[Literal["own", "team"], Field(
+        description="own: a site's agent learns from what comes about at its site, the manager from all: what other "
+        "sites do is noise to it, and the sum is (32); team: everyone learns from all, as the study says "
+        "[here]")] = "own"
     twins: Annotated[int, Field(
         ge=1, le=64, description="so many environments of a scenario meet the same arrivals, prices and loads, and an "
         "advantage is less its twins' mean: what comes from outside cancels. With 4 of 16 a fresh policy's advantages "

@@ -21,37 +21,37 @@ _SPREAD_MIN = 1e-4
 
 
 class ValueScale:
-    """Running mean and spread of the returns: the critic learns (return - mean) / spread.
+    """Running mean and spread of each agent's returns: its critic learns (return - mean) / spread.
 
     `memory` is what a rollout leaves of the past; the start is not counted (its weight is divided out).
     """
 
     def __init__(self, memory: float):
-        self.memory, self.weight, self.sums = memory, 0.0, (0.0, 0.0)
+        self.memory, self.weight = memory, 0.0
+        self.sums = np.zeros((2, 1))
 
     @property
-    def mean_spread(self) -> tuple[float, float]:
-        """(0, 1) before the first update."""
+    def mean_spread(self) -> tuple[np.ndarray, np.ndarray]:
+        """(n,) each; 0 and 1 before the first update."""
         if self.weight == 0.0:
-            return 0.0, 1.0
-        mean, square = (s / self.weight for s in self.sums)
-        return mean, max(square - mean * mean, _SPREAD_MIN**2) ** 0.5
+            return np.zeros(1), np.ones(1)
+        mean, square = self.sums / self.weight
+        return mean, np.sqrt(np.maximum(square - mean * mean, _SPREAD_MIN**2))
 
     def update(self, returns: np.ndarray) -> None:
-        """Take in the returns of one rollout."""
-        x = returns.astype(np.float64)
-        new = (float(x.mean()), float((x * x).mean()))
+        """Take in the returns (..., n) of one rollout."""
+        x = returns.astype(np.float64).reshape(-1, returns.shape[-1])
         m = self.memory
-        self.sums = tuple(m * s + (1.0 - m) * n for s, n in zip(self.sums, new, strict=True))
+        self.sums = m * self.sums + (1.0 - m) * np.stack([x.mean(axis=0), (x * x).mean(axis=0)])
         self.weight = m * self.weight + (1.0 - m)
 
-    def state(self) -> list[float]:
+    def state(self) -> list[Any]:
         """As plain numbers."""
-        return [self.weight, *self.sums]
+        return [self.weight, *self.sums.tolist()]
 
-    def restore(self, state: list[float]) -> None:
+    def restore(self, state: list[Any]) -> None:
         """From `state()`."""
-        self.weight, self.sums = state[0], (state[1], state[2])
+        self.weight, self.sums = state[0], np.array(state[1:])
 
 
 @dataclass(frozen=True)
@@ -84,15 +84,13 @@ class Batch:
 
 
 def prepare(rollout: Rollout, config: Learning, scale: ValueScale, network: Network, device: torch.device,
-            usual: float = 0.0) -> Batch:
-    """Advantages (normalised over the rollout), returns of the rewards less `usual`, and the value's scale brought up
-    to date with them."""
+            usual: np.ndarray | float = 0.0) -> Batch:
+    """Advantages (normalised over the rollout, agent by agent), returns of what agents are credited with less `usual`,
+    and the value's scale brought up to date with them."""
     advantage, target = rollout.advantages(config.discount, config.gae_lambda, usual)
     scale.update(target)  # no PopArt: early returns grow, and the large errors of kept outputs starve the policy
-    mean, spread = scale.mean_spread
-    learned = network.learned.cpu().numpy() > 0
-    picked = advantage[:, :, learned]
-    advantage = (advantage - picked.mean()) / (picked.std() + 1e-8)
+    mean, spread = (x.astype(np.float32) for x in scale.mean_spread)
+    advantage = (advantage - advantage.mean(axis=(0, 1))) / (advantage.std(axis=(0, 1)) + 1e-8)
 
     def tensor(x: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]))).to(device)

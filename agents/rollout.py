@@ -29,19 +29,20 @@ class Rollout:
     """Storage of T steps; filled by `add`, closed by `end`.
 
     observation (T, B, n, O), context (T, B, n, C), raw (T, B, n, R), order (T, B, n), log_prob, value and next_value
-    (T, B, n), reward (T, B), terminated and truncated (T, B).
+    (T, B, n), reward (T, B), credit (T, B, n) what of it each agent learns from, terminated and truncated (T, B).
+    shared: everyone learns from all of the reward, whatever an outcome credits
     """
 
-    def __init__(self, spec: TeamSpec, steps: int, n_envs: int, n_raw: int, twins: int = 1):
+    def __init__(self, spec: TeamSpec, steps: int, n_envs: int, n_raw: int, twins: int = 1, shared: bool = False):
         seen, told, _ = spec.widths
         shape = (steps, n_envs, len(spec.agents))
-        self.steps, self.filled, self.twins = steps, 0, twins
+        self.steps, self.filled, self.twins, self.shared = steps, 0, twins, shared
         self.observation = np.zeros((*shape, seen), np.float32)
         self.context = np.zeros((*shape, told), np.float32)
         self.raw = np.zeros((*shape, n_raw), np.float32)
         self.order = np.zeros(shape, np.int64)
         self.log_prob, self.value, self.next_value = (np.zeros(shape, np.float32) for _ in range(3))
-        self.reward = np.zeros(shape[:2], np.float32)
+        self.reward, self.credit = np.zeros(shape[:2], np.float32), np.zeros(shape, np.float32)
         self.terminated, self.truncated = np.zeros(shape[:2], bool), np.zeros(shape[:2], bool)
 
     def add(self, observation: np.ndarray, context: np.ndarray, step: Step, outcome: Outcome,
@@ -51,6 +52,8 @@ class Rollout:
         self.observation[t], self.context[t] = observation, context
         self.raw[t], self.order[t], self.log_prob[t], self.value[t] = step.raw, step.order, step.log_prob, step.value
         self.reward[t], self.terminated[t], self.truncated[t] = outcome.reward, outcome.terminated, outcome.truncated
+        self.shared = self.shared or outcome.credit is None
+        self.credit[t] = self.reward[t][:, None] if self.shared else outcome.credit
         if t:
             running = ~(self.terminated[t - 1] | self.truncated[t - 1])
             self.next_value[t - 1, running] = step.value[running]
@@ -63,16 +66,17 @@ class Rollout:
         running = ~(self.terminated[-1] | self.truncated[-1])
         self.next_value[-1, running] = value[running]
 
-    def advantages(self, discount: float, gae_lambda: float, usual: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-        """(advantage, return), (T, B, n), of the rewards less `usual`; the same for all agents.
+    def advantages(self, discount: float, gae_lambda: float, usual: np.ndarray | float = 0.0
+                   ) -> tuple[np.ndarray, np.ndarray]:
+        """(advantage, return), (T, B, n), of what each agent is credited with less its `usual` (n,).
 
-        The reward is the team's, so that its agents' values estimate one number: their mean is less noisy than each.
+        Where all are credited with all, their values estimate one number, whose mean is less noisy than each.
         Of twins the advantage is less their mean, which holds the luck of the outside world and none of the actions:
         what is left is what an environment's own actions did (Mao et al. 2019, input-driven baselines, here sampled).
         """
-        value, next_value = (np.repeat(x.mean(axis=2, keepdims=True), x.shape[2], 2)
+        value, next_value = ((np.repeat(x.mean(axis=2, keepdims=True), x.shape[2], 2) if self.shared else x)
                              for x in (self.value, self.next_value))
-        advantage, target = gae(self.reward[:, :, None] - np.float32(usual), value, next_value,
+        advantage, target = gae(self.credit - np.float32(usual), value, next_value,
                                 self.terminated[:, :, None], self.truncated[:, :, None], discount, gae_lambda)
         if self.twins > 1:
             grouped = advantage.reshape(len(advantage), -1, self.twins, advantage.shape[2])

@@ -172,7 +172,9 @@ class Outcome:
     observation (B, n, O) scaled, of the next step (after an automatic reset where an episode ended);
     reward (B,), shared by the team; terms: name -> (B,) the parts of the reward, unweighted, and figures to log;
     terminated, truncated (B,): episodes that ended for good, or by the clock;
-    final_observation (B, n, O): as `observation`, but before the reset, for the value of a truncated episode
+    final_observation (B, n, O): as `observation`, but before the reset, for the value of a truncated episode;
+    credit (B, n): the part of the reward that comes about where an agent acts, all of it for who acts everywhere; None:
+    nobody can say, everyone is credited with all
     """
 
     observation: np.ndarray
@@ -181,6 +183,7 @@ class Outcome:
     terminated: np.ndarray
     truncated: np.ndarray
     final_observation: np.ndarray
+    credit: np.ndarray | None = None
 
 
 class VectorEnv(Protocol):

@@ -78,7 +78,8 @@ class Team:
 
     def rollout(self, n_envs: int, twins: int = 1) -> Rollout:
         """Empty storage for one update; twins: see `agents.spec.VectorEnv`."""
-        return Rollout(self.spec, self.config.rollout_steps, n_envs, self.network.n_raw, twins)
+        return Rollout(self.spec, self.config.rollout_steps, n_envs, self.network.n_raw, twins,
+                       shared=self.config.credit == "team")
 
     def learn(self, rollout: Rollout, progress: float = 0.0) -> dict[str, float]:
         """One update from a full rollout; `progress` 0..1 of the whole training sets learning rate and exploration.
@@ -98,8 +99,8 @@ class Team:
         self.updates += 1
         stds = torch.cat([a.std()[0].detach().flatten() for a in self.network.actions])
         return {**stats, "learning_rate": rate, "explained_variance": fit,
-                "std": float(stds.mean()) if len(stds) else 0.0, "value_mean": self.scale.mean_spread[0],
-                "value_spread": self.scale.mean_spread[1]}
+                "std": float(stds.mean()) if len(stds) else 0.0, "value_mean": float(self.scale.mean_spread[0].mean()),
+                "value_spread": float(self.scale.mean_spread[1].mean())}
 
     def save(self, path: str | Path, arrays: Mapping[str, np.ndarray] | None = None,
              facts: Mapping[str, Any] | None = None, resumable: bool = True) -> None:
@@ -150,7 +151,7 @@ class Team:
     def worth(self, value: torch.Tensor) -> np.ndarray:
         """Normalised values in units of the reward."""
         mean, spread = self.scale.mean_spread
-        return value.cpu().numpy() * np.float32(spread) + np.float32(mean)
+        return value.cpu().numpy() * spread.astype(np.float32) + mean.astype(np.float32)
 
     def noise(self, n_envs: int) -> Noise:
         """Everything random of one step, drawn at once."""
@@ -174,9 +175,9 @@ class Team:
         drawn[:, leaders:] = self.rng["order"].permuted(fixed[:, leaders:], axis=1)
         return drawn
 
-    def _usual_reward(self, rollout: Rollout) -> float:
-        """Running mean of the rewards; 0 where episodes terminate or it is not asked for."""
-        self.usual.update(rollout.reward)
+    def _usual_reward(self, rollout: Rollout) -> np.ndarray | float:
+        """(n,) running mean of what agents are credited with; 0 where episodes terminate or it is not asked for."""
+        self.usual.update(rollout.credit)
         self.terminates = self.terminates or bool(rollout.terminated.any())
         return 0.0 if self.terminates or not self.config.center_reward else self.usual.mean_spread[0]
 

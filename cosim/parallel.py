@@ -72,7 +72,7 @@ class ScenarioEnv(ParallelEnv):
         joint = np.zeros(self._env.shape, np.float32)
         for k, agent in enumerate(self.agents):
             joint[k] = steering.from_unit(k, self._checked(agent, actions))
-        reward, values, ended = self._env.step(joint)
+        reward, values, _, ended = self._env.step(joint)
         terms = dict(zip(steering.terms, values, strict=True))
         here = self.agents
         observations = self._observations()

@@ -5,7 +5,8 @@ A scenario names the class through which agents act on it (`environment`); this 
     member, terms     whose turn the world stops at; names of the figures of one step
     prepare(scenario, lean) -> scenario as it is learnt on
     cls(world)        for a started NativeWorld; then .spec (`agents.spec.TeamSpec`)
-    observe(time_s) -> (n, O), context(leaders' action) -> (n, C), decide(action), outcome() -> (reward, terms)
+    observe(time_s) -> (n, O), context(leaders' action) -> (n, C), decide(action)
+    outcome() -> (reward, terms, (n,) credit or None)
     start()           the joint action (n, A) from which a fresh policy starts
 
 An episode is the scenario from t = 0 to its end, one day in the study. Its end is a truncation: the next episode goes
@@ -46,6 +47,7 @@ class Step:
     terminated: np.ndarray
     truncated: np.ndarray
     final_observation: np.ndarray
+    credit: np.ndarray | None
 
 
 def learning_scenario(scenario: Scenario, lean: bool = True) -> Scenario:
@@ -86,17 +88,17 @@ class Environment:
         self.episode += 1
         return self._begin(kept)
 
-    def step(self, action: np.ndarray) -> tuple[float, tuple[float, ...], bool]:
-        """Execute (n, A); reward, values of the terms, and whether the episode ended (the next one has begun)."""
+    def step(self, action: np.ndarray) -> tuple[float, tuple[float, ...], Sequence[float] | None, bool]:
+        """Execute (n, A); reward, values of the terms, credit, and whether the episode ended (the next has begun)."""
         self._actions.append(np.array(action, np.float32))
         self.steering.decide(self._actions[-1])
         time = self._world.run_to(self._steering_class.member, self._resolved.until)
-        reward, terms = self.steering.outcome()
+        outcome = self.steering.outcome()
         if time is None:
             self.next_day(carry=True)
-            return reward, terms, True
+            return *outcome, True
         self.observation = self.steering.observe(self._resolved.clock.seconds(time))
-        return reward, terms, False
+        return *outcome, False
 
     def state(self) -> Arrays:
         """What the day began with, and what has been done since: all of it, as the rest follows from the seed."""
@@ -180,9 +182,10 @@ class Environments:
                 results.append(env.step(mine))
             except CosimError as err:
                 raise type(err)(f"environment {b} (seed {env.seed}, episode {env.episode}): {err}") from err
-        rewards, terms, ended = zip(*results, strict=True)
+        rewards, terms, credit, ended = zip(*results, strict=True)
         return step_of(np.stack([env.observation for env in self.envs]), np.array(rewards, np.float32),
-                       np.array(terms), np.array(ended), self._names)
+                       np.array(terms), np.array(ended), self._names,
+                       None if credit[0] is None else np.array(credit, np.float32))
 
     def state(self) -> Arrays:
         """All environments', under their numbers: '0/actions'."""
@@ -209,11 +212,11 @@ class Environments:
 
 
 def step_of(observation: np.ndarray, reward: np.ndarray, terms: np.ndarray, ended: np.ndarray,
-            names: Sequence[str]) -> Step:
+            names: Sequence[str], credit: np.ndarray | None) -> Step:
     """A Step from arrays (B, ...); terms (B, names). An ended day is truncated, and as the next one goes on from it,
     its final observation is the first of the next."""
     return Step(observation, reward, {name: terms[:, k] for k, name in enumerate(names)}, np.zeros(len(ended), bool),
-                ended, observation)
+                ended, observation, credit)
 
 
 def _part(state: Mapping[str, np.ndarray], index: int) -> Arrays:

@@ -76,7 +76,8 @@ class Workers:
         a = self._arrays
         a["action"][:] = action
         self._all(b"s")
-        return step_of(a["observation"].copy(), a["reward"].copy(), a["terms"].copy(), a["ended"].copy(), self._names)
+        return step_of(a["observation"].copy(), a["reward"].copy(), a["terms"].copy(), a["ended"].copy(), self._names,
+                       None if np.isnan(a["credit"]).any() else a["credit"].copy())
 
     def state(self) -> Arrays:
         """All environments', as `Environments.state`."""
@@ -184,7 +185,8 @@ def shapes_of(spec: Any, n_envs: int, terms: int) -> dict[str, tuple[tuple[int, 
     return {
         "observation": ((n_envs, n, o), np.float32), "context": ((n_envs, n, c), np.float32),
         "action": ((n_envs, n, a), np.float32), "leaders": ((n_envs, spec.leaders, a), np.float32),
-        "reward": ((n_envs,), np.float32), "terms": ((n_envs, terms), np.float64), "ended": ((n_envs,), np.bool_)}
+        "reward": ((n_envs,), np.float32), "credit": ((n_envs, n), np.float32),
+        "terms": ((n_envs, terms), np.float64), "ended": ((n_envs,), np.bool_)}
 
 
 def packed(arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -247,6 +249,7 @@ class _Desk:
             step = own.step(mine["action"])
             mine["observation"][:], mine["reward"][:], mine["ended"][:] = step.observation, step.reward, step.truncated
             mine["terms"][:] = np.stack(list(step.terms.values()), axis=1)
+            mine["credit"][:] = np.nan if step.credit is None else step.credit
             if step.truncated.any():
                 gc.collect()  # the worlds of a day that ended
         elif command == b"c":

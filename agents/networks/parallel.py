@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from agents.config import Learning
-from agents.networks.blocks import HIDDEN_GAIN, Encoder, Feed, Groups, Init
+from agents.networks.blocks import HIDDEN_GAIN, SMALL_GAIN, Encoder, Feed, Groups, Init, Output
 from agents.networks.network import Network
 from agents.spec import TeamSpec
 
@@ -72,12 +72,13 @@ class Mappo(Network):
         self.actors = nn.ModuleList(Mlp(w, config, self.init) for w in widths)
         self.who = self.init.identities(len(spec.agents), config.width)
         self.critic = Mlp(sum(widths[t] for t in self.groups.type_at), config, self.init)
+        self.value_output = Output(config.width, len(spec.agents), SMALL_GAIN, self.init)
         self.outs = self.heads()
 
     def value(self, observation: Tensor) -> Tensor:
-        """See Network; the same for all agents."""
+        """See Network; a number per agent, as they may be credited with different things."""
         seen = torch.cat([x.flatten(1) for x in self._parts(observation)], -1)
-        return self.value_output(self.critic(seen)).expand(-1, len(self.spec.agents))
+        return self.value_output(self.critic(seen))
 
     def outputs(self, observation: Tensor, context: Tensor, raw: Tensor, order: Tensor | None
                 ) -> tuple[list[Tensor], Tensor]:

@@ -9,6 +9,7 @@ Rows of the model: L08, L15.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -126,20 +127,21 @@ class Steering:
         """What the controller's next step will do: the joint action (n, A)."""
         self._policy.decision = decision_of(self._facts, action.tolist())
 
-    def outcome(self) -> tuple[float, tuple[float, ...]]:
-        """(reward to learn from, values of `terms`) of the minute decided last, once the world has run through it."""
-        weights = self._params.reward
-        heard = self._world.simulators[FLEET].get_data(self._fleet_ports)
+    def outcome(self) -> tuple[float, tuple[float, ...], list[float] | None]:
+        """(reward to learn from, values of `terms`, credit) of the minute decided last, once the world has run through
+        it. The manager is credited with all, a site's agent with what came about at its site; None where carbon is
+        counted that no single site emits."""
+        weights, heard = self._params.reward, self._world.simulators[FLEET].get_data(self._fleet_ports)
         fleet = [heard[site] for site in self._sites]
-        terms = terms_of(self._minute(fleet), self._facts.kinds, weights)
+        everywhere = range(len(fleet))
+        terms = terms_of(self._minute(fleet, everywhere), self._facts.kinds, weights)
         objective = reward_of(terms, weights, self._sees_carbon)
-        usual_kw = self._usual_kw if weights.relative else 0.0
-        shaped = objective + hour_cost(self._seen.price_usd_per_kwh, usual_kw, self._hours, weights)
-        if self._foresees:
-            seen = self._seen
-            shaped += loom(_total(seen.late_jobs), _total(seen.urgent_jobs), weights) - loom(
-                _total([site["late_jobs"] for site in fleet]), _total([site["urgent_jobs"] for site in fleet]), weights)
-        return shaped, (*terms, objective)
+        shaped = objective + self._shaping(fleet, everywhere)
+        if weights.carbon == "system_difference" and self._sees_carbon:
+            return shaped, (*terms, objective), None
+        own = [reward_of(terms_of(self._minute(fleet, (i,)), self._facts.kinds, weights), weights, self._sees_carbon)
+               + self._shaping(fleet, (i,)) for i in everywhere]
+        return shaped, (*terms, objective), [shaped, *own]
 
     def start(self) -> np.ndarray:
         """(n, A) the joint action from which a fresh policy starts."""
@@ -175,20 +177,30 @@ class Steering:
         n = len(self._sites)
         return [row[m * n:(m + 1) * n] for m in range(len(self._facts.kinds))]
 
-    def _minute(self, fleet: list[dict[str, Any]]) -> Minute:
-        """The minute that ended; fleet: what each site gave for it."""
+    def _minute(self, fleet: list[dict[str, Any]], sites: Sequence[int]) -> Minute:
+        """The minute that ended at some sites; fleet: what each site gave for it."""
         emission_kg_per_h, baseline_kg_per_h = self._emission_kg_per_h
-        nci_kg_per_kwh, mci_kg_per_kwh = self._intensities  # power mode hides them from the agents only (I22)
+        here = [fleet[i] for i in sites]
+        nci_kg_per_kwh, mci_kg_per_kwh = (
+            None if known is None else [known[i] for i in sites]
+            for known in self._intensities)  # power mode hides them from the agents only (I22)
         return Minute(
-            hours=self._hours, price_usd_per_kwh=self._seen.price_usd_per_kwh, power_kw=[s["p_kw"] for s in fleet],
-            work_to=sum([sum(s["work_to"]) for s in fleet]),
-            dropped_jobs=[sum(of_class) for of_class in zip(*(s["dropped_jobs"] for s in fleet), strict=True)],
+            hours=self._hours, price_usd_per_kwh=self._seen.price_usd_per_kwh, power_kw=[s["p_kw"] for s in here],
+            work_to=sum([sum(s["work_to"]) for s in here]),
+            dropped_jobs=[sum(of_class) for of_class in zip(*(s["dropped_jobs"] for s in here), strict=True)],
             nci_kg_per_kwh=nci_kg_per_kwh, mci_kg_per_kwh=mci_kg_per_kwh,
             emission_kg_per_h=emission_kg_per_h, baseline_kg_per_h=baseline_kg_per_h)
 
-
-def _total(rows: Any) -> float:
-    return sum([sum(row) for row in rows])
+    def _shaping(self, fleet: list[dict[str, Any]], sites: Sequence[int]) -> float:
+        """What is learned from beyond (32) at some sites: the hour's usual cost given back, looming drops charged."""
+        weights, seen, gpus = self._params.reward, self._seen, self._facts.gpus
+        usual_kw = self._usual_kw * sum([gpus[i] for i in sites]) / sum(gpus) if weights.relative else 0.0
+        shaping = hour_cost(seen.price_usd_per_kwh, usual_kw, self._hours, weights)
+        if self._foresees:
+            for i in sites:
+                shaping += loom(sum(seen.late_jobs[i]), sum(seen.urgent_jobs[i]), weights) - loom(
+                    sum(fleet[i]["late_jobs"]), sum(fleet[i]["urgent_jobs"]), weights)
+        return shaping
 
 
 def _usual_kw(p: Any, offered: dict[str, tuple[float, float]]) -> float:

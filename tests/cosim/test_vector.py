@@ -171,7 +171,7 @@ def test_a_day_goes_on_where_the_last_one_ended():
     for _ in range(45):
         controller = env._world.simulators["controller"]
         fleet = env._world.simulators["aidc"]
-        _, _, ended = env.step(random_actions(env.steering.spec, 1, rng)[0])
+        *_, ended = env.step(random_actions(env.steering.spec, 1, rng)[0])
     assert ended
     assert env.episode == 1
     assert env.steering._controller is not controller

@@ -67,7 +67,7 @@ def test_a_rule_steered_by_its_own_decisions_is_the_run_itself(tmp_path):
     controller.policy = make_policy("nci_priority", controller.facts, PolicyOptions(), np.random.default_rng(0))
     terms = []
     for _ in range(60):
-        _, values, _ = env.step(np.zeros(env.shape, np.float32))
+        _, values, *_ = env.step(np.zeros(env.shape, np.float32))
         terms.append(dict(zip(env.steering.terms, values, strict=True)))
     with Trace(out) as trace:
         p_kw, work, nci, price, emission = (trace[path] for path in (
@@ -86,7 +86,7 @@ def test_power_mode_sees_and_pays_no_carbon():
     assert not [c.name for kind in spec.types.values() for c in kind.observation if "nci" in c.name]
     rng = np.random.default_rng(2)
     for _ in range(3):  # until there is work
-        _, values, _ = env.step(random_actions(spec, 1, rng)[0])
+        _, values, *_ = env.step(random_actions(spec, 1, rng)[0])
     terms, weights = dict(zip(env.steering.terms, values, strict=True)), env.steering._params.reward
     assert min(terms["carbon_t"], terms["throughput_ratio"]) > 0.0
     assert terms["objective"] == pytest.approx(
@@ -98,7 +98,7 @@ def test_the_system_difference_is_a_dispatch_less_one_without_data_centers():
     The turbine (0.2 kg/kWh) gives 50 of the 60 + 25 kW, so all of the 25 kW and their loss come from the substation
     at 0.3 kg/kWh: about 7.5 kg/h, 0.125 kg in the minute."""
     env = environment(override(TWO_BUS, {"controller.reward.carbon": "system_difference"}))
-    _, values, _ = env.step(random_actions(env.steering.spec, 1, np.random.default_rng(0))[0])
+    _, values, *_ = env.step(random_actions(env.steering.spec, 1, np.random.default_rng(0))[0])
     terms = dict(zip(env.steering.terms, values, strict=True))
     assert terms["carbon_t"] == pytest.approx(0.3 * 25.0 / 60 / 1000, rel=0.01)
     base = env._world.simulators["grid_without_aidc"].get_data({"grid": ["p_source_kw"]})["grid"]["p_source_kw"]
@@ -109,7 +109,7 @@ def test_marginal_carbon_shows_and_charges_mci():
     """two_bus: the next kWh comes from the substation, 0.3 kg, and a little loss; the site's own is 0.25 on average."""
     env = environment(override(TWO_BUS, {"controller.reward.carbon": "marginal"}))
     assert "mci_kg_per_kwh" in [c.name for c in env.steering.spec.types["site"].observation]
-    _, values, _ = env.step(random_actions(env.steering.spec, 1, np.random.default_rng(0))[0])
+    _, values, *_ = env.step(random_actions(env.steering.spec, 1, np.random.default_rng(0))[0])
     terms = dict(zip(env.steering.terms, values, strict=True))
     assert terms["carbon_t"] == pytest.approx(0.3 * terms["energy_kwh"] / 1000, rel=0.01)
     assert terms["attributed_t"] < 0.9 * terms["carbon_t"]
@@ -121,7 +121,7 @@ def test_weights_and_states_are_settings():
                                         "controller.reward.c3_per_t": 0, "controller.observation": "paper",
                                         "controller.reward.relative": False}))
     assert [len(kind.observation) for kind in env.steering.spec.types.values()] == [22, 18]
-    reward, values, _ = env.step(env.steering.start())
+    reward, values, *_ = env.step(env.steering.start())
     terms = dict(zip(env.steering.terms, values, strict=True))
     assert reward == terms["objective"] == -terms["cost_usd"]
 
@@ -130,7 +130,7 @@ def test_what_is_learned_from_is_relative_to_the_hour():
     """Offered: 925.5 GPUs of 0.7 kW and 300 kW idle, with a quarter for cooling 1185 kW; at midnight's 0.1 USD/kWh a
     minute of it costs 1.975 USD, 0.0395 of the reward's units, which every policy is given back."""
     env = environment(IEEE33)
-    reward, values, _ = env.step(env.steering.start())
+    reward, values, *_ = env.step(env.steering.start())
     assert reward - dict(zip(env.steering.terms, values, strict=True))["objective"] == pytest.approx(0.0395, rel=2e-3)
 
 
@@ -143,11 +143,27 @@ def test_what_is_charged_for_looming_drops_is_what_looms():
     action[1:, [5, 11]] = 1.0
     charged = 0.0
     for _ in range(60):
-        reward, values, _ = env.step(action)
+        reward, values, *_ = env.step(action)
         charged += dict(zip(env.steering.terms, values, strict=True))["objective"] - reward
     late = sum(sum(row) for row in env.steering._seen.late_jobs)
     assert late == sum(sum(row) for row in env.steering._seen.deferred_jobs) > 0
     assert charged == pytest.approx(2 * late)
+
+
+@pytest.mark.parametrize("fields", [{}, {"controller.mode": "power"}, {"controller.reward.carbon": "marginal"},
+                                    {"controller.reward.relative": False, "controller.reward.looming": False}])
+def test_what_sites_are_credited_with_is_the_whole_reward(fields):
+    """The manager is credited with all of it, the sites with parts that sum to it, drops and what looms included."""
+    env, rng = environment(override(IEEE33, fields)), np.random.default_rng(3)
+    for _ in range(40):
+        reward, _, credit, _ = env.step(random_actions(env.steering.spec, 1, rng)[0])
+        assert credit[0] == reward
+        assert sum(credit[1:]) == pytest.approx(reward, rel=1e-9, abs=1e-12)
+
+
+def test_no_site_is_credited_with_what_the_whole_system_emits():
+    env = environment(override(IEEE33, {"controller.reward.carbon": "system_difference"}))
+    assert env.step(env.steering.start())[2] is None
 
 
 def test_mci_priority_runs_and_sends_jobs_where_the_margin_is_clean():
