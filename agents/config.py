@@ -79,6 +79,9 @@ class Learning:
                                "at 0.95 what three sites draw in the next 20 min is noise about each decision, and "
                                "a team takes three times the days to wait at the peak; at 0.5 it drops more "
                                "[here]")] = 0.8
+    value_lambda: Annotated[float, Field(ge=0, le=1, description="the same of the returns that the critic learns: what "
+                                 "waits in a queue is paid for hours later, and at 0.8 news of it travels back by "
+                                 "5 min an update: teams then postpone until jobs are dropped [here]")] = 0.95
     clip: Annotated[float, Field(gt=0, lt=1, description="the ratio's trust region, one ratio per agent; 0.2 in [MAT], "
                                  "per dimension there [on-policy]")] = 0.2
     kl_limit: Annotated[float | None, Field(gt=0, description="no further epoch once the policy has moved by this "

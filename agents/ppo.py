@@ -87,7 +87,7 @@ def prepare(rollout: Rollout, config: Learning, scale: ValueScale, network: Netw
             usual: np.ndarray | float = 0.0) -> Batch:
     """Advantages (normalised over the rollout, agent by agent), returns of what agents are credited with less `usual`,
     and the value's scale brought up to date with them."""
-    advantage, target = rollout.advantages(config.discount, config.gae_lambda, usual)
+    advantage, target = rollout.advantages(config.discount, config.gae_lambda, config.value_lambda, usual)
     scale.update(target)  # no PopArt: early returns grow, and the large errors of kept outputs starve the policy
     mean, spread = (x.astype(np.float32) for x in scale.mean_spread)
     advantage = (advantage - advantage.mean(axis=(0, 1))) / (advantage.std(axis=(0, 1)) + 1e-8)

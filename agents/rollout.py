@@ -66,9 +66,10 @@ class Rollout:
         running = ~(self.terminated[-1] | self.truncated[-1])
         self.next_value[-1, running] = value[running]
 
-    def advantages(self, discount: float, gae_lambda: float, usual: np.ndarray | float = 0.0
+    def advantages(self, discount: float, gae_lambda: float, value_lambda: float, usual: np.ndarray | float = 0.0
                    ) -> tuple[np.ndarray, np.ndarray]:
-        """(advantage, return), (T, B, n), of what each agent is credited with less its `usual` (n,).
+        """(advantage, return), (T, B, n), of what each agent is credited with less its `usual` (n,); the return is that
+        of `value_lambda`.
 
         Where all are credited with all, their values estimate one number, whose mean is less noisy than each.
         Of twins the advantage is less their mean, which holds the luck of the outside world and none of the actions:
@@ -76,8 +77,9 @@ class Rollout:
         """
         value, next_value = ((np.repeat(x.mean(axis=2, keepdims=True), x.shape[2], 2) if self.shared else x)
                              for x in (self.value, self.next_value))
-        advantage, target = gae(self.credit - np.float32(usual), value, next_value,
-                                self.terminated[:, :, None], self.truncated[:, :, None], discount, gae_lambda)
+        advantage, target = (
+            gae(self.credit - np.float32(usual), value, next_value, self.terminated[:, :, None],
+                self.truncated[:, :, None], discount, weight)[k] for k, weight in enumerate((gae_lambda, value_lambda)))
         if self.twins > 1:
             grouped = advantage.reshape(len(advantage), -1, self.twins, advantage.shape[2])
             advantage = (grouped - grouped.mean(axis=2, keepdims=True)).reshape(advantage.shape)

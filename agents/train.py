@@ -33,7 +33,8 @@ from cosim.scenario import override
 _MODES = {"joint": {"controller.mode": "joint"}, "power": {"controller.mode": "power", "grid.lambda_kw_per_kg_h": "0"}}
 """What a mode sets: power mode has no carbon in the dispatch's objective, none in what agents see (B08)."""
 _LEARN = "learn."
-_FOREIGN = {"twins": 1, "discount": 0.99, "std_start": 1.0, "std_end": None, "gae_lambda": 0.95, "kl_limit": None}
+_FOREIGN = {"twins": 1, "discount": 0.99, "std_start": 1.0, "std_end": None,
+            "gae_lambda": 0.95, "value_lambda": 0.95, "kl_limit": None}
 """Defaults with --env: nobody can repeat a foreign world; its steps are no minutes of half a day [MAT]."""
 
 

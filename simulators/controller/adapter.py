@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Any
 
@@ -24,10 +24,11 @@ from agents.allocation import (
     project_simplex,
 )
 from agents.decision import FleetFacts, Matrix, Observation, Policy
+from agents.heuristics import GpuRule
 from cosim.adapter import Adapter, Values, serve
 from cosim.errors import ModelError, ScenarioError, unknown
 from cosim.ports import Batch, Port
-from cosim.units import HOUR_S
+from cosim.units import HOUR_S, format_time
 from simulators.controller.params import ControllerParams, facts_of, policy_of
 
 Rows = list[list[list[int]]]
@@ -96,6 +97,7 @@ class Controller(Adapter):
         self._train = facts.train
         self._any_lead = [True] * len(facts.deferrals_s)
         self.policy: Policy = policy_of(p, facts, self.stream("policy"))
+        self._split, self._guarded_ticks = GpuRule(facts, p.drain_min), 0
         self._class_index = {name: m for m, name in enumerate(self._classes)}
         self._batch: Batch = {}
         self._by_class: list[list[int]] = []
@@ -131,8 +133,7 @@ class Controller(Adapter):
             outputs[site] = {
                 "mean_deferral_s": self._defer(i, operation.deferral_share[i], rows[i], time_s, release_s),
                 "jobs": _select(batch, release_s, rows[i]),
-                "gpus": [float(g) for g in gpu_blocks(project_shares(operation.gpu_share[i]), self._facts.gpus[i],
-                                                      self._facts.gpus_per_block)],
+                "gpus": self._gpus(i, operation.gpu_share[i], observation, jobs[i], work_to[i]),
                 "supply_temp_degc": project_box(operation.supply_temp_degc[i], self.params.supply_temp_min_degc,
                                                 self.params.supply_temp_max_degc),
                 "site_share": [row[i] for row in shares],
@@ -214,9 +215,14 @@ class Controller(Adapter):
         return observation
 
     def notes(self) -> list[str]:
-        """Which checkpoint decided, where one did."""
+        """Which checkpoint decided, where one did, and how often training had to be guarded."""
         about = getattr(getattr(self, "policy", None), "about", None)
-        return [f"{self.sid}: policy {about}"] if about else []
+        said = [f"{self.sid}: policy {about}"] if about else []
+        if getattr(self, "_guarded_ticks", 0):
+            said.append(f"{self.sid}: for {format_time(self._guarded_ticks * self.step_s)}, all sites together, "
+                        f"training had less than guard_slack_min = {self.params.guard_slack_min:g} min to spare and "
+                        "got the GPUs that inference left, whatever the policy said")
+        return said
 
     # --- inside -------------------------------------------------------------------------------------------------
 
@@ -294,6 +300,21 @@ class Controller(Adapter):
         placed = shares, rows, carry, self._totals(rows)
         self._placed = (asked, placed)
         return placed
+
+    def _gpus(self, i: int, share: Any, observation: Observation, jobs: Sequence[int], work_to: Sequence[float]
+              ) -> list[float]:
+        """GPUs per class of a site: as the policy says, or by the rules' split while deadlines are close.
+
+        jobs, work_to: (M,) what the site is sent in this minute
+        """
+        facts, guard = self._facts, self.params.guard_slack_min
+        if guard is not None and observation.slack_min[i] < guard:
+            self._guarded_ticks += 1
+            running, queued, pending = (x[i] for x in (observation.running_jobs, observation.queued_jobs,
+                                                       observation.pending_work_to))
+            share = self._split(facts.gpus[i], running, list(map(sum, zip(running, queued, jobs, strict=True))),
+                                list(map(sum, zip(pending, work_to, strict=True))))
+        return [float(g) for g in gpu_blocks(project_shares(share), facts.gpus[i], facts.gpus_per_block)]
 
     def _defer(self, i: int, shares: Any, rows: list[list[int]], time_s: float, release_s: list[float]) -> float:
         """Write the release times of a site's training jobs (U10), earlier arrivals first; their mean deferral, s."""

@@ -96,6 +96,16 @@ def test_agents_learn_from_what_they_are_credited_with():
         assert rollout.credit[0, 0].tolist() == learned
 
 
+def test_advantages_and_returns_have_a_lambda_each():
+    """Credit 1, 2, 4 and values 0, discount 0.5, the end cut off: at lambda 0 what a step gave, at 1 all that came."""
+    rollout = Rollout(site_team(2), 3, 1, 1)
+    rollout.credit[:, 0] = np.array([[1.0], [2.0], [4.0]])
+    rollout.truncated[-1] = True
+    advantage, target = rollout.advantages(0.5, 0.0, 1.0)
+    assert advantage[:, 0, 0].tolist() == [1.0, 2.0, 4.0]
+    assert target[:, 0, 0].tolist() == [3.0, 4.0, 4.0]
+
+
 def test_value_scale_is_the_weighted_mean_of_rollouts():
     """memory 0.5 after returns (0, 2) and (4, 4): weights 1:2, mean (1 + 2 * 4) / 3 = 3, square (2 + 32) / 3. Agents
     have one each."""
@@ -121,7 +131,7 @@ def test_twins_cancel_what_they_share():
         rollout.credit[:] = reward[:, :, None]
         rollout.shared = True
         rollout.truncated[-1] = True
-        return rollout.advantages(0.9, 1.0)[0][:, :, 0]
+        return rollout.advantages(0.9, 1.0, 1.0)[0][:, :, 0]
 
     plain = advantage(reward, 2)
     assert plain[:, 0] == pytest.approx(-plain[:, 1], abs=1e-5)

@@ -52,8 +52,8 @@ def started(sites=SITES, classes=CLASSES, agents=None, **params):
 def idle(nci=(0.3, 0.5, 0.8), **manager):
     """Inputs of a minute in which all sites are empty."""
     zeros = [0.0] * 4
-    state = {"p_kw": 120.0, "free_gpu_ratio": 1.0, **{name: zeros for name in STATE if name not in
-                                                      ("p_kw", "free_gpu_ratio")}}
+    scalars = {"p_kw": 120.0, "free_gpu_ratio": 1.0, "slack_min": 1440.0}
+    state = {**scalars, **{name: zeros for name in STATE if name not in scalars}}
     return {"manager": {"jobs": {}, "price_usd_per_kwh": 0.1, "forecast_usd_per_kwh": [0.1] * 6, **manager},
             **{name: {"nci_kg_per_kwh": w, "mci_kg_per_kwh": math.nan, **state}
                for name, w in zip(SITES, nci, strict=True)}}
@@ -224,6 +224,36 @@ def test_any_policy_is_made_valid():
     assert list(observation.arrivals_work_to) == [4 * 6.91e8, 0, 0, 4 * 1.5e7]
     assert jobs == [[3, 0, 0, 3], [0, 0, 0, 0], [1, 0, 0, 1]]  # what the site was really given
     assert work_to[0] == [3 * 6.91e8, 0, 0, 3 * 1.5e7]
+
+
+class Resting:
+    """Gives training nothing and search half of the GPUs."""
+
+    needs_nci = False
+
+    def place(self, observation):
+        return [[1 / 3] * 3] * 4
+
+    def operate(self, observation, allocated_jobs, allocated_work_to):
+        return Operation([[[1.0] + [0.0] * 5] * 2] * 3, [[0.0, 0.0, 0.0, 0.5]] * 3, [23.0] * 3)
+
+
+@pytest.mark.parametrize(("guard", "slack_min", "gpus"), [
+    (60.0, 60.0, [0, 0, 0, 200]),       # an hour to spare: the policy decides
+    (60.0, 59.0, [272, 128, 0, 0]),     # work 691:288 is 282:118 of 400, in blocks of 16 and 8
+    (60.0, -20.0, [272, 128, 0, 0]),
+    (None, -20.0, [0, 0, 0, 200]),
+])
+def test_while_deadlines_are_close_training_gets_what_inference_leaves(guard, slack_min, gpus):
+    simulator = started(guard_slack_min=guard)
+    simulator.policy = Resting()
+    inputs = idle()
+    inputs["aidc2"] |= {"slack_min": slack_min, "queued_jobs": [4.0, 4.0, 0.0, 0.0],
+                        "pending_work_to": [4 * 6.91e8, 4 * 2.88e8, 0.0, 0.0]}
+    out = tick(simulator, 60.0, inputs)
+    assert out["aidc1"]["gpus"] == [0, 0, 0, 200]
+    assert out["aidc2"]["gpus"] == gpus
+    assert bool([note for note in simulator.notes() if "guard_slack_min = 60" in note]) == (gpus[0] > 0)
 
 
 def test_ineligible_sites_get_no_job():
