@@ -49,7 +49,7 @@ class ControllerParams:
     guard_slack_min: Annotated[float | None, Field(
         description="while training at a site could stand still for less than this and meet its deadlines (slack_min), "
         "it gets all GPUs that inference leaves by the rules' split, whatever the policy says; null: policies alone "
-        "decide, as in the study")] = 60.0
+        "decide, as in the study")] = 90.0
     fill_horizon_min: Annotated[
         float, Field(gt=0, description="unfinished work per GPU at which nci_priority calls a site full, min")] = 120.0
     supply_temp_degc: Annotated[float, Field(description="set point of the rule policies, degC")] = 23.0
