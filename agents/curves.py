@@ -90,7 +90,8 @@ def together(runs: Sequence[Run]) -> list[Curve]:
     same = set.intersection(*map(set, groups)) if len(groups) > 1 else set(next(iter(groups)))
     curves = []
     for key, members in groups.items():
-        name = ", ".join(value for pair in key if pair not in same for value in pair[1:]) or members[0].about["method"]
+        apart = [value for of, value in key if (of, value) not in same and value]
+        name = ", ".join(apart) or members[0].about["method"]
         seeds = tuple(sorted(run.seed for run in members))
         if len(set(seeds)) < len(seeds):
             raise ScenarioError(f"'{name}' is given with seeds {', '.join(map(str, seeds))}; each once")
@@ -151,7 +152,8 @@ def _about(request: Mapping[str, Any]) -> dict[str, str]:
     given = {"method": request["learn"]["method"], "what": request["scenario"] or request["env"],
              "mode": f"{request['mode']} mode" if request["mode"] else "", "envs": f"envs={request['envs']}"}
     learn = {f"learn.{k}": v for k, v in request["learn"].items() if k != "method"}
-    return given | {k: f"{k}={v}" for k, v in {**request["settings"], **learn}.items()}
+    texts = {k: ":".join(map(str, v)) if isinstance(v, list) else v for k, v in {**request["settings"], **learn}.items()}
+    return given | {k: f"{k}={v}" for k, v in texts.items()}
 
 
 def _cell(curve: Curve, name: str) -> str:

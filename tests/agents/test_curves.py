@@ -48,6 +48,8 @@ def test_seeds_make_one_curve_as_long_as_the_shortest_of_them(tmp_path):
     assert mat.mean["USD per 1e9 TO"].tolist() == [2.0]
     assert mat.spread["USD per 1e9 TO"].tolist() == pytest.approx([2.0**0.5])
     assert (mappo.name, longer.name) == ("mappo", "mappo, learn.epochs=10")
+    frozen = read_run(write_run(tmp_path / "e", [8.0] * 4, frozen_leaders=["1", "2", "7"]))
+    assert [curve.name for curve in together([read_run(folders[0]), frozen])] == ["mat", "learn.frozen_leaders=1:2:7"]
     assert mappo.spread["USD per 1e9 TO"].tolist() == [0.0]
 
 
