@@ -152,8 +152,8 @@ def _about(request: Mapping[str, Any]) -> dict[str, str]:
     given = {"method": request["learn"]["method"], "what": request["scenario"] or request["env"],
              "mode": f"{request['mode']} mode" if request["mode"] else "", "envs": f"envs={request['envs']}"}
     learn = {f"learn.{k}": v for k, v in request["learn"].items() if k != "method"}
-    texts = {k: ":".join(map(str, v)) if isinstance(v, list) else v for k, v in {**request["settings"], **learn}.items()}
-    return given | {k: f"{k}={v}" for k, v in texts.items()}
+    settings = {**request["settings"], **learn}
+    return given | {k: f"{k}={':'.join(map(str, v)) if isinstance(v, list) else v}" for k, v in settings.items()}
 
 
 def _cell(curve: Curve, name: str) -> str:
