@@ -152,10 +152,10 @@ def make_env(request: Mapping[str, Any], workers: int) -> VectorEnv:
 
 
 def _value(path: str, text: str) -> Any:
-    """A learner's setting; shares are written 1:2:7. What it may be is checked with the others."""
-    if path == f"{_LEARN}frozen_leaders":
-        return None if text in ("", "none", "null") else text.split(":")
-    return text
+    """A learner's setting; none is nothing, shares are written 1:2:7. What it may be is checked with the others."""
+    if text in ("", "none", "null"):
+        return None
+    return text.split(":") if path == f"{_LEARN}frozen_leaders" else text
 
 
 def _default_out(request: Mapping[str, Any]) -> Path:
