@@ -57,6 +57,12 @@ def read(path: str | Path, prefix: str = "") -> tuple[dict[str, np.ndarray], dic
     return arrays, facts
 
 
+def complete_lines(path: Path) -> list[str]:
+    """Lines of a training log whose last one may have been cut off; none where there is no log."""
+    text = path.read_text() if path.exists() else ""
+    return text[:text.rfind("\n") + 1].splitlines()
+
+
 def _plain(name: str, x: np.ndarray, texts: dict[str, str]) -> np.ndarray:
     """Text goes in as bytes; its type is noted."""
     if x.dtype.kind in "US" and x.dtype.itemsize:

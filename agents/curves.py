@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from agents import checkpoint
-from agents.checkpoint import LAST, LOG
+from agents.checkpoint import LAST, LOG, complete_lines
 from agents.rewards import OBJECTIVE
 from cosim.console import PICTURES, OneLineParser, fail, file_type, plain_console, print_digest
 from cosim.digest import Digest, Table
@@ -67,13 +67,13 @@ def read_run(folder: Path) -> Run:
     if not request:
         raise ScenarioError(f"{folder / LAST} does not say what its run was asked for; draw runs of agents.train")
     try:
-        lines = [json.loads(line) for line in (folder / LOG).read_text().splitlines()]
+        lines = [json.loads(line) for line in complete_lines(folder / LOG)]
     except (OSError, ValueError) as err:
         raise ScenarioError(f"{folder / LOG} cannot be read: {err}") from None
-    day = _steps_a_day(request)
-    window = max(1, round(day * request["envs"] / lines[0]["steps"])) if day and lines else _WINDOW
     if not lines:
         raise ScenarioError(f"{folder / LOG} is empty: nothing has been learned yet")
+    day = _steps_a_day(request)
+    window = max(1, round(day * request["envs"] / lines[0]["steps"])) if day else _WINDOW
     short, window = len(lines) < window, min(window, len(lines))
     figures = _figures(lines, window, day)
     keep = slice(window - 1, None)
@@ -98,15 +98,16 @@ def together(runs: Sequence[Run]) -> list[Curve]:
         length = min(len(run.steps) for run in members)
         stacked = {figure: np.stack([run.figures[figure][:length] for run in members])
                    for figure in members[0].figures}
+        free = min(1, len(members) - 1)  # one seed spreads by 0
         curves.append(Curve(name, seeds, members[0].steps[:length], members[0].episodes[:length],
                             {k: x.mean(axis=0) for k, x in stacked.items()},
-                            {k: x.std(axis=0, ddof=1) if len(x) > 1 else 0.0 * x[0] for k, x in stacked.items()}))
+                            {k: x.std(axis=0, ddof=free) for k, x in stacked.items()}))
     return curves
 
 
 def table(curves: Sequence[Curve]) -> Table:
     """Where the curves end."""
-    names = list(dict.fromkeys(name for curve in curves for name in curve.mean))
+    names = _names(curves)
     rows = [(curve.name, " ".join(map(str, curve.seeds)), f"{curve.steps[-1]}",
              *(_cell(curve, name) for name in names)) for curve in curves]
     return Table("Learning curves, exploring: last window", ("", "seeds", "steps", *names), rows,
@@ -115,7 +116,7 @@ def table(curves: Sequence[Curve]) -> Table:
 
 def figure(curves: Sequence[Curve], path: Path) -> Path:
     """Fig. 6 and 12: a panel per figure over environment steps, a band of +- one standard deviation over seeds."""
-    names = list(dict.fromkeys(name for curve in curves for name in curve.mean))
+    names = _names(curves)
     panels = [(name, [(c.name, (c.steps / 1000.0).tolist(), c.mean[name].tolist(), c.spread[name].tolist())
                       for c in curves if name in c.mean]) for name in names]
     return load("cosim.reporting.paper:bands", "drawing")(path, "environment steps, thousands", panels)
@@ -156,6 +157,11 @@ def _about(request: Mapping[str, Any]) -> dict[str, str]:
     return given | {k: f"{k}={':'.join(map(str, v)) if isinstance(v, list) else v}" for k, v in settings.items()}
 
 
+def _names(curves: Sequence[Curve]) -> list[str]:
+    """Figures that any of them has."""
+    return list(dict.fromkeys(name for curve in curves for name in curve.mean))
+
+
 def _cell(curve: Curve, name: str) -> str:
     if name not in curve.mean:
         return ""
@@ -188,6 +194,8 @@ def main(argv: list[str] | None = None) -> int:
             write_table(path, _columns(curves)) if path.suffix == ".csv" else figure(curves, path)
     except CosimError as err:
         return fail(err)
+    except OSError as err:
+        return fail(ScenarioError(f"cannot write {err.filename}: {err.strerror}; choose another --out"))
     return 0
 
 

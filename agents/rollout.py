@@ -77,9 +77,10 @@ class Rollout:
         """
         value, next_value = ((np.repeat(x.mean(axis=2, keepdims=True), x.shape[2], 2) if self.shared else x)
                              for x in (self.value, self.next_value))
-        advantage, target = (
-            gae(self.credit - np.float32(usual), value, next_value, self.terminated[:, :, None],
-                self.truncated[:, :, None], discount, weight)[k] for k, weight in enumerate((gae_lambda, value_lambda)))
+        seen = (self.credit - np.float32(usual), value, next_value, self.terminated[:, :, None],
+                self.truncated[:, :, None], discount)
+        advantage, _ = gae(*seen, gae_lambda)
+        _, target = gae(*seen, value_lambda)
         if self.twins > 1:
             grouped = advantage.reshape(len(advantage), -1, self.twins, advantage.shape[2])
             advantage = (grouped - grouped.mean(axis=2, keepdims=True)).reshape(advantage.shape)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from agents.checkpoint import BEST, LAST, LOG
+from agents.checkpoint import BEST, LAST, LOG, complete_lines
 from agents.rollout import Rollout
 from agents.spec import Outcome, VectorEnv
 from agents.team import Team
@@ -108,7 +108,7 @@ class Training:
         self.tracker.restore({k.removeprefix("tracker/"): v for k, v in arrays.items() if k.startswith("tracker/")})
         self.observation = self.env.restore(
             {k.removeprefix(_ENVIRONMENT): v for k, v in arrays.items() if k.startswith(_ENVIRONMENT)})
-        lines = _complete_lines(self.plan.out / LOG)
+        lines = complete_lines(self.plan.out / LOG)
         kept = [line for line in lines if json.loads(line)["update"] <= self.team.updates]
         (self.plan.out / LOG).write_text("".join(f"{line}\n" for line in kept))
 
@@ -184,9 +184,3 @@ class Training:
         facts = {"request": dict(self.plan.request or {}), "steps": self.tracker.steps,
                  "episodes": self.tracker.episodes, "episode_reward": self.tracker.episode_reward}
         self.team.save(self.plan.out / name, arrays, facts, resumable)
-
-
-def _complete_lines(path: Path) -> list[str]:
-    """Lines of a log whose last one may have been cut off."""
-    text = path.read_text() if path.exists() else ""
-    return text[:text.rfind("\n") + 1].splitlines()

@@ -71,6 +71,13 @@ def test_table_csv_and_picture(tmp_path, capsys):
     assert "USD per 1e9 TO" in (tmp_path / "c.svg").read_text()
 
 
+def test_a_line_that_a_kill_cut_off_is_left_out(tmp_path):
+    folder = write_run(tmp_path / "a", [1.0] * 5)
+    with (folder / LOG).open("a") as log:
+        log.write('{"update": 6, "ste')
+    assert read_run(folder).steps.tolist() == [2880, 3600]
+
+
 def test_less_than_a_day_is_drawn_and_said(tmp_path, capsys):
     assert main([str(write_run(tmp_path / "a", (1.0, 3.0)))]) == 0
     said = capsys.readouterr().out
