@@ -204,6 +204,10 @@ class Feeder:
         return radial_tree(self.n_bus, self.parent, self.child, z_pu, self.b_pu, self.substation, self.g_pu,
                            self.g_parent_pu, self.g_child_pu)
 
+    def voltage(self, v0_pu: float | None) -> float:
+        """Voltage at the substation, p.u.: the network's own unless another is asked for."""
+        return self.v0_pu if v0_pu is None else v0_pu
+
     def position(self, bus_id: int, what: str) -> int:
         """Where the bus numbered `bus_id` stands in the arrays; ScenarioError naming `what` asks for a wrong one."""
         return self.nodes.position(bus_id, what, self.name)

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pandapower
-import pandapower.converter
 import pandapower.networks
 from pandapower.auxiliary import LoadflowNotConverged
 from pandapower.pypower import idx_brch, idx_bus
@@ -28,7 +27,7 @@ SIMBENCH = "simbench:"
 _READERS = {".json": (pandapower.from_json, "pandapower.to_json"),
             ".xlsx": (pandapower.from_excel, "pandapower.to_excel")}
 """How a network file is read, by its ending, and what writes one."""
-_CONVERSION = ("trafo_model", "switch_rx_ratio", "calculate_voltage_angles")
+_CONVERSION = ("trafo_model", "switch_rx_ratio")
 """Options that a network may keep for its own power flow (`user_pf_options`) and that shape its admittances."""
 _ISOLATED = 4.0
 
@@ -157,8 +156,8 @@ def admittances(net: Any, base_mva: float | None = None) -> Admittances:
     if base_mva is not None:
         net.sn_mva = base_mva
     kept = net.get("user_pf_options") or {}
-    options = {"calculate_voltage_angles": True} | {k: v for k, v in kept.items() if k in _CONVERSION}
-    pandapower.converter.to_ppc(net, init="flat", mode="pf", voltage_depend_loads=False, **options)
+    # A linear power flow converts as the AC one does, and always has a solution.
+    pandapower.rundcpp(net, **{k: v for k, v in kept.items() if k in _CONVERSION})
     tables, lookups = net._ppc, net._pd2ppc_lookups
     bus, branch = tables["bus"], tables["branch"]
     at = lookups["bus"]
@@ -231,6 +230,7 @@ def start_at(net: Any, vm_pu: Floats, va_degree: Floats) -> bool:
 
 def add_injections(net: Any, load_buses: list[int], source_buses: list[int]) -> None:
     """Loads and static generators of 0 at the given buses, after those that the network has."""
-    pandapower.create_loads(net, load_buses, p_mw=0.0, q_mvar=0.0)
+    if load_buses:
+        pandapower.create_loads(net, load_buses, p_mw=0.0, q_mvar=0.0)
     for bus in source_buses:
         pandapower.create_sgen(net, bus, p_mw=0.0, q_mvar=0.0)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -43,6 +43,7 @@ class AcFlow:
     vm_pu                (n_bus,) voltage magnitudes
     p_from_kw, p_to_kw   (n_branch,) active power entering at the first (a feeder's parent) and at the other end
     p_slack_kw, q_slack_kvar  (n_slack,) what the external grids deliver
+    q_generator_kvar     (n_generator,) reactive power of the network's own generators that stay
     p_drawn_kw           (n_bus,) what the network's own shunts, wards, motors and charging storage draw
     loss_kw              sum of all branch losses
     """
@@ -52,6 +53,7 @@ class AcFlow:
     p_to_kw: Floats
     p_slack_kw: Floats
     q_slack_kvar: Floats
+    q_generator_kvar: Floats
     p_drawn_kw: Floats
     loss_kw: float
 
@@ -100,6 +102,7 @@ class AcNetwork:
         self.file_v0_pu = sorted({float(row.vm_pu) for _, row in rows_in_service(net, "ext_grid")})
         if v0_pu is not None:
             net.ext_grid["vm_pu"] = v0_pu
+        net["_ppc"] = None  # a file may bring that of an earlier run
         self._net = net
         buses = sorted(int(b) for b in net.bus.index[net.bus.in_service.astype(bool)])
         load_p, load_q = base_loads(net, buses)
@@ -118,16 +121,24 @@ class AcNetwork:
         self.generator_bus = np.array([nodes.of_bus[g.node] for g in self.generators], dtype=np.int64)
         self._generator_kw = np.array([g.p_kw for g in self.generators])
         self._own_kw, self._g_mw = solver.p_bus_kw[nodes.rows], solver.y_bus_pu[nodes.rows].real * solver.base_mva
-        self._source_bus = np.array([nodes.of_bus[b] for b in source_buses], dtype=np.int64)
+        self._source_bus = np.zeros(0, np.int64)
         self._dclines = [(k, nodes.of_bus[int(r.from_bus)], nodes.of_bus[int(r.to_bus)])
                          for k, r in rows_in_service(net, "dcline")]
         self._name_branches()
-        self._first_load, self._first_sgen = 0, len(net.sgen)
-        add_injections(net, list(nodes.lowest), list(source_buses))
+        self._first_sgen = len(net.sgen)
+        add_injections(net, list(nodes.lowest), [])
         self._tolerance_mva = _tolerance_mva(solver)
         # A DC line is two generators that exist during a run only; nothing can be kept from it.
         self._recycle = not self._dclines
-        self._start = self._base_start()
+        self._start: tuple[Floats, Floats] | None = None
+        self._began = False
+        self.add_sources(source_buses)
+
+    def add_sources(self, buses: Sequence[int]) -> None:
+        """Let further sources stand at these bus numbers; before the first run."""
+        add_injections(self._net, [], list(buses))
+        more = np.array([self.nodes.of_bus[b] for b in buses], dtype=np.int64)
+        self._source_bus = np.append(self._source_bus, more)
 
     def _find_slacks(self, net: Any, solver: Admittances) -> None:
         nodes, grids = self.nodes, [("ext_grid", k, row) for k, row in rows_in_service(net, "ext_grid")]
@@ -175,6 +186,8 @@ class AcNetwork:
         not lead to a solution, as pandapower starts by default. ModelError where a bus's powers do not add up: an
         element that this class does not know.
         """
+        if not self._began:
+            self._began, self._start = True, self._base_start()
         self._inject(p_load_kw, q_load_kvar, p_source_kw, q_source_kvar)
         found = None
         if self._recycle and self._set_start(v_start_pu):
@@ -205,9 +218,15 @@ class AcNetwork:
             q_slack[at] += float(net[f"res_{kind}"].at[k, "q_mvar"]) * 1000.0
         vm_pu = found.vm_pu[nodes.rows]
         drawn = self._own_kw + self._g_mw * vm_pu**2 * 1000.0
-        flow = AcFlow(vm_pu, p_from, p_to, p_slack, q_slack, drawn, float(np.sum(p_from + p_to)))
+        flow = AcFlow(vm_pu, p_from, p_to, p_slack, q_slack, self._q_generator_kvar(), drawn,
+                      float(np.sum(p_from + p_to)))
         self._refuse_unseen(flow, p_load_kw, p_source_kw)
         return flow
+
+    def _q_generator_kvar(self) -> Floats:
+        net, signs = self._net, {"storage": -1000.0}
+        return np.array([signs.get(g.kind, 1000.0) * float(net[f"res_{g.kind}"].at[g.index, "q_mvar"])
+                         for g in self.generators])
 
     def _refuse_unseen(self, flow: AcFlow, p_load_kw: Floats, p_source_kw: Floats) -> None:
         n, branches = len(self.nodes), self.branches
@@ -258,5 +277,4 @@ class AcCheck:
         n = len(feeder.parent)
         p_from = np.bincount(feeder.merged, np.where(feeder.forward, flow.p_from_kw, flow.p_to_kw), n)
         p_to = np.bincount(feeder.merged, np.where(feeder.forward, flow.p_to_kw, flow.p_from_kw), n)
-        return AcFlow(flow.vm_pu, p_from, p_to, flow.p_slack_kw, flow.q_slack_kvar, flow.p_drawn_kw,
-                      float(np.sum(p_from + p_to)))
+        return replace(flow, p_from_kw=p_from, p_to_kw=p_to, loss_kw=float(np.sum(p_from + p_to)))

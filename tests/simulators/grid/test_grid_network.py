@@ -16,8 +16,10 @@ import pytest
 from cosim.errors import ScenarioError
 from simulators.grid.adapter import CefDispatch
 from simulators.grid.equations import radial_power_flow
-from simulators.grid.feeder import BaseLoad, Generator, Line, LineList
-from simulators.grid.network import AcCheck, feeder_of, read_feeder
+from simulators.grid.elements import Generator
+from simulators.grid.feeder import BaseLoad, Line, LineList
+from simulators.grid.network import feeder_of, read_feeder
+from simulators.grid.powerflow import AcCheck
 
 THREE_LINES = LineList(
     base_kv=10.0,
@@ -185,7 +187,7 @@ WRONG: dict[str, tuple[Callable, str]] = {
     "two grids": (lambda n: pp.create_ext_grid(n, 3), "2 external grids"),
     "dead end": (lambda n: n.bus.loc.__setitem__((4, "in_service"), False), "line 3 .*bus 4, which is out of service"),
     "r < 0": (set_line("r_ohm_per_km", -0.1), r"line 1 \(2-1\) has r = -0.2 ohm"),
-    "x nan": (set_line("x_ohm_per_km", np.nan), "line 1 .*x = nan"),
+    "x nan": (set_line("x_ohm_per_km", np.nan), r"line 1 \(2-1\) has x_ohm_per_km = nan"),
     "c < 0": (set_line("c_nf_per_km", -1.0), "line 1 .*c_nf_per_km = -1"),
     "voltages": (lambda n: n.bus.loc.__setitem__((4, "vn_kv"), 20.0), r"line 3 \(0-4\) joins buses of 12.66 and 20 kV"),
     "shunt": (lambda n: pp.create_shunt(n, 3, 0.1), "shunt 0 in service"),
@@ -195,10 +197,10 @@ WRONG: dict[str, tuple[Callable, str]] = {
     "ratio": (add_trafo(vn_hv_kv=10.0), r"trafo 0 \(3-5\) has vn_hv_kv / vn_lv_kv = 25 between buses of ratio 31.65"),
     "vk": (add_trafo(vk_percent=0.5), "trafo 0 .*has vk_percent = 0.5, vkr_percent = 1"),
     "gen off": (lambda n: pp.create_gen(n, pp.create_bus(n, 12.66, in_service=False), 0.1),
-                "gen 0 stands at bus 5, which is out of service"),
+                r"gen 0 \(bus 5\) stands at bus 5, which is out of service"),
     "switch": (lambda n: pp.create_switch(n, 3, 4, et="b"), "bus-bus switch 0 closed"),
     "const z": (lambda n: n.load.__setitem__("const_z_p_percent", 20.0), "load 0 has const_z_p_percent = 20"),
-    "load nan": (lambda n: n.load.__setitem__("p_mw", np.nan), "load at bus 3 is not a finite"),
+    "load nan": (lambda n: n.load.__setitem__("p_mw", np.nan), r"load 0 \(bus 3\) has p_mw = nan; it must be a finite number"),
 }
 
 

@@ -10,7 +10,8 @@ from cosim.compare import first_difference
 from cosim.errors import ScenarioError
 from cosim.run import find
 from cosim.trace import Trace
-from simulators.grid.network import AcCheck, read_feeder
+from simulators.grid.network import read_feeder
+from simulators.grid.powerflow import AcCheck
 from simulators.grid.opendss import OpenDss
 
 pytest.importorskip("opendssdirect", reason="OpenDSS is not installed (extra opendss)")
