@@ -104,7 +104,8 @@ class AcPowerFlow(Adapter):
         meta = super().init(sid, time_resolution, **params)
         p, given = self.params, self.params.sources
         self._network = plain = AcNetwork(p.network, [], p.v0_pu, p.closed_lines)
-        self._own_kg_per_kwh = own_intensities(plain.generators, p.network_sources, plain.name, sid)
+        feeding = [g for g in plain.generators if g.p_kw > 0.0]
+        self._own_kg_per_kwh = own_intensities(plain.generators, feeding, p.network_sources, plain.name, sid)
         at = {name: plain.nodes.position(s.node, f"{sid}.sources.{name}.node", f"network {plain.name}")
               for name, s in given.items()}
         if twice := [g.name for g in plain.generators if g.name in given]:

@@ -45,10 +45,7 @@ _TAPS = (("tap_pos", "tap_side", "tap_step_percent"), ("tap2_pos", "tap2_side", 
 
 @dataclass(frozen=True, slots=True)
 class Generator:
-    """A generator of the network itself: its bus number, limits in kW and kvar (None: no limit), what the file has.
-
-    feeds    whether it can give active power, so that its intensity matters
-    """
+    """A generator of the network itself: bus number, limits in kW and kvar (None: no limit), and P as its file has it."""
 
     name: str
     node: int
@@ -59,11 +56,6 @@ class Generator:
     p_kw: float = 0.0
     kind: str = "sgen"
     index: int = 0
-
-    @property
-    def feeds(self) -> bool:
-        return self.p_max_kw > 0.0
-
 
 def rows_in_service(net: Any, kind: str) -> Iterator[tuple[int, Any]]:
     """Index and row of every element of a kind that is in service."""
@@ -154,8 +146,8 @@ def _check_line(net: Any, line: Any, where: str) -> None:
     r, x = line.r_ohm_per_km * line.length_km, line.x_ohm_per_km * line.length_km
     if r == x == 0.0:
         raise ScenarioError(f"{where} has no impedance; merge its two buses, or join them by a bus-bus switch")
-    if r < 0.0 or line.parallel < 1:
-        raise ScenarioError(f"{where} has r = {r:g} ohm and parallel = {line.parallel:g}; r must be >= 0, parallel >= 1")
+    if line.get("parallel", 1) < 1:
+        raise ScenarioError(f"{where} has parallel = {line.parallel:g}; it must be >= 1")
     conductance = _figure(line, "g_us_per_km")
     if line.c_nf_per_km < 0.0 or conductance < 0.0:
         raise ScenarioError(f"{where} has c_nf_per_km = {line.c_nf_per_km:g}, g_us_per_km = {conductance:g}; both must "
@@ -212,8 +204,8 @@ def base_loads(net: Any, buses: list[int]) -> tuple[Floats, Floats]:
 def own_generators(net: Any) -> tuple[Generator, ...]:
     """What of the network feeds it beside the external grids: sgen, asymmetric_sgen, gen, and storage that discharges.
 
-    Fixed at its p_mw unless `controllable` says otherwise; a gen whose table says nothing is controllable, as in
-    pandapower, where it has p limits. P of a controllable one is between min_p_mw (else 0) and max_p_mw (else p_mw).
+    Fixed at its p_mw unless `controllable` says otherwise; a gen is controllable, as in pandapower, unless that says no,
+    but only where it has a max_p_mw. P of a controllable one is between min_p_mw (else 0) and max_p_mw (else p_mw).
     Q is fixed but for a gen, which has its limits, and a controllable sgen that has some. Named as in the network, or
     by kind and index ('sgen3') where that is no unique name. One that draws (p_mw < 0) or gives nothing at all is none.
     """
@@ -252,9 +244,10 @@ def _power(kind: str, row: Any) -> tuple[float, float]:
 
 def _is_controllable(kind: str, row: Any) -> bool:
     given = row.get("controllable")
-    if given is None or given != given:  # NaN is not equal to itself
-        return kind == "gen" and _limit(row, "max_p_mw") is not None
-    return bool(given)
+    unsaid = given is None or given != given  # NaN is not equal to itself
+    if kind == "gen":  # pandapower makes them controllable unasked; limits are what somebody wrote
+        return (unsaid or bool(given)) and _limit(row, "max_p_mw") is not None
+    return not unsaid and bool(given)
 
 
 def _p_range(kind: str, row: Any, p_kw: float) -> tuple[float, float]:

@@ -9,6 +9,7 @@ import difflib
 import inspect
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,6 @@ SIMBENCH = "simbench:"
 _READERS = {".json": (pandapower.from_json, "pandapower.to_json"),
             ".xlsx": (pandapower.from_excel, "pandapower.to_excel")}
 """How a network file is read, by its ending, and what writes one."""
-_CONVERSION = ("trafo_model", "switch_rx_ratio")
-"""Options that a network may keep for its own power flow (`user_pf_options`) and that shape its admittances."""
 _ISOLATED = 4.0
 
 
@@ -84,7 +83,7 @@ def _stored(network: str | LineList, stamp: int) -> Any:
 
 def _from_simbench(code: str) -> Any:
     try:
-        import simbench
+        simbench = import_module("simbench")  # an extra, and slow to import
     except ImportError:
         raise ScenarioError("SimBench is not installed; pip install 'aidc-cosim[simbench]'") from None
     codes = simbench.collect_all_simbench_codes()
@@ -155,9 +154,10 @@ def admittances(net: Any, base_mva: float | None = None) -> Admittances:
     """Convert a network; `net` is written to (it keeps the solver's tables). base_mva: in place of `net.sn_mva`."""
     if base_mva is not None:
         net.sn_mva = base_mva
-    kept = net.get("user_pf_options") or {}
-    # A linear power flow converts as the AC one does, and always has a solution.
-    pandapower.rundcpp(net, **{k: v for k, v in kept.items() if k in _CONVERSION})
+    try:  # no step of Newton's method: the conversion alone, with the options that the network keeps for its power flow
+        pandapower.runpp(net, init="flat", max_iteration=0, numba=False)
+    except LoadflowNotConverged:
+        pass
     tables, lookups = net._ppc, net._pd2ppc_lookups
     bus, branch = tables["bus"], tables["branch"]
     at = lookups["bus"]

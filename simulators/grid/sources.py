@@ -83,7 +83,8 @@ def all_sources(given: Mapping[str, Source], feeder: Feeder, kg_per_kwh: Mapping
 
     ScenarioError as from `own_intensities`, or naming a name that is twice.
     """
-    own = own_intensities(feeder.generators, kg_per_kwh, feeder.name, member)
+    feeding = [g for g in feeder.generators if g.p_max_kw > 0.0]
+    own = own_intensities(feeder.generators, feeding, kg_per_kwh, feeder.name, member)
     if twice := [name for name in own if name in given]:
         raise ScenarioError(f"{member}.sources.{twice[0]} and a generator of {feeder.name} have one name; call the source "
                             "something else")
@@ -92,18 +93,18 @@ def all_sources(given: Mapping[str, Source], feeder: Feeder, kg_per_kwh: Mapping
                        q_min_kvar=g.q_min_kvar, q_max_kvar=g.q_max_kvar) for g in feeder.generators}}
 
 
-def own_intensities(generators: Sequence[Generator], kg_per_kwh: Mapping[str, float], network: str, member: str
-                    ) -> dict[str, float]:
+def own_intensities(generators: Sequence[Generator], feeding: Sequence[Generator], kg_per_kwh: Mapping[str, float],
+                    network: str, member: str) -> dict[str, float]:
     """kg/kWh of every generator of a network from `network_sources`: by its name, else that of '*'.
 
-    One that cannot feed (a condenser) needs none. ScenarioError naming generators without an intensity, or an intensity
+    Those that are not `feeding` (condensers, say) need none. ScenarioError naming generators without an intensity, or an intensity
     without a generator.
     """
     names = [g.name for g in generators]
     for name in kg_per_kwh:
         if name != OTHERS and name not in names:
             raise ScenarioError(f"{member}.network_sources: {unknown(f'generator of {network}', name, names)}")
-    missing = [g for g in generators if g.feeds and g.name not in kg_per_kwh and OTHERS not in kg_per_kwh]
+    missing = [g for g in feeding if g.name not in kg_per_kwh and OTHERS not in kg_per_kwh]
     if missing:
         said = ", ".join(f"'{g.name}' (bus {g.node}, {g.p_kw:g} kW)" for g in missing[:4])
         more = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
