@@ -29,7 +29,7 @@ from cosim.adapter import Adapter, Values, serve
 from cosim.errors import ModelError, ScenarioError, unknown
 from cosim.ports import Batch, Port
 from cosim.units import HOUR_S, format_time
-from simulators.controller.params import ControllerParams, facts_of, policy_of
+from simulators.controller.params import ControllerParams, check_mode, facts_of, policy_of
 
 Rows = list[list[list[int]]]
 """site -> class -> rows of the batch, ascending."""
@@ -75,6 +75,11 @@ class Controller(Adapter):
             Port("mean_deferral_s", "out", "mean deferral of the training jobs sent in this minute", nullable=True),
         ),
     }
+
+    @classmethod
+    def check_members(cls, member: str, given: ControllerParams, members: Mapping[str, Any]) -> None:
+        """ScenarioError where other members' parameters do not go with the mode."""
+        check_mode(member, given, members)
 
     def setup(self) -> None:
         """Check names, deferrals and eligibility; build the policy. ScenarioError when they do not fit."""

@@ -83,10 +83,10 @@ def test_nci_priority_follows_the_carbon(tmp_path):
 
 
 def test_power_mode_does_not_see_carbon(tmp_path):
-    a = hour(tmp_path, "a", controller__mode="power", controller__policy="uniform")
-    b = hour(tmp_path, "b", controller__mode="power", controller__policy="uniform",
-             grid__sources__gt30__kg_per_kwh=0.1)
+    power = {"controller__mode": "power", "controller__policy": "uniform", "grid__lambda_kw_per_kg_h": 0.0}
+    a, b = hour(tmp_path, "a", **power), hour(tmp_path, "b", **power, grid__sources__gt30__kg_per_kwh=0.1)
     with Trace(a) as x, Trace(b) as y:
+        assert np.array_equal(x["grid/Grid/p_source_kw"], y["grid/Grid/p_source_kw"])
         assert not np.array_equal(x["grid/Bus/nci_kg_per_kwh"], y["grid/Bus/nci_kg_per_kwh"])
         assert np.array_equal(x["aidc/Site/p_kw"], y["aidc/Site/p_kw"])
 

@@ -11,6 +11,7 @@ import pytest
 from cosim.clock import Clock
 from cosim.resolve import resolve
 from cosim.run import find
+from cosim.scenario import override
 from simulators.grid.network import read_feeder
 from simulators.metrics import preflight
 
@@ -38,6 +39,8 @@ def test_grid():
     assert {s.node: s.kg_per_kwh for s in GRID.sources.values()} == {0: 0.30, 6: 0.35, 25: 0.65, 30: 0.90}
     assert GRID.lambda_kw_per_kg_h == 0.01
     assert find("ieee33_power").members["grid"].params["lambda_kw_per_kg_h"] == 0.0
+    power = {"controller.mode": "power", "controller.policy": "uniform", "grid.lambda_kw_per_kg_h": 0.0}
+    assert override(find("ieee33"), power).members == find("ieee33_power").members
     assert {site.q_per_p_ratio for site in AIDC.sites.values()} == {0.2}
 
 

@@ -150,7 +150,8 @@ def test_what_is_charged_for_looming_drops_is_what_looms():
     assert charged == pytest.approx(2 * late)
 
 
-@pytest.mark.parametrize("fields", [{}, {"controller.mode": "power"}, {"controller.reward.carbon": "marginal"},
+@pytest.mark.parametrize("fields", [{}, {"controller.mode": "power", "grid.lambda_kw_per_kg_h": 0.0},
+                                    {"controller.reward.carbon": "marginal"},
                                     {"controller.reward.relative": False, "controller.reward.looming": False}])
 def test_what_sites_are_credited_with_is_the_whole_reward(fields):
     """The manager is credited with all of it, the sites with parts that sum to it, drops and what looms included."""
@@ -182,5 +183,7 @@ def test_what_cannot_be_steered_is_said():
     with pytest.raises(ScenarioError, match="needs the dispatch with and without data centers"):
         vector_env(override(TWO_BUS.replace(members={**TWO_BUS.members, "grid": foreign}),
                             {"controller.reward.carbon": "system_difference"}), workers=0)
+    with pytest.raises(ScenarioError, match="controller.mode = power leaves carbon out, .*lambda_kw_per_kg_h=0"):
+        vector_env(override(TWO_BUS, {"controller.mode": "power"}), workers=0)
     with pytest.raises(ScenarioError, match="reward.carbon"):
         vector_env(override(TWO_BUS, {"controller.reward.carbon": "average"}), workers=0)
