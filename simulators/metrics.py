@@ -4,7 +4,7 @@ efficiency (K05), PUE (K06), losses (K08), and the offered load before a run (I0
 Scenarios name `preflight` and `summary` by import string. Everything is read from the file, so that a trace from
 another machine, or of a run that was killed, gives the same figures. Energies integrate minute means with dt (I20).
 
-Rows of the model: I05, I32, M08, U20, X03, X12.
+Rows of the model: I01, I02, I05, I20, K01-03, K08, P01.
 """
 
 from __future__ import annotations
