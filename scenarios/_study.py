@@ -64,8 +64,10 @@ def links() -> list[Link]:
     return [
         Link(source="profile.p_kw", target="grid.p_load_kw"),
         Link(source="profile.q_kvar", target="grid.q_load_kvar"),
-        Link(source="aidc.p_window_kw", target="grid.p_load_kw", pairs="sites:bus{node}", shift_s=LATER),
-        Link(source="aidc.q_window_kvar", target="grid.q_load_kvar", pairs="sites:bus{node}", shift_s=LATER),
+        Link(source="aidc.p_window_kw", target="grid.p_site_kw", or_port="p_load_kw", pairs="sites:bus{node}",
+             shift_s=LATER),
+        Link(source="aidc.q_window_kvar", target="grid.q_site_kvar", or_port="q_load_kvar", pairs="sites:bus{node}",
+             shift_s=LATER),
         Link(source="grid.nci_kg_per_kwh", target="controller.nci_kg_per_kwh", pairs="sites:bus{node}"),
         Link(source="grid.mci_kg_per_kwh", target="controller.mci_kg_per_kwh", pairs="sites:bus{node}", optional=True),
         Link(source="workload.jobs", target="controller.jobs"),

@@ -16,7 +16,7 @@ FLOORS = [
     {"cosim.intact", "cosim.scenario", "cosim.table", "cosim.trace"},
     {"cosim.compare", "cosim.recorder"},
     {"cosim.adapter"},
-    {"cosim.resolve"},
+    {"cosim.resolve", "cosim.trust"},
     {"cosim.plan", "cosim.serve"},
     {"cosim.tap"},
     {"cosim.native", "cosim.replay"},
@@ -53,7 +53,7 @@ OWNERS = {
     "safetensors": {"agents.checkpoint"},
 }
 AGENTS_MAY_USE = {"cosim.errors", "cosim.params", "cosim.seeds", "cosim.units"}
-AGENTS_ROOF = {"agents.curves", "agents.evaluate", "agents.train", "agents.pretrained.__main__"}
+AGENTS_ROOF = {"agents.curves", "agents.evaluate", "agents.request", "agents.train", "agents.pretrained.__main__"}
 SIMULATORS_ROOF = {"simulators.grid.sweep", "simulators.receipts"}
 """Command lines: they may use all of the frame, and nothing imports them."""
 SIMULATORS_MAY_USE = {"cosim.adapter", "cosim.clock", "cosim.digest", "cosim.errors", "cosim.params", "cosim.ports",

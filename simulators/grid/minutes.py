@@ -17,6 +17,7 @@ from simulators.grid.adapter import CefDispatch, GridParams
 from simulators.grid.equations import Complexes, Floats, radial_voltages
 from simulators.grid.feeder import Feeder
 from simulators.grid.network import read_feeder
+from simulators.grid.ports import ACTIVE_DEMAND, REACTIVE_DEMAND
 from simulators.grid.sources import all_sources
 
 _AT_ONCE = 512
@@ -84,10 +85,10 @@ def _wires(trace: Trace, member: str) -> list[_Wire]:
               for at, eid in enumerate(trace.names(model))}
     for source, target in zip(table.get("source", ()), table.get("target", ()), strict=True):
         to, bus, into = str(target).split(".", 2)
-        if to == member and into in ("p_load_kw", "q_load_kvar"):
+        if to == member and into in (*ACTIVE_DEMAND, *REACTIVE_DEMAND):
             who, eid, port = str(source).split(".", 2)
             model, at = places[who, eid]
-            out.append(_Wire(model, port, at, bus, into == "q_load_kvar"))
+            out.append(_Wire(model, port, at, bus, into in REACTIVE_DEMAND))
     return out
 
 

@@ -146,7 +146,8 @@ def test_a_pettingzoo_environment_trains_and_resumes(tmp_path, monkeypatch):
             "learn.width=16", "--set", "learn.learning_rate_end=1", "--save-every", "1"]
     for out, updates in (("a", 4), ("b", 2)):
         assert main([*args, "--out", str(tmp_path / out), "--updates", str(updates)]) == 0
-    assert main(["--resume", str(tmp_path / "b"), "--updates", "4"]) == 0
+    assert main(["--resume", str(tmp_path / "b"), "--updates", "4"]) == 2, "its environment is nobody's that is known"
+    assert main(["--resume", str(tmp_path / "b"), "--updates", "4", "--trust", str(tmp_path / "b")]) == 0
     a, b = log_of(tmp_path / "a"), log_of(tmp_path / "b")
     assert [line["episodes"] for line in a] == [4, 12, 16, 24]
     assert [line["reward"] for line in a] == [line["reward"] for line in b]

@@ -36,9 +36,14 @@ def started(buses: list[str], **params: Any) -> CefDispatch:
 
 
 def tick(grid: CefDispatch, bus_time: int, loads: dict[str, dict[str, float]]) -> dict:
-    """One step with `loads` as {bus: {source: kW}} and 0.4 kvar/kW; all outputs."""
-    inputs = {bus: {"p_load_kw": dict(by_source), "q_load_kvar": {s: 0.4 * p for s, p in by_source.items()}}
-              for bus, by_source in loads.items()}
+    """One step with `loads` as {bus: {source: kW}} and 0.4 kvar/kW, those of "aidc" at the data centers' ports; all
+    outputs."""
+    inputs: dict = {bus: {} for bus in loads}
+    for bus, by_source in loads.items():
+        for source, p in by_source.items():
+            kind = "site" if source.startswith("aidc.") else "load"
+            inputs[bus].setdefault(f"p_{kind}_kw", {})[source] = p
+            inputs[bus].setdefault(f"q_{kind}_kvar", {})[source] = 0.4 * p
     assert grid.step(bus_time, inputs, bus_time + 15) == bus_time + 15
     wanted = {eid: [p.name for p in grid.MODELS[model] if p.flow == "out"]
               for model, eids in grid.entities.items() for eid in eids}
@@ -150,6 +155,27 @@ def test_an_interval_is_settled_at_its_end_by_what_the_data_centre_drew():
     assert second["vm_min_realised_pu"] == pytest.approx(math.sqrt(u), abs=1e-12)
     assert second["voltage_violation_realised_pu"] == 0.0
     assert second["p_source_kw"][0] == pytest.approx(610.0 + two_buses(0.610)[1], abs=1e-9)
+
+
+def test_a_data_centre_is_told_by_its_port_whatever_it_is_called():
+    """A load called like a site is base load, with the forecast's error; a site need not be known by name."""
+    given = {"network": TWO_BUSES, "sources": {"substation": SUBSTATION}, "forecast_sigma_ratio": 0.1}
+    named = started(["bus1"], **given, sites={"bus1": {"node": 1}, "aidc1": {"node": 1}})
+    other = started(["bus1"], **given, sites={"s": {"node": 1}})
+    for k, p in enumerate((200.0, 260.0)):
+        of_named = tick(named, 15 * k, {"bus1": {"profile.bus1": 250.0, "houses.aidc1": 50.0, "aidc.x": p}})["grid"]
+        of_other = tick(other, 15 * k, {"bus1": {"profile.x": 300.0, "aidc.y": p}})["grid"]
+        assert str(of_named) == str(of_other)
+        expected = 300.0 * (1.0 + of_named["forecast_error_ratio"]) + p
+        assert of_named["p_source_kw"][0] - of_named["loss_kw"] == pytest.approx(expected, abs=1e-9)
+    assert of_named["p_substation_realised_kw"] == pytest.approx(560.0 + two_buses_at(560.0), abs=1e-9)
+    assert not any("p_site_kw" in note for note in named.notes())
+
+
+def test_sites_that_draw_through_the_base_loads_port_are_said():
+    grid = started(["bus1"], network=TWO_BUSES, sources={"substation": SUBSTATION}, sites={"aidc1": {"node": 1}})
+    tick(grid, 0, {"bus1": {"profile.bus1": 300.0, "elsewhere.aidc1": 200.0}})
+    assert any("nothing was drawn through p_site_kw" in note for note in grid.notes())
 
 
 @pytest.mark.rows("Z06")

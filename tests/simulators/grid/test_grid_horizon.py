@@ -158,7 +158,7 @@ def test_wrong_ramps_and_forecasts_are_refused():
         started(None, sources={"substation": {"node": 0, "kg_per_kwh": 0.3, "p_max_kw": 9.0, "ramp_kw_per_min": 5.0}})
     with pytest.raises(ModelError, match="p_ahead_kw has 1 values and lookahead_steps = 3 needs 2"):
         run(started(10.0, 3), [100.0, 200.0], ahead=1)
-    assert math.isnan(CefDispatch.MODELS["Bus"][2].default)
+    assert math.isnan(next(p.default for p in CefDispatch.MODELS["Bus"] if p.name == "p_ahead_kw"))
 
 
 def test_a_step_down_that_is_seen_is_met_without_surplus():
