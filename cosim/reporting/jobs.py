@@ -19,8 +19,10 @@ _SHORTEST_MIN = 1e-2
 
 
 def _of(run: Run, classes: list[str]) -> np.ndarray:
-    """Mask of the counted jobs of some classes."""
-    return np.isin(run.jobs["job_class"], classes) & (run.jobs["arrival_s"] >= run.warmup_s)
+    """Mask of the counted jobs of some classes: those that arrived in the counted time."""
+    arrival_s = run.jobs["arrival_s"]
+    counts = (arrival_s >= run.time.begin_s) & (arrival_s < run.time.end_s)
+    return np.isin(run.jobs["job_class"], classes) & counts
 
 
 def _lacks(run: Run) -> str:
