@@ -2,6 +2,8 @@
 
 A policy decides in ratios; here ratios become whole jobs, release times and GPUs (U22). Any object with the two
 methods of `agents.decision.Policy` can take the place of `Controller.policy` before the first tick.
+
+Rows of the model: A06, A07, B08, I13, I22, M13, U09, U10, U14, U22.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The distribution grid on the bus: demand per bus in, nodal carbon intensity and the grid's state out."""
+"""The distribution grid on the bus: demand per bus in, nodal carbon intensity and the grid's state out.
+
+Rows of the model: E04, E05, M09, M10, U17, Z06.
+"""
 
 from __future__ import annotations
 
