@@ -16,6 +16,7 @@ from cosim.errors import TraceError
 from cosim.trace import Trace
 from simulators.aidc.equations import air_kw_per_k, air_temperatures_degc, it_at_inlet_kw
 from simulators.fleet import JobClass, Site
+from simulators.grid.ports import ACTIVE_DEMAND
 from simulators.plants import coolings, has_inertia, room_degc, served_degc
 
 SITE = "aidc/Site"
@@ -171,7 +172,7 @@ def _bus_loads(trace: Trace, buses: list[str]) -> tuple[np.ndarray, np.ndarray]:
     loads, known = np.zeros((len(times), len(buses))), np.ones(len(times), bool)
     for source, target, shift_s in zip(wiring["source"], wiring["target"], wiring["shift_s"], strict=True):
         member, eid, port = source.split(".", 2)
-        if not target.startswith("grid.") or not target.endswith(".p_load_kw"):
+        if not target.startswith("grid.") or target.rpartition(".")[2] not in ACTIVE_DEMAND:
             continue
         model = next(m for m in trace.models() if m.startswith(f"{member}/") and eid in trace.names(m))
         at = np.searchsorted(trace.time_s(model), times - shift_s, side="right") - 1
