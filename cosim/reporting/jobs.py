@@ -1,6 +1,6 @@
 """Pictures of single jobs: when training arrived and ran, how long jobs waited against what they were allowed.
 
-Rows of the model: X03, X08.
+Rows of the model: I33, K07, X03, X08.
 """
 
 from __future__ import annotations
