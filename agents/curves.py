@@ -5,7 +5,7 @@ seeds +- one standard deviation. What is drawn is what exploring policies did, i
 environment; an evaluation of the modes is `agents.evaluate`. Figures are ratios of sums, per served work, because a
 policy that postpones work also saves power.
 
-Rows of the model: X05, X13.
+Rows of the model: X05, X13, Z05.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Base load of a feeder's buses: what the network file says, times a daily shape (P07, M01)."""
+"""Base load of a feeder's buses: what the network file says, times a daily shape (P07, M01).
+
+Rows of the model: I24, M01, P07, Z06.
+"""
 
 from __future__ import annotations
 
@@ -123,13 +126,17 @@ class Profile(Adapter):
         self._factors = self.params.factors
 
     def notes(self) -> list[str]:
-        """Loads of the network that nobody draws."""
-        if not self._elsewhere:
-            return []
-        buses = list(self._elsewhere)
-        said = ", ".join(buses[:4]) + (f" and {len(buses) - 4} more" if len(buses) > 4 else "")
-        return [f"{self.sid}: the network's load at {said} ({math.fsum(self._elsewhere.values()):g} kW) is not drawn, for "
-                "they are no entities of Load"]
+        """Which base load it was, for no study prints its own (M01), and what of the network's loads nobody draws."""
+        shape = self.params.shape if isinstance(self.params.shape, str) else f"{SLOTS} factors of the scenario"
+        mean, peak = math.fsum(self._factors) / SLOTS, max(self._factors)
+        lines = [f"{self.sid}: base load by shape {shape}, {mean:.3f} of the network's own loads on average, {peak:.3f} "
+                 "at the peak"]
+        if self._elsewhere:
+            buses = list(self._elsewhere)
+            said = ", ".join(buses[:4]) + (f" and {len(buses) - 4} more" if len(buses) > 4 else "")
+            lines.append(f"{self.sid}: the network's load at {said} ({math.fsum(self._elsewhere.values()):g} kW) is not "
+                         "drawn, for they are no entities of Load")
+        return lines
 
     def advance(self, time_s: float, inputs: Values) -> Values:
         factor = self._factor(time_s)

@@ -14,7 +14,7 @@ FLOORS = [
     {"cosim.units"},
     {"cosim.clock", "cosim.console", "cosim.ports", "cosim.params", "cosim.seeds"},
     {"cosim.intact", "cosim.scenario", "cosim.table", "cosim.trace"},
-    {"cosim.compare", "cosim.recorder"},
+    {"cosim.compare", "cosim.recorder", "cosim.series"},
     {"cosim.adapter"},
     {"cosim.resolve", "cosim.trust"},
     {"cosim.plan", "cosim.serve"},
@@ -57,7 +57,7 @@ AGENTS_ROOF = {"agents.curves", "agents.evaluate", "agents.request", "agents.tra
 SIMULATORS_ROOF = {"simulators.grid.sweep", "simulators.receipts"}
 """Command lines: they may use all of the frame, and nothing imports them."""
 SIMULATORS_MAY_USE = {"cosim.adapter", "cosim.clock", "cosim.digest", "cosim.errors", "cosim.params", "cosim.ports",
-                      "cosim.resolve", "cosim.table", "cosim.trace", "cosim.units"}
+                      "cosim.resolve", "cosim.series", "cosim.table", "cosim.trace", "cosim.units"}
 
 
 def name_of(path: Path) -> str:

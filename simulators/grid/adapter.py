@@ -1,4 +1,7 @@
-"""The distribution grid on the bus: demand per bus in, nodal carbon intensity and the grid's state out."""
+"""The distribution grid on the bus: demand per bus in, nodal carbon intensity and the grid's state out.
+
+Rows of the model: E04, E05, M09, M10, U17, Z06.
+"""
 
 from __future__ import annotations
 
@@ -229,6 +232,9 @@ class CefDispatch(Adapter):
         if own and self.params.mci:
             lines.append(f"{self.sid}: mci counts " + ", ".join(f"{n} at {w:g} kg/kWh" for n, w in own.items())
                          + ", its marginal intensity; NCI and emission are at its average")
+        if self.params.lambda_kw_per_kg_h == 0.0 and not self.params.nci_cap_kg_per_kwh and self._last is not None:
+            lines.append(f"{self.sid}: lambda_kw_per_kg_h = 0, so that the dispatch does not weigh carbon, whatever "
+                         "agents see of it (controller.mode)")
         if self._ramps.any and self.params.lookahead_steps > 1:
             lines.append(f"{self.sid}: plans of {self.params.lookahead_steps} intervals by clarabel")
         if self.params.sites and self._last is not None and not self._hears_sites:

@@ -166,9 +166,9 @@ def _check_trafo(kind: str, trafo: Any, where: str) -> None:
     for of in ("",) if kind == "trafo" else ("_hv", "_mv", "_lv"):
         vk, vkr, s_mva = (float(trafo[f"{c}{of}_{unit}"]) for c, unit in (("vk", "percent"), ("vkr", "percent"),
                                                                          ("sn", "mva")))
-        if not (0.0 <= vkr <= abs(vk) and vk != 0.0 and s_mva > 0.0):
+        if not (abs(vkr) <= abs(vk) and vk != 0.0 and s_mva > 0.0):
             raise ScenarioError(f"{where} has vk{of}_percent = {vk:g}, vkr{of}_percent = {vkr:g}, sn{of}_mva = "
-                                f"{s_mva:g}; it must be 0 <= vkr <= vk, and vk and sn above 0")
+                                f"{s_mva:g}; it must be |vkr| <= |vk|, vk not 0, and sn above 0")
 
 
 def _check_constant_power(net: Any, name: str) -> None:
