@@ -1,10 +1,10 @@
-"""Every network of pandapower.networks that needs no argument, up to 1000 buses, against pandapower and a tracer of its own.
+"""Every network of pandapower.networks that needs no argument, up to 1000 buses, against pandapower and a tracer.
 
-    python -m benchmarks.networks [names ...]       all: some minutes
+    PYTHONPATH=tests python -m benchmarks.networks [names ...]       all: some minutes
 
 Per network: the grid without an optimiser and, where it takes the network, the conic dispatch, at the network's own
 loads and set points; largest differences of voltages, losses and intensities from `runpp` and an independent solution
-of proportional sharing (tests/simulators/grid/networktruth.py), or the sentence that refuses the network.
+of proportional sharing (tests/networktruth.py), or the sentence that refuses the network.
 """
 
 from __future__ import annotations
@@ -17,9 +17,7 @@ import warnings
 
 import pandapower
 import pandapower.networks
-
-from tests.simulators.grid import networktruth
-from tests.simulators.grid.networkrun import compare
+from networkrun import compare
 
 MOST_BUSES = 1000
 ARGUMENTS = {"case1888rte", "case2848rte", "case2869pegase", "case3120sp", "case6470rte", "case6495rte", "case6515rte",

@@ -129,13 +129,13 @@ class Profile(Adapter):
         """Which base load it was, for no study prints its own (M01), and what of the network's loads nobody draws."""
         shape = self.params.shape if isinstance(self.params.shape, str) else f"{SLOTS} factors of the scenario"
         mean, peak = math.fsum(self._factors) / SLOTS, max(self._factors)
-        lines = [f"{self.sid}: base load by shape {shape}, {mean:.3f} of the network's own loads on average, {peak:.3f} "
-                 "at the peak"]
+        lines = [f"{self.sid}: base load by shape {shape}, {mean:.3f} of the network's own loads on average, "
+                 f"{peak:.3f} at the peak"]
         if self._elsewhere:
             buses = list(self._elsewhere)
             said = ", ".join(buses[:4]) + (f" and {len(buses) - 4} more" if len(buses) > 4 else "")
-            lines.append(f"{self.sid}: the network's load at {said} ({math.fsum(self._elsewhere.values()):g} kW) is not "
-                         "drawn, for they are no entities of Load")
+            lines.append(f"{self.sid}: the network's load at {said} ({math.fsum(self._elsewhere.values()):g} kW) is "
+                         "not drawn, for they are no entities of Load")
         return lines
 
     def advance(self, time_s: float, inputs: Values) -> Values:

@@ -14,7 +14,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from cosim.adapter import Adapter, Values
-from cosim.errors import ScenarioError, SolverError, unknown
+from cosim.errors import ScenarioError, SolverError
 from cosim.params import params
 from cosim.ports import Port
 from cosim.units import format_time
@@ -43,11 +43,11 @@ class AcSource:
 class AcGridParams:
     """A network, its sources, and how they are dispatched."""
 
-    sources: Annotated[dict[str, AcSource], Field(min_length=1, description="by name; one at every external grid's bus")]
+    sources: Annotated[dict[str, AcSource], Field(min_length=1, description="by name; one at each external grid's bus")]
     network: Annotated[Network, Field(description="pandapower network's name, .json or .xlsx, or lines")] = "case33bw"
     network_sources: Annotated[dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(
-        description="kg/kWh of the network's own generators (gen, sgen, discharging storage), by name or as 'sgen3', '*' "
-        "for all others: they run at the network's set points")] = field(default_factory=dict)
+        description="kg/kWh of the network's own generators (gen, sgen, discharging storage), by name or as 'sgen3', "
+        "'*' for all others: they run at the network's set points")] = field(default_factory=dict)
     closed_lines: Annotated[tuple[int, ...], Field(description="lines put into service, the switches at their ends "
                                                    "closed, e.g. ties that mesh it")] = ()
     dispatch: Annotated[Literal["fixed", "merit"], Field(
@@ -109,14 +109,14 @@ class AcPowerFlow(Adapter):
         at = {name: plain.nodes.position(s.node, f"{sid}.sources.{name}.node", f"network {plain.name}")
               for name, s in given.items()}
         if twice := [g.name for g in plain.generators if g.name in given]:
-            raise ScenarioError(f"{sid}.sources.{twice[0]} and a generator of network {plain.name} have one name; call the "
-                                "source something else")
+            raise ScenarioError(f"{sid}.sources.{twice[0]} and a generator of network {plain.name} have one name; call "
+                                "the source something else")
         slacks = []
         for bus in plain.slack_buses:
             here = [k for k, name in enumerate(given) if at[name] == bus]
             if not here:
-                raise ScenarioError(f"{sid}: no source stands at bus {plain.nodes.lowest[bus]}, where the external grid "
-                                    "is; add the substation to the sources")
+                raise ScenarioError(f"{sid}: no source stands at bus {plain.nodes.lowest[bus]}, where the external "
+                                    "grid is; add the substation to the sources")
             slacks.append(here[0])
         self._slacks = np.array(slacks, dtype=np.int64)
         self._others = np.setdiff1d(np.arange(len(given)), self._slacks)
@@ -141,7 +141,8 @@ class AcPowerFlow(Adapter):
         own = network.generators
         at = [network.nodes.of_bus[s.node] for s in given.values()]
         self._source_bus = np.append(np.array(at, dtype=np.int64), network.generator_bus)
-        self._intensity = np.array([*(s.kg_per_kwh for s in given.values()), *(self._own_kg_per_kwh[g.name] for g in own)])
+        self._intensity = np.array([*(s.kg_per_kwh for s in given.values()),
+                                    *(self._own_kg_per_kwh[g.name] for g in own)])
         self._own_kw = np.array([g.p_kw for g in own])
         self._q_set = np.array([s.q_set_kvar for s in given.values()])
         self._last: Values = {}

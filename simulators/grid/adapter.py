@@ -40,8 +40,8 @@ class GridParams:
                                                 "at the slack bus is the substation")]
     network: Annotated[Network, Field(description="pandapower network's name, .json or .xlsx, or lines")] = "case33bw"
     network_sources: Annotated[dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(
-        description="kg/kWh of the network's own generators (gen, sgen, discharging storage), by name or as 'sgen3', '*' "
-        "for all others: they become sources, fixed unless the network says controllable")
+        description="kg/kWh of the network's own generators (gen, sgen, discharging storage), by name or as 'sgen3', "
+        "'*' for all others: they become sources, fixed unless the network says controllable")
     ] = field(default_factory=dict)
     lambda_kw_per_kg_h: Annotated[
         float, Field(ge=0, allow_inf_nan=False, description="lambda of (11) (P06), kW of loss per kg/h; 0: power mode; "
@@ -73,8 +73,8 @@ class GridParams:
         ge=1, le=96, description="intervals that are planned together where sources have ramp limits: the plan of the "
         "intervals to come, at their forecast base load (p_ahead_kw, else as now) and data centres as they are, says "
         "how far a source must ramp ahead; 1: none")] = 1
-    v0_pu: Annotated[float | None, Field(gt=0, le=2, description="voltage at the substation, p.u.; null: as the network "
-                                         "has it")] = None
+    v0_pu: Annotated[float | None, Field(gt=0, le=2, description="voltage at the substation, p.u.; null: as the "
+                                         "network has it")] = None
     vm_min_pu: Annotated[float, Field(ge=0, description="lowest voltage of (7), p.u.")] = 0.9
     vm_max_pu: Annotated[float, Field(gt=0, le=2, description="highest voltage of (7), p.u.")] = 1.1
     solver: Annotated[SolverName, Field(description="auto: gurobi where it runs at this size, else clarabel")] = "auto"
@@ -162,8 +162,8 @@ class CefDispatch(Adapter):
         if not caps:
             return None
         if self._feeder.g_lost_pu.any():
-            raise ScenarioError(f"{self.sid}.nci_cap_kg_per_kwh: {self._feeder.name} has transformers with iron losses, "
-                                "which the mixing of the caps does not hold; set their pfe_kw to 0, or take the caps away")
+            raise ScenarioError(f"{self.sid}.nci_cap_kg_per_kwh: {self._feeder.name} has transformers with iron "
+                                "losses, which the caps' mixing does not hold; set pfe_kw to 0, or take away the caps")
         at = np.array([self._feeder.named(bus, f"{self.sid}.nci_cap_kg_per_kwh") for bus in caps], dtype=np.int64)
         return NciCaps(at, np.array(list(caps.values())), self.params.nci_formulation)
 

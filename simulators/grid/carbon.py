@@ -35,8 +35,8 @@ class CarbonParams:
 
     sources: Annotated[dict[str, CarbonSource], Field(min_length=1, description="by name; one at the slack bus")]
     network: Annotated[Network, Field(description="pandapower network's name, .json or .xlsx, or lines")] = "case33bw"
-    v0_pu: Annotated[float | None, Field(gt=0, le=2, description="voltage at the substation, p.u.; null: as the network "
-                                         "has it")] = None
+    v0_pu: Annotated[float | None, Field(gt=0, le=2, description="voltage at the substation, p.u.; null: as the "
+                                         "network has it")] = None
 
 
 class CarbonFlow(Adapter):

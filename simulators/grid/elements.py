@@ -45,7 +45,7 @@ _TAPS = (("tap_pos", "tap_side", "tap_step_percent"), ("tap2_pos", "tap2_side", 
 
 @dataclass(frozen=True, slots=True)
 class Generator:
-    """A generator of the network itself: bus number, limits in kW and kvar (None: no limit), and P as its file has it."""
+    """A generator of the network itself: its bus, limits in kW and kvar (None: no limit), P as the file has it."""
 
     name: str
     node: int
@@ -112,8 +112,8 @@ def _place(kind: str, row: Any) -> str:
 def _check_buses(net: Any, name: str) -> None:
     for b in net.bus.index[net.bus.in_service.astype(bool)]:
         if not 0.0 < float(net.bus.vn_kv.loc[b]) < math.inf:
-            raise ScenarioError(f"network {name}: bus {int(b)} has vn_kv = {net.bus.vn_kv.loc[b]}; it must be finite and "
-                                "above 0")
+            raise ScenarioError(f"network {name}: bus {int(b)} has vn_kv = {net.bus.vn_kv.loc[b]}; it must be finite "
+                                "and above 0")
 
 
 def _check_finite(kind: str, row: Any, where: str) -> None:
@@ -175,8 +175,8 @@ def _check_constant_power(net: Any, name: str) -> None:
     for k, load in rows_in_service(net, "load"):
         for column in _VOLTAGE_DEPENDENT:
             if _figure(load, column) != 0.0:
-                raise ScenarioError(f"network {name}: load {k} has {column} = {load[column]:g}; demand is constant power "
-                                    "here: set it to 0, or make that part a shunt or ward")
+                raise ScenarioError(f"network {name}: load {k} has {column} = {load[column]:g}; demand is constant "
+                                    "power here: set it to 0, or make that part a shunt or ward")
 
 
 def _figure(row: Any, column: str) -> float:
@@ -204,8 +204,8 @@ def base_loads(net: Any, buses: list[int]) -> tuple[Floats, Floats]:
 def own_generators(net: Any) -> tuple[Generator, ...]:
     """What of the network feeds it beside the external grids: sgen, asymmetric_sgen, gen, and storage that discharges.
 
-    Fixed at its p_mw unless `controllable` says otherwise; a gen is controllable, as in pandapower, unless that says no,
-    but only where it has a max_p_mw. P of a controllable one is between min_p_mw (else 0) and max_p_mw (else p_mw).
+    Fixed at its p_mw unless `controllable` says otherwise; a gen is controllable, as in pandapower, unless that says
+    no, but only where it has a max_p_mw. P of a controllable one is between min_p_mw (else 0) and max_p_mw (else p_mw).
     Q is fixed but for a gen, which has its limits, and a controllable sgen that has some. Named as in the network, or
     by kind and index ('sgen3') where that is no unique name. One that draws (p_mw < 0) or gives nothing at all is none.
     """
@@ -235,7 +235,8 @@ def _power(kind: str, row: Any) -> tuple[float, float]:
     """kW and kvar that an element feeds in by the file."""
     scaling = float(row.get("scaling", 1.0))
     if kind == "asymmetric_sgen":
-        p_mw, q_mvar = (row[f"{c}_a_{u}"] + row[f"{c}_b_{u}"] + row[f"{c}_c_{u}"] for c, u in (("p", "mw"), ("q", "mvar")))
+        p_mw, q_mvar = (row[f"{c}_a_{u}"] + row[f"{c}_b_{u}"] + row[f"{c}_c_{u}"]
+                        for c, u in (("p", "mw"), ("q", "mvar")))
     else:
         p_mw, q_mvar = _figure(row, "p_mw"), _figure(row, "q_mvar")
     sign = -1.0 if kind == "storage" else 1.0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
@@ -154,10 +155,8 @@ def admittances(net: Any, base_mva: float | None = None) -> Admittances:
     """Convert a network; `net` is written to (it keeps the solver's tables). base_mva: in place of `net.sn_mva`."""
     if base_mva is not None:
         net.sn_mva = base_mva
-    try:  # no step of Newton's method: the conversion alone, with the options that the network keeps for its power flow
+    with suppress(LoadflowNotConverged):  # no step of Newton: the conversion alone, with the network's own options
         pandapower.runpp(net, init="flat", max_iteration=0, numba=False)
-    except LoadflowNotConverged:
-        pass
     tables, lookups = net._ppc, net._pd2ppc_lookups
     bus, branch = tables["bus"], tables["branch"]
     at = lookups["bus"]

@@ -133,8 +133,8 @@ def _substation(net: Any, name: str, buses: list[int]) -> tuple[int, float]:
     if len(grids) != 1 or int(grids[0][2].bus) not in buses:
         named = "".join(f", {kind} {k} at bus {int(row.bus)}" for kind, k, row in grids[:4])
         several = f"; {_ELSEWHERE}" if len(grids) > 1 else ""
-        raise ScenarioError(f"network {name} has {len(grids)} external grids in service{named}; a radial feeder has one, "
-                            f"at a bus in service: the substation{several}")
+        raise ScenarioError(f"network {name} has {len(grids)} external grids in service{named}; a radial feeder has "
+                            f"one, at a bus in service: the substation{several}")
     return int(grids[0][2].bus), float(grids[0][2].vm_pu)
 
 
@@ -142,8 +142,8 @@ def _unheld_voltages(generators: tuple[Generator, ...]) -> list[str]:
     held = [g.name for g in generators if g.kind == "gen"]
     if not held:
         return []
-    return [f"the voltages that {', '.join(held[:4])}{' ...' if len(held) > 4 else ''} would hold: their reactive power "
-            "is dispatched"]
+    return [f"the voltages that {', '.join(held[:4])}{' ...' if len(held) > 4 else ''} would hold: their reactive "
+            "power is dispatched"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -177,7 +177,7 @@ def _impedances(net: Any, solver: Admittances, base_mva: float) -> Complexes:
 
 
 def _merged(solver: Admittances, z_pu: Complexes, nodes: Nodes, from_node: Ints, to_node: Ints, name: str) -> _Branches:
-    """Parallel rows as one branch; ScenarioError for rows that are no plain impedance, or drive a current in circles."""
+    """Parallel rows as one; ScenarioError for rows that are no plain impedance, or that drive a current in circles."""
     elements, groups = element_names(solver), {}
     for i, (a, b) in enumerate(zip(from_node.tolist(), to_node.tolist(), strict=True)):
         where = f"network {name}: {elements[i]} ({nodes.labels[a]}-{nodes.labels[b]})"

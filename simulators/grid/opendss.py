@@ -269,8 +269,8 @@ def _written_out(feeder: Feeder, v0_pu: float | None) -> str:
               "generators of its own": len(feeder.generators) > 0}
     for what, there in others.items():
         if there:
-            raise ScenarioError(f"network {feeder.name} has {what}, which is not written out for OpenDSS; give your own "
-                                ".dss file as `master`")
+            raise ScenarioError(f"network {feeder.name} has {what}, which is not written out for OpenDSS; give your "
+                                "own .dss file as `master`")
     v0_pu = feeder.voltage(v0_pu)
     ohm = feeder.base_kv**2 / feeder.base_mva
     root = feeder.bus_names[feeder.substation]

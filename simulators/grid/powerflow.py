@@ -241,8 +241,8 @@ class AcNetwork:
         allowed = UNSEEN * np.maximum(passing, 1.0) + 10.0 * self._tolerance_mva * 1000.0
         if (np.abs(off) > allowed).any():
             at = int(np.argmax(np.abs(off) - allowed))
-            raise ModelError(f"network {self.name}: {off[at]:.6g} kW at {self.nodes.names[at]} belong to no element that "
-                             "the carbon flow knows; take out what is special there")
+            raise ModelError(f"network {self.name}: {off[at]:.6g} kW at {self.nodes.names[at]} belong to no element "
+                             "that the carbon flow knows; take out what is special there")
 
 
 def _tolerance_mva(solver: Admittances) -> float:

@@ -86,8 +86,8 @@ def all_sources(given: Mapping[str, Source], feeder: Feeder, kg_per_kwh: Mapping
     feeding = [g for g in feeder.generators if g.p_max_kw > 0.0]
     own = own_intensities(feeder.generators, feeding, kg_per_kwh, feeder.name, member)
     if twice := [name for name in own if name in given]:
-        raise ScenarioError(f"{member}.sources.{twice[0]} and a generator of {feeder.name} have one name; call the source "
-                            "something else")
+        raise ScenarioError(f"{member}.sources.{twice[0]} and a generator of {feeder.name} have one name; call the "
+                            "source something else")
     return {**given, **{
         g.name: Source(node=g.node, kg_per_kwh=own[g.name], p_min_kw=g.p_min_kw, p_max_kw=g.p_max_kw,
                        q_min_kvar=g.q_min_kvar, q_max_kvar=g.q_max_kvar) for g in feeder.generators}}
@@ -97,8 +97,8 @@ def own_intensities(generators: Sequence[Generator], feeding: Sequence[Generator
                     network: str, member: str) -> dict[str, float]:
     """kg/kWh of every generator of a network from `network_sources`: by its name, else that of '*'.
 
-    Those that are not `feeding` (condensers, say) need none. ScenarioError naming generators without an intensity, or an intensity
-    without a generator.
+    Those that are not `feeding` (condensers, say) need none. ScenarioError naming generators without an intensity, or
+    an intensity without a generator.
     """
     names = [g.name for g in generators]
     for name in kg_per_kwh:
@@ -109,8 +109,8 @@ def own_intensities(generators: Sequence[Generator], feeding: Sequence[Generator
         said = ", ".join(f"'{g.name}' (bus {g.node}, {g.p_kw:g} kW)" for g in missing[:4])
         more = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
         raise ScenarioError(f"network {network} has generator {said}{more} in service; give the kg/kWh of each in "
-                            f"{member}.network_sources, by name or as '{OTHERS}' for all others, or take it out of service "
-                            "in the network")
+                            f"{member}.network_sources, by name or as '{OTHERS}' for all others, or take it out of "
+                            "service in the network")
     return {g.name: kg_per_kwh.get(g.name, kg_per_kwh.get(OTHERS, 0.0)) for g in generators}
 
 

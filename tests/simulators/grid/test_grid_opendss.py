@@ -11,8 +11,8 @@ from cosim.errors import ScenarioError
 from cosim.run import find
 from cosim.trace import Trace
 from simulators.grid.network import read_feeder
-from simulators.grid.powerflow import AcCheck
 from simulators.grid.opendss import OpenDss
+from simulators.grid.powerflow import AcCheck
 
 pytest.importorskip("opendssdirect", reason="OpenDSS is not installed (extra opendss)")
 

@@ -20,6 +20,9 @@ TWO_ENDS = {"line": ("from_bus", "to_bus", "p_from_mw", "p_to_mw"), "trafo": ("h
             "impedance": ("from_bus", "to_bus", "p_from_mw", "p_to_mw"),
             "dcline": ("from_bus", "to_bus", "p_from_mw", "p_to_mw")}
 
+NOISE_MW = 1e-9
+"""So little is a solver's rounding: it colours no bus, and a bus that gets nothing else is not compared."""
+
 
 @dataclass(frozen=True)
 class Truth:
@@ -74,11 +77,11 @@ def truth(net: Any, kg_per_kwh: dict[tuple[str, int], float]) -> Truth:
     for kind, (column, sign) in FED.items():
         for k in net[kind].index[net[kind].in_service.astype(bool)]:
             p = sign * float(net[f"res_{kind}"].at[k, column])
-            if p > 0.0:
+            if p > NOISE_MW:
                 fed[kind, int(k)] = p * 1000.0
                 injected[place[int(net[kind].at[k, "bus"])]] += p
                 carbon[place[int(net[kind].at[k, "bus"])]] += p * kg_per_kwh[kind, int(k)]
-    w = _shared(injected, carbon, deliveries)
+    w = _shared(injected, carbon, [d for d in deliveries if d[2] > NOISE_MW])
     return Truth({b: float(net.res_bus.at[b, "vm_pu"]) for b in buses}, {b: float(w[place[b]]) for b in buses},
                  loss_mw * 1000.0, fed)
 

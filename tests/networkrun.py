@@ -49,7 +49,8 @@ def started(name: str, way: str, **params: Any) -> tuple[Any, dict[tuple[str, in
             p = float(table.p_mw[k] * table.scaling[k]) if "p_mw" in table else 1.0
             if kind != "gen" and (-p if kind == "storage" else p) <= 0.0 and not table.get("controllable", {}).get(k):
                 continue
-            label = given_name if isinstance(given_name, str) and given_name and given_name not in taken else f"{kind}{k}"
+            named = isinstance(given_name, str) and given_name and given_name not in taken
+            label = given_name if named else f"{kind}{k}"
             taken.add(label)
             own[label] = given[kind, int(k)]
     if way == "dispatch":
