@@ -17,6 +17,7 @@ from cosim.trace import Trace
 from simulators.aidc.equations import air_kw_per_k, air_temperatures_degc, it_at_inlet_kw
 from simulators.fleet import JobClass, Site
 from simulators.grid.ports import ACTIVE_DEMAND
+from simulators.metrics import summary
 from simulators.plants import coolings, has_inertia, room_degc, served_degc
 
 SITE = "aidc/Site"
@@ -182,6 +183,19 @@ def _bus_loads(trace: Trace, buses: list[str]) -> tuple[np.ndarray, np.ndarray]:
     return loads, known
 
 
+def _summary(trace: Trace) -> float:
+    """Figures that the run said of itself against those of its series, relative."""
+    hook = json.loads(trace.attrs["scenario"]).get("summary")
+    if "summary" not in trace.attrs or hook != f"{summary.__module__}:{summary.__name__}":
+        raise TraceError(f"{trace.path}: the run has no summary by {summary.__module__}")
+    said, found = Digest.from_json(str(trace.attrs["summary"])).figures, summary(trace).figures
+    if said.keys() != found.keys():
+        return float("inf")
+    off = [abs(said[name] - found[name]) / max(abs(found[name]), 1e-9) for name in said
+           if not (np.isnan(said[name]) and np.isnan(found[name]))]
+    return max(off, default=0.0)
+
+
 def _refuse_cut_off(trace: Trace) -> None:
     if trace.attrs["status"] == "running":
         raise TraceError(f"{trace.path}: the run was cut off before its last jobs were written")
@@ -214,6 +228,7 @@ LAWS: tuple[tuple[str, float, Callable[[Trace], float]], ...] = (
     ("power told to the grid = mean of its minutes (relative)", RELATIVE, _windows),
     ("busy GPUs <= capacity (relative excess)", RELATIVE, _capacity),
     ("line ends differ by the losses, (1) (kW)", 1e-6, _power_balance),
+    ("summary = figures of the series (relative)", RELATIVE, _summary),
     ("carbon generated = loads + losses at the sender's intensity, (10) (kg/h)", 1e-6, _carbon),
 )
 """Name, largest deviation allowed, law."""
