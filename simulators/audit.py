@@ -6,13 +6,13 @@ hold (of a foreign grid, say) is named as not checked, with the reason. Those of
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 
 import numpy as np
 
 from cosim.digest import Digest, Table
 from cosim.errors import TraceError
+from cosim.series import scenario_of, step_s
 from cosim.trace import Trace
 from simulators.aidc.equations import air_kw_per_k, air_temperatures_degc, it_at_inlet_kw
 from simulators.balance import (
@@ -113,7 +113,7 @@ def _it_energy(trace: Trace) -> float:
     """(13): idle power all the time, and a busy GPU's power (alpha x its speed) for as long as it is busy; more where
     inlets are warm (I12)."""
     _needs_minutes(trace)
-    shared = json.loads(trace.attrs["scenario"])["shared"]
+    shared = scenario_of(trace)["shared"]
     classes = [JobClass(**shared["job_classes"][n]) for n in trace.names(SITE, "job_class")]
     idle_kw = np.array([Site(**shared["sites"][n]).idle_kw for n in trace.names(SITE)])
     by_hand = idle_kw + trace[f"{SITE}/busy_gpus"] @ np.array([c.busy_kw_per_gpu for c in classes])
@@ -132,7 +132,7 @@ def _heat(trace: Trace) -> float:
     for k, cooling in enumerate(coolings(trace)):
         given_kw = air_kw_per_k(cooling) * air_temperatures_degc(it_kw[:, k], 0.0, cooling)[1]
         given_kw = np.maximum(given_kw, 0.0)
-        stored_kw = cooling.heat_capacity_kj_per_k * warmer_k[:, k] / _step_s(trace, "aidc")
+        stored_kw = cooling.heat_capacity_kj_per_k * warmer_k[:, k] / step_s(trace, "aidc")
         worst = max(worst, _largest((removed_kw[:, k] + stored_kw - given_kw) / np.maximum(given_kw, 1.0)))
     return worst
 
@@ -147,9 +147,9 @@ def _power_adds_up(trace: Trace) -> float:
 
 def _windows(trace: Trace) -> float:
     """What the grid was told against the mean of the minutes of its step."""
-    if "grid" not in json.loads(trace.attrs["scenario"])["members"]:
+    if "grid" not in scenario_of(trace)["members"]:
         raise TraceError(f"{trace.path}: no grid in the scenario")
-    count = round(_step_s(trace, "grid") / _step_s(trace, "aidc"))
+    count = round(step_s(trace, "grid") / step_s(trace, "aidc"))
     p_kw = trace[f"{SITE}/p_kw"]
     whole = len(p_kw) // count
     if not whole:
@@ -160,7 +160,7 @@ def _windows(trace: Trace) -> float:
 
 def _capacity(trace: Trace) -> float:
     _needs_minutes(trace)
-    shared = json.loads(trace.attrs["scenario"])["shared"]
+    shared = scenario_of(trace)["shared"]
     gpus = np.array([Site(**shared["sites"][n]).gpus for n in trace.names(SITE)])
     return max(0.0, float((trace[f"{SITE}/busy_gpus"].sum(axis=2) / gpus - 1.0).max(initial=0.0)))
 
@@ -203,10 +203,6 @@ def _relative(value: np.ndarray, by_hand: np.ndarray) -> float:
     if not value.size:
         raise TraceError("nothing to compare")
     return _largest((value - by_hand) / np.maximum(np.abs(by_hand), 1e-3))
-
-
-def _step_s(trace: Trace, member: str) -> float:
-    return json.loads(trace.attrs["scenario"])["members"][member]["step_s"]
 
 
 def _largest(deviation: np.ndarray) -> float:

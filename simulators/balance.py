@@ -1,15 +1,14 @@
 """Power and carbon at every bus, checked from a trace alone: what the flows, the demand and the intensities say of each
 other, worked out here anew and not by the code that wrote them.
 
-A grid takes part that exports its flows (`p_from_kw`, `p_to_kw`) and says where they are: the tables '<member>.branches'
-and '<member>.sources' of the trace, which a simulator gives by `tables()`.
+A grid takes part that exports its flows (`p_from_kw`, `p_to_kw`) and says where they are: the tables 'grid.branches'
+and 'grid.sources' of the trace, which a simulator gives by `tables()`.
 
 Rows of the model: E02, E04, E09, E10, U18, I29.
 """
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from dataclasses import dataclass
 
@@ -18,15 +17,26 @@ from scipy.sparse import coo_array, diags_array
 from scipy.sparse.linalg import spsolve
 
 from cosim.errors import TraceError
+from cosim.series import scenario_of
 from cosim.trace import Trace
+from simulators.flows import (
+    ALLOWED_KW,
+    ALLOWED_RATIO,
+    GRID,
+    MEMBER,
+    Flows,
+    by_source,
+    demand,
+    intensities,
+    largest,
+    needs,
+    read_flows,
+    refuse_replayed,
+)
 
-MEMBER, BUS, GRID = "grid", "grid/Bus", "grid/Grid"
-ALLOWED_KW, ALLOWED_RATIO = 1e-6, 2e-8
-"""What a balance may be off: a power flow ends at a mismatch, and a bus adds up flows of the size of the largest."""
 ALLOWED_KG_PER_KWH = 1e-7
 FAINT_RATIO = 1e-7
 """A bus that less than this share of the largest flow reaches has the intensity of rounding noise."""
-HELD = 2.0
 
 
 class NothingToCheck(TraceError):
@@ -35,7 +45,7 @@ class NothingToCheck(TraceError):
 
 @dataclass(frozen=True)
 class Finding:
-    """What a law found: the largest deviation, what is allowed, where it is, and what could not be looked at, and why."""
+    """What a law found: the largest deviation, what is allowed, where it is, and what was not looked at, and why."""
 
     worst: float
     allowed: float
@@ -43,67 +53,33 @@ class Finding:
     left_out: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, eq=False)
-class _Flows:
-    """A grid's record: arrays over (interval, branch | bus | source), kW, and where each branch and source is.
-
-    drawn, local  what is drawn at each bus, and fed there by no source, both >= 0
-    held          intervals that repeat the one before, as the grid found no solution
-    """
-
-    time_s: np.ndarray
-    buses: list[str]
-    from_bus: np.ndarray
-    to_bus: np.ndarray
-    source_bus: np.ndarray
-    kg_per_kwh: np.ndarray
-    p_from: np.ndarray
-    p_to: np.ndarray
-    p_source: np.ndarray
-    drawn: np.ndarray
-    local: np.ndarray
-    held: np.ndarray
-
-    @property
-    def allowed_kw(self) -> float:
-        return ALLOWED_KW + ALLOWED_RATIO * _largest(self.p_from, self.p_to, self.p_source)
-
-    def entering(self) -> np.ndarray:
-        """(interval, bus) what enters the branches at each bus, less what arrives."""
-        out = np.zeros_like(self.drawn)
-        for k, (a, b) in enumerate(zip(self.from_bus, self.to_bus, strict=True)):
-            out[:, a] += self.p_from[:, k]
-            out[:, b] += self.p_to[:, k]
-        return out
-
-
 # --- laws -----------------------------------------------------------------------------------------------------------
 
 
 def line_ends(trace: Trace) -> Finding:
     """Both ends of all branches add up to what is lost."""
-    _needs(trace, "p_from_kw", "p_to_kw", "loss_kw")
+    needs(trace, "p_from_kw", "p_to_kw", "loss_kw")
     p_from, p_to, loss = (trace[f"{GRID}/{p}"][:, 0] for p in ("p_from_kw", "p_to_kw", "loss_kw"))
     off = np.abs((p_from + p_to).sum(axis=1) - loss)
-    return Finding(_largest(off), ALLOWED_KW, _at(trace.time_s(GRID), off))
+    return Finding(largest(off), ALLOWED_KW, _at(trace.time_s(GRID), off))
 
 
 def bus_power(trace: Trace) -> Finding:
     """At every bus sources + local generation = what is drawn + what enters its branches."""
-    flows = _flows(trace)
-    off = np.abs(_by_source(flows, flows.p_source) + flows.local - flows.drawn - flows.entering())
+    flows = read_flows(trace)
+    off = np.abs(by_source(flows, flows.p_source) + flows.local - flows.drawn - flows.entering())
     left_out = () if trace.has(f"{GRID}/p_drawn_bus_kw") else (
         "what the network itself draws at its buses: the grid has no p_drawn_bus_kw, so that only its links count",)
-    return Finding(_largest(off), flows.allowed_kw, _at(flows.time_s, off, flows.buses),
+    return Finding(largest(off), flows.allowed_kw, _at(flows.time_s, off, flows.buses),
                    (*left_out, "reactive power and voltages: no reactive flows are recorded"))
 
 
 def bus_demand(trace: Trace) -> Finding:
-    """What a bus draws is what its links brought, less what is not served; of a bus at which the network itself draws or
-    feeds something, that is left out."""
-    flows = _flows(trace)
-    _needs(trace, "p_drawn_bus_kw", "p_local_bus_kw")
-    _refuse_replayed(trace)
+    """What a bus draws is what its links brought, less what is not served; a bus at which the network itself draws or
+    feeds something is left out."""
+    flows = read_flows(trace)
+    needs(trace, "p_drawn_bus_kw", "p_local_bus_kw")
+    refuse_replayed(trace)
     linked = demand(trace)
     net = flows.drawn - flows.local
     if trace.has(f"{GRID}/unserved_bus_kw"):
@@ -121,21 +97,21 @@ def bus_demand(trace: Trace) -> Finding:
     if (count := int((~known).sum())):
         left_out.append(f"demand of {count} of {len(known)} intervals, which repeat the one before or whose demand is "
                         "not all in the trace")
-    return Finding(_largest(off), flows.allowed_kw, _at(flows.time_s, off, flows.buses), tuple(left_out))
+    return Finding(largest(off), flows.allowed_kw, _at(flows.time_s, off, flows.buses), tuple(left_out))
 
 
 def emission(trace: Trace) -> Finding:
     """What is emitted is what each source gives times its intensity."""
-    flows = _flows(trace)
-    _needs(trace, "emission_kg_per_h")
+    flows = read_flows(trace)
+    needs(trace, "emission_kg_per_h")
     by_hand = np.maximum(flows.p_source, 0.0) @ flows.kg_per_kwh
     off = np.abs(by_hand - trace[f"{GRID}/emission_kg_per_h"][:, 0])
-    return Finding(_largest(off), flows.allowed_kw, _at(flows.time_s, off))
+    return Finding(largest(off), flows.allowed_kw, _at(flows.time_s, off))
 
 
 def bus_carbon(trace: Trace) -> Finding:
     """Every bus has the intensity of what arrives there, mixed: from its branches at that of the bus that sends it."""
-    flows, (at, nci) = _flows(trace), _intensities(trace)
+    flows, (at, nci) = read_flows(trace), intensities(trace)
     mixed, inflow = _mixed(flows)
     clear = inflow > FAINT_RATIO * np.maximum(inflow.max(axis=1, keepdims=True), 1e-300)
     off = np.abs(nci - mixed[:, at]) * clear[:, at]
@@ -146,36 +122,36 @@ def bus_carbon(trace: Trace) -> Finding:
                        "drawn there or passed on, and none arrives")
     faint = sorted({flows.buses[b] for k, b in zip(*np.nonzero(~clear), strict=True) if b in at})
     if faint:
-        left_out.append(f"the mix at {_some(faint)}, which draws nothing in some interval and nothing flows to (the law "
-                        "below has it)")
+        left_out.append(f"the mix at {_some(faint)}, which draws nothing in some interval and nothing flows to (the "
+                        "law below has it)")
     silent = sorted({flows.buses[b] for b in np.flatnonzero(flows.drawn.any(axis=0)) if b not in at})
     if silent:
         left_out.append(f"intensity of {_some(silent)}, which draws power and exports none")
-    return Finding(_largest(off), ALLOWED_KG_PER_KWH, _at(flows.time_s, off, [flows.buses[b] for b in at]),
+    return Finding(largest(off), ALLOWED_KG_PER_KWH, _at(flows.time_s, off, [flows.buses[b] for b in at]),
                    tuple(left_out))
 
 
 def carbon_total(trace: Trace) -> Finding:
     """Carbon generated = what is drawn at the intensity of its bus + what branches lose at that of the end that sends,
     kg/h; both ends send where both feed the loss."""
-    flows, (at, nci) = _flows(trace), _intensities(trace)
+    flows, (at, nci) = read_flows(trace), intensities(trace)
     mixed, inflow = _mixed(flows)
     everywhere = mixed.copy()
     everywhere[:, at] = nci
-    taken = flows.drawn - _by_source(flows, np.minimum(flows.p_source, 0.0))  # what a source takes is drawn
+    taken = flows.drawn - by_source(flows, np.minimum(flows.p_source, 0.0))  # what a source takes is drawn
     of_branches = (np.maximum(flows.p_from, 0.0) * everywhere[:, flows.from_bus]
                    + np.maximum(flows.p_to, 0.0) * everywhere[:, flows.to_bus]
                    - np.maximum(-flows.p_from, 0.0) * everywhere[:, flows.to_bus]
                    - np.maximum(-flows.p_to, 0.0) * everywhere[:, flows.from_bus])
     generated = np.maximum(flows.p_source, 0.0) @ flows.kg_per_kwh
     off = np.abs(generated - (taken * everywhere).sum(axis=1) - of_branches.sum(axis=1))
-    return Finding(_largest(off), flows.allowed_kw, _at(flows.time_s, off))
+    return Finding(largest(off), flows.allowed_kw, _at(flows.time_s, off))
 
 
 def dead_buses(trace: Trace) -> Finding:
-    """A bus that no power reaches has the intensity of a nearest one that some does reach (I29), or 0 without one; where
-    rounding noise reaches it, one between those of what stands there and is nearest."""
-    flows, (at, nci) = _flows(trace), _intensities(trace)
+    """A bus that no power reaches has the intensity of a nearest one that some does reach (I29), or 0 without one;
+    where rounding noise reaches it, one between those of what stands there and is nearest."""
+    flows, (at, nci) = read_flows(trace), intensities(trace)
     mixed, inflow = _mixed(flows)
     live = inflow > FAINT_RATIO * np.maximum(inflow.max(axis=1, keepdims=True), 1e-300)
     if live[:, at].all():
@@ -193,12 +169,12 @@ def dead_buses(trace: Trace) -> Finding:
             off[k, j] = max(min(may, default=0.0) - nci[k, j], nci[k, j] - max(may, default=0.0), 0.0)
         else:
             off[k, j] = min((abs(nci[k, j] - w) for w in may), default=abs(nci[k, j]))
-    return Finding(_largest(off), ALLOWED_KG_PER_KWH, _at(flows.time_s, off, [flows.buses[b] for b in at]))
+    return Finding(largest(off), ALLOWED_KG_PER_KWH, _at(flows.time_s, off, [flows.buses[b] for b in at]))
 
 
 def curtailed(trace: Trace) -> Finding:
     """What renewable sources have and do not give."""
-    _needs(trace, "curtailed_kw", "p_source_kw")
+    needs(trace, "curtailed_kw", "p_source_kw")
     given = _sources_given(trace)
     names = trace.names(GRID, "source")
     most = np.array([given[n]["p_max_kw"] if given.get(n, {}).get("renewable") else np.nan for n in names], float)
@@ -207,130 +183,27 @@ def curtailed(trace: Trace) -> Finding:
         raise NothingToCheck("no renewable source")
     off = np.abs((most[at] - trace[f"{GRID}/p_source_kw"][:, 0][:, at]).sum(axis=1)
                  - trace[f"{GRID}/curtailed_kw"][:, 0])
-    return Finding(_largest(off), ALLOWED_KW + ALLOWED_RATIO * _largest(most[at]), _at(trace.time_s(GRID), off))
+    return Finding(largest(off), ALLOWED_KW + ALLOWED_RATIO * largest(most[at]), _at(trace.time_s(GRID), off))
 
 
-# --- what they read -------------------------------------------------------------------------------------------------
+# --- what they work out ----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, eq=False)
-class Demand:
-    """Demand as links brought it: (interval, bus) kW, all of it and that of sites; the relative error (interval,) with
-    which the rest was dispatched; and at which intervals all of it is in the trace."""
-
-    total: np.ndarray
-    of_sites: np.ndarray
-    error: np.ndarray
-    known: np.ndarray
+def _outflow(flows: Flows) -> np.ndarray:
+    """(interval, bus) what is drawn at each bus and what it sends into branches, kW."""
+    out = flows.drawn.copy()
+    for k, (a, b) in enumerate(zip(flows.from_bus, flows.to_bus, strict=True)):
+        out[:, a] += np.maximum(flows.p_from[:, k], 0.0)
+        out[:, b] += np.maximum(flows.p_to[:, k], 0.0)
+    return out
 
 
-def demand(trace: Trace) -> Demand:
-    """Of every bus of the grid at every interval, from the run's wiring and what links carried before their first
-    value."""
-    times, wiring, place = trace.time_s(GRID), trace.table("wiring"), _entity_places(trace)
-    buses = _names(trace, "bus")
-    scenario = json.loads(trace.attrs["scenario"])
-    total, of_sites, known = np.zeros((len(times), len(buses))), np.zeros((len(times), len(buses))), np.ones(
-        len(times), bool)
-    scales = wiring.get("scale", np.ones(len(wiring.get("source", ()))))
-    for source, target, shift_s, scale in zip(wiring["source"], wiring["target"], wiring["shift_s"], scales,
-                                              strict=True):
-        to, bus = target.split(".", 1)
-        bus, _, port = bus.rpartition(".")
-        if to != MEMBER or port != "p_load_kw" or bus not in place:
-            continue
-        column, there = _carried(trace, source, times - shift_s, scenario)
-        known &= there
-        total[:, place[bus]] += scale * column
-        if source.partition(".")[2].rpartition(".")[0] in scenario["shared"].get("sites", {}):
-            of_sites[:, place[bus]] += scale * column
-    error = np.zeros(len(times))
-    if trace.has(f"{GRID}/forecast_error_ratio"):
-        error = trace[f"{GRID}/forecast_error_ratio"][:, 0]
-    return Demand(total, of_sites, error, known)
-
-
-def _carried(trace: Trace, source: str, times: np.ndarray, scenario: dict) -> tuple[np.ndarray, np.ndarray]:
-    """A port's values at `times`, and whether each is in the trace: of a run cut off members end at different times."""
-    member, _, rest = source.partition(".")
-    eid, _, port = rest.rpartition(".")
-    model = next((m for m in trace.models() if m.startswith(f"{member}/") and eid in trace.names(m)
-                  and trace.has(f"{m}/{port}")), None)
-    if model is None or not len(trace.time_s(model)):
-        return np.zeros(len(times)), np.zeros(len(times), bool)
-    sampled, values = trace.time_s(model), trace[f"{model}/{port}"][:, trace.names(model).index(eid)]
-    at = np.searchsorted(sampled, times, side="right") - 1
-    known = times < sampled[-1] + scenario["members"][member]["step_s"]
-    before = trace.table("initial")
-    first = [float(v) for s, v in zip(before.get("source", ()), before.get("value", ()), strict=True) if s == source]
-    start = first[0] if first else 0.0
-    return np.where(at >= 0, values[np.maximum(at, 0)], start), known & ((at >= 0) | bool(first))
-
-
-def _flows(trace: Trace) -> _Flows:
-    """TraceError, with a reason, for a grid whose flows cannot be looked at."""
-    _needs(trace, "p_from_kw", "p_to_kw", "p_source_kw")
-    branches, sources = trace.table(f"{MEMBER}.branches"), trace.table(f"{MEMBER}.sources")
-    if not branches or not sources:
-        raise TraceError(f"the trace does not say where the grid's branches and sources are (tables {MEMBER}.branches, "
-                         f"{MEMBER}.sources: a simulator gives them by tables(), an older trace lacks them)")
-    lines, names = trace.names(GRID, "line"), trace.names(GRID, "source")
-    if list(branches["name"]) != lines or list(sources["name"]) != names:
-        raise TraceError(f"tables {MEMBER}.branches and {MEMBER}.sources name other branches or sources than the flows")
-    buses = _names(trace, "bus") if trace.has(f"{GRID}/bus") else sorted({*branches["from_bus"], *branches["to_bus"]})
-    place = {b: k for k, b in enumerate(buses)}
-    ends = [np.array([place[b] for b in column], dtype=np.int64)
-            for column in (branches["from_bus"], branches["to_bus"], sources["bus"])]
-    p_from, p_to, p_source = (trace[f"{GRID}/{p}"][:, 0] for p in ("p_from_kw", "p_to_kw", "p_source_kw"))
-    count = len(p_from)
-    held = trace[f"{GRID}/status"][:, 0] == HELD if trace.has(f"{GRID}/status") else np.zeros(count, bool)
-    if not count:
-        raise TraceError("the grid has no interval in the trace")
-    if trace.has(f"{GRID}/p_drawn_bus_kw"):
-        drawn, local = (trace[f"{GRID}/{p}"][:, 0] for p in ("p_drawn_bus_kw", "p_local_bus_kw"))
-    else:
-        _refuse_replayed(trace)
-        net = demand(trace).total
-        drawn, local = np.maximum(net, 0.0), np.maximum(-net, 0.0)
-    return _Flows(trace.time_s(GRID), buses, *ends, sources["kg_per_kwh"].astype(float), p_from, p_to, p_source, drawn,
-                  local, held)
-
-
-def _intensities(trace: Trace) -> tuple[np.ndarray, np.ndarray]:
-    """(position on the axis `bus`, (interval, entity) kg/kWh) of the Bus entities."""
-    if not trace.has(f"{BUS}/nci_kg_per_kwh"):
-        raise TraceError("the grid exports no nci_kg_per_kwh")
-    place, names = _entity_places(trace), trace.names(BUS)
-    lost = [n for n in names if n not in place]
-    if lost:
-        raise TraceError(f"the trace does not say which bus {lost[0]} is (table {MEMBER}.buses)")
-    nci, count = trace[f"{BUS}/nci_kg_per_kwh"], len(trace.time_s(GRID))
-    if len(nci) < count:
-        raise TraceError("the trace ends inside a step of the grid")
-    return np.array([place[n] for n in names], dtype=np.int64), nci[:count]
-
-
-def _entity_places(trace: Trace) -> dict[str, int]:
-    """Position on the axis `bus` of every Bus entity."""
-    buses = {b: k for k, b in enumerate(_names(trace, "bus"))}
-    table = trace.table(f"{MEMBER}.buses")
-    named = dict(zip(table.get("entity", ()), table.get("bus", ()), strict=True)) or {b: b for b in buses}
-    return {str(entity): buses[bus] for entity, bus in named.items() if bus in buses}
-
-
-def _names(trace: Trace, axis: str) -> list[str]:
-    if not trace.has(f"{GRID}/{axis}"):
-        branches = trace.table(f"{MEMBER}.branches")
-        return sorted({*branches.get("from_bus", ()), *branches.get("to_bus", ())})
-    return trace.names(GRID, axis)
-
-
-def _mixed(flows: _Flows) -> tuple[np.ndarray, np.ndarray]:
+def _mixed(flows: Flows) -> tuple[np.ndarray, np.ndarray]:
     """Intensity of every bus as what arrives mixes, (interval, bus) kg/kWh, and how much that is, kW."""
     n = len(flows.buses)
     given = np.maximum(flows.p_source, 0.0)
-    inflow = _by_source(flows, given) + flows.local
-    carbon = _by_source(flows, given * flows.kg_per_kwh)
+    inflow = by_source(flows, given) + flows.local
+    carbon = by_source(flows, given * flows.kg_per_kwh)
     mixed = np.zeros_like(inflow)
     for k in range(len(inflow)):
         at_to, at_from = flows.p_to[k] < 0.0, flows.p_from[k] < 0.0
@@ -344,23 +217,6 @@ def _mixed(flows: _Flows) -> tuple[np.ndarray, np.ndarray]:
         arrives = coo_array((power, (receiver, sender)), shape=(n, n))
         mixed[k] = spsolve((diags_array(total) - arrives).tocsc(), np.where(faint, 0.0, carbon[k]))
     return mixed, inflow
-
-
-def _outflow(flows: _Flows) -> np.ndarray:
-    """(interval, bus) what is drawn at each bus and what it sends into branches, kW."""
-    out = flows.drawn.copy()
-    for k, (a, b) in enumerate(zip(flows.from_bus, flows.to_bus, strict=True)):
-        out[:, a] += np.maximum(flows.p_from[:, k], 0.0)
-        out[:, b] += np.maximum(flows.p_to[:, k], 0.0)
-    return out
-
-
-def _by_source(flows: _Flows, values: np.ndarray) -> np.ndarray:
-    """(interval, source) -> (interval, bus)."""
-    out = np.zeros_like(flows.drawn)
-    for k, at in enumerate(flows.source_bus):
-        out[:, at] += values[:, k]
-    return out
 
 
 def _nearest(start: int, near: list[list[int]], live: np.ndarray) -> list[int]:
@@ -380,29 +236,8 @@ def _nearest(start: int, near: list[list[int]], live: np.ndarray) -> list[int]:
 
 
 def _sources_given(trace: Trace) -> dict[str, dict]:
-    params = json.loads(trace.attrs["scenario"])["members"].get(MEMBER, {}).get("params", {})
+    params = scenario_of(trace)["members"].get(MEMBER, {}).get("params", {})
     return params.get("sources") or {}
-
-
-def _refuse_replayed(trace: Trace) -> None:
-    simulator = json.loads(trace.attrs["scenario"])["members"][MEMBER]["simulator"]
-    if simulator.startswith("cosim.replay:"):
-        raise TraceError("the grid is a recording, whose flows are those of the demand that was recorded with it")
-
-
-def _needs(trace: Trace, *ports: str) -> None:
-    if GRID not in trace.models():
-        raise TraceError(f"no {GRID} in the trace")
-    missing = [p for p in ports if not trace.has(f"{GRID}/{p}")]
-    if missing:
-        raise TraceError(f"the grid exports no {' and no '.join(missing)}")
-    if not len(trace.time_s(GRID)):
-        raise TraceError("the grid has no interval in the trace")
-
-
-def _largest(*arrays: np.ndarray) -> float:
-    """The largest magnitude; NaN counts as infinite."""
-    return max(float(np.nan_to_num(np.abs(a), nan=np.inf).max(initial=0.0)) for a in arrays)
 
 
 def _at(time_s: np.ndarray, off: np.ndarray, columns: list[str] | None = None) -> str:

@@ -1,4 +1,7 @@
-"""Base load of a feeder's buses: what the network file says, times a daily shape (P07, M01)."""
+"""Base load of a feeder's buses: what the network file says, times a daily shape (P07, M01).
+
+Rows of the model: I24, M01, P07, Z06.
+"""
 
 from __future__ import annotations
 

@@ -240,8 +240,9 @@ class Circuit:
         return self._place[bus.lower()]
 
     def add_load(self, name: str, at: int) -> None:
-        """A load of constant power at all phases of a bus, at first of 0: from each to the bus's own neutral (node 4), if
-        it has one, else to ground, or between phases where the bus knows no ground. ScenarioError where it cannot be."""
+        """A load of constant power at all phases of a bus, at first of 0: from each to the bus's own neutral (node 4),
+        if it has one, else to ground, or between phases where the bus knows no ground. ScenarioError where it cannot
+        be."""
         dss, bus = self._dss, self.buses[at]
         dss.Circuit.SetActiveBus(bus)
         nodes, kv = sorted(dss.Bus.Nodes()), dss.Bus.kVBase()
@@ -260,8 +261,8 @@ class Circuit:
         where = [*phases, *([NEUTRAL] if NEUTRAL in others and not delta else [])]
         dss.Text.Command(
             f"new load.{name} bus1={'.'.join([bus, *map(str, where)])} phases={1 if single else len(phases)} "
-            f"conn={'delta' if delta else 'wye'} model=1 kv={kv if len(phases) == 1 else kv * 3.0**0.5:.12g} kw=0 kvar=0 "
-            "vminpu=0.1 vmaxpu=2")
+            f"conn={'delta' if delta else 'wye'} kv={kv if len(phases) == 1 else kv * 3.0**0.5:.12g} model=1 "
+            "kw=0 kvar=0 vminpu=0.1 vmaxpu=2")
 
     def _grounded(self, phases: list[int]) -> bool:
         """Whether the active bus's phases have a way to ground beside what OpenDSS adds so that nothing floats: what a

@@ -1,7 +1,4 @@
-"""Advantages by two routes, the value's scale, the first step's ratios, learning on games with known answers.
-
-Rows of the model: L16, L18, L19, T05-08.
-"""
+"""Advantages by two routes, the value's scale, the first step's ratios, learning on games with known answers."""
 
 import json
 import math
@@ -40,6 +37,7 @@ def returns_by_definition(reward, value, next_value, terminated, truncated, disc
 
 @settings(deadline=None, max_examples=25)
 @given(seed=st.integers(0, 10**6), discount=st.floats(0.5, 1.0), gae_lambda=st.floats(0.0, 1.0))
+@pytest.mark.rows("L18", "T06")
 def test_gae_is_the_lambda_return_less_the_value(seed, discount, gae_lambda):
     rng = np.random.default_rng(seed)
     reward, value = rng.standard_normal((2, 12, 3))
@@ -65,6 +63,7 @@ def test_a_day_that_is_cut_off_counts_what_comes_after_it():
     assert terminated[:2, 0].tolist() == [1.5, 1.0]
 
 
+@pytest.mark.rows("L16", "T07")
 def test_rollout_takes_the_final_observations_value_where_a_day_was_cut_off():
     spec = site_team(2)
     team = Team(spec, Learning(rollout_steps=3))
@@ -81,6 +80,7 @@ def test_rollout_takes_the_final_observations_value_where_a_day_was_cut_off():
     assert rollout.next_value[:, 1, 2].tolist() == [1.0, 2.0, 9.0]
 
 
+@pytest.mark.rows("T08")
 def test_agents_learn_from_what_they_are_credited_with():
     """Site 1 gives 1 and site 2 gives 3; with shared credit both learn from 4, and so do they when nobody can say."""
     env = Follow()
@@ -106,6 +106,7 @@ def test_advantages_and_returns_have_a_lambda_each():
     assert target[:, 0, 0].tolist() == [3.0, 4.0, 4.0]
 
 
+@pytest.mark.rows("M12")
 def test_value_scale_is_the_weighted_mean_of_rollouts():
     """memory 0.5 after returns (0, 2) and (4, 4): weights 1:2, mean (1 + 2 * 4) / 3 = 3, square (2 + 32) / 3. Agents
     have one each."""
@@ -169,6 +170,7 @@ def collected(team, env, observation):
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.rows("L16", "L19", "T03", "T07")
 def test_before_the_first_gradient_step_every_ratio_is_one(method):
     """Also after some updates, on the next rollout: order, context and draws are those of the rollout."""
     env = Follow()
@@ -202,6 +204,7 @@ def test_no_epoch_begins_once_the_policy_has_moved_enough():
         assert team.learn(collected(team, env, env.reset())[0])["epochs"] == epochs
 
 
+@pytest.mark.rows("L19", "T05", "T08")
 def test_one_ratio_per_agent_is_clipped():
     """Advantage 1, clip 0.2: a ratio of 2 counts as 1.2; advantage -1: as 2. Halves of two agents, one each."""
     env = Game(2, 1)

@@ -112,7 +112,7 @@ def silenced(branch: int):
 
 
 @pytest.mark.parametrize(("dataset", "change", "law"), [
-    *((f"grid/Bus/nci_kg_per_kwh", added(1e-3, k, bus), "carbon at every bus") for k in (0, 2) for bus in range(4)),
+    *(("grid/Bus/nci_kg_per_kwh", added(1e-3, k, bus), "carbon at every bus") for k in (0, 2) for bus in range(4)),
     ("grid/Bus/nci_kg_per_kwh", swapped(2, 3), "carbon at every bus"),
     *(("grid/Grid/p_from_kw", added(1e-3, 1, 0, branch), "power at every bus") for branch in range(4)),
     *(("grid/Grid/p_to_kw", added(-1e-3, 2, 0, branch), "power at every bus") for branch in range(4)),

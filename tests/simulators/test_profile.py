@@ -1,7 +1,4 @@
-"""The base load profile: its shape, its day, and its loads.
-
-Rows of the model: I24, M01, P07.
-"""
+"""The base load profile: its shape, its day, and its loads."""
 
 from __future__ import annotations
 
@@ -34,6 +31,7 @@ def power(profile: Profile, minute: int) -> dict[str, float]:
     return profile.get_data({"bus1": ["p_kw", "q_kvar"]})["bus1"]
 
 
+@pytest.mark.rows("I24", "M01")
 def test_the_shipped_shape():
     shape = SHAPES["ieee33_light"]
     assert len(shape) == 96
@@ -70,6 +68,7 @@ def test_a_shape_from_a_file(tmp_path):
         started(["bus1"], shape="gone.csv")
 
 
+@pytest.mark.rows("P07")
 def test_a_slots_value_holds_for_its_quarter_of_an_hour_and_comes_back_every_day():
     profile = started(["bus0", "bus1"], shape=RAMP)
     assert power(profile, 0) == {"p_kw": 0.0, "q_kvar": 0.0}
@@ -105,6 +104,7 @@ def test_loads_are_named_like_buses():
         started(["bus2"])
 
 
+@pytest.mark.rows("Z06")
 def test_a_forecast_is_what_comes_over_midnight_too():
     profile = ForecastProfile()
     profile.init("profile", 60.0, step_s=900.0, network=NETWORK, shape=RAMP, lookahead_steps=3)

@@ -1,7 +1,4 @@
-"""Voltages at one-minute power, read from a trace, against pandapower's AC power flow of the same minutes.
-
-Rows of the model: E07, M09.
-"""
+"""Voltages at one-minute power, read from a trace, against pandapower's AC power flow of the same minutes."""
 
 from __future__ import annotations
 
@@ -19,6 +16,7 @@ from simulators.grid.network import AcCheck, read_feeder
 AT = {"aidc1": 8, "aidc2": 28, "aidc3": 32}
 
 
+@pytest.mark.rows("M09")
 def test_every_minute_is_a_power_flow_of_what_was_drawn_in_it(tmp_path):
     path = run(find("ieee33"), tmp_path / "t.h5", driver="native", until_s=3600.0).path
     with Trace(path) as trace:
@@ -36,6 +34,7 @@ def test_every_minute_is_a_power_flow_of_what_was_drawn_in_it(tmp_path):
         assert not got.outside().any()
 
 
+@pytest.mark.rows("E07")
 def test_minutes_outside_the_limits_are_counted_that_no_dispatch_saw(tmp_path):
     # The first interval is dispatched at idle power, and the data centres start to work inside it.
     scenario = override(find("ieee33"), {"profile.scale": 2.0, "grid.vm_min_pu": 0.945})
