@@ -28,6 +28,7 @@ from simulators.balance import (
     line_ends,
 )
 from simulators.fleet import JobClass, Site
+from simulators.metrics import summary
 from simulators.plants import coolings, has_inertia, room_degc, served_degc
 
 SITE = "aidc/Site"
@@ -165,6 +166,19 @@ def _capacity(trace: Trace) -> float:
     return max(0.0, float((trace[f"{SITE}/busy_gpus"].sum(axis=2) / gpus - 1.0).max(initial=0.0)))
 
 
+def _summary(trace: Trace) -> Finding:
+    """Figures that the run said of itself against those of its series, relative."""
+    hook = scenario_of(trace).get("summary")
+    if trace.attrs["status"] != "completed" or "summary" not in trace.attrs or hook != f"{summary.__module__}:{summary.__name__}":
+        raise TraceError(f"{trace.path}: the run has no summary by {summary.__module__}")
+    said, found = Digest.from_json(str(trace.attrs["summary"])).figures, summary(trace).figures
+    off = {name: abs(said[name] - found[name]) / max(abs(found[name]), 1e-9) for name in said.keys() & found.keys()
+           if not (np.isnan(said[name]) and np.isnan(found[name]))}
+    other = sorted(said.keys() ^ found.keys())
+    left_out = (f"{', '.join(other)} of the summary, which another version works out",) if other else ()
+    return Finding(max(off.values(), default=0.0), RELATIVE, max(off, key=off.get, default=""), left_out)
+
+
 def _needs_minutes(trace: Trace) -> None:
     if SITE not in trace.models():
         raise TraceError(f"{trace.path}: no {SITE} in the trace")
@@ -225,6 +239,7 @@ LAWS: tuple[tuple[str, float, Callable[[Trace], float | Finding]], ...] = (
     ("power at every bus, (2), (4) (kW)", EXACT, bus_power),
     ("demand at every bus = what its links brought, (4) (kW)", EXACT, bus_demand),
     ("renewables: what is there = given + curtailed (kW)", EXACT, curtailed),
+    ("summary = figures of the series (relative)", RELATIVE, _summary),
     ("emitted = what the sources give at their intensity (kg/h)", EXACT, emission),
     ("carbon at every bus: what arrives, mixed, (9) (kg/kWh)", EXACT, bus_carbon),
     ("carbon without power: that of a nearest bus (kg/kWh)", EXACT, dead_buses),

@@ -34,6 +34,9 @@ from simulators.plants import cooling_table
 from simulators.service import jobs_tables
 
 OVERLOAD = 0.95
+NEAR_PU = 0.01
+"""A voltage so close to a limit is told (P01)."""
+_MOST_BUSES = 8
 _PLAYED = {
     "grid": "emissions, losses and voltages are those of the recorded run, which did not have this run's load; the "
             "data centers' CO2 is this run's energy at the recorded intensities",
@@ -158,9 +161,13 @@ def _sites_table(trace: Trace, digest: Digest) -> None:
     rows.append(("all", f"{energy / 1e3:.3f}", _ratio(energy, it), "", f"{cost:.0f}", f"{co2 / KG_PER_T:.3f}",
                  _ratio(co2, energy), ""))
     digest.figures |= {"energy_kwh": energy, "it_energy_kwh": it, "cost_usd": cost, "co2_attributed_kg": co2}
+    note = "t CO2 is attributed: energy x nodal carbon intensity (an average, not a marginal figure)"
+    if trace.has(f"{SITE}/pue"):
+        use, hours = counted(trace, SITE)[:2]
+        digest.figures["pue_mean"] = weighted_mean(trace[f"{SITE}/pue"][use], hours)
+        note += f"; PUE is energy over IT energy, the mean of all samples' own is {digest.figures['pue_mean']:.3f}"
     digest.tables.append(Table(
-        "Data centers", ("site", "MWh", "PUE", "GPU use", "USD", "t CO2", "kg/kWh", "NCI range"), rows,
-        note="t CO2 is attributed: energy x nodal carbon intensity (an average, not a marginal figure)"))
+        "Data centers", ("site", "MWh", "PUE", "GPU use", "USD", "t CO2", "kg/kWh", "NCI range"), rows, note))
 
 
 def _grid_table(trace: Trace, digest: Digest) -> None:
@@ -215,13 +222,19 @@ def _intervals(flags: np.ndarray, what: Counted) -> str:
 
 
 def _voltage_rows(trace: Trace, figures: dict[str, float]) -> list[tuple[str, str]]:
-    """For how long a voltage was outside its limits at one-minute power; none for a grid of which that is not known."""
+    """For how long a voltage was outside its limits at one-minute power, and which buses came near them (P01); none for
+    a grid of which that is not known."""
     if (minutes := minute_voltages(trace)) is None:
         return []
     what, each_min = counted(trace, minutes.clock), step_s(trace, minutes.clock.split("/")[0]) / MIN_S
     figures["voltage_violation_min"] = float(what.share @ minutes.outside()[what.use]) * each_min
+    near = minutes.near(NEAR_PU, what.use)
+    figures["buses_near_limit"] = float(len(near))
     return [("minutes with a voltage outside its limits",
-             f"{figures['voltage_violation_min']:.6g} of {what.share.sum() * each_min:.6g}")]
+             f"{figures['voltage_violation_min']:.6g} of {what.share.sum() * each_min:.6g}"),
+            (f"buses that came within {NEAR_PU:g} p.u. of them",
+             f"{len(near)}: {', '.join(map(str, near[:_MOST_BUSES]))}{', ...' * (len(near) > _MOST_BUSES)}" if near
+             else "none")]
 
 
 def _settled(trace: Trace, port: str, dispatched: np.ndarray, use: np.ndarray) -> tuple[np.ndarray, int]:

@@ -119,6 +119,13 @@ class Profile(Adapter):
         self._base = {eid: (float(feeder.p_kw[k]), float(feeder.q_kvar[k])) for eid, k in at.items()}
         self._factors = self.params.factors
 
+    def notes(self) -> list[str]:
+        """Which base load it was: no study prints its own (M01)."""
+        shape = self.params.shape if isinstance(self.params.shape, str) else f"{SLOTS} factors of the scenario"
+        mean, peak = math.fsum(self._factors) / SLOTS, max(self._factors)
+        return [f"{self.sid}: base load by shape {shape}, {mean:.3f} of the network's own loads on average, {peak:.3f} "
+                "at the peak"]
+
     def advance(self, time_s: float, inputs: Values) -> Values:
         factor = self._factor(time_s)
         return {eid: {"p_kw": p * factor, "q_kvar": q * factor} for eid, (p, q) in self._base.items()}

@@ -19,7 +19,7 @@ from cosim.units import unit_of
 
 _TILES = ("co2_attributed_kg", "co2_system_kg", "energy_kwh", "cost_usd")
 _ABSENT = "-"
-_NO_WARNING = ("solved by", ": policy ")
+_NO_WARNING = ("solved by", ": policy ", ": base load by ")
 """Words of a run's notes that say how it was made; all others are things a reader must not miss."""
 _ENDINGS = {"completed": "completed", "failed": "failed", "running": "cut off"}
 

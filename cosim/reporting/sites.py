@@ -246,11 +246,14 @@ def gpus(run: Run) -> Picture:
 
 
 def _capacity(run: Run, site: int) -> float:
-    """GPUs of a site; NaN where the trace does not tell.
+    """GPUs of a site, as the scenario's table of sites says; NaN where the trace does not tell.
 
-    The free share at a minute's end is a whole number over the GPUs, so these are a multiple of its denominator: the
-    one nearest to mean busy GPUs over the busy share.
+    Without one: the free share at a minute's end is a whole number over the GPUs, so these are a multiple of its
+    denominator: the one nearest to mean busy GPUs over the busy share.
     """
+    row = run.scenario["shared"].get("sites", {}).get(run.sites[site], {})
+    if {"racks", "gpus_per_rack"} <= row.keys():
+        return float(row["racks"] * row["gpus_per_rack"])
     if not run.has(f"{SITE}/free_gpu_ratio"):
         return float("nan")
     free = run.get(f"{SITE}/free_gpu_ratio")[:, site]

@@ -1,6 +1,6 @@
 """Voltages at one-minute power, from a trace: between two dispatches a data centre does not stand still.
 
-Rows of the model: E07, M09.
+Rows of the model: E07, M09, P01.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ _BY_MINUTE = {"p_window_kw": "p_kw", "q_window_kvar": "q_kvar"}
 
 @dataclass(frozen=True, eq=False)
 class MinuteVoltages:
-    """Voltages (n_time, n_bus), NaN where there is no power flow, and the limits of (7), p.u.; a row for each sample of
-    the recorded model `clock`, at `time_s` (n_time,)."""
+    """Voltages (n_time, n_bus) of `buses`, NaN where there is no power flow, and the limits of (7), p.u.; a row for
+    each sample of the recorded model `clock`, at `time_s` (n_time,)."""
 
     clock: str
     time_s: np.ndarray
+    buses: tuple[str, ...]
     vm_pu: Floats
     vm_min_pu: float
     vm_max_pu: float
@@ -41,6 +42,11 @@ class MinuteVoltages:
         """(n_time,) whether a voltage is outside its limits by more than rounding, or there is no power flow."""
         low, high = self.vm_min_pu - 1e-9, self.vm_max_pu + 1e-9
         return ~((self.vm_pu >= low) & (self.vm_pu <= high)).all(axis=1)
+
+    def near(self, within_pu: float, use: np.ndarray) -> list[str]:
+        """Buses that came closer than `within_pu` to a limit, or past it, in the samples that `use` (n_time,) marks."""
+        room_pu = np.minimum(self.vm_pu - self.vm_min_pu, self.vm_max_pu - self.vm_pu)[use]
+        return [bus for bus, close in zip(self.buses, (room_pu < within_pu).any(axis=0), strict=True) if close]
 
 
 def minute_voltages(trace: Trace, member: str = "grid") -> MinuteVoltages | None:
@@ -64,7 +70,7 @@ def minute_voltages(trace: Trace, member: str = "grid") -> MinuteVoltages | None
     vm_pu = np.concatenate([
         np.abs(radial_voltages(feeder.tree, demand[:, k: k + _AT_ONCE] / feeder.base_kw, params.v0_pu))
         for k in range(0, len(time_s), _AT_ONCE)], axis=1)
-    return MinuteVoltages(clock, time_s, vm_pu.T, params.vm_min_pu, params.vm_max_pu)
+    return MinuteVoltages(clock, time_s, tuple(feeder.bus_names), vm_pu.T, params.vm_min_pu, params.vm_max_pu)
 
 
 def _params(scenario: dict[str, Any], spec: dict[str, Any], member: str) -> GridParams:

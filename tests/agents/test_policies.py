@@ -62,6 +62,7 @@ def test_a_class_of_ones_own_has_what_a_policy_has():
     (["controller.mode=power", "controller.policy=uniform", "grid.lambda_kw_per_kg_h=0",
       'grid.nci_cap_kg_per_kwh={"bus8": 0.4}'], "--set grid.nci_cap_kg_per_kwh={}"),
 ])
+@pytest.mark.rows("B08")
 def test_a_run_refuses_in_one_line_before_it_says_anything(capsys, tmp_path, settings, said):
     trace = tmp_path / "run.h5"
     assert run(["ieee33", *[f"--set={s}" for s in settings], "--out", str(trace)]) == 2

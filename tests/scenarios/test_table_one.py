@@ -29,7 +29,7 @@ def arrivals(field, *names):
     return [getattr(WORK.arrivals[name], field) for name in names]
 
 
-@pytest.mark.rows("I25", "P01-04", "P06", "P08", "X16")
+@pytest.mark.rows("I25", "P01-04", "P06", "P08", "X16", "B08")
 def test_grid():
     """P01-P04, P06, P08; node 0 is the substation (I25)."""
     assert (GRID.vm_min_pu, GRID.vm_max_pu) == (0.9, 1.1)

@@ -48,3 +48,16 @@ def test_too_much_work_is_announced_before_the_run():
 def test_the_summary_names_its_policy(tmp_path):
     result = run(find("two_bus"), tmp_path / "t.h5")
     assert result.digest.tables[0].title == "Jobs under policy uniform"
+
+
+@pytest.mark.rows("I05", "K01", "K06")
+def test_throughput_and_pue_are_told_in_both_ways(tmp_path):
+    """44 minutes of 7.2e5 TO in 45 are 0.704 M TO/min and 11.7 k TO/s. Cooling takes a quarter of IT at all times; with
+    10 kW of auxiliaries beside it PUE is 35/20 in the first minute and 50/32 from then on."""
+    result = run(find("two_bus"), tmp_path / "t.h5")
+    every = next(row for row in result.digest.tables[0].rows if row[0] == "all")
+    assert every[5:7] == ("0.70", "11.7")
+    assert result.digest.figures["pue_mean"] == pytest.approx(1.25)
+    more = figures(tmp_path, None, aidc__cooling__auxiliary_kw=10.0)
+    assert more["pue_mean"] == pytest.approx((35 / 20 + 44 * 50 / 32) / 45)
+    assert more["energy_kwh"] / more["it_energy_kwh"] == pytest.approx((35 + 44 * 50) / (20 + 44 * 32))

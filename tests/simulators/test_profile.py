@@ -86,6 +86,16 @@ def test_mean_and_scale():
     assert day == pytest.approx([200.0 * SHAPES["ieee33_light"][0] * 0.75 / 0.40])
 
 
+@pytest.mark.rows("M01")
+def test_a_run_says_which_base_load_it_had():
+    """RAMP doubled: from 0 to 19, on average 9.5."""
+    assert started(["bus1"], shape=RAMP, scale=2.0).notes() == [
+        "profile: base load by shape 96 factors of the scenario, 9.500 of the network's own loads on average, 19.000 "
+        "at the peak"]
+    (said,) = started(["bus1"], mean=0.5).notes()
+    assert "shape ieee33_light, 0.500 of the network's own loads on average" in said
+
+
 @pytest.mark.parametrize(("params", "message"), [
     ({"shape": "ieee33"}, "profile.shape.* = 'ieee33': is no shape; allowed: ieee33_light, residential, commercial, a "
      ".csv file, or 96 factors"),
