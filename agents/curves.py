@@ -27,7 +27,7 @@ from cosim.digest import Digest, Table
 from cosim.errors import CosimError, ScenarioError
 from cosim.resolve import load
 from cosim.run import find
-from cosim.table import write_table
+from cosim.tablefile import write_table
 from cosim.units import DAY_S, KG_PER_T
 
 _PER_TO = 1e9

@@ -19,7 +19,7 @@ import numpy as np
 from cosim.console import OneLineParser, fail, plain_console, print_digest
 from cosim.digest import Digest, Table
 from cosim.errors import CosimError, ScenarioError
-from cosim.table import write_table
+from cosim.tablefile import write_table
 from cosim.trace import Trace
 from simulators.account import FIGURES, JobAccount, job_accounts
 
