@@ -5,6 +5,7 @@ Everything that can be refused without starting is refused when the parameters a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -41,7 +42,9 @@ class ControllerParams:
                                  "ships), or package.module:Class of your own")] = "uniform"
     explore: Annotated[bool, Field(description="a checkpoint draws its actions as in training, instead of taking the "
                                    "most likely ones")] = False
-    mode: Annotated[Literal["joint", "power"], Field(description="power: no carbon signal (B08, I22)")] = "joint"
+    mode: Annotated[Literal["joint", "power"], Field(
+        description="power: carbon is neither seen nor counted in the reward (B08, I22), and no dispatch may weigh it: "
+        "set grid.lambda_kw_per_kg_h=0, too")] = "joint"
     rounding: Annotated[Literal["carry", "stateless"], Field(description="largest remainder's memory (I13)")] = "carry"
     weights: Annotated[tuple[float, ...] | None, BeforeValidator(_ratio),
                        Field(description="of the sites, for policy static: 1:2:7 or a list")] = None
@@ -67,12 +70,28 @@ class ControllerParams:
     def _policy_can_be(self) -> ControllerParams:
         """A policy that does not exist or does not fit ends a run before anything has started or been said."""
         facts, joint = facts_of(self, "controller"), self.mode == "joint"
-        if (path := checkpoint_of(self.policy)) is not None:
-            if not self.explore:
-                LearnedPolicy(path, facts, joint)
-        elif not _own(self.policy):  # what a class of the user's does when it is made is the run's affair
-            make_policy(self.policy, facts, _options(self), np.random.default_rng(0), joint)
+        try:
+            if (path := checkpoint_of(self.policy)) is not None:
+                if not self.explore:
+                    LearnedPolicy(path, facts, joint)
+            elif not _own(self.policy):  # what a class of the user's does when it is made is the run's affair
+                make_policy(self.policy, facts, _options(self), np.random.default_rng(0), joint)
+        except ScenarioError as err:
+            raise err if joint else ScenarioError(f"{err}; power mode also needs lambda_kw_per_kg_h=0 of the grid"
+                                                  ) from None
         return self
+
+
+def check_mode(sid: str, p: ControllerParams, members: Mapping[str, Any]) -> None:
+    """ScenarioError for power mode beside a member that weighs carbon (B08); members: name -> parameters."""
+    if p.mode == "joint":
+        return
+    off = {"lambda_kw_per_kg_h": "0", "nci_cap_kg_per_kwh": "{}"}
+    weighs = [f"{name}.{field}" for name, given in members.items() for field in off if getattr(given, field, None)]
+    if weighs:
+        remedy = " ".join(f"--set {path}={off[path.rpartition('.')[2]]}" for path in weighs)
+        raise ScenarioError(f"{sid}.mode = power leaves carbon out, and the dispatch weighs it by "
+                            f"{' and '.join(weighs)}: {remedy}, or leave {sid}.mode at joint")
 
 
 def policy_of(p: ControllerParams, facts: FleetFacts, rng: np.random.Generator) -> Policy:

@@ -1,7 +1,4 @@
-"""How long training could stand still: by hand, and against every order in which jobs can be served.
-
-Rows of the model: M08.
-"""
+"""How long training could stand still: by hand, and against every order in which jobs can be served."""
 
 from itertools import permutations
 
