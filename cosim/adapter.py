@@ -265,6 +265,29 @@ class Adapter(mosaik_api_v3.Simulator):
             raise ModelError(f"{self.sid}.{eid}.{name} = {value!r} is not finite")
 
 
+class Continuing(Adapter):
+    """An adapter whose outputs follow from the time alone, and whose time goes on in the next world (`carry`).
+
+    origin_s  time gone by before this world, s: a table's time is origin_s + the world's
+    """
+
+    origin_s = 0.0
+    _end_s = 0.0
+
+    def step(self, time: int, inputs: dict, max_advance: int) -> int:
+        """As `Adapter`; `max_advance` is the end of the world."""
+        self._end_s = max_advance * self._resolution_s
+        return super().step(time, inputs, max_advance)
+
+    def carry(self) -> dict[str, np.ndarray]:
+        """Time gone by until the end of this world."""
+        return {"origin_s": np.array(self.origin_s + self._end_s)}
+
+    def resume(self, carry: Mapping[str, np.ndarray]) -> None:
+        """Go on in time."""
+        self.origin_s = float(carry.get("origin_s", 0.0))
+
+
 def _plainly_finite(value: Any) -> bool:
     """Whether `value` is a finite float or a list of them, at a glance; False may also mean that it takes a closer
     look (a sum that overflows, another type)."""
