@@ -169,7 +169,8 @@ def _capacity(trace: Trace) -> float:
 def _summary(trace: Trace) -> Finding:
     """Figures that the run said of itself against those of its series, relative."""
     hook = scenario_of(trace).get("summary")
-    if trace.attrs["status"] != "completed" or "summary" not in trace.attrs or hook != f"{summary.__module__}:{summary.__name__}":
+    ended = trace.attrs["status"] == "completed" and "summary" in trace.attrs
+    if not ended or hook != f"{summary.__module__}:{summary.__name__}":
         raise TraceError(f"{trace.path}: the run has no summary by {summary.__module__}")
     said, found = Digest.from_json(str(trace.attrs["summary"])).figures, summary(trace).figures
     off = {name: abs(said[name] - found[name]) / max(abs(found[name]), 1e-9) for name in said.keys() & found.keys()
