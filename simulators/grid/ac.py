@@ -20,7 +20,7 @@ from cosim.ports import Port
 from cosim.units import format_time
 from simulators.grid.equations import Floats, generated_carbon, nodal_carbon_intensity
 from simulators.grid.feeder import Network
-from simulators.grid.ports import DEMAND
+from simulators.grid.ports import DEMAND, PER_BUS, fixed_tables, per_bus
 from simulators.grid.powerflow import AcFlow, AcNetwork
 from simulators.grid.sources import other_voltage, own_intensities
 
@@ -85,6 +85,7 @@ _GRID = (
          dims=("line",)),
     Port("p_to_kw", "out", "active power at the other end of each branch", sign="> 0 enters the branch",
          dims=("line",)),
+    *PER_BUS,
 )
 
 
@@ -143,14 +144,25 @@ class AcPowerFlow(Adapter):
         self._source_bus = np.append(np.array(at, dtype=np.int64), network.generator_bus)
         self._intensity = np.array([*(s.kg_per_kwh for s in given.values()),
                                     *(self._own_kg_per_kwh[g.name] for g in own)])
+        self._source_names = [*given, *(g.name for g in own)]
         self._own_kw = np.array([g.p_kw for g in own])
         self._q_set = np.array([s.q_set_kvar for s in given.values()])
         self._last: Values = {}
         self._held: list[float] = []
 
     def labels(self) -> dict[str, list[str]]:
-        return {"source": [*self.params.sources, *(g.name for g in self._network.generators)],
-                "line": self._network.branches.names, "bus": self._bus_names}
+        return {"source": self._source_names, "line": self._network.branches.names, "bus": self._bus_names}
+
+    def tables(self) -> dict[str, dict[str, list]]:
+        names, network = self._bus_names, self._network
+        branches = network.branches
+        return fixed_tables(
+            {eid: names[at] for eid, at in self._at.items()},
+            [(name, names[a], names[b]) for name, a, b in zip(branches.names, branches.from_bus, branches.to_bus,
+                                                              strict=True)],
+            [(name, names[at], w) for name, at, w in zip(self._source_names, self._source_bus, self._intensity.tolist(),
+                                                         strict=True)],
+            [names[at] for at in np.flatnonzero(network.draws)])
 
     def notes(self) -> list[str]:
         network, v0_pu = self._network, self.params.v0_pu
@@ -201,11 +213,11 @@ class AcPowerFlow(Adapter):
         network, p_source, q_source = self._network, p_set.copy(), self._q_set.copy()
         p_source[self._slacks], q_source[self._slacks] = flow.p_slack_kw, flow.q_slack_kvar
         p_source, q_source = np.append(p_source, self._own_kw), np.append(q_source, flow.q_generator_kvar)
-        p_drawn, branches = p_load + flow.p_drawn_kw, network.branches
-        feeding = np.flatnonzero(p_drawn < 0.0)
+        p_net, branches = p_load + flow.p_drawn_kw, network.branches
+        feeding = np.flatnonzero(p_net < 0.0)
         nci = nodal_carbon_intensity(
             len(p_load), branches.from_bus, branches.to_bus, flow.p_from_kw, flow.p_to_kw,
-            np.concatenate([self._source_bus, feeding]), np.concatenate([p_source, -p_drawn[feeding]]),
+            np.concatenate([self._source_bus, feeding]), np.concatenate([p_source, -p_net[feeding]]),
             np.concatenate([self._intensity, np.zeros(len(feeding))])).tolist()
         low, high = float(flow.vm_pu.min()), float(flow.vm_pu.max())
         outputs: Values = {eid: {"nci_kg_per_kwh": nci[at], "vm_pu": float(flow.vm_pu[at])}
@@ -217,5 +229,6 @@ class AcPowerFlow(Adapter):
                 "vm_max_pu": high, "status": OPTIMAL, "unserved_kw": 0.0,
                 "voltage_violation_pu": max(self.params.vm_min_pu - low, high - self.params.vm_max_pu, 0.0),
                 "p_from_kw": flow.p_from_kw.tolist(), "p_to_kw": flow.p_to_kw.tolist(),
+                **per_bus(p_net),
             }
         return outputs

@@ -312,7 +312,7 @@ class Dispatch:
             objective_kw=weights.loss_weight * loss_kw + weights.lambda_kw_per_kg_h * j2
             + weights.cost_kw_per_usd_h * cost_usd_per_h + weights.curtailment_weight * curtailed_kw,
             cost_usd_per_h=cost_usd_per_h, curtailed_kw=curtailed_kw,
-            nci_kg_per_kwh=self.nci(enter.real, leave.real, p_source, p_served),
+            nci_kg_per_kwh=self.nci(enter.real, leave.real, p_source, p_served + feeder.shunts_kw(vm_pu)),
             relaxation_gap_pu=float(np.abs(gap).max()), relaxation_gap_ratio=gap_ratio, inexact=False,
             conic_vm_pu=np.sqrt(np.maximum(x[at.u], 0.0)) * feeder.vm_ratio,
             conic_loss_kw=float(feeder.r_pu @ x[at.l] + feeder.g_lost_pu @ x[at.u]) * feeder.base_kw,
@@ -337,12 +337,12 @@ class Dispatch:
             emission_kg_per_h=generated_carbon(p_source, self.sources.kg_per_kwh), vm_pu=vm_pu,
             voltage_violation_pu=self._violation(vm_pu))
 
-    def nci(self, p_from_kw: Floats, p_to_kw: Floats, p_source_kw: Floats, p_load_kw: Floats) -> Floats:
-        """(9) at the given branch flows and source powers; a bus with negative demand generates at 0 kg/kWh."""
+    def nci(self, p_from_kw: Floats, p_to_kw: Floats, p_source_kw: Floats, p_net_kw: Floats) -> Floats:
+        """(9) at the given branch flows and source powers; a bus that draws p_net_kw < 0 generates at 0 kg/kWh."""
         feeder, bus, power, intensity = self.feeder, self.sources.bus, p_source_kw, self.sources.kg_per_kwh
-        feeding = np.flatnonzero(p_load_kw < 0.0)
+        feeding = np.flatnonzero(p_net_kw < 0.0)
         if len(feeding):
-            bus, power = np.concatenate([bus, feeding]), np.concatenate([power, -p_load_kw[feeding]])
+            bus, power = np.concatenate([bus, feeding]), np.concatenate([power, -p_net_kw[feeding]])
             intensity = np.concatenate([intensity, np.zeros(len(feeding))])
         return nodal_carbon_intensity(
             feeder.n_bus, feeder.parent, feeder.child, p_from_kw, p_to_kw, bus, power, intensity

@@ -91,11 +91,21 @@ def check(net: Any, name: str) -> list[str]:
             raise ScenarioError(f"network {name}: impedance {k}{_place('impedance', row)} has no impedance; merge its "
                                 "two buses, or join them by a bus-bus switch")
     _check_constant_power(net, name)
-    return _inert(net)
+    return _noted(net)
 
 
-def _inert(net: Any) -> list[str]:
+_DRAWN = {"load": ("p_mw",), "shunt": ("p_mw",), "ward": ("ps_mw", "pz_mw"), "xward": ("ps_mw", "pz_mw"),
+          "motor": ("pn_mech_mw",), "asymmetric_load": ("p_a_mw", "p_b_mw", "p_c_mw")}
+"""What elements draw, and no scenario has an intensity for where it is < 0."""
+
+
+def _noted(net: Any) -> list[str]:
     notes = []
+    for kind, columns in _DRAWN.items():
+        feeding = [k for k, row in rows_in_service(net, kind) if sum(float(row[c]) for c in columns) < 0.0]
+        if feeding:
+            notes.append(f"{kind} {', '.join(map(str, feeding[:4]))}{' ...' if len(feeding) > 4 else ''} of negative "
+                         "power counts as local generation at 0 kg/kWh; an sgen in its place can have an intensity")
     if "controller" in net and "in_service" in net.controller and net.controller.in_service.astype(bool).any():
         notes.append("its controllers are not run: taps and set points stay as the file has them")
     for kind in ("asymmetric_load", "asymmetric_sgen"):

@@ -175,6 +175,10 @@ class Feeder:
         """(n_bus,) p.u. of the bus's nominal voltage per p.u. here; 1 where no ratio is off."""
         return np.abs(self.ratio)
 
+    def shunts_kw(self, vm_pu: Floats) -> Floats:
+        """(n_bus,) what the conductances of shunts draw at the buses' voltages, as their nominal voltages have them."""
+        return self.g_bus_pu * (vm_pu / self.vm_ratio) ** 2 * self.base_kw
+
     @cached_property
     def g_pu(self) -> Floats:
         """(n_bus,) all conductance at each bus."""

@@ -142,8 +142,7 @@ def _unheld_voltages(generators: tuple[Generator, ...]) -> list[str]:
     held = [g.name for g in generators if g.kind == "gen"]
     if not held:
         return []
-    return [f"the voltages that {', '.join(held[:4])}{' ...' if len(held) > 4 else ''} would hold: their reactive "
-            "power is dispatched"]
+    return [f"{', '.join(held[:4])}{' ...' if len(held) > 4 else ''} hold no voltage: their Q is dispatched"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

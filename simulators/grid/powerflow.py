@@ -89,6 +89,7 @@ class AcNetwork:
     slack_buses             (n_slack,) nodes of the external grids, and of generators that are slack
     generators, generator_bus  the network's own that stay, and their nodes
     base_p_kw, base_q_kvar  (n_bus,) the network's own loads
+    draws                   (n_bus,) whether the network itself draws something there, beside its loads
     v0_pu                   (n_slack,) voltages of the external grids, as used
     notes                   what of the file is not run
     """
@@ -121,6 +122,7 @@ class AcNetwork:
         self.generator_bus = np.array([nodes.of_bus[g.node] for g in self.generators], dtype=np.int64)
         self._generator_kw = np.array([g.p_kw for g in self.generators])
         self._own_kw, self._g_mw = solver.p_bus_kw[nodes.rows], solver.y_bus_pu[nodes.rows].real * solver.base_mva
+        self.draws = (self._own_kw != 0.0) | (self._g_mw != 0.0)
         self._source_bus = np.zeros(0, np.int64)
         self._dclines = [(k, nodes.of_bus[int(r.from_bus)], nodes.of_bus[int(r.to_bus)])
                          for k, r in rows_in_service(net, "dcline")]
