@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 Claim = tuple[float, float, float]
-"""Time from now to the deadline of a job, s; the GPU time that is left of it, s at linear speed-up; time from now to its
+"""Time from now to the deadline of a job, s; GPU time that is left of it, s at linear speed-up; time from now to its
 latest start, s: the deadline less what is left at the most blocks that it can use at the site."""
 
 USABLE_RATIO = 0.9
