@@ -7,7 +7,7 @@ GPUs are, releases all but a few of its training jobs at once, splits GPUs as it
 and supplies air near the top of the box, as an operator would who knows neither prices nor carbon: the same for every
 method.
 
-Rows of the model: A01-05.
+Rows of the model: A01-05, E26, E28.
 """
 
 from __future__ import annotations

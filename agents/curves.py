@@ -5,14 +5,14 @@ seeds +- one standard deviation. What is drawn is what exploring policies did, i
 environment; an evaluation of the modes is `agents.evaluate`. Figures are ratios of sums, per served work, because a
 policy that postpones work also saves power.
 
-Rows of the model: X05, X13.
+Rows of the model: X05, X13, Z05.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,12 +21,12 @@ import numpy as np
 
 from agents import checkpoint
 from agents.checkpoint import LAST, LOG, complete_lines
+from agents.request import refuse_strangers, scenario_of
 from agents.rewards import OBJECTIVE
-from cosim.console import PICTURES, OneLineParser, fail, file_type, plain_console, print_digest
+from cosim.console import PICTURES, OneLineParser, add_trust, fail, file_type, plain_console, print_digest
 from cosim.digest import Digest, Table
 from cosim.errors import CosimError, ScenarioError
 from cosim.resolve import load
-from cosim.run import find
 from cosim.table import write_table
 from cosim.units import DAY_S, KG_PER_T
 
@@ -61,8 +61,9 @@ class Curve:
     spread: Mapping[str, np.ndarray]
 
 
-def read_run(folder: Path) -> Run:
-    """The run in a folder. ScenarioError where none is, or where nothing has been learned yet."""
+def read_run(folder: Path, trusted: Collection[str | Path] = ()) -> Run:
+    """The run in a folder. ScenarioError where none is, where nothing has been learned yet, or where it names code that
+    nobody announces and the folder is not `trusted`."""
     request = checkpoint.read(folder / LAST, "extra/")[1]["extra"].get("request") or {}
     if not request:
         raise ScenarioError(f"{folder / LAST} does not say what its run was asked for; draw runs of agents.train")
@@ -72,7 +73,8 @@ def read_run(folder: Path) -> Run:
         raise ScenarioError(f"{folder / LOG} cannot be read: {err}") from None
     if not lines:
         raise ScenarioError(f"{folder / LOG} is empty: nothing has been learned yet")
-    day = _steps_a_day(request)
+    refuse_strangers(request, folder, trusted, drawn=True)
+    day = _steps_a_day(request, trusted)
     window = max(1, round(day * request["envs"] / lines[0]["steps"])) if day else _WINDOW
     short, window = len(lines) < window, min(window, len(lines))
     figures = _figures(lines, window, day)
@@ -139,11 +141,11 @@ def _figures(lines: Sequence[Mapping[str, Any]], window: int, day: int | None) -
             "dropped training jobs per day": terms["dropped_train_jobs"] * day}
 
 
-def _steps_a_day(request: Mapping[str, Any]) -> int | None:
+def _steps_a_day(request: Mapping[str, Any], trusted: Collection[str | Path]) -> int | None:
     """Steps of one environment in a day; None for a foreign world."""
     if request["scenario"] is None:
         return None
-    scenario = find(request["scenario"])
+    scenario = scenario_of(request, trusted)
     member = load(scenario.environment, "environment").member
     return round(DAY_S / scenario.members[member].step_s)
 
@@ -183,9 +185,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a folder that agents.train wrote")
     parser.add_argument("--out", type=file_type(*PICTURES, ".csv"), action="append", default=[], metavar="FILE",
                         help=f"draw into a file ({', '.join(PICTURES)}; needs matplotlib), or write the numbers (.csv)")
+    add_trust(parser)
     try:
         args = parser.parse_args(argv)
-        runs = [read_run(folder) for folder in args.runs]
+        runs = [read_run(folder, args.trust) for folder in args.runs]
         curves = together(runs)
         print_digest(plain_console(), Digest(tables=[table(curves)], warnings=[
             f"{folder}: less than a day of every environment; hours of the day differ in price and load"

@@ -3,6 +3,8 @@
 Axes: M job classes (training and inference, in the scenario's order), Mtrain training classes (same order), N sites,
 H permitted deferrals. Rows are sequences of floats; a policy that computes with arrays converts them itself. Values
 are read only.
+
+Rows of the model: U14, U15.
 """
 
 from __future__ import annotations

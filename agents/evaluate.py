@@ -4,7 +4,7 @@ confidence intervals over seeds.
 Every policy meets the same arrivals (decision 8), after a day of warm-up, and totals stand beside figures per served
 work, since a policy that drops or postpones work also saves power (decision 11).
 
-Rows of the model: K01-06, X06, X10, Z05.
+Rows of the model: I32, K04-06, U20, X06, X10.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from cosim.console import OneLineParser, fail, plain_console, print_digest
+from cosim.console import OneLineParser, add_trust, fail, plain_console, print_digest
 from cosim.digest import Digest, Table
 from cosim.errors import CosimError, ScenarioError
 from cosim.experiment import Experiment
@@ -159,6 +159,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--set", dest="settings", action="append", default=[], metavar="MEMBER.FIELD=VALUE",
                    help="as with cosim.run")
     p.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: all cores)")
+    add_trust(p)
     p.add_argument("--out", type=Path, metavar="FILE.json", help="every seed's metrics")
     return p
 
@@ -170,7 +171,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.seeds < 1 or args.days <= 0 or args.jobs < 1 or args.first_seed < 0:
             raise ScenarioError(f"--seeds {args.seeds}, --days {args.days:g} and --jobs {args.jobs} must be > 0, "
                                 f"--first-seed {args.first_seed} >= 0")
-        scenario = override(find(args.scenario), settings_of(args.settings))
+        scenario = override(find(args.scenario, args.trust), settings_of(args.settings))
         if "controller" not in scenario.members or "job_classes" not in scenario.shared:
             raise ScenarioError(f"{scenario.name} has no member 'controller' that a policy could run, or no shared "
                                 "job_classes to count by")

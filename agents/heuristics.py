@@ -2,6 +2,8 @@
 
 All but `random` split a site's GPUs by one rule (`GpuRule`) and differ only in where and when they send jobs.
 `agents.policies` builds one by name.
+
+Rows of the model: Z02.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import importlib.util
 import math
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,17 +21,15 @@ from agents import checkpoint
 from agents.checkpoint import LAST, LOG
 from agents.config import METHODS, Learning
 from agents.parallel_env import ParallelEnvs
+from agents.request import MODES, refuse_strangers, scenario_of
 from agents.spec import VectorEnv
-from cosim.console import OneLineParser, fail, plain_console
+from cosim.console import OneLineParser, add_trust, fail, plain_console
 from cosim.environment import vector_env
 from cosim.errors import CosimError, ScenarioError
 from cosim.params import validate
 from cosim.resolve import load
-from cosim.run import find, settings_of
-from cosim.scenario import override
+from cosim.run import settings_of
 
-_MODES = {"joint": {"controller.mode": "joint"}, "power": {"controller.mode": "power", "grid.lambda_kw_per_kg_h": "0"}}
-"""What a mode sets: power mode has no carbon in the dispatch's objective, none in what agents see (B08)."""
 _LEARN = "learn."
 _FOREIGN = {"twins": 1, "discount": 0.99, "std_start": 1.0, "std_end": None,
             "gae_lambda": 0.95, "value_lambda": 0.95, "kl_limit": None}
@@ -46,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("scenario", nargs="?", metavar="SCENARIO", help="a name from python -m cosim.run --list, or a file")
     p.add_argument("--env", metavar="PACKAGE.MODULE:FUNCTION", help="a function that makes a PettingZoo ParallelEnv")
     p.add_argument("--method", choices=METHODS, default=None, help="default: mat")
-    p.add_argument("--mode", choices=_MODES, default=None, help="joint: carbon is seen and counts; power: it is not "
+    p.add_argument("--mode", choices=MODES, default=None, help="joint: carbon is seen and counts; power: it is not "
                    "(default: the scenario's)")
     p.add_argument("--episodes", type=_positive, metavar="N", help="days (episodes) of all environments together "
                    "(default: 1000)")
@@ -63,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--save-every", type=_positive, default=10, metavar="N", help="updates per checkpoint (default: 10)")
     p.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in DIR, as it was asked for; "
                    "--episodes, --updates, --workers and --device may differ")
+    add_trust(p)
     p.add_argument("--list", action="store_true", help="list the learner's settings with their sources and end")
     return p
 
@@ -86,7 +85,7 @@ def _train(args: argparse.Namespace) -> int:
                             "extra 'learn'")
     team_of, training_of, plan_of = (load(path, "learner") for path in (
         "agents.team:Team", "agents.training:Training", "agents.training:Plan"))
-    env = make_env(request, args.workers)
+    env = make_env(request, args.workers, args.trust)
     try:
         plan = plan_of(args.resume or args.out or _default_out(request), request["episodes"], request["updates"],
                        args.save_every, request)
@@ -113,6 +112,7 @@ def _request(args: argparse.Namespace) -> dict[str, Any]:
         if given:
             raise ScenarioError(f"--resume goes on as the run was asked for; leave out {', '.join(given)}")
         request = dict(checkpoint.read(args.resume / LAST, "extra/")[1]["extra"]["request"])
+        refuse_strangers(request, args.resume, args.trust)
         return {**request, **{k: getattr(args, k) for k in ("episodes", "updates") if getattr(args, k)}}
     if bool(args.scenario) == bool(args.env):
         raise ScenarioError("name either a scenario or --env package.module:function; see --help")
@@ -139,16 +139,15 @@ def _request(args: argparse.Namespace) -> dict[str, Any]:
             "seed": args.seed or 0, "envs": envs, "episodes": args.episodes or 1000, "updates": args.updates}
 
 
-def make_env(request: Mapping[str, Any], workers: int) -> VectorEnv:
-    """The environments of a request."""
+def make_env(request: Mapping[str, Any], workers: int, trusted: Collection[str | Path] = ()) -> VectorEnv:
+    """The environments of a request. trusted: traces whose scenario may name code nobody announces."""
     if request["env"]:
         made = load(request["env"], "environment")
         if not callable(made):
             raise ScenarioError(f"environment '{request['env']}' is not a function that makes a ParallelEnv")
         return ParallelEnvs(made, request["envs"], request["seed"])
-    scenario = override(find(request["scenario"]), {**_MODES.get(request["mode"], {}), **request["settings"]})
-    return vector_env(scenario, n_envs=request["envs"], workers=workers, seed=request["seed"], stagger=True,
-                      twins=validate(Learning, request["learn"], "learn").twins)
+    return vector_env(scenario_of(request, trusted), n_envs=request["envs"], workers=workers, seed=request["seed"],
+                      stagger=True, twins=validate(Learning, request["learn"], "learn").twins)
 
 
 def _value(path: str, text: str) -> Any:

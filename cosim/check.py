@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from cosim.conformance import Check, check
-from cosim.console import Console, OneLineParser, fail, plain_console, print_digest
+from cosim.console import Console, OneLineParser, add_trust, fail, plain_console, print_digest
 from cosim.digest import Digest, Table
 from cosim.errors import CosimError
 from cosim.resolve import fit, prune
@@ -26,6 +26,7 @@ def parser() -> argparse.ArgumentParser:
                    help="as in cosim.run")
     p.add_argument("--map", dest="names", action="append", default=[], metavar="MEMBER.PORT=THEIRS",
                    help="as in cosim.run")
+    add_trust(p)
     return p
 
 
@@ -33,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     """The program; returns its exit code."""
     try:
         args = parser().parse_args(argv)
-        before = scenario = find(args.scenario)
+        before = scenario = find(args.scenario, args.trust, [args.role] if args.simulator else [])
         if args.simulator:
             scenario = fit(plug(scenario, args.role, args.simulator), args.role)
         scenario = rename(scenario, dict(text.partition("=")[::2] for text in args.names))

@@ -37,6 +37,13 @@ def file_type(*endings: str) -> Callable[[str], Path]:
     return path_of
 
 
+def add_trust(parser: argparse.ArgumentParser) -> None:
+    """The option by which a user consents to what a received file names."""
+    parser.add_argument("--trust", action="append", default=[], metavar="FILE",
+                        help="let this file, received from somebody, run the code that it names, for this once; "
+                        "repeatable")
+
+
 def plain_console() -> Console:
     """A console for tables; wide where the output is not a terminal, so that nothing is cut in a file."""
     return Console(highlight=False, width=None if sys.stdout.isatty() else 160)

@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 
 from cosim.compare import first_difference
-from cosim.console import Console, OneLineParser, fail, plain_console, print_digest
+from cosim.console import Console, OneLineParser, add_trust, fail, plain_console, print_digest
 from cosim.digest import Digest, Table
 from cosim.errors import CosimError, TraceError
 from cosim.resolve import load
 from cosim.table import write_table
 from cosim.trace import Trace
+from cosim.trust import received_hook
 from cosim.units import format_time
 
 
@@ -35,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--parquet", action="store_true", help="Parquet instead of CSV (needs pyarrow)")
     laws = commands.add_parser("verify", help="check the conservation laws from the file alone")
     laws.add_argument("trace")
+    add_trust(laws)
     return p
 
 
@@ -111,7 +113,7 @@ def _wide(trace: Trace, model: str) -> dict[str, np.ndarray]:
 
 def _verify(console: Console, args: argparse.Namespace) -> int:
     with Trace(args.trace) as trace:
-        hook = json.loads(trace.attrs["scenario"]).get("verify")
+        hook = received_hook(trace.path, json.loads(trace.attrs["scenario"]), "verify", args.trust)
         if not hook:
             raise TraceError(f"{args.trace}: its scenario names no laws (Scenario.verify); nothing to verify")
         digest = load(hook, "verify hook")(trace)

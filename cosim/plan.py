@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
@@ -92,6 +93,7 @@ def _check_names(resolved: Resolved) -> None:
     for member, spec in scenario.members.items():
         linked = {end.split(".", 1)[1] for link in scenario.links for end in (link.source, link.target)
                   if end.split(".", 1)[0] == member}
+        linked |= {link.or_port for link in scenario.links if link.or_port and link.target.split(".", 1)[0] == member}
         known = linked | {name for names in resolved.entities[member].values() for name in names}
         for ours in spec.names:
             if "*" not in ours and ours not in known:
@@ -102,6 +104,9 @@ def _expand(resolved: Resolved, link: Link, sides: Mapping[str, Sides]) -> list[
     (src, src_ours), (dst, dst_ours) = link.source.split(".", 1), link.target.split(".", 1)
     src_port, src_factor = _theirs(resolved, src, src_ours)
     dst_port, dst_factor = _theirs(resolved, dst, dst_ours)
+    if link.or_port is not None and sides[dst].find(dst_port, "in") is None:
+        dst_ours = link.or_port
+        dst_port, dst_factor = _theirs(resolved, dst, dst_ours)
     if link.optional and sides[src].find(src_port, "out") is None:
         return []
     src_model, out = _find(sides, src, src_port, "out")
@@ -186,10 +191,8 @@ def _pairs(resolved: Resolved, link: Link, sources: list[str], targets: list[str
     elif isinstance(link.pairs, str):
         named = _template_pairs(resolved, link.pairs, where)
         wanted = named if named and entity_name(here, named[0][0]) in sources else [(b, a) for a, b in named]
-    elif len(targets) == 1:
-        wanted = [(a, targets[0]) for a in sources]
-    elif len(sources) == 1:
-        wanted = [(sources[0], b) for b in targets]
+    elif len(sources) == 1 or len(targets) == 1:
+        return _by_name_or_all(resolved, link, sources, targets)
     else:
         wanted = [(a, a) for a in (targets if any("*" in name for name in here) else sources)]
     wanted = [(entity_name(here, a), entity_name(there, b)) for a, b in wanted]
@@ -199,6 +202,36 @@ def _pairs(resolved: Resolved, link: Link, sources: list[str], targets: list[str
         if b not in targets:
             raise ScenarioError(f"{where}: {unknown('target entity', b, targets)}")
     return wanted
+
+
+def _by_name_or_all(resolved: Resolved, link: Link, sources: list[str], targets: list[str]) -> list[tuple[str, str]]:
+    """Pairs where one side has a single entity: namesakes, as the scenario calls them; where there are none, everybody.
+
+    ScenarioError for a source that a link by name leaves out, and where names differ by their number only ('bus9' and
+    bus0 .. bus5) or in how they are written ('Bus_5' and bus5): one of a row whose counterpart is missing is not meant
+    for all of the others.
+    """
+    src, dst = (end.split(".", 1)[0] for end in (link.source, link.target))
+    here, there = (resolved.scenario.members[member].names for member in (src, dst))
+    ours = [name for member in (src, dst) for names in resolved.entities[member].values() if isinstance(names, list)
+            for name in names]
+    pairs = [(entity_name(here, name), entity_name(there, name)) for name in (*sources, *targets, *ours)]
+    named = [(a, b) for a, b in dict.fromkeys(pairs) if a in sources and b in targets]
+    rows = {_row(name) for name in targets} - {None}
+    placed = {a for a, _ in named}
+    for name in sources:
+        stray = name not in placed and not any("*" in pattern for pattern in here) if named else _row(name) in rows
+        if stray:
+            raise ScenarioError(
+                f"link {link.source} -> {link.target}: {unknown('target entity', name, targets)}; entities are linked "
+                f"by name: rename it, or say whom it serves by pairs={{'{name}': [...]}}")
+    return named or [(a, b) for a in sources for b in targets]
+
+
+def _row(name: str) -> str | None:
+    """What 'bus1', 'Bus_2' and 'BUS-03' have in common: 'bus'; None for a name that does not end with a number."""
+    found = re.fullmatch(r"(.*?)[\s_-]*\d+", name.casefold())
+    return found[1] if found else None
 
 
 def _template_pairs(resolved: Resolved, text: str, where: str) -> list[tuple[str, str]]:
@@ -213,8 +246,13 @@ def _template_pairs(resolved: Resolved, text: str, where: str) -> list[tuple[str
         raise ScenarioError(f"{where}: pairs '{text}' does not fit the rows of '{table_name}': {err!r}") from None
 
 def _initial(link: Link, side: Sides, eid: str, port: str) -> Any:
+    if isinstance(link.initial, dict):
+        if eid not in link.initial:
+            raise ScenarioError(f"link {link.source} -> {link.target}: initial has no value for {eid}; it has "
+                                f"{', '.join(link.initial) or 'none'}")
+        return link.initial[eid]
     if link.initial is not None:
-        return link.initial[eid] if isinstance(link.initial, dict) and eid in link.initial else link.initial
+        return link.initial
     if port in side.initial.get(eid, {}):
         return side.initial[eid][port]
     raise ScenarioError(f"link {link.source} -> {link.target} is shifted in time and {link.source.split('.')[0]} gives "

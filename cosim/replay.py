@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -160,6 +160,7 @@ class TablePlayerParams:
     overflow: Overflow = "raise"
     unheard: Annotated[tuple[str, ...], Field(description="links left out: the table has no such column")] = ()
     without: Annotated[tuple[str, ...], Field(description="models left out: the table has no column of theirs")] = ()
+    silent: Annotated[tuple[str, ...], Field(description="entities left out: the table has no column of theirs")] = ()
     scenario_start: Annotated[str, Field(description="date of t = 0; the run fills it in")] = "2026-01-01T00:00:00"
 
 
@@ -195,12 +196,16 @@ class TablePlayer(Player):
         if self.params.without:
             out.append(f"{self.sid} plays {self.params.path}, which has no column of "
                        f"{' or '.join(self.params.without)}: what the summary takes from there is left out")
+        if self.params.silent:
+            out.append(f"{self.params.path} has no column of {listed(self.params.silent)}: whom they served keeps its "
+                       "default, or what others send it")
         times = self._table.times_s
         if len(times) > 1 and (closest := float(np.diff(times).min())) < self.step_s:
             out.append(f"{self.params.path} has rows {closest:g} s apart; {self.sid} reads it every {self.step_s:g} s")
-        played = {self._table.match(port.name)[0] for ports in self.models.values() for port in ports}
-        idle = [name for name in self._table.ports() if name not in played]
-        return out + ([f"{self.params.path}: nobody plays its columns {', '.join(idle)}"] if idle else [])
+        played = {(self._table.match(port.name)[0], eid) for model, ports in self.models.items() for port in ports
+                  for eid in (None, *self.entities[model])}
+        idle = [name for name in self._table.columns if (split_name(name)[1], split_name(name)[0]) not in played]
+        return out + ([f"{self.params.path}: nobody plays its columns {listed(idle)}"] if idle else [])
 
     def _open(self) -> dict[str, tuple[Port, ...]]:
         p = self.params
@@ -221,6 +226,12 @@ class TablePlayer(Player):
                                 f"{axis} has {', '.join(self._labels[axis])}")
         return Port(name, "out", f"{found[0]} of {self.params.path}", dims=(axis,) if labels else (),
                     nullable=name in self.params.may_be_nan)
+
+
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """Names in a sentence; of many the first and how many more."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def too_short(member: str, path: str, end_s: float, until_s: float) -> ScenarioError:
@@ -275,11 +286,14 @@ def _from_table(scenario: Scenario, member: str, path: str) -> Scenario:
     models: dict[str, tuple[str, ...]] = {}
     entities: dict[str, list[str]] = {}
     played: list[Port] = []
+    silent: list[str] = []
     wanted = _wanted(old, declared, sources)
     for model, ports in wanted.items():
         here = {p: found[0] for p in ports if (found := table.match(p.name))}
-        names = _with_columns(table, list(here.values()), _names(scenario, old.entities.get(model)))
+        had = _names(scenario, old.entities.get(model))
+        names = _with_columns(table, list(here.values()), had)
         if here and names:
+            silent += [name for name in had if name not in names]
             models[model], entities[model] = tuple(p.name for p in here), names
             played += here
             _check_shapes(table, here if declared else {})
@@ -298,7 +312,7 @@ def _from_table(scenario: Scenario, member: str, path: str) -> Scenario:
         "path": path, "models": models, "axes": {p.name: p.dims[0] for p in played if p.dims},
         "may_be_nan": [p.name for p in played if p.nullable],
         "unheard": [f"{link.source} -> {link.target}" for link in unheard],
-        "without": [model for model in wanted if model not in models]}})
+        "without": [model for model in wanted if model not in models], "silent": silent}})
 
 
 def _sources(scenario: Scenario, member: str) -> Sources:

@@ -6,11 +6,12 @@ import argparse
 import sys
 import traceback
 import webbrowser
+from collections.abc import Collection
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 
-from cosim.console import OneLineParser, fail
+from cosim.console import OneLineParser, add_trust, fail
 from cosim.errors import CosimError, ScenarioError, TraceError
 from cosim.reporting.chart import SITE_COLOURS
 from cosim.reporting.data import SITE, Run
@@ -37,6 +38,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--at", metavar="TIME",
                    help="when the map of --figures shows the feeder, e.g. 18h (default: half-way)")
     p.add_argument("--open", action="store_true", help="open the page in a browser")
+    add_trust(p)
     p.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return p
 
@@ -53,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
             return 0
         if args.at is not None:
             raise ScenarioError(f"--at {args.at} goes with --figures; the page has a slider")
-        print(f"report: {write_page(args.traces, args.out, show=args.open)}")
+        print(f"report: {write_page(args.traces, args.out, show=args.open, trusted=args.trust)}")
         return 0
     except CosimError as err:
         if "--debug" in argv:
@@ -70,9 +72,11 @@ def main(argv: list[str] | None = None) -> int:
                                "shows what a trace holds, --debug where it failed"))
 
 
-def write_page(traces: list[Path], out: Path | None = None, *, show: bool = False) -> Path:
+def write_page(traces: list[Path], out: Path | None = None, *, show: bool = False,
+               trusted: Collection[str | Path] = ()) -> Path:
     """Make the page of some traces and return its path (default: the first trace's, ending in .html).
 
+    trusted: traces whose scenario may name a summary that nobody announces (`cosim.trust`).
     Raises TraceError for what is no trace and when the page cannot be written, ScenarioError when it would replace a
     trace.
     """
@@ -81,7 +85,7 @@ def write_page(traces: list[Path], out: Path | None = None, *, show: bool = Fals
         raise ScenarioError(f"--out {out} is one of the traces; choose another name for the page")
     with ExitStack() as stack:
         runs = _open(traces, stack)
-        text = page([r.label for r in runs], [overview(r) for r in runs], maps(runs), sections(runs),
+        text = page([r.label for r in runs], [overview(r, trusted) for r in runs], maps(runs), sections(runs),
                     differences([r.scenario for r in runs]), (str(runs[0].attrs["start"]), max(r.end_s for r in runs)))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -77,6 +77,9 @@ def resolve(scenario: Scenario, until_s: float | None = None) -> Resolved:
     clock = Clock(scenario.resolution_s)
     for name, member in scenario.members.items():
         clock.steps(member.step_s, f"{name}.step_s")
+    for name, value in params.items():
+        if hasattr(classes[name], "check_members"):
+            classes[name].check_members(name, value, params)
     horizon_s = _horizon(scenario, until_s, classes, params)
     full = _filled(scenario, params, horizon_s)
     for name, value in params.items():

@@ -6,11 +6,10 @@ import argparse
 import importlib
 import importlib.metadata
 import importlib.util
-import pkgutil
 import signal
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from cosim.compare import first_difference
-from cosim.console import OneLineParser, fail, plain_console, print_digest
+from cosim.console import OneLineParser, add_trust, fail, plain_console, print_digest
 from cosim.errors import CosimError, ScenarioError, TraceError, unknown
 from cosim.experiment import DRIVERS, Experiment, Result
 from cosim.live import live_view
@@ -31,11 +30,8 @@ from cosim.report import write_page
 from cosim.resolve import fit, prune
 from cosim.scenario import Scenario, override, plug, rename
 from cosim.trace import Trace
+from cosim.trust import SCENARIOS, SIMULATORS, available, foreign, refuse_foreign
 from cosim.units import format_time, parse_duration
-
-SCENARIOS = "scenarios"
-SIMULATORS = "cosim.simulators"
-"""Entry-point group by which installed packages announce simulators for --use."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -55,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
                         "name without one takes @FACTOR), or our entities: 'grid.bus*=Bus-*'")
     p.add_argument("--replay", action="append", default=[], metavar="MEMBER=FILE",
                    help="play a member's outputs from a trace, or a CSV or Parquet table, against the live others")
+    add_trust(p)
     p.add_argument("--driver", choices=DRIVERS, default="mosaik", help="the bus (default: mosaik)")
     p.add_argument("--rt-factor", type=float, metavar="X",
                    help="keep pace: X wall-clock seconds per simulated second (1 is real time); the lag is reported")
@@ -112,7 +109,8 @@ def _run(args: argparse.Namespace) -> int:
         return 0
     if not args.scenario:
         raise ScenarioError("name a scenario; python -m cosim.run --list shows them")
-    scenario = _as_asked(find(args.scenario), args)
+    replaced = [text.partition("=")[0] for text in (*args.use, *args.replay)]
+    scenario = _as_asked(find(args.scenario, args.trust, replaced), args)
     until_s = parse_duration(args.until) if args.until is not None else None
     if args.show:
         _print_show(console, Experiment(scenario, args.driver, until_s))
@@ -135,7 +133,7 @@ def _run(args: argparse.Namespace) -> int:
         if args.rt_factor is not None:
             console.print(f"real time x {args.rt_factor:g}: behind by at most {experiment.control.lag_s:.3f} s")
     if (args.report or args.open) and result.path is not None:
-        page = write_page([result.path], show=args.open)
+        page = write_page([result.path], show=args.open, trusted=[result.path])
         console.print(f"report: {page}", markup=False, soft_wrap=True)
     return _compare(console, args, result)
 
@@ -169,23 +167,23 @@ def _compare(console: Console, args: argparse.Namespace, result: Result) -> int:
     return 1 if difference else 0
 
 
-def find(name: str) -> Scenario:
-    """The scenario of a name in scenarios/, of a .py file, or of a trace. Raises ScenarioError, TraceError."""
+def find(name: str, trusted: Collection[str | Path] = (), replaced: Collection[str] = ()) -> Scenario:
+    """The scenario of a name in scenarios/, of a .py file (code, which is run), or of a trace (data).
+
+    trusted: files that may name code of any kind; replaced: members in whose place another simulator is put anyway.
+    Raises ScenarioError, also for a trace that names code nobody announces (`cosim.trust`), and TraceError.
+    """
     if name.endswith(".h5"):
         with Trace(name) as trace:
-            return Scenario.from_json(str(trace.attrs.get("scenario", "")))
+            scenario = Scenario.from_json(str(trace.attrs.get("scenario", "")))
+        refuse_foreign(foreign(scenario, replaced), name, trusted)
+        return scenario
     if name.endswith(".py") or "/" in name:
         return _from_file(Path(name))
     names = available()
     if name not in names:
         raise ScenarioError(unknown("scenario", name, names))
     return _scenario_in(importlib.import_module(f"{SCENARIOS}.{name}"), name)
-
-
-def available() -> list[str]:
-    """Names of the installed scenarios."""
-    package = importlib.import_module(SCENARIOS)
-    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
 
 
 def default_out(scenario: Scenario) -> Path:

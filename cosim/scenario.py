@@ -76,13 +76,14 @@ class Member(_Data):
 class Link(_Data):
     """Values of one out port to one in port, every pair of entities. 'member.Model.port' where two models share a name.
 
-    pairs    None: by name, or all to the only entity, or the only one to all;
+    pairs    None: by name; where no name is on both sides, all to the only entity, or the only one to all;
              'sites:bus{node}': the entity called like a row of the shared table to the one that the template names;
              {'aidc1': 'bus8'}: as listed
     shift_s  the value arrives this much later ('step': one step of the source); closes a loop
     initial  value before the first shifted one; None: the simulator's own `initial()`
     scale    factor on the way; None: from the two names' units
     optional left out, not an error, where the source has no such port
+    or_port  port of the target for one that does not have the one named: grid.p_load_kw of a grid without p_site_kw
     """
 
     source: MemberPort
@@ -92,6 +93,7 @@ class Link(_Data):
     initial: JsonValue = None
     scale: float | None = None
     optional: bool = False
+    or_port: str | None = None
 
 
 class Scenario(_Data):

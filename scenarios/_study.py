@@ -3,7 +3,7 @@
 `study(...)` makes one scenario; the modules beside it differ only in what they pass. All values are parameters that
 `--set` reaches; where the paper's own value cannot work, the comment says which decision replaced it.
 
-Rows of the model: B07, I23, M03, M04, P01-04, P06-42, U17, X16, Z01, Z03, Z07, Z08.
+Rows of the model: B07, I25, M03, M04, P01-42, U17, X16, Z01, Z03, Z07, Z08.
 """
 
 from __future__ import annotations
@@ -64,8 +64,10 @@ def links() -> list[Link]:
     return [
         Link(source="profile.p_kw", target="grid.p_load_kw"),
         Link(source="profile.q_kvar", target="grid.q_load_kvar"),
-        Link(source="aidc.p_window_kw", target="grid.p_load_kw", pairs="sites:bus{node}", shift_s=LATER),
-        Link(source="aidc.q_window_kvar", target="grid.q_load_kvar", pairs="sites:bus{node}", shift_s=LATER),
+        Link(source="aidc.p_window_kw", target="grid.p_site_kw", or_port="p_load_kw", pairs="sites:bus{node}",
+             shift_s=LATER),
+        Link(source="aidc.q_window_kvar", target="grid.q_site_kvar", or_port="q_load_kvar", pairs="sites:bus{node}",
+             shift_s=LATER),
         Link(source="grid.nci_kg_per_kwh", target="controller.nci_kg_per_kwh", pairs="sites:bus{node}"),
         Link(source="grid.mci_kg_per_kwh", target="controller.mci_kg_per_kwh", pairs="sites:bus{node}", optional=True),
         Link(source="workload.jobs", target="controller.jobs"),

@@ -16,6 +16,8 @@ from cosim.errors import TraceError
 from cosim.trace import Trace
 from simulators.aidc.equations import air_kw_per_k, air_temperatures_degc, it_at_inlet_kw
 from simulators.fleet import JobClass, Site
+from simulators.grid.ports import ACTIVE_DEMAND
+from simulators.metrics import summary
 from simulators.plants import coolings, has_inertia, room_degc, served_degc
 
 SITE = "aidc/Site"
@@ -171,7 +173,7 @@ def _bus_loads(trace: Trace, buses: list[str]) -> tuple[np.ndarray, np.ndarray]:
     loads, known = np.zeros((len(times), len(buses))), np.ones(len(times), bool)
     for source, target, shift_s in zip(wiring["source"], wiring["target"], wiring["shift_s"], strict=True):
         member, eid, port = source.split(".", 2)
-        if not target.startswith("grid.") or not target.endswith(".p_load_kw"):
+        if not target.startswith("grid.") or target.rpartition(".")[2] not in ACTIVE_DEMAND:
             continue
         model = next(m for m in trace.models() if m.startswith(f"{member}/") and eid in trace.names(m))
         at = np.searchsorted(trace.time_s(model), times - shift_s, side="right") - 1
@@ -179,6 +181,19 @@ def _bus_loads(trace: Trace, buses: list[str]) -> tuple[np.ndarray, np.ndarray]:
         column = trace[f"{model}/{port}"][:, trace.names(model).index(eid)]
         loads[:, buses.index(target.split(".")[1])] += np.where(at >= 0, column[np.maximum(at, 0)], 0.0)
     return loads, known
+
+
+def _summary(trace: Trace) -> float:
+    """Figures that the run said of itself against those of its series, relative."""
+    hook = json.loads(trace.attrs["scenario"]).get("summary")
+    if "summary" not in trace.attrs or hook != f"{summary.__module__}:{summary.__name__}":
+        raise TraceError(f"{trace.path}: the run has no summary by {summary.__module__}")
+    said, found = Digest.from_json(str(trace.attrs["summary"])).figures, summary(trace).figures
+    if said.keys() != found.keys():
+        return float("inf")
+    off = [abs(said[name] - found[name]) / max(abs(found[name]), 1e-9) for name in said
+           if not (np.isnan(said[name]) and np.isnan(found[name]))]
+    return max(off, default=0.0)
 
 
 def _refuse_cut_off(trace: Trace) -> None:
@@ -213,6 +228,7 @@ LAWS: tuple[tuple[str, float, Callable[[Trace], float]], ...] = (
     ("power told to the grid = mean of its minutes (relative)", RELATIVE, _windows),
     ("busy GPUs <= capacity (relative excess)", RELATIVE, _capacity),
     ("line ends differ by the losses, (1) (kW)", 1e-6, _power_balance),
+    ("summary = figures of the series (relative)", RELATIVE, _summary),
     ("carbon generated = loads + losses at the sender's intensity, (10) (kg/h)", 1e-6, _carbon),
 )
 """Name, largest deviation allowed, law."""

@@ -1,4 +1,7 @@
-"""Electricity price by the time of day or from a table, and its forecast (P05, I19)."""
+"""Electricity price by the time of day or from a table, and its forecast (P05, I19).
+
+Rows of the model: I19, P05.
+"""
 
 from __future__ import annotations
 

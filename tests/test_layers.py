@@ -14,9 +14,9 @@ FLOORS = [
     {"cosim.units"},
     {"cosim.clock", "cosim.console", "cosim.ports", "cosim.params", "cosim.seeds"},
     {"cosim.intact", "cosim.scenario", "cosim.table", "cosim.trace"},
-    {"cosim.compare", "cosim.recorder"},
+    {"cosim.compare", "cosim.recorder", "cosim.series"},
     {"cosim.adapter"},
-    {"cosim.resolve"},
+    {"cosim.resolve", "cosim.trust"},
     {"cosim.plan", "cosim.serve"},
     {"cosim.tap"},
     {"cosim.native", "cosim.replay"},
@@ -53,11 +53,11 @@ OWNERS = {
     "safetensors": {"agents.checkpoint"},
 }
 AGENTS_MAY_USE = {"cosim.errors", "cosim.params", "cosim.seeds", "cosim.units"}
-AGENTS_ROOF = {"agents.curves", "agents.evaluate", "agents.train", "agents.pretrained.__main__"}
+AGENTS_ROOF = {"agents.curves", "agents.evaluate", "agents.request", "agents.train", "agents.pretrained.__main__"}
 SIMULATORS_ROOF = {"simulators.grid.sweep", "simulators.receipts"}
 """Command lines: they may use all of the frame, and nothing imports them."""
 SIMULATORS_MAY_USE = {"cosim.adapter", "cosim.clock", "cosim.digest", "cosim.errors", "cosim.params", "cosim.ports",
-                      "cosim.resolve", "cosim.table", "cosim.trace", "cosim.units"}
+                      "cosim.resolve", "cosim.series", "cosim.table", "cosim.trace", "cosim.units"}
 
 
 def name_of(path: Path) -> str:

@@ -1,6 +1,6 @@
 """Pictures of single jobs: when training arrived and ran, how long jobs waited against what they were allowed.
 
-Rows of the model: X03, X08.
+Rows of the model: I33, K07, X03, X08.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ _SHORTEST_MIN = 1e-2
 
 
 def _of(run: Run, classes: list[str]) -> np.ndarray:
-    """Mask of the counted jobs of some classes."""
-    return np.isin(run.jobs["job_class"], classes) & (run.jobs["arrival_s"] >= run.warmup_s)
+    """Mask of the counted jobs of some classes: those that arrived in the counted time."""
+    arrival_s = run.jobs["arrival_s"]
+    counts = (arrival_s >= run.time.begin_s) & (arrival_s < run.time.end_s)
+    return np.isin(run.jobs["job_class"], classes) & counts
 
 
 def _lacks(run: Run) -> str:

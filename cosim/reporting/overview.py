@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from cosim.digest import Digest
@@ -13,11 +14,12 @@ from cosim.errors import CosimError
 from cosim.reporting.data import Run
 from cosim.reporting.text import at, length, named, number
 from cosim.resolve import load
+from cosim.trust import received_hook
 from cosim.units import unit_of
 
 _TILES = ("co2_attributed_kg", "co2_system_kg", "energy_kwh", "cost_usd")
 _ABSENT = "-"
-_NO_WARNING = ("solved by", ": policy ")
+_NO_WARNING = ("solved by", ": policy ", ": base load by ")
 """Words of a run's notes that say how it was made; all others are things a reader must not miss."""
 _ENDINGS = {"completed": "completed", "failed": "failed", "running": "cut off"}
 
@@ -41,17 +43,18 @@ class Overview:
     warnings: list[str]
 
 
-def overview(run: Run) -> Overview:
+def overview(run: Run, trusted: Collection[str | Path] = ()) -> Overview:
     """Read from the root attributes, and from the scenario's own summary."""
     attrs, scenario = run.attrs, run.scenario
-    digest, warnings = _summary(run)
+    digest, warnings = _summary(run, trusted)
     ending = _ENDINGS.get(attrs.get("status", ""), str(attrs.get("status", "not said")))
     wanted = float(scenario.get("until_s") or 0.0) + run.warmup_s
+    figures_until = "" if run.time.end_s >= run.end_s else f" (figures: {at(run.time.end_s)})"
     if ending != "completed":
         reason = f": {attrs['error']}" if attrs.get("error") else ""
         of = f" of {length(wanted)}" if wanted else ""
         warnings.insert(0, f"This run {'failed' if ending == 'failed' else 'was cut off'}{reason}. The trace reaches "
-                           f"{at(run.end_s)}{of}; everything below covers only that part.")
+                           f"{at(run.end_s)}{figures_until}{of}; everything below covers only that part.")
     policy = run.params("controller").get("policy")
     facts = [("policy", str(policy) if policy is not None else "none"), ("seed", str(attrs.get("seed", ""))),
              ("simulated", length(run.end_s) + (f", {length(run.warmup_s)} of it warm-up" if run.warmup_s else "")),
@@ -68,7 +71,7 @@ def overview(run: Run) -> Overview:
                     ", ".join(f"{k} {v}" for k, v in versions.items()), digest, _tiles(digest), warnings)
 
 
-def _summary(run: Run) -> tuple[Digest, list[str]]:
+def _summary(run: Run, trusted: Collection[str | Path]) -> tuple[Digest, list[str]]:
     """The digest of the scenario's hook, and why there is none."""
     hook = run.scenario.get("summary")
     if not hook:
@@ -77,6 +80,7 @@ def _summary(run: Run) -> tuple[Digest, list[str]]:
         digest = Digest.from_json(str(run.attrs["summary"]))
         return digest, list(digest.warnings)
     try:
+        received_hook(run.trace.path, run.scenario, "summary", trusted)
         digest = load(hook, "summary")(run.trace)
     except CosimError as err:
         return Digest(), [f"The scenario's summary ({hook}) cannot be had: {err}"]

@@ -1,6 +1,6 @@
 """AI data centres on the bus: one entity per site, jobs and commands in, power and what became of the jobs out.
 
-Rows of the model: A06, L13, M09, M10, X02.
+Rows of the model: A06, L13, M09, M10, U07, X02.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ jobs set an alarm each. All events of one instant fire first, then the facility 
 
 So GPUs in use never exceed the site's, at no instant, though grants move at once and inference jobs do not.
 
-Rows of the model: I03, I17, L12, M08, M15, U12.
+Rows of the model: E14, I03, I17, L12, M08, M15, U12.
 """
 
 from __future__ import annotations

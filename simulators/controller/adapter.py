@@ -2,6 +2,8 @@
 
 A policy decides in ratios; here ratios become whole jobs, release times and GPUs (U22). Any object with the two
 methods of `agents.decision.Policy` can take the place of `Controller.policy` before the first tick.
+
+Rows of the model: A06, A07, B08, I13, I22, M13, U09, U14, U22.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from cosim.errors import ModelError, ScenarioError, unknown
 from cosim.ports import Batch, Port
 from cosim.units import HOUR_S, format_time
 from simulators.controller.deferral import Deferrals
-from simulators.controller.params import ControllerParams, check_policy, facts_of, guard_min, policy_of
+from simulators.controller.params import ControllerParams, check_mode, check_policy, facts_of, guard_min, policy_of
 
 Rows = list[list[list[int]]]
 """site -> class -> rows of the batch, ascending."""
@@ -75,6 +77,11 @@ class Controller(Adapter):
             Port("mean_deferral_s", "out", "mean deferral of the training jobs sent in this minute", nullable=True),
         ),
     }
+
+    @classmethod
+    def check_members(cls, member: str, given: ControllerParams, members: Mapping[str, Any]) -> None:
+        """ScenarioError where other members' parameters do not go with the mode."""
+        check_mode(member, given, members)
 
     def setup(self) -> None:
         """Check names, deferrals and eligibility; build the policy. ScenarioError when they do not fit."""

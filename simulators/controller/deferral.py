@@ -5,7 +5,7 @@ than its shortest run takes, on all the blocks that it can use at its site, is d
 such deferrals, `LongDeferrals` says, and it is decided here alone, whoever asks for them: rules, learned teams and
 environments alike.
 
-Rows of the model: U15.
+Rows of the model: I13, U10, U15.
 """
 
 from __future__ import annotations

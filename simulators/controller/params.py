@@ -5,6 +5,7 @@ Everything that can be refused without starting is refused when the parameters a
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -44,7 +45,9 @@ class ControllerParams:
                                  "ships), or package.module:Class of your own")] = "uniform"
     explore: Annotated[bool, Field(description="a checkpoint draws its actions as in training, instead of taking the "
                                    "most likely ones")] = False
-    mode: Annotated[Literal["joint", "power"], Field(description="power: no carbon signal (B08, I22)")] = "joint"
+    mode: Annotated[Literal["joint", "power"], Field(
+        description="power: carbon is neither seen nor counted in the reward (B08, I22), and no dispatch may weigh it: "
+        "set grid.lambda_kw_per_kg_h=0, too")] = "joint"
     rounding: Annotated[Literal["carry", "stateless"], Field(description="largest remainder's memory (I13)")] = "carry"
     weights: Annotated[tuple[float, ...] | None, BeforeValidator(_ratio),
                        Field(description="of the sites, for policy static: 1:2:7 or a list")] = None
@@ -74,11 +77,27 @@ class ControllerParams:
 def check_policy(p: ControllerParams, sid: str, step_s: float) -> None:
     """ScenarioError for a policy that does not exist or does not fit the fleet, and as `facts_of`."""
     facts, joint = facts_of(p, sid, step_s), p.mode == "joint"
-    if (path := checkpoint_of(p.policy)) is not None:
-        if not p.explore:
-            LearnedPolicy(path, facts, joint)
-    elif not _own(p.policy):  # what a class of the user's does when it is made is the run's affair
-        make_policy(p.policy, facts, _options(p), np.random.default_rng(0), joint)
+    try:
+        if (path := checkpoint_of(p.policy)) is not None:
+            if not p.explore:
+                LearnedPolicy(path, facts, joint)
+        elif not _own(p.policy):  # what a class of the user's does when it is made is the run's affair
+            make_policy(p.policy, facts, _options(p), np.random.default_rng(0), joint)
+    except ScenarioError as err:
+        raise err if joint else ScenarioError(f"{err}; power mode also needs lambda_kw_per_kg_h=0 of the grid"
+                                              ) from None
+
+
+def check_mode(sid: str, p: ControllerParams, members: Mapping[str, Any]) -> None:
+    """ScenarioError for power mode beside a member that weighs carbon (B08); members: name -> parameters."""
+    if p.mode == "joint":
+        return
+    off = {"lambda_kw_per_kg_h": "0", "nci_cap_kg_per_kwh": "{}"}
+    weighs = [f"{name}.{field}" for name, given in members.items() for field in off if getattr(given, field, None)]
+    if weighs:
+        remedy = " ".join(f"--set {path}={off[path.rpartition('.')[2]]}" for path in weighs)
+        raise ScenarioError(f"{sid}.mode = power leaves carbon out, and the dispatch weighs it by "
+                            f"{' and '.join(weighs)}: {remedy}, or leave {sid}.mode at joint")
 
 
 def policy_of(p: ControllerParams, facts: FleetFacts, rng: np.random.Generator) -> Policy:

@@ -4,7 +4,7 @@ The world stops where the controller is about to step. What it would hear become
 policy's decision, and the same controller turns it into jobs and commands as on the bus. The reward comes from what the
 members say of that minute.
 
-Rows of the model: L08, L15.
+Rows of the model: L08, L15, U22.
 """
 
 from __future__ import annotations
@@ -225,7 +225,8 @@ def _with_baseline(scenario: Any, members: dict[str, Any]) -> Any:
         raise ScenarioError("reward.carbon = system_difference needs the dispatch with and without data centers; "
                             "choose attributed, or a scenario whose grid is CefDispatch")
     members[BASELINE] = _with(members[GRID], {**members[GRID].params, "ac_check": False, "settle": False, "mci": False})
-    fed = [link for link in scenario.links if link.target.startswith(f"{GRID}.") and not link.source.startswith(FLEET)]
+    fed = [link for link in scenario.links
+           if link.target.startswith(f"{GRID}.") and not link.source.startswith(f"{FLEET}.")]
     return scenario.replace(members=members, links=(*scenario.links, *(
         link.model_copy(update={"target": BASELINE + link.target.removeprefix(GRID)}) for link in fed)))
 

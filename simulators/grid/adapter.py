@@ -1,4 +1,7 @@
-"""The distribution grid on the bus: demand per bus in, nodal carbon intensity and the grid's state out."""
+"""The distribution grid on the bus: demand per bus in, nodal carbon intensity and the grid's state out.
+
+Rows of the model: E04, E05, M09, M10, U17, Z06.
+"""
 
 from __future__ import annotations
 
@@ -97,10 +100,11 @@ class CefDispatch(Adapter):
     Every step it takes the demand of each `Bus`, dispatches the sources, and holds each bus's NCI until the next step.
     `Grid` (one entity) tells how the network stands. A bus without an entity has no demand.
 
-    The dispatch knows what data centres drew in the interval before. What the interval brought is known at its end: one
-    step later the `_realised` ports settle it, by the AC power flow at the set points then in force, at its base load
-    (dispatched with a forecast error, if there is one) and at what the data centres (sources named like `sites`) have
-    drawn on average. They are NaN at the first step, and the last interval of a run is never settled.
+    The dispatch knows what data centres drew in the interval before, by ports of their own (`p_site_kw`,
+    `q_site_kvar`): the demand of a bus is theirs and the base load together. What the interval brought is known at its
+    end: one step later the `_realised` ports settle it, by the AC power flow at the set points then in force, at its
+    base load (dispatched with a forecast error, if there is one) and at what the data centres have drawn on average.
+    They are NaN at the first step, and the last interval of a run is never settled.
     """
 
     PARAMS = GridParams
@@ -145,30 +149,9 @@ class CefDispatch(Adapter):
         self._held_steps = 0
         self._mci = no_mci(self._feeder.n_bus)
         self._last: tuple[DispatchResult, tuple[float, float, float]] | None = None
-        self._is_site: dict[str, bool] = {}
         self._noise, self._error = self.stream("forecast"), 0.0
         self._drawn_by_sites = self._base = np.zeros(self._feeder.n_bus, complex)
-
-    def step(self, time: int, inputs: dict, max_advance: int) -> int:
-        """One tick; sets apart what data centres report, which is the mean of the interval that ended."""
-        drawn, nothing = np.zeros(self._feeder.n_bus, complex), {}
-        for eid, at in self._at.items():
-            given = inputs.get(eid, nothing)
-            p, q = (self._of_sites(given.get(port, nothing)) for port in ("p_load_kw", "q_load_kvar"))
-            if p or q:
-                drawn[at] = complex(p, q)
-        self._drawn_by_sites = drawn
-        return super().step(time, inputs, max_advance)
-
-    def _of_sites(self, by_source: dict[str, float]) -> float:
-        mine = []
-        for source in by_source:
-            known = self._is_site.get(source)
-            if known is None:
-                known = self._is_site[source] = source.partition(".")[2] in self.params.sites
-            if known:
-                mine.append(by_source[source])
-        return math.fsum(mine) if mine else 0.0  # exact, so in whatever order they come
+        self._hears_sites = False
 
     def _caps(self) -> NciCaps | None:
         caps = self.params.nci_cap_kg_per_kwh
@@ -196,11 +179,16 @@ class CefDispatch(Adapter):
         return {"source": list(self._sources), "line": self._feeder.line_names, "bus": self._feeder.bus_names}
 
     def advance(self, time_s: float, inputs: Values) -> Values:
-        p_load, q_load = np.zeros(self._feeder.n_bus), np.zeros(self._feeder.n_bus)
+        base, drawn = np.zeros(self._feeder.n_bus, complex), np.zeros(self._feeder.n_bus, complex)
         for eid, at in self._at.items():
-            p_load[at], q_load[at] = inputs[eid]["p_load_kw"], inputs[eid]["q_load_kvar"]
+            given = inputs[eid]
+            base[at] = complex(given["p_load_kw"], given["q_load_kvar"])
+            drawn[at] = complex(given["p_site_kw"], given["q_site_kvar"])
+        self._hears_sites = self._hears_sites or bool(drawn.any())
+        self._drawn_by_sites = drawn
         settled = self._settle(time_s)
-        self._base = p_load + 1j * q_load - self._drawn_by_sites
+        self._base = base
+        p_load, q_load = (base + drawn).real, (base + drawn).imag
         for eid in self.entities["Grid"]:
             if not math.isnan(price := inputs[eid]["price_usd_per_kwh"]):
                 self._reprice(price)
@@ -237,8 +225,14 @@ class CefDispatch(Adapter):
         if own and self.params.mci:
             lines.append(f"{self.sid}: mci counts " + ", ".join(f"{n} at {w:g} kg/kWh" for n, w in own.items())
                          + ", its marginal intensity; NCI and emission are at its average")
+        if self.params.lambda_kw_per_kg_h == 0.0 and not self.params.nci_cap_kg_per_kwh and self._last is not None:
+            lines.append(f"{self.sid}: lambda_kw_per_kg_h = 0, so that the dispatch does not weigh carbon, whatever "
+                         "agents see of it (controller.mode)")
         if self._ramps.any and self.params.lookahead_steps > 1:
             lines.append(f"{self.sid}: plans of {self.params.lookahead_steps} intervals by clarabel")
+        if self.params.sites and self._last is not None and not self._hears_sites:
+            lines.append(f"{self.sid}: nothing was drawn through p_site_kw; a data centre that is linked to p_load_kw "
+                         "counts as base load in forecast errors and in the settlement of intervals")
         if self._feeder.left_out:
             lines.append(f"{self.sid}: {self._feeder.left_out}")
         return [f"{self.sid}: dispatch solved by {self._solved_by}", *lines] if self._solved_by else lines

@@ -14,8 +14,20 @@ DEMAND = (
 )
 """What is drawn at a bus."""
 
+SITE_DEMAND = (
+    Port("p_site_kw", "in", "active demand of the data centers at the bus, mean of the interval that ended; p_load_kw "
+         "is then the rest", reduce="sum", default=0.0, sign="> 0 is drawn from the grid"),
+    Port("q_site_kvar", "in", "the same of their reactive demand", reduce="sum", default=0.0,
+         sign="> 0 is drawn from the grid (inductive)"),
+)
+"""Of it what data centers draw, for a grid that tells it from the base load."""
+
+ACTIVE_DEMAND, REACTIVE_DEMAND = ("p_load_kw", "p_site_kw"), ("q_load_kvar", "q_site_kvar")
+"""Ports whose sum is the demand at a bus."""
+
 DISPATCH_BUS = (
     *DEMAND,
+    *SITE_DEMAND,
     Port("p_ahead_kw", "in", "forecast of the active base load in the intervals to come, for the look-ahead; none: as "
          "now", sign="> 0 is drawn from the grid", dims=("ahead",), default=math.nan),
     Port("q_ahead_kvar", "in", "the same of the reactive base load", sign="> 0 is drawn from the grid (inductive)",

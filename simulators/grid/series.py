@@ -1,6 +1,6 @@
 """A grid that is a table: carbon intensity from a CSV with timestamps, as carbon services export it.
 
-Rows of the model: P04, Z04.
+Rows of the model: Z04.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Job arrivals on the bus: stochastic by (39), and a real trace of LLM requests."""
+"""Job arrivals on the bus: stochastic by (39), and a real trace of LLM requests.
+
+Rows of the model: I01, I02, M06.
+"""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def test_list_and_show(capsys):
     assert main(["ieee33", "--show", "--driver", "native", "--set", "grid.lambda_kw_per_kg_h=0.1"]) == 0
     shown = capsys.readouterr().out.splitlines()
     assert "grid.lambda_kw_per_kg_h = 0.1" in shown
-    assert "aidc.aidc3.p_window_kw -> grid.bus32.p_load_kw  (+60 s)" in shown
+    assert "aidc.aidc3.p_window_kw -> grid.bus32.p_site_kw  (+60 s)" in shown
     assert "grid.bus8.nci_kg_per_kwh -> controller.aidc1.nci_kg_per_kwh" in shown
 
 

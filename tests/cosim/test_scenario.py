@@ -71,11 +71,11 @@ def test_horizon_must_be_a_whole_number_of_steps():
         resolve(boxes(), 0)
 
 
-def linked(*links: Link) -> Scenario:
+def linked(*links: Link, stores=("x", "y"), sources=("feed",), names=None) -> Scenario:
     return Scenario(name="t", about="t", links=links, members={
-        "a": Member(simulator="boxes:Store", step_s=60, entities={"Store": ["x", "y"]}),
-        "b": Member(simulator="boxes:Store", step_s=60, entities={"Store": ["x", "y"]}),
-        "s": Member(simulator="boxes:Source", step_s=60, entities={"Source": ["x"]})})
+        "a": Member(simulator="boxes:Store", step_s=60, entities={"Store": stores}),
+        "b": Member(simulator="boxes:Store", step_s=60, entities={"Store": stores}),
+        "s": Member(simulator="boxes:Source", step_s=60, entities={"Source": sources}, names=names or {})})
 
 
 def plan_of(scenario: Scenario):
@@ -87,7 +87,7 @@ def plan_of(scenario: Scenario):
 def test_links_expand_by_name_broadcast_and_table():
     plan = plan_of(linked(Link(source="s.p_kw", target="a.p_kw"), Link(source="a.p_seen_kw", target="b.p_kw")))
     assert [(c.source, c.target) for c in plan.connections] == [
-        (("s", "x", "p_kw"), ("a", "x", "p_kw")), (("s", "x", "p_kw"), ("a", "y", "p_kw")),
+        (("s", "feed", "p_kw"), ("a", "x", "p_kw")), (("s", "feed", "p_kw"), ("a", "y", "p_kw")),
         (("a", "x", "p_seen_kw"), ("b", "x", "p_kw")), (("a", "y", "p_seen_kw"), ("b", "y", "p_kw"))]
     assert plan.order.index("s") < plan.order.index("a") < plan.order.index("b")
 
@@ -102,14 +102,61 @@ def test_links_expand_by_name_broadcast_and_table():
     ([("s.ticks", "a.p_kw", {"scale": 2.0})], "cannot be scaled"),
     ([("a.p_seen_kw", "b.p_mirror_kw", {"pairs": {"x": "y", "y": ["y"]}}), ("s.p_kw", "a.p_kw", {}),
       ("s.p_kw", "b.p_kw", {})], "takes one source"),
-    ([("s.p_kw", "a.p_kw", {"pairs": {"x": "z"}})], "unknown target entity 'z'"),
+    ([("s.p_kw", "a.p_kw", {"pairs": {"feed": "z"}})], "unknown target entity 'z'"),
     ([("s.p_kw", "a.p_kw", {"shift_s": 90})], "whole number"),
     ([("s.p_kw", "a.p_kw", {"shift_s": 60})], "no first value"),
+    ([("s.p_kw", "a.p_kw", {"shift_s": 60, "initial": {"other": 1.0}})], "initial has no value for feed; it has other"),
 ])
 def test_a_wiring_that_cannot_work_is_refused(links, says):
     with pytest.raises(ScenarioError) as err:
         plan_of(linked(*(Link(source=a, target=b, **more) for a, b, more in links)))
     assert says in str(err.value)
+
+
+def pairs_of(stores, sources, **more):
+    fed = plan_of(linked(Link(source="s.p_kw", target="a.p_kw", **more), Link(
+        source="a.p_seen_kw", target="b.p_kw", pairs={b: b for b in stores}), stores=stores, sources=sources))
+    return {(c.source[1], c.target[1]) for c in fed.connections if c.target[0] == "a"}
+
+
+def test_a_single_entity_goes_to_its_namesake_and_only_a_stranger_to_all():
+    """Whichever side has one entity: names first. A row's number that is not there is nobody's."""
+    buses = ("bus0", "bus1", "bus2")
+    everybody = {("feed", bus) for bus in buses}
+    assert pairs_of(buses, ("feed",)) == everybody
+    assert pairs_of(buses, ("site9",)) == {("site9", bus) for bus in buses}
+    assert pairs_of(("total",), buses) == {(bus, "total") for bus in buses}
+    assert pairs_of(buses, ("bus7",), pairs={"bus7": buses}) == {("bus7", bus) for bus in buses}
+    for stray in ("bus3", "Bus_1", "BUS 1", "bus01"):
+        with pytest.raises(ScenarioError, match=f"unknown target entity '{stray}'.*pairs="):
+            pairs_of(buses, (stray,))
+    with pytest.raises(ScenarioError, match="unknown target entity 'bus0'"):
+        pairs_of(("bus9",), buses)
+    with pytest.raises(ScenarioError, match="unknown target entity 'bus0'; did you mean 'bus1'"):
+        pairs_of(("bus1",), buses)  # two of three buses are no target's
+    plan = plan_of(linked(Link(source="s.p_kw", target="a.p_mirror_kw"), Link(source="s.p_kw", target="a.p_kw",
+                   pairs={"bus1": buses}), Link(source="a.p_seen_kw", target="b.p_kw"), stores=buses,
+                   sources=("bus1",)))
+    assert [(c.source[1], c.target[1]) for c in plan.connections if c.target[2] == "p_mirror_kw"] == [("bus1", "bus1")]
+
+
+def test_a_namesake_is_known_by_what_the_scenario_calls_it():
+    buses = ("bus0", "bus1")
+    plan = plan_of(linked(Link(source="s.p_kw", target="a.p_mirror_kw"), Link(source="a.p_seen_kw", target="b.p_kw"),
+                          Link(source="s.p_kw", target="a.p_kw", pairs={"bus1": buses}), stores=buses,
+                          sources=("Bus-1",), names={"bus*": "Bus-*"}))
+    assert [(c.source[1], c.target[1]) for c in plan.connections if c.target[2] == "p_mirror_kw"] == [
+        ("Bus-1", "bus1")]
+
+
+def test_a_target_without_the_port_takes_the_other():
+    """A grid that does not tell data centers from its base load has no port for them."""
+    links = [Link(source="s.p_kw", target=f"a.{port}", or_port="p_kw") for port in ("p_site_kw", "p_kw")]
+    for link in links:
+        plan = plan_of(linked(link, Link(source="a.p_seen_kw", target="b.p_kw")))
+        assert {c.target[2] for c in plan.connections if c.target[0] == "a"} == {"p_kw"}
+    with pytest.raises(ScenarioError, match="unknown in port of member 'a' 'q_kw'"):
+        plan_of(linked(links[0].model_copy(update={"or_port": "q_kw"})))
 
 
 def test_links_of_members_that_are_not_there():

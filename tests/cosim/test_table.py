@@ -109,6 +109,25 @@ def test_what_is_not_heard_is_said(tmp_path):
         assert trace["profile/Load/p_kw"][:, 0].tolist() == [pytest.approx(90.0), pytest.approx(200.0)]
 
 
+def test_a_column_of_one_bus_loads_that_bus(tmp_path):
+    """Not every bus, though it is the only source; whom the table leaves out, and what of it nobody plays, is said."""
+    study = find("two_bus")
+    entities = study.members["profile"].model_copy(update={"entities": {"Load": ("bus0", "bus1", "houses")}})
+    study = study.replace(members={**study.members, "profile": entities})
+    path = written(tmp_path, "time_s,bus1.p_kw,bus1.q_kvar,buss1.p_kw\n0,100,0,7\n900,100,0,7\n")
+    result = run(replay(study, "profile", path), tmp_path / "t.h5", until_s=900.0)
+    with Trace(result.path) as trace:
+        wiring = trace.table("wiring")
+        assert [t for s, t in zip(wiring["source"], wiring["target"], strict=True) if s == "profile.bus1.p_kw"] == [
+            "grid.bus1.p_load_kw"]
+        before = dict(zip(trace.table("initial")["source"], trace.table("initial")["value"], strict=True))
+        drawn = trace["grid/Grid/p_source_kw"][0, 0].sum() - trace["grid/Grid/loss_kw"][0, 0]
+        assert drawn == pytest.approx(100.0 + before["aidc.aidc1.p_window_kw"], abs=1e-6)
+    said = "\n".join(result.notes)
+    assert "has no column of bus0, houses: whom they served keeps its default" in said
+    assert "nobody plays its columns buss1.p_kw" in said
+
+
 def test_prices_alone_bring_their_forecast(tmp_path):
     """The tariff itself plays a table without one, and knows what comes: 0.3 USD/kWh from 6 h on."""
     path = written(tmp_path, "time_h,price_usd_per_mwh\n0,90\n6,300\n12,90\n")

@@ -1,7 +1,4 @@
-"""Environments side by side: stops of the native driver, days that go on, saved states, worker processes.
-
-Rows of the model: L03-05.
-"""
+"""Environments side by side: stops of the native driver, days that go on, saved states, worker processes."""
 
 import numpy as np
 import pytest
@@ -83,6 +80,7 @@ def test_a_world_can_be_finished_after_stops():
     assert repr(mixed) == repr(whole)
 
 
+@pytest.mark.rows("M16")
 def test_an_episode_has_its_own_random_numbers():
     resolved = resolve(RANDOM_TWO_BUS)
     assert at(resolved, 0, 0).init_params == resolved.init_params
@@ -135,6 +133,7 @@ def test_no_two_runs_share_a_seed_and_none_has_one_below_1000():
     assert min(seeds) == 1000
 
 
+@pytest.mark.rows("I18")
 def test_jobs_are_conserved_over_days():
     """Over three days of 2 h: what arrived (drawn again, independently, the last minute of each day included) has been
     received, but for the minute that is still under way; and all received = finished + dropped + inside."""
@@ -165,6 +164,7 @@ def test_jobs_are_conserved_over_days():
     assert totals["received_jobs"] == arrived
 
 
+@pytest.mark.rows("I18", "L03")
 def test_a_day_goes_on_where_the_last_one_ended():
     env, rng = Environment(resolve(learning_scenario(RANDOM_TWO_BUS)), seed=1), np.random.default_rng(2)
     names = [c.name for c in env.steering.spec.types["site"].observation]

@@ -1,7 +1,4 @@
-"""The time-of-use tariff: its windows, their ends, and the forecast.
-
-Rows of the model: I19, P05.
-"""
+"""The time-of-use tariff: its windows, their ends, and the forecast."""
 
 import pytest
 from worlds import run
@@ -29,6 +26,7 @@ def tariff(**params):
 @pytest.mark.parametrize(("boundary", "expected"), [
     ("half_open", HALF_OPEN), ("closed", CLOSED), ("inclusive_hour", INCLUSIVE)])
 @pytest.mark.parametrize("day", [0, 1, 9])
+@pytest.mark.rows("I19", "P05")
 def test_ends_of_the_windows(boundary, expected, day):
     params = tariff(boundary=boundary)
     for minute, price in expected.items():
@@ -36,6 +34,7 @@ def test_ends_of_the_windows(boundary, expected, day):
 
 
 @pytest.mark.parametrize(("boundary", "peak_minutes"), [("half_open", 240), ("closed", 241), ("inclusive_hour", 300)])
+@pytest.mark.rows("I19", "P05")
 def test_minutes_of_a_day(boundary, peak_minutes):
     """I19: the closed rule has one more minute per window, the inclusive one five hours instead of four."""
     params = tariff(boundary=boundary)
@@ -71,6 +70,7 @@ def started(**params):
     return simulator
 
 
+@pytest.mark.rows("S08")
 def test_forecast_at_14_h_over_midnight():
     simulator = started()
     assert simulator.labels() == {"lead": ["0h", "2h", "4h", "6h", "8h", "10h"]}

@@ -1,7 +1,4 @@
-"""How long training could stand still: by hand, against every order in which jobs can be served, and at a site.
-
-Rows of the model: M08.
-"""
+"""How long training could stand still: by hand, against every order in which jobs can be served, and at a site."""
 
 from itertools import permutations
 

@@ -1,7 +1,4 @@
-"""The controller as a member: whole jobs, release times, commands, and the closed loop with real data centres.
-
-Rows of the model: A06, B08, I22, M13, U14, U22.
-"""
+"""The controller as a member: whole jobs, release times, commands, and the closed loop with real data centres."""
 
 import math
 from collections import Counter
@@ -83,6 +80,7 @@ names_lists = st.lists(st.sampled_from(NAMES), max_size=40)
 @given(minutes=st.lists(names_lists, min_size=1, max_size=6), policy=st.sampled_from(["random", "static", "tou_shift"]),
        rounding=st.sampled_from(["carry", "stateless"]),
        prices=st.lists(st.sampled_from([0.03, 0.1, 0.3]), min_size=6, max_size=6))
+@pytest.mark.rows("A06", "U10", "U22")
 def test_every_job_leaves_once_in_its_minute_with_its_columns(minutes, policy, rounding, prices):
     simulator = started(policy=policy, weights="1:2:7", rounding=rounding)
     first = 0
@@ -139,6 +137,7 @@ def placed(simulator, minutes, names, **inputs):
     return list(total.values())
 
 
+@pytest.mark.rows("I13")
 def test_rounding_carries_or_degenerates():
     """I13: single training jobs follow 1:2:7 only if the remainder is carried."""
     assert placed(started(policy="static", weights="1:2:7"), 100, ["llm"]) == [10, 20, 70]
@@ -197,6 +196,7 @@ def test_deferred_jobs_are_seen_until_they_are_released():
             assert later.observe(3540.0, idle()).deferred_by_time[0] == nothing
 
 
+@pytest.mark.rows("B08", "I22", "Z02")
 def test_power_mode_is_blind_to_carbon():
     decisions = []
     for nci in ((0.3, 0.5, 0.8), (0.8, 0.3, 0.5)):
@@ -211,6 +211,7 @@ def test_power_mode_is_blind_to_carbon():
         started(mode="power", policy="nci_priority")
 
 
+@pytest.mark.rows("A07", "U22")
 def test_any_policy_is_made_valid():
     """A07: raw outputs become shares, blocks and set points in their boxes before anything acts on them."""
     simulator = started(rounding="stateless")
@@ -262,6 +263,7 @@ def test_while_deadlines_are_close_training_gets_what_inference_leaves(guard, sl
     assert bool([note for note in simulator.notes() if "guard_slack_min = 60" in note]) == (gpus[0] > 0)
 
 
+@pytest.mark.rows("M13", "U14")
 def test_ineligible_sites_get_no_job():
     classes = {**CLASSES, "llm": {**CLASSES["llm"], "eligible_sites": ["aidc2", "aidc3"]}}
     for policy in ("uniform", "random", "nci_priority"):

@@ -1,7 +1,4 @@
-"""The grid as a simulator on the bus: names, ports, held intervals, the AC check, and what it tells at the end.
-
-Rows of the model: E05, I30, I31, M09, P08, U17, Z06.
-"""
+"""The grid as a simulator on the bus: names, ports, held intervals, the AC check, and what it tells at the end."""
 
 from __future__ import annotations
 
@@ -39,9 +36,14 @@ def started(buses: list[str], **params: Any) -> CefDispatch:
 
 
 def tick(grid: CefDispatch, bus_time: int, loads: dict[str, dict[str, float]]) -> dict:
-    """One step with `loads` as {bus: {source: kW}} and 0.4 kvar/kW; all outputs."""
-    inputs = {bus: {"p_load_kw": dict(by_source), "q_load_kvar": {s: 0.4 * p for s, p in by_source.items()}}
-              for bus, by_source in loads.items()}
+    """One step with `loads` as {bus: {source: kW}} and 0.4 kvar/kW, those of "aidc" at the data centers' ports; all
+    outputs."""
+    inputs: dict = {bus: {} for bus in loads}
+    for bus, by_source in loads.items():
+        for source, p in by_source.items():
+            kind = "site" if source.startswith("aidc.") else "load"
+            inputs[bus].setdefault(f"p_{kind}_kw", {})[source] = p
+            inputs[bus].setdefault(f"q_{kind}_kvar", {})[source] = 0.4 * p
     assert grid.step(bus_time, inputs, bus_time + 15) == bus_time + 15
     wanted = {eid: [p.name for p in grid.MODELS[model] if p.flow == "out"]
               for model, eids in grid.entities.items() for eid in eids}
@@ -56,6 +58,7 @@ def two_buses(p: float) -> tuple[float, float]:
     return u, 0.02 * (p * p + q * q) / u * 1000.0
 
 
+@pytest.mark.rows("E04", "E05")
 def test_demand_of_several_sources_adds_up():
     grid = started(["bus0", "bus1"], network=TWO_BUSES, sources={"substation": SUBSTATION})
     out = tick(grid, 0, {"bus1": {"profile": 300.0, "aidc": 200.0}})
@@ -111,6 +114,7 @@ def test_marginal_carbon_intensity_counts_what_a_data_centre_draws_with_each_kw(
         True, True, 4.0)
 
 
+@pytest.mark.rows("I31")
 def test_the_substations_marginal_intensity_counts_in_mci_alone():
     """I31: consequential accounts may take another figure than the average of (11); the dispatch does not change."""
     loads = {b: {"a": 700.0} for b in ("bus8", "bus28", "bus32")}  # every turbine at its limit: the substation answers
@@ -135,6 +139,7 @@ def test_marginal_carbon_intensity_without_an_optimum_is_of_the_interval_before_
     assert third["mci_kg_per_kwh"] == second["mci_kg_per_kwh"]
 
 
+@pytest.mark.rows("M09")
 def test_an_interval_is_settled_at_its_end_by_what_the_data_centre_drew():
     # Base load 300 kW then 350; the data centre draws 200 kW at the first dispatch and 260 in the interval after it.
     grid = started(["bus1"], network=TWO_BUSES, sources={"substation": SUBSTATION}, sites={"aidc1": {"node": 1}})
@@ -152,6 +157,28 @@ def test_an_interval_is_settled_at_its_end_by_what_the_data_centre_drew():
     assert second["p_source_kw"][0] == pytest.approx(610.0 + two_buses(0.610)[1], abs=1e-9)
 
 
+def test_a_data_centre_is_told_by_its_port_whatever_it_is_called():
+    """A load called like a site is base load, with the forecast's error; a site need not be known by name."""
+    given = {"network": TWO_BUSES, "sources": {"substation": SUBSTATION}, "forecast_sigma_ratio": 0.1}
+    named = started(["bus1"], **given, sites={"bus1": {"node": 1}, "aidc1": {"node": 1}})
+    other = started(["bus1"], **given, sites={"s": {"node": 1}})
+    for k, p in enumerate((200.0, 260.0)):
+        of_named = tick(named, 15 * k, {"bus1": {"profile.bus1": 250.0, "houses.aidc1": 50.0, "aidc.x": p}})["grid"]
+        of_other = tick(other, 15 * k, {"bus1": {"profile.x": 300.0, "aidc.y": p}})["grid"]
+        assert str(of_named) == str(of_other)
+        expected = 300.0 * (1.0 + of_named["forecast_error_ratio"]) + p
+        assert of_named["p_source_kw"][0] - of_named["loss_kw"] == pytest.approx(expected, abs=1e-9)
+    assert of_named["p_substation_realised_kw"] == pytest.approx(560.0 + two_buses_at(560.0), abs=1e-9)
+    assert not any("p_site_kw" in note for note in named.notes())
+
+
+def test_sites_that_draw_through_the_base_loads_port_are_said():
+    grid = started(["bus1"], network=TWO_BUSES, sources={"substation": SUBSTATION}, sites={"aidc1": {"node": 1}})
+    tick(grid, 0, {"bus1": {"profile.bus1": 300.0, "elsewhere.aidc1": 200.0}})
+    assert any("nothing was drawn through p_site_kw" in note for note in grid.notes())
+
+
+@pytest.mark.rows("Z06")
 def test_a_forecast_error_is_dispatched_and_the_base_load_that_came_is_settled():
     """Z06: one relative error of the base load per interval, seeded; what data centers draw is known."""
     given = {"network": TWO_BUSES, "sources": {"substation": SUBSTATION}, "sites": {"aidc1": {"node": 1}}}
@@ -177,6 +204,7 @@ def two_buses_at(p_kw: float) -> float:
     return two_buses(p_kw / 1000.0)[1]
 
 
+@pytest.mark.rows("Z06")
 def test_what_was_dispatched_is_what_is_settled_when_nothing_changes():
     grid = started(["bus8", "bus28"], sources=TABLE_I, sites={"aidc1": {"node": 8}})
     loads = {"bus8": {"aidc.aidc1": 400.0, "profile.bus8": 100.0}, "bus28": {"profile.bus28": 300.0}}
@@ -214,6 +242,7 @@ def test_an_inexact_interval_is_flagged_and_a_surplus_that_nobody_takes_held():
 MUST_RUN = {"substation": SUBSTATION, "gt": {"node": 1, "kg_per_kwh": 0.9, "p_min_kw": 400.0, "p_max_kw": 400.0}}
 
 
+@pytest.mark.rows("I30")
 def test_an_interval_without_a_solution_holds_the_last_one():
     # 400 kW must be made at bus 1 and the substation takes none back, so 100 kW of demand is no state at all.
     grid = started(["bus1"], network=TWO_BUSES, sources=MUST_RUN)
@@ -233,6 +262,7 @@ def test_a_first_interval_without_a_solution_is_an_error():
         tick(grid, 0, {"bus1": {"a": 100.0}})
 
 
+@pytest.mark.rows("I30")
 def test_elastic_intervals_are_flagged_and_counted():
     grid = started(["bus8", "bus28", "bus32"], sources=TABLE_I)
     calm = {b: {"a": 300.0} for b in ("bus8", "bus28", "bus32")}

@@ -1,7 +1,4 @@
-"""Ramp limits and the look-ahead: two buses by hand, loose limits change nothing, a forced surplus is told.
-
-Rows of the model: E08, P02, Z06.
-"""
+"""Ramp limits and the look-ahead: two buses by hand, loose limits change nothing, a forced surplus is told."""
 
 from __future__ import annotations
 
@@ -101,10 +98,12 @@ def test_ramps_that_do_not_bind_change_nothing():
         assert a["grid"]["loss_kw"] == b["grid"]["loss_kw"]
 
 
+@pytest.mark.rows("Z06")
 def test_without_a_forecast_the_plan_holds_the_load():
     assert turbine(run(started(10.0, 3), [100.0, 400.0, 400.0])) == pytest.approx([100, 250, 400], abs=0.02)
 
 
+@pytest.mark.rows("E11")
 def test_a_joint_problem_without_ramps_is_the_intervals_one_by_one():
     feeder = read_feeder("case33bw")
     given = {"substation": Source(0, 0.3, q_min_kvar=-5000.0),
@@ -159,7 +158,7 @@ def test_wrong_ramps_and_forecasts_are_refused():
         started(None, sources={"substation": {"node": 0, "kg_per_kwh": 0.3, "p_max_kw": 9.0, "ramp_kw_per_min": 5.0}})
     with pytest.raises(ModelError, match="p_ahead_kw has 1 values and lookahead_steps = 3 needs 2"):
         run(started(10.0, 3), [100.0, 200.0], ahead=1)
-    assert math.isnan(CefDispatch.MODELS["Bus"][2].default)
+    assert math.isnan(next(p.default for p in CefDispatch.MODELS["Bus"] if p.name == "p_ahead_kw"))
 
 
 def test_a_step_down_that_is_seen_is_met_without_surplus():

@@ -1,0 +1,136 @@
+"""What a file from somebody else would run, and the consent it takes.
+
+A trace, a checkpoint or a training run is data, but it names code: simulators, commands to start, hooks. Known are
+simulators of this package, whatever its own scenarios name, and what installed packages announce by an entry point of a
+group `cosim.simulators`, `cosim.hooks`, `cosim.policies` or `cosim.environments`. All else in a received file is shown
+and refused, before anything of it is imported or started, unless that very file is trusted (`--trust FILE`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import importlib.util
+import pkgutil
+import re
+from collections.abc import Collection, Iterator, Mapping
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+from cosim.errors import ScenarioError
+from cosim.scenario import Scenario
+
+HOOKS = ("preflight", "summary", "verify", "environment")
+"""Fields of a scenario that name code, beside its members' simulators."""
+SIMULATORS = "cosim.simulators"
+"""Entry-point group by which installed packages announce simulators."""
+GROUPS = (SIMULATORS, "cosim.hooks", "cosim.policies", "cosim.environments")
+SCENARIOS = "scenarios"
+_OURS = ("agents", "cosim", SCENARIOS, "simulators")
+_ROOT = Path(__file__).resolve().parents[1]
+_IMPORT = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*")
+"""A text that may be an import string. In a member's parameters, where the frame cannot tell what a text is for, each
+such text counts as one."""
+_SHOWN, _LONGEST = 3, 60
+
+Named = tuple[str, str]
+"""Where a file names code, and what it names."""
+
+
+def named_code(scenario: Scenario) -> Iterator[Named]:
+    """All that a scenario names to be imported or started: (field, text)."""
+    for hook in HOOKS:
+        if (text := getattr(scenario, hook)) is not None:
+            yield hook, text
+    for name, member in scenario.members.items():
+        yield f"{name}.simulator", member.simulator
+        yield from _imports_in(member.params, name)
+    yield from _imports_in(scenario.shared, "shared")
+
+
+def foreign(scenario: Scenario, replaced: Collection[str] = ()) -> list[Named]:
+    """What a scenario names that is not known; `replaced`: members whose simulators somebody else chose."""
+    return [(where, text) for where, text in named_code(scenario)
+            if where.split(".")[0] not in replaced and not is_known(where, text)]
+
+
+def is_known(where: str, text: str) -> bool:
+    """Whether the code named in a field is this package's own, or announced by an installed one."""
+    if text in _announced():
+        return True
+    module = text.partition(":")[0]
+    if where.endswith(".simulator") and _IMPORT.fullmatch(text) and module.split(".")[0] in _OURS:
+        return _is_ours(module.split(".")[0])
+    return text in _shipped() and (module.split(".")[0] not in _OURS or _is_ours(module.split(".")[0]))
+
+
+def refuse_foreign(found: Collection[Named], path: str | Path, trusted: Collection[str | Path] = ()) -> None:
+    """ScenarioError that shows what a received file would run, unless the file is among those trusted."""
+    if not found or is_trusted(path, trusted):
+        return
+    shown = "; ".join(f"{where} = {_short(text)!r}" for where, text in list(found)[:_SHOWN])
+    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    raise ScenarioError(f"{path} would run code that neither this package nor an installed one announces: "
+                        f"{shown}{more}; nothing of it was run. If you trust this file, add --trust {path}")
+
+
+def is_trusted(path: str | Path, trusted: Collection[str | Path]) -> bool:
+    """Whether a file is one of those named, whatever the spelling of its path."""
+    return any(Path(path).resolve() == Path(other).resolve() for other in trusted)
+
+
+def received_hook(path: Path, scenario: Mapping[str, Any], hook: str, trusted: Collection[str | Path]) -> str | None:
+    """Import string of a hook of a trace's scenario (as its JSON says); None where it has none. ScenarioError for one
+    that is not known, unless the file is trusted."""
+    text = scenario.get(hook)
+    if not text:
+        return None
+    refuse_foreign([] if is_known(hook, str(text)) else [(hook, str(text))], path, trusted)
+    return str(text)
+
+
+def available() -> list[str]:
+    """Names of the installed scenarios."""
+    package = importlib.import_module(SCENARIOS)
+    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
+
+
+def _imports_in(value: Any, path: str) -> Iterator[Named]:
+    """Texts that may be import strings or commands, wherever in a tree they stand."""
+    if isinstance(value, str) and (_IMPORT.fullmatch(value.strip()) or value.strip().startswith(("cmd:", "connect:"))):
+        yield path, value
+    for key, inner in (value.items() if isinstance(value, dict) else enumerate(value)
+                       if isinstance(value, list | tuple) else ()):
+        yield from _imports_in(inner, f"{path}.{key}")
+
+
+@lru_cache(maxsize=1)
+def _announced() -> frozenset[str]:
+    """Import strings that installed packages announce."""
+    return frozenset(entry.value for group in GROUPS for entry in importlib.metadata.entry_points(group=group))
+
+
+@lru_cache(maxsize=1)
+def _shipped() -> frozenset[str]:
+    """Import strings in the package's own scenarios; the commands there start programs of the reader's folder and are
+    not among them."""
+    found: set[str] = set()
+    for name in available():
+        scenario = getattr(importlib.import_module(f"{SCENARIOS}.{name}"), "SCENARIO", None)
+        if isinstance(scenario, Scenario):
+            found.update(text for _, text in named_code(scenario) if _IMPORT.fullmatch(text))
+    return frozenset(found)
+
+
+@cache
+def _is_ours(package: str) -> bool:
+    """Whether a top-level package would be imported from where this module stands, and not from a folder of the same
+    name that somebody put in its way."""
+    spec = importlib.util.find_spec(package)
+    places = [Path(p).resolve() for p in (spec.submodule_search_locations or ())] if spec else []
+    return places[:1] == [_ROOT / package]
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
