@@ -93,6 +93,11 @@ class Adapter(mosaik_api_v3.Simulator):
         """Names along each axis that ports use in `dims`, e.g. {'job_class': ['llm', 'vae']}."""
         return {}
 
+    def tables(self) -> dict[str, dict[str, list]]:
+        """What stays as it is for the whole run, as tables (name -> column -> values) that the trace holds as
+        '<member>.<name>': where branches end, for example. Asked for once, after `setup`."""
+        return {}
+
     def closing(self) -> dict[str, dict[str, Batch]]:
         """What an event port with a table still has to say when the run ends (called once, after the last tick)."""
         return {}
@@ -156,6 +161,7 @@ class Adapter(mosaik_api_v3.Simulator):
         return {
             "ports": {model: [p.to_json() for p in ports] for model, ports in self.models.items()},
             "labels": labels,
+            "tables": self.tables(),
             "initial": self.initial(),
         }
 

@@ -70,6 +70,7 @@ class Player(Continuing):
         self._recorded: dict[str, list[str]] = {}
         self._labels: dict[str, list[str]] = {}
         self._initial: dict[tuple[str, str], list[float]] = {}
+        self._fixed: dict[str, dict[str, list]] = {}
         self.adopt(self._open())
         return self.meta
 
@@ -84,6 +85,10 @@ class Player(Continuing):
     def labels(self) -> dict[str, list[str]]:
         """Axis labels as recorded."""
         return self._labels
+
+    def tables(self) -> dict[str, dict[str, list]]:
+        """What the recording says of its member once and for all."""
+        return self._fixed
 
     def initial(self) -> Values:
         """What shifted links started with, else the first sample; in a later world the last sample before it."""
@@ -118,6 +123,9 @@ class Player(Continuing):
                         raise ScenarioError(f"{p.path}: {path}: {wrong}")
                 self._recorded[model] = trace.names(path)
             before = trace.table("initial")
+            for table in (t for t in trace.tables() if t.startswith(f"{p.member}.")):
+                columns = trace.table(table)
+                self._fixed[table.partition(".")[2]] = {name: values.tolist() for name, values in columns.items()}
         for source, value in zip(before.get("source", ()), before.get("value", ()), strict=True):
             member, _, port = source.partition(".")
             if member == p.member:
