@@ -19,6 +19,7 @@ import numpy as np
 from cosim.console import OneLineParser, fail, plain_console, print_digest
 from cosim.digest import Digest, Table
 from cosim.errors import CosimError, ScenarioError
+from cosim.rescue import refuse_unreadable
 from cosim.table import write_table
 from cosim.trace import Trace
 from simulators.account import FIGURES, JobAccount, job_accounts
@@ -71,6 +72,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
+    refuse_unreadable(args.trace)
     with Trace(args.trace) as trace:
         accounts = job_accounts(trace)
     digest = Digest()
