@@ -2,6 +2,8 @@
 
 Pure functions on short sequences (a handful of sites, classes or leads). They run many times a minute, where plain
 Python is several times faster than small arrays.
+
+Rows of the model: A07, E29-31, I13, U09-11.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ seeds +- one standard deviation. What is drawn is what exploring policies did, i
 environment; an evaluation of the modes is `agents.evaluate`. Figures are ratios of sums, per served work, because a
 policy that postpones work also saves power.
 
-Rows of the model: X05, X13.
+Rows of the model: X05, X13, Z05.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from cosim.console import PICTURES, OneLineParser, add_trust, fail, file_type, p
 from cosim.digest import Digest, Table
 from cosim.errors import CosimError, ScenarioError
 from cosim.resolve import load
-from cosim.table import write_table
+from cosim.tablefile import write_table
 from cosim.units import DAY_S, KG_PER_T
 
 _PER_TO = 1e9

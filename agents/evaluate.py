@@ -4,7 +4,7 @@ confidence intervals over seeds.
 Every policy meets the same arrivals (decision 8), after a day of warm-up, and totals stand beside figures per served
 work, since a policy that drops or postpones work also saves power (decision 11).
 
-Rows of the model: K01-06, X06, X10, Z05.
+Rows of the model: I32, K04-06, U20, X06, X10.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ owes its release times, how many of its deferred jobs are of which deferral and 
 jobs are late or nearly, and how its GPUs would usually be split. Totals alone (the paper's S09) hide whether work can
 still meet its deadline, so that a critic could charge a bad deferral only half a day later, when the job is dropped.
 
-Rows of the model: I26, S01-08, S10-12, S15, T09, U08, Z02.
+Rows of the model: E25, E27, I26, S01-12, S15, T09, U08.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ that is dropped costs c4 = 1, and all its 11 517 GPU-minutes even at the usual p
 drown what policies differ in: over days all of them serve what arrives, and R1 is mostly the arrivals' noise. It would
 also make deferral a loss at any price, as what is done later counts less (discount).
 
-Rows of the model: M02, R02-05.
+Rows of the model: E32, I20, I21, M02, R01-06.
 """
 
 from __future__ import annotations

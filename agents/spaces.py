@@ -2,7 +2,7 @@
 
     python -m agents.spaces --table3
 
-Rows of the model: I35, U21, X15.
+Rows of the model: E33-38, I35, U21, X15.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Run one scenario under a driver: trace, status, wall-clock split, what the run says of itself."""
+"""Run one scenario under a driver: trace, status, wall-clock split, what the run says of itself.
+
+Rows of the model: M07.
+"""
 
 from __future__ import annotations
 
@@ -179,6 +182,7 @@ class Experiment:
             "source": [".".join(c.source) for c in connections],
             "target": [".".join(c.target) for c in connections],
             "shift_s": [self.resolved.clock.seconds(c.shift) for c in connections],
+            "scale": [c.scale for c in connections],
         })
         if (before := initial_values(world.plan))["source"]:
             writer.write_table("initial", before)

@@ -15,7 +15,7 @@ from cosim.digest import Digest, Table
 from cosim.errors import CosimError, TraceError
 from cosim.rescue import refuse_unreadable, rescue
 from cosim.resolve import load
-from cosim.table import write_table
+from cosim.tablefile import write_table
 from cosim.trace import Trace
 from cosim.trust import received_hook
 from cosim.units import format_time

@@ -83,6 +83,9 @@ def resolve(scenario: Scenario, until_s: float | None = None) -> Resolved:
         if hasattr(classes[name], "check_horizon"):
             step_s = scenario.members[name].step_s
             classes[name].check_horizon(name, value, step_s, scenario.warmup_s + horizon_s)
+    for name, value in params.items():
+        if hasattr(classes[name], "check_members"):
+            classes[name].check_members(name, value, params)
     until = clock.steps(scenario.warmup_s + horizon_s, "warmup_s + until")
     return Resolved(full, clock, until, classes, params, raw, entities)
 

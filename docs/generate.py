@@ -12,11 +12,9 @@ import ast
 import csv
 import importlib
 import importlib.util
-import io
 import re
 import sys
-import tokenize
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -28,9 +26,8 @@ PACKAGES = ("cosim", "agents", "simulators", "scenarios")
 TAGGED = (*PACKAGES, "docs")
 MARK = re.compile(r"^<!-- made: (\w+) -->$", re.MULTILINE)
 SOURCE = re.compile(r"^<!-- source: (\S+) -->$", re.MULTILINE)
-_EQUATIONS = 39
-_TAG = re.compile(r"\b([EUPMSARLTBKXZI])(\d\d)(?:(?:-|\.\.)(?:\1)?(\d\d))?\b")
-_NUMBER = re.compile(r"\((\d{1,2})\)(?:-\((\d{1,2})\))?")
+_CLAIM = re.compile(r"Rows of the model: ([^.]*)\.")
+_TAG = re.compile(r"([A-Z])(\d\d)(?:-(\d\d))?")
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -260,36 +257,35 @@ def _floors() -> list[set[str]]:
 
 # --- rows of the model ------------------------------------------------------------------------------------------------
 
+STATES = {"": "holds", "part": "in part", "none": "not built"}
+
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the model: its ID, a short name, why it is not built ('' when it is), and who holds it."""
+    """One row of the model.
+
+    id, name   of docs/rows.csv
+    state      a key of STATES
+    says       how it is read here, or what of it is missing; '' where there is nothing to add
+    modules    those whose docstring claims it in its line "Rows of the model: ..."
+    tests      "module::function" of the tests marked with it, `@pytest.mark.rows(...)`
+    """
 
     id: str
     name: str
-    not_built: str
+    state: str
+    says: str
     modules: tuple[str, ...]
     tests: tuple[str, ...]
 
 
-@cache
-def rows() -> tuple[Row, ...]:
-    """All rows of docs/rows.csv with the modules and tests whose docstrings or comments name them."""
-    modules, tests = _tagged(TAGGED), _tagged(("tests",))
-    with (DOCS / "rows.csv").open(encoding="utf-8", newline="") as file:
-        return tuple(Row(r["id"], r["name"], r["not_built"] or "", tuple(modules.get(r["id"], ())),
-                         tuple(tests.get(r["id"], ()))) for r in csv.DictReader(file))
-
-
 def coverage() -> str:
-    """The table of all rows of the model with the modules and tests that hold them."""
-    shown = []
-    for row in rows():
-        held = bool(row.modules and row.tests)
-        shown.append((row.id, row.name,
-                      _listed(row.modules) if held else f"not built: {row.not_built}" if row.not_built else "open",
-                      _listed(row.tests) if held else ""))
-    return _table(("ID", "what", "module", "test"), shown)
+    """The table of all rows of the model: whether each holds, the modules that have it, the tests that assert it."""
+    found, wrong = rows()
+    if wrong:
+        raise ValueError("; ".join(wrong))
+    shown = [(row.id, row.name, STATES[row.state], _listed(row.modules), _listed(row.tests), row.says) for row in found]
+    return _table(("ID", "what", "state", "modules", "tests", "to know"), shown)
 
 
 def _listed(names: tuple[str, ...], most: int = 3) -> str:
@@ -297,41 +293,73 @@ def _listed(names: tuple[str, ...], most: int = 3) -> str:
     return ", ".join(f"`{name}`" for name in names[:most]) + more
 
 
-def _tagged(folders: tuple[str, ...]) -> dict[str, list[str]]:
-    out: dict[str, list[str]] = {}
-    for folder in folders:
+@cache
+def rows() -> tuple[tuple[Row, ...], tuple[str, ...]]:
+    """(rows of docs/rows.csv, what is wrong with their tags, a sentence each)."""
+    claims, asserts = {}, {}
+    for folder in TAGGED:
         for path in sorted((ROOT / folder).rglob("*.py")):
-            for tag in sorted(tags(path.read_text(encoding="utf-8"), _cites_equations(path))):
-                out.setdefault(tag, []).append(_name(path).removeprefix("tests."))
+            claims[_name(path)] = claimed(path.read_text(encoding="utf-8"))
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        for test, ids in asserted(path.read_text(encoding="utf-8")).items():
+            asserts[f"{_name(path).removeprefix('tests.')}::{test}"] = ids
+    with (DOCS / "rows.csv").open(encoding="utf-8", newline="") as file:
+        return joined(list(csv.DictReader(file)), claims, asserts)
+
+
+def joined(table: Iterable[Mapping[str, str]], claims: Mapping[str, Sequence[str]],
+           asserts: Mapping[str, Sequence[str]]) -> tuple[tuple[Row, ...], tuple[str, ...]]:
+    """Rows with those that name them, and what is wrong.
+
+    table: id, name, state, says of every row; claims: module -> IDs; asserts: test -> IDs. Wrong are a name that is no
+    row, a row that is built and has no module or no test, one that is not and has either, and a gap that says nothing.
+    """
+    def naming(tags: Mapping[str, Sequence[str]], row: str) -> tuple[str, ...]:
+        return tuple(name for name, ids in tags.items() if row in ids)
+
+    out = tuple(Row(r["id"], r["name"], r["state"] or "", r["says"] or "", naming(claims, r["id"]),
+                    naming(asserts, r["id"])) for r in table)
+    known = {row.id for row in out}
+    wrong = [f"{who} names {row}, which is no row of docs/rows.csv"
+             for tags in (claims, asserts) for who, ids in tags.items() for row in ids if row not in known]
+    for row in out:
+        if row.state not in STATES:
+            wrong.append(f"{row.id} has state '{row.state}'; there are {', '.join(map(repr, STATES))}")
+        elif row.state and not row.says:
+            wrong.append(f"{row.id} is {STATES[row.state]}; say what is missing")
+        if row.state == "none":
+            wrong += [f"{who} names {row.id}, which is not built" for who in (*row.modules, *row.tests)]
+        else:
+            where = ", ".join(row.modules) or "no module"
+            wrong += [f"{row.id} ({row.name}) is in {where} and no test asserts it"] * (not row.tests)
+            wrong += [f"{row.id} ({row.name}) has no module that claims it"] * (not row.modules)
+    return out, tuple(wrong)
+
+
+def claimed(source: str) -> list[str]:
+    """IDs in the line "Rows of the model: E01-03, U18." of a module's docstring; ValueError where it says else."""
+    about = ast.get_docstring(ast.parse(source)) or ""
+    return [row for line in _CLAIM.findall(about) for row in ids_of(line)]
+
+
+def asserted(source: str) -> dict[str, list[str]]:
+    """Test function -> the IDs it is marked with, `@pytest.mark.rows("E01-03", "U18")`."""
+    tests = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
+    marks = {test.name: [m for m in test.decorator_list if isinstance(m, ast.Call)
+                         and ast.unparse(m.func) == "pytest.mark.rows"] for test in tests}
+    return {name: [row for mark in found for word in mark.args for row in ids_of(ast.literal_eval(word))]
+            for name, found in marks.items() if found and name.startswith("test_")}
+
+
+def ids_of(text: str) -> list[str]:
+    """The IDs that "E01-03, U18" stands for; ValueError for what is none."""
+    out = []
+    for word in text.replace("\n", " ").split(","):
+        if (found := _TAG.fullmatch(word.strip())) is None:
+            raise ValueError(f"'{word.strip()}' is no row of the model: write E01, or E01-03")
+        letter, first, last = found.groups()
+        out += [f"{letter}{k:02d}" for k in range(int(first), int(last or first) + 1)]
     return out
-
-
-def _cites_equations(path: Path) -> bool:
-    """Whether a number in parentheses is an equation there: in the models, not in the frame, in tests or in layers."""
-    parts = path.relative_to(ROOT).parts
-    return parts[0] == "simulators" or (parts[0] == "agents" and len(parts) == 2)
-
-
-def tags(source: str, equations: bool = True) -> set[str]:
-    """IDs that a module's docstrings and comments name: a letter and two digits, or a range of them; with `equations`
-    also the number of an equation in parentheses, or a range of those."""
-    text, found = _prose(source), set()
-    for letter, first, last in _TAG.findall(text):
-        found |= {f"{letter}{k:02d}" for k in range(int(first), int(last or first) + 1)}
-    for first, last in _NUMBER.findall(text) if equations else ():
-        found |= {f"E{k:02d}" for k in range(int(first), int(last or first) + 1) if 1 <= k <= _EQUATIONS}
-    return found
-
-
-def _prose(source: str) -> str:
-    """Comments and docstrings of a module; other strings are data."""
-    tree = ast.parse(source)
-    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    parts = [ast.get_docstring(node, clean=False) or "" for node in ast.walk(tree) if isinstance(node, kinds)]
-    parts += [node.value.value for node in ast.walk(tree) if isinstance(node, ast.Expr)
-              and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)]
-    parts += [t.string for t in tokenize.generate_tokens(io.StringIO(source).readline) if t.type == tokenize.COMMENT]
-    return "\n".join(parts)
 
 
 MAKERS = {"cli": cli, "scenarios": scenarios, "ports": ports, "floors": floors, "coverage": coverage}

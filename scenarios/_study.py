@@ -3,7 +3,7 @@
 `study(...)` makes one scenario; the modules beside it differ only in what they pass. All values are parameters that
 `--set` reaches; where the paper's own value cannot work, the comment says which decision replaced it.
 
-Rows of the model: B07, I23, M03, M04, P01-04, P06-42, U17, X16, Z01, Z03, Z07, Z08.
+Rows of the model: B07, I25, M03, M04, P01-42, U17, X16, Z01, Z03, Z07, Z08.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""`ieee33` in power mode (B08): no carbon in the dispatch's objective, none in what the agents see."""
+"""`ieee33` in power mode (B08): no carbon in the dispatch's objective, none in what the agents see.
+
+Rows of the model: B08, I22.
+"""
 
 from scenarios._study import study
 

@@ -16,17 +16,16 @@ dropped and unfinished jobs and the unallocated row add up to the site's energy 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 import numpy as np
 
 from cosim.errors import TraceError
+from cosim.series import CountedTime, counted, counted_time, intensity_of, over_counted, scenario_of, step_s
 from cosim.trace import Trace
 from cosim.units import HOUR_S
 from simulators.aidc.equations import inlet_factor
 from simulators.fleet import JobClass, Site
-from simulators.held import intensity_at_site
 from simulators.plants import coolings, served_degc
 
 SITE = "aidc/Site"
@@ -77,8 +76,10 @@ class _Uses:
     gpu_s: np.ndarray
 
 
-def job_accounts(trace: Trace) -> list[JobAccount]:
-    """The account of every site over the whole run, the warm-up included, in the trace's order of sites.
+def job_accounts(trace: Trace, *, warmup: bool = False) -> list[JobAccount]:
+    """The account of every site over the counted time, in the trace's order of sites: of a job that ran before, what it
+    used since, and of a tick that the counted time cuts every use in proportion. Jobs that used nothing in it and ended
+    before it are left out. warmup: over the whole run, the warm-up included.
 
     Raises TraceError without a job table, or if the GPU time of the jobs is not that of the minutes (to 1e-6): the
     trace of a run that did not end, or one from another source.
@@ -86,38 +87,48 @@ def job_accounts(trace: Trace) -> list[JobAccount]:
     jobs = trace.table("jobs")
     if not jobs:
         raise TraceError(f"{trace.path}: no job table")
-    return [_account(trace, name, k, jobs) for k, name in enumerate(trace.names(SITE))]
+    time = counted_time(trace)
+    if warmup:
+        time = CountedTime(0.0, time.end_s)
+    return [_account(trace, name, k, jobs, time) for k, name in enumerate(trace.names(SITE))]
 
 
-def _account(trace: Trace, name: str, k: int, jobs: dict[str, np.ndarray]) -> JobAccount:
-    scenario = json.loads(trace.attrs["scenario"])
+def _account(trace: Trace, name: str, k: int, jobs: dict[str, np.ndarray], time: CountedTime) -> JobAccount:
+    scenario = scenario_of(trace)
     site = Site(**scenario["shared"]["sites"][name])
     job_classes = {m: JobClass(**scenario["shared"]["job_classes"][m]) for m in trace.names(SITE, "job_class")}
-    time_s, step_s = trace.time_s(SITE), scenario["members"]["aidc"]["step_s"]
+    time_s, tick_s = trace.time_s(SITE), step_s(trace, SITE.split("/")[0])
     here = jobs["site"] == name
     mine = {column: values[here] for column, values in jobs.items()}
-    uses = _uses(trace, name, mine, job_classes, time_s, step_s)
-    _agrees(trace, k, uses, step_s, name)
-    it_kwh, p_kwh = (trace[f"{SITE}/{port}"][:, k] * step_s / HOUR_S for port in ("it_kw", "p_kw"))
+    uses = _uses(trace, name, mine, job_classes, time_s, tick_s)
+    _agrees(trace, k, uses, tick_s, name)
+    what = counted(trace, SITE, time)
+    length_s = np.zeros(len(time_s))  # of each tick that counts
+    length_s[what.use] = what.share * tick_s
+    share = uses.gpu_s / (site.gpus * tick_s)
+    uses = _Uses(uses.row, uses.tick, uses.gpu_s * length_s[uses.tick] / tick_s)
+    it_kwh, p_kwh = (trace[f"{SITE}/{port}"][:, k] * length_s / HOUR_S for port in ("it_kw", "p_kw"))
     kw_per_gpu = np.zeros(len(mine["id"]))
     for m, job_class in job_classes.items():
         kw_per_gpu[mine["job_class"] == m] = job_class.busy_kw_per_gpu
     factor = inlet_factor(served_degc(trace)[:, k], coolings(trace)[k]) * np.ones(len(time_s))
-    idle_kwh = factor * site.idle_kw * step_s / HOUR_S
-    share = uses.gpu_s / (site.gpus * step_s)
+    idle_kwh = factor * site.idle_kw * length_s / HOUR_S
     parts = {
         "dynamic_kwh": (uses.gpu_s * kw_per_gpu[uses.row] / HOUR_S * factor[uses.tick], it_kwh - idle_kwh),
         "idle_kwh": (share * idle_kwh[uses.tick], idle_kwh),
         "cooling_kwh": (share * (p_kwh - it_kwh)[uses.tick], p_kwh - it_kwh),
     }
     used_kwh = sum(use for use, _ in parts.values())
-    columns = {"gpu_s": _shared(uses.gpu_s, np.full(len(time_s), site.gpus * step_s), uses, len(kw_per_gpu))}
+    columns = {"gpu_s": _shared(uses.gpu_s, site.gpus * length_s, uses, len(kw_per_gpu))}
     columns |= {what: _shared(use, total, uses, len(kw_per_gpu)) for what, (use, total) in parts.items()}
     for column, port in (("co2_kg", "nci_kg_per_kwh"), ("co2_marginal_kg", "mci_kg_per_kwh")):
-        kg_per_kwh = intensity_at_site(trace, name, time_s, port)
+        where, kg_per_kwh = intensity_of(trace, name, port), np.zeros(len(time_s))
+        kg_per_kwh[what.use] = np.nan if where is None else over_counted(trace, where[0], SITE, time)[:, where[1]]
         columns[column] = _shared(used_kwh * kg_per_kwh[uses.tick], p_kwh * kg_per_kwh, uses, len(kw_per_gpu))
-    return JobAccount(name, np.append(mine["id"], -1), np.append(mine["job_class"], "unallocated"),
-                      np.append(mine["outcome"], ""), **columns)
+    used = np.bincount(uses.row, uses.gpu_s, len(kw_per_gpu)) > 0.0
+    there = np.append(~(mine["end_s"] <= time.begin_s) | used, True)
+    named = (np.append(mine["id"], -1), np.append(mine["job_class"], "unallocated"), np.append(mine["outcome"], ""))
+    return JobAccount(name, *(x[there] for x in named), **{column: x[there] for column, x in columns.items()})
 
 
 def _shared(use: np.ndarray, total: np.ndarray, uses: _Uses, rows: int) -> np.ndarray:
@@ -127,9 +138,9 @@ def _shared(use: np.ndarray, total: np.ndarray, uses: _Uses, rows: int) -> np.nd
 
 
 def _uses(trace: Trace, site: str, jobs: dict[str, np.ndarray], job_classes: dict[str, JobClass], time_s: np.ndarray,
-          step_s: float) -> _Uses:
+          tick_s: float) -> _Uses:
     """GPU time by job and tick: from the table of runs, and of jobs without any from their start to their end."""
-    end_s = float(time_s[-1]) + step_s
+    end_s = float(time_s[-1]) + tick_s
     runs = trace.table("gpu_runs") or {c: np.empty(0) for c in ("id", "site", "start_s", "end_s", "gpus")}
     of_site = runs["site"] == site
     order = np.argsort(jobs["id"], kind="stable")
@@ -146,26 +157,26 @@ def _uses(trace: Trace, site: str, jobs: dict[str, np.ndarray], job_classes: dic
     row = np.concatenate([run_row, whole])
     begin = np.concatenate([runs["start_s"][of_site], jobs["start_s"][whole]])
     end = np.concatenate([runs["end_s"][of_site], last_s[whole]])
-    return _by_tick(row, begin, end, np.concatenate([runs["gpus"][of_site], gpus[whole]]), float(time_s[0]), step_s)
+    return _by_tick(row, begin, end, np.concatenate([runs["gpus"][of_site], gpus[whole]]), float(time_s[0]), tick_s)
 
 
 def _by_tick(row: np.ndarray, begin_s: np.ndarray, end_s: np.ndarray, gpus: np.ndarray, first_s: float,
-             step_s: float) -> _Uses:
+             tick_s: float) -> _Uses:
     """Cut intervals at the ticks; what has no length, as a job that begins when the run ends, is left out."""
     some = end_s > begin_s
     row, begin_s, end_s, gpus = row[some], begin_s[some], end_s[some], gpus[some]
-    first = np.floor((begin_s - first_s) / step_s).astype(int)
-    last = np.maximum(np.ceil((end_s - first_s) / step_s).astype(int) - 1, first)
+    first = np.floor((begin_s - first_s) / tick_s).astype(int)
+    last = np.maximum(np.ceil((end_s - first_s) / tick_s).astype(int) - 1, first)
     number = last - first + 1
     which = np.repeat(np.arange(len(row)), number)
     tick = first[which] + np.arange(len(which)) - np.repeat(np.cumsum(number) - number, number)
-    start = first_s + tick * step_s
-    seconds = np.minimum(end_s[which], start + step_s) - np.maximum(begin_s[which], start)
+    start = first_s + tick * tick_s
+    seconds = np.minimum(end_s[which], start + tick_s) - np.maximum(begin_s[which], start)
     return _Uses(row[which], tick, gpus[which] * seconds)
 
 
-def _agrees(trace: Trace, k: int, uses: _Uses, step_s: float, name: str) -> None:
-    busy_gpu_s = trace[f"{SITE}/busy_gpus"][:, k].sum(axis=1) * step_s
+def _agrees(trace: Trace, k: int, uses: _Uses, tick_s: float, name: str) -> None:
+    busy_gpu_s = trace[f"{SITE}/busy_gpus"][:, k].sum(axis=1) * tick_s
     off = np.abs(np.bincount(uses.tick, uses.gpu_s, len(busy_gpu_s)) - busy_gpu_s)
     if off.max(initial=0.0) > 1e-6 * max(busy_gpu_s.max(initial=0.0), 1.0):
         at = int(off.argmax())

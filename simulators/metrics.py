@@ -4,28 +4,45 @@ efficiency (K05), PUE (K06), losses (K08), and the offered load before a run (I0
 Scenarios name `preflight` and `summary` by import string. Everything is read from the file, so that a trace from
 another machine, or of a run that was killed, gives the same figures. Energies integrate minute means with dt (I20).
 
-Rows of the model: I05, I32, M08, U20, X03, X12.
+Rows of the model: I01, I02, I05, I20, K01-03, K08, P01.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 
 import numpy as np
 
 from cosim.digest import Digest, Table
 from cosim.resolve import Resolved
+from cosim.series import (
+    Counted,
+    counted,
+    counted_time,
+    intensity_of,
+    over_counted,
+    recording_of,
+    scenario_of,
+    step_s,
+    weighted_mean,
+)
 from cosim.trace import Trace
-from cosim.units import KG_PER_T
+from cosim.units import HOUR_S, KG_PER_T, MIN_S
 from simulators.fleet import JobClass, Site, may_run
 from simulators.grid.minutes import minute_voltages
-from simulators.held import at_times, counted, nci_at_site
 from simulators.plants import cooling_table
 from simulators.service import jobs_tables
 
 OVERLOAD = 0.95
-SITE, JOBS = "aidc/Site", "jobs"
+NEAR_PU = 0.01
+"""A voltage so close to a limit is told (P01)."""
+_MOST_BUSES = 8
+_PLAYED = {
+    "grid": "emissions, losses and voltages are those of the recorded run, which did not have this run's load; the "
+            "data centers' CO2 is this run's energy at the recorded intensities",
+    "aidc": "jobs, energy and CO2 of the data centers are those of the recorded run, whatever this run's agents did",
+}
+SITE, GRID, PRICE = "aidc/Site", "grid/Grid", "tariff/Tariff/price_usd_per_kwh"
 
 
 @dataclass(frozen=True)
@@ -34,7 +51,8 @@ class SiteFigures:
 
     energy_kwh, it_kwh   all power; IT power alone
     cost_usd, co2_kg     energy at the price and at the site's NCI of each minute (R2, R3 with dt)
-    nci                  (mean, lowest, highest) NCI at the site, kg/kWh; NaN where the grid gives none
+    nci                  (mean over time, lowest, highest) NCI at the site, kg/kWh; NaN where the grid gives none
+    gpu_use_ratio        mean of busy GPUs over time, of all
     """
 
     name: str
@@ -94,8 +112,13 @@ def _overload(what: str, needed: float, gpus: int) -> str:
 
 
 def summary(trace: Trace) -> Digest:
-    """Tables and figures of one run, from `warmup_s` on."""
+    """Tables and figures of one run, from `warmup_s` on. What a played grid says is the recorded run's, and its figures
+    are called so (`recorded_co2_system_kg`): it did not answer to this run's load."""
     digest = Digest()
+    if counted_time(trace).whole_warmup:
+        digest.warnings.append("the run did not get beyond its warm-up: all figures are of the warm-up")
+    digest.warnings += [f"{member} is played from {path}: {what}" for member, what in _PLAYED.items()
+                        if (path := recording_of(trace, member)) is not None]
     if SITE not in trace.models():
         digest.warnings.append("the trace has no data centre (aidc/Site); only the grid is summarised")
     else:
@@ -108,20 +131,20 @@ def summary(trace: Trace) -> Digest:
 
 def site_figures(trace: Trace) -> list[SiteFigures]:
     """Energy, cost and attributed carbon per site."""
-    use, hours = counted(trace, SITE)
-    time_s = trace.time_s(SITE)[use]
+    use, hours = counted(trace, SITE)[:2]
     p_kw, it_kw = trace[f"{SITE}/p_kw"][use], trace[f"{SITE}/it_kw"][use]
     busy = trace[f"{SITE}/busy_gpus"][use].sum(axis=2)
-    price = at_times(trace, "tariff/Tariff", "price_usd_per_kwh", time_s)
-    sites = json.loads(trace.attrs["scenario"])["shared"]["sites"]
+    nothing = np.full(len(hours), np.nan)
+    price = over_counted(trace, PRICE, SITE)[:, 0] if trace.has(PRICE) else nothing
+    sites = scenario_of(trace)["shared"]["sites"]
     out = []
     for k, name in enumerate(trace.names(SITE)):
-        energy = p_kw[:, k] * hours
-        w = nci_at_site(trace, name, time_s)
-        span = (float(w.mean()), float(w.min()), float(w.max())) if w.size else (np.nan,) * 3
+        energy, where = p_kw[:, k] * hours, intensity_of(trace, name)
+        w = nothing if where is None else over_counted(trace, where[0], SITE)[:, where[1]]
+        span = (weighted_mean(w, hours), float(w.min()), float(w.max())) if w.size else (np.nan,) * 3
         out.append(SiteFigures(
             name, float(energy.sum()), float(it_kw[:, k] @ hours), float((energy * price).sum()),
-            float((energy * w).sum()), span, float(busy[:, k].mean()) / Site(**sites[name]).gpus))
+            float((energy * w).sum()), span, weighted_mean(busy[:, k], hours) / Site(**sites[name]).gpus))
     return out
 
 
@@ -138,17 +161,21 @@ def _sites_table(trace: Trace, digest: Digest) -> None:
     rows.append(("all", f"{energy / 1e3:.3f}", _ratio(energy, it), "", f"{cost:.0f}", f"{co2 / KG_PER_T:.3f}",
                  _ratio(co2, energy), ""))
     digest.figures |= {"energy_kwh": energy, "it_energy_kwh": it, "cost_usd": cost, "co2_attributed_kg": co2}
+    note = "t CO2 is attributed: energy x nodal carbon intensity (an average, not a marginal figure)"
+    if trace.has(f"{SITE}/pue"):
+        use, hours = counted(trace, SITE)[:2]
+        digest.figures["pue_mean"] = weighted_mean(trace[f"{SITE}/pue"][use], hours)
+        note += f"; PUE is energy over IT energy, the mean of all samples' own is {digest.figures['pue_mean']:.3f}"
     digest.tables.append(Table(
-        "Data centers", ("site", "MWh", "PUE", "GPU use", "USD", "t CO2", "kg/kWh", "NCI range"), rows,
-        note="t CO2 is attributed: energy x nodal carbon intensity (an average, not a marginal figure)"))
+        "Data centers", ("site", "MWh", "PUE", "GPU use", "USD", "t CO2", "kg/kWh", "NCI range"), rows, note))
 
 
 def _grid_table(trace: Trace, digest: Digest) -> None:
     """How the network stood. A grid need not have all of it: what it does not export makes no row."""
-    if not trace.has("grid/Grid/loss_kw") or not trace.has("grid/Grid/emission_kg_per_h"):
+    if not trace.has(f"{GRID}/loss_kw") or not trace.has(f"{GRID}/emission_kg_per_h"):
         return
-    use, hours = counted(trace, "grid/Grid")
-    column = {p: trace[f"grid/Grid/{p}"][use][:, 0] for p in trace.ports("grid/Grid")}
+    what = use, hours, share, _ = counted(trace, GRID)
+    column = {p: trace[f"{GRID}/{p}"][use][:, 0] for p in trace.ports(GRID)}
     emission, realised = _settled(trace, "emission_realised_kg_per_h", column["emission_kg_per_h"], use)
     loss, _ = _settled(trace, "loss_realised_kw", column["loss_kw"], use)
     figures = {
@@ -158,7 +185,7 @@ def _grid_table(trace: Trace, digest: Digest) -> None:
         "settled_intervals": float(realised),
     }
     rows = [("CO2 of all sources (system account)", f"{figures['co2_system_kg'] / KG_PER_T:.3f} t"),
-            *_settlement_rows(trace, use, figures),
+            *_settlement_rows(trace, what, figures),
             ("line losses", f"{figures['loss_kwh'] / 1e3:.3f} MWh")]
     if "vm_min_pu" in column and use.any():
         figures |= {"vm_min_pu": float(column["vm_min_pu"].min()), "vm_max_pu": float(column["vm_max_pu"].max())}
@@ -172,55 +199,75 @@ def _grid_table(trace: Trace, digest: Digest) -> None:
             rows.append(("unserved energy", f"{figures['unserved_kwh'] / 1e3:.3f} MWh"))
     if "status" in column:
         figures["flagged_intervals"] = float(np.count_nonzero(column["status"]))
-        rows.append(("flagged intervals", f"{figures['flagged_intervals']:.0f} of {int(use.sum())}"))
-    if (minutes := minute_voltages(trace)) is not None:
-        outside = minutes.outside()[minutes.time_s >= trace.time_s("grid/Grid")[use][0]] if use.any() else np.empty(0)
-        figures["voltage_violation_min"] = float(np.count_nonzero(outside))
-        rows.append(("minutes with a voltage outside its limits",
-                     f"{figures['voltage_violation_min']:.0f} of {len(outside)}"))
+        rows.append(("flagged intervals", _intervals(column["status"], what)))
+    rows += _voltage_rows(trace, figures)
     if np.any(column.get("inexact", 0.0)):
         figures["inexact_intervals"] = float(np.count_nonzero(column["inexact"]))
-        rows.append(("intervals with an inexact relaxation", f"{figures['inexact_intervals']:.0f}"))
+        rows.append(("intervals with an inexact relaxation", _intervals(column["inexact"], what)))
     deviation = column.get("ac_dvm_pu", np.full(1, np.nan))
     if np.isfinite(deviation).any():
         rows.append(("largest deviation from AC power flow",
                      f"{np.nanmax(deviation):.1e} p.u., {np.nanmax(column['ac_dloss_kw']):.1e} kW"))
-    digest.figures |= figures
-    rows += _marginal_rows(trace, use, digest)
-    digest.tables.append(Table("Grid", ("", ""), rows))
+    rows += _marginal_rows(trace, what, figures)
+    played = recording_of(trace, "grid")
+    digest.figures |= figures if played is None else {f"recorded_{name}": value for name, value in figures.items()}
+    digest.tables.append(Table("Grid" if played is None else "Grid, of the recorded run", ("", ""), rows))
+
+
+def _intervals(flags: np.ndarray, what: Counted) -> str:
+    """'2 of 96', with the time that these stand for where an end of the counted time cuts an interval."""
+    text = f"{np.count_nonzero(flags)} of {len(flags)}"
+    return text if (what.share == 1.0).all() else (
+        f"{text} ({what.hours @ (flags != 0) * HOUR_S / MIN_S:.4g} of {what.hours.sum() * HOUR_S / MIN_S:.4g} min)")
+
+
+def _voltage_rows(trace: Trace, figures: dict[str, float]) -> list[tuple[str, str]]:
+    """For how long a voltage was outside its limits at one-minute power, and which buses came near them (P01); none for
+    a grid of which that is not known."""
+    if (minutes := minute_voltages(trace)) is None:
+        return []
+    what, each_min = counted(trace, minutes.clock), step_s(trace, minutes.clock.split("/")[0]) / MIN_S
+    figures["voltage_violation_min"] = float(what.share @ minutes.outside()[what.use]) * each_min
+    near = minutes.near(NEAR_PU, what.use)
+    figures["buses_near_limit"] = float(len(near))
+    return [("minutes with a voltage outside its limits",
+             f"{figures['voltage_violation_min']:.6g} of {what.share.sum() * each_min:.6g}"),
+            (f"buses that came within {NEAR_PU:g} p.u. of them",
+             f"{len(near)}: {', '.join(map(str, near[:_MOST_BUSES]))}{', ...' * (len(near) > _MOST_BUSES)}" if near
+             else "none")]
 
 
 def _settled(trace: Trace, port: str, dispatched: np.ndarray, use: np.ndarray) -> tuple[np.ndarray, int]:
     """(values by interval, how many are realised): a grid settles an interval one step later; the last one, and any
     that it does not settle, stands as dispatched."""
-    if not trace.has(f"grid/Grid/{port}"):
+    if not trace.has(f"{GRID}/{port}"):
         return dispatched, 0
-    later = np.append(trace[f"grid/Grid/{port}"][1:, 0], np.nan)[use]
+    later = np.append(trace[f"{GRID}/{port}"][1:, 0], np.nan)[use]
     known = np.isfinite(later)
     return np.where(known, later, dispatched), int(known.sum())
 
 
-def _settlement_rows(trace: Trace, use: np.ndarray, figures: dict[str, float]) -> list[tuple[str, str]]:
+def _settlement_rows(trace: Trace, what: Counted, figures: dict[str, float]) -> list[tuple[str, str]]:
     """What was realised beside what was dispatched; none for a grid that does not settle."""
     if not figures["settled_intervals"]:
         return []
-    excess = np.append(trace["grid/Grid/imbalance_kwh"][1:, 0], 0.0)[use]
-    figures["imbalance_kwh"] = float(np.nansum(np.abs(excess)))
+    excess = np.nan_to_num(np.append(trace[f"{GRID}/imbalance_kwh"][1:, 0], 0.0)[what.use])
+    figures["imbalance_kwh"] = float(what.share @ np.abs(excess))
     return [("the same as dispatched", f"{figures['co2_dispatched_kg'] / KG_PER_T:.3f} t"),
             ("imbalance at the substation", f"{figures['imbalance_kwh'] / 1e3:.3f} MWh")]
 
 
-def _marginal_rows(trace: Trace, use: np.ndarray, digest: Digest) -> list[tuple[str, str]]:
+def _marginal_rows(trace: Trace, what: Counted, figures: dict[str, float]) -> list[tuple[str, str]]:
     """What one more kW would have emitted, and which sources would have supplied it; none for a grid without mci."""
-    if not trace.has("grid/Bus/mci_kg_per_kwh") or not use.any():
+    if not trace.has("grid/Bus/mci_kg_per_kwh") or not what.use.any():
         return []
-    free = trace["grid/Grid/marginal_sources"][use][:, 0].mean(axis=0)
-    by_name = zip(trace.names("grid/Grid", "source"), free, strict=True)
+    free = what.hours @ trace[f"{GRID}/marginal_sources"][what.use][:, 0] / what.hours.sum()
+    by_name = zip(trace.names(GRID, "source"), free, strict=True)
     shares = [f"{name} {100 * share:.0f} %" for name, share in by_name if share > 0.0]
-    rows = [("marginal sources (share of intervals)", ", ".join(shares) or "none")]
-    mci = trace["grid/Bus/mci_kg_per_kwh"][use]
+    rows = [("marginal sources (share of time)", ", ".join(shares) or "none")]
+    mci = trace["grid/Bus/mci_kg_per_kwh"][what.use]
     if np.isfinite(mci).any():
-        digest.figures["mci_mean_kg_per_kwh"] = float(np.nanmean(mci))
+        figures["mci_mean_kg_per_kwh"] = weighted_mean(mci, what.hours)
         rows.insert(0, ("marginal carbon intensity of the buses",
                         f"{np.nanmin(mci):.3f} .. {np.nanmax(mci):.3f} kg/kWh"))
     return rows

@@ -10,12 +10,12 @@ import json
 import numpy as np
 
 from cosim.digest import Digest, Table
+from cosim.series import counted
 from cosim.trace import Trace
 from cosim.units import KG_PER_T, MIN_S
 from simulators.aidc.cooling import PRESETS, Cooling, supply_limits_degc
 from simulators.aidc.equations import air_kw_per_k, air_temperatures_degc, it_at_inlet_kw
 from simulators.fleet import Site
-from simulators.held import counted
 
 SITE = "aidc/Site"
 
@@ -59,15 +59,15 @@ def cooling_table(trace: Trace, digest: Digest) -> None:
     """What cooling took and how warm it got, per site, over the counted time; none for a trace without it."""
     if not trace.has(f"{SITE}/heat_removed_kw"):
         return
-    use, hours = counted(trace, SITE)
+    use, hours, share, begins = counted(trace, SITE)
     kwh = {name: hours @ trace[f"{SITE}/{name}_kw"][use] for name in ("p", "it", "cooling", "chiller", "loss")}
     level = {name: trace[f"{SITE}/{name}"][use] for name in
              ("heat_removed_kw", "free_cooling_ratio", "water_kg_per_h", "inlet_degc", "inlet_alarm_s",
               "clipped_commands", "wet_bulb_degc", "dry_bulb_degc")}
     heat_kwh = hours @ level["heat_removed_kw"]
     free_kwh = hours @ (level["heat_removed_kw"] * level["free_cooling_ratio"])
-    water_kg, alarm_s = hours @ level["water_kg_per_h"], level["inlet_alarm_s"].sum(axis=0)
-    clipped = level["clipped_commands"].sum(axis=0)
+    water_kg, alarm_s = hours @ level["water_kg_per_h"], share @ level["inlet_alarm_s"]
+    clipped = level["clipped_commands"][begins].sum(axis=0)
     rows = []
     for k, name in enumerate(trace.names(SITE)):
         bulb = next((f"{b[:, k].min():.1f} .. {b[:, k].max():.1f}" for b in (level["wet_bulb_degc"],

@@ -1,4 +1,7 @@
-"""Base load of a feeder's buses: what the network file says, times a daily shape (P07, M01)."""
+"""Base load of a feeder's buses: what the network file says, times a daily shape (P07, M01).
+
+Rows of the model: I24, M01, P07, Z06.
+"""
 
 from __future__ import annotations
 
@@ -115,6 +118,13 @@ class Profile(Adapter):
         at = {eid: feeder.named(eid, self.sid) for eid in self.entities["Load"]}
         self._base = {eid: (float(feeder.p_kw[k]), float(feeder.q_kvar[k])) for eid, k in at.items()}
         self._factors = self.params.factors
+
+    def notes(self) -> list[str]:
+        """Which base load it was: no study prints its own (M01)."""
+        shape = self.params.shape if isinstance(self.params.shape, str) else f"{SLOTS} factors of the scenario"
+        mean, peak = math.fsum(self._factors) / SLOTS, max(self._factors)
+        return [f"{self.sid}: base load by shape {shape}, {mean:.3f} of the network's own loads on average, {peak:.3f} "
+                "at the peak"]
 
     def advance(self, time_s: float, inputs: Values) -> Values:
         factor = self._factor(time_s)

@@ -3,6 +3,7 @@
     python -m simulators.receipts run.h5                 sums per site and class, and what nobody used
     python -m simulators.receipts run.h5 --job 42        what this request used and emitted
     python -m simulators.receipts run.h5 --out jobs.csv  every job, a line each
+    python -m simulators.receipts run.h5 --warmup        of the whole run, not of the counted time alone
 
 `simulators.account` states the rule.
 """
@@ -20,13 +21,15 @@ from cosim.console import OneLineParser, fail, plain_console, print_digest
 from cosim.digest import Digest, Table
 from cosim.errors import CosimError, ScenarioError
 from cosim.rescue import refuse_unreadable
-from cosim.table import write_table
+from cosim.series import counted_time
+from cosim.tablefile import write_table
 from cosim.trace import Trace
+from cosim.units import format_time
 from simulators.account import FIGURES, JobAccount, job_accounts
 
 
-def sums(accounts: Sequence[JobAccount]) -> Table:
-    """Per site and class, with the unallocated rest: jobs and their figures."""
+def sums(accounts: Sequence[JobAccount], over: str = "of the counted time") -> Table:
+    """Per site and class, with the unallocated rest: jobs and their figures. over: which time they are of, in words."""
     rows = []
     for account in accounts:
         for name in dict.fromkeys(account.job_class.tolist()):
@@ -35,7 +38,8 @@ def sums(accounts: Sequence[JobAccount]) -> Table:
             jobs = "-" if name == "unallocated" else str(np.count_nonzero(mine))
             rows.append((account.site, name, jobs, *(f"{x:.3f}" for x in figures)))
     return Table("What the jobs used and emitted", ("site", "class", "jobs", *FIGURES), rows,
-                 "co2_kg by NCI (attributed), co2_marginal_kg by mci; a site's rows add up to its energy and carbon")
+                 f"{over}; co2_kg by NCI (attributed), co2_marginal_kg by mci; a site's rows add up to its energy and "
+                 "carbon")
 
 
 def columns(accounts: Sequence[JobAccount]) -> dict[str, list]:
@@ -64,6 +68,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = OneLineParser(prog="python -m simulators.receipts", description="What each job used and emitted.")
     parser.add_argument("trace", metavar="FILE", help="a trace (.h5) of a run with data centers")
     parser.add_argument("--job", type=int, metavar="ID", help="one job")
+    parser.add_argument("--warmup", action="store_true", help="count the warm-up, too")
     parser.add_argument("--out", type=Path, metavar="FILE", help="every job, a line each: CSV or Parquet")
     try:
         return _show(parser.parse_args(argv))
@@ -74,16 +79,19 @@ def main(argv: list[str] | None = None) -> int:
 def _show(args: argparse.Namespace) -> int:
     refuse_unreadable(args.trace)
     with Trace(args.trace) as trace:
-        accounts = job_accounts(trace)
+        accounts, time = job_accounts(trace, warmup=args.warmup), counted_time(trace)
+    whole = args.warmup or time.whole_warmup or not time.begin_s
+    over = "of the whole run" if whole else f"of the counted time, from {format_time(time.begin_s)} on"
     digest = Digest()
     if args.job is None:
-        digest.tables.append(sums(accounts))
+        digest.tables.append(sums(accounts, over))
     else:
         at = next((a for a in accounts if args.job in a.job_id[:-1]), None)
         if at is None:
-            raise ScenarioError(f"{args.trace} has no job {args.job}")
+            more = "" if whole else f" {over}; --warmup counts all of the run"
+            raise ScenarioError(f"{args.trace} has no job {args.job}{more}")
         digest.tables.append(Table(f"Job {args.job} at {at.site}", ("", ""),
-                                   [(name, f"{x:.6g}") for name, x in at.of(args.job).items()]))
+                                   [(name, f"{x:.6g}") for name, x in at.of(args.job).items()], over))
     if args.out:
         write(accounts, args.out)
     print_digest(plain_console(), digest)

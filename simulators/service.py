@@ -5,17 +5,25 @@ Rows of the model: K01, K04, M08, M15.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from cosim.digest import Digest, Table
+from cosim.series import (
+    Counted,
+    CountedTime,
+    counted,
+    counted_time,
+    ended_jobs,
+    jobs_until,
+    scenario_of,
+    spans,
+)
 from cosim.trace import Trace
-from cosim.units import HOUR_S, MIN_S
+from cosim.units import MIN_S
 from simulators.fleet import JobClass
-from simulators.held import counted
 
 SITE = "aidc/Site"
 _MOST_SITES = 8
@@ -44,9 +52,9 @@ def waits(trace: Trace) -> list[Waits]:
     """Waits per class, at all sites together and then at each; [] for a trace without a job table."""
     if "jobs" not in trace.tables():
         return []
-    scenario, sites = json.loads(trace.attrs["scenario"]), trace.names(SITE)
+    scenario, sites = scenario_of(trace), trace.names(SITE)
     classes = {name: JobClass(**scenario["shared"]["job_classes"][name]) for name in trace.names(SITE, "job_class")}
-    found = _gather(trace, classes, sites, scenario.get("warmup_s", 0.0))
+    found = _gather(trace, classes, sites, counted_time(trace))
     out = []
     for name, job_class in classes.items():
         wait_s, site, dropped = (np.concatenate(parts) for parts in zip(*found[name], strict=True))
@@ -56,18 +64,18 @@ def waits(trace: Trace) -> list[Waits]:
     return out
 
 
-def _gather(trace: Trace, classes: Mapping[str, JobClass], sites: Sequence[str], warmup_s: float
+def _gather(trace: Trace, classes: Mapping[str, JobClass], sites: Sequence[str], time: CountedTime
             ) -> dict[str, list[tuple[np.ndarray, ...]]]:
     """Per class, in parts: waits, s, indices of the sites, and which were dropped. Ten bytes a job, not the table."""
     order = np.argsort(sites)
     by_name = np.array(sites)[order]
     found: dict[str, list[tuple[np.ndarray, ...]]] = {name: [] for name in classes}
     for jobs in trace.blocks("jobs", ("arrival_s", "release_s", "start_s", "job_class", "site", "outcome")):
-        late_enough = jobs["arrival_s"] >= warmup_s
+        counts = (jobs["arrival_s"] >= time.begin_s) & (jobs["arrival_s"] < time.end_s)
         site = order[np.searchsorted(by_name, jobs["site"])].astype(np.int16)
         dropped = jobs["outcome"] == "dropped"
         for name, job_class in classes.items():
-            mine = late_enough & (jobs["job_class"] == name)
+            mine = counts & (jobs["job_class"] == name)
             since_s = jobs["arrival_s" if job_class.kind == "inf" else "release_s"]
             found[name].append((jobs["start_s"][mine] - since_s[mine], site[mine], dropped[mine]))
     return found
@@ -80,16 +88,28 @@ def _waits(job_class: str, site: str | None, wait_s: np.ndarray, dropped: np.nda
     return Waits(job_class, site, int(np.count_nonzero(began)), p50, p95, p99, missed)
 
 
+def job_counts(trace: Trace) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """What became of jobs in the counted time: `received`, `finished` and `dropped` per class, and those inside at its
+    end, each (class,). See `ended_jobs` for a tick that the counted time cuts."""
+    time, what = counted_time(trace), counted(trace, SITE)
+    totals = {name: ended_jobs(trace, SITE, name).sum(axis=(0, 1)) for name in ("finished", "dropped")}
+    received = trace[f"{SITE}/received_jobs"][what.use][what.begins].sum(axis=(0, 1))
+    last, tick_end_s = np.flatnonzero(what.use)[-1:], spans(trace, SITE)[1]
+    inside = sum(trace[f"{SITE}/{name}_jobs"][last].sum(axis=(0, 1)) for name in ("queued", "deferred", "running"))
+    if last.size and tick_end_s[last[0]] > time.end_s and "jobs" in trace.tables():
+        for name in totals:  # they left after the end, in the same tick
+            left = trace[f"{SITE}/{name}_jobs"][: last[0] + 1].sum(axis=0) - jobs_until(trace, SITE, name, time.end_s)
+            inside = inside + left.sum(axis=0)
+    return {"received": received, **totals}, inside
+
+
 def jobs_tables(trace: Trace, digest: Digest) -> None:
     """What became of the jobs of each class; what work was lost; and, of a few sites, how long jobs waited at each."""
-    use, hours = counted(trace, SITE)
+    what = counted(trace, SITE)
     classes, all_waits = trace.names(SITE, "job_class"), waits(trace)
-    counts = {name: trace[f"{SITE}/{name}_jobs"][use] for name in
-              ("received", "finished", "dropped", "queued", "deferred", "running")}
-    totals = {name: counts[name].sum(axis=(0, 1)) for name in ("received", "finished", "dropped")}
-    inside = sum(counts[name][-1].sum(axis=0) for name in ("queued", "deferred", "running"))
-    work = trace[f"{SITE}/work_to"][use].sum(axis=1)
-    minutes = float(hours.sum()) * HOUR_S / MIN_S
+    totals, inside = job_counts(trace)
+    work = what.share[:, None] * trace[f"{SITE}/work_to"][what.use].sum(axis=1)
+    minutes = counted_time(trace).minutes
     rows = []
     waited = {w.job_class: w for w in all_waits if w.site is None}
     for k, name in enumerate(classes):
@@ -103,20 +123,20 @@ def jobs_tables(trace: Trace, digest: Digest) -> None:
     rows.append(("all", *(f"{v.sum():.0f}" for v in (*totals.values(), inside)), f"{done / 1e6:.2f}",
                  f"{done / MIN_S / 1e3:.1f}", *[""] * 4))
     digest.figures |= {"throughput_to_per_min": done, **{k: v for w in all_waits for k, v in _wait_figures(w).items()}}
-    scenario = json.loads(trace.attrs["scenario"])
+    scenario = scenario_of(trace)
     policy = scenario["members"].get("controller", {}).get("params", {}).get("policy")
     note = "unfinished jobs may have arrived in the warm-up" if scenario.get("warmup_s") else ""
     columns = ("class", "arrived", "finished", "dropped", "unfinished", "M TO/min", "k TO/s", "wait p50 s", "p95 s",
                "p99 s", "SLO missed")
     digest.tables.append(Table(f"Jobs under policy {policy}" if policy else "Jobs", columns, rows, note))
-    _lost_table(trace, use, work.sum(axis=0), digest)
+    _lost_table(trace, what, work.sum(axis=0), digest)
     _waits_table(trace, all_waits, digest)
 
 
-def _lost_table(trace: Trace, use: np.ndarray, done_to: np.ndarray, digest: Digest) -> None:
+def _lost_table(trace: Trace, what: Counted, done_to: np.ndarray, digest: Digest) -> None:
     """Work done for nothing (M15), per class: of jobs begun and missed, and undone by failures of racks."""
-    missed, failed = (trace[f"{SITE}/{port}"][use].sum(axis=(0, 1)) if trace.has(f"{SITE}/{port}") else None
-                      for port in ("missed_work_to", "failed_work_to"))
+    missed, failed = (what.share @ trace[path][what.use].sum(axis=1) if trace.has(path) else None
+                      for path in (f"{SITE}/missed_work_to", f"{SITE}/failed_work_to"))
     if missed is None:
         return
     failed = np.zeros_like(missed) if failed is None else failed

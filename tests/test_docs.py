@@ -9,8 +9,6 @@ comment on the line before a block:
     <!-- given: NAME -->       not run but written to that file
     <!-- output -->            not run: what the block before it must have printed, line by line
     <!-- source: FILE -->      a file of the repository, copied beside and shown by the site
-
-Rows of the model: X01.
 """
 
 import contextlib
@@ -100,6 +98,7 @@ def folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
+@pytest.mark.rows("X01")
 def test_every_block_runs(page, folder):
     printed, names = "", {}
     for mark, words, kind, text in blocks(page):
@@ -144,6 +143,7 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in anchors(file.read_text()), f"{page.name}: no heading for {target}"
 
 
+@pytest.mark.rows("X01")
 def test_every_page_is_in_the_site_and_made_parts_exist():
     config, made = (ROOT / "mkdocs.yml").read_text(), generate()
     for page in (ROOT / "docs").glob("*.md"):
@@ -151,24 +151,39 @@ def test_every_page_is_in_the_site_and_made_parts_exist():
         assert set(made.MARK.findall(page.read_text())) <= made.MAKERS.keys()
 
 
-def test_every_row_of_the_model_is_held_or_says_why_not():
-    rows = generate().rows()
+def test_every_row_of_the_model_has_a_module_and_a_test_or_says_what_is_missing():
+    rows, wrong = generate().rows()
     letters = {letter: sum(row.id[0] == letter for row in rows) for letter in {row.id[0] for row in rows}}
     assert letters == {"E": 39, "U": 22, "P": 42, "M": 16, "S": 15, "A": 7, "R": 6, "L": 20, "T": 9, "B": 8, "K": 8,
                        "X": 16, "Z": 8, "I": 38}
     assert len({row.id for row in rows}) == len(rows) == 254
-    lost = [f"{row.id} ({row.name}): {'no test' if row.modules else 'no module'} names it" for row in rows
-            if not (row.modules and row.tests) and not row.not_built]
-    assert not lost, "name the ID in a docstring, or say in docs/rows.csv why it is not built:\n" + "\n".join(lost)
+    assert not wrong, "\n".join(wrong)
 
 
-def test_tags_are_read_from_docstrings_and_comments_only():
+def test_what_is_wrong_with_rows_is_said():
     made = generate()
-    source = '"""About K07, L10-L12 and (19)-(21)."""\nx = "P42 (7)"  # S03..S05\n\ndef f():\n    """(39)."""\n'
-    equations = {"E19", "E20", "E21", "E39"}
-    plain = {"K07", "L10", "L11", "L12", "S03", "S04", "S05"}
-    assert made.tags(source) == plain | equations
-    assert made.tags(source, equations=False) == plain
+    table = [{"id": name, "name": f"about {name}", "state": state, "says": says} for name, state, says in (
+        ("E01", "", ""), ("E02", "", ""), ("E03", "", ""), ("U01", "part", ""), ("U02", "none", "no solver"),
+        ("U03", "half", "x"))]
+    module = '"""Text.\n\nRows of the model: E01-02,\nU01.\n"""\nx = "Rows of the model: E03."\n'
+    claims = {"a.one": made.claimed(module), "a.two": ["U02", "E09", "U03"]}
+    source = ('import pytest\n@pytest.mark.rows("E01", "U01-01")\n@pytest.mark.other\ndef test_a():\n    """E02."""\n'
+              '@pytest.mark.rows("E03")\ndef helper():\n    pass\ndef test_b():\n    pass\n')
+    asserts = {f"t::{name}": ids for name, ids in made.asserted(source).items()}
+    assert claims["a.one"] == ["E01", "E02", "U01"]
+    assert asserts == {"t::test_a": ["E01", "U01"]}
+    rows, wrong = made.joined(table, claims, asserts)
+    assert rows[0] == made.Row("E01", "about E01", "", "", ("a.one",), ("t::test_a",))
+    assert wrong == (
+        "a.two names E09, which is no row of docs/rows.csv",
+        "E02 (about E02) is in a.one and no test asserts it",
+        "E03 (about E03) is in no module and no test asserts it", "E03 (about E03) has no module that claims it",
+        "U01 is in part; say what is missing",
+        "a.two names U02, which is not built",
+        "U03 has state 'half'; there are '', 'part', 'none'", "U03 (about U03) is in a.two and no test asserts it")
+    for tag in ("E1", "E01..03", "see E01", ""):
+        with pytest.raises(ValueError, match="is no row of the model"):
+            made.ids_of(tag)
 
 
 def test_references_hold_every_field_and_every_option():

@@ -45,6 +45,7 @@ def test_own_grid_is_clean_as_far_as_the_sun_reaches(tmp_path):
     assert nci == pytest.approx([0.8 * (1.0 - 800.0 / (base + sites))] * 33)
 
 
+@pytest.mark.rows("U17")
 def test_own_policy_sends_a_minute_to_one_site_the_cleanest_with_room(tmp_path, monkeypatch):
     """What a dispatch says of carbon stands for its fifteen minutes (U17)."""
     monkeypatch.syspath_prepend(EXAMPLES)
@@ -69,6 +70,7 @@ def test_reading_with_xarray_gives_the_figures_of_the_summary(hour):
     assert account["co2_kg"].values == pytest.approx([f.co2_kg for f in figures])
 
 
+@pytest.mark.rows("I31", "K03", "Z04")
 def test_the_two_accounts_part_ways_with_all_turbines_at_a_limit(capsys):
     """Z04, I31: the substation's 0.30 kg/kWh is then what a kW more or less makes, here or there, and losses aside a
     move saves nothing; with a turbine free at 0.90 it saves up to 100 kW x (0.90 - 0.30)."""

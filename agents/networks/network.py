@@ -2,6 +2,8 @@
 
 Axes: B samples, n agents in the team's order (leaders first), E numbers per token; R the widest raw action. `order`
 (B, n): which agent decides at which position; None: the team's order. Leaders stand at their own positions in it.
+
+Rows of the model: B05, B06.
 """
 
 from __future__ import annotations

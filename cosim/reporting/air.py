@@ -39,15 +39,14 @@ def air(run: Run) -> Picture:
 
 
 def _says(run: Run) -> tuple[str, tuple[Fact, ...]]:
-    use, hours = run.counted(SITE), run.hours(SITE)
-    inlet = run.get(f"{SITE}/inlet_degc")[use]
+    inlet = run.of_counted(f"{SITE}/inlet_degc")
     warmest = int(inlet.max(axis=0).argmax())
     text = f"The warmest inlet is **{number(inlet.max(), 3)} degC** ({run.sites[warmest]})"
     facts = [Fact("warmest inlet", float(inlet.max()), "degC")]
-    sums = {port: float(run.get(f"{SITE}/{port}")[use].sum()) for port in
-            ("inlet_alarm_s", "it_kw", "cooling_kw", "heat_removed_kw", "water_kg_per_h") if run.has(f"{SITE}/{port}")}
-    if "inlet_alarm_s" in sums:
-        minutes = sums["inlet_alarm_s"] / MIN_S
+    sums = {port: float(run.integral(f"{SITE}/{port}").sum()) for port in
+            ("it_kw", "cooling_kw", "heat_removed_kw", "water_kg_per_h") if run.has(f"{SITE}/{port}")}
+    if run.has(f"{SITE}/inlet_alarm_s"):
+        minutes = float(run.total(f"{SITE}/inlet_alarm_s").sum()) / MIN_S
         text += f"; inlets are above their limit for {count(round(minutes), 'minute')} in all" if minutes else (
             "; none is above its limit")
         facts.append(Fact("inlets above their limit", minutes, "min"))
@@ -57,13 +56,13 @@ def _says(run: Run) -> tuple[str, tuple[Fact, ...]]:
         text += f" Cooling takes {number(100 * ratio, 3)} % of what IT does"
         facts.append(Fact("cooling per IT", 100 * ratio, "%"))
         if "water_kg_per_h" in sums:
-            water = sums["water_kg_per_h"] * hours / KG_PER_T
+            water = sums["water_kg_per_h"] / KG_PER_T
             text += f", and {quantity(water, 'm3')} of water"
             facts.append(Fact("water", water, "m3"))
         text += "."
     if sums.get("heat_removed_kw") and run.has(f"{SITE}/free_cooling_ratio"):
-        free_kw = float((run.get(f"{SITE}/heat_removed_kw") * run.get(f"{SITE}/free_cooling_ratio"))[use].sum())
-        share = 100 * free_kw / sums["heat_removed_kw"]
+        free_kw = run.get(f"{SITE}/heat_removed_kw") * run.get(f"{SITE}/free_cooling_ratio")
+        share = 100 * float(run.integral(SITE, free_kw).sum()) / sums["heat_removed_kw"]
         text += f" {number(share, 2)} % of the heat left without the chiller." if share > 0.05 else ""
         facts.append(Fact("cooled without the chiller", share, "%"))
     return text, tuple(facts)

@@ -8,22 +8,24 @@ from cosim.reporting.chart import Fact, Heat, Panel, Picture, Series, missing
 from cosim.reporting.data import GRID, SITE, Run
 from cosim.reporting.sites import MARKS, warmup
 from cosim.reporting.text import number, quantity
+from cosim.series import weighted_mean
 from cosim.units import KG_PER_T
 
 _EMISSION, _REALISED = f"{GRID}/emission_kg_per_h", f"{GRID}/emission_realised_kg_per_h"
 
 
 def attributed_kg(run: Run) -> np.ndarray | None:
-    """Energy x NCI of each sample and site, kg, (time, site), 0 before the counted time; None without either."""
+    """Energy x NCI of each sample and site, kg, (time, site), 0 outside the counted time; None without either."""
     if not run.has(f"{SITE}/p_kw"):
         return None
-    nci = np.stack([run.nci(s) for s in run.sites], axis=1)
-    kg = run.get(f"{SITE}/p_kw") * nci * run.hours(SITE)
-    return np.where(run.counted(SITE)[:, None], kg, 0.0) if np.isfinite(nci).any() else None
+    nci, p_kw, what = np.stack([run.nci(s) for s in run.sites], axis=1), run.get(f"{SITE}/p_kw"), run.counts(SITE)
+    kg = np.zeros_like(p_kw)
+    kg[what.use] = p_kw[what.use] * nci * what.hours[:, None]
+    return kg if np.isfinite(nci).any() else None
 
 
 def emitted_kg(run: Run) -> np.ndarray | None:
-    """What all sources emitted in each dispatch interval, kg, 0 before the counted time; None where the trace lacks it.
+    """What all sources emitted in each dispatch interval, kg, 0 where it does not count; None where the trace lacks it.
 
     As settled where the grid says so, which it does one interval later; else as dispatched.
     """
@@ -33,7 +35,9 @@ def emitted_kg(run: Run) -> np.ndarray | None:
     if run.has(_REALISED):
         settled = np.append(run.get(_REALISED)[1:, 0], np.nan)
         rate = np.where(np.isfinite(settled), settled, rate)
-    return np.where(run.counted(_EMISSION), rate * run.hours(_EMISSION), 0.0)
+    kg, what = np.zeros_like(rate), run.counts(GRID)
+    kg[what.use] = rate[what.use] * what.hours
+    return kg
 
 
 def accounts(run: Run) -> Picture:
@@ -50,12 +54,14 @@ def accounts(run: Run) -> Picture:
         says.append(f"the data centers' own account, energy times NCI, ends at **{quantity(total.sum(), 'kg')}**")
     if kg is not None:
         series = [_running(run, _EMISSION, kg, "all sources", "ink", "solid")]
-        if own is not None:
+        if own is not None and not run.played("grid"):
             series.append(_running(run, SITE, np.nansum(own, axis=1), "data centers", "muted", "dash"))
-        panels.append(Panel("System: what all sources emitted", "t CO2", tuple(series), axis="system",
+        theirs = " in the recorded run" if run.played("grid") else ""
+        panels.append(Panel(f"System: what all sources emitted{theirs}", "t CO2", tuple(series), axis="system",
                             bands=warmup(run)))
-        facts.append(Fact("carbon emitted by all sources", float(kg.sum()), "kg"))
-        says.append(f"all sources together, for every load on the feeder, emitted **{quantity(kg.sum(), 'kg')}**")
+        facts.append(Fact(f"carbon emitted by all sources{theirs}", float(kg.sum()), "kg"))
+        says.append(f"all sources together, for every load on the feeder, emitted **{quantity(kg.sum(), 'kg')}**"
+                    f"{theirs}")
     if not panels:
         return missing(key, "The trace holds neither power with NCI at the sites nor emissions of the sources, so "
                             "no carbon account can be drawn.")
@@ -63,12 +69,13 @@ def accounts(run: Run) -> Picture:
     lacks += "" if kg is not None else f" There is no system account: the trace lacks {_EMISSION}."
     return Picture(key, f"Two accounts, summed over the run: {'; '.join(says)}.{lacks}", tuple(panels),
                    "NCI is an average: a lower attributed account does not by itself mean that less was emitted. "
-                   "Compare the system account of two runs for that.", tuple(facts), columns=True)
+                   "Compare the system account of two runs for that." + run.played("grid") + run.played("aidc"),
+                   tuple(facts), columns=True)
 
 
 def _running(run: Run, path: str, kg: np.ndarray, name: str, colour: str, mark: str) -> Series:
     step, width = run.step_s(path), run.bin_s(path)
-    time, values = run.time_s(path) + step, np.cumsum(kg) / KG_PER_T
+    time, values = np.minimum(run.time_s(path) + step, run.end_s), np.cumsum(kg) / KG_PER_T
     last = np.flatnonzero((time % width == 0) | (time == time[-1])) if width > step else np.arange(len(time))
     return Series(name, np.r_[0.0, time[last]], np.r_[0.0, values[last]], colour, run.end_s, mark=mark, label=name,
                   joined=True)
@@ -87,7 +94,8 @@ def marginal(run: Run) -> Picture | None:
             time, y = run.means(path)
             series.append(Series(name, time, y[:, column], run.colours[site] if name == "average" else "ink", run.end_s,
                                  mark=mark, label=name))
-        gaps.append((site, *(float(np.nanmean(run.get(path)[:, column])) for path, column in (mci, nci))))
+        gaps.append((site, *(weighted_mean(run.of_counted(path)[:, column], run.counts(path).hours)
+                             for path, column in (mci, nci))))
         panels.append(Panel(site, "kg/kWh", tuple(series), axis="intensity", zero=False, bands=warmup(run)))
     strip = _strip(run)
     panels += [strip] if strip else []
@@ -95,7 +103,7 @@ def marginal(run: Run) -> Picture | None:
     says = ("What one more kWh would have emitted, beside the average intensity: they differ most at "
             f"{site}, **{number(mci_mean)} kg/kWh** marginal against an average of {number(nci_mean)}.")
     note = "" if strip else "The trace does not say which source is marginal (grid/Grid/marginal_sources)."
-    return Picture("marginal", says, tuple(panels), note,
+    return Picture("marginal", says, tuple(panels), note + run.played("grid"),
                    tuple(Fact(f"marginal intensity, {s}", m, "kg/kWh") for s, m, _ in gaps), columns=True)
 
 

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from cosim.series import (
+    Counted,
+    CountedTime,
+    counted,
+    counted_time,
+    ended_jobs,
+    intensity_of,
+    over_counted,
+    recording_of,
+    scenario_of,
+    standing,
+    step_s,
+)
 from cosim.trace import Trace
-from cosim.units import HOUR_S, MIN_S
+from cosim.units import MIN_S
 
 SITE, BUS, GRID, PRICE = "aidc/Site", "grid/Bus", "grid/Grid", "tariff/Tariff/price_usd_per_kwh"
 _BINS_S = (60, 300, 900, 1800, 3600, 7200, 3 * 3600, 6 * 3600, 12 * 3600, 24 * 3600)
@@ -24,6 +36,7 @@ class Run:
     trace: Trace
     label: str
     colours: dict[str, str]
+    _counted: dict[str, Counted] = field(default_factory=dict)
 
     @cached_property
     def attrs(self) -> dict[str, Any]:
@@ -33,7 +46,7 @@ class Run:
     @cached_property
     def scenario(self) -> dict[str, Any]:
         """The scenario as data."""
-        return json.loads(self.attrs["scenario"])
+        return scenario_of(self.trace)
 
     def params(self, member: str) -> dict[str, Any]:
         """Parameters of a member, {} when there is none."""
@@ -82,27 +95,70 @@ class Run:
 
     def step_s(self, path: str) -> float:
         """How long a sample holds: the member's step."""
-        member = path.split("/")[0]
-        return float(self.scenario["members"][member]["step_s"])
+        return step_s(self.trace, path.split("/")[0])
 
     @cached_property
     def end_s(self) -> float:
-        """Up to where the trace reaches."""
-        return max((float(self.trace.time_s(m)[-1]) + self.step_s(m) for m in self.models), default=0.0)
+        """Up to where the trace reaches, the run's end at most."""
+        reached = max((float(self.trace.time_s(m)[-1]) + self.step_s(m) for m in self.models), default=0.0)
+        return min(reached, float(self.attrs.get("until_s", reached)))
+
+    @cached_property
+    def time(self) -> CountedTime:
+        """What counts of the run."""
+        return counted_time(self.trace)
 
     @cached_property
     def warmup_s(self) -> float:
         """Time before the counted part."""
         return float(self.scenario.get("warmup_s", 0.0))
 
-    def counted(self, path: str) -> np.ndarray:
-        """Mask of the samples that count: after the warm-up, or all of them when the run did not get that far."""
-        use = self.time_s(path) >= self.warmup_s
-        return use if use.any() else ~use
+    def counts(self, path: str) -> Counted:
+        """What counts of the samples of a model, or of a port's model."""
+        model = path if path in self.models else path.rpartition("/")[0]
+        if model not in self._counted:
+            self._counted[model] = counted(self.trace, model)
+        return self._counted[model]
 
-    def hours(self, path: str) -> float:
-        """Hours a sample stands for."""
-        return self.step_s(path) / HOUR_S
+    def shares(self, path: str) -> np.ndarray:
+        """Share of each sample that counts, (time,)."""
+        return self._spread(path, "share")
+
+    def hours(self, path: str) -> np.ndarray:
+        """Counted hours that each sample stands for, (time,)."""
+        return self._spread(path, "hours")
+
+    def _spread(self, path: str, name: str) -> np.ndarray:
+        what = self.counts(path)
+        out = np.zeros(len(what.use))
+        out[what.use] = getattr(what, name)
+        return out
+
+    def dropped_jobs(self) -> np.ndarray:
+        """Jobs dropped in what counts of each sample of the sites, (time, site, class)."""
+        out = np.zeros_like(self.get(f"{SITE}/dropped_jobs"))
+        out[self.counts(SITE).use] = ended_jobs(self.trace, SITE, "dropped")
+        return out
+
+    def of_counted(self, path: str) -> np.ndarray:
+        """A port's values at the samples that count, in whole or in part."""
+        return self.get(path)[self.counts(path).use]
+
+    def total(self, path: str, values: np.ndarray | None = None) -> np.ndarray:
+        """Sums over the counted time of what each sample of a port brought: counts, works, energies."""
+        what = self.counts(path)
+        return np.tensordot(what.share, (self.get(path) if values is None else values)[what.use], 1)
+
+    def integral(self, path: str, values: np.ndarray | None = None) -> np.ndarray:
+        """Sums over the counted time of values (time, ...) times hours: kW to kWh."""
+        what = self.counts(path)
+        return np.tensordot(what.hours, (self.get(path) if values is None else values)[what.use], 1)
+
+    def played(self, member: str) -> str:
+        """A sentence to follow others where a member was played from a recording; '' where it was simulated."""
+        path = recording_of(self.trace, member)
+        return "" if path is None else (f" Of the recorded run: {member} is played from {path} and did not answer to "
+                                        "this run.")
 
     # --- means --------------------------------------------------------------------------------------------------------
 
@@ -141,14 +197,8 @@ class Run:
 
     def intensity_of(self, site: str, port: str = "nci_kg_per_kwh") -> tuple[str, int] | None:
         """(path, column) of a carbon intensity at a site's bus, from where the run's wiring took its NCI."""
-        for source, target in self.wiring:
-            member, eid, name = source.split(".", 2)
-            if name == "nci_kg_per_kwh" and target.split(".")[1] == site:
-                for model in self.models:
-                    path, names = f"{model}/{port}", self.trace.names(model)
-                    if model.startswith(f"{member}/") and eid in names and self.has(path):
-                        return path, names.index(eid)
-        return None
+        found = intensity_of(self.trace, site, port)
+        return found if found and self.has(found[0]) else None
 
     def bus_of(self, site: str) -> str | None:
         """Entity name of the bus where a site draws its power."""
@@ -160,17 +210,18 @@ class Run:
         return self.trace.names(found[0].rpartition("/")[0])[found[1]] if found else None
 
     def nci(self, site: str) -> np.ndarray:
-        """NCI of a site as it stood at every sample of the sites, (time,); NaN where the trace has none."""
-        time = self.time_s(SITE)
+        """NCI of a site over the samples of the sites that count, (k,); NaN where the trace has none."""
         found = self.intensity_of(site)
-        return np.full(len(time), np.nan) if found is None else self.held(found[0], time)[:, found[1]]
+        return (np.full(len(self.counts(SITE).hours), np.nan) if found is None else
+                over_counted(self.trace, found[0], SITE)[:, found[1]])
+
+    def prices(self) -> np.ndarray:
+        """The price over the samples of the sites that count, (k,), USD/kWh."""
+        return over_counted(self.trace, PRICE, SITE)[:, 0]
 
     def held(self, path: str, time_s: np.ndarray) -> np.ndarray:
         """Values as they stood at `time_s` (NaN before the first)."""
-        at = np.searchsorted(self.time_s(path), time_s, side="right") - 1
-        values = self.get(path)[np.maximum(at, 0)]
-        values[at < 0] = np.nan
-        return values
+        return standing(self.trace, path, time_s)
 
     @cached_property
     def jobs(self) -> dict[str, np.ndarray]:

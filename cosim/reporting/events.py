@@ -33,23 +33,25 @@ def events(run: Run) -> Picture:
     says = f"What went wrong, and when: **{count(len(found), 'event')}** ({', '.join(kinds)})."
     says += f" {count(drops, 'job')} dropped." if drops else ""
     note = f"What happens within {_APART_S / 60:g} min of the last is one event."
+    note += " The warm-up is left out." if run.time.begin_s else ""
     note += f" The {_MOST_EVENTS} largest are shown." if len(found) > len(shown) else ""
+    note += run.played("grid") + run.played("aidc")
     panel = Panel("Events over time", events=tuple(shown), size=0.45 + 0.18 * len({e.kind for e in shown}))
     return Picture("events", says, (panel,), note, facts)
 
 
 def _all(run: Run) -> Iterator[Event]:
     if run.has(f"{SITE}/dropped_jobs"):
-        values = run.get(f"{SITE}/dropped_jobs")
+        values = run.dropped_jobs()
         for s, site in enumerate(run.sites):
             for c, name in enumerate(run.classes):
-                for start, end, total in _episodes(run, f"{SITE}/dropped_jobs", values[:, s, c]):
+                for start, end, total in _episodes(run, SITE, values[:, s, c]):
                     words = f"{count(total, f'{name} job')} dropped{_until(start, end)}"
                     yield Event(start, "dropped jobs", site, total, words)
     if run.has(f"{SITE}/clipped_commands"):
-        values = run.get(f"{SITE}/clipped_commands")
+        values = run.get(f"{SITE}/clipped_commands") * (run.time_s(SITE) >= run.time.begin_s)[:, None]
         for s, site in enumerate(run.sites):
-            for start, end, total in _episodes(run, f"{SITE}/clipped_commands", values[:, s]):
+            for start, end, total in _episodes(run, SITE, values[:, s]):
                 yield Event(start, "clipped commands", site, total,
                             f"{count(total, 'supply temperature')} outside the limits, clipped{_until(start, end)}")
     yield from _of_inlets(run)
@@ -62,9 +64,9 @@ def _of_inlets(run: Run) -> Iterator[Event]:
                               ("tripped", "load shed", "no GPUs granted, an inlet was at its trip temperature")):
         if not run.has(f"{SITE}/{port}"):
             continue
-        values = run.get(f"{SITE}/{port}")
+        values = run.get(f"{SITE}/{port}") * run.shares(SITE)[:, None]
         for s, site in enumerate(run.sites):
-            for start, end, total in _episodes(run, f"{SITE}/{port}", values[:, s]):
+            for start, end, total in _episodes(run, SITE, values[:, s]):
                 minutes = (total if port == "inlet_alarm_s" else total * run.step_s(SITE)) / 60.0
                 yield Event(start, kind, site, minutes, f"{words} for {number(minutes, 2)} min{_until(start, end)}")
 
@@ -73,17 +75,17 @@ def _of_grid(run: Run) -> Iterator[Event]:
     if run.has(f"{GRID}/status"):
         status = run.get(f"{GRID}/status")[:, 0]
         for code in sorted(set(status[status > 0].tolist())):
-            for start, end, total in _episodes(run, f"{GRID}/status", (status == code).astype(float)):
+            for start, end, total in _episodes(run, GRID, (status == code).astype(float)):
                 words = _FLAGS.get(int(code), f"status {code:g}")
                 yield Event(start, "flagged dispatches", "grid", total, f"{count(total, 'dispatch')}: {words}"
                             .replace("dispatchs", "dispatches") + _until(start, end))
     if run.has(f"{GRID}/inexact"):
-        for start, end, total in _episodes(run, f"{GRID}/inexact", run.get(f"{GRID}/inexact")[:, 0]):
+        for start, end, total in _episodes(run, GRID, run.get(f"{GRID}/inexact")[:, 0]):
             yield Event(start, "inexact dispatches", "grid", total, f"relaxation not exact{_until(start, end)}")
     if run.has(f"{GRID}/unserved_kw"):
         kw = run.get(f"{GRID}/unserved_kw")[:, 0]
-        for start, end, total in _episodes(run, f"{GRID}/unserved_kw", np.where(kw > 1e-3, kw, 0.0)):
-            yield Event(start, "unserved load", "grid", total, f"{number(total * run.hours(GRID))} kWh not served"
+        for start, end, total in _episodes(run, GRID, np.where(kw > 1e-3, kw * run.hours(GRID), 0.0)):
+            yield Event(start, "unserved load", "grid", total, f"{number(total)} kWh not served"
                         + _until(start, end))
     limits = [run.params("grid").get(n) for n in ("vm_min_pu", "vm_max_pu")]
     if run.has(f"{BUS}/vm_pu") and all(isinstance(v, (int, float)) for v in limits):
@@ -91,21 +93,22 @@ def _of_grid(run: Run) -> Iterator[Event]:
         outside = np.maximum(limits[0] - vm, vm - limits[1]).clip(min=0.0)
         outside[outside < 1e-6] = 0.0
         names = run.trace.names(BUS)
-        for start, end, _ in _episodes(run, f"{BUS}/vm_pu", outside.max(axis=1)):
-            part = outside[(run.time_s(BUS) >= start) & (run.time_s(BUS) < end)]
+        for start, end, _ in _episodes(run, BUS, outside.max(axis=1)):
+            part = outside[(run.time_s(BUS) > start - run.step_s(BUS)) & (run.time_s(BUS) < end)]
             worst = int(part.max(axis=0).argmax())
             yield Event(start, "voltage outside limits", names[worst], float((part > 0).sum()),
                         f"{number(part.max(), 2)} p.u. outside at {names[worst]}{_until(start, end)}")
 
 
-def _episodes(run: Run, path: str, values: np.ndarray) -> Iterator[tuple[float, float, float]]:
-    """(start, end, sum) of the stretches in which values are above 0, joined over short gaps."""
-    hits = np.flatnonzero(values > 0)
+def _episodes(run: Run, model: str, values: np.ndarray) -> Iterator[tuple[float, float, float]]:
+    """(start, end, sum) of the stretches of the counted time in which values are above 0, joined over short gaps."""
+    hits = np.flatnonzero((values > 0) & run.counts(model).use)
     if not hits.size:
         return
-    time, step = run.time_s(path).astype(float), run.step_s(path)
+    time, step = run.time_s(model).astype(float), run.step_s(model)
     for group in np.split(hits, np.flatnonzero(np.diff(time[hits]) > max(step, _APART_S)) + 1):
-        yield float(time[group[0]]), float(time[group[-1]] + step), float(values[group].sum())
+        end_s = min(float(time[group[-1]]) + step, run.time.end_s)
+        yield max(float(time[group[0]]), run.time.begin_s), end_s, float(values[group].sum())
 
 
 def _until(start: float, end: float) -> str:

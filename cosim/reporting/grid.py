@@ -15,6 +15,7 @@ from cosim.reporting.data import BUS, GRID, SITE, Run
 from cosim.reporting.feeder import layout, parse
 from cosim.reporting.sites import MARKS, warmup
 from cosim.reporting.text import at, highest, listing, number, quantity
+from cosim.series import weighted_mean
 
 _MAP_NOTE = ("The dashed ring is a data center, the square a power source; a line is as wide as the power it carries, "
              "and the arrow says where to.")
@@ -54,7 +55,7 @@ def feeder_map(run: Run) -> tuple[Picture, dict[str, Any] | None]:
     for name, port in (("nci", "nci_kg_per_kwh"), ("mci", "mci_kg_per_kwh"), ("vm", "vm_pu")):
         data[name] = _per_node(run, port, ids, pick)
     shown = f" One in {every} dispatches is shown." if every > 1 else ""
-    return Picture(key, _says_map(run, data) + shown, note=_MAP_NOTE), data
+    return Picture(key, _says_map(run, data) + shown, note=_MAP_NOTE + run.played("grid")), data
 
 
 def _root(run: Run, lines: list[tuple[str, str]]) -> str:
@@ -70,8 +71,12 @@ def _node(name: str, index: dict[str, int]) -> int | None:
     return index.get(digits.group(1)) if digits else None
 
 
+def _bus_model(run: Run, port: str) -> str | None:
+    return next((m for m in run.models if run.has(f"{m}/{port}") and m.endswith("/Bus")), None)
+
+
 def _per_node(run: Run, port: str, ids: list[str], pick: slice) -> np.ndarray | None:
-    model = next((m for m in run.models if run.has(f"{m}/{port}") and m.endswith("/Bus")), None)
+    model = _bus_model(run, port)
     if model is None:
         return None
     time = run.time_s(GRID)[pick]
@@ -111,9 +116,9 @@ def _sources_on(run: Run, index: dict[str, int], pick: slice) -> list[dict[str, 
 
 
 def _says_map(run: Run, data: dict[str, Any]) -> str:
-    if data["nci"] is not None and np.isfinite(data["nci"]).any():
-        mean = np.nanmean(data["nci"][data["time_s"] >= run.warmup_s] if (data["time_s"] >= run.warmup_s).any()
-                          else data["nci"], axis=0)
+    path = f"{_bus_model(run, 'nci_kg_per_kwh')}/nci_kg_per_kwh"
+    if data["nci"] is not None and np.isfinite(run.of_counted(path)).any():
+        mean = _means_of_nodes(run, path, [node["name"] for node in data["nodes"]])
         low, high = int(np.nanargmin(mean)), int(np.nanargmax(mean))
         best, worst = (data["nodes"][k]["name"] for k in (low, high))
         text = (f"The feeder through the run: mean carbon intensity goes from {number(mean[low])} kg/kWh at node "
@@ -121,11 +126,24 @@ def _says_map(run: Run, data: dict[str, Any]) -> str:
     else:
         text = "The feeder through the run; the trace gives no carbon intensity of its nodes."
     if data["sources"]:
-        main = max(data["sources"], key=lambda s: float(np.nanmean(s["kw"])))
-        top = highest(main["kw"])
-        text += (f" The largest source, {main['name']}, peaks at {quantity(main['kw'][top], 'kW')} at "
-                 f"{at(data['time_s'][top])}.")
+        path = f"{GRID}/p_source_kw"
+        kw = run.of_counted(path)[:, 0]
+        main = int(np.nan_to_num(run.counts(path).hours @ kw).argmax())
+        top = highest(kw[:, main])
+        text += (f" The largest source, {run.trace.names(GRID, 'source')[main]}, peaks at "
+                 f"{quantity(kw[top, main], 'kW')} at {at(run.time_s(path)[run.counts(path).use][top])}.")
     return text
+
+
+def _means_of_nodes(run: Run, path: str, ids: list[str]) -> np.ndarray:
+    """Mean over the counted time of a bus's port at each node of the map; NaN where there is none."""
+    out, index = np.full(len(ids), np.nan), {name: k for k, name in enumerate(ids)}
+    values, hours = run.of_counted(path), run.counts(path).hours
+    for column, name in enumerate(run.trace.names(path.rpartition("/")[0])):
+        k = _node(name, index)
+        if k is not None:
+            out[k] = weighted_mean(values[:, column], hours)
+    return out
 
 
 def intensities(run: Run) -> Picture:
@@ -136,9 +154,11 @@ def intensities(run: Run) -> Picture:
     time, z = run.means(path)
     names = run.trace.names(BUS)
     keep = np.unique(np.linspace(0, len(names) - 1, min(len(names), 40)).astype(int))
-    says = f"Carbon intensity of the nodes: from {number(np.nanmin(z))} to **{number(np.nanmax(z))} kg/kWh**."
+    counted = run.of_counted(path)
+    says = (f"Carbon intensity of the nodes: from {number(np.nanmin(counted))} to "
+            f"**{number(np.nanmax(counted))} kg/kWh**.")
     heat = Heat(time, tuple(names[k] for k in keep), z[:, keep].T, "kg/kWh", run.end_s)
-    return Picture("nodes", says, (Panel("Nodal carbon intensity", heat=heat, size=1.8),))
+    return Picture("nodes", says, (Panel("Nodal carbon intensity", heat=heat, size=1.8),), run.played("grid").strip())
 
 
 # --- voltages and lines -----------------------------------------------------------------------------------------------
@@ -149,7 +169,7 @@ def voltages(run: Run) -> Picture:
     path, key = f"{BUS}/vm_pu", "voltages"
     if not run.has(path):
         return missing(key, f"The trace holds no voltages ({path}).")
-    vm = run.get(path)
+    vm, counted_s = run.of_counted(path), run.time_s(path)[run.counts(path).use]
     time, y = run.means(path)
     series = [Series("highest node", time, y.max(axis=1), "muted", run.end_s, mark="dot", label="highest"),
               Series("lowest node", time, y.min(axis=1), "ink", run.end_s, mark="dash", label="lowest")]
@@ -162,7 +182,7 @@ def voltages(run: Run) -> Picture:
     grid, low, high = run.params("grid"), float(np.nanmin(vm)), float(np.nanmax(vm))
     limits = [float(grid[n]) for n in ("vm_min_pu", "vm_max_pu") if isinstance(grid.get(n), (int, float))]
     near = [v for v in limits if min(abs(v - low), abs(v - high)) <= 2.0 * max(high - low, 0.01)]
-    where, when = names[int(np.nanmin(vm, axis=0).argmin())], run.time_s(path)[int(np.nanmin(vm, axis=1).argmin())]
+    where, when = names[int(np.nanmin(vm, axis=0).argmin())], counted_s[int(np.nanmin(vm, axis=1).argmin())]
     says = f"Voltages: lowest **{number(low, 5)} p.u.** at {where}, {at(when)}; highest {number(high, 5)} p.u."
     if len(limits) == 2:
         room = min(low - limits[0], limits[1] - high)
@@ -174,7 +194,7 @@ def voltages(run: Run) -> Picture:
     rules = tuple(Rule(v, f"limit {v:g}") for v in near)
     panel = Panel("Voltage magnitude", "p.u.", tuple(series), rules=rules, axis="vm", zero=False,
                   bands=warmup(run), size=1.3)
-    return Picture(key, says, (panel,), note,
+    return Picture(key, says, (panel,), (note + run.played("grid")).strip(),
                    (Fact("lowest voltage", low, "p.u."), Fact("highest voltage", high, "p.u.")))
 
 
@@ -191,20 +211,22 @@ def loading(run: Run) -> Picture:
     if not rated and run.has(f"{GRID}/rating_kva"):
         values, rated = np.sign(values) * _apparent(run) / run.get(f"{GRID}/rating_kva")[:, 0], True
     values = values * (100.0 if rated else 1.0)
+    use = run.counts(path).use
+    drawn, values, counted_s = np.abs(values), values[use], run.time_s(path)[use]
     size = np.abs(values)
     names, heavy = run.trace.names(GRID, "line"), np.argsort(-size.max(axis=0), kind="stable")[:_MOST_ROWS]
-    time, z = run.means(path, size)
+    time, z = run.means(path, drawn)
     top, unit = heavy[0], "%" if rated else "kW"
     when = int(size[:, top].argmax())
     says = (f"{'Loading of' if rated else 'Power in'} {_lines(len(heavy))}: most is "
-            f"**{quantity(size[when, top], unit)}** in line {names[top]} at {at(run.time_s(path)[when])}.")
+            f"**{quantity(size[when, top], unit)}** in line {names[top]} at {at(counted_s[when])}.")
     back = [names[k] for k in range(len(names)) if (values[:, k] < -1e-6).any()]
     says += f" Power runs back toward the substation at times in {len(back)} of {len(names)} lines." if back else ""
     heat = Heat(time, tuple(names[k] for k in heavy[::-1]), z[:, heavy[::-1]].T, unit, run.end_s)
     note = "" if rated else (f"The grid names no ratings ({GRID}/loading_ratio or {GRID}/rating_kva), so this is "
                              "active power, not per cent.")
     return Picture(key, says, (Panel("Loading" if rated else "Active power entering the line", heat=heat, size=1.8),),
-                   note, (Fact("heaviest line", float(size[when, top]), unit),))
+                   (note + run.played("grid")).strip(), (Fact("heaviest line", float(size[when, top]), unit),))
 
 
 def _apparent(run: Run) -> np.ndarray:
@@ -236,15 +258,15 @@ def trust(run: Run) -> Picture:
     key, panels, facts, said = "trust", [], [], []
     for port, title, unit, tolerance in _CHECKS:
         path = f"{GRID}/{port}"
-        if not run.has(path) or not np.isfinite(run.get(path)).any():
+        if not run.has(path) or not np.isfinite(run.of_counted(path)).any():
             continue
-        values = run.get(path)[:, 0]
-        worst = highest(values)
+        values, counted = run.get(path)[:, 0], run.of_counted(path)[:, 0]
+        worst = highest(counted)
         line = Series(title, run.time_s(path).astype(float), np.where(values > 0, values, np.nan), "ink", run.end_s)
         rules = (Rule(tolerance, f"tolerance {number(tolerance, 1)}"),) if tolerance else ()
         panels.append(Panel(title, unit, (line,), rules=rules, axis=port, log=True, zero=False, size=0.8))
-        facts.append(Fact(title.lower() + ", worst", float(values[worst]), unit))
-        said.append((title, float(values[worst]), unit, tolerance))
+        facts.append(Fact(title.lower() + ", worst", float(counted[worst]), unit))
+        said.append((title, float(counted[worst]), unit, tolerance))
     if not panels:
         return missing(key, "The trace does not say how exact the grid's solution is (grid/Grid/relaxation_gap_pu, "
                             "ac_*).")
@@ -253,12 +275,13 @@ def trust(run: Run) -> Picture:
         line = Series("imbalance", run.time_s(path) - run.step_s(path), run.get(path)[:, 0], "ink", run.end_s)
         panels.append(Panel("Substation: energy beyond what was dispatched", "kWh", (line,), axis="imbalance",
                             size=0.8))
-        total = float(np.nansum(np.abs(run.get(path)[run.counted(path)])))
+        told = np.append(run.get(path)[1:], np.zeros_like(run.get(path)[:1]), axis=0)  # an interval's, one step later
+        total = float(run.total(path, np.nan_to_num(np.abs(told))).sum())
         facts.append(Fact("imbalance at the substation", total, "kWh"))
     title, worst, unit, tolerance = said[0]
     says = f"How far the numbers can be trusted: {title[0].lower() + title[1:]} is at worst **{quantity(worst, unit)}**"
     says += f" ({'above' if worst > tolerance else 'below'} {number(tolerance, 1)})" if tolerance else ""
     others = [f"{t.split(':')[0].lower() if t[:3] != 'NCI' else 'NCI'} by {quantity(w, u)}" for t, w, u, _ in said[1:]]
     says += f"; an AC power flow at the same set points differs in {', '.join(others)} at most." if others else "."
-    note = "Deviations are on logarithmic scales; the tolerances are usual ones for each quantity."
+    note = "Deviations are on logarithmic scales; the tolerances are usual ones for each quantity." + run.played("grid")
     return Picture(key, says, tuple(panels), note, tuple(facts), columns=True)

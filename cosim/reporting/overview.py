@@ -19,7 +19,7 @@ from cosim.units import unit_of
 
 _TILES = ("co2_attributed_kg", "co2_system_kg", "energy_kwh", "cost_usd")
 _ABSENT = "-"
-_NO_WARNING = ("solved by", ": policy ")
+_NO_WARNING = ("solved by", ": policy ", ": base load by ")
 """Words of a run's notes that say how it was made; all others are things a reader must not miss."""
 _ENDINGS = {"completed": "completed", "failed": "failed", "running": "cut off"}
 
@@ -49,11 +49,12 @@ def overview(run: Run, trusted: Collection[str | Path] = ()) -> Overview:
     digest, warnings = _summary(run, trusted)
     ending = _ENDINGS.get(attrs.get("status", ""), str(attrs.get("status", "not said")))
     wanted = float(scenario.get("until_s") or 0.0) + run.warmup_s
+    figures_until = "" if run.time.end_s >= run.end_s else f" (figures: {at(run.time.end_s)})"
     if ending != "completed":
         reason = f": {attrs['error']}" if attrs.get("error") else ""
         of = f" of {length(wanted)}" if wanted else ""
         warnings.insert(0, f"This run {'failed' if ending == 'failed' else 'was cut off'}{reason}. The trace reaches "
-                           f"{at(run.end_s)}{of}; everything below covers only that part.")
+                           f"{at(run.end_s)}{figures_until}{of}; everything below covers only that part.")
     policy = run.params("controller").get("policy")
     facts = [("policy", str(policy) if policy is not None else "none"), ("seed", str(attrs.get("seed", ""))),
              ("simulated", length(run.end_s) + (f", {length(run.warmup_s)} of it warm-up" if run.warmup_s else "")),

@@ -1,11 +1,12 @@
 """Pictures of the data centers: carbon signal beside load, power by use, GPUs and queues.
 
-Rows of the model: X07.
+Rows of the model: X07-09.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy as np
 from cosim.reporting.chart import Band, Fact, Panel, Picture, Rule, Series, missing
 from cosim.reporting.data import PRICE, SITE, Run
 from cosim.reporting.text import at, count, highest, listing, number, quantity
+from cosim.series import weighted_mean
 from cosim.units import HOUR_S
 
 _NO_SITES = "The trace holds no data center (member aidc, model Site), so there is nothing to show here."
@@ -33,10 +35,69 @@ def load_and_carbon(run: Run) -> Picture:
     key = "carbon_and_load"
     if not run.sites:
         return missing(key, _NO_SITES)
-    panels = [_nci_panel(run), *_load_panels(run)]
-    return Picture(key, _says_where(run), tuple(p for p in panels if p),
-                   f"NCI is the average intensity of what flows into a site's node. {run.averaging(SITE)}",
-                   _where_facts(run))
+    sent = allocation(run)
+    panels = [_nci_panel(run), *_load_panels(run), *_share_panels(run, sent)]
+    follows = {kind: r for kind, one in sent.items() if (r := correlation(one.nci, one.share)) is not None}
+    note = f"NCI is the average intensity of what flows into a site's node. {run.averaging(SITE)}"
+    if follows:
+        said = listing([f"{number(r)} for {_jobs_of(kind)}" for kind, r in follows.items()])
+        note += f" NCI and the share of jobs sent there correlate by {said} (-1: all follows the carbon)."
+    facts = (Fact(f"correlation of NCI with the share of {_jobs_of(kind)}", r, "") for kind, r in follows.items())
+    return Picture(key, _says_where(run), tuple(p for p in panels if p), note + run.played("grid") + run.played("aidc"),
+                   (*_where_facts(run), *facts))
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """Where the jobs of a kind went in the counted time, by stretches in which no site's NCI changes and jobs came.
+
+    time_s  (n,) begins
+    nci     (n, site) kg/kWh, NaN where the trace has none
+    share   (n, site) of the jobs sent; rows sum to 1
+    """
+
+    time_s: np.ndarray
+    nci: np.ndarray
+    share: np.ndarray
+
+
+def allocation(run: Run) -> dict[str, Allocation]:
+    """Kind of jobs -> where they went (X08, X09); {} without sites or jobs."""
+    use = run.counts(SITE).use
+    if not run.sites or not run.has(f"{SITE}/received_jobs") or not use.any():
+        return {}
+    nci = np.stack([run.nci(site) for site in run.sites], axis=1)
+    begins = np.flatnonzero(np.r_[True, (np.diff(np.nan_to_num(nci), axis=0) != 0.0).any(axis=1)])
+    out = {}
+    for kind, at_classes in run.kinds.items():
+        sent = np.add.reduceat(run.of_counted(f"{SITE}/received_jobs")[:, :, at_classes].sum(axis=2), begins)
+        came = sent.sum(axis=1) > 0
+        at_sites = sent[came] / sent[came].sum(axis=1, keepdims=True)
+        out[kind] = Allocation(run.time_s(SITE)[use][begins][came], nci[begins][came], at_sites)
+    return out
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float | None:
+    """Pearson's coefficient of two arrays of one shape; None where one does not vary or is not known."""
+    if a.size < 2 or not np.isfinite(a).all() or min(np.ptp(a), np.ptp(b)) < 1e-9:
+        return None
+    return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
+
+
+def _jobs_of(kind: str) -> str:
+    return "jobs" if kind == "jobs" else f"{kind} jobs"
+
+
+def _share_panels(run: Run, sent: dict[str, Allocation]) -> list[Panel]:
+    """Allocation ratios; of one site there are none to show."""
+    panels = []
+    for kind, one in sent.items() if len(run.sites) > 1 else ():
+        if len(one.time_s):
+            series = tuple(Series(site, one.time_s, 100.0 * one.share[:, k], run.colours.get(site, "ink"), run.end_s,
+                                  mark=MARKS[k % 3], label=site) for k, site in enumerate(run.sites))
+            panels.append(Panel(f"Share of {_jobs_of(kind)} sent", "%", series, axis="share sent", size=0.6,
+                                bands=warmup(run)))
+    return panels
 
 
 def _nci_panel(run: Run) -> Panel | None:
@@ -67,20 +128,18 @@ def _load_panels(run: Run) -> list[Panel]:
 
 
 def _shares(run: Run) -> tuple[np.ndarray, np.ndarray] | None:
-    """(mean NCI, energy in kWh) per site over the counted time; None without NCI or power."""
+    """(mean NCI over time, energy in kWh) per site over the counted time; None without NCI or power."""
     if not run.has(f"{SITE}/p_kw"):
         return None
-    use = run.counted(SITE)
-    nci = np.array([run.nci(s)[use].mean() for s in run.sites])
-    return (nci, run.get(f"{SITE}/p_kw")[use].sum(axis=0) * run.hours(SITE)) if np.isfinite(nci).all() else None
+    nci = np.array([weighted_mean(run.nci(s), run.counts(SITE).hours) for s in run.sites])
+    return (nci, run.integral(f"{SITE}/p_kw")) if np.isfinite(nci).all() else None
 
 
 def _carried(run: Run) -> float:
     """NCI weighted by the energy drawn, kg/kWh."""
-    use = run.counted(SITE)
-    power = run.get(f"{SITE}/p_kw")[use]
-    nci = np.stack([run.nci(s)[use] for s in run.sites], axis=1)
-    return float((power * nci).sum() / power.sum()) if power.sum() else float("nan")
+    energy = run.of_counted(f"{SITE}/p_kw") * run.counts(SITE).hours[:, None]
+    nci = np.stack([run.nci(s) for s in run.sites], axis=1)
+    return float((energy * nci).sum() / energy.sum()) if energy.sum() else float("nan")
 
 
 def _says_where(run: Run) -> str:
@@ -111,7 +170,7 @@ def _where_facts(run: Run) -> tuple[Fact, ...]:
 
 
 def warmup(run: Run) -> tuple[Band, ...]:
-    """The time that does not count, as a band."""
+    """The warm-up, as a band."""
     return (Band(0.0, min(run.warmup_s, run.end_s), 0.5, "warm-up"),) if run.warmup_s else ()
 
 
@@ -170,8 +229,8 @@ def _shades(layers: list[tuple[str, np.ndarray]], colour: str) -> list[str]:
 
 
 def _says_power(run: Run, layers: list[tuple[str, np.ndarray]]) -> str:
-    use = run.counted(SITE)
-    energy = {name: float(kw[use].sum()) * run.hours(SITE) for name, kw in layers}
+    use, hours = run.counts(SITE)[:2]
+    energy = {name: float(run.integral(SITE, kw).sum()) for name, kw in layers}
     total = sum(energy.values())
     parts = [f"{name} {number(100 * e / total, 2)} %" for name, e in energy.items() if total and e > 0.0005 * total]
     p_kw = run.get(f"{SITE}/p_kw")[use].sum(axis=1)
@@ -179,21 +238,20 @@ def _says_power(run: Run, layers: list[tuple[str, np.ndarray]]) -> str:
     text = (f"What the power is used for: **{quantity(total, 'kWh')}** in all, of it {listing(parts)}; together the "
             f"sites peak at {quantity(p_kw[peak], 'kW')} at {at(run.time_s(SITE)[use][peak])}.")
     if run.has(PRICE):
-        price = run.held(PRICE, run.time_s(SITE)[use])[:, 0]
+        price, kwh = run.prices(), p_kw * hours
         if np.ptp(price) > 0:
-            text += f" Each kWh cost {number((p_kw * price).sum() / p_kw.sum())} USD, the plain mean price is " \
-                    f"{number(price.mean())}."
+            text += f" Each kWh cost {number((kwh * price).sum() / kwh.sum())} USD, the plain mean price is " \
+                    f"{number(weighted_mean(price, hours))}."
     return text
 
 
 def _power_facts(run: Run) -> tuple[Fact, ...]:
-    use = run.counted(SITE)
-    p_kw = run.get(f"{SITE}/p_kw")[use]
-    facts = [Fact("energy of the data centers", float(p_kw.sum()) * run.hours(SITE), "kWh"),
+    p_kw = run.of_counted(f"{SITE}/p_kw")
+    kwh = p_kw.sum(axis=1) * run.counts(SITE).hours
+    facts = [Fact("energy of the data centers", float(kwh.sum()), "kWh"),
              Fact("peak power of the data centers", float(p_kw.sum(axis=1).max()), "kW")]
     if run.has(PRICE):
-        price = run.held(PRICE, run.time_s(SITE)[use])[:, 0]
-        facts.append(Fact("price of a kWh drawn", float((p_kw.sum(axis=1) * price).sum() / p_kw.sum()), "USD/kWh"))
+        facts.append(Fact("price of a kWh drawn", float((kwh * run.prices()).sum() / kwh.sum()), "USD/kWh"))
     return tuple(facts)
 
 
@@ -231,8 +289,8 @@ def gpus(run: Run) -> Picture:
         rules = (Rule(capacity[k], f"{capacity[k]:.0f} GPUs"),) if np.isfinite(capacity[k]) else ()
         panels.append(Panel(site, "GPUs", stack, rules=rules, axis="gpus", bands=warmup(run), room=0.14,
                             size=1.1))
-    use = run.counted(SITE)
-    shares = busy[use].sum(axis=2).mean(axis=0)
+    what = run.counts(SITE)
+    shares = what.hours @ busy[what.use].sum(axis=2) / what.hours.sum()
     if np.isfinite(capacity).all():
         ratio = 100 * shares / np.array(capacity)
         each = listing([f"{site} {number(r, 2)} %" for site, r in zip(run.sites, ratio, strict=True)])
@@ -247,11 +305,14 @@ def gpus(run: Run) -> Picture:
 
 
 def _capacity(run: Run, site: int) -> float:
-    """GPUs of a site; NaN where the trace does not tell.
+    """GPUs of a site, as the scenario's table of sites says; NaN where the trace does not tell.
 
-    The free share at a minute's end is a whole number over the GPUs, so these are a multiple of its denominator: the
-    one nearest to mean busy GPUs over the busy share.
+    Without one: the free share at a minute's end is a whole number over the GPUs, so these are a multiple of its
+    denominator: the one nearest to mean busy GPUs over the busy share.
     """
+    row = run.scenario["shared"].get("sites", {}).get(run.sites[site], {})
+    if {"racks", "gpus_per_rack"} <= row.keys():
+        return float(row["racks"] * row["gpus_per_rack"])
     if not run.has(f"{SITE}/free_gpu_ratio"):
         return float("nan")
     free = run.get(f"{SITE}/free_gpu_ratio")[:, site]
@@ -278,13 +339,13 @@ def queues(run: Run) -> Picture:
             if values.any():
                 panels.append(Panel(f"{kind.capitalize()} jobs {words}" if kind != "jobs" else f"Jobs {words}", "jobs",
                                     lines(run, SITE, values, run.sites), axis=f"{path} {kind}", bands=warmup(run)))
-    total = run.get(parts[0][0]).sum(axis=2)
+    total = run.of_counted(parts[0][0]).sum(axis=2)
     top = highest(total.max(axis=1))
-    where = run.sites[int(total[top].argmax())]
+    where, when = run.sites[int(total[top].argmax())], run.time_s(SITE)[run.counts(SITE).use][top] + run.step_s(SITE)
     longest = float(total[top].max())
-    left = sum(float(run.get(path)[-1].sum()) for path, _ in parts)
+    left = sum(float(run.of_counted(path)[-1].sum()) for path, _ in parts)
     says = (f"Jobs that wait: at most **{count(longest, 'job')}** in one site's queue ({where}, "
-            f"{at(run.time_s(SITE)[top] + run.step_s(SITE))}); {count(left, 'job')} still waiting at the end."
+            f"{at(when)}); {count(left, 'job')} still waiting at the end."
             if panels else "No job ever waited at the end of a minute: **0 queued, 0 put off**.")
     facts = (Fact("longest queue of a site", longest, "jobs"), Fact("jobs waiting at the end", left, "jobs"))
     return Picture(key, says, tuple(panels), run.averaging(SITE) if panels else "", facts, columns=True)

@@ -6,7 +6,7 @@ printed: PUE 4 to 53), TABLE2 (kW put into (20) where W belongs, the one reading
 to 1.64). In each of them chiller and fans need less power the warmer the supply air is, so without a further term the
 warmest air allowed is always the cheapest.
 
-Rows of the model: I28, M14, P32-42.
+Rows of the model: E24, I07-11, I28, M14, P32-42.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Pure functions of power and temperature, no clock. They take floats, and numpy arrays of one shape alike. Powers are
 in kW at the door; inside (20)-(23) they are in W, because c, rho and the airflows are in SI units.
 
-Rows of the model: M14, P32-42.
+Rows of the model: E05, E12, E13, E19-23, I09-12, M14, P08, U03, U05, U06, U19.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ for one more job is left unused. (14) is read as <= (I04): with fewer jobs than 
 Jobs are followed one by one all the same: one is finished when all its work is done, dropped when it leaves with less,
 and these are what an interval counts; x and l in the chosen reading are `executed_jobs` and `lost_jobs`.
 
-Rows of the model: U04.
+Rows of the model: E14-18, I03, I04, U04, U13.
 """
 
 from __future__ import annotations

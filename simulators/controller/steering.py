@@ -4,7 +4,7 @@ The world stops where the controller is about to step. What it would hear become
 policy's decision, and the same controller turns it into jobs and commands as on the bus. The reward comes from what the
 members say of that minute.
 
-Rows of the model: L08, L15.
+Rows of the model: L08, L15, U22.
 """
 
 from __future__ import annotations

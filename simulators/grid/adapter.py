@@ -1,4 +1,7 @@
-"""The distribution grid on the bus: demand per bus in, nodal carbon intensity and the grid's state out."""
+"""The distribution grid on the bus: demand per bus in, nodal carbon intensity and the grid's state out.
+
+Rows of the model: E04, E05, M09, M10, U17, Z06.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from simulators.grid.horizon import Ramps
 from simulators.grid.incidents import LOOSE_GAP_PU, Incidents
 from simulators.grid.mci import MciOfDispatch, marginal_sources, no_mci
 from simulators.grid.network import AcCheck, read_feeder
-from simulators.grid.ports import DISPATCH_BUS, DISPATCH_GRID, REALISED
+from simulators.grid.ports import DISPATCH_BUS, DISPATCH_GRID, REALISED, fixed_tables, per_bus
 from simulators.grid.results import ELASTIC, HELD, DispatchResult, Inexact
 from simulators.grid.sources import Source, all_sources
 
@@ -175,6 +178,14 @@ class CefDispatch(Adapter):
     def labels(self) -> dict[str, list[str]]:
         return {"source": list(self._sources), "line": self._feeder.line_names, "bus": self._feeder.bus_names}
 
+    def tables(self) -> dict[str, dict[str, list]]:
+        feeder, names = self._feeder, self._feeder.bus_names
+        return fixed_tables(
+            {eid: names[at] for eid, at in self._at.items()},
+            [(line, names[a], names[b]) for line, a, b in zip(feeder.line_names, feeder.parent, feeder.child,
+                                                              strict=True)],
+            [(name, names[feeder.position(s.node, name)], s.kg_per_kwh) for name, s in self._sources.items()])
+
     def advance(self, time_s: float, inputs: Values) -> Values:
         base, drawn = np.zeros(self._feeder.n_bus, complex), np.zeros(self._feeder.n_bus, complex)
         for eid, at in self._at.items():
@@ -222,6 +233,9 @@ class CefDispatch(Adapter):
         if own and self.params.mci:
             lines.append(f"{self.sid}: mci counts " + ", ".join(f"{n} at {w:g} kg/kWh" for n, w in own.items())
                          + ", its marginal intensity; NCI and emission are at its average")
+        if self.params.lambda_kw_per_kg_h == 0.0 and not self.params.nci_cap_kg_per_kwh and self._last is not None:
+            lines.append(f"{self.sid}: lambda_kw_per_kg_h = 0, so that the dispatch does not weigh carbon, whatever "
+                         "agents see of it (controller.mode)")
         if self._ramps.any and self.params.lookahead_steps > 1:
             lines.append(f"{self.sid}: plans of {self.params.lookahead_steps} intervals by clarabel")
         if self.params.sites and self._last is not None and not self._hears_sites:
@@ -369,5 +383,6 @@ class CefDispatch(Adapter):
                 "ac_dnci_kg_per_kwh": ac[2],
                 "p_from_kw": result.p_from_kw.tolist(),
                 "p_to_kw": result.p_to_kw.tolist(),
+                **per_bus(result.p_load_kw),
             }
         return outputs

@@ -4,6 +4,8 @@ With a cap the intensities w are variables: at every bus, w times what flows in 
 intensities of the senders times what they send. Which end sends is decided by the dispatch: every received power is
 split into p+ - p- with p+ p- = 0, by binaries (big-M) or by a special ordered set (SOS1). The products w p+ make the
 problem a nonconvex MIQCP, solved to a proven gap by Gurobi alone.
+
+Rows of the model: U01, U02.
 """
 
 from __future__ import annotations

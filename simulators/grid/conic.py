@@ -8,6 +8,8 @@ x holds, in p.u., P, Q and the squared current l of every branch, the squared vo
 source; the elastic form adds a voltage slack per bus and the unserved share of every load. P and Q of a branch are what
 enters it at its parent: with (1) this is the paper's P_ji = -P, received at the child P_ij = P - r l, and (6) holds at
 one end exactly when it holds at the other.
+
+Rows of the model: E01-08, E11, I30, M03, M04.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Arrays in, arrays out: no clock, no solver, no network library. Buses are intege
 and `to_bus`, and `p_from` (`p_to`) is the active power that *enters* the branch at that end, so `p_from + p_to` is its
 loss. In the paper's notation (decision 2) P_ij, received at j, is `-p_to` and P_ji is `-p_from`.
 
-Rows of the model: E01-E03, E06, E09, E10, U01, U18, I29.
+Rows of the model: E01-03, E09, E10, I29, U01, U18.
 """
 
 from __future__ import annotations

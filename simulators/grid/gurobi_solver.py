@@ -1,4 +1,7 @@
-"""The conic dispatch in Gurobi, where it is installed and licensed for the size of the problem."""
+"""The conic dispatch in Gurobi, where it is installed and licensed for the size of the problem.
+
+Rows of the model: I38, U02.
+"""
 
 from __future__ import annotations
 

@@ -3,6 +3,8 @@
 A plan of k intervals in one problem decides where the next interval wants each source; the interval itself is then
 dispatched alone, between what its ramp leaves from the set point before and what it leaves towards that next one. Both
 are the same optimum: with the later intervals at their best, the first one's part of the plan is its own best answer.
+
+Rows of the model: Z06.
 """
 
 from __future__ import annotations

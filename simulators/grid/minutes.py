@@ -1,6 +1,6 @@
 """Voltages at one-minute power, from a trace: between two dispatches a data centre does not stand still.
 
-Rows of the model: E07, M09.
+Rows of the model: E07, M09, P01.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cosim.params import field_names, validate
+from cosim.series import standing
 from cosim.trace import Trace
 from simulators.grid.adapter import CefDispatch, GridParams
 from simulators.grid.equations import Complexes, Floats, radial_voltages
@@ -27,9 +28,12 @@ _BY_MINUTE = {"p_window_kw": "p_kw", "q_window_kvar": "q_kvar"}
 
 @dataclass(frozen=True, eq=False)
 class MinuteVoltages:
-    """Voltages (n_time, n_bus), NaN where there is no power flow, at `time_s` (n_time,), and the limits of (7), p.u."""
+    """Voltages (n_time, n_bus) of `buses`, NaN where there is no power flow, and the limits of (7), p.u.; a row for
+    each sample of the recorded model `clock`, at `time_s` (n_time,)."""
 
+    clock: str
     time_s: np.ndarray
+    buses: tuple[str, ...]
     vm_pu: Floats
     vm_min_pu: float
     vm_max_pu: float
@@ -38,6 +42,11 @@ class MinuteVoltages:
         """(n_time,) whether a voltage is outside its limits by more than rounding, or there is no power flow."""
         low, high = self.vm_min_pu - 1e-9, self.vm_max_pu + 1e-9
         return ~((self.vm_pu >= low) & (self.vm_pu <= high)).all(axis=1)
+
+    def near(self, within_pu: float, use: np.ndarray) -> list[str]:
+        """Buses that came closer than `within_pu` to a limit, or past it, in the samples that `use` (n_time,) marks."""
+        room_pu = np.minimum(self.vm_pu - self.vm_min_pu, self.vm_max_pu - self.vm_pu)[use]
+        return [bus for bus, close in zip(self.buses, (room_pu < within_pu).any(axis=0), strict=True) if close]
 
 
 def minute_voltages(trace: Trace, member: str = "grid") -> MinuteVoltages | None:
@@ -61,7 +70,7 @@ def minute_voltages(trace: Trace, member: str = "grid") -> MinuteVoltages | None
     vm_pu = np.concatenate([
         np.abs(radial_voltages(feeder.tree, demand[:, k: k + _AT_ONCE] / feeder.base_kw, params.v0_pu))
         for k in range(0, len(time_s), _AT_ONCE)], axis=1)
-    return MinuteVoltages(time_s, vm_pu.T, params.vm_min_pu, params.vm_max_pu)
+    return MinuteVoltages(clock, time_s, tuple(feeder.bus_names), vm_pu.T, params.vm_min_pu, params.vm_max_pu)
 
 
 def _params(scenario: dict[str, Any], spec: dict[str, Any], member: str) -> GridParams:
@@ -92,19 +101,13 @@ def _wires(trace: Trace, member: str) -> list[_Wire]:
     return out
 
 
-def _held(trace: Trace, model: str, port: str, time_s: np.ndarray) -> np.ndarray:
-    """A level port as it stood at `time_s`, (n_time, entity, ...)."""
-    at = np.searchsorted(trace.time_s(model), time_s, side="right") - 1
-    return trace[f"{model}/{port}"][at]
-
-
 def _demand(trace: Trace, feeder: Feeder, wires: list[_Wire], time_s: np.ndarray, member: str) -> Complexes:
     demand = np.zeros((feeder.n_bus, len(time_s)), complex)
     columns: dict[tuple[str, str], np.ndarray] = {}
     for wire in wires:
         name = wire.model, _BY_MINUTE.get(wire.port, wire.port)
         if name not in columns:
-            columns[name] = _held(trace, *name, time_s)
+            columns[name] = standing(trace, "/".join(name), time_s)
         values = columns[name][:, wire.at]
         demand[feeder.named(wire.bus, member)] += 1j * values if wire.reactive else values
     return demand
@@ -112,8 +115,8 @@ def _demand(trace: Trace, feeder: Feeder, wires: list[_Wire], time_s: np.ndarray
 
 def _sources(trace: Trace, params: GridParams, feeder: Feeder, time_s: np.ndarray, member: str) -> Complexes:
     power = np.zeros((feeder.n_bus, len(time_s)), complex)
-    values = _held(trace, f"{member}/Grid", "p_source_kw", time_s)[:, 0] + 1j * _held(
-        trace, f"{member}/Grid", "q_source_kvar", time_s)[:, 0]
+    p_kw, q_kvar = (standing(trace, f"{member}/Grid/{port}", time_s)[:, 0] for port in ("p_source_kw", "q_source_kvar"))
+    values = p_kw + 1j * q_kvar
     given = all_sources(params.sources, feeder, params.network_sources, member)
     for k, (name, source) in enumerate(given.items()):
         power[feeder.position(source.node, f"sources.{name}.node")] += values[:, k]

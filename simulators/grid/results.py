@@ -1,6 +1,6 @@
 """What a dispatch and its settlement tell, as data; and the error of a relaxation that only pretended to a solution.
 
-Rows of the model: E06, E07, E11, I30, I31.
+Rows of the model: E06, E07, I30.
 """
 
 from __future__ import annotations

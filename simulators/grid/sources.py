@@ -1,6 +1,6 @@
 """Sources as the scenario gives them: limits, capability, intensity and prices; and the same in p.u.
 
-Rows of the model: E08, M04, P02-P04.
+Rows of the model: E08, M04, P02-04.
 """
 
 from __future__ import annotations

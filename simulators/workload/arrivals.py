@@ -1,6 +1,6 @@
 """Job arrivals: the rate of (39), whole jobs from it, and their instants. Pure functions; streams come from outside.
 
-Rows of the model: M05.
+Rows of the model: E39, I14, I15, M05, M06.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""Whole jobs and whole blocks from shares: largest remainder with and without memory, dealing, blocks, projections.
-
-Rows of the model: E29-31, U09-11.
-"""
+"""Whole jobs and whole blocks from shares: largest remainder with and without memory, dealing, blocks, projections."""
 
 import math
 
@@ -30,6 +27,7 @@ def share(weights):
 
 
 @given(st.integers(0, 5000), shares_of)
+@pytest.mark.rows("U09-11")
 def test_largest_remainder_is_whole_exact_and_within_one(total, weights):
     counts = largest_remainder(total, share(weights))
     assert sum(counts) == total
@@ -41,6 +39,7 @@ def test_largest_remainder_is_whole_exact_and_within_one(total, weights):
 
 
 @given(st.lists(st.tuples(st.integers(0, 40), st.lists(weight, min_size=4, max_size=4).filter(any)), max_size=60))
+@pytest.mark.rows("U11")
 def test_carry_keeps_every_property_whatever_happened_before(history):
     carry = [0.0] * 4
     asked, got = [0.0] * 4, [0] * 4
@@ -63,6 +62,7 @@ def test_carry_keeps_every_property_whatever_happened_before(history):
 
 @pytest.mark.parametrize("weights", [(1, 1, 1), (1, 2, 7), (1, 1, 8), (0.45, 0.33, 0.22), (0, 1, 1),
                                      (1, 1, 1, 2, 2, 3)])
+@pytest.mark.rows("I13")
 def test_single_jobs_follow_the_shares_in_the_long_run_with_carry(weights):
     """I13: error diffusion restores the ratios; at no time is a site more than one job off."""
     shares, carry, got = share(weights), [0.0] * len(weights), [0] * len(weights)
@@ -73,6 +73,7 @@ def test_single_jobs_follow_the_shares_in_the_long_run_with_carry(weights):
     assert got == pytest.approx([1000 * s for s in shares], abs=1)
 
 
+@pytest.mark.rows("I13")
 def test_single_jobs_without_memory_all_go_to_the_largest_share():
     """I13, 2.4: with one arriving job the stateless rule is an argmax, with equal shares the lowest index."""
     def thousand(weights):
@@ -86,6 +87,7 @@ def test_single_jobs_without_memory_all_go_to_the_largest_share():
     assert thousand((1, 1, 1, 2, 2, 3)) == [0, 0, 0, 0, 0, 1000]  # deferral: always the last slot
 
 
+@pytest.mark.rows("U09")
 def test_largest_remainder_by_hand():
     # 10 jobs at 0.45, 0.33, 0.22: quotas 4.5, 3.3, 2.2; floors leave one, the fraction 0.5 takes it
     assert largest_remainder(10, (0.45, 0.33, 0.22)) == [5, 3, 2]
@@ -131,6 +133,7 @@ def test_deal_by_hand():
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.integers(1, 64)), min_size=1, max_size=6), st.integers(1, 4096))
+@pytest.mark.rows("E29-31", "P18")
 def test_blocks_are_whole_and_fit(classes, capacity):
     shares = project_shares([s for s, _ in classes])
     sizes = [b for _, b in classes]
@@ -150,6 +153,7 @@ def test_gpus_survive_the_way_over_shares(data, capacity):
     assert gpu_blocks([g / capacity, 1 - g / capacity], capacity, [size, capacity + 1]) == [g, 0]
 
 
+@pytest.mark.rows("E30", "E31")
 def test_blocks_by_hand():
     # (30), (31) with 400 GPUs: 0.45 -> 180 -> 11 blocks of 16; 0.29 -> 116 -> 14 of 8; 0.26 -> 104
     assert gpu_blocks((0.45, 0.29, 0.26), 400, (16, 8, 1)) == [176, 112, 104]
@@ -158,6 +162,7 @@ def test_blocks_by_hand():
 
 
 @given(st.lists(st.tuples(raw, st.booleans()), min_size=1, max_size=7))
+@pytest.mark.rows("A07")
 def test_simplex_projection_of_anything(pairs):
     values, eligible = zip(*pairs, strict=True)
     if not any(eligible):
@@ -171,6 +176,7 @@ def test_simplex_projection_of_anything(pairs):
 
 
 @given(st.lists(raw | st.floats(0, 0.2), min_size=1, max_size=7))
+@pytest.mark.rows("A07", "E29")
 def test_share_projection_of_anything(values):
     shares = project_shares(values)
     assert sum(shares) <= 1 + 1e-12

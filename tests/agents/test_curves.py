@@ -1,7 +1,4 @@
-"""Learning curves from logs: windows by hand, seeds as one curve, what cannot be drawn.
-
-Rows of the model: X05, X13.
-"""
+"""Learning curves from logs: windows by hand, seeds as one curve, what cannot be drawn."""
 
 import csv
 import json
@@ -28,6 +25,7 @@ def write_run(folder, costs, seed=0, method="mat", scenario="ieee33", **learn):
     return folder
 
 
+@pytest.mark.rows("X05")
 def test_figures_are_ratios_of_sums_over_a_day_of_every_environment(tmp_path):
     """Windows of 4 updates: (1 + 2 + 3 + 6) / 4 USD to 2e9 TO; 1440 minutes a day; 1000 kg to 2e9 TO."""
     run = read_run(write_run(tmp_path / "a", (1, 2, 3, 6, 9)))
@@ -38,6 +36,7 @@ def test_figures_are_ratios_of_sums_over_a_day_of_every_environment(tmp_path):
         "attributed kg CO2 per 1e9 TO": [500.0, 500.0], "dropped training jobs per day": [720.0, 720.0]}
 
 
+@pytest.mark.rows("X05", "Z05")
 def test_seeds_make_one_curve_as_long_as_the_shortest_of_them(tmp_path):
     """Costs of 1 and 3 USD per 1e9 TO: mean 2, standard deviation sqrt(2). Methods stay apart, and settings."""
     folders = [write_run(tmp_path / "a", [2.0] * 5), write_run(tmp_path / "b", [6.0] * 4, seed=1),

@@ -1,7 +1,4 @@
-"""Metrics of Table II: figures by hand, intervals against tables of Student's t, and the command as a user runs it.
-
-Rows of the model: I32, K01-06, U20, X06, X10, Z05.
-"""
+"""Metrics of Table II: figures by hand, intervals against tables of Student's t, and the command as a user runs it."""
 
 import json
 import math
@@ -19,6 +16,7 @@ FIGURES = {
 }
 
 
+@pytest.mark.rows("I32", "K01-06", "U20", "X06")
 def test_metrics_by_hand():
     """Two days: 60 MWh and 30 t are 30 MWh and 15 t a day, 2 MWh/t; PUE 60/48; 50e6 x 2880 min = 144e9 TO served."""
     got = metrics(FIGURES, KINDS, days=2.0)
@@ -36,6 +34,7 @@ def test_a_run_that_serves_nothing_and_emits_nothing_has_no_ratios():
     assert math.isnan(got["mwh_per_t"])
 
 
+@pytest.mark.rows("X06")
 def test_interval_is_students():
     """Values 1, 2, 3: mean 2, s = 1, t(0.975, 2) = 4.30265 (any table), so the half width is 4.30265 / sqrt(3)."""
     mean, half = interval([1.0, 2.0, 3.0])
@@ -44,6 +43,7 @@ def test_interval_is_students():
     assert math.isnan(interval([5.0])[1])
 
 
+@pytest.mark.rows("X06")
 def test_differences_are_taken_seed_by_seed():
     """b is 1 above a on every seed, though the seeds differ by 100: the paired interval has width 0."""
     row = dict.fromkeys((m.name for m in METRICS), 0.0)
@@ -64,6 +64,16 @@ def test_the_command_prints_tables_and_writes_every_seed(tmp_path, capsys):
     stored = json.loads(out.read_text())
     assert stored["seeds"] == [500, 501]
     assert len(stored["metrics"]["random"]) == 2
+
+
+@pytest.mark.rows("X10")
+def test_fixed_shares_stand_beside_a_rule_that_follows_the_carbon(capsys):
+    """Two sites at one bus: 1:3 stays 1:3 whatever it costs, and the table has carbon and drops of both."""
+    assert main(["static", "nci_priority", "--scenario", "two_bus", "--seeds", "1", "--days", "0.0125", "--jobs", "1",
+                 "--set", "shared.sites.aidc2.node=1", "--set", "controller.weights=1:3"]) == 0
+    said = capsys.readouterr().out
+    for row in ("attributed CO2, t/day", "CO2 of all sources, t/day", "dropped training jobs per day"):
+        assert sum(line.strip().startswith(row) for line in said.splitlines()) == 2, said
 
 
 @pytest.mark.parametrize(("argv", "says"), [

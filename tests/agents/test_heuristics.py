@@ -1,7 +1,4 @@
-"""The rule policies: every decision is valid, and each does what its name says.
-
-Rows of the model: B05, B06.
-"""
+"""The rule policies: every decision is valid, and each does what its name says."""
 
 import dataclasses
 
@@ -21,12 +18,13 @@ TABLE1 = FleetFacts(
     kinds=("train", "train", "inf", "inf"), gpus=(400, 400, 400), to_per_gpu_min=(6e4, 6e4, 2.5e5, 2.5e5),
     work_to=(6.91e8, 2.88e8, 6.02e5, 3e5), deadline_s=(12 * HOUR, 12 * HOUR, 1800.0, 900.0),
     gpus_per_block=(16, 8, 1, 1), max_blocks=(6, 5, 1, 1), eligible=((True,) * 3,) * 4,
-    deferrals_s=tuple(h * HOUR for h in (0, 2, 4, 6, 8, 10)))
+    deferrals_s=tuple(h * HOUR for h in (0, 2, 4, 6, 8, 10)), top_to_per_s=((96e3, 40e3, 2.5e5 / 60, 2.5e5 / 60),) * 3)
 # another fleet: unequal sites, classes in another order, site 1 may not train llm, no time without deferral
 ODD = FleetFacts(
     kinds=("inf", "train", "inf"), gpus=(96, 1000), to_per_gpu_min=(1e5, 6e4, 2e5), work_to=(1e5, 1e8, 1e6),
     deadline_s=(60.0, 6 * HOUR, 600.0), gpus_per_block=(4, 32, 1), max_blocks=(1, 3, 1),
-    eligible=((True, True), (True, False), (True, True)), deferrals_s=(HOUR, 3 * HOUR))
+    eligible=((True, True), (True, False), (True, True)), deferrals_s=(HOUR, 3 * HOUR),
+    top_to_per_s=((4e5 / 60, 96e3, 2e5 / 60),) * 2)
 FLEETS = {"table1": TABLE1, "odd": ODD}
 
 
@@ -164,6 +162,7 @@ def test_share_blocks_fits_and_wastes_nothing(classes, gpus):
         assert w == 0 or g == r or gpus - sum(given_gpus) < b
 
 
+@pytest.mark.rows("B05", "B06")
 def test_uniform_and_static_shares():
     quiet = observe(TABLE1)
     assert policy_of("uniform", TABLE1).place(quiet) == [[1 / 3] * 3] * 4
@@ -271,3 +270,18 @@ def test_mci_priority_orders_by_marginal_intensity():
     assert policy_of("nci_priority", TABLE1).place(seen) == [[1.0, 0.0, 0.0]] * 4
     with pytest.raises(ModelError, match="hears none; set grid.mci=true"):
         policy_of("mci_priority", TABLE1).place(dataclasses.replace(seen, mci_kg_per_kwh=None))
+
+
+@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.rows("Z02")
+def test_a_sites_operation_does_not_depend_on_another_sites_state(name):
+    """Given what it was sent, a rule operates a site by what is there, whatever stands at the others."""
+    quiet = observe(TABLE1, time_s=HOUR, queued_jobs=[[2, 3, 40, 50]] * 3, pending_work_to=[[1e9, 5e8, 2e7, 1e7]] * 3)
+    busy = dataclasses.replace(
+        quiet, power_kw=[100.0, 300.0, 400.0], nci_kg_per_kwh=[0.5, 0.1, 0.9], mci_kg_per_kwh=[0.5, 0.1, 0.9],
+        queued_jobs=[[2, 3, 40, 50], [9, 9, 900, 900], [0] * 4], free_gpu_ratio=[1.0, 0.0, 0.3],
+        pending_work_to=[[1e9, 5e8, 2e7, 1e7], [9e9, 5e9, 2e8, 1e8], [0.0] * 4])
+    jobs, work = [[1, 0, 5, 30]] * 3, [[6.91e8, 0.0, 3e6, 9e6]] * 3
+    first, second = (policy_of(name, TABLE1).operate(seen, jobs, work) for seen in (quiet, busy))
+    for row in ("deferral_share", "gpu_share", "supply_temp_degc"):
+        assert getattr(first, row)[0] == getattr(second, row)[0], row

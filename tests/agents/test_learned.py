@@ -1,7 +1,4 @@
-"""A checkpoint as a policy: it decides what its team decides, and one that does not fit says in what it differs.
-
-Rows of the model: M12.
-"""
+"""A checkpoint as a policy: it decides what its team decides, and one that does not fit says in what it differs."""
 
 from dataclasses import replace
 
@@ -75,6 +72,7 @@ def test_it_decides_what_its_team_decides(tmp_path, method):
     assert all(18.0 <= t <= 23.0 for t in operation.supply_temp_degc)
 
 
+@pytest.mark.rows("L10", "S13-14")
 def test_a_site_decides_by_the_jobs_it_was_sent(tmp_path):
     """Decision 10: the same minute, other allocated jobs, other actions; of the manager nothing changes."""
     mine, seen = policy(checkpoint(tmp_path)), observation()
@@ -87,6 +85,28 @@ def test_a_site_decides_by_the_jobs_it_was_sent(tmp_path):
     assert outcomes[0][1] != outcomes[1][1]
 
 
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.rows("T09", "Z02")
+def test_what_another_site_sees_moves_a_sites_operation_unless_the_method_is_mappo(tmp_path, method):
+    """The south's power, queues, GPUs and carbon change, the north's and what it was sent do not."""
+    seen, path = observation(), checkpoint(tmp_path, method)
+    south = dict(power_kw=[70.0, 90.0], nci_kg_per_kwh=[0.3, 0.2], queued_jobs=[[1, 0], [7, 0]],
+                 deferred_jobs=[[3, 0], [5, 0]], running_jobs=[[2, 9], [0, 0]],
+                 pending_work_to=[[2e6, 1e6], [9e6, 0.0]], deferred_work_to=[[3e6, 0.0], [4e6, 0.0]],
+                 free_gpu_ratio=[0.4, 0.0], deferral_carry=[[[0.1, -0.1]], [[0.5, -0.5]]],
+                 deferred_by_lead=[[[0, 3]], [[5, 0]]], deferred_by_time=[[[1, 2]], [[0, 5]]],
+                 late_jobs=[[1, 0], [4, 0]], urgent_jobs=[[0, 0], [0, 0]], slack_min=[1440.0, -60.0])
+    operations = []
+    for what in (seen, replace(seen, **south)):
+        mine = policy(path)
+        mine.place(what)
+        operations.append(mine.operate(what, [[2, 21], [0, 0]], [[2e6, 6.3e6], [0.0, 0.0]]))
+    north, other = ((o.deferral_share[0], o.gpu_share[0], o.supply_temp_degc[0]) for o in operations)
+    assert (north == other) == (method == "mappo")
+    assert operations[0].gpu_share[1] != operations[1].gpu_share[1]
+
+
+@pytest.mark.rows("M12")
 def test_the_ranges_are_those_it_was_trained_with(tmp_path):
     """The bus does not know the workload's mean arrivals; the checkpoint does."""
     path = checkpoint(tmp_path)

@@ -1,7 +1,4 @@
-"""States (25), (27) and actions (26), (28) as arrays: names, ranges, values, starts.
-
-Rows of the model: A01-05, E25-28, I26, S01-15, T09, U08, U15, Z02.
-"""
+"""States (25), (27) and actions (26), (28) as arrays: names, ranges, values, starts."""
 
 import dataclasses
 import math
@@ -45,6 +42,7 @@ def columns(view):
     return {c.name: x for c, x in zip(view.columns, view.values(SEEN), strict=True)}
 
 
+@pytest.mark.rows("E25", "E27")
 def test_the_papers_states_have_the_papers_sizes():
     """(25): 5N + 6 = 21 and (27): 17 numbers; here the time takes two columns, sine and cosine."""
     assert len(manager_view(FACTS, PAPER).columns) == 21 + 1
@@ -60,6 +58,7 @@ def test_a_site_sees_which_deferrals_its_jobs_have_and_when_they_are_due():
     assert seen["deferred_by_lead vae +7200s"] == seen["deferred_by_time vae +7200s"] == 4
 
 
+@pytest.mark.rows("B08", "I22", "S02", "S10")
 def test_power_mode_drops_the_intensities():
     """I22: N columns of the manager, one of a site."""
     power = dataclasses.replace(PAPER, nci=False)
@@ -68,6 +67,7 @@ def test_power_mode_drops_the_intensities():
     assert not [c for c in manager_view(FACTS, dataclasses.replace(FULL, nci=False)).columns if "nci" in c.name]
 
 
+@pytest.mark.rows("E25", "S01-06", "U08")
 def test_what_the_manager_sees():
     """Backlogs are queued + deferred: 1+3+2+4 = 10 and 30+4 = 34; at 6:00 sin = 1, cos = 0."""
     seen = columns(manager_view(FACTS, dataclasses.replace(FULL, mci=True)))
@@ -84,6 +84,7 @@ def test_what_the_manager_sees():
     assert seen["site_carry vae aidc2"] == -0.1
 
 
+@pytest.mark.rows("E27", "I26", "S07-12", "S15")
 def test_what_a_site_sees():
     """2.4e9 TO on 400 GPUs of 6e4 TO/min take 100 minutes, 2.4e7 TO take one, 1e8 TO of 2.5e5 TO/min one."""
     seen = columns(site_view(FACTS, FULL, 0))
@@ -113,6 +114,7 @@ def test_a_site_sees_how_its_gpus_would_usually_be_split():
     assert unused == pytest.approx(1e-3)
 
 
+@pytest.mark.rows("S13-14")
 def test_the_context_is_a_sites_own_jobs():
     """Site 1 was sent one LLM job: 6.91e8 TO / (6e4 TO/(GPU min) x 400 GPUs) = 28.79 min."""
     jobs, work = [[0] * 4, [1, 0, 5, 0], [0] * 4], [[0.0] * 4, [6.91e8, 0.0, 1e8, 0.0], [0.0] * 4]
@@ -129,6 +131,7 @@ def test_the_fast_scaler_is_the_contracts(values):
     np.testing.assert_allclose(Scaler(some)(values), scaled(values, some), rtol=1e-6)
 
 
+@pytest.mark.rows("M12")
 def test_every_column_has_a_range_that_scales_into_minus_one_to_one():
     for view in (manager_view(FACTS, FULL), site_view(FACTS, FULL, 2)):
         got = Scaler(view.columns)(view.values(SEEN))
@@ -148,11 +151,13 @@ def test_gpus_start_at_the_offered_load_with_head_room():
     assert min(gpu_start(FACTS, [(0.0, 0.0)] * 4)) > 0.0
 
 
+@pytest.mark.rows("U14")
 def test_ineligible_sites_start_with_nothing():
     assert manager_parts(FACTS, CLASSES)[1].start == (0.5, 0.0, 0.5)
     assert manager_parts(FACTS, CLASSES)[1].eligible == (True, False, True)
 
 
+@pytest.mark.rows("A01-05", "E26", "E28", "U15")
 def test_rows_become_the_decision_they_say():
     """Sizes 12 and 2 x 6 + 5 + 1 = 18: every number of the rows is found again in its place, but the unused share."""
     sizes = [sum(getattr(p, "size", 1) for p in parts)
@@ -167,6 +172,7 @@ def test_rows_become_the_decision_they_say():
 
 
 @given(st.lists(st.floats(0, 1), min_size=18, max_size=18))
+@pytest.mark.rows("A01-05", "A07", "E26", "E28")
 def test_any_unit_numbers_are_an_action(unit):
     parts = site_parts(FACTS, CLASSES, OFFERED, True)
     row = from_unit(parts, np.array(unit))

@@ -56,7 +56,13 @@ def test_a_class_of_ones_own_has_what_a_policy_has():
     (["controller.policy=static"], "policy static needs one weight >= 0 per site (3)"),
     (["controller.policy=nci_priority", "controller.mode=power"], "policy nci_priority decides by carbon intensity"),
     (["controller.mode=power"], "it was trained in joint mode, this is power mode"),
+    (["controller.mode=power"], "power mode also needs lambda_kw_per_kg_h=0 of the grid"),
+    (["controller.mode=power", "controller.policy=uniform"], "weighs it by grid.lambda_kw_per_kg_h: "
+     "--set grid.lambda_kw_per_kg_h=0, or leave controller.mode at joint"),
+    (["controller.mode=power", "controller.policy=uniform", "grid.lambda_kw_per_kg_h=0",
+      'grid.nci_cap_kg_per_kwh={"bus8": 0.4}'], "--set grid.nci_cap_kg_per_kwh={}"),
 ])
+@pytest.mark.rows("B08")
 def test_a_run_refuses_in_one_line_before_it_says_anything(capsys, tmp_path, settings, said):
     trace = tmp_path / "run.h5"
     assert run(["ieee33", *[f"--set={s}" for s in settings], "--out", str(trace)]) == 2

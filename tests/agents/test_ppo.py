@@ -1,7 +1,4 @@
-"""Advantages by two routes, the value's scale, the first step's ratios, learning on games with known answers.
-
-Rows of the model: L16, L18, L19, T05-08.
-"""
+"""Advantages by two routes, the value's scale, the first step's ratios, learning on games with known answers."""
 
 import json
 import math
@@ -40,6 +37,7 @@ def returns_by_definition(reward, value, next_value, terminated, truncated, disc
 
 @settings(deadline=None, max_examples=25)
 @given(seed=st.integers(0, 10**6), discount=st.floats(0.5, 1.0), gae_lambda=st.floats(0.0, 1.0))
+@pytest.mark.rows("L18", "T06")
 def test_gae_is_the_lambda_return_less_the_value(seed, discount, gae_lambda):
     rng = np.random.default_rng(seed)
     reward, value = rng.standard_normal((2, 12, 3))
@@ -65,6 +63,7 @@ def test_a_day_that_is_cut_off_counts_what_comes_after_it():
     assert terminated[:2, 0].tolist() == [1.5, 1.0]
 
 
+@pytest.mark.rows("L16", "T07")
 def test_rollout_takes_the_final_observations_value_where_a_day_was_cut_off():
     spec = site_team(2)
     team = Team(spec, Learning(rollout_steps=3))
@@ -81,6 +80,7 @@ def test_rollout_takes_the_final_observations_value_where_a_day_was_cut_off():
     assert rollout.next_value[:, 1, 2].tolist() == [1.0, 2.0, 9.0]
 
 
+@pytest.mark.rows("T08")
 def test_agents_learn_from_what_they_are_credited_with():
     """Site 1 gives 1 and site 2 gives 3; with shared credit both learn from 4, and so do they when nobody can say."""
     env = Follow()
@@ -106,6 +106,7 @@ def test_advantages_and_returns_have_a_lambda_each():
     assert target[:, 0, 0].tolist() == [3.0, 4.0, 4.0]
 
 
+@pytest.mark.rows("M12")
 def test_value_scale_is_the_weighted_mean_of_rollouts():
     """memory 0.5 after returns (0, 2) and (4, 4): weights 1:2, mean (1 + 2 * 4) / 3 = 3, square (2 + 32) / 3. Agents
     have one each."""
@@ -169,6 +170,7 @@ def collected(team, env, observation):
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.rows("L16", "L19", "T03", "T07")
 def test_before_the_first_gradient_step_every_ratio_is_one(method):
     """Also after some updates, on the next rollout: order, context and draws are those of the rollout."""
     env = Follow()
@@ -202,6 +204,7 @@ def test_no_epoch_begins_once_the_policy_has_moved_enough():
         assert team.learn(collected(team, env, env.reset())[0])["epochs"] == epochs
 
 
+@pytest.mark.rows("L19", "T05", "T08")
 def test_one_ratio_per_agent_is_clipped():
     """Advantage 1, clip 0.2: a ratio of 2 counts as 1.2; advantage -1: as 2. Halves of two agents, one each."""
     env = Game(2, 1)
@@ -216,28 +219,110 @@ def test_one_ratio_per_agent_is_clipped():
     assert figures["clipped"].item() == pytest.approx(1.0)
 
 
-def play(method, n, updates, seed=0):
-    """Share of games won in the last tenth of the updates."""
+def anonymous(method, n, seed, noise, **options):
+    """A team of agents that do not know who they are, its weights off their small start, in double precision; the
+    game they play (see `Game`): agents see the same, choose one of n, and win if all choices differ."""
+    team = Team(Game(n, 128).spec, Learning(method=method, identity=False, **options), seed)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in team.network.parameters():
+            if p.dim() > 1 and p.requires_grad:
+                p.add_(noise * torch.randn(p.shape, generator=generator))
+    return team.network.double()
+
+
+def outcomes(n):
+    """((n^n, n, 1) every joint choice, (n^n,) whether it wins)."""
+    raw = torch.cartesian_prod(*[torch.arange(n)] * n).double().unsqueeze(-1)
+    return raw, (raw[:, :, 0].sort(1).values == torch.arange(n)).all(1)
+
+
+def log_probs(network, raw, order=None):
+    """(S, n) of each agent's choice, given its predecessors'."""
+    seen = torch.ones_like(raw)
+    return network.scores(seen, seen[..., :0], raw, order)[0]
+
+
+@pytest.mark.parametrize("n", [2, 3, 4])
+def test_who_sees_the_choices_before_its_own_can_always_win(n):
+    """The output layer solved for 0 where a choice is free and -30 where it is taken, on all orders of choices: the
+    features of the masked decoder tell them apart, so that the equations have a solution, and e^-30 is left to lose."""
+    network = anonymous("mat", n, seed=0, noise=0.1, width=64)
+    raw, wins = outcomes(n)
+    seen, head = [], network.outs[0].last
+    hook = head.register_forward_hook(lambda _, given, out: seen.append(given[0]))
+    with torch.no_grad():
+        log_probs(network, raw[wins])
+    hook.remove()
+    features = torch.cat((seen[0], torch.ones_like(seen[0][..., :1])), -1).flatten(0, 1)
+    chosen = torch.nn.functional.one_hot(raw[wins][:, :, 0].long(), n).double()
+    taken = chosen.cumsum(1) - chosen
+    solved = torch.linalg.lstsq(features, -30.0 * taken.flatten(0, 1), driver="gelsd").solution
+    orders = torch.stack([torch.arange(n).roll(k) for k in range(n)])
+    with torch.no_grad():
+        head.weight.copy_(solved[:-1].T)
+        head.bias.copy_(solved[-1])
+        won = log_probs(network, raw[wins]).sum(1).exp()
+        assert float(won.sum()) == pytest.approx(1.0, abs=1e-6)
+        assert won.tolist() == pytest.approx([1 / math.factorial(n)] * math.factorial(n), abs=1e-6)
+        for order in orders:  # whoever begins: agents are alike
+            again = log_probs(network, raw[wins], order.expand(int(wins.sum()), -1))
+            assert float(again.sum(1).exp().sum()) == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "mat"])
+@settings(deadline=None, max_examples=10)
+@given(n=st.integers(2, 4), seed=st.integers(0, 10**6), noise=st.sampled_from([0.0, 0.1, 0.5, 3.0]))
+def test_without_it_no_weights_pass_the_bound_of_independent_agents(method, n, seed, noise):
+    """n independent draws from one distribution all differ with probability n!/n^n at most (1/2, 2/9, 3/32)."""
+    raw, wins = outcomes(n)
+    with torch.no_grad():
+        each = log_probs(anonymous(method, n, seed, noise, width=16), raw).exp()
+    assert float(each.prod(1).sum()) == pytest.approx(1.0)
+    assert float(each.prod(1)[wins].sum()) <= math.factorial(n) / n**n + 1e-9
+    for choice in range(n):  # what the others choose moves nobody
+        assert float(each[:, -1][raw[:, -1, 0] == choice].std()) == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("n", [2, 3])
+def test_the_loss_falls_along_the_gradient_of_what_is_won(method, n):
+    """Every joint choice once, its advantage (won or not, less the mean) weighed by its probability: the gradient of
+    the loss is that of minus the probability to win, a share of 1/n as it is a mean over agents."""
+    network = anonymous(method, n, seed=1, noise=0.1, width=16)
+    raw, wins = outcomes(n)
+    weights = [p for p in network.parameters() if p.requires_grad]
+    probability = log_probs(network, raw).sum(1).exp()
+    won = probability[wins].sum()
+    ascent = torch.autograd.grad(won, weights, allow_unused=True, retain_graph=True)
+    advantage = (len(raw) * probability * (wins.double() - won)).detach().unsqueeze(1).expand(-1, n)
+    seen, nothing = torch.ones_like(raw), torch.zeros(len(raw), n).double()
+    batch = Batch(seen, seen[..., :0], raw, None, log_probs(network, raw).detach(), advantage, nothing, nothing)
+    total, _ = loss(network, batch, Learning(method=method, entropy=0.0, value_weight=0.0))
+    descent = torch.autograd.grad(total, weights, allow_unused=True)
+    slope = 0.0
+    for up, down in zip(ascent, descent, strict=True):
+        assert (up is None) <= (down is None or bool((down == 0).all()))
+        if up is not None:
+            assert torch.allclose(n * down, -up, atol=1e-12, rtol=1e-6)
+            slope += float(up.abs().sum())
+    assert slope > 1e-3, "there is something to climb"
+
+
+def play(method, n, seed, ceiling):
+    """Share of games won in the last 5 updates: where it passed 0.9, or at the ceiling."""
     env = Game(n, 128)
-    config = Learning(method=method, rollout_steps=1, width=16, epochs=6, learning_rate=3e-3, entropy=0.05,
+    config = Learning(method=method, rollout_steps=1, width=16, epochs=6, learning_rate=1e-3, entropy=0.05,
                       learning_rate_end=1.0, identity=False, kl_limit=None)
     team, won = Team(env.spec, config, seed), []
-    for _ in range(updates):
+    while len(won) < ceiling and (len(won) < 5 or np.mean(won[-5:]) <= 0.9):
         rollout, _ = collected(team, env, env.reset())
         won.append(rollout.reward.mean())
         team.learn(rollout)
-    return float(np.mean(won[-updates // 10:]))
+    return float(np.mean(won[-5:]))
 
 
-@pytest.mark.parametrize(("n", "updates"), [(2, 40), (3, 100), (4, 140)])
-def test_coordination_needs_autoregression(n, updates):
-    """Agents that do not know who they are, see the same, and win if all differ: whoever sees the choices before its
-    own can always win, however the order falls."""
-    assert play("mat", n, updates) > 0.9
-
-
-@pytest.mark.parametrize("n", [2, 3])
-def test_without_it_the_bound_of_independent_agents_holds(n):
-    """n independent draws from one distribution all differ with probability n!/n^n at most (1/2, 2/9), when uniform;
-    four updates of 128 games have a standard error of 0.02."""
-    assert play("transformer", n, 40) < math.factorial(n) / n**n + 0.08
+@pytest.mark.parametrize(("n", "seed"), [(2, 0), (2, 1), (3, 0), (3, 1)])
+def test_coordination_is_learned(n, seed):
+    """Until solved: some 10 and 20 updates, 200 at most. No policy without autoregression can pass 1/2 and 2/9."""
+    assert play("mat", n, seed, ceiling=200) > 0.9

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from agents.acting import ActingTeam
@@ -50,3 +51,22 @@ def test_the_command_shows_it(capsys):
     assert "agents.train ieee33 --method mat" in said
     assert "PUE" in said
     assert main(["nobody"]) == 2
+
+
+@pytest.mark.rows("T09", "Z02")
+def test_the_team_that_ships_is_not_decentralised():
+    """What one site sees moves what the others do: a run needs all observations in one place."""
+    for path in shipped().values():
+        team = ActingTeam(path)
+        shape = (1, len(team.spec.agents), team.spec.widths[0])
+        context = np.zeros((*shape[:2], team.spec.widths[1]), np.float32)
+        seen = [np.zeros(shape, np.float32) for _ in range(2)]
+        seen[1][0, -1] = 1.0
+        actions = []
+        for observation in seen:
+            decoding = team.begin(observation)
+            decoding.lead()
+            actions.append(decoding.follow(context).action[0])
+        moved = np.abs(actions[0] - actions[1]).max(axis=1)
+        assert team.method == "mat"
+        assert (moved > 1e-6).all()

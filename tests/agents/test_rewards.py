@@ -1,7 +1,4 @@
-"""Reward (32) by hand.
-
-Rows of the model: E32, I21, M02, R01-06.
-"""
+"""Reward (32) by hand."""
 
 import pytest
 
@@ -13,6 +10,7 @@ MINUTE = Minute(hours=1 / 60, price_usd_per_kwh=0.3, power_kw=[300.0, 600.0], wo
 KINDS = ("train", "train", "inf", "inf")
 
 
+@pytest.mark.rows("I20", "R01-05")
 def test_the_terms_of_a_minute():
     """900 kW for a minute are 15 kWh, at 0.3 USD/kWh 4.5 USD; 5 kWh x 0.4 + 10 kWh x 0.9 = 11 kg; all sources 20 kg."""
     terms = dict(zip(TERMS, terms_of(MINUTE, KINDS, RewardWeights()), strict=True))
@@ -26,6 +24,7 @@ def test_the_terms_of_a_minute():
     ("marginal", 0.0005),           # 5 kWh x 0.3 - 10 kWh x 0.1 = 0.5 kg
     ("system_difference", 0.005),   # (1200 - 900) kg/h for a minute = 5 kg
 ])
+@pytest.mark.rows("B08", "E32", "I21", "M02", "R06")
 def test_the_reward_is_the_weighted_sum(carbon, tonnes):
     """0.05 x 0.5 - 0.02 x 4.5 - 1 x carbon - 1 x 1 - 0.001 x 35 = -1.1 - carbon"""
     weights = RewardWeights(carbon=carbon)
@@ -35,6 +34,7 @@ def test_the_reward_is_the_weighted_sum(carbon, tonnes):
     assert reward_of(terms, weights, sees_carbon=False) == pytest.approx(-1.1)
 
 
+@pytest.mark.rows("R01-03")
 def test_a_step_of_five_minutes_counts_the_same_rate():
     """The same power and the same work a minute for five minutes: equal R1, five times the energy."""
     long = Minute(5 / 60, 0.3, [300.0, 600.0], 180e6, [0, 0, 0, 0])

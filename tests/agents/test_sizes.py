@@ -1,7 +1,4 @@
-"""Any number of sites: a team is made, learns, runs, and is refused where there are others or another mode.
-
-Rows of the model: X13, Z08.
-"""
+"""Any number of sites: a team is made, learns, runs, and is refused where there are others or another mode."""
 
 import json
 
@@ -31,6 +28,7 @@ def ran(tmp_path, capsys, scenario, checkpoint, *settings):
 
 
 @pytest.mark.parametrize(("n", "other", "method", "mode"), [(4, 5, "mat", "joint"), (5, 4, "mappo", "power")])
+@pytest.mark.rows("X13", "Z08")
 def test_a_team_of_any_size_learns_runs_and_is_refused_elsewhere(tmp_path, capsys, n, other, method, mode):
     team = learn(tmp_path, f"ieee33_{n}", method, mode)
     capsys.readouterr()
@@ -45,6 +43,7 @@ def test_a_team_of_any_size_learns_runs_and_is_refused_elsewhere(tmp_path, capsy
     assert f"it was trained in {mode} mode, this is {'power' if mode == 'joint' else 'joint'} mode" in said
 
 
+@pytest.mark.rows("Z08")
 def test_a_site_more_is_a_setting(tmp_path, capsys):
     """Two sites and their manager on two_bus, which has one: no scenario has to be written for a size."""
     more = ["--set", "shared.sites.aidc2.node=1"]

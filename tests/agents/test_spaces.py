@@ -1,7 +1,4 @@
-"""(33)-(38) as exact integers; Table III to the last printed digit.
-
-Rows of the model: E33-38, I35, U21, X15.
-"""
+"""(33)-(38) as exact integers; Table III to the last printed digit."""
 
 import subprocess
 import sys
@@ -19,18 +16,21 @@ PAPER = {2: ("4.29e25", "1.08e11", "3.96e14"), 3: ("3.01e39", "1.62e11", "1.85e2
 
 
 @pytest.mark.parametrize("n", PAPER)
+@pytest.mark.rows("E33-38", "I35", "X15")
 def test_table_iii(n):
     size = cardinalities(n)
     flat, hierarchical = size["flat"], size["hierarchical"]
     assert (truncated(flat), truncated(hierarchical), truncated(flat, hierarchical)) == PAPER[n]
 
 
+@pytest.mark.rows("E34-36")
 def test_one_aidc_by_hand():
     """1001 GPU splits (C(14,10)), 3003 deferral splits per class (C(15,10)), 6 temperatures."""
     assert cardinalities(3)["aidc"] == 1001 * 3003**2 * 6 == 54_162_162_054
 
 
 @given(st.integers(1, 4), st.integers(1, 3), st.integers(0, 2), st.integers(0, 1), st.integers(1, 3), st.integers(1, 3))
+@pytest.mark.rows("E33-38", "U21")
 def test_against_counting(n_sites, gamma, n_train, n_inf, n_deferrals, n_temperatures):
     """Every ratio vector in steps of 1/gamma, counted one by one."""
     def points(parts, slack=False):
@@ -45,6 +45,7 @@ def test_against_counting(n_sites, gamma, n_train, n_inf, n_deferrals, n_tempera
     assert size["hierarchical"] == size["wm"] + n_sites * aidc
 
 
+@pytest.mark.rows("X15")
 def test_the_command_prints_it():
     program = [sys.executable, "-m", "agents.spaces"]
     done = subprocess.run([*program, "--table3"], capture_output=True, text=True, check=True)

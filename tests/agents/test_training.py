@@ -1,7 +1,4 @@
-"""Training from the command line and by hand: exact resume, logs, checkpoints, other people's environments.
-
-Rows of the model: L02, M11.
-"""
+"""Training from the command line and by hand: exact resume, logs, checkpoints, other people's environments."""
 
 import json
 import subprocess
@@ -45,6 +42,7 @@ def log_of(out):
 
 
 @pytest.mark.parametrize("method", ["mat", "mappo"])
+@pytest.mark.rows("M11")
 def test_resume_after_a_kill_is_exact(method, tmp_path):
     """6 updates at once, and 4 + a line that a kill cut off and updates after the checkpoint + 2: the same bits."""
     trained(tmp_path / "a", 6, Follow(), method=method)
@@ -59,6 +57,7 @@ def test_resume_after_a_kill_is_exact(method, tmp_path):
     assert all((a[k] == b[k]).all() for k in a)
 
 
+@pytest.mark.rows("L02", "L17", "L20", "X05")
 def test_log_and_checkpoints(tmp_path):
     """3 environments with days of 7 steps that begin at 0, 1, 2: the first ends at steps 7,
     14, the second at 6, 13, 20, the third at 5, 12, 19."""
@@ -75,11 +74,13 @@ def test_log_and_checkpoints(tmp_path):
         Training(training.team, training.env, training.plan).begin()
 
 
+@pytest.mark.rows("L02")
 def test_ends_after_the_episodes_asked_for(tmp_path):
     assert trained(tmp_path, None, Follow(), episodes=5).team.updates == 3
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.rows("L01", "M11")
 def test_a_team_is_saved_whole(method, tmp_path):
     spec = mixed_team()
     team = Team(spec, Learning(method=method), seed=5)

@@ -1,7 +1,4 @@
-"""A scenario as a PettingZoo ParallelEnv.
-
-Rows of the model: L17, L20.
-"""
+"""A scenario as a PettingZoo ParallelEnv."""
 
 import numpy as np
 import pytest
@@ -43,6 +40,7 @@ def test_the_same_seed_gives_the_same_whole_day():
     assert env.action_space("aidc1") is env.action_space("aidc1")
 
 
+@pytest.mark.rows("L04", "L15", "L17", "R06")
 def test_a_day_is_truncated_at_its_end_and_pays_all_agents_the_same():
     env = parallel_env(TWO_BUS)
     seen = day(env, np.random.default_rng(1), seed=0)
@@ -56,6 +54,7 @@ def test_a_day_is_truncated_at_its_end_and_pays_all_agents_the_same():
         env.step({})
 
 
+@pytest.mark.rows("L03", "L20")
 def test_the_next_day_goes_on_or_begins_empty():
     """After a whole day the jobs are still there; after a day that was left they are not."""
     env = parallel_env(TWO_BUS)

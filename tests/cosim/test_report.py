@@ -1,7 +1,4 @@
-"""The report: its figures are the trace's, its words say what is missing, and one page holds it all.
-
-Rows of the model: K07, X04, X07, X08.
-"""
+"""The report: its figures are the trace's, its words say what is missing, and one page holds it all."""
 
 import base64
 import gzip
@@ -141,6 +138,7 @@ def test_uses_of_power_add_up_and_are_the_hand_made_ones(plain):
     assert last == pytest.approx(by_hand, abs=1e-9)
 
 
+@pytest.mark.rows("K03")
 def test_both_accounts_are_those_of_the_summary(crowded):
     figures = overview(crowded).digest.figures
     assert carbon.attributed_kg(crowded).sum() == pytest.approx(figures["co2_attributed_kg"], rel=1e-12)
@@ -163,6 +161,7 @@ def test_nothing_wrong_is_said_with_what_was_watched(plain):
     assert "drops" in events.events(plain).says
 
 
+@pytest.mark.rows("X08")
 def test_deferral_cells_count_every_training_job_that_ran(plain):
     heat = jobs.deferral(plain).panels[0].heat
     table = plain.jobs
@@ -172,6 +171,7 @@ def test_deferral_cells_count_every_training_job_that_ran(plain):
     assert (columns >= rows).all(), "a job ran before it arrived"
 
 
+@pytest.mark.rows("I33", "K07")
 def test_deferral_is_what_was_decided_and_apart_for_the_dearest_price(tmp_path):
     """`tou_shift` under the study's tariff: whatever comes from 11 to 15 h waits for 19 h, 4 to 8 h later (I33)."""
     path = tmp_path / "shift.h5"
@@ -188,6 +188,10 @@ def test_deferral_is_what_was_decided_and_apart_for_the_dearest_price(tmp_path):
     dear = table["arrival_s"][use] >= 11 * 3600.0
     assert ((hours[dear] >= 4.0) & (hours[dear] <= 8.0)).all()
     assert facts["mean deferral of training that came at the dearest price"] == pytest.approx(hours[dear].mean())
+    for when, mine in (("0.1", ~dear), ("0.3", dear)):
+        assert facts[f"mean deferral of training that came at {when} USD/kWh"] == pytest.approx(hours[mine].mean())
+        spread = facts[f"variance of the deferral of training that came at {when} USD/kWh"]
+        assert spread == pytest.approx(hours[mine].var(), abs=1e-12)
 
 
 def test_waits_are_quantiles_of_the_job_table(plain):
@@ -199,6 +203,7 @@ def test_waits_are_quantiles_of_the_job_table(plain):
     assert spread.limit_min == pytest.approx(10.0)
 
 
+@pytest.mark.rows("X04")
 def test_the_map_carries_what_the_trace_says(plain):
     picture, data = grid.feeder_map(plain)
     assert not picture.missing
@@ -277,6 +282,7 @@ def test_the_page_needs_nothing_from_elsewhere_and_is_small(traces, tmp_path):
     assert "the smallest loop" in page
 
 
+@pytest.mark.rows("X07")
 def test_the_page_is_the_same_twice_and_holds_the_trace(traces, tmp_path, plain):
     pages = [report.write_page([traces["plain"]], tmp_path / f"{k}.html").read_bytes() for k in range(2)]
     assert pages[0] == pages[1]

@@ -1,11 +1,10 @@
-"""Rows of the model: M16."""
-
 import pytest
 
 from cosim import seeds
 from cosim.ports import Port, batch_length, concat
 
 
+@pytest.mark.rows("I37", "M16")
 def test_streams_depend_on_every_part_of_the_key_and_repeat():
     keys = [(1, 0, "workload", "counts"), (2, 0, "workload", "counts"), (1, 1, "workload", "counts"),
             (1, 0, "controller", "counts"), (1, 0, "workload", "noise"), (1, 0, "work", "loadcounts")]

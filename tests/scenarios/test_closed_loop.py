@@ -1,9 +1,7 @@
-"""The loop is closed: what the agents decide reaches the grid, and what the grid says reaches the agents.
-
-Rows of the model: B07, B08, I37, Z01.
-"""
+"""The loop is closed: what the agents decide reaches the grid, and what the grid says reaches the agents."""
 
 import numpy as np
+import pytest
 from worlds import run
 
 from cosim.resolve import resolve
@@ -32,6 +30,7 @@ def grid_alone() -> CefDispatch:
     return grid
 
 
+@pytest.mark.rows("B07", "E04", "E05", "M09", "M10", "Z01")
 def test_where_the_jobs_go_moves_nci_by_what_the_dispatch_says(tmp_path):
     paths = [hour(tmp_path, w.replace(":", ""), controller__policy="static", controller__weights=w)
              for w in ("1:0:0", "0:0:1")]
@@ -66,6 +65,7 @@ def idle_kw(trace, site):
     return trace["aidc/Site/p_kw"][0, site]
 
 
+@pytest.mark.rows("B07", "Z01")
 def test_nci_priority_follows_the_carbon(tmp_path):
     """Turning the turbines' intensities round makes another site the cleanest, and the jobs go there."""
     dirty = {"grid__sources__substation__kg_per_kwh": 0.9, "grid__sources__gt6__kg_per_kwh": 0.9,
@@ -82,15 +82,17 @@ def test_nci_priority_follows_the_carbon(tmp_path):
     assert received[1][2] > 0.9 * received[1].sum()
 
 
+@pytest.mark.rows("B08", "I22")
 def test_power_mode_does_not_see_carbon(tmp_path):
-    a = hour(tmp_path, "a", controller__mode="power", controller__policy="uniform")
-    b = hour(tmp_path, "b", controller__mode="power", controller__policy="uniform",
-             grid__sources__gt30__kg_per_kwh=0.1)
+    power = {"controller__mode": "power", "controller__policy": "uniform", "grid__lambda_kw_per_kg_h": 0.0}
+    a, b = hour(tmp_path, "a", **power), hour(tmp_path, "b", **power, grid__sources__gt30__kg_per_kwh=0.1)
     with Trace(a) as x, Trace(b) as y:
+        assert np.array_equal(x["grid/Grid/p_source_kw"], y["grid/Grid/p_source_kw"])
         assert not np.array_equal(x["grid/Bus/nci_kg_per_kwh"], y["grid/Bus/nci_kg_per_kwh"])
         assert np.array_equal(x["aidc/Site/p_kw"], y["aidc/Site/p_kw"])
 
 
+@pytest.mark.rows("I37", "M16")
 def test_every_policy_meets_the_same_arrivals(tmp_path):
     """Common random numbers: the same jobs, to the instant, whatever is done with them."""
     seen = {}

@@ -1,7 +1,4 @@
-"""Laws that hold in every trace: no job, no work, no energy and no carbon appears or is lost.
-
-Rows of the model: E10, E13, U12, U18, X03.
-"""
+"""Laws that hold in every trace: no job, no work, no energy and no carbon appears or is lost."""
 
 import json
 import os
@@ -36,6 +33,7 @@ def site(trace, port):
     return trace[f"aidc/Site/{port}"]
 
 
+@pytest.mark.rows("U11", "X03")
 def test_jobs_are_conserved_every_minute(trace):
     total = {k: site(trace, f"{k}_jobs").cumsum(axis=0) for k in ("received", "finished", "dropped")}
     inside = sum(site(trace, f"{k}_jobs") for k in ("queued", "deferred", "running"))
@@ -44,6 +42,7 @@ def test_jobs_are_conserved_every_minute(trace):
     assert np.array_equal(arrived, site(trace, "received_jobs").sum(axis=1)), "every arrival reaches one site at once"
 
 
+@pytest.mark.rows("M08", "X03")
 def test_every_job_has_one_row(trace):
     jobs = trace.table("jobs")
     arrived = trace["workload/Arrivals/arrived_jobs"].sum()
@@ -60,6 +59,7 @@ def test_every_job_has_one_row(trace):
                 assert mine.sum() == counts[s, c]
 
 
+@pytest.mark.rows("X03")
 def test_work_is_conserved(trace):
     jobs = trace.table("jobs")
     assert site(trace, "work_to").sum() == pytest.approx(jobs["done_to"].sum(), rel=1e-9)
@@ -73,6 +73,7 @@ def test_work_is_conserved(trace):
         assert inside == pytest.approx(left, rel=1e-9)
 
 
+@pytest.mark.rows("E12", "E13", "L13", "M09")
 def test_energy_is_the_integral_of_power(trace):
     """IT energy from work alone, (13): idle power all the time plus alpha per TO done; total = IT + cooling."""
     alpha = np.array([7.0e-4, 7.0e-4, 1.68e-4, 1.68e-4])
@@ -87,6 +88,7 @@ def test_energy_is_the_integral_of_power(trace):
     assert windows == pytest.approx(means, rel=1e-9)
 
 
+@pytest.mark.rows("E14", "E30", "U12")
 def test_gpus_in_use_stay_within_capacity_and_blocks_are_whole(trace):
     assert site(trace, "busy_gpus").sum(axis=2).max() <= 400 * (1 + 1e-12)
     assert site(trace, "granted_gpus").sum(axis=2).max() <= 400
@@ -106,6 +108,7 @@ def test_nothing_runs_before_its_release_or_after_its_deadline(trace):
     assert (jobs["end_s"][dropped] >= jobs["deadline_s"][dropped] - 1e-6).all()
 
 
+@pytest.mark.rows("M13", "U14")
 def test_ineligible_sites_get_no_job(trace):
     if "eligible_sites\":[" in trace.attrs["scenario"]:
         jobs = trace.table("jobs")
@@ -113,6 +116,7 @@ def test_ineligible_sites_get_no_job(trace):
         assert set(jobs["site"][jobs["job_class"] == "vae"]) == {"aidc1", "aidc2", "aidc3"}
 
 
+@pytest.mark.rows("E10", "U18")
 def test_carbon_is_conserved(trace):
     """Generated = loads + losses at the sending node's intensity, at every interval, from the trace alone."""
     intensity = np.array([0.30, 0.35, 0.65, 0.90])

@@ -1,7 +1,4 @@
-"""What the grid says in the closed loop keeps its own rules, whichever solver found it.
-
-Rows of the model: E06-08, E11, I23, I29, I38.
-"""
+"""What the grid says in the closed loop keeps its own rules, whichever solver found it."""
 
 from contextlib import ExitStack
 
@@ -28,6 +25,7 @@ def traces(tmp_path_factory):
         yield {key: stack.enter_context(Trace(path)) for key, path in opened.items()}
 
 
+@pytest.mark.rows("I38")
 def test_both_solvers_find_the_same_intensities(traces):
     """Gurobi's default tolerance would leave 2e-3 (I38)."""
     one, other = (traces[solver, 0.01]["grid/Bus/nci_kg_per_kwh"] for solver in ("gurobi", "clarabel"))
@@ -36,6 +34,7 @@ def test_both_solvers_find_the_same_intensities(traces):
         assert trace["grid/Grid/relaxation_gap_pu"].max() < 1e-5
 
 
+@pytest.mark.rows("E07", "E08")
 def test_sources_and_voltages_stay_within_their_limits(traces):
     for trace in traces.values():
         power = trace["grid/Grid/p_source_kw"][:, 0]
@@ -47,6 +46,7 @@ def test_sources_and_voltages_stay_within_their_limits(traces):
         assert 0.9 <= trace["grid/Bus/vm_pu"].min() <= trace["grid/Bus/vm_pu"].max() <= 1.1
 
 
+@pytest.mark.rows("E11", "I23")
 def test_a_larger_weight_of_carbon_buys_emissions_with_losses(traces):
     """Losses in kW plus lambda times kg/h: ten times the weight at the same first load lowers the second part."""
     (loss, emission), (more_loss, less_emission) = (
@@ -58,6 +58,7 @@ def test_a_larger_weight_of_carbon_buys_emissions_with_losses(traces):
     assert more_loss + 0.1 * less_emission <= loss + 0.1 * emission + 1e-6
 
 
+@pytest.mark.rows("I29")
 def test_a_bus_that_nothing_flows_into_has_its_parents_intensity():
     """0 (10 kW at 0.3) feeds 1, where 10 kW are made at 0.6 and 20 drawn: 0.45; nothing flows to 2 behind it."""
     nci = nodal_carbon_intensity(3, np.array([0, 1]), np.array([1, 2]), np.array([10.0, 0.0]), np.array([-10.0, 0.0]),

@@ -9,8 +9,6 @@ Grid      what it sees: idle 25 kW at t = 0; then the means of the intervals, (2
 Line      r = 1/100, x = 2/100 p.u. With a = 1 - 2 (rP + xQ) and z2 = r2 + x2: u (1 p.u. at the substation) falls to
           a - z2 l, and l u = P2 + Q2, so z2 l2 - a l + P2 + Q2 = 0.
 NCI       (0.3 P + 0.2 x 50) / (P + 50): 20.5/85, 24.7/99, 25/100.
-
-Rows of the model: E01-06, E09, E12, E13, I05, I20, K01-03, K08, M03.
 """
 
 from math import sqrt
@@ -39,6 +37,7 @@ def done(tmp_path_factory):
         yield result, trace
 
 
+@pytest.mark.rows("E05", "E12", "E13")
 def test_jobs_and_power(done):
     _, trace = done
     assert trace["aidc/Site/busy_gpus"][:, 0].tolist() == [[0.0, 0.0]] + [[2.0, 10.0]] * 44
@@ -62,6 +61,7 @@ def test_job_table(done):
     assert ((jobs["start_s"] - jobs["arrival_s"] > 0) & (jobs["start_s"] - jobs["arrival_s"] <= 60)).all()
 
 
+@pytest.mark.rows("E01-06", "E09", "K08", "M03", "M10")
 def test_grid(done):
     _, trace = done
     for k, (p, q) in enumerate(zip(P_MW, Q_MVAR, strict=True)):
@@ -78,6 +78,7 @@ def test_grid(done):
                                                                    rel=1e-7)
 
 
+@pytest.mark.rows("I05", "I20", "K01-03", "R02", "R03")
 def test_accounts(done):
     """Energy (25 + 44 x 40)/60 kWh, at 0.1 USD/kWh; attributed: each interval's energy at its NCI."""
     result, _ = done

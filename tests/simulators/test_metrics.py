@@ -1,7 +1,4 @@
-"""Figures count what lies between the end of the warm-up and the end of the run, whatever the steps.
-
-Rows of the model: I01, I02.
-"""
+"""Figures count what lies between the end of the warm-up and the end of the run, whatever the steps."""
 
 import pytest
 from worlds import run
@@ -25,6 +22,7 @@ def test_a_run_that_ends_inside_an_interval_counts_no_further(tmp_path):
     assert minute["energy_kwh"] == pytest.approx(25.0 / 60, rel=1e-12)
 
 
+@pytest.mark.rows("M07")
 def test_a_warm_up_cuts_an_interval_where_it_ends(tmp_path):
     """Warm-up of 10 min, then 20: the whole 30 minutes less the first 10."""
     whole, first, rest = (figures(tmp_path, s, warmup_s=w) for s, w in ((1800.0, 0), (600.0, 0), (1200.0, 600.0)))
@@ -39,6 +37,7 @@ def test_a_class_that_can_run_nowhere_is_announced():
     assert "class llm can run nowhere: no eligible site has a block of 1000 GPUs" in warning
 
 
+@pytest.mark.rows("I01", "I02", "P17", "P22")
 def test_too_much_work_is_announced_before_the_run():
     digest = Experiment(override(find("ieee33"), {"workload.inf_size_scale": 1.0}), "native").preflight()
     gpus = 0.7 * (673.7 + 403.2) + 1986.6 + 6600.0  # model: GPUs needed per class, training at 0.7 of its rate
@@ -49,3 +48,16 @@ def test_too_much_work_is_announced_before_the_run():
 def test_the_summary_names_its_policy(tmp_path):
     result = run(find("two_bus"), tmp_path / "t.h5")
     assert result.digest.tables[0].title == "Jobs under policy uniform"
+
+
+@pytest.mark.rows("I05", "K01", "K06")
+def test_throughput_and_pue_are_told_in_both_ways(tmp_path):
+    """44 minutes of 7.2e5 TO in 45 are 0.704 M TO/min and 11.7 k TO/s. Cooling takes a quarter of IT at all times; with
+    10 kW of auxiliaries beside it PUE is 35/20 in the first minute and 50/32 from then on."""
+    result = run(find("two_bus"), tmp_path / "t.h5")
+    every = next(row for row in result.digest.tables[0].rows if row[0] == "all")
+    assert every[5:7] == ("0.70", "11.7")
+    assert result.digest.figures["pue_mean"] == pytest.approx(1.25)
+    more = figures(tmp_path, None, aidc__cooling__auxiliary_kw=10.0)
+    assert more["pue_mean"] == pytest.approx((35 / 20 + 44 * 50 / 32) / 45)
+    assert more["energy_kwh"] / more["it_energy_kwh"] == pytest.approx((35 + 44 * 50) / (20 + 44 * 32))

@@ -1,7 +1,4 @@
-"""The base load profile: its shape, its day, and its loads.
-
-Rows of the model: I24, M01, P07.
-"""
+"""The base load profile: its shape, its day, and its loads."""
 
 from __future__ import annotations
 
@@ -34,6 +31,7 @@ def power(profile: Profile, minute: int) -> dict[str, float]:
     return profile.get_data({"bus1": ["p_kw", "q_kvar"]})["bus1"]
 
 
+@pytest.mark.rows("I24", "M01")
 def test_the_shipped_shape():
     shape = SHAPES["ieee33_light"]
     assert len(shape) == 96
@@ -70,6 +68,7 @@ def test_a_shape_from_a_file(tmp_path):
         started(["bus1"], shape="gone.csv")
 
 
+@pytest.mark.rows("P07")
 def test_a_slots_value_holds_for_its_quarter_of_an_hour_and_comes_back_every_day():
     profile = started(["bus0", "bus1"], shape=RAMP)
     assert power(profile, 0) == {"p_kw": 0.0, "q_kvar": 0.0}
@@ -85,6 +84,16 @@ def test_mean_and_scale():
     assert power(started(["bus1"], shape=RAMP, mean=0.5, scale=2.0), 38 * 15)["p_kw"] == pytest.approx(160.0)
     day = [power(started(["bus1"], mean=0.75), 0)["p_kw"]]
     assert day == pytest.approx([200.0 * SHAPES["ieee33_light"][0] * 0.75 / 0.40])
+
+
+@pytest.mark.rows("M01")
+def test_a_run_says_which_base_load_it_had():
+    """RAMP doubled: from 0 to 19, on average 9.5."""
+    assert started(["bus1"], shape=RAMP, scale=2.0).notes() == [
+        "profile: base load by shape 96 factors of the scenario, 9.500 of the network's own loads on average, 19.000 "
+        "at the peak"]
+    (said,) = started(["bus1"], mean=0.5).notes()
+    assert "shape ieee33_light, 0.500 of the network's own loads on average" in said
 
 
 @pytest.mark.parametrize(("params", "message"), [
@@ -105,6 +114,7 @@ def test_loads_are_named_like_buses():
         started(["bus2"])
 
 
+@pytest.mark.rows("Z06")
 def test_a_forecast_is_what_comes_over_midnight_too():
     profile = ForecastProfile()
     profile.init("profile", 60.0, step_s=900.0, network=NETWORK, shape=RAMP, lookahead_steps=3)

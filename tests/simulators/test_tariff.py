@@ -1,7 +1,4 @@
-"""The time-of-use tariff: its windows, their ends, and the forecast.
-
-Rows of the model: I19, P05.
-"""
+"""The time-of-use tariff: its windows, their ends, and the forecast."""
 
 import pytest
 from worlds import run
@@ -29,6 +26,7 @@ def tariff(**params):
 @pytest.mark.parametrize(("boundary", "expected"), [
     ("half_open", HALF_OPEN), ("closed", CLOSED), ("inclusive_hour", INCLUSIVE)])
 @pytest.mark.parametrize("day", [0, 1, 9])
+@pytest.mark.rows("I19", "P05")
 def test_ends_of_the_windows(boundary, expected, day):
     params = tariff(boundary=boundary)
     for minute, price in expected.items():
@@ -36,6 +34,7 @@ def test_ends_of_the_windows(boundary, expected, day):
 
 
 @pytest.mark.parametrize(("boundary", "peak_minutes"), [("half_open", 240), ("closed", 241), ("inclusive_hour", 300)])
+@pytest.mark.rows("I19", "P05")
 def test_minutes_of_a_day(boundary, peak_minutes):
     """I19: the closed rule has one more minute per window, the inclusive one five hours instead of four."""
     params = tariff(boundary=boundary)
@@ -71,6 +70,7 @@ def started(**params):
     return simulator
 
 
+@pytest.mark.rows("S08")
 def test_forecast_at_14_h_over_midnight():
     simulator = started()
     assert simulator.labels() == {"lead": ["0h", "2h", "4h", "6h", "8h", "10h"]}
@@ -115,12 +115,12 @@ def test_a_table_of_prices_with_its_forecast(tmp_path):
     late = simulator.advance(2.5 * 3600.0, {})["tou"]
     assert late == {"price_usd_per_kwh": 0.30, "forecast_usd_per_kwh": [0.30, 0.05, 0.05]}
     (said,) = simulator.notes()
-    assert said.endswith("ends at 04:00 and forecasts reach 05:30; after it the last price is held")
+    assert said.endswith("it ends at 04:00, values to 05:30 were read; after it its last row is held")
     wrapped = started(prices=path, deferrals_s=["0h", "2h", "3h"], prices_overflow="wrap")
     assert wrapped.advance(2.5 * 3600.0, {})["tou"]["forecast_usd_per_kwh"] == [0.30, 0.10, 0.10]  # 0.5 h, 1.5 h
     strict = started(prices=path, prices_overflow="raise", deferrals_s=["2h"])
     assert strict.advance(3.0 * 3600.0, {})["tou"]["forecast_usd_per_kwh"] == [0.05]
-    with pytest.raises(ScenarioError, match=r"prices.csv ends at 04:00; a value at 04:00 is asked for"):
+    with pytest.raises(ScenarioError, match=r"prices.csv holds from 00:00 to 04:00; a value at 04:00 is asked for"):
         strict.advance(4.0 * 3600.0, {})
 
 

@@ -1,7 +1,4 @@
-"""Distributions on simplexes, intervals and choices: densities, supports, starts, modes.
-
-Rows of the model: L01.
-"""
+"""Distributions on simplexes, intervals and choices: densities, supports, starts, modes."""
 
 import math
 
@@ -32,6 +29,7 @@ MIX = (Interval("t", 18.0, 23.0, 19.0), Simplex("s", 4, (True, False, True, True
        Choice("c", 3), Simplex("one", 2, (False, True)), Interval("u", -1.0, 1.0))
 
 
+@pytest.mark.rows("L01")
 def test_widths():
     """Raw: 2 intervals + (3 eligible - 1) + (1 eligible - 1) Gaussians + 1 choice = 5; params: 3 logits for it."""
     a = actions_of(*MIX)

@@ -1,7 +1,4 @@
-"""Policies: decoding and scoring agree, padding means nothing, order and context reach whom they should.
-
-Rows of the model: B01-04, I27, L06, L07, L09, L11, L14, T01-04, U16.
-"""
+"""Policies: decoding and scoring agree, padding means nothing, order and context reach whom they should."""
 
 import numpy as np
 import pytest
@@ -43,6 +40,7 @@ def scores(team, observation, context, step):
 @pytest.mark.parametrize("simplex", ["gaussian", "dirichlet"])
 @pytest.mark.parametrize("spec", [mixed_team(), site_team()], ids=["mixed", "sites"])
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.rows("L06", "T02")
 def test_decoding_step_by_step_is_scoring_in_one_pass(method, spec, simplex):
     """Permuted orders and contexts included; with several blocks and heads."""
     team = rough(Team(spec, Learning(method=method, blocks=2, heads=2, width=32, simplex=simplex)))
@@ -55,6 +53,7 @@ def test_decoding_step_by_step_is_scoring_in_one_pass(method, spec, simplex):
     assert np.abs(value - step.value).max() < 1e-5
 
 
+@pytest.mark.rows("T03")
 def test_another_order_is_another_density():
     """What permuting in the update only would do: the same draws, scored in another order."""
     spec = site_team()
@@ -84,6 +83,7 @@ def test_padding_means_nothing(method):
         assert (a == b).all()
 
 
+@pytest.mark.rows("B01", "I27", "L09", "L11", "L14", "T02", "U16")
 def test_an_agent_sees_its_predecessors_and_nobody_else():
     """Changing the action at position 2 changes the densities at later positions only."""
     spec = site_team()
@@ -99,6 +99,7 @@ def test_an_agent_sees_its_predecessors_and_nobody_else():
     assert moved[:, [1, 3]].min() > 0
 
 
+@pytest.mark.rows("L10", "S13-14")
 def test_context_reaches_followers_of_mat_alone():
     spec = site_team()
     observation, context = arrays_of(spec)
@@ -107,6 +108,60 @@ def test_context_reaches_followers_of_mat_alone():
         a, b = (team.act(observation, lambda _, c=c: c, deterministic=True)[0] for c in (context, -context))
         assert (a.action[:, 0] == b.action[:, 0]).all(), "the leader acts before"
         assert (np.abs(a.action[:, 1:] - b.action[:, 1:]).max() > 1e-4) == (method == "mat")
+
+
+def parameters_behind(team, result):
+    """Names of the parameters that a result of the network depends on."""
+    team.network.zero_grad()
+    result.sum().backward()
+    return {name for name, p in team.network.named_parameters() if p.grad is not None and p.grad.abs().max() > 0.0}
+
+
+@pytest.mark.parametrize(("method", "encoder"), [("mat", True), ("mat-dec", True), ("transformer", False),
+                                                 ("mappo", False)])
+@pytest.mark.rows("B01-04", "T01", "T04")
+def test_actors_and_critic_share_the_encoder_or_nothing(method, encoder):
+    """In mat and mat-dec, whose value is read off the encoder, the encoder and nothing else is common to both."""
+    spec = site_team()
+    team = rough(Team(spec, Learning(method=method)))
+    observation, context = (torch.from_numpy(x) for x in arrays_of(spec))
+    raw = torch.zeros(B, len(spec.agents), team.network.n_raw)
+    actors = parameters_behind(team, team.network.scores(observation, context, raw, None)[0])
+    critic = parameters_behind(team, team.network.value(observation))
+    shared = {name for name, _ in team.network.named_parameters() if name.startswith("encoder.")}
+    assert bool(shared) == encoder
+    assert actors & critic == shared
+    assert critic - shared
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.rows("B02-04", "I27", "T01", "T09", "Z02")
+def test_whose_observation_reaches_whose_action(method):
+    """mappo alone can be executed site by site: by attention, all others' actions depend on what everybody sees."""
+    spec = site_team()
+    team = rough(Team(spec, Learning(method=method)))
+    observation, context = arrays_of(spec)
+    for agent in range(len(spec.agents)):
+        other = observation.copy()
+        other[:, agent] += np.arange(other.shape[2])
+        a, b = (team.act(x, lambda _: context, deterministic=True)[0].action for x in (observation, other))
+        moved = np.abs(a - b).max((0, 2))
+        assert moved[agent] > 1e-4
+        others = np.delete(moved, agent)
+        assert (others == 0.0).all() if method == "mappo" else (others > 1e-5).all()
+
+
+@pytest.mark.rows("L07")
+def test_the_manager_draws_its_shares():
+    spec = site_team()
+    team = rough(Team(spec, Learning()))
+    observation, context = arrays_of(spec)
+    drawn, again = (team.act(observation, lambda _: context)[0] for _ in range(2))
+    mode = team.act(observation, lambda _: context, deterministic=True)[0]
+    assert (drawn.action[:, 0] != again.action[:, 0]).any()
+    assert drawn.action[:, 0, :3].sum(-1) == pytest.approx(np.ones(B))
+    assert drawn.log_prob[:, 0].all()
+    assert not mode.log_prob.any()
 
 
 def test_agents_of_one_type_can_differ():
@@ -119,19 +174,20 @@ def test_agents_of_one_type_can_differ():
         assert np.abs(action[:, 1] - action[:, 2]).max() > 1e-4, method
 
 
-def test_leaders_shares_can_be_frozen():
-    """S-MAT: shares 1:2:7 over sites of which the second is not eligible are 1/8 and 7/8."""
+@pytest.mark.parametrize(("weights", "shares"), [((1, 2, 7), (1 / 8, 0, 7 / 8)), ((1, 1, 8), (1 / 9, 0, 8 / 9))])
+@pytest.mark.rows("B05", "B06")
+def test_leaders_shares_can_be_frozen(weights, shares):
+    """S-MAT 1 and 2, over sites of which the second is not eligible."""
     spec = site_team()
-    team = Team(spec, Learning(method="mat"))
     with pytest.raises(ScenarioError, match="'of' has 4"):
-        Team(spec, Learning(frozen_leaders=(1, 2, 7)))
+        Team(spec, Learning(frozen_leaders=weights))
     boss = type(spec.types["boss"])("boss", spec.types["boss"].observation, spec.types["boss"].action[:1])
     spec = type(spec)(spec.agents, {**spec.types, "boss": boss}, 1)
     for method in METHODS:
-        team = Team(spec, Learning(method=method, frozen_leaders=(1, 2, 7)))
+        team = Team(spec, Learning(method=method, frozen_leaders=weights))
         observation, context = arrays_of(spec)
         step, _ = team.act(observation, lambda _, c=context: c)
-        assert step.action[:, 0, :3] == pytest.approx(np.tile([1 / 8, 0, 7 / 8], (B, 1)), abs=1e-6)
+        assert step.action[:, 0, :3] == pytest.approx(np.tile(shares, (B, 1)), abs=1e-6)
         log_prob, entropy, _ = scores(team, observation, context, step)
         assert not np.any([log_prob[:, 0], entropy[:, 0], step.log_prob[:, 0]])
 
@@ -144,6 +200,7 @@ def test_attention_is_torchs(heads, causal):
     assert torch.allclose(attend_all(q, k, v, heads, causal), expected.reshape(5, 4, 8), atol=1e-6)
 
 
+@pytest.mark.rows("T03", "U16")
 def test_orders_that_cannot_be():
     spec = site_team()
     observation, _ = arrays_of(spec)

@@ -1,7 +1,4 @@
-"""Data centres as the bus sees them: ports, units, windows, tables and refusals.
-
-Rows of the model: L12, L13, M09, M10, U07, X02.
-"""
+"""Data centres as the bus sees them: ports, units, windows, tables and refusals."""
 
 from __future__ import annotations
 
@@ -52,6 +49,7 @@ def batch(*jobs: tuple) -> dict:
     return dict(zip(names, map(list, zip(*jobs, strict=True)), strict=True))
 
 
+@pytest.mark.rows("M10")
 def test_idle_before_the_first_tick():
     # 100 kW at 23 degC: P_cool = 100 kW, chiller = that / 4.2392 = 23.589 36 kW, flow ratio = (100 + 23.589 36) kW /
     # 542.234 kW = 0.227 926, fans = 6 * 0.227 926^3 = 0.071 05 kW
@@ -69,6 +67,7 @@ def test_idle_before_the_first_tick():
     assert idle["aidc2"]["q_kvar"] == pytest.approx(0.1 * idle["aidc2"]["p_kw"])
 
 
+@pytest.mark.rows("M10", "U07")
 def test_first_tick_without_jobs_is_the_idle_site():
     member = data_centers()
     idle, now = member.initial()["aidc1"], tick(member, 0, **NO_JOBS)["aidc1"]
@@ -76,6 +75,7 @@ def test_first_tick_without_jobs_is_the_idle_site():
     assert now == idle
 
 
+@pytest.mark.rows("A06", "L12", "L13", "U07", "X02")
 def test_one_minute_of_training_and_inference_by_hand():
     # an LLM job on 2 of its 6 blocks: 32 GPUs * 6e4 = 1.92e6 TO in the minute.
     # three Search jobs on 2 GPUs: 72 s each, 2.5e5 TO a GPU in the minute; the third waits.
@@ -121,6 +121,7 @@ def test_one_minute_of_training_and_inference_by_hand():
     assert left.keys() == done.keys()
 
 
+@pytest.mark.rows("M09")
 def test_window_is_the_mean_of_what_has_elapsed_then_rolls():
     member = data_centers(window_s="3min")
     seen = []

@@ -1,7 +1,4 @@
-"""Power and cooling equations against numbers worked out by hand and against the ranges of model.md 2.7 and 5.1.
-
-Rows of the model: E05, E19-24, I07-12, I28, M14, U05, U06, U19.
-"""
+"""Power and cooling equations against numbers worked out by hand and against the ranges of model.md 2.7 and 5.1."""
 
 from __future__ import annotations
 
@@ -32,6 +29,7 @@ def pue_at(it_kw: float, supply_degc: float, cooling: Cooling) -> float:
     return pue(aidc_power_kw(it_kw, crac(it_kw, supply_degc, cooling).cooling_kw), it_kw)
 
 
+@pytest.mark.rows("E19-23", "I07-09", "P37-42", "U05", "U06")
 def test_corrected_plant_at_full_load_by_hand():
     # c rho Phi = 1006 * 1.225 * 21.5                     = 26 495.525 W/K
     # outlet    = 23 + 4 + 380 000 / 26 495.525           = 41.342 045 degC        (19), (20)
@@ -51,6 +49,7 @@ def test_corrected_plant_at_full_load_by_hand():
     assert plant.cooling_kw == plant.chiller_kw + plant.tower_kw
 
 
+@pytest.mark.rows("I09", "P33", "P39", "P42")
 def test_literal_plant_by_hand():
     # c rho Phi = 1006 * 1.225 * 6 = 7394.1 W/K; P_cool = 212 + 7.3941 * (4 + 3.7) = 268.934 57 kW
     # chiller = 268.934 57 / 4.2392 = 63.439 94 kW; flow ratio = 63 439.94 / (1006 * 1.225 * 1 * 8.5) = 6.056 333
@@ -76,6 +75,7 @@ def test_literal_plant_by_hand():
     ],
     ids="ABCDEFGJK",
 )
+@pytest.mark.rows("I10", "I11", "U19")
 def test_pue_range_of_each_reading(variant, low, high):
     values = [pue_at(it_kw, t, variant) for it_kw in IT_KW for t in SUPPLY_DEGC]
     assert min(values) == pytest.approx(low, abs=0.006)
@@ -93,12 +93,14 @@ def test_kw_slip_makes_cooling_independent_of_it_power():
 
 @pytest.mark.parametrize("plant", [CORRECTED, LITERAL, TABLE2])
 @pytest.mark.parametrize("it_kw", [100.0, 212.0, 380.0])
+@pytest.mark.rows("I12")
 def test_warmer_supply_air_always_costs_less(plant, it_kw):
     powers = [crac(it_kw, t, plant).cooling_kw for t in SUPPLY_DEGC]
     assert powers == sorted(powers, reverse=True)
     assert len(set(powers)) == len(powers)
 
 
+@pytest.mark.rows("E12", "E13", "P12", "P13")
 def test_it_power_of_a_full_site_is_380_kw():
     # 0.7 kW per busy GPU in both kinds: 7e-4 * 6e4 / 60 = 1.68e-4 * 2.5e5 / 60 = 0.7; 100 + 400 * 0.7 = 380
     y_train, y_inf = gpu_throughput_to_per_s(150, 6e4), gpu_throughput_to_per_s(250, 2.5e5)
@@ -106,15 +108,18 @@ def test_it_power_of_a_full_site_is_380_kw():
     assert it_power_kw(100.0, [y_train, y_inf], [7e-4, 1.68e-4]) == pytest.approx(380.0, rel=1e-12)
 
 
+@pytest.mark.rows("U03")
 def test_throughput_of_executed_jobs():
     # two Search jobs of 1.5e7 TO in one minute: 3e7 TO / 60 s
     assert throughput_to_per_s(2, 1.5e7, 1) == 5e5
 
 
+@pytest.mark.rows("E05", "P08")
 def test_reactive_power_follows_eta():
     assert reactive_power_kvar(250.0, 0.2) == 50.0
 
 
+@pytest.mark.rows("E22", "P40")
 def test_cop_of_table_1():
     assert cop(18.0, CORRECTED.cop) == pytest.approx(0.0068 * 324 + 0.144 + 0.458)
 
@@ -129,6 +134,7 @@ def test_arrays_give_what_floats_give():
             assert together.return_degc[k] == pytest.approx(alone.return_degc, rel=1e-15)
 
 
+@pytest.mark.rows("M14", "P32", "P36")
 def test_racks_differ():
     # (20), (21) take means, 4.5 and -3; the hottest inlet is 20 + 5, and rack two allows 27.5 - 5 = 22.5 of supply air
     plant = Cooling(
@@ -140,6 +146,7 @@ def test_racks_differ():
     assert supply_limits_degc(plant) == (18.0, 22.5)
 
 
+@pytest.mark.rows("E24", "I28", "P34", "P36")
 def test_inlet_limit_equals_the_box_in_table_1():
     # (24) twice: T_sup + 4 <= 27 is T_sup <= 23
     assert supply_limits_degc(CORRECTED) == (18.0, 23.0)
@@ -176,6 +183,7 @@ def test_servers_draw_more_at_a_warm_inlet_by_hand():
     assert it_at_inlet_kw(200.0, 23.0, CORRECTED) == 200.0
 
 
+@pytest.mark.rows("I12")
 def test_with_the_inlet_term_the_supply_temperature_is_a_decision():
     # without it the warmest air is the cheapest; with it the cheapest lies inside the limits
     def power_kw(t):
@@ -187,6 +195,7 @@ def test_with_the_inlet_term_the_supply_temperature_is_a_decision():
 
 
 @pytest.mark.parametrize(("plant", "expected_kw"), [(LITERAL, 7.3941 * 7.7), (CORRECTED, 1.006 * 1.225 * 21.5 * 0.3)])
+@pytest.mark.rows("I07", "P33", "U05")
 def test_heat_from_nowhere_is_that_of_the_offsets(plant, expected_kw):
     # U05 with (19)-(21): P_cool = P_IT + c rho Phi (dT_sup + dT_ret); c rho Phi = 1006 * 1.225 * 6 W/K = 7.3941 kW/K
     for it_kw in (100.0, 212.0, 380.0):

@@ -2,8 +2,6 @@
 
 The site has 10 GPUs. An inference job of n TO takes n seconds on its one GPU ('chat') or on its three ('video'); a
 training block of 2 GPUs does 2 TO/s, and a job uses at most three blocks.
-
-Rows of the model: E18, I03, I17, M08, M15, U13.
 """
 
 from __future__ import annotations
@@ -81,6 +79,7 @@ def never(value: float) -> bool:
 # --- inference ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rows("E18")
 def test_first_come_first_served_within_the_grant(run):
     run.grant(chat=2)
     run.submit((1, "chat", 30, NEVER), (2, "chat", 50, NEVER), (3, "chat", 5, NEVER), (4, "chat", 20, NEVER))
@@ -94,6 +93,7 @@ def test_first_come_first_served_within_the_grant(run):
     assert run.busy == [(0, (2, 0, 0, 0)), (50, (1, 0, 0, 0)), (55, (0, 0, 0, 0))]
 
 
+@pytest.mark.rows("E18")
 def test_head_of_the_line_holds_back_no_other_class(run):
     # video needs 3 GPUs and has a grant of 5: one job at a time, whatever chat does
     run.grant(chat=1, video=5)
@@ -102,6 +102,7 @@ def test_head_of_the_line_holds_back_no_other_class(run):
     assert run.busy == [(0, (1, 3, 0, 0)), (10, (0, 3, 0, 0)), (40, (0, 0, 0, 0))]
 
 
+@pytest.mark.rows("U13")
 def test_waiting_jobs_leave_at_their_deadlines_in_any_order(run):
     run.grant(chat=1)
     run.submit((1, "chat", 90, NEVER), (2, "chat", 5, 50), (3, "chat", 5, 20.5), (4, "chat", 5, 200))
@@ -150,6 +151,7 @@ def test_running_inference_finishes_through_a_smaller_grant_and_its_deadline(run
 # --- training -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rows("I03")
 def test_blocks_taken_away_and_given_back_keep_progress(run):
     run.grant(fit=6)
     run.submit((1, "fit", 480, 900))
@@ -164,6 +166,7 @@ def test_blocks_taken_away_and_given_back_keep_progress(run):
     assert run.busy == [(0, (0, 0, 6, 0)), (60, (0, 0, 0, 0)), (120, (0, 0, 4, 0)), (150, (0, 0, 0, 0))]
 
 
+@pytest.mark.rows("I03")
 def test_earliest_deadline_takes_the_blocks_it_can_use(run):
     run.grant(fit=8)
     run.submit((1, "fit", 600, 900))
@@ -179,6 +182,7 @@ def test_earliest_deadline_takes_the_blocks_it_can_use(run):
     assert run.busy[:3] == [(0, (0, 0, 6, 0)), (60, (0, 0, 8, 0)), (100, (0, 0, 6, 0))]
 
 
+@pytest.mark.rows("I17", "M15")
 def test_finish_at_the_deadline_counts_and_a_moment_later_does_not(run):
     run.grant(fit=4)
     run.submit((1, "fit", 200, 100), (2, "tune", 1, 1))
@@ -294,6 +298,7 @@ def test_shrunk_training_makes_room_for_inference_at_once(run):
 # --- accounts -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rows("E13")
 def test_power_and_work_are_integrals_at_true_event_times(run):
     # chat draws 2 kW a GPU (2 kW/(TO/s) at 1 TO/s). 2 GPUs for 15 s, 1 GPU from 15 to 45, none to 60:
     # IT = 40 + (4 * 15 + 2 * 30) / 60 = 42 kW; GPUs (2 * 15 + 30) / 60 = 1
@@ -320,6 +325,7 @@ def test_a_new_supply_temperature_acts_from_the_command_on(run):
     assert run.facility.read_interval().chiller_kw == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.rows("E24", "P34")
 def test_supply_temperature_outside_its_limits_is_clipped_and_counted(run):
     for given, applied in ((17.0, 18.0), (24.0, 23.0), (20.0, 20.0)):
         run.facility.command([0, 0, 0, 0], given)
@@ -328,6 +334,7 @@ def test_supply_temperature_outside_its_limits_is_clipped_and_counted(run):
     assert run.facility.read_interval().clipped_commands == 2
 
 
+@pytest.mark.rows("M08")
 def test_what_is_inside_at_the_end_is_unfinished(run):
     run.grant(chat=1, fit=2)
     run.submit((1, "chat", 90, NEVER), (2, "chat", 30, NEVER))

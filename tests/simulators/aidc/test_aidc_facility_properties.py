@@ -2,8 +2,6 @@
 
 The second program (`Slow`) is written for clearness, not for speed: exact fractions, no calendar of events, every list
 scanned at every instant. Its job sizes make all event times binary fractions, so that both must agree exactly.
-
-Rows of the model: U12.
 """
 
 from __future__ import annotations
@@ -181,6 +179,7 @@ def changes(trajectory):
 
 @settings(max_examples=150, deadline=None)
 @given(minutes(BLOCKS["smooth"], real=False))
+@pytest.mark.rows("L12")
 def test_agrees_exactly_with_a_second_program(plan):
     slow, ids = Slow(), 0
     for k, (jobs, grants, _) in enumerate(plan):
@@ -201,6 +200,7 @@ def test_agrees_exactly_with_a_second_program(plan):
 
 @settings(max_examples=150, deadline=None)
 @given(minutes(BLOCKS["rough"], real=True))
+@pytest.mark.rows("E14", "U12")
 def test_gpus_in_use_keep_capacity_and_grants_at_every_instant(plan):
     _, _, busy = play(plan, ROUGH)
     before = (0,) * 4

@@ -2,8 +2,6 @@
 
 The site has 5 racks of 2 GPUs. A training block of 2 GPUs does 2 TO/s and a job uses at most three; an inference job of
 n TO takes n seconds on one GPU.
-
-Rows of the model: M15.
 """
 
 from __future__ import annotations
@@ -140,6 +138,7 @@ def test_capacity_falls_while_racks_are_down():
         [(2.0, 32.0)] * 4 + [(32.0, 62.0)] * 4 + [(45.0, 75.0)] * 2)
 
 
+@pytest.mark.rows("M15")
 def test_work_that_missed_its_deadline_is_lost():
     # 6 TO/s for 50 s, then the deadline: 300 TO done for nothing
     site = facility(FIT)

@@ -1,7 +1,5 @@
 """The slot model (14)-(18): worked out by hand, against a second program in exact fractions, and as what the
 event-driven facility tends to when jobs get small.
-
-Rows of the model: E14-17, I04, U04.
 """
 
 from __future__ import annotations
@@ -54,6 +52,7 @@ def rows(did, *names):
     return list(zip(*(did.left_jobs[n] for n in names), strict=True)) if did.left_jobs else []
 
 
+@pytest.mark.rows("E14-17", "U04")
 def test_training_is_executed_in_its_due_slot_or_dropped():
     # 6 GPUs do 60 TO a slot: one job and a half
     run = Run("fractional")
@@ -75,6 +74,7 @@ def test_training_is_executed_in_its_due_slot_or_dropped():
         assert did.finished_jobs == [expected, 0]
 
 
+@pytest.mark.rows("E14", "E17")
 def test_the_integer_reading_leaves_what_does_not_make_a_job():
     run = Run("integer")
     did, _ = run.slot(6, 4, fit=[0, 0], chat=4)
@@ -103,6 +103,7 @@ def test_the_fractional_reading_keeps_the_part_of_the_first_in_the_queue():
     assert (did.dropped_jobs[1], run.facility.lost_jobs[1], state.queued_jobs[1]) == (1, pytest.approx(1 / 3), 0)
 
 
+@pytest.mark.rows("E13", "U03")
 def test_power_is_that_of_the_work_executed():
     did, _ = Run("fractional").slot(4, 2, fit=[0], chat=1)
     # fit: 40 TO in 60 s at 3 kW/(TO/s), chat: 9 TO in 60 s at 5 kW/(TO/s)
@@ -181,6 +182,7 @@ slots = st.lists(
 
 @settings(max_examples=200, deadline=None)
 @given(slots, st.booleans())
+@pytest.mark.rows("E14-18", "I04", "U04", "U13")
 def test_agrees_with_the_equations_in_numbers(plan, whole):
     run, numbers = Run("integer" if whole else "fractional"), Numbers(whole)
     received, gone = [0, 0], [0, 0]

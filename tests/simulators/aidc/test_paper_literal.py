@@ -1,7 +1,4 @@
-"""The paper to the letter: it runs, and reports what follows from its own numbers (model.md 2.2, 2.3, 5.4).
-
-Rows of the model: E07, I01-03, I30.
-"""
+"""The paper to the letter: it runs, and reports what follows from its own numbers (model.md 2.2, 2.3, 5.4)."""
 
 from __future__ import annotations
 
@@ -25,12 +22,14 @@ def results(request, tmp_path_factory):
     return [Experiment(scenario, d, HOURS * 3600.0, folder / f"{d}.h5").run() for d in drivers]
 
 
+@pytest.mark.rows("I01-03")
 def test_it_runs_to_its_end_under_both_drivers(results):
     assert all(r.status == "completed" for r in results)
     if len(results) == 2:
         assert first_difference(results[0].path, results[1].path) is None
 
 
+@pytest.mark.rows("I01-03", "U03")
 def test_it_drops_what_its_numbers_say(results):
     figures = results[0].digest.figures
     with Trace(results[0].path) as trace:
@@ -54,6 +53,7 @@ def test_it_drops_what_its_numbers_say(results):
         assert len(jobs["id"]) == total["received_jobs"].sum()
 
 
+@pytest.mark.rows("E07", "I10", "I30")
 def test_its_cooling_is_more_than_the_feeder_can_carry(results):
     result = results[0]
     ratio = result.digest.figures["energy_kwh"] / result.digest.figures["it_energy_kwh"]
@@ -66,6 +66,7 @@ def test_its_cooling_is_more_than_the_feeder_can_carry(results):
         assert (unserved | low).all()
 
 
+@pytest.mark.rows("I19")
 def test_its_tariff_has_two_minutes_more():
     tariff = find("paper_literal").members["tariff"]
     assert tariff.params["boundary"] == "closed"

@@ -1,7 +1,4 @@
-"""The study's scenarios as something to learn on: contexts, rewards and states against the closed loop itself.
-
-Rows of the model: L08, L10, L15, R03, U22.
-"""
+"""The study's scenarios as something to learn on: contexts, rewards and states against the closed loop itself."""
 
 import numpy as np
 import pytest
@@ -26,6 +23,7 @@ def environment(scenario, lean=True):
 
 
 @pytest.mark.parametrize("rounding", ["carry", "stateless"])
+@pytest.mark.rows("L08", "L10", "U22")
 def test_the_context_is_what_the_step_then_executes(rounding):
     env, rng = environment(override(IEEE33, {"controller.rounding": rounding})), np.random.default_rng(0)
     controller, differs = env.steering._controller, False
@@ -57,6 +55,7 @@ def test_what_is_left_out_in_training_changes_nothing():
         assert np.array_equal(lean.observation, whole.observation)
 
 
+@pytest.mark.rows("L05", "L15", "R03")
 def test_a_rule_steered_by_its_own_decisions_is_the_run_itself(tmp_path):
     """With the rule in the place of the learner, the environment is the run: the terms are those of its trace."""
     scenario = override(IEEE33.replace(until_s="1h"), {"grid.solver": "clarabel", "controller.policy": "nci_priority"})
@@ -80,6 +79,7 @@ def test_a_rule_steered_by_its_own_decisions_is_the_run_itself(tmp_path):
         np.testing.assert_allclose([t[name] for t in terms], values, rtol=1e-12, err_msg=name)
 
 
+@pytest.mark.rows("B08", "I22")
 def test_power_mode_sees_and_pays_no_carbon():
     env = environment(POWER)
     spec = env.steering.spec
@@ -115,6 +115,7 @@ def test_marginal_carbon_shows_and_charges_mci():
     assert terms["attributed_t"] < 0.9 * terms["carbon_t"]
 
 
+@pytest.mark.rows("M02")
 def test_weights_and_states_are_settings():
     """With c1 = 0 and c2 = 1 the reward is the cost; the paper's states have 22 and 18 columns (time takes two)."""
     env = environment(override(IEEE33, {"controller.reward.c1_per_reference": 0, "controller.reward.c2_per_usd": 1,
@@ -137,7 +138,23 @@ def test_what_is_learned_from_is_relative_to_the_hour():
 def test_what_is_charged_for_looming_drops_is_what_looms():
     """An hour in which all training jobs get the longest deferral, 600 of the 720 minutes from their arrival, and need
     120: decided up to a minute later they are late at once, and the rewards differ from (32) by c4 each."""
-    env = environment(override(IEEE33, {"controller.reward.relative": False, "controller.reward.c4_per_train_job": 2}))
+    env = environment(override(IEEE33, {"controller.reward.relative": False, "controller.reward.c4_per_train_job": 2,
+                                        "controller.long_deferrals": "as_printed"}))
+    late, deferred, charged = an_hour_of_the_longest_deferral(env)
+    assert late == deferred > 0
+    assert charged == pytest.approx(2 * late)
+
+
+def test_a_learner_that_always_takes_the_longest_deferral_makes_no_job_late():
+    """They are released just in time, and so are urgent: a tenth of c4 each."""
+    late, deferred, charged = an_hour_of_the_longest_deferral(
+        environment(override(IEEE33, {"controller.reward.relative": False})))
+    assert late == 0 < deferred
+    assert charged == pytest.approx(0.1 * deferred)
+
+
+def an_hour_of_the_longest_deferral(env):
+    """Late and deferred jobs after it, and what the rewards differ from (32) by."""
     action = env.steering.start()
     action[1:, :12] = 0.0
     action[1:, [5, 11]] = 1.0
@@ -145,12 +162,12 @@ def test_what_is_charged_for_looming_drops_is_what_looms():
     for _ in range(60):
         reward, values, *_ = env.step(action)
         charged += dict(zip(env.steering.terms, values, strict=True))["objective"] - reward
-    late = sum(sum(row) for row in env.steering._seen.late_jobs)
-    assert late == sum(sum(row) for row in env.steering._seen.deferred_jobs) > 0
-    assert charged == pytest.approx(2 * late)
+    seen = env.steering._seen
+    return *(sum(sum(row) for row in rows) for rows in (seen.late_jobs, seen.deferred_jobs)), charged
 
 
-@pytest.mark.parametrize("fields", [{}, {"controller.mode": "power"}, {"controller.reward.carbon": "marginal"},
+@pytest.mark.parametrize("fields", [{}, {"controller.mode": "power", "grid.lambda_kw_per_kg_h": 0.0},
+                                    {"controller.reward.carbon": "marginal"},
                                     {"controller.reward.relative": False, "controller.reward.looming": False}])
 def test_what_sites_are_credited_with_is_the_whole_reward(fields):
     """The manager is credited with all of it, the sites with parts that sum to it, drops and what looms included."""
@@ -182,5 +199,7 @@ def test_what_cannot_be_steered_is_said():
     with pytest.raises(ScenarioError, match="needs the dispatch with and without data centers"):
         vector_env(override(TWO_BUS.replace(members={**TWO_BUS.members, "grid": foreign}),
                             {"controller.reward.carbon": "system_difference"}), workers=0)
+    with pytest.raises(ScenarioError, match="controller.mode = power leaves carbon out, .*lambda_kw_per_kg_h=0"):
+        vector_env(override(TWO_BUS, {"controller.mode": "power"}), workers=0)
     with pytest.raises(ScenarioError, match="reward.carbon"):
         vector_env(override(TWO_BUS, {"controller.reward.carbon": "average"}), workers=0)

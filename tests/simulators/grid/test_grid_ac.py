@@ -1,7 +1,4 @@
-"""The grid without an optimiser: AC power flow of radial and meshed networks, with the carbon flow on top.
-
-Rows of the model: E09, E10, Z03.
-"""
+"""The grid without an optimiser: AC power flow of radial and meshed networks, with the carbon flow on top."""
 
 from __future__ import annotations
 
@@ -36,6 +33,7 @@ def tick(grid: AcPowerFlow, bus_time: int, loads_kw: dict[str, float], q_per_p: 
                           for m, eids in grid.entities.items() for eid in eids})
 
 
+@pytest.mark.rows("E09")
 def test_two_buses_in_closed_form():
     # 500 kW and 200 kvar over z = 0.02 + 0.04j p.u., as in test_grid_dispatch.
     out = tick(started(["bus1"], network=TWO_BUSES, sources={"up": SUBSTATION}), 0, {"bus1": 500.0}, 0.4)
@@ -71,6 +69,7 @@ def test_merit_order_takes_the_cheapest_first_and_nothing_dearer_than_the_substa
     assert sum(out["p_source_kw"]) == pytest.approx(demand_kw + out["loss_kw"], abs=1e-6)
 
 
+@pytest.mark.rows("E10", "U18")
 def test_a_meshed_feeder_conserves_carbon():
     turbines = {f"gt{k}": {"node": k, "kg_per_kwh": w, "p_set_kw": 400.0, "q_set_kvar": 200.0}
                 for k, w in ((6, 0.35), (25, 0.65), (30, 0.9))}

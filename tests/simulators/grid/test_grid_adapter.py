@@ -1,7 +1,4 @@
-"""The grid as a simulator on the bus: names, ports, held intervals, the AC check, and what it tells at the end.
-
-Rows of the model: E05, I30, I31, M09, P08, U17, Z06.
-"""
+"""The grid as a simulator on the bus: names, ports, held intervals, the AC check, and what it tells at the end."""
 
 from __future__ import annotations
 
@@ -61,6 +58,7 @@ def two_buses(p: float) -> tuple[float, float]:
     return u, 0.02 * (p * p + q * q) / u * 1000.0
 
 
+@pytest.mark.rows("E04", "E05")
 def test_demand_of_several_sources_adds_up():
     grid = started(["bus0", "bus1"], network=TWO_BUSES, sources={"substation": SUBSTATION})
     out = tick(grid, 0, {"bus1": {"profile": 300.0, "aidc": 200.0}})
@@ -116,6 +114,7 @@ def test_marginal_carbon_intensity_counts_what_a_data_centre_draws_with_each_kw(
         True, True, 4.0)
 
 
+@pytest.mark.rows("I31")
 def test_the_substations_marginal_intensity_counts_in_mci_alone():
     """I31: consequential accounts may take another figure than the average of (11); the dispatch does not change."""
     loads = {b: {"a": 700.0} for b in ("bus8", "bus28", "bus32")}  # every turbine at its limit: the substation answers
@@ -140,6 +139,7 @@ def test_marginal_carbon_intensity_without_an_optimum_is_of_the_interval_before_
     assert third["mci_kg_per_kwh"] == second["mci_kg_per_kwh"]
 
 
+@pytest.mark.rows("M09")
 def test_an_interval_is_settled_at_its_end_by_what_the_data_centre_drew():
     # Base load 300 kW then 350; the data centre draws 200 kW at the first dispatch and 260 in the interval after it.
     grid = started(["bus1"], network=TWO_BUSES, sources={"substation": SUBSTATION}, sites={"aidc1": {"node": 1}})
@@ -178,6 +178,7 @@ def test_sites_that_draw_through_the_base_loads_port_are_said():
     assert any("nothing was drawn through p_site_kw" in note for note in grid.notes())
 
 
+@pytest.mark.rows("Z06")
 def test_a_forecast_error_is_dispatched_and_the_base_load_that_came_is_settled():
     """Z06: one relative error of the base load per interval, seeded; what data centers draw is known."""
     given = {"network": TWO_BUSES, "sources": {"substation": SUBSTATION}, "sites": {"aidc1": {"node": 1}}}
@@ -203,6 +204,7 @@ def two_buses_at(p_kw: float) -> float:
     return two_buses(p_kw / 1000.0)[1]
 
 
+@pytest.mark.rows("Z06")
 def test_what_was_dispatched_is_what_is_settled_when_nothing_changes():
     grid = started(["bus8", "bus28"], sources=TABLE_I, sites={"aidc1": {"node": 8}})
     loads = {"bus8": {"aidc.aidc1": 400.0, "profile.bus8": 100.0}, "bus28": {"profile.bus28": 300.0}}
@@ -240,6 +242,7 @@ def test_an_inexact_interval_is_flagged_and_a_surplus_that_nobody_takes_held():
 MUST_RUN = {"substation": SUBSTATION, "gt": {"node": 1, "kg_per_kwh": 0.9, "p_min_kw": 400.0, "p_max_kw": 400.0}}
 
 
+@pytest.mark.rows("I30")
 def test_an_interval_without_a_solution_holds_the_last_one():
     # 400 kW must be made at bus 1 and the substation takes none back, so 100 kW of demand is no state at all.
     grid = started(["bus1"], network=TWO_BUSES, sources=MUST_RUN)
@@ -259,6 +262,7 @@ def test_a_first_interval_without_a_solution_is_an_error():
         tick(grid, 0, {"bus1": {"a": 100.0}})
 
 
+@pytest.mark.rows("I30")
 def test_elastic_intervals_are_flagged_and_counted():
     grid = started(["bus8", "bus28", "bus32"], sources=TABLE_I)
     calm = {b: {"a": 300.0} for b in ("bus8", "bus28", "bus32")}

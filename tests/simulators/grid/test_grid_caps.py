@@ -56,6 +56,7 @@ def brute_force(dispatch: Dispatch) -> tuple[float, np.ndarray]:
 
 @pytest.mark.parametrize("form", ["big_m", "sos1"])
 @pytest.mark.parametrize(("cap", "lam"), [({2: 0.5}, 0.0), ({1: 0.4, 2: 0.6}, 0.01)])
+@pytest.mark.rows("E10", "U01", "U02")
 def test_both_formulations_agree_with_brute_force(form: str, cap: dict, lam: float):
     dispatch = capped(cap, form, lam)
     got, (least, where) = dispatch.solve(P_KW, Q_KVAR), brute_force(dispatch)
@@ -74,6 +75,7 @@ def test_both_formulations_agree_with_brute_force(form: str, cap: dict, lam: flo
 
 
 @pytest.mark.parametrize("form", ["big_m", "sos1"])
+@pytest.mark.rows("U02")
 def test_a_cap_that_does_not_bind_changes_nothing(form: str):
     got = capped({2: 0.95}, form).solve(P_KW, Q_KVAR)
     free = Dispatch(read_feeder(STAR), SOURCES, Limits(1.0, 0.9, 1.1, 0.0), "clarabel").solve(P_KW, Q_KVAR)
@@ -114,6 +116,7 @@ def test_export_and_local_generation_count():
         assert got.nci_kg_per_kwh[:2] == pytest.approx([0.6, 0.6], abs=1e-5)
 
 
+@pytest.mark.rows("U02")
 def test_who_cannot_do_it_says_so():
     caps = NciCaps(np.array([8]), np.array([0.4]), "sos1")
     limits, feeder = Limits(1.0, 0.9, 1.1, 0.01), read_feeder("case33bw")

@@ -1,7 +1,4 @@
-"""The conic dispatch: published figures, closed forms, AC power flow, two solvers, and limits that cannot be met.
-
-Rows of the model: E01-E08, E11, I22, I23, I30, I38, M03, M04, P01-P04, Z03.
-"""
+"""The conic dispatch: published figures, closed forms, AC power flow, two solvers, and limits that cannot be met."""
 
 from __future__ import annotations
 
@@ -83,6 +80,7 @@ def test_nominal_load_with_the_substation_alone(feeder, solver):
     assert r.nci_kg_per_kwh == pytest.approx(np.full(33, 0.30), abs=1e-12)
 
 
+@pytest.mark.rows("E01-03", "E06", "E08-10", "P02", "P03")
 def test_dispatch_equals_ac_power_flow_at_200_operating_points(feeder, solver):
     ac = AcCheck("case33bw", [6, 25, 30], 1.0)
     for k, lam in enumerate(LAMBDAS):
@@ -103,6 +101,7 @@ def test_dispatch_equals_ac_power_flow_at_200_operating_points(feeder, solver):
             assert_carbon_is_conserved(dispatch, r)
 
 
+@pytest.mark.rows("I38")
 def test_both_solvers_find_the_same_optimum(feeder):
     for k, lam in enumerate(LAMBDAS):
         try:
@@ -127,6 +126,7 @@ def test_an_answer_depends_on_its_own_loads_only(feeder, solver):
         assert a.p_source_kw.tobytes() == b.p_source_kw.tobytes()
 
 
+@pytest.mark.rows("E11", "I23", "P06")
 def test_a_higher_price_of_carbon_trades_loss_for_emission(feeder):
     p, q = next(operating_points(feeder, 1, seed=2))
     results = [Dispatch(feeder, TABLE_I, limits(lam), "clarabel").solve(p, q) for lam in (0.0, 0.05, 0.2, 1.0, 10.0)]
@@ -145,6 +145,7 @@ def high_root(r: float, x: float, p: float, q: float) -> float:
     return (b + np.sqrt(b * b - 4 * (r * r + x * x) * (p * p + q * q))) / 2
 
 
+@pytest.mark.rows("E03", "E11")
 def test_two_buses_without_a_choice(solver):
     # z = (2 + 4j) / 100 p.u., load 0.5 + 0.2j p.u.: everything comes from the substation at 0.3 kg/kWh.
     r, x, p, q = 0.02, 0.04, 0.5, 0.2
@@ -161,6 +162,7 @@ def test_two_buses_without_a_choice(solver):
     assert got.nci_kg_per_kwh == pytest.approx([0.3, 0.3], abs=1e-15)
 
 
+@pytest.mark.rows("B08", "I22", "P06")
 def test_two_buses_in_power_mode_generate_next_to_the_load(solver):
     # lambda = 0: each kW made at the load saves loss, so the generator runs at its 300 kW and 200 kvar. 200 kW arrive
     # over the line: w1 = (200 * 0.3 + 300 * 0.9) / 500 = 0.66.
@@ -182,6 +184,7 @@ def test_two_buses_where_carbon_decides(solver):
     assert got.nci_kg_per_kwh == pytest.approx([0.3, 0.3], abs=1e-6)
 
 
+@pytest.mark.rows("M04")
 def test_export_leaves_with_the_intensity_of_its_bus():
     # 3000 kW must be made at bus 1, 500 are drawn there, the rest goes back through the substation: all at 0.9.
     sources = {"grid": Source(0, 0.3, -5000.0), "gt": Source(1, 0.9, 3000.0, 3000.0, 0.0, 0.0)}
@@ -230,6 +233,7 @@ def with_aidcs(feeder, each_kw: float):
 
 
 @pytest.mark.parametrize("lam", LAMBDAS)
+@pytest.mark.rows("E07", "I06", "P01")
 def test_the_edge_of_feasibility(feeder, solver, lam: float):
     # At nominal load three data centres of 627 kW still fit, of 629 no longer (V >= 0.9); power is never cut for that.
     dispatch = Dispatch(feeder, TABLE_I, limits(lam), solver)
@@ -240,6 +244,7 @@ def test_the_edge_of_feasibility(feeder, solver, lam: float):
     assert outside.voltage_violation_pu == pytest.approx(0.9 - outside.vm_pu.min(), abs=1e-12)
 
 
+@pytest.mark.rows("I06", "I30")
 def test_three_times_five_megawatts(feeder, solver):
     dispatch = Dispatch(feeder, TABLE_I, limits(), solver)
     p, q = with_aidcs(feeder, 5000.0)
@@ -257,6 +262,7 @@ def test_three_times_five_megawatts(feeder, solver):
 
 
 @pytest.mark.parametrize("lam", [0.0, 0.01, 1.0, 100.0])
+@pytest.mark.rows("I30")
 def test_a_feasible_problem_never_pays_the_penalties(feeder, lam: float):
     dispatch = Dispatch(feeder, TABLE_I, limits(lam), "clarabel")
     points = [*operating_points(feeder, 8, seed=20), *(with_aidcs(feeder, each) for each in (600.0, 620.0, 627.0))]

@@ -1,7 +1,4 @@
-"""Carbon flow and power flow against values worked out by hand, and against conservation on random networks.
-
-Rows of the model: E01-E03, E09, E10, U01, U18, I29.
-"""
+"""Carbon flow and power flow against values worked out by hand, and against conservation on random networks."""
 
 from __future__ import annotations
 
@@ -33,6 +30,7 @@ def floats(*values: float) -> np.ndarray:
     return np.array(values, dtype=float)
 
 
+@pytest.mark.rows("E09")
 def test_two_sources_mix_where_they_meet():
     # 0 (100 kW at 0.3) -> 1 (50 kW at 0.9, draws 30) -> 2 (draws 120), no losses.
     # w1 = (0.3 * 100 + 0.9 * 50) / 150 = 0.5, and bus 2 receives nothing but bus 1's mix.
@@ -41,6 +39,7 @@ def test_two_sources_mix_where_they_meet():
     assert nci == pytest.approx([0.3, 0.5, 0.5], abs=1e-15)
 
 
+@pytest.mark.rows("U18")
 def test_losses_carry_the_senders_intensity():
     # 0 generates 110 at 0.3, line 0-1 loses 10; 1 generates 50 at 0.9, draws 30; line 1-2 takes 120, loses 6.
     # Bus 1 mixes 100 received at 0.3 with 50 at 0.9: 0.5. Generated 33 + 45 = 78 kg/h;
@@ -71,6 +70,7 @@ def test_power_that_circulates_is_counted_once():
     assert nci == pytest.approx([0.6] * 4, abs=1e-14)
 
 
+@pytest.mark.rows("U01")
 def test_a_line_fed_from_both_ends_delivers_nothing():
     # 3 kW enter at bus 0 (0.3) and 1 kW at bus 1 (0.9) and are all lost: 0.3 * 3 + 0.9 * 1 = 1.8 kg/h.
     nci = nodal_carbon_intensity(2, ints(0), ints(1), floats(3), floats(1), ints(0, 1), floats(5, 6), floats(0.3, 0.9))
@@ -86,6 +86,7 @@ def test_several_generators_at_a_bus_and_one_that_takes_power():
 
 
 @pytest.mark.parametrize("noise", [0.0, 1e-13, -1e-13])
+@pytest.mark.rows("I29")
 def test_a_dead_lateral_inherits_its_parents_intensity(noise: float):
     # 0 (10 at 0.3) -> 1 (20 at 0.6, draws 30: w = 0.5); laterals 1-2-3 and 0-4 carry nothing but rounding noise.
     nci = nodal_carbon_intensity(
@@ -160,6 +161,7 @@ def assert_shares_add_up(n_bus: int, network) -> None:
 
 @settings(max_examples=200, deadline=None)
 @given(st.integers(0, 2**32), st.integers(2, 40), st.integers(0, 30))
+@pytest.mark.rows("E10")
 def test_carbon_is_conserved_on_any_meshed_lossy_network(seed: int, n_bus: int, n_extra: int):
     assert_carbon_is_conserved(n_bus, random_network(seed, n_bus, n_extra))
 
@@ -237,6 +239,7 @@ def one_line(r: float, x: float):
     return radial_tree(2, ints(0), ints(1), np.array([r + 1j * x]), np.zeros(2), 0)
 
 
+@pytest.mark.rows("E01-03")
 def test_two_buses_in_closed_form():
     # u = v^2 at the load solves u^2 - u (v0^2 - 2 (r P + x Q)) + (r^2 + x^2)(P^2 + Q^2) = 0; the high root is physical.
     r, x, p, q = 0.02, 0.04, 0.5, 0.2

@@ -1,7 +1,4 @@
-"""Ramp limits and the look-ahead: two buses by hand, loose limits change nothing, a forced surplus is told.
-
-Rows of the model: E08, P02, Z06.
-"""
+"""Ramp limits and the look-ahead: two buses by hand, loose limits change nothing, a forced surplus is told."""
 
 from __future__ import annotations
 
@@ -101,10 +98,12 @@ def test_ramps_that_do_not_bind_change_nothing():
         assert a["grid"]["loss_kw"] == b["grid"]["loss_kw"]
 
 
+@pytest.mark.rows("Z06")
 def test_without_a_forecast_the_plan_holds_the_load():
     assert turbine(run(started(10.0, 3), [100.0, 400.0, 400.0])) == pytest.approx([100, 250, 400], abs=0.02)
 
 
+@pytest.mark.rows("E11")
 def test_a_joint_problem_without_ramps_is_the_intervals_one_by_one():
     feeder = read_feeder("case33bw")
     given = {"substation": Source(0, 0.3, q_min_kvar=-5000.0),

@@ -1,7 +1,4 @@
-"""Marginal carbon intensity by three routes: the KKT adjoint, the mixed partial of nodal prices, and re-dispatch.
-
-Rows of the model: I31, Z04.
-"""
+"""Marginal carbon intensity by three routes: the KKT adjoint, the mixed partial of nodal prices, and re-dispatch."""
 
 from __future__ import annotations
 
@@ -86,6 +83,7 @@ def test_figures_of_the_study(feeder, scale: float, lam: float, expected):
 
 
 @pytest.mark.parametrize("lam", [0.01, 0.1])
+@pytest.mark.rows("I31", "Z04")
 def test_it_is_the_difference_of_two_dispatches(feeder, lam: float):
     # Steps of 10 kW, because a solver's tolerance leaves some 1e-3 kg/h; only where the same limits are in force.
     case, rng, compared = Case(feeder, lam, q_per_p=np.full(33, ETA)), np.random.default_rng(3), 0
@@ -135,6 +133,7 @@ def test_the_nodal_price_of_carbon_is_another_thing(feeder):
     (0.01, (0.25, 0.30, 0.35), 7.8, 24.5, 1),
     (0.10, (0.35, 0.38, 0.45, 0.65), 26.6, 38.0, 1),
 ])
+@pytest.mark.rows("I31", "Z04")
 def test_what_a_shift_of_load_saves_depends_on_the_marginal_source(feeder, lam: float, scales, low, high, free):
     # 100 kW from AIDC3 (bus 32) to AIDC1 (bus 8), 250 kW each before: what the system saves, kg/h (decision 12). With
     # every turbine at a limit the attributed account moves by 16 kg/h or more and the atmosphere does not.

@@ -1,7 +1,4 @@
-"""Reading networks, refusing those that the model cannot represent, and pandapower's power flow with kept matrices.
-
-Rows of the model: I25, P07, Z07.
-"""
+"""Reading networks, refusing those that the model cannot represent, and pandapower's power flow with kept matrices."""
 
 from __future__ import annotations
 
@@ -39,6 +36,7 @@ def plain_net():
     return net
 
 
+@pytest.mark.rows("I25", "P07", "Z07")
 def test_the_33_bus_feeder():
     feeder = read_feeder("case33bw")
     assert (feeder.n_bus, len(feeder.parent), feeder.substation, feeder.base_mva) == (33, 32, 0, 1.0)
@@ -50,6 +48,7 @@ def test_the_33_bus_feeder():
     assert feeder.line_names[:2] == ["0-1", "1-2"]
 
 
+@pytest.mark.rows("Z07")
 def test_nominal_load_without_other_sources():
     # The published base case of the feeder: 202.68 kW lost, 0.9131 p.u. at the 18th bus.
     feeder, none = read_feeder("case33bw"), np.zeros(0)

@@ -101,6 +101,7 @@ def test_curtailment_is_weighed_against_loss(solver):
     ({"capability": "power_factor", "power_factor_min": 0.8}, 300.0),  # tan(acos(0.8)) = 3/4
     ({"capability": "power_factor", "power_factor_min": 0.8, "q_max_kvar": 200.0}, 200.0),
 ])
+@pytest.mark.rows("P03")
 def test_capability(solver, capability: dict, q_kvar: float):
     # P is fixed at 400 kW; 900 kvar are drawn, and each kvar made here saves loss, so Q runs to its limit.
     got = priced(solver, Limits(1.0, 0.8, 1.1, 0.0), LONG, p_min_kw=400.0, p_max_kw=400.0, **capability).solve(

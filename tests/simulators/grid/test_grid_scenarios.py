@@ -1,7 +1,4 @@
-"""Scenarios that differ in their grid: they run, alike under both drivers, and do what they say.
-
-Rows of the model: I31, Z01, Z06.
-"""
+"""Scenarios that differ in their grid: they run, alike under both drivers, and do what they say."""
 
 import numpy as np
 import pytest
@@ -61,6 +58,7 @@ def test_an_intensity_series_drives_the_loop(tmp_path):
         assert trace["grid/Grid/emission_kg_per_h"][:, 0] == pytest.approx(total * [0.3, 0.3, 0.5, 0.5], rel=1e-12)
 
 
+@pytest.mark.rows("Z06")
 def test_turbines_keep_their_ramps_and_the_look_ahead_is_the_profile(tmp_path):
     path = run(find("ieee33_ramps"), tmp_path / "t.h5", driver="native", until_s=3 * 3600.0).path
     with Trace(path) as trace:

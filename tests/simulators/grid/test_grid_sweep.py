@@ -1,7 +1,4 @@
-"""Fig. 11(b)'s lambda sweep (P06): what rises, what falls, and that the threshold moves with the load.
-
-Rows of the model: E11, K08, P06, X12.
-"""
+"""Fig. 11(b)'s lambda sweep (P06): what rises, what falls, and that the threshold moves with the load."""
 
 import numpy as np
 import pytest
@@ -15,6 +12,7 @@ from simulators.profile import ProfileParams
 FLAT = ProfileParams(shape=(1.0,) * 96)
 
 
+@pytest.mark.rows("E11", "K08", "P06", "X12")
 def test_a_threshold_by_hand():
     # One line of r = 0.02 p.u. with 500 kW x load at its end and a turbine there, dearer in carbon by 0.6 kg/kWh: it
     # gives way from lambda x 0.6 = d loss / dP on, which is 2 r P to first order: lambda = P / 15, P in MW.
@@ -29,6 +27,7 @@ def test_a_threshold_by_hand():
     assert got.emission_t[:, -1] == pytest.approx(24 * 0.3 * (np.array([0.25, 0.5, 1.0]) + got.loss_mwh[:, -1] / 24))
 
 
+@pytest.mark.rows("X12")
 def test_ieee33_by_one_command(capsys):
     assert main(["ieee33", "--lambda", "0,0.1,1", "--mean", "0.5,1"]) == 0
     out = capsys.readouterr().out.splitlines()

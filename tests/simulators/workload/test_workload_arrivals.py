@@ -1,7 +1,4 @@
-"""Equation (39), whole jobs from it, and instants.
-
-Rows of the model: E39, I14, I15, M05.
-"""
+"""Equation (39), whole jobs from it, and instants."""
 
 import math
 
@@ -27,6 +24,7 @@ def three(seed):
     return rng(seed), rng(seed + 1000), rng(seed + 2000)
 
 
+@pytest.mark.rows("E39")
 def test_rate_by_hand():
     # sin(2 pi t / 60) at t = 0, 15, 45 is 0, 1, -1; one standard deviation of noise is 0.5
     times = np.array([0.0, 15.0, 45.0, 0.0])
@@ -34,6 +32,7 @@ def test_rate_by_hand():
     assert rate_per_min(RATE, times, noise, "rad") == pytest.approx([2.0, 3.0, 1.0, 3.0])
 
 
+@pytest.mark.rows("I15", "P30")
 def test_phase_in_radians_and_in_minutes():
     # a quarter of the period is pi/2 or 15 min: the sine starts at its top either way
     zero = np.zeros(1)
@@ -52,6 +51,7 @@ def test_phase_of_deep_research_is_35_5_minutes_early():
 
 
 @pytest.mark.parametrize("rate", [LLM, VAE, DEEP_RESEARCH, SEARCH])
+@pytest.mark.rows("I14", "M05")
 def test_poisson_counts_have_the_mean_of_the_rate(rate):
     # 30 days hold whole periods, so the sine averages out; sd of the sum: Poisson sqrt(n mean) and noise sqrt(n) sigma
     steps = 30 * 1440
@@ -62,6 +62,7 @@ def test_poisson_counts_have_the_mean_of_the_rate(rate):
 
 
 @pytest.mark.parametrize("rate", [LLM, VAE])
+@pytest.mark.rows("I14")
 def test_rounding_gives_no_training_job_ever(rate):
     """2.5: rates of 0.05 to 0.10 jobs/min round to nothing."""
     times, _ = arrivals_of(rate, 0.0, 30 * 1440, 60.0, "round", "rad", three(2))
@@ -72,6 +73,7 @@ def test_rounding_inference_is_the_nearest_number():
     assert whole_jobs(np.array([16.4, 16.6, 0.4]), "round", rng()).tolist() == [16, 17, 0]
 
 
+@pytest.mark.rows("I14", "M05")
 def test_bernoulli_is_floor_or_one_more_with_the_right_mean():
     expected = np.full(40000, 2.3)
     counts = whole_jobs(expected, "bernoulli", rng())
@@ -80,10 +82,12 @@ def test_bernoulli_is_floor_or_one_more_with_the_right_mean():
 
 
 @pytest.mark.parametrize("rule", ["poisson", "round", "bernoulli"])
+@pytest.mark.rows("M06")
 def test_negative_expectation_counts_as_nothing(rule):
     assert whole_jobs(np.array([-3.0, -0.1]), rule, rng()).tolist() == [0, 0]
 
 
+@pytest.mark.rows("M06")
 def test_clipped_steps_are_those_with_a_negative_rate():
     rate = ArrivalRate(0.0, 1.0, 4.0)  # sin at 0, 1, 2, 3 of 4 minutes: 0, 1, 0 (up to rounding), -1
     _, cut = arrivals_of(rate, 0.0, 8, 60.0, "poisson", "rad", three(3))
@@ -123,6 +127,7 @@ def test_merge_loses_no_job_to_rounded_edges():
         assert sum(n for n, in block.per_class) == steps
 
 
+@pytest.mark.rows("I37", "M16")
 def test_streams_do_not_shift_each_other():
     quiet = arrivals_of(SEARCH, 0.0, 100, 60.0, "round", "rad", (rng(1), rng(2), rng(3)))[0]
     other_counts_stream = arrivals_of(SEARCH, 0.0, 100, 60.0, "round", "rad", (rng(1), rng(99), rng(3)))[0]

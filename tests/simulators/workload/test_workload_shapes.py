@@ -1,7 +1,4 @@
-"""Shape of the day and the week, and bursts: by hand, and in the long run.
-
-Rows of the model: I16.
-"""
+"""Shape of the day and the week, and bursts: by hand, and in the long run."""
 
 from __future__ import annotations
 
@@ -33,6 +30,7 @@ def counts(hours: float, seed: int = 3, **params) -> np.ndarray:
     return np.array(out[1:])
 
 
+@pytest.mark.rows("I16")
 def test_shape_by_hand():
     # four parts of a day of 6 h each; the third day is a day off
     times = np.array([0.0, 6 * H - 1, 6 * H, 24 * H - 1e-6, 24 * H, 48 * H + 12 * H, 7 * 24 * H + 48 * H])
