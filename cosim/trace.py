@@ -86,6 +86,8 @@ def _refuse_changed(path: Path) -> bool:
     if seal is not None and seal.changed:
         raise TraceError(f"{path} is damaged: {len(seal.changed)} of its {seal.blocks} blocks of {BLOCK >> 10} KiB are "
                          f"not as they were written, the first at byte {seal.changed[0] * BLOCK}; {RESCUE}")
+    if seal is not None and not seal.twice:
+        raise TraceError(f"{path} is damaged in its checksums; {RESCUE}: all of it")
     return seal is not None
 
 
