@@ -59,8 +59,8 @@ class TimeOfUseParams:
     )] = "hold"
     prices_time_zone: Annotated[str | None, Field(description="IANA name of the zone of dates that have no offset; "
                                                   "null: UTC, and a note says so")] = None
-    scenario_start: Annotated[str, Field(description="date of t = 0, for a table with dates; the run fills it in")] = (
-        "2026-01-01T00:00:00")
+    scenario_start: Annotated[
+        str | None, Field(description="date of t = 0, for a table with dates; the run fills it in")] = None
 
 
 def holds(window: PriceWindow, time_s: float, boundary: Boundary) -> bool:
@@ -141,7 +141,7 @@ class TimeOfUse(Continuing):
 
     def notes(self) -> list[str]:
         """How the table was read."""
-        return [] if self._series is None else [f"{self.sid}: {text}" for text in self._series.notes()]
+        return [] if self._series is None else [f"{self.sid}: {text}" for text in self._series.notes(self.step_s)]
 
 
 def _table(p: TimeOfUseParams, member: str) -> Table:

@@ -104,7 +104,7 @@ def test_what_is_not_heard_is_said(tmp_path):
     said = "\n".join(result.notes)
     assert "no column for link profile.q_kvar -> grid.q_load_kvar" in said
     assert "nobody plays its columns weekday" in said
-    assert "has rows 30 s apart; profile reads it every 900 s" in said
+    assert "has rows 30 s apart, and is read every 900 s" in said
     with Trace(result.path) as trace:
         assert trace["profile/Load/p_kw"][:, 0].tolist() == [pytest.approx(90.0), pytest.approx(200.0)]
 

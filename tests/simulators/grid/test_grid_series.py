@@ -18,7 +18,7 @@ COLUMNS = {"time_column": "datetime", "column": "carbon_intensity", "unit": "g_p
 
 def started(path, **params: Any) -> IntensitySeries:
     grid = IntensitySeries()
-    grid.init("grid", 60.0, step_s=900.0, path=str(path), **{**COLUMNS, **params})
+    grid.init("grid", 60.0, step_s=900.0, path=str(path), **{"scenario_start": "2026-01-01", **COLUMNS, **params})
     grid.create(2, "Bus", names=["bus8", "bus32"])
     grid.create(1, "Grid", names=["grid"])
     grid.setup_done()
@@ -85,7 +85,7 @@ def test_rows_follow_the_runs_start(hourly):
 def test_times_without_a_figure_are_told(hourly):
     with pytest.raises(ScenarioError, match="to 2026-01-01T03:00Z; a value at 2026-01-01T04:00Z is asked"):
         at(started(hourly), 240)
-    params = validate(SeriesParams, {"path": str(hourly), **COLUMNS}, "grid")
+    params = validate(SeriesParams, {"path": str(hourly), "scenario_start": "2026-01-01", **COLUMNS}, "grid")
     with pytest.raises(ScenarioError, match="ends 03:00 after the run's start, .* 04:00; .*grid.overflow=hold"):
         IntensitySeries.check_horizon("grid", params, 900.0, 4 * 3600.0)
 
