@@ -55,6 +55,11 @@ def is_table(path: str | Path) -> bool:
     return Path(path).suffix.lower() in SUFFIXES
 
 
+def clock_of(names: Sequence[str]) -> str | None:
+    """Which of a file's columns is that of times, by its name."""
+    return next((n for n in names if n.lower() in (*_COUNTS, *_DATES)), None)
+
+
 class Table:
     """A table as read, and its columns by entity and port.
 
@@ -65,7 +70,7 @@ class Table:
         self.path, self.reading = Path(path), reading
         self._file = read_columns(self.path)
         names = self._file.names
-        clock = reading.clock or next((n for n in names if n.lower() in (*_COUNTS, *_DATES)), None)
+        clock = reading.clock or clock_of(names)
         if clock is None:
             raise ScenarioError(f"{self.path} has no column of times; call it {', '.join(_COUNTS)} (since the run's "
                                 f"start) or {', '.join(_DATES)} (ISO 8601); it has {', '.join(names)}")

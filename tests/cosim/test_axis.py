@@ -14,6 +14,9 @@ from cosim.axis import Axis
 from cosim.dates import instants
 from cosim.errors import ScenarioError
 from cosim.plausible import impossible, unusual
+from cosim.resolve import resolve
+from cosim.run import find
+from cosim.scenario import override
 from cosim.table import Held, Reading, Table
 
 MIN_S, HOUR_S, DAY_S = 60.0, 3600.0, 86400.0
@@ -211,10 +214,10 @@ def test_years_that_are_meant_are_no_typical_year(tmp_path):
 
 @pytest.mark.parametrize(("name", "values", "says"), [
     ("nci_kg_per_kwh", [350.0, 420.0], "no fuel emits more than 3 kg/kWh.* in g/kWh or lb/MWh"),
-    ("nci_kg_per_kwh", [-0.2, 0.3], "an average intensity is not negative"),
+    ("nci_kg_per_kwh", [-0.2, 0.3], "greater than or equal to 0"),
     ("mci_kg_per_kwh", [350.0], "a marginal intensity stays within"),
     ("price_usd_per_kwh", [68.2, 45.0], "in USD/MWh"),
-    ("price_usd_per_kwh", [-68.2, 45.0], "price_usd_per_kwh = 45 USD/kWh: wholesale"),
+    ("price_usd_per_kwh", [-68.2, 45.0], "price_usd_per_kwh = 45 USD/kWh: markets"),
     ("nci_g_per_kwh", [4000.0], "nci_g_per_kwh = 4000 g/kWh"),
 ])
 def test_figures_that_cannot_be(name, values, says):
@@ -222,6 +225,15 @@ def test_figures_that_cannot_be(name, values, says):
     assert found is not None
     assert says.split(".*")[0] in found
     assert says.split(".*")[-1] in found
+
+
+def test_parameters_that_cannot_be_are_refused():
+    for setting, says in (({"grid.sources.gt6.kg_per_kwh": 350.0}, "gt6.kg_per_kwh = 350.*in g/kWh or lb/MWh"),
+                           ({"tariff.base_usd_per_kwh": 95.0}, "base_usd_per_kwh = 95.*are they in USD/MWh")):
+        with pytest.raises(ScenarioError, match=says):
+            resolve(override(find("ieee33"), setting))
+    with pytest.raises(ScenarioError, match="start = .*a run begins at midnight UTC; leave out the offset"):
+        find("ieee33").replace(start="2026-01-01T00:00:00-08:00")
 
 
 def test_figures_that_can_be_pass(tmp_path):

@@ -95,7 +95,7 @@ def test_times_without_a_figure_are_told(hourly):
     (HEADER + "2026-01-01T00:00:00Z,300,500\n", {"column": "carbon_intensty"}, "did you mean 'carbon_intensity'"),
     (HEADER + "yesterday,300,500\n", {}, "datetime = 'yesterday' is no ISO 8601 date"),
     (HEADER + "2026-01-01T00:00:00Z,,500\n", {}, "row 1: carbon_intensity = '' is not a finite number"),
-    (HEADER + "2026-01-01T00:00:00Z,-1,500\n", {}, "carbon_intensity = -1 g/kWh: .* not negative"),
+    (HEADER + "2026-01-01T00:00:00Z,-1,500\n", {}, "carbon_intensity = -1 g/kWh: .* equal to 0"),
     (HEADER + "2026-01-01T00:00:00Z,nan,500\n", {}, "carbon_intensity = 'nan' is not a finite"),
     (HEADER + "2026-01-01T00:00:00Z,1,1\n2026-01-01T01:00:00+01:00,2,2\n", {}, "has two rows for 2026-01-01T00:00Z"),
     (HEADER + "2026-01-01T00:00:00Z,1,1\n", {"columns": {"bus9": "DE"}}, "unknown bus 'bus9'"),
