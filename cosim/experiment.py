@@ -181,6 +181,7 @@ class Experiment:
             "source": [".".join(c.source) for c in connections],
             "target": [".".join(c.target) for c in connections],
             "shift_s": [self.resolved.clock.seconds(c.shift) for c in connections],
+            "scale": [c.scale for c in connections],
         })
         if (before := initial_values(world.plan))["source"]:
             writer.write_table("initial", before)

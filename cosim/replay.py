@@ -10,21 +10,22 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from cosim.adapter import Adapter, Values
+from cosim.adapter import Adapter, Continuing, Values
 from cosim.errors import ModelError, ScenarioError, TraceError, unknown
 from cosim.params import params
+from cosim.plausible import impossible
 from cosim.ports import Port
 from cosim.recording import check_step, end_s, next_sample_s, refuse_others
 from cosim.recording import notes as recording_notes
 from cosim.resolve import command_of, load
 from cosim.scenario import Link, Member, Scenario
 from cosim.series import played_from_s, rows_at, scenario_of
-from cosim.table import Table, is_table, split_name
+from cosim.table import Reading, Table, is_table, split_name
 from cosim.trace import Trace
 from cosim.units import Seconds, format_time
 
 Overflow = Annotated[
-    Literal["raise", "hold", "wrap"], Field(description="past the last sample: refuse, hold it, start again")]
+    Literal["raise", "hold", "wrap"], Field(description="outside of what is there: refuse, hold it, repeat it")]
 
 Sources = list[tuple[Link, str | None, str]]
 """Links that leave a member: (link, model or None, port)."""
@@ -41,8 +42,9 @@ class PlayerParams:
     scenario_warmup_s: Annotated[Seconds, Field(ge=0, description="of the run, which fills it in")] = 0.0
 
 
-class Player(Adapter):
-    """Plays one member of a trace. Its models and ports are those that were recorded; its inputs are gone.
+class Player(Continuing):
+    """Plays one member of a trace. Its models and ports are those that were recorded; its inputs are gone. In the
+    worlds of a learner the recording goes on day after day.
 
     A level holds from its sample to the next. Links that are shifted in time start with what they started with then;
     where the recording does not say, with the first sample. `cosim.recording` says from when it is played; `wrap`
@@ -81,6 +83,7 @@ class Player(Adapter):
         self._initial: dict[tuple[str, str], list[float]] = {}
         self._from_s = self._again_s = 0.0
         self._said: list[str] = []
+        self._fixed: dict[str, dict[str, list]] = {}
         self.adopt(self._open())
         return self.meta
 
@@ -96,11 +99,15 @@ class Player(Adapter):
         """Axis labels as recorded."""
         return self._labels
 
+    def tables(self) -> dict[str, dict[str, list]]:
+        """What the recording says of its member once and for all."""
+        return self._fixed
+
     def initial(self) -> Values:
-        """What shifted links started with, else the first sample; of a recording that is not played from its begin the
-        last sample before."""
-        if self._from_s:
-            return self._at(math.nextafter(0.0, -math.inf))
+        """What shifted links started with, else the first sample; in a later world, and of a recording that is not
+        played from its begin, the last sample before."""
+        if self._from_s or self.origin_s:
+            return self._at(math.nextafter(self.origin_s, -math.inf))
         values = self._at(0.0)
         for (eid, port), numbers in self._initial.items():
             if port in values.get(eid, {}):
@@ -111,7 +118,7 @@ class Player(Adapter):
         """One tick; the next is when the recording changes, so that one that is not played from its begin, or not from
         a sample, keeps its instants."""
         super().step(time, inputs, max_advance)
-        seconds = self._until_next_s(time * self._resolution_s)
+        seconds = self._until_next_s(self.origin_s + time * self._resolution_s)
         steps = round(seconds / self._resolution_s)
         if abs(steps * self._resolution_s - seconds) > 1e-6:
             common = math.gcd(round(seconds), round(self._resolution_s))
@@ -121,7 +128,7 @@ class Player(Adapter):
 
     def advance(self, time_s: float, inputs: Values) -> Values:
         """The sample that holds at `time_s`."""
-        return self._at(time_s)
+        return self._at(self.origin_s + time_s)
 
     def notes(self) -> list[str]:
         """From when the recording is played."""
@@ -144,8 +151,14 @@ class Player(Adapter):
                 self._times[model] = trace.time_s(path)
                 self._ends[model] = end_s(trace, path, self.step_s)
                 self._values[model] = {port.name: trace[f"{path}/{port.name}"] for port in models[model]}
+                for name, values in self._values[model].items():
+                    if (wrong := impossible(name, values)) is not None:
+                        raise ScenarioError(f"{p.path}: {path}: {wrong}")
                 self._recorded[model] = trace.names(path)
             before = trace.table("initial")
+            for table in (t for t in trace.tables() if t.startswith(f"{p.member}.")):
+                columns = trace.table(table)
+                self._fixed[table.partition(".")[2]] = {name: values.tolist() for name, values in columns.items()}
         for source, value in zip(before.get("source", ()), before.get("value", ()), strict=True):
             member, _, port = source.partition(".")
             if member == p.member:
@@ -203,22 +216,22 @@ class TablePlayerParams:
     overflow: Overflow = "raise"
     unheard: Annotated[tuple[str, ...], Field(description="links left out: the table has no such column")] = ()
     without: Annotated[tuple[str, ...], Field(description="models left out: the table has no column of theirs")] = ()
+    time_zone: Annotated[str | None, Field(description="IANA name of the zone of dates that have no offset; null: UTC, "
+                                           "and a note says so")] = None
     silent: Annotated[tuple[str, ...], Field(description="entities left out: the table has no column of theirs")] = ()
     scenario_start: Annotated[str, Field(description="date of t = 0; the run fills it in")] = "2026-01-01T00:00:00"
 
 
 class TablePlayer(Player):
-    """Plays a table's columns. A row holds until the next, the last as long as the one before it; a table may begin
-    before the run. A port is a column of its name; one of another unit of the same measure is converted."""
+    """Plays a table's columns, each row when `cosim.axis` says. A port is a column of its name; one of another unit of
+    the same measure is converted."""
 
     PARAMS = TablePlayerParams
 
     @classmethod
     def check_horizon(cls, member: str, given: TablePlayerParams, step_s: float, until_s: float) -> None:
-        """ScenarioError when the table ends before the run does."""
-        end_s = Table(given.path, given.scenario_start).end_s
-        if given.overflow == "raise" and end_s < until_s:
-            raise too_short(member, given.path, end_s, until_s)
+        """ScenarioError for a table that does not cover the run, as its overflow needs it."""
+        _table(given, member).check(until_s)
 
     @classmethod
     def check_scenario(cls, member: str, given: TablePlayerParams, scenario: Scenario) -> None:
@@ -233,8 +246,8 @@ class TablePlayer(Player):
         return created
 
     def initial(self) -> Values:
-        """The last row before the run, if there is one."""
-        return self._at(math.nextafter(0.0, -math.inf))
+        """The last row before the run, if there is one, else the first; in a later world the last row before it."""
+        return self._at(math.nextafter(self.origin_s, -math.inf))
 
     def notes(self) -> list[str]:
         """What of the links and of the table is not heard, and rows that come and go between two steps."""
@@ -249,6 +262,7 @@ class TablePlayer(Player):
         times = self._table.times_s
         if len(times) > 1 and (closest := float(np.diff(times).min())) < self.step_s:
             out.append(f"{self.params.path} has rows {closest:g} s apart; {self.sid} reads it every {self.step_s:g} s")
+        out += [f"{self.sid}: {text}" for text in self._table.notes(0.0, self._high_s)]
         played = {(self._table.match(port.name)[0], eid) for model, ports in self.models.items() for port in ports
                   for eid in (None, *self.entities[model])}
         idle = [name for name in self._table.columns if (split_name(name)[1], split_name(name)[0]) not in played]
@@ -259,11 +273,14 @@ class TablePlayer(Player):
 
     def _open(self) -> dict[str, tuple[Port, ...]]:
         p = self.params
-        self._table = table = Table(p.path, p.scenario_start)
+        self._table = table = _table(p, self.sid)
+        self._high_s = 0.0
         models = p.models or {"Table": tuple(table.ports())}
-        for model in models:
-            self._times[model], self._ends[model] = table.times_s, table.end_s
         return {model: tuple(self._port(name) for name in names) for model, names in models.items()}
+
+    def _row(self, model: str, time_s: float) -> int:
+        self._high_s = max(self._high_s, time_s)
+        return self._table.row(time_s) if time_s >= 0.0 else self._table.axis.row(time_s, "hold")
 
     def _port(self, name: str) -> Port:
         found = self._table.match(name)
@@ -282,6 +299,10 @@ def listed(names: Sequence[str], most: int = 8) -> str:
     """Names in a sentence; of many the first and how many more."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def _table(p: TablePlayerParams, member: str) -> Table:
+    return Table(p.path, Reading(f"{member}.", p.scenario_start, p.time_zone, p.overflow))
 
 
 def too_short(member: str, path: str, end_s: float, until_s: float) -> ScenarioError:
@@ -330,7 +351,7 @@ def _from_trace(scenario: Scenario, member: str, path: str) -> Scenario:
 
 
 def _from_table(scenario: Scenario, member: str, path: str) -> Scenario:
-    table, old = Table(path, scenario.start), scenario.members[member]
+    table, old = Table(path, Reading(f"{member}.", scenario.start)), scenario.members[member]
     declared = getattr(_class_of(old, member), "MODELS", None) or {}
     sources = _sources(scenario, member)
     _refuse_events(declared, sources, member, path)

@@ -77,13 +77,13 @@ def resolve(scenario: Scenario, until_s: float | None = None) -> Resolved:
     clock = Clock(scenario.resolution_s)
     for name, member in scenario.members.items():
         clock.steps(member.step_s, f"{name}.step_s")
-    for name, value in params.items():
-        if hasattr(classes[name], "check_members"):
-            classes[name].check_members(name, value, params)
     horizon_s = _horizon(scenario, until_s, classes, params)
     full = _filled(scenario, params, horizon_s)
     for name, value in params.items():
         _check(scenario, name, classes[name], value, scenario.warmup_s + horizon_s)
+    for name, value in params.items():
+        if hasattr(classes[name], "check_members"):
+            classes[name].check_members(name, value, params)
     until = clock.steps(scenario.warmup_s + horizon_s, "warmup_s + until")
     return Resolved(full, clock, until, classes, params, raw, entities)
 

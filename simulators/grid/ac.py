@@ -20,7 +20,7 @@ from cosim.units import format_time
 from simulators.grid.equations import Floats, generated_carbon, nodal_carbon_intensity
 from simulators.grid.feeder import Network
 from simulators.grid.network import AcFlow, AcNetwork
-from simulators.grid.ports import DEMAND
+from simulators.grid.ports import DEMAND, PER_BUS, fixed_tables, per_bus
 
 OPTIMAL, HELD = 0.0, 2.0
 
@@ -78,6 +78,7 @@ _GRID = (
          dims=("line",)),
     Port("p_to_kw", "out", "active power at the other end of each branch", sign="> 0 enters the branch",
          dims=("line",)),
+    *PER_BUS,
 )
 
 
@@ -130,7 +131,17 @@ class AcPowerFlow(Adapter):
         self._held: list[float] = []
 
     def labels(self) -> dict[str, list[str]]:
-        return {"source": list(self.params.sources), "line": self._network.branches.names}
+        return {"source": list(self.params.sources), "line": self._network.branches.names,
+                "bus": self._names}
+
+    def tables(self) -> dict[str, dict[str, list]]:
+        names, branches = self._names, self._network.branches
+        return fixed_tables(
+            {eid: names[at] for eid, at in self._at.items()},
+            [(name, names[a], names[b]) for name, a, b in zip(branches.names, branches.from_bus, branches.to_bus,
+                                                              strict=True)],
+            [(name, names[at], s.kg_per_kwh)
+             for (name, s), at in zip(self.params.sources.items(), self._source_bus, strict=True)])
 
     def notes(self) -> list[str]:
         if not self._held:
@@ -188,5 +199,6 @@ class AcPowerFlow(Adapter):
                 "vm_max_pu": high, "status": OPTIMAL, "unserved_kw": 0.0,
                 "voltage_violation_pu": max(self.params.vm_min_pu - low, high - self.params.vm_max_pu, 0.0),
                 "p_from_kw": flow.p_from_kw.tolist(), "p_to_kw": flow.p_to_kw.tolist(),
+                **per_bus(p_load),
             }
         return outputs

@@ -26,7 +26,7 @@ from simulators.grid.horizon import Ramps
 from simulators.grid.incidents import LOOSE_GAP_PU, Incidents
 from simulators.grid.mci import MciOfDispatch, marginal_sources, no_mci
 from simulators.grid.network import AcCheck, read_feeder
-from simulators.grid.ports import DISPATCH_BUS, DISPATCH_GRID, REALISED
+from simulators.grid.ports import DISPATCH_BUS, DISPATCH_GRID, REALISED, fixed_tables, per_bus
 from simulators.grid.results import ELASTIC, HELD, DispatchResult, Inexact
 from simulators.grid.sources import Source, all_sources
 
@@ -177,6 +177,14 @@ class CefDispatch(Adapter):
 
     def labels(self) -> dict[str, list[str]]:
         return {"source": list(self._sources), "line": self._feeder.line_names, "bus": self._feeder.bus_names}
+
+    def tables(self) -> dict[str, dict[str, list]]:
+        feeder, names = self._feeder, self._feeder.bus_names
+        return fixed_tables(
+            {eid: names[at] for eid, at in self._at.items()},
+            [(line, names[a], names[b]) for line, a, b in zip(feeder.line_names, feeder.parent, feeder.child,
+                                                              strict=True)],
+            [(name, names[feeder.position(s.node, name)], s.kg_per_kwh) for name, s in self._sources.items()])
 
     def advance(self, time_s: float, inputs: Values) -> Values:
         base, drawn = np.zeros(self._feeder.n_bus, complex), np.zeros(self._feeder.n_bus, complex)
@@ -375,5 +383,6 @@ class CefDispatch(Adapter):
                 "ac_dnci_kg_per_kwh": ac[2],
                 "p_from_kw": result.p_from_kw.tolist(),
                 "p_to_kw": result.p_to_kw.tolist(),
+                **per_bus(result.p_load_kw),
             }
         return outputs
