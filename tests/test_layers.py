@@ -36,7 +36,7 @@ FLOORS = [
 
 OWNERS = {
     "simpy": {"simulators.aidc.events"},
-    "pandapower": {"simulators.grid.network"},
+    "pandapower": {"simulators.grid.netfile"},
     "gurobipy": {"simulators.grid.gurobi_solver"},
     "opendssdirect": {"simulators.grid.opendss"},
     "clarabel": {"simulators.grid.clarabel_solver"},
