@@ -197,6 +197,10 @@ def _grid_table(trace: Trace, digest: Digest) -> None:
         figures["unserved_kwh"] = float(column["unserved_kw"] @ hours)
         if figures["unserved_kwh"]:
             rows.append(("unserved energy", f"{figures['unserved_kwh'] / 1e3:.3f} MWh"))
+    if "curtailed_kw" in column:
+        figures["curtailed_kwh"] = float(column["curtailed_kw"] @ hours)
+        if figures["curtailed_kwh"]:
+            rows.append(("curtailed generation", f"{figures['curtailed_kwh'] / 1e3:.3f} MWh"))
     if "status" in column:
         figures["flagged_intervals"] = float(np.count_nonzero(column["status"]))
         rows.append(("flagged intervals", _intervals(column["status"], what)))

@@ -21,6 +21,7 @@ from simulators.grid.equations import Floats, generated_carbon, nodal_carbon_int
 from simulators.grid.feeder import Network
 from simulators.grid.network import AcFlow, AcNetwork
 from simulators.grid.ports import DEMAND, PER_BUS, fixed_tables, per_bus
+from simulators.grid.surplus import EXPORT_KW, back_in_words
 
 OPTIMAL, HELD = 0.0, 2.0
 
@@ -129,6 +130,7 @@ class AcPowerFlow(Adapter):
         self._q_set = np.array([s.q_set_kvar for s in given])
         self._last: Values = {}
         self._held: list[float] = []
+        self._back: list[tuple[float, float]] = []
 
     def labels(self) -> dict[str, list[str]]:
         return {"source": list(self.params.sources), "line": self._network.branches.names,
@@ -144,10 +146,11 @@ class AcPowerFlow(Adapter):
              for (name, s), at in zip(self.params.sources.items(), self._source_bus, strict=True)])
 
     def notes(self) -> list[str]:
-        if not self._held:
-            return []
-        return [f"{self.sid}: {len(self._held)} steps had no power flow and repeat the one before; first at "
-                f"{format_time(self._held[0])}"]
+        said = back_in_words(self.sid, list(self.params.sources)[self._substation], self._back)
+        if self._held:
+            said.append(f"{self.sid}: {len(self._held)} steps had no power flow and repeat the one before; first at "
+                        f"{format_time(self._held[0])}")
+        return said
 
     def advance(self, time_s: float, inputs: Values) -> Values:
         p_load, q_load = np.zeros(len(self._names)), np.zeros(len(self._names))
@@ -158,6 +161,8 @@ class AcPowerFlow(Adapter):
         flow = self._network.run(p_load, q_load, p_source[others], q_source[others])
         if flow is not None:
             p_source[self._substation], q_source[self._substation] = flow.p_substation_kw, flow.q_substation_kvar
+            if flow.p_substation_kw < -EXPORT_KW:
+                self._back.append((time_s, -flow.p_substation_kw))
             self._last = self._outputs_of(flow, p_load, p_source, q_source)
         elif self._last:
             self._held.append(time_s)
