@@ -17,7 +17,7 @@ FLOORS = [
     {"cosim.compare", "cosim.recorder", "cosim.series", "cosim.table"},
     {"cosim.adapter"},
     {"cosim.resolve", "cosim.trust"},
-    {"cosim.plan", "cosim.serve"},
+    {"cosim.plan", "cosim.recording", "cosim.serve"},
     {"cosim.tap"},
     {"cosim.native", "cosim.replay"},
     {"cosim.wiring", "cosim.experiment", "cosim.reporting", "cosim.live"},
@@ -36,7 +36,7 @@ FLOORS = [
 
 OWNERS = {
     "simpy": {"simulators.aidc.events"},
-    "pandapower": {"simulators.grid.network"},
+    "pandapower": {"simulators.grid.netfile"},
     "gurobipy": {"simulators.grid.gurobi_solver"},
     "opendssdirect": {"simulators.grid.opendss"},
     "clarabel": {"simulators.grid.clarabel_solver"},
@@ -57,7 +57,8 @@ AGENTS_ROOF = {"agents.curves", "agents.evaluate", "agents.request", "agents.tra
 SIMULATORS_ROOF = {"simulators.grid.sweep", "simulators.receipts"}
 """Command lines: they may use all of the frame, and nothing imports them."""
 SIMULATORS_MAY_USE = {"cosim.adapter", "cosim.clock", "cosim.digest", "cosim.errors", "cosim.params", "cosim.plausible",
-                      "cosim.ports", "cosim.resolve", "cosim.series", "cosim.table", "cosim.trace", "cosim.units"}
+                      "cosim.ports", "cosim.recording", "cosim.resolve", "cosim.series", "cosim.table", "cosim.trace",
+                      "cosim.units"}
 
 
 def name_of(path: Path) -> str:

@@ -54,7 +54,8 @@ class OpenDssParams:
     network: Annotated[Network, Field(description="a radial network that is written out for OpenDSS")] = "case33bw"
     master: Annotated[str | None, Field(description="the user's own .dss file in its place; buses by their names "
                                         "there")] = None
-    v0_pu: Annotated[float, Field(gt=0, le=2, description="voltage at the substation of `network`, p.u.")] = 1.0
+    v0_pu: Annotated[float | None, Field(gt=0, le=2, description="voltage at the substation of `network`, p.u.; null: "
+                                         "as the network has it")] = None
 
 
 _GRID = (
@@ -365,11 +366,18 @@ def _bus_of(end: str) -> str:
     return end.partition(".")[0].lower()
 
 
-def _written_out(feeder: Feeder, v0_pu: float) -> str:
+def _written_out(feeder: Feeder, v0_pu: float | None) -> str:
     """A radial feeder as OpenDSS commands: balanced three-phase lines behind a stiff source."""
-    if feeder.b_pu.any():
-        raise ScenarioError(f"network {feeder.name} has line charging, which is not written out for OpenDSS; give your "
-                            "own .dss file as `master`")
+    others = {"line charging, shunts or magnetising currents": feeder.b_pu.any(),
+              "iron losses or shunts": feeder.g_pu.any(),
+              "transformers off their nominal ratio": (np.abs(feeder.ratio - 1.0) > 1e-9).any(),
+              "motors, wards or storage": feeder.own_p_kw.any() or feeder.own_q_kvar.any(),
+              "generators of its own": len(feeder.generators) > 0}
+    for what, there in others.items():
+        if there:
+            raise ScenarioError(f"network {feeder.name} has {what}, which is not written out for OpenDSS; give your "
+                                "own .dss file as `master`")
+    v0_pu = feeder.voltage(v0_pu)
     ohm = feeder.base_kv**2 / feeder.base_mva
     root = feeder.bus_names[feeder.substation]
     lines = [f"new circuit.feeder bus1={root} basekv={feeder.base_kv:.12g} pu={v0_pu:.12g} phases=3 r1=0 x1=1e-7 r0=0 "

@@ -15,7 +15,7 @@ from pydantic import Field
 from cosim.adapter import Continuing, Values
 from cosim.errors import ScenarioError, unknown
 from cosim.params import params
-from cosim.plausible import stated_intensity
+from cosim.plausible import MARGINAL, bounds_of, stated_intensity
 from cosim.ports import Port
 from cosim.table import Overflow, Reading, Table
 from cosim.units import SUFFIXES
@@ -94,8 +94,11 @@ class IntensitySeries(Continuing):
         return outputs
 
     def notes(self) -> list[str]:
-        """How the table was read."""
-        return [f"{self.sid}: {text}" for text in self._table.notes(self._low_s, self._high_s)]
+        """How the table was read, and which of its columns are marginal intensities."""
+        said = [f"{self.params.path}: column '{column}' is a marginal intensity; it stands in the place of the average "
+                "one here, so that what is attributed is marginal"
+                for column in self._values if bounds_of(column, SUFFIXES[self.params.unit]) is MARGINAL]
+        return [f"{self.sid}: {text}" for text in (*said, *self._table.notes(self._low_s, self._high_s))]
 
     def _read(self, column: str) -> np.ndarray:
         if column not in self._table.columns:
