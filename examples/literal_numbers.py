@@ -53,7 +53,7 @@ def jobs_a_day(run: Resolved) -> tuple[str, str]:
 
 
 def late_min(run: Resolved, name: str) -> tuple[str, str]:
-    """Minutes left to a job after the longest deferral, up to one of which goes by at its decision; and what it needs."""
+    """Minutes left to a job after the longest deferral (up to one goes by at its decision), and those it needs."""
     job, fleet = run.params["aidc"].job_classes[name], run.params["aidc"]
     speed_to_per_s = job.top_to_per_s(next(iter(fleet.sites.values())).gpus)
     left_s = job.deadline_s - max(run.params["controller"].deferrals_s)
