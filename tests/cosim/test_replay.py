@@ -147,9 +147,10 @@ def test_a_foreign_members_names_come_with_its_recording(tmp_path):
 
 
 def test_a_trace_is_a_scenario(tmp_path, capsys, recorded):
-    assert main([str(recorded), "--trust", str(recorded), "--out", str(tmp_path / "again.h5")]) == 0
+    trusted = [str(recorded), "--trust", str(recorded)]
+    assert main([*trusted, "--out", str(tmp_path / "again.h5")]) == 0
     assert f"identical to {recorded}" in capsys.readouterr().out
-    assert main([str(recorded), "--trust", str(recorded), "--out", str(tmp_path / "b.h5"), "--set", "src.slope_kw=2"]) == 0
+    assert main([*trusted, "--out", str(tmp_path / "b.h5"), "--set", "src.slope_kw=2"]) == 0
     assert "identical" not in capsys.readouterr().out
 
 
