@@ -278,7 +278,7 @@ LAWS: tuple[tuple[str, float, Callable[[Trace], float | Finding]], ...] = (
     ("line ends differ by the losses, (1) (kW)", EXACT, line_ends),
     ("power at every bus, (2), (4) (kW)", EXACT, bus_power),
     ("demand at every bus = what its links brought, (4) (kW)", EXACT, bus_demand),
-    ("renewables: what is there = given + curtailed (kW)", EXACT, curtailed),
+    ("generation: what is there = given + curtailed (kW)", EXACT, curtailed),
     ("what was played = what was recorded", EXACT, _recordings),
     ("summary = figures of the series (relative)", RELATIVE, _summary),
     ("emitted = what the sources give at their intensity (kg/h)", EXACT, emission),
