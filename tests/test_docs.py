@@ -35,7 +35,8 @@ MARKS = {"long", "network", "given", "output", "run command", "test command", "m
 TRAINING = "agents.train"
 COMMANDS = {TRAINING: TRAINING, "agents.evaluate": "agents.evaluate", "cosim.run": "cosim.run",
             "cosim.report": "cosim.report", "cosim.check": "cosim.check",
-            "cosim.trace": "cosim.inspection"}
+            "cosim.trace": "cosim.inspection", "agents.curves": "agents.curves",
+            "simulators.receipts": "simulators.receipts", "simulators.grid.sweep": "simulators.grid.sweep"}
 
 
 def blocks(page):
@@ -73,7 +74,7 @@ def run_line(line, words):
         return out.getvalue()
     setting = dict(word.split("=", 1) for word in shlex.split(words))
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
-    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=120, check=False,
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=600, check=False,
                           env={**os.environ, **setting, "PYTHONPATH": f"{ROOT}:.", "PATH": path})
     assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
     return done.stdout
