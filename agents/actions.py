@@ -24,9 +24,9 @@ _HEAD_ROOM = 1.25
 _WARM = 0.99
 """Start of the supply temperature within its box: near the top, where the operator's own set point is."""
 _DEFERRED = 0.1
-"""Start share of all deferrals together: a fresh policy that defers half of its jobs drops tens of them a day, as the
-longest deferrals leave just the time that a job needs when it gets all its blocks at once; one that defers none never
-sees what a deferral does."""
+"""Start share of all deferrals together: a fresh policy that defers half of its jobs drops many of them, as the longest
+deferrals leave just the time that a job needs when it gets all its blocks at once; one that defers none never sees what
+a deferral does."""
 _LEAST = 0.01
 """Smallest start share, of a class that nobody offers and of the unused GPUs."""
 
@@ -44,9 +44,9 @@ def site_parts(facts: FleetFacts, classes: Sequence[str], offered: Mapping[str, 
     """(28). offered: class -> (jobs/min, TO/job) of the whole fleet; classes without are taken as not offered;
     sees_usual: whether the site sees the `usual_gpu_columns`, around which it then splits its GPUs."""
     leads, low, high = len(facts.deferrals_s), facts.supply_temp_low_degc, facts.supply_temp_high_degc
-    release = None if leads == 1 else (1.0 - _DEFERRED, *_deferred_shares(leads - 1))
     start = gpu_start(facts, [offered.get(name, (0.0, 0.0)) for name in classes])
-    return (*(Simplex(f"release of {classes[m]}", leads, None, release) for m in facts.train),
+    return (*(_release(classes[m], leads, facts.deferrable[t] if facts.deferrable else (True,) * leads)
+              for t, m in enumerate(facts.train)),
             Simplex("gpus", len(classes) + 1, None, start, tuple(usual_gpu_columns(classes)) if sees_usual else None),
             Interval("supply_temp_degc", low, high, low + _WARM * (high - low)))
 
@@ -54,6 +54,14 @@ def site_parts(facts: FleetFacts, classes: Sequence[str], offered: Mapping[str, 
 def usual_gpu_columns(classes: Sequence[str]) -> list[str]:
     """Names of the columns with the shares that a site's GPUs usually get: the classes, and unused."""
     return [f"usual_gpus {name}" for name in (*classes, "unused")]
+
+
+def _release(job_class: str, leads: int, has: Sequence[bool]) -> Simplex:
+    """Shares of the release times that a class has, a prefix of them all."""
+    count = sum(has)
+    start = None if leads == 1 else (1.0, *[0.0] * (leads - 1)) if count == 1 else (
+        1.0 - _DEFERRED, *_deferred_shares(count - 1), *[0.0] * (leads - count))
+    return Simplex(f"release of {job_class}", leads, None if count == leads else tuple(has), start)
 
 
 def _deferred_shares(count: int) -> list[float]:

@@ -27,7 +27,7 @@ from cosim.console import PICTURES, OneLineParser, add_trust, fail, file_type, p
 from cosim.digest import Digest, Table
 from cosim.errors import CosimError, ScenarioError
 from cosim.resolve import load
-from cosim.table import write_table
+from cosim.tablefile import write_table
 from cosim.units import DAY_S, KG_PER_T
 
 _PER_TO = 1e9

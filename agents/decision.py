@@ -32,6 +32,9 @@ class FleetFacts:
     deferrals_s            (H,) permitted deferrals of training jobs, ascending, s (U15)
     supply_temp_low_degc, supply_temp_high_degc   box of (24), degC
     classes, sites         (M,), (N,) their names; () where nobody gives them
+    top_to_per_s           (N, M) work per s of a job on all the blocks it can use at a site, 0 where none fits, TO/s;
+                           () where nobody gives them
+    deferrable             (Mtrain, H) which deferrals a class has; (): all
     """
 
     kinds: tuple[str, ...]
@@ -47,6 +50,8 @@ class FleetFacts:
     supply_temp_high_degc: float = 23.0
     classes: tuple[str, ...] = ()
     sites: tuple[str, ...] = ()
+    top_to_per_s: tuple[tuple[float, ...], ...] = ()
+    deferrable: tuple[tuple[bool, ...], ...] = ()
 
     @property
     def n_sites(self) -> int:

@@ -177,9 +177,10 @@ class TouShift(Uniform):
     """Uniform in space; a training job waits for the permitted time with the lowest price, the earliest of equals."""
 
     def lead(self, observation: Observation) -> int:
-        """Index of the lowest forecast price."""
-        forecast = observation.forecast_usd_per_kwh
-        return min(range(len(forecast)), key=forecast.__getitem__)
+        """Index of the lowest forecast price among the deferrals that every class has."""
+        has = self.facts.deferrable
+        permitted = [h for h in range(len(self.facts.deferrals_s)) if all(of_class[h] for of_class in has)]
+        return min(permitted, key=observation.forecast_usd_per_kwh.__getitem__)
 
 
 class NciPriority(Uniform):
@@ -246,6 +247,7 @@ class Random:
 
     def __init__(self, facts: FleetFacts, options: PolicyOptions, rng: np.random.Generator) -> None:
         self.facts, self._rng = facts, rng
+        self._deferrable = np.array(facts.deferrable, float) if facts.deferrable else 1.0
 
     def place(self, observation: Observation) -> Matrix:
         """(M, N) shares, a fresh draw every minute."""
@@ -255,7 +257,7 @@ class Random:
                 allocated_work_to: Matrix) -> Operation:
         """Release times, GPUs (a part of them unused) and temperatures, a fresh draw every minute."""
         facts, n = self.facts, self.facts.n_sites
-        deferral = self._rng.standard_exponential((n, len(facts.train), len(facts.deferrals_s)))
+        deferral = self._rng.standard_exponential((n, len(facts.train), len(facts.deferrals_s))) * self._deferrable
         gpus = self._rng.standard_exponential((n, len(facts.kinds) + 1))
         supply = self._rng.uniform(facts.supply_temp_low_degc, facts.supply_temp_high_degc, n)
         return Operation(

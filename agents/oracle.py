@@ -11,6 +11,7 @@ has been seen), how NCI answers when its own load moves, arrivals to come, resta
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Sequence
 
@@ -77,12 +78,14 @@ class MyopicOracle:
     needs_nci = False
 
     def __init__(self, facts: FleetFacts, options: PolicyOptions, rng: np.random.Generator) -> None:
-        if options.energy is None:
-            raise ScenarioError("policy myopic_oracle needs to know what a site draws, and nobody tells it")
+        if options.energy is None or not facts.top_to_per_s:
+            raise ScenarioError("policy myopic_oracle needs to know what a site draws and how fast jobs can run, and "
+                                "nobody tells it")
         self.facts, self.energy, self.weights = facts, options.energy, options.reward
         self._split = GpuRule(facts, options.drain_min)
         self._inf, self._train = facts.inf, facts.train
-        self._slack_min = [max(1.0, d / MIN_S - _shortest_min(facts, m)) for m, d in enumerate(facts.deadline_s)]
+        self._slack_min = [[max(1.0, d / MIN_S - _shortest_min(facts, i, m)) for m, d in enumerate(facts.deadline_s)]
+                           for i in range(facts.n_sites)]
         self._job_gpu_min = [w / x for w, x in zip(facts.work_to, facts.to_per_gpu_min, strict=True)]
         low, high = facts.supply_temp_low_degc, facts.supply_temp_high_degc
         self._temperatures = np.linspace(high, low, max(2, round((high - low) / TEMPERATURE_STEP_K) + 1))
@@ -102,7 +105,7 @@ class MyopicOracle:
             backlog = [self._backlog_gpu_min(observation, i, kind) for i in sites]
             for m in kind:
                 cost = [w * row[m] for w, row in zip(self._now, energy_kwh, strict=True)]
-                full = [g * self._slack_min[m] for g in gpus]
+                full = [g * slack[m] for g, slack in zip(gpus, self._slack_min, strict=True)]
                 share[m] = self._pour(m, observation, cost, penalty, backlog, full)
             gpus = [self._left_for_training(observation, i, share) for i in sites]
         return share
@@ -217,15 +220,17 @@ class MyopicOracle:
         for m in self._train:
             saved = (self._now[site] - self._usual[site]) * energy_kwh[m]
             at_stake = self.weights.c4_per_train_job / self._job_gpu_min[m]
-            if saved <= _EPS + at_stake * drop_risk(backlog / (gpus * self._slack_min[m])) or not jobs[m]:
+            if saved <= _EPS + at_stake * drop_risk(backlog / (gpus * self._slack_min[site][m])) or not jobs[m]:
                 continue
             urgent = min(jobs[m], observation.urgent_jobs[site][m]) if observation.urgent_jobs else 0
             work_to[m] *= urgent / jobs[m]
             jobs[m] = urgent
 
 
-def _shortest_min(facts: FleetFacts, m: int) -> float:
-    """How long a job of a training class takes on all the blocks it may use, min; an inference job need only start."""
+def _shortest_min(facts: FleetFacts, i: int, m: int) -> float:
+    """How long a job of a training class takes at site i on all the blocks it can use there, min, for ever where none
+    fits; an inference job need only start."""
     if facts.kinds[m] == "inf":
         return 0.0
-    return facts.work_to[m] / (facts.to_per_gpu_min[m] * facts.gpus_per_block[m] * facts.max_blocks[m])
+    top_to_per_s = facts.top_to_per_s[i][m]
+    return facts.work_to[m] / top_to_per_s / MIN_S if top_to_per_s else math.inf

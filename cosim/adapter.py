@@ -93,6 +93,11 @@ class Adapter(mosaik_api_v3.Simulator):
         """Names along each axis that ports use in `dims`, e.g. {'job_class': ['llm', 'vae']}."""
         return {}
 
+    def tables(self) -> dict[str, dict[str, list]]:
+        """What stays as it is for the whole run, as tables (name -> column -> values) that the trace holds as
+        '<member>.<name>': where branches end, for example. Asked for once, after `setup`."""
+        return {}
+
     def closing(self) -> dict[str, dict[str, Batch]]:
         """What an event port with a table still has to say when the run ends (called once, after the last tick)."""
         return {}
@@ -156,6 +161,7 @@ class Adapter(mosaik_api_v3.Simulator):
         return {
             "ports": {model: [p.to_json() for p in ports] for model, ports in self.models.items()},
             "labels": labels,
+            "tables": self.tables(),
             "initial": self.initial(),
         }
 
@@ -257,6 +263,29 @@ class Adapter(mosaik_api_v3.Simulator):
             good = False
         if not good:
             raise ModelError(f"{self.sid}.{eid}.{name} = {value!r} is not finite")
+
+
+class Continuing(Adapter):
+    """An adapter whose outputs follow from the time alone, and whose time goes on in the next world (`carry`).
+
+    origin_s  time gone by before this world, s: a table's time is origin_s + the world's
+    """
+
+    origin_s = 0.0
+    _end_s = 0.0
+
+    def step(self, time: int, inputs: dict, max_advance: int) -> int:
+        """As `Adapter`; `max_advance` is the end of the world."""
+        self._end_s = max_advance * self._resolution_s
+        return super().step(time, inputs, max_advance)
+
+    def carry(self) -> dict[str, np.ndarray]:
+        """Time gone by until the end of this world."""
+        return {"origin_s": np.array(self.origin_s + self._end_s)}
+
+    def resume(self, carry: Mapping[str, np.ndarray]) -> None:
+        """Go on in time."""
+        self.origin_s = float(carry.get("origin_s", 0.0))
 
 
 def _plainly_finite(value: Any) -> bool:

@@ -14,8 +14,9 @@ from cosim.units import format_time
 Dataset = Any
 """An h5py dataset, as `Trace.datasets` gives them."""
 _WIRING = ("wiring/", "initial/")
-_LATER = ("initial",)
-"""Tables that came after the first traces of this schema: one that lacks them is no other run."""
+_LATER = ("initial/", "wiring/scale")
+"""What came after the first traces of this schema, as all tables '<member>.<name>' did: one that lacks them is no other
+run."""
 
 
 def first_difference(a: str | os.PathLike, b: str | os.PathLike) -> str | None:
@@ -26,12 +27,16 @@ def first_difference(a: str | os.PathLike, b: str | os.PathLike) -> str | None:
     """
     with Trace(a) as left, Trace(b) as right:
         first, second = left.datasets(), right.datasets()
-        only = sorted(name for name in set(first) ^ set(second) if name.split("/")[0] not in _LATER)
+        only = sorted(name for name in set(first) ^ set(second) if not _later(name))
         if only:
             return f"{only[0]} is in the {'first' if only[0] in first else 'second'} trace only"
         found = [(name.startswith(_WIRING), *difference) for name in first if name in second
                  if (difference := _unequal(name, first[name], second[name]))]
         return min(found, key=lambda difference: difference[:2], default=(0, 0, None))[2]
+
+
+def _later(name: str) -> bool:
+    return name.startswith(_LATER) or "." in name.split("/")[0]
 
 
 def _unequal(name: str, a: Dataset, b: Dataset) -> tuple[float, str] | None:

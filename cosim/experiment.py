@@ -22,6 +22,7 @@ from cosim.errors import ModelError, ScenarioError, TraceError, unknown
 from cosim.native import NativeWorld
 from cosim.plan import Plan
 from cosim.recorder import TraceWriter, annotate
+from cosim.recording import differing
 from cosim.resolve import Resolved, load, resolve
 from cosim.scenario import Scenario
 from cosim.tap import Control, Stopped, initial_values
@@ -161,6 +162,7 @@ class Experiment:
             if said:
                 world.taps[name].close(said)
             notes += world.extra(name, "notes") or ()
+        notes += differing(self.resolved.scenario)
 
     def _world(self) -> Any:
         if self.driver == "native":
@@ -179,6 +181,7 @@ class Experiment:
             "source": [".".join(c.source) for c in connections],
             "target": [".".join(c.target) for c in connections],
             "shift_s": [self.resolved.clock.seconds(c.shift) for c in connections],
+            "scale": [c.scale for c in connections],
         })
         if (before := initial_values(world.plan))["source"]:
             writer.write_table("initial", before)

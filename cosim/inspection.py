@@ -14,7 +14,7 @@ from cosim.console import Console, OneLineParser, add_trust, fail, plain_console
 from cosim.digest import Digest, Table
 from cosim.errors import CosimError, TraceError
 from cosim.resolve import load
-from cosim.table import write_table
+from cosim.tablefile import write_table
 from cosim.trace import Trace
 from cosim.trust import received_hook
 from cosim.units import format_time

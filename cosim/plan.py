@@ -18,13 +18,15 @@ from cosim.units import scale
 
 @dataclass
 class Sides:
-    """What a started member offers: its entities and the ports of its models. `foreign`: not built on cosim.adapter."""
+    """What a started member offers: its entities, the ports of its models, and tables of what stays as it is.
+    `foreign`: not built on cosim.adapter."""
 
     models: dict[str, list[str]]
     ports: dict[str, dict[str, Port]]
     labels: dict[str, list[str]] = field(default_factory=dict)
     initial: dict[str, dict[str, Any]] = field(default_factory=dict)
     foreign: bool = False
+    tables: dict[str, dict[str, list]] = field(default_factory=dict)
 
     def find(self, port: str, flow: str) -> tuple[str, Port] | None:
         """(model, port) of that name and flow; None if there is none. 'Model.port' names the model, too."""
@@ -40,13 +42,15 @@ class Sides:
 
 @dataclass(frozen=True, slots=True)
 class Connection:
-    """One entity's out port to one entity's in port. `transform` is None when values pass as they are."""
+    """One entity's out port to one entity's in port. `transform` is None when values pass as they are, else it
+    multiplies them by `scale`."""
 
     source: tuple[str, str, str]
     target: tuple[str, str, str]
     shift: int
     initial: Any
     transform: Callable[[Any], Any] | None
+    scale: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,8 @@ def sides_from_describe(models: dict[str, list[str]], described: Mapping[str, An
         for entry in entries:
             port = Port.from_json(entry)
             table.setdefault(port.name, []).append(port)
-    return Sides(models, ports, dict(described["labels"]), dict(described["initial"]))
+    return Sides(models, ports, dict(described["labels"]), dict(described["initial"]),
+                 tables=dict(described.get("tables", {})))
 
 
 def sides_from_meta(models: dict[str, list[str]], meta: Mapping[str, Any]) -> Sides:
@@ -122,7 +127,7 @@ def _expand(resolved: Resolved, link: Link, sides: Mapping[str, Sides]) -> list[
     pairs = _pairs(resolved, link, sides[src].models[src_model], sides[dst].models[dst_model])
     return [
         Connection((src, a, out.name), (dst, b, into.name), shift,
-                   _initial(link, sides[src], a, out.name) if shift else None, transform)
+                   _initial(link, sides[src], a, out.name) if shift else None, transform, factor)
         for a, b in pairs
     ]
 

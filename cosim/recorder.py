@@ -54,11 +54,11 @@ class _Group:
 class TraceWriter:
     """Writes one run's trace. Use as: declare, append..., flush..., finish. Raises TraceError.
 
-    `wall_s` counts the seconds spent in here.
+    `wall_s` counts the seconds spent in here; the root attribute `lost` says why rows are missing, '' where none are.
     """
 
     def __init__(self, path: Path, *, attrs: Mapping[str, Any], start: str, overwrite: bool = False) -> None:
-        self.path, self.wall_s = path, 0.0
+        self.path, self.wall_s, self._lost = path, 0.0, ""
         self._groups: dict[tuple[str, str], _Group] = {}
         self._tables: dict[str, dict[str, list]] = {}
         self._columns: dict[str, dict[str, tuple[h5py.Dataset, np.dtype]]] = {}
@@ -174,15 +174,16 @@ class TraceWriter:
         try:
             self._disk.commit()
         except OSError as err:
-            self._forget()
+            self._forget(str(err.strerror or err))
             self._file.close()
             self._disk.roll_back()
             self._file = self._opened("r+")
             raise TraceError(f"cannot write {self.path}: {err.strerror or err}; what was written before is whole"
                              ) from None
 
-    def _forget(self) -> None:
+    def _forget(self, why: str) -> None:
         """Drop what waits to be written."""
+        self._lost = self._lost or why
         for group in self._groups.values():
             group.times.clear()
             for values in group.rows.values():
@@ -196,7 +197,7 @@ class TraceWriter:
         needed = 8 * waiting + _ROOM_BYTES
         free = shutil.disk_usage(self.path.parent).free
         if free < needed:
-            self._forget()
+            self._forget("the disk was full")
             raise TraceError(f"cannot write {self.path}: the disk has {free / 1e6:.1f} MB left, {needed / 1e6:.1f} MB "
                              "are wanted; what was written before is whole")
 
@@ -244,7 +245,8 @@ class TraceWriter:
         try:
             self.flush(final=True)
         finally:
-            _close(self._file, self._disk, self.path, {**(attrs or {}), "status": status, "error": error})
+            _close(self._file, self._disk, self.path,
+                   {**(attrs or {}), "lost": self._lost, "status": status, "error": error})
 
 
 def _close(file: h5py.File, disk: IntactFile, path: Path, attrs: Mapping[str, Any]) -> None:

@@ -40,7 +40,7 @@ class Counted(NamedTuple):
 
     use     (n,) which do, in whole or in part
     hours   (k,) that each of those stands for
-    share   (k,) of its own duration that this is, 0 to 1
+    share   (k,) of its member's step that this is, 0 to 1: what part of what was counted over that step counts here
     begins  (k,) whether it begins in the counted time, as what is told at a sample's begin does
     """
 
@@ -85,35 +85,43 @@ def counted(trace: Trace, model: str, time: CountedTime | None = None) -> Counte
     time, (begin, end) = time or counted_time(trace), spans(trace, model)
     inside_s = np.minimum(end, time.end_s) - np.maximum(begin, time.begin_s)
     use = inside_s > 0
-    return Counted(use, inside_s[use] / HOUR_S, inside_s[use] / (end - begin)[use], begin[use] >= time.begin_s)
+    every_s = step_s(trace, model.split("/")[0])
+    return Counted(use, inside_s[use] / HOUR_S, inside_s[use] / every_s, begin[use] >= time.begin_s)
 
 
 def ended_jobs(trace: Trace, model: str, outcome: str) -> np.ndarray:
     """Jobs that were finished or dropped (`outcome`) in what counts of each sample of a model, (k, entity, job_class).
 
     A job counts where its instant lies. In a sample that is cut by an end of the counted time this is known from the
-    job table; without one, the sample's jobs count if it begins in the counted time.
+    job table; without a whole one, the sample's jobs count if it begins in the counted time.
     """
     time, what, (begin, end) = counted_time(trace), counted(trace, model), spans(trace, model)
-    flows = trace[f"{model}/{outcome}_jobs"][what.use]
-    for k in np.flatnonzero(what.share < 1.0):
-        if "jobs" in trace.tables():
-            after_s, until_s = max(begin[what.use][k], time.begin_s), min(end[what.use][k], time.end_s)
-            flows[k] = jobs_between(trace, model, outcome, after_s, until_s)
-        elif not what.begins[k]:
-            flows[k] = 0.0
-    return flows
+    flows = trace[f"{model}/{outcome}_jobs"]
+    out, places = flows[what.use], np.flatnonzero(what.use)
+    whole = "jobs" in trace.tables() and trace.attrs["status"] != "running"
+    for k, at in zip(np.flatnonzero(what.share < 1.0), places[what.share < 1.0], strict=True):
+        if not whole:
+            out[k] *= what.begins[k]
+            continue
+        until, before = flows[: at + 1].sum(axis=0), flows[:at].sum(axis=0)
+        if end[at] > time.end_s:
+            until = jobs_until(trace, model, outcome, time.end_s)
+        if begin[at] < time.begin_s:
+            before = jobs_until(trace, model, outcome, time.begin_s)
+        out[k] = until - before
+    return out
 
 
-def jobs_between(trace: Trace, model: str, outcome: str, after_s: float, until_s: float) -> np.ndarray:
-    """Jobs that ended so after one instant and not after another, (entity, job_class), from the job table; a sample
-    includes the instant of its end."""
+def jobs_until(trace: Trace, model: str, outcome: str, time_s: float) -> np.ndarray:
+    """Jobs that ended so up to an instant, (entity, job_class), from the job table. What happens at the very edge of
+    two samples may be in either one's count, so edges are no place for this."""
     sites, classes = trace.names(model), trace.names(model, "job_class")
     found = np.zeros((len(sites), len(classes)))
     for jobs in trace.blocks("jobs", ("site", "end_s", "outcome", "job_class")):
-        mine = (jobs["outcome"] == outcome) & (jobs["end_s"] > after_s) & (jobs["end_s"] <= until_s)
-        for site, job_class in zip(jobs["site"][mine], jobs["job_class"][mine], strict=True):
-            found[sites.index(site), classes.index(job_class)] += 1.0
+        mine = (jobs["outcome"] == outcome) & (jobs["end_s"] <= time_s)
+        for s, site in enumerate(sites):
+            here = mine & (jobs["site"] == site)
+            found[s] += [np.count_nonzero(here & (jobs["job_class"] == name)) for name in classes]
     return found
 
 
@@ -173,6 +181,11 @@ def intensity_of(trace: Trace, site: str, port: str = "nci_kg_per_kwh") -> tuple
             if model.startswith(f"{member}/") and eid in trace.names(model) and trace.has(f"{model}/{port}"):
                 return f"{model}/{port}", trace.names(model).index(eid)
     return None
+
+
+def played_from_s(recording: Trace, warmup_s: float) -> float:
+    """Time of a recording that is t = 0 of a run with a warm-up of `warmup_s`, s: see `cosim.recording`."""
+    return max(0.0, float(scenario_of(recording).get("warmup_s", 0.0)) - warmup_s)
 
 
 def recording_of(trace: Trace, member: str) -> str | None:

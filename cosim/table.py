@@ -1,40 +1,53 @@
 """Tables of time series from CSV or Parquet files: a time column, and one column per port, entity or label.
 
     time_s,price_usd_per_kwh              the port of all entities
-    time,bus8.nci_g_per_kwh,bus28....     of one entity each; times as dates (ISO 8601; without a zone UTC)
+    time,bus8.nci_g_per_kwh,bus28....     of one entity each; times as dates (ISO 8601)
     time_s,grid.p_source_kw.gt6,...       one label of a vector each: what `python -m cosim.trace export` writes
 
-Times: `time_s`, `time_min` or `time_h` count from the run's start; `time`, `date`, `datetime` or `timestamp` are dates.
-The suffix of a column is its unit.
+Times: `time_s`, `time_min` or `time_h` count from the run's start; `time`, `date`, `datetime` or `timestamp` are dates,
+read against the scenario's `start`. Dates without an offset are wall-clock times of the zone given, by default UTC.
+`cosim.axis` says which row holds when. The suffix of a column is its unit; figures that cannot be in it are refused.
 """
 
 from __future__ import annotations
 
-import csv
-import importlib
-import importlib.util
 import math
 import re
-from bisect import bisect_right
-from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime
-from functools import lru_cache
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 
+from cosim.axis import Axis, Overflow, TwoRowsError
+from cosim.dates import DateError, Instants, instant, zone_of
 from cosim.errors import ScenarioError, unknown
-from cosim.units import format_time, split_unit, unit_of
+from cosim.plausible import impossible, unusual
+from cosim.tablefile import SUFFIXES, read_columns
+from cosim.units import DAY_S, Unit, format_time, split_unit, unit_of
 
-SUFFIXES = (".csv", ".tsv", ".parquet", ".pq")
 _COUNTS = ("time_s", "time_min", "time_h")
 _DATES = ("time", "date", "datetime", "timestamp")
-_DELIMITERS = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
+_LONG_STEP_S = 2 * DAY_S
+_UNIX_S = 1e9
 
 
-Overflow = Literal["hold", "raise", "wrap"]
-"""Past a table's last row: hold it, refuse, start again."""
+@dataclass(frozen=True)
+class Reading:
+    """How a table is read.
+
+    owner      what stands before `overflow` and `time_zone` in the names of its fields: 'tariff.prices_', 'grid.'
+    start      ISO date of t = 0, UTC
+    time_zone  IANA name of the zone of dates without an offset; None: UTC, and a note says so
+    clock      column of times; None: by its name
+    """
+
+    owner: str
+    start: str
+    time_zone: str | None = None
+    overflow: Overflow = "hold"
+    clock: str | None = None
 
 
 def is_table(path: str | Path) -> bool:
@@ -43,29 +56,103 @@ def is_table(path: str | Path) -> bool:
 
 
 class Table:
-    """A table as read: `times_s` ascending, s since the run's start, and columns looked up by entity and port.
+    """A table as read, and its columns by entity and port.
 
-    start: ISO date of t = 0, for tables with dates. Raises ScenarioError naming the file, the line and what is allowed.
+    Raises ScenarioError naming the file, the row and what is allowed; for its times when they are first needed.
     """
 
-    def __init__(self, path: str | Path, start: str) -> None:
-        self.path = Path(path)
-        self._names, self._cells = _cells(self.path)
-        clock = next((n for n in self._names if n.strip().lower() in (*_COUNTS, *_DATES)), None)
+    def __init__(self, path: str | Path, reading: Reading) -> None:
+        self.path, self.reading = Path(path), reading
+        self._file = read_columns(self.path)
+        names = self._file.names
+        clock = reading.clock or next((n for n in names if n.lower() in (*_COUNTS, *_DATES)), None)
         if clock is None:
             raise ScenarioError(f"{self.path} has no column of times; call it {', '.join(_COUNTS)} (since the run's "
-                                f"start) or {', '.join(_DATES)} (ISO 8601); it has {', '.join(self._names)}")
-        self.columns = [n for n in self._names if n != clock]
-        times = self._times(clock, start)
-        self._order = np.argsort(times, kind="stable")
-        self.times_s = times[self._order]
-        self._check_times()
+                                f"start) or {', '.join(_DATES)} (ISO 8601); it has {', '.join(names)}")
+        if clock not in names:
+            raise ScenarioError(f"{self.path}: {unknown('column', clock, names)}")
+        self.clock = clock
+        self.columns = [n for n in names if n != clock]
+
+        self._odd: dict[str, None] = {}
+
+    @cached_property
+    def axis(self) -> Axis:
+        """When each row holds."""
+        if not len(self._file):
+            raise ScenarioError(f"{self.path} has no rows; it needs at least one")
+        try:
+            if self._instants is None:
+                return Axis(self._file.numbers(self.clock) * unit_of(self.clock).factor)
+            zero_s = instant(self.reading.start)
+            return Axis(self._instants.unix_s - zero_s, self._instants, zero_s)
+        except TwoRowsError as err:
+            zone = ("" if self._instants is None or not self._instants.unzoned or self.reading.time_zone else
+                    f"; or, if the clocks go back there, tell them apart by --set {self.reading.owner}time_zone=NAME")
+            raise ScenarioError(f"{self.path} {err}{zone}") from None
+        except ValueError as err:
+            raise ScenarioError(f"{self.path} {err}") from None
+
+    @property
+    def times_s(self) -> np.ndarray:
+        """When the rows begin, ascending, s since t = 0."""
+        return self.axis.times_s
 
     @property
     def end_s(self) -> float:
         """When the last row ends, s: it holds as long as the one before it."""
-        last = float(self.times_s[-1])
-        return last + (last - float(self.times_s[-2]) if len(self.times_s) > 1 else 0.0)
+        return self.axis.end_s
+
+    def check(self, until_s: float) -> None:
+        """ScenarioError for a table that does not say what a run until `until_s` needs: none of its rows is of its
+        time, or, where overflow is to be refused, not all of it."""
+        axis, how, field = self.axis, self.reading.overflow, f"--set {self.reading.owner}overflow"
+        moved = f"--set start={axis.label(axis.begin_s)[:10]}, or " if self._instants and not axis.typical else ""
+        span = f"{axis.label(axis.begin_s)} to {axis.label(axis.end_s)}"
+        if how != "wrap" and not axis.meets(until_s):
+            mend = "give a whole year" if axis.typical else f"{moved}{field}=wrap to repeat it"
+            if not self._instants and axis.begin_s > _UNIX_S:
+                mend = "are these Unix times? write them as dates in a column `time`"
+            raise ScenarioError(f"{self.path} covers {span}, the run {axis.run_label(0.0)} to "
+                                f"{axis.run_label(until_s)}: no row is of its time; {mend}")
+        if axis.typical:
+            if how != "hold" and (axis.outside(0.0) or axis.outside(until_s)):
+                raise ScenarioError(f"{self.path} covers {span} of a typical year, and not all of the run; give a "
+                                    f"whole year, or {field}=hold")
+        elif how == "raise" and axis.begin_s > 0.0:
+            raise ScenarioError(f"{self.path} begins {format_time(axis.begin_s)} after the run does; add a row for the "
+                                f"start, {moved}{field}=hold (or wrap)")
+        elif how == "raise" and axis.end_s < until_s:
+            raise ScenarioError(f"{self.path} ends {format_time(axis.end_s)} after the run's start, the run lasts "
+                                f"{format_time(until_s)}; shorten it by --until, or {field}=hold (or wrap)")
+
+    def row(self, time_s: float, *, forecast: bool = False) -> int:
+        """The row, in order of time, that holds at a time of the run; ScenarioError where there is none and that is to
+        be refused (a forecast is held)."""
+        how = self.reading.overflow
+        row = self.axis.row(time_s, "hold" if forecast and how == "raise" else how)
+        if row is None:
+            axis = self.axis
+            raise ScenarioError(f"{self.path} holds from {axis.label(axis.begin_s)} to {axis.label(axis.end_s)}; a "
+                                f"value at {axis.run_label(time_s)} is asked for: give a longer one, or set "
+                                f"{self.reading.owner}overflow=hold" + ("" if axis.typical else " or wrap"))
+        return row
+
+    def notes(self, low_s: float, high_s: float) -> list[str]:
+        """Sentences on how the table was read, by a run that asked for times from `low_s` to `high_s`."""
+        axis, reading, dates = self.axis, self.reading, self._instants
+        said = list(self._odd)
+        if dates is not None and dates.unzoned and reading.time_zone is None:
+            said.append(f"dates without an offset are read as UTC; --set {reading.owner}time_zone=NAME (Europe/Berlin, "
+                        "or UTC) says what they are")
+        if dates is not None and not dates.unzoned and reading.time_zone is not None:
+            said.append(f"all dates have offsets of their own, beside which {reading.owner}time_zone has no effect")
+        if axis.typical:
+            said.append("its years differ from month to month, as in a typical year: month, day and time of day count")
+        if dates is None and max(_LONG_STEP_S, high_s) < axis.step_s:
+            said.append(f"rows are {format_time(axis.step_s)} apart; is {self.clock} in another unit?")
+        return [f"{self.path}: {text}" for text in (*said, *self._gap_notes(low_s, high_s),
+                                                    *self._overflow_notes(low_s, high_s))]
 
     def ports(self) -> list[str]:
         """Port names as the columns have them, in the file's order."""
@@ -94,7 +181,7 @@ class Table:
 
     def values(self, port: str, entities: Sequence[str], factor: float = 1.0, gaps: bool = False) -> np.ndarray:
         """Values of a port (named as here) times `factor`, shape (time, entity) or (time, entity, label). With `gaps`,
-        NaN and empty cells are NaN; without, they are refused."""
+        NaN and empty cells are NaN; without, they are refused. ScenarioError for figures that cannot be."""
         labels = self.labels(port)
         by_entity = []
         for entity in entities:
@@ -104,160 +191,91 @@ class Table:
             missing = [c for c in columns if c not in self.columns]
             if missing:
                 raise ScenarioError(f"{self.path}: {unknown('column', missing[0], self.columns)}")
-            numbers = np.stack([self._numbers(c, gaps) for c in columns], axis=-1)
+            numbers = np.stack([self.numbers(c, unit_of(port), port, gaps) for c in columns], axis=-1)
             by_entity.append(numbers if labels else numbers[:, 0])
-        return np.stack(by_entity, axis=1)[self._order] * factor
+        return np.stack(by_entity, axis=1) * factor
 
-    def _numbers(self, column: str, gaps: bool = False) -> np.ndarray:
-        return np.array([self._number(column, row, cell, gaps) for row, cell in enumerate(self._cells[column])])
+    def numbers(self, column: str, unit: Unit, name: str | None = None, gaps: bool = False) -> np.ndarray:
+        """A column in order of time, in its own unit. ScenarioError for cells that are no numbers, and for figures that
+        cannot be in that unit; name: of what is measured, by default the column's."""
+        found = self._file.numbers(column, gaps)
+        if (wrong := impossible(name or column, found, unit)) is not None:
+            raise ScenarioError(f"{self.path}: {wrong}")
+        if (odd := unusual(name or column, found, unit)) is not None:
+            self._odd[odd] = None
+        return found[self.axis.order]
 
-    def _number(self, column: str, row: int, cell: Any, gaps: bool) -> float:
-        if gaps and cell in ("", None):
-            return math.nan
+    # --- inside -------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _instants(self) -> Instants | None:
+        """The dates; None for a column of counts."""
+        if self.clock.lower() in _COUNTS:
+            return None
+        zone = zone_of(self.reading.time_zone, f"{self.reading.owner}time_zone")
         try:
-            value = float(cell)
-        except (TypeError, ValueError):
-            value = math.inf
-        if math.isfinite(value) or (gaps and math.isnan(value)):
-            return value
-        raise ScenarioError(f"{self.path}, row {row + 1}: {column} = {cell!r} is not a finite number; fill the gap or "
-                            "leave the row out (a value holds until the next)")
+            return self._file.instants(self.clock, zone)
+        except DateError as err:
+            raise ScenarioError(f"{self.path}: {self.clock} = {err}; a column of numbers is called "
+                                f"{', '.join(_COUNTS)}") from None
 
-    def _times(self, column: str, start: str) -> np.ndarray:
-        name, cells = column.strip().lower(), self._cells[column]
-        if not cells:
-            raise ScenarioError(f"{self.path} has no rows; it needs at least one")
-        if name in _COUNTS:
-            return self._numbers(column) * unit_of(name).factor
-        zero = _instant(start)
-        try:
-            return np.array([_instant(cell) - zero for cell in cells])
-        except (TypeError, ValueError):
-            wrong = next(c for c in cells if not _is_date(c))
-            raise ScenarioError(f"{self.path}: {column} = {wrong!r} is no ISO 8601 date such as 2026-01-31T14:00; a "
-                                f"column of numbers is called {', '.join(_COUNTS)}") from None
+    def _gap_notes(self, low_s: float, high_s: float) -> list[str]:
+        axis = self.axis
+        everywhere = axis.typical or self.reading.overflow == "wrap"
+        gaps = [(begin, length) for begin, length in axis.gaps
+                if everywhere or (begin <= high_s and begin + length > low_s)]
+        if not gaps:
+            return []
+        begin_s, longest_s = max(gaps, key=lambda gap: gap[1])
+        return [f"rows are {format_time(axis.step_s)} apart, but for {len(gaps)} "
+                f"gap{'s' if len(gaps) > 1 else ''}, the longest {format_time(longest_s)} from {axis.label(begin_s)}; "
+                "the row before a gap is held"]
 
-    def _check_times(self) -> None:
-        twice = np.flatnonzero(np.diff(self.times_s) == 0)
-        if len(twice):
-            raise ScenarioError(f"{self.path} has two rows for {format_time(float(self.times_s[twice[0]]))}; keep one")
-        if self.times_s[0] > 0:
-            raise ScenarioError(f"{self.path} begins {format_time(float(self.times_s[0]))} after the run does; add a "
-                                "row for the start, or --set start=DATE")
+    def _overflow_notes(self, low_s: float, high_s: float) -> list[str]:
+        axis, how = self.axis, self.reading.overflow
+        said = []
+        if axis.typical:
+            if axis.outside(low_s) or axis.outside(high_s):
+                said.append(f"it covers {axis.label(axis.begin_s)} to {axis.label(axis.end_s)} of a year; outside of "
+                            "it the nearest row is held")
+            return said
+        if how == "wrap" and (low_s < axis.begin_s or high_s >= axis.end_s):
+            return [f"it covers {axis.label(axis.begin_s)} to {axis.label(axis.end_s)} and is repeated {axis.kept()}"]
+        if low_s < axis.begin_s:
+            said.append(f"it begins at {axis.label(axis.begin_s)}; before it its first row is held")
+        if high_s >= axis.end_s:
+            said.append(f"it ends at {axis.label(axis.end_s)}, values to {axis.run_label(high_s)} were read; after it "
+                        f"{'forecasts hold its last row' if how == 'raise' else 'its last row is held'}")
+        return said
 
 
 class Held:
-    """One column of a table over time, each value held until the next row; times in s since the run's start.
+    """One column of a table over time, as its overflow says; times in s since the run's start.
 
     port    what is looked for, in its own unit or another of the same kind
     entity  whose column it is, where entities have columns of their own
-    owner   field that names the table, for errors; `owner`_overflow is the one that says what its end means
+    owner   field that names the table, for errors
     """
 
-    def __init__(self, table: Table, port: str, entity: str, owner: str, overflow: Overflow) -> None:
+    def __init__(self, table: Table, port: str, entity: str, owner: str) -> None:
         found = table.match(port)
         if found is None:
             raise ScenarioError(f"{owner}: {table.path} has no column {port}; it has {', '.join(table.columns)}")
-        self.path, self.end_s, self.times_s = str(table.path), table.end_s, table.times_s.tolist()
-        self.values = table.values(found[0], [entity], found[1])[:, 0].tolist()
-        self._owner, self._overflow = owner, overflow
+        self.table = table
+        self.values: list[float] = table.values(found[0], [entity], found[1])[:, 0].tolist()
+        self._low_s, self._high_s = math.inf, -math.inf
 
     def at(self, time_s: float, *, forecast: bool = False) -> float:
-        """The value at a time; ScenarioError past the end where that is to be refused (a forecast is held)."""
-        first = max(self.times_s[0], 0.0)
-        if time_s >= self.end_s > first:
-            if self._overflow == "wrap":
-                time_s = first + (time_s - first) % (self.end_s - first)
-            elif self._overflow == "raise" and not forecast:
-                raise ScenarioError(f"{self._owner}: {self.path} ends at {format_time(self.end_s)}; a value at "
-                                    f"{format_time(time_s)} is asked for: give a longer one, or set "
-                                    f"{self._owner}_overflow=hold or wrap")
-        return self.values[bisect_right(self.times_s, time_s) - 1]
+        """The value at a time; ScenarioError outside of a table where that is to be refused (a forecast is held)."""
+        self._low_s, self._high_s = min(self._low_s, time_s), max(self._high_s, time_s)
+        return self.values[self.table.row(time_s, forecast=forecast)]
 
-
-def write_table(path: Path, columns: Mapping[str, Sequence]) -> None:
-    """Write columns of one length as CSV or, by the file's ending, Parquet. Raises OSError, or ScenarioError when
-    Parquet is asked for and pyarrow is not there."""
-    if path.suffix.lower() not in (".parquet", ".pq"):
-        with path.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([list(columns), *zip(*columns.values(), strict=True)])
-        return
-    arrow, parquet = _arrow(path)
-    parquet.write_table(arrow.table({name: np.asarray(values) if len(values) and not isinstance(values[0], str) else
-                                     list(values) for name, values in columns.items()}), path)
+    def notes(self) -> list[str]:
+        """Sentences on how the table was read."""
+        return self.table.notes(self._low_s, self._high_s) if self._low_s <= self._high_s else []
 
 
 def split_name(column: str) -> tuple[str | None, str, str | None]:
     """(entity, port, label) of a column's name 'port', 'entity.port' or 'entity.port.label'."""
     first, *rest = re.split(r"\.(?![^\[]*\])", column, maxsplit=2)  # no dot within [p.u.]
     return (first, rest[0], rest[1] if rest[1:] else None) if rest else (None, first, None)
-
-
-def _instant(cell: Any) -> float:
-    """Seconds since 1970 of a date or ISO text."""
-    if not isinstance(cell, date):
-        cell = datetime.fromisoformat(cell.strip())
-    if not isinstance(cell, datetime):
-        cell = datetime(cell.year, cell.month, cell.day)
-    return (cell if cell.tzinfo else cell.replace(tzinfo=UTC)).timestamp()
-
-
-def _is_date(cell: Any) -> bool:
-    try:
-        _instant(cell)
-    except (AttributeError, TypeError, ValueError):
-        return False
-    return True
-
-
-def _cells(path: Path) -> tuple[list[str], dict[str, list]]:
-    """(column names, columns as read). Read once as long as the file stays as it is."""
-    try:
-        stat = path.stat()
-    except OSError as err:
-        raise ScenarioError(f"cannot read table {path}: {err.strerror or err}") from None
-    reader = _read_parquet if path.suffix.lower() in (".parquet", ".pq") else _read_csv
-    return _read(reader, str(path.resolve()), stat.st_mtime_ns, stat.st_size)
-
-
-@lru_cache(maxsize=8)
-def _read(reader: Any, path: str, _mtime: int, _size: int) -> tuple[list[str], dict[str, list]]:
-    names, columns = reader(Path(path))
-    twice = sorted({n for n in names if names.count(n) > 1})
-    if twice:
-        raise ScenarioError(f"{path} has two columns called '{twice[0]}'; keep one")
-    return names, columns
-
-
-def _read_csv(path: Path) -> tuple[list[str], dict[str, list]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as err:
-        raise ScenarioError(f"cannot read table {path}: {err}; it has to be UTF-8 text") from None
-    head = text.partition("\n")[0]
-    delimiter = max(_DELIMITERS, key=head.count)
-    try:
-        rows = [row for row in csv.reader(text.splitlines(), delimiter=delimiter) if row]
-    except csv.Error as err:
-        raise ScenarioError(f"{path} is no CSV: {err}") from None
-    names = [name.strip() for name in rows[0]] if rows else []
-    for number, row in enumerate(rows[1:], 1):
-        if len(row) != len(names):
-            raise ScenarioError(f"{path}, row {number} has {len(row)} cells, its header {len(names)}; cells are "
-                                f"separated by {_DELIMITERS[delimiter]} here")
-    return names, {name: [row[k] for row in rows[1:]] for k, name in enumerate(names)}
-
-
-def _read_parquet(path: Path) -> tuple[list[str], dict[str, list]]:
-    arrow, parquet = _arrow(path)
-    try:
-        table = parquet.read_table(path)
-    except (OSError, arrow.ArrowException) as err:
-        raise ScenarioError(f"{path} is no Parquet file: {err}") from None
-    return list(table.column_names), {n: table.column(n).to_pylist() for n in table.column_names}
-
-
-def _arrow(path: Path) -> tuple[Any, Any]:
-    if importlib.util.find_spec("pyarrow") is None:
-        raise ScenarioError(f"{path}: Parquet needs pyarrow; install it (extra 'parquet'), or use CSV")
-    return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")

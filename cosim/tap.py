@@ -91,6 +91,7 @@ class Tap:
     foreign: bool = False
     chunk: int = 30
     layout: list[tuple[str, list[str], list[Port], dict[str, list[str]]]] = field(default_factory=list)
+    fixed: dict[str, dict[str, list]] = field(default_factory=dict)
     wall_s: float = 0.0
     start_s: float = 0.0
 
@@ -112,9 +113,11 @@ class Tap:
         return following
 
     def declare(self, writer: TraceWriter) -> None:
-        """Make this member's datasets."""
+        """Make this member's datasets, and write what stays as it is."""
         for model, eids, outs, labels in self.layout:
             writer.declare(self.member, model, eids, outs, labels, self.chunk)
+        for name, columns in self.fixed.items():
+            writer.write_table(f"{self.member}.{name}", columns)
 
     def record(self, time: int, data: Mapping[str, Mapping[str, Any]]) -> None:
         """Store this step's outputs in the trace."""
@@ -169,6 +172,7 @@ def make_taps(resolved: Resolved, sides: Mapping[str, Sides], plan: Plan, contro
                 outs = [Port(n, "out", n) for n in sorted(names)]
             _watch(tap, model, eids, outs)
             tap.layout.append((model, eids, outs, side.labels))
+        tap.fixed = side.tables
         taps[member] = tap
     return taps
 

@@ -9,7 +9,8 @@ Layout (format 'aidc-cosim trace', schema 1):
     /<member>/<model>/<dim>    names along a further axis, e.g. job_class
     /<member>/<model>/<port>   float64 (time_s, entity[, dim]); attributes units, long_name, sign
     /<table>/<column>          one row a job, for example; 'wiring': the connections; 'initial': what those that are
-                               shifted in time carry before their first value
+                               shifted in time carry before their first value; '<member>.<name>': what of a member
+                               stays as it is, 'grid.branches' for example
 
 Axes are HDF5 dimension scales, so xarray and netCDF4 label them; h5py and h5dump read all of it (the one filter is
 gzip). Each model's group is a NeXus NXdata (attributes NX_class, signal, axes): h5web shows its power, or else its

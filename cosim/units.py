@@ -18,6 +18,7 @@ MIN_S = 60.0
 HOUR_S = 3600.0
 DAY_S = 86400.0
 KG_PER_T = 1000.0
+KG_PER_LB = 0.45359237  # the international pound, exactly
 
 
 def not_negative(text: str | None, what: str, where: str) -> float:
@@ -46,6 +47,9 @@ SUFFIXES: dict[str, Unit] = {
     "usd_per_mwh": Unit("USD/MWh", "price", 1e-3),
     "kg_per_kwh": Unit("kg/kWh", "carbon intensity", 1.0),
     "g_per_kwh": Unit("g/kWh", "carbon intensity", 1e-3),
+    "lb_per_mwh": Unit("lb/MWh", "carbon intensity", KG_PER_LB * 1e-3),
+    "kg_per_mwh": Unit("kg/MWh", "carbon intensity", 1e-3),
+    "t_per_mwh": Unit("t/MWh", "carbon intensity", 1.0),
     "kg_per_h": Unit("kg/h", "carbon rate", 1.0),
     "usd_per_h": Unit("USD/h", "cost rate", 1.0),
     "kw_per_kg_h": Unit("kW/(kg/h)", "carbon weight", 1.0),

@@ -22,7 +22,7 @@ _MEMBERS = members(
     grid={"sources": SOURCES},
     profile={},
     workload={"arrivals": ARRIVALS},  # I01, I02: sizes and rates of Table I; I14: Poisson
-    controller={"policy": "nci_priority", "rounding": "stateless"},  # I13
+    controller={"policy": "nci_priority", "rounding": "stateless", "long_deferrals": "as_printed"},  # I13, U15
     aidc={"cooling": "literal", "reading": "fractional"},  # I03, I07-I11
     arrivals_class="Arrivals", buses=33)
 

@@ -78,7 +78,8 @@ class _Uses:
 
 def job_accounts(trace: Trace, *, warmup: bool = False) -> list[JobAccount]:
     """The account of every site over the counted time, in the trace's order of sites: of a job that ran before, what it
-    used since. Jobs that ended before are left out. warmup: over the whole run, the warm-up included.
+    used since, and of a tick that the counted time cuts every use in proportion. Jobs that used nothing in it and ended
+    before it are left out. warmup: over the whole run, the warm-up included.
 
     Raises TraceError without a job table, or if the GPU time of the jobs is not that of the minutes (to 1e-6): the
     trace of a run that did not end, or one from another source.
@@ -124,7 +125,8 @@ def _account(trace: Trace, name: str, k: int, jobs: dict[str, np.ndarray], time:
         where, kg_per_kwh = intensity_of(trace, name, port), np.zeros(len(time_s))
         kg_per_kwh[what.use] = np.nan if where is None else over_counted(trace, where[0], SITE, time)[:, where[1]]
         columns[column] = _shared(used_kwh * kg_per_kwh[uses.tick], p_kwh * kg_per_kwh, uses, len(kw_per_gpu))
-    there = np.append(~(mine["end_s"] <= time.begin_s), True)
+    used = np.bincount(uses.row, uses.gpu_s, len(kw_per_gpu)) > 0.0
+    there = np.append(~(mine["end_s"] <= time.begin_s) | used, True)
     named = (np.append(mine["id"], -1), np.append(mine["job_class"], "unallocated"), np.append(mine["outcome"], ""))
     return JobAccount(name, *(x[there] for x in named), **{column: x[there] for column, x in columns.items()})
 

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from cosim.params import params
-from cosim.units import Seconds
+from cosim.units import MIN_S, Seconds
 
 BATCH_COLUMNS = ("id", "job_class", "arrival_s", "work_to", "deadline_s")
 """Columns of a batch as it leaves the workload: int, str, s, TO, s (absolute). The controller adds `release_s`
@@ -96,6 +96,25 @@ class JobClass:
         if self.speedup_table is not None:
             return self.speedup_table[blocks - 1] if blocks else 0.0
         return float(blocks) if self.speedup_exponent == 1.0 else blocks**self.speedup_exponent
+
+    def speed_to_per_s(self, blocks: int) -> float:
+        """Work per s of a job that runs on so many blocks, checkpoints counted, TO/s; of inference on 0 or 1."""
+        return self.speedup(blocks) * self._block_to_per_s * self.checkpoint_speed_ratio
+
+    def most_blocks(self, site_gpus: int) -> int:
+        """Blocks that one job can use at a site of so many GPUs; 0 where none fits."""
+        return min(self.max_blocks, site_gpus // self.gpus_per_block)
+
+    def top_to_per_s(self, site_gpus: int) -> float:
+        """Work per s of a job on all the blocks it can use at a site of so many GPUs; 0 where none fits.
+
+        The one measure of the shortest run, work / this: of deferrals, of slack and late jobs, and of the oracle.
+        """
+        return self.speed_to_per_s(self.most_blocks(site_gpus))
+
+    @property
+    def _block_to_per_s(self) -> float:
+        return self.gpus_per_block * self.to_per_gpu_min / MIN_S
 
     @property
     def checkpoint_speed_ratio(self) -> float:

@@ -4,7 +4,7 @@ efficiency (K05), PUE (K06), losses (K08), and the offered load before a run (I0
 Scenarios name `preflight` and `summary` by import string. Everything is read from the file, so that a trace from
 another machine, or of a run that was killed, gives the same figures. Energies integrate minute means with dt (I20).
 
-Rows of the model: I01, I02, I05, I20, K01-03, K08, P01.
+Rows of the model: I01, I02, I05, I20, K01-03, K05, K06, K08, P01, U20.
 """
 
 from __future__ import annotations
@@ -160,7 +160,8 @@ def _sites_table(trace: Trace, digest: Digest) -> None:
     cost, co2 = sum(f.cost_usd for f in figures), sum(f.co2_kg for f in figures)
     rows.append(("all", f"{energy / 1e3:.3f}", _ratio(energy, it), "", f"{cost:.0f}", f"{co2 / KG_PER_T:.3f}",
                  _ratio(co2, energy), ""))
-    digest.figures |= {"energy_kwh": energy, "it_energy_kwh": it, "cost_usd": cost, "co2_attributed_kg": co2}
+    digest.figures |= {"energy_kwh": energy, "it_energy_kwh": it, "cost_usd": cost, "co2_attributed_kg": co2,
+                       "mwh_per_t": energy / co2 if co2 else float("nan")}
     note = "t CO2 is attributed: energy x nodal carbon intensity (an average, not a marginal figure)"
     if trace.has(f"{SITE}/pue"):
         use, hours = counted(trace, SITE)[:2]

@@ -21,7 +21,7 @@ from cosim.console import OneLineParser, fail, plain_console, print_digest
 from cosim.digest import Digest, Table
 from cosim.errors import CosimError, ScenarioError
 from cosim.series import counted_time
-from cosim.table import write_table
+from cosim.tablefile import write_table
 from cosim.trace import Trace
 from cosim.units import format_time
 from simulators.account import FIGURES, JobAccount, job_accounts

@@ -17,7 +17,7 @@ from cosim.series import (
     counted,
     counted_time,
     ended_jobs,
-    jobs_between,
+    jobs_until,
     scenario_of,
     spans,
 )
@@ -97,8 +97,9 @@ def job_counts(trace: Trace) -> tuple[dict[str, np.ndarray], np.ndarray]:
     last, tick_end_s = np.flatnonzero(what.use)[-1:], spans(trace, SITE)[1]
     inside = sum(trace[f"{SITE}/{name}_jobs"][last].sum(axis=(0, 1)) for name in ("queued", "deferred", "running"))
     if last.size and tick_end_s[last[0]] > time.end_s and "jobs" in trace.tables():
-        for name in totals:  # they left after the end
-            inside = inside + jobs_between(trace, SITE, name, time.end_s, tick_end_s[last[0]]).sum(axis=0)
+        for name in totals:  # they left after the end, in the same tick
+            left = trace[f"{SITE}/{name}_jobs"][: last[0] + 1].sum(axis=0) - jobs_until(trace, SITE, name, time.end_s)
+            inside = inside + left.sum(axis=0)
     return {"received": received, **totals}, inside
 
 

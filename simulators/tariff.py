@@ -9,12 +9,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from cosim.adapter import Adapter, Values, serve
+from cosim.adapter import Continuing, Values, serve
 from cosim.errors import ScenarioError
 from cosim.params import params
 from cosim.ports import Port
-from cosim.table import Held, Overflow, Table
-from cosim.units import DAY_S, HOUR_S, Seconds, format_time
+from cosim.table import Held, Overflow, Reading, Table
+from cosim.units import DAY_S, HOUR_S, Seconds
 
 Boundary = Literal["half_open", "closed", "inclusive_hour"]
 Price = Annotated[float, Field(description="USD/kWh; may be negative")]
@@ -55,7 +55,10 @@ class TimeOfUseParams:
                                         "`time`) and one of prices, price_usd_per_kwh or in another unit; in the place "
                                         "of base and windows")] = None
     prices_overflow: Annotated[Overflow, Field(
-        description="past the table's last row: hold it, refuse (a forecast is held), or start again")] = "hold"
+        description="outside of the table: hold its nearest row, raise (forecasts are held), or wrap: repeat it"
+    )] = "hold"
+    prices_time_zone: Annotated[str | None, Field(description="IANA name of the zone of dates that have no offset; "
+                                                  "null: UTC, and a note says so")] = None
     scenario_start: Annotated[str, Field(description="date of t = 0, for a table with dates; the run fills it in")] = (
         "2026-01-01T00:00:00")
 
@@ -81,10 +84,11 @@ def price_usd_per_kwh(tariff: TimeOfUseParams, time_s: float) -> float:
     return tariff.base_usd_per_kwh
 
 
-class TimeOfUse(Adapter):
+class TimeOfUse(Continuing):
     """Price now and at the times to which jobs may be deferred, by windows of the day or from a table.
 
-    The run starts at midnight. The forecast is perfect: it is what the price will be.
+    The run starts at midnight. The forecast is perfect: it is what the price will be. In the worlds of a learner a
+    table goes on day after day.
     """
 
     PARAMS = TimeOfUseParams
@@ -98,14 +102,9 @@ class TimeOfUse(Adapter):
 
     @classmethod
     def check_horizon(cls, member: str, given: TimeOfUseParams, step_s: float, until_s: float) -> None:
-        """ScenarioError when the table ends before the run does and that is to be refused."""
-        if given.prices is None or given.prices_overflow != "raise":
-            return
-        end_s = Table(given.prices, given.scenario_start).end_s
-        if end_s < until_s:
-            raise ScenarioError(f"{given.prices} holds {member} for {format_time(end_s)}, the run lasts "
-                                f"{format_time(until_s)}; shorten it by --until, or "
-                                f"--set {member}.prices_overflow=hold (or wrap)")
+        """ScenarioError for a table that does not cover the run, as its overflow needs it."""
+        if given.prices is not None:
+            _table(given, member).check(until_s)
 
     def setup(self) -> None:
         """ScenarioError for a lead into the past."""
@@ -113,10 +112,8 @@ class TimeOfUse(Adapter):
         if early:
             raise ScenarioError(f"{self.sid}.deferrals_s holds {early[0]:g} s; a lead is 0 or more")
         self._known: dict[float, tuple[float, list[float]]] = {}
-        p = self.params
-        self._series = None if p.prices is None else Held(
-            Table(p.prices, p.scenario_start), "price_usd_per_kwh", self.sid, f"{self.sid}.prices", p.prices_overflow)
-        self._last_s = 0.0
+        self._series = None if self.params.prices is None else Held(
+            _table(self.params, self.sid), "price_usd_per_kwh", self.sid, f"{self.sid}.prices")
 
     def labels(self) -> dict[str, list[str]]:
         """Leads in hours."""
@@ -129,9 +126,9 @@ class TimeOfUse(Adapter):
     def advance(self, time_s: float, inputs: Values) -> Values:
         """Price and forecast; a time of day is worked out once."""
         if self._series is not None:
-            self._last_s = time_s
-            price = self._series.at(time_s)
-            forecast = [self._series.at(time_s + lead, forecast=True) for lead in self.params.deferrals_s]
+            now_s = self.origin_s + time_s
+            price = self._series.at(now_s)
+            forecast = [self._series.at(now_s + lead, forecast=True) for lead in self.params.deferrals_s]
             return {eid: {"price_usd_per_kwh": price, "forecast_usd_per_kwh": list(forecast)}
                     for eid in self.entities["Tariff"]}
         of_day = time_s % DAY_S
@@ -143,13 +140,12 @@ class TimeOfUse(Adapter):
                 for eid in self.entities["Tariff"]}
 
     def notes(self) -> list[str]:
-        """Whether the run, or a forecast, went past the table."""
-        series, asked_s = self._series, self._last_s + max(self.params.deferrals_s)
-        if series is None or asked_s < series.end_s:
-            return []
-        how = {"hold": "the last price is held", "raise": "forecasts hold the last price", "wrap": "it starts again"}
-        return [f"{self.sid}: {series.path} ends at {format_time(series.end_s)} and forecasts reach "
-                f"{format_time(asked_s)}; after it {how[self.params.prices_overflow]}"]
+        """How the table was read."""
+        return [] if self._series is None else [f"{self.sid}: {text}" for text in self._series.notes()]
+
+
+def _table(p: TimeOfUseParams, member: str) -> Table:
+    return Table(p.prices, Reading(f"{member}.prices_", p.scenario_start, p.prices_time_zone, p.prices_overflow))
 
 
 if __name__ == "__main__":

@@ -11,12 +11,12 @@ MODULES = sorted(p for package in PACKAGES for p in (ROOT / package).rglob("*.py
 FLOORS = [
     {"cosim.errors", "cosim.digest"},
     {"cosim.units"},
-    {"cosim.clock", "cosim.console", "cosim.ports", "cosim.params", "cosim.seeds"},
-    {"cosim.intact", "cosim.scenario", "cosim.table", "cosim.trace"},
-    {"cosim.compare", "cosim.recorder", "cosim.series"},
+    {"cosim.clock", "cosim.console", "cosim.dates", "cosim.plausible", "cosim.ports", "cosim.params", "cosim.seeds"},
+    {"cosim.axis", "cosim.intact", "cosim.scenario", "cosim.tablefile", "cosim.trace"},
+    {"cosim.compare", "cosim.recorder", "cosim.series", "cosim.table"},
     {"cosim.adapter"},
     {"cosim.resolve", "cosim.trust"},
-    {"cosim.plan", "cosim.serve"},
+    {"cosim.plan", "cosim.recording", "cosim.serve"},
     {"cosim.tap"},
     {"cosim.native", "cosim.replay"},
     {"cosim.wiring", "cosim.experiment", "cosim.reporting", "cosim.live"},
@@ -35,7 +35,7 @@ FLOORS = [
 
 OWNERS = {
     "simpy": {"simulators.aidc.events"},
-    "pandapower": {"simulators.grid.network"},
+    "pandapower": {"simulators.grid.netfile"},
     "gurobipy": {"simulators.grid.gurobi_solver"},
     "opendssdirect": {"simulators.grid.opendss"},
     "clarabel": {"simulators.grid.clarabel_solver"},
@@ -55,8 +55,9 @@ AGENTS_MAY_USE = {"cosim.errors", "cosim.params", "cosim.seeds", "cosim.units"}
 AGENTS_ROOF = {"agents.curves", "agents.evaluate", "agents.request", "agents.train", "agents.pretrained.__main__"}
 SIMULATORS_ROOF = {"simulators.grid.sweep", "simulators.receipts"}
 """Command lines: they may use all of the frame, and nothing imports them."""
-SIMULATORS_MAY_USE = {"cosim.adapter", "cosim.clock", "cosim.digest", "cosim.errors", "cosim.params", "cosim.ports",
-                      "cosim.resolve", "cosim.series", "cosim.table", "cosim.trace", "cosim.units"}
+SIMULATORS_MAY_USE = {"cosim.adapter", "cosim.clock", "cosim.digest", "cosim.errors", "cosim.params", "cosim.plausible",
+                      "cosim.ports", "cosim.recording", "cosim.resolve", "cosim.series", "cosim.table", "cosim.trace",
+                      "cosim.units"}
 
 
 def name_of(path: Path) -> str:

@@ -15,6 +15,8 @@ from cosim.units import HOUR_S, MIN_S
 _NO_TABLE = "The trace has no job table, so single jobs cannot be followed."
 _QUANTILES = (("half", 50.0), ("95 %", 95.0), ("99 %", 99.0))
 _MOST_CELLS = 48
+_MOST_PRICES = 4
+"""With more, as of a market, prices make no windows."""
 _SHORTEST_MIN = 1e-2
 
 
@@ -81,6 +83,7 @@ def _put_off(run: Run, arrival_s: np.ndarray, put_off_h: np.ndarray) -> tuple[st
     facts = [Fact("mean deferral of training", mean, "h"), Fact("variance of the deferral", spread, "h2")]
     if run.has(PRICE):
         price = run.held(PRICE, arrival_s)[:, 0]
+        facts += _by_price(price, put_off_h)
         dear = price == np.nanmax(run.get(PRICE))
         if dear.any() and not dear.all():
             facts.append(Fact("mean deferral of training that came at the dearest price", float(put_off_h[dear].mean()),
@@ -89,6 +92,19 @@ def _put_off(run: Run, arrival_s: np.ndarray, put_off_h: np.ndarray) -> tuple[st
                 note += (f"; by {number(facts[-1].value)} h where it arrived at the dearest price, "
                          f"{number(price[dear][0])} USD/kWh")
     return f"{note}.", facts
+
+
+def _by_price(price: np.ndarray, put_off_h: np.ndarray) -> list[Fact]:
+    """Mean and variance of the deferral by window of arrival, a window being all times of one price (K07)."""
+    levels = np.unique(price[np.isfinite(price)])
+    if not 1 < len(levels) <= _MOST_PRICES:
+        return []
+    facts = []
+    for level in levels:
+        mine, when = put_off_h[price == level], f"that came at {level:g} USD/kWh"
+        facts += [Fact(f"mean deferral of training {when}", float(mine.mean()), "h"),
+                  Fact(f"variance of the deferral of training {when}", float(mine.var()), "h2")]
+    return facts
 
 
 def waits(run: Run) -> Picture:

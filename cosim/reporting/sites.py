@@ -1,11 +1,12 @@
 """Pictures of the data centers: carbon signal beside load, power by use, GPUs and queues.
 
-Rows of the model: X07.
+Rows of the model: X07-09.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
@@ -34,11 +35,69 @@ def load_and_carbon(run: Run) -> Picture:
     key = "carbon_and_load"
     if not run.sites:
         return missing(key, _NO_SITES)
-    panels = [_nci_panel(run), *_load_panels(run)]
-    return Picture(key, _says_where(run), tuple(p for p in panels if p),
-                   f"NCI is the average intensity of what flows into a site's node. {run.averaging(SITE)}"
-                   + run.played("grid") + run.played("aidc"),
-                   _where_facts(run))
+    sent = allocation(run)
+    panels = [_nci_panel(run), *_load_panels(run), *_share_panels(run, sent)]
+    follows = {kind: r for kind, one in sent.items() if (r := correlation(one.nci, one.share)) is not None}
+    note = f"NCI is the average intensity of what flows into a site's node. {run.averaging(SITE)}"
+    if follows:
+        said = listing([f"{number(r)} for {_jobs_of(kind)}" for kind, r in follows.items()])
+        note += f" NCI and the share of jobs sent there correlate by {said} (-1: all follows the carbon)."
+    facts = (Fact(f"correlation of NCI with the share of {_jobs_of(kind)}", r, "") for kind, r in follows.items())
+    return Picture(key, _says_where(run), tuple(p for p in panels if p), note + run.played("grid") + run.played("aidc"),
+                   (*_where_facts(run), *facts))
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """Where the jobs of a kind went in the counted time, by stretches in which no site's NCI changes and jobs came.
+
+    time_s  (n,) begins
+    nci     (n, site) kg/kWh, NaN where the trace has none
+    share   (n, site) of the jobs sent; rows sum to 1
+    """
+
+    time_s: np.ndarray
+    nci: np.ndarray
+    share: np.ndarray
+
+
+def allocation(run: Run) -> dict[str, Allocation]:
+    """Kind of jobs -> where they went (X08, X09); {} without sites or jobs."""
+    use = run.counts(SITE).use
+    if not run.sites or not run.has(f"{SITE}/received_jobs") or not use.any():
+        return {}
+    nci = np.stack([run.nci(site) for site in run.sites], axis=1)
+    begins = np.flatnonzero(np.r_[True, (np.diff(np.nan_to_num(nci), axis=0) != 0.0).any(axis=1)])
+    out = {}
+    for kind, at_classes in run.kinds.items():
+        sent = np.add.reduceat(run.of_counted(f"{SITE}/received_jobs")[:, :, at_classes].sum(axis=2), begins)
+        came = sent.sum(axis=1) > 0
+        at_sites = sent[came] / sent[came].sum(axis=1, keepdims=True)
+        out[kind] = Allocation(run.time_s(SITE)[use][begins][came], nci[begins][came], at_sites)
+    return out
+
+
+def correlation(a: np.ndarray, b: np.ndarray) -> float | None:
+    """Pearson's coefficient of two arrays of one shape; None where one does not vary or is not known."""
+    if a.size < 2 or not np.isfinite(a).all() or min(np.ptp(a), np.ptp(b)) < 1e-9:
+        return None
+    return float(np.corrcoef(a.ravel(), b.ravel())[0, 1])
+
+
+def _jobs_of(kind: str) -> str:
+    return "jobs" if kind == "jobs" else f"{kind} jobs"
+
+
+def _share_panels(run: Run, sent: dict[str, Allocation]) -> list[Panel]:
+    """Allocation ratios; of one site there are none to show."""
+    panels = []
+    for kind, one in sent.items() if len(run.sites) > 1 else ():
+        if len(one.time_s):
+            series = tuple(Series(site, one.time_s, 100.0 * one.share[:, k], run.colours.get(site, "ink"), run.end_s,
+                                  mark=MARKS[k % 3], label=site) for k, site in enumerate(run.sites))
+            panels.append(Panel(f"Share of {_jobs_of(kind)} sent", "%", series, axis="share sent", size=0.6,
+                                bands=warmup(run)))
+    return panels
 
 
 def _nci_panel(run: Run) -> Panel | None:
@@ -246,11 +305,14 @@ def gpus(run: Run) -> Picture:
 
 
 def _capacity(run: Run, site: int) -> float:
-    """GPUs of a site; NaN where the trace does not tell.
+    """GPUs of a site, as the scenario's table of sites says; NaN where the trace does not tell.
 
-    The free share at a minute's end is a whole number over the GPUs, so these are a multiple of its denominator: the
-    one nearest to mean busy GPUs over the busy share.
+    Without one: the free share at a minute's end is a whole number over the GPUs, so these are a multiple of its
+    denominator: the one nearest to mean busy GPUs over the busy share.
     """
+    row = run.scenario["shared"].get("sites", {}).get(run.sites[site], {})
+    if {"racks", "gpus_per_rack"} <= row.keys():
+        return float(row["racks"] * row["gpus_per_rack"])
     if not run.has(f"{SITE}/free_gpu_ratio"):
         return float("nan")
     free = run.get(f"{SITE}/free_gpu_ratio")[:, site]

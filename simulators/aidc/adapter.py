@@ -18,7 +18,7 @@ from cosim.errors import ScenarioError, unknown
 from cosim.params import params
 from cosim.ports import Batch
 from cosim.units import Seconds, format_time
-from simulators.aidc.ambient import Ambient, Outside, Weather
+from simulators.aidc.ambient import Ambient, Outside, Weather, check_cover
 from simulators.aidc.carried import pack, unpack
 from simulators.aidc.cooling import BALANCED, Cooling, CoolingChoice, supply_limits_degc
 from simulators.aidc.facility import Facility
@@ -71,6 +71,14 @@ class DataCenters(Adapter):
 
     PARAMS = AidcParams
     MODELS = {"Site": SITE}
+
+    @classmethod
+    def check_horizon(cls, member: str, given: AidcParams, step_s: float, until_s: float) -> None:
+        """ScenarioError for a table of outside temperatures that does not cover the run."""
+        if given.ambient is not None:
+            check_cover(given.ambient, f"{member}.ambient", given.scenario_start, until_s)
+        for site, ambient in given.site_ambient.items():
+            check_cover(ambient, f"{member}.site_ambient.{site}", given.scenario_start, until_s)
 
     def setup(self) -> None:
         """One facility per entity; raises ScenarioError for names, windows and rack tables that do not fit."""
@@ -158,8 +166,8 @@ class DataCenters(Adapter):
         return rows
 
     def notes(self) -> list[str]:
-        """Which sites were commanded supply temperatures that (24) forbids, where inlets were too warm, and whether a
-        table of outside temperatures ended."""
+        """Which sites were commanded supply temperatures that (24) forbids, where inlets were too warm, and how tables
+        of outside temperatures were read."""
         said = []
         for eid, site in self._sites.items():
             if site.clipped:
@@ -170,9 +178,8 @@ class DataCenters(Adapter):
                 said.append(f"{self.sid}.{eid}: inlets were above their limit for {format_time(site.alarm_s)}, alarms: "
                             f"{site.alarms}{shed}; the plant's capacity_kw = {site.plant.cooling.capacity_kw:g} "
                             "was not enough")
-            if site.weather is not None and (ended := site.weather.ends(self._now_s)) is not None:
-                said.append(f"{self.sid}.{eid}: {ended}")
-        return said
+        return said + list(dict.fromkeys(f"{self.sid}: {text}" for site in self._sites.values()
+                                         if site.weather is not None for text in site.weather.notes()))
 
     def _site(self, eid: str) -> SiteOnBus:
         given = self.params

@@ -12,11 +12,11 @@ from pydantic import Field, model_validator
 
 from cosim.errors import ModelError, ScenarioError
 from cosim.params import params
-from cosim.table import Held, Overflow, Table
-from cosim.units import DAY_S, HOUR_S, format_time
+from cosim.plausible import OUTSIDE_DEGC
+from cosim.table import Held, Overflow, Reading, Table
+from cosim.units import DAY_S, HOUR_S
 
-LOWEST_DEGC, HIGHEST_DEGC = -60.0, 60.0
-"""What counts as weather; beyond it a column is in kelvin or degrees Fahrenheit."""
+LOWEST_DEGC, HIGHEST_DEGC = OUTSIDE_DEGC.low, OUTSIDE_DEGC.high
 
 
 class Outside(NamedTuple):
@@ -45,7 +45,9 @@ class Ambient:
     peak_h: Annotated[float, Field(ge=0, lt=24, description="hour of the day at which it is warmest")] = 15.0
     table: Annotated[str | None, Field(min_length=1, description="CSV or Parquet table in place of the shape")] = None
     table_overflow: Annotated[
-        Overflow, Field(description="past the table's last row: hold it, refuse, or start again")] = "hold"
+        Overflow, Field(description="outside of the table: hold its nearest row, raise, or wrap: repeat it")] = "hold"
+    table_time_zone: Annotated[str | None, Field(description="IANA name of the zone of dates that have no offset; "
+                                                 "null: UTC, and a note says so")] = None
     linked: Annotated[bool, Field(description="temperatures come over the bus, from another member")] = False
 
     @model_validator(mode="after")
@@ -78,12 +80,12 @@ class Weather:
         self.ambient, self.origin_s, self._owner = ambient, 0.0, owner
         self._columns: dict[str, Held] = {}
         if ambient.table is not None:
-            table = Table(ambient.table, start)
+            table = _table(ambient, owner, start)
             columns = [n for n in ("wet_bulb_degc", "dry_bulb_degc", "relative_humidity_ratio") if table.match(n)]
             if not {"wet_bulb_degc", "dry_bulb_degc"} & set(columns):
                 raise ScenarioError(f"{owner}.table: {ambient.table} has neither wet_bulb_degc nor dry_bulb_degc; it "
                                     f"has {', '.join(table.columns)}")
-            self._columns = {n: Held(table, n, site, f"{owner}.table", ambient.table_overflow) for n in columns}
+            self._columns = {n: Held(table, n, site, f"{owner}.table") for n in columns}
             self._check(ambient.table)
 
     def at(self, time_s: float, linked: Outside) -> Outside:
@@ -104,13 +106,9 @@ class Weather:
         humidity = found.get("relative_humidity_ratio")
         return Outside(math.nan if humidity is None else wet_bulb_degc(dry, humidity), dry)
 
-    def ends(self, time_s: float) -> str | None:
-        """A sentence if the table ended before `time_s`."""
-        end_s = min([held.end_s for held in self._columns.values()], default=math.inf)
-        if self.origin_s + time_s <= end_s:
-            return None
-        how = "its last row is held" if self.ambient.table_overflow == "hold" else "it starts again"
-        return f"{self.ambient.table} ends at {format_time(end_s)}; after it {how}"
+    def notes(self) -> list[str]:
+        """Sentences on how the table was read."""
+        return list(dict.fromkeys(text for held in self._columns.values() for text in held.notes()))
 
     def _checked(self, linked: Outside) -> Outside:
         if all(math.isnan(v) for v in linked):
@@ -125,16 +123,27 @@ class Weather:
     def _check(self, path: str) -> None:
         for name, held in self._columns.items():
             low, high = (0.0, 1.0) if name == "relative_humidity_ratio" else (LOWEST_DEGC, HIGHEST_DEGC)
-            wrong = next(((t, v) for t, v in zip(held.times_s, held.values, strict=True) if not low <= v <= high), None)
+            rows = zip(held.table.times_s, held.values, strict=True)
+            wrong = next(((t, v) for t, v in rows if not low <= v <= high), None)
             if wrong is not None:
-                raise ScenarioError(f"{path}: {name} = {wrong[1]:g} at {format_time(max(wrong[0], 0.0))}; {low:g} to "
+                raise ScenarioError(f"{path}: {name} = {wrong[1]:g} at {held.table.axis.label(wrong[0])}; {low:g} to "
                                     f"{high:g} are allowed (is it in another unit?)")
         if {"wet_bulb_degc", "dry_bulb_degc"} <= self._columns.keys():
             wet, dry = self._columns["wet_bulb_degc"], self._columns["dry_bulb_degc"]
-            for t, w, d in zip(wet.times_s, wet.values, dry.values, strict=True):
+            for t, w, d in zip(wet.table.times_s, wet.values, dry.values, strict=True):
                 if w > d:
-                    raise ScenarioError(f"{path}: at {format_time(max(t, 0.0))} the wet bulb is {w:g} degC, above the "
+                    raise ScenarioError(f"{path}: at {wet.table.axis.label(t)} the wet bulb is {w:g} degC, above the "
                                         f"dry bulb of {d:g}; correct the row")
+
+
+def check_cover(ambient: Ambient, owner: str, start: str, until_s: float) -> None:
+    """ScenarioError for a table that does not cover a run until `until_s`, as its overflow needs it."""
+    if ambient.table is not None:
+        _table(ambient, owner, start).check(until_s)
+
+
+def _table(ambient: Ambient, owner: str, start: str) -> Table:
+    return Table(ambient.table, Reading(f"{owner}.table_", start, ambient.table_time_zone, ambient.table_overflow))
 
 
 def wet_bulb_degc(dry_bulb_degc: float, relative_humidity_ratio: float) -> float:

@@ -43,8 +43,6 @@ from simulators.fleet import JobClass, Site
 Watch = Callable[[float, tuple[int, ...]], None]
 """Called after every instant at which something happened, with the time in s and the GPUs in use per class."""
 
-_KINDS = {"inf": InferenceQueue, "train": TrainingPool}
-
 
 class Facility:
     """A site with its own SimPy clock, driven by `submit`, `command` and `advance`.
@@ -76,7 +74,8 @@ class Facility:
         self._ended: list[Cohort] = []
         self._clock = Clock(nearest_tick(start_s), self._ended.append)
         self._rows: list[Row] | None = [] if job_log else None
-        self._classes = [_KINDS[c.kind](m, name, c, self._rows) for m, c in job_classes.items()]
+        self._classes = [TrainingPool(m, name, c, self._rows, site.gpus) if c.kind == "train" else
+                         InferenceQueue(m, name, c, self._rows) for m, c in job_classes.items()]
         self._queues = [c for c in self._classes if isinstance(c, InferenceQueue)]
         self._pools = [c for c in self._classes if isinstance(c, TrainingPool)]
         self._to_per_gpu_min = [c.to_per_gpu_min for c in job_classes.values()]
@@ -189,7 +188,7 @@ class Facility:
         levels = map(list, zip(*[c.levels(now_s) for c in self._classes], strict=True))
         free_gpus = self._up_gpus - sum([queue.busy_gpus for queue in self._queues])
         claims = chain.from_iterable([pool.claims for pool in self._pools])
-        return State(*levels, self._up_gpus, slack_s(claims, USABLE_RATIO * free_gpus, now_s) / MIN_S)
+        return State(*levels, self._up_gpus, slack_s(claims, USABLE_RATIO * free_gpus) / MIN_S)
 
     def unfinished_rows(self) -> Batch:
         """Rows of the jobs that are inside now, class by class; outcome 'unfinished'."""

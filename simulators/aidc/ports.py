@@ -56,7 +56,8 @@ SITE = (
     per_class("late_jobs", "training jobs that miss their deadline whatever they are given"),
     per_class("urgent_jobs", "training jobs that can wait for less than an hour and then still make it"),
     Port("slack_min", "out", "time that training could stand still and meet its deadlines, if nine tenths of the GPUs "
-         "that inference leaves work on it thereafter", sign="< 0: some of it will be late"),
+         "that inference leaves work on it thereafter and no job on more blocks than it can use",
+         sign="< 0: some of it will be late"),
     Port("up_gpus", "out", "GPUs of racks that have not failed at the end of the tick", sign=">= 0"),
     Port("free_gpu_ratio", "out", "share of the GPUs up and not in use at the end of the tick (U07)",
          sign="0 to 1"),

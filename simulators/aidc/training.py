@@ -61,9 +61,13 @@ class TrainingJob:
         """Sorting key: earliest release first, then id."""
         return self.ready_s, self.job.id
 
-    def last_start_s(self, now_s: float, top_speed_to_per_s: float) -> float:
-        """Until when it could wait, and be in time at top speed; less than now if it is late already."""
-        return self.due_s - (self.job.work_to - self.done_at(now_s)) / top_speed_to_per_s
+    def laxity_s(self, now_s: float, top_speed_to_per_s: float, restart_s: float = 0.0) -> float:
+        """How long it could wait from now on, and be in time at top speed; below 0 if it is late already. One that has
+        begun and holds no block takes `restart_s` before it works. Minus infinity at no speed."""
+        if not top_speed_to_per_s:
+            return -math.inf
+        laxity_s = self.due_s - now_s - (self.job.work_to - self.done_at(now_s)) / top_speed_to_per_s
+        return laxity_s if self.blocks or math.isnan(self.start_s) else laxity_s - restart_s
 
     def run(self, blocks: int, speed_to_per_s: float, now_s: float, restart_s: float = 0.0) -> None:
         """Hold `blocks` blocks from now on, which together do `speed_to_per_s`; if it had begun and held none, work
@@ -104,13 +108,13 @@ class TrainingPool(Tally):
     held_blocks   blocks it holds; set by `hold`, handed to its jobs by `allot`
     busy_gpus     GPUs of these blocks
     next_s        when something happens by itself: a job ends, is due or is released (infinite: never)
-    claims        deadline and GPU time left of every job inside, as of the last `levels`
+    claims        deadline, GPU time left and latest start of every job inside, as of the last `levels`
     rows          rows of the jobs that leave are put there; None: nowhere, and no runs either
 
-    The `Tally` is complete after `count`.
+    site_gpus, GPUs of the whole site, limit how many blocks a job can ever use. The `Tally` is complete after `count`.
     """
 
-    def __init__(self, name: str, site: str, job_class: JobClass, rows: list[Row] | None = None) -> None:
+    def __init__(self, name: str, site: str, job_class: JobClass, rows: list[Row] | None, site_gpus: int) -> None:
         super().__init__()
         self.name, self.site, self.rows = name, site, rows
         self.gpus_per_block = job_class.gpus_per_block
@@ -120,11 +124,10 @@ class TrainingPool(Tally):
         self.next_s = math.inf
         self._max_blocks = job_class.max_blocks
         block_to_per_s = gpu_throughput_to_per_s(job_class.gpus_per_block, job_class.to_per_gpu_min)
-        blocks = range(self._max_blocks + 1)
-        ratio = job_class.checkpoint_speed_ratio
-        self._gpu_s_per_to = self.gpus_per_block / (block_to_per_s * ratio)
+        self._speed_to_per_s = [job_class.speed_to_per_s(k) for k in range(self._max_blocks + 1)]
+        self._most, self._top_to_per_s = job_class.most_blocks(site_gpus), job_class.top_to_per_s(site_gpus)
+        self._gpu_s_per_to = self.gpus_per_block / self._speed_to_per_s[1]
         self.claims: list[Claim] = []
-        self._speed_to_per_s = [job_class.speedup(k) * block_to_per_s * ratio for k in blocks]
         self._restart_s = job_class.restart_s
         self._cycle_s = (job_class.checkpoint_interval_s or 0.0) + job_class.checkpoint_cost_s
         self._lost_to_per_s = [k * block_to_per_s - speed for k, speed in enumerate(self._speed_to_per_s)]
@@ -254,19 +257,28 @@ class TrainingPool(Tally):
         """What `State` says of the class.
 
         All but perhaps the last of the running jobs hold `max_blocks`. Late are jobs inside that miss their deadline
-        even with `max_blocks` blocks from now (or from their release) to their end, urgent those that still make it
-        but can wait less than `URGENT_S` for that.
+        even with the most blocks that they can use here from now (or from their release) to their end, urgent those
+        that still make it but can wait less than `URGENT_S` for that. In a claim, the latest start of one that is late
+        by its release is as long ago as it is late.
         """
-        active, deferred, top = self._active, self._deferred, self._speed_to_per_s[self._max_blocks]
+        active, deferred, top = self._active, self._deferred, self._top_to_per_s
         if not active and not deferred:
             self.claims = []
             return 0, 0, 0, 0.0, 0.0, self.busy_gpus, self.granted_gpus, 0, 0
         running = -(-self._allotted // self._max_blocks)
         left_to = [job.job.work_to - job.done_at(now_s) for job in active]
-        slack_s = [job.due_s - left / top - now_s for job, left in zip(active, left_to, strict=True)]
-        slack_s += [job.last_start_s(now_s, top) - max(now_s, job.ready_s) for job in deferred]
-        self.claims = [(job.due_s, left * self._gpu_s_per_to) for job, left in zip(active, left_to, strict=True)]
-        self.claims += [(job.due_s, job.job.work_to * self._gpu_s_per_to) for job in deferred]
+        if top and not self._restart_s:
+            slack_s = [job.due_s - now_s - left / top for job, left in zip(active, left_to, strict=True)]
+        else:
+            slack_s = [job.laxity_s(now_s, top, self._restart_s) for job in active]
+        per_to = self._gpu_s_per_to
+        self.claims = [(job.due_s - now_s, left * per_to, spare_s)
+                       for job, left, spare_s in zip(active, left_to, slack_s, strict=True)]
+        for job in deferred:
+            laxity_s = job.laxity_s(now_s, top)
+            slack_s.append(laxity_s - max(job.ready_s - now_s, 0.0))
+            self.claims.append((job.due_s - now_s, job.job.work_to * per_to,
+                                laxity_s if slack_s[-1] >= 0.0 else slack_s[-1]))
         late = sum([s < -_LATE_S for s in slack_s])
         return (len(active) - running, len(deferred), running, math.fsum(left_to),
                 math.fsum([job.job.work_to for job in deferred]), self.busy_gpus, self.granted_gpus,
@@ -294,13 +306,15 @@ class TrainingPool(Tally):
         """The active jobs, those first that get blocks first."""
         if not self._by_laxity:
             return self._active
-        top = self._speed_to_per_s[-1]
-        return sorted(self._active, key=lambda job: (job.last_start_s(now_s, top), *job.by_deadline()))
+        top, restart_s = self._top_to_per_s, self._restart_s
+        return sorted(self._active, key=lambda job: (job.laxity_s(now_s, top, restart_s), *job.by_deadline()))
 
     def _next_look_s(self, now_s: float) -> float:
         """When the laxity of a job with fewer than `max_blocks` blocks runs out; a job too late already has none."""
-        top = self._speed_to_per_s[-1]
-        waits = [nearest_tick(j.last_start_s(now_s, top)) for j in self._active if j.blocks < self._max_blocks]
+        top, restart_s = self._top_to_per_s, self._restart_s
+        if not top:
+            return math.inf
+        waits = [nearest_tick(now_s + j.laxity_s(now_s, top, restart_s)) for j in self._active if j.blocks < self._most]
         return min((t for t in waits if t > now_s), default=math.inf)
 
     def _look_ahead(self) -> None:

@@ -3,13 +3,12 @@
 A policy decides in ratios; here ratios become whole jobs, release times and GPUs (U22). Any object with the two
 methods of `agents.decision.Policy` can take the place of `Controller.policy` before the first tick.
 
-Rows of the model: A06, A07, B08, I13, I22, M13, U09, U10, U14, U22.
+Rows of the model: A06, A07, B08, I13, I22, M13, U09, U14, U22.
 """
 
 from __future__ import annotations
 
 import math
-from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
 from typing import Any
@@ -31,7 +30,8 @@ from cosim.adapter import Adapter, Values, serve
 from cosim.errors import ModelError, ScenarioError, unknown
 from cosim.ports import Batch, Port
 from cosim.units import HOUR_S, format_time
-from simulators.controller.params import ControllerParams, check_mode, facts_of, policy_of
+from simulators.controller.deferral import Deferrals
+from simulators.controller.params import ControllerParams, check_mode, check_policy, facts_of, guard_min, policy_of
 
 Rows = list[list[list[int]]]
 """site -> class -> rows of the batch, ascending."""
@@ -96,26 +96,35 @@ class Controller(Adapter):
         if without:
             raise ScenarioError(f"{self.sid}: no agent for site {', '.join(without)}; create one entity of Agent each")
         self._manager, self._sites, self._classes = self.entities["Manager"][0], list(p.sites), list(p.job_classes)
-        self._facts = facts = facts_of(p, self.sid)
+        self._facts = facts = facts_of(p, self.sid, self.step_s)
         odd = [lead for lead in facts.deferrals_s if abs(lead / self.step_s - round(lead / self.step_s)) > 1e-9]
         if odd:
             raise ScenarioError(f"{self.sid}.deferrals_s holds {odd[0]:g} s, which is no whole number of steps "
                                 f"({self.step_s:g} s)")
-        self._train = facts.train
-        self._any_lead = [True] * len(facts.deferrals_s)
         self.policy: Policy = policy_of(p, facts, self.stream("policy"))
         self._split, self._guarded_ticks = GpuRule(facts, p.drain_min), 0
+        self._guard_min = guard_min(p, facts, self.step_s)
+        self._deferrals = Deferrals(facts, p.long_deferrals, p.rounding, self.step_s)
         self._class_index = {name: m for m, name in enumerate(self._classes)}
         self._batch: Batch = {}
         self._by_class: list[list[int]] = []
         self._observed: tuple[float, Batch, Observation] | None = None
         self._placed: tuple[list[list[float]], Placed] | None = None
         self.site_carry = [[0.0] * len(self._sites) for _ in self._classes]
-        self.deferral_carry = [[[0.0] * len(facts.deferrals_s) for _ in self._train] for _ in self._sites]
-        self._deferred: list[list[list[tuple[float, int]]]] = [[[] for _ in self._train] for _ in self._sites]
         self._now_s = 0.0
         self._shapes_known = False
         self._heard: Values | None = None
+
+    @classmethod
+    def check_horizon(cls, member: str, given: ControllerParams, step_s: float, until_s: float) -> None:
+        """A policy that does not exist or does not fit, and deferrals that cannot be, end a run before anything has
+        started or been said."""
+        check_policy(given, member, step_s)
+
+    @property
+    def deferral_carry(self) -> list[list[list[float]]]:
+        """(N, Mtrain, H) what rounding owes the release times."""
+        return self._deferrals.owed
 
     @property
     def facts(self) -> FleetFacts:
@@ -138,7 +147,8 @@ class Controller(Adapter):
         outputs: Values = {self._manager: {}}
         for i, site in enumerate(self._sites):
             outputs[site] = {
-                "mean_deferral_s": self._defer(i, operation.deferral_share[i], rows[i], time_s, release_s),
+                "mean_deferral_s": self._deferrals.release(i, operation.deferral_share[i], rows[i], batch, time_s,
+                                                           release_s),
                 "jobs": _select(batch, release_s, rows[i]),
                 "gpus": self._gpus(i, operation.gpu_share[i], observation, jobs[i], work_to[i]),
                 "supply_temp_degc": project_box(operation.supply_temp_degc[i], self.params.supply_temp_min_degc,
@@ -150,9 +160,7 @@ class Controller(Adapter):
 
     def carry(self) -> dict[str, np.ndarray]:
         """What rounding owes at the end of a day."""
-        rows = [(i, t, release_s - self._now_s - self.step_s, lead) for i, of_site in enumerate(self._deferred)
-                for t, jobs in enumerate(of_site) for release_s, lead in jobs]
-        return {**self._owed(), "deferred": np.array(rows, float).reshape(-1, 4)}
+        return {**self._owed(), "deferred": self._deferrals.carry(self._now_s + self.step_s)}
 
     def resume(self, carry: Mapping[str, np.ndarray]) -> None:
         """Owe what was owed. ModelError if it is for another fleet."""
@@ -160,9 +168,8 @@ class Controller(Adapter):
             if name not in carry or carry[name].shape != array.shape:
                 raise ModelError(f"{self.sid}: {name} to go on from must have shape {array.shape}; use that of a world "
                                  "with the same classes, sites and deferrals")
-        self.site_carry, self.deferral_carry = (carry[name].tolist() for name in ("site_carry", "deferral_carry"))
-        for i, t, release_s, lead in carry.get("deferred", np.empty((0, 4))).tolist():
-            self._deferred[int(i)][int(t)].append((release_s, int(lead)))
+        self.site_carry = carry["site_carry"].tolist()
+        self._deferrals.resume(carry)
 
     def preview(self, site_share: Matrix) -> tuple[list[list[int]], list[list[float]]]:
         """(jobs, work in TO), both (N, M), that `advance` would send for these shares in the minute observed last
@@ -193,7 +200,8 @@ class Controller(Adapter):
             forecast = [forecast] * len(self._facts.deferrals_s)
         if not self._shapes_known:
             self._check_shapes(agents, forecast)
-        by_lead, by_time = self._still_deferred(time_s)
+        self._now_s = time_s
+        by_lead, by_time = self._deferrals.waiting(time_s)
         sizes = batch.get("work_to", ())
         observation = Observation(
             time_s=time_s,
@@ -226,10 +234,11 @@ class Controller(Adapter):
         about = getattr(getattr(self, "policy", None), "about", None)
         said = [f"{self.sid}: policy {about}"] if about else []
         if getattr(self, "_guarded_ticks", 0):
+            limits = " to ".join(f"{x:g}" for x in sorted({min(self._guard_min), max(self._guard_min)}))
             said.append(f"{self.sid}: for {format_time(self._guarded_ticks * self.step_s)}, all sites together, "
-                        f"training had less than guard_slack_min = {self.params.guard_slack_min:g} min to spare and "
-                        "got the GPUs that inference left, whatever the policy said")
-        return said
+                        f"training had less than guard_slack_min = {limits} min to spare and got the GPUs that "
+                        "inference left, whatever the policy said")
+        return said + (self._deferrals.notes(self.sid) if hasattr(self, "_deferrals") else [])
 
     # --- inside -------------------------------------------------------------------------------------------------
 
@@ -249,18 +258,6 @@ class Controller(Adapter):
 
     def _owed(self) -> dict[str, np.ndarray]:
         return {"site_carry": np.array(self.site_carry), "deferral_carry": np.array(self.deferral_carry)}
-
-    def _still_deferred(self, time_s: float) -> tuple[list[list[list[int]]], list[list[list[int]]]]:
-        """(N, Mtrain, H) counts of the jobs whose release is still to come: by deferral, by time left."""
-        self._now_s, leads = time_s, self._facts.deferrals_s
-        by_lead, by_time = ([[[0] * len(leads) for _ in self._train] for _ in self._sites] for _ in range(2))
-        for i, of_site in enumerate(self._deferred):
-            for t, jobs in enumerate(of_site):
-                of_site[t] = jobs = [job for job in jobs if job[0] > time_s]
-                for release_s, lead in jobs:
-                    by_lead[i][t][lead] += 1
-                    by_time[i][t][bisect_left(leads, release_s - time_s)] += 1
-        return by_lead, by_time
 
     def _per_class(self, agents: list[dict[str, Any]], port: str) -> list[list[float]]:
         """(N, M) values; the port's default, where nobody is linked, for every class."""
@@ -314,36 +311,14 @@ class Controller(Adapter):
 
         jobs, work_to: (M,) what the site is sent in this minute
         """
-        facts, guard = self._facts, self.params.guard_slack_min
-        if guard is not None and observation.slack_min[i] < guard:
+        facts = self._facts
+        if self._guard_min and observation.slack_min[i] < self._guard_min[i]:
             self._guarded_ticks += 1
             running, queued, pending = (x[i] for x in (observation.running_jobs, observation.queued_jobs,
                                                        observation.pending_work_to))
             share = self._split(facts.gpus[i], running, list(map(sum, zip(running, queued, jobs, strict=True))),
                                 list(map(sum, zip(pending, work_to, strict=True))))
         return [float(g) for g in gpu_blocks(project_shares(share), facts.gpus[i], facts.gpus_per_block)]
-
-    def _defer(self, i: int, shares: Any, rows: list[list[int]], time_s: float, release_s: list[float]) -> float:
-        """Write the release times of a site's training jobs (U10), earlier arrivals first; their mean deferral, s."""
-        total_s, number = 0.0, 0
-        for t, m in enumerate(self._train):
-            jobs = rows[m]
-            if not jobs:
-                continue
-            share = project_simplex(shares[t], self._any_lead)
-            if self.params.rounding == "carry":
-                counts, self.deferral_carry[i][t] = largest_remainder_carry(len(jobs), share, self.deferral_carry[i][t])
-            else:
-                counts = largest_remainder(len(jobs), share)
-            leads = [lead for lead, n in zip(self._facts.deferrals_s, counts, strict=True) for _ in range(n)]
-            for k, lead in zip(jobs, leads, strict=True):
-                release_s[k] = time_s + lead
-            self._deferred[i][t] += [(time_s + lead, h) for h, (lead, n) in
-                                     enumerate(zip(self._facts.deferrals_s, counts, strict=True)) if lead
-                                     for _ in range(n)]
-            total_s += math.fsum(leads)
-            number += len(jobs)
-        return total_s / number if number else math.nan
 
 
 def known(intensities: list[float]) -> list[float] | None:

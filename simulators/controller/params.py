@@ -6,10 +6,11 @@ Everything that can be refused without starting is refused when the parameters a
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field
 
 from agents.decision import EnergyModel, FleetFacts, Policy
 from agents.heuristics import PolicyOptions
@@ -19,9 +20,11 @@ from agents.rewards import RewardWeights
 from cosim.errors import ScenarioError, unknown
 from cosim.params import params
 from cosim.resolve import load
-from cosim.units import HOUR_S, Seconds
+from cosim.units import HOUR_S, MIN_S, Seconds
 from simulators.aidc.cooling import BALANCED, CoolingChoice
 from simulators.aidc.equations import aidc_power_kw, cooling_power_kw, distribution_loss_kw, it_at_inlet_kw
+from simulators.aidc.slack import MOST_S
+from simulators.controller.deferral import LongDeferrals, permitted
 from simulators.fleet import JobClass, Site, may_run
 
 
@@ -49,10 +52,14 @@ class ControllerParams:
     weights: Annotated[tuple[float, ...] | None, BeforeValidator(_ratio),
                        Field(description="of the sites, for policy static: 1:2:7 or a list")] = None
     drain_min: Annotated[float, Field(gt=0, description="inference queues are worked off in this time, min")] = 2.0
-    guard_slack_min: Annotated[float | None, Field(
+    long_deferrals: Annotated[LongDeferrals, Field(
+        description="deferrals after which a training job has less time than its shortest run takes, on all blocks it "
+        "can use at its site. clip: it is released a step before its latest start; mask: its class has no such "
+        "deferral; refuse: the scenario is; as_printed: it is used, and the job dropped")] = "clip"
+    guard_slack_min: Annotated[Annotated[float, Field(ge=0, le=MOST_S / MIN_S)] | Literal["auto"] | None, Field(
         description="while training at a site could stand still for less than this and meet its deadlines (slack_min), "
-        "it gets all GPUs that inference leaves by the rules' split, whatever the policy says; null: policies alone "
-        "decide, as in the study")] = 90.0
+        "it gets all GPUs that inference leaves by the rules' split, whatever the policy says; auto: the longest of "
+        "the classes' shortest runs there, and a step; null: policies alone decide, as in the study")] = "auto"
     fill_horizon_min: Annotated[
         float, Field(gt=0, description="unfinished work per GPU at which nci_priority calls a site full, min")] = 120.0
     supply_temp_degc: Annotated[float, Field(description="set point of the rule policies, degC")] = 23.0
@@ -66,20 +73,19 @@ class ControllerParams:
         description="cooling plant of all sites that myopic_oracle reckons with; give it what aidc has. null: balanced"
     )] = None
 
-    @model_validator(mode="after")
-    def _policy_can_be(self) -> ControllerParams:
-        """A policy that does not exist or does not fit ends a run before anything has started or been said."""
-        facts, joint = facts_of(self, "controller"), self.mode == "joint"
-        try:
-            if (path := checkpoint_of(self.policy)) is not None:
-                if not self.explore:
-                    LearnedPolicy(path, facts, joint)
-            elif not _own(self.policy):  # what a class of the user's does when it is made is the run's affair
-                make_policy(self.policy, facts, _options(self), np.random.default_rng(0), joint)
-        except ScenarioError as err:
-            raise err if joint else ScenarioError(f"{err}; power mode also needs lambda_kw_per_kg_h=0 of the grid"
-                                                  ) from None
-        return self
+
+def check_policy(p: ControllerParams, sid: str, step_s: float) -> None:
+    """ScenarioError for a policy that does not exist or does not fit the fleet, and as `facts_of`."""
+    facts, joint = facts_of(p, sid, step_s), p.mode == "joint"
+    try:
+        if (path := checkpoint_of(p.policy)) is not None:
+            if not p.explore:
+                LearnedPolicy(path, facts, joint)
+        elif not _own(p.policy):  # what a class of the user's does when it is made is the run's affair
+            make_policy(p.policy, facts, _options(p), np.random.default_rng(0), joint)
+    except ScenarioError as err:
+        raise err if joint else ScenarioError(f"{err}; power mode also needs lambda_kw_per_kg_h=0 of the grid"
+                                              ) from None
 
 
 def check_mode(sid: str, p: ControllerParams, members: Mapping[str, Any]) -> None:
@@ -106,8 +112,9 @@ def policy_of(p: ControllerParams, facts: FleetFacts, rng: np.random.Generator) 
     return make_policy(p.policy, facts, _options(p), rng, joint, POLICIES | _own(p.policy))
 
 
-def facts_of(p: ControllerParams, sid: str) -> FleetFacts:
-    """What a policy is told; ScenarioError for deferrals, eligible sites or a temperature box that cannot be."""
+def facts_of(p: ControllerParams, sid: str, step_s: float) -> FleetFacts:
+    """What a policy that decides every `step_s` is told; ScenarioError for deferrals, eligible sites or a temperature
+    box that cannot be."""
     leads, classes = p.deferrals_s, p.job_classes.values()
     if leads[0] < 0 or any(b <= a for a, b in zip(leads, leads[1:], strict=False)):
         raise ScenarioError(f"{sid}.deferrals_s = {list(leads)} must ascend from 0 or more")
@@ -123,7 +130,7 @@ def facts_of(p: ControllerParams, sid: str) -> FleetFacts:
     low, high = p.supply_temp_min_degc, p.supply_temp_max_degc
     if not low <= p.supply_temp_degc <= high:
         raise ScenarioError(f"{sid}.supply_temp_degc = {p.supply_temp_degc:g} must lie in its box, {low:g} to {high:g}")
-    return FleetFacts(
+    facts = FleetFacts(
         kinds=tuple(c.kind for c in classes),
         gpus=tuple(s.gpus for s in p.sites.values()),
         to_per_gpu_min=tuple(c.to_per_gpu_min for c in classes),
@@ -137,7 +144,25 @@ def facts_of(p: ControllerParams, sid: str) -> FleetFacts:
         supply_temp_high_degc=high,
         classes=tuple(p.job_classes),
         sites=tuple(p.sites),
+        top_to_per_s=tuple(tuple(c.top_to_per_s(s.gpus) for c in classes) for s in p.sites.values()),
     )
+    return replace(facts, deferrable=permitted(facts, p.long_deferrals, step_s, sid))
+
+
+def guard_min(p: ControllerParams, facts: FleetFacts, step_s: float) -> list[float]:
+    """(N,) slack, min, below which training at a site is guarded; [] where nothing is.
+
+    By default as long as one job can take that holds the GPUs which another needs, and the step until the guard looks
+    again; at most the slack of a site without training.
+    """
+    given = p.guard_slack_min
+    if given is None:
+        return []
+    if given != "auto":
+        return [given] * facts.n_sites
+    runs_s = [[facts.work_to[m] / facts.top_to_per_s[i][m] for m in facts.train
+               if facts.eligible[m][i] and facts.top_to_per_s[i][m]] for i in range(facts.n_sites)]
+    return [min(max(of_site) + step_s, MOST_S) / MIN_S if of_site else 0.0 for of_site in runs_s]
 
 
 def energy_of(p: ControllerParams) -> EnergyModel:

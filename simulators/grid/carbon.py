@@ -35,7 +35,8 @@ class CarbonParams:
 
     sources: Annotated[dict[str, CarbonSource], Field(min_length=1, description="by name; one at the slack bus")]
     network: Annotated[Network, Field(description="pandapower network's name, .json or .xlsx, or lines")] = "case33bw"
-    v0_pu: Annotated[float, Field(gt=0, le=2, description="voltage at the substation, p.u.")] = 1.0
+    v0_pu: Annotated[float | None, Field(gt=0, le=2, description="voltage at the substation, p.u.; null: as the "
+                                         "network has it")] = None
 
 
 class CarbonFlow(Adapter):
@@ -83,8 +84,8 @@ class CarbonFlow(Adapter):
         feeder = self._feeder
         s_pu = np.zeros(feeder.n_bus, complex)
         for eid, at in self._position.items():
-            s_pu[at] = complex(inputs[eid]["p_net_kw"], inputs[eid]["q_net_kvar"]) / feeder.base_kw
-        flow = radial_power_flow(feeder.tree, s_pu, self.params.v0_pu)
+            s_pu[at] += complex(inputs[eid]["p_net_kw"], inputs[eid]["q_net_kvar"]) / feeder.base_kw
+        flow = radial_power_flow(feeder.tree, s_pu, feeder.voltage(self.params.v0_pu))
         if not flow.converged:
             raise ModelError(f"{self.sid}: {feeder.name} cannot carry the given bus powers; the power flow diverges")
         p_from, p_to = flow.s_parent_pu.real * feeder.base_kw, flow.s_child_pu.real * feeder.base_kw

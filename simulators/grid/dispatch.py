@@ -61,9 +61,11 @@ class _AcState:
     v_pu: Complexes
     source: Complexes
 
-    def point(self, base_kw: float) -> OperatingPoint:
-        return OperatingPoint(self.enter.real / base_kw, self.enter.imag / base_kw, np.abs(self.v_pu) ** 2,
-                              self.source.real / base_kw, self.source.imag / base_kw)
+    def point(self, feeder: Feeder) -> OperatingPoint:
+        """As the conic problem has it: what enters a branch behind its own conductance."""
+        base_kw, u = feeder.base_kw, np.abs(self.v_pu) ** 2
+        return OperatingPoint(self.enter.real / base_kw - feeder.g_parent_pu * u[feeder.parent],
+                              self.enter.imag / base_kw, u, self.source.real / base_kw, self.source.imag / base_kw)
 
 
 class Solver(Protocol):
@@ -216,7 +218,7 @@ class Dispatch:
             x[z] = controls
             at = self._problem.at
             state = self._flow(x[at.p_source] + 1j * x[at.q_source], p_load_kw + 1j * q_load_kvar)
-            return None if state is None else state.point(feeder.base_kw)
+            return None if state is None else state.point(feeder)
 
         for start in starts:
             controls = local_optimum(self._reduced, flow, start[z])
@@ -272,7 +274,8 @@ class Dispatch:
             return None
         enter, leave = flow.s_parent_pu * feeder.base_kw, flow.s_child_pu * feeder.base_kw
         slack = demand[feeder.substation] + enter[feeder.parent == feeder.substation].sum()
-        slack -= 1j * feeder.b_pu[feeder.substation] * self.limits.v0_pu**2 * feeder.base_kw
+        own = feeder.g_bus_pu[feeder.substation] - 1j * feeder.b_pu[feeder.substation]
+        slack += own * self.limits.v0_pu**2 * feeder.base_kw
         source[self.substation] = slack
         return _AcState(enter, leave, flow.v_pu, source)
 
@@ -291,7 +294,7 @@ class Dispatch:
         if flow is None or not self._substation_can(flow.source[self.substation] / feeder.base_kw):
             return None
         enter, leave, p_source, q_source = flow.enter, flow.leave, flow.source.real.copy(), flow.source.imag.copy()
-        vm_pu, loss_kw = np.abs(flow.v_pu), float(np.sum(enter.real + leave.real))
+        vm_pu, loss_kw = np.abs(flow.v_pu) * feeder.vm_ratio, float(np.sum(enter.real + leave.real))
         violation = self._violation(vm_pu)
         gap, gap_ratio = self._gaps(x, problem)
         weights, j2 = self.limits, float(p_source @ sources.kg_per_kwh)
@@ -309,10 +312,11 @@ class Dispatch:
             objective_kw=weights.loss_weight * loss_kw + weights.lambda_kw_per_kg_h * j2
             + weights.cost_kw_per_usd_h * cost_usd_per_h + weights.curtailment_weight * curtailed_kw,
             cost_usd_per_h=cost_usd_per_h, curtailed_kw=curtailed_kw,
-            nci_kg_per_kwh=self.nci(enter.real, leave.real, p_source, p_served),
+            nci_kg_per_kwh=self.nci(enter.real, leave.real, p_source, p_served + feeder.shunts_kw(vm_pu)),
             relaxation_gap_pu=float(np.abs(gap).max()), relaxation_gap_ratio=gap_ratio, inexact=False,
-            conic_vm_pu=np.sqrt(np.maximum(x[at.u], 0.0)),
-            conic_loss_kw=float(feeder.r_pu @ x[at.l]) * feeder.base_kw, voltage_violation_pu=violation,
+            conic_vm_pu=np.sqrt(np.maximum(x[at.u], 0.0)) * feeder.vm_ratio,
+            conic_loss_kw=float(feeder.r_pu @ x[at.l] + feeder.g_lost_pu @ x[at.u]) * feeder.base_kw,
+            voltage_violation_pu=violation,
         )
 
     def settle(self, result: DispatchResult, p_load_kw: Floats, q_load_kvar: Floats) -> Settlement | None:
@@ -326,19 +330,19 @@ class Dispatch:
         state = self._flow(source, part * (p_load_kw + 1j * q_load_kvar))
         if state is None:
             return None
-        vm_pu, p_source = np.abs(state.v_pu), state.source.real
+        vm_pu, p_source = np.abs(state.v_pu) * self.feeder.vm_ratio, state.source.real
         return Settlement(
             p_substation_kw=float(p_source[self.substation]),
             loss_kw=float(np.sum(state.enter.real + state.leave.real)),
             emission_kg_per_h=generated_carbon(p_source, self.sources.kg_per_kwh), vm_pu=vm_pu,
             voltage_violation_pu=self._violation(vm_pu))
 
-    def nci(self, p_from_kw: Floats, p_to_kw: Floats, p_source_kw: Floats, p_load_kw: Floats) -> Floats:
-        """(9) at the given branch flows and source powers; a bus with negative demand generates at 0 kg/kWh."""
+    def nci(self, p_from_kw: Floats, p_to_kw: Floats, p_source_kw: Floats, p_net_kw: Floats) -> Floats:
+        """(9) at the given branch flows and source powers; a bus that draws p_net_kw < 0 generates at 0 kg/kWh."""
         feeder, bus, power, intensity = self.feeder, self.sources.bus, p_source_kw, self.sources.kg_per_kwh
-        feeding = np.flatnonzero(p_load_kw < 0.0)
+        feeding = np.flatnonzero(p_net_kw < 0.0)
         if len(feeding):
-            bus, power = np.concatenate([bus, feeding]), np.concatenate([power, -p_load_kw[feeding]])
+            bus, power = np.concatenate([bus, feeding]), np.concatenate([power, -p_net_kw[feeding]])
             intensity = np.concatenate([intensity, np.zeros(len(feeding))])
         return nodal_carbon_intensity(
             feeder.n_bus, feeder.parent, feeder.child, p_from_kw, p_to_kw, bus, power, intensity

@@ -89,10 +89,11 @@ class MciOfDispatch:
         return Mci(up, down, status)
 
     def _at(self, result: DispatchResult) -> Marginal:
-        base_kw = self._dispatch.feeder.base_kw
+        feeder = self._dispatch.feeder
+        base_kw, u = feeder.base_kw, (result.vm_pu / feeder.vm_ratio) ** 2
         return self._marginal.at(OperatingPoint(
-            result.p_from_kw / base_kw, result.q_from_kvar / base_kw, result.vm_pu**2, result.p_source_kw / base_kw,
-            result.q_source_kvar / base_kw))
+            result.p_from_kw / base_kw - feeder.g_parent_pu * u[feeder.parent], result.q_from_kvar / base_kw, u,
+            result.p_source_kw / base_kw, result.q_source_kvar / base_kw))
 
     def _at_kinks(self, result: DispatchResult, kinks: list[int], up: Floats, down: Floats, status: Ints) -> None:
         here = self._emission(result, 0, 0.0)

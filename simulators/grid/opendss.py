@@ -21,7 +21,7 @@ from cosim.units import format_time
 from simulators.grid.equations import Floats, generated_carbon, nodal_carbon_intensity
 from simulators.grid.feeder import Feeder, Network
 from simulators.grid.network import read_feeder
-from simulators.grid.ports import DEMAND
+from simulators.grid.ports import DEMAND, PER_BUS, fixed_tables
 
 try:
     import opendssdirect
@@ -30,6 +30,9 @@ except ImportError:  # an extra; `init` then says so
 
 TOLERANCE = 1e-9
 """OpenDSS's own 1e-4 would show in the losses."""
+PHASES, NEUTRAL, NO_GROUND = (1, 2, 3), 4, 1e4
+SOURCE = "vsource.source"
+_WATCHERS = frozenset({"monitor", "energymeter", "sensor", "fuse", "recloser", "relay"})
 
 
 @params
@@ -50,7 +53,8 @@ class OpenDssParams:
     network: Annotated[Network, Field(description="a radial network that is written out for OpenDSS")] = "case33bw"
     master: Annotated[str | None, Field(description="the user's own .dss file in its place; buses by their names "
                                         "there")] = None
-    v0_pu: Annotated[float, Field(gt=0, le=2, description="voltage at the substation of `network`, p.u.")] = 1.0
+    v0_pu: Annotated[float | None, Field(gt=0, le=2, description="voltage at the substation of `network`, p.u.; null: "
+                                         "as the network has it")] = None
 
 
 _GRID = (
@@ -62,6 +66,7 @@ _GRID = (
     Port("status", "out", "0 solved"),
     Port("p_from_kw", "out", "active power at the first end of each branch", sign="> 0 enters it", dims=("line",)),
     Port("p_to_kw", "out", "active power at the other end of each branch", sign="> 0 enters it", dims=("line",)),
+    *PER_BUS,
 )
 
 
@@ -108,6 +113,8 @@ class OpenDss(Adapter):
                                 "bus; add the substation to the sources")
         self._substation = int(at_source[0])
         self._intensity = np.array([s.kg_per_kwh for s in given.values()])
+        self._names = [*circuit.buses, *circuit.middles]
+        self._drawn = dict.fromkeys(self._at, 0.0)
         for eid, at in self._at.items():
             circuit.add_load(f"cosim_{eid}", at)
         for k, (name, source) in enumerate(given.items()):
@@ -116,11 +123,23 @@ class OpenDss(Adapter):
                 circuit.draw(f"cosim_source_{name}", -source.p_set_kw, -source.q_set_kvar)
 
     def labels(self) -> dict[str, list[str]]:
-        return {"source": list(self.params.sources), "line": self._circuit.branch_names}
+        return {"source": list(self.params.sources), "line": self._circuit.branch_names,
+                "bus": self._names}
+
+    def tables(self) -> dict[str, dict[str, list]]:
+        names, circuit = self._names, self._circuit
+        return fixed_tables(
+            {eid: names[at] for eid, at in self._at.items()},
+            [(name, names[a], names[b]) for name, a, b in zip(circuit.branch_names, circuit.from_bus, circuit.to_bus,
+                                                              strict=True)],
+            [(name, names[at], s.kg_per_kwh)
+             for (name, s), at in zip(self.params.sources.items(), self._source_bus, strict=True)],
+            circuit.own_buses)
 
     def advance(self, time_s: float, inputs: Values) -> Values:
         for eid in self._at:
-            self._circuit.draw(f"cosim_{eid}", inputs[eid]["p_load_kw"], inputs[eid]["q_load_kvar"])
+            self._drawn[eid] = inputs[eid]["p_load_kw"]
+            self._circuit.draw(f"cosim_{eid}", self._drawn[eid], inputs[eid]["q_load_kvar"])
         if not self._circuit.solve():
             drawn = sum(inputs[eid]["p_load_kw"] for eid in self._at)
             raise SolverError(f"{self.sid} at {format_time(time_s)}: OpenDSS finds no power flow at {drawn:.0f} kW of "
@@ -133,16 +152,18 @@ class OpenDss(Adapter):
         n = len(circuit.buses)
         p_source = np.array([s.p_set_kw for s in self.params.sources.values()])
         p_source[self._substation] = circuit.substation_kw()
-        injected = np.bincount(circuit.from_bus, p_from, n) + np.bincount(circuit.to_bus, p_to, n)
-        known = np.bincount(self._source_bus, p_source, n)
+        drawn, local = circuit.own_kw()
         for eid, at in self._at.items():
-            known[at] -= max(circuit.drawn_kw(f"cosim_{eid}"), 0.0)
-        local = np.flatnonzero(injected - known > 1e-6)  # the circuit's own generators, and demand < 0
+            p_load = self._drawn[eid]
+            drawn[at] += max(p_load, 0.0)
+            local[at] -= min(p_load, 0.0)
+        feeding = np.flatnonzero(local)
         nci = nodal_carbon_intensity(
-            n, circuit.from_bus, circuit.to_bus, p_from, p_to, np.concatenate([self._source_bus, local]),
-            np.concatenate([p_source, (injected - known)[local]]),
-            np.concatenate([self._intensity, np.zeros(len(local))])).tolist()
+            n + len(circuit.middles), circuit.from_bus, circuit.to_bus, p_from, p_to,
+            np.concatenate([self._source_bus, feeding]), np.concatenate([p_source, local[feeding]]),
+            np.concatenate([self._intensity, np.zeros(len(feeding))])).tolist()
         mean_pu, low, high = circuit.voltages_pu()
+        nothing = [0.0] * len(circuit.middles)
         outputs: Values = {eid: {"nci_kg_per_kwh": nci[at], "vm_pu": mean_pu[at]} for eid, at in self._at.items()}
         for eid in self.entities["Grid"]:
             outputs[eid] = {
@@ -150,6 +171,7 @@ class OpenDss(Adapter):
                 "emission_kg_per_h": generated_carbon(p_source, self._intensity),
                 "p_source_kw": p_source.tolist(), "vm_min_pu": low, "vm_max_pu": high, "status": 0.0,
                 "p_from_kw": p_from.tolist(), "p_to_kw": p_to.tolist(),
+                "p_drawn_bus_kw": [*drawn.tolist(), *nothing], "p_local_bus_kw": [*local.tolist(), *nothing],
             }
         return outputs
 
@@ -158,7 +180,8 @@ class Circuit:
     """One OpenDSS circuit in an engine of its own.
 
     buses, slack       names, and the position of the source's bus
-    from_bus, to_bus   (n_branch,) positions of the ends of lines, then two-winding transformers; branch_names theirs
+    middles            what joins more than two buses: its middle is a bus behind those
+    from_bus, to_bus   (n_branch,) positions of the ends of all that joins buses; branch_names theirs
     """
 
     def __init__(self, text: str | Path, sid: str) -> None:
@@ -173,29 +196,43 @@ class Circuit:
             dss.Solution.Solve()
         except opendssdirect.OpenDSSDirect.DSSException as err:
             raise ScenarioError(f"{sid}: OpenDSS refuses the circuit: {err}") from None
+        self._sid, self.middles = sid, []
         self.buses = list(dss.Circuit.AllBusNames())
         self._place = {name: k for k, name in enumerate(self.buses)}
-        self._branches = self._listed()
-        ends = [self._ends(name) for name in self._branches]
-        self.from_bus = np.array([a for a, _ in ends], dtype=np.int64)
-        self.to_bus = np.array([b for _, b in ends], dtype=np.int64)
-        self.branch_names = [name.removeprefix("Line.") for name in self._branches]
-        dss.Circuit.SetActiveElement("Vsource.source")
+        self._series: list[tuple[str, list[int]]] = []
+        self._shunts: list[tuple[str, int]] = []
+        self._list()
+        ends = [end for name, places in self._series for end in self._ends(name, list(dict.fromkeys(places)))]
+        self.branch_names = [name for name, _, _ in ends]
+        self.from_bus = np.array([a for _, a, _ in ends], dtype=np.int64)
+        self.to_bus = np.array([b for _, _, b in ends], dtype=np.int64)
+        dss.Circuit.SetActiveElement(SOURCE)
         self.slack = self._place[_bus_of(dss.CktElement.BusNames()[0])]
 
-    def _listed(self) -> list[str]:
-        names = [name for name in self._dss.PDElements.AllNames()
-                 if name.partition(".")[0].lower() in ("line", "transformer", "reactor")]
-        return [name for name in names if self._two_ended(name)]
+    def _list(self) -> None:
+        """Sort what is enabled into what joins buses and what stands at one."""
+        for name in self._dss.Circuit.AllElementNames():
+            kind = name.partition(".")[0].lower()
+            self._dss.Circuit.SetActiveElement(name)
+            if kind in _WATCHERS or kind.endswith("control") or not self._dss.CktElement.Enabled():
+                continue
+            if kind in ("vsource", "isource") and name.lower() != SOURCE:
+                raise ScenarioError(f"{self._sid}: the circuit has a second source, {name}, whose carbon nobody gives; "
+                                    "disable it, or make it a generator")
+            places = [self._place[_bus_of(end)] for end in self._dss.CktElement.BusNames()]
+            if len(set(places)) > 1:
+                self._series.append((name, places))
+            elif name.lower() != SOURCE:
+                self._shunts.append((name, places[0]))
 
-    def _two_ended(self, name: str) -> bool:
-        self._dss.Circuit.SetActiveElement(name)
-        return bool(self._dss.CktElement.Enabled()) and len(self._dss.CktElement.BusNames()) == 2
-
-    def _ends(self, name: str) -> tuple[int, int]:
-        self._dss.Circuit.SetActiveElement(name)
-        a, b = (self._place[_bus_of(end)] for end in self._dss.CktElement.BusNames())
-        return a, b
+    def _ends(self, name: str, places: list[int]) -> list[tuple[str, int, int]]:
+        """(name, position, position) of the branches that an element is; a star's middle is one more bus."""
+        label = name.removeprefix("Line.")
+        if len(places) == 2:
+            return [(label, places[0], places[1])]
+        middle = len(self.buses) + len(self.middles)
+        self.middles.append(label)
+        return [(f"{label}.{self.buses[at]}", at, middle) for at in places]
 
     def position(self, bus: str, what: str) -> int:
         """Where a bus stands; ScenarioError for one that the circuit does not have."""
@@ -204,14 +241,43 @@ class Circuit:
         return self._place[bus.lower()]
 
     def add_load(self, name: str, at: int) -> None:
-        """A load of constant power at all phases of a bus, at first of 0."""
-        dss = self._dss
-        dss.Circuit.SetActiveBus(self.buses[at])
-        nodes, kv = sorted(n for n in dss.Bus.Nodes() if n in (1, 2, 3)), dss.Bus.kVBase()
-        kv = kv if len(nodes) == 1 else kv * 3.0**0.5
-        where = ".".join([self.buses[at], *map(str, nodes)])
-        dss.Text.Command(f"new load.{name} bus1={where} phases={len(nodes)} conn=wye model=1 kv={kv:.12g} kw=0 kvar=0 "
-                         "vminpu=0.1 vmaxpu=2")
+        """A load of constant power at all phases of a bus, at first of 0: from each to the bus's own neutral (node 4),
+        if it has one, else to ground, or between phases where the bus knows no ground. ScenarioError where it cannot
+        be."""
+        dss, bus = self._dss, self.buses[at]
+        dss.Circuit.SetActiveBus(bus)
+        nodes, kv = sorted(dss.Bus.Nodes()), dss.Bus.kVBase()
+        phases, others = [n for n in nodes if n in PHASES], [n for n in nodes if n not in PHASES]
+        if not kv > 0.0:
+            raise ScenarioError(f"{self._sid}: bus {bus} has no voltage base; end the circuit's file by 'set "
+                                "voltagebases=[...]' (kV) and 'calcvoltagebases'")
+        if not phases:
+            raise ScenarioError(f"{self._sid}: bus {bus} has nodes {', '.join(map(str, nodes))} and none of the phases "
+                                "1, 2, 3; nothing of ours can stand there")
+        delta = not self._grounded(phases)
+        if delta and len(phases) == 1:
+            raise ScenarioError(f"{self._sid}: bus {bus} has phase {phases[0]} alone and no way to ground, as of a "
+                                "three-wire delta feeder; name a bus with two phases or more")
+        single = len(phases) == 1 or (delta and len(phases) == 2)
+        where = [*phases, *([NEUTRAL] if NEUTRAL in others and not delta else [])]
+        dss.Text.Command(
+            f"new load.{name} bus1={'.'.join([bus, *map(str, where)])} phases={1 if single else len(phases)} "
+            f"conn={'delta' if delta else 'wye'} kv={kv if len(phases) == 1 else kv * 3.0**0.5:.12g} model=1 "
+            "kw=0 kvar=0 vminpu=0.1 vmaxpu=2")
+
+    def _grounded(self, phases: list[int]) -> bool:
+        """Whether the active bus's phases have a way to ground beside what OpenDSS adds so that nothing floats: what a
+        fault to ground meets is not ten thousand times what one between phases does (one phase: it carries 1 kVA)."""
+        bus = self._dss.Bus
+        bus.ZscRefresh()
+        nodes = list(bus.Nodes())
+        z = np.array(bus.ZscMatrix()).reshape(-1, 2) @ [1.0, 1.0j]
+        z = z.reshape(len(nodes), len(nodes))[np.ix_(*[[nodes.index(n) for n in phases]] * 2)]
+        self._dss.Text.Command("init")  # what was injected to find it out is not where the next solution starts
+        if len(phases) == 1:
+            return 1000.0 * bus.kVBase() ** 2 >= abs(z[0, 0])
+        between = abs(z[0, 0] + z[1, 1] - z[0, 1] - z[1, 0])
+        return bool(abs(z[0, 0]) <= NO_GROUND * between)
 
     def draw(self, name: str, p_kw: float, q_kvar: float) -> None:
         """Another power of a load of ours; < 0 feeds."""
@@ -219,29 +285,63 @@ class Circuit:
         self._dss.Loads.kW(p_kw)
         self._dss.Loads.kvar(q_kvar)
 
-    def drawn_kw(self, name: str) -> float:
-        """What a load of ours is set to."""
-        self._dss.Loads.Name(name)
-        return float(self._dss.Loads.kW())
-
     def solve(self) -> bool:
         """The power flow; False where it does not converge."""
         self._dss.Solution.Solve()
         return bool(self._dss.Solution.Converged())
 
     def flows_kw(self) -> tuple[Floats, Floats]:
-        """Active power entering each branch at its two ends, summed over conductors."""
-        ends = np.array([self._terminals(name) for name in self._branches])
-        return ends[:, 0], ends[:, 1]
+        """Active power entering each branch at its two ends, summed over conductors.
+
+        An element that joins more than two buses is a star: what it loses is lost in the arms that feed it.
+        """
+        p_from, p_to = [], []
+        for name, places in self._series:
+            enters = self._by_bus(name, places)
+            if len(enters) == 2:
+                p_from.append(enters[0])
+                p_to.append(enters[1])
+                continue
+            fed = sum(p for p in enters if p > 0.0)
+            passed = 1.0 - sum(enters) / fed if fed else 1.0
+            p_from += enters
+            p_to += [-p * (passed if p > 0.0 else 1.0) for p in enters]
+        return np.array(p_from), np.array(p_to)
+
+    @property
+    def own_buses(self) -> list[str]:
+        """Where the circuit's own loads and all else that stands at one bus are."""
+        return sorted({self.buses[at] for _, at in self._shunts})
+
+    def own_kw(self) -> tuple[Floats, Floats]:
+        """(n_bus,) what the circuit's own loads and all else that stands at one bus draw there, and what they feed."""
+        drawn, fed = np.zeros(len(self.buses)), np.zeros(len(self.buses))
+        for name, at in self._shunts:
+            power = sum(self._terminals(name))
+            if power > 0.0:
+                drawn[at] += power
+            else:
+                fed[at] -= power
+        return drawn, fed
 
     def substation_kw(self) -> float:
         """What the circuit's source delivers."""
-        return -self._terminals("Vsource.source")[0]
+        return -sum(self._terminals(SOURCE))
 
-    def _terminals(self, name: str) -> tuple[float, float]:
+    def _by_bus(self, name: str, places: list[int]) -> list[float]:
+        """What enters an element at each of its buses, in the order of the first terminal there."""
+        at: dict[int, float] = {}
+        for place, power in zip(places, self._terminals(name), strict=True):
+            at[place] = at.get(place, 0.0) + power
+        return list(at.values())
+
+    def _terminals(self, name: str) -> list[float]:
         self._dss.Circuit.SetActiveElement(name)
-        power = np.array(self._dss.CktElement.Powers())[::2].reshape(2, -1).sum(axis=1)
-        return float(power[0]), float(power[1])
+        element = self._dss.CktElement
+        if not element.Enabled():
+            return [0.0] * element.NumTerminals()
+        power = np.array(element.Powers())[::2].reshape(element.NumTerminals(), -1)
+        return power.sum(axis=1).tolist()
 
     def voltages_pu(self) -> tuple[list[float], float, float]:
         """Mean of the phases at every bus, and the lowest and highest of any phase."""
@@ -259,11 +359,18 @@ def _bus_of(end: str) -> str:
     return end.partition(".")[0].lower()
 
 
-def _written_out(feeder: Feeder, v0_pu: float) -> str:
+def _written_out(feeder: Feeder, v0_pu: float | None) -> str:
     """A radial feeder as OpenDSS commands: balanced three-phase lines behind a stiff source."""
-    if feeder.b_pu.any():
-        raise ScenarioError(f"network {feeder.name} has line charging, which is not written out for OpenDSS; give your "
-                            "own .dss file as `master`")
+    others = {"line charging, shunts or magnetising currents": feeder.b_pu.any(),
+              "iron losses or shunts": feeder.g_pu.any(),
+              "transformers off their nominal ratio": (np.abs(feeder.ratio - 1.0) > 1e-9).any(),
+              "motors, wards or storage": feeder.own_p_kw.any() or feeder.own_q_kvar.any(),
+              "generators of its own": len(feeder.generators) > 0}
+    for what, there in others.items():
+        if there:
+            raise ScenarioError(f"network {feeder.name} has {what}, which is not written out for OpenDSS; give your "
+                                "own .dss file as `master`")
+    v0_pu = feeder.voltage(v0_pu)
     ohm = feeder.base_kv**2 / feeder.base_mva
     root = feeder.bus_names[feeder.substation]
     lines = [f"new circuit.feeder bus1={root} basekv={feeder.base_kv:.12g} pu={v0_pu:.12g} phases=3 r1=0 x1=1e-7 r0=0 "

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
 
 from cosim.ports import Port
+from simulators.grid.equations import Floats
 
 DEMAND = (
     Port("p_load_kw", "in", "active demand at the bus, summed over all that draw there", reduce="sum", default=0.0,
@@ -13,6 +17,39 @@ DEMAND = (
          sign="> 0 is drawn from the grid (inductive)"),
 )
 """What is drawn at a bus."""
+
+PER_BUS = (
+    Port("p_drawn_bus_kw", "out", "active power drawn at each bus: demand that is served, and what the network itself "
+         "draws there", sign="> 0 is drawn", dims=("bus",)),
+    Port("p_local_bus_kw", "out", "local generation at each bus that is none of the sources, counted at 0 kg/kWh: "
+         "negative demand, for example", sign="> 0 feeds the network", dims=("bus",)),
+)
+"""What closes the balance of every bus, beside the sources and the branches: at each, sources + local generation - what
+is drawn = what enters its branches."""
+
+
+def per_bus(p_load_kw: Floats) -> dict[str, list[float]]:
+    """The ports of `PER_BUS` where all that a bus draws, or feeds, is its net demand (n_bus,)."""
+    return {"p_drawn_bus_kw": np.maximum(p_load_kw, 0.0).tolist(),
+            "p_local_bus_kw": np.maximum(-p_load_kw, 0.0).tolist()}
+
+
+def fixed_tables(entity_bus: Mapping[str, str], branches: Sequence[tuple[str, str, str]],
+                 sources: Sequence[tuple[str, str, float]], own: Sequence[str] = ()) -> dict[str, dict[str, list]]:
+    """What a trace keeps of a grid so that its laws can be checked from the file alone.
+
+    entity_bus  name of each Bus entity -> its bus on the axis `bus`; several share one that switches make one
+    branches    (name on the axis `line`, bus at its first end, at the other), sources (name on the axis `source`, bus,
+                kg/kWh), each in its axis's order
+    own         buses at which the network itself draws or feeds something, beyond what its Bus entities are told
+    """
+    def columns(names: tuple[str, ...], rows: Sequence[tuple]) -> dict[str, list]:
+        return {name: [row[k] for row in rows] for k, name in enumerate(names)}
+
+    return {"buses": columns(("entity", "bus"), list(entity_bus.items())),
+            "branches": columns(("name", "from_bus", "to_bus"), branches),
+            "sources": columns(("name", "bus", "kg_per_kwh"), sources), "own": {"bus": list(own)}}
+
 
 SITE_DEMAND = (
     Port("p_site_kw", "in", "active demand of the data centers at the bus, mean of the interval that ended; p_load_kw "
@@ -87,6 +124,7 @@ DISPATCH_GRID = (
          sign="> 0 enters the line, away from the substation", dims=("line",)),
     Port("p_to_kw", "out", "active power at the end of each line farther from the substation",
          sign="> 0 enters the line, toward the substation", dims=("line",)),
+    *PER_BUS,
 )
 """Of the dispatched feeder as a whole."""
 

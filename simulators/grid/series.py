@@ -1,37 +1,41 @@
-"""A grid that is a table: carbon intensity from a CSV with timestamps, as carbon services export it.
+"""A grid that is a table: carbon intensity from a CSV or Parquet file with timestamps, as carbon services export it.
 
 Rows of the model: Z04.
 """
 
 from __future__ import annotations
 
-import csv
 import math
-from bisect import bisect_right
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 from pydantic import Field
 
-from cosim.adapter import Adapter, Values
-from cosim.errors import ScenarioError, SolverError, unknown
+from cosim.adapter import Continuing, Values
+from cosim.errors import ScenarioError, unknown
 from cosim.params import params
+from cosim.plausible import MARGINAL, bounds_of, stated_intensity
 from cosim.ports import Port
-from cosim.units import SUFFIXES, Seconds, format_time, not_negative
+from cosim.table import Overflow, Reading, Table
+from cosim.units import SUFFIXES
 
 
 @params
 class SeriesParams:
-    """The file, which of its columns is read for which bus, and when the run starts in it."""
+    """The file, which of its columns is read for which bus, and in what unit."""
 
-    path: Annotated[str, Field(min_length=1, description="CSV file with a header line")]
-    time_column: Annotated[str, Field(description="column of ISO 8601 times; without a zone they are UTC")]
+    path: Annotated[str, Field(min_length=1, description="CSV or Parquet file with a header line")]
+    time_column: Annotated[str, Field(description="column of times: ISO 8601; time_s, time_min, time_h: since t = 0")]
     column: Annotated[str, Field(description="column of the carbon intensity, of all buses not named in `columns`")]
-    unit: Annotated[Literal["g_per_kwh", "kg_per_kwh"], Field(description="of the file's figures")]
+    unit: Annotated[Literal["g_per_kwh", "kg_per_kwh", "lb_per_mwh", "kg_per_mwh", "t_per_mwh"],
+                    Field(description="of the file's figures; a column that says another unit is refused")]
     columns: Annotated[dict[str, str] | None, Field(description="bus -> its own column, for several zones")] = None
-    start: Annotated[str | None, Field(description="time in the file that t = 0 is, ISO 8601; null: its first")] = None
-    max_gap_s: Annotated[Seconds, Field(gt=0, description="longest time that one figure may stand, s")] = 7200.0
+    overflow: Annotated[
+        Overflow, Field(description="outside of the table: hold its nearest row, raise, or wrap: repeat it")] = "raise"
+    time_zone: Annotated[str | None, Field(description="IANA name of the zone of dates that have no offset; null: UTC, "
+                                           "and a note says so")] = None
+    scenario_start: Annotated[str, Field(description="date of t = 0; the run fills it in")] = "2026-01-01T00:00:00"
 
 
 _BUS = (
@@ -47,17 +51,23 @@ _GRID = (
 )
 
 
-class IntensitySeries(Adapter):
-    """Carbon intensity from a CSV, for users who have a carbon service's export and no network.
+class IntensitySeries(Continuing):
+    """Carbon intensity from a table, for users who have a carbon service's export and no network.
 
-    Nothing answers demand: neither losses nor voltages nor the intensity. Rows may be unevenly spaced and in any order;
-    a time that the file does not cover is an error that names it.
+    Nothing answers demand: neither losses nor voltages nor the intensity. Rows are read against the run's start as
+    those of every table (`cosim.axis`), in any order. In the worlds of a learner the table goes on day after day.
     """
 
     PARAMS = SeriesParams
     MODELS = {"Bus": _BUS, "Grid": _GRID}
 
+    @classmethod
+    def check_horizon(cls, member: str, given: SeriesParams, step_s: float, until_s: float) -> None:
+        """ScenarioError for a table that does not cover the run, as its overflow needs it."""
+        _table(given, member).check(until_s)
+
     def setup(self) -> None:
+        """Read the columns; ScenarioError for one that is not there, or that is in another unit than `unit`."""
         p = self.params
         buses = self.entities["Bus"]
         named = p.columns or {}
@@ -65,18 +75,17 @@ class IntensitySeries(Adapter):
             if bus not in buses:
                 raise ScenarioError(f"{self.sid}.columns: {unknown('bus', bus, buses)}")
         self._column = {bus: named.get(bus, p.column) for bus in buses}
-        self._times, self._values = _read(p, sorted({*self._column.values(), p.column}), self.sid)
-        self._zero = _time(p.start, f"{self.sid}.start") if p.start is not None else self._times[0]
+        self._table = _table(p, self.sid)
+        factor = SUFFIXES[p.unit].factor
+        self._values = {column: (self._read(column) * factor).tolist()
+                        for column in sorted({*self._column.values(), p.column})}
+        self._low_s, self._high_s = math.inf, -math.inf
 
     def advance(self, time_s: float, inputs: Values) -> Values:
-        at = self._zero + time_s
-        k = bisect_right(self._times, at) - 1
-        if k < 0 or at - self._times[k] >= self.params.max_gap_s:
-            first, last = (datetime.fromtimestamp(t, UTC).isoformat() for t in (self._times[0], self._times[-1]))
-            raise SolverError(
-                f"{self.sid} at {format_time(time_s)}: {self.params.path} has no figure for "
-                f"{datetime.fromtimestamp(at, UTC).isoformat()} (it goes from {first} to {last}); set "
-                f"{self.sid}.start, or {self.sid}.max_gap_s = {self.params.max_gap_s:g} if it has gaps")
+        """The row that holds at `time_s`; ScenarioError where there is none and that is to be refused."""
+        now_s = self.origin_s + time_s
+        k = self._table.row(now_s)
+        self._low_s, self._high_s = min(self._low_s, now_s), max(self._high_s, now_s)
         outputs: Values = {bus: {"nci_kg_per_kwh": self._values[column][k]} for bus, column in self._column.items()}
         load_kw = {bus: inputs[bus]["p_load_kw"] for bus in self._column}
         emission = math.fsum(outputs[bus]["nci_kg_per_kwh"] * kw for bus, kw in load_kw.items())
@@ -84,35 +93,25 @@ class IntensitySeries(Adapter):
             outputs[eid] = {"emission_kg_per_h": emission, "p_load_total_kw": math.fsum(load_kw.values())}
         return outputs
 
+    def notes(self) -> list[str]:
+        """How the table was read, and which of its columns are marginal intensities."""
+        said = [f"{self.params.path}: column '{column}' is a marginal intensity; it stands in the place of the average "
+                "one here, so that what is attributed is marginal"
+                for column in self._values if bounds_of(column, SUFFIXES[self.params.unit]) is MARGINAL]
+        return [f"{self.sid}: {text}" for text in (*said, *self._table.notes(self._low_s, self._high_s))]
 
-def _read(p: SeriesParams, columns: list[str], sid: str) -> tuple[list[float], dict[str, list[float]]]:
-    """(times in s since 1970, ascending; column -> kg/kWh at each). ScenarioError names what is wrong, and its line."""
-    path = Path(p.path)
-    if not path.is_file():
-        raise ScenarioError(f"{sid}.path: no file at {path}; give the CSV by --set {sid}.path=FILE.csv")
-    factor = SUFFIXES[p.unit].factor
-    rows: list[tuple[float, list[float]]] = []
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        for column in (p.time_column, *columns):
-            if column not in (reader.fieldnames or ()):
-                raise ScenarioError(f"{path}: {unknown('column', column, list(reader.fieldnames or ()))}")
-        for row in reader:
-            where = f"{path}, line {reader.line_num}"
-            time_s = _time(row[p.time_column], where)
-            rows.append((time_s, [not_negative(row[c], "carbon intensity", f"{where}, {c}") * factor for c in columns]))
-    if not rows:
-        raise ScenarioError(f"{path} has no rows; it needs at least one time and figure")
-    rows.sort(key=lambda row: row[0])
-    for (a, _), (b, _) in zip(rows, rows[1:], strict=False):
-        if a == b:
-            raise ScenarioError(f"{path} has two rows for {datetime.fromtimestamp(a, UTC).isoformat()}; keep one")
-    return [t for t, _ in rows], {c: [values[k] for _, values in rows] for k, c in enumerate(columns)}
+    def _read(self, column: str) -> np.ndarray:
+        if column not in self._table.columns:
+            raise ScenarioError(f"{self.params.path}: {unknown('column', column, self._table.columns)}")
+        unit, said = SUFFIXES[self.params.unit], stated_intensity(column)
+        if said is not None and said.factor != unit.factor:
+            suffix = next(name for name, known in SUFFIXES.items() if known == said)
+            raise ScenarioError(f"{self.params.path}: column '{column}' is in {said.symbol}, and {self.sid}.unit = "
+                                f"{self.params.unit}; --set {self.sid}.unit={suffix}, or rename the column")
+        return self._table.numbers(column, unit)
 
 
-def _time(text: str, where: str) -> float:
-    try:
-        moment = datetime.fromisoformat(text.strip())
-    except ValueError:
-        raise ScenarioError(f"{where}: '{text}' is no ISO 8601 time such as 2026-01-31T14:00:00Z") from None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+def _table(p: SeriesParams, member: str) -> Table:
+    if not Path(p.path).is_file():
+        raise ScenarioError(f"{member}.path: no file at {p.path}; give the CSV by --set {member}.path=FILE.csv")
+    return Table(p.path, Reading(f"{member}.", p.scenario_start, p.time_zone, p.overflow, p.time_column))

@@ -20,6 +20,7 @@ from cosim.ports import Batch, Port
 from cosim.units import MIN_S, format_time
 from simulators.fleet import BATCH_COLUMNS, JobClass
 from simulators.workload.arrivals import ArrivalRate, Counts, JobBlock, PhaseUnit, arrivals_of, merge
+from simulators.workload.rows import LEFT_OUT_RATIO, LeftOutRatio
 from simulators.workload.shapes import WEEK_DAYS, BurstPath, Bursts, shape_factors
 from simulators.workload.traces import TokenTrace, TokenWork, read_azure_llm
 
@@ -265,7 +266,7 @@ class AzureLlmParams(ArrivalsParams):
     trace_rate_scale: Annotated[Scale, Field(description="mean number of times a request occurs")] = 1.0
     trace_work_scale: Annotated[float, Field(gt=0, description="times a request's work (one for many)")] = 1.0
     tokens: TokenWork = Field(default_factory=TokenWork)
-    strict: Annotated[bool, Field(description="refuse a trace with malformed rows")] = False
+    max_left_out_ratio: LeftOutRatio = LEFT_OUT_RATIO
 
 
 class AzureLlm(Arrivals):
@@ -288,13 +289,13 @@ class AzureLlm(Arrivals):
         repeats. ScenarioError as for the trace itself."""
         if params.repeat:
             return None
-        return _length_s(read_azure_llm(params.path, params.strict).offset_s * params.time_scale) + MIN_S
+        return _length_s(read_azure_llm(params.path, params.max_left_out_ratio).offset_s * params.time_scale) + MIN_S
 
     @classmethod
     def offered_jobs_per_min(cls, params: AzureLlmParams) -> dict[str, tuple[float, float]]:
         """Those of the stochastic arrivals, and the trace's own while it lasts. ScenarioError as for the trace."""
         offered = super().offered_jobs_per_min(params)
-        trace = read_azure_llm(params.path, params.strict)
+        trace = read_azure_llm(params.path, params.max_left_out_ratio)
         minutes = _length_s(trace.offset_s * params.time_scale) / MIN_S
         rate = params.trace_rate_scale * len(trace.offset_s) / minutes
         work = float(_request_work_to(trace, params).mean())
@@ -308,16 +309,15 @@ class AzureLlm(Arrivals):
         super().setup()
         p = self.params
         self._trace_class = self._class_of_trace(p.trace_class, "inf", "LLM requests are inference")
-        self._trace = read_azure_llm(p.path, p.strict)
+        self._trace = read_azure_llm(p.path, p.max_left_out_ratio)
         self._requests = _requests(self._trace, p, self.stream("copies of requests"))
 
     def notes(self) -> list[str]:
         """Rows left out, requests that came, and whether the trace ran dry."""
         trace, requests, p = self._trace, self._requests, self.params
         said = super().notes()
-        if trace.malformed:
-            said.append(f"{self.sid}: {trace.malformed} malformed rows of {p.path} were left out, the first is line "
-                        f"{trace.first_malformed_line}")
+        if trace.left_out.rows:
+            said.append(f"{self.sid}: {trace.left_out.rows} rows of {p.path} were left out: {trace.left_out.about()}")
         reached_s = self._origin_s + self._steps * self.step_s
         if not p.repeat and reached_s > requests.length_s:
             said.append(f"{self.sid}: the trace ended at {format_time(requests.length_s)}; the remaining "

@@ -17,7 +17,9 @@ from cosim.params import params
 from cosim.units import MIN_S, Seconds, format_time
 from simulators.workload.adapter import BLOCK_STEPS, Arrivals, ArrivalsParams, Scale, Source
 from simulators.workload.arrivals import ArrivalRate
-from simulators.workload.tasks import Format, Survey, TaskColumns, TaskFile
+from simulators.workload.layouts import TaskColumns
+from simulators.workload.rows import LEFT_OUT_RATIO, LeftOutRatio
+from simulators.workload.tasks import Format, Survey, TaskFile
 
 
 @params(kw_only=True)
@@ -30,8 +32,9 @@ class ClusterTraceParams(ArrivalsParams):
         default_factory=dict)
     format: Annotated[Format, Field(description="openb, swf, or csv with `columns`")] = "openb"
     columns: Annotated[TaskColumns, Field(description="columns of a csv")] = TaskColumns()
-    begin_s: Annotated[Seconds, Field(ge=0, description="leave out what the trace has before this time")] = 0.0
-    strict: Annotated[bool, Field(description="refuse malformed rows instead of counting them")] = False
+    begin_s: Annotated[Seconds, Field(ge=0, description="leave out what the trace has before this time, in its own "
+                                      "count; of dates, since its first row")] = 0.0
+    max_left_out_ratio: LeftOutRatio = LEFT_OUT_RATIO
     time_scale: Annotated[float, Field(gt=0, description="times all times between tasks; 0.5 is twice as fast")] = 1.0
     trace_rate_scale: Annotated[Scale, Field(le=1000, description="mean number of times a task occurs")] = 1.0
     trace_work_scale: Annotated[float, Field(gt=0, description="times the work of every task")] = 1.0
@@ -85,11 +88,7 @@ class ClusterTrace(Arrivals):
         """Rows left out, tasks that came, and whether the trace ran dry."""
         p, survey, reached_s = self.params, self._survey, self._origin_s + self._steps * self.step_s
         said = super().notes()
-        if survey.malformed:
-            said.append(f"{self.sid}: {survey.malformed} malformed rows of {p.path} were left out, the first is line "
-                        f"{survey.first_malformed_line}")
-        if survey.idle:
-            said.append(f"{self.sid}: {survey.idle} rows of {p.path} used no GPU and are no tasks")
+        said += [f"{self.sid}: {line}" for line in _about(survey, p)]
         length_s = _length_s(survey, p)
         if not p.repeat and reached_s > length_s:
             said.append(f"{self.sid}: the trace ended at {format_time(length_s)}; the remaining "
@@ -126,7 +125,7 @@ class ClusterTrace(Arrivals):
 
 
 def _file_of(p: ClusterTraceParams) -> TaskFile:
-    return TaskFile(p.path, p.format, p.columns, p.begin_s, p.strict)
+    return TaskFile(p.path, p.format, p.columns, p.begin_s, p.max_left_out_ratio)
 
 
 def _survey_of(p: ClusterTraceParams) -> Survey:
@@ -134,13 +133,32 @@ def _survey_of(p: ClusterTraceParams) -> Survey:
         stamp = Path(p.path).stat().st_mtime_ns
     except OSError as err:
         raise ScenarioError(f"trace {p.path} cannot be read: {err}; give the file of the trace by path") from None
-    return _survey(p.path, p.format, p.columns, p.begin_s, p.strict, stamp)
+    return _survey(p.path, p.format, p.columns, p.begin_s, p.max_left_out_ratio, stamp)
 
 
 @lru_cache(maxsize=16)
-def _survey(path: str, kind: Format, columns: TaskColumns, begin_s: float, strict: bool, stamp: int) -> Survey:
+def _survey(path: str, kind: Format, columns: TaskColumns, begin_s: float, left_out_ratio: float, stamp: int) -> Survey:
     """One pass through the file as it was at `stamp`."""
-    return TaskFile(path, kind, columns, begin_s, strict).read()
+    return TaskFile(path, kind, columns, begin_s, left_out_ratio).read()
+
+
+def _about(survey: Survey, p: ClusterTraceParams) -> list[str]:
+    """Rows of the trace that are no tasks, or counted with a doubt."""
+    said = []
+    if survey.left_out.rows:
+        said.append(f"{survey.left_out.rows} rows of {p.path} were left out: {survey.left_out.about()}")
+    if survey.before:
+        said.append(f"{survey.before} rows of {p.path} are before begin_s = {p.begin_s:g} and not played")
+    if survey.no_gpu or survey.never_ran:
+        said.append(f"{survey.no_gpu} rows of {p.path} used no GPU and {survey.never_ran} never ran (no run time): no "
+                    "tasks")
+    if survey.parts:
+        said.append(f"{survey.parts} lines of {p.path} are parts (status 2, 3, 4) of jobs that are counted by a line "
+                    "of their own")
+    if survey.requested:
+        said.append(f"{survey.requested} tasks of {p.path} are counted with the processors requested (field 8), as the "
+                    "allocated ones (field 5) are unknown")
+    return said + [f"{p.path}: {line}" for line in survey.doubts]
 
 
 def _length_s(survey: Survey, p: ClusterTraceParams) -> float:

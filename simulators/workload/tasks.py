@@ -6,58 +6,63 @@ a stream: of millions of rows `BUFFER_ROWS` are in memory at a time, which is al
 
 from __future__ import annotations
 
-import csv
 import importlib
 import importlib.util
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from heapq import heapify, heappop, heappushpop
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Literal, TextIO
-
-from pydantic import Field
+from typing import Literal, TextIO
 
 from cosim.errors import ScenarioError
-from cosim.params import params
+from cosim.units import DAY_S, MIN_S
+from simulators.workload.layouts import OPENB_COLUMNS, Row, TaskColumns, mapped, openb, swf
+from simulators.workload.rows import LEFT_OUT_RATIO, LeftOut, delimited, likely_unit
 
 BUFFER_ROWS = 65536
 
 Format = Literal["openb", "swf", "csv"]
 
-Row = tuple[float, float, float]
-"""Submission (s), run time (s) and GPUs of a row."""
-
 Task = tuple[float, float]
 """Time of submission in the file's own count, s, and GPU time, GPU s (> 0)."""
 
-
-@params
-class TaskColumns:
-    """Names of the columns of a CSV of tasks. Its GPU time is run time x GPUs (without a column: one GPU)."""
-
-    submit_s: Annotated[str, Field(min_length=1, description="column of the time of submission, s")] = "submit_s"
-    run_s: Annotated[str, Field(min_length=1, description="column of the run time, s")] = "run_s"
-    gpus: Annotated[str | None, Field(description="column of the number of GPUs, may be a fraction; null: one")] = None
+_LONGEST_MEAN_S, _LONG_MEAN_S = 60 * DAY_S, 2 * DAY_S
+"""Tasks that run longer on average are none; that run longer are rare."""
 
 
 @dataclass(slots=True)
 class Survey:
     """What became of the rows read so far.
 
-    tasks           rows that became tasks; `first_s`, `last_s` when they were submitted, `gpu_s` all their GPU time
-    idle            rows in order that used no GPU: CPU only, never started, or still queued when the trace ended
-    malformed       rows left out, and the line of the first of them (None: no such row)
+    tasks       rows that became tasks; `first_s`, `last_s` when they were submitted, `gpu_s` all their GPU time,
+                `run_s` all their run time, `requested` those of them that are counted with the GPUs they had asked for
+    no_gpu      rows that say that they used none, `never_ran` that they did not run: read right, and no tasks
+    parts       lines of parts of jobs that have a line of their own (SWF)
+    before      rows submitted before `begin_s`
+    left_out    rows that may be tasks, and are none here
+    doubts      what is odd about the trace as a whole
     """
 
     tasks: int = 0
     first_s: float = math.nan
     last_s: float = math.nan
     gpu_s: float = 0.0
-    idle: int = 0
-    malformed: int = 0
-    first_malformed_line: int | None = None
+    run_s: float = 0.0
+    requested: int = 0
+    no_gpu: int = 0
+    never_ran: int = 0
+    parts: int = 0
+    before: int = 0
+    left_out: LeftOut = field(default_factory=LeftOut)
+    doubts: list[str] = field(default_factory=list)
+
+    @property
+    def rows(self) -> int:
+        """Rows that stand for a task, or could."""
+        return self.tasks + self.no_gpu + self.never_ran + self.left_out.rows
 
 
 @dataclass(slots=True)
@@ -66,20 +71,21 @@ class TaskFile:
 
     format   openb: alibaba/clusterdata, cluster-trace-gpu-v2023 (Weng et al., USENIX ATC 2023), GPUs =
              num_gpu x gpu_milli / 1000, run time = deletion - scheduling. swf: Standard Workload Format, Feitelson's
-             Parallel Workloads Archive, 18 fields, `;` begins a comment; processors (field 5) count as GPUs, field 4 is
-             the run time. csv: `columns`, with a header; a file called .parquet or .pq is Parquet with these columns
-             (extra `parquet`), and its rows count from 1 where lines are named.
+             Parallel Workloads Archive, 18 fields, `;` begins a comment; processors count as GPUs. csv: `columns`, with
+             a header; a file called .parquet or .pq is Parquet with these columns (extra `parquet`), and its rows count
+             from 1 where lines are named. Where the times of submission are dates, the file counts from its first row.
     begin_s  rows submitted before are left out
-    strict   refuse malformed rows
+    max_left_out_ratio  share of the rows that may be neither tasks nor say that they used no GPU
 
-    ScenarioError if the file cannot be read, lacks a column, has no task, or is out of order by more than the buffer.
+    ScenarioError if the file cannot be read, lacks a column, has no task, leaves out more rows than allowed, is out of
+    order by more than the buffer, or its times cannot be in seconds.
     """
 
     path: str
     format: Format
     columns: TaskColumns = field(default_factory=TaskColumns)
     begin_s: float = 0.0
-    strict: bool = False
+    max_left_out_ratio: float = LEFT_OUT_RATIO
     survey: Survey = field(default_factory=Survey)
 
     def __iter__(self) -> Iterator[Task]:
@@ -87,20 +93,13 @@ class TaskFile:
         try:
             if Path(self.path).suffix.lower() in (".parquet", ".pq"):
                 yield from self._in_order(self._tasks(self._parquet_rows()))
-                self._check_some()
-                return
-            with Path(self.path).open(newline="", encoding="utf-8-sig", errors="replace") as file:
-                yield from self._in_order(self._tasks(self._rows(file)))
-        except (OSError, csv.Error) as err:
+            else:
+                with Path(self.path).open(newline="", encoding="utf-8-sig", errors="replace") as file:
+                    yield from self._in_order(self._tasks(self._rows(file)))
+        except OSError as err:
             raise ScenarioError(f"trace {self.path} cannot be read: {err}; give a file of format "
                                 f"'{self.format}'") from None
-        self._check_some()
-
-    def _check_some(self) -> None:
-        if not self.survey.tasks:
-            raise ScenarioError(f"trace {self.path} has no task that used GPUs after begin_s = {self.begin_s:g} "
-                                f"({self.survey.idle} used none, {self.survey.malformed} rows were malformed); look at "
-                                "the format, the columns and begin_s")
+        self._check()
 
     def read(self) -> Survey:
         """One pass through the whole file."""
@@ -109,6 +108,26 @@ class TaskFile:
         return self.survey
 
     # --- inside -------------------------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        """What can be said only of all rows."""
+        survey = self.survey
+        if not survey.tasks:
+            out = survey.left_out
+            about = f"; {out.rows} rows are left out: {out.about()}" if out.rows else ""
+            raise ScenarioError(f"trace {self.path} has no task that used GPUs after begin_s = {self.begin_s:g} "
+                                f"({survey.before} rows are before it, {survey.no_gpu} used no GPU, {survey.never_ran} "
+                                f"never ran{about}); look at workload.format, .columns and .begin_s")
+        survey.left_out.check(self.path, survey.rows, self.max_left_out_ratio)
+        mean_s, columns = survey.run_s / survey.tasks, self.columns
+        if self.format == "csv" and mean_s > _LONG_MEAN_S:
+            unit = columns.run_unit or columns.unit
+            said = (f"its tasks run for {mean_s / DAY_S:.3g} days on average if {columns.run_s} is in {unit}, for "
+                    f"{mean_s / 1000.0 / MIN_S:.3g} min if it is a thousandth of it")
+            if mean_s > _LONGEST_MEAN_S:
+                raise ScenarioError(f"trace {self.path}: {said}; give the unit by --set workload.columns.unit=ms (us, "
+                                    "ns), or .run_unit where it is another than that of the submission")
+            survey.doubts.append(f"{said}; workload.columns.unit and .run_unit say which")
 
     def _in_order(self, tasks: Iterator[Task]) -> Iterator[Task]:
         heap = list(islice(tasks, BUFFER_ROWS))
@@ -128,52 +147,71 @@ class TaskFile:
         survey.tasks, survey.last_s, survey.gpu_s = survey.tasks + 1, submit_s, survey.gpu_s + gpu_s
         return task
 
-    def _tasks(self, rows: Iterator[tuple[int, Row | None]]) -> Iterator[Task]:
-        survey = self.survey
-        for line, values in rows:
-            if values is None:
-                survey.malformed += 1
-                survey.first_malformed_line = survey.first_malformed_line or line
-                if self.strict:
-                    raise ScenarioError(f"trace {self.path}, line {line}: expected numbers >= 0 for submission, run "
-                                        "time and GPUs; correct the row, or leave such rows out with strict=false")
+    def _tasks(self, rows: Iterator[tuple[int, Row]]) -> Iterator[Task]:
+        survey, jobs, first = self.survey, _Jobs(), None
+        for line, row in rows:
+            if row.kind == "malformed":
+                survey.left_out.add("malformed", line, row.wrong)
                 continue
-            submit_s, run_s, gpus = values
-            if submit_s < self.begin_s:
+            self._check_time(row)
+            first = first or row
+            if row.dated != first.dated:
+                mixed = ("date", "numbers") if row.dated else ("number", "dates")
+                survey.left_out.add("malformed", line, "its time of submission is a {}, others are {}".format(*mixed))
                 continue
-            if run_s > 0.0 and gpus > 0.0:
-                yield submit_s, run_s * gpus
+            submit_s = row.submit_s - first.submit_s if row.dated else row.submit_s
+            if submit_s < self.begin_s > 0.0:
+                survey.before += 1
+                continue
+            jobs.see(row, line)
+            if row.kind == "task":
+                survey.requested += row.requested
+                survey.run_s += row.run_s
+                yield submit_s, row.run_s * row.gpus
+            elif row.kind == "unknown":
+                survey.left_out.add("of unknown GPU time", line, row.wrong)
             else:
-                survey.idle += 1
+                survey.no_gpu += row.kind == "no GPU"
+                survey.never_ran += row.kind == "never ran"
+                survey.parts += row.kind == "part"
+        for line, wrong in jobs.orphans():
+            survey.parts -= 1
+            survey.left_out.add("parts without their whole", line, wrong)
 
-    def _rows(self, file: TextIO) -> Iterator[tuple[int, Row | None]]:
-        """Line number, and submission (s), run time (s) and GPUs; None where the row is malformed."""
+    def _check_time(self, row: Row) -> None:
+        """ScenarioError for a time of submission that cannot be a count of seconds."""
+        if not row.dated and (unit := likely_unit(row.submit_s)):
+            remedy = (f"--set workload.columns.unit={unit}" if self.format == "csv" else
+                      f"write them in s, as traces of the format {self.format} have them")
+            raise ScenarioError(f"trace {self.path}: {row.submit_s:.13g} s as a time of submission is in no century of "
+                                f"ours; its numbers look like {unit} since 1970: {remedy}")
+
+    def _rows(self, file: TextIO) -> Iterator[tuple[int, Row]]:
+        """Line number and what the line says."""
         if self.format == "swf":
             for line, text in enumerate(file, 1):
                 if text.strip() and not text.lstrip().startswith(";"):
-                    yield line, _swf(text.split())
+                    yield line, swf(text.split())
             return
-        reader = csv.reader(file, quoting=csv.QUOTE_NONE)
-        header = [name.strip() for name in next(reader, [])]
-        names = self._names()
-        missing = [name for name in names if name not in header]
-        if missing:
-            raise ScenarioError(f"trace {self.path} has no column {', '.join(missing)}; its first line is "
-                                f"'{','.join(header)[:80]}'")
-        where, parse = [header.index(name) for name in names], _openb if self.format == "openb" else _mapped
-        for row in reader:
-            if row:
-                good = len(row) == len(header)
-                yield reader.line_num, parse([row[k] for k in where]) if good else None
+        names, parse = self._layout()
+        header, lines = delimited(file, names, self.path, self._hint())
+        where = [header.index(name) for name in names]
+        for line, row in lines:
+            if row is None or len(row) != len(header):
+                wrong = "its quotes do not match" if row is None else (
+                    f"it has {len(row)} fields, the first line {len(header)}")
+                yield line, Row("malformed", wrong=wrong)
+            else:
+                yield line, parse([row[k] for k in where])
 
-    def _parquet_rows(self) -> Iterator[tuple[int, Row | None]]:
+    def _parquet_rows(self) -> Iterator[tuple[int, Row]]:
         """As `_rows`, of a Parquet file, batch by batch."""
         if self.format == "swf":
             raise ScenarioError(f"trace {self.path}: the format 'swf' is text; give format 'csv' and `columns`")
         if importlib.util.find_spec("pyarrow") is None:
             raise ScenarioError(f"{self.path}: Parquet needs pyarrow; install it (extra 'parquet'), or use CSV")
         arrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
-        names, parse = self._names(), _openb if self.format == "openb" else _mapped
+        names, parse = self._layout()
         try:
             file = parquet.ParquetFile(self.path)
         except arrow.ArrowException as err:
@@ -182,47 +220,44 @@ class TaskFile:
             missing = [name for name in names if name not in file.schema_arrow.names]
             if missing:
                 raise ScenarioError(f"trace {self.path} has no column {', '.join(missing)}; it has "
-                                    f"{', '.join(file.schema_arrow.names)}")
+                                    f"{', '.join(file.schema_arrow.names)}{self._hint()}")
             number = 0
             for batch in file.iter_batches(BUFFER_ROWS, columns=names):
                 for cells in zip(*(batch.column(name).to_pylist() for name in names), strict=True):
                     number += 1
                     yield number, parse(["" if cell is None else str(cell) for cell in cells])
 
-    def _names(self) -> list[str]:
+    def _layout(self) -> tuple[Sequence[str], Callable[[Sequence[str]], Row]]:
+        """Names of the columns that are read, and who reads a row of them."""
+        return (OPENB_COLUMNS, openb) if self.format == "openb" else (
+            self.columns.names, partial(mapped, columns=self.columns))
+
+    def _hint(self) -> str:
+        """What to do about columns that are not there."""
         if self.format == "openb":
-            return ["creation_time", "scheduled_time", "deletion_time", "num_gpu", "gpu_milli"]
-        columns = self.columns
-        return [columns.submit_s, columns.run_s, *([columns.gpus] if columns.gpus is not None else [])]
+            return "; a file that is no openb trace takes --set workload.format=csv or swf"
+        return ("; name them by --set workload.columns.submit_s=, .run_s= and .gpus= (null: every task had one GPU)")
 
 
-def _openb(fields: list[str]) -> tuple[float, float, float] | None:
-    """A row of openb; a task that was never scheduled, or not deleted within the trace, has run for no time."""
-    times = [_number(text) if text.strip() else 0.0 for text in fields[1:3]]
-    created_s, gpus, milli = _number(fields[0]), _number(fields[3]), _number(fields[4])
-    if None in (*times, created_s, gpus, milli) or (all(t.strip() for t in fields[1:3]) and times[1] < times[0]):
-        return None
-    return created_s, max(times[1] - times[0], 0.0) if fields[1].strip() else 0.0, gpus * milli / 1000.0
+class _Jobs:
+    """Which parts of jobs have a whole beside them: SWF lists a preempted job once, then its parts."""
 
+    def __init__(self) -> None:
+        self._wholes: dict[str, None] = {}
+        self._waiting: dict[str, list[tuple[int, str]]] = {}
 
-def _swf(fields: list[str]) -> tuple[float, float, float] | None:
-    """A row of the Standard Workload Format; -1 is 'unknown', which counts as no time and no processor."""
-    if len(fields) != 18:
-        return None
-    submit_s = _number(fields[1])
-    run_s, processors = (0.0 if text == "-1" else _number(text) for text in (fields[3], fields[4]))
-    return None if None in (submit_s, run_s, processors) else (submit_s, run_s, processors)
+    def see(self, row: Row, line: int) -> None:
+        """One more row."""
+        if row.kind != "part":
+            if row.job:
+                self._waiting.pop(row.job, None)
+                self._wholes[row.job] = None
+                if len(self._wholes) > BUFFER_ROWS:
+                    del self._wholes[next(iter(self._wholes))]
+        elif row.job not in self._wholes:
+            self._waiting.setdefault(row.job, []).append((line, row.wrong))
 
-
-def _mapped(fields: list[str]) -> tuple[float, float, float] | None:
-    values = [_number(text) for text in fields]
-    return None if None in values else (values[0], values[1], values[2] if len(values) == 3 else 1.0)
-
-
-def _number(text: str) -> float | None:
-    """A finite number >= 0, else None."""
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if 0.0 <= value < math.inf else None
+    def orphans(self) -> Iterator[tuple[int, str]]:
+        """Line and fault of the parts whose whole never came."""
+        for parts in self._waiting.values():
+            yield from parts

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -15,10 +13,10 @@ from pydantic import Field
 
 from cosim.errors import ScenarioError
 from cosim.params import params
+from simulators.workload.rows import LEFT_OUT_RATIO, LeftOut, Line, delimited, instants
 
 COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
 _CHUNK_ROWS = 65536
-_TIME = re.compile(r"\s*((?:19|20|21)\d\d-\d\d-\d\d[ T]\d\d:\d\d:\d\d(?:\.\d{1,9})?)(?:\+00:00|Z)?\s*")
 
 
 @params
@@ -47,93 +45,93 @@ class TokenTrace:
 
     offset_s                          time after the first request, s
     context_tokens, generated_tokens  int64
-    malformed                         rows left out, and the line of the first of them in the file (None: no such row)
+    left_out                          rows that are no requests
     """
 
     offset_s: np.ndarray
     context_tokens: np.ndarray
     generated_tokens: np.ndarray
-    malformed: int
-    first_malformed_line: int | None
+    left_out: LeftOut
 
 
-def read_azure_llm(path: str, strict: bool = False) -> TokenTrace:
-    """An Azure LLM inference trace (2023, Splitwise, ISCA 2024): CSV with TIMESTAMP, ContextTokens, GeneratedTokens.
+def read_azure_llm(path: str, max_left_out_ratio: float = LEFT_OUT_RATIO) -> TokenTrace:
+    """An Azure LLM inference trace (2023: Splitwise, ISCA 2024; 2024: DynamoLLM, HPCA 2025): CSV with TIMESTAMP,
+    ContextTokens, GeneratedTokens.
 
-    Times are ISO times with up to 9 fractional digits (the file has 7), all in one zone; a UTC mark is dropped.
-    Read in chunks, so that a file of a week needs memory for its numbers only. A row is malformed that has other than
-    the header's number of fields, an unreadable time, a token count that is no whole number >= 0, or no token at all;
-    such rows are left out and counted, or refused under `strict`. ScenarioError if the file is missing, empty, lacks a
-    column, or has no readable row.
+    Times are ISO times with up to 9 fractional digits (the files have 6 and 7), with an offset or in UTC. Read in
+    chunks, so that a file of a week needs memory for its numbers only. A row is malformed that has other than the
+    header's number of fields, an unreadable time, a token count that is no whole number >= 0, or no token at all; such
+    rows are left out and counted. ScenarioError if they are more than `max_left_out_ratio` of all, or the file is
+    missing, empty, lacks a column, or has no readable row.
     """
     try:
-        # a stray byte or quote spoils its own row, not the rest of the file
         with Path(path).open(newline="", encoding="utf-8-sig", errors="replace") as file:
-            return _read(csv.reader(file, quoting=csv.QUOTE_NONE), path, strict)
-    except (OSError, csv.Error) as err:
+            header, lines = delimited(file, COLUMNS, path)
+            return _read(header, lines, path, max_left_out_ratio)
+    except OSError as err:
         raise ScenarioError(f"trace {path} cannot be read: {err}; give the CSV of an Azure LLM trace "
                             f"({','.join(COLUMNS)})") from None
 
 
-def _read(reader: Iterator[list[str]], path: str, strict: bool) -> TokenTrace:
-    header = [name.strip() for name in next(reader, [])]
-    if not header:
-        raise ScenarioError(f"trace {path} is empty; its first line must name {','.join(COLUMNS)}")
-    missing = [name for name in COLUMNS if name not in header]
-    if missing:
-        raise ScenarioError(f"trace {path} has no column {', '.join(missing)}; its first line must name "
-                            f"{','.join(COLUMNS)}, it is '{','.join(header)[:80]}'")
+def _read(header: list[str], lines: Iterator[Line], path: str, max_left_out_ratio: float) -> TokenTrace:
     where = [header.index(name) for name in COLUMNS]
-    chunks, malformed, first_bad = [], 0, None
-    lines = ((reader.line_num, row) for row in reader if row)
+    chunks, left_out = [], LeftOut()
     while chunk := list(islice(lines, _CHUNK_ROWS)):
-        values, bad = _parse(chunk, where, len(header))
-        chunks.append(values)
-        malformed += len(bad)
-        if bad and first_bad is None:
-            first_bad = bad[0]
-            if strict:
-                raise ScenarioError(f"trace {path}, line {first_bad}: expected a time and two whole numbers of tokens; "
-                                    "correct the row, or leave such rows out with strict=false")
-    if not sum(len(times) for times, _, _ in chunks):
-        raise ScenarioError(f"trace {path} has no readable request ({malformed} malformed rows)")
+        chunks.append(_parse(chunk, where, len(header), left_out))
+    requests = sum(len(times) for times, _, _ in chunks)
+    if not requests:
+        raise ScenarioError(f"trace {path} has no readable request" +
+                            (f": {left_out.about()}" if left_out.rows else ", only a first line"))
+    left_out.check(path, requests + left_out.rows, max_left_out_ratio)
     times, context, generated = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
     order = np.argsort(times, kind="stable")
     offset_s = (times[order] - times[order[0]]) / np.timedelta64(1, "s")
-    return TokenTrace(offset_s, context[order], generated[order], malformed, first_bad)
+    return TokenTrace(offset_s, context[order], generated[order], left_out)
 
 
 Columns = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def _parse(chunk: Sequence[tuple[int, list[str]]], where: Sequence[int], width: int) -> tuple[Columns, list[int]]:
-    """Times and tokens of the good rows of a chunk, and the line numbers of the others."""
-    rows = [row for _, row in chunk]
-    columns = _columns(rows, where, width)
+def _parse(chunk: Sequence[Line], where: Sequence[int], width: int, left_out: LeftOut) -> Columns:
+    """Times and tokens of the good rows of a chunk; the others go to `left_out`."""
+    columns = _columns([row for _, row in chunk], where, width)
     if columns is not None:
-        return columns, []
-    good, bad = [], []
+        return columns
+    good = []
     for line, row in chunk:  # one row or more is malformed: find out which
         if _columns([row], where, width) is None:
-            bad.append(line)
+            left_out.add("malformed", line, _wrong(row, where, width))
         else:
             good.append(row)
-    return _columns(good, where, width), bad
+    return _columns(good, where, width)
 
 
-def _columns(rows: Sequence[list[str]], where: Sequence[int], width: int) -> Columns | None:
+def _columns(rows: Sequence[list[str] | None], where: Sequence[int], width: int) -> Columns | None:
     """Rows as arrays; None if any of them is malformed."""
-    if any(len(row) != width for row in rows):
+    if any(row is None or len(row) != width for row in rows):
         return None
     stamps, context, generated = ([row[k] for row in rows] for k in where)
-    matches = [_TIME.fullmatch(text) for text in stamps]
-    if not all(matches):
+    times = instants(stamps)
+    if times is None:
+        return None
+    if not all(text.strip().isdecimal() for text in (*context, *generated)):  # '12.5', '-1', '1_000'
         return None
     try:
-        times = np.array([match[1] for match in matches], dtype="datetime64[ns]")
         first, second = (np.array(list(map(int, column)), dtype=np.int64) for column in (context, generated))
-    except (ValueError, OverflowError):  # 31 February, '12.5' tokens, more tokens than a 64-bit number holds
+    except OverflowError:  # more tokens than a 64-bit number holds
         return None
-    if (first < 0).any() or (second < 0).any() or (first + second <= 0).any():
+    if (first + second <= 0).any():
         return None
     return times, first, second
+
+
+def _wrong(row: list[str] | None, where: Sequence[int], width: int) -> str:
+    """What is wrong with a malformed row."""
+    if row is None:
+        return "its quotes do not match"
+    if len(row) != width:
+        return f"it has {len(row)} fields, the first line {width}"
+    stamp, context, generated = (row[k] for k in where)
+    if instants([stamp]) is None:
+        return f"{COLUMNS[0]} = '{stamp}' is no ISO time such as 2023-11-16 18:15:46.68"
+    return f"tokens '{context}' and '{generated}' are not two whole numbers >= 0, one of them > 0"

@@ -18,12 +18,13 @@ TABLE1 = FleetFacts(
     kinds=("train", "train", "inf", "inf"), gpus=(400, 400, 400), to_per_gpu_min=(6e4, 6e4, 2.5e5, 2.5e5),
     work_to=(6.91e8, 2.88e8, 6.02e5, 3e5), deadline_s=(12 * HOUR, 12 * HOUR, 1800.0, 900.0),
     gpus_per_block=(16, 8, 1, 1), max_blocks=(6, 5, 1, 1), eligible=((True,) * 3,) * 4,
-    deferrals_s=tuple(h * HOUR for h in (0, 2, 4, 6, 8, 10)))
+    deferrals_s=tuple(h * HOUR for h in (0, 2, 4, 6, 8, 10)), top_to_per_s=((96e3, 40e3, 2.5e5 / 60, 2.5e5 / 60),) * 3)
 # another fleet: unequal sites, classes in another order, site 1 may not train llm, no time without deferral
 ODD = FleetFacts(
     kinds=("inf", "train", "inf"), gpus=(96, 1000), to_per_gpu_min=(1e5, 6e4, 2e5), work_to=(1e5, 1e8, 1e6),
     deadline_s=(60.0, 6 * HOUR, 600.0), gpus_per_block=(4, 32, 1), max_blocks=(1, 3, 1),
-    eligible=((True, True), (True, False), (True, True)), deferrals_s=(HOUR, 3 * HOUR))
+    eligible=((True, True), (True, False), (True, True)), deferrals_s=(HOUR, 3 * HOUR),
+    top_to_per_s=((4e5 / 60, 96e3, 2e5 / 60),) * 2)
 FLEETS = {"table1": TABLE1, "odd": ODD}
 
 

@@ -17,7 +17,7 @@ HOUR = 3600.0
 FACTS = FleetFacts(
     kinds=("train", "inf"), gpus=(400, 400), to_per_gpu_min=(6e4, 2.5e5), work_to=(6.912e8, 3e5),
     deadline_s=(12 * HOUR, 900.0), gpus_per_block=(16, 1), max_blocks=(6, 1), eligible=((True, True),) * 2,
-    deferrals_s=(0.0, 2 * HOUR))
+    deferrals_s=(0.0, 2 * HOUR), top_to_per_s=((96e3, 2.5e5 / 60),) * 2)
 JOB = 6.912e8 / 6e4  # 11520 GPU-min
 
 

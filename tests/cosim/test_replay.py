@@ -111,7 +111,7 @@ def test_what_does_not_fit_is_refused(tmp_path, recorded, loop):
     with pytest.raises(ScenarioError, match=r"controller.jobs are events, .*; replay who hears them \(aidc\)"):
         replay(find("ieee33"), "controller", loop)
     other = boxes().replace(shared={"rows": {"a": {"n": 1}, "c": {"n": 2}}})
-    with pytest.raises(ScenarioError, match="unknown recorded entity 'c'"):
+    with pytest.raises(ScenarioError, match="whose Source entities are not .*; only there: b; only here: c"):
         run(replay(other, "src", recorded), None)
     with pytest.raises((ScenarioError, ModelError), match="unknown job class"):
         run(override(replay(find("two_bus"), "workload", loop), {"workload.overflow": "hold"}), None)

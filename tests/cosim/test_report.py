@@ -188,6 +188,10 @@ def test_deferral_is_what_was_decided_and_apart_for_the_dearest_price(tmp_path):
     dear = table["arrival_s"][use] >= 11 * 3600.0
     assert ((hours[dear] >= 4.0) & (hours[dear] <= 8.0)).all()
     assert facts["mean deferral of training that came at the dearest price"] == pytest.approx(hours[dear].mean())
+    for when, mine in (("0.1", ~dear), ("0.3", dear)):
+        assert facts[f"mean deferral of training that came at {when} USD/kWh"] == pytest.approx(hours[mine].mean())
+        spread = facts[f"variance of the deferral of training that came at {when} USD/kWh"]
+        assert spread == pytest.approx(hours[mine].var(), abs=1e-12)
 
 
 def test_waits_are_quantiles_of_the_job_table(plain):

@@ -15,7 +15,7 @@ from cosim.inspection import main as trace_main
 from cosim.replay import replay
 from cosim.run import find, main
 from cosim.scenario import Link, Member, Scenario, override
-from cosim.table import Table, split_name
+from cosim.table import Reading, Table, split_name
 from cosim.trace import Trace
 
 START = "2026-01-01T00:00:00"
@@ -77,7 +77,7 @@ def test_vectors_and_what_was_not_computed_play_too(tmp_path):
 def test_overflow(tmp_path, overflow, tail):
     """Rows at 0 and 60 min end at 120 min: a last row lasts as long as the one before it."""
     text = "time_s,p_kw\n0,5\n3600,7\n"
-    with pytest.raises(ScenarioError, match="holds src for 02:00, the run lasts 03:00; shorten it by --until, or"):
+    with pytest.raises(ScenarioError, match="ends 02:00 after the run's start, the run lasts 03:00; shorten"):
         run(played(tmp_path, text), None)
     path = run(played(tmp_path, text, **{"src.overflow": overflow}), tmp_path / "t.h5").path
     with Trace(path) as trace:
@@ -87,7 +87,7 @@ def test_overflow(tmp_path, overflow, tail):
 def test_dates_are_read_against_the_start_of_the_run(tmp_path):
     """Two zones, one instant; a table that began the day before is cut in at the start."""
     text = "Time;p_kw\n2026-03-01T00:00:00+01:00;1\n2026-03-01T01:30:00+02:00;2\n2026-03-01T02:00:00Z;3\n"
-    table = Table(written(tmp_path, text), "2026-03-01T00:00:00")
+    table = Table(written(tmp_path, text), Reading("src.", "2026-03-01T00:00:00"))
     assert table.times_s.tolist() == [-3600.0, -1800.0, 7200.0]
     out = tmp_path / "t.h5"
     (tmp_path / "b.py").write_text("from worlds import boxes\nSCENARIO = boxes()\n")
@@ -136,7 +136,7 @@ def test_prices_alone_bring_their_forecast(tmp_path):
     with Trace(result.path) as trace:
         assert trace["tariff/Tariff/price_usd_per_kwh"][:, 0].tolist() == [pytest.approx(0.09)] * 2
         assert trace["tariff/Tariff/forecast_usd_per_kwh"][0, 0] == pytest.approx([0.09, 0.09, 0.09, 0.3, 0.3, 0.3])
-    with pytest.raises(ScenarioError, match="holds tariff for 18:00, the run lasts 1d 00:00; .*prices_overflow=hold"):
+    with pytest.raises(ScenarioError, match="ends 18:00 after the run's start, .*1d 00:00; .*prices_overflow=hold"):
         run(replay(study, "tariff", path), None)
 
 
@@ -169,7 +169,7 @@ def test_a_grid_of_carbon_intensities_alone(tmp_path):
 ])
 def test_what_does_not_fit_is_refused(tmp_path, text, says):
     with pytest.raises(ScenarioError) as err:
-        run(played(tmp_path, text, **{"src.overflow": "hold"}), None)
+        run(played(tmp_path, text, **{"src.overflow": "raise" if "begins" in says else "hold"}), None)
     assert says in str(err.value)
 
 
@@ -234,7 +234,7 @@ def test_rows_in_any_order_give_the_numbers_that_were_written(tmp_path_factory, 
     path = tmp_path_factory.mktemp("h") / "t.csv"
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([["time_s", "a.p_kw", "b.p_kw"], *([t - first, *rows[t]] for t in order)])
-    table = Table(path, START)
+    table = Table(path, Reading("src.", START))
     assert table.times_s.tolist() == sorted(t - first for t in rows)
     assert table.values("p_kw", ["b", "a"]).tolist() == [[rows[t][1], rows[t][0]] for t in sorted(rows)]
     assert math.isclose(table.match("p_mw")[1], 1e-3)

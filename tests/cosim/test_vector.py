@@ -8,8 +8,11 @@ from gridless import SCENARIO as GRIDLESS
 from cosim.adapter import Adapter
 from cosim.environment import scenario_of, vector_env
 from cosim.errors import ModelError, ScenarioError
+from cosim.experiment import Experiment
 from cosim.native import NativeWorld
+from cosim.replay import replay
 from cosim.resolve import at, resolve
+from cosim.run import find
 from cosim.scenario import override
 from cosim.tap import Control
 from cosim.vector import Environment, learning_scenario, seed_of
@@ -175,6 +178,46 @@ def test_a_day_goes_on_where_the_last_one_ended():
     last = fleet.get_data({"aidc1": ["p_kw", "free_gpu_ratio"]})["aidc1"]
     assert env.steering._seen.power_kw == [last["p_kw"]]
     assert env.observation[1][names.index("free_gpu_ratio")] == np.float32(2.0 * last["free_gpu_ratio"] - 1.0)
+
+
+def long_tables(folder, kind):
+    """A scenario of half an hour with tables of 90 minutes: prices, and carbon intensities as a series, as a table in
+    the grid's place, or as a recording there. Rows of 20 minutes, of which no world is a whole number."""
+    for name, column, first in (("prices", "price_usd_per_mwh", 100), ("nci", "nci_g_per_kwh", 500)):
+        rows = [f"2026-01-01T{k // 3:02d}:{k % 3 * 20:02d}Z,{first + k}" for k in range(5)]
+        (folder / f"{name}.csv").write_text("\n".join([f"time,{column}", *rows]) + "\n")
+    series = override(find("intensity_series"), {
+        "tariff.prices": str(folder / "prices.csv"), "grid.path": str(folder / "nci.csv"), "until_s": "30min",
+        "grid.time_column": "time", "grid.column": "nci_g_per_kwh", "controller.policy": "uniform"})
+    if kind == "series":
+        return series
+    if kind == "table":
+        return replay(series, "grid", str(folder / "nci.csv"))
+    recorded = folder / "t.h5"
+    Experiment(series, "native", 90 * 60.0, recorded).run()
+    return override(replay(series, "grid", str(recorded)), {"grid.overflow": "hold"})
+
+
+@pytest.mark.parametrize("kind", ["series", "table", "recording"])
+def test_tables_go_on_from_day_to_day(tmp_path, kind):
+    env = Environment(resolve(learning_scenario(long_tables(tmp_path, kind))), seed_of(0, 0))
+    start, seen, saved = env.steering.start(), [], {}
+
+    def outside():
+        inputs = env._world.pending("controller")
+        return (*inputs["manager"]["price_usd_per_kwh"].values(), *inputs["aidc1"]["nci_kg_per_kwh"].values())
+
+    for minute in range(90):
+        seen.append(outside())
+        if minute == 65:
+            saved = env.state()
+        env.step(start)
+    grid = [minute // 15 * 15 for minute in range(90)]
+    want = [(0.1 + 1e-3 * (minute // 20), 0.5 + 1e-3 * (grid[minute] // 20)) for minute in range(90)]
+    assert np.array(seen) == pytest.approx(np.array(want))
+    env.restore(saved)
+    assert outside() == seen[65]
+    env.close()
 
 
 @pytest.mark.parametrize("steps", [10, 45, 70])

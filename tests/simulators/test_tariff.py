@@ -115,12 +115,12 @@ def test_a_table_of_prices_with_its_forecast(tmp_path):
     late = simulator.advance(2.5 * 3600.0, {})["tou"]
     assert late == {"price_usd_per_kwh": 0.30, "forecast_usd_per_kwh": [0.30, 0.05, 0.05]}
     (said,) = simulator.notes()
-    assert said.endswith("ends at 04:00 and forecasts reach 05:30; after it the last price is held")
+    assert said.endswith("it ends at 04:00, values to 05:30 were read; after it its last row is held")
     wrapped = started(prices=path, deferrals_s=["0h", "2h", "3h"], prices_overflow="wrap")
     assert wrapped.advance(2.5 * 3600.0, {})["tou"]["forecast_usd_per_kwh"] == [0.30, 0.10, 0.10]  # 0.5 h, 1.5 h
     strict = started(prices=path, prices_overflow="raise", deferrals_s=["2h"])
     assert strict.advance(3.0 * 3600.0, {})["tou"]["forecast_usd_per_kwh"] == [0.05]
-    with pytest.raises(ScenarioError, match=r"prices.csv ends at 04:00; a value at 04:00 is asked for"):
+    with pytest.raises(ScenarioError, match=r"prices.csv holds from 00:00 to 04:00; a value at 04:00 is asked for"):
         strict.advance(4.0 * 3600.0, {})
 
 

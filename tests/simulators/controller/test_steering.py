@@ -138,7 +138,23 @@ def test_what_is_learned_from_is_relative_to_the_hour():
 def test_what_is_charged_for_looming_drops_is_what_looms():
     """An hour in which all training jobs get the longest deferral, 600 of the 720 minutes from their arrival, and need
     120: decided up to a minute later they are late at once, and the rewards differ from (32) by c4 each."""
-    env = environment(override(IEEE33, {"controller.reward.relative": False, "controller.reward.c4_per_train_job": 2}))
+    env = environment(override(IEEE33, {"controller.reward.relative": False, "controller.reward.c4_per_train_job": 2,
+                                        "controller.long_deferrals": "as_printed"}))
+    late, deferred, charged = an_hour_of_the_longest_deferral(env)
+    assert late == deferred > 0
+    assert charged == pytest.approx(2 * late)
+
+
+def test_a_learner_that_always_takes_the_longest_deferral_makes_no_job_late():
+    """They are released just in time, and so are urgent: a tenth of c4 each."""
+    late, deferred, charged = an_hour_of_the_longest_deferral(
+        environment(override(IEEE33, {"controller.reward.relative": False})))
+    assert late == 0 < deferred
+    assert charged == pytest.approx(0.1 * deferred)
+
+
+def an_hour_of_the_longest_deferral(env):
+    """Late and deferred jobs after it, and what the rewards differ from (32) by."""
     action = env.steering.start()
     action[1:, :12] = 0.0
     action[1:, [5, 11]] = 1.0
@@ -146,9 +162,8 @@ def test_what_is_charged_for_looming_drops_is_what_looms():
     for _ in range(60):
         reward, values, *_ = env.step(action)
         charged += dict(zip(env.steering.terms, values, strict=True))["objective"] - reward
-    late = sum(sum(row) for row in env.steering._seen.late_jobs)
-    assert late == sum(sum(row) for row in env.steering._seen.deferred_jobs) > 0
-    assert charged == pytest.approx(2 * late)
+    seen = env.steering._seen
+    return *(sum(sum(row) for row in rows) for rows in (seen.late_jobs, seen.deferred_jobs)), charged
 
 
 @pytest.mark.parametrize("fields", [{}, {"controller.mode": "power", "grid.lambda_kw_per_kg_h": 0.0},

@@ -10,8 +10,9 @@ from cosim.compare import first_difference
 from cosim.errors import ScenarioError
 from cosim.run import find
 from cosim.trace import Trace
-from simulators.grid.network import AcCheck, read_feeder
+from simulators.grid.network import read_feeder
 from simulators.grid.opendss import OpenDss
+from simulators.grid.powerflow import AcCheck
 
 pytest.importorskip("opendssdirect", reason="OpenDSS is not installed (extra opendss)")
 

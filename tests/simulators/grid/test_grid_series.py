@@ -6,8 +6,11 @@ from typing import Any
 
 import pytest
 
-from cosim.errors import ScenarioError, SolverError
-from simulators.grid.series import IntensitySeries
+from cosim.errors import ScenarioError
+from cosim.params import validate
+from cosim.plausible import stated_intensity
+from cosim.units import SUFFIXES
+from simulators.grid.series import IntensitySeries, SeriesParams
 
 HEADER = "datetime,carbon_intensity,DE\n"
 COLUMNS = {"time_column": "datetime", "column": "carbon_intensity", "unit": "g_per_kwh"}
@@ -46,31 +49,55 @@ def test_zones_units_and_the_account(hourly):
     out = at(started(hourly, columns={"bus32": "DE"}, unit="g_per_kwh"), 0)
     assert (out["bus8"]["nci_kg_per_kwh"], out["bus32"]["nci_kg_per_kwh"]) == (0.3, 0.5)
     assert out["grid"] == pytest.approx({"emission_kg_per_h": 0.3 * 150 + 0.5 * 200, "p_load_total_kw": 350.0})
-    assert at(started(hourly, unit="kg_per_kwh"), 0)["bus8"]["nci_kg_per_kwh"] == 300.0
 
 
-def test_the_start_may_lie_anywhere_in_the_file_and_in_any_zone(hourly):
-    assert at(started(hourly, start="2026-01-01T01:30:00"), 0)["bus8"]["nci_kg_per_kwh"] == 0.25
-    assert at(started(hourly, start="2026-01-01T03:00:00+01:00"), 0)["bus8"]["nci_kg_per_kwh"] == 0.2
+def test_units_are_converted_and_a_slip_is_refused(tmp_path, hourly):
+    """950 lb/MWh is 950 x 0.45359237 / 1000 kg/kWh; 300 kg/kWh is no intensity but g/kWh."""
+    path = tmp_path / "moer.csv"
+    path.write_text("timestamp,MOER,version\n2026-01-01 00:00:00+00:00,950,3.2\n2026-01-01 00:05:00+00:00,948,3.2\n")
+    service = {"time_column": "timestamp", "column": "MOER"}
+    assert at(started(path, **service, unit="lb_per_mwh"), 0)["bus8"]["nci_kg_per_kwh"] == pytest.approx(0.43091275)
+    with pytest.raises(ScenarioError, match="column 'MOER' is in lb/MWh, and grid.unit = g_per_kwh; .*unit=lb"):
+        started(path, **service, unit="g_per_kwh")
+    with pytest.raises(ScenarioError, match="carbon_intensity = 300 kg/kWh: no fuel emits more .* in g/kWh or"):
+        started(hourly, unit="kg_per_kwh")
+    path.write_text("datetime,carbon_intensity\n2026-01-01T00:00Z,0.35\n")
+    (said,) = started(path).notes()
+    assert "the middle figure of carbon_intensity is 0.35, where 3 to 1500 g/kWh is usual; are they in kg/kWh?" in said
+
+
+@pytest.mark.parametrize(("column", "suffix"), [
+    ("nci_kg_per_kwh", "kg_per_kwh"), ("CO2[g/kWh]", "g_per_kwh"),
+    ("Carbon intensity gCO\u2082eq/kWh (direct)", "g_per_kwh"),
+    ("lbs CO2 per MWh", "lb_per_mwh"), ("moer", "lb_per_mwh"), ("carbon_intensity", None), ("DE", None)])
+def test_units_that_columns_say(column, suffix):
+    assert stated_intensity(column) == (SUFFIXES[suffix] if suffix else None)
+
+
+def test_rows_follow_the_runs_start(hourly):
+    before = {"scenario_start": "2025-12-31T00:00:00"}
+    assert at(started(hourly, **before), 1440 + 60)["bus8"]["nci_kg_per_kwh"] == 0.25
+    assert at(started(hourly, **before, overflow="hold"), 0)["bus8"]["nci_kg_per_kwh"] == 0.3
+    again = started(hourly, **before, overflow="wrap")  # every 3 h: 24 h earlier is row 0
+    assert [at(again, m)["bus8"]["nci_kg_per_kwh"] for m in (0, 60, 120, 180)] == [0.3, 0.25, 0.2, 0.3]
 
 
 def test_times_without_a_figure_are_told(hourly):
-    with pytest.raises(SolverError, match=r"no figure for 2026-01-01T04:00:00\+00:00 .*from 2026-01-01T00:00"):
+    with pytest.raises(ScenarioError, match="to 2026-01-01T03:00Z; a value at 2026-01-01T04:00Z is asked"):
         at(started(hourly), 240)
-    with pytest.raises(SolverError, match="no figure for 2025-12-31T23:00"):
-        at(started(hourly, start="2025-12-31T23:00:00Z"), 0)
-    with pytest.raises(SolverError, match="max_gap_s = 1800 if it has gaps"):
-        at(started(hourly, max_gap_s="30min"), 45)
+    params = validate(SeriesParams, {"path": str(hourly), **COLUMNS}, "grid")
+    with pytest.raises(ScenarioError, match="ends 03:00 after the run's start, .* 04:00; .*grid.overflow=hold"):
+        IntensitySeries.check_horizon("grid", params, 900.0, 4 * 3600.0)
 
 
 @pytest.mark.parametrize(("text", "params", "message"), [
     (HEADER, {}, "has no rows"),
     (HEADER + "2026-01-01T00:00:00Z,300,500\n", {"column": "carbon_intensty"}, "did you mean 'carbon_intensity'"),
-    (HEADER + "yesterday,300,500\n", {}, "line 2: 'yesterday' is no ISO 8601 time"),
-    (HEADER + "2026-01-01T00:00:00Z,,500\n", {}, "line 2, carbon_intensity: '' is no carbon intensity"),
-    (HEADER + "2026-01-01T00:00:00Z,-1,500\n", {}, "'-1' is no carbon intensity"),
-    (HEADER + "2026-01-01T00:00:00Z,nan,500\n", {}, "'nan' is no carbon intensity"),
-    (HEADER + "2026-01-01T00:00:00Z,1,1\n2026-01-01T01:00:00+01:00,2,2\n", {}, "has two rows for 2026-01-01T00:00:00"),
+    (HEADER + "yesterday,300,500\n", {}, "datetime = 'yesterday' is no ISO 8601 date"),
+    (HEADER + "2026-01-01T00:00:00Z,,500\n", {}, "row 1: carbon_intensity = '' is not a finite number"),
+    (HEADER + "2026-01-01T00:00:00Z,-1,500\n", {}, "carbon_intensity = -1 g/kWh: .* not negative"),
+    (HEADER + "2026-01-01T00:00:00Z,nan,500\n", {}, "carbon_intensity = 'nan' is not a finite"),
+    (HEADER + "2026-01-01T00:00:00Z,1,1\n2026-01-01T01:00:00+01:00,2,2\n", {}, "has two rows for 2026-01-01T00:00Z"),
     (HEADER + "2026-01-01T00:00:00Z,1,1\n", {"columns": {"bus9": "DE"}}, "unknown bus 'bus9'"),
 ])
 def test_files_that_are_not_understood(tmp_path, text: str, params: dict, message: str):

@@ -1,5 +1,6 @@
 """Reading the Azure LLM trace, and the work of its requests."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from cosim.errors import ScenarioError
 from simulators.workload import traces
+from simulators.workload.rows import instants
 from simulators.workload.traces import TokenWork, read_azure_llm
 
 SAMPLE = Path(__file__).parents[2] / "data" / "azure_llm_sample.csv"
@@ -27,8 +29,7 @@ def write(tmp_path):
 
 def test_sample_in_time_order_to_the_tenth_of_a_microsecond():
     trace = read_azure_llm(str(SAMPLE))
-    assert trace.malformed == 0
-    assert trace.first_malformed_line is None
+    assert (trace.left_out.rows, trace.left_out.first) == (0, None)
     # seconds after 18:15:46.68059; the 6th and 7th row are out of order in the file
     expected = [0.0, 4.314579, 34.541877, 59.9999999, 60.0, 134.81941, 163.31941, 203.4428667]
     assert trace.offset_s == pytest.approx(expected, abs=1e-9)
@@ -54,7 +55,9 @@ BAD_ROWS = {
     "no time": ",374,44\n",
     "word for a time": "now,374,44\n",
     "day that does not exist": "2023-02-31 18:15:47.0000000,374,44\n",
-    "time of another zone": "2023-11-16 18:15:47.0000000+01:00,374,44\n",
+    "seconds since 1970": "1700158547,374,44\n",
+    "digits in groups": "2023-11-16 18:15:47.0000000,1_000,44\n",
+    "no such hour": "2023-11-16 24:15:47.0000000,374,44\n",
     "stray quote": '"2023-11-16 18:15:47.0000000,374,44\n',
     "year out of range": "9999-11-16 18:15:47.0000000,374,44\n",
 }
@@ -63,10 +66,41 @@ BAD_ROWS = {
 @pytest.mark.parametrize("bad", BAD_ROWS.values(), ids=BAD_ROWS)
 def test_a_malformed_row_is_left_out_counted_and_located(write, bad):
     path = write(HEADER + GOOD + bad + GOOD)
-    trace = read_azure_llm(path)
-    assert (len(trace.offset_s), trace.malformed, trace.first_malformed_line) == (2, 1, 3)
-    with pytest.raises(ScenarioError, match="line 3: expected a time and two whole numbers"):
-        read_azure_llm(path, strict=True)
+    trace = read_azure_llm(path, 0.34)
+    assert (len(trace.offset_s), trace.left_out.kinds, trace.left_out.first[0]) == (2, {"malformed": 1}, 3)
+    with pytest.raises(ScenarioError, match=r"1 of 3 rows would be left out \(33.3 %.*1 malformed; the first is line 3"
+                                            ": .*--set workload.max_left_out_ratio=0.334"):
+        read_azure_llm(path)
+
+
+def test_offsets_are_instants(write):
+    """An hour that a clock shows twice, by three offsets: five requests at 0, 5, 15, 20 and 30 s."""
+    rows = [("2024-10-27 02:59:50.0+02:00", 1), ("2024-10-27T02:59:55+0200", 2), ("2024-10-27 02:00:05.0+01:00", 3),
+            ("2024-10-27 01:00:10Z", 4), ("2024-10-27 01:00:20.0", 5), ("2024-10-26T15:00:20.000000000-10", 6)]
+    trace = read_azure_llm(write(HEADER + "".join(f"{time},{n},1\n" for time, n in rows)))
+    assert trace.offset_s.tolist() == [0.0, 5.0, 15.0, 20.0, 30.0, 30.0]
+    assert trace.context_tokens.tolist() == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("text", [
+    "TIMESTAMP;ContextTokens;GeneratedTokens\n2024-05-12 00:00:00+00:00;2162;5\n2024-05-12;400;0\n",
+    '"TIMESTAMP","ContextTokens","GeneratedTokens"\n"2024-05-12T00:00","2162","5"\n"2024-05-12 00:00:00Z","400","0"\n',
+    "TIMESTAMP\tContextTokens\tGeneratedTokens\n2024-05-12 00:00:00 UTC\t2162\t5\n2024-05-12\t400\t0\n",
+])
+def test_layouts_of_one_and_the_same_trace(write, text):
+    trace = read_azure_llm(write(text))
+    assert (trace.offset_s.tolist(), trace.context_tokens.tolist()) == ([0.0, 0.0], [2162, 400])
+
+
+def test_what_looks_like_dates_is_read_as_python_reads_it():
+    texts = ["2024-02-29", "2024-02-29 12:34", "2024-02-29T12:34:56.789012", "2024-02-29T12:34:56+05:30",
+             "2024-02-29T12:34:56-0330", "1999-12-31 23:59:59.5Z"]
+    for text in texts:
+        then = datetime.fromisoformat(text)
+        then = then if then.tzinfo else then.replace(tzinfo=UTC)
+        assert instants([text])[0].astype(int) / 1e9 == pytest.approx(then.timestamp(), abs=1e-6)
+    for text in ("", "2024", "20240229T120000", "2023-02-29", "12:00", "2024-02-29 12", "2024-02-29T12:34:60"):
+        assert instants([text]) is None
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
@@ -75,17 +109,17 @@ def test_malformed_rows_cost_nothing_but_themselves(write, monkeypatch, rows, ch
     monkeypatch.setattr(traces, "_CHUNK_ROWS", chunk)
     lines = [BAD_ROWS[r] if r else f"2023-11-16 18:00:{k:02d}.5,{k + 1},7\n" for k, r in enumerate(rows)]
     path = write(HEADER + "".join(lines) + "2023-11-16 18:30:00,1,1\n")
-    trace = read_azure_llm(path)
+    trace = read_azure_llm(path, 1.0)
     good = [k for k, r in enumerate(rows) if r is None]
     assert trace.context_tokens.tolist() == [k + 1 for k in good] + [1]
-    assert trace.malformed == len(rows) - len(good)
+    assert trace.left_out.rows == len(rows) - len(good)
     first = next((k for k, r in enumerate(rows) if r), None)
-    assert trace.first_malformed_line == (None if first is None else first + 2)
+    assert (trace.left_out.first or [None])[0] == (None if first is None else first + 2)
 
 
 def test_a_byte_that_is_no_text_spoils_its_row_only(write):
-    trace = read_azure_llm(write(HEADER.encode() + b"2023-11-16 18:15:47\xff,374,44\n" + GOOD.encode()))
-    assert (len(trace.offset_s), trace.malformed) == (1, 1)
+    trace = read_azure_llm(write(HEADER.encode() + b"2023-11-16 18:15:47\xff,374,44\n" + GOOD.encode()), 0.5)
+    assert (len(trace.offset_s), trace.left_out.rows) == (1, 1)
 
 
 def test_other_column_order_more_columns_windows_lines_and_bom(write):
@@ -98,8 +132,9 @@ def test_other_column_order_more_columns_windows_lines_and_bom(write):
     ("", "is empty; its first line must name TIMESTAMP"),
     ("TIMESTAMP,ContextTokens\n2023-11-16 18:15:46,1\n", "has no column GeneratedTokens"),
     ("a;b;c\n1;2;3\n", "has no column TIMESTAMP, ContextTokens, GeneratedTokens"),
-    (HEADER, r"no readable request \(0 malformed rows\)"),
-    (HEADER + "x,y,z\n", r"no readable request \(1 malformed rows\)"),
+    (HEADER, "no readable request, only a first line"),
+    (HEADER + "x,y,z\n", "no readable request: 1 malformed; the first is line 2: TIMESTAMP = 'x' is no ISO time"),
+    ("TIMESTAMP,TIMESTAMP,ContextTokens,GeneratedTokens\n", "two columns called TIMESTAMP"),
 ])
 def test_a_file_that_is_no_trace_is_refused(write, text, message):
     with pytest.raises(ScenarioError, match=message):

@@ -1,0 +1,104 @@
+"""Figures that cannot be: carbon intensities and prices in another unit than they are said to be in.
+
+The one place for these bounds; tables, replays and parameters look here.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+import numpy as np
+
+from cosim.units import SUFFIXES, Unit, unit_of
+
+
+class Bounds(NamedTuple):
+    """What figures of a dimension can be, and what the middle one of a table usually is, in the dimension's base unit;
+    why: a sentence for those outside."""
+
+    low: float
+    high: float
+    usual_low: float
+    usual_high: float
+    why: str
+
+
+INTENSITY = Bounds(0.0, 3.0, 0.003, 1.5, "no fuel emits more than 3 kg/kWh, and an average intensity is not negative")
+"""kg/kWh. Lignite in an old plant emits 1.2 to 1.5 kg per kWh delivered."""
+MARGINAL = Bounds(-30.0, 30.0, 0.003, 1.5, "a marginal intensity stays within 30 kg/kWh of zero")
+"""kg/kWh. Redispatch behind a congested line moves more than the one kWh, in either direction."""
+PRICE = Bounds(-20.0, 20.0, 0.001, 1.0, "wholesale markets cap prices below 20 USD/kWh")
+"""USD/kWh. The highest cap of a market is about 12 (Australia, 2024); the lowest floor -1."""
+OUTSIDE_DEGC = Bounds(-60.0, 60.0, -40.0, 45.0, "outside air has -60 to 60 degC")
+"""degC. Beyond it a column is in kelvin or degrees Fahrenheit."""
+
+_NOISE = 1e-6  # what a solver leaves below zero, in the base unit
+_MARGINAL = re.compile(r"^(mci|moer|marginal)", re.IGNORECASE)
+_IN_WORDS = re.compile(r"\b(kg|g|lbs?|t)\s*(?:of\s+)?(?:co[2₂])?-?(?:eq|e)?\.?\s*(?:/|per)\s*([km]wh)\b", re.IGNORECASE)
+
+
+def bounds_of(name: str, unit: Unit) -> Bounds | None:
+    """The bounds of a port or column by its name and unit; None where nothing is known."""
+    if unit.dimension == "carbon intensity":
+        return MARGINAL if _MARGINAL.match(name) else INTENSITY
+    return PRICE if unit.dimension == "price" else None
+
+
+def impossible(name: str, values: np.ndarray, unit: Unit | None = None) -> str | None:
+    """What is wrong with figures that cannot be, and which unit they are likely in; None if they can be.
+
+    name: of the port or column; unit: of the values, that of the name by default. NaN is passed over.
+    """
+    unit = unit or unit_of(name)
+    bounds, known = bounds_of(name, unit), values[np.isfinite(values)]
+    if bounds is None or not known.size:
+        return None
+    low, high = float(known.min()) * unit.factor, float(known.max()) * unit.factor
+    if bounds.low - _NOISE <= low and high <= bounds.high:
+        return None
+    worst = (high if high > bounds.high else low) / unit.factor
+    meant = _likely(unit, bounds, known) if high > bounds.high else []
+    hint = f"; are they in {' or '.join(meant)}?" if meant else ""
+    return f"{name} = {worst:g} {unit.symbol}: {bounds.why}{hint}"
+
+
+def unusual(name: str, values: np.ndarray, unit: Unit | None = None) -> str | None:
+    """What is odd about figures that can be, but that are hardly meant; None if nothing is."""
+    unit = unit or unit_of(name)
+    bounds, known = bounds_of(name, unit), np.abs(values[np.isfinite(values) & (values != 0.0)])
+    if bounds is None or not known.size:
+        return None
+    middle = float(np.median(known))
+    if bounds.usual_low <= middle * unit.factor <= bounds.usual_high:
+        return None
+    meant = _likely(unit, bounds, known)
+    hint = f"; are they in {' or '.join(meant)}?" if meant else ""
+    usual = f"{bounds.usual_low / unit.factor:g} to {bounds.usual_high / unit.factor:g} {unit.symbol}"
+    return f"the middle figure of {name} is {middle:g}, where {usual} is usual{hint}"
+
+
+def stated_intensity(column: str) -> Unit | None:
+    """The unit in which a carbon service's column says it is; None where it says nothing.
+
+    By its suffix, in words ('gCO2eq/kWh', 'lbs CO2 per MWh'), or because it is called MOER, which WattTime publishes in
+    lb/MWh.
+    """
+    unit = unit_of(column)
+    if unit.dimension == "carbon intensity":
+        return unit
+    said = _IN_WORDS.search(column)
+    if said:
+        return SUFFIXES.get(f"{said.group(1).lower().removesuffix('s')}_per_{said.group(2).lower()}")
+    return SUFFIXES["lb_per_mwh"] if column.strip().lower() == "moer" else None
+
+
+def _likely(unit: Unit, bounds: Bounds, known: np.ndarray) -> list[str]:
+    """Symbols of the units of the same kind in which the middle figure is usual, and none is impossible."""
+    middle, most = float(np.median(np.abs(known))), float(np.abs(known).max())
+    fits: dict[float, str] = {}
+    for other in SUFFIXES.values():
+        usual = bounds.usual_low <= middle * other.factor <= bounds.usual_high and most * other.factor <= bounds.high
+        if usual and other.dimension == unit.dimension and other.factor != unit.factor:
+            fits.setdefault(other.factor, other.symbol)
+    return list(fits.values())

@@ -1,0 +1,130 @@
+"""CSV and Parquet files as columns of cells: read once as long as a file stays as it is, and written."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import importlib.util
+import io
+import math
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+
+from cosim.dates import Instants, instants
+from cosim.errors import ScenarioError
+
+SUFFIXES = (".csv", ".tsv", ".parquet", ".pq")
+_DELIMITERS = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
+
+
+class Columns:
+    """The cells of a file by column, text or values; numbers and instants are worked out once."""
+
+    def __init__(self, path: Path, names: list[str], cells: dict[str, list]) -> None:
+        twice = sorted({n for n in names if names.count(n) > 1})
+        if twice:
+            raise ScenarioError(f"{path} has two columns called '{twice[0]}'; keep one")
+        self.path, self.names, self._cells = path, names, cells
+        self._numbers: dict[str, np.ndarray] = {}
+        self._instants: dict[tuple[str, str | None], Instants] = {}
+
+    def __len__(self) -> int:
+        return len(self._cells[self.names[0]]) if self.names else 0
+
+    def numbers(self, column: str, gaps: bool = False) -> np.ndarray:
+        """A column as numbers in the file's order. With `gaps`, NaN and empty cells are NaN; without, ScenarioError
+        names the row."""
+        found = self._numbers.get(column)
+        if found is None:
+            found = np.array([_number(cell) for cell in self._cells[column]], dtype=np.float64)
+            found.setflags(write=False)
+            self._numbers[column] = found
+        wrong = np.flatnonzero(np.isinf(found) if gaps else ~np.isfinite(found))
+        if wrong.size:
+            row = int(wrong[0])
+            raise ScenarioError(f"{self.path}, row {row + 1}: {column} = {self._cells[column][row]!r} is not a finite "
+                                "number; fill the gap or leave the row out (a value holds until the next)")
+        return found
+
+    def instants(self, column: str, zone: ZoneInfo | None) -> Instants:
+        """A column of dates; see `cosim.dates.instants`, whose DateError it raises."""
+        key = (column, zone.key if zone else None)
+        if key not in self._instants:
+            self._instants[key] = instants(self._cells[column], zone)
+        return self._instants[key]
+
+
+def read_columns(path: Path) -> Columns:
+    """The columns of a file. ScenarioError when it cannot be read as what its ending says."""
+    try:
+        stat = path.stat()
+    except OSError as err:
+        raise ScenarioError(f"cannot read table {path}: {err.strerror or err}") from None
+    return _read(str(path), str(path.resolve()), stat.st_mtime_ns, stat.st_size)
+
+
+def write_table(path: Path, columns: Mapping[str, Sequence]) -> None:
+    """Write columns of one length as CSV or, by the file's ending, Parquet. Raises OSError, or ScenarioError when
+    Parquet is asked for and pyarrow is not there."""
+    if path.suffix.lower() not in (".parquet", ".pq"):
+        with path.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([list(columns), *zip(*columns.values(), strict=True)])
+        return
+    arrow, parquet = _arrow(path)
+    parquet.write_table(arrow.table({name: np.asarray(values) if len(values) and not isinstance(values[0], str) else
+                                     list(values) for name, values in columns.items()}), path)
+
+
+@lru_cache(maxsize=16)
+def _read(path: str, _resolved: str, _mtime: int, _size: int) -> Columns:
+    file = Path(path)
+    return Columns(file, *(_read_parquet if file.suffix.lower() in (".parquet", ".pq") else _read_csv)(file))
+
+
+def _read_csv(path: Path) -> tuple[list[str], dict[str, list]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as err:
+        raise ScenarioError(f"cannot read table {path}: {err}; it has to be UTF-8 text") from None
+    head = text.partition("\n")[0]
+    delimiter = max(_DELIMITERS, key=head.count)
+    try:
+        rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row]
+    except csv.Error as err:
+        raise ScenarioError(f"{path} is no CSV: {err}") from None
+    names = [name.strip() for name in rows[0]] if rows else []
+    for number, row in enumerate(rows[1:], 1):
+        if len(row) != len(names):
+            raise ScenarioError(f"{path}, row {number} has {len(row)} cells, its header {len(names)}; cells are "
+                                f"separated by {_DELIMITERS[delimiter]} here")
+    return names, {name: [row[k] for row in rows[1:]] for k, name in enumerate(names)}
+
+
+def _read_parquet(path: Path) -> tuple[list[str], dict[str, list]]:
+    arrow, parquet = _arrow(path)
+    try:
+        table = parquet.read_table(path)
+    except (OSError, arrow.ArrowException) as err:
+        raise ScenarioError(f"{path} is no Parquet file: {err}") from None
+    return list(table.column_names), {n: table.column(n).to_pylist() for n in table.column_names}
+
+
+def _arrow(path: Path) -> tuple[Any, Any]:
+    if importlib.util.find_spec("pyarrow") is None:
+        raise ScenarioError(f"{path}: Parquet needs pyarrow; install it (extra 'parquet'), or use CSV")
+    return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
+
+
+def _number(cell: Any) -> float:
+    """A number; infinity for what is none, NaN for an empty cell or NaN."""
+    if cell in ("", None):
+        return math.nan
+    try:
+        return float(cell)
+    except (TypeError, ValueError):
+        return math.inf
