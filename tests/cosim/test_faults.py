@@ -208,14 +208,14 @@ def processes_with(mark):
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="needs /proc to look for processes")
 @pytest.mark.parametrize(("does", "says"), [
-    ("import time; time.sleep(600)", "it did not connect within 2 s"),
+    ("import time; time.sleep(600)", "it did not connect within 1 s"),
     ("import socket, sys, time; h, p = sys.argv[1].split(':'); s = socket.create_connection((h, int(p))); "
      "s.sendall(b'nonsense' * 9); time.sleep(600)", "store"),
 ])
 def test_a_process_that_does_not_answer_is_named_and_ended(tmp_path, does, says, capfd):
     mark = f"mark-{tmp_path.name}"
     scenario = override(lied_to(), {"store.simulator": f'cmd: %(python)s -c "{does}" %(addr)s {mark}',
-                                    "store.timeout_s": 2})
+                                    "store.timeout_s": 1})
     with pytest.raises(CosimError, match="member 'store'") as err:
         run(scenario, None, "mosaik")
     assert says in str(err.value)
