@@ -55,9 +55,9 @@ AGENTS_MAY_USE = {"cosim.errors", "cosim.params", "cosim.seeds", "cosim.units"}
 AGENTS_ROOF = {"agents.curves", "agents.evaluate", "agents.request", "agents.train", "agents.pretrained.__main__"}
 SIMULATORS_ROOF = {"simulators.grid.sweep", "simulators.receipts"}
 """Command lines: they may use all of the frame, and nothing imports them."""
-SIMULATORS_MAY_USE = {"cosim.adapter", "cosim.clock", "cosim.digest", "cosim.errors", "cosim.params", "cosim.plausible",
-                      "cosim.ports", "cosim.recording", "cosim.resolve", "cosim.series", "cosim.table", "cosim.trace",
-                      "cosim.units"}
+SIMULATORS_MAY_USE = {"cosim.adapter", "cosim.clock", "cosim.dates", "cosim.digest", "cosim.errors", "cosim.params",
+                      "cosim.plausible", "cosim.ports", "cosim.recording", "cosim.resolve", "cosim.series",
+                      "cosim.table", "cosim.trace", "cosim.units"}
 
 
 def name_of(path: Path) -> str:

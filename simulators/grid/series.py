@@ -35,7 +35,7 @@ class SeriesParams:
         Overflow, Field(description="outside of the table: hold its nearest row, raise, or wrap: repeat it")] = "raise"
     time_zone: Annotated[str | None, Field(description="IANA name of the zone of dates that have no offset; null: UTC, "
                                            "and a note says so")] = None
-    scenario_start: Annotated[str, Field(description="date of t = 0; the run fills it in")] = "2026-01-01T00:00:00"
+    scenario_start: Annotated[str | None, Field(description="date of t = 0; the run fills it in")] = None
 
 
 _BUS = (
@@ -98,7 +98,7 @@ class IntensitySeries(Continuing):
         said = [f"{self.params.path}: column '{column}' is a marginal intensity; it stands in the place of the average "
                 "one here, so that what is attributed is marginal"
                 for column in self._values if bounds_of(column, SUFFIXES[self.params.unit]) is MARGINAL]
-        return [f"{self.sid}: {text}" for text in (*said, *self._table.notes(self._low_s, self._high_s))]
+        return [f"{self.sid}: {text}" for text in (*said, *self._table.notes(self._low_s, self._high_s, self.step_s))]
 
     def _read(self, column: str) -> np.ndarray:
         if column not in self._table.columns:

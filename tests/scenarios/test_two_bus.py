@@ -78,7 +78,7 @@ def test_grid(done):
                                                                    rel=1e-7)
 
 
-@pytest.mark.rows("I05", "I20", "K01-03", "R02", "R03", "K05", "U20")
+@pytest.mark.rows("I05", "I20", "K01-03", "R02", "R03", "K05", "U17", "U20")
 def test_accounts(done):
     """Energy (25 + 44 x 40)/60 kWh, at 0.1 USD/kWh; attributed: each interval's energy at its NCI."""
     result, _ = done

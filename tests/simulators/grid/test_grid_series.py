@@ -18,7 +18,7 @@ COLUMNS = {"time_column": "datetime", "column": "carbon_intensity", "unit": "g_p
 
 def started(path, **params: Any) -> IntensitySeries:
     grid = IntensitySeries()
-    grid.init("grid", 60.0, step_s=900.0, path=str(path), **{**COLUMNS, **params})
+    grid.init("grid", 60.0, step_s=900.0, path=str(path), **{"scenario_start": "2026-01-01", **COLUMNS, **params})
     grid.create(2, "Bus", names=["bus8", "bus32"])
     grid.create(1, "Grid", names=["grid"])
     grid.setup_done()
@@ -85,7 +85,7 @@ def test_rows_follow_the_runs_start(hourly):
 def test_times_without_a_figure_are_told(hourly):
     with pytest.raises(ScenarioError, match="to 2026-01-01T03:00Z; a value at 2026-01-01T04:00Z is asked"):
         at(started(hourly), 240)
-    params = validate(SeriesParams, {"path": str(hourly), **COLUMNS}, "grid")
+    params = validate(SeriesParams, {"path": str(hourly), "scenario_start": "2026-01-01", **COLUMNS}, "grid")
     with pytest.raises(ScenarioError, match="ends 03:00 after the run's start, .* 04:00; .*grid.overflow=hold"):
         IntensitySeries.check_horizon("grid", params, 900.0, 4 * 3600.0)
 
@@ -95,7 +95,7 @@ def test_times_without_a_figure_are_told(hourly):
     (HEADER + "2026-01-01T00:00:00Z,300,500\n", {"column": "carbon_intensty"}, "did you mean 'carbon_intensity'"),
     (HEADER + "yesterday,300,500\n", {}, "datetime = 'yesterday' is no ISO 8601 date"),
     (HEADER + "2026-01-01T00:00:00Z,,500\n", {}, "row 1: carbon_intensity = '' is not a finite number"),
-    (HEADER + "2026-01-01T00:00:00Z,-1,500\n", {}, "carbon_intensity = -1 g/kWh: .* not negative"),
+    (HEADER + "2026-01-01T00:00:00Z,-1,500\n", {}, "carbon_intensity = -1 g/kWh: .* equal to 0"),
     (HEADER + "2026-01-01T00:00:00Z,nan,500\n", {}, "carbon_intensity = 'nan' is not a finite"),
     (HEADER + "2026-01-01T00:00:00Z,1,1\n2026-01-01T01:00:00+01:00,2,2\n", {}, "has two rows for 2026-01-01T00:00Z"),
     (HEADER + "2026-01-01T00:00:00Z,1,1\n", {"columns": {"bus9": "DE"}}, "unknown bus 'bus9'"),
