@@ -186,6 +186,13 @@ def test_a_played_member_that_is_not_its_recording_is_found(tmp_path, recorded, 
         assert any(law.startswith("what was played = what was recorded") for law in verify(trace).broken)
 
 
+def test_a_marginal_intensity_is_linked_to_no_average_one():
+    links = [link.model_copy(update={"source": "grid.mci_kg_per_kwh"}) if link.target == "controller.nci_kg_per_kwh"
+             else link for link in LOOP.links]
+    with pytest.raises(ScenarioError, match="mci_kg_per_kwh is a marginal intensity, nci_kg_per_kwh an average one"):
+        run(LOOP.replace(links=links), None, until_s=60.0)
+
+
 def test_from_the_command_line(tmp_path, recorded, capsys):
     """The note and whose account it is are printed."""
     assert main(["two_bus", "--replay", f"grid={recorded}", "--until", "15min", "--driver", "native", "--out",
