@@ -219,7 +219,7 @@ class TablePlayerParams:
     time_zone: Annotated[str | None, Field(description="IANA name of the zone of dates that have no offset; null: UTC, "
                                            "and a note says so")] = None
     silent: Annotated[tuple[str, ...], Field(description="entities left out: the table has no column of theirs")] = ()
-    scenario_start: Annotated[str, Field(description="date of t = 0; the run fills it in")] = "2026-01-01T00:00:00"
+    scenario_start: Annotated[str | None, Field(description="date of t = 0; the run fills it in")] = None
 
 
 class TablePlayer(Player):
@@ -259,10 +259,7 @@ class TablePlayer(Player):
         if self.params.silent:
             out.append(f"{self.params.path} has no column of {listed(self.params.silent)}: whom they served keeps its "
                        "default, or what others send it")
-        times = self._table.times_s
-        if len(times) > 1 and (closest := float(np.diff(times).min())) < self.step_s:
-            out.append(f"{self.params.path} has rows {closest:g} s apart; {self.sid} reads it every {self.step_s:g} s")
-        out += [f"{self.sid}: {text}" for text in self._table.notes(0.0, self._high_s)]
+        out += [f"{self.sid}: {text}" for text in self._table.notes(0.0, self._high_s, self.step_s)]
         played = {(self._table.match(port.name)[0], eid) for model, ports in self.models.items() for port in ports
                   for eid in (None, *self.entities[model])}
         idle = [name for name in self._table.columns if (split_name(name)[1], split_name(name)[0]) not in played]

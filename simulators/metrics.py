@@ -9,6 +9,7 @@ Rows of the model: I01, I02, I05, I20, K01-03, K05, K06, K08, P01, U20.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,12 +90,12 @@ def preflight(resolved: Resolved) -> Digest:
             digest.warnings.append(f"class {name} can run nowhere: no eligible site has a block of "
                                    f"{job_class.gpus_per_block} GPUs; its jobs will be dropped")
         elif needed > OVERLOAD * may:
-            digest.warnings.append(_overload(f"class {name}", needed, may))
+            digest.warnings.append(_overload(f"class {name}", needed, may, _rate_fields(resolved, name)))
     rows.append(("all", "", "", f"{busy:.1f}", f"{total}", f"{100 * busy / total:.1f} %"))
     digest.tables.append(Table("Offered load", ("class", "jobs/min", "TO/job", "GPUs needed", "GPUs", "load"), rows))
     digest.figures["offered_load_ratio"] = busy / total
     if busy > OVERLOAD * total and not digest.warnings:
-        digest.warnings.append(_overload("the workload", busy, total))
+        digest.warnings.append(_overload("the workload", busy, total, _rate_fields(resolved, None)))
     return digest
 
 
@@ -103,9 +104,22 @@ def eligible_gpus(job_class: JobClass, sites: dict[str, Site]) -> int:
     return sum(s.gpus for name, s in sites.items() if may_run(job_class, name) and s.gpus >= job_class.gpus_per_block)
 
 
-def _overload(what: str, needed: float, gpus: int) -> str:
+def _rate_fields(resolved: Resolved, job_class: str | None) -> dict[str, float]:
+    """Fields of the workload that a class's offered load goes with; {} for one that is as it was recorded."""
+    fields_of = getattr(resolved.classes["workload"], "rate_fields", None)
+    fields = fields_of(resolved.params["workload"], job_class) if fields_of else {}
+    return {name: value for name, value in fields.items() if value > 0.0}
+
+
+def _overload(what: str, needed: float, gpus: int, rate_fields: dict[str, float]) -> str:
+    """The warning, with values of the fields that bring the load to what fits."""
+    fits = OVERLOAD * gpus / needed
+    digits = {name: 2 - math.floor(math.log10(value * fits)) for name, value in rate_fields.items()}
+    lower = " ".join(f"--set workload.{name}={math.floor(value * fits * 10**digits[name]) / 10**digits[name]:g}"
+                     for name, value in rate_fields.items())
     return (f"{what} needs {needed:.0f} of {gpus} GPUs ({100 * needed / gpus:.0f} %); above {100 * OVERLOAD:.0f} % "
-            "jobs will be dropped; lower it by --set workload.rate_scale=...")
+            f"jobs will be dropped; {f'lower it by {lower}, or ' if lower else ''}give the sites more racks "
+            "(shared.sites.NAME.racks)")
 
 
 # --- after the run --------------------------------------------------------------------------------------------------

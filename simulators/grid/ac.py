@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from cosim.adapter import Adapter, Values
 from cosim.errors import ScenarioError, SolverError
 from cosim.params import params
+from cosim.plausible import Intensity
 from cosim.ports import Port
 from cosim.units import format_time
 from simulators.grid.equations import Floats, generated_carbon, nodal_carbon_intensity
@@ -33,7 +34,7 @@ class AcSource:
     """A source with a set point; the first one at an external grid's bus is that grid, which balances."""
 
     node: Annotated[int, Field(ge=0, description="bus number of the network")]
-    kg_per_kwh: Annotated[float, Field(ge=0, allow_inf_nan=False, description="carbon intensity of its energy, kg/kWh")]
+    kg_per_kwh: Annotated[Intensity, Field(allow_inf_nan=False, description="carbon intensity of its energy, kg/kWh")]
     p_set_kw: Annotated[float, Field(ge=0, allow_inf_nan=False, description="P when dispatch is fixed, kW")] = 0.0
     q_set_kvar: Annotated[float, Field(allow_inf_nan=False, description="Q, kvar; > 0 feeds the network")] = 0.0
     p_max_kw: Annotated[float, Field(ge=0, allow_inf_nan=False, description="most P in merit order, kW")] = 0.0

@@ -381,8 +381,8 @@ def _snapped(values: Floats, lower: Floats, upper: Floats) -> Floats:
 def _choose_capped(solver: SolverName, dispatch: Dispatch) -> CappedGurobi:
     """Gurobi for NCI caps, or a SolverError that says why not."""
     if solver == "clarabel":
-        raise SolverError("NCI caps make the dispatch a nonconvex MIQCP, which Clarabel does not solve; set "
-                          "grid.solver=gurobi, or take away grid.nci_cap_kg_per_kwh")
+        raise SolverError("NCI caps make the dispatch a nonconvex MIQCP, which Clarabel does not solve: --set "
+                          "grid.solver=gurobi, or --set grid.nci_cap_kg_per_kwh={} for none")
     return CappedGurobi(dispatch.problem, dispatch.feeder, dispatch.sources, dispatch.caps, dispatch.time_limit_s)
 
 

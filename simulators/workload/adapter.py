@@ -93,6 +93,13 @@ class Arrivals(Adapter):
             shape *= sum(factors) / len(factors) if factors else 1.0
         return {name: (rate.mean_per_min * shape, _work_to(params, name)) for name, rate in _rates(params).items()}
 
+    @classmethod
+    def rate_fields(cls, params: ArrivalsParams, job_class: str | None) -> dict[str, float]:
+        """Fields that the offered rate of a class (None: of all) goes with in proportion, all of them together, and
+        what they are."""
+        stochastic = params.arrivals if job_class is None else job_class in params.arrivals
+        return {"rate_scale": params.rate_scale} if stochastic else {}
+
     def setup(self) -> None:
         """Rates and streams per class; ScenarioError for rates of a class that is not there."""
         p = self.params
@@ -249,7 +256,8 @@ def _rates(p: ArrivalsParams) -> dict[str, ArrivalRate]:
     for name, rate in rates.items():
         if rate.mean_per_min > _MOST_JOBS_PER_MIN:
             raise ScenarioError(f"arrivals: {rate.mean_per_min:g} jobs of {name} a minute on average, more than the "
-                                f"{_MOST_JOBS_PER_MIN:g} that fit into memory; lower rate_scale or the rate's mean")
+                                f"{_MOST_JOBS_PER_MIN:g} that fit into memory; lower workload.rate_scale or "
+                                f"workload.arrivals.{name}.mean_per_min")
     return rates
 
 
@@ -303,6 +311,12 @@ class AzureLlm(Arrivals):
         total = rate + beside
         offered[params.trace_class] = (total, (rate * work + beside * its_work) / total if total else work)
         return offered
+
+    @classmethod
+    def rate_fields(cls, params: AzureLlmParams, job_class: str | None) -> dict[str, float]:
+        """As of `Arrivals`, and the trace's."""
+        mine = {"trace_rate_scale": params.trace_rate_scale} if job_class in (None, params.trace_class) else {}
+        return super().rate_fields(params, job_class) | mine
 
     def setup(self) -> None:
         """Read the trace. ScenarioError if the class is not an inference class, or the trace cannot be read."""

@@ -68,6 +68,12 @@ class ClusterTrace(Arrivals):
             offered[params.trace_class] = (rate, survey.gpu_s / survey.tasks * _to_per_gpu_s(params))
         return offered
 
+    @classmethod
+    def rate_fields(cls, params: ClusterTraceParams, job_class: str | None) -> dict[str, float]:
+        """As of `Arrivals`, and the trace's."""
+        mine = {"trace_rate_scale": params.trace_rate_scale} if job_class in (None, params.trace_class) else {}
+        return super().rate_fields(params, job_class) | mine
+
     def setup(self) -> None:
         """Open the trace. ScenarioError if the class is not a training class of its own, or for the trace itself."""
         super().setup()
