@@ -27,7 +27,8 @@ def events(run: Run) -> Picture:
     if not found:
         if not watched:
             return Picture("events", "The trace records nothing that could raise an alarm.", missing=True)
-        return Picture("events", f"Nothing went wrong: **no events** (watched: {', '.join(watched)}).", facts=facts)
+        return Picture("events", f"Nothing went wrong: **no events** (watched: {', '.join(watched)}).",
+                       note=(run.played("grid") + run.played("aidc")).strip(), facts=facts)
     shown = sorted(sorted(found, key=lambda e: -e.count)[:_MOST_EVENTS], key=lambda e: e.time_s)
     kinds = [f"{k}: {sum(e.kind == k for e in found)}" for k in dict.fromkeys(e.kind for e in found)]
     says = f"What went wrong, and when: **{count(len(found), 'event')}** ({', '.join(kinds)})."
