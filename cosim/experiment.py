@@ -22,6 +22,7 @@ from cosim.errors import ModelError, ScenarioError, TraceError, unknown
 from cosim.native import NativeWorld
 from cosim.plan import Plan
 from cosim.recorder import TraceWriter, annotate
+from cosim.recording import differing
 from cosim.resolve import Resolved, load, resolve
 from cosim.scenario import Scenario
 from cosim.tap import Control, Stopped, initial_values
@@ -163,6 +164,7 @@ class Experiment:
             if said:
                 world.taps[name].close(said)
             notes += world.extra(name, "notes") or ()
+        notes += differing(self.resolved.scenario)
 
     def _world(self) -> Any:
         if self.driver == "native":
