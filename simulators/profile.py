@@ -13,10 +13,12 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from cosim.adapter import Adapter, Values
+from cosim.dates import seconds_of_day
 from cosim.errors import ScenarioError, unknown
 from cosim.params import params
 from cosim.ports import Port
-from cosim.units import DAY_S, not_negative
+from cosim.table import clock_of
+from cosim.units import DAY_S, format_time, not_negative
 from simulators.grid.feeder import Network
 from simulators.grid.network import read_loads
 
@@ -56,9 +58,17 @@ def read_shape(path: str) -> tuple[float, ...]:
         rows = csv.DictReader(file)
         if "factor" not in (rows.fieldnames or ()):
             raise ScenarioError(f"{path} has no column 'factor'; it has {', '.join(rows.fieldnames or ()) or 'none'}")
-        values = [not_negative(row["factor"], "factor", f"{path}, line {rows.line_num}") for row in rows]
+        lines = [(rows.line_num, row) for row in rows]
+    values = [not_negative(row["factor"], "factor", f"{path}, line {number}") for number, row in lines]
     if len(values) != SLOTS:
         raise ScenarioError(f"{path} has {len(values)} rows; a shape is {SLOTS} factors, one per 15 min from midnight")
+    if (clock := clock_of(list(lines[0][1]))) is not None:
+        for slot, (number, row) in enumerate(lines):
+            told_s = seconds_of_day(row[clock] or "")
+            if told_s is not None and told_s != slot * SLOT_S:
+                raise ScenarioError(f"{path}, line {number}: {clock} = '{row[clock]}' is not "
+                                    f"{format_time(slot * SLOT_S)}; a shape is one day in UTC from midnight "
+                                    "on, every 15 min; play other loads (p_kw, q_kvar) by --replay profile=FILE.csv")
     return tuple(values)
 
 

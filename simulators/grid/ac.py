@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from cosim.adapter import Adapter, Values
 from cosim.errors import ScenarioError, SolverError
 from cosim.params import params
+from cosim.plausible import Intensity
 from cosim.ports import Port
 from cosim.units import format_time
 from simulators.grid.equations import Floats, Ints, generated_carbon, nodal_carbon_intensity
@@ -23,6 +24,7 @@ from simulators.grid.feeder import Network
 from simulators.grid.ports import DEMAND, PER_BUS, fixed_tables, per_bus
 from simulators.grid.powerflow import AcFlow, AcNetwork
 from simulators.grid.sources import other_voltage, own_intensities
+from simulators.grid.surplus import EXPORT_KW, back_in_words
 
 OPTIMAL, HELD = 0.0, 2.0
 
@@ -33,7 +35,7 @@ class AcSource:
     several external grids stand at one bus."""
 
     node: Annotated[int, Field(ge=0, description="bus number of the network")]
-    kg_per_kwh: Annotated[float, Field(ge=0, allow_inf_nan=False, description="carbon intensity of its energy, kg/kWh")]
+    kg_per_kwh: Annotated[Intensity, Field(allow_inf_nan=False, description="carbon intensity of its energy, kg/kWh")]
     p_set_kw: Annotated[float, Field(ge=0, allow_inf_nan=False, description="P when dispatch is fixed, kW")] = 0.0
     q_set_kvar: Annotated[float, Field(allow_inf_nan=False, description="Q, kvar; > 0 feeds the network")] = 0.0
     p_max_kw: Annotated[float, Field(ge=0, allow_inf_nan=False, description="most P in merit order, kW")] = 0.0
@@ -155,6 +157,7 @@ class AcPowerFlow(Adapter):
         self._q_set = np.array([s.q_set_kvar for s in given.values()])
         self._last: Values = {}
         self._held: list[float] = []
+        self._back: list[tuple[float, list[float]]] = []
 
     def labels(self) -> dict[str, list[str]]:
         return {"source": self._source_names, "line": self._network.branches.names, "bus": self._bus_names}
@@ -179,7 +182,9 @@ class AcPowerFlow(Adapter):
         if self._held:
             lines.append(f"{self.sid}: {len(self._held)} steps had no power flow and repeat the one before; first at "
                          f"{format_time(self._held[0])}")
-        return lines
+        by_slack = [(name, [(at, kw[k]) for at, kw in self._back if kw[k] > EXPORT_KW])
+                    for k, name in enumerate(list(self.params.sources)[s] for s in self._slacks)]
+        return lines + [line for name, back in by_slack for line in back_in_words(self.sid, name, back)]
 
     def advance(self, time_s: float, inputs: Values) -> Values:
         p_load, q_load = np.zeros(len(self._bus_names)), np.zeros(len(self._bus_names))
@@ -190,6 +195,8 @@ class AcPowerFlow(Adapter):
         others = self._others
         flow = self._network.run(p_load, q_load, p_source[others], self._q_set[others])
         if flow is not None:
+            if flow.p_slack_kw.min() < -EXPORT_KW:
+                self._back.append((time_s, (-flow.p_slack_kw).tolist()))
             self._last = self._outputs_of(flow, p_load, p_source)
         elif self._last:
             self._held.append(time_s)

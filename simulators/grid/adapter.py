@@ -30,6 +30,7 @@ from simulators.grid.ports import DISPATCH_BUS, DISPATCH_GRID, REALISED, fixed_t
 from simulators.grid.powerflow import AcCheck
 from simulators.grid.results import ELASTIC, HELD, DispatchResult, Inexact
 from simulators.grid.sources import Source, all_sources, other_voltage
+from simulators.grid.surplus import in_words
 
 
 @params
@@ -223,17 +224,26 @@ class CefDispatch(Adapter):
             inexact = isinstance(err, Inexact)
         self._mci = mci or self._mci.stale()
         self._held_steps = self._held_steps + 1 if status == HELD else 0
+        self._remember(time_s, status, inexact)
+        return self._outputs_of(*self._last, status, inexact, settled)
+
+    def _remember(self, time_s: float, status: int, inexact: bool) -> None:
+        """What the summary will say of this interval."""
+        last = self._last[0]
         if status == HELD:
             self._seen.note("held", time_s)
         elif status == ELASTIC:
-            self._seen.note("elastic", time_s, self._which_limits(self._last[0]))
-        if status != HELD and self._last[0].nci_cap_excess_kg_per_kwh:
+            self._seen.note("elastic", time_s, self._which_limits(last))
+        if status != HELD and last.curtailed_bus_kw.any():
+            self._seen.note("surplus", time_s, in_words(
+                last.curtailed_bus_kw, last.p_load_kw, self._feeder.bus_names,
+                self._dispatch.source_names[self._dispatch.substation]))
+        if status != HELD and last.nci_cap_excess_kg_per_kwh:
             self._seen.note("capped", time_s, self._dispatch.capped_status)
-        if self._last[0].relaxation_gap_pu > LOOSE_GAP_PU:
+        if last.relaxation_gap_pu > LOOSE_GAP_PU:
             self._seen.note("loose", time_s)
         if inexact:
             self._seen.note("inexact", time_s)
-        return self._outputs_of(*self._last, status, inexact, settled)
 
     def notes(self) -> list[str]:
         lines = [f"{self.sid}: {line}" for line in self._seen.lines()]
@@ -392,6 +402,7 @@ class CefDispatch(Adapter):
                 "voltage_slack_bus_pu": self._slack(result.vm_pu).tolist(),
                 "cost_usd_per_h": result.cost_usd_per_h,
                 "curtailed_kw": result.curtailed_kw,
+                "curtailed_bus_kw": result.curtailed_bus_kw.tolist(),
                 "forecast_error_ratio": self._error,
                 "nci_cap_excess_kg_per_kwh": result.nci_cap_excess_kg_per_kwh,
                 "global_gap_ratio": math.nan if result.global_gap_ratio is None else result.global_gap_ratio,

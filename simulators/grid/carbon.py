@@ -15,6 +15,7 @@ from pydantic import Field
 from cosim.adapter import Adapter, Values
 from cosim.errors import ModelError, ScenarioError
 from cosim.params import params
+from cosim.plausible import Intensity
 from cosim.ports import Port
 from simulators.grid.equations import nodal_carbon_intensity, radial_power_flow
 from simulators.grid.feeder import Network
@@ -26,7 +27,7 @@ class CarbonSource:
     """A source of the foreign grid: where it stands and what its energy carries."""
 
     node: Annotated[int, Field(ge=0, description="bus number of the network")]
-    kg_per_kwh: Annotated[float, Field(ge=0, allow_inf_nan=False, description="carbon intensity of its energy, kg/kWh")]
+    kg_per_kwh: Annotated[Intensity, Field(allow_inf_nan=False, description="carbon intensity of its energy, kg/kWh")]
 
 
 @params

@@ -16,12 +16,14 @@ from pydantic import Field
 from cosim.adapter import Adapter, Values
 from cosim.errors import ScenarioError, SolverError, unknown
 from cosim.params import params
+from cosim.plausible import Intensity
 from cosim.ports import Port
 from cosim.units import format_time
 from simulators.grid.equations import Floats, generated_carbon, nodal_carbon_intensity
 from simulators.grid.feeder import Feeder, Network
 from simulators.grid.network import read_feeder
 from simulators.grid.ports import DEMAND, PER_BUS, fixed_tables
+from simulators.grid.surplus import EXPORT_KW, back_in_words
 
 try:
     import opendssdirect
@@ -40,7 +42,7 @@ class DssSource:
     """A source at a set point; the one at the circuit's source bus is the substation, which balances."""
 
     bus: Annotated[str, Field(min_length=1, description="name of its bus, e.g. bus6")]
-    kg_per_kwh: Annotated[float, Field(ge=0, allow_inf_nan=False, description="carbon intensity of its energy, kg/kWh")]
+    kg_per_kwh: Annotated[Intensity, Field(allow_inf_nan=False, description="carbon intensity of its energy, kg/kWh")]
     p_set_kw: Annotated[float, Field(ge=0, allow_inf_nan=False, description="P, kW; > 0 feeds the network")] = 0.0
     q_set_kvar: Annotated[float, Field(allow_inf_nan=False, description="Q, kvar; > 0 feeds the network")] = 0.0
 
@@ -115,6 +117,7 @@ class OpenDss(Adapter):
         self._intensity = np.array([s.kg_per_kwh for s in given.values()])
         self._names = [*circuit.buses, *circuit.middles]
         self._drawn = dict.fromkeys(self._at, 0.0)
+        self._back: list[tuple[float, float]] = []
         for eid, at in self._at.items():
             circuit.add_load(f"cosim_{eid}", at)
         for k, (name, source) in enumerate(given.items()):
@@ -144,7 +147,12 @@ class OpenDss(Adapter):
             drawn = sum(inputs[eid]["p_load_kw"] for eid in self._at)
             raise SolverError(f"{self.sid} at {format_time(time_s)}: OpenDSS finds no power flow at {drawn:.0f} kW of "
                               "demand; lower it or look at the circuit's impedances")
+        if (taken_kw := -self._circuit.substation_kw()) > EXPORT_KW:
+            self._back.append((time_s, taken_kw))
         return self._outputs_of()
+
+    def notes(self) -> list[str]:
+        return back_in_words(self.sid, list(self.params.sources)[self._substation], self._back)
 
     def _outputs_of(self) -> Values:
         circuit = self._circuit

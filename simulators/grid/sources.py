@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from cosim.errors import ScenarioError, unknown
 from cosim.params import params
+from cosim.plausible import Intensity, Price
 from simulators.grid.conic import Sources
 from simulators.grid.elements import Generator
 from simulators.grid.equations import Floats
@@ -32,12 +33,12 @@ class Source:
     """
 
     node: Annotated[int, Field(ge=0, description="bus number of the network")]
-    kg_per_kwh: Annotated[float, Field(ge=0, allow_inf_nan=False, description="carbon intensity of its energy, kg/kWh")]
+    kg_per_kwh: Annotated[Intensity, Field(allow_inf_nan=False, description="carbon intensity of its energy, kg/kWh")]
     p_min_kw: Annotated[float, Field(allow_inf_nan=False, description="least P, kW; < 0 lets it take power")] = 0.0
     p_max_kw: Annotated[float | None, Field(allow_inf_nan=False, description="most P, kW; null: no limit")] = None
     q_min_kvar: Annotated[float | None, Field(allow_inf_nan=False, description="least Q, kvar; null: no limit")] = None
     q_max_kvar: Annotated[float | None, Field(allow_inf_nan=False, description="most Q, kvar; null: no limit")] = None
-    usd_per_kwh: Annotated[float, Field(ge=0, allow_inf_nan=False, description="price of its energy, USD/kWh, for a "
+    usd_per_kwh: Annotated[Price, Field(ge=0, allow_inf_nan=False, description="price of its energy, USD/kWh, for a "
                                         "dispatch that weighs cost")] = 0.0
     usd_per_kw2h: Annotated[float, Field(ge=0, allow_inf_nan=False, description="quadratic cost: this x P^2 in USD/h, "
                                          "USD/(kW^2 h)")] = 0.0
@@ -50,8 +51,8 @@ class Source:
     power_factor_min: Annotated[float | None, Field(gt=0, le=1, description="for capability power_factor")] = None
     ramp_kw_per_min: Annotated[float | None, Field(gt=0, allow_inf_nan=False, description="most change of P, kW per "
                                                    "min, up and down; null: no limit")] = None
-    marginal_kg_per_kwh: Annotated[float | None, Field(
-        ge=0, allow_inf_nan=False, description="carbon intensity of one more kWh of it, for the marginal carbon "
+    marginal_kg_per_kwh: Annotated[Intensity | None, Field(
+        allow_inf_nan=False, description="carbon intensity of one more kWh of it, for the marginal carbon "
         "intensity alone, e.g. of the grid upstream of the substation; null: kg_per_kwh, its average")] = None
 
     @model_validator(mode="after")
