@@ -273,7 +273,7 @@ class CefDispatch(Adapter):
     def _what_is_proven(self, last: DispatchResult, status: int) -> str:
         """Of an interval whose relaxation is not exact."""
         if status == HELD:
-            return "no set points were found"
+            return ""
         if last.global_gap_ratio is None:
             return "the set points are not proven to be the best"
         return ("the set points are the best of the local optima and corners that were tried; the relaxation proves "
