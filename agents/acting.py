@@ -48,7 +48,7 @@ class ActingTeam:
             self._type_at = [kinds.index(kind) for _, kind in self.spec.agents]
             choices = [p for k in self._types for p in k.action if isinstance(p, Choice)]
             if self._config["simplex"] != "gaussian" or choices:
-                raise ScenarioError(f"checkpoint '{path}' draws choices or Dirichlet shares, which need torch; set "
+                raise ScenarioError(f"checkpoint '{path}' draws choices or Dirichlet shares, which need torch: --set "
                                     "controller.explore=true")
             self._maps = [_Map(kind) for kind in self._types]
             self._net = _NETS[self.method](layers, self, self._config["blocks"])

@@ -235,8 +235,8 @@ class MciPriority(NciPriority):
     def intensity(self, observation: Observation) -> Vector:
         """(N,) marginal intensities, kg/kWh; ModelError if nobody computes them."""
         if observation.mci_kg_per_kwh is None:
-            raise ModelError("policy mci_priority decides by marginal intensities and hears none; set grid.mci=true, "
-                             "or link some to controller.mci_kg_per_kwh")
+            raise ModelError("policy mci_priority decides by marginal intensities and hears none: --set "
+                             "grid.mci=true, or link some to controller.mci_kg_per_kwh")
         return observation.mci_kg_per_kwh
 
 

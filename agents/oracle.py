@@ -153,7 +153,8 @@ class MyopicOracle:
             return observation.nci_kg_per_kwh
         if observation.mci_kg_per_kwh is None:
             raise ModelError(f"policy myopic_oracle with reward.carbon = {self.weights.carbon} decides by marginal "
-                             "intensities and hears none; set grid.mci=true, or reward.carbon=attributed")
+                             "intensities and hears none: --set grid.mci=true, or --set "
+                             "controller.reward.carbon=attributed")
         return observation.mci_kg_per_kwh
 
     def _kwh_per_gpu_min(self, observation: Observation) -> list[list[float]]:

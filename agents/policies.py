@@ -32,8 +32,8 @@ def make_policy(
         raise ScenarioError(_nobody(name, policies))
     if policies[name].needs_nci and not sees_nci:
         blind = ", ".join(sorted(n for n, kind in policies.items() if not kind.needs_nci))
-        raise ScenarioError(f"policy {name} decides by carbon intensity, which power mode hides; use mode=joint or "
-                            f"one of: {blind}")
+        raise ScenarioError(f"policy {name} decides by carbon intensity, which power mode hides: --set "
+                            f"controller.mode=joint, or one of: {blind}")
     return policies[name](facts, options, rng)
 
 

@@ -22,7 +22,8 @@ from simulators.grid.dispatch import Dispatch, SolverName, Source
 from simulators.grid.feeder import BaseLoad, Feeder, Line, LineList
 from simulators.grid.horizon import Ramps
 from simulators.grid.mci import MciOfDispatch
-from simulators.grid.network import AcCheck, read_feeder
+from simulators.grid.network import read_feeder
+from simulators.grid.powerflow import AcCheck
 
 TABLE_I = {
     "substation": Source(0, 0.30),

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import calendar
 from collections.abc import Sequence
-from datetime import UTC, date, datetime, timedelta, tzinfo
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import numpy as np
 
 from cosim.errors import ScenarioError
-from cosim.units import DAY_S
+from cosim.units import DAY_S, HOUR_S, MIN_S
 
 _LEAP_YEAR = 2000
 """The year in which the rows of a typical year are put; it has a 29 February."""
@@ -77,6 +77,20 @@ def instants(cells: Sequence[Any], zone: ZoneInfo | None) -> Instants:
     offsets = {at.utcoffset() for at in parsed}
     own = parsed[0].tzinfo if len(offsets) == 1 else UTC
     return Instants(np.array([at.timestamp() for at in parsed], dtype=np.float64), len(unzoned), zone or own or UTC)
+
+
+def seconds_of_day(text: str) -> float | None:
+    """Seconds since midnight of a date with its time, or of a time alone, as they are written; None for other text."""
+    if ":" not in text:
+        return None
+    try:
+        at = _parsed(text).time()
+    except DateError:
+        try:
+            at = time.fromisoformat(text.strip())
+        except ValueError:
+            return None
+    return at.hour * HOUR_S + at.minute * MIN_S + at.second + at.microsecond * 1e-6
 
 
 def label(unix_s: float) -> str:

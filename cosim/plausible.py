@@ -6,42 +6,50 @@ The one place for these bounds; tables, replays and parameters look here.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
+from pydantic import AfterValidator
 
 from cosim.units import SUFFIXES, Unit, unit_of
 
 
 class Bounds(NamedTuple):
     """What figures of a dimension can be, and what the middle one of a table usually is, in the dimension's base unit;
-    why: a sentence for those outside."""
+    below, above: why those outside cannot be."""
 
     low: float
     high: float
     usual_low: float
     usual_high: float
-    why: str
+    below: str
+    above: str
 
 
-INTENSITY = Bounds(0.0, 3.0, 0.003, 1.5, "no fuel emits more than 3 kg/kWh, and an average intensity is not negative")
+INTENSITY = Bounds(0.0, 3.0, 0.003, 1.5, "an average intensity is greater than or equal to 0",
+                   "no fuel emits more than 3 kg/kWh")
 """kg/kWh. Lignite in an old plant emits 1.2 to 1.5 kg per kWh delivered."""
-MARGINAL = Bounds(-30.0, 30.0, 0.003, 1.5, "a marginal intensity stays within 30 kg/kWh of zero")
+MARGINAL = Bounds(-30.0, 30.0, 0.003, 1.5, *("a marginal intensity stays within 30 kg/kWh of zero",) * 2)
 """kg/kWh. Redispatch behind a congested line moves more than the one kWh, in either direction."""
-PRICE = Bounds(-20.0, 20.0, 0.001, 1.0, "wholesale markets cap prices below 20 USD/kWh")
+PRICE = Bounds(-20.0, 20.0, 0.001, 1.0, *("markets cap prices below 20 USD/kWh either way",) * 2)
 """USD/kWh. The highest cap of a market is about 12 (Australia, 2024); the lowest floor -1."""
-OUTSIDE_DEGC = Bounds(-60.0, 60.0, -40.0, 45.0, "outside air has -60 to 60 degC")
+OUTSIDE_DEGC = Bounds(-60.0, 60.0, -40.0, 45.0, *("outside air has -60 to 60 degC",) * 2)
 """degC. Beyond it a column is in kelvin or degrees Fahrenheit."""
 
 _NOISE = 1e-6  # what a solver leaves below zero, in the base unit
-_MARGINAL = re.compile(r"^(mci|moer|marginal)", re.IGNORECASE)
+_MARGINAL = re.compile(r"(?<![a-z])(mci|[ls]?r?mer|moer|mef|marginal)(?![a-z])", re.IGNORECASE)
 _IN_WORDS = re.compile(r"\b(kg|g|lbs?|t)\s*(?:of\s+)?(?:co[2₂])?-?(?:eq|e)?\.?\s*(?:/|per)\s*([km]wh)\b", re.IGNORECASE)
+
+
+def is_marginal(name: str) -> bool:
+    """Whether a port or column says that it is a marginal intensity: of one more kWh, not of all that flow."""
+    return _MARGINAL.search(name.replace("_", " ")) is not None
 
 
 def bounds_of(name: str, unit: Unit) -> Bounds | None:
     """The bounds of a port or column by its name and unit; None where nothing is known."""
     if unit.dimension == "carbon intensity":
-        return MARGINAL if _MARGINAL.match(name) else INTENSITY
+        return MARGINAL if is_marginal(name) else INTENSITY
     return PRICE if unit.dimension == "price" else None
 
 
@@ -57,10 +65,10 @@ def impossible(name: str, values: np.ndarray, unit: Unit | None = None) -> str |
     low, high = float(known.min()) * unit.factor, float(known.max()) * unit.factor
     if bounds.low - _NOISE <= low and high <= bounds.high:
         return None
-    worst = (high if high > bounds.high else low) / unit.factor
-    meant = _likely(unit, bounds, known) if high > bounds.high else []
+    worst, why = (high, bounds.above) if high > bounds.high else (low, bounds.below)
+    meant = _likely(unit, bounds, known)
     hint = f"; are they in {' or '.join(meant)}?" if meant else ""
-    return f"{name} = {worst:g} {unit.symbol}: {bounds.why}{hint}"
+    return f"{name} = {worst / unit.factor:g} {unit.symbol}: {why}{hint}"
 
 
 def unusual(name: str, values: np.ndarray, unit: Unit | None = None) -> str | None:
@@ -76,6 +84,20 @@ def unusual(name: str, values: np.ndarray, unit: Unit | None = None) -> str | No
     hint = f"; are they in {' or '.join(meant)}?" if meant else ""
     usual = f"{bounds.usual_low / unit.factor:g} to {bounds.usual_high / unit.factor:g} {unit.symbol}"
     return f"the middle figure of {name} is {middle:g}, where {usual} is usual{hint}"
+
+
+def _possible(name: str) -> AfterValidator:
+    def check(value: float) -> float:
+        if (wrong := impossible(name, np.array([value], dtype=np.float64))) is not None:
+            raise ValueError(wrong.partition(": ")[2])
+        return value
+    return AfterValidator(check)
+
+
+Intensity = Annotated[float, _possible("kg_per_kwh")]
+"""A parameter in kg/kWh that can be."""
+Price = Annotated[float, _possible("price_usd_per_kwh")]
+"""A parameter in USD/kWh that can be."""
 
 
 def stated_intensity(column: str) -> Unit | None:
@@ -95,10 +117,11 @@ def stated_intensity(column: str) -> Unit | None:
 
 def _likely(unit: Unit, bounds: Bounds, known: np.ndarray) -> list[str]:
     """Symbols of the units of the same kind in which the middle figure is usual, and none is impossible."""
-    middle, most = float(np.median(np.abs(known))), float(np.abs(known).max())
+    middle, low, high = float(np.median(np.abs(known))), float(known.min()), float(known.max())
     fits: dict[float, str] = {}
     for other in SUFFIXES.values():
-        usual = bounds.usual_low <= middle * other.factor <= bounds.usual_high and most * other.factor <= bounds.high
-        if usual and other.dimension == unit.dimension and other.factor != unit.factor:
+        can_be = bounds.low <= low * other.factor and high * other.factor <= bounds.high
+        usual = bounds.usual_low <= middle * other.factor <= bounds.usual_high
+        if can_be and usual and other.dimension == unit.dimension and other.factor != unit.factor:
             fits.setdefault(other.factor, other.symbol)
     return list(fits.values())

@@ -3,7 +3,6 @@ for a grid, prices from a CSV."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
@@ -16,11 +15,14 @@ from cosim.errors import ModelError, ScenarioError, TraceError, unknown
 from cosim.params import params
 from cosim.plausible import impossible
 from cosim.ports import Port
+from cosim.recording import check_step, end_s, next_sample_s, refuse_others
+from cosim.recording import notes as recording_notes
 from cosim.resolve import command_of, load
 from cosim.scenario import Link, Member, Scenario
+from cosim.series import played_from_s, rows_at, scenario_of
 from cosim.table import Reading, Table, is_table, split_name
 from cosim.trace import Trace
-from cosim.units import format_time
+from cosim.units import Seconds, format_time
 
 Overflow = Annotated[
     Literal["raise", "hold", "wrap"], Field(description="outside of what is there: refuse, hold it, repeat it")]
@@ -36,6 +38,8 @@ class PlayerParams:
     path: Annotated[str, Field(min_length=1, description="trace to play from")]
     member: Annotated[str, Field(min_length=1, description="member of that trace whose outputs are played")]
     overflow: Overflow = "raise"
+    scenario_start: Annotated[str, Field(description="date of t = 0; the run fills it in")] = "2026-01-01T00:00:00"
+    scenario_warmup_s: Annotated[Seconds, Field(ge=0, description="of the run, which fills it in")] = 0.0
 
 
 class Player(Continuing):
@@ -43,8 +47,8 @@ class Player(Continuing):
     worlds of a learner the recording goes on day after day.
 
     A level holds from its sample to the next. Links that are shifted in time start with what they started with then;
-    where the recording does not say, with the first sample. `wrap` repeats the recording at a whole number of its own
-    steps.
+    where the recording does not say, with the first sample. `cosim.recording` says from when it is played; `wrap`
+    repeats it from the end of its warm-up, at a whole number of its own steps.
     """
 
     PARAMS = PlayerParams
@@ -52,13 +56,20 @@ class Player(Continuing):
 
     @classmethod
     def check_horizon(cls, member: str, given: PlayerParams, step_s: float, until_s: float) -> None:
-        """ScenarioError when the recording ends before the run does."""
+        """ScenarioError when the recording ends before the run does, or has another step."""
         with Trace(given.path) as trace:
+            from_s = played_from_s(trace, given.scenario_warmup_s)
             for model in (m for m in trace.models() if m.split("/")[0] == given.member):
-                times = trace.time_s(model)
-                end_s = float(times[-1]) + step_s if len(times) else 0.0
-                if not len(times) or (given.overflow == "raise" and end_s < until_s):
-                    raise too_short(member, given.path, end_s, until_s)
+                length_s = end_s(trace, model, step_s) - from_s
+                if length_s <= 0 or (given.overflow == "raise" and length_s < until_s):
+                    raise too_short(member, given.path, max(length_s, 0.0), until_s)
+            check_step(member, given, step_s, trace)
+
+    @classmethod
+    def check_scenario(cls, member: str, given: PlayerParams, scenario: Scenario) -> None:
+        """ScenarioError for a recording of other entities than the scenario's."""
+        with Trace(given.path) as trace:
+            refuse_others(scenario, member, given.path, trace, given.member)
 
     def init(self, sid: str, time_resolution: float = 1.0, *, step_s: float = 60.0, seed: int = 0, episode: int = 0,
              **given: Any) -> dict:
@@ -70,6 +81,8 @@ class Player(Continuing):
         self._recorded: dict[str, list[str]] = {}
         self._labels: dict[str, list[str]] = {}
         self._initial: dict[tuple[str, str], list[float]] = {}
+        self._from_s = self._again_s = 0.0
+        self._said: list[str] = []
         self._fixed: dict[str, dict[str, list]] = {}
         self.adopt(self._open())
         return self.meta
@@ -91,8 +104,9 @@ class Player(Continuing):
         return self._fixed
 
     def initial(self) -> Values:
-        """What shifted links started with, else the first sample; in a later world the last sample before it."""
-        if self.origin_s:
+        """What shifted links started with, else the first sample; in a later world, and of a recording that is not
+        played from its begin, the last sample before."""
+        if self._from_s or self.origin_s:
             return self._at(math.nextafter(self.origin_s, -math.inf))
         values = self._at(0.0)
         for (eid, port), numbers in self._initial.items():
@@ -100,23 +114,42 @@ class Player(Continuing):
                 values[eid][port] = numbers if isinstance(values[eid][port], list) else numbers[0]
         return values
 
+    def step(self, time: int, inputs: dict, max_advance: int) -> int:
+        """One tick; the next is when the recording changes, so that one that is not played from its begin, or not from
+        a sample, keeps its instants."""
+        super().step(time, inputs, max_advance)
+        seconds = self._until_next_s(self.origin_s + time * self._resolution_s)
+        steps = round(seconds / self._resolution_s)
+        if abs(steps * self._resolution_s - seconds) > 1e-6:
+            common = math.gcd(round(seconds), round(self._resolution_s))
+            raise ScenarioError(f"{self.params.path}, played from {format_time(self._from_s)} on, has values between "
+                                f"two bus steps of {self._resolution_s:g} s; --set resolution_s={common}")
+        return time + steps
+
     def advance(self, time_s: float, inputs: Values) -> Values:
         """The sample that holds at `time_s`."""
         return self._at(self.origin_s + time_s)
+
+    def notes(self) -> list[str]:
+        """From when the recording is played."""
+        return self._said
 
     def _open(self) -> dict[str, tuple[Port, ...]]:
         """Read everything; the models and ports that can be played."""
         p = self.params
         models: dict[str, tuple[Port, ...]] = {}
         with Trace(p.path) as trace:
+            self._from_s = played_from_s(trace, p.scenario_warmup_s)
+            self._again_s = float(scenario_of(trace).get("warmup_s", 0.0))
+            self._said = recording_notes(self.sid, trace, p.scenario_warmup_s, p.scenario_start)
             mine = [m for m in trace.models() if m.split("/")[0] == p.member]
             if not mine:
                 raise ScenarioError(f"{p.path}: {unknown('recorded member', p.member, recorded_members(trace))}")
             for path in mine:
                 model = path.split("/")[1]
                 models[model] = tuple(self._read_port(trace, path, name) for name in trace.ports(path))
-                self._times[model] = times = trace.time_s(path)
-                self._ends[model] = float(times[-1]) + self.step_s
+                self._times[model] = trace.time_s(path)
+                self._ends[model] = end_s(trace, path, self.step_s)
                 self._values[model] = {port.name: trace[f"{path}/{port.name}"] for port in models[model]}
                 for name, values in self._values[model].items():
                     if (wrong := impossible(name, values)) is not None:
@@ -152,15 +185,23 @@ class Player(Continuing):
         return {eid: {name: data[row, k].tolist() for name, data in self._values[model].items()}
                 for eid, k in columns}
 
+    def _begins_again_s(self, model: str) -> float:
+        return self._again_s or min(0.0, float(self._times[model][0]))
+
+    def _until_next_s(self, time_s: float) -> float:
+        wraps = self.params.overflow == "wrap"
+        return min(next_sample_s(self._times[model], self._ends[model], time_s + self._from_s, self.step_s,
+                                 self._begins_again_s(model) if wraps else None) for model in self._times)
+
     def _row(self, model: str, time_s: float) -> int:
-        times, end_s = self._times[model], self._ends[model]
-        if time_s >= end_s:
+        times, over_s, time_s = self._times[model], self._ends[model], time_s + self._from_s
+        if time_s >= over_s:
             if self.params.overflow == "raise":
-                raise ModelError(f"the recording ends at {format_time(end_s)}; see {self.sid}.overflow")
-            begin_s = min(0.0, float(times[0]))
-            if self.params.overflow == "wrap" and end_s > begin_s:
-                time_s = begin_s + (time_s - begin_s) % (end_s - begin_s)
-        return max(0, int(np.searchsorted(times, time_s, side="right")) - 1)
+                raise ModelError(f"the recording ends at {format_time(over_s)}; see {self.sid}.overflow")
+            begin_s = self._begins_again_s(model)
+            if self.params.overflow == "wrap" and over_s > begin_s:
+                time_s = begin_s + (time_s - begin_s) % (over_s - begin_s)
+        return max(0, int(rows_at(times, time_s)))
 
 
 @params
@@ -178,7 +219,7 @@ class TablePlayerParams:
     time_zone: Annotated[str | None, Field(description="IANA name of the zone of dates that have no offset; null: UTC, "
                                            "and a note says so")] = None
     silent: Annotated[tuple[str, ...], Field(description="entities left out: the table has no column of theirs")] = ()
-    scenario_start: Annotated[str, Field(description="date of t = 0; the run fills it in")] = "2026-01-01T00:00:00"
+    scenario_start: Annotated[str | None, Field(description="date of t = 0; the run fills it in")] = None
 
 
 class TablePlayer(Player):
@@ -191,6 +232,10 @@ class TablePlayer(Player):
     def check_horizon(cls, member: str, given: TablePlayerParams, step_s: float, until_s: float) -> None:
         """ScenarioError for a table that does not cover the run, as its overflow needs it."""
         _table(given, member).check(until_s)
+
+    @classmethod
+    def check_scenario(cls, member: str, given: TablePlayerParams, scenario: Scenario) -> None:
+        """Nothing: whom a table leaves out, and whom it names beyond the scenario, `notes` say."""
 
     def create(self, num: int, model: str, names: list[str] | None = None) -> list[dict]:
         """Entities by name; ScenarioError for one that has neither a column of its own nor a common one."""
@@ -214,14 +259,14 @@ class TablePlayer(Player):
         if self.params.silent:
             out.append(f"{self.params.path} has no column of {listed(self.params.silent)}: whom they served keeps its "
                        "default, or what others send it")
-        times = self._table.times_s
-        if len(times) > 1 and (closest := float(np.diff(times).min())) < self.step_s:
-            out.append(f"{self.params.path} has rows {closest:g} s apart; {self.sid} reads it every {self.step_s:g} s")
-        out += [f"{self.sid}: {text}" for text in self._table.notes(0.0, self._high_s)]
+        out += [f"{self.sid}: {text}" for text in self._table.notes(0.0, self._high_s, self.step_s)]
         played = {(self._table.match(port.name)[0], eid) for model, ports in self.models.items() for port in ports
                   for eid in (None, *self.entities[model])}
         idle = [name for name in self._table.columns if (split_name(name)[1], split_name(name)[0]) not in played]
         return out + ([f"{self.params.path}: nobody plays its columns {listed(idle)}"] if idle else [])
+
+    def _until_next_s(self, time_s: float) -> float:
+        return self.step_s
 
     def _open(self) -> dict[str, tuple[Port, ...]]:
         p = self.params
@@ -287,12 +332,13 @@ def _from_trace(scenario: Scenario, member: str, path: str) -> Scenario:
         recorded = {m.split("/")[1]: trace.names(m) for m in trace.models() if m.split("/")[0] == member}
         if not recorded:
             raise TraceError(f"--replay {member}={path}: {unknown('recorded member', member, recorded_members(trace))}")
-        then = json.loads(str(trace.attrs.get("scenario", "{}"))).get("members", {}).get(member, {})
+        then = scenario_of(trace).get("members", {}).get(member, {})
     own = getattr(_class_of(old, member), "REPLAYED_BY", None)
     if own:
         return _played(scenario, member, {"simulator": own, "params": {"path": path}, "shared": old.shared})
     _refuse_events(getattr(_class_of(old, member), "MODELS", None) or {}, _sources(scenario, member), member, path)
-    changed: dict[str, Any] = {"simulator": "cosim.replay:Player", "params": {"path": path, "member": member}}
+    changed: dict[str, Any] = {"simulator": "cosim.replay:Player", "step_s": then.get("step_s", old.step_s),
+                               "params": {"path": path, "member": member}}
     specs = [*old.entities.values(), *then.get("entities", {}).values()]
     if then.get("names") or any(isinstance(spec, dict) for spec in specs):  # it was somebody else's, and named its own
         heard = {link.source for link in scenario.links}

@@ -80,9 +80,7 @@ def resolve(scenario: Scenario, until_s: float | None = None) -> Resolved:
     horizon_s = _horizon(scenario, until_s, classes, params)
     full = _filled(scenario, params, horizon_s)
     for name, value in params.items():
-        if hasattr(classes[name], "check_horizon"):
-            step_s = scenario.members[name].step_s
-            classes[name].check_horizon(name, value, step_s, scenario.warmup_s + horizon_s)
+        _check(scenario, name, classes[name], value, scenario.warmup_s + horizon_s)
     for name, value in params.items():
         if hasattr(classes[name], "check_members"):
             classes[name].check_members(name, value, params)
@@ -90,17 +88,26 @@ def resolve(scenario: Scenario, until_s: float | None = None) -> Resolved:
     return Resolved(full, clock, until, classes, params, raw, entities)
 
 
+def _check(scenario: Scenario, name: str, cls: type, given: Any, until_s: float) -> None:
+    """What a member's class itself wants to see before a run: that its data last, that it is of this scenario."""
+    if hasattr(cls, "check_horizon"):
+        cls.check_horizon(name, given, scenario.members[name].step_s, until_s)
+    if hasattr(cls, "check_scenario"):
+        cls.check_scenario(name, given, scenario)
+
+
 def _given(scenario: Scenario, name: str, cls: type | None) -> dict[str, Any]:
-    """A member's parameters with the shared tables it takes and, where it asks for it, the date of t = 0."""
+    """A member's parameters with the shared tables it takes and, where it declares them, the date of t = 0 and the
+    warm-up."""
     member = scenario.members[name]
     wanted = _tables_of(scenario, member, cls)
     for table in wanted:
         if table not in scenario.shared:
             raise ScenarioError(f"{name}.shared: {unknown('shared table', table, scenario.shared)}")
     given = {**{t: scenario.shared[t] for t in wanted if t not in member.params}, **member.params}
-    if cls is not None and "scenario_start" in field_names(getattr(cls, "PARAMS", None)):
-        given["scenario_start"] = scenario.start
-    return given
+    wants = field_names(getattr(cls, "PARAMS", None)) if cls is not None else ()
+    said = {"scenario_start": scenario.start, "scenario_warmup_s": scenario.warmup_s}
+    return given | {name: value for name, value in said.items() if name in wants}
 
 
 def _refuse_nan(path: str, value: Any) -> None:

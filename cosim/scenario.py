@@ -39,9 +39,12 @@ def _member_port(text: str) -> str:
 
 def _date(text: str) -> str:
     try:
-        date = datetime.fromisoformat(text).replace(tzinfo=None)
+        date = datetime.fromisoformat(text)
     except ValueError:
         raise ValueError("write an ISO date, for example 2026-01-01") from None
+    if date.utcoffset():
+        raise ValueError("a run begins at midnight UTC; leave out the offset, and give tables their time_zone")
+    date = date.replace(tzinfo=None)
     if date.time() != time():
         raise ValueError("a run begins at midnight, as its prices and profiles do; leave out the time of day")
     return date.isoformat(timespec="seconds")

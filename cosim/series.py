@@ -40,7 +40,7 @@ class Counted(NamedTuple):
 
     use     (n,) which do, in whole or in part
     hours   (k,) that each of those stands for
-    share   (k,) of its own duration that this is, 0 to 1
+    share   (k,) of its member's step that this is, 0 to 1: what part of what was counted over that step counts here
     begins  (k,) whether it begins in the counted time, as what is told at a sample's begin does
     """
 
@@ -85,7 +85,8 @@ def counted(trace: Trace, model: str, time: CountedTime | None = None) -> Counte
     time, (begin, end) = time or counted_time(trace), spans(trace, model)
     inside_s = np.minimum(end, time.end_s) - np.maximum(begin, time.begin_s)
     use = inside_s > 0
-    return Counted(use, inside_s[use] / HOUR_S, inside_s[use] / (end - begin)[use], begin[use] >= time.begin_s)
+    every_s = step_s(trace, model.split("/")[0])
+    return Counted(use, inside_s[use] / HOUR_S, inside_s[use] / every_s, begin[use] >= time.begin_s)
 
 
 def ended_jobs(trace: Trace, model: str, outcome: str) -> np.ndarray:
@@ -191,6 +192,11 @@ def intensity_of(trace: Trace, site: str, port: str = "nci_kg_per_kwh") -> tuple
             if model.startswith(f"{member}/") and eid in trace.names(model) and trace.has(f"{model}/{port}"):
                 return f"{model}/{port}", trace.names(model).index(eid)
     return None
+
+
+def played_from_s(recording: Trace, warmup_s: float) -> float:
+    """Time of a recording that is t = 0 of a run with a warm-up of `warmup_s`, s: see `cosim.recording`."""
+    return max(0.0, float(scenario_of(recording).get("warmup_s", 0.0)) - warmup_s)
 
 
 def recording_of(trace: Trace, member: str) -> str | None:

@@ -38,13 +38,13 @@ class Reading:
     """How a table is read.
 
     owner      what stands before `overflow` and `time_zone` in the names of its fields: 'tariff.prices_', 'grid.'
-    start      ISO date of t = 0, UTC
+    start      ISO date of t = 0, UTC; None where it is not known: only counts can then be read
     time_zone  IANA name of the zone of dates without an offset; None: UTC, and a note says so
     clock      column of times; None: by its name
     """
 
     owner: str
-    start: str
+    start: str | None
     time_zone: str | None = None
     overflow: Overflow = "hold"
     clock: str | None = None
@@ -53,6 +53,11 @@ class Reading:
 def is_table(path: str | Path) -> bool:
     """Whether a file name says that it is a table."""
     return Path(path).suffix.lower() in SUFFIXES
+
+
+def clock_of(names: Sequence[str]) -> str | None:
+    """Which of a file's columns is that of times, by its name."""
+    return next((n for n in names if n.lower() in (*_COUNTS, *_DATES)), None)
 
 
 class Table:
@@ -65,7 +70,7 @@ class Table:
         self.path, self.reading = Path(path), reading
         self._file = read_columns(self.path)
         names = self._file.names
-        clock = reading.clock or next((n for n in names if n.lower() in (*_COUNTS, *_DATES)), None)
+        clock = reading.clock or clock_of(names)
         if clock is None:
             raise ScenarioError(f"{self.path} has no column of times; call it {', '.join(_COUNTS)} (since the run's "
                                 f"start) or {', '.join(_DATES)} (ISO 8601); it has {', '.join(names)}")
@@ -84,6 +89,9 @@ class Table:
         try:
             if self._instants is None:
                 return Axis(self._file.numbers(self.clock) * unit_of(self.clock).factor)
+            if self.reading.start is None:
+                raise ScenarioError(f"{self.path} has dates, and the date of t = 0 is not known to its reader; --set "
+                                    "its scenario_start (a run fills it in for members of its own process)")
             zero_s = instant(self.reading.start)
             return Axis(self._instants.unix_s - zero_s, self._instants, zero_s)
         except TwoRowsError as err:
@@ -138,10 +146,13 @@ class Table:
                                 f"{self.reading.owner}overflow=hold" + ("" if axis.typical else " or wrap"))
         return row
 
-    def notes(self, low_s: float, high_s: float) -> list[str]:
-        """Sentences on how the table was read, by a run that asked for times from `low_s` to `high_s`."""
+    def notes(self, low_s: float, high_s: float, step_s: float) -> list[str]:
+        """Sentences on how the table was read, by a run that asked for times `low_s` to `high_s`, every `step_s`."""
         axis, reading, dates = self.axis, self.reading, self._instants
         said = list(self._odd)
+        closest_s = float(np.diff(axis.times_s).min(initial=math.inf))
+        if closest_s < step_s:
+            said.append(f"has rows {closest_s:g} s apart, and is read every {step_s:g} s: rows in between are skipped")
         if dates is not None and dates.unzoned and reading.time_zone is None:
             said.append(f"dates without an offset are read as UTC; --set {reading.owner}time_zone=NAME (Europe/Berlin, "
                         "or UTC) says what they are")
@@ -270,9 +281,9 @@ class Held:
         self._low_s, self._high_s = min(self._low_s, time_s), max(self._high_s, time_s)
         return self.values[self.table.row(time_s, forecast=forecast)]
 
-    def notes(self) -> list[str]:
-        """Sentences on how the table was read."""
-        return self.table.notes(self._low_s, self._high_s) if self._low_s <= self._high_s else []
+    def notes(self, step_s: float) -> list[str]:
+        """Sentences on how the table was read, every `step_s`."""
+        return self.table.notes(self._low_s, self._high_s, step_s) if self._low_s <= self._high_s else []
 
 
 def split_name(column: str) -> tuple[str | None, str, str | None]:

@@ -34,7 +34,8 @@ def carried_kw(run: Resolved) -> float:
     """The most that the data centers may draw together, in equal parts, at the network's own load, kW."""
     grid, fleet = run.params["grid"], run.params["aidc"]
     feeder = read_feeder(grid.network)
-    dispatch = Dispatch(feeder, grid.sources, Limits(grid.v0_pu, grid.vm_min_pu, grid.vm_max_pu, 0.01), "clarabel")
+    limits = Limits(feeder.voltage(grid.v0_pu), grid.vm_min_pu, grid.vm_max_pu, grid.lambda_kw_per_kg_h)
+    dispatch = Dispatch(feeder, grid.sources, limits, "clarabel")
     nodes, low, high = [site.node for site in fleet.sites.values()], 0.0, 8000.0
     while high - low > 1.0:
         p_kw, q_kvar, middle = feeder.p_kw.copy(), feeder.q_kvar.copy(), (low + high) / 2.0
@@ -49,6 +50,14 @@ def jobs_a_day(run: Resolved) -> tuple[str, str]:
     rates = [run.params["workload"].arrivals[name].mean_per_min for name in ("llm", "vae")]
     rounded = sum(whole_jobs(np.full(DAY_MIN, rate), "round", np.random.default_rng()).sum() for rate in rates)
     return f"{rounded}", f"{sum(rates) * DAY_MIN:.0f}"
+
+
+def late_min(run: Resolved, name: str) -> tuple[str, str]:
+    """Minutes left to a job after the longest deferral (up to one goes by at its decision), and those it needs."""
+    job, fleet = run.params["aidc"].job_classes[name], run.params["aidc"]
+    speed_to_per_s = job.top_to_per_s(next(iter(fleet.sites.values())).gpus)
+    left_s = job.deadline_s - max(run.params["controller"].deferrals_s)
+    return f"{left_s / 60.0 - 1.0:.0f} to {left_s / 60.0:.0f} / {job.work_to / speed_to_per_s / 60.0:.1f}", "clipped"
 
 
 def peak_minutes(run: Resolved) -> str:
@@ -77,6 +86,7 @@ def main() -> None:
         *((f"hours that a block needs for a job of {name}",
            f"{c.work_to / c.to_per_gpu_min / c.gpus_per_block / 60:.0f}", "the same")
           for name, c in classes.items() if c.kind == "train"),
+        ("minutes left after 10 h / needed by a job of vae", *late_min(printed, "vae")),
         ("IT power with all GPUs busy, kW", f"{full_it_kw(printed):.0f}", f"{full_it_kw(ours):.0f}"),
         ("what the feeder carries besides its own load, kW", f"{carried_kw(printed):.0f}", "the same"),
         ("heat from nowhere, kW a site", *(f"{heat_imbalance_kw(IT_KW, SUPPLY_DEGC, p):.1f}" for p in plants)),

@@ -1,8 +1,8 @@
 """`ieee33` without a network: the data centers see a carbon intensity read from a CSV with timestamps.
 
 Needs the file: --set grid.path=FILE.csv. Its columns are named by --set grid.time_column=... and --set grid.column=...,
-its unit by --set grid.unit=g_per_kwh or kg_per_kwh; --set grid.start=2026-01-31T00:00:00Z says where in it t = 0 is,
-and --set 'grid.columns={"bus8": "DE", "bus32": "FR"}' gives data centers zones of their own.
+its unit by --set grid.unit=g_per_kwh, kg_per_kwh, kg_per_mwh, t_per_mwh or lb_per_mwh; its dates are read against
+--set start=2026-01-31, and --set 'grid.columns={"bus8": "DE", "bus32": "FR"}' gives data centers zones of their own.
 """
 
 from cosim.scenario import Member

@@ -12,7 +12,8 @@ import numpy as np
 
 from cosim.digest import Digest, Table
 from cosim.errors import TraceError
-from cosim.series import scenario_of, step_s
+from cosim.recording import end_s
+from cosim.series import PLAYERS, played_from_s, recording_of, scenario_of, standing, step_s
 from cosim.trace import Trace
 from simulators.aidc.equations import air_kw_per_k, air_temperatures_degc, it_at_inlet_kw
 from simulators.balance import (
@@ -65,6 +66,7 @@ def verify(trace: Trace) -> Digest:
 
 def _jobs_every_minute(trace: Trace) -> float:
     _needs_minutes(trace)
+    _refuse_played(trace)
     change = trace[f"{SITE}/received_jobs"] - trace[f"{SITE}/finished_jobs"] - trace[f"{SITE}/dropped_jobs"]
     inside = sum(trace[f"{SITE}/{k}_jobs"] for k in ("queued", "deferred", "running"))
     return _largest(change.cumsum(axis=0) - inside)
@@ -72,6 +74,7 @@ def _jobs_every_minute(trace: Trace) -> float:
 
 def _jobs_reach_a_site(trace: Trace) -> float:
     _needs_minutes(trace)
+    _refuse_played(trace)
     arrived = trace["workload/Arrivals/arrived_jobs"][:, 0]
     received = trace[f"{SITE}/received_jobs"].sum(axis=1)
     both = min(len(arrived), len(received))
@@ -133,6 +136,7 @@ def _it_energy(trace: Trace) -> float:
     """(13): idle power all the time, and a busy GPU's power (alpha x its speed) for as long as it is busy; more where
     inlets are warm (I12)."""
     _needs_minutes(trace)
+    _refuse_played(trace)
     shared = scenario_of(trace)["shared"]
     classes = [JobClass(**shared["job_classes"][n]) for n in trace.names(SITE, "job_class")]
     idle_kw = np.array([Site(**shared["sites"][n]).idle_kw for n in trace.names(SITE)])
@@ -146,6 +150,7 @@ def _it_energy(trace: Trace) -> float:
 def _heat(trace: Trace) -> float:
     """Heat given off = heat removed + heat stored in the room, every tick, over the heat given off."""
     _needs_minutes(trace)
+    _refuse_played(trace)
     removed_kw, it_kw = trace[f"{SITE}/heat_removed_kw"], trace[f"{SITE}/it_kw"]
     warmer_k = np.diff(room_degc(trace), axis=0) if has_inertia(trace) else np.zeros_like(it_kw)
     worst = 0.0
@@ -166,10 +171,14 @@ def _power_adds_up(trace: Trace) -> float:
 
 
 def _windows(trace: Trace) -> float:
-    """What the grid was told against the mean of the minutes of its step."""
-    if "grid" not in scenario_of(trace)["members"]:
+    """What the grid is told against the mean of the minutes of its step."""
+    _needs_minutes(trace)
+    _refuse_played(trace)
+    members = scenario_of(trace)["members"]
+    if "grid" not in members:
         raise TraceError(f"{trace.path}: no grid in the scenario")
-    count = round(step_s(trace, "grid") / step_s(trace, "aidc"))
+    window_s = float(members["aidc"]["params"].get("window_s") or step_s(trace, "grid"))
+    count = round(window_s / step_s(trace, "aidc"))
     p_kw = trace[f"{SITE}/p_kw"]
     whole = len(p_kw) // count
     if not whole:
@@ -180,6 +189,7 @@ def _windows(trace: Trace) -> float:
 
 def _capacity(trace: Trace) -> float:
     _needs_minutes(trace)
+    _refuse_played(trace)
     shared = scenario_of(trace)["shared"]
     gpus = np.array([Site(**shared["sites"][n]).gpus for n in trace.names(SITE)])
     return max(0.0, float((trace[f"{SITE}/busy_gpus"].sum(axis=2) / gpus - 1.0).max(initial=0.0)))
@@ -197,6 +207,35 @@ def _summary(trace: Trace) -> Finding:
     other = sorted(said.keys() ^ found.keys())
     left_out = (f"{', '.join(other)} of the summary, which another version works out",) if other else ()
     return Finding(max(off.values(), default=0.0), RELATIVE, max(off, key=off.get, default=""), left_out)
+
+
+def _recordings(trace: Trace) -> Finding:
+    """What each played member says against its recording at the instants from which it is played."""
+    scenario, off = scenario_of(trace), {}
+    played = {name: spec["params"] for name, spec in scenario["members"].items() if spec["simulator"] == PLAYERS[0]}
+    if not played:
+        raise NothingToCheck("nothing is played from a trace")
+    for name, given in played.items():
+        with Trace(str(given["path"])) as then:
+            from_s = played_from_s(then, float(scenario.get("warmup_s", 0.0)))
+            for model in (m for m in trace.models() if m.split("/")[0] == name):
+                theirs = f"{given['member']}/{model.split('/')[1]}"
+                times = trace.time_s(model) + from_s
+                there = times < end_s(then, theirs, step_s(trace, name))
+                at = [then.names(theirs).index(eid) for eid in trace.names(model)]
+                for port in trace.ports(model):
+                    expected = standing(then, f"{theirs}/{port}", times[there])[:, at]
+                    found = trace[f"{model}/{port}"][there]
+                    same = np.isnan(found) & np.isnan(expected)
+                    off[f"{model}/{port}"] = _largest(np.where(same, 0.0, found - expected))
+    worst = max(off, key=off.get)
+    return Finding(off[worst], EXACT, worst)
+
+
+def _refuse_played(trace: Trace) -> None:
+    """Of recorded data centers the trace has neither the plants nor what was inside when the recording begins."""
+    if (path := recording_of(trace, SITE.split("/")[0])) is not None:
+        raise TraceError(f"{trace.path}: the data centers are a recording, with jobs and plants of {path}: verify that")
 
 
 def _needs_minutes(trace: Trace) -> None:
@@ -260,7 +299,8 @@ LAWS: tuple[tuple[str, float, Callable[[Trace], float | Finding]], ...] = (
     ("line ends differ by the losses, (1) (kW)", EXACT, line_ends),
     ("power at every bus, (2), (4) (kW)", EXACT, bus_power),
     ("demand at every bus = what its links brought, (4) (kW)", EXACT, bus_demand),
-    ("renewables: what is there = given + curtailed (kW)", EXACT, curtailed),
+    ("generation: what is there = given + curtailed (kW)", EXACT, curtailed),
+    ("what was played = what was recorded", EXACT, _recordings),
     ("summary = figures of the series (relative)", RELATIVE, _summary),
     ("emitted = what the sources give at their intensity (kg/h)", EXACT, emission),
     ("carbon at every bus: what arrives, mixed, (9) (kg/kWh)", EXACT, bus_carbon),

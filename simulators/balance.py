@@ -85,6 +85,8 @@ def bus_demand(trace: Trace) -> Finding:
     if trace.has(f"{GRID}/unserved_bus_kw"):
         net = net + trace[f"{GRID}/unserved_bus_kw"][:, 0]
     expected = linked.total + linked.error[:, None] * (linked.total - linked.of_sites)
+    if trace.has(f"{GRID}/curtailed_bus_kw"):
+        net = net - trace[f"{GRID}/curtailed_bus_kw"][:, 0]
     known = linked.known & ~flows.held
     if not known.any():
         raise TraceError("no interval whose demand is all in the trace")
@@ -173,16 +175,17 @@ def dead_buses(trace: Trace) -> Finding:
 
 
 def curtailed(trace: Trace) -> Finding:
-    """What renewable sources have and do not give."""
+    """What renewable sources have and do not give, and the local generation that is not taken."""
     needs(trace, "curtailed_kw", "p_source_kw")
     given = _sources_given(trace)
     names = trace.names(GRID, "source")
     most = np.array([given[n]["p_max_kw"] if given.get(n, {}).get("renewable") else np.nan for n in names], float)
     at = np.flatnonzero(np.isfinite(most))
-    if not len(at):
-        raise NothingToCheck("no renewable source")
-    off = np.abs((most[at] - trace[f"{GRID}/p_source_kw"][:, 0][:, at]).sum(axis=1)
-                 - trace[f"{GRID}/curtailed_kw"][:, 0])
+    local = trace[f"{GRID}/curtailed_bus_kw"][:, 0].sum(axis=1) if trace.has(f"{GRID}/curtailed_bus_kw") else 0.0
+    if not len(at) and not np.any(local):
+        raise NothingToCheck("nothing to curtail")
+    by_hand = (most[at] - trace[f"{GRID}/p_source_kw"][:, 0][:, at]).sum(axis=1) + local
+    off = np.abs(by_hand - trace[f"{GRID}/curtailed_kw"][:, 0])
     return Finding(largest(off), ALLOWED_KW + ALLOWED_RATIO * largest(most[at]), _at(trace.time_s(GRID), off))
 
 

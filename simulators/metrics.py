@@ -4,11 +4,12 @@ efficiency (K05), PUE (K06), losses (K08), and the offered load before a run (I0
 Scenarios name `preflight` and `summary` by import string. Everything is read from the file, so that a trace from
 another machine, or of a run that was killed, gives the same figures. Energies integrate minute means with dt (I20).
 
-Rows of the model: I01, I02, I05, I20, K01-03, K08, P01.
+Rows of the model: I01, I02, I05, I20, K01-03, K05, K06, K08, P01, U20.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -89,12 +90,12 @@ def preflight(resolved: Resolved) -> Digest:
             digest.warnings.append(f"class {name} can run nowhere: no eligible site has a block of "
                                    f"{job_class.gpus_per_block} GPUs; its jobs will be dropped")
         elif needed > OVERLOAD * may:
-            digest.warnings.append(_overload(f"class {name}", needed, may))
+            digest.warnings.append(_overload(f"class {name}", needed, may, _rate_fields(resolved, name)))
     rows.append(("all", "", "", f"{busy:.1f}", f"{total}", f"{100 * busy / total:.1f} %"))
     digest.tables.append(Table("Offered load", ("class", "jobs/min", "TO/job", "GPUs needed", "GPUs", "load"), rows))
     digest.figures["offered_load_ratio"] = busy / total
     if busy > OVERLOAD * total and not digest.warnings:
-        digest.warnings.append(_overload("the workload", busy, total))
+        digest.warnings.append(_overload("the workload", busy, total, _rate_fields(resolved, None)))
     return digest
 
 
@@ -103,9 +104,22 @@ def eligible_gpus(job_class: JobClass, sites: dict[str, Site]) -> int:
     return sum(s.gpus for name, s in sites.items() if may_run(job_class, name) and s.gpus >= job_class.gpus_per_block)
 
 
-def _overload(what: str, needed: float, gpus: int) -> str:
+def _rate_fields(resolved: Resolved, job_class: str | None) -> dict[str, float]:
+    """Fields of the workload that a class's offered load goes with; {} for one that is as it was recorded."""
+    fields_of = getattr(resolved.classes["workload"], "rate_fields", None)
+    fields = fields_of(resolved.params["workload"], job_class) if fields_of else {}
+    return {name: value for name, value in fields.items() if value > 0.0}
+
+
+def _overload(what: str, needed: float, gpus: int, rate_fields: dict[str, float]) -> str:
+    """The warning, with values of the fields that bring the load to what fits."""
+    fits = OVERLOAD * gpus / needed
+    digits = {name: 2 - math.floor(math.log10(value * fits)) for name, value in rate_fields.items()}
+    lower = " ".join(f"--set workload.{name}={math.floor(value * fits * 10**digits[name]) / 10**digits[name]:g}"
+                     for name, value in rate_fields.items())
     return (f"{what} needs {needed:.0f} of {gpus} GPUs ({100 * needed / gpus:.0f} %); above {100 * OVERLOAD:.0f} % "
-            "jobs will be dropped; lower it by --set workload.rate_scale=...")
+            f"jobs will be dropped; {f'lower it by {lower}, or ' if lower else ''}give the sites more racks "
+            "(shared.sites.NAME.racks)")
 
 
 # --- after the run --------------------------------------------------------------------------------------------------
@@ -160,7 +174,8 @@ def _sites_table(trace: Trace, digest: Digest) -> None:
     cost, co2 = sum(f.cost_usd for f in figures), sum(f.co2_kg for f in figures)
     rows.append(("all", f"{energy / 1e3:.3f}", _ratio(energy, it), "", f"{cost:.0f}", f"{co2 / KG_PER_T:.3f}",
                  _ratio(co2, energy), ""))
-    digest.figures |= {"energy_kwh": energy, "it_energy_kwh": it, "cost_usd": cost, "co2_attributed_kg": co2}
+    digest.figures |= {"energy_kwh": energy, "it_energy_kwh": it, "cost_usd": cost, "co2_attributed_kg": co2,
+                       "mwh_per_t": energy / co2 if co2 else float("nan")}
     note = "t CO2 is attributed: energy x nodal carbon intensity (an average, not a marginal figure)"
     if trace.has(f"{SITE}/pue"):
         use, hours = counted(trace, SITE)[:2]
@@ -210,6 +225,10 @@ def _grid_table(trace: Trace, digest: Digest) -> None:
         figures["unserved_kwh"] = float(column["unserved_kw"] @ hours)
         if figures["unserved_kwh"]:
             rows.append(("unserved energy", f"{figures['unserved_kwh'] / 1e3:.3f} MWh"))
+    if "curtailed_kw" in column:
+        figures["curtailed_kwh"] = float(column["curtailed_kw"] @ hours)
+        if figures["curtailed_kwh"]:
+            rows.append(("curtailed generation", f"{figures['curtailed_kwh'] / 1e3:.3f} MWh"))
     if "status" in column:
         figures["flagged_intervals"] = float(np.count_nonzero(column["status"]))
         rows.append(("flagged intervals", _intervals(column["status"], what)))

@@ -13,12 +13,14 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from cosim.adapter import Adapter, Values
-from cosim.errors import ScenarioError
+from cosim.dates import seconds_of_day
+from cosim.errors import ScenarioError, unknown
 from cosim.params import params
 from cosim.ports import Port
-from cosim.units import DAY_S, not_negative
+from cosim.table import clock_of
+from cosim.units import DAY_S, format_time, not_negative
 from simulators.grid.feeder import Network
-from simulators.grid.network import read_feeder
+from simulators.grid.network import read_loads
 
 SLOTS = 96
 SLOT_S = DAY_S / SLOTS
@@ -56,9 +58,17 @@ def read_shape(path: str) -> tuple[float, ...]:
         rows = csv.DictReader(file)
         if "factor" not in (rows.fieldnames or ()):
             raise ScenarioError(f"{path} has no column 'factor'; it has {', '.join(rows.fieldnames or ()) or 'none'}")
-        values = [not_negative(row["factor"], "factor", f"{path}, line {rows.line_num}") for row in rows]
+        lines = [(rows.line_num, row) for row in rows]
+    values = [not_negative(row["factor"], "factor", f"{path}, line {number}") for number, row in lines]
     if len(values) != SLOTS:
         raise ScenarioError(f"{path} has {len(values)} rows; a shape is {SLOTS} factors, one per 15 min from midnight")
+    if (clock := clock_of(list(lines[0][1]))) is not None:
+        for slot, (number, row) in enumerate(lines):
+            told_s = seconds_of_day(row[clock] or "")
+            if told_s is not None and told_s != slot * SLOT_S:
+                raise ScenarioError(f"{path}, line {number}: {clock} = '{row[clock]}' is not "
+                                    f"{format_time(slot * SLOT_S)}; a shape is one day in UTC from midnight "
+                                    "on, every 15 min; play other loads (p_kw, q_kvar) by --replay profile=FILE.csv")
     return tuple(values)
 
 
@@ -114,17 +124,29 @@ class Profile(Adapter):
     }
 
     def setup(self) -> None:
-        feeder = read_feeder(self.params.network)
-        at = {eid: feeder.named(eid, self.sid) for eid in self.entities["Load"]}
-        self._base = {eid: (float(feeder.p_kw[k]), float(feeder.q_kvar[k])) for eid, k in at.items()}
+        loads = read_loads(self.params.network)
+        place = {f"bus{b}": k for k, b in enumerate(loads.bus_ids)}
+        for eid in self.entities["Load"]:
+            if eid not in place:
+                raise ScenarioError(unknown(f"bus of {self.sid}", eid, place))
+        self._base = {eid: (float(loads.p_kw[place[eid]]), float(loads.q_kvar[place[eid]]))
+                      for eid in self.entities["Load"]}
+        self._elsewhere = {name: float(loads.p_kw[k]) for name, k in place.items()
+                           if name not in self._base and (loads.p_kw[k] or loads.q_kvar[k])}
         self._factors = self.params.factors
 
     def notes(self) -> list[str]:
-        """Which base load it was: no study prints its own (M01)."""
+        """Which base load it was, for no study prints its own (M01), and what of the network's loads nobody draws."""
         shape = self.params.shape if isinstance(self.params.shape, str) else f"{SLOTS} factors of the scenario"
         mean, peak = math.fsum(self._factors) / SLOTS, max(self._factors)
-        return [f"{self.sid}: base load by shape {shape}, {mean:.3f} of the network's own loads on average, {peak:.3f} "
-                "at the peak"]
+        lines = [f"{self.sid}: base load by shape {shape}, {mean:.3f} of the network's own loads on average, "
+                 f"{peak:.3f} at the peak"]
+        if self._elsewhere:
+            buses = list(self._elsewhere)
+            said = ", ".join(buses[:4]) + (f" and {len(buses) - 4} more" if len(buses) > 4 else "")
+            lines.append(f"{self.sid}: the network's load at {said} ({math.fsum(self._elsewhere.values()):g} kW) is "
+                         "not drawn, for they are no entities of Load")
+        return lines
 
     def advance(self, time_s: float, inputs: Values) -> Values:
         factor = self._factor(time_s)

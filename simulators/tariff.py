@@ -12,12 +12,12 @@ from pydantic import Field, model_validator
 from cosim.adapter import Continuing, Values, serve
 from cosim.errors import ScenarioError
 from cosim.params import params
+from cosim.plausible import Price
 from cosim.ports import Port
 from cosim.table import Held, Overflow, Reading, Table
 from cosim.units import DAY_S, HOUR_S, Seconds
 
 Boundary = Literal["half_open", "closed", "inclusive_hour"]
-Price = Annotated[float, Field(description="USD/kWh; may be negative")]
 
 
 @params
@@ -26,7 +26,7 @@ class PriceWindow:
 
     start_h: Annotated[float, Field(ge=0, lt=24, description="hour of the day")]
     end_h: Annotated[float, Field(ge=0, le=24, description="hour of the day, 24 for midnight")]
-    price_usd_per_kwh: Price
+    price_usd_per_kwh: Annotated[Price, Field(description="USD/kWh; may be negative")]
 
     @model_validator(mode="after")
     def _has_length(self) -> PriceWindow:
@@ -45,7 +45,7 @@ class PriceWindow:
 class TimeOfUseParams:
     """Parameters of `TimeOfUse`; defaults are Table I's."""
 
-    base_usd_per_kwh: Annotated[Price, Field(description="outside all windows")] = 0.1
+    base_usd_per_kwh: Annotated[Price, Field(description="outside all windows, USD/kWh; may be negative")] = 0.1
     windows: Annotated[tuple[PriceWindow, ...], Field(description="the first that holds is the price")] = (
         PriceWindow(11.0, 15.0, 0.3), PriceWindow(19.0, 23.0, 0.03))
     boundary: Annotated[Boundary, Field(description="whether a window's end belongs to it (I19)")] = "half_open"
@@ -59,8 +59,8 @@ class TimeOfUseParams:
     )] = "hold"
     prices_time_zone: Annotated[str | None, Field(description="IANA name of the zone of dates that have no offset; "
                                                   "null: UTC, and a note says so")] = None
-    scenario_start: Annotated[str, Field(description="date of t = 0, for a table with dates; the run fills it in")] = (
-        "2026-01-01T00:00:00")
+    scenario_start: Annotated[
+        str | None, Field(description="date of t = 0, for a table with dates; the run fills it in")] = None
 
 
 def holds(window: PriceWindow, time_s: float, boundary: Boundary) -> bool:
@@ -141,7 +141,7 @@ class TimeOfUse(Continuing):
 
     def notes(self) -> list[str]:
         """How the table was read."""
-        return [] if self._series is None else [f"{self.sid}: {text}" for text in self._series.notes()]
+        return [] if self._series is None else [f"{self.sid}: {text}" for text in self._series.notes(self.step_s)]
 
 
 def _table(p: TimeOfUseParams, member: str) -> Table:

@@ -27,7 +27,8 @@ def events(run: Run) -> Picture:
     if not found:
         if not watched:
             return Picture("events", "The trace records nothing that could raise an alarm.", missing=True)
-        return Picture("events", f"Nothing went wrong: **no events** (watched: {', '.join(watched)}).", facts=facts)
+        return Picture("events", f"Nothing went wrong: **no events** (watched: {', '.join(watched)}).",
+                       note=(run.played("grid") + run.played("aidc")).strip(), facts=facts)
     shown = sorted(sorted(found, key=lambda e: -e.count)[:_MOST_EVENTS], key=lambda e: e.time_s)
     kinds = [f"{k}: {sum(e.kind == k for e in found)}" for k in dict.fromkeys(e.kind for e in found)]
     says = f"What went wrong, and when: **{count(len(found), 'event')}** ({', '.join(kinds)})."
@@ -82,11 +83,13 @@ def _of_grid(run: Run) -> Iterator[Event]:
     if run.has(f"{GRID}/inexact"):
         for start, end, total in _episodes(run, GRID, run.get(f"{GRID}/inexact")[:, 0]):
             yield Event(start, "inexact dispatches", "grid", total, f"relaxation not exact{_until(start, end)}")
-    if run.has(f"{GRID}/unserved_kw"):
-        kw = run.get(f"{GRID}/unserved_kw")[:, 0]
+    for port, kind, words in (("unserved_kw", "unserved load", "not served"),
+                              ("curtailed_kw", "curtailed generation", "of generation curtailed")):
+        if not run.has(f"{GRID}/{port}"):
+            continue
+        kw = run.get(f"{GRID}/{port}")[:, 0]
         for start, end, total in _episodes(run, GRID, np.where(kw > 1e-3, kw * run.hours(GRID), 0.0)):
-            yield Event(start, "unserved load", "grid", total, f"{number(total)} kWh not served"
-                        + _until(start, end))
+            yield Event(start, kind, "grid", total, f"{number(total)} kWh {words}{_until(start, end)}")
     limits = [run.params("grid").get(n) for n in ("vm_min_pu", "vm_max_pu")]
     if run.has(f"{BUS}/vm_pu") and all(isinstance(v, (int, float)) for v in limits):
         vm = run.get(f"{BUS}/vm_pu")

@@ -48,8 +48,8 @@ class AidcParams:
     site_ambient: Annotated[
         dict[str, Ambient], Field(description="outside temperatures of single sites, where they differ")
     ] = field(default_factory=dict)
-    scenario_start: Annotated[str, Field(description="date of t = 0, for a table with dates; the run fills it in")] = (
-        "2026-01-01T00:00:00")
+    scenario_start: Annotated[
+        str | None, Field(description="date of t = 0, for a table with dates; the run fills it in")] = None
     window_s: Annotated[Seconds, Field(gt=0, description="window of p_window_kw: the grid's step")] = 900.0
     job_log: Annotated[bool, Field(description="rows of single jobs, their GPUs; a run without is faster")] = True
     trace_step_s: Annotated[
@@ -179,7 +179,7 @@ class DataCenters(Adapter):
                             f"{site.alarms}{shed}; the plant's capacity_kw = {site.plant.cooling.capacity_kw:g} "
                             "was not enough")
         return said + list(dict.fromkeys(f"{self.sid}: {text}" for site in self._sites.values()
-                                         if site.weather is not None for text in site.weather.notes()))
+                                         if site.weather is not None for text in site.weather.notes(self.step_s)))
 
     def _site(self, eid: str) -> SiteOnBus:
         given = self.params

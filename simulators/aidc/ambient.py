@@ -76,7 +76,7 @@ class Weather:
     Raises ScenarioError for a table that does not fit.
     """
 
-    def __init__(self, ambient: Ambient, site: str, owner: str, start: str) -> None:
+    def __init__(self, ambient: Ambient, site: str, owner: str, start: str | None) -> None:
         self.ambient, self.origin_s, self._owner = ambient, 0.0, owner
         self._columns: dict[str, Held] = {}
         if ambient.table is not None:
@@ -106,9 +106,9 @@ class Weather:
         humidity = found.get("relative_humidity_ratio")
         return Outside(math.nan if humidity is None else wet_bulb_degc(dry, humidity), dry)
 
-    def notes(self) -> list[str]:
-        """Sentences on how the table was read."""
-        return list(dict.fromkeys(text for held in self._columns.values() for text in held.notes()))
+    def notes(self, step_s: float) -> list[str]:
+        """Sentences on how the table was read, every `step_s`."""
+        return list(dict.fromkeys(text for held in self._columns.values() for text in held.notes(step_s)))
 
     def _checked(self, linked: Outside) -> Outside:
         if all(math.isnan(v) for v in linked):
@@ -136,13 +136,13 @@ class Weather:
                                         f"dry bulb of {d:g}; correct the row")
 
 
-def check_cover(ambient: Ambient, owner: str, start: str, until_s: float) -> None:
+def check_cover(ambient: Ambient, owner: str, start: str | None, until_s: float) -> None:
     """ScenarioError for a table that does not cover a run until `until_s`, as its overflow needs it."""
     if ambient.table is not None:
         _table(ambient, owner, start).check(until_s)
 
 
-def _table(ambient: Ambient, owner: str, start: str) -> Table:
+def _table(ambient: Ambient, owner: str, start: str | None) -> Table:
     return Table(ambient.table, Reading(f"{owner}.table_", start, ambient.table_time_zone, ambient.table_overflow))
 
 

@@ -117,8 +117,8 @@ class Steering:
                                   for port in ("nci_kg_per_kwh", "mci_kg_per_kwh"))
         self._seen = seen = controller.observe(time_s, inputs)
         if self._params.reward.carbon == "marginal" and self._sees_carbon and seen.mci_kg_per_kwh is None:
-            raise ScenarioError("reward.carbon = marginal needs mci at every site and there is none; choose "
-                                "attributed, or a grid that gives mci_kg_per_kwh")
+            raise ScenarioError("reward.carbon = marginal needs mci at every site and there is none: --set "
+                                "controller.reward.carbon=attributed, or choose a grid that gives mci_kg_per_kwh")
         return self._view.observe(seen)
 
     def context(self, leaders_action: np.ndarray) -> np.ndarray:
@@ -226,8 +226,8 @@ def _with(member: Any, params: dict[str, Any]) -> Any:
 def _with_baseline(scenario: Any, members: dict[str, Any]) -> Any:
     """A second dispatch of the same sources and network that hears the base load only."""
     if GRID not in members or not members[GRID].simulator.endswith(":CefDispatch"):
-        raise ScenarioError("reward.carbon = system_difference needs the dispatch with and without data centers; "
-                            "choose attributed, or a scenario whose grid is CefDispatch")
+        raise ScenarioError("reward.carbon = system_difference needs the dispatch with and without data centers: "
+                            "--set controller.reward.carbon=attributed, or choose a scenario whose grid is CefDispatch")
     members[BASELINE] = _with(members[GRID], {**members[GRID].params, "ac_check": False, "settle": False, "mci": False})
     fed = [link for link in scenario.links
            if link.target.startswith(f"{GRID}.") and not link.source.startswith(f"{FLEET}.")]

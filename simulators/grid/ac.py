@@ -1,36 +1,41 @@
 """A grid without an optimiser: AC power flow of any network, fixed or merit-order set points, and the same carbon flow.
 
-For meshed networks, and transformers off their nominal ratio, which the conic dispatch does not take.
+For meshed networks, several external grids and generators that hold a voltage, which the conic dispatch does not take.
 
 Rows of the model: E09, E10, Z03.
 """
 
 from __future__ import annotations
 
+from dataclasses import field
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from cosim.adapter import Adapter, Values
-from cosim.errors import ScenarioError, SolverError, unknown
+from cosim.errors import ScenarioError, SolverError
 from cosim.params import params
+from cosim.plausible import Intensity
 from cosim.ports import Port
 from cosim.units import format_time
-from simulators.grid.equations import Floats, generated_carbon, nodal_carbon_intensity
+from simulators.grid.equations import Floats, Ints, generated_carbon, nodal_carbon_intensity
 from simulators.grid.feeder import Network
-from simulators.grid.network import AcFlow, AcNetwork
 from simulators.grid.ports import DEMAND, PER_BUS, fixed_tables, per_bus
+from simulators.grid.powerflow import AcFlow, AcNetwork
+from simulators.grid.sources import other_voltage, own_intensities
+from simulators.grid.surplus import EXPORT_KW, back_in_words
 
 OPTIMAL, HELD = 0.0, 2.0
 
 
 @params
 class AcSource:
-    """A source with a set point; the one at the external grid's bus is the substation, which balances."""
+    """A source with a set point; the first one at an external grid's bus is that grid, which balances, and so on where
+    several external grids stand at one bus."""
 
     node: Annotated[int, Field(ge=0, description="bus number of the network")]
-    kg_per_kwh: Annotated[float, Field(ge=0, allow_inf_nan=False, description="carbon intensity of its energy, kg/kWh")]
+    kg_per_kwh: Annotated[Intensity, Field(allow_inf_nan=False, description="carbon intensity of its energy, kg/kWh")]
     p_set_kw: Annotated[float, Field(ge=0, allow_inf_nan=False, description="P when dispatch is fixed, kW")] = 0.0
     q_set_kvar: Annotated[float, Field(allow_inf_nan=False, description="Q, kvar; > 0 feeds the network")] = 0.0
     p_max_kw: Annotated[float, Field(ge=0, allow_inf_nan=False, description="most P in merit order, kW")] = 0.0
@@ -41,13 +46,18 @@ class AcSource:
 class AcGridParams:
     """A network, its sources, and how they are dispatched."""
 
-    sources: Annotated[dict[str, AcSource], Field(min_length=1, description="by name; one at the external grid's bus")]
+    sources: Annotated[dict[str, AcSource], Field(min_length=1, description="by name; one at each external grid's bus")]
     network: Annotated[Network, Field(description="pandapower network's name, .json or .xlsx, or lines")] = "case33bw"
-    closed_lines: Annotated[tuple[int, ...], Field(description="lines put into service, e.g. ties that mesh it")] = ()
+    network_sources: Annotated[dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(
+        description="kg/kWh of the network's own generators (gen, sgen, discharging storage), by name or as 'sgen3', "
+        "'*' for all others: they run at the network's set points")] = field(default_factory=dict)
+    closed_lines: Annotated[tuple[int, ...], Field(description="lines put into service, the switches at their ends "
+                                                   "closed, e.g. ties that mesh it")] = ()
     dispatch: Annotated[Literal["fixed", "merit"], Field(
         description="fixed: p_set_kw; merit: cheapest first up to p_max_kw, until demand is met or the substation is "
         "the cheaper one")] = "fixed"
-    v0_pu: Annotated[float, Field(gt=0, le=2, description="voltage at the external grid, p.u.")] = 1.0
+    v0_pu: Annotated[float | None, Field(gt=0, le=2, description="voltage at the external grids, p.u.; null: as the "
+                                         "network has it")] = None
     vm_min_pu: Annotated[float, Field(ge=0, description="lowest voltage that is no violation, p.u.")] = 0.9
     vm_max_pu: Annotated[float, Field(gt=0, le=2, description="highest such voltage, p.u.")] = 1.1
 
@@ -83,9 +93,11 @@ _GRID = (
 
 
 class AcPowerFlow(Adapter):
-    """pandapower's AC power flow with carbon emission flow (9), (10): radial or meshed, transformers as branches.
+    """pandapower's AC power flow with carbon emission flow (9), (10): radial or meshed, whatever pandapower models.
 
-    Demand is what `Bus` entities hear, sources stand at set points, the substation balances; nothing is optimised.
+    Demand is what `Bus` entities hear, sources and the network's own generators stand at set points, external grids
+    balance; nothing is optimised. Generators that hold a voltage (gen) do, without limit to their reactive power, as
+    pandapower.runpp does by default.
     """
 
     PARAMS = AcGridParams
@@ -95,70 +107,97 @@ class AcPowerFlow(Adapter):
         """Validate the parameters and read the network, so that `create` can refuse a bus it does not have."""
         meta = super().init(sid, time_resolution, **params)
         p, given = self.params, self.params.sources
-        network = AcNetwork(p.network, [], p.v0_pu, p.closed_lines)
-        for name, source in given.items():
-            if source.node not in network.bus_ids:
-                raise ScenarioError(f"{sid}.sources.{name}.node = {source.node} is not a bus of the network; its buses "
-                                    f"are numbered {network.bus_ids[0]} to {network.bus_ids[-1]}")
-        at_slack = [name for name, s in given.items() if s.node == network.slack_bus]
-        if not at_slack:
-            raise ScenarioError(f"{sid}: no source stands at bus {network.slack_bus}, where the external grid is; add "
-                                "the substation to the sources")
-        self._substation = list(given).index(at_slack[0])
-        others = [s.node for k, s in enumerate(given.values()) if k != self._substation]
-        self._network = AcNetwork(p.network, others, p.v0_pu, p.closed_lines)
-        self._names = [f"bus{b}" for b in self._network.bus_ids]
+        self._network = plain = AcNetwork(p.network, [], p.v0_pu, p.closed_lines)
+        feeding = [g for g in plain.generators if g.p_kw > 0.0]
+        self._own_kg_per_kwh = own_intensities(plain.generators, feeding, p.network_sources, plain.name, sid)
+        at = {name: plain.nodes.position(s.node, f"{sid}.sources.{name}.node", f"network {plain.name}")
+              for name, s in given.items()}
+        if twice := [g.name for g in plain.generators if g.name in given]:
+            raise ScenarioError(f"{sid}.sources.{twice[0]} and a generator of network {plain.name} have one name; call "
+                                "the source something else")
+        self._slacks = self._balancing(at)
+        self._others = np.setdiff1d(np.arange(len(given)), self._slacks)
+        nodes = [s.node for s in given.values()]
+        plain.add_sources([nodes[k] for k in self._others])
+        self._bus_names = list(plain.nodes.names)
         return meta
+
+    def _balancing(self, at: dict[str, int]) -> Ints:
+        """(n_slack,) source that each external grid is: the first at its bus that is none yet, else the first there."""
+        nodes, found = self._network.nodes, []
+        for bus in self._network.slacks:
+            here = [k for k, name in enumerate(at) if at[name] == nodes.of_bus[bus]]
+            if not here:
+                raise ScenarioError(f"{self.sid}: no source stands at bus {bus}, where the external grid is; add the "
+                                    "substation to the sources")
+            exact = [k for k in here if list(self.params.sources.values())[k].node == bus]
+            found.append(next((k for k in exact + here if k not in found), here[0]))
+        return np.array(found, dtype=np.int64)
 
     def create(self, num: int, model: str, names: list[str] | None = None) -> list[dict]:
         """Buses by name ('bus8' is bus 8 of the network; without names the first `num`), or the one Grid."""
         if model == "Bus":
-            names = list(names) if names else self._names[:num]
+            names = list(names) if names else self._bus_names[:num]
             for name in names:
-                if name not in self._names:
-                    raise ScenarioError(unknown(f"bus of {self.sid}", name, self._names))
+                self._network.nodes.named(name, f"bus of {self.sid}")
         elif (count := num + len(self.entities["Grid"])) > 1:
             raise ScenarioError(f"{self.sid}: {count} entities of Grid asked for; a member is one grid")
         return super().create(num, model, names)
 
     def setup(self) -> None:
-        given, place = list(self.params.sources.values()), {b: k for k, b in enumerate(self._network.bus_ids)}
-        self._at = {eid: self._names.index(eid) for eid in self.entities["Bus"]}
-        self._source_bus = np.array([place[s.node] for s in given], dtype=np.int64)
-        self._intensity = np.array([s.kg_per_kwh for s in given])
-        self._q_set = np.array([s.q_set_kvar for s in given])
+        network, given = self._network, self.params.sources
+        self._at = {eid: network.nodes.named(eid, f"bus of {self.sid}") for eid in self.entities["Bus"]}
+        own = network.generators
+        at = [network.nodes.of_bus[s.node] for s in given.values()]
+        self._source_bus = np.append(np.array(at, dtype=np.int64), network.generator_bus)
+        self._intensity = np.array([*(s.kg_per_kwh for s in given.values()),
+                                    *(self._own_kg_per_kwh[g.name] for g in own)])
+        self._source_names = [*given, *(g.name for g in own)]
+        self._own_kw = np.array([g.p_kw for g in own])
+        self._q_set = np.array([s.q_set_kvar for s in given.values()])
         self._last: Values = {}
         self._held: list[float] = []
+        self._back: list[tuple[float, list[float]]] = []
 
     def labels(self) -> dict[str, list[str]]:
-        return {"source": list(self.params.sources), "line": self._network.branches.names,
-                "bus": self._names}
+        return {"source": self._source_names, "line": self._network.branches.names, "bus": self._bus_names}
 
     def tables(self) -> dict[str, dict[str, list]]:
-        names, branches = self._names, self._network.branches
+        names, network = self._bus_names, self._network
+        branches = network.branches
         return fixed_tables(
             {eid: names[at] for eid, at in self._at.items()},
             [(name, names[a], names[b]) for name, a, b in zip(branches.names, branches.from_bus, branches.to_bus,
                                                               strict=True)],
-            [(name, names[at], s.kg_per_kwh)
-             for (name, s), at in zip(self.params.sources.items(), self._source_bus, strict=True)])
+            [(name, names[at], w) for name, at, w in zip(self._source_names, self._source_bus, self._intensity.tolist(),
+                                                         strict=True)],
+            [names[at] for at in np.flatnonzero(network.draws)])
 
     def notes(self) -> list[str]:
-        if not self._held:
-            return []
-        return [f"{self.sid}: {len(self._held)} steps had no power flow and repeat the one before; first at "
-                f"{format_time(self._held[0])}"]
+        network, v0_pu = self._network, self.params.v0_pu
+        lines = list(network.notes)
+        if v0_pu is not None and network.file_v0_pu != [v0_pu]:
+            lines.append(other_voltage(v0_pu, network.file_v0_pu))
+        lines = [f"{self.sid}: network {network.name}: {line}" for line in lines]
+        if self._held:
+            lines.append(f"{self.sid}: {len(self._held)} steps had no power flow and repeat the one before; first at "
+                         f"{format_time(self._held[0])}")
+        by_slack = [(name, [(at, kw[k]) for at, kw in self._back if kw[k] > EXPORT_KW])
+                    for k, name in enumerate(list(self.params.sources)[s] for s in self._slacks)]
+        return lines + [line for name, back in by_slack for line in back_in_words(self.sid, name, back)]
 
     def advance(self, time_s: float, inputs: Values) -> Values:
-        p_load, q_load = np.zeros(len(self._names)), np.zeros(len(self._names))
-        for eid, at in self._at.items():
-            p_load[at], q_load[at] = inputs[eid]["p_load_kw"], inputs[eid]["q_load_kvar"]
-        p_source, q_source = self._set_points(float(p_load.sum())), self._q_set.copy()
-        others = np.arange(len(p_source)) != self._substation
-        flow = self._network.run(p_load, q_load, p_source[others], q_source[others])
+        p_load, q_load = np.zeros(len(self._bus_names)), np.zeros(len(self._bus_names))
+        for eid, at in self._at.items():  # closed switches may make several of these buses one
+            p_load[at] += inputs[eid]["p_load_kw"]
+            q_load[at] += inputs[eid]["q_load_kvar"]
+        p_source = self._set_points(float(p_load.sum()) - float(self._own_kw.sum()))
+        others = self._others
+        flow = self._network.run(p_load, q_load, p_source[others], self._q_set[others])
         if flow is not None:
-            p_source[self._substation], q_source[self._substation] = flow.p_substation_kw, flow.q_substation_kvar
-            self._last = self._outputs_of(flow, p_load, p_source, q_source)
+            if flow.p_slack_kw.min() < -EXPORT_KW:
+                self._back.append((time_s, (-flow.p_slack_kw).tolist()))
+            self._last = self._outputs_of(flow, p_load, p_source)
         elif self._last:
             self._held.append(time_s)
             self._last = {eid: dict(values) for eid, values in self._last.items()}
@@ -170,24 +209,30 @@ class AcPowerFlow(Adapter):
         return self._last
 
     def _set_points(self, demand_kw: float) -> Floats:
-        """P of all sources, kW; the substation's is what is left, before losses."""
+        """P of the scenario's sources, kW; the external grids' is what is left, before losses."""
         given = list(self.params.sources.values())
         if self.params.dispatch == "fixed":
             return np.array([s.p_set_kw for s in given])
         p_source, left = np.zeros(len(given)), demand_kw
-        own_price = given[self._substation].price_usd_per_kwh
-        for k in sorted(range(len(given)), key=lambda k: given[k].price_usd_per_kwh):
-            if k == self._substation or given[k].price_usd_per_kwh > own_price:
+        own_price = min(given[k].price_usd_per_kwh for k in self._slacks)
+        for k in sorted(self._others, key=lambda k: given[k].price_usd_per_kwh):
+            if given[k].price_usd_per_kwh > own_price:
                 continue
             p_source[k] = min(given[k].p_max_kw, max(left, 0.0))
             left -= p_source[k]
         return p_source
 
-    def _outputs_of(self, flow: AcFlow, p_load: Floats, p_source: Floats, q_source: Floats) -> Values:
-        branches, feeding = self._network.branches, np.flatnonzero(p_load < 0.0)
+    def _outputs_of(self, flow: AcFlow, p_load: Floats, p_set: Floats) -> Values:
+        network, p_source, q_source = self._network, p_set.copy(), self._q_set.copy()
+        p_source[self._slacks] = q_source[self._slacks] = 0.0  # several external grids may be one source
+        np.add.at(p_source, self._slacks, flow.p_slack_kw)
+        np.add.at(q_source, self._slacks, flow.q_slack_kvar)
+        p_source, q_source = np.append(p_source, self._own_kw), np.append(q_source, flow.q_generator_kvar)
+        p_net, branches = p_load + flow.p_drawn_kw, network.branches
+        feeding = np.flatnonzero(p_net < 0.0)
         nci = nodal_carbon_intensity(
             len(p_load), branches.from_bus, branches.to_bus, flow.p_from_kw, flow.p_to_kw,
-            np.concatenate([self._source_bus, feeding]), np.concatenate([p_source, -p_load[feeding]]),
+            np.concatenate([self._source_bus, feeding]), np.concatenate([p_source, -p_net[feeding]]),
             np.concatenate([self._intensity, np.zeros(len(feeding))])).tolist()
         low, high = float(flow.vm_pu.min()), float(flow.vm_pu.max())
         outputs: Values = {eid: {"nci_kg_per_kwh": nci[at], "vm_pu": float(flow.vm_pu[at])}
@@ -199,6 +244,6 @@ class AcPowerFlow(Adapter):
                 "vm_max_pu": high, "status": OPTIMAL, "unserved_kw": 0.0,
                 "voltage_violation_pu": max(self.params.vm_min_pu - low, high - self.params.vm_max_pu, 0.0),
                 "p_from_kw": flow.p_from_kw.tolist(), "p_to_kw": flow.p_to_kw.tolist(),
-                **per_bus(p_load),
+                **per_bus(p_net),
             }
         return outputs

@@ -25,10 +25,12 @@ from simulators.grid.feeder import Network
 from simulators.grid.horizon import Ramps
 from simulators.grid.incidents import LOOSE_GAP_PU, Incidents
 from simulators.grid.mci import MciOfDispatch, marginal_sources, no_mci
-from simulators.grid.network import AcCheck, read_feeder
+from simulators.grid.network import read_feeder
 from simulators.grid.ports import DISPATCH_BUS, DISPATCH_GRID, REALISED, fixed_tables, per_bus
+from simulators.grid.powerflow import AcCheck
 from simulators.grid.results import ELASTIC, HELD, DispatchResult, Inexact
-from simulators.grid.sources import Source, all_sources
+from simulators.grid.sources import Source, all_sources, other_voltage
+from simulators.grid.surplus import in_words
 
 
 @params
@@ -39,7 +41,8 @@ class GridParams:
                                                 "at the slack bus is the substation")]
     network: Annotated[Network, Field(description="pandapower network's name, .json or .xlsx, or lines")] = "case33bw"
     network_sources: Annotated[dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(
-        description="kg/kWh of the network's own generators (gen, sgen), by name or as 'sgen3': they become sources")
+        description="kg/kWh of the network's own generators (gen, sgen, discharging storage), by name or as 'sgen3', "
+        "'*' for all others: they become sources, fixed unless the network says controllable")
     ] = field(default_factory=dict)
     lambda_kw_per_kg_h: Annotated[
         float, Field(ge=0, allow_inf_nan=False, description="lambda of (11) (P06), kW of loss per kg/h; 0: power mode; "
@@ -71,7 +74,8 @@ class GridParams:
         ge=1, le=96, description="intervals that are planned together where sources have ramp limits: the plan of the "
         "intervals to come, at their forecast base load (p_ahead_kw, else as now) and data centres as they are, says "
         "how far a source must ramp ahead; 1: none")] = 1
-    v0_pu: Annotated[float, Field(gt=0, le=2, description="voltage at the substation, p.u.")] = 1.0
+    v0_pu: Annotated[float | None, Field(gt=0, le=2, description="voltage at the substation, p.u.; null: as the "
+                                         "network has it")] = None
     vm_min_pu: Annotated[float, Field(ge=0, description="lowest voltage of (7), p.u.")] = 0.9
     vm_max_pu: Annotated[float, Field(gt=0, le=2, description="highest voltage of (7), p.u.")] = 1.1
     solver: Annotated[SolverName, Field(description="auto: gurobi where it runs at this size, else clarabel")] = "auto"
@@ -131,8 +135,8 @@ class CefDispatch(Adapter):
 
     def setup(self) -> None:
         p = self.params
-        limits = Limits(p.v0_pu, p.vm_min_pu, p.vm_max_pu, p.lambda_kw_per_kg_h, p.loss_weight, p.cost_kw_per_usd_h,
-                        p.curtailment_weight)
+        limits = Limits(self._feeder.voltage(p.v0_pu), p.vm_min_pu, p.vm_max_pu, p.lambda_kw_per_kg_h, p.loss_weight,
+                        p.cost_kw_per_usd_h, p.curtailment_weight)
         self._dispatch = Dispatch(self._feeder, self._sources, limits, p.solver, caps=self._caps(),
                                   time_limit_s=p.time_limit_s)
         self._solved_by = self._dispatch.solver_name
@@ -150,6 +154,7 @@ class CefDispatch(Adapter):
         self._mci = no_mci(self._feeder.n_bus)
         self._last: tuple[DispatchResult, tuple[float, float, float]] | None = None
         self._noise, self._error = self.stream("forecast"), 0.0
+        self._own = self._feeder.own_p_kw + 1j * self._feeder.own_q_kvar
         self._drawn_by_sites = self._base = np.zeros(self._feeder.n_bus, complex)
         self._hears_sites = False
 
@@ -157,6 +162,9 @@ class CefDispatch(Adapter):
         caps = self.params.nci_cap_kg_per_kwh
         if not caps:
             return None
+        if self._feeder.g_lost_pu.any():
+            raise ScenarioError(f"{self.sid}.nci_cap_kg_per_kwh: {self._feeder.name} has transformers with iron "
+                                "losses, which the caps' mixing does not hold; set pfe_kw to 0, or take away the caps")
         at = np.array([self._feeder.named(bus, f"{self.sid}.nci_cap_kg_per_kwh") for bus in caps], dtype=np.int64)
         return NciCaps(at, np.array(list(caps.values())), self.params.nci_formulation)
 
@@ -184,14 +192,15 @@ class CefDispatch(Adapter):
             {eid: names[at] for eid, at in self._at.items()},
             [(line, names[a], names[b]) for line, a, b in zip(feeder.line_names, feeder.parent, feeder.child,
                                                               strict=True)],
-            [(name, names[feeder.position(s.node, name)], s.kg_per_kwh) for name, s in self._sources.items()])
+            [(name, names[feeder.position(s.node, name)], s.kg_per_kwh) for name, s in self._sources.items()],
+            [names[at] for at in np.flatnonzero((feeder.own_p_kw != 0.0) | (feeder.g_bus_pu != 0.0))])
 
     def advance(self, time_s: float, inputs: Values) -> Values:
-        base, drawn = np.zeros(self._feeder.n_bus, complex), np.zeros(self._feeder.n_bus, complex)
-        for eid, at in self._at.items():
+        base, drawn = self._own.copy(), np.zeros(self._feeder.n_bus, complex)
+        for eid, at in self._at.items():  # closed switches may make several of these buses one
             given = inputs[eid]
-            base[at] = complex(given["p_load_kw"], given["q_load_kvar"])
-            drawn[at] = complex(given["p_site_kw"], given["q_site_kvar"])
+            base[at] += complex(given["p_load_kw"], given["q_load_kvar"])
+            drawn[at] += complex(given["p_site_kw"], given["q_site_kvar"])
         self._hears_sites = self._hears_sites or bool(drawn.any())
         self._drawn_by_sites = drawn
         settled = self._settle(time_s)
@@ -215,17 +224,26 @@ class CefDispatch(Adapter):
             inexact = isinstance(err, Inexact)
         self._mci = mci or self._mci.stale()
         self._held_steps = self._held_steps + 1 if status == HELD else 0
+        self._remember(time_s, status, inexact)
+        return self._outputs_of(*self._last, status, inexact, settled)
+
+    def _remember(self, time_s: float, status: int, inexact: bool) -> None:
+        """What the summary will say of this interval."""
+        last = self._last[0]
         if status == HELD:
             self._seen.note("held", time_s)
         elif status == ELASTIC:
-            self._seen.note("elastic", time_s, self._which_limits(self._last[0]))
-        if status != HELD and self._last[0].nci_cap_excess_kg_per_kwh:
+            self._seen.note("elastic", time_s, self._which_limits(last))
+        if status != HELD and last.curtailed_bus_kw.any():
+            self._seen.note("surplus", time_s, in_words(
+                last.curtailed_bus_kw, last.p_load_kw, self._feeder.bus_names,
+                self._dispatch.source_names[self._dispatch.substation]))
+        if status != HELD and last.nci_cap_excess_kg_per_kwh:
             self._seen.note("capped", time_s, self._dispatch.capped_status)
-        if self._last[0].relaxation_gap_pu > LOOSE_GAP_PU:
+        if last.relaxation_gap_pu > LOOSE_GAP_PU:
             self._seen.note("loose", time_s)
         if inexact:
             self._seen.note("inexact", time_s)
-        return self._outputs_of(*self._last, status, inexact, settled)
 
     def notes(self) -> list[str]:
         lines = [f"{self.sid}: {line}" for line in self._seen.lines()]
@@ -241,9 +259,16 @@ class CefDispatch(Adapter):
         if self.params.sites and self._last is not None and not self._hears_sites:
             lines.append(f"{self.sid}: nothing was drawn through p_site_kw; a data centre that is linked to p_load_kw "
                          "counts as base load in forecast errors and in the settlement of intervals")
-        if self._feeder.left_out:
-            lines.append(f"{self.sid}: {self._feeder.left_out}")
+        lines += [f"{self.sid}: {line}" for line in self._of_network()]
         return [f"{self.sid}: dispatch solved by {self._solved_by}", *lines] if self._solved_by else lines
+
+    def _of_network(self) -> list[str]:
+        """What of the network is taken otherwise than its file has it."""
+        feeder, p = self._feeder, self.params
+        lines = [f"network {feeder.name}: {line}" for line in feeder.left_out]
+        if p.v0_pu is not None and p.v0_pu != feeder.v0_pu:
+            lines.append(f"network {feeder.name}: {other_voltage(p.v0_pu, [feeder.v0_pu])}")
+        return lines
 
     def _which_limits(self, result: DispatchResult) -> str:
         """The worst of what an elastic interval could not keep, and where."""
@@ -282,11 +307,13 @@ class CefDispatch(Adapter):
         """Leave every source what its ramp and the plan of the intervals to come leave it."""
         steps, demand = self.params.lookahead_steps, [(p_load, q_load)]
         if steps > 1:
-            ahead = [self._base.copy() for _ in range(steps - 1)]
+            ahead = [self._own.copy() for _ in range(steps - 1)]
             for eid, at in self._at.items():
-                p, q = (self._ahead_of(inputs[eid], port, eid) for port in ("p_ahead_kw", "q_ahead_kvar"))
+                given = inputs[eid]
+                p, q = (self._ahead_of(given, port, eid) for port in ("p_ahead_kw", "q_ahead_kvar"))
                 for i, base in enumerate(ahead):
-                    base[at] = complex(base[at].real if p is None else p[i], base[at].imag if q is None else q[i])
+                    base[at] += complex(given["p_load_kw"] if p is None else p[i],
+                                        given["q_load_kvar"] if q is None else q[i])
             demand += [(s.real, s.imag) for s in (base + self._drawn_by_sites for base in ahead)]
         before = self._last[0].p_source_kw if self._last else None
         low, high, planned = self._ramps.boxes(before, 1 + self._held_steps, demand)
@@ -329,14 +356,15 @@ class CefDispatch(Adapter):
             return nothing
         p_source, q_source = result.p_source_kw, result.q_source_kvar
         ac = self._ac.run(
-            result.p_load_kw, result.q_load_kvar, p_source[self._turbines], q_source[self._turbines], result.v_pu
-        )
+            result.p_load_kw - self._feeder.own_p_kw, result.q_load_kvar - self._feeder.own_q_kvar,
+            p_source[self._turbines], q_source[self._turbines], result.v_pu)
         if ac is None:
             self._seen.note("no_ac", time_s)
             return nothing
         p_source = p_source.copy()
         p_source[self._dispatch.substation] = ac.p_substation_kw
-        nci = self._dispatch.nci(ac.p_from_kw, ac.p_to_kw, p_source, result.p_load_kw)
+        drawn = result.p_load_kw + self._feeder.shunts_kw(ac.vm_pu)
+        nci = self._dispatch.nci(ac.p_from_kw, ac.p_to_kw, p_source, drawn)
         return (
             float(np.abs(result.conic_vm_pu - ac.vm_pu).max()),
             abs(result.conic_loss_kw - ac.loss_kw),
@@ -374,6 +402,7 @@ class CefDispatch(Adapter):
                 "voltage_slack_bus_pu": self._slack(result.vm_pu).tolist(),
                 "cost_usd_per_h": result.cost_usd_per_h,
                 "curtailed_kw": result.curtailed_kw,
+                "curtailed_bus_kw": result.curtailed_bus_kw.tolist(),
                 "forecast_error_ratio": self._error,
                 "nci_cap_excess_kg_per_kwh": result.nci_cap_excess_kg_per_kwh,
                 "global_gap_ratio": math.nan if result.global_gap_ratio is None else result.global_gap_ratio,
@@ -383,6 +412,6 @@ class CefDispatch(Adapter):
                 "ac_dnci_kg_per_kwh": ac[2],
                 "p_from_kw": result.p_from_kw.tolist(),
                 "p_to_kw": result.p_to_kw.tolist(),
-                **per_bus(result.p_load_kw),
+                **per_bus(result.p_load_kw + self._feeder.shunts_kw(result.vm_pu)),
             }
         return outputs

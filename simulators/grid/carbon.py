@@ -15,6 +15,7 @@ from pydantic import Field
 from cosim.adapter import Adapter, Values
 from cosim.errors import ModelError, ScenarioError
 from cosim.params import params
+from cosim.plausible import Intensity
 from cosim.ports import Port
 from simulators.grid.equations import nodal_carbon_intensity, radial_power_flow
 from simulators.grid.feeder import Network
@@ -26,7 +27,7 @@ class CarbonSource:
     """A source of the foreign grid: where it stands and what its energy carries."""
 
     node: Annotated[int, Field(ge=0, description="bus number of the network")]
-    kg_per_kwh: Annotated[float, Field(ge=0, allow_inf_nan=False, description="carbon intensity of its energy, kg/kWh")]
+    kg_per_kwh: Annotated[Intensity, Field(allow_inf_nan=False, description="carbon intensity of its energy, kg/kWh")]
 
 
 @params
@@ -35,7 +36,8 @@ class CarbonParams:
 
     sources: Annotated[dict[str, CarbonSource], Field(min_length=1, description="by name; one at the slack bus")]
     network: Annotated[Network, Field(description="pandapower network's name, .json or .xlsx, or lines")] = "case33bw"
-    v0_pu: Annotated[float, Field(gt=0, le=2, description="voltage at the substation, p.u.")] = 1.0
+    v0_pu: Annotated[float | None, Field(gt=0, le=2, description="voltage at the substation, p.u.; null: as the "
+                                         "network has it")] = None
 
 
 class CarbonFlow(Adapter):
@@ -83,8 +85,8 @@ class CarbonFlow(Adapter):
         feeder = self._feeder
         s_pu = np.zeros(feeder.n_bus, complex)
         for eid, at in self._position.items():
-            s_pu[at] = complex(inputs[eid]["p_net_kw"], inputs[eid]["q_net_kvar"]) / feeder.base_kw
-        flow = radial_power_flow(feeder.tree, s_pu, self.params.v0_pu)
+            s_pu[at] += complex(inputs[eid]["p_net_kw"], inputs[eid]["q_net_kvar"]) / feeder.base_kw
+        flow = radial_power_flow(feeder.tree, s_pu, feeder.voltage(self.params.v0_pu))
         if not flow.converged:
             raise ModelError(f"{self.sid}: {feeder.name} cannot carry the given bus powers; the power flow diverges")
         p_from, p_to = flow.s_parent_pu.real * feeder.base_kw, flow.s_child_pu.real * feeder.base_kw

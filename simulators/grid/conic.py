@@ -143,8 +143,9 @@ def strict(feeder: Feeder, sources: Sources, limits: Limits) -> ConicProblem:
     """The dispatch as the paper states it, at base load; other loads change `rhs` alone (E01-E08, E11, M03, M04)."""
     at = _layout(feeder, len(sources.bus), 0, 0)
     lower, upper = _bounds(sources, at)
-    lower[at.u] = np.where(np.arange(feeder.n_bus) == feeder.substation, limits.v0_pu**2, limits.v_min_pu**2)
-    upper[at.u] = np.where(np.arange(feeder.n_bus) == feeder.substation, limits.v0_pu**2, limits.v_max_pu**2)
+    at_root, scale = np.arange(feeder.n_bus) == feeder.substation, feeder.vm_ratio**2
+    lower[at.u] = np.where(at_root, limits.v0_pu**2, limits.v_min_pu**2 / scale)
+    upper[at.u] = np.where(at_root, limits.v0_pu**2, limits.v_max_pu**2 / scale)
     rhs = balance_rhs(feeder, feeder.p_kw, feeder.q_kvar)
     below = _power_factors(sources, at)
     unit = cost_unit(sources, limits)
@@ -166,7 +167,8 @@ def elastic(
     (lower, upper), unit = _bounds(sources, at), cost_unit(sources, limits)
     cost, quadratic = costs(feeder, sources, limits, at, unit)
     p_pu, q_pu = p_load_kw / feeder.base_kw, q_load_kvar / feeder.base_kw
-    lower[at.u] = min(ELASTIC_V_FLOOR_PU, limits.v_min_pu) ** 2
+    scale = feeder.vm_ratio**2
+    lower[at.u] = min(ELASTIC_V_FLOOR_PU, limits.v_min_pu) ** 2 / scale
     upper[at.u] = np.inf
     lower[at.u.start + feeder.substation] = upper[at.u.start + feeder.substation] = limits.v0_pu**2
     lower[at.slack], upper[at.slack], cost[at.slack] = 0.0, np.inf, SLACK_PENALTY
@@ -181,7 +183,8 @@ def elastic(
         (n - 1 + rows, at.u.start + others, one), (n - 1 + rows, at.slack.start + others, -one),
     ])
     ratios = _power_factors(sources, at)
-    limit = np.concatenate([-limits.v_min_pu**2 * one, limits.v_max_pu**2 * one, np.zeros(ratios.shape[0])])
+    per_pu = one / scale[others]
+    limit = np.concatenate([-limits.v_min_pu**2 * per_pu, limits.v_max_pu**2 * per_pu, np.zeros(ratios.shape[0])])
     rhs = balance_rhs(feeder, p_load_kw, q_load_kvar)
     return ConicProblem(at, cost, _equalities(feeder, sources, at, extra), rhs, csr_array(vstack([below, ratios])),
                         limit, lower, upper, quadratic, *_discs(sources), unit)
@@ -213,6 +216,7 @@ def costs(feeder: Feeder, sources: Sources, limits: Limits, at: Layout, unit: fl
     """(11), or the weighted terms in its place: linear and quadratic cost of x, divided by `unit` (E11)."""
     cost, quadratic = np.zeros(at.size), np.zeros(at.size)
     cost[at.l] = np.maximum(limits.loss_weight * feeder.r_pu, _LOSSLESS_COST)
+    cost[at.u] = limits.loss_weight * feeder.g_lost_pu
     cost[at.p_source] = _of_energy(sources, limits) - limits.curtailment_weight * sources.renewable
     quadratic[at.p_source] = 2.0 * limits.cost_kw_per_usd_h * sources.usd_per_kwh_pu
     return cost / unit, quadratic / unit
@@ -254,7 +258,7 @@ def _equalities(
         (sources.bus, at.p_source.start + s, np.ones(len(s))),
         (n + child, at.q.start + k, one), (n + child, at.l.start + k, -x), (n + parent, at.q.start + k, -one),
         (n + sources.bus, at.q_source.start + s, np.ones(len(s))),
-        (n + buses, at.u.start + buses, feeder.b_pu),
+        (n + buses, at.u.start + buses, feeder.b_pu), (buses, at.u.start + buses, -feeder.g_pu),
         (drop, at.u.start + child, one), (drop, at.u.start + parent, -one),
         (drop, at.p.start + k, 2 * r), (drop, at.q.start + k, 2 * x), (drop, at.l.start + k, -(r**2 + x**2)),
         *extra,

@@ -35,6 +35,7 @@ from simulators.grid.recovery import local_optimum
 from simulators.grid.reduced import OperatingPoint, Reduced
 from simulators.grid.results import ELASTIC, OPTIMAL, DispatchResult, Inexact, Settlement
 from simulators.grid.sources import Source, in_pu
+from simulators.grid.surplus import curtailed_kw, remedy
 
 NEGLIGIBLE_PU, NEGLIGIBLE_SHARE = 1e-5, 1e-6
 """Within a solver's tolerance: a voltage or substation power that far outside its limits is inside, a set point that
@@ -61,9 +62,11 @@ class _AcState:
     v_pu: Complexes
     source: Complexes
 
-    def point(self, base_kw: float) -> OperatingPoint:
-        return OperatingPoint(self.enter.real / base_kw, self.enter.imag / base_kw, np.abs(self.v_pu) ** 2,
-                              self.source.real / base_kw, self.source.imag / base_kw)
+    def point(self, feeder: Feeder) -> OperatingPoint:
+        """As the conic problem has it: what enters a branch behind its own conductance."""
+        base_kw, u = feeder.base_kw, np.abs(self.v_pu) ** 2
+        return OperatingPoint(self.enter.real / base_kw - feeder.g_parent_pu * u[feeder.parent],
+                              self.enter.imag / base_kw, u, self.source.real / base_kw, self.source.imag / base_kw)
 
 
 class Solver(Protocol):
@@ -138,8 +141,16 @@ class Dispatch:
         With caps that no set points meet, or not without losses that do not occur, the dispatch is that without caps,
         ELASTIC. Where the relaxation is not exact the set points are a local optimum of the AC problem. Falls back on
         the elastic form where the demand cannot be met within limits; SolverError if that fails, too, Inexact where
-        only the relaxation pretended to a solution.
+        only the relaxation pretended to a solution. Local generation that cannot go anywhere is curtailed first
+        (`simulators.grid.surplus`).
         """
+        lost = curtailed_kw(p_load_kw, self.sources, self.feeder.base_kw)
+        if not lost.any():
+            return self._solve(p_load_kw, q_load_kvar)
+        result = self._solve(p_load_kw + lost, q_load_kvar)
+        return replace(result, curtailed_bus_kw=lost, curtailed_kw=result.curtailed_kw + float(lost.sum()))
+
+    def _solve(self, p_load_kw: Floats, q_load_kvar: Floats) -> DispatchResult:
         if self._capped is not None and (result := self._solve_capped(p_load_kw, q_load_kvar)) is not None:
             return result
         result = self._solve_uncapped(p_load_kw, q_load_kvar)
@@ -216,7 +227,7 @@ class Dispatch:
             x[z] = controls
             at = self._problem.at
             state = self._flow(x[at.p_source] + 1j * x[at.q_source], p_load_kw + 1j * q_load_kvar)
-            return None if state is None else state.point(feeder.base_kw)
+            return None if state is None else state.point(feeder)
 
         for start in starts:
             controls = local_optimum(self._reduced, flow, start[z])
@@ -253,13 +264,8 @@ class Dispatch:
         """What to look at: the time limit, sources that must give more than is drawn, or else the lines."""
         if any(a.status in ("TIME_LIMIT", "MaxTime") for a in answers):
             return f"the time limit of {self.time_limit_s:g} s ended it; raise it by --set grid.time_limit_s"
-        must_kw = np.delete(self.sources.p_min_pu, self.substation) * self.feeder.base_kw
-        takes_kw = -float(self.sources.p_min_pu[self.substation]) * self.feeder.base_kw
-        if must_kw.sum() > p_load_kw.sum() + takes_kw:
-            who = [n for k, n in enumerate(self.source_names) if k != self.substation and self.sources.p_min_pu[k] > 0]
-            return (f"p_min_kw (or the ramp) of {', '.join(who)} is {must_kw.sum():.0f} kW, more than is drawn and "
-                    f"than {self.source_names[self.substation]} takes back (p_min_kw = {-takes_kw:g}); lower one")
-        return "look at p_min_kw of the sources and at lines that cannot carry the demand"
+        return remedy(p_load_kw, self.sources, self.source_names, self.substation, self.feeder.base_kw) or (
+            "look at p_min_kw of the sources and at lines that cannot carry the demand")
 
     def _flow(self, source_pu: Complexes, demand_kva: Complexes) -> _AcState | None:
         """The power flow at the sources' set points (the substation's is ignored); None where there is none."""
@@ -272,7 +278,8 @@ class Dispatch:
             return None
         enter, leave = flow.s_parent_pu * feeder.base_kw, flow.s_child_pu * feeder.base_kw
         slack = demand[feeder.substation] + enter[feeder.parent == feeder.substation].sum()
-        slack -= 1j * feeder.b_pu[feeder.substation] * self.limits.v0_pu**2 * feeder.base_kw
+        own = feeder.g_bus_pu[feeder.substation] - 1j * feeder.b_pu[feeder.substation]
+        slack += own * self.limits.v0_pu**2 * feeder.base_kw
         source[self.substation] = slack
         return _AcState(enter, leave, flow.v_pu, source)
 
@@ -291,7 +298,7 @@ class Dispatch:
         if flow is None or not self._substation_can(flow.source[self.substation] / feeder.base_kw):
             return None
         enter, leave, p_source, q_source = flow.enter, flow.leave, flow.source.real.copy(), flow.source.imag.copy()
-        vm_pu, loss_kw = np.abs(flow.v_pu), float(np.sum(enter.real + leave.real))
+        vm_pu, loss_kw = np.abs(flow.v_pu) * feeder.vm_ratio, float(np.sum(enter.real + leave.real))
         violation = self._violation(vm_pu)
         gap, gap_ratio = self._gaps(x, problem)
         weights, j2 = self.limits, float(p_source @ sources.kg_per_kwh)
@@ -309,36 +316,39 @@ class Dispatch:
             objective_kw=weights.loss_weight * loss_kw + weights.lambda_kw_per_kg_h * j2
             + weights.cost_kw_per_usd_h * cost_usd_per_h + weights.curtailment_weight * curtailed_kw,
             cost_usd_per_h=cost_usd_per_h, curtailed_kw=curtailed_kw,
-            nci_kg_per_kwh=self.nci(enter.real, leave.real, p_source, p_served),
+            nci_kg_per_kwh=self.nci(enter.real, leave.real, p_source, p_served + feeder.shunts_kw(vm_pu)),
+            curtailed_bus_kw=np.zeros(feeder.n_bus),
             relaxation_gap_pu=float(np.abs(gap).max()), relaxation_gap_ratio=gap_ratio, inexact=False,
-            conic_vm_pu=np.sqrt(np.maximum(x[at.u], 0.0)),
-            conic_loss_kw=float(feeder.r_pu @ x[at.l]) * feeder.base_kw, voltage_violation_pu=violation,
+            conic_vm_pu=np.sqrt(np.maximum(x[at.u], 0.0)) * feeder.vm_ratio,
+            conic_loss_kw=float(feeder.r_pu @ x[at.l] + feeder.g_lost_pu @ x[at.u]) * feeder.base_kw,
+            voltage_violation_pu=violation,
         )
 
     def settle(self, result: DispatchResult, p_load_kw: Floats, q_load_kvar: Floats) -> Settlement | None:
         """The AC power flow at the set points of `result` and other demand (n_bus,); None where there is none.
 
-        A bus that the dispatch served in part is served in the same part.
+        A bus that the dispatch served in part is served in the same part; what it curtailed is not there.
         """
+        p_load_kw = p_load_kw + np.minimum(result.curtailed_bus_kw, np.maximum(-p_load_kw, 0.0))
         demanded = result.p_load_kw + result.unserved_kw
         part = np.where(result.unserved_kw > 0.0, result.p_load_kw / np.where(demanded == 0.0, 1.0, demanded), 1.0)
         source = (result.p_source_kw + 1j * result.q_source_kvar) / self.feeder.base_kw
         state = self._flow(source, part * (p_load_kw + 1j * q_load_kvar))
         if state is None:
             return None
-        vm_pu, p_source = np.abs(state.v_pu), state.source.real
+        vm_pu, p_source = np.abs(state.v_pu) * self.feeder.vm_ratio, state.source.real
         return Settlement(
             p_substation_kw=float(p_source[self.substation]),
             loss_kw=float(np.sum(state.enter.real + state.leave.real)),
             emission_kg_per_h=generated_carbon(p_source, self.sources.kg_per_kwh), vm_pu=vm_pu,
             voltage_violation_pu=self._violation(vm_pu))
 
-    def nci(self, p_from_kw: Floats, p_to_kw: Floats, p_source_kw: Floats, p_load_kw: Floats) -> Floats:
-        """(9) at the given branch flows and source powers; a bus with negative demand generates at 0 kg/kWh."""
+    def nci(self, p_from_kw: Floats, p_to_kw: Floats, p_source_kw: Floats, p_net_kw: Floats) -> Floats:
+        """(9) at the given branch flows and source powers; a bus that draws p_net_kw < 0 generates at 0 kg/kWh."""
         feeder, bus, power, intensity = self.feeder, self.sources.bus, p_source_kw, self.sources.kg_per_kwh
-        feeding = np.flatnonzero(p_load_kw < 0.0)
+        feeding = np.flatnonzero(p_net_kw < 0.0)
         if len(feeding):
-            bus, power = np.concatenate([bus, feeding]), np.concatenate([power, -p_load_kw[feeding]])
+            bus, power = np.concatenate([bus, feeding]), np.concatenate([power, -p_net_kw[feeding]])
             intensity = np.concatenate([intensity, np.zeros(len(feeding))])
         return nodal_carbon_intensity(
             feeder.n_bus, feeder.parent, feeder.child, p_from_kw, p_to_kw, bus, power, intensity
@@ -371,8 +381,8 @@ def _snapped(values: Floats, lower: Floats, upper: Floats) -> Floats:
 def _choose_capped(solver: SolverName, dispatch: Dispatch) -> CappedGurobi:
     """Gurobi for NCI caps, or a SolverError that says why not."""
     if solver == "clarabel":
-        raise SolverError("NCI caps make the dispatch a nonconvex MIQCP, which Clarabel does not solve; set "
-                          "grid.solver=gurobi, or take away grid.nci_cap_kg_per_kwh")
+        raise SolverError("NCI caps make the dispatch a nonconvex MIQCP, which Clarabel does not solve: --set "
+                          "grid.solver=gurobi, or --set grid.nci_cap_kg_per_kwh={} for none")
     return CappedGurobi(dispatch.problem, dispatch.feeder, dispatch.sources, dispatch.caps, dispatch.time_limit_s)
 
 

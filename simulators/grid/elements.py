@@ -1,66 +1,192 @@
-"""Transformers and generators of a network's tables, as branches and sources of our model; or why they are not."""
+"""What stands in a network's tables: what of it is refused and why, its loads, and its generators.
+
+Tables are pandapower's; nothing here needs pandapower itself.
+
+Rows of the model: I25, P07.
+"""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from cosim.errors import ScenarioError
-from simulators.grid.equations import Complexes
-from simulators.grid.feeder import Generator
+from simulators.grid.equations import Floats
 
-NOMINAL = 1e-6
-"""So near to 1 a ratio is 1."""
-
-
-def trafos_in_service(net: Any) -> list[int]:
-    """Indices of two-winding transformers in service whose ends are closed."""
-    switches = net.switch
-    opened = set(switches.element[(switches.et == "t") & ~switches.closed.astype(bool)])
-    return [int(k) for k in net.trafo.index[net.trafo.in_service.astype(bool)] if k not in opened]
-
-
-def transformers(net: Any, name: str, trafos: list[int], buses: set[int], base_mva: float) -> tuple[Complexes, str]:
-    """Series impedance (n_trafo,) p.u. from short-circuit voltages, and a sentence on what is left out, '' if nothing.
-
-    ScenarioError naming a transformer off its nominal ratio, or with figures that make no sense.
-    """
-    z, iron_kw, magnetised = np.zeros(len(trafos), complex), 0.0, False
-    for i, k in enumerate(trafos):
-        trafo = net.trafo.loc[k]
-        where = f"network {name}: trafo {k} ({int(trafo.hv_bus)}-{int(trafo.lv_bus)})"
-        outside = {int(trafo.hv_bus), int(trafo.lv_bus)} - buses
-        if outside:
-            raise ScenarioError(f"{where} ends at bus {min(outside)}, which is out of service")
-        _refuse_ratio(net, trafo, where)
-        vk, vkr, s_mva = (float(trafo[c]) for c in ("vk_percent", "vkr_percent", "sn_mva"))
-        if not (0.0 <= vkr <= vk and 0.0 < vk < math.inf and 0.0 < s_mva < math.inf):
-            raise ScenarioError(f"{where} has vk_percent = {vk:g}, vkr_percent = {vkr:g}, sn_mva = {s_mva:g}; it must "
-                                "be 0 <= vkr <= vk, and vk and sn above 0")
-        at_rated = complex(vkr, math.sqrt(vk * vk - vkr * vkr)) / 100.0 * base_mva / (s_mva * float(trafo.parallel))
-        z[i] = at_rated * (float(trafo.vn_lv_kv) / float(net.bus.vn_kv.loc[trafo.lv_bus])) ** 2
-        iron_kw += float(trafo.pfe_kw) * float(trafo.parallel)
-        magnetised |= float(trafo.i0_percent) != 0.0
-    if iron_kw == 0.0 and not magnetised:
-        return z, ""
-    return z, f"iron losses ({iron_kw:g} kW) and magnetising currents of transformers are left out"
+_ENDS = {"line": ("from_bus", "to_bus"), "trafo": ("hv_bus", "lv_bus"), "trafo3w": ("hv_bus", "mv_bus", "lv_bus"),
+         "impedance": ("from_bus", "to_bus"), "dcline": ("from_bus", "to_bus")}
+_SWITCHED = {"line": "l", "trafo": "t", "trafo3w": "t3"}
+_PHASES = ("p_a_mw", "p_b_mw", "p_c_mw", "q_a_mvar", "q_b_mvar", "q_c_mvar", "scaling")
+_FINITE = {
+    "ext_grid": ("vm_pu", "va_degree"),
+    "line": ("length_km", "r_ohm_per_km", "x_ohm_per_km", "c_nf_per_km", "parallel"),
+    "trafo": ("sn_mva", "vn_hv_kv", "vn_lv_kv", "vk_percent", "vkr_percent", "pfe_kw", "i0_percent", "parallel"),
+    "trafo3w": (*(f"{what}_{side}_{unit}" for side in ("hv", "mv", "lv")
+                  for what, unit in (("sn", "mva"), ("vn", "kv"), ("vk", "percent"), ("vkr", "percent"))),
+                "pfe_kw", "i0_percent"),
+    "impedance": ("rft_pu", "xft_pu", "rtf_pu", "xtf_pu", "sn_mva"),
+    "dcline": ("p_mw", "loss_percent", "loss_mw", "vm_from_pu", "vm_to_pu"),
+    "load": ("p_mw", "q_mvar", "scaling"), "sgen": ("p_mw", "q_mvar", "scaling"), "gen": ("p_mw", "vm_pu", "scaling"),
+    "storage": ("p_mw", "q_mvar", "scaling"), "asymmetric_load": _PHASES, "asymmetric_sgen": _PHASES,
+    "shunt": ("p_mw", "q_mvar", "vn_kv", "step"), "ward": ("ps_mw", "qs_mvar", "pz_mw", "qz_mvar"),
+    "xward": ("ps_mw", "qs_mvar", "pz_mw", "qz_mvar", "r_ohm", "x_ohm", "vm_pu"),
+    "motor": ("pn_mech_mw", "efficiency_percent", "cos_phi", "loading_percent", "scaling"),
+}
+"""Every kind of element that is read, with the figures that it cannot do without."""
+_NO_ELEMENTS = frozenset({"bus", "poly_cost", "pwl_cost", "measurement", "group", "controller"})
+_VOLTAGE_DEPENDENT = ("const_z_p_percent", "const_z_q_percent", "const_i_p_percent", "const_i_q_percent",
+                      "const_z_percent", "const_i_percent")
+_TAPS = (("tap_pos", "tap_side", "tap_step_percent"), ("tap2_pos", "tap2_side", "tap2_step_percent"))
 
 
-def _refuse_ratio(net: Any, trafo: Any, where: str) -> None:
-    """Refuse what makes the voltage ratio differ from that of the buses: the branch model has none."""
-    for position, neutral, step in (("tap_pos", "tap_neutral", "tap_step_percent"),
-                                    ("tap2_pos", "tap2_neutral", "tap2_step_percent")):
-        at, zero = _figure(trafo, position), _figure(trafo, neutral)
-        moved = _figure(trafo, step) != 0.0 or _figure(trafo, step.replace("percent", "degree")) != 0.0
-        if at != zero and moved:
-            raise ScenarioError(f"{where} has {position} = {at:g}; only its {neutral} = {zero:g} is modelled")
-    rated = float(trafo.vn_hv_kv) / float(trafo.vn_lv_kv)
-    of_buses = float(net.bus.vn_kv.loc[trafo.hv_bus]) / float(net.bus.vn_kv.loc[trafo.lv_bus])
-    if not abs(rated / of_buses - 1.0) <= NOMINAL:
-        raise ScenarioError(f"{where} has vn_hv_kv / vn_lv_kv = {rated:g} between buses of ratio {of_buses:g}; only "
-                            "the nominal ratio is modelled: set vn_kv of the buses behind it accordingly")
+@dataclass(frozen=True, slots=True)
+class Generator:
+    """A generator of the network itself: its bus, limits in kW and kvar (None: no limit), P as the file has it."""
+
+    name: str
+    node: int
+    p_min_kw: float
+    p_max_kw: float
+    q_min_kvar: float | None
+    q_max_kvar: float | None
+    p_kw: float = 0.0
+    kind: str = "sgen"
+    index: int = 0
+
+def rows_in_service(net: Any, kind: str) -> Iterator[tuple[int, Any]]:
+    """Index and row of every element of a kind that is in service."""
+    table = net[kind]
+    for k in table.index[table.in_service.astype(bool)]:
+        yield int(k), table.loc[k]
+
+
+# --- refusals -------------------------------------------------------------------------------------------------------
+
+def check(net: Any, name: str) -> list[str]:
+    """Refuse by name whatever no reader models, or whose figures make no sense; phrases on what is there but inert."""
+    for kind, table in net.items():
+        if kind in _FINITE or kind in _NO_ELEMENTS or kind.startswith(("_", "res_", "std_")):
+            continue
+        if "in_service" in getattr(table, "columns", ()) and table.in_service.astype(bool).any():
+            raise ScenarioError(f"network {name} has {kind} {next(rows_in_service(net, kind))[0]} in service, which is "
+                                "not modelled; take it out of service, or replace it by what it does")
+    served = {int(b) for b in net.bus.index[net.bus.in_service.astype(bool)]}
+    _check_buses(net, name)
+    for kind in _FINITE:
+        for k, row in rows_in_service(net, kind) if kind in net else ():
+            where = f"network {name}: {kind} {k}{_place(kind, row)}"
+            _check_finite(kind, row, where)
+            _check_served(net, kind, k, row, where, served)
+    for k, row in rows_in_service(net, "line"):
+        _check_line(net, row, f"network {name}: line {k}{_place('line', row)}")
+    for kind in ("trafo", "trafo3w"):
+        for k, row in rows_in_service(net, kind):
+            _check_trafo(kind, row, f"network {name}: {kind} {k}{_place(kind, row)}")
+    for k, row in rows_in_service(net, "impedance"):
+        if abs(complex(row.rft_pu, row.xft_pu)) == 0.0 or abs(complex(row.rtf_pu, row.xtf_pu)) == 0.0:
+            raise ScenarioError(f"network {name}: impedance {k}{_place('impedance', row)} has no impedance; merge its "
+                                "two buses, or join them by a bus-bus switch")
+    _check_constant_power(net, name)
+    return _noted(net)
+
+
+_DRAWN = {"load": ("p_mw",), "shunt": ("p_mw",), "ward": ("ps_mw", "pz_mw"), "xward": ("ps_mw", "pz_mw"),
+          "motor": ("pn_mech_mw",), "asymmetric_load": ("p_a_mw", "p_b_mw", "p_c_mw")}
+"""What elements draw, and no scenario has an intensity for where it is < 0."""
+
+
+def _noted(net: Any) -> list[str]:
+    notes = []
+    for kind, columns in _DRAWN.items():
+        feeding = [k for k, row in rows_in_service(net, kind) if sum(float(row[c]) for c in columns) < 0.0]
+        if feeding:
+            notes.append(f"{kind} {', '.join(map(str, feeding[:4]))}{' ...' if len(feeding) > 4 else ''} of negative "
+                         "power counts as local generation at 0 kg/kWh; an sgen in its place can have an intensity")
+    if "controller" in net and "in_service" in net.controller and net.controller.in_service.astype(bool).any():
+        notes.append("its controllers are not run: taps and set points stay as the file has them")
+    for kind in ("asymmetric_load", "asymmetric_sgen"):
+        if next(rows_in_service(net, kind), None) is not None:
+            notes.append(f"{kind} counts by the sum of its phases, on a balanced network")
+    return notes
+
+
+def _place(kind: str, row: Any) -> str:
+    ends = _ENDS.get(kind)
+    return f" ({'-'.join(str(int(row[e])) for e in ends)})" if ends else f" (bus {int(row.bus)})"
+
+
+def _check_buses(net: Any, name: str) -> None:
+    for b in net.bus.index[net.bus.in_service.astype(bool)]:
+        if not 0.0 < float(net.bus.vn_kv.loc[b]) < math.inf:
+            raise ScenarioError(f"network {name}: bus {int(b)} has vn_kv = {net.bus.vn_kv.loc[b]}; it must be finite "
+                                "and above 0")
+
+
+def _check_finite(kind: str, row: Any, where: str) -> None:
+    for column in _FINITE[kind]:
+        value = row.get(column)
+        if value is None and column not in ("p_mw", "q_mvar", "r_ohm_per_km", "x_ohm_per_km"):
+            continue  # tables of older files lack it, and pandapower takes its default
+        if value is None or not math.isfinite(float(value)):
+            raise ScenarioError(f"{where} has {column} = {value}; it must be a finite number: correct it, or take the "
+                                "element out of service")
+
+
+def _check_served(net: Any, kind: str, k: int, row: Any, where: str, served: set[int]) -> None:
+    """Every bus that an element is joined to is in service."""
+    stands = "ends" if kind in _ENDS else "stands"
+    for column in _ENDS.get(kind, ("bus",)):
+        bus = int(row[column])
+        if bus in served:
+            continue
+        switches = net.switch
+        if kind in _SWITCHED and ((switches.et == _SWITCHED[kind]) & (switches.element == k) & (switches.bus == bus)
+                                  & ~switches.closed.astype(bool)).any():
+            continue
+        raise ScenarioError(f"{where} {stands} at bus {bus}, which is "
+                            + ("out of service; take the element out of service, too" if bus in net.bus.index else
+                               "not in the network"))
+
+
+def _check_line(net: Any, line: Any, where: str) -> None:
+    r, x = line.r_ohm_per_km * line.length_km, line.x_ohm_per_km * line.length_km
+    if r == x == 0.0:
+        raise ScenarioError(f"{where} has no impedance; merge its two buses, or join them by a bus-bus switch")
+    if line.get("parallel", 1) < 1:
+        raise ScenarioError(f"{where} has parallel = {line.parallel:g}; it must be >= 1")
+    conductance = _figure(line, "g_us_per_km")
+    if line.c_nf_per_km < 0.0 or conductance < 0.0:
+        raise ScenarioError(f"{where} has c_nf_per_km = {line.c_nf_per_km:g}, g_us_per_km = {conductance:g}; both must "
+                            "be >= 0")
+    kv = {float(net.bus.vn_kv.loc[b]) for b in (line.from_bus, line.to_bus)}
+    if len(kv) > 1:
+        raise ScenarioError(f"{where} joins buses of {min(kv):g} and {max(kv):g} kV; a line has one voltage")
+
+
+def _check_trafo(kind: str, trafo: Any, where: str) -> None:
+    for position, side, step in _TAPS if kind == "trafo" else _TAPS[:1]:
+        if trafo.get(side) in ("hv", "mv", "lv") and _figure(trafo, step) != 0.0 and trafo.get(position) is not None \
+                and not math.isfinite(float(trafo[position])):
+            raise ScenarioError(f"{where} has {position} = {trafo[position]} and a tap changer at {side} = "
+                                f"{trafo[side]}; give its position")
+    for of in ("",) if kind == "trafo" else ("_hv", "_mv", "_lv"):
+        vk, vkr, s_mva = (float(trafo[f"{c}{of}_{unit}"]) for c, unit in (("vk", "percent"), ("vkr", "percent"),
+                                                                         ("sn", "mva")))
+        if not (abs(vkr) <= abs(vk) and vk != 0.0 and s_mva > 0.0):
+            raise ScenarioError(f"{where} has vk{of}_percent = {vk:g}, vkr{of}_percent = {vkr:g}, sn{of}_mva = "
+                                f"{s_mva:g}; it must be |vkr| <= |vk|, vk not 0, and sn above 0")
+
+
+def _check_constant_power(net: Any, name: str) -> None:
+    for k, load in rows_in_service(net, "load"):
+        for column in _VOLTAGE_DEPENDENT:
+            if _figure(load, column) != 0.0:
+                raise ScenarioError(f"network {name}: load {k} has {column} = {load[column]:g}; demand is constant "
+                                    "power here: set it to 0, or make that part a shunt or ward")
 
 
 def _figure(row: Any, column: str) -> float:
@@ -69,34 +195,105 @@ def _figure(row: Any, column: str) -> float:
     return 0.0 if value is None or not math.isfinite(float(value)) else float(value)
 
 
-def own_generators(net: Any, name: str, buses: set[int]) -> tuple[Generator, ...]:
-    """Static (sgen) and voltage-controlled (gen) generators in service; the latter's voltage is not held.
+# --- loads and generators -------------------------------------------------------------------------------------------
 
-    P is between min_p_mw (else 0) and max_p_mw (else what it gives); Q between its limits, else as it is for an sgen,
-    without limit for a gen. Named as in the network, or by kind and index ('sgen3') where that is no unique name.
+def base_loads(net: Any, buses: list[int]) -> tuple[Floats, Floats]:
+    """The network's own loads per bus of `buses`, kW and kvar: of phases their sum, all times their scaling."""
+    p, q = np.zeros(len(buses)), np.zeros(len(buses))
+    at = {b: k for k, b in enumerate(buses)}
+    load = net.load[net.load.in_service.astype(bool)]
+    place = np.array([at[int(b)] for b in load.bus], dtype=np.int64)
+    np.add.at(p, place, (load.p_mw * load.scaling).to_numpy(float) * 1000.0)
+    np.add.at(q, place, (load.q_mvar * load.scaling).to_numpy(float) * 1000.0)
+    for _, row in rows_in_service(net, "asymmetric_load"):
+        p[at[int(row.bus)]] += 1000.0 * row.scaling * (row.p_a_mw + row.p_b_mw + row.p_c_mw)
+        q[at[int(row.bus)]] += 1000.0 * row.scaling * (row.q_a_mvar + row.q_b_mvar + row.q_c_mvar)
+    return p, q
+
+
+def own_generators(net: Any) -> tuple[Generator, ...]:
+    """What of the network feeds it beside the external grids: sgen, asymmetric_sgen, gen, and storage that discharges.
+
+    Fixed at its p_mw unless `controllable` says otherwise; a gen is controllable, as in pandapower, unless that says
+    no, but only where it has a max_p_mw. P of a controllable one is between min_p_mw (else 0) and max_p_mw (else p_mw).
+    Q is fixed but for a gen, which has its limits, and a controllable sgen that has some. Named as in the network, or
+    by kind and index ('sgen3') where that is no unique name. One that draws (p_mw < 0) or gives nothing at all is none.
     """
-    found, taken = [], {}
-    for kind in ("sgen", "gen"):
-        table = net[kind]
-        for k in table.index[table.in_service.astype(bool)]:
-            row = table.loc[k]
-            if int(row.bus) not in buses:
-                raise ScenarioError(f"network {name}: {kind} {k} stands at bus {int(row.bus)}, which is out of service")
-            scaling = float(row.get("scaling", 1.0))
-            p_kw, q_kvar = (1000.0 * scaling * _figure(row, c) for c in ("p_mw", "q_mvar"))
-            low, high = (_limit(row, c) for c in ("min_p_mw", "max_p_mw"))
+    found: list[Generator] = []
+    taken: set[str] = set()
+    for kind in ("sgen", "asymmetric_sgen", "gen", "storage"):
+        for k, row in rows_in_service(net, kind):
+            p_kw, q_kvar = _power(kind, row)
+            if kind == "gen" and bool(row.get("slack", False)):
+                continue  # it balances, as an external grid does
+            low, high = _p_range(kind, row, p_kw)
+            if kind != "gen" and high <= 0.0:
+                continue  # drawn: see `drawn_by`
             q_low, q_high = (_limit(row, c) for c in ("min_q_mvar", "max_q_mvar"))
-            if kind == "sgen":
-                q_low, q_high = q_kvar if q_low is None else q_low, q_kvar if q_high is None else q_high
+            if kind != "gen":
+                free = kind == "sgen" and _is_controllable(kind, row)
+                q_low = q_kvar if q_low is None or not free else q_low
+                q_high = q_kvar if q_high is None or not free else q_high
             given = row.get("name")
             label = given if isinstance(given, str) and given and given not in taken else f"{kind}{k}"
-            taken[label] = k
-            found.append(Generator(label, int(row.bus), 0.0 if low is None else low, p_kw if high is None else high,
-                                   q_low, q_high))
+            taken.add(label)
+            found.append(Generator(label, int(row.bus), low, high, q_low, q_high, p_kw, kind, k))
     return tuple(found)
+
+
+def _power(kind: str, row: Any) -> tuple[float, float]:
+    """kW and kvar that an element feeds in by the file."""
+    scaling = float(row.get("scaling", 1.0))
+    if kind == "asymmetric_sgen":
+        p_mw, q_mvar = (row[f"{c}_a_{u}"] + row[f"{c}_b_{u}"] + row[f"{c}_c_{u}"]
+                        for c, u in (("p", "mw"), ("q", "mvar")))
+    else:
+        p_mw, q_mvar = _figure(row, "p_mw"), _figure(row, "q_mvar")
+    sign = -1.0 if kind == "storage" else 1.0
+    return sign * 1000.0 * scaling * p_mw, sign * 1000.0 * scaling * q_mvar
+
+
+def _is_controllable(kind: str, row: Any) -> bool:
+    given = row.get("controllable")
+    unsaid = given is None or given != given  # NaN is not equal to itself
+    if kind == "gen":  # pandapower makes them controllable unasked; limits are what somebody wrote
+        return (unsaid or bool(given)) and _limit(row, "max_p_mw") is not None
+    return not unsaid and bool(given)
+
+
+def _p_range(kind: str, row: Any, p_kw: float) -> tuple[float, float]:
+    if kind not in ("sgen", "gen") or not _is_controllable(kind, row):
+        return p_kw, p_kw
+    low, high = _limit(row, "min_p_mw"), _limit(row, "max_p_mw")
+    low, high = 0.0 if low is None else low, p_kw if high is None else high
+    return min(low, high), high
 
 
 def _limit(row: Any, column: str) -> float | None:
     """kW or kvar of a limit in MW or Mvar; None where the table has none."""
     value = row.get(column)
     return None if value is None or not math.isfinite(float(value)) else 1000.0 * float(value)
+
+
+# --- parts of a network, taken out --------------------------------------------------------------------------------
+
+def without_loads(net: Any) -> None:
+    """Take out of `net` the loads: demand is the caller's."""
+    for kind in ("load", "asymmetric_load"):
+        net[kind] = net[kind].iloc[0:0].copy()
+
+
+def without_generators(net: Any, generators: tuple[Generator, ...]) -> None:
+    """Take the given generators out of `net`; what draws, among the same tables, stays."""
+    for kind in {g.kind for g in generators}:
+        net[kind] = net[kind].drop(index=[g.index for g in generators if g.kind == kind])
+
+
+def close_lines(net: Any, name: str, lines: tuple[int, ...]) -> None:
+    """Put lines of `net` into service and close the switches at their ends; ScenarioError for one it does not have."""
+    for k in lines:
+        if k not in net.line.index:
+            raise ScenarioError(f"network {name} has no line {k} to close; its lines are {net.line.index.min()} to "
+                                f"{net.line.index.max()}")
+        net.line.loc[k, "in_service"] = True
+        net.switch.loc[(net.switch.et == "l") & (net.switch.element == k), "closed"] = True

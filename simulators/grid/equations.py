@@ -176,24 +176,31 @@ class RadialTree:
     parent  (n_branch,) bus at the end of each branch that is nearer to the root
     child   (n_branch,) the other end
     z_pu    (n_branch,) series impedance r + jx, >= 0 in both parts
-    b_pu    (n_bus,) line charging collected at each bus, a susceptance >= 0
+    y_pu    (n_bus,) shunt admittance collected at each bus: line charging is a susceptance > 0
     below   (n_branch, n_bus) 1 where the bus is fed through the branch, else 0
     root    the bus whose voltage is given
     drop    (n_bus, n_bus) voltage that a bus loses per current drawn at another; None on large networks
+    g_parent_pu, g_child_pu  (n_branch,) the part of y_pu's conductance that is a branch's own; None: none
     """
 
     parent: Ints
     child: Ints
     z_pu: Complexes
-    b_pu: Floats
+    y_pu: Complexes
     below: NDArray[np.float64] | csr_array
     root: int
     drop: Complexes | None = None
+    g_parent_pu: Floats | None = None
+    g_child_pu: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RadialFlow:
-    """Voltages (n_bus,) and the complex powers entering each branch at its parent and child end (n_branch,), p.u."""
+    """Voltages (n_bus,) and the complex powers entering each branch at its parent and child end (n_branch,), p.u.
+
+    Reactive power of what is collected at the buses (`RadialTree.y_pu`) is none of the branches'; active power of their
+    own conductances is.
+    """
 
     v_pu: Complexes
     s_parent_pu: Complexes
@@ -201,8 +208,15 @@ class RadialFlow:
     converged: bool
 
 
-def radial_tree(n_bus: int, parent: Ints, child: Ints, z_pu: Complexes, b_pu: Floats, root: int) -> RadialTree:
-    """The tree of a radial network whose branches all point away from `root`, in any order."""
+def radial_tree(
+    n_bus: int, parent: Ints, child: Ints, z_pu: Complexes, b_pu: Floats, root: int, g_pu: Floats | None = None,
+    g_parent_pu: Floats | None = None, g_child_pu: Floats | None = None,
+) -> RadialTree:
+    """The tree of a radial network whose branches all point away from `root`, in any order.
+
+    b_pu, g_pu  (n_bus,) susceptance and conductance at each bus; g_parent_pu, g_child_pu (n_branch,): what of the
+    latter stands inside of the branches, whose losses it adds to
+    """
     feeder_of = {int(c): k for k, c in enumerate(child)}
     rows, cols = [], []
     for bus in range(n_bus):
@@ -213,10 +227,14 @@ def radial_tree(n_bus: int, parent: Ints, child: Ints, z_pu: Complexes, b_pu: Fl
             cols.append(bus)
             at = int(parent[k])
     below = csr_array((np.ones(len(rows)), (rows, cols)), shape=(len(parent), n_bus))
+    y_pu = (0.0 if g_pu is None else g_pu) + 1j * b_pu
+    if g_parent_pu is not None and not (g_parent_pu.any() or g_child_pu.any()):
+        g_parent_pu = g_child_pu = None
     if n_bus > SPARSE_ABOVE_BUSES:
-        return RadialTree(parent, child, z_pu, b_pu, below, root)
+        return RadialTree(parent, child, z_pu, y_pu, below, root, None, g_parent_pu, g_child_pu)
     dense = below.toarray()
-    return RadialTree(parent, child, z_pu, b_pu, dense, root, dense.T @ (z_pu[:, None] * dense))
+    drop = dense.T @ (z_pu[:, None] * dense)
+    return RadialTree(parent, child, z_pu, y_pu, dense, root, drop, g_parent_pu, g_child_pu)
 
 
 def radial_power_flow(
@@ -232,7 +250,7 @@ def radial_power_flow(
     """
     drawn = np.empty(len(s_load_pu), complex)
     v = np.full(len(s_load_pu), v0_pu, complex)
-    conj_load, charging = np.conj(s_load_pu), 1j * tree.b_pu if tree.b_pu.any() else None
+    conj_load, charging = np.conj(s_load_pu), tree.y_pu if tree.y_pu.any() else None
     converged, enough = False, (tolerance_pu * v0_pu) ** 2
     with np.errstate(all="ignore"):  # a load that cannot be carried may overflow on its way to `converged` = False
         for _ in range(max_iterations):
@@ -246,7 +264,12 @@ def radial_power_flow(
                 converged = True
                 break
     conj = np.conj(tree.below @ drawn)
-    return RadialFlow(v, v[tree.parent] * conj, -v[tree.child] * conj, converged)
+    enter, leave = v[tree.parent] * conj, -v[tree.child] * conj
+    if tree.g_parent_pu is not None:
+        u = np.abs(v) ** 2
+        enter += tree.g_parent_pu * u[tree.parent]
+        leave += tree.g_child_pu * u[tree.child]
+    return RadialFlow(v, enter, leave, converged)
 
 
 def radial_voltages(
@@ -257,7 +280,7 @@ def radial_voltages(
     s_load_pu  (n_bus, n_state) net demand P + jQ, p.u.; a state that the feeder cannot carry is NaN
     """
     v, moved = np.full(s_load_pu.shape, v0_pu, complex), np.zeros(s_load_pu.shape[1])
-    charging, z = 1j * tree.b_pu[:, None], tree.z_pu[:, None]
+    charging, z = tree.y_pu[:, None], tree.z_pu[:, None]
     with np.errstate(all="ignore"):  # as there
         for _ in range(max_iterations):
             currents = tree.below @ (np.conj(s_load_pu / v) + charging * v)

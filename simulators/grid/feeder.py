@@ -5,16 +5,19 @@ Rows of the model: I25, Z07.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Annotated, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Discriminator, Field, Tag
 
 from cosim.errors import ScenarioError, unknown
 from cosim.params import params
-from simulators.grid.equations import Floats, Ints, RadialTree, radial_tree
+from simulators.grid.elements import Generator
+from simulators.grid.equations import Complexes, Floats, Ints, RadialTree, radial_tree
 
 
 @params
@@ -55,42 +58,79 @@ Network = Annotated[
     Annotated[str, Tag("name")] | Annotated[LineList, Tag("line_list")],
     Discriminator(_kind),
 ]
-"""A parameter: the name of a function of `pandapower.networks`, the path of a pandapower .json or .xlsx
-file, or a LineList."""
+"""A parameter: the name of a function of `pandapower.networks`, 'simbench:' and a SimBench code, the path of a
+pandapower .json or .xlsx file, or a LineList."""
 
 
-@dataclass(frozen=True, slots=True)
-class Generator:
-    """A generator of the network itself: its bus number, and limits in kW and kvar (None: no limit)."""
+@dataclass(frozen=True, eq=False)
+class Nodes:
+    """The electrical nodes of a network: first those of buses, by their lowest bus number, then inner ones.
 
-    name: str
-    node: int
-    p_min_kw: float
-    p_max_kw: float
-    q_min_kvar: float | None
-    q_max_kvar: float | None
+    names    (n_node,) 'bus3', or of an inner node what makes it: 'trafo3w0' its star point, 'line7end' its open end
+    of_bus   bus number -> node
+    lowest   (n_bus_node,) lowest bus number of each node that has buses
+    rows     (n_node,) row of each node in the solver's table
+    """
+
+    names: tuple[str, ...]
+    of_bus: dict[int, int]
+    lowest: tuple[int, ...]
+    rows: Ints
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def labels(self) -> list[str]:
+        """What a node is called in the name of a branch: '3' or 'trafo3w0'."""
+        return [*map(str, self.lowest), *self.names[len(self.lowest):]]
+
+    def position(self, bus: int, what: str, network: str) -> int:
+        """Node of a bus number; ScenarioError naming `what` asks for one that the network does not have in service."""
+        if bus not in self.of_bus:
+            raise ScenarioError(f"{what} = {bus} is not a bus of {network}; its {len(self.of_bus)} buses are numbered "
+                                f"{min(self.of_bus)} to {max(self.of_bus)}")
+        return self.of_bus[bus]
+
+    def named(self, name: str, what: str) -> int:
+        """Node of the bus that an entity called 'bus3' stands for; ScenarioError naming `what` if there is none."""
+        of = {f"bus{b}": at for b, at in self.of_bus.items()}
+        if name not in of:
+            raise ScenarioError(unknown(what, name, of))
+        return of[name]
 
 
 @dataclass(frozen=True, eq=False)
 class Feeder:
-    """A radial network in service, every branch pointing away from the substation.
+    """A radial feeder in service, every branch pointing away from the substation.
+
+    All per-unit figures are on voltage bases that follow the ratios of the transformers, as seen from the substation:
+    a voltage v of this feeder is `ratio` v in p.u. of the bus's own nominal voltage. So a branch is an impedance alone.
 
     name          for messages
-    base_mva, base_kv  what 1 p.u. is
-    bus_ids       (n_bus,) the network's own bus numbers, ascending; elsewhere a bus is its position 0..n_bus-1 here
+    base_mva, base_kv  what 1 p.u. is (base_kv: at the substation)
+    v0_pu         the network's own voltage at the substation
+    nodes         the electrical nodes; elsewhere a bus is its position 0..n_bus-1 among them
     substation    position of the slack bus
     parent, child (n_branch,) positions; power that leaves the substation enters a branch at its parent
     r_pu, x_pu    (n_branch,) series impedance, >= 0, not both 0
-    b_pu          (n_bus,) line charging collected at the buses, >= 0
+    b_pu          (n_bus,) susceptance collected at the buses: line charging, magnetising currents, shunts
     p_kw, q_kvar  (n_bus,) base load, > 0 drawn
+    g_parent_pu, g_child_pu  (n_branch,) conductance at either end, >= 0: iron losses, which are lost in the branch
+    g_bus_pu      (n_bus,) conductance of shunts, whose power is drawn at the bus
+    own_p_kw, own_q_kvar  (n_bus,) constant power that elements other than loads draw there (motors, wards, storage)
+    ratio         (n_bus,) complex
     generators    the network's own; who dispatches must take them or refuse them
+    merged        (n_row,) branch that each row of the solver's branches is part of, `forward` (n_row,) whether its
+                  first end is the parent: parallel branches are one here
     left_out      what of the network this model does not hold, for people
     """
 
     name: str
     base_mva: float
     base_kv: float
-    bus_ids: tuple[int, ...]
+    v0_pu: float
+    nodes: Nodes
     substation: int
     parent: Ints
     child: Ints
@@ -99,17 +139,31 @@ class Feeder:
     b_pu: Floats
     p_kw: Floats
     q_kvar: Floats
+    g_parent_pu: Floats
+    g_child_pu: Floats
+    g_bus_pu: Floats
+    own_p_kw: Floats
+    own_q_kvar: Floats
+    ratio: Complexes
+    merged: Ints
+    forward: NDArray[np.bool_]
     generators: tuple[Generator, ...] = ()
-    left_out: str = ""
+    left_out: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for array in (self.parent, self.child, self.r_pu, self.x_pu, self.b_pu, self.p_kw, self.q_kvar):
-            array.flags.writeable = False  # one feeder is shared by all who read the same network
+        for field in fields(self):
+            if isinstance(array := getattr(self, field.name), np.ndarray):
+                array.flags.writeable = False  # one feeder is shared by all who read the same network
+
+    @property
+    def bus_ids(self) -> tuple[int, ...]:
+        """Lowest bus number of every node that has buses; inner nodes stand behind them."""
+        return self.nodes.lowest
 
     @property
     def n_bus(self) -> int:
-        """Number of buses; there is one branch less."""
-        return len(self.bus_ids)
+        """Number of nodes; there is one branch less."""
+        return len(self.nodes)
 
     @property
     def base_kw(self) -> float:
@@ -117,72 +171,96 @@ class Feeder:
         return 1000.0 * self.base_mva
 
     @cached_property
+    def vm_ratio(self) -> Floats:
+        """(n_bus,) p.u. of the bus's nominal voltage per p.u. here; 1 where no ratio is off."""
+        return np.abs(self.ratio)
+
+    def shunts_kw(self, vm_pu: Floats) -> Floats:
+        """(n_bus,) what the conductances of shunts draw at the buses' voltages, as their nominal voltages have them."""
+        return self.g_bus_pu * (vm_pu / self.vm_ratio) ** 2 * self.base_kw
+
+    @cached_property
+    def g_pu(self) -> Floats:
+        """(n_bus,) all conductance at each bus."""
+        return self.g_bus_pu + self.g_lost_pu
+
+    @cached_property
+    def g_lost_pu(self) -> Floats:
+        """(n_bus,) conductance at each bus whose power is lost in a branch."""
+        ends, g = np.concatenate([self.parent, self.child]), np.concatenate([self.g_parent_pu, self.g_child_pu])
+        return np.bincount(ends, g, self.n_bus)
+
+    @cached_property
     def bus_names(self) -> list[str]:
-        """Entity names: 'bus' and the network's own number."""
-        return [f"bus{i}" for i in self.bus_ids]
+        """Names of the nodes: 'bus' and their lowest bus number, or what an inner node is."""
+        return list(self.nodes.names)
 
     @cached_property
     def line_names(self) -> list[str]:
         """'0-1' for the branch from bus 0 to bus 1, seen from the substation."""
-        return [f"{self.bus_ids[a]}-{self.bus_ids[b]}" for a, b in zip(self.parent, self.child, strict=True)]
+        labels = self.nodes.labels
+        return [f"{labels[a]}-{labels[b]}" for a, b in zip(self.parent, self.child, strict=True)]
 
     @cached_property
     def tree(self) -> RadialTree:
         """The same feeder for the power flow sweep."""
         z_pu = self.r_pu + 1j * self.x_pu
-        return radial_tree(self.n_bus, self.parent, self.child, z_pu, self.b_pu, self.substation)
+        return radial_tree(self.n_bus, self.parent, self.child, z_pu, self.b_pu, self.substation, self.g_pu,
+                           self.g_parent_pu, self.g_child_pu)
+
+    def voltage(self, v0_pu: float | None) -> float:
+        """Voltage at the substation, p.u.: the network's own unless another is asked for."""
+        return self.v0_pu if v0_pu is None else v0_pu
 
     def position(self, bus_id: int, what: str) -> int:
         """Where the bus numbered `bus_id` stands in the arrays; ScenarioError naming `what` asks for a wrong one."""
-        try:
-            return self.bus_ids.index(bus_id)
-        except ValueError:
-            raise ScenarioError(
-                f"{what} = {bus_id} is not a bus of {self.name}; its {self.n_bus} buses are numbered "
-                f"{self.bus_ids[0]} to {self.bus_ids[-1]}"
-            ) from None
+        return self.nodes.position(bus_id, what, self.name)
 
     def named(self, name: str, member: str) -> int:
         """Position of the bus that an entity called `name` stands for; ScenarioError if there is none."""
-        try:
-            return self.bus_names.index(name)
-        except ValueError:
-            raise ScenarioError(unknown(f"bus of {member} ({self.name})", name, self.bus_names)) from None
+        return self.nodes.named(name, f"bus of {member} ({self.name})")
 
 
-def orient(name: str, bus_ids: list[int], ends: list[tuple[int, int]], labels: list[str], substation: int) -> Ints:
-    """Point every line away from the substation: (n_line, 2) positions (parent, child).
+def orient(name: str, nodes: Nodes, from_node: Ints, to_node: Ints, elements: Sequence[str], substation: int
+           ) -> tuple[Ints, NDArray[np.bool_]]:
+    """Point every branch away from the substation: (order in which to visit them, whether the first end is the parent).
 
-    bus_ids  numbers of the buses, `ends` pairs of such numbers, `labels` what a message calls each line.
-    Raises ScenarioError naming the line that closes a loop, or the buses that no line connects to the substation.
+    elements  what a message calls each branch. Raises ScenarioError naming the branch that closes a loop, or the buses
+    that no branch connects to the substation.
     """
-    lines_at: dict[int, list[int]] = {bus: [] for bus in bus_ids}
-    for k, pair in enumerate(ends):
-        for bus in pair:
-            lines_at[bus].append(k)
-    place = {bus: i for i, bus in enumerate(bus_ids)}
-    oriented = np.full((len(ends), 2), -1, dtype=np.int64)
-    seen, queue = {substation}, [substation]
-    for bus in queue:
-        for k in lines_at[bus]:
-            if oriented[k, 0] >= 0:
+    at_node: list[list[int]] = [[] for _ in range(len(nodes))]
+    for k, pair in enumerate(zip(from_node.tolist(), to_node.tolist(), strict=True)):
+        for node in pair:
+            at_node[node].append(k)
+    forward = np.zeros(len(from_node), bool)
+    order: list[int] = []
+    seen, done, queue = {substation}, set(), [substation]
+    for node in queue:
+        for k in at_node[node]:
+            if k in done:
                 continue
-            far = ends[k][1] if ends[k][0] == bus else ends[k][0]
+            far = int(to_node[k]) if int(from_node[k]) == node else int(from_node[k])
             if far in seen:
+                labels = nodes.labels
                 raise ScenarioError(
-                    f"network {name} is not radial: {labels[k]} ({ends[k][0]}-{ends[k][1]}) closes a loop; "
-                    "take it or another line of the loop out of service"
-                )
-            oriented[k] = place[bus], place[far]
+                    f"network {name} is not radial: {elements[k]} ({labels[from_node[k]]}-{labels[to_node[k]]}) closes "
+                    "a loop; take it or another branch of the loop out of service, or use the grid that needs no "
+                    "radial network, simulators.grid.ac:AcPowerFlow")
+            forward[k] = int(from_node[k]) == node
+            done.add(k)
+            order.append(k)
             seen.add(far)
             queue.append(far)
-    islands = [bus for bus in bus_ids if bus not in seen]
-    if islands:
-        raise ScenarioError(
-            f"network {name} has an island: {_some('bus', islands)} not connected to the substation at bus "
-            f"{substation} by lines in service; connect or remove"
-        )
-    return oriented
+    cut = [bus for bus, node in nodes.of_bus.items() if node not in seen]
+    if cut:
+        raise ScenarioError(island(name, cut, nodes.lowest[substation]))
+    return np.array(order, dtype=np.int64), forward
+
+
+def island(name: str, buses: Sequence[int], substation: int) -> str:
+    """Message on buses that nothing connects to the substation."""
+    return (f"network {name} has an island: {_some('bus', sorted(buses))} not connected to the substation at bus "
+            f"{substation} by branches in service; connect or remove")
 
 
 def _some(what: str, numbers: list[int], most: int = 6) -> str:

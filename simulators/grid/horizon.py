@@ -19,6 +19,7 @@ from simulators.grid.clarabel_solver import ClarabelSolver
 from simulators.grid.conic import ConicProblem, Layout, balance_rhs
 from simulators.grid.dispatch import GAP_RATIO, LOSS_PRICES, PHANTOM_PU, Dispatch
 from simulators.grid.equations import Floats, Ints, cone_gap
+from simulators.grid.surplus import curtailed_kw
 
 NARROWEST_PU = 1e-7
 """Between limits that leave a source one set point: room for an interior point."""
@@ -78,7 +79,9 @@ class Ramps:
         cost[at.p_source] = np.tile(d.problem.cost[d.problem.at.p_source], k)
         lower[first], upper[first] = low, high
         self._plan.rebound(lower, upper)
-        rhs = np.concatenate([balance_rhs(d.feeder, p, q) for p, q in demand])
+        wide_open = replace(d.sources, p_min_pu=self._p_min_pu)
+        rhs = np.concatenate([balance_rhs(d.feeder, p + curtailed_kw(p, wide_open, d.feeder.base_kw), q)
+                              for p, q in demand])
         of_losses = cost[at.l].copy()
         for price in (1.0, *LOSS_PRICES):  # dearer where the plan would burn a surplus in losses that do not occur
             cost[at.l] = price * of_losses

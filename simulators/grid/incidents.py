@@ -9,6 +9,7 @@ LOOSE_GAP_PU = 1e-3
 
 _SAID = {
     "elastic": "were elastic: a voltage left its limits, power went unserved, or an NCI is above its cap",
+    "surplus": "have more local generation than is drawn and than the substation takes back, and curtail it",
     "capped": "are dispatched without the NCI caps, which no set points meet",
     "held": "had no solution and repeat the one before",
     "loose": f"have a relaxation gap above {LOOSE_GAP_PU:g} p.u.: the set points need not be optimal",

@@ -79,7 +79,8 @@ class MciOfDispatch:
         if result.status != OPTIMAL:
             return None
         marginal = self._at(result)
-        up, near = marginal.mci_kg_per_kwh, marginal.spread_kg_per_kwh > 0.0
+        up = marginal.mci_kg_per_kwh
+        near = (marginal.spread_kg_per_kwh > 0.0) | result.curtailed_bus_kw.any()  # what is curtailed answers first
         status = np.where(near, NEAR_KINK, DERIVATIVE)
         down = up.copy()
         kinks = [at for at in self._resolve if near[at]]
@@ -89,10 +90,11 @@ class MciOfDispatch:
         return Mci(up, down, status)
 
     def _at(self, result: DispatchResult) -> Marginal:
-        base_kw = self._dispatch.feeder.base_kw
+        feeder = self._dispatch.feeder
+        base_kw, u = feeder.base_kw, (result.vm_pu / feeder.vm_ratio) ** 2
         return self._marginal.at(OperatingPoint(
-            result.p_from_kw / base_kw, result.q_from_kvar / base_kw, result.vm_pu**2, result.p_source_kw / base_kw,
-            result.q_source_kvar / base_kw))
+            result.p_from_kw / base_kw - feeder.g_parent_pu * u[feeder.parent], result.q_from_kvar / base_kw, u,
+            result.p_source_kw / base_kw, result.q_source_kvar / base_kw))
 
     def _at_kinks(self, result: DispatchResult, kinks: list[int], up: Floats, down: Floats, status: Ints) -> None:
         here = self._emission(result, 0, 0.0)
@@ -103,7 +105,7 @@ class MciOfDispatch:
 
     def _emission(self, result: DispatchResult, at: int, step_kw: float) -> float | None:
         """J2* with `step_kw` more at a bus, kg/h; None where the dispatch leaves its limits."""
-        p_load, q_load = result.p_load_kw.copy(), result.q_load_kvar.copy()
+        p_load, q_load = result.p_load_kw - result.curtailed_bus_kw, result.q_load_kvar.copy()
         p_load[at] += step_kw
         q_load[at] += step_kw * self._q_per_p[at]
         try:

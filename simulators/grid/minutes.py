@@ -66,10 +66,14 @@ def minute_voltages(trace: Trace, member: str = "grid") -> MinuteVoltages | None
     if clock is None:
         return None
     time_s = trace.time_s(clock)
-    demand = _demand(trace, feeder, wires, time_s, member) - _sources(trace, params, feeder, time_s, member)
+    demand = _demand(trace, feeder, wires, time_s, member)
+    demand += (feeder.own_p_kw + 1j * feeder.own_q_kvar)[:, None]
+    if trace.has(path := f"{member}/Grid/curtailed_bus_kw"):
+        demand += np.minimum(standing(trace, path, time_s)[:, 0].T, np.maximum(-demand.real, 0.0))
+    demand -= _sources(trace, params, feeder, time_s, member)
     vm_pu = np.concatenate([
-        np.abs(radial_voltages(feeder.tree, demand[:, k: k + _AT_ONCE] / feeder.base_kw, params.v0_pu))
-        for k in range(0, len(time_s), _AT_ONCE)], axis=1)
+        np.abs(radial_voltages(feeder.tree, demand[:, k: k + _AT_ONCE] / feeder.base_kw, feeder.voltage(params.v0_pu)))
+        for k in range(0, len(time_s), _AT_ONCE)], axis=1) * feeder.vm_ratio[:, None]
     return MinuteVoltages(clock, time_s, tuple(feeder.bus_names), vm_pu.T, params.vm_min_pu, params.vm_max_pu)
 
 

@@ -1,4 +1,4 @@
-"""Networks and their AC power flow: the only module that touches pandapower.
+"""Networks as radial feeders: what the conic dispatch and the sweep can represent, and what is refused, by name.
 
 Rows of the model: E03, I25, P07, Z07.
 """
@@ -6,382 +6,221 @@ Rows of the model: E03, I25, P07, Z07.
 from __future__ import annotations
 
 import copy
-import difflib
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandapower
-import pandapower.networks
-import pandapower.topology
-from pandapower.auxiliary import LoadflowNotConverged
+from numpy.typing import NDArray
 
 from cosim.errors import ScenarioError
-from simulators.grid.elements import own_generators, trafos_in_service, transformers
+from simulators.grid.circuit import element_names, ends_of, nodes_of
+from simulators.grid.elements import (
+    Generator,
+    base_loads,
+    check,
+    own_generators,
+    rows_in_service,
+    without_generators,
+    without_loads,
+)
 from simulators.grid.equations import Complexes, Floats, Ints
-from simulators.grid.feeder import Feeder, LineList, orient
+from simulators.grid.feeder import Feeder, LineList, Nodes, orient
+from simulators.grid.netfile import Admittances, admittances, name_of, stamp_of, stored
 
 BASE_MVA = 1.0
 """Power base of a named network; pandapower's own `sn_mva` is a matter of its solver."""
+SAME_RATIO = 1e-9
+"""Ratios that differ by no more drive no current around two parallel transformers."""
+_ELSEWHERE = "the grid without an optimiser models it: simulators.grid.ac:AcPowerFlow"
 
-_READ = frozenset({"bus", "line", "load", "ext_grid", "switch", "trafo", "gen", "sgen"})
-_NO_ELEMENTS = frozenset({"poly_cost", "pwl_cost", "measurement", "controller", "group"})
-_REMEDY = {
-    "trafo3w": "three-winding transformers are not modelled; write it as two of two windings",
-}
-_READERS = {".json": (pandapower.from_json, "pandapower.to_json"),
-            ".xlsx": (pandapower.from_excel, "pandapower.to_excel")}
-"""How a network file is read, by its ending, and what writes one."""
-# Columns of pandapower's internal bus table (PYPOWER's order) where a power flow starts from.
-_VM, _VA = 7, 8
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Loads:
+    """The base load of a network: bus numbers in service, ascending, and what is drawn at each, kW and kvar."""
+
+    bus_ids: tuple[int, ...]
+    p_kw: Floats
+    q_kvar: Floats
+
+
+def read_loads(network: str | LineList) -> Loads:
+    """The loads of any network, radial or not, bus by bus; ScenarioError naming an element without proper figures."""
+    return _loads(network, stamp_of(network))
+
+
+@lru_cache(maxsize=16)
+def _loads(network: str | LineList, stamp: int) -> Loads:
+    net = stored(network)
+    check(net, name_of(network))
+    buses = _buses(net)
+    return Loads(tuple(buses), *base_loads(net, buses))
 
 
 def read_feeder(network: str | LineList) -> Feeder:
-    """The feeder that a parameter describes; ScenarioError naming the element that our model cannot represent.
+    """The radial feeder that a parameter describes; ScenarioError naming the element that it cannot represent.
 
-    Accepted: a radial network of lines, two-winding transformers at nominal ratio and constant-power loads with one
-    external grid, once what is out of service and what is behind open switches is left out. A bus-bus switch must be
-    open. Iron losses and magnetising currents of transformers are left out, and `Feeder.left_out` says so; a phase
-    shift turns all voltages behind it alike and has no effect on a radial network.
+    Taken as pandapower converts them: lines (half-open ones, too), transformers of two and three windings with their
+    taps, shifts and iron losses, impedances, shunts, and closed bus-bus switches, whose buses are one node. Parallel
+    branches are one branch. Motors, wards and storage draw (or feed) what the file says. Refused: loops, several
+    external grids, DC lines, extended wards, a star leg of negative impedance.
     """
-    return _read(network, _stamp(network))
+    return _read(network, stamp_of(network))
 
 
 @lru_cache(maxsize=16)
 def _read(network: str | LineList, stamp: int) -> Feeder:
     base_mva = network.base_mva if isinstance(network, LineList) else BASE_MVA
-    return feeder_of(_stored(network, stamp), _name(network), base_mva)
+    return feeder_of(stored(network), name_of(network), base_mva)
 
 
-def feeder_of(net: pandapower.pandapowerNet, name: str, base_mva: float = BASE_MVA) -> Feeder:
+def feeder_of(net: Any, name: str, base_mva: float = BASE_MVA) -> Feeder:
     """The feeder that a pandapower network in memory stands for; see `read_feeder` for what is accepted."""
-    _refuse_elements(net, name)
-    buses = [int(b) for b in net.bus.index[net.bus.in_service.astype(bool)]]
-    buses.sort()
-    lines, trafos = _lines_in_service(net), trafos_in_service(net)
-    if not lines and not trafos:
-        raise ScenarioError(f"network {name} has no line in service; a feeder has at least one")
-    _refuse_lines(net, name, lines, set(buses))
-    table = net.line.loc[lines]
-    ends = [(int(a), int(b)) for a, b in zip(table.from_bus, table.to_bus, strict=True)]
-    ends += [(int(a), int(b)) for a, b in zip(net.trafo.hv_bus[trafos], net.trafo.lv_bus[trafos], strict=True)]
-    grid = net.ext_grid[net.ext_grid.in_service.astype(bool)]
-    if len(grid) != 1 or int(grid.bus.iloc[0]) not in buses:
-        raise ScenarioError(f"network {name} has {len(grid)} external grids in service; it must have one, at a bus in "
-                            "service: the substation")
-    substation = int(grid.bus.iloc[0])
-    oriented = orient(name, buses, ends, [*(f"line {k}" for k in lines), *(f"trafo {k}" for k in trafos)], substation)
-    z_trafo, left_out = transformers(net, name, trafos, set(buses), base_mva)
-    ohm = net.bus.vn_kv.loc[table.from_bus].to_numpy(float) ** 2 / base_mva
-    per_pu = (table.length_km / table.parallel / ohm).to_numpy(float)
-    p_kw, q_kvar = _base_loads(net, name, buses)
+    left_out = check(net, name)
+    _refuse(net, name)
+    buses = _buses(net)
+    root_bus, v0_pu = _substation(net, name, buses)
+    load_p, load_q = base_loads(net, buses)
+    generators, bare = own_generators(net), copy.deepcopy(net)
+    without_loads(bare)
+    without_generators(bare, generators)
+    solver = admittances(bare, base_mva)
+    nodes = nodes_of(solver)
+    root, (from_node, to_node) = nodes.of_bus[root_bus], ends_of(solver, nodes)
+    branches = _merged(solver, _impedances(net, solver, base_mva), nodes, from_node, to_node, name)
+    order, forward = orient(name, nodes, branches.from_node, branches.to_node, branches.elements, root)
+    ratio = _ratios(len(nodes), branches, order, forward, root)
+    scale = np.abs(ratio[branches.to_node]) ** 2
+    z, y_from, y_to = branches.z_pu / scale, branches.y_from_pu * scale, branches.y_to_pu * scale
+    parent = np.where(forward, branches.from_node, branches.to_node)
+    child = np.where(forward, branches.to_node, branches.from_node)
+    y_parent, y_child = np.where(forward, y_from, y_to), np.where(forward, y_to, y_from)
+    y_bus = solver.y_bus_pu[nodes.rows] * np.abs(ratio) ** 2
+    at, place = np.array([nodes.of_bus[b] for b in buses], dtype=np.int64), len(nodes)
+    left_out += _unheld_voltages(generators)
     return Feeder(
-        name=name, base_mva=base_mva, base_kv=float(net.bus.vn_kv.loc[substation]), bus_ids=tuple(buses),
-        substation=buses.index(substation), parent=oriented[:, 0].copy(), child=oriented[:, 1].copy(),
-        r_pu=np.append(table.r_ohm_per_km.to_numpy(float) * per_pu, z_trafo.real),
-        x_pu=np.append(table.x_ohm_per_km.to_numpy(float) * per_pu, z_trafo.imag),
-        b_pu=_charging(net, table, oriented[: len(lines)], len(buses), ohm), p_kw=p_kw, q_kvar=q_kvar,
-        generators=own_generators(net, name, set(buses)), left_out=left_out,
+        name=name, base_mva=base_mva, base_kv=float(net.bus.vn_kv.loc[root_bus]), v0_pu=v0_pu, nodes=nodes,
+        substation=root, parent=parent, child=child, r_pu=z.real.copy(), x_pu=z.imag.copy(),
+        b_pu=np.bincount(np.concatenate([parent, child]), np.concatenate([y_parent, y_child]).imag, place) + y_bus.imag,
+        p_kw=np.bincount(at, load_p, place), q_kvar=np.bincount(at, load_q, place),
+        g_parent_pu=y_parent.real.copy(), g_child_pu=y_child.real.copy(), g_bus_pu=y_bus.real.copy(),
+        own_p_kw=solver.p_bus_kw[nodes.rows], own_q_kvar=solver.q_bus_kvar[nodes.rows], ratio=ratio,
+        merged=branches.merged, forward=branches.same_way == forward[branches.merged], generators=generators,
+        left_out=tuple(left_out),
     )
 
 
+def _buses(net: Any) -> list[int]:
+    return sorted(int(b) for b in net.bus.index[net.bus.in_service.astype(bool)])
+
+
+def _refuse(net: Any, name: str) -> None:
+    """Refuse what only an AC power flow can represent."""
+    for kind, why in (("dcline", "a DC line closes a loop and holds voltages"), ("xward", "an extended ward holds a "
+                                                                                 "voltage")):
+        for k, _ in rows_in_service(net, kind):
+            raise ScenarioError(f"network {name} has {kind} {k} in service: {why}, which a radial dispatch does not "
+                                f"model; {_ELSEWHERE}")
+    if not any(next(rows_in_service(net, kind), None) for kind in ("line", "trafo", "trafo3w", "impedance")):
+        raise ScenarioError(f"network {name} has no line in service; a feeder has at least one")
+
+
+def _substation(net: Any, name: str, buses: list[int]) -> tuple[int, float]:
+    """Bus and voltage of the one external grid."""
+    grids = [("ext_grid", k, row) for k, row in rows_in_service(net, "ext_grid")]
+    grids += [("gen", k, row) for k, row in rows_in_service(net, "gen") if bool(row.get("slack", False))]
+    if len(grids) != 1 or int(grids[0][2].bus) not in buses:
+        named = "".join(f", {kind} {k} at bus {int(row.bus)}" for kind, k, row in grids[:4])
+        several = f"; {_ELSEWHERE}" if len(grids) > 1 else ""
+        raise ScenarioError(f"network {name} has {len(grids)} external grids in service{named}; a radial feeder has "
+                            f"one, at a bus in service: the substation{several}")
+    return int(grids[0][2].bus), float(grids[0][2].vm_pu)
+
+
+def _unheld_voltages(generators: tuple[Generator, ...]) -> list[str]:
+    held = [g.name for g in generators if g.kind == "gen"]
+    if not held:
+        return []
+    return [f"{', '.join(held[:4])}{' ...' if len(held) > 4 else ''} hold no voltage: their Q is dispatched"]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
-class AcFlow:
-    """An AC power flow on a feeder's buses and branches, in their order.
+class _Branches:
+    """Branches between different pairs of nodes, each maybe of several rows of the solver's.
 
-    vm_pu                (n_bus,) voltage magnitudes
-    p_from_kw, p_to_kw   (n_branch,) active power entering at the parent and at the child end
-    p_substation_kw, q_substation_kvar  what the upstream grid delivers
-    loss_kw              sum of all line losses
+    merged, same_way  (n_row,) which branch a row is part of, and whether it points the branch's way
     """
 
-    vm_pu: Floats
-    p_from_kw: Floats
-    p_to_kw: Floats
-    p_substation_kw: float
-    q_substation_kvar: float
-    loss_kw: float
+    from_node: Ints
+    to_node: Ints
+    z_pu: Complexes
+    y_from_pu: Complexes
+    y_to_pu: Complexes
+    ratio: Complexes
+    elements: list[str]
+    merged: Ints
+    same_way: NDArray[np.bool_]
 
 
-class AcCheck:
-    """pandapower's Newton power flow of one network at changing loads and set points.
-
-    The network is read once and its admittances are kept (`recycle`); no run starts at the last one's voltages, so
-    that a result depends on its own inputs only.
-
-    source_buses  the network's numbers of the buses where sources other than the substation stand
-    """
-
-    def __init__(self, network: str | LineList, source_buses: Sequence[int], v0_pu: float) -> None:
-        self._feeder = read_feeder(network)
-        net = copy.deepcopy(_stored(network, _stamp(network)))
-        self._net, lines, trafos = net, _lines_in_service(net), trafos_in_service(net)
-        net.line.loc[~net.line.index.isin(lines), "in_service"] = False
-        net.trafo.loc[~net.trafo.index.isin(trafos), "in_service"] = False
-        for column in ("pfe_kw", "i0_percent", "shift_degree"):  # see `read_feeder`
-            net.trafo[column] = 0.0
-        for kind in ("load", "sgen", "gen"):
-            net[kind] = net[kind].iloc[0:0].copy()
-        net.ext_grid["vm_pu"] = v0_pu
-        net.ext_grid["va_degree"] = 0.0
-        self._ids = ids = np.array(self._feeder.bus_ids)
-        pandapower.create_loads(net, ids, p_mw=0.0, q_mvar=0.0)
-        for bus in source_buses:
-            pandapower.create_sgen(net, bus, p_mw=0.0, q_mvar=0.0)
-        self._lines = net.line.index.get_indexer(lines)
-        self._trafos = net.trafo.index.get_indexer(trafos)
-        first = np.append(net.line.from_bus.to_numpy()[self._lines], net.trafo.hv_bus.to_numpy()[self._trafos])
-        self._forward = first == ids[self._feeder.parent]
-        self._buses = net.bus.index.get_indexer(ids)
-        self._slack = int(np.flatnonzero(net.ext_grid.in_service.to_numpy())[0])
-        self._run()
-
-    def run(
-        self,
-        p_load_kw: Floats,
-        q_load_kvar: Floats,
-        p_source_kw: Floats,
-        q_source_kvar: Floats,
-        v_start_pu: Complexes | None = None,
-    ) -> AcFlow | None:
-        """Power flow at loads (n_bus,) drawn and sources (n_source,) injected; None when Newton finds no solution.
-
-        Newton starts at `v_start_pu` (n_bus,), by default flat. Wherever it starts, it ends where pandapower's own
-        admittances leave no bus a mismatch above 1e-11 p.u.; a start that is a solution is thereby confirmed.
-        """
-        net = self._net
-        net.load["p_mw"], net.load["q_mvar"] = p_load_kw / 1000.0, q_load_kvar / 1000.0
-        if len(net.sgen):
-            net.sgen["p_mw"], net.sgen["q_mvar"] = p_source_kw / 1000.0, q_source_kvar / 1000.0
-        if net._ppc is not None:
-            start, rows = net._ppc["bus"], net._pd2ppc_lookups["bus"][self._ids]
-            start[:, _VM], start[:, _VA] = 1.0, 0.0
-            if v_start_pu is not None:
-                start[rows, _VM], start[rows, _VA] = np.abs(v_start_pu), np.angle(v_start_pu, deg=True)
-        try:
-            self._run()
-        except LoadflowNotConverged:
-            net._ppc = None  # what is kept between runs is spoilt; the next run builds it anew
-            return None
-        flows = net.res_line[["p_from_mw", "p_to_mw"]].to_numpy()[self._lines] * 1000.0
-        if len(self._trafos):
-            of_trafos = net.res_trafo[["p_hv_mw", "p_lv_mw"]].to_numpy()[self._trafos] * 1000.0
-            flows = np.concatenate([flows, of_trafos])
-        p_from = np.where(self._forward, flows[:, 0], flows[:, 1])
-        p_to = np.where(self._forward, flows[:, 1], flows[:, 0])
-        p_sub, q_sub = net.res_ext_grid[["p_mw", "q_mvar"]].to_numpy()[self._slack] * 1000.0
-        vm_pu = net.res_bus["vm_pu"].to_numpy()[self._buses]
-        return AcFlow(vm_pu, p_from, p_to, float(p_sub), float(q_sub), float(np.sum(p_from + p_to)))
-
-    def _run(self) -> None:
-        recycle = {"bus_pq": True, "trafo": False, "gen": False}
-        # numba would save 0.4 ms a run and cost seconds of compilation in every process.
-        pandapower.runpp(self._net, init="flat", tolerance_mva=1e-11, numba=False, recycle=recycle)
+def _impedances(net: Any, solver: Admittances, base_mva: float) -> Complexes:
+    """Series impedances (n_row,); those of lines from their own figures, in the order of operations of old traces."""
+    z = solver.z_pu.copy()
+    for i, (kind, k) in enumerate(zip(solver.kind, solver.index, strict=True)):
+        if kind == "line":
+            line = net.line.loc[k]
+            ohm = float(net.bus.vn_kv.loc[line.from_bus]) ** 2 / base_mva
+            per_pu = float(line.length_km) / float(line.parallel) / ohm
+            z[i] = complex(float(line.r_ohm_per_km) * per_pu, float(line.x_ohm_per_km) * per_pu)
+    return z
 
 
-@dataclass(frozen=True, eq=False)
-class AcBranches:
-    """Where the branches of a network stand: bus positions of their ends, and names such as '0-1' or 'trafo 3-4'."""
-
-    from_bus: Ints
-    to_bus: Ints
-    names: list[str]
-
-
-class AcNetwork:
-    """AC power flow of any network of lines, two-winding transformers and one external grid, radial or meshed.
-
-    The network's own loads, generators and storage are taken out: demand and sources are the caller's. `lines` are put
-    into service first, whatever the network says.
-
-    bus_ids       numbers of the buses in service, ascending; arrays over buses are in this order
-    base_p_kw, base_q_kvar  (n_bus,) the network's own loads
-    """
-
-    def __init__(
-        self, network: str | LineList, source_buses: Sequence[int], v0_pu: float, lines: Sequence[int]
-    ) -> None:
-        net, name = copy.deepcopy(_stored(network, _stamp(network))), _name(network)
-        for k in lines:
-            if k not in net.line.index:
-                raise ScenarioError(f"network {name} has no line {k} to close; its lines are {net.line.index.min()} to "
-                                    f"{net.line.index.max()}")
-            net.line.loc[k, "in_service"] = True
-        grid = net.ext_grid[net.ext_grid.in_service.astype(bool)]
-        if len(grid) != 1:
-            raise ScenarioError(f"network {name} has {len(grid)} external grids in service; it must have one")
-        self.bus_ids = tuple(int(b) for b in sorted(net.bus.index[net.bus.in_service.astype(bool)]))
-        self.slack_bus = int(grid.bus.iloc[0])
-        place = {b: k for k, b in enumerate(self.bus_ids)}
-        self.base_p_kw, self.base_q_kvar = _base_loads(net, name, list(self.bus_ids))
-        for kind in ("load", "sgen", "gen", "storage", "motor", "ward", "xward"):
-            net[kind] = net[kind].iloc[0:0].copy()
-        net.ext_grid["vm_pu"], net.ext_grid["va_degree"] = v0_pu, 0.0
-        _refuse_lines(net, name, _lines_in_service(net), set(self.bus_ids))
-        cut = pandapower.topology.unsupplied_buses(net) & set(self.bus_ids)
-        if cut:
-            raise ScenarioError(f"network {name} has an island: bus {min(cut)} is not connected to the substation at "
-                                f"bus {self.slack_bus}; connect or remove")
-        pandapower.create_loads(net, self.bus_ids, p_mw=0.0, q_mvar=0.0)
-        for bus in source_buses:
-            pandapower.create_sgen(net, bus, p_mw=0.0, q_mvar=0.0)
-        self._net, self._order = net, net.bus.index.get_indexer(self.bus_ids)
-        trafos = net.trafo.index[net.trafo.in_service.astype(bool)]
-        self._lines, self._trafos = net.line.index[net.line.in_service.astype(bool)], trafos
-        ends = [*zip(net.line.from_bus[self._lines], net.line.to_bus[self._lines], strict=True),
-                *zip(net.trafo.hv_bus[trafos], net.trafo.lv_bus[trafos], strict=True)]
-        labels = [f"{a}-{b}" if k < len(self._lines) else f"trafo {a}-{b}" for k, (a, b) in enumerate(ends)]
-        self.branches = AcBranches(np.array([place[int(a)] for a, _ in ends], dtype=np.int64),
-                                   np.array([place[int(b)] for _, b in ends], dtype=np.int64), labels)
-        self._slack_row = int(np.flatnonzero(net.ext_grid.in_service.to_numpy())[0])
-
-    def run(self, p_load_kw: Floats, q_load_kvar: Floats, p_source_kw: Floats, q_source_kvar: Floats) -> AcFlow | None:
-        """Power flow at loads (n_bus,) drawn and sources (n_source,) injected; None when Newton finds no solution."""
-        net = self._net
-        net.load["p_mw"], net.load["q_mvar"] = p_load_kw / 1000.0, q_load_kvar / 1000.0
-        if len(net.sgen):
-            net.sgen["p_mw"], net.sgen["q_mvar"] = p_source_kw / 1000.0, q_source_kvar / 1000.0
-        try:
-            pandapower.runpp(net, init="flat", tolerance_mva=1e-10, numba=False)
-        except LoadflowNotConverged:
-            return None
-        line, trafo = net.res_line.loc[self._lines], net.res_trafo.loc[self._trafos]
-        p_from = np.concatenate([line.p_from_mw, trafo.p_hv_mw]).astype(float) * 1000.0
-        p_to = np.concatenate([line.p_to_mw, trafo.p_lv_mw]).astype(float) * 1000.0
-        p_sub, q_sub = net.res_ext_grid[["p_mw", "q_mvar"]].to_numpy()[self._slack_row] * 1000.0
-        vm_pu = net.res_bus["vm_pu"].to_numpy()[self._order]
-        return AcFlow(vm_pu, p_from, p_to, float(p_sub), float(q_sub), float(np.sum(p_from + p_to)))
+def _merged(solver: Admittances, z_pu: Complexes, nodes: Nodes, from_node: Ints, to_node: Ints, name: str) -> _Branches:
+    """Parallel rows as one; ScenarioError for rows that are no plain impedance, or that drive a current in circles."""
+    elements, groups = element_names(solver), {}
+    for i, (a, b) in enumerate(zip(from_node.tolist(), to_node.tolist(), strict=True)):
+        where = f"network {name}: {elements[i]} ({nodes.labels[a]}-{nodes.labels[b]})"
+        if solver.skewed[i]:
+            raise ScenarioError(f"{where} has another impedance in each direction, which a radial dispatch does not "
+                                f"model; {_ELSEWHERE}")
+        if not (z_pu[i].real >= 0.0 and z_pu[i].imag >= 0.0 and np.isfinite(z_pu[i])):
+            raise ScenarioError(f"{where} has r + jx = {z_pu[i]:.3g} p.u.; the dispatch needs both finite and >= 0; "
+                                f"{_ELSEWHERE}")
+        if a == b:
+            raise ScenarioError(f"{where} joins two buses that closed switches make one; open one or take it out of "
+                                "service")
+        groups.setdefault((min(a, b), max(a, b)), []).append(i)
+    merged, same_way = np.zeros(len(z_pu), np.int64), np.ones(len(z_pu), bool)
+    firsts, z, y_from, y_to = [], [], [], []
+    for members in groups.values():
+        first = members[0]
+        for i in members:
+            merged[i], same_way[i] = len(firsts), from_node[i] == from_node[first]
+            _refuse_circulating(solver, elements, first, i, bool(same_way[i]), name)
+        firsts.append(first)
+        z.append(z_pu[first] if len(members) == 1 else 1.0 / np.sum(1.0 / z_pu[members]))
+        alike = same_way[members]
+        y_from.append(np.where(alike, solver.y_from_pu[members], solver.y_to_pu[members]).sum())
+        y_to.append(np.where(alike, solver.y_to_pu[members], solver.y_from_pu[members]).sum())
+    return _Branches(from_node[firsts], to_node[firsts], np.array(z), np.array(y_from), np.array(y_to),
+                     solver.ratio[firsts], [elements[i] for i in firsts], merged, same_way)
 
 
-# --- reading ----------------------------------------------------------------------------------------------------------
-
-def _name(network: str | LineList) -> str:
-    return network if isinstance(network, str) else f"of {len(network.lines)} lines"
-
-
-def _stamp(network: str | LineList) -> int:
-    """What tells one state of a network file from the next; 0 for what is no file."""
-    if not isinstance(network, str) or not network.endswith(tuple(_READERS)):
-        return 0
-    if not Path(network).is_file():
-        raise ScenarioError(f"network file '{network}' does not exist; give the path of a pandapower .json or .xlsx")
-    return Path(network).stat().st_mtime_ns
+def _refuse_circulating(solver: Admittances, elements: Sequence[str], first: int, i: int, alike: bool, name: str
+                        ) -> None:
+    off = solver.ratio[i] - solver.ratio[first] if alike else max(abs(solver.ratio[k] - 1.0) for k in (i, first))
+    if abs(off) > SAME_RATIO:
+        raise ScenarioError(f"network {name}: {elements[first]} and {elements[i]} join the same buses at different "
+                            f"ratios, which drives a current around them; {_ELSEWHERE}")
 
 
-@lru_cache(maxsize=16)
-def _stored(network: str | LineList, stamp: int) -> Any:
-    """The pandapower network, read once (0.7 s for 33 buses); `stamp` belongs to the cache's key. Never change it."""
-    if isinstance(network, LineList):
-        return _from_lines(network)
-    if (ending := Path(network).suffix) in _READERS:
-        read, writer = _READERS[ending]
-        try:
-            return read(network)
-        except ImportError as err:
-            raise ScenarioError(f"network file '{network}' cannot be read: {err}; pip install openpyxl for Excel files"
-                                ) from err
-        except Exception as err:  # its parser raises whatever it stumbles over
-            raise ScenarioError(f"network file '{network}' is not understood ({err}); write it by {writer}") from err
-    makers = {name for name, made in inspect.getmembers(pandapower.networks, inspect.isfunction)
-              if made.__module__.startswith("pandapower.networks.") and not name.startswith("_")}
-    if network not in makers:
-        near = difflib.get_close_matches(network, makers, n=1, cutoff=0.5)
-        hint = f"did you mean '{near[0]}'? " if near else ""
-        raise ScenarioError(
-            f"unknown network '{network}'; {hint}allowed: a function of pandapower.networks such as 'case33bw', "
-            "the path of a pandapower .json or .xlsx file, or a list of lines"
-        )
-    net = getattr(pandapower.networks, network)()
-    if not isinstance(net, pandapower.pandapowerNet):
-        raise ScenarioError(f"pandapower.networks.{network}() gives no single network; choose another")
-    return net
-
-
-def _from_lines(network: LineList) -> Any:
-    net = pandapower.create_empty_network(sn_mva=network.base_mva)
-    for bus in sorted({bus for line in network.lines for bus in (line.from_bus, line.to_bus)}):
-        pandapower.create_bus(net, vn_kv=network.base_kv, index=bus)
-    for line in network.lines:
-        pandapower.create_line_from_parameters(
-            net, line.from_bus, line.to_bus, length_km=1.0, r_ohm_per_km=line.r_ohm, x_ohm_per_km=line.x_ohm,
-            c_nf_per_km=0.0, max_i_ka=99999.0,
-        )
-    for load in network.loads:
-        if load.bus not in net.bus.index:
-            raise ScenarioError(f"loads: bus {load.bus} is the end of no line; buses are those that lines name")
-        pandapower.create_load(net, load.bus, p_mw=load.p_kw / 1000.0, q_mvar=load.q_kvar / 1000.0)
-    if network.substation not in net.bus.index:
-        raise ScenarioError(f"substation = {network.substation} is the end of no line; buses are those that lines name")
-    pandapower.create_ext_grid(net, network.substation)
-    return net
-
-
-def _lines_in_service(net: Any) -> list[int]:
-    """Indices of lines in service whose ends are closed."""
-    switches = net.switch
-    opened = set(switches.element[(switches.et == "l") & ~switches.closed.astype(bool)])
-    return [int(k) for k in net.line.index[net.line.in_service.astype(bool)] if k not in opened]
-
-
-def _charging(net: Any, table: Any, oriented: np.ndarray, n_bus: int, ohm: Floats) -> Floats:
-    """Half of each line's shunt susceptance at either end, p.u."""
-    farad = (table.c_nf_per_km * table.length_km * table.parallel).to_numpy(float) * 1e-9
-    half = np.pi * float(net.f_hz) * farad * ohm
-    return np.bincount(oriented.ravel(), np.repeat(half, 2), n_bus)
-
-
-def _base_loads(net: Any, name: str, buses: list[int]) -> tuple[Floats, Floats]:
-    """Base load per bus, kW and kvar."""
-    load = net.load[net.load.in_service.astype(bool) & net.load.bus.isin(buses)]
-    for column in ("const_z_p_percent", "const_z_q_percent", "const_i_p_percent", "const_i_q_percent"):
-        if column in load and (bad := load.index[load[column].fillna(0.0) != 0.0]).size:
-            raise ScenarioError(f"network {name}: load {bad[0]} has {column} = {load[column][bad[0]]:g}; only constant "
-                                "power (0) is modelled")
-    at = np.array([buses.index(b) for b in load.bus], dtype=np.int64)
-    p = np.bincount(at, (load.p_mw * load.scaling).to_numpy(float) * 1000.0, len(buses))
-    q = np.bincount(at, (load.q_mvar * load.scaling).to_numpy(float) * 1000.0, len(buses))
-    if not np.isfinite(p + q).all():
-        bad = buses[int(np.flatnonzero(~np.isfinite(p + q))[0])]
-        raise ScenarioError(f"network {name}: the load at bus {bad} is not a finite number; correct or remove it")
-    return p, q
-
-
-def _refuse_elements(net: Any, name: str) -> None:
-    """Refuse every kind of element in service that a feeder of lines and loads cannot stand for."""
-    for kind, table in net.items():
-        if kind in _READ or kind in _NO_ELEMENTS or kind.startswith(("_", "res_", "std_")):
-            continue
-        if "in_service" not in getattr(table, "columns", ()):
-            continue
-        active = table.index[table.in_service.astype(bool)]
-        if len(active):
-            remedy = _REMEDY.get(kind, "only lines, constant-power loads and one external grid are modelled")
-            raise ScenarioError(f"network {name} has {kind} {active[0]} in service; {remedy}")
-    joined = net.switch.index[(net.switch.et == "b") & net.switch.closed.astype(bool)]
-    if len(joined):
-        raise ScenarioError(f"network {name} has bus-bus switch {joined[0]} closed; merge the two buses or open it")
-
-
-def _refuse_lines(net: Any, name: str, lines: list[int], buses: set[int]) -> None:
-    """Refuse lines with an impedance or an end that makes no sense."""
-    for k in lines:
-        line = net.line.loc[k]
-        r, x = line.r_ohm_per_km * line.length_km, line.x_ohm_per_km * line.length_km
-        where = f"network {name}: line {k} ({int(line.from_bus)}-{int(line.to_bus)})"
-        if not (r >= 0.0 and x >= 0.0 and np.isfinite(r + x)):
-            raise ScenarioError(f"{where} has r = {r:g} ohm and x = {x:g} ohm; both must be finite and >= 0")
-        if r == x == 0.0:
-            raise ScenarioError(f"{where} has no impedance; merge its two buses")
-        if not (line.c_nf_per_km >= 0.0 and line.get("g_us_per_km", 0.0) == 0.0):
-            raise ScenarioError(f"{where} has c_nf_per_km = {line.c_nf_per_km:g}, g_us_per_km = {line.g_us_per_km:g}; "
-                                "the first must be >= 0, the second 0 (shunt conductance is not modelled)")
-        outside = {int(line.from_bus), int(line.to_bus)} - buses
-        if outside:
-            raise ScenarioError(f"{where} ends at bus {min(outside)}, which is out of service")
-        kv = {float(net.bus.vn_kv.loc[b]) for b in (line.from_bus, line.to_bus)}
-        if len(kv) > 1:
-            raise ScenarioError(f"{where} joins buses of {min(kv):g} and {max(kv):g} kV; a line has one voltage")
+def _ratios(n_node: int, branches: _Branches, order: Ints, forward: NDArray[np.bool_], root: int) -> Complexes:
+    """(n_node,) what the transformers between the substation and a node multiply its voltage by."""
+    ratio = np.ones(n_node, complex)
+    for k in order:
+        a, b, tap = branches.from_node[k], branches.to_node[k], branches.ratio[k]
+        if forward[k]:
+            ratio[b] = ratio[a] / tap
+        else:
+            ratio[a] = ratio[b] * tap
+    return ratio

@@ -16,12 +16,14 @@ from pydantic import Field
 from cosim.adapter import Adapter, Values
 from cosim.errors import ScenarioError, SolverError, unknown
 from cosim.params import params
+from cosim.plausible import Intensity
 from cosim.ports import Port
 from cosim.units import format_time
 from simulators.grid.equations import Floats, generated_carbon, nodal_carbon_intensity
 from simulators.grid.feeder import Feeder, Network
 from simulators.grid.network import read_feeder
 from simulators.grid.ports import DEMAND, PER_BUS, fixed_tables
+from simulators.grid.surplus import EXPORT_KW, back_in_words
 
 try:
     import opendssdirect
@@ -40,7 +42,7 @@ class DssSource:
     """A source at a set point; the one at the circuit's source bus is the substation, which balances."""
 
     bus: Annotated[str, Field(min_length=1, description="name of its bus, e.g. bus6")]
-    kg_per_kwh: Annotated[float, Field(ge=0, allow_inf_nan=False, description="carbon intensity of its energy, kg/kWh")]
+    kg_per_kwh: Annotated[Intensity, Field(allow_inf_nan=False, description="carbon intensity of its energy, kg/kWh")]
     p_set_kw: Annotated[float, Field(ge=0, allow_inf_nan=False, description="P, kW; > 0 feeds the network")] = 0.0
     q_set_kvar: Annotated[float, Field(allow_inf_nan=False, description="Q, kvar; > 0 feeds the network")] = 0.0
 
@@ -53,7 +55,8 @@ class OpenDssParams:
     network: Annotated[Network, Field(description="a radial network that is written out for OpenDSS")] = "case33bw"
     master: Annotated[str | None, Field(description="the user's own .dss file in its place; buses by their names "
                                         "there")] = None
-    v0_pu: Annotated[float, Field(gt=0, le=2, description="voltage at the substation of `network`, p.u.")] = 1.0
+    v0_pu: Annotated[float | None, Field(gt=0, le=2, description="voltage at the substation of `network`, p.u.; null: "
+                                         "as the network has it")] = None
 
 
 _GRID = (
@@ -114,6 +117,7 @@ class OpenDss(Adapter):
         self._intensity = np.array([s.kg_per_kwh for s in given.values()])
         self._names = [*circuit.buses, *circuit.middles]
         self._drawn = dict.fromkeys(self._at, 0.0)
+        self._back: list[tuple[float, float]] = []
         for eid, at in self._at.items():
             circuit.add_load(f"cosim_{eid}", at)
         for k, (name, source) in enumerate(given.items()):
@@ -143,7 +147,12 @@ class OpenDss(Adapter):
             drawn = sum(inputs[eid]["p_load_kw"] for eid in self._at)
             raise SolverError(f"{self.sid} at {format_time(time_s)}: OpenDSS finds no power flow at {drawn:.0f} kW of "
                               "demand; lower it or look at the circuit's impedances")
+        if (taken_kw := -self._circuit.substation_kw()) > EXPORT_KW:
+            self._back.append((time_s, taken_kw))
         return self._outputs_of()
+
+    def notes(self) -> list[str]:
+        return back_in_words(self.sid, list(self.params.sources)[self._substation], self._back)
 
     def _outputs_of(self) -> Values:
         circuit = self._circuit
@@ -358,11 +367,18 @@ def _bus_of(end: str) -> str:
     return end.partition(".")[0].lower()
 
 
-def _written_out(feeder: Feeder, v0_pu: float) -> str:
+def _written_out(feeder: Feeder, v0_pu: float | None) -> str:
     """A radial feeder as OpenDSS commands: balanced three-phase lines behind a stiff source."""
-    if feeder.b_pu.any():
-        raise ScenarioError(f"network {feeder.name} has line charging, which is not written out for OpenDSS; give your "
-                            "own .dss file as `master`")
+    others = {"line charging, shunts or magnetising currents": feeder.b_pu.any(),
+              "iron losses or shunts": feeder.g_pu.any(),
+              "transformers off their nominal ratio": (np.abs(feeder.ratio - 1.0) > 1e-9).any(),
+              "motors, wards or storage": feeder.own_p_kw.any() or feeder.own_q_kvar.any(),
+              "generators of its own": len(feeder.generators) > 0}
+    for what, there in others.items():
+        if there:
+            raise ScenarioError(f"network {feeder.name} has {what}, which is not written out for OpenDSS; give your "
+                                "own .dss file as `master`")
+    v0_pu = feeder.voltage(v0_pu)
     ohm = feeder.base_kv**2 / feeder.base_mva
     root = feeder.bus_names[feeder.substation]
     lines = [f"new circuit.feeder bus1={root} basekv={feeder.base_kv:.12g} pu={v0_pu:.12g} phases=3 r1=0 x1=1e-7 r0=0 "

@@ -83,7 +83,10 @@ DISPATCH_GRID = (
     Port("price_usd_per_kwh", "in", "price of the substation's energy; none linked: its usd_per_kwh", default=math.nan),
     Port("loss_kw", "out", "active power lost in all lines", sign="> 0 is lost"),
     Port("cost_usd_per_h", "out", "what the sources' energy costs at their prices"),
-    Port("curtailed_kw", "out", "what renewable sources have and do not give", sign="> 0 is not taken"),
+    Port("curtailed_kw", "out", "what renewable sources have and do not give, and local generation that cannot go "
+         "anywhere", sign="> 0 is not taken"),
+    Port("curtailed_bus_kw", "out", "of it the local generation (negative demand) of each bus",
+         sign="> 0 is not taken", dims=("bus",)),
     Port("emission_kg_per_h", "out", "carbon that all sources emit, the substation included", sign="> 0 is emitted"),
     Port("p_source_kw", "out", "active power of each source", sign="> 0 feeds the network", dims=("source",)),
     Port("q_source_kvar", "out", "reactive power of each source", sign="> 0 feeds the network", dims=("source",)),

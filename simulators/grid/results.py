@@ -33,7 +33,8 @@ class DispatchResult:
     conic_vm_pu, conic_loss_kw  voltages and loss as the conic solution has them
     voltage_violation_pu    largest distance of a voltage outside its limits, 0 if none
     cost_usd_per_h          what the sources' energy costs
-    curtailed_kw            what renewable sources have and do not give
+    curtailed_kw            what renewable sources have and do not give, and curtailed_bus_kw
+    curtailed_bus_kw        (n_bus,) local generation (negative demand) that cannot go anywhere
     nci_cap_excess_kg_per_kwh  largest distance of an NCI above its cap, 0 if none
     global_gap_ratio        of a capped dispatch to its proven bound; None elsewhere
     """
@@ -62,6 +63,7 @@ class DispatchResult:
     voltage_violation_pu: float
     cost_usd_per_h: float
     curtailed_kw: float
+    curtailed_bus_kw: Floats
     nci_cap_excess_kg_per_kwh: float = 0.0
     global_gap_ratio: float | None = None
 

@@ -6,7 +6,7 @@ Rows of the model: E08, M04, P02-04.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 import numpy as np
@@ -14,11 +14,15 @@ from pydantic import Field, model_validator
 
 from cosim.errors import ScenarioError, unknown
 from cosim.params import params
+from cosim.plausible import Intensity, Price
 from simulators.grid.conic import Sources
+from simulators.grid.elements import Generator
 from simulators.grid.equations import Floats
 from simulators.grid.feeder import Feeder
 
 Capability = Literal["box", "circle", "power_factor"]
+OTHERS = "*"
+"""In place of a generator's name: all that are not named."""
 
 
 @params
@@ -29,12 +33,12 @@ class Source:
     """
 
     node: Annotated[int, Field(ge=0, description="bus number of the network")]
-    kg_per_kwh: Annotated[float, Field(ge=0, allow_inf_nan=False, description="carbon intensity of its energy, kg/kWh")]
+    kg_per_kwh: Annotated[Intensity, Field(allow_inf_nan=False, description="carbon intensity of its energy, kg/kWh")]
     p_min_kw: Annotated[float, Field(allow_inf_nan=False, description="least P, kW; < 0 lets it take power")] = 0.0
     p_max_kw: Annotated[float | None, Field(allow_inf_nan=False, description="most P, kW; null: no limit")] = None
     q_min_kvar: Annotated[float | None, Field(allow_inf_nan=False, description="least Q, kvar; null: no limit")] = None
     q_max_kvar: Annotated[float | None, Field(allow_inf_nan=False, description="most Q, kvar; null: no limit")] = None
-    usd_per_kwh: Annotated[float, Field(ge=0, allow_inf_nan=False, description="price of its energy, USD/kWh, for a "
+    usd_per_kwh: Annotated[Price, Field(ge=0, allow_inf_nan=False, description="price of its energy, USD/kWh, for a "
                                         "dispatch that weighs cost")] = 0.0
     usd_per_kw2h: Annotated[float, Field(ge=0, allow_inf_nan=False, description="quadratic cost: this x P^2 in USD/h, "
                                          "USD/(kW^2 h)")] = 0.0
@@ -47,8 +51,8 @@ class Source:
     power_factor_min: Annotated[float | None, Field(gt=0, le=1, description="for capability power_factor")] = None
     ramp_kw_per_min: Annotated[float | None, Field(gt=0, allow_inf_nan=False, description="most change of P, kW per "
                                                    "min, up and down; null: no limit")] = None
-    marginal_kg_per_kwh: Annotated[float | None, Field(
-        ge=0, allow_inf_nan=False, description="carbon intensity of one more kWh of it, for the marginal carbon "
+    marginal_kg_per_kwh: Annotated[Intensity | None, Field(
+        allow_inf_nan=False, description="carbon intensity of one more kWh of it, for the marginal carbon "
         "intensity alone, e.g. of the grid upstream of the substation; null: kg_per_kwh, its average")] = None
 
     @model_validator(mode="after")
@@ -78,22 +82,44 @@ def all_sources(given: Mapping[str, Source], feeder: Feeder, kg_per_kwh: Mapping
                 ) -> dict[str, Source]:
     """The sources of a scenario and, after them, the network's own generators at the intensity (kg/kWh) given for each.
 
-    ScenarioError naming a generator without an intensity, an intensity without a generator, or a name that is twice.
+    ScenarioError as from `own_intensities`, or naming a name that is twice.
     """
-    own = {g.name: g for g in feeder.generators}
-    for name in kg_per_kwh:
-        if name not in own:
-            raise ScenarioError(f"{member}.network_sources: {unknown(f'generator of {feeder.name}', name, own)}")
-    for name in own:
-        if name not in kg_per_kwh:
-            raise ScenarioError(f"network {feeder.name} has generator '{name}' in service; give its kg/kWh in "
-                                f"{member}.network_sources, or take it out of service in the network")
-        if name in given:
-            raise ScenarioError(f"{member}.sources.{name} and a generator of {feeder.name} have one name; call the "
-                                "source something else")
+    feeding = [g for g in feeder.generators if g.p_max_kw > 0.0]
+    own = own_intensities(feeder.generators, feeding, kg_per_kwh, feeder.name, member)
+    if twice := [name for name in own if name in given]:
+        raise ScenarioError(f"{member}.sources.{twice[0]} and a generator of {feeder.name} have one name; call the "
+                            "source something else")
     return {**given, **{
-        n: Source(node=g.node, kg_per_kwh=kg_per_kwh[n], p_min_kw=g.p_min_kw, p_max_kw=g.p_max_kw,
-                  q_min_kvar=g.q_min_kvar, q_max_kvar=g.q_max_kvar) for n, g in own.items()}}
+        g.name: Source(node=g.node, kg_per_kwh=own[g.name], p_min_kw=g.p_min_kw, p_max_kw=g.p_max_kw,
+                       q_min_kvar=g.q_min_kvar, q_max_kvar=g.q_max_kvar) for g in feeder.generators}}
+
+
+def own_intensities(generators: Sequence[Generator], feeding: Sequence[Generator], kg_per_kwh: Mapping[str, float],
+                    network: str, member: str) -> dict[str, float]:
+    """kg/kWh of every generator of a network from `network_sources`: by its name, else that of '*'.
+
+    Those that are not `feeding` (condensers, say) need none. ScenarioError naming generators without an intensity, or
+    an intensity without a generator.
+    """
+    names = [g.name for g in generators]
+    for name in kg_per_kwh:
+        if name != OTHERS and name not in names:
+            raise ScenarioError(f"{member}.network_sources: {unknown(f'generator of {network}', name, names)}")
+    missing = [g for g in feeding if g.name not in kg_per_kwh and OTHERS not in kg_per_kwh]
+    if missing:
+        said = ", ".join(f"'{g.name}' (bus {g.node}, {g.p_kw:g} kW)" for g in missing[:4])
+        more = f" and {len(missing) - 4} more" if len(missing) > 4 else ""
+        raise ScenarioError(f"network {network} has generator {said}{more} in service; give the kg/kWh of each in "
+                            f"{member}.network_sources, by name or as '{OTHERS}' for all others, or take it out of "
+                            "service in the network")
+    return {g.name: kg_per_kwh.get(g.name, kg_per_kwh.get(OTHERS, 0.0)) for g in generators}
+
+
+def other_voltage(v0_pu: float, of_file: Sequence[float]) -> str:
+    """What is said where a scenario sets another voltage at the external grid than the network's file."""
+    has = ", ".join(f"{v:g}" for v in of_file)
+    return (f"voltage at the external grid is v0_pu = {v0_pu:g} of the scenario, not {has} p.u. as the network has it; "
+            "take v0_pu away to use the network's")
 
 
 def in_pu(feeder: Feeder, sources: Mapping[str, Source]) -> Sources:

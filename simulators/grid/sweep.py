@@ -62,14 +62,14 @@ def sweep(params: GridParams, profile: ProfileParams, site_kw: float, lambdas: S
     """Dispatch a day at every lambda (ascending) and mean load factor, `site_kw` at every data center of `params`."""
     feeder = read_feeder(params.network)
     sources = all_sources(params.sources, feeder, params.network_sources, "grid")
-    at_sites = np.zeros(feeder.n_bus, complex)
+    at_sites = feeder.own_p_kw + 1j * feeder.own_q_kvar
     for name, site in params.sites.items():
         at_sites[feeder.position(site.node, f"sites.{name}.node")] += site_kw * (1.0 + 1j * site.q_per_p_ratio)
     shapes = [replace(profile, mean=mean, scale=1.0).factors for mean in means]
     loss, emission, flagged = np.zeros((len(means), len(lambdas))), np.zeros((len(means), len(lambdas))), 0
     hours = SLOT_S / 3600.0
     for j, weight in enumerate(lambdas):
-        limits = Limits(params.v0_pu, params.vm_min_pu, params.vm_max_pu, weight, params.loss_weight,
+        limits = Limits(feeder.voltage(params.v0_pu), params.vm_min_pu, params.vm_max_pu, weight, params.loss_weight,
                         params.cost_kw_per_usd_h)
         dispatch = Dispatch(feeder, sources, limits, "clarabel")
         for i, factors in enumerate(shapes):

@@ -11,8 +11,10 @@ from pydantic import Field
 from cosim.adapter import Adapter, Values
 from cosim.errors import ScenarioError, unknown
 from cosim.params import params
+from cosim.recording import notes as recording_notes
+from cosim.series import played_from_s, scenario_of
 from cosim.trace import Trace
-from cosim.units import format_time
+from cosim.units import Seconds, format_time
 from simulators.fleet import BATCH_COLUMNS, JobClass
 from simulators.workload.adapter import Arrivals
 
@@ -25,12 +27,16 @@ class RecordedJobsParams:
     path: Annotated[str, Field(min_length=1, description="trace whose job table is replayed")]
     overflow: Annotated[Literal["raise", "hold"], Field(description="past its end: refuse, or go on without jobs")] = (
         "raise")
+    scenario_start: Annotated[str, Field(description="date of t = 0; the run fills it in")] = "2026-01-01T00:00:00"
+    scenario_warmup_s: Annotated[Seconds, Field(ge=0, description="of the run, which fills it in")] = 0.0
 
 
 class RecordedJobs(Adapter):
-    """Hands over the jobs of a trace as `Arrivals` did: same ids, instants, works and deadlines.
+    """Hands over the jobs of a trace as `Arrivals` did: same ids, works and deadlines, and the same instants since the
+    counted time began (`cosim.recording`).
 
-    What happened to them in that run (sites, releases, outcomes) is left behind.
+    What happened to them in that run (sites, releases, outcomes) is left behind, and so are jobs of a warm-up that is
+    not played: data centers begin empty.
     """
 
     PARAMS = RecordedJobsParams
@@ -40,7 +46,8 @@ class RecordedJobs(Adapter):
     def check_horizon(cls, member: str, given: RecordedJobsParams, step_s: float, until_s: float) -> None:
         """ScenarioError when the recording ends before the run does."""
         with Trace(given.path) as trace:
-            status, end_s = trace.attrs["status"], float(trace.attrs["until_s"])
+            status = trace.attrs["status"]
+            end_s = float(trace.attrs["until_s"]) - played_from_s(trace, given.scenario_warmup_s)
         if status != "completed":
             raise ScenarioError(f"{given.path} is of a run that did not end (status {status}): jobs that were inside "
                                 "are not in its table; choose a trace that is complete")
@@ -51,29 +58,52 @@ class RecordedJobs(Adapter):
 
     @classmethod
     def offered_jobs_per_min(cls, given: RecordedJobsParams) -> dict[str, tuple[float, float]]:
-        """Mean rate (jobs/min) and mean work (TO/job) of every class in the table."""
+        """Mean rate (jobs/min) and mean work (TO/job) of every class in the part of the table that is played."""
         with Trace(given.path) as trace:
-            jobs, minutes = trace.table("jobs"), float(trace.attrs["until_s"]) / 60.0
-        works = {n: jobs["work_to"][jobs["job_class"] == n] for n in given.job_classes} if jobs else {}
+            jobs, from_s = trace.table("jobs"), played_from_s(trace, given.scenario_warmup_s)
+            minutes = (float(trace.attrs["until_s"]) - from_s) / 60.0
+        played = jobs["arrival_s"] >= from_s if jobs else None
+        works = {n: jobs["work_to"][played & (jobs["job_class"] == n)] for n in given.job_classes} if jobs else {}
         return {n: (len(work_to) / minutes, float(work_to.mean())) for n, work_to in works.items() if len(work_to)}
 
     def setup(self) -> None:
         """Read the table; ScenarioError for a trace without jobs, or with classes that the scenario does not have."""
-        with Trace(self.params.path) as trace:
-            jobs = trace.table("jobs")
+        given = self.params
+        with Trace(given.path) as trace:
+            jobs, from_s = trace.table("jobs"), played_from_s(trace, given.scenario_warmup_s)
+            self._said = recording_notes(self.sid, trace, given.scenario_warmup_s, given.scenario_start)
+            then = scenario_of(trace).get("shared", {}).get("job_classes", {})
         if not jobs:
             raise ScenarioError(f"{self.params.path} has no job table; choose a trace of a run with data centers")
         strange = sorted(set(jobs["job_class"]) - set(self.params.job_classes))
         if strange:
             raise ScenarioError(f"{self.params.path}: {unknown('job class', strange[0], self.params.job_classes)}")
+        self._note_jobs(jobs, from_s, then)
+        jobs = {name: values[jobs["arrival_s"] >= from_s] for name, values in jobs.items()}
         order = np.argsort(jobs["id"], kind="stable")
         self._columns = {name: jobs[name][order].tolist() for name in BATCH_COLUMNS}
         self._arrival_s = jobs["arrival_s"][order]
         if (np.diff(self._arrival_s) < 0).any():
             raise ScenarioError(f"{self.params.path}: its jobs are not numbered in arrival order")
-        self._origin_s = self._now_s = 0.0
+        self._origin_s, self._now_s = from_s, 0.0
         names = list(self.params.job_classes)
         self._class = np.array([names.index(n) for n in self._columns["job_class"]])
+
+    def _note_jobs(self, jobs: Mapping[str, np.ndarray], from_s: float, then: Mapping[str, dict]) -> None:
+        before = jobs["arrival_s"] < from_s
+        if left := int(np.count_nonzero(before & ~(jobs["end_s"] <= from_s))):
+            self._said.append(f"{self.sid}: {left} jobs that arrived in the recording's warm-up and were unfinished at "
+                              "its end are left out; data centers begin empty")
+        for name, job_class in self.params.job_classes.items():
+            was = JobClass(**then[name]) if name in then else job_class
+            other = [field for field in ("work_to", "deadline_s") if getattr(was, field) != getattr(job_class, field)]
+            if other:
+                self._said.append(f"{self.sid}: jobs of {name} have {' and '.join(other)} of the recording, not of "
+                                  "this scenario's job_classes")
+
+    def notes(self) -> list[str]:
+        """From when the recording is played, and what of it is left out."""
+        return list(self._said)
 
     def labels(self) -> dict[str, list[str]]:
         """Names of the job classes."""
@@ -85,7 +115,7 @@ class RecordedJobs(Adapter):
 
     def resume(self, carry: Mapping[str, np.ndarray]) -> None:
         """Go on where the recording was."""
-        self._origin_s = float(carry.get("origin_s", 0.0))
+        self._origin_s = float(carry.get("origin_s", self._origin_s))
 
     def advance(self, time_s: float, inputs: Values) -> Values:
         """The jobs that arrived in the step that ends now."""

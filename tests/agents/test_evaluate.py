@@ -58,6 +58,13 @@ def test_differences_are_taken_seed_by_seed():
     assert digest.figures["pue of b"] == 52.0
 
 
+@pytest.fixture
+def brief(monkeypatch):
+    """A warm-up of 18 min where a day would say no more."""
+    monkeypatch.setattr("agents.evaluate.WARMUP_DAYS", 0.0125)
+
+
+@pytest.mark.usefixtures("brief")
 def test_the_command_prints_tables_and_writes_every_seed(tmp_path, capsys):
     out = tmp_path / "metrics.json"
     code = main(["uniform", "random", "--scenario", "two_bus", "--seeds", "2", "--days", "0.0125", "--jobs", "1",
@@ -71,6 +78,7 @@ def test_the_command_prints_tables_and_writes_every_seed(tmp_path, capsys):
 
 
 @pytest.mark.rows("X10")
+@pytest.mark.usefixtures("brief")
 def test_fixed_shares_stand_beside_a_rule_that_follows_the_carbon(capsys):
     """Two sites at one bus: 1:3 stays 1:3 whatever it costs, and the table has carbon and drops of both."""
     assert main(["static", "nci_priority", "--scenario", "two_bus", "--seeds", "1", "--days", "0.0125", "--jobs", "1",

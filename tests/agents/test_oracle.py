@@ -125,7 +125,7 @@ def test_carbon_is_what_the_reward_counts():
     assert oracle().place(seen)[1] == [1.0, 0.0]
     assert oracle(carbon="marginal").place(seen)[1] == [0.0, 1.0]
     assert oracle(carbon="system_difference").place(seen)[1] == [0.0, 1.0]
-    with pytest.raises(ModelError, match="carbon = marginal.*hears none; set grid.mci=true"):
+    with pytest.raises(ModelError, match="carbon = marginal.*hears none: --set grid.mci=true"):
         oracle(carbon="marginal").place(minute())
     blind = oracle(sees_nci=False)
     assert blind.place(minute(nci_kg_per_kwh=None, pending_work_to=[[0.0, 1e8], [0.0, 0.0]]))[1] == [0.0, 1.0]

@@ -14,9 +14,12 @@ from cosim.axis import Axis
 from cosim.dates import instants
 from cosim.errors import ScenarioError
 from cosim.plausible import impossible, unusual
+from cosim.resolve import resolve
+from cosim.run import find
+from cosim.scenario import override
 from cosim.table import Held, Reading, Table
 
-HOUR_S, DAY_S = 3600.0, 86400.0
+MIN_S, HOUR_S, DAY_S = 60.0, 3600.0, 86400.0
 
 
 def table(folder, rows, start="2026-01-01T00:00:00", clock="time", **reading) -> Table:
@@ -63,7 +66,7 @@ def test_before_and_after_a_table(tmp_path):
     held = table(tmp_path, rows)
     assert at(held, 0.0, 2.0, 4.5, 9.0) == [0, 0, 2, 2]
     held.check(9 * HOUR_S)
-    said = "\n".join(held.notes(0.0, 9 * HOUR_S))
+    said = "\n".join(held.notes(0.0, 9 * HOUR_S, MIN_S))
     assert "begins at 2026-01-01T02:00Z; before it its first row is held" in said
     assert "ends at 2026-01-01T05:00Z, values to 2026-01-01T09:00Z were read; after it its last row is held" in said
     assert at(table(tmp_path, rows, overflow="wrap"), 0.0, 1.0, 2.0, 5.0, 9.0) == [1, 2, 0, 0, 1]
@@ -78,12 +81,12 @@ def test_before_and_after_a_table(tmp_path):
 def test_what_is_repeated_keeps_the_clock(tmp_path):
     days = table(tmp_path, hourly("2024-01-01T00:00Z", 48), overflow="wrap")
     assert [v % 24 for v in at(days, 0.0, 1.0, 2.0, 49.0)] == [0, 1, 2, 1]
-    assert "repeated every 2d 00:00: the time of day is kept" in days.notes(0.0, HOUR_S)[-1]
+    assert "repeated every 2d 00:00: the time of day is kept" in days.notes(0.0, HOUR_S, MIN_S)[-1]
     weeks = table(tmp_path, hourly("2024-01-01T00:00Z", 7 * 24), overflow="wrap")  # from a Monday; the run: Thursday
     assert at(weeks, 5.0) == [3 * 24 + 5]
-    assert "and the day of the week" in weeks.notes(0.0, HOUR_S)[-1]
+    assert "and the day of the week" in weeks.notes(0.0, HOUR_S, MIN_S)[-1]
     odd = table(tmp_path, hourly("2024-01-01T00:00Z", 47), overflow="wrap")
-    assert "the time of day is not kept" in odd.notes(0.0, HOUR_S)[-1]
+    assert "the time of day is not kept" in odd.notes(0.0, HOUR_S, MIN_S)[-1]
 
 
 def test_whole_years_repeat_by_the_calendar(tmp_path):
@@ -94,7 +97,7 @@ def test_whole_years_repeat_by_the_calendar(tmp_path):
     assert at(common, 0.0, 24.0, 48.0) == [58, 58, 59]
     two = table(tmp_path, hourly("2023-07-01T00:00Z", 731, 24.0), "2026-07-01T00:00:00", overflow="wrap")
     assert at(two, 0.0, -24.0) == [366, 365]  # 1 July 2026 is like 2024; 30 June 2026 like 2024
-    assert "by month, day and time of day" in two.notes(0.0, HOUR_S)[-1]
+    assert "by month, day and time of day" in two.notes(0.0, HOUR_S, MIN_S)[-1]
 
 
 @given(st.integers(1, 400), st.integers(-4000, 4000))
@@ -112,7 +115,7 @@ def test_local_times_over_both_changes_of_clocks(tmp_path):
         autumn = table(tmp_path, order, "2025-10-25T00:00:00", time_zone="Europe/Berlin")
         assert np.diff(autumn.times_s).tolist() == [HOUR_S] * 24
         assert at(autumn, 22.0, 24.0, 25.0, 26.0) == [0, 2, 3, 4]
-        assert autumn.notes(23 * HOUR_S, 26 * HOUR_S) == []
+        assert autumn.notes(23 * HOUR_S, 26 * HOUR_S, MIN_S) == []
     with pytest.raises(ScenarioError, match="two rows for 2025-10-26T02:00Z; .* --set feed.time_zone=NAME"):
         table(tmp_path, rows, "2025-10-25T00:00:00").check(DAY_S)
     spring = [(f"2026-03-29T{h:02d}:00:00", h) for h in range(24) if h != 2]
@@ -150,21 +153,21 @@ def test_a_repeated_local_table_keeps_the_local_hour(tmp_path):
 
 
 def test_zones_are_said(tmp_path):
-    (said,) = table(tmp_path, hourly("2026-01-01T00:00", 5)).notes(0.0, HOUR_S)
+    (said,) = table(tmp_path, hourly("2026-01-01T00:00", 5)).notes(0.0, HOUR_S, MIN_S)
     assert "dates without an offset are read as UTC; --set feed.time_zone=NAME" in said
-    assert table(tmp_path, hourly("2026-01-01T00:00", 5), time_zone="UTC").notes(0.0, HOUR_S) == []
-    assert table(tmp_path, hourly("2026-01-01T00:00+01:00", 5)).notes(0.0, HOUR_S) == []
-    (said,) = table(tmp_path, hourly("2026-01-01T00:00Z", 5), time_zone="Europe/Berlin").notes(0.0, HOUR_S)
+    assert table(tmp_path, hourly("2026-01-01T00:00", 5), time_zone="UTC").notes(0.0, HOUR_S, MIN_S) == []
+    assert table(tmp_path, hourly("2026-01-01T00:00+01:00", 5)).notes(0.0, HOUR_S, MIN_S) == []
+    (said,) = table(tmp_path, hourly("2026-01-01T00:00Z", 5), time_zone="Europe/Berlin").notes(0.0, HOUR_S, MIN_S)
     assert "feed.time_zone has no effect" in said
 
 
 def test_gaps_are_said_with_their_length(tmp_path):
     rows = [row for row in hourly("2026-01-01T00:00Z", 48) if row[1] not in range(2, 12)]
-    (said,) = table(tmp_path, rows).notes(0.0, 6 * HOUR_S)
+    (said,) = table(tmp_path, rows).notes(0.0, 6 * HOUR_S, MIN_S)
     assert "rows are 01:00 apart, but for 1 gap, the longest 11:00 from 2026-01-01T01:00Z; the row before" in said
-    assert table(tmp_path, rows).notes(13 * HOUR_S, 20 * HOUR_S) == [], "the run does not come there"
+    assert table(tmp_path, rows).notes(13 * HOUR_S, 20 * HOUR_S, MIN_S) == [], "the run does not come there"
     changes = table(tmp_path, [(0, 1), (11, 2), (15, 1), (24, 1)], clock="time_h")
-    assert changes.notes(0.0, 20 * HOUR_S) == [], "rows at changes only have no usual distance"
+    assert changes.notes(0.0, 20 * HOUR_S, MIN_S) == [], "rows at changes only have no usual distance"
 
 
 def months(years: dict[int, int], days: int = 28, offset: str = "Z") -> list[tuple[str, int]]:
@@ -184,7 +187,7 @@ def test_a_typical_year_counts_by_month_day_and_hour(tmp_path, order, offset):
         read = table(tmp_path, rows, start)
         read.check(DAY_S)
         assert at(read, 0.0, 23.0) == [month, month], start
-    said = "\n".join(read.notes(0.0, DAY_S))
+    said = "\n".join(read.notes(0.0, DAY_S, MIN_S))
     assert "its years differ from month to month, as in a typical year" in said
 
 
@@ -211,10 +214,10 @@ def test_years_that_are_meant_are_no_typical_year(tmp_path):
 
 @pytest.mark.parametrize(("name", "values", "says"), [
     ("nci_kg_per_kwh", [350.0, 420.0], "no fuel emits more than 3 kg/kWh.* in g/kWh or lb/MWh"),
-    ("nci_kg_per_kwh", [-0.2, 0.3], "an average intensity is not negative"),
+    ("nci_kg_per_kwh", [-0.2, 0.3], "greater than or equal to 0"),
     ("mci_kg_per_kwh", [350.0], "a marginal intensity stays within"),
     ("price_usd_per_kwh", [68.2, 45.0], "in USD/MWh"),
-    ("price_usd_per_kwh", [-68.2, 45.0], "price_usd_per_kwh = 45 USD/kWh: wholesale"),
+    ("price_usd_per_kwh", [-68.2, 45.0], "price_usd_per_kwh = 45 USD/kWh: markets"),
     ("nci_g_per_kwh", [4000.0], "nci_g_per_kwh = 4000 g/kWh"),
 ])
 def test_figures_that_cannot_be(name, values, says):
@@ -222,6 +225,15 @@ def test_figures_that_cannot_be(name, values, says):
     assert found is not None
     assert says.split(".*")[0] in found
     assert says.split(".*")[-1] in found
+
+
+def test_parameters_that_cannot_be_are_refused():
+    for setting, says in (({"grid.sources.gt6.kg_per_kwh": 350.0}, "gt6.kg_per_kwh = 350.*in g/kWh or lb/MWh"),
+                           ({"tariff.base_usd_per_kwh": 95.0}, "base_usd_per_kwh = 95.*are they in USD/MWh")):
+        with pytest.raises(ScenarioError, match=says):
+            resolve(override(find("ieee33"), setting))
+    with pytest.raises(ScenarioError, match="start = .*a run begins at midnight UTC; leave out the offset"):
+        find("ieee33").replace(start="2026-01-01T00:00:00-08:00")
 
 
 def test_figures_that_can_be_pass(tmp_path):

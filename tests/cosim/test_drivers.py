@@ -77,13 +77,15 @@ def test_a_failing_member_is_named_and_nothing_is_lost(tmp_path, driver):
 @pytest.mark.parametrize(("fault", "says"), [
     ({"fail_at_s": 600}, "RuntimeError: the store is full"),
     ({"die_at_s": 600}, "its process ended"),
-    ({"hang_at_s": 600}, "no answer within 2 s"),
+    ({"hang_at_s": 600}, "no answer within"),
 ])
 def test_a_failing_remote_member_is_named_and_nothing_is_lost(tmp_path, fault, says):
     path = tmp_path / "t.h5"
-    scenario = override(remote(**fault), {"store.timeout_s": 2} if "hang_at_s" in fault else {})
-    with pytest.raises(CosimError) as err:
-        run(scenario, path, "mosaik")
+    for patience_s in (2, 10, 50) if "hang_at_s" in fault else (300,):  # a process may take longer to start than that
+        with pytest.raises(CosimError) as err:
+            run(override(remote(**fault), {"store.timeout_s": patience_s}), path, "mosaik", overwrite=True)
+        if "did not connect" not in str(err.value):
+            break
     assert "member 'store'" in str(err.value)
     assert "failed at 00:10" in str(err.value)
     assert says in str(err.value)
@@ -127,7 +129,7 @@ def test_native_does_not_import_mosaik():
     code = ("import sys; sys.modules['mosaik'] = None\n"
             "from worlds import boxes, run\nrun(boxes(), None)\nprint('ran')")
     here = Path(__file__).parent
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False,
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600, check=False,
                          env={"PYTHONPATH": f"{here}:{here.parent}:{here.parents[1]}", "PATH": "/usr/bin:/bin"})
     assert out.stdout == "ran\n", out.stderr
 
@@ -139,7 +141,7 @@ def test_hash_seed_does_not_matter(tmp_path):
     for seed in ("1", "2"):
         paths.append(tmp_path / f"{seed}.h5")
         code = f"from pathlib import Path\nfrom worlds import *\nrun(boxes(), Path({str(paths[-1])!r}), 'mosaik')"
-        subprocess.run([sys.executable, "-c", code], check=True, timeout=60, env={
+        subprocess.run([sys.executable, "-c", code], check=True, timeout=600, env={
             "PYTHONPATH": f"{here}:{here.parent}:{here.parents[1]}", "PATH": "/usr/bin:/bin", "PYTHONHASHSEED": seed})
     assert first_difference(*paths) is None
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from worlds import boxes
+from worlds import GRIDLESS_PY, boxes
 
 from cosim.clock import Clock
 from cosim.experiment import Experiment
@@ -90,7 +90,7 @@ def test_without_a_terminal_it_ends_with_a_plain_line(capsys):
 def test_in_a_terminal_it_draws_and_leaves_nothing_behind(driver, tmp_path):
     parent, child = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-m", "cosim.run", "two_bus", "--live", "--quiet", "--driver", driver, "--out",
+        [sys.executable, "-m", "cosim.run", str(GRIDLESS_PY), "--live", "--quiet", "--driver", driver, "--out",
          str(tmp_path / "t.h5")], cwd=ROOT, stdout=subprocess.PIPE, stderr=child, env={**os.environ, "TERM": "xterm"})
     os.close(child)
     said = b""
@@ -103,9 +103,9 @@ def test_in_a_terminal_it_draws_and_leaves_nothing_behind(driver, tmp_path):
             break
         said += block
     os.close(parent)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=600)
     assert process.returncode == 0
     assert out == b""
     shown = said.decode()
-    assert all(word in shown for word in ("two_bus", "NCI kg/kWh", "GPUs busy", "aidc1", "\u2501"))
+    assert all(word in shown for word in ("gridless", "NCI kg/kWh", "GPUs busy", "aidc1", "\u2501"))
     assert shown.rstrip().endswith("\x1b[2K"), "the view is wiped when the run ends"

@@ -111,7 +111,7 @@ def test_what_does_not_fit_is_refused(tmp_path, recorded, loop):
     with pytest.raises(ScenarioError, match=r"controller.jobs are events, .*; replay who hears them \(aidc\)"):
         replay(find("ieee33"), "controller", loop)
     other = boxes().replace(shared={"rows": {"a": {"n": 1}, "c": {"n": 2}}})
-    with pytest.raises(ScenarioError, match="unknown recorded entity 'c'"):
+    with pytest.raises(ScenarioError, match="whose Source entities are not .*; only there: b; only here: c"):
         run(replay(other, "src", recorded), None)
     with pytest.raises((ScenarioError, ModelError), match="unknown job class"):
         run(override(replay(find("two_bus"), "workload", loop), {"workload.overflow": "hold"}), None)
@@ -147,9 +147,10 @@ def test_a_foreign_members_names_come_with_its_recording(tmp_path):
 
 
 def test_a_trace_is_a_scenario(tmp_path, capsys, recorded):
-    assert main([str(recorded), "--out", str(tmp_path / "again.h5")]) == 0
+    trusted = [str(recorded), "--trust", str(recorded)]
+    assert main([*trusted, "--out", str(tmp_path / "again.h5")]) == 0
     assert f"identical to {recorded}" in capsys.readouterr().out
-    assert main([str(recorded), "--out", str(tmp_path / "b.h5"), "--set", "src.slope_kw=2"]) == 0
+    assert main([*trusted, "--out", str(tmp_path / "b.h5"), "--set", "src.slope_kw=2"]) == 0
     assert "identical" not in capsys.readouterr().out
 
 
@@ -162,6 +163,6 @@ def test_a_trace_that_comes_out_otherwise_is_said(tmp_path, capsys, recorded):
     shutil.copy(recorded, altered)
     with h5py.File(altered, "r+") as f:
         f["store/Store/e_kwh"][3, 1] += 1e-9
-    assert main([str(altered), "--out", str(tmp_path / "c.h5")]) == 1
+    assert main([str(altered), "--trust", str(altered), "--out", str(tmp_path / "c.h5")]) == 1
     assert "differs from" in (said := capsys.readouterr().out)
     assert "store/Store/e_kwh at 00:45, s2:" in said

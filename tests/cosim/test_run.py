@@ -10,18 +10,20 @@ import time
 from pathlib import Path
 
 import pytest
-from worlds import BOXES_PY
+from worlds import BOXES_PY, GRIDLESS_PY
 
 from cosim.errors import TraceError
 from cosim.run import available, find, main
 from cosim.trace import Trace
 
 ROOT = Path(__file__).parents[2]
+PATIENCE_S = 600
+"""Ends what hangs; says nothing of how fast a machine is."""
 
 
 def command(*arguments, cwd=ROOT, **options):
     return subprocess.run([sys.executable, "-m", "cosim.run", *map(str, arguments)], capture_output=True, text=True,
-                          timeout=120, cwd=cwd, check=False, **options)
+                          timeout=PATIENCE_S, cwd=cwd, check=False, **options)
 
 
 @pytest.fixture
@@ -40,7 +42,7 @@ def start():
         process.communicate()
 
 
-def wait_for(condition, seconds=60.0):
+def wait_for(condition, seconds=PATIENCE_S):
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if condition():
@@ -159,10 +161,10 @@ def test_bad_input_gets_one_line_and_a_code(arguments, code, says, capsys, tmp_p
 
 
 def test_real_time_keeps_pace_and_reports_its_lag(tmp_path, capsys):
-    """45 simulated minutes at 1/900 s per s: 2640 s to the last step, 2.93 s by the wall clock."""
+    """45 simulated minutes at 1/2640 s per s: 2640 s to the last step, 1 s by the wall clock, never less."""
     begin = time.monotonic()
-    assert main(["two_bus", "--rt-factor", "0.00111111", "--out", str(tmp_path / "t.h5"), "--driver", "native"]) == 0
-    assert time.monotonic() - begin >= 2.9
+    assert main(["two_bus", "--rt-factor", "0.00037879", "--out", str(tmp_path / "t.h5"), "--driver", "native"]) == 0
+    assert time.monotonic() - begin >= 0.99
     assert "behind by at most" in capsys.readouterr().out
     assert main(["two_bus", "--rt-factor", "0", "--out", str(tmp_path / "u.h5")]) == 2
     assert "must be > 0" in capsys.readouterr().err
@@ -221,10 +223,10 @@ def test_a_scenario_file_and_its_own_simulators(tmp_path):
 @pytest.mark.parametrize("driver", ["native", "mosaik"])
 def test_ctrl_c_keeps_what_was_computed(tmp_path, driver, start):
     out = tmp_path / "t.h5"
-    process = start("ieee33", "--out", out, "--until", "30d", "--driver", driver)
+    process = start(GRIDLESS_PY, "--out", out, "--until", "3000d", "--driver", driver)
     wait_for(lambda: minutes_in(out) >= 60)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
     assert said.startswith("cosim: stopped by the user at ")
     assert said.count("\n") == 1
@@ -239,20 +241,20 @@ def test_ctrl_c_keeps_what_was_computed(tmp_path, driver, start):
 
 def test_kill_9_leaves_whole_hours(tmp_path, start):
     out = tmp_path / "t.h5"
-    process = start("ieee33", "--out", out, "--until", "30d")
+    process = start(GRIDLESS_PY, "--out", out, "--until", "3000d")
     wait_for(lambda: minutes_in(out) >= 60)
     process.kill()
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE_S)
     with Trace(out) as trace:
         assert trace.attrs["status"] == "running"
         assert len(trace.time_s("aidc/Site")) >= 60
-        assert (trace["aidc/Site/p_kw"] > 100).all()
+        assert (trace["aidc/Site/p_kw"] >= 25).all(), "it idles at 25 kW"
 
 
 def test_progress_bar_on_a_terminal_only(tmp_path):
     master, slave = pty.openpty()
-    process = subprocess.Popen([sys.executable, "-m", "cosim.run", "ieee33", "--until", "1h", "--out",
-                                str(tmp_path / "t.h5")], stdout=subprocess.DEVNULL, stderr=slave, cwd=ROOT,
+    process = subprocess.Popen([sys.executable, "-m", "cosim.run", str(GRIDLESS_PY), "--until", "1h",
+                                "--out", str(tmp_path / "t.h5")], stdout=subprocess.DEVNULL, stderr=slave, cwd=ROOT,
                                env={**os.environ, "TERM": "xterm", "COLUMNS": "100"})
     os.close(slave)
     seen = b""
@@ -264,7 +266,7 @@ def test_progress_bar_on_a_terminal_only(tmp_path):
         if not block:
             break
         seen += block
-    assert process.wait(60) == 0
-    assert b"ieee33 0" in seen
+    assert process.wait(PATIENCE_S) == 0
+    assert b"gridless 0" in seen
     assert b"%" in seen
-    assert command("two_bus", "--out", tmp_path / "u.h5").stderr == ""
+    assert command(GRIDLESS_PY, "--out", tmp_path / "u.h5").stderr == ""

@@ -95,7 +95,22 @@ def test_dates_are_read_against_the_start_of_the_run(tmp_path):
                  str(out), "--driver", "native", "--quiet"]) == 0
     with Trace(out) as trace:
         assert trace["src/Source/p_kw"][:, 0].tolist() == [2.0] * 120 + [3.0] * 60
-    assert main([str(out), "--out", str(tmp_path / "again.h5"), "--driver", "native"]) == 0, "and runs again"
+    again = ["--trust", str(out), "--out", str(tmp_path / "again.h5"), "--driver", "native"]
+    assert main([str(out), *again]) == 0, "and runs again"
+
+
+def test_local_times_that_repeat_are_the_same_on_both_drivers(tmp_path):
+    """The autumn's 25 hours of Berlin, numbered; a run two days later, from midnight UTC, 01:00 there."""
+    walls = [0, 1, 2, 2, *range(3, 24)]
+    text = "\n".join(["time,p_kw", *(f"2025-10-26T{h:02d}:00,{k}" for k, h in enumerate(walls))])
+    scenario = override(replay(boxes(), "src", written(tmp_path, text)), {
+        "src.overflow": "wrap", "src.time_zone": "Europe/Berlin", "start": "2025-10-28"})
+    results = [run(scenario, tmp_path / f"{d}.h5", d) for d in ("native", "mosaik")]
+    assert first_difference(*(r.path for r in results)) is None
+    with Trace(results[0].path) as trace:
+        assert trace["src/Source/p_kw"][:, 0].tolist() == [1.0] * 60 + [2.0] * 60 + [4.0] * 60
+    for result in results:
+        assert any("repeated every 1d 00:00: the time of day is kept" in note for note in result.notes)
 
 
 def test_what_is_not_heard_is_said(tmp_path):
@@ -104,7 +119,7 @@ def test_what_is_not_heard_is_said(tmp_path):
     said = "\n".join(result.notes)
     assert "no column for link profile.q_kvar -> grid.q_load_kvar" in said
     assert "nobody plays its columns weekday" in said
-    assert "has rows 30 s apart; profile reads it every 900 s" in said
+    assert "has rows 30 s apart, and is read every 900 s" in said
     with Trace(result.path) as trace:
         assert trace["profile/Load/p_kw"][:, 0].tolist() == [pytest.approx(90.0), pytest.approx(200.0)]
 

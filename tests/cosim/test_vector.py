@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from gridless import RANDOM_TWO_BUS
+from gridless import SCENARIO as GRIDLESS
 
 from cosim.adapter import Adapter
 from cosim.environment import scenario_of, vector_env
@@ -17,13 +19,6 @@ from cosim.vector import Environment, learning_scenario, seed_of
 from cosim.workers import parts_of
 from scenarios.ieee33 import SCENARIO as IEEE33
 from scenarios.two_bus import SCENARIO as TWO_BUS
-
-RANDOM_TWO_BUS = override(TWO_BUS, {"workload.counts": "poisson"})
-GRIDLESS = RANDOM_TWO_BUS.replace(  # without pandapower: workers start at once
-    shared={name: table for name, table in RANDOM_TWO_BUS.shared.items() if name != "network"},
-    members={name: m for name, m in RANDOM_TWO_BUS.members.items() if name not in ("grid", "profile")},
-    links=[link for link in RANDOM_TWO_BUS.links if not {"grid", "profile"} & {
-        link.source.split(".")[0], link.target.split(".")[0]}])
 
 
 def random_actions(spec, n_envs, rng):

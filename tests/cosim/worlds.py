@@ -10,6 +10,7 @@ from cosim.experiment import Experiment, Result
 from cosim.scenario import Link, Member, Scenario
 
 BOXES_PY = Path(__file__).parents[1] / "boxes.py"
+GRIDLESS_PY = Path(__file__).parents[1] / "gridless.py"
 STORE_CMD = f'cmd: "{sys.executable}" "{BOXES_PY}" %(addr)s'
 
 
@@ -41,7 +42,7 @@ def remote(**store_params: Any) -> Scenario:
         members={
             "src": Member(simulator="boxes:Source", step_s=60, entities={"Source": ["a"]}),
             "store": Member(simulator=STORE_CMD, step_s=60, entities={"Store": ["s"]}, params=store_params,
-                            adapter=True, timeout_s=20),
+                            adapter=True, timeout_s=300),
         },
         links=[Link(source="src.p_kw", target="store.p_kw")])
 

@@ -104,3 +104,21 @@ def test_every_policy_meets_the_same_arrivals(tmp_path):
             order = np.argsort(jobs["id"])
             seen[policy] = [jobs[c][order].tolist() for c in ("id", "job_class", "arrival_s", "work_to", "deadline_s")]
     assert all(columns == seen["uniform"] for columns in seen.values())
+
+
+@pytest.mark.rows("I34", "X10")
+def test_following_the_carbon_emits_less_than_fixed_shares(tmp_path):
+    """The order of the study's comparison of static and dynamic managers, in its setting: to the books of the sites,
+    per kWh drawn, 1:1:8 emits more than 1:2:7, that more than equal shares, and those more than who follows the NCI."""
+    emitted = {}
+    for policy in ("nci_priority", "uniform", "1:2:7", "1:1:8"):
+        static = {"controller.policy": "static", "controller.weights": policy}
+        settings = {"grid.mci": False, "grid.ac_check": False,
+                    **(static if ":" in policy else {"controller.policy": policy})}
+        done = run(override(find("table2"), settings), tmp_path / f"{len(emitted)}.h5", until_s=1800.0)
+        figures = done.digest.figures
+        assert not any(value for name, value in figures.items() if name.startswith("dropped"))
+        emitted[policy] = figures["co2_attributed_kg"], figures["co2_attributed_kg"] / figures["energy_kwh"]
+    follows, equal, first, second = emitted.values()
+    assert follows[0] < min(equal[0], first[0], second[0])
+    assert follows[1] < equal[1] < first[1] < second[1]

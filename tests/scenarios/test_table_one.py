@@ -118,7 +118,7 @@ def test_the_setting_near_table_two_is_offered_forty_per_cent_of_the_gpus():
     assert figures["offered_load_ratio"] * 1200 == pytest.approx(0.27 * 1076.9 + 0.0225 * 8586.6, rel=1e-3)
 
 
-@pytest.mark.rows("Z03")
+@pytest.mark.rows("Z02", "Z03")
 def test_the_grid_tells_the_agents_intensities_and_nothing_else():
     """Z03: the operator keeps the grid within its limits and commands no data center; Z02: no site hears another."""
     links = find("paper_literal").links
@@ -132,7 +132,7 @@ def test_the_grid_tells_the_agents_intensities_and_nothing_else():
 def test_the_substation_feeds_only_at_nominal_voltage():
     """M03, M04: 1.0 p.u. at node 0, no power back into the network above, no limit on what it gives."""
     substation = GRID.sources["substation"]
-    assert (GRID.v0_pu, substation.node, substation.p_min_kw) == (1.0, 0, 0.0)
+    assert (read_feeder(GRID.network).voltage(GRID.v0_pu), substation.node, substation.p_min_kw) == (1.0, 0, 0.0)
     assert (substation.p_max_kw, substation.q_min_kvar, substation.q_max_kvar) == (None, None, None)
 
 

@@ -78,7 +78,7 @@ def test_grid(done):
                                                                    rel=1e-7)
 
 
-@pytest.mark.rows("I05", "I20", "K01-03", "R02", "R03")
+@pytest.mark.rows("I05", "I20", "K01-03", "R02", "R03", "K05", "U17", "U20")
 def test_accounts(done):
     """Energy (25 + 44 x 40)/60 kWh, at 0.1 USD/kWh; attributed: each interval's energy at its NCI."""
     result, _ = done
@@ -89,6 +89,7 @@ def test_accounts(done):
     assert figures["cost_usd"] == pytest.approx(0.1 * sum(intervals_kwh), rel=1e-12)
     carbon = sum(e * w for e, w in zip(intervals_kwh, (20.5 / 85, 24.7 / 99, 0.25), strict=True))
     assert figures["co2_attributed_kg"] == pytest.approx(carbon, rel=1e-7)
+    assert figures["mwh_per_t"] == pytest.approx(sum(intervals_kwh) / carbon, rel=1e-7)
     # An interval's system account is what it drew, which is what the next one is dispatched for; the last one's is
     # never heard of and stands as dispatched.
     came = [*zip(P_MW[1:], Q_MVAR[1:], strict=True), (P_MW[-1], Q_MVAR[-1])]

@@ -2,8 +2,6 @@
 accounts and checks show the same figures of it.
 
 The right values are recounted in pieces of half a minute, in which nothing changes.
-
-Rows of the model: M07, K01-04, K06.
 """
 
 import dataclasses

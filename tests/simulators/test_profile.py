@@ -59,6 +59,12 @@ def test_a_shape_from_a_file(tmp_path):
     file.write_text("time,factor\n" + "".join(f"{k},{v}\n" for k, v in enumerate(RAMP)))
     from_file, given = (started(["bus1"], shape=s) for s in (str(file), RAMP))
     assert [power(from_file, m) for m in (0, 15, 1425)] == [power(given, m) for m in (0, 15, 1425)]
+    clock = [f"{k // 4:02d}:{k % 4 * 15:02d}" for k in range(96)]
+    file.write_text("time,factor\n" + "".join(f"2026-01-01T{t},{v}\n" for t, v in zip(clock, RAMP, strict=True)))
+    assert power(started(["bus1"], shape=str(file)), 15) == power(given, 15)
+    file.write_text("time,factor\n" + "".join(f"{t},{v}\n" for t, v in zip(clock[24:] + clock[:24], RAMP, strict=True)))
+    with pytest.raises(ScenarioError, match="line 2: time = '06:00' is not 00:00; a shape is one day in UTC"):
+        started(["bus1"], shape=str(file))
     for text, message in (("factor\n1\n", "has 1 rows; a shape is 96"), ("x\n1\n", "has no column 'factor'; it has x"),
                           ("factor\n-1\n", "line 2: '-1' is no factor"), ("factor\n1\nabc\n", "line 3: 'abc'")):
         file.write_text(text)

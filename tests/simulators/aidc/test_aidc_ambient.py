@@ -64,7 +64,7 @@ def test_tables_hold_repeat_end_and_have_columns_per_site(tmp_path):
     held, wrapped, strict = (weather(table=path, table_overflow=how) for how in ("hold", "wrap", "raise"))
     assert held.at(7100.0, NOTHING) == (10.0, 20.0)
     assert held.at(99999.0, NOTHING) == (12.0, 22.0)
-    (said,) = held.notes()
+    (said,) = held.notes(60.0)
     assert said.endswith("it ends at 04:00, values to 1d 03:46:39 were read; after it its last row is held")
     assert wrapped.at(4 * 3600.0 + 60.0, NOTHING) == (10.0, 20.0)
     with pytest.raises(ScenarioError, match="to 04:00; a value at 04:00 is asked for: .* set aidc.ambient.table_overf"):

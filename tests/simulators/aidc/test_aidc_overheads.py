@@ -18,7 +18,6 @@ from simulators.audit import verify
 LOSSES = {"loss_no_load_ratio": 0.02, "loss_linear_ratio": 0.03, "loss_square_ratio": 0.01, "auxiliary_kw": 5.0}
 
 
-@pytest.mark.rows("U19")
 def test_losses_by_hand():
     # rated 400 kW, half load: 400 (0.02 + 0.03 / 2 + 0.01 / 4) + 5 = 8 + 6 + 1 + 5 kW
     plant = replace(CORRECTED, **LOSSES)

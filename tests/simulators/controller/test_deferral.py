@@ -74,6 +74,7 @@ def test_the_shortest_runs_of_the_study_by_hand():
     (3, 170, 30.0),          # too late by now: at once
     (3, 20, 30.0),           # past its deadline as it comes
 ])
+@pytest.mark.rows("U10", "U15")
 def test_a_job_is_released_a_step_before_its_latest_start(lead, due_min, release_min):
     """Decided at 30 min; the deferral counts from then, the deadline from the arrival."""
     _, facts = fit()
@@ -116,6 +117,7 @@ def test_a_larger_job_than_its_class_says_is_clipped_by_its_own_size():
 # --- what a class has -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.rows("P20", "U15")
 def test_refused_with_the_figures():
     with pytest.raises(ScenarioError, match=r"holds 36000 s \(10 h\), which leaves a job of llm 120 min, less up to 1 "
                                             r"min until the decision; its shortest run at a takes 119.97 min. Leave"):
@@ -244,6 +246,7 @@ WORLD = {
 
 
 @pytest.mark.parametrize(("mode", "drops"), [("clip", False), ("mask", False), ("as_printed", True)])
+@pytest.mark.rows("I17", "U15")
 def test_all_jobs_deferred_as_far_as_they_can_be_and_none_dropped(tmp_path, mode, drops):
     scenario = override(find("two_bus"), {**WORLD, "controller.long_deferrals": mode})
     result = Experiment(scenario, "native", 3600.0, tmp_path / "run.h5").run()

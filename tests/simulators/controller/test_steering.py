@@ -187,7 +187,7 @@ def test_mci_priority_runs_and_sends_jobs_where_the_margin_is_clean():
     scenario = override(IEEE33, {"controller.policy": "mci_priority"})
     controllers = resolve(scenario).params["controller"]
     assert controllers.policy == "mci_priority"
-    with pytest.raises(Exception, match="hears none; set grid.mci=true"):
+    with pytest.raises(Exception, match="hears none: --set grid.mci=true"):
         Experiment(override(scenario, {"grid.mci": False}), "native", until_s=60).run()
     Experiment(scenario, "native", until_s=60).run()
 

@@ -16,7 +16,8 @@ from simulators.grid.conic import Limits, balance_rhs, elastic
 from simulators.grid.dispatch import ELASTIC, OPTIMAL, Dispatch, DispatchResult, Inexact, Source
 from simulators.grid.equations import generated_carbon, load_carbon, loss_carbon
 from simulators.grid.feeder import BaseLoad, Line, LineList
-from simulators.grid.network import AcCheck, read_feeder
+from simulators.grid.network import read_feeder
+from simulators.grid.powerflow import AcCheck
 
 SUBSTATION = {"substation": Source(0, 0.30)}
 TABLE_I = {

@@ -11,7 +11,8 @@ from cosim.scenario import override
 from cosim.trace import Trace
 from simulators.grid.equations import radial_power_flow, radial_tree, radial_voltages
 from simulators.grid.minutes import minute_voltages
-from simulators.grid.network import AcCheck, read_feeder
+from simulators.grid.network import read_feeder
+from simulators.grid.powerflow import AcCheck
 
 AT = {"aidc1": 8, "aidc2": 28, "aidc3": 32}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ COLUMNS = {"time_column": "datetime", "column": "carbon_intensity", "unit": "g_p
 
 def started(path, **params: Any) -> IntensitySeries:
     grid = IntensitySeries()
-    grid.init("grid", 60.0, step_s=900.0, path=str(path), **{**COLUMNS, **params})
+    grid.init("grid", 60.0, step_s=900.0, path=str(path), **{"scenario_start": "2026-01-01", **COLUMNS, **params})
     grid.create(2, "Bus", names=["bus8", "bus32"])
     grid.create(1, "Grid", names=["grid"])
     grid.setup_done()
@@ -53,17 +54,39 @@ def test_zones_units_and_the_account(hourly):
 
 def test_units_are_converted_and_a_slip_is_refused(tmp_path, hourly):
     """950 lb/MWh is 950 x 0.45359237 / 1000 kg/kWh; 300 kg/kWh is no intensity but g/kWh."""
-    path = tmp_path / "moer.csv"
-    path.write_text("timestamp,MOER,version\n2026-01-01 00:00:00+00:00,950,3.2\n2026-01-01 00:05:00+00:00,948,3.2\n")
-    service = {"time_column": "timestamp", "column": "MOER"}
+    path = tmp_path / "us.csv"
+    path.write_text("timestamp,lbs CO2 per MWh,version\n2026-01-01 00:00:00+00:00,950,3.2\n"
+                    "2026-01-01 00:05:00+00:00,948,3.2\n")
+    service = {"time_column": "timestamp", "column": "lbs CO2 per MWh"}
     assert at(started(path, **service, unit="lb_per_mwh"), 0)["bus8"]["nci_kg_per_kwh"] == pytest.approx(0.43091275)
-    with pytest.raises(ScenarioError, match="column 'MOER' is in lb/MWh, and grid.unit = g_per_kwh; .*unit=lb"):
+    with pytest.raises(ScenarioError, match="column 'lbs CO2 per MWh' is in lb/MWh, and grid.unit = g_per_kwh; .*lb"):
         started(path, **service, unit="g_per_kwh")
     with pytest.raises(ScenarioError, match="carbon_intensity = 300 kg/kWh: no fuel emits more .* in g/kWh or"):
         started(hourly, unit="kg_per_kwh")
     path.write_text("datetime,carbon_intensity\n2026-01-01T00:00Z,0.35\n")
     (said,) = started(path).notes()
     assert "the middle figure of carbon_intensity is 0.35, where 3 to 1500 g/kWh is usual; are they in kg/kWh?" in said
+
+
+@pytest.mark.parametrize(("name", "kg_per_kwh"), [
+    ("MOER", 0.43091275), ("moer_lb_per_mwh", 0.43091275), ("Marginal CO2 [g/kWh]", 0.95), ("co2_srmer", 0.95),
+    ("mci_kg_per_mwh", 0.95)])
+def test_a_marginal_series_is_no_average(tmp_path, name, kg_per_kwh):
+    """It goes to the buses' mci, in the unit that it says or else `unit`; as NCI, by which CO2 is attributed, it is
+    refused."""
+    path = tmp_path / "m.csv"
+    path.write_text(f"datetime,carbon_intensity,{name}\n2026-01-01T00:00Z,300,950\n2026-01-01T02:00Z,310,900\n")
+    with pytest.raises(ScenarioError, match="is a marginal intensity, .*grid.marginal_column="):
+        started(path, column=name)
+    with pytest.raises(ScenarioError, match="is a marginal intensity"):
+        started(path, columns={"bus32": name})
+    grid, without = started(path, marginal_column=name), started(path)
+    for one, expected in ((grid, pytest.approx(kg_per_kwh)), (without, pytest.approx(math.nan, nan_ok=True))):
+        at(one, 0)
+        out = one.get_data({"bus8": ["nci_kg_per_kwh", "mci_kg_per_kwh"]})["bus8"]
+        assert out == {"nci_kg_per_kwh": 0.3, "mci_kg_per_kwh": expected}
+    with pytest.raises(ScenarioError, match="grid.marginal_unit=" if kg_per_kwh < 0.9 else "."):
+        started(path, marginal_column=name, marginal_unit="t_per_mwh")
 
 
 @pytest.mark.parametrize(("column", "suffix"), [
@@ -85,7 +108,7 @@ def test_rows_follow_the_runs_start(hourly):
 def test_times_without_a_figure_are_told(hourly):
     with pytest.raises(ScenarioError, match="to 2026-01-01T03:00Z; a value at 2026-01-01T04:00Z is asked"):
         at(started(hourly), 240)
-    params = validate(SeriesParams, {"path": str(hourly), **COLUMNS}, "grid")
+    params = validate(SeriesParams, {"path": str(hourly), "scenario_start": "2026-01-01", **COLUMNS}, "grid")
     with pytest.raises(ScenarioError, match="ends 03:00 after the run's start, .* 04:00; .*grid.overflow=hold"):
         IntensitySeries.check_horizon("grid", params, 900.0, 4 * 3600.0)
 
@@ -95,7 +118,7 @@ def test_times_without_a_figure_are_told(hourly):
     (HEADER + "2026-01-01T00:00:00Z,300,500\n", {"column": "carbon_intensty"}, "did you mean 'carbon_intensity'"),
     (HEADER + "yesterday,300,500\n", {}, "datetime = 'yesterday' is no ISO 8601 date"),
     (HEADER + "2026-01-01T00:00:00Z,,500\n", {}, "row 1: carbon_intensity = '' is not a finite number"),
-    (HEADER + "2026-01-01T00:00:00Z,-1,500\n", {}, "carbon_intensity = -1 g/kWh: .* not negative"),
+    (HEADER + "2026-01-01T00:00:00Z,-1,500\n", {}, "carbon_intensity = -1 g/kWh: .* equal to 0"),
     (HEADER + "2026-01-01T00:00:00Z,nan,500\n", {}, "carbon_intensity = 'nan' is not a finite"),
     (HEADER + "2026-01-01T00:00:00Z,1,1\n2026-01-01T01:00:00+01:00,2,2\n", {}, "has two rows for 2026-01-01T00:00Z"),
     (HEADER + "2026-01-01T00:00:00Z,1,1\n", {"columns": {"bus9": "DE"}}, "unknown bus 'bus9'"),

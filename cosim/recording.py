@@ -1,0 +1,139 @@
+"""A trace as something to play: whose it is, from when it is played, and what is to be said of that.
+
+The rule. The counted time of a recording begins with that of the run. A run of a shorter warm-up, or of none, plays the
+recording from so much later; a run of a longer one has the first of the recording's counted time in its own warm-up.
+Dates are no part of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from cosim.errors import ScenarioError
+from cosim.scenario import Scenario
+from cosim.series import PLAYERS, played_from_s, rows_at, scenario_of, step_s
+from cosim.trace import Trace
+from cosim.units import format_time
+
+_MOST_DIFFERENCES = 4
+
+
+def refuse_others(scenario: Scenario, member: str, path: str, trace: Trace, recorded: str) -> None:
+    """ScenarioError for a recording of other entities than the member's in a scenario, or one in which a link between
+    tables' rows and the member's entities (data centers and buses, say) paired others; it names those that differ.
+
+    recorded: the member of the trace that is played
+    """
+    named = _named(scenario, scenario.members[member].entities)
+    for model, names in named.items():
+        theirs = trace.names(f"{recorded}/{model}") if f"{recorded}/{model}" in trace.models() else names
+        there, here = ([n for n in a if n not in b] for a, b in ((theirs, names), (names, theirs)))
+        if there or here:
+            raise ScenarioError(f"{member} plays {path}, whose {model} entities are not this scenario's; only there: "
+                                f"{_some(there)}; only here: {_some(here)}")
+    then, mine = scenario_of(trace).get("shared", {}), {n for names in named.values() for n in names}
+    for link in scenario.links:
+        if link.source.split(".")[0] != member or not isinstance(link.pairs, str):
+            continue
+        table, _, template = link.pairs.partition(":")
+        here, there = (_pairs(shared.get(table), template) for shared in (scenario.shared, then))
+        if there is None or here is None or here == there or not set(here.values()) <= mine:
+            continue
+        names = [f"{row} at {there.get(row, 'none')} there, {here.get(row, 'none')} here" for row in {**there, **here}
+                 if there.get(row) != here.get(row)]
+        raise ScenarioError(f"{member} plays {path}, recorded with other {table}: {_some(names)}; record a run of this "
+                            "scenario")
+
+
+def differing(scenario: Scenario) -> list[str]:
+    """Notes on fields of shared tables that the recordings of a scenario's played members had otherwise."""
+    out = []
+    for name, member in scenario.members.items():
+        if member.simulator != PLAYERS[0]:
+            continue
+        with Trace(str(member.params["path"])) as trace:
+            then = scenario_of(trace).get("shared", {})
+        fields = []
+        for table in (t for t in then if t in scenario.shared):
+            there, here = dict(_leaves(then[table], table)), dict(_leaves(scenario.shared[table], table))
+            fields += [f"{field} = {there.get(field, 'none')} (here {here.get(field, 'none')})"
+                       for field in {**there, **here} if there.get(field) != here.get(field)]
+        if fields:
+            out.append(f"{name} plays {member.params['path']}, recorded with {_some(fields)}")
+    return out
+
+
+def check_step(member: str, given: Any, every_s: float, trace: Trace) -> None:
+    """ScenarioError for a member that is to be played at another step than that it was recorded with: what was counted
+    per step would be counted wrongly."""
+    recorded_s = _recorded_step_s(trace, given.member, every_s)
+    if recorded_s != every_s:
+        raise ScenarioError(f"{given.path} has {given.member} every {format_time(recorded_s)}, {member}.step_s = "
+                            f"{every_s:g} s; --set {member}.step_s={recorded_s:g}")
+
+
+def next_sample_s(times_s: np.ndarray, end_s: float, at_s: float, step_s: float, again_s: float | None) -> float:
+    """How long after `at_s` a recording changes next, s: at its next sample, at its end when it begins again at
+    `again_s`, else a step later."""
+    if again_s is not None and at_s >= end_s > again_s:
+        at_s = again_s + (at_s - again_s) % (end_s - again_s)
+    later = int(rows_at(times_s, at_s)) + 1
+    if later < len(times_s):
+        return float(times_s[later]) - at_s
+    return end_s - at_s if again_s is not None and at_s < end_s else step_s
+
+
+def end_s(trace: Trace, model: str, every_s: float) -> float:
+    """When the last sample of a recorded model ends, s; every_s: its step, where the trace does not say."""
+    times = trace.time_s(model)
+    return float(times[-1]) + _recorded_step_s(trace, model.split("/")[0], every_s) if len(times) else 0.0
+
+
+def notes(who: str, trace: Trace, warmup_s: float, start: str) -> list[str]:
+    """What a reader must know of when a recording is played."""
+    then = scenario_of(trace)
+    from_s, theirs_s = played_from_s(trace, warmup_s), float(then.get("warmup_s", 0.0))
+    out = []
+    if from_s:
+        out.append(f"{who} plays {trace.path} from {format_time(from_s)} on, so that its counted time begins with this "
+                   f"run's: what was at {format_time(from_s)} there is at {format_time(0.0)} here")
+    if warmup_s > theirs_s:
+        out.append(f"{who} plays {trace.path}, whose warm-up is shorter: the first {format_time(warmup_s - theirs_s)} "
+                   "of what was counted there are warm-up here")
+    if (date := str(trace.attrs.get("start", start))) != start:
+        out.append(f"{who} plays {trace.path}, which begins on {date[:10]}, in a run that begins on {start[:10]}: by "
+                   "time since the begin, not by date")
+    return out
+
+
+def _recorded_step_s(trace: Trace, member: str, otherwise_s: float) -> float:
+    return step_s(trace, member) if member in scenario_of(trace).get("members", {}) else otherwise_s
+
+
+def _named(scenario: Scenario, entities: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Model -> entity names, where the scenario gives them."""
+    return {model: list(scenario.shared.get(spec) or ()) if isinstance(spec, str) else list(spec)
+            for model, spec in entities.items() if isinstance(spec, str | tuple) and spec}
+
+
+def _pairs(table: Any, template: str) -> dict[str, str] | None:
+    try:
+        return {row: template.format_map(fields) for row, fields in table.items()}
+    except (AttributeError, KeyError, ValueError, IndexError, TypeError):
+        return None
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _leaves(inner, f"{path}.{key}")
+    else:
+        yield path, value
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:_MOST_DIFFERENCES]) + (f" and {len(names) - _MOST_DIFFERENCES} more"
+                                                   if len(names) > _MOST_DIFFERENCES else "") or "none"
