@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from cosim.units import HOUR_S
 
 PLAYERS = ("cosim.replay:Player", "cosim.replay:TablePlayer")
 """Simulators that play a recording and answer to nothing."""
+
+
+_SCENARIOS: WeakKeyDictionary[Trace, dict[str, Any]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,10 @@ class Counted(NamedTuple):
 
 
 def scenario_of(trace: Trace) -> dict[str, Any]:
-    """The scenario of a trace as data."""
-    return json.loads(str(trace.attrs.get("scenario", "{}")))
+    """The scenario of a trace as data, read once; not to be changed."""
+    if trace not in _SCENARIOS:
+        _SCENARIOS[trace] = json.loads(str(trace.attrs.get("scenario", "{}")))
+    return _SCENARIOS[trace]
 
 
 def step_s(trace: Trace, member: str) -> float:
