@@ -47,13 +47,17 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _print(console: Console, title: str, checks: list[Check]) -> None:
-    rows = [(c.what, "passed" if c.passed else "FAILED") for c in checks]
+    rows = [(c.what, "FAILED" if not c.passed else "passed" if c.checked else "not checked") for c in checks]
     print_digest(console, Digest(tables=[Table(title, ("", ""), rows)]))
     for c in checks:
         if not c.passed:
             console.print(f"FAILED {c.what}: {c.reason}\n       fix: {c.fix}", markup=False, soft_wrap=True)
-    failed = sum(not c.passed for c in checks)
-    console.print(f"{len(checks) - failed} passed, {failed} failed", markup=False)
+    for c in checks:
+        if not c.checked:
+            console.print(f"not checked: {c.what}: {c.reason}", markup=False, soft_wrap=True)
+    failed, unchecked = sum(not c.passed for c in checks), sum(not c.checked for c in checks)
+    console.print(f"{len(checks) - failed - unchecked} passed, {failed} failed"
+                  + (f", {unchecked} not checked" if unchecked else ""), markup=False)
 
 
 if __name__ == "__main__":

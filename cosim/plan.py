@@ -10,10 +10,11 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from cosim.errors import ScenarioError, unknown
+from cosim.plausible import is_marginal
 from cosim.ports import Port
 from cosim.resolve import Resolved
 from cosim.scenario import Link
-from cosim.units import scale
+from cosim.units import scale, unit_of
 
 
 @dataclass
@@ -119,6 +120,9 @@ def _expand(resolved: Resolved, link: Link, sides: Mapping[str, Sides]) -> list[
     shift_s = resolved.scenario.members[src].step_s if link.shift_s == "step" else link.shift_s
     shift = resolved.clock.steps(shift_s, f"shift_s of link {link.source} -> {link.target}")
     _check_steps(resolved, link, out, src, dst)
+    if is_marginal(src_port) and not is_marginal(dst_ours) and unit_of(dst_ours).dimension == "carbon intensity":
+        raise ScenarioError(f"link {link.source} -> {link.target}: {src_port} is a marginal intensity, {dst_ours} an "
+                            "average one, by which CO2 is attributed; link it to mci_kg_per_kwh")
     # a factor stands for the unit of a name that has none: theirs = ours x factor
     factor = link.scale if link.scale is not None else (
         scale(src_ours if src_factor else src_port, dst_ours if dst_factor else dst_port)

@@ -37,14 +37,19 @@ OUTSIDE_DEGC = Bounds(-60.0, 60.0, -40.0, 45.0, *("outside air has -60 to 60 deg
 """degC. Beyond it a column is in kelvin or degrees Fahrenheit."""
 
 _NOISE = 1e-6  # what a solver leaves below zero, in the base unit
-_MARGINAL = re.compile(r"^(mci|moer|marginal)", re.IGNORECASE)
+_MARGINAL = re.compile(r"(?<![a-z])(mci|[ls]?r?mer|moer|mef|marginal)(?![a-z])", re.IGNORECASE)
 _IN_WORDS = re.compile(r"\b(kg|g|lbs?|t)\s*(?:of\s+)?(?:co[2₂])?-?(?:eq|e)?\.?\s*(?:/|per)\s*([km]wh)\b", re.IGNORECASE)
+
+
+def is_marginal(name: str) -> bool:
+    """Whether a port or column says that it is a marginal intensity: of one more kWh, not of all that flow."""
+    return _MARGINAL.search(name.replace("_", " ")) is not None
 
 
 def bounds_of(name: str, unit: Unit) -> Bounds | None:
     """The bounds of a port or column by its name and unit; None where nothing is known."""
     if unit.dimension == "carbon intensity":
-        return MARGINAL if _MARGINAL.match(name) else INTENSITY
+        return MARGINAL if is_marginal(name) else INTENSITY
     return PRICE if unit.dimension == "price" else None
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from cosim.console import OneLineParser, fail, plain_console, print_digest
 from cosim.digest import Digest, Table
 from cosim.errors import CosimError, ScenarioError
+from cosim.rescue import refuse_unreadable
 from cosim.series import counted_time
 from cosim.tablefile import write_table
 from cosim.trace import Trace
@@ -76,6 +77,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
+    refuse_unreadable(args.trace)
     with Trace(args.trace) as trace:
         accounts, time = job_accounts(trace, warmup=args.warmup), counted_time(trace)
     whole = args.warmup or time.whole_warmup or not time.begin_s

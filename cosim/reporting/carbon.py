@@ -84,7 +84,8 @@ def _running(run: Run, path: str, kg: np.ndarray, name: str, colour: str, mark: 
 def marginal(run: Run) -> Picture | None:
     """NCI against marginal intensity at each site, with a strip of the sources that are marginal; None without it."""
     found = [(site, run.intensity_of(site), run.intensity_of(site, "mci_kg_per_kwh")) for site in run.sites]
-    found = [(site, nci, mci) for site, nci, mci in found if nci and mci]
+    found = [(site, nci, mci) for site, nci, mci in found if nci and mci
+             and all(np.isfinite(run.of_counted(path)[:, column]).any() for path, column in (nci, mci))]
     if not found:
         return None
     panels, gaps = [], []

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
-import numpy as np
 from pydantic import Field
 
 from cosim.adapter import Continuing, Values
 from cosim.errors import ScenarioError, unknown
 from cosim.params import params
-from cosim.plausible import MARGINAL, bounds_of, stated_intensity
+from cosim.plausible import is_marginal, stated_intensity
 from cosim.ports import Port
 from cosim.table import Overflow, Reading, Table
 from cosim.units import SUFFIXES
+
+IntensityUnit = Literal["g_per_kwh", "kg_per_kwh", "lb_per_mwh", "kg_per_mwh", "t_per_mwh"]
 
 
 @params
@@ -28,9 +29,13 @@ class SeriesParams:
     path: Annotated[str, Field(min_length=1, description="CSV or Parquet file with a header line")]
     time_column: Annotated[str, Field(description="column of times: ISO 8601; time_s, time_min, time_h: since t = 0")]
     column: Annotated[str, Field(description="column of the carbon intensity, of all buses not named in `columns`")]
-    unit: Annotated[Literal["g_per_kwh", "kg_per_kwh", "lb_per_mwh", "kg_per_mwh", "t_per_mwh"],
-                    Field(description="of the file's figures; a column that says another unit is refused")]
+    unit: Annotated[IntensityUnit, Field(description="of the file's figures; a column that says another unit is "
+                                         "refused")]
     columns: Annotated[dict[str, str] | None, Field(description="bus -> its own column, for several zones")] = None
+    marginal_column: Annotated[str | None, Field(description="column of a marginal intensity (MOER and the like), of "
+                                                 "all buses: their mci; null: none")] = None
+    marginal_unit: Annotated[IntensityUnit | None, Field(description="of marginal_column; null: as it says, else "
+                                                         "`unit`")] = None
     overflow: Annotated[
         Overflow, Field(description="outside of the table: hold its nearest row, raise, or wrap: repeat it")] = "raise"
     time_zone: Annotated[str | None, Field(description="IANA name of the zone of dates that have no offset; null: UTC, "
@@ -43,7 +48,8 @@ _BUS = (
          sign="> 0 is drawn from the grid"),
     Port("q_load_kvar", "in", "reactive demand; it has no effect here", reduce="sum", default=0.0,
          sign="> 0 is drawn from the grid (inductive)"),
-    Port("nci_kg_per_kwh", "out", "the file's carbon intensity, held until its next time"),
+    Port("nci_kg_per_kwh", "out", "the file's average carbon intensity, held until its next time"),
+    Port("mci_kg_per_kwh", "out", "the file's marginal carbon intensity, likewise; NaN without one", nullable=True),
 )
 _GRID = (
     Port("emission_kg_per_h", "out", "demand at all buses times their intensity", sign="> 0 is emitted"),
@@ -67,7 +73,8 @@ class IntensitySeries(Continuing):
         _table(given, member).check(until_s)
 
     def setup(self) -> None:
-        """Read the columns; ScenarioError for one that is not there, or that is in another unit than `unit`."""
+        """Read the columns; ScenarioError for one that is not there, that is in another unit than `unit`, or for a
+        marginal intensity in the place of an average one."""
         p = self.params
         buses = self.entities["Bus"]
         named = p.columns or {}
@@ -76,9 +83,14 @@ class IntensitySeries(Continuing):
                 raise ScenarioError(f"{self.sid}.columns: {unknown('bus', bus, buses)}")
         self._column = {bus: named.get(bus, p.column) for bus in buses}
         self._table = _table(p, self.sid)
-        factor = SUFFIXES[p.unit].factor
-        self._values = {column: (self._read(column) * factor).tolist()
-                        for column in sorted({*self._column.values(), p.column})}
+        averages = sorted({*self._column.values(), p.column})
+        for column in averages:
+            if is_marginal(column):
+                raise ScenarioError(f"{p.path}: column '{column}' is a marginal intensity, and CO2 is attributed by "
+                                    f"average ones; --set {self.sid}.marginal_column={column}, and name a column of "
+                                    f"averages by {self.sid}.column")
+        self._values = {column: self._read(column, p.unit) for column in averages}
+        self._marginal = self._read_marginal()
         self._low_s, self._high_s = math.inf, -math.inf
 
     def advance(self, time_s: float, inputs: Values) -> Values:
@@ -86,7 +98,9 @@ class IntensitySeries(Continuing):
         now_s = self.origin_s + time_s
         k = self._table.row(now_s)
         self._low_s, self._high_s = min(self._low_s, now_s), max(self._high_s, now_s)
-        outputs: Values = {bus: {"nci_kg_per_kwh": self._values[column][k]} for bus, column in self._column.items()}
+        mci = math.nan if self._marginal is None else self._marginal[k]
+        outputs: Values = {bus: {"nci_kg_per_kwh": self._values[column][k], "mci_kg_per_kwh": mci}
+                           for bus, column in self._column.items()}
         load_kw = {bus: inputs[bus]["p_load_kw"] for bus in self._column}
         emission = math.fsum(outputs[bus]["nci_kg_per_kwh"] * kw for bus, kw in load_kw.items())
         for eid in self.entities["Grid"]:
@@ -94,21 +108,27 @@ class IntensitySeries(Continuing):
         return outputs
 
     def notes(self) -> list[str]:
-        """How the table was read, and which of its columns are marginal intensities."""
-        said = [f"{self.params.path}: column '{column}' is a marginal intensity; it stands in the place of the average "
-                "one here, so that what is attributed is marginal"
-                for column in self._values if bounds_of(column, SUFFIXES[self.params.unit]) is MARGINAL]
-        return [f"{self.sid}: {text}" for text in (*said, *self._table.notes(self._low_s, self._high_s, self.step_s))]
+        """How the table was read."""
+        return [f"{self.sid}: {text}" for text in self._table.notes(self._low_s, self._high_s, self.step_s)]
 
-    def _read(self, column: str) -> np.ndarray:
+    def _read_marginal(self) -> list[float] | None:
+        p = self.params
+        if p.marginal_column is None:
+            return None
+        said = stated_intensity(p.marginal_column)
+        own = next((name for name in get_args(IntensityUnit) if said is not None and SUFFIXES[name] == said), None)
+        return self._read(p.marginal_column, p.marginal_unit or own or p.unit)
+
+    def _read(self, column: str, suffix: IntensityUnit) -> list[float]:
         if column not in self._table.columns:
             raise ScenarioError(f"{self.params.path}: {unknown('column', column, self._table.columns)}")
-        unit, said = SUFFIXES[self.params.unit], stated_intensity(column)
+        unit, said = SUFFIXES[suffix], stated_intensity(column)
+        field = "marginal_unit" if column == self.params.marginal_column else "unit"
         if said is not None and said.factor != unit.factor:
-            suffix = next(name for name, known in SUFFIXES.items() if known == said)
-            raise ScenarioError(f"{self.params.path}: column '{column}' is in {said.symbol}, and {self.sid}.unit = "
-                                f"{self.params.unit}; --set {self.sid}.unit={suffix}, or rename the column")
-        return self._table.numbers(column, unit)
+            meant = next(name for name, known in SUFFIXES.items() if known == said)
+            raise ScenarioError(f"{self.params.path}: column '{column}' is in {said.symbol}, and {self.sid}.{field} = "
+                                f"{suffix}; --set {self.sid}.{field}={meant}, or rename the column")
+        return (self._table.numbers(column, unit) * unit.factor).tolist()
 
 
 def _table(p: SeriesParams, member: str) -> Table:

@@ -20,6 +20,7 @@ from cosim.ports import Batch, Port
 from cosim.units import MIN_S, format_time
 from simulators.fleet import BATCH_COLUMNS, JobClass
 from simulators.workload.arrivals import ArrivalRate, Counts, JobBlock, PhaseUnit, arrivals_of, merge
+from simulators.workload.origin import Origin, ScenarioStart, check_cover, lead_s, note
 from simulators.workload.rows import LEFT_OUT_RATIO, LeftOutRatio, gap_note
 from simulators.workload.shapes import WEEK_DAYS, BurstPath, Bursts, shape_factors
 from simulators.workload.traces import TokenTrace, TokenWork, read_azure_llm
@@ -275,18 +276,20 @@ class AzureLlmParams(ArrivalsParams):
     trace_work_scale: Annotated[float, Field(gt=0, description="times a request's work (one for many)")] = 1.0
     tokens: TokenWork = Field(default_factory=TokenWork)
     max_left_out_ratio: LeftOutRatio = LEFT_OUT_RATIO
+    origin: Origin = "first"
+    scenario_start: ScenarioStart = None
 
 
 class AzureLlm(Arrivals):
     """Requests of an Azure LLM inference trace as the jobs of one class, beside stochastic arrivals of others.
 
-    The first request comes at t = 0. `time_scale` stretches the time between requests. `trace_rate_scale` = k lets
-    each request occur floor(k) times, and once more with the probability of the fraction: 0.1 is a sample of a tenth;
-    repeated ones lie anywhere in the request's minute. Both leave the mix of requests as it is. With `repeat` the
-    trace starts again at the next whole minute, each time with the same requests. The size scales do not apply to
-    requests; their work comes from their tokens (`tokens`), times `trace_work_scale`. The run's t = 0 is the start of
-    its warm-up: with `warmup_s` the first requests are played in it and are not counted, and a run without an end of
-    its own is that much shorter; `repeat` avoids it.
+    The first request comes at t = 0, or at its date (`origin`). `time_scale` stretches the time between requests.
+    `trace_rate_scale` = k lets each request occur floor(k) times, and once more with the probability of the fraction:
+    0.1 is a sample of a tenth; repeated ones lie anywhere in the request's minute. Both leave the mix of requests as it
+    is. With `repeat` the trace starts again at the next whole minute, each time with the same requests. The size scales
+    do not apply to requests; their work comes from their tokens (`tokens`), times `trace_work_scale`. The run's t = 0
+    is the start of its warm-up: with `warmup_s` the first requests are played in it and are not counted, and a run
+    without an end of its own is that much shorter; `repeat` avoids it.
     """
 
     PARAMS = AzureLlmParams
@@ -297,7 +300,16 @@ class AzureLlm(Arrivals):
         repeats. ScenarioError as for the trace itself."""
         if params.repeat:
             return None
-        return _length_s(read_azure_llm(params.path, params.max_left_out_ratio).offset_s * params.time_scale) + MIN_S
+        lead, length_s = _played(params, read_azure_llm(params.path, params.max_left_out_ratio))
+        check_cover(params.path, lead, length_s, params.scenario_start, None)
+        return MIN_S * math.ceil((lead + length_s) / MIN_S) + MIN_S
+
+    @classmethod
+    def check_horizon(cls, member: str, given: AzureLlmParams, step_s: float, until_s: float) -> None:
+        """ScenarioError for a trace of which nothing falls into the run."""
+        if not given.repeat:
+            trace = read_azure_llm(given.path, given.max_left_out_ratio)
+            check_cover(given.path, *_played(given, trace), given.scenario_start, until_s)
 
     @classmethod
     def offered_jobs_per_min(cls, params: AzureLlmParams) -> dict[str, tuple[float, float]]:
@@ -325,19 +337,22 @@ class AzureLlm(Arrivals):
         self._trace_class = self._class_of_trace(p.trace_class, "inf", "LLM requests are inference")
         self._trace = read_azure_llm(p.path, p.max_left_out_ratio)
         self._requests = _requests(self._trace, p, self.stream("copies of requests"))
+        self._lead_s, _ = _played(p, self._trace)
 
     def notes(self) -> list[str]:
         """Rows left out, requests that came, and whether the trace ran dry."""
         trace, requests, p = self._trace, self._requests, self.params
         said = super().notes()
+        said += [f"{self.sid}: {text}" for text in note(p.origin, p.path, trace.first_unix_s, p.scenario_start)]
         if trace.left_out.rows:
             said.append(f"{self.sid}: {trace.left_out.rows} rows of {p.path} were left out: {trace.left_out.about()}")
         apart_s = np.diff(trace.offset_s, prepend=0.0)
         if gap := gap_note(apart_s.max(), trace.offset_s[apart_s.argmax() - 1], trace.offset_s[-1]):
             said.append(f"{self.sid}: {p.path}: {gap}")
-        reached_s = self._origin_s + self._steps * self.step_s
+        reached_s = self._origin_s + self._steps * self.step_s - self._lead_s
         if not p.repeat and reached_s > requests.length_s:
-            said.append(f"{self.sid}: the trace ended at {format_time(requests.length_s)}; the remaining "
+            over = format_time(requests.length_s + self._lead_s)
+            said.append(f"{self.sid}: the trace ended at {over}; the remaining "
                         f"{(reached_s - requests.length_s) / MIN_S:g} min had no requests from it")
         elif not p.repeat:
             came = int(np.searchsorted(requests.offset_s, reached_s))
@@ -346,9 +361,10 @@ class AzureLlm(Arrivals):
         return said
 
     def _sources(self, first_s: float) -> list[Source]:
-        begin_s, end_s = self._origin_s + first_s, self._origin_s + first_s + BLOCK_STEPS * self.step_s
-        times, works = self._requests.between(begin_s, end_s, self.params.repeat)
-        return [*super()._sources(first_s), (self._trace_class, self._in_world(times, first_s), works)]
+        begin_s = self._origin_s + first_s - self._lead_s
+        times, works = self._requests.between(begin_s, begin_s + BLOCK_STEPS * self.step_s, self.params.repeat)
+        at_s = self._in_world(times + self._lead_s if self._lead_s else times, first_s)
+        return [*super()._sources(first_s), (self._trace_class, at_s, works)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -369,6 +385,12 @@ class _Requests:
             times.append(self.offset_s[a:b] + shift_s)
             works.append(self.work_to[a:b])
         return np.concatenate(times), np.concatenate(works)
+
+
+def _played(p: AzureLlmParams, trace: TokenTrace) -> tuple[float, float]:
+    """When the first request comes, s after t = 0, and how long one pass of the trace is, s."""
+    lead = lead_s(p.origin, p.path, trace.first_unix_s, p.scenario_start)
+    return lead, _length_s(trace.offset_s * p.time_scale)
 
 
 def _requests(trace: TokenTrace, p: AzureLlmParams, rng: np.random.Generator) -> _Requests:

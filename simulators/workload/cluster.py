@@ -18,6 +18,7 @@ from cosim.units import MIN_S, Seconds, format_time
 from simulators.workload.adapter import BLOCK_STEPS, Arrivals, ArrivalsParams, Scale, Source
 from simulators.workload.arrivals import ArrivalRate
 from simulators.workload.layouts import TaskColumns
+from simulators.workload.origin import Origin, ScenarioStart, check_cover, lead_s, note
 from simulators.workload.rows import LEFT_OUT_RATIO, LeftOutRatio
 from simulators.workload.tasks import Format, Survey, TaskFile
 
@@ -39,16 +40,19 @@ class ClusterTraceParams(ArrivalsParams):
     trace_rate_scale: Annotated[Scale, Field(le=1000, description="mean number of times a task occurs")] = 1.0
     trace_work_scale: Annotated[float, Field(gt=0, description="times the work of every task")] = 1.0
     repeat: Annotated[bool, Field(description="start again at the next whole minute after the last task")] = False
+    origin: Origin = "first"
+    scenario_start: ScenarioStart = None
 
 
 class ClusterTrace(Arrivals):
     """Tasks of a GPU-cluster trace as training jobs of one class, beside stochastic arrivals of others.
 
-    The first task after `begin_s` comes at t = 0. The work of a task is the GPU time it took in the trace at the speed
-    xi of the class's GPUs (P14), times `trace_work_scale`; how many GPUs it runs on here is decided by its class and
-    the agents, its deadline is that of its class. `trace_rate_scale` = k lets each task occur floor(k) times, and once
-    more with the probability of the fraction, at the same instant. The file is read as a stream while the run goes on,
-    after one pass for its length; the size scales of the stochastic classes do not apply to tasks.
+    The first task after `begin_s` comes at t = 0, or at its date (`origin`). The work of a task is the GPU time it took
+    in the trace at the speed xi of the class's GPUs (P14), times `trace_work_scale`; how many GPUs it runs on here is
+    decided by its class and the agents, its deadline is that of its class. `trace_rate_scale` = k lets each task occur
+    floor(k) times, and once more with the probability of the fraction, at the same instant. The file is read as a
+    stream while the run goes on, after one pass for its length; the size scales of the stochastic classes do not apply
+    to tasks.
     """
 
     PARAMS = ClusterTraceParams
@@ -57,7 +61,17 @@ class ClusterTrace(Arrivals):
     def natural_horizon_s(cls, params: ClusterTraceParams) -> float | None:
         """Length of the trace in whole minutes and one more, in which its last task is handed over, s; None if it
         repeats. ScenarioError as for the trace itself."""
-        return None if params.repeat else _length_s(_survey_of(params), params) + MIN_S
+        if params.repeat:
+            return None
+        lead, length_s = _placed(params)
+        check_cover(params.path, lead, length_s, params.scenario_start, None)
+        return MIN_S * math.ceil((lead + length_s) / MIN_S) + MIN_S
+
+    @classmethod
+    def check_horizon(cls, member: str, given: ClusterTraceParams, step_s: float, until_s: float) -> None:
+        """ScenarioError for a trace of which nothing falls into the run."""
+        if not given.repeat:
+            check_cover(given.path, *_placed(given), given.scenario_start, until_s)
 
     @classmethod
     def offered_jobs_per_min(cls, params: ClusterTraceParams) -> dict[str, tuple[float, float]]:
@@ -82,6 +96,7 @@ class ClusterTrace(Arrivals):
         if p.trace_class in p.arrivals:
             raise ScenarioError(f"{self.sid}.arrivals has a rate for '{p.trace_class}', whose jobs come from the trace")
         self._survey = _survey_of(p)
+        self._lead_s, _ = _placed(p)
         self._copies = self.stream("copies of tasks")
         self._begin(0.0)
 
@@ -94,11 +109,12 @@ class ClusterTrace(Arrivals):
         """Rows left out, tasks that came, and whether the trace ran dry."""
         p, survey, reached_s = self.params, self._survey, self._origin_s + self._steps * self.step_s
         said = super().notes()
+        said += [f"{self.sid}: {text}" for text in note(p.origin, p.path, survey.first_unix_s, p.scenario_start)]
         said += [f"{self.sid}: {line}" for line in _about(survey, p)]
-        length_s = _length_s(survey, p)
-        if not p.repeat and reached_s > length_s:
-            said.append(f"{self.sid}: the trace ended at {format_time(length_s)}; the remaining "
-                        f"{(reached_s - length_s) / MIN_S:g} min had no tasks from it")
+        over_s = self._lead_s + _length_s(survey, p)
+        if not p.repeat and reached_s > over_s:
+            said.append(f"{self.sid}: the trace ended at {format_time(over_s)}; the remaining "
+                        f"{(reached_s - over_s) / MIN_S:g} min had no tasks from it")
         return said
 
     def _sources(self, first_s: float) -> list[Source]:
@@ -120,18 +136,27 @@ class ClusterTrace(Arrivals):
         self._ahead = next((task for task in self._played if task[0] >= from_s), None)
 
     def _play(self, from_s: float) -> Iterator[tuple[float, float]]:
-        """Times after the start (s) and GPU times (GPU s), pass after pass under `repeat`; passes that end before
-        `from_s` are left out."""
+        """Times since t = 0 (s) and GPU times (GPU s), pass after pass under `repeat`; passes that end before `from_s`
+        are left out."""
         p, length_s = self.params, _length_s(self._survey, self.params)
-        shift_s = from_s // length_s * length_s
-        while p.repeat or not shift_s:
+        passes = (from_s - self._lead_s) // length_s
+        if not p.repeat:
+            passes = max(passes, 0.0)  # before its dates there is nothing
+        while p.repeat or not passes:
+            shift_s = self._lead_s + passes * length_s
             for submit_s, gpu_s in _file_of(p):
                 yield shift_s + (submit_s - self._survey.first_s) * p.time_scale, gpu_s
-            shift_s += length_s
+            passes += 1.0
 
 
 def _file_of(p: ClusterTraceParams) -> TaskFile:
     return TaskFile(p.path, p.format, p.columns, p.begin_s, p.max_left_out_ratio)
+
+
+def _placed(p: ClusterTraceParams) -> tuple[float, float]:
+    """When the first task comes, s after t = 0, and how long one pass of the trace is, s."""
+    survey = _survey_of(p)
+    return lead_s(p.origin, p.path, survey.first_unix_s, p.scenario_start), _length_s(survey, p)
 
 
 def _survey_of(p: ClusterTraceParams) -> Survey:

@@ -45,6 +45,7 @@ class Survey:
     left_out    rows that may be tasks, and are none here
     doubts      what is odd about the trace as a whole
     gap_s       longest time without a task, and `gap_after_s` since the first one when it begins
+    zero_unix_s the instant from which a trace with dates counts, None for counts
     """
 
     tasks: int = 0
@@ -61,6 +62,12 @@ class Survey:
     doubts: list[str] = field(default_factory=list)
     gap_s: float = 0.0
     gap_after_s: float = 0.0
+    zero_unix_s: float | None = None
+
+    @property
+    def first_unix_s(self) -> float | None:
+        """The instant of the first task; None where the trace has no dates."""
+        return None if self.zero_unix_s is None else self.zero_unix_s + self.first_s
 
     @property
     def rows(self) -> int:
@@ -161,7 +168,8 @@ class TaskFile:
                 survey.left_out.add("malformed", line, row.wrong)
                 continue
             self._check_time(row)
-            first = first or row
+            if first is None:
+                first, survey.zero_unix_s = row, row.submit_s if row.dated else None
             if row.dated != first.dated:
                 mixed = ("date", "numbers") if row.dated else ("number", "dates")
                 survey.left_out.add("malformed", line, "its time of submission is a {}, others are {}".format(*mixed))

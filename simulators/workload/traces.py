@@ -43,7 +43,7 @@ class TokenWork:
 class TokenTrace:
     """Requests in time order.
 
-    offset_s                          time after the first request, s
+    offset_s                          time after the first request, s; that one's instant is `first_unix_s`
     context_tokens, generated_tokens  int64
     left_out                          rows that are no requests
     """
@@ -52,6 +52,7 @@ class TokenTrace:
     context_tokens: np.ndarray
     generated_tokens: np.ndarray
     left_out: LeftOut
+    first_unix_s: float
 
 
 def read_azure_llm(path: str, max_left_out_ratio: float = LEFT_OUT_RATIO) -> TokenTrace:
@@ -86,7 +87,8 @@ def _read(header: list[str], lines: Iterator[Line], path: str, max_left_out_rati
     times, context, generated = (np.concatenate(parts) for parts in zip(*chunks, strict=True))
     order = np.argsort(times, kind="stable")
     offset_s = (times[order] - times[order[0]]) / np.timedelta64(1, "s")
-    return TokenTrace(offset_s, context[order], generated[order], left_out)
+    first_unix_s = times[order[0]].astype(np.int64).item() / 1e9
+    return TokenTrace(offset_s, context[order], generated[order], left_out, first_unix_s)
 
 
 Columns = tuple[np.ndarray, np.ndarray, np.ndarray]

@@ -49,6 +49,7 @@ def entities(buses=33):
 
 def test_the_template_of_the_readme_passes(module, capsys):
     assert main(["grid", f"{module('flat_ok', TEMPLATE)}:FlatGrid", entities()]) == 0
+    assert "not checked: it answers to load: it exports none of" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("says", FAULTS)
@@ -97,6 +98,55 @@ def test_bus_level_faults_of_bare_mosaik_simulators(module, capsys):
     named = good.replace("max_advance", "m")
     assert main(["grid", f"{module('bare_named', named)}:Grid", entities()]) == 1
     assert "step() has a parameter called max_advance" in capsys.readouterr().out
+
+
+SOUND = """
+from cosim.adapter import Adapter
+from cosim.params import params
+from cosim.ports import Port
+
+@params
+class NoParams:
+    nci: float = 0.4
+
+class Grid(Adapter):
+    PARAMS = NoParams
+    MODELS = {"Bus": (Port("p_load_kw", "in", "load", reduce="sum", default=0.0),
+                      Port("q_load_kvar", "in", "load", reduce="sum", default=0.0),
+                      Port("nci_kg_per_kwh", "out", "intensity")),
+              "Grid": (Port("loss_kw", "out", "loss"), Port("emission_kg_per_h", "out", "carbon"))}
+
+    def advance(self, time_s, inputs):
+        drawn = sum(inputs[bus]["p_load_kw"] for bus in self.entities["Bus"])
+        loss = 0.01 * drawn
+        return {**{bus: {"nci_kg_per_kwh": self.params.nci} for bus in self.entities["Bus"]},
+                **{g: {"loss_kw": loss, "emission_kg_per_h": 0.4 * drawn} for g in self.entities["Grid"]}}
+"""
+
+
+@pytest.mark.parametrize(("change", "says"), [
+    (("nci: float = 0.4", "nci: float = 400.0"), "it looks like g/kWh (0.4 kg/kWh)"),
+    (("nci: float = 0.4", "nci: float = -0.1"), "it reaches from -0.1"),
+    (('inputs[bus]["p_load_kw"]', "7.0"), "loss_kw, emission_kg_per_h are the same at no and at 3-fold demand"),
+    (("0.01 * drawn", "-0.01 * drawn"), "losses are not negative"),
+    (("0.4 * drawn", "drawn - 2500.0"), "emissions are not negative"),
+])
+def test_a_grid_that_cannot_be_is_named(module, capsys, change, says):
+    name = re.sub(r"[^a-z]", "_", says.lower())[:30]
+    both = entities().replace("]}", '], "Grid": ["grid"]}')
+    assert main(["grid", f"{module(f'sound_{name}', SOUND)}:Grid", both]) == 0
+    said = capsys.readouterr().out
+    assert "not checked: sources give what is drawn and lost: no entity of it exports" in said
+    assert SOUND.replace(*change) != SOUND
+    assert main(["grid", f"{module(f'bad_{name}', SOUND.replace(*change))}:Grid", both]) == 1
+    said = capsys.readouterr().out
+    assert any(says in line for line in said.splitlines() if line.startswith("FAILED "))
+
+
+def test_a_port_in_grams_that_says_so_is_converted(module, capsys):
+    text = SOUND.replace('"nci_kg_per_kwh"', '"nci_g_per_kwh"').replace("nci: float = 0.4", "nci: float = 400.0")
+    both = entities().replace("]}", '], "Grid": ["grid"]}')
+    assert main(["grid", f"{module('grams', text)}:Grid", both, "--map=grid.nci_kg_per_kwh=nci_g_per_kwh"]) == 0
 
 
 def test_wrong_requests(capsys):

@@ -1,7 +1,5 @@
 """A recording is played from where its counted time begins, at its own instants, by members of the same names; and what
 it says is said to be the recorded run's.
-
-Rows of the model: M07.
 """
 
 import shutil
@@ -43,6 +41,7 @@ def played(member, recorded, out, until_s=1800.0, driver="native", **settings):
 
 
 @pytest.mark.parametrize(("warmup_s", "from_s"), [(0.0, 2220.0), (1320.0, 900.0), (2220.0, 0.0), (2700.0, 0.0)])
+@pytest.mark.rows("M07")
 def test_counted_time_meets_counted_time(tmp_path, recorded, warmup_s, from_s):
     """Every half minute the grid says what it said then; a longer warm-up begins with the recording's."""
     result = played("grid", recorded, tmp_path / "t.h5", warmup_s=warmup_s)
@@ -184,6 +183,13 @@ def test_a_played_member_that_is_not_its_recording_is_found(tmp_path, recorded, 
         data[1] = data[1] * (1.0 + 1e-12)
     with Trace(altered) as trace:
         assert any(law.startswith("what was played = what was recorded") for law in verify(trace).broken)
+
+
+def test_a_marginal_intensity_is_linked_to_no_average_one():
+    links = [link.model_copy(update={"source": "grid.mci_kg_per_kwh"}) if link.target == "controller.nci_kg_per_kwh"
+             else link for link in LOOP.links]
+    with pytest.raises(ScenarioError, match="mci_kg_per_kwh is a marginal intensity, nci_kg_per_kwh an average one"):
+        run(LOOP.replace(links=links), None, until_s=60.0)
 
 
 def test_from_the_command_line(tmp_path, recorded, capsys):

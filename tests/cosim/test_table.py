@@ -99,6 +99,20 @@ def test_dates_are_read_against_the_start_of_the_run(tmp_path):
     assert main([str(out), *again]) == 0, "and runs again"
 
 
+def test_local_times_that_repeat_are_the_same_on_both_drivers(tmp_path):
+    """The autumn's 25 hours of Berlin, numbered; a run two days later, from midnight UTC, 01:00 there."""
+    walls = [0, 1, 2, 2, *range(3, 24)]
+    text = "\n".join(["time,p_kw", *(f"2025-10-26T{h:02d}:00,{k}" for k, h in enumerate(walls))])
+    scenario = override(replay(boxes(), "src", written(tmp_path, text)), {
+        "src.overflow": "wrap", "src.time_zone": "Europe/Berlin", "start": "2025-10-28"})
+    results = [run(scenario, tmp_path / f"{d}.h5", d) for d in ("native", "mosaik")]
+    assert first_difference(*(r.path for r in results)) is None
+    with Trace(results[0].path) as trace:
+        assert trace["src/Source/p_kw"][:, 0].tolist() == [1.0] * 60 + [2.0] * 60 + [4.0] * 60
+    for result in results:
+        assert any("repeated every 1d 00:00: the time of day is kept" in note for note in result.notes)
+
+
 def test_what_is_not_heard_is_said(tmp_path):
     study = replay(find("two_bus"), "profile", written(tmp_path, "time_s,p_mw,weekday\n0,0.09,Mo\n30,0.2,Mo\n"))
     result = run(override(study, {"profile.overflow": "hold"}), tmp_path / "t.h5", until_s=1800.0)

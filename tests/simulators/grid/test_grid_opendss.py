@@ -106,3 +106,131 @@ def test_a_file_that_opendss_refuses_is_named(tmp_path):
     (tmp_path / "bad.dss").write_text("new circuit.c bus1=a\nnew nonsense.x\n")
     with pytest.raises(ScenarioError, match="OpenDSS refuses the circuit"):
         started(["a"], master=str(tmp_path / "bad.dss"), sources={"s": {"bus": "a", "kg_per_kwh": 0.1}})
+
+
+DELTA = """clear
+new circuit.delta bus1=src basekv=10 pu=1 phases=3 r1=0 x1=1e-6 r0=0 x0=1e-6
+new transformer.sub phases=3 windings=2 xhl=4
+~ wdg=1 bus=src conn=delta kv=10 kva=1000 %r=0.5
+~ wdg=2 bus=a conn=delta kv=4.8 kva=1000 %r=0.5
+new line.l1 bus1=a.1.2.3 bus2=b.1.2.3 phases=3 r1=0.3 x1=0.2 r0=0.6 x0=0.5 c1=0 c0=0 length=1 units=none
+new line.l2 bus1=b.1.2 bus2=c.1.2 phases=2 r1=0.3 x1=0.2 r0=0.6 x0=0.5 c1=0 c0=0 length=1 units=none
+new line.l3 bus1=b.3 bus2=d.3 phases=1 r1=0.3 x1=0.2 r0=0.3 x0=0.2 c1=0 c0=0 length=1 units=none
+new load.own bus1=b.1.2 phases=1 conn=delta model=1 kv=4.8 kw=100 kvar=40
+set voltagebases=[10 4.8]
+calcvoltagebases
+"""
+SOURCE = {"up": {"bus": "src", "kg_per_kwh": 0.3}}
+
+
+def written(tmp_path, text: str) -> str:
+    (tmp_path / "circuit.dss").write_text(text)
+    return str(tmp_path / "circuit.dss")
+
+
+def by_hand(path: str, load: str) -> tuple[float, bool]:
+    """What OpenDSS itself delivers with one more load, and whether it converges."""
+    import opendssdirect
+    dss = opendssdirect.dss.NewContext()
+    dss.Basic.AllowChangeDir(False)
+    for line in ("clear", f'redirect "{path}"', f"new load.x {load} model=1 vminpu=0.1 vmaxpu=2", "set tolerance=1e-9",
+                 "set maxiterations=200"):
+        dss.Text.Command(line)
+    dss.Solution.Solve()
+    return -dss.Circuit.TotalPower()[0], bool(dss.Solution.Converged())
+
+
+def imbalance_kw(grid: OpenDss, out: dict) -> float:
+    """Largest |sources + local - drawn - what enters branches| of any bus."""
+    at = {name: k for k, name in enumerate(grid.labels()["bus"])}
+    tables, grid_out = grid.tables(), out["grid"]
+    net = np.array(grid_out["p_local_bus_kw"]) - grid_out["p_drawn_bus_kw"]
+    for bus, p in zip(tables["sources"]["bus"], grid_out["p_source_kw"], strict=True):
+        net[at[bus]] += p
+    for end in ("from", "to"):
+        for bus, p in zip(tables["branches"][f"{end}_bus"], grid_out[f"p_{end}_kw"], strict=True):
+            net[at[bus]] -= p
+    return float(np.abs(net).max())
+
+
+@pytest.mark.parametrize(("bus", "connection"), [
+    ("b", "bus1=b.1.2.3 phases=3 conn=delta kv=4.8"), ("c", "bus1=c.1.2 phases=1 conn=delta kv=4.8")])
+@pytest.mark.parametrize("p_kw", [1.0, 10.0, 100.0])
+def test_a_site_hangs_between_phases_where_there_is_no_ground(tmp_path, bus, connection, p_kw):
+    path = written(tmp_path, DELTA)
+    grid = started([bus], master=path, sources=SOURCE)
+    out = tick(grid, {bus: (p_kw, 0.0)})
+    delivered, converged = by_hand(path, f"{connection} kw={p_kw} kvar=0")
+    assert converged
+    assert out["grid"]["p_source_kw"] == pytest.approx([delivered], abs=1e-5)
+    assert out["grid"]["p_source_kw"] == pytest.approx([100.0 + p_kw + out["grid"]["loss_kw"]], abs=1e-4)
+    assert out[bus]["nci_kg_per_kwh"] == pytest.approx(0.3, abs=1e-9)
+    assert imbalance_kw(grid, out) < 1e-4
+
+
+def test_one_phase_without_ground_is_refused_by_name(tmp_path):
+    with pytest.raises(ScenarioError, match="bus d has phase 3 alone and no way to ground"):
+        started(["d"], master=written(tmp_path, DELTA), sources=SOURCE)
+
+
+def test_no_voltage_base_is_refused_by_name(tmp_path):
+    text = DELTA.replace("set voltagebases=[10 4.8]\ncalcvoltagebases\n", "")
+    with pytest.raises(ScenarioError, match="bus b has no voltage base"):
+        started(["b"], master=written(tmp_path, text), sources=SOURCE)
+
+
+FOUR_WIRES = """clear
+new circuit.four bus1=head basekv=0.4 pu=1 phases=3 r1=0 x1=1e-7 r0=0 x0=1e-7
+new linecode.w4 nphases=4 r1=0.5 x1=0.1 r0=0.5 x0=0.1 c1=0 c0=0 units=none
+new line.l bus1=head.1.2.3.4 bus2=end.1.2.3.4 linecode=w4 length=1 units=none
+new line.single bus1=end.2.4 bus2=house.2.4 phases=2 r1=0.5 x1=0.1 r0=0.5 x0=0.1 c1=0 c0=0 length=1 units=none
+new reactor.earth bus1=head.4 bus2=head.0 phases=1 r=0.001 x=0
+set voltagebases=[0.4]
+calcvoltagebases
+"""
+
+
+def test_a_neutral_of_its_own_carries_the_current_back(tmp_path):
+    """5 kW from phase 2 at 231 V through 1 ohm there and 1 ohm back: 2 R I^2, and not R I^2 as to ground."""
+    path = written(tmp_path, FOUR_WIRES)
+    grid = started(["house"], master=path, sources={"up": {"bus": "head", "kg_per_kwh": 0.3}})
+    out = tick(grid, {"house": (5.0, 0.0)})
+    delivered, _ = by_hand(path, "bus1=house.2.4 phases=1 conn=wye kv=0.2309401 kw=5 kvar=0")
+    assert out["grid"]["p_source_kw"] == pytest.approx([delivered], abs=1e-5)
+    to_ground, _ = by_hand(path, "bus1=house.2 phases=1 conn=wye kv=0.2309401 kw=5 kvar=0")
+    assert out["grid"]["loss_kw"] > 1.5 * (to_ground - 5.0)
+    assert imbalance_kw(grid, out) < 1e-4
+
+
+def test_what_joins_three_buses_is_a_star_that_carries_carbon(tmp_path):
+    text = UNBALANCED.replace("set voltagebases=[10]", """new transformer.t3 phases=3 windings=3 xhl=4 xht=4 xlt=4
+~ wdg=1 bus=mid conn=wye kv=10 kva=1000 %r=0.5
+~ wdg=2 bus=low conn=wye kv=0.4 kva=500 %r=0.5
+~ wdg=3 bus=third conn=wye kv=3 kva=500 %r=0.5
+new load.third bus1=third phases=3 kv=3 kw=200 kvar=0
+set voltagebases=[10 0.4 3]""")
+    grid = started(["low"], master=written(tmp_path, text), sources={"up": {"bus": "head", "kg_per_kwh": 0.3}})
+    out = tick(grid, {"low": (100.0, 0.0)})
+    assert [n for n in grid.labels()["line"] if n.startswith("Transformer.t3")] == [
+        "Transformer.t3.mid", "Transformer.t3.low", "Transformer.t3.third"]
+    assert out["low"]["nci_kg_per_kwh"] == pytest.approx(0.3, abs=1e-9)
+    assert imbalance_kw(grid, out) < 1e-4
+    assert out["grid"]["p_source_kw"] == pytest.approx([600.0 + out["grid"]["loss_kw"]], abs=0.1)
+
+
+def test_own_generation_beside_own_demand_is_counted_at_nothing(tmp_path):
+    """60 of the 300 kW at mid come from a generator there: 240 at 0.3 kg/kWh and 60 at 0."""
+    text = UNBALANCED.replace("set voltagebases", "new generator.pv bus1=mid phases=3 kv=10 kw=60 kvar=0 model=1\n"
+                              "set voltagebases")
+    grid = started(["mid"], master=written(tmp_path, text), sources={"up": {"bus": "head", "kg_per_kwh": 0.3}})
+    out = tick(grid, {"mid": (0.0, 0.0)})
+    assert out["mid"]["nci_kg_per_kwh"] == pytest.approx(0.3 * 240.0 / 300.0, abs=1e-5)
+    at = grid.labels()["bus"].index("mid")
+    assert out["grid"]["p_local_bus_kw"][at] == pytest.approx(60.0, abs=1e-4)
+
+
+def test_a_second_source_is_refused_by_name(tmp_path):
+    other = "new vsource.other bus1=mid basekv=10 pu=1 phases=3\nset voltagebases"
+    text = UNBALANCED.replace("set voltagebases", other)
+    with pytest.raises(ScenarioError, match=r"a second source, Vsource.other"):
+        started(["mid"], master=written(tmp_path, text), sources={"up": {"bus": "head", "kg_per_kwh": 0.3}})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -53,17 +54,39 @@ def test_zones_units_and_the_account(hourly):
 
 def test_units_are_converted_and_a_slip_is_refused(tmp_path, hourly):
     """950 lb/MWh is 950 x 0.45359237 / 1000 kg/kWh; 300 kg/kWh is no intensity but g/kWh."""
-    path = tmp_path / "moer.csv"
-    path.write_text("timestamp,MOER,version\n2026-01-01 00:00:00+00:00,950,3.2\n2026-01-01 00:05:00+00:00,948,3.2\n")
-    service = {"time_column": "timestamp", "column": "MOER"}
+    path = tmp_path / "us.csv"
+    path.write_text("timestamp,lbs CO2 per MWh,version\n2026-01-01 00:00:00+00:00,950,3.2\n"
+                    "2026-01-01 00:05:00+00:00,948,3.2\n")
+    service = {"time_column": "timestamp", "column": "lbs CO2 per MWh"}
     assert at(started(path, **service, unit="lb_per_mwh"), 0)["bus8"]["nci_kg_per_kwh"] == pytest.approx(0.43091275)
-    with pytest.raises(ScenarioError, match="column 'MOER' is in lb/MWh, and grid.unit = g_per_kwh; .*unit=lb"):
+    with pytest.raises(ScenarioError, match="column 'lbs CO2 per MWh' is in lb/MWh, and grid.unit = g_per_kwh; .*lb"):
         started(path, **service, unit="g_per_kwh")
     with pytest.raises(ScenarioError, match="carbon_intensity = 300 kg/kWh: no fuel emits more .* in g/kWh or"):
         started(hourly, unit="kg_per_kwh")
     path.write_text("datetime,carbon_intensity\n2026-01-01T00:00Z,0.35\n")
     (said,) = started(path).notes()
     assert "the middle figure of carbon_intensity is 0.35, where 3 to 1500 g/kWh is usual; are they in kg/kWh?" in said
+
+
+@pytest.mark.parametrize(("name", "kg_per_kwh"), [
+    ("MOER", 0.43091275), ("moer_lb_per_mwh", 0.43091275), ("Marginal CO2 [g/kWh]", 0.95), ("co2_srmer", 0.95),
+    ("mci_kg_per_mwh", 0.95)])
+def test_a_marginal_series_is_no_average(tmp_path, name, kg_per_kwh):
+    """It goes to the buses' mci, in the unit that it says or else `unit`; as NCI, by which CO2 is attributed, it is
+    refused."""
+    path = tmp_path / "m.csv"
+    path.write_text(f"datetime,carbon_intensity,{name}\n2026-01-01T00:00Z,300,950\n2026-01-01T02:00Z,310,900\n")
+    with pytest.raises(ScenarioError, match="is a marginal intensity, .*grid.marginal_column="):
+        started(path, column=name)
+    with pytest.raises(ScenarioError, match="is a marginal intensity"):
+        started(path, columns={"bus32": name})
+    grid, without = started(path, marginal_column=name), started(path)
+    for one, expected in ((grid, pytest.approx(kg_per_kwh)), (without, pytest.approx(math.nan, nan_ok=True))):
+        at(one, 0)
+        out = one.get_data({"bus8": ["nci_kg_per_kwh", "mci_kg_per_kwh"]})["bus8"]
+        assert out == {"nci_kg_per_kwh": 0.3, "mci_kg_per_kwh": expected}
+    with pytest.raises(ScenarioError, match="grid.marginal_unit=" if kg_per_kwh < 0.9 else "."):
+        started(path, marginal_column=name, marginal_unit="t_per_mwh")
 
 
 @pytest.mark.parametrize(("column", "suffix"), [
