@@ -40,6 +40,8 @@ _FINITE = {
 _NO_ELEMENTS = frozenset({"bus", "poly_cost", "pwl_cost", "measurement", "group", "controller"})
 _VOLTAGE_DEPENDENT = ("const_z_p_percent", "const_z_q_percent", "const_i_p_percent", "const_i_q_percent",
                       "const_z_percent", "const_i_percent")
+_OTHER_MODELS = ("distributed_slack", "tdpf", "consider_line_temperature", "enforce_q_lims", "enforce_p_lims")
+"""Options of a network's own power flow that would make it another one than ours."""
 _TAPS = (("tap_pos", "tap_side", "tap_step_percent"), ("tap2_pos", "tap2_side", "tap2_step_percent"))
 
 
@@ -74,10 +76,18 @@ def check(net: Any, name: str) -> list[str]:
         if "in_service" in getattr(table, "columns", ()) and table.in_service.astype(bool).any():
             raise ScenarioError(f"network {name} has {kind} {next(rows_in_service(net, kind))[0]} in service, which is "
                                 "not modelled; take it out of service, or replace it by what it does")
+    for option in _OTHER_MODELS:
+        if (net.get("user_pf_options") or {}).get(option):
+            raise ScenarioError(f"network {name} keeps {option} for its power flow (user_pf_options), which is not "
+                                "modelled; take it out")
     served = {int(b) for b in net.bus.index[net.bus.in_service.astype(bool)]}
     _check_buses(net, name)
     for kind in _FINITE:
         for k, row in rows_in_service(net, kind) if kind in net else ():
+            for column in _ENDS.get(kind, ("bus",)):
+                if not math.isfinite(row[column]):
+                    raise ScenarioError(f"network {name}: {kind} {k} has {column} = {row[column]}; give the number of its "
+                                        "bus, or take the element out of service")
             where = f"network {name}: {kind} {k}{_place(kind, row)}"
             _check_finite(kind, row, where)
             _check_served(net, kind, k, row, where, served)
