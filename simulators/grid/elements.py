@@ -69,7 +69,18 @@ def rows_in_service(net: Any, kind: str) -> Iterator[tuple[int, Any]]:
 # --- refusals -------------------------------------------------------------------------------------------------------
 
 def check(net: Any, name: str) -> list[str]:
-    """Refuse by name whatever no reader models, or whose figures make no sense; phrases on what is there but inert."""
+    """Refuse by name whatever no reader models, or whose figures make no sense; phrases on what is taken otherwise."""
+    _check_kinds(net, name)
+    served = {int(b) for b in net.bus.index[net.bus.in_service.astype(bool)]}
+    _check_buses(net, name)
+    for kind in _FINITE:
+        for k, row in rows_in_service(net, kind) if kind in net else ():
+            _check_element(net, kind, k, row, served, f"network {name}: {kind} {k}")
+    _check_constant_power(net, name)
+    return _noted(net)
+
+
+def _check_kinds(net: Any, name: str) -> None:
     for kind, table in net.items():
         if kind in _FINITE or kind in _NO_ELEMENTS or kind.startswith(("_", "res_", "std_")):
             continue
@@ -80,28 +91,22 @@ def check(net: Any, name: str) -> list[str]:
         if (net.get("user_pf_options") or {}).get(option):
             raise ScenarioError(f"network {name} keeps {option} for its power flow (user_pf_options), which is not "
                                 "modelled; take it out")
-    served = {int(b) for b in net.bus.index[net.bus.in_service.astype(bool)]}
-    _check_buses(net, name)
-    for kind in _FINITE:
-        for k, row in rows_in_service(net, kind) if kind in net else ():
-            for column in _ENDS.get(kind, ("bus",)):
-                if not math.isfinite(row[column]):
-                    raise ScenarioError(f"network {name}: {kind} {k} has {column} = {row[column]}; give the number of its "
-                                        "bus, or take the element out of service")
-            where = f"network {name}: {kind} {k}{_place(kind, row)}"
-            _check_finite(kind, row, where)
-            _check_served(net, kind, k, row, where, served)
-    for k, row in rows_in_service(net, "line"):
-        _check_line(net, row, f"network {name}: line {k}{_place('line', row)}")
-    for kind in ("trafo", "trafo3w"):
-        for k, row in rows_in_service(net, kind):
-            _check_trafo(kind, row, f"network {name}: {kind} {k}{_place(kind, row)}")
-    for k, row in rows_in_service(net, "impedance"):
-        if abs(complex(row.rft_pu, row.xft_pu)) == 0.0 or abs(complex(row.rtf_pu, row.xtf_pu)) == 0.0:
-            raise ScenarioError(f"network {name}: impedance {k}{_place('impedance', row)} has no impedance; merge its "
-                                "two buses, or join them by a bus-bus switch")
-    _check_constant_power(net, name)
-    return _noted(net)
+
+
+def _check_element(net: Any, kind: str, k: int, row: Any, served: set[int], where: str) -> None:
+    for column in _ENDS.get(kind, ("bus",)):
+        if not math.isfinite(row[column]):
+            raise ScenarioError(f"{where} has {column} = {row[column]}; give the number of its bus, or take it "
+                                "out of service")
+    where += _place(kind, row)
+    _check_finite(kind, row, where)
+    _check_served(net, kind, k, row, where, served)
+    if kind == "line":
+        _check_line(net, row, where)
+    elif kind in ("trafo", "trafo3w"):
+        _check_trafo(kind, row, where)
+    elif kind == "impedance" and 0.0 in (abs(complex(row.rft_pu, row.xft_pu)), abs(complex(row.rtf_pu, row.xtf_pu))):
+        raise ScenarioError(f"{where} has no impedance; merge its two buses, or join them by a bus-bus switch")
 
 
 _DRAWN = {"load": ("p_mw",), "shunt": ("p_mw",), "ward": ("ps_mw", "pz_mw"), "xward": ("ps_mw", "pz_mw"),
