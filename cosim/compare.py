@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from cosim.trace import Trace
+from cosim.errors import TraceError
+from cosim.trace import DAMAGE, RESCUE, Trace
 from cosim.units import format_time
 
 Dataset = Any
@@ -31,8 +32,17 @@ def first_difference(a: str | os.PathLike, b: str | os.PathLike) -> str | None:
         if only:
             return f"{only[0]} is in the {'first' if only[0] in first else 'second'} trace only"
         found = [(name.startswith(_WIRING), *difference) for name in first if name in second
-                 if (difference := _unequal(name, first[name], second[name]))]
+                 if (difference := _compared(left, right, name, first[name], second[name]))]
         return min(found, key=lambda difference: difference[:2], default=(0, 0, None))[2]
+
+
+def _compared(left: Trace, right: Trace, name: str, a: Dataset, b: Dataset) -> tuple[float, str] | None:
+    """As `_unequal`; TraceError when a file is damaged where it is read."""
+    try:
+        return _unequal(name, a, b)
+    except DAMAGE as err:
+        raise TraceError(f"{left.path} and {right.path} cannot be compared: {name} is damaged in one of them "
+                         f"({str(err).splitlines()[0] if str(err) else type(err).__name__}); {RESCUE}") from None
 
 
 def _later(name: str) -> bool:

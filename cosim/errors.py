@@ -5,6 +5,7 @@
     ├── ModelError        3   a simulator failed or answered nonsense; names the member and the time
     │   └── SolverError   4   the dispatch could not be solved
     └── TraceError        5   a trace cannot be written or read
+        └── DiskError     5   the disk refused what a run wanted to write; what was written before is whole
 
 Ctrl-C ends with 130, as shells expect. A message says what, which value, what is allowed and what to do.
 """
@@ -43,6 +44,10 @@ class TraceError(CosimError):
     """A trace cannot be written, opened, or does not hold what was asked for."""
 
     exit_code = 5
+
+
+class DiskError(TraceError):
+    """The disk refused what a run wanted to write: no member's fault, and what was written before is whole."""
 
 
 def unknown(what: str, name: str, allowed: Iterable[str]) -> str:

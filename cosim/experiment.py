@@ -51,7 +51,8 @@ class Experiment:
 
     out None runs without a trace (and without a summary). `control.stop = True`, from a signal handler, ends the run
     between two steps with what was computed kept. rt_factor is wall-clock seconds per simulated second (None: as fast
-    as it goes); `control.lag_s` says afterwards how far the run was behind at worst.
+    as it goes); `control.lag_s` says afterwards how far the run was behind at worst. durable: what a flush of the
+    trace has written outlasts a machine that loses its power (fsync).
     """
 
     scenario: Scenario
@@ -61,6 +62,7 @@ class Experiment:
     overwrite: bool = False
     on_progress: Callable[[int, int], None] | None = None
     rt_factor: float | None = None
+    durable: bool = False
     resolved: Resolved = field(init=False)
     control: Control = field(init=False)
 
@@ -173,7 +175,8 @@ class Experiment:
         """A trace is made once everything has started: a request that cannot run leaves no file."""
         if self.out is None:
             return
-        writer = TraceWriter(self.out, attrs=self._attrs(), start=self.scenario.start, overwrite=self.overwrite)
+        writer = TraceWriter(self.out, attrs=self._attrs(), start=self.scenario.start, overwrite=self.overwrite,
+                             durable=self.durable)
         for tap in world.taps.values():
             tap.declare(writer)
         connections = world.plan.connections

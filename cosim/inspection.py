@@ -1,4 +1,4 @@
-"""python -m cosim.trace ls|diff|export|verify: look into traces without a run."""
+"""python -m cosim.trace ls|diff|export|verify|rescue: look into traces without a run."""
 
 from __future__ import annotations
 
@@ -13,18 +13,23 @@ from cosim.compare import first_difference
 from cosim.console import Console, OneLineParser, add_trust, fail, plain_console, print_digest
 from cosim.digest import Digest, Table
 from cosim.errors import CosimError, TraceError
+from cosim.rescue import refuse_unreadable, rescue
 from cosim.resolve import load
 from cosim.tablefile import write_table
 from cosim.trace import Trace
 from cosim.trust import received_hook
 from cosim.units import format_time
 
+_SEALED = "every byte is as it was written"
+_NOT_SEALED = ("the file has no seal (its run was killed, or another program has written it): a byte that was changed "
+               "since is found only where numbers no longer fit their chunk's checksum, or a law breaks")
+
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = OneLineParser(prog="python -m cosim.trace", description="Look into a trace.",
                       epilog="Exit codes: 0 fine, 1 a difference or a broken law, 2 wrong request, 5 no such trace.")
-    commands = p.add_subparsers(dest="command", required=True, metavar="ls | diff | export | verify")
+    commands = p.add_subparsers(dest="command", required=True, metavar="ls | diff | export | verify | rescue")
     one = commands.add_parser("ls", help="what the trace holds, and how its run ended")
     one.add_argument("trace")
     two = commands.add_parser("diff", help="the first difference of two traces, if any")
@@ -37,6 +42,9 @@ def parser() -> argparse.ArgumentParser:
     laws = commands.add_parser("verify", help="check the conservation laws from the file alone")
     laws.add_argument("trace")
     add_trust(laws)
+    saved = commands.add_parser("rescue", help="save what is whole in a damaged trace into a new one")
+    saved.add_argument("trace")
+    saved.add_argument("--out", type=Path, metavar="FILE.h5", help="default: beside it, TRACE-rescued.h5")
     return p
 
 
@@ -45,7 +53,10 @@ def main(argv: list[str] | None = None) -> int:
     console = plain_console()
     try:
         args = parser().parse_args(argv)
-        return {"ls": _ls, "diff": _diff, "export": _export, "verify": _verify}[args.command](console, args)
+        for path in (args.trace, getattr(args, "other", args.trace)) if args.command != "rescue" else ():
+            refuse_unreadable(path)
+        return {"ls": _ls, "diff": _diff, "export": _export, "verify": _verify, "rescue": _rescue}[args.command](
+            console, args)
     except CosimError as err:
         return fail(err)
     except BrokenPipeError:  # whoever read the output has seen enough
@@ -85,8 +96,8 @@ def _diff(console: Console, args: argparse.Namespace) -> int:
 def _export(console: Console, args: argparse.Namespace) -> int:
     ending = ".parquet" if args.parquet else ".csv"
     try:
-        args.out.mkdir(parents=True, exist_ok=True)
         with Trace(args.trace) as trace:
+            args.out.mkdir(parents=True, exist_ok=True)
             tables = {model.replace("/", "."): _wide(trace, model) for model in trace.models()}
             tables |= {name: trace.table(name) for name in trace.tables()}
             for name, columns in tables.items():
@@ -111,13 +122,26 @@ def _wide(trace: Trace, model: str) -> dict[str, np.ndarray]:
     return columns
 
 
+def _rescue(console: Console, args: argparse.Namespace) -> int:
+    """1 when something is lost."""
+    path = Path(args.trace)
+    out = args.out or path.with_name(f"{path.stem}-rescued.h5")
+    lost = rescue(path, out)
+    for what in lost:
+        console.print(f"lost: {what}", markup=False, soft_wrap=True)
+    console.print(f"{'what is whole' if lost else 'all'} of {path} is in {out}", markup=False, soft_wrap=True)
+    return 1 if lost else 0
+
+
 def _verify(console: Console, args: argparse.Namespace) -> int:
     with Trace(args.trace) as trace:
         hook = received_hook(trace.path, json.loads(trace.attrs["scenario"]), "verify", args.trust)
         if not hook:
             raise TraceError(f"{args.trace}: its scenario names no laws (Scenario.verify); nothing to verify")
         digest = load(hook, "verify hook")(trace)
+        sealed = trace.sealed
     print_digest(console, digest)
+    console.print(_SEALED if sealed else _NOT_SEALED, markup=False, soft_wrap=True)
     for law in digest.broken:
         console.print(f"BROKEN {law}", markup=False, soft_wrap=True)
     return 1 if digest.broken else 0

@@ -21,9 +21,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import stat
 import struct
 from io import FileIO
 from pathlib import Path
+
+from cosim.seal import seal, sealed_size
 
 try:
     import fcntl
@@ -35,6 +38,8 @@ _END_OF_FILE = slice(40, 48)
 """Where a superblock of version 0 keeps the file's end."""
 _TREE, _CHUNKS = b"TREE", 1
 _FANOUT = 64
+_NO_COPY = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES)
+"""Why a copy may not come about where the file itself can still be written."""
 _PIECE = 1 << 20
 
 Steps = list[tuple[int, bytes]]
@@ -48,18 +53,21 @@ class IntactFile:
     `extents` holds the addresses of the object headers of datasets that grow: address -> rank, low ranks first.
     """
 
-    def __init__(self, path: Path, file: FileIO | None, overwrite: bool = False) -> None:
-        self._path, self._file, self._overwrite = path, file, overwrite
+    def __init__(self, path: Path, file: FileIO | None, overwrite: bool = False, durable: bool = False) -> None:
+        self._path, self._file, self._overwrite, self._durable = path, file, overwrite, durable
         self.extents: dict[int, int] = {}
-        self._base = self._size = os.fstat(file.fileno()).st_size if file else 0
+        self._sealed = sealed_size(file) if file else None
+        self._base = self._size = self._sealed or (os.fstat(file.fileno()).st_size if file else 0)
         self._at = 0
         self._tail = bytearray()
         self._changed: Steps = []
 
     @classmethod
-    def create(cls, path: Path, overwrite: bool = False) -> IntactFile:
-        """A new file, which stands at `path` with the first commit. OSError: FileExistsError for one that is there,
-        BlockingIOError for one to be overwritten that another program has locked."""
+    def create(cls, path: Path, overwrite: bool = False, durable: bool = False) -> IntactFile:
+        """A new file, which stands at `path` with the first commit. durable: every commit is a copy that is on the disk
+        itself (fsync) before it takes the place of the old one, so that a machine that loses its power loses none that
+        has ended. OSError: FileExistsError for one that is there, BlockingIOError for one to be overwritten that
+        another program has locked."""
         if path.exists():
             if not overwrite:
                 raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
@@ -67,7 +75,7 @@ class IntactFile:
                 raise OSError(errno.EINVAL, "it is no regular file", str(path))
             with FileIO(path, "r") as old:
                 _lock(old)
-        return cls(path.resolve(), None, overwrite)
+        return cls(path.resolve(), None, overwrite, durable)
 
     @classmethod
     def edit(cls, path: Path) -> IntactFile:
@@ -141,7 +149,7 @@ class IntactFile:
         """Bring what was written to the disk. OSError leaves the file as it was; what was written is then kept."""
         if self._size == self._base and not self._changed:
             return
-        steps = self._growth() if self._file else None
+        steps = self._growth() if self._file and not self._durable else None
         if steps is None:
             self._replace()
         else:
@@ -155,8 +163,19 @@ class IntactFile:
         self._tail.clear()
         self._changed.clear()
         self._size = self._base
-        if self._file:
+        if self._file and not self._sealed:
             self._file.truncate(self._base)
+
+    def seal(self) -> None:
+        """Add checksums to what was committed (`cosim.seal`); the next commit takes them off again. OSError leaves the
+        file without."""
+        try:
+            seal(self._file, self._base)
+            self._sync(self._file)
+        except OSError:
+            self._file.truncate(self._base)
+            raise
+        self._sealed = self._base
 
     def close(self) -> None:
         """Let go of the file and its lock."""
@@ -188,6 +207,9 @@ class IntactFile:
         return [step for _, _, steps in sorted(ranked) for step in steps]
 
     def _grow(self, steps: Steps) -> None:
+        if self._sealed:
+            self._file.truncate(self._base)
+            self._sealed = None
         try:
             _put(self._file, self._base, self._tail)
         except OSError:
@@ -205,27 +227,61 @@ class IntactFile:
             file = self._drafted(draft)
         except OSError as err:
             draft.unlink(missing_ok=True)
-            if err.errno not in (errno.ENOSPC, errno.EDQUOT) or not self._file:
+            if err.errno not in _NO_COPY or not self._file:
                 raise
-            self._grow(list(dict(self._changed).items()))  # no room for a copy: in place, where a kill could tear it
+            self._grow(self._changed)  # no room for a copy: in place, where a kill could tear it
             return
-        if self._file:
+        if self._file and self._file is not file:
             self._file.close()
-        self._file = file
+        self._file, self._sealed = file, None
 
     def _drafted(self, draft: Path) -> FileIO:
         file = FileIO(draft, "w+")
         try:
             _lock(file)
+            self._permit(file)
             _copy(self._file, file, min(self._base, self._size))
             for at, data in (*self._changed, (self._base, self._tail)):
                 _put(file, at, data)
             file.truncate(self._size)
-            self._take_place(draft)
+            self._sync(file)
+            try:
+                self._take_place(draft)
+            except PermissionError:  # Windows renames no open file, and none to the name of one
+                file.close()
+                file = self._taken_when_closed(draft)
+            if self._durable:
+                _sync_folder(self._path.parent)
         except OSError:
             file.close()
             raise
         return file
+
+    def _taken_when_closed(self, draft: Path) -> FileIO:
+        """The draft, opened again at its place. PermissionError, and the old file open, where another program's hand is
+        on that."""
+        if self._file:
+            self._file.close()
+        try:
+            os.replace(draft, self._path)  # where no file was, one that holds the name is there by now
+        finally:
+            if self._file:
+                self._file = FileIO(self._path, "r+")
+                _lock(self._file)
+        if self._file:
+            return self._file
+        file = FileIO(self._path, "r+")
+        _lock(file)
+        return file
+
+    def _sync(self, file: FileIO) -> None:
+        if self._durable:
+            os.fsync(file.fileno())
+
+    def _permit(self, draft: FileIO) -> None:
+        """Give a draft the permissions of the file whose place it takes."""
+        with contextlib.suppress(FileNotFoundError, PermissionError, AttributeError):
+            os.fchmod(draft.fileno(), stat.S_IMODE(os.stat(self._path).st_mode))
 
     def _take_place(self, draft: Path) -> None:
         if self._file or self._overwrite:
@@ -316,11 +372,12 @@ def _read(file: FileIO, at: int, size: int) -> bytes:
 
 
 def _put(file: FileIO, at: int, data: bytes | bytearray) -> None:
-    """Every byte that reaches the disk goes through here."""
+    """Every byte that reaches the disk, but for the seal, goes through here."""
     file.seek(at)
-    rest = memoryview(data)
-    while rest:
-        rest = rest[file.write(rest):]
+    done = 0
+    while done < len(data):
+        with memoryview(data) as whole, whole[done:] as rest:  # let go of: an error must not keep `data` from shrinking
+            done += file.write(rest)
 
 
 def _copy(old: FileIO | None, new: FileIO, size: int) -> None:
@@ -332,6 +389,18 @@ def _copy(old: FileIO | None, new: FileIO, size: int) -> None:
     while at < size:
         _put(new, at, _read(old, at, min(_PIECE, size - at)))
         at += min(_PIECE, size - at)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring a rename to the disk; where folders cannot be opened (Windows), the system does so by itself."""
+    try:
+        fd = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _lock(file: FileIO) -> None:

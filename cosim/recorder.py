@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 import shutil
+import struct
 import weakref
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from time import perf_counter
@@ -20,7 +22,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from cosim.errors import TraceError
+from cosim.errors import DiskError, TraceError
 from cosim.intact import IntactFile
 from cosim.ports import Port, batch_length
 from cosim.trace import FORMAT, SCHEMA_VERSION
@@ -54,19 +56,22 @@ class _Group:
 class TraceWriter:
     """Writes one run's trace. Use as: declare, append..., flush..., finish. Raises TraceError.
 
-    `wall_s` counts the seconds spent in here; the root attribute `lost` says why rows are missing, '' where none are.
+    durable: every flush is on the disk itself before it ends (fsync), against a machine that loses its power; `wall_s`
+    counts the seconds spent in here; the root attribute `lost` says why rows are missing, '' where none are.
     """
 
-    def __init__(self, path: Path, *, attrs: Mapping[str, Any], start: str, overwrite: bool = False) -> None:
+    def __init__(self, path: Path, *, attrs: Mapping[str, Any], start: str, overwrite: bool = False,
+                 durable: bool = False) -> None:
         self.path, self.wall_s, self._lost = path, 0.0, ""
         self._groups: dict[tuple[str, str], _Group] = {}
         self._tables: dict[str, dict[str, list]] = {}
         self._columns: dict[str, dict[str, tuple[h5py.Dataset, np.dtype]]] = {}
         self._text_bytes = _TEXT_BYTES
         self._start = start
+        self._refused: DiskError | None = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._disk = IntactFile.create(path, overwrite)
+            self._disk = IntactFile.create(path, overwrite, durable)
         except OSError as err:
             raise _cannot_make(path, err) from None
         self._file = self._opened("w")
@@ -92,7 +97,7 @@ class TraceWriter:
         if not ports or not names:
             return
         group = self._file.require_group(member).create_group(model, track_order=True)
-        time = group.create_dataset("time_s", (0,), "i8", maxshape=(None,), chunks=(chunk,))
+        time = group.create_dataset("time_s", (0,), "i8", maxshape=(None,), chunks=(chunk,), fletcher32=True)
         time.attrs.update(units=f"seconds since {self._start}", calendar="standard", long_name="simulated time")
         time.make_scale("time_s")
         self._may_grow(time, last=True)
@@ -122,7 +127,8 @@ class TraceWriter:
     def _dataset(self, group: h5py.Group, port: Port, axes: Mapping[str, list], chunk: int) -> h5py.Dataset:
         tail = (len(axes["entity"]), *(len(axes[d]) for d in port.dims))
         data = group.create_dataset(port.name, (0, *tail), "f8", maxshape=(None, *tail), fillvalue=np.nan,
-                                    chunks=(chunk, *tail), compression="gzip", compression_opts=_GZIP)
+                                    chunks=(chunk, *tail), compression="gzip", compression_opts=_GZIP,
+                                    fletcher32=True)
         for axis, name in enumerate(("time_s", "entity", *port.dims)):
             data.dims[axis].attach_scale(group[name])
         data.attrs.update(units=port.unit, long_name=port.about)
@@ -138,7 +144,7 @@ class TraceWriter:
     def append(self, member: str, model: str, time_s: float, values: Mapping[str, Mapping[str, Any]]) -> None:
         """One time point of one model: values[entity][port]."""
         group = self._groups.get((member, model))
-        if group is None:
+        if group is None or self._refused:
             return
         group.times.append(int(time_s))
         for name, rows in group.rows.items():
@@ -146,7 +152,7 @@ class TraceWriter:
 
     def extend(self, table: str, batch: Mapping[str, list]) -> None:
         """Append the rows of a batch to a table."""
-        if not batch_length(batch):
+        if not batch_length(batch) or self._refused:
             return
         columns = self._tables.setdefault(table, {name: [] for name in batch})
         if columns.keys() != batch.keys():
@@ -156,6 +162,8 @@ class TraceWriter:
 
     def flush(self, final: bool = False) -> None:
         """Write all whole chunks; what was flushed survives a kill. `final` writes the rest, too."""
+        if self._refused:
+            return
         begin = perf_counter()
         self._leave_room()
         try:
@@ -170,7 +178,7 @@ class TraceWriter:
         self.wall_s += perf_counter() - begin
 
     def _commit(self) -> None:
-        """Bring what was flushed to the disk. TraceError leaves there what was there; only `finish` may follow then."""
+        """Bring what was flushed to the disk. DiskError leaves there what was there; nothing more is taken then."""
         try:
             self._disk.commit()
         except OSError as err:
@@ -178,8 +186,9 @@ class TraceWriter:
             self._file.close()
             self._disk.roll_back()
             self._file = self._opened("r+")
-            raise TraceError(f"cannot write {self.path}: {err.strerror or err}; what was written before is whole"
-                             ) from None
+            self._refused = DiskError(f"cannot write {self.path}: {err.strerror or err}; what was written before is "
+                                      "whole")
+            raise self._refused from None
 
     def _forget(self, why: str) -> None:
         """Drop what waits to be written."""
@@ -198,7 +207,7 @@ class TraceWriter:
         free = shutil.disk_usage(self.path.parent).free
         if free < needed:
             self._forget("the disk was full")
-            raise TraceError(f"cannot write {self.path}: the disk has {free / 1e6:.1f} MB left, {needed / 1e6:.1f} MB "
+            raise DiskError(f"cannot write {self.path}: the disk has {free / 1e6:.1f} MB left, {needed / 1e6:.1f} MB "
                              "are wanted; what was written before is whole")
 
     def _flush_group(self, group: _Group, final: bool) -> None:
@@ -228,7 +237,7 @@ class TraceWriter:
     def _new_column(self, table: str, name: str, dtype: np.dtype) -> h5py.Dataset:
         group = self._file[table] if table in self._file else self._file.create_group(table, track_order=True)
         data = group.create_dataset(name, (0,), dtype, maxshape=(None,), chunks=(_TABLE_CHUNK,), compression="gzip",
-                                    compression_opts=_GZIP, shuffle=True)
+                                    compression_opts=_GZIP, shuffle=True, fletcher32=True)
         self._may_grow(data)
         return data
 
@@ -256,6 +265,7 @@ def _close(file: h5py.File, disk: IntactFile, path: Path, attrs: Mapping[str, An
             file.attrs[name] = value
         file.close()
         disk.commit()
+        disk.seal()
     except OSError as err:
         raise TraceError(f"cannot write {path}: {err.strerror or err}") from None
     finally:
@@ -295,17 +305,32 @@ def _block(rows: list, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _append_chunks(data: h5py.Dataset, rows: np.ndarray, chunk: int) -> None:
-    """Rows at the end of a dataset that has gzip as its one filter: whole chunks as they will be on the disk, which
-    costs a sixth less than to let HDF5 compress them, the rest as ever."""
+    """Rows at the end of a dataset with the filters gzip and Fletcher-32: whole chunks as they will be on the disk,
+    which costs a sixth less than to let HDF5 compress them, the rest as ever."""
     begin = data.id.shape[0]
     whole = 0 if begin % chunk else len(rows) - len(rows) % chunk
     if whole:
         data.id.set_extent((begin + whole, *rows.shape[1:]))
     for at in range(0, whole, chunk):
-        data.id.write_direct_chunk((begin + at, *[0] * (rows.ndim - 1)),
-                                   zlib.compress(rows[at: at + chunk].tobytes(), _GZIP))
+        packed = zlib.compress(rows[at: at + chunk].tobytes(), _GZIP)
+        data.id.write_direct_chunk((begin + at, *[0] * (rows.ndim - 1)), packed + _fletcher32(packed))
     if whole < len(rows):
         _append(data, rows[whole:])
+
+
+def _fletcher32(data: bytes) -> bytes:
+    """The checksum that HDF5's filter of this name puts behind a chunk: 16-bit words, the first byte the high one; sums
+    modulo 65535 of which none is 0 unless all words are."""
+    words = np.frombuffer(data if len(data) % 2 == 0 else data + b"\0", ">u2").astype(np.int64)
+    weights = _weights(-(-len(words) // 4096) * 4096)[-len(words):]
+    first, second = ((total - 1) % 65535 + 1 if total else 0 for total in (int(words.sum()), int(words @ weights)))
+    return struct.pack("<I", second << 16 | first)
+
+
+@lru_cache(maxsize=8)
+def _weights(count: int) -> np.ndarray:
+    """count, ..., 2, 1"""
+    return np.arange(count, 0, -1, dtype=np.int64)
 
 
 def _append(data: h5py.Dataset, rows: np.ndarray) -> None:

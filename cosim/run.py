@@ -6,6 +6,7 @@ import argparse
 import importlib
 import importlib.metadata
 import importlib.util
+import re
 import signal
 import sys
 import traceback
@@ -27,6 +28,7 @@ from cosim.live import live_view
 from cosim.params import explain
 from cosim.replay import replay
 from cosim.report import write_page
+from cosim.rescue import refuse_unreadable
 from cosim.resolve import fit, prune
 from cosim.scenario import Scenario, override, plug, rename
 from cosim.trace import Trace
@@ -57,6 +59,8 @@ def parser() -> argparse.ArgumentParser:
                    help="keep pace: X wall-clock seconds per simulated second (1 is real time); the lag is reported")
     p.add_argument("--out", type=Path, metavar="FILE", help="trace (default: results/<scenario>/<UTC time>.h5)")
     p.add_argument("--force", action="store_true", help="overwrite the trace if it exists")
+    p.add_argument("--fsync", action="store_true", help="bring each flush of the trace to the disk itself, against a "
+                   "machine that loses its power")
     p.add_argument("--report", action="store_true", help="make a page of pictures beside the trace")
     p.add_argument("--open", action="store_true", help="make the page and open it in a browser")
     p.add_argument("--live", action="store_true", help="show sites, power, queues and speed while it runs (plain lines "
@@ -119,7 +123,7 @@ def _run(args: argparse.Namespace) -> int:
     if again and args.out.samefile(args.scenario):
         raise TraceError(f"{args.out} is the trace to run again; choose another --out")
     experiment = Experiment(scenario, args.driver, until_s, args.out or default_out(scenario), args.force,
-                            rt_factor=args.rt_factor)
+                            rt_factor=args.rt_factor, durable=args.fsync)
     before = experiment.preflight()
     if not args.quiet:
         _print_header(console, experiment)
@@ -174,6 +178,7 @@ def find(name: str, trusted: Collection[str | Path] = (), replaced: Collection[s
     Raises ScenarioError, also for a trace that names code nobody announces (`cosim.trust`), and TraceError.
     """
     if name.endswith(".h5"):
+        refuse_unreadable(name)
         with Trace(name) as trace:
             scenario = Scenario.from_json(str(trace.attrs.get("scenario", "")))
         refuse_foreign(foreign(scenario, replaced), name, trusted)
@@ -187,8 +192,9 @@ def find(name: str, trusted: Collection[str | Path] = (), replaced: Collection[s
 
 
 def default_out(scenario: Scenario) -> Path:
-    """results/<scenario>/<UTC time>.h5"""
-    return Path("results") / scenario.name / f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S-%f}.h5"
+    """results/<scenario>/<UTC time>.h5; of a name that is a path, what is left of it stays in that folder."""
+    name = re.sub(r"[^\w.+-]+", "_", scenario.name).lstrip(".")[:100] or "_"
+    return Path("results") / name / f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S-%f}.h5"
 
 
 def _from_file(path: Path) -> Scenario:
@@ -229,14 +235,15 @@ def settings_of(texts: list[str]) -> dict[str, str]:
 
 @contextmanager
 def _stop_on_signal(experiment: Experiment) -> Iterator[None]:
-    """The first Ctrl-C (or SIGTERM) ends the run between two steps; a second one at once."""
+    """The first Ctrl-C (or SIGTERM, or a terminal that closes) ends the run between two steps; a second one at once."""
 
     def stop(signum: int, _: Any) -> None:
         if experiment.control.stop:
             raise KeyboardInterrupt
         experiment.control.stop = True
 
-    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    ends = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    before = {s: signal.signal(s, stop) for s in ends if signal.getsignal(s) is not signal.SIG_IGN}  # nohup stays so
     try:
         yield
     finally:

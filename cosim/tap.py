@@ -11,7 +11,7 @@ from time import perf_counter, sleep
 from typing import Any
 
 from cosim.clock import Clock
-from cosim.errors import CosimError, ModelError
+from cosim.errors import CosimError, DiskError, ModelError
 from cosim.plan import Plan, Sides
 from cosim.ports import Port
 from cosim.recorder import TraceWriter
@@ -96,7 +96,10 @@ class Tap:
     start_s: float = 0.0
 
     def failure(self, err: BaseException, doing: str, text: str | None = None) -> CosimError:
-        """`err` as one line that names the member; a CosimError keeps its kind and exit code."""
+        """`err` as one line that names the member; a CosimError keeps its kind and exit code. A disk that refused to
+        take the trace is not the member's failure."""
+        if isinstance(err, DiskError):
+            return err
         said = text if text is not None else str(err) if isinstance(err, CosimError) else f"{type(err).__name__}: {err}"
         kind = type(err) if isinstance(err, CosimError) else ModelError
         return kind(f"member '{self.member}' ({self.simulator}) failed {doing}: {said}")

@@ -28,41 +28,90 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import h5py
 import numpy as np
 
 from cosim.errors import TraceError, unknown
+from cosim.seal import BLOCK, check_seal
 
 FORMAT = "aidc-cosim trace"
 SCHEMA_VERSION = 1
+RESCUE = "python -m cosim.trace rescue saves what is whole in it"
+DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, IndexError, AttributeError)
+"""What h5py raises on a file whose bytes are not what HDF5 wrote."""
+_LONGEST = 120
 _REQUIRED = {"format", "schema_version", "status", "error"}
+
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def _reads(method: Method) -> Method:
+    """TraceError instead of whatever h5py raises while a method reads."""
+
+    @wraps(method)
+    def reading(self: Trace, *args: Any) -> Any:
+        try:
+            return method(self, *args)
+        except DAMAGE as err:
+            raise _damaged(self.path, "/".join(map(str, args)) or method.__name__, err) from None
+
+    return cast(Method, reading)
+
+
+def _damaged(path: Path, what: str, err: Exception) -> TraceError:
+    return TraceError(f"{path} is damaged: {what} cannot be read ({_first_line(err)}); {RESCUE}")
+
+
+def _first_line(err: Exception) -> str:
+    """What HDF5 says, short."""
+    text = str(err.args[0] if err.args else type(err).__name__).split("\n")[0]
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def _refuse_changed(path: Path) -> bool:
+    """Whether a file is as it was sealed; False when it has no seal. TraceError for one that is not there, cannot be
+    read, or has changed: HDF5 may hang or crash on what is not what it wrote, and is not let near it."""
+    if not path.is_file():
+        raise TraceError(f"no trace at {path}")
+    try:
+        seal = check_seal(path)
+    except OSError as err:
+        raise TraceError(f"{path} cannot be read: {err.strerror or err}") from None
+    if seal is not None and seal.changed:
+        raise TraceError(f"{path} is damaged: {len(seal.changed)} of its {seal.blocks} blocks of {BLOCK >> 10} KiB are "
+                         f"not as they were written, the first at byte {seal.changed[0] * BLOCK}; {RESCUE}")
+    if seal is not None and not seal.twice:
+        raise TraceError(f"{path} is damaged in its checksums; {RESCUE}: all of it")
+    return seal is not None
 
 
 class Trace:
     """A trace read back. Use as a context manager.
 
     trace["aidc/Site/p_kw"] -> ndarray (time, entity[, dim]);  trace.time_s("aidc/Site");  trace.table("jobs").
-    Raises TraceError when the file is missing, is no trace, or does not hold what is asked for.
+    sealed: whether checksums of the whole file were there and hold (a finished run's; not one that was killed).
+    Raises TraceError when the file is missing, is no trace, does not hold what is asked for, or is damaged.
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
         self.path = Path(path)
         self._lengths: dict[str, int] = {}
-        if not self.path.is_file():
-            raise TraceError(f"no trace at {self.path}")
+        self.sealed = _refuse_changed(self.path)
         try:
             self._file = h5py.File(self.path, "r", locking=False)
-        except OSError as err:
-            raise TraceError(f"{self.path} is not a readable HDF5 file: {err}") from None
+        except (OSError, RuntimeError, ValueError) as err:
+            raise TraceError(f"{self.path} is not a readable HDF5 file: {_first_line(err)}; {RESCUE}") from None
         try:
             attrs = self.attrs
-        except (KeyError, OSError, RuntimeError) as err:  # its superblock is whole, what follows is not
+        except DAMAGE as err:  # its superblock is whole, what follows is not
             self._file.close()
-            raise TraceError(f"{self.path} is a damaged HDF5 file: {err.args[0] if err.args else err}") from None
+            raise _damaged(self.path, "its attributes", err) from None
         if attrs.get("format") != FORMAT or not attrs.keys() >= _REQUIRED:
             self._file.close()
             raise TraceError(f"{self.path} is HDF5 but not an {FORMAT} (attributes {', '.join(sorted(_REQUIRED))})")
@@ -79,37 +128,45 @@ class Trace:
         self._file.close()
 
     @property
+    @_reads
     def attrs(self) -> dict[str, Any]:
         """Root attributes."""
         return dict(self._file.attrs)
 
+    @_reads
     def models(self) -> list[str]:
         """Paths 'member/Model' of all recorded models."""
         return [f"{m}/{k}" for m, g in self._file.items() for k, v in g.items() if isinstance(v, h5py.Group)]
 
+    @_reads
     def tables(self) -> list[str]:
         """Names of tables with a row per event."""
         return [m for m, g in self._file.items() if all(isinstance(v, h5py.Dataset) for v in g.values())]
 
+    @_reads
     def ports(self, model: str) -> list[str]:
         """Recorded ports of a model, without its axes."""
         return [name for name, data in self._group(model).items() if not data.is_scale]
 
+    @_reads
     def datasets(self) -> dict[str, h5py.Dataset]:
         """All datasets as h5py has them, by path; they close with the trace."""
         found: dict[str, h5py.Dataset] = {}
         self._file.visititems(lambda name, item: found.update({name: item} if isinstance(item, h5py.Dataset) else {}))
         return found
 
+    @_reads
     def has(self, path: str) -> bool:
         """Whether a dataset 'member/Model/port' is there."""
         return path in self._file and isinstance(self._file[path], h5py.Dataset)
 
+    @_reads
     def time_s(self, model: str) -> np.ndarray:
         """Times of a model's samples, s since the start, shape (time,)."""
         group = self._group(model)
         return group["time_s"][: self._length(group)]
 
+    @_reads
     def names(self, model: str, axis: str = "entity") -> list[str]:
         """Names along an axis of a model: its entities, or the labels of a dim."""
         group = self._group(model)
@@ -117,15 +174,18 @@ class Trace:
             raise TraceError(f"{self.path}: {unknown('axis', axis, group)}")
         return list(group[axis].asstr()[:])
 
+    @_reads
     def dims(self, path: str) -> tuple[str, ...]:
         """Names of the axes of a dataset beyond time and entity."""
         return tuple(axis[0].name.rpartition("/")[2] for axis in self._file[path].dims)[2:]
 
+    @_reads
     def about(self, path: str) -> tuple[str, str]:
         """(long name, unit symbol) of a dataset."""
         attrs = self._file[path].attrs
         return str(attrs.get("long_name", "")), str(attrs.get("units", "1"))
 
+    @_reads
     def __getitem__(self, path: str) -> np.ndarray:
         model, _, port = path.rpartition("/")
         group = self._group(model)
@@ -141,6 +201,12 @@ class Trace:
                ) -> Iterator[dict[str, np.ndarray]]:
         """A table's columns (all, or some), `rows` at a time so that millions of rows need not fit into memory; None:
         all at once. Nothing when no row was written."""
+        try:
+            yield from self._blocks(name, columns, rows)
+        except DAMAGE as err:
+            raise _damaged(self.path, f"table '{name}'", err) from None
+
+    def _blocks(self, name: str, columns: Iterable[str] | None, rows: int | None) -> Iterator[dict[str, np.ndarray]]:
         if name not in self._file:
             return
         group = self._file[name]

@@ -28,7 +28,7 @@ from cosim.series import (
     weighted_mean,
 )
 from cosim.trace import Trace
-from cosim.units import HOUR_S, KG_PER_T, MIN_S
+from cosim.units import HOUR_S, KG_PER_T, MIN_S, TO_PER_GTO
 from simulators.fleet import JobClass, Site, may_run
 from simulators.grid.minutes import minute_voltages
 from simulators.plants import cooling_table
@@ -181,8 +181,21 @@ def _sites_table(trace: Trace, digest: Digest) -> None:
         use, hours = counted(trace, SITE)[:2]
         digest.figures["pue_mean"] = weighted_mean(trace[f"{SITE}/pue"][use], hours)
         note += f"; PUE is energy over IT energy, the mean of all samples' own is {digest.figures['pue_mean']:.3f}"
+    _per_served(digest)
     digest.tables.append(Table(
         "Data centers", ("site", "MWh", "PUE", "GPU use", "USD", "t CO2", "kg/kWh", "NCI range"), rows, note))
+
+
+def _per_served(digest: Digest) -> None:
+    """Energy, cost and attributed carbon per work served, for comparisons in which not the same work is served."""
+    served_gto = digest.figures.get("served_to", 0.0) / TO_PER_GTO
+    if not served_gto:
+        return
+    per = {f"{name}_per_gto": digest.figures[name] / served_gto for name in ("energy_kwh", "cost_usd",
+                                                                            "co2_attributed_kg")}
+    digest.figures |= per
+    kwh, usd, kg = (f"{value:.4g}" if np.isfinite(value) else "-" for value in per.values())
+    digest.tables.append(Table("Per 1e9 TO served", ("kWh", "USD", "kg CO2 attributed"), [(kwh, usd, kg)]))
 
 
 def _grid_table(trace: Trace, digest: Digest) -> None:

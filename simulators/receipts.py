@@ -20,6 +20,7 @@ import numpy as np
 from cosim.console import OneLineParser, fail, plain_console, print_digest
 from cosim.digest import Digest, Table
 from cosim.errors import CosimError, ScenarioError
+from cosim.rescue import refuse_unreadable
 from cosim.series import counted_time
 from cosim.tablefile import write_table
 from cosim.trace import Trace
@@ -62,20 +63,26 @@ def write(accounts: Sequence[JobAccount], path: Path) -> None:
         raise ScenarioError(f"cannot write {path}: {err.strerror}; choose another --out") from err
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = OneLineParser(prog="python -m simulators.receipts", description="What each job used and emitted.")
+    p.add_argument("trace", metavar="FILE", help="a trace (.h5) of a run with data centers")
+    p.add_argument("--job", type=int, metavar="ID", help="one job")
+    p.add_argument("--warmup", action="store_true", help="count the warm-up, too")
+    p.add_argument("--out", type=Path, metavar="FILE", help="every job, a line each: CSV or Parquet")
+    return p
+
+
 def main(argv: list[str] | None = None) -> int:
     """The program; returns its exit code."""
-    parser = OneLineParser(prog="python -m simulators.receipts", description="What each job used and emitted.")
-    parser.add_argument("trace", metavar="FILE", help="a trace (.h5) of a run with data centers")
-    parser.add_argument("--job", type=int, metavar="ID", help="one job")
-    parser.add_argument("--warmup", action="store_true", help="count the warm-up, too")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="every job, a line each: CSV or Parquet")
     try:
-        return _show(parser.parse_args(argv))
+        return _show(parser().parse_args(argv))
     except CosimError as err:
         return fail(err)
 
 
 def _show(args: argparse.Namespace) -> int:
+    refuse_unreadable(args.trace)
     with Trace(args.trace) as trace:
         accounts, time = job_accounts(trace, warmup=args.warmup), counted_time(trace)
     whole = args.warmup or time.whole_warmup or not time.begin_s

@@ -67,6 +67,9 @@ def truth(net: Any, kg_per_kwh: dict[tuple[str, int], float]) -> Truth:
                  for w in ("hv", "mv", "lv")}
         loss_mw += sum(power.values())
         deliveries += [(at, star, p) if p > 0 else (star, at, -p) for at, p in power.items() if p]
+    for k in net.xward.index[net.xward.in_service.astype(bool)]:  # the loss of its inner branch
+        row, vm = net.xward.loc[k], float(net.res_xward.at[k, "vm_pu"])
+        loss_mw += float(net.res_xward.at[k, "p_mw"]) - float(row.ps_mw) - float(row.pz_mw) * vm**2
     for k in net.switch.index[(net.switch.et == "b") & net.switch.closed.astype(bool) & (net.switch.z_ohm > 0)]:
         a, b = place[int(net.switch.bus[k])], place[int(net.switch.element[k])]
         p_a, p_b = float(net.res_switch.at[k, "p_from_mw"]), float(net.res_switch.at[k, "p_to_mw"])

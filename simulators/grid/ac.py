@@ -19,7 +19,7 @@ from cosim.params import params
 from cosim.plausible import Intensity
 from cosim.ports import Port
 from cosim.units import format_time
-from simulators.grid.equations import Floats, generated_carbon, nodal_carbon_intensity
+from simulators.grid.equations import Floats, Ints, generated_carbon, nodal_carbon_intensity
 from simulators.grid.feeder import Network
 from simulators.grid.ports import DEMAND, PER_BUS, fixed_tables, per_bus
 from simulators.grid.powerflow import AcFlow, AcNetwork
@@ -31,7 +31,8 @@ OPTIMAL, HELD = 0.0, 2.0
 
 @params
 class AcSource:
-    """A source with a set point; the first one at an external grid's bus is that grid, which balances."""
+    """A source with a set point; the first one at an external grid's bus is that grid, which balances, and so on where
+    several external grids stand at one bus."""
 
     node: Annotated[int, Field(ge=0, description="bus number of the network")]
     kg_per_kwh: Annotated[Intensity, Field(allow_inf_nan=False, description="carbon intensity of its energy, kg/kWh")]
@@ -114,19 +115,24 @@ class AcPowerFlow(Adapter):
         if twice := [g.name for g in plain.generators if g.name in given]:
             raise ScenarioError(f"{sid}.sources.{twice[0]} and a generator of network {plain.name} have one name; call "
                                 "the source something else")
-        slacks = []
-        for bus in plain.slack_buses:
-            here = [k for k, name in enumerate(given) if at[name] == bus]
-            if not here:
-                raise ScenarioError(f"{sid}: no source stands at bus {plain.nodes.lowest[bus]}, where the external "
-                                    "grid is; add the substation to the sources")
-            slacks.append(here[0])
-        self._slacks = np.array(slacks, dtype=np.int64)
+        self._slacks = self._balancing(at)
         self._others = np.setdiff1d(np.arange(len(given)), self._slacks)
         nodes = [s.node for s in given.values()]
         plain.add_sources([nodes[k] for k in self._others])
         self._bus_names = list(plain.nodes.names)
         return meta
+
+    def _balancing(self, at: dict[str, int]) -> Ints:
+        """(n_slack,) source that each external grid is: the first at its bus that is none yet, else the first there."""
+        nodes, found = self._network.nodes, []
+        for bus in self._network.slacks:
+            here = [k for k, name in enumerate(at) if at[name] == nodes.of_bus[bus]]
+            if not here:
+                raise ScenarioError(f"{self.sid}: no source stands at bus {bus}, where the external grid is; add the "
+                                    "substation to the sources")
+            exact = [k for k in here if list(self.params.sources.values())[k].node == bus]
+            found.append(next((k for k in exact + here if k not in found), here[0]))
+        return np.array(found, dtype=np.int64)
 
     def create(self, num: int, model: str, names: list[str] | None = None) -> list[dict]:
         """Buses by name ('bus8' is bus 8 of the network; without names the first `num`), or the one Grid."""
@@ -218,7 +224,9 @@ class AcPowerFlow(Adapter):
 
     def _outputs_of(self, flow: AcFlow, p_load: Floats, p_set: Floats) -> Values:
         network, p_source, q_source = self._network, p_set.copy(), self._q_set.copy()
-        p_source[self._slacks], q_source[self._slacks] = flow.p_slack_kw, flow.q_slack_kvar
+        p_source[self._slacks] = q_source[self._slacks] = 0.0  # several external grids may be one source
+        np.add.at(p_source, self._slacks, flow.p_slack_kw)
+        np.add.at(q_source, self._slacks, flow.q_slack_kvar)
         p_source, q_source = np.append(p_source, self._own_kw), np.append(q_source, flow.q_generator_kvar)
         p_net, branches = p_load + flow.p_drawn_kw, network.branches
         feeding = np.flatnonzero(p_net < 0.0)

@@ -86,11 +86,11 @@ class AcNetwork:
 
     nodes                   electrical nodes; arrays over buses are in their order
     branches                lines, transformers (three branches to a star point for three windings), impedances, ...
-    slack_buses             (n_slack,) nodes of the external grids, and of generators that are slack
+    slacks                  (n_slack,) bus numbers of the external grids, and of generators that are slack
     generators, generator_bus  the network's own that stay, and their nodes
     base_p_kw, base_q_kvar  (n_bus,) the network's own loads
     draws                   (n_bus,) whether the network itself draws something there, beside its loads
-    v0_pu                   (n_slack,) voltages of the external grids, as used
+    file_v0_pu              voltages of the external grids as the file has them, each once
     notes                   what of the file is not run
     """
 
@@ -147,13 +147,12 @@ class AcNetwork:
         grids += [("gen", k, row) for k, row in rows_in_service(net, "gen") if bool(row.get("slack", False))]
         if not grids:
             raise ScenarioError(f"network {self.name} has 0 external grids in service; it must have one")
-        self.slack_buses = list(dict.fromkeys(nodes.of_bus[int(row.bus)] for _, _, row in grids))
-        place = {b: k for k, b in enumerate(self.slack_buses)}
-        self._slack_rows = [(kind, k, place[nodes.of_bus[int(row.bus)]]) for kind, k, row in grids]
-        self.v0_pu = np.array([float(row.vm_pu) for _, _, row in grids])
+        self.slacks = [int(row.bus) for _, _, row in grids]
+        self._slack_bus = np.array([nodes.of_bus[b] for b in self.slacks], dtype=np.int64)
+        self._slack_rows = [(kind, k) for kind, k, _ in grids]
         cut = [b for b, row in solver.row_of.items() if solver.isolated[row]]
         if cut:
-            raise ScenarioError(island(self.name, cut, nodes.lowest[self.slack_buses[0]]))
+            raise ScenarioError(island(self.name, cut, self.slacks[0]))
 
     def _name_branches(self) -> None:
         solver, nodes = self._solver, self.nodes
@@ -214,10 +213,8 @@ class AcNetwork:
         if self._dclines:
             through = net.res_dcline.loc[[k for k, _, _ in self._dclines], ["p_from_mw", "p_to_mw"]].to_numpy(float)
             p_from, p_to = np.append(p_from, through[:, 0] * 1000.0), np.append(p_to, through[:, 1] * 1000.0)
-        p_slack, q_slack = np.zeros(len(self.slack_buses)), np.zeros(len(self.slack_buses))
-        for kind, k, at in self._slack_rows:
-            p_slack[at] += float(net[f"res_{kind}"].at[k, "p_mw"]) * 1000.0
-            q_slack[at] += float(net[f"res_{kind}"].at[k, "q_mvar"]) * 1000.0
+        p_slack, q_slack = (np.array([float(net[f"res_{kind}"].at[k, column]) * 1000.0 for kind, k in self._slack_rows])
+                            for column in ("p_mw", "q_mvar"))
         vm_pu = found.vm_pu[nodes.rows]
         drawn = self._own_kw + self._g_mw * vm_pu**2 * 1000.0
         flow = AcFlow(vm_pu, p_from, p_to, p_slack, q_slack, self._q_generator_kvar(), drawn,
@@ -235,7 +232,7 @@ class AcNetwork:
         ends = np.concatenate([branches.from_bus, branches.to_bus])
         leaving = np.concatenate([flow.p_from_kw, flow.p_to_kw])
         fed = np.zeros(n)
-        np.add.at(fed, self.slack_buses, flow.p_slack_kw)
+        np.add.at(fed, self._slack_bus, flow.p_slack_kw)
         np.add.at(fed, self.generator_bus, self._generator_kw)
         np.add.at(fed, self._source_bus, p_source_kw)
         off = fed - p_load_kw - flow.p_drawn_kw - np.bincount(ends, leaving, n)

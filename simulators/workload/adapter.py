@@ -21,7 +21,7 @@ from cosim.units import MIN_S, format_time
 from simulators.fleet import BATCH_COLUMNS, JobClass
 from simulators.workload.arrivals import ArrivalRate, Counts, JobBlock, PhaseUnit, arrivals_of, merge
 from simulators.workload.origin import Origin, ScenarioStart, check_cover, lead_s, note
-from simulators.workload.rows import LEFT_OUT_RATIO, LeftOutRatio
+from simulators.workload.rows import LEFT_OUT_RATIO, LeftOutRatio, gap_note
 from simulators.workload.shapes import WEEK_DAYS, BurstPath, Bursts, shape_factors
 from simulators.workload.traces import TokenTrace, TokenWork, read_azure_llm
 
@@ -346,6 +346,9 @@ class AzureLlm(Arrivals):
         said += [f"{self.sid}: {text}" for text in note(p.origin, p.path, trace.first_unix_s, p.scenario_start)]
         if trace.left_out.rows:
             said.append(f"{self.sid}: {trace.left_out.rows} rows of {p.path} were left out: {trace.left_out.about()}")
+        apart_s = np.diff(trace.offset_s, prepend=0.0)
+        if gap := gap_note(apart_s.max(), trace.offset_s[apart_s.argmax() - 1], trace.offset_s[-1]):
+            said.append(f"{self.sid}: {p.path}: {gap}")
         reached_s = self._origin_s + self._steps * self.step_s - self._lead_s
         if not p.repeat and reached_s > requests.length_s:
             over = format_time(requests.length_s + self._lead_s)

@@ -141,6 +141,27 @@ def test_jobs_count_by_their_instants(trace, figures):
     assert figures["dropped_train_jobs"] > 0
 
 
+def test_work_is_served_dropped_or_unfinished(trace, figures):
+    """Whole jobs: those inside as the counted time begins and those that come in it, each ends as one of three."""
+    jobs, end_s = trace.table("jobs"), WARMUP_S + COUNTED_S
+    over = jobs["end_s"] <= end_s
+    mine = (jobs["submit_s"] < end_s) & ~(jobs["end_s"] <= WARMUP_S)
+    work_to = {outcome: jobs["work_to"][mine & over & (jobs["outcome"] == outcome)].sum()
+               for outcome in ("finished", "dropped")}
+    unfinished_to = jobs["work_to"][mine & ~over].sum()
+    assert figures["served_to"] == pytest.approx(work_to["finished"], rel=1e-12)
+    assert figures["served_to"] + work_to["dropped"] + unfinished_to == pytest.approx(jobs["work_to"][mine].sum())
+    assert min(work_to["dropped"], unfinished_to, jobs["work_to"][mine & (jobs["submit_s"] < WARMUP_S)].sum()) > 0
+    assert figures["cost_usd_per_gto"] == pytest.approx(figures["cost_usd"] / work_to["finished"] * 1e9)
+    assert figures["co2_attributed_kg_per_gto"] == pytest.approx(
+        figures["co2_attributed_kg"] / work_to["finished"] * 1e9)
+    if trace.time_s("aidc/Site")[1] == 60.0:  # the run ends with a minute
+        left = {name: figures[f"unfinished_{name}_to"] for name in ("train", "query")}
+        for name, left_to in left.items():
+            rows = mine & ~over & (jobs["job_class"] == name)
+            assert left_to == pytest.approx((jobs["work_to"] - jobs["done_to"])[rows].sum(), rel=1e-9)
+
+
 def test_minutes_outside_a_limit_are_counted_minutes(trace, figures):
     minutes = minute_voltages(trace)
     outside = minutes.outside()

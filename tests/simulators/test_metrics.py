@@ -56,7 +56,7 @@ def test_throughput_and_pue_are_told_in_both_ways(tmp_path):
     10 kW of auxiliaries beside it PUE is 35/20 in the first minute and 50/32 from then on."""
     result = run(find("two_bus"), tmp_path / "t.h5")
     every = next(row for row in result.digest.tables[0].rows if row[0] == "all")
-    assert every[5:7] == ("0.70", "11.7")
+    assert every[6:8] == ("0.70", "11.7")
     assert result.digest.figures["pue_mean"] == pytest.approx(1.25)
     more = figures(tmp_path, None, aidc__cooling__auxiliary_kw=10.0)
     assert more["pue_mean"] == pytest.approx((35 / 20 + 44 * 50 / 32) / 45)
