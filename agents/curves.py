@@ -10,6 +10,7 @@ Rows of the model: X05, X13, Z05.
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Collection, Mapping, Sequence
@@ -190,15 +191,20 @@ def _columns(curves: Sequence[Curve]) -> dict[str, list[Any]]:
     return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = OneLineParser(prog="python -m agents.curves", description="Learning curves of training runs.")
+    p.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a folder that agents.train wrote")
+    p.add_argument("--out", type=file_type(*PICTURES, ".csv"), action="append", default=[], metavar="FILE",
+                        help=f"draw into a file ({', '.join(PICTURES)}; needs matplotlib), or write the numbers (.csv)")
+    add_trust(p)
+    return p
+
+
 def main(argv: list[str] | None = None) -> int:
     """The program; returns its exit code."""
-    parser = OneLineParser(prog="python -m agents.curves", description="Learning curves of training runs.")
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a folder that agents.train wrote")
-    parser.add_argument("--out", type=file_type(*PICTURES, ".csv"), action="append", default=[], metavar="FILE",
-                        help=f"draw into a file ({', '.join(PICTURES)}; needs matplotlib), or write the numbers (.csv)")
-    add_trust(parser)
     try:
-        args = parser.parse_args(argv)
+        args = parser().parse_args(argv)
         runs = [read_run(folder, args.trust) for folder in args.runs]
         curves = together(runs)
         print_digest(plain_console(), Digest(tables=[table(curves)], warnings=[

@@ -39,10 +39,15 @@ NEAR_PU = 0.01
 """A voltage so close to a limit is told (P01)."""
 _MOST_BUSES = 8
 _PLAYED = {
-    "grid": "emissions, losses and voltages are those of the recorded run, which did not have this run's load; the "
-            "data centers' CO2 is this run's energy at the recorded intensities",
-    "aidc": "jobs, energy and CO2 of the data centers are those of the recorded run, whatever this run's agents did",
+    "grid": ("grid/Grid/emission_kg_per_h",
+             "emissions, losses and voltages are those of the recorded run, which did not have this run's load; the "
+             "data centers' CO2 is this run's energy at the recorded intensities",
+             "its intensities do not answer to this run's load"),
+    "aidc": ("aidc/Site/work_to",
+             "jobs, energy and CO2 of the data centers are those of the recorded run, whatever this run's agents did",
+             "their power is the recorded one, whatever this run's agents did"),
 }
+"""Member -> a port that a whole recording has, and what is to be said of one; of one without that port."""
 SITE, GRID, PRICE = "aidc/Site", "grid/Grid", "tariff/Tariff/price_usd_per_kwh"
 
 
@@ -145,8 +150,9 @@ def summary(trace: Trace) -> Digest:
     digest = Digest()
     if counted_time(trace).whole_warmup:
         digest.warnings.append("the run did not get beyond its warm-up: all figures are of the warm-up")
-    digest.warnings += [f"{member} is played from {path}: {what}" for member, what in _PLAYED.items()
-                        if (path := recording_of(trace, member)) is not None]
+    for member, (port, what, less) in _PLAYED.items():
+        if (path := recording_of(trace, member)) is not None:
+            digest.warnings.append(f"{member} is played from {path}: {what if trace.has(port) else less}")
     if SITE not in trace.models():
         digest.warnings.append("the trace has no data centre (aidc/Site); only the grid is summarised")
     else:

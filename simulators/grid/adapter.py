@@ -243,7 +243,7 @@ class CefDispatch(Adapter):
         if last.relaxation_gap_pu > LOOSE_GAP_PU:
             self._seen.note("loose", time_s)
         if inexact:
-            self._seen.note("inexact", time_s)
+            self._seen.note("inexact", time_s, self._what_is_proven(last, status))
 
     def notes(self) -> list[str]:
         lines = [f"{self.sid}: {line}" for line in self._seen.lines()]
@@ -269,6 +269,15 @@ class CefDispatch(Adapter):
         if p.v0_pu is not None and p.v0_pu != feeder.v0_pu:
             lines.append(f"network {feeder.name}: {other_voltage(p.v0_pu, [feeder.v0_pu])}")
         return lines
+
+    def _what_is_proven(self, last: DispatchResult, status: int) -> str:
+        """Of an interval whose relaxation is not exact."""
+        if status == HELD:
+            return ""
+        if last.global_gap_ratio is None:
+            return "the set points are not proven to be the best"
+        return ("the set points are the best of the local optima and corners that were tried; the relaxation proves "
+                f"that nothing is better by more than {100 * last.global_gap_ratio:.2g} % of the objective")
 
     def _which_limits(self, result: DispatchResult) -> str:
         """The worst of what an elastic interval could not keep, and where."""
