@@ -86,6 +86,7 @@ def settled(trace, port, dispatched):
 HOURS = PIECE_S / 3600.0
 
 
+@pytest.mark.rows("K01", "K02", "K03", "K08", "M07")
 def test_totals_are_those_of_a_recount(trace, figures):
     p_kw, nci = at(trace, "aidc/Site/p_kw"), at(trace, "grid/Bus/nci_kg_per_kwh", 1)
     tick_s, step_s = (np.diff(trace.time_s(m))[0] for m in ("aidc/Site", "grid/Grid"))
@@ -121,6 +122,7 @@ def test_means_are_over_time(trace):
     assert site.gpu_use_ratio == pytest.approx(busy.mean() / GPUS, rel=1e-12)
 
 
+@pytest.mark.rows("K04", "M07")
 def test_jobs_count_by_their_instants(trace, figures):
     """Received at the begin of a tick; finished or dropped when the job table says so, up to the last instant."""
     jobs, end_s = trace.table("jobs"), WARMUP_S + COUNTED_S
