@@ -10,6 +10,7 @@ Rows of the model: X05, X13, Z05.
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Collection, Mapping, Sequence
@@ -28,9 +29,9 @@ from cosim.digest import Digest, Table
 from cosim.errors import CosimError, ScenarioError
 from cosim.resolve import load
 from cosim.tablefile import write_table
-from cosim.units import DAY_S, KG_PER_T
+from cosim.units import DAY_S, KG_PER_T, TO_PER_GTO
 
-_PER_TO = 1e9
+_PER_SERVED = "USD per 1e9 TO served"
 _WINDOW = 16
 """Updates of a window where the length of a day is not known."""
 
@@ -99,7 +100,7 @@ def together(runs: Sequence[Run]) -> list[Curve]:
             raise ScenarioError(f"'{name}' is given with seeds {', '.join(map(str, seeds))}; each once")
         length = min(len(run.steps) for run in members)
         stacked = {figure: np.stack([run.figures[figure][:length] for run in members])
-                   for figure in members[0].figures}
+                   for figure in members[0].figures if all(figure in run.figures for run in members)}
         free = min(1, len(members) - 1)  # one seed spreads by 0
         curves.append(Curve(name, seeds, members[0].steps[:length], members[0].episodes[:length],
                             {k: x.mean(axis=0) for k, x in stacked.items()},
@@ -134,11 +135,12 @@ def _figures(lines: Sequence[Mapping[str, Any]], window: int, day: int | None) -
     if OBJECTIVE not in terms or day is None:
         ended = [np.nan if line["episode_reward"] is None else line["episode_reward"] for line in lines]
         return {"reward of ended episodes": np.array(ended[window - 1:])}
-    work = terms["work_to"] / _PER_TO
-    return {"objective (32) per day": terms[OBJECTIVE] * day,
-            "USD per 1e9 TO": terms["cost_usd"] / work,
-            "attributed kg CO2 per 1e9 TO": terms["attributed_t"] * KG_PER_T / work,
-            "dropped training jobs per day": terms["dropped_train_jobs"] * day}
+    figures = {"objective (32) per day": terms[OBJECTIVE] * day}
+    if "served_to" in terms:
+        served = np.where(terms["served_to"] > 0.0, terms["served_to"] / TO_PER_GTO, np.nan)
+        figures |= {_PER_SERVED: terms["cost_usd"] / served,
+                    "attributed kg CO2 per 1e9 TO served": terms["attributed_t"] * KG_PER_T / served}
+    return {**figures, "dropped training jobs per day": terms["dropped_train_jobs"] * day}
 
 
 def _steps_a_day(request: Mapping[str, Any], trusted: Collection[str | Path]) -> int | None:
@@ -157,6 +159,16 @@ def _about(request: Mapping[str, Any]) -> dict[str, str]:
     learn = {f"learn.{k}": v for k, v in request["learn"].items() if k != "method"}
     settings = {**request["settings"], **learn}
     return given | {k: f"{k}={':'.join(map(str, v)) if isinstance(v, list) else v}" for k, v in settings.items()}
+
+
+def _warnings(run: Run) -> list[str]:
+    said = []
+    if run.short:
+        said.append("less than a day of every environment; hours of the day differ in price and load")
+    if "objective (32) per day" in run.figures and _PER_SERVED not in run.figures:
+        said.append("its log knows no work served (served_to), so there are no figures per served work; work done, "
+                    "which other logs have, counts jobs that are dropped later")
+    return said
 
 
 def _names(curves: Sequence[Curve]) -> list[str]:
@@ -179,20 +191,24 @@ def _columns(curves: Sequence[Curve]) -> dict[str, list[Any]]:
     return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = OneLineParser(prog="python -m agents.curves", description="Learning curves of training runs.")
+    p.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a folder that agents.train wrote")
+    p.add_argument("--out", type=file_type(*PICTURES, ".csv"), action="append", default=[], metavar="FILE",
+                        help=f"draw into a file ({', '.join(PICTURES)}; needs matplotlib), or write the numbers (.csv)")
+    add_trust(p)
+    return p
+
+
 def main(argv: list[str] | None = None) -> int:
     """The program; returns its exit code."""
-    parser = OneLineParser(prog="python -m agents.curves", description="Learning curves of training runs.")
-    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a folder that agents.train wrote")
-    parser.add_argument("--out", type=file_type(*PICTURES, ".csv"), action="append", default=[], metavar="FILE",
-                        help=f"draw into a file ({', '.join(PICTURES)}; needs matplotlib), or write the numbers (.csv)")
-    add_trust(parser)
     try:
-        args = parser.parse_args(argv)
+        args = parser().parse_args(argv)
         runs = [read_run(folder, args.trust) for folder in args.runs]
         curves = together(runs)
         print_digest(plain_console(), Digest(tables=[table(curves)], warnings=[
-            f"{folder}: less than a day of every environment; hours of the day differ in price and load"
-            for folder, run in zip(args.runs, runs, strict=True) if run.short]))
+            f"{folder}: {what}" for folder, run in zip(args.runs, runs, strict=True) for what in _warnings(run)]))
         for path in args.out:
             write_table(path, _columns(curves)) if path.suffix == ".csv" else figure(curves, path)
     except CosimError as err:

@@ -31,10 +31,9 @@ from cosim.experiment import Experiment
 from cosim.resolve import resolve
 from cosim.run import find, settings_of
 from cosim.scenario import Scenario, override
-from cosim.units import DAY_S, KG_PER_T, MIN_S
+from cosim.units import DAY_S, KG_PER_T, TO_PER_GTO
 
 WARMUP_DAYS = 1
-_PER_TO = 1e9
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,9 @@ METRICS = (
     Metric("pue", "PUE, energy-weighted (K06)", 3),
     Metric("energy_mwh", "energy, MWh/day", 2),
     Metric("unfinished", "jobs inside at the end (M08)", 1),
+    Metric("unfinished_gto", "work left of them, 1e9 TO (M08)", 2),
     Metric("lost_gto", "work lost: begun and missed, or undone, 1e9 TO/day (M15)", 3),
+    Metric("served_gto", "work of the jobs that finished, 1e9 TO/day", 2),
     Metric("kg_per_gto", "attributed kg CO2 per 1e9 TO served", 4),
     Metric("usd_per_gto", "USD per 1e9 TO served", 4),
 )
@@ -70,7 +71,6 @@ def metrics(figures: Mapping[str, float], kinds: Mapping[str, str], days: float)
     scenario's grid gives no carbon.
     """
     energy, co2 = figures["energy_kwh"], figures["co2_attributed_kg"]
-    served_gto = figures["throughput_to_per_min"] * days * DAY_S / MIN_S / _PER_TO
     dropped = {kind: sum(figures[f"dropped_{name}_jobs"] for name, k in kinds.items() if k == kind)
                for kind in ("train", "inf")}
     return {
@@ -84,9 +84,11 @@ def metrics(figures: Mapping[str, float], kinds: Mapping[str, str], days: float)
         "pue": energy / figures["it_energy_kwh"],
         "energy_mwh": energy / 1e3 / days,
         "unfinished": sum(figures[f"unfinished_{name}_jobs"] for name in kinds),
-        "lost_gto": (figures.get("lost_missed_to", 0.0) + figures.get("lost_failed_to", 0.0)) / _PER_TO / days,
-        "kg_per_gto": co2 / served_gto if served_gto else math.nan,
-        "usd_per_gto": figures["cost_usd"] / served_gto if served_gto else math.nan,
+        "unfinished_gto": sum(figures.get(f"unfinished_{name}_to", math.nan) for name in kinds) / TO_PER_GTO,
+        "lost_gto": (figures.get("lost_missed_to", 0.0) + figures.get("lost_failed_to", 0.0)) / TO_PER_GTO / days,
+        "served_gto": figures.get("served_to", math.nan) / TO_PER_GTO / days,
+        "kg_per_gto": figures.get("co2_attributed_kg_per_gto", math.nan),
+        "usd_per_gto": figures.get("cost_usd_per_gto", math.nan),
     }
 
 

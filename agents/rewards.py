@@ -13,6 +13,7 @@ Rows of the model: E32, I20, I21, M02, R01-06.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -25,7 +26,7 @@ Carbon = Literal["attributed", "marginal", "system_difference"]
 Weight = Annotated[float, Field(ge=0)]
 
 TERMS = ("throughput_ratio", "cost_usd", "carbon_t", "dropped_train_jobs", "dropped_inf_jobs", "work_to", "energy_kwh",
-         "attributed_t", "system_t")
+         "attributed_t", "system_t", "served_to")
 """What `terms_of` gives: R1 to R5 of (32), then figures to log that are not weighed."""
 
 OBJECTIVE = "objective"
@@ -77,6 +78,7 @@ class Minute:
     mci_kg_per_kwh     (N,) marginal intensity at the sites, None if nobody knows
     emission_kg_per_h  what all sources emit, None if nobody knows
     baseline_kg_per_h  what they would emit without data centers, None if nobody knows
+    served_to          whole work of the jobs that finished, all sites and classes, TO; NaN if nobody knows
     """
 
     hours: float
@@ -88,11 +90,12 @@ class Minute:
     mci_kg_per_kwh: Sequence[float] | None = None
     emission_kg_per_h: float | None = None
     baseline_kg_per_h: float | None = None
+    served_to: float = math.nan
 
 
 def terms_of(minute: Minute, kinds: Sequence[str], weights: RewardWeights) -> tuple[float, ...]:
-    """The values of TERMS: R1 as a share of the reference, USD, t, jobs, jobs, TO, kWh, t, t (I20, I21: energies with
-    dt). A carbon that nobody knows is 0. kinds: (M,) 'train' or 'inf'."""
+    """The values of TERMS: R1 as a share of the reference, USD, t, jobs, jobs, TO, kWh, t, t, TO (I20, I21: energies
+    with dt). A carbon that nobody knows is 0. kinds: (M,) 'train' or 'inf'."""
     power_kw, hours = minute.power_kw, minute.hours
     energy_kwh = sum(power_kw) * hours
     attributed_t = _carbon_t(power_kw, minute.nci_kg_per_kwh, hours)
@@ -107,7 +110,7 @@ def terms_of(minute: Minute, kinds: Sequence[str], weights: RewardWeights) -> tu
                for wanted in ("train", "inf")]
     per_min = minute.work_to / (hours * 60.0)
     return (per_min / weights.reference_to_per_min, energy_kwh * minute.price_usd_per_kwh, carbon_t, *dropped,
-            minute.work_to, energy_kwh, attributed_t, system_t)
+            minute.work_to, energy_kwh, attributed_t, system_t, minute.served_to)
 
 
 def reward_of(terms: Sequence[float], weights: RewardWeights, sees_carbon: bool = True) -> float:

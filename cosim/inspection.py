@@ -15,6 +15,7 @@ from cosim.digest import Digest, Table
 from cosim.errors import CosimError, TraceError
 from cosim.rescue import refuse_unreadable, rescue
 from cosim.resolve import load
+from cosim.series import scenario_of
 from cosim.tablefile import write_table
 from cosim.trace import Trace
 from cosim.trust import received_hook
@@ -100,11 +101,14 @@ def _export(console: Console, args: argparse.Namespace) -> int:
             args.out.mkdir(parents=True, exist_ok=True)
             tables = {model.replace("/", "."): _wide(trace, model) for model in trace.models()}
             tables |= {name: trace.table(name) for name in trace.tables()}
+            warmup_s = float(scenario_of(trace).get("warmup_s", 0.0))
             for name, columns in tables.items():
                 write_table(args.out / f"{name}{ending}", columns)
     except OSError as err:
         raise TraceError(f"cannot write into {args.out}: {err.strerror or err}") from None
     console.print(f"wrote {len(tables)} files into {args.out}", markup=False, soft_wrap=True)
+    if warmup_s:
+        console.print(f"the first {format_time(warmup_s)} of time_s are the run's warm-up", markup=False)
     return 0
 
 

@@ -1,8 +1,8 @@
-"""A trace as something to play: whose it is, from when it is played, and what is to be said of that.
+"""A trace or a table as something to play: whose it is, from when it is played, and what is to be said of that.
 
-The rule. The counted time of a recording begins with that of the run. A run of a shorter warm-up, or of none, plays the
-recording from so much later; a run of a longer one has the first of the recording's counted time in its own warm-up.
-Dates are no part of it.
+The rule for a trace. The counted time of a recording begins with that of the run. A run of a shorter warm-up, or of
+none, plays the recording from so much later; a run of a longer one has the first of the recording's counted time in its
+own warm-up. Dates are no part of it.
 """
 
 from __future__ import annotations
@@ -13,12 +13,17 @@ from typing import Any
 import numpy as np
 
 from cosim.errors import ScenarioError
-from cosim.scenario import Scenario
+from cosim.ports import Port
+from cosim.scenario import Link, Member, Scenario
 from cosim.series import PLAYERS, played_from_s, rows_at, scenario_of, step_s
+from cosim.table import Table, split_name
 from cosim.trace import Trace
 from cosim.units import format_time
 
 _MOST_DIFFERENCES = 4
+
+Sources = list[tuple[Link, str | None, str]]
+"""Links that leave a member: (link, model or None, port)."""
 
 
 def refuse_others(scenario: Scenario, member: str, path: str, trace: Trace, recorded: str) -> None:
@@ -113,10 +118,66 @@ def _recorded_step_s(trace: Trace, member: str, otherwise_s: float) -> float:
     return step_s(trace, member) if member in scenario_of(trace).get("members", {}) else otherwise_s
 
 
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def sources_of(scenario: Scenario, member: str) -> Sources:
+    """Links that leave a member."""
+    return [(link, *split_name(link.source.partition(".")[2])[:2]) for link in scenario.links
+            if link.source.split(".")[0] == member]
+
+
+def wanted_levels(old: Member, declared: Mapping[str, tuple[Port, ...]], sources: Sources) -> dict[str, list[Port]]:
+    """Models and levels that a table may play: what the member's class declares, or else what its links carry."""
+    if declared:
+        return {model: [p for p in declared[model] if p.flow == "out" and p.kind == "level"]
+                for model in old.entities if model in declared}
+    wanted: dict[str, dict[str, Port]] = {}
+    for _, model, name in sources:
+        wanted.setdefault(model or next(iter(old.entities)), {})[name] = Port(name, "out", name)
+    return {model: list(ports.values()) for model, ports in wanted.items()}
+
+
+def entity_names(scenario: Scenario, spec: Any) -> list[str]:
+    """Entity names of a spec; [] where the simulator makes up its own."""
+    if isinstance(spec, str):
+        return list(scenario.shared.get(spec) or ())
+    return list(spec) if isinstance(spec, tuple) else []
+
+
+def with_columns(table: Table, ports: list[str], names: list[str]) -> list[str]:
+    """Which of `names` the table has columns for; without names, whom the table names."""
+    own = [table.entities(port) for port in ports]
+    if None in own:
+        return names
+    found = dict.fromkeys(entity for entities in own for entity in entities or ())
+    return [name for name in names if name in found] if names else list(found)
+
+
+def check_shapes(table: Table, here: Mapping[Port, str]) -> None:
+    """ScenarioError for a column whose name lacks a label, or has one too much."""
+    for port, name in here.items():
+        if bool(table.labels(name)) != bool(port.dims):
+            form = f"ENTITY.{port.name}.LABEL, one for each {port.dims[0]}" if port.dims else f"ENTITY.{port.name}"
+            raise ScenarioError(f"{table.path}: {port.name} needs columns called {form}")
+
+
+def refuse_events(declared: Mapping[str, tuple[Port, ...]], sources: Sources, member: str, path: str) -> None:
+    """ScenarioError where a link carries events of a member, which no level can stand for."""
+    events = {p.name for ports in declared.values() for p in ports if p.kind == "event" and p.flow == "out"}
+    lost = [link for link, _, name in sources if name in events]
+    if lost:
+        hears = ", ".join(dict.fromkeys(link.target.split(".")[0] for link in lost))
+        raise ScenarioError(f"--replay {member}={path}: {lost[0].source} are events, and what is played are levels; "
+                            f"replay who hears them ({hears}), or a workload from a trace")
+
+
+# --- inside -----------------------------------------------------------------------------------------------------------
+
+
 def _named(scenario: Scenario, entities: Mapping[str, Any]) -> dict[str, list[str]]:
     """Model -> entity names, where the scenario gives them."""
-    return {model: list(scenario.shared.get(spec) or ()) if isinstance(spec, str) else list(spec)
-            for model, spec in entities.items() if isinstance(spec, str | tuple) and spec}
+    return {model: names for model, spec in entities.items() if (names := entity_names(scenario, spec))}
 
 
 def _pairs(table: Any, template: str) -> dict[str, str] | None:

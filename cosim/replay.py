@@ -15,10 +15,21 @@ from cosim.errors import ModelError, ScenarioError, TraceError, unknown
 from cosim.params import params
 from cosim.plausible import impossible
 from cosim.ports import Port
-from cosim.recording import check_step, end_s, next_sample_s, refuse_others
+from cosim.recording import (
+    check_shapes,
+    check_step,
+    end_s,
+    entity_names,
+    next_sample_s,
+    refuse_events,
+    refuse_others,
+    sources_of,
+    wanted_levels,
+    with_columns,
+)
 from cosim.recording import notes as recording_notes
 from cosim.resolve import command_of, load
-from cosim.scenario import Link, Member, Scenario
+from cosim.scenario import Member, Scenario
 from cosim.series import played_from_s, rows_at, scenario_of
 from cosim.table import Reading, Table, is_table, split_name
 from cosim.trace import Trace
@@ -26,9 +37,6 @@ from cosim.units import Seconds, format_time
 
 Overflow = Annotated[
     Literal["raise", "hold", "wrap"], Field(description="outside of what is there: refuse, hold it, repeat it")]
-
-Sources = list[tuple[Link, str | None, str]]
-"""Links that leave a member: (link, model or None, port)."""
 
 
 @params
@@ -336,7 +344,7 @@ def _from_trace(scenario: Scenario, member: str, path: str) -> Scenario:
     own = getattr(_class_of(old, member), "REPLAYED_BY", None)
     if own:
         return _played(scenario, member, {"simulator": own, "params": {"path": path}, "shared": old.shared})
-    _refuse_events(getattr(_class_of(old, member), "MODELS", None) or {}, _sources(scenario, member), member, path)
+    refuse_events(getattr(_class_of(old, member), "MODELS", None) or {}, sources_of(scenario, member), member, path)
     changed: dict[str, Any] = {"simulator": "cosim.replay:Player", "step_s": then.get("step_s", old.step_s),
                                "params": {"path": path, "member": member}}
     specs = [*old.entities.values(), *then.get("entities", {}).values()]
@@ -350,22 +358,22 @@ def _from_trace(scenario: Scenario, member: str, path: str) -> Scenario:
 def _from_table(scenario: Scenario, member: str, path: str) -> Scenario:
     table, old = Table(path, Reading(f"{member}.", scenario.start)), scenario.members[member]
     declared = getattr(_class_of(old, member), "MODELS", None) or {}
-    sources = _sources(scenario, member)
-    _refuse_events(declared, sources, member, path)
+    sources = sources_of(scenario, member)
+    refuse_events(declared, sources, member, path)
     models: dict[str, tuple[str, ...]] = {}
     entities: dict[str, list[str]] = {}
     played: list[Port] = []
     silent: list[str] = []
-    wanted = _wanted(old, declared, sources)
+    wanted = wanted_levels(old, declared, sources)
     for model, ports in wanted.items():
         here = {p: found[0] for p in ports if (found := table.match(p.name))}
-        had = _names(scenario, old.entities.get(model))
-        names = _with_columns(table, list(here.values()), had)
+        had = entity_names(scenario, old.entities.get(model))
+        names = with_columns(table, list(here.values()), had)
         if here and names:
             silent += [name for name in had if name not in names]
             models[model], entities[model] = tuple(p.name for p in here), names
             played += here
-            _check_shapes(table, here if declared else {})
+            check_shapes(table, here if declared else {})
     if not models:
         names = ", ".join(dict.fromkeys(name for _, _, name in sources))
         raise ScenarioError(f"--replay {member}={path}: no column of it is an output of {member}; it has "
@@ -384,22 +392,6 @@ def _from_table(scenario: Scenario, member: str, path: str) -> Scenario:
         "without": [model for model in wanted if model not in models], "silent": silent}})
 
 
-def _sources(scenario: Scenario, member: str) -> Sources:
-    return [(link, *split_name(link.source.partition(".")[2])[:2]) for link in scenario.links
-            if link.source.split(".")[0] == member]
-
-
-def _wanted(old: Member, declared: Mapping[str, tuple[Port, ...]], sources: Sources) -> dict[str, list[Port]]:
-    """Models and levels that a table may play: what the member's class declares, or else what its links carry."""
-    if declared:
-        return {model: [p for p in declared[model] if p.flow == "out" and p.kind == "level"]
-                for model in old.entities if model in declared}
-    wanted: dict[str, dict[str, Port]] = {}
-    for _, model, name in sources:
-        wanted.setdefault(model or next(iter(old.entities)), {})[name] = Port(name, "out", name)
-    return {model: list(ports.values()) for model, ports in wanted.items()}
-
-
 def _played(scenario: Scenario, member: str, changed: Mapping[str, Any]) -> Scenario:
     old = scenario.members[member]
     new = Member(**{**old.model_dump(), "names": {}, "adapter": None, "shared": (), **changed})
@@ -408,38 +400,6 @@ def _played(scenario: Scenario, member: str, changed: Mapping[str, Any]) -> Scen
 
 def _class_of(member: Member, name: str) -> type | None:
     return None if command_of(member.simulator) else load(member.simulator, f"member '{name}'")
-
-
-def _names(scenario: Scenario, spec: Any) -> list[str]:
-    """Entity names of a spec; [] where the simulator makes up its own."""
-    if isinstance(spec, str):
-        return list(scenario.shared.get(spec) or ())
-    return list(spec) if isinstance(spec, tuple) else []
-
-
-def _with_columns(table: Table, ports: list[str], names: list[str]) -> list[str]:
-    """Which of `names` the table has columns for; without names, whom the table names."""
-    own = [table.entities(port) for port in ports]
-    if None in own:
-        return names
-    found = dict.fromkeys(entity for entities in own for entity in entities or ())
-    return [name for name in names if name in found] if names else list(found)
-
-
-def _check_shapes(table: Table, here: Mapping[Port, str]) -> None:
-    for port, name in here.items():
-        if bool(table.labels(name)) != bool(port.dims):
-            form = f"ENTITY.{port.name}.LABEL, one for each {port.dims[0]}" if port.dims else f"ENTITY.{port.name}"
-            raise ScenarioError(f"{table.path}: {port.name} needs columns called {form}")
-
-
-def _refuse_events(declared: Mapping[str, tuple[Port, ...]], sources: Sources, member: str, path: str) -> None:
-    events = {p.name for ports in declared.values() for p in ports if p.kind == "event" and p.flow == "out"}
-    lost = [link for link, _, name in sources if name in events]
-    if lost:
-        hears = ", ".join(dict.fromkeys(link.target.split(".")[0] for link in lost))
-        raise ScenarioError(f"--replay {member}={path}: {lost[0].source} are events, and what is played are levels; "
-                            f"replay who hears them ({hears}), or a workload from a trace")
 
 
 def recorded_members(trace: Trace) -> list[str]:

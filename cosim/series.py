@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from cosim.units import HOUR_S
 
 PLAYERS = ("cosim.replay:Player", "cosim.replay:TablePlayer")
 """Simulators that play a recording and answer to nothing."""
+
+
+_SCENARIOS: WeakKeyDictionary[Trace, dict[str, Any]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,10 @@ class Counted(NamedTuple):
 
 
 def scenario_of(trace: Trace) -> dict[str, Any]:
-    """The scenario of a trace as data."""
-    return json.loads(str(trace.attrs.get("scenario", "{}")))
+    """The scenario of a trace as data, read once; not to be changed."""
+    if trace not in _SCENARIOS:
+        _SCENARIOS[trace] = json.loads(str(trace.attrs.get("scenario", "{}")))
+    return _SCENARIOS[trace]
 
 
 def step_s(trace: Trace, member: str) -> float:
@@ -95,8 +101,18 @@ def ended_jobs(trace: Trace, model: str, outcome: str) -> np.ndarray:
     A job counts where its instant lies. In a sample that is cut by an end of the counted time this is known from the
     job table; without a whole one, the sample's jobs count if it begins in the counted time.
     """
+    return _ended(trace, model, f"{outcome}_jobs", outcome, False)
+
+
+def finished_work_to(trace: Trace, model: str) -> np.ndarray:
+    """Whole work of the jobs that finished in what counts of each sample, TO, (k, entity, job_class); see
+    `ended_jobs`."""
+    return _ended(trace, model, "finished_work_to", "finished", True)
+
+
+def _ended(trace: Trace, model: str, port: str, outcome: str, work: bool) -> np.ndarray:
     time, what, (begin, end) = counted_time(trace), counted(trace, model), spans(trace, model)
-    flows = trace[f"{model}/{outcome}_jobs"]
+    flows = trace[f"{model}/{port}"]
     out, places = flows[what.use], np.flatnonzero(what.use)
     whole = "jobs" in trace.tables() and trace.attrs["status"] != "running"
     for k, at in zip(np.flatnonzero(what.share < 1.0), places[what.share < 1.0], strict=True):
@@ -105,23 +121,24 @@ def ended_jobs(trace: Trace, model: str, outcome: str) -> np.ndarray:
             continue
         until, before = flows[: at + 1].sum(axis=0), flows[:at].sum(axis=0)
         if end[at] > time.end_s:
-            until = jobs_until(trace, model, outcome, time.end_s)
+            until = jobs_until(trace, model, outcome, time.end_s, work)
         if begin[at] < time.begin_s:
-            before = jobs_until(trace, model, outcome, time.begin_s)
+            before = jobs_until(trace, model, outcome, time.begin_s, work)
         out[k] = until - before
     return out
 
 
-def jobs_until(trace: Trace, model: str, outcome: str, time_s: float) -> np.ndarray:
-    """Jobs that ended so up to an instant, (entity, job_class), from the job table. What happens at the very edge of
-    two samples may be in either one's count, so edges are no place for this."""
+def jobs_until(trace: Trace, model: str, outcome: str, time_s: float, work: bool = False) -> np.ndarray:
+    """Jobs that ended so up to an instant, or their `work`, TO, (entity, job_class), from the job table. What happens
+    at the very edge of two samples may be in either one's count, so edges are no place for this."""
     sites, classes = trace.names(model), trace.names(model, "job_class")
     found = np.zeros((len(sites), len(classes)))
-    for jobs in trace.blocks("jobs", ("site", "end_s", "outcome", "job_class")):
+    for jobs in trace.blocks("jobs", ("site", "end_s", "outcome", "job_class", "work_to")):
         mine = (jobs["outcome"] == outcome) & (jobs["end_s"] <= time_s)
         for s, site in enumerate(sites):
             here = mine & (jobs["site"] == site)
-            found[s] += [np.count_nonzero(here & (jobs["job_class"] == name)) for name in classes]
+            of_class = [here & (jobs["job_class"] == name) for name in classes]
+            found[s] += [jobs["work_to"][rows].sum() if work else np.count_nonzero(rows) for rows in of_class]
     return found
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from cosim.axis import Axis, Overflow, TwoRowsError
-from cosim.dates import DateError, Instants, instant, zone_of
+from cosim.dates import DateError, Instants, SkippedError, instant, zone_of
 from cosim.errors import ScenarioError, unknown
 from cosim.plausible import impossible, unusual
 from cosim.tablefile import SUFFIXES, read_columns
@@ -226,6 +226,8 @@ class Table:
         zone = zone_of(self.reading.time_zone, f"{self.reading.owner}time_zone")
         try:
             return self._file.instants(self.clock, zone)
+        except SkippedError as err:
+            raise ScenarioError(f"{self.path}: {self.clock} = {err}") from None
         except DateError as err:
             raise ScenarioError(f"{self.path}: {self.clock} = {err}; a column of numbers is called "
                                 f"{', '.join(_COUNTS)}") from None

@@ -18,6 +18,7 @@ MIN_S = 60.0
 HOUR_S = 3600.0
 DAY_S = 86400.0
 KG_PER_T = 1000.0
+TO_PER_GTO = 1e9
 KG_PER_LB = 0.45359237  # the international pound, exactly
 
 
@@ -43,6 +44,9 @@ class Unit(NamedTuple):
 _DIMENSIONLESS = Unit("1", "ratio", 1.0)
 # Suffix -> unit. The longest matching suffix wins.
 SUFFIXES: dict[str, Unit] = {
+    "usd_per_gto": Unit("USD/1e9 TO", "cost of work", 1.0),
+    "kg_per_gto": Unit("kg/1e9 TO", "carbon of work", 1.0),
+    "kwh_per_gto": Unit("kWh/1e9 TO", "energy of work", 1.0),
     "usd_per_kwh": Unit("USD/kWh", "price", 1.0),
     "usd_per_mwh": Unit("USD/MWh", "price", 1e-3),
     "kg_per_kwh": Unit("kg/kWh", "carbon intensity", 1.0),

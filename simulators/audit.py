@@ -113,6 +113,25 @@ def _finished_work(trace: Trace) -> float:
     return _relative(jobs["done_to"][finished], jobs["work_to"][finished])
 
 
+def _served_work(trace: Trace) -> float:
+    jobs, minutes = _whole_jobs(trace)
+    if not trace.has(f"{SITE}/finished_work_to"):
+        raise NothingToCheck("the trace has no finished_work_to")
+    whole = jobs["work_to"][jobs["outcome"] == "finished"].sum()
+    return abs(trace[f"{SITE}/finished_work_to"][:minutes].sum() - whole) / max(whole, 1.0)
+
+
+def _left_work(trace: Trace) -> float:
+    """Work taken on = work of finished jobs + of dropped jobs + done of unfinished ones + left of them at the end."""
+    jobs, minutes = _whole_jobs(trace)
+    if minutes < len(trace.time_s(SITE)):
+        raise TraceError(f"{trace.path}: the run was stopped inside a minute, whose work is part of the jobs' alone")
+    left = sum(trace[f"{SITE}/{name}_work_to"][-1].sum() for name in ("pending", "deferred"))
+    over = jobs["outcome"] != "unfinished"
+    accounted = jobs["work_to"][over].sum() + jobs["done_to"][~over].sum() + left
+    return abs(accounted - jobs["work_to"].sum()) / max(jobs["work_to"].sum(), 1.0)
+
+
 def _it_energy(trace: Trace) -> float:
     """(13): idle power all the time, and a busy GPU's power (alpha x its speed) for as long as it is busy; more where
     inlets are warm (I12)."""
@@ -270,6 +289,8 @@ LAWS: tuple[tuple[str, float, Callable[[Trace], float | Finding]], ...] = (
     ("job rows = counted outcomes, per site and class", EXACT, _rows_match_counts),
     ("work of the minutes = work of the jobs + undone by failures (relative)", RELATIVE, _work),
     ("a finished job has all its work done (relative)", RELATIVE, _finished_work),
+    ("work served in the minutes = work of the finished jobs (relative)", RELATIVE, _served_work),
+    ("work taken on = of ended jobs + done and left of unfinished (relative)", RELATIVE, _left_work),
     ("IT power = idle + busy GPUs x their power, (13) (relative)", RELATIVE, _it_energy),
     ("power = IT + cooling + losses, (12) (relative)", RELATIVE, _power_adds_up),
     ("heat given off = removed + stored in the room, (19)-(21) (relative)", RELATIVE, _heat),

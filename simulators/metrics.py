@@ -28,7 +28,7 @@ from cosim.series import (
     weighted_mean,
 )
 from cosim.trace import Trace
-from cosim.units import HOUR_S, KG_PER_T, MIN_S
+from cosim.units import HOUR_S, KG_PER_T, MIN_S, TO_PER_GTO
 from simulators.fleet import JobClass, Site, may_run
 from simulators.grid.minutes import minute_voltages
 from simulators.plants import cooling_table
@@ -39,10 +39,15 @@ NEAR_PU = 0.01
 """A voltage so close to a limit is told (P01)."""
 _MOST_BUSES = 8
 _PLAYED = {
-    "grid": "emissions, losses and voltages are those of the recorded run, which did not have this run's load; the "
-            "data centers' CO2 is this run's energy at the recorded intensities",
-    "aidc": "jobs, energy and CO2 of the data centers are those of the recorded run, whatever this run's agents did",
+    "grid": ("grid/Grid/emission_kg_per_h",
+             "emissions, losses and voltages are those of the recorded run, which did not have this run's load; the "
+             "data centers' CO2 is this run's energy at the recorded intensities",
+             "its intensities do not answer to this run's load"),
+    "aidc": ("aidc/Site/work_to",
+             "jobs, energy and CO2 of the data centers are those of the recorded run, whatever this run's agents did",
+             "their power is the recorded one, whatever this run's agents did"),
 }
+"""Member -> a port that a whole recording has, and what is to be said of one; of one without that port."""
 SITE, GRID, PRICE = "aidc/Site", "grid/Grid", "tariff/Tariff/price_usd_per_kwh"
 
 
@@ -78,6 +83,7 @@ def preflight(resolved: Resolved) -> Digest:
     total = sum(s.gpus for s in fleet.sites.values())
     busy = 0.0
     rows = []
+    has_runs = not hasattr(fleet, "reading")  # the slot model does a job in a minute
     offered = resolved.classes["workload"].offered_jobs_per_min(workload)
     for name, (rate_per_min, work_to) in offered.items():
         job_class = workload.job_classes[name]
@@ -89,6 +95,10 @@ def preflight(resolved: Resolved) -> Digest:
         if not may:
             digest.warnings.append(f"class {name} can run nowhere: no eligible site has a block of "
                                    f"{job_class.gpus_per_block} GPUs; its jobs will be dropped")
+        elif has_runs and (run_min := shortest_run_min(job_class, work_to, fleet.sites)) > job_class.deadline_s / MIN_S:
+            digest.warnings.append(f"class {name} needs {run_min:.4g} min on all the GPUs that one job can use, and is "
+                                   f"due {job_class.deadline_s / MIN_S:.4g} min after its arrival; its jobs will be "
+                                   "dropped")
         elif needed > OVERLOAD * may:
             digest.warnings.append(_overload(f"class {name}", needed, may, _rate_fields(resolved, name)))
     rows.append(("all", "", "", f"{busy:.1f}", f"{total}", f"{100 * busy / total:.1f} %"))
@@ -111,6 +121,15 @@ def _rate_fields(resolved: Resolved, job_class: str | None) -> dict[str, float]:
     return {name: value for name, value in fields.items() if value > 0.0}
 
 
+def shortest_run_min(job_class: JobClass, work_to: float, sites: dict[str, Site]) -> float:
+    """How long a training job of this size takes where it can run fastest, min; 0 for inference, which need only
+    start."""
+    if job_class.kind == "inf":
+        return 0.0
+    top_to_per_s = max(job_class.top_to_per_s(s.gpus) for name, s in sites.items() if may_run(job_class, name))
+    return work_to / top_to_per_s / MIN_S
+
+
 def _overload(what: str, needed: float, gpus: int, rate_fields: dict[str, float]) -> str:
     """The warning, with values of the fields that bring the load to what fits."""
     fits = OVERLOAD * gpus / needed
@@ -131,8 +150,9 @@ def summary(trace: Trace) -> Digest:
     digest = Digest()
     if counted_time(trace).whole_warmup:
         digest.warnings.append("the run did not get beyond its warm-up: all figures are of the warm-up")
-    digest.warnings += [f"{member} is played from {path}: {what}" for member, what in _PLAYED.items()
-                        if (path := recording_of(trace, member)) is not None]
+    for member, (port, what, less) in _PLAYED.items():
+        if (path := recording_of(trace, member)) is not None:
+            digest.warnings.append(f"{member} is played from {path}: {what if trace.has(port) else less}")
     if SITE not in trace.models():
         digest.warnings.append("the trace has no data centre (aidc/Site); only the grid is summarised")
     else:
@@ -181,8 +201,21 @@ def _sites_table(trace: Trace, digest: Digest) -> None:
         use, hours = counted(trace, SITE)[:2]
         digest.figures["pue_mean"] = weighted_mean(trace[f"{SITE}/pue"][use], hours)
         note += f"; PUE is energy over IT energy, the mean of all samples' own is {digest.figures['pue_mean']:.3f}"
+    _per_served(digest)
     digest.tables.append(Table(
         "Data centers", ("site", "MWh", "PUE", "GPU use", "USD", "t CO2", "kg/kWh", "NCI range"), rows, note))
+
+
+def _per_served(digest: Digest) -> None:
+    """Energy, cost and attributed carbon per work served, for comparisons in which not the same work is served."""
+    served_gto = digest.figures.get("served_to", 0.0) / TO_PER_GTO
+    if not served_gto:
+        return
+    per = {f"{name}_per_gto": digest.figures[name] / served_gto for name in ("energy_kwh", "cost_usd",
+                                                                            "co2_attributed_kg")}
+    digest.figures |= per
+    kwh, usd, kg = (f"{value:.4g}" if np.isfinite(value) else "-" for value in per.values())
+    digest.tables.append(Table("Per 1e9 TO served", ("kWh", "USD", "kg CO2 attributed"), [(kwh, usd, kg)]))
 
 
 def _grid_table(trace: Trace, digest: Digest) -> None:

@@ -63,15 +63,20 @@ def write(accounts: Sequence[JobAccount], path: Path) -> None:
         raise ScenarioError(f"cannot write {path}: {err.strerror}; choose another --out") from err
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = OneLineParser(prog="python -m simulators.receipts", description="What each job used and emitted.")
+    p.add_argument("trace", metavar="FILE", help="a trace (.h5) of a run with data centers")
+    p.add_argument("--job", type=int, metavar="ID", help="one job")
+    p.add_argument("--warmup", action="store_true", help="count the warm-up, too")
+    p.add_argument("--out", type=Path, metavar="FILE", help="every job, a line each: CSV or Parquet")
+    return p
+
+
 def main(argv: list[str] | None = None) -> int:
     """The program; returns its exit code."""
-    parser = OneLineParser(prog="python -m simulators.receipts", description="What each job used and emitted.")
-    parser.add_argument("trace", metavar="FILE", help="a trace (.h5) of a run with data centers")
-    parser.add_argument("--job", type=int, metavar="ID", help="one job")
-    parser.add_argument("--warmup", action="store_true", help="count the warm-up, too")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="every job, a line each: CSV or Parquet")
     try:
-        return _show(parser.parse_args(argv))
+        return _show(parser().parse_args(argv))
     except CosimError as err:
         return fail(err)
 

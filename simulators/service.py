@@ -17,12 +17,13 @@ from cosim.series import (
     counted,
     counted_time,
     ended_jobs,
+    finished_work_to,
     jobs_until,
     scenario_of,
     spans,
 )
 from cosim.trace import Trace
-from cosim.units import MIN_S
+from cosim.units import MIN_S, TO_PER_GTO
 from simulators.fleet import JobClass
 
 SITE = "aidc/Site"
@@ -103,51 +104,86 @@ def job_counts(trace: Trace) -> tuple[dict[str, np.ndarray], np.ndarray]:
     return {"received": received, **totals}, inside
 
 
+def served_to(trace: Trace) -> np.ndarray | None:
+    """Work served, per class (class,), TO: the whole work of the jobs that finished in the counted time, also what was
+    done in the warm-up, and nothing of those that were dropped or are unfinished. None where nobody says.
+
+    The one definition: of the summary, and with it of reports, `agents.evaluate` and the terms that learners log.
+    """
+    if trace.has(f"{SITE}/finished_work_to"):
+        return finished_work_to(trace, SITE).sum(axis=(0, 1))
+    if "jobs" not in trace.tables():
+        return None
+    time = counted_time(trace)  # data centers that do not count it: from their jobs
+    return (jobs_until(trace, SITE, "finished", time.end_s, work=True)
+            - jobs_until(trace, SITE, "finished", time.begin_s, work=True)).sum(axis=0)
+
+
+def unfinished_to(trace: Trace) -> np.ndarray | None:
+    """Work left of the jobs inside at the end of the last counted minute, per class (class,), TO; None where nobody
+    says."""
+    paths = [f"{SITE}/{name}_work_to" for name in ("pending", "deferred")]
+    last = np.flatnonzero(counted(trace, SITE).use)[-1:]
+    return sum(trace[path][last].sum(axis=(0, 1)) for path in paths) if all(map(trace.has, paths)) else None
+
+
 def jobs_tables(trace: Trace, digest: Digest) -> None:
     """What became of the jobs of each class; what work was lost; and, of a few sites, how long jobs waited at each."""
     what = counted(trace, SITE)
     classes, all_waits = trace.names(SITE, "job_class"), waits(trace)
     totals, inside = job_counts(trace)
+    left_to = unfinished_to(trace)
+    left = ["-"] * (len(classes) + 1)
+    if left_to is not None:
+        left = [f"{x / TO_PER_GTO:.3f}" for x in (*left_to, left_to.sum())]
     work = what.share[:, None] * trace[f"{SITE}/work_to"][what.use].sum(axis=1)
     minutes = counted_time(trace).minutes
     rows = []
     waited = {w.job_class: w for w in all_waits if w.site is None}
     for k, name in enumerate(classes):
         rows.append((name, f"{totals['received'][k]:.0f}", f"{totals['finished'][k]:.0f}",
-                     f"{totals['dropped'][k]:.0f}", f"{inside[k]:.0f}", f"{work[:, k].sum() / minutes / 1e6:.2f}",
+                     f"{totals['dropped'][k]:.0f}", f"{inside[k]:.0f}", left[k],
+                     f"{work[:, k].sum() / minutes / 1e6:.2f}",
                      f"{work[:, k].sum() / minutes / MIN_S / 1e3:.1f}", *_wait_cells(waited.get(name))))
         digest.figures |= {f"finished_{name}_jobs": float(totals["finished"][k]),
                            f"dropped_{name}_jobs": float(totals["dropped"][k]),
-                           f"unfinished_{name}_jobs": float(inside[k])}
+                           f"unfinished_{name}_jobs": float(inside[k]),
+                           **({} if left_to is None else {f"unfinished_{name}_to": float(left_to[k])})}
     done = float(work.sum()) / minutes
-    rows.append(("all", *(f"{v.sum():.0f}" for v in (*totals.values(), inside)), f"{done / 1e6:.2f}",
+    rows.append(("all", *(f"{v.sum():.0f}" for v in (*totals.values(), inside)), left[-1], f"{done / 1e6:.2f}",
                  f"{done / MIN_S / 1e3:.1f}", *[""] * 4))
     digest.figures |= {"throughput_to_per_min": done, **{k: v for w in all_waits for k, v in _wait_figures(w).items()}}
     scenario = scenario_of(trace)
     policy = scenario["members"].get("controller", {}).get("params", {}).get("policy")
     note = "unfinished jobs may have arrived in the warm-up" if scenario.get("warmup_s") else ""
-    columns = ("class", "arrived", "finished", "dropped", "unfinished", "M TO/min", "k TO/s", "wait p50 s", "p95 s",
-               "p99 s", "SLO missed")
+    columns = ("class", "arrived", "finished", "dropped", "unfinished", "left 1e9 TO", "M TO/min", "k TO/s",
+               "wait p50 s", "p95 s", "p99 s", "SLO missed")
     digest.tables.append(Table(f"Jobs under policy {policy}" if policy else "Jobs", columns, rows, note))
-    _lost_table(trace, what, work.sum(axis=0), digest)
+    _work_table(trace, what, work.sum(axis=0), digest)
     _waits_table(trace, all_waits, digest)
 
 
-def _lost_table(trace: Trace, what: Counted, done_to: np.ndarray, digest: Digest) -> None:
-    """Work done for nothing (M15), per class: of jobs begun and missed, and undone by failures of racks."""
+def _work_table(trace: Trace, what: Counted, done_to: np.ndarray, digest: Digest) -> None:
+    """Work served, and done for nothing (M15), per class: of jobs begun and missed, and undone by failures of racks."""
+    served = served_to(trace)
+    if served is not None:
+        digest.figures["served_to"] = float(served.sum())
     missed, failed = (what.share @ trace[path][what.use].sum(axis=1) if trace.has(path) else None
                       for path in (f"{SITE}/missed_work_to", f"{SITE}/failed_work_to"))
-    if missed is None:
+    if missed is None or served is None:
         return
     failed = np.zeros_like(missed) if failed is None else failed
     digest.figures |= {"lost_missed_to": float(missed.sum()), "lost_failed_to": float(failed.sum())}
     rows = []
-    for name, *works in (*zip(trace.names(SITE, "job_class"), done_to, missed, failed, strict=True),
-                         ("all", done_to.sum(), missed.sum(), failed.sum())):
-        lost = sum(works[1:])
-        rows.append((name, *(f"{w / 1e9:.3f}" for w in works), f"{100 * lost / works[0]:.2f} %" if works[0] else "-"))
-    digest.tables.append(Table("Work, 1e9 TO", ("class", "done", "begun, then missed", "undone by failures", "lost"),
-                               rows))
+    columns = (done_to, served, missed, failed)
+    for name, *works in (*zip(trace.names(SITE, "job_class"), *columns, strict=True),
+                         ("all", *(column.sum() for column in columns))):
+        lost = sum(works[2:])
+        rows.append((name, *(f"{w / TO_PER_GTO:.3f}" for w in works),
+                     f"{100 * lost / works[0]:.2f} %" if works[0] else "-"))
+    digest.tables.append(Table(
+        "Work, 1e9 TO", ("class", "done", "served", "begun, then missed", "undone by failures", "lost"), rows,
+        "served: all work of the jobs that finished, when it was done does not matter; nothing of others"))
 
 
 def _waits_table(trace: Trace, all_waits: list[Waits], digest: Digest) -> None:

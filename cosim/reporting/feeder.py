@@ -11,8 +11,8 @@ from collections.abc import Sequence
 
 
 def parse(lines: Sequence[str]) -> list[tuple[str, str]] | None:
-    """('0', '1') for each line named '0-1'; None when a name has another form."""
-    pairs = [tuple(name.split("-")) for name in lines]
+    """('0', '1') for each line named '0-1', 'trafo 0-1' or '0-1 #2'; None when a name has another form."""
+    pairs = [tuple(name.partition(" #")[0].rpartition(" ")[2].split("-")) for name in lines]
     return pairs if pairs and all(len(p) == 2 and all(p) for p in pairs) else None
 
 

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from cosim.reporting.chart import Panel, Picture, Section, Series, ranges
 from cosim.reporting.text import at
+from cosim.series import rows_at
 from cosim.units import DAY_S, HOUR_S
 
 _COLOURS = {"ink": "#1b1e23", "muted": "#7b828c", "alarm": "#b3261e", "band": "#8b95a5", "site0": "#0068a8",
@@ -277,7 +278,7 @@ def _map(labels: list[str], data: list[dict[str, Any] | None], at_s: float | Non
     widest = max(float(np.abs(m["flow"]).max()) for _, m in shown) or 1.0
     for ax, (label, m) in zip(axes, shown, strict=True):
         times = np.asarray(m["time_s"])
-        moment = len(times) // 2 if at_s is None else max(0, int(np.searchsorted(times, at_s, side="right")) - 1)
+        moment = len(times) // 2 if at_s is None else max(0, int(rows_at(times, at_s)))
         _feeder(ax, m, moment, widest, 0.5 * (low + high))
         xy = np.array([(n["x"], -n["y"]) for n in m["nodes"]])
         values = m["nci"][moment] if m["nci"] is not None else np.full(len(xy), np.nan)

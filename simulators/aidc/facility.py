@@ -160,7 +160,8 @@ class Facility:
         energy_kws, busy_gpu_s, segments = self._meter.read(self.now_s)
         for pool in self._pools:
             pool.count(self.now_s)
-        trim_to, finished, dropped, missed_to, failed_to, runs = zip(*[c.take() for c in self._classes], strict=True)
+        taken = zip(*[c.take() for c in self._classes], strict=True)
+        trim_to, finished, dropped, finished_to, missed_to, failed_to, runs = taken
         interval = Interval(
             seconds,
             *[kws / seconds for kws in energy_kws[:3]],
@@ -170,6 +171,7 @@ class Facility:
             self._received,
             list(finished),
             list(dropped),
+            list(finished_to),
             list(missed_to),
             list(failed_to),
             self._clipped,

@@ -82,6 +82,7 @@ class InferenceQueue(Tally):
         jobs, start_s, end_s, work_to = cohort.jobs, cohort.start_s, cohort.end_s, cohort.work_to
         number = len(jobs)
         self.finished += number
+        self.finished_to += number * work_to
         self.busy_gpus -= cohort.gpus
         self.trim_to += number * (work_to - self._to_per_s * (end_s - start_s))
         if self.rows is not None:
@@ -99,6 +100,7 @@ class InferenceQueue(Tally):
         del self._running[cohort]
         start_s, end_s, work_to = cohort.start_s, cohort.end_s, cohort.work_to
         self.finished += 1
+        self.finished_to += work_to
         self.trim_to += work_to - self._to_per_s * (end_s - start_s)
         if self.rows is not None:
             self.rows.append(row_of(cohort.jobs[0], self.site, start_s, end_s, work_to, FINISHED))

@@ -22,19 +22,21 @@ class Tally:
     trim_to       work beyond GPU time at the class's speed on one block: what rounding ends to the clock leaves over,
                   and, negative, what a speed-up below linear, checkpoints and restarts lose
     finished, dropped  jobs that left
+    finished_to   whole work of the jobs that finished
     missed_to     work done of jobs dropped at their deadline; failed_to: work that failures of racks undid (M15)
     runs          GPUs that its jobs held, from when to when
     """
 
     def __init__(self) -> None:
-        self.trim_to = self.missed_to = self.failed_to = 0.0
+        self.trim_to = self.finished_to = self.missed_to = self.failed_to = 0.0
         self.finished = self.dropped = 0
         self.runs: list[Run] = []
 
-    def take(self) -> tuple[float, int, int, float, float, list[Run]]:
-        """(trim_to, finished, dropped, missed_to, failed_to, runs) since the last time."""
-        taken = self.trim_to, self.finished, self.dropped, self.missed_to, self.failed_to, self.runs
-        self.trim_to = self.missed_to = self.failed_to = 0.0
+    def take(self) -> tuple[float, int, int, float, float, float, list[Run]]:
+        """(trim_to, finished, dropped, finished_to, missed_to, failed_to, runs) since the last time."""
+        taken = (self.trim_to, self.finished, self.dropped, self.finished_to, self.missed_to, self.failed_to,
+                 self.runs)
+        self.trim_to = self.finished_to = self.missed_to = self.failed_to = 0.0
         self.finished = self.dropped = 0
         if self.runs:
             self.runs = []
@@ -44,7 +46,8 @@ class Tally:
 class Interval(NamedTuple):
     """What happened at a site between two reads; lists are per job class, powers and energies are drawn (>= 0).
 
-    missed_to is work done of jobs dropped in it, failed_to work that failures of racks undid; both are in work_to.
+    finished_to is the whole work of the jobs that finished in it, whenever it was done. missed_to is work done of jobs
+    dropped in it, failed_to work that failures of racks undid; both are in work_to.
     Means are integrals at true event times, divided by `seconds`. work_to includes the work of jobs that are dropped
     later; left_jobs are the rows of those that finished or were dropped, in the order in which they did.
     runs are GPUs that jobs held and now do not, or not as many: of training; of all jobs in the slot model. A job of
@@ -62,6 +65,7 @@ class Interval(NamedTuple):
     received_jobs: list[int]
     finished_jobs: list[int]
     dropped_jobs: list[int]
+    finished_to: list[float]
     missed_to: list[float]
     failed_to: list[float]
     clipped_commands: int

@@ -45,6 +45,7 @@ SITE = (
     per_class("received_jobs", "jobs submitted at the start of the tick"),
     per_class("finished_jobs", "jobs finished in the tick"),
     per_class("dropped_jobs", "jobs dropped in the tick at their deadline"),
+    per_class("finished_work_to", "work served: all work of the jobs that finished in the tick"),
     per_class("missed_work_to", "work done of jobs that were dropped in the tick, begun but late (M15)"),
     per_class("failed_work_to", "work that failures of racks undid in the tick"),
     per_class("queued_jobs", "released jobs that hold no GPU at the end of the tick"),

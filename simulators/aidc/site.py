@@ -18,7 +18,7 @@ from simulators.aidc.slots import SlotFacility
 from simulators.aidc.thermal import Alarm, Heat, StaticPlant
 from simulators.fleet import Site
 
-_WORKS = ("work_to", "missed_work_to", "failed_work_to")
+_WORKS = ("work_to", "finished_work_to", "missed_work_to", "failed_work_to")
 _COUNTS = ("received_jobs", "finished_jobs", "dropped_jobs")
 EVENTS = ("done_jobs", "gpu_runs", "power", "alarms")
 _ALARM_COLUMNS = ("site", "begin_s", "end_s", "inlet_degc", "racks")
@@ -87,6 +87,7 @@ class SiteOnBus:
             "p_kw": p_kw,
             **self._window(math.fsum(self.means_kw) / len(self.means_kw)),
             "work_to": did.work_to,
+            "finished_work_to": did.finished_to,
             "dropped_jobs": _floats(did.dropped_jobs),
             **self._inside(state),
             "alarms": {} if heat is None else self._alarms_over(heat.alarms, end_s),

@@ -301,9 +301,10 @@ class SlotFacility:
         it_kw = it_at_inlet_kw(it_kw, self.supply_temp_degc, self._cooling)
         _, chiller_kw, tower_kw = cooling_power_kw(it_kw, self.supply_temp_degc, self._cooling)
         busy = [y * MIN_S / c.to_per_gpu_min for y, c in zip(throughput, classes, strict=True)]
-        missed = [math.fsum(r[10] for r in rows if r[1] == m and r[-1] == DROPPED) for m in self._job_classes]
+        missed, served = ([math.fsum(r[10] for r in rows if r[1] == m and r[-1] == outcome) for m in self._job_classes]
+                          for outcome in (DROPPED, FINISHED))
         return Interval(self._slot_s, it_kw, chiller_kw, tower_kw, work_to, busy, list(self._received.values()),
-                        finished, dropped, missed, [0.0] * len(missed), self._clipped, batch_of(rows),
+                        finished, dropped, served, missed, [0.0] * len(missed), self._clipped, batch_of(rows),
                         batch_of([run for c in self._classes.values() for run in c.runs], RUN_COLUMNS),
                         loss_kw=distribution_loss_kw(it_kw, self._cooling))
 

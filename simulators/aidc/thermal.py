@@ -182,7 +182,7 @@ class Room(StaticPlant):
         hot_kw = self._source_kw(it_at_inlet_kw(idle_kw, cooling.inlet_trip_degc, cooling))
         if hot_kw > self._capacity_kw:
             raise ScenarioError(f"{where}.capacity_kw = {self._capacity_kw:g} is less than the {hot_kw:.4g} kW of heat "
-                                f"that an idle site gives off at {cooling.inlet_trip_degc:g} degC; give a larger plant")
+                                f"that an idle site gives off at {cooling.inlet_trip_degc:g} degC; raise it above that")
         self.tripped = False
         self.return_degc = self.rest(it_at_inlet_kw(idle_kw, set_degc, cooling), set_degc, Outside()).return_degc
 

@@ -156,6 +156,7 @@ class TrainingPool(Tally):
         for job in done:
             self._take_out(self._active, job, now_s, job.job.work_to, FINISHED)
         self.finished += len(done)
+        self.finished_to += math.fsum([job.job.work_to for job in done])
 
     def expire(self, now_s: float) -> None:
         """Drop the jobs, active or deferred, whose deadline is now or past; what was done of them is lost."""

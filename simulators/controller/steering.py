@@ -9,6 +9,7 @@ Rows of the model: L08, L15, U22.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -96,7 +97,9 @@ class Steering:
         self._hours = self._controller.step_s / HOUR_S
         ports = world.simulators[FLEET].meta["models"]["Site"]["attrs"]
         self._foresees = self._params.reward.looming and {"late_jobs", "urgent_jobs"} <= set(ports)
-        heard = ["p_kw", "work_to", "dropped_jobs", *(("late_jobs", "urgent_jobs") if self._foresees else ())]
+        self._counts_served = "finished_work_to" in ports
+        heard = ["p_kw", "work_to", "dropped_jobs", *["finished_work_to"] * self._counts_served,
+                 *(("late_jobs", "urgent_jobs") if self._foresees else ())]
         self._fleet_ports = dict.fromkeys(self._sites, heard)
         self._seen: Observation | None = None
         self._emission_kg_per_h: tuple[float | None, ...] = (None, None)
@@ -189,7 +192,8 @@ class Steering:
             work_to=sum([sum(s["work_to"]) for s in here]),
             dropped_jobs=[sum(of_class) for of_class in zip(*(s["dropped_jobs"] for s in here), strict=True)],
             nci_kg_per_kwh=nci_kg_per_kwh, mci_kg_per_kwh=mci_kg_per_kwh,
-            emission_kg_per_h=emission_kg_per_h, baseline_kg_per_h=baseline_kg_per_h)
+            emission_kg_per_h=emission_kg_per_h, baseline_kg_per_h=baseline_kg_per_h,
+            served_to=sum([sum(s["finished_work_to"]) for s in here]) if self._counts_served else math.nan)
 
     def _shaping(self, fleet: list[dict[str, Any]], sites: Sequence[int]) -> float:
         """What is learned from beyond (32) at some sites: the hour's usual cost given back, looming drops charged."""

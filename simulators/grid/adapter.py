@@ -26,6 +26,7 @@ from simulators.grid.horizon import Ramps
 from simulators.grid.incidents import LOOSE_GAP_PU, Incidents
 from simulators.grid.mci import MciOfDispatch, marginal_sources, no_mci
 from simulators.grid.network import read_feeder
+from simulators.grid.plausible import refuse_impossible, unit_hint
 from simulators.grid.ports import DISPATCH_BUS, DISPATCH_GRID, REALISED, fixed_tables, per_bus
 from simulators.grid.powerflow import AcCheck
 from simulators.grid.results import ELASTIC, HELD, DispatchResult, Inexact
@@ -201,6 +202,8 @@ class CefDispatch(Adapter):
             given = inputs[eid]
             base[at] += complex(given["p_load_kw"], given["q_load_kvar"])
             drawn[at] += complex(given["p_site_kw"], given["q_site_kvar"])
+        refuse_impossible(self.sid, format_time(time_s), {e: (base + drawn)[at].real for e, at in self._at.items()},
+                          self._feeder.rated_kw)
         self._hears_sites = self._hears_sites or bool(drawn.any())
         self._drawn_by_sites = drawn
         settled = self._settle(time_s)
@@ -219,7 +222,8 @@ class CefDispatch(Adapter):
             mci = self._mci_of.of(result) if self._mci_of else None
         except SolverError as err:
             if self._last is None:
-                raise SolverError(f"{self.sid} at {format_time(time_s)}: {err}") from None
+                hint = unit_hint(float(p_load.sum()), float(self._feeder.p_kw.sum()))
+                raise SolverError(f"{self.sid} at {format_time(time_s)}: {err}{hint}") from None
             status, mci = HELD, None
             inexact = isinstance(err, Inexact)
         self._mci = mci or self._mci.stale()
@@ -243,7 +247,7 @@ class CefDispatch(Adapter):
         if last.relaxation_gap_pu > LOOSE_GAP_PU:
             self._seen.note("loose", time_s)
         if inexact:
-            self._seen.note("inexact", time_s)
+            self._seen.note("inexact", time_s, self._what_is_proven(last, status))
 
     def notes(self) -> list[str]:
         lines = [f"{self.sid}: {line}" for line in self._seen.lines()]
@@ -269,6 +273,15 @@ class CefDispatch(Adapter):
         if p.v0_pu is not None and p.v0_pu != feeder.v0_pu:
             lines.append(f"network {feeder.name}: {other_voltage(p.v0_pu, [feeder.v0_pu])}")
         return lines
+
+    def _what_is_proven(self, last: DispatchResult, status: int) -> str:
+        """Of an interval whose relaxation is not exact."""
+        if status == HELD:
+            return ""
+        if last.global_gap_ratio is None:
+            return "the set points are not proven to be the best"
+        return ("the set points are the best of the local optima and corners that were tried; the relaxation proves "
+                f"that nothing is better by more than {100 * last.global_gap_ratio:.2g} % of the objective")
 
     def _which_limits(self, result: DispatchResult) -> str:
         """The worst of what an elastic interval could not keep, and where."""

@@ -34,7 +34,9 @@ def nodes_of(net: Admittances) -> Nodes:
             if row not in at_row:
                 at_row[row] = len(names)
                 kind = net.kind[k]
-                name = f"{kind}{net.index[k]}" + ("" if kind in ("trafo3w", "xward") else "end")
+                name = f"{kind}{net.index[k]}"
+                if kind not in ("trafo3w", "xward") or name in names:  # the latter have one inner node, met first
+                    name += "end"
                 taken[name] += 1
                 names.append(name if taken[name] == 1 else f"{name}{taken[name]}")
     rows = np.array(sorted(at_row, key=at_row.get), dtype=np.int64)

@@ -64,6 +64,17 @@ class Sources:
         return not (np.isfinite(self.s_max_pu).any() or np.isfinite(self.q_per_p_max).any())
 
 
+    def capable(self, controls: Floats, without: int) -> Floats:
+        """P and then Q of all sources but one, p.u., pulled to what rating and power factor allow."""
+        rating, ratio = np.delete(self.s_max_pu, without), np.delete(self.q_per_p_max, without)
+        p, q = np.split(controls, 2)
+        p = np.clip(p, -rating, rating)
+        least_factor = np.isfinite(ratio)
+        of_factor = np.where(least_factor, np.where(least_factor, ratio, 0.0) * np.maximum(p, 0.0), np.inf)
+        most = np.minimum(np.sqrt(np.maximum(rating**2 - p**2, 0.0)), of_factor)
+        return np.concatenate([p, np.clip(q, -most, most)])
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Limits:
     """Voltage at the substation, its limits elsewhere, p.u., and the weights of the objective's terms.

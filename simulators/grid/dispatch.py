@@ -31,7 +31,7 @@ from simulators.grid.equations import (
 )
 from simulators.grid.feeder import Feeder
 from simulators.grid.gurobi_solver import CappedGurobi, GurobiSolver
-from simulators.grid.recovery import local_optimum
+from simulators.grid.recovery import best_corners, local_optimum
 from simulators.grid.reduced import OperatingPoint, Reduced
 from simulators.grid.results import ELASTIC, OPTIMAL, DispatchResult, Inexact, Settlement
 from simulators.grid.sources import Source, in_pu
@@ -48,6 +48,9 @@ ELASTIC_PHANTOM_PU = 1e-4
 """The same for the elastic form, whose penalties leave a solver less precision for losses."""
 LOSS_PRICES = (10.0, 100.0, 1000.0)
 """What losses cost, times (11), where a first relaxation was not exact."""
+
+NOTICED_KW = 1e-6
+"""So much better another local optimum must be to take the place of the first one found."""
 
 SolverName = Literal["auto", "gurobi", "clarabel"]
 _log = logging.getLogger(__name__)
@@ -203,7 +206,8 @@ class Dispatch:
         return gap, gap / np.maximum(x[at.l] * x[at.u_parent], 1e-6)
 
     def _recover(self, relaxed: Floats, p_load_kw: Floats, q_load_kvar: Floats) -> DispatchResult | None:
-        """A local optimum within all limits, looked for from the relaxation at dearer losses; None if not found."""
+        """The best local optimum within all limits that is found from the relaxation, from that at dearer losses, and
+        from the best corners of the controls' boxes; None if there is none. `global_gap_ratio` says what is proven."""
         feeder, rhs, z = self.feeder, balance_rhs(self.feeder, p_load_kw, q_load_kvar), self._reduced.z
         starts, exact = [relaxed], None
         for price in LOSS_PRICES:
@@ -217,11 +221,6 @@ class Dispatch:
                 if not self._inexact(x):
                     exact = x
                     break
-        if not self.sources.boxes_only:  # the local search knows boxes only; what dearer losses gave is feasible
-            found = None if exact is None else self._evaluate(self._problem, exact, p_load_kw, q_load_kvar,
-                                                              np.zeros(feeder.n_bus))
-            return None if found is None or found.status != OPTIMAL else replace(found, inexact=True)
-
         def flow(controls: Floats) -> OperatingPoint | None:
             x = np.zeros(self._problem.at.size)
             x[z] = controls
@@ -229,16 +228,35 @@ class Dispatch:
             state = self._flow(x[at.p_source] + 1j * x[at.q_source], p_load_kw + 1j * q_load_kvar)
             return None if state is None else state.point(feeder)
 
-        for start in starts:
-            controls = local_optimum(self._reduced, flow, start[z])
+        boxes = self.sources.boxes_only
+        corners = best_corners(self._reduced, flow, [x[z] for x in starts],
+                               lambda controls: self.sources.capable(controls, self.substation))
+        if boxes:
+            found = [local_optimum(self._reduced, flow, start) for start in [*(x[z] for x in starts), *corners]]
+        else:  # the local search knows boxes only; what dearer losses gave is feasible
+            found = [*([] if exact is None else [exact[z]]), *corners]
+        best = None
+        for controls in found:
             if controls is None:
                 continue
             x = relaxed.copy()
             x[z] = controls
             result = self._evaluate(self._problem, x, p_load_kw, q_load_kvar, np.zeros(feeder.n_bus))
-            if result is not None and result.status == OPTIMAL:
-                return replace(result, inexact=True)
-        return None
+            better = result is not None and (best is None or result.objective_kw < best.objective_kw - NOTICED_KW)
+            if better and result.status == OPTIMAL:
+                best = result
+        if best is None:
+            return None
+        bound_kw = self._bound_kw(relaxed)
+        return replace(best, inexact=True, global_gap_ratio=max(best.objective_kw - bound_kw, 0.0) / max(
+            abs(best.objective_kw), feeder.base_kw * NEGLIGIBLE_PU))
+
+    def _bound_kw(self, relaxed: Floats) -> float:
+        """What the objective is at least, as the relaxation proves."""
+        problem, limits = self._problem, self.limits
+        had_pu = float(np.where(self.sources.renewable, self.sources.p_max_pu, 0.0).sum())
+        worth = problem.cost @ relaxed + problem.quadratic @ relaxed**2 / 2.0
+        return float(worth * problem.unit + limits.curtailment_weight * had_pu) * self.feeder.base_kw
 
     def _solve_elastic(
         self, p_load_kw: Floats, q_load_kvar: Floats, before: Solution, inexact: bool

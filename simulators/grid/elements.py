@@ -40,6 +40,8 @@ _FINITE = {
 _NO_ELEMENTS = frozenset({"bus", "poly_cost", "pwl_cost", "measurement", "group", "controller"})
 _VOLTAGE_DEPENDENT = ("const_z_p_percent", "const_z_q_percent", "const_i_p_percent", "const_i_q_percent",
                       "const_z_percent", "const_i_percent")
+_OTHER_MODELS = ("distributed_slack", "tdpf", "consider_line_temperature", "enforce_q_lims", "enforce_p_lims")
+"""Options of a network's own power flow that would make it another one than ours."""
 _TAPS = (("tap_pos", "tap_side", "tap_step_percent"), ("tap2_pos", "tap2_side", "tap2_step_percent"))
 
 
@@ -67,31 +69,44 @@ def rows_in_service(net: Any, kind: str) -> Iterator[tuple[int, Any]]:
 # --- refusals -------------------------------------------------------------------------------------------------------
 
 def check(net: Any, name: str) -> list[str]:
-    """Refuse by name whatever no reader models, or whose figures make no sense; phrases on what is there but inert."""
+    """Refuse by name whatever no reader models, or whose figures make no sense; phrases on what is taken otherwise."""
+    _check_kinds(net, name)
+    served = {int(b) for b in net.bus.index[net.bus.in_service.astype(bool)]}
+    _check_buses(net, name)
+    for kind in _FINITE:
+        for k, row in rows_in_service(net, kind) if kind in net else ():
+            _check_element(net, kind, k, row, served, f"network {name}: {kind} {k}")
+    _check_constant_power(net, name)
+    return _noted(net)
+
+
+def _check_kinds(net: Any, name: str) -> None:
     for kind, table in net.items():
         if kind in _FINITE or kind in _NO_ELEMENTS or kind.startswith(("_", "res_", "std_")):
             continue
         if "in_service" in getattr(table, "columns", ()) and table.in_service.astype(bool).any():
             raise ScenarioError(f"network {name} has {kind} {next(rows_in_service(net, kind))[0]} in service, which is "
                                 "not modelled; take it out of service, or replace it by what it does")
-    served = {int(b) for b in net.bus.index[net.bus.in_service.astype(bool)]}
-    _check_buses(net, name)
-    for kind in _FINITE:
-        for k, row in rows_in_service(net, kind) if kind in net else ():
-            where = f"network {name}: {kind} {k}{_place(kind, row)}"
-            _check_finite(kind, row, where)
-            _check_served(net, kind, k, row, where, served)
-    for k, row in rows_in_service(net, "line"):
-        _check_line(net, row, f"network {name}: line {k}{_place('line', row)}")
-    for kind in ("trafo", "trafo3w"):
-        for k, row in rows_in_service(net, kind):
-            _check_trafo(kind, row, f"network {name}: {kind} {k}{_place(kind, row)}")
-    for k, row in rows_in_service(net, "impedance"):
-        if abs(complex(row.rft_pu, row.xft_pu)) == 0.0 or abs(complex(row.rtf_pu, row.xtf_pu)) == 0.0:
-            raise ScenarioError(f"network {name}: impedance {k}{_place('impedance', row)} has no impedance; merge its "
-                                "two buses, or join them by a bus-bus switch")
-    _check_constant_power(net, name)
-    return _noted(net)
+    for option in _OTHER_MODELS:
+        if (net.get("user_pf_options") or {}).get(option):
+            raise ScenarioError(f"network {name} keeps {option} for its power flow (user_pf_options), which is not "
+                                "modelled; take it out")
+
+
+def _check_element(net: Any, kind: str, k: int, row: Any, served: set[int], where: str) -> None:
+    for column in _ENDS.get(kind, ("bus",)):
+        if not math.isfinite(row[column]):
+            raise ScenarioError(f"{where} has {column} = {row[column]}; give the number of its bus, or take it "
+                                "out of service")
+    where += _place(kind, row)
+    _check_finite(kind, row, where)
+    _check_served(net, kind, k, row, where, served)
+    if kind == "line":
+        _check_line(net, row, where)
+    elif kind in ("trafo", "trafo3w"):
+        _check_trafo(kind, row, where)
+    elif kind == "impedance" and 0.0 in (abs(complex(row.rft_pu, row.xft_pu)), abs(complex(row.rtf_pu, row.xtf_pu))):
+        raise ScenarioError(f"{where} has no impedance; merge its two buses, or join them by a bus-bus switch")
 
 
 _DRAWN = {"load": ("p_mw",), "shunt": ("p_mw",), "ward": ("ps_mw", "pz_mw"), "xward": ("ps_mw", "pz_mw"),
@@ -209,6 +224,26 @@ def base_loads(net: Any, buses: list[int]) -> tuple[Floats, Floats]:
         p[at[int(row.bus)]] += 1000.0 * row.scaling * (row.p_a_mw + row.p_b_mw + row.p_c_mw)
         q[at[int(row.bus)]] += 1000.0 * row.scaling * (row.q_a_mvar + row.q_b_mvar + row.q_c_mvar)
     return p, q
+
+
+_NO_RATING_KA = 1e3
+"""Networks write such currents where they know none: 99999 in pandapower's own."""
+
+
+def rated_kw(net: Any) -> float | None:
+    """What the branches at the external grids carry together at most, kW; None where one of them has no rating."""
+    roots, rated = {int(row.bus) for _, row in rows_in_service(net, "ext_grid")}, []
+    for _, line in rows_in_service(net, "line"):
+        if {int(line.from_bus), int(line.to_bus)} & roots:
+            ka = line.max_i_ka * line.parallel if 0.0 < line.max_i_ka < _NO_RATING_KA else math.nan
+            rated.append(3.0**0.5 * net.bus.vn_kv[int(line.from_bus)] * ka)
+    for kind, ends, column in (("trafo", ("hv_bus", "lv_bus"), "sn_mva"),
+                               ("trafo3w", ("hv_bus", "mv_bus", "lv_bus"), "sn_hv_mva")):
+        for _, trafo in rows_in_service(net, kind):
+            if {int(trafo[end]) for end in ends} & roots:
+                rated.append(trafo[column] * trafo.get("parallel", 1))
+    total = 1000.0 * float(sum(rated))
+    return total if rated and math.isfinite(total) else None
 
 
 def own_generators(net: Any) -> tuple[Generator, ...]:

@@ -156,7 +156,7 @@ def admittances(net: Any, base_mva: float | None = None) -> Admittances:
     if base_mva is not None:
         net.sn_mva = base_mva
     with suppress(LoadflowNotConverged):  # no step of Newton: the conversion alone, with the network's own options
-        pandapower.runpp(net, init="flat", max_iteration=0, numba=False)
+        _run(net, init="flat", max_iteration=0)
     tables, lookups = net._ppc, net._pd2ppc_lookups
     bus, branch = tables["bus"], tables["branch"]
     at = lookups["bus"]
@@ -207,16 +207,26 @@ def solve(net: Any, tolerance_mva: float, init: str, recycle: bool) -> Solved | 
 
     recycle  keep the admittances of the run before, and start at `net`'s own table of voltages (`start_at`)
     """
-    # numba would save 0.4 ms a run and cost seconds of compilation in every process.
     keep = {"recycle": {"bus_pq": True, "trafo": False, "gen": False}} if recycle else {}
     try:
-        pandapower.runpp(net, init=init, tolerance_mva=tolerance_mva, numba=False, **keep)
+        _run(net, init=init, tolerance_mva=tolerance_mva, **keep)
     except LoadflowNotConverged:
         net._ppc = None  # what is kept between runs is spoilt; the next run builds it anew
         return None
     bus, branch = net._ppc["bus"], net._ppc["branch"]
     return Solved(bus[:, idx_bus.VM].real, bus[:, idx_bus.VA].real, branch[:, idx_brch.PF].real * 1000.0,
                   branch[:, idx_brch.PT].real * 1000.0)
+
+
+def _run(net: Any, **options: Any) -> None:
+    """pandapower.runpp; ScenarioError with its own words where it refuses the network."""
+    try:  # numba would save 0.4 ms a run and cost seconds of compilation in every process
+        pandapower.runpp(net, algorithm="nr", numba=False, **options)
+    except LoadflowNotConverged:
+        raise
+    except Exception as err:  # its checks raise warnings, its conversion whatever it stumbles over
+        raise ScenarioError(f"pandapower refuses the network: {' '.join(str(err).split()) or type(err).__name__}; "
+                            "correct what it names") from err
 
 
 def start_at(net: Any, vm_pu: Floats, va_degree: Floats) -> bool:

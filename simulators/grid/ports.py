@@ -107,7 +107,8 @@ DISPATCH_GRID = (
     Port("nci_cap_excess_kg_per_kwh", "out", "largest distance of an NCI above its cap, where no set points meet it",
          sign="> 0 is above"),
     Port("forecast_error_ratio", "out", "of the base load that was dispatched", sign="> 0: more than came"),
-    Port("global_gap_ratio", "out", "of a dispatch under NCI caps to its proven bound", nullable=True),
+    Port("global_gap_ratio", "out", "of a dispatch under NCI caps, or whose relaxation is not exact, to its proven "
+         "bound", nullable=True),
     Port("voltage_violation_pu", "out", "largest distance of a voltage outside its limits", sign="> 0 is outside"),
     Port("ac_dvm_pu", "out", "largest |voltage of the conic solution - of the AC power flow|", nullable=True),
     Port("ac_dloss_kw", "out", "|loss of the conic solution - of the AC power flow|", nullable=True),

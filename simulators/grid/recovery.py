@@ -1,16 +1,18 @@
-"""A feasible dispatch where the conic relaxation is not exact: a local optimum of the AC problem by linearisation.
+"""A feasible dispatch where the conic relaxation is not exact: local optima of the AC problem by linearisation, and the
+corners of the controls' boxes.
 
 Rows of the model: E06, I38.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import product
 
 import numpy as np
 
 from simulators.grid.clarabel_solver import minimise_quadratic
-from simulators.grid.equations import Floats
+from simulators.grid.equations import Floats, Ints
 from simulators.grid.reduced import Linear, OperatingPoint, Reduced
 
 PENALTY = 1e3
@@ -18,6 +20,8 @@ PENALTY = 1e3
 FIRST_RADIUS_PU, LAST_RADIUS_PU = 0.5, 1e-9
 MOST_STEPS = 100
 FEASIBLE_PU = 1e-7
+ALL_CORNERS = 8
+"""Controls up to which all 2^n corners of their boxes are tried."""
 FLATTEST = 1e-9
 """Least curvature given to a direction of the controls, so that every step is the only best one."""
 
@@ -45,6 +49,55 @@ def local_optimum(reduced: Reduced, flow: Callable[[Floats], OperatingPoint | No
     if point is None or _passed(reduced, point) > FEASIBLE_PU:
         return None
     return z
+
+
+def best_corners(reduced: Reduced, flow: Callable[[Floats], OperatingPoint | None], starts: Sequence[Floats],
+                 inside: Callable[[Floats], Floats], most: int = 2) -> list[Floats]:
+    """The best corners (n_z,) of the controls' boxes, best first, at most `most`: where losses pay, as at a negative
+    price, the cost is concave in the controls and the optimum is a corner that no local search needs to find.
+
+    Up to `ALL_CORNERS` controls every corner is tried; with more, from each start and from all at their lowest and
+    highest, one control after the other goes to the end of its box that is better, until none is. Controls without two
+    finite limits stay as in the first start. `inside` pulls controls to where the sources can be.
+    """
+    low, high = reduced.lower[reduced.z], reduced.upper[reduced.z]
+    free = np.flatnonzero(np.isfinite(low) & np.isfinite(high) & (low < high))
+    base = np.clip(starts[0], low, high)
+
+    def merit(z: Floats) -> float:
+        point = flow(z)
+        return np.inf if point is None else _merit(reduced, point)
+
+    def at_corner(upper: Sequence[bool]) -> Floats:
+        z = base.copy()
+        z[free] = np.where(upper, high[free], low[free])
+        return inside(z)
+
+    if len(free) <= ALL_CORNERS:
+        corners = [at_corner(upper) for upper in product((False, True), repeat=len(free))]
+        found = [(merit(z), z) for z in corners]
+    else:
+        begins = [at_corner([False] * len(free)), at_corner([True] * len(free)),
+                  *(inside(np.clip(z, low, high)) for z in starts)]
+        found = [_to_corner(merit, inside, z, free, low, high) for z in begins]
+    found = [pair for pair in sorted(found, key=lambda pair: pair[0]) if np.isfinite(pair[0])]
+    return [z for _, z in found[:most]]
+
+
+def _to_corner(merit: Callable[[Floats], float], inside: Callable[[Floats], Floats], z: Floats, free: Ints,
+               low: Floats, high: Floats) -> tuple[float, Floats]:
+    """(merit, controls) where no single control is better at another end of its box."""
+    z, here, better = z.copy(), merit(z), True
+    while better:
+        better = False
+        for k in free:
+            for end in (low[k], high[k]):
+                trial = z.copy()
+                trial[k] = end
+                trial = inside(trial)
+                if (there := merit(trial)) < here - FEASIBLE_PU:
+                    z, here, better = trial, there, True
+    return here, z
 
 
 def _values(reduced: Reduced, point: OperatingPoint) -> Floats:

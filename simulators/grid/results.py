@@ -36,7 +36,7 @@ class DispatchResult:
     curtailed_kw            what renewable sources have and do not give, and curtailed_bus_kw
     curtailed_bus_kw        (n_bus,) local generation (negative demand) that cannot go anywhere
     nci_cap_excess_kg_per_kwh  largest distance of an NCI above its cap, 0 if none
-    global_gap_ratio        of a capped dispatch to its proven bound; None elsewhere
+    global_gap_ratio        of a capped dispatch, or an inexact one, to its proven bound, relative; None elsewhere
     """
 
     status: int

@@ -112,16 +112,21 @@ def _numbers(text: str) -> tuple[float, ...]:
     return values
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = OneLineParser(prog="python -m simulators.grid.sweep", description=__doc__.splitlines()[0])
+    p.add_argument("scenario", nargs="?", default="ieee33", help="a scenario with a CefDispatch (default ieee33)")
+    p.add_argument("--lambda", dest="lambdas", type=_numbers, default=LAMBDAS, help="kW per kg/h, e.g. 0,0.01,0.1")
+    p.add_argument("--mean", dest="means", type=_numbers, default=MEANS, help="mean load factors, e.g. 0.5,1")
+    p.add_argument("--site-kw", type=float, default=230.0, help="what every data center draws (default 230)")
+    p.add_argument("--figure", type=file_type(*PICTURES), metavar="FILE", help="draw it, too: .png, .svg or .pdf")
+    return p
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Read a scenario's grid and profile, sweep, print."""
-    parser = OneLineParser(prog="python -m simulators.grid.sweep", description=__doc__.splitlines()[0])
-    parser.add_argument("scenario", nargs="?", default="ieee33", help="a scenario with a CefDispatch (default ieee33)")
-    parser.add_argument("--lambda", dest="lambdas", type=_numbers, default=LAMBDAS, help="kW per kg/h, e.g. 0,0.01,0.1")
-    parser.add_argument("--mean", dest="means", type=_numbers, default=MEANS, help="mean load factors, e.g. 0.5,1")
-    parser.add_argument("--site-kw", type=float, default=230.0, help="what every data center draws (default 230)")
-    parser.add_argument("--figure", type=file_type(*PICTURES), metavar="FILE", help="draw it, too: .png, .svg or .pdf")
     try:
-        arguments = parser.parse_args(argv)
+        arguments = parser().parse_args(argv)
         if arguments.figure and find_spec("matplotlib") is None:
             raise ScenarioError("--figure needs matplotlib; install it with: pip install 'aidc-cosim[plot]'")
         scenario = load(f"scenarios.{arguments.scenario}:SCENARIO", "scenario")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
@@ -21,9 +20,9 @@ from cosim.units import MIN_S, format_time
 from simulators.fleet import BATCH_COLUMNS, JobClass
 from simulators.workload.arrivals import ArrivalRate, Counts, JobBlock, PhaseUnit, arrivals_of, merge
 from simulators.workload.origin import Origin, ScenarioStart, check_cover, lead_s, note
-from simulators.workload.rows import LEFT_OUT_RATIO, LeftOutRatio
+from simulators.workload.rows import LEFT_OUT_RATIO, LeftOutRatio, gap_note
 from simulators.workload.shapes import WEEK_DAYS, BurstPath, Bursts, shape_factors
-from simulators.workload.traces import TokenTrace, TokenWork, read_azure_llm
+from simulators.workload.traces import Requests, TokenTrace, TokenWork, read_azure_llm
 
 Scale = Annotated[float, Field(ge=0)]
 Source = tuple[int, np.ndarray, np.ndarray]
@@ -346,6 +345,9 @@ class AzureLlm(Arrivals):
         said += [f"{self.sid}: {text}" for text in note(p.origin, p.path, trace.first_unix_s, p.scenario_start)]
         if trace.left_out.rows:
             said.append(f"{self.sid}: {trace.left_out.rows} rows of {p.path} were left out: {trace.left_out.about()}")
+        apart_s = np.diff(trace.offset_s, prepend=0.0)
+        if gap := gap_note(apart_s.max(), trace.offset_s[apart_s.argmax() - 1], trace.offset_s[-1]):
+            said.append(f"{self.sid}: {p.path}: {gap}")
         reached_s = self._origin_s + self._steps * self.step_s - self._lead_s
         if not p.repeat and reached_s > requests.length_s:
             over = format_time(requests.length_s + self._lead_s)
@@ -364,39 +366,19 @@ class AzureLlm(Arrivals):
         return [*super()._sources(first_s), (self._trace_class, at_s, works)]
 
 
-@dataclass(frozen=True, slots=True)
-class _Requests:
-    """The requests as they are played: times after the start (s, ascending), works (TO), length of one pass (s)."""
-
-    offset_s: np.ndarray
-    work_to: np.ndarray
-    length_s: float
-
-    def between(self, start_s: float, end_s: float, repeat: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Times and works of the requests in [start_s, end_s)."""
-        last = math.ceil(end_s / self.length_s) if repeat else 1
-        times, works = [np.empty(0)], [np.empty(0)]
-        for n in range(int(start_s // self.length_s) if repeat else 0, last):
-            shift_s = n * self.length_s
-            a, b = np.searchsorted(self.offset_s, (start_s - shift_s, end_s - shift_s))
-            times.append(self.offset_s[a:b] + shift_s)
-            works.append(self.work_to[a:b])
-        return np.concatenate(times), np.concatenate(works)
-
-
 def _played(p: AzureLlmParams, trace: TokenTrace) -> tuple[float, float]:
     """When the first request comes, s after t = 0, and how long one pass of the trace is, s."""
     lead = lead_s(p.origin, p.path, trace.first_unix_s, p.scenario_start)
     return lead, _length_s(trace.offset_s * p.time_scale)
 
 
-def _requests(trace: TokenTrace, p: AzureLlmParams, rng: np.random.Generator) -> _Requests:
+def _requests(trace: TokenTrace, p: AzureLlmParams, rng: np.random.Generator) -> Requests:
     """The trace on its new time axis, sampled or repeated, with works."""
     offset_s = trace.offset_s * p.time_scale
     work_to = _request_work_to(trace, p)
     length_s = _length_s(offset_s)
     if p.trace_rate_scale == 1.0:
-        return _Requests(offset_s, work_to, length_s)
+        return Requests(offset_s, work_to, length_s)
     floor = math.floor(p.trace_rate_scale)
     copies = floor + (rng.random(len(offset_s)) < p.trace_rate_scale - floor)
     which = np.repeat(np.arange(len(offset_s)), copies)
@@ -404,7 +386,7 @@ def _requests(trace: TokenTrace, p: AzureLlmParams, rng: np.random.Generator) ->
     minute_s = np.floor(offset_s[which] / MIN_S) * MIN_S
     times = np.where(again, minute_s + MIN_S * rng.random(len(which)), offset_s[which])
     order = np.argsort(times, kind="stable")
-    return _Requests(times[order], work_to[which][order], length_s)
+    return Requests(times[order], work_to[which][order], length_s)
 
 
 def _request_work_to(trace: TokenTrace, p: AzureLlmParams) -> np.ndarray:

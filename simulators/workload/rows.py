@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from cosim.errors import ScenarioError
+from cosim.units import DAY_S, format_time
 
 LeftOutRatio = Annotated[float, Field(ge=0, le=1, description="share of the trace's rows that may be left out because "
                                       "they cannot be read or do not say what they used; more is refused")]
@@ -27,6 +28,7 @@ _TIME = re.compile(r"\s*((?:19|20|21)\d\d-\d\d-\d\d)(?:[T ]([01]\d|2[0-3]):([0-5
 _EPOCH = {"ms": 1e3, "us": 1e6, "ns": 1e9}
 _LATEST_S = 1e11
 """No count of seconds: the year 5138, if since 1970."""
+_LONG_GAP_S = 2 * DAY_S
 
 
 def delimited(file: TextIO, wanted: Sequence[str], path: str, hint: str = "") -> tuple[list[str], Iterator[Line]]:
@@ -94,6 +96,15 @@ def likely_unit(count: float) -> str | None:
     if count < _LATEST_S:
         return None
     return next((unit for unit, per_s in _EPOCH.items() if count / per_s < _LATEST_S), "ns")
+
+
+def gap_note(gap_s: float, after_s: float, span_s: float) -> str | None:
+    """What is odd about a trace whose longest time without a row begins `after_s` its first; None if nothing is: it
+    lasts less than two days, or less than half of the whole trace (`span_s`)."""
+    if gap_s < max(_LONG_GAP_S, span_s / 2.0):
+        return None
+    return (f"nothing comes for {gap_s / DAY_S:.4g} days from {format_time(after_s)} on, more than half of the trace; "
+            "are all its times right?")
 
 
 @dataclass(slots=True)

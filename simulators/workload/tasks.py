@@ -20,7 +20,7 @@ from typing import Literal, TextIO
 from cosim.errors import ScenarioError
 from cosim.units import DAY_S, MIN_S
 from simulators.workload.layouts import OPENB_COLUMNS, Row, TaskColumns, mapped, openb, swf
-from simulators.workload.rows import LEFT_OUT_RATIO, LeftOut, delimited, likely_unit
+from simulators.workload.rows import LEFT_OUT_RATIO, LeftOut, delimited, gap_note, likely_unit
 
 BUFFER_ROWS = 65536
 
@@ -44,6 +44,7 @@ class Survey:
     before      rows submitted before `begin_s`
     left_out    rows that may be tasks, and are none here
     doubts      what is odd about the trace as a whole
+    gap_s       longest time without a task, and `gap_after_s` since the first one when it begins
     zero_unix_s the instant from which a trace with dates counts, None for counts
     """
 
@@ -59,6 +60,8 @@ class Survey:
     before: int = 0
     left_out: LeftOut = field(default_factory=LeftOut)
     doubts: list[str] = field(default_factory=list)
+    gap_s: float = 0.0
+    gap_after_s: float = 0.0
     zero_unix_s: float | None = None
 
     @property
@@ -135,6 +138,8 @@ class TaskFile:
                 raise ScenarioError(f"trace {self.path}: {said}; give the unit by --set workload.columns.unit=ms (us, "
                                     "ns), or .run_unit where it is another than that of the submission")
             survey.doubts.append(f"{said}; workload.columns.unit and .run_unit say which")
+        if gap := gap_note(survey.gap_s, survey.gap_after_s, survey.last_s - survey.first_s):
+            survey.doubts.append(gap)
 
     def _in_order(self, tasks: Iterator[Task]) -> Iterator[Task]:
         heap = list(islice(tasks, BUFFER_ROWS))
@@ -148,6 +153,8 @@ class TaskFile:
         survey, (submit_s, gpu_s) = self.survey, task
         if not survey.tasks:
             survey.first_s = submit_s
+        elif submit_s - survey.last_s > survey.gap_s:
+            survey.gap_s, survey.gap_after_s = submit_s - survey.last_s, survey.last_s - survey.first_s
         elif submit_s < survey.last_s:
             raise ScenarioError(f"trace {self.path}: a task of {submit_s:g} s comes more than {BUFFER_ROWS} rows late; "
                                 "sort the file by time of submission")

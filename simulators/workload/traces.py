@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -53,6 +54,26 @@ class TokenTrace:
     generated_tokens: np.ndarray
     left_out: LeftOut
     first_unix_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Requests:
+    """The requests as they are played: times after the start (s, ascending), works (TO), length of one pass (s)."""
+
+    offset_s: np.ndarray
+    work_to: np.ndarray
+    length_s: float
+
+    def between(self, start_s: float, end_s: float, repeat: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Times and works of the requests in [start_s, end_s)."""
+        last = math.ceil(end_s / self.length_s) if repeat else 1
+        times, works = [np.empty(0)], [np.empty(0)]
+        for n in range(int(start_s // self.length_s) if repeat else 0, last):
+            shift_s = n * self.length_s
+            a, b = np.searchsorted(self.offset_s, (start_s - shift_s, end_s - shift_s))
+            times.append(self.offset_s[a:b] + shift_s)
+            works.append(self.work_to[a:b])
+        return np.concatenate(times), np.concatenate(works)
 
 
 def read_azure_llm(path: str, max_left_out_ratio: float = LEFT_OUT_RATIO) -> TokenTrace:

@@ -3,6 +3,7 @@
 import csv
 import json
 
+import numpy as np
 import pytest
 
 from agents import checkpoint
@@ -14,11 +15,11 @@ STEP = {"steps": 720, "envs": 2}
 
 
 def write_run(folder, costs, seed=0, method="mat", scenario="ieee33", **learn):
-    """A run whose updates cost so many USD a minute, at 2e9 TO and 1 t each."""
+    """A run whose updates cost so many USD a minute, at 2e9 TO served, 3e9 done, and 1 t each."""
     request = {"scenario": scenario, "env": None if scenario else "package.module:make", "mode": None, "settings": {},
                "learn": {"method": method, **learn}, "seed": seed, "envs": STEP["envs"]}
     checkpoint.write(folder / LAST, {}, {"extra": {"request": request}})
-    terms = {"work_to": 2e9, "attributed_t": 1.0, "dropped_train_jobs": 0.5, "objective": 0.25}
+    terms = {"work_to": 3e9, "served_to": 2e9, "attributed_t": 1.0, "dropped_train_jobs": 0.5, "objective": 0.25}
     lines = [{"update": k + 1, "steps": STEP["steps"] * (k + 1), "episodes": k // 2, "episode_reward": float(k) or None,
               "terms": {"cost_usd": cost, **terms} if scenario else {}} for k, cost in enumerate(costs)]
     (folder / LOG).write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -32,8 +33,8 @@ def test_figures_are_ratios_of_sums_over_a_day_of_every_environment(tmp_path):
     assert run.steps.tolist() == [2880, 3600]
     assert run.episodes.tolist() == [1, 2]
     assert {name: x.tolist() for name, x in run.figures.items()} == {
-        "objective (32) per day": [360.0, 360.0], "USD per 1e9 TO": [1.5, 2.5],
-        "attributed kg CO2 per 1e9 TO": [500.0, 500.0], "dropped training jobs per day": [720.0, 720.0]}
+        "objective (32) per day": [360.0, 360.0], "USD per 1e9 TO served": [1.5, 2.5],
+        "attributed kg CO2 per 1e9 TO served": [500.0, 500.0], "dropped training jobs per day": [720.0, 720.0]}
 
 
 @pytest.mark.rows("X05", "Z05")
@@ -44,12 +45,12 @@ def test_seeds_make_one_curve_as_long_as_the_shortest_of_them(tmp_path):
                write_run(tmp_path / "d", [8.0] * 4, method="mappo", epochs="10")]
     mat, mappo, longer = together([read_run(f) for f in folders])
     assert (mat.name, mat.seeds, mat.steps.tolist()) == ("mat", (0, 1), [2880])
-    assert mat.mean["USD per 1e9 TO"].tolist() == [2.0]
-    assert mat.spread["USD per 1e9 TO"].tolist() == pytest.approx([2.0**0.5])
+    assert mat.mean["USD per 1e9 TO served"].tolist() == [2.0]
+    assert mat.spread["USD per 1e9 TO served"].tolist() == pytest.approx([2.0**0.5])
     assert (mappo.name, longer.name) == ("mappo", "mappo, learn.epochs=10")
     frozen = read_run(write_run(tmp_path / "e", [8.0] * 4, frozen_leaders=["1", "2", "7"]))
     assert [curve.name for curve in together([read_run(folders[0]), frozen])] == ["mat", "learn.frozen_leaders=1:2:7"]
-    assert mappo.spread["USD per 1e9 TO"].tolist() == [0.0]
+    assert mappo.spread["USD per 1e9 TO served"].tolist() == [0.0]
 
 
 def test_a_foreign_world_has_the_reward_of_its_episodes(tmp_path):
@@ -64,10 +65,10 @@ def test_table_csv_and_picture(tmp_path, capsys):
     assert main([*runs, "--out", str(tmp_path / "c.svg"), "--out", str(tmp_path / "c.csv")]) == 0
     assert "2.00 +- 1.41" in capsys.readouterr().out
     with (tmp_path / "c.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row["figure"] == "USD per 1e9 TO"]
+        rows = [row for row in csv.DictReader(file) if row["figure"] == "USD per 1e9 TO served"]
     assert [(row["curve"], row["seeds"], row["steps"], row["mean"]) for row in rows] == [
         ("mat", "2", "2880", "2.0"), ("mat", "2", "3600", "2.0")]
-    assert "USD per 1e9 TO" in (tmp_path / "c.svg").read_text()
+    assert "USD per 1e9 TO served" in (tmp_path / "c.svg").read_text()
 
 
 def test_a_line_that_a_kill_cut_off_is_left_out(tmp_path):
@@ -82,6 +83,23 @@ def test_less_than_a_day_is_drawn_and_said(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "1.00" in said
     assert "less than a day of every environment" in said
+
+
+def test_a_log_without_work_served_has_no_figures_per_it(tmp_path, capsys):
+    """Work done is no substitute: it counts what was dropped later."""
+    old = write_run(tmp_path / "a", [2.0] * 5)
+    (old / LOG).write_text((old / LOG).read_text().replace('"served_to": 2000000000.0, ', ""))
+    assert list(read_run(old).figures) == ["objective (32) per day", "dropped training jobs per day"]
+    assert main([str(old), str(write_run(tmp_path / "b", [2.0] * 5, seed=1))]) == 0
+    said = capsys.readouterr().out
+    assert "its log knows no work served" in said
+    assert "per 1e9 TO" not in said
+
+
+def test_windows_in_which_nothing_was_served_have_no_ratio(tmp_path):
+    idle = write_run(tmp_path / "a", [2.0] * 4)
+    (idle / LOG).write_text((idle / LOG).read_text().replace('"served_to": 2000000000.0', '"served_to": 0.0'))
+    assert np.isnan(read_run(idle).figures["USD per 1e9 TO served"]).all()
 
 
 @pytest.mark.parametrize(("arguments", "says"), [

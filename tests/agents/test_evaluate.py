@@ -11,25 +11,29 @@ KINDS = {"llm": "train", "search": "inf"}
 FIGURES = {
     "energy_kwh": 60_000.0, "it_energy_kwh": 48_000.0, "cost_usd": 8_000.0, "co2_attributed_kg": 30_000.0,
     "co2_system_kg": 64_000.0, "throughput_to_per_min": 50e6,
-    "lost_missed_to": 1.2e9, "lost_failed_to": 0.3e9,
+    "lost_missed_to": 1.2e9, "lost_failed_to": 0.3e9, "served_to": 140e9, "unfinished_llm_to": 2.5e9,
+    "unfinished_search_to": 0.5e9, "cost_usd_per_gto": 8_000 / 140, "co2_attributed_kg_per_gto": 30_000 / 140,
     "dropped_llm_jobs": 3.0, "dropped_search_jobs": 8.0, "unfinished_llm_jobs": 5.0, "unfinished_search_jobs": 2.0,
 }
 
 
 @pytest.mark.rows("I32", "K01-06", "U20", "X06")
 def test_metrics_by_hand():
-    """Two days: 60 MWh and 30 t are 30 MWh and 15 t a day, 2 MWh/t; PUE 60/48; 50e6 x 2880 min = 144e9 TO served."""
+    """Two days: 60 MWh and 30 t are 30 MWh and 15 t a day, 2 MWh/t; PUE 60/48; 140e9 TO of the 144e9
+    that 50e6 x 2880 min are were served."""
     got = metrics(FIGURES, KINDS, days=2.0)
     assert set(got) == {m.name for m in METRICS}
     assert got == pytest.approx({
         "throughput": 50.0, "cost_usd": 4000.0, "co2_t": 15.0, "system_co2_t": 32.0, "dropped_train": 1.5,
         "dropped_inf": 4.0, "mwh_per_t": 2.0, "pue": 1.25, "energy_mwh": 30.0, "unfinished": 7.0,
-        "lost_gto": 0.75, "kg_per_gto": 30_000 / 144, "usd_per_gto": 8_000 / 144,
+        "unfinished_gto": 3.0, "lost_gto": 0.75, "served_gto": 70.0, "kg_per_gto": 30_000 / 140,
+        "usd_per_gto": 8_000 / 140,
     })
 
 
 def test_a_run_that_serves_nothing_and_emits_nothing_has_no_ratios():
-    got = metrics(FIGURES | {"throughput_to_per_min": 0.0, "co2_attributed_kg": 0.0}, KINDS, 1.0)
+    nothing = {name: value for name, value in FIGURES.items() if not name.endswith("_per_gto")}
+    got = metrics(nothing | {"served_to": 0.0, "co2_attributed_kg": 0.0}, KINDS, 1.0)
     assert math.isnan(got["kg_per_gto"])
     assert math.isnan(got["mwh_per_t"])
 

@@ -6,7 +6,7 @@ from agents.rewards import TERMS, Minute, RewardWeights, hour_cost, loom, reward
 
 MINUTE = Minute(hours=1 / 60, price_usd_per_kwh=0.3, power_kw=[300.0, 600.0], work_to=36e6, dropped_jobs=[1, 0, 30, 5],
                 nci_kg_per_kwh=[0.4, 0.9], mci_kg_per_kwh=[0.3, -0.1], emission_kg_per_h=1200.0,
-                baseline_kg_per_h=900.0)
+                baseline_kg_per_h=900.0, served_to=24e6)
 KINDS = ("train", "train", "inf", "inf")
 
 
@@ -16,7 +16,8 @@ def test_the_terms_of_a_minute():
     terms = dict(zip(TERMS, terms_of(MINUTE, KINDS, RewardWeights()), strict=True))
     assert terms == pytest.approx({
         "throughput_ratio": 0.5, "cost_usd": 4.5, "carbon_t": 0.011, "dropped_train_jobs": 1, "dropped_inf_jobs": 35,
-        "work_to": 36e6, "energy_kwh": 15.0, "attributed_t": 0.011, "system_t": 0.020})
+        "work_to": 36e6, "energy_kwh": 15.0, "attributed_t": 0.011, "system_t": 0.020,
+        "served_to": 24e6})
 
 
 @pytest.mark.parametrize(("carbon", "tonnes"), [

@@ -1,7 +1,5 @@
 """A recording is played from where its counted time begins, at its own instants, by members of the same names; and what
 it says is said to be the recorded run's.
-
-Rows of the model: M07.
 """
 
 import shutil
@@ -43,6 +41,7 @@ def played(member, recorded, out, until_s=1800.0, driver="native", **settings):
 
 
 @pytest.mark.parametrize(("warmup_s", "from_s"), [(0.0, 2220.0), (1320.0, 900.0), (2220.0, 0.0), (2700.0, 0.0)])
+@pytest.mark.rows("M07")
 def test_counted_time_meets_counted_time(tmp_path, recorded, warmup_s, from_s):
     """Every half minute the grid says what it said then; a longer warm-up begins with the recording's."""
     result = played("grid", recorded, tmp_path / "t.h5", warmup_s=warmup_s)

@@ -71,6 +71,8 @@ def test_work_is_conserved(trace):
         left = (jobs["work_to"] - jobs["done_to"])[mine & (jobs["outcome"] == "unfinished")].sum()
         inside = site(trace, "pending_work_to")[-1, s].sum() + site(trace, "deferred_work_to")[-1, s].sum()
         assert inside == pytest.approx(left, rel=1e-9)
+        whole = jobs["work_to"][mine & finished].sum()
+        assert site(trace, "finished_work_to")[:, s].sum() == pytest.approx(whole, rel=1e-9)
 
 
 @pytest.mark.rows("E12", "E13", "L13", "M09")

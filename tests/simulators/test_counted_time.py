@@ -86,6 +86,7 @@ def settled(trace, port, dispatched):
 HOURS = PIECE_S / 3600.0
 
 
+@pytest.mark.rows("K01", "K02", "K03", "K08", "M07")
 def test_totals_are_those_of_a_recount(trace, figures):
     p_kw, nci = at(trace, "aidc/Site/p_kw"), at(trace, "grid/Bus/nci_kg_per_kwh", 1)
     tick_s, step_s = (np.diff(trace.time_s(m))[0] for m in ("aidc/Site", "grid/Grid"))
@@ -121,6 +122,7 @@ def test_means_are_over_time(trace):
     assert site.gpu_use_ratio == pytest.approx(busy.mean() / GPUS, rel=1e-12)
 
 
+@pytest.mark.rows("K04", "M07")
 def test_jobs_count_by_their_instants(trace, figures):
     """Received at the begin of a tick; finished or dropped when the job table says so, up to the last instant."""
     jobs, end_s = trace.table("jobs"), WARMUP_S + COUNTED_S
@@ -139,6 +141,27 @@ def test_jobs_count_by_their_instants(trace, figures):
         wait_s = jobs["start_s"][begun] - jobs["arrival_s" if name == "query" else "release_s"][begun]
         assert figures.get(f"wait_p50_{name}_s") == (pytest.approx(np.quantile(wait_s, 0.5)) if begun.any() else None)
     assert figures["dropped_train_jobs"] > 0
+
+
+def test_work_is_served_dropped_or_unfinished(trace, figures):
+    """Whole jobs: those inside as the counted time begins and those that come in it, each ends as one of three."""
+    jobs, end_s = trace.table("jobs"), WARMUP_S + COUNTED_S
+    over = jobs["end_s"] <= end_s
+    mine = (jobs["submit_s"] < end_s) & ~(jobs["end_s"] <= WARMUP_S)
+    work_to = {outcome: jobs["work_to"][mine & over & (jobs["outcome"] == outcome)].sum()
+               for outcome in ("finished", "dropped")}
+    unfinished_to = jobs["work_to"][mine & ~over].sum()
+    assert figures["served_to"] == pytest.approx(work_to["finished"], rel=1e-12)
+    assert figures["served_to"] + work_to["dropped"] + unfinished_to == pytest.approx(jobs["work_to"][mine].sum())
+    assert min(work_to["dropped"], unfinished_to, jobs["work_to"][mine & (jobs["submit_s"] < WARMUP_S)].sum()) > 0
+    assert figures["cost_usd_per_gto"] == pytest.approx(figures["cost_usd"] / work_to["finished"] * 1e9)
+    assert figures["co2_attributed_kg_per_gto"] == pytest.approx(
+        figures["co2_attributed_kg"] / work_to["finished"] * 1e9)
+    if trace.time_s("aidc/Site")[1] == 60.0:  # the run ends with a minute
+        left = {name: figures[f"unfinished_{name}_to"] for name in ("train", "query")}
+        for name, left_to in left.items():
+            rows = mine & ~over & (jobs["job_class"] == name)
+            assert left_to == pytest.approx((jobs["work_to"] - jobs["done_to"])[rows].sum(), rel=1e-9)
 
 
 def test_minutes_outside_a_limit_are_counted_minutes(trace, figures):

@@ -62,6 +62,7 @@ def test_the_shortest_runs_of_the_study_by_hand():
     assert set(too_long(facts, MIN)) == {(0, 5), (1, 5)}  # ten hours, and only they
 
 
+@pytest.mark.rows("U10", "U15")
 @pytest.mark.parametrize(("lead", "due_min", "release_min"), [
     (0, 300, 30.0),
     (1, 300, 90.0),          # 150 min of work, due at 300: 149 is the latest release

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+import pandapower as pp
 import pytest
 
 from cosim.errors import ScenarioError, SolverError
@@ -121,3 +122,79 @@ def test_a_step_without_a_power_flow_is_held_and_the_first_one_is_an_error():
 def test_wrong_requests_are_named(params: dict, message: str):
     with pytest.raises(ScenarioError, match=message):
         AcPowerFlow().init("grid", 60.0, step_s=900.0, **params)
+
+
+@pytest.fixture
+def switched(tmp_path) -> str:
+    """10 kV: external grid at 0 (1.02 p.u.), 0 - 1 = 2 (a closed bus-bus switch) - 3, and a line 3 - 0 that a line
+    switch opens; 300 kW at 3, -20 kW at 1, a fixed PV of 50 kW at 2."""
+    net = pp.create_empty_network()
+    pp.create_buses(net, 4, vn_kv=10.0)
+    for a, b in ((0, 1), (2, 3), (3, 0)):
+        pp.create_line_from_parameters(net, a, b, 1.0, 0.4, 0.3, 0.0, 1.0)
+    pp.create_switch(net, 1, 2, et="b")
+    pp.create_switch(net, 0, 2, et="l", closed=False)
+    pp.create_load(net, 3, p_mw=0.3)
+    pp.create_load(net, 1, p_mw=-0.02)
+    pp.create_sgen(net, 2, p_mw=0.05, controllable=False, max_p_mw=0.25, name="PV")
+    pp.create_ext_grid(net, 0, vm_pu=1.02)
+    pp.to_json(net, str(tmp_path / "net.json"))
+    return str(tmp_path / "net.json")
+
+
+def test_buses_that_a_switch_joins_are_one_and_share_an_intensity(switched: str):
+    # At the busbar 1 = 2: 50 kW at 0.1 from the sun, 20 at 0 of the negative load, the rest of 0.5; all of it goes on.
+    grid = started(["bus0", "bus1", "bus2", "bus3"], network=switched, sources={"up": SUBSTATION | {"kg_per_kwh": 0.5}},
+                   network_sources={"*": 0.1})
+    assert grid.labels() == {"source": ["up", "PV"], "line": ["0-1", "1-3", "3-line2end"],
+                             "bus": ["bus0", "bus1", "bus3", "line2end"]}
+    assert grid.tables()["buses"]["bus"] == ["bus0", "bus1", "bus1", "bus3"]
+    out = tick(grid, 0, {"bus1": -20.0, "bus3": 300.0})
+    p_from, p_to = (np.array(out["grid"][k]) for k in ("p_from_kw", "p_to_kw"))
+    assert out["grid"]["p_source_kw"] == pytest.approx([p_from[0], 50.0])
+    expected = (-p_to[0] * 0.5 + 50.0 * 0.1) / (-p_to[0] + 50.0 + 20.0)
+    assert [out[f"bus{k}"]["nci_kg_per_kwh"] for k in (1, 2, 3)] == pytest.approx([expected] * 3, abs=1e-12)
+    assert p_from[1] == pytest.approx(-p_to[0] + 70.0, abs=1e-6)
+    assert out["bus0"]["vm_pu"] == 1.02  # the file's, for the scenario says none
+    assert grid.notes() == [f"grid: network {switched}: load 1 of negative power counts as local generation at 0 "
+                            "kg/kWh; an sgen in its place can have an intensity"]
+
+
+def test_demand_of_joined_buses_adds_up(switched: str):
+    grid = started(["bus1", "bus2"], network=switched, sources={"up": SUBSTATION}, network_sources={"PV": 0.1})
+    out = tick(grid, 0, {"bus1": 100.0, "bus2": 150.0})
+    assert out["grid"]["p_source_kw"][0] == pytest.approx(200.0 + out["grid"]["loss_kw"], abs=1e-6)
+
+
+def test_a_closed_line_has_its_switches_closed(switched: str):
+    given = {"network": switched, "sources": {"up": SUBSTATION}, "network_sources": {"PV": 0.1}, "v0_pu": 1.0}
+    ring = started(["bus3"], closed_lines=[2], **given)
+    out = tick(ring, 0, {"bus3": 300.0})
+    assert ring.labels()["line"] == ["0-1", "1-3", "3-0"]
+    # Half the resistance one way as the other: with the 50 kW at the busbar 2/3 (300 - 25) kW come by the ring's line.
+    assert -out["grid"]["p_from_kw"][2] == pytest.approx((300.0 * 2 - 50.0) / 3, abs=0.5)
+    assert any("v0_pu = 1 of the scenario, not 1.02 p.u. as the network has it" in note for note in ring.notes())
+
+
+@pytest.mark.parametrize(("own", "message"), [
+    ({}, r"has generator 'PV' \(bus 2, 50 kW\) in service; give the kg/kWh of each in grid.network_sources"),
+    ({"pv": 0.1}, "unknown generator of .* 'pv'; allowed: PV"),
+])
+def test_own_generators_need_an_intensity(switched: str, own: dict, message: str):
+    with pytest.raises(ScenarioError, match=message):
+        started(["bus3"], network=switched, sources={"up": SUBSTATION}, network_sources=own)
+
+
+def test_every_external_grid_is_a_source(switched: str):
+    net = pp.from_json(switched)
+    pp.create_ext_grid(net, 3, vm_pu=1.02)
+    pp.to_json(net, switched)
+    given = {"network": switched, "network_sources": {"PV": 0.0}}
+    with pytest.raises(ScenarioError, match="no source stands at bus 3, where the external grid is"):
+        started(["bus3"], sources={"up": SUBSTATION}, **given)
+    grid = started(["bus1", "bus3"], sources={"up": SUBSTATION, "other": {"node": 3, "kg_per_kwh": 0.8}}, **given)
+    out = tick(grid, 0, {"bus1": 130.0, "bus3": 300.0})
+    assert sum(out["grid"]["p_source_kw"]) == pytest.approx(430.0 + out["grid"]["loss_kw"], abs=1e-6)
+    assert out["grid"]["p_source_kw"][1] > 250.0  # next door, at one voltage
+    assert out["grid"]["emission_kg_per_h"] == pytest.approx(
+        0.3 * out["grid"]["p_source_kw"][0] + 0.8 * out["grid"]["p_source_kw"][1])

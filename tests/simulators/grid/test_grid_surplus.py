@@ -1,7 +1,4 @@
-"""More local generation than can go anywhere: what is curtailed, and who is named.
-
-Rows of the model: E04, E08.
-"""
+"""More local generation than can go anywhere: what is curtailed, and who is named."""
 
 from __future__ import annotations
 
@@ -36,6 +33,7 @@ def dispatch(weights: dict | None = None, takes_kw: float = 0.0, **sources: Sour
 
 @pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("takes_kw", [0.0, 50.0])
+@pytest.mark.rows("E08", "M04")
 def test_a_surplus_is_curtailed_to_what_is_drawn_and_taken_back(weights, takes_kw):
     got = dispatch(weights, takes_kw).solve(np.array([0.0, 0.0, 100.0, -300.0]), NOTHING)
     assert got.status == OPTIMAL
@@ -46,12 +44,14 @@ def test_a_surplus_is_curtailed_to_what_is_drawn_and_taken_back(weights, takes_k
     assert got.emission_kg_per_h == pytest.approx(0.3 * max(got.p_source_kw[0], 0.0), abs=1e-9)
 
 
+@pytest.mark.rows("M04")
 def test_export_is_one_field_and_then_nothing_is_curtailed():
     got = dispatch(takes_kw=300.0).solve(np.array([0.0, 0.0, 100.0, -300.0]), NOTHING)
     assert not got.curtailed_bus_kw.any()
     assert got.p_source_kw[0] == pytest.approx(-200.0 + got.loss_kw, abs=1e-6)
 
 
+@pytest.mark.rows("E04")
 def test_every_bus_that_feeds_loses_the_same_share():
     got = dispatch().solve(np.array([0.0, -100.0, 100.0, -300.0]), NOTHING)
     assert got.curtailed_bus_kw == pytest.approx([0.0, 75.0, 0.0, 225.0])

@@ -249,6 +249,10 @@ def test_trace_notes(tmp_path):
     dry = started(AzureLlm, **TRACE)
     play(dry, 65)
     assert dry.notes() == ["workload: the trace ended at 00:04; the remaining 60 min had no requests from it"]
+    path = tmp_path / "far.csv"
+    path.write_text(Path(SAMPLE).read_text() + "2103-11-16 18:15:46,1,1\n")
+    assert any("days from 00:03:23 on, more than half of the trace" in n for n in
+               started(AzureLlm, path=str(path), trace_class="chat").notes())
     path = tmp_path / "bad.csv"
     path.write_text(Path(SAMPLE).read_text() + "broken\n")
     spoiled = started(AzureLlm, path=str(path), trace_class="chat", repeat=True, max_left_out_ratio=0.12)

@@ -169,6 +169,13 @@ def test_a_hundredth_of_the_rows_may_be_left_out_and_is_said(tmp_path):
     assert len(play(started(more, format="csv", max_left_out_ratio=0.02), 3)) == 99
 
 
+def test_a_time_far_from_all_others_is_doubted(tmp_path):
+    rows = "".join(f"{k * 3600},60,1\n" for k in range(100))
+    for last, said in ((4 * 86400, False), (30 * 86400, True), (1700000000, True)):
+        simulator = started(write(tmp_path, f"submit_s,run_s,gpus\n{rows}{last},60,1\n", f"{last}.csv"), format="csv")
+        assert any("days from 4d 03:00 on, more than half of the trace" in n for n in simulator.notes()) is said
+
+
 def test_long_runs_are_doubted(tmp_path):
     path = write(tmp_path, "submit_s,run_s,gpus\n0,3600000,8\n60,600000,1\n")
     assert any("24.3 days on average if run_s is in s, for 35 min if it is a thousandth" in n
