@@ -57,6 +57,12 @@ class GuardedChannel(Channel):
     def __init__(self, reader: StreamReader, writer: StreamWriter, name: str | None = None, first: bytes = b"") -> None:
         super().__init__(BoundedReader(reader, first), writer, name)
 
+    async def send(self, value: Any) -> Any:
+        """As of a Channel; IncompleteReadError also when the connection ended before."""
+        if self._receiver_task.done():
+            raise asyncio.IncompleteReadError(b"", None)
+        return await super().send(value)
+
     async def _receive_forever(self) -> None:
         try:
             await super()._receive_forever()

@@ -19,7 +19,8 @@ from cosim.errors import CosimError, ModelError, ScenarioError
 from cosim.remote import GuardedChannel, address_of, is_loopback, is_run, secret_of
 from cosim.resolve import load
 
-USAGE = "usage: python -m cosim.serve [--remote [--secret VARIABLE]] package.module:Class HOST:PORT (port 0: any that is free)"
+USAGE = ("usage: python -m cosim.serve [--remote [--secret VARIABLE]] package.module:Class HOST:PORT (port 0: any that "
+         "is free)")
 PATIENCE_S = 3600
 """How long --remote waits for a scenario to connect."""
 

@@ -64,6 +64,17 @@ def _reads(method: Method) -> Method:
     return cast(Method, reading)
 
 
+def _open(path: Path) -> h5py.File:
+    """Without a lock, so that a running file can be read; HDF5 wants the same of all who have a file open in a
+    process."""
+    try:
+        return h5py.File(path, "r", locking=False)
+    except OSError as err:
+        if "locking flag" not in str(err):
+            raise
+        return h5py.File(path, "r")
+
+
 def _damaged(path: Path, what: str, err: Exception) -> TraceError:
     return TraceError(f"{path} is damaged: {what} cannot be read ({_first_line(err)}); {RESCUE}")
 
@@ -104,7 +115,7 @@ class Trace:
         self._lengths: dict[str, int] = {}
         self.sealed = _refuse_changed(self.path)
         try:
-            self._file = h5py.File(self.path, "r", locking=False)
+            self._file = _open(self.path)
         except (OSError, RuntimeError, ValueError) as err:
             raise TraceError(f"{self.path} is not a readable HDF5 file: {_first_line(err)}; {RESCUE}") from None
         try:

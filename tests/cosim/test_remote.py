@@ -114,11 +114,14 @@ def test_a_connection_has_an_owner(monkeypatch):
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root can be another user")
 def test_another_user_does_not_take_a_members_place(monkeypatch, tmp_path):
     """Somebody who watches for the port connects first, and answers nothing; the run meets its own child."""
-    code = ("import socket,sys,subprocess,time;h,p=sys.argv[1].rsplit(':',1);"
-            "subprocess.run([sys.executable,'-c','import socket;socket.create_connection((%r,%d))' % (h,int(p))],"
-            "user=65534,check=True);time.sleep(0.2);sys.argv=['boxes',sys.argv[1]];"
-            "import runpy;runpy.run_path('{}',run_name='__main__')").format(BOX)
-    simulator = f'cmd: %(python)s -c "{code}" %(addr)s'
+    program = tmp_path / "raced.py"
+    program.write_text(
+        "import os, runpy, socket, sys, time\nhost, port = sys.argv[1].rsplit(':', 1)\n"
+        "if not (child := os.fork()):\n    os.setuid(65534)\n"
+        "    s = socket.create_connection((host, int(port)))\n    s.recv(1)\n    os._exit(0)\n"
+        "os.waitpid(child, 0)\n"  # it was hung up on
+        f"runpy.run_path({str(BOX)!r}, run_name='__main__')\n")
+    simulator = f"cmd: %(python)s {program} %(addr)s"
     monkeypatch.setenv("PYTHONPATH", ENV["PYTHONPATH"])
     near = override(boxes(), {"until_s": 600.0})
     far = override(near, {"store.simulator": simulator, "store.adapter": True})
