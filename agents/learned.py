@@ -99,7 +99,8 @@ def _shape(part: object) -> tuple:
     if isinstance(part, Interval):
         return (part.name, part.low, part.high)
     eligible = getattr(part, "eligible", None)
-    return (part.name, part.size, "all" if eligible is None or all(eligible) else eligible)
+    without = [f"number {k}" for k, ok in enumerate(eligible or (), 1) if not ok]
+    return (part.name, part.size, f"all but {', '.join(without)}" if without else "all")
 
 
 def _digest(path: str | Path) -> str:

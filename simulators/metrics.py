@@ -83,6 +83,7 @@ def preflight(resolved: Resolved) -> Digest:
     total = sum(s.gpus for s in fleet.sites.values())
     busy = 0.0
     rows = []
+    has_runs = not hasattr(fleet, "reading")  # the slot model does a job in a minute
     offered = resolved.classes["workload"].offered_jobs_per_min(workload)
     for name, (rate_per_min, work_to) in offered.items():
         job_class = workload.job_classes[name]
@@ -94,6 +95,10 @@ def preflight(resolved: Resolved) -> Digest:
         if not may:
             digest.warnings.append(f"class {name} can run nowhere: no eligible site has a block of "
                                    f"{job_class.gpus_per_block} GPUs; its jobs will be dropped")
+        elif has_runs and (run_min := shortest_run_min(job_class, work_to, fleet.sites)) > job_class.deadline_s / MIN_S:
+            digest.warnings.append(f"class {name} needs {run_min:.4g} min on all the GPUs that one job can use, and is "
+                                   f"due {job_class.deadline_s / MIN_S:.4g} min after its arrival; its jobs will be "
+                                   "dropped")
         elif needed > OVERLOAD * may:
             digest.warnings.append(_overload(f"class {name}", needed, may, _rate_fields(resolved, name)))
     rows.append(("all", "", "", f"{busy:.1f}", f"{total}", f"{100 * busy / total:.1f} %"))
@@ -114,6 +119,15 @@ def _rate_fields(resolved: Resolved, job_class: str | None) -> dict[str, float]:
     fields_of = getattr(resolved.classes["workload"], "rate_fields", None)
     fields = fields_of(resolved.params["workload"], job_class) if fields_of else {}
     return {name: value for name, value in fields.items() if value > 0.0}
+
+
+def shortest_run_min(job_class: JobClass, work_to: float, sites: dict[str, Site]) -> float:
+    """How long a training job of this size takes where it can run fastest, min; 0 for inference, which need only
+    start."""
+    if job_class.kind == "inf":
+        return 0.0
+    top_to_per_s = max(job_class.top_to_per_s(s.gpus) for name, s in sites.items() if may_run(job_class, name))
+    return work_to / top_to_per_s / MIN_S
 
 
 def _overload(what: str, needed: float, gpus: int, rate_fields: dict[str, float]) -> str:

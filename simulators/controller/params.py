@@ -5,6 +5,7 @@ Everything that can be refused without starting is refused when the parameters a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal
@@ -33,6 +34,19 @@ def _ratio(value: Any) -> Any:
     return value.split(":") if isinstance(value, str) else value
 
 
+def _guard(value: Any) -> Any:
+    """Minutes as a number; ValueError beyond the slack of a site without training, where all sites always have less."""
+    if value is None or value == "auto":
+        return value
+    try:
+        minutes = float(value)
+    except (TypeError, ValueError):
+        minutes = math.nan
+    if not 0.0 <= minutes <= MOST_S / MIN_S:
+        raise ValueError(f"must be auto, null, or 0 to {MOST_S / MIN_S:g} min, the most that slack_min can be")
+    return minutes
+
+
 @params(kw_only=True)
 class ControllerParams:
     """Parameters of `Controller`."""
@@ -56,7 +70,7 @@ class ControllerParams:
         description="deferrals after which a training job has less time than its shortest run takes, on all blocks it "
         "can use at its site. clip: it is released a step before its latest start; mask: its class has no such "
         "deferral; refuse: the scenario is; as_printed: it is used, and the job dropped")] = "clip"
-    guard_slack_min: Annotated[Annotated[float, Field(ge=0, le=MOST_S / MIN_S)] | Literal["auto"] | None, Field(
+    guard_slack_min: Annotated[float | Literal["auto"] | None, BeforeValidator(_guard), Field(
         description="while training at a site could stand still for less than this and meet its deadlines (slack_min), "
         "it gets all GPUs that inference leaves by the rules' split, whatever the policy says; auto: the longest of "
         "the classes' shortest runs there, and a step; null: policies alone decide, as in the study")] = "auto"

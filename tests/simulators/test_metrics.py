@@ -51,6 +51,18 @@ def test_the_summary_names_its_policy(tmp_path):
 
 
 @pytest.mark.rows("I05", "K01", "K06")
+@pytest.mark.parametrize(("blocks", "says"), [
+    (5, ["class llm needs 144 min on all the GPUs that one job can use, and is due 130 min after its arrival"]),
+    (6, []),  # 119.97 min
+])
+def test_a_class_that_nothing_can_finish_in_time_is_said_before_the_run(blocks, says):
+    scenario = override(find("ieee33"), {"controller.policy": "uniform", "shared.deferrals_s": [0.0],
+                                         "shared.job_classes.llm.deadline_s": "130min",
+                                         "shared.job_classes.llm.max_blocks": blocks})
+    warnings = Experiment(scenario, "native").preflight().warnings
+    assert [warning.split(";")[0] for warning in warnings] == says
+
+
 def test_throughput_and_pue_are_told_in_both_ways(tmp_path):
     """44 minutes of 7.2e5 TO in 45 are 0.704 M TO/min and 11.7 k TO/s. Cooling takes a quarter of IT at all times; with
     10 kW of auxiliaries beside it PUE is 35/20 in the first minute and 50/32 from then on."""
