@@ -21,6 +21,7 @@ from cosim.ports import Port
 from cosim.units import format_time
 from simulators.grid.equations import Floats, Ints, generated_carbon, nodal_carbon_intensity
 from simulators.grid.feeder import Network
+from simulators.grid.plausible import refuse_impossible, unit_hint
 from simulators.grid.ports import DEMAND, PER_BUS, fixed_tables, per_bus
 from simulators.grid.powerflow import AcFlow, AcNetwork
 from simulators.grid.sources import other_voltage, own_intensities
@@ -191,6 +192,8 @@ class AcPowerFlow(Adapter):
         for eid, at in self._at.items():  # closed switches may make several of these buses one
             p_load[at] += inputs[eid]["p_load_kw"]
             q_load[at] += inputs[eid]["q_load_kvar"]
+        refuse_impossible(self.sid, format_time(time_s), {eid: inputs[eid]["p_load_kw"] for eid in self._at},
+                          self._network.rated_kw)
         p_source = self._set_points(float(p_load.sum()) - float(self._own_kw.sum()))
         others = self._others
         flow = self._network.run(p_load, q_load, p_source[others], self._q_set[others])
@@ -204,8 +207,9 @@ class AcPowerFlow(Adapter):
             for eid in self.entities["Grid"]:
                 self._last[eid]["status"] = HELD
         else:
+            hint = unit_hint(float(p_load.sum()), float(self._network.base_p_kw.sum()))
             raise SolverError(f"{self.sid} at {format_time(time_s)}: the AC power flow finds no solution at "
-                              f"{p_load.sum():.0f} kW of demand; lower it or look at the network's impedances")
+                              f"{p_load.sum():.0f} kW of demand; lower it or look at the network's impedances{hint}")
         return self._last
 
     def _set_points(self, demand_kw: float) -> Floats:

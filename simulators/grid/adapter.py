@@ -26,6 +26,7 @@ from simulators.grid.horizon import Ramps
 from simulators.grid.incidents import LOOSE_GAP_PU, Incidents
 from simulators.grid.mci import MciOfDispatch, marginal_sources, no_mci
 from simulators.grid.network import read_feeder
+from simulators.grid.plausible import refuse_impossible, unit_hint
 from simulators.grid.ports import DISPATCH_BUS, DISPATCH_GRID, REALISED, fixed_tables, per_bus
 from simulators.grid.powerflow import AcCheck
 from simulators.grid.results import ELASTIC, HELD, DispatchResult, Inexact
@@ -201,6 +202,8 @@ class CefDispatch(Adapter):
             given = inputs[eid]
             base[at] += complex(given["p_load_kw"], given["q_load_kvar"])
             drawn[at] += complex(given["p_site_kw"], given["q_site_kvar"])
+        refuse_impossible(self.sid, format_time(time_s), {e: (base + drawn)[at].real for e, at in self._at.items()},
+                          self._feeder.rated_kw)
         self._hears_sites = self._hears_sites or bool(drawn.any())
         self._drawn_by_sites = drawn
         settled = self._settle(time_s)
@@ -219,7 +222,8 @@ class CefDispatch(Adapter):
             mci = self._mci_of.of(result) if self._mci_of else None
         except SolverError as err:
             if self._last is None:
-                raise SolverError(f"{self.sid} at {format_time(time_s)}: {err}") from None
+                hint = unit_hint(float(p_load.sum()), float(self._feeder.p_kw.sum()))
+                raise SolverError(f"{self.sid} at {format_time(time_s)}: {err}{hint}") from None
             status, mci = HELD, None
             inexact = isinstance(err, Inexact)
         self._mci = mci or self._mci.stale()

@@ -226,6 +226,26 @@ def base_loads(net: Any, buses: list[int]) -> tuple[Floats, Floats]:
     return p, q
 
 
+_NO_RATING_KA = 1e3
+"""Networks write such currents where they know none: 99999 in pandapower's own."""
+
+
+def rated_kw(net: Any) -> float | None:
+    """What the branches at the external grids carry together at most, kW; None where one of them has no rating."""
+    roots, rated = {int(row.bus) for _, row in rows_in_service(net, "ext_grid")}, []
+    for _, line in rows_in_service(net, "line"):
+        if {int(line.from_bus), int(line.to_bus)} & roots:
+            ka = line.max_i_ka * line.parallel if 0.0 < line.max_i_ka < _NO_RATING_KA else math.nan
+            rated.append(3.0**0.5 * net.bus.vn_kv[int(line.from_bus)] * ka)
+    for kind, ends, column in (("trafo", ("hv_bus", "lv_bus"), "sn_mva"),
+                               ("trafo3w", ("hv_bus", "mv_bus", "lv_bus"), "sn_hv_mva")):
+        for _, trafo in rows_in_service(net, kind):
+            if {int(trafo[end]) for end in ends} & roots:
+                rated.append(trafo[column] * trafo.get("parallel", 1))
+    total = 1000.0 * float(sum(rated))
+    return total if rated and math.isfinite(total) else None
+
+
 def own_generators(net: Any) -> tuple[Generator, ...]:
     """What of the network feeds it beside the external grids: sgen, asymmetric_sgen, gen, and storage that discharges.
 

@@ -124,6 +124,7 @@ class Feeder:
     merged        (n_row,) branch that each row of the solver's branches is part of, `forward` (n_row,) whether its
                   first end is the parent: parallel branches are one here
     left_out      what of the network this model does not hold, for people
+    rated_kw      what the branches at the substation carry at most; None where it is not known
     """
 
     name: str
@@ -149,6 +150,7 @@ class Feeder:
     forward: NDArray[np.bool_]
     generators: tuple[Generator, ...] = ()
     left_out: tuple[str, ...] = ()
+    rated_kw: float | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -19,6 +19,7 @@ from simulators.grid.elements import (
     check,
     close_lines,
     own_generators,
+    rated_kw,
     rows_in_service,
     without_generators,
     without_loads,
@@ -92,6 +93,7 @@ class AcNetwork:
     draws                   (n_bus,) whether the network itself draws something there, beside its loads
     file_v0_pu              voltages of the external grids as the file has them, each once
     notes                   what of the file is not run
+    rated_kw                what the branches at the external grids carry at most; None where it is not known
     """
 
     def __init__(self, network: str | LineList, source_buses: Sequence[int], v0_pu: float | None = None,
@@ -99,7 +101,7 @@ class AcNetwork:
         self.name = name = name_of(network)
         net = copy.deepcopy(stored(network))
         close_lines(net, name, tuple(closed_lines))
-        self.notes = check(net, name)
+        self.notes, self.rated_kw = check(net, name), rated_kw(net)
         self.file_v0_pu = sorted({float(row.vm_pu) for _, row in rows_in_service(net, "ext_grid")})
         if v0_pu is not None:
             net.ext_grid["vm_pu"] = v0_pu
