@@ -117,6 +117,7 @@ def test_the_longest_path_is_the_middle_and_loops_are_drawn_too():
     assert [places[n] for n in "0123"] == [(0, 0), (1, 0), (2, 0), (3, 0)]
     assert places["4"] == (2, -1)
     assert parse(["north", "south"]) is None
+    assert parse(["trafo 0-1", "0-1 #2", "trafo3w 1-trafo3w0"]) == [("0", "1"), ("0", "1"), ("1", "trafo3w0")]
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
