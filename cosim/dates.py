@@ -36,7 +36,11 @@ class Instants(NamedTuple):
 
 
 class DateError(ValueError):
-    """A cell that is no date; the text says why."""
+    """A cell that is no date; the text says why. `cell`: what it is; `row`: ', row 3', where it is known."""
+
+    def __init__(self, text: str, cell: Any = None) -> None:
+        super().__init__(text)
+        self.cell, self.row = cell, ""
 
 
 class SkippedError(DateError):
@@ -66,7 +70,13 @@ def instants(cells: Sequence[Any], zone: ZoneInfo | None) -> Instants:
     Of a wall-clock time that a zone has twice, in autumn, the row that comes first in time is the earlier one and the
     next the later one. DateError for a cell that is no date, or a time that the clocks skip in spring.
     """
-    parsed = [_parsed(cell) for cell in cells]
+    parsed = []
+    for number, cell in enumerate(cells, 1):
+        try:
+            parsed.append(_parsed(cell))
+        except DateError as err:
+            err.row = f", row {number}"
+            raise
     unzoned = [k for k, at in enumerate(parsed) if at.tzinfo is None]
     if unzoned and parsed[unzoned[0]] > parsed[unzoned[-1]]:
         unzoned.reverse()  # newest first
@@ -144,15 +154,17 @@ class TypicalYear:
         ValueError if, without the years, a few rows are of one time (where many are, years are meant).
         """
         ordered = np.sort(rows.unix_s)
-        if len(ordered) < 3 or np.diff(ordered).max() < _HALF_A_YEAR_S:
+        longest_s = np.diff(ordered).max(initial=0.0)
+        if len(ordered) < 3 or longest_s <= _WEEK_S:
             return None
+        least = 1 if longest_s >= _HALF_A_YEAR_S else 2  # months of two years in turn leave no longer gap
         placed = [in_year(wall(t, rows.tz), _LEAP_YEAR) for t in rows.unix_s.tolist()]
         order = sorted(range(len(placed)), key=placed.__getitem__)
         apart_s = np.array([(placed[b] - placed[a]).total_seconds() for a, b in zip(order, order[1:], strict=False)])
         jump_s = np.abs(np.diff(rows.unix_s[order]))
         again = np.count_nonzero(apart_s == 0.0)
         joined = (jump_s > _HALF_A_YEAR_S) & (apart_s > 0.0) & (apart_s <= _WEEK_S)
-        if not joined.any() or again > 0.01 * len(order):
+        if np.count_nonzero(joined) < least or again > 0.01 * len(order):
             return None
         if again:
             k = int(np.argmin(apart_s))
@@ -182,4 +194,4 @@ def _parsed(cell: Any) -> datetime:
     try:
         return datetime.fromisoformat(cell.strip())
     except (AttributeError, TypeError, ValueError):
-        raise DateError(f"{cell!r} is no ISO 8601 date such as 2026-01-31T14:00") from None
+        raise DateError(f"{cell!r} is no ISO 8601 date such as 2026-01-31T14:00", cell) from None

@@ -199,7 +199,13 @@ def _pairs(resolved: Resolved, link: Link, sources: list[str], targets: list[str
         wanted = [(a, b) for a, bs in link.pairs.items() for b in ([bs] if isinstance(bs, str) else bs)]
     elif isinstance(link.pairs, str):
         named = _template_pairs(resolved, link.pairs, where)
-        wanted = named if named and entity_name(here, named[0][0]) in sources else [(b, a) for a, b in named]
+        turned = [(b, a) for a, b in named]  # rows may be at either end, and a site may be called like a bus
+        fits = [all(entity_name(here, a) in sources and entity_name(there, b) in targets for a, b in way)
+                for way in (named, turned)]
+        if all(fits) and set(named) != set(turned):
+            raise ScenarioError(f"{where}: the rows of pairs '{link.pairs}' may be meant at either end; give pairs as "
+                                "{source: [targets]}")
+        wanted = named if fits[0] or (not fits[1] and entity_name(here, named[0][0]) in sources) else turned
     elif len(sources) == 1 or len(targets) == 1:
         return _by_name_or_all(resolved, link, sources, targets)
     else:

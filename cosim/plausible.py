@@ -37,7 +37,7 @@ OUTSIDE_DEGC = Bounds(-60.0, 60.0, -40.0, 45.0, *("outside air has -60 to 60 deg
 """degC. Beyond it a column is in kelvin or degrees Fahrenheit."""
 
 _NOISE = 1e-6  # what a solver leaves below zero, in the base unit
-_MARGINAL = re.compile(r"(?<![a-z])(mci|[ls]?r?mer|moer|mef|marginal)(?![a-z])", re.IGNORECASE)
+_MARGINAL = re.compile(r"marginal|(?<![a-z])(l?mci|l?mce|lme|[ls]?r?mer|moer|mef)(?![a-z])", re.IGNORECASE)
 _IN_WORDS = re.compile(r"\b(kg|g|lbs?|t)\s*(?:of\s+)?(?:co[2₂])?-?(?:eq|e)?\.?\s*(?:/|per)\s*([km]wh)\b", re.IGNORECASE)
 
 

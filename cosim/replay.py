@@ -90,6 +90,7 @@ class Player(Continuing):
         self._labels: dict[str, list[str]] = {}
         self._initial: dict[tuple[str, str], list[float]] = {}
         self._from_s = self._again_s = 0.0
+        self._over_s: float | None = None
         self._said: list[str] = []
         self._fixed: dict[str, dict[str, list]] = {}
         self.adopt(self._open())
@@ -139,8 +140,13 @@ class Player(Continuing):
         return self._at(self.origin_s + time_s)
 
     def notes(self) -> list[str]:
-        """From when the recording is played."""
-        return self._said
+        """From when the recording is played, and what was played after its end."""
+        if self._over_s is None:
+            return self._said
+        after = ("its last sample is held, and what was counted in it (jobs, work) is counted in every step again"
+                 if self.params.overflow == "hold" else "it begins again, after its warm-up")
+        return [*self._said, f"{self.sid} plays {self.params.path}, which ends at {format_time(self._over_s)} of this "
+                             f"run; from then on {after}"]
 
     def _open(self) -> dict[str, tuple[Port, ...]]:
         """Read everything; the models and ports that can be played."""
@@ -206,6 +212,7 @@ class Player(Continuing):
         if time_s >= over_s:
             if self.params.overflow == "raise":
                 raise ModelError(f"the recording ends at {format_time(over_s)}; see {self.sid}.overflow")
+            self._over_s = over_s - self._from_s
             begin_s = self._begins_again_s(model)
             if self.params.overflow == "wrap" and over_s > begin_s:
                 time_s = begin_s + (time_s - begin_s) % (over_s - begin_s)
@@ -376,6 +383,10 @@ def _from_table(scenario: Scenario, member: str, path: str) -> Scenario:
             check_shapes(table, here if declared else {})
     if not models:
         names = ", ".join(dict.fromkeys(name for _, _, name in sources))
+        if strangers := [e for model, ports in wanted.items() for p in ports if (found := table.match(p.name))
+                         for e in table.entities(found[0]) or ()]:
+            known = [name for model in wanted for name in entity_names(scenario, old.entities.get(model))]
+            raise ScenarioError(f"--replay {member}={path}: {unknown(f'entity of {member}', strangers[0], known)}")
         raise ScenarioError(f"--replay {member}={path}: no column of it is an output of {member}; it has "
                             f"{', '.join(table.columns) or 'none'}; wanted: {names}")
     names = {name for ports in models.values() for name in ports}

@@ -21,16 +21,18 @@ from pathlib import Path
 import numpy as np
 
 from cosim.axis import Axis, Overflow, TwoRowsError
-from cosim.dates import DateError, Instants, SkippedError, instant, zone_of
+from cosim.dates import DateError, Instants, SkippedError, instant, label, zone_of
 from cosim.errors import ScenarioError, unknown
 from cosim.plausible import impossible, unusual
 from cosim.tablefile import SUFFIXES, read_columns
-from cosim.units import DAY_S, Unit, format_time, split_unit, unit_of
+from cosim.units import DAY_S, HOUR_S, Unit, format_time, split_unit, unit_of
 
 _COUNTS = ("time_s", "time_min", "time_h")
 _DATES = ("time", "date", "datetime", "timestamp")
 _LONG_STEP_S = 2 * DAY_S
 _UNIX_S = 1e9
+_UNIX = "it looks like a Unix time; write dates, or take the run's start off and call the column time_s"
+_NUMBERS = f"a column of numbers is called {', '.join(_COUNTS)}"
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Table:
             raise ScenarioError(f"{self.path} has no column of times; call it {', '.join(_COUNTS)} (since the run's "
                                 f"start) or {', '.join(_DATES)} (ISO 8601); it has {', '.join(names)}")
         if clock not in names:
-            raise ScenarioError(f"{self.path}: {unknown('column', clock, names)}")
+            raise ScenarioError(f"{self.path}: {unknown('column', clock, names)}; --set {reading.owner}time_column")
         self.clock = clock
         self.columns = [n for n in names if n != clock]
 
@@ -115,9 +117,9 @@ class Table:
         """ScenarioError for a table that does not say what a run until `until_s` needs: none of its rows is of its
         time, or, where overflow is to be refused, not all of it."""
         axis, how, field = self.axis, self.reading.overflow, f"--set {self.reading.owner}overflow"
-        moved = f"--set start={axis.label(axis.begin_s)[:10]}, or " if self._instants and not axis.typical else ""
+        moved = self._moved_start(until_s)
         span = f"{axis.label(axis.begin_s)} to {axis.label(axis.end_s)}"
-        if how != "wrap" and not axis.meets(until_s):
+        if (how != "wrap" or axis.typical) and not axis.meets(until_s):
             mend = "give a whole year" if axis.typical else f"{moved}{field}=wrap to repeat it"
             if not self._instants and axis.begin_s > _UNIX_S:
                 mend = "are these Unix times? write them as dates in a column `time`"
@@ -131,8 +133,9 @@ class Table:
             raise ScenarioError(f"{self.path} begins {format_time(axis.begin_s)} after the run does; add a row for the "
                                 f"start, {moved}{field}=hold (or wrap)")
         elif how == "raise" and axis.end_s < until_s:
+            shorter = "shorten it by --until, or " if axis.end_s > 0.0 else ""
             raise ScenarioError(f"{self.path} ends {format_time(axis.end_s)} after the run's start, the run lasts "
-                                f"{format_time(until_s)}; shorten it by --until, or {field}=hold (or wrap)")
+                                f"{format_time(until_s)}; {shorter}{field}=hold (or wrap)")
 
     def row(self, time_s: float, *, forecast: bool = False) -> int:
         """The row, in order of time, that holds at a time of the run; ScenarioError where there is none and that is to
@@ -160,8 +163,9 @@ class Table:
             said.append(f"all dates have offsets of their own, beside which {reading.owner}time_zone has no effect")
         if axis.typical:
             said.append("its years differ from month to month, as in a typical year: month, day and time of day count")
-        if dates is None and max(_LONG_STEP_S, high_s) < axis.step_s:
-            said.append(f"rows are {format_time(axis.step_s)} apart; is {self.clock} in another unit?")
+        if dates is None and (max(_LONG_STEP_S, high_s) < axis.step_s or _in_ms(axis.step_s)):
+            unit = "milliseconds" if self.clock.lower() == "time_s" and _in_ms(axis.step_s) else "another unit"
+            said.append(f"rows are {format_time(axis.step_s)} apart; is {self.clock} in {unit}?")
         return [f"{self.path}: {text}" for text in (*said, *self._gap_notes(low_s, high_s),
                                                     *self._overflow_notes(low_s, high_s))]
 
@@ -227,10 +231,20 @@ class Table:
         try:
             return self._file.instants(self.clock, zone)
         except SkippedError as err:
-            raise ScenarioError(f"{self.path}: {self.clock} = {err}") from None
+            raise ScenarioError(f"{self.path}{err.row}: {self.clock} = {err}") from None
         except DateError as err:
-            raise ScenarioError(f"{self.path}: {self.clock} = {err}; a column of numbers is called "
-                                f"{', '.join(_COUNTS)}") from None
+            raise ScenarioError(f"{self.path}{err.row}: {self.clock} = {err}; "
+                                f"{_UNIX if _is_unix(err.cell) else _NUMBERS}") from None
+
+    def _moved_start(self, until_s: float) -> str:
+        """The start of a run of this length that a table with dates fits: its first midnight; '' where none does."""
+        axis = self.axis
+        if not self._instants or axis.typical:
+            return ""
+        zero_s = instant(str(self.reading.start))
+        begin_s = math.ceil((zero_s + axis.begin_s) / DAY_S) * DAY_S
+        needed_s = until_s if self.reading.overflow == "raise" else 0.0
+        return f"--set start={label(begin_s)[:10]}, or " if begin_s + needed_s < zero_s + axis.end_s + 1e-6 else ""
 
     def _gap_notes(self, low_s: float, high_s: float) -> list[str]:
         axis = self.axis
@@ -286,6 +300,19 @@ class Held:
     def notes(self, step_s: float) -> list[str]:
         """Sentences on how the table was read, every `step_s`."""
         return self.table.notes(self._low_s, self._high_s, step_s) if self._low_s <= self._high_s else []
+
+
+def _in_ms(step_s: float) -> bool:
+    """Whether a distance of rows is odd in seconds and usual in milliseconds: 60 000, 300 000."""
+    return step_s > 0.0 and step_s % 1000 == 0.0 and (step_s > _LONG_STEP_S
+                                                      or (DAY_S % step_s != 0.0 and step_s % HOUR_S != 0.0))
+
+
+def _is_unix(cell: object) -> bool:
+    try:
+        return float(str(cell)) >= _UNIX_S
+    except ValueError:
+        return False
 
 
 def split_name(column: str) -> tuple[str | None, str, str | None]:

@@ -7,6 +7,7 @@ import importlib
 import importlib.util
 import io
 import math
+import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from cosim.dates import Instants, instants
 from cosim.errors import ScenarioError
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".pq")
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 _DELIMITERS = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
 
 
@@ -47,8 +49,10 @@ class Columns:
         wrong = np.flatnonzero(np.isinf(found) if gaps else ~np.isfinite(found))
         if wrong.size:
             row = int(wrong[0])
-            raise ScenarioError(f"{self.path}, row {row + 1}: {column} = {self._cells[column][row]!r} is not a finite "
-                                "number; fill the gap or leave the row out (a value holds until the next)")
+            cell = self._cells[column][row]
+            mend = ("write decimals with a point" if isinstance(cell, str) and _DECIMAL_COMMA.fullmatch(cell.strip())
+                    else "fill the gap or leave the row out (a value holds until the next)")
+            raise ScenarioError(f"{self.path}, row {row + 1}: {column} = {cell!r} is not a finite number; {mend}")
         return found
 
     def instants(self, column: str, zone: ZoneInfo | None) -> Instants:
@@ -94,7 +98,7 @@ def _read_csv(path: Path) -> tuple[list[str], dict[str, list]]:
     head = text.partition("\n")[0]
     delimiter = max(_DELIMITERS, key=head.count)
     try:
-        rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row]
+        rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if any(map(str.strip, row))]
     except csv.Error as err:
         raise ScenarioError(f"{path} is no CSV: {err}") from None
     names = [name.strip() for name in rows[0]] if rows else []

@@ -44,7 +44,8 @@ _PLAYED = {
              "data centers' CO2 is this run's energy at the recorded intensities",
              "its intensities do not answer to this run's load"),
     "aidc": ("aidc/Site/work_to",
-             "jobs, energy and CO2 of the data centers are those of the recorded run, whatever this run's agents did",
+             "jobs and energy of the data centers are those of the recorded run, whatever this run's agents did; their "
+             "cost and CO2 are that energy at this run's prices and intensities",
              "their power is the recorded one, whatever this run's agents did"),
 }
 """Member -> a port that a whole recording has, and what is to be said of one; of one without that port."""
@@ -95,11 +96,10 @@ def preflight(resolved: Resolved) -> Digest:
         if not may:
             digest.warnings.append(f"class {name} can run nowhere: no eligible site has a block of "
                                    f"{job_class.gpus_per_block} GPUs; its jobs will be dropped")
-        elif has_runs and (run_min := shortest_run_min(job_class, work_to, fleet.sites)) > job_class.deadline_s / MIN_S:
-            digest.warnings.append(f"class {name} needs {run_min:.4g} min on all the GPUs that one job can use, and is "
-                                   f"due {job_class.deadline_s / MIN_S:.4g} min after its arrival; its jobs will be "
-                                   "dropped")
-        elif needed > OVERLOAD * may:
+            continue
+        run_min = shortest_run_min(job_class, work_to, fleet.sites) if has_runs else 0.0
+        digest.warnings += _late(resolved, name, job_class, run_min)
+        if needed > OVERLOAD * may and run_min < job_class.deadline_s / MIN_S:
             digest.warnings.append(_overload(f"class {name}", needed, may, _rate_fields(resolved, name)))
     rows.append(("all", "", "", f"{busy:.1f}", f"{total}", f"{100 * busy / total:.1f} %"))
     digest.tables.append(Table("Offered load", ("class", "jobs/min", "TO/job", "GPUs needed", "GPUs", "load"), rows))
@@ -128,6 +128,19 @@ def shortest_run_min(job_class: JobClass, work_to: float, sites: dict[str, Site]
         return 0.0
     top_to_per_s = max(job_class.top_to_per_s(s.gpus) for name, s in sites.items() if may_run(job_class, name))
     return work_to / top_to_per_s / MIN_S
+
+
+def _late(resolved: Resolved, name: str, job_class: JobClass, run_min: float) -> list[str]:
+    """The warning for a training class that cannot meet its deadline: never, or not where it waits for a decision."""
+    due_min = job_class.deadline_s / MIN_S
+    members = resolved.scenario.members
+    every_min = members["controller"].step_s / MIN_S if "controller" in members and run_min else 0.0
+    if run_min + every_min <= due_min:
+        return []
+    which = ("its jobs" if run_min >= due_min else f"with a decision every {every_min:.4g} min, "
+             f"{100 * (run_min + every_min - due_min) / every_min:.0f} % of its jobs")
+    return [f"class {name} needs {run_min:.4g} min on all the GPUs that one job can use, and is due {due_min:.4g} min "
+            f"after its arrival; {which} will be dropped"]
 
 
 def _overload(what: str, needed: float, gpus: int, rate_fields: dict[str, float]) -> str:

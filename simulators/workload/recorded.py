@@ -71,6 +71,7 @@ class RecordedJobs(Adapter):
         given = self.params
         with Trace(given.path) as trace:
             jobs, from_s = trace.table("jobs"), played_from_s(trace, given.scenario_warmup_s)
+            self._end_s = float(trace.attrs["until_s"])
             self._said = recording_notes(self.sid, trace, given.scenario_warmup_s, given.scenario_start)
             then = scenario_of(trace).get("shared", {}).get("job_classes", {})
         if not jobs:
@@ -102,8 +103,11 @@ class RecordedJobs(Adapter):
                                   "this scenario's job_classes")
 
     def notes(self) -> list[str]:
-        """From when the recording is played, and what of it is left out."""
-        return list(self._said)
+        """From when the recording is played, what of it is left out, and when it was over."""
+        if self._origin_s + self._now_s <= self._end_s:
+            return list(self._said)
+        return [*self._said, f"{self.sid} plays {self.params.path}, which ends at "
+                             f"{format_time(self._end_s - self._origin_s)} of this run; from then on no jobs arrive"]
 
     def labels(self) -> dict[str, list[str]]:
         """Names of the job classes."""

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from cosim.axis import Axis
 from cosim.dates import instants
 from cosim.errors import ScenarioError
-from cosim.plausible import impossible, unusual
+from cosim.plausible import impossible, is_marginal, unusual
 from cosim.resolve import resolve
 from cosim.run import find
 from cosim.scenario import override
@@ -246,3 +246,39 @@ def test_figures_that_can_be_pass(tmp_path):
     path.write_text("time_s,a.nci_kg_per_kwh,b.nci_kg_per_kwh\n0,0.4,410\n")
     with pytest.raises(ScenarioError, match="nci_kg_per_kwh = 410 kg/kWh"):
         Table(path, Reading("grid.", "2026-01-01")).values("nci_kg_per_kwh", ["a", "b"])
+
+
+def test_the_start_that_a_refusal_names_is_one_that_helps(tmp_path):
+    """The first midnight from which on the table has rows; none where there is no such midnight."""
+    rows = hourly("2026-01-01T06:00Z", 24)
+    for how in ("hold", "raise"):
+        with pytest.raises(ScenarioError, match="no row is of its time; --set start=2026-01-02, or"):
+            table(tmp_path, rows, overflow=how).check(2 * HOUR_S)
+        table(tmp_path, rows, "2026-01-02T00:00:00", overflow=how).check(2 * HOUR_S)
+    with pytest.raises(ScenarioError) as err:
+        table(tmp_path, hourly("2026-01-01T06:00Z", 6), overflow="hold").check(2 * HOUR_S)
+    assert "start=" not in str(err.value)
+    with pytest.raises(ScenarioError, match="begins 06:00 after the run does; add a row for the start, --set feed.over"):
+        table(tmp_path, rows, overflow="raise").check(8 * HOUR_S)
+
+
+def test_a_typical_year_of_two_years_in_turn_counts_by_month(tmp_path):
+    read = table(tmp_path, months({month: 2019 + month % 2 for month in range(1, 13)}, 31), "2026-07-01T00:00:00")
+    assert read.axis.typical
+    assert at(read, 0.0) == at(table(tmp_path, months(dict.fromkeys(range(1, 13), 2026), 31),
+                                     "2026-07-01T00:00:00"), 0.0)
+
+
+@pytest.mark.parametrize(("step_s", "said"), [
+    (60_000, True), (300_000, True), (3_600_000, True), (60, False), (3600, False), (21_600, False), (86_400, False)])
+def test_seconds_that_look_like_milliseconds_are_asked_about(tmp_path, step_s, said):
+    read = table(tmp_path, [(step_s * k, k) for k in range(24)], clock="time_s")
+    at(read, 0.0, 0.5)
+    assert ("is time_s in milliseconds?" in "".join(read.notes(0.0, 1800.0, 60.0))) == said
+
+
+def test_whatever_says_marginal_is_marginal():
+    for name in ("moer", "MarginalCO2", "marginalIntensity_g_per_kwh", "LMCE", "lme_kg_per_mwh", "grid.mci_g_per_kwh"):
+        assert is_marginal(name), name
+    for name in ("aoer", "carbon_intensity", "commercial_g_per_kwh", "mercury", "nci_kg_per_kwh"):
+        assert not is_marginal(name), name

@@ -102,11 +102,33 @@ def test_a_recording_too_short_for_the_counted_time_is_refused(recorded):
 def test_what_begins_again_begins_after_the_warm_up(tmp_path, recorded):
     played("tariff", recorded, tmp_path / "a.h5", until_s=4000.0, tariff__overflow="wrap", resolution_s=20)
     played("grid", recorded, tmp_path / "t.h5", until_s=6000.0, grid__overflow="wrap")
+    said = played("workload", recorded, None, until_s=3600.0, workload__overflow="hold").notes
+    assert sum(note.endswith("r.h5, which ends at 00:45 of this run; from then on no jobs arrive") for note in said) == 1
     with Trace(tmp_path / "t.h5") as here, Trace(recorded) as there:
         length_s = 5400.0 - WARMUP_S  # to the end of the last interval
         at = np.arange(0.0, 6000.0, 60.0)
         nci = "grid/Bus/nci_kg_per_kwh"
         assert np.array_equal(standing(here, nci, at), standing(there, nci, WARMUP_S + at % length_s))
+
+
+@pytest.mark.parametrize(("how", "says"), [("hold", "its last sample is held, and what was counted in it"),
+                                           ("wrap", "it begins again, after its warm-up"), ("raise", None)])
+def test_a_recording_that_is_over_is_said(recorded, how, says):
+    until_s = 6000.0 if says else 1800.0
+    said = "".join(played("grid", recorded, None, until_s=until_s, grid__overflow=how).notes)
+    assert (f"which ends at 00:53 of this run; from then on {says}" in said) == (says is not None)
+    assert ("which ends" in said) == (says is not None)
+
+
+def test_played_data_centers_pay_this_runs_prices_and_intensities(tmp_path, recorded):
+    """Their energy is the recorded one; cost and carbon are not, and the warning says so."""
+    figures = []
+    for name, price in (("a", 0.1), ("b", 0.5)):
+        result = played("aidc", recorded, tmp_path / f"{name}.h5", tariff__base_usd_per_kwh=price)
+        figures.append(result.digest.figures)
+        assert any("their cost and CO2 are that energy at this run's prices" in w for w in result.digest.warnings)
+    assert figures[0]["energy_kwh"] == figures[1]["energy_kwh"]
+    assert figures[1]["cost_usd"] == pytest.approx(5.0 * figures[0]["cost_usd"])
 
 
 def test_a_recording_keeps_its_step_and_needs_bus_steps_for_its_instants(recorded):

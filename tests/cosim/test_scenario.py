@@ -119,6 +119,20 @@ def pairs_of(stores, sources, **more):
     return {(c.source[1], c.target[1]) for c in fed.connections if c.target[0] == "a"}
 
 
+def test_rows_called_like_the_other_ends_entities_keep_their_side(tmp_path):
+    """Sites by the names of buses other than their own: each stays at its node, and nothing else changes."""
+    study = override(find("ieee33"), {"controller.policy": "uniform"})
+    renamed = study.replace(shared={**study.shared, "sites": dict(
+        zip(("bus5", "bus8", "bus9"), study.shared["sites"].values(), strict=True))})
+    a, b = (run(s, tmp_path / f"{k}.h5", until_s=900.0).digest.figures for k, s in enumerate((study, renamed)))
+    for name in ("energy_kwh", "co2_attributed_kg", "co2_system_kg"):
+        assert a[name] == b[name]
+    two = find("two_bus")
+    turned = {"bus0": {**two.shared["sites"]["aidc1"], "node": 1}, "bus1": {**two.shared["sites"]["aidc1"], "node": 0}}
+    both = run(two.replace(shared={**two.shared, "sites": turned}), None, until_s=60.0)
+    assert both.status == "completed"
+
+
 def test_a_single_entity_goes_to_its_namesake_and_only_a_stranger_to_all():
     """Whichever side has one entity: names first. A row's number that is not there is nobody's."""
     buses = ("bus0", "bus1", "bus2")

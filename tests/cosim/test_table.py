@@ -174,8 +174,10 @@ def test_a_grid_of_carbon_intensities_alone(tmp_path):
     ("time_s,p_kw\n0,1\n60\n", "row 2 has 1 cells, its header 2; cells are separated by a comma"),
     ("time_s,p_kw\n0,nan\n", "row 1: p_kw = 'nan' is not a finite number"),
     ("time_s,p_kw\n0,\n", "row 1: p_kw = '' is not a finite number"),
-    ("time_s;p_kw\n0;1,5\n", "p_kw = '1,5' is not a finite number"),
-    ("time,p_kw\n0,1\n", "time = '0' is no ISO 8601 date"),
+    ("time_s;p_kw\n0;1,5\n", "p_kw = '1,5' is not a finite number; write decimals with a point"),
+    ("time,p_kw\n0,1\n", "row 1: time = '0' is no ISO 8601 date such as 2026-01-31T14:00; a column of numbers is called"),
+    ("time,p_kw\n1767225600,1\n", "time = '1767225600' is no ISO 8601 date such as 2026-01-31T14:00; it looks like a Unix"),
+    ("time_s,B.p_kw\n0,1\n", "unknown entity of src 'B'; did you mean 'b'?"),
     ("time_s,p_kw,p_kw\n0,1,2\n", "two columns called 'p_kw'"),
     ("time_s,p_kw\n60,1\n", "begins 00:01 after the run does"),
     ("time_s,p_kv\n0,1\n", "no column of it is an output of src; it has p_kv; wanted: p_kw"),
@@ -186,6 +188,11 @@ def test_what_does_not_fit_is_refused(tmp_path, text, says):
     with pytest.raises(ScenarioError) as err:
         run(played(tmp_path, text, **{"src.overflow": "raise" if "begins" in says else "hold"}), None)
     assert says in str(err.value)
+
+
+def test_lines_without_a_cell_are_no_rows(tmp_path):
+    path = written(tmp_path, "time_s,p_kw\n0,1\n\n60,2\n   \n,\n")
+    assert Table(path, Reading("src.", None)).values("p_kw", ["x"])[:, 0].tolist() == [1.0, 2.0]
 
 
 def test_events_are_no_table(tmp_path):
