@@ -244,7 +244,8 @@ class Trace:
     def _find(self, path: str) -> h5py.Group | h5py.Dataset | None:
         """What is at a path; None if nothing is."""
         if path not in self._opened:
-            self._opened[path] = self._file[path] if path in self._file else None
+            there = path in self._file  # `get` would take damage for absence
+            self._opened[path] = self._file[path] if there else None
         return self._opened[path]
 
     def _inside(self, group: h5py.Group) -> dict[str, Any]:
