@@ -199,13 +199,7 @@ def _pairs(resolved: Resolved, link: Link, sources: list[str], targets: list[str
         wanted = [(a, b) for a, bs in link.pairs.items() for b in ([bs] if isinstance(bs, str) else bs)]
     elif isinstance(link.pairs, str):
         named = _template_pairs(resolved, link.pairs, where)
-        turned = [(b, a) for a, b in named]  # rows may be at either end, and a site may be called like a bus
-        fits = [all(entity_name(here, a) in sources and entity_name(there, b) in targets for a, b in way)
-                for way in (named, turned)]
-        if all(fits) and set(named) != set(turned):
-            raise ScenarioError(f"{where}: the rows of pairs '{link.pairs}' may be meant at either end; give pairs as "
-                                "{source: [targets]}")
-        wanted = named if fits[0] or (not fits[1] and entity_name(here, named[0][0]) in sources) else turned
+        wanted = named if _rows_at_source(resolved, link, named, sources) else [(b, a) for a, b in named]
     elif len(sources) == 1 or len(targets) == 1:
         return _by_name_or_all(resolved, link, sources, targets)
     else:
@@ -247,6 +241,15 @@ def _row(name: str) -> str | None:
     """What 'bus1', 'Bus_2' and 'BUS-03' have in common: 'bus'; None for a name that does not end with a number."""
     found = re.fullmatch(r"(.*?)[\s_-]*\d+", name.casefold())
     return found[1] if found else None
+
+
+def _rows_at_source(resolved: Resolved, link: Link, named: list[tuple[str, str]], sources: list[str]) -> bool:
+    """Whether the rows of a table of pairs are the link's sources: those of the member whose entities are that table's
+    (a site may be called like a bus); where this decides nothing, by their names."""
+    src, dst = (resolved.scenario.members[end.split(".", 1)[0]] for end in (link.source, link.target))
+    table = str(link.pairs).partition(":")[0]
+    here, there = (table in member.entities.values() for member in (src, dst))
+    return here if here != there else bool(named) and entity_name(src.names, named[0][0]) in sources
 
 
 def _template_pairs(resolved: Resolved, text: str, where: str) -> list[tuple[str, str]]:

@@ -1,10 +1,12 @@
 import pytest
-from worlds import boxes
+from worlds import boxes, run
 
 from cosim.errors import ScenarioError
 from cosim.plan import make_plan
 from cosim.resolve import load, resolve
+from cosim.run import find
 from cosim.scenario import Link, Member, Scenario, override
+from cosim.trace import Trace
 
 
 def test_json_round_trip_is_exact():
@@ -127,10 +129,12 @@ def test_rows_called_like_the_other_ends_entities_keep_their_side(tmp_path):
     a, b = (run(s, tmp_path / f"{k}.h5", until_s=900.0).digest.figures for k, s in enumerate((study, renamed)))
     for name in ("energy_kwh", "co2_attributed_kg", "co2_system_kg"):
         assert a[name] == b[name]
-    two = find("two_bus")
-    turned = {"bus0": {**two.shared["sites"]["aidc1"], "node": 1}, "bus1": {**two.shared["sites"]["aidc1"], "node": 0}}
-    both = run(two.replace(shared={**two.shared, "sites": turned}), None, until_s=60.0)
-    assert both.status == "completed"
+    around = {f"bus{k}": {**site, "node": node} for (k, node), site in zip(
+        ((3, 7), (7, 9), (9, 3)), study.shared["sites"].values(), strict=True)}  # either way round is a wiring
+    with Trace(run(study.replace(shared={**study.shared, "sites": around}), tmp_path / "t.h5", until_s=60.0).path) as t:
+        wiring = zip(t.table("wiring")["source"], t.table("wiring")["target"], strict=True)
+        assert sorted((a, b) for a, b in wiring if a.endswith("nci_kg_per_kwh")) == [
+            (f"grid.bus{b}.nci_kg_per_kwh", f"controller.bus{a}.nci_kg_per_kwh") for a, b in ((9, 3), (3, 7), (7, 9))]
 
 
 def test_a_single_entity_goes_to_its_namesake_and_only_a_stranger_to_all():
