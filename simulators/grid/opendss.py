@@ -19,6 +19,7 @@ from cosim.params import params
 from cosim.plausible import Intensity
 from cosim.ports import Port
 from cosim.units import format_time
+from simulators.grid import dssscan
 from simulators.grid.equations import Floats, generated_carbon, nodal_carbon_intensity
 from simulators.grid.feeder import Feeder, Network
 from simulators.grid.network import read_feeder
@@ -196,8 +197,13 @@ class Circuit:
         if isinstance(text, Path) and not text.is_file():
             raise ScenarioError(f"{sid}.master: no file at {text}; give the path of a .dss file")
         self._dss = dss = opendssdirect.dss.NewContext()
+        for allow in (dss.Basic.AllowChangeDir, dss.Basic.AllowEditor, dss.Basic.AllowDOScmd, dss.Basic.AllowForms):
+            allow(False)
+        if isinstance(text, Path):
+            names = dss.Executive
+            dssscan.check(text, [names.Command(k) for k in range(1, names.NumCommands() + 1)],
+                          [names.Option(k) for k in range(1, names.NumOptions() + 1)])
         try:
-            dss.Basic.AllowChangeDir(False)
             for line in ["clear", f'redirect "{text}"'] if isinstance(text, Path) else ["clear", *text.splitlines()]:
                 dss.Text.Command(line)
             dss.Text.Command(f"set tolerance={TOLERANCE:g} maxiterations=200 controlmode=static")
