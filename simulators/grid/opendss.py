@@ -387,8 +387,8 @@ def _written_out(feeder: Feeder, v0_pu: float | None) -> str:
     v0_pu = feeder.voltage(v0_pu)
     ohm = feeder.base_kv**2 / feeder.base_mva
     root = feeder.bus_names[feeder.substation]
-    lines = [f"new circuit.feeder bus1={root} basekv={feeder.base_kv:.12g} pu={v0_pu:.12g} phases=3 r1=0 x1=1e-7 r0=0 "
-             "x0=1e-7"]
+    lines = [f"new circuit.feeder bus1={root} basekv={feeder.base_kv:.12g} pu={v0_pu:.12g} phases=3 r1=0 x1=1e-6 r0=0 "
+             "x0=1e-6"]
     for k, name in enumerate(feeder.line_names):
         a, b = feeder.bus_names[feeder.parent[k]], feeder.bus_names[feeder.child[k]]
         r, x = feeder.r_pu[k] * ohm, feeder.x_pu[k] * ohm

@@ -156,6 +156,13 @@ def test_the_unusual_is_not_accused(tmp_path, settings):
     assert rows(path)["power at every bus, (2), (4) (kW)"] == "holds"
 
 
+def test_opendss_keeps_all_laws(tmp_path):
+    pytest.importorskip("opendssdirect", reason="OpenDSS is not installed (extra opendss)")
+    path = run(find("ieee33_opendss"), tmp_path / "t.h5", 1800.0)
+    assert broken(path) == []
+    assert rows(path)["power at every bus, (2), (4) (kW)"] == "holds"
+
+
 def test_a_recorded_grid_is_checked_in_itself_and_not_against_this_runs_demand(tmp_path):
     first = run(find("two_bus"), tmp_path / "first.h5")
     path = run(replay(find("two_bus"), "grid", str(first)), tmp_path / "t.h5")
