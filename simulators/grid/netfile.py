@@ -51,7 +51,7 @@ def stored(network: str | LineList) -> Any:
     return _stored(network, stamp_of(network))
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)
 def _stored(network: str | LineList, stamp: int) -> Any:
     if isinstance(network, LineList):
         return _from_lines(network)
