@@ -154,8 +154,8 @@ class OpenDss(Adapter):
     def notes(self) -> list[str]:
         lines = back_in_words(self.sid, list(self.params.sources)[self._substation], self._back)
         if feeding := self._circuit.feeding:
-            lines.append(f"{self.sid}: {', '.join(feeding[:4])}{' ...' * (len(feeding) > 4)} of the circuit feed it at 0 "
-                         "kg/kWh; one that is disabled there and stands in sources instead has an intensity")
+            lines.append(f"{self.sid}: {', '.join(feeding[:4])}{' ...' * (len(feeding) > 4)} of the circuit feed it at "
+                         "0 kg/kWh; one that is disabled there and stands in sources instead has an intensity")
         return lines
 
     def _outputs_of(self) -> Values:

@@ -199,7 +199,7 @@ def test_a_neutral_of_its_own_carries_the_current_back(tmp_path):
     assert out["grid"]["p_source_kw"] == pytest.approx([delivered], abs=1e-5)
     to_ground, _ = by_hand(path, "bus1=house.2 phases=1 conn=wye kv=0.2309401 kw=5 kvar=0")
     assert out["grid"]["loss_kw"] > 1.5 * (to_ground - 5.0)
-    assert out["house"]["vm_pu"] > 0.8 and out["grid"]["vm_min_pu"] > 0.8  # of phases: a neutral's is next to 0
+    assert min(out["house"]["vm_pu"], out["grid"]["vm_min_pu"]) > 0.8  # of phases: a neutral's is next to 0
     assert imbalance_kw(grid, out) < 1e-4
 
 
