@@ -290,7 +290,7 @@ def test_too_high_a_voltage_is_flagged():
 def test_more_generation_than_anybody_takes_has_no_solution(solver):
     sources = {**SUBSTATION, "gt": Source(1, 0.9, 3000.0, 3000.0)}
     dispatch = Dispatch(read_feeder(TWO_BUSES), sources, limits(), solver)
-    with pytest.raises(SolverError, match="no solution, nor with voltage slack.*p_min_kw .* makes gt 3000 kW give more"):
+    with pytest.raises(SolverError, match="no solution, nor .*p_min_kw .* makes gt 3000 kW give more"):
         dispatch.solve(np.array([0, 500.0]), np.array([0, 200.0]))
 
 
