@@ -18,6 +18,10 @@ PICTURES = (".png", ".svg", ".pdf")
 """Endings of the files that pictures for print are drawn into."""
 
 
+_LONGEST, _END = 400, 150
+"""Characters of a line that says what went wrong, and of its end, which says what to do."""
+
+
 class OneLineParser(argparse.ArgumentParser):
     """argparse whose errors are one line, like all others."""
 
@@ -51,8 +55,16 @@ def plain_console() -> Console:
 
 def fail(err: CosimError) -> int:
     """Say what went wrong, in one line, and return its exit code."""
-    print(f"cosim: {' '.join(str(err).split())}", file=sys.stderr)
+    print(f"cosim: {one_line(str(err))}", file=sys.stderr)
     return err.exit_code
+
+
+def one_line(text: str) -> str:
+    """A text as one line that a terminal shows as it stands: what is not printable is written out, and what is too long
+    loses its middle."""
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode()
+                   for c in " ".join(text.split()))
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST - _END - 5]} ... {line[-_END:]}"
 
 
 def print_digest(console: Console, digest: Digest) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import math
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +14,7 @@ from cosim.adapter import Adapter
 from cosim.clock import Clock
 from cosim.errors import CosimError, ScenarioError, unknown
 from cosim.params import field_names, validate
+from cosim.remote import address_of
 from cosim.scenario import Member, Scenario
 
 _LONGEST_NAME = 60
@@ -194,8 +194,8 @@ def command_of(simulator: str) -> tuple[str, str] | None:
     an address or command that cannot work."""
     for kind in ("cmd", "connect"):
         if simulator.startswith(f"{kind}:") and (rest := simulator[len(kind) + 1 :].strip()):
-            if kind == "connect" and not re.fullmatch(r"[^:\s]+:\d{1,5}", rest):
-                raise ScenarioError(f"'{simulator}' is not an address; write connect: HOST:PORT")
+            if kind == "connect" and address_of(rest) is None:
+                raise ScenarioError(f"'{simulator}' is not an address; write connect: HOST:PORT, or [IPV6]:PORT")
             if kind == "cmd" and "%(addr)s" not in rest:
                 raise ScenarioError(f"'{simulator}' does not say where to connect; write cmd: COMMAND %(addr)s")
             return kind, rest

@@ -74,6 +74,8 @@ class Member(_Data):
     names: dict[str, str] = Field({}, description="our port, or entity pattern with one *, -> theirs; '@0.001' scales")
     adapter: bool | None = Field(None, description="built on cosim.adapter; null: told from the class")
     timeout_s: Seconds = Field(60, gt=0, description="wall-clock seconds a remote member may take for one answer")
+    secret: str | None = Field(None, description="for 'connect: ...': environment variable with the secret that a "
+                               "cosim.serve elsewhere was given")
 
 
 class Link(_Data):

@@ -2,21 +2,25 @@
 
 For members that should run elsewhere: "cmd: %(python)s -m cosim.serve simulators.grid.adapter:CefDispatch %(addr)s"
 starts one beside the run; on another machine, `python -m cosim.serve --remote pkg.mod:Class 0.0.0.0:5678` waits for a
-scenario with "connect: thathost:5678". It listens where it is told and nowhere else.
+scenario with "connect: thathost:5678". It listens where it is told and nowhere else, and beyond this machine only with
+a secret: `--secret VARIABLE` names an environment variable with one that the member (`secret`) shares.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 
 import mosaik_api_v3
 
 from cosim.console import fail
 from cosim.errors import CosimError, ModelError, ScenarioError
+from cosim.remote import GuardedChannel, address_of, is_loopback, is_run, secret_of
 from cosim.resolve import load
 
-USAGE = "usage: python -m cosim.serve [--remote] package.module:Class HOST:PORT"
+USAGE = ("usage: python -m cosim.serve [--remote [--secret VARIABLE]] package.module:Class HOST:PORT (port 0: any that "
+         "is free)")
 PATIENCE_S = 3600
 """How long --remote waits for a scenario to connect."""
 
@@ -24,21 +28,31 @@ PATIENCE_S = 3600
 def main(argv: list[str] | None = None) -> int:
     """The program; returns its exit code when the run is over."""
     words = list(sys.argv[1:] if argv is None else argv)
-    remote = "--remote" in words
-    words = [w for w in words if w != "--remote"]
     try:
+        secret = None
+        if "--secret" in words[:-1]:
+            at = words.index("--secret")
+            secret = secret_of(words[at + 1], "--secret")
+            del words[at: at + 2]
+        remote = "--remote" in words
+        words = [w for w in words if w != "--remote"]
         if len(words) != 2:
             raise ScenarioError(USAGE)
-        host, _, port = words[1].rpartition(":")
-        if not (host and port.isdigit()):
+        address = address_of(words[1])
+        if address is None:
             raise ScenarioError(f"'{words[1]}' is not HOST:PORT; {USAGE}")
         simulator = load(words[0], "simulator")()
         if not isinstance(simulator, mosaik_api_v3.Simulator):
             raise ScenarioError(f"'{words[0]}' is no simulator; write a subclass of mosaik_api_v3.Simulator or "
                                 "cosim.adapter.Adapter")
-        asyncio.run(_serve(simulator, host, int(port), remote))
+        if remote and secret is None and not is_loopback(address[0]):
+            raise ScenarioError(f"{words[1]} is reached from other machines, and whoever connects runs this simulator; "
+                                "give --secret VARIABLE, or listen at 127.0.0.1")
+        asyncio.run(_serve(simulator, *address, remote, secret))
     except CosimError as err:
         return fail(err)
+    except mosaik_api_v3.connection.EndOfRequests:
+        return fail(ModelError(f"{words[0]} at {words[1]}: the other side closed the connection"))
     except (OSError, OverflowError, RuntimeError) as err:
         where = f"{words[0]} at {words[1]}"
         return fail(ModelError(f"{where}: {err}; choose another address, or start the other side first"))
@@ -47,12 +61,41 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-async def _serve(simulator: mosaik_api_v3.Simulator, host: str, port: int, remote: bool) -> None:
-    if remote:
-        print(f"{type(simulator).__name__} waits for a scenario at {host}:{port}", flush=True)
-        await mosaik_api_v3.run_as_server(simulator, host, port, start_timeout=PATIENCE_S)
-    else:
+async def _serve(simulator: mosaik_api_v3.Simulator, host: str, port: int, remote: bool, secret: bytes | None) -> None:
+    if not remote:
         await mosaik_api_v3.run_as_client(simulator, host, port)
+        return
+    channel = await _first_run(type(simulator).__name__, host, port, secret)
+    try:
+        compliant = mosaik_api_v3.check_api_compliance(simulator)
+        await mosaik_api_v3.run_simulator(channel, simulator, api_compliant=compliant)
+    finally:
+        with contextlib.suppress(OSError):
+            await channel.close()
+
+
+async def _first_run(what: str, host: str, port: int, secret: bytes | None) -> GuardedChannel:
+    """The connection of the first scenario that comes; whoever else connects is turned away, and said."""
+    came: asyncio.Future[GuardedChannel] = asyncio.get_running_loop().create_future()
+
+    async def on_connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        first = await is_run(reader, writer, secret)
+        if first is None or came.done():
+            print(f"turned away {writer.get_extra_info('peername')[0]}: it is no scenario"
+                  f"{' that knows the secret' if secret else ''}, or came second", file=sys.stderr, flush=True)
+            writer.close()
+            return
+        came.set_result(GuardedChannel(reader, writer, what, first))
+
+    server = await asyncio.start_server(on_connect, host, port)
+    shown = f"[{host}]" if ":" in host else host
+    print(f"{what} waits for a scenario at {shown}:{server.sockets[0].getsockname()[1]}", flush=True)
+    try:
+        return await asyncio.wait_for(came, PATIENCE_S)
+    except TimeoutError:
+        raise ModelError(f"no scenario connected within {PATIENCE_S} s") from None
+    finally:
+        server.close()
 
 
 if __name__ == "__main__":

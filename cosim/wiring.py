@@ -21,14 +21,18 @@ from mosaik.exceptions import ConnectionClosedError as MosaikClosed
 from mosaik.exceptions import ScenarioError as MosaikScenarioError
 from mosaik.exceptions import SimulationError
 from mosaik.proxies import BaseProxy, LocalProxy, RemoteProxy
-from mosaik.starters import ConnectStarter, PythonStarter, Starter
+from mosaik.starters import PythonStarter, Starter
 from mosaik_api_v3.connection import Channel, RemoteException
 
 from cosim.errors import CosimError, ModelError, ScenarioError
 from cosim.native import collect, creation
 from cosim.plan import Plan, Sides, make_plan, sides_from_describe, sides_from_meta
+from cosim.remote import GuardedChannel, address_of, die_with_parent, is_same_user, prove, secret_of
 from cosim.resolve import Resolved, command_of
 from cosim.tap import Control, Stopped, Tap, make_taps
+
+_LOOK_S = 0.5
+"""How often the process of a member that does not answer is looked at."""
 
 
 class MosaikWorld:
@@ -137,7 +141,10 @@ class MosaikWorld:
         if remote is None:
             return PythonStarter(self.resolved.classes[name])
         kind, rest = remote
-        return _Command(rest, self._watches[name]) if kind == "cmd" else ConnectStarter.from_addr_string(rest)
+        if kind == "cmd":
+            return _Command(rest, self._watches[name])
+        secret = secret_of(self.resolved.scenario.members[name].secret, f"{name}.secret")
+        return _Connection(rest, self._watches[name], secret)
 
     def _connect(self, plan: Plan, entities: Mapping[str, Mapping[str, Any]]) -> None:
         for c in plan.connections:
@@ -158,10 +165,24 @@ class _Watch:
         self.tap, self.timeout_s = tap, timeout_s
         self.local: Any = None
         self.process: subprocess.Popen | None = None
+        self.channel: GuardedChannel | None = None
         self.data: dict = {}
         self.following = 0
         self.failed = False
         self.gone = False
+
+    async def answer(self, coming: Any) -> Any:
+        """What a remote member answers. TimeoutError after its patience; ConnectionError when its process has ended,
+        also where something else still holds its connection open."""
+        asked = asyncio.ensure_future(coming)
+        give_up = perf_counter() + self.timeout_s
+        dead = False
+        while not (await asyncio.wait({asked}, timeout=min(_LOOK_S, max(give_up - perf_counter(), 0.0))))[0]:
+            if dead or perf_counter() >= give_up:
+                asked.cancel()
+                raise ConnectionError if dead else asyncio.TimeoutError
+            dead = self.process is not None and self.process.poll() is not None  # its last words may be on the way
+        return asked.result()
 
     def end_process(self) -> None:
         """A member's own process does not outlive the run."""
@@ -182,7 +203,8 @@ class _Watch:
         if isinstance(err, asyncio.TimeoutError):
             return tap.failure(ModelError(), doing, f"no answer within {self.timeout_s:g} s (timeout_s of the member)")
         if self.gone:
-            return tap.failure(ModelError(), doing, "its process ended or closed the connection")
+            reason = self.channel.reason if self.channel else ""
+            return tap.failure(ModelError(), doing, reason or "its process ended or closed the connection")
         return err if isinstance(err, (ScenarioError, Stopped)) else tap.failure(err, doing)
 
 
@@ -205,7 +227,11 @@ class _Command(Starter):
         connected: asyncio.Future[Channel] = asyncio.get_running_loop().create_future()
 
         async def on_connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            connected.set_result(Channel(reader, writer, name=sim_id))
+            if connected.done() or not is_same_user(writer):
+                writer.close()  # another user's process that found the port first
+                return
+            self._watch.channel = GuardedChannel(reader, writer, name=sim_id)
+            connected.set_result(self._watch.channel)
 
         server = await asyncio.start_server(on_connect, *mosaik_config["addr"])
         host, port = server.sockets[0].getsockname()[:2]
@@ -215,7 +241,8 @@ class _Command(Starter):
         except (KeyError, ValueError, TypeError) as err:
             raise ScenarioError(f"its command does not expand ({err!r}); it knows %(addr)s and %(python)s") from None
         try:
-            process = subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True)
+            process = subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True,
+                                       preexec_fn=die_with_parent)
         except OSError as err:
             raise ScenarioError(f"'{words[0]}' cannot be started: {err.strerror}") from None
         self._watch.process = process
@@ -230,6 +257,32 @@ class _Command(Starter):
         finally:
             server.close()
         return RemoteProxy(connected.result(), mosaik_remote, process=(process, True))
+
+
+class _Connection(Starter):
+    """Connects to a simulator that waits at an address."""
+
+    api_version = None
+
+    def __init__(self, address: str, watch: _Watch, secret: bytes | None) -> None:
+        self._address, self._watch, self._secret = address, watch, secret
+
+    @classmethod
+    def from_starter_config(cls, starter_config: Any) -> None:
+        """Never made from a mosaik sim_config."""
+        return
+
+    async def start(self, sim_id: str, mosaik_remote: Any, mosaik_config: Any) -> BaseProxy:
+        """mosaik's hook."""
+        try:
+            reader, writer = await asyncio.wait_for(asyncio.open_connection(*address_of(self._address)),
+                                                    self._watch.timeout_s)
+        except (TimeoutError, OSError):
+            raise ModelError(f"nobody answers at {self._address}; start it first") from None
+        if self._secret is not None:
+            await prove(reader, writer, self._secret)
+        self._watch.channel = GuardedChannel(reader, writer, name=sim_id)
+        return RemoteProxy(self._watch.channel, mosaik_remote)
 
 
 class _WatchedStarter(Starter):
@@ -263,7 +316,7 @@ def _watch(proxy: BaseProxy, watch: _Watch) -> None:
         try:
             if watch.local is not None:
                 return await inner(request)
-            return await asyncio.wait_for(inner(request), watch.timeout_s)
+            return await watch.answer(inner(request))
         finally:
             watch.tap.wall_s += perf_counter() - begin
 

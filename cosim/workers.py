@@ -11,23 +11,34 @@ import gc
 import io
 import json
 import os
+import shutil
 import signal
 import struct
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
+
+try:
+    import fcntl
+except ImportError:  # no locks on this system: what a killed run leaves is left
+    fcntl = None
 
 import numpy as np
 
 from cosim import errors
 from cosim.errors import CosimError, ModelError, ScenarioError
+from cosim.remote import die_with_parent
 from cosim.scenario import Scenario
 from cosim.vector import Arrays, Environments, Step, step_of
 
 _MEMORY = Path("/dev/shm")
+_PREFIX = "cosim-workers-"
+_NEW_S = 60.0
+"""Age in s from which a folder that nobody holds is abandoned."""
 _LENGTH = struct.Struct("<Q")
 _NET_OBJECTS = 100_000
 """Objects made and not freed after which a worker looks for cycles: jobs come and go, and are in none."""
@@ -45,7 +56,9 @@ class Workers:
         one.close()
         self.spec, self.n_envs, self.twins = one.spec, n_envs, twins
         self._names = list(one.envs[0].steering.terms)
-        self._folder = tempfile.TemporaryDirectory(prefix="cosim-", dir=_MEMORY if _MEMORY.is_dir() else None)
+        clear_abandoned()
+        self._folder = tempfile.TemporaryDirectory(prefix=_PREFIX, dir=_shared_memory())
+        self._held = _hold(Path(self._folder.name))
         self._arrays = _arrays(Path(self._folder.name), shapes_of(self.spec, n_envs, len(self._names)), "w+")
         self._workers: list[_Worker] = []
         try:
@@ -99,6 +112,7 @@ class Workers:
             worker.end()
         self._workers = []
         self._arrays = {}
+        self._held.close()
         self._folder.cleanup()
 
     def _all(self, command: bytes) -> None:
@@ -120,6 +134,36 @@ class Workers:
             raise failures[0]
 
 
+def clear_abandoned() -> None:
+    """Remove what killed runs left in the shared memory: folders of this user that nobody holds any more. One that is
+    just being made is not yet held, and is left for a minute."""
+    for folder in Path(_shared_memory()).glob(f"{_PREFIX}*") if fcntl else ():
+        try:
+            state = folder.stat()
+            if state.st_uid != os.getuid() or time.time() - state.st_mtime < _NEW_S:
+                continue
+            with _hold(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+        except OSError:  # somebody's, or gone meanwhile
+            continue
+
+
+def _shared_memory() -> str:
+    return str(_MEMORY) if _MEMORY.is_dir() else tempfile.gettempdir()
+
+
+def _hold(folder: Path) -> BinaryIO:
+    """The folder's lock, which the system lets go of when its holder ends, however. OSError when another has it."""
+    held = (folder / "held").open("wb")
+    if fcntl:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            held.close()
+            raise
+    return held
+
+
 class _Worker:
     """One process and its environments."""
 
@@ -129,7 +173,7 @@ class _Worker:
         for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
             env.setdefault(threads, "1")
         self._process = subprocess.Popen([sys.executable, "-m", "cosim.workers"], stdin=subprocess.PIPE,
-                                         stdout=subprocess.PIPE, env=env)
+                                         stdout=subprocess.PIPE, env=env, preexec_fn=die_with_parent)
         self.send(json.dumps(start).encode() + b"\n")
 
     def send(self, message: bytes) -> None:

@@ -12,7 +12,7 @@ from cosim.trace import Trace
 from simulators.grid.ports import ACTIVE_DEMAND, SITE_DEMAND
 
 MEMBER, BUS, GRID = "grid", "grid/Bus", "grid/Grid"
-ALLOWED_KW, ALLOWED_RATIO = 1e-6, 2e-8
+ALLOWED_KW, ALLOWED_RATIO = 1e-6, 1e-7
 """What a balance may be off: a power flow ends at a mismatch, and a bus adds up flows of the size of the largest."""
 HELD = 2.0
 """Status of an interval that repeats the one before."""
@@ -179,7 +179,7 @@ def refuse_replayed(trace: Trace) -> None:
 
 def needs(trace: Trace, *ports: str) -> None:
     if GRID not in trace.models():
-        raise TraceError(f"no {GRID} in the trace")
+        raise TraceError(f"the grid exports no flows (no {GRID} in the trace)")
     missing = [p for p in ports if not trace.has(f"{GRID}/{p}")]
     if missing:
         raise TraceError(f"the grid exports no {' and no '.join(missing)}")

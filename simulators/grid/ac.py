@@ -48,7 +48,7 @@ class AcGridParams:
     """A network, its sources, and how they are dispatched."""
 
     sources: Annotated[dict[str, AcSource], Field(min_length=1, description="by name; one at each external grid's bus")]
-    network: Annotated[Network, Field(description="pandapower network's name, .json or .xlsx, or lines")] = "case33bw"
+    network: Annotated[Network, Field(description="pandapower's name, simbench:CODE, a file, or lines")] = "case33bw"
     network_sources: Annotated[dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(
         description="kg/kWh of the network's own generators (gen, sgen, discharging storage), by name or as 'sgen3', "
         "'*' for all others: they run at the network's set points")] = field(default_factory=dict)

@@ -40,7 +40,7 @@ class GridParams:
 
     sources: Annotated[dict[str, Source], Field(min_length=1, description="what feeds the network, by name; the first "
                                                 "at the slack bus is the substation")]
-    network: Annotated[Network, Field(description="pandapower network's name, .json or .xlsx, or lines")] = "case33bw"
+    network: Annotated[Network, Field(description="pandapower's name, simbench:CODE, a file, or lines")] = "case33bw"
     network_sources: Annotated[dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(
         description="kg/kWh of the network's own generators (gen, sgen, discharging storage), by name or as 'sgen3', "
         "'*' for all others: they become sources, fixed unless the network says controllable")

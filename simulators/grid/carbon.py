@@ -35,7 +35,7 @@ class CarbonParams:
     """The foreign grid's topology (radial) and its sources."""
 
     sources: Annotated[dict[str, CarbonSource], Field(min_length=1, description="by name; one at the slack bus")]
-    network: Annotated[Network, Field(description="pandapower network's name, .json or .xlsx, or lines")] = "case33bw"
+    network: Annotated[Network, Field(description="pandapower's name, simbench:CODE, a file, or lines")] = "case33bw"
     v0_pu: Annotated[float | None, Field(gt=0, le=2, description="voltage at the substation, p.u.; null: as the "
                                          "network has it")] = None
 

@@ -323,3 +323,62 @@ def test_a_generator_and_a_source_of_one_name_are_told_apart(plain_net, tmp_path
     with pytest.raises(ScenarioError, match="grid.sources.upstream and a generator of .* have one name"):
         CefDispatch().init("grid", 60.0, step_s=900.0, network=str(tmp_path / "net.json"),
                            sources={"upstream": {"node": 0, "kg_per_kwh": 0.5}}, network_sources={"upstream": 0.1})
+
+
+def test_lines_of_half_a_milliohm_are_checked_as_well_as_rounding_allows():
+    # At 1e-11 MVA, which long lines allow, Newton's method never ends on these.
+    lines = tuple(Line(k, k + 1, 0.0005 if k % 3 else 0.4, 0.0012 if k % 3 else 0.3) for k in range(30))
+    feeder = read_feeder(net := LineList(base_kv=12.66, lines=lines,
+                                         loads=tuple(BaseLoad(k + 1, 100.0, 70.0) for k in range(30))))
+    flow = AcCheck(net, []).run(feeder.p_kw, feeder.q_kvar, np.zeros(0), np.zeros(0))
+    sweep = radial_power_flow(feeder.tree, (feeder.p_kw + 1j * feeder.q_kvar) / feeder.base_kw, 1.0)
+    assert flow.vm_pu == pytest.approx(np.abs(sweep.v_pu), abs=1e-9)
+    assert flow.loss_kw == pytest.approx(1e3 * (sweep.s_parent_pu + sweep.s_child_pu).real.sum(), abs=1e-5)
+
+
+def dispatched(path: str, loads_kw: dict[str, float], **params) -> tuple[CefDispatch, dict]:
+    grid = CefDispatch()
+    grid.init("grid", 60.0, step_s=900.0, network=path, **params)
+    grid.create(len(loads_kw), "Bus", names=list(loads_kw))
+    grid.create(1, "Grid", names=["grid"])
+    grid.setup_done()
+    grid.step(0, {b: {"p_load_kw": {"x": p}} for b, p in loads_kw.items()}, 15)
+    outs = {"grid": [p.name for p in grid.MODELS["Grid"] if p.flow == "out"]}
+    return grid, grid.get_data(outs | {b: ["nci_kg_per_kwh", "vm_pu"] for b in loads_kw})
+
+
+def test_what_is_fixed_in_the_file_stays_fixed_and_what_draws_draws(plain_net, tmp_path):
+    # 50 kW of PV whose max_p_mw is 250, a storage that charges with 20, a ward of 10 and a shunt of 5 kW at 1 p.u.; the
+    # dispatch would take all the sun it gets, for it is cleaner.
+    net, path = copy.deepcopy(plain_net), str(tmp_path / "net.json")
+    pp.create_sgen(net, 3, p_mw=0.05, controllable=False, max_p_mw=0.25, name="PV")
+    pp.create_storage(net, 3, p_mw=0.02, max_e_mwh=1.0)
+    pp.create_ward(net, 2, 0.01, 0.0, 0.0, 0.0)
+    pp.create_shunt(net, 4, q_mvar=0.0, p_mw=0.005)
+    net.ext_grid["vm_pu"] = 1.05
+    pp.to_json(net, path)
+    given = {"sources": {"up": {"node": 0, "kg_per_kwh": 0.3}}, "network_sources": {"PV": 0.05}}
+    loads = {"bus0": 0.0, "bus3": 300.0, "bus4": 0.0}
+    grid, out = dispatched(path, loads, **given)
+    net.load["q_mvar"] = 0.0
+    pp.runpp(net, numba=False, tolerance_mva=1e-11)
+    got = out["grid"]
+    assert got["p_source_kw"] == pytest.approx([1e3 * net.res_ext_grid.p_mw[0], 50.0], abs=1e-6)
+    assert got["emission_kg_per_h"] == pytest.approx(0.3 * got["p_source_kw"][0] + 2.5)
+    assert out["bus0"]["vm_pu"] == pytest.approx(1.05)
+    drawn = dict(zip(grid.labels()["bus"], got["p_drawn_bus_kw"], strict=True))
+    assert drawn == pytest.approx({"bus0": 0.0, "bus1": 0.0, "bus2": 10.0, "bus3": 320.0,
+                                   "bus4": 5.0 * net.res_bus.vm_pu[4] ** 2}, abs=1e-6)
+    assert grid.tables()["own"]["bus"] == ["bus2", "bus3", "bus4"]
+    assert not any("v0_pu" in note for note in grid.notes())
+    other, out = dispatched(path, loads, **given, v0_pu=1.0)
+    assert out["bus0"]["vm_pu"] == 1.0
+    assert any("v0_pu = 1 of the scenario, not 1.05 p.u. as the network has it" in note for note in other.notes())
+
+
+def test_caps_do_not_pass_over_iron_losses(stepped_down, tmp_path):
+    stepped_down.trafo["pfe_kw"] = 1.2
+    pp.to_json(stepped_down, str(tmp_path / "net.json"))
+    with pytest.raises(ScenarioError, match="nci_cap_kg_per_kwh: .* has transformers with iron losses"):
+        dispatched(str(tmp_path / "net.json"), {"bus6": 10.0}, sources={"up": {"node": 0, "kg_per_kwh": 0.3}},
+                   nci_cap_kg_per_kwh={"bus6": 0.4})
