@@ -66,9 +66,10 @@ def read_cells(path: Path) -> Iterator[str]:
 def asked_for(text: str, must: bool = True) -> Iterator[Asked]:
     """Every object that a text of JSON asks for, those inside of its strings included.
 
-    must: the text has to be JSON. Hostile for what cannot be told, what nests too deep, and arguments to constructors.
+    must: the text has to be JSON, else ValueError. Hostile for what cannot be told, what nests too deep, and arguments
+    to constructors.
     """
-    waiting: list[tuple[Any, int]] = [(_parsed(text, must), 0)]
+    waiting: list[tuple[Any, int]] = [(_plain(text) if must else _parsed(text, False), 0)]
     while waiting:
         value, depth = waiting.pop()
         if depth > DEEPEST:
@@ -106,13 +107,21 @@ def _parsed(text: str, must: bool) -> Any:
     if not must and text.lstrip()[:1] not in ("{", "[", '"'):
         return None
     try:
-        return json.loads(text, object_pairs_hook=_Pairs)
-    except RecursionError:
-        raise Hostile(f"it nests deeper than {DEEPEST} levels") from None
+        return _plain(text)
+    except Hostile:
+        raise
     except ValueError as err:
         if must or _MODULE in text:  # what a more lenient reader would make of it, nobody can tell
             raise Hostile(f"a part of it that should be JSON is none: {err}") from None
         return None
+
+
+def _plain(text: str) -> Any:
+    """A text of JSON as lists and `_Pairs`. ValueError."""
+    try:
+        return json.loads(text, object_pairs_hook=_Pairs)
+    except RecursionError:
+        raise Hostile(f"it nests deeper than {DEEPEST} levels") from None
 
 
 def _check_size(n_bytes: int) -> None:
