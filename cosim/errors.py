@@ -53,6 +53,7 @@ class DiskError(TraceError):
 def unknown(what: str, name: str, allowed: Iterable[str]) -> str:
     """One line for a name that does not exist: unknown WHAT 'NAME'; did you mean 'X'? Allowed: ..."""
     names = sorted(str(n) for n in allowed)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    near = ([n for n in names if n.lower() == name.lower()]
+            or difflib.get_close_matches(name, names, n=1, cutoff=0.5))
     hint = f" did you mean '{near[0]}'?" if near else ""
     return f"unknown {what} '{name}';{hint} allowed: {', '.join(names) or 'none'}"
