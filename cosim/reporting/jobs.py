@@ -9,7 +9,7 @@ import numpy as np
 
 from cosim.reporting.chart import Fact, Heat, Panel, Picture, Series, Spread, missing
 from cosim.reporting.data import PRICE, Run
-from cosim.reporting.text import count, length, number
+from cosim.reporting.text import count, length, number, strong
 from cosim.units import HOUR_S, MIN_S
 
 _NO_TABLE = "The trace has no job table, so single jobs cannot be followed."
@@ -61,7 +61,7 @@ def deferral(run: Run) -> Picture:
     delay = start[ran] - arrival[ran]
     later = 100 * float((delay > HOUR_S).mean())
     says = (f"When training jobs arrived and when they first ran: half of {count(ran.sum(), 'job')} began within "
-            f"**{length(float(np.median(delay)))}** of arriving, {number(later, 2)} % more than an hour later")
+            f"{strong(length(float(np.median(delay))))} of arriving, {number(later, 2)} % more than an hour later")
     never = int((~ran).sum())
     says += f"; {count(never, 'job')} never ran." if never else "."
     panels = (Panel(f"Hour of arrival against hour of first run, cells of {length(width * HOUR_S)}", heat=heat,
