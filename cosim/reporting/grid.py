@@ -117,8 +117,9 @@ def _sources_on(run: Run, index: dict[str, int], pick: slice) -> list[dict[str, 
 
 def _says_map(run: Run, data: dict[str, Any]) -> str:
     path = f"{_bus_model(run, 'nci_kg_per_kwh')}/nci_kg_per_kwh"
-    if data["nci"] is not None and np.isfinite(run.of_counted(path)).any():
-        mean = _means_of_nodes(run, path, [node["name"] for node in data["nodes"]])
+    mean = np.full(1, np.nan) if data["nci"] is None else _means_of_nodes(
+        run, path, [node["name"] for node in data["nodes"]])
+    if np.isfinite(mean).any():
         low, high = int(np.nanargmin(mean)), int(np.nanargmax(mean))
         best, worst = (data["nodes"][k]["name"] for k in (low, high))
         text = (f"The feeder through the run: mean carbon intensity goes from {number(mean[low])} kg/kWh at node "
