@@ -51,7 +51,7 @@ def stored(network: str | LineList) -> Any:
     return _stored(network, stamp_of(network))
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)
 def _stored(network: str | LineList, stamp: int) -> Any:
     if isinstance(network, LineList):
         return _from_lines(network)
@@ -202,14 +202,16 @@ class Solved:
     p_to_kw: Floats
 
 
-def solve(net: Any, tolerance_mva: float, init: str, recycle: bool) -> Solved | None:
+def solve(net: Any, tolerance_pu: float, init: str, recycle: bool) -> Solved | None:
     """pandapower.runpp with its defaults beside these; None where it finds no solution.
 
+    tolerance_pu  largest mismatch of a bus on the base `net.sn_mva`: that is what pandapower compares its
+                  `tolerance_mva` with
     recycle  keep the admittances of the run before, and start at `net`'s own table of voltages (`start_at`)
     """
     keep = {"recycle": {"bus_pq": True, "trafo": False, "gen": False}} if recycle else {}
     try:
-        _run(net, init=init, tolerance_mva=tolerance_mva, **keep)
+        _run(net, init=init, tolerance_mva=tolerance_pu, **keep)
     except LoadflowNotConverged:
         net._ppc = None  # what is kept between runs is spoilt; the next run builds it anew
         return None

@@ -51,7 +51,7 @@ def read_loads(network: str | LineList) -> Loads:
     return _loads(network, stamp_of(network))
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)
 def _loads(network: str | LineList, stamp: int) -> Loads:
     net = stored(network)
     check(net, name_of(network))
@@ -70,7 +70,7 @@ def read_feeder(network: str | LineList) -> Feeder:
     return _read(network, stamp_of(network))
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)
 def _read(network: str | LineList, stamp: int) -> Feeder:
     base_mva = network.base_mva if isinstance(network, LineList) else BASE_MVA
     return feeder_of(stored(network), name_of(network), base_mva)

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from io import FileIO
 from pathlib import Path
 
 import h5py
@@ -14,6 +15,7 @@ from worlds import boxes, run
 from cosim.inspection import main
 from cosim.run import find
 from cosim.scenario import override
+from cosim.seal import seal
 from cosim.trace import Trace
 
 ROOT = Path(__file__).parents[2]
@@ -74,9 +76,12 @@ def test_verify_passes_an_honest_trace(day, capsys):
 
 
 def spoil(path, dataset, change):
+    """A run that wrote other numbers, sealed as its own."""
     with h5py.File(path, "r+") as f:
         data = f[dataset]
         data[...] = change(data[...])
+    with FileIO(path, "r+") as f:
+        seal(f, path.stat().st_size)
 
 
 def plus_one_at(*index):
