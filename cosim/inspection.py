@@ -110,7 +110,7 @@ def _export(console: Console, args: argparse.Namespace) -> int:
         raise TraceError(f"cannot write into {args.out}: {err.strerror or err}") from None
     say(console, f"wrote {len(tables)} files into {args.out}")
     for name, file in files.items():
-        if file != name:
+        if file != name.replace("/", "."):
             say(console, f"{name} is in {file}{ending}")
     if warmup_s:
         say(console, f"the first {format_time(warmup_s)} of time_s are the run's warm-up")

@@ -32,11 +32,12 @@ def file_name(name: str) -> str:
 
 
 def file_names(names: Iterable[str]) -> dict[str, str]:
-    """name -> its file's name without an ending; no two are equal, whatever a file system makes of large letters."""
+    """name -> its file's name without an ending, with a model's '/' as a dot; no two are equal, whatever a file system
+    makes of large letters."""
     out: dict[str, str] = {}
     taken: set[str] = set()
     for name in names:
-        plain = file_name(name)
+        plain = file_name(name.replace("/", "."))
         tried, number = plain, 1
         while unicodedata.normalize("NFC", tried.casefold()) in taken:
             number += 1

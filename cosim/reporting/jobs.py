@@ -134,7 +134,7 @@ def waits(run: Run) -> Picture:
         return missing(key, "No job in the trace finished, so there are no waiting times.")
     name, _, wait, limit, words = worst
     says = (f"How long jobs took against what they are allowed: tightest is {name}, where 95 % needed at most "
-            f"**{length(wait * MIN_S)}** from {words}, of {length(limit * MIN_S)} allowed.")
+            f"{strong(length(wait * MIN_S))} from {words}, of {length(limit * MIN_S)} allowed.")
     return Picture(key, says, (Panel("\u25cb half, \u25c6 95 %, \u25a0 99 % of the finished jobs; red: the limit",
                                      spreads=tuple(rows), size=0.5 + 0.28 * len(rows)),),
                    "Logarithmic scale. Training is held to its finish, inference to its start.", tuple(facts))

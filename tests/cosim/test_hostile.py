@@ -2,6 +2,7 @@
 
 import base64
 import csv
+import gzip
 import hashlib
 import io
 import re
@@ -96,9 +97,8 @@ def test_the_policy_names_exactly_the_scripts_of_the_page(honest, tmp_path):
     assert rules["default-src"] == "'none'"
     assert rules["img-src"] == "data:"
     assert page.index("Content-Security-Policy") < page.index("<style") < page.index("<script")
-    import gzip
     plotly = gzip.decompress(base64.b64decode(re.search(r'id="plotly-gz">([^<]+)<', page).group(1)))
-    scripts = [re.search(r"<script>(.*)</script>\n</body>", page, re.DOTALL).group(1).encode(), plotly]
+    scripts = [re.search(r"<script>(.*)</script></body>", page, re.DOTALL).group(1).encode(), plotly]
     assert rules["script-src"].split() == [
         f"'sha256-{base64.b64encode(hashlib.sha256(code).digest()).decode()}'" for code in scripts]
     assert not re.search(r"<[^>]* on\w+=", page)
@@ -162,19 +162,15 @@ def test_the_live_view_shows_names_as_they_are():
 def test_export_writes_into_its_folder_only_and_says_what_is_called_otherwise(tmp_path, capsys):
     path, out = tmp_path / "t.h5", tmp_path / "a" / "csv"
     run(boxes(), path)
+    names = ("..", "..\\x", "con", "GRID", ".hidden", "a\\..\\b", "-rf", "n" * 300, "a\nb", "src.Box")
     with h5py.File(path, "r+") as file:
-        for name in ("../x", "..", "con", "GRID", ".hidden", "a\\..\\b", "-rf", "n" * 300, "a\nb", "src.Box"):
-            file.create_group(f"{name}/y" if name == "../x" else name)
-            target = file["../x"] if name == "../x" else file[name]
-            if name == "../x":
-                del file["../x/y"]
-            target["z"] = np.arange(3)
-        ours = [m.replace("/", ".") for m in ("src/Box",)]
+        for name in names:
+            file.create_group(name)["z"] = np.arange(3)
     with Trace(path) as trace:
         count = len(trace.models()) + len(trace.tables())
     assert main(["export", str(path), "--out", str(out)]) == 0
     written = sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*.csv"))
-    assert len(written) == count >= 8 + len(ours)
+    assert len(written) == count > len(names)
     assert all(name.startswith("a/csv/") and "/" not in name[6:] and name[6] not in ".-" for name in written)
     assert len({name.casefold() for name in written}) == count
     said = capsys.readouterr().out
@@ -190,14 +186,14 @@ def test_a_name_is_a_file_in_its_folder(name, tmp_path):
     assert made[0] not in ".-~"
     (tmp_path / f"{made}.csv").write_text("")
     assert [p.name for p in tmp_path.iterdir()] == [f"{made}.csv"]
-    scenario = find("two_bus").replace(name=name or "x")
-    assert default_out(scenario).parent.parent == Path("results")
+    if name.isprintable():
+        assert default_out(find("two_bus").replace(name=name or "x")).parent.parent == Path("results")
 
 
 def test_no_two_names_share_a_file():
     made = file_names(["a/b", "a:b", "A_B", "a_b~2", "a.b"])
     assert len({name.casefold() for name in made.values()}) == 5
-    assert made["a.b"] == "a.b"
+    assert (made["a/b"], made["a.b"]) == ("a.b", "a.b~2")
 
 
 # --- spreadsheets -----------------------------------------------------------------------------------------------------
