@@ -103,16 +103,15 @@ def _export(console: Console, args: argparse.Namespace) -> int:
             tables = {model: _wide(trace, model) for model in trace.models()}
             tables |= {name: trace.table(name) for name in trace.tables()}
             warmup_s = float(scenario_of(trace).get("warmup_s", 0.0))
-            plain = [name.replace("/", ".") for name in tables]
-            files = [f"{name}{ending}" for name in file_names(plain)]
-            for file, columns in zip(files, tables.values(), strict=True):
-                write_table(args.out / file, columns)
+            files = file_names(tables)
+            for name, columns in tables.items():
+                write_table(args.out / f"{files[name]}{ending}", columns)
     except OSError as err:
         raise TraceError(f"cannot write into {args.out}: {err.strerror or err}") from None
     say(console, f"wrote {len(tables)} files into {args.out}")
-    for name, file in zip(plain, files, strict=True):
-        if file != f"{name}{ending}":
-            say(console, f"{name} is in {file}")
+    for name, file in files.items():
+        if file != name.replace("/", "."):
+            say(console, f"{name} is in {file}{ending}")
     if warmup_s:
         say(console, f"the first {format_time(warmup_s)} of time_s are the run's warm-up")
     return 0

@@ -31,18 +31,19 @@ def file_name(name: str) -> str:
     return f"_{plain[:_LONGEST_FILE - 1]}" if not plain or _DEVICE.match(plain) or plain[0] == "-" else plain
 
 
-def file_names(names: Iterable[str]) -> list[str]:
-    """The name of each one's file, without an ending; no two are equal, also where large letters do not count."""
-    out: list[str] = []
+def file_names(names: Iterable[str]) -> dict[str, str]:
+    """name -> its file's name without an ending, with a model's '/' as a dot; no two are equal, whatever a file system
+    makes of large letters."""
+    out: dict[str, str] = {}
     taken: set[str] = set()
     for name in names:
-        plain = file_name(name)
+        plain = file_name(name.replace("/", "."))
         tried, number = plain, 1
         while unicodedata.normalize("NFC", tried.casefold()) in taken:
             number += 1
             tried = f"{plain}~{number}"
         taken.add(unicodedata.normalize("NFC", tried.casefold()))
-        out.append(tried)
+        out[name] = tried
     return out
 
 
