@@ -64,8 +64,8 @@ class DiskError(TraceError):
 
 
 def cut_line(text: str) -> str:
-    """An error's line of at most LONGEST characters."""
-    return cut(text, LONGEST, _END)
+    """An error's line of at most LONGEST characters, all of which a file takes."""
+    return cut(text.encode(errors="backslashreplace").decode(), LONGEST, _END)
 
 
 def cut(text: str, longest: int = _LONGEST_NAME, end: int = 0) -> str:

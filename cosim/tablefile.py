@@ -7,8 +7,9 @@ import importlib
 import importlib.util
 import io
 import math
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,10 @@ import numpy as np
 
 from cosim.dates import Instants, instants
 from cosim.errors import ScenarioError, cut, shown
+from cosim.plaintext import cell, text_of
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".pq")
+_IN_QUOTES, _MOST_HEAD = re.compile(r'"(?:[^"]|"")*"'), 100_000
 _DELIMITERS = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
 
 
@@ -27,7 +30,7 @@ class Columns:
     """The cells of a file by column, text or values; numbers and instants are worked out once."""
 
     def __init__(self, path: Path, names: list[str], cells: Mapping[str, Sequence]) -> None:
-        twice = sorted(n for n, count in Counter(names).items() if count > 1)
+        twice = sorted(n for n, times in Counter(names).items() if times > 1)
         if twice:
             raise ScenarioError(f"{path} has two columns called '{cut(twice[0])}'; keep one")
         self.path, self.names, self._cells = path, names, cells
@@ -70,15 +73,31 @@ def read_columns(path: Path) -> Columns:
 
 
 def write_table(path: Path, columns: Mapping[str, Sequence]) -> None:
-    """Write columns of one length as CSV or, by the file's ending, Parquet. Raises OSError, or ScenarioError when
-    Parquet is asked for and pyarrow is not there."""
+    """Write columns of one length as CSV or, by the file's ending, Parquet.
+
+    Text in a CSV, names of columns too, is written so that no spreadsheet runs it (`cosim.plaintext.cell`), numbers as
+    they are; `read_columns` gives back what was written. Raises OSError, or ScenarioError when Parquet is asked for and
+    pyarrow is not there.
+    """
     if path.suffix.lower() not in (".parquet", ".pq"):
-        with path.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([list(columns), *zip(*columns.values(), strict=True)])
+        with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+            header = [cell(name) for name in columns]
+            # a file that begins with ID is of another format to Excel; other delimiters would mislead its readers
+            apart = header[:1] and header[0].startswith("ID") or any(d in name for name in header for d in _DELIMITERS)
+            csv.writer(file, quoting=csv.QUOTE_ALL if apart else csv.QUOTE_MINIMAL).writerow(header)
+            csv.writer(file).writerows(zip(*map(_cells, columns.values()), strict=True))
         return
     arrow, parquet = _arrow(path)
     parquet.write_table(arrow.table({name: np.asarray(values) if len(values) and not isinstance(values[0], str) else
                                      list(values) for name, values in columns.items()}), path)
+
+
+def _cells(values: Sequence) -> Iterable[Any]:
+    """What of a column is written: text as cells, the same text once."""
+    if np.asarray(values).dtype.kind in "biuf":
+        return values
+    known: dict[str, str] = {}
+    return [known.setdefault(v, cell(v)) if isinstance(v, str) else v for v in values]
 
 
 @lru_cache(maxsize=16)
@@ -89,15 +108,18 @@ def _read(path: str, _resolved: str, _mtime: int, _size: int) -> Columns:
 
 def _read_csv(path: Path) -> tuple[list[str], dict[str, Sequence]]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            text = file.read()
     except (OSError, UnicodeDecodeError) as err:
         raise ScenarioError(f"cannot read table {path}: {err}; it has to be UTF-8 text") from None
-    head = text.partition("\n")[0]
+    head = io.StringIO(_IN_QUOTES.sub("", text[:_MOST_HEAD])).readline()
     delimiter = max(_DELIMITERS, key=head.count)
     try:
         rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if row]
     except csv.Error as err:
         raise ScenarioError(f"{path} is no CSV: {err}") from None
+    if "'" in text:  # as `write_table` writes what begins like a formula
+        rows = [[text_of(c) if "'" in c else c for c in row] for row in rows]
     names = [name.strip() for name in rows[0]] if rows else []
     for number, row in enumerate(rows[1:], 1):
         if len(row) != len(names):

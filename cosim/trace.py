@@ -114,13 +114,17 @@ class Trace:
     def __init__(self, path: str | os.PathLike) -> None:
         self.path = Path(path)
         self._lengths: dict[str, int] = {}
+        self._opened: dict[str, Any] = {}  # to open a thing takes HDF5 longer than to read it
+        self._members: dict[str, dict[str, Any]] = {}
+        self._names: dict[tuple[str, str], list[str]] = {}
+        self._ports: dict[str, list[str]] = {}
         self.sealed = _refuse_changed(self.path)
         try:
             self._file = _open(self.path)
         except (OSError, RuntimeError, ValueError) as err:
             raise TraceError(f"{self.path} is not a readable HDF5 file: {_first_line(err)}; {RESCUE}") from None
         try:
-            attrs = self.attrs
+            self._attrs = attrs = dict(self._file.attrs)
         except DAMAGE as err:  # its superblock is whole, what follows is not
             self._file.close()
             raise _damaged(self.path, "its attributes", err) from None
@@ -140,25 +144,28 @@ class Trace:
         self._file.close()
 
     @property
-    @_reads
     def attrs(self) -> dict[str, Any]:
-        """Root attributes."""
-        return dict(self._file.attrs)
+        """Root attributes, as they were when the file was opened."""
+        return dict(self._attrs)
 
     @_reads
     def models(self) -> list[str]:
         """Paths 'member/Model' of all recorded models."""
-        return [f"{m}/{k}" for m, g in self._file.items() for k, v in g.items() if isinstance(v, h5py.Group)]
+        return [f"{m}/{k}" for m, g in self._inside(self._file).items() for k, v in self._inside(g).items()
+                if isinstance(v, h5py.Group)]
 
     @_reads
     def tables(self) -> list[str]:
         """Names of tables with a row per event."""
-        return [m for m, g in self._file.items() if all(isinstance(v, h5py.Dataset) for v in g.values())]
+        return [m for m, g in self._inside(self._file).items()
+                if all(isinstance(v, h5py.Dataset) for v in self._inside(g).values())]
 
     @_reads
     def ports(self, model: str) -> list[str]:
         """Recorded ports of a model, without its axes."""
-        return [name for name, data in self._group(model).items() if not data.is_scale]
+        if model not in self._ports:
+            self._ports[model] = [name for name, data in self._inside(self._group(model)).items() if not data.is_scale]
+        return list(self._ports[model])
 
     @_reads
     def datasets(self) -> dict[str, h5py.Dataset]:
@@ -170,21 +177,23 @@ class Trace:
     @_reads
     def has(self, path: str) -> bool:
         """Whether a dataset 'member/Model/port' is there."""
-        return path in self._file and isinstance(self._file[path], h5py.Dataset)
+        return isinstance(self._find(path), h5py.Dataset)
 
     @_reads
     def time_s(self, model: str) -> np.ndarray:
         """Times of a model's samples, s since the start, shape (time,)."""
         group = self._group(model)
-        return group["time_s"][: self._length(group)]
+        return self._inside(group)["time_s"][: self._length(group)]
 
     @_reads
     def names(self, model: str, axis: str = "entity") -> list[str]:
         """Names along an axis of a model: its entities, or the labels of a dim."""
-        group = self._group(model)
-        if axis not in group:
-            raise TraceError(f"{self.path}: {unknown('axis', axis, group)}")
-        return list(group[axis].asstr()[:])
+        if (model, axis) not in self._names:
+            group = self._inside(self._group(model))
+            if axis not in group:
+                raise TraceError(f"{self.path}: {unknown('axis', axis, group)}")
+            self._names[model, axis] = list(group[axis].asstr()[:])
+        return list(self._names[model, axis])
 
     @_reads
     def dims(self, path: str) -> tuple[str, ...]:
@@ -201,9 +210,9 @@ class Trace:
     def __getitem__(self, path: str) -> np.ndarray:
         model, _, port = path.rpartition("/")
         group = self._group(model)
-        if port not in group:
+        if port not in self._inside(group):
             raise TraceError(f"{self.path}: {unknown(f'port of {model}', port, self.ports(model))}")
-        return group[port][: self._length(group)]
+        return self._inside(group)[port][: self._length(group)]
 
     def table(self, name: str) -> dict[str, np.ndarray]:
         """Columns of a table, all of one length; text as str objects. {} when no row was written."""
@@ -219,9 +228,9 @@ class Trace:
             raise _damaged(self.path, f"table '{name}'", err) from None
 
     def _blocks(self, name: str, columns: Iterable[str] | None, rows: int | None) -> Iterator[dict[str, np.ndarray]]:
-        if name not in self._file:
+        if (found := self._find(name)) is None:
             return
-        group = self._file[name]
+        group = self._inside(found)
         count = min(data.shape[0] for data in group.values())
         for first in range(0, max(count, 1), rows or max(count, 1)):  # an empty table is one empty block
             part = slice(first, min(first + rows, count) if rows else count)
@@ -229,15 +238,29 @@ class Trace:
             yield {c: np.char.decode(v, "utf-8") if v.dtype.kind == "S" else v for c, v in out.items()}
 
     def _group(self, model: str) -> h5py.Group:
-        if model not in self._file or not isinstance(self._file[model], h5py.Group):
+        if not isinstance(found := self._find(model), h5py.Group):
             raise TraceError(f"{self.path}: {unknown('model', model, self.models())}")
-        return self._file[model]
+        return found
+
+    def _find(self, path: str) -> h5py.Group | h5py.Dataset | None:
+        """What is at a path; None if nothing is."""
+        if path not in self._opened:
+            there = path in self._file  # `get` would take damage for absence
+            self._opened[path] = self._file[path] if there else None
+        return self._opened[path]
+
+    def _inside(self, group: h5py.Group) -> dict[str, Any]:
+        """What is in a group, by name."""
+        if group.name not in self._members:
+            self._members[group.name] = dict(group.items())
+        return self._members[group.name]
 
     def _length(self, group: h5py.Group) -> int:
         """Samples that time and all values have; looked up once, as it opens every dataset of the model."""
         if group.name not in self._lengths:
-            shortest = min(d.shape[0] for d in group.values() if not d.is_scale or d.name.endswith("/time_s"))
-            holes = np.flatnonzero(np.diff(group["time_s"][:shortest]) <= 0)  # rows that a kill left without a time
+            inside = self._inside(group)
+            shortest = min(d.shape[0] for name, d in inside.items() if not d.is_scale or name == "time_s")
+            holes = np.flatnonzero(np.diff(inside["time_s"][:shortest]) <= 0)  # rows that a kill left without a time
             self._lengths[group.name] = int(holes[0]) + 1 if len(holes) else shortest
         return self._lengths[group.name]
 

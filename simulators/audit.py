@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from cosim.digest import Digest, Table
 from cosim.errors import TraceError
@@ -27,6 +28,7 @@ from simulators.balance import (
     dead_buses,
     emission,
     line_ends,
+    voltages,
 )
 from simulators.fleet import JobClass, Site
 from simulators.metrics import summary
@@ -171,7 +173,7 @@ def _power_adds_up(trace: Trace) -> float:
 
 
 def _windows(trace: Trace) -> float:
-    """What the grid is told against the mean of the minutes of its step."""
+    """What the grid is told against the mean of the minutes of its step, in every minute that has so many before it."""
     _needs_minutes(trace)
     _refuse_played(trace)
     members = scenario_of(trace)["members"]
@@ -180,11 +182,25 @@ def _windows(trace: Trace) -> float:
     window_s = float(members["aidc"]["params"].get("window_s") or step_s(trace, "grid"))
     count = round(window_s / step_s(trace, "aidc"))
     p_kw = trace[f"{SITE}/p_kw"]
-    whole = len(p_kw) // count
-    if not whole:
+    if len(p_kw) < count:
         raise TraceError(f"{trace.path}: the run is shorter than a step of the grid")
-    means = p_kw[: whole * count].reshape(whole, count, -1).mean(axis=1)
-    return _relative(trace[f"{SITE}/p_window_kw"][count - 1:: count][:whole], means)
+    means = sliding_window_view(p_kw, count, axis=0).mean(axis=-1)
+    return _relative(trace[f"{SITE}/p_window_kw"][count - 1:], means)
+
+
+def _reactive(trace: Trace) -> float:
+    """(5): reactive power, of the minute and as told to the grid, is each site's ratio times its active power."""
+    _needs_minutes(trace)
+    shared = scenario_of(trace)["shared"]
+    ratio = np.array([Site(**shared["sites"][n]).q_per_p_ratio for n in trace.names(SITE)])
+    return max(_relative(trace[f"{SITE}/q{of}_kvar"], ratio * trace[f"{SITE}/p{of}_kw"]) for of in ("", "_window"))
+
+
+def _pue(trace: Trace) -> float:
+    _needs_minutes(trace)
+    it_kw = trace[f"{SITE}/it_kw"]
+    on = it_kw > 0.0
+    return _relative(trace[f"{SITE}/pue_cooling"][on], 1.0 + trace[f"{SITE}/cooling_kw"][on] / it_kw[on])
 
 
 def _capacity(trace: Trace) -> float:
@@ -295,10 +311,13 @@ LAWS: tuple[tuple[str, float, Callable[[Trace], float | Finding]], ...] = (
     ("power = IT + cooling + losses, (12) (relative)", RELATIVE, _power_adds_up),
     ("heat given off = removed + stored in the room, (19)-(21) (relative)", RELATIVE, _heat),
     ("power told to the grid = mean of its minutes (relative)", RELATIVE, _windows),
+    ("reactive power = ratio x active power, (5) (relative)", RELATIVE, _reactive),
+    ("PUE of cooling = (IT + cooling) / IT (relative)", RELATIVE, _pue),
     ("busy GPUs <= capacity (relative excess)", RELATIVE, _capacity),
     ("line ends differ by the losses, (1) (kW)", EXACT, line_ends),
     ("power at every bus, (2), (4) (kW)", EXACT, bus_power),
     ("demand at every bus = what its links brought, (4) (kW)", EXACT, bus_demand),
+    ("voltages of buses within the lowest and the highest (p.u.)", EXACT, voltages),
     ("generation: what is there = given + curtailed (kW)", EXACT, curtailed),
     ("what was played = what was recorded", EXACT, _recordings),
     ("summary = figures of the series (relative)", RELATIVE, _summary),

@@ -22,6 +22,7 @@ from cosim.trace import Trace
 from simulators.flows import (
     ALLOWED_KW,
     ALLOWED_RATIO,
+    BUS,
     GRID,
     MEMBER,
     Flows,
@@ -35,6 +36,7 @@ from simulators.flows import (
 )
 
 ALLOWED_KG_PER_KWH = 1e-7
+ALLOWED_PU = 1e-12
 FAINT_RATIO = 1e-7
 """A bus that less than this share of the largest flow reaches has the intensity of rounding noise."""
 
@@ -71,7 +73,7 @@ def bus_power(trace: Trace) -> Finding:
     left_out = () if trace.has(f"{GRID}/p_drawn_bus_kw") else (
         "what the network itself draws at its buses: the grid has no p_drawn_bus_kw, so that only its links count",)
     return Finding(largest(off), flows.allowed_kw, _at(flows.time_s, off, flows.buses),
-                   (*left_out, "reactive power and voltages: no reactive flows are recorded"))
+                   (*left_out, "reactive power and how voltages follow from flows: no reactive flows are recorded"))
 
 
 def bus_demand(trace: Trace) -> Finding:
@@ -100,6 +102,17 @@ def bus_demand(trace: Trace) -> Finding:
         left_out.append(f"demand of {count} of {len(known)} intervals, which repeat the one before or whose demand is "
                         "not all in the trace")
     return Finding(largest(off), flows.allowed_kw, _at(flows.time_s, off, flows.buses), tuple(left_out))
+
+
+def voltages(trace: Trace) -> Finding:
+    """No bus has a voltage outside of the lowest and highest that the grid says of itself; p.u."""
+    needs(trace, "vm_min_pu", "vm_max_pu")
+    if not trace.has(f"{BUS}/vm_pu"):
+        raise TraceError("the grid exports no vm_pu")
+    vm, low, high = trace[f"{BUS}/vm_pu"], *(trace[f"{GRID}/{p}"] for p in ("vm_min_pu", "vm_max_pu"))
+    count = min(len(vm), len(low))
+    off = np.maximum(np.maximum(low[:count] - vm[:count], vm[:count] - high[:count]), 0.0)
+    return Finding(largest(off), ALLOWED_PU, _at(trace.time_s(GRID)[:count], off, trace.names(BUS)))
 
 
 def emission(trace: Trace) -> Finding:

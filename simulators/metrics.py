@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cosim.digest import Digest, Table
-from cosim.resolve import Resolved
+from cosim.resolve import Resolved, load
 from cosim.series import (
     Counted,
     counted,
@@ -30,7 +30,6 @@ from cosim.series import (
 from cosim.trace import Trace
 from cosim.units import HOUR_S, KG_PER_T, MIN_S, TO_PER_GTO
 from simulators.fleet import JobClass, Site, may_run
-from simulators.grid.minutes import minute_voltages
 from simulators.plants import cooling_table
 from simulators.service import jobs_tables
 
@@ -48,6 +47,9 @@ _PLAYED = {
              "their power is the recorded one, whatever this run's agents did"),
 }
 """Member -> a port that a whole recording has, and what is to be said of one; of one without that port."""
+_MINUTES = {"simulators.grid.adapter:CefDispatch": "simulators.grid.minutes:minute_voltages"}
+"""Grid -> who knows its voltages at one-minute power. By string: the networks behind it take seconds to import, for
+which nobody need wait who has another grid or none."""
 SITE, GRID, PRICE = "aidc/Site", "grid/Grid", "tariff/Tariff/price_usd_per_kwh"
 
 
@@ -276,7 +278,8 @@ def _intervals(flags: np.ndarray, what: Counted) -> str:
 def _voltage_rows(trace: Trace, figures: dict[str, float]) -> list[tuple[str, str]]:
     """For how long a voltage was outside its limits at one-minute power, and which buses came near them (P01); none for
     a grid of which that is not known."""
-    if (minutes := minute_voltages(trace)) is None:
+    grid = scenario_of(trace)["members"].get("grid", {}).get("simulator")
+    if grid not in _MINUTES or (minutes := load(_MINUTES[grid], "voltages")(trace)) is None:
         return []
     what, each_min = counted(trace, minutes.clock), step_s(trace, minutes.clock.split("/")[0]) / MIN_S
     figures["voltage_violation_min"] = float(what.share @ minutes.outside()[what.use]) * each_min

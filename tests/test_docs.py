@@ -85,11 +85,12 @@ def run_line(line, words):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """Where a page's blocks run: modules of that folder can be imported, no browser opens."""
+    """Where a page's blocks run: modules of that folder can be imported, no browser opens, no day passes first."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{tmp_path}")
     monkeypatch.setattr(webbrowser, "open", lambda url: True)
+    monkeypatch.setattr("agents.evaluate.WARMUP_DAYS", 0.0125)
     for example in (ROOT / "examples").glob("[!p]*"):  # plug_* have tests of their own
         if example.is_file():
             shutil.copy(example, tmp_path)

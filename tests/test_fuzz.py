@@ -1,4 +1,4 @@
-"""Some two thousand hostile inputs: each is taken, or refused by an error of ours in one short line; none hangs, and none
+"""Some two thousand hostile inputs: each is taken, or refused by an error of ours in one short line; none hangs, none
 leaves a file behind. The same ones every time; COSIM_FUZZ=10 tries ten times as many.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 
 import pandapower
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import save_file
@@ -43,6 +43,7 @@ LONGEST_S = 30
 
 def tries(examples: int) -> Callable:
     return settings(max_examples=examples * TIMES, derandomize=True, deadline=None, database=None,
+                    phases=[Phase.generate], report_multiple_bugs=False,
                     suppress_health_check=list(HealthCheck))
 
 
@@ -54,14 +55,15 @@ def only_ours(doing: str) -> Iterator[None]:
 
     before = signal.signal(signal.SIGALRM, too_long)
     signal.alarm(LONGEST_S)
+    said = "-"
     try:
         yield
     except CosimError as err:
-        assert 0 < len(str(err)) <= LONGEST
-        str(err).encode()
+        said = str(err)
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+    assert 0 < len(said.encode().decode()) <= LONGEST
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -189,7 +191,8 @@ def test_settings_of_a_run(data):
         Experiment(override(find("two_bus"), asked), "native", 120.0).run()
 
 
-@given(st.floats().map(repr) | st.integers().map(str) | TEXTS, st.sampled_from(["s", "min", "h", "d", "D", "w", "", " s"]))
+@given(st.floats().map(repr) | st.integers().map(str) | TEXTS,
+       st.sampled_from(["s", "min", "h", "d", "D", "w", "", " s"]))
 @tries(250)
 def test_durations(number, unit):
     with only_ours(number + unit):
@@ -285,7 +288,7 @@ def net_json() -> dict:
 
 
 @given(st.data())
-@tries(120)
+@tries(70)
 def test_networks(folder, net_json, data):
     """Any of its tables, and what is in them; or bytes of the file."""
     path = folder / "net.json"
@@ -313,7 +316,7 @@ def team() -> tuple[dict, dict, bytes]:
 
 
 @given(st.data())
-@tries(120)
+@tries(110)
 def test_checkpoints(folder, team, data):
     """Its facts, and its bytes: the header above all."""
     arrays, metadata, whole = team
@@ -336,7 +339,7 @@ def trace_bytes(tmp_path_factory) -> bytes:
 
 
 @given(st.data())
-@tries(120)
+@tries(110)
 def test_traces(folder, trace_bytes, data):
     path = folder / "run.h5"
     path.write_bytes(scribbled(data.draw, trace_bytes))

@@ -9,7 +9,7 @@ PACKAGES = ("cosim", "simulators", "agents", "scenarios")
 MODULES = sorted(p for package in PACKAGES for p in (ROOT / package).rglob("*.py"))
 
 FLOORS = [
-    {"cosim.errors", "cosim.digest"},
+    {"cosim.errors", "cosim.digest", "cosim.plaintext"},
     {"cosim.units"},
     {"cosim.limits"},
     {"cosim.clock", "cosim.console", "cosim.dates", "cosim.plausible", "cosim.ports", "cosim.params", "cosim.remote",

@@ -272,18 +272,19 @@ class Dispatch:
             result = self._evaluate(problem, answer.x, p_load_kw, q_load_kvar, share)
         if result is None:
             raise (Inexact if inexact else SolverError)(
-                f"the dispatch of {self.feeder.name} at {p_load_kw.sum():.0f} kW has no solution ({self.solver_name}: "
-                f"{_in_words(before, inexact)}), nor with voltage slack and unserved power (clarabel: "
-                f"{_in_words(answer)}); {self._remedy(p_load_kw, (before, answer))}"
+                f"the dispatch of {self.feeder.name} at {p_load_kw.sum():.0f} kW has no solution, nor with voltage "
+                f"slack and unserved power: {self._remedy(p_load_kw, before, answer, inexact)}"
             )
         return replace(result, inexact=inexact or self._inexact(answer.x, ELASTIC_PHANTOM_PU))
 
-    def _remedy(self, p_load_kw: Floats, answers: tuple[Solution, Solution]) -> str:
-        """What to look at: the time limit, sources that must give more than is drawn, or else the lines."""
-        if any(a.status in ("TIME_LIMIT", "MaxTime") for a in answers):
+    def _remedy(self, p_load_kw: Floats, before: Solution, answer: Solution, inexact: bool) -> str:
+        """What to look at: the time limit, sources that must give more than is drawn, or else the lines and what the
+        solvers say."""
+        if any(a.status in ("TIME_LIMIT", "MaxTime") for a in (before, answer)):
             return f"the time limit of {self.time_limit_s:g} s ended it; raise it by --set grid.time_limit_s"
         return remedy(p_load_kw, self.sources, self.source_names, self.substation, self.feeder.base_kw) or (
-            "look at p_min_kw of the sources and at lines that cannot carry the demand")
+            f"look at p_min_kw of the sources and at lines that cannot carry the demand ({self.solver_name}: "
+            f"{_in_words(before, inexact)}; clarabel: {_in_words(answer)})")
 
     def _flow(self, source_pu: Complexes, demand_kva: Complexes) -> _AcState | None:
         """The power flow at the sources' set points (the substation's is ignored); None where there is none."""

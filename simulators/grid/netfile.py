@@ -7,8 +7,12 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import io
+import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from enum import Enum
 from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
@@ -16,20 +20,32 @@ from typing import Any
 
 import numpy as np
 import pandapower
+import pandapower.control
 import pandapower.networks
+import pandapower.timeseries
+import pandas
 from pandapower.auxiliary import LoadflowNotConverged
+from pandapower.io_utils import JSONSerializableClass
 from pandapower.pypower import idx_brch, idx_bus
 
 from cosim.errors import ScenarioError
 from cosim.limits import is_file
+from simulators.grid import netscan
 from simulators.grid.equations import Complexes, Floats, Ints
 from simulators.grid.feeder import LineList
+from simulators.grid.netscan import Asked, Hostile
 
 SIMBENCH = "simbench:"
 """What the name of a SimBench network begins with, its code behind it."""
-_READERS = {".json": (pandapower.from_json, "pandapower.to_json"),
-            ".xlsx": (pandapower.from_excel, "pandapower.to_excel")}
-"""How a network file is read, by its ending, and what writes one."""
+_WRITERS = {".json": "pandapower.to_json", ".xlsx": "pandapower.to_excel"}
+"""What writes a network file, by its ending."""
+_TYPES = frozenset({
+    ("pandapower.auxiliary", "pandapowerNet"), ("pandas.core.frame", "DataFrame"), ("pandas", "DataFrame"),
+    ("pandas.core.series", "Series"), ("pandas", "Series"), ("numpy", "array"), ("builtins", "complex"),
+    ("builtins", "tuple"), ("builtins", "set"), ("builtins", "frozenset"), ("networkx", "MultiGraph"),
+    ("shapely", "Point"), ("shapely", "LineString"), ("shapely", "Polygon"),
+    ("geopandas.geodataframe", "GeoDataFrame")})
+"""Types (module, name) that networks are made of, beside numpy's numbers, pandas' indices and pandapower's controls."""
 _ISOLATED = 4.0
 
 
@@ -40,7 +56,7 @@ def name_of(network: str | LineList) -> str:
 
 def stamp_of(network: str | LineList) -> int:
     """What tells one state of a network file from the next; 0 for what is no file. ScenarioError without the file."""
-    if not isinstance(network, str) or not network.endswith(tuple(_READERS)):
+    if not isinstance(network, str) or not network.endswith(tuple(_WRITERS)):
         return 0
     if not is_file(network):
         raise ScenarioError(f"network file '{network}' does not exist; give the path of a pandapower .json or .xlsx")
@@ -52,19 +68,12 @@ def stored(network: str | LineList) -> Any:
     return _stored(network, stamp_of(network))
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)
 def _stored(network: str | LineList, stamp: int) -> Any:
     if isinstance(network, LineList):
         return _from_lines(network)
-    if (ending := Path(network).suffix) in _READERS:
-        read, writer = _READERS[ending]
-        try:
-            return read(network)
-        except ImportError as err:
-            raise ScenarioError(f"network file '{network}' cannot be read: {err}; pip install openpyxl for Excel files"
-                                ) from err
-        except Exception as err:  # its parser raises whatever it stumbles over
-            raise ScenarioError(f"network file '{network}' is not understood ({err}); write it by {writer}") from err
+    if Path(network).suffix in _WRITERS:
+        return _from_file(network)
     if network.startswith(SIMBENCH):
         return _from_simbench(network.removeprefix(SIMBENCH))
     makers = {name for name, made in inspect.getmembers(pandapower.networks, inspect.isfunction)
@@ -81,6 +90,51 @@ def _stored(network: str | LineList, stamp: int) -> Any:
     if not isinstance(net, pandapower.pandapowerNet):
         raise ScenarioError(f"pandapower.networks.{network}() gives no single network; choose another")
     return net
+
+
+def _from_file(network: str) -> Any:
+    """What pandapower reads of a file once all that the file asks for is known to be part of a network."""
+    path, writer = Path(network), _WRITERS[Path(network).suffix]
+    try:
+        if path.suffix == ".json":
+            text = netscan.read_text(path)
+            _check(netscan.asked_for(text))
+            net = pandapower.from_json(io.StringIO(text))
+        else:
+            for cell in netscan.read_cells(path):
+                _check(netscan.asked_for(cell, must=False))
+            net = pandapower.from_excel(network)
+    except Hostile as err:
+        raise netscan.refuse(network, err) from None
+    except ImportError as err:
+        raise ScenarioError(f"network file '{network}' cannot be read: {err}; pip install openpyxl for Excel files"
+                            ) from err
+    except Exception as err:  # its parser raises whatever it stumbles over
+        raise ScenarioError(f"network file '{network}' is not understood ({err}); write it by {writer}") from err
+    if not isinstance(net, pandapower.pandapowerNet):
+        raise ScenarioError(f"network file '{network}' holds no network; write it by {writer}")
+    return net
+
+
+def _check(asked: Iterable[Asked]) -> None:
+    """Hostile for an object that is no part of a network."""
+    for one in asked:
+        if not _is_part(one):
+            raise Hostile(f"it names {one.module[:60]}.{one.name[:60]}, which is no part of a network")
+
+
+def _is_part(asked: Asked) -> bool:
+    """Whether a file may have this constructed. Only modules that are loaded already are looked at."""
+    if (asked.module, asked.name) in _TYPES:
+        return True
+    package = asked.module.partition(".")[0]
+    found = getattr(sys.modules.get(asked.module), asked.name, None)
+    if not isinstance(found, type):
+        return False
+    if package == "pandapower":
+        return issubclass(found, JSONSerializableClass | Enum)
+    return ((asked.module == "numpy" and issubclass(found, np.number | np.bool_))
+            or (package == "pandas" and issubclass(found, pandas.Index)))
 
 
 def _from_simbench(code: str) -> Any:
@@ -203,14 +257,16 @@ class Solved:
     p_to_kw: Floats
 
 
-def solve(net: Any, tolerance_mva: float, init: str, recycle: bool) -> Solved | None:
+def solve(net: Any, tolerance_pu: float, init: str, recycle: bool) -> Solved | None:
     """pandapower.runpp with its defaults beside these; None where it finds no solution.
 
+    tolerance_pu  largest mismatch of a bus on the base `net.sn_mva`: that is what pandapower compares its
+                  `tolerance_mva` with
     recycle  keep the admittances of the run before, and start at `net`'s own table of voltages (`start_at`)
     """
     keep = {"recycle": {"bus_pq": True, "trafo": False, "gen": False}} if recycle else {}
     try:
-        _run(net, init=init, tolerance_mva=tolerance_mva, **keep)
+        _run(net, init=init, tolerance_mva=tolerance_pu, **keep)
     except LoadflowNotConverged:
         net._ppc = None  # what is kept between runs is spoilt; the next run builds it anew
         return None

@@ -20,6 +20,7 @@ from cosim.params import params
 from cosim.plausible import Intensity
 from cosim.ports import Port
 from cosim.units import format_time
+from simulators.grid import dssscan
 from simulators.grid.equations import Floats, generated_carbon, nodal_carbon_intensity
 from simulators.grid.feeder import Feeder, Network
 from simulators.grid.network import read_feeder
@@ -153,7 +154,11 @@ class OpenDss(Adapter):
         return self._outputs_of()
 
     def notes(self) -> list[str]:
-        return back_in_words(self.sid, list(self.params.sources)[self._substation], self._back)
+        lines = back_in_words(self.sid, list(self.params.sources)[self._substation], self._back)
+        if feeding := self._circuit.feeding:
+            lines.append(f"{self.sid}: {', '.join(feeding[:4])}{' ...' * (len(feeding) > 4)} of the circuit feed it at "
+                         "0 kg/kWh; one that is disabled there and stands in sources instead has an intensity")
+        return lines
 
     def _outputs_of(self) -> Values:
         circuit = self._circuit
@@ -189,6 +194,7 @@ class Circuit:
     """One OpenDSS circuit in an engine of its own.
 
     buses, slack       names, and the position of the source's bus
+    feeding            names of what stands at one bus and has fed it in some solution
     middles            what joins more than two buses: its middle is a bus behind those
     from_bus, to_bus   (n_branch,) positions of the ends of all that joins buses; branch_names theirs
     """
@@ -197,15 +203,20 @@ class Circuit:
         if isinstance(text, Path) and not is_file(text):
             raise ScenarioError(f"{sid}.master: no file at {text}; give the path of a .dss file")
         self._dss = dss = opendssdirect.dss.NewContext()
+        for allow in (dss.Basic.AllowChangeDir, dss.Basic.AllowEditor, dss.Basic.AllowDOScmd, dss.Basic.AllowForms):
+            allow(False)
+        if isinstance(text, Path):
+            names = dss.Executive
+            dssscan.check(text, [names.Command(k) for k in range(1, names.NumCommands() + 1)],
+                          [names.Option(k) for k in range(1, names.NumOptions() + 1)])
         try:
-            dss.Basic.AllowChangeDir(False)
             for line in ["clear", f'redirect "{text}"'] if isinstance(text, Path) else ["clear", *text.splitlines()]:
                 dss.Text.Command(line)
             dss.Text.Command(f"set tolerance={TOLERANCE:g} maxiterations=200 controlmode=static")
             dss.Solution.Solve()
         except opendssdirect.OpenDSSDirect.DSSException as err:
-            raise ScenarioError(f"{sid}: OpenDSS refuses the circuit: {err}") from None
-        self._sid, self.middles = sid, []
+            raise ScenarioError(f"{sid}: OpenDSS refuses the circuit: {' '.join(str(err).split())}") from None
+        self._sid, self.middles, self.feeding = sid, [], []
         self.buses = list(dss.Circuit.AllBusNames())
         self._place = {name: k for k, name in enumerate(self.buses)}
         self._series: list[tuple[str, list[int]]] = []
@@ -331,6 +342,8 @@ class Circuit:
                 drawn[at] += power
             else:
                 fed[at] -= power
+                if power < -EXPORT_KW and name not in self.feeding:
+                    self.feeding.append(name)
         return drawn, fed
 
     def substation_kw(self) -> float:
@@ -357,7 +370,9 @@ class Circuit:
         mean, low, high = [], np.inf, -np.inf
         for bus in self.buses:
             self._dss.Circuit.SetActiveBus(bus)
-            vm = np.array(self._dss.Bus.puVmagAngle())[::2]
+            vm, nodes = np.array(self._dss.Bus.puVmagAngle())[::2], np.array(self._dss.Bus.Nodes())
+            if np.isin(nodes, PHASES).any():  # a neutral conductor's voltage is none of a phase
+                vm = vm[np.isin(nodes, PHASES)]
             mean.append(float(vm.mean()))
             low, high = min(low, float(vm.min())), max(high, float(vm.max()))
         return mean, low, high

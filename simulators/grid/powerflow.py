@@ -29,8 +29,8 @@ from simulators.grid.feeder import LineList, island
 from simulators.grid.netfile import Admittances, Solved, add_injections, admittances, name_of, solve, start_at, stored
 from simulators.grid.network import read_feeder
 
-TOLERANCE_MVA = 1e-11
-"""The largest mismatch of a bus, where rounding permits; see `_tolerance_mva`."""
+TOLERANCE_PU = 1e-11
+"""The largest mismatch of a bus, on the network's power base, where rounding permits; see `_tolerance_pu`."""
 ROUNDINGS = 16.0
 """Roundings that may add up in a bus's mismatch."""
 UNSEEN = 1e-6
@@ -131,7 +131,7 @@ class AcNetwork:
         self._name_branches()
         self._first_sgen = len(net.sgen)
         add_injections(net, list(nodes.lowest), [])
-        self._tolerance_mva = _tolerance_mva(solver)
+        self._tolerance_pu = _tolerance_pu(solver)
         # A DC line is two generators that exist during a run only; nothing can be kept from it.
         self._recycle = not self._dclines
         self._start: tuple[Floats, Floats] | None = None
@@ -169,7 +169,7 @@ class AcNetwork:
         if not self._recycle:
             return None
         self._inject(self.base_p_kw, self.base_q_kvar, np.zeros(len(self._source_bus)), np.zeros(len(self._source_bus)))
-        found = solve(self._net, self._tolerance_mva, "auto", True)
+        found = solve(self._net, self._tolerance_pu, "auto", True)
         return None if found is None else (found.vm_pu, found.va_degree)
 
     def _inject(self, p_load_kw: Floats, q_load_kvar: Floats, p_source_kw: Floats, q_source_kvar: Floats) -> None:
@@ -194,9 +194,9 @@ class AcNetwork:
         self._inject(p_load_kw, q_load_kvar, p_source_kw, q_source_kvar)
         found = None
         if self._recycle and self._set_start(v_start_pu):
-            found = solve(self._net, self._tolerance_mva, "auto", True)
+            found = solve(self._net, self._tolerance_pu, "auto", True)
         if found is None:
-            found = solve(self._net, self._tolerance_mva, "auto", self._recycle)
+            found = solve(self._net, self._tolerance_pu, "auto", self._recycle)
         if found is None:
             return None
         return self._flow_of(found, p_load_kw, p_source_kw)
@@ -239,18 +239,18 @@ class AcNetwork:
         np.add.at(fed, self._source_bus, p_source_kw)
         off = fed - p_load_kw - flow.p_drawn_kw - np.bincount(ends, leaving, n)
         passing = np.bincount(ends, np.abs(leaving), n) + np.abs(fed) + np.abs(p_load_kw)
-        allowed = UNSEEN * np.maximum(passing, 1.0) + 10.0 * self._tolerance_mva * 1000.0
+        allowed = UNSEEN * np.maximum(passing, 1.0) + 10.0 * self._tolerance_pu * self._solver.base_mva * 1000.0
         if (np.abs(off) > allowed).any():
             at = int(np.argmax(np.abs(off) - allowed))
             raise ModelError(f"network {self.name}: {off[at]:.6g} kW at {self.nodes.names[at]} belong to no element "
                              "that the carbon flow knows; take out what is special there")
 
 
-def _tolerance_mva(solver: Admittances) -> float:
+def _tolerance_pu(solver: Admittances) -> float:
     """The tightest mismatch that rounding permits: powers of a bus are differences of |V|^2 times its admittances."""
     size = 1.0 / np.abs(solver.z_pu)
     at_row = np.bincount(np.concatenate([solver.from_row, solver.to_row]), np.concatenate([size, size]))
-    return max(TOLERANCE_MVA, ROUNDINGS * float(np.finfo(float).eps) * float(at_row.max(initial=0.0)) * solver.base_mva)
+    return max(TOLERANCE_PU, ROUNDINGS * float(np.finfo(float).eps) * float(at_row.max(initial=0.0)))
 
 
 class AcCheck:

@@ -24,7 +24,7 @@ from simulators.workload.rows import LEFT_OUT_RATIO, LeftOutRatio, gap_note
 from simulators.workload.shapes import WEEK_DAYS, BurstPath, Bursts, shape_factors
 from simulators.workload.traces import Requests, TokenTrace, TokenWork, read_azure_llm
 
-Scale = Annotated[float, Field(ge=0, le=1e6)]
+Scale = Annotated[float, Field(ge=0, le=1e12)]
 SizeScale = Annotated[float, Field(ge=1e-6, le=1e6)]
 Source = tuple[int, np.ndarray, np.ndarray]
 """Class index, arrival times (s, ascending), works (TO)."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from worlds import GRIDLESS_PY
 
 from cosim import rescue as rescuing
 from cosim.errors import TraceError
@@ -219,11 +220,11 @@ def test_a_reader_that_hangs_or_crashes_is_left_alone(tmp_path, monkeypatch):
 def test_a_disk_that_takes_no_more(tmp_path, driver):
     """A real limit of the system on a file's size in mid-run: one line that blames the disk, what was flushed is
     there."""
-    words = ["two_bus", "--until", "8h", "--driver", driver, "--quiet", "--out", "f.h5"]
+    words = [str(GRIDLESS_PY), "--until", "8h", "--driver", driver, "--quiet", "--out", "f.h5"]
     code = f"import sys; from cosim.run import main; sys.exit(main({words}))"
 
     def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (520_000, 520_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
 
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, preexec_fn=limit,
                           env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)
@@ -241,7 +242,7 @@ def test_a_terminal_that_closes_ends_a_run_as_ctrl_c_does(tmp_path):
             "orig = run.Experiment.run\n"
             "def hung_up(self):\n    os.kill(os.getpid(), signal.SIGHUP)\n    return orig(self)\n"
             "run.Experiment.run = hung_up\n"
-            "sys.exit(run.main(['two_bus', '--quiet', '--driver', 'native', '--out', 'f.h5']))")
+            f"sys.exit(run.main([{str(GRIDLESS_PY)!r}, '--quiet', '--driver', 'native', '--out', 'f.h5']))")
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False,
                           env={**os.environ, "PYTHONPATH": str(ROOT)},
                           preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL))

@@ -10,7 +10,7 @@ import pytest
 from boxes import SourceParams
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from worlds import boxes, run
+from worlds import GRIDLESS_PY, boxes, run
 
 from cosim.adapter import Adapter
 from cosim.errors import CosimError, ScenarioError, TraceError
@@ -126,7 +126,7 @@ def small_disk(tmp_path):
 @pytest.mark.skipif(shutil.which("mount") is None, reason="no mount on this machine")
 def test_a_full_disk_ends_the_run_with_a_whole_trace(small_disk):
     done = subprocess.run(
-        [sys.executable, "-m", "cosim.run", "ieee33", "--until", "30d", "--driver", "native", "--quiet", "--out",
+        [sys.executable, "-m", "cosim.run", GRIDLESS_PY, "--until", "300d", "--driver", "native", "--quiet", "--out",
          small_disk / "t.h5"], capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 5, done.stderr
     assert done.stderr.startswith(f"cosim: cannot write {small_disk}/t.h5: the disk has")

@@ -3,6 +3,9 @@
 import os
 import subprocess
 import sys
+import tempfile
+from functools import cache
+from io import FileIO
 from pathlib import Path
 
 import h5py
@@ -17,6 +20,7 @@ from cosim.inspection import main as inspect_main
 from cosim.report import write_page
 from cosim.run import available, find, main
 from cosim.scenario import Member
+from cosim.seal import seal
 from cosim.trace import Trace
 from cosim.trust import foreign
 
@@ -41,16 +45,26 @@ def spied(tmp_path, monkeypatch):
     sys.modules.pop("spy", None)
 
 
-def received(folder: Path, members=None, **fields) -> Path:
-    """A trace as somebody may send it: a good run's, whose scenario says something else."""
+@cache
+def good_run() -> bytes:
+    """The trace of two minutes of `two_bus`."""
+    with tempfile.TemporaryDirectory() as folder:
+        return Experiment(find("two_bus"), "native", 120.0, Path(folder) / "t.h5").run().path.read_bytes()
+
+
+def received(folder: Path, members=None, sealed=True, **fields) -> Path:
+    """A trace as somebody may send it: a good run's, whose scenario says something else; may be `sealed` so."""
     path = folder / "received.h5"
     scenario = find("two_bus")
-    Experiment(scenario, "native", 120.0, path, overwrite=True).run()
+    path.write_bytes(good_run())
     changed = scenario.replace(until_s=120.0, members={**scenario.members, **(members or {})}, **fields)
     with h5py.File(path, "r+") as file:
         file.attrs["scenario"] = changed.to_json()
         if "summary" in file.attrs:
             del file.attrs["summary"]
+    if sealed:
+        with FileIO(path, "r+") as file:
+            seal(file, path.stat().st_size)
     return path
 
 
@@ -112,7 +126,7 @@ def test_a_page_shows_what_it_may_and_says_what_it_did_not_run(spied):
 
 def test_consent_is_for_one_file(spied, monkeypatch, capsys):
     monkeypatch.chdir(spied)
-    path = received(spied, preflight="spy:hook")
+    path = received(spied, preflight="spy:hook", sealed=False)
     other = spied / "other.h5"
     other.write_bytes(path.read_bytes())
     assert main(["other.h5", "--quiet", "--trust", str(path), "--out", "no.h5"]) == 2

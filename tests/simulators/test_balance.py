@@ -110,6 +110,12 @@ def silenced(branch: int):
 
 
 @pytest.mark.parametrize(("dataset", "change", "law"), [
+    ("aidc/Site/p_window_kw", added(1.0, 20, 0), "power told"),
+    ("aidc/Site/q_kvar", added(0.1, 20, 0), "reactive power = ratio"),
+    ("aidc/Site/q_window_kvar", added(0.1, 20, 0), "reactive power = ratio"),
+    ("aidc/Site/pue_cooling", added(0.01, 20, 0), "PUE"),
+    ("grid/Bus/vm_pu", added(0.2, 1, 2), "voltages of buses"),
+    ("grid/Grid/vm_min_pu", added(0.05, 1, 0), "voltages of buses"),
     *(("grid/Bus/nci_kg_per_kwh", added(1e-3, k, bus), "carbon at every bus") for k in (0, 2) for bus in range(4)),
     ("grid/Bus/nci_kg_per_kwh", swapped(2, 3), "carbon at every bus"),
     *(("grid/Grid/p_from_kw", added(1e-3, 1, 0, branch), "power at every bus") for branch in range(4)),

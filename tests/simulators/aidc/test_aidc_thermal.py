@@ -36,7 +36,7 @@ def minute(*powers: tuple[float, float], cooling: Cooling = CORRECTED, set_degc:
         segments.append((now_s, now_s + length_s, kw, *cooling_power_kw(kw, set_degc, cooling)[1:], 0.0))
         now_s += length_s
     mean_kw = sum(length_s * kw for length_s, kw in powers) / now_s
-    nothing = ([],) * 7
+    nothing = ([],) * 8
     return Interval(now_s, mean_kw, 0.0, 0.0, *nothing, 0, {}, {}, segments=tuple(segments))
 
 

@@ -138,10 +138,11 @@ def test_waits_are_those_of_the_job_table(trace):
 def test_the_summary_tells_lost_work_and_waits_of_every_site(trace):
     jobs, digest = trace.table("jobs"), summary(trace)
     dropped = jobs["outcome"] == "dropped"
-    lost_to = jobs["done_to"][dropped].sum()
+    lost_to, served_to = jobs["done_to"][dropped].sum(), jobs["work_to"][jobs["outcome"] == "finished"].sum()
     assert digest.figures["lost_missed_to"] == pytest.approx(lost_to, rel=1e-9, abs=1e-3)
     (work,) = (t for t in digest.tables if t.title == "Work, 1e9 TO")
-    assert work.rows[-1][:3] == ("all", f"{trace['aidc/Site/work_to'].sum() / 1e9:.3f}", f"{lost_to / 1e9:.3f}")
+    sums_to = (trace["aidc/Site/work_to"].sum(), served_to, lost_to)
+    assert work.rows[-1][:4] == ("all", *(f"{to / 1e9:.3f}" for to in sums_to))
     assert len(work.rows) == len(trace.names("aidc/Site", "job_class")) + 1
     (by_site,) = (t for t in digest.tables if t.title == "Waits by site")
     of_sites = [w for w in waits(trace) if w.site]

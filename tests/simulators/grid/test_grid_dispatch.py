@@ -290,7 +290,7 @@ def test_too_high_a_voltage_is_flagged():
 def test_more_generation_than_anybody_takes_has_no_solution(solver):
     sources = {**SUBSTATION, "gt": Source(1, 0.9, 3000.0, 3000.0)}
     dispatch = Dispatch(read_feeder(TWO_BUSES), sources, limits(), solver)
-    with pytest.raises(SolverError, match="no solution .*nor with voltage slack and unserved power.*p_min_kw"):
+    with pytest.raises(SolverError, match="no solution, nor .*p_min_kw .* makes gt 3000 kW give more"):
         dispatch.solve(np.array([0, 500.0]), np.array([0, 200.0]))
 
 
@@ -345,7 +345,7 @@ def test_surplus_that_nobody_takes_is_told_apart_from_a_solution(solver):
     # 400 kW must run at bus 1, 100 are drawn and none may leave: the relaxation burns the other 300 in the line.
     sources = {**SUBSTATION, "gt": Source(1, 0.9, 400.0, 400.0, 0.0, 0.0)}
     dispatch = Dispatch(read_feeder(TWO_BUSES), sources, limits(), solver)
-    with pytest.raises(Inexact, match="no solution .*only by losses that do not occur: the relaxation is not exact"):
+    with pytest.raises(Inexact, match="no solution, .*makes gt 400 kW give more than is drawn .100 kW."):
         dispatch.solve(np.array([0, 100.0]), np.zeros(2))
     assert not dispatch.solve(np.array([0, 500.0]), np.zeros(2)).inexact
 

@@ -183,6 +183,16 @@ def test_elements_are_what_pandapower_makes_of_them(what: str, named):
     check(name, "dispatch")
 
 
+@pytest.mark.parametrize("base_mva", [1e-4, 100.0])
+def test_a_power_base_of_any_size_is_solved(base_mva: float, named):
+    net = feeder()
+    trafo(net, 1, further(net, 0.4), **TAP)
+    net.sn_mva = base_mva
+    name = named(net)
+    check(name, "ac")
+    check(name, "dispatch")
+
+
 def dc_line(net: Any) -> None:
     pp.create_dcline(net, 1, 3, 0.05, 2.0, 0.001, 1.0, 1.01)
 

@@ -199,6 +199,7 @@ def test_a_neutral_of_its_own_carries_the_current_back(tmp_path):
     assert out["grid"]["p_source_kw"] == pytest.approx([delivered], abs=1e-5)
     to_ground, _ = by_hand(path, "bus1=house.2 phases=1 conn=wye kv=0.2309401 kw=5 kvar=0")
     assert out["grid"]["loss_kw"] > 1.5 * (to_ground - 5.0)
+    assert min(out["house"]["vm_pu"], out["grid"]["vm_min_pu"]) > 0.8  # of phases: a neutral's is next to 0
     assert imbalance_kw(grid, out) < 1e-4
 
 
@@ -227,6 +228,7 @@ def test_own_generation_beside_own_demand_is_counted_at_nothing(tmp_path):
     assert out["mid"]["nci_kg_per_kwh"] == pytest.approx(0.3 * 240.0 / 300.0, abs=1e-5)
     at = grid.labels()["bus"].index("mid")
     assert out["grid"]["p_local_bus_kw"][at] == pytest.approx(60.0, abs=1e-4)
+    assert [line for line in grid.notes() if "Generator.pv of the circuit" in line and "0 kg/kWh" in line]
 
 
 def test_a_second_source_is_refused_by_name(tmp_path):
