@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
 from typing import Any
+
+import numpy
 
 from cosim.digest import Digest
 from cosim.errors import ModelError, ScenarioError, TraceError, unknown
@@ -226,13 +229,19 @@ def _stop_means_stopped(control: Control) -> Iterator[None]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that make the numbers."""
+    """Versions of Python and of the packages that make the numbers, and what of the processor the last bits depend on:
+    its vector instructions, and the library of linear algebra with the kernel that a user chose for it."""
     out = {"python": platform.python_version()}
     for package in _VERSIONS_OF:
         try:
             out[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             out[package] = "not installed"
+    built = numpy.show_config(mode="dicts")
+    blas = built.get("Build Dependencies", {}).get("blas", {})
+    out["cpu"] = " ".join([platform.machine(), *built.get("SIMD Extensions", {}).get("found", [])])
+    out["blas"] = " ".join([blas.get("name", "unknown"), blas.get("version", ""),
+                            os.environ.get("OPENBLAS_CORETYPE", "")]).strip()
     return out
 
 

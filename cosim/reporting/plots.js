@@ -153,7 +153,7 @@ function spreadPlot(p, node) {
   layout.dragmode = false;
   const vals = [1 / 60, 0.1, 1, 10, 60, 600, 1440 * 4];
   layout.xaxis = {...layout.xaxis, type: "log", range: [Math.log10(Math.min(...all)) - 0.25, Math.log10(Math.max(...all)) + 0.35], showgrid: true, tickvals: vals,
-    ticktext: ["1 s", "6 s", "1 min", "10 min", "1 h", "10 h", "4 d"], fixedrange: true};
+    ticktext: ["1 s", "6 s", "1 min", "10 min", "1 h", "10 h", "4 d"], fixedrange: true, hoverformat: ""};
   Object.assign(layout.yaxis, {range: [-0.6, rows.length - 0.4], tickvals: rows.map((_, k) => k), showgrid: false,
     ticktext: rows.map(r => narrow ? plain(short(r[0], 16)) : `${plain(short(r[0]))}<br><span style="color:${css("muted")};font-size:11px">${plain(r[1])}</span>`)});
   layout.margin.l = 18 + Math.max(...rows.map(r => narrow ? 6.8 * short(r[0], 16).length : Math.max(7 * short(r[0]).length, 6 * r[1].length)));

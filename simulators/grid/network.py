@@ -190,8 +190,8 @@ def _merged(solver: Admittances, z_pu: Complexes, nodes: Nodes, from_node: Ints,
             raise ScenarioError(f"{where} has r + jx = {z_pu[i]:.3g} p.u.; the dispatch needs both finite and >= 0; "
                                 f"{_ELSEWHERE}")
         if a == b:
-            raise ScenarioError(f"{where} joins two buses that closed switches make one; open one or take it out of "
-                                "service")
+            raise ScenarioError(f"{where} joins two buses that closed switches make one; open it or one of them, or "
+                                f"{_ELSEWHERE}")
         groups.setdefault((min(a, b), max(a, b)), []).append(i)
     merged, same_way = np.zeros(len(z_pu), np.int64), np.ones(len(z_pu), bool)
     firsts, z, y_from, y_to = [], [], [], []

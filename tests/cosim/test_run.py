@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import pty
 import signal
 import subprocess
@@ -69,6 +70,8 @@ def test_a_run_prints_its_summary_and_stores_its_trace(tmp_path, capsys):
     with Trace(out) as trace:
         assert trace.attrs["status"] == "completed"
         assert json.loads(trace.attrs["versions"])["simpy"]
+        assert json.loads(trace.attrs["versions"])["cpu"].startswith(platform.machine())
+        assert json.loads(trace.attrs["versions"])["blas"]
 
 
 def test_quiet_says_nothing(tmp_path, capsys):
