@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from cosim.errors import ScenarioError
+from cosim.limits import is_file
 
 FORMAT = "aidc-cosim team 1"
 LAST, BEST, LOG = "last.safetensors", "best.safetensors", "log.jsonl"
@@ -40,7 +41,7 @@ def write(path: str | Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str
 
 def read(path: str | Path, prefix: str = "") -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """(arrays whose names begin with `prefix`, without it; facts). ScenarioError for a file that is none of ours."""
-    if not Path(path).is_file():
+    if not is_file(path):
         raise ScenarioError(f"there is no checkpoint '{path}'")
     try:
         with safe_open(str(path), framework="numpy") as file:

@@ -6,22 +6,18 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from cosim.digest import Digest, Table
-from cosim.errors import CosimError, ScenarioError
+from cosim.errors import CosimError, ScenarioError, cut, cut_line
 from cosim.plaintext import visible
 
 PICTURES = (".png", ".svg", ".pdf")
 """Endings of the files that pictures for print are drawn into."""
-
-
-_LONGEST, _END = 400, 150
-"""Characters of a line that says what went wrong, and of its end, which says what to do."""
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -29,6 +25,13 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise ScenarioError(f"{message}; see {self.prog} --help")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As ever; ScenarioError for bytes that are no text, which nothing could print or store."""
+        for word in sys.argv[1:] if args is None else args:
+            if any("\ud800" <= c <= "\udfff" for c in word):
+                raise ScenarioError(f"argument {ascii(cut(word))} is no UTF-8 text; rename it")
+        return super().parse_known_args(args, namespace)
 
 
 def file_type(*endings: str) -> Callable[[str], Path]:
@@ -71,8 +74,7 @@ def fail(err: CosimError) -> int:
 def one_line(text: str) -> str:
     """A text as one line that a terminal shows as it stands: what is not printable is written out, and what is too long
     loses its middle."""
-    line = visible(" ".join(text.split()))
-    return line if len(line) <= _LONGEST else f"{line[:_LONGEST - _END - 5]} ... {line[-_END:]}"
+    return cut_line(visible(" ".join(text.split())))
 
 
 def print_digest(console: Console, digest: Digest) -> None:

@@ -13,9 +13,11 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from cosim.errors import ScenarioError
+from cosim.errors import ScenarioError, shown
 from cosim.units import DAY_S, HOUR_S, MIN_S
 
+_YEARS = range(1800, 3001)
+"""Years of dates; a run of the longest duration from there still ends in a year of four digits."""
 _LEAP_YEAR = 2000
 """The year in which the rows of a typical year are put; it has a 29 February."""
 _HALF_A_YEAR_S = 183 * DAY_S
@@ -66,7 +68,12 @@ def instants(cells: Sequence[Any], zone: ZoneInfo | None) -> Instants:
     Of a wall-clock time that a zone has twice, in autumn, the row that comes first in time is the earlier one and the
     next the later one. DateError for a cell that is no date, or a time that the clocks skip in spring.
     """
-    parsed = [_parsed(cell) for cell in cells]
+    parsed = []
+    for row, cell in enumerate(cells, 1):
+        try:
+            parsed.append(_parsed(cell))
+        except DateError as err:
+            raise DateError(f"{err} (row {row})") from None
     unzoned = [k for k, at in enumerate(parsed) if at.tzinfo is None]
     if unzoned and parsed[unzoned[0]] > parsed[unzoned[-1]]:
         unzoned.reverse()  # newest first
@@ -176,10 +183,14 @@ class TypicalYear:
 
 def _parsed(cell: Any) -> datetime:
     if isinstance(cell, datetime):
-        return cell
-    if isinstance(cell, date):
-        return datetime(cell.year, cell.month, cell.day)
-    try:
-        return datetime.fromisoformat(cell.strip())
-    except (AttributeError, TypeError, ValueError):
-        raise DateError(f"{cell!r} is no ISO 8601 date such as 2026-01-31T14:00") from None
+        at = cell
+    elif isinstance(cell, date):
+        at = datetime(cell.year, cell.month, cell.day)
+    else:
+        try:
+            at = datetime.fromisoformat(cell.strip())
+        except (AttributeError, TypeError, ValueError):
+            raise DateError(f"{shown(cell)} is no ISO 8601 date such as 2026-01-31T14:00") from None
+    if at.year not in _YEARS:
+        raise DateError(f"{at.isoformat()} is in the year {at.year}; dates from {_YEARS[0]} to {_YEARS[-1]} are read")
+    return at

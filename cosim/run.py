@@ -20,9 +20,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from cosim.compare import first_difference
-from cosim.console import OneLineParser, add_trust, fail, plain_console, print_digest, say
-from cosim.errors import CosimError, ScenarioError, TraceError, unknown
+from cosim.console import OneLineParser, add_trust, fail, one_line, plain_console, print_digest, say
+from cosim.errors import CosimError, ScenarioError, TraceError, cut, unknown
 from cosim.experiment import DRIVERS, Experiment, Result
+from cosim.limits import is_file
 from cosim.live import live_view
 from cosim.params import explain
 from cosim.plaintext import file_name, visible
@@ -91,7 +92,8 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as err:
         if debug:
             traceback.print_exc()
-        print(f"cosim: internal error: {type(err).__name__}: {err}; report it with what --debug shows", file=sys.stderr)
+        text = one_line(f"internal error: {type(err).__name__}: {err}; report it with what --debug shows")
+        print(f"cosim: {text}", file=sys.stderr)
         return 1
 
 
@@ -197,7 +199,7 @@ def default_out(scenario: Scenario) -> Path:
 
 
 def _from_file(path: Path) -> Scenario:
-    if not path.is_file():
+    if not is_file(path):
         raise ScenarioError(f"no scenario file at {path}")
     sys.path.insert(0, str(path.resolve().parent))
     spec = importlib.util.spec_from_file_location(f"scenario_{path.stem}", path)
@@ -227,7 +229,7 @@ def settings_of(texts: list[str]) -> dict[str, str]:
     for text in texts:
         path, equals, value = text.partition("=")
         if not (equals and path.strip()):
-            raise ScenarioError(f"--set {text}: write member.field=value, for example grid.lambda_kw_per_kg_h=0.1")
+            raise ScenarioError(f"--set {cut(text)}: write member.field=value, for example grid.lambda_kw_per_kg_h=0.1")
         out[path.strip()] = value.strip()
     return out
 

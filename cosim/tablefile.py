@@ -18,7 +18,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 from cosim.dates import Instants, instants
-from cosim.errors import ScenarioError
+from cosim.errors import ScenarioError, cut, shown
 from cosim.plaintext import cell, text_of
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".pq")
@@ -29,10 +29,10 @@ _DELIMITERS = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
 class Columns:
     """The cells of a file by column, text or values; numbers and instants are worked out once."""
 
-    def __init__(self, path: Path, names: list[str], cells: dict[str, list]) -> None:
+    def __init__(self, path: Path, names: list[str], cells: Mapping[str, Sequence]) -> None:
         twice = sorted(n for n, times in Counter(names).items() if times > 1)
         if twice:
-            raise ScenarioError(f"{path} has two columns called '{twice[0]}'; keep one")
+            raise ScenarioError(f"{path} has two columns called '{cut(twice[0])}'; keep one")
         self.path, self.names, self._cells = path, names, cells
         self._numbers: dict[str, np.ndarray] = {}
         self._instants: dict[tuple[str, str | None], Instants] = {}
@@ -51,8 +51,8 @@ class Columns:
         wrong = np.flatnonzero(np.isinf(found) if gaps else ~np.isfinite(found))
         if wrong.size:
             row = int(wrong[0])
-            raise ScenarioError(f"{self.path}, row {row + 1}: {column} = {self._cells[column][row]!r} is not a finite "
-                                "number; fill the gap or leave the row out (a value holds until the next)")
+            raise ScenarioError(f"{self.path}, row {row + 1}: {cut(column)} = {shown(self._cells[column][row])} is not "
+                                "a finite number; fill the gap or leave the row out (a value holds until the next)")
         return found
 
     def instants(self, column: str, zone: ZoneInfo | None) -> Instants:
@@ -106,7 +106,7 @@ def _read(path: str, _resolved: str, _mtime: int, _size: int) -> Columns:
     return Columns(file, *(_read_parquet if file.suffix.lower() in (".parquet", ".pq") else _read_csv)(file))
 
 
-def _read_csv(path: Path) -> tuple[list[str], dict[str, list]]:
+def _read_csv(path: Path) -> tuple[list[str], dict[str, Sequence]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             text = file.read()
@@ -125,16 +125,17 @@ def _read_csv(path: Path) -> tuple[list[str], dict[str, list]]:
         if len(row) != len(names):
             raise ScenarioError(f"{path}, row {number} has {len(row)} cells, its header {len(names)}; cells are "
                                 f"separated by {_DELIMITERS[delimiter]} here")
-    return names, {name: [row[k] for row in rows[1:]] for k, name in enumerate(names)}
+    return names, dict(zip(names, zip(*rows[1:], strict=True), strict=True)) if rows[1:] else {n: () for n in names}
 
 
-def _read_parquet(path: Path) -> tuple[list[str], dict[str, list]]:
+def _read_parquet(path: Path) -> tuple[list[str], dict[str, Sequence]]:
     arrow, parquet = _arrow(path)
     try:
         table = parquet.read_table(path)
-    except (OSError, arrow.ArrowException) as err:
-        raise ScenarioError(f"{path} is no Parquet file: {err}") from None
-    return list(table.column_names), {n: table.column(n).to_pylist() for n in table.column_names}
+        names = [str(n) for n in table.column_names]
+        return names, {n: column.to_pylist() for n, column in zip(names, table.columns, strict=True)}
+    except (OSError, arrow.ArrowException, ValueError, TypeError, OverflowError) as err:  # dates beyond a calendar's
+        raise ScenarioError(f"{path} is no Parquet file that can be read: {cut(str(err), 160)}") from None
 
 
 def _arrow(path: Path) -> tuple[Any, Any]:
@@ -145,9 +146,11 @@ def _arrow(path: Path) -> tuple[Any, Any]:
 
 def _number(cell: Any) -> float:
     """A number; infinity for what is none, NaN for an empty cell or NaN."""
-    if cell in ("", None):
+    if cell is None or cell == "":
         return math.nan
+    if isinstance(cell, bool | bytes):
+        return math.inf
     try:
         return float(cell)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return math.inf

@@ -23,6 +23,7 @@ from simulators.grid.elements import (
     own_generators,
     rated_kw,
     rows_in_service,
+    understood,
     without_generators,
     without_loads,
 )
@@ -73,7 +74,8 @@ def read_feeder(network: str | LineList) -> Feeder:
 @lru_cache(maxsize=64)
 def _read(network: str | LineList, stamp: int) -> Feeder:
     base_mva = network.base_mva if isinstance(network, LineList) else BASE_MVA
-    return feeder_of(stored(network), name_of(network), base_mva)
+    with understood(name_of(network)):
+        return feeder_of(stored(network), name_of(network), base_mva)
 
 
 def feeder_of(net: Any, name: str, base_mva: float = BASE_MVA) -> Feeder:
