@@ -14,9 +14,12 @@ from typing import Any
 import numpy as np
 
 from agents import checkpoint
+from agents.config import Learning
 from agents.coordinates import LOGIT_MAX, Tables
+from agents.shapes import LEARNERS, acting_shapes
 from agents.spec import AgentType, Choice, Simplex, TeamSpec, spec_from_dict, width
 from cosim.errors import ScenarioError
+from cosim.params import validate
 
 _EPS = 1e-5
 _NETWORK = "network/"
@@ -39,20 +42,20 @@ class ActingTeam:
         arrays, facts = checkpoint.read(path)
         try:
             self.spec: TeamSpec = spec_from_dict(facts["spec"])
-            self._config: Mapping[str, Any] = facts["config"]
-            self.method = self._config["method"]
-            layers = _Layers({n.removeprefix(_NETWORK): x for n, x in arrays.items() if n.startswith(_NETWORK)},
-                             self._config["heads"])
+            self._config = config = validate(Learning, facts["config"], "learn")
+            self.method = config.method
             kinds = list(dict.fromkeys(kind for _, kind in self.spec.agents))
             self._types = [self.spec.types[name] for name in kinds]
             self._type_at = [kinds.index(kind) for _, kind in self.spec.agents]
             choices = [p for k in self._types for p in k.action if isinstance(p, Choice)]
-            if self._config["simplex"] != "gaussian" or choices:
+            if config.simplex != "gaussian" or choices:
                 raise ScenarioError(f"checkpoint '{path}' draws choices or Dirichlet shares, which need torch: --set "
                                     "controller.explore=true")
             self._maps = [_Map(kind) for kind in self._types]
-            self._net = _NETS[self.method](layers, self, self._config["blocks"])
-        except (KeyError, TypeError) as err:
+            weights = {n.removeprefix(_NETWORK): x for n, x in arrays.items() if n.startswith(_NETWORK)}
+            checkpoint.check_weights(path, weights, acting_shapes(self.spec, config), LEARNERS)
+            self._net = _NETS[self.method](_Layers(weights, config.heads), self, config.blocks)
+        except (KeyError, TypeError, ValueError, AttributeError) as err:
             raise ScenarioError(f"checkpoint '{path}' does not fit this version: {err}") from None
 
     def begin(self, observation: np.ndarray, deterministic: bool = True) -> _Decoding:
@@ -68,7 +71,7 @@ class ActingTeam:
 
     def frozen(self, i: int) -> np.ndarray | None:
         """Constant unit action of a leader that does not learn; None: it decides."""
-        weights = self._config["frozen_leaders"]
+        weights = self._config.frozen_leaders
         if weights is None or i >= self.spec.leaders:
             return None
         return self._maps[self._type_at[i]].constant(np.asarray(weights, np.float32))

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from cosim.errors import ScenarioError
+from cosim.limits import is_file
 
 FORMAT = "aidc-cosim team 1"
 LAST, BEST, LOG = "last.safetensors", "best.safetensors", "log.jsonl"
@@ -40,7 +41,7 @@ def write(path: str | Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str
 
 def read(path: str | Path, prefix: str = "") -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """(arrays whose names begin with `prefix`, without it; facts). ScenarioError for a file that is none of ours."""
-    if not Path(path).is_file():
+    if not is_file(path):
         raise ScenarioError(f"there is no checkpoint '{path}'")
     try:
         with safe_open(str(path), framework="numpy") as file:
@@ -52,9 +53,27 @@ def read(path: str | Path, prefix: str = "") -> tuple[dict[str, np.ndarray], dic
             texts = facts.pop("texts")
             arrays = {name.removeprefix(prefix): _as_was(file.get_tensor(name), texts.get(name))
                       for name in file.keys() if name.startswith(prefix)}  # noqa: SIM118 - no iterator
-    except (SafetensorError, OSError, ValueError, KeyError) as err:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as err:
         raise ScenarioError(f"'{path}' cannot be read as a checkpoint: {err}") from None
     return arrays, facts
+
+
+def check_weights(path: str | Path, arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]],
+                  ignored: tuple[str, ...] = ()) -> None:
+    """ScenarioError that names the first array that is missing, not asked for, of another shape, or not finite floats.
+
+    shapes: by name, all that must be there; ignored: beginnings of names whose shapes do not matter
+    """
+    if missing := sorted(set(shapes) - set(arrays)):
+        raise ScenarioError(f"checkpoint '{path}' lacks the tensor '{missing[0]}'; train it again or fetch it anew")
+    for name, x in arrays.items():
+        if name not in shapes and not name.startswith(ignored):
+            raise ScenarioError(f"checkpoint '{path}' has a tensor '{name[:80]}' that its team has no place for")
+        if name in shapes and x.shape != tuple(shapes[name]):
+            raise ScenarioError(f"checkpoint '{path}': tensor '{name}' has the shape {x.shape}, its team needs "
+                                f"{tuple(shapes[name])}")
+        if x.dtype.kind != "f" or not np.isfinite(x).all():
+            raise ScenarioError(f"checkpoint '{path}': tensor '{name}' holds what is no finite number ({x.dtype})")
 
 
 def complete_lines(path: Path) -> list[str]:

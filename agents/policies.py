@@ -13,6 +13,7 @@ from agents.heuristics import MciPriority, NciPriority, PolicyOptions, Random, S
 from agents.oracle import MyopicOracle
 from agents.pretrained import SUFFIX, shipped
 from cosim.errors import ScenarioError, unknown
+from cosim.limits import is_file
 
 POLICIES: dict[str, type] = {
     "uniform": Uniform, "static": Static, "nci_priority": NciPriority, "mci_priority": MciPriority,
@@ -46,17 +47,24 @@ def checkpoint_of(policy: str) -> Path | None:
         return shipped()[policy]
     path = Path(policy)
     looks_like_one = "/" in policy or "\\" in policy or policy.endswith(SUFFIX)
-    if not looks_like_one and (not policy or policy in POLICIES or not path.exists()):
+    if not looks_like_one and (not policy or policy in POLICIES or not (is_file(path) or _is_folder(path))):
         return None
-    if path.is_dir():
-        inside = next((path / name for name in (LAST, BEST) if (path / name).is_file()), None)
+    if _is_folder(path):
+        inside = next((path / name for name in (LAST, BEST) if is_file(path / name)), None)
         raise ScenarioError(f"policy '{policy}' is a folder; name a checkpoint ({SUFFIX}) in it" +
                             (f": {inside}" if inside else ", there is none"))
-    if not path.is_file():
+    if not is_file(path):
         raise ScenarioError(f"policy '{policy}': there is no checkpoint at this path; python -m agents.train makes one")
     if path.suffix != SUFFIX:
         raise ScenarioError(f"policy '{policy}' is no checkpoint; the name of one ends in {SUFFIX}")
     return path
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # too long for a name
+        return False
 
 
 def check_own(path: str, made: object) -> None:

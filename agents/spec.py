@@ -128,6 +128,10 @@ class TeamSpec:
                 max(k.action_width for k in kinds))
 
 
+MOST_SHARES = 4096
+"""Numbers in one agent's action; tables of their square are kept."""
+
+
 def spec_to_dict(spec: TeamSpec) -> dict[str, Any]:
     """As plain JSON data; `spec_from_dict` reads it back."""
     types = {name: {"observation": [asdict(c) for c in kind.observation],
@@ -138,10 +142,14 @@ def spec_to_dict(spec: TeamSpec) -> dict[str, Any]:
 
 
 def spec_from_dict(data: Mapping[str, Any]) -> TeamSpec:
-    """From `spec_to_dict`, also after a trip through JSON. KeyError or TypeError where it is none."""
+    """From `spec_to_dict`, also after a trip through JSON. KeyError or TypeError where it is none; ScenarioError for
+    one that is too large."""
     types = {name: AgentType(name, tuple(Column(**c) for c in kind["observation"]),
                              tuple(_part(dict(p)) for p in kind["action"]), tuple(Column(**c) for c in kind["context"]))
              for name, kind in data["types"].items()}
+    if wide := [name for name, kind in types.items() if kind.action_width > MOST_SHARES]:
+        raise ScenarioError(f"agents of type '{wide[0]}' decide {types[wide[0]].action_width} numbers, at most "
+                            f"{MOST_SHARES} are supported")
     return TeamSpec(tuple((name, kind) for name, kind in data["agents"]), types, data["leaders"])
 
 

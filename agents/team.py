@@ -125,15 +125,17 @@ class Team:
         try:
             config = validate(Learning, facts["config"], "learn")
             team = cls(spec_from_dict(facts["spec"]), config, facts["seed"], device)
-            team.network.load_state_dict({n.removeprefix("network/"): torch.from_numpy(x) for n, x in arrays.items()
-                                          if n.startswith("network/")})
+            weights = {n.removeprefix("network/"): x for n, x in arrays.items() if n.startswith("network/")}
+            checkpoint.check_weights(path, weights, {n: tuple(x.shape) for n, x in team.network.state_dict().items()})
+            team._check_optimizer(path, arrays)
+            team.network.load_state_dict({n: torch.from_numpy(x) for n, x in weights.items()})
             team.scale.restore(facts["value_scale"])
             team.usual.restore(facts["usual_reward"])
             team.terminates = facts["terminates"]
             team.updates = facts["updates"]
             for purpose, state in facts["rng"].items():
                 team.rng[purpose].bit_generator.state = state
-        except (KeyError, TypeError, RuntimeError, ValueError) as err:
+        except (KeyError, TypeError, RuntimeError, ValueError, AttributeError) as err:
             raise ScenarioError(f"checkpoint '{path}' does not fit this version: {err}") from None
         team._restore_optimizer(arrays)
         return team
@@ -184,6 +186,13 @@ class Team:
     def _optimizer_arrays(self) -> dict[str, np.ndarray]:
         return {f"optimizer/{name}/{key}": self.optimizer.state[p][key].detach().cpu().numpy()
                 for name, p in self.network.named_parameters() if p in self.optimizer.state for key in _ADAM}
+
+    def _check_optimizer(self, path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
+        """ScenarioError for an optimizer's memory of another shape than what it remembers."""
+        held = {n: x for n, x in arrays.items() if n.startswith("optimizer/")}
+        named = {name: p for name, p in self.network.named_parameters() if f"optimizer/{name}/step" in held}
+        checkpoint.check_weights(path, held, {f"optimizer/{name}/{key}": () if key == "step" else tuple(p.shape)
+                                              for name, p in named.items() for key in _ADAM})
 
     def _restore_optimizer(self, arrays: Mapping[str, np.ndarray]) -> None:
         for name, p in self.network.named_parameters():

@@ -23,7 +23,7 @@ from agents.config import METHODS, Learning
 from agents.parallel_env import ParallelEnvs
 from agents.request import MODES, refuse_strangers, scenario_of
 from agents.spec import VectorEnv
-from cosim.console import OneLineParser, add_trust, fail, plain_console
+from cosim.console import OneLineParser, add_trust, fail, plain_console, say
 from cosim.environment import vector_env
 from cosim.errors import CosimError, ScenarioError
 from cosim.params import validate
@@ -207,15 +207,15 @@ def _say(training: Any) -> None:
     tracker, out = training.tracker, training.plan.out
     value = "none ended" if tracker.episode_reward is None else f"{tracker.episode_reward:.4f}"
     console = plain_console()
-    console.print(f"{training.team.updates} updates, {tracker.steps} steps, {tracker.episodes} episodes; reward of the "
-                  f"last {len(tracker.ended)} episodes: {value}", markup=False, soft_wrap=True)
-    console.print(f"log {out / LOG}, checkpoint {out / LAST}", markup=False, soft_wrap=True)
+    say(console, f"{training.team.updates} updates, {tracker.steps} steps, {tracker.episodes} episodes; reward of the "
+        f"last {len(tracker.ended)} episodes: {value}")
+    say(console, f"log {out / LOG}, checkpoint {out / LAST}")
 
 
 def _list() -> int:
     console = plain_console()
     for name, field in Learning.__pydantic_fields__.items():
-        console.print(f"learn.{name} = {field.default}: {field.description}", markup=False, soft_wrap=True)
+        say(console, f"learn.{name} = {field.default}: {field.description}")
     return 0
 
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from cosim.conformance import Check, check
-from cosim.console import Console, OneLineParser, add_trust, fail, plain_console, print_digest
+from cosim.console import Console, OneLineParser, add_trust, fail, plain_console, print_digest, say
 from cosim.digest import Digest, Table
 from cosim.errors import CosimError
 from cosim.resolve import fit, prune
@@ -51,13 +51,14 @@ def _print(console: Console, title: str, checks: list[Check]) -> None:
     print_digest(console, Digest(tables=[Table(title, ("", ""), rows)]))
     for c in checks:
         if not c.passed:
-            console.print(f"FAILED {c.what}: {c.reason}\n       fix: {c.fix}", markup=False, soft_wrap=True)
+            say(console, f"FAILED {c.what}: {c.reason}")
+            say(console, f"       fix: {c.fix}")
     for c in checks:
         if not c.checked:
-            console.print(f"not checked: {c.what}: {c.reason}", markup=False, soft_wrap=True)
+            say(console, f"not checked: {c.what}: {c.reason}")
     failed, unchecked = sum(not c.passed for c in checks), sum(not c.checked for c in checks)
-    console.print(f"{len(checks) - failed - unchecked} passed, {failed} failed"
-                  + (f", {unchecked} not checked" if unchecked else ""), markup=False)
+    say(console, f"{len(checks) - failed - unchecked} passed, {failed} failed"
+        + (f", {unchecked} not checked" if unchecked else ""))
 
 
 if __name__ == "__main__":

@@ -28,10 +28,10 @@ class Clock:
         if not math.isfinite(exact):
             raise ScenarioError(f"{what} = {seconds:g} s is not a finite time")
         steps = round(exact)
-        if abs(exact - steps) > 1e-9 * max(1.0, abs(exact)):
+        if abs(exact - steps) > 1e-9 * max(1.0, abs(exact)) or (seconds and not steps):
             raise ScenarioError(
                 f"{what} = {seconds:g} s is not a whole number of bus steps of {self.resolution_s:g} s; "
-                f"nearest: {steps * self.resolution_s:g} s"
+                f"nearest: {max(1, steps) * self.resolution_s:g} s"
             )
         return steps
 

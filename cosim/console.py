@@ -6,20 +6,18 @@ import argparse
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from cosim.digest import Digest, Table
-from cosim.errors import CosimError, ScenarioError
+from cosim.errors import CosimError, ScenarioError, cut, cut_line
+from cosim.plaintext import visible
 
 PICTURES = (".png", ".svg", ".pdf")
 """Endings of the files that pictures for print are drawn into."""
-
-
-_LONGEST, _END = 400, 150
-"""Characters of a line that says what went wrong, and of its end, which says what to do."""
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -27,6 +25,13 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise ScenarioError(f"{message}; see {self.prog} --help")
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As ever; ScenarioError for bytes that are no text, which nothing could print or store."""
+        for word in sys.argv[1:] if args is None else args:
+            if any("\ud800" <= c <= "\udfff" for c in word):
+                raise ScenarioError(f"argument {ascii(cut(word))} is no UTF-8 text; rename it")
+        return super().parse_known_args(args, namespace)
 
 
 def file_type(*endings: str) -> Callable[[str], Path]:
@@ -48,9 +53,16 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
                         "repeatable")
 
 
-def plain_console() -> Console:
-    """A console for tables; wide where the output is not a terminal, so that nothing is cut in a file."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 160)
+def plain_console(*, stderr: bool = False) -> Console:
+    """A console on standard output (or error) that takes brackets and colons for what they are; wide where the output
+    is not a terminal, so that nothing is cut in a file."""
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False, width=None if stream.isatty() else 160)
+
+
+def say(console: Console, text: str, style: str = "") -> None:
+    """Print one line, whatever names from a file it holds."""
+    console.print(Text(visible(text)), style=style, soft_wrap=True)
 
 
 def fail(err: CosimError) -> int:
@@ -62,9 +74,7 @@ def fail(err: CosimError) -> int:
 def one_line(text: str) -> str:
     """A text as one line that a terminal shows as it stands: what is not printable is written out, and what is too long
     loses its middle."""
-    line = "".join(c if c.isprintable() else c.encode("unicode_escape", "backslashreplace").decode()
-                   for c in " ".join(text.split()))
-    return line if len(line) <= _LONGEST else f"{line[:_LONGEST - _END - 5]} ... {line[-_END:]}"
+    return cut_line(visible(" ".join(text.split())))
 
 
 def print_digest(console: Console, digest: Digest) -> None:
@@ -72,17 +82,17 @@ def print_digest(console: Console, digest: Digest) -> None:
     for table in digest.tables:
         _print_table(console, table)
     for warning in digest.warnings:
-        console.print(f"warning: {warning}", style="yellow", markup=False, soft_wrap=True)
+        say(console, f"warning: {warning}", "yellow")
 
 
 def _print_table(console: Console, table: Table) -> None:
-    shown = RichTable(title=table.title, title_justify="left", title_style="bold", header_style="dim", box=None,
-                      pad_edge=False, show_header=any(table.columns))
+    shown = RichTable(title=Text(visible(table.title)), title_justify="left", title_style="bold", header_style="dim",
+                      box=None, pad_edge=False, show_header=any(table.columns))
     for index, column in enumerate(table.columns):
-        shown.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+        shown.add_column(Text(visible(column)), justify="left" if index == 0 else "right", overflow="fold")
     for row in table.rows:
-        shown.add_row(*row)
+        shown.add_row(*(Text(visible(text)) for text in row))
     console.print()
     console.print(shown)
     if table.note:
-        console.print(table.note, style="dim", markup=False, soft_wrap=True)
+        say(console, table.note, "dim")

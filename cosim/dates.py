@@ -13,9 +13,11 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from cosim.errors import ScenarioError
+from cosim.errors import ScenarioError, shown
 from cosim.units import DAY_S, HOUR_S, MIN_S
 
+_YEARS = range(1800, 3001)
+"""Years of dates; a run of the longest duration from there still ends in a year of four digits."""
 _LEAP_YEAR = 2000
 """The year in which the rows of a typical year are put; it has a 29 February."""
 _HALF_A_YEAR_S = 183 * DAY_S
@@ -188,10 +190,14 @@ class TypicalYear:
 
 def _parsed(cell: Any) -> datetime:
     if isinstance(cell, datetime):
-        return cell
-    if isinstance(cell, date):
-        return datetime(cell.year, cell.month, cell.day)
-    try:
-        return datetime.fromisoformat(cell.strip())
-    except (AttributeError, TypeError, ValueError):
-        raise DateError(f"{cell!r} is no ISO 8601 date such as 2026-01-31T14:00", cell) from None
+        at = cell
+    elif isinstance(cell, date):
+        at = datetime(cell.year, cell.month, cell.day)
+    else:
+        try:
+            at = datetime.fromisoformat(cell.strip())
+        except (AttributeError, TypeError, ValueError):
+            raise DateError(f"{shown(cell)} is no ISO 8601 date such as 2026-01-31T14:00", cell) from None
+    if at.year not in _YEARS:
+        raise DateError(f"{at.isoformat()} is in the year {at.year}; dates from {_YEARS[0]} to {_YEARS[-1]} are read")
+    return at

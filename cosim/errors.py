@@ -14,12 +14,25 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from reprlib import Repr
+from typing import Any
+
+LONGEST = 400
+"""Characters of an error's line; what is longer loses its middle. Its end says what to do."""
+_END = 150
+_LONGEST_VALUE, _LONGEST_NAME, _LONGEST_LIST = 80, 60, 230
+_MOST_NAMES = 10_000
+"""Of more names none is proposed in the place of a misspelt one: it would take minutes."""
 
 
 class CosimError(Exception):
-    """Base of all errors raised on purpose; `exit_code` is what the command line returns."""
+    """Base of all errors raised on purpose; `exit_code` is what the command line returns. As text it has LONGEST
+    characters at most; `args[0]` is all of it."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return cut_line(super().__str__())
 
 
 class ScenarioError(CosimError):
@@ -50,10 +63,40 @@ class DiskError(TraceError):
     """The disk refused what a run wanted to write: no member's fault, and what was written before is whole."""
 
 
+def cut_line(text: str) -> str:
+    """An error's line of at most LONGEST characters, all of which a file takes."""
+    return cut(text.encode(errors="backslashreplace").decode(), LONGEST, _END)
+
+
+def cut(text: str, longest: int = _LONGEST_NAME, end: int = 0) -> str:
+    """A text of at most `longest` characters: what is longer loses its middle, all but the last `end`."""
+    return text if len(text) <= longest else f"{text[:longest - end - 5]} ... {text[len(text) - end:]}".rstrip()
+
+
+def shown(value: Any) -> str:
+    """A value as a message shows it: its repr, short however long or deep it is."""
+    short = Repr()
+    short.maxlevel, short.maxstring, short.maxother, short.maxlong = 4, _LONGEST_VALUE, _LONGEST_VALUE, 40
+    try:
+        return cut(short.repr(value), _LONGEST_VALUE, 20)
+    except ValueError:  # an integer of more digits than Python writes out
+        return f"{type(value).__name__} of thousands of digits"
+
+
+def listed(names: Iterable[Any]) -> str:
+    """Names in a sentence; of many those that find room, and how many more there are."""
+    found, room = [str(n) for n in names], _LONGEST_LIST
+    for k, name in enumerate(found):
+        room -= min(len(name), _LONGEST_NAME) + 2
+        if k and room < 0:
+            return f"{', '.join(cut(n) for n in found[:k])} and {len(found) - k} more"
+    return ", ".join(cut(n) for n in found) or "none"
+
+
 def unknown(what: str, name: str, allowed: Iterable[str]) -> str:
     """One line for a name that does not exist: unknown WHAT 'NAME'; did you mean 'X'? Allowed: ..."""
-    names = sorted(str(n) for n in allowed)
-    near = ([n for n in names if n.lower() == name.lower()]
-            or difflib.get_close_matches(name, names, n=1, cutoff=0.5))
-    hint = f" did you mean '{near[0]}'?" if near else ""
-    return f"unknown {what} '{name}';{hint} allowed: {', '.join(names) or 'none'}"
+    names, name = sorted(str(n) for n in allowed), cut(str(name))
+    near = ([n for n in names if n.lower() == name.lower()] or difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+            if len(names) <= _MOST_NAMES else [])
+    hint = f" did you mean '{cut(near[0])}'?" if near else ""
+    return f"unknown {what} '{name}';{hint} allowed: {listed(names)}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
-import math
+import os
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,8 +17,11 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+import numpy
+
 from cosim.digest import Digest
 from cosim.errors import ModelError, ScenarioError, TraceError, unknown
+from cosim.limits import BYTES_PER_NUMBER, check_memory
 from cosim.native import NativeWorld
 from cosim.plan import Plan
 from cosim.recorder import TraceWriter, annotate
@@ -28,6 +31,7 @@ from cosim.scenario import Scenario
 from cosim.tap import Control, Stopped, initial_values
 from cosim.trace import Trace
 
+_SLOWEST = 1e4
 DRIVERS = ("mosaik", "native")
 _VERSIONS_OF = ("aidc-cosim", "mosaik", "mosaik-api-v3", "simpy", "pandapower", "gurobipy", "clarabel", "numpy",
                 "scipy", "h5py", "pydantic")
@@ -72,9 +76,9 @@ class Experiment:
         self.resolved = resolve(self.scenario, self.until_s)
         clock = self.resolved.clock
         self.control = Control(clock, max(1, clock.steps(self.scenario.flush_s, "flush_s")))
-        if self.rt_factor is not None and not 0 < self.rt_factor < math.inf:
-            raise ScenarioError(f"rt_factor = {self.rt_factor:g} must be > 0 and finite: wall-clock seconds per "
-                                "simulated second")
+        if self.rt_factor is not None and not 0 < self.rt_factor <= _SLOWEST:
+            raise ScenarioError(f"rt_factor = {self.rt_factor:g} must be > 0 and finite, {_SLOWEST:g} at most: "
+                                "wall-clock seconds per simulated second")
         self.control.rt_factor = self.rt_factor
         if self.on_progress:
             report, until = self.on_progress, self.resolved.until
@@ -175,6 +179,7 @@ class Experiment:
         """A trace is made once everything has started: a request that cannot run leaves no file."""
         if self.out is None:
             return
+        self._check_memory(world)
         writer = TraceWriter(self.out, attrs=self._attrs(), start=self.scenario.start, overwrite=self.overwrite,
                              durable=self.durable)
         for tap in world.taps.values():
@@ -189,6 +194,15 @@ class Experiment:
         if (before := initial_values(world.plan))["source"]:
             writer.write_table("initial", before)
         self.control.writer = writer
+
+    def _check_memory(self, world: Any) -> None:
+        """ScenarioError where what is recorded between two flushes would not fit into memory."""
+        clock, members, numbers = self.resolved.clock, self.resolved.scenario.members, 0.0
+        span = min(self.control.flush_steps, self.resolved.until)
+        for name, tap in world.taps.items():
+            numbers += tap.numbers * span / clock.steps(members[name].step_s)
+        check_memory(f"flush_s = {self.scenario.flush_s:g} s", numbers, BYTES_PER_NUMBER,
+                     "write more often: --set flush_s=1h")
 
     def _attrs(self) -> dict[str, Any]:
         return {
@@ -215,13 +229,19 @@ def _stop_means_stopped(control: Control) -> Iterator[None]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that make the numbers."""
+    """Versions of Python and of the packages that make the numbers, and what of the processor the last bits depend on:
+    its vector instructions, and the library of linear algebra with the kernel that a user chose for it."""
     out = {"python": platform.python_version()}
     for package in _VERSIONS_OF:
         try:
             out[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             out[package] = "not installed"
+    built = numpy.show_config(mode="dicts")
+    blas = built.get("Build Dependencies", {}).get("blas", {})
+    out["cpu"] = " ".join([platform.machine(), *built.get("SIMD Extensions", {}).get("found", [])])
+    out["blas"] = " ".join([blas.get("name", "unknown"), blas.get("version", ""),
+                            os.environ.get("OPENBLAS_CORETYPE", "")]).strip()
     return out
 
 

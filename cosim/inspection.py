@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from cosim.compare import first_difference
-from cosim.console import Console, OneLineParser, add_trust, fail, plain_console, print_digest
+from cosim.console import Console, OneLineParser, add_trust, fail, plain_console, print_digest, say
 from cosim.digest import Digest, Table
 from cosim.errors import CosimError, TraceError
+from cosim.plaintext import file_names
 from cosim.rescue import refuse_unreadable, rescue
 from cosim.resolve import load
 from cosim.series import scenario_of
@@ -71,8 +72,8 @@ def _ls(console: Console, args: argparse.Namespace) -> int:
     with Trace(args.trace) as trace:
         attrs = trace.attrs
         error = f" ({attrs['error']})" if attrs["error"] else ""
-        console.print(f"{attrs['name']}, seed {attrs['seed']}, driver {attrs['driver']}, {attrs['created']}: "
-                      f"{attrs['status']}{error}", markup=False, soft_wrap=True)
+        say(console, f"{attrs['name']}, seed {attrs['seed']}, driver {attrs['driver']}, {attrs['created']}: "
+            f"{attrs['status']}{error}")
         rows = []
         for model in trace.models():
             times = trace.time_s(model)
@@ -90,7 +91,7 @@ def _ls(console: Console, args: argparse.Namespace) -> int:
 
 def _diff(console: Console, args: argparse.Namespace) -> int:
     difference = first_difference(args.trace, args.other)
-    console.print(difference or "identical", markup=False, soft_wrap=True)
+    say(console, difference or "identical")
     return 1 if difference else 0
 
 
@@ -99,16 +100,20 @@ def _export(console: Console, args: argparse.Namespace) -> int:
     try:
         with Trace(args.trace) as trace:
             args.out.mkdir(parents=True, exist_ok=True)
-            tables = {model.replace("/", "."): _wide(trace, model) for model in trace.models()}
+            tables = {model: _wide(trace, model) for model in trace.models()}
             tables |= {name: trace.table(name) for name in trace.tables()}
             warmup_s = float(scenario_of(trace).get("warmup_s", 0.0))
+            files = file_names(tables)
             for name, columns in tables.items():
-                write_table(args.out / f"{name}{ending}", columns)
+                write_table(args.out / f"{files[name]}{ending}", columns)
     except OSError as err:
         raise TraceError(f"cannot write into {args.out}: {err.strerror or err}") from None
-    console.print(f"wrote {len(tables)} files into {args.out}", markup=False, soft_wrap=True)
+    say(console, f"wrote {len(tables)} files into {args.out}")
+    for name, file in files.items():
+        if file != name.replace("/", "."):
+            say(console, f"{name} is in {file}{ending}")
     if warmup_s:
-        console.print(f"the first {format_time(warmup_s)} of time_s are the run's warm-up", markup=False)
+        say(console, f"the first {format_time(warmup_s)} of time_s are the run's warm-up")
     return 0
 
 
@@ -119,10 +124,12 @@ def _wide(trace: Trace, model: str) -> dict[str, np.ndarray]:
         values, dims = trace[f"{model}/{port}"], trace.dims(f"{model}/{port}")
         labels = trace.names(model, dims[0]) if dims else []
         for k, entity in enumerate(trace.names(model)):
-            if labels:
-                columns |= {f"{entity}.{port}.{label}": values[:, k, j] for j, label in enumerate(labels)}
-            else:
-                columns[f"{entity}.{port}"] = values[:, k]
+            of = ({f"{entity}.{port}.{label}": values[:, k, j] for j, label in enumerate(labels)} if labels else
+                  {f"{entity}.{port}": values[:, k]})
+            if twice := columns.keys() & of.keys() or len(of) < len(labels) and set(labels):
+                raise TraceError(f"{trace.path}: two columns of {model} would be called '{min(twice)}'; read the file "
+                                 "with h5py")
+            columns |= of
     return columns
 
 
@@ -132,8 +139,8 @@ def _rescue(console: Console, args: argparse.Namespace) -> int:
     out = args.out or path.with_name(f"{path.stem}-rescued.h5")
     lost = rescue(path, out)
     for what in lost:
-        console.print(f"lost: {what}", markup=False, soft_wrap=True)
-    console.print(f"{'what is whole' if lost else 'all'} of {path} is in {out}", markup=False, soft_wrap=True)
+        say(console, f"lost: {what}")
+    say(console, f"{'what is whole' if lost else 'all'} of {path} is in {out}")
     return 1 if lost else 0
 
 
@@ -145,7 +152,7 @@ def _verify(console: Console, args: argparse.Namespace) -> int:
         digest = load(hook, "verify hook")(trace)
         sealed = trace.sealed
     print_digest(console, digest)
-    console.print(_SEALED if sealed else _NOT_SEALED, markup=False, soft_wrap=True)
+    say(console, _SEALED if sealed else _NOT_SEALED)
     for law in digest.broken:
-        console.print(f"BROKEN {law}", markup=False, soft_wrap=True)
+        say(console, f"BROKEN {law}")
     return 1 if digest.broken else 0

@@ -19,6 +19,8 @@ from rich.table import Table
 from rich.text import Text
 
 from cosim.clock import Clock
+from cosim.console import say
+from cosim.plaintext import visible
 from cosim.plan import Plan
 from cosim.tap import Control
 
@@ -144,13 +146,13 @@ class Pace:
 
 def picture(name: str, board: Board, plan: Plan | None, pace: Pace) -> Group:
     """What the terminal shows."""
-    head = Text.assemble((name, "bold"), "  ", pace.words())
+    head = Text.assemble((visible(name), "bold"), "  ", pace.words())
     done = _BAR * pace.time // max(pace.until, 1)
     parts: list[Any] = [head, Text.assemble(("━" * done, "green"), ("─" * (_BAR - done), "dim"))]
     sites = board.sites(plan)
     if sites:
         parts.append(_site_table(sites))
-    parts += [Text(line, overflow="ellipsis", no_wrap=True, style="dim") for line in other_lines(board)]
+    parts += [Text(visible(line), overflow="ellipsis", no_wrap=True, style="dim") for line in other_lines(board)]
     return Group(*parts)
 
 
@@ -159,7 +161,7 @@ def _site_table(sites: list[SiteView]) -> Table:
     for column in ("site", "NCI kg/kWh", "power kW", "GPUs busy", "running", "queued", "put off", "dropped"):
         table.add_column(column, justify="left" if column == "site" else "right")
     for s in sites:
-        table.add_row(s.name, _number(s.nci_kg_per_kwh, 3), _number(s.p_kw, 1), _percent(s.busy_ratio),
+        table.add_row(Text(visible(s.name)), _number(s.nci_kg_per_kwh, 3), _number(s.p_kw, 1), _percent(s.busy_ratio),
                       str(s.running_jobs), str(s.queued_jobs), str(s.deferred_jobs),
                       Text(str(s.dropped_jobs), style="red" if s.dropped_jobs else ""))
     if len(sites) > 1:
@@ -214,14 +216,10 @@ def live_view(control: Control, name: str, until: int, console: Console | None =
             yield
             show()
         return
-    control.on_progress = _paced(pace, LINE_S, LINE_S, lambda: _say(console, line(name, board, control.plan, pace)))
+    control.on_progress = _paced(pace, LINE_S, LINE_S, lambda: say(console, line(name, board, control.plan, pace)))
     yield
     pace.tick(until)
-    _say(console, line(name, board, control.plan, pace))
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    say(console, line(name, board, control.plan, pace))
 
 
 def _paced(pace: Pace, every_s: float, first_s: float, show: Callable[[], None]) -> Callable[[int], None]:

@@ -7,14 +7,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from cosim.errors import ScenarioError, unknown
+from cosim.errors import ScenarioError, cut, shown, unknown
+from cosim.limits import refuse_magnitudes
 
 params = partial(dataclass, frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
 """Decorator: a frozen, validated dataclass that refuses fields it does not know, NaN and infinity."""
@@ -23,8 +24,10 @@ _UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
 
 
 def validate(params_type: type, params: Mapping[str, Any], owner: str) -> Any:
-    """`params` as a `params_type`; ScenarioError naming owner.field, its value and what is allowed."""
+    """`params` as a `params_type`; ScenarioError naming owner.field, its value and what is allowed: what its Field
+    says, and in any case the limits of its unit (`cosim.limits`)."""
     try:
+        refuse_magnitudes(params, owner)
         return TypeAdapter(params_type).validate_python(dict(params))
     except ValidationError as err:
         raise ScenarioError(explain(err, params_type, owner)) from None
@@ -35,18 +38,22 @@ def explain(err: ValidationError, params_type: type, owner: str) -> str:
     problems = err.errors()
     problems.sort(key=lambda p: p["type"] not in _UNKNOWN)  # a misspelt name explains the missing one
     first = problems[0]
-    path = ".".join([owner, *(str(part) for part in first["loc"])])
+    path = _path(owner, first["loc"])
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     if first["type"] in _UNKNOWN:
         parent = _type_at(params_type, first["loc"][:-1])
-        name = str(first["loc"][-1])
-        return unknown(f"field of {path.rsplit('.', 1)[0]}", name, field_names(parent)) + more
+        of = _path(owner, first["loc"][:-1])
+        return unknown(f"field of {of}", str(first["loc"][-1]), field_names(parent)) + more
     if first["type"] in ("missing", "missing_argument"):
         field = _field_at(params_type, first["loc"])
         about = f" ({field.description})" if field is not None and field.description else ""
         return f"{path} is required and not given{about}{more}"
     message = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-    return f"{path} = {first['input']!r}: {message[0].lower()}{message[1:]}{more}"
+    return f"{path} = {shown(first['input'])}: {message[0].lower()}{cut(message[1:], 240, 120)}{more}"
+
+
+def _path(owner: str, loc: Iterable[Any]) -> str:
+    return cut(".".join(cut(str(part)) for part in (owner, *loc)), 160, 80)
 
 
 def field_names(kind: Any) -> list[str]:

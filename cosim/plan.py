@@ -205,10 +205,11 @@ def _pairs(resolved: Resolved, link: Link, sources: list[str], targets: list[str
     else:
         wanted = [(a, a) for a in (targets if any("*" in name for name in here) else sources)]
     wanted = [(entity_name(here, a), entity_name(there, b)) for a, b in wanted]
+    known, reached = set(sources), set(targets)
     for a, b in wanted:
-        if a not in sources:
+        if a not in known:
             raise ScenarioError(f"{where}: {unknown('source entity', a, sources)}")
-        if b not in targets:
+        if b not in reached:
             raise ScenarioError(f"{where}: {unknown('target entity', b, targets)}")
     return wanted
 
@@ -225,7 +226,8 @@ def _by_name_or_all(resolved: Resolved, link: Link, sources: list[str], targets:
     ours = [name for member in (src, dst) for names in resolved.entities[member].values() if isinstance(names, list)
             for name in names]
     pairs = [(entity_name(here, name), entity_name(there, name)) for name in (*sources, *targets, *ours)]
-    named = [(a, b) for a, b in dict.fromkeys(pairs) if a in sources and b in targets]
+    known, reached = set(sources), set(targets)
+    named = [(a, b) for a, b in dict.fromkeys(pairs) if a in known and b in reached]
     rows = {_row(name) for name in targets} - {None}
     placed = {a for a, _ in named}
     for name in sources:

@@ -4,14 +4,14 @@ for a grid, prices from a CSV."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from cosim.adapter import Adapter, Continuing, Values
-from cosim.errors import ModelError, ScenarioError, TraceError, unknown
+from cosim.errors import ModelError, ScenarioError, TraceError, listed, unknown
 from cosim.params import params
 from cosim.plausible import impossible
 from cosim.ports import Port
@@ -307,12 +307,6 @@ class TablePlayer(Player):
                     nullable=name in self.params.may_be_nan)
 
 
-def listed(names: Sequence[str], most: int = 8) -> str:
-    """Names in a sentence; of many the first and how many more."""
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
-
-
 def _table(p: TablePlayerParams, member: str) -> Table:
     return Table(p.path, Reading(f"{member}.", p.scenario_start, p.time_zone, p.overflow))
 
@@ -388,7 +382,7 @@ def _from_table(scenario: Scenario, member: str, path: str) -> Scenario:
             known = [name for model in wanted for name in entity_names(scenario, old.entities.get(model))]
             raise ScenarioError(f"--replay {member}={path}: {unknown(f'entity of {member}', strangers[0], known)}")
         raise ScenarioError(f"--replay {member}={path}: no column of it is an output of {member}; it has "
-                            f"{', '.join(table.columns) or 'none'}; wanted: {names}")
+                            f"{listed(table.columns)}; wanted: {names}")
     names = {name for ports in models.values() for name in ports}
     unheard = [link for link, _, name in sources if not link.optional and name not in names]
     field = getattr(_class_of(old, member), "TABLE_FIELD", None)

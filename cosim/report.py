@@ -92,7 +92,7 @@ def write_page(traces: list[Path], out: Path | None = None, *, show: bool = Fals
                     differences([r.scenario for r in runs]), (str(runs[0].attrs["start"]), max(r.end_s for r in runs)))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text, encoding="utf-8")
+        out.write_text(text, encoding="utf-8", newline="\n")
     except OSError as err:
         raise TraceError(f"cannot write {out}: {err.strerror or err}") from None
     if show:

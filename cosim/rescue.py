@@ -23,6 +23,7 @@ import h5py
 import numpy as np
 
 from cosim.errors import TraceError
+from cosim.limits import is_file
 from cosim.ports import Port
 from cosim.recorder import TraceWriter
 from cosim.seal import check_seal
@@ -40,7 +41,7 @@ _ROWS = 1 << 16
 def refuse_unreadable(path: str | Path) -> None:
     """TraceError for a file without a seal on which HDF5 hangs or crashes; what else is wrong with it the reader says.
     A sealed file is held against its seal by `cosim.trace` itself."""
-    if not Path(path).is_file() or check_seal(Path(path)) is not None:
+    if not is_file(path) or check_seal(Path(path)) is not None:
         return
     at, died = _supervised([sys.executable, "-m", "cosim.rescue", "look", str(path)])
     if died:
@@ -53,7 +54,7 @@ def rescue(path: Path, out: Path) -> list[str]:
 
     Raises TraceError when nothing can be read, or `out` cannot be written.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise TraceError(f"no trace at {path}")
     if out.exists():
         raise TraceError(f"{out} exists; choose another --out")

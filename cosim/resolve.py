@@ -12,7 +12,8 @@ from pydantic import TypeAdapter
 
 from cosim.adapter import Adapter
 from cosim.clock import Clock
-from cosim.errors import CosimError, ScenarioError, unknown
+from cosim.errors import CosimError, ScenarioError, cut, shown, unknown
+from cosim.limits import MOST_ENTITIES, check_steps
 from cosim.params import field_names, validate
 from cosim.remote import address_of
 from cosim.scenario import Member, Scenario
@@ -78,13 +79,14 @@ def resolve(scenario: Scenario, until_s: float | None = None) -> Resolved:
     for name, member in scenario.members.items():
         clock.steps(member.step_s, f"{name}.step_s")
     horizon_s = _horizon(scenario, until_s, classes, params)
+    until = clock.steps(scenario.warmup_s + horizon_s, "warmup_s + until")
+    check_steps(until, scenario.resolution_s)
     full = _filled(scenario, params, horizon_s)
     for name, value in params.items():
         _check(scenario, name, classes[name], value, scenario.warmup_s + horizon_s)
     for name, value in params.items():
         if hasattr(classes[name], "check_members"):
             classes[name].check_members(name, value, params)
-    until = clock.steps(scenario.warmup_s + horizon_s, "warmup_s + until")
     return Resolved(full, clock, until, classes, params, raw, entities)
 
 
@@ -106,8 +108,18 @@ def _given(scenario: Scenario, name: str, cls: type | None) -> dict[str, Any]:
             raise ScenarioError(f"{name}.shared: {unknown('shared table', table, scenario.shared)}")
     given = {**{t: scenario.shared[t] for t in wanted if t not in member.params}, **member.params}
     wants = field_names(getattr(cls, "PARAMS", None)) if cls is not None else ()
-    said = {"scenario_start": scenario.start, "scenario_warmup_s": scenario.warmup_s}
-    return given | {name: value for name, value in said.items() if name in wants}
+    said = {own: value for own, value in _said(scenario).items() if own in wants}
+    for own, value in said.items():
+        if given.get(own) not in (None, value):
+            raise ScenarioError(f"{name}.{own} = {shown(given[own])} has no effect, as the run fills it in: it is "
+                                f"{value}, by {own.removeprefix('scenario_')}; leave it out, or --set "
+                                f"{own.removeprefix('scenario_')}=...")
+    return given | said
+
+
+def _said(scenario: Scenario) -> dict[str, Any]:
+    """Parameters that the frame knows, and members that run here are given."""
+    return {"scenario_start": scenario.start, "scenario_warmup_s": scenario.warmup_s}
 
 
 def _refuse_nan(path: str, value: Any) -> None:
@@ -174,7 +186,7 @@ def load(path: str, what: str) -> Any:
     """The object at 'package.module:Name'. Raises ScenarioError saying `what` could not be found and why."""
     module_name, colon, name = path.partition(":")
     if not (colon and module_name and name):
-        raise ScenarioError(f"{what} '{path}' is not an import string; write package.module:Name")
+        raise ScenarioError(f"{what} '{cut(path)}' is not an import string; write package.module:Name")
     try:
         module = importlib.import_module(module_name)
     except ImportError as err:
@@ -222,9 +234,11 @@ def _names(scenario: Scenario, member: str, spec: Any) -> Any:
 
 def _checked(member: str, names: list[str]) -> list[str]:
     """Entity names become paths on the bus and in the trace."""
+    if len(names) > MOST_ENTITIES:
+        raise ScenarioError(f"{member} has {len(names)} entities; at most {MOST_ENTITIES} are taken")
     for name in names:
         if not name.strip() or any(c in name for c in "./") or len(name.encode()) > _LONGEST_NAME:
-            raise ScenarioError(f"{member}: an entity cannot be called '{name}'; a name has 1 to {_LONGEST_NAME} "
+            raise ScenarioError(f"{member}: an entity cannot be called '{cut(name)}'; a name has 1 to {_LONGEST_NAME} "
                                 "bytes, no dot and no slash")
     return names
 
@@ -247,8 +261,9 @@ def _filled(scenario: Scenario, params: Mapping[str, Any], horizon_s: float) -> 
     """The scenario with defaults written out, so that a trace documents the run on its own."""
     data = scenario.model_dump()
     data["until_s"] = horizon_s
+    known = {*scenario.shared, *_said(scenario)}
     for name, value in params.items():
         dumped = TypeAdapter(type(value)).dump_python(value, mode="json")
         given = data["members"][name]["params"]
-        data["members"][name]["params"] = {k: v for k, v in dumped.items() if k in given or k not in scenario.shared}
+        data["members"][name]["params"] = {k: v for k, v in dumped.items() if k in given or k not in known}
     return Scenario(**data)

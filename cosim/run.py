@@ -6,7 +6,6 @@ import argparse
 import importlib
 import importlib.metadata
 import importlib.util
-import re
 import signal
 import sys
 import traceback
@@ -21,11 +20,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from cosim.compare import first_difference
-from cosim.console import OneLineParser, add_trust, fail, plain_console, print_digest
-from cosim.errors import CosimError, ScenarioError, TraceError, unknown
+from cosim.console import OneLineParser, add_trust, fail, one_line, plain_console, print_digest, say
+from cosim.errors import CosimError, ScenarioError, TraceError, cut, unknown
 from cosim.experiment import DRIVERS, Experiment, Result
+from cosim.limits import is_file
 from cosim.live import live_view
 from cosim.params import explain
+from cosim.plaintext import file_name, visible
 from cosim.replay import replay
 from cosim.report import write_page
 from cosim.rescue import refuse_unreadable
@@ -91,7 +92,8 @@ def main(argv: list[str] | None = None) -> int:
     except Exception as err:
         if debug:
             traceback.print_exc()
-        print(f"cosim: internal error: {type(err).__name__}: {err}; report it with what --debug shows", file=sys.stderr)
+        text = one_line(f"internal error: {type(err).__name__}: {err}; report it with what --debug shows")
+        print(f"cosim: {text}", file=sys.stderr)
         return 1
 
 
@@ -135,10 +137,10 @@ def _run(args: argparse.Namespace) -> int:
     if not args.quiet:
         _print_result(console, result)
         if args.rt_factor is not None:
-            console.print(f"real time x {args.rt_factor:g}: behind by at most {experiment.control.lag_s:.3f} s")
+            say(console, f"real time x {args.rt_factor:g}: behind by at most {experiment.control.lag_s:.3f} s")
     if (args.report or args.open) and result.path is not None:
         page = write_page([result.path], show=args.open, trusted=[result.path])
-        console.print(f"report: {page}", markup=False, soft_wrap=True)
+        say(console, f"report: {page}")
     return _compare(console, args, result)
 
 
@@ -167,7 +169,7 @@ def _compare(console: Console, args: argparse.Namespace, result: Result) -> int:
         return 0
     difference = first_difference(args.scenario, result.path)
     said = f"differs from {args.scenario}: {difference}" if difference else f"identical to {args.scenario}"
-    console.print(said, markup=False, soft_wrap=True)
+    say(console, said)
     return 1 if difference else 0
 
 
@@ -193,12 +195,11 @@ def find(name: str, trusted: Collection[str | Path] = (), replaced: Collection[s
 
 def default_out(scenario: Scenario) -> Path:
     """results/<scenario>/<UTC time>.h5; of a name that is a path, what is left of it stays in that folder."""
-    name = re.sub(r"[^\w.+-]+", "_", scenario.name).lstrip(".")[:100] or "_"
-    return Path("results") / name / f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S-%f}.h5"
+    return Path("results") / file_name(scenario.name) / f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S-%f}.h5"
 
 
 def _from_file(path: Path) -> Scenario:
-    if not path.is_file():
+    if not is_file(path):
         raise ScenarioError(f"no scenario file at {path}")
     sys.path.insert(0, str(path.resolve().parent))
     spec = importlib.util.spec_from_file_location(f"scenario_{path.stem}", path)
@@ -228,7 +229,7 @@ def settings_of(texts: list[str]) -> dict[str, str]:
     for text in texts:
         path, equals, value = text.partition("=")
         if not (equals and path.strip()):
-            raise ScenarioError(f"--set {text}: write member.field=value, for example grid.lambda_kw_per_kg_h=0.1")
+            raise ScenarioError(f"--set {cut(text)}: write member.field=value, for example grid.lambda_kw_per_kg_h=0.1")
         out[path.strip()] = value.strip()
     return out
 
@@ -253,20 +254,20 @@ def _stop_on_signal(experiment: Experiment) -> Iterator[None]:
 
 @contextmanager
 def _progress(experiment: Experiment, quiet: bool) -> Iterator[None]:
-    console = Console(stderr=True)
+    console = plain_console(stderr=True)
     if quiet or not console.is_terminal:
         yield
         return
     label = experiment.resolved.clock.label
     until = experiment.resolved.until
-    with Progress(TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"),
+    with Progress(TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.percentage:3.0f} %"),
                   TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True) as bar:
         task = bar.add_task("starting", total=until)
         every = max(1, until // 500)
 
         def report(time: int) -> None:
             if time % every == 0:
-                bar.update(task, completed=time, description=f"{experiment.scenario.name} {label(time)}")
+                bar.update(task, completed=time, description=visible(f"{experiment.scenario.name} {label(time)}"))
 
         experiment.control.on_progress = report
         yield
@@ -278,10 +279,10 @@ def _print_list(console: Console) -> None:
             about = _scenario_in(importlib.import_module(f"{SCENARIOS}.{name}"), name).about
         except CosimError as err:
             about = f"cannot be loaded: {err}"
-        console.print(f"{name:16s} {about}", markup=False)
+        say(console, f"{name:16s} {about}")
     for entry in sorted(importlib.metadata.entry_points(group=SIMULATORS), key=lambda e: e.name):
         package = f" (from {entry.dist.name})" if entry.dist else ""
-        console.print(f"simulator {entry.name}: --use MEMBER={entry.value}{package}", markup=False)
+        say(console, f"simulator {entry.name}: --use MEMBER={entry.value}{package}")
 
 
 def _print_show(console: Console, experiment: Experiment) -> None:
@@ -299,7 +300,7 @@ def _print_show(console: Console, experiment: Experiment) -> None:
         late = f"  (+{experiment.resolved.clock.seconds(c.shift):g} s)" if c.shift else ""
         lines.append(f"{'.'.join(c.source)} -> {'.'.join(c.target)}{late}")
     for line in lines:
-        console.print(line, markup=False, soft_wrap=True)
+        say(console, line)
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -312,23 +313,23 @@ def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 def _print_header(console: Console, experiment: Experiment) -> None:
     scenario = experiment.resolved.scenario
-    console.print(f"[bold]{scenario.name}[/bold]: {scenario.about}")
+    say(console, f"{scenario.name}: {scenario.about}", "bold")
     warmup = f" after {format_time(scenario.warmup_s)} of warm-up" if scenario.warmup_s else ""
-    console.print(f"{format_time(scenario.until_s)} simulated{warmup}, driver {experiment.driver}, "
-                  f"seed {scenario.seed}, trace {experiment.out}", markup=False, soft_wrap=True)
+    say(console, f"{format_time(scenario.until_s)} simulated{warmup}, driver {experiment.driver}, "
+        f"seed {scenario.seed}, trace {experiment.out}")
 
 
 def _print_result(console: Console, result: Result) -> None:
     print_digest(console, result.digest)
     for note in result.notes:
-        console.print(f"note: {note}", markup=False, soft_wrap=True)
+        say(console, f"note: {note}")
     wall = result.wall_s
     split = {"bus": wall["bus"], **{n.removeprefix("member "): s for n, s in wall.items() if n.startswith("member ")},
              "trace": wall["trace"]}
     parts = ", ".join(f"{name} {seconds:.2f}" for name, seconds in split.items())
-    console.print(f"\nwall time {wall['total']:.2f} s ({wall['start']:.2f} s to start): {parts}", markup=False,
-                  soft_wrap=True)
-    console.print(f"trace: {result.path}", markup=False, soft_wrap=True)
+    console.print()
+    say(console, f"wall time {wall['total']:.2f} s ({wall['start']:.2f} s to start): {parts}")
+    say(console, f"trace: {result.path}")
 
 
 if __name__ == "__main__":

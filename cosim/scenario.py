@@ -19,14 +19,25 @@ from collections.abc import Mapping
 from datetime import datetime, time
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, JsonValue, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import to_jsonable_python
 
-from cosim.errors import ScenarioError, unknown
+from cosim.errors import ScenarioError, cut, shown, unknown
+from cosim.limits import MOST_DEPTH, refuse_odd
 from cosim.params import explain, field_names
 from cosim.units import Seconds
 
 Json = Annotated[dict[str, JsonValue], BeforeValidator(to_jsonable_python)]
+_YEARS = range(1900, 2201)
 _FRAME_FIELDS = ("seeds", "shared", "resolution_s", "flush_s", "start", "warmup_s", "until_s", "seed", "episode")
 
 
@@ -42,6 +53,8 @@ def _date(text: str) -> str:
         date = datetime.fromisoformat(text)
     except ValueError:
         raise ValueError("write an ISO date, for example 2026-01-01") from None
+    if date.year not in _YEARS:
+        raise ValueError(f"a run begins in a year from {_YEARS[0]} to {_YEARS[-1]}")
     if date.utcoffset():
         raise ValueError("a run begins at midnight UTC; leave out the offset, and give tables their time_zone")
     date = date.replace(tzinfo=None)
@@ -56,6 +69,11 @@ MemberPort = Annotated[str, AfterValidator(_member_port)]
 
 class _Data(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain(cls, data: Any) -> Any:
+        return refuse_odd(data)
 
 
 class Member(_Data):
@@ -109,7 +127,7 @@ class Scenario(_Data):
     start: Date = Field("2026-01-01T00:00:00", description="date of t = 0, ISO 8601, taken as UTC")
     until_s: Seconds | None = Field(86400.0, gt=0, description="horizon; null: as long as the workload lasts")
     warmup_s: Seconds = Field(0.0, ge=0, description="run before until_s, kept out of the summary (M07)")
-    resolution_s: Seconds = Field(60.0, gt=0, description="one bus step, s")
+    resolution_s: Seconds = Field(60.0, ge=0.001, description="one bus step, s")
     flush_s: Seconds = Field(3600.0, gt=0, description="simulated time between writes to the trace")
     seed: int = Field(0, ge=0, lt=2**63)
     episode: int = Field(0, ge=0, lt=2**63, description="same seed, another day: its own random numbers")
@@ -122,7 +140,7 @@ class Scenario(_Data):
     verify: str | None = Field(None, description="'module:function' that checks a trace's conservation laws")
     environment: str | None = Field(None, description="'module:Class' through which agents learn on it (cosim.vector)")
 
-    def __init__(self, **data: Any) -> None:
+    def __init__(self, /, **data: Any) -> None:
         try:
             super().__init__(**data)
         except ValidationError as err:
@@ -152,9 +170,14 @@ class Scenario(_Data):
     def from_json(cls, text: str) -> Scenario:
         """A scenario from `to_json`. Raises ScenarioError."""
         try:
-            return cls(**json.loads(text))
+            data = json.loads(text)
+        except RecursionError:
+            raise ScenarioError(f"scenario text is nested deeper than {MOST_DEPTH} levels") from None
         except (ValueError, TypeError) as err:
             raise ScenarioError(f"scenario text is not valid JSON: {err}") from None
+        if not isinstance(data, dict):
+            raise ScenarioError(f"scenario text is {shown(data)}; a scenario is an object with name, members, ...")
+        return cls(**data)
 
     def replace(self, **fields: Any) -> Scenario:
         """A copy with some top-level fields changed, validated again."""
@@ -192,6 +215,8 @@ def override(scenario: Scenario, settings: Mapping[str, Any]) -> Scenario:
     """
     data = scenario.model_dump()
     for path, value in settings.items():
+        if path.count(".") > MOST_DEPTH:
+            raise ScenarioError(f"--set {cut(path)}: a path has at most {MOST_DEPTH} dots")
         _set(data, path.split("."), _value(value), path)
     return Scenario(**data)
 
@@ -207,25 +232,27 @@ def _set(data: dict, parts: list[str], value: Any, path: str) -> None:
     elif head in _FRAME_FIELDS:
         where, rest = data, parts
     else:
-        raise ScenarioError(f"--set {path}: {unknown('member', head, [*data['members'], *_FRAME_FIELDS])}")
+        raise ScenarioError(f"--set {cut(path)}: {unknown('member', head, [*data['members'], *_FRAME_FIELDS])}")
     if head == "shared" and len(rest) > 1:
         _known_table(data["shared"], rest[1], path)
     for part in rest[:-1]:
         where = where.setdefault(part, {})
         if not isinstance(where, dict):
-            raise ScenarioError(f"--set {path}: '{part}' has no fields; it is {where!r}")
+            raise ScenarioError(f"--set {cut(path)}: '{cut(part)}' has no fields; it is {shown(where)}")
     where[rest[-1]] = value
 
 
 def _known_table(shared: dict, table: str, path: str) -> None:
     if table not in shared:
-        raise ScenarioError(f"--set {path}: {unknown('shared table', table, shared)}")
+        raise ScenarioError(f"--set {cut(path)}: {unknown('shared table', table, shared)}")
 
 
 def _value(value: Any) -> Any:
     if not isinstance(value, str):
-        return copy.deepcopy(to_jsonable_python(value))
+        return copy.deepcopy(to_jsonable_python(refuse_odd(value)))
     try:
         return json.loads(value)
     except ValueError:
         return value
+    except RecursionError:
+        raise ScenarioError(f"--set ...={cut(value)}: a value is nested at most {MOST_DEPTH} levels deep") from None

@@ -22,10 +22,10 @@ import numpy as np
 
 from cosim.axis import Axis, Overflow, TwoRowsError
 from cosim.dates import DateError, Instants, SkippedError, instant, label, zone_of
-from cosim.errors import ScenarioError, unknown
+from cosim.errors import ScenarioError, listed, unknown
 from cosim.plausible import impossible, unusual
 from cosim.tablefile import SUFFIXES, read_columns
-from cosim.units import DAY_S, HOUR_S, Unit, format_time, split_unit, unit_of
+from cosim.units import DAY_S, HOUR_S, LONGEST_S, Unit, format_time, split_unit, unit_of
 
 _COUNTS = ("time_s", "time_min", "time_h")
 _DATES = ("time", "date", "datetime", "timestamp")
@@ -75,12 +75,15 @@ class Table:
         clock = reading.clock or clock_of(names)
         if clock is None:
             raise ScenarioError(f"{self.path} has no column of times; call it {', '.join(_COUNTS)} (since the run's "
-                                f"start) or {', '.join(_DATES)} (ISO 8601); it has {', '.join(names)}")
+                                f"start) or {', '.join(_DATES)} (ISO 8601); it has {listed(names)}")
         if clock not in names:
             raise ScenarioError(f"{self.path}: {unknown('column', clock, names)}; --set {reading.owner}time_column")
         self.clock = clock
         self.columns = [n for n in names if n != clock]
-
+        self._known = set(self.columns)
+        self._ports: dict[str, dict[tuple[str | None, str | None], None]] = {}
+        for entity, port, label in map(split_name, self.columns):
+            self._ports.setdefault(port, {})[entity, label] = None
         self._odd: dict[str, None] = {}
 
     @cached_property
@@ -90,7 +93,11 @@ class Table:
             raise ScenarioError(f"{self.path} has no rows; it needs at least one")
         try:
             if self._instants is None:
-                return Axis(self._file.numbers(self.clock) * unit_of(self.clock).factor)
+                times_s = self._file.numbers(self.clock) * unit_of(self.clock).factor
+                if (far := np.flatnonzero(np.abs(times_s) > LONGEST_S)).size:
+                    raise ScenarioError(f"{self.path}, row {far[0] + 1}: {self.clock} is {times_s[far[0]]:.4g} s, more "
+                                        f"than {LONGEST_S / DAY_S:g} d from the run's start; is it in another unit?")
+                return Axis(times_s)
             if self.reading.start is None:
                 raise ScenarioError(f"{self.path} has dates, and the date of t = 0 is not known to its reader; --set "
                                     "its scenario_start (a run fills it in for members of its own process)")
@@ -171,20 +178,19 @@ class Table:
 
     def ports(self) -> list[str]:
         """Port names as the columns have them, in the file's order."""
-        return list(dict.fromkeys(split_name(n)[1] for n in self.columns))
+        return list(self._ports)
 
     def entities(self, port: str) -> list[str] | None:
         """Entities that have a column of their own for a port; None when one column serves all."""
-        found = [entity for entity, p, _ in map(split_name, self.columns) if p == port]
+        found = [entity for entity, _ in self._ports.get(port, ())]
         return None if None in found else list(dict.fromkeys(e for e in found if e))
 
     def match(self, port: str) -> tuple[str, float] | None:
         """(name here, factor) of a port: the same name, or the same but for the unit; None if there is none."""
-        names = self.ports()
-        if port in names:
+        if port in self._ports:
             return port, 1.0
         stem, unit = split_unit(port)
-        for name in names:
+        for name in self._ports:
             here, other = split_unit(name)
             if here == stem and other.dimension == unit.dimension:
                 return name, other.factor / unit.factor
@@ -192,7 +198,7 @@ class Table:
 
     def labels(self, port: str) -> list[str]:
         """Labels of a vector port, in the file's order; [] for a scalar."""
-        return list(dict.fromkeys(label for _, p, label in map(split_name, self.columns) if p == port and label))
+        return list(dict.fromkeys(label for _, label in self._ports.get(port, ()) if label))
 
     def values(self, port: str, entities: Sequence[str], factor: float = 1.0, gaps: bool = False) -> np.ndarray:
         """Values of a port (named as here) times `factor`, shape (time, entity) or (time, entity, label). With `gaps`,
@@ -201,9 +207,9 @@ class Table:
         by_entity = []
         for entity in entities:
             columns = [f"{entity}.{port}.{label}" for label in labels] if labels else [f"{entity}.{port}"]
-            if not labels and columns[0] not in self.columns:
+            if not labels and columns[0] not in self._known:
                 columns = [port]
-            missing = [c for c in columns if c not in self.columns]
+            missing = [c for c in columns if c not in self._known]
             if missing:
                 raise ScenarioError(f"{self.path}: {unknown('column', missing[0], self.columns)}")
             numbers = np.stack([self.numbers(c, unit_of(port), port, gaps) for c in columns], axis=-1)
@@ -287,7 +293,7 @@ class Held:
     def __init__(self, table: Table, port: str, entity: str, owner: str) -> None:
         found = table.match(port)
         if found is None:
-            raise ScenarioError(f"{owner}: {table.path} has no column {port}; it has {', '.join(table.columns)}")
+            raise ScenarioError(f"{owner}: {table.path} has no column {port}; it has {listed(table.columns)}")
         self.table = table
         self.values: list[float] = table.values(found[0], [entity], found[1])[:, 0].tolist()
         self._low_s, self._high_s = math.inf, -math.inf

@@ -5,6 +5,7 @@ Recording happens here, beside the simulator, and not by a simulator on the bus:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter, sleep
@@ -95,6 +96,12 @@ class Tap:
     wall_s: float = 0.0
     start_s: float = 0.0
 
+    @property
+    def numbers(self) -> int:
+        """How many numbers are recorded at each of its steps."""
+        return sum(len(eids) * math.prod(len(labels[d]) for d in port.dims)
+                   for _, eids, ports, labels in self.layout for port in ports if port.kind == "level" and port.record)
+
     def failure(self, err: BaseException, doing: str, text: str | None = None) -> CosimError:
         """`err` as one line that names the member; a CosimError keeps its kind and exit code. A disk that refused to
         take the trace is not the member's failure."""
@@ -171,7 +178,8 @@ def make_taps(resolved: Resolved, sides: Mapping[str, Sides], plan: Plan, contro
             outs = [p for ps in side.ports[model].values() for p in ps if p.flow == "out"]
             if side.foreign:  # META only: what is linked is what comes out
                 names = {port for eid, port in carried if eid in eids}
-                eids = [e for e in eids if any(eid == e for eid, _ in carried)]
+                linked_eids = {eid for eid, _ in carried}
+                eids = [e for e in eids if e in linked_eids]
                 outs = [Port(n, "out", n) for n in sorted(names)]
             _watch(tap, model, eids, outs)
             tap.layout.append((model, eids, outs, side.labels))

@@ -37,6 +37,7 @@ import h5py
 import numpy as np
 
 from cosim.errors import TraceError, unknown
+from cosim.limits import is_file
 from cosim.seal import BLOCK, check_seal
 
 FORMAT = "aidc-cosim trace"
@@ -88,7 +89,7 @@ def _first_line(err: Exception) -> str:
 def _refuse_changed(path: Path) -> bool:
     """Whether a file is as it was sealed; False when it has no seal. TraceError for one that is not there, cannot be
     read, or has changed: HDF5 may hang or crash on what is not what it wrote, and is not let near it."""
-    if not path.is_file():
+    if not is_file(path):
         raise TraceError(f"no trace at {path}")
     try:
         seal = check_seal(path)

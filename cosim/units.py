@@ -10,13 +10,15 @@ import math
 import re
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
-from cosim.errors import ModelError, ScenarioError
+from cosim.errors import ModelError, ScenarioError, cut
 
 MIN_S = 60.0
 HOUR_S = 3600.0
 DAY_S = 86400.0
+LONGEST_S = 1000 * 366 * DAY_S
+"""No duration is longer: a thousand years, so that every date of a run has a year of four digits."""
 KG_PER_T = 1000.0
 TO_PER_GTO = 1e9
 KG_PER_LB = 0.45359237  # the international pound, exactly
@@ -86,6 +88,7 @@ SUFFIXES: dict[str, Unit] = {
     "gpus": Unit("GPU", "GPUs", 1.0),
     "ratio": _DIMENSIONLESS,
 }
+_MOST_PARTS = max(suffix.count("_") + 1 for suffix in SUFFIXES)
 _BY_SYMBOL = {u.symbol.lower(): u for u in SUFFIXES.values()}
 
 
@@ -101,7 +104,7 @@ def split_unit(name: str) -> tuple[str, Unit]:
         symbol = bracket.group(1).lower().replace("p.u.", "pu")
         return name[:bracket.start()].strip(), _BY_SYMBOL.get(symbol) or SUFFIXES.get(symbol) or _DIMENSIONLESS
     parts = name.lower().split("_")
-    for start in range(len(parts)):
+    for start in range(max(0, len(parts) - _MOST_PARTS), len(parts)):
         if start and parts[start - 1] == "per":
             continue
         unit = SUFFIXES.get("_".join(parts[start:]))
@@ -137,13 +140,16 @@ _SECONDS = {"s": 1.0, "min": MIN_S, "h": HOUR_S, "d": DAY_S}
 
 
 def parse_duration(text: str) -> float:
-    """'90s', '15min', '24h' or '1.5d' in seconds; ScenarioError for anything else, and for a negative time."""
+    """'90s', '15min', '24h' or '1.5d' in seconds; ScenarioError for anything else, and for a time that is negative or
+    longer than LONGEST_S."""
     match = _DURATION.match(text)
     if not match:
-        raise ScenarioError(f"time '{text}' is not understood; write a number and s, min, h or d, for example 24h")
+        raise ScenarioError(f"time '{cut(text)}' is not understood; write a number and s, min, h or d, for example 24h")
     seconds = float(match.group(1)) * _SECONDS[match.group(2).lower()]
     if seconds < 0:
-        raise ScenarioError(f"time '{text}' is negative; a duration is 0 or more")
+        raise ScenarioError(f"time '{cut(text)}' is negative; a duration is 0 or more")
+    if seconds > LONGEST_S:
+        raise ScenarioError(f"time '{cut(text)}' is too long; a duration is at most {LONGEST_S / DAY_S:g}d")
     return seconds
 
 
@@ -165,5 +171,5 @@ def _seconds(value: Any) -> Any:
         raise ValueError(str(err)) from None
 
 
-Seconds = Annotated[float, BeforeValidator(_seconds)]
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(le=LONGEST_S)]
 """A pydantic field in seconds that also accepts '15min', '24h', ..."""

@@ -31,12 +31,12 @@ class JobClass:
     """
 
     kind: Literal["train", "inf"]
-    work_to: Annotated[float, Field(gt=0, description="size j of one job, TO")]
+    work_to: Annotated[float, Field(ge=1e-6, le=1e12, description="size j of one job, TO")]
     deadline_s: Annotated[Seconds, Field(gt=0, description="tau: latest finish (train) or start (inf) after arrival")]
-    to_per_gpu_min: Annotated[float, Field(gt=0, description="xi: work of one busy GPU, TO/(GPU min)")]
-    kw_per_to_s: Annotated[float, Field(ge=0, description="alpha of (13): power per throughput, kW/(TO/s)")]
-    gpus_per_block: Annotated[int, Field(ge=1, description="b of (30), GPUs")] = 1
-    max_blocks: Annotated[int, Field(ge=1, description="most blocks one job uses at once")] = 1
+    to_per_gpu_min: Annotated[float, Field(ge=1e-6, le=1e9, description="xi: work of one busy GPU, TO/(GPU min)")]
+    kw_per_to_s: Annotated[float, Field(ge=0, le=1e6, description="alpha of (13): power per throughput, kW/(TO/s)")]
+    gpus_per_block: Annotated[int, Field(ge=1, le=1_000_000, description="b of (30), GPUs")] = 1
+    max_blocks: Annotated[int, Field(ge=1, le=1_000_000, description="most blocks one job uses at once")] = 1
     eligible_sites: Annotated[tuple[str, ...] | None, Field(description="U14: sites that may run it; null: all")] = None
     patience: Annotated[
         Literal["fixed", "exponential"],
@@ -53,7 +53,8 @@ class JobClass:
         tuple[float, ...] | None, Field(description="s(1) = 1, s(2), ... s(max_blocks), if not a power; null: it is")
     ] = None
     checkpoint_interval_s: Annotated[
-        Seconds | None, Field(gt=0, description="work between two checkpoints (train); null: nothing done is ever lost")
+        Seconds | None, Field(ge=0.001, description="work between two checkpoints (train); null: nothing done is "
+                              "ever lost")
     ] = None
     checkpoint_cost_s: Annotated[Seconds, Field(ge=0, description="time to write one, at full power, no work done")] = 0
     restart_s: Annotated[
@@ -135,11 +136,11 @@ class JobClass:
 class Site:
     """One AI data centre: where it stands on the feeder and how large it is (Table I)."""
 
-    node: Annotated[int, Field(ge=0, description="0-based bus of the feeder")]
-    racks: Annotated[int, Field(ge=1, description="racks")] = 50
-    gpus_per_rack: Annotated[int, Field(ge=1, description="GPUs in a rack")] = 8
+    node: Annotated[int, Field(ge=0, le=1_000_000, description="0-based bus of the feeder")]
+    racks: Annotated[int, Field(ge=1, le=100_000, description="racks")] = 50
+    gpus_per_rack: Annotated[int, Field(ge=1, le=10_000, description="GPUs in a rack")] = 8
     idle_kw: Annotated[float, Field(ge=0, description="P_idle of (13), always drawn, kW")] = 100.0
-    q_per_p_ratio: Annotated[float, Field(description="eta of (5): kvar drawn per kW")] = 0.2
+    q_per_p_ratio: Annotated[float, Field(ge=-100, le=100, description="eta of (5): kvar drawn per kW")] = 0.2
 
     @property
     def gpus(self) -> int:

@@ -15,6 +15,7 @@ from pydantic import Field, field_validator
 from cosim.adapter import Adapter, Values
 from cosim.dates import seconds_of_day
 from cosim.errors import ScenarioError, unknown
+from cosim.limits import is_file
 from cosim.params import params
 from cosim.ports import Port
 from cosim.table import clock_of
@@ -52,7 +53,7 @@ office hours, with its peak at 11:30."""
 
 def read_shape(path: str) -> tuple[float, ...]:
     """The 96 factors in column `factor` of a CSV file; ScenarioError naming the file and the line that is wrong."""
-    if not Path(path).is_file():
+    if not is_file(path):
         raise ScenarioError(f"profile.shape: no file at {path}; give a CSV with a column `factor` and {SLOTS} rows")
     with Path(path).open(newline="", encoding="utf-8-sig") as file:
         rows = csv.DictReader(file)
@@ -80,9 +81,9 @@ class ProfileParams:
     shape: Annotated[str | tuple[float, ...], Field(
         union_mode="left_to_right", description=f"name of a shape ({', '.join(SHAPES)}), a .csv file with a column "
         f"`factor`, or {SLOTS} factors >= 0, one per 15 min from midnight")] = "ieee33_light"
-    mean: Annotated[float | None, Field(ge=0, allow_inf_nan=False, description="scale the shape to this daily mean; "
-                                        "null: as it is")] = None
-    scale: Annotated[float, Field(ge=0, allow_inf_nan=False, description="further factor on the shape")] = 1.0
+    mean: Annotated[float | None, Field(ge=0, le=1e6, allow_inf_nan=False, description="scale the shape to this daily "
+                                        "mean; null: as it is")] = None
+    scale: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False, description="further factor on the shape")] = 1.0
 
     @field_validator("shape")
     @classmethod

@@ -49,7 +49,8 @@ class TimeOfUseParams:
     windows: Annotated[tuple[PriceWindow, ...], Field(description="the first that holds is the price")] = (
         PriceWindow(11.0, 15.0, 0.3), PriceWindow(19.0, 23.0, 0.03))
     boundary: Annotated[Boundary, Field(description="whether a window's end belongs to it (I19)")] = "half_open"
-    deferrals_s: Annotated[tuple[Seconds, ...], Field(min_length=1, description="leads of the forecast, s")] = tuple(
+    deferrals_s: Annotated[tuple[Seconds, ...], Field(
+        min_length=1, max_length=1000, description="leads of the forecast, s")] = tuple(
         h * HOUR_S for h in (0.0, 2.0, 4.0, 6.0, 8.0, 10.0))
     prices: Annotated[str | None, Field(description="CSV or Parquet table with a column of times (time_s, or dates as "
                                         "`time`) and one of prices, price_usd_per_kwh or in another unit; in the place "

@@ -9,8 +9,9 @@ PACKAGES = ("cosim", "simulators", "agents", "scenarios")
 MODULES = sorted(p for package in PACKAGES for p in (ROOT / package).rglob("*.py"))
 
 FLOORS = [
-    {"cosim.errors", "cosim.digest"},
+    {"cosim.errors", "cosim.digest", "cosim.plaintext"},
     {"cosim.units"},
+    {"cosim.limits"},
     {"cosim.clock", "cosim.console", "cosim.dates", "cosim.plausible", "cosim.ports", "cosim.params", "cosim.remote",
      "cosim.seal", "cosim.seeds"},
     {"cosim.axis", "cosim.intact", "cosim.scenario", "cosim.tablefile", "cosim.trace"},
@@ -52,12 +53,13 @@ OWNERS = {
               "agents.networks.network", "agents.networks.parallel", "agents.ppo", "agents.team"},
     "safetensors": {"agents.checkpoint"},
 }
-AGENTS_MAY_USE = {"cosim.errors", "cosim.params", "cosim.seeds", "cosim.units"}
+AGENTS_MAY_USE = {"cosim.errors", "cosim.limits", "cosim.params", "cosim.seeds", "cosim.units"}
 AGENTS_ROOF = {"agents.curves", "agents.evaluate", "agents.request", "agents.train", "agents.pretrained.__main__"}
 SIMULATORS_ROOF = {"simulators.grid.sweep", "simulators.receipts"}
 """Command lines: they may use all of the frame, and nothing imports them."""
-SIMULATORS_MAY_USE = {"cosim.adapter", "cosim.clock", "cosim.dates", "cosim.digest", "cosim.errors", "cosim.params",
-                      "cosim.plausible", "cosim.ports", "cosim.recording", "cosim.resolve", "cosim.series",
+SIMULATORS_MAY_USE = {"cosim.adapter", "cosim.clock", "cosim.dates", "cosim.digest", "cosim.errors", "cosim.limits",
+                      "cosim.params", "cosim.plausible", "cosim.ports",
+                      "cosim.recording", "cosim.resolve", "cosim.series",
                       "cosim.table", "cosim.trace", "cosim.units"}
 
 

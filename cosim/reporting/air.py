@@ -10,7 +10,7 @@ import numpy as np
 from cosim.reporting.chart import Fact, Panel, Picture, missing
 from cosim.reporting.data import SITE, Run
 from cosim.reporting.sites import lines, warmup
-from cosim.reporting.text import count, number, quantity
+from cosim.reporting.text import count, number, quantity, strong
 from cosim.units import KG_PER_T, MIN_S
 
 _LEVELS = (("inlet_degc", "Inlet of the hottest rack", "degC"), ("return_degc", "Return air", "degC"),
@@ -41,7 +41,7 @@ def air(run: Run) -> Picture:
 def _says(run: Run) -> tuple[str, tuple[Fact, ...]]:
     inlet = run.of_counted(f"{SITE}/inlet_degc")
     warmest = int(inlet.max(axis=0).argmax())
-    text = f"The warmest inlet is **{number(inlet.max(), 3)} degC** ({run.sites[warmest]})"
+    text = f"The warmest inlet is {strong(f'{number(inlet.max(), 3)} degC')} ({run.sites[warmest]})"
     facts = [Fact("warmest inlet", float(inlet.max()), "degC")]
     sums = {port: float(run.integral(f"{SITE}/{port}").sum()) for port in
             ("it_kw", "cooling_kw", "heat_removed_kw", "water_kg_per_h") if run.has(f"{SITE}/{port}")}

@@ -7,7 +7,7 @@ import numpy as np
 from cosim.reporting.chart import Fact, Heat, Panel, Picture, Series, missing
 from cosim.reporting.data import GRID, SITE, Run
 from cosim.reporting.sites import MARKS, warmup
-from cosim.reporting.text import number, quantity
+from cosim.reporting.text import number, quantity, strong
 from cosim.series import weighted_mean
 from cosim.units import KG_PER_T
 
@@ -51,7 +51,7 @@ def accounts(run: Run) -> Picture:
         panels.append(Panel("Attributed to each data center: energy x NCI", "t CO2", series, axis="own",
                             bands=warmup(run)))
         facts.append(Fact("carbon attributed to the data centers", float(total.sum()), "kg"))
-        says.append(f"the data centers' own account, energy times NCI, ends at **{quantity(total.sum(), 'kg')}**")
+        says.append(f"the data centers' own account, energy times NCI, ends at {strong(quantity(total.sum(), 'kg'))}")
     if kg is not None:
         series = [_running(run, _EMISSION, kg, "all sources", "ink", "solid")]
         if own is not None and not run.played("grid"):
@@ -60,7 +60,7 @@ def accounts(run: Run) -> Picture:
         panels.append(Panel(f"System: what all sources emitted{theirs}", "t CO2", tuple(series), axis="system",
                             bands=warmup(run)))
         facts.append(Fact(f"carbon emitted by all sources{theirs}", float(kg.sum()), "kg"))
-        says.append(f"all sources together, for every load on the feeder, emitted **{quantity(kg.sum(), 'kg')}**"
+        says.append(f"all sources together, for every load on the feeder, emitted {strong(quantity(kg.sum(), 'kg'))}"
                     f"{theirs}")
     if not panels:
         return missing(key, "The trace holds neither power with NCI at the sites nor emissions of the sources, so "
@@ -102,7 +102,7 @@ def marginal(run: Run) -> Picture | None:
     panels += [strip] if strip else []
     site, mci_mean, nci_mean = max(gaps, key=lambda g: abs(g[1] - g[2]))
     says = ("What one more kWh would have emitted, beside the average intensity: they differ most at "
-            f"{site}, **{number(mci_mean)} kg/kWh** marginal against an average of {number(nci_mean)}.")
+            f"{site}, {strong(f'{number(mci_mean)} kg/kWh')} marginal against an average of {number(nci_mean)}.")
     note = "" if strip else "The trace does not say which source is marginal (grid/Grid/marginal_sources)."
     return Picture("marginal", says, tuple(panels), note + run.played("grid"),
                    tuple(Fact(f"marginal intensity, {s}", m, "kg/kWh") for s, m, _ in gaps), columns=True)

@@ -2,7 +2,7 @@
 
 Colours are names that a theme resolves: `site0`..`site7`, `ink`, `muted`, `alarm`; 'site0/60' is 60 % of the colour on
 the background. Times are seconds since the run's start, and every value holds from its time to the next ('steps').
-Sentences mark the figure that matters by **asterisks**.
+Sentences mark the figure that matters by `text.strong`.
 """
 
 from __future__ import annotations

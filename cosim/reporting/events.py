@@ -8,7 +8,7 @@ import numpy as np
 
 from cosim.reporting.chart import Event, Fact, Panel, Picture
 from cosim.reporting.data import BUS, GRID, SITE, Run
-from cosim.reporting.text import at, count, number
+from cosim.reporting.text import at, count, number, strong
 
 _WATCHED = ((f"{SITE}/dropped_jobs", "drops"), (f"{SITE}/clipped_commands", "clipped commands"),
             (f"{SITE}/inlet_alarm_s", "inlets"),
@@ -27,11 +27,11 @@ def events(run: Run) -> Picture:
     if not found:
         if not watched:
             return Picture("events", "The trace records nothing that could raise an alarm.", missing=True)
-        return Picture("events", f"Nothing went wrong: **no events** (watched: {', '.join(watched)}).",
+        return Picture("events", f"Nothing went wrong: {strong('no events')} (watched: {', '.join(watched)}).",
                        note=(run.played("grid") + run.played("aidc")).strip(), facts=facts)
     shown = sorted(sorted(found, key=lambda e: -e.count)[:_MOST_EVENTS], key=lambda e: e.time_s)
     kinds = [f"{k}: {sum(e.kind == k for e in found)}" for k in dict.fromkeys(e.kind for e in found)]
-    says = f"What went wrong, and when: **{count(len(found), 'event')}** ({', '.join(kinds)})."
+    says = f"What went wrong, and when: {strong(count(len(found), 'event'))} ({', '.join(kinds)})."
     says += f" {count(drops, 'job')} dropped." if drops else ""
     note = f"What happens within {_APART_S / 60:g} min of the last is one event."
     note += " The warm-up is left out." if run.time.begin_s else ""

@@ -14,7 +14,7 @@ from cosim.reporting.chart import Fact, Heat, Panel, Picture, Rule, Series, miss
 from cosim.reporting.data import BUS, GRID, SITE, Run
 from cosim.reporting.feeder import layout, parse
 from cosim.reporting.sites import MARKS, warmup
-from cosim.reporting.text import at, highest, listing, number, quantity
+from cosim.reporting.text import at, highest, listing, number, quantity, strong
 from cosim.series import weighted_mean
 
 _MAP_NOTE = ("The dashed ring is a data center, the square a power source; a line is as wide as the power it carries, "
@@ -117,12 +117,13 @@ def _sources_on(run: Run, index: dict[str, int], pick: slice) -> list[dict[str, 
 
 def _says_map(run: Run, data: dict[str, Any]) -> str:
     path = f"{_bus_model(run, 'nci_kg_per_kwh')}/nci_kg_per_kwh"
-    if data["nci"] is not None and np.isfinite(run.of_counted(path)).any():
-        mean = _means_of_nodes(run, path, [node["name"] for node in data["nodes"]])
+    mean = np.full(1, np.nan) if data["nci"] is None else _means_of_nodes(
+        run, path, [node["name"] for node in data["nodes"]])
+    if np.isfinite(mean).any():
         low, high = int(np.nanargmin(mean)), int(np.nanargmax(mean))
         best, worst = (data["nodes"][k]["name"] for k in (low, high))
         text = (f"The feeder through the run: mean carbon intensity goes from {number(mean[low])} kg/kWh at node "
-                f"{best} to **{number(mean[high])} kg/kWh** at node {worst}.")
+                f"{best} to {strong(f'{number(mean[high])} kg/kWh')} at node {worst}.")
     else:
         text = "The feeder through the run; the trace gives no carbon intensity of its nodes."
     if data["sources"]:
@@ -156,7 +157,7 @@ def intensities(run: Run) -> Picture:
     keep = np.unique(np.linspace(0, len(names) - 1, min(len(names), 40)).astype(int))
     counted = run.of_counted(path)
     says = (f"Carbon intensity of the nodes: from {number(np.nanmin(counted))} to "
-            f"**{number(np.nanmax(counted))} kg/kWh**.")
+            f"{strong(f'{number(np.nanmax(counted))} kg/kWh')}.")
     heat = Heat(time, tuple(names[k] for k in keep), z[:, keep].T, "kg/kWh", run.end_s)
     return Picture("nodes", says, (Panel("Nodal carbon intensity", heat=heat, size=1.8),), run.played("grid").strip())
 
@@ -183,7 +184,7 @@ def voltages(run: Run) -> Picture:
     limits = [float(grid[n]) for n in ("vm_min_pu", "vm_max_pu") if isinstance(grid.get(n), (int, float))]
     near = [v for v in limits if min(abs(v - low), abs(v - high)) <= 2.0 * max(high - low, 0.01)]
     where, when = names[int(np.nanmin(vm, axis=0).argmin())], counted_s[int(np.nanmin(vm, axis=1).argmin())]
-    says = f"Voltages: lowest **{number(low, 5)} p.u.** at {where}, {at(when)}; highest {number(high, 5)} p.u."
+    says = f"Voltages: lowest {strong(f'{number(low, 5)} p.u.')} at {where}, {at(when)}; highest {number(high, 5)} p.u."
     if len(limits) == 2:
         room = min(low - limits[0], limits[1] - high)
         says += (f" No node comes closer than {number(room, 2)} p.u. to a limit." if room >= 0 else
@@ -219,7 +220,7 @@ def loading(run: Run) -> Picture:
     top, unit = heavy[0], "%" if rated else "kW"
     when = int(size[:, top].argmax())
     says = (f"{'Loading of' if rated else 'Power in'} {_lines(len(heavy))}: most is "
-            f"**{quantity(size[when, top], unit)}** in line {names[top]} at {at(counted_s[when])}.")
+            f"{strong(quantity(size[when, top], unit))} in line {names[top]} at {at(counted_s[when])}.")
     back = [names[k] for k in range(len(names)) if (values[:, k] < -1e-6).any()]
     says += f" Power runs back toward the substation at times in {len(back)} of {len(names)} lines." if back else ""
     heat = Heat(time, tuple(names[k] for k in heavy[::-1]), z[:, heavy[::-1]].T, unit, run.end_s)
@@ -279,7 +280,8 @@ def trust(run: Run) -> Picture:
         total = float(run.total(path, np.nan_to_num(np.abs(told))).sum())
         facts.append(Fact("imbalance at the substation", total, "kWh"))
     title, worst, unit, tolerance = said[0]
-    says = f"How far the numbers can be trusted: {title[0].lower() + title[1:]} is at worst **{quantity(worst, unit)}**"
+    says = (f"How far the numbers can be trusted: {title[0].lower() + title[1:]} is at worst "
+            f"{strong(quantity(worst, unit))}")
     says += f" ({'above' if worst > tolerance else 'below'} {number(tolerance, 1)})" if tolerance else ""
     others = [f"{t.split(':')[0].lower() if t[:3] != 'NCI' else 'NCI'} by {quantity(w, u)}" for t, w, u, _ in said[1:]]
     says += f"; an AC power flow at the same set points differs in {', '.join(others)} at most." if others else "."

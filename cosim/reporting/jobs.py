@@ -9,7 +9,7 @@ import numpy as np
 
 from cosim.reporting.chart import Fact, Heat, Panel, Picture, Series, Spread, missing
 from cosim.reporting.data import PRICE, Run
-from cosim.reporting.text import count, length, number
+from cosim.reporting.text import count, length, number, strong
 from cosim.units import HOUR_S, MIN_S
 
 _NO_TABLE = "The trace has no job table, so single jobs cannot be followed."
@@ -61,7 +61,7 @@ def deferral(run: Run) -> Picture:
     delay = start[ran] - arrival[ran]
     later = 100 * float((delay > HOUR_S).mean())
     says = (f"When training jobs arrived and when they first ran: half of {count(ran.sum(), 'job')} began within "
-            f"**{length(float(np.median(delay)))}** of arriving, {number(later, 2)} % more than an hour later")
+            f"{strong(length(float(np.median(delay))))} of arriving, {number(later, 2)} % more than an hour later")
     never = int((~ran).sum())
     says += f"; {count(never, 'job')} never ran." if never else "."
     panels = (Panel(f"Hour of arrival against hour of first run, cells of {length(width * HOUR_S)}", heat=heat,
@@ -134,7 +134,7 @@ def waits(run: Run) -> Picture:
         return missing(key, "No job in the trace finished, so there are no waiting times.")
     name, _, wait, limit, words = worst
     says = (f"How long jobs took against what they are allowed: tightest is {name}, where 95 % needed at most "
-            f"**{length(wait * MIN_S)}** from {words}, of {length(limit * MIN_S)} allowed.")
+            f"{strong(length(wait * MIN_S))} from {words}, of {length(limit * MIN_S)} allowed.")
     return Picture(key, says, (Panel("\u25cb half, \u25c6 95 %, \u25a0 99 % of the finished jobs; red: the limit",
                                      spreads=tuple(rows), size=0.5 + 0.28 * len(rows)),),
                    "Logarithmic scale. Training is held to its finish, inference to its start.", tuple(facts))

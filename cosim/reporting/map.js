@@ -51,7 +51,9 @@ function redrawMaps() {
   views.extent = extent();
   const [low, high] = views.extent, digits = mode === "vm" ? 4 : 3;
   document.querySelectorAll("#modes button").forEach(b => b.setAttribute("aria-selected", b.id === "mode-" + mode));
-  el("scale").innerHTML = `${figure(low, digits)} <i style="background:linear-gradient(90deg,${RAMP[state.theme]})"></i> ${figure(high, digits)} ${MODES[mode] ? MODES[mode][1] : ""}`;
+  const bar = document.createElement("i");
+  bar.style.background = `linear-gradient(90deg,${RAMP[state.theme]})`;
+  el("scale").replaceChildren(figure(low, digits), bar, `${figure(high, digits)} ${MODES[mode] ? MODES[mode][1] : ""}`);
   views.forEach(drawMap);
   views.forEach(updateMap);
 }
@@ -78,7 +80,7 @@ function drawMap(v) {
   v.nodes = m.nodes.map((n, k) => {
     const [x, y] = v.xy[k], g = svg("g", {class: "node", tabindex: many ? -1 : 0, role: "button"}, root);
     const dot = svg("circle", {class: "dot", cx: x, cy: y, r: v.r, stroke: mix(css("ink"), css("bg"), 0.45), "stroke-width": 1}, g);
-    const text = many ? null : svg("text", {x, y: y + 3.6, "text-anchor": "middle", "font-size": n.name.length > 2 ? 8.5 : 10, "font-weight": 600}, g, n.name);
+    const text = many ? null : svg("text", {x, y: y + 3.6, "text-anchor": "middle", "font-size": n.name.length > 2 ? 8.5 : 10, "font-weight": 600}, g, short(n.name, 8));
     const tell = () => { v.told = k; updateMap(v); };
     g.addEventListener("click", tell); g.addEventListener("focus", tell); g.addEventListener("pointerenter", tell);
     return {g, dot, text, tip: svg("title", {}, g)};
@@ -107,7 +109,7 @@ function attach(root, v, thing, upright, side, c, mark) {
   const [x, y] = v.xy[thing.node], away = v.r + 8;
   const where = upright ? {x: x - side * away, y: y - 2, "text-anchor": side < 0 ? "start" : "end"} : {x, y: side < 0 ? y - away - 14 : y + away + 9, "text-anchor": "middle"};
   const text = svg("text", {...where, "font-size": 12, class: "halo"}, root);
-  svg("tspan", {x: where.x, "font-weight": 700, style: `fill:${c}`}, text, thing.name);
+  svg("tspan", {x: where.x, "font-weight": 700, style: `fill:${c}`}, text, short(thing.name, 24));
   return {thing, kw: svg("tspan", {x: where.x, dy: 13}, text)};
 }
 

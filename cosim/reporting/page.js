@@ -16,6 +16,10 @@ function array([kind, offset, length]) {
   return kind === "f8" ? new Float64Array(BYTES, DATA.base + offset, length) : new Float32Array(BYTES, DATA.base + offset, length);
 }
 
+// Names are text: plotly takes tags, entities, %{...} and $...$ in what it is given for more.
+const plain = text => String(text).replace(/[&<>%$]/g, c => `&#${c.charCodeAt(0)};`);
+const short = (text, most = 28) => { const all = Array.from(text); return all.length > most ? all.slice(0, most - 1).join("") + "\u2026" : text; };
+
 const css = name => getComputedStyle(document.documentElement).getPropertyValue("--" + name).trim();
 const rgb = hex => [1, 3, 5].map(k => parseInt(hex.slice(k, k + 2), 16));
 function mix(a, b, share) {

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import base64
 import gzip
+import hashlib
 import html
 import json
-import re
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -18,9 +18,10 @@ import numpy as np
 from plotly.offline import get_plotlyjs
 
 from cosim.digest import Table
+from cosim.plaintext import visible
 from cosim.reporting.chart import Heat, Panel, Picture, Section, Series, ranges
 from cosim.reporting.overview import Overview, change, compared
-from cosim.reporting.text import at, quantity
+from cosim.reporting.text import at, marked, quantity, unmarked
 
 _SCRIPTS = ("page.js", "plots.js", "map.js", "boot.js")
 _PANEL_PX = 190
@@ -47,9 +48,18 @@ class Store:
 
     def pack(self, head: dict[str, Any]) -> str:
         """Length of the JSON head (uint32), the head padded to 8 bytes, the arrays; compressed, as text."""
-        text = json.dumps(head, separators=(",", ":"), allow_nan=False).encode()
+        text = json.dumps(_shown(head), separators=(",", ":"), allow_nan=False).encode()
         text += b" " * ((-len(text) - 8) % 8)
         return _packed(len(text).to_bytes(8, "little") + text + b"".join(self._parts))
+
+
+def _shown(value: Any) -> Any:
+    """Data with all texts in it as they are to be seen."""
+    if isinstance(value, dict):
+        return {key: _shown(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_shown(inner) for inner in value]
+    return visible(value) if isinstance(value, str) else value
 
 
 def _packed(raw: bytes) -> str:
@@ -57,8 +67,21 @@ def _packed(raw: bytes) -> str:
 
 
 @cache
-def _plotly() -> str:
-    return _packed(get_plotlyjs().encode())
+def _plotly() -> tuple[str, str]:
+    """plotly.js, packed, and how a policy names it."""
+    code = get_plotlyjs()
+    return _packed(code.encode()), _hash(code)
+
+
+def _hash(code: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()}'"
+
+
+def _policy(*scripts: str) -> str:
+    """What a browser lets this page do: run these scripts, and nothing else; load nothing. plotly sets styles and draws
+    heat maps as images that are data; a style can load nothing either."""
+    return (f"default-src 'none'; script-src {' '.join(scripts)}; style-src 'unsafe-inline'; img-src data:; "
+            "base-uri 'none'; form-action 'none'")
 
 
 def _asset(name: str) -> str:
@@ -79,13 +102,17 @@ def page(labels: list[str], views: list[Overview], maps: tuple[list[Picture], li
     nav = "".join(f'<a href="#{key}">{_text(title)}</a>' for key, title in names)
     data = {"plots": plots, "start": span[0], "end": span[1], "maps": [_map_data(m, store) for m in maps[1] if m]}
     title = views[0].title if not several else f"{len(labels)} runs compared"
+    code, name = _plotly()
+    script = "\n".join(_asset(n) for n in _SCRIPTS)
     return _DOCUMENT.format(
-        title=_text(f"{title} - aidc-cosim"), css=_asset("page.css"), nav=nav, body="".join(body),
-        plotly=_plotly(), data=store.pack(data), script="\n".join(_asset(n) for n in _SCRIPTS))
+        policy=_policy(_hash(script), name), title=_text(f"{title} - aidc-cosim"), css=_asset("page.css"), nav=nav,
+        body="".join(body),
+        plotly=code, data=store.pack(data), script=script)
 
 
 _DOCUMENT = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
+<html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width,initial-scale=1">
 <meta name="color-scheme" content="light dark"><link rel="icon" href="data:,"><title>{title}</title>
 <style>{css}</style></head><body>
 <nav aria-label="Sections"><div class="links">{nav}</div><button id="theme" type="button">Dark</button></nav>
@@ -100,12 +127,12 @@ _DOCUMENT = """<!doctype html>
 
 
 def _text(words: str) -> str:
-    """Escaped, **marked** figures as strong."""
-    return re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", html.escape(words, quote=True))
+    """As text in the page, what is strong in it as strong."""
+    return "".join(f"<strong>{_plain(part)}</strong>" if matters else _plain(part) for part, matters in marked(words))
 
 
 def _plain(words: str) -> str:
-    return html.escape(words.replace("**", ""), quote=True)
+    return html.escape(visible(unmarked(words).replace("\n", " ")), quote=True)
 
 
 # --- the top ----------------------------------------------------------------------------------------------------------

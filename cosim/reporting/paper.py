@@ -10,11 +10,14 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
+from cosim.plaintext import visible
 from cosim.reporting.chart import Panel, Picture, Section, Series, ranges
-from cosim.reporting.text import at
+from cosim.reporting.text import at, number, unmarked
 from cosim.series import rows_at
 from cosim.units import DAY_S, HOUR_S
 
@@ -26,6 +29,7 @@ _FLAG = LinearSegmentedColormap.from_list("flag", ["#eeeeee", "#1b1e23"])
 _DASH = {"solid": "-", "dash": (0, (4, 2)), "dot": (0, (1, 1.4))}
 _STYLE = {"font.size": 8, "axes.titlesize": 8.5, "axes.titleweight": "bold", "axes.titlelocation": "left",
           "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6, "lines.linewidth": 1.2,
+          "text.parse_math": False, "text.usetex": False,  # names are text, dollars and all
           "svg.hashsalt": "aidc-cosim", "svg.fonttype": "none", "pdf.fonttype": 42}
 _TICKS_S = (300, 900, 1800, 3600, 7200, 3 * 3600, 6 * 3600, 12 * 3600, DAY_S, 2 * DAY_S)
 _WIDTH_IN, _PANEL_IN = 7.2, 1.75
@@ -42,15 +46,27 @@ def draw(labels: list[str], maps: tuple[list[Picture], list[dict | None], list[P
     rows = [maps[0], *([maps[2]] if maps[2] else []), *(p for section in parts for p in section.pictures)]
     with matplotlib.rc_context(_STYLE):
         for pictures in rows:
-            says = [f"{label}: {p.says} {p.note}".strip().replace("**", "")
-                    for label, p in zip(labels, pictures, strict=True)]
-            captions.append("\n".join([f"[{pictures[0].key}]", *says]))
+            says = [f"{label}: {p.says} {p.note}".strip() for label, p in zip(labels, pictures, strict=True)]
+            captions.append("\n".join([f"[{pictures[0].key}]", *(visible(unmarked(line)) for line in says)]))
             if pictures is maps[0] and any(maps[1]):
                 written += _save(_map(labels, maps[1], at_s), folder / "map", formats)
             elif any(p.panels for p in pictures):
                 written += _save(_figure(pictures, labels), folder / pictures[0].key, formats)
     written[0].write_text("\n\n".join(captions) + "\n", encoding="utf-8")
     return written
+
+
+def _words(text: str, most: int = 60) -> str:
+    """A name or sentence as it is drawn: what no font shows written out, what has no room cut off."""
+    shown = visible(unmarked(text))
+    shown = shown if len(shown) <= most else f"{shown[:most - 1]}\u2026"
+    return f" {shown}" if shown.startswith("_") else shown  # a legend leaves out what begins so
+
+
+def _powers(axis: Axis) -> None:
+    """Ticks of a logarithmic axis in figures: those of matplotlib are formulas, which names must not be."""
+    axis.set_major_formatter(lambda value, _: number(value, 1))
+    axis.set_minor_formatter(NullFormatter())
 
 
 Curve = tuple[str, Sequence[float], Sequence[float]]
@@ -69,10 +85,11 @@ def curves(path: Path, x_label: str, panels: Sequence[tuple[str, Sequence[Curve]
         for ax, (y_label, lines) in zip(axes, panels, strict=True):
             least = min((v for _, x, _ in lines for v in x if v > 0), default=1.0)
             for k, (name, x, y) in enumerate(lines):
-                ax.plot(x, y, "o-", ms=2.5, color=_COLOURS[f"site{k % 8}"], label=name)
+                ax.plot(x, y, "o-", ms=2.5, color=_COLOURS[f"site{k % 8}"], label=_words(name))
                 if k < len(marks) and np.isfinite(marks[k]):
                     ax.axvline(marks[k], color=_COLOURS[f"site{k % 8}"], lw=0.7, ls=_DASH["dot"])
             ax.set_xscale("symlog", linthresh=least)
+            _powers(ax.xaxis)
             ax.set(xlabel=x_label, ylabel=y_label, ylim=(0, None))
             ax.set_xlim(left=0)
         axes[0].legend(frameon=False, fontsize=7)
@@ -95,7 +112,7 @@ def bands(path: Path, x_label: str, panels: Sequence[tuple[str, Sequence[Band]]]
         for ax, (y_label, lines) in zip(axes.flat, panels, strict=False):
             for k, (name, x, y, reach) in enumerate(lines):
                 hue, centre, half = _COLOURS[f"site{k % 8}"], np.asarray(y), np.asarray(reach)
-                ax.plot(x, centre, color=hue, label=name)
+                ax.plot(x, centre, color=hue, label=_words(name))
                 if half.any():
                     ax.fill_between(x, centre - half, centre + half, color=hue, alpha=0.15, lw=0)
             ax.set(title=y_label)
@@ -141,20 +158,21 @@ def _figure(pictures: list[Picture], labels: list[str]) -> Figure:
             else:
                 ax.set_axis_off()
                 if picture.missing and k == 0:
-                    ax.text(0, 0.5, textwrap.fill(picture.says, 50), color=colour("muted"))
+                    ax.text(0, 0.5, textwrap.fill(_words(picture.says, 600), 50), color=colour("muted"))
     if len(pictures) > 1:
         for ax, label in zip(axes[0], labels, strict=True):
-            ax.set_title(f"{label}\n{ax.get_title(loc='left')}")
+            ax.set_title(f"{_words(label)}\n{ax.get_title(loc='left')}")
     return figure
 
 
 def _panel(ax: Axes, panel: Panel, limits: tuple[float, float] | None) -> None:
     title = f"{panel.title}, {panel.unit}" if panel.unit else panel.title
-    ax.set_title(textwrap.fill(title, 90 // ax.get_gridspec().ncols))
+    ax.set_title(textwrap.fill(_words(title, 120), 90 // ax.get_gridspec().ncols))
     {"series": _series, "heat": _heat, "spreads": _spreads, "events": _events}[panel.kind](ax, panel)
     if limits and panel.kind == "series":
         if panel.log:
             ax.set_yscale("log")
+            _powers(ax.yaxis)
         ax.set_ylim(limits)
         _end_labels(ax, panel, limits)
 
@@ -173,8 +191,8 @@ def _time_axis(ax: Axes, start_s: float, end_s: float) -> None:
 def _series(ax: Axes, panel: Panel) -> None:
     for band in panel.bands:
         ax.axvspan(band.start_s, band.end_s, color=_COLOURS["band"], alpha=0.06 + 0.26 * band.strength, lw=0, zorder=0)
-        ax.annotate(band.text, ((band.start_s + band.end_s) / 2, 1), xycoords=("data", "axes fraction"), ha="center",
-                    va="top", fontsize=6, color=_COLOURS["muted"], annotation_clip=True)
+        ax.annotate(_words(band.text), ((band.start_s + band.end_s) / 2, 1), xycoords=("data", "axes fraction"),
+                    ha="center", va="top", fontsize=6, color=_COLOURS["muted"], annotation_clip=True)
     low: np.ndarray | None = None
     for s in panel.series:
         time, y = (s.time_s, s.y) if s.joined else (np.r_[s.time_s, s.end_s], np.r_[s.y, s.y[-1:]])
@@ -182,13 +200,13 @@ def _series(ax: Axes, panel: Panel) -> None:
             base = np.zeros(len(y)) if low is None else low
             low = base + np.nan_to_num(y)
             ax.fill_between(time, base, low, step="post", color=colour(s.colour), lw=0.3, edgecolor="white",
-                            label=s.name)
+                            label=_words(s.name, 24))
         else:
-            ax.plot(time, y, color=colour(s.colour), ls=_DASH[s.mark], label=s.name,
+            ax.plot(time, y, color=colour(s.colour), ls=_DASH[s.mark], label=_words(s.name, 24),
                     drawstyle="default" if s.joined else "steps-post")
     for rule in panel.rules:
         ax.axhline(rule.value, color=_COLOURS["muted"], lw=0.7, ls="--")
-        ax.annotate(rule.text, (1, rule.value), xycoords=("axes fraction", "data"), ha="right", va="bottom",
+        ax.annotate(_words(rule.text), (1, rule.value), xycoords=("axes fraction", "data"), ha="right", va="bottom",
                     fontsize=6.5, color=_COLOURS["muted"])
     starts = [float(s.time_s[0]) for s in panel.series if len(s.time_s)]
     if starts:
@@ -219,7 +237,8 @@ def _end_labels(ax: Axes, panel: Panel, limits: tuple[float, float]) -> None:
         heights[k] = min(heights[k], roof)
         roof = heights[k] - gap
     for height, (_, s) in zip(heights, ends, strict=True):
-        ax.annotate(s.label, (1.01, height), xycoords="axes fraction", va="center", fontsize=7, color=colour(s.colour))
+        ax.annotate(_words(s.label, 24), (1.01, height), xycoords="axes fraction", va="center", fontsize=7,
+                    color=colour(s.colour))
 
 
 def _heat(ax: Axes, panel: Panel) -> None:
@@ -230,12 +249,12 @@ def _heat(ax: Axes, panel: Panel) -> None:
     _time_axis(ax, float(x[0]), float(x[-1]))
     if h.y_s is None:
         every = max(1, len(h.rows) // 18)
-        ax.set_yticks(range(0, len(h.rows), every), h.rows[::every])
+        ax.set_yticks(range(0, len(h.rows), every), [_words(row, 24) for row in h.rows[::every]])
     else:
         ax.set_yticks(ax.get_xticks(), [t.get_text() for t in ax.get_xticklabels()])
         ax.set(ylim=(y[0], y[-1]), xlabel="first run", ylabel="arrival")
     if h.scale == "heat":
-        ax.figure.colorbar(mesh, ax=ax, label=h.unit, pad=0.02, aspect=30)
+        ax.figure.colorbar(mesh, ax=ax, label=_words(h.unit), pad=0.02, aspect=30)
 
 
 def _spreads(ax: Axes, panel: Panel) -> None:
@@ -247,10 +266,11 @@ def _spreads(ax: Axes, panel: Panel) -> None:
             ax.plot(value, k, mark, color=_COLOURS["ink"], mfc="white" if mark == "o" else None, ms=4.5)
         ax.plot(row.limit_min, k, "|", color=_COLOURS["alarm"], ms=14, mew=1.8)
     ax.set_xscale("log")
+    _powers(ax.xaxis)
     ticks = [t for t in (1 / 60, 0.1, 1, 10, 60, 600, 5760) if ax.get_xlim()[0] <= t <= ax.get_xlim()[1]]
     words = {1 / 60: "1 s", 0.1: "6 s", 1: "1 min", 10: "10 min", 60: "1 h", 600: "10 h", 5760: "4 d"}
     ax.set_xticks(ticks, [words[t] for t in ticks], minor=False)
-    ax.set_yticks(range(len(panel.spreads)), [f"{r.name}\n{r.about}" for r in panel.spreads])
+    ax.set_yticks(range(len(panel.spreads)), [f"{_words(r.name, 24)}\n{_words(r.about)}" for r in panel.spreads])
     ax.set_ylim(-0.6, len(panel.spreads) - 0.4)
 
 
@@ -259,7 +279,7 @@ def _events(ax: Axes, panel: Panel) -> None:
     top = max(e.count for e in panel.events) or 1.0
     ax.scatter([e.time_s for e in panel.events], [kinds.index(e.kind) for e in panel.events],
                s=[12 + 120 * e.count / top for e in panel.events], color=_COLOURS["alarm"], alpha=0.6, lw=0)
-    ax.set_yticks(range(len(kinds)), kinds)
+    ax.set_yticks(range(len(kinds)), [_words(kind) for kind in kinds])
     ax.set_ylim(-0.6, len(kinds) - 0.4)
     _time_axis(ax, 0.0, max(e.time_s for e in panel.events) + HOUR_S)
 
@@ -284,7 +304,7 @@ def _map(labels: list[str], data: list[dict[str, Any] | None], at_s: float | Non
         values = m["nci"][moment] if m["nci"] is not None else np.full(len(xy), np.nan)
         dots = ax.scatter(*xy.T, c=values, cmap=_RAMP, vmin=low, vmax=high, s=95, edgecolor="#888888", lw=0.6, zorder=3,
                           plotnonfinite=True)
-        ax.set_title(f"{label}, {at(m['time_s'][moment])}")
+        ax.set_title(f"{_words(label)}, {at(m['time_s'][moment])}")
         ax.set_axis_off()
     if known:
         figure.colorbar(dots, ax=list(axes), label="NCI, kg/kWh", shrink=0.8, pad=0.01, aspect=30)
@@ -302,13 +322,13 @@ def _feeder(ax: Axes, m: dict[str, Any], moment: int, widest: float, dark: float
     for k, n in enumerate(m["nodes"]):
         if len(m["nodes"]) <= 80:
             tone = "white" if m["nci"] is not None and m["nci"][moment, k] > dark else _COLOURS["ink"]
-            ax.text(*xy[k], n["name"], ha="center", va="center", fontsize=5.5, zorder=4, color=tone)
+            ax.text(*xy[k], _words(n["name"], 8), ha="center", va="center", fontsize=5.5, zorder=4, color=tone)
     for things, side, marker in ((m["sites"], 1, "o"), (m["sources"], -1, "s")):
         for thing in things:
             x, y = xy[thing["node"]]
             tone = colour(thing.get("colour", "ink"))
             ax.plot(x, y, marker, ms=14, mfc="none", mec=tone, mew=1.3, zorder=2)
-            ax.text(x, y + 0.32 * side, f"{thing['name']}\n{thing['kw'][moment]:.0f} kW", ha="center", fontsize=6,
-                    color=tone, va="bottom" if side > 0 else "top")
+            ax.text(x, y + 0.32 * side, f"{_words(thing['name'], 24)}\n{thing['kw'][moment]:.0f} kW", ha="center",
+                    fontsize=6, color=tone, va="bottom" if side > 0 else "top")
     columns, rows = zip(*xy, strict=True)
     ax.set(xlim=(min(columns) - 0.7, max(columns) + 0.7), ylim=(min(rows) - 0.9, max(rows) + 0.9))

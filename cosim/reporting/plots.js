@@ -37,17 +37,17 @@ function seriesPlot(p, node) {
     const t = array(s.t), y = array(s.y), x = dates(t), ys = Array.from(y, v => Number.isNaN(v) ? null : v), c = colour(s.colour);
     if (!t.length) continue;
     if (!s.joined) x.push(ms(s.end)); if (!s.joined) ys.push(ys[ys.length - 1]);
-    const common = {type: "scatter", mode: "lines", x, y: ys, name: s.name, hovertemplate: "%{y:,.4~g} " + (p.unit || "")};
+    const common = {type: "scatter", mode: "lines", x, y: ys, name: plain(s.name), hovertemplate: "%{y:,.4~g} " + plain(p.unit || "")};
     if (s.area) {
       traces.push({...common, stackgroup: "s", fillcolor: c, line: {shape: "hv", width: 0.8, color: bg}});
       const top = ys.map((v, k) => (v || 0) + (low ? low[k] : 0));
-      layers.push({text: s.label, c, low: low || ys.map(() => 0), top, x});
+      layers.push({text: short(s.label), c, low: low || ys.map(() => 0), top, x});
       low = top;
     } else {
       traces.push({...common, line: {shape: s.joined ? "linear" : "hv", width: 2, color: c, dash: DASH[s.mark]}});
       let k = ys.length - 1;
       while (k > 0 && ys[k] === null) k--;
-      if (s.label && ys[k] !== null) labels.push({y: ys[k], text: s.label, c});
+      if (s.label && ys[k] !== null) labels.push({y: ys[k], text: short(s.label), c});
     }
   }
   const ends = p.series.map(s => s.end), first = p.series.map(s => array(s.t)).filter(a => a.length).map(a => a[0]);
@@ -67,11 +67,11 @@ function background(p, layout, node) {
     layout.shapes.push({type: "rect", layer: "below", xref: "x", yref: "paper", x0: ms(start), x1: ms(end), y0: 0, y1: 1, line: {width: 0},
       fillcolor: `rgba(${tone},${0.05 + 0.27 * strength})`});
     if (text && wide * (end - start) * 1000 / (x1 - x0) > 6.2 * text.length)
-      layout.annotations.push({xref: "x", yref: "paper", x: (ms(start) + ms(end)) / 2, y: 1, yanchor: "top", text, showarrow: false, font: {size: 11, color: css("soft")}});
+      layout.annotations.push({xref: "x", yref: "paper", x: (ms(start) + ms(end)) / 2, y: 1, yanchor: "top", text: plain(text), showarrow: false, font: {size: 11, color: css("soft")}});
   }
   for (const [value, text] of p.rules) {
     layout.shapes.push({type: "line", xref: "paper", x0: 0, x1: 1, y0: value, y1: value, line: {width: 1, color: css("muted"), dash: "4px,3px"}});
-    layout.annotations.push({xref: "paper", x: 1, xanchor: "right", y: p.log ? Math.log10(value) : value, yanchor: "bottom", text, showarrow: false,
+    layout.annotations.push({xref: "paper", x: 1, xanchor: "right", y: p.log ? Math.log10(value) : value, yanchor: "bottom", text: plain(text), showarrow: false,
       font: {size: 11, color: css("soft")}});
   }
 }
@@ -86,7 +86,7 @@ function endLabels(labels, p, layout, node) {
   for (let k = rows.length - 1; k >= 0; k--) { rows[k].at = Math.min(rows[k].at, floor); floor = rows[k].at - gap; }
   for (const l of rows)
     layout.annotations.push({xref: "paper", yref: "paper", x: 1, xanchor: "left", xshift: 5, y: 1 - l.at / tall, yanchor: "middle", showarrow: false,
-      text: l.text, font: {size: 12, color: l.c}});
+      text: plain(l.text), font: {size: 12, color: l.c}});
 }
 
 // A layer's word stands in it, where it has most room; without room it is left to the hover and the caption.
@@ -100,7 +100,7 @@ function layerLabel({text, c, low, top, x}, layout, node) {
     if (roof - floor > best + 1e-9) { best = roof - floor; at = k; y = (roof + floor) / 2; }
   }
   if (at < 0 || best / (layout.yaxis.range[1] - layout.yaxis.range[0]) * tall < 13) return;
-  layout.annotations.push({x: (x[at] + x[at + width]) / 2, y, text, showarrow: false, font: {size: 12, color: onColour(c)}});
+  layout.annotations.push({x: (x[at] + x[at + width]) / 2, y, text: plain(text), showarrow: false, font: {size: 12, color: onColour(c)}});
 }
 
 function heatPlot(p, node) {
@@ -110,25 +110,25 @@ function heatPlot(p, node) {
   const trace = {type: "heatmap", x: dates(x), z, zsmooth: false, showscale: !flag, hoverongaps: false,
     colorscale: flag ? [[0, mix(css("ink"), css("bg"), 0.07)], [1, css("ink")]] : stops.map((c, k) => [k / (stops.length - 1), c]),
     ...(flag ? {zmin: 0, zmax: 1} : {}),
-    colorbar: {thickness: 9, len: 1, outlinewidth: 0, tickfont: {size: 11, color: css("soft")}, nticks: 4, title: {text: h.unit, font: {size: 11}}, xpad: 4}};
+    colorbar: {thickness: 9, len: 1, outlinewidth: 0, tickfont: {size: 11, color: css("soft")}, nticks: 4, title: {text: plain(h.unit), font: {size: 11}}, xpad: 4}};
   layout.hovermode = "closest";
   layout.xaxis.range = [ms(x[0]), ms(x[x.length - 1])];
   if (h.y) {
     const y = array(h.y);
     trace.y = dates(y);
-    trace.hovertemplate = "arrived %{y|%H:%M}<br>ran %{x|%H:%M}<br>%{z} " + h.unit + "<extra></extra>";
+    trace.hovertemplate = "arrived %{y|%H:%M}<br>ran %{x|%H:%M}<br>%{z} " + plain(h.unit) + "<extra></extra>";
     Object.assign(layout.yaxis, {type: "date", range: [ms(y[0]), ms(y[y.length - 1])]});
     layout.shapes.push({type: "line", x0: ms(y[0]), y0: ms(y[0]), x1: ms(y[y.length - 1]), y1: ms(y[y.length - 1]), line: {color: css("muted"), width: 1, dash: "2px,3px"}});
     layout.annotations.push({xref: "paper", yref: "paper", x: 0.02, y: 0.98, text: "arrived \u2191   ran \u2192", showarrow: false, font: {size: 11, color: css("soft")}});
     p.linked = false;
   } else {
     trace.y = h.rows.map((_, k) => k);
-    trace.customdata = h.rows.map(r => Array(h.n).fill(r));
-    trace.hovertemplate = "%{customdata}, %{x|%H:%M}<br>%{z:,.4~g} " + (flag ? "" : h.unit) + "<extra></extra>";
+    trace.customdata = h.rows.map(r => Array(h.n).fill(plain(r)));
+    trace.hovertemplate = "%{customdata}, %{x|%H:%M}<br>%{z:,.4~g} " + (flag ? "" : plain(h.unit)) + "<extra></extra>";
     const every = Math.max(1, Math.ceil(h.rows.length * 13 / (node.clientHeight - 32)));
     const shown = h.rows.map((r, k) => k).filter(k => k % every === 0);
-    Object.assign(layout.yaxis, {tickvals: shown, ticktext: shown.map(k => h.rows[k]), showgrid: false});
-    layout.margin.l = 14 + 6.8 * Math.max(...h.rows.map(r => r.length));
+    Object.assign(layout.yaxis, {tickvals: shown, ticktext: shown.map(k => plain(short(h.rows[k]))), showgrid: false});
+    layout.margin.l = 14 + 6.8 * Math.max(...h.rows.map(r => short(r).length));
   }
   layout.margin.r = flag ? 12 : 66;
   return [[trace], layout];
@@ -140,23 +140,23 @@ function spreadPlot(p, node) {
   const words = v => v < 1 ? figure(v * 60, 2) + " s" : v < 180 ? figure(v, 2) + " min" : figure(v / 60, 2) + " h";
   rows.forEach((r, k) => traces.push({type: "scatter", mode: "lines", x: [r[2][0][1], r[2][r[2].length - 1][1]], y: [k, k], line: {color: css("ink"), width: 2}, hoverinfo: "skip"}));
   names.forEach((name, q) => traces.push({type: "scatter", mode: "markers", name, x: rows.map(r => r[2][q][1]), y: rows.map((_, k) => k),
-    marker: {symbol: marks[q], size: 10, color: css(q === 1 ? "accent" : "ink")}, text: rows.map(r => `${r[0]}: ${name} within ${words(r[2][q][1])}`),
+    marker: {symbol: marks[q], size: 10, color: css(q === 1 ? "accent" : "ink")}, text: rows.map(r => plain(`${r[0]}: ${name} within ${words(r[2][q][1])}`)),
     hovertemplate: "%{text}<extra></extra>"}));
   rows.forEach((r, k) => {
     layout.annotations.push({x: Math.log10(r[2][1][1]), y: k, yshift: 15, text: `95 %: ${words(r[2][1][1])}`, showarrow: false, font: {size: 11, color: css("accent")}});
     layout.annotations.push({x: Math.log10(r[3]), y: k, yshift: -20, text: narrow ? words(r[3]) : "limit " + words(r[3]), showarrow: false, font: {size: 11, color: css("alarm")}});
   });
   traces.push({type: "scatter", mode: "markers", x: rows.map(r => r[3]), y: rows.map((_, k) => k), marker: {symbol: "line-ns-open", size: 13, color: css("alarm"), line: {width: 2.5}},
-    text: rows.map(r => `${r[0]}: limit ${words(r[3])}`), hovertemplate: "%{text}<extra></extra>"});
+    text: rows.map(r => plain(`${r[0]}: limit ${words(r[3])}`)), hovertemplate: "%{text}<extra></extra>"});
   const all = rows.flatMap(r => [r[3], ...r[2].map(q => q[1])]);
   layout.hovermode = "closest";
   layout.dragmode = false;
   const vals = [1 / 60, 0.1, 1, 10, 60, 600, 1440 * 4];
   layout.xaxis = {...layout.xaxis, type: "log", range: [Math.log10(Math.min(...all)) - 0.25, Math.log10(Math.max(...all)) + 0.35], showgrid: true, tickvals: vals,
-    ticktext: ["1 s", "6 s", "1 min", "10 min", "1 h", "10 h", "4 d"], fixedrange: true};
+    ticktext: ["1 s", "6 s", "1 min", "10 min", "1 h", "10 h", "4 d"], fixedrange: true, hoverformat: ""};
   Object.assign(layout.yaxis, {range: [-0.6, rows.length - 0.4], tickvals: rows.map((_, k) => k), showgrid: false,
-    ticktext: rows.map(r => narrow ? r[0] : `${r[0]}<br><span style="color:${css("muted")};font-size:11px">${r[1]}</span>`)});
-  layout.margin.l = 18 + Math.max(...rows.map(r => narrow ? 6.8 * r[0].length : Math.max(7 * r[0].length, 6 * r[1].length)));
+    ticktext: rows.map(r => narrow ? plain(short(r[0], 16)) : `${plain(short(r[0]))}<br><span style="color:${css("muted")};font-size:11px">${plain(r[1])}</span>`)});
+  layout.margin.l = 18 + Math.max(...rows.map(r => narrow ? 6.8 * short(r[0], 16).length : Math.max(7 * short(r[0]).length, 6 * r[1].length)));
   p.linked = false;
   return [traces, layout];
 }
@@ -166,13 +166,13 @@ function eventPlot(p, node) {
   const top = Math.max(...p.events.map(e => e[3]), 1);
   const traces = kinds.map((kind, k) => {
     const mine = p.events.filter(e => e[1] === kind);
-    return {type: "scatter", mode: "markers", name: kind, x: mine.map(e => ms(e[0])), y: mine.map(() => k), customdata: mine.map(e => e[0]),
-      text: mine.map(e => `${clock(e[0])} ${e[2]}: ${e[4]}`), hovertemplate: "%{text}<extra></extra>",
+    return {type: "scatter", mode: "markers", name: plain(kind), x: mine.map(e => ms(e[0])), y: mine.map(() => k), customdata: mine.map(e => e[0]),
+      text: mine.map(e => plain(`${clock(e[0])} ${e[2]}: ${e[4]}`)), hovertemplate: "%{text}<extra></extra>",
       marker: {symbol: marks[k % 5], size: mine.map(e => 8 + 16 * Math.sqrt(e[3] / top)), color: css("alarm"), opacity: 0.65, line: {width: 1, color: css("bg")}}};
   });
   layout.hovermode = "closest";
   layout.xaxis.range = [ms(0), ms(DATA.end)];
-  Object.assign(layout.yaxis, {range: [-0.6, kinds.length - 0.4], tickvals: kinds.map((_, k) => k), ticktext: kinds});
+  Object.assign(layout.yaxis, {range: [-0.6, kinds.length - 0.4], tickvals: kinds.map((_, k) => k), ticktext: kinds.map(k => plain(k))});
   layout.margin.l = 16 + 6.8 * Math.max(...kinds.map(k => k.length));
   return [traces, layout];
 }
@@ -197,7 +197,7 @@ function drawPlot(k) {
     node.appendChild(line);
     node.on("plotly_relayout", change => zoomed(k, change));
     node.on("plotly_doubleclick", () => zoomAll(null));
-    node.on("plotly_click", event => choose((event.points[0].customdata > -1 ? event.points[0].customdata : null) ?? secondsOf(p, event.points[0].x)));
+    node.on("plotly_click", event => choose((p.kind === "events" ? event.points[0].customdata : null) ?? secondsOf(p, event.points[0].x)));
   }
   moveCursor(k);
 }

@@ -13,7 +13,7 @@ import numpy as np
 
 from cosim.reporting.chart import Band, Fact, Panel, Picture, Rule, Series, missing
 from cosim.reporting.data import PRICE, SITE, Run
-from cosim.reporting.text import at, count, highest, listing, number, quantity
+from cosim.reporting.text import at, count, highest, listing, number, quantity, strong
 from cosim.series import weighted_mean
 from cosim.units import HOUR_S
 
@@ -149,10 +149,10 @@ def _says_where(run: Run) -> str:
     nci, energy = shares
     clean = int(nci.argmin())
     if len(nci) == 1:
-        return (f"{run.sites[0]} draws {quantity(energy[0], 'kWh')} at a mean of **{number(nci[0])} kg/kWh**.")
+        return (f"{run.sites[0]} draws {quantity(energy[0], 'kWh')} at a mean of {strong(f'{number(nci[0])} kg/kWh')}.")
     if np.ptp(nci) < 1e-9:
-        return (f"All sites see the same carbon intensity, **{number(nci[0])} kg/kWh**: where a job runs makes no "
-                "difference.")
+        return (f"All sites see the same carbon intensity, {strong(f'{number(nci[0])} kg/kWh')}: where a job runs "
+                "makes no difference.")
     carried, even = _carried(run), float(nci.mean())
     change = 100 * (carried / even - 1)
     verdict = "as much as"
@@ -160,7 +160,7 @@ def _says_where(run: Run) -> str:
         verdict = f"{number(abs(change), 2)} % {'less' if change < 0 else 'more'} than"
     return (f"Where the grid is cleanest, and what was sent there: {run.sites[clean]} has the lowest mean intensity "
             f"({number(nci[clean])} kg/kWh) and took {number(100 * energy[clean] / energy.sum(), 2)} % of the energy; "
-            f"a kWh carried **{number(carried)} kg**, {verdict} at equal shares.")
+            f"a kWh carried {strong(f'{number(carried)} kg')}, {verdict} at equal shares.")
 
 
 def _where_facts(run: Run) -> tuple[Fact, ...]:
@@ -235,8 +235,8 @@ def _says_power(run: Run, layers: list[tuple[str, np.ndarray]]) -> str:
     parts = [f"{name} {number(100 * e / total, 2)} %" for name, e in energy.items() if total and e > 0.0005 * total]
     p_kw = run.get(f"{SITE}/p_kw")[use].sum(axis=1)
     peak = highest(p_kw)
-    text = (f"What the power is used for: **{quantity(total, 'kWh')}** in all, of it {listing(parts)}; together the "
-            f"sites peak at {quantity(p_kw[peak], 'kW')} at {at(run.time_s(SITE)[use][peak])}.")
+    text = (f"What the power is used for: {strong(quantity(total, 'kWh'))} in all, of it {listing(parts)}; together "
+            f"the sites peak at {quantity(p_kw[peak], 'kW')} at {at(run.time_s(SITE)[use][peak])}.")
     if run.has(PRICE):
         price, kwh = run.prices(), p_kw * hours
         if np.ptp(price) > 0:
@@ -294,11 +294,11 @@ def gpus(run: Run) -> Picture:
     if np.isfinite(capacity).all():
         ratio = 100 * shares / np.array(capacity)
         each = listing([f"{site} {number(r, 2)} %" for site, r in zip(run.sites, ratio, strict=True)])
-        says = (f"GPUs at work, by job class: **{number(100 * shares.sum() / sum(capacity), 2)} %** of all on average "
-                f"({each}).")
+        says = (f"GPUs at work, by job class: {strong(f'{number(100 * shares.sum() / sum(capacity), 2)} %')} of all on "
+                f"average ({each}).")
         facts = (Fact("GPU use", 100 * float(shares.sum()) / sum(capacity), "%"),)
     else:
-        says = f"GPUs at work, by job class: **{number(shares.sum())}** on average."
+        says = f"GPUs at work, by job class: {strong(number(shares.sum()))} on average."
         facts = (Fact("busy GPUs", float(shares.sum()), ""),)
     note = f"From bottom to top: {', '.join(run.classes)}. {run.averaging(SITE)}"
     return Picture(key, says, tuple(panels), note, facts, columns=True)
@@ -344,8 +344,8 @@ def queues(run: Run) -> Picture:
     where, when = run.sites[int(total[top].argmax())], run.time_s(SITE)[run.counts(SITE).use][top] + run.step_s(SITE)
     longest = float(total[top].max())
     left = sum(float(run.of_counted(path)[-1].sum()) for path, _ in parts)
-    says = (f"Jobs that wait: at most **{count(longest, 'job')}** in one site's queue ({where}, "
+    says = (f"Jobs that wait: at most {strong(count(longest, 'job'))} in one site's queue ({where}, "
             f"{at(when)}); {count(left, 'job')} still waiting at the end."
-            if panels else "No job ever waited at the end of a minute: **0 queued, 0 put off**.")
+            if panels else f"No job ever waited at the end of a minute: {strong('0 queued, 0 put off')}.")
     facts = (Fact("longest queue of a site", longest, "jobs"), Fact("jobs waiting at the end", left, "jobs"))
     return Picture(key, says, tuple(panels), run.averaging(SITE) if panels else "", facts, columns=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import secrets
 
 import numpy as np
 
@@ -11,6 +12,25 @@ from cosim.units import DAY_S, HOUR_S, MIN_S, format_time, unit_of
 
 _RAISED = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")
 _LARGER = {"kWh": ("MWh", 1e3), "kW": ("MW", 1e3), "kg": ("t", 1e3), "TO/min": ("M TO/min", 1e6), "TO": ("M TO", 1e6)}
+
+_MARK = secrets.token_hex(8)
+"""Drawn anew by every process, so that no name in a trace can mark anything."""
+_MARKED = re.compile(f"\x02{_MARK}(.*?)\x03{_MARK}", re.DOTALL)
+
+
+def strong(words: str) -> str:
+    """Words that matter in a sentence: `marked` shows them so, `unmarked` as they are."""
+    return f"\x02{_MARK}{words}\x03{_MARK}"
+
+
+def marked(sentence: str) -> list[tuple[str, bool]]:
+    """A sentence in parts: (words, whether they are strong)."""
+    return [(part, k % 2 == 1) for k, part in enumerate(_MARKED.split(sentence)) if part]
+
+
+def unmarked(sentence: str) -> str:
+    """A sentence without its marks."""
+    return _MARKED.sub(r"\1", sentence)
 
 
 def number(value: float, digits: int = 3) -> str:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import field
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
 
 from cosim.adapter import Adapter, Values, serve
 from cosim.errors import ScenarioError, unknown
+from cosim.limits import BYTES_PER_NUMBER, check_memory
 from cosim.params import params
 from cosim.ports import Batch
 from cosim.units import Seconds, format_time
@@ -28,6 +29,9 @@ from simulators.aidc.site import EVENTS, SiteOnBus
 from simulators.aidc.slots import Reading, SlotFacility
 from simulators.aidc.thermal import Room, StaticPlant, Thermal
 from simulators.fleet import JobClass, Site
+
+_POWER_COLUMNS = 8
+"""Of the table `power`, about."""
 
 
 @params
@@ -53,13 +57,13 @@ class AidcParams:
     window_s: Annotated[Seconds, Field(gt=0, description="window of p_window_kw: the grid's step")] = 900.0
     job_log: Annotated[bool, Field(description="rows of single jobs, their GPUs; a run without is faster")] = True
     trace_step_s: Annotated[
-        Seconds | None, Field(gt=0, description="step of the table `power`: power inside the tick; null: no table")
+        Seconds | None, Field(ge=0.001, description="step of the table `power`: power inside the tick; null: no table")
     ] = None
     initial_supply_temp_degc: Annotated[float, Field(description="supply temperature before the first command")] = 23.0
     rack_mean_up_s: Annotated[
-        Seconds | None, Field(gt=0, description="mean time that a rack is up until it fails; null: none fails")
+        Seconds | None, Field(ge=60, description="mean time that a rack is up until it fails; null: none fails")
     ] = None
-    rack_mean_down_s: Annotated[Seconds, Field(gt=0, description="mean time that a failed rack is down")] = 14400.0
+    rack_mean_down_s: Annotated[Seconds, Field(ge=1, description="mean time that a failed rack is down")] = 14400.0
 
 
 class DataCenters(Adapter):
@@ -79,6 +83,14 @@ class DataCenters(Adapter):
             check_cover(given.ambient, f"{member}.ambient", given.scenario_start, until_s)
         for site, ambient in given.site_ambient.items():
             check_cover(ambient, f"{member}.site_ambient.{site}", given.scenario_start, until_s)
+
+    @classmethod
+    def check_scenario(cls, member: str, given: AidcParams, scenario: Any) -> None:
+        """ScenarioError where the table `power` of `trace_step_s` would not fit into memory until it is written."""
+        if given.trace_step_s is not None:
+            rows = len(given.sites) * max(scenario.flush_s, scenario.members[member].step_s) / given.trace_step_s
+            check_memory(f"{member}.trace_step_s = {given.trace_step_s:g}", rows * _POWER_COLUMNS, BYTES_PER_NUMBER,
+                         "make it longer, or flush_s shorter")
 
     def setup(self) -> None:
         """One facility per entity; raises ScenarioError for names, windows and rack tables that do not fit."""

@@ -53,7 +53,8 @@ class ControllerParams:
 
     job_classes: Annotated[dict[str, JobClass], Field(min_length=1)]
     sites: Annotated[dict[str, Site], Field(min_length=1)]
-    deferrals_s: Annotated[tuple[Seconds, ...], Field(min_length=1, description="Delta of training jobs, s (U15)")] = (
+    deferrals_s: Annotated[tuple[Seconds, ...], Field(min_length=1, max_length=100,
+                                                       description="Delta of training jobs, s (U15)")] = (
         tuple(h * HOUR_S for h in (0.0, 2.0, 4.0, 6.0, 8.0, 10.0)))
     policy: Annotated[str, Field(description="a rule's name, a checkpoint (.safetensors, or the name of one that "
                                  "ships), or package.module:Class of your own")] = "uniform"
@@ -65,7 +66,8 @@ class ControllerParams:
     rounding: Annotated[Literal["carry", "stateless"], Field(description="largest remainder's memory (I13)")] = "carry"
     weights: Annotated[tuple[float, ...] | None, BeforeValidator(_ratio),
                        Field(description="of the sites, for policy static: 1:2:7 or a list")] = None
-    drain_min: Annotated[float, Field(gt=0, description="inference queues are worked off in this time, min")] = 2.0
+    drain_min: Annotated[float, Field(ge=1e-3, le=1e6,
+                                      description="inference queues are worked off in this time, min")] = 2.0
     long_deferrals: Annotated[LongDeferrals, Field(
         description="deferrals after which a training job has less time than its shortest run takes, on all blocks it "
         "can use at its site. clip: it is released a step before its latest start; mask: its class has no such "
@@ -75,7 +77,8 @@ class ControllerParams:
         "it gets all GPUs that inference leaves by the rules' split, whatever the policy says; auto: the longest of "
         "the classes' shortest runs there, and a step; null: policies alone decide, as in the study")] = "auto"
     fill_horizon_min: Annotated[
-        float, Field(gt=0, description="unfinished work per GPU at which nci_priority calls a site full, min")] = 120.0
+        float, Field(ge=1e-3, le=1e6,
+                     description="unfinished work per GPU at which nci_priority calls a site full, min")] = 120.0
     supply_temp_degc: Annotated[float, Field(description="set point of the rule policies, degC")] = 23.0
     supply_temp_min_degc: Annotated[float, Field(description="lower end of (24)'s box, degC")] = 18.0
     supply_temp_max_degc: Annotated[float, Field(description="upper end of (24)'s box, degC")] = 23.0

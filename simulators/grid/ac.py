@@ -185,7 +185,8 @@ class AcPowerFlow(Adapter):
                          f"{format_time(self._held[0])}")
         by_slack = [(name, [(at, kw[k]) for at, kw in self._back if kw[k] > EXPORT_KW])
                     for k, name in enumerate(list(self.params.sources)[s] for s in self._slacks)]
-        return lines + [line for name, back in by_slack for line in back_in_words(self.sid, name, back)]
+        return lines + [line for name, back in by_slack
+                        for line in back_in_words(self.sid, name, back, len(self._slacks) - 1)]
 
     def advance(self, time_s: float, inputs: Values) -> Values:
         p_load, q_load = np.zeros(len(self._bus_names)), np.zeros(len(self._bus_names))

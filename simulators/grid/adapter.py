@@ -46,19 +46,19 @@ class GridParams:
         "'*' for all others: they become sources, fixed unless the network says controllable")
     ] = field(default_factory=dict)
     lambda_kw_per_kg_h: Annotated[
-        float, Field(ge=0, allow_inf_nan=False, description="lambda of (11) (P06), kW of loss per kg/h; 0: power mode; "
-                     "with losses at 0.10 USD/kWh 0.01 is a carbon price of 1 USD/t")
+        float, Field(ge=0, le=1e9, allow_inf_nan=False, description="lambda of (11) (P06), kW of loss per kg/h; 0: "
+                     "power mode; with losses at 0.10 USD/kWh 0.01 is a carbon price of 1 USD/t")
     ] = 0.01
     loss_weight: Annotated[
-        float, Field(ge=0, allow_inf_nan=False, description="weight of the losses; (11) has 1")
+        float, Field(ge=0, le=1e9, allow_inf_nan=False, description="weight of the losses; (11) has 1")
     ] = 1.0
     cost_kw_per_usd_h: Annotated[
-        float, Field(ge=0, allow_inf_nan=False, description="weight of the sources' energy cost (their usd_per_kwh), "
-                     "kW per USD/h; (11) has 0; lambda / this is the carbon price in USD/kg")
+        float, Field(ge=0, le=1e9, allow_inf_nan=False, description="weight of the sources' energy cost (their "
+                     "usd_per_kwh), kW per USD/h; (11) has 0; lambda / this is the carbon price in USD/kg")
     ] = 0.0
     curtailment_weight: Annotated[
-        float, Field(ge=0, allow_inf_nan=False, description="weight of what renewable sources have and do not give, kW "
-                     "per kW")
+        float, Field(ge=0, le=1e9, allow_inf_nan=False, description="weight of what renewable sources have and do not "
+                     "give, kW per kW")
     ] = 0.0
     nci_cap_kg_per_kwh: Annotated[dict[str, float], Field(
         description="bus -> highest NCI there, a constraint of the dispatch (Gurobi only, small feeders without a full "

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from cosim.errors import ScenarioError
+from cosim.errors import CosimError, ScenarioError, cut
 from simulators.grid.equations import Floats
 
 _ENDS = {"line": ("from_bus", "to_bus"), "trafo": ("hv_bus", "lv_bus"), "trafo3w": ("hv_bus", "mv_bus", "lv_bus"),
@@ -66,10 +67,28 @@ def rows_in_service(net: Any, kind: str) -> Iterator[tuple[int, Any]]:
         yield int(k), table.loc[k]
 
 
+@contextmanager
+def understood(name: str) -> Iterator[None]:
+    """Whatever the reading of a network stumbles over comes out as a ScenarioError: its tables are not those that
+    pandapower makes."""
+    try:
+        yield
+    except CosimError:
+        raise
+    except Exception as err:
+        raise ScenarioError(f"network {name} is not understood ({type(err).__name__}: {cut(str(err), 120)}): its "
+                            "tables are not as pandapower makes them; write it by pandapower.to_json") from err
+
+
 # --- refusals -------------------------------------------------------------------------------------------------------
 
 def check(net: Any, name: str) -> list[str]:
     """Refuse by name whatever no reader models, or whose figures make no sense; phrases on what is taken otherwise."""
+    with understood(name):
+        return _checked(net, name)
+
+
+def _checked(net: Any, name: str) -> list[str]:
     _check_kinds(net, name)
     served = {int(b) for b in net.bus.index[net.bus.in_service.astype(bool)]}
     _check_buses(net, name)

@@ -24,17 +24,17 @@ from simulators.grid.equations import Complexes, Floats, Ints, RadialTree, radia
 class Line:
     """A line of a `LineList`: the two buses it joins and its series impedance."""
 
-    from_bus: Annotated[int, Field(ge=0, description="one end")]
-    to_bus: Annotated[int, Field(ge=0, description="the other end")]
-    r_ohm: Annotated[float, Field(ge=0, allow_inf_nan=False, description="series resistance, ohm")]
-    x_ohm: Annotated[float, Field(ge=0, allow_inf_nan=False, description="series reactance, ohm")]
+    from_bus: Annotated[int, Field(ge=0, le=1_000_000, description="one end")]
+    to_bus: Annotated[int, Field(ge=0, le=1_000_000, description="the other end")]
+    r_ohm: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False, description="series resistance, ohm")]
+    x_ohm: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False, description="series reactance, ohm")]
 
 
 @params
 class BaseLoad:
     """The base load of a bus of a `LineList`."""
 
-    bus: Annotated[int, Field(ge=0, description="where it stands")]
+    bus: Annotated[int, Field(ge=0, le=1_000_000, description="where it stands")]
     p_kw: Annotated[float, Field(ge=0, allow_inf_nan=False, description="active power drawn, kW")]
     q_kvar: Annotated[float, Field(allow_inf_nan=False, description="reactive power drawn, kvar")] = 0.0
 
@@ -43,11 +43,12 @@ class BaseLoad:
 class LineList:
     """A radial feeder written out in the scenario. Its buses are those that the lines name."""
 
-    base_kv: Annotated[float, Field(gt=0, allow_inf_nan=False, description="line-to-line voltage of 1 p.u., kV")]
+    base_kv: Annotated[float, Field(gt=0, le=2000, allow_inf_nan=False,
+                                    description="line-to-line voltage of 1 p.u., kV")]
     lines: Annotated[tuple[Line, ...], Field(min_length=1, description="lines in service; they form a tree")]
     loads: Annotated[tuple[BaseLoad, ...], Field(description="base loads, which a profile may scale")] = ()
-    base_mva: Annotated[float, Field(gt=0, allow_inf_nan=False, description="power of 1 p.u., MVA")] = 1.0
-    substation: Annotated[int, Field(ge=0, description="bus that the upstream grid feeds")] = 0
+    base_mva: Annotated[float, Field(ge=1e-6, le=1e6, allow_inf_nan=False, description="power of 1 p.u., MVA")] = 1.0
+    substation: Annotated[int, Field(ge=0, le=1_000_000, description="bus that the upstream grid feeds")] = 0
 
 
 def _kind(value: Any) -> str:

@@ -29,6 +29,7 @@ from pandapower.io_utils import JSONSerializableClass
 from pandapower.pypower import idx_brch, idx_bus
 
 from cosim.errors import ScenarioError
+from cosim.limits import is_file
 from simulators.grid import netscan
 from simulators.grid.equations import Complexes, Floats, Ints
 from simulators.grid.feeder import LineList
@@ -57,7 +58,7 @@ def stamp_of(network: str | LineList) -> int:
     """What tells one state of a network file from the next; 0 for what is no file. ScenarioError without the file."""
     if not isinstance(network, str) or not network.endswith(tuple(_WRITERS)):
         return 0
-    if not Path(network).is_file():
+    if not is_file(network):
         raise ScenarioError(f"network file '{network}' does not exist; give the path of a pandapower .json or .xlsx")
     return Path(network).stat().st_mtime_ns
 

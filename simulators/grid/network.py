@@ -23,6 +23,7 @@ from simulators.grid.elements import (
     own_generators,
     rated_kw,
     rows_in_service,
+    understood,
     without_generators,
     without_loads,
 )
@@ -73,7 +74,8 @@ def read_feeder(network: str | LineList) -> Feeder:
 @lru_cache(maxsize=64)
 def _read(network: str | LineList, stamp: int) -> Feeder:
     base_mva = network.base_mva if isinstance(network, LineList) else BASE_MVA
-    return feeder_of(stored(network), name_of(network), base_mva)
+    with understood(name_of(network)):
+        return feeder_of(stored(network), name_of(network), base_mva)
 
 
 def feeder_of(net: Any, name: str, base_mva: float = BASE_MVA) -> Feeder:
@@ -188,8 +190,8 @@ def _merged(solver: Admittances, z_pu: Complexes, nodes: Nodes, from_node: Ints,
             raise ScenarioError(f"{where} has r + jx = {z_pu[i]:.3g} p.u.; the dispatch needs both finite and >= 0; "
                                 f"{_ELSEWHERE}")
         if a == b:
-            raise ScenarioError(f"{where} joins two buses that closed switches make one; open one or take it out of "
-                                "service")
+            raise ScenarioError(f"{where} joins two buses that closed switches make one; open it or one of them, or "
+                                f"{_ELSEWHERE}")
         groups.setdefault((min(a, b), max(a, b)), []).append(i)
     merged, same_way = np.zeros(len(z_pu), np.int64), np.ones(len(z_pu), bool)
     firsts, z, y_from, y_to = [], [], [], []

@@ -15,6 +15,7 @@ from pydantic import Field
 
 from cosim.adapter import Adapter, Values
 from cosim.errors import ScenarioError, SolverError, unknown
+from cosim.limits import is_file
 from cosim.params import params
 from cosim.plausible import Intensity
 from cosim.ports import Port
@@ -199,7 +200,7 @@ class Circuit:
     """
 
     def __init__(self, text: str | Path, sid: str) -> None:
-        if isinstance(text, Path) and not text.is_file():
+        if isinstance(text, Path) and not is_file(text):
             raise ScenarioError(f"{sid}.master: no file at {text}; give the path of a .dss file")
         self._dss = dss = opendssdirect.dss.NewContext()
         for allow in (dss.Basic.AllowChangeDir, dss.Basic.AllowEditor, dss.Basic.AllowDOScmd, dss.Basic.AllowForms):

@@ -6,13 +6,13 @@ Rows of the model: Z04.
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
 from cosim.adapter import Continuing, Values
 from cosim.errors import ScenarioError, unknown
+from cosim.limits import is_file
 from cosim.params import params
 from cosim.plausible import is_marginal, stated_intensity
 from cosim.ports import Port
@@ -132,6 +132,6 @@ class IntensitySeries(Continuing):
 
 
 def _table(p: SeriesParams, member: str) -> Table:
-    if not Path(p.path).is_file():
+    if not is_file(p.path):
         raise ScenarioError(f"{member}.path: no file at {p.path}; give the CSV by --set {member}.path=FILE.csv")
     return Table(p.path, Reading(f"{member}.", p.scenario_start, p.time_zone, p.overflow, p.time_column))

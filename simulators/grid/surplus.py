@@ -57,10 +57,16 @@ def in_words(curtailed: Floats, p_load_kw: Floats, bus_names: list[str], substat
             f"flow out, lower grid.sources.{substation}.p_min_kw, e.g. to {-np.ceil(fed.sum()):g}")
 
 
-def back_in_words(sid: str, substation: str, back: list[tuple[float, float]]) -> list[str]:
-    """What is said of a grid without limits of export: (time s, kW) of the steps in which its substation took power."""
+def back_in_words(sid: str, substation: str, back: list[tuple[float, float]], others: int = 0) -> list[str]:
+    """What is said of a grid without limits of export: (time s, kW) of the steps in which its substation took power.
+
+    others: further external grids, from which that power may come.
+    """
     if not back:
         return []
     time_s, most = max(back, key=lambda step: step[1])
     return [f"{sid}: {substation} takes back power in {len(back)} steps, at most {most:.0f} kW at "
-            f"{format_time(time_s)}: more is generated than drawn, and nothing here limits or curtails it"]
+            f"{format_time(time_s)}: " + (
+                "it comes from what is generated, or through the network from another external grid (as their voltages "
+                "and angles have it), " if others else "more is generated than drawn, ")
+            + "and nothing here limits or curtails it"]

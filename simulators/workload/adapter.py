@@ -24,7 +24,8 @@ from simulators.workload.rows import LEFT_OUT_RATIO, LeftOutRatio, gap_note
 from simulators.workload.shapes import WEEK_DAYS, BurstPath, Bursts, shape_factors
 from simulators.workload.traces import Requests, TokenTrace, TokenWork, read_azure_llm
 
-Scale = Annotated[float, Field(ge=0)]
+Scale = Annotated[float, Field(ge=0, le=1e12)]
+SizeScale = Annotated[float, Field(ge=1e-6, le=1e6)]
 Source = tuple[int, np.ndarray, np.ndarray]
 """Class index, arrival times (s, ascending), works (TO)."""
 
@@ -43,12 +44,13 @@ class ArrivalsParams:
     arrivals: Annotated[dict[str, ArrivalRate], Field(description="rates of (39) of some or all classes")]
     rate_scale: Annotated[Scale, Field(description="times mean, amplitude and sigma of every class")] = 1.0
     train_rate_scale: Annotated[Scale, Field(description="the same for training classes, on top (I02)")] = 1.0
-    inf_size_scale: Annotated[float, Field(gt=0, description="times the work of an inference job (I01)")] = 1.0
-    train_size_scale: Annotated[float, Field(gt=0, description="times the work of a training job")] = 1.0
+    inf_size_scale: Annotated[SizeScale, Field(description="times the work of an inference job (I01)")] = 1.0
+    train_size_scale: Annotated[SizeScale, Field(description="times the work of a training job")] = 1.0
     counts: Annotated[Counts, Field(description="whole jobs from rates (I14)")] = "poisson"
     phase_unit: Annotated[PhaseUnit, Field(description="unit of the rates' phase (I15)")] = "rad"
     day_factors: Annotated[
-        tuple[Scale, ...], Field(description="times the rate, in equal parts of a day from midnight; 24: hours (I16)")
+        tuple[Scale, ...], Field(max_length=86_400, description="times the rate, in equal parts of a day from "
+                                   "midnight; 24: hours (I16)")
     ] = ()
     week_factors: Annotated[
         tuple[Scale, ...], Field(description="times the rate, on each of seven days from that of the start on (I16)")
@@ -270,9 +272,9 @@ class AzureLlmParams(ArrivalsParams):
     path: Annotated[str, Field(min_length=1, description="CSV of the trace")]
     trace_class: Annotated[str, Field(description="inference class that the requests belong to")]
     repeat: Annotated[bool, Field(description="start the trace again when it ends")] = False
-    time_scale: Annotated[float, Field(gt=0, description="times the trace's time axis; 24: an hour becomes a day")] = 1
+    time_scale: Annotated[SizeScale, Field(description="times the trace's time axis; 24: an hour becomes a day")] = 1
     trace_rate_scale: Annotated[Scale, Field(description="mean number of times a request occurs")] = 1.0
-    trace_work_scale: Annotated[float, Field(gt=0, description="times a request's work (one for many)")] = 1.0
+    trace_work_scale: Annotated[SizeScale, Field(description="times a request's work (one for many)")] = 1.0
     tokens: TokenWork = Field(default_factory=TokenWork)
     max_left_out_ratio: LeftOutRatio = LEFT_OUT_RATIO
     origin: Origin = "first"

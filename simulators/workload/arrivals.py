@@ -23,11 +23,11 @@ PhaseUnit = Literal["rad", "min"]
 class ArrivalRate:
     """Parameters of (39) for one job class: rate(t) = mean + A sin(2 pi t / Theta + phi) + eps_t, jobs/min."""
 
-    mean_per_min: Annotated[float, Field(ge=0, description="mean rate, jobs/min")]
-    amplitude_per_min: Annotated[float, Field(ge=0, description="A, jobs/min")] = 0.0
-    period_min: Annotated[float, Field(gt=0, description="Theta, min")] = 60.0
+    mean_per_min: Annotated[float, Field(ge=0, le=1e12, description="mean rate, jobs/min")]
+    amplitude_per_min: Annotated[float, Field(ge=0, le=1e12, description="A, jobs/min")] = 0.0
+    period_min: Annotated[float, Field(ge=1e-3, description="Theta, min")] = 60.0
     phase: Annotated[float, Field(description="phi, in the unit that the member's phase_unit names")] = 0.0
-    sigma_per_min: Annotated[float, Field(ge=0, description="standard deviation of eps, jobs/min")] = 0.0
+    sigma_per_min: Annotated[float, Field(ge=0, le=1e12, description="standard deviation of eps, jobs/min")] = 0.0
 
     def scaled(self, factor: float) -> ArrivalRate:
         """Mean, amplitude and noise times `factor`; period and phase as they are."""

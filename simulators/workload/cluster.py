@@ -15,7 +15,7 @@ from cosim.adapter import serve
 from cosim.errors import ScenarioError
 from cosim.params import params
 from cosim.units import MIN_S, Seconds, format_time
-from simulators.workload.adapter import BLOCK_STEPS, Arrivals, ArrivalsParams, Scale, Source
+from simulators.workload.adapter import BLOCK_STEPS, Arrivals, ArrivalsParams, Scale, SizeScale, Source
 from simulators.workload.arrivals import ArrivalRate
 from simulators.workload.layouts import TaskColumns
 from simulators.workload.origin import Origin, ScenarioStart, check_cover, lead_s, note
@@ -36,9 +36,9 @@ class ClusterTraceParams(ArrivalsParams):
     begin_s: Annotated[Seconds, Field(ge=0, description="leave out what the trace has before this time, in its own "
                                       "count; of dates, since its first row")] = 0.0
     max_left_out_ratio: LeftOutRatio = LEFT_OUT_RATIO
-    time_scale: Annotated[float, Field(gt=0, description="times all times between tasks; 0.5 is twice as fast")] = 1.0
+    time_scale: Annotated[SizeScale, Field(description="times all times between tasks; 0.5 is twice as fast")] = 1.0
     trace_rate_scale: Annotated[Scale, Field(le=1000, description="mean number of times a task occurs")] = 1.0
-    trace_work_scale: Annotated[float, Field(gt=0, description="times the work of every task")] = 1.0
+    trace_work_scale: Annotated[SizeScale, Field(description="times the work of every task")] = 1.0
     repeat: Annotated[bool, Field(description="start again at the next whole minute after the last task")] = False
     origin: Origin = "first"
     scenario_start: ScenarioStart = None

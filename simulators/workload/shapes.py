@@ -26,8 +26,8 @@ class Bursts:
     """
 
     ratio: Annotated[float, Field(ge=1, description="rate in a burst, in units of that in between")]
-    mean_burst_s: Annotated[Seconds, Field(gt=0, description="mean length of a burst")]
-    mean_calm_s: Annotated[Seconds, Field(gt=0, description="mean time between two bursts")]
+    mean_burst_s: Annotated[Seconds, Field(ge=1, description="mean length of a burst")]
+    mean_calm_s: Annotated[Seconds, Field(ge=1, description="mean time between two bursts")]
 
     @property
     def calm_factor(self) -> float:

@@ -30,7 +30,7 @@ class TokenWork:
     peak), so that work / speed is the time the request holds its GPU.
     """
 
-    parameters_billion: Annotated[float, Field(gt=0, description="size of the model, 1e9 parameters")] = 70.0
+    parameters_billion: Annotated[float, Field(ge=1e-6, le=1e6, description="size of the model, 1e9 parameters")] = 70.0
     prefill_peak_ratio: Annotated[float, Field(gt=0, le=1, description="share of peak reached on context")] = 0.5
     decode_peak_ratio: Annotated[float, Field(gt=0, le=1, description="share of peak reached on answers")] = 0.1
 

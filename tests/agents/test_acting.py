@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from agents import checkpoint
 from agents.acting import ActingTeam
 from agents.config import METHODS, Learning
+from agents.shapes import LEARNERS, acting_shapes
 from agents.spec import AgentType, Choice, Column, Interval, Simplex, TeamSpec
 from agents.team import Team
 from cosim.errors import ScenarioError
@@ -62,3 +64,47 @@ def test_it_says_what_it_cannot_do(tmp_path):
     (tmp_path / "other.safetensors").write_bytes(b"no")
     with pytest.raises(ScenarioError, match="cannot be read"):
         ActingTeam(tmp_path / "other.safetensors")
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("shape", [{}, {"heads": 2, "blocks": 3, "width": 32}])
+def test_the_shapes_of_what_acts_are_those_of_the_network(method, shape):
+    config = Learning(method=method, **shape)
+    held = {n: tuple(x.shape) for n, x in Team(SPEC, config, 0).network.state_dict().items()}
+    assert acting_shapes(SPEC, config) == {n: x for n, x in held.items() if not n.startswith(LEARNERS)}
+
+
+def put(name, change):
+    return lambda arrays, facts: arrays.__setitem__(f"network/{name}", change(arrays[f"network/{name}"]))
+
+
+FIRST = "outs.0.first.weight"
+DAMAGES = {
+    "nan": (put(FIRST, lambda x: np.full_like(x, np.nan)), f"tensor '{FIRST}' holds what is no finite number"),
+    "inf": (put("who", lambda x: x / np.float32(0.0)), "tensor 'who' holds what is no finite number"),
+    "integers": (put(FIRST, lambda x: x.astype(np.int32)), f"tensor '{FIRST}' holds what is no finite number"),
+    "turned": (put("shown.0.weight", lambda x: x.T), r"tensor 'shown.0.weight' has the shape \(4, 64\), its"),
+    "one number": (put("begin", lambda x: x[:, :1]), r"tensor 'begin' has the shape \(1, 1\)"),
+    "missing": (lambda arrays, facts: arrays.pop(f"network/{FIRST}"), f"lacks the tensor '{FIRST}'"),
+    "extra": (lambda arrays, facts: arrays.update({"network/blocks.7.x": np.zeros(1)}), "has a tensor 'blocks.7.x'"),
+    "no blocks": (lambda arrays, facts: facts["config"].update(blocks=-1), "blocks"),
+    "more blocks": (lambda arrays, facts: facts["config"].update(blocks=2), "lacks the tensor"),
+    "heads": (lambda arrays, facts: facts["config"].update(heads=7), "multiple of heads"),
+    "method": (lambda arrays, facts: facts["config"].update(method="x"), "method"),
+    "spec": (lambda arrays, facts: facts["spec"]["types"]["site"]["action"][0].update(size=10**7), "at most 4096"),
+    "no spec": (lambda arrays, facts: facts.update(spec=[]), "does not fit this version"),
+    "no config": (lambda arrays, facts: facts.update(config=7), ""),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("reader", [ActingTeam, Team.load], ids=["numpy", "torch"])
+def test_a_checkpoint_that_is_not_its_team_is_refused(damage, reader, tmp_path):
+    path = tmp_path / "team.safetensors"
+    shaken(Learning(), path)
+    arrays, facts = checkpoint.read(path)
+    change, message = DAMAGES[damage]
+    change(arrays, facts)
+    checkpoint.write(path, arrays, facts)
+    with pytest.raises(ScenarioError, match=message):
+        reader(path)

@@ -3,6 +3,7 @@
 import os
 import shutil
 
+import hostile
 import pytest
 
 from cosim.experiment import Experiment
@@ -66,6 +67,15 @@ def drawn(page):
         "DATA.plots.length - DATA.plots.filter(p => p.drawn).length")
 
 
+def until(page, expression):
+    """Wait for an expression; `wait_for_function` would evaluate it in the page, where the page's policy forbids it."""
+    for _ in range(600):
+        if page.evaluate(expression):
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError(f"never true: {expression}")
+
+
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_picture_is_drawn_and_nothing_is_wider_than_the_screen(visit, width, scheme):
@@ -97,7 +107,7 @@ def test_an_event_leads_to_its_time_on_the_map_and_in_the_pictures(visit):
     button.click()
     assert page.locator("#clock").inner_text() == button.locator("time").inner_text()
     page.locator("#signal").scroll_into_view_if_needed()
-    page.wait_for_function("[...document.querySelectorAll('#signal .cursor')].some(c => c.style.display === 'block')")
+    until(page, "[...document.querySelectorAll('#signal .cursor')].some(c => c.style.display === 'block')")
 
 
 def test_the_theme_button_redraws_in_the_other_theme(visit):
@@ -107,7 +117,7 @@ def test_the_theme_button_redraws_in_the_other_theme(visit):
     page.locator("#theme").click()
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") != before
-    page.wait_for_function("state.dirty.size === DATA.plots.filter((p, k) => state.dirty.has(k) && !p.visible).length")
+    until(page, "state.dirty.size === DATA.plots.filter((p, k) => state.dirty.has(k) && !p.visible).length")
 
 
 def test_zooming_one_picture_zooms_all(visit):
@@ -115,10 +125,61 @@ def test_zooming_one_picture_zooms_all(visit):
     drawn(page)
     page.evaluate("zoomAll([START + 600e3, START + 1200e3])")
     page.locator("#signal .plot").first.scroll_into_view_if_needed()
-    page.wait_for_function("document.querySelector('#signal .plot')._fullLayout.xaxis.r2l("
-                           "document.querySelector('#signal .plot')._fullLayout.xaxis.range[0]) === START + 600e3")
+    until(page, "document.querySelector('#signal .plot')._fullLayout.xaxis.r2l("
+          "document.querySelector('#signal .plot')._fullLayout.xaxis.range[0]) === START + 600e3")
     page.evaluate("zoomAll(null)")
-    page.wait_for_function("document.querySelector('#signal .plot')._fullLayout.xaxis.r2l("
-                           "document.querySelector('#signal .plot')._fullLayout.xaxis.range[0]) === START")
+    until(page, "document.querySelector('#signal .plot')._fullLayout.xaxis.r2l("
+          "document.querySelector('#signal .plot')._fullLayout.xaxis.range[0]) === START")
     assert page.evaluate("document.querySelector('#signal .plot')._fullLayout.xaxis.r2l("
                          "document.querySelector('#signal .plot')._fullLayout.xaxis.range[0]) === START")
+
+
+# --- names that are more than text ------------------------------------------------------------------------------------
+
+HOSTILE = (hostile.PLOTLY, hostile.TEMPLATE, hostile.HTML + hostile.SCRIPT + hostile.ATTRIBUTE + hostile.MARKS)
+LOOK = """() => { DATA.plots.forEach((p, k) => { if (!p.drawn) drawPlot(k); });
+  const seen = [];
+  DATA.plots.forEach((p, k) => { const node = el("plot" + k);
+    Plotly.Fx.hover(node, node.data.map((_, c) => ({curveNumber: c, pointNumber: p.heat ? [0, 0] : 0})));
+    seen.push(...[...node.querySelectorAll(".hoverlayer text")].map(t => t.textContent)); });
+  const all = [...document.querySelectorAll(".plot text, .map text, .map title")];
+  return {ran: window.pwned, made: document.querySelectorAll("svg a, img, svg [onload], script:not([type])").length,
+    bold: [...document.querySelectorAll(".plot tspan")].filter(t => /bold|italic/.test(t.getAttribute("style"))).length,
+    drawn: all.map(t => t.textContent), hovered: seen, wide: document.documentElement.scrollWidth}; }"""
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_names_run_nothing_and_are_drawn_as_they_stand(browser, page_file, tmp_path, text):
+    hostile.poisoned(page_file.with_suffix(".h5"), tmp_path / "t.h5", text)
+    page, said = browser.new_page(viewport={"width": 390, "height": 850}), []
+    page.on("console", lambda m: said.append(m.text))
+    page.on("pageerror", lambda e: said.append(str(e)))
+    page.on("dialog", lambda d: said.append(d.message))
+    page.goto(write_page([tmp_path / "t.h5"]).as_uri())
+    page.wait_for_selector("html[data-ready=yes]")
+    found = page.evaluate(LOOK)
+    page.close()
+    assert (found["ran"], found["bold"], said) == (None, 0, [])
+    assert found["made"] == 2, "the page's own script and plotly"
+    assert found["wide"] <= 390
+    assert any(words.startswith(f"aidc{text}"[:20]) for words in found["drawn"])
+    assert f"node bus{text}0" in "".join(found["drawn"])
+    assert any(text in words for words in found["hovered"]), "hovering shows the whole name"
+
+
+def test_the_policy_blocks_scripts_that_are_not_the_pages(browser, page_file, tmp_path):
+    inside = "<script>pwned = 1</script><img src=x onerror='pwned = 2'><a id=go href='javascript:pwned=3'>go</a></main>"
+    path = tmp_path / "injected.html"
+    path.write_text(page_file.with_suffix(".html").read_text().replace("</main>", inside))
+    page = browser.new_page()
+    page.goto(path.as_uri())
+    page.wait_for_selector("html[data-ready=yes]")
+    page.evaluate("""() => { window.seen = [];
+      document.addEventListener("securitypolicyviolation", e => seen.push(e.effectiveDirective));
+      const late = document.createElement("script"); late.textContent = "pwned = 4"; document.body.append(late);
+      el("go").click(); return fetch("data:,x").catch(() => 0); }""")
+    page.wait_for_timeout(200)
+    ran, seen = page.evaluate("[window.pwned, seen]")
+    page.close()
+    assert ran is None
+    assert {"script-src-elem", "connect-src"} <= set(seen)
