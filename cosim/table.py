@@ -82,8 +82,8 @@ class Table:
         self.columns = [n for n in names if n != clock]
         self._known = set(self.columns)
         self._ports: dict[str, dict[tuple[str | None, str | None], None]] = {}
-        for entity, port, label in map(split_name, self.columns):
-            self._ports.setdefault(port, {})[entity, label] = None
+        for entity, port, part in map(split_name, self.columns):
+            self._ports.setdefault(port, {})[entity, part] = None
         self._odd: dict[str, None] = {}
 
     @cached_property

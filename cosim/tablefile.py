@@ -120,7 +120,8 @@ def _read_csv(path: Path) -> tuple[list[str], dict[str, Sequence]]:
     head = io.StringIO(_IN_QUOTES.sub("", text[:_MOST_HEAD])).readline()
     delimiter = max(_DELIMITERS, key=head.count)
     try:
-        rows = [row for row in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter) if any(map(str.strip, row))]
+        lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+        rows = [row for row in lines if any(cell.strip() for cell in row)]
     except csv.Error as err:
         raise ScenarioError(f"{path} is no CSV: {err}") from None
     if "'" in text:  # as `write_table` writes what begins like a formula

@@ -237,8 +237,9 @@ class CefDispatch(Adapter):
         if status == HELD:
             self._seen.note("held", time_s)
         elif status == ELASTIC:
-            hint = unit_hint(float((last.p_load_kw + last.unserved_kw).sum()), float(self._feeder.p_kw.sum())).removeprefix("; ")
-            self._seen.note("elastic", time_s, ", ".join(filter(None, (self._which_limits(last), hint))))
+            demand_kw = float((last.p_load_kw + last.unserved_kw).sum())
+            self._seen.note("elastic", time_s, self._which_limits(last)
+                            + unit_hint(demand_kw, float(self._feeder.p_kw.sum())))
         if status != HELD and last.curtailed_bus_kw.any():
             self._seen.note("surplus", time_s, in_words(
                 last.curtailed_bus_kw, last.p_load_kw, self._feeder.bus_names,

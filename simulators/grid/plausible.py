@@ -25,4 +25,5 @@ def unit_hint(p_load_kw: float, own_kw: float) -> str:
     """What to add to an error or note of the grid where demand is out of proportion to the network's own loads, kW."""
     if own_kw <= 0.0 or p_load_kw <= IMPOSSIBLE_RATIO * own_kw:
         return ""
-    return f"; demand is {p_load_kw / own_kw:.0f} times the network's own loads ({own_kw:.4g} kW), as if W were given as kW"
+    return (f"; demand is {p_load_kw / own_kw:.0f} times the network's own loads ({own_kw:.4g} kW), as if W were given "
+            "as kW")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from cosim.dates import instant, label
 from cosim.errors import ScenarioError
+from cosim.units import DAY_S, HOUR_S, MIN_S
 
 Origin = Annotated[Literal["first", "date"], Field(
     description="first: the trace's first row comes at t = 0; date: its dates are read against the run's start, as "
@@ -34,9 +36,13 @@ def check_cover(path: str, lead: float, length_s: float, start: str | None, unti
     if lead + length_s <= 0.0 or (until_s is not None and lead >= until_s):
         begin_s = instant(start)
         end = "" if until_s is None else f" to {label(begin_s + until_s)}"
-        raise ScenarioError(f"{path} covers {label(begin_s + lead)} to {label(begin_s + lead + length_s)}, the run "
+        first_s = begin_s + lead
+        midnight_s = first_s // DAY_S * DAY_S  # a run begins at one, and may have to reach the first row from there
+        longer = f" and --until {math.ceil((first_s - midnight_s + MIN_S) / HOUR_S)}h or more" if (
+            until_s is not None and first_s - midnight_s >= until_s) else ""
+        raise ScenarioError(f"{path} covers {label(first_s)} to {label(first_s + length_s)}, the run "
                             f"{label(begin_s)}{end}: no row is of its time; --set "
-                            f"start={label(begin_s + lead)[:10]}, or --set workload.origin=first")
+                            f"start={label(first_s)[:10]}{longer}, or --set workload.origin=first")
 
 
 def note(origin: Origin, path: str, first_unix_s: float | None, start: str | None) -> list[str]:

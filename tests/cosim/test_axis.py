@@ -258,14 +258,14 @@ def test_the_start_that_a_refusal_names_is_one_that_helps(tmp_path):
     with pytest.raises(ScenarioError) as err:
         table(tmp_path, hourly("2026-01-01T06:00Z", 6), overflow="hold").check(2 * HOUR_S)
     assert "start=" not in str(err.value)
-    with pytest.raises(ScenarioError, match="begins 06:00 after the run does; add a row for the start, --set feed.over"):
+    with pytest.raises(ScenarioError, match="begins 06:00 after the run does; add a row for the start, --set feed"):
         table(tmp_path, rows, overflow="raise").check(8 * HOUR_S)
 
 
 def test_a_typical_year_of_two_years_in_turn_counts_by_month(tmp_path):
     read = table(tmp_path, months({month: 2019 + month % 2 for month in range(1, 13)}), "2026-07-01T00:00:00")
     assert read.axis.typical
-    assert at(read, 0.0) == at(table(tmp_path, months(dict.fromkeys(range(1, 13), 2026)), "2026-07-01T00:00:00"), 0.0)
+    assert at(read, 0.0) == at(table(tmp_path, months(TYPICAL), "2026-07-01T00:00:00"), 0.0)
 
 
 @pytest.mark.parametrize(("step_s", "said"), [

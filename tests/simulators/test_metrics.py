@@ -63,6 +63,17 @@ def test_a_class_that_nothing_can_finish_in_time_is_said_before_the_run(blocks, 
     assert [warning.split(";")[0] for warning in warnings] == says
 
 
+@pytest.mark.parametrize(("deadline_s", "says"), [
+    (30, "its jobs will be dropped"), (60, "its jobs will be dropped"), (120, None),
+    (90, "with a decision every 1 min, 50 % of its jobs will be dropped")])
+def test_a_deadline_that_the_wait_for_a_decision_uses_up_is_said(deadline_s, says):
+    """One job of two_bus trains for one minute, from the minute after its arrival on."""
+    scenario = override(find("two_bus"), {"shared.job_classes.train.deadline_s": deadline_s})
+    warnings = Experiment(scenario, "native").preflight().warnings
+    assert len(warnings) == (says is not None)
+    assert says is None or warnings[0].endswith(f"after its arrival; {says}")
+
+
 def test_throughput_and_pue_are_told_in_both_ways(tmp_path):
     """44 minutes of 7.2e5 TO in 45 are 0.704 M TO/min and 11.7 k TO/s. Cooling takes a quarter of IT at all times; with
     10 kW of auxiliaries beside it PUE is 35/20 in the first minute and 50/32 from then on."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from cosim.dates import instant
 from cosim.errors import ScenarioError
 from simulators.workload.adapter import AzureLlm
 from simulators.workload.cluster import ClusterTrace
+from simulators.workload.origin import check_cover
 
 CLASSES = {"task": {"kind": "train", "work_to": 1e3, "deadline_s": 600.0, "to_per_gpu_min": 60.0, "kw_per_to_s": 1e-3},
            "chat": {"kind": "inf", "work_to": 1.0, "deadline_s": 30.0, "to_per_gpu_min": 60.0, "kw_per_to_s": 1e-3}}
@@ -80,3 +82,14 @@ def test_counts_have_no_dates(tmp_path):
     simulator, given = written(tmp_path, "csv", (0, 60))
     with pytest.raises(ScenarioError, match="workload.origin = date, and the times of .* are counts"):
         arrivals_min(simulator, {**given, "scenario_start": "2026-01-02", "origin": "date"})
+
+
+def test_the_start_that_a_refusal_names_is_one_that_helps():
+    """A run begins at midnight: where the first row is hours later, it says how long the run must be to reach it."""
+    first = instant("2024-10-27T00:59:50Z")
+    for start, until_s, says in (("2026-01-01", 300.0, "start=2024-10-27 and --until 2h or more"),
+                                 ("2024-10-27", 300.0, "start=2024-10-27 and --until 2h or more"),
+                                 ("2026-01-01", 7200.0, "start=2024-10-27, or")):
+        with pytest.raises(ScenarioError, match=says):
+            check_cover("t.csv", first - instant(start), 60.0, start, until_s)
+    check_cover("t.csv", first - instant("2024-10-27"), 60.0, "2024-10-27", 7200.0)
