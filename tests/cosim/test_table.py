@@ -177,7 +177,7 @@ def test_a_grid_of_carbon_intensities_alone(tmp_path):
     ("time_s;p_kw\n0;1,5\n", "p_kw = '1,5' is not a finite number; write decimals with a point"),
     ("time,p_kw\n0,1\n", "row 1: time = '0' is no ISO 8601 date such as 2026-01-31T14:00; a column of numbers"),
     ("time,p_kw\n1767225600,1\n", "time = '1767225600' is no ISO 8601 date such as 2026-01-31T14:00; it looks like"),
-    ("time_s,B.p_kw\n0,1\n", "unknown entity of src 'B'; allowed: a, b"),
+    ("time_s,B.p_kw\n0,1\n", "unknown entity of src 'B'; did you mean 'b'? allowed: a, b"),
     ("time_s,p_kw,p_kw\n0,1,2\n", "two columns called 'p_kw'"),
     ("time_s,p_kw\n60,1\n", "begins 00:01 after the run does"),
     ("time_s,p_kv\n0,1\n", "no column of it is an output of src; it has p_kv; wanted: p_kw"),
