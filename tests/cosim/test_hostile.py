@@ -223,7 +223,7 @@ def test_a_table_is_read_as_it_was_written(tmp_path_factory, names, cells):
     table = read_columns(path)
     assert table.names == ["n", *names]
     assert table.numbers("n").tolist() == [k - 1.5 for k in range(len(cells))]
-    assert all(table._cells[name] == cells for name in names)
+    assert all(list(table._cells[name]) == cells for name in names)
 
 
 def test_export_and_receipts_hold_no_formula(honest, tmp_path):
