@@ -38,11 +38,11 @@ class Instants(NamedTuple):
 
 
 class DateError(ValueError):
-    """A cell that is no date; the text says why. `cell`: what it is, where it is known."""
+    """A cell that is no date; the text says why. `cell`: what it is; `row`: ', row 3', where it is known."""
 
     def __init__(self, text: str, cell: Any = None) -> None:
         super().__init__(text)
-        self.cell = cell
+        self.cell, self.row = cell, ""
 
 
 class SkippedError(DateError):
@@ -73,11 +73,12 @@ def instants(cells: Sequence[Any], zone: ZoneInfo | None) -> Instants:
     next the later one. DateError for a cell that is no date, or a time that the clocks skip in spring.
     """
     parsed = []
-    for row, cell in enumerate(cells, 1):
+    for number, cell in enumerate(cells, 1):
         try:
             parsed.append(_parsed(cell))
         except DateError as err:
-            raise DateError(f"{err} (row {row})", cell) from None
+            err.row = f", row {number}"
+            raise
     unzoned = [k for k, at in enumerate(parsed) if at.tzinfo is None]
     if unzoned and parsed[unzoned[0]] > parsed[unzoned[-1]]:
         unzoned.reverse()  # newest first
@@ -196,7 +197,7 @@ def _parsed(cell: Any) -> datetime:
         try:
             at = datetime.fromisoformat(cell.strip())
         except (AttributeError, TypeError, ValueError):
-            raise DateError(f"{shown(cell)} is no ISO 8601 date such as 2026-01-31T14:00") from None
+            raise DateError(f"{shown(cell)} is no ISO 8601 date such as 2026-01-31T14:00", cell) from None
     if at.year not in _YEARS:
         raise DateError(f"{at.isoformat()} is in the year {at.year}; dates from {_YEARS[0]} to {_YEARS[-1]} are read")
     return at

@@ -21,8 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from cosim.axis import Axis, Overflow, TwoRowsError
-from cosim.dates import DateError, Instants, SkippedError, instant, zone_of
-from cosim.dates import label as date_label
+from cosim.dates import DateError, Instants, SkippedError, instant, label, zone_of
 from cosim.errors import ScenarioError, listed, unknown
 from cosim.plausible import impossible, unusual
 from cosim.tablefile import SUFFIXES, read_columns
@@ -83,8 +82,8 @@ class Table:
         self.columns = [n for n in names if n != clock]
         self._known = set(self.columns)
         self._ports: dict[str, dict[tuple[str | None, str | None], None]] = {}
-        for entity, port, label in map(split_name, self.columns):
-            self._ports.setdefault(port, {})[entity, label] = None
+        for entity, port, part in map(split_name, self.columns):
+            self._ports.setdefault(port, {})[entity, part] = None
         self._odd: dict[str, None] = {}
 
     @cached_property
@@ -238,9 +237,9 @@ class Table:
         try:
             return self._file.instants(self.clock, zone)
         except SkippedError as err:
-            raise ScenarioError(f"{self.path}: {self.clock} = {err}") from None
+            raise ScenarioError(f"{self.path}{err.row}: {self.clock} = {err}") from None
         except DateError as err:
-            raise ScenarioError(f"{self.path}: {self.clock} = {err}; "
+            raise ScenarioError(f"{self.path}{err.row}: {self.clock} = {err}; "
                                 f"{_UNIX if _is_unix(err.cell) else _NUMBERS}") from None
 
     def _moved_start(self, until_s: float) -> str:
@@ -251,7 +250,7 @@ class Table:
         zero_s = instant(str(self.reading.start))
         begin_s = math.ceil((zero_s + axis.begin_s) / DAY_S) * DAY_S
         needed_s = until_s if self.reading.overflow == "raise" else 0.0
-        return f"--set start={date_label(begin_s)[:10]}, or " if begin_s + needed_s < zero_s + axis.end_s + 1e-6 else ""
+        return f"--set start={label(begin_s)[:10]}, or " if begin_s + needed_s < zero_s + axis.end_s + 1e-6 else ""
 
     def _gap_notes(self, low_s: float, high_s: float) -> list[str]:
         axis = self.axis

@@ -53,7 +53,8 @@ class Columns:
         if wrong.size:
             row = int(wrong[0])
             found_cell = self._cells[column][row]
-            mend = ("write decimals with a point" if _DECIMAL_COMMA.fullmatch(str(found_cell).strip())
+            mend = ("write decimals with a point"
+                    if isinstance(found_cell, str) and _DECIMAL_COMMA.fullmatch(found_cell.strip())
                     else "fill the gap or leave the row out (a value holds until the next)")
             raise ScenarioError(f"{self.path}, row {row + 1}: {cut(column)} = {shown(found_cell)} is not a finite "
                                 f"number; {mend}")
