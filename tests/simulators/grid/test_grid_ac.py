@@ -178,7 +178,7 @@ def test_a_closed_line_has_its_switches_closed(switched: str):
 
 @pytest.mark.parametrize(("own", "message"), [
     ({}, r"has generator 'PV' \(bus 2, 50 kW\) in service; give the kg/kWh of each in grid.network_sources"),
-    ({"pv": 0.1}, "unknown generator of .* 'pv'; allowed: PV"),
+    ({"pv": 0.1}, r"unknown generator of .* 'pv'; did you mean 'PV'\? allowed: PV"),
 ])
 def test_own_generators_need_an_intensity(switched: str, own: dict, message: str):
     with pytest.raises(ScenarioError, match=message):
