@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -146,7 +145,7 @@ def _rescue(console: Console, args: argparse.Namespace) -> int:
 
 def _verify(console: Console, args: argparse.Namespace) -> int:
     with Trace(args.trace) as trace:
-        hook = received_hook(trace.path, json.loads(trace.attrs["scenario"]), "verify", args.trust)
+        hook = received_hook(trace.path, scenario_of(trace), "verify", args.trust)
         if not hook:
             raise TraceError(f"{args.trace}: its scenario names no laws (Scenario.verify); nothing to verify")
         digest = load(hook, "verify hook")(trace)
