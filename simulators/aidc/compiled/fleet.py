@@ -1,0 +1,279 @@
+"""The data centers of many environments at once: jobs and commands of a minute in as arrays, what came of them out.
+
+The same model as `facility.Facility` with a static plant, job by job and event by event, in one compiled loop; SimPy's
+remains the engine of the bus and of every trace. Fates of jobs, their times, counts, work, GPU time and slack are those
+of `Facility` bit for bit (energies, summed in another order, to 1e-12), which tests hold the two to.
+
+Axes: B environments, N sites, M classes, in the orders of the parameters; L = B N lanes, site by site in each
+environment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from cosim.errors import ModelError, ScenarioError
+from cosim.units import format_time
+from simulators.aidc.adapter import AidcParams
+from simulators.aidc.compiled.kernel import run, shift
+from simulators.aidc.compiled.options import unsupported
+from simulators.aidc.compiled.records import ARRIVAL, FAILURE, LEFT, NOBODY, OUTCOMES, READING, STOOD
+from simulators.aidc.compiled.tables import empty_tables, with_room
+from simulators.aidc.cooling import supply_limits_degc
+from simulators.aidc.equations import (
+    aidc_power_kw,
+    cooling_power_kw,
+    distribution_loss_kw,
+    gpu_throughput_to_per_s,
+    inlet_factor,
+    it_power_kw,
+    reactive_power_kvar,
+)
+from simulators.aidc.racks import Racks
+from simulators.fleet import may_run
+
+
+class Jobs(NamedTuple):
+    """Jobs that are submitted now, (J,) each: the lane and class they go to, their id within the environment, work in
+    TO, and deadline and release in s on the environment's clock. Those of one lane stand in the order in which they
+    line up."""
+
+    lane: np.ndarray
+    job_class: np.ndarray
+    id: np.ndarray
+    work_to: np.ndarray
+    deadline_s: np.ndarray
+    release_s: np.ndarray
+
+
+@dataclass(frozen=True, slots=True)
+class FleetStep:
+    """What a step came to; fields as the ports of `DataCenters` with the same names, (B, N) or, per class, (B, N, M).
+
+    done_jobs  with `keep_rows`: a record array of `LEFT` rows, lane by lane; else empty
+    """
+
+    p_kw: np.ndarray
+    q_kvar: np.ndarray
+    p_window_kw: np.ndarray
+    q_window_kvar: np.ndarray
+    it_kw: np.ndarray
+    chiller_kw: np.ndarray
+    tower_kw: np.ndarray
+    loss_kw: np.ndarray
+    supply_set_degc: np.ndarray
+    free_gpu_ratio: np.ndarray
+    slack_min: np.ndarray
+    up_gpus: np.ndarray
+    clipped_commands: np.ndarray
+    work_to: np.ndarray
+    busy_gpus: np.ndarray
+    granted_gpus: np.ndarray
+    received_jobs: np.ndarray
+    finished_jobs: np.ndarray
+    dropped_jobs: np.ndarray
+    finished_work_to: np.ndarray
+    missed_work_to: np.ndarray
+    failed_work_to: np.ndarray
+    queued_jobs: np.ndarray
+    deferred_jobs: np.ndarray
+    running_jobs: np.ndarray
+    pending_work_to: np.ndarray
+    deferred_work_to: np.ndarray
+    late_jobs: np.ndarray
+    urgent_jobs: np.ndarray
+    done_jobs: np.ndarray
+
+
+class CompiledFleet:
+    """The sites of `n_envs` environments, each on its own clock, empty at time 0.
+
+    racks: (L,) failures of each lane's racks, where they fail; keep_rows: whether `FleetStep.done_jobs` is filled.
+    ScenarioError for parameters that are `unsupported`, and racks that do not go with them.
+    """
+
+    def __init__(self, given: AidcParams, n_envs: int, step_s: float = 60.0, keep_rows: bool = False,
+                 racks: Sequence[Racks] | None = None) -> None:
+        if n_envs < 1:
+            raise ScenarioError(f"n_envs = {n_envs} must be >= 1")
+        if beyond := unsupported(given):
+            raise ScenarioError(f"the compiled fleet cannot do {beyond[0]}; use the fleet on SimPy")
+        self.names, self.classes = list(given.sites), list(given.job_classes)
+        self.n_envs, self.step_s, self.keep_rows = n_envs, step_s, keep_rows
+        self._sites, self._job_classes = list(given.sites.values()), list(given.job_classes.values())
+        self._shape = (n_envs, len(self._sites), len(self._job_classes))
+        self._lanes = n_envs * len(self._sites)
+        if (given.rack_mean_up_s is not None) != (racks is not None) or len(racks or ()) not in (0, self._lanes):
+            raise ScenarioError(f"racks that fail: rack_mean_up_s = {given.rack_mean_up_s} and "
+                                f"{'no' if racks is None else len(racks)} streams of failures; give one per lane, "
+                                f"{self._lanes}, or neither")
+        self._racks = list(racks or ())
+        self._cooling = [given.site_cooling.get(name, given.cooling) for name in self.names]
+        self._limits = np.array([supply_limits_degc(cooling) for cooling in self._cooling]).T
+        self._kw_per_to_s = [c.kw_per_to_s for c in self._job_classes]
+        self._to_per_gpu_min = np.array([c.to_per_gpu_min for c in self._job_classes])
+        self._gpus = np.array([site.gpus for site in self._sites])
+        self._blocks = np.array([c.gpus_per_block if c.kind == "train" else 1 for c in self._job_classes])
+        self._may = np.array([[may_run(c, name) for c in self._job_classes] for name in self.names])
+        self._trains = np.array([c.kind == "train" for c in self._job_classes])
+        ticks = round(given.window_s / step_s)
+        if ticks < 1 or abs(ticks * step_s - given.window_s) > 1e-9 * given.window_s:
+            raise ScenarioError(f"window_s = {given.window_s:g} is not a whole number of steps ({step_s:g} s)")
+        self._window_kw, self._filled = np.zeros((ticks, *self._shape[:2])), np.zeros(n_envs, np.int64)
+        self._tables = empty_tables(given.job_classes, given.sites, n_envs)
+        self._stood, self._used = np.empty(64 * self._lanes, STOOD), np.empty((64 * self._lanes, self._shape[2]), int)
+
+    @property
+    def now_s(self) -> np.ndarray:
+        """(B,) the environments' times, s."""
+        return self._tables.sites["now_s"].reshape(self._shape[:2])[:, 0].copy()
+
+    def step(self, jobs: Jobs, gpus: np.ndarray, supply_temp_degc: np.ndarray) -> FleetStep:
+        """Submit, command, run a step, report: `jobs` arrive now, and from now on `gpus` (B, N, M) are granted and the
+        supply air is to have so many degC (B, N).
+
+        Raises ModelError as `commands.admitted` and `commands.whole_grants` do. A supply temperature outside its limits
+        is clipped and counted.
+        """
+        arrivals, arrive = self._admitted(jobs)
+        grants, supply = self._whole_grants(np.asarray(gpus)), np.asarray(supply_temp_degc, np.float64)
+        if not np.isfinite(supply).all():
+            raise ModelError("supply_temp_degc holds a number that is not finite")
+        applied = np.minimum(np.maximum(supply, self._limits[0]), self._limits[1])
+        begin_s, lanes = self._tables.sites["now_s"].copy(), self._lanes
+        failures, fail = self._failures(begin_s + self.step_s)
+        arriving = np.bincount(np.repeat(np.arange(lanes), np.diff(arrive)) * self._shape[2] + arrivals["of"],
+                               minlength=lanes * self._shape[2]).reshape(lanes, -1)
+        self._tables = tables = with_room(self._tables, arriving, int(np.diff(fail).max(initial=0)))
+        inside = (tables.sites["jobs"].sum() + tables.classes["active"].sum() + tables.classes["deferred"].sum()
+                  + len(arrivals))
+        left = np.empty(int(inside) if self.keep_rows else 0, LEFT)
+        readings, slack_min = np.empty((lanes, self._shape[2]), READING), np.empty(lanes)
+        self._stood, self._used, count, rows = run(tables, arrivals, arrive, grants, failures, fail,
+                                                   begin_s + self.step_s, left, self._stood, self._used, readings,
+                                                   slack_min)
+        powers = self._powers(self._stood[:count], self._used[:count], applied)
+        return self._report(readings, slack_min, applied, applied != supply, powers, left[:rows])
+
+    def shift(self, envs: np.ndarray, jobs_before: np.ndarray, racks: Sequence[Racks] | None = None) -> None:
+        """Begin a new day in some environments: their clocks are set to 0, and ids to below 0 by taking off
+        `jobs_before`, one more than the largest so far; everything else goes on. What `DataCenters.carry` and `resume`
+        do. racks: of their lanes, as new days have failures of their own."""
+        n = self._shape[1]
+        numbers = (np.asarray(envs)[:, None] * n + np.arange(n)).ravel()
+        shift(self._tables, numbers, np.repeat(jobs_before, n))
+        for lane, of_lane in zip(numbers, racks or (), strict=False):
+            of_lane.resume(self._racks[lane].down, 0.0)
+            self._racks[lane] = of_lane
+
+    # --- what comes from outside --------------------------------------------------------------------------------
+
+    def _admitted(self, jobs: Jobs) -> tuple[np.ndarray, np.ndarray]:
+        """Arrivals by lane, and where those of each lane begin; ModelError for what may not be."""
+        lane, of = np.asarray(jobs.lane), np.asarray(jobs.job_class)
+        arrivals = np.empty(len(lane), ARRIVAL)
+        order = np.argsort(lane, kind="stable")
+        lane = lane[order]
+        for name, column in zip(("of", "id", "work_to", "deadline_s", "release_s"), jobs[1:], strict=True):
+            arrivals[name] = np.asarray(column)[order]
+        if len(lane) and not (0 <= lane[0] and lane[-1] < self._lanes and of.min() >= 0 and of.max() < self._shape[2]):
+            raise ModelError(f"jobs for lanes {lane[0]} to {lane[-1]} of classes {of.min()} to {of.max()}; there are "
+                             f"{self._lanes} lanes and {self._shape[2]} classes")
+        for name in ("work_to", "deadline_s", "release_s"):
+            if not np.isfinite(arrivals[name]).all():
+                raise ModelError(f"{name} of the jobs holds {arrivals[name][~np.isfinite(arrivals[name])][0]}; finite "
+                                 "numbers only")
+        if len(lane) and arrivals["work_to"].min() <= 0:
+            raise ModelError(f"work_to of the jobs holds {arrivals['work_to'].min():g}; it must be positive")
+        site = lane % self._shape[1]
+        self._refuse(~self._may[site, arrivals["of"]], lane, arrivals, "may not run here")
+        early = arrivals["release_s"] <= self._tables.sites["now_s"][lane]
+        self._refuse(~(early | self._trains[arrivals["of"]]), lane, arrivals, "is to be released later than now; "
+                     "inference is not deferred")
+        return arrivals, np.searchsorted(lane, np.arange(self._lanes + 1))
+
+    def _refuse(self, bad: np.ndarray, lane: np.ndarray, arrivals: np.ndarray, why: str) -> None:
+        if bad.any():
+            k = int(bad.argmax())
+            raise ModelError(f"{self._where(lane[k])}: job {arrivals['id'][k]} of class "
+                             f"'{self.classes[arrivals['of'][k]]}' {why}")
+
+    def _where(self, lane: int) -> str:
+        env, site = divmod(int(lane), self._shape[1])
+        return f"environment {env}, {self.names[site]}, {format_time(self._tables.sites['now_s'][lane])}"
+
+    def _whole_grants(self, gpus: np.ndarray) -> np.ndarray:
+        if gpus.shape != self._shape:
+            raise ModelError(f"GPU grants have shape {gpus.shape}, not {self._shape}: environments, sites, classes")
+        whole = gpus.astype(np.int64)
+        bad = (whole != gpus) | (whole < 0) | (whole % self._blocks != 0)
+        if bad.any():
+            b, n, m = np.argwhere(bad)[0]
+            raise ModelError(f"{self._where(b * self._shape[1] + n)}: {gpus[b, n, m]} GPUs granted to "
+                             f"'{self.classes[m]}'; a whole number >= 0, of training a multiple of {self._blocks[m]}")
+        if (over := whole.sum(axis=2) > self._gpus).any():
+            b, n = np.argwhere(over)[0]
+            raise ModelError(f"{self._where(b * self._shape[1] + n)}: {whole[b, n].sum()} GPUs granted in sum; the "
+                             f"site has {self._gpus[n]}")
+        return whole.reshape(self._lanes, -1)
+
+    def _failures(self, to_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Racks that fail or are repaired until `to_s` (L,), lane by lane, and where those of each lane begin."""
+        rows, fail = [], np.zeros(self._lanes + 1, np.int64)
+        for lane, racks in enumerate(self._racks):
+            site = self._sites[lane % self._shape[1]]
+            while racks.next_s <= to_s[lane]:
+                time_s, place = racks.next_s, racks.change()
+                rows.append((time_s, NOBODY if place is None else place, site.gpus - racks.down * site.gpus_per_rack))
+            fail[lane + 1] = len(rows)
+        return np.array(rows, FAILURE), fail
+
+    # --- what comes of it ---------------------------------------------------------------------------------------
+
+    def _powers(self, stood: np.ndarray, used: np.ndarray, supply: np.ndarray) -> np.ndarray:
+        """(4, B, N) mean IT, chiller and tower power, and losses, kW."""
+        site, out = stood["lane"] % self._shape[1], np.zeros((4, self._lanes))
+        for cooling in dict.fromkeys(self._cooling):
+            mine = np.flatnonzero(np.array([c == cooling for c in self._cooling])[site])
+            lane, seconds = stood["lane"][mine], stood["seconds"][mine]
+            idle_kw = np.array([s.idle_kw for s in self._sites])[site[mine]]
+            throughput = gpu_throughput_to_per_s(used[mine], self._to_per_gpu_min).T
+            degc = supply.ravel()[lane]
+            it_kw = it_power_kw(idle_kw, list(throughput), self._kw_per_to_s) * inlet_factor(degc, cooling)
+            _, chiller_kw, tower_kw = cooling_power_kw(it_kw, degc, cooling)
+            for row, kw in zip(out, (it_kw, chiller_kw, tower_kw, distribution_loss_kw(it_kw, cooling)), strict=True):
+                row += np.bincount(lane, kw * seconds, self._lanes)
+        return (out / self.step_s).reshape(4, *self._shape[:2])
+
+    def _report(self, readings: np.ndarray, slack_min: np.ndarray, supply: np.ndarray, clipped: np.ndarray,
+                powers: np.ndarray, left: np.ndarray) -> FleetStep:
+        shape, tables = self._shape, self._tables
+        classes, now = tables.classes.reshape(shape), readings.reshape(shape)
+        it_kw, chiller_kw, tower_kw, loss_kw = powers
+        p_kw = aidc_power_kw(it_kw, chiller_kw + tower_kw) + loss_kw
+        self._window_kw[self._filled % len(self._window_kw), np.arange(self.n_envs)] = p_kw
+        self._filled += 1
+        filled = np.minimum(self._filled, len(self._window_kw))[:, None]
+        p_window_kw = self._window_kw.sum(axis=0) / filled
+        ratio = np.array([site.q_per_p_ratio for site in self._sites])
+        up = tables.sites["up_gpus"].reshape(shape[:2])
+        busy = classes["busy_gpus"].sum(axis=2)
+        free = np.maximum(1.0 - busy / self._gpus - (self._gpus - up) / self._gpus, 0.0)
+        busy_gpu_s = classes["busy_gpu_s"]
+        return FleetStep(
+            p_kw, reactive_power_kvar(p_kw, ratio), p_window_kw, reactive_power_kvar(p_window_kw, ratio), it_kw,
+            chiller_kw, tower_kw, loss_kw, supply, free, slack_min.reshape(shape[:2]), up.copy(), clipped,
+            gpu_throughput_to_per_s(busy_gpu_s, self._to_per_gpu_min) + classes["trim_to"], busy_gpu_s / self.step_s,
+            classes["granted_gpus"].copy(), classes["received"].copy(), classes["finished"].copy(),
+            classes["dropped"].copy(), classes["finished_to"].copy(), classes["missed_to"].copy(),
+            classes["failed_to"].copy(), now["queued"], now["deferred"], now["running"], now["pending_to"],
+            now["deferred_to"], now["late"], now["urgent"], left)
+
+
+def outcome_of(row: np.void) -> str:
+    """What became of a job of `FleetStep.done_jobs`: 'finished' or 'dropped'."""
+    return OUTCOMES[row["outcome"]]

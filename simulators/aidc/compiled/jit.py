@@ -1,0 +1,37 @@
+"""Functions compiled by numba, and what of them is kept on disk.
+
+What an entry was compiled to is kept in `__pycache__` beside its module, or in the user's cache directory where that
+cannot be written (numba's rule; NUMBA_CACHE_DIR overrides both), or nowhere, and is then compiled in every process.
+numba looks only at the entry's own file to tell whether what is kept is out of date. So every entry holds
+`SOURCES` as a free variable, which is part of the key: a change in any module of this package compiles it anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cosim.errors import ScenarioError
+
+try:
+    import numba
+except ImportError as err:
+    raise ScenarioError("the compiled fleet needs numba, which is not installed: pip install 'aidc-cosim[fast]', or "
+                        "use the fleet on SimPy") from err
+
+SOURCES = int.from_bytes(hashlib.blake2b(b"".join(
+    path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))), digest_size=7).digest(), "little")
+
+part = numba.njit(nogil=True)
+"""A function that entries call; compiled with the first entry that does."""
+
+
+def entry(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that Python calls: compiled at its first call, kept on disk where that is possible. It releases the
+    interpreter's lock."""
+    try:
+        return numba.njit(nogil=True, cache=True)(function)
+    except RuntimeError:  # numba found no directory that can be written
+        return numba.njit(nogil=True)(function)

@@ -1,0 +1,317 @@
+"""A minute of all lanes, compiled: `Facility` on records. What happens at one instant is there in `facility`, step by
+step, and here in the same order; a lane has no other clock than its heap of ends and its alarm.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from cosim.units import MIN_S
+from simulators.aidc.compiled import line as lines
+from simulators.aidc.compiled import pool as pools
+from simulators.aidc.compiled.jit import SOURCES, entry, part
+from simulators.aidc.compiled.records import NOBODY, Lane
+from simulators.aidc.compiled.sums import nearest_tick
+from simulators.aidc.slack import USABLE_RATIO
+
+_PARTIALS = 64
+"""Partials of an exact sum, at most: exponents of floats span 2100 bits, and each partial takes 53 of its own."""
+
+
+@part
+def _lane(tables, number, left, rows, busy, partials, keys, order):
+    """The parts of the tables that are one lane's."""
+    here = number % len(tables.facts)
+    return Lane(number, tables.sites, tables.classes[number], tables.facts[here], tables.speeds, tables.lost,
+                tables.jobs[number], tables.cohorts[number], tables.ends[number], tables.dues[number],
+                tables.trainees[number], tables.active[number], tables.deferred[number], tables.spare[number],
+                busy, left, rows, partials, keys, order)
+
+
+# --- what comes from outside -----------------------------------------------------------------------------------------
+
+
+@part
+def _begin(lane):
+    """Start the next interval."""
+    for m in range(len(lane.classes)):
+        one = lane.classes[m]
+        one.received = one.finished = one.dropped = 0
+        one.trim_to = one.finished_to = one.missed_to = one.failed_to = one.busy_gpu_s = 0.0
+        lane.busy[m] = one.busy_gpus
+
+
+@part
+def _submit(lane, arrivals):
+    """Jobs arrive now."""
+    now_s = lane.sites[lane.number].now_s
+    for m in range(len(lane.classes)):
+        first, inference = NOBODY, not lane.facts[m].train
+        for k in range(len(arrivals)):
+            row = arrivals[k]
+            if row.of != m:
+                continue
+            lane.classes[m].received += 1
+            if inference:
+                job = lines.new_job(lane, row.id, row.work_to, row.deadline_s)
+                lines.join(lane, m, job)
+                first = job if first == NOBODY else first
+            else:
+                pools.put(lane, m, row.id, row.work_to, row.deadline_s, row.release_s, now_s)
+        if first != NOBODY:
+            lines.note_newcomers(lane, m, first, now_s)
+
+
+@part
+def _command(lane, grants):
+    """GPUs granted per class from now on."""
+    site = lane.sites[lane.number]
+    for m in range(len(lane.classes)):
+        lane.classes[m].granted_gpus = grants[m]
+    _look_for_crowd(lane)
+    site.regroup = site.news = 1
+
+
+@part
+def _look_for_crowd(lane):
+    site, gpus = lane.sites[lane.number], 0
+    for m in range(len(lane.classes)):
+        gpus += max(lane.classes[m].granted_gpus, lane.classes[m].busy_gpus)
+    site.crowded = 1 if gpus > site.up_gpus else 0
+
+
+# --- one instant -----------------------------------------------------------------------------------------------------
+
+
+@part
+def _settle(lane, now_s, failures):
+    """Everything that happens at this instant."""
+    site, some = lane.sites[lane.number], False
+    while site.running and lane.cohorts[lane.ends[0]].end_s <= now_s:
+        lines.finish(lane, lines.take_end(lane, 0))
+        some = True
+    if now_s >= site.alarm_s or site.news or site.regroup and some:
+        _settle_all(lane, now_s, failures)
+    elif some:
+        _start_inference(lane, now_s)
+
+
+@part
+def _settle_all(lane, now_s, failures):
+    """What is due, released or new, and who holds which GPUs then."""
+    site, some = lane.sites[lane.number], False
+    site.news = 0
+    classes, facts = lane.classes, lane.facts
+    due = np.zeros(len(classes), np.bool_)
+    for m in range(len(classes)):
+        if facts[m].train and classes[m].next_s <= now_s:
+            due[m] = some = True
+            pools.finish(lane, m, now_s)
+    if site.failure < len(failures) and failures[site.failure].time_s <= now_s:
+        _change_racks(lane, now_s, failures)
+    for m in range(len(classes)):
+        if not facts[m].train and classes[m].next_s <= now_s:
+            lines.expire(lane, m, now_s)
+    for m in range(len(classes)):
+        if due[m]:
+            pools.expire(lane, m, now_s)
+            pools.release(lane, m, now_s)
+    _hand_out(lane, now_s, site.regroup == 1 or some)
+    _set_alarm(lane, now_s, failures)
+
+
+@part
+def _hand_out(lane, now_s, regroup):
+    """Who holds which GPUs from now on; without `regroup` training has no part in it."""
+    site, classes, facts = lane.sites[lane.number], lane.classes, lane.facts
+    if not regroup:
+        _start_inference(lane, now_s)
+        return
+    for m in range(len(classes)):
+        if facts[m].train:
+            wanted = pools.wanted_blocks(lane, m)
+            if wanted < classes[m].held:
+                pools.hold(lane, m, wanted)
+    free = _start_inference(lane, now_s)
+    site.regroup = 0
+    for m in range(len(classes)):
+        if facts[m].train:
+            wanted, held = pools.wanted_blocks(lane, m), classes[m].held
+            if held < wanted:
+                more = min(wanted - held, free // facts[m].gpus_per_block)
+                pools.hold(lane, m, held + more)
+                free -= more * facts[m].gpus_per_block
+                if held + more < wanted:
+                    site.regroup = 1
+            pools.allot(lane, m, now_s)
+
+
+@part
+def _start_inference(lane, now_s):
+    """Jobs of inference start; the GPUs that are free then."""
+    classes, free = lane.classes, lane.sites[lane.number].up_gpus
+    for m in range(len(classes)):
+        free -= classes[m].busy_gpus
+    for m in range(len(classes)):
+        if not lane.facts[m].train and classes[m].queued:
+            before = classes[m].busy_gpus
+            lines.start(lane, m, now_s, free)
+            free -= classes[m].busy_gpus - before
+    return free
+
+
+@part
+def _change_racks(lane, now_s, failures):
+    """Racks that fail now or are repaired. Jobs stand side by side on the GPUs, class after class."""
+    site, classes, size = lane.sites[lane.number], lane.classes, lane.sites[lane.number].rack_gpus
+    while site.failure < len(failures) and failures[site.failure].time_s <= now_s:
+        change = failures[site.failure]
+        site.failure += 1
+        site.up_gpus = change.up_gpus
+        first, low = 0, change.place * size
+        for m in range(len(classes)):
+            after = first + classes[m].busy_gpus
+            if change.place != NOBODY and first < low + size and after > low:
+                if lane.facts[m].train:
+                    pools.strike(lane, m, low - first, low + size - first, now_s)
+                else:
+                    lines.strike(lane, m, low - first, low + size - first, now_s)
+            first = after
+    _look_for_crowd(lane)
+    site.regroup = 1
+
+
+@part
+def _set_alarm(lane, now_s, failures):
+    """When something is due next: a deadline, a release, an end of training."""
+    site, next_s = lane.sites[lane.number], math.inf
+    for m in range(len(lane.classes)):
+        next_s = min(next_s, lane.classes[m].next_s)
+    if site.failure < len(failures):
+        next_s = min(next_s, failures[site.failure].time_s)
+    if next_s < site.alarm_s or site.alarm_s <= now_s:
+        site.alarm_s = next_s
+
+
+# --- an interval -----------------------------------------------------------------------------------------------------
+
+
+@part
+def _advance(lane, to_s, failures, stood, used, count):
+    """Run to `to_s` and through everything that happens at that instant. `stood` and `used`, which may be others then,
+    get the times over which GPUs in use stood; how many there are."""
+    site = lane.sites[lane.number]
+    now_s = site.now_s
+    if site.news:
+        _settle(lane, now_s, failures)
+        stood, used, count = _note(lane, now_s, stood, used, count)
+    while True:
+        now_s = min(site.alarm_s, lane.cohorts[lane.ends[0]].end_s if site.running else math.inf)
+        if now_s > to_s:
+            break
+        _settle(lane, now_s, failures)
+        stood, used, count = _note(lane, now_s, stood, used, count)
+    site.now_s = to_s
+    stood, used, count = _stood(lane, to_s, stood, used, count)
+    return stood, used, count
+
+
+@part
+def _note(lane, now_s, stood, used, count):
+    """`Meter.note`, where GPUs in use have changed."""
+    for m in range(len(lane.classes)):
+        if lane.busy[m] != lane.classes[m].busy_gpus:
+            stood, used, count = _stood(lane, now_s, stood, used, count)
+            for k in range(len(lane.classes)):
+                lane.busy[k] = lane.classes[k].busy_gpus
+            break
+    return stood, used, count
+
+
+@part
+def _stood(lane, now_s, stood, used, count):
+    """The busy GPUs of the last instant stood until now."""
+    site = lane.sites[lane.number]
+    seconds = now_s - site.since_s
+    if seconds > 0.0:
+        if count == len(stood):
+            more, more_used = np.empty(2 * count, stood.dtype), np.empty((2 * count, used.shape[1]), used.dtype)
+            more[:count], more_used[:count] = stood, used
+            stood, used = more, more_used
+        stood[count].lane, stood[count].begin_s, stood[count].seconds = lane.number, site.since_s, seconds
+        for m in range(len(lane.classes)):
+            used[count, m] = lane.busy[m]
+            lane.classes[m].busy_gpu_s += lane.busy[m] * seconds
+        site.since_s = now_s
+        count += 1
+    return stood, used, count
+
+
+@part
+def _read(lane, readings):
+    """How things stand now; the lane's slack, min."""
+    site, claims, gpus = lane.sites[lane.number], 0, lane.sites[lane.number].up_gpus
+    for m in range(len(lane.classes)):
+        if lane.facts[m].train:
+            pools.count(lane, m, site.now_s)
+            claims = pools.read_pool(lane, m, readings[m], site.now_s, claims)
+        else:
+            lines.read_line(lane, m, readings[m], site.now_s)
+            gpus -= lane.classes[m].busy_gpus
+    return pools.slack_s(lane, claims, USABLE_RATIO * gpus) / MIN_S
+
+
+def _entries(sources):
+    """The functions that Python calls; `sources` is what their kept code depends on."""
+
+    @entry
+    def run(tables, arrivals, arrive, grants, failures, fail, to_s, left, stood, used, readings, slack_min):
+        """All lanes from their now to `to_s` (L,): arrivals[arrive[l]:arrive[l + 1]] are submitted to lane l, then
+        `grants` (L, M) hold, and failures[fail[l]:fail[l + 1]] come about. Into `readings` (L, M) and `slack_min` (L,)
+        goes how things stand then, into `left`, unless it is empty, who left.
+
+        stood and used with what they were given, or larger ones, how many of them, and rows of `left`
+        """
+        sources  # noqa: B018
+        classes, most = tables.classes.shape[1], tables.trainees.shape[1] * tables.trainees.shape[2]
+        busy, partials = np.zeros(classes, np.int64), np.empty(_PARTIALS)
+        keys, order, rows = np.empty((3, most)), np.empty(most, np.int64), np.zeros(1, np.int64)
+        count = 0
+        for number in range(len(tables.sites)):
+            lane = _lane(tables, number, left, rows, busy, partials, keys, order)
+            here = failures[fail[number]:fail[number + 1]]
+            tables.sites[number].failure = 0
+            _begin(lane)
+            _submit(lane, arrivals[arrive[number]:arrive[number + 1]])
+            _command(lane, grants[number])
+            stood, used, count = _advance(lane, nearest_tick(to_s[number]), here, stood, used, count)
+            slack_min[number] = _read(lane, readings[number])
+        return stood, used, count, rows[0]
+
+    @entry
+    def shift(tables, numbers, id_by):
+        """Set the clocks of some lanes to 0, with everything that is timed on them, and take `id_by` off their jobs'
+        ids; they go on as facilities do that `restore` what others kept."""
+        sources  # noqa: B018
+        partials, nothing = np.empty(_PARTIALS), np.zeros(0, np.int64)
+        for k in range(len(numbers)):
+            number = numbers[k]
+            lane = _lane(tables, number, nothing, nothing, nothing, partials, np.empty((3, 0)), nothing)
+            site = tables.sites[number]
+            by_s = site.now_s
+            site.now_s, site.since_s, site.alarm_s, site.regroup, site.news = 0.0, 0.0, math.inf, 0, 0
+            for m in range(len(lane.classes)):
+                if lane.facts[m].train:
+                    pools.shift_pool(lane, m, by_s, id_by[k])
+                else:
+                    lines.shift_line(lane, m, by_s, id_by[k])
+                site.alarm_s = min(site.alarm_s, lane.classes[m].next_s)
+            lines.set_out_again(lane)
+            _look_for_crowd(lane)
+
+    return run, shift
+
+
+run, shift = _entries(SOURCES)

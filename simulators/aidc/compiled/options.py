@@ -1,0 +1,20 @@
+"""What the compiled fleet does not have, by name. Needs no numba, so that everybody can ask."""
+
+from __future__ import annotations
+
+from simulators.aidc.adapter import AidcParams, SlotParams
+
+
+def unsupported(given: AidcParams) -> list[str]:
+    """Parameters of data centers that the compiled fleet cannot do, each as 'name = value: why'; none: it can."""
+    found = []
+    if isinstance(given, SlotParams):
+        found.append(f"reading = {given.reading}: it is no slot model")
+    if given.job_log:
+        found.append("job_log = true: it keeps no rows of the GPUs that training jobs held")
+    if given.trace_step_s is not None:
+        found.append(f"trace_step_s = {given.trace_step_s:g}: it resolves no power inside the step")
+    if given.thermal != "static":
+        found.append(f"thermal = {given.thermal}: its air is where it settles")
+    weather = ["ambient"] * (given.ambient is not None) + [f"site_ambient.{name}" for name in given.site_ambient]
+    return found + [f"{name}: it knows no weather" for name in weather]

@@ -1,0 +1,90 @@
+"""Arithmetic of the compiled fleet that must be that of Python, bit for bit: ticks, exact sums, sorted lists."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from simulators.aidc.compiled.jit import part
+from simulators.aidc.jobs import TICKS_PER_S
+
+
+@part
+def nearest_tick(time_s):
+    """`jobs.nearest_tick`: halves go to the even tick, as with Python's `round`."""
+    return np.rint(time_s * TICKS_PER_S) / TICKS_PER_S
+
+
+@part
+def tick_after(time_s):
+    """`jobs.tick_after`."""
+    return np.ceil(time_s * TICKS_PER_S) / TICKS_PER_S
+
+
+@part
+def add_exactly(partials, count, x):
+    """Add a number to an exact sum of `count` partials that do not overlap; how many there are then.
+
+    J. R. Shewchuk, Adaptive precision floating-point arithmetic, 1997; as `math.fsum`.
+    """
+    kept = 0
+    for k in range(count):
+        y = partials[k]
+        if abs(x) < abs(y):
+            x, y = y, x
+        high = x + y
+        low = y - (high - x)
+        if low != 0.0:
+            partials[kept] = low
+            kept += 1
+        x = high
+    if x != 0.0:
+        partials[kept] = x
+        kept += 1
+    return kept
+
+
+@part
+def rounded(partials, count):
+    """The exact sum as a float, rounded once, halves to even: what `math.fsum` gives."""
+    if count == 0:
+        return 0.0
+    k = count - 1
+    high, low = partials[k], 0.0
+    while k > 0:
+        k -= 1
+        x, y = high, partials[k]
+        high = x + y
+        low = y - (high - x)
+        if low != 0.0:
+            break
+    if k > 0 and (low < 0.0) == (partials[k - 1] < 0.0):  # on the way between two floats: what comes after decides
+        twice = low * 2.0
+        x = high + twice
+        if x - high == twice:
+            high = x
+    return high
+
+
+@part
+def sort_rows(rows, order, count):
+    """Put the first `count` places of `order` into the order of `rows` (3, C): by the first row, then the second, then
+    the third. Shell's method."""
+    gap = 1
+    while 3 * gap + 1 < count:
+        gap = 3 * gap + 1
+    while gap > 0:
+        for k in range(gap, count):
+            mine, j = order[k], k
+            while j >= gap and _later(rows, order[j - gap], mine):
+                order[j] = order[j - gap]
+                j -= gap
+            order[j] = mine
+        gap //= 3
+
+
+@part
+def _later(rows, a, b):
+    for k in range(3):
+        if rows[k, a] != rows[k, b]:
+            return rows[k, a] > rows[k, b]
+    return False
