@@ -21,7 +21,17 @@ from cosim.units import format_time
 from simulators.aidc.adapter import AidcParams
 from simulators.aidc.compiled.kernel import run, shift
 from simulators.aidc.compiled.options import unsupported
-from simulators.aidc.compiled.records import ARRIVAL, FAILURE, LEFT, NOBODY, OUTCOMES, READING, STOOD
+from simulators.aidc.compiled.records import (
+    ARRIVAL,
+    FAILURE,
+    LEFT,
+    NOBODY,
+    OUTCOMES,
+    READING,
+    STOOD_GPUS,
+    STOOD_LANE,
+    STOOD_SECONDS,
+)
 from simulators.aidc.compiled.tables import empty_tables, with_room
 from simulators.aidc.cooling import supply_limits_degc
 from simulators.aidc.equations import (
@@ -35,6 +45,10 @@ from simulators.aidc.equations import (
 )
 from simulators.aidc.racks import Racks
 from simulators.fleet import may_run
+
+
+_FIRST_ROWS = 16
+"""Times a lane over which its GPUs in use stand, at the start; they double when they are taken."""
 
 
 class Jobs(NamedTuple):
@@ -125,7 +139,7 @@ class CompiledFleet:
             raise ScenarioError(f"window_s = {given.window_s:g} is not a whole number of steps ({step_s:g} s)")
         self._window_kw, self._filled = np.zeros((ticks, *self._shape[:2])), np.zeros(n_envs, np.int64)
         self._tables = empty_tables(given.job_classes, given.sites, n_envs)
-        self._stood, self._used = np.empty(64 * self._lanes, STOOD), np.empty((64 * self._lanes, self._shape[2]), int)
+        self._stood = np.empty((_FIRST_ROWS * self._lanes, STOOD_GPUS + self._shape[2]))
 
     @property
     def now_s(self) -> np.ndarray:
@@ -153,10 +167,9 @@ class CompiledFleet:
                   + len(arrivals))
         left = np.empty(int(inside) if self.keep_rows else 0, LEFT)
         readings, slack_min = np.empty((lanes, self._shape[2]), READING), np.empty(lanes)
-        self._stood, self._used, count, rows = run(tables, arrivals, arrive, grants, failures, fail,
-                                                   begin_s + self.step_s, left, self._stood, self._used, readings,
-                                                   slack_min)
-        powers = self._powers(self._stood[:count], self._used[:count], applied)
+        self._stood, count, rows = run(tables, arrivals, arrive, grants, failures, fail, begin_s + self.step_s, left,
+                                       self._stood, readings, slack_min)
+        powers = self._powers(self._stood[:count], applied)
         return self._report(readings, slack_min, applied, applied != supply, powers, left[:rows])
 
     def shift(self, envs: np.ndarray, jobs_before: np.ndarray, racks: Sequence[Racks] | None = None) -> None:
@@ -165,7 +178,7 @@ class CompiledFleet:
         do. racks: of their lanes, as new days have failures of their own."""
         n = self._shape[1]
         numbers = (np.asarray(envs)[:, None] * n + np.arange(n)).ravel()
-        shift(self._tables, numbers, np.repeat(jobs_before, n))
+        shift(self._tables, numbers, np.repeat(jobs_before, n), np.empty(0, LEFT))
         for lane, of_lane in zip(numbers, racks or (), strict=False):
             of_lane.resume(self._racks[lane].down, 0.0)
             self._racks[lane] = of_lane
@@ -234,14 +247,15 @@ class CompiledFleet:
 
     # --- what comes of it ---------------------------------------------------------------------------------------
 
-    def _powers(self, stood: np.ndarray, used: np.ndarray, supply: np.ndarray) -> np.ndarray:
+    def _powers(self, stood: np.ndarray, supply: np.ndarray) -> np.ndarray:
         """(4, B, N) mean IT, chiller and tower power, and losses, kW."""
-        site, out = stood["lane"] % self._shape[1], np.zeros((4, self._lanes))
+        lanes, out = stood[:, STOOD_LANE].astype(np.int64), np.zeros((4, self._lanes))
+        site = lanes % self._shape[1]
         for cooling in dict.fromkeys(self._cooling):
             mine = np.flatnonzero(np.array([c == cooling for c in self._cooling])[site])
-            lane, seconds = stood["lane"][mine], stood["seconds"][mine]
+            lane, seconds, gpus = lanes[mine], stood[mine, STOOD_SECONDS], stood[mine, STOOD_GPUS:]
             idle_kw = np.array([s.idle_kw for s in self._sites])[site[mine]]
-            throughput = gpu_throughput_to_per_s(used[mine], self._to_per_gpu_min).T
+            throughput = gpu_throughput_to_per_s(gpus, self._to_per_gpu_min).T
             degc = supply.ravel()[lane]
             it_kw = it_power_kw(idle_kw, list(throughput), self._kw_per_to_s) * inlet_factor(degc, cooling)
             _, chiller_kw, tower_kw = cooling_power_kw(it_kw, degc, cooling)

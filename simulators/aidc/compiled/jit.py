@@ -24,7 +24,7 @@ except ImportError as err:
 SOURCES = int.from_bytes(hashlib.blake2b(b"".join(
     path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))), digest_size=7).digest(), "little")
 
-part = numba.njit(nogil=True)
+part = numba.njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 """A function that entries call; compiled with the first entry that does."""
 
 
@@ -32,6 +32,6 @@ def entry(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function that Python calls: compiled at its first call, kept on disk where that is possible. It releases the
     interpreter's lock."""
     try:
-        return numba.njit(nogil=True, cache=True)(function)
+        return numba.njit(nogil=True, error_model="numpy", cache=True)(function)
     except RuntimeError:  # numba found no directory that can be written
-        return numba.njit(nogil=True)(function)
+        return numba.njit(nogil=True, error_model="numpy")(function)

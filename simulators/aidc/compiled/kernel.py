@@ -12,7 +12,7 @@ from cosim.units import MIN_S
 from simulators.aidc.compiled import line as lines
 from simulators.aidc.compiled import pool as pools
 from simulators.aidc.compiled.jit import SOURCES, entry, part
-from simulators.aidc.compiled.records import NOBODY, Lane
+from simulators.aidc.compiled.records import NOBODY, RANK, STOOD_GPUS, STOOD_LANE, STOOD_SECONDS, Lane
 from simulators.aidc.compiled.sums import nearest_tick
 from simulators.aidc.slack import USABLE_RATIO
 
@@ -21,13 +21,11 @@ _PARTIALS = 64
 
 
 @part
-def _lane(tables, number, left, rows, busy, partials, keys, order):
+def _lane(tables, number, left, partials, ranks):
     """The parts of the tables that are one lane's."""
     here = number % len(tables.facts)
-    return Lane(number, tables.sites, tables.classes[number], tables.facts[here], tables.speeds, tables.lost,
-                tables.jobs[number], tables.cohorts[number], tables.ends[number], tables.dues[number],
-                tables.trainees[number], tables.active[number], tables.deferred[number], tables.spare[number],
-                busy, left, rows, partials, keys, order)
+    return Lane(number, tables.sites, tables.classes[number], tables.facts[here], tables.speeds, tables.jobs[number],
+                tables.cohorts[number], tables.dues[number], tables.trainees[number], left, partials, ranks)
 
 
 # --- what comes from outside -----------------------------------------------------------------------------------------
@@ -40,7 +38,6 @@ def _begin(lane):
         one = lane.classes[m]
         one.received = one.finished = one.dropped = 0
         one.trim_to = one.finished_to = one.missed_to = one.failed_to = one.busy_gpu_s = 0.0
-        lane.busy[m] = one.busy_gpus
 
 
 @part
@@ -89,7 +86,7 @@ def _look_for_crowd(lane):
 def _settle(lane, now_s, failures):
     """Everything that happens at this instant."""
     site, some = lane.sites[lane.number], False
-    while site.running and lane.cohorts[lane.ends[0]].end_s <= now_s:
+    while site.running and lane.cohorts[lane.cohorts[0].end].end_s <= now_s:
         lines.finish(lane, lines.take_end(lane, 0))
         some = True
     if now_s >= site.alarm_s or site.news or site.regroup and some:
@@ -104,10 +101,10 @@ def _settle_all(lane, now_s, failures):
     site, some = lane.sites[lane.number], False
     site.news = 0
     classes, facts = lane.classes, lane.facts
-    due = np.zeros(len(classes), np.bool_)
     for m in range(len(classes)):
-        if facts[m].train and classes[m].next_s <= now_s:
-            due[m] = some = True
+        classes[m].due = facts[m].train and classes[m].next_s <= now_s
+        if classes[m].due:
+            some = True
             pools.finish(lane, m, now_s)
     if site.failure < len(failures) and failures[site.failure].time_s <= now_s:
         _change_racks(lane, now_s, failures)
@@ -115,7 +112,7 @@ def _settle_all(lane, now_s, failures):
         if not facts[m].train and classes[m].next_s <= now_s:
             lines.expire(lane, m, now_s)
     for m in range(len(classes)):
-        if due[m]:
+        if classes[m].due:
             pools.expire(lane, m, now_s)
             pools.release(lane, m, now_s)
     _hand_out(lane, now_s, site.regroup == 1 or some)
@@ -199,54 +196,61 @@ def _set_alarm(lane, now_s, failures):
 
 
 @part
-def _advance(lane, to_s, failures, stood, used, count):
-    """Run to `to_s` and through everything that happens at that instant. `stood` and `used`, which may be others then,
-    get the times over which GPUs in use stood; how many there are."""
+def _advance(lane, to_s, failures, stood, count):
+    """Run to `to_s` and through everything that happens at that instant. `stood`, which may be another then, gets the
+    times over which GPUs in use stood; how many there are."""
     site = lane.sites[lane.number]
     now_s = site.now_s
     if site.news:
         _settle(lane, now_s, failures)
-        stood, used, count = _note(lane, now_s, stood, used, count)
+        stood, count = _note(lane, now_s, stood, count)
     while True:
-        now_s = min(site.alarm_s, lane.cohorts[lane.ends[0]].end_s if site.running else math.inf)
+        now_s = min(site.alarm_s, lane.cohorts[lane.cohorts[0].end].end_s if site.running else math.inf)
         if now_s > to_s:
             break
         _settle(lane, now_s, failures)
-        stood, used, count = _note(lane, now_s, stood, used, count)
+        stood, count = _note(lane, now_s, stood, count)
     site.now_s = to_s
-    stood, used, count = _stood(lane, to_s, stood, used, count)
-    return stood, used, count
+    return _stood(lane, to_s, stood, count)
 
 
 @part
-def _note(lane, now_s, stood, used, count):
+def _note(lane, now_s, stood, count):
     """`Meter.note`, where GPUs in use have changed."""
     for m in range(len(lane.classes)):
-        if lane.busy[m] != lane.classes[m].busy_gpus:
-            stood, used, count = _stood(lane, now_s, stood, used, count)
+        if lane.classes[m].stood_gpus != lane.classes[m].busy_gpus:
+            stood, count = _stood(lane, now_s, stood, count)
             for k in range(len(lane.classes)):
-                lane.busy[k] = lane.classes[k].busy_gpus
+                lane.classes[k].stood_gpus = lane.classes[k].busy_gpus
             break
-    return stood, used, count
+    return stood, count
 
 
 @part
-def _stood(lane, now_s, stood, used, count):
+def _stood(lane, now_s, stood, count):
     """The busy GPUs of the last instant stood until now."""
     site = lane.sites[lane.number]
     seconds = now_s - site.since_s
     if seconds > 0.0:
         if count == len(stood):
-            more, more_used = np.empty(2 * count, stood.dtype), np.empty((2 * count, used.shape[1]), used.dtype)
-            more[:count], more_used[:count] = stood, used
-            stood, used = more, more_used
-        stood[count].lane, stood[count].begin_s, stood[count].seconds = lane.number, site.since_s, seconds
+            stood = _twice(stood)
+        stood[count, STOOD_LANE], stood[count, STOOD_SECONDS] = lane.number, seconds
         for m in range(len(lane.classes)):
-            used[count, m] = lane.busy[m]
-            lane.classes[m].busy_gpu_s += lane.busy[m] * seconds
+            stood[count, STOOD_GPUS + m] = lane.classes[m].stood_gpus
+            lane.classes[m].busy_gpu_s += lane.classes[m].stood_gpus * seconds
         site.since_s = now_s
         count += 1
-    return stood, used, count
+    return stood, count
+
+
+@part
+def _twice(rows):
+    """The same rows with room for as many again."""
+    more = np.empty((2 * len(rows), rows.shape[1]))
+    for k in range(len(rows)):
+        for m in range(rows.shape[1]):
+            more[k, m] = rows[k, m]
+    return more
 
 
 @part
@@ -267,39 +271,37 @@ def _entries(sources):
     """The functions that Python calls; `sources` is what their kept code depends on."""
 
     @entry
-    def run(tables, arrivals, arrive, grants, failures, fail, to_s, left, stood, used, readings, slack_min):
+    def run(tables, arrivals, arrive, grants, failures, fail, to_s, left, stood, readings, slack_min):
         """All lanes from their now to `to_s` (L,): arrivals[arrive[l]:arrive[l + 1]] are submitted to lane l, then
         `grants` (L, M) hold, and failures[fail[l]:fail[l + 1]] come about. Into `readings` (L, M) and `slack_min` (L,)
         goes how things stand then, into `left`, unless it is empty, who left.
 
-        stood and used with what they were given, or larger ones, how many of them, and rows of `left`
+        `stood`, or a longer one, with what it was given, how many rows that are, and rows of `left`
         """
         sources  # noqa: B018
-        classes, most = tables.classes.shape[1], tables.trainees.shape[1] * tables.trainees.shape[2]
-        busy, partials = np.zeros(classes, np.int64), np.empty(_PARTIALS)
-        keys, order, rows = np.empty((3, most)), np.empty(most, np.int64), np.zeros(1, np.int64)
-        count = 0
+        partials, ranks = np.empty(_PARTIALS), np.empty(tables.trainees.shape[1] * tables.trainees.shape[2], RANK)
+        count = row = 0
         for number in range(len(tables.sites)):
-            lane = _lane(tables, number, left, rows, busy, partials, keys, order)
+            lane, site = _lane(tables, number, left, partials, ranks), tables.sites[number]
             here = failures[fail[number]:fail[number + 1]]
-            tables.sites[number].failure = 0
+            site.failure, site.row = 0, row
             _begin(lane)
             _submit(lane, arrivals[arrive[number]:arrive[number + 1]])
             _command(lane, grants[number])
-            stood, used, count = _advance(lane, nearest_tick(to_s[number]), here, stood, used, count)
+            stood, count = _advance(lane, nearest_tick(to_s[number]), here, stood, count)
             slack_min[number] = _read(lane, readings[number])
-        return stood, used, count, rows[0]
+            row = site.row
+        return stood, count, row
 
     @entry
-    def shift(tables, numbers, id_by):
+    def shift(tables, numbers, id_by, left):
         """Set the clocks of some lanes to 0, with everything that is timed on them, and take `id_by` off their jobs'
-        ids; they go on as facilities do that `restore` what others kept."""
+        ids; they go on as facilities do that `restore` what others kept. left: an array as `run` has it."""
         sources  # noqa: B018
-        partials, nothing = np.empty(_PARTIALS), np.zeros(0, np.int64)
+        partials, ranks = np.empty(_PARTIALS), np.empty(0, RANK)
         for k in range(len(numbers)):
             number = numbers[k]
-            lane = _lane(tables, number, nothing, nothing, nothing, partials, np.empty((3, 0)), nothing)
-            site = tables.sites[number]
+            lane, site = _lane(tables, number, left, partials, ranks), tables.sites[number]
             by_s = site.now_s
             site.now_s, site.since_s, site.alarm_s, site.regroup, site.news = 0.0, 0.0, math.inf, 0, 0
             for m in range(len(lane.classes)):

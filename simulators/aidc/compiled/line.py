@@ -11,7 +11,7 @@ import numpy as np
 
 from simulators.aidc.compiled.jit import part
 from simulators.aidc.compiled.records import DROPPED, FINISHED, NOBODY
-from simulators.aidc.compiled.sums import add_exactly, nearest_tick, rounded, sort_rows
+from simulators.aidc.compiled.sums import add_exactly, nearest_tick, rounded, sort
 
 # --- the heap of ends: cohorts of all classes, by end, then by start ----------------------------------------------------
 
@@ -26,39 +26,39 @@ def _ends_before(cohorts, a, b):
 @part
 def expect(lane, cohort):
     """`Clock.expect`: the cohort is the newest of those that run."""
-    site, ends, cohorts = lane.sites[lane.number], lane.ends, lane.cohorts
+    site, cohorts = lane.sites[lane.number], lane.cohorts
     cohorts[cohort].number = site.started
     site.started += 1
     k = site.running
     site.running += 1
-    while k > 0 and _ends_before(cohorts, cohort, ends[(k - 1) // 2]):
-        ends[k] = ends[(k - 1) // 2]
+    while k > 0 and _ends_before(cohorts, cohort, cohorts[(k - 1) // 2].end):
+        cohorts[k].end = cohorts[(k - 1) // 2].end
         k = (k - 1) // 2
-    ends[k] = cohort
+    cohorts[k].end = cohort
 
 
 @part
 def take_end(lane, place):
     """Take the cohort at a place of the heap out of it; 0: the one that ends first."""
-    site, ends, cohorts = lane.sites[lane.number], lane.ends, lane.cohorts
-    taken = ends[place]
+    site, cohorts = lane.sites[lane.number], lane.cohorts
+    taken = cohorts[place].end
     site.running -= 1
     count = site.running
     if place == count:
         return taken
-    moved, k = ends[count], place
-    while k > 0 and _ends_before(cohorts, moved, ends[(k - 1) // 2]):
-        ends[k] = ends[(k - 1) // 2]
+    moved, k = cohorts[count].end, place
+    while k > 0 and _ends_before(cohorts, moved, cohorts[(k - 1) // 2].end):
+        cohorts[k].end = cohorts[(k - 1) // 2].end
         k = (k - 1) // 2
     while 2 * k + 1 < count:
         child = 2 * k + 1
-        if child + 1 < count and _ends_before(cohorts, ends[child + 1], ends[child]):
+        if child + 1 < count and _ends_before(cohorts, cohorts[child + 1].end, cohorts[child].end):
             child += 1
-        if not _ends_before(cohorts, ends[child], moved):
+        if not _ends_before(cohorts, cohorts[child].end, moved):
             break
-        ends[k] = ends[child]
+        cohorts[k].end = cohorts[child].end
         k = child
-    ends[k] = moved
+    cohorts[k].end = moved
     return taken
 
 
@@ -207,8 +207,9 @@ def _forget_line(lane, m):
 def note_left(lane, m, number, start_s, end_s, done_to, outcome):
     """A row for a job that leaves, where rows are kept."""
     if len(lane.left):
-        row = lane.left[lane.rows[0]]
-        lane.rows[0] += 1
+        site = lane.sites[lane.number]
+        row = lane.left[site.row]
+        site.row += 1
         row.lane, row.of, row.id = lane.number, m, number
         row.start_s, row.end_s, row.done_to, row.outcome = start_s, end_s, done_to, outcome
 
@@ -394,7 +395,8 @@ def strike(lane, m, low, high, now_s):
 @part
 def _off_board(lane, m, cohort, begin, end):
     """Jobs begin..end-1 of a cohort go to the end of the line; the first of them. A cohort of none is no more."""
-    mine, jobs = lane.cohorts[cohort], lane.jobs
+    cohorts, jobs = lane.cohorts, lane.jobs
+    mine = cohorts[cohort]
     job, number, newcomer = mine.first, mine.jobs, NOBODY
     mine.first = mine.last = NOBODY
     mine.jobs = 0
@@ -408,7 +410,7 @@ def _off_board(lane, m, cohort, begin, end):
         job = after
     if not mine.jobs:
         place = 0
-        while lane.ends[place] != cohort:
+        while cohorts[place].end != cohort:
             place += 1
         take_end(lane, place)
         free_cohort(lane, m, cohort)
@@ -467,15 +469,15 @@ def set_out_again(lane):
     """All cohorts that run into an empty heap of ends: at equal ends, who started first ends first, then by class."""
     site, cohorts = lane.sites[lane.number], lane.cohorts
     count = site.running
-    keys, order, places = np.zeros((3, count)), np.arange(count), np.empty(count, np.int64)
-    n = 0
+    ranks, n = np.empty(count, lane.ranks.dtype), 0
     for m in range(len(lane.classes)):
         cohort = NOBODY if lane.facts[m].train else lane.classes[m].first
         while cohort != NOBODY:
-            places[n], keys[0, n], keys[1, n] = cohort, cohorts[cohort].start_s, n
+            ranks[n].first, ranks[n].second, ranks[n].third = cohorts[cohort].start_s, n, 0.0
+            ranks[n].place = cohort
             n += 1
             cohort = cohorts[cohort].after
-    sort_rows(keys, order, count)
+    sort(ranks, count)
     site.running = site.started = 0
     for k in range(count):
-        expect(lane, places[order[k]])
+        expect(lane, ranks[k].place)

@@ -26,11 +26,12 @@ SITE = np.dtype([
     ("running", "i8"),  # cohorts in the heap of ends
     ("free_job", "i8"), ("free_cohort", "i8"),  # first of the free places
     ("jobs", "i8"),  # inference jobs inside
-    ("failure", "i8"),  # the next of the failures and repairs of this call
+    ("failure", "i8"), ("row", "i8"),  # next of the failures and repairs of this call, next row of who left
 ], align=True)  # fmt: skip
 
 CLASS = np.dtype([
     ("granted_gpus", "i8"), ("busy_gpus", "i8"), ("next_s", "f8"),
+    ("stood_gpus", "i8"), ("due", "i8"),  # busy since the lane's `since_s`; whether `next_s` has come
     # counted between two reads, as of `Tally`
     ("received", "i8"), ("finished", "i8"), ("dropped", "i8"),
     ("trim_to", "f8"), ("finished_to", "f8"), ("missed_to", "f8"), ("failed_to", "f8"), ("busy_gpu_s", "f8"),
@@ -59,6 +60,7 @@ COHORT = np.dtype([  # as of `events`: jobs of one class and size that started a
     ("of", "i8"), ("jobs", "i8"), ("work_to", "f8"), ("start_s", "f8"), ("end_s", "f8"), ("number", "i8"),
     ("first", "i8"), ("last", "i8"),  # its jobs
     ("before", "i8"), ("after", "i8"),  # in the order of starts
+    ("end", "i8"),  # of nobody: entry k of the heap of ends, a place, stands at place k
 ], align=True)  # fmt: skip
 
 DUE = np.dtype([("due_s", "f8"), ("ticket", "i8"), ("job", "i8")], align=True)
@@ -68,6 +70,9 @@ TRAINEE = np.dtype([  # as of `TrainingJob`
     ("id", "i8"), ("work_to", "f8"), ("deadline_s", "f8"), ("due_s", "f8"), ("ready_s", "f8"),
     ("done_to", "f8"), ("since_s", "f8"), ("from_s", "f8"), ("start_s", "f8"), ("end_s", "f8"),
     ("speed_to_per_s", "f8"), ("blocks", "i8"),
+    # of nobody: entries k of three lists of places stand at place k: active jobs by deadline, deferred ones by release,
+    # and free places
+    ("active", "i8"), ("deferred", "i8"), ("spare", "i8"),
 ], align=True)  # fmt: skip
 
 ARRIVAL = np.dtype([("of", "i8"), ("id", "i8"), ("work_to", "f8"), ("deadline_s", "f8"), ("release_s", "f8")],
@@ -81,8 +86,11 @@ LEFT = np.dtype([("lane", "i8"), ("of", "i8"), ("id", "i8"), ("start_s", "f8"), 
                  ("outcome", "i8")], align=True)
 """A job that left a site."""
 
-STOOD = np.dtype([("lane", "i8"), ("begin_s", "f8"), ("seconds", "f8")], align=True)
-"""A time over which the GPUs in use at a lane stood."""
+STOOD_LANE, STOOD_SECONDS, STOOD_GPUS = 0, 1, 2
+"""Columns of the rows over which the GPUs in use at a lane stood; those of the classes come last."""
+
+RANK = np.dtype([("first", "f8"), ("second", "f8"), ("third", "f8"), ("place", "i8")], align=True)
+"""Somebody's place in an order: by the first number, then the second, then the third."""
 
 READING = np.dtype([  # of a class, at the end of a call
     ("queued", "i8"), ("deferred", "i8"), ("running", "i8"), ("late", "i8"), ("urgent", "i8"),
@@ -91,34 +99,26 @@ READING = np.dtype([  # of a class, at the end of a call
 
 
 class Tables(NamedTuple):
-    """State of all lanes; L lanes, M classes, N sites, K the most blocks of any class.
+    """State of all lanes; L lanes, M classes, N sites, K the most blocks of any class, C what fits in, which grows.
 
-    sites (L,), classes (L, M), facts (N, M); speeds, lost (M, K + 1), TO/s on 0 to K blocks, and what linear speed-up
-    would do beyond it; jobs, cohorts, ends (L, C): places, and the heap of cohorts that run; dues (L, Minf, C);
-    trainees, active, deferred, spare (L, Mtrain, C): places, those of active jobs by deadline, of deferred ones by
-    release, and free ones. C: what fits in, which grows
+    sites (L,), classes (L, M), facts (N, M); speeds (2, M, K + 1): TO/s on 0 to K blocks, and what linear speed-up
+    would do beyond it; jobs, cohorts (L, C); dues (L, Minf, C): heaps; trainees (L, Mtrain, C)
     """
 
     sites: np.ndarray
     classes: np.ndarray
     facts: np.ndarray
     speeds: np.ndarray
-    lost: np.ndarray
     jobs: np.ndarray
     cohorts: np.ndarray
-    ends: np.ndarray
     dues: np.ndarray
     trainees: np.ndarray
-    active: np.ndarray
-    deferred: np.ndarray
-    spare: np.ndarray
 
 
 class Lane(NamedTuple):
     """One lane of `Tables`, whose fields have the lane's part but for `sites`, of all lanes; and what a call needs.
 
-    number: the lane's; busy (M,): GPUs in use since `since_s`; left, rows: where rows of the jobs that leave go, and
-    how many there are; partials: of exact sums; keys (3, Mtrain C), order (Mtrain C,): lists that are sorted
+    number: the lane's; left: rows of the jobs that leave; partials: of exact sums; ranks: an order that is worked out
     """
 
     number: int
@@ -126,18 +126,10 @@ class Lane(NamedTuple):
     classes: np.ndarray
     facts: np.ndarray
     speeds: np.ndarray
-    lost: np.ndarray
     jobs: np.ndarray
     cohorts: np.ndarray
-    ends: np.ndarray
     dues: np.ndarray
     trainees: np.ndarray
-    active: np.ndarray
-    deferred: np.ndarray
-    spare: np.ndarray
-    busy: np.ndarray
     left: np.ndarray
-    rows: np.ndarray
     partials: np.ndarray
-    keys: np.ndarray
-    order: np.ndarray
+    ranks: np.ndarray

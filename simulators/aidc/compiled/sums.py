@@ -66,25 +66,25 @@ def rounded(partials, count):
 
 
 @part
-def sort_rows(rows, order, count):
-    """Put the first `count` places of `order` into the order of `rows` (3, C): by the first row, then the second, then
-    the third. Shell's method."""
+def sort(ranks, count):
+    """Put the first `count` records of `ranks` (RANK) into their order. Shell's method."""
     gap = 1
     while 3 * gap + 1 < count:
         gap = 3 * gap + 1
     while gap > 0:
         for k in range(gap, count):
-            mine, j = order[k], k
-            while j >= gap and _later(rows, order[j - gap], mine):
-                order[j] = order[j - gap]
+            first, second, third, place, j = (ranks[k].first, ranks[k].second, ranks[k].third, ranks[k].place, k)
+            while j >= gap and _later(ranks[j - gap], first, second, third):
+                ranks[j] = ranks[j - gap]
                 j -= gap
-            order[j] = mine
+            ranks[j].first, ranks[j].second, ranks[j].third, ranks[j].place = first, second, third, place
         gap //= 3
 
 
 @part
-def _later(rows, a, b):
-    for k in range(3):
-        if rows[k, a] != rows[k, b]:
-            return rows[k, a] > rows[k, b]
-    return False
+def _later(rank, first, second, third):
+    if rank.first != first:
+        return rank.first > first
+    if rank.second != second:
+        return rank.second > second
+    return rank.third > third

@@ -32,18 +32,15 @@ def empty_tables(job_classes: Mapping[str, JobClass], sites: Mapping[str, Site],
     classes = list(job_classes.values())
     lanes, most = n_envs * len(sites), max(c.max_blocks for c in classes)
     trains = sum(c.kind == "train" for c in classes)
-    speeds, lost = np.zeros((2, len(classes), most + 1))
+    speeds = np.zeros((2, len(classes), most + 1))
     for m, c in enumerate(classes):
         block_to_per_s = gpu_throughput_to_per_s(c.gpus_per_block, c.to_per_gpu_min)
         for k in range(c.max_blocks + 1):
-            speeds[m, k] = c.speed_to_per_s(k)
-            lost[m, k] = k * block_to_per_s - speeds[m, k]
-    places = np.zeros((3, lanes, trains, 0), np.int64)
+            speeds[:, m, k] = c.speed_to_per_s(k), k * block_to_per_s - c.speed_to_per_s(k)
     tables = Tables(
-        np.zeros(lanes, SITE), np.zeros((lanes, len(classes)), CLASS), _facts(classes, list(sites.values()), lost),
-        speeds, lost, np.zeros((lanes, 0), JOB), np.zeros((lanes, 0), COHORT), np.zeros((lanes, 0), np.int64),
-        np.zeros((lanes, len(classes) - trains, 0), DUE), np.zeros((lanes, trains, 0), TRAINEE),
-        places[0], places[1], places[2])
+        np.zeros(lanes, SITE), np.zeros((lanes, len(classes)), CLASS), _facts(classes, list(sites.values()), speeds[1]),
+        speeds, np.zeros((lanes, 0), JOB), np.zeros((lanes, 0), COHORT),
+        np.zeros((lanes, len(classes) - trains, 0), DUE), np.zeros((lanes, trains, 0), TRAINEE))
     of_site, of_class = tables.sites, tables.classes
     of_site["alarm_s"] = np.inf
     of_site["free_job"] = of_site["free_cohort"] = NOBODY
@@ -70,15 +67,12 @@ def with_room(tables: Tables, arriving: np.ndarray, failures: int = 0) -> Tables
     running = min(inside, at_once)
     if running > tables.cohorts.shape[1]:
         changed["cohorts"] = _linked(tables.cohorts, running, tables.sites["free_cohort"])
-        changed["ends"] = _longer(tables.ends, changed["cohorts"].shape[1])
     dues = int((classes["dues"] + classes["queued"] + arriving)[:, ~train].max(initial=0)) + failures * at_once
     if dues > tables.dues.shape[2]:
         changed["dues"] = _longer(tables.dues, _more(tables.dues, dues))
     training = int((classes["active"] + classes["deferred"] + arriving)[:, train].max(initial=0))
     if training > tables.trainees.shape[2]:
-        count = _more(tables.trainees, training)
-        changed |= {name: _longer(getattr(tables, name), count) for name in ("trainees", "active", "deferred")}
-        changed["spare"] = _more_spare(tables, count, train)
+        changed["trainees"] = _more_trainees(tables, training, train)
     return tables._replace(**changed) if changed else tables
 
 
@@ -125,11 +119,11 @@ def _linked(table: np.ndarray, least: int, first_free: np.ndarray) -> np.ndarray
     return longer
 
 
-def _more_spare(tables: Tables, count: int, train: np.ndarray) -> np.ndarray:
-    """Lists of free places, (L, Mtrain, C): those that there were, then the new ones."""
-    old = tables.spare.shape[2]
-    spare = _longer(tables.spare, count)
+def _more_trainees(tables: Tables, least: int, train: np.ndarray) -> np.ndarray:
+    """A longer table (L, Mtrain, C), its new places behind the free ones that there were."""
+    old, count = tables.trainees.shape[2], _more(tables.trainees, least)
+    longer = _longer(tables.trainees, count)
     taken = (tables.classes["active"] + tables.classes["deferred"])[:, train]
     at = (old - taken)[..., None] + np.arange(count - old)
-    np.put_along_axis(spare, at, np.broadcast_to(np.arange(old, count), at.shape), axis=2)
-    return spare
+    np.put_along_axis(longer["spare"], at, np.broadcast_to(np.arange(old, count), at.shape), axis=2)
+    return longer
