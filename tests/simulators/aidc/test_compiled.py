@@ -1,0 +1,173 @@
+"""The compiled fleet against the one on SimPy: the same jobs and commands, job by job and minute by minute."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("numba", reason="the compiled fleet is an extra")
+
+from cosim.errors import ModelError, ScenarioError
+from cosim.params import validate
+from simulators.aidc.adapter import AidcParams
+from simulators.aidc.carried import pack, unpack
+from simulators.aidc.compiled.fleet import CompiledFleet, Jobs, outcome_of
+from simulators.aidc.cooling import supply_limits_degc
+from simulators.aidc.facility import Facility
+from simulators.aidc.racks import Racks
+
+TICK_S = 60.0
+SITES = {"left": {"node": 1, "racks": 2, "gpus_per_rack": 6, "idle_kw": 30.0},
+         "right": {"node": 2, "racks": 5, "gpus_per_rack": 2, "idle_kw": 12.0}}
+SMOOTH = {  # 1 TO/s per job for a and b, 2 and 1 TO/s per block for c and d: times are binary fractions
+    "c": {"kind": "train", "work_to": 9, "deadline_s": 9, "to_per_gpu_min": 60, "kw_per_to_s": 0.7,
+          "gpus_per_block": 2, "max_blocks": 2},
+    "a": {"kind": "inf", "work_to": 9, "deadline_s": 9, "to_per_gpu_min": 60, "kw_per_to_s": 0.9},
+    "b": {"kind": "inf", "work_to": 9, "deadline_s": 9, "to_per_gpu_min": 15, "kw_per_to_s": 2.5, "gpus_per_block": 4},
+    "d": {"kind": "train", "work_to": 9, "deadline_s": 9, "to_per_gpu_min": 15, "kw_per_to_s": 1.5,
+          "gpus_per_block": 4},
+}
+ROUGH = {  # speeds that no binary fraction holds, a speed-up below linear, laxity, checkpoints, restarts
+    "c": {"kind": "train", "work_to": 9, "deadline_s": 9, "to_per_gpu_min": 47.1, "kw_per_to_s": 0.7,
+          "gpus_per_block": 2, "max_blocks": 5, "speedup_exponent": 0.8, "order": "llf"},
+    "a": {"kind": "inf", "work_to": 9, "deadline_s": 9, "to_per_gpu_min": 61.3, "kw_per_to_s": 0.9},
+    "b": {"kind": "inf", "work_to": 9, "deadline_s": 9, "to_per_gpu_min": 13.7, "kw_per_to_s": 2.5,
+          "gpus_per_block": 3},
+    "d": {"kind": "train", "work_to": 9, "deadline_s": 9, "to_per_gpu_min": 7.9, "kw_per_to_s": 1.5,
+          "gpus_per_block": 3, "max_blocks": 2, "checkpoint_interval_s": 11.0, "checkpoint_cost_s": 1.3,
+          "restart_s": 2.7},
+}
+CLASSES = {"smooth": SMOOTH, "rough": ROUGH}
+
+
+def params(kind, **more):
+    given = {"job_classes": CLASSES[kind], "sites": SITES, "job_log": False, "window_s": 3 * TICK_S,
+             "cooling": "corrected", **more}
+    return validate(AidcParams, given, "aidc")
+
+
+def minutes(rng, given, count, smooth):
+    """Random minutes of one environment: per site its jobs (class, size, deadline, release) and grants, set points."""
+    classes, plan = list(given.job_classes.values()), []
+    equal = rng.random() < 0.4  # all of a class as large, as in Table I
+    sizes = rng.integers(1, 250, len(classes)).astype(float) if smooth else rng.uniform(0.1, 250, len(classes))
+    fixed = rng.random() < 0.5  # deadlines rise along a line
+    busy = rng.choice([2, 8, 30])
+    number = 0
+    for k in range(count):
+        minute = []
+        for site in given.sites.values():
+            rows = []
+            for _ in range(rng.integers(0, busy)):
+                m = int(rng.integers(len(classes)))
+                size = sizes[m] if equal else float(rng.integers(1, 250) if smooth else rng.uniform(0.1, 250))
+                late = 170.0 if fixed else float(rng.integers(-5, 400) if smooth else rng.uniform(-5, 400))
+                wait = float(rng.integers(0, 200) if smooth else rng.uniform(0, 200))
+                train = classes[m].kind == "train"
+                rows.append((m, number, size, k * TICK_S + late, k * TICK_S + wait * train * (rng.random() < 0.6)))
+                number += 1
+            left, grants = site.gpus, [0] * len(classes)
+            for m in rng.permutation(len(classes)):
+                block = classes[m].gpus_per_block if classes[m].kind == "train" else 1
+                grants[m] = int(rng.integers(0, left // block + 1)) * block
+                left -= grants[m]
+            minute.append((rows, grants, float(rng.choice([17.0, 18.0, 20.5, 21.3, 23.0, 25.0]))))
+        plan.append(minute)
+    return plan
+
+
+class OnSimPy:
+    """The facilities of one environment; `step` gives what the compiled fleet's step holds of it."""
+
+    def __init__(self, given, racks=None):
+        self.given, self.names = given, list(given.job_classes)
+        self.facilities = [
+            Facility(name, site, given.job_classes, given.site_cooling.get(name, given.cooling),
+                     given.initial_supply_temp_degc, racks=None if racks is None else racks[n])
+            for n, (name, site) in enumerate(given.sites.items())]
+        self.means_kw = [[] for _ in given.sites]
+        self.rows = []
+
+    def step(self, minute):
+        out = []
+        for n, (facility, (rows, grants, degc)) in enumerate(zip(self.facilities, minute, strict=True)):
+            columns = list(zip(*rows, strict=True)) or [()] * 5
+            batch = {"id": list(columns[1]), "job_class": [self.names[m] for m in columns[0]],
+                     "arrival_s": list(columns[3]), "work_to": list(columns[2]), "deadline_s": list(columns[3]),
+                     "release_s": list(columns[4])} if rows else {}
+            facility.submit(batch)
+            facility.command(grants, degc)
+            facility.advance(facility.now_s + TICK_S)
+            did, state = facility.read_interval(), facility.state()
+            self.means_kw[n] = (self.means_kw[n] + [did.it_kw + did.chiller_kw + did.tower_kw + did.loss_kw])[-3:]
+            left = did.left_jobs
+            self.rows += list(zip(left.get("id", ()), [n] * len(left.get("id", ())), *(left.get(name, ()) for name in (
+                "start_s", "end_s", "done_to", "outcome")), strict=True))
+            out.append((did, state))
+        return out
+
+
+EXACT = {  # field of FleetStep -> of Interval or State
+    "work_to": "work_to", "busy_gpus": "busy_gpus", "received_jobs": "received_jobs", "finished_jobs": "finished_jobs",
+    "dropped_jobs": "dropped_jobs", "finished_work_to": "finished_to", "missed_work_to": "missed_to",
+    "failed_work_to": "failed_to", "clipped_commands": "clipped_commands", "queued_jobs": "queued_jobs",
+    "deferred_jobs": "deferred_jobs", "running_jobs": "running_jobs", "pending_work_to": "pending_work_to",
+    "deferred_work_to": "deferred_work_to", "late_jobs": "late_jobs", "urgent_jobs": "urgent_jobs",
+    "slack_min": "slack_min", "up_gpus": "up_gpus", "granted_gpus": "granted_gpus"}
+ENERGY = {"it_kw", "chiller_kw", "tower_kw", "loss_kw"}
+
+
+def jobs_of(plans, k, n_sites):
+    rows = [(b * n_sites + n, *row) for b, plan in enumerate(plans) for n, (rows, *_) in enumerate(plan[k])
+            for row in rows]
+    columns = [np.array(c) for c in zip(*rows, strict=True)] or [np.zeros(0)] * 6
+    return Jobs(*columns)
+
+
+def compare(fleet, worlds, plans, k):
+    """Minute k in both; all that is told of it is the same."""
+    gpus = np.array([[grants for _, grants, _ in plan[k]] for plan in plans])
+    degc = np.array([[degc for *_, degc in plan[k]] for plan in plans])
+    got = fleet.step(jobs_of(plans, k, len(fleet.names)), gpus, degc)
+    for b, (world, plan) in enumerate(zip(worlds, plans, strict=True)):
+        for n, (did, state) in enumerate(world.step(plan[k])):
+            for name, theirs in EXACT.items():
+                wanted = getattr(did, theirs, None)
+                wanted = getattr(state, theirs) if wanted is None else wanted
+                assert np.array_equal(getattr(got, name)[b, n], wanted), (k, b, n, name)
+            for name in ENERGY:
+                assert getattr(got, name)[b, n] == pytest.approx(getattr(did, name), rel=1e-12, abs=1e-9), name
+            window_kw = math.fsum(world.means_kw[n]) / len(world.means_kw[n])
+            assert got.p_window_kw[b, n] == pytest.approx(window_kw, rel=1e-12)
+            gpus, used = world.facilities[n].gpus, sum(state.busy_gpus)
+            assert got.free_gpu_ratio[b, n] == max(1.0 - used / gpus - (gpus - state.up_gpus) / gpus, 0.0)
+    return got
+
+
+def fates(rows):
+    """(id, site, start, end, done, outcome), in the order in which they left a site; NaN as None."""
+    return [tuple(None if isinstance(x, float) and math.isnan(x) else x for x in row) for row in rows]
+
+
+def check(given, seed, envs, count, smooth, **more):
+    rng = np.random.default_rng(seed)
+    plans = [minutes(rng, given, count, smooth) for _ in range(envs)]
+    fleet, worlds = CompiledFleet(given, envs, TICK_S, keep_rows=True), [OnSimPy(given) for _ in range(envs)]
+    found = [[] for _ in range(envs)]
+    for k in range(count):
+        got = compare(fleet, worlds, plans, k)
+        for row in got.done_jobs:
+            b, n = divmod(int(row["lane"]), len(fleet.names))
+            found[b].append((int(row["id"]), n, *(float(row[c]) for c in ("start_s", "end_s", "done_to")),
+                             outcome_of(row)))
+    for mine, world in zip(found, worlds, strict=True):
+        assert fates(mine) == fates(world.rows)
+    return sum(map(len, found))
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+@pytest.mark.parametrize("seed", range(20))
+def test_every_job_meets_the_same_fate_at_the_same_time(kind, seed):
+    given = params(kind, site_cooling={"right": "literal"})
+    check(given, seed, envs=3, count=12, smooth=kind == "smooth")
