@@ -37,6 +37,7 @@ FLOORS = [
 
 OWNERS = {
     "simpy": {"simulators.aidc.events"},
+    "numba": {"simulators.aidc.compiled.jit"},
     "pandapower": {"simulators.grid.netfile"},
     "gurobipy": {"simulators.grid.gurobi_solver"},
     "opendssdirect": {"simulators.grid.opendss"},

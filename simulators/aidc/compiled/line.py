@@ -117,14 +117,14 @@ def _waits(lane, ticket, job):
 def index_newcomers(lane, m):
     """Put the deadlines of jobs that came since the last look, and still wait, into the heap."""
     line, jobs = lane.classes[m], lane.jobs
-    if line.ordered or line.indexed >= line.tickets:
+    if line.ordered:
         return
     job = line.tail
     while job != NOBODY and jobs[job].ticket >= line.indexed:
         _push_due(lane, m, job)
         job = jobs[job].before
     line.next_s = lane.dues[lane.facts[m].place][0].due_s
-    line.indexed = line.tickets
+    line.indexed = lane.sites[lane.number].tickets
 
 
 # --- joining and leaving the line ------------------------------------------------------------------------------------
@@ -133,9 +133,9 @@ def index_newcomers(lane, m):
 @part
 def join(lane, m, job):
     """A job, which has a place already, goes to the end of the line."""
-    line, jobs = lane.classes[m], lane.jobs
-    jobs[job].ticket, jobs[job].waits = line.tickets, 1
-    line.tickets += 1
+    site, line, jobs = lane.sites[lane.number], lane.classes[m], lane.jobs
+    jobs[job].ticket, jobs[job].waits = site.tickets, 1
+    site.tickets += 1
     jobs[job].before, jobs[job].after = line.tail, NOBODY
     if line.tail == NOBODY:
         line.head = job
@@ -200,7 +200,7 @@ def _forget_line(lane, m):
     """Nobody waits."""
     line = lane.classes[m]
     line.ordered, line.tail_s, line.next_s = 1, -math.inf, math.inf
-    line.indexed, line.dues = line.tickets, 0
+    line.indexed, line.dues = lane.sites[lane.number].tickets, 0
 
 
 @part

@@ -25,7 +25,7 @@ SITE = np.dtype([
     ("started", "i8"),  # cohorts so far: those that end at one instant do so in the order of their starts
     ("running", "i8"),  # cohorts in the heap of ends
     ("free_job", "i8"), ("free_cohort", "i8"),  # first of the free places
-    ("jobs", "i8"),  # inference jobs inside
+    ("jobs", "i8"), ("tickets", "i8"),  # inference jobs inside; tickets given so far, each once in a lane
     ("failure", "i8"), ("row", "i8"),  # next of the failures and repairs of this call, next row of who left
 ], align=True)  # fmt: skip
 
@@ -38,7 +38,7 @@ CLASS = np.dtype([
     # of a line of inference: its ends, and as of `InferenceQueue`
     ("head", "i8"), ("tail", "i8"), ("queued", "i8"), ("waiting_to", "f8"),
     ("ordered", "i8"), ("tail_s", "f8"), ("looked", "i8"),
-    ("tickets", "i8"), ("indexed", "i8"), ("dues", "i8"),  # given so far; those below are in the heap; its length
+    ("indexed", "i8"), ("dues", "i8"),  # tickets below are in the heap of deadlines; its length
     ("first", "i8"), ("last", "i8"),  # cohorts that run, in the order of their starts
     # of a pool of training, as of `TrainingPool`
     ("held", "i8"), ("allotted", "i8"), ("stale", "i8"), ("look_s", "f8"), ("counted_s", "f8"),

@@ -121,7 +121,7 @@ ENERGY = {"it_kw", "chiller_kw", "tower_kw", "loss_kw"}
 def jobs_of(plans, k, n_sites):
     rows = [(b * n_sites + n, *row) for b, plan in enumerate(plans) for n, (rows, *_) in enumerate(plan[k])
             for row in rows]
-    columns = [np.array(c) for c in zip(*rows, strict=True)] or [np.zeros(0)] * 6
+    columns = [np.array(c) for c in zip(*rows, strict=True)] or [np.zeros(0, int)] * 6
     return Jobs(*columns)
 
 
@@ -171,3 +171,98 @@ def check(given, seed, envs, count, smooth, **more):
 def test_every_job_meets_the_same_fate_at_the_same_time(kind, seed):
     given = params(kind, site_cooling={"right": "literal"})
     check(given, seed, envs=3, count=12, smooth=kind == "smooth")
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_racks_fail_alike(seed):
+    """Failures come from the same streams; minutes so long that a rack is down in half of them."""
+    given = params("rough", rack_mean_up_s=120.0, rack_mean_down_s=60.0)
+    streams = [lambda e=e, n=n: np.random.default_rng([seed, e, n]) for e in range(2) for n in range(2)]
+    racks = [[Racks(site.racks, 120.0, 60.0, stream()) for site, stream in zip(
+        [*given.sites.values()] * 2, streams, strict=True)] for _ in range(2)]
+    plans = [minutes(np.random.default_rng([seed, e]), given, 15, False) for e in range(2)]
+    fleet = CompiledFleet(given, 2, TICK_S, racks=racks[0])
+    worlds = [OnSimPy(given, racks[1][2 * e:2 * e + 2]) for e in range(2)]
+    undone = sum(compare(fleet, worlds, plans, k).failed_work_to.sum() for k in range(15))
+    assert undone > 0
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+@pytest.mark.parametrize("seed", range(6))
+def test_a_day_goes_on_from_the_one_before(kind, seed):
+    """At midnight, in one of two environments: the clock is set back, jobs go on, equal deadlines keep their order."""
+    given, rng = params(kind), np.random.default_rng(seed)
+    plans = [minutes(rng, given, 14, kind == "smooth") for _ in range(2)]
+    for plan in plans:  # the clock of each day starts at 0
+        for k in range(7, 14):
+            for rows, *_ in plan[k]:
+                rows[:] = [(m, number, size, due - 7 * TICK_S, release - 7 * TICK_S)
+                           for m, number, size, due, release in rows]
+    plans[1][7:] = minutes(rng, given, 7, kind == "smooth")
+    fleet, worlds = CompiledFleet(given, 2, TICK_S), [OnSimPy(given) for _ in range(2)]
+    for k in range(7):
+        compare(fleet, worlds, plans, k)
+    for b, world in enumerate(worlds):
+        carried = pack([f.keep() for f in world.facilities], 7 * TICK_S)
+        fresh = OnSimPy(given)
+        fresh.means_kw = world.means_kw
+        for facility, memory in zip(fresh.facilities, unpack(carried, list(given.job_classes)), strict=True):
+            facility.restore(memory)
+        worlds[b] = fresh
+    fleet.shift(np.array([1]), np.array([10_000]))
+    assert fleet.now_s.tolist() == [7 * TICK_S, 0.0]
+    fleet.shift(np.array([0]), np.array([10_000]))
+    for k in range(7, 14):
+        compare(fleet, worlds, plans, k)
+
+
+@pytest.mark.parametrize(("given", "name"), [
+    ({"job_log": True}, "job_log"), ({"trace_step_s": 30.0}, "trace_step_s"), ({"thermal": "first_order"}, "thermal"),
+    ({"ambient": {"wet_bulb_mean_degc": 15.0}}, "ambient"),
+    ({"site_ambient": {"left": {"wet_bulb_mean_degc": 15.0}}}, "site_ambient.left")])
+def test_what_it_cannot_do_is_refused_by_name(given, name):
+    with pytest.raises(ScenarioError, match=f"cannot do {name}.*SimPy"):
+        CompiledFleet(params("smooth", **given), 1)
+
+
+def test_racks_need_their_streams():
+    with pytest.raises(ScenarioError, match="one per lane, 2"):
+        CompiledFleet(params("smooth", rack_mean_up_s=120.0), 1)
+    with pytest.raises(ScenarioError, match="or neither"):
+        CompiledFleet(params("smooth"), 1, racks=[None, None])
+
+
+JOB = {"lane": [0], "job_class": [1], "id": [7], "work_to": [5.0], "deadline_s": [90.0], "release_s": [0.0]}
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    ({"lane": [2]}, "2 lanes"), ({"lane": [-1]}, "lanes -1"), ({"job_class": [4]}, "classes 4"),
+    ({"work_to": [0.0]}, "must be positive"), ({"work_to": [math.nan]}, "work_to.*nan.*finite"),
+    ({"deadline_s": [math.inf]}, "deadline_s.*inf"), ({"release_s": [1.0]}, "'a' is to be released later"),
+    ({"lane": [1], "job_class": [0]}, "environment 0, right.*job 7 of class 'c' may not run here")])
+def test_jobs_that_may_not_be_are_refused(change, said):
+    classes = {**SMOOTH, "c": {**SMOOTH["c"], "eligible_sites": ("left",)}}
+    fleet = CompiledFleet(params("smooth", job_classes=classes), 1)
+    jobs = Jobs(**{name: np.array(column) for name, column in (JOB | change).items()})
+    with pytest.raises(ModelError, match=said):
+        fleet.step(jobs, np.zeros((1, 2, 4)), np.full((1, 2), 20.0))
+
+
+@pytest.mark.parametrize(("grants", "said"), [
+    ([1, 0, 0, 0], "multiple of 2"), ([0, 0.5, 0, 0], "0.5 GPUs"), ([0, -1, 0, 0], "-1"),
+    ([2, 11, 0, 0], "13 GPUs granted in sum; the site has 12"), ([0, 0, 0], "shape"), ([0, math.nan, 0, 0], "nan GPUs")])
+def test_grants_that_may_not_be_are_refused(grants, said):
+    fleet = CompiledFleet(params("smooth"), 1)
+    jobs = Jobs(**{name: np.array(column) for name, column in JOB.items()})
+    with pytest.raises(ModelError, match=said):
+        fleet.step(jobs, np.array([[grants, [0] * len(grants)]]), np.full((1, 2), 20.0))
+
+
+def test_supply_air_beyond_its_limits_is_clipped_and_counted():
+    given, none = params("smooth"), jobs_of([[[([], [], 0.0)] * 2]], 0, 2)
+    fleet, (low, high) = CompiledFleet(given, 1), supply_limits_degc(given.cooling)
+    got = fleet.step(none, np.zeros((1, 2, 4)), np.array([[low - 1, high]]))
+    assert got.clipped_commands.tolist() == [[1, 0]]
+    assert got.supply_set_degc.tolist() == [[low, high]]
+    with pytest.raises(ModelError, match="supply_temp_degc"):
+        fleet.step(none, np.zeros((1, 2, 4)), np.array([[math.nan, high]]))
