@@ -19,10 +19,10 @@ import numpy as np
 from cosim.errors import ModelError, ScenarioError
 from cosim.units import format_time
 from simulators.aidc.adapter import AidcParams
+from simulators.aidc.compiled.admission import FINE, NO_WORK, NOT_FINITE, NOT_HERE, NOWHERE, TOO_LATE, admit
 from simulators.aidc.compiled.kernel import run, shift
 from simulators.aidc.compiled.options import unsupported
 from simulators.aidc.compiled.records import (
-    ARRIVAL,
     FAILURE,
     LEFT,
     NOBODY,
@@ -45,7 +45,6 @@ from simulators.aidc.equations import (
 )
 from simulators.aidc.racks import Racks
 from simulators.fleet import may_run
-
 
 _FIRST_ROWS = 16
 """Times a lane over which its GPUs in use stand, at the start; they double when they are taken."""
@@ -133,7 +132,6 @@ class CompiledFleet:
         self._gpus = np.array([site.gpus for site in self._sites])
         self._blocks = np.array([c.gpus_per_block if c.kind == "train" else 1 for c in self._job_classes])
         self._may = np.array([[may_run(c, name) for c in self._job_classes] for name in self.names])
-        self._trains = np.array([c.kind == "train" for c in self._job_classes])
         ticks = round(given.window_s / step_s)
         if ticks < 1 or abs(ticks * step_s - given.window_s) > 1e-9 * given.window_s:
             raise ScenarioError(f"window_s = {given.window_s:g} is not a whole number of steps ({step_s:g} s)")
@@ -153,15 +151,13 @@ class CompiledFleet:
         Raises ModelError as `commands.admitted` and `commands.whole_grants` do. A supply temperature outside its limits
         is clipped and counted.
         """
-        arrivals, arrive = self._admitted(jobs)
+        arrivals, arrive, arriving = self._admitted(jobs)
         grants, supply = self._whole_grants(np.asarray(gpus)), np.asarray(supply_temp_degc, np.float64)
         if not np.isfinite(supply).all():
             raise ModelError("supply_temp_degc holds a number that is not finite")
         applied = np.minimum(np.maximum(supply, self._limits[0]), self._limits[1])
         begin_s, lanes = self._tables.sites["now_s"].copy(), self._lanes
         failures, fail = self._failures(begin_s + self.step_s)
-        arriving = np.bincount(np.repeat(np.arange(lanes), np.diff(arrive)) * self._shape[2] + arrivals["of"],
-                               minlength=lanes * self._shape[2]).reshape(lanes, -1)
         self._tables = tables = with_room(self._tables, arriving, int(np.diff(fail).max(initial=0)))
         inside = (tables.sites["jobs"].sum() + tables.classes["active"].sum() + tables.classes["deferred"].sum()
                   + len(arrivals))
@@ -185,35 +181,25 @@ class CompiledFleet:
 
     # --- what comes from outside --------------------------------------------------------------------------------
 
-    def _admitted(self, jobs: Jobs) -> tuple[np.ndarray, np.ndarray]:
-        """Arrivals by lane, and where those of each lane begin; ModelError for what may not be."""
-        lane, of = np.asarray(jobs.lane), np.asarray(jobs.job_class)
-        arrivals = np.empty(len(lane), ARRIVAL)
-        order = np.argsort(lane, kind="stable")
-        lane = lane[order]
-        for name, column in zip(("of", "id", "work_to", "deadline_s", "release_s"), jobs[1:], strict=True):
-            arrivals[name] = np.asarray(column)[order]
-        if len(lane) and not (0 <= lane[0] and lane[-1] < self._lanes and of.min() >= 0 and of.max() < self._shape[2]):
-            raise ModelError(f"jobs for lanes {lane[0]} to {lane[-1]} of classes {of.min()} to {of.max()}; there are "
-                             f"{self._lanes} lanes and {self._shape[2]} classes")
-        for name in ("work_to", "deadline_s", "release_s"):
-            if not np.isfinite(arrivals[name]).all():
-                raise ModelError(f"{name} of the jobs holds {arrivals[name][~np.isfinite(arrivals[name])][0]}; finite "
-                                 "numbers only")
-        if len(lane) and arrivals["work_to"].min() <= 0:
-            raise ModelError(f"work_to of the jobs holds {arrivals['work_to'].min():g}; it must be positive")
-        site = lane % self._shape[1]
-        self._refuse(~self._may[site, arrivals["of"]], lane, arrivals, "may not run here")
-        early = arrivals["release_s"] <= self._tables.sites["now_s"][lane]
-        self._refuse(~(early | self._trains[arrivals["of"]]), lane, arrivals, "is to be released later than now; "
-                     "inference is not deferred")
-        return arrivals, np.searchsorted(lane, np.arange(self._lanes + 1))
-
-    def _refuse(self, bad: np.ndarray, lane: np.ndarray, arrivals: np.ndarray, why: str) -> None:
-        if bad.any():
-            k = int(bad.argmax())
-            raise ModelError(f"{self._where(lane[k])}: job {arrivals['id'][k]} of class "
-                             f"'{self.classes[arrivals['of'][k]]}' {why}")
+    def _admitted(self, jobs: Jobs) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """As `admission.admit`; ModelError for a job that may not be."""
+        columns = [np.asarray(column).astype(kind, casting="same_kind", copy=False)
+                   for column, kind in zip(jobs, (np.int64,) * 3 + (np.float64,) * 3, strict=True)]
+        if len({column.shape for column in columns}) != 1 or columns[0].ndim != 1:
+            raise ModelError(f"columns of the jobs have shapes {[column.shape for column in columns]}; all (J,)")
+        rows, first, arriving, k, wrong = admit(*columns, self._tables.sites, self._tables.facts, self._may)
+        if wrong == NOWHERE:
+            raise ModelError(f"a job for lane {columns[0][k]} of class {columns[1][k]}; there are {self._lanes} lanes "
+                             f"and {self._shape[2]} classes")
+        if wrong != FINE:
+            why = {NOT_FINITE: f"has work_to = {columns[3][k]}, deadline_s = {columns[4][k]}, release_s = "
+                               f"{columns[5][k]}; finite numbers only",
+                   NO_WORK: f"has work_to = {columns[3][k]:g}; it must be positive",
+                   NOT_HERE: "may not run here",
+                   TOO_LATE: f"has release_s = {columns[5][k]:g}, later than now; inference is not deferred"}[wrong]
+            raise ModelError(f"{self._where(columns[0][k])}: job {columns[2][k]} of class "
+                             f"'{self.classes[columns[1][k]]}' {why}")
+        return rows, first, arriving
 
     def _where(self, lane: int) -> str:
         env, site = divmod(int(lane), self._shape[1])
@@ -222,7 +208,7 @@ class CompiledFleet:
     def _whole_grants(self, gpus: np.ndarray) -> np.ndarray:
         if gpus.shape != self._shape:
             raise ModelError(f"GPU grants have shape {gpus.shape}, not {self._shape}: environments, sites, classes")
-        whole = gpus.astype(np.int64)
+        whole = np.where(np.isfinite(gpus), gpus, -1).astype(np.int64)
         bad = (whole != gpus) | (whole < 0) | (whole % self._blocks != 0)
         if bad.any():
             b, n, m = np.argwhere(bad)[0]

@@ -17,6 +17,7 @@ from cosim.errors import ScenarioError
 
 try:
     import numba
+    from numba.extending import intrinsic
 except ImportError as err:
     raise ScenarioError("the compiled fleet needs numba, which is not installed: pip install 'aidc-cosim[fast]', or "
                         "use the fleet on SimPy") from err
@@ -26,6 +27,18 @@ SOURCES = int.from_bytes(hashlib.blake2b(b"".join(
 
 part = numba.njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 """A function that entries call; compiled with the first entry that does."""
+
+
+@intrinsic
+def borrowed(typing_context, array):
+    """The same array without a count of who refers to it, nor have its views one: counting, a locked instruction at
+    every call of a part, would take most of the time. Good for as long as its owner keeps it, such as an entry its
+    arguments."""
+    def generate(context, builder, signature, arguments):
+        mine = context.make_array(signature.args[0])(context, builder, arguments[0])
+        mine.meminfo, mine.parent = mine.meminfo.type(None), mine.parent.type(None)
+        return mine._getvalue()
+    return array(array), generate
 
 
 def entry(function: Callable[..., Any]) -> Callable[..., Any]:

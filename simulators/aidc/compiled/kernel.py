@@ -1,5 +1,6 @@
 """A minute of all lanes, compiled: `Facility` on records. What happens at one instant is there in `facility`, step by
-step, and here in the same order; a lane has no other clock than its heap of ends and its alarm.
+step, and here in the same order; a lane has no other clock than its heap of ends and its alarm, and no short cut for an
+instant at which one cohort ends.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import numpy as np
 from cosim.units import MIN_S
 from simulators.aidc.compiled import line as lines
 from simulators.aidc.compiled import pool as pools
-from simulators.aidc.compiled.jit import SOURCES, entry, part
+from simulators.aidc.compiled.jit import SOURCES, borrowed, entry, part
 from simulators.aidc.compiled.records import NOBODY, RANK, STOOD_GPUS, STOOD_LANE, STOOD_SECONDS, Lane
 from simulators.aidc.compiled.sums import nearest_tick
 from simulators.aidc.slack import USABLE_RATIO
@@ -24,8 +25,10 @@ _PARTIALS = 64
 def _lane(tables, number, left, partials, ranks):
     """The parts of the tables that are one lane's."""
     here = number % len(tables.facts)
-    return Lane(number, tables.sites, tables.classes[number], tables.facts[here], tables.speeds, tables.jobs[number],
-                tables.cohorts[number], tables.dues[number], tables.trainees[number], left, partials, ranks)
+    return Lane(number, borrowed(tables.sites), borrowed(tables.classes)[number], borrowed(tables.facts)[here],
+                borrowed(tables.speeds), borrowed(tables.jobs)[number], borrowed(tables.cohorts)[number],
+                borrowed(tables.dues)[number], borrowed(tables.trainees)[number], borrowed(left), borrowed(partials),
+                borrowed(ranks))
 
 
 # --- what comes from outside -----------------------------------------------------------------------------------------
@@ -67,16 +70,7 @@ def _command(lane, grants):
     site = lane.sites[lane.number]
     for m in range(len(lane.classes)):
         lane.classes[m].granted_gpus = grants[m]
-    _look_for_crowd(lane)
     site.regroup = site.news = 1
-
-
-@part
-def _look_for_crowd(lane):
-    site, gpus = lane.sites[lane.number], 0
-    for m in range(len(lane.classes)):
-        gpus += max(lane.classes[m].granted_gpus, lane.classes[m].busy_gpus)
-    site.crowded = 1 if gpus > site.up_gpus else 0
 
 
 # --- one instant -----------------------------------------------------------------------------------------------------
@@ -176,7 +170,6 @@ def _change_racks(lane, now_s, failures):
                 else:
                     lines.strike(lane, m, low - first, low + size - first, now_s)
             first = after
-    _look_for_crowd(lane)
     site.regroup = 1
 
 
@@ -283,13 +276,13 @@ def _entries(sources):
         count = row = 0
         for number in range(len(tables.sites)):
             lane, site = _lane(tables, number, left, partials, ranks), tables.sites[number]
-            here = failures[fail[number]:fail[number + 1]]
+            here = borrowed(failures)[fail[number]:fail[number + 1]]
             site.failure, site.row = 0, row
             _begin(lane)
-            _submit(lane, arrivals[arrive[number]:arrive[number + 1]])
+            _submit(lane, borrowed(arrivals)[arrive[number]:arrive[number + 1]])
             _command(lane, grants[number])
             stood, count = _advance(lane, nearest_tick(to_s[number]), here, stood, count)
-            slack_min[number] = _read(lane, readings[number])
+            slack_min[number] = _read(lane, borrowed(readings)[number])
             row = site.row
         return stood, count, row
 
@@ -311,8 +304,7 @@ def _entries(sources):
                     lines.shift_line(lane, m, by_s, id_by[k])
                 site.alarm_s = min(site.alarm_s, lane.classes[m].next_s)
             lines.set_out_again(lane)
-            _look_for_crowd(lane)
-
+        
     return run, shift
 
 

@@ -21,7 +21,7 @@ SITE = np.dtype([
     ("alarm_s", "f8"),  # something is due then: a deadline, a release, an end of training
     ("since_s", "f8"),  # the GPUs in use stand since then
     ("up_gpus", "i8"), ("rack_gpus", "i8"),
-    ("crowded", "i8"), ("regroup", "i8"), ("news", "i8"),  # as of `Facility`; 0 or 1
+    ("regroup", "i8"), ("news", "i8"),  # as of `Facility`; 0 or 1
     ("started", "i8"),  # cohorts so far: those that end at one instant do so in the order of their starts
     ("running", "i8"),  # cohorts in the heap of ends
     ("free_job", "i8"), ("free_cohort", "i8"),  # first of the free places
@@ -37,7 +37,7 @@ CLASS = np.dtype([
     ("trim_to", "f8"), ("finished_to", "f8"), ("missed_to", "f8"), ("failed_to", "f8"), ("busy_gpu_s", "f8"),
     # of a line of inference: its ends, and as of `InferenceQueue`
     ("head", "i8"), ("tail", "i8"), ("queued", "i8"), ("waiting_to", "f8"),
-    ("ordered", "i8"), ("tail_s", "f8"), ("looked", "i8"),
+    ("ordered", "i8"), ("tail_s", "f8"),
     ("indexed", "i8"), ("dues", "i8"),  # tickets below are in the heap of deadlines; its length
     ("first", "i8"), ("last", "i8"),  # cohorts that run, in the order of their starts
     # of a pool of training, as of `TrainingPool`

@@ -1,18 +1,20 @@
 """The compiled fleet against the one on SimPy: the same jobs and commands, job by job and minute by minute."""
 
 import math
-from dataclasses import replace
+import subprocess
+import sys
 
+import numba
 import numpy as np
 import pytest
-
-pytest.importorskip("numba", reason="the compiled fleet is an extra")
 
 from cosim.errors import ModelError, ScenarioError
 from cosim.params import validate
 from simulators.aidc.adapter import AidcParams
 from simulators.aidc.carried import pack, unpack
 from simulators.aidc.compiled.fleet import CompiledFleet, Jobs, outcome_of
+from simulators.aidc.compiled.jit import entry
+from simulators.aidc.compiled.sums import add_exactly, rounded
 from simulators.aidc.cooling import supply_limits_degc
 from simulators.aidc.facility import Facility
 from simulators.aidc.racks import Racks
@@ -167,7 +169,7 @@ def check(given, seed, envs, count, smooth, **more):
 
 
 @pytest.mark.parametrize("kind", CLASSES)
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(40))
 def test_every_job_meets_the_same_fate_at_the_same_time(kind, seed):
     given = params(kind, site_cooling={"right": "literal"})
     check(given, seed, envs=3, count=12, smooth=kind == "smooth")
@@ -236,9 +238,10 @@ JOB = {"lane": [0], "job_class": [1], "id": [7], "work_to": [5.0], "deadline_s":
 
 
 @pytest.mark.parametrize(("change", "said"), [
-    ({"lane": [2]}, "2 lanes"), ({"lane": [-1]}, "lanes -1"), ({"job_class": [4]}, "classes 4"),
-    ({"work_to": [0.0]}, "must be positive"), ({"work_to": [math.nan]}, "work_to.*nan.*finite"),
-    ({"deadline_s": [math.inf]}, "deadline_s.*inf"), ({"release_s": [1.0]}, "'a' is to be released later"),
+    ({"lane": [2]}, "2 lanes"), ({"lane": [-1]}, "lane -1"), ({"job_class": [4]}, "class 4"),
+    ({"work_to": [0.0]}, "must be positive"), ({"work_to": [math.nan]}, "work_to = nan.*finite"),
+    ({"deadline_s": [math.inf]}, "deadline_s = inf"), ({"release_s": [1.0]}, "class 'a' has release_s = 1, later"),
+    ({"id": [7, 8]}, "shapes"),
     ({"lane": [1], "job_class": [0]}, "environment 0, right.*job 7 of class 'c' may not run here")])
 def test_jobs_that_may_not_be_are_refused(change, said):
     classes = {**SMOOTH, "c": {**SMOOTH["c"], "eligible_sites": ("left",)}}
@@ -250,7 +253,7 @@ def test_jobs_that_may_not_be_are_refused(change, said):
 
 @pytest.mark.parametrize(("grants", "said"), [
     ([1, 0, 0, 0], "multiple of 2"), ([0, 0.5, 0, 0], "0.5 GPUs"), ([0, -1, 0, 0], "-1"),
-    ([2, 11, 0, 0], "13 GPUs granted in sum; the site has 12"), ([0, 0, 0], "shape"), ([0, math.nan, 0, 0], "nan GPUs")])
+    ([2, 11, 0, 0], "13 GPUs granted in sum; the site has 12"), ([0, 0, 0], "shape"), ([0, math.nan, 0, 0], "nan")])
 def test_grants_that_may_not_be_are_refused(grants, said):
     fleet = CompiledFleet(params("smooth"), 1)
     jobs = Jobs(**{name: np.array(column) for name, column in JOB.items()})
@@ -266,3 +269,49 @@ def test_supply_air_beyond_its_limits_is_clipped_and_counted():
     assert got.supply_set_degc.tolist() == [[low, high]]
     with pytest.raises(ModelError, match="supply_temp_degc"):
         fleet.step(none, np.zeros((1, 2, 4)), np.array([[math.nan, high]]))
+
+
+def python(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+def test_who_does_not_use_it_does_not_import_numba():
+    code = ("import sys, simulators.aidc.adapter, simulators.aidc.compiled.options, simulators.controller.steering, "
+            "cosim.vector; assert 'numba' not in sys.modules")
+    assert python(code).returncode == 0
+
+
+def test_without_numba_one_line_says_what_to_do():
+    code = """
+import sys
+sys.modules["numba"] = None  # as if it were not installed
+from cosim.errors import ScenarioError
+from cosim.resolve import load
+try:
+    load("simulators.aidc.compiled.fleet:CompiledFleet", "fleet")
+except ScenarioError as err:
+    print(err)
+"""
+    said = python(code).stdout
+    assert said.count("\n") == 1
+    assert "needs numba" in said
+    assert "pip install 'aidc-cosim[fast]'" in said
+
+
+def test_what_cannot_be_kept_on_disk_is_compiled_anyway():
+    space = {}
+    exec("def add(a, b):\n    return a + b", space)  # numba finds no file that it comes from
+    with pytest.raises(RuntimeError, match="cannot cache"):
+        numba.njit(cache=True)(space["add"])
+    assert entry(space["add"])(1, 2) == 3
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_sums_are_those_of_fsum(seed):
+    rng = np.random.default_rng(seed)
+    numbers = rng.standard_normal(40) * 10.0 ** rng.integers(-20, 20, 40)
+    numbers = np.append(numbers, [-x for x in numbers[:20]])
+    partials, count = np.empty(64), 0
+    for x in [*numbers, 2.0**-60, 1.0, 2.0**-53]:
+        count = add_exactly.py_func(partials, count, x)
+    assert rounded.py_func(partials, count) == math.fsum([*numbers, 2.0**-60, 1.0, 2.0**-53])
