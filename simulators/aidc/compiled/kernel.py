@@ -304,7 +304,7 @@ def _entries(sources):
                     lines.shift_line(lane, m, by_s, id_by[k])
                 site.alarm_s = min(site.alarm_s, lane.classes[m].next_s)
             lines.set_out_again(lane)
-        
+
     return run, shift
 
 
