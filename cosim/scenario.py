@@ -17,7 +17,7 @@ import copy
 import json
 from collections.abc import Mapping
 from datetime import datetime, time
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -74,6 +74,11 @@ class _Data(BaseModel):
     @classmethod
     def _plain(cls, data: Any) -> Any:
         return refuse_odd(data)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with some fields changed, validated as a new one is: pydantic's own takes whatever it is given.
+        Dictionaries are copied with or without `deep`."""
+        return type(self)(**{name: getattr(self, name) for name in self.model_fields_set} | dict(update or {}))
 
 
 class Member(_Data):
