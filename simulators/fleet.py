@@ -129,7 +129,7 @@ class JobClass:
     @property
     def busy_kw_per_gpu(self) -> float:
         """Power of one busy GPU above idle, kW (0.700 for every class of Table I)."""
-        return self.kw_per_to_s * self.to_per_gpu_min / 60.0
+        return self.kw_per_to_s * self.to_per_gpu_min / MIN_S
 
 
 @params

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from cosim.units import MIN_S
 from simulators.aidc.cooling import Cooling, cop, mean_of_racks, per_rack
 
 W_PER_KW = 1000.0
@@ -41,12 +42,12 @@ class CracState:
 
 def throughput_to_per_s(jobs: float, work_to: float, dt_min: float) -> float:
     """U03: y = j x / (60 dt), TO/s, of `jobs` jobs of `work_to` TO done in `dt_min` minutes."""
-    return work_to * jobs / (dt_min * 60.0)
+    return work_to * jobs / (dt_min * MIN_S)
 
 
 def gpu_throughput_to_per_s(gpus: float, to_per_gpu_min: float) -> float:
     """(14) solved for y: TO/s of `gpus` busy GPUs at xi = `to_per_gpu_min`."""
-    return gpus * to_per_gpu_min / 60.0
+    return gpus * to_per_gpu_min / MIN_S
 
 
 def it_power_kw(idle_kw: float, throughput: Sequence[float], kw_per_to_s: Sequence[float]) -> float:
