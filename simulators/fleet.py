@@ -148,11 +148,6 @@ class Site:
         return self.racks * self.gpus_per_rack
 
 
-def classes_of(kind: str, job_classes: dict[str, JobClass]) -> list[str]:
-    """Names of the classes of a kind ('train' or 'inf'), in the scenario's order."""
-    return [name for name, job_class in job_classes.items() if job_class.kind == kind]
-
-
 def may_run(job_class: JobClass, site: str) -> bool:
     """U14: whether `site` is eligible for the class."""
     return job_class.eligible_sites is None or site in job_class.eligible_sites

@@ -3,7 +3,7 @@
 Pure functions of power and temperature, no clock. They take floats, and numpy arrays of one shape alike. Powers are
 in kW at the door; inside (20)-(23) they are in W, because c, rho and the airflows are in SI units.
 
-Rows of the model: E05, E12, E13, E19-23, I09-12, M14, P08, U03, U05, U06, U19.
+Rows of the model: E05, E12, E13, E19-23, I09-12, M14, P08, U05, U06, U19.
 """
 
 from __future__ import annotations
@@ -38,11 +38,6 @@ class CracState:
     def cooling_kw(self) -> float:
         """P_CRAC = P_chiller + P_CT (U06)."""
         return self.chiller_kw + self.tower_kw
-
-
-def throughput_to_per_s(jobs: float, work_to: float, dt_min: float) -> float:
-    """U03: y = j x / (60 dt), TO/s, of `jobs` jobs of `work_to` TO done in `dt_min` minutes."""
-    return work_to * jobs / (dt_min * MIN_S)
 
 
 def gpu_throughput_to_per_s(gpus: float, to_per_gpu_min: float) -> float:
