@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cosim.errors import TraceError
+from cosim.errors import TraceError, first_line
 from cosim.trace import DAMAGE, RESCUE, Trace
 from cosim.units import format_time
 
@@ -42,7 +42,7 @@ def _compared(left: Trace, right: Trace, name: str, a: Dataset, b: Dataset) -> t
         return _unequal(name, a, b)
     except DAMAGE as err:
         raise TraceError(f"{left.path} and {right.path} cannot be compared: {name} is damaged in one of them "
-                         f"({str(err).splitlines()[0] if str(err) else type(err).__name__}); {RESCUE}") from None
+                         f"({first_line(err)}); {RESCUE}") from None
 
 
 def _later(name: str) -> bool:
