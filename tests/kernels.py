@@ -39,6 +39,11 @@ def that_matter() -> list[dict[str, str]]:
     return next(([e] for e in here() if "OPENBLAS_CORETYPE" in e and said(["-c", _PRODUCTS], e) != usual), [])
 
 
+def blas(environment: dict[str, str]) -> str:
+    """What a trace says of its library of linear algebra when it is made there."""
+    return said(["-c", "from cosim.machine import versions; print(versions()['blas'])"], environment).strip()
+
+
 def actions(path: str) -> np.ndarray:
     """Joint actions of a checkpoint's team on what it has not seen before."""
     from agents.acting import ActingTeam

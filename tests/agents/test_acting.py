@@ -51,8 +51,8 @@ def test_it_acts_as_torch_does(method, shape, tmp_path):
 
 
 def test_it_acts_alike_whatever_the_kernel(tmp_path):
-    """Bit for bit under other BLAS kernels and without the processor's later vector instructions: a share that differs in
-    its last bit may send a job elsewhere."""
+    """Bit for bit under other BLAS kernels and without the processor's later vector instructions: a share that differs
+    in its last bit may send a job elsewhere."""
     if not kernels.that_matter():
         pytest.skip("numpy's linear algebra has one kernel here")
     paths = [str(tmp_path / f"{method}.safetensors") for method in METHODS]
