@@ -21,7 +21,7 @@ def attrs(**other):
     return {"versions": json.dumps({**HERE, **other})}
 
 
-@pytest.mark.parametrize("made, share, why", [
+@pytest.mark.parametrize(("made", "share", "why"), [
     (attrs(cpu="x86_64 Other X86_V3"), OTHER_MACHINE, "cpu x86_64 Other X86_V3 and x86_64"),
     (attrs(blas="openblas"), OTHER_MACHINE, "blas openblas and "),
     (attrs(numpy="1.0"), OTHER_VERSIONS, f"numpy 1.0 and {HERE['numpy']}"),
@@ -118,7 +118,7 @@ def renamed(file):
     file["ticks/who"][0] = b"z"
 
 
-@pytest.mark.parametrize("change, said", [
+@pytest.mark.parametrize(("change", "said"), [
     (not_a_number, "store/Store/e_kwh at 00:45, s2: nan and "), (no_end, "s2: inf and "), (renamed, "ticks/who at row 0")])
 def test_what_is_no_number_agrees_with_none(altered, loop, change, said):
     found = compare(altered(change), loop, Tolerance(0.9))
@@ -136,7 +136,7 @@ def counted(path, *rows):
     return path
 
 
-@pytest.mark.parametrize("other, first", [
+@pytest.mark.parametrize(("other", "first"), [
     ((1001, 64, 1, 0.25, 8.0), "queued_jobs"), ((1000, 65, 1, 0.25, 8.0), "busy_gpus"),
     ((1000, 64, 2, 0.25, 8.0), "status"), ((1000, 64, 1, 0.75, 8.0), None), ((1000, 64, 1, 0.25, 9.0), None)])
 def test_a_count_or_a_state_is_never_nearly_equal(tmp_path, other, first):
@@ -166,7 +166,7 @@ def test_diff_takes_a_tolerance(altered, loop, capsys):
 
 
 def test_a_closed_loop_of_another_kernel_agrees(tmp_path, capsys):
-    """The shipped team on the feeder, made by another kernel and run again by the usual one: the grid's last bits differ,
+    """The shipped team on the feeder, made by another kernel and run again by the usual one: the grid's bits differ,
     jobs and decisions do not."""
     others = kernels.that_matter()
     if not others:
