@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cosim.errors import TraceError
+from cosim.errors import TraceError, first_line
 from cosim.machine import Tolerance
 from cosim.trace import DAMAGE, RESCUE, Trace
 from cosim.units import format_time, unit_of
@@ -74,8 +74,12 @@ def compare(a: str | os.PathLike, b: str | os.PathLike, tolerance: Tolerance | N
 
 @dataclass(frozen=True)
 class _Unequal:
-    """What two datasets differ by: (simulated time, phrase) of the first difference beyond the tolerance, the time -inf
-    for another type, shape or text, inf for a table's row; (part of what it may be, phrase) of the largest deviation."""
+    """What two datasets differ by.
+
+    first    (simulated time, phrase) of the first difference beyond the tolerance; the time is -inf for another type,
+             shape or text, inf for a table's row
+    largest  (part of what it may be, phrase) of the largest deviation
+    """
 
     first: tuple[float, str] | None
     largest: tuple[float, str] | None = None
@@ -88,7 +92,7 @@ def _compared(left: Trace, right: Trace, name: str, a: Dataset, b: Dataset, tole
         return _unequal(name, a, b, tolerance)
     except DAMAGE as err:
         raise TraceError(f"{left.path} and {right.path} cannot be compared: {name} is damaged in one of them "
-                         f"({str(err).splitlines()[0] if str(err) else type(err).__name__}); {RESCUE}") from None
+                         f"({first_line(err)}); {RESCUE}") from None
 
 
 def _later(name: str) -> bool:

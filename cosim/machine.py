@@ -22,7 +22,7 @@ _VERSIONS_OF = ("aidc-cosim", "mosaik", "mosaik-api-v3", "simpy", "pandapower", 
                 "opendssdirect.py", "numpy", "scipy", "torch", "h5py", "pydantic")
 _MACHINE = ("cpu", "blas")
 OTHER_MACHINE = 1e-9
-"""What other kernels leave alike: they differ by up to 1e-13 of a value, with residuals that are differences of such."""
+"""What other kernels leave alike: values differ by up to 1e-13, residuals are differences of such."""
 OTHER_VERSIONS = 1e-6
 """What another version of a solver leaves alike: interior-point methods stop that near to the optimum."""
 

@@ -265,6 +265,7 @@ def _template_pairs(resolved: Resolved, text: str, where: str) -> list[tuple[str
     except (KeyError, ValueError, AttributeError, IndexError) as err:
         raise ScenarioError(f"{where}: pairs '{text}' does not fit the rows of '{table_name}': {err!r}") from None
 
+
 def _initial(link: Link, side: Sides, eid: str, port: str) -> Any:
     if isinstance(link.initial, dict):
         if eid not in link.initial:

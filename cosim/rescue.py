@@ -22,18 +22,16 @@ from typing import Any
 import h5py
 import numpy as np
 
-from cosim.errors import TraceError
+from cosim.errors import TraceError, first_line
 from cosim.limits import is_file
 from cosim.ports import Port
 from cosim.recorder import TraceWriter
-from cosim.seal import check_seal
+from cosim.seal import END_OF_FILE, check_seal
 from cosim.trace import DAMAGE, FORMAT, RESCUE
 
 PATIENCE_S = 20.0
 """How long a child may take for one dataset."""
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_END = slice(40, 48)
-"""Where a superblock of version 0 keeps the file's end."""
 _TRIES = 30
 _ROWS = 1 << 16
 
@@ -120,7 +118,7 @@ def _mend(path: Path, mended: Path) -> str:
         if head[:8] != _SIGNATURE:
             file.seek(0)
             file.write(_SIGNATURE)
-        end = int.from_bytes(head[_END], "little")
+        end = int.from_bytes(head[END_OF_FILE], "little")
         if size < end <= 64 * max(size, 1 << 16):
             file.truncate(end)
             return f"the last {end - size} of {end} bytes of the file"
@@ -232,7 +230,7 @@ class _Copy:
                 labels[dim] = texts
             port = Port(name, "out", about, sign=sign, dims=dims, nullable=True)
         except (*DAMAGE, TraceError) as err:
-            self.lost.append((where, _short(err)))
+            self.lost.append((where, first_line(err)))
             return None
         values, known = self._rows(where, group, name)
         if values is None or values.shape[1:] != (entities, *(len(labels[d]) for d in dims)):
@@ -299,7 +297,7 @@ class _Copy:
         try:
             return [str(name) for name in group]
         except DAMAGE as err:
-            self.lost.append((where or "/", _short(err)))
+            self.lost.append((where or "/", first_line(err)))
             return []
 
     def _item(self, group: h5py.Group, name: str, where: str = "") -> Any:
@@ -310,7 +308,7 @@ class _Copy:
         try:
             return group[name]
         except DAMAGE as err:
-            self.lost.append((path, _short(err)))
+            self.lost.append((path, first_line(err)))
             return None
 
     def _attrs(self, item: Any, where: str) -> dict[str, Any]:
@@ -332,10 +330,6 @@ class _Copy:
         return out
 
 
-def _short(err: Exception) -> str:
-    return str(err).splitlines()[0][:100] if str(err) else type(err).__name__
-
-
 def _copy(source: str, out: str, told: str, skip: str) -> None:
     said: dict[str, Any]
     try:
@@ -346,7 +340,7 @@ def _copy(source: str, out: str, told: str, skip: str) -> None:
     except TraceError as err:
         said = {"error": str(err)}
     except DAMAGE as err:
-        said = {"error": f"nothing can be saved: {_short(err)}"}
+        said = {"error": f"nothing can be saved: {first_line(err)}"}
     Path(told).write_text(json.dumps(said))
 
 

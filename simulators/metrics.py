@@ -256,14 +256,11 @@ def _grid_table(trace: Trace, digest: Digest) -> None:
     if "relaxation_gap_pu" in column and use.any():
         figures["relaxation_gap_pu"] = float(column["relaxation_gap_pu"].max())
         rows.append(("largest relaxation gap", f"{figures['relaxation_gap_pu']:.1e} p.u."))
-    if "unserved_kw" in column:
-        figures["unserved_kwh"] = float(column["unserved_kw"] @ hours)
-        if figures["unserved_kwh"]:
-            rows.append(("unserved energy", f"{figures['unserved_kwh'] / 1e3:.3f} MWh"))
-    if "curtailed_kw" in column:
-        figures["curtailed_kwh"] = float(column["curtailed_kw"] @ hours)
-        if figures["curtailed_kwh"]:
-            rows.append(("curtailed generation", f"{figures['curtailed_kwh'] / 1e3:.3f} MWh"))
+    for name, what_of in (("unserved", "unserved energy"), ("curtailed", "curtailed generation")):
+        if f"{name}_kw" in column:
+            figures[f"{name}_kwh"] = kwh = float(column[f"{name}_kw"] @ hours)
+            if kwh:
+                rows.append((what_of, f"{kwh / 1e3:.3f} MWh"))
     if "status" in column:
         figures["flagged_intervals"] = float(np.count_nonzero(column["status"]))
         rows.append(("flagged intervals", _intervals(column["status"], what)))

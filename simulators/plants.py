@@ -5,12 +5,10 @@ Rows of the model: K06, X02.
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 
 from cosim.digest import Digest, Table
-from cosim.series import counted
+from cosim.series import counted, scenario_of
 from cosim.trace import Trace
 from cosim.units import KG_PER_T, MIN_S
 from simulators.aidc.cooling import PRESETS, Cooling, supply_limits_degc
@@ -34,7 +32,7 @@ def has_inertia(trace: Trace) -> bool:
 
 def room_degc(trace: Trace) -> np.ndarray:
     """Temperature of the rooms at the begin and at each tick's end, (time + 1, site), of a run with inertia."""
-    shared = json.loads(trace.attrs["scenario"])["shared"]
+    shared = scenario_of(trace)["shared"]
     given_degc = _params(trace).get("initial_supply_temp_degc", 23.0)
     begin = []
     for name, cooling in zip(trace.names(SITE), coolings(trace), strict=True):
@@ -94,7 +92,7 @@ def _per(a: float, b: float) -> str:
 
 
 def _params(trace: Trace) -> dict:
-    return json.loads(trace.attrs["scenario"])["members"]["aidc"]["params"]
+    return scenario_of(trace)["members"]["aidc"]["params"]
 
 
 def _cooling(value: str | dict | None) -> Cooling:

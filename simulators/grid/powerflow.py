@@ -63,10 +63,6 @@ class AcFlow:
         """What all external grids deliver."""
         return float(self.p_slack_kw.sum())
 
-    @property
-    def q_substation_kvar(self) -> float:
-        return float(self.q_slack_kvar.sum())
-
 
 @dataclass(frozen=True, eq=False)
 class AcBranches:

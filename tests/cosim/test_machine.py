@@ -119,7 +119,8 @@ def renamed(file):
 
 
 @pytest.mark.parametrize(("change", "said"), [
-    (not_a_number, "store/Store/e_kwh at 00:45, s2: nan and "), (no_end, "s2: inf and "), (renamed, "ticks/who at row 0")])
+    (not_a_number, "store/Store/e_kwh at 00:45, s2: nan and "), (no_end, "s2: inf and "),
+    (renamed, "ticks/who at row 0")])
 def test_what_is_no_number_agrees_with_none(altered, loop, change, said):
     found = compare(altered(change), loop, Tolerance(0.9))
     assert said in found.difference
@@ -130,8 +131,8 @@ def counted(path, *rows):
     """A trace with a model of counts and states."""
     with h5py.File(path, "w") as file:
         file.attrs.update(format="aidc-cosim trace", schema_version=1, status="completed", error="", versions="{}")
-        for name, values in zip(("queued_jobs", "busy_gpus", "status", "free_gpu_ratio", "p_kw"), zip(*rows, strict=True),
-                                strict=True):
+        names = ("queued_jobs", "busy_gpus", "status", "free_gpu_ratio", "p_kw")
+        for name, values in zip(names, zip(*rows, strict=True), strict=True):
             file[f"aidc/Site/{name}"] = list(map(float, values))
     return path
 

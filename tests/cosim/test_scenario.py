@@ -1,3 +1,5 @@
+import warnings
+
 import pytest
 from worlds import boxes, run
 
@@ -12,6 +14,22 @@ from cosim.trace import Trace
 def test_json_round_trip_is_exact():
     scenario = boxes()
     assert Scenario.from_json(scenario.to_json()) == scenario
+
+
+def test_a_copy_is_validated_as_a_new_one_is():
+    old = boxes()
+    source = old.members["src"].model_copy(update={"step_s": "5min", "entities": {"Source": ["a", "b"]}})
+    assert (source.step_s, source.entities) == (300.0, {"Source": ("a", "b")})
+    copy = old.model_copy(update={"until_s": "1h", "links": list(old.links), "members": {**old.members, "src": source}})
+    assert (copy.until_s, copy.links) == (3600.0, old.links)
+    with warnings.catch_warnings(action="error"):  # pydantic warns where a field is not of its type
+        assert Scenario.from_json(copy.to_json()) == copy
+    assert old.model_copy() == old
+    assert old.model_copy().shared is not old.shared
+    with pytest.raises(ScenarioError, match=r"\.until_s = -1: input should be greater than 0"):
+        old.model_copy(update={"until_s": -1})
+    with pytest.raises(ScenarioError, match="unknown field of .* 'untl'; did you mean 'until_s'"):
+        old.model_copy(update={"untl": 3})
 
 
 def test_override_reaches_members_frame_and_shared_tables():
