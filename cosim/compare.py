@@ -43,8 +43,8 @@ class Comparison:
         if self.equal:
             return []
         why = f"not made alike ({tolerance.why}), so that " if tolerance.why else ""
-        said = [f"{why}numbers may differ by {tolerance.share:g} of their value or of their unit; counts, states and names "
-                "have to be equal"]
+        said = [f"{why}numbers may differ by {tolerance.share:g} of their value or of their unit; counts, states and "
+                "names have to be equal"]
         return said + ([f"largest deviation: {self.largest}"] if self.largest else [])
 
 

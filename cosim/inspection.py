@@ -37,8 +37,8 @@ def parser() -> argparse.ArgumentParser:
     two = commands.add_parser("diff", help="the first difference of two traces, if any")
     two.add_argument("trace")
     two.add_argument("other")
-    two.add_argument("--rtol", type=_share, metavar="X", help="let numbers differ by X of their value or of their unit, "
-                     "1e-9 for example; counts, states and names have to be equal (default: every byte)")
+    two.add_argument("--rtol", type=_share, metavar="X", help="let numbers differ by X of their value or of their "
+                     "unit, 1e-9 for example; counts, states and names have to be equal (default: every byte)")
     out = commands.add_parser("export", help="one CSV (or Parquet) per model and table")
     out.add_argument("trace")
     out.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write into")

@@ -1,5 +1,5 @@
-"""What the last bits of a number depend on: versions, processor, library of linear algebra; what to expect of a run where
-these are others.
+"""What the last bits of a number depend on: versions, processor, library of linear algebra; what to expect of a run
+where these are others.
 
 The same scenario and seed give the same bytes where all of them are the same. Elsewhere a number may differ by what
 `tolerance` states, and a policy that stands between two choices may then choose otherwise, which no tolerance covers.
