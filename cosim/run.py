@@ -32,7 +32,7 @@ from cosim.replay import replay
 from cosim.report import write_page
 from cosim.rescue import refuse_unreadable
 from cosim.resolve import fit, prune
-from cosim.scenario import Scenario, override, plug, rename
+from cosim.scenario import Scenario, leaves, override, plug, rename
 from cosim.trace import Trace
 from cosim.trust import SCENARIOS, SIMULATORS, available, foreign, refuse_foreign
 from cosim.units import format_time, parse_duration
@@ -299,24 +299,16 @@ def _print_show(console: Console, experiment: Experiment) -> None:
     lines = [f"# {scenario.name}: {scenario.about}", f"# order in a step: {' -> '.join(plan.order)}"]
     lines += [f"{name} = {data[name]}" for name in ("start", "until_s", "warmup_s", "resolution_s", "flush_s", "seed")]
     lines += [f"seeds.{name} = {seed}" for name, seed in data["seeds"].items()]
-    lines += [f"shared.{path} = {value}" for path, value in _leaves(data["shared"])]
+    lines += [f"shared.{path} = {value}" for path, value in leaves(data["shared"])]
     for name, member in data["members"].items():
         lines += ["", f"{name}.simulator = {member['simulator']}", f"{name}.step_s = {member['step_s']:g}"]
-        lines += [f"{name}.{path} = {value}" for path, value in _leaves(member["params"])]
+        lines += [f"{name}.{path} = {value}" for path, value in leaves(member["params"])]
     lines += ["", "# wiring"]
     for c in plan.connections:
         late = f"  (+{experiment.resolved.clock.seconds(c.shift):g} s)" if c.shift else ""
         lines.append(f"{'.'.join(c.source)} -> {'.'.join(c.target)}{late}")
     for line in lines:
         say(console, line)
-
-
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict) and value:
-        for key, inner in value.items():
-            yield from _leaves(inner, f"{path}.{key}" if path else key)
-    else:
-        yield path, value
 
 
 def _print_header(console: Console, experiment: Experiment) -> None:
