@@ -19,12 +19,13 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from cosim.compare import first_difference
+from cosim.compare import compare
 from cosim.console import OneLineParser, add_trust, fail, one_line, plain_console, print_digest, say
 from cosim.errors import CosimError, ScenarioError, TraceError, cut, unknown
 from cosim.experiment import DRIVERS, Experiment, Result
 from cosim.limits import is_file
 from cosim.live import live_view
+from cosim.machine import tolerance
 from cosim.params import explain
 from cosim.plaintext import file_name, visible
 from cosim.replay import replay
@@ -163,14 +164,21 @@ def _as_asked(scenario: Scenario, args: argparse.Namespace) -> Scenario:
 
 
 def _compare(console: Console, args: argparse.Namespace, result: Result) -> int:
-    """After a trace was run again as it was: whether every number came out the same (0), or what did not (1)."""
+    """After a trace was run again as it was: whether every number came out the same (0), or what did not (1). Where it
+    was made on another machine or with other versions, the same within what `cosim.machine` states."""
     changed = args.use or args.names or args.replay or args.settings or args.until or args.seed is not None
     if not args.scenario.endswith(".h5") or changed:
         return 0
-    difference = first_difference(args.scenario, result.path)
-    said = f"differs from {args.scenario}: {difference}" if difference else f"identical to {args.scenario}"
-    say(console, said)
-    return 1 if difference else 0
+    with Trace(args.scenario) as first, Trace(result.path) as second:
+        tolerated = tolerance(first.attrs, second.attrs)
+    found = compare(args.scenario, result.path, tolerated)
+    if found.difference:
+        say(console, f"differs from {args.scenario}: {found.difference}")
+    else:
+        say(console, f"{'identical to' if found.equal else 'within the tolerance of'} {args.scenario}")
+    for text in found.words(tolerated) if tolerated else ():
+        say(console, text)
+    return 1 if found.difference else 0
 
 
 def find(name: str, trusted: Collection[str | Path] = (), replaced: Collection[str] = ()) -> Scenario:
