@@ -33,7 +33,7 @@ from cosim.scenario import Member, Scenario
 from cosim.series import played_from_s, rows_at, scenario_of
 from cosim.table import Reading, Table, is_table, split_name
 from cosim.trace import Trace
-from cosim.units import Seconds, format_time
+from cosim.units import MIN_S, Seconds, format_time
 
 Overflow = Annotated[
     Literal["raise", "hold", "wrap"], Field(description="outside of what is there: refuse, hold it, repeat it")]
@@ -79,7 +79,7 @@ class Player(Continuing):
         with Trace(given.path) as trace:
             refuse_others(scenario, member, given.path, trace, given.member)
 
-    def init(self, sid: str, time_resolution: float = 1.0, *, step_s: float = 60.0, seed: int = 0, episode: int = 0,
+    def init(self, sid: str, time_resolution: float = 1.0, *, step_s: float = MIN_S, seed: int = 0, episode: int = 0,
              **given: Any) -> dict:
         """Read the recording. ScenarioError when it does not hold the member, TraceError when it is no trace."""
         super().init(sid, time_resolution, step_s=step_s, seed=seed, episode=episode, **given)

@@ -22,19 +22,17 @@ from typing import Any
 import h5py
 import numpy as np
 
-from cosim.errors import TraceError
+from cosim.errors import TraceError, first_line
 from cosim.inert import Look, Outward, refuse_leading_out
 from cosim.limits import is_file
 from cosim.ports import Port
 from cosim.recorder import TraceWriter
-from cosim.seal import check_seal
+from cosim.seal import END_OF_FILE, check_seal
 from cosim.trace import DAMAGE, FORMAT, RESCUE
 
 PATIENCE_S = 20.0
 """How long a child may take for one dataset."""
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_END = slice(40, 48)
-"""Where a superblock of version 0 keeps the file's end."""
 _TRIES = 30
 _ROWS = 1 << 16
 
@@ -121,7 +119,7 @@ def _mend(path: Path, mended: Path) -> str:
         if head[:8] != _SIGNATURE:
             file.seek(0)
             file.write(_SIGNATURE)
-        end = int.from_bytes(head[_END], "little")
+        end = int.from_bytes(head[END_OF_FILE], "little")
         if size < end <= 64 * max(size, 1 << 16):
             file.truncate(end)
             return f"the last {end - size} of {end} bytes of the file"
@@ -238,7 +236,7 @@ class _Copy:
                 labels[dim] = texts
             port = Port(name, "out", about, sign=sign, dims=dims, nullable=True)
         except (*DAMAGE, TraceError) as err:
-            self.lost.append((where, _short(err)))
+            self.lost.append((where, first_line(err)))
             return None
         values, known = self._rows(where, group, name)
         if values is None or values.shape[1:] != (entities, *(len(labels[d]) for d in dims)):
@@ -303,7 +301,7 @@ class _Copy:
         try:
             return [str(name) for name in group]
         except DAMAGE as err:
-            self.lost.append((where or "/", _short(err)))
+            self.lost.append((where or "/", first_line(err)))
             return []
 
     def _item(self, group: h5py.Group, name: str, where: str = "") -> Any:
@@ -315,7 +313,7 @@ class _Copy:
             self._look.item(group.id, name.encode(errors="surrogateescape"), f"/{path}")
             return group[name]
         except (*DAMAGE, Outward) as err:
-            if (lost := (path, _short(err))) not in self.lost:
+            if (lost := (path, first_line(err))) not in self.lost:
                 self.lost.append(lost)
             return None
 
@@ -325,7 +323,7 @@ class _Copy:
             self._look.attributes(item.id, where or "/")
             names = list(item.attrs)
         except (*DAMAGE, Outward) as err:
-            self.lost.append((f"{where}attributes", _short(err)))
+            self.lost.append((f"{where}attributes", first_line(err)))
             names = []
         for name in names:
             try:
@@ -340,10 +338,6 @@ class _Copy:
         return out
 
 
-def _short(err: Exception) -> str:
-    return str(err).splitlines()[0][:100] if str(err) else type(err).__name__
-
-
 def _copy(source: str, out: str, told: str, skip: str) -> None:
     said: dict[str, Any]
     try:
@@ -354,7 +348,7 @@ def _copy(source: str, out: str, told: str, skip: str) -> None:
     except TraceError as err:
         said = {"error": str(err)}
     except DAMAGE as err:
-        said = {"error": f"nothing can be saved: {_short(err)}"}
+        said = {"error": f"nothing can be saved: {first_line(err)}"}
     Path(told).write_text(json.dumps(said))
 
 

@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from cosim.trace import Trace
-from cosim.units import HOUR_S
+from cosim.units import HOUR_S, MIN_S
 
 PLAYERS = ("cosim.replay:Player", "cosim.replay:TablePlayer")
 """Simulators that play a recording and answer to nothing."""
@@ -36,7 +36,7 @@ class CountedTime:
     @property
     def minutes(self) -> float:
         """Length in minutes."""
-        return (self.end_s - self.begin_s) / 60.0
+        return (self.end_s - self.begin_s) / MIN_S
 
 
 class Counted(NamedTuple):

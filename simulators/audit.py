@@ -99,9 +99,7 @@ def _rows_match_counts(trace: Trace) -> float:
 
 
 def _work(trace: Trace) -> float:
-    jobs, minutes = _whole_jobs(trace)
-    if minutes < len(trace.time_s(SITE)):
-        raise TraceError(f"{trace.path}: the run was stopped inside a minute, whose work is part of the jobs' alone")
+    jobs = _jobs_to_the_end(trace)
     done = trace[f"{SITE}/work_to"].sum()
     undone = trace[f"{SITE}/failed_work_to"].sum() if trace.has(f"{SITE}/failed_work_to") else 0.0
     return abs(done - undone - jobs["done_to"].sum()) / max(done, 1.0)
@@ -125,9 +123,7 @@ def _served_work(trace: Trace) -> float:
 
 def _left_work(trace: Trace) -> float:
     """Work taken on = work of finished jobs + of dropped jobs + done of unfinished ones + left of them at the end."""
-    jobs, minutes = _whole_jobs(trace)
-    if minutes < len(trace.time_s(SITE)):
-        raise TraceError(f"{trace.path}: the run was stopped inside a minute, whose work is part of the jobs' alone")
+    jobs = _jobs_to_the_end(trace)
     left = sum(trace[f"{SITE}/{name}_work_to"][-1].sum() for name in ("pending", "deferred"))
     over = jobs["outcome"] != "unfinished"
     accounted = jobs["work_to"][over].sum() + jobs["done_to"][~over].sum() + left
@@ -278,6 +274,14 @@ def _whole_jobs(trace: Trace) -> tuple[dict[str, np.ndarray], int]:
     whole, ended_s = len(times) - 1, float(times[-1])
     early = (jobs["outcome"] == "unfinished") | (jobs["end_s"] <= ended_s)
     return {name: column[early] for name, column in jobs.items()}, whole
+
+
+def _jobs_to_the_end(trace: Trace) -> dict[str, np.ndarray]:
+    """The job table of a run whose last recorded minute is its end; TraceError for any other."""
+    jobs, minutes = _whole_jobs(trace)
+    if minutes < len(trace.time_s(SITE)):
+        raise TraceError(f"{trace.path}: the run was stopped inside a minute, whose work is part of the jobs' alone")
+    return jobs
 
 
 def _jobs(trace: Trace) -> dict[str, np.ndarray]:

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from cosim.adapter import Adapter, Values
 from cosim.errors import ModelError, ScenarioError, SolverError
 from cosim.params import params
-from cosim.units import HOUR_S, format_time
+from cosim.units import HOUR_S, MIN_S, format_time
 from simulators.fleet import Site
 from simulators.grid.caps import Formulation, NciCaps
 from simulators.grid.conic import Limits
@@ -146,7 +146,7 @@ class CefDispatch(Adapter):
         self._ac = AcCheck(p.network, buses, p.v0_pu) if p.ac_check else None
         self._at = {eid: self._feeder.named(eid, self.sid) for eid in self.entities["Bus"]}
         self._mci_of = self._make_mci(limits) if p.mci and not p.nci_cap_kg_per_kwh else None
-        self._ramps = Ramps(self._dispatch, self.step_s / 60.0, p.lookahead_steps)
+        self._ramps = Ramps(self._dispatch, self.step_s / MIN_S, p.lookahead_steps)
         ramped = [name for name, s in self._sources.items() if s.ramp_kw_per_min is not None]
         if self._dispatch.source_names[self._dispatch.substation] in ramped:
             raise ScenarioError(f"{self.sid}.sources.{self._dispatch.source_names[self._dispatch.substation]} has "

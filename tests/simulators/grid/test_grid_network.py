@@ -154,8 +154,8 @@ def test_what_is_out_of_service_or_behind_an_open_switch_is_left_out(plain_net, 
 
 
 def test_an_excel_file_is_the_network_that_was_written(plain_net, tmp_path):
-    for library in ("openpyxl", "xlsxwriter"):
-        pytest.importorskip(library, reason=f"Excel files need {library}")
+    pytest.importorskip("openpyxl", reason="reading Excel files needs the extra 'excel'")
+    pytest.importorskip("xlsxwriter", reason="writing Excel files needs the extra 'excel'")
     path = str(tmp_path / "net.xlsx")
     pp.to_excel(plain_net, path)
     read, made = read_feeder(path), feeder_of(plain_net, "plain")
