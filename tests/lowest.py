@@ -55,7 +55,7 @@ SUBSETS = {
     "parquet": ("tests/cosim/test_table.py", "tests/simulators/workload/test_workload_tasks.py"),
     "plot": ("tests/cosim/test_report.py", "tests/agents/test_curves.py"),
     "simbench": ("tests/simulators/grid/test_grid_networks.py",),
-    "test": ("tests/cosim/test_trace.py", "tests/scenarios/test_elsewhere.py", "tests/scenarios/test_foreign_grid.py",
+    "test": ("tests/cosim/test_trace.py::test_xarray_reads_labelled_data_with_dates", "tests/scenarios/test_elsewhere.py", "tests/scenarios/test_foreign_grid.py",
              "tests/agents/test_training.py::test_a_pettingzoo_environment_trains_and_resumes",
              "tests/agents/test_training.py::test_spaces_become_parts",
              "tests/test_docs.py::test_the_site_builds_without_a_warning"),
