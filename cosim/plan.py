@@ -13,7 +13,7 @@ from cosim.errors import ScenarioError, unknown
 from cosim.plausible import is_marginal
 from cosim.ports import Port
 from cosim.resolve import Resolved
-from cosim.scenario import Link
+from cosim.scenario import Link, named_rows
 from cosim.units import scale, unit_of
 
 
@@ -261,9 +261,9 @@ def _template_pairs(resolved: Resolved, text: str, where: str) -> list[tuple[str
     if not colon or not isinstance(table, dict):
         raise ScenarioError(f"{where}: pairs '{text}' is not table:template, e.g. sites:bus{{node}}")
     try:
-        return [(row, template.format_map(fields)) for row, fields in table.items()]
-    except (KeyError, ValueError, AttributeError, IndexError) as err:
-        raise ScenarioError(f"{where}: pairs '{text}' does not fit the rows of '{table_name}': {err!r}") from None
+        return list(named_rows(table, template).items())
+    except ValueError as err:
+        raise ScenarioError(f"{where}: pairs '{text}' does not fit the rows of '{table_name}': {err}") from None
 
 
 def _initial(link: Link, side: Sides, eid: str, port: str) -> Any:

@@ -7,14 +7,14 @@ own warm-up. Dates are no part of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from cosim.errors import ScenarioError, listed
 from cosim.ports import Port
-from cosim.scenario import Link, Member, Scenario
+from cosim.scenario import Link, Member, Scenario, leaves, named_rows
 from cosim.series import PLAYERS, played_from_s, rows_at, scenario_of, step_s
 from cosim.table import Table, split_name
 from cosim.trace import Trace
@@ -63,7 +63,7 @@ def differing(scenario: Scenario) -> list[str]:
             then = scenario_of(trace).get("shared", {})
         fields = []
         for table in (t for t in then if t in scenario.shared):
-            there, here = dict(_leaves(then[table], table)), dict(_leaves(scenario.shared[table], table))
+            there, here = dict(leaves(then[table], table)), dict(leaves(scenario.shared[table], table))
             fields += [f"{field} = {there.get(field, 'none')} (here {here.get(field, 'none')})"
                        for field in {**there, **here} if there.get(field) != here.get(field)]
         if fields:
@@ -181,15 +181,8 @@ def _named(scenario: Scenario, entities: Mapping[str, Any]) -> dict[str, list[st
 
 
 def _pairs(table: Any, template: str) -> dict[str, str] | None:
+    """None for a table that the template does not fit: the plan refuses this scenario's own, another's has no pairs."""
     try:
-        return {row: template.format_map(fields) for row, fields in table.items()}
-    except (AttributeError, KeyError, ValueError, IndexError, TypeError):
+        return named_rows(table, template)
+    except ValueError:
         return None
-
-
-def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _leaves(inner, f"{path}.{key}")
-    else:
-        yield path, value

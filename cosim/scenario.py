@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime, time
 from typing import Annotated, Any, Literal, Self
 
@@ -187,6 +187,25 @@ class Scenario(_Data):
     def replace(self, **fields: Any) -> Scenario:
         """A copy with some top-level fields changed, validated again."""
         return Scenario(**{**self.model_dump(), **fields})
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """(path, value) of everything in a tree of dicts that is no dict, 'sites.aidc1.racks' for example, in its order; an
+    empty dict is a value."""
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from leaves(inner, f"{path}.{key}" if path else key)
+    else:
+        yield path, value
+
+
+def named_rows(table: Any, template: str) -> dict[str, str]:
+    """Row of a shared table -> what a template such as 'bus{node}' makes of its fields. ValueError, saying why, for one
+    that does not fit the table."""
+    try:
+        return {row: template.format_map(fields) for row, fields in table.items()}
+    except (AttributeError, KeyError, ValueError, IndexError, TypeError) as err:
+        raise ValueError(repr(err)) from None
 
 
 def plug(scenario: Scenario, member: str, simulator: str) -> Scenario:

@@ -122,16 +122,6 @@ def generated_carbon(p_gen: Floats, gen_intensity: Floats) -> float:
     return float(np.maximum(p_gen, 0.0) @ gen_intensity)
 
 
-def branch_carbon(nci: Floats, from_bus: Ints, to_bus: Ints, p_from: Floats, p_to: Floats) -> tuple[Floats, Floats]:
-    """Carbon flow rates (n_branch,) that enter each branch at `from_bus` and at `to_bus`, < 0 where they leave it.
-
-    All of a branch's carbon has the intensity of the bus that sends it; the two ends add up to what is lost (U18).
-    """
-    at_from = nci[from_bus] * np.maximum(p_from, 0.0) - nci[to_bus] * np.maximum(-p_from, 0.0)
-    at_to = nci[to_bus] * np.maximum(p_to, 0.0) - nci[from_bus] * np.maximum(-p_to, 0.0)
-    return at_from, at_to
-
-
 # --- radial power flow ------------------------------------------------------------------------------------------------
 
 @dataclass(frozen=True, slots=True)

@@ -1,3 +1,4 @@
+import re
 import warnings
 
 import pytest
@@ -7,7 +8,7 @@ from cosim.errors import ScenarioError
 from cosim.plan import make_plan
 from cosim.resolve import load, resolve
 from cosim.run import find
-from cosim.scenario import Link, Member, Scenario, override
+from cosim.scenario import Link, Member, Scenario, named_rows, override
 from cosim.trace import Trace
 
 
@@ -174,6 +175,15 @@ def test_a_single_entity_goes_to_its_namesake_and_only_a_stranger_to_all():
                    pairs={"bus1": buses}), Link(source="a.p_seen_kw", target="b.p_kw"), stores=buses,
                    sources=("bus1",)))
     assert [(c.source[1], c.target[1]) for c in plan.connections if c.target[2] == "p_mirror_kw"] == [("bus1", "bus1")]
+
+
+@pytest.mark.parametrize(("table", "why"), [
+    ({"a": 5}, "TypeError"), ({"a": None}, "TypeError"), ({"a": {"m": 1}}, "KeyError('n')"),
+    ({"a": {"n": "x"}}, "ValueError")])
+def test_pairs_that_do_not_fit_their_table_are_refused(table, why):
+    with pytest.raises(ValueError, match=re.escape(why)):
+        named_rows(table, "bus{n:d}")
+    assert named_rows({"a": {"n": 3}}, "bus{n:d}") == {"a": "bus3"}
 
 
 def test_a_namesake_is_known_by_what_the_scenario_calls_it():

@@ -7,6 +7,7 @@ import logging
 import numpy as np
 import pandapower
 import pytest
+from networktruth import branch_carbon
 
 from cosim.errors import ScenarioError, SolverError
 from cosim.params import validate
@@ -14,7 +15,7 @@ from simulators.grid import gurobi_solver
 from simulators.grid.clarabel_solver import ClarabelSolver
 from simulators.grid.conic import Limits, balance_rhs, elastic
 from simulators.grid.dispatch import ELASTIC, OPTIMAL, Dispatch, DispatchResult, Inexact, Source
-from simulators.grid.equations import branch_carbon, generated_carbon
+from simulators.grid.equations import generated_carbon
 from simulators.grid.feeder import BaseLoad, Line, LineList
 from simulators.grid.network import read_feeder
 from simulators.grid.powerflow import AcCheck

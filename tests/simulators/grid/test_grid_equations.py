@@ -8,10 +8,10 @@ import pandapower.networks
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networktruth import branch_carbon
 
 from simulators.grid.equations import (
     SPARSE_ABOVE_BUSES,
-    branch_carbon,
     generated_carbon,
     nodal_carbon_intensity,
     radial_power_flow,
