@@ -37,6 +37,7 @@ import h5py
 import numpy as np
 
 from cosim.errors import TraceError, first_line, unknown
+from cosim.inert import refuse_leading_out
 from cosim.limits import is_file
 from cosim.seal import BLOCK, check_seal
 
@@ -101,7 +102,8 @@ class Trace:
 
     trace["aidc/Site/p_kw"] -> ndarray (time, entity[, dim]);  trace.time_s("aidc/Site");  trace.table("jobs").
     sealed: whether checksums of the whole file were there and hold (a finished run's; not one that was killed).
-    Raises TraceError when the file is missing, is no trace, does not hold what is asked for, or is damaged.
+    Raises TraceError when the file is missing, is no trace, does not hold what is asked for, is damaged, or leads out
+    of itself (`cosim.inert`).
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
@@ -117,10 +119,14 @@ class Trace:
         except (OSError, RuntimeError, ValueError) as err:
             raise TraceError(f"{self.path} is not a readable HDF5 file: {first_line(err)}; {RESCUE}") from None
         try:
+            refuse_leading_out(self._file, self.path)
             self._attrs = attrs = dict(self._file.attrs)
+        except TraceError:
+            self._file.close()
+            raise
         except DAMAGE as err:  # its superblock is whole, what follows is not
             self._file.close()
-            raise _damaged(self.path, "its attributes", err) from None
+            raise _damaged(self.path, "what it is made of", err) from None
         if attrs.get("format") != FORMAT or not attrs.keys() >= _REQUIRED:
             self._file.close()
             raise TraceError(f"{self.path} is HDF5 but not an {FORMAT} (attributes {', '.join(sorted(_REQUIRED))})")

@@ -10,7 +10,7 @@ import numpy as np
 from cosim.digest import Digest, Table
 from cosim.series import counted, scenario_of
 from cosim.trace import Trace
-from cosim.units import KG_PER_T, MIN_S
+from cosim.units import KG_PER_T, KW_PER_MW, MIN_S
 from simulators.aidc.cooling import PRESETS, Cooling, supply_limits_degc
 from simulators.aidc.equations import air_kw_per_k, air_temperatures_degc, it_at_inlet_kw
 from simulators.fleet import Site
@@ -71,7 +71,7 @@ def cooling_table(trace: Trace, digest: Digest) -> None:
         bulb = next((f"{b[:, k].min():.1f} .. {b[:, k].max():.1f}" for b in (level["wet_bulb_degc"],
                      level["dry_bulb_degc"]) if np.isfinite(b[:, k]).all()), "-")
         rows.append((name, _per(kwh["it"][k] + kwh["cooling"][k], kwh["it"][k]), _per(kwh["p"][k], kwh["it"][k]),
-                     f"{heat_kwh[k] / 1e3:.3f}", f"{kwh['chiller'][k] / 1e3:.3f}",
+                     f"{heat_kwh[k] / KW_PER_MW:.3f}", f"{kwh['chiller'][k] / KW_PER_MW:.3f}",
                      f"{100 * free_kwh[k] / max(heat_kwh[k], 1e-9):.0f} %", f"{water_kg[k] / KG_PER_T:.1f}",
                      _per(water_kg[k], kwh["it"][k]), bulb, f"{level['inlet_degc'][:, k].max():.1f}",
                      f"{alarm_s[k] / MIN_S:.0f}", f"{clipped[k]:.0f}"))

@@ -22,10 +22,10 @@ from cosim.series import (
     step_s,
 )
 from cosim.trace import Trace
-from cosim.units import MIN_S
+from cosim.units import HOUR_S, MIN_S
 
 SITE, BUS, GRID, PRICE = "aidc/Site", "grid/Bus", "grid/Grid", "tariff/Tariff/price_usd_per_kwh"
-_BINS_S = (60, 300, 900, 1800, 3600, 7200, 3 * 3600, 6 * 3600, 12 * 3600, 24 * 3600)
+_BINS_S = (*(n * MIN_S for n in (1, 5, 15, 30)), *(n * HOUR_S for n in (1, 2, 3, 6, 12, 24)))
 _MOST_BINS = 200
 
 
@@ -165,7 +165,7 @@ class Run:
     def bin_s(self, path: str) -> float:
         """Width of the means that are drawn: the sample's own step where there are few."""
         step, span = self.step_s(path), self.end_s
-        return next((float(b) for b in _BINS_S if b >= step and b % step == 0 and span / b <= _MOST_BINS), step)
+        return next((b for b in _BINS_S if b >= step and b % step == 0 and span / b <= _MOST_BINS), step)
 
     def means(self, path: str, values: np.ndarray | None = None, width_s: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
         """(times, values) as means over `bin_s`, along the first axis."""

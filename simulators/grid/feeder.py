@@ -16,6 +16,7 @@ from pydantic import Discriminator, Field, Tag
 
 from cosim.errors import ScenarioError, listed, unknown
 from cosim.params import params
+from cosim.units import KW_PER_MW
 from simulators.grid.elements import Generator
 from simulators.grid.equations import Complexes, Floats, Ints, RadialTree, radial_tree
 
@@ -171,7 +172,7 @@ class Feeder:
     @property
     def base_kw(self) -> float:
         """Power of 1 p.u., kW."""
-        return 1000.0 * self.base_mva
+        return KW_PER_MW * self.base_mva
 
     @cached_property
     def vm_ratio(self) -> Floats:

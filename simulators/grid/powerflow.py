@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from cosim.errors import ModelError, ScenarioError
+from cosim.units import KW_PER_MW
 from simulators.grid.circuit import branch_names, ends_of, nodes_of
 from simulators.grid.elements import (
     base_loads,
@@ -188,11 +189,11 @@ class AcNetwork:
 
     def _inject(self, p_load_kw: Floats, q_load_kvar: Floats, p_source_kw: Floats, q_source_kvar: Floats) -> None:
         net, n = self._net, len(self.nodes.lowest)
-        net.load["p_mw"], net.load["q_mvar"] = p_load_kw[:n] / 1000.0, q_load_kvar[:n] / 1000.0
+        net.load["p_mw"], net.load["q_mvar"] = p_load_kw[:n] / KW_PER_MW, q_load_kvar[:n] / KW_PER_MW
         if len(self._source_bus):
             for column, values in (("p_mw", p_source_kw), ("q_mvar", q_source_kvar)):
                 whole = net.sgen[column].to_numpy(float, copy=True)
-                whole[self._first_sgen:] = values / 1000.0
+                whole[self._first_sgen:] = values / KW_PER_MW
                 net.sgen[column] = whole
 
     def run(self, p_load_kw: Floats, q_load_kvar: Floats, p_source_kw: Floats, q_source_kvar: Floats,
@@ -228,19 +229,19 @@ class AcNetwork:
         p_from, p_to = found.p_from_kw[rows], found.p_to_kw[rows]
         if self._dclines:
             through = net.res_dcline.loc[[k for k, _, _ in self._dclines], ["p_from_mw", "p_to_mw"]].to_numpy(float)
-            p_from, p_to = np.append(p_from, through[:, 0] * 1000.0), np.append(p_to, through[:, 1] * 1000.0)
-        p_slack, q_slack = (np.array([float(net[f"res_{kind}"].at[k, column]) * 1000.0 for kind, k in self._slack_rows])
+            p_from, p_to = np.append(p_from, through[:, 0] * KW_PER_MW), np.append(p_to, through[:, 1] * KW_PER_MW)
+        p_slack, q_slack = (KW_PER_MW * np.array([net[f"res_{kind}"].at[k, column] for kind, k in self._slack_rows])
                             for column in ("p_mw", "q_mvar"))
         vm_pu = found.vm_pu[nodes.rows]
-        drawn = self._own_kw + self._g_mw * vm_pu**2 * 1000.0
+        drawn = self._own_kw + self._g_mw * vm_pu**2 * KW_PER_MW
         flow = AcFlow(vm_pu, p_from, p_to, p_slack, q_slack, self._q_generator_kvar(), drawn,
                       float(np.sum(p_from + p_to)))
         self._refuse_unseen(flow, p_load_kw, p_source_kw)
         return flow
 
     def _q_generator_kvar(self) -> Floats:
-        net, signs = self._net, {"storage": -1000.0}
-        return np.array([signs.get(g.kind, 1000.0) * float(net[f"res_{g.kind}"].at[g.index, "q_mvar"])
+        net, signs = self._net, {"storage": -KW_PER_MW}
+        return np.array([signs.get(g.kind, KW_PER_MW) * float(net[f"res_{g.kind}"].at[g.index, "q_mvar"])
                          for g in self.generators])
 
     def _refuse_unseen(self, flow: AcFlow, p_load_kw: Floats, p_source_kw: Floats) -> None:
@@ -253,7 +254,7 @@ class AcNetwork:
         np.add.at(fed, self._source_bus, p_source_kw)
         off = fed - p_load_kw - flow.p_drawn_kw - np.bincount(ends, leaving, n)
         passing = np.bincount(ends, np.abs(leaving), n) + np.abs(fed) + np.abs(p_load_kw)
-        allowed = UNSEEN * np.maximum(passing, 1.0) + 10.0 * self._tolerance_pu * self._solver.base_mva * 1000.0
+        allowed = UNSEEN * np.maximum(passing, 1.0) + 10.0 * self._tolerance_pu * self._solver.base_mva * KW_PER_MW
         if (np.abs(off) > allowed).any():
             at = int(np.argmax(np.abs(off) - allowed))
             raise ModelError(f"network {self.name}: {off[at]:.6g} kW at {self.nodes.names[at]} belong to no element "
