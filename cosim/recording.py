@@ -7,7 +7,7 @@ own warm-up. Dates are no part of it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from cosim.scenario import Link, Member, Scenario, leaves, named_rows
 from cosim.series import PLAYERS, played_from_s, rows_at, scenario_of, step_s
 from cosim.table import Table, split_name
 from cosim.trace import Trace
-from cosim.units import format_time
+from cosim.units import format_time, unit_of
 
 _LONGEST_DIFFERENCE = 120
 
@@ -170,6 +170,30 @@ def refuse_events(declared: Mapping[str, tuple[Port, ...]], sources: Sources, me
         hears = ", ".join(dict.fromkeys(link.target.split(".")[0] for link in lost))
         raise ScenarioError(f"--replay {member}={path}: {lost[0].source} are events, and what is played are levels; "
                             f"replay who hears them ({hears}), or a workload from a trace")
+
+
+def refuse_counts(member: str, path: str, ports: Iterable[str], why: str) -> None:
+    """ScenarioError for a recording whose last sample is to be held and has jobs or work: the same ones would count in
+    every step again."""
+    if counts := [name for name in ports if unit_of(name).dimension in ("jobs", "work")]:
+        raise ScenarioError(f"{member} plays {path}, which {why} this run; its {listed(counts)} count jobs and their "
+                            "work, and cannot be held: shorten the run by --until, record a longer one, or --set "
+                            f"{member}.overflow=wrap")
+
+
+def refuse_lacking(scenario: Scenario, member: str, path: str, columns: Sequence[str]) -> None:
+    """ScenarioError for a table that has columns for some of the entities that a link names, and not for others."""
+    have = {name for names in _named(scenario, scenario.members[member].entities).values() for name in names}
+    for link in scenario.links:
+        if link.source.split(".")[0] != member or not isinstance(link.pairs, (str, dict)):
+            continue
+        table, _, template = link.pairs.partition(":") if isinstance(link.pairs, str) else ("", "", "")
+        rows = (_pairs(scenario.shared.get(table), template) or {}) if table else dict.fromkeys(link.pairs, "")
+        wanted = rows if not table or have & set(rows) else rows.values()
+        lacking = [name for name in wanted if name not in have]
+        if lacking and have:
+            raise ScenarioError(f"{member} plays {path}, which has no column of {listed(lacking)}, whom link "
+                                f"{link.source} -> {link.target} needs; it has {listed(columns)}")
 
 
 # --- inside -----------------------------------------------------------------------------------------------------------

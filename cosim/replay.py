@@ -21,7 +21,9 @@ from cosim.recording import (
     end_s,
     entity_names,
     next_sample_s,
+    refuse_counts,
     refuse_events,
+    refuse_lacking,
     refuse_others,
     sources_of,
     wanted_levels,
@@ -71,6 +73,8 @@ class Player(Continuing):
                 length_s = end_s(trace, model, step_s) - from_s
                 if length_s <= 0 or (given.overflow == "raise" and length_s < until_s):
                     raise too_short(member, given.path, max(length_s, 0.0), until_s)
+                if given.overflow == "hold" and length_s < until_s:
+                    refuse_counts(member, given.path, trace.ports(model), f"ends at {format_time(length_s)} of")
             check_step(member, given, step_s, trace)
 
     @classmethod
@@ -143,7 +147,7 @@ class Player(Continuing):
         """From when the recording is played, and what was played after its end."""
         if self._over_s is None:
             return self._said
-        after = ("its last sample is held, and what was counted in it (jobs, work) is counted in every step again"
+        after = ("its last sample is held, and what was counted in it (energies) is counted in every step again"
                  if self.params.overflow == "hold" else "it begins again, after its warm-up")
         return [*self._said, f"{self.sid} plays {self.params.path}, which ends at {format_time(self._over_s)} of this "
                              f"run; from then on {after}"]
@@ -246,11 +250,17 @@ class TablePlayer(Player):
     @classmethod
     def check_horizon(cls, member: str, given: TablePlayerParams, step_s: float, until_s: float) -> None:
         """ScenarioError for a table that does not cover the run, as its overflow needs it."""
-        _table(given, member).check(until_s)
+        table = _table(given, member)
+        table.check(until_s)
+        if given.overflow == "hold" and (table.axis.outside(0.0) or table.end_s < until_s):
+            played = [name for ports in given.models.values() for name in ports] or table.ports()
+            refuse_counts(member, given.path, played, "does not cover")
 
     @classmethod
     def check_scenario(cls, member: str, given: TablePlayerParams, scenario: Scenario) -> None:
-        """Nothing: whom a table leaves out, and whom it names beyond the scenario, `notes` say."""
+        """ScenarioError for a table without a column for an entity whose link names it. Whom else a table leaves out,
+        and whom it names beyond the scenario, `notes` say."""
+        refuse_lacking(scenario, member, given.path, _table(given, member).columns)
 
     def create(self, num: int, model: str, names: list[str] | None = None) -> list[dict]:
         """Entities by name; ScenarioError for one that has neither a column of its own nor a common one."""
