@@ -12,7 +12,7 @@ from cosim.series import recording_of, scenario_of
 from cosim.trace import Trace
 from simulators.aidc.cooling import mean_of_racks, per_rack
 from simulators.aidc.equations import air_temperatures_degc
-from simulators.balance import Finding, NothingToCheck
+from simulators.balance import Finding
 from simulators.flows import largest
 from simulators.plants import SITE, coolings, has_inertia
 
@@ -53,7 +53,7 @@ def job_times(trace: Trace) -> Finding:
     start, of training its end); s by which one does not."""
     jobs = trace.table("jobs")
     if not len(jobs.get("id", ())):
-        raise NothingToCheck("no job has a row")
+        raise TraceError("no job has a row")
     classes = scenario_of(trace)["shared"].get("job_classes", {})
     late, finished = {}, jobs["outcome"] == "finished"
     for before, after in (("arrival_s", "release_s"), ("release_s", "start_s"), ("start_s", "end_s")):
