@@ -12,6 +12,7 @@ import json
 import os
 import platform
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy
@@ -42,17 +43,21 @@ def versions() -> dict[str, str]:
     """Versions of Python and of the packages that make the numbers, and what of the processor the last bits depend on:
     its model and vector instructions, and the library of linear algebra with the kernel that a user chose for it."""
     out = {"python": platform.python_version()}
-    for package in _VERSIONS_OF:
-        try:
-            out[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            out[package] = "not installed"
+    out |= {package: _version(package) for package in _VERSIONS_OF}
     built = numpy.show_config(mode="dicts")
     blas = built.get("Build Dependencies", {}).get("blas", {})
     out["cpu"] = " ".join([platform.machine(), _model(), *built.get("SIMD Extensions", {}).get("found", [])])
     out["blas"] = " ".join([blas.get("name", "unknown"), blas.get("version", ""),
                             os.environ.get("OPENBLAS_CORETYPE", "")]).strip()
     return out
+
+
+@cache
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def tolerance(first: Mapping[str, Any], second: Mapping[str, Any]) -> Tolerance | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,17 @@ from simulators.grid.elements import (
 )
 from simulators.grid.equations import Complexes, Floats, Ints
 from simulators.grid.feeder import LineList, island
-from simulators.grid.netfile import Admittances, Solved, add_injections, admittances, name_of, solve, start_at, stored
+from simulators.grid.netfile import (
+    Admittances,
+    Solved,
+    add_injections,
+    admittances,
+    name_of,
+    solve,
+    stamp_of,
+    start_at,
+    stored,
+)
 from simulators.grid.network import read_feeder
 
 TOLERANCE_PU = 1e-11
@@ -97,9 +108,17 @@ class AcNetwork:
 
     def __init__(self, network: str | LineList, source_buses: Sequence[int], v0_pu: float | None = None,
                  closed_lines: Sequence[int] = (), *, generators_stay: bool = True) -> None:
+        read = _as_read(network, stamp_of(network), v0_pu, tuple(closed_lines), generators_stay)
+        vars(self).update(vars(read))
+        self._net = copy.deepcopy(read._net)  # of all that is kept the one thing that a run writes into
+        self.add_sources(source_buses)
+
+    def _read(self, network: str | LineList, v0_pu: float | None, closed_lines: tuple[int, ...],
+              generators_stay: bool) -> None:
+        """What the network's own elements say, without sources."""
         self.name = name = name_of(network)
         net = copy.deepcopy(stored(network))
-        close_lines(net, name, tuple(closed_lines))
+        close_lines(net, name, closed_lines)
         self.notes, self.rated_kw, self.voltage_limits = check(net, name), rated_kw(net), voltage_limits(net)
         self.file_v0_pu = sorted({float(row.vm_pu) for _, row in rows_in_service(net, "ext_grid")})
         if v0_pu is not None:
@@ -135,7 +154,6 @@ class AcNetwork:
         self._recycle = not self._dclines
         self._start: tuple[Floats, Floats] | None = None
         self._began = False
-        self.add_sources(source_buses)
 
     def add_sources(self, buses: Sequence[int]) -> None:
         """Let further sources stand at these bus numbers; before the first run."""
@@ -250,6 +268,15 @@ def _tolerance_pu(solver: Admittances) -> float:
     size = 1.0 / np.abs(solver.z_pu)
     at_row = np.bincount(np.concatenate([solver.from_row, solver.to_row]), np.concatenate([size, size]))
     return max(TOLERANCE_PU, ROUNDINGS * float(np.finfo(float).eps) * float(at_row.max(initial=0.0)))
+
+
+@lru_cache(maxsize=16)
+def _as_read(network: str | LineList, stamp: int, v0_pu: float | None, closed_lines: tuple[int, ...],
+             generators_stay: bool) -> AcNetwork:
+    """The network before sources and runs, read once in a process; never change it."""
+    made = AcNetwork.__new__(AcNetwork)
+    made._read(network, v0_pu, closed_lines, generators_stay)
+    return made
 
 
 class AcCheck:
