@@ -2,6 +2,8 @@
 
 On one decision torch is mostly dispatch: this takes a fraction of its time, and a scenario runs a learned policy where
 torch is not installed. It is the same network as `agents.networks`, which stays the reference (a test compares them).
+No product here goes through a BLAS library, whose kernels for one processor and another differ in the last bits, which
+may send a job elsewhere: the same observation gives the same action whatever the kernel.
 """
 
 from __future__ import annotations
@@ -125,12 +127,13 @@ class _Map:
 
     def placed(self, means: np.ndarray, observation: np.ndarray) -> np.ndarray:
         """Means moved to where the scaled observation says, see `agents.spec.Simplex.around`."""
-        return means if self._around is None else means + observation[:len(self._around)] @ self._around
+        return means if self._around is None else means + product(observation[:len(self._around)], self._around)
 
     def unit(self, means: np.ndarray) -> np.ndarray:
         """(A,) shares and positions in intervals, 0..1."""
-        e = np.exp(np.clip(means[:len(self._basis)] @ self._basis, -LOGIT_MAX, LOGIT_MAX)) * self._free
-        return e / (e @ self._within + self._extra)
+        logits = product(means[:len(self._basis)], self._basis)
+        e = exponential(np.clip(logits, -LOGIT_MAX, LOGIT_MAX)) * self._free
+        return e / (product(e, self._within) + self._extra)
 
     def action(self, unit: np.ndarray) -> np.ndarray:
         """(A,) in the parts' units."""
@@ -155,20 +158,20 @@ class _Layers:
         self.raw, self.heads = weights, heads
 
     def linear(self, name: str, x: np.ndarray) -> np.ndarray:
-        return x @ self.w[f"{name}.weight"] + self.w[f"{name}.bias"]
+        return product(x, self.w[f"{name}.weight"]) + self.w[f"{name}.bias"]
 
     def norm(self, name: str, x: np.ndarray) -> np.ndarray:
         weight = self.w[f"{name}.weight"]
-        mean = np.full(len(weight), 1.0 / len(weight), np.float32)  # as products: a third of the time of x.mean()
-        centered = x - (x @ mean)[..., None]
-        spread = np.sqrt((centered * centered) @ mean + np.float32(_EPS))
-        return centered / spread[..., None] * weight + self.w[f"{name}.bias"]
+        part = np.float32(1.0 / len(weight))
+        centered = x - np.add.reduce(x, -1, keepdims=True) * part  # a third of the time of x.mean()
+        spread = np.sqrt(np.add.reduce(centered * centered, -1, keepdims=True) * part + np.float32(_EPS))
+        return centered / spread * weight + self.w[f"{name}.bias"]
 
     def attend(self, query: np.ndarray, key: np.ndarray, value: np.ndarray) -> np.ndarray:
         """(q, E): what queries (q, E) read from keys and values (m, E)."""
         q, k, v = (x.reshape(len(x), self.heads, -1) for x in (query, key, value))
         scores = np.einsum("qhd,mhd->hqm", q, k) * np.float32(q.shape[-1] ** -0.5)
-        weight = np.exp(scores - scores.max(-1, keepdims=True))
+        weight = exponential(scores - scores.max(-1, keepdims=True))
         weight /= weight.sum(-1, keepdims=True)
         return np.einsum("hqm,mhd->qhd", weight, v).reshape(len(query), -1)
 
@@ -193,9 +196,19 @@ class _Layers:
         return x
 
 
+def product(x: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+    """x @ matrix, summed in the order of the matrix's rows by numpy's own loops."""
+    return np.einsum("i,ij->j" if x.ndim == 1 else "mi,ij->mj", x, matrix)
+
+
+def exponential(x: np.ndarray) -> np.ndarray:
+    """exp(x) in float32, by way of float64: what processors differ by is then below the rounding."""
+    return np.exp(x, dtype=np.float64).astype(np.float32)
+
+
 def silu(x: np.ndarray) -> np.ndarray:
     """x times its logistic function."""
-    return x / (1.0 + np.exp(-x))
+    return x / (1.0 + exponential(-x))
 
 
 class _Net:

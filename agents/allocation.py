@@ -13,7 +13,7 @@ from functools import lru_cache
 
 from cosim.errors import ModelError
 
-_EPS = 1e-9
+ROUNDING = 1e-9
 """Slack of the floors: 0.29 * 100 is 28.999999999999996 in floating point and means 29."""
 
 
@@ -58,10 +58,10 @@ def _floors(total: int, shares: Sequence[float]) -> tuple[list[int], list[float]
     floors, fractions = [], []
     for share in shares:
         quota = share * scale
-        floor = int(quota + _EPS)
+        floor = int(quota + ROUNDING)
         fraction = quota - floor
         floors.append(floor)
-        fractions.append(fraction if fraction > _EPS else 0.0)
+        fractions.append(fraction if fraction > ROUNDING else 0.0)
     return floors, fractions, total - sum(floors)
 
 
@@ -106,7 +106,7 @@ def gpu_blocks(shares: Sequence[float], capacity: int, block_sizes: Sequence[int
     """
     total = sum(shares)
     scale = capacity / total if total > 1.0 else capacity
-    return [b * int(share * scale / b + _EPS) for share, b in zip(shares, block_sizes, strict=True)]
+    return [b * int(share * scale / b + ROUNDING) for share, b in zip(shares, block_sizes, strict=True)]
 
 
 def project_simplex(raw: Sequence[float], eligible: Sequence[bool]) -> list[float]:

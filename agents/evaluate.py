@@ -31,7 +31,7 @@ from cosim.experiment import Experiment
 from cosim.resolve import resolve
 from cosim.run import find, settings_of
 from cosim.scenario import Scenario, override
-from cosim.units import DAY_S, KG_PER_T, TO_PER_GTO
+from cosim.units import DAY_S, KG_PER_T, KW_PER_MW, TO_PER_GTO
 
 WARMUP_DAYS = 1
 
@@ -82,7 +82,7 @@ def metrics(figures: Mapping[str, float], kinds: Mapping[str, str], days: float)
         "dropped_inf": dropped["inf"] / days,
         "mwh_per_t": energy / co2 if co2 else math.nan,
         "pue": energy / figures["it_energy_kwh"],
-        "energy_mwh": energy / 1e3 / days,
+        "energy_mwh": energy / KW_PER_MW / days,
         "unfinished": sum(figures[f"unfinished_{name}_jobs"] for name in kinds),
         "unfinished_gto": sum(figures.get(f"unfinished_{name}_to", math.nan) for name in kinds) / TO_PER_GTO,
         "lost_gto": (figures.get("lost_missed_to", 0.0) + figures.get("lost_failed_to", 0.0)) / TO_PER_GTO / days,

@@ -14,12 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from agents.allocation import ROUNDING
 from agents.decision import EnergyModel, FleetFacts, Matrix, Observation, Operation, Vector
 from agents.rewards import RewardWeights
 from cosim.errors import ModelError, ScenarioError
 from cosim.units import MIN_S
-
-_EPS = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,8 +64,8 @@ def share_blocks(
     fractions = {}
     for k in active:
         exact = left * weights[k] / total / blocks[k]
-        given[k] = blocks[k] * int(exact + _EPS)
-        fractions[k] = round(exact - int(exact + _EPS), 9)
+        given[k] = blocks[k] * int(exact + ROUNDING)
+        fractions[k] = round(exact - int(exact + ROUNDING), 9)
     left -= sum(given[k] for k in active)
     order = sorted(active, key=lambda k: -fractions[k])
     while takers := [k for k in order if blocks[k] <= left and given[k] < room[k]]:
@@ -100,7 +99,7 @@ class GpuRule:
         gpus = [0] * len(facts.kinds)
         for m, g in zip(self._inf, self.inference(capacity, running_jobs, jobs, work_to), strict=True):
             gpus[m] = g
-        room = [math.ceil(jobs[m] - _EPS) * facts.max_blocks[m] * facts.gpus_per_block[m] for m in self._train]
+        room = [math.ceil(jobs[m] - ROUNDING) * facts.max_blocks[m] * facts.gpus_per_block[m] for m in self._train]
         work = [work_to[m] / facts.to_per_gpu_min[m] for m in self._train]
         for m, g in zip(self._train, share_blocks(capacity - sum(gpus), self._train_blocks, room, work), strict=True):
             gpus[m] = g
@@ -110,10 +109,10 @@ class GpuRule:
         """GPUs of each inference class, in the order of `FleetFacts.inf`; arguments as those of a call."""
         ceil, held, need = math.ceil, [], []
         for m, block, drain_to in zip(self._inf, self._inf_blocks, self._inf_drain_to, strict=True):
-            busy = block * ceil(running_jobs[m] - _EPS)
-            drain = block * ceil(work_to[m] / drain_to - _EPS)
+            busy = block * ceil(running_jobs[m] - ROUNDING)
+            drain = block * ceil(work_to[m] / drain_to - ROUNDING)
             held.append(busy)
-            need.append(max(busy, min(drain, block * ceil(jobs[m] - _EPS))))
+            need.append(max(busy, min(drain, block * ceil(jobs[m] - ROUNDING))))
         if sum(need) <= capacity:
             return need
         kept = share_blocks(capacity, self._inf_blocks, held, held)
@@ -215,7 +214,7 @@ class NciPriority(Uniform):
     def _pour(self, amount: float, order: Sequence[int], room: list[float], eligible: Sequence[bool]) -> list[float]:
         """Shares of `amount` GPU-minutes over the sites in `order`; takes what it places off `room`."""
         placed = [0.0] * len(room)
-        left = amount or _EPS  # a class without arrivals still says where it would go
+        left = amount or ROUNDING  # a class without arrivals still says where it would go
         for i in order:
             if eligible[i] and room[i] > 0.0:
                 placed[i] = min(left, room[i])

@@ -20,9 +20,8 @@ import numpy as np
 from agents.decision import FleetFacts, Matrix, Observation, Operation, Vector
 from agents.heuristics import GpuRule, PolicyOptions
 from cosim.errors import ModelError, ScenarioError
-from cosim.units import DAY_S, MIN_S
+from cosim.units import DAY_S, KG_PER_T, MIN_PER_H, MIN_S
 
-KG_PER_T = 1000.0
 QUANTA = 20
 """Parts in which a class's arrivals of a minute are placed, each where it costs least; no part is less than a job."""
 TEMPERATURE_STEP_K = 0.25
@@ -166,7 +165,7 @@ class MyopicOracle:
             it_kw = self.energy.idle_kw[i] + (1.0 - observation.free_gpu_ratio[i]) * gpus * mean_kw
             supply = self._supply[i]
             slope = self.energy.site_kw(i, it_kw + 1.0, supply) - self.energy.site_kw(i, it_kw, supply)
-            out.append([float(slope) * kw / 60.0 for kw in busy])
+            out.append([float(slope) * kw / MIN_PER_H for kw in busy])
         return out
 
     def _it_kw(self, site: int, capacity: int, shares: Vector) -> float:

@@ -21,6 +21,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from cosim.params import params
+from cosim.units import KG_PER_T, MIN_PER_H
 
 Carbon = Literal["attributed", "marginal", "system_difference"]
 Weight = Annotated[float, Field(ge=0)]
@@ -99,16 +100,16 @@ def terms_of(minute: Minute, kinds: Sequence[str], weights: RewardWeights) -> tu
     power_kw, hours = minute.power_kw, minute.hours
     energy_kwh = sum(power_kw) * hours
     attributed_t = _carbon_t(power_kw, minute.nci_kg_per_kwh, hours)
-    system_t = (minute.emission_kg_per_h or 0.0) * hours / 1000.0
+    system_t = (minute.emission_kg_per_h or 0.0) * hours / KG_PER_T
     if weights.carbon == "attributed":
         carbon_t = attributed_t
     elif weights.carbon == "marginal":
         carbon_t = _carbon_t(power_kw, minute.mci_kg_per_kwh, hours)
     else:
-        carbon_t = system_t - (minute.baseline_kg_per_h or 0.0) * hours / 1000.0
+        carbon_t = system_t - (minute.baseline_kg_per_h or 0.0) * hours / KG_PER_T
     dropped = [sum([n for n, kind in zip(minute.dropped_jobs, kinds, strict=True) if kind == wanted])
                for wanted in ("train", "inf")]
-    per_min = minute.work_to / (hours * 60.0)
+    per_min = minute.work_to / (hours * MIN_PER_H)
     return (per_min / weights.reference_to_per_min, energy_kwh * minute.price_usd_per_kwh, carbon_t, *dropped,
             minute.work_to, energy_kwh, attributed_t, system_t, minute.served_to)
 
@@ -140,4 +141,4 @@ def loom(late_jobs: float, urgent_jobs: float, weights: RewardWeights) -> float:
 def _carbon_t(power_kw: Sequence[float], kg_per_kwh: Sequence[float] | None, hours: float) -> float:
     if kg_per_kwh is None:
         return 0.0
-    return sum([p * w for p, w in zip(power_kw, kg_per_kwh, strict=True)]) * hours / 1000.0
+    return sum([p * w for p, w in zip(power_kw, kg_per_kwh, strict=True)]) * hours / KG_PER_T

@@ -23,7 +23,7 @@ from agents.networks.make import make_network
 from agents.ppo import ValueScale, explained, improve, prepare, rng_state
 from agents.rollout import Rollout, Step
 from agents.spec import TeamSpec, spec_from_dict, spec_to_dict
-from cosim.errors import ScenarioError
+from cosim.errors import ScenarioError, first_line
 from cosim.params import validate
 from cosim.seeds import stream
 
@@ -240,5 +240,5 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as err:
-        raise ScenarioError(f"device '{name}' cannot be used: {str(err).splitlines()[0]}; use cpu") from None
+        raise ScenarioError(f"device '{name}' cannot be used: {first_line(err, 300)}; use cpu") from None
     return device

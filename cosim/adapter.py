@@ -27,6 +27,7 @@ from cosim import seeds
 from cosim.errors import ModelError, ScenarioError, unknown
 from cosim.params import validate
 from cosim.ports import Batch, Port, concat
+from cosim.units import MIN_S
 
 Values = dict[str, dict[str, Any]]
 """entity -> port -> value: a float, a list of floats (a port with dims) or a batch (an event port)."""
@@ -120,7 +121,7 @@ class Adapter(mosaik_api_v3.Simulator):
 
     # --- what the bus calls -------------------------------------------------------------------------------------
 
-    def init(self, sid: str, time_resolution: float = 1.0, *, step_s: float = 60.0, seed: int = 0, episode: int = 0,
+    def init(self, sid: str, time_resolution: float = 1.0, *, step_s: float = MIN_S, seed: int = 0, episode: int = 0,
              **params: Any) -> dict:
         """Validate `params` against PARAMS. `step_s` must be a whole number of bus steps (`time_resolution` s each)."""
         self.sid, self.step_s, self._resolution_s = sid, float(step_s), float(time_resolution)

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from cosim.errors import ScenarioError
-from cosim.units import format_time
+from cosim.units import MIN_S, format_time
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +16,7 @@ class Clock:
     Raises ScenarioError when the resolution is not positive.
     """
 
-    resolution_s: float = 60.0
+    resolution_s: float = MIN_S
 
     def __post_init__(self) -> None:
         if not self.resolution_s > 0:

@@ -20,7 +20,7 @@ from typing import Any
 LONGEST = 400
 """Characters of an error's line; what is longer loses its middle. Its end says what to do."""
 _END = 150
-_LONGEST_VALUE, _LONGEST_NAME, _LONGEST_LIST = 80, 60, 230
+_LONGEST_VALUE, _LONGEST_NAME, _LONGEST_LIST, _LONGEST_LINE = 80, 60, 230, 120
 _MOST_NAMES = 10_000
 """Of more names none is proposed in the place of a misspelt one: it would take minutes."""
 
@@ -73,6 +73,13 @@ def cut(text: str, longest: int = _LONGEST_NAME, end: int = 0) -> str:
     return text if len(text) <= longest else f"{text[:longest - end - 5]} ... {text[len(text) - end:]}".rstrip()
 
 
+def first_line(err: BaseException, longest: int = _LONGEST_LINE) -> str:
+    """What a library's error says, of which HDF5's and torch's go on for pages: its first line, short; the error's type
+    where it says nothing."""
+    said = str(err.args[0] if isinstance(err, KeyError) and err.args else err)  # as text, a KeyError is its key's repr
+    return cut(next((line for line in said.splitlines() if line.strip()), type(err).__name__), longest)
+
+
 def shown(value: Any) -> str:
     """A value as a message shows it: its repr, short however long or deep it is."""
     short = Repr()
@@ -83,14 +90,15 @@ def shown(value: Any) -> str:
         return f"{type(value).__name__} of thousands of digits"
 
 
-def listed(names: Iterable[Any]) -> str:
-    """Names in a sentence; of many those that find room, and how many more there are."""
+def listed(names: Iterable[Any], longest: int = _LONGEST_NAME) -> str:
+    """Names in a sentence, of at most `longest` characters each; of many those that find room, and how many more there
+    are."""
     found, room = [str(n) for n in names], _LONGEST_LIST
     for k, name in enumerate(found):
-        room -= min(len(name), _LONGEST_NAME) + 2
+        room -= min(len(name), longest) + 2
         if k and room < 0:
-            return f"{', '.join(cut(n) for n in found[:k])} and {len(found) - k} more"
-    return ", ".join(cut(n) for n in found) or "none"
+            return f"{', '.join(cut(n, longest) for n in found[:k])} and {len(found) - k} more"
+    return ", ".join(cut(n, longest) for n in found) or "none"
 
 
 def unknown(what: str, name: str, allowed: Iterable[str]) -> str:

@@ -5,10 +5,7 @@ Rows of the model: M07.
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import os
-import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,11 +14,10 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import numpy
-
 from cosim.digest import Digest
 from cosim.errors import ModelError, ScenarioError, TraceError, unknown
 from cosim.limits import BYTES_PER_NUMBER, check_memory
+from cosim.machine import versions
 from cosim.native import NativeWorld
 from cosim.plan import Plan
 from cosim.recorder import TraceWriter, annotate
@@ -33,8 +29,6 @@ from cosim.trace import Trace
 
 _SLOWEST = 1e4
 DRIVERS = ("mosaik", "native")
-_VERSIONS_OF = ("aidc-cosim", "mosaik", "mosaik-api-v3", "simpy", "pandapower", "gurobipy", "clarabel", "numpy",
-                "scipy", "h5py", "pydantic")
 
 
 @dataclass(frozen=True)
@@ -226,23 +220,6 @@ def _stop_means_stopped(control: Control) -> Iterator[None]:
         if control.stop:
             raise Stopped(f"stopped by the user at {control.clock.label(max(control.time, 0))}") from err
         raise
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that make the numbers, and what of the processor the last bits depend on:
-    its vector instructions, and the library of linear algebra with the kernel that a user chose for it."""
-    out = {"python": platform.python_version()}
-    for package in _VERSIONS_OF:
-        try:
-            out[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            out[package] = "not installed"
-    built = numpy.show_config(mode="dicts")
-    blas = built.get("Build Dependencies", {}).get("blas", {})
-    out["cpu"] = " ".join([platform.machine(), *built.get("SIMD Extensions", {}).get("found", [])])
-    out["blas"] = " ".join([blas.get("name", "unknown"), blas.get("version", ""),
-                            os.environ.get("OPENBLAS_CORETYPE", "")]).strip()
-    return out
 
 
 def _wall_attrs(wall: dict[str, float]) -> dict[str, float]:

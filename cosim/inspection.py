@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from cosim.compare import first_difference
+from cosim.compare import compare
 from cosim.console import Console, OneLineParser, add_trust, fail, plain_console, print_digest, say
 from cosim.digest import Digest, Table
-from cosim.errors import CosimError, TraceError
+from cosim.errors import CosimError, TraceError, cut
+from cosim.machine import Tolerance, tolerance
 from cosim.plaintext import file_names
 from cosim.rescue import refuse_unreadable, rescue
 from cosim.resolve import load
@@ -36,6 +37,8 @@ def parser() -> argparse.ArgumentParser:
     two = commands.add_parser("diff", help="the first difference of two traces, if any")
     two.add_argument("trace")
     two.add_argument("other")
+    two.add_argument("--rtol", type=_share, metavar="X", help="let numbers differ by X of their value or of their "
+                     "unit, 1e-9 for example; counts, states and names have to be equal (default: every byte)")
     out = commands.add_parser("export", help="one CSV (or Parquet) per model and table")
     out.add_argument("trace")
     out.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write into")
@@ -89,9 +92,29 @@ def _ls(console: Console, args: argparse.Namespace) -> int:
 
 
 def _diff(console: Console, args: argparse.Namespace) -> int:
-    difference = first_difference(args.trace, args.other)
-    say(console, difference or "identical")
-    return 1 if difference else 0
+    asked = None if args.rtol is None else Tolerance(args.rtol)
+    found = compare(args.trace, args.other, asked)
+    say(console, found.difference or ("identical" if found.equal else "within the tolerance"))
+    for text in found.words(asked) if asked else ():
+        say(console, text)
+    if found.difference and asked is None:
+        with Trace(args.trace) as first, Trace(args.other) as second:
+            expected = tolerance(first.attrs, second.attrs)
+        if expected:
+            say(console, f"not made alike ({expected.why}): --rtol {expected.share:g} compares what should agree then")
+    return 1 if found.difference else 0
+
+
+def _share(text: str) -> float:
+    """An argparse type: a share from 0 on, below 1."""
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0.0 <= share < 1.0:
+        raise argparse.ArgumentTypeError(f"'{cut(text)}' is no tolerance; write a number from 0 to below 1, 1e-9 for "
+                                         "example")
+    return share
 
 
 def _export(console: Console, args: argparse.Namespace) -> int:

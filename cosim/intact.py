@@ -26,16 +26,13 @@ import struct
 from io import FileIO
 from pathlib import Path
 
-from cosim.seal import seal, sealed_size
+from cosim.seal import END_OF_FILE, PAGE, read_at, seal, sealed_size, write_at
 
 try:
     import fcntl
 except ImportError:  # no flock on this system: the file is not locked
     fcntl = None
 
-PAGE = 4096
-_END_OF_FILE = slice(40, 48)
-"""Where a superblock of version 0 keeps the file's end."""
 _TREE, _CHUNKS = b"TREE", 1
 _FANOUT = 64
 _NO_COPY = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES)
@@ -100,7 +97,7 @@ class IntactFile:
         begin, end = self._at, min(self._at + len(buffer), self._size)
         out = bytearray(max(0, end - begin))
         if begin < self._base and self._file:
-            old = _read(self._file, begin, min(end, self._base) - begin)
+            old = read_at(self._file, begin, min(end, self._base) - begin)
             out[: len(old)] = old
         for at, data in self._changed:
             low, high = max(at, begin), min(at + len(data), end)
@@ -192,11 +189,11 @@ class IntactFile:
             return None
         ranked: list[tuple[int, int, Steps]] = []
         for at, new in blocks.items():
-            old = _read(self._file, at, len(new))
+            old = read_at(self._file, at, len(new))
             if old == new:
                 continue
             if at == 0:
-                rank, steps = -1, _in_a_page(at, old, new) if _same_but(old, new, _END_OF_FILE) else None
+                rank, steps = -1, _in_a_page(at, old, new) if _same_but(old, new, END_OF_FILE) else None
             elif new[:4] == old[:4] == _TREE and new[4] == old[4] == _CHUNKS:
                 rank, steps = 255 - new[5], _tree(at, old, new)
             else:
@@ -366,18 +363,9 @@ def _same_but(old: bytes, new: bytes, part: slice) -> bool:
     return old[8:9] == b"\0" and old[: part.start] == new[: part.start] and old[part.stop:] == new[part.stop:]
 
 
-def _read(file: FileIO, at: int, size: int) -> bytes:
-    file.seek(at)
-    return file.read(size)
-
-
 def _put(file: FileIO, at: int, data: bytes | bytearray) -> None:
     """Every byte that reaches the disk, but for the seal, goes through here."""
-    file.seek(at)
-    done = 0
-    while done < len(data):
-        with memoryview(data) as whole, whole[done:] as rest:  # let go of: an error must not keep `data` from shrinking
-            done += file.write(rest)
+    write_at(file, at, data)
 
 
 def _copy(old: FileIO | None, new: FileIO, size: int) -> None:
@@ -387,7 +375,7 @@ def _copy(old: FileIO | None, new: FileIO, size: int) -> None:
         while at < size and (done := os.copy_file_range(old.fileno(), new.fileno(), size - at, at, at)):
             at += done
     while at < size:
-        _put(new, at, _read(old, at, min(_PIECE, size - at)))
+        _put(new, at, read_at(old, at, min(_PIECE, size - at)))
         at += min(_PIECE, size - at)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cosim.errors import ScenarioError, cut, shown
-from cosim.units import LONGEST_S, unit_of
+from cosim.units import DAY_S, LONGEST_S, unit_of
 
 MOST_DEPTH = 32
 """Levels of dicts and lists in a scenario's data."""
@@ -72,7 +72,7 @@ def check_steps(steps: int, resolution_s: float) -> None:
     """ScenarioError for a run of more than MOST_STEPS steps of the bus."""
     if steps > MOST_STEPS:
         raise ScenarioError(f"the run would have {steps:.3g} steps of {resolution_s:g} s, at most {MOST_STEPS:.0e} are "
-                            f"taken ({MOST_STEPS * resolution_s / 86400:.0f} d): shorten it by --until, or raise "
+                            f"taken ({MOST_STEPS * resolution_s / DAY_S:.0f} d): shorten it by --until, or raise "
                             "resolution_s")
 
 

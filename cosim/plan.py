@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-from cosim.errors import ScenarioError, unknown
+from cosim.errors import ScenarioError, listed, unknown
 from cosim.plausible import is_marginal
 from cosim.ports import Port
 from cosim.resolve import Resolved
-from cosim.scenario import Link
+from cosim.scenario import Link, named_rows
 from cosim.units import scale, unit_of
 
 
@@ -120,6 +120,7 @@ def _expand(resolved: Resolved, link: Link, sides: Mapping[str, Sides]) -> list[
     shift_s = resolved.scenario.members[src].step_s if link.shift_s == "step" else link.shift_s
     shift = resolved.clock.steps(shift_s, f"shift_s of link {link.source} -> {link.target}")
     _check_steps(resolved, link, out, src, dst)
+    _check_labels(resolved, link, (out, sides[src].labels), (into, sides[dst].labels))
     if is_marginal(src_port) and not is_marginal(dst_ours) and unit_of(dst_ours).dimension == "carbon intensity":
         raise ScenarioError(f"link {link.source} -> {link.target}: {src_port} is a marginal intensity, {dst_ours} an "
                             "average one, by which CO2 is attributed; link it to mci_kg_per_kwh")
@@ -182,6 +183,31 @@ def _check_steps(resolved: Resolved, link: Link, out: Port, src: str, dst: str) 
             raise ScenarioError(
                 f"{where}: {src}.{out.window} = {window_s:g} s, but {dst} steps every {dst_step:g} s; "
                 f"make them equal: --set {src}.{out.window}={dst_step:g}")
+
+
+def _check_labels(resolved: Resolved, link: Link, out: tuple[Port, dict[str, list[str]]],
+                  into: tuple[Port, dict[str, list[str]]]) -> None:
+    """ScenarioError where the numbers of a vector are of other things (job classes, leads) to who sends them than to
+    who takes them. A single number, and who does not say what its numbers are, fit anything."""
+    theirs, mine = (labels.get(port.dims[0]) if port.dims else None for port, labels in (out, into))
+    if out[0].dims != into[0].dims or theirs is None or mine is None or theirs == mine:
+        return
+    (src, dst), axis = (end.split(".")[0] for end in (link.source, link.target)), out[0].dims[0]
+    there, here = (_collections(resolved, name, labels) for name, labels in ((src, theirs), (dst, mine)))
+    alike = [f"{dst}.{field} and {src}.{field}" for field in here if field in there and here[field] != there[field]]
+    alike += [f"shared.{field} (here {dst}.{field})" for field in here
+              if field in resolved.scenario.shared and not hasattr(resolved.params.get(src), field)]
+    mend = f"; make them so by {', '.join(alike)}" if alike else ""
+    raise ScenarioError(f"link {link.source} -> {link.target}: {axis} is {listed(theirs)} ({len(theirs)}) of {src}, "
+                        f"{listed(mine)} ({len(mine)}) of {dst}; they have to be the same{mend}")
+
+
+def _collections(resolved: Resolved, member: str, labels: list[str]) -> dict[str, Any]:
+    """A member's parameters that may be what its labels are of: as many entries, or entries of these names."""
+    given = resolved.params.get(member)
+    return {name: value for name, value in (vars(given) if given is not None else {}).items()
+            if (isinstance(value, dict) and list(value) == labels)
+            or (isinstance(value, (tuple, list)) and len(value) == len(labels))}
 
 
 def _transform(link: Link, out: Port, factor: float) -> Callable[[Any], Any] | None:
@@ -261,9 +287,10 @@ def _template_pairs(resolved: Resolved, text: str, where: str) -> list[tuple[str
     if not colon or not isinstance(table, dict):
         raise ScenarioError(f"{where}: pairs '{text}' is not table:template, e.g. sites:bus{{node}}")
     try:
-        return [(row, template.format_map(fields)) for row, fields in table.items()]
-    except (KeyError, ValueError, AttributeError, IndexError) as err:
-        raise ScenarioError(f"{where}: pairs '{text}' does not fit the rows of '{table_name}': {err!r}") from None
+        return list(named_rows(table, template).items())
+    except ValueError as err:
+        raise ScenarioError(f"{where}: pairs '{text}' does not fit the rows of '{table_name}': {err}") from None
+
 
 def _initial(link: Link, side: Sides, eid: str, port: str) -> Any:
     if isinstance(link.initial, dict):

@@ -103,10 +103,11 @@ class TraceWriter:
         self._may_grow(time, last=True)
         axes = {"entity": list(names), **{d: list(labels[d]) for p in ports for d in p.dims}}
         self._text_bytes = max(self._text_bytes, *(len(name.encode()) for values in axes.values() for name in values))
+        scales = {"time_s": time}
         for axis, values in axes.items():
-            scale = group.create_dataset(axis, data=np.array(values, dtype=object), dtype=_TEXT)
-            scale.make_scale(axis)
-        datasets = {p.name: self._dataset(group, p, axes, chunk) for p in ports}
+            scales[axis] = group.create_dataset(axis, data=np.array(values, dtype=object), dtype=_TEXT)
+            scales[axis].make_scale(axis)
+        datasets = {p.name: self._dataset(group, p, scales, chunk) for p in ports}
         shown = min(ports, key=lambda p: (len(p.dims), p.name != _SHOWN))
         group.attrs.update(NX_class="NXdata", signal=shown.name, axes=["time_s", *["."] * (1 + len(shown.dims))])
         shapes = {name: data.shape[1:] for name, data in datasets.items()}
@@ -124,13 +125,14 @@ class TraceWriter:
         if best == (member, model):
             self._file.attrs["default"], self._file[member].attrs["default"] = best
 
-    def _dataset(self, group: h5py.Group, port: Port, axes: Mapping[str, list], chunk: int) -> h5py.Dataset:
-        tail = (len(axes["entity"]), *(len(axes[d]) for d in port.dims))
+    def _dataset(self, group: h5py.Group, port: Port, scales: Mapping[str, h5py.Dataset], chunk: int) -> h5py.Dataset:
+        along = [scales[name] for name in ("time_s", "entity", *port.dims)]
+        tail = tuple(len(scale) for scale in along[1:])
         data = group.create_dataset(port.name, (0, *tail), "f8", maxshape=(None, *tail), fillvalue=np.nan,
                                     chunks=(chunk, *tail), compression="gzip", compression_opts=_GZIP,
                                     fletcher32=True)
-        for axis, name in enumerate(("time_s", "entity", *port.dims)):
-            data.dims[axis].attach_scale(group[name])
+        for axis, scale in enumerate(along):  # by the handles at hand: to look each up by its name takes longer
+            h5py.h5ds.attach_scale(data.id, scale.id, axis)
         data.attrs.update(units=port.unit, long_name=port.about)
         if port.sign:
             data.attrs["sign"] = port.sign

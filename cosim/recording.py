@@ -7,20 +7,20 @@ own warm-up. Dates are no part of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from cosim.errors import ScenarioError
+from cosim.errors import ScenarioError, listed
 from cosim.ports import Port
-from cosim.scenario import Link, Member, Scenario
+from cosim.scenario import Link, Member, Scenario, leaves, named_rows
 from cosim.series import PLAYERS, played_from_s, rows_at, scenario_of, step_s
 from cosim.table import Table, split_name
 from cosim.trace import Trace
-from cosim.units import format_time
+from cosim.units import format_time, unit_of
 
-_MOST_DIFFERENCES = 4
+_LONGEST_DIFFERENCE = 120
 
 Sources = list[tuple[Link, str | None, str]]
 """Links that leave a member: (link, model or None, port)."""
@@ -38,7 +38,7 @@ def refuse_others(scenario: Scenario, member: str, path: str, trace: Trace, reco
         there, here = ([n for n in a if n not in b] for a, b in ((theirs, names), (names, theirs)))
         if there or here:
             raise ScenarioError(f"{member} plays {path}, whose {model} entities are not this scenario's; only there: "
-                                f"{_some(there)}; only here: {_some(here)}")
+                                f"{listed(there)}; only here: {listed(here)}")
     then, mine = scenario_of(trace).get("shared", {}), {n for names in named.values() for n in names}
     for link in scenario.links:
         if link.source.split(".")[0] != member or not isinstance(link.pairs, str):
@@ -49,8 +49,8 @@ def refuse_others(scenario: Scenario, member: str, path: str, trace: Trace, reco
             continue
         names = [f"{row} at {there.get(row, 'none')} there, {here.get(row, 'none')} here" for row in {**there, **here}
                  if there.get(row) != here.get(row)]
-        raise ScenarioError(f"{member} plays {path}, recorded with other {table}: {_some(names)}; record a run of this "
-                            "scenario")
+        raise ScenarioError(f"{member} plays {path}, recorded with other {table}: "
+                            f"{listed(names, _LONGEST_DIFFERENCE)}; record a run of this scenario")
 
 
 def differing(scenario: Scenario) -> list[str]:
@@ -63,11 +63,11 @@ def differing(scenario: Scenario) -> list[str]:
             then = scenario_of(trace).get("shared", {})
         fields = []
         for table in (t for t in then if t in scenario.shared):
-            there, here = dict(_leaves(then[table], table)), dict(_leaves(scenario.shared[table], table))
+            there, here = dict(leaves(then[table], table)), dict(leaves(scenario.shared[table], table))
             fields += [f"{field} = {there.get(field, 'none')} (here {here.get(field, 'none')})"
                        for field in {**there, **here} if there.get(field) != here.get(field)]
         if fields:
-            out.append(f"{name} plays {member.params['path']}, recorded with {_some(fields)}")
+            out.append(f"{name} plays {member.params['path']}, recorded with {listed(fields, _LONGEST_DIFFERENCE)}")
     return out
 
 
@@ -172,6 +172,30 @@ def refuse_events(declared: Mapping[str, tuple[Port, ...]], sources: Sources, me
                             f"replay who hears them ({hears}), or a workload from a trace")
 
 
+def refuse_counts(member: str, path: str, ports: Iterable[str], why: str) -> None:
+    """ScenarioError for a recording whose last sample is to be held and has jobs or work: the same ones would count in
+    every step again."""
+    if counts := [name for name in ports if unit_of(name).dimension in ("jobs", "work")]:
+        raise ScenarioError(f"{member} plays {path}, which {why} this run; its {listed(counts)} count jobs and their "
+                            "work, and cannot be held: shorten the run by --until, record a longer one, or --set "
+                            f"{member}.overflow=wrap")
+
+
+def refuse_lacking(scenario: Scenario, member: str, path: str, columns: Sequence[str]) -> None:
+    """ScenarioError for a table that has columns for some of the entities that a link names, and not for others."""
+    have = {name for names in _named(scenario, scenario.members[member].entities).values() for name in names}
+    for link in scenario.links:
+        if link.source.split(".")[0] != member or not isinstance(link.pairs, (str, dict)):
+            continue
+        table, _, template = link.pairs.partition(":") if isinstance(link.pairs, str) else ("", "", "")
+        rows = (_pairs(scenario.shared.get(table), template) or {}) if table else dict.fromkeys(link.pairs, "")
+        wanted = rows if not table or have & set(rows) else rows.values()
+        lacking = [name for name in wanted if name not in have]
+        if lacking and have:
+            raise ScenarioError(f"{member} plays {path}, which has no column of {listed(lacking)}, whom link "
+                                f"{link.source} -> {link.target} needs; it has {listed(columns)}")
+
+
 # --- inside -----------------------------------------------------------------------------------------------------------
 
 
@@ -181,20 +205,8 @@ def _named(scenario: Scenario, entities: Mapping[str, Any]) -> dict[str, list[st
 
 
 def _pairs(table: Any, template: str) -> dict[str, str] | None:
+    """None for a table that the template does not fit: the plan refuses this scenario's own, another's has no pairs."""
     try:
-        return {row: template.format_map(fields) for row, fields in table.items()}
-    except (AttributeError, KeyError, ValueError, IndexError, TypeError):
+        return named_rows(table, template)
+    except ValueError:
         return None
-
-
-def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _leaves(inner, f"{path}.{key}")
-    else:
-        yield path, value
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:_MOST_DIFFERENCES]) + (f" and {len(names) - _MOST_DIFFERENCES} more"
-                                                   if len(names) > _MOST_DIFFERENCES else "") or "none"

@@ -21,7 +21,9 @@ from cosim.recording import (
     end_s,
     entity_names,
     next_sample_s,
+    refuse_counts,
     refuse_events,
+    refuse_lacking,
     refuse_others,
     sources_of,
     wanted_levels,
@@ -33,7 +35,7 @@ from cosim.scenario import Member, Scenario
 from cosim.series import played_from_s, rows_at, scenario_of
 from cosim.table import Reading, Table, is_table, split_name
 from cosim.trace import Trace
-from cosim.units import Seconds, format_time
+from cosim.units import MIN_S, Seconds, format_time
 
 Overflow = Annotated[
     Literal["raise", "hold", "wrap"], Field(description="outside of what is there: refuse, hold it, repeat it")]
@@ -71,6 +73,8 @@ class Player(Continuing):
                 length_s = end_s(trace, model, step_s) - from_s
                 if length_s <= 0 or (given.overflow == "raise" and length_s < until_s):
                     raise too_short(member, given.path, max(length_s, 0.0), until_s)
+                if given.overflow == "hold" and length_s < until_s:
+                    refuse_counts(member, given.path, trace.ports(model), f"ends at {format_time(length_s)} of")
             check_step(member, given, step_s, trace)
 
     @classmethod
@@ -79,7 +83,7 @@ class Player(Continuing):
         with Trace(given.path) as trace:
             refuse_others(scenario, member, given.path, trace, given.member)
 
-    def init(self, sid: str, time_resolution: float = 1.0, *, step_s: float = 60.0, seed: int = 0, episode: int = 0,
+    def init(self, sid: str, time_resolution: float = 1.0, *, step_s: float = MIN_S, seed: int = 0, episode: int = 0,
              **given: Any) -> dict:
         """Read the recording. ScenarioError when it does not hold the member, TraceError when it is no trace."""
         super().init(sid, time_resolution, step_s=step_s, seed=seed, episode=episode, **given)
@@ -143,7 +147,7 @@ class Player(Continuing):
         """From when the recording is played, and what was played after its end."""
         if self._over_s is None:
             return self._said
-        after = ("its last sample is held, and what was counted in it (jobs, work) is counted in every step again"
+        after = ("its last sample is held, and what was counted in it (energies) is counted in every step again"
                  if self.params.overflow == "hold" else "it begins again, after its warm-up")
         return [*self._said, f"{self.sid} plays {self.params.path}, which ends at {format_time(self._over_s)} of this "
                              f"run; from then on {after}"]
@@ -246,11 +250,17 @@ class TablePlayer(Player):
     @classmethod
     def check_horizon(cls, member: str, given: TablePlayerParams, step_s: float, until_s: float) -> None:
         """ScenarioError for a table that does not cover the run, as its overflow needs it."""
-        _table(given, member).check(until_s)
+        table = _table(given, member)
+        table.check(until_s)
+        if given.overflow == "hold" and (table.axis.outside(0.0) or table.end_s < until_s):
+            played = [name for ports in given.models.values() for name in ports] or table.ports()
+            refuse_counts(member, given.path, played, "does not cover")
 
     @classmethod
     def check_scenario(cls, member: str, given: TablePlayerParams, scenario: Scenario) -> None:
-        """Nothing: whom a table leaves out, and whom it names beyond the scenario, `notes` say."""
+        """ScenarioError for a table without a column for an entity whose link names it. Whom else a table leaves out,
+        and whom it names beyond the scenario, `notes` say."""
+        refuse_lacking(scenario, member, given.path, _table(given, member).columns)
 
     def create(self, num: int, model: str, names: list[str] | None = None) -> list[dict]:
         """Entities by name; ScenarioError for one that has neither a column of its own nor a common one."""

@@ -22,18 +22,17 @@ from typing import Any
 import h5py
 import numpy as np
 
-from cosim.errors import TraceError
+from cosim.errors import TraceError, first_line
+from cosim.inert import Look, Outward, refuse_leading_out
 from cosim.limits import is_file
 from cosim.ports import Port
 from cosim.recorder import TraceWriter
-from cosim.seal import check_seal
+from cosim.seal import END_OF_FILE, check_seal
 from cosim.trace import DAMAGE, FORMAT, RESCUE
 
 PATIENCE_S = 20.0
 """How long a child may take for one dataset."""
 _SIGNATURE = b"\x89HDF\r\n\x1a\n"
-_END = slice(40, 48)
-"""Where a superblock of version 0 keeps the file's end."""
 _TRIES = 30
 _ROWS = 1 << 16
 
@@ -120,7 +119,7 @@ def _mend(path: Path, mended: Path) -> str:
         if head[:8] != _SIGNATURE:
             file.seek(0)
             file.write(_SIGNATURE)
-        end = int.from_bytes(head[_END], "little")
+        end = int.from_bytes(head[END_OF_FILE], "little")
         if size < end <= 64 * max(size, 1 << 16):
             file.truncate(end)
             return f"the last {end - size} of {end} bytes of the file"
@@ -130,8 +129,9 @@ def _mend(path: Path, mended: Path) -> str:
 # --- in the child -----------------------------------------------------------------------------------------------------
 
 def _look(path: str) -> None:
-    """Read everything once."""
+    """Read everything once; nothing of a file that leads out of itself."""
     with h5py.File(path, "r", locking=False) as file:
+        refuse_leading_out(file, Path(path))
         for name, data in _datasets(file):
             print(name, flush=True)
             for part in _parts(data):
@@ -155,10 +155,11 @@ def _parts(data: h5py.Dataset) -> Iterator[Any]:
 
 
 class _Copy:
-    """Copies what it can read; `lost` says what it could not."""
+    """Copies what it can read; `lost` says what it could not; what leads out of the file is left alone and
+    counts as lost."""
 
     def __init__(self, file: h5py.File, skip: Sequence[str]) -> None:
-        self._file, self._skip = file, skip
+        self._file, self._skip, self._look = file, skip, Look(file)
         self._saved = 0
         self.lost: list[tuple[str, str]] = []
 
@@ -187,7 +188,10 @@ class _Copy:
 
     def _model(self, writer: TraceWriter, member: str, model: str, group: Any) -> None:
         path = f"{member}/{model}"
+        if group is None:
+            return
         if not isinstance(group, h5py.Group) or "time_s" not in self._names(group, path):
+            self.lost.append((path, "it is no model: it has no time_s"))
             return
         times, known = self._rows(f"{path}/time_s", group, "time_s")
         names = self._texts(f"{path}/entity", group, "entity")
@@ -232,7 +236,7 @@ class _Copy:
                 labels[dim] = texts
             port = Port(name, "out", about, sign=sign, dims=dims, nullable=True)
         except (*DAMAGE, TraceError) as err:
-            self.lost.append((where, _short(err)))
+            self.lost.append((where, first_line(err)))
             return None
         values, known = self._rows(where, group, name)
         if values is None or values.shape[1:] != (entities, *(len(labels[d]) for d in dims)):
@@ -265,10 +269,9 @@ class _Copy:
 
     def _rows(self, where: str, group: h5py.Group, name: str) -> tuple[np.ndarray | None, np.ndarray]:
         """(values, mask of the rows that could be read); None where the dataset itself cannot."""
-        data, none = self._item(group, name), np.zeros(0, bool)
-        if not isinstance(data, h5py.Dataset) or where in self._skip:
+        data, none = self._item(group, name, where.rpartition("/")[0]), np.zeros(0, bool)
+        if not isinstance(data, h5py.Dataset):
             return None, none
-        print(where, flush=True)
         try:
             values = np.zeros(data.shape, data.dtype)
             if data.dtype.kind == "f":
@@ -286,11 +289,10 @@ class _Copy:
         return values, known
 
     def _texts(self, where: str, group: h5py.Group, name: str) -> list[str] | None:
-        if where in self._skip:
+        if not isinstance(data := self._item(group, name, where.rpartition("/")[0]), h5py.Dataset):
             return None
-        print(where, flush=True)
         try:
-            texts = [x.decode() if isinstance(x, bytes) else str(x) for x in group[name][()]]
+            texts = [x.decode() if isinstance(x, bytes) else str(x) for x in data[()]]
         except DAMAGE:
             return None
         return texts if texts and len(set(texts)) == len(texts) and all(texts) else None
@@ -299,7 +301,7 @@ class _Copy:
         try:
             return [str(name) for name in group]
         except DAMAGE as err:
-            self.lost.append((where or "/", _short(err)))
+            self.lost.append((where or "/", first_line(err)))
             return []
 
     def _item(self, group: h5py.Group, name: str, where: str = "") -> Any:
@@ -308,16 +310,20 @@ class _Copy:
             return None
         print(path, flush=True)
         try:
+            self._look.item(group.id, name.encode(errors="surrogateescape"), f"/{path}")
             return group[name]
-        except DAMAGE as err:
-            self.lost.append((path, _short(err)))
+        except (*DAMAGE, Outward) as err:
+            if (lost := (path, first_line(err))) not in self.lost:
+                self.lost.append(lost)
             return None
 
     def _attrs(self, item: Any, where: str) -> dict[str, Any]:
         out = {}
         try:
+            self._look.attributes(item.id, where or "/")
             names = list(item.attrs)
-        except DAMAGE:
+        except (*DAMAGE, Outward) as err:
+            self.lost.append((f"{where}attributes", first_line(err)))
             names = []
         for name in names:
             try:
@@ -332,10 +338,6 @@ class _Copy:
         return out
 
 
-def _short(err: Exception) -> str:
-    return str(err).splitlines()[0][:100] if str(err) else type(err).__name__
-
-
 def _copy(source: str, out: str, told: str, skip: str) -> None:
     said: dict[str, Any]
     try:
@@ -346,7 +348,7 @@ def _copy(source: str, out: str, told: str, skip: str) -> None:
     except TraceError as err:
         said = {"error": str(err)}
     except DAMAGE as err:
-        said = {"error": f"nothing can be saved: {_short(err)}"}
+        said = {"error": f"nothing can be saved: {first_line(err)}"}
     Path(told).write_text(json.dumps(said))
 
 
@@ -361,7 +363,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     try:
         _look(*args.words)
-    except DAMAGE:
+    except (*DAMAGE, TraceError):
         return 0  # an error that Python hears of is the reader's to tell
     return 0
 

@@ -19,19 +19,20 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from cosim.compare import first_difference
+from cosim.compare import compare
 from cosim.console import OneLineParser, add_trust, fail, one_line, plain_console, print_digest, say
 from cosim.errors import CosimError, ScenarioError, TraceError, cut, unknown
 from cosim.experiment import DRIVERS, Experiment, Result
 from cosim.limits import is_file
 from cosim.live import live_view
+from cosim.machine import tolerance
 from cosim.params import explain
 from cosim.plaintext import file_name, visible
 from cosim.replay import replay
 from cosim.report import write_page
 from cosim.rescue import refuse_unreadable
 from cosim.resolve import fit, prune
-from cosim.scenario import Scenario, override, plug, rename
+from cosim.scenario import Scenario, leaves, override, plug, rename
 from cosim.trace import Trace
 from cosim.trust import SCENARIOS, SIMULATORS, available, foreign, refuse_foreign
 from cosim.units import format_time, parse_duration
@@ -163,14 +164,21 @@ def _as_asked(scenario: Scenario, args: argparse.Namespace) -> Scenario:
 
 
 def _compare(console: Console, args: argparse.Namespace, result: Result) -> int:
-    """After a trace was run again as it was: whether every number came out the same (0), or what did not (1)."""
+    """After a trace was run again as it was: whether every number came out the same (0), or what did not (1). Where it
+    was made on another machine or with other versions, the same within what `cosim.machine` states."""
     changed = args.use or args.names or args.replay or args.settings or args.until or args.seed is not None
     if not args.scenario.endswith(".h5") or changed:
         return 0
-    difference = first_difference(args.scenario, result.path)
-    said = f"differs from {args.scenario}: {difference}" if difference else f"identical to {args.scenario}"
-    say(console, said)
-    return 1 if difference else 0
+    with Trace(args.scenario) as first, Trace(result.path) as second:
+        tolerated = tolerance(first.attrs, second.attrs)
+    found = compare(args.scenario, result.path, tolerated)
+    if found.difference:
+        say(console, f"differs from {args.scenario}: {found.difference}")
+    else:
+        say(console, f"{'identical to' if found.equal else 'within the tolerance of'} {args.scenario}")
+    for text in found.words(tolerated) if tolerated else ():
+        say(console, text)
+    return 1 if found.difference else 0
 
 
 def find(name: str, trusted: Collection[str | Path] = (), replaced: Collection[str] = ()) -> Scenario:
@@ -291,24 +299,16 @@ def _print_show(console: Console, experiment: Experiment) -> None:
     lines = [f"# {scenario.name}: {scenario.about}", f"# order in a step: {' -> '.join(plan.order)}"]
     lines += [f"{name} = {data[name]}" for name in ("start", "until_s", "warmup_s", "resolution_s", "flush_s", "seed")]
     lines += [f"seeds.{name} = {seed}" for name, seed in data["seeds"].items()]
-    lines += [f"shared.{path} = {value}" for path, value in _leaves(data["shared"])]
+    lines += [f"shared.{path} = {value}" for path, value in leaves(data["shared"])]
     for name, member in data["members"].items():
         lines += ["", f"{name}.simulator = {member['simulator']}", f"{name}.step_s = {member['step_s']:g}"]
-        lines += [f"{name}.{path} = {value}" for path, value in _leaves(member["params"])]
+        lines += [f"{name}.{path} = {value}" for path, value in leaves(member["params"])]
     lines += ["", "# wiring"]
     for c in plan.connections:
         late = f"  (+{experiment.resolved.clock.seconds(c.shift):g} s)" if c.shift else ""
         lines.append(f"{'.'.join(c.source)} -> {'.'.join(c.target)}{late}")
     for line in lines:
         say(console, line)
-
-
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict) and value:
-        for key, inner in value.items():
-            yield from _leaves(inner, f"{path}.{key}" if path else key)
-    else:
-        yield path, value
 
 
 def _print_header(console: Console, experiment: Experiment) -> None:

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime, time
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -34,7 +34,7 @@ from pydantic_core import to_jsonable_python
 from cosim.errors import ScenarioError, cut, shown, unknown
 from cosim.limits import MOST_DEPTH, refuse_odd
 from cosim.params import explain, field_names
-from cosim.units import Seconds
+from cosim.units import DAY_S, HOUR_S, MIN_S, Seconds
 
 Json = Annotated[dict[str, JsonValue], BeforeValidator(to_jsonable_python)]
 _YEARS = range(1900, 2201)
@@ -74,6 +74,11 @@ class _Data(BaseModel):
     @classmethod
     def _plain(cls, data: Any) -> Any:
         return refuse_odd(data)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """A copy with some fields changed, validated as a new one is: pydantic's own takes whatever it is given.
+        Dictionaries are copied with or without `deep`."""
+        return type(self)(**{name: getattr(self, name) for name in self.model_fields_set} | dict(update or {}))
 
 
 class Member(_Data):
@@ -125,10 +130,10 @@ class Scenario(_Data):
     name: str = Field(min_length=1)
     about: str = Field(min_length=1, description="one line for --list")
     start: Date = Field("2026-01-01T00:00:00", description="date of t = 0, ISO 8601, taken as UTC")
-    until_s: Seconds | None = Field(86400.0, gt=0, description="horizon; null: as long as the workload lasts")
+    until_s: Seconds | None = Field(DAY_S, gt=0, description="horizon; null: as long as the workload lasts")
     warmup_s: Seconds = Field(0.0, ge=0, description="run before until_s, kept out of the summary (M07)")
-    resolution_s: Seconds = Field(60.0, ge=0.001, description="one bus step, s")
-    flush_s: Seconds = Field(3600.0, gt=0, description="simulated time between writes to the trace")
+    resolution_s: Seconds = Field(MIN_S, ge=0.001, description="one bus step, s")
+    flush_s: Seconds = Field(HOUR_S, gt=0, description="simulated time between writes to the trace")
     seed: int = Field(0, ge=0, lt=2**63)
     episode: int = Field(0, ge=0, lt=2**63, description="same seed, another day: its own random numbers")
     seeds: dict[str, Annotated[int, Field(ge=0, lt=2**63)]] = Field({}, description="member -> its own seed")
@@ -182,6 +187,25 @@ class Scenario(_Data):
     def replace(self, **fields: Any) -> Scenario:
         """A copy with some top-level fields changed, validated again."""
         return Scenario(**{**self.model_dump(), **fields})
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """(path, value) of everything in a tree of dicts that is no dict, 'sites.aidc1.racks' for example, in its order; an
+    empty dict is a value."""
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from leaves(inner, f"{path}.{key}" if path else key)
+    else:
+        yield path, value
+
+
+def named_rows(table: Any, template: str) -> dict[str, str]:
+    """Row of a shared table -> what a template such as 'bus{node}' makes of its fields. ValueError, saying why, for one
+    that does not fit the table."""
+    try:
+        return {row: template.format_map(fields) for row, fields in table.items()}
+    except (AttributeError, KeyError, ValueError, IndexError, TypeError) as err:
+        raise ValueError(repr(err)) from None
 
 
 def plug(scenario: Scenario, member: str, simulator: str) -> Scenario:

@@ -20,8 +20,9 @@ from io import FileIO
 from pathlib import Path
 
 BLOCK = 1 << 14
-_PAGE = 4096
-_END_OF_FILE = slice(40, 48)
+PAGE = 4096
+"""Bytes of a page of memory and of the disk, which the kernel writes as one."""
+END_OF_FILE = slice(40, 48)
 """Where a superblock of version 0 keeps the file's end."""
 _MAGIC = b"aidcSUM1"
 _DIGEST = 8
@@ -43,11 +44,8 @@ class Seal:
 def seal(file: FileIO, size: int) -> None:
     """Write a seal over the first `size` bytes of a file behind them, and end the file there."""
     digests = b"".join(_digests(file, size))
-    file.seek(size)
     once = digests + _FOOT.pack(size, _of(digests, size), _MAGIC)
-    data = memoryview(once + bytes(_PAGE) + once)
-    while data:
-        data = data[file.write(data):]
+    write_at(file, size, once + bytes(PAGE) + once)
     file.truncate()
 
 
@@ -62,6 +60,21 @@ def check_seal(path: Path) -> Seal | None:
     look is not read again."""
     stat = path.stat()
     return _check(str(path), stat.st_mtime_ns, stat.st_size, stat.st_ino)
+
+
+def read_at(file: FileIO, at: int, size: int) -> bytes:
+    """Bytes from offset `at` on: `size` of them, or those up to the end."""
+    file.seek(at)
+    return file.read(size)
+
+
+def write_at(file: FileIO, at: int, data: bytes | bytearray) -> None:
+    """Write all of `data` from offset `at` on, and leave the file's position behind it. OSError when it takes less."""
+    file.seek(at)
+    done = 0
+    while done < len(data):
+        with memoryview(data) as whole, whole[done:] as rest:  # let go of: an error must not keep `data` from shrinking
+            done += file.write(rest)
 
 
 @lru_cache(maxsize=64)
@@ -80,14 +93,14 @@ def _found(file: FileIO) -> tuple[int, bytes, bool] | None:
     """(size, digests, whether both copies are whole) of a file's seal, if it has one. The second copy is looked for
     from the file's end, the first where the superblock says that HDF5's part ends."""
     length = os.fstat(file.fileno()).st_size
-    size = int.from_bytes(_read(file, _END_OF_FILE.start, 8), "little")
-    if length >= _FOOT.size and (foot := _read(file, length - _FOOT.size, _FOOT.size)).endswith(_MAGIC):
+    size = int.from_bytes(read_at(file, END_OF_FILE.start, 8), "little")
+    if length >= _FOOT.size and (foot := read_at(file, length - _FOOT.size, _FOOT.size)).endswith(_MAGIC):
         size = _FOOT.unpack(foot)[0]
     long = -(-size // BLOCK) * _DIGEST + _FOOT.size
-    if not 0 < size <= length or length != size + 2 * long + _PAGE:
+    if not 0 < size <= length or length != size + 2 * long + PAGE:
         return None
-    first, gap, second = (_read(file, at, count) for at, count in (
-        (size, long), (size + long, _PAGE), (size + long + _PAGE, long)))
+    first, gap, second = (read_at(file, at, count) for at, count in (
+        (size, long), (size + long, PAGE), (size + long + PAGE, long)))
     whole = [copy for copy in (first, second) if _is_whole(copy, size)]
     if not whole:
         return None
@@ -97,11 +110,6 @@ def _found(file: FileIO) -> tuple[int, bytes, bool] | None:
 def _is_whole(copy: bytes, size: int) -> bool:
     digests, foot = copy[: -_FOOT.size], copy[-_FOOT.size:]
     return foot == _FOOT.pack(size, _of(digests, size), _MAGIC)
-
-
-def _read(file: FileIO, at: int, size: int) -> bytes:
-    file.seek(at)
-    return file.read(size)
 
 
 def _of(digests: bytes, size: int) -> bytes:

@@ -36,7 +36,8 @@ from typing import Any, TypeVar, cast
 import h5py
 import numpy as np
 
-from cosim.errors import TraceError, unknown
+from cosim.errors import TraceError, first_line, unknown
+from cosim.inert import refuse_leading_out
 from cosim.limits import is_file
 from cosim.seal import BLOCK, check_seal
 
@@ -45,7 +46,6 @@ SCHEMA_VERSION = 1
 RESCUE = "python -m cosim.trace rescue saves what is whole in it"
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, IndexError, AttributeError)
 """What h5py raises on a file whose bytes are not what HDF5 wrote."""
-_LONGEST = 120
 _REQUIRED = {"format", "schema_version", "status", "error"}
 
 
@@ -77,13 +77,7 @@ def _open(path: Path) -> h5py.File:
 
 
 def _damaged(path: Path, what: str, err: Exception) -> TraceError:
-    return TraceError(f"{path} is damaged: {what} cannot be read ({_first_line(err)}); {RESCUE}")
-
-
-def _first_line(err: Exception) -> str:
-    """What HDF5 says, short."""
-    text = str(err.args[0] if err.args else type(err).__name__).split("\n")[0]
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    return TraceError(f"{path} is damaged: {what} cannot be read ({first_line(err)}); {RESCUE}")
 
 
 def _refuse_changed(path: Path) -> bool:
@@ -108,7 +102,8 @@ class Trace:
 
     trace["aidc/Site/p_kw"] -> ndarray (time, entity[, dim]);  trace.time_s("aidc/Site");  trace.table("jobs").
     sealed: whether checksums of the whole file were there and hold (a finished run's; not one that was killed).
-    Raises TraceError when the file is missing, is no trace, does not hold what is asked for, or is damaged.
+    Raises TraceError when the file is missing, is no trace, does not hold what is asked for, is damaged, or leads out
+    of itself (`cosim.inert`).
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
@@ -122,12 +117,16 @@ class Trace:
         try:
             self._file = _open(self.path)
         except (OSError, RuntimeError, ValueError) as err:
-            raise TraceError(f"{self.path} is not a readable HDF5 file: {_first_line(err)}; {RESCUE}") from None
+            raise TraceError(f"{self.path} is not a readable HDF5 file: {first_line(err)}; {RESCUE}") from None
         try:
+            refuse_leading_out(self._file, self.path)
             self._attrs = attrs = dict(self._file.attrs)
+        except TraceError:
+            self._file.close()
+            raise
         except DAMAGE as err:  # its superblock is whole, what follows is not
             self._file.close()
-            raise _damaged(self.path, "its attributes", err) from None
+            raise _damaged(self.path, "what it is made of", err) from None
         if attrs.get("format") != FORMAT or not attrs.keys() >= _REQUIRED:
             self._file.close()
             raise TraceError(f"{self.path} is HDF5 but not an {FORMAT} (attributes {', '.join(sorted(_REQUIRED))})")

@@ -18,7 +18,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
-from cosim.errors import ScenarioError
+from cosim.errors import ScenarioError, cut
 from cosim.scenario import Scenario
 
 HOOKS = ("preflight", "summary", "verify", "environment")
@@ -69,7 +69,7 @@ def refuse_foreign(found: Collection[Named], path: str | Path, trusted: Collecti
     """ScenarioError that shows what a received file would run, unless the file is among those trusted."""
     if not found or is_trusted(path, trusted):
         return
-    shown = "; ".join(f"{where} = {_short(text)!r}" for where, text in list(found)[:_SHOWN])
+    shown = "; ".join(f"{where} = {cut(text, _LONGEST)!r}" for where, text in list(found)[:_SHOWN])
     more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     raise ScenarioError(f"{path} would run code that neither this package nor an installed one announces: "
                         f"{shown}{more}; nothing of it was run. If you trust this file, add --trust {path}")
@@ -130,7 +130,3 @@ def _is_ours(package: str) -> bool:
     spec = importlib.util.find_spec(package)
     places = [Path(p).resolve() for p in (spec.submodule_search_locations or ())] if spec else []
     return places[:1] == [_ROOT / package]
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."

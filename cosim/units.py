@@ -17,8 +17,11 @@ from cosim.errors import ModelError, ScenarioError, cut
 MIN_S = 60.0
 HOUR_S = 3600.0
 DAY_S = 86400.0
+MIN_PER_H = HOUR_S / MIN_S
 LONGEST_S = 1000 * 366 * DAY_S
 """No duration is longer: a thousand years, so that every date of a run has a year of four digits."""
+KW_PER_MW = 1000.0
+"""And kvar per Mvar, kWh per MWh."""
 KG_PER_T = 1000.0
 TO_PER_GTO = 1e9
 KG_PER_LB = 0.45359237  # the international pound, exactly

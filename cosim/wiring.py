@@ -208,19 +208,23 @@ class _Watch:
         return err if isinstance(err, (ScenarioError, Stopped)) else tap.failure(err, doing)
 
 
-class _Command(Starter):
-    """Starts a command as mosaik's CmdStarter does, but notices at once when it ends before it connects, and keeps the
-    terminal's Ctrl-C from it: the run ends between two steps, and then stops its members."""
+class _Starter(Starter):
+    """Base of our starters, which `MosaikWorld` makes, for a simulator of any mosaik API version."""
 
     api_version = None
-
-    def __init__(self, command: str, watch: _Watch) -> None:
-        self._command, self._watch = command, watch
 
     @classmethod
     def from_starter_config(cls, starter_config: Any) -> None:
         """Never made from a mosaik sim_config."""
         return
+
+
+class _Command(_Starter):
+    """Starts a command as mosaik's CmdStarter does, but notices at once when it ends before it connects, and keeps the
+    terminal's Ctrl-C from it: the run ends between two steps, and then stops its members."""
+
+    def __init__(self, command: str, watch: _Watch) -> None:
+        self._command, self._watch = command, watch
 
     async def start(self, sim_id: str, mosaik_remote: Any, mosaik_config: Any) -> BaseProxy:
         """mosaik's hook."""
@@ -259,18 +263,11 @@ class _Command(Starter):
         return RemoteProxy(connected.result(), mosaik_remote, process=(process, True))
 
 
-class _Connection(Starter):
+class _Connection(_Starter):
     """Connects to a simulator that waits at an address."""
-
-    api_version = None
 
     def __init__(self, address: str, watch: _Watch, secret: bytes | None) -> None:
         self._address, self._watch, self._secret = address, watch, secret
-
-    @classmethod
-    def from_starter_config(cls, starter_config: Any) -> None:
-        """Never made from a mosaik sim_config."""
-        return
 
     async def start(self, sim_id: str, mosaik_remote: Any, mosaik_config: Any) -> BaseProxy:
         """mosaik's hook."""
@@ -285,17 +282,12 @@ class _Connection(Starter):
         return RemoteProxy(self._watch.channel, mosaik_remote)
 
 
-class _WatchedStarter(Starter):
+class _WatchedStarter(_Starter):
     """Starts a simulator as `inner` does and puts a watch on its proxy."""
 
     def __init__(self, inner: Starter, watch: _Watch) -> None:
         self._inner, self._watch = inner, watch
         self.api_version = getattr(inner, "api_version", None)
-
-    @classmethod
-    def from_starter_config(cls, starter_config: Any) -> None:
-        """Never made from a mosaik sim_config."""
-        return
 
     async def start(self, sim_id: str, mosaik_remote: Any, mosaik_config: Any) -> BaseProxy:
         """mosaik's hook."""

@@ -154,6 +154,8 @@ def _shared_memory() -> str:
 
 def _hold(folder: Path) -> BinaryIO:
     """The folder's lock, which the system lets go of when its holder ends, however. OSError when another has it."""
+    # not a trace's lock (cosim.intact), which a file system without locks and a variable switch off: who cannot hold
+    # this one must not remove what may be another's
     held = (folder / "held").open("wb")
     if fcntl:
         try:

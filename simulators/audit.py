@@ -31,6 +31,7 @@ from simulators.balance import (
     voltages,
 )
 from simulators.fleet import JobClass, Site
+from simulators.instants import air, cooling_parts, job_times
 from simulators.metrics import summary
 from simulators.plants import coolings, has_inertia, room_degc, served_degc
 
@@ -99,9 +100,7 @@ def _rows_match_counts(trace: Trace) -> float:
 
 
 def _work(trace: Trace) -> float:
-    jobs, minutes = _whole_jobs(trace)
-    if minutes < len(trace.time_s(SITE)):
-        raise TraceError(f"{trace.path}: the run was stopped inside a minute, whose work is part of the jobs' alone")
+    jobs = _jobs_to_the_end(trace)
     done = trace[f"{SITE}/work_to"].sum()
     undone = trace[f"{SITE}/failed_work_to"].sum() if trace.has(f"{SITE}/failed_work_to") else 0.0
     return abs(done - undone - jobs["done_to"].sum()) / max(done, 1.0)
@@ -125,9 +124,7 @@ def _served_work(trace: Trace) -> float:
 
 def _left_work(trace: Trace) -> float:
     """Work taken on = work of finished jobs + of dropped jobs + done of unfinished ones + left of them at the end."""
-    jobs, minutes = _whole_jobs(trace)
-    if minutes < len(trace.time_s(SITE)):
-        raise TraceError(f"{trace.path}: the run was stopped inside a minute, whose work is part of the jobs' alone")
+    jobs = _jobs_to_the_end(trace)
     left = sum(trace[f"{SITE}/{name}_work_to"][-1].sum() for name in ("pending", "deferred"))
     over = jobs["outcome"] != "unfinished"
     accounted = jobs["work_to"][over].sum() + jobs["done_to"][~over].sum() + left
@@ -280,6 +277,14 @@ def _whole_jobs(trace: Trace) -> tuple[dict[str, np.ndarray], int]:
     return {name: column[early] for name, column in jobs.items()}, whole
 
 
+def _jobs_to_the_end(trace: Trace) -> dict[str, np.ndarray]:
+    """The job table of a run whose last recorded minute is its end; TraceError for any other."""
+    jobs, minutes = _whole_jobs(trace)
+    if minutes < len(trace.time_s(SITE)):
+        raise TraceError(f"{trace.path}: the run was stopped inside a minute, whose work is part of the jobs' alone")
+    return jobs
+
+
 def _jobs(trace: Trace) -> dict[str, np.ndarray]:
     jobs = trace.table("jobs")
     if not jobs:
@@ -310,6 +315,9 @@ LAWS: tuple[tuple[str, float, Callable[[Trace], float | Finding]], ...] = (
     ("IT power = idle + busy GPUs x their power, (13) (relative)", RELATIVE, _it_energy),
     ("power = IT + cooling + losses, (12) (relative)", RELATIVE, _power_adds_up),
     ("heat given off = removed + stored in the room, (19)-(21) (relative)", RELATIVE, _heat),
+    ("inlets, outlets and return air at supply air and IT power, (19)-(21) (K)", EXACT, air),
+    ("cooling = chiller + tower (relative)", EXACT, cooling_parts),
+    ("jobs arrive, are released, start, end in order, and keep deadlines (s)", EXACT, job_times),
     ("power told to the grid = mean of its minutes (relative)", RELATIVE, _windows),
     ("reactive power = ratio x active power, (5) (relative)", RELATIVE, _reactive),
     ("PUE of cooling = (IT + cooling) / IT (relative)", RELATIVE, _pue),

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.sparse import coo_array, diags_array
 from scipy.sparse.linalg import spsolve
 
-from cosim.errors import TraceError
+from cosim.errors import TraceError, listed
 from cosim.series import scenario_of
 from cosim.trace import Trace
 from simulators.flows import (
@@ -97,7 +97,7 @@ def bus_demand(trace: Trace) -> Finding:
     off = np.abs(net - expected) * looked * known[:, None]
     left_out = []
     if own:
-        left_out.append(f"demand of {_some(own)}, where the network draws or feeds something of its own")
+        left_out.append(f"demand of {listed(own)}, where the network draws or feeds something of its own")
     if (count := int((~known).sum())):
         left_out.append(f"demand of {count} of {len(known)} intervals, which repeat the one before or whose demand is "
                         "not all in the trace")
@@ -105,14 +105,24 @@ def bus_demand(trace: Trace) -> Finding:
 
 
 def voltages(trace: Trace) -> Finding:
-    """No bus has a voltage outside of the lowest and highest that the grid says of itself; p.u."""
+    """The lowest and highest voltage that the grid says of itself are those of its buses, or, where not all of them are
+    recorded, no bus has one outside; p.u."""
     needs(trace, "vm_min_pu", "vm_max_pu")
     if not trace.has(f"{BUS}/vm_pu"):
         raise TraceError("the grid exports no vm_pu")
     vm, low, high = trace[f"{BUS}/vm_pu"], *(trace[f"{GRID}/{p}"] for p in ("vm_min_pu", "vm_max_pu"))
     count = min(len(vm), len(low))
     off = np.maximum(np.maximum(low[:count] - vm[:count], vm[:count] - high[:count]), 0.0)
-    return Finding(largest(off), ALLOWED_PU, _at(trace.time_s(GRID)[:count], off, trace.names(BUS)))
+    own = set(trace.names(GRID, "bus")) if trace.has(f"{GRID}/bus") else set()
+    if own and own == set(trace.table(f"{MEMBER}.buses").get("bus", ())):
+        reached = np.hstack([vm[:count].min(axis=1, keepdims=True) - low[:count],
+                             high[:count] - vm[:count].max(axis=1, keepdims=True)])
+        off = np.hstack([off, np.abs(reached)])
+        left_out = ()
+    else:
+        left_out = ("whether a bus has the lowest and the highest voltage: not all buses are recorded",)
+    return Finding(largest(off), ALLOWED_PU, _at(trace.time_s(GRID)[:count], off, [
+        *trace.names(BUS), "the lowest of all", "the highest of all"]), left_out)
 
 
 def emission(trace: Trace) -> Finding:
@@ -137,11 +147,11 @@ def bus_carbon(trace: Trace) -> Finding:
                        "drawn there or passed on, and none arrives")
     faint = sorted({flows.buses[b] for k, b in zip(*np.nonzero(~clear), strict=True) if b in at})
     if faint:
-        left_out.append(f"the mix at {_some(faint)}, which draws nothing in some interval and nothing flows to (the "
+        left_out.append(f"the mix at {listed(faint)}, which draws nothing in some interval and nothing flows to (the "
                         "law below has it)")
     silent = sorted({flows.buses[b] for b in np.flatnonzero(flows.drawn.any(axis=0)) if b not in at})
     if silent:
-        left_out.append(f"intensity of {_some(silent)}, which draws power and exports none")
+        left_out.append(f"intensity of {listed(silent)}, which draws power and exports none")
     return Finding(largest(off), ALLOWED_KG_PER_KWH, _at(flows.time_s, off, [flows.buses[b] for b in at]),
                    tuple(left_out))
 
@@ -262,8 +272,3 @@ def _at(time_s: np.ndarray, off: np.ndarray, columns: list[str] | None = None) -
         return ""
     worst = np.unravel_index(int(np.nan_to_num(off, nan=np.inf).argmax()), off.shape)
     return f"at {int(time_s[worst[0]])} s" + (f", {columns[worst[1]]}" if columns and len(worst) > 1 else "")
-
-
-def _some(names: list[str], most: int = 4) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

@@ -129,7 +129,7 @@ class JobClass:
     @property
     def busy_kw_per_gpu(self) -> float:
         """Power of one busy GPU above idle, kW (0.700 for every class of Table I)."""
-        return self.kw_per_to_s * self.to_per_gpu_min / 60.0
+        return self.kw_per_to_s * self.to_per_gpu_min / MIN_S
 
 
 @params
@@ -146,11 +146,6 @@ class Site:
     def gpus(self) -> int:
         """G = racks x GPUs per rack (P11)."""
         return self.racks * self.gpus_per_rack
-
-
-def classes_of(kind: str, job_classes: dict[str, JobClass]) -> list[str]:
-    """Names of the classes of a kind ('train' or 'inf'), in the scenario's order."""
-    return [name for name, job_class in job_classes.items() if job_class.kind == kind]
 
 
 def may_run(job_class: JobClass, site: str) -> bool:

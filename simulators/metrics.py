@@ -28,7 +28,7 @@ from cosim.series import (
     weighted_mean,
 )
 from cosim.trace import Trace
-from cosim.units import HOUR_S, KG_PER_T, MIN_S, TO_PER_GTO
+from cosim.units import HOUR_S, KG_PER_T, KW_PER_MW, MIN_S, TO_PER_GTO
 from simulators.fleet import JobClass, Site, may_run
 from simulators.plants import cooling_table
 from simulators.service import jobs_tables
@@ -202,12 +202,12 @@ def _sites_table(trace: Trace, digest: Digest) -> None:
     rows = []
     for f in figures:
         mean, low, high = f.nci
-        rows.append((f.name, f"{f.energy_kwh / 1e3:.3f}", _ratio(f.energy_kwh, f.it_kwh),
+        rows.append((f.name, f"{f.energy_kwh / KW_PER_MW:.3f}", _ratio(f.energy_kwh, f.it_kwh),
                      f"{100 * f.gpu_use_ratio:.0f} %", f"{f.cost_usd:.0f}", f"{f.co2_kg / KG_PER_T:.3f}",
                      f"{mean:.3f}", f"{low:.3f} .. {high:.3f}"))
     energy, it = sum(f.energy_kwh for f in figures), sum(f.it_kwh for f in figures)
     cost, co2 = sum(f.cost_usd for f in figures), sum(f.co2_kg for f in figures)
-    rows.append(("all", f"{energy / 1e3:.3f}", _ratio(energy, it), "", f"{cost:.0f}", f"{co2 / KG_PER_T:.3f}",
+    rows.append(("all", f"{energy / KW_PER_MW:.3f}", _ratio(energy, it), "", f"{cost:.0f}", f"{co2 / KG_PER_T:.3f}",
                  _ratio(co2, energy), ""))
     digest.figures |= {"energy_kwh": energy, "it_energy_kwh": it, "cost_usd": cost, "co2_attributed_kg": co2,
                        "mwh_per_t": energy / co2 if co2 else float("nan")}
@@ -249,21 +249,18 @@ def _grid_table(trace: Trace, digest: Digest) -> None:
     }
     rows = [("CO2 of all sources (system account)", f"{figures['co2_system_kg'] / KG_PER_T:.3f} t"),
             *_settlement_rows(trace, what, figures),
-            ("line losses", f"{figures['loss_kwh'] / 1e3:.3f} MWh")]
+            ("line losses", f"{figures['loss_kwh'] / KW_PER_MW:.3f} MWh")]
     if "vm_min_pu" in column and use.any():
         figures |= {"vm_min_pu": float(column["vm_min_pu"].min()), "vm_max_pu": float(column["vm_max_pu"].max())}
         rows.append(("voltage", f"{figures['vm_min_pu']:.4f} .. {figures['vm_max_pu']:.4f} p.u."))
     if "relaxation_gap_pu" in column and use.any():
         figures["relaxation_gap_pu"] = float(column["relaxation_gap_pu"].max())
         rows.append(("largest relaxation gap", f"{figures['relaxation_gap_pu']:.1e} p.u."))
-    if "unserved_kw" in column:
-        figures["unserved_kwh"] = float(column["unserved_kw"] @ hours)
-        if figures["unserved_kwh"]:
-            rows.append(("unserved energy", f"{figures['unserved_kwh'] / 1e3:.3f} MWh"))
-    if "curtailed_kw" in column:
-        figures["curtailed_kwh"] = float(column["curtailed_kw"] @ hours)
-        if figures["curtailed_kwh"]:
-            rows.append(("curtailed generation", f"{figures['curtailed_kwh'] / 1e3:.3f} MWh"))
+    for name, what_of in (("unserved", "unserved energy"), ("curtailed", "curtailed generation")):
+        if f"{name}_kw" in column:
+            figures[f"{name}_kwh"] = kwh = float(column[f"{name}_kw"] @ hours)
+            if kwh:
+                rows.append((what_of, f"{kwh / KW_PER_MW:.3f} MWh"))
     if "status" in column:
         figures["flagged_intervals"] = float(np.count_nonzero(column["status"]))
         rows.append(("flagged intervals", _intervals(column["status"], what)))
@@ -322,7 +319,7 @@ def _settlement_rows(trace: Trace, what: Counted, figures: dict[str, float]) -> 
     excess = np.nan_to_num(np.append(trace[f"{GRID}/imbalance_kwh"][1:, 0], 0.0)[what.use])
     figures["imbalance_kwh"] = float(what.share @ np.abs(excess))
     return [("the same as dispatched", f"{figures['co2_dispatched_kg'] / KG_PER_T:.3f} t"),
-            ("imbalance at the substation", f"{figures['imbalance_kwh'] / 1e3:.3f} MWh")]
+            ("imbalance at the substation", f"{figures['imbalance_kwh'] / KW_PER_MW:.3f} MWh")]
 
 
 def _marginal_rows(trace: Trace, what: Counted, figures: dict[str, float]) -> list[tuple[str, str]]:

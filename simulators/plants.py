@@ -5,14 +5,12 @@ Rows of the model: K06, X02.
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 
 from cosim.digest import Digest, Table
-from cosim.series import counted
+from cosim.series import counted, scenario_of
 from cosim.trace import Trace
-from cosim.units import KG_PER_T, MIN_S
+from cosim.units import KG_PER_T, KW_PER_MW, MIN_S
 from simulators.aidc.cooling import PRESETS, Cooling, supply_limits_degc
 from simulators.aidc.equations import air_kw_per_k, air_temperatures_degc, it_at_inlet_kw
 from simulators.fleet import Site
@@ -34,7 +32,7 @@ def has_inertia(trace: Trace) -> bool:
 
 def room_degc(trace: Trace) -> np.ndarray:
     """Temperature of the rooms at the begin and at each tick's end, (time + 1, site), of a run with inertia."""
-    shared = json.loads(trace.attrs["scenario"])["shared"]
+    shared = scenario_of(trace)["shared"]
     given_degc = _params(trace).get("initial_supply_temp_degc", 23.0)
     begin = []
     for name, cooling in zip(trace.names(SITE), coolings(trace), strict=True):
@@ -73,7 +71,7 @@ def cooling_table(trace: Trace, digest: Digest) -> None:
         bulb = next((f"{b[:, k].min():.1f} .. {b[:, k].max():.1f}" for b in (level["wet_bulb_degc"],
                      level["dry_bulb_degc"]) if np.isfinite(b[:, k]).all()), "-")
         rows.append((name, _per(kwh["it"][k] + kwh["cooling"][k], kwh["it"][k]), _per(kwh["p"][k], kwh["it"][k]),
-                     f"{heat_kwh[k] / 1e3:.3f}", f"{kwh['chiller'][k] / 1e3:.3f}",
+                     f"{heat_kwh[k] / KW_PER_MW:.3f}", f"{kwh['chiller'][k] / KW_PER_MW:.3f}",
                      f"{100 * free_kwh[k] / max(heat_kwh[k], 1e-9):.0f} %", f"{water_kg[k] / KG_PER_T:.1f}",
                      _per(water_kg[k], kwh["it"][k]), bulb, f"{level['inlet_degc'][:, k].max():.1f}",
                      f"{alarm_s[k] / MIN_S:.0f}", f"{clipped[k]:.0f}"))
@@ -94,7 +92,7 @@ def _per(a: float, b: float) -> str:
 
 
 def _params(trace: Trace) -> dict:
-    return json.loads(trace.attrs["scenario"])["members"]["aidc"]["params"]
+    return scenario_of(trace)["members"]["aidc"]["params"]
 
 
 def _cooling(value: str | dict | None) -> Cooling:

@@ -19,7 +19,7 @@ from cosim.limits import is_file
 from cosim.params import params
 from cosim.ports import Port
 from cosim.table import clock_of
-from cosim.units import DAY_S, format_time, not_negative
+from cosim.units import DAY_S, MIN_S, format_time, not_negative
 from simulators.grid.feeder import Network
 from simulators.grid.network import read_loads
 
@@ -181,7 +181,7 @@ class ForecastProfile(Profile):
 
     def labels(self) -> dict[str, list[str]]:
         """Minutes from now."""
-        return {"ahead": [f"{s / 60.0:g}min" for s in self._leads()]}
+        return {"ahead": [f"{s / MIN_S:g}min" for s in self._leads()]}
 
     def advance(self, time_s: float, inputs: Values) -> Values:
         outputs, ahead = super().advance(time_s, inputs), [self._factor(time_s + s) for s in self._leads()]

@@ -89,6 +89,17 @@ def truth(net: Any, kg_per_kwh: dict[tuple[str, int], float]) -> Truth:
                  loss_mw * 1000.0, fed)
 
 
+def branch_carbon(nci: np.ndarray, from_bus: np.ndarray, to_bus: np.ndarray, p_from: np.ndarray,
+                  p_to: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Carbon flow rates (n_branch,) that enter each branch at `from_bus` and at `to_bus`, < 0 where they leave it.
+
+    All of a branch's carbon has the intensity of the bus that sends it; the two ends add up to what is lost.
+    """
+    at_from = nci[from_bus] * np.maximum(p_from, 0.0) - nci[to_bus] * np.maximum(-p_from, 0.0)
+    at_to = nci[to_bus] * np.maximum(p_to, 0.0) - nci[from_bus] * np.maximum(-p_to, 0.0)
+    return at_from, at_to
+
+
 def _fused(net: Any, buses: list[int]) -> dict[int, int]:
     root = {b: b for b in buses}
 

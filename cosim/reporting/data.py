@@ -13,6 +13,7 @@ from cosim.series import (
     CountedTime,
     counted,
     counted_time,
+    end_of,
     ended_jobs,
     intensity_of,
     over_counted,
@@ -22,10 +23,10 @@ from cosim.series import (
     step_s,
 )
 from cosim.trace import Trace
-from cosim.units import MIN_S
+from cosim.units import HOUR_S, MIN_S
 
 SITE, BUS, GRID, PRICE = "aidc/Site", "grid/Bus", "grid/Grid", "tariff/Tariff/price_usd_per_kwh"
-_BINS_S = (60, 300, 900, 1800, 3600, 7200, 3 * 3600, 6 * 3600, 12 * 3600, 24 * 3600)
+_BINS_S = (*(n * MIN_S for n in (1, 5, 15, 30)), *(n * HOUR_S for n in (1, 2, 3, 6, 12, 24)))
 _MOST_BINS = 200
 
 
@@ -165,7 +166,7 @@ class Run:
     def bin_s(self, path: str) -> float:
         """Width of the means that are drawn: the sample's own step where there are few."""
         step, span = self.step_s(path), self.end_s
-        return next((float(b) for b in _BINS_S if b >= step and b % step == 0 and span / b <= _MOST_BINS), step)
+        return next((b for b in _BINS_S if b >= step and b % step == 0 and span / b <= _MOST_BINS), step)
 
     def means(self, path: str, values: np.ndarray | None = None, width_s: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
         """(times, values) as means over `bin_s`, along the first axis."""
@@ -203,9 +204,9 @@ class Run:
     def bus_of(self, site: str) -> str | None:
         """Entity name of the bus where a site draws its power."""
         for source, target in self.wiring:
-            member, eid, port = source.split(".", 2)
-            if member == "aidc" and eid == site and port.startswith("p_") and target.startswith("grid."):
-                return target.split(".")[1]
+            (member, eid, port), to = end_of(source), end_of(target)
+            if member == "aidc" and eid == site and port.startswith("p_") and to.member == "grid":
+                return to.entity
         found = self.intensity_of(site)
         return self.trace.names(found[0].rpartition("/")[0])[found[1]] if found else None
 

@@ -9,6 +9,7 @@ import numpy as np
 from cosim.reporting.chart import Event, Fact, Panel, Picture
 from cosim.reporting.data import BUS, GRID, SITE, Run
 from cosim.reporting.text import at, count, number, strong
+from cosim.units import MIN_S
 
 _WATCHED = ((f"{SITE}/dropped_jobs", "drops"), (f"{SITE}/clipped_commands", "clipped commands"),
             (f"{SITE}/inlet_alarm_s", "inlets"),
@@ -68,7 +69,7 @@ def _of_inlets(run: Run) -> Iterator[Event]:
         values = run.get(f"{SITE}/{port}") * run.shares(SITE)[:, None]
         for s, site in enumerate(run.sites):
             for start, end, total in _episodes(run, SITE, values[:, s]):
-                minutes = (total if port == "inlet_alarm_s" else total * run.step_s(SITE)) / 60.0
+                minutes = (total if port == "inlet_alarm_s" else total * run.step_s(SITE)) / MIN_S
                 yield Event(start, kind, site, minutes, f"{words} for {number(minutes, 2)} min{_until(start, end)}")
 
 

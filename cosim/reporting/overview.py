@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from cosim.errors import CosimError
 from cosim.reporting.data import Run
 from cosim.reporting.text import at, length, named, number
 from cosim.resolve import load
+from cosim.scenario import leaves
 from cosim.trust import received_hook
 from cosim.units import unit_of
 
@@ -134,7 +135,7 @@ def labels(scenarios: list[dict[str, Any]], paths: list[str]) -> list[str]:
 
 def differences(scenarios: list[dict[str, Any]]) -> list[tuple[str, list[str]]]:
     """(field, its value in each run) of all that is not equal; '-' where a run has no such field."""
-    flat = [dict(_leaves(s)) for s in scenarios]
+    flat = [dict(leaves(s)) for s in scenarios]
     fields = dict.fromkeys(f for one in flat for f in one)
     rows = []
     for path in fields:
@@ -145,17 +146,9 @@ def differences(scenarios: list[dict[str, Any]]) -> list[tuple[str, list[str]]]:
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, list) and len(text := json.dumps(value)) > 60:
+        return f"{len(value)} values, {text[:24]}..."
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _leaves(inner, f"{path}.{key}" if path else key)
-    elif isinstance(value, list) and len(json.dumps(value)) > 60:
-        yield path, f"{len(value)} values, {json.dumps(value)[:24]}..."
-    else:
-        yield path, value
 
 
 def compared(figures: list[dict[str, float]]) -> list[tuple[str, list[str], list[str]]]:

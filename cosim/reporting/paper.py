@@ -19,7 +19,7 @@ from cosim.plaintext import visible
 from cosim.reporting.chart import Panel, Picture, Section, Series, ranges
 from cosim.reporting.text import at, number, unmarked
 from cosim.series import rows_at
-from cosim.units import DAY_S, HOUR_S
+from cosim.units import DAY_S, HOUR_S, MIN_S
 
 _COLOURS = {"ink": "#1b1e23", "muted": "#7b828c", "alarm": "#b3261e", "band": "#8b95a5", "site0": "#0068a8",
             "site1": "#c8500a", "site2": "#00805f", "site3": "#a34a86", "site4": "#8f6400", "site5": "#3a86c0",
@@ -31,7 +31,7 @@ _STYLE = {"font.size": 8, "axes.titlesize": 8.5, "axes.titleweight": "bold", "ax
           "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6, "lines.linewidth": 1.2,
           "text.parse_math": False, "text.usetex": False,  # names are text, dollars and all
           "svg.hashsalt": "aidc-cosim", "svg.fonttype": "none", "pdf.fonttype": 42}
-_TICKS_S = (300, 900, 1800, 3600, 7200, 3 * 3600, 6 * 3600, 12 * 3600, DAY_S, 2 * DAY_S)
+_TICKS_S = (*(n * MIN_S for n in (5, 15, 30)), *(n * HOUR_S for n in (1, 2, 3, 6, 12, 24, 48)))
 _WIDTH_IN, _PANEL_IN = 7.2, 1.75
 
 

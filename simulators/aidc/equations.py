@@ -3,7 +3,7 @@
 Pure functions of power and temperature, no clock. They take floats, and numpy arrays of one shape alike. Powers are
 in kW at the door; inside (20)-(23) they are in W, because c, rho and the airflows are in SI units.
 
-Rows of the model: E05, E12, E13, E19-23, I09-12, M14, P08, U03, U05, U06, U19.
+Rows of the model: E05, E12, E13, E19-23, I09-12, M14, P08, U05, U06, U19.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from cosim.units import MIN_S
 from simulators.aidc.cooling import Cooling, cop, mean_of_racks, per_rack
 
 W_PER_KW = 1000.0
@@ -39,14 +40,9 @@ class CracState:
         return self.chiller_kw + self.tower_kw
 
 
-def throughput_to_per_s(jobs: float, work_to: float, dt_min: float) -> float:
-    """U03: y = j x / (60 dt), TO/s, of `jobs` jobs of `work_to` TO done in `dt_min` minutes."""
-    return work_to * jobs / (dt_min * 60.0)
-
-
 def gpu_throughput_to_per_s(gpus: float, to_per_gpu_min: float) -> float:
     """(14) solved for y: TO/s of `gpus` busy GPUs at xi = `to_per_gpu_min`."""
-    return gpus * to_per_gpu_min / 60.0
+    return gpus * to_per_gpu_min / MIN_S
 
 
 def it_power_kw(idle_kw: float, throughput: Sequence[float], kw_per_to_s: Sequence[float]) -> float:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from cosim.units import DAY_S
+
 Claim = tuple[float, float, float]
 """Time from now to the deadline of a job, s; GPU time that is left of it, s at linear speed-up; time from now to its
 latest start, s: the deadline less what is left at the most blocks that it can use at the site."""
 
 USABLE_RATIO = 0.9
 """Share of the GPUs that training can count on: blocks, and agents that explore, leave some idle."""
-MOST_S = 86400.0
+MOST_S = DAY_S
 """Slack of a site without training jobs."""
 
 

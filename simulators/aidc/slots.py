@@ -12,7 +12,7 @@ for one more job is left unused. (14) is read as <= (I04): with fewer jobs than 
 Jobs are followed one by one all the same: one is finished when all its work is done, dropped when it leaves with less,
 and these are what an interval counts; x and l in the chosen reading are `executed_jobs` and `lost_jobs`.
 
-Rows of the model: E14-18, I03, I04, U04, U13.
+Rows of the model: E14-18, I03, I04, U03, U04, U13.
 """
 
 from __future__ import annotations
@@ -137,12 +137,6 @@ class SlotClass:
     def queued_jobs(self) -> int:
         """Jobs in B^0 or in the queue, in part executed or not."""
         return len(self._buckets[0])
-
-    @property
-    def length_jobs(self) -> float:
-        """B^0 or Z: `queued_jobs` less the executed part of the first."""
-        part = math.fsum(self._done_to[job.id] / job.work_to for job in self._buckets[0][:1] if job.id in self._done_to)
-        return len(self._buckets[0]) - part
 
     @property
     def deferred_jobs(self) -> int:

@@ -16,6 +16,7 @@ import math
 from bisect import insort
 from collections.abc import Iterator
 
+from cosim.units import HOUR_S
 from simulators.aidc.carried import Kept
 from simulators.aidc.equations import gpu_throughput_to_per_s
 from simulators.aidc.interval import Levels, Tally
@@ -23,7 +24,7 @@ from simulators.aidc.jobs import DROPPED, FINISHED, UNFINISHED, Job, Row, Run, n
 from simulators.aidc.slack import Claim
 from simulators.fleet import JobClass
 
-URGENT_S = 3600.0
+URGENT_S = HOUR_S
 _LATE_S = 1e-3
 """A job that makes it to the millisecond is not late: ends are rounded to the clock."""
 

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from cosim.adapter import Adapter, Values
 from cosim.errors import ModelError, ScenarioError, SolverError
 from cosim.params import params
-from cosim.units import HOUR_S, format_time
+from cosim.units import HOUR_S, MIN_S, format_time
 from simulators.fleet import Site
 from simulators.grid.caps import Formulation, NciCaps
 from simulators.grid.conic import Limits
@@ -30,7 +30,7 @@ from simulators.grid.plausible import refuse_impossible, unit_hint
 from simulators.grid.ports import DISPATCH_BUS, DISPATCH_GRID, REALISED, fixed_tables, per_bus
 from simulators.grid.powerflow import AcCheck
 from simulators.grid.results import ELASTIC, HELD, DispatchResult, Inexact
-from simulators.grid.sources import Source, all_sources, other_voltage
+from simulators.grid.sources import Source, all_sources, other_voltage, tighter_limits
 from simulators.grid.surplus import in_words
 
 
@@ -146,7 +146,7 @@ class CefDispatch(Adapter):
         self._ac = AcCheck(p.network, buses, p.v0_pu) if p.ac_check else None
         self._at = {eid: self._feeder.named(eid, self.sid) for eid in self.entities["Bus"]}
         self._mci_of = self._make_mci(limits) if p.mci and not p.nci_cap_kg_per_kwh else None
-        self._ramps = Ramps(self._dispatch, self.step_s / 60.0, p.lookahead_steps)
+        self._ramps = Ramps(self._dispatch, self.step_s / MIN_S, p.lookahead_steps)
         ramped = [name for name, s in self._sources.items() if s.ramp_kw_per_min is not None]
         if self._dispatch.source_names[self._dispatch.substation] in ramped:
             raise ScenarioError(f"{self.sid}.sources.{self._dispatch.source_names[self._dispatch.substation]} has "
@@ -274,6 +274,8 @@ class CefDispatch(Adapter):
         lines = [f"network {feeder.name}: {line}" for line in feeder.left_out]
         if p.v0_pu is not None and p.v0_pu != feeder.v0_pu:
             lines.append(f"network {feeder.name}: {other_voltage(p.v0_pu, [feeder.v0_pu])}")
+        tighter = tighter_limits(p.vm_min_pu, p.vm_max_pu, feeder.voltage_limits)
+        lines += [f"network {feeder.name}: {line}" for line in tighter]
         return lines
 
     def _what_is_proven(self, last: DispatchResult, status: int) -> str:

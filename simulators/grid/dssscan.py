@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cosim.errors import ScenarioError
+from cosim.errors import ScenarioError, cut
 
 COMMANDS = frozenset({
     "new", "edit", "more", "m", "~", "select", "solve", "enable", "disable", "set", "open", "close", "redirect",
@@ -128,7 +128,7 @@ class _Scan:
         meant = [told] if told in self.commands else [c for c in self.commands if c.startswith(told)]
         wrong = [c for c in meant if c not in COMMANDS]
         if wrong:
-            raise _Refused(f"the command '{_short(text)}' ({wrong[0]}) does more than describe a circuit")
+            raise _Refused(f"the command '{cut(text)}' ({wrong[0]}) does more than describe a circuit")
         return meant[0] if meant else told  # OpenDSS refuses what it does not know
 
     def _file(self, command: str, words: Sequence[Word]) -> None:
@@ -136,7 +136,7 @@ class _Scan:
         found = [path for name in (given, f"{given}.dss")
                  if (path := self.here / self._inside(name)).is_file()] if given else []
         if not found:
-            raise _Refused(f"{command} names no file of this folder: '{_short(given)}'")
+            raise _Refused(f"{command} names no file of this folder: '{cut(given)}'")
         for path in found if command in _SCRIPTS else ():
             self.read(path.resolve())
             if command == "compile":
@@ -147,9 +147,9 @@ class _Scan:
             told = name.lower()
             meant = [told] if told in self.options else [o for o in self.options if o.startswith(told)]
             if name and any(o in _WRITING for o in meant):
-                raise _Refused(f"the option '{_short(name)}' starts programs or has files written")
+                raise _Refused(f"the option '{cut(name)}' starts programs or has files written")
             if not name and not _NUMBERS.fullmatch(value):
-                raise _Refused(f"the value '{_short(value)}' without the option's name")
+                raise _Refused(f"the value '{cut(value)}' without the option's name")
             self._value(value)
 
     def _properties(self, words: Sequence[Word], kind: str, led: int = 0, depth: int = 0) -> None:
@@ -157,14 +157,14 @@ class _Scan:
             told = name.lower()
             if told and any(refused.startswith(told) for refused in _LOADING) and (
                     told != _DAMPING or value.lower().startswith(_YES)):
-                raise _Refused(f"the property '{_short(name)}' loads a library or has files written")
+                raise _Refused(f"the property '{cut(name)}' loads a library or has files written")
             if told and any(file.startswith(told) for file in _FILES):
                 self._inside(value)
             if told and "action".startswith(told) and value.strip().lower().startswith(_SAVES):
-                raise _Refused(f"the action '{_short(value)}' writes files")
+                raise _Refused(f"the action '{cut(value)}' writes files")
             if not told and kind and kind not in _PLAIN and not _NUMBERS.fullmatch(value) and (
                     at >= led + _LEADING or any(earlier for earlier, _ in words[led:at])):
-                raise _Refused(f"the value '{_short(value)}' of a {_short(kind)} without its property's name")
+                raise _Refused(f"the value '{cut(value)}' of a {cut(kind)} without its property's name")
             self._value(value, depth)
 
     def _value(self, value: str, depth: int = 0) -> None:
@@ -172,7 +172,7 @@ class _Scan:
         if depth > DEEPEST:
             raise _Refused(f"quotes nest deeper than {DEEPEST}")
         if _AWAY.match(value.replace("\\", "/")):
-            raise _Refused(f"'{_short(value)}' lies outside of the folder")
+            raise _Refused(f"'{cut(value)}' lies outside of the folder")
         inner = list(_words(value, comments=False))
         if inner != [("", value)]:
             self._properties(inner, "", depth=depth + 1)
@@ -181,9 +181,9 @@ class _Scan:
         """A path as it is written here. _Refused for one that leaves the folder, by a link too, or cannot be told."""
         plain = name.strip().replace("\\", "/")
         if "@" in plain or "!" in plain or "//" in plain:
-            raise _Refused(f"the file name '{_short(name)}' holds '@', '!' or '//'")
+            raise _Refused(f"the file name '{cut(name)}' holds '@', '!' or '//'")
         if _AWAY.match(plain) or not (self.here / plain).resolve().is_relative_to(self.root):
-            raise _Refused(f"'{_short(name)}' lies outside of the folder")
+            raise _Refused(f"'{cut(name)}' lies outside of the folder")
         return plain
 
 
@@ -227,7 +227,3 @@ def _token(line: str, at: int, comments: bool) -> tuple[str | None, int, str]:
 
 def _is_comment(line: str, at: int) -> bool:
     return line[at] == "!" or line.startswith("//", at)
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 60 else f"{text[:60]}..."

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from cosim.errors import CosimError, ScenarioError, cut
+from cosim.units import KW_PER_MW
 from simulators.grid.equations import Floats
 
 _ENDS = {"line": ("from_bus", "to_bus"), "trafo": ("hv_bus", "lv_bus"), "trafo3w": ("hv_bus", "mv_bus", "lv_bus"),
@@ -128,6 +129,16 @@ def _check_element(net: Any, kind: str, k: int, row: Any, served: set[int], wher
         raise ScenarioError(f"{where} has no impedance; merge its two buses, or join them by a bus-bus switch")
 
 
+def voltage_limits(net: Any) -> tuple[tuple[int, float, float], ...]:
+    """(bus, lowest, highest voltage, p.u.) that a network states, of buses in service that no external grid holds; NaN:
+    none."""
+    held = {int(row.bus) for _, row in rows_in_service(net, "ext_grid")}
+    low, high = (np.asarray(net.bus[column], float) if column in net.bus else np.full(len(net.bus), np.nan)
+                 for column in ("min_vm_pu", "max_vm_pu"))
+    here = zip(net.bus.index, net.bus.in_service.astype(bool), low.tolist(), high.tolist(), strict=True)
+    return tuple((int(bus), least, most) for bus, on, least, most in here if on and int(bus) not in held)
+
+
 _DRAWN = {"load": ("p_mw",), "shunt": ("p_mw",), "ward": ("ps_mw", "pz_mw"), "xward": ("ps_mw", "pz_mw"),
           "motor": ("pn_mech_mw",), "asymmetric_load": ("p_a_mw", "p_b_mw", "p_c_mw")}
 """What elements draw, and no scenario has an intensity for where it is < 0."""
@@ -237,11 +248,11 @@ def base_loads(net: Any, buses: list[int]) -> tuple[Floats, Floats]:
     at = {b: k for k, b in enumerate(buses)}
     load = net.load[net.load.in_service.astype(bool)]
     place = np.array([at[int(b)] for b in load.bus], dtype=np.int64)
-    np.add.at(p, place, (load.p_mw * load.scaling).to_numpy(float) * 1000.0)
-    np.add.at(q, place, (load.q_mvar * load.scaling).to_numpy(float) * 1000.0)
+    np.add.at(p, place, (load.p_mw * load.scaling).to_numpy(float) * KW_PER_MW)
+    np.add.at(q, place, (load.q_mvar * load.scaling).to_numpy(float) * KW_PER_MW)
     for _, row in rows_in_service(net, "asymmetric_load"):
-        p[at[int(row.bus)]] += 1000.0 * row.scaling * (row.p_a_mw + row.p_b_mw + row.p_c_mw)
-        q[at[int(row.bus)]] += 1000.0 * row.scaling * (row.q_a_mvar + row.q_b_mvar + row.q_c_mvar)
+        p[at[int(row.bus)]] += KW_PER_MW * row.scaling * (row.p_a_mw + row.p_b_mw + row.p_c_mw)
+        q[at[int(row.bus)]] += KW_PER_MW * row.scaling * (row.q_a_mvar + row.q_b_mvar + row.q_c_mvar)
     return p, q
 
 
@@ -261,7 +272,7 @@ def rated_kw(net: Any) -> float | None:
         for _, trafo in rows_in_service(net, kind):
             if {int(trafo[end]) for end in ends} & roots:
                 rated.append(trafo[column] * trafo.get("parallel", 1))
-    total = 1000.0 * float(sum(rated))
+    total = KW_PER_MW * float(sum(rated))
     return total if rated and math.isfinite(total) else None
 
 
@@ -304,7 +315,7 @@ def _power(kind: str, row: Any) -> tuple[float, float]:
     else:
         p_mw, q_mvar = _figure(row, "p_mw"), _figure(row, "q_mvar")
     sign = -1.0 if kind == "storage" else 1.0
-    return sign * 1000.0 * scaling * p_mw, sign * 1000.0 * scaling * q_mvar
+    return sign * KW_PER_MW * scaling * p_mw, sign * KW_PER_MW * scaling * q_mvar
 
 
 def _is_controllable(kind: str, row: Any) -> bool:
@@ -326,7 +337,7 @@ def _p_range(kind: str, row: Any, p_kw: float) -> tuple[float, float]:
 def _limit(row: Any, column: str) -> float | None:
     """kW or kvar of a limit in MW or Mvar; None where the table has none."""
     value = row.get(column)
-    return None if value is None or not math.isfinite(float(value)) else 1000.0 * float(value)
+    return None if value is None or not math.isfinite(float(value)) else KW_PER_MW * float(value)
 
 
 # --- parts of a network, taken out --------------------------------------------------------------------------------

@@ -55,27 +55,6 @@ def nodal_carbon_intensity(
     return nci if live.all() else _inherit(nci, live, from_bus, to_bus)
 
 
-def generator_shares(
-    n_bus: int,
-    from_bus: Ints,
-    to_bus: Ints,
-    p_from: Floats,
-    p_to: Floats,
-    gen_bus: Ints,
-    p_gen: Floats,
-) -> Floats:
-    """Share of every generator in the power that each bus mixes, (n_bus, n_gen), by the same rule as (9).
-
-    Rows of live and inheriting buses add up to 1, others to 0; `shares * gen_intensity` is what each generator
-    contributes to the nodal carbon intensity, and adds up to it. Arguments as in `nodal_carbon_intensity`.
-    """
-    sender, receiver, shares, scale, live = _mixing(n_bus, from_bus, to_bus, p_from, p_to, gen_bus, p_gen)
-    injected = np.zeros((n_bus, len(gen_bus)))
-    injected[gen_bus, np.arange(len(gen_bus))] = np.maximum(p_gen, 0.0) * scale[gen_bus]
-    mix = _solve_mixing(n_bus, sender, receiver, shares, injected).reshape(n_bus, len(gen_bus))
-    return mix if live.all() else _inherit(mix, live, from_bus, to_bus)
-
-
 def _mixing(
     n_bus: int, from_bus: Ints, to_bus: Ints, p_from: Floats, p_to: Floats, gen_bus: Ints, p_gen: Floats
 ) -> tuple[Ints, Ints, Floats, Floats, NDArray[np.bool_]]:
@@ -112,7 +91,7 @@ def _reached(start: NDArray[np.bool_], sender: Ints, receiver: Ints) -> NDArray[
 
 
 def _solve_mixing(n_bus: int, sender: Ints, receiver: Ints, shares: Floats, rhs: Floats) -> Floats:
-    """Solve w[i] - sum over senders h of shares[h->i] w[h] = rhs[i], for one or several right-hand sides."""
+    """Solve w[i] - sum over senders h of shares[h->i] w[h] = rhs[i], all i."""
     if n_bus > SPARSE_ABOVE_BUSES:
         mixing = coo_array((shares, (receiver, sender)), shape=(n_bus, n_bus))
         return np.asarray(spsolve((diags_array(np.ones(n_bus)) - mixing).tocsc(), rhs))
@@ -122,12 +101,12 @@ def _solve_mixing(n_bus: int, sender: Ints, receiver: Ints, shares: Floats, rhs:
 
 
 def _inherit(nci: Floats, live: NDArray[np.bool_], from_bus: Ints, to_bus: Ints) -> Floats:
-    """Give dead buses the intensity (or shares) of the nearest live bus, ring by ring."""
+    """Give dead buses the intensity of the nearest live bus, ring by ring."""
     nci, known = nci.copy(), live.copy()
     nci[~live] = 0.0
     ends = [(int(a), int(b)) for a, b in zip(from_bus, to_bus, strict=True)]
     while True:
-        ring: dict[int, float | Floats] = {}
+        ring: dict[int, float] = {}
         for a, b in ends:
             if known[a] != known[b]:
                 giver, taker = (a, b) if known[a] else (b, a)
@@ -141,30 +120,6 @@ def _inherit(nci: Floats, live: NDArray[np.bool_], from_bus: Ints, to_bus: Ints)
 def generated_carbon(p_gen: Floats, gen_intensity: Floats) -> float:
     """Carbon rate that generators inject: sum of intensity x power over those with p_gen > 0 (J2 of (11))."""
     return float(np.maximum(p_gen, 0.0) @ gen_intensity)
-
-
-def load_carbon(nci: Floats, p_load: Floats) -> Floats:
-    """Carbon rate (n_bus,) attributed to what is drawn at each bus; sources with p_gen < 0 count as drawn, too."""
-    return nci * p_load
-
-
-def branch_carbon(nci: Floats, from_bus: Ints, to_bus: Ints, p_from: Floats, p_to: Floats) -> tuple[Floats, Floats]:
-    """Carbon flow rates (n_branch,) that enter each branch at `from_bus` and at `to_bus`, < 0 where they leave it.
-
-    All of a branch's carbon has the intensity of the bus that sends it; the two ends add up to what is lost (U18).
-    """
-    at_from = nci[from_bus] * np.maximum(p_from, 0.0) - nci[to_bus] * np.maximum(-p_from, 0.0)
-    at_to = nci[to_bus] * np.maximum(p_to, 0.0) - nci[from_bus] * np.maximum(-p_to, 0.0)
-    return at_from, at_to
-
-
-def loss_carbon(nci: Floats, from_bus: Ints, to_bus: Ints, p_from: Floats, p_to: Floats) -> Floats:
-    """Carbon rate (n_branch,) lost in each branch: what enters less what arrives, at the sending node's intensity.
-
-    With one sending end this is nci[sender] x loss; a branch fed from both ends loses each end's own mix.
-    """
-    at_from, at_to = branch_carbon(nci, from_bus, to_bus, p_from, p_to)
-    return at_from + at_to
 
 
 # --- radial power flow ------------------------------------------------------------------------------------------------

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Discriminator, Field, Tag
 
-from cosim.errors import ScenarioError, unknown
+from cosim.errors import ScenarioError, listed, unknown
 from cosim.params import params
+from cosim.units import KW_PER_MW
 from simulators.grid.elements import Generator
 from simulators.grid.equations import Complexes, Floats, Ints, RadialTree, radial_tree
 
@@ -126,6 +127,7 @@ class Feeder:
                   first end is the parent: parallel branches are one here
     left_out      what of the network this model does not hold, for people
     rated_kw      what the branches at the substation carry at most; None where it is not known
+    voltage_limits  (bus, lowest, highest) that the file states, see `elements.voltage_limits`
     """
 
     name: str
@@ -152,6 +154,7 @@ class Feeder:
     generators: tuple[Generator, ...] = ()
     left_out: tuple[str, ...] = ()
     rated_kw: float | None = None
+    voltage_limits: tuple[tuple[int, float, float], ...] = ()
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -171,7 +174,7 @@ class Feeder:
     @property
     def base_kw(self) -> float:
         """Power of 1 p.u., kW."""
-        return 1000.0 * self.base_mva
+        return KW_PER_MW * self.base_mva
 
     @cached_property
     def vm_ratio(self) -> Floats:
@@ -262,13 +265,6 @@ def orient(name: str, nodes: Nodes, from_node: Ints, to_node: Ints, elements: Se
 
 def island(name: str, buses: Sequence[int], substation: int) -> str:
     """Message on buses that nothing connects to the substation."""
-    return (f"network {name} has an island: {_some('bus', sorted(buses))} not connected to the substation at bus "
-            f"{substation} by branches in service; connect or remove")
-
-
-def _some(what: str, numbers: list[int], most: int = 6) -> str:
-    """'bus 3 is' or 'buses 3, 4, 5 are' for a message."""
-    if len(numbers) == 1:
-        return f"{what} {numbers[0]} is"
-    more = f" and {len(numbers) - most} more" if len(numbers) > most else ""
-    return f"{what}es {', '.join(map(str, numbers[:most]))}{more} are"
+    what, are = ("bus", "is") if len(buses) == 1 else ("buses", "are")
+    return (f"network {name} has an island: {what} {listed(sorted(buses))} {are} not connected to the substation "
+            f"at bus {substation} by branches in service; connect or remove")

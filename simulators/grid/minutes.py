@@ -5,14 +5,13 @@ Rows of the model: E07, M09, P01.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from cosim.params import field_names, validate
-from cosim.series import standing
+from cosim.series import end_of, scenario_of, standing
 from cosim.trace import Trace
 from simulators.grid.adapter import CefDispatch, GridParams
 from simulators.grid.equations import Complexes, Floats, radial_voltages
@@ -55,7 +54,7 @@ def minute_voltages(trace: Trace, member: str = "grid") -> MinuteVoltages | None
     None for a grid that is not `CefDispatch`, or whose demand has no minute figures. In an interval with unserved power
     all demand is counted.
     """
-    scenario = json.loads(trace.attrs["scenario"])
+    scenario = scenario_of(trace)
     spec = scenario["members"].get(member)
     if spec is None or spec["simulator"] != f"{CefDispatch.__module__}:{CefDispatch.__name__}":
         return None
@@ -97,9 +96,9 @@ def _wires(trace: Trace, member: str) -> list[_Wire]:
     places = {(model.split("/")[0], eid): (model, at) for model in trace.models()
               for at, eid in enumerate(trace.names(model))}
     for source, target in zip(table.get("source", ()), table.get("target", ()), strict=True):
-        to, bus, into = str(target).split(".", 2)
+        to, bus, into = end_of(target)
         if to == member and into in (*ACTIVE_DEMAND, *REACTIVE_DEMAND):
-            who, eid, port = str(source).split(".", 2)
+            who, eid, port = end_of(source)
             model, at = places[who, eid]
             out.append(_Wire(model, port, at, bus, into in REACTIVE_DEMAND))
     return out

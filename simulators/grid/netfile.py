@@ -30,6 +30,7 @@ from pandapower.pypower import idx_brch, idx_bus
 
 from cosim.errors import ScenarioError
 from cosim.limits import is_file
+from cosim.units import KW_PER_MW
 from simulators.grid import netscan
 from simulators.grid.equations import Complexes, Floats, Ints
 from simulators.grid.feeder import LineList
@@ -162,7 +163,7 @@ def _from_lines(network: LineList) -> Any:
     for load in network.loads:
         if load.bus not in net.bus.index:
             raise ScenarioError(f"loads: bus {load.bus} is the end of no line; buses are those that lines name")
-        pandapower.create_load(net, load.bus, p_mw=load.p_kw / 1000.0, q_mvar=load.q_kvar / 1000.0)
+        pandapower.create_load(net, load.bus, p_mw=load.p_kw / KW_PER_MW, q_mvar=load.q_kvar / KW_PER_MW)
     if network.substation not in net.bus.index:
         raise ScenarioError(f"substation = {network.substation} is the end of no line; buses are those that lines name")
     pandapower.create_ext_grid(net, network.substation)
@@ -227,7 +228,7 @@ def admittances(net: Any, base_mva: float | None = None) -> Admittances:
     return Admittances(
         base_mva=float(net.sn_mva), row_of=row_of, isolated=isolated,
         y_bus_pu=(bus[:, idx_bus.GS] + 1j * bus[:, idx_bus.BS]) / float(net.sn_mva),
-        p_bus_kw=bus[:, idx_bus.PD] * 1000.0, q_bus_kvar=bus[:, idx_bus.QD] * 1000.0,
+        p_bus_kw=bus[:, idx_bus.PD] * KW_PER_MW, q_bus_kvar=bus[:, idx_bus.QD] * KW_PER_MW,
         kind=tuple(kinds[k] for k in used), index=tuple(indices[k] for k in used), row=used,
         from_row=ends[used, 0], to_row=ends[used, 1], z_pu=column["BR_R"] + 1j * column["BR_X"],
         y_from_pu=y / 2, y_to_pu=(y + column["BR_G_ASYM"] + 1j * column["BR_B_ASYM"]) / 2,
@@ -271,8 +272,8 @@ def solve(net: Any, tolerance_pu: float, init: str, recycle: bool) -> Solved | N
         net._ppc = None  # what is kept between runs is spoilt; the next run builds it anew
         return None
     bus, branch = net._ppc["bus"], net._ppc["branch"]
-    return Solved(bus[:, idx_bus.VM].real, bus[:, idx_bus.VA].real, branch[:, idx_brch.PF].real * 1000.0,
-                  branch[:, idx_brch.PT].real * 1000.0)
+    return Solved(bus[:, idx_bus.VM].real, bus[:, idx_bus.VA].real, branch[:, idx_brch.PF].real * KW_PER_MW,
+                  branch[:, idx_brch.PT].real * KW_PER_MW)
 
 
 def _run(net: Any, **options: Any) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas
 
-from cosim.errors import ScenarioError
+from cosim.errors import ScenarioError, cut
 
 LARGEST_MB = 256
 """Of a network file's text; of an Excel file's, unpacked. A network of 10 000 buses takes some 10 MB."""
@@ -94,10 +94,11 @@ def _of_object(pairs: _Pairs) -> Iterator[Asked]:
         raise Hostile(f"an object says '{twice[0]}' twice")
     module, name = given.get(_MODULE), given.get(_CLASS)
     if not isinstance(module, str) or not isinstance(name, str):
-        raise Hostile(f"an object has the {_MODULE} {_short(module)} and the {_CLASS} {_short(name)}: names are both")
+        raise Hostile(f"an object has the {_MODULE} {cut(str(module))} and the {_CLASS} {cut(str(name))}: names are "
+                      "both")
     yield Asked(module, name)
     if _OBJECT in given and (others := sorted(set(keys) - _SHAPE)):
-        raise Hostile(f"an object {module}.{name} is given the argument '{_short(others[0])}'")
+        raise Hostile(f"an object {module}.{name} is given the argument '{cut(others[0])}'")
     if name in _TEXTS and isinstance(given.get(_OBJECT), str):
         _parsed(given[_OBJECT], True)
 
@@ -127,11 +128,6 @@ def _plain(text: str) -> Any:
 def _check_size(n_bytes: int) -> None:
     if n_bytes > LARGEST_MB * 1_000_000:
         raise Hostile(f"it is {n_bytes / 1e6:.0f} MB large, at most {LARGEST_MB} are read")
-
-
-def _short(value: object) -> str:
-    text = value if isinstance(value, str) else repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}..."
 
 
 def refuse(network: str, why: object) -> ScenarioError:

@@ -8,11 +8,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from cosim.errors import ModelError, ScenarioError
+from cosim.units import KW_PER_MW
 from simulators.grid.circuit import branch_names, ends_of, nodes_of
 from simulators.grid.elements import (
     base_loads,
@@ -21,12 +23,23 @@ from simulators.grid.elements import (
     own_generators,
     rated_kw,
     rows_in_service,
+    voltage_limits,
     without_generators,
     without_loads,
 )
 from simulators.grid.equations import Complexes, Floats, Ints
 from simulators.grid.feeder import LineList, island
-from simulators.grid.netfile import Admittances, Solved, add_injections, admittances, name_of, solve, start_at, stored
+from simulators.grid.netfile import (
+    Admittances,
+    Solved,
+    add_injections,
+    admittances,
+    name_of,
+    solve,
+    stamp_of,
+    start_at,
+    stored,
+)
 from simulators.grid.network import read_feeder
 
 TOLERANCE_PU = 1e-11
@@ -63,10 +76,6 @@ class AcFlow:
         """What all external grids deliver."""
         return float(self.p_slack_kw.sum())
 
-    @property
-    def q_substation_kvar(self) -> float:
-        return float(self.q_slack_kvar.sum())
-
 
 @dataclass(frozen=True, eq=False)
 class AcBranches:
@@ -93,15 +102,24 @@ class AcNetwork:
     draws                   (n_bus,) whether the network itself draws something there, beside its loads
     file_v0_pu              voltages of the external grids as the file has them, each once
     notes                   what of the file is not run
+    voltage_limits          (bus, lowest, highest) that the file states, see `elements.voltage_limits`
     rated_kw                what the branches at the external grids carry at most; None where it is not known
     """
 
     def __init__(self, network: str | LineList, source_buses: Sequence[int], v0_pu: float | None = None,
                  closed_lines: Sequence[int] = (), *, generators_stay: bool = True) -> None:
+        read = _as_read(network, stamp_of(network), v0_pu, tuple(closed_lines), generators_stay)
+        vars(self).update(vars(read))
+        self._net = copy.deepcopy(read._net)  # of all that is kept the one thing that a run writes into
+        self.add_sources(source_buses)
+
+    def _read(self, network: str | LineList, v0_pu: float | None, closed_lines: tuple[int, ...],
+              generators_stay: bool) -> None:
+        """What the network's own elements say, without sources."""
         self.name = name = name_of(network)
         net = copy.deepcopy(stored(network))
-        close_lines(net, name, tuple(closed_lines))
-        self.notes, self.rated_kw = check(net, name), rated_kw(net)
+        close_lines(net, name, closed_lines)
+        self.notes, self.rated_kw, self.voltage_limits = check(net, name), rated_kw(net), voltage_limits(net)
         self.file_v0_pu = sorted({float(row.vm_pu) for _, row in rows_in_service(net, "ext_grid")})
         if v0_pu is not None:
             net.ext_grid["vm_pu"] = v0_pu
@@ -136,7 +154,6 @@ class AcNetwork:
         self._recycle = not self._dclines
         self._start: tuple[Floats, Floats] | None = None
         self._began = False
-        self.add_sources(source_buses)
 
     def add_sources(self, buses: Sequence[int]) -> None:
         """Let further sources stand at these bus numbers; before the first run."""
@@ -174,11 +191,11 @@ class AcNetwork:
 
     def _inject(self, p_load_kw: Floats, q_load_kvar: Floats, p_source_kw: Floats, q_source_kvar: Floats) -> None:
         net, n = self._net, len(self.nodes.lowest)
-        net.load["p_mw"], net.load["q_mvar"] = p_load_kw[:n] / 1000.0, q_load_kvar[:n] / 1000.0
+        net.load["p_mw"], net.load["q_mvar"] = p_load_kw[:n] / KW_PER_MW, q_load_kvar[:n] / KW_PER_MW
         if len(self._source_bus):
             for column, values in (("p_mw", p_source_kw), ("q_mvar", q_source_kvar)):
                 whole = net.sgen[column].to_numpy(float, copy=True)
-                whole[self._first_sgen:] = values / 1000.0
+                whole[self._first_sgen:] = values / KW_PER_MW
                 net.sgen[column] = whole
 
     def run(self, p_load_kw: Floats, q_load_kvar: Floats, p_source_kw: Floats, q_source_kvar: Floats,
@@ -214,19 +231,19 @@ class AcNetwork:
         p_from, p_to = found.p_from_kw[rows], found.p_to_kw[rows]
         if self._dclines:
             through = net.res_dcline.loc[[k for k, _, _ in self._dclines], ["p_from_mw", "p_to_mw"]].to_numpy(float)
-            p_from, p_to = np.append(p_from, through[:, 0] * 1000.0), np.append(p_to, through[:, 1] * 1000.0)
-        p_slack, q_slack = (np.array([float(net[f"res_{kind}"].at[k, column]) * 1000.0 for kind, k in self._slack_rows])
+            p_from, p_to = np.append(p_from, through[:, 0] * KW_PER_MW), np.append(p_to, through[:, 1] * KW_PER_MW)
+        p_slack, q_slack = (KW_PER_MW * np.array([net[f"res_{kind}"].at[k, column] for kind, k in self._slack_rows])
                             for column in ("p_mw", "q_mvar"))
         vm_pu = found.vm_pu[nodes.rows]
-        drawn = self._own_kw + self._g_mw * vm_pu**2 * 1000.0
+        drawn = self._own_kw + self._g_mw * vm_pu**2 * KW_PER_MW
         flow = AcFlow(vm_pu, p_from, p_to, p_slack, q_slack, self._q_generator_kvar(), drawn,
                       float(np.sum(p_from + p_to)))
         self._refuse_unseen(flow, p_load_kw, p_source_kw)
         return flow
 
     def _q_generator_kvar(self) -> Floats:
-        net, signs = self._net, {"storage": -1000.0}
-        return np.array([signs.get(g.kind, 1000.0) * float(net[f"res_{g.kind}"].at[g.index, "q_mvar"])
+        net, signs = self._net, {"storage": -KW_PER_MW}
+        return np.array([signs.get(g.kind, KW_PER_MW) * float(net[f"res_{g.kind}"].at[g.index, "q_mvar"])
                          for g in self.generators])
 
     def _refuse_unseen(self, flow: AcFlow, p_load_kw: Floats, p_source_kw: Floats) -> None:
@@ -239,7 +256,7 @@ class AcNetwork:
         np.add.at(fed, self._source_bus, p_source_kw)
         off = fed - p_load_kw - flow.p_drawn_kw - np.bincount(ends, leaving, n)
         passing = np.bincount(ends, np.abs(leaving), n) + np.abs(fed) + np.abs(p_load_kw)
-        allowed = UNSEEN * np.maximum(passing, 1.0) + 10.0 * self._tolerance_pu * self._solver.base_mva * 1000.0
+        allowed = UNSEEN * np.maximum(passing, 1.0) + 10.0 * self._tolerance_pu * self._solver.base_mva * KW_PER_MW
         if (np.abs(off) > allowed).any():
             at = int(np.argmax(np.abs(off) - allowed))
             raise ModelError(f"network {self.name}: {off[at]:.6g} kW at {self.nodes.names[at]} belong to no element "
@@ -251,6 +268,15 @@ def _tolerance_pu(solver: Admittances) -> float:
     size = 1.0 / np.abs(solver.z_pu)
     at_row = np.bincount(np.concatenate([solver.from_row, solver.to_row]), np.concatenate([size, size]))
     return max(TOLERANCE_PU, ROUNDINGS * float(np.finfo(float).eps) * float(at_row.max(initial=0.0)))
+
+
+@lru_cache(maxsize=16)
+def _as_read(network: str | LineList, stamp: int, v0_pu: float | None, closed_lines: tuple[int, ...],
+             generators_stay: bool) -> AcNetwork:
+    """The network before sources and runs, read once in a process; never change it."""
+    made = AcNetwork.__new__(AcNetwork)
+    made._read(network, v0_pu, closed_lines, generators_stay)
+    return made
 
 
 class AcCheck:

@@ -22,7 +22,7 @@ from cosim.console import PICTURES, OneLineParser, fail, file_type
 from cosim.errors import CosimError, ScenarioError
 from cosim.params import field_names, validate
 from cosim.resolve import load
-from cosim.units import KG_PER_T
+from cosim.units import HOUR_S, KG_PER_T
 from simulators.grid.adapter import GridParams
 from simulators.grid.conic import Limits
 from simulators.grid.dispatch import Dispatch
@@ -67,7 +67,7 @@ def sweep(params: GridParams, profile: ProfileParams, site_kw: float, lambdas: S
         at_sites[feeder.position(site.node, f"sites.{name}.node")] += site_kw * (1.0 + 1j * site.q_per_p_ratio)
     shapes = [replace(profile, mean=mean, scale=1.0).factors for mean in means]
     loss, emission, flagged = np.zeros((len(means), len(lambdas))), np.zeros((len(means), len(lambdas))), 0
-    hours = SLOT_S / 3600.0
+    hours = SLOT_S / HOUR_S
     for j, weight in enumerate(lambdas):
         limits = Limits(feeder.voltage(params.v0_pu), params.vm_min_pu, params.vm_max_pu, weight, params.loss_weight,
                         params.cost_kw_per_usd_h)

@@ -19,7 +19,7 @@ from cosim.ports import Batch, Port
 from cosim.units import MIN_S, format_time
 from simulators.fleet import BATCH_COLUMNS, JobClass
 from simulators.workload.arrivals import ArrivalRate, Counts, JobBlock, PhaseUnit, arrivals_of, merge
-from simulators.workload.origin import Origin, ScenarioStart, check_cover, lead_s, note
+from simulators.workload.origin import Origin, ScenarioStart, check_cover, lead_s, note, pass_s
 from simulators.workload.rows import LEFT_OUT_RATIO, LeftOutRatio, gap_note
 from simulators.workload.shapes import WEEK_DAYS, BurstPath, Bursts, shape_factors
 from simulators.workload.traces import Requests, TokenTrace, TokenWork, read_azure_llm
@@ -176,16 +176,6 @@ class Arrivals(Adapter):
                             f"{self._steps} steps and counted as 0 there")
         return said
 
-    def _class_of_trace(self, name: str, kind: str, why: str) -> int:
-        """Index of the class that a trace's jobs are of; ScenarioError if it is none, or of the other kind."""
-        classes = self.params.job_classes
-        if name not in classes:
-            raise ScenarioError(f"{self.sid}.trace_class: {unknown('job class', name, classes)}")
-        if classes[name].kind != kind:
-            other = "a training" if kind == "inf" else "an inference"
-            raise ScenarioError(f"{self.sid}.trace_class = '{name}' is {other} class; {why}")
-        return self._names.index(name)
-
     def _take(self, step: int) -> tuple[Batch, list[float]]:
         """Batch and jobs per class of one step; steps are taken in order."""
         k = step % BLOCK_STEPS
@@ -223,13 +213,6 @@ class Arrivals(Adapter):
             sources.append((m, times, np.full(len(times), self._work_to[m])))
         return sources
 
-    def _in_world(self, times_s: np.ndarray, first_s: float) -> np.ndarray:
-        """Times of a trace in the block that starts at `first_s`, on this world's clock."""
-        if not self._origin_s:
-            return times_s
-        last_s = np.nextafter(first_s + BLOCK_STEPS * self.step_s, 0.0)
-        return np.clip(times_s - self._origin_s, first_s, last_s)  # the difference is rounded
-
     def _factors(self, m: int, first_s: float) -> np.ndarray | None:
         """What shape and bursts make of the rate of a class in each step of a block; None: nothing."""
         p, factors = self.params, None
@@ -264,24 +247,84 @@ def _rates(p: ArrivalsParams) -> dict[str, ArrivalRate]:
 
 
 @params(kw_only=True)
-class AzureLlmParams(ArrivalsParams):
-    """Parameters of `AzureLlm`: those of `Arrivals`, and the trace."""
+class TracedParams(ArrivalsParams):
+    """Parameters that all traces have: those of `Arrivals`, and the trace. `arrivals` are those beside it."""
 
     arrivals: Annotated[dict[str, ArrivalRate], Field(description="rates of (39) beside the trace")] = Field(
         default_factory=dict)
-    path: Annotated[str, Field(min_length=1, description="CSV of the trace")]
-    trace_class: Annotated[str, Field(description="inference class that the requests belong to")]
+    path: Annotated[str, Field(min_length=1, description="file of the trace")]
+    trace_class: Annotated[str, Field(min_length=1, description="class that the trace's jobs belong to")]
     repeat: Annotated[bool, Field(description="start the trace again when it ends")] = False
-    time_scale: Annotated[SizeScale, Field(description="times the trace's time axis; 24: an hour becomes a day")] = 1
-    trace_rate_scale: Annotated[Scale, Field(description="mean number of times a request occurs")] = 1.0
-    trace_work_scale: Annotated[SizeScale, Field(description="times a request's work (one for many)")] = 1.0
-    tokens: TokenWork = Field(default_factory=TokenWork)
+    time_scale: Annotated[SizeScale, Field(description="times the trace's time axis")] = 1.0
+    trace_rate_scale: Annotated[Scale, Field(description="mean number of times a job of the trace occurs")] = 1.0
+    trace_work_scale: Annotated[SizeScale, Field(description="times the work of every job of the trace")] = 1.0
     max_left_out_ratio: LeftOutRatio = LEFT_OUT_RATIO
     origin: Origin = "first"
     scenario_start: ScenarioStart = None
 
 
-class AzureLlm(Arrivals):
+class Traced(Arrivals):
+    """Base of recorded workloads: the jobs of a trace as those of one class, beside stochastic arrivals of others."""
+
+    @classmethod
+    def placed(cls, params: TracedParams) -> tuple[float, float]:
+        """When the first job of the trace comes, s after t = 0, and how long one pass of the trace is, s.
+        ScenarioError for a trace that cannot be read."""
+        raise NotImplementedError
+
+    @classmethod
+    def natural_horizon_s(cls, params: TracedParams) -> float | None:
+        """Length of the trace in whole minutes and one more, in which its last jobs are handed over, s; None if it
+        repeats. ScenarioError as for the trace itself."""
+        if params.repeat:
+            return None
+        lead, length_s = cls.placed(params)
+        check_cover(params.path, lead, length_s, params.scenario_start, None)
+        return MIN_S * math.ceil((lead + length_s) / MIN_S) + MIN_S
+
+    @classmethod
+    def check_horizon(cls, member: str, given: TracedParams, step_s: float, until_s: float) -> None:
+        """ScenarioError for a trace of which nothing falls into the run."""
+        if not given.repeat:
+            check_cover(given.path, *cls.placed(given), given.scenario_start, until_s)
+
+    @classmethod
+    def rate_fields(cls, params: TracedParams, job_class: str | None) -> dict[str, float]:
+        """As of `Arrivals`, and the trace's."""
+        mine = {"trace_rate_scale": params.trace_rate_scale} if job_class in (None, params.trace_class) else {}
+        return super().rate_fields(params, job_class) | mine
+
+    def _class_of_trace(self, name: str, kind: str, why: str) -> int:
+        """Index of the class that a trace's jobs are of; ScenarioError if it is none, or of the other kind."""
+        classes = self.params.job_classes
+        if name not in classes:
+            raise ScenarioError(f"{self.sid}.trace_class: {unknown('job class', name, classes)}")
+        if classes[name].kind != kind:
+            other = "a training" if kind == "inf" else "an inference"
+            raise ScenarioError(f"{self.sid}.trace_class = '{name}' is {other} class; {why}")
+        return self._names.index(name)
+
+    def _in_world(self, times_s: np.ndarray, first_s: float) -> np.ndarray:
+        """Times of a trace in the block that starts at `first_s`, on this world's clock."""
+        if not self._origin_s:
+            return times_s
+        last_s = np.nextafter(first_s + BLOCK_STEPS * self.step_s, 0.0)
+        return np.clip(times_s - self._origin_s, first_s, last_s)  # the difference is rounded
+
+
+@params(kw_only=True)
+class AzureLlmParams(TracedParams):
+    """Parameters of `AzureLlm`."""
+
+    path: Annotated[str, Field(min_length=1, description="CSV of the trace")]
+    trace_class: Annotated[str, Field(description="inference class that the requests belong to")]
+    time_scale: Annotated[SizeScale, Field(description="times the trace's time axis; 24: an hour becomes a day")] = 1
+    trace_rate_scale: Annotated[Scale, Field(description="mean number of times a request occurs")] = 1.0
+    trace_work_scale: Annotated[SizeScale, Field(description="times a request's work (one for many)")] = 1.0
+    tokens: TokenWork = Field(default_factory=TokenWork)
+
+
+class AzureLlm(Traced):
     """Requests of an Azure LLM inference trace as the jobs of one class, beside stochastic arrivals of others.
 
     The first request comes at t = 0, or at its date (`origin`). `time_scale` stretches the time between requests.
@@ -296,28 +339,18 @@ class AzureLlm(Arrivals):
     PARAMS = AzureLlmParams
 
     @classmethod
-    def natural_horizon_s(cls, params: AzureLlmParams) -> float | None:
-        """Length of the trace in whole minutes and one more, in which its last requests are handed over, s; None if it
-        repeats. ScenarioError as for the trace itself."""
-        if params.repeat:
-            return None
-        lead, length_s = _played(params, read_azure_llm(params.path, params.max_left_out_ratio))
-        check_cover(params.path, lead, length_s, params.scenario_start, None)
-        return MIN_S * math.ceil((lead + length_s) / MIN_S) + MIN_S
-
-    @classmethod
-    def check_horizon(cls, member: str, given: AzureLlmParams, step_s: float, until_s: float) -> None:
-        """ScenarioError for a trace of which nothing falls into the run."""
-        if not given.repeat:
-            trace = read_azure_llm(given.path, given.max_left_out_ratio)
-            check_cover(given.path, *_played(given, trace), given.scenario_start, until_s)
+    def placed(cls, params: AzureLlmParams) -> tuple[float, float]:
+        """As of `Traced`."""
+        trace = read_azure_llm(params.path, params.max_left_out_ratio)
+        lead = lead_s(params.origin, params.path, trace.first_unix_s, params.scenario_start)
+        return lead, pass_s(trace.offset_s[-1] * params.time_scale)
 
     @classmethod
     def offered_jobs_per_min(cls, params: AzureLlmParams) -> dict[str, tuple[float, float]]:
         """Those of the stochastic arrivals, and the trace's own while it lasts. ScenarioError as for the trace."""
         offered = super().offered_jobs_per_min(params)
         trace = read_azure_llm(params.path, params.max_left_out_ratio)
-        minutes = _length_s(trace.offset_s * params.time_scale) / MIN_S
+        minutes = pass_s(trace.offset_s[-1] * params.time_scale) / MIN_S
         rate = params.trace_rate_scale * len(trace.offset_s) / minutes
         work = float(_request_work_to(trace, params).mean())
         beside, its_work = offered.get(params.trace_class, (0.0, 0.0))
@@ -325,20 +358,15 @@ class AzureLlm(Arrivals):
         offered[params.trace_class] = (total, (rate * work + beside * its_work) / total if total else work)
         return offered
 
-    @classmethod
-    def rate_fields(cls, params: AzureLlmParams, job_class: str | None) -> dict[str, float]:
-        """As of `Arrivals`, and the trace's."""
-        mine = {"trace_rate_scale": params.trace_rate_scale} if job_class in (None, params.trace_class) else {}
-        return super().rate_fields(params, job_class) | mine
-
     def setup(self) -> None:
         """Read the trace. ScenarioError if the class is not an inference class, or the trace cannot be read."""
         super().setup()
         p = self.params
         self._trace_class = self._class_of_trace(p.trace_class, "inf", "LLM requests are inference")
         self._trace = read_azure_llm(p.path, p.max_left_out_ratio)
-        self._requests = _requests(self._trace, p, self.stream("copies of requests"))
-        self._lead_s, _ = _played(p, self._trace)
+        self._requests = Requests.of(self._trace.offset_s * p.time_scale, _request_work_to(self._trace, p),
+                                     p.trace_rate_scale, self.stream("copies of requests"))
+        self._lead_s, _ = self.placed(p)
 
     def notes(self) -> list[str]:
         """Rows left out, requests that came, and whether the trace ran dry."""
@@ -368,37 +396,9 @@ class AzureLlm(Arrivals):
         return [*super()._sources(first_s), (self._trace_class, at_s, works)]
 
 
-def _played(p: AzureLlmParams, trace: TokenTrace) -> tuple[float, float]:
-    """When the first request comes, s after t = 0, and how long one pass of the trace is, s."""
-    lead = lead_s(p.origin, p.path, trace.first_unix_s, p.scenario_start)
-    return lead, _length_s(trace.offset_s * p.time_scale)
-
-
-def _requests(trace: TokenTrace, p: AzureLlmParams, rng: np.random.Generator) -> Requests:
-    """The trace on its new time axis, sampled or repeated, with works."""
-    offset_s = trace.offset_s * p.time_scale
-    work_to = _request_work_to(trace, p)
-    length_s = _length_s(offset_s)
-    if p.trace_rate_scale == 1.0:
-        return Requests(offset_s, work_to, length_s)
-    floor = math.floor(p.trace_rate_scale)
-    copies = floor + (rng.random(len(offset_s)) < p.trace_rate_scale - floor)
-    which = np.repeat(np.arange(len(offset_s)), copies)
-    again = np.concatenate([[False], which[1:] == which[:-1]])[: len(which)]
-    minute_s = np.floor(offset_s[which] / MIN_S) * MIN_S
-    times = np.where(again, minute_s + MIN_S * rng.random(len(which)), offset_s[which])
-    order = np.argsort(times, kind="stable")
-    return Requests(times[order], work_to[which][order], length_s)
-
-
 def _request_work_to(trace: TokenTrace, p: AzureLlmParams) -> np.ndarray:
     """Work of each request, TO."""
     return p.tokens.work_to(trace.context_tokens, trace.generated_tokens) * p.trace_work_scale
-
-
-def _length_s(offset_s: np.ndarray) -> float:
-    """Whole minutes that hold every request, s."""
-    return MIN_S * (math.floor(offset_s[-1] / MIN_S) + 1)
 
 
 if __name__ == "__main__":

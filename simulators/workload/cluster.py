@@ -15,36 +15,28 @@ from cosim.adapter import serve
 from cosim.errors import ScenarioError
 from cosim.params import params
 from cosim.units import MIN_S, Seconds, format_time
-from simulators.workload.adapter import BLOCK_STEPS, Arrivals, ArrivalsParams, Scale, SizeScale, Source
-from simulators.workload.arrivals import ArrivalRate
+from simulators.workload.adapter import BLOCK_STEPS, Scale, SizeScale, Source, Traced, TracedParams
 from simulators.workload.layouts import TaskColumns
-from simulators.workload.origin import Origin, ScenarioStart, check_cover, lead_s, note
-from simulators.workload.rows import LEFT_OUT_RATIO, LeftOutRatio
+from simulators.workload.origin import lead_s, note, pass_s
 from simulators.workload.tasks import Format, Survey, TaskFile
 
 
 @params(kw_only=True)
-class ClusterTraceParams(ArrivalsParams):
-    """Parameters of `ClusterTrace`; `arrivals` are those of other classes."""
+class ClusterTraceParams(TracedParams):
+    """Parameters of `ClusterTrace`."""
 
-    path: Annotated[str, Field(min_length=1, description="file of the trace")]
     trace_class: Annotated[str, Field(min_length=1, description="training class that the tasks belong to")]
-    arrivals: Annotated[dict[str, ArrivalRate], Field(description="rates of (39) beside the trace")] = Field(
-        default_factory=dict)
     format: Annotated[Format, Field(description="openb, swf, or csv with `columns`")] = "openb"
     columns: Annotated[TaskColumns, Field(description="columns of a csv")] = TaskColumns()
     begin_s: Annotated[Seconds, Field(ge=0, description="leave out what the trace has before this time, in its own "
                                       "count; of dates, since its first row")] = 0.0
-    max_left_out_ratio: LeftOutRatio = LEFT_OUT_RATIO
     time_scale: Annotated[SizeScale, Field(description="times all times between tasks; 0.5 is twice as fast")] = 1.0
     trace_rate_scale: Annotated[Scale, Field(le=1000, description="mean number of times a task occurs")] = 1.0
     trace_work_scale: Annotated[SizeScale, Field(description="times the work of every task")] = 1.0
     repeat: Annotated[bool, Field(description="start again at the next whole minute after the last task")] = False
-    origin: Origin = "first"
-    scenario_start: ScenarioStart = None
 
 
-class ClusterTrace(Arrivals):
+class ClusterTrace(Traced):
     """Tasks of a GPU-cluster trace as training jobs of one class, beside stochastic arrivals of others.
 
     The first task after `begin_s` comes at t = 0, or at its date (`origin`). The work of a task is the GPU time it took
@@ -58,20 +50,11 @@ class ClusterTrace(Arrivals):
     PARAMS = ClusterTraceParams
 
     @classmethod
-    def natural_horizon_s(cls, params: ClusterTraceParams) -> float | None:
-        """Length of the trace in whole minutes and one more, in which its last task is handed over, s; None if it
-        repeats. ScenarioError as for the trace itself."""
-        if params.repeat:
-            return None
-        lead, length_s = _placed(params)
-        check_cover(params.path, lead, length_s, params.scenario_start, None)
-        return MIN_S * math.ceil((lead + length_s) / MIN_S) + MIN_S
-
-    @classmethod
-    def check_horizon(cls, member: str, given: ClusterTraceParams, step_s: float, until_s: float) -> None:
-        """ScenarioError for a trace of which nothing falls into the run."""
-        if not given.repeat:
-            check_cover(given.path, *_placed(given), given.scenario_start, until_s)
+    def placed(cls, params: ClusterTraceParams) -> tuple[float, float]:
+        """As of `Traced`."""
+        survey = _survey_of(params)
+        lead = lead_s(params.origin, params.path, survey.first_unix_s, params.scenario_start)
+        return lead, _length_s(survey, params)
 
     @classmethod
     def offered_jobs_per_min(cls, params: ClusterTraceParams) -> dict[str, tuple[float, float]]:
@@ -82,12 +65,6 @@ class ClusterTrace(Arrivals):
             offered[params.trace_class] = (rate, survey.gpu_s / survey.tasks * _to_per_gpu_s(params))
         return offered
 
-    @classmethod
-    def rate_fields(cls, params: ClusterTraceParams, job_class: str | None) -> dict[str, float]:
-        """As of `Arrivals`, and the trace's."""
-        mine = {"trace_rate_scale": params.trace_rate_scale} if job_class in (None, params.trace_class) else {}
-        return super().rate_fields(params, job_class) | mine
-
     def setup(self) -> None:
         """Open the trace. ScenarioError if the class is not a training class of its own, or for the trace itself."""
         super().setup()
@@ -96,7 +73,7 @@ class ClusterTrace(Arrivals):
         if p.trace_class in p.arrivals:
             raise ScenarioError(f"{self.sid}.arrivals has a rate for '{p.trace_class}', whose jobs come from the trace")
         self._survey = _survey_of(p)
-        self._lead_s, _ = _placed(p)
+        self._lead_s, _ = self.placed(p)
         self._copies = self.stream("copies of tasks")
         self._begin(0.0)
 
@@ -153,12 +130,6 @@ def _file_of(p: ClusterTraceParams) -> TaskFile:
     return TaskFile(p.path, p.format, p.columns, p.begin_s, p.max_left_out_ratio)
 
 
-def _placed(p: ClusterTraceParams) -> tuple[float, float]:
-    """When the first task comes, s after t = 0, and how long one pass of the trace is, s."""
-    survey = _survey_of(p)
-    return lead_s(p.origin, p.path, survey.first_unix_s, p.scenario_start), _length_s(survey, p)
-
-
 def _survey_of(p: ClusterTraceParams) -> Survey:
     try:
         stamp = Path(p.path).stat().st_mtime_ns
@@ -193,8 +164,8 @@ def _about(survey: Survey, p: ClusterTraceParams) -> list[str]:
 
 
 def _length_s(survey: Survey, p: ClusterTraceParams) -> float:
-    """Whole minutes that hold every task, s."""
-    return MIN_S * (math.floor((survey.last_s - survey.first_s) * p.time_scale / MIN_S) + 1)
+    """How long one pass of the trace is, s."""
+    return pass_s((survey.last_s - survey.first_s) * p.time_scale)
 
 
 def _to_per_gpu_s(p: ClusterTraceParams) -> float:

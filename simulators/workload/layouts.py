@@ -10,11 +10,12 @@ import numpy as np
 from pydantic import Field
 
 from cosim.params import params
+from cosim.units import HOUR_S, MIN_S
 from simulators.workload.rows import instants
 
 Unit = Literal["s", "ms", "us", "ns", "min", "h"]
 
-SECONDS: dict[str, float] = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9, "min": 60.0, "h": 3600.0}
+SECONDS: dict[str, float] = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9, "min": MIN_S, "h": HOUR_S}
 
 OPENB_COLUMNS = ("creation_time", "scheduled_time", "deletion_time", "num_gpu", "gpu_milli")
 

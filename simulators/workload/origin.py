@@ -31,6 +31,11 @@ def lead_s(origin: Origin, path: str, first_unix_s: float | None, start: str | N
     return first_unix_s - instant(start)
 
 
+def pass_s(last_s: float) -> float:
+    """How long one pass of a trace is, s: whole minutes that hold its last row, `last_s` after its first."""
+    return MIN_S * (math.floor(last_s / MIN_S) + 1)
+
+
 def check_cover(path: str, lead: float, length_s: float, start: str | None, until_s: float | None) -> None:
     """ScenarioError for a trace of which nothing falls into a run until `until_s` (None: not known yet)."""
     if lead + length_s <= 0.0 or (until_s is not None and lead >= until_s):

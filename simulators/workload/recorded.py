@@ -14,7 +14,7 @@ from cosim.params import params
 from cosim.recording import notes as recording_notes
 from cosim.series import played_from_s, scenario_of
 from cosim.trace import Trace
-from cosim.units import Seconds, format_time
+from cosim.units import MIN_S, Seconds, format_time
 from simulators.fleet import BATCH_COLUMNS, JobClass
 from simulators.workload.adapter import Arrivals
 
@@ -61,7 +61,7 @@ class RecordedJobs(Adapter):
         """Mean rate (jobs/min) and mean work (TO/job) of every class in the part of the table that is played."""
         with Trace(given.path) as trace:
             jobs, from_s = trace.table("jobs"), played_from_s(trace, given.scenario_warmup_s)
-            minutes = (float(trace.attrs["until_s"]) - from_s) / 60.0
+            minutes = (float(trace.attrs["until_s"]) - from_s) / MIN_S
         played = jobs["arrival_s"] >= from_s if jobs else None
         works = {n: jobs["work_to"][played & (jobs["job_class"] == n)] for n in given.job_classes} if jobs else {}
         return {n: (len(work_to) / minutes, float(work_to.mean())) for n, work_to in works.items() if len(work_to)}

@@ -11,9 +11,9 @@ import numpy as np
 from pydantic import Field
 
 from cosim.params import params
-from cosim.units import Seconds
+from cosim.units import DAY_S, Seconds
 
-DAY_S, WEEK_DAYS = 86400.0, 7
+WEEK_DAYS = 7
 
 
 @params

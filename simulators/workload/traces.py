@@ -14,6 +14,8 @@ from pydantic import Field
 
 from cosim.errors import ScenarioError
 from cosim.params import params
+from cosim.units import MIN_S
+from simulators.workload.origin import pass_s
 from simulators.workload.rows import LEFT_OUT_RATIO, LeftOut, Line, delimited, instants
 
 COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
@@ -63,6 +65,21 @@ class Requests:
     offset_s: np.ndarray
     work_to: np.ndarray
     length_s: float
+
+    @classmethod
+    def of(cls, offset_s: np.ndarray, work_to: np.ndarray, rate_scale: float, rng: np.random.Generator) -> Requests:
+        """A trace whose requests each occur `rate_scale` times in the mean; copies lie anywhere in the minute."""
+        length_s = pass_s(offset_s[-1])
+        if rate_scale == 1.0:
+            return cls(offset_s, work_to, length_s)
+        floor = math.floor(rate_scale)
+        copies = floor + (rng.random(len(offset_s)) < rate_scale - floor)
+        which = np.repeat(np.arange(len(offset_s)), copies)
+        again = np.concatenate([[False], which[1:] == which[:-1]])[: len(which)]
+        minute_s = np.floor(offset_s[which] / MIN_S) * MIN_S
+        times = np.where(again, minute_s + MIN_S * rng.random(len(which)), offset_s[which])
+        order = np.argsort(times, kind="stable")
+        return cls(times[order], work_to[which][order], length_s)
 
     def between(self, start_s: float, end_s: float, repeat: bool) -> tuple[np.ndarray, np.ndarray]:
         """Times and works of the requests in [start_s, end_s)."""

@@ -1,5 +1,6 @@
 """What acts on numpy is the network that learned: the same modes as torch, for every method and shape."""
 
+import kernels
 import numpy as np
 import pytest
 import torch
@@ -47,6 +48,19 @@ def test_it_acts_as_torch_does(method, shape, tmp_path):
         np.testing.assert_allclose(fast.lead(), slow.lead(), atol=1e-5)
         np.testing.assert_allclose(fast.follow(told).action, slow.follow(told).action, atol=1e-4)  # degC: of 23
     assert acting.method == method
+
+
+def test_it_acts_alike_whatever_the_kernel(tmp_path):
+    """Bit for bit under other BLAS kernels and without the processor's later vector instructions: a share that differs
+    in its last bit may send a job elsewhere."""
+    if not kernels.that_matter():
+        pytest.skip("numpy's linear algebra has one kernel here")
+    paths = [str(tmp_path / f"{method}.safetensors") for method in METHODS]
+    for method, path in zip(METHODS, paths, strict=True):
+        shaken(Learning(method=method, blocks=2), path)
+    usual, *others = (kernels.said([kernels.__file__, *paths], e) for e in ({}, *kernels.here()))
+    assert len(usual.split()) == len(METHODS)
+    assert others == [usual] * len(others)
 
 
 def test_it_says_what_it_cannot_do(tmp_path):

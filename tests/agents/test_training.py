@@ -187,3 +187,16 @@ def test_rule_policies_need_no_torch(tmp_path):
     args = [sys.executable, "-c", code, str(ROOT / "tests" / "gridless.py"), str(tmp_path / "t.h5")]
     done = subprocess.run(args, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_tensorboard_has_the_figures_of_the_log(tmp_path):
+    board = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator",
+                                reason="needs the extra 'learn' (tensorboard)")
+    assert main(["two_bus", "--envs", "1", "--workers", "0", "--set", "learn.rollout_steps=4", "--set",
+                 "learn.width=16", "--out", str(tmp_path), "--updates", "2"]) == 0
+    log = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
+    events = board.EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    for name in ("reward", "entropy"):
+        assert [e.step for e in events.Scalars(name)] == [r["steps"] for r in log]
+        assert [e.value for e in events.Scalars(name)] == pytest.approx([r[name] for r in log], rel=1e-6)

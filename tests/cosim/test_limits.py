@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cosim import limits
-from cosim.errors import LONGEST, CosimError, ScenarioError, listed, shown, unknown
+from cosim.errors import LONGEST, CosimError, ScenarioError, first_line, listed, shown, unknown
 from cosim.experiment import Experiment
 from cosim.resolve import resolve
 from cosim.run import find, main
@@ -159,3 +159,11 @@ def test_a_run_again_elsewhere_in_time_is_no_contradiction():
     scenario = resolve(find("two_bus")).scenario
     assert "scenario_start" not in scenario.members["tariff"].params
     assert resolve(override(scenario, {"start": "2025-03-01"})).params["tariff"].scenario_start == "2025-03-01T00:00:00"
+
+
+@pytest.mark.parametrize(("err", "said"), [
+    (OSError("Unable to open file\nbad symbol\ntable"), "Unable to open file"), (OSError(2, "No such file"),
+    "[Errno 2] No such file"), (KeyError("port 'a'"), "port 'a'"), (KeyError(), "KeyError"), (ValueError("\n"),
+    "ValueError"), (RuntimeError("\n  late\n"), "  late"), (ValueError("x" * 200), "x" * 115 + " ...")])
+def test_a_librarys_error_is_one_short_line(err, said):
+    assert first_line(err) == said

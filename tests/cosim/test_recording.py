@@ -221,3 +221,42 @@ def test_from_the_command_line(tmp_path, recorded, capsys):
     said = capsys.readouterr().out
     assert "Grid, of the recorded run" in said
     assert "what was at 00:37 there is at 00:00 here" in said
+
+
+def test_jobs_cannot_be_held(tmp_path, recorded):
+    """The same jobs would arrive, finish and be dropped in every step again; from a table as from a trace."""
+    says = (r"aidc plays .*, which {} this run; its work_to, received_jobs, .* cannot be held: shorten the run by "
+            r"--until, record a longer one, or --set aidc.overflow=wrap")
+    with pytest.raises(ScenarioError, match=says.format("ends at 00:45 of")):
+        played("aidc", recorded, None, until_s=3600.0, aidc__overflow="hold")
+    played("aidc", recorded, None, until_s=600.0, aidc__overflow="hold")
+    assert inspection.main(["export", recorded, "--out", str(tmp_path)]) == 0
+    with pytest.raises(ScenarioError, match=says.format("does not cover")):
+        played("aidc", str(tmp_path / "aidc.Site.csv"), None, until_s=6000.0, aidc__overflow="hold")
+
+
+def test_a_forecast_of_other_leads_is_refused_before_the_run(tmp_path):
+    other = tmp_path / "other.h5"
+    run(override(LOOP, {"shared.deferrals_s": [0, 3600]}), other, until_s=300.0)
+    with pytest.raises(ScenarioError, match=r"lead is 0h, 1h \(2\) of tariff, 0h \(1\) of controller; they have to be "
+                                            r"the same; make them so by shared.deferrals_s \(here controller.deferr"):
+        played("tariff", str(other), tmp_path / "t.h5", until_s=300.0)
+    assert not (tmp_path / "t.h5").exists()
+
+
+@pytest.mark.parametrize("leads", ["[36000]", "[0,1]", "[3600]"])
+def test_leads_that_one_member_alone_has_are_refused_before_the_run(tmp_path, capsys, leads):
+    """Another number of them, and as many others."""
+    out = tmp_path / "t.h5"
+    assert main(["two_bus", "--set", f"tariff.deferrals_s={leads}", "--until", "5min", "--out", str(out)]) == 2
+    assert "make them so by controller.deferrals_s and tariff.deferrals_s" in capsys.readouterr().err.replace("\n", " ")
+    assert not out.exists()
+
+
+def test_a_grid_table_that_lacks_a_sites_bus_is_named_with_its_columns(tmp_path, capsys):
+    path = tmp_path / "one.csv"
+    path.write_text("time_s,bus8.nci_kg_per_kwh\n0,0.4\n900,0.5\n")
+    assert main(["ieee33", "--replay", f"grid={path}", "--until", "20min", "--out", str(tmp_path / "t.h5")]) == 2
+    said = capsys.readouterr().err
+    assert f"{path}, which has no column of bus28, bus32, whom link grid.nci_kg_per_kwh" in said
+    assert "it has bus8.nci_kg_per_kwh" in said

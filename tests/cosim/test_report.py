@@ -27,7 +27,7 @@ from cosim.reporting import carbon, events, grid, jobs, sites
 from cosim.reporting.chart import Panel, Picture, Series, ranges
 from cosim.reporting.data import SITE, Run
 from cosim.reporting.feeder import layout, parse
-from cosim.reporting.overview import change, labels, overview
+from cosim.reporting.overview import change, differences, labels, overview
 from cosim.reporting.sections import maps
 from cosim.reporting.text import count, length, listing, named, number, quantity
 from cosim.resolve import load
@@ -315,6 +315,13 @@ def test_runs_are_labelled_by_what_sets_them_apart():
     assert labels([base, other], ["x", "y"]) == ["seed 0, uniform", "seed 3, tou_shift"]
     assert labels([base, base], ["x", "y"]) == ["a, x", "a, y"]
     assert labels([base, {**other, "name": "b"}], ["x", "y"]) == ["a", "b"]
+
+
+def test_long_lists_are_cut_when_they_are_shown_and_not_before():
+    ones = [1.0] * 95
+    rows = differences([{"shape": [*ones, last], "more": more} for last, more in ((1.0, {}), (2.0, {"a": 1}))])
+    assert rows == [("shape", ["96 values, [1.0, 1.0, 1.0, 1.0, 1.0..."] * 2), ("more", ["{}", "-"]),
+                    ("more.a", ["-", "1"])]
 
 
 def test_a_killed_run_gives_a_page_that_says_so(tmp_path):

@@ -29,8 +29,9 @@ def command(*arguments, cwd=ROOT, **options):
 
 @pytest.fixture
 def start():
-    """Starts runs in processes of their own, and leaves none behind."""
-    running = []
+    """Starts runs in processes of their own, and leaves none behind. They take Ctrl-C even where the suite was started
+    in the background, with the signal ignored: what is ignored is inherited."""
+    running, before = [], signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def begin(*arguments):
         running.append(subprocess.Popen([sys.executable, "-m", "cosim.run", *map(str, arguments)], text=True, cwd=ROOT,
@@ -38,6 +39,7 @@ def start():
         return running[-1]
 
     yield begin
+    signal.signal(signal.SIGINT, before)
     for process in running:
         process.kill()
         process.communicate()

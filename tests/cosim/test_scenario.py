@@ -1,3 +1,6 @@
+import re
+import warnings
+
 import pytest
 from worlds import boxes, run
 
@@ -5,13 +8,29 @@ from cosim.errors import ScenarioError
 from cosim.plan import make_plan
 from cosim.resolve import load, resolve
 from cosim.run import find
-from cosim.scenario import Link, Member, Scenario, override
+from cosim.scenario import Link, Member, Scenario, named_rows, override
 from cosim.trace import Trace
 
 
 def test_json_round_trip_is_exact():
     scenario = boxes()
     assert Scenario.from_json(scenario.to_json()) == scenario
+
+
+def test_a_copy_is_validated_as_a_new_one_is():
+    old = boxes()
+    source = old.members["src"].model_copy(update={"step_s": "5min", "entities": {"Source": ["a", "b"]}})
+    assert (source.step_s, source.entities) == (300.0, {"Source": ("a", "b")})
+    copy = old.model_copy(update={"until_s": "1h", "links": list(old.links), "members": {**old.members, "src": source}})
+    assert (copy.until_s, copy.links) == (3600.0, old.links)
+    with warnings.catch_warnings(action="error"):  # pydantic warns where a field is not of its type
+        assert Scenario.from_json(copy.to_json()) == copy
+    assert old.model_copy() == old
+    assert old.model_copy().shared is not old.shared
+    with pytest.raises(ScenarioError, match=r"\.until_s = -1: input should be greater than 0"):
+        old.model_copy(update={"until_s": -1})
+    with pytest.raises(ScenarioError, match="unknown field of .* 'untl'; did you mean 'until_s'"):
+        old.model_copy(update={"untl": 3})
 
 
 def test_override_reaches_members_frame_and_shared_tables():
@@ -156,6 +175,15 @@ def test_a_single_entity_goes_to_its_namesake_and_only_a_stranger_to_all():
                    pairs={"bus1": buses}), Link(source="a.p_seen_kw", target="b.p_kw"), stores=buses,
                    sources=("bus1",)))
     assert [(c.source[1], c.target[1]) for c in plan.connections if c.target[2] == "p_mirror_kw"] == [("bus1", "bus1")]
+
+
+@pytest.mark.parametrize(("table", "why"), [
+    ({"a": 5}, "TypeError"), ({"a": None}, "TypeError"), ({"a": {"m": 1}}, "KeyError('n')"),
+    ({"a": {"n": "x"}}, "ValueError")])
+def test_pairs_that_do_not_fit_their_table_are_refused(table, why):
+    with pytest.raises(ValueError, match=re.escape(why)):
+        named_rows(table, "bus{n:d}")
+    assert named_rows({"a": {"n": 3}}, "bus{n:d}") == {"a": "bus3"}
 
 
 def test_a_namesake_is_known_by_what_the_scenario_calls_it():

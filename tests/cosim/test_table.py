@@ -181,7 +181,7 @@ def test_a_grid_of_carbon_intensities_alone(tmp_path):
     ("time_s,p_kw,p_kw\n0,1,2\n", "two columns called 'p_kw'"),
     ("time_s,p_kw\n60,1\n", "begins 00:01 after the run does"),
     ("time_s,p_kv\n0,1\n", "no column of it is an output of src; it has p_kv; wanted: p_kw"),
-    ("time_s,a.p_kw\n0,1\n", "unknown source entity 'b'"),
+    ("time_s,a.p_kw\n0,1\n", "t.csv, which has no column of b, whom link src.p_kw -> store.p_kw needs; it has a.p_kw"),
     ("time_s,a.p_kw.x,b.p_kw.x\n0,1,1\n", "p_kw needs columns called ENTITY.p_kw"),
 ])
 def test_what_does_not_fit_is_refused(tmp_path, text, says):

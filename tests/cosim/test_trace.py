@@ -192,7 +192,7 @@ def test_what_is_no_trace_is_refused(tmp_path):
     write(tmp_path / "torn.h5").finish("completed")
     data = (tmp_path / "torn.h5").read_bytes()  # the superblock is left, the root group behind it is not
     (tmp_path / "torn.h5").write_bytes(data[:96] + bytes(len(data) - 96))
-    with pytest.raises(TraceError, match="is damaged: its attributes cannot be read .*object header.*rescue"):
+    with pytest.raises(TraceError, match="is damaged: what it is made of cannot be read .*object header.*rescue"):
         Trace(tmp_path / "torn.h5")
 
 

@@ -18,7 +18,6 @@ from simulators.aidc.equations import (
     it_power_kw,
     pue,
     reactive_power_kvar,
-    throughput_to_per_s,
 )
 
 SUPPLY_DEGC = (18.0, 19.0, 20.0, 21.0, 22.0, 23.0)
@@ -106,12 +105,6 @@ def test_it_power_of_a_full_site_is_380_kw():
     y_train, y_inf = gpu_throughput_to_per_s(150, 6e4), gpu_throughput_to_per_s(250, 2.5e5)
     assert y_train == 150_000.0
     assert it_power_kw(100.0, [y_train, y_inf], [7e-4, 1.68e-4]) == pytest.approx(380.0, rel=1e-12)
-
-
-@pytest.mark.rows("U03")
-def test_throughput_of_executed_jobs():
-    # two Search jobs of 1.5e7 TO in one minute: 3e7 TO / 60 s
-    assert throughput_to_per_s(2, 1.5e7, 1) == 5e5
 
 
 @pytest.mark.rows("E05", "P08")

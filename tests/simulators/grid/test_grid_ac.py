@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 
 from cosim.errors import ScenarioError, SolverError
 from simulators.grid.ac import AcPowerFlow
+from simulators.grid.powerflow import AcNetwork
 
 SUBSTATION = {"node": 0, "kg_per_kwh": 0.3, "price_usd_per_kwh": 0.1}
 TWO_BUSES = {"base_kv": 10.0, "lines": [{"from_bus": 0, "to_bus": 1, "r_ohm": 2.0, "x_ohm": 4.0}]}
@@ -198,3 +200,29 @@ def test_every_external_grid_is_a_source(switched: str):
     assert out["grid"]["p_source_kw"][1] > 250.0  # next door, at one voltage
     assert out["grid"]["emission_kg_per_h"] == pytest.approx(
         0.3 * out["grid"]["p_source_kw"][0] + 0.8 * out["grid"]["p_source_kw"][1])
+
+
+def test_networks_that_are_read_once_run_apart(tmp_path):
+    """Sources and runs of one leave another of the same file as it is, to the last bit; a changed file is read anew."""
+    net, path = pp.create_empty_network(), tmp_path / "net.json"
+    buses = [pp.create_bus(net, 10.0) for _ in range(2)]
+    pp.create_ext_grid(net, buses[0])
+    pp.create_line_from_parameters(net, *buses, 1.0, r_ohm_per_km=2.0, x_ohm_per_km=4.0, c_nf_per_km=0.0, max_i_ka=1.0)
+    pp.to_json(net, str(path))
+
+    def flow(network: AcNetwork, load_kw: float, source_kw: list[float]):
+        found = network.run(np.array([0.0, load_kw]), np.zeros(2), np.array(source_kw), np.zeros(len(source_kw)))
+        return found.vm_pu.tolist(), found.p_substation_kw
+
+    alone = flow(AcNetwork(str(path), []), 300.0, [])
+    first = AcNetwork(str(path), [1])
+    assert flow(first, 900.0, [900.0])[1] == pytest.approx(0.0, abs=1e-6)
+    second = AcNetwork(str(path), [])
+    second.add_sources([1])
+    flow(first, 500.0, [0.0])
+    assert flow(second, 300.0, [0.0]) == alone
+    assert flow(AcNetwork(str(path), [], 1.05), 300.0, [])[0][0] == 1.05
+    net.line["r_ohm_per_km"] = 4.0
+    pp.to_json(net, str(path))
+    os.utime(path, ns=(0, 1))
+    assert flow(AcNetwork(str(path), []), 300.0, [])[1] > alone[1] + 0.1

@@ -8,14 +8,11 @@ import pandapower.networks
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from networktruth import branch_carbon
 
 from simulators.grid.equations import (
     SPARSE_ABOVE_BUSES,
-    branch_carbon,
     generated_carbon,
-    generator_shares,
-    load_carbon,
-    loss_carbon,
     nodal_carbon_intensity,
     radial_power_flow,
     radial_tree,
@@ -48,8 +45,8 @@ def test_losses_carry_the_senders_intensity():
     p_gen, intensity = floats(110, 50), floats(0.3, 0.9)
     nci = nodal_carbon_intensity(3, frm, to, p_from, p_to, ints(0, 1), p_gen, intensity)
     assert nci == pytest.approx([0.3, 0.5, 0.5], abs=1e-15)
-    assert loss_carbon(nci, frm, to, p_from, p_to) == pytest.approx([3.0, 3.0], abs=1e-12)
-    assert load_carbon(nci, floats(0, 30, 114)).sum() == pytest.approx(72.0, abs=1e-12)
+    assert sum(branch_carbon(nci, frm, to, p_from, p_to)) == pytest.approx([3.0, 3.0], abs=1e-12)
+    assert nci @ floats(0, 30, 114) == pytest.approx(72.0, abs=1e-12)
     assert generated_carbon(p_gen, intensity) == pytest.approx(78.0, abs=1e-12)
 
 
@@ -75,7 +72,7 @@ def test_a_line_fed_from_both_ends_delivers_nothing():
     # 3 kW enter at bus 0 (0.3) and 1 kW at bus 1 (0.9) and are all lost: 0.3 * 3 + 0.9 * 1 = 1.8 kg/h.
     nci = nodal_carbon_intensity(2, ints(0), ints(1), floats(3), floats(1), ints(0, 1), floats(5, 6), floats(0.3, 0.9))
     assert nci == pytest.approx([0.3, 0.9], abs=1e-15)
-    assert loss_carbon(nci, ints(0), ints(1), floats(3), floats(1)) == pytest.approx([1.8], abs=1e-15)
+    assert sum(branch_carbon(nci, ints(0), ints(1), floats(3), floats(1))) == pytest.approx([1.8], abs=1e-15)
 
 
 def test_several_generators_at_a_bus_and_one_that_takes_power():
@@ -134,29 +131,15 @@ def assert_carbon_is_conserved(n_bus: int, network) -> None:
     frm, to, p_from, p_to, gen_bus, p_gen, intensity, drawn = network
     nci = nodal_carbon_intensity(n_bus, frm, to, p_from, p_to, gen_bus, p_gen, intensity)
     exported = nci[0] * -p_gen[-1]
-    out = load_carbon(nci, drawn).sum() + loss_carbon(nci, frm, to, p_from, p_to).sum() + exported
+    out = nci @ drawn + np.sum(branch_carbon(nci, frm, to, p_from, p_to)) + exported
     assert out == pytest.approx(generated_carbon(p_gen, intensity), rel=1e-10, abs=1e-9)
     assert nci.min() >= -1e-12
     assert nci.max() <= intensity.max() + 1e-12
     at_from, at_to = branch_carbon(nci, frm, to, p_from, p_to)
-    leaves = np.bincount(frm, at_from, n_bus) + np.bincount(to, at_to, n_bus) + load_carbon(nci, drawn)
+    leaves = np.bincount(frm, at_from, n_bus) + np.bincount(to, at_to, n_bus) + nci * drawn
     leaves[0] += exported
     made = np.bincount(gen_bus, np.maximum(p_gen, 0.0) * intensity, n_bus)
     assert leaves == pytest.approx(made, abs=1e-9)
-
-
-def assert_shares_add_up(n_bus: int, network) -> None:
-    """Generators' shares add up to 1 at every bus, their intensities to the NCI, and their powers to what they make."""
-    frm, to, p_from, p_to, gen_bus, p_gen, intensity, drawn = network
-    nci = nodal_carbon_intensity(n_bus, frm, to, p_from, p_to, gen_bus, p_gen, intensity)
-    shares = generator_shares(n_bus, frm, to, p_from, p_to, gen_bus, p_gen)
-    assert shares.min() >= -1e-12
-    assert shares.sum(axis=1) == pytest.approx(np.where((p_gen > 0).any(), 1.0, 0.0) * np.ones(n_bus), abs=1e-9)
-    assert shares @ intensity == pytest.approx(nci, abs=1e-9)
-    loss = np.maximum(p_from, 0.0) - np.maximum(-p_to, 0.0) + np.maximum(p_to, 0.0) - np.maximum(-p_from, 0.0)
-    sender = np.where(p_from > 0.0, frm, to)
-    used = drawn @ shares + loss @ shares[sender] - p_gen[-1] * shares[0]
-    assert used == pytest.approx(np.maximum(p_gen, 0.0), abs=1e-8)
 
 
 @settings(max_examples=200, deadline=None)
@@ -166,16 +149,9 @@ def test_carbon_is_conserved_on_any_meshed_lossy_network(seed: int, n_bus: int, 
     assert_carbon_is_conserved(n_bus, random_network(seed, n_bus, n_extra))
 
 
-@settings(max_examples=100, deadline=None)
-@given(st.integers(0, 2**32), st.integers(2, 30), st.integers(0, 20))
-def test_shares_add_up_on_any_meshed_lossy_network(seed: int, n_bus: int, n_extra: int):
-    assert_shares_add_up(n_bus, random_network(seed, n_bus, n_extra))
-
-
 def test_large_networks_are_solved_alike():
     n_bus = 3 * SPARSE_ABOVE_BUSES
     assert_carbon_is_conserved(n_bus, random_network(7, n_bus, 200))
-    assert_shares_add_up(n_bus, random_network(7, n_bus, 200))
 
 
 def test_reverse_flow_at_the_substation():
@@ -184,8 +160,6 @@ def test_reverse_flow_at_the_substation():
     p_gen, gen_bus = floats(-95, 300), ints(0, 2)
     nci = nodal_carbon_intensity(3, frm, to, p_from, p_to, gen_bus, p_gen, floats(0.3, 0.9))
     assert nci == pytest.approx([0.9] * 3, abs=1e-15)
-    assert generator_shares(3, frm, to, p_from, p_to, gen_bus, p_gen) == pytest.approx(
-        np.array([[0.0, 1.0]] * 3), abs=1e-15)
     at_from, at_to = branch_carbon(nci, frm, to, p_from, p_to)
     assert at_from == pytest.approx([-85.5, -216.0])
     assert at_to == pytest.approx([90.0, 225.0])
@@ -198,13 +172,10 @@ def test_bialeks_four_buses():
     frm, to = ints(0, 0, 0, 1, 3), ints(1, 2, 3, 3, 2)
     p_from, p_to = floats(60, 225, 115, 173, 83), -floats(59, 218, 112, 171, 82)
     gen_bus, p_gen = ints(0, 1), floats(400, 114)
-    shares = generator_shares(4, frm, to, p_from, p_to, gen_bus, p_gen)
     second = 59 / 173
     fourth = (112 + 171 * second) / 283
-    assert shares[:, 0] == pytest.approx([1.0, second, (218 + 82 * fourth) / 300, fourth], abs=1e-14)
-    assert shares[:, 1] == pytest.approx(1.0 - shares[:, 0], abs=1e-14)
     nci = nodal_carbon_intensity(4, frm, to, p_from, p_to, gen_bus, p_gen, floats(1.0, 0.0))
-    assert nci == pytest.approx(shares[:, 0], abs=1e-14)
+    assert nci == pytest.approx([1.0, second, (218 + 82 * fourth) / 300, fourth], abs=1e-14)
 
 
 def test_fourteen_buses_by_the_matrix_of_zhou_and_kang():
@@ -230,7 +201,7 @@ def test_fourteen_buses_by_the_matrix_of_zhou_and_kang():
     assert nci == pytest.approx(expected, rel=1e-9)
     assert (nci[0], nci[7]) == (pytest.approx(875.0), pytest.approx(0.0, abs=1e-9))  # fed by their own unit alone
     drawn = np.bincount(net.load.bus, net.load.p_mw, 14)
-    assert load_carbon(nci, drawn).sum() == pytest.approx(made @ intensity, rel=1e-9)
+    assert nci @ drawn == pytest.approx(made @ intensity, rel=1e-9)
 
 
 # --- power flow -------------------------------------------------------------------------------------------------------

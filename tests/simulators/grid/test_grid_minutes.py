@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from worlds import run
 
+from cosim.experiment import Result
 from cosim.run import find
 from cosim.scenario import override
 from cosim.trace import Trace
@@ -35,35 +36,37 @@ def test_every_minute_is_a_power_flow_of_what_was_drawn_in_it(tmp_path):
         assert not got.outside().any()
 
 
-@pytest.mark.rows("E07")
-def test_minutes_outside_the_limits_are_counted_that_no_dispatch_saw(tmp_path):
-    # The first interval is dispatched at idle power, and the data centres start to work inside it.
+@pytest.fixture(scope="module")
+def heavy(tmp_path_factory) -> Result:
+    """The first interval of a heavy load: it is dispatched at idle power, and the data centres start to work inside."""
     scenario = override(find("ieee33"), {"profile.scale": 2.0, "grid.vm_min_pu": 0.96})
-    result = run(scenario, tmp_path / "t.h5", driver="native", until_s=900.0)
-    with Trace(result.path) as trace:
+    return run(scenario, tmp_path_factory.mktemp("heavy") / "t.h5", driver="native", until_s=900.0)
+
+
+@pytest.mark.rows("E07")
+def test_minutes_outside_the_limits_are_counted_that_no_dispatch_saw(heavy):
+    with Trace(heavy.path) as trace:
         minutes = minute_voltages(trace)
         count = np.count_nonzero(minutes.outside())
         low = trace["grid/Grid/vm_min_pu"][0, 0]
         assert low > 0.96
         assert 0 < count < 15
         assert (minutes.vm_pu.min(axis=1) < 0.96).sum() == count
-        assert result.digest.figures["voltage_violation_min"] == count
+        assert heavy.digest.figures["voltage_violation_min"] == count
 
 
 @pytest.mark.rows("P01")
-def test_buses_that_come_near_a_limit_are_named(tmp_path):
+def test_buses_that_come_near_a_limit_are_named(heavy):
     """Those below 0.97 p.u. at any minute where 0.96 is the limit; the limit of 1.1 is far from all."""
-    scenario = override(find("ieee33"), {"profile.scale": 2.0, "grid.vm_min_pu": 0.96})
-    result = run(scenario, tmp_path / "t.h5", driver="native", until_s=900.0)
-    with Trace(result.path) as trace:
+    with Trace(heavy.path) as trace:
         minutes = minute_voltages(trace)
     lowest = minutes.vm_pu.min(axis=0)
     near = [f"bus{k}" for k in range(33) if lowest[k] < 0.97]
     assert 0 < len(near) < 33
     assert minutes.near(0.01, np.ones(15, bool)) == near
     assert minutes.near(0.01, np.zeros(15, bool)) == []
-    assert result.digest.figures["buses_near_limit"] == len(near)
-    (row,) = (row for table in result.digest.tables for row in table.rows if row[0].startswith("buses that came"))
+    assert heavy.digest.figures["buses_near_limit"] == len(near)
+    (row,) = (row for table in heavy.digest.tables for row in table.rows if row[0].startswith("buses that came"))
     assert row[1].startswith(f"{len(near)}: {near[0]}")
 
 

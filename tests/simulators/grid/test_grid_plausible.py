@@ -1,7 +1,4 @@
-"""Demand in another unit is refused with the likely one; an overload is not.
-
-Rows of the model: E04.
-"""
+"""Demand in another unit is refused with the likely one; an overload is not."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Where the relaxation is not exact: the best of all corners is found, and what is proven is said.
-
-Rows of the model: E06, I38.
-"""
+"""Where the relaxation is not exact: the best of all corners is found, and what is proven is said."""
 
 from __future__ import annotations
 
@@ -51,6 +48,7 @@ def objective_kw(feeder: Feeder, given: dict[str, Source], price: float, share: 
     return LIMITS.lambda_kw_per_kg_h * kg + LIMITS.cost_kw_per_usd_h * usd
 
 
+@pytest.mark.rows("E06")
 @pytest.mark.parametrize(("price", "share"), [(-0.2, 0.4), (-0.2, 1.0), (-0.02, 0.53)])
 def test_at_a_negative_price_the_best_corner_of_ieee33_is_found(price, share):
     feeder, given = read_feeder("case33bw"), sources({6: 0.35, 25: 0.65, 30: 0.9}, price)
@@ -68,6 +66,7 @@ CHAIN = LineList(base_kv=10.0, lines=[{"from_bus": k, "to_bus": k + 1, "r_ohm": 
                  loads=[{"bus": k, "p_kw": 100.0, "q_kvar": 30.0} for k in range(1, 7)])
 
 
+@pytest.mark.rows("E06")
 def test_more_controls_than_all_corners_are_searched_one_by_one():
     feeder, given = read_feeder(CHAIN), sources({1: 0.4, 2: 0.5, 3: 0.6, 5: 0.7, 6: 0.8}, -0.3)
     assert ALL_CORNERS < 2 * 5
