@@ -94,5 +94,5 @@ def _print_table(console: Console, table: Table) -> None:
         shown.add_row(*(Text(visible(text)) for text in row))
     console.print()
     console.print(shown)
-    if table.note:
-        say(console, table.note, "dim")
+    for line in table.note.splitlines():
+        say(console, line, "dim")

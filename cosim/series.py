@@ -183,6 +183,20 @@ def weighted_mean(values: np.ndarray, hours: np.ndarray) -> float:
     return float((np.nan_to_num(values, posinf=0.0, neginf=0.0) * weights).sum() / total) if total else float("nan")
 
 
+class End(NamedTuple):
+    """One end of a connection: an entity's port."""
+
+    member: str
+    entity: str
+    port: str
+
+
+def end_of(text: str) -> End:
+    """An end as the table 'wiring' writes it, member.entity.port: members and ports have no dot, entities may."""
+    member, _, rest = str(text).partition(".")
+    return End(member, *rest.rpartition(".")[::2])
+
+
 def intensity_of(trace: Trace, site: str, port: str = "nci_kg_per_kwh") -> tuple[str, int] | None:
     """(path, column) of a carbon intensity at a site's bus: what a port of that bus is called and where it stands.
 
@@ -191,8 +205,8 @@ def intensity_of(trace: Trace, site: str, port: str = "nci_kg_per_kwh") -> tuple
     """
     wiring = trace.table("wiring")
     for source, target in zip(wiring.get("source", ()), wiring.get("target", ()), strict=True):
-        member, eid, linked = source.split(".", 2)
-        if linked != "nci_kg_per_kwh" or target.split(".")[1] != site:
+        member, eid, linked = end_of(source)
+        if linked != "nci_kg_per_kwh" or end_of(target).entity != site:
             continue
         for model in trace.models():
             if model.startswith(f"{member}/") and eid in trace.names(model) and trace.has(f"{model}/{port}"):

@@ -31,6 +31,7 @@ from simulators.balance import (
     voltages,
 )
 from simulators.fleet import JobClass, Site
+from simulators.instants import air, cooling_parts, job_times
 from simulators.metrics import summary
 from simulators.plants import coolings, has_inertia, room_degc, served_degc
 
@@ -314,6 +315,9 @@ LAWS: tuple[tuple[str, float, Callable[[Trace], float | Finding]], ...] = (
     ("IT power = idle + busy GPUs x their power, (13) (relative)", RELATIVE, _it_energy),
     ("power = IT + cooling + losses, (12) (relative)", RELATIVE, _power_adds_up),
     ("heat given off = removed + stored in the room, (19)-(21) (relative)", RELATIVE, _heat),
+    ("inlets, outlets and return air at supply air and IT power, (19)-(21) (K)", EXACT, air),
+    ("cooling = chiller + tower (relative)", EXACT, cooling_parts),
+    ("jobs arrive, are released, start, end in order, and keep deadlines (s)", EXACT, job_times),
     ("power told to the grid = mean of its minutes (relative)", RELATIVE, _windows),
     ("reactive power = ratio x active power, (5) (relative)", RELATIVE, _reactive),
     ("PUE of cooling = (IT + cooling) / IT (relative)", RELATIVE, _pue),

@@ -105,14 +105,24 @@ def bus_demand(trace: Trace) -> Finding:
 
 
 def voltages(trace: Trace) -> Finding:
-    """No bus has a voltage outside of the lowest and highest that the grid says of itself; p.u."""
+    """The lowest and highest voltage that the grid says of itself are those of its buses, or, where not all of them are
+    recorded, no bus has one outside; p.u."""
     needs(trace, "vm_min_pu", "vm_max_pu")
     if not trace.has(f"{BUS}/vm_pu"):
         raise TraceError("the grid exports no vm_pu")
     vm, low, high = trace[f"{BUS}/vm_pu"], *(trace[f"{GRID}/{p}"] for p in ("vm_min_pu", "vm_max_pu"))
     count = min(len(vm), len(low))
     off = np.maximum(np.maximum(low[:count] - vm[:count], vm[:count] - high[:count]), 0.0)
-    return Finding(largest(off), ALLOWED_PU, _at(trace.time_s(GRID)[:count], off, trace.names(BUS)))
+    own = set(trace.names(GRID, "bus")) if trace.has(f"{GRID}/bus") else set()
+    if own and own == set(trace.table(f"{MEMBER}.buses").get("bus", ())):
+        reached = np.hstack([vm[:count].min(axis=1, keepdims=True) - low[:count],
+                             high[:count] - vm[:count].max(axis=1, keepdims=True)])
+        off = np.hstack([off, np.abs(reached)])
+        left_out = ()
+    else:
+        left_out = ("whether a bus has the lowest and the highest voltage: not all buses are recorded",)
+    return Finding(largest(off), ALLOWED_PU, _at(trace.time_s(GRID)[:count], off, [
+        *trace.names(BUS), "the lowest of all", "the highest of all"]), left_out)
 
 
 def emission(trace: Trace) -> Finding:

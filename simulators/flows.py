@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cosim.errors import TraceError
-from cosim.series import PLAYERS, rows_at, scenario_of, step_s
+from cosim.series import PLAYERS, end_of, rows_at, scenario_of, step_s
 from cosim.trace import Trace
 from simulators.grid.ports import ACTIVE_DEMAND, SITE_DEMAND
 
@@ -73,8 +73,7 @@ def demand(trace: Trace) -> Demand:
     scales = wiring.get("scale", np.ones(len(wiring.get("source", ()))))
     for source, target, shift_s, scale in zip(wiring["source"], wiring["target"], wiring["shift_s"], scales,
                                               strict=True):
-        to, bus = target.split(".", 1)
-        bus, _, port = bus.rpartition(".")
+        to, bus, port = end_of(target)
         if to != MEMBER or port not in ACTIVE_DEMAND or bus not in place:
             continue
         column, there = _carried(trace, source, times - shift_s)
@@ -90,8 +89,7 @@ def demand(trace: Trace) -> Demand:
 
 def _carried(trace: Trace, source: str, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A port's values at `times`, and whether each is in the trace: of a run cut off members end at different times."""
-    member, _, rest = source.partition(".")
-    eid, _, port = rest.rpartition(".")
+    member, eid, port = end_of(source)
     model = next((m for m in trace.models() if m.startswith(f"{member}/") and eid in trace.names(m)
                   and trace.has(f"{m}/{port}")), None)
     if model is None or not len(trace.time_s(model)):

@@ -20,8 +20,7 @@ _TEXTS = ("name", "driver", "created", "error", "status")
 
 
 def poisoned(source, target, text):
-    """Copy a trace of two_bus; each of its names gets `text` before its end. Neither of them may hold a dot, a blank or
-    a dash, which are syntax of connections and lines."""
+    """Copy a trace of two_bus; each of its names gets `text` before its end."""
     shutil.copy(source, target)
     with h5py.File(target, "r+") as file:
         names: dict[str, str] = {}

@@ -13,6 +13,7 @@ from cosim.series import (
     CountedTime,
     counted,
     counted_time,
+    end_of,
     ended_jobs,
     intensity_of,
     over_counted,
@@ -203,9 +204,9 @@ class Run:
     def bus_of(self, site: str) -> str | None:
         """Entity name of the bus where a site draws its power."""
         for source, target in self.wiring:
-            member, eid, port = source.split(".", 2)
-            if member == "aidc" and eid == site and port.startswith("p_") and target.startswith("grid."):
-                return target.split(".")[1]
+            (member, eid, port), to = end_of(source), end_of(target)
+            if member == "aidc" and eid == site and port.startswith("p_") and to.member == "grid":
+                return to.entity
         found = self.intensity_of(site)
         return self.trace.names(found[0].rpartition("/")[0])[found[1]] if found else None
 

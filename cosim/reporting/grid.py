@@ -35,9 +35,10 @@ def feeder_map(run: Run) -> tuple[Picture, dict[str, Any] | None]:
         have = f" It does have NCI for {len(run.trace.names(BUS))} nodes, shown below." if run.has(
             f"{BUS}/nci_kg_per_kwh") else ""
         return missing(key, f"No map: the trace does not say what flows in the grid's lines ({flow}).{have}"), None
-    lines = parse(run.trace.names(GRID, "line"))
+    lines = _lines_of(run)
     if lines is None:
-        return missing(key, "No map: the lines are not named after the two nodes that they join, as in '0-1'."), None
+        return missing(key, "No map: the lines are not named after the two nodes that they join, as in '0-1', and the "
+                            "trace has no table of branches."), None
     every = 1 + int(run.get(flow).size // _MOST_CELLS)
     pick = slice(None, None, every)
     places = layout(lines, _root(run, lines))
@@ -56,6 +57,17 @@ def feeder_map(run: Run) -> tuple[Picture, dict[str, Any] | None]:
         data[name] = _per_node(run, port, ids, pick)
     shown = f" One in {every} dispatches is shown." if every > 1 else ""
     return Picture(key, _says_map(run, data) + shown, note=_MAP_NOTE + run.played("grid")), data
+
+
+def _lines_of(run: Run) -> list[tuple[str, str]] | None:
+    """The two nodes of each line, by its name; or else, where names hold other dashes, by the grid's own table."""
+    names = run.trace.names(GRID, "line")
+    if (pairs := parse(names)) is not None:
+        return pairs
+    table = run.trace.table("grid.branches")
+    if list(table.get("name", ())) != names:
+        return None
+    return [(str(a), str(b)) for a, b in zip(table["from_bus"], table["to_bus"], strict=True)]
 
 
 def _root(run: Run, lines: list[tuple[str, str]]) -> str:

@@ -24,7 +24,7 @@ from simulators.grid.feeder import Network
 from simulators.grid.plausible import refuse_impossible, unit_hint
 from simulators.grid.ports import DEMAND, PER_BUS, fixed_tables, per_bus
 from simulators.grid.powerflow import AcFlow, AcNetwork
-from simulators.grid.sources import other_voltage, own_intensities
+from simulators.grid.sources import other_voltage, own_intensities, tighter_limits
 from simulators.grid.surplus import EXPORT_KW, back_in_words
 
 OPTIMAL, HELD = 0.0, 2.0
@@ -179,6 +179,7 @@ class AcPowerFlow(Adapter):
         lines = list(network.notes)
         if v0_pu is not None and network.file_v0_pu != [v0_pu]:
             lines.append(other_voltage(v0_pu, network.file_v0_pu))
+        lines += tighter_limits(self.params.vm_min_pu, self.params.vm_max_pu, network.voltage_limits)
         lines = [f"{self.sid}: network {network.name}: {line}" for line in lines]
         if self._held:
             lines.append(f"{self.sid}: {len(self._held)} steps had no power flow and repeat the one before; first at "

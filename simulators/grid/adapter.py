@@ -30,7 +30,7 @@ from simulators.grid.plausible import refuse_impossible, unit_hint
 from simulators.grid.ports import DISPATCH_BUS, DISPATCH_GRID, REALISED, fixed_tables, per_bus
 from simulators.grid.powerflow import AcCheck
 from simulators.grid.results import ELASTIC, HELD, DispatchResult, Inexact
-from simulators.grid.sources import Source, all_sources, other_voltage
+from simulators.grid.sources import Source, all_sources, other_voltage, tighter_limits
 from simulators.grid.surplus import in_words
 
 
@@ -274,6 +274,8 @@ class CefDispatch(Adapter):
         lines = [f"network {feeder.name}: {line}" for line in feeder.left_out]
         if p.v0_pu is not None and p.v0_pu != feeder.v0_pu:
             lines.append(f"network {feeder.name}: {other_voltage(p.v0_pu, [feeder.v0_pu])}")
+        tighter = tighter_limits(p.vm_min_pu, p.vm_max_pu, feeder.voltage_limits)
+        lines += [f"network {feeder.name}: {line}" for line in tighter]
         return lines
 
     def _what_is_proven(self, last: DispatchResult, status: int) -> str:

@@ -129,6 +129,16 @@ def _check_element(net: Any, kind: str, k: int, row: Any, served: set[int], wher
         raise ScenarioError(f"{where} has no impedance; merge its two buses, or join them by a bus-bus switch")
 
 
+def voltage_limits(net: Any) -> tuple[tuple[int, float, float], ...]:
+    """(bus, lowest, highest voltage, p.u.) that a network states, of buses in service that no external grid holds; NaN:
+    none."""
+    held = {int(row.bus) for _, row in rows_in_service(net, "ext_grid")}
+    low, high = (np.asarray(net.bus[column], float) if column in net.bus else np.full(len(net.bus), np.nan)
+                 for column in ("min_vm_pu", "max_vm_pu"))
+    here = zip(net.bus.index, net.bus.in_service.astype(bool), low.tolist(), high.tolist(), strict=True)
+    return tuple((int(bus), least, most) for bus, on, least, most in here if on and int(bus) not in held)
+
+
 _DRAWN = {"load": ("p_mw",), "shunt": ("p_mw",), "ward": ("ps_mw", "pz_mw"), "xward": ("ps_mw", "pz_mw"),
           "motor": ("pn_mech_mw",), "asymmetric_load": ("p_a_mw", "p_b_mw", "p_c_mw")}
 """What elements draw, and no scenario has an intensity for where it is < 0."""

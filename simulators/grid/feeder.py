@@ -127,6 +127,7 @@ class Feeder:
                   first end is the parent: parallel branches are one here
     left_out      what of the network this model does not hold, for people
     rated_kw      what the branches at the substation carry at most; None where it is not known
+    voltage_limits  (bus, lowest, highest) that the file states, see `elements.voltage_limits`
     """
 
     name: str
@@ -153,6 +154,7 @@ class Feeder:
     generators: tuple[Generator, ...] = ()
     left_out: tuple[str, ...] = ()
     rated_kw: float | None = None
+    voltage_limits: tuple[tuple[int, float, float], ...] = ()
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cosim.params import field_names, validate
-from cosim.series import scenario_of, standing
+from cosim.series import end_of, scenario_of, standing
 from cosim.trace import Trace
 from simulators.grid.adapter import CefDispatch, GridParams
 from simulators.grid.equations import Complexes, Floats, radial_voltages
@@ -96,9 +96,9 @@ def _wires(trace: Trace, member: str) -> list[_Wire]:
     places = {(model.split("/")[0], eid): (model, at) for model in trace.models()
               for at, eid in enumerate(trace.names(model))}
     for source, target in zip(table.get("source", ()), table.get("target", ()), strict=True):
-        to, bus, into = str(target).split(".", 2)
+        to, bus, into = end_of(target)
         if to == member and into in (*ACTIVE_DEMAND, *REACTIVE_DEMAND):
-            who, eid, port = str(source).split(".", 2)
+            who, eid, port = end_of(source)
             model, at = places[who, eid]
             out.append(_Wire(model, port, at, bus, into in REACTIVE_DEMAND))
     return out

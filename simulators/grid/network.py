@@ -24,6 +24,7 @@ from simulators.grid.elements import (
     rated_kw,
     rows_in_service,
     understood,
+    voltage_limits,
     without_generators,
     without_loads,
 )
@@ -110,7 +111,7 @@ def feeder_of(net: Any, name: str, base_mva: float = BASE_MVA) -> Feeder:
         g_parent_pu=y_parent.real.copy(), g_child_pu=y_child.real.copy(), g_bus_pu=y_bus.real.copy(),
         own_p_kw=solver.p_bus_kw[nodes.rows], own_q_kvar=solver.q_bus_kvar[nodes.rows], ratio=ratio,
         merged=branches.merged, forward=branches.same_way == forward[branches.merged], generators=generators,
-        left_out=tuple(left_out), rated_kw=rated_kw(net),
+        left_out=tuple(left_out), rated_kw=rated_kw(net), voltage_limits=voltage_limits(net),
     )
 
 

@@ -23,6 +23,7 @@ from simulators.grid.elements import (
     own_generators,
     rated_kw,
     rows_in_service,
+    voltage_limits,
     without_generators,
     without_loads,
 )
@@ -101,6 +102,7 @@ class AcNetwork:
     draws                   (n_bus,) whether the network itself draws something there, beside its loads
     file_v0_pu              voltages of the external grids as the file has them, each once
     notes                   what of the file is not run
+    voltage_limits          (bus, lowest, highest) that the file states, see `elements.voltage_limits`
     rated_kw                what the branches at the external grids carry at most; None where it is not known
     """
 
@@ -117,7 +119,7 @@ class AcNetwork:
         self.name = name = name_of(network)
         net = copy.deepcopy(stored(network))
         close_lines(net, name, closed_lines)
-        self.notes, self.rated_kw = check(net, name), rated_kw(net)
+        self.notes, self.rated_kw, self.voltage_limits = check(net, name), rated_kw(net), voltage_limits(net)
         self.file_v0_pu = sorted({float(row.vm_pu) for _, row in rows_in_service(net, "ext_grid")})
         if v0_pu is not None:
             net.ext_grid["vm_pu"] = v0_pu

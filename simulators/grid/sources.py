@@ -21,6 +21,7 @@ from simulators.grid.equations import Floats
 from simulators.grid.feeder import Feeder
 
 Capability = Literal["box", "circle", "power_factor"]
+_SAME_PU = 1e-9
 OTHERS = "*"
 """In place of a generator's name: all that are not named."""
 
@@ -120,6 +121,18 @@ def other_voltage(v0_pu: float, of_file: Sequence[float]) -> str:
     has = ", ".join(f"{v:g}" for v in of_file)
     return (f"voltage at the external grid is v0_pu = {v0_pu:g} of the scenario, not {has} p.u. as the network has it; "
             "take v0_pu away to use the network's")
+
+
+def tighter_limits(vm_min_pu: float, vm_max_pu: float, of_file: Sequence[tuple[int, float, float]]) -> list[str]:
+    """What is said where a network states narrower voltage limits for some bus than the scenario, whose limits hold for
+    all; [] if it does not. of_file: (bus, lowest, highest), p.u., NaN: none."""
+    low = [(least, bus) for bus, least, _ in of_file if least > vm_min_pu + _SAME_PU]
+    high = [(most, bus) for bus, _, most in of_file if most < vm_max_pu - _SAME_PU]
+    return [f"the file's {theirs} of {len(found)} bus{'es' if len(found) > 1 else ''} (bus {bus}: {limit:g} p.u.) is "
+            f"not kept; {mine} = {value:g} of the scenario holds at all of them: --set {mine} of this member"
+            for found, (limit, bus), theirs, mine, value in (
+                (low, max(low, default=(0.0, 0)), "min_vm_pu", "vm_min_pu", vm_min_pu),
+                (high, min(high, default=(0.0, 0)), "max_vm_pu", "vm_max_pu", vm_max_pu)) if found]
 
 
 def in_pu(feeder: Feeder, sources: Mapping[str, Source]) -> Sources:

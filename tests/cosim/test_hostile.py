@@ -28,10 +28,14 @@ from cosim.experiment import Experiment
 from cosim.inspection import main
 from cosim.live import Board, Pace, line, picture
 from cosim.plaintext import cell, file_name, file_names, text_of, visible
+from cosim.reporting.data import Run
+from cosim.reporting.grid import feeder_map
 from cosim.run import default_out, find
 from cosim.scenario import override
 from cosim.tablefile import read_columns, write_table
 from cosim.trace import Trace
+from simulators.audit import verify
+from simulators.flows import demand
 from simulators.receipts import main as receipts
 
 EVERY = "".join(hostile.ALL)
@@ -154,6 +158,28 @@ def test_the_live_view_shows_names_as_they_are():
     assert r"[/red]\x07: [/b] 1" in text.getvalue()
     assert "\x1b" not in text.getvalue()
     assert "[/b]" in line("[/b]", board, None, pace)
+
+
+@pytest.mark.parametrize("text", [".", "a.b.c", "..", "-", " b - c ", " #2", "/", ":", ".p_kw", "nci_kg_per_kwh."])
+def test_signs_of_our_own_syntax_in_names_lose_no_site_and_no_bus(honest, tmp_path, text):
+    """Dots part an end of a connection, dashes a line's nodes: the page finds the site's intensity, price and map, the
+    laws of the grid its demand."""
+    path = tmp_path / "t.h5"
+    names = hostile.poisoned(honest, path, text)
+    with Trace(path) as trace, Trace(honest) as before:
+        run, plain = (Run(t, "", dict.fromkeys(t.names("aidc/Site"), "site0")) for t in (trace, before))
+        (site,), (tame,) = run.sites, plain.sites
+        assert site == names[tame]
+        assert run.bus_of(site) == names[plain.bus_of(tame)]
+        assert run.intensity_of(site) == plain.intensity_of(tame)
+        assert (run.nci(site) == plain.nci(tame)).all()
+        drawn, expected = feeder_map(run)[1], feeder_map(plain)[1]
+        for key in ("lines", "nci", "flow"):
+            np.testing.assert_array_equal(drawn[key], expected[key])
+        assert [s["node"] for s in drawn["sites"]] == [s["node"] for s in expected["sites"]]
+        assert (demand(trace).total == demand(before).total).all()
+        assert demand(before).of_sites.any()
+        assert verify(trace).broken == []
 
 
 # --- files ------------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import pandapower.networks
 import pytest
 
 from cosim.errors import ScenarioError
+from simulators.grid.ac import AcPowerFlow
 from simulators.grid.adapter import CefDispatch
 from simulators.grid.elements import Generator
 from simulators.grid.equations import radial_power_flow
@@ -315,6 +316,36 @@ def test_own_generators_become_sources_behind_a_transformer(stepped_down, tmp_pa
                            ({"PV": 0.0, "gen0": 0.7, "gt": 1.0}, "unknown generator of")):
         with pytest.raises(ScenarioError, match=message):
             CefDispatch().init("grid", 60.0, step_s=900.0, network=path, sources=sources, network_sources=given)
+
+
+@pytest.mark.parametrize(("way", "solver"), [(CefDispatch, {"solver": "clarabel"}), (AcPowerFlow, {})])
+def test_narrower_voltage_limits_of_a_file_are_said(plain_net, tmp_path, way, solver):
+    """With the narrowest bus; not of a bus that the external grid holds, or that is out of service, nor wider ones."""
+    up = {"up": {"node": 0, "kg_per_kwh": 0.3}}
+
+    def notes(name, **params):
+        grid = way()
+        grid.init("grid", 60.0, step_s=900.0, network=name, sources=up, **solver, **params)
+        grid.create(1, "Grid", ["grid"])
+        grid.setup_done()
+        return [note for note in grid.notes() if "vm_pu" in note]
+
+    net, path = copy.deepcopy(plain_net), str(tmp_path / "net.json")
+    others = [b for b in net.bus.index if b not in set(net.ext_grid.bus)]
+    net.bus["min_vm_pu"], net.bus["max_vm_pu"] = 0.9, np.nan
+    net.bus.loc[net.ext_grid.bus, ["min_vm_pu", "max_vm_pu"]] = 1.0
+    pp.to_json(net, path)
+    assert notes(path) == []
+    net.bus.loc[others[:2], "min_vm_pu"] = [0.95, 0.97]
+    net.bus.loc[others[1], "max_vm_pu"] = 1.05
+    pp.to_json(net, path)
+    assert notes(path) == [
+        f"grid: network {path}: the file's min_vm_pu of 2 buses (bus {others[1]}: 0.97 p.u.) is not kept; vm_min_pu = "
+        "0.9 of the scenario holds at all of them: --set vm_min_pu of this member",
+        f"grid: network {path}: the file's max_vm_pu of 1 bus (bus {others[1]}: 1.05 p.u.) is not kept; vm_max_pu = "
+        "1.1 of the scenario holds at all of them: --set vm_max_pu of this member"]
+    assert notes(path, vm_min_pu=0.97, vm_max_pu=1.05) == []
+    assert notes("case33bw") == []
 
 
 def test_a_generator_and_a_source_of_one_name_are_told_apart(plain_net, tmp_path):
