@@ -28,7 +28,7 @@ from pandapower.auxiliary import LoadflowNotConverged
 from pandapower.io_utils import JSONSerializableClass
 from pandapower.pypower import idx_brch, idx_bus
 
-from cosim.errors import ScenarioError
+from cosim.errors import ScenarioError, cut
 from cosim.limits import is_file
 from cosim.units import KW_PER_MW
 from simulators.grid import netscan
@@ -141,8 +141,11 @@ def _is_part(asked: Asked) -> bool:
 def _from_simbench(code: str) -> Any:
     try:
         simbench = import_module("simbench")  # an extra, and slow to import
-    except ImportError:
-        raise ScenarioError("SimBench is not installed; pip install 'aidc-cosim[simbench]'") from None
+    except ImportError as err:
+        absent = isinstance(err, ModuleNotFoundError) and err.name == "simbench"
+        raise ScenarioError("SimBench is not installed; pip install 'aidc-cosim[simbench]'" if absent else
+                            f"SimBench cannot be loaded ({cut(str(err), 160)}); its version may not go with "
+                            "pandapower's: pip install --upgrade 'aidc-cosim[simbench]'") from None
     codes = simbench.collect_all_simbench_codes()
     if code not in codes:
         near = difflib.get_close_matches(code, codes, n=1, cutoff=0.5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -413,3 +414,11 @@ def test_caps_do_not_pass_over_iron_losses(stepped_down, tmp_path):
     with pytest.raises(ScenarioError, match="nci_cap_kg_per_kwh: .* has transformers with iron losses"):
         dispatched(str(tmp_path / "net.json"), {"bus6": 10.0}, sources={"up": {"node": 0, "kg_per_kwh": 0.3}},
                    nci_cap_kg_per_kwh={"bus6": 0.4})
+
+
+def test_a_simbench_that_does_not_go_with_pandapower_is_not_called_absent(tmp_path, monkeypatch):
+    (tmp_path / "simbench.py").write_text("from pandapower import no_longer_there\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "simbench", raising=False)
+    with pytest.raises(ScenarioError, match="SimBench cannot be loaded .*no_longer_there.*pip install --upgrade"):
+        read_feeder("simbench:1-LV-rural1--0-no")
