@@ -12,15 +12,15 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from cosim.console import OneLineParser, add_trust, fail
+from cosim.drivers.resolve import load
 from cosim.errors import CosimError, ScenarioError, TraceError
 from cosim.reporting.chart import SITE_COLOURS
 from cosim.reporting.data import SITE, Run
 from cosim.reporting.overview import differences, labels, overview
 from cosim.reporting.page import page
 from cosim.reporting.sections import maps, sections
-from cosim.rescue import refuse_unreadable
-from cosim.resolve import load
 from cosim.trace import Trace
+from cosim.trace.rescue import refuse_unreadable
 from cosim.units import parse_duration
 
 FORMATS = ("png", "svg", "pdf")

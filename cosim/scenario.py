@@ -3,7 +3,7 @@
     Scenario(
         name="two_bus", about="the smallest loop", until_s="45min",
         shared={"sites": {"aidc1": {"node": 1}}},
-        members={"grid": Member(simulator="simulators.grid.adapter:CefDispatch", step_s="15min",
+        members={"grid": Member(simulator="cosim.simulators.grid.adapter:CefDispatch", step_s="15min",
                                 entities={"Bus": ["bus0", "bus1"], "Grid": ["grid"]})},
         links=[Link(source="aidc.p_window_kw", target="grid.p_load_kw", pairs="sites:bus{node}", shift_s=60)],
     )
@@ -143,7 +143,7 @@ class Scenario(_Data):
     preflight: str | None = Field(None, description="'module:function' called before the run with the scenario")
     summary: str | None = Field(None, description="'module:function' called after the run with its trace")
     verify: str | None = Field(None, description="'module:function' that checks a trace's conservation laws")
-    environment: str | None = Field(None, description="'module:Class' through which agents learn on it (cosim.vector)")
+    environment: str | None = Field(None, description="'module:Class' through which agents learn on it (cosim.learning.vector)")
 
     def __init__(self, /, **data: Any) -> None:
         try:

@@ -213,7 +213,7 @@ def _first(thing: Any) -> str:
 def ports() -> str:
     """What every simulator of ours records, from its ports: the content of a trace."""
     out = []
-    for package in ("simulators.grid", "simulators.aidc", "simulators.controller", "simulators.workload", "simulators"):
+    for package in ("cosim.simulators.grid", "cosim.simulators.aidc", "cosim.simulators.controller", "cosim.simulators.workload", "simulators"):
         for path in sorted((ROOT / package.replace(".", "/")).glob("*.py")):
             module = importlib.import_module(_name(path)) if "Adapter)" in path.read_text(encoding="utf-8") else None
             for cls in vars(module).values() if module else ():

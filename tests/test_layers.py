@@ -12,16 +12,16 @@ FLOORS = [
     {"cosim.errors", "cosim.digest", "cosim.plaintext"},
     {"cosim.units"},
     {"cosim.limits"},
-    {"cosim.clock", "cosim.console", "cosim.dates", "cosim.inert", "cosim.machine", "cosim.plausible", "cosim.ports",
-     "cosim.params", "cosim.remote", "cosim.seal", "cosim.seeds"},
-    {"cosim.axis", "cosim.intact", "cosim.scenario", "cosim.tablefile", "cosim.trace"},
-    {"cosim.compare", "cosim.recorder", "cosim.series", "cosim.table"},
-    {"cosim.adapter", "cosim.rescue"},
-    {"cosim.resolve", "cosim.trust"},
-    {"cosim.plan", "cosim.recording", "cosim.serve"},
-    {"cosim.tap"},
-    {"cosim.native", "cosim.replay"},
-    {"cosim.wiring", "cosim.experiment", "cosim.reporting", "cosim.live"},
+    {"cosim.clock", "cosim.console", "cosim.tables.dates", "cosim.trace.inert", "cosim.trace.machine", "cosim.plausible", "cosim.ports",
+     "cosim.params", "cosim.drivers.remote", "cosim.trace.seal", "cosim.seeds"},
+    {"cosim.tables.axis", "cosim.trace.journal", "cosim.scenario", "cosim.tables.files", "cosim.trace"},
+    {"cosim.trace.compare", "cosim.trace.writer", "cosim.trace.series", "cosim.tables.table"},
+    {"cosim.adapter", "cosim.trace.rescue"},
+    {"cosim.drivers.resolve", "cosim.trust"},
+    {"cosim.drivers.plan", "cosim.replay.recording", "cosim.serve"},
+    {"cosim.drivers.instrument"},
+    {"cosim.drivers.native", "cosim.replay"},
+    {"cosim.drivers.mosaik_bus", "cosim.experiment", "cosim.reporting", "cosim.reporting.live"},
     {"cosim.reporting.chart", "cosim.reporting.text", "cosim.reporting.feeder"},
     {"cosim.reporting.data", "cosim.reporting.paper"},
     {"cosim.reporting.sites", "cosim.reporting.jobs", "cosim.reporting.events", "cosim.reporting.overview"},
@@ -29,39 +29,39 @@ FLOORS = [
     {"cosim.reporting.sections"},
     {"cosim.report"},
     {"cosim.run", "cosim.conformance"},
-    {"cosim.check", "cosim.inspection", "cosim.vector"},
-    {"cosim.workers"},
-    {"cosim.environment", "cosim.parallel"},
+    {"cosim.check", "cosim.trace.command", "cosim.learning.vector"},
+    {"cosim.learning.workers"},
+    {"cosim.learning.environment", "cosim.learning.pettingzoo"},
 ]
 """Of the frame, from the ground up. The other packages stand as a whole: cosim < agents < simulators < scenarios."""
 
 OWNERS = {
-    "simpy": {"simulators.aidc.events"},
-    "numba": {"simulators.aidc.compiled.jit"},
-    "pandapower": {"simulators.grid.netfile"},
-    "gurobipy": {"simulators.grid.gurobi_solver"},
-    "opendssdirect": {"simulators.grid.opendss"},
-    "clarabel": {"simulators.grid.clarabel_solver"},
-    "h5py": {"cosim.inert", "cosim.recorder", "cosim.rescue", "cosim.trace"},
-    "pettingzoo": {"cosim.parallel"},
-    "gymnasium": {"cosim.parallel"},
+    "simpy": {"cosim.simulators.aidc.engine.events"},
+    "numba": {"cosim.simulators.aidc.compiled.jit"},
+    "pandapower": {"cosim.simulators.grid.network.files"},
+    "gurobipy": {"cosim.simulators.grid.dispatch.gurobi_solver"},
+    "opendssdirect": {"cosim.simulators.grid.opendss"},
+    "clarabel": {"cosim.simulators.grid.dispatch.clarabel_solver"},
+    "h5py": {"cosim.trace.inert", "cosim.trace.writer", "cosim.trace.rescue", "cosim.trace"},
+    "pettingzoo": {"cosim.learning.pettingzoo"},
+    "gymnasium": {"cosim.learning.pettingzoo"},
     "plotly": {"cosim.reporting.page"},
     "matplotlib": {"cosim.reporting.paper"},
-    "mosaik": {"cosim.wiring"},
-    "rich": {"cosim.console", "cosim.live", "cosim.run"},
-    "mosaik_api_v3": {"cosim.adapter", "cosim.remote", "cosim.serve", "cosim.wiring"},
-    "torch": {"agents.networks.blocks", "agents.networks.distributions", "agents.networks.mat",
-              "agents.networks.network", "agents.networks.parallel", "agents.ppo", "agents.team"},
-    "safetensors": {"agents.checkpoint"},
+    "mosaik": {"cosim.drivers.mosaik_bus"},
+    "rich": {"cosim.console", "cosim.reporting.live", "cosim.run"},
+    "mosaik_api_v3": {"cosim.adapter", "cosim.drivers.remote", "cosim.serve", "cosim.drivers.mosaik_bus"},
+    "torch": {"cosim.agents.learn.networks.blocks", "cosim.agents.learn.networks.distributions", "cosim.agents.learn.networks.mat",
+              "cosim.agents.learn.networks.network", "cosim.agents.learn.networks.parallel", "cosim.agents.learn.ppo", "cosim.agents.learn.team"},
+    "safetensors": {"cosim.agents.learn.checkpoint"},
 }
 AGENTS_MAY_USE = {"cosim.errors", "cosim.limits", "cosim.params", "cosim.seeds", "cosim.units"}
-AGENTS_ROOF = {"agents.curves", "agents.evaluate", "agents.request", "agents.train", "agents.pretrained.__main__"}
-SIMULATORS_ROOF = {"simulators.grid.sweep", "simulators.receipts"}
+AGENTS_ROOF = {"cosim.agents.curves", "cosim.agents.evaluate", "cosim.agents.request", "cosim.agents.train", "cosim.agents.pretrained.__main__"}
+SIMULATORS_ROOF = {"cosim.simulators.analysis.lambda_sweep", "cosim.simulators.analysis.receipts"}
 """Command lines: they may use all of the frame, and nothing imports them."""
-SIMULATORS_MAY_USE = {"cosim.adapter", "cosim.clock", "cosim.dates", "cosim.digest", "cosim.errors", "cosim.limits",
+SIMULATORS_MAY_USE = {"cosim.adapter", "cosim.clock", "cosim.tables.dates", "cosim.digest", "cosim.errors", "cosim.limits",
                       "cosim.params", "cosim.plausible", "cosim.ports",
-                      "cosim.recording", "cosim.resolve", "cosim.series",
-                      "cosim.table", "cosim.trace", "cosim.units"}
+                      "cosim.replay.recording", "cosim.drivers.resolve", "cosim.trace.series",
+                      "cosim.tables.table", "cosim.trace", "cosim.units"}
 
 
 def name_of(path: Path) -> str:

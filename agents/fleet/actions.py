@@ -15,10 +15,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-
-from agents.allocation import project_box, project_simplex
-from agents.decision import Decision, FleetFacts, Operation
-from agents.spec import Interval, Part, Simplex
+from cosim.agents.fleet.allocation import project_box, project_simplex
+from cosim.agents.fleet.decision import Decision, FleetFacts, Operation
+from cosim.agents.learn.spec import Interval, Part, Simplex
 
 _HEAD_ROOM = 1.25
 _WARM = 0.99

@@ -1,7 +1,7 @@
 """Rule policies: what a learned one has to beat.
 
 All but `random` split a site's GPUs by one rule (`GpuRule`) and differ only in where and when they send jobs.
-`agents.policies` builds one by name.
+`cosim.agents.fleet.policies` builds one by name.
 
 Rows of the model: Z02.
 """
@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from cosim.agents.fleet.allocation import ROUNDING
+from cosim.agents.fleet.decision import EnergyModel, FleetFacts, Matrix, Observation, Operation, Vector
+from cosim.agents.fleet.rewards import RewardWeights
 
-from agents.allocation import ROUNDING
-from agents.decision import EnergyModel, FleetFacts, Matrix, Observation, Operation, Vector
-from agents.rewards import RewardWeights
 from cosim.errors import ModelError, ScenarioError
 from cosim.units import MIN_S
 

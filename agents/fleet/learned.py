@@ -7,12 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from agents.acting import ActingTeam
-from agents.actions import decision_of
-from agents.decision import FleetFacts, Matrix, Observation, Operation
-from agents.observation import Sight
-from agents.spec import AgentType, Interval, TeamSpec
-from agents.teamview import MANAGER, TeamView
+from cosim.agents.fleet.actions import decision_of
+from cosim.agents.fleet.decision import FleetFacts, Matrix, Observation, Operation
+from cosim.agents.fleet.observation import Sight
+from cosim.agents.fleet.team_arrays import MANAGER, TeamView
+from cosim.agents.learn.numpy_actor import ActingTeam
+from cosim.agents.learn.spec import AgentType, Interval, TeamSpec
+
 from cosim.errors import ScenarioError
 
 _NCI, _MCI, _FULL = "nci_kg_per_kwh ", "mci_kg_per_kwh ", "site_carry "
@@ -22,7 +23,7 @@ _NCI, _MCI, _FULL = "nci_kg_per_kwh ", "mci_kg_per_kwh ", "site_carry "
 class LearnedPolicy:
     """Decides with the modes of a trained team's distributions.
 
-    explorer: the checkpoint's `agents.team.Team`, to draw actions as in training instead (that needs torch).
+    explorer: the checkpoint's `cosim.agents.learn.team.Team`, to draw actions as in training instead (that needs torch).
 
     ScenarioError when the checkpoint's team has other sites, classes, release times or temperatures, or was trained in
     the other mode: the message says what differs.
@@ -46,7 +47,7 @@ class LearnedPolicy:
                 *(("joint", "power") if sees(_NCI) else ("power", "joint"))))
         if found:
             raise ScenarioError(f"checkpoint {path} does not fit this scenario: {'; '.join(found)}. Train one with "
-                                "python -m agents.train, or choose another controller.policy")
+                                "python -m cosim.agents.train, or choose another controller.policy")
         self._view = TeamView(facts, sight, {}, trained)
         self.about = f"{self._team.method} from {Path(path).name} (sha256 {_digest(path)})"
         self._decoding: Any = None

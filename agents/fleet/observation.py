@@ -19,11 +19,11 @@ from itertools import chain
 from operator import attrgetter
 
 import numpy as np
+from cosim.agents.fleet.actions import usual_gpu_columns
+from cosim.agents.fleet.decision import FleetFacts, Observation
+from cosim.agents.fleet.heuristics import GpuRule, PolicyOptions
+from cosim.agents.learn.spec import Column
 
-from agents.actions import usual_gpu_columns
-from agents.decision import FleetFacts, Observation
-from agents.heuristics import GpuRule, PolicyOptions
-from agents.spec import Column
 from cosim.units import DAY_S
 
 Values = Callable[[Observation], Iterable[float]]
@@ -202,7 +202,7 @@ def context_per(facts: FleetFacts, i: int) -> np.ndarray:
 
 
 class Scaler:
-    """`agents.spec.scaled` for one row of many columns at once. Raw columns are left as they are.
+    """`cosim.agents.learn.spec.scaled` for one row of many columns at once. Raw columns are left as they are.
 
     at: where the columns' numbers stand in the row; per: what each is divided by before; places: where each goes in the
     array that comes out, flat, of `size` numbers, the others 0. By default column k is number k of either.

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
+from cosim.agents.fleet.decision import FleetFacts, Policy
+from cosim.agents.fleet.heuristics import MciPriority, NciPriority, PolicyOptions, Random, Static, TouShift, Uniform
+from cosim.agents.fleet.oracle import MyopicOracle
+from cosim.agents.learn.checkpoint import BEST, LAST
+from cosim.agents.pretrained import SUFFIX, shipped
 
-from agents.checkpoint import BEST, LAST
-from agents.decision import FleetFacts, Policy
-from agents.heuristics import MciPriority, NciPriority, PolicyOptions, Random, Static, TouShift, Uniform
-from agents.oracle import MyopicOracle
-from agents.pretrained import SUFFIX, shipped
 from cosim.errors import ScenarioError, unknown
 from cosim.limits import is_file
 
@@ -54,7 +54,7 @@ def checkpoint_of(policy: str) -> Path | None:
         raise ScenarioError(f"policy '{policy}' is a folder; name a checkpoint ({SUFFIX}) in it" +
                             (f": {inside}" if inside else ", there is none"))
     if not is_file(path):
-        raise ScenarioError(f"policy '{policy}': there is no checkpoint at this path; python -m agents.train makes one")
+        raise ScenarioError(f"policy '{policy}': there is no checkpoint at this path; python -m cosim.agents.train makes one")
     if path.suffix != SUFFIX:
         raise ScenarioError(f"policy '{policy}' is no checkpoint; the name of one ends in {SUFFIX}")
     return path
@@ -68,7 +68,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def check_own(path: str, made: object) -> None:
-    """ScenarioError unless what stands at an import string is a policy's class, see `agents.decision.Policy`."""
+    """ScenarioError unless what stands at an import string is a policy's class, see `cosim.agents.fleet.decision.Policy`."""
     missing = [name for name in _METHODS if not hasattr(made, name)]
     if not isinstance(made, type) or missing:
         what = f"it has no {', '.join(missing)}" if isinstance(made, type) else "it is no class"

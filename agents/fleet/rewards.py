@@ -68,7 +68,7 @@ class RewardWeights:
 
 @dataclass(frozen=True, slots=True)
 class Minute:
-    """What one step gave; axes as in `agents.decision`.
+    """What one step gave; axes as in `cosim.agents.fleet.decision`.
 
     hours              length of the step, h
     price_usd_per_kwh  at its start

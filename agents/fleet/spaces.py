@@ -1,6 +1,6 @@
 """Sizes of the action spaces, (33)-(38): how much smaller the hierarchy is than one flat agent (Table III).
 
-    python -m agents.spaces --table3
+    python -m cosim.agents.fleet.spaces --table3
 
 Rows of the model: E33-38, I35, U21, X15.
 """
@@ -52,5 +52,5 @@ def table3() -> str:
 
 if __name__ == "__main__":
     if sys.argv[1:] != ["--table3"]:
-        sys.exit("usage: python -m agents.spaces --table3")
+        sys.exit("usage: python -m cosim.agents.fleet.spaces --table3")
     print(table3())

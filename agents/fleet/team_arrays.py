@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-
-from agents.actions import manager_parts, site_parts
-from agents.decision import FleetFacts, Matrix, Observation
-from agents.observation import Numbers, Scaler, Sight, context_columns, context_per, manager_view, site_view
-from agents.spec import AgentType, Column, TeamSpec
+from cosim.agents.fleet.actions import manager_parts, site_parts
+from cosim.agents.fleet.decision import FleetFacts, Matrix, Observation
+from cosim.agents.fleet.observation import Numbers, Scaler, Sight, context_columns, context_per, manager_view, site_view
+from cosim.agents.learn.spec import AgentType, Column, TeamSpec
 
 MANAGER, SITE = "manager", "site"
 """Names of the two types of agents; the one manager is called like its type, the sites by their own names."""

@@ -1,7 +1,7 @@
 """A trained team that only acts: its checkpoint, the modes of its distributions, numpy and nothing else.
 
 On one decision torch is mostly dispatch: this takes a fraction of its time, and a scenario runs a learned policy where
-torch is not installed. It is the same network as `agents.networks`, which stays the reference (a test compares them).
+torch is not installed. It is the same network as `cosim.agents.learn.networks`, which stays the reference (a test compares them).
 No product here goes through a BLAS library, whose kernels for one processor and another differ in the last bits, which
 may send a job elsewhere: the same observation gives the same action whatever the kernel.
 """
@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cosim.agents.learn import checkpoint
+from cosim.agents.learn.action_maps import LOGIT_MAX, Tables
+from cosim.agents.learn.config import Learning
+from cosim.agents.learn.spec import AgentType, Choice, Simplex, TeamSpec, spec_from_dict, width
+from cosim.agents.learn.weight_shapes import LEARNERS, acting_shapes
 
-from agents import checkpoint
-from agents.config import Learning
-from agents.coordinates import LOGIT_MAX, Tables
-from agents.shapes import LEARNERS, acting_shapes
-from agents.spec import AgentType, Choice, Simplex, TeamSpec, spec_from_dict, width
 from cosim.errors import ScenarioError
 from cosim.params import validate
 
@@ -35,7 +35,7 @@ class Acted:
 
 
 class ActingTeam:
-    """The team of a checkpoint; `begin` as that of `agents.team.Team`, for one environment.
+    """The team of a checkpoint; `begin` as that of `cosim.agents.learn.team.Team`, for one environment.
 
     ScenarioError for a file that is none, and for a team with choices or Dirichlet shares, which only torch runs.
     """
@@ -63,7 +63,7 @@ class ActingTeam:
     def begin(self, observation: np.ndarray, deterministic: bool = True) -> _Decoding:
         """Begin a decision on observations (1, n, O): then `lead`, then `follow`."""
         if not deterministic or len(observation) != 1:
-            raise ScenarioError("a team that only acts takes one observation and its modes; use agents.team.Team")
+            raise ScenarioError("a team that only acts takes one observation and its modes; use cosim.agents.learn.team.Team")
         return _Decoding(self, observation[0])
 
     def seen(self, observation: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
@@ -126,7 +126,7 @@ class _Map:
         self._around = None if tables.around is None else tables.around.astype(np.float32)
 
     def placed(self, means: np.ndarray, observation: np.ndarray) -> np.ndarray:
-        """Means moved to where the scaled observation says, see `agents.spec.Simplex.around`."""
+        """Means moved to where the scaled observation says, see `cosim.agents.learn.spec.Simplex.around`."""
         return means if self._around is None else means + product(observation[:len(self._around)], self._around)
 
     def unit(self, means: np.ndarray) -> np.ndarray:
@@ -151,7 +151,7 @@ class _Map:
 
 
 class _Layers:
-    """The layers of `agents.networks.blocks`, by the names of their weights; rows (m, E) or single ones (E,)."""
+    """The layers of `cosim.agents.learn.networks.blocks`, by the names of their weights; rows (m, E) or single ones (E,)."""
 
     def __init__(self, weights: Mapping[str, np.ndarray], heads: int) -> None:
         self.w = {name: np.ascontiguousarray(x.T) if x.ndim == 2 else x for name, x in weights.items()}

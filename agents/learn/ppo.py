@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from cosim.agents.learn.config import Learning
+from cosim.agents.learn.networks.network import Network
+from cosim.agents.learn.rollout import Rollout
 from torch import Tensor
 from torch.nn import functional
-
-from agents.config import Learning
-from agents.networks.network import Network
-from agents.rollout import Rollout
 
 _SPREAD_MIN = 1e-4
 

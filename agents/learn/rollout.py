@@ -10,8 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-
-from agents.spec import Outcome, TeamSpec
+from cosim.agents.learn.spec import Outcome, TeamSpec
 
 
 @dataclass(frozen=True)

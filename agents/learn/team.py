@@ -1,6 +1,6 @@
 """A team that acts, records, learns, and can be saved: the one door to everything that uses torch.
 
-Arrays in, arrays out (float32 unless said otherwise). Axes as in `agents.spec`: B environments, n agents, O, C, A.
+Arrays in, arrays out (float32 unless said otherwise). Axes as in `cosim.agents.learn.spec`: B environments, n agents, O, C, A.
 
 Rows of the model: L01, L06, L07, L11, U16.
 """
@@ -14,15 +14,15 @@ from typing import Any
 
 import numpy as np
 import torch
+from cosim.agents.learn import checkpoint
+from cosim.agents.learn.config import Learning
+from cosim.agents.learn.networks import network as networks
+from cosim.agents.learn.networks.distributions import Noise
+from cosim.agents.learn.networks.make import make_network
+from cosim.agents.learn.ppo import ValueScale, explained, improve, prepare, rng_state
+from cosim.agents.learn.rollout import Rollout, Step
+from cosim.agents.learn.spec import TeamSpec, spec_from_dict, spec_to_dict
 
-from agents import checkpoint
-from agents.config import Learning
-from agents.networks import network as networks
-from agents.networks.distributions import Noise
-from agents.networks.make import make_network
-from agents.ppo import ValueScale, explained, improve, prepare, rng_state
-from agents.rollout import Rollout, Step
-from agents.spec import TeamSpec, spec_from_dict, spec_to_dict
 from cosim.errors import ScenarioError, first_line
 from cosim.params import validate
 from cosim.seeds import stream
@@ -53,7 +53,7 @@ class Team:
 
     @property
     def method(self) -> str:
-        """Name of the policy it is, see `agents.config`."""
+        """Name of the policy it is, see `cosim.agents.learn.config`."""
         return self.config.method
 
     def begin(self, observation: np.ndarray, order: np.ndarray | None = None, deterministic: bool = False) -> Decoding:
@@ -77,7 +77,7 @@ class Team:
             return self.worth(self.network.value(self.tensor(observation)))
 
     def rollout(self, n_envs: int, twins: int = 1) -> Rollout:
-        """Empty storage for one update; twins: see `agents.spec.VectorEnv`."""
+        """Empty storage for one update; twins: see `cosim.agents.learn.spec.VectorEnv`."""
         return Rollout(self.spec, self.config.rollout_steps, n_envs, self.network.n_raw, twins,
                        shared=self.config.credit == "team")
 

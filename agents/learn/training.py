@@ -13,11 +13,11 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from cosim.agents.learn.checkpoint import BEST, LAST, LOG, complete_lines
+from cosim.agents.learn.rollout import Rollout
+from cosim.agents.learn.spec import Outcome, VectorEnv
+from cosim.agents.learn.team import Team
 
-from agents.checkpoint import BEST, LAST, LOG, complete_lines
-from agents.rollout import Rollout
-from agents.spec import Outcome, VectorEnv
-from agents.team import Team
 from cosim.errors import ScenarioError
 
 _ENVIRONMENT = "environment/"

@@ -1,15 +1,15 @@
 """Names and shapes of the weights that a team acts with, from its spec and config alone: what a checkpoint must hold.
 
-The layers are those of `agents.networks`, by the names that torch gives them.
+The layers are those of `cosim.agents.learn.networks`, by the names that torch gives them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from agents.config import Learning
-from agents.coordinates import Tables
-from agents.spec import AgentType, TeamSpec
+from cosim.agents.learn.action_maps import Tables
+from cosim.agents.learn.config import Learning
+from cosim.agents.learn.spec import AgentType, TeamSpec
 
 LEARNERS = ("value_output.", "critic.", "actions.")
 """What the names of weights begin with that only learning needs."""

@@ -12,11 +12,11 @@ from time import perf_counter, sleep
 from typing import Any
 
 from cosim.clock import Clock
+from cosim.drivers.plan import Plan, Sides
+from cosim.drivers.resolve import Resolved
 from cosim.errors import CosimError, DiskError, ModelError
-from cosim.plan import Plan, Sides
 from cosim.ports import Port
-from cosim.recorder import TraceWriter
-from cosim.resolve import Resolved
+from cosim.trace.writer import TraceWriter
 from cosim.units import finite
 
 

@@ -24,12 +24,12 @@ from mosaik.proxies import BaseProxy, LocalProxy, RemoteProxy
 from mosaik.starters import PythonStarter, Starter
 from mosaik_api_v3.connection import Channel, RemoteException
 
+from cosim.drivers.instrument import Control, Stopped, Tap, make_taps
+from cosim.drivers.native import collect, creation
+from cosim.drivers.plan import Plan, Sides, make_plan, sides_from_describe, sides_from_meta
+from cosim.drivers.remote import GuardedChannel, address_of, die_with_parent, is_same_user, prove, secret_of
+from cosim.drivers.resolve import Resolved, command_of
 from cosim.errors import CosimError, ModelError, ScenarioError
-from cosim.native import collect, creation
-from cosim.plan import Plan, Sides, make_plan, sides_from_describe, sides_from_meta
-from cosim.remote import GuardedChannel, address_of, die_with_parent, is_same_user, prove, secret_of
-from cosim.resolve import Resolved, command_of
-from cosim.tap import Control, Stopped, Tap, make_taps
 
 _LOOK_S = 0.5
 """How often the process of a member that does not answer is looked at."""

@@ -11,10 +11,10 @@ from heapq import heappop, heappush
 from time import perf_counter
 from typing import Any
 
+from cosim.drivers.instrument import Control, Tap, make_taps
+from cosim.drivers.plan import Connection, Plan, Sides, make_plan, sides_from_describe, sides_from_meta
+from cosim.drivers.resolve import Resolved
 from cosim.errors import ScenarioError
-from cosim.plan import Connection, Plan, Sides, make_plan, sides_from_describe, sides_from_meta
-from cosim.resolve import Resolved
-from cosim.tap import Control, Tap, make_taps
 
 
 def start_member(resolved: Resolved, name: str, simulator: Any, carry: Mapping[str, Any] | None = None) -> Sides:

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
+from cosim.drivers.resolve import Resolved
 from cosim.errors import ScenarioError, listed, unknown
 from cosim.plausible import is_marginal
 from cosim.ports import Port
-from cosim.resolve import Resolved
 from cosim.scenario import Link, named_rows
 from cosim.units import scale, unit_of
 

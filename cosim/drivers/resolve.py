@@ -12,10 +12,10 @@ from pydantic import TypeAdapter
 
 from cosim.adapter import Adapter
 from cosim.clock import Clock
+from cosim.drivers.remote import address_of
 from cosim.errors import CosimError, ScenarioError, cut, shown, unknown
 from cosim.limits import MOST_ENTITIES, check_steps
 from cosim.params import field_names, validate
-from cosim.remote import address_of
 from cosim.scenario import Member, Scenario
 
 _LONGEST_NAME = 60

@@ -5,20 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from cosim.drivers.resolve import load
 from cosim.errors import ScenarioError
-from cosim.resolve import load
+from cosim.learning.vector import Environments, learning_scenario
+from cosim.learning.workers import Workers
 from cosim.run import find
 from cosim.scenario import Scenario
-from cosim.vector import Environments, learning_scenario
-from cosim.workers import Workers
 
 
 def vector_env(scenario: str | Path | Scenario, n_envs: int = 8, workers: int = 2, seed: int = 0, episode: int = 0,
                lean: bool = True, stagger: bool = False, twins: int = 1) -> Any:
-    """`n_envs` environments that step together, an `agents.spec.VectorEnv`.
+    """`n_envs` environments that step together, an `cosim.agents.learn.spec.VectorEnv`.
 
     scenario: its name, its file, or itself; workers: processes that share the environments, 0: this one; the numbers do
-    not depend on it. seed: environment b plays the scenario's seed 1000 (seed + 1) + b // twins (`cosim.vector`);
+    not depend on it. seed: environment b plays the scenario's seed 1000 (seed + 1) + b // twins (`cosim.learning.vector`);
     episode: number of the first day; lean: leave out what agents cannot notice (AC check, job log); stagger: `reset`
     lets environment b play b/n_envs of its first day by the start action, so that a short rollout of all of them covers
     the day; twins: so many environments in a row meet the same arrivals, prices and loads at the same minutes, so that
@@ -36,8 +36,8 @@ def vector_env(scenario: str | Path | Scenario, n_envs: int = 8, workers: int = 
 
 
 def parallel_env(scenario: str | Path | Scenario) -> Any:
-    """The scenario as a PettingZoo ParallelEnv (`cosim.parallel.ScenarioEnv`); needs the package pettingzoo."""
-    return load("cosim.parallel:ScenarioEnv", "PettingZoo environment")(scenario_of(scenario))
+    """The scenario as a PettingZoo ParallelEnv (`cosim.learning.pettingzoo.ScenarioEnv`); needs the package pettingzoo."""
+    return load("cosim.learning.pettingzoo:ScenarioEnv", "PettingZoo environment")(scenario_of(scenario))
 
 
 def scenario_of(scenario: str | Path | Scenario) -> Scenario:

@@ -1,4 +1,4 @@
-"""One scenario as a PettingZoo ParallelEnv, over the same code as `cosim.vector`, for other people's learners.
+"""One scenario as a PettingZoo ParallelEnv, over the same code as `cosim.learning.vector`, for other people's learners.
 
 All agents act at once, so nobody is told what the manager decided: a site's action is made of ratios, which apply to
 whatever jobs it is sent. Actions are flat boxes of [0, 1]: shares are divided by their sum over what is eligible, an
@@ -13,10 +13,10 @@ import numpy as np
 from gymnasium.spaces import Box
 from pettingzoo import ParallelEnv
 
+from cosim.drivers.resolve import resolve
 from cosim.errors import ScenarioError
-from cosim.resolve import resolve
+from cosim.learning.vector import Environment, learning_scenario
 from cosim.scenario import Scenario
-from cosim.vector import Environment, learning_scenario
 
 
 class ScenarioEnv(ParallelEnv):

@@ -4,7 +4,7 @@ A scenario names the class through which agents act on it (`environment`); this 
 
     member, terms     whose turn the world stops at; names of the figures of one step
     prepare(scenario, lean) -> scenario as it is learnt on
-    cls(world)        for a started NativeWorld; then .spec (`agents.spec.TeamSpec`)
+    cls(world)        for a started NativeWorld; then .spec (`cosim.agents.learn.spec.TeamSpec`)
     observe(time_s) -> (n, O), context(leaders' action) -> (n, C), decide(action)
     outcome() -> (reward, terms, (n,) credit or None)
     start()           the joint action (n, A) from which a fresh policy starts
@@ -24,11 +24,11 @@ from typing import Any
 
 import numpy as np
 
+from cosim.drivers.instrument import Control
+from cosim.drivers.native import NativeWorld
+from cosim.drivers.resolve import Resolved, at, load, resolve
 from cosim.errors import CosimError, ScenarioError
-from cosim.native import NativeWorld
-from cosim.resolve import Resolved, at, load, resolve
 from cosim.scenario import Scenario
-from cosim.tap import Control
 
 SEEDS_PER_RUN = 1000
 """Environment b of a run with seed s plays the scenario's seed 1000 (s + 1) + b // twins: no two runs share one, and
@@ -39,7 +39,7 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Step:
-    """What one step of B environments gave; the fields of `agents.spec.Outcome`. Terms are float64."""
+    """What one step of B environments gave; the fields of `cosim.agents.learn.spec.Outcome`. Terms are float64."""
 
     observation: np.ndarray
     reward: np.ndarray
@@ -148,7 +148,7 @@ class Environment:
 
 
 class Environments:
-    """Environments side by side in this process: an `agents.spec.VectorEnv`.
+    """Environments side by side in this process: an `cosim.agents.learn.spec.VectorEnv`.
 
     scenario: a `learning_scenario`; indices: the global numbers of these environments, which fix their seeds;
     stagger_over: with a number B, environment b plays b/B of its first day by the start action at `reset`, so that B of

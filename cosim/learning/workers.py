@@ -1,4 +1,4 @@
-"""Environments of `cosim.vector` in worker processes: arrays in shared memory files, one byte a message.
+"""Environments of `cosim.learning.vector` in worker processes: arrays in shared memory files, one byte a message.
 
 A worker is this module run as a program, so that nothing of the caller's main module is imported again. It speaks on
 its standard input and output: a command is one byte, an answer 'k' or, with the error's kind and text as JSON, 'e';
@@ -30,10 +30,10 @@ except ImportError:  # no locks on this system: what a killed run leaves is left
 import numpy as np
 
 from cosim import errors
+from cosim.drivers.remote import die_with_parent
 from cosim.errors import CosimError, ModelError, ScenarioError
-from cosim.remote import die_with_parent
+from cosim.learning.vector import Arrays, Environments, Step, step_of
 from cosim.scenario import Scenario
-from cosim.vector import Arrays, Environments, Step, step_of
 
 _MEMORY = Path("/dev/shm")
 _PREFIX = "cosim-workers-"
@@ -45,9 +45,9 @@ _NET_OBJECTS = 100_000
 
 
 class Workers:
-    """B environments in `workers` processes: an `agents.spec.VectorEnv`; the numbers are those of `Environments`.
+    """B environments in `workers` processes: an `cosim.agents.learn.spec.VectorEnv`; the numbers are those of `Environments`.
 
-    scenario: a `cosim.vector.learning_scenario`. ModelError when a worker ends by itself.
+    scenario: a `cosim.learning.vector.learning_scenario`. ModelError when a worker ends by itself.
     """
 
     def __init__(self, scenario: Scenario, n_envs: int, workers: int, seed: int, episode: int = 0,
@@ -154,7 +154,7 @@ def _shared_memory() -> str:
 
 def _hold(folder: Path) -> BinaryIO:
     """The folder's lock, which the system lets go of when its holder ends, however. OSError when another has it."""
-    # not a trace's lock (cosim.intact), which a file system without locks and a variable switch off: who cannot hold
+    # not a trace's lock (cosim.trace.journal), which a file system without locks and a variable switch off: who cannot hold
     # this one must not remove what may be another's
     held = (folder / "held").open("wb")
     if fcntl:
@@ -174,7 +174,7 @@ class _Worker:
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in start["path"] if p)}
         for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
             env.setdefault(threads, "1")
-        self._process = subprocess.Popen([sys.executable, "-m", "cosim.workers"], stdin=subprocess.PIPE,
+        self._process = subprocess.Popen([sys.executable, "-m", "cosim.learning.workers"], stdin=subprocess.PIPE,
                                          stdout=subprocess.PIPE, env=env, preexec_fn=die_with_parent)
         self.send(json.dumps(start).encode() + b"\n")
 

@@ -11,11 +11,12 @@ import numpy as np
 from pydantic import Field
 
 from cosim.adapter import Adapter, Continuing, Values
+from cosim.drivers.resolve import command_of, load
 from cosim.errors import ModelError, ScenarioError, TraceError, listed, unknown
 from cosim.params import params
 from cosim.plausible import impossible
 from cosim.ports import Port
-from cosim.recording import (
+from cosim.replay.recording import (
     check_shapes,
     check_step,
     end_s,
@@ -29,12 +30,11 @@ from cosim.recording import (
     wanted_levels,
     with_columns,
 )
-from cosim.recording import notes as recording_notes
-from cosim.resolve import command_of, load
+from cosim.replay.recording import notes as recording_notes
 from cosim.scenario import Member, Scenario
-from cosim.series import played_from_s, rows_at, scenario_of
-from cosim.table import Reading, Table, is_table, split_name
+from cosim.tables.table import Reading, Table, is_table, split_name
 from cosim.trace import Trace
+from cosim.trace.series import played_from_s, rows_at, scenario_of
 from cosim.units import MIN_S, Seconds, format_time
 
 Overflow = Annotated[
@@ -57,7 +57,7 @@ class Player(Continuing):
     worlds of a learner the recording goes on day after day.
 
     A level holds from its sample to the next. Links that are shifted in time start with what they started with then;
-    where the recording does not say, with the first sample. `cosim.recording` says from when it is played; `wrap`
+    where the recording does not say, with the first sample. `cosim.replay.recording` says from when it is played; `wrap`
     repeats it from the end of its warm-up, at a whole number of its own steps.
     """
 
@@ -227,7 +227,7 @@ class Player(Continuing):
 class TablePlayerParams:
     """Which table to play, as what, and what to do when it ends before the run does."""
 
-    path: Annotated[str, Field(min_length=1, description="CSV or Parquet file; cosim.table says how it looks")]
+    path: Annotated[str, Field(min_length=1, description="CSV or Parquet file; cosim.tables.table says how it looks")]
     models: Annotated[dict[str, tuple[str, ...]], Field(
         description="model -> ports played; empty: one model, Table, with a port per column")] = Field({})
     axes: Annotated[dict[str, str], Field(description="vector port -> name of its axis")] = Field({})
@@ -242,7 +242,7 @@ class TablePlayerParams:
 
 
 class TablePlayer(Player):
-    """Plays a table's columns, each row when `cosim.axis` says. A port is a column of its name; one of another unit of
+    """Plays a table's columns, each row when `cosim.tables.axis` says. A port is a column of its name; one of another unit of
     the same measure is converted."""
 
     PARAMS = TablePlayerParams
@@ -356,7 +356,7 @@ def _from_trace(scenario: Scenario, member: str, path: str) -> Scenario:
     if own:
         return _played(scenario, member, {"simulator": own, "params": {"path": path}, "shared": old.shared})
     refuse_events(getattr(_class_of(old, member), "MODELS", None) or {}, sources_of(scenario, member), member, path)
-    changed: dict[str, Any] = {"simulator": "cosim.replay:Player", "step_s": then.get("step_s", old.step_s),
+    changed: dict[str, Any] = {"simulator": "cosim.replay.members:Player", "step_s": then.get("step_s", old.step_s),
                                "params": {"path": path, "member": member}}
     specs = [*old.entities.values(), *then.get("entities", {}).values()]
     if then.get("names") or any(isinstance(spec, dict) for spec in specs):  # it was somebody else's, and named its own
@@ -400,7 +400,7 @@ def _from_table(scenario: Scenario, member: str, path: str) -> Scenario:
         params = {**old.params, field: path, f"{field}_overflow": "raise"}
         return scenario.replace(members={**scenario.members, member: old.model_copy(update={"params": params})})
     kept = scenario.replace(links=tuple(link for link in scenario.links if link not in unheard))
-    return _played(kept, member, {"simulator": "cosim.replay:TablePlayer", "entities": entities, "params": {
+    return _played(kept, member, {"simulator": "cosim.replay.members:TablePlayer", "entities": entities, "params": {
         "path": path, "models": models, "axes": {p.name: p.dims[0] for p in played if p.dims},
         "may_be_nan": [p.name for p in played if p.nullable],
         "unheard": [f"{link.source} -> {link.target}" for link in unheard],

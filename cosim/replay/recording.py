@@ -15,9 +15,9 @@ import numpy as np
 from cosim.errors import ScenarioError, listed
 from cosim.ports import Port
 from cosim.scenario import Link, Member, Scenario, leaves, named_rows
-from cosim.series import PLAYERS, played_from_s, rows_at, scenario_of, step_s
-from cosim.table import Table, split_name
+from cosim.tables.table import Table, split_name
 from cosim.trace import Trace
+from cosim.trace.series import PLAYERS, played_from_s, rows_at, scenario_of, step_s
 from cosim.units import format_time, unit_of
 
 _LONGEST_DIFFERENCE = 120

@@ -20,9 +20,9 @@ from rich.text import Text
 
 from cosim.clock import Clock
 from cosim.console import say
+from cosim.drivers.instrument import Control
+from cosim.drivers.plan import Plan
 from cosim.plaintext import visible
-from cosim.plan import Plan
-from cosim.tap import Control
 
 REDRAW_S = 0.5
 """Wall-clock seconds between two pictures of the terminal."""

@@ -19,7 +19,7 @@ from typing import Literal
 
 import numpy as np
 
-from cosim.dates import Instants, TypicalYear, in_year, label, of_wall, wall, whole_years
+from cosim.tables.dates import Instants, TypicalYear, in_year, label, of_wall, wall, whole_years
 from cosim.units import DAY_S, format_time
 
 Overflow = Literal["hold", "raise", "wrap"]

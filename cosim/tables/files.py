@@ -17,9 +17,9 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from cosim.dates import Instants, instants
 from cosim.errors import ScenarioError, cut, shown
 from cosim.plaintext import cell, text_of
+from cosim.tables.dates import Instants, instants
 
 SUFFIXES = (".csv", ".tsv", ".parquet", ".pq")
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
@@ -61,7 +61,7 @@ class Columns:
         return found
 
     def instants(self, column: str, zone: ZoneInfo | None) -> Instants:
-        """A column of dates; see `cosim.dates.instants`, whose DateError it raises."""
+        """A column of dates; see `cosim.tables.dates.instants`, whose DateError it raises."""
         key = (column, zone.key if zone else None)
         if key not in self._instants:
             self._instants[key] = instants(self._cells[column], zone)

@@ -6,7 +6,7 @@
 
 Times: `time_s`, `time_min` or `time_h` count from the run's start; `time`, `date`, `datetime` or `timestamp` are dates,
 read against the scenario's `start`. Dates without an offset are wall-clock times of the zone given, by default UTC.
-`cosim.axis` says which row holds when. The suffix of a column is its unit; figures that cannot be in it are refused.
+`cosim.tables.axis` says which row holds when. The suffix of a column is its unit; figures that cannot be in it are refused.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
-from cosim.axis import Axis, Overflow, TwoRowsError
-from cosim.dates import DateError, Instants, SkippedError, instant, label, zone_of
 from cosim.errors import ScenarioError, listed, unknown
 from cosim.plausible import impossible, unusual
-from cosim.tablefile import SUFFIXES, read_columns
+from cosim.tables.axis import Axis, Overflow, TwoRowsError
+from cosim.tables.dates import DateError, Instants, SkippedError, instant, label, zone_of
+from cosim.tables.files import SUFFIXES, read_columns
 from cosim.units import DAY_S, HOUR_S, LONGEST_S, Unit, format_time, split_unit, unit_of
 
 _COUNTS = ("time_s", "time_min", "time_h")

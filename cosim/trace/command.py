@@ -8,17 +8,17 @@ from pathlib import Path
 
 import numpy as np
 
-from cosim.compare import compare
 from cosim.console import Console, OneLineParser, add_trust, fail, plain_console, print_digest, say
 from cosim.digest import Digest, Table
+from cosim.drivers.resolve import load
 from cosim.errors import CosimError, TraceError, cut
-from cosim.machine import Tolerance, tolerance
 from cosim.plaintext import file_names
-from cosim.rescue import refuse_unreadable, rescue
-from cosim.resolve import load
-from cosim.series import scenario_of
-from cosim.tablefile import write_table
-from cosim.trace import Trace
+from cosim.tables.files import write_table
+from cosim.trace.compare import compare
+from cosim.trace.machine import Tolerance, tolerance
+from cosim.trace.reader import Trace
+from cosim.trace.rescue import refuse_unreadable, rescue
+from cosim.trace.series import scenario_of
 from cosim.trust import received_hook
 from cosim.units import format_time
 

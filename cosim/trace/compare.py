@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from cosim.errors import TraceError, first_line
-from cosim.machine import Tolerance
-from cosim.trace import DAMAGE, RESCUE, Trace
+from cosim.trace.machine import Tolerance
+from cosim.trace.reader import DAMAGE, RESCUE, Trace
 from cosim.units import format_time, unit_of
 
 Dataset = Any

@@ -26,7 +26,7 @@ import struct
 from io import FileIO
 from pathlib import Path
 
-from cosim.seal import END_OF_FILE, PAGE, read_at, seal, sealed_size, write_at
+from cosim.trace.seal import END_OF_FILE, PAGE, read_at, seal, sealed_size, write_at
 
 try:
     import fcntl
@@ -164,7 +164,7 @@ class IntactFile:
             self._file.truncate(self._base)
 
     def seal(self) -> None:
-        """Add checksums to what was committed (`cosim.seal`); the next commit takes them off again. OSError leaves the
+        """Add checksums to what was committed (`cosim.trace.seal`); the next commit takes them off again. OSError leaves the
         file without."""
         try:
             seal(self._file, self._base)

@@ -1,4 +1,4 @@
-"""HDF5 traces read back as arrays; `cosim.recorder` writes them.
+"""HDF5 traces read back as arrays; `cosim.trace.writer` writes them.
 
 Layout (format 'aidc-cosim trace', schema 1):
 
@@ -37,9 +37,9 @@ import h5py
 import numpy as np
 
 from cosim.errors import TraceError, first_line, unknown
-from cosim.inert import refuse_leading_out
 from cosim.limits import is_file
-from cosim.seal import BLOCK, check_seal
+from cosim.trace.inert import refuse_leading_out
+from cosim.trace.seal import BLOCK, check_seal
 
 FORMAT = "aidc-cosim trace"
 SCHEMA_VERSION = 1
@@ -103,7 +103,7 @@ class Trace:
     trace["aidc/Site/p_kw"] -> ndarray (time, entity[, dim]);  trace.time_s("aidc/Site");  trace.table("jobs").
     sealed: whether checksums of the whole file were there and hold (a finished run's; not one that was killed).
     Raises TraceError when the file is missing, is no trace, does not hold what is asked for, is damaged, or leads out
-    of itself (`cosim.inert`).
+    of itself (`cosim.trace.inert`).
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
@@ -265,4 +265,4 @@ class Trace:
 
 
 if __name__ == "__main__":  # the command line stands on a higher floor
-    sys.exit(importlib.import_module("cosim.inspection").main())
+    sys.exit(importlib.import_module("cosim.trace.command").main())

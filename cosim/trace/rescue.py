@@ -23,12 +23,12 @@ import h5py
 import numpy as np
 
 from cosim.errors import TraceError, first_line
-from cosim.inert import Look, Outward, refuse_leading_out
 from cosim.limits import is_file
 from cosim.ports import Port
-from cosim.recorder import TraceWriter
-from cosim.seal import END_OF_FILE, check_seal
-from cosim.trace import DAMAGE, FORMAT, RESCUE
+from cosim.trace.inert import Look, Outward, refuse_leading_out
+from cosim.trace.reader import DAMAGE, FORMAT, RESCUE
+from cosim.trace.seal import END_OF_FILE, check_seal
+from cosim.trace.writer import TraceWriter
 
 PATIENCE_S = 20.0
 """How long a child may take for one dataset."""
@@ -42,7 +42,7 @@ def refuse_unreadable(path: str | Path) -> None:
     A sealed file is held against its seal by `cosim.trace` itself."""
     if not is_file(path) or check_seal(Path(path)) is not None:
         return
-    at, died = _supervised([sys.executable, "-m", "cosim.rescue", "look", str(path)])
+    at, died = _supervised([sys.executable, "-m", "cosim.trace.rescue", "look", str(path)])
     if died:
         raise TraceError(f"{path} is damaged: HDF5 {died} when it reads {at or 'it'}; {RESCUE}")
 
@@ -75,7 +75,7 @@ def _tried(path: Path, mended: Path, draft: Path) -> list[str]:
     for _ in range(_TRIES):
         draft.unlink(missing_ok=True)
         told = draft.with_suffix(".json")
-        at, died = _supervised([sys.executable, "-m", "cosim.rescue", "copy", str(mended), str(draft), str(told),
+        at, died = _supervised([sys.executable, "-m", "cosim.trace.rescue", "copy", str(mended), str(draft), str(told),
                                 json.dumps(skip)])
         if not died:
             said = json.loads(told.read_text())
@@ -354,7 +354,7 @@ def _copy(source: str, out: str, told: str, skip: str) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """The child's program."""
-    parser = argparse.ArgumentParser(prog="python -m cosim.rescue", description="Used by cosim.trace rescue.")
+    parser = argparse.ArgumentParser(prog="python -m cosim.trace.rescue", description="Used by cosim.trace rescue.")
     parser.add_argument("job", choices=("look", "copy"))
     parser.add_argument("words", nargs="*")
     args = parser.parse_args(argv)

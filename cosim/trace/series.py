@@ -14,10 +14,10 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from cosim.trace import Trace
+from cosim.trace.reader import Trace
 from cosim.units import HOUR_S, MIN_S
 
-PLAYERS = ("cosim.replay:Player", "cosim.replay:TablePlayer")
+PLAYERS = ("cosim.replay.members:Player", "cosim.replay.members:TablePlayer")
 """Simulators that play a recording and answer to nothing."""
 
 
@@ -215,7 +215,7 @@ def intensity_of(trace: Trace, site: str, port: str = "nci_kg_per_kwh") -> tuple
 
 
 def played_from_s(recording: Trace, warmup_s: float) -> float:
-    """Time of a recording that is t = 0 of a run with a warm-up of `warmup_s`, s: see `cosim.recording`."""
+    """Time of a recording that is t = 0 of a run with a warm-up of `warmup_s`, s: see `cosim.replay.recording`."""
     return max(0.0, float(scenario_of(recording).get("warmup_s", 0.0)) - warmup_s)
 
 

@@ -1,6 +1,6 @@
 """Traces written while a run goes on; `cosim.trace` says how they look and reads them.
 
-HDF5 writes into a `cosim.intact.IntactFile`: at any instant the file on the disk is one that every HDF5 reader opens,
+HDF5 writes into a `cosim.trace.journal.IntactFile`: at any instant the file on the disk is one that every HDF5 reader opens,
 with all rows of every flush that has ended.
 """
 
@@ -23,13 +23,13 @@ import h5py
 import numpy as np
 
 from cosim.errors import DiskError, TraceError
-from cosim.intact import IntactFile
 from cosim.ports import Port, batch_length
-from cosim.trace import FORMAT, SCHEMA_VERSION
+from cosim.trace.journal import IntactFile
+from cosim.trace.reader import FORMAT, SCHEMA_VERSION
 
 _TEXT = h5py.string_dtype("utf-8")
 _LIBVER = ("earliest", "latest")
-"""The oldest layout that holds it: what every reader reads, and what cosim.intact knows how to let grow."""
+"""The oldest layout that holds it: what every reader reads, and what cosim.trace.journal knows how to let grow."""
 _SHOWN = "p_kw"
 """The port that a viewer plots first, where a model has it; else its first scalar."""
 _TABLE_CHUNK = 2048

@@ -13,13 +13,7 @@ from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.sparse import coo_array, diags_array
-from scipy.sparse.linalg import spsolve
-
-from cosim.errors import TraceError, listed
-from cosim.series import scenario_of
-from cosim.trace import Trace
-from simulators.flows import (
+from cosim.simulators.analysis.flows import (
     ALLOWED_KW,
     ALLOWED_RATIO,
     BUS,
@@ -34,6 +28,12 @@ from simulators.flows import (
     read_flows,
     refuse_replayed,
 )
+from scipy.sparse import coo_array, diags_array
+from scipy.sparse.linalg import spsolve
+
+from cosim.errors import TraceError, listed
+from cosim.trace import Trace
+from cosim.trace.series import scenario_of
 
 ALLOWED_KG_PER_KWH = 1e-7
 ALLOWED_PU = 1e-12

@@ -1,7 +1,7 @@
 """Conservation laws checked from a trace alone: no job, work, energy or carbon appears or is lost.
 
 Each law is one function of the trace that gives the largest deviation from it; a law whose data the trace does not
-hold (of a foreign grid, say) is named as not checked, with the reason. Those of the grid are in `simulators.balance`.
+hold (of a foreign grid, say) is named as not checked, with the reason. Those of the grid are in `cosim.simulators.analysis.balance`.
 """
 
 from __future__ import annotations
@@ -9,15 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
-
-from cosim.digest import Digest, Table
-from cosim.errors import TraceError
-from cosim.recording import end_s
-from cosim.series import PLAYERS, played_from_s, recording_of, scenario_of, standing, step_s
-from cosim.trace import Trace
-from simulators.aidc.equations import air_kw_per_k, air_temperatures_degc, it_at_inlet_kw
-from simulators.balance import (
+from cosim.simulators.aidc.equations import air_kw_per_k, air_temperatures_degc, it_at_inlet_kw
+from cosim.simulators.analysis.balance import (
     Finding,
     NothingToCheck,
     bus_carbon,
@@ -30,10 +23,17 @@ from simulators.balance import (
     line_ends,
     voltages,
 )
-from simulators.fleet import JobClass, Site
-from simulators.instants import air, cooling_parts, job_times
-from simulators.metrics import summary
-from simulators.plants import coolings, has_inertia, room_degc, served_degc
+from cosim.simulators.analysis.cooling import coolings, has_inertia, room_degc, served_degc
+from cosim.simulators.analysis.instants import air, cooling_parts, job_times
+from cosim.simulators.analysis.metrics import summary
+from cosim.simulators.fleet import JobClass, Site
+from numpy.lib.stride_tricks import sliding_window_view
+
+from cosim.digest import Digest, Table
+from cosim.errors import TraceError
+from cosim.replay.recording import end_s
+from cosim.trace import Trace
+from cosim.trace.series import PLAYERS, played_from_s, recording_of, scenario_of, standing, step_s
 
 SITE = "aidc/Site"
 RELATIVE, EXACT = 1e-9, 0.0

@@ -1,15 +1,15 @@
-"""A grid's flows, demand and intensities as a trace holds them: what the laws of `simulators.balance` read."""
+"""A grid's flows, demand and intensities as a trace holds them: what the laws of `cosim.simulators.analysis.balance` read."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+from cosim.simulators.grid.ports import ACTIVE_DEMAND, SITE_DEMAND
 
 from cosim.errors import TraceError
-from cosim.series import PLAYERS, end_of, rows_at, scenario_of, step_s
 from cosim.trace import Trace
-from simulators.grid.ports import ACTIVE_DEMAND, SITE_DEMAND
+from cosim.trace.series import PLAYERS, end_of, rows_at, scenario_of, step_s
 
 MEMBER, BUS, GRID = "grid", "grid/Bus", "grid/Grid"
 ALLOWED_KW, ALLOWED_RATIO = 1e-6, 1e-7

@@ -6,15 +6,15 @@ Rows of the model: E19, E20, E21, U06, M08.
 from __future__ import annotations
 
 import numpy as np
+from cosim.simulators.aidc.equations import air_temperatures_degc
+from cosim.simulators.aidc.plant.cooling import mean_of_racks, per_rack
+from cosim.simulators.analysis.balance import Finding
+from cosim.simulators.analysis.cooling import SITE, coolings, has_inertia
+from cosim.simulators.analysis.flows import largest
 
 from cosim.errors import TraceError
-from cosim.series import recording_of, scenario_of
 from cosim.trace import Trace
-from simulators.aidc.cooling import mean_of_racks, per_rack
-from simulators.aidc.equations import air_temperatures_degc
-from simulators.balance import Finding
-from simulators.flows import largest
-from simulators.plants import SITE, coolings, has_inertia
+from cosim.trace.series import recording_of, scenario_of
 
 ALLOWED_K, ALLOWED_S, ALLOWED_RATIO = 1e-9, 1e-6, 1e-9
 

@@ -1,6 +1,6 @@
 """What each job used and emitted: the energy and carbon of a data centre, minute by minute, shared among its jobs.
 
-`python -m simulators.receipts` prints it.
+`python -m cosim.simulators.analysis.receipts` prints it.
 
 The rule. In a tick of length dt a job that held GPUs for s GPU-seconds carries
 
@@ -19,14 +19,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from cosim.simulators.aidc.equations import inlet_factor
+from cosim.simulators.analysis.cooling import coolings, served_degc
+from cosim.simulators.fleet import JobClass, Site
 
 from cosim.errors import TraceError
-from cosim.series import CountedTime, counted, counted_time, intensity_of, over_counted, scenario_of, step_s
 from cosim.trace import Trace
+from cosim.trace.series import CountedTime, counted, counted_time, intensity_of, over_counted, scenario_of, step_s
 from cosim.units import HOUR_S
-from simulators.aidc.equations import inlet_factor
-from simulators.fleet import JobClass, Site
-from simulators.plants import coolings, served_degc
 
 SITE = "aidc/Site"
 FIGURES = ("gpu_s", "energy_kwh", "dynamic_kwh", "idle_kwh", "cooling_kwh", "co2_kg", "co2_marginal_kg")

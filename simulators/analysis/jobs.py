@@ -9,9 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from cosim.simulators.fleet import JobClass
 
 from cosim.digest import Digest, Table
-from cosim.series import (
+from cosim.trace import Trace
+from cosim.trace.series import (
     Counted,
     CountedTime,
     counted,
@@ -22,9 +24,7 @@ from cosim.series import (
     scenario_of,
     spans,
 )
-from cosim.trace import Trace
 from cosim.units import MIN_S, TO_PER_GTO
-from simulators.fleet import JobClass
 
 SITE = "aidc/Site"
 _MOST_SITES = 8
@@ -108,7 +108,7 @@ def served_to(trace: Trace) -> np.ndarray | None:
     """Work served, per class (class,), TO: the whole work of the jobs that finished in the counted time, also what was
     done in the warm-up, and nothing of those that were dropped or are unfinished. None where nobody says.
 
-    The one definition: of the summary, and with it of reports, `agents.evaluate` and the terms that learners log.
+    The one definition: of the summary, and with it of reports, `cosim.agents.evaluate` and the terms that learners log.
     """
     if trace.has(f"{SITE}/finished_work_to"):
         return finished_work_to(trace, SITE).sum(axis=(0, 1))

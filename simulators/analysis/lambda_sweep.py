@@ -1,4 +1,4 @@
-"""What lambda of (11) buys, over a day and per load level: python -m simulators.grid.sweep ieee33 (Fig. 11(b), P06).
+"""What lambda of (11) buys, over a day and per load level: python -m cosim.simulators.analysis.lambda_sweep ieee33 (Fig. 11(b), P06).
 
 Every level is the day's 96 load factors at another mean; data centers draw a constant power. Per lambda it prints J1
 (MWh lost) and J2 (t emitted by all sources), per level the threshold: the lambda from which a tenth of what can be
@@ -17,19 +17,19 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+from cosim.simulators.grid.adapter import GridParams
+from cosim.simulators.grid.dispatch.conic import Limits
+from cosim.simulators.grid.dispatch.dispatch import Dispatch
+from cosim.simulators.grid.dispatch.sources import all_sources
+from cosim.simulators.grid.equations import Floats
+from cosim.simulators.grid.network.radial import read_feeder
+from cosim.simulators.profile import SLOT_S, ProfileParams
 
 from cosim.console import PICTURES, OneLineParser, fail, file_type
+from cosim.drivers.resolve import load
 from cosim.errors import CosimError, ScenarioError
 from cosim.params import field_names, validate
-from cosim.resolve import load
 from cosim.units import HOUR_S, KG_PER_T
-from simulators.grid.adapter import GridParams
-from simulators.grid.conic import Limits
-from simulators.grid.dispatch import Dispatch
-from simulators.grid.equations import Floats
-from simulators.grid.network import read_feeder
-from simulators.grid.sources import all_sources
-from simulators.profile import SLOT_S, ProfileParams
 
 LAMBDAS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.5, 1.0)
 MEANS = (0.5, 0.75, 1.0)
@@ -114,7 +114,7 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    p = OneLineParser(prog="python -m simulators.grid.sweep", description=__doc__.splitlines()[0])
+    p = OneLineParser(prog="python -m cosim.simulators.analysis.lambda_sweep", description=__doc__.splitlines()[0])
     p.add_argument("scenario", nargs="?", default="ieee33", help="a scenario with a CefDispatch (default ieee33)")
     p.add_argument("--lambda", dest="lambdas", type=_numbers, default=LAMBDAS, help="kW per kg/h, e.g. 0,0.01,0.1")
     p.add_argument("--mean", dest="means", type=_numbers, default=MEANS, help="mean load factors, e.g. 0.5,1")

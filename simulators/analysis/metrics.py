@@ -13,10 +13,14 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from cosim.simulators.analysis.cooling import cooling_table
+from cosim.simulators.analysis.jobs import jobs_tables
+from cosim.simulators.fleet import JobClass, Site, may_run
 
 from cosim.digest import Digest, Table
-from cosim.resolve import Resolved, load
-from cosim.series import (
+from cosim.drivers.resolve import Resolved, load
+from cosim.trace import Trace
+from cosim.trace.series import (
     Counted,
     counted,
     counted_time,
@@ -27,11 +31,7 @@ from cosim.series import (
     step_s,
     weighted_mean,
 )
-from cosim.trace import Trace
 from cosim.units import HOUR_S, KG_PER_T, KW_PER_MW, MIN_S, TO_PER_GTO
-from simulators.fleet import JobClass, Site, may_run
-from simulators.plants import cooling_table
-from simulators.service import jobs_tables
 
 OVERLOAD = 0.95
 NEAR_PU = 0.01
@@ -48,7 +48,7 @@ _PLAYED = {
              "their power is the recorded one, whatever this run's agents did"),
 }
 """Member -> a port that a whole recording has, and what is to be said of one; of one without that port."""
-_MINUTES = {"simulators.grid.adapter:CefDispatch": "simulators.grid.minutes:minute_voltages"}
+_MINUTES = {"cosim.simulators.grid.adapter:CefDispatch": "cosim.simulators.analysis.voltages:minute_voltages"}
 """Grid -> who knows its voltages at one-minute power. By string: the networks behind it take seconds to import, for
 which nobody need wait who has another grid or none."""
 SITE, GRID, PRICE = "aidc/Site", "grid/Grid", "tariff/Tariff/price_usd_per_kwh"

@@ -1,11 +1,11 @@
-"""python -m simulators.receipts FILE: what each job of a run used and emitted.
+"""python -m cosim.simulators.analysis.receipts FILE: what each job of a run used and emitted.
 
-    python -m simulators.receipts run.h5                 sums per site and class, and what nobody used
-    python -m simulators.receipts run.h5 --job 42        what this request used and emitted
-    python -m simulators.receipts run.h5 --out jobs.csv  every job, a line each
-    python -m simulators.receipts run.h5 --warmup        of the whole run, not of the counted time alone
+    python -m cosim.simulators.analysis.receipts run.h5                 sums per site and class, and what nobody used
+    python -m cosim.simulators.analysis.receipts run.h5 --job 42        what this request used and emitted
+    python -m cosim.simulators.analysis.receipts run.h5 --out jobs.csv  every job, a line each
+    python -m cosim.simulators.analysis.receipts run.h5 --warmup        of the whole run, not of the counted time alone
 
-`simulators.account` states the rule.
+`cosim.simulators.analysis.job_carbon` states the rule.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from cosim.simulators.analysis.job_carbon import FIGURES, JobAccount, job_accounts
 
 from cosim.console import OneLineParser, fail, plain_console, print_digest
 from cosim.digest import Digest, Table
 from cosim.errors import CosimError, ScenarioError
-from cosim.rescue import refuse_unreadable
-from cosim.series import counted_time
-from cosim.tablefile import write_table
+from cosim.tables.files import write_table
 from cosim.trace import Trace
+from cosim.trace.rescue import refuse_unreadable
+from cosim.trace.series import counted_time
 from cosim.units import format_time
-from simulators.account import FIGURES, JobAccount, job_accounts
 
 
 def sums(accounts: Sequence[JobAccount], over: str = "of the counted time") -> Table:
@@ -65,7 +65,7 @@ def write(accounts: Sequence[JobAccount], path: Path) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    p = OneLineParser(prog="python -m simulators.receipts", description="What each job used and emitted.")
+    p = OneLineParser(prog="python -m cosim.simulators.analysis.receipts", description="What each job used and emitted.")
     p.add_argument("trace", metavar="FILE", help="a trace (.h5) of a run with data centers")
     p.add_argument("--job", type=int, metavar="ID", help="one job")
     p.add_argument("--warmup", action="store_true", help="count the warm-up, too")

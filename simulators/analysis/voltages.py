@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+from cosim.simulators.grid.adapter import CefDispatch, GridParams
+from cosim.simulators.grid.dispatch.sources import all_sources
+from cosim.simulators.grid.equations import Complexes, Floats, radial_voltages
+from cosim.simulators.grid.network.feeder import Feeder
+from cosim.simulators.grid.network.radial import read_feeder
+from cosim.simulators.grid.ports import ACTIVE_DEMAND, REACTIVE_DEMAND
 
 from cosim.params import field_names, validate
-from cosim.series import end_of, scenario_of, standing
 from cosim.trace import Trace
-from simulators.grid.adapter import CefDispatch, GridParams
-from simulators.grid.equations import Complexes, Floats, radial_voltages
-from simulators.grid.feeder import Feeder
-from simulators.grid.network import read_feeder
-from simulators.grid.ports import ACTIVE_DEMAND, REACTIVE_DEMAND
-from simulators.grid.sources import all_sources
+from cosim.trace.series import end_of, scenario_of, standing
 
 _AT_ONCE = 512
 _BY_MINUTE = {"p_window_kw": "p_kw", "q_window_kvar": "q_kvar"}

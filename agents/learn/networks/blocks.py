@@ -10,10 +10,9 @@ import warnings
 from collections.abc import Sequence
 
 import torch
+from cosim.agents.learn.spec import AgentType, TeamSpec
 from torch import Tensor, nn
 from torch.nn import functional
-
-from agents.spec import AgentType, TeamSpec
 
 HIDDEN_GAIN = 2.0**0.5
 SMALL_GAIN = 0.01

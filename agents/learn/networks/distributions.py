@@ -20,11 +20,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from cosim.agents.learn.action_maps import CONCENTRATION_MIN, LOGIT_MAX, Tables, places_of
+from cosim.agents.learn.spec import AgentType, Choice, width
 from torch import Tensor, nn
 from torch.nn import functional
-
-from agents.coordinates import CONCENTRATION_MIN, LOGIT_MAX, Tables, places_of
-from agents.spec import AgentType, Choice, width
 
 _LOG_2PI = float(np.log(2.0 * np.pi))
 _SHARE_MIN = 1e-5

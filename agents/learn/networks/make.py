@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from agents.config import Learning
-from agents.networks.mat import Mat
-from agents.networks.network import Network
-from agents.networks.parallel import Mappo, MatDec, Transformer
-from agents.spec import TeamSpec
+from cosim.agents.learn.config import Learning
+from cosim.agents.learn.networks.mat import Mat
+from cosim.agents.learn.networks.network import Network
+from cosim.agents.learn.networks.parallel import Mappo, MatDec, Transformer
+from cosim.agents.learn.spec import TeamSpec
 
 NETWORKS = {"mat": Mat, "mat-dec": MatDec, "transformer": Transformer, "mappo": Mappo}
 

@@ -10,14 +10,13 @@ Rows of the model: B01, I27, L09, L14, T01-04, U16.
 from __future__ import annotations
 
 import torch
+from cosim.agents.learn.config import Learning
+from cosim.agents.learn.networks.blocks import SMALL_GAIN, Attention, Encoder, Feed, Init, attend, attend_all
+from cosim.agents.learn.networks.distributions import Noise
+from cosim.agents.learn.networks.network import ALL, Decoding, Drawn, Network
+from cosim.agents.learn.spec import TeamSpec
 from torch import Tensor, nn
 from torch.nn import functional
-
-from agents.config import Learning
-from agents.networks.blocks import SMALL_GAIN, Attention, Encoder, Feed, Init, attend, attend_all
-from agents.networks.distributions import Noise
-from agents.networks.network import ALL, Decoding, Drawn, Network
-from agents.spec import TeamSpec
 
 
 class Mat(Network):

@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
+from cosim.agents.learn.config import Learning
+from cosim.agents.learn.networks.blocks import SMALL_GAIN, Groups, Init, Output
+from cosim.agents.learn.networks.distributions import Actions, Noise
+from cosim.agents.learn.spec import AgentType, Simplex, TeamSpec
 from torch import Tensor, nn
 
-from agents.config import Learning
-from agents.networks.blocks import SMALL_GAIN, Groups, Init, Output
-from agents.networks.distributions import Actions, Noise
-from agents.spec import AgentType, Simplex, TeamSpec
 from cosim.errors import ScenarioError
 
 ALL = slice(None)

@@ -10,13 +10,12 @@ Rows of the model: B02-04, T09, Z02.
 from __future__ import annotations
 
 import torch
+from cosim.agents.learn.config import Learning
+from cosim.agents.learn.networks.blocks import HIDDEN_GAIN, SMALL_GAIN, Encoder, Feed, Groups, Init, Output
+from cosim.agents.learn.networks.network import Network
+from cosim.agents.learn.spec import TeamSpec
 from torch import Tensor, nn
 from torch.nn import functional
-
-from agents.config import Learning
-from agents.networks.blocks import HIDDEN_GAIN, SMALL_GAIN, Encoder, Feed, Groups, Init, Output
-from agents.networks.network import Network
-from agents.spec import TeamSpec
 
 
 class MatDec(Network):

@@ -6,9 +6,10 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
+from cosim.simulators.aidc.engine.jobs import Job, jobs_of
+from cosim.simulators.fleet import JobClass, may_run
+
 from cosim.errors import ModelError
-from simulators.aidc.jobs import Job, jobs_of
-from simulators.fleet import JobClass, may_run
 
 
 def admitted(

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import simpy
 
 if TYPE_CHECKING:
-    from simulators.aidc.inference import InferenceQueue
-    from simulators.aidc.jobs import Job
+    from cosim.simulators.aidc.engine.inference import InferenceQueue
+    from cosim.simulators.aidc.engine.jobs import Job
 
 _NORMAL = 1
 """SimPy's usual priority: events of one instant come in the order in which they were set."""

@@ -23,22 +23,23 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 
+from cosim.simulators.aidc.engine.carried import Memory
+from cosim.simulators.aidc.engine.commands import admitted, whole_grants
+from cosim.simulators.aidc.engine.events import Clock, Cohort
+from cosim.simulators.aidc.engine.inference import InferenceQueue
+from cosim.simulators.aidc.engine.interval import Interval, State
+from cosim.simulators.aidc.engine.jobs import RUN_COLUMNS, Row, batch_of, nearest_tick
+from cosim.simulators.aidc.engine.meter import Meter
+from cosim.simulators.aidc.engine.racks import Racks
+from cosim.simulators.aidc.engine.slack import USABLE_RATIO, slack_s
+from cosim.simulators.aidc.engine.training import TrainingPool
+from cosim.simulators.aidc.equations import gpu_throughput_to_per_s
+from cosim.simulators.aidc.plant.cooling import Cooling, supply_limits_degc
+from cosim.simulators.fleet import JobClass, Site
+
 from cosim.errors import ModelError
 from cosim.ports import Batch
 from cosim.units import MIN_S, finite
-from simulators.aidc.carried import Memory
-from simulators.aidc.commands import admitted, whole_grants
-from simulators.aidc.cooling import Cooling, supply_limits_degc
-from simulators.aidc.equations import gpu_throughput_to_per_s
-from simulators.aidc.events import Clock, Cohort
-from simulators.aidc.inference import InferenceQueue
-from simulators.aidc.interval import Interval, State
-from simulators.aidc.jobs import RUN_COLUMNS, Row, batch_of, nearest_tick
-from simulators.aidc.meter import Meter
-from simulators.aidc.racks import Racks
-from simulators.aidc.slack import USABLE_RATIO, slack_s
-from simulators.aidc.training import TrainingPool
-from simulators.fleet import JobClass, Site
 
 Watch = Callable[[float, tuple[int, ...]], None]
 """Called after every instant at which something happened, with the time in s and the GPUs in use per class."""

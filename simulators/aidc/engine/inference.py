@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from heapq import heappop, heappush
 from operator import le
 
-from simulators.aidc.carried import Kept
-from simulators.aidc.equations import gpu_throughput_to_per_s
-from simulators.aidc.events import Cohort
-from simulators.aidc.interval import Levels, Tally
-from simulators.aidc.jobs import DROPPED, FINISHED, TICKS_PER_S, UNFINISHED, Job, Row, nearest_tick, row_of
-from simulators.fleet import JobClass
+from cosim.simulators.aidc.engine.carried import Kept
+from cosim.simulators.aidc.engine.events import Cohort
+from cosim.simulators.aidc.engine.interval import Levels, Tally
+from cosim.simulators.aidc.engine.jobs import DROPPED, FINISHED, TICKS_PER_S, UNFINISHED, Job, Row, nearest_tick, row_of
+from cosim.simulators.aidc.equations import gpu_throughput_to_per_s
+from cosim.simulators.fleet import JobClass
 
 
 class InferenceQueue(Tally):

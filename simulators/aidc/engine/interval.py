@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+from cosim.simulators.aidc.engine.jobs import Run
 
 from cosim.ports import Batch
 from cosim.units import HOUR_S
-from simulators.aidc.jobs import Run
 
 Segment = tuple[float, ...]
 """From when to when, s, and IT, chiller and cooling-tower power in between, kW, then losses if there are any; constant,

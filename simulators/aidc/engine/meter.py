@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-
-from simulators.aidc.equations import (
+from cosim.simulators.aidc.engine.interval import Segment
+from cosim.simulators.aidc.equations import (
     Cooling,
     cooling_curve,
     distribution_loss_kw,
@@ -19,8 +19,7 @@ from simulators.aidc.equations import (
     inlet_factor,
     it_power_kw,
 )
-from simulators.aidc.interval import Segment
-from simulators.fleet import JobClass, Site
+from cosim.simulators.fleet import JobClass, Site
 
 Busy = tuple[int, ...]
 """GPUs in use per class."""

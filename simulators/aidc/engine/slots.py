@@ -21,14 +21,10 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
-from cosim.errors import ModelError
-from cosim.units import MIN_S, finite
-from simulators.aidc.carried import Kept, Memory
-from simulators.aidc.commands import admitted, whole_grants
-from simulators.aidc.cooling import Cooling, supply_limits_degc
-from simulators.aidc.equations import cooling_power_kw, distribution_loss_kw, it_at_inlet_kw, it_power_kw
-from simulators.aidc.interval import Interval, State
-from simulators.aidc.jobs import (
+from cosim.simulators.aidc.engine.carried import Kept, Memory
+from cosim.simulators.aidc.engine.commands import admitted, whole_grants
+from cosim.simulators.aidc.engine.interval import Interval, State
+from cosim.simulators.aidc.engine.jobs import (
     DROPPED,
     FINISHED,
     RUN_COLUMNS,
@@ -40,8 +36,13 @@ from simulators.aidc.jobs import (
     batch_of,
     row_of,
 )
-from simulators.aidc.slack import MOST_S
-from simulators.fleet import JobClass, Site
+from cosim.simulators.aidc.engine.slack import MOST_S
+from cosim.simulators.aidc.equations import cooling_power_kw, distribution_loss_kw, it_at_inlet_kw, it_power_kw
+from cosim.simulators.aidc.plant.cooling import Cooling, supply_limits_degc
+from cosim.simulators.fleet import JobClass, Site
+
+from cosim.errors import ModelError
+from cosim.units import MIN_S, finite
 
 Reading = Literal["fractional", "integer"]
 """Of the number of executed jobs x in (14)."""

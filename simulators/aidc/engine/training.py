@@ -16,13 +16,24 @@ import math
 from bisect import insort
 from collections.abc import Iterator
 
+from cosim.simulators.aidc.engine.carried import Kept
+from cosim.simulators.aidc.engine.interval import Levels, Tally
+from cosim.simulators.aidc.engine.jobs import (
+    DROPPED,
+    FINISHED,
+    UNFINISHED,
+    Job,
+    Row,
+    Run,
+    nearest_tick,
+    row_of,
+    tick_after,
+)
+from cosim.simulators.aidc.engine.slack import Claim
+from cosim.simulators.aidc.equations import gpu_throughput_to_per_s
+from cosim.simulators.fleet import JobClass
+
 from cosim.units import HOUR_S
-from simulators.aidc.carried import Kept
-from simulators.aidc.equations import gpu_throughput_to_per_s
-from simulators.aidc.interval import Levels, Tally
-from simulators.aidc.jobs import DROPPED, FINISHED, UNFINISHED, Job, Row, Run, nearest_tick, row_of, tick_after
-from simulators.aidc.slack import Claim
-from simulators.fleet import JobClass
 
 URGENT_S = HOUR_S
 _LATE_S = 1e-3

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from cosim.errors import ModelError, ScenarioError
 from cosim.params import params
 from cosim.plausible import OUTSIDE_DEGC
-from cosim.table import Held, Overflow, Reading, Table
+from cosim.tables.table import Held, Overflow, Reading, Table
 from cosim.units import DAY_S, HOUR_S
 
 LOWEST_DEGC, HIGHEST_DEGC = OUTSIDE_DEGC.low, OUTSIDE_DEGC.high

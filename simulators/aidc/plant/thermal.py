@@ -30,11 +30,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-
-from cosim.errors import ScenarioError
-from simulators.aidc.ambient import Outside
-from simulators.aidc.cooling import Cooling, mean_of_racks, per_rack, supply_limits_degc
-from simulators.aidc.equations import (
+from cosim.simulators.aidc.engine.interval import Interval, Segment
+from cosim.simulators.aidc.equations import (
     W_PER_KW,
     air_kw_per_k,
     air_temperatures_degc,
@@ -47,7 +44,10 @@ from simulators.aidc.equations import (
     plant_power_kw,
     water_kg_per_h,
 )
-from simulators.aidc.interval import Interval, Segment
+from cosim.simulators.aidc.plant.ambient import Outside
+from cosim.simulators.aidc.plant.cooling import Cooling, mean_of_racks, per_rack, supply_limits_degc
+
+from cosim.errors import ScenarioError
 
 Thermal = Literal["static", "first_order"]
 Alarm = tuple[float, float, float]

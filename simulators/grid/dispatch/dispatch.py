@@ -16,12 +16,16 @@ from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 import numpy as np
-
-from cosim.errors import ScenarioError, SolverError
-from simulators.grid.caps import MOST_GAP_PU, NciCaps
-from simulators.grid.clarabel_solver import ClarabelSolver
-from simulators.grid.conic import ConicProblem, Limits, Solution, balance_rhs, costs, elastic, strict
-from simulators.grid.equations import (
+from cosim.simulators.grid.dispatch.clarabel_solver import ClarabelSolver
+from cosim.simulators.grid.dispatch.conic import ConicProblem, Limits, Solution, balance_rhs, costs, elastic, strict
+from cosim.simulators.grid.dispatch.gurobi_solver import CappedGurobi, GurobiSolver
+from cosim.simulators.grid.dispatch.nci_limits import MOST_GAP_PU, NciCaps
+from cosim.simulators.grid.dispatch.recovery import best_corners, local_optimum
+from cosim.simulators.grid.dispatch.reduced import OperatingPoint, Reduced
+from cosim.simulators.grid.dispatch.results import ELASTIC, OPTIMAL, DispatchResult, Inexact, Settlement
+from cosim.simulators.grid.dispatch.sources import Source, in_pu
+from cosim.simulators.grid.dispatch.surplus import curtailed_kw, remedy
+from cosim.simulators.grid.equations import (
     Complexes,
     Floats,
     cone_gap,
@@ -29,13 +33,9 @@ from simulators.grid.equations import (
     nodal_carbon_intensity,
     radial_power_flow,
 )
-from simulators.grid.feeder import Feeder
-from simulators.grid.gurobi_solver import CappedGurobi, GurobiSolver
-from simulators.grid.recovery import best_corners, local_optimum
-from simulators.grid.reduced import OperatingPoint, Reduced
-from simulators.grid.results import ELASTIC, OPTIMAL, DispatchResult, Inexact, Settlement
-from simulators.grid.sources import Source, in_pu
-from simulators.grid.surplus import curtailed_kw, remedy
+from cosim.simulators.grid.network.feeder import Feeder
+
+from cosim.errors import ScenarioError, SolverError
 
 NEGLIGIBLE_PU, NEGLIGIBLE_SHARE = 1e-5, 1e-6
 """Within a solver's tolerance: a voltage or substation power that far outside its limits is inside, a set point that
@@ -145,7 +145,7 @@ class Dispatch:
         ELASTIC. Where the relaxation is not exact the set points are a local optimum of the AC problem. Falls back on
         the elastic form where the demand cannot be met within limits; SolverError if that fails, too, Inexact where
         only the relaxation pretended to a solution. Local generation that cannot go anywhere is curtailed first
-        (`simulators.grid.surplus`).
+        (`cosim.simulators.grid.dispatch.surplus`).
         """
         lost = curtailed_kw(p_load_kw, self.sources, self.feeder.base_kw)
         if not lost.any():

@@ -15,16 +15,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from cosim.simulators.grid.dispatch.conic import Limits
+from cosim.simulators.grid.dispatch.dispatch import NEGLIGIBLE_PU, Dispatch
+from cosim.simulators.grid.dispatch.marginal import STEP_KW, Marginal, MarginalCarbon
+from cosim.simulators.grid.dispatch.reduced import OperatingPoint
+from cosim.simulators.grid.dispatch.results import OPTIMAL, DispatchResult
+from cosim.simulators.grid.dispatch.sources import Source
+from cosim.simulators.grid.equations import Floats, Ints, generated_carbon
+from cosim.simulators.grid.network.feeder import Feeder
 
 from cosim.errors import SolverError
-from simulators.grid.conic import Limits
-from simulators.grid.dispatch import NEGLIGIBLE_PU, Dispatch
-from simulators.grid.equations import Floats, Ints, generated_carbon
-from simulators.grid.feeder import Feeder
-from simulators.grid.marginal import STEP_KW, Marginal, MarginalCarbon
-from simulators.grid.reduced import OperatingPoint
-from simulators.grid.results import OPTIMAL, DispatchResult
-from simulators.grid.sources import Source
 
 DERIVATIVE, ONE_SIDED, NEAR_KINK, STALE, NO_VALUE = range(5)
 """Status of a bus's mci: the derivative, the same up and down; differences of dispatches with one kW more and less, at

@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-
-from simulators.grid.conic import ConicProblem, Sources
-from simulators.grid.equations import Floats, Ints
-from simulators.grid.feeder import Feeder
+from cosim.simulators.grid.dispatch.conic import ConicProblem, Sources
+from cosim.simulators.grid.equations import Floats, Ints
+from cosim.simulators.grid.network.feeder import Feeder
 
 Formulation = Literal["big_m", "sos1"]
 MOST_GAP_PU = 1e-6

@@ -10,10 +10,9 @@ from collections.abc import Callable, Sequence
 from itertools import product
 
 import numpy as np
-
-from simulators.grid.clarabel_solver import minimise_quadratic
-from simulators.grid.equations import Floats, Ints
-from simulators.grid.reduced import Linear, OperatingPoint, Reduced
+from cosim.simulators.grid.dispatch.clarabel_solver import minimise_quadratic
+from cosim.simulators.grid.dispatch.reduced import Linear, OperatingPoint, Reduced
+from cosim.simulators.grid.equations import Floats, Ints
 
 PENALTY = 1e3
 """Price of 1 p.u. of the largest limit passed, while on the way; far above what any limit is worth."""

@@ -11,12 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from cosim.simulators.grid.dispatch.conic import Layout, Limits, Sources, strict
+from cosim.simulators.grid.equations import Floats, Ints
+from cosim.simulators.grid.network.feeder import Feeder
 from scipy.sparse import coo_array, csc_array
 from scipy.sparse.linalg import SuperLU, splu
-
-from simulators.grid.conic import Layout, Limits, Sources, strict
-from simulators.grid.equations import Floats, Ints
-from simulators.grid.feeder import Feeder
 
 
 @dataclass(frozen=True, slots=True, eq=False)

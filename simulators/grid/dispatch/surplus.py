@@ -11,10 +11,10 @@ Rows of the model: E04, E08.
 from __future__ import annotations
 
 import numpy as np
+from cosim.simulators.grid.dispatch.conic import Sources
+from cosim.simulators.grid.equations import Floats
 
 from cosim.units import format_time
-from simulators.grid.conic import Sources
-from simulators.grid.equations import Floats
 
 EXPORT_KW = 1e-3
 """A substation that takes back more than this exports."""

@@ -9,10 +9,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-
-from simulators.grid.equations import Ints
-from simulators.grid.feeder import Nodes
-from simulators.grid.netfile import Admittances
+from cosim.simulators.grid.equations import Ints
+from cosim.simulators.grid.network.feeder import Nodes
+from cosim.simulators.grid.network.files import Admittances
 
 _LEGS = ("hv", "mv", "lv")
 

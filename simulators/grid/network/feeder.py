@@ -11,14 +11,14 @@ from functools import cached_property
 from typing import Annotated, Any
 
 import numpy as np
+from cosim.simulators.grid.equations import Complexes, Floats, Ints, RadialTree, radial_tree
+from cosim.simulators.grid.network.elements import Generator
 from numpy.typing import NDArray
 from pydantic import Discriminator, Field, Tag
 
 from cosim.errors import ScenarioError, listed, unknown
 from cosim.params import params
 from cosim.units import KW_PER_MW
-from simulators.grid.elements import Generator
-from simulators.grid.equations import Complexes, Floats, Ints, RadialTree, radial_tree
 
 
 @params
@@ -251,7 +251,7 @@ def orient(name: str, nodes: Nodes, from_node: Ints, to_node: Ints, elements: Se
                 raise ScenarioError(
                     f"network {name} is not radial: {elements[k]} ({labels[from_node[k]]}-{labels[to_node[k]]}) closes "
                     "a loop; take it or another branch of the loop out of service, or use the grid that needs no "
-                    "radial network, simulators.grid.ac:AcPowerFlow")
+                    "radial network, cosim.simulators.grid.ac:AcPowerFlow")
             forward[k] = int(from_node[k]) == node
             done.add(k)
             order.append(k)

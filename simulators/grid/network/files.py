@@ -24,6 +24,10 @@ import pandapower.control
 import pandapower.networks
 import pandapower.timeseries
 import pandas
+from cosim.simulators.grid.equations import Complexes, Floats, Ints
+from cosim.simulators.grid.network import file_scan as netscan
+from cosim.simulators.grid.network.feeder import LineList
+from cosim.simulators.grid.network.file_scan import Asked, Hostile
 from pandapower.auxiliary import LoadflowNotConverged
 from pandapower.io_utils import JSONSerializableClass
 from pandapower.pypower import idx_brch, idx_bus
@@ -31,10 +35,6 @@ from pandapower.pypower import idx_brch, idx_bus
 from cosim.errors import ScenarioError, cut
 from cosim.limits import is_file
 from cosim.units import KW_PER_MW
-from simulators.grid import netscan
-from simulators.grid.equations import Complexes, Floats, Ints
-from simulators.grid.feeder import LineList
-from simulators.grid.netscan import Asked, Hostile
 
 SIMBENCH = "simbench:"
 """What the name of a SimBench network begins with, its code behind it."""

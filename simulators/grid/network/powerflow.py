@@ -12,11 +12,9 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-
-from cosim.errors import ModelError, ScenarioError
-from cosim.units import KW_PER_MW
-from simulators.grid.circuit import branch_names, ends_of, nodes_of
-from simulators.grid.elements import (
+from cosim.simulators.grid.equations import Complexes, Floats, Ints
+from cosim.simulators.grid.network.circuit import branch_names, ends_of, nodes_of
+from cosim.simulators.grid.network.elements import (
     base_loads,
     check,
     close_lines,
@@ -27,9 +25,8 @@ from simulators.grid.elements import (
     without_generators,
     without_loads,
 )
-from simulators.grid.equations import Complexes, Floats, Ints
-from simulators.grid.feeder import LineList, island
-from simulators.grid.netfile import (
+from cosim.simulators.grid.network.feeder import LineList, island
+from cosim.simulators.grid.network.files import (
     Admittances,
     Solved,
     add_injections,
@@ -40,7 +37,10 @@ from simulators.grid.netfile import (
     start_at,
     stored,
 )
-from simulators.grid.network import read_feeder
+from cosim.simulators.grid.network.radial import read_feeder
+
+from cosim.errors import ModelError, ScenarioError
+from cosim.units import KW_PER_MW
 
 TOLERANCE_PU = 1e-11
 """The largest mismatch of a bus, on the network's power base, where rounding permits; see `_tolerance_pu`."""

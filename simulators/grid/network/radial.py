@@ -12,11 +12,9 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-
-from cosim.errors import ScenarioError
-from simulators.grid.circuit import element_names, ends_of, nodes_of
-from simulators.grid.elements import (
+from cosim.simulators.grid.equations import Complexes, Floats, Ints
+from cosim.simulators.grid.network.circuit import element_names, ends_of, nodes_of
+from cosim.simulators.grid.network.elements import (
     Generator,
     base_loads,
     check,
@@ -28,15 +26,17 @@ from simulators.grid.elements import (
     without_generators,
     without_loads,
 )
-from simulators.grid.equations import Complexes, Floats, Ints
-from simulators.grid.feeder import Feeder, LineList, Nodes, orient
-from simulators.grid.netfile import Admittances, admittances, name_of, stamp_of, stored
+from cosim.simulators.grid.network.feeder import Feeder, LineList, Nodes, orient
+from cosim.simulators.grid.network.files import Admittances, admittances, name_of, stamp_of, stored
+from numpy.typing import NDArray
+
+from cosim.errors import ScenarioError
 
 BASE_MVA = 1.0
 """Power base of a named network; pandapower's own `sn_mva` is a matter of its solver."""
 SAME_RATIO = 1e-9
 """Ratios that differ by no more drive no current around two parallel transformers."""
-_ELSEWHERE = "the grid without an optimiser models it: simulators.grid.ac:AcPowerFlow"
+_ELSEWHERE = "the grid without an optimiser models it: cosim.simulators.grid.ac:AcPowerFlow"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
