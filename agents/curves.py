@@ -1,9 +1,10 @@
-"""python -m cosim.agents.curves RUN [RUN ...]: learning curves of training runs, as a table and, with --out, as a picture.
+"""python -m cosim.agents.curves RUN [RUN ...]: learning curves of training runs, as a table and, with --out, as a
+picture.
 
-RUN is a folder that `cosim.agents.train` wrote. Runs that differ by their seed alone are one curve: its mean, and between the
-seeds +- one standard deviation. What is drawn is what exploring policies did, in a moving window of one day of every
-environment; an evaluation of the modes is `cosim.agents.evaluate`. Figures are ratios of sums, per served work, because a
-policy that postpones work also saves power.
+RUN is a folder that `cosim.agents.train` wrote. Runs that differ by their seed alone are one curve: its mean, and
+between the seeds +- one standard deviation. What is drawn is what exploring policies did, in a moving window of one day
+of every environment; an evaluation of the modes is `cosim.agents.evaluate`. Figures are ratios of sums, per served
+work, because a policy that postpones work also saves power.
 
 Rows of the model: X05, X13, Z05.
 """
@@ -26,8 +27,8 @@ from cosim.agents.request import refuse_strangers, scenario_of
 
 from cosim.console import PICTURES, OneLineParser, add_trust, fail, file_type, plain_console, print_digest
 from cosim.digest import Digest, Table
-from cosim.drivers.resolve import load
 from cosim.errors import CosimError, ScenarioError
+from cosim.imports import load
 from cosim.tables.files import write_table
 from cosim.units import DAY_S, KG_PER_T, TO_PER_GTO
 

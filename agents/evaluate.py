@@ -67,8 +67,8 @@ METRICS = (
 def metrics(figures: Mapping[str, float], kinds: Mapping[str, str], days: float) -> dict[str, float]:
     """Table II's metrics per day from a summary's figures.
 
-    figures: of `cosim.simulators.analysis.metrics.summary` over `days` counted days; kinds: class -> 'train' or 'inf'. NaN where the
-    scenario's grid gives no carbon.
+    figures: of `cosim.simulators.analysis.metrics.summary` over `days` counted days; kinds: class -> 'train' or 'inf'.
+    NaN where the scenario's grid gives no carbon.
     """
     energy, co2 = figures["energy_kwh"], figures["co2_attributed_kg"]
     dropped = {kind: sum(figures[f"dropped_{name}_jobs"] for name, k in kinds.items() if k == kind)
@@ -150,7 +150,8 @@ def _cell(values: Sequence[float], digits: int, sign: str = "") -> str:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    p = OneLineParser(prog="python -m cosim.agents.evaluate", description="Compare policies by the metrics of Table II.")
+    p = OneLineParser(prog="python -m cosim.agents.evaluate",
+                      description="Compare policies by the metrics of Table II.")
     p.add_argument("policies", nargs="+", metavar="POLICY", help="a checkpoint (.safetensors), a rule's name, or "
                    "package.module:Class; the others are compared with the first")
     p.add_argument("--scenario", default="ieee33", help="a name or a file (default: ieee33)")

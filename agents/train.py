@@ -25,8 +25,8 @@ from cosim.agents.learn.spec import VectorEnv
 from cosim.agents.request import MODES, refuse_strangers, scenario_of
 
 from cosim.console import OneLineParser, add_trust, fail, plain_console, say
-from cosim.drivers.resolve import load
 from cosim.errors import CosimError, ScenarioError
+from cosim.imports import load
 from cosim.learning.environment import vector_env
 from cosim.params import validate
 from cosim.run import settings_of

@@ -18,8 +18,9 @@ from cosim.digest import Digest
 from cosim.drivers.instrument import Control, Stopped, initial_values
 from cosim.drivers.native import NativeWorld
 from cosim.drivers.plan import Plan
-from cosim.drivers.resolve import Resolved, load, resolve
+from cosim.drivers.resolve import Resolved, resolve
 from cosim.errors import ModelError, ScenarioError, TraceError, unknown
+from cosim.imports import load
 from cosim.limits import BYTES_PER_NUMBER, check_memory
 from cosim.replay.recording import differing
 from cosim.scenario import Scenario

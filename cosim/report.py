@@ -12,8 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from cosim.console import OneLineParser, add_trust, fail
-from cosim.drivers.resolve import load
 from cosim.errors import CosimError, ScenarioError, TraceError
+from cosim.imports import load
 from cosim.reporting.chart import SITE_COLOURS
 from cosim.reporting.data import SITE, Run
 from cosim.reporting.overview import differences, labels, overview

@@ -46,7 +46,8 @@ DEFERRALS_S = [0.0, 2 * HOURS, 4 * HOURS, 6 * HOURS, 8 * HOURS, 10 * HOURS]
 
 SHARED = {"job_classes": JOB_CLASSES, "sites": SITES, "deferrals_s": DEFERRALS_S, "network": "case33bw"}
 
-SCENARIO_HOOKS = {"preflight": "cosim.simulators.analysis.metrics:preflight", "summary": "cosim.simulators.analysis.metrics:summary",
+SCENARIO_HOOKS = {"preflight": "cosim.simulators.analysis.metrics:preflight",
+                  "summary": "cosim.simulators.analysis.metrics:summary",
                   "verify": "cosim.simulators.analysis.conservation:verify",
                   "environment": "cosim.simulators.controller.steering:Steering"}
 
@@ -86,7 +87,8 @@ def members(*, grid: dict[str, Any], profile: dict[str, Any], workload: dict[str
         "workload": Member(simulator=f"cosim.simulators.workload.adapter:{arrivals_class}", step_s=60,
                            entities={"Arrivals": ["workload"]}, params=workload),
         "tariff": Member(simulator="cosim.simulators.tariff:TimeOfUse", step_s=60, entities={"Tariff": ["tariff"]}),
-        "profile": Member(simulator="cosim.simulators.profile:Profile", step_s=900, entities={"Load": names}, params=profile),
+        "profile": Member(simulator="cosim.simulators.profile:Profile", step_s=900, entities={"Load": names},
+                          params=profile),
         "grid": Member(simulator="cosim.simulators.grid.adapter:CefDispatch", step_s=900,
                        entities={"Bus": names, "Grid": ["grid"]}, params=grid),
         "controller": Member(simulator="cosim.simulators.controller.adapter:Controller", step_s=60,

@@ -3,8 +3,8 @@
 The sweep of lambda (X12) is one of them. A page's blocks are run in a folder of its own, in order. Marks stand in a
 comment on the line before a block:
 
-    <!-- long: ARGUMENTS -->   appended to each `python -m cosim.run` and `cosim.agents.train` (or set before the command when
-                               NAME=VALUE)
+    <!-- long: ARGUMENTS -->   appended to each `python -m cosim.run` and `cosim.agents.train` (or set before the
+                               command when NAME=VALUE)
     <!-- network: WHY -->      not run: it needs the network
     <!-- given: NAME -->       not run but written to that file
     <!-- output -->            not run: what the block before it must have printed, line by line
@@ -39,7 +39,7 @@ TRAINING = "cosim.agents.train"
 COMMANDS = {TRAINING: TRAINING, "cosim.agents.evaluate": "cosim.agents.evaluate", "cosim.run": "cosim.run",
             "cosim.report": "cosim.report", "cosim.check": "cosim.check",
             "cosim.trace": "cosim.trace.command", "cosim.agents.curves": "cosim.agents.curves",
-            "cosim.simulators.analysis.receipts": "cosim.simulators.analysis.receipts", "cosim.simulators.analysis.lambda_sweep": "cosim.simulators.analysis.lambda_sweep"}
+            **{name: name for name in ("cosim.simulators.analysis.receipts", "cosim.simulators.analysis.lambda_sweep")}}
 
 
 def blocks(page):

@@ -23,7 +23,8 @@ _NCI, _MCI, _FULL = "nci_kg_per_kwh ", "mci_kg_per_kwh ", "site_carry "
 class LearnedPolicy:
     """Decides with the modes of a trained team's distributions.
 
-    explorer: the checkpoint's `cosim.agents.learn.team.Team`, to draw actions as in training instead (that needs torch).
+    explorer: the checkpoint's `cosim.agents.learn.team.Team`, to draw actions as in training instead (that needs
+    torch).
 
     ScenarioError when the checkpoint's team has other sites, classes, release times or temperatures, or was trained in
     the other mode: the message says what differs.

@@ -54,7 +54,8 @@ def checkpoint_of(policy: str) -> Path | None:
         raise ScenarioError(f"policy '{policy}' is a folder; name a checkpoint ({SUFFIX}) in it" +
                             (f": {inside}" if inside else ", there is none"))
     if not is_file(path):
-        raise ScenarioError(f"policy '{policy}': there is no checkpoint at this path; python -m cosim.agents.train makes one")
+        raise ScenarioError(f"policy '{policy}': there is no checkpoint at this path; "
+                            "python -m cosim.agents.train makes one")
     if path.suffix != SUFFIX:
         raise ScenarioError(f"policy '{policy}' is no checkpoint; the name of one ends in {SUFFIX}")
     return path
@@ -68,7 +69,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def check_own(path: str, made: object) -> None:
-    """ScenarioError unless what stands at an import string is a policy's class, see `cosim.agents.fleet.decision.Policy`."""
+    """ScenarioError unless what an import string names is a policy's class (`cosim.agents.fleet.decision.Policy`)."""
     missing = [name for name in _METHODS if not hasattr(made, name)]
     if not isinstance(made, type) or missing:
         what = f"it has no {', '.join(missing)}" if isinstance(made, type) else "it is no class"

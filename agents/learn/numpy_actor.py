@@ -1,7 +1,8 @@
 """A trained team that only acts: its checkpoint, the modes of its distributions, numpy and nothing else.
 
 On one decision torch is mostly dispatch: this takes a fraction of its time, and a scenario runs a learned policy where
-torch is not installed. It is the same network as `cosim.agents.learn.networks`, which stays the reference (a test compares them).
+torch is not installed. It is the same network as `cosim.agents.learn.networks`, which stays the reference (a test
+compares them).
 No product here goes through a BLAS library, whose kernels for one processor and another differ in the last bits, which
 may send a job elsewhere: the same observation gives the same action whatever the kernel.
 """
@@ -63,7 +64,8 @@ class ActingTeam:
     def begin(self, observation: np.ndarray, deterministic: bool = True) -> _Decoding:
         """Begin a decision on observations (1, n, O): then `lead`, then `follow`."""
         if not deterministic or len(observation) != 1:
-            raise ScenarioError("a team that only acts takes one observation and its modes; use cosim.agents.learn.team.Team")
+            raise ScenarioError("a team that only acts takes one observation and its modes; "
+                                "use cosim.agents.learn.team.Team")
         return _Decoding(self, observation[0])
 
     def seen(self, observation: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
@@ -151,7 +153,7 @@ class _Map:
 
 
 class _Layers:
-    """The layers of `cosim.agents.learn.networks.blocks`, by the names of their weights; rows (m, E) or single ones (E,)."""
+    """The layers of `cosim.agents.learn.networks.blocks`, by the names of their weights; rows (m, E) or (E,)."""
 
     def __init__(self, weights: Mapping[str, np.ndarray], heads: int) -> None:
         self.w = {name: np.ascontiguousarray(x.T) if x.ndim == 2 else x for name, x in weights.items()}

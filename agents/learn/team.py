@@ -1,6 +1,7 @@
 """A team that acts, records, learns, and can be saved: the one door to everything that uses torch.
 
-Arrays in, arrays out (float32 unless said otherwise). Axes as in `cosim.agents.learn.spec`: B environments, n agents, O, C, A.
+Arrays in, arrays out (float32 unless said otherwise). Axes as in `cosim.agents.learn.spec`: B environments, n agents,
+O, C, A.
 
 Rows of the model: L01, L06, L07, L11, U16.
 """

@@ -69,8 +69,10 @@ class GuardedChannel(Channel):
         except asyncio.CancelledError:
             raise
         except Exception as err:
-            self.reason = str(err) if isinstance(err, ValueError) and "message of" in str(err) else (
-                f"what it sent is no message of mosaik's protocol ({type(err).__name__})")
+            if isinstance(err, ValueError) and "message of" in str(err):
+                self.reason = str(err)
+            elif not isinstance(err, ConnectionError):
+                self.reason = f"what it sent is no message of mosaik's protocol ({type(err).__name__})"
             for waiting in self._outgoing_request_futures.values():
                 if not waiting.done():
                     waiting.set_exception(asyncio.IncompleteReadError(b"", None))

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +12,8 @@ from pydantic import TypeAdapter
 from cosim.adapter import Adapter
 from cosim.clock import Clock
 from cosim.drivers.remote import address_of
-from cosim.errors import CosimError, ScenarioError, cut, shown, unknown
+from cosim.errors import ScenarioError, cut, shown, unknown
+from cosim.imports import load
 from cosim.limits import MOST_ENTITIES, check_steps
 from cosim.params import field_names, validate
 from cosim.scenario import Member, Scenario
@@ -180,25 +180,6 @@ def _simulator(member: str, path: str) -> type:
             f"it has no {', '.join(missing)}" if isinstance(cls, type) else "it is not a class") +
             "; write a subclass of mosaik_api_v3.Simulator or cosim.adapter.Adapter")
     return cls
-
-
-def load(path: str, what: str) -> Any:
-    """The object at 'package.module:Name'. Raises ScenarioError saying `what` could not be found and why."""
-    module_name, colon, name = path.partition(":")
-    if not (colon and module_name and name):
-        raise ScenarioError(f"{what} '{cut(path)}' is not an import string; write package.module:Name")
-    try:
-        module = importlib.import_module(module_name)
-    except ImportError as err:
-        raise ScenarioError(f"{what} '{path}' cannot be imported: {err}; install it, or check the name") from err
-    except CosimError:
-        raise
-    except Exception as err:
-        raise ScenarioError(f"{what} '{path}' fails on import: {type(err).__name__}: {err}") from err
-    if not hasattr(module, name):
-        public = [n for n in vars(module) if not n.startswith("_") and isinstance(getattr(module, n), (type, Callable))]
-        raise ScenarioError(f"{what} '{path}': {unknown(f'name in {module_name}', name, public)}")
-    return getattr(module, name)
 
 
 def command_of(simulator: str) -> tuple[str, str] | None:

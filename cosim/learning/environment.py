@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from cosim.drivers.resolve import load
 from cosim.errors import ScenarioError
+from cosim.imports import load
 from cosim.learning.vector import Environments, learning_scenario
 from cosim.learning.workers import Workers
 from cosim.run import find
@@ -18,11 +18,11 @@ def vector_env(scenario: str | Path | Scenario, n_envs: int = 8, workers: int = 
     """`n_envs` environments that step together, an `cosim.agents.learn.spec.VectorEnv`.
 
     scenario: its name, its file, or itself; workers: processes that share the environments, 0: this one; the numbers do
-    not depend on it. seed: environment b plays the scenario's seed 1000 (seed + 1) + b // twins (`cosim.learning.vector`);
-    episode: number of the first day; lean: leave out what agents cannot notice (AC check, job log); stagger: `reset`
-    lets environment b play b/n_envs of its first day by the start action, so that a short rollout of all of them covers
-    the day; twins: so many environments in a row meet the same arrivals, prices and loads at the same minutes, so that
-    they differ by what was decided alone. Raises ScenarioError.
+    not depend on it. seed: environment b plays the scenario's seed 1000 (seed + 1) + b // twins
+    (`cosim.learning.vector`); episode: number of the first day; lean: leave out what agents cannot notice (AC check,
+    job log); stagger: `reset` lets environment b play b/n_envs of its first day by the start action, so that a short
+    rollout of all of them covers the day; twins: so many environments in a row meet the same arrivals, prices and loads
+    at the same minutes, so that they differ by what was decided alone. Raises ScenarioError.
     """
     if n_envs < 1 or workers < 0:
         raise ScenarioError(f"n_envs = {n_envs} must be >= 1 and workers = {workers} >= 0")
@@ -36,7 +36,7 @@ def vector_env(scenario: str | Path | Scenario, n_envs: int = 8, workers: int = 
 
 
 def parallel_env(scenario: str | Path | Scenario) -> Any:
-    """The scenario as a PettingZoo ParallelEnv (`cosim.learning.pettingzoo.ScenarioEnv`); needs the package pettingzoo."""
+    """The scenario as a PettingZoo ParallelEnv (`cosim.learning.pettingzoo.ScenarioEnv`); needs pettingzoo."""
     return load("cosim.learning.pettingzoo:ScenarioEnv", "PettingZoo environment")(scenario_of(scenario))
 
 

@@ -26,8 +26,9 @@ import numpy as np
 
 from cosim.drivers.instrument import Control
 from cosim.drivers.native import NativeWorld
-from cosim.drivers.resolve import Resolved, at, load, resolve
+from cosim.drivers.resolve import Resolved, at, resolve
 from cosim.errors import CosimError, ScenarioError
+from cosim.imports import load
 from cosim.scenario import Scenario
 
 SEEDS_PER_RUN = 1000

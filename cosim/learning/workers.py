@@ -45,7 +45,8 @@ _NET_OBJECTS = 100_000
 
 
 class Workers:
-    """B environments in `workers` processes: an `cosim.agents.learn.spec.VectorEnv`; the numbers are those of `Environments`.
+    """B environments in `workers` processes: an `cosim.agents.learn.spec.VectorEnv`; the numbers are those of
+    `Environments`.
 
     scenario: a `cosim.learning.vector.learning_scenario`. ModelError when a worker ends by itself.
     """
@@ -154,8 +155,8 @@ def _shared_memory() -> str:
 
 def _hold(folder: Path) -> BinaryIO:
     """The folder's lock, which the system lets go of when its holder ends, however. OSError when another has it."""
-    # not a trace's lock (cosim.trace.journal), which a file system without locks and a variable switch off: who cannot hold
-    # this one must not remove what may be another's
+    # not a trace's lock (cosim.trace.journal), which a file system without locks and a variable switch off: who
+    # cannot hold this one must not remove what may be another's
     held = (folder / "held").open("wb")
     if fcntl:
         try:

@@ -11,8 +11,9 @@ import numpy as np
 from pydantic import Field
 
 from cosim.adapter import Adapter, Continuing, Values
-from cosim.drivers.resolve import command_of, load
+from cosim.drivers.resolve import command_of
 from cosim.errors import ModelError, ScenarioError, TraceError, listed, unknown
+from cosim.imports import load
 from cosim.params import params
 from cosim.plausible import impossible
 from cosim.ports import Port
@@ -57,8 +58,8 @@ class Player(Continuing):
     worlds of a learner the recording goes on day after day.
 
     A level holds from its sample to the next. Links that are shifted in time start with what they started with then;
-    where the recording does not say, with the first sample. `cosim.replay.recording` says from when it is played; `wrap`
-    repeats it from the end of its warm-up, at a whole number of its own steps.
+    where the recording does not say, with the first sample. `cosim.replay.recording` says from when it is played;
+    `wrap` repeats it from the end of its warm-up, at a whole number of its own steps.
     """
 
     PARAMS = PlayerParams
@@ -242,8 +243,8 @@ class TablePlayerParams:
 
 
 class TablePlayer(Player):
-    """Plays a table's columns, each row when `cosim.tables.axis` says. A port is a column of its name; one of another unit of
-    the same measure is converted."""
+    """Plays a table's columns, each row when `cosim.tables.axis` says. A port is a column of its name; one of another
+    unit of the same measure is converted."""
 
     PARAMS = TablePlayerParams
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from cosim.digest import Digest
-from cosim.drivers.resolve import load
 from cosim.errors import CosimError
+from cosim.imports import load
 from cosim.reporting.data import Run
 from cosim.reporting.text import at, length, named, number
 from cosim.scenario import leaves

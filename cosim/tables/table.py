@@ -6,7 +6,8 @@
 
 Times: `time_s`, `time_min` or `time_h` count from the run's start; `time`, `date`, `datetime` or `timestamp` are dates,
 read against the scenario's `start`. Dates without an offset are wall-clock times of the zone given, by default UTC.
-`cosim.tables.axis` says which row holds when. The suffix of a column is its unit; figures that cannot be in it are refused.
+`cosim.tables.axis` says which row holds when. The suffix of a column is its unit; figures that cannot be in it are
+refused.
 """
 
 from __future__ import annotations

@@ -10,8 +10,8 @@ import numpy as np
 
 from cosim.console import Console, OneLineParser, add_trust, fail, plain_console, print_digest, say
 from cosim.digest import Digest, Table
-from cosim.drivers.resolve import load
 from cosim.errors import CosimError, TraceError, cut
+from cosim.imports import load
 from cosim.plaintext import file_names
 from cosim.tables.files import write_table
 from cosim.trace.compare import compare

@@ -164,8 +164,8 @@ class IntactFile:
             self._file.truncate(self._base)
 
     def seal(self) -> None:
-        """Add checksums to what was committed (`cosim.trace.seal`); the next commit takes them off again. OSError leaves the
-        file without."""
+        """Add checksums to what was committed (`cosim.trace.seal`); the next commit takes them off again. OSError
+        leaves the file without."""
         try:
             seal(self._file, self._base)
             self._sync(self._file)

@@ -25,9 +25,7 @@ A reader reads its own version and all older ones; a file of a newer one is refu
 
 from __future__ import annotations
 
-import importlib
 import os
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from functools import wraps
 from pathlib import Path
@@ -262,7 +260,3 @@ class Trace:
             holes = np.flatnonzero(np.diff(inside["time_s"][:shortest]) <= 0)  # rows that a kill left without a time
             self._lengths[group.name] = int(holes[0]) + 1 if len(holes) else shortest
         return self._lengths[group.name]
-
-
-if __name__ == "__main__":  # the command line stands on a higher floor
-    sys.exit(importlib.import_module("cosim.trace.command").main())

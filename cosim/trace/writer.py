@@ -1,7 +1,7 @@
 """Traces written while a run goes on; `cosim.trace` says how they look and reads them.
 
-HDF5 writes into a `cosim.trace.journal.IntactFile`: at any instant the file on the disk is one that every HDF5 reader opens,
-with all rows of every flush that has ended.
+HDF5 writes into a `cosim.trace.journal.IntactFile`: at any instant the file on the disk is one that every HDF5 reader
+opens, with all rows of every flush that has ended.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from warnings import catch_warnings, simplefilter
 
 import numpy as np
 from cosim.simulators.analysis.flows import (
@@ -29,7 +30,7 @@ from cosim.simulators.analysis.flows import (
     refuse_replayed,
 )
 from scipy.sparse import coo_array, diags_array
-from scipy.sparse.linalg import spsolve
+from scipy.sparse.linalg import MatrixRankWarning, spsolve
 
 from cosim.errors import TraceError, listed
 from cosim.trace import Trace
@@ -241,7 +242,9 @@ def _mixed(flows: Flows) -> tuple[np.ndarray, np.ndarray]:
         power = np.where(faint[sender] | faint[receiver], 0.0, power)
         total = np.where(faint, 1.0, inflow[k])
         arrives = coo_array((power, (receiver, sender)), shape=(n, n))
-        mixed[k] = spsolve((diags_array(total) - arrives).tocsc(), np.where(faint, 0.0, carbon[k]))
+        with catch_warnings():  # what no mixture solves gives NaN, and a law that is broken
+            simplefilter("ignore", MatrixRankWarning)
+            mixed[k] = spsolve((diags_array(total) - arrives).tocsc(), np.where(faint, 0.0, carbon[k]))
     return mixed, inflow
 
 

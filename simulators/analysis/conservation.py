@@ -1,7 +1,8 @@
 """Conservation laws checked from a trace alone: no job, work, energy or carbon appears or is lost.
 
 Each law is one function of the trace that gives the largest deviation from it; a law whose data the trace does not
-hold (of a foreign grid, say) is named as not checked, with the reason. Those of the grid are in `cosim.simulators.analysis.balance`.
+hold (of a foreign grid, say) is named as not checked, with the reason. Those of the grid are in
+`cosim.simulators.analysis.balance`.
 """
 
 from __future__ import annotations

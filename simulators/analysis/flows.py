@@ -1,4 +1,4 @@
-"""A grid's flows, demand and intensities as a trace holds them: what the laws of `cosim.simulators.analysis.balance` read."""
+"""A grid's flows, demand and intensities as a trace holds them, for the laws of `cosim.simulators.analysis.balance`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""What lambda of (11) buys, over a day and per load level: python -m cosim.simulators.analysis.lambda_sweep ieee33 (Fig. 11(b), P06).
+"""What lambda of (11) buys, over a day and per load level: python -m cosim.simulators.analysis.lambda_sweep ieee33
+(Fig. 11(b), P06).
 
 Every level is the day's 96 load factors at another mean; data centers draw a constant power. Per lambda it prints J1
 (MWh lost) and J2 (t emitted by all sources), per level the threshold: the lambda from which a tenth of what can be
@@ -26,8 +27,8 @@ from cosim.simulators.grid.network.radial import read_feeder
 from cosim.simulators.profile import SLOT_S, ProfileParams
 
 from cosim.console import PICTURES, OneLineParser, fail, file_type
-from cosim.drivers.resolve import load
 from cosim.errors import CosimError, ScenarioError
+from cosim.imports import load
 from cosim.params import field_names, validate
 from cosim.units import HOUR_S, KG_PER_T
 
@@ -129,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = parser().parse_args(argv)
         if arguments.figure and find_spec("matplotlib") is None:
             raise ScenarioError("--figure needs matplotlib; install it with: pip install 'aidc-cosim[plot]'")
-        scenario = load(f"scenarios.{arguments.scenario}:SCENARIO", "scenario")
+        scenario = load(f"cosim.scenarios.{arguments.scenario}:SCENARIO", "scenario")
         members = scenario.members
         if "grid" not in members or not members["grid"].simulator.endswith(":CefDispatch"):
             raise ScenarioError(f"scenario {arguments.scenario} has no CefDispatch to sweep; try ieee33")

@@ -18,7 +18,8 @@ from cosim.simulators.analysis.jobs import jobs_tables
 from cosim.simulators.fleet import JobClass, Site, may_run
 
 from cosim.digest import Digest, Table
-from cosim.drivers.resolve import Resolved, load
+from cosim.drivers.resolve import Resolved
+from cosim.imports import load
 from cosim.trace import Trace
 from cosim.trace.series import (
     Counted,

@@ -65,7 +65,8 @@ def write(accounts: Sequence[JobAccount], path: Path) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    p = OneLineParser(prog="python -m cosim.simulators.analysis.receipts", description="What each job used and emitted.")
+    p = OneLineParser(prog="python -m cosim.simulators.analysis.receipts",
+                      description="What each job used and emitted.")
     p.add_argument("trace", metavar="FILE", help="a trace (.h5) of a run with data centers")
     p.add_argument("--job", type=int, metavar="ID", help="one job")
     p.add_argument("--warmup", action="store_true", help="count the warm-up, too")

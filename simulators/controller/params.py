@@ -23,8 +23,8 @@ from cosim.simulators.controller.deferral import LongDeferrals, permitted
 from cosim.simulators.fleet import JobClass, Site, may_run
 from pydantic import BeforeValidator, Field
 
-from cosim.drivers.resolve import load
 from cosim.errors import ScenarioError, unknown
+from cosim.imports import load
 from cosim.params import params
 from cosim.units import HOUR_S, MIN_S, Seconds
 

@@ -20,9 +20,9 @@ from hypothesis import strategies as st
 from worlds import GRIDLESS_PY, boxes, run
 
 from cosim import report
-from cosim.drivers.resolve import load
 from cosim.errors import ScenarioError, TraceError
 from cosim.experiment import Experiment
+from cosim.imports import load
 from cosim.reporting import carbon, events, grid, jobs, sites
 from cosim.reporting.chart import Panel, Picture, Series, ranges
 from cosim.reporting.data import SITE, Run

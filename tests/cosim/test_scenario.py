@@ -5,8 +5,9 @@ import pytest
 from worlds import boxes, run
 
 from cosim.drivers.plan import make_plan
-from cosim.drivers.resolve import load, resolve
+from cosim.drivers.resolve import resolve
 from cosim.errors import ScenarioError
+from cosim.imports import load
 from cosim.run import find
 from cosim.scenario import Link, Member, Scenario, named_rows, override
 from cosim.trace import Trace

@@ -58,7 +58,8 @@ def meshed(tmp_path_factory) -> Path:
     (folder / "base.csv").write_text("time_s,bus2.p_kw,bus2.q_kvar,bus3.p_kw,bus3.q_kvar\n"
                                      "0,60,10,-30,0\n900,90,10,-30,0\n1800,40,10,-100,0\n2700,40,10,-100,0\n")
     two, buses = find("two_bus"), ["bus0", "bus1", "bus2", "bus3"]
-    grid = Member(simulator="cosim.simulators.grid.ac:AcPowerFlow", step_s=900, entities={"Bus": buses, "Grid": ["grid"]},
+    grid = Member(simulator="cosim.simulators.grid.ac:AcPowerFlow", step_s=900,
+                  entities={"Bus": buses, "Grid": ["grid"]},
                   params={"sources": {"up": SUBSTATION, "gt": {"node": 2, "kg_per_kwh": 0.9, "p_set_kw": 20.0}}})
     base = Member(simulator="cosim.simulators.profile:Profile", step_s=900, entities={"Load": ["bus2", "bus3"]})
     scenario = two.replace(

@@ -276,8 +276,8 @@ def python(code):
 
 
 def test_who_does_not_use_it_does_not_import_numba():
-    code = ("import sys, cosim.simulators.aidc.adapter, cosim.simulators.aidc.compiled.options, cosim.simulators.controller.steering, "
-            "cosim.learning.vector; assert 'numba' not in sys.modules")
+    code = ("import sys, cosim.simulators.aidc.adapter, cosim.simulators.aidc.compiled.options, "
+            "cosim.simulators.controller.steering, cosim.learning.vector; assert 'numba' not in sys.modules")
     assert python(code).returncode == 0
 
 
