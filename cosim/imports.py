@@ -3,7 +3,7 @@
 Version 0.1 installed `agents`, `simulators` and `scenarios` as packages of their own and had flatter folders. Scenario
 files, traces and programs of then go on: `today` translates a name, and a finder makes `import agents.spec` give the
 very module that `cosim.agents.learn.spec` is, unless another package of that name is installed. What was translated is
-kept, so that a run can say so (`translated`).
+kept, so that a run can say so (`old_names`).
 """
 
 from __future__ import annotations
@@ -128,6 +128,7 @@ _MOVED = {
 _SPLIT = {"cosim.replay": "cosim.replay.members"}
 """Modules that are packages today, as import strings name them."""
 
+_SHOWN = 2
 _translated: dict[str, str] = {}
 
 
@@ -135,17 +136,23 @@ def today(name: str) -> str:
     """The present name of a module or of 'module:Name'; a name that is none of an earlier version comes back as it
     is."""
     module, colon, rest = name.partition(":")
-    now = (_SPLIT.get(module) if colon else None) or _MOVED.get(module) or (
-        f"cosim.{module}" if module.split(".")[0] in _TOP and not _foreign(module) else module)
+    inside = module.split(".")[0] in _TOP
+    if inside and _foreign(module):
+        return name
+    now = (_SPLIT.get(module) if colon else None) or _MOVED.get(module) or (f"cosim.{module}" if inside else module)
     if now == module:
         return name
     _translated[module] = now
     return f"{now}{colon}{rest}"
 
 
-def translated() -> dict[str, str]:
-    """Names of version 0.1 that were met in this process -> those of today."""
-    return dict(_translated)
+def old_names() -> list[str]:
+    """A note on the names of version 0.1 that this process met; [] if there were none."""
+    if not _translated:
+        return []
+    met = ", ".join(f"{then} is {now}" for then, now in sorted(_translated.items())[:_SHOWN])
+    more = f" and {len(_translated) - _SHOWN} more" if len(_translated) > _SHOWN else ""
+    return [f"names of version 0.1 stand for those of today: {met}{more}"]
 
 
 def load(path: str, what: str) -> Any:

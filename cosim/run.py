@@ -23,6 +23,7 @@ from cosim.console import OneLineParser, add_trust, fail, one_line, plain_consol
 from cosim.drivers.resolve import fit, prune
 from cosim.errors import CosimError, ScenarioError, TraceError, cut, unknown
 from cosim.experiment import DRIVERS, Experiment, Result
+from cosim.imports import old_names
 from cosim.limits import is_file
 from cosim.params import explain
 from cosim.plaintext import file_name, visible
@@ -321,7 +322,7 @@ def _print_header(console: Console, experiment: Experiment) -> None:
 
 def _print_result(console: Console, result: Result) -> None:
     print_digest(console, result.digest)
-    for note in result.notes:
+    for note in (*result.notes, *old_names()):
         say(console, f"note: {note}")
     wall = result.wall_s
     split = {"bus": wall["bus"], **{n.removeprefix("member "): s for n, s in wall.items() if n.startswith("member ")},
