@@ -187,7 +187,7 @@ def test_deferred_jobs_are_seen_until_they_are_released():
             (3, [[0, 0, 2, 0, 0, 0], [0, 0, 1, 0, 0, 0]], [[0, 2, 0, 0, 0, 0], [0, 1, 0, 0, 0, 0]]),
             (4, nothing, nothing)):
         tick(simulator, 3600.0 * hours, idle())
-        seen = policy.seen[-1]
+        seen, _ = policy.seen[-2:]
         assert seen.deferred_by_lead == [by_lead, nothing, nothing]
         assert seen.deferred_by_time == [by_time, nothing, nothing]
         if hours == 3:  # the next tick would be a minute later: that is time 0 of the world that goes on
