@@ -28,7 +28,7 @@ from cosim.agents.request import refuse_strangers, scenario_of
 from cosim.console import PICTURES, OneLineParser, add_trust, fail, file_type, plain_console, print_digest
 from cosim.digest import Digest, Table
 from cosim.errors import CosimError, ScenarioError
-from cosim.imports import load
+from cosim.imports import load, optional
 from cosim.tables.files import write_table
 from cosim.units import DAY_S, KG_PER_T, TO_PER_GTO
 
@@ -123,7 +123,9 @@ def figure(curves: Sequence[Curve], path: Path) -> Path:
     names = _names(curves)
     panels = [(name, [(c.name, (c.steps / 1000.0).tolist(), c.mean[name].tolist(), c.spread[name].tolist())
                       for c in curves if name in c.mean]) for name in names]
-    return load("cosim.reporting.paper:bands", "drawing")(path, "environment steps, thousands", panels)
+    with optional("a figure", "plot"):
+        from cosim.reporting.paper import bands
+    return bands(path, "environment steps, thousands", panels)
 
 
 def _figures(lines: Sequence[Mapping[str, Any]], window: int, day: int | None) -> dict[str, np.ndarray]:

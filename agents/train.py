@@ -8,14 +8,14 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import math
 import signal
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cosim.agents.learn import checkpoint
 from cosim.agents.learn.checkpoint import LAST, LOG
@@ -26,10 +26,13 @@ from cosim.agents.request import MODES, refuse_strangers, scenario_of
 
 from cosim.console import OneLineParser, add_trust, fail, plain_console, say
 from cosim.errors import CosimError, ScenarioError
-from cosim.imports import load
+from cosim.imports import load, optional
 from cosim.learning.environment import vector_env
-from cosim.params import validate
+from cosim.params import fields_of, validate
 from cosim.run import settings_of
+
+if TYPE_CHECKING:
+    from cosim.agents.learn.training import Training
 
 _LEARN = "learn."
 _FOREIGN = {"twins": 1, "discount": 0.99, "std_start": 1.0, "std_end": None,
@@ -81,21 +84,19 @@ def main(argv: list[str] | None = None) -> int:
 
 def _train(args: argparse.Namespace) -> int:
     request = _request(args)
-    if importlib.util.find_spec("torch") is None:
-        raise ScenarioError("learning needs the package torch, which is not installed; install aidc-cosim with the "
-                            "extra 'learn'")
-    team_of, training_of, plan_of = (load(path, "learner") for path in (
-        "cosim.agents.learn.team:Team", "cosim.agents.learn.training:Training", "cosim.agents.learn.training:Plan"))
+    with optional("learning", "learn"):
+        from cosim.agents.learn.team import Team
+        from cosim.agents.learn.training import Plan, Training
     env = make_env(request, args.workers, args.trust)
     try:
-        plan = plan_of(args.resume or args.out or _default_out(request), request["episodes"], request["updates"],
-                       args.save_every, request)
+        plan = Plan(args.resume or args.out or _default_out(request), request["episodes"], request["updates"],
+                    args.save_every, request)
         if args.resume:
-            training = training_of(team_of.load(plan.out / LAST, args.device), env, plan)
+            training = Training(Team.load(plan.out / LAST, args.device), env, plan)
             training.resume()
         else:
             learning = validate(Learning, request["learn"], "learn")
-            training = training_of(team_of(env.spec, learning, request["seed"], args.device), env, plan)
+            training = Training(Team(env.spec, learning, request["seed"], args.device), env, plan)
             training.begin()
         with _stop_on_signal(training), _reporter(plan.out, training.tracker.steps + 1) as report:
             training.run(report)
@@ -169,9 +170,10 @@ def _reporter(out: Path, first_step: int) -> Iterator[Callable[[dict[str, Any]],
     """Shows every update on a terminal, and to TensorBoard where it is installed."""
     console = plain_console()
     board = None
-    if importlib.util.find_spec("tensorboard"):
-        writer = load("torch.utils.tensorboard:SummaryWriter", "TensorBoard")
-        board = writer(str(out / "tensorboard"), purge_step=first_step)  # what a resumed run learns again is not twice
+    if find_spec("tensorboard"):
+        from torch.utils.tensorboard import SummaryWriter
+        # what a resumed run learns again is not twice
+        board = SummaryWriter(str(out / "tensorboard"), purge_step=first_step)
     status = console.status("the first update") if console.is_terminal else None
 
     def report(record: dict[str, Any]) -> None:
@@ -204,7 +206,7 @@ def _line(record: Mapping[str, Any]) -> str:
             f"{record['steps_per_s']:.0f} steps/s ({split})")
 
 
-def _say(training: Any) -> None:
+def _say(training: Training) -> None:
     tracker, out = training.tracker, training.plan.out
     value = "none ended" if tracker.episode_reward is None else f"{tracker.episode_reward:.4f}"
     console = plain_console()
@@ -215,13 +217,13 @@ def _say(training: Any) -> None:
 
 def _list() -> int:
     console = plain_console()
-    for name, field in Learning.__pydantic_fields__.items():
+    for name, field in fields_of(Learning).items():
         say(console, f"learn.{name} = {field.default}: {field.description}")
     return 0
 
 
 @contextmanager
-def _stop_on_signal(training: Any) -> Iterator[None]:
+def _stop_on_signal(training: Training) -> Iterator[None]:
     """The first Ctrl-C (or SIGTERM) ends the run after the open update; a second one at once."""
 
     def stop(signum: int, _: Any) -> None:

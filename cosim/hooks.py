@@ -76,14 +76,14 @@ class Hooks:
     PARAMS       its parameters (`cosim.params.params`); fields `scenario_start` and `scenario_warmup_s` are filled in
     MODELS       model -> ports; empty where they are known only in `init` (`Adapter.adopt`)
     REPLAYED_BY  import string of the simulator that plays its tables of a trace, whose outputs are events
-                 (`cosim.replay.members.replay`); None: levels are played
+                 (`cosim.replay.substitute`); None: levels are played
     TABLE_FIELD  its field for a table that says less than its outputs (a forecast is worked out from prices): it then
                  plays itself; None: tables are played by `cosim.replay.members.TablePlayer`
     spare        set by a driver that fetches linked outputs alone: `advance` may give `cosim.adapter.Sparing` ones
     """
 
     PARAMS: ClassVar[Any]
-    MODELS: ClassVar[dict[str, tuple[Port, ...]]]
+    MODELS: ClassVar[dict[str, tuple[Port, ...]]] = {}
     REPLAYED_BY: ClassVar[str | None] = None
     TABLE_FIELD: ClassVar[str | None] = None
     spare = False

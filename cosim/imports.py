@@ -11,7 +11,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
@@ -172,7 +173,7 @@ def load(path: str, what: str) -> Any:
     except Exception as err:
         raise ScenarioError(f"{what} '{path}' fails on import: {type(err).__name__}: {err}") from err
     if not hasattr(module, name):
-        public = [n for n in vars(module) if not n.startswith("_") and isinstance(getattr(module, n), (type, Callable))]
+        public = [n for n in vars(module) if not n.startswith("_") and callable(getattr(module, n))]
         place = getattr(module, "__file__", None)
         raise ScenarioError(f"{what} '{path}': {unknown(f'name in {module_name}', name, public)}"
                             + (f" (the module is {place})" if place else ""))
@@ -190,6 +191,16 @@ def refuse_shadows() -> None:
             if place.is_file():
                 text = f"{place} hides the package {name}, which cosim needs; rename it"
                 raise SystemExit(f"cosim: {text}") if sys.argv[:1] == ["-m"] else ImportError(text)
+
+
+@contextmanager
+def optional(what: str, extra: str) -> Iterator[None]:
+    """For imports of what an extra brings: ScenarioError, with how to install it, where `what` cannot be had."""
+    try:
+        yield
+    except ImportError as err:
+        raise ScenarioError(f"{what} needs what is not installed here ({err}); install it with: "
+                            f"pip install 'aidc-cosim[{extra}]'") from err
 
 
 def hand_over(package: str) -> None:

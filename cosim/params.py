@@ -12,6 +12,7 @@ from typing import Any, TypeVar, dataclass_transform, overload
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
+from pydantic.fields import FieldInfo
 
 from cosim.errors import ScenarioError, cut, shown, unknown
 from cosim.limits import refuse_magnitudes
@@ -73,22 +74,24 @@ def _path(owner: str, loc: Iterable[Any]) -> str:
 
 def field_names(kind: Any) -> list[str]:
     """Field names of a pydantic model or dataclass; [] for anything else."""
-    fields = getattr(kind, "model_fields", None) or getattr(kind, "__pydantic_fields__", None) or {}
-    return list(fields)
+    return list(fields_of(kind))
 
 
-def _field_at(params_type: Any, loc: tuple) -> Any:
+def fields_of(kind: Any) -> dict[str, FieldInfo]:
+    """Fields of a pydantic model or dataclass, by name; {} for anything else."""
+    return getattr(kind, "model_fields", None) or getattr(kind, "__pydantic_fields__", None) or {}
+
+
+def _field_at(params_type: Any, loc: tuple) -> FieldInfo | None:
     """The field's declaration at a validation path; None where there is none."""
-    parent = _type_at(params_type, loc[:-1])
-    fields = getattr(parent, "model_fields", None) or getattr(parent, "__pydantic_fields__", None) or {}
-    return fields.get(loc[-1])
+    return fields_of(_type_at(params_type, loc[:-1])).get(loc[-1])
 
 
 def _type_at(kind: Any, loc: tuple) -> Any:
     """The type at a validation path: walks fields, and into the values of dicts and lists."""
     for part in loc:
-        fields = getattr(kind, "model_fields", None) or getattr(kind, "__pydantic_fields__", None)
-        if fields and part in fields:
+        fields = fields_of(kind)
+        if part in fields:
             kind = fields[part].annotation
         else:
             kind = next((a for a in reversed(getattr(kind, "__args__", ())) if a is not type(None)), None)

@@ -8,12 +8,11 @@ import traceback
 import webbrowser
 from collections.abc import Collection
 from contextlib import ExitStack
-from importlib.util import find_spec
 from pathlib import Path
 
 from cosim.console import OneLineParser, add_trust, fail
 from cosim.errors import CosimError, ScenarioError, TraceError
-from cosim.imports import load
+from cosim.imports import optional
 from cosim.reporting.chart import SITE_COLOURS
 from cosim.reporting.data import SITE, Run
 from cosim.reporting.overview import differences, labels, overview
@@ -103,9 +102,8 @@ def write_figures(traces: list[Path], folder: Path, formats: list[str], at_s: fl
     at_s: when the map shows the feeder; None: half-way. Raises ScenarioError without matplotlib, TraceError for what is
     no trace.
     """
-    if find_spec("matplotlib") is None:
-        raise ScenarioError("--figures needs matplotlib; install it with: pip install 'aidc-cosim[plot]'")
-    draw = load("cosim.reporting.paper:draw", "drawing")
+    with optional("--figures", "plot"):
+        from cosim.reporting.paper import draw
     with ExitStack() as stack:
         runs = _open(traces, stack)
         return draw([r.label for r in runs], maps(runs), sections(runs), folder, formats, at_s)

@@ -27,7 +27,7 @@ from cosim.imports import old_names
 from cosim.limits import is_file
 from cosim.params import explain
 from cosim.plaintext import file_name, visible
-from cosim.replay.members import replay
+from cosim.replay.substitute import replay
 from cosim.report import write_page
 from cosim.reporting.live import live_view
 from cosim.scenario import Scenario, leaves, override, plug, rename

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cosim.errors import ScenarioError
-from cosim.imports import load
+from cosim.imports import optional
 from cosim.learning.vector import Environments, learning_scenario
 from cosim.learning.workers import Workers
 from cosim.run import find
 from cosim.scenario import Scenario
 
+if TYPE_CHECKING:
+    from cosim.learning.pettingzoo import ScenarioEnv
+
 
 def vector_env(scenario: str | Path | Scenario, n_envs: int = 8, workers: int = 2, seed: int = 0, episode: int = 0,
-               lean: bool = True, stagger: bool = False, twins: int = 1) -> Any:
+               lean: bool = True, stagger: bool = False, twins: int = 1) -> Workers | Environments:
     """`n_envs` environments that step together, an `cosim.agents.learn.spec.VectorEnv`.
 
     scenario: its name, its file, or itself; workers: processes that share the environments, 0: this one; the numbers do
@@ -35,9 +38,11 @@ def vector_env(scenario: str | Path | Scenario, n_envs: int = 8, workers: int = 
     return Environments(prepared, range(n_envs), seed, episode, over, twins)
 
 
-def parallel_env(scenario: str | Path | Scenario) -> Any:
+def parallel_env(scenario: str | Path | Scenario) -> ScenarioEnv:
     """The scenario as a PettingZoo ParallelEnv (`cosim.learning.pettingzoo.ScenarioEnv`); needs pettingzoo."""
-    return load("cosim.learning.pettingzoo:ScenarioEnv", "PettingZoo environment")(scenario_of(scenario))
+    with optional("a PettingZoo environment", "learn"):
+        from cosim.learning.pettingzoo import ScenarioEnv
+    return ScenarioEnv(scenario_of(scenario))
 
 
 def scenario_of(scenario: str | Path | Scenario) -> Scenario:

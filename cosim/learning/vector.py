@@ -75,6 +75,8 @@ class Environment:
         self._resolved, self.seed, self.first_episode = resolved, seed, episode
         self._steering_class = _steering_of(resolved.scenario)
         self._world: NativeWorld | None = None
+        self._actions: list[np.ndarray]
+        self._carried: dict[str, Arrays]
         self.reset()
 
     def reset(self, seed: int | None = None) -> np.ndarray:
@@ -85,7 +87,7 @@ class Environment:
 
     def next_day(self, carry: bool) -> np.ndarray:
         """Begin the next episode, going on from where this one stands, or empty."""
-        kept = self._world.carry() if carry else {}
+        kept = self._open.carry() if carry else {}
         self.episode += 1
         return self._begin(kept)
 
@@ -93,7 +95,7 @@ class Environment:
         """Execute (n, A); reward, values of the terms, credit, and whether the episode ended (the next has begun)."""
         self._actions.append(np.array(action, np.float32))
         self.steering.decide(self._actions[-1])
-        time = self._world.run_to(self._steering_class.member, self._resolved.until)
+        time = self._open.run_to(self._steering_class.member, self._resolved.until)
         outcome = self.steering.outcome()
         if time is None:
             self.next_day(carry=True)
@@ -132,6 +134,12 @@ class Environment:
     def shape(self) -> tuple[int, int]:
         """(n, A) of an action."""
         return len(self.steering.spec.agents), self.steering.spec.widths[2]
+
+    @property
+    def _open(self) -> NativeWorld:
+        """The world of the day."""
+        assert self._world is not None, "reset() begins one"
+        return self._world
 
     def _begin(self, carried: dict[str, Arrays]) -> np.ndarray:
         self.close()

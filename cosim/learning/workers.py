@@ -20,12 +20,12 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 try:
     import fcntl
 except ImportError:  # no locks on this system: what a killed run leaves is left
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 import numpy as np
 
@@ -177,22 +177,24 @@ class _Worker:
             env.setdefault(threads, "1")
         self._process = subprocess.Popen([sys.executable, "-m", "cosim.learning.workers"], stdin=subprocess.PIPE,
                                          stdout=subprocess.PIPE, env=env, preexec_fn=die_with_parent)
+        assert self._process.stdin is not None, "it is a pipe"
+        assert self._process.stdout is not None, "it is a pipe"
+        self._commands, self._said = self._process.stdin, self._process.stdout
         self.send(json.dumps(start).encode() + b"\n")
 
     def send(self, message: bytes) -> None:
         try:
-            self._process.stdin.write(message)
-            self._process.stdin.flush()
+            self._commands.write(message)
+            self._commands.flush()
         except OSError:
             raise self._dead() from None
 
     def answer(self) -> bytes:
         """What came with the answer; the worker's own error, or that it is dead."""
-        pipe = self._process.stdout
-        head = pipe.read(1 + _LENGTH.size)
+        head = self._said.read(1 + _LENGTH.size)
         if len(head) <= _LENGTH.size:
             raise self._dead()
-        data = pipe.read(_LENGTH.unpack(head[1:])[0])
+        data = self._said.read(_LENGTH.unpack(head[1:])[0])
         if head[:1] == b"k":
             return data
         said = json.loads(data)
@@ -202,7 +204,7 @@ class _Worker:
     def end(self) -> None:
         """Closing its input ends it."""
         try:
-            self._process.stdin.close()
+            self._commands.close()
         except OSError:
             self._process.kill()
         try:
@@ -210,7 +212,7 @@ class _Worker:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-        self._process.stdout.close()
+        self._said.close()
 
     def _dead(self) -> ModelError:
         code = self._process.wait()
@@ -239,7 +241,7 @@ def shapes_of(spec: Any, n_envs: int, terms: int) -> dict[str, tuple[tuple[int, 
 def packed(arrays: Mapping[str, np.ndarray]) -> bytes:
     """Arrays as one message."""
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
+    np.savez(buffer, **arrays)  # type: ignore[arg-type]  # numpy reads its own option into the names
     return buffer.getvalue()
 
 
@@ -255,9 +257,8 @@ def main() -> int:
     os.dup2(2, 1)  # what libraries print must not get between the answers
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's; its end is ours
     start = json.loads(commands.readline())
-    desk = _Desk(start)
     try:
-        desk.open()
+        desk = _Desk(start)
     except CosimError as err:
         _say(answers, b"e", json.dumps({"kind": type(err).__name__, "text": str(err)}).encode())
         return err.exit_code
@@ -276,13 +277,7 @@ def main() -> int:
 class _Desk:
     """A worker's environments and its rows of the shared arrays."""
 
-    def __init__(self, start: dict[str, Any]) -> None:
-        self._start = start
-        self._environments: Environments | None = None
-
-    def open(self) -> None:
-        """Make the environments."""
-        given = self._start
+    def __init__(self, given: Mapping[str, Any]) -> None:
         rows = slice(given["first"], None, given["every"])
         self._environments = own = Environments(Scenario.from_json(given["scenario"]), range(given["n_envs"])[rows],
                                                 given["seed"], given["episode"], given["stagger_over"], given["twins"])
@@ -321,7 +316,8 @@ def _say(answers: BinaryIO, kind: bytes, data: bytes) -> None:
     answers.flush()
 
 
-def _arrays(folder: Path, shapes: Mapping[str, tuple[Sequence[int], type]], mode: str) -> dict[str, np.ndarray]:
+def _arrays(folder: Path, shapes: Mapping[str, tuple[Sequence[int], type]], mode: Literal["r+", "w+"]
+            ) -> dict[str, np.ndarray]:
     """The shared arrays; an array without elements is nobody's to share."""
     return {name: np.memmap(folder / name, dtype, mode, shape=tuple(shape)) if np.prod(shape) else
             np.zeros(shape, dtype) for name, (shape, dtype) in shapes.items()}

@@ -4,36 +4,29 @@ for a grid, prices from a CSV."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
 
-from cosim.adapter import Adapter, Continuing, Values
-from cosim.drivers.resolve import command_of
-from cosim.errors import ModelError, ScenarioError, TraceError, listed, unknown
-from cosim.imports import load
+from cosim.adapter import Continuing, CreateResult, Meta, Values
+from cosim.errors import ModelError, ScenarioError, listed, unknown
 from cosim.params import params
 from cosim.plausible import impossible
 from cosim.ports import Port
 from cosim.replay.recording import (
-    check_shapes,
     check_step,
     end_s,
-    entity_names,
     next_sample_s,
     refuse_counts,
-    refuse_events,
     refuse_lacking,
     refuse_others,
-    sources_of,
-    wanted_levels,
-    with_columns,
 )
 from cosim.replay.recording import notes as recording_notes
-from cosim.scenario import Member, Scenario
-from cosim.tables.table import Reading, Table, is_table, split_name
+from cosim.scenario import Scenario
+from cosim.tables.table import Reading, Table, split_name
 from cosim.trace import Trace
 from cosim.trace.series import played_from_s, rows_at, scenario_of
 from cosim.units import MIN_S, Seconds, format_time
@@ -53,17 +46,62 @@ class PlayerParams:
     scenario_warmup_s: Annotated[Seconds, Field(ge=0, description="of the run, which fills it in")] = 0.0
 
 
-class Player(Continuing):
-    """Plays one member of a trace. Its models and ports are those that were recorded; its inputs are gone. In the
-    worlds of a learner the recording goes on day after day.
+class Playing(Continuing, ABC):
+    """What plays levels, from wherever they are read: each holds from its sample to the next. Inputs of the member that
+    is played are gone. In the worlds of a learner it goes on day after day."""
 
-    A level holds from its sample to the next. Links that are shifted in time start with what they started with then;
-    where the recording does not say, with the first sample. `cosim.replay.recording` says from when it is played;
-    `wrap` repeats it from the end of its warm-up, at a whole number of its own steps.
+    def init(self, sid: str, time_resolution: float = 1.0, *, step_s: float = MIN_S, seed: int = 0, episode: int = 0,
+             **given: Any) -> Meta:
+        """Read what is played. ScenarioError when it does not hold the member, TraceError when it is no trace."""
+        super().init(sid, time_resolution, step_s=step_s, seed=seed, episode=episode, **given)
+        self._values: dict[str, dict[str, np.ndarray]] = {}
+        self._recorded: dict[str, list[str]] = {}
+        self._labels: dict[str, list[str]] = {}
+        self._fixed: dict[str, dict[str, list]] = {}
+        self.adopt(self._open())
+        return self.meta
+
+    def labels(self) -> dict[str, list[str]]:
+        """Axis labels of what is played."""
+        return self._labels
+
+    def tables(self) -> dict[str, dict[str, list]]:
+        """What was said of the member once and for all."""
+        return self._fixed
+
+    def advance(self, time_s: float, inputs: Values) -> Values:
+        """The sample that holds at `time_s`."""
+        return self._at(self.origin_s + time_s)
+
+    @abstractmethod
+    def _open(self) -> dict[str, tuple[Port, ...]]:
+        """Read everything; the models and ports that can be played."""
+
+    @abstractmethod
+    def _row(self, model: str, time_s: float) -> int:
+        """The row of a model's values that holds at a time, s."""
+
+    def _at(self, time_s: float) -> Values:
+        return {eid: values for model, eids in self.entities.items() if eids
+                for eid, values in self._model_at(model, eids, time_s).items()}
+
+    def _model_at(self, model: str, eids: list[str], time_s: float) -> Values:
+        row = self._row(model, time_s)
+        columns = [(eid, self._recorded[model].index(eid)) for eid in eids]
+        return {eid: {name: data[row, k].tolist() for name, data in self._values[model].items()}
+                for eid, k in columns}
+
+
+class Player(Playing):
+    """Plays one member of a trace: its models and ports are those that were recorded.
+
+    Links that are shifted in time start with what they started with then; where the recording does not say, with the
+    first sample. `cosim.replay.recording` says from when it is played; `wrap` repeats it from the end of its warm-up,
+    at a whole number of its own steps.
     """
 
     PARAMS = PlayerParams
-    MODELS: ClassVar[dict[str, tuple[Port, ...]]] = {}
+    params: PlayerParams
 
     @classmethod
     def check_horizon(cls, member: str, given: PlayerParams, step_s: float, until_s: float) -> None:
@@ -84,38 +122,24 @@ class Player(Continuing):
         with Trace(given.path) as trace:
             refuse_others(scenario, member, given.path, trace, given.member)
 
-    def init(self, sid: str, time_resolution: float = 1.0, *, step_s: float = MIN_S, seed: int = 0, episode: int = 0,
-             **given: Any) -> dict:
-        """Read the recording. ScenarioError when it does not hold the member, TraceError when it is no trace."""
-        super().init(sid, time_resolution, step_s=step_s, seed=seed, episode=episode, **given)
+    def init(self, sid: str, time_resolution: float = 1.0, **given: Any) -> Meta:
+        """As `Playing`."""
         self._times: dict[str, np.ndarray] = {}
         self._ends: dict[str, float] = {}
-        self._values: dict[str, dict[str, np.ndarray]] = {}
-        self._recorded: dict[str, list[str]] = {}
-        self._labels: dict[str, list[str]] = {}
         self._initial: dict[tuple[str, str], list[float]] = {}
         self._from_s = self._again_s = 0.0
         self._over_s: float | None = None
         self._said: list[str] = []
-        self._fixed: dict[str, dict[str, list]] = {}
-        self.adopt(self._open())
-        return self.meta
+        return super().init(sid, time_resolution, **given)
 
-    def create(self, num: int, model: str, names: list[str] | None = None) -> list[dict]:
+    def create(self, num: int, model: str, names: Sequence[str] | None = None, **model_params: Any
+               ) -> list[CreateResult]:
         """Entities of the recording; ScenarioError for one that it does not have."""
         for name in names or ():
             if name not in self._recorded.get(model, ()):
                 raise ScenarioError(f"{self.params.path} has no {self.params.member}.{name}: "
                                     f"{unknown('recorded entity', name, self._recorded.get(model, ()))}")
-        return super().create(num, model, names)
-
-    def labels(self) -> dict[str, list[str]]:
-        """Axis labels as recorded."""
-        return self._labels
-
-    def tables(self) -> dict[str, dict[str, list]]:
-        """What the recording says of its member once and for all."""
-        return self._fixed
+        return super().create(num, model, names, **model_params)
 
     def initial(self) -> Values:
         """What shifted links started with, else the first sample; in a later world, and of a recording that is not
@@ -139,10 +163,6 @@ class Player(Continuing):
             raise ScenarioError(f"{self.params.path}, played from {format_time(self._from_s)} on, has values between "
                                 f"two bus steps of {self._resolution_s:g} s; --set resolution_s={common}")
         return time + steps
-
-    def advance(self, time_s: float, inputs: Values) -> Values:
-        """The sample that holds at `time_s`."""
-        return self._at(self.origin_s + time_s)
 
     def notes(self) -> list[str]:
         """From when the recording is played, and what was played after its end."""
@@ -181,7 +201,8 @@ class Player(Continuing):
         for source, value in zip(before.get("source", ()), before.get("value", ()), strict=True):
             member, _, port = source.partition(".")
             if member == p.member:
-                self._initial.setdefault(tuple(port.rsplit(".", 1)), []).append(float(value))
+                eid, _, name = port.rpartition(".")
+                self._initial.setdefault((eid, name), []).append(float(value))
         return models
 
     def _read_port(self, trace: Trace, path: str, name: str) -> Port:
@@ -193,16 +214,6 @@ class Player(Continuing):
         if units != port.unit:
             raise ScenarioError(f"{self.params.path}: {path}/{name} is in {units}, not in {port.unit} as its name says")
         return port
-
-    def _at(self, time_s: float) -> Values:
-        return {eid: values for model, eids in self.entities.items() if eids
-                for eid, values in self._model_at(model, eids, time_s).items()}
-
-    def _model_at(self, model: str, eids: list[str], time_s: float) -> Values:
-        row = self._row(model, time_s)
-        columns = [(eid, self._recorded[model].index(eid)) for eid in eids]
-        return {eid: {name: data[row, k].tolist() for name, data in self._values[model].items()}
-                for eid, k in columns}
 
     def _begins_again_s(self, model: str) -> float:
         return self._again_s or min(0.0, float(self._times[model][0]))
@@ -242,11 +253,12 @@ class TablePlayerParams:
     scenario_start: Annotated[str | None, Field(description="date of t = 0; the run fills it in")] = None
 
 
-class TablePlayer(Player):
+class TablePlayer(Playing):
     """Plays a table's columns, each row when `cosim.tables.axis` says. A port is a column of its name; one of another
     unit of the same measure is converted."""
 
     PARAMS = TablePlayerParams
+    params: TablePlayerParams
 
     @classmethod
     def check_horizon(cls, member: str, given: TablePlayerParams, step_s: float, until_s: float) -> None:
@@ -263,12 +275,13 @@ class TablePlayer(Player):
         and whom it names beyond the scenario, `notes` say."""
         refuse_lacking(scenario, member, given.path, _table(given, member).columns)
 
-    def create(self, num: int, model: str, names: list[str] | None = None) -> list[dict]:
+    def create(self, num: int, model: str, names: Sequence[str] | None = None, **model_params: Any
+               ) -> list[CreateResult]:
         """Entities by name; ScenarioError for one that has neither a column of its own nor a common one."""
-        created = Adapter.create(self, num, model, names)
+        created = super().create(num, model, names, **model_params)
         have = self._recorded[model] = self.entities[model]
         self._values[model] = {port.name: self._table.values(here, have, factor, port.nullable)
-                               for port in self.models[model] for here, factor in [self._table.match(port.name)]}
+                               for port in self.models[model] for here, factor in [self._matched(port.name)]}
         return created
 
     def initial(self) -> Values:
@@ -286,13 +299,10 @@ class TablePlayer(Player):
             out.append(f"{self.params.path} has no column of {listed(self.params.silent)}: whom they served keeps its "
                        "default, or what others send it")
         out += [f"{self.sid}: {text}" for text in self._table.notes(0.0, self._high_s, self.step_s)]
-        played = {(self._table.match(port.name)[0], eid) for model, ports in self.models.items() for port in ports
+        played = {(self._matched(port.name)[0], eid) for model, ports in self.models.items() for port in ports
                   for eid in (None, *self.entities[model])}
         idle = [name for name in self._table.columns if (split_name(name)[1], split_name(name)[0]) not in played]
         return out + ([f"{self.params.path}: nobody plays its columns {listed(idle)}"] if idle else [])
-
-    def _until_next_s(self, time_s: float) -> float:
-        return self.step_s
 
     def _open(self) -> dict[str, tuple[Port, ...]]:
         p = self.params
@@ -305,16 +315,21 @@ class TablePlayer(Player):
         self._high_s = max(self._high_s, time_s)
         return self._table.row(time_s) if time_s >= 0.0 else self._table.axis.row(time_s, "hold")
 
-    def _port(self, name: str) -> Port:
+    def _matched(self, name: str) -> tuple[str, float]:
+        """As `Table.match`; ScenarioError for a port without a column."""
         found = self._table.match(name)
         if found is None:
             raise ScenarioError(f"{self.params.path}: {unknown('column', name, self._table.columns)}")
-        labels = self._table.labels(found[0])
+        return found
+
+    def _port(self, name: str) -> Port:
+        here, _ = self._matched(name)
+        labels = self._table.labels(here)
         axis = self.params.axes.get(name, f"{name}_label")
         if labels and self._labels.setdefault(axis, labels) != labels:
             raise ScenarioError(f"{self.params.path}: {name} has the labels {', '.join(labels)}; another port over "
                                 f"{axis} has {', '.join(self._labels[axis])}")
-        return Port(name, "out", f"{found[0]} of {self.params.path}", dims=(axis,) if labels else (),
+        return Port(name, "out", f"{here} of {self.params.path}", dims=(axis,) if labels else (),
                     nullable=name in self.params.may_be_nan)
 
 
@@ -326,96 +341,6 @@ def too_short(member: str, path: str, end_s: float, until_s: float) -> ScenarioE
     """The error for a recording that ends before the run does."""
     return ScenarioError(f"{path} holds {member} for {format_time(end_s)}, the run lasts {format_time(until_s)}; "
                          f"shorten it by --until, or --set {member}.overflow=hold (or wrap)")
-
-
-def replay(scenario: Scenario, member: str, path: str) -> Scenario:
-    """A copy in which `member` is played from the trace or table at `path`. What was linked to its inputs is unlinked.
-
-    A simulator whose outputs are events names in REPLAYED_BY who plays them from a table of the trace. One that works
-    out more from a table than the table says (a forecast from prices) names its field for one in TABLE_FIELD, and plays
-    itself.
-
-    Raises ScenarioError for a member or column that is not there, TraceError for a file that is no trace.
-    """
-    if not path:
-        raise ScenarioError(f"--replay {member}: write MEMBER=FILE, e.g. {member or 'grid'}=run.h5 or "
-                            f"{member or 'tariff'}=prices.csv")
-    if member not in scenario.members:
-        raise ScenarioError(f"--replay {member}={path}: {unknown('member', member, scenario.members)}")
-    cut = scenario.replace(links=tuple(link for link in scenario.links if link.target.split(".")[0] != member))
-    return (_from_table if is_table(path) else _from_trace)(cut, member, path)
-
-
-def _from_trace(scenario: Scenario, member: str, path: str) -> Scenario:
-    old = scenario.members[member]
-    with Trace(path) as trace:
-        recorded = {m.split("/")[1]: trace.names(m) for m in trace.models() if m.split("/")[0] == member}
-        if not recorded:
-            raise TraceError(f"--replay {member}={path}: {unknown('recorded member', member, recorded_members(trace))}")
-        then = scenario_of(trace).get("members", {}).get(member, {})
-    own = getattr(_class_of(old, member), "REPLAYED_BY", None)
-    if own:
-        return _played(scenario, member, {"simulator": own, "params": {"path": path}, "shared": old.shared})
-    refuse_events(getattr(_class_of(old, member), "MODELS", None) or {}, sources_of(scenario, member), member, path)
-    changed: dict[str, Any] = {"simulator": "cosim.replay.members:Player", "step_s": then.get("step_s", old.step_s),
-                               "params": {"path": path, "member": member}}
-    specs = [*old.entities.values(), *then.get("entities", {}).values()]
-    if then.get("names") or any(isinstance(spec, dict) for spec in specs):  # it was somebody else's, and named its own
-        heard = {link.source for link in scenario.links}
-        changed |= {"entities": recorded, "names": {ours: theirs for ours, theirs in then.get("names", {}).items()
-                                                    if "*" in ours or f"{member}.{ours}" in heard}}
-    return _played(scenario, member, changed)
-
-
-def _from_table(scenario: Scenario, member: str, path: str) -> Scenario:
-    table, old = Table(path, Reading(f"{member}.", scenario.start)), scenario.members[member]
-    declared = getattr(_class_of(old, member), "MODELS", None) or {}
-    sources = sources_of(scenario, member)
-    refuse_events(declared, sources, member, path)
-    models: dict[str, tuple[str, ...]] = {}
-    entities: dict[str, list[str]] = {}
-    played: list[Port] = []
-    silent: list[str] = []
-    wanted = wanted_levels(old, declared, sources)
-    for model, ports in wanted.items():
-        here = {p: found[0] for p in ports if (found := table.match(p.name))}
-        had = entity_names(scenario, old.entities.get(model))
-        names = with_columns(table, list(here.values()), had)
-        if here and names:
-            silent += [name for name in had if name not in names]
-            models[model], entities[model] = tuple(p.name for p in here), names
-            played += here
-            check_shapes(table, here if declared else {})
-    if not models:
-        names = ", ".join(dict.fromkeys(name for _, _, name in sources))
-        if strangers := [e for model, ports in wanted.items() for p in ports if (found := table.match(p.name))
-                         for e in table.entities(found[0]) or ()]:
-            known = [name for model in wanted for name in entity_names(scenario, old.entities.get(model))]
-            raise ScenarioError(f"--replay {member}={path}: {unknown(f'entity of {member}', strangers[0], known)}")
-        raise ScenarioError(f"--replay {member}={path}: no column of it is an output of {member}; it has "
-                            f"{listed(table.columns)}; wanted: {names}")
-    names = {name for ports in models.values() for name in ports}
-    unheard = [link for link, _, name in sources if not link.optional and name not in names]
-    field = getattr(_class_of(old, member), "TABLE_FIELD", None)
-    if unheard and field:
-        params = {**old.params, field: path, f"{field}_overflow": "raise"}
-        return scenario.replace(members={**scenario.members, member: old.model_copy(update={"params": params})})
-    kept = scenario.replace(links=tuple(link for link in scenario.links if link not in unheard))
-    return _played(kept, member, {"simulator": "cosim.replay.members:TablePlayer", "entities": entities, "params": {
-        "path": path, "models": models, "axes": {p.name: p.dims[0] for p in played if p.dims},
-        "may_be_nan": [p.name for p in played if p.nullable],
-        "unheard": [f"{link.source} -> {link.target}" for link in unheard],
-        "without": [model for model in wanted if model not in models], "silent": silent}})
-
-
-def _played(scenario: Scenario, member: str, changed: Mapping[str, Any]) -> Scenario:
-    old = scenario.members[member]
-    new = Member(**{**old.model_dump(), "names": {}, "adapter": None, "shared": (), **changed})
-    return scenario.replace(members={**scenario.members, member: new})
-
-
-def _class_of(member: Member, name: str) -> type | None:
-    return None if command_of(member.simulator) else load(member.simulator, f"member '{name}'")
 
 
 def recorded_members(trace: Trace) -> list[str]:

@@ -44,13 +44,13 @@ def refuse_others(scenario: Scenario, member: str, path: str, trace: Trace, reco
         if link.source.split(".")[0] != member or not isinstance(link.pairs, str):
             continue
         table, _, template = link.pairs.partition(":")
-        here, there = (_pairs(shared.get(table), template) for shared in (scenario.shared, then))
-        if there is None or here is None or here == there or not set(here.values()) <= mine:
+        ours, played = (_pairs(shared.get(table), template) for shared in (scenario.shared, then))
+        if played is None or ours is None or ours == played or not set(ours.values()) <= mine:
             continue
-        names = [f"{row} at {there.get(row, 'none')} there, {here.get(row, 'none')} here" for row in {**there, **here}
-                 if there.get(row) != here.get(row)]
+        other = [f"{row} at {played.get(row, 'none')} there, {ours.get(row, 'none')} here" for row in {**played, **ours}
+                 if played.get(row) != ours.get(row)]
         raise ScenarioError(f"{member} plays {path}, recorded with other {table}: "
-                            f"{listed(names, _LONGEST_DIFFERENCE)}; record a run of this scenario")
+                            f"{listed(other, _LONGEST_DIFFERENCE)}; record a run of this scenario")
 
 
 def differing(scenario: Scenario) -> list[str]:
@@ -141,7 +141,8 @@ def wanted_levels(old: Member, declared: Mapping[str, tuple[Port, ...]], sources
 def entity_names(scenario: Scenario, spec: Any) -> list[str]:
     """Entity names of a spec; [] where the simulator makes up its own."""
     if isinstance(spec, str):
-        return list(scenario.shared.get(spec) or ())
+        table = scenario.shared.get(spec)
+        return list(table) if isinstance(table, dict) else []
     return list(spec) if isinstance(spec, tuple) else []
 
 

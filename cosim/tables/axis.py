@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from datetime import timedelta
-from typing import Literal
+from typing import Literal, overload
 
 import numpy as np
 
@@ -86,6 +86,12 @@ class Axis:
     def run_label(self, time_s: float) -> str:
         """A time of the run for people, written as the table's."""
         return format_time(time_s) if self._dates is None else label(self._zero_s + time_s)
+
+    @overload
+    def row(self, time_s: float, overflow: Literal["hold"]) -> int: ...
+
+    @overload
+    def row(self, time_s: float, overflow: Overflow) -> int | None: ...
 
     def row(self, time_s: float, overflow: Overflow) -> int | None:
         """The row, in order of time, that holds at a time of the run; None: there is none (`raise`)."""

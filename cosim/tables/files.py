@@ -77,7 +77,7 @@ def read_columns(path: Path) -> Columns:
     return _read(str(path), str(path.resolve()), stat.st_mtime_ns, stat.st_size)
 
 
-def write_table(path: Path, columns: Mapping[str, Sequence]) -> None:
+def write_table(path: Path, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> None:
     """Write columns of one length as CSV or, by the file's ending, Parquet.
 
     Text in a CSV, names of columns too, is written so that no spreadsheet runs it (`cosim.plaintext.cell`), numbers as
@@ -97,7 +97,7 @@ def write_table(path: Path, columns: Mapping[str, Sequence]) -> None:
                                      list(values) for name, values in columns.items()}), path)
 
 
-def _cells(values: Sequence) -> Iterable[Any]:
+def _cells(values: Sequence[Any] | np.ndarray) -> Iterable[Any]:
     """What of a column is written: text as cells, the same text once."""
     if np.asarray(values).dtype.kind in "biuf":
         return values

@@ -31,7 +31,7 @@ from cosim.trace.seal import END_OF_FILE, PAGE, read_at, seal, sealed_size, writ
 try:
     import fcntl
 except ImportError:  # no flock on this system: the file is not locked
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 _TREE, _CHUNKS = b"TREE", 1
 _FANOUT = 64
@@ -167,10 +167,10 @@ class IntactFile:
         """Add checksums to what was committed (`cosim.trace.seal`); the next commit takes them off again. OSError
         leaves the file without."""
         try:
-            seal(self._file, self._base)
-            self._sync(self._file)
+            seal(self._there, self._base)
+            self._sync(self._there)
         except OSError:
-            self._file.truncate(self._base)
+            self._there.truncate(self._base)
             raise
         self._sealed = self._base
 
@@ -181,6 +181,12 @@ class IntactFile:
 
     # --- inside -------------------------------------------------------------------------------------------------
 
+    @property
+    def _there(self) -> FileIO:
+        """The file on the disk, once a commit has made it."""
+        assert self._file is not None, "nothing was committed yet"
+        return self._file
+
     def _growth(self) -> Steps | None:
         """The writes in place of a flush that only added rows, in an order that is whole after each; else None."""
         blocks = dict(self._changed)
@@ -189,7 +195,7 @@ class IntactFile:
             return None
         ranked: list[tuple[int, int, Steps]] = []
         for at, new in blocks.items():
-            old = read_at(self._file, at, len(new))
+            old = read_at(self._there, at, len(new))
             if old == new:
                 continue
             if at == 0:
@@ -204,18 +210,19 @@ class IntactFile:
         return [step for _, _, steps in sorted(ranked) for step in steps]
 
     def _grow(self, steps: Steps) -> None:
+        file = self._there
         if self._sealed:
-            self._file.truncate(self._base)
+            file.truncate(self._base)
             self._sealed = None
         try:
-            _put(self._file, self._base, self._tail)
+            _put(file, self._base, self._tail)
         except OSError:
-            self._file.truncate(self._base)
+            file.truncate(self._base)
             raise
         if self._base + len(self._tail) < self._size:
-            self._file.truncate(self._size)
+            file.truncate(self._size)
         for at, data in steps:
-            _put(self._file, at, data)
+            _put(file, at, data)
 
     def _replace(self) -> None:
         """Put a file with all changes in the place of the old one."""
@@ -238,8 +245,9 @@ class IntactFile:
             _lock(file)
             self._permit(file)
             _copy(self._file, file, min(self._base, self._size))
-            for at, data in (*self._changed, (self._base, self._tail)):
+            for at, data in self._changed:
                 _put(file, at, data)
+            _put(file, self._base, self._tail)
             file.truncate(self._size)
             self._sync(file)
             try:
@@ -370,6 +378,8 @@ def _put(file: FileIO, at: int, data: bytes | bytearray) -> None:
 
 def _copy(old: FileIO | None, new: FileIO, size: int) -> None:
     """The first `size` bytes of a file; by the kernel, which shares blocks where the file system can."""
+    if old is None:
+        return
     at = 0
     with contextlib.suppress(AttributeError, OSError):  # another system, or a file system that cannot
         while at < size and (done := os.copy_file_range(old.fileno(), new.fileno(), size - at, at, at)):

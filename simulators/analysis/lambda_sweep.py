@@ -28,7 +28,7 @@ from cosim.simulators.profile import SLOT_S, ProfileParams
 
 from cosim.console import PICTURES, OneLineParser, fail, file_type
 from cosim.errors import CosimError, ScenarioError
-from cosim.imports import load
+from cosim.imports import load, optional
 from cosim.params import field_names, validate
 from cosim.units import HOUR_S, KG_PER_T
 
@@ -102,8 +102,9 @@ def figure(result: Sweep, path: Path) -> Path:
     quantities = (("losses, MWh per day", result.loss_mwh), ("emission, t per day", result.emission_t))
     panels = [(label, [(name, result.lambdas, y.tolist()) for name, y in zip(names, values, strict=True)])
               for label, values in quantities]
-    draw = load("cosim.reporting.paper:curves", "drawing")
-    return draw(path, "lambda, kW per kg/h", panels, result.thresholds())
+    with optional("--figure", "plot"):
+        from cosim.reporting.paper import curves
+    return curves(path, "lambda, kW per kg/h", panels, result.thresholds())
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -24,7 +24,7 @@ from cosim.simulators.fleet import JobClass, Site, may_run
 from pydantic import BeforeValidator, Field
 
 from cosim.errors import ScenarioError, unknown
-from cosim.imports import load
+from cosim.imports import load, optional
 from cosim.params import params
 from cosim.units import HOUR_S, MIN_S, Seconds
 
@@ -123,7 +123,9 @@ def policy_of(p: ControllerParams, facts: FleetFacts, rng: np.random.Generator) 
     if (path := checkpoint_of(p.policy)) is not None:
         explorer = None
         if p.explore:
-            explorer = load("cosim.agents.learn.team:Team", "controller.explore").load(path)
+            with optional("controller.explore", "learn"):
+                from cosim.agents.learn.team import Team
+            explorer = Team.load(path)
             explorer.rng["sampling"] = rng
         return LearnedPolicy(path, facts, joint, explorer)
     return make_policy(p.policy, facts, _options(p), rng, joint, POLICIES | _own(p.policy))

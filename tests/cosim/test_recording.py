@@ -12,7 +12,7 @@ from cosim.simulators.analysis.metrics import summary
 from worlds import run
 
 from cosim.errors import CosimError, ScenarioError
-from cosim.replay.members import replay
+from cosim.replay.substitute import replay
 from cosim.reporting.data import Run
 from cosim.reporting.sections import sections
 from cosim.run import find, main
