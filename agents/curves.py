@@ -151,6 +151,8 @@ def _steps_a_day(request: Mapping[str, Any], trusted: Collection[str | Path]) ->
     if request["scenario"] is None:
         return None
     scenario = scenario_of(request, trusted)
+    if scenario.environment is None:
+        return None
     member = load(scenario.environment, "environment").member
     return round(DAY_S / scenario.members[member].step_s)
 

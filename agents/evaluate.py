@@ -30,7 +30,7 @@ from cosim.drivers.resolve import resolve
 from cosim.errors import CosimError, ScenarioError
 from cosim.experiment import Experiment
 from cosim.run import find, settings_of
-from cosim.scenario import Scenario, override
+from cosim.scenario import Scenario, override, rows_of
 from cosim.units import DAY_S, KG_PER_T, KW_PER_MW, TO_PER_GTO
 
 WARMUP_DAYS = 1
@@ -113,7 +113,7 @@ def as_run(scenario: Scenario, policy: str, seed: int) -> Scenario:
 def run_one(scenario_json: str, policy: str, seed: int, days: float) -> dict[str, float]:
     """Metrics of one policy on one seed: a day of warm-up, then `days` that count, natively."""
     scenario = as_run(Scenario.from_json(scenario_json), policy, seed)
-    kinds = {name: row["kind"] for name, row in scenario.shared["job_classes"].items()}
+    kinds = {name: row["kind"] for name, row in rows_of(scenario.shared["job_classes"], "job_classes").items()}
     with tempfile.TemporaryDirectory() as folder:
         result = Experiment(scenario, "native", days * DAY_S, Path(folder) / "run.h5").run()
     return metrics(result.digest.figures, kinds, days)

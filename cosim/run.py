@@ -169,6 +169,7 @@ def _compare(console: Console, args: argparse.Namespace, result: Result) -> int:
     changed = args.use or args.names or args.replay or args.settings or args.until or args.seed is not None
     if not args.scenario.endswith(".h5") or changed:
         return 0
+    assert result.path is not None, "a run by this command has a trace"
     with Trace(args.scenario) as first, Trace(result.path) as second:
         tolerated = tolerance(first.attrs, second.attrs)
     found = compare(args.scenario, result.path, tolerated)
@@ -312,9 +313,11 @@ def _print_show(console: Console, experiment: Experiment) -> None:
 
 def _print_header(console: Console, experiment: Experiment) -> None:
     scenario = experiment.resolved.scenario
+    until_s = scenario.until_s
+    assert until_s is not None, "a resolved scenario has an end"
     say(console, f"{scenario.name}: {scenario.about}", "bold")
     warmup = f" after {format_time(scenario.warmup_s)} of warm-up" if scenario.warmup_s else ""
-    say(console, f"{format_time(scenario.until_s)} simulated{warmup}, driver {experiment.driver}, "
+    say(console, f"{format_time(until_s)} simulated{warmup}, driver {experiment.driver}, "
         f"seed {scenario.seed}, trace {experiment.out}")
 
 

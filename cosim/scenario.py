@@ -84,6 +84,13 @@ class _Data(BaseModel):
         return type(self)(**{name: getattr(self, name) for name in self.model_fields_set} | dict(update or {}))
 
 
+def rows_of(table: Any, name: str) -> dict[str, dict[str, Any]]:
+    """Rows of a table in a scenario's data, by name. ScenarioError where it is none."""
+    if not isinstance(table, dict) or not all(isinstance(row, dict) for row in table.values()):
+        raise ScenarioError(f"'{name}' is no table of rows")
+    return table
+
+
 class Member(_Data):
     """One simulator of a scenario.
 

@@ -9,7 +9,7 @@ per kWh of heat (IPCC 2006: 56.1 and 74.1 kg/GJ): gt6 burns gas at 58 %, gt25 ga
 
 from cosim.scenarios import ieee33
 
-from cosim.scenario import Link, Member
+from cosim.scenario import Link, Member, rows_of
 
 _STUDY = ieee33.SCENARIO
 _GRID = _STUDY.members["grid"]
@@ -28,7 +28,7 @@ def _usd_per_kwh(name: str, kg_per_kwh: float) -> float:
 
 
 _SOURCES = {name: {**s, "usd_per_kwh": _usd_per_kwh(name, s["kg_per_kwh"])}
-            for name, s in _GRID.params["sources"].items()}
+            for name, s in rows_of(_GRID.params["sources"], "sources").items()}
 
 SCENARIO = _STUDY.replace(
     name="ieee33_economic", about="ieee33 dispatched by fuel prices and a carbon price of 25 USD/t",

@@ -5,12 +5,12 @@ A circuit of your own: --set grid.master=FILE.dss, with the names of its buses i
 
 from cosim.scenarios import ieee33
 
-from cosim.scenario import Member
+from cosim.scenario import Member, rows_of
 
 _STUDY = ieee33.SCENARIO
 _SOURCES = {name: {"bus": f"bus{s['node']}", "kg_per_kwh": s["kg_per_kwh"], "p_set_kw": 250.0 if s["node"] else 0.0,
                    "q_set_kvar": 200.0 if s["node"] else 0.0}
-            for name, s in _STUDY.members["grid"].params["sources"].items()}
+            for name, s in rows_of(_STUDY.members["grid"].params["sources"], "sources").items()}
 
 SCENARIO = _STUDY.replace(
     name="ieee33_opendss", about="ieee33 on OpenDSS's power flow, turbines at fixed set points (extra opendss)",

@@ -6,13 +6,13 @@ dispatch plans 4 intervals together; the profile forecasts its own values.
 
 from cosim.scenarios import ieee33
 
-from cosim.scenario import Link, Member
+from cosim.scenario import Link, Member, rows_of
 
 RAMP_KW_PER_MIN = 2.0
 _STUDY = ieee33.SCENARIO
 _GRID, _PROFILE = _STUDY.members["grid"], _STUDY.members["profile"]
 _SOURCES = {name: s if name == "substation" else {**s, "ramp_kw_per_min": RAMP_KW_PER_MIN}
-            for name, s in _GRID.params["sources"].items()}
+            for name, s in rows_of(_GRID.params["sources"], "sources").items()}
 
 SCENARIO = _STUDY.replace(
     name="ieee33_ramps", about="ieee33 with ramp limits of 2 kW/min and an hour's look-ahead",

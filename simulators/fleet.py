@@ -8,7 +8,7 @@ Rows of the model: M13.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 from pydantic import Field, model_validator
 
@@ -18,6 +18,28 @@ from cosim.units import MIN_S, Seconds
 BATCH_COLUMNS = ("id", "job_class", "arrival_s", "work_to", "deadline_s")
 """Columns of a batch as it leaves the workload: int, str, s, TO, s (absolute). The controller adds `release_s`
 (absolute, s). `deadline_s` is the last start of an inference job and the last finish of a training job."""
+
+
+@runtime_checkable
+class OffersLoad(Protocol):
+    """A workload that knows before a run what it will bring; of the class, as of the object."""
+
+    params: Any
+
+    @classmethod
+    def offered_jobs_per_min(cls, params: Any) -> dict[str, tuple[float, float]]:
+        """Class -> (jobs/min, TO/job) in the mean. ScenarioError for a trace that cannot be read."""
+        ...
+
+
+@runtime_checkable
+class HasRates(Protocol):
+    """A workload whose load can be set; one that plays a recording has none."""
+
+    @classmethod
+    def rate_fields(cls, params: Any, job_class: str | None) -> dict[str, float]:
+        """Path of the field -> its value, of what scales the load of a class (None: of all)."""
+        ...
 
 
 @params

@@ -112,7 +112,7 @@ class TimeOfUse(Continuing):
         early = [lead for lead in self.params.deferrals_s if lead < 0]
         if early:
             raise ScenarioError(f"{self.sid}.deferrals_s holds {early[0]:g} s; a lead is 0 or more")
-        self._known: dict[float, tuple[float, list[float]]] = {}
+        self._forecasts: dict[float, tuple[float, list[float]]] = {}
         self._series = None if self.params.prices is None else Held(
             _table(self.params, self.sid), "price_usd_per_kwh", self.sid, f"{self.sid}.prices")
 
@@ -133,10 +133,10 @@ class TimeOfUse(Continuing):
             return {eid: {"price_usd_per_kwh": price, "forecast_usd_per_kwh": list(forecast)}
                     for eid in self.entities["Tariff"]}
         of_day = time_s % DAY_S
-        if of_day not in self._known:
-            self._known[of_day] = (price_usd_per_kwh(self.params, of_day),
+        if of_day not in self._forecasts:
+            self._forecasts[of_day] = (price_usd_per_kwh(self.params, of_day),
                                    [price_usd_per_kwh(self.params, of_day + s) for s in self.params.deferrals_s])
-        price, forecast = self._known[of_day]
+        price, forecast = self._forecasts[of_day]
         return {eid: {"price_usd_per_kwh": price, "forecast_usd_per_kwh": list(forecast)}
                 for eid in self.entities["Tariff"]}
 
@@ -146,6 +146,7 @@ class TimeOfUse(Continuing):
 
 
 def _table(p: TimeOfUseParams, member: str) -> Table:
+    assert p.prices is not None, "there is a table"
     return Table(p.prices, Reading(f"{member}.prices_", p.scenario_start, p.prices_time_zone, p.prices_overflow))
 
 

@@ -63,7 +63,8 @@ SUBSETS = {
              "tests/test_docs.py::test_the_site_builds_without_a_warning"),
 }
 """What runs with each extra installed: files and tests."""
-COMMANDS = {"pip-audit": (sys.executable, "-m", "pip_audit", "--version"), "ruff": ("ruff", "check", ".")}
+COMMANDS = {"mypy": (sys.executable, "tests/typecheck.py"),
+            "pip-audit": (sys.executable, "-m", "pip_audit", "--version"), "ruff": ("ruff", "check", ".")}
 """What is not imported but run."""
 
 

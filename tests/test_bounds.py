@@ -25,6 +25,7 @@ NOT_IMPORTED = {
     "openpyxl": ("simulators/grid/network/file_scan.py", 'engine="openpyxl"', "pandas reads Excel files with it"),
     "xlsxwriter": ("tests/simulators/grid/test_grid_network.py", "pp.to_excel", "pandapower writes them with it"),
     "h5netcdf": ("examples/read_trace.py", 'engine="h5netcdf"', "xarray reads traces with it"),
+    "mypy": (".ci/run", "tests/typecheck.py", "a command, which imports it"),
     "ruff": (".ci/run", "ruff check", "a command"),
     "pytest-xdist": ("README.md", "pytest -n auto", "pytest loads it"),
     "pip-audit": ("SECURITY.md", "python -m pip_audit", "a command"),

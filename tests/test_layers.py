@@ -64,15 +64,16 @@ OWNERS = {
     "safetensors": {"cosim.agents.learn.checkpoint"},
 }
 LAZY = {"cosim.agents.learn.team", "cosim.agents.learn.training", "cosim.drivers.mosaik_bus",
-        "cosim.learning.pettingzoo", "cosim.reporting.paper", "torch.utils.tensorboard"}
-"""What may be imported inside a function: it brings a library that is heavy, or that only some install."""
+        "cosim.learning.pettingzoo", "cosim.reporting.paper", "pyarrow", "pyarrow.parquet", "simbench",
+        "torch.utils.tensorboard"}
+"""What may be imported inside a function: it is heavy, or brought by an extra, or brings a library of that kind."""
 AGENTS_MAY_USE = {"cosim.errors", "cosim.limits", "cosim.params", "cosim.seeds", "cosim.units"}
 AGENTS_ROOF = {"cosim.agents.curves", "cosim.agents.evaluate", "cosim.agents.request", "cosim.agents.train",
                "cosim.agents.pretrained.__main__"}
 SIMULATORS_ROOF = {"cosim.simulators.analysis.lambda_sweep", "cosim.simulators.analysis.receipts"}
 """Command lines: they may use all of the frame, and nothing imports them."""
 SIMULATORS_MAY_USE = {"cosim.adapter", "cosim.clock", "cosim.digest", "cosim.drivers.resolve", "cosim.errors",
-                      "cosim.imports", "cosim.limits", "cosim.params", "cosim.plausible", "cosim.ports",
+                      "cosim.hooks", "cosim.imports", "cosim.limits", "cosim.params", "cosim.plausible", "cosim.ports",
                       "cosim.replay.recording", "cosim.tables.dates", "cosim.tables.table", "cosim.trace",
                       "cosim.trace.series", "cosim.units"}
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from cosim.agents.fleet.allocation import project_box, project_simplex
 from cosim.agents.fleet.decision import Decision, FleetFacts, Operation
-from cosim.agents.learn.spec import Interval, Part, Simplex
+from cosim.agents.learn.spec import Interval, Part, Simplex, smooth
 
 _HEAD_ROOM = 1.25
 _WARM = 0.99
@@ -86,7 +86,7 @@ def gpu_start(facts: FleetFacts, offered: Sequence[tuple[float, float]]) -> tupl
 def start_of(parts: Sequence[Part]) -> list[float]:
     """The action from which a fresh policy starts: equal shares and the middle where a part says nothing else."""
     row: list[float] = []
-    for part in parts:
+    for part in smooth(parts):
         if isinstance(part, Simplex):
             row += part.start or project_simplex([1.0] * part.size, part.eligible or (True,) * part.size)
         else:
@@ -111,7 +111,7 @@ def from_unit(parts: Sequence[Part], unit: np.ndarray) -> list[float]:
     (equal ones if all are 0), intervals from low to high. ModelError on a number that is not finite."""
     row: list[float] = []
     values = [float(x) for x in unit]
-    for part in parts:
+    for part in smooth(parts):
         if isinstance(part, Simplex):
             mine = values[len(row):len(row) + part.size]
             row += project_simplex(mine, part.eligible or (True,) * part.size)

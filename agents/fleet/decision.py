@@ -170,7 +170,7 @@ class Policy(Protocol):
         """(M, N) share of each class's jobs per site, rows on the simplex over eligible sites."""
         ...
 
-    def operate(self, observation: Observation, allocated_jobs: Sequence[Sequence[int]],
+    def operate(self, observation: Observation, allocated_jobs: Sequence[Sequence[float]],
                 allocated_work_to: Matrix) -> Operation:
         """The sites' actions, given the jobs (N, M) and their work (N, M), TO, that the manager sent them."""
         ...

@@ -205,6 +205,8 @@ class NciPriority(Uniform):
 
     def intensity(self, observation: Observation) -> Vector:
         """(N,) what decides the order, kg/kWh."""
+        if observation.nci_kg_per_kwh is None:
+            raise ScenarioError("this policy decides by carbon intensity, and none is observed")
         return observation.nci_kg_per_kwh
 
     def _backlog_gpu_min(self, observation: Observation, site: int) -> float:

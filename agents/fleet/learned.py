@@ -12,7 +12,7 @@ from cosim.agents.fleet.decision import FleetFacts, Matrix, Observation, Operati
 from cosim.agents.fleet.observation import Sight
 from cosim.agents.fleet.team_arrays import MANAGER, TeamView
 from cosim.agents.learn.numpy_actor import ActingTeam
-from cosim.agents.learn.spec import AgentType, Interval, TeamSpec
+from cosim.agents.learn.spec import AgentType, Choice, Interval, Simplex, TeamSpec
 
 from cosim.errors import ScenarioError
 
@@ -60,7 +60,7 @@ class LearnedPolicy:
         n = self._facts.n_sites
         return [row[m * n:(m + 1) * n] for m in range(len(self._facts.kinds))]
 
-    def operate(self, observation: Observation, allocated_jobs: Sequence[Sequence[int]],
+    def operate(self, observation: Observation, allocated_jobs: Sequence[Sequence[float]],
                 allocated_work_to: Matrix) -> Operation:
         """The sites' actions, given what the manager sent them."""
         if self._decoding is None:
@@ -88,19 +88,19 @@ def _of_type(theirs: AgentType, ours: AgentType) -> list[str]:
             only = [f"{', '.join(x for x in mine if x not in other) or 'nothing else'} {where}"
                     for mine, other, where in ((old, new, "there"), (new, old, "here"))]
             out.append(f"its {ours.name} {what} " + ", ".join(only))
-    for a, b in zip(theirs.action, ours.action, strict=False):
-        if _shape(a) != _shape(b):
-            out.append(f"its {ours.name} decides {_shape(a)}, here it is {_shape(b)}")
+    for then, now in zip(theirs.action, ours.action, strict=False):
+        if _shape(then) != _shape(now):
+            out.append(f"its {ours.name} decides {_shape(then)}, here it is {_shape(now)}")
     if len(theirs.action) != len(ours.action):
         out.append(f"its {ours.name} decides {len(theirs.action)} things, here {len(ours.action)}")
     return out
 
 
-def _shape(part: object) -> tuple:
+def _shape(part: Simplex | Interval | Choice) -> tuple[Any, ...]:
     """What of an action part must agree: all but where a fresh policy starts."""
     if isinstance(part, Interval):
         return (part.name, part.low, part.high)
-    eligible = getattr(part, "eligible", None)
+    eligible = part.eligible if isinstance(part, Simplex) else None
     without = [f"number {k}" for k, ok in enumerate(eligible or (), 1) if not ok]
     return (part.name, part.size, f"all but {', '.join(without)}" if without else "all")
 

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from operator import attrgetter
+from typing import Any
 
 import numpy as np
 from cosim.agents.fleet.actions import usual_gpu_columns
@@ -27,22 +28,22 @@ from cosim.agents.learn.spec import Column
 from cosim.units import DAY_S
 
 Values = Callable[[Observation], Iterable[float]]
-_PRICE = {"low": -0.1, "high": 0.4}
-_INTENSITY = {"low": 0.0, "high": 1.2}
-_MARGINAL = {"low": -0.5, "high": 2.0}
-_SHARE = {"low": 0.0, "high": 1.0}
-_OWED = {"low": -10.0, "high": 10.0}
+_PRICE: dict[str, Any] = {"low": -0.1, "high": 0.4}
+_INTENSITY: dict[str, Any] = {"low": 0.0, "high": 1.2}
+_MARGINAL: dict[str, Any] = {"low": -0.5, "high": 2.0}
+_SHARE: dict[str, Any] = {"low": 0.0, "high": 1.0}
+_OWED: dict[str, Any] = {"low": -10.0, "high": 10.0}
 """Jobs owed stay within 2, but jump every minute and matter little: a wide range keeps them small beside the others."""
-_JOBS = {"low": 0.0, "high": 1e5, "scale": "log"}
+_JOBS: dict[str, Any] = {"low": 0.0, "high": 1e5, "scale": "log"}
 _USUAL_LEAST = 1e-3
 _PACE_MIN = 240.0
 """A third of the study's deadline. At an even pace work that is not done now is done in the next hours, at their
 prices, which a critic can tell from the present one; at full speed it is done in the next minute, at the same."""
-_USUAL = {"low": math.log(_USUAL_LEAST), "high": 0.0}
+_USUAL: dict[str, Any] = {"low": math.log(_USUAL_LEAST), "high": 0.0}
 """Logarithms of shares of a site's GPUs."""
-_TRAIN_JOBS = {"low": 0.0, "high": 500.0, "scale": "log"}
-_SLACK_MIN = {"low": -120.0, "high": 600.0}
-_WORK_MIN = {"low": 0.0, "high": 1440.0, "scale": "log", "unit": 0.1}
+_TRAIN_JOBS: dict[str, Any] = {"low": 0.0, "high": 500.0, "scale": "log"}
+_SLACK_MIN: dict[str, Any] = {"low": -120.0, "high": 600.0}
+_WORK_MIN: dict[str, Any] = {"low": 0.0, "high": 1440.0, "scale": "log", "unit": 0.1}
 """Work is seen as the minutes that all GPUs of the site would need for it."""
 
 
@@ -119,8 +120,8 @@ class View:
         self.at, self.per = np.zeros(0, int), np.zeros(0)
         self._numbers = numbers
 
-    def add(self, names: Sequence[str], at: np.ndarray, scales: Mapping[str, object],
-            per: float | Sequence[float] = 1.0) -> None:
+    def add(self, names: Sequence[str], at: np.ndarray, scales: Mapping[str, Any],
+            per: float | np.ndarray = 1.0) -> None:
         """A block of columns on one scale."""
         self.columns += [Column(name, **scales) for name in names]
         self.at = np.append(self.at, np.reshape(at, len(names)))
@@ -266,7 +267,9 @@ def _usual_gpus(facts: FleetFacts) -> Values:
 def _field(name: str, axes: int) -> Values:
     """The numbers of a field of the observation, nested or not."""
     get, flat = attrgetter(name), chain.from_iterable
-    return {0: lambda o: (get(o),), 1: get, 2: lambda o: flat(get(o)), 3: lambda o: flat(flat(get(o)))}[axes]
+    by_axes: dict[int, Values] = {0: lambda o: (get(o),), 1: get, 2: lambda o: flat(get(o)),
+                                  3: lambda o: flat(flat(get(o)))}
+    return by_axes[axes]
 
 
 def _backlog(seen: Observation) -> list[float]:
@@ -289,7 +292,7 @@ def _site_to_per_min(facts: FleetFacts, i: int) -> np.ndarray:
     return np.array([speed * facts.gpus[i] for speed in facts.to_per_gpu_min])
 
 
-def _arrival_scale(sight: Sight, name: str) -> dict[str, object]:
+def _arrival_scale(sight: Sight, name: str) -> dict[str, Any]:
     mean = sight.arrivals_per_min.get(name, 0.0)
     return {"low": 0.0, "high": max(8.0, 8.0 * mean), "scale": "log", "unit": max(1.0, mean)}
 

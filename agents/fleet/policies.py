@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from cosim.agents.fleet.decision import FleetFacts, Policy
@@ -15,7 +16,19 @@ from cosim.agents.pretrained import SUFFIX, shipped
 from cosim.errors import ScenarioError, unknown
 from cosim.limits import is_file
 
-POLICIES: dict[str, type] = {
+
+class PolicyMaker(Protocol):
+    """A class of policies."""
+
+    @property
+    def needs_nci(self) -> bool: ...
+
+    def __call__(self, facts: FleetFacts, options: PolicyOptions, rng: np.random.Generator) -> Policy:
+        """One of a fleet."""
+        ...
+
+
+POLICIES: dict[str, PolicyMaker] = {
     "uniform": Uniform, "static": Static, "nci_priority": NciPriority, "mci_priority": MciPriority,
     "tou_shift": TouShift, "myopic_oracle": MyopicOracle, "random": Random,
 }
@@ -26,7 +39,7 @@ _METHODS = ("place", "operate", "needs_nci")
 
 def make_policy(
     name: str, facts: FleetFacts, options: PolicyOptions, rng: np.random.Generator, sees_nci: bool = True,
-    policies: Mapping[str, Callable[..., Policy]] = POLICIES,
+    policies: Mapping[str, PolicyMaker] = POLICIES,
 ) -> Policy:
     """The policy called `name` in `policies`; ScenarioError if there is none, or if it needs what it is not shown."""
     if name not in policies:

@@ -54,7 +54,7 @@ class TeamView:
         """(n, O) float32, rows padded with zeros."""
         return self._scaler(self._numbers(seen)).reshape(self._shape)
 
-    def context(self, jobs: Sequence[Sequence[int]], work_to: Matrix) -> np.ndarray:
+    def context(self, jobs: Sequence[Sequence[float]], work_to: Matrix) -> np.ndarray:
         """(n, C) float32 from the jobs (N, M) and their work (N, M), TO, of each site; the manager's row is 0."""
         row: list[float] = []
         for of_site, work in zip(jobs, work_to, strict=True):

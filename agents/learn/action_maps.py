@@ -57,7 +57,7 @@ class Tables:
         self.free, self.span = np.ones(columns), np.ones(columns)
         self.at = 0
 
-    def add(self, part: Part, dirichlet: bool) -> None:
+    def add(self, part: Simplex | Interval, dirichlet: bool) -> None:
         """The next part's columns."""
         here = slice(self.at, self.at + width(part))
         if isinstance(part, Interval):
@@ -73,7 +73,7 @@ class Tables:
             else:
                 self._simplex(start, columns, here)
                 if part.around is not None:
-                    self._follow(part, mask)
+                    self._follow(part, part.around, mask)
         self.at = here.stop
 
     @property
@@ -103,12 +103,12 @@ class Tables:
         self.start += (basis(len(columns)) @ np.log(start)).tolist()
         self.within[here, here] = 1.0
 
-    def _follow(self, part: Simplex, mask: np.ndarray) -> None:
+    def _follow(self, part: Simplex, around: tuple[str, ...], mask: np.ndarray) -> None:
         """The part's last coordinates start at the logarithms that its columns hold, given back from their scale."""
-        if len(part.around) != part.size or not set(part.around) <= set(self._seen):
-            raise ScenarioError(f"shares '{part.name}': around = {part.around} needs {part.size} of the observation's "
+        if len(around) != part.size or not set(around) <= set(self._seen):
+            raise ScenarioError(f"shares '{part.name}': around = {around} needs {part.size} of the observation's "
                                 "columns")
-        places, columns = zip(*[self._seen[name] for name in part.around], strict=True)
+        places, columns = zip(*[self._seen[name] for name in around], strict=True)
         if any(c.scale != "linear" for c in columns):
             raise ScenarioError(f"shares '{part.name}': the columns they are around must have a linear scale")
         half, mid = (np.array([(c.high + sign * c.low) / 2.0 for c in columns])[mask] for sign in (-1.0, 1.0))

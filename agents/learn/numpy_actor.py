@@ -18,7 +18,7 @@ import numpy as np
 from cosim.agents.learn import checkpoint
 from cosim.agents.learn.action_maps import LOGIT_MAX, Tables
 from cosim.agents.learn.config import Learning
-from cosim.agents.learn.spec import AgentType, Choice, Simplex, TeamSpec, spec_from_dict, width
+from cosim.agents.learn.spec import AgentType, Choice, Simplex, TeamSpec, smooth, spec_from_dict, width
 from cosim.agents.learn.weight_shapes import LEARNERS, acting_shapes
 
 from cosim.errors import ScenarioError
@@ -119,7 +119,7 @@ class _Map:
     def __init__(self, kind: AgentType) -> None:
         self.kind = kind
         tables = Tables(kind.action_width, kind.observation)
-        for part in kind.action:
+        for part in smooth(kind.action):
             tables.add(part, dirichlet=False)
         self._basis = np.reshape(tables.rows, (len(tables.rows), kind.action_width)).astype(np.float32)
         self._within, self._extra, self._free, self._low, self._span = (

@@ -5,7 +5,7 @@ Rows of the model: L19, T05, T08.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -79,7 +79,8 @@ class Batch:
         if len(groups) * self.twins == len(self):
             return self
         index = (groups[:, None] * self.twins + torch.arange(self.twins, device=groups.device)).flatten()
-        return Batch(*(x[index] if isinstance(x, Tensor) else x for x in vars(self).values()))
+        taken: dict[str, Any] = {name: x[index] for name, x in vars(self).items() if isinstance(x, Tensor)}
+        return replace(self, **taken)
 
 
 def prepare(rollout: Rollout, config: Learning, scale: ValueScale, network: Network, device: torch.device,
@@ -178,7 +179,7 @@ def _apart(target: Tensor, twins: int) -> float:
 
 def rng_state(rng: np.random.Generator) -> dict[str, Any]:
     """A generator's state as JSON data."""
-    return rng.bit_generator.state
+    return dict(rng.bit_generator.state)
 
 
 def explained(value: np.ndarray, target: np.ndarray) -> float:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from cosim.agents.learn.spec import Outcome, TeamSpec
+from cosim.agents.learn.spec import Stepped, TeamSpec
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Rollout:
         self.reward, self.credit = np.zeros(shape[:2], np.float32), np.zeros(shape, np.float32)
         self.terminated, self.truncated = np.zeros(shape[:2], bool), np.zeros(shape[:2], bool)
 
-    def add(self, observation: np.ndarray, context: np.ndarray, step: Step, outcome: Outcome,
+    def add(self, observation: np.ndarray, context: np.ndarray, step: Step, outcome: Stepped,
             final_value: np.ndarray | None) -> None:
         """One step and what came of it; `final_value` (B, n) is read where an episode was truncated."""
         t = self.filled

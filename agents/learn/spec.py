@@ -159,6 +159,14 @@ def _part(data: dict[str, Any]) -> Part:
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in data.items()})
 
 
+def smooth(parts: Sequence[Part]) -> list[Simplex | Interval]:
+    """Parts that are numbers, of a type that has no choices. ScenarioError for one that has."""
+    found = [part for part in parts if not isinstance(part, Choice)]
+    if len(found) < len(parts):
+        raise ScenarioError("choices are decided by torch's networks alone")
+    return found
+
+
 def scaled(values: Sequence[float] | np.ndarray, columns: Sequence[Column]) -> np.ndarray:
     """(..., len(columns)) raw values as float32 within -1..1 (not where a column is raw)."""
     x = np.asarray(values, np.float64)
@@ -194,6 +202,31 @@ class Outcome:
     credit: np.ndarray | None = None
 
 
+class Stepped(Protocol):
+    """The fields of `Outcome`, whoever's class it is."""
+
+    @property
+    def observation(self) -> np.ndarray: ...
+
+    @property
+    def reward(self) -> np.ndarray: ...
+
+    @property
+    def terms(self) -> Mapping[str, np.ndarray]: ...
+
+    @property
+    def terminated(self) -> np.ndarray: ...
+
+    @property
+    def truncated(self) -> np.ndarray: ...
+
+    @property
+    def final_observation(self) -> np.ndarray: ...
+
+    @property
+    def credit(self) -> np.ndarray | None: ...
+
+
 class VectorEnv(Protocol):
     """B environments that step together. All arrays are float32 unless said otherwise."""
 
@@ -211,7 +244,7 @@ class VectorEnv(Protocol):
         nothing. Rows of the leaders are zeros; with C = 0 the array has no columns."""
         ...
 
-    def step(self, action: np.ndarray) -> Outcome:
+    def step(self, action: np.ndarray) -> Stepped:
         """Execute the joint action (B, n, A), in the units of the specs' parts."""
         ...
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from cosim.agents.learn.checkpoint import BEST, LAST, LOG, complete_lines
 from cosim.agents.learn.rollout import Rollout
-from cosim.agents.learn.spec import Outcome, VectorEnv
+from cosim.agents.learn.spec import Stepped, VectorEnv
 from cosim.agents.learn.team import Team
 
 from cosim.errors import ScenarioError
@@ -46,7 +46,7 @@ class Tracker:
         self.open, self.ended, self.steps, self.episodes = np.zeros(n_envs), np.zeros(0), 0, 0
         self.best = -np.inf
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: Stepped) -> None:
         """One step of all environments."""
         self.open = self.open + np.asarray(outcome.reward, np.float64)
         over = np.asarray(outcome.terminated) | np.asarray(outcome.truncated)
@@ -88,7 +88,7 @@ class Training:
             raise ScenarioError("the team was made for another environment: agents, columns or actions differ")
         self.team, self.env, self.plan = team, env, plan
         self.tracker = Tracker(env.n_envs, window=2 * env.n_envs)
-        self.observation: np.ndarray | None = None
+        self.observation: np.ndarray = np.empty(0)
         self.stop = False
         try:
             plan.out.mkdir(parents=True, exist_ok=True)
@@ -155,7 +155,7 @@ class Training:
                 "reward": float(rollout.reward.mean()), "episode_reward": self.tracker.episode_reward, "terms": terms,
                 **stats, "steps_per_s": steps / sum(spent.values()), **{f"{k}_s": v for k, v in spent.items()}}
 
-    def _minute(self, rollout: Rollout, spent: dict[str, float]) -> Outcome:
+    def _minute(self, rollout: Rollout, spent: dict[str, float]) -> Stepped:
         """One step of all environments."""
         t0 = perf_counter()
         decoding = self.team.begin(self.observation)

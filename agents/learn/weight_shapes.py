@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from cosim.agents.learn.action_maps import Tables
 from cosim.agents.learn.config import Learning
-from cosim.agents.learn.spec import AgentType, TeamSpec
+from cosim.agents.learn.spec import AgentType, TeamSpec, smooth
 
 LEARNERS = ("value_output.", "critic.", "actions.")
 """What the names of weights begin with that only learning needs."""
@@ -50,7 +50,7 @@ def acting_shapes(spec: TeamSpec, config: Learning) -> dict[str, tuple[int, ...]
 
 def _gaussians(kind: AgentType) -> int:
     tables = Tables(kind.action_width, kind.observation)
-    for part in kind.action:
+    for part in smooth(kind.action):
         tables.add(part, dirichlet=False)
     return len(tables.rows)
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib
-import importlib.util
 import io
 import math
 import re
@@ -145,9 +143,12 @@ def _read_parquet(path: Path) -> tuple[list[str], dict[str, Sequence]]:
 
 
 def _arrow(path: Path) -> tuple[Any, Any]:
-    if importlib.util.find_spec("pyarrow") is None:
-        raise ScenarioError(f"{path}: Parquet needs pyarrow; install it (extra 'parquet'), or use CSV")
-    return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise ScenarioError(f"{path}: Parquet needs pyarrow; install it (extra 'parquet'), or use CSV") from None
+    return pyarrow, pyarrow.parquet
 
 
 def _number(cell: Any) -> float:

@@ -298,17 +298,22 @@ class SlotDataCenters(DataCenters):
 
     def _with_slots(self, values: Values) -> Values:
         for eid, of_site in values.items():
-            facility = self._sites[eid].facility
+            facility = self._slots_of(eid)
             of_site |= {"executed_jobs": list(facility.executed_jobs), "lost_jobs": list(facility.lost_jobs)}
         return values
 
     def notes(self) -> list[str]:
         """As `DataCenters`, and how often (14) could not be an equality (I04)."""
         return super().notes() + [
-            f"{self.sid}.{eid}: in {site.facility.short_slots} slots (14) as an equality needs more jobs than there "
+            f"{self.sid}.{eid}: in {short} slots (14) as an equality needs more jobs than there "
             "were; read as <="
-            for eid, site in self._sites.items() if site.facility.short_slots
+            for eid in self._sites if (short := self._slots_of(eid).short_slots)
         ]
+
+    def _slots_of(self, eid: str) -> SlotFacility:
+        facility = self._sites[eid].facility
+        assert isinstance(facility, SlotFacility), "_engine makes these"
+        return facility
 
     def _engine(self, eid: str, site: Site, cooling: Cooling, inside: bool) -> SlotFacility:
         given = self.params

@@ -8,7 +8,7 @@ Rows of the model: E05, E12, E13, E19-23, I09-12, M14, P08, U05, U06, U19.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,12 +40,16 @@ class CracState:
         return self.chiller_kw + self.tower_kw
 
 
-def gpu_throughput_to_per_s(gpus: float, to_per_gpu_min: float) -> float:
+Numbers = Any
+"""A float, or an array of them: these equations hold element by element, and give back the kind they were given."""
+
+
+def gpu_throughput_to_per_s(gpus: Numbers, to_per_gpu_min: Numbers) -> Numbers:
     """(14) solved for y: TO/s of `gpus` busy GPUs at xi = `to_per_gpu_min`."""
     return gpus * to_per_gpu_min / MIN_S
 
 
-def it_power_kw(idle_kw: float, throughput: Sequence[float], kw_per_to_s: Sequence[float]) -> float:
+def it_power_kw(idle_kw: Numbers, throughput: Iterable[Numbers], kw_per_to_s: Iterable[Numbers]) -> Numbers:
     """E13 (13): P_IT = P_idle + sum alpha_m y_m, kW; throughputs y_m in TO/s, alpha_m in kW/(TO/s), one per class."""
     power_kw = idle_kw
     for y, alpha in zip(throughput, kw_per_to_s, strict=True):
@@ -53,7 +57,7 @@ def it_power_kw(idle_kw: float, throughput: Sequence[float], kw_per_to_s: Sequen
     return power_kw
 
 
-def it_at_inlet_kw(it_kw: float, supply_temp_degc: float, cooling: Cooling) -> float:
+def it_at_inlet_kw(it_kw: Numbers, supply_temp_degc: Numbers, cooling: Cooling) -> Numbers:
     """I12, off by default: IT power, kW, with what servers need more as their inlet is warmer, d K above the reference.
 
     P_IT [1 + a d + f ((1 + s d)^3 - 1)]: leakage grows by a per K, and fans of share f turn by s per K faster and draw
@@ -64,7 +68,7 @@ def it_at_inlet_kw(it_kw: float, supply_temp_degc: float, cooling: Cooling) -> f
     return it_kw * inlet_factor(supply_temp_degc, cooling)
 
 
-def inlet_factor(supply_temp_degc: float, cooling: Cooling) -> float:
+def inlet_factor(supply_temp_degc: Numbers, cooling: Cooling) -> Numbers:
     """The factor on IT power in `it_at_inlet_kw`, >= 1; at `inlet_trip_degc` it has reached its end."""
     inlet_degc = _at_most(supply_temp_degc + mean_of_racks(cooling.supply_offset_degc), cooling.inlet_trip_degc)
     above_k = _at_least_zero(inlet_degc - cooling.server_reference_degc)
@@ -85,7 +89,7 @@ def aidc_power_kw(it_kw: float, cooling_kw: float) -> float:
     return it_kw + cooling_kw
 
 
-def reactive_power_kvar(p_kw: float, q_per_p_ratio: float) -> float:
+def reactive_power_kvar(p_kw: Numbers, q_per_p_ratio: Numbers) -> Numbers:
     """eta P of E05 (5), P08: reactive power drawn, kvar."""
     return q_per_p_ratio * p_kw
 
@@ -95,7 +99,7 @@ def pue(p_kw: float, it_kw: float) -> float:
     return p_kw / it_kw
 
 
-def air_temperatures_degc(it_kw: float, supply_temp_degc: float, cooling: Cooling) -> tuple[float, float]:
+def air_temperatures_degc(it_kw: Numbers, supply_temp_degc: Numbers, cooling: Cooling) -> tuple[Numbers, Numbers]:
     """E20 (20), E21 (21): mean rack outlet and CRAC return temperature at an IT power >= 0 and a supply temperature."""
     fan_w_per_k = _w_per_k(cooling) * cooling.fan_flow_m3_per_s
     heat = it_kw * W_PER_KW if cooling.outlet_power_unit == "w" else it_kw
@@ -109,8 +113,8 @@ def air_kw_per_k(cooling: Cooling) -> float:
 
 
 def cooling_power_kw(
-    it_kw: float, supply_temp_degc: float, cooling: Cooling, outside_degc: float | None = None
-) -> tuple[float, float, float]:
+    it_kw: Numbers, supply_temp_degc: Numbers, cooling: Cooling, outside_degc: Numbers | None = None
+) -> tuple[Numbers, Numbers, Numbers]:
     """E22 (22), E23 (23), U05: cooling load, chiller and tower-fan power, kW >= 0, at an IT power and a supply air.
 
     A negative cooling load, possible with a strongly negative return approach, counts as none. `outside_degc` as in
@@ -120,8 +124,8 @@ def cooling_power_kw(
 
 
 def cooling_curve(
-    supply_temp_degc: float, cooling: Cooling, outside_degc: float | None = None
-) -> Callable[[float], tuple[float, float, float]]:
+    supply_temp_degc: Numbers, cooling: Cooling, outside_degc: Numbers | None = None
+) -> Callable[[Numbers], tuple[Numbers, Numbers, Numbers]]:
     """`cooling_power_kw` as a function of the IT power alone, for many of them at one supply air."""
     inlet_degc = supply_temp_degc + mean_of_racks(cooling.supply_offset_degc)
     approach_k = mean_of_racks(cooling.return_approach_degc)
@@ -137,8 +141,8 @@ def cooling_curve(
 
 
 def plant_power_kw(
-    load_kw: float, return_degc: float, supply_temp_degc: float, cooling: Cooling, outside_degc: float | None
-) -> tuple[float, float]:
+    load_kw: Numbers, return_degc: Numbers, supply_temp_degc: Numbers, cooling: Cooling, outside_degc: Numbers | None
+) -> tuple[Numbers, Numbers]:
     """(22), (23): chiller and tower-fan power, kW >= 0, for a heat `load_kw` >= 0 taken from the return air.
 
     With an outside temperature (wet bulb, or dry bulb of dry coolers) the chiller does what `free_cooling_ratio` leaves
@@ -148,8 +152,8 @@ def plant_power_kw(
 
 
 def plant_curve(
-    supply_temp_degc: float, cooling: Cooling, outside_degc: float | None
-) -> Callable[[float, float], tuple[float, float]]:
+    supply_temp_degc: Numbers, cooling: Cooling, outside_degc: Numbers | None
+) -> Callable[[Numbers, Numbers], tuple[Numbers, Numbers]]:
     """`plant_power_kw` as a function of load and return air alone."""
     cop_here = cop_outside(supply_temp_degc, cooling, outside_degc)
     full_w = _w_per_k(cooling) * cooling.tower_air_rise_degc * cooling.tower_flow_m3_per_s
@@ -168,7 +172,7 @@ def plant_curve(
     return powers_kw
 
 
-def cop_outside(supply_temp_degc: float, cooling: Cooling, outside_degc: float | None) -> float:
+def cop_outside(supply_temp_degc: Numbers, cooling: Cooling, outside_degc: Numbers | None) -> Numbers:
     """COP of (22) at an outside temperature, > 0; (22) itself without one, or without `cooling.cop_outside_degc`.
 
     The chiller keeps its share of Carnot's COP T_evap / (T_cond - T_evap): the COP at the temperature where (22) holds,
@@ -184,8 +188,8 @@ def cop_outside(supply_temp_degc: float, cooling: Cooling, outside_degc: float |
 
 
 def free_cooling_ratio(
-    supply_temp_degc: float, return_degc: float, cooling: Cooling, outside_degc: float
-) -> float:
+    supply_temp_degc: Numbers, return_degc: Numbers, cooling: Cooling, outside_degc: Numbers
+) -> Numbers:
     """Share of the cooling load that goes outside without the chiller, 0 to 1.
 
     A water-side economiser in series with the chiller brings the return air down to the wet bulb (of dry coolers: the
@@ -201,7 +205,7 @@ def free_cooling_ratio(
     return np.where(some, np.clip((return_degc - reached_degc) / np.where(some, span_k, 1.0), 0.0, 1.0), 0.0)
 
 
-def distribution_loss_kw(it_kw: float, cooling: Cooling) -> float:
+def distribution_loss_kw(it_kw: Numbers, cooling: Cooling) -> Numbers:
     """Losses of UPS and PDU, and auxiliaries, kW >= 0 (default 0): R (a + b x + c x^2) + auxiliary, x = P_IT / R.
 
     No-load, proportional and square-law loss: N. Rasmussen, Electrical efficiency modeling for data centers, APC White

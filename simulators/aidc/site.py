@@ -94,6 +94,7 @@ class SiteOnBus:
             "alarms": {} if heat is None else self._alarms_over(heat.alarms, end_s),
         }
         if not spare:
+            assert heat is not None
             return now | self._rest(did, heat, state, end_s, set_degc, outside, plant.tripped)
 
         tripped = plant.tripped  # as it is now, whenever the rest is asked for
@@ -118,7 +119,7 @@ class SiteOnBus:
             "clipped_commands": float(did.clipped_commands),
             "done_jobs": did.left_jobs if self._job_log else {},
             "gpu_runs": did.runs if self._job_log else {},
-            "power": {} if self._trace_step_s is None else self._resolved(did, heat, end_s),
+            "power": {} if self._trace_step_s is None else self._resolved(did, heat, end_s, self._trace_step_s),
         }
 
     def open_alarm(self) -> Batch:
@@ -152,12 +153,12 @@ class SiteOnBus:
                 for begin, end, degc in alarms]
         return dict(zip(_ALARM_COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
 
-    def _resolved(self, did: Interval, heat: Heat, end_s: float) -> Batch:
+    def _resolved(self, did: Interval, heat: Heat, end_s: float, step_s: float) -> Batch:
         """Rows of the table `power`; a model of a site without events inside the tick has one power there."""
         segments = heat.segments
         if not len(segments):
             segments = [(end_s - did.seconds, end_s, heat.it_kw, heat.chiller_kw, heat.tower_kw, heat.loss_kw)]
-        times_s, kw = resolved_kw(segments, self._trace_step_s)
+        times_s, kw = resolved_kw(segments, step_s)
         return {
             "site": [self.facility.name] * len(times_s),
             "time_s": times_s.tolist(),

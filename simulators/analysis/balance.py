@@ -119,7 +119,7 @@ def voltages(trace: Trace) -> Finding:
         reached = np.hstack([vm[:count].min(axis=1, keepdims=True) - low[:count],
                              high[:count] - vm[:count].max(axis=1, keepdims=True)])
         off = np.hstack([off, np.abs(reached)])
-        left_out = ()
+        left_out: tuple[str, ...] = ()
     else:
         left_out = ("whether a bus has the lowest and the highest voltage: not all buses are recorded",)
     return Finding(largest(off), ALLOWED_PU, _at(trace.time_s(GRID)[:count], off, [
@@ -182,7 +182,7 @@ def dead_buses(trace: Trace) -> Finding:
     live = inflow > FAINT_RATIO * np.maximum(inflow.max(axis=1, keepdims=True), 1e-300)
     if live[:, at].all():
         raise NothingToCheck("no bus without power")
-    near = [[] for _ in flows.buses]
+    near: list[list[int]] = [[] for _ in flows.buses]
     for a, b in zip(flows.from_bus, flows.to_bus, strict=True):
         near[a].append(b)
         near[b].append(a)
@@ -250,7 +250,8 @@ def _mixed(flows: Flows) -> tuple[np.ndarray, np.ndarray]:
 
 def _nearest(start: int, near: list[list[int]], live: np.ndarray) -> list[int]:
     """The live buses that the fewest branches part from `start`."""
-    distance, queue, found = {start: 0}, deque([start]), []
+    distance, queue = {start: 0}, deque([start])
+    found: list[int] = []
     while queue:
         bus = queue.popleft()
         if found and distance[bus] >= distance[found[0]]:

@@ -43,7 +43,9 @@ RELATIVE, EXACT = 1e-9, 0.0
 def verify(trace: Trace) -> Digest:
     """All laws: a table (law, largest deviation, tolerance, holds), what could not be checked and why, and the names of
     the laws that are broken."""
-    digest, rows, silent = Digest(), [], {}
+    digest = Digest()
+    rows: list[tuple[str, ...]] = []
+    silent: dict[str, list[str]] = {}
     for name, tolerance, law in LAWS:
         try:
             found = law(trace)
@@ -220,7 +222,7 @@ def _summary(trace: Trace) -> Finding:
            if not (np.isnan(said[name]) and np.isnan(found[name]))}
     other = sorted(said.keys() ^ found.keys())
     left_out = (f"{', '.join(other)} of the summary, which another version works out",) if other else ()
-    return Finding(max(off.values(), default=0.0), RELATIVE, max(off, key=off.get, default=""), left_out)
+    return Finding(max(off.values(), default=0.0), RELATIVE, max(off, key=off.__getitem__, default=""), left_out)
 
 
 def _recordings(trace: Trace) -> Finding:
@@ -242,7 +244,7 @@ def _recordings(trace: Trace) -> Finding:
                     found = trace[f"{model}/{port}"][there]
                     same = np.isnan(found) & np.isnan(expected)
                     off[f"{model}/{port}"] = _largest(np.where(same, 0.0, found - expected))
-    worst = max(off, key=off.get)
+    worst = max(off, key=off.__getitem__)
     return Finding(off[worst], EXACT, worst)
 
 

@@ -115,8 +115,8 @@ def read_flows(trace: Trace) -> Flows:
         raise TraceError(f"tables {MEMBER}.branches and {MEMBER}.sources name other branches or sources than the flows")
     buses = _names(trace, "bus") if trace.has(f"{GRID}/bus") else sorted({*branches["from_bus"], *branches["to_bus"]})
     place = {b: k for k, b in enumerate(buses)}
-    ends = [np.array([place[b] for b in column], dtype=np.int64)
-            for column in (branches["from_bus"], branches["to_bus"], sources["bus"])]
+    from_bus, to_bus, source_bus = (np.array([place[b] for b in column], dtype=np.int64)
+                                    for column in (branches["from_bus"], branches["to_bus"], sources["bus"]))
     p_from, p_to, p_source = (trace[f"{GRID}/{p}"][:, 0] for p in ("p_from_kw", "p_to_kw", "p_source_kw"))
     count = len(p_from)
     held = trace[f"{GRID}/status"][:, 0] == HELD if trace.has(f"{GRID}/status") else np.zeros(count, bool)
@@ -128,8 +128,8 @@ def read_flows(trace: Trace) -> Flows:
         refuse_replayed(trace)
         net = demand(trace).total
         drawn, local = np.maximum(net, 0.0), np.maximum(-net, 0.0)
-    return Flows(trace.time_s(GRID), buses, *ends, sources["kg_per_kwh"].astype(float), p_from, p_to, p_source, drawn,
-                  local, held)
+    return Flows(trace.time_s(GRID), buses, from_bus, to_bus, source_bus, sources["kg_per_kwh"].astype(float), p_from,
+                 p_to, p_source, drawn, local, held)
 
 
 def intensities(trace: Trace) -> tuple[np.ndarray, np.ndarray]:

@@ -25,7 +25,8 @@ def air(trace: Trace) -> Finding:
     _needs(trace, "outlet_degc")
     supply, it_kw, inlet, outlet, back = (trace[f"{SITE}/{p}"] for p in (
         "supply_temp_degc", "it_kw", "inlet_degc", "outlet_degc", "return_degc"))
-    off, left_out = {}, ()
+    off: dict[str, float] = {}
+    left_out: tuple[str, ...] = ()
     if has_inertia(trace):
         left_out = ("inlet and supply air of rooms with inertia inside a tick, where they are highest in between",)
     for k, cooling in enumerate(coolings(trace)):
@@ -36,7 +37,7 @@ def air(trace: Trace) -> Finding:
         by_hand = air_temperatures_degc(it_kw[:, k], supply[:, k], cooling)
         off[name] = largest(outlet[:, k] - by_hand[0], back[:, k] - by_hand[1],
                             inlet[:, k] - supply[:, k] - max(per_rack(cooling.supply_offset_degc)))
-    worst = max(off, key=off.get)
+    worst = max(off, key=off.__getitem__)
     return Finding(off[worst], ALLOWED_K * max(1.0, largest(outlet)), worst, left_out)
 
 
@@ -64,7 +65,7 @@ def job_times(trace: Trace) -> Finding:
         late[f"{last} and deadline_s of {name}"] = (jobs[last] - jobs["deadline_s"])[mine]
         late[f"start_s of {name}, which has finished"] = np.where(np.isnan(jobs["start_s"][mine]), np.inf, 0.0)
     off = {what: float(np.nanmax(values, initial=0.0)) for what, values in late.items()}
-    worst = max(off, key=off.get)
+    worst = max(off, key=off.__getitem__)
     return Finding(off[worst], ALLOWED_S, worst, ("deadlines of jobs against their classes: rows and recordings may "
                                                   "bring their own; slack_min, which needs the GPUs of the instant",))
 

@@ -138,7 +138,7 @@ def jobs_tables(trace: Trace, digest: Digest) -> None:
         left = [f"{x / TO_PER_GTO:.3f}" for x in (*left_to, left_to.sum())]
     work = what.share[:, None] * trace[f"{SITE}/work_to"][what.use].sum(axis=1)
     minutes = counted_time(trace).minutes
-    rows = []
+    rows: list[tuple[str, ...]] = []
     waited = {w.job_class: w for w in all_waits if w.site is None}
     for k, name in enumerate(classes):
         rows.append((name, f"{totals['received'][k]:.0f}", f"{totals['finished'][k]:.0f}",

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from cosim.simulators.grid.adapter import GridParams
@@ -30,6 +31,7 @@ from cosim.console import PICTURES, OneLineParser, fail, file_type
 from cosim.errors import CosimError, ScenarioError
 from cosim.imports import load, optional
 from cosim.params import field_names, validate
+from cosim.scenario import Scenario
 from cosim.units import HOUR_S, KG_PER_T
 
 LAMBDAS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.5, 1.0)
@@ -125,6 +127,14 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+T = TypeVar("T")
+
+
+def _given(scenario: Scenario, member: str, kind: type[T]) -> T:
+    shared = {name: table for name, table in scenario.shared.items() if name in field_names(kind)}
+    return validate(kind, {**shared, **scenario.members[member].params}, member)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Read a scenario's grid and profile, sweep, print."""
     try:
@@ -135,10 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         members = scenario.members
         if "grid" not in members or not members["grid"].simulator.endswith(":CefDispatch"):
             raise ScenarioError(f"scenario {arguments.scenario} has no CefDispatch to sweep; try ieee33")
-        params, profile = (
-            validate(kind, {**{k: v for k, v in scenario.shared.items() if k in field_names(kind)},
-                            **members[name].params}, name)
-            for kind, name in ((GridParams, "grid"), (ProfileParams, "profile")))
+        params, profile = _given(scenario, "grid", GridParams), _given(scenario, "profile", ProfileParams)
         result = sweep(params, profile, arguments.site_kw, arguments.lambdas, arguments.means)
         drawn = figure(result, arguments.figure) if arguments.figure else None
     except CosimError as err:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from cosim.simulators.analysis.cooling import cooling_table
 from cosim.simulators.analysis.jobs import jobs_tables
-from cosim.simulators.fleet import JobClass, Site, may_run
+from cosim.simulators.fleet import HasRates, JobClass, OffersLoad, Site, may_run
 
 from cosim.digest import Digest, Table
 from cosim.drivers.resolve import Resolved
@@ -81,14 +81,15 @@ def preflight(resolved: Resolved) -> Digest:
     """Offered load per class against the GPUs that may run it; a warning above 95 % (I01)."""
     workload = resolved.params.get("workload")
     fleet = resolved.params.get("aidc")
+    offers = resolved.classes.get("workload")
     digest = Digest()
-    if not (hasattr(resolved.classes.get("workload"), "offered_jobs_per_min") and hasattr(fleet, "sites")):
+    if workload is None or fleet is None or not hasattr(fleet, "sites") or not isinstance(offers, OffersLoad):
         return digest
     total = sum(s.gpus for s in fleet.sites.values())
     busy = 0.0
     rows = []
     has_runs = not hasattr(fleet, "reading")  # the slot model does a job in a minute
-    offered = resolved.classes["workload"].offered_jobs_per_min(workload)
+    offered = offers.offered_jobs_per_min(workload)
     for name, (rate_per_min, work_to) in offered.items():
         job_class = workload.job_classes[name]
         may = eligible_gpus(job_class, fleet.sites)
@@ -119,8 +120,8 @@ def eligible_gpus(job_class: JobClass, sites: dict[str, Site]) -> int:
 
 def _rate_fields(resolved: Resolved, job_class: str | None) -> dict[str, float]:
     """Fields of the workload that a class's offered load goes with; {} for one that is as it was recorded."""
-    fields_of = getattr(resolved.classes["workload"], "rate_fields", None)
-    fields = fields_of(resolved.params["workload"], job_class) if fields_of else {}
+    cls: object = resolved.classes["workload"]
+    fields = cls.rate_fields(resolved.params["workload"], job_class) if isinstance(cls, HasRates) else {}
     return {name: value for name, value in fields.items() if value > 0.0}
 
 

@@ -40,7 +40,7 @@ class MinuteVoltages:
     def outside(self) -> np.ndarray:
         """(n_time,) whether a voltage is outside its limits by more than rounding, or there is no power flow."""
         low, high = self.vm_min_pu - 1e-9, self.vm_max_pu + 1e-9
-        return ~((self.vm_pu >= low) & (self.vm_pu <= high)).all(axis=1)
+        return np.asarray(~((self.vm_pu >= low) & (self.vm_pu <= high)).all(axis=1))
 
     def near(self, within_pu: float, use: np.ndarray) -> list[str]:
         """Buses that came closer than `within_pu` to a limit, or past it, in the samples that `use` (n_time,) marks."""

@@ -42,7 +42,7 @@ def latest_release_s(deadline_s: float, work_to: float, top_to_per_s: float, ste
 def too_long(facts: FleetFacts, step_s: float) -> dict[tuple[int, int], int]:
     """(training class, deferral) -> the slowest site, if a job of nominal size, decided on as it arrives, cannot meet
     it there; by their indices. Sites where no block fits, and those that may not run a class, do not count."""
-    found = {}
+    found: dict[tuple[int, int], int] = {}
     for m in facts.train:
         speed_to_per_s = {i: facts.top_to_per_s[i][m] for i in range(facts.n_sites)
                           if facts.eligible[m][i] and facts.top_to_per_s[i][m]}

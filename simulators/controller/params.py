@@ -14,7 +14,7 @@ import numpy as np
 from cosim.agents.fleet.decision import EnergyModel, FleetFacts, Policy
 from cosim.agents.fleet.heuristics import PolicyOptions
 from cosim.agents.fleet.learned import LearnedPolicy
-from cosim.agents.fleet.policies import POLICIES, check_own, checkpoint_of, make_policy
+from cosim.agents.fleet.policies import POLICIES, PolicyMaker, check_own, checkpoint_of, make_policy
 from cosim.agents.fleet.rewards import RewardWeights
 from cosim.simulators.aidc.engine.slack import MOST_S
 from cosim.simulators.aidc.equations import aidc_power_kw, cooling_power_kw, distribution_loss_kw, it_at_inlet_kw
@@ -197,7 +197,7 @@ def energy_of(p: ControllerParams) -> EnergyModel:
                        site_kw)
 
 
-def _own(policy: str) -> dict[str, type]:
+def _own(policy: str) -> dict[str, PolicyMaker]:
     """A class of the user's by its import string; {} for a name that is none."""
     if ":" not in policy:
         return {}

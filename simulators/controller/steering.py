@@ -10,7 +10,7 @@ Rows of the model: L08, L15, U22.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,11 @@ from cosim.agents.fleet.rewards import OBJECTIVE, TERMS, Minute, hour_cost, loom
 from cosim.agents.fleet.team_arrays import TeamView
 from cosim.simulators.controller.adapter import Controller
 from cosim.simulators.controller.pipeline import Situation, known
+from cosim.simulators.fleet import OffersLoad
 
+from cosim.adapter import Adapter
 from cosim.errors import ScenarioError
+from cosim.hooks import Simulator
 from cosim.units import HOUR_S
 
 CONTROLLER, FLEET, GRID, WORKLOAD, BASELINE = "controller", "aidc", "grid", "workload", "grid_without_aidc"
@@ -102,8 +105,8 @@ class Steering:
         heard = ["p_kw", "work_to", "dropped_jobs", *["finished_work_to"] * self._counts_served,
                  *(("late_jobs", "urgent_jobs") if self._foresees else ())]
         self._fleet_ports = dict.fromkeys(self._sites, heard)
-        self._situation: Situation | None = None
-        self._seen: Observation | None = None
+        self._situation: Situation
+        self._seen: Observation
         self._emission_kg_per_h: tuple[float | None, ...] = (None, None)
         self._intensities: tuple[list[float] | None, ...] = (None, None)
         self._view = self._make_view()
@@ -241,14 +244,13 @@ def _with_baseline(scenario: Any, members: dict[str, Any]) -> Any:
 def _offered(world: Any) -> dict[str, tuple[float, float]]:
     """Class -> (jobs/min, TO/job) of the workload, {} if it does not know."""
     workload = world.simulators.get(WORKLOAD)
-    known = getattr(workload, "offered_jobs_per_min", None)
-    return known(workload.params) if known else {}
+    return workload.offered_jobs_per_min(workload.params) if isinstance(workload, OffersLoad) else {}
 
 
-def _emission_of(simulators: dict[str, Any], member: str) -> float | None:
+def _emission_of(simulators: Mapping[str, Simulator], member: str) -> float | None:
     """kg/h of all sources of a dispatch; None where there is none or it cannot say."""
     grid = simulators.get(member)
-    entities = getattr(grid, "entities", {}).get("Grid", ())
-    if not entities or "emission_kg_per_h" not in grid.meta["models"]["Grid"]["attrs"]:
+    entities = grid.entities.get("Grid") if isinstance(grid, Adapter) else None
+    if grid is None or not entities or "emission_kg_per_h" not in grid.meta["models"]["Grid"]["attrs"]:
         return None
     return grid.get_data({entities[0]: ["emission_kg_per_h"]})[entities[0]]["emission_kg_per_h"]

@@ -235,6 +235,7 @@ class CefDispatch(Adapter):
 
     def _remember(self, time_s: float, status: int, inexact: bool) -> None:
         """What the summary will say of this interval."""
+        assert self._last is not None, "there is a result, or an earlier one is held"
         last = self._last[0]
         if status == HELD:
             self._seen.note("held", time_s)

@@ -90,6 +90,11 @@ def _reached(start: NDArray[np.bool_], sender: Ints, receiver: Ints) -> NDArray[
     return live
 
 
+def sums(at: Ints, values: Floats, number: int) -> Floats:
+    """(number,) sum of the values at each place; numpy's hints forget that they have weights."""
+    return np.asarray(np.bincount(at, values, number), dtype=np.float64)
+
+
 def _solve_mixing(n_bus: int, sender: Ints, receiver: Ints, shares: Floats, rhs: Floats) -> Floats:
     """Solve w[i] - sum over senders h of shares[h->i] w[h] = rhs[i], all i."""
     if n_bus > SPARSE_ABOVE_BUSES:
@@ -97,7 +102,7 @@ def _solve_mixing(n_bus: int, sender: Ints, receiver: Ints, shares: Floats, rhs:
         return np.asarray(spsolve((diags_array(np.ones(n_bus)) - mixing).tocsc(), rhs))
     matrix = np.eye(n_bus)
     np.subtract.at(matrix, (receiver, sender), shares)
-    return np.linalg.solve(matrix, rhs)
+    return np.asarray(np.linalg.solve(matrix, rhs), dtype=np.float64)
 
 
 def _inherit(nci: Floats, live: NDArray[np.bool_], from_bus: Ints, to_bus: Ints) -> Floats:
@@ -182,8 +187,8 @@ def radial_tree(
             cols.append(bus)
             at = int(parent[k])
     below = csr_array((np.ones(len(rows)), (rows, cols)), shape=(len(parent), n_bus))
-    y_pu = (0.0 if g_pu is None else g_pu) + 1j * b_pu
-    if g_parent_pu is not None and not (g_parent_pu.any() or g_child_pu.any()):
+    y_pu = np.asarray((0.0 if g_pu is None else g_pu) + 1j * b_pu, dtype=np.complex128)
+    if g_parent_pu is not None and g_child_pu is not None and not (g_parent_pu.any() or g_child_pu.any()):
         g_parent_pu = g_child_pu = None
     if n_bus > SPARSE_ABOVE_BUSES:
         return RadialTree(parent, child, z_pu, y_pu, below, root, None, g_parent_pu, g_child_pu)

@@ -218,7 +218,9 @@ class Circuit:
             dss.Solution.Solve()
         except opendssdirect.OpenDSSDirect.DSSException as err:
             raise ScenarioError(f"{sid}: OpenDSS refuses the circuit: {' '.join(str(err).split())}") from None
-        self._sid, self.middles, self.feeding = sid, [], []
+        self._sid = sid
+        self.middles: list[Any] = []
+        self.feeding: list[Any] = []
         self.buses = list(dss.Circuit.AllBusNames())
         self._place = {name: k for k, name in enumerate(self.buses)}
         self._series: list[tuple[str, list[int]]] = []

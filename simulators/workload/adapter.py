@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from cosim.simulators.fleet import BATCH_COLUMNS, JobClass
@@ -73,7 +73,7 @@ class Arrivals(Adapter):
     others' arrivals as they are (decision 8).
     """
 
-    PARAMS = ArrivalsParams
+    PARAMS: ClassVar[Any] = ArrivalsParams
     REPLAYED_BY = "cosim.simulators.workload.recorded:RecordedJobs"
     MODELS = {
         "Arrivals": (
@@ -83,12 +83,12 @@ class Arrivals(Adapter):
     }
 
     @classmethod
-    def natural_horizon_s(cls, params: ArrivalsParams) -> float | None:
+    def natural_horizon_s(cls, params: Any) -> float | None:
         """How long the workload lasts, s; None: for ever."""
         return None
 
     @classmethod
-    def offered_jobs_per_min(cls, params: ArrivalsParams) -> dict[str, tuple[float, float]]:
+    def offered_jobs_per_min(cls, params: Any) -> dict[str, tuple[float, float]]:
         """Mean rate (jobs/min) and mean work (TO/job) of every class that has arrivals."""
         shape = 1.0
         for factors in (params.day_factors, params.week_factors):
@@ -96,7 +96,7 @@ class Arrivals(Adapter):
         return {name: (rate.mean_per_min * shape, _work_to(params, name)) for name, rate in _rates(params).items()}
 
     @classmethod
-    def rate_fields(cls, params: ArrivalsParams, job_class: str | None) -> dict[str, float]:
+    def rate_fields(cls, params: Any, job_class: str | None) -> dict[str, float]:
         """Fields that the offered rate of a class (None: of all) goes with in proportion, all of them together, and
         what they are."""
         stochastic = params.arrivals if job_class is None else job_class in params.arrivals
@@ -267,7 +267,7 @@ class Traced(Arrivals):
     """Base of recorded workloads: the jobs of a trace as those of one class, beside stochastic arrivals of others."""
 
     @classmethod
-    def placed(cls, params: TracedParams) -> tuple[float, float]:
+    def placed(cls, params: Any) -> tuple[float, float]:
         """When the first job of the trace comes, s after t = 0, and how long one pass of the trace is, s.
         ScenarioError for a trace that cannot be read."""
         raise NotImplementedError

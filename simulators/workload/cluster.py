@@ -48,6 +48,8 @@ class ClusterTrace(Traced):
     """
 
     PARAMS = ClusterTraceParams
+    _ahead: tuple[float, float] | None
+    """The task that comes next: when, s, and its GPU time, GPU s."""
 
     @classmethod
     def placed(cls, params: ClusterTraceParams) -> tuple[float, float]:
@@ -96,7 +98,9 @@ class ClusterTrace(Traced):
 
     def _sources(self, first_s: float) -> list[Source]:
         """As `Arrivals`, and the tasks of the block."""
-        end_s, times, gpu_s = self._origin_s + first_s + BLOCK_STEPS * self.step_s, [], []
+        end_s = self._origin_s + first_s + BLOCK_STEPS * self.step_s
+        times: list[float] = []
+        gpu_s: list[float] = []
         while self._ahead is not None and self._ahead[0] < end_s:
             times.append(self._ahead[0])
             gpu_s.append(self._ahead[1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
@@ -68,8 +68,8 @@ class Row(NamedTuple):
 def openb(fields: Sequence[str]) -> Row:
     """A row of openb (`OPENB_COLUMNS`): a task that was never scheduled has not run; one without an end still did."""
     created, scheduled, deleted, gpus, milli = (text.strip() for text in fields)
-    numbers = [number(text) for text in (created, scheduled or "0", deleted or "0", gpus, milli or "0")]
-    if None in numbers:
+    numbers = _numbers(created, scheduled or "0", deleted or "0", gpus, milli or "0")
+    if numbers is None:
         return _malformed(f"'{','.join(fields)}' are not numbers >= 0")
     submit_s, begin_s, end_s, count, share = numbers
     if count == 0.0 or not scheduled:
@@ -90,8 +90,8 @@ def swf(fields: Sequence[str]) -> Row:
         return _malformed(f"it has {len(fields)} fields, a line of SWF has {SWF_FIELDS}")
     job, submit, run, status = fields[0], fields[1], fields[3], fields[10]
     allocated, asked = fields[4], fields[7]
-    values = [-1.0 if text in ("-1", "-1.0") else number(text) for text in (submit, run, allocated, asked)]
-    if None in values or values[0] < 0.0 or status not in _STATUS:
+    values = _numbers(submit, run, allocated, asked, unknown=("-1", "-1.0"))
+    if values is None or values[0] < 0.0 or status not in _STATUS:
         return _malformed(f"fields 2, 4, 5, 8 and 11 are '{submit} {run} {allocated} {asked} {status}', not numbers "
                           ">= 0 (or -1) and a status")
     submit_s, run_s, processors, requested = values
@@ -112,12 +112,15 @@ def swf(fields: Sequence[str]) -> Row:
 def mapped(fields: Sequence[str], columns: TaskColumns) -> Row:
     """A row of a CSV: the cells of `columns.names`."""
     submit, run, gpus = (text.strip() for text in (*fields, "1")[:3])
-    submit_s, run_unit_s = number(submit), SECONDS[columns.run_unit or columns.unit]
-    dated = submit_s is None and (found := instants([submit])) is not None
-    if submit_s is None and not dated:
+    at, run_unit_s = number(submit), SECONDS[columns.run_unit or columns.unit]
+    date = instants([submit]) if at is None else None
+    if date is not None:
+        submit_s = date.astype(np.int64).item() / 1e9
+    elif at is not None:
+        submit_s = at * SECONDS[columns.unit]
+    else:
         return _malformed(f"{columns.submit_s} = '{submit}' is neither a number >= 0 nor an ISO date")
-    submit_s = found.astype(np.int64).item() / 1e9 if dated else submit_s * SECONDS[columns.unit]
-    run_s, count = number(run), number(gpus)
+    run_s, count, dated = number(run), number(gpus), date is not None
     if count == 0.0:
         return Row("no GPU", submit_s, dated=dated)
     for name, text, value in ((columns.run_s, run, run_s), (columns.gpus, gpus, count)):
@@ -125,6 +128,8 @@ def mapped(fields: Sequence[str], columns: TaskColumns) -> Row:
             missing = text.lower() in _MISSING
             return Row("unknown" if missing else "malformed", submit_s, dated=dated,
                        wrong=f"{name} is '{text}'" + ("" if missing else ", which is no number >= 0"))
+    assert run_s is not None
+    assert count is not None
     return _used(submit_s, run_s * run_unit_s, count, dated=dated)
 
 
@@ -137,8 +142,17 @@ def number(text: str) -> float | None:
     return value if 0.0 <= value < math.inf and "_" not in text else None
 
 
-def _used(submit_s: float, run_s: float, gpus: float, **more: object) -> Row:
-    return Row("no GPU" if gpus == 0.0 else "never ran" if run_s == 0.0 else "task", submit_s, run_s, gpus, **more)
+def _numbers(*texts: str, unknown: Collection[str] = ()) -> list[float] | None:
+    """`number` of each, -1 for what stands for 'unknown'; None if one of them is none."""
+    found = [-1.0 if text in unknown else number(text) for text in texts]
+    known = [value for value in found if value is not None]
+    return known if len(known) == len(found) else None
+
+
+def _used(submit_s: float, run_s: float, gpus: float, dated: bool = False, requested: bool = False, job: str = ""
+          ) -> Row:
+    kind = "no GPU" if gpus == 0.0 else "never ran" if run_s == 0.0 else "task"
+    return Row(kind, submit_s, run_s, gpus, dated, requested, job)
 
 
 def _malformed(wrong: str) -> Row:

@@ -72,10 +72,9 @@ def instants(texts: Sequence[str]) -> np.ndarray | None:
     """
     # not cosim.tables.dates: these are millions of rows, to the nanosecond, and one that is no date is its caller's
     # to count
-    found = [_TIME.fullmatch(text) for text in texts]
-    if not all(found):
+    rows = [match.groups() for text in texts if (match := _TIME.fullmatch(text))]
+    if len(rows) < len(texts):
         return None
-    rows = [match.groups() for match in found]
     try:
         times = np.array([f"{day}T{hour or '00'}:{minute or '00'}:{second or '00'}.{part or '0'}"
                           for day, hour, minute, second, part, _ in rows], dtype="datetime64[ns]")
@@ -133,6 +132,7 @@ class LeftOut:
 
     def about(self) -> str:
         """'3 malformed, 1 of unknown run time; the first is line 7: ...'."""
+        assert self.first is not None, "there is something to say"
         line, what = self.first
         return ", ".join(f"{n} {kind}" for kind, n in self.kinds.items()) + f"; the first is line {line}: {what}"
 

@@ -6,8 +6,6 @@ a stream: of millions of rows `BUFFER_ROWS` are in memory at a time, which is al
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -224,13 +222,16 @@ class TaskFile:
         """As `_rows`, of a Parquet file, batch by batch."""
         if self.format == "swf":
             raise ScenarioError(f"trace {self.path}: the format 'swf' is text; give format 'csv' and `columns`")
-        if importlib.util.find_spec("pyarrow") is None:
-            raise ScenarioError(f"{self.path}: Parquet needs pyarrow; install it (extra 'parquet'), or use CSV")
-        arrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
+        try:
+            import pyarrow
+            from pyarrow import parquet
+        except ImportError:
+            raise ScenarioError(f"{self.path}: Parquet needs pyarrow; install it (extra 'parquet'), or use CSV"
+                                ) from None
         names, parse = self._layout()
         try:
             file = parquet.ParquetFile(self.path)
-        except arrow.ArrowException as err:
+        except pyarrow.ArrowException as err:
             raise ScenarioError(f"{self.path} is no Parquet file: {err}") from None
         with file:
             missing = [name for name in names if name not in file.schema_arrow.names]

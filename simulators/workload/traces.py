@@ -143,14 +143,17 @@ def _parse(chunk: Sequence[Line], where: Sequence[int], width: int, left_out: Le
             left_out.add("malformed", line, _wrong(row, where, width))
         else:
             good.append(row)
-    return _columns(good, where, width)
+    columns = _columns(good, where, width)
+    assert columns is not None, "each row is good, and so are all together"
+    return columns
 
 
 def _columns(rows: Sequence[list[str] | None], where: Sequence[int], width: int) -> Columns | None:
     """Rows as arrays; None if any of them is malformed."""
-    if any(row is None or len(row) != width for row in rows):
+    whole = [row for row in rows if row is not None and len(row) == width]
+    if len(whole) < len(rows):
         return None
-    stamps, context, generated = ([row[k] for row in rows] for k in where)
+    stamps, context, generated = ([row[k] for row in whole] for k in where)
     times = instants(stamps)
     if times is None:
         return None

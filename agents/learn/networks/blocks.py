@@ -7,7 +7,8 @@ Attention is written row by row: for the handful of agents of a team that is 2-3
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import torch
 from cosim.agents.learn.spec import AgentType, TeamSpec
@@ -18,6 +19,20 @@ HIDDEN_GAIN = 2.0**0.5
 SMALL_GAIN = 0.01
 """Orthogonal initialisation: sqrt(2) before an activation, 0.01 for attention's projections and outputs, biases 0."""
 _IDENTITY_STD = 0.3
+
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class Layers(nn.ModuleList, Generic[M]):
+    """A ModuleList whose hints say of what."""
+
+    if TYPE_CHECKING:
+        def __init__(self, modules: Iterable[M]) -> None: ...
+
+        def __getitem__(self, k: int) -> M: ...  # type: ignore[override]
+
+        def __iter__(self) -> Iterator[M]: ...
 
 
 class Init:
@@ -116,10 +131,10 @@ class Encoder(nn.Module):
     def __init__(self, spec: TeamSpec, groups: Groups, width: int, heads: int, blocks: int, init: Init):
         super().__init__()
         self.groups = groups
-        self.embed = nn.ModuleList(init.linear(len(k.observation), width, HIDDEN_GAIN) for k in groups.kinds)
+        self.embed = Layers(init.linear(len(k.observation), width, HIDDEN_GAIN) for k in groups.kinds)
         self.identity = init.identities(len(spec.agents), width)
         self.norm = nn.LayerNorm(width)
-        self.blocks = nn.ModuleList(
+        self.blocks = Layers(
             nn.Sequential(Attention(width, heads, init, causal=False), Feed(width, init)) for _ in range(blocks))
 
     def forward(self, observation: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ categorical.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,8 +39,8 @@ class Noise:
     gumbel: Tensor
     rng: np.random.Generator
 
-    def at(self, rows: Tensor | slice, position: int) -> Noise:
-        """Of some rows at one position."""
+    def at(self, rows: Tensor | slice, position: int | slice | Sequence[int]) -> Noise:
+        """Of some rows at one position, or at some."""
         return Noise(self.normal[rows, position], self.gumbel[rows, position], self.rng)
 
 
@@ -50,6 +51,17 @@ class Actions(nn.Module):
     Raw is laid out as Gaussians, Dirichlet shares, choices; params alike with the choices' logits; unit as the columns
     of simplexes and intervals in the parts' order, then one-hots.
     """
+
+    basis: Tensor
+    within: Tensor
+    extra: Tensor
+    free: Tensor
+    low: Tensor
+    span: Tensor
+    scatter: Tensor
+    start: Tensor
+    places: Tensor
+    around: Tensor | None
 
     def __init__(self, kind: AgentType, simplex: str = "gaussian", std_start: float = 0.5, std_min: float = 0.02):
         super().__init__()
@@ -73,9 +85,8 @@ class Actions(nn.Module):
                             ):
             self.register_buffer(name, torch.tensor(value, dtype=torch.float32), persistent=False)
         self.register_buffer("places", torch.tensor(places_of(kind.action, columns)), persistent=False)
-        around = tables.around
-        if around is not None:
-            around = torch.tensor(np.pad(around, ((0, 0), (0, self.n_params - self.n_normal))), dtype=torch.float32)
+        around = None if tables.around is None else torch.tensor(
+            np.pad(tables.around, ((0, 0), (0, self.n_params - self.n_normal))), dtype=torch.float32)
         self.register_buffer("around", around, persistent=False)
         self.masked = bool((tables.free == 0).any())
         self.log_std = nn.Parameter(torch.full((self.n_normal,), float(np.log(std_start))))

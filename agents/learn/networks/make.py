@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from cosim.agents.learn.config import Learning
 from cosim.agents.learn.networks.mat import Mat
 from cosim.agents.learn.networks.network import Network
 from cosim.agents.learn.networks.parallel import Mappo, MatDec, Transformer
 from cosim.agents.learn.spec import TeamSpec
 
-NETWORKS = {"mat": Mat, "mat-dec": MatDec, "transformer": Transformer, "mappo": Mappo}
+NETWORKS: dict[str, Callable[[TeamSpec, Learning, int], Network]] = {
+    "mat": Mat, "mat-dec": MatDec, "transformer": Transformer, "mappo": Mappo}
 
 
 def make_network(spec: TeamSpec, config: Learning, seed: int) -> Network:

@@ -11,7 +11,16 @@ from __future__ import annotations
 
 import torch
 from cosim.agents.learn.config import Learning
-from cosim.agents.learn.networks.blocks import SMALL_GAIN, Attention, Encoder, Feed, Init, attend, attend_all
+from cosim.agents.learn.networks.blocks import (
+    SMALL_GAIN,
+    Attention,
+    Encoder,
+    Feed,
+    Init,
+    Layers,
+    attend,
+    attend_all,
+)
 from cosim.agents.learn.networks.distributions import Noise
 from cosim.agents.learn.networks.network import ALL, Decoding, Drawn, Network
 from cosim.agents.learn.spec import TeamSpec
@@ -23,18 +32,20 @@ class Mat(Network):
     """Shared encoder, critic on the encoded observations, masked autoregressive decoder."""
 
     autoregressive = True
+    follows: Tensor
+    type_at: Tensor
 
     def __init__(self, spec: TeamSpec, config: Learning, seed: int):
         super().__init__(spec, config, seed)
         width, init = config.width, self.init
         self.encoder = Encoder(spec, self.groups, width, config.heads, config.blocks, init)
-        self.shown = nn.ModuleList(init.linear(a.n_unit, width, 1.0) for a in self.actions)
+        self.shown = Layers(init.linear(a.n_unit, width, 1.0) for a in self.actions)
         self.told = nn.ModuleDict({str(k): init.linear(len(kind.context), width, 1.0)
                                    for k, kind in enumerate(self.groups.kinds) if kind.context})
         self.begin = init.table(1, width)
         self.who = init.identities(len(spec.agents), width)
         self.token_norm = nn.LayerNorm(width)
-        self.blocks = nn.ModuleList(DecoderBlock(width, config.heads, init) for _ in range(config.blocks))
+        self.blocks = Layers(DecoderBlock(width, config.heads, init) for _ in range(config.blocks))
         self.outs = self.heads()
         follows = torch.tensor([0.0] * spec.leaders + [1.0] * (len(spec.agents) - spec.leaders))
         self.register_buffer("follows", follows.unsqueeze(-1), persistent=False)
@@ -168,6 +179,7 @@ class MatDecoding:
                 return shown
             token = torch.zeros_like(x) if token is None else token
             token[rows] = shown
+        assert token is not None, "somebody is of some type at every position"
         return token
 
     def _raw(self, kind: int, x: Tensor, rows: slice | Tensor, position: int) -> Tensor:

@@ -15,7 +15,7 @@ from typing import Protocol
 
 import torch
 from cosim.agents.learn.config import Learning
-from cosim.agents.learn.networks.blocks import SMALL_GAIN, Groups, Init, Output
+from cosim.agents.learn.networks.blocks import SMALL_GAIN, Groups, Init, Layers, Output
 from cosim.agents.learn.networks.distributions import Actions, Noise
 from cosim.agents.learn.spec import AgentType, Simplex, TeamSpec
 from torch import Tensor, nn
@@ -40,11 +40,15 @@ class Network(nn.Module, ABC):
     """Base of the policies: distributions per type, the value's output layer, frozen leaders."""
 
     autoregressive = False
+    outs: Layers[Output]
+    """A head per type."""
+    fixed: Tensor
+    learned: Tensor
 
     def __init__(self, spec: TeamSpec, config: Learning, seed: int):
         super().__init__()
         self.spec, self.config, self.groups, self.init = spec, config, Groups(spec), Init(seed, config.identity)
-        self.actions = nn.ModuleList(
+        self.actions = Layers(
             Actions(k, config.simplex, config.std_start, config.std_min) for k in self.groups.kinds)
         self.n_raw = max(a.n_raw for a in self.actions)
         self.n_action = max(a.n_action for a in self.actions)
@@ -54,9 +58,9 @@ class Network(nn.Module, ABC):
         self.register_buffer("learned", mask, persistent=False)
         self.n_fixed = len(fixed)
 
-    def heads(self) -> nn.ModuleList:
+    def heads(self) -> Layers[Output]:
         """A fresh output layer per type; a new policy's means are the parts' `start`."""
-        made = nn.ModuleList(Output(self.config.width, a.n_params, SMALL_GAIN, self.init) for a in self.actions)
+        made = Layers(Output(self.config.width, a.n_params, SMALL_GAIN, self.init) for a in self.actions)
         with torch.no_grad():
             for head, actions in zip(made, self.actions, strict=True):
                 head.last.bias.copy_(actions.start)

@@ -106,4 +106,5 @@ def unpack(arrays: Mapping[str, np.ndarray], job_classes: Sequence[str]) -> list
         per_class[i][m].append(Kept(job, columns["group"][row], **numbers))
     levels = (arrays[name].tolist() for name in ("supply_temp_degc", "granted_gpus", "waiting_to", "look_s"))
     down = arrays["down_racks"].tolist()
-    return [Memory(*of_site, jobs, n) for *of_site, jobs, n in zip(*levels, per_class, down, strict=True)]
+    return [Memory(supply_degc, granted, waiting_to, look_s, jobs, n) for
+            supply_degc, granted, waiting_to, look_s, jobs, n in zip(*levels, per_class, down, strict=True)]

@@ -45,7 +45,7 @@ class Clock(simpy.Environment):
     def expect(self, cohort: Cohort) -> None:
         """The cohort ends when its time has come. Exact: instants are whole ticks, see `TICKS_PER_S`."""
         cohort.callbacks = self._on_end
-        self.schedule(cohort, _NORMAL, cohort.end_s - self._now)
+        self.schedule(cohort, _NORMAL, cohort.end_s - self._now)  # type: ignore[arg-type]  # a NewType of SimPy's
 
     def rest_until(self, time_s: float) -> None:
         """Nothing is expected before that time."""

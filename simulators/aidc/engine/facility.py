@@ -165,7 +165,9 @@ class Facility:
         trim_to, finished, dropped, finished_to, missed_to, failed_to, runs = taken
         interval = Interval(
             seconds,
-            *[kws / seconds for kws in energy_kws[:3]],
+            energy_kws[0] / seconds,
+            energy_kws[1] / seconds,
+            energy_kws[2] / seconds,
             [gpu_throughput_to_per_s(gpu_s, xi) + trim
              for gpu_s, xi, trim in zip(busy_gpu_s, self._to_per_gpu_min, trim_to, strict=True)],
             [gpu_s / seconds for gpu_s in busy_gpu_s],
@@ -188,10 +190,12 @@ class Facility:
     def state(self) -> State:
         """How things stand now."""
         now_s = self.now_s
-        levels = map(list, zip(*[c.levels(now_s) for c in self._classes], strict=True))
+        queued, deferred, running, pending_to, deferred_to, busy, granted, late, urgent = map(
+            list, zip(*[c.levels(now_s) for c in self._classes], strict=True))
         free_gpus = self._up_gpus - sum([queue.busy_gpus for queue in self._queues])
         claims = chain.from_iterable([pool.claims for pool in self._pools])
-        return State(*levels, self._up_gpus, slack_s(claims, USABLE_RATIO * free_gpus) / MIN_S)
+        return State(queued, deferred, running, pending_to, deferred_to, busy, granted, late, urgent, self._up_gpus,
+                     slack_s(claims, USABLE_RATIO * free_gpus) / MIN_S)
 
     def unfinished_rows(self) -> Batch:
         """Rows of the jobs that are inside now, class by class; outcome 'unfinished'."""

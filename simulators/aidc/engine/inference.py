@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator
 from heapq import heappop, heappush
 from operator import le
+from typing import cast
 
 from cosim.simulators.aidc.engine.carried import Kept
 from cosim.simulators.aidc.engine.events import Cohort
@@ -105,6 +106,7 @@ class InferenceQueue(Tally):
         if self.rows is not None:
             self.rows.append(row_of(cohort.jobs[0], self.site, start_s, end_s, work_to, FINISHED))
         job = self._line[self._head]
+        assert job is not None  # there are no gaps
         self._head += 1
         self.queued_jobs -= 1
         work_to = job.work_to
@@ -118,10 +120,15 @@ class InferenceQueue(Tally):
         """Drop the waiting jobs whose deadline is now or past, earliest deadline first."""
         line, deadlines = self._line, self._deadlines
         if self._ordered:
-            while self.queued_jobs and (due_s := nearest_tick(line[self._head].deadline_s)) <= now_s:
+            self.next_s = math.inf
+            while self.queued_jobs:
+                job = line[self._head]
+                assert job is not None  # an ordered line has no gaps
+                if (due_s := nearest_tick(job.deadline_s)) > now_s:
+                    self.next_s = due_s
+                    break
                 self._head += 1
-                self._drop(line[self._head - 1], now_s)
-            self.next_s = due_s if self.queued_jobs else math.inf
+                self._drop(job, now_s)
             return
         while deadlines and (deadlines[0][0] <= now_s or not self._waits(deadlines[0][1])):
             ticket = heappop(deadlines)[1]
@@ -129,6 +136,7 @@ class InferenceQueue(Tally):
                 place = ticket - self._first_ticket
                 job, line[place] = line[place], None
                 self._gaps = True
+                assert job is not None  # it waits
                 self._drop(job, now_s)
         if not self.queued_jobs:
             self._forget_line()
@@ -138,14 +146,16 @@ class InferenceQueue(Tally):
 
     def start(self, now_s: float, free_gpus: float) -> list[Cohort]:
         """Start jobs from the head of the line, as the grant and the site's free GPUs allow."""
-        places = min(self.granted_gpus - self.busy_gpus, free_gpus) // self._gpus_per_job
+        places = int(min(self.granted_gpus - self.busy_gpus, free_gpus) // self._gpus_per_job)
         jobs = self._take(places)
         if not self.queued_jobs:
             self._forget_line()
         elif not self._ordered:
             self._index_newcomers()
         elif self.next_s == math.inf:
-            self.next_s = nearest_tick(self._line[self._head].deadline_s)
+            head = self._line[self._head]
+            assert head is not None  # an ordered line has no gaps
+            self.next_s = nearest_tick(head.deadline_s)
         self._looked = True
         sizes = [job.work_to for job in jobs]
         if sizes and sizes.count(sizes[0]) == len(sizes):
@@ -253,7 +263,7 @@ class InferenceQueue(Tally):
             self._head = head
         else:
             self._head = head + number
-            jobs = self._line[head:head + number]
+            jobs = cast(list[Job], self._line[head:head + number])
         self.queued_jobs -= number
         return jobs
 

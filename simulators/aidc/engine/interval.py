@@ -110,7 +110,7 @@ Levels = tuple[int, int, int, float, float, int, int, int, int]
 """What `State` says of one class, in its order."""
 
 
-def resolved_kw(segments: Sequence[Segment], step_s: float) -> tuple[np.ndarray, np.ndarray]:
+def resolved_kw(segments: Sequence[Segment] | np.ndarray, step_s: float) -> tuple[np.ndarray, np.ndarray]:
     """Power in equal steps: their begins (n,), s, and means of IT, chiller and tower power (n, 3), kW,
     and of losses (n, 4) where segments have them.
 

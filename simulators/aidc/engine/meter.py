@@ -12,6 +12,7 @@ import numpy as np
 from cosim.simulators.aidc.engine.interval import Segment
 from cosim.simulators.aidc.equations import (
     Cooling,
+    Numbers,
     cooling_curve,
     distribution_loss_kw,
     gpu_throughput_to_per_s,
@@ -126,7 +127,7 @@ class Meter:
         powers = self._power_kw(tuple(np.array(states, dtype=np.float64).T))
         self._memo.update(zip(states, zip(*(kw.tolist() for kw in powers), strict=True), strict=True))
 
-    def _power_kw(self, busy: Busy | tuple[np.ndarray, ...]) -> tuple[float, ...]:
+    def _power_kw(self, busy: Busy | tuple[np.ndarray, ...]) -> tuple[Numbers, ...]:
         """IT, chiller and tower power, and losses if there are any, at these busy GPUs and the present supply air."""
         throughput = list(map(gpu_throughput_to_per_s, busy, self._to_per_gpu_min))
         it_kw = it_power_kw(self._site.idle_kw, throughput, self._kw_per_to_s) * self._inlet_factor

@@ -61,7 +61,7 @@ class Ambient:
         for name in ("wet_bulb", "dry_bulb"):
             if getattr(self, f"{name}_swing_k") and getattr(self, f"{name}_mean_degc") is None:
                 raise ValueError(f"{name}_swing_k is {getattr(self, f'{name}_swing_k'):g} without {name}_mean_degc")
-        if shape and None not in (self.wet_bulb_mean_degc, self.dry_bulb_mean_degc):
+        if self.dry_bulb_mean_degc is not None and self.wet_bulb_mean_degc is not None:
             margin_k = self.dry_bulb_mean_degc - self.wet_bulb_mean_degc
             if margin_k < abs(self.dry_bulb_swing_k - self.wet_bulb_swing_k):
                 raise ValueError("the wet bulb rises above the dry bulb, which cannot be; the means differ by "
@@ -80,7 +80,7 @@ class Weather:
         self.ambient, self.origin_s, self._owner = ambient, 0.0, owner
         self._columns: dict[str, Held] = {}
         if ambient.table is not None:
-            table = _table(ambient, owner, start)
+            table = _table(ambient.table, ambient, owner, start)
             columns = [n for n in ("wet_bulb_degc", "dry_bulb_degc", "relative_humidity_ratio") if table.match(n)]
             if not {"wet_bulb_degc", "dry_bulb_degc"} & set(columns):
                 raise ScenarioError(f"{owner}.table: {ambient.table} has neither wet_bulb_degc nor dry_bulb_degc; it "
@@ -139,11 +139,11 @@ class Weather:
 def check_cover(ambient: Ambient, owner: str, start: str | None, until_s: float) -> None:
     """ScenarioError for a table that does not cover a run until `until_s`, as its overflow needs it."""
     if ambient.table is not None:
-        _table(ambient, owner, start).check(until_s)
+        _table(ambient.table, ambient, owner, start).check(until_s)
 
 
-def _table(ambient: Ambient, owner: str, start: str | None) -> Table:
-    return Table(ambient.table, Reading(f"{owner}.table_", start, ambient.table_time_zone, ambient.table_overflow))
+def _table(path: str, ambient: Ambient, owner: str, start: str | None) -> Table:
+    return Table(path, Reading(f"{owner}.table_", start, ambient.table_time_zone, ambient.table_overflow))
 
 
 def wet_bulb_degc(dry_bulb_degc: float, relative_humidity_ratio: float) -> float:

@@ -86,7 +86,7 @@ class Heat:
     return_degc: float
     imbalance_kw: float
     alarms: tuple[Alarm, ...] = ()
-    segments: Sequence[Segment] = ()
+    segments: Sequence[Segment] | np.ndarray = ()
 
 
 class StaticPlant:
@@ -118,11 +118,11 @@ class StaticPlant:
         it_kw = table[:, 2]
         _, chiller_kw, tower_kw = cooling_power_kw(it_kw, set_degc, self.cooling, self._degc(outside))
         kw = np.column_stack([it_kw, chiller_kw, tower_kw, distribution_loss_kw(it_kw, self.cooling)])
-        means = ((table[:, 1] - table[:, 0]) @ kw / did.seconds).tolist()
-        return self._heat(*means, set_degc, outside, np.hstack([table[:, :2], kw]))
+        it, chiller, tower, loss = ((table[:, 1] - table[:, 0]) @ kw / did.seconds).tolist()
+        return self._heat(it, chiller, tower, loss, set_degc, outside, np.hstack([table[:, :2], kw]))
 
     def _heat(self, it_kw: float, chiller_kw: float, tower_kw: float, loss_kw: float, set_degc: float, outside: Outside,
-              segments: Sequence[Segment]) -> Heat:
+              segments: Sequence[Segment] | np.ndarray) -> Heat:
         """`load_kw` is linear in the IT power, so that its mean is that at the mean."""
         cooling = self.cooling
         load_kw = cooling_power_kw(it_kw, set_degc, cooling)[0]

@@ -28,7 +28,8 @@ class ClarabelSolver:
         self._square = csc_matrix(diags_array(problem.quadratic))
         self._matrix, self._b, self._cones = _standard_form(problem)
         self._low, self._high, self._first_low = _bounded(problem)
-        self._fast, self._careful = self._solver(refine=False), None
+        self._fast = self._solver(refine=False)
+        self._careful: clarabel.DefaultSolver | None = None
 
     def _solver(self, *, refine: bool) -> clarabel.DefaultSolver:
         settings = clarabel.DefaultSettings()

@@ -200,12 +200,19 @@ def elastic(
                         limit, lower, upper, quadratic, *_discs(sources), unit)
 
 
+def layout(slices: Sequence[slice], u_parent: Ints) -> Layout:
+    """Quantities one behind the other, in the order of the fields."""
+    p, q, current, u, p_source, q_source, slack, unserved = slices
+    return Layout(p, q, current, u, p_source, q_source, slack, unserved, unserved.stop, u_parent)
+
+
 def _layout(feeder: Feeder, n_source: int, n_slack: int, n_unserved: int) -> Layout:
-    n_branch, slices, end = len(feeder.parent), [], 0
+    n_branch, end = len(feeder.parent), 0
+    slices: list[slice] = []
     for count in (n_branch, n_branch, n_branch, feeder.n_bus, n_source, n_source, n_slack, n_unserved):
         slices.append(slice(end, end + count))
         end += count
-    return Layout(*slices, size=end, u_parent=slices[3].start + feeder.parent)
+    return layout(slices, slices[3].start + feeder.parent)
 
 
 def _bounds(sources: Sources, at: Layout) -> tuple[Floats, Floats]:

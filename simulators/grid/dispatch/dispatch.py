@@ -103,7 +103,7 @@ class Dispatch:
         self.substation = int(at_slack[0])
         self._problem = strict(feeder, self.sources, limits)
         self.solver_name, self._solver = _choose(solver, self._problem, time_limit_s)
-        self._capped = _choose_capped(solver, self) if caps is not None else None
+        self._capped = _choose_capped(solver, self, caps) if caps is not None else None
         self._reduced = Reduced(feeder, self.sources, limits, self.substation)
         self._dearer: dict[float, ClarabelSolver] = {}
 
@@ -154,19 +154,21 @@ class Dispatch:
         return replace(result, curtailed_bus_kw=lost, curtailed_kw=result.curtailed_kw + float(lost.sum()))
 
     def _solve(self, p_load_kw: Floats, q_load_kvar: Floats) -> DispatchResult:
-        if self._capped is not None and (result := self._solve_capped(p_load_kw, q_load_kvar)) is not None:
-            return result
+        if self._capped is not None:
+            capped = self._solve_capped(self._capped, p_load_kw, q_load_kvar)
+            if capped is not None:
+                return capped
         result = self._solve_uncapped(p_load_kw, q_load_kvar)
         if self.caps is None:
             return result
         excess = self.caps.excess(result.nci_kg_per_kwh)
         return replace(result, status=ELASTIC if excess else result.status, nci_cap_excess_kg_per_kwh=excess)
 
-    def _solve_capped(self, p_load_kw: Floats, q_load_kvar: Floats) -> DispatchResult | None:
+    def _solve_capped(self, capped: CappedGurobi, p_load_kw: Floats, q_load_kvar: Floats) -> DispatchResult | None:
         """The optimum under the caps: of the relaxation if that is exact, else of the AC problem; None without one."""
         rhs = balance_rhs(self.feeder, p_load_kw, q_load_kvar)
         for exact in (False, True):
-            answer = self._capped.solve(rhs, p_load_kw, exact=exact)
+            answer = capped.solve(rhs, p_load_kw, exact=exact)
             self.capped_status = answer.status
             if answer.x is None:
                 continue
@@ -175,7 +177,7 @@ class Dispatch:
                 self.capped_status = "refused: only by losses that do not occur"
                 continue
             result = self._evaluate(self._problem, answer.x, p_load_kw, q_load_kvar, np.zeros(self.feeder.n_bus))
-            if result is not None and result.status == OPTIMAL and not self.caps.excess(result.nci_kg_per_kwh):
+            if result is not None and result.status == OPTIMAL and not capped.caps.excess(result.nci_kg_per_kwh):
                 return replace(result, inexact=exact, global_gap_ratio=answer.gap)
         return None
 
@@ -235,15 +237,16 @@ class Dispatch:
             found = [local_optimum(self._reduced, flow, start) for start in [*(x[z] for x in starts), *corners]]
         else:  # the local search knows boxes only; what dearer losses gave is feasible
             found = [*([] if exact is None else [exact[z]]), *corners]
-        best = None
+        best: DispatchResult | None = None
         for controls in found:
             if controls is None:
                 continue
             x = relaxed.copy()
             x[z] = controls
             result = self._evaluate(self._problem, x, p_load_kw, q_load_kvar, np.zeros(feeder.n_bus))
-            better = result is not None and (best is None or result.objective_kw < best.objective_kw - NOTICED_KW)
-            if better and result.status == OPTIMAL:
+            if result is None or result.status != OPTIMAL:
+                continue
+            if best is None or result.objective_kw < best.objective_kw - NOTICED_KW:
                 best = result
         if best is None:
             return None
@@ -270,7 +273,7 @@ class Dispatch:
             share[shed] = np.clip(answer.x[problem.at.unserved], 0.0, 1.0)
             share[share <= NEGLIGIBLE_SHARE] = 0.0
             result = self._evaluate(problem, answer.x, p_load_kw, q_load_kvar, share)
-        if result is None:
+        if result is None or answer.x is None:
             raise (Inexact if inexact else SolverError)(
                 f"the dispatch of {self.feeder.name} at {p_load_kw.sum():.0f} kW has no solution, nor with voltage "
                 f"slack and unserved power: {self._remedy(p_load_kw, before, answer, inexact)}"
@@ -292,7 +295,7 @@ class Dispatch:
         source, demand = source_pu * feeder.base_kw, demand_kva.astype(complex)
         source[self.substation] = 0.0
         np.subtract.at(demand, self.sources.bus, source)
-        flow = radial_power_flow(feeder.tree, demand / feeder.base_kw, self.limits.v0_pu)
+        flow = radial_power_flow(feeder.tree, np.asarray(demand / feeder.base_kw, np.complex128), self.limits.v0_pu)
         if not flow.converged:
             return None
         enter, leave = flow.s_parent_pu * feeder.base_kw, flow.s_child_pu * feeder.base_kw
@@ -351,7 +354,7 @@ class Dispatch:
         p_load_kw = p_load_kw + np.minimum(result.curtailed_bus_kw, np.maximum(-p_load_kw, 0.0))
         demanded = result.p_load_kw + result.unserved_kw
         part = np.where(result.unserved_kw > 0.0, result.p_load_kw / np.where(demanded == 0.0, 1.0, demanded), 1.0)
-        source = (result.p_source_kw + 1j * result.q_source_kvar) / self.feeder.base_kw
+        source = np.asarray((result.p_source_kw + 1j * result.q_source_kvar) / self.feeder.base_kw, np.complex128)
         state = self._flow(source, part * (p_load_kw + 1j * q_load_kvar))
         if state is None:
             return None
@@ -397,12 +400,12 @@ def _snapped(values: Floats, lower: Floats, upper: Floats) -> Floats:
     return np.where(upper - values <= NEGLIGIBLE_PU, upper, values)
 
 
-def _choose_capped(solver: SolverName, dispatch: Dispatch) -> CappedGurobi:
+def _choose_capped(solver: SolverName, dispatch: Dispatch, caps: NciCaps) -> CappedGurobi:
     """Gurobi for NCI caps, or a SolverError that says why not."""
     if solver == "clarabel":
         raise SolverError("NCI caps make the dispatch a nonconvex MIQCP, which Clarabel does not solve: --set "
                           "grid.solver=gurobi, or --set grid.nci_cap_kg_per_kwh={} for none")
-    return CappedGurobi(dispatch.problem, dispatch.feeder, dispatch.sources, dispatch.caps, dispatch.time_limit_s)
+    return CappedGurobi(dispatch.problem, dispatch.feeder, dispatch.sources, caps, dispatch.time_limit_s)
 
 
 def _choose(solver: SolverName, problem: ConicProblem, time_limit_s: float | None) -> tuple[str, Solver]:

@@ -21,7 +21,7 @@ from cosim.errors import SolverError
 try:
     import gurobipy
 except ImportError:  # an extra; `GurobiSolver` then says so
-    gurobipy = None
+    gurobipy = None  # type: ignore[assignment]
 
 FREE_LICENCE_VARIABLES = 200
 """What the licence that comes with pip allows once a quadratic constraint is there (2000 without)."""
@@ -55,15 +55,16 @@ class GurobiSolver:
 
     def reprice(self, cost: Floats) -> None:
         """Another linear cost of x from now on."""
-        self._x.Obj = cost
+        self._x.setAttr("Obj", cost)
 
     def rebound(self, lower: Floats, upper: Floats) -> None:
         """Other bounds of x from now on."""
-        self._x.LB, self._x.UB = lower, upper
+        self._x.setAttr("LB", lower)
+        self._x.setAttr("UB", upper)
 
     def solve(self, rhs: Floats) -> Solution:
         """Optimum for the equalities' right-hand side; only OPTIMAL counts as one."""
-        self._balance.RHS = rhs
+        self._balance.setAttr("RHS", rhs)
         self._model.reset()  # an answer depends on its own data only
         self._model.optimize()
         if self._model.Status == gurobipy.GRB.INTERRUPTED:  # Gurobi took a Ctrl-C that was meant for the run
@@ -75,7 +76,8 @@ class GurobiSolver:
                         np.array(self._x.X) if status == gurobipy.GRB.OPTIMAL else None)
 
 
-def _conic(model: object, problem: ConicProblem, *, exact: bool = False) -> tuple[object, object]:
+def _conic(model: gurobipy.Model, problem: ConicProblem, *, exact: bool = False
+           ) -> tuple[gurobipy.MVar, gurobipy.MConstr]:
     """The conic problem in a model: its variables and its equalities. `exact`: the cones (6) as equalities."""
     at = problem.at
     x = model.addMVar(at.size, lb=problem.lower, ub=problem.upper, obj=problem.cost)
@@ -106,7 +108,7 @@ class CappedGurobi:
                  time_limit_s: float | None) -> None:
         if gurobipy is None:
             raise SolverError("gurobipy is not installed, and NCI caps are a problem for Gurobi alone")
-        self._problem, self._feeder, self._sources, self._caps = problem, feeder, sources, caps
+        self._problem, self._feeder, self._sources, self.caps = problem, feeder, sources, caps
         self._time_limit_s = time_limit_s
         try:
             model = self._model(problem.rhs, feeder.p_kw, exact=False)
@@ -141,21 +143,21 @@ class CappedGurobi:
         x = np.array(model.getAttr("X", model.getVars()[: self._problem.at.size]))
         return Solution(status, x, gap=float(model.MIPGap))
 
-    def _model(self, rhs: Floats, p_load_kw: Floats, *, exact: bool) -> object:
+    def _model(self, rhs: Floats, p_load_kw: Floats, *, exact: bool) -> gurobipy.Model:
         model = gurobipy.Model("capped", env=_environment())
         for name, value in _GLOBAL.items():
             model.setParam(name, value)
         x, balance = _conic(model, self._problem, exact=exact)
-        balance.RHS = rhs
+        balance.setAttr("RHS", rhs)
         mix = mixing(self._feeder, self._sources, p_load_kw)
         self._carbon(model, x.tolist(), mix, np.maximum(-p_load_kw, 0.0) / self._feeder.base_kw)
         return model
 
-    def _carbon(self, model: object, x: list, mix: Mixing, fed_pu: Floats) -> None:
+    def _carbon(self, model: gurobipy.Model, x: list, mix: Mixing, fed_pu: Floats) -> None:
         """(10) at every bus and the caps; `fed_pu` (n_bus,) is local generation at 0 kg/kWh."""
         at, feeder, sources = self._problem.at, self._feeder, self._sources
         highest = np.full(feeder.n_bus, mix.nci_max)
-        highest[self._caps.bus] = np.minimum(self._caps.kg_per_kwh, mix.nci_max)
+        highest[self.caps.bus] = np.minimum(self.caps.kg_per_kwh, mix.nci_max)
         w = model.addMVar(feeder.n_bus, lb=0.0, ub=highest).tolist()
         p, current = x[at.p], x[at.l]
         at_child = [p[k] - float(feeder.r_pu[k]) * current[k] for k in range(len(p))]
@@ -175,11 +177,11 @@ class CappedGurobi:
         for i in range(feeder.n_bus):
             model.addQConstr(w[i] * inflow[i] == carbon[i])
 
-    def _positive(self, model: object, powers: list, mix: Mixing) -> list:
+    def _positive(self, model: gurobipy.Model, powers: list, mix: Mixing) -> list:
         """p+ of each power P = p+ - p-, p+ p- = 0 (U01), by binaries or SOS1 (U02)."""
         n = len(powers)
         plus, minus = (model.addMVar(n, lb=0.0, ub=mix.most_pu).tolist() for _ in range(2))
-        by_binary = self._caps.formulation == "big_m"
+        by_binary = self.caps.formulation == "big_m"
         forward = model.addMVar(n, vtype=gurobipy.GRB.BINARY).tolist() if by_binary else []
         for k, power in enumerate(powers):
             model.addConstr(plus[k] - minus[k] == power)
@@ -205,7 +207,7 @@ _STATUS = {2: "OPTIMAL", 3: "INFEASIBLE", 4: "INF_OR_UNBD", 5: "UNBOUNDED", 9: "
 
 
 @cache
-def _environment() -> object:
+def _environment() -> gurobipy.Env:
     """One silent environment per process: a licence is taken once."""
     env = gurobipy.Env(empty=True)
     for name, value in (("OutputFlag", 0), ("Threads", 1), ("BarQCPConvTol", CONVERGENCE), ("Presolve", 0)):

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 from cosim.simulators.grid.dispatch.clarabel_solver import ClarabelSolver
-from cosim.simulators.grid.dispatch.conic import ConicProblem, Layout, balance_rhs
+from cosim.simulators.grid.dispatch.conic import ConicProblem, Layout, balance_rhs, layout
 from cosim.simulators.grid.dispatch.dispatch import GAP_RATIO, LOSS_PRICES, PHANTOM_PU, Dispatch
 from cosim.simulators.grid.dispatch.surplus import curtailed_kw
 from cosim.simulators.grid.equations import Floats, Ints, cone_gap
@@ -66,33 +66,33 @@ class Ramps:
         """The plan's set points (n_source,) p.u. of the interval after this one; None without a plan."""
         d, k = self._dispatch, len(demand)
         single = d.problem
-        if self._joint is None or len(self._joint.rhs) != k * len(single.rhs):
+        if self._joint is None or self._plan is None or len(self._joint.rhs) != k * len(single.rhs):
             wide = single.lower.copy(), single.upper.copy()
             wide[0][single.at.p_source], wide[1][single.at.p_source] = self._p_min_pu, self._p_max_pu
             single = replace(single, lower=wide[0], upper=wide[1])
             self._joint = joint(single, d.feeder.n_bus, k, self._ramp_pu)
             self._plan = ClarabelSolver(self._joint, d.time_limit_s)
-        at, n = self._joint.at, len(low)
+        plan, at, n = self._plan, self._joint.at, len(low)
         cost, lower, upper = self._joint.cost.copy(), self._joint.lower.copy(), self._joint.upper.copy()
         first = slice(at.p_source.start, at.p_source.start + n)
         cost[at.p_source] = np.tile(d.problem.cost[d.problem.at.p_source], k)
         lower[first], upper[first] = low, high
-        self._plan.rebound(lower, upper)
+        plan.rebound(lower, upper)
         wide_open = replace(d.sources, p_min_pu=self._p_min_pu)
         rhs = np.concatenate([balance_rhs(d.feeder, p + curtailed_kw(p, wide_open, d.feeder.base_kw), q)
                               for p, q in demand])
         of_losses = cost[at.l].copy()
         for price in (1.0, *LOSS_PRICES):  # dearer where the plan would burn a surplus in losses that do not occur
             cost[at.l] = price * of_losses
-            self._plan.reprice(cost)
-            x = self._plan.solve(rhs).x
-            if x is not None and self._exact(x, k):
+            plan.reprice(cost)
+            x = plan.solve(rhs).x
+            if x is not None and self._exact(x, at, k):
                 return x[at.p_source.start + n: at.p_source.start + 2 * n]
         return None
 
-    def _exact(self, x: Floats, k: int) -> bool:
+    def _exact(self, x: Floats, at: Layout, k: int) -> bool:
         """Whether no interval of a plan burns more than Ohm's law does, as `Dispatch` asks of one."""
-        at, feeder = self._joint.at, self._dispatch.feeder
+        feeder = self._dispatch.feeder
         gap = cone_gap(x[at.p], x[at.q], x[at.u_parent], x[at.l])
         phantom = np.tile(feeder.r_pu + feeder.x_pu, k) * gap / x[at.u_parent]
         ratio = gap / np.maximum(x[at.l] * x[at.u_parent], 1e-6)
@@ -105,7 +105,8 @@ def joint(problem: ConicProblem, n_bus: int, k: int, ramp_pu: Floats) -> ConicPr
     Quantities stand by kind, then by interval; right-hand sides interval by interval. Sources without a ramp have inf.
     """
     one, kinds = problem.at, _kinds(problem.at)
-    slices, end = [], 0
+    end = 0
+    slices: list[slice] = []
     for kind in kinds:
         slices.append(slice(end, end + k * (kind.stop - kind.start)))
         end = slices[-1].stop
@@ -113,7 +114,7 @@ def joint(problem: ConicProblem, n_bus: int, k: int, ramp_pu: Floats) -> ConicPr
     for kind, stretch in zip(kinds, slices, strict=True):
         where[:, kind] = np.arange(stretch.start, stretch.stop).reshape(k, -1)
     parents = (slices[3].start + (one.u_parent - one.u.start) + n_bus * np.arange(k)[:, None]).ravel()
-    at = Layout(*slices, size=end, u_parent=parents)
+    at = layout(slices, parents)
     ramped = np.flatnonzero(np.isfinite(ramp_pu))
     ramps = _ramp_rows(at, len(ramp_pu), ramped, k)
     n_source, of_all = len(ramp_pu), where.ravel()

@@ -35,8 +35,7 @@ def local_optimum(reduced: Reduced, flow: Callable[[Floats], OperatingPoint | No
     point, radius = flow(z), FIRST_RADIUS_PU
     prices = np.zeros(2 * len(reduced.limited))
     for _ in range(MOST_STEPS):
-        linear = reduced.linear(point) if point is not None else None
-        if linear is None or radius < LAST_RADIUS_PU:
+        if point is None or radius < LAST_RADIUS_PU or (linear := reduced.linear(point)) is None:
             break
         step, next_prices = _step(reduced, linear, prices, radius)
         trial = flow(np.clip(z + step, reduced.lower[reduced.z], reduced.upper[reduced.z]))

@@ -19,7 +19,8 @@ _LEGS = ("hv", "mv", "lv")
 def nodes_of(net: Admittances) -> Nodes:
     """The nodes of all buses in service and of all branches between them."""
     at_row: dict[int, int] = {}
-    lowest, of_bus = [], {}
+    lowest: list[int] = []
+    of_bus: dict[int, int] = {}
     for bus in sorted(net.row_of):
         row = net.row_of[bus]
         if row not in at_row:
@@ -27,7 +28,7 @@ def nodes_of(net: Admittances) -> Nodes:
             lowest.append(bus)
         of_bus[bus] = at_row[row]
     names = [f"bus{b}" for b in lowest]
-    taken = Counter()
+    taken: Counter[str] = Counter()
     for k, (a, b) in enumerate(zip(net.from_row.tolist(), net.to_row.tolist(), strict=True)):
         for row in (a, b):
             if row not in at_row:
@@ -38,7 +39,7 @@ def nodes_of(net: Admittances) -> Nodes:
                     name += "end"
                 taken[name] += 1
                 names.append(name if taken[name] == 1 else f"{name}{taken[name]}")
-    rows = np.array(sorted(at_row, key=at_row.get), dtype=np.int64)
+    rows = np.array(sorted(at_row, key=at_row.__getitem__), dtype=np.int64)
     return Nodes(tuple(names), of_bus, tuple(lowest), rows)
 
 

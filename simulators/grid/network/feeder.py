@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Annotated, Any
 
 import numpy as np
-from cosim.simulators.grid.equations import Complexes, Floats, Ints, RadialTree, radial_tree
+from cosim.simulators.grid.equations import Complexes, Floats, Ints, RadialTree, radial_tree, sums
 from cosim.simulators.grid.network.elements import Generator
 from numpy.typing import NDArray
 from pydantic import Discriminator, Field, Tag
@@ -194,7 +194,7 @@ class Feeder:
     def g_lost_pu(self) -> Floats:
         """(n_bus,) conductance at each bus whose power is lost in a branch."""
         ends, g = np.concatenate([self.parent, self.child]), np.concatenate([self.g_parent_pu, self.g_child_pu])
-        return np.bincount(ends, g, self.n_bus)
+        return sums(ends, g, self.n_bus)
 
     @cached_property
     def bus_names(self) -> list[str]:

@@ -14,7 +14,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +139,7 @@ def _is_part(asked: Asked) -> bool:
 
 def _from_simbench(code: str) -> Any:
     try:
-        simbench = import_module("simbench")  # an extra, and slow to import
+        import simbench
     except ImportError as err:
         absent = isinstance(err, ModuleNotFoundError) and err.name == "simbench"
         raise ScenarioError("SimBench is not installed; pip install 'aidc-cosim[simbench]'" if absent else

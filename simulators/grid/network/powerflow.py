@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from cosim.simulators.grid.equations import Complexes, Floats, Ints
+from cosim.simulators.grid.equations import Complexes, Floats, Ints, sums
 from cosim.simulators.grid.network.circuit import branch_names, ends_of, nodes_of
 from cosim.simulators.grid.network.elements import (
     base_loads,
@@ -106,6 +106,8 @@ class AcNetwork:
     rated_kw                what the branches at the external grids carry at most; None where it is not known
     """
 
+    _net: Any
+
     def __init__(self, network: str | LineList, source_buses: Sequence[int], v0_pu: float | None = None,
                  closed_lines: Sequence[int] = (), *, generators_stay: bool = True) -> None:
         read = _as_read(network, stamp_of(network), v0_pu, tuple(closed_lines), generators_stay)
@@ -137,7 +139,7 @@ class AcNetwork:
         self.nodes = nodes = nodes_of(solver)
         self._find_slacks(net, solver)
         at, n = np.array([nodes.of_bus[b] for b in buses], dtype=np.int64), len(nodes)
-        self.base_p_kw, self.base_q_kvar = np.bincount(at, load_p, n), np.bincount(at, load_q, n)
+        self.base_p_kw, self.base_q_kvar = sums(at, load_p, n), sums(at, load_q, n)
         self.generators = own if generators_stay else ()
         self.generator_bus = np.array([nodes.of_bus[g.node] for g in self.generators], dtype=np.int64)
         self._generator_kw = np.array([g.p_kw for g in self.generators])
@@ -302,6 +304,6 @@ class AcCheck:
         if flow is None:
             return None
         n = len(feeder.parent)
-        p_from = np.bincount(feeder.merged, np.where(feeder.forward, flow.p_from_kw, flow.p_to_kw), n)
-        p_to = np.bincount(feeder.merged, np.where(feeder.forward, flow.p_to_kw, flow.p_from_kw), n)
+        p_from = sums(feeder.merged, np.where(feeder.forward, flow.p_from_kw, flow.p_to_kw), n)
+        p_to = sums(feeder.merged, np.where(feeder.forward, flow.p_to_kw, flow.p_from_kw), n)
         return replace(flow, p_from_kw=p_from, p_to_kw=p_to, loss_kw=float(np.sum(p_from + p_to)))

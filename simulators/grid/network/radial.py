@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from cosim.simulators.grid.equations import Complexes, Floats, Ints
+from cosim.simulators.grid.equations import Complexes, Floats, Ints, sums
 from cosim.simulators.grid.network.circuit import element_names, ends_of, nodes_of
 from cosim.simulators.grid.network.elements import (
     Generator,
@@ -107,7 +107,7 @@ def feeder_of(net: Any, name: str, base_mva: float = BASE_MVA) -> Feeder:
         name=name, base_mva=base_mva, base_kv=float(net.bus.vn_kv.loc[root_bus]), v0_pu=v0_pu, nodes=nodes,
         substation=root, parent=parent, child=child, r_pu=z.real.copy(), x_pu=z.imag.copy(),
         b_pu=np.bincount(np.concatenate([parent, child]), np.concatenate([y_parent, y_child]).imag, place) + y_bus.imag,
-        p_kw=np.bincount(at, load_p, place), q_kvar=np.bincount(at, load_q, place),
+        p_kw=sums(at, load_p, place), q_kvar=sums(at, load_q, place),
         g_parent_pu=y_parent.real.copy(), g_child_pu=y_child.real.copy(), g_bus_pu=y_bus.real.copy(),
         own_p_kw=solver.p_bus_kw[nodes.rows], own_q_kvar=solver.q_bus_kvar[nodes.rows], ratio=ratio,
         merged=branches.merged, forward=branches.same_way == forward[branches.merged], generators=generators,
@@ -181,7 +181,8 @@ def _impedances(net: Any, solver: Admittances, base_mva: float) -> Complexes:
 
 def _merged(solver: Admittances, z_pu: Complexes, nodes: Nodes, from_node: Ints, to_node: Ints, name: str) -> _Branches:
     """Parallel rows as one; ScenarioError for rows that are no plain impedance, or that drive a current in circles."""
-    elements, groups = element_names(solver), {}
+    elements = element_names(solver)
+    groups: dict[tuple[int, int], list[int]] = {}
     for i, (a, b) in enumerate(zip(from_node.tolist(), to_node.tolist(), strict=True)):
         where = f"network {name}: {elements[i]} ({nodes.labels[a]}-{nodes.labels[b]})"
         if solver.skewed[i]:
@@ -195,7 +196,10 @@ def _merged(solver: Admittances, z_pu: Complexes, nodes: Nodes, from_node: Ints,
                                 f"{_ELSEWHERE}")
         groups.setdefault((min(a, b), max(a, b)), []).append(i)
     merged, same_way = np.zeros(len(z_pu), np.int64), np.ones(len(z_pu), bool)
-    firsts, z, y_from, y_to = [], [], [], []
+    firsts: list[int] = []
+    z: list[complex] = []
+    y_from: list[complex] = []
+    y_to: list[complex] = []
     for members in groups.values():
         first = members[0]
         for i in members:
