@@ -48,6 +48,7 @@ SUBSETS = {
     "browser": ("tests/cosim/test_report_browser.py",),
     "docs": ("tests/test_docs.py::test_the_site_builds_without_a_warning",),
     "excel": ("tests/simulators/grid/test_grid_netscan.py", "tests/simulators/grid/test_grid_network.py"),
+    "fast": ("tests/simulators/aidc/test_compiled.py",),
     "learn": ("tests/agents/test_ppo.py", "tests/agents/test_acting.py", "tests/cosim/test_parallel.py",
               "tests/agents/test_training.py::test_tensorboard_has_the_figures_of_the_log"),
     "opendss": ("tests/simulators/grid/test_grid_opendss.py", "tests/simulators/grid/test_grid_dssscan.py"),
