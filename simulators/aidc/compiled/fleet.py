@@ -144,9 +144,11 @@ class CompiledFleet:
         """(B,) the environments' times, s."""
         return self._tables.sites["now_s"].reshape(self._shape[:2])[:, 0].copy()
 
-    def step(self, jobs: Jobs, gpus: np.ndarray, supply_temp_degc: np.ndarray) -> FleetStep:
+    def step(self, jobs: Jobs, gpus: np.ndarray, supply_temp_degc: np.ndarray,
+             going: np.ndarray | None = None) -> FleetStep:
         """Submit, command, run a step, report: `jobs` arrive now, and from now on `gpus` (B, N, M) are granted and the
-        supply air is to have so many degC (B, N).
+        supply air is to have so many degC (B, N). going (B,): environments that take the step, None: all; what is told of
+        others is of no use.
 
         Raises ModelError as `commands.admitted` and `commands.whole_grants` do. A supply temperature outside its limits
         is clipped and counted.
@@ -163,10 +165,12 @@ class CompiledFleet:
                   + len(arrivals))
         left = np.empty(int(inside) if self.keep_rows else 0, LEFT)
         readings, slack_min = np.empty((lanes, self._shape[2]), READING), np.empty(lanes)
-        self._stood, count, rows = run(tables, arrivals, arrive, grants, failures, fail, begin_s + self.step_s, left,
+        goes = np.ones(lanes, bool) if going is None else np.repeat(going, self._shape[1])
+        self._stood, count, rows = run(tables, goes, arrivals, arrive, grants, failures, fail, begin_s + self.step_s, left,
                                        self._stood, readings, slack_min)
         powers = self._powers(self._stood[:count], applied)
-        return self._report(readings, slack_min, applied, applied != supply, powers, left[:rows])
+        going = np.ones(self.n_envs, bool) if going is None else going
+        return self._report(going, readings, slack_min, applied, applied != supply, powers, left[:rows])
 
     def shift(self, envs: np.ndarray, jobs_before: np.ndarray, racks: Sequence[Racks] | None = None) -> None:
         """Begin a new day in some environments: their clocks are set to 0, and ids to below 0 by taking off
@@ -249,15 +253,16 @@ class CompiledFleet:
                 row += np.bincount(lane, kw * seconds, self._lanes)
         return (out / self.step_s).reshape(4, *self._shape[:2])
 
-    def _report(self, readings: np.ndarray, slack_min: np.ndarray, supply: np.ndarray, clipped: np.ndarray,
+    def _report(self, going: np.ndarray, readings: np.ndarray, slack_min: np.ndarray, supply: np.ndarray, clipped: np.ndarray,
                 powers: np.ndarray, left: np.ndarray) -> FleetStep:
         shape, tables = self._shape, self._tables
         classes, now = tables.classes.reshape(shape), readings.reshape(shape)
         it_kw, chiller_kw, tower_kw, loss_kw = powers
         p_kw = aidc_power_kw(it_kw, chiller_kw + tower_kw) + loss_kw
-        self._window_kw[self._filled % len(self._window_kw), np.arange(self.n_envs)] = p_kw
-        self._filled += 1
-        filled = np.minimum(self._filled, len(self._window_kw))[:, None]
+        env = np.flatnonzero(going)
+        self._window_kw[self._filled[env] % len(self._window_kw), env] = p_kw[env]
+        self._filled[env] += 1
+        filled = np.clip(self._filled, 1, len(self._window_kw))[:, None]
         p_window_kw = self._window_kw.sum(axis=0) / filled
         ratio = np.array([site.q_per_p_ratio for site in self._sites])
         up = tables.sites["up_gpus"].reshape(shape[:2])

@@ -264,8 +264,8 @@ def _entries(sources):
     """The functions that Python calls; `sources` is what their kept code depends on."""
 
     @entry
-    def run(tables, arrivals, arrive, grants, failures, fail, to_s, left, stood, readings, slack_min):
-        """All lanes from their now to `to_s` (L,): arrivals[arrive[l]:arrive[l + 1]] are submitted to lane l, then
+    def run(tables, going, arrivals, arrive, grants, failures, fail, to_s, left, stood, readings, slack_min):
+        """Lanes that are `going` (L,) from their now to `to_s` (L,): arrivals[arrive[l]:arrive[l + 1]] are submitted to lane l, then
         `grants` (L, M) hold, and failures[fail[l]:fail[l + 1]] come about. Into `readings` (L, M) and `slack_min` (L,)
         goes how things stand then, into `left`, unless it is empty, who left.
 
@@ -275,6 +275,8 @@ def _entries(sources):
         partials, ranks = np.empty(_PARTIALS), np.empty(tables.trainees.shape[1] * tables.trainees.shape[2], RANK)
         count = row = 0
         for number in range(len(tables.sites)):
+            if not going[number]:
+                continue
             lane, site = _lane(tables, number, left, partials, ranks), tables.sites[number]
             here = borrowed(failures)[fail[number]:fail[number + 1]]
             site.failure, site.row = 0, row
