@@ -1,9 +1,10 @@
-"""python -m agents.curves RUN [RUN ...]: learning curves of training runs, as a table and, with --out, as a picture.
+"""python -m cosim.agents.curves RUN [RUN ...]: learning curves of training runs, as a table and, with --out, as a
+picture.
 
-RUN is a folder that `agents.train` wrote. Runs that differ by their seed alone are one curve: its mean, and between the
-seeds +- one standard deviation. What is drawn is what exploring policies did, in a moving window of one day of every
-environment; an evaluation of the modes is `agents.evaluate`. Figures are ratios of sums, per served work, because a
-policy that postpones work also saves power.
+RUN is a folder that `cosim.agents.train` wrote. Runs that differ by their seed alone are one curve: its mean, and
+between the seeds +- one standard deviation. What is drawn is what exploring policies did, in a moving window of one day
+of every environment; an evaluation of the modes is `cosim.agents.evaluate`. Figures are ratios of sums, per served
+work, because a policy that postpones work also saves power.
 
 Rows of the model: X05, X13, Z05.
 """
@@ -19,16 +20,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from cosim.agents.fleet.rewards import OBJECTIVE
+from cosim.agents.learn import checkpoint
+from cosim.agents.learn.checkpoint import LAST, LOG, complete_lines
+from cosim.agents.request import refuse_strangers, scenario_of
 
-from agents import checkpoint
-from agents.checkpoint import LAST, LOG, complete_lines
-from agents.request import refuse_strangers, scenario_of
-from agents.rewards import OBJECTIVE
 from cosim.console import PICTURES, OneLineParser, add_trust, fail, file_type, plain_console, print_digest
 from cosim.digest import Digest, Table
 from cosim.errors import CosimError, ScenarioError
-from cosim.resolve import load
-from cosim.tablefile import write_table
+from cosim.imports import load
+from cosim.tables.files import write_table
 from cosim.units import DAY_S, KG_PER_T, TO_PER_GTO
 
 _PER_SERVED = "USD per 1e9 TO served"
@@ -67,7 +68,7 @@ def read_run(folder: Path, trusted: Collection[str | Path] = ()) -> Run:
     nobody announces and the folder is not `trusted`."""
     request = checkpoint.read(folder / LAST, "extra/")[1]["extra"].get("request") or {}
     if not request:
-        raise ScenarioError(f"{folder / LAST} does not say what its run was asked for; draw runs of agents.train")
+        raise ScenarioError(f"{folder / LAST} does not say what its run was asked for; draw runs of cosim.agents.train")
     try:
         lines = [json.loads(line) for line in complete_lines(folder / LOG)]
     except (OSError, ValueError) as err:
@@ -193,8 +194,8 @@ def _columns(curves: Sequence[Curve]) -> dict[str, list[Any]]:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    p = OneLineParser(prog="python -m agents.curves", description="Learning curves of training runs.")
-    p.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a folder that agents.train wrote")
+    p = OneLineParser(prog="python -m cosim.agents.curves", description="Learning curves of training runs.")
+    p.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a folder that cosim.agents.train wrote")
     p.add_argument("--out", type=file_type(*PICTURES, ".csv"), action="append", default=[], metavar="FILE",
                         help=f"draw into a file ({', '.join(PICTURES)}; needs matplotlib), or write the numbers (.csv)")
     add_trust(p)

@@ -1,4 +1,4 @@
-"""python -m agents.evaluate POLICY [POLICY ...]: the metrics of Table II for learned policies and rules, with
+"""python -m cosim.agents.evaluate POLICY [POLICY ...]: the metrics of Table II for learned policies and rules, with
 confidence intervals over seeds.
 
 Every policy meets the same arrivals (decision 8), after a day of warm-up, and totals stand beside figures per served
@@ -26,9 +26,9 @@ from scipy import stats
 
 from cosim.console import OneLineParser, add_trust, fail, plain_console, print_digest
 from cosim.digest import Digest, Table
+from cosim.drivers.resolve import resolve
 from cosim.errors import CosimError, ScenarioError
 from cosim.experiment import Experiment
-from cosim.resolve import resolve
 from cosim.run import find, settings_of
 from cosim.scenario import Scenario, override
 from cosim.units import DAY_S, KG_PER_T, KW_PER_MW, TO_PER_GTO
@@ -67,8 +67,8 @@ METRICS = (
 def metrics(figures: Mapping[str, float], kinds: Mapping[str, str], days: float) -> dict[str, float]:
     """Table II's metrics per day from a summary's figures.
 
-    figures: of `simulators.metrics.summary` over `days` counted days; kinds: class -> 'train' or 'inf'. NaN where the
-    scenario's grid gives no carbon.
+    figures: of `cosim.simulators.analysis.metrics.summary` over `days` counted days; kinds: class -> 'train' or 'inf'.
+    NaN where the scenario's grid gives no carbon.
     """
     energy, co2 = figures["energy_kwh"], figures["co2_attributed_kg"]
     dropped = {kind: sum(figures[f"dropped_{name}_jobs"] for name, k in kinds.items() if k == kind)
@@ -150,7 +150,8 @@ def _cell(values: Sequence[float], digits: int, sign: str = "") -> str:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    p = OneLineParser(prog="python -m agents.evaluate", description="Compare policies by the metrics of Table II.")
+    p = OneLineParser(prog="python -m cosim.agents.evaluate",
+                      description="Compare policies by the metrics of Table II.")
     p.add_argument("policies", nargs="+", metavar="POLICY", help="a checkpoint (.safetensors), a rule's name, or "
                    "package.module:Class; the others are compared with the first")
     p.add_argument("--scenario", default="ieee33", help="a name or a file (default: ieee33)")

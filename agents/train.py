@@ -1,8 +1,8 @@
-"""python -m agents.train SCENARIO: train a team on a scenario, or on any PettingZoo ParallelEnv (--env).
+"""python -m cosim.agents.train SCENARIO: train a team on a scenario, or on any PettingZoo ParallelEnv (--env).
 
-    python -m agents.train ieee33 --method mat --mode joint --episodes 1000 --seed 0 --envs 16 --workers 2
-    python -m agents.train --resume results/training/ieee33-mat-joint-0
-    python -m agents.train --env package.module:function --method mappo --episodes 2000
+    python -m cosim.agents.train ieee33 --method mat --mode joint --episodes 1000 --seed 0 --envs 16 --workers 2
+    python -m cosim.agents.train --resume results/training/ieee33-mat-joint-0
+    python -m cosim.agents.train --env package.module:function --method mappo --episodes 2000
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from agents import checkpoint
-from agents.checkpoint import LAST, LOG
-from agents.config import METHODS, Learning
-from agents.parallel_env import ParallelEnvs
-from agents.request import MODES, refuse_strangers, scenario_of
-from agents.spec import VectorEnv
+from cosim.agents.learn import checkpoint
+from cosim.agents.learn.checkpoint import LAST, LOG
+from cosim.agents.learn.config import METHODS, Learning
+from cosim.agents.learn.parallel_env import ParallelEnvs
+from cosim.agents.learn.spec import VectorEnv
+from cosim.agents.request import MODES, refuse_strangers, scenario_of
+
 from cosim.console import OneLineParser, add_trust, fail, plain_console, say
-from cosim.environment import vector_env
 from cosim.errors import CosimError, ScenarioError
+from cosim.imports import load
+from cosim.learning.environment import vector_env
 from cosim.params import validate
-from cosim.resolve import load
 from cosim.run import settings_of
 
 _LEARN = "learn."
@@ -38,7 +39,7 @@ _FOREIGN = {"twins": 1, "discount": 0.99, "std_start": 1.0, "std_end": None,
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    p = OneLineParser(prog="python -m agents.train", description="Train a team of agents.",
+    p = OneLineParser(prog="python -m cosim.agents.train", description="Train a team of agents.",
                       epilog="In the --out folder: log.jsonl (a line per update), last and best.safetensors, "
                              "tensorboard (where it is installed). Exit codes as of cosim.run.")
     p.add_argument("scenario", nargs="?", metavar="SCENARIO", help="a name from python -m cosim.run --list, or a file")
@@ -84,7 +85,7 @@ def _train(args: argparse.Namespace) -> int:
         raise ScenarioError("learning needs the package torch, which is not installed; install aidc-cosim with the "
                             "extra 'learn'")
     team_of, training_of, plan_of = (load(path, "learner") for path in (
-        "agents.team:Team", "agents.training:Training", "agents.training:Plan"))
+        "cosim.agents.learn.team:Team", "cosim.agents.learn.training:Training", "cosim.agents.learn.training:Plan"))
     env = make_env(request, args.workers, args.trust)
     try:
         plan = plan_of(args.resume or args.out or _default_out(request), request["episodes"], request["updates"],

@@ -28,10 +28,10 @@ import simpy
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from simulators.aidc.adapter import DataCenters  # noqa: E402
-from simulators.aidc.cooling import CORRECTED
-from simulators.aidc.facility import Facility  # noqa: E402
-from simulators.fleet import JobClass, Site  # noqa: E402
+from cosim.simulators.aidc.adapter import DataCenters  # noqa: E402
+from cosim.simulators.aidc.engine.facility import Facility  # noqa: E402
+from cosim.simulators.aidc.plant.cooling import CORRECTED
+from cosim.simulators.fleet import JobClass, Site  # noqa: E402
 
 MIN_S, GPUS, JOBS_PER_MIN, REPEATS = 60.0, 400, 1000, 3
 LARGE_GPUS, LARGE_JOBS_PER_MIN = 40_000, 6945  # 10 000 800 jobs a day

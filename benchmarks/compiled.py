@@ -15,12 +15,12 @@ from time import process_time
 from typing import Any
 
 import numpy as np
+from cosim.simulators.aidc.adapter import DataCenters
+from cosim.simulators.aidc.compiled.fleet import CompiledFleet, Jobs
 
-from cosim.environment import scenario_of
-from cosim.resolve import resolve
-from cosim.vector import Environment, learning_scenario
-from simulators.aidc.adapter import DataCenters
-from simulators.aidc.compiled.fleet import CompiledFleet, Jobs
+from cosim.drivers.resolve import resolve
+from cosim.learning.environment import scenario_of
+from cosim.learning.vector import Environment, learning_scenario
 
 SIZES = (1, 16, 64, 256)
 

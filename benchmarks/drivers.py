@@ -11,9 +11,9 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from cosim.compare import first_difference
 from cosim.experiment import DRIVERS, Experiment
 from cosim.run import find
+from cosim.trace.compare import first_difference
 from cosim.units import parse_duration
 
 

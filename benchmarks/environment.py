@@ -10,10 +10,10 @@ from time import perf_counter, process_time
 
 import numpy as np
 
-from cosim.environment import scenario_of, vector_env
-from cosim.resolve import resolve
+from cosim.drivers.resolve import resolve
+from cosim.learning.environment import scenario_of, vector_env
+from cosim.learning.vector import Environment, learning_scenario
 from cosim.scenario import override
-from cosim.vector import Environment, learning_scenario
 
 
 def loop_ms() -> float:

@@ -14,16 +14,16 @@ from dataclasses import replace
 from time import perf_counter
 
 import numpy as np
+from cosim.simulators.grid.adapter import CefDispatch
+from cosim.simulators.grid.dispatch.conic import Limits, balance_rhs
+from cosim.simulators.grid.dispatch.dispatch import Dispatch, SolverName, Source
+from cosim.simulators.grid.dispatch.horizon import Ramps
+from cosim.simulators.grid.dispatch.mci import MciOfDispatch
+from cosim.simulators.grid.network.feeder import BaseLoad, Feeder, Line, LineList
+from cosim.simulators.grid.network.powerflow import AcCheck
+from cosim.simulators.grid.network.radial import read_feeder
 
 from cosim.errors import SolverError
-from simulators.grid.adapter import CefDispatch
-from simulators.grid.conic import Limits, balance_rhs
-from simulators.grid.dispatch import Dispatch, SolverName, Source
-from simulators.grid.feeder import BaseLoad, Feeder, Line, LineList
-from simulators.grid.horizon import Ramps
-from simulators.grid.mci import MciOfDispatch
-from simulators.grid.network import read_feeder
-from simulators.grid.powerflow import AcCheck
 
 TABLE_I = {
     "substation": Source(0, 0.30),

@@ -20,11 +20,11 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from agents.config import METHODS, Learning  # noqa: E402
-from agents.rollout import Rollout  # noqa: E402
-from agents.spec import AgentType, Column, Interval, Outcome, Simplex, TeamSpec  # noqa: E402
-from agents.team import Team  # noqa: E402
-from agents.training import Plan, Training  # noqa: E402
+from cosim.agents.learn.config import METHODS, Learning  # noqa: E402
+from cosim.agents.learn.rollout import Rollout  # noqa: E402
+from cosim.agents.learn.spec import AgentType, Column, Interval, Outcome, Simplex, TeamSpec  # noqa: E402
+from cosim.agents.learn.team import Team  # noqa: E402
+from cosim.agents.learn.training import Plan, Training  # noqa: E402
 
 SITES, CLASSES, DEFERRALS, REPEATS = 3, 4, 6, 40
 

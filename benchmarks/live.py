@@ -16,7 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from cosim.experiment import DRIVERS, Experiment
-from cosim.live import live_view
+from cosim.reporting.live import live_view
 from cosim.run import find
 
 

@@ -8,8 +8,8 @@ import sys
 from cosim.conformance import Check, check
 from cosim.console import Console, OneLineParser, add_trust, fail, plain_console, print_digest, say
 from cosim.digest import Digest, Table
+from cosim.drivers.resolve import fit, prune
 from cosim.errors import CosimError
-from cosim.resolve import fit, prune
 from cosim.run import find, settings_of
 from cosim.scenario import override, plug, rename
 

@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from cosim.drivers.instrument import Control
+from cosim.drivers.native import NativeWorld, start_member
+from cosim.drivers.plan import Sides
+from cosim.drivers.resolve import Resolved, resolve
 from cosim.errors import CosimError, ScenarioError
-from cosim.native import NativeWorld, start_member
-from cosim.plan import Sides
-from cosim.resolve import Resolved, resolve
 from cosim.scenario import Scenario
-from cosim.tap import Control
 from cosim.units import scale
 
 STEPS = 8

@@ -15,17 +15,18 @@ from time import perf_counter
 from typing import Any
 
 from cosim.digest import Digest
+from cosim.drivers.instrument import Control, Stopped, initial_values
+from cosim.drivers.native import NativeWorld
+from cosim.drivers.plan import Plan
+from cosim.drivers.resolve import Resolved, resolve
 from cosim.errors import ModelError, ScenarioError, TraceError, unknown
+from cosim.imports import load
 from cosim.limits import BYTES_PER_NUMBER, check_memory
-from cosim.machine import versions
-from cosim.native import NativeWorld
-from cosim.plan import Plan
-from cosim.recorder import TraceWriter, annotate
-from cosim.recording import differing
-from cosim.resolve import Resolved, load, resolve
+from cosim.replay.recording import differing
 from cosim.scenario import Scenario
-from cosim.tap import Control, Stopped, initial_values
 from cosim.trace import Trace
+from cosim.trace.machine import versions
+from cosim.trace.writer import TraceWriter, annotate
 
 _SLOWEST = 1e4
 DRIVERS = ("mosaik", "native")
@@ -167,7 +168,7 @@ class Experiment:
     def _world(self) -> Any:
         if self.driver == "native":
             return NativeWorld(self.resolved, self.control)
-        return load("cosim.wiring:MosaikWorld", "driver")(self.resolved, self.control)
+        return load("cosim.drivers.mosaik_bus:MosaikWorld", "driver")(self.resolved, self.control)
 
     def _open_trace(self, world: Any) -> None:
         """A trace is made once everything has started: a request that cannot run leaves no file."""

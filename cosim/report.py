@@ -13,14 +13,14 @@ from pathlib import Path
 
 from cosim.console import OneLineParser, add_trust, fail
 from cosim.errors import CosimError, ScenarioError, TraceError
+from cosim.imports import load
 from cosim.reporting.chart import SITE_COLOURS
 from cosim.reporting.data import SITE, Run
 from cosim.reporting.overview import differences, labels, overview
 from cosim.reporting.page import page
 from cosim.reporting.sections import maps, sections
-from cosim.rescue import refuse_unreadable
-from cosim.resolve import load
 from cosim.trace import Trace
+from cosim.trace.rescue import refuse_unreadable
 from cosim.units import parse_duration
 
 FORMATS = ("png", "svg", "pdf")

@@ -19,21 +19,22 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from cosim.compare import compare
 from cosim.console import OneLineParser, add_trust, fail, one_line, plain_console, print_digest, say
+from cosim.drivers.resolve import fit, prune
 from cosim.errors import CosimError, ScenarioError, TraceError, cut, unknown
 from cosim.experiment import DRIVERS, Experiment, Result
+from cosim.imports import old_names
 from cosim.limits import is_file
-from cosim.live import live_view
-from cosim.machine import tolerance
 from cosim.params import explain
 from cosim.plaintext import file_name, visible
-from cosim.replay import replay
+from cosim.replay.members import replay
 from cosim.report import write_page
-from cosim.rescue import refuse_unreadable
-from cosim.resolve import fit, prune
+from cosim.reporting.live import live_view
 from cosim.scenario import Scenario, leaves, override, plug, rename
 from cosim.trace import Trace
+from cosim.trace.compare import compare
+from cosim.trace.machine import tolerance
+from cosim.trace.rescue import refuse_unreadable
 from cosim.trust import SCENARIOS, SIMULATORS, available, foreign, refuse_foreign
 from cosim.units import format_time, parse_duration
 
@@ -165,7 +166,7 @@ def _as_asked(scenario: Scenario, args: argparse.Namespace) -> Scenario:
 
 def _compare(console: Console, args: argparse.Namespace, result: Result) -> int:
     """After a trace was run again as it was: whether every number came out the same (0), or what did not (1). Where it
-    was made on another machine or with other versions, the same within what `cosim.machine` states."""
+    was made on another machine or with other versions, the same within what `cosim.trace.machine` states."""
     changed = args.use or args.names or args.replay or args.settings or args.until or args.seed is not None
     if not args.scenario.endswith(".h5") or changed:
         return 0
@@ -321,7 +322,7 @@ def _print_header(console: Console, experiment: Experiment) -> None:
 
 def _print_result(console: Console, result: Result) -> None:
     print_digest(console, result.digest)
-    for note in result.notes:
+    for note in (*result.notes, *old_names()):
         say(console, f"note: {note}")
     wall = result.wall_s
     split = {"bus": wall["bus"], **{n.removeprefix("member "): s for n, s in wall.items() if n.startswith("member ")},

@@ -3,7 +3,7 @@
     Scenario(
         name="two_bus", about="the smallest loop", until_s="45min",
         shared={"sites": {"aidc1": {"node": 1}}},
-        members={"grid": Member(simulator="simulators.grid.adapter:CefDispatch", step_s="15min",
+        members={"grid": Member(simulator="cosim.simulators.grid.adapter:CefDispatch", step_s="15min",
                                 entities={"Bus": ["bus0", "bus1"], "Grid": ["grid"]})},
         links=[Link(source="aidc.p_window_kw", target="grid.p_load_kw", pairs="sites:bus{node}", shift_s=60)],
     )
@@ -32,6 +32,7 @@ from pydantic import (
 from pydantic_core import to_jsonable_python
 
 from cosim.errors import ScenarioError, cut, shown, unknown
+from cosim.imports import today
 from cosim.limits import MOST_DEPTH, refuse_odd
 from cosim.params import explain, field_names
 from cosim.units import DAY_S, HOUR_S, MIN_S, Seconds
@@ -65,6 +66,8 @@ def _date(text: str) -> str:
 
 Date = Annotated[str, AfterValidator(_date)]
 MemberPort = Annotated[str, AfterValidator(_member_port)]
+ImportString = Annotated[str, AfterValidator(today)]
+"""'package.module:Name'; names of earlier versions become those of today."""
 
 
 class _Data(BaseModel):
@@ -89,7 +92,8 @@ class Member(_Data):
     simulator's `init`; fields it declares and that are not given here are taken from the scenario's `shared` tables.
     """
 
-    simulator: str = Field(description="'package.module:Class', 'cmd: COMMAND %(addr)s' or 'connect: HOST:PORT'")
+    simulator: ImportString = Field(description="'package.module:Class', 'cmd: COMMAND %(addr)s' or "
+                                    "'connect: HOST:PORT'")
     step_s: Seconds = Field(gt=0, description="bus step of this member, s")
     entities: dict[str, tuple[str, ...] | str | Json] = Field(min_length=1)
     params: Json = {}
@@ -140,10 +144,12 @@ class Scenario(_Data):
     shared: Json = {}
     members: dict[str, Member] = Field(min_length=1)
     links: tuple[Link, ...] = ()
-    preflight: str | None = Field(None, description="'module:function' called before the run with the scenario")
-    summary: str | None = Field(None, description="'module:function' called after the run with its trace")
-    verify: str | None = Field(None, description="'module:function' that checks a trace's conservation laws")
-    environment: str | None = Field(None, description="'module:Class' through which agents learn on it (cosim.vector)")
+    preflight: ImportString | None = Field(None, description="'module:function' called before the run with the "
+                                           "scenario")
+    summary: ImportString | None = Field(None, description="'module:function' called after the run with its trace")
+    verify: ImportString | None = Field(None, description="'module:function' that checks a trace's conservation laws")
+    environment: ImportString | None = Field(None, description="'module:Class' through which agents learn on it "
+                                             "(cosim.learning.vector)")
 
     def __init__(self, /, **data: Any) -> None:
         try:

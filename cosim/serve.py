@@ -1,9 +1,10 @@
 """python -m cosim.serve package.module:Class ADDRESS: run a simulator as a process of its own.
 
-For members that should run elsewhere: "cmd: %(python)s -m cosim.serve simulators.grid.adapter:CefDispatch %(addr)s"
-starts one beside the run; on another machine, `python -m cosim.serve --remote pkg.mod:Class 0.0.0.0:5678` waits for a
-scenario with "connect: thathost:5678". It listens where it is told and nowhere else, and beyond this machine only with
-a secret: `--secret VARIABLE` names an environment variable with one that the member (`secret`) shares.
+For members that should run elsewhere: "cmd: %(python)s -m cosim.serve cosim.simulators.grid.adapter:CefDispatch
+%(addr)s" starts one beside the run; on another machine, `python -m cosim.serve --remote pkg.mod:Class 0.0.0.0:5678`
+waits for a scenario with "connect: thathost:5678". It listens where it is told and nowhere else, and beyond this
+machine only with a secret: `--secret VARIABLE` names an environment variable with one that the member (`secret`)
+shares.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ import sys
 import mosaik_api_v3
 
 from cosim.console import fail
+from cosim.drivers.remote import GuardedChannel, address_of, is_loopback, is_run, secret_of
 from cosim.errors import CosimError, ModelError, ScenarioError
-from cosim.remote import GuardedChannel, address_of, is_loopback, is_run, secret_of
-from cosim.resolve import load
+from cosim.imports import load
 
 USAGE = ("usage: python -m cosim.serve [--remote [--secret VARIABLE]] package.module:Class HOST:PORT (port 0: any that "
          "is free)")

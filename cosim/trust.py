@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
-import importlib.util
 import pkgutil
 import re
 from collections.abc import Collection, Iterator, Mapping
-from functools import cache, lru_cache
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from cosim.errors import ScenarioError, cut
+from cosim.imports import today
 from cosim.scenario import Scenario
 
 HOOKS = ("preflight", "summary", "verify", "environment")
@@ -26,9 +26,7 @@ HOOKS = ("preflight", "summary", "verify", "environment")
 SIMULATORS = "cosim.simulators"
 """Entry-point group by which installed packages announce simulators."""
 GROUPS = (SIMULATORS, "cosim.hooks", "cosim.policies", "cosim.environments")
-SCENARIOS = "scenarios"
-_OURS = ("agents", "cosim", SCENARIOS, "simulators")
-_ROOT = Path(__file__).resolve().parents[1]
+SCENARIOS = "cosim.scenarios"
 _IMPORT = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*")
 """A text that may be an import string. In a member's parameters, where the frame cannot tell what a text is for, each
 such text counts as one."""
@@ -57,12 +55,11 @@ def foreign(scenario: Scenario, replaced: Collection[str] = ()) -> list[Named]:
 
 def is_known(where: str, text: str) -> bool:
     """Whether the code named in a field is this package's own, or announced by an installed one."""
+    text = today(text)
     if text in _announced():
         return True
-    module = text.partition(":")[0]
-    if where.endswith(".simulator") and _IMPORT.fullmatch(text) and module.split(".")[0] in _OURS:
-        return _is_ours(module.split(".")[0])
-    return text in _shipped() and (module.split(".")[0] not in _OURS or _is_ours(module.split(".")[0]))
+    ours = _IMPORT.fullmatch(text) is not None and text.startswith("cosim.")
+    return (ours and where.endswith(".simulator")) or text in _shipped()
 
 
 def refuse_foreign(found: Collection[Named], path: str | Path, trusted: Collection[str | Path] = ()) -> None:
@@ -121,12 +118,3 @@ def _shipped() -> frozenset[str]:
         if isinstance(scenario, Scenario):
             found.update(text for _, text in named_code(scenario) if _IMPORT.fullmatch(text))
     return frozenset(found)
-
-
-@cache
-def _is_ours(package: str) -> bool:
-    """Whether a top-level package would be imported from where this module stands, and not from a folder of the same
-    name that somebody put in its way."""
-    spec = importlib.util.find_spec(package)
-    places = [Path(p).resolve() for p in (spec.submodule_search_locations or ())] if spec else []
-    return places[:1] == [_ROOT / package]

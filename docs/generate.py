@@ -14,6 +14,7 @@ import importlib
 import importlib.util
 import re
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
@@ -62,7 +63,9 @@ def _modules(package: str) -> list[Path]:
 
 
 def _name(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    """The name a module is imported by; a test or a page has its path's."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(("cosim", *parts) if parts[0] in PACKAGES[1:] else parts)
 
 
 # --- the command lines ------------------------------------------------------------------------------------------------
@@ -213,8 +216,8 @@ def _first(thing: Any) -> str:
 def ports() -> str:
     """What every simulator of ours records, from its ports: the content of a trace."""
     out = []
-    for package in ("simulators.grid", "simulators.aidc", "simulators.controller", "simulators.workload", "simulators"):
-        for path in sorted((ROOT / package.replace(".", "/")).glob("*.py")):
+    for folder in ("grid", "aidc", "controller", "workload", "."):
+        for path in sorted((ROOT / "simulators" / folder).glob("*.py")):
             module = importlib.import_module(_name(path)) if "Adapter)" in path.read_text(encoding="utf-8") else None
             for cls in vars(module).values() if module else ():
                 if isinstance(cls, type) and cls.__module__ == module.__name__ and hasattr(cls, "MODELS"):
@@ -247,12 +250,35 @@ def floors() -> str:
     return "\n".join(out)
 
 
+def house() -> str:
+    """Every room with what its door says, the modules in it, and in brackets the heavy libraries that they own."""
+    owners: dict[str, set[str]] = {}
+    for library, modules in _layers("OWNERS").items():
+        for module in modules:
+            owners.setdefault(module.rpartition(".")[0], set()).add(library)
+    out = ["```"]
+    for package in PACKAGES:
+        for door in sorted((ROOT / package).rglob("__init__.py"), key=lambda p: p.parent):
+            room, names = door.parent, sorted(p.stem for p in door.parent.glob("*.py") if not p.stem.startswith("__"))
+            about = (ast.get_docstring(ast.parse(door.read_text(encoding="utf-8"))) or "").partition("\n\n")[0]
+            heavy = sorted(owners.get(_name(door).removesuffix(".__init__"), ()))
+            says = f"{' '.join(about.split())}{f' [{chr(44).join(heavy)}]'.replace(',', ', ') if heavy else ''}"
+            shown = f"{room.relative_to(ROOT).as_posix()}/"
+            out += textwrap.wrap(says, 118, initial_indent=f"{shown:26s}", subsequent_indent=" " * 26)
+            out += textwrap.wrap(", ".join(names), 118, initial_indent=" " * 28, subsequent_indent=" " * 28)
+    return "\n".join([*out, "```"])
+
+
 def _floors() -> list[set[str]]:
-    """FLOORS of tests/test_layers.py."""
+    return _layers("FLOORS")
+
+
+def _layers(name: str) -> Any:
+    """A constant of tests/test_layers.py."""
     for node in ast.parse((ROOT / "tests" / "test_layers.py").read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "FLOORS":
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == name:
             return ast.literal_eval(node.value)
-    return []
+    raise KeyError(name)
 
 
 # --- rows of the model ------------------------------------------------------------------------------------------------
@@ -362,7 +388,7 @@ def ids_of(text: str) -> list[str]:
     return out
 
 
-MAKERS = {"cli": cli, "scenarios": scenarios, "ports": ports, "floors": floors, "coverage": coverage}
+MAKERS = {"cli": cli, "scenarios": scenarios, "ports": ports, "floors": floors, "house": house, "coverage": coverage}
 
 
 def main(words: list[str]) -> int:

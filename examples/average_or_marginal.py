@@ -7,12 +7,11 @@ one of them free to give way.
 """
 
 import numpy as np
-
-from scenarios._study import SITES, SOURCES
-from simulators.grid.conic import Limits
-from simulators.grid.dispatch import Dispatch, Source
-from simulators.grid.mci import marginal_sources
-from simulators.grid.network import read_feeder
+from cosim.scenarios._study import SITES, SOURCES
+from cosim.simulators.grid.dispatch.conic import Limits
+from cosim.simulators.grid.dispatch.dispatch import Dispatch, Source
+from cosim.simulators.grid.dispatch.mci import marginal_sources
+from cosim.simulators.grid.network.radial import read_feeder
 
 BUSES, ETA = [site["node"] for site in SITES.values()], 0.2
 FEEDER = read_feeder("case33bw")

@@ -5,7 +5,7 @@
 
 import numpy as np
 
-from cosim.environment import parallel_env
+from cosim.learning.environment import parallel_env
 
 
 def total(env, actions: dict) -> tuple[float, float]:

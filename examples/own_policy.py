@@ -3,7 +3,7 @@
     cd examples && python -m cosim.run ieee33 --set controller.policy=own_policy:CleanestFree --until 2h
 """
 
-from agents.heuristics import Uniform
+from cosim.agents.fleet.heuristics import Uniform
 
 
 class CleanestFree(Uniform):

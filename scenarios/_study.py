@@ -46,9 +46,10 @@ DEFERRALS_S = [0.0, 2 * HOURS, 4 * HOURS, 6 * HOURS, 8 * HOURS, 10 * HOURS]
 
 SHARED = {"job_classes": JOB_CLASSES, "sites": SITES, "deferrals_s": DEFERRALS_S, "network": "case33bw"}
 
-SCENARIO_HOOKS = {"preflight": "simulators.metrics:preflight", "summary": "simulators.metrics:summary",
-                  "verify": "simulators.audit:verify",
-                  "environment": "simulators.controller.steering:Steering"}
+SCENARIO_HOOKS = {"preflight": "cosim.simulators.analysis.metrics:preflight",
+                  "summary": "cosim.simulators.analysis.metrics:summary",
+                  "verify": "cosim.simulators.analysis.conservation:verify",
+                  "environment": "cosim.simulators.controller.steering:Steering"}
 
 # I02, I01: with Table I as printed the offered load is eight times the capacity; these two factors bring it to 77 %.
 TRAIN_RATE_SCALE, INF_SIZE_SCALE = 0.7, 0.02
@@ -83,15 +84,16 @@ def members(*, grid: dict[str, Any], profile: dict[str, Any], workload: dict[str
     """The study's simulators; entities of aidc and controller are the rows of shared.sites."""
     names = [f"bus{k}" for k in range(buses)]
     return {
-        "workload": Member(simulator=f"simulators.workload.adapter:{arrivals_class}", step_s=60,
+        "workload": Member(simulator=f"cosim.simulators.workload.adapter:{arrivals_class}", step_s=60,
                            entities={"Arrivals": ["workload"]}, params=workload),
-        "tariff": Member(simulator="simulators.tariff:TimeOfUse", step_s=60, entities={"Tariff": ["tariff"]}),
-        "profile": Member(simulator="simulators.profile:Profile", step_s=900, entities={"Load": names}, params=profile),
-        "grid": Member(simulator="simulators.grid.adapter:CefDispatch", step_s=900,
+        "tariff": Member(simulator="cosim.simulators.tariff:TimeOfUse", step_s=60, entities={"Tariff": ["tariff"]}),
+        "profile": Member(simulator="cosim.simulators.profile:Profile", step_s=900, entities={"Load": names},
+                          params=profile),
+        "grid": Member(simulator="cosim.simulators.grid.adapter:CefDispatch", step_s=900,
                        entities={"Bus": names, "Grid": ["grid"]}, params=grid),
-        "controller": Member(simulator="simulators.controller.adapter:Controller", step_s=60,
+        "controller": Member(simulator="cosim.simulators.controller.adapter:Controller", step_s=60,
                              entities={"Manager": ["manager"], "Agent": "sites"}, params=controller),
-        "aidc": Member(simulator="simulators.aidc.adapter:DataCenters", step_s=60, entities={"Site": "sites"},
+        "aidc": Member(simulator="cosim.simulators.aidc.adapter:DataCenters", step_s=60, entities={"Site": "sites"},
                        params=aidc),
     }
 

@@ -5,8 +5,18 @@ Needs the trace's CSV: --set workload.path=AzureLLMInferenceTrace_conv.csv (Azur
 --set workload.repeat=true and --until say otherwise; --set workload.trace_rate_scale=50 stands for fifty such services.
 """
 
+from cosim.scenarios._study import (
+    ARRIVALS,
+    JOB_CLASSES,
+    SCENARIO_HOOKS,
+    SHARED,
+    SOURCES,
+    TRAIN_RATE_SCALE,
+    links,
+    members,
+)
+
 from cosim.scenario import Scenario
-from scenarios._study import ARRIVALS, JOB_CLASSES, SCENARIO_HOOKS, SHARED, SOURCES, TRAIN_RATE_SCALE, links, members
 
 # A request may wait 5 min; up to one of them passes before the workload manager's next decision.
 _REQUEST = {"kind": "inf", "work_to": 600.0, "deadline_s": "5min", "to_per_gpu_min": 2.5e5, "kw_per_to_s": 1.68e-4}

@@ -3,8 +3,9 @@
 No optimiser: the substation, at 0.10 USD/kWh, gives way to the two turbines that are cheaper. NCI follows the flows.
 """
 
+from cosim.scenarios import ieee33
+
 from cosim.scenario import Member
-from scenarios import ieee33
 
 _STUDY = ieee33.SCENARIO
 _PRICES = {"substation": 0.10, "gt6": 0.08, "gt25": 0.09, "gt30": 0.12}
@@ -15,5 +16,5 @@ _SOURCES = {name: {"node": s["node"], "kg_per_kwh": s["kg_per_kwh"], "p_max_kw":
 SCENARIO = _STUDY.replace(
     name="ieee33_meshed", about="ieee33 with its tie lines closed: AC power flow of a mesh, turbines in merit order",
     members={**_STUDY.members, "grid": Member(
-        simulator="simulators.grid.ac:AcPowerFlow", step_s=900, entities=_STUDY.members["grid"].entities,
+        simulator="cosim.simulators.grid.ac:AcPowerFlow", step_s=900, entities=_STUDY.members["grid"].entities,
         params={"sources": _SOURCES, "dispatch": "merit", "closed_lines": [32, 33, 34, 35, 36]})})

@@ -3,7 +3,7 @@
 Rows of the model: B08, I22.
 """
 
-from scenarios._study import study
+from cosim.scenarios._study import study
 
 SCENARIO = study("ieee33_power", "ieee33 without the carbon signal: agents see prices only", policy="uniform",
                  mode="power", lambda_kw_per_kg_h=0.0)

@@ -4,8 +4,9 @@ Each turbine changes by at most 2 kW a minute (30 kW per interval; an assumption
 dispatch plans 4 intervals together; the profile forecasts its own values.
 """
 
+from cosim.scenarios import ieee33
+
 from cosim.scenario import Link, Member
-from scenarios import ieee33
 
 RAMP_KW_PER_MIN = 2.0
 _STUDY = ieee33.SCENARIO
@@ -20,7 +21,7 @@ SCENARIO = _STUDY.replace(
            Link(source="profile.q_ahead_kvar", target="grid.q_ahead_kvar")),
     members={
         **_STUDY.members,
-        "profile": Member(simulator="simulators.profile:ForecastProfile", step_s=_PROFILE.step_s,
+        "profile": Member(simulator="cosim.simulators.profile:ForecastProfile", step_s=_PROFILE.step_s,
                           entities=_PROFILE.entities, params=_PROFILE.params),
         "grid": Member(simulator=_GRID.simulator, step_s=_GRID.step_s, entities=_GRID.entities,
                        params={**_GRID.params, "sources": _SOURCES})})

@@ -5,14 +5,15 @@ its unit by --set grid.unit=g_per_kwh, kg_per_kwh, kg_per_mwh, t_per_mwh or lb_p
 --set start=2026-01-31, and --set 'grid.columns={"bus8": "DE", "bus32": "FR"}' gives data centers zones of their own.
 """
 
+from cosim.scenarios import ieee33
+
 from cosim.scenario import Member
-from scenarios import ieee33
 
 _STUDY = ieee33.SCENARIO
 
 SCENARIO = _STUDY.replace(
     name="intensity_series", about="ieee33 with carbon intensity from a CSV; give it by --set grid.path=FILE.csv",
     members={**_STUDY.members, "grid": Member(
-        simulator="simulators.grid.series:IntensitySeries", step_s=900, entities=_STUDY.members["grid"].entities,
+        simulator="cosim.simulators.grid.series:IntensitySeries", step_s=900, entities=_STUDY.members["grid"].entities,
         params={"path": "intensity.csv", "time_column": "datetime", "column": "carbon_intensity",
                 "unit": "g_per_kwh"})})

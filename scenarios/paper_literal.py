@@ -7,8 +7,7 @@ The run goes to its end and reports it: drops, PUE, elastic and held intervals. 
 Rows of the model: I01-03, I07-11, I13, I14, I19.
 """
 
-from cosim.scenario import Scenario
-from scenarios._study import (
+from cosim.scenarios._study import (
     ARRIVALS,
     SCENARIO_HOOKS,
     SHARED,
@@ -17,6 +16,8 @@ from scenarios._study import (
     links,
     members,
 )
+
+from cosim.scenario import Scenario
 
 _MEMBERS = members(
     grid={"sources": SOURCES},
@@ -32,6 +33,6 @@ SCENARIO = Scenario(
     members={
         **_MEMBERS,
         "tariff": _MEMBERS["tariff"].model_copy(update={"params": {"boundary": "closed"}}),  # I19
-        "aidc": _MEMBERS["aidc"].model_copy(update={"simulator": "simulators.aidc.adapter:SlotDataCenters"}),
+        "aidc": _MEMBERS["aidc"].model_copy(update={"simulator": "cosim.simulators.aidc.adapter:SlotDataCenters"}),
     },
     links=links(), **SCENARIO_HOOKS)

@@ -5,8 +5,9 @@ What it takes to plug it in is all here: its names ('P_load[MW]', 'Bus-8'), its 
 units. Units convert by themselves. Its network brings its own loads at nominal size, so there is no profile.
 """
 
+from cosim.scenarios import ieee33
+
 from cosim.scenario import Link, Member
-from scenarios import ieee33
 
 _STUDY = ieee33.SCENARIO
 _BUSES = [f"bus{k}" for k in range(33)]
@@ -17,12 +18,12 @@ SCENARIO = _STUDY.replace(
     name="plug_pandapower", about="ieee33 with mosaik-pandapower-2 as the grid and a carbon member beside it",
     members={
         **{name: _STUDY.members[name] for name in ("workload", "tariff", "controller", "aidc")},
-        "turbines": Member(simulator="simulators.grid.carbon:FixedSources", step_s=900,
+        "turbines": Member(simulator="cosim.simulators.grid.carbon:FixedSources", step_s=900,
                            entities={"Source": list(_TURBINES)},
                            params={"set_points_kw": dict.fromkeys(_TURBINES, 400.0)}),
         "grid": Member(simulator="mosaik_components.pandapower:Simulator", step_s=900, params={"step_size": 15},
                        entities={"Grid": {"network_function": "case33bw"}}),
-        "carbon": Member(simulator="simulators.grid.carbon:CarbonFlow", step_s=900,
+        "carbon": Member(simulator="cosim.simulators.grid.carbon:CarbonFlow", step_s=900,
                          entities={"Bus": _BUSES, "Source": list(_TURBINES), "Carbon": ["carbon"]},
                          params={"sources": {"substation": {"node": 0, "kg_per_kwh": 0.30}} | {
                              name: {"node": node, "kg_per_kwh": w} for name, (node, w) in _TURBINES.items()}}),

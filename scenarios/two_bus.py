@@ -4,8 +4,9 @@ Every minute brings 10 queries of 1 GPU-minute and one training job of 2 GPU-min
 GPUs of 1 kW each are busy all the time; cooling adds a quarter (COP 4, no tower); the tariff is flat at night.
 """
 
+from cosim.scenarios._study import SCENARIO_HOOKS, links, members
+
 from cosim.scenario import Scenario
-from scenarios._study import SCENARIO_HOOKS, links, members
 
 _SPEED = {"to_per_gpu_min": 6.0e4, "kw_per_to_s": 1.0e-3}
 

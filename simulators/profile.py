@@ -10,18 +10,18 @@ import math
 from pathlib import Path
 from typing import Annotated
 
+from cosim.simulators.grid.network.feeder import Network
+from cosim.simulators.grid.network.radial import read_loads
 from pydantic import Field, field_validator
 
 from cosim.adapter import Adapter, Values
-from cosim.dates import seconds_of_day
 from cosim.errors import ScenarioError, unknown
 from cosim.limits import is_file
 from cosim.params import params
 from cosim.ports import Port
-from cosim.table import clock_of
+from cosim.tables.dates import seconds_of_day
+from cosim.tables.table import clock_of
 from cosim.units import DAY_S, MIN_S, format_time, not_negative
-from simulators.grid.feeder import Network
-from simulators.grid.network import read_loads
 
 SLOTS = 96
 SLOT_S = DAY_S / SLOTS

@@ -14,7 +14,7 @@ from cosim.errors import ScenarioError
 from cosim.params import params
 from cosim.plausible import Price
 from cosim.ports import Port
-from cosim.table import Held, Overflow, Reading, Table
+from cosim.tables.table import Held, Overflow, Reading, Table
 from cosim.units import DAY_S, HOUR_S, Seconds
 
 Boundary = Literal["half_open", "closed", "inclusive_hour"]

@@ -41,12 +41,12 @@ def that_matter() -> list[dict[str, str]]:
 
 def blas(environment: dict[str, str]) -> str:
     """What a trace says of its library of linear algebra when it is made there."""
-    return said(["-c", "from cosim.machine import versions; print(versions()['blas'])"], environment).strip()
+    return said(["-c", "from cosim.trace.machine import versions; print(versions()['blas'])"], environment).strip()
 
 
 def actions(path: str) -> np.ndarray:
     """Joint actions of a checkpoint's team on what it has not seen before."""
-    from agents.acting import ActingTeam
+    from cosim.agents.learn.numpy_actor import ActingTeam
     team, rng = ActingTeam(path), np.random.default_rng(5)
     count, (seen, told, _) = len(team.spec.agents), team.spec.widths
     out = []

@@ -9,12 +9,12 @@ from typing import Any
 import networktruth
 import numpy as np
 import pandapower as pp
+from cosim.simulators.grid.ac import AcPowerFlow
+from cosim.simulators.grid.adapter import CefDispatch
+from cosim.simulators.grid.network.files import stored
+from cosim.simulators.grid.network.radial import read_loads
 
 from cosim.errors import CosimError
-from simulators.grid.ac import AcPowerFlow
-from simulators.grid.adapter import CefDispatch
-from simulators.grid.netfile import stored
-from simulators.grid.network import read_loads
 
 
 @dataclass(frozen=True)

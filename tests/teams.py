@@ -1,8 +1,7 @@
 """Small environments and teams for the learners' tests."""
 
 import numpy as np
-
-from agents.spec import AgentType, Choice, Column, Interval, Outcome, Simplex, TeamSpec
+from cosim.agents.learn.spec import AgentType, Choice, Column, Interval, Outcome, Simplex, TeamSpec
 
 
 def columns(count, name="o"):

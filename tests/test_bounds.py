@@ -22,7 +22,7 @@ NO_RUN = {"browser", "docs", "audit", "test"}
 PART_OF = {"pydantic_core": "pydantic", "mosaik_components": "mosaik-pandapower-2", "opendssdirect": "opendssdirect-py"}
 """Import name -> distribution, where they differ by more than a dash."""
 NOT_IMPORTED = {
-    "openpyxl": ("simulators/grid/netscan.py", 'engine="openpyxl"', "pandas reads Excel files with it"),
+    "openpyxl": ("simulators/grid/network/file_scan.py", 'engine="openpyxl"', "pandas reads Excel files with it"),
     "xlsxwriter": ("tests/simulators/grid/test_grid_network.py", "pp.to_excel", "pandapower writes them with it"),
     "h5netcdf": ("examples/read_trace.py", 'engine="h5netcdf"', "xarray reads traces with it"),
     "ruff": (".ci/run", "ruff check", "a command"),

@@ -3,8 +3,8 @@
 The sweep of lambda (X12) is one of them. A page's blocks are run in a folder of its own, in order. Marks stand in a
 comment on the line before a block:
 
-    <!-- long: ARGUMENTS -->   appended to each `python -m cosim.run` and `agents.train` (or set before the command when
-                               NAME=VALUE)
+    <!-- long: ARGUMENTS -->   appended to each `python -m cosim.run` and `cosim.agents.train` (or set before the
+                               command when NAME=VALUE)
     <!-- network: WHY -->      not run: it needs the network
     <!-- given: NAME -->       not run but written to that file
     <!-- output -->            not run: what the block before it must have printed, line by line
@@ -35,11 +35,11 @@ BLOCK = re.compile(r"(?:^<!-- (?P<mark>[^\n]*?) -->\n)?^```(?P<kind>\w*)\n(?P<te
 DECIMAL = re.compile(r"-?\d+\.\d+$")
 SOURCE = re.compile(r"^<!-- source: (\S+) -->$", re.MULTILINE)
 MARKS = {"long", "network", "given", "output", "run command", "test command", "map"}
-TRAINING = "agents.train"
-COMMANDS = {TRAINING: TRAINING, "agents.evaluate": "agents.evaluate", "cosim.run": "cosim.run",
+TRAINING = "cosim.agents.train"
+COMMANDS = {TRAINING: TRAINING, "cosim.agents.evaluate": "cosim.agents.evaluate", "cosim.run": "cosim.run",
             "cosim.report": "cosim.report", "cosim.check": "cosim.check",
-            "cosim.trace": "cosim.inspection", "agents.curves": "agents.curves",
-            "simulators.receipts": "simulators.receipts", "simulators.grid.sweep": "simulators.grid.sweep"}
+            "cosim.trace": "cosim.trace.command", "cosim.agents.curves": "cosim.agents.curves",
+            **{name: name for name in ("cosim.simulators.analysis.receipts", "cosim.simulators.analysis.lambda_sweep")}}
 
 
 def blocks(page):
@@ -90,7 +90,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{tmp_path}")
     monkeypatch.setattr(webbrowser, "open", lambda url: True)
-    monkeypatch.setattr("agents.evaluate.WARMUP_DAYS", 0.0125)
+    monkeypatch.setattr("cosim.agents.evaluate.WARMUP_DAYS", 0.0125)
     for example in (ROOT / "examples").glob("[!p]*"):  # plug_* have tests of their own
         if example.is_file():
             shutil.copy(example, tmp_path)

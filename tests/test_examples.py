@@ -5,12 +5,12 @@ import math
 from pathlib import Path
 
 import pytest
+from cosim.simulators.analysis.metrics import site_figures
 
 from cosim.experiment import Experiment
 from cosim.run import find
 from cosim.scenario import override
 from cosim.trace import Trace
-from simulators.metrics import site_figures
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"

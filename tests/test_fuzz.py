@@ -15,26 +15,26 @@ from typing import Any
 
 import pandapower
 import pytest
+from cosim.agents.fleet.policies import shipped
+from cosim.agents.learn.numpy_actor import ActingTeam
+from cosim.simulators.grid.network.radial import read_feeder
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from agents.acting import ActingTeam
-from agents.policies import shipped
+from cosim.drivers.instrument import Control
+from cosim.drivers.native import NativeWorld
+from cosim.drivers.resolve import resolve
 from cosim.errors import LONGEST, CosimError
 from cosim.experiment import Experiment
-from cosim.inspection import main as inspect_main
 from cosim.limits import check_steps
-from cosim.native import NativeWorld
-from cosim.replay import replay
-from cosim.resolve import resolve
+from cosim.replay.members import replay
 from cosim.run import find
 from cosim.scenario import Scenario, override
-from cosim.tap import Control
 from cosim.trace import Trace
+from cosim.trace.command import main as inspect_main
 from cosim.units import parse_duration
-from simulators.grid.network import read_feeder
 
 TIMES = int(os.environ.get("COSIM_FUZZ", "1"))
 LONGEST_S = 30
@@ -80,7 +80,7 @@ def folder(tmp_path_factory) -> Iterator[Path]:
 
 TEXTS = st.sampled_from(["", " ", "x", "0", "-1", "1e300", "nan", "\x00", "\ud800", "../../x", "/dev/null", "a" * 5000,
                          "a.b.c", "{node}", "{0.__class__}", "%s", "[/b]", "=1+1", "\u202e", "sites:bus{node}", "bus1",
-                         "simulators.tariff:TimeOfUse", "no:such", "1e9d", "-5min", "1e-300s", "null"])
+                         "cosim.simulators.tariff:TimeOfUse", "no:such", "1e9d", "-5min", "1e-300s", "null"])
 NUMBERS = (st.sampled_from([0, -1, 1, 2**31, 2**63, -(2**63), 10**400, 1e300, -1e300, 1e-300, 5e-324, 0.1, -0.0])
            | st.floats() | st.integers(-10, 10**7))
 LEAVES = st.none() | st.booleans() | NUMBERS | TEXTS

@@ -9,27 +9,27 @@ from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 import pytest
+from cosim.agents.learn.config import Learning
+from cosim.simulators.aidc.adapter import DataCenters
+from cosim.simulators.analysis.metrics import preflight
+from cosim.simulators.controller.params import ControllerParams
+from cosim.simulators.fleet import JobClass, Site
+from cosim.simulators.grid.ac import AcPowerFlow
+from cosim.simulators.grid.adapter import GridParams
+from cosim.simulators.grid.carbon import CarbonFlow
+from cosim.simulators.grid.opendss import OpenDss
+from cosim.simulators.grid.series import IntensitySeries
+from cosim.simulators.profile import ForecastProfileParams
+from cosim.simulators.tariff import TimeOfUse
+from cosim.simulators.workload.adapter import Arrivals, AzureLlm
+from cosim.simulators.workload.cluster import ClusterTrace
+from cosim.simulators.workload.recorded import RecordedJobs
 
-from agents.config import Learning
+from cosim.drivers.resolve import resolve
 from cosim.params import field_names
-from cosim.replay import PlayerParams, TablePlayerParams
-from cosim.resolve import resolve
+from cosim.replay.members import PlayerParams, TablePlayerParams
 from cosim.run import find
 from cosim.scenario import Member, Scenario, override
-from simulators.aidc.adapter import DataCenters
-from simulators.controller.params import ControllerParams
-from simulators.fleet import JobClass, Site
-from simulators.grid.ac import AcPowerFlow
-from simulators.grid.adapter import GridParams
-from simulators.grid.carbon import CarbonFlow
-from simulators.grid.opendss import OpenDss
-from simulators.grid.series import IntensitySeries
-from simulators.metrics import preflight
-from simulators.profile import ForecastProfileParams
-from simulators.tariff import TimeOfUse
-from simulators.workload.adapter import Arrivals, AzureLlm
-from simulators.workload.cluster import ClusterTrace
-from simulators.workload.recorded import RecordedJobs
 
 REPO = Path(__file__).parents[1]
 MEMBERS: dict[str, tuple[type, ...]] = {

@@ -1,11 +1,12 @@
-"""python -m agents.pretrained [NAME]: the trained teams that ship, how each was made and how it learned."""
+"""python -m cosim.agents.pretrained [NAME]: the trained teams that ship, how each was made and how it learned."""
 
 from __future__ import annotations
 
 import json
 import sys
 
-from agents.pretrained import shipped
+from cosim.agents.pretrained import shipped
+
 from cosim.console import OneLineParser, fail, plain_console, print_digest
 from cosim.digest import Digest, Table
 from cosim.errors import CosimError, ScenarioError, unknown
@@ -29,7 +30,7 @@ def about(name: str) -> Digest:
 
 def main(argv: list[str] | None = None) -> int:
     """The program; returns its exit code."""
-    parser = OneLineParser(prog="python -m agents.pretrained", description="Show the trained teams that ship.")
+    parser = OneLineParser(prog="python -m cosim.agents.pretrained", description="Show the trained teams that ship.")
     parser.add_argument("name", nargs="?", help="one of them (default: all)")
     try:
         wanted = parser.parse_args(argv).name

@@ -8,7 +8,7 @@ from cosim.reporting.chart import Fact, Heat, Panel, Picture, Series, missing
 from cosim.reporting.data import GRID, SITE, Run
 from cosim.reporting.sites import MARKS, warmup
 from cosim.reporting.text import number, quantity, strong
-from cosim.series import weighted_mean
+from cosim.trace.series import weighted_mean
 from cosim.units import KG_PER_T
 
 _EMISSION, _REALISED = f"{GRID}/emission_kg_per_h", f"{GRID}/emission_realised_kg_per_h"

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from cosim.series import (
+from cosim.trace import Trace
+from cosim.trace.series import (
     Counted,
     CountedTime,
     counted,
@@ -22,7 +23,6 @@ from cosim.series import (
     standing,
     step_s,
 )
-from cosim.trace import Trace
 from cosim.units import HOUR_S, MIN_S
 
 SITE, BUS, GRID, PRICE = "aidc/Site", "grid/Bus", "grid/Grid", "tariff/Tariff/price_usd_per_kwh"

@@ -15,7 +15,7 @@ from cosim.reporting.data import BUS, GRID, SITE, Run
 from cosim.reporting.feeder import layout, parse
 from cosim.reporting.sites import MARKS, warmup
 from cosim.reporting.text import at, highest, listing, number, quantity, strong
-from cosim.series import weighted_mean
+from cosim.trace.series import weighted_mean
 
 _MAP_NOTE = ("The dashed ring is a data center, the square a power source; a line is as wide as the power it carries, "
              "and the arrow says where to.")

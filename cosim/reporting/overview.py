@@ -11,9 +11,9 @@ from typing import Any
 
 from cosim.digest import Digest
 from cosim.errors import CosimError
+from cosim.imports import load
 from cosim.reporting.data import Run
 from cosim.reporting.text import at, length, named, number
-from cosim.resolve import load
 from cosim.scenario import leaves
 from cosim.trust import received_hook
 from cosim.units import unit_of

@@ -18,7 +18,7 @@ from matplotlib.ticker import NullFormatter
 from cosim.plaintext import visible
 from cosim.reporting.chart import Panel, Picture, Section, Series, ranges
 from cosim.reporting.text import at, number, unmarked
-from cosim.series import rows_at
+from cosim.trace.series import rows_at
 from cosim.units import DAY_S, HOUR_S, MIN_S
 
 _COLOURS = {"ink": "#1b1e23", "muted": "#7b828c", "alarm": "#b3261e", "band": "#8b95a5", "site0": "#0068a8",

@@ -14,7 +14,7 @@ import numpy as np
 from cosim.reporting.chart import Band, Fact, Panel, Picture, Rule, Series, missing
 from cosim.reporting.data import PRICE, SITE, Run
 from cosim.reporting.text import at, count, highest, listing, number, quantity, strong
-from cosim.series import weighted_mean
+from cosim.trace.series import weighted_mean
 from cosim.units import HOUR_S
 
 _NO_SITES = "The trace holds no data center (member aidc, model Site), so there is nothing to show here."

@@ -11,6 +11,16 @@ from dataclasses import field
 from typing import Annotated, Any
 
 import numpy as np
+from cosim.simulators.aidc.engine.carried import pack, unpack
+from cosim.simulators.aidc.engine.facility import Facility
+from cosim.simulators.aidc.engine.racks import Racks
+from cosim.simulators.aidc.engine.slots import Reading, SlotFacility
+from cosim.simulators.aidc.plant.ambient import Ambient, Outside, Weather, check_cover
+from cosim.simulators.aidc.plant.cooling import BALANCED, Cooling, CoolingChoice, supply_limits_degc
+from cosim.simulators.aidc.plant.thermal import Room, StaticPlant, Thermal
+from cosim.simulators.aidc.ports import SITE, per_class
+from cosim.simulators.aidc.site import EVENTS, SiteOnBus
+from cosim.simulators.fleet import JobClass, Site
 from pydantic import Field
 
 from cosim.adapter import Adapter, Values, serve
@@ -19,16 +29,6 @@ from cosim.limits import BYTES_PER_NUMBER, check_memory
 from cosim.params import params
 from cosim.ports import Batch
 from cosim.units import Seconds, format_time
-from simulators.aidc.ambient import Ambient, Outside, Weather, check_cover
-from simulators.aidc.carried import pack, unpack
-from simulators.aidc.cooling import BALANCED, Cooling, CoolingChoice, supply_limits_degc
-from simulators.aidc.facility import Facility
-from simulators.aidc.ports import SITE, per_class
-from simulators.aidc.racks import Racks
-from simulators.aidc.site import EVENTS, SiteOnBus
-from simulators.aidc.slots import Reading, SlotFacility
-from simulators.aidc.thermal import Room, StaticPlant, Thermal
-from simulators.fleet import JobClass, Site
 
 _POWER_COLUMNS = 8
 """Of the table `power`, about."""

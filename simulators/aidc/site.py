@@ -7,16 +7,17 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+from cosim.simulators.aidc.engine.facility import Facility
+from cosim.simulators.aidc.engine.interval import Interval, State, resolved_kw
+from cosim.simulators.aidc.engine.slots import SlotFacility
+from cosim.simulators.aidc.equations import aidc_power_kw, it_at_inlet_kw, pue, reactive_power_kvar
+from cosim.simulators.aidc.plant.ambient import Outside, Weather
+from cosim.simulators.aidc.plant.cooling import per_rack
+from cosim.simulators.aidc.plant.thermal import Alarm, Heat, StaticPlant
+from cosim.simulators.fleet import Site
+
 from cosim.adapter import Sparing
 from cosim.ports import Batch
-from simulators.aidc.ambient import Outside, Weather
-from simulators.aidc.cooling import per_rack
-from simulators.aidc.equations import aidc_power_kw, it_at_inlet_kw, pue, reactive_power_kvar
-from simulators.aidc.facility import Facility
-from simulators.aidc.interval import Interval, State, resolved_kw
-from simulators.aidc.slots import SlotFacility
-from simulators.aidc.thermal import Alarm, Heat, StaticPlant
-from simulators.fleet import Site
 
 _WORKS = ("work_to", "finished_work_to", "missed_work_to", "failed_work_to")
 _COUNTS = ("received_jobs", "finished_jobs", "dropped_jobs")

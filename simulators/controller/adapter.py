@@ -1,7 +1,7 @@
 """The agents on the bus: a workload manager that places jobs, and one agent per site that times and serves them.
 
 A policy decides in ratios; here ratios become whole jobs, release times and GPUs (U22). Any object with the two
-methods of `agents.decision.Policy` can take the place of `Controller.policy` before the first tick.
+methods of `cosim.agents.fleet.decision.Policy` can take the place of `Controller.policy` before the first tick.
 
 Rows of the model: A06, A07, B08, I13, I22, M13, U09, U14, U22.
 """
@@ -14,8 +14,7 @@ from operator import itemgetter
 from typing import Any
 
 import numpy as np
-
-from agents.allocation import (
+from cosim.agents.fleet.allocation import (
     deal,
     gpu_blocks,
     largest_remainder,
@@ -24,14 +23,22 @@ from agents.allocation import (
     project_shares,
     project_simplex,
 )
-from agents.decision import FleetFacts, Matrix, Observation, Policy
-from agents.heuristics import GpuRule
+from cosim.agents.fleet.decision import FleetFacts, Matrix, Observation, Policy
+from cosim.agents.fleet.heuristics import GpuRule
+from cosim.simulators.controller.deferral import Deferrals
+from cosim.simulators.controller.params import (
+    ControllerParams,
+    check_mode,
+    check_policy,
+    facts_of,
+    guard_min,
+    policy_of,
+)
+
 from cosim.adapter import Adapter, Values, serve
 from cosim.errors import ModelError, ScenarioError, unknown
 from cosim.ports import Batch, Port
 from cosim.units import HOUR_S, format_time
-from simulators.controller.deferral import Deferrals
-from simulators.controller.params import ControllerParams, check_mode, check_policy, facts_of, guard_min, policy_of
 
 Rows = list[list[list[int]]]
 """site -> class -> rows of the batch, ascending."""

@@ -16,9 +16,9 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
+from cosim.agents.fleet.allocation import largest_remainder, largest_remainder_carry, project_simplex
+from cosim.agents.fleet.decision import FleetFacts
 
-from agents.allocation import largest_remainder, largest_remainder_carry, project_simplex
-from agents.decision import FleetFacts
 from cosim.errors import ScenarioError
 from cosim.ports import Batch
 from cosim.units import HOUR_S, MIN_S, format_time

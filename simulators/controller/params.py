@@ -11,22 +11,22 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
+from cosim.agents.fleet.decision import EnergyModel, FleetFacts, Policy
+from cosim.agents.fleet.heuristics import PolicyOptions
+from cosim.agents.fleet.learned import LearnedPolicy
+from cosim.agents.fleet.policies import POLICIES, check_own, checkpoint_of, make_policy
+from cosim.agents.fleet.rewards import RewardWeights
+from cosim.simulators.aidc.engine.slack import MOST_S
+from cosim.simulators.aidc.equations import aidc_power_kw, cooling_power_kw, distribution_loss_kw, it_at_inlet_kw
+from cosim.simulators.aidc.plant.cooling import BALANCED, CoolingChoice
+from cosim.simulators.controller.deferral import LongDeferrals, permitted
+from cosim.simulators.fleet import JobClass, Site, may_run
 from pydantic import BeforeValidator, Field
 
-from agents.decision import EnergyModel, FleetFacts, Policy
-from agents.heuristics import PolicyOptions
-from agents.learned import LearnedPolicy
-from agents.policies import POLICIES, check_own, checkpoint_of, make_policy
-from agents.rewards import RewardWeights
 from cosim.errors import ScenarioError, unknown
+from cosim.imports import load
 from cosim.params import params
-from cosim.resolve import load
 from cosim.units import HOUR_S, MIN_S, Seconds
-from simulators.aidc.cooling import BALANCED, CoolingChoice
-from simulators.aidc.equations import aidc_power_kw, cooling_power_kw, distribution_loss_kw, it_at_inlet_kw
-from simulators.aidc.slack import MOST_S
-from simulators.controller.deferral import LongDeferrals, permitted
-from simulators.fleet import JobClass, Site, may_run
 
 
 def _ratio(value: Any) -> Any:
@@ -123,7 +123,7 @@ def policy_of(p: ControllerParams, facts: FleetFacts, rng: np.random.Generator) 
     if (path := checkpoint_of(p.policy)) is not None:
         explorer = None
         if p.explore:
-            explorer = load("agents.team:Team", "controller.explore").load(path)
+            explorer = load("cosim.agents.learn.team:Team", "controller.explore").load(path)
             explorer.rng["sampling"] = rng
         return LearnedPolicy(path, facts, joint, explorer)
     return make_policy(p.policy, facts, _options(p), rng, joint, POLICIES | _own(p.policy))

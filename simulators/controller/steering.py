@@ -1,4 +1,4 @@
-"""The study's scenarios as something to learn on: what `cosim.vector` asks of a scenario's `environment`.
+"""The study's scenarios as something to learn on: what `cosim.learning.vector` asks of a scenario's `environment`.
 
 The world stops where the controller is about to step. What it would hear becomes the observation, an action becomes its
 policy's decision, and the same controller turns it into jobs and commands as on the bus. The reward comes from what the
@@ -14,15 +14,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from cosim.agents.fleet.actions import decision_of, from_unit, start_of
+from cosim.agents.fleet.decision import Decision, Matrix, Observation, Operation
+from cosim.agents.fleet.observation import Sight
+from cosim.agents.fleet.rewards import OBJECTIVE, TERMS, Minute, hour_cost, loom, reward_of, terms_of
+from cosim.agents.fleet.team_arrays import TeamView
+from cosim.simulators.controller.adapter import Controller, known
 
-from agents.actions import decision_of, from_unit, start_of
-from agents.decision import Decision, Matrix, Observation, Operation
-from agents.observation import Sight
-from agents.rewards import OBJECTIVE, TERMS, Minute, hour_cost, loom, reward_of, terms_of
-from agents.teamview import TeamView
 from cosim.errors import ScenarioError
 from cosim.units import HOUR_S
-from simulators.controller.adapter import Controller, known
 
 CONTROLLER, FLEET, GRID, WORKLOAD, BASELINE = "controller", "aidc", "grid", "workload", "grid_without_aidc"
 _USUAL_PUE = 1.25
@@ -46,7 +46,7 @@ class Steered:
 
 
 class Steering:
-    """One started world (`cosim.native.NativeWorld`) of a scenario with members named as in the study.
+    """One started world (`cosim.drivers.native.NativeWorld`) of a scenario with members named as in the study.
 
     Agents: the manager leads, then one per site, in the scenario's order. Several worlds of a scenario share a `spec`.
     ScenarioError when the scenario has no such members or cannot give what its reward counts.
@@ -57,7 +57,7 @@ class Steering:
     foresees, counts_served   whether the fleet tells of late jobs, and the reward counts them; of work that was served
     """
 
-    batch = "simulators.controller.batched.steering:BatchSteering"
+    batch = "cosim.simulators.controller.batched.steering:BatchSteering"
     """Who steers many worlds at once by the same rules."""
 
     member = CONTROLLER
@@ -163,7 +163,7 @@ class Steering:
         return out
 
     def from_unit(self, index: int, unit: np.ndarray) -> np.ndarray:
-        """(A,) action of agent `index` from its numbers in [0, 1], see `agents.actions.from_unit`."""
+        """(A,) action of agent `index` from its numbers in [0, 1], see `cosim.agents.fleet.actions.from_unit`."""
         row = np.zeros(self._width, np.float32)
         parts = self.spec.type_of(index).action
         mine = from_unit(parts, unit)

@@ -11,6 +11,13 @@ from dataclasses import field
 from typing import Annotated, Any, Literal
 
 import numpy as np
+from cosim.simulators.grid.dispatch.sources import other_voltage, own_intensities, tighter_limits
+from cosim.simulators.grid.dispatch.surplus import EXPORT_KW, back_in_words
+from cosim.simulators.grid.equations import Floats, Ints, generated_carbon, nodal_carbon_intensity
+from cosim.simulators.grid.network.feeder import Network
+from cosim.simulators.grid.network.powerflow import AcFlow, AcNetwork
+from cosim.simulators.grid.plausible import refuse_impossible, unit_hint
+from cosim.simulators.grid.ports import DEMAND, PER_BUS, fixed_tables, per_bus
 from pydantic import Field, model_validator
 
 from cosim.adapter import Adapter, Values
@@ -19,13 +26,6 @@ from cosim.params import params
 from cosim.plausible import Intensity
 from cosim.ports import Port
 from cosim.units import format_time
-from simulators.grid.equations import Floats, Ints, generated_carbon, nodal_carbon_intensity
-from simulators.grid.feeder import Network
-from simulators.grid.plausible import refuse_impossible, unit_hint
-from simulators.grid.ports import DEMAND, PER_BUS, fixed_tables, per_bus
-from simulators.grid.powerflow import AcFlow, AcNetwork
-from simulators.grid.sources import other_voltage, own_intensities, tighter_limits
-from simulators.grid.surplus import EXPORT_KW, back_in_words
 
 OPTIMAL, HELD = 0.0, 2.0
 

@@ -10,28 +10,28 @@ from dataclasses import field
 from typing import Annotated, Any
 
 import numpy as np
+from cosim.simulators.fleet import Site
+from cosim.simulators.grid.dispatch.conic import Limits
+from cosim.simulators.grid.dispatch.dispatch import NEGLIGIBLE_PU, Dispatch, SolverName
+from cosim.simulators.grid.dispatch.findings import LOOSE_GAP_PU, Incidents
+from cosim.simulators.grid.dispatch.horizon import Ramps
+from cosim.simulators.grid.dispatch.mci import MciOfDispatch, marginal_sources, no_mci
+from cosim.simulators.grid.dispatch.nci_limits import Formulation, NciCaps
+from cosim.simulators.grid.dispatch.results import ELASTIC, HELD, DispatchResult, Inexact
+from cosim.simulators.grid.dispatch.sources import Source, all_sources, other_voltage, tighter_limits
+from cosim.simulators.grid.dispatch.surplus import in_words
+from cosim.simulators.grid.equations import Floats
+from cosim.simulators.grid.network.feeder import Network
+from cosim.simulators.grid.network.powerflow import AcCheck
+from cosim.simulators.grid.network.radial import read_feeder
+from cosim.simulators.grid.plausible import refuse_impossible, unit_hint
+from cosim.simulators.grid.ports import DISPATCH_BUS, DISPATCH_GRID, REALISED, fixed_tables, per_bus
 from pydantic import Field, model_validator
 
 from cosim.adapter import Adapter, Values
 from cosim.errors import ModelError, ScenarioError, SolverError
 from cosim.params import params
 from cosim.units import HOUR_S, MIN_S, format_time
-from simulators.fleet import Site
-from simulators.grid.caps import Formulation, NciCaps
-from simulators.grid.conic import Limits
-from simulators.grid.dispatch import NEGLIGIBLE_PU, Dispatch, SolverName
-from simulators.grid.equations import Floats
-from simulators.grid.feeder import Network
-from simulators.grid.horizon import Ramps
-from simulators.grid.incidents import LOOSE_GAP_PU, Incidents
-from simulators.grid.mci import MciOfDispatch, marginal_sources, no_mci
-from simulators.grid.network import read_feeder
-from simulators.grid.plausible import refuse_impossible, unit_hint
-from simulators.grid.ports import DISPATCH_BUS, DISPATCH_GRID, REALISED, fixed_tables, per_bus
-from simulators.grid.powerflow import AcCheck
-from simulators.grid.results import ELASTIC, HELD, DispatchResult, Inexact
-from simulators.grid.sources import Source, all_sources, other_voltage, tighter_limits
-from simulators.grid.surplus import in_words
 
 
 @params

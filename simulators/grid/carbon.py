@@ -10,6 +10,9 @@ from __future__ import annotations
 from typing import Annotated
 
 import numpy as np
+from cosim.simulators.grid.equations import nodal_carbon_intensity, radial_power_flow
+from cosim.simulators.grid.network.feeder import Network
+from cosim.simulators.grid.network.radial import read_feeder
 from pydantic import Field
 
 from cosim.adapter import Adapter, Values
@@ -17,9 +20,6 @@ from cosim.errors import ModelError, ScenarioError
 from cosim.params import params
 from cosim.plausible import Intensity
 from cosim.ports import Port
-from simulators.grid.equations import nodal_carbon_intensity, radial_power_flow
-from simulators.grid.feeder import Network
-from simulators.grid.network import read_feeder
 
 
 @params

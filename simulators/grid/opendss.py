@@ -11,6 +11,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+from cosim.simulators.grid.dispatch.surplus import EXPORT_KW, back_in_words
+from cosim.simulators.grid.equations import Floats, generated_carbon, nodal_carbon_intensity
+from cosim.simulators.grid.network import dss_scan as dssscan
+from cosim.simulators.grid.network.feeder import Feeder, Network
+from cosim.simulators.grid.network.radial import read_feeder
+from cosim.simulators.grid.ports import DEMAND, PER_BUS, fixed_tables
 from pydantic import Field
 
 from cosim.adapter import Adapter, Values
@@ -20,12 +26,6 @@ from cosim.params import params
 from cosim.plausible import Intensity
 from cosim.ports import Port
 from cosim.units import format_time
-from simulators.grid import dssscan
-from simulators.grid.equations import Floats, generated_carbon, nodal_carbon_intensity
-from simulators.grid.feeder import Feeder, Network
-from simulators.grid.network import read_feeder
-from simulators.grid.ports import DEMAND, PER_BUS, fixed_tables
-from simulators.grid.surplus import EXPORT_KW, back_in_words
 
 try:
     import opendssdirect

@@ -16,7 +16,7 @@ from cosim.limits import is_file
 from cosim.params import params
 from cosim.plausible import is_marginal, stated_intensity
 from cosim.ports import Port
-from cosim.table import Overflow, Reading, Table
+from cosim.tables.table import Overflow, Reading, Table
 from cosim.units import SUFFIXES
 
 IntensityUnit = Literal["g_per_kwh", "kg_per_kwh", "lb_per_mwh", "kg_per_mwh", "t_per_mwh"]
@@ -61,7 +61,8 @@ class IntensitySeries(Continuing):
     """Carbon intensity from a table, for users who have a carbon service's export and no network.
 
     Nothing answers demand: neither losses nor voltages nor the intensity. Rows are read against the run's start as
-    those of every table (`cosim.axis`), in any order. In the worlds of a learner the table goes on day after day.
+    those of every table (`cosim.tables.axis`), in any order. In the worlds of a learner the table goes on day after
+    day.
     """
 
     PARAMS = SeriesParams

@@ -10,6 +10,12 @@ from collections.abc import Mapping
 from typing import Annotated
 
 import numpy as np
+from cosim.simulators.fleet import BATCH_COLUMNS, JobClass
+from cosim.simulators.workload.arrivals import ArrivalRate, Counts, JobBlock, JobRows, PhaseUnit, arrivals_of, merge
+from cosim.simulators.workload.origin import Origin, ScenarioStart, check_cover, lead_s, note, pass_s
+from cosim.simulators.workload.rows import LEFT_OUT_RATIO, LeftOutRatio, gap_note
+from cosim.simulators.workload.shapes import WEEK_DAYS, BurstPath, Bursts, shape_factors
+from cosim.simulators.workload.traces import Requests, TokenTrace, TokenWork, read_azure_llm
 from pydantic import Field, field_validator
 
 from cosim.adapter import Adapter, Values, serve
@@ -17,12 +23,6 @@ from cosim.errors import ScenarioError, unknown
 from cosim.params import params
 from cosim.ports import Batch, Port
 from cosim.units import MIN_S, format_time
-from simulators.fleet import BATCH_COLUMNS, JobClass
-from simulators.workload.arrivals import ArrivalRate, Counts, JobBlock, JobRows, PhaseUnit, arrivals_of, merge
-from simulators.workload.origin import Origin, ScenarioStart, check_cover, lead_s, note, pass_s
-from simulators.workload.rows import LEFT_OUT_RATIO, LeftOutRatio, gap_note
-from simulators.workload.shapes import WEEK_DAYS, BurstPath, Bursts, shape_factors
-from simulators.workload.traces import Requests, TokenTrace, TokenWork, read_azure_llm
 
 Scale = Annotated[float, Field(ge=0, le=1e12)]
 SizeScale = Annotated[float, Field(ge=1e-6, le=1e6)]
@@ -74,7 +74,7 @@ class Arrivals(Adapter):
     """
 
     PARAMS = ArrivalsParams
-    REPLAYED_BY = "simulators.workload.recorded:RecordedJobs"
+    REPLAYED_BY = "cosim.simulators.workload.recorded:RecordedJobs"
     MODELS = {
         "Arrivals": (
             Port("jobs", "out", "jobs that arrived since the last tick, in arrival order", kind="event"),

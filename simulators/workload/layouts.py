@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
+from cosim.simulators.workload.rows import instants
 from pydantic import Field
 
 from cosim.params import params
 from cosim.units import HOUR_S, MIN_S
-from simulators.workload.rows import instants
 
 Unit = Literal["s", "ms", "us", "ns", "min", "h"]
 

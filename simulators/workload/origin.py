@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from cosim.dates import instant, label
 from cosim.errors import ScenarioError
+from cosim.tables.dates import instant, label
 from cosim.units import DAY_S, HOUR_S, MIN_S
 
 Origin = Annotated[Literal["first", "date"], Field(

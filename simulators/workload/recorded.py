@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import numpy as np
+from cosim.simulators.fleet import BATCH_COLUMNS, JobClass
+from cosim.simulators.workload.adapter import Arrivals
 from pydantic import Field
 
 from cosim.adapter import Adapter, Values
 from cosim.errors import ScenarioError, unknown
 from cosim.params import params
-from cosim.recording import notes as recording_notes
-from cosim.series import played_from_s, scenario_of
+from cosim.replay.recording import notes as recording_notes
 from cosim.trace import Trace
+from cosim.trace.series import played_from_s, scenario_of
 from cosim.units import MIN_S, Seconds, format_time
-from simulators.fleet import BATCH_COLUMNS, JobClass
-from simulators.workload.adapter import Arrivals
 
 
 @params(kw_only=True)
@@ -33,7 +33,7 @@ class RecordedJobsParams:
 
 class RecordedJobs(Adapter):
     """Hands over the jobs of a trace as `Arrivals` did: same ids, works and deadlines, and the same instants since the
-    counted time began (`cosim.recording`).
+    counted time began (`cosim.replay.recording`).
 
     What happened to them in that run (sites, releases, outcomes) is left behind, and so are jobs of a warm-up that is
     not played: data centers begin empty.

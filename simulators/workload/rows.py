@@ -70,7 +70,8 @@ def instants(texts: Sequence[str]) -> np.ndarray | None:
     Fractions of a second have up to nine digits; what says no offset (Z, +02:00) is taken as UTC; a date alone is its
     midnight. Years 1900 to 2199.
     """
-    # not cosim.dates: these are millions of rows, to the nanosecond, and one that is no date is its caller's to count
+    # not cosim.tables.dates: these are millions of rows, to the nanosecond, and one that is no date is its caller's
+    # to count
     found = [_TIME.fullmatch(text) for text in texts]
     if not all(found):
         return None

@@ -17,10 +17,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal, TextIO
 
+from cosim.simulators.workload.layouts import OPENB_COLUMNS, Row, TaskColumns, mapped, openb, swf
+from cosim.simulators.workload.rows import LEFT_OUT_RATIO, LeftOut, delimited, gap_note, likely_unit
+
 from cosim.errors import ScenarioError
 from cosim.units import DAY_S, MIN_S
-from simulators.workload.layouts import OPENB_COLUMNS, Row, TaskColumns, mapped, openb, swf
-from simulators.workload.rows import LEFT_OUT_RATIO, LeftOut, delimited, gap_note, likely_unit
 
 BUFFER_ROWS = 65536
 

@@ -5,10 +5,9 @@ import json
 
 import numpy as np
 import pytest
-
-from agents import checkpoint
-from agents.checkpoint import LAST, LOG
-from agents.curves import main, read_run, together
+from cosim.agents.curves import main, read_run, together
+from cosim.agents.learn import checkpoint
+from cosim.agents.learn.checkpoint import LAST, LOG
 
 STEP = {"steps": 720, "envs": 2}
 """Two environments for six hours: a day of every environment is 4 updates."""

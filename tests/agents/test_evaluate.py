@@ -4,8 +4,7 @@ import json
 import math
 
 import pytest
-
-from agents.evaluate import METRICS, compare, interval, main, metrics
+from cosim.agents.evaluate import METRICS, compare, interval, main, metrics
 
 KINDS = {"llm": "train", "search": "inf"}
 FIGURES = {
@@ -61,7 +60,7 @@ def test_differences_are_taken_seed_by_seed():
 @pytest.fixture
 def brief(monkeypatch):
     """A warm-up of 18 min where a day would say no more."""
-    monkeypatch.setattr("agents.evaluate.WARMUP_DAYS", 0.0125)
+    monkeypatch.setattr("cosim.agents.evaluate.WARMUP_DAYS", 0.0125)
 
 
 @pytest.mark.usefixtures("brief")

@@ -5,13 +5,12 @@ import math
 
 import numpy as np
 import pytest
+from cosim.agents.fleet.actions import decision_of, from_unit, gpu_start, manager_parts, site_parts
+from cosim.agents.fleet.decision import FleetFacts, Observation
+from cosim.agents.fleet.observation import Scaler, Sight, context_columns, context_per, manager_view, site_view
+from cosim.agents.learn.spec import Column, Simplex, scaled
 from hypothesis import given
 from hypothesis import strategies as st
-
-from agents.actions import decision_of, from_unit, gpu_start, manager_parts, site_parts
-from agents.decision import FleetFacts, Observation
-from agents.observation import Scaler, Sight, context_columns, context_per, manager_view, site_view
-from agents.spec import Column, Simplex, scaled
 
 HOUR = 3600.0
 FACTS = FleetFacts(

@@ -6,10 +6,10 @@ import sys
 
 import numpy as np
 import pytest
+from cosim.agents.learn.numpy_actor import ActingTeam
+from cosim.agents.pretrained import shipped
+from cosim.agents.pretrained.__main__ import main
 
-from agents.acting import ActingTeam
-from agents.pretrained import shipped
-from agents.pretrained.__main__ import main
 from cosim.experiment import Experiment
 from cosim.run import find
 from cosim.scenario import override
@@ -48,7 +48,7 @@ def test_power_mode_is_refused_with_what_to_do():
 def test_the_command_shows_it(capsys):
     assert main(["ieee33_mat"]) == 0
     said = capsys.readouterr().out
-    assert "agents.train ieee33 --method mat" in said
+    assert "cosim.agents.train ieee33 --method mat" in said
     assert "PUE" in said
     assert main(["nobody"]) == 2
 

@@ -1,8 +1,7 @@
 """Reward (32) by hand."""
 
 import pytest
-
-from agents.rewards import TERMS, Minute, RewardWeights, hour_cost, loom, reward_of, terms_of
+from cosim.agents.fleet.rewards import TERMS, Minute, RewardWeights, hour_cost, loom, reward_of, terms_of
 
 MINUTE = Minute(hours=1 / 60, price_usd_per_kwh=0.3, power_kw=[300.0, 600.0], work_to=36e6, dropped_jobs=[1, 0, 30, 5],
                 nci_kg_per_kwh=[0.4, 0.9], mci_kg_per_kwh=[0.3, -0.1], emission_kg_per_h=1200.0,

@@ -5,10 +5,10 @@ import sys
 from itertools import product
 
 import pytest
+from cosim.agents.fleet.spaces import cardinalities, table3, truncated
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.spaces import cardinalities, table3, truncated
 from cosim.errors import ScenarioError
 
 PAPER = {2: ("4.29e25", "1.08e11", "3.96e14"), 3: ("3.01e39", "1.62e11", "1.85e28"),
@@ -47,7 +47,7 @@ def test_against_counting(n_sites, gamma, n_train, n_inf, n_deferrals, n_tempera
 
 @pytest.mark.rows("X15")
 def test_the_command_prints_it():
-    program = [sys.executable, "-m", "agents.spaces"]
+    program = [sys.executable, "-m", "cosim.agents.fleet.spaces"]
     done = subprocess.run([*program, "--table3"], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == table3()
     assert "3  3.01e39" in done.stdout

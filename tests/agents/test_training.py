@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cosim.agents.learn import checkpoint
+from cosim.agents.learn.config import METHODS, Learning
+from cosim.agents.learn.parallel_env import ParallelEnvs, team_of
+from cosim.agents.learn.spec import Choice, Interval, spec_from_dict, spec_to_dict
+from cosim.agents.learn.team import Team
+from cosim.agents.learn.training import BEST, LAST, LOG, Plan, Training
+from cosim.agents.train import main
 from teams import Follow, mixed_team, site_team
 
-from agents import checkpoint
-from agents.config import METHODS, Learning
-from agents.parallel_env import ParallelEnvs, team_of
-from agents.spec import Choice, Interval, spec_from_dict, spec_to_dict
-from agents.team import Team
-from agents.train import main
-from agents.training import BEST, LAST, LOG, Plan, Training
 from cosim.errors import ScenarioError
 
 ROOT = Path(__file__).parents[2]

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cosim.axis import Axis
-from cosim.dates import instants
+from cosim.drivers.resolve import resolve
 from cosim.errors import ScenarioError
 from cosim.plausible import impossible, is_marginal, unusual
-from cosim.resolve import resolve
 from cosim.run import find
 from cosim.scenario import override
-from cosim.table import Held, Reading, Table
+from cosim.tables.axis import Axis
+from cosim.tables.dates import instants
+from cosim.tables.table import Held, Reading, Table
 
 MIN_S, HOUR_S, DAY_S = 60.0, 3600.0, 86400.0
 

@@ -12,20 +12,20 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from cosim.simulators.analysis.receipts import main as receipts_main
 from worlds import GRIDLESS_PY
 
-from cosim import rescue as rescuing
 from cosim.errors import TraceError
 from cosim.experiment import Experiment
-from cosim.inspection import main as inspect_main
-from cosim.recorder import TraceWriter, _fletcher32, annotate
 from cosim.report import main as report_main
-from cosim.rescue import refuse_unreadable, rescue
 from cosim.run import default_out, find, main
 from cosim.scenario import override
-from cosim.seal import BLOCK, check_seal
 from cosim.trace import Trace
-from simulators.receipts import main as receipts_main
+from cosim.trace import rescue as rescuing
+from cosim.trace.command import main as inspect_main
+from cosim.trace.rescue import refuse_unreadable, rescue
+from cosim.trace.seal import BLOCK, check_seal
+from cosim.trace.writer import TraceWriter, _fletcher32, annotate
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from worlds import STORE_CMD, boxes, remote, run
 
-from cosim.compare import first_difference
+from cosim.drivers.instrument import Stopped
 from cosim.errors import CosimError, ModelError, ScenarioError
 from cosim.experiment import Experiment
 from cosim.scenario import override
-from cosim.tap import Stopped
 from cosim.trace import Trace
+from cosim.trace.compare import first_difference
 
 
 def test_both_drivers_write_the_same_bytes(tmp_path):

@@ -13,6 +13,9 @@ import h5py
 import hostile
 import numpy as np
 import pytest
+from cosim.simulators.analysis.conservation import verify
+from cosim.simulators.analysis.flows import demand
+from cosim.simulators.analysis.receipts import main as receipts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
@@ -25,18 +28,15 @@ from cosim.console import one_line, print_digest
 from cosim.digest import Digest, Table
 from cosim.errors import TraceError
 from cosim.experiment import Experiment
-from cosim.inspection import main
-from cosim.live import Board, Pace, line, picture
 from cosim.plaintext import cell, file_name, file_names, text_of, visible
 from cosim.reporting.data import Run
 from cosim.reporting.grid import feeder_map
+from cosim.reporting.live import Board, Pace, line, picture
 from cosim.run import default_out, find
 from cosim.scenario import override
-from cosim.tablefile import read_columns, write_table
+from cosim.tables.files import read_columns, write_table
 from cosim.trace import Trace
-from simulators.audit import verify
-from simulators.flows import demand
-from simulators.receipts import main as receipts
+from cosim.trace.command import main
 
 EVERY = "".join(hostile.ALL)
 FORMULA = "=cmd|'/C'!A0"

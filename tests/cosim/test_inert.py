@@ -9,18 +9,17 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from cosim.simulators.analysis.receipts import main as receipts_main
 
-from cosim import inert
 from cosim.errors import TraceError
 from cosim.experiment import Experiment
-from cosim.inspection import main as inspect_main
 from cosim.report import main as report_main
-from cosim.rescue import rescue
 from cosim.run import find, main
 from cosim.scenario import override
-from cosim.seal import check_seal
-from cosim.trace import Trace
-from simulators.receipts import main as receipts_main
+from cosim.trace import Trace, inert
+from cosim.trace.command import main as inspect_main
+from cosim.trace.rescue import rescue
+from cosim.trace.seal import check_seal
 
 PORT = "aidc/Site/p_kw"
 IN_OPEN, IN_NONBLOCK = 0x20, os.O_NONBLOCK

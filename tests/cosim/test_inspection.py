@@ -12,11 +12,11 @@ import h5py
 import pytest
 from worlds import boxes, run
 
-from cosim.inspection import main
 from cosim.run import find
 from cosim.scenario import override
-from cosim.seal import seal
 from cosim.trace import Trace
+from cosim.trace.command import main
+from cosim.trace.seal import seal
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,12 +9,13 @@ import h5py
 import numpy as np
 import pytest
 
-from cosim import intact, recorder
 from cosim.errors import TraceError
-from cosim.intact import IntactFile
 from cosim.ports import Port
-from cosim.recorder import TraceWriter, annotate
 from cosim.trace import Trace
+from cosim.trace import journal as intact
+from cosim.trace import writer as recorder
+from cosim.trace.journal import IntactFile
+from cosim.trace.writer import TraceWriter, annotate
 
 PORTS = [Port("p_kw", "out", "power"), Port("work_to", "out", "work", dims=("job_class",))]
 NAMES = ["a", "b", "c"]

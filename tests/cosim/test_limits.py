@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from cosim import limits
+from cosim.drivers.resolve import resolve
 from cosim.errors import LONGEST, CosimError, ScenarioError, first_line, listed, shown, unknown
 from cosim.experiment import Experiment
-from cosim.resolve import resolve
 from cosim.run import find, main
 from cosim.scenario import Scenario, override
-from cosim.table import Reading, Table
+from cosim.tables.table import Reading, Table
 from cosim.units import LONGEST_S, parse_duration, split_unit
 
 DEEP = "[" * 900 + "]" * 900

@@ -15,7 +15,7 @@ from worlds import GRIDLESS_PY, boxes
 
 from cosim.clock import Clock
 from cosim.experiment import Experiment
-from cosim.live import Board, Pace, line, live_view, other_lines, picture
+from cosim.reporting.live import Board, Pace, line, live_view, other_lines, picture
 from cosim.run import find
 from cosim.trace import Trace
 

@@ -8,11 +8,11 @@ import kernels
 import pytest
 from worlds import boxes, run
 
-from cosim.compare import compare
-from cosim.inspection import main as inspect
-from cosim.machine import OTHER_MACHINE, OTHER_VERSIONS, Tolerance, tolerance, versions
 from cosim.run import main
 from cosim.trace import Trace
+from cosim.trace.command import main as inspect
+from cosim.trace.compare import compare
+from cosim.trace.machine import OTHER_MACHINE, OTHER_VERSIONS, Tolerance, tolerance, versions
 
 HERE = versions()
 

@@ -7,19 +7,19 @@ import shutil
 import h5py
 import numpy as np
 import pytest
+from cosim.simulators.analysis.conservation import verify
+from cosim.simulators.analysis.metrics import summary
 from worlds import run
 
-from cosim import inspection
 from cosim.errors import CosimError, ScenarioError
-from cosim.replay import replay
+from cosim.replay.members import replay
 from cosim.reporting.data import Run
 from cosim.reporting.sections import sections
 from cosim.run import find, main
 from cosim.scenario import override
-from cosim.series import standing
 from cosim.trace import Trace
-from simulators.audit import verify
-from simulators.metrics import summary
+from cosim.trace import command as inspection
+from cosim.trace.series import standing
 
 WARMUP_S, COUNTED_S = 2220.0, 2700.0
 """37 min and 45 min: the counted time begins inside an interval of the grid."""

@@ -14,12 +14,13 @@ from pathlib import Path
 import pytest
 from worlds import boxes, run
 
-from cosim import remote, workers
-from cosim.compare import first_difference
+from cosim.drivers import remote
+from cosim.drivers.remote import BoundedReader, address_of, is_loopback, is_same_user
 from cosim.errors import CosimError, ScenarioError
-from cosim.remote import BoundedReader, address_of, is_loopback, is_same_user
+from cosim.learning import workers
 from cosim.scenario import Link, Member, Scenario, override
 from cosim.serve import main as serve
+from cosim.trace.compare import first_difference
 
 ROOT = Path(__file__).parents[2]
 BOX = ROOT / "tests" / "boxes.py"
@@ -230,7 +231,7 @@ def test_what_a_killed_training_left_is_cleared_at_the_next_start(tmp_path, monk
     for folder in folders.values():
         folder.mkdir()
         (folder / "observation").write_bytes(bytes(100))
-    code = (f"import os, signal; from pathlib import Path; from cosim import workers; "
+    code = (f"import os, signal; from pathlib import Path; from cosim.learning import workers; "
             f"held = workers._hold(Path({str(folders['killed'])!r})); os.kill(os.getpid(), signal.SIGKILL)")
     assert subprocess.run([sys.executable, "-c", code], env=ENV, check=False).returncode == -signal.SIGKILL
     with workers._hold(folders["held"]):

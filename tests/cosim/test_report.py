@@ -22,7 +22,7 @@ from worlds import GRIDLESS_PY, boxes, run
 from cosim import report
 from cosim.errors import ScenarioError, TraceError
 from cosim.experiment import Experiment
-from cosim.recorder import annotate
+from cosim.imports import load
 from cosim.reporting import carbon, events, grid, jobs, sites
 from cosim.reporting.chart import Panel, Picture, Series, ranges
 from cosim.reporting.data import SITE, Run
@@ -30,10 +30,10 @@ from cosim.reporting.feeder import layout, parse
 from cosim.reporting.overview import change, differences, labels, overview
 from cosim.reporting.sections import maps
 from cosim.reporting.text import count, length, listing, named, number, quantity
-from cosim.resolve import load
 from cosim.run import find, main
 from cosim.scenario import override
 from cosim.trace import Trace
+from cosim.trace.writer import annotate
 
 ROOT = Path(__file__).parents[2]
 

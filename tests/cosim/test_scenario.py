@@ -4,9 +4,10 @@ import warnings
 import pytest
 from worlds import boxes, run
 
+from cosim.drivers.plan import make_plan
+from cosim.drivers.resolve import resolve
 from cosim.errors import ScenarioError
-from cosim.plan import make_plan
-from cosim.resolve import load, resolve
+from cosim.imports import load
 from cosim.run import find
 from cosim.scenario import Link, Member, Scenario, named_rows, override
 from cosim.trace import Trace
@@ -100,7 +101,7 @@ def linked(*links: Link, stores=("x", "y"), sources=("feed",), names=None) -> Sc
 
 
 def plan_of(scenario: Scenario):
-    from cosim.native import start_member
+    from cosim.drivers.native import start_member
     resolved = resolve(scenario)
     return make_plan(resolved, {n: start_member(resolved, n, c()) for n, c in resolved.classes.items()})
 

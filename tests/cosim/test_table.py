@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import boxes, run
 
-from cosim.compare import first_difference
 from cosim.errors import ScenarioError
-from cosim.inspection import main as trace_main
-from cosim.replay import replay
+from cosim.replay.members import replay
 from cosim.run import find, main
 from cosim.scenario import Link, Member, Scenario, override
-from cosim.table import Reading, Table, split_name
+from cosim.tables.table import Reading, Table, split_name
 from cosim.trace import Trace
+from cosim.trace.command import main as trace_main
+from cosim.trace.compare import first_difference
 
 START = "2026-01-01T00:00:00"
 
@@ -206,7 +206,7 @@ def test_a_member_of_ones_own_from_a_table(tmp_path):
     """In a scenario file: every column a port of the one model Table."""
     path = written(tmp_path, "time_s,feed.p_kw,feed.share\n0,4,0.5\n120,6,0.25\n")
     scenario = Scenario(name="own", about="t", until_s="4min", members={
-        "feed": Member(simulator="cosim.replay:TablePlayer", step_s=60, entities={"Table": ["feed"]},
+        "feed": Member(simulator="cosim.replay.members:TablePlayer", step_s=60, entities={"Table": ["feed"]},
                        params={"path": path}),
         "store": Member(simulator="boxes:Store", step_s=60, entities={"Store": ["s"]})},
         links=[Link(source="feed.p_kw", target="store.p_kw")])

@@ -13,13 +13,13 @@ import pytest
 import xarray as xr
 from worlds import boxes, run
 
-from cosim.compare import first_difference
 from cosim.errors import TraceError
 from cosim.ports import Port
-from cosim.recorder import TraceWriter
-from cosim.replay import replay
+from cosim.replay.members import replay
 from cosim.scenario import Scenario, override
 from cosim.trace import Trace
+from cosim.trace.compare import first_difference
+from cosim.trace.writer import TraceWriter
 
 PORTS = [Port("p_kw", "out", "power", sign="> 0 drawn"), Port("work_to", "out", "work", dims=("job_class",)),
          Port("hidden", "out", "not kept", record=False), Port("jobs", "out", "rows", kind="event", table="jobs")]

@@ -2,23 +2,23 @@
 
 import numpy as np
 import pytest
+from cosim.scenarios.ieee33 import SCENARIO as IEEE33
+from cosim.scenarios.two_bus import SCENARIO as TWO_BUS
 from gridless import RANDOM_TWO_BUS
 from gridless import SCENARIO as GRIDLESS
 
 from cosim.adapter import Adapter
-from cosim.environment import scenario_of, vector_env
+from cosim.drivers.instrument import Control
+from cosim.drivers.native import NativeWorld
+from cosim.drivers.resolve import at, resolve
 from cosim.errors import ModelError, ScenarioError
 from cosim.experiment import Experiment
-from cosim.native import NativeWorld
-from cosim.replay import replay
-from cosim.resolve import at, resolve
+from cosim.learning.environment import scenario_of, vector_env
+from cosim.learning.vector import Environment, learning_scenario, seed_of
+from cosim.learning.workers import parts_of
+from cosim.replay.members import replay
 from cosim.run import find
 from cosim.scenario import override
-from cosim.tap import Control
-from cosim.vector import Environment, learning_scenario, seed_of
-from cosim.workers import parts_of
-from scenarios.ieee33 import SCENARIO as IEEE33
-from scenarios.two_bus import SCENARIO as TWO_BUS
 
 
 def random_actions(spec, n_envs, rng):

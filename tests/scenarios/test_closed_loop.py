@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
+from cosim.simulators.grid.adapter import CefDispatch
 from worlds import run
 
-from cosim.resolve import resolve
+from cosim.drivers.resolve import resolve
 from cosim.run import find
 from cosim.scenario import override
 from cosim.trace import Trace
-from simulators.grid.adapter import CefDispatch
 
 SITES = ("aidc1", "aidc2", "aidc3")
 BUSES = (8, 28, 32)

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from worlds import run
 
-from cosim.compare import first_difference
 from cosim.run import find
 from cosim.scenario import override
 from cosim.trace import Trace
+from cosim.trace.compare import first_difference
 
 STRESS = {"controller.policy": "random", "workload.rate_scale": 1.6, "workload.inf_size_scale": 0.05,
           "shared.job_classes.llm.deadline_s": "150min", "shared.job_classes.vae.deadline_s": "140min",

@@ -4,12 +4,12 @@ from contextlib import ExitStack
 
 import numpy as np
 import pytest
+from cosim.simulators.grid.equations import nodal_carbon_intensity
 
 from cosim.experiment import Experiment
 from cosim.run import find
 from cosim.scenario import override
 from cosim.trace import Trace
-from simulators.grid.equations import nodal_carbon_intensity
 
 
 @pytest.fixture(scope="module")

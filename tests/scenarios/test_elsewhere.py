@@ -13,15 +13,15 @@ import numpy as np
 import pytest
 from worlds import run
 
-from cosim.compare import first_difference
 from cosim.errors import CosimError
 from cosim.run import find
 from cosim.run import main as run_main
 from cosim.scenario import Member
 from cosim.serve import main as serve
 from cosim.trace import Trace
+from cosim.trace.compare import first_difference
 
-SERVE = "%(python)s -m cosim.serve simulators.grid.adapter:CefDispatch %(addr)s"
+SERVE = "%(python)s -m cosim.serve cosim.simulators.grid.adapter:CefDispatch %(addr)s"
 
 
 def ieee33_with(simulator):
@@ -64,7 +64,7 @@ def test_the_grid_as_a_server_gives_the_same_bytes(tmp_path, near):
             with pytest.raises(CosimError, match="member 'grid'.*nobody answers at"):
                 run(ieee33_with(f"connect: {address}"), None, "mosaik", until_s=900.0)  # nobody listens there
         server = subprocess.Popen([sys.executable, "-m", "cosim.serve", "--remote",
-                                   "simulators.grid.adapter:CefDispatch", address],
+                                   "cosim.simulators.grid.adapter:CefDispatch", address],
                                   stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         try:
             assert "waits for a scenario" in server.stdout.readline()

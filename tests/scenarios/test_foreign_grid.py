@@ -2,15 +2,15 @@
 
 import numpy as np
 import pytest
+from cosim.simulators.grid.carbon import CarbonFlow
 from worlds import run
 
-from cosim.compare import first_difference
 from cosim.errors import ModelError, ScenarioError
-from cosim.replay import replay
+from cosim.replay.members import replay
 from cosim.run import find
 from cosim.scenario import override
 from cosim.trace import Trace
-from simulators.grid.carbon import CarbonFlow
+from cosim.trace.compare import first_difference
 
 SITES = (8, 28, 32)
 

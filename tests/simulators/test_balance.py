@@ -9,15 +9,15 @@ import h5py
 import numpy as np
 import pandapower
 import pytest
+from cosim.simulators.analysis.conservation import verify
 
-from cosim import recorder
 from cosim.errors import TraceError
 from cosim.experiment import Experiment
-from cosim.replay import replay
+from cosim.replay.members import replay
 from cosim.run import find
 from cosim.scenario import Member, Scenario, override
 from cosim.trace import Trace
-from simulators.audit import verify
+from cosim.trace import writer as recorder
 
 SUBSTATION = {"node": 0, "kg_per_kwh": 0.3}
 
@@ -58,9 +58,10 @@ def meshed(tmp_path_factory) -> Path:
     (folder / "base.csv").write_text("time_s,bus2.p_kw,bus2.q_kvar,bus3.p_kw,bus3.q_kvar\n"
                                      "0,60,10,-30,0\n900,90,10,-30,0\n1800,40,10,-100,0\n2700,40,10,-100,0\n")
     two, buses = find("two_bus"), ["bus0", "bus1", "bus2", "bus3"]
-    grid = Member(simulator="simulators.grid.ac:AcPowerFlow", step_s=900, entities={"Bus": buses, "Grid": ["grid"]},
+    grid = Member(simulator="cosim.simulators.grid.ac:AcPowerFlow", step_s=900,
+                  entities={"Bus": buses, "Grid": ["grid"]},
                   params={"sources": {"up": SUBSTATION, "gt": {"node": 2, "kg_per_kwh": 0.9, "p_set_kw": 20.0}}})
-    base = Member(simulator="simulators.profile:Profile", step_s=900, entities={"Load": ["bus2", "bus3"]})
+    base = Member(simulator="cosim.simulators.profile:Profile", step_s=900, entities={"Load": ["bus2", "bus3"]})
     scenario = two.replace(
         members={**two.members, "grid": grid, "profile": base}, links=[x for x in two.links if "mci" not in x.source],
         shared={**two.shared, "network": str(folder / "net.json"),

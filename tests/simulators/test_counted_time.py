@@ -8,6 +8,10 @@ import dataclasses
 
 import numpy as np
 import pytest
+from cosim.simulators.analysis.conservation import verify
+from cosim.simulators.analysis.job_carbon import job_accounts
+from cosim.simulators.analysis.metrics import site_figures, summary
+from cosim.simulators.analysis.voltages import minute_voltages
 from worlds import run
 
 from cosim.experiment import Experiment
@@ -15,12 +19,8 @@ from cosim.reporting.data import Run
 from cosim.reporting.sections import maps, sections
 from cosim.run import find
 from cosim.scenario import override
-from cosim.series import counted, counted_time, over_counted, standing
 from cosim.trace import Trace
-from simulators.account import job_accounts
-from simulators.audit import verify
-from simulators.grid.minutes import minute_voltages
-from simulators.metrics import site_figures, summary
+from cosim.trace.series import counted, counted_time, over_counted, standing
 
 WARMUP_S, COUNTED_S, PIECE_S, GPUS = 2250.0, 4110.0, 30.0, 11
 """37.5 min, and 68.5 min: begin inside a minute and an interval of the grid; the end, 106 min, inside an interval."""

@@ -5,12 +5,12 @@ import shutil
 
 import h5py
 import pytest
+from cosim.simulators.analysis.conservation import verify
 
 from cosim.experiment import Experiment
 from cosim.run import find
 from cosim.scenario import override
 from cosim.trace import Trace
-from simulators.audit import verify
 
 
 def run(tmp_path, name="two_bus", **settings):

@@ -1,6 +1,7 @@
 """The time-of-use tariff: its windows, their ends, and the forecast."""
 
 import pytest
+from cosim.simulators.tariff import TimeOfUse, TimeOfUseParams, price_usd_per_kwh
 from worlds import run
 
 from cosim.errors import ScenarioError
@@ -8,7 +9,6 @@ from cosim.params import validate
 from cosim.run import find
 from cosim.scenario import override
 from cosim.trace import Trace
-from simulators.tariff import TimeOfUse, TimeOfUseParams, price_usd_per_kwh
 
 BASE, PEAK, OFF = 0.1, 0.3, 0.03
 # a minute before, at, and a minute after every end: [11, 15) peak, [19, 23) off-peak

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-
-from simulators.aidc.compiled.jit import SOURCES, entry
-from simulators.aidc.compiled.records import ARRIVAL
+from cosim.simulators.aidc.compiled.jit import SOURCES, entry
+from cosim.simulators.aidc.compiled.records import ARRIVAL
 
 FINE, NOWHERE, NOT_FINITE, NO_WORK, NOT_HERE, TOO_LATE = range(6)
 """What is wrong with a job."""

@@ -15,14 +15,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-
-from cosim.errors import ModelError, ScenarioError
-from cosim.units import format_time
-from simulators.aidc.adapter import AidcParams
-from simulators.aidc.compiled.admission import FINE, NO_WORK, NOT_FINITE, NOT_HERE, NOWHERE, TOO_LATE, admit
-from simulators.aidc.compiled.kernel import run, shift
-from simulators.aidc.compiled.options import unsupported
-from simulators.aidc.compiled.records import (
+from cosim.simulators.aidc.adapter import AidcParams
+from cosim.simulators.aidc.compiled.admission import FINE, NO_WORK, NOT_FINITE, NOT_HERE, NOWHERE, TOO_LATE, admit
+from cosim.simulators.aidc.compiled.kernel import run, shift
+from cosim.simulators.aidc.compiled.options import unsupported
+from cosim.simulators.aidc.compiled.records import (
     FAILURE,
     LEFT,
     NOBODY,
@@ -32,9 +29,9 @@ from simulators.aidc.compiled.records import (
     STOOD_LANE,
     STOOD_SECONDS,
 )
-from simulators.aidc.compiled.tables import empty_tables, with_room
-from simulators.aidc.cooling import supply_limits_degc
-from simulators.aidc.equations import (
+from cosim.simulators.aidc.compiled.tables import empty_tables, with_room
+from cosim.simulators.aidc.engine.racks import Racks
+from cosim.simulators.aidc.equations import (
     aidc_power_kw,
     cooling_power_kw,
     distribution_loss_kw,
@@ -43,8 +40,11 @@ from simulators.aidc.equations import (
     it_power_kw,
     reactive_power_kvar,
 )
-from simulators.aidc.racks import Racks
-from simulators.fleet import may_run
+from cosim.simulators.aidc.plant.cooling import supply_limits_degc
+from cosim.simulators.fleet import may_run
+
+from cosim.errors import ModelError, ScenarioError
+from cosim.units import format_time
 
 _FIRST_ROWS = 16
 """Times a lane over which its GPUs in use stand, at the start; they double when they are taken."""

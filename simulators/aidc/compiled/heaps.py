@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from simulators.aidc.compiled.jit import part
-from simulators.aidc.compiled.records import NOBODY
-from simulators.aidc.compiled.sums import nearest_tick
+from cosim.simulators.aidc.compiled.jit import part
+from cosim.simulators.aidc.compiled.records import NOBODY
+from cosim.simulators.aidc.compiled.sums import nearest_tick
 
 # --- the heap of ends: cohorts of all classes, by end, then by start -------------------------------------------------
 

@@ -8,14 +8,14 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from cosim.simulators.aidc.compiled import line as lines
+from cosim.simulators.aidc.compiled import pool as pools
+from cosim.simulators.aidc.compiled.jit import SOURCES, borrowed, entry, part
+from cosim.simulators.aidc.compiled.records import NOBODY, RANK, STOOD_GPUS, STOOD_LANE, STOOD_SECONDS, Lane
+from cosim.simulators.aidc.compiled.sums import nearest_tick
+from cosim.simulators.aidc.engine.slack import USABLE_RATIO
 
 from cosim.units import MIN_S
-from simulators.aidc.compiled import line as lines
-from simulators.aidc.compiled import pool as pools
-from simulators.aidc.compiled.jit import SOURCES, borrowed, entry, part
-from simulators.aidc.compiled.records import NOBODY, RANK, STOOD_GPUS, STOOD_LANE, STOOD_SECONDS, Lane
-from simulators.aidc.compiled.sums import nearest_tick
-from simulators.aidc.slack import USABLE_RATIO
 
 _PARTIALS = 64
 """Partials of an exact sum, at most: exponents of floats span 2100 bits, and each partial takes 53 of its own."""

@@ -9,11 +9,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-
-from simulators.aidc.compiled.heaps import expect, index_newcomers, pop_due, take_end, waits
-from simulators.aidc.compiled.jit import part
-from simulators.aidc.compiled.records import DROPPED, FINISHED, NOBODY
-from simulators.aidc.compiled.sums import add_exactly, nearest_tick, rounded, sort
+from cosim.simulators.aidc.compiled.heaps import expect, index_newcomers, pop_due, take_end, waits
+from cosim.simulators.aidc.compiled.jit import part
+from cosim.simulators.aidc.compiled.records import DROPPED, FINISHED, NOBODY
+from cosim.simulators.aidc.compiled.sums import add_exactly, nearest_tick, rounded, sort
 
 # --- joining and leaving the line ------------------------------------------------------------------------------------
 

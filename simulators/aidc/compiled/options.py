@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from simulators.aidc.adapter import AidcParams, SlotParams
+from cosim.simulators.aidc.adapter import AidcParams, SlotParams
 
 
 def unsupported(given: AidcParams) -> list[str]:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 
-from simulators.aidc.compiled.jit import part
-from simulators.aidc.compiled.line import note_left
-from simulators.aidc.compiled.records import DROPPED, FINISHED
-from simulators.aidc.compiled.sums import add_exactly, nearest_tick, rounded, sort, tick_after
-from simulators.aidc.slack import MOST_S
-from simulators.aidc.training import _LATE_S, URGENT_S
+from cosim.simulators.aidc.compiled.jit import part
+from cosim.simulators.aidc.compiled.line import note_left
+from cosim.simulators.aidc.compiled.records import DROPPED, FINISHED
+from cosim.simulators.aidc.compiled.sums import add_exactly, nearest_tick, rounded, sort, tick_after
+from cosim.simulators.aidc.engine.slack import MOST_S
+from cosim.simulators.aidc.engine.training import _LATE_S, URGENT_S
 
 # --- one job ---------------------------------------------------------------------------------------------------------
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-
-from simulators.aidc.compiled.jit import part
-from simulators.aidc.jobs import TICKS_PER_S
+from cosim.simulators.aidc.compiled.jit import part
+from cosim.simulators.aidc.engine.jobs import TICKS_PER_S
 
 
 @part

@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-
-from simulators.aidc.compiled.records import (
+from cosim.simulators.aidc.compiled.records import (
     CLASS,
     COHORT,
     DUE,
@@ -20,8 +19,8 @@ from simulators.aidc.compiled.records import (
     TRAINEE,
     Tables,
 )
-from simulators.aidc.equations import gpu_throughput_to_per_s
-from simulators.fleet import JobClass, Site
+from cosim.simulators.aidc.equations import gpu_throughput_to_per_s
+from cosim.simulators.fleet import JobClass, Site
 
 _FIRST = 16
 """Places at the start; they double when they are taken."""

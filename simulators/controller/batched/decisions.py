@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from agents.observation import PACE_MIN, USUAL_LEAST
-from simulators.aidc.compiled import jit
-from simulators.aidc.compiled.jit import entry, part, sources_of
-from simulators.controller.batched.shares import (
+from cosim.agents.fleet.observation import PACE_MIN, USUAL_LEAST
+from cosim.simulators.aidc.compiled import jit
+from cosim.simulators.aidc.compiled.jit import entry, part, sources_of
+from cosim.simulators.controller.batched.shares import (
     deal,
     gpu_blocks,
     inference_gpus,

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from simulators.aidc.compiled.jit import part
+from cosim.simulators.aidc.compiled.jit import part
 
 EPS = 1e-9
 _DIGITS = 1e9

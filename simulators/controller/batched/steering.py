@@ -14,16 +14,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from agents.heuristics import PolicyOptions
-from agents.rewards import Minute, hour_cost, loom, reward_of, terms_of
+from cosim.agents.fleet.heuristics import PolicyOptions
+from cosim.agents.fleet.rewards import Minute, hour_cost, loom, reward_of, terms_of
 from cosim.errors import ModelError, ScenarioError
 from cosim.units import DAY_S, MIN_S
-from simulators.aidc.adapter import AidcParams
-from simulators.aidc.compiled.fleet import CompiledFleet, FleetStep, Jobs
-from simulators.aidc.compiled.options import unsupported
-from simulators.controller.batched.decisions import WAITING, Arrived, Rules, look, operate, place
-from simulators.controller.params import guard_min
-from simulators.controller.steering import Steering
+from cosim.simulators.aidc.adapter import AidcParams
+from cosim.simulators.aidc.compiled.fleet import CompiledFleet, FleetStep, Jobs
+from cosim.simulators.aidc.compiled.options import unsupported
+from cosim.simulators.controller.batched.decisions import WAITING, Arrived, Rules, look, operate, place
+from cosim.simulators.controller.params import guard_min
+from cosim.simulators.controller.steering import Steering
 
 _LEVELS = ("queued_jobs", "deferred_jobs", "running_jobs", "pending_work_to", "deferred_work_to", "late_jobs",
            "urgent_jobs")

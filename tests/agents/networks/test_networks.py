@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from cosim.agents.learn.config import METHODS, Learning
+from cosim.agents.learn.networks.blocks import attend_all
+from cosim.agents.learn.team import Team
 from teams import mixed_team, site_team
 
-from agents.config import METHODS, Learning
-from agents.networks.blocks import attend_all
-from agents.team import Team
 from cosim.errors import ScenarioError
 
 B = 6

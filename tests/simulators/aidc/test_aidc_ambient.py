@@ -7,6 +7,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from cosim.scenarios.ieee33_climate import COOLING
+from cosim.simulators.aidc.equations import (
+    cooling_power_kw,
+    cop_outside,
+    distribution_loss_kw,
+    free_cooling_ratio,
+    it_at_inlet_kw,
+)
+from cosim.simulators.aidc.plant.ambient import Ambient, Outside, Weather, wet_bulb_degc
+from cosim.simulators.aidc.plant.cooling import CORRECTED, Cooling
+from cosim.simulators.analysis.conservation import verify
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,17 +26,6 @@ from cosim.experiment import Experiment
 from cosim.run import find
 from cosim.scenario import Link, Member, override
 from cosim.trace import Trace
-from scenarios.ieee33_climate import COOLING
-from simulators.aidc.ambient import Ambient, Outside, Weather, wet_bulb_degc
-from simulators.aidc.cooling import CORRECTED, Cooling
-from simulators.aidc.equations import (
-    cooling_power_kw,
-    cop_outside,
-    distribution_loss_kw,
-    free_cooling_ratio,
-    it_at_inlet_kw,
-)
-from simulators.audit import verify
 
 NOTHING = Outside()
 
@@ -128,7 +128,7 @@ def test_the_supply_temperature_is_a_decision_where_servers_mind_the_heat():
 def linked(tmp_path, unit: str = "wet_bulb_degc"):
     path = table(tmp_path, f"time_min,{unit}\n0,8\n3,12\n")
     smallest = find("two_bus")
-    feed = Member(simulator="cosim.replay:TablePlayer", step_s=60, entities={"Table": ["feed"]},
+    feed = Member(simulator="cosim.replay.members:TablePlayer", step_s=60, entities={"Table": ["feed"]},
                   params={"path": path, "overflow": "hold"})
     return override(smallest.replace(
         members={**smallest.members, "weather": feed},

@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 
 import pytest
+from cosim.simulators.aidc.engine import meter as meter_module
+from cosim.simulators.aidc.engine.facility import Facility
+from cosim.simulators.aidc.equations import crac
+from cosim.simulators.aidc.plant.cooling import CORRECTED
+from cosim.simulators.fleet import JobClass, Site
 
 from cosim.errors import ModelError
-from simulators.aidc import meter as meter_module
-from simulators.aidc.cooling import CORRECTED
-from simulators.aidc.equations import crac
-from simulators.aidc.facility import Facility
-from simulators.fleet import JobClass, Site
 
 SITE = Site(node=0, racks=1, gpus_per_rack=10, idle_kw=40.0)
 CLASSES = {

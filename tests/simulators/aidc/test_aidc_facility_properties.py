@@ -11,13 +11,12 @@ from fractions import Fraction
 from itertools import accumulate, pairwise
 
 import pytest
+from cosim.simulators.aidc.engine.facility import Facility
+from cosim.simulators.aidc.equations import cooling_power_kw
+from cosim.simulators.aidc.plant.cooling import CORRECTED
+from cosim.simulators.fleet import JobClass, Site
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from simulators.aidc.cooling import CORRECTED
-from simulators.aidc.equations import cooling_power_kw
-from simulators.aidc.facility import Facility
-from simulators.fleet import JobClass, Site
 
 SITE = Site(node=0, racks=2, gpus_per_rack=6, idle_kw=30.0)
 SMOOTH = {  # 1 TO/s per job for a and b, 2 and 1 TO/s per block for c and d

@@ -11,19 +11,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from cosim.simulators.aidc.adapter import DataCenters, SlotDataCenters
+from cosim.simulators.aidc.engine.facility import Facility
+from cosim.simulators.aidc.engine.racks import Racks
+from cosim.simulators.aidc.plant.cooling import CORRECTED
+from cosim.simulators.analysis.conservation import verify
+from cosim.simulators.analysis.job_carbon import job_accounts
+from cosim.simulators.fleet import JobClass, Site
 
 from cosim.errors import ScenarioError
 from cosim.experiment import Experiment
 from cosim.run import find
 from cosim.scenario import override
 from cosim.trace import Trace
-from simulators.account import job_accounts
-from simulators.aidc.adapter import DataCenters, SlotDataCenters
-from simulators.aidc.cooling import CORRECTED
-from simulators.aidc.facility import Facility
-from simulators.aidc.racks import Racks
-from simulators.audit import verify
-from simulators.fleet import JobClass, Site
 
 SITE = Site(node=0, racks=5, gpus_per_rack=2, idle_kw=40.0)
 FIT = JobClass(kind="train", work_to=480, deadline_s=900, to_per_gpu_min=60, kw_per_to_s=2.0, gpus_per_block=2,

@@ -6,6 +6,12 @@ import math
 from dataclasses import replace
 
 import pytest
+from cosim.simulators.aidc.engine.interval import Interval
+from cosim.simulators.aidc.equations import air_kw_per_k, cooling_power_kw, crac, inlet_factor
+from cosim.simulators.aidc.plant.ambient import Outside
+from cosim.simulators.aidc.plant.cooling import CORRECTED, LITERAL, TABLE2, Cooling
+from cosim.simulators.aidc.plant.thermal import Room, StaticPlant
+from cosim.simulators.analysis.conservation import verify
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,12 +24,6 @@ from cosim.reporting.sites import uses
 from cosim.run import find
 from cosim.scenario import override
 from cosim.trace import Trace
-from simulators.aidc.ambient import Outside
-from simulators.aidc.cooling import CORRECTED, LITERAL, TABLE2, Cooling
-from simulators.aidc.equations import air_kw_per_k, cooling_power_kw, crac, inlet_factor
-from simulators.aidc.interval import Interval
-from simulators.aidc.thermal import Room, StaticPlant
-from simulators.audit import verify
 
 NOWHERE = Outside()
 TAU_S = 8000.0 / 26.495525

@@ -7,17 +7,17 @@ import sys
 import numba
 import numpy as np
 import pytest
+from cosim.simulators.aidc.adapter import AidcParams
+from cosim.simulators.aidc.compiled.fleet import CompiledFleet, Jobs, outcome_of
+from cosim.simulators.aidc.compiled.jit import entry
+from cosim.simulators.aidc.compiled.sums import add_exactly, rounded
+from cosim.simulators.aidc.engine.carried import pack, unpack
+from cosim.simulators.aidc.engine.facility import Facility
+from cosim.simulators.aidc.engine.racks import Racks
+from cosim.simulators.aidc.plant.cooling import supply_limits_degc
 
 from cosim.errors import ModelError, ScenarioError
 from cosim.params import validate
-from simulators.aidc.adapter import AidcParams
-from simulators.aidc.carried import pack, unpack
-from simulators.aidc.compiled.fleet import CompiledFleet, Jobs, outcome_of
-from simulators.aidc.compiled.jit import entry
-from simulators.aidc.compiled.sums import add_exactly, rounded
-from simulators.aidc.cooling import supply_limits_degc
-from simulators.aidc.facility import Facility
-from simulators.aidc.racks import Racks
 
 TICK_S = 60.0
 SITES = {"left": {"node": 1, "racks": 2, "gpus_per_rack": 6, "idle_kw": 30.0},
@@ -276,8 +276,8 @@ def python(code):
 
 
 def test_who_does_not_use_it_does_not_import_numba():
-    code = ("import sys, simulators.aidc.adapter, simulators.aidc.compiled.options, simulators.controller.steering, "
-            "cosim.vector; assert 'numba' not in sys.modules")
+    code = ("import sys, cosim.simulators.aidc.adapter, cosim.simulators.aidc.compiled.options, "
+            "cosim.simulators.controller.steering, cosim.learning.vector; assert 'numba' not in sys.modules")
     assert python(code).returncode == 0
 
 
@@ -286,9 +286,9 @@ def test_without_numba_one_line_says_what_to_do():
 import sys
 sys.modules["numba"] = None  # as if it were not installed
 from cosim.errors import ScenarioError
-from cosim.resolve import load
+from cosim.drivers.resolve import load
 try:
-    load("simulators.aidc.compiled.fleet:CompiledFleet", "fleet")
+    load("cosim.simulators.aidc.compiled.fleet:CompiledFleet", "fleet")
 except ScenarioError as err:
     print(err)
 """

@@ -10,18 +10,18 @@ from statistics import quantiles
 import h5py
 import numpy as np
 import pytest
+from cosim.simulators.aidc.equations import inlet_factor
+from cosim.simulators.analysis.cooling import coolings
+from cosim.simulators.analysis.job_carbon import job_accounts
+from cosim.simulators.analysis.jobs import waits
+from cosim.simulators.analysis.metrics import site_figures, summary
+from cosim.simulators.analysis.receipts import main
 
 from cosim.errors import TraceError
 from cosim.experiment import Experiment
 from cosim.run import find
 from cosim.scenario import override
 from cosim.trace import Trace
-from simulators.account import job_accounts
-from simulators.aidc.equations import inlet_factor
-from simulators.metrics import site_figures, summary
-from simulators.plants import coolings
-from simulators.receipts import main
-from simulators.service import waits
 
 STRESS = {"controller.policy": "random", "workload.rate_scale": 1.6, "workload.inf_size_scale": 0.05,
           "shared.job_classes.llm.deadline_s": "100min", "shared.job_classes.vae.deadline_s": "50min",

@@ -3,13 +3,12 @@
 from itertools import permutations
 
 import pytest
+from cosim.simulators.aidc.engine.facility import Facility
+from cosim.simulators.aidc.engine.slack import MOST_S, slack_s
+from cosim.simulators.aidc.plant.cooling import CORRECTED
+from cosim.simulators.fleet import JobClass, Site
 from hypothesis import given
 from hypothesis import strategies as st
-
-from simulators.aidc.cooling import CORRECTED
-from simulators.aidc.facility import Facility
-from simulators.aidc.slack import MOST_S, slack_s
-from simulators.fleet import JobClass, Site
 
 NEVER_BINDS = 1e9
 JOBS = st.lists(st.tuples(st.integers(1, 20).map(float), st.integers(1, 60).map(float), st.integers(1, 3)),

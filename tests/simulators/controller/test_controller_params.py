@@ -1,15 +1,15 @@
 """What policies are told of the plant, and that the oracle drives the real data centers with it."""
 
 import pytest
+from cosim.simulators.aidc.equations import crac, inlet_factor
+from cosim.simulators.aidc.plant.cooling import TABLE2
+from cosim.simulators.controller.params import ControllerParams, energy_of
 
 from cosim.experiment import Experiment
 from cosim.params import validate
 from cosim.run import find
 from cosim.scenario import override
 from cosim.trace import Trace
-from simulators.aidc.cooling import TABLE2
-from simulators.aidc.equations import crac, inlet_factor
-from simulators.controller.params import ControllerParams, energy_of
 
 CLASSES = {"llm": {"kind": "train", "work_to": 6.91e8, "deadline_s": "12h", "to_per_gpu_min": 6e4, "kw_per_to_s": 7e-4}}
 SITES = {"aidc1": {"node": 8, "idle_kw": 80.0}, "aidc2": {"node": 28}}

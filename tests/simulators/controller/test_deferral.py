@@ -4,23 +4,23 @@ import math
 
 import numpy as np
 import pytest
+from cosim.agents.fleet.actions import site_parts
+from cosim.agents.fleet.decision import FleetFacts
+from cosim.agents.fleet.heuristics import PolicyOptions
+from cosim.agents.fleet.observation import Sight
+from cosim.agents.fleet.policies import make_policy
+from cosim.agents.fleet.team_arrays import TeamView
+from cosim.scenarios._study import JOB_CLASSES
+from cosim.simulators.controller.deferral import Deferrals, latest_release_s, permitted, too_long
+from cosim.simulators.controller.params import ControllerParams, facts_of, guard_min
 
-from agents.actions import site_parts
-from agents.decision import FleetFacts
-from agents.heuristics import PolicyOptions
-from agents.observation import Sight
-from agents.policies import make_policy
-from agents.teamview import TeamView
+from cosim.drivers.resolve import resolve
 from cosim.errors import ScenarioError
 from cosim.experiment import Experiment
 from cosim.params import validate
-from cosim.resolve import resolve
 from cosim.run import find
 from cosim.scenario import override
 from cosim.trace import Trace
-from scenarios._study import JOB_CLASSES
-from simulators.controller.deferral import Deferrals, latest_release_s, permitted, too_long
-from simulators.controller.params import ControllerParams, facts_of, guard_min
 
 MIN, HOUR = 60.0, 3600.0
 STUDY = {"job_classes": JOB_CLASSES, "sites": {"a": {"node": 1}, "b": {"node": 2}}}

@@ -2,20 +2,20 @@
 
 import numpy as np
 import pytest
+from cosim.agents.fleet.heuristics import PolicyOptions
+from cosim.agents.fleet.policies import make_policy
+from cosim.scenarios.ieee33 import SCENARIO as IEEE33
+from cosim.scenarios.ieee33_power import SCENARIO as POWER
+from cosim.scenarios.two_bus import SCENARIO as TWO_BUS
 from test_vector import random_actions
 
-from agents.heuristics import PolicyOptions
-from agents.policies import make_policy
-from cosim.environment import vector_env
+from cosim.drivers.resolve import resolve
 from cosim.errors import ScenarioError
 from cosim.experiment import Experiment
-from cosim.resolve import resolve
+from cosim.learning.environment import vector_env
+from cosim.learning.vector import Environment, learning_scenario
 from cosim.scenario import override
 from cosim.trace import Trace
-from cosim.vector import Environment, learning_scenario
-from scenarios.ieee33 import SCENARIO as IEEE33
-from scenarios.ieee33_power import SCENARIO as POWER
-from scenarios.two_bus import SCENARIO as TWO_BUS
 
 
 def environment(scenario, lean=True):
@@ -195,7 +195,7 @@ def test_mci_priority_runs_and_sends_jobs_where_the_margin_is_clean():
 def test_what_cannot_be_steered_is_said():
     with pytest.raises(ScenarioError, match="has no members controller and aidc"):
         vector_env(TWO_BUS.replace(members={"profile": TWO_BUS.members["profile"]}, links=[]), workers=0)
-    foreign = TWO_BUS.members["grid"].model_copy(update={"simulator": "simulators.grid.ac:AcPowerFlow"})
+    foreign = TWO_BUS.members["grid"].model_copy(update={"simulator": "cosim.simulators.grid.ac:AcPowerFlow"})
     with pytest.raises(ScenarioError, match="needs the dispatch with and without data centers"):
         vector_env(override(TWO_BUS.replace(members={**TWO_BUS.members, "grid": foreign}),
                             {"controller.reward.carbon": "system_difference"}), workers=0)

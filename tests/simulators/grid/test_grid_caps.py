@@ -6,19 +6,19 @@ import math
 
 import numpy as np
 import pytest
+from cosim.simulators.grid.adapter import CefDispatch
+from cosim.simulators.grid.dispatch.conic import Limits, balance_rhs
+from cosim.simulators.grid.dispatch.dispatch import ELASTIC, OPTIMAL, Dispatch, Source
+from cosim.simulators.grid.dispatch.nci_limits import NciCaps, size
+from cosim.simulators.grid.network.feeder import BaseLoad, Line, LineList
+from cosim.simulators.grid.network.radial import read_feeder
 from worlds import run
 
-from cosim.compare import first_difference
 from cosim.errors import ScenarioError, SolverError
 from cosim.run import find
 from cosim.scenario import override
 from cosim.trace import Trace
-from simulators.grid.adapter import CefDispatch
-from simulators.grid.caps import NciCaps, size
-from simulators.grid.conic import Limits, balance_rhs
-from simulators.grid.dispatch import ELASTIC, OPTIMAL, Dispatch, Source
-from simulators.grid.feeder import BaseLoad, Line, LineList
-from simulators.grid.network import read_feeder
+from cosim.trace.compare import first_difference
 
 STAR = LineList(base_kv=10.0, lines=(Line(0, 1, 1.0, 1.0), Line(1, 2, 2.0, 1.0), Line(1, 3, 1.0, 2.0)))
 SOURCES = {"substation": Source(0, 0.3), "dirty": Source(2, 0.9, 0.0, 600.0, 0.0, 0.0),

@@ -7,18 +7,18 @@ import logging
 import numpy as np
 import pandapower
 import pytest
+from cosim.simulators.grid.dispatch import gurobi_solver
+from cosim.simulators.grid.dispatch.clarabel_solver import ClarabelSolver
+from cosim.simulators.grid.dispatch.conic import Limits, balance_rhs, elastic
+from cosim.simulators.grid.dispatch.dispatch import ELASTIC, OPTIMAL, Dispatch, DispatchResult, Inexact, Source
+from cosim.simulators.grid.equations import generated_carbon
+from cosim.simulators.grid.network.feeder import BaseLoad, Line, LineList
+from cosim.simulators.grid.network.powerflow import AcCheck
+from cosim.simulators.grid.network.radial import read_feeder
 from networktruth import branch_carbon
 
 from cosim.errors import ScenarioError, SolverError
 from cosim.params import validate
-from simulators.grid import gurobi_solver
-from simulators.grid.clarabel_solver import ClarabelSolver
-from simulators.grid.conic import Limits, balance_rhs, elastic
-from simulators.grid.dispatch import ELASTIC, OPTIMAL, Dispatch, DispatchResult, Inexact, Source
-from simulators.grid.equations import generated_carbon
-from simulators.grid.feeder import BaseLoad, Line, LineList
-from simulators.grid.network import read_feeder
-from simulators.grid.powerflow import AcCheck
 
 SUBSTATION = {"substation": Source(0, 0.30)}
 TABLE_I = {

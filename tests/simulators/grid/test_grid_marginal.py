@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
-from simulators.grid.clarabel_solver import ClarabelSolver
-from simulators.grid.conic import Limits, balance_rhs, strict
-from simulators.grid.dispatch import OPTIMAL, Dispatch, Source
-from simulators.grid.feeder import BaseLoad, Line, LineList
-from simulators.grid.mci import DERIVATIVE, NEAR_KINK, ONE_SIDED, STALE, MciOfDispatch, marginal_sources, no_mci
-from simulators.grid.network import read_feeder
+from cosim.simulators.grid.dispatch.clarabel_solver import ClarabelSolver
+from cosim.simulators.grid.dispatch.conic import Limits, balance_rhs, strict
+from cosim.simulators.grid.dispatch.dispatch import OPTIMAL, Dispatch, Source
+from cosim.simulators.grid.dispatch.mci import (
+    DERIVATIVE,
+    NEAR_KINK,
+    ONE_SIDED,
+    STALE,
+    MciOfDispatch,
+    marginal_sources,
+    no_mci,
+)
+from cosim.simulators.grid.network.feeder import BaseLoad, Line, LineList
+from cosim.simulators.grid.network.radial import read_feeder
 
 TABLE_I = {
     "substation": Source(0, 0.30),

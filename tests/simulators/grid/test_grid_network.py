@@ -10,15 +10,15 @@ import numpy as np
 import pandapower as pp
 import pandapower.networks
 import pytest
+from cosim.simulators.grid.ac import AcPowerFlow
+from cosim.simulators.grid.adapter import CefDispatch
+from cosim.simulators.grid.equations import radial_power_flow
+from cosim.simulators.grid.network.elements import Generator
+from cosim.simulators.grid.network.feeder import BaseLoad, Line, LineList
+from cosim.simulators.grid.network.powerflow import AcCheck
+from cosim.simulators.grid.network.radial import feeder_of, read_feeder
 
 from cosim.errors import ScenarioError
-from simulators.grid.ac import AcPowerFlow
-from simulators.grid.adapter import CefDispatch
-from simulators.grid.elements import Generator
-from simulators.grid.equations import radial_power_flow
-from simulators.grid.feeder import BaseLoad, Line, LineList
-from simulators.grid.network import feeder_of, read_feeder
-from simulators.grid.powerflow import AcCheck
 
 THREE_LINES = LineList(
     base_kv=10.0,

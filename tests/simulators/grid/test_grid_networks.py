@@ -15,10 +15,10 @@ import networkrun
 import pandapower as pp
 import pandapower.networks
 import pytest
+from cosim.simulators.grid.network.files import stored
+from cosim.simulators.grid.network.radial import feeder_of
 
 from cosim.errors import ScenarioError
-from simulators.grid.netfile import stored
-from simulators.grid.network import feeder_of
 
 NUMBERS = itertools.count()
 SMALL = {"vm_pu": 1e-7, "loss_kw": 1e-4, "nci_kg_per_kwh": 1e-6, "fed_kw": 1e-3, "own_check": 1e-4}
@@ -212,7 +212,7 @@ MESHED: dict[str, Callable[[Any], Any]] = {
 def test_what_no_radial_dispatch_holds_is_refused_there_by_the_way_to_go(what: str):
     net = feeder()
     MESHED[what](net)
-    with pytest.raises(ScenarioError, match="simulators.grid.ac:AcPowerFlow"):
+    with pytest.raises(ScenarioError, match="cosim.simulators.grid.ac:AcPowerFlow"):
         feeder_of(net, "meshed")
 
 

@@ -7,17 +7,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from cosim.simulators.grid.dispatch.conic import Limits
+from cosim.simulators.grid.dispatch.dispatch import Dispatch, Source
+from cosim.simulators.grid.dispatch.mci import ONE_SIDED, MciOfDispatch
+from cosim.simulators.grid.network.feeder import Line, LineList
+from cosim.simulators.grid.network.radial import read_feeder
 from worlds import run
 
 from cosim.errors import ScenarioError, SolverError
 from cosim.params import validate
 from cosim.run import find
 from cosim.trace import Trace
-from simulators.grid.conic import Limits
-from simulators.grid.dispatch import Dispatch, Source
-from simulators.grid.feeder import Line, LineList
-from simulators.grid.mci import ONE_SIDED, MciOfDispatch
-from simulators.grid.network import read_feeder
 
 SHORT = LineList(base_kv=10.0, lines=(Line(0, 1, 1e-4, 1e-4),))
 """Two buses so near to each other that losses do not matter."""

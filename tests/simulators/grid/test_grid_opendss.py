@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from cosim.simulators.grid.network.powerflow import AcCheck
+from cosim.simulators.grid.network.radial import read_feeder
+from cosim.simulators.grid.opendss import OpenDss
 from worlds import run
 
-from cosim.compare import first_difference
 from cosim.errors import ScenarioError
 from cosim.run import find
 from cosim.trace import Trace
-from simulators.grid.network import read_feeder
-from simulators.grid.opendss import OpenDss
-from simulators.grid.powerflow import AcCheck
+from cosim.trace.compare import first_difference
 
 pytest.importorskip("opendssdirect", reason="OpenDSS is not installed (extra opendss)")
 

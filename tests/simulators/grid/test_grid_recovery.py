@@ -6,15 +6,14 @@ from itertools import product
 
 import numpy as np
 import pytest
-
-from simulators.grid.conic import Limits
-from simulators.grid.dispatch import Dispatch
-from simulators.grid.equations import radial_power_flow
-from simulators.grid.feeder import Feeder, LineList
-from simulators.grid.network import read_feeder
-from simulators.grid.recovery import ALL_CORNERS
-from simulators.grid.results import OPTIMAL
-from simulators.grid.sources import Source
+from cosim.simulators.grid.dispatch.conic import Limits
+from cosim.simulators.grid.dispatch.dispatch import Dispatch
+from cosim.simulators.grid.dispatch.recovery import ALL_CORNERS
+from cosim.simulators.grid.dispatch.results import OPTIMAL
+from cosim.simulators.grid.dispatch.sources import Source
+from cosim.simulators.grid.equations import radial_power_flow
+from cosim.simulators.grid.network.feeder import Feeder, LineList
+from cosim.simulators.grid.network.radial import read_feeder
 
 LIMITS = Limits(1.0, 0.9, 1.1, 0.25, loss_weight=0.0, cost_kw_per_usd_h=10.0)
 BOX = {"p_min_kw": 0.0, "q_min_kvar": -300.0, "q_max_kvar": 300.0}

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from worlds import run
 
-from cosim.compare import first_difference
 from cosim.run import find
 from cosim.scenario import override
 from cosim.trace import Trace
+from cosim.trace.compare import first_difference
 
 
 @pytest.mark.parametrize("name", ["ieee33_meshed", "ieee33_economic", "ieee33_ramps"])

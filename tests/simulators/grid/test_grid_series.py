@@ -6,12 +6,12 @@ import math
 from typing import Any
 
 import pytest
+from cosim.simulators.grid.series import IntensitySeries, SeriesParams
 
 from cosim.errors import ScenarioError
 from cosim.params import validate
 from cosim.plausible import stated_intensity
 from cosim.units import SUFFIXES
-from simulators.grid.series import IntensitySeries, SeriesParams
 
 HEADER = "datetime,carbon_intensity,DE\n"
 COLUMNS = {"time_column": "datetime", "column": "carbon_intensity", "unit": "g_per_kwh"}

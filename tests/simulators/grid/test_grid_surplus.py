@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from cosim.simulators.analysis.conservation import verify
+from cosim.simulators.grid.ac import AcPowerFlow
+from cosim.simulators.grid.dispatch.conic import Limits
+from cosim.simulators.grid.dispatch.dispatch import Dispatch
+from cosim.simulators.grid.dispatch.results import OPTIMAL
+from cosim.simulators.grid.dispatch.sources import Source
+from cosim.simulators.grid.network.feeder import LineList
+from cosim.simulators.grid.network.radial import read_feeder
 
 from cosim.errors import SolverError
 from cosim.experiment import Experiment
-from cosim.replay import replay
+from cosim.replay.members import replay
 from cosim.run import find
 from cosim.scenario import override
 from cosim.trace import Trace
-from simulators.audit import verify
-from simulators.grid.ac import AcPowerFlow
-from simulators.grid.conic import Limits
-from simulators.grid.dispatch import Dispatch
-from simulators.grid.feeder import LineList
-from simulators.grid.network import read_feeder
-from simulators.grid.results import OPTIMAL
-from simulators.grid.sources import Source
 
 LINES = LineList(base_kv=10.0, lines=[{"from_bus": k, "to_bus": k + 1, "r_ohm": 0.4, "x_ohm": 0.4} for k in range(3)])
 NOTHING = np.zeros(4)

@@ -2,12 +2,11 @@
 
 import numpy as np
 import pytest
-
-from simulators.grid.adapter import GridParams
-from simulators.grid.dispatch import Source
-from simulators.grid.feeder import BaseLoad, Line, LineList
-from simulators.grid.sweep import main, sweep
-from simulators.profile import ProfileParams
+from cosim.simulators.analysis.lambda_sweep import main, sweep
+from cosim.simulators.grid.adapter import GridParams
+from cosim.simulators.grid.dispatch.dispatch import Source
+from cosim.simulators.grid.network.feeder import BaseLoad, Line, LineList
+from cosim.simulators.profile import ProfileParams
 
 FLAT = ProfileParams(shape=(1.0,) * 96)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from cosim.simulators.workload.adapter import AzureLlm
+from cosim.simulators.workload.cluster import ClusterTrace
+from cosim.simulators.workload.origin import check_cover
 
-from cosim.dates import instant
 from cosim.errors import ScenarioError
-from simulators.workload.adapter import AzureLlm
-from simulators.workload.cluster import ClusterTrace
-from simulators.workload.origin import check_cover
+from cosim.tables.dates import instant
 
 CLASSES = {"task": {"kind": "train", "work_to": 1e3, "deadline_s": 600.0, "to_per_gpu_min": 60.0, "kw_per_to_s": 1e-3},
            "chat": {"kind": "inf", "work_to": 1.0, "deadline_s": 30.0, "to_per_gpu_min": 60.0, "kw_per_to_s": 1e-3}}

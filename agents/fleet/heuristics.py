@@ -1,0 +1,276 @@
+"""Rule policies: what a learned one has to beat.
+
+All but `random` split a site's GPUs by one rule (`GpuRule`) and differ only in where and when they send jobs.
+`cosim.agents.fleet.policies` builds one by name.
+
+Rows of the model: Z02.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from cosim.agents.fleet.allocation import ROUNDING
+from cosim.agents.fleet.decision import EnergyModel, FleetFacts, Matrix, Observation, Operation, Vector
+from cosim.agents.fleet.rewards import RewardWeights
+
+from cosim.errors import ModelError, ScenarioError
+from cosim.units import MIN_S
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyOptions:
+    """What the rules can be told.
+
+    weights            (N,) relative shares of the sites, read by `static` alone
+    drain_min          inference gets the GPUs that would work its queue off in this time, min
+    fill_horizon_min   `nci_priority` calls a site full at this much unfinished work per GPU, min
+    supply_temp_degc   supply air temperature, degC; the warmest is the cheapest in (19)-(24) (I12)
+    reward, energy     weights of (32), and what a site draws, read by `myopic_oracle` alone; None: nobody knows
+    """
+
+    weights: tuple[float, ...] | None = None
+    drain_min: float = 2.0
+    fill_horizon_min: float = 120.0
+    supply_temp_degc: float = 23.0
+    reward: RewardWeights = RewardWeights()
+    energy: EnergyModel | None = None
+
+
+def share_blocks(
+    gpus: int, blocks: Sequence[int], room: Sequence[int], weights: Sequence[float]
+) -> list[int]:
+    """At most `gpus` GPUs in whole blocks, in proportion to `weights`, to no class more than its `room`.
+
+    blocks: GPUs per block; room: GPUs a class can use, whole blocks. What proportion leaves over goes, largest
+    fraction of a block first, to whoever can still use a block. A class of weight 0 gets nothing.
+    """
+    given = [0] * len(blocks)
+    active = [k for k, r in enumerate(room) if r > 0 and weights[k] > 0]
+    if sum(room[k] for k in active) <= gpus:
+        for k in active:
+            given[k] = room[k]
+        return given
+    left, total = gpus, sum(weights[k] for k in active)
+    while full := [k for k in active if left * weights[k] >= room[k] * total]:
+        for k in full:  # its proportion is more than it can use: the others share the difference
+            given[k] = room[k]
+            left -= room[k]
+            active.remove(k)
+        total = sum(weights[k] for k in active)
+    fractions = {}
+    for k in active:
+        exact = left * weights[k] / total / blocks[k]
+        given[k] = blocks[k] * int(exact + ROUNDING)
+        fractions[k] = round(exact - int(exact + ROUNDING), 9)
+    left -= sum(given[k] for k in active)
+    order = sorted(active, key=lambda k: -fractions[k])
+    while takers := [k for k in order if blocks[k] <= left and given[k] < room[k]]:
+        given[takers[0]] += blocks[takers[0]]
+        left -= blocks[takers[0]]
+        order = takers[1:] + takers[:1]
+    return given
+
+
+class GpuRule:
+    """GPUs per class of one site, from what is queued and what has just been sent.
+
+    Inference first: as many as work the queue off in `drain_min` (in half the class's deadline if that is less), at
+    least those in use (a running job keeps its GPUs) and at most one job's GPUs per job. Training classes share the
+    rest in proportion to their released work, up to `max_blocks` per job.
+    """
+
+    def __init__(self, facts: FleetFacts, drain_min: float) -> None:
+        self._facts = facts
+        drain_to = [x * min(drain_min, t / MIN_S / 2.0)  # work a GPU does while the queue drains
+                    for x, t in zip(facts.to_per_gpu_min, facts.deadline_s, strict=True)]
+        self._train, self._inf = facts.train, facts.inf
+        self._train_blocks = [facts.gpus_per_block[m] for m in self._train]
+        self._inf_blocks = [facts.gpus_per_block[m] for m in self._inf]
+        self._inf_drain_to = [drain_to[m] * facts.gpus_per_block[m] for m in self._inf]  # one job's GPUs
+
+    def __call__(self, capacity: int, running_jobs: Vector, jobs: Vector, work_to: Vector) -> list[float]:
+        """(M,) shares of `capacity` GPUs. running_jobs, jobs, work_to: (M,) running jobs, all released jobs, and
+        their unfinished work, TO, with those just sent and not deferred."""
+        facts = self._facts
+        gpus = [0] * len(facts.kinds)
+        for m, g in zip(self._inf, self.inference(capacity, running_jobs, jobs, work_to), strict=True):
+            gpus[m] = g
+        room = [math.ceil(jobs[m] - ROUNDING) * facts.max_blocks[m] * facts.gpus_per_block[m] for m in self._train]
+        work = [work_to[m] / facts.to_per_gpu_min[m] for m in self._train]
+        for m, g in zip(self._train, share_blocks(capacity - sum(gpus), self._train_blocks, room, work), strict=True):
+            gpus[m] = g
+        return [g / capacity for g in gpus]
+
+    def inference(self, capacity: int, running_jobs: Vector, jobs: Vector, work_to: Vector) -> list[int]:
+        """GPUs of each inference class, in the order of `FleetFacts.inf`; arguments as those of a call."""
+        ceil, held, need = math.ceil, [], []
+        for m, block, drain_to in zip(self._inf, self._inf_blocks, self._inf_drain_to, strict=True):
+            busy = block * ceil(running_jobs[m] - ROUNDING)
+            drain = block * ceil(work_to[m] / drain_to - ROUNDING)
+            held.append(busy)
+            need.append(max(busy, min(drain, block * ceil(jobs[m] - ROUNDING))))
+        if sum(need) <= capacity:
+            return need
+        kept = share_blocks(capacity, self._inf_blocks, held, held)
+        more = [n - h for n, h in zip(need, kept, strict=True)]
+        extra = share_blocks(capacity - sum(kept), self._inf_blocks, more, more)
+        return [k + e for k, e in zip(kept, extra, strict=True)]
+
+
+class Uniform:
+    """Every eligible site gets the same share; nothing is deferred. Also the base of the other rules."""
+
+    needs_nci = False
+
+    def __init__(self, facts: FleetFacts, options: PolicyOptions, rng: np.random.Generator) -> None:
+        self.facts, self.options = facts, options
+        self._split = GpuRule(facts, options.drain_min)
+        self._share = [_over(facts.eligible[m], [1.0] * facts.n_sites) for m in range(len(facts.kinds))]
+        self._supply = [options.supply_temp_degc] * facts.n_sites
+
+    def place(self, observation: Observation) -> Matrix:
+        """(M, N) shares; the same every minute."""
+        return self._share
+
+    def lead(self, observation: Observation) -> int:
+        """Index of the deferral that all training jobs of this minute get: the first."""
+        return 0
+
+    def operate(self, observation: Observation, allocated_jobs: Sequence[Sequence[int]],
+                allocated_work_to: Matrix) -> Operation:
+        """One release time for all, GPUs by the rule, one supply temperature."""
+        facts, lead = self.facts, self.lead(observation)
+        row = [0.0] * len(facts.deferrals_s)
+        row[lead] = 1.0
+        train, starts_now = facts.train, facts.deferrals_s[lead] == 0.0
+        classes = range(len(facts.kinds))
+        shares = []
+        for i, capacity in enumerate(facts.gpus):
+            running, queued, pending = (x[i] for x in (observation.running_jobs, observation.queued_jobs,
+                                                       observation.pending_work_to))
+            new_jobs, new_work = allocated_jobs[i], allocated_work_to[i]
+            released = [starts_now or m not in train for m in classes]
+            jobs = [running[m] + queued[m] + (new_jobs[m] if released[m] else 0) for m in classes]
+            work = [pending[m] + (new_work[m] if released[m] else 0.0) for m in classes]
+            shares.append(self._split(capacity, running, jobs, work))
+        return Operation([[row] * len(train)] * facts.n_sites, shares, self._supply)
+
+
+class Static(Uniform):
+    """Fixed shares, e.g. 1:2:7 (B05) or 1:1:8 (B06), whatever happens."""
+
+    def __init__(self, facts: FleetFacts, options: PolicyOptions, rng: np.random.Generator) -> None:
+        super().__init__(facts, options, rng)
+        weights = options.weights
+        if weights is None or len(weights) != facts.n_sites or min(weights) < 0:
+            raise ScenarioError(f"policy static needs one weight >= 0 per site ({facts.n_sites}), got {weights}; "
+                                f"for example weights={':'.join('1' * facts.n_sites)}")
+        self._share = [_over(row, weights) for row in facts.eligible]
+
+
+class TouShift(Uniform):
+    """Uniform in space; a training job waits for the permitted time with the lowest price, the earliest of equals."""
+
+    def lead(self, observation: Observation) -> int:
+        """Index of the lowest forecast price among the deferrals that every class has."""
+        has = self.facts.deferrable
+        permitted = [h for h in range(len(self.facts.deferrals_s)) if all(of_class[h] for of_class in has)]
+        return min(permitted, key=observation.forecast_usd_per_kwh.__getitem__)
+
+
+class NciPriority(Uniform):
+    """Cheapest carbon first: the site with the lowest intensity until it is full, then the next.
+
+    Full is `fill_horizon_min` of unfinished work (released or not) per GPU. Inference is placed before training, both
+    in GPU-minutes. When every eligible site is full the rest goes to all of them in proportion to their GPUs.
+    """
+
+    needs_nci = True
+
+    def place(self, observation: Observation) -> Matrix:
+        """(M, N) shares that fill the sites in the order of their intensity (lowest index first on ties)."""
+        facts = self.facts
+        order = sorted(range(facts.n_sites), key=self.intensity(observation).__getitem__)
+        room = [max(0.0, self.options.fill_horizon_min * gpus - self._backlog_gpu_min(observation, i))
+                for i, gpus in enumerate(facts.gpus)]
+        share: list[list[float]] = [[]] * len(facts.kinds)
+        for m in (*facts.inf, *facts.train):
+            share[m] = self._pour(observation.arrivals_work_to[m] / facts.to_per_gpu_min[m], order, room,
+                                  facts.eligible[m])
+        return share
+
+    def intensity(self, observation: Observation) -> Vector:
+        """(N,) what decides the order, kg/kWh."""
+        return observation.nci_kg_per_kwh
+
+    def _backlog_gpu_min(self, observation: Observation, site: int) -> float:
+        pending, deferred = observation.pending_work_to[site], observation.deferred_work_to[site]
+        return sum((p + d) / speed for p, d, speed in zip(pending, deferred, self.facts.to_per_gpu_min, strict=True))
+
+    def _pour(self, amount: float, order: Sequence[int], room: list[float], eligible: Sequence[bool]) -> list[float]:
+        """Shares of `amount` GPU-minutes over the sites in `order`; takes what it places off `room`."""
+        placed = [0.0] * len(room)
+        left = amount or ROUNDING  # a class without arrivals still says where it would go
+        for i in order:
+            if eligible[i] and room[i] > 0.0:
+                placed[i] = min(left, room[i])
+                room[i] -= placed[i]
+                left -= placed[i]
+                if left <= 0.0:
+                    break
+        else:
+            spill = _over(eligible, self.facts.gpus)
+            placed = [p + left * s for p, s in zip(placed, spill, strict=True)]
+        return _over(eligible, placed)
+
+
+class MciPriority(NciPriority):
+    """`NciPriority` by marginal intensity: what all sources emit more if a site draws one kW more (I31, Z04)."""
+
+    def intensity(self, observation: Observation) -> Vector:
+        """(N,) marginal intensities, kg/kWh; ModelError if nobody computes them."""
+        if observation.mci_kg_per_kwh is None:
+            raise ModelError("policy mci_priority decides by marginal intensities and hears none: --set "
+                             "grid.mci=true, or link some to controller.mci_kg_per_kwh")
+        return observation.mci_kg_per_kwh
+
+
+class Random:
+    """Every share uniform on its simplex, every temperature uniform in its box: the floor of any comparison."""
+
+    needs_nci = False
+
+    def __init__(self, facts: FleetFacts, options: PolicyOptions, rng: np.random.Generator) -> None:
+        self.facts, self._rng = facts, rng
+        self._deferrable = np.array(facts.deferrable, float) if facts.deferrable else 1.0
+
+    def place(self, observation: Observation) -> Matrix:
+        """(M, N) shares, a fresh draw every minute."""
+        return [_over(row, self._rng.standard_exponential(len(row)).tolist()) for row in self.facts.eligible]
+
+    def operate(self, observation: Observation, allocated_jobs: Sequence[Sequence[int]],
+                allocated_work_to: Matrix) -> Operation:
+        """Release times, GPUs (a part of them unused) and temperatures, a fresh draw every minute."""
+        facts, n = self.facts, self.facts.n_sites
+        deferral = self._rng.standard_exponential((n, len(facts.train), len(facts.deferrals_s))) * self._deferrable
+        gpus = self._rng.standard_exponential((n, len(facts.kinds) + 1))
+        supply = self._rng.uniform(facts.supply_temp_low_degc, facts.supply_temp_high_degc, n)
+        return Operation(
+            (deferral / deferral.sum(axis=2, keepdims=True)).tolist(),
+            (gpus / gpus.sum(axis=1, keepdims=True))[:, :-1].tolist(),
+            supply.tolist(),
+        )
+
+
+def _over(eligible: Sequence[bool], weights: Vector) -> list[float]:
+    """Weights as shares over the eligible sites; ScenarioError when none of them has any weight."""
+    kept = [float(w) if ok else 0.0 for ok, w in zip(eligible, weights, strict=True)]
+    total = sum(kept)
+    if not total > 0.0:
+        raise ScenarioError(f"weights {tuple(weights)} leave nothing for the eligible sites {tuple(eligible)}; "
+                            "give one of them a weight above 0")
+    return [w / total for w in kept]

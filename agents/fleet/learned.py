@@ -1,0 +1,109 @@
+"""A trained team as a policy of the controller: a checkpoint, by its path or by the name of one that ships."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cosim.agents.fleet.actions import decision_of
+from cosim.agents.fleet.decision import FleetFacts, Matrix, Observation, Operation
+from cosim.agents.fleet.observation import Sight
+from cosim.agents.fleet.team_arrays import MANAGER, TeamView
+from cosim.agents.learn.numpy_actor import ActingTeam
+from cosim.agents.learn.spec import AgentType, Interval, TeamSpec
+
+from cosim.errors import ScenarioError
+
+_NCI, _MCI, _FULL = "nci_kg_per_kwh ", "mci_kg_per_kwh ", "site_carry "
+"""Columns of the manager by which a spec says what its team was shown."""
+
+
+class LearnedPolicy:
+    """Decides with the modes of a trained team's distributions.
+
+    explorer: the checkpoint's `cosim.agents.learn.team.Team`, to draw actions as in training instead (that needs
+    torch).
+
+    ScenarioError when the checkpoint's team has other sites, classes, release times or temperatures, or was trained in
+    the other mode: the message says what differs.
+    """
+
+    needs_nci = False
+
+    def __init__(self, path: str | Path, facts: FleetFacts, sees_nci: bool, explorer: Any = None) -> None:
+        self._facts, self._team = facts, explorer or ActingTeam(path)
+        self._deterministic = explorer is None
+        trained = self._team.spec
+        shown = [c.name for c in trained.types[MANAGER].observation] if MANAGER in trained.types else []
+
+        def sees(prefix: str) -> bool:
+            return any(name.startswith(prefix) for name in shown)
+
+        sight = Sight(facts.classes, facts.sites, 1.0, {}, sees(_NCI), sees(_MCI), sees(_FULL))
+        found = differences(trained, TeamView(facts, sight, {}).spec)
+        if sees(_NCI) != sees_nci:
+            found.insert(0, "it was trained in {} mode, this is {} mode (controller.mode)".format(
+                *(("joint", "power") if sees(_NCI) else ("power", "joint"))))
+        if found:
+            raise ScenarioError(f"checkpoint {path} does not fit this scenario: {'; '.join(found)}. Train one with "
+                                "python -m cosim.agents.train, or choose another controller.policy")
+        self._view = TeamView(facts, sight, {}, trained)
+        self.about = f"{self._team.method} from {Path(path).name} (sha256 {_digest(path)})"
+        self._decoding: Any = None
+
+    def place(self, observation: Observation) -> Matrix:
+        """(M, N) the manager's shares."""
+        self._decoding = self._team.begin(self._view.observe(observation)[None], deterministic=self._deterministic)
+        row = self._decoding.lead()[0, 0].tolist()
+        n = self._facts.n_sites
+        return [row[m * n:(m + 1) * n] for m in range(len(self._facts.kinds))]
+
+    def operate(self, observation: Observation, allocated_jobs: Sequence[Sequence[int]],
+                allocated_work_to: Matrix) -> Operation:
+        """The sites' actions, given what the manager sent them."""
+        if self._decoding is None:
+            raise ScenarioError("operate() follows place() of the same minute")
+        step = self._decoding.follow(self._view.context(allocated_jobs, allocated_work_to)[None])
+        self._decoding = None
+        return decision_of(self._facts, step.action[0].tolist()).operation
+
+
+def differences(trained: TeamSpec, ours: TeamSpec) -> list[str]:
+    """In what a trained team's spec is not the scenario's, a phrase each; [] when it fits. Ranges may differ."""
+    theirs, here = trained.names, ours.names
+    if theirs != here:
+        return [f"it has the agents {', '.join(theirs)}, here are {', '.join(here)}"]
+    if (trained.leaders, [kind for _, kind in trained.agents]) != (ours.leaders, [kind for _, kind in ours.agents]):
+        return ["its agents have other types"]
+    return [phrase for name in ours.types for phrase in _of_type(trained.types[name], ours.types[name])]
+
+
+def _of_type(theirs: AgentType, ours: AgentType) -> list[str]:
+    out = []
+    for what, a, b in (("sees", theirs.observation, ours.observation), ("is told", theirs.context, ours.context)):
+        old, new = [c.name for c in a], [c.name for c in b]
+        if old != new:
+            only = [f"{', '.join(x for x in mine if x not in other) or 'nothing else'} {where}"
+                    for mine, other, where in ((old, new, "there"), (new, old, "here"))]
+            out.append(f"its {ours.name} {what} " + ", ".join(only))
+    for a, b in zip(theirs.action, ours.action, strict=False):
+        if _shape(a) != _shape(b):
+            out.append(f"its {ours.name} decides {_shape(a)}, here it is {_shape(b)}")
+    if len(theirs.action) != len(ours.action):
+        out.append(f"its {ours.name} decides {len(theirs.action)} things, here {len(ours.action)}")
+    return out
+
+
+def _shape(part: object) -> tuple:
+    """What of an action part must agree: all but where a fresh policy starts."""
+    if isinstance(part, Interval):
+        return (part.name, part.low, part.high)
+    eligible = getattr(part, "eligible", None)
+    without = [f"number {k}" for k, ok in enumerate(eligible or (), 1) if not ok]
+    return (part.name, part.size, f"all but {', '.join(without)}" if without else "all")
+
+
+def _digest(path: str | Path) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()[:12]

@@ -1,0 +1,301 @@
+"""What the manager and the sites' agents see as numbers, (25) and (27), and how learners scale it.
+
+`Numbers` puts an `Observation` into one row. A `View` is a list of blocks, each the names of some columns and where
+their numbers stand in that row, so that the two cannot part. Beyond the paper (`full`): the manager sees unfinished
+work per site and class and what rounding owes, a site its inference queue, running jobs, unfinished work, what rounding
+owes its release times, how many of its deferred jobs are of which deferral and when they are due, how many training
+jobs are late or nearly, and how its GPUs would usually be split. Totals alone (the paper's S09) hide whether work can
+still meet its deadline, so that a critic could charge a bad deferral only half a day later, when the job is dropped.
+
+Rows of the model: E25, E27, I26, S01-12, S15, T09, U08.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from operator import attrgetter
+
+import numpy as np
+from cosim.agents.fleet.actions import usual_gpu_columns
+from cosim.agents.fleet.decision import FleetFacts, Observation
+from cosim.agents.fleet.heuristics import GpuRule, PolicyOptions
+from cosim.agents.learn.spec import Column
+
+from cosim.units import DAY_S
+
+Values = Callable[[Observation], Iterable[float]]
+_PRICE = {"low": -0.1, "high": 0.4}
+_INTENSITY = {"low": 0.0, "high": 1.2}
+_MARGINAL = {"low": -0.5, "high": 2.0}
+_SHARE = {"low": 0.0, "high": 1.0}
+_OWED = {"low": -10.0, "high": 10.0}
+"""Jobs owed stay within 2, but jump every minute and matter little: a wide range keeps them small beside the others."""
+_JOBS = {"low": 0.0, "high": 1e5, "scale": "log"}
+USUAL_LEAST = 1e-3
+PACE_MIN = 240.0
+"""A third of the study's deadline. At an even pace work that is not done now is done in the next hours, at their
+prices, which a critic can tell from the present one; at full speed it is done in the next minute, at the same."""
+_USUAL = {"low": math.log(USUAL_LEAST), "high": 0.0}
+"""Logarithms of shares of a site's GPUs."""
+_TRAIN_JOBS = {"low": 0.0, "high": 500.0, "scale": "log"}
+_SLACK_MIN = {"low": -120.0, "high": 600.0}
+_WORK_MIN = {"low": 0.0, "high": 1440.0, "scale": "log", "unit": 0.1}
+"""Work is seen as the minutes that all GPUs of the site would need for it."""
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What a team is shown. classes, sites: their names; peak_kw: the largest site's power at full load, kW, about;
+    arrivals_per_min: class -> mean arrivals, where known; nci, mci: whether intensities are shown; full: see above."""
+
+    classes: Sequence[str]
+    sites: Sequence[str]
+    peak_kw: float
+    arrivals_per_min: Mapping[str, float]
+    nci: bool
+    mci: bool
+    full: bool
+
+
+class Numbers:
+    """All numbers of an observation that anybody is shown, in one row: worked out once, whoever sees them.
+
+    at  name of a field of `Observation`, or of what follows from some -> where its numbers stand in the row, an array
+        with the field's axes. Others: `backlog_jobs` (N, M) queued and deferred, `train_backlog_jobs` and
+        `inf_backlog_jobs` (N,), `day` sine and cosine of the time of day, `usual_gpus` (N, M + 1)
+    """
+
+    def __init__(self, facts: FleetFacts, sight: Sight) -> None:
+        self.at: dict[str, np.ndarray] = {}
+        self._parts: list[Values] = []
+        self._count = 0
+        n, classes, trains, leads = facts.n_sites, len(facts.kinds), len(facts.train), len(facts.deferrals_s)
+        self._add("price_usd_per_kwh", ())
+        self._add("forecast_usd_per_kwh", (leads,))
+        for name in (*["nci_kg_per_kwh"] * sight.nci, *["mci_kg_per_kwh"] * sight.mci, "power_kw", "free_gpu_ratio"):
+            self._add(name, (n,))
+        self._add("backlog_jobs", (n, classes), _backlog)
+        for name, of in (("train_backlog_jobs", facts.train), ("inf_backlog_jobs", facts.inf)):
+            self._add(name, (n,), _backlogs(of))
+        self._add("arrivals", (classes,))
+        self._add("day", (2,), _day)
+        if sight.full:
+            for name in ("queued_jobs", "running_jobs", "pending_work_to", "deferred_work_to", "late_jobs",
+                         "urgent_jobs"):
+                self._add(name, (n, classes))
+            self._add("slack_min", (n,))
+            self._add("site_carry", (classes, n))
+            for name in ("deferral_carry", "deferred_by_lead", "deferred_by_time"):
+                self._add(name, (n, trains, leads))
+            self._add("usual_gpus", (n, classes + 1), _usual_gpus(facts))
+
+    def __call__(self, seen: Observation) -> np.ndarray:
+        """The row, float64."""
+        row: list[float] = []
+        for part in self._parts:
+            row += part(seen)
+        return np.array(row, np.float64)
+
+    def _add(self, name: str, shape: tuple[int, ...], values: Values | None = None) -> None:
+        """values: in the order of the axes; None: the observation has a field of this name."""
+        self._parts.append(values or _field(name, len(shape)))
+        size = math.prod(shape)
+        self.at[name] = np.arange(self._count, self._count + size).reshape(shape)
+        self._count += size
+
+
+class View:
+    """Columns of one agent, and where `Numbers` has what they show.
+
+    at   places of the columns' numbers in the row
+    per  what each number is divided by
+    """
+
+    def __init__(self, numbers: Numbers) -> None:
+        self.columns: list[Column] = []
+        self.at, self.per = np.zeros(0, int), np.zeros(0)
+        self._numbers = numbers
+
+    def add(self, names: Sequence[str], at: np.ndarray, scales: Mapping[str, object],
+            per: float | Sequence[float] = 1.0) -> None:
+        """A block of columns on one scale."""
+        self.columns += [Column(name, **scales) for name in names]
+        self.at = np.append(self.at, np.reshape(at, len(names)))
+        self.per = np.append(self.per, np.broadcast_to(per, len(names)))
+
+    def values(self, seen: Observation) -> np.ndarray:
+        """One number per column."""
+        return self._numbers(seen)[self.at] / self.per
+
+
+def manager_view(facts: FleetFacts, sight: Sight, numbers: Numbers | None = None) -> View:
+    """(25): price, intensities, four numbers per site, arrivals per class, time of day."""
+    numbers = numbers or Numbers(facts, sight)
+    view, at, sites = View(numbers), numbers.at, sight.sites
+    view.add(["price_usd_per_kwh"], at["price_usd_per_kwh"], _PRICE)
+    if sight.nci:
+        view.add([f"nci_kg_per_kwh {s}" for s in sites], at["nci_kg_per_kwh"], _INTENSITY)
+    if sight.mci:
+        view.add([f"mci_kg_per_kwh {s}" for s in sites], at["mci_kg_per_kwh"], _MARGINAL)
+    view.add([f"train_backlog_jobs {s}" for s in sites], at["train_backlog_jobs"], _TRAIN_JOBS)
+    view.add([f"inf_backlog_jobs {s}" for s in sites], at["inf_backlog_jobs"], _JOBS)
+    view.add([f"power_kw {s}" for s in sites], at["power_kw"], {"low": 0.0, "high": sight.peak_kw})
+    view.add([f"free_gpu_ratio {s}" for s in sites], at["free_gpu_ratio"], _SHARE)
+    _arrivals(view, sight, at)
+    if sight.full:
+        train = list(facts.train)
+        for i, site in enumerate(sites):
+            per_min = _site_to_per_min(facts, i)
+            view.add([f"pending_min {site} {c}" for c in sight.classes], at["pending_work_to"][i], _WORK_MIN, per_min)
+            view.add([f"deferred_min {site} {sight.classes[m]}" for m in train], at["deferred_work_to"][i, train],
+                     _WORK_MIN, per_min[train])
+        view.add([f"slack_min {s}" for s in sites], at["slack_min"], _SLACK_MIN)
+        view.add([f"site_carry {c} {s}" for c in sight.classes for s in sites], at["site_carry"], _OWED)
+    return view
+
+
+def site_view(facts: FleetFacts, sight: Sight, i: int, numbers: Numbers | None = None) -> View:
+    """(27) of site `i`, before the manager has acted: S13, S14 are the fleet's arrivals (decision 10)."""
+    numbers = numbers or Numbers(facts, sight)
+    view, at, train, inf = View(numbers), numbers.at, list(facts.train), list(facts.inf)
+    trained = [sight.classes[m] for m in train]
+    by_lead = [f"{c} +{lead:g}s" for c in trained for lead in facts.deferrals_s]
+    view.add(["price_usd_per_kwh"], at["price_usd_per_kwh"], _PRICE)
+    view.add([f"price_usd_per_kwh +{lead:g}s" for lead in facts.deferrals_s], at["forecast_usd_per_kwh"], _PRICE)
+    view.add([f"backlog_jobs {c}" for c in trained], at["backlog_jobs"][i, train], _TRAIN_JOBS)
+    if sight.nci:
+        view.add(["nci_kg_per_kwh"], at["nci_kg_per_kwh"][i], _INTENSITY)
+    if sight.mci:
+        view.add(["mci_kg_per_kwh"], at["mci_kg_per_kwh"][i], _MARGINAL)
+    view.add(["power_kw"], at["power_kw"][i], {"low": 0.0, "high": sight.peak_kw})
+    view.add(["free_gpu_ratio"], at["free_gpu_ratio"][i], _SHARE)
+    _arrivals(view, sight, at)
+    if sight.full:
+        per_min = _site_to_per_min(facts, i)
+        view.add(usual_gpu_columns(sight.classes), at["usual_gpus"][i], _USUAL)
+        view.add([f"queued_jobs {sight.classes[m]}" for m in inf], at["queued_jobs"][i, inf], _JOBS)
+        view.add([f"running_jobs {c}" for c in sight.classes], at["running_jobs"][i],
+                 {"low": 0.0, "high": float(max(facts.gpus)), "scale": "log"})
+        view.add([f"pending_min {c}" for c in sight.classes], at["pending_work_to"][i], _WORK_MIN, per_min)
+        view.add([f"deferred_min {c}" for c in trained], at["deferred_work_to"][i, train], _WORK_MIN, per_min[train])
+        view.add([f"deferral_carry {name}" for name in by_lead], at["deferral_carry"][i], _OWED)
+        view.add(["slack_min"], at["slack_min"][i], _SLACK_MIN)
+        for name in ("late_jobs", "urgent_jobs"):
+            view.add([f"{name} {c}" for c in trained], at[name][i, train], _TRAIN_JOBS)
+        for name in ("deferred_by_lead", "deferred_by_time"):
+            view.add([f"{name} {column}" for column in by_lead], at[name][i], _TRAIN_JOBS)
+    return view
+
+
+def context_columns(sight: Sight) -> list[Column]:
+    """What a site is told once the manager has acted: its jobs of this minute per class, and their work in minutes."""
+    jobs = [Column(f"allocated_jobs {c}", **_arrival_scale(sight, c)) for c in sight.classes]
+    return jobs + [Column(f"allocated_min {c}", **_WORK_MIN) for c in sight.classes]
+
+
+def context_per(facts: FleetFacts, i: int) -> np.ndarray:
+    """What the columns of `context_columns` are divided by, of the jobs (M,) sent to site `i` and their work, TO."""
+    return np.append(np.ones(len(facts.kinds)), _site_to_per_min(facts, i))
+
+
+class Scaler:
+    """`cosim.agents.learn.spec.scaled` for rows of many columns at once. Raw columns are left as they are.
+
+    at: where the columns' numbers stand in the row; per: what each is divided by before; places: where each goes in the
+    array that comes out, flat, of `size` numbers, the others 0. By default column k is number k of either.
+    """
+
+    def __init__(self, columns: Sequence[Column], at: np.ndarray | None = None, per: np.ndarray | None = None,
+                 places: np.ndarray | None = None, size: int | None = None) -> None:
+        count = len(columns)
+        kinds = {kind: [k for k, c in enumerate(columns) if c.scale == kind] for kind in ("linear", "log", "raw")}
+        order = np.array([k for of_kind in kinds.values() for k in of_kind], int)
+        self._at = order if at is None else at[order]
+        self._per = None if per is None else per[order]
+        self._places, self._size = order if places is None else places[order], size or count
+        lines, logs = ([columns[k] for k in kinds[kind]] for kind in ("linear", "log"))
+        self._line, self._log = slice(0, len(lines)), slice(len(lines), len(lines) + len(logs))
+        self._unit = np.array([c.unit for c in logs])
+        self._top = np.log1p(np.array([c.high for c in logs]) / self._unit)
+        self._low = np.array([c.low for c in lines])
+        self._range = np.array([c.high for c in lines]) - self._low
+
+    def __call__(self, row: Sequence[float] | np.ndarray) -> np.ndarray:
+        """(size,) float32, or (B, size) of B rows."""
+        x = np.asarray(row, np.float64)[..., self._at]
+        if self._per is not None:
+            x /= self._per
+        line, log = x[..., self._line], x[..., self._log]
+        line[:] = np.minimum(np.maximum(2.0 * (line - self._low) / self._range - 1.0, -1.0), 1.0)
+        log[:] = np.minimum(2.0 * np.log1p(np.maximum(log, 0.0) / self._unit) / self._top - 1.0, 1.0)
+        out = np.zeros((*x.shape[:-1], self._size), np.float32)
+        out[..., self._places] = x
+        return out
+
+
+def _usual_gpus(facts: FleetFacts) -> Values:
+    """Logarithms of shares, site by site: of inference, what `GpuRule` gives for what is queued and an equal part of
+    what arrives; of training, what works it off in PACE_MIN, as far as there is room."""
+    rule, n, train, inf = GpuRule(facts, PolicyOptions().drain_min), facts.n_sites, facts.train, facts.inf
+    pace_to = [[x * gpus * PACE_MIN for x in facts.to_per_gpu_min] for gpus in facts.gpus]
+
+    def values(seen: Observation) -> list[float]:
+        new_jobs, new_to = [x / n for x in seen.arrivals], [x / n for x in seen.arrivals_work_to]
+        out: list[float] = []
+        for i, gpus in enumerate(facts.gpus):
+            running = seen.running_jobs[i]
+            work_to = [pending + new for pending, new in zip(seen.pending_work_to[i], new_to, strict=True)]
+            jobs = [r + q + new for r, q, new in zip(running, seen.queued_jobs[i], new_jobs, strict=True)]
+            share = [0.0] * len(new_jobs)
+            for m, wanted in zip(inf, rule.inference(gpus, running, jobs, work_to), strict=True):
+                share[m] = wanted / gpus
+            trained = [work_to[m] / pace_to[i][m] for m in train]
+            room = max(0.0, 1.0 - sum([share[m] for m in inf]))
+            scale = min(1.0, room / sum(trained)) if any(trained) else 0.0
+            for m, x in zip(train, trained, strict=True):
+                share[m] = x * scale
+            share.append(1.0 - sum(share))
+            out += [math.log(max(x, USUAL_LEAST)) for x in share]
+        return out
+    return values
+
+
+def _field(name: str, axes: int) -> Values:
+    """The numbers of a field of the observation, nested or not."""
+    get, flat = attrgetter(name), chain.from_iterable
+    return {0: lambda o: (get(o),), 1: get, 2: lambda o: flat(get(o)), 3: lambda o: flat(flat(get(o)))}[axes]
+
+
+def _backlog(seen: Observation) -> list[float]:
+    return [a + b for queued, deferred in zip(seen.queued_jobs, seen.deferred_jobs, strict=True)
+            for a, b in zip(queued, deferred, strict=True)]
+
+
+def _backlogs(classes: Sequence[int]) -> Values:
+    return lambda o: [sum([queued[m] + deferred[m] for m in classes])
+                      for queued, deferred in zip(o.queued_jobs, o.deferred_jobs, strict=True)]
+
+
+def _day(seen: Observation) -> tuple[float, float]:
+    angle = 2.0 * math.pi * seen.time_s / DAY_S
+    return math.sin(angle), math.cos(angle)
+
+
+def _site_to_per_min(facts: FleetFacts, i: int) -> np.ndarray:
+    """(M,) work that all GPUs of site `i` do in a minute, TO."""
+    return np.array([speed * facts.gpus[i] for speed in facts.to_per_gpu_min])
+
+
+def _arrival_scale(sight: Sight, name: str) -> dict[str, object]:
+    mean = sight.arrivals_per_min.get(name, 0.0)
+    return {"low": 0.0, "high": max(8.0, 8.0 * mean), "scale": "log", "unit": max(1.0, mean)}
+
+
+def _arrivals(view: View, sight: Sight, at: Mapping[str, np.ndarray]) -> None:
+    """Arrivals per class, and the time of day."""
+    for m, name in enumerate(sight.classes):
+        view.add([f"arrivals {name}"], at["arrivals"][m], _arrival_scale(sight, name))
+    view.add(["sin of day", "cos of day"], at["day"], {})

@@ -1,0 +1,148 @@
+"""The shared reward (32), term by term.
+
+The weights fix what is worth doing (decision 7). A busy GPU of the study trains 6e4 TO a minute and draws 0.7 kW, with
+cooling (PUE 1.25) 0.0146 kWh a minute. At the usual price (0.1 USD/kWh, 0.3 to 0.9 kg/kWh) that is 0.02 x 0.00146 USD +
+1 x 4.4e-6 to 1.3e-5 t = 3.4e-5 to 4.2e-5; the same minute earns c1 x 6e4 / 72e6 = 4.2e-5 with c1 = 0.05. So work pays
+at the usual price and below it, not at the peak (0.3 USD/kWh: 9e-5 to 1e-4), where it is done only because an LLM job
+that is dropped costs c4 = 1, and all its 11 517 GPU-minutes even at the usual price but 0.4 to 0.5. A large c1 would
+drown what policies differ in: over days all of them serve what arrives, and R1 is mostly the arrivals' noise. It would
+also make deferral a loss at any price, as what is done later counts less (discount).
+
+Rows of the model: E32, I20, I21, M02, R01-06.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from cosim.params import params
+from cosim.units import KG_PER_T, MIN_PER_H
+
+Carbon = Literal["attributed", "marginal", "system_difference"]
+Weight = Annotated[float, Field(ge=0)]
+
+TERMS = ("throughput_ratio", "cost_usd", "carbon_t", "dropped_train_jobs", "dropped_inf_jobs", "work_to", "energy_kwh",
+         "attributed_t", "system_t", "served_to")
+"""What `terms_of` gives: R1 to R5 of (32), then figures to log that are not weighed."""
+
+OBJECTIVE = "objective"
+"""(32) as printed, logged beside TERMS; what is learned from is `relative` to the hour."""
+
+
+_URGENT_DROPS = 0.1
+"""Expected drops per urgent job: nearly all make it, and what looms should not move more than what happens."""
+
+
+@params
+class RewardWeights:
+    """c1..c5 of (32) and what R3 counts. The same for all methods; fixed before training (R01 to R06).
+
+    The reference of R1 does not grow with the fleet: a GPU-minute keeps its worth against its energy for any N.
+    """
+
+    c1_per_reference: Annotated[Weight, Field(description="c1: per minute of `reference_to_per_min` done")] = 0.05
+    c2_per_usd: Annotated[Weight, Field(description="c2: per USD of energy")] = 0.02
+    c3_per_t: Annotated[Weight, Field(description="c3: per t of carbon; 0 in power mode (B08)")] = 1.0
+    c4_per_train_job: Annotated[Weight, Field(description="c4: per dropped training job")] = 1.0
+    c5_per_inf_job: Annotated[Weight, Field(description="c5: per dropped inference job")] = 1e-3
+    reference_to_per_min: Annotated[
+        float, Field(gt=0, description="unit of R1, TO/min: Table I's 1200 GPUs, all training")] = 72e6
+    carbon: Annotated[Carbon, Field(
+        description="R3: attributed, energy x NCI; marginal, energy x mci; system_difference, what all sources emit "
+        "less what they would without data centers")] = "attributed"
+    relative: Annotated[bool, Field(
+        description="learn from (32) less what the fleet's usual power costs at the minute's price: prices come from "
+        "outside, so that no policy gains or loses by it, but the critic need not predict the tariff to a thousandth "
+        "to see what an action did (Mao et al. 2019, input-driven baselines)")] = True
+    looming: Annotated[bool, Field(
+        description="learn from (32) with a drop charged when it looms: c4 per training job that has become late, a "
+        "tenth of it per job that can wait for less than an hour, paid back when it ends or is dropped. "
+        "Potential-based: the best policy stays what it is (Ng et al. 1999); else a deferral is charged half a day "
+        "after it")] = True
+
+
+@dataclass(frozen=True, slots=True)
+class Minute:
+    """What one step gave; axes as in `cosim.agents.fleet.decision`.
+
+    hours              length of the step, h
+    price_usd_per_kwh  at its start
+    power_kw           (N,) mean power of each site
+    work_to            work done, all sites and classes, TO
+    dropped_jobs       (M,) jobs dropped, all sites
+    nci_kg_per_kwh     (N,) average intensity at the sites, None if nobody knows
+    mci_kg_per_kwh     (N,) marginal intensity at the sites, None if nobody knows
+    emission_kg_per_h  what all sources emit, None if nobody knows
+    baseline_kg_per_h  what they would emit without data centers, None if nobody knows
+    served_to          whole work of the jobs that finished, all sites and classes, TO; NaN if nobody knows
+    """
+
+    hours: float
+    price_usd_per_kwh: float
+    power_kw: Sequence[float]
+    work_to: float
+    dropped_jobs: Sequence[float]
+    nci_kg_per_kwh: Sequence[float] | None = None
+    mci_kg_per_kwh: Sequence[float] | None = None
+    emission_kg_per_h: float | None = None
+    baseline_kg_per_h: float | None = None
+    served_to: float = math.nan
+
+
+def terms_of(minute: Minute, kinds: Sequence[str], weights: RewardWeights) -> tuple[float, ...]:
+    """The values of TERMS, of one minute, or of many where every number of it is an array: R1 as a share of the reference, USD, t, jobs, jobs, TO, kWh, t, t, TO (I20, I21: energies
+    with dt). A carbon that nobody knows is 0. kinds: (M,) 'train' or 'inf'."""
+    power_kw, hours = minute.power_kw, minute.hours
+    energy_kwh = sum(power_kw) * hours
+    attributed_t = _carbon_t(power_kw, minute.nci_kg_per_kwh, hours)
+    system_t = _known(minute.emission_kg_per_h) * hours / KG_PER_T
+    if weights.carbon == "attributed":
+        carbon_t = attributed_t
+    elif weights.carbon == "marginal":
+        carbon_t = _carbon_t(power_kw, minute.mci_kg_per_kwh, hours)
+    else:
+        carbon_t = system_t - _known(minute.baseline_kg_per_h) * hours / KG_PER_T
+    dropped = [sum([n for n, kind in zip(minute.dropped_jobs, kinds, strict=True) if kind == wanted])
+               for wanted in ("train", "inf")]
+    per_min = minute.work_to / (hours * MIN_PER_H)
+    return (per_min / weights.reference_to_per_min, energy_kwh * minute.price_usd_per_kwh, carbon_t, *dropped,
+            minute.work_to, energy_kwh, attributed_t, system_t, minute.served_to)
+
+
+def reward_of(terms: Sequence[float], weights: RewardWeights, sees_carbon: bool = True) -> float:
+    """(32) of one step, from the values of TERMS. sees_carbon: False is power mode, where c3 = 0 (B08).
+
+    R1 counts per minute of the step; steps of the study are one minute long.
+    """
+    throughput, cost, carbon, train, inf = terms[:5]
+    return (weights.c1_per_reference * throughput - weights.c2_per_usd * cost
+            - (weights.c3_per_t * carbon if sees_carbon else 0.0)
+            - weights.c4_per_train_job * train - weights.c5_per_inf_job * inf)
+
+
+def hour_cost(price_usd_per_kwh: float, usual_kw: float, hours: float, weights: RewardWeights) -> float:
+    """What the fleet's usual power costs in a step at this price, in units of the reward (>= 0 for a price >= 0)."""
+    return weights.c2_per_usd * price_usd_per_kwh * usual_kw * hours
+
+
+def loom(late_jobs: float, urgent_jobs: float, weights: RewardWeights) -> float:
+    """What the training jobs inside threaten to cost, in units of the reward (>= 0); its growth in a step is charged.
+
+    late_jobs: that miss their deadline anyway; urgent_jobs: that can wait for less than an hour
+    """
+    return weights.c4_per_train_job * (late_jobs + _URGENT_DROPS * urgent_jobs) if weights.looming else 0.0
+
+
+def _known(kg_per_h: float | None) -> float:
+    return 0.0 if kg_per_h is None else kg_per_h
+
+
+def _carbon_t(power_kw: Sequence[float], kg_per_kwh: Sequence[float] | None, hours: float) -> float:
+    if kg_per_kwh is None:
+        return 0.0
+    return sum([p * w for p, w in zip(power_kw, kg_per_kwh, strict=True)]) * hours / KG_PER_T

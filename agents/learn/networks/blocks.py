@@ -1,0 +1,172 @@
+"""Layers that the policies share: initialisation, attention over a few tokens, embeddings per agent type.
+
+Activations are SiLU: the shape of GELU at a quarter of its cost on one row (a decode at batch 1 is all dispatch).
+Attention is written row by row: for the handful of agents of a team that is 2-3 times faster than the fused kernel.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+from cosim.agents.learn.spec import AgentType, TeamSpec
+from torch import Tensor, nn
+from torch.nn import functional
+
+HIDDEN_GAIN = 2.0**0.5
+SMALL_GAIN = 0.01
+"""Orthogonal initialisation: sqrt(2) before an activation, 0.01 for attention's projections and outputs, biases 0."""
+_IDENTITY_STD = 0.3
+
+
+class Init:
+    """Makes initialised layers from one generator, so that a seed gives the same network on every machine."""
+
+    def __init__(self, seed: int, identity: bool = True):
+        self.identity = identity
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def linear(self, n_in: int, n_out: int, gain: float, parts: int = 1) -> nn.Linear:
+        """A linear layer; each of `parts` equal blocks of outputs is orthogonal by itself."""
+        with warnings.catch_warnings():  # torch finds a layer without inputs or outputs odd; here it is an empty part
+            warnings.simplefilter("ignore")
+            layer = nn.utils.skip_init(nn.Linear, n_in, n_out)
+        if not layer.weight.numel():
+            nn.init.zeros_(layer.bias)
+            return layer
+        with torch.no_grad():
+            for block in layer.weight.chunk(parts):
+                nn.init.orthogonal_(block, gain, self.generator)
+            layer.bias.zero_()
+        return layer
+
+    def table(self, rows: int, columns: int) -> nn.Parameter:
+        """Embeddings: small normal numbers."""
+        return nn.Parameter(torch.randn(rows, columns, generator=self.generator) * _IDENTITY_STD)
+
+    def identities(self, agents: int, columns: int) -> nn.Parameter:
+        """An embedding per agent; zeros that stay so where agents of one type must not differ."""
+        if self.identity:
+            return self.table(agents, columns)
+        return nn.Parameter(torch.zeros(agents, columns), requires_grad=False)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
+    """(B, E): what one query (B, E) reads from m keys and values (B, m, E)."""
+    batch, m, width = key.shape
+    if m == 1:
+        return value[:, 0]
+    if heads == 1:
+        weight = torch.softmax((query.unsqueeze(1) * key).sum(-1, keepdim=True) * width**-0.5, 1)
+        return (weight * value).sum(1)
+    q, k, v = query.view(batch, 1, heads, -1), key.view(batch, m, heads, -1), value.view(batch, m, heads, -1)
+    weight = torch.softmax((q * k).sum(-1, keepdim=True) * (width // heads) ** -0.5, 1)
+    return (weight * v).sum(1).reshape(batch, width)
+
+
+def attend_all(query: Tensor, key: Tensor, value: Tensor, heads: int, causal: bool) -> Tensor:
+    """(B, n, E): the same for every position; `causal`: position i reads 0..i."""
+    n = query.shape[1]
+    last = [i + 1 if causal else n for i in range(n)]
+    return torch.stack([attend(query[:, i], key[:, :m], value[:, :m], heads) for i, m in enumerate(last)], 1)
+
+
+class Feed(nn.Module):
+    """Two layers, one activation, residual and norm [MAT: as wide as the token]."""
+
+    def __init__(self, width: int, init: Init):
+        super().__init__()
+        self.first, self.second = init.linear(width, width, HIDDEN_GAIN), init.linear(width, width, SMALL_GAIN)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., E) -> (..., E)."""
+        return self.norm(x + self.second(functional.silu(self.first(x))))
+
+
+class Attention(nn.Module):
+    """Attention of tokens among themselves, residual and norm; whole, or position by position with a cache."""
+
+    def __init__(self, width: int, heads: int, init: Init, causal: bool):
+        super().__init__()
+        self.heads, self.causal, self.width = heads, causal, width
+        self.qkv, self.out = init.linear(width, 3 * width, SMALL_GAIN, 3), init.linear(width, width, SMALL_GAIN)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, n, E) -> (B, n, E)."""
+        q, k, v = self.qkv(x).split(self.width, -1)
+        return self.norm(x + self.out(attend_all(q, k, v, self.heads, self.causal)))
+
+    def step(self, x: Tensor, cache: Tensor, position: int) -> Tensor:
+        """(B, E) -> (B, E) at `position`; cache (B, n, 2E) of earlier keys and values gains this one."""
+        qkv = self.qkv(x)
+        cache[:, position] = qkv[:, self.width:]
+        k, v = cache[:, :position + 1].split(self.width, -1)
+        return self.norm(x + self.out(attend(qkv[:, :self.width], k, v, self.heads)))
+
+
+class Encoder(nn.Module):
+    """Observations -> tokens: one embedding per type, an identity per agent, unmasked attention over the team.
+
+    No norm on the raw observation: it would subtract what all columns share and undo their fixed scales.
+    """
+
+    def __init__(self, spec: TeamSpec, groups: Groups, width: int, heads: int, blocks: int, init: Init):
+        super().__init__()
+        self.groups = groups
+        self.embed = nn.ModuleList(init.linear(len(k.observation), width, HIDDEN_GAIN) for k in groups.kinds)
+        self.identity = init.identities(len(spec.agents), width)
+        self.norm = nn.LayerNorm(width)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(Attention(width, heads, init, causal=False), Feed(width, init)) for _ in range(blocks))
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """(B, n, O) -> (B, n, E)."""
+        x = self.groups.join([layer(self.groups.of(observation, t, layer.in_features))
+                              for t, layer in enumerate(self.embed)])
+        x = self.norm(functional.silu(x + self.identity))
+        for block in self.blocks:
+            x = block(x)
+        return x
+
+
+class Output(nn.Module):
+    """The last two layers of a value or an action: Linear, activation, norm, Linear [MAT]."""
+
+    def __init__(self, width: int, n_out: int, gain: float, init: Init):
+        super().__init__()
+        self.first, self.norm = init.linear(width, width, HIDDEN_GAIN), nn.LayerNorm(width)
+        self.last = init.linear(width, n_out, gain)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., E) -> (..., n_out)."""
+        return self.last(self.norm(functional.silu(self.first(x))))
+
+
+class Groups:
+    """Which agents are of which type, and the way between arrays over the team and arrays per type."""
+
+    def __init__(self, spec: TeamSpec):
+        names = list(dict.fromkeys(kind for _, kind in spec.agents))
+        self.kinds: list[AgentType] = [spec.types[name] for name in names]
+        self.type_at = [names.index(kind) for _, kind in spec.agents]
+        self.members = [[i for i, t in enumerate(self.type_at) if t == k] for k in range(len(names))]
+        joined = [i for m in self.members for i in m]
+        self.back = None if joined == sorted(joined) else [joined.index(i) for i in range(len(joined))]
+        self.followers = sorted({self.type_at[i] for i in range(spec.leaders, len(spec.agents))})
+
+    def of(self, x: Tensor, kind: int, columns: int) -> Tensor:
+        """(B, n_k, columns) of the agents of one type; padding is left out here."""
+        return x[:, self.select(kind), :columns]
+
+    def select(self, kind: int) -> slice | Sequence[int]:
+        """Index of the agents of one type; a slice where they stand together."""
+        m = self.members[kind]
+        return slice(m[0], m[-1] + 1) if m[-1] - m[0] + 1 == len(m) else m
+
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
+        """(B, n, ...) from one array (B, n_k, ...) per type."""
+        x = parts[0] if len(parts) == 1 else torch.cat(tuple(parts), 1)
+        return x if self.back is None else x[:, self.back]

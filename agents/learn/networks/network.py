@@ -1,0 +1,165 @@
+"""What all policies share: scoring a joint action in one pass, drawing one in the team's order.
+
+Axes: B samples, n agents in the team's order (leaders first), E numbers per token; R the widest raw action. `order`
+(B, n): which agent decides at which position; None: the team's order. Leaders stand at their own positions in it.
+
+Rows of the model: B05, B06.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from cosim.agents.learn.config import Learning
+from cosim.agents.learn.networks.blocks import SMALL_GAIN, Groups, Init, Output
+from cosim.agents.learn.networks.distributions import Actions, Noise
+from cosim.agents.learn.spec import AgentType, Simplex, TeamSpec
+from torch import Tensor, nn
+
+from cosim.errors import ScenarioError
+
+ALL = slice(None)
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A joint action as tensors in the team's order: action (B, n, A), raw (B, n, R), log_prob and value (B, n);
+    log_prob is 0 where nothing was drawn (modes, frozen leaders)."""
+
+    action: Tensor
+    raw: Tensor
+    log_prob: Tensor
+    value: Tensor
+
+
+class Network(nn.Module, ABC):
+    """Base of the policies: distributions per type, the value's output layer, frozen leaders."""
+
+    autoregressive = False
+
+    def __init__(self, spec: TeamSpec, config: Learning, seed: int):
+        super().__init__()
+        self.spec, self.config, self.groups, self.init = spec, config, Groups(spec), Init(seed, config.identity)
+        self.actions = nn.ModuleList(
+            Actions(k, config.simplex, config.std_start, config.std_min) for k in self.groups.kinds)
+        self.n_raw = max(a.n_raw for a in self.actions)
+        self.n_action = max(a.n_action for a in self.actions)
+        self.value_output = Output(config.width, 1, SMALL_GAIN, self.init)
+        fixed, mask = _frozen(spec, self.groups, config, self.n_raw)
+        self.register_buffer("fixed", fixed, persistent=False)
+        self.register_buffer("learned", mask, persistent=False)
+        self.n_fixed = len(fixed)
+
+    def heads(self) -> nn.ModuleList:
+        """A fresh output layer per type; a new policy's means are the parts' `start`."""
+        made = nn.ModuleList(Output(self.config.width, a.n_params, SMALL_GAIN, self.init) for a in self.actions)
+        with torch.no_grad():
+            for head, actions in zip(made, self.actions, strict=True):
+                head.last.bias.copy_(actions.start)
+        return made
+
+    def params(self, tokens: Sequence[Tensor], observation: Tensor) -> list[Tensor]:
+        """Parameters (B, n_k, P_k) per type from what its head is shown, (B, n_k, E)."""
+        return [a.placed(out(token), self.groups.of(observation, k, len(a.kind.observation)))
+                for k, (a, out, token) in enumerate(zip(self.actions, self.outs, tokens, strict=True))]
+
+    @abstractmethod
+    def value(self, observation: Tensor) -> Tensor:
+        """(B, n) normalised value as each agent's token sees it."""
+
+    @abstractmethod
+    def outputs(self, observation: Tensor, context: Tensor, raw: Tensor, order: Tensor | None
+                ) -> tuple[list[Tensor], Tensor]:
+        """Parameters (B, n_k, P_k) per type, each agent given its predecessors' draws, and the value (B, n)."""
+
+    def start(self, observation: Tensor, order: Tensor | None, noise: Noise | None) -> Decoding:
+        """Begin to draw a joint action; `noise` None: the modes."""
+        params, value = self.outputs(observation, observation[..., :0], observation[..., :0], None)
+        return ParallelDecoding(self, params, value, noise)
+
+    def scores(self, observation: Tensor, context: Tensor, raw: Tensor, order: Tensor | None
+               ) -> tuple[Tensor, Tensor, Tensor]:
+        """(log_prob, entropy, value), each (B, n), of stored draws in the order they were drawn in."""
+        params, value = self.outputs(observation, context, raw, order)
+        log_prob, entropy = [], []
+        for k, actions in enumerate(self.actions):
+            log_prob.append(actions.log_prob(params[k], self.groups.of(raw, k, actions.n_raw)))
+            entropy.append(actions.entropy(params[k]))
+        return self.groups.join(log_prob) * self.learned, self.groups.join(entropy) * self.learned, value
+
+
+class Decoding(Protocol):
+    """One joint action in the making: first `lead`, then `follow`."""
+
+    def lead(self) -> Tensor:
+        """(B, leaders, A) the leaders' actions."""
+        ...
+
+    def follow(self, context: Tensor) -> Drawn:
+        """All actions, once the followers know their context (B, n, C)."""
+        ...
+
+
+class ParallelDecoding:
+    """Of a policy whose agents do not see each other's actions: all is drawn at once; the context is not looked at."""
+
+    def __init__(self, network: Network, params: list[Tensor], value: Tensor, noise: Noise | None):
+        net, groups = network, network.groups
+        batch, n = value.shape
+        raw, action = value.new_zeros(batch, n, net.n_raw), value.new_zeros(batch, n, net.n_action)
+        log_prob = value.new_zeros(batch, n)
+        for k, actions in enumerate(net.actions):
+            at = groups.select(k)
+            drawn = actions.sample(params[k], None if noise is None else noise.at(ALL, at))
+            raw[:, at, :actions.n_raw] = drawn
+            if noise is not None:
+                log_prob[:, at] = actions.log_prob(params[k], drawn)
+        if net.n_fixed:
+            raw[:, :net.n_fixed] = net.fixed
+        for k, actions in enumerate(net.actions):
+            drawn = groups.of(raw, k, actions.n_raw)
+            action[:, groups.select(k), :actions.n_action] = actions.action(drawn, actions.unit(drawn))
+        self.leaders = net.spec.leaders
+        self.drawn = Drawn(action, raw, log_prob * net.learned, value)
+
+    def lead(self) -> Tensor:
+        """See Decoding."""
+        return self.drawn.action[:, :self.leaders]
+
+    def follow(self, context: Tensor) -> Drawn:
+        """See Decoding."""
+        return self.drawn
+
+
+def _frozen(spec: TeamSpec, groups: Groups, config: Learning, n_raw: int) -> tuple[Tensor, Tensor]:
+    """((leaders, R) constant raw actions, (n,) 1 where an agent learns); no rows if all learn. ScenarioError."""
+    learned = torch.ones(len(spec.agents))
+    weights = config.frozen_leaders
+    if weights is None:
+        return torch.zeros(0, n_raw), learned
+    if not spec.leaders or spec.leaders == len(spec.agents):
+        raise ScenarioError(f"frozen_leaders: the team has {spec.leaders} leaders of {len(spec.agents)} agents; "
+                            "leave it out")
+    if min(weights) < 0 or not sum(weights) > 0:
+        raise ScenarioError(f"frozen_leaders = {weights} must be >= 0 with at least one > 0")
+    fixed = torch.zeros(spec.leaders, n_raw)
+    for i in range(spec.leaders):
+        learned[i] = 0.0
+        raw = _constant(groups.kinds[groups.type_at[i]], weights, config.simplex)
+        fixed[i, :len(raw)] = raw
+    return fixed, learned
+
+
+def _constant(kind: AgentType, weights: tuple[float, ...], simplex: str) -> Tensor:
+    """Raw action whose every simplex holds `weights`; all else at its start."""
+    start = tuple(max(w, 1e-9) for w in weights)
+    for part in kind.action:
+        if isinstance(part, Simplex) and part.size != len(weights):
+            raise ScenarioError(f"frozen_leaders has {len(weights)} shares, but '{part.name}' has {part.size}")
+    actions = Actions(AgentType(kind.name, kind.observation, tuple(
+        replace(p, start=start) if isinstance(p, Simplex) else p for p in kind.action)), simplex)
+    return actions.sample(actions.start, None).detach()

@@ -1,0 +1,187 @@
+"""Proximal policy optimisation (Schulman et al. 2017) of a team's network on one rollout.
+
+Rows of the model: L19, T05, T08.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from cosim.agents.learn.config import Learning
+from cosim.agents.learn.networks.network import Network
+from cosim.agents.learn.rollout import Rollout
+from torch import Tensor
+from torch.nn import functional
+
+_SPREAD_MIN = 1e-4
+
+
+class ValueScale:
+    """Running mean and spread of each agent's returns: its critic learns (return - mean) / spread.
+
+    `memory` is what a rollout leaves of the past; the start is not counted (its weight is divided out).
+    """
+
+    def __init__(self, memory: float):
+        self.memory, self.weight = memory, 0.0
+        self.sums = np.zeros((2, 1))
+
+    @property
+    def mean_spread(self) -> tuple[np.ndarray, np.ndarray]:
+        """(n,) each; 0 and 1 before the first update."""
+        if self.weight == 0.0:
+            return np.zeros(1), np.ones(1)
+        mean, square = self.sums / self.weight
+        return mean, np.sqrt(np.maximum(square - mean * mean, _SPREAD_MIN**2))
+
+    def update(self, returns: np.ndarray) -> None:
+        """Take in the returns (..., n) of one rollout."""
+        x = returns.astype(np.float64).reshape(-1, returns.shape[-1])
+        m = self.memory
+        self.sums = m * self.sums + (1.0 - m) * np.stack([x.mean(axis=0), (x * x).mean(axis=0)])
+        self.weight = m * self.weight + (1.0 - m)
+
+    def state(self) -> list[Any]:
+        """As plain numbers."""
+        return [self.weight, *self.sums.tolist()]
+
+    def restore(self, state: list[Any]) -> None:
+        """From `state()`."""
+        self.weight, self.sums = state[0], np.array(state[1:])
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Samples of a rollout as tensors, (S, n, ...); order None: the team's order. Values and returns normalised.
+
+    Samples of twins follow each other. apart: spread of the returns of twins about their mean, in normalised units
+    """
+
+    observation: Tensor
+    context: Tensor
+    raw: Tensor
+    order: Tensor | None
+    log_prob: Tensor
+    advantage: Tensor
+    value: Tensor
+    target: Tensor
+    twins: int = 1
+    apart: float = 1.0
+
+    def __len__(self) -> int:
+        return len(self.observation)
+
+    def part(self, groups: Tensor) -> Batch:
+        """The samples of some groups of twins."""
+        if len(groups) * self.twins == len(self):
+            return self
+        index = (groups[:, None] * self.twins + torch.arange(self.twins, device=groups.device)).flatten()
+        return Batch(*(x[index] if isinstance(x, Tensor) else x for x in vars(self).values()))
+
+
+def prepare(rollout: Rollout, config: Learning, scale: ValueScale, network: Network, device: torch.device,
+            usual: np.ndarray | float = 0.0) -> Batch:
+    """Advantages (normalised over the rollout, agent by agent), returns of what agents are credited with less `usual`,
+    and the value's scale brought up to date with them."""
+    advantage, target = rollout.advantages(config.discount, config.gae_lambda, config.value_lambda, usual)
+    scale.update(target)  # no PopArt: early returns grow, and the large errors of kept outputs starve the policy
+    mean, spread = (x.astype(np.float32) for x in scale.mean_spread)
+    advantage = (advantage - advantage.mean(axis=(0, 1))) / (advantage.std(axis=(0, 1)) + 1e-8)
+
+    def tensor(x: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]))).to(device)
+
+    permuted = network.autoregressive and bool((rollout.order != np.arange(rollout.order.shape[-1])).any())
+    goal = tensor((target - mean) / spread)
+    return Batch(tensor(rollout.observation), tensor(rollout.context), tensor(rollout.raw),
+                 tensor(rollout.order) if permuted else None, tensor(rollout.log_prob), tensor(advantage),
+                 tensor((rollout.value - mean) / spread), goal, rollout.twins, _apart(goal, rollout.twins))
+
+
+def improve(network: Network, optimizer: torch.optim.Optimizer, batch: Batch, config: Learning,
+            rng: np.random.Generator) -> dict[str, float]:
+    """All epochs and minibatches, or until the policy has moved by `kl_limit`; returns the means of what was seen on
+    the way, and how many epochs there were."""
+    count = len(batch) // batch.twins
+    seen: list[Tensor] = []
+    for _ in range(config.epochs):
+        moved: list[Tensor] = []
+        shuffled = torch.from_numpy(rng.permutation(count)).to(batch.observation.device)
+        for groups in shuffled.tensor_split(min(config.minibatches, count)):
+            total, figures = loss(network, batch.part(groups), config)
+            optimizer.zero_grad(set_to_none=True)
+            total.backward()
+            norm = torch.nn.utils.clip_grad_norm_(network.parameters(), config.max_grad_norm)
+            optimizer.step()
+            seen.append(torch.stack([*figures.values(), norm.detach()]))
+            moved.append(figures["kl"])
+        if config.kl_limit is not None and float(torch.stack(moved).mean()) > config.kl_limit:
+            break
+    means = torch.stack(seen).mean(0).tolist()
+    return dict(zip([*figures, "grad_norm"], means, strict=True)) | {"epochs": len(seen) / len(moved)}
+
+
+def loss(network: Network, batch: Batch, config: Learning) -> tuple[Tensor, dict[str, Tensor]]:
+    """The clipped objective, with one ratio per agent, the value's loss and the entropy; figures are detached."""
+    log_prob, entropy, value = network.scores(batch.observation, batch.context, batch.raw, batch.order)
+    weight = network.learned / (network.learned.sum() * len(value))
+    log_ratio = log_prob - batch.log_prob
+    ratio = log_ratio.exp()
+    clipped = ratio.clamp(1.0 - config.clip, 1.0 + config.clip)
+    policy = -(torch.minimum(ratio * batch.advantage, clipped * batch.advantage) * weight).sum()
+    spread = (entropy * weight).sum()
+    error = value_loss(value, batch, config)
+    with torch.no_grad():
+        figures = {"policy_loss": policy.detach(), "value_loss": error.detach(), "entropy": spread.detach(),
+                   "kl": ((ratio - 1.0 - log_ratio) * weight).sum(),
+                   "clipped": (((ratio - 1.0).abs() > config.clip) * weight).sum()}
+    return policy + config.value_weight * error - config.entropy * spread, figures
+
+
+def value_loss(value: Tensor, batch: Batch, config: Learning) -> Tensor:
+    """Huber's or squared error of the normalised value; clipped like the ratio, the worse of both counts.
+
+    Twins share the luck of the outside world: as in generalised least squares, their common error and what they differ
+    from it by count by a spread each, so that the critic learns from the differences what a decision was worth.
+    """
+    error = _error(value - batch.target, batch, config)
+    if config.value_clip:
+        near = batch.value + (value - batch.value).clamp(-config.clip, config.clip)
+        error = torch.maximum(error, _error(near - batch.target, batch, config))
+    return error.mean()
+
+
+def _error(error: Tensor, batch: Batch, config: Learning) -> Tensor:
+    if batch.twins == 1:
+        return _penalty(error, config)
+    grouped = error.unflatten(0, (-1, batch.twins))
+    common = grouped.mean(1, keepdim=True)
+    return (_penalty(common, config) + _penalty((grouped - common) / batch.apart, config)).flatten(0, 1)
+
+
+def _penalty(error: Tensor, config: Learning) -> Tensor:
+    if config.value_loss == "mse":
+        return 0.5 * error ** 2
+    return functional.huber_loss(error, torch.zeros_like(error), reduction="none", delta=config.huber_delta)
+
+
+def _apart(target: Tensor, twins: int) -> float:
+    """Spread of twins' returns (S, n) about their mean."""
+    if twins == 1:
+        return 1.0
+    grouped = target.unflatten(0, (-1, twins))
+    return max(float((grouped - grouped.mean(1, keepdim=True)).std()), _SPREAD_MIN)
+
+
+def rng_state(rng: np.random.Generator) -> dict[str, Any]:
+    """A generator's state as JSON data."""
+    return rng.bit_generator.state
+
+
+def explained(value: np.ndarray, target: np.ndarray) -> float:
+    """Share of the returns' variance that the critic explains; 1 is all, below 0 is worse than a constant."""
+    variance = float(np.var(target))
+    return 1.0 - float(np.var(target - value)) / variance if variance > 0 else 0.0

@@ -1,0 +1,103 @@
+"""What a team did in a stretch of T steps of B environments, and how good it was: numpy arrays, no torch.
+
+Axes: T steps, B environments, n agents. Rewards are shared by the agents; values are each agent's own, in real units.
+
+Rows of the model: L16, L18, T06, T07.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from cosim.agents.learn.spec import Outcome, TeamSpec
+
+
+@dataclass(frozen=True)
+class Step:
+    """One decision of the team: action (B, n, A), raw (B, n, R), log_prob and value (B, n), order (B, n)."""
+
+    action: np.ndarray
+    raw: np.ndarray
+    log_prob: np.ndarray
+    value: np.ndarray
+    order: np.ndarray
+
+
+class Rollout:
+    """Storage of T steps; filled by `add`, closed by `end`.
+
+    observation (T, B, n, O), context (T, B, n, C), raw (T, B, n, R), order (T, B, n), log_prob, value and next_value
+    (T, B, n), reward (T, B), credit (T, B, n) what of it each agent learns from, terminated and truncated (T, B).
+    shared: everyone learns from all of the reward, whatever an outcome credits
+    """
+
+    def __init__(self, spec: TeamSpec, steps: int, n_envs: int, n_raw: int, twins: int = 1, shared: bool = False):
+        seen, told, _ = spec.widths
+        shape = (steps, n_envs, len(spec.agents))
+        self.steps, self.filled, self.twins, self.shared = steps, 0, twins, shared
+        self.observation = np.zeros((*shape, seen), np.float32)
+        self.context = np.zeros((*shape, told), np.float32)
+        self.raw = np.zeros((*shape, n_raw), np.float32)
+        self.order = np.zeros(shape, np.int64)
+        self.log_prob, self.value, self.next_value = (np.zeros(shape, np.float32) for _ in range(3))
+        self.reward, self.credit = np.zeros(shape[:2], np.float32), np.zeros(shape, np.float32)
+        self.terminated, self.truncated = np.zeros(shape[:2], bool), np.zeros(shape[:2], bool)
+
+    def add(self, observation: np.ndarray, context: np.ndarray, step: Step, outcome: Outcome,
+            final_value: np.ndarray | None) -> None:
+        """One step and what came of it; `final_value` (B, n) is read where an episode was truncated."""
+        t = self.filled
+        self.observation[t], self.context[t] = observation, context
+        self.raw[t], self.order[t], self.log_prob[t], self.value[t] = step.raw, step.order, step.log_prob, step.value
+        self.reward[t], self.terminated[t], self.truncated[t] = outcome.reward, outcome.terminated, outcome.truncated
+        self.shared = self.shared or outcome.credit is None
+        self.credit[t] = self.reward[t][:, None] if self.shared else outcome.credit
+        if t:
+            running = ~(self.terminated[t - 1] | self.truncated[t - 1])
+            self.next_value[t - 1, running] = step.value[running]
+        if final_value is not None:
+            self.next_value[t, outcome.truncated] = final_value[outcome.truncated]
+        self.filled += 1
+
+    def end(self, value: np.ndarray) -> None:
+        """The value (B, n) of the observation after the last step, where its episode goes on."""
+        running = ~(self.terminated[-1] | self.truncated[-1])
+        self.next_value[-1, running] = value[running]
+
+    def advantages(self, discount: float, gae_lambda: float, value_lambda: float, usual: np.ndarray | float = 0.0
+                   ) -> tuple[np.ndarray, np.ndarray]:
+        """(advantage, return), (T, B, n), of what each agent is credited with less its `usual` (n,); the return is that
+        of `value_lambda`.
+
+        Where all are credited with all, their values estimate one number, whose mean is less noisy than each.
+        Of twins the advantage is less their mean, which holds the luck of the outside world and none of the actions:
+        what is left is what an environment's own actions did (Mao et al. 2019, input-driven baselines, here sampled).
+        """
+        value, next_value = ((np.repeat(x.mean(axis=2, keepdims=True), x.shape[2], 2) if self.shared else x)
+                             for x in (self.value, self.next_value))
+        seen = (self.credit - np.float32(usual), value, next_value, self.terminated[:, :, None],
+                self.truncated[:, :, None], discount)
+        advantage, _ = gae(*seen, gae_lambda)
+        _, target = gae(*seen, value_lambda)
+        if self.twins > 1:
+            grouped = advantage.reshape(len(advantage), -1, self.twins, advantage.shape[2])
+            advantage = (grouped - grouped.mean(axis=2, keepdims=True)).reshape(advantage.shape)
+        return advantage, target
+
+
+def gae(reward: np.ndarray, value: np.ndarray, next_value: np.ndarray, terminated: np.ndarray, truncated: np.ndarray,
+        discount: float, gae_lambda: float) -> tuple[np.ndarray, np.ndarray]:
+    """Generalised advantages (Schulman et al. 2016) and value targets, (T, ...), along each environment's time line.
+
+    next_value: of the state that a step led to, before any reset; a terminated state is worth 0, a truncated one what
+    the critic says. No advantage crosses the end of an episode.
+    """
+    delta = reward + discount * np.where(terminated, 0.0, next_value) - value
+    keep = discount * gae_lambda * ~(terminated | truncated)
+    advantage = np.zeros(delta.shape, np.float64)
+    later = np.zeros(delta.shape[1:], np.float64)
+    for t in range(len(delta) - 1, -1, -1):
+        later = delta[t] + keep[t] * later
+        advantage[t] = later
+    return advantage.astype(np.float32), (advantage + value).astype(np.float32)

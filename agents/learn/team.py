@@ -1,0 +1,245 @@
+"""A team that acts, records, learns, and can be saved: the one door to everything that uses torch.
+
+Arrays in, arrays out (float32 unless said otherwise). Axes as in `cosim.agents.learn.spec`: B environments, n agents,
+O, C, A.
+
+Rows of the model: L01, L06, L07, L11, U16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from cosim.agents.learn import checkpoint
+from cosim.agents.learn.config import Learning
+from cosim.agents.learn.networks import network as networks
+from cosim.agents.learn.networks.distributions import Noise
+from cosim.agents.learn.networks.make import make_network
+from cosim.agents.learn.ppo import ValueScale, explained, improve, prepare, rng_state
+from cosim.agents.learn.rollout import Rollout, Step
+from cosim.agents.learn.spec import TeamSpec, spec_from_dict, spec_to_dict
+
+from cosim.errors import ScenarioError, first_line
+from cosim.params import validate
+from cosim.seeds import stream
+
+_STREAMS = ("sampling", "order", "minibatches")
+_ADAM = ("step", "exp_avg", "exp_avg_sq")
+
+
+class Team:
+    """Policies of all agents of a spec, and their learner.
+
+    The same spec, config and seed give the same weights, and with the same calls the same numbers, bit for bit on CPU.
+    Every random number comes from `cosim.seeds` under the name 'agents'. device: cpu, cuda or what else torch names.
+    """
+
+    def __init__(self, spec: TeamSpec, config: Learning | None = None, seed: int = 0, device: str = "cpu"):
+        torch.set_num_threads(1)  # layers are small: a second thread waits at barriers, 50 times slower on a busy core
+        self.spec, self.config, self.seed = spec, config or Learning(), seed
+        self.device = _device(device)
+        weights = int(stream(seed, 0, "agents", "weights").integers(2**62))
+        self.network = make_network(spec, self.config, weights).to(self.device)
+        self.optimizer = torch.optim.Adam([p for p in self.network.parameters() if p.requires_grad],
+                                          lr=self.config.learning_rate, eps=self.config.adam_eps, fused=True)
+        self.scale, self.usual = ValueScale(self.config.value_memory), ValueScale(self.config.value_memory)
+        self.terminates = False
+        self.rng = {purpose: stream(seed, 0, "agents", purpose) for purpose in _STREAMS}
+        self.updates = 0
+
+    @property
+    def method(self) -> str:
+        """Name of the policy it is, see `cosim.agents.learn.config`."""
+        return self.config.method
+
+    def begin(self, observation: np.ndarray, order: np.ndarray | None = None, deterministic: bool = False) -> Decoding:
+        """Begin a decision on observations (B, n, O).
+
+        order (B, n): agent at each position, leaders at their own; None: random followers for a policy to which the
+        order matters (as long as it explores and `permute` is set), else the team's order. deterministic: the modes.
+        """
+        return Decoding(self, observation, self._order(order, len(observation), deterministic), deterministic)
+
+    def act(self, observation: np.ndarray, context: Callable[[np.ndarray], np.ndarray],
+            order: np.ndarray | None = None, deterministic: bool = False) -> tuple[Step, np.ndarray]:
+        """(step, context): a whole decision; `context` is asked with the leaders' actions, as in `VectorEnv`."""
+        decoding = self.begin(observation, order, deterministic)
+        told = context(decoding.lead())
+        return decoding.follow(told), told
+
+    def value(self, observation: np.ndarray) -> np.ndarray:
+        """(B, n) what each agent's critic says a state is worth, in units of the reward."""
+        with torch.inference_mode():
+            return self.worth(self.network.value(self.tensor(observation)))
+
+    def rollout(self, n_envs: int, twins: int = 1) -> Rollout:
+        """Empty storage for one update; twins: see `cosim.agents.learn.spec.VectorEnv`."""
+        return Rollout(self.spec, self.config.rollout_steps, n_envs, self.network.n_raw, twins,
+                       shared=self.config.credit == "team")
+
+    def learn(self, rollout: Rollout, progress: float = 0.0) -> dict[str, float]:
+        """One update from a full rollout; `progress` 0..1 of the whole training sets learning rate and exploration.
+
+        Returns losses, kl, clipped share, entropy, gradient norm, learning rate, explained variance, mean std.
+        """
+        config, progress = self.config, min(max(progress, 0.0), 1.0)
+        rate = config.learning_rate * (1.0 - (1.0 - config.learning_rate_end) * progress)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        batch = prepare(rollout, config, self.scale, self.network, self.device, self._usual_reward(rollout))
+        fit = explained(batch.value.cpu().numpy(), batch.target.cpu().numpy())
+        stats = improve(self.network, self.optimizer, batch, config, self.rng["minibatches"])
+        if config.std_end is not None:
+            for actions in self.network.actions:
+                actions.limit_std(config.std_start * (config.std_end / config.std_start) ** progress)
+        self.updates += 1
+        stds = torch.cat([a.std()[0].detach().flatten() for a in self.network.actions])
+        return {**stats, "learning_rate": rate, "explained_variance": fit,
+                "std": float(stds.mean()) if len(stds) else 0.0, "value_mean": float(self.scale.mean_spread[0].mean()),
+                "value_spread": float(self.scale.mean_spread[1].mean())}
+
+    def save(self, path: str | Path, arrays: Mapping[str, np.ndarray] | None = None,
+             facts: Mapping[str, Any] | None = None, resumable: bool = True) -> None:
+        """Write a checkpoint; `arrays` and `facts` of the caller come back from `extras`.
+
+        resumable: with the optimizer's memory, needed to go on learning; without it a third of the size.
+        """
+        held = {f"network/{name}": x.detach().cpu().numpy() for name, x in self.network.state_dict().items()}
+        if resumable:
+            held.update(self._optimizer_arrays())
+        held.update({f"extra/{name}": x for name, x in (arrays or {}).items()})
+        own = {"spec": spec_to_dict(self.spec), "config": asdict(self.config), "seed": self.seed,
+               "updates": self.updates, "value_scale": self.scale.state(), "terminates": self.terminates,
+               "usual_reward": self.usual.state(), "resumable": resumable,
+               "rng": {k: rng_state(v) for k, v in self.rng.items()}, "extra": dict(facts or {})}
+        checkpoint.write(path, held, own)
+
+    @classmethod
+    def load(cls, path: str | Path, device: str = "cpu") -> Team:
+        """The team of a checkpoint, ready to act and, where it is resumable, to go on learning. ScenarioError."""
+        arrays, facts = checkpoint.read(path)
+        try:
+            config = validate(Learning, facts["config"], "learn")
+            team = cls(spec_from_dict(facts["spec"]), config, facts["seed"], device)
+            weights = {n.removeprefix("network/"): x for n, x in arrays.items() if n.startswith("network/")}
+            checkpoint.check_weights(path, weights, {n: tuple(x.shape) for n, x in team.network.state_dict().items()})
+            team._check_optimizer(path, arrays)
+            team.network.load_state_dict({n: torch.from_numpy(x) for n, x in weights.items()})
+            team.scale.restore(facts["value_scale"])
+            team.usual.restore(facts["usual_reward"])
+            team.terminates = facts["terminates"]
+            team.updates = facts["updates"]
+            for purpose, state in facts["rng"].items():
+                team.rng[purpose].bit_generator.state = state
+        except (KeyError, TypeError, RuntimeError, ValueError, AttributeError) as err:
+            raise ScenarioError(f"checkpoint '{path}' does not fit this version: {err}") from None
+        team._restore_optimizer(arrays)
+        return team
+
+    @staticmethod
+    def extras(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """(arrays, facts) that the caller of `save` gave."""
+        arrays, facts = checkpoint.read(path, "extra/")
+        return arrays, facts["extra"]
+
+    def tensor(self, x: np.ndarray) -> torch.Tensor:
+        """A float32 tensor on the team's device."""
+        return torch.from_numpy(np.ascontiguousarray(x, np.float32)).to(self.device)
+
+    def worth(self, value: torch.Tensor) -> np.ndarray:
+        """Normalised values in units of the reward."""
+        mean, spread = self.scale.mean_spread
+        return value.cpu().numpy() * spread.astype(np.float32) + mean.astype(np.float32)
+
+    def noise(self, n_envs: int) -> Noise:
+        """Everything random of one step, drawn at once."""
+        rng, shape = self.rng["sampling"], (n_envs, len(self.spec.agents))
+        normal = rng.standard_normal((*shape, max(a.n_normal for a in self.network.actions)), np.float32)
+        gumbel = rng.gumbel(size=(*shape, max(a.n_gumbel for a in self.network.actions)))
+        return Noise(self.tensor(normal), self.tensor(gumbel), rng)
+
+    def _order(self, order: np.ndarray | None, n_envs: int, deterministic: bool) -> np.ndarray:
+        """(B, n) who decides when."""
+        n, leaders = len(self.spec.agents), self.spec.leaders
+        fixed = np.broadcast_to(np.arange(n), (n_envs, n))
+        if not self.network.autoregressive:
+            return fixed
+        if order is not None:
+            _check_order(order, n_envs, n, leaders)
+            return np.asarray(order, np.int64)
+        if deterministic or not self.config.permute or n - leaders < 2:
+            return fixed
+        drawn = fixed.copy()
+        drawn[:, leaders:] = self.rng["order"].permuted(fixed[:, leaders:], axis=1)
+        return drawn
+
+    def _usual_reward(self, rollout: Rollout) -> np.ndarray | float:
+        """(n,) running mean of what agents are credited with; 0 where episodes terminate or it is not asked for."""
+        self.usual.update(rollout.credit)
+        self.terminates = self.terminates or bool(rollout.terminated.any())
+        return 0.0 if self.terminates or not self.config.center_reward else self.usual.mean_spread[0]
+
+    def _optimizer_arrays(self) -> dict[str, np.ndarray]:
+        return {f"optimizer/{name}/{key}": self.optimizer.state[p][key].detach().cpu().numpy()
+                for name, p in self.network.named_parameters() if p in self.optimizer.state for key in _ADAM}
+
+    def _check_optimizer(self, path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
+        """ScenarioError for an optimizer's memory of another shape than what it remembers."""
+        held = {n: x for n, x in arrays.items() if n.startswith("optimizer/")}
+        named = {name: p for name, p in self.network.named_parameters() if f"optimizer/{name}/step" in held}
+        checkpoint.check_weights(path, held, {f"optimizer/{name}/{key}": () if key == "step" else tuple(p.shape)
+                                              for name, p in named.items() for key in _ADAM})
+
+    def _restore_optimizer(self, arrays: Mapping[str, np.ndarray]) -> None:
+        for name, p in self.network.named_parameters():
+            if f"optimizer/{name}/step" in arrays:
+                self.optimizer.state[p] = {
+                    key: torch.from_numpy(arrays[f"optimizer/{name}/{key}"].copy()).to(self.device) for key in _ADAM}
+
+
+class Decoding:
+    """A decision in the making: `lead`, then `follow`."""
+
+    def __init__(self, team: Team, observation: np.ndarray, order: np.ndarray, deterministic: bool):
+        self.team, self.order = team, order
+        permuted = bool((order != np.arange(order.shape[1])).any())
+        with torch.inference_mode():
+            noise = None if deterministic else team.noise(len(observation))
+            told = torch.from_numpy(order).to(team.device) if permuted else None
+            self.inner: networks.Decoding = team.network.start(team.tensor(observation), told, noise)
+
+    def lead(self) -> np.ndarray:
+        """(B, leaders, A) the leaders' actions."""
+        with torch.inference_mode():
+            return self.inner.lead().cpu().numpy()
+
+    def follow(self, context: np.ndarray) -> Step:
+        """The whole decision, once the followers know their context (B, n, C)."""
+        with torch.inference_mode():
+            drawn = self.inner.follow(self.team.tensor(context))
+            return Step(drawn.action.cpu().numpy(), drawn.raw.cpu().numpy(), drawn.log_prob.cpu().numpy(),
+                        self.team.worth(drawn.value), self.order)
+
+
+def _check_order(order: np.ndarray, n_envs: int, n: int, leaders: int) -> None:
+    ok = np.shape(order) == (n_envs, n) and (np.sort(order, 1) == np.arange(n)).all()
+    if not ok or (np.asarray(order)[:, :leaders] != np.arange(leaders)).any():
+        raise ScenarioError(f"order must hold every agent 0..{n - 1} once in each of {n_envs} rows, the {leaders} "
+                            "leaders first")
+
+
+def _device(name: str) -> torch.device:
+    """ScenarioError for a device that is not there."""
+    if name.partition(":")[0] not in ("cpu", "cuda"):
+        raise ScenarioError(f"device '{name}' is neither cpu nor cuda (cuda:1 for the second); use cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as err:
+        raise ScenarioError(f"device '{name}' cannot be used: {first_line(err, 300)}; use cpu") from None
+    return device

@@ -1,0 +1,186 @@
+"""The training loop: decide, step, record, learn; a log of every update, checkpoints that a killed run goes on from.
+
+Rows of the model: L02, L04, L17, L20.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from cosim.agents.learn.checkpoint import BEST, LAST, LOG, complete_lines
+from cosim.agents.learn.rollout import Rollout
+from cosim.agents.learn.spec import Outcome, VectorEnv
+from cosim.agents.learn.team import Team
+
+from cosim.errors import ScenarioError
+
+_ENVIRONMENT = "environment/"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How long and where to.
+
+    episodes: ended episodes of all environments together after which training ends; updates: the same in updates, None:
+    no such end; save_every: updates between checkpoints; request: what the run was asked for, kept in every checkpoint
+    """
+
+    out: Path
+    episodes: int
+    updates: int | None = None
+    save_every: int = 10
+    request: Mapping[str, Any] | None = None
+
+
+class Tracker:
+    """Sums over open episodes, and the last episodes that ended; plain arrays, so that a resumed run has the same."""
+
+    def __init__(self, n_envs: int, window: int):
+        self.n_envs, self.window = n_envs, window
+        self.open, self.ended, self.steps, self.episodes = np.zeros(n_envs), np.zeros(0), 0, 0
+        self.best = -np.inf
+
+    def add(self, outcome: Outcome) -> None:
+        """One step of all environments."""
+        self.open = self.open + np.asarray(outcome.reward, np.float64)
+        over = np.asarray(outcome.terminated) | np.asarray(outcome.truncated)
+        if over.any():
+            self.ended = np.concatenate((self.ended, self.open[over]))[-self.window:]
+            self.open[over] = 0.0
+            self.episodes += int(over.sum())
+        self.steps += self.n_envs
+
+    @property
+    def episode_reward(self) -> float | None:
+        """Mean reward of the last episodes; None before one ended."""
+        return float(self.ended.mean()) if len(self.ended) else None
+
+    def improved(self) -> bool:
+        """Whether the window is full and better than it ever was; remembers it."""
+        if len(self.ended) < self.window or self.ended.mean() <= self.best:
+            return False
+        self.best = float(self.ended.mean())
+        return True
+
+    def state(self) -> dict[str, np.ndarray]:
+        """As plain arrays."""
+        return {"open": self.open, "ended": self.ended, "counts": np.array([self.steps, self.episodes]),
+                "best": np.array([self.best])}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """From `state()`."""
+        self.open, self.ended = state["open"].copy(), state["ended"].copy()
+        self.steps, self.episodes = (int(x) for x in state["counts"])
+        self.best = float(state["best"][0])
+
+
+class Training:
+    """A team on a vector environment. `run` goes on until the plan is fulfilled; `step` is one update."""
+
+    def __init__(self, team: Team, env: VectorEnv, plan: Plan):
+        if team.spec != env.spec:
+            raise ScenarioError("the team was made for another environment: agents, columns or actions differ")
+        self.team, self.env, self.plan = team, env, plan
+        self.tracker = Tracker(env.n_envs, window=2 * env.n_envs)
+        self.observation: np.ndarray | None = None
+        self.stop = False
+        try:
+            plan.out.mkdir(parents=True, exist_ok=True)
+        except OSError as err:
+            raise ScenarioError(f"cannot make the folder {plan.out}: {err.strerror}; choose another --out") from err
+
+    def begin(self) -> None:
+        """Start anew. ScenarioError where a run has been already."""
+        if (self.plan.out / LAST).exists():
+            raise ScenarioError(f"{self.plan.out} holds a training run; go on with --resume, or choose another --out")
+        (self.plan.out / LOG).write_text("")
+        self.observation = self.env.reset()
+
+    def resume(self) -> None:
+        """Go on from the last checkpoint, whose team this training was given: environments, counts, log."""
+        arrays, _ = Team.extras(self.plan.out / LAST)
+        self.tracker.restore({k.removeprefix("tracker/"): v for k, v in arrays.items() if k.startswith("tracker/")})
+        self.observation = self.env.restore(
+            {k.removeprefix(_ENVIRONMENT): v for k, v in arrays.items() if k.startswith(_ENVIRONMENT)})
+        lines = complete_lines(self.plan.out / LOG)
+        kept = [line for line in lines if json.loads(line)["update"] <= self.team.updates]
+        (self.plan.out / LOG).write_text("".join(f"{line}\n" for line in kept))
+
+    @property
+    def progress(self) -> float:
+        """0..1 of the plan."""
+        parts = [self.tracker.episodes / self.plan.episodes]
+        if self.plan.updates:
+            parts.append(self.team.updates / self.plan.updates)
+        return min(1.0, max(parts))
+
+    def run(self, report: Callable[[dict[str, Any]], None]) -> None:
+        """Until the end of the plan, or until `stop` is set; `report` gets the record of every update."""
+        saved = self.team.updates
+        while self.progress < 1.0 and not self.stop:
+            record = self.step()
+            with (self.plan.out / LOG).open("a") as log:
+                log.write(json.dumps(record) + "\n")
+            if self.tracker.improved():
+                self.save(BEST, resumable=False)
+            if self.team.updates % self.plan.save_every == 0:
+                self.save(LAST)
+                saved = self.team.updates
+            report(record)
+        if saved != self.team.updates or not (self.plan.out / LAST).exists():
+            self.save(LAST)
+
+    def step(self) -> dict[str, Any]:
+        """One rollout and the update on it; what happened, with the seconds spent in environment, decode and update."""
+        clock = perf_counter
+        rollout = self.team.rollout(self.env.n_envs, self.env.twins)
+        terms: dict[str, float] = {}
+        spent = {"environment": 0.0, "decode": 0.0}
+        for _ in range(rollout.steps):
+            outcome = self._minute(rollout, spent)
+            for name, value in outcome.terms.items():
+                terms[name] = terms.get(name, 0.0) + float(np.mean(value)) / rollout.steps
+        begin = clock()
+        rollout.end(self.team.value(self.observation))
+        stats = self.team.learn(rollout, self.progress)
+        spent["update"] = clock() - begin
+        steps = rollout.steps * self.env.n_envs
+        return {"update": self.team.updates, "steps": self.tracker.steps, "episodes": self.tracker.episodes,
+                "reward": float(rollout.reward.mean()), "episode_reward": self.tracker.episode_reward, "terms": terms,
+                **stats, "steps_per_s": steps / sum(spent.values()), **{f"{k}_s": v for k, v in spent.items()}}
+
+    def _minute(self, rollout: Rollout, spent: dict[str, float]) -> Outcome:
+        """One step of all environments."""
+        t0 = perf_counter()
+        decoding = self.team.begin(self.observation)
+        lead = decoding.lead()
+        t1 = perf_counter()
+        context = self.env.context(lead)
+        t2 = perf_counter()
+        step = decoding.follow(context)
+        t3 = perf_counter()
+        outcome = self.env.step(step.action)
+        t4 = perf_counter()
+        final = self.team.value(outcome.final_observation) if np.any(outcome.truncated) else None
+        rollout.add(self.observation, context, step, outcome, final)
+        self.observation = np.array(outcome.observation)
+        self.tracker.add(outcome)
+        spent["environment"] += t2 - t1 + t4 - t3
+        spent["decode"] += t1 - t0 + t3 - t2 + perf_counter() - t4
+        return outcome
+
+    def save(self, name: str, resumable: bool = True) -> None:
+        """Write a checkpoint; a resumable one also holds the environments' and the counters' state."""
+        arrays = {}
+        if resumable:
+            arrays = {f"{_ENVIRONMENT}{k}": v for k, v in self.env.state().items()}
+            arrays.update({f"tracker/{k}": v for k, v in self.tracker.state().items()})
+        facts = {"request": dict(self.plan.request or {}), "steps": self.tracker.steps,
+                 "episodes": self.tracker.episodes, "episode_reward": self.tracker.episode_reward}
+        self.team.save(self.plan.out / name, arrays, facts, resumable)

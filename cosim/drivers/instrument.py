@@ -1,0 +1,211 @@
+"""What both drivers do around every tick of every member: name failures, count wall time, record outputs.
+
+Recording happens here, beside the simulator, and not by a simulator on the bus: that would double the bus's cost.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from time import perf_counter, sleep
+from typing import Any
+
+from cosim.clock import Clock
+from cosim.drivers.plan import Plan, Sides
+from cosim.drivers.resolve import Resolved
+from cosim.errors import CosimError, DiskError, ModelError
+from cosim.ports import Port
+from cosim.trace.writer import TraceWriter
+from cosim.units import finite
+
+
+class Stopped(CosimError):
+    """The user asked the run to stop (Ctrl-C); what was computed is kept."""
+
+    exit_code = 130
+
+
+@dataclass
+class Control:
+    """The run's clock as seen from outside: progress, the trace's flushes, real-time pace, and a wish to stop.
+
+    `on_record` hears (member, its outputs) after every step, `plan` is the wiring once all have started; `lag_s` is how
+    far a real-time run was behind at worst.
+    """
+
+    clock: Clock
+    flush_steps: int
+    writer: TraceWriter | None = None
+    on_progress: Callable[[int], None] | None = None
+    on_record: Callable[[str, Mapping[str, Mapping[str, Any]]], None] | None = None
+    plan: Plan | None = None
+    rt_factor: float | None = None
+    stop: bool = False
+    time: int = -1
+    lag_s: float = 0.0
+    _next_flush: int = field(default=0, init=False)
+    _began: float = field(default=0.0, init=False)
+
+    def tick(self, time: int) -> None:
+        """Called before each member's step. Raises Stopped between two steps of the bus, never inside one."""
+        if time <= self.time:
+            return
+        if self.stop:
+            raise Stopped(f"stopped by the user at {self.clock.label(time)}")
+        if self.rt_factor is not None:
+            self._keep_pace(time)
+        self.time = time
+        if self.on_progress:
+            self.on_progress(time)
+        if time >= self._next_flush:
+            self._next_flush = time + self.flush_steps
+            if self.writer:
+                self.writer.flush()
+
+
+    def _keep_pace(self, time: int) -> None:
+        """Real time: wait until `rt_factor` wall-clock seconds have passed per simulated second, or note the lag."""
+        if self.time < 0:
+            self._began = perf_counter() - self.clock.seconds(time) * self.rt_factor
+        ahead = self._began + self.clock.seconds(time) * self.rt_factor - perf_counter()
+        if ahead > 0:
+            sleep(ahead)
+        else:
+            self.lag_s = max(self.lag_s, -ahead)
+
+
+@dataclass
+class Tap:
+    """One member under watch; a foreign one, not built on cosim.adapter, has its numbers checked here.
+
+    `request` is what to read after each step, as mosaik's get_data takes it; `wall_s` counts the seconds spent in the
+    member, `start_s` of them before the first step.
+    """
+
+    member: str
+    simulator: str
+    control: Control
+    request: dict[str, list[str]] = field(default_factory=dict)
+    levels: list[str] = field(default_factory=list)
+    tables: list[tuple[str, str, str]] = field(default_factory=list)
+    foreign: bool = False
+    chunk: int = 30
+    layout: list[tuple[str, list[str], list[Port], dict[str, list[str]]]] = field(default_factory=list)
+    fixed: dict[str, dict[str, list]] = field(default_factory=dict)
+    wall_s: float = 0.0
+    start_s: float = 0.0
+
+    @property
+    def numbers(self) -> int:
+        """How many numbers are recorded at each of its steps."""
+        return sum(len(eids) * math.prod(len(labels[d]) for d in port.dims)
+                   for _, eids, ports, labels in self.layout for port in ports if port.kind == "level" and port.record)
+
+    def failure(self, err: BaseException, doing: str, text: str | None = None) -> CosimError:
+        """`err` as one line that names the member; a CosimError keeps its kind and exit code. A disk that refused to
+        take the trace is not the member's failure."""
+        if isinstance(err, DiskError):
+            return err
+        said = text if text is not None else str(err) if isinstance(err, CosimError) else f"{type(err).__name__}: {err}"
+        kind = type(err) if isinstance(err, CosimError) else ModelError
+        return kind(f"member '{self.member}' ({self.simulator}) failed {doing}: {said}")
+
+    def at(self, time: int) -> str:
+        """'at 01:15' for messages."""
+        return f"at {self.control.clock.label(time)}"
+
+    def check_step(self, time: int, following: Any) -> int:
+        """The next step a simulator asked for, or a ModelError when it is no later whole step."""
+        if not isinstance(following, int) or following <= time:
+            raise ModelError(f"step() returned {following!r}; a time-based simulator returns its next step, "
+                             f"an int > {time}")
+        return following
+
+    def declare(self, writer: TraceWriter) -> None:
+        """Make this member's datasets, and write what stays as it is."""
+        for model, eids, outs, labels in self.layout:
+            writer.declare(self.member, model, eids, outs, labels, self.chunk)
+        for name, columns in self.fixed.items():
+            writer.write_table(f"{self.member}.{name}", columns)
+
+    def record(self, time: int, data: Mapping[str, Mapping[str, Any]]) -> None:
+        """Store this step's outputs in the trace."""
+        if self.control.on_record:
+            self.control.on_record(self.member, data)
+        writer = self.control.writer
+        if writer is None:
+            return
+        time_s = self.control.clock.seconds(time)
+        for model in self.levels:
+            writer.append(self.member, model, time_s, data)
+        for eid, port, table in self.tables:
+            writer.extend(table, data[eid][port])
+
+    def read(self, data: Any) -> dict:
+        """A get_data answer, checked to hold everything that was asked for."""
+        for eid, names in self.request.items():
+            for name in names:
+                if eid not in data or name not in data[eid]:
+                    raise ModelError(f"get_data() gave no value for {eid}.{name}")
+                if self.foreign:
+                    value = data[eid][name]
+                    finite(f"{eid}.{name}", [value] if isinstance(value, str) else value)  # '1' is no number here
+        return data
+
+    def close(self, closing: Mapping[str, Mapping[str, Any]]) -> None:
+        """Store what event ports still had to say at the end."""
+        if self.control.writer is None:
+            return
+        for eid, port, table in self.tables:
+            self.control.writer.extend(table, closing.get(eid, {}).get(port, {}))
+
+
+def make_taps(resolved: Resolved, sides: Mapping[str, Sides], plan: Plan, control: Control) -> dict[str, Tap]:
+    """One tap per member: what is recorded is what its ports say, or, for somebody else's simulator, what its links
+    carry."""
+    linked: dict[str, dict[str, None]] = {}
+    for c in plan.connections:
+        linked.setdefault(c.source[0], {})[c.source[1:]] = None
+    taps = {}
+    for member, spec in resolved.scenario.members.items():
+        side = sides[member]
+        tap = Tap(member, spec.simulator, control, foreign=side.foreign)
+        # about half an hour's lag at most: on the bus a member may be one step behind when the clock says flush
+        tap.chunk = max(1, min(30, control.flush_steps // (2 * resolved.clock.steps(spec.step_s))))
+        carried = linked.get(member, {})
+        for model, eids in side.models.items():
+            outs = [p for ps in side.ports[model].values() for p in ps if p.flow == "out"]
+            if side.foreign:  # META only: what is linked is what comes out
+                names = {port for eid, port in carried if eid in eids}
+                linked_eids = {eid for eid, _ in carried}
+                eids = [e for e in eids if e in linked_eids]
+                outs = [Port(n, "out", n) for n in sorted(names)]
+            _watch(tap, model, eids, outs)
+            tap.layout.append((model, eids, outs, side.labels))
+        tap.fixed = side.tables
+        taps[member] = tap
+    return taps
+
+
+def initial_values(plan: Plan) -> dict[str, list]:
+    """What links that are shifted in time carry before their first value, a row per number: the source's port, the
+    index along its axis (0 for a scalar), and the value before any conversion."""
+    columns: dict[str, list] = {"source": [], "index": [], "value": []}
+    for source, value in {c.source: c.initial for c in reversed(plan.connections) if c.shift}.items():
+        if isinstance(value, dict):  # events: nothing has happened yet
+            continue
+        numbers = list(value) if isinstance(value, (list, tuple)) else [value]
+        columns["source"] += [".".join(source)] * len(numbers)
+        columns["index"] += range(len(numbers))
+        columns["value"] += map(float, numbers)
+    return columns
+
+
+def _watch(tap: Tap, model: str, eids: list[str], outs: list[Port]) -> None:
+    if eids and any(p.kind == "level" and p.record for p in outs):
+        tap.levels.append(model)
+    for eid in eids:
+        if outs:
+            tap.request[eid] = [p.name for p in outs]
+        tap.tables += [(eid, p.name, p.table) for p in outs if p.table]

@@ -1,0 +1,222 @@
+"""The native driver: a scenario on a static schedule, in this process, without mosaik.
+
+It calls the same simulator objects as mosaik would (init, create, step, get_data), at the same times with the same
+inputs, and so writes the same trace; it only leaves out the bus. Members that run elsewhere need `--driver mosaik`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from heapq import heappop, heappush
+from time import perf_counter
+from typing import Any
+
+from cosim.drivers.instrument import Control, Tap, make_taps
+from cosim.drivers.plan import Connection, Plan, Sides, make_plan, sides_from_describe, sides_from_meta
+from cosim.drivers.resolve import Resolved
+from cosim.errors import ScenarioError
+
+
+def start_member(resolved: Resolved, name: str, simulator: Any, carry: Mapping[str, Any] | None = None) -> Sides:
+    """init and create one simulator of this process, as mosaik does, and say what it offers.
+
+    carry: what it goes on from (`cosim.adapter.Adapter.carry`); None: from the start.
+    """
+    simulator.init(name, time_resolution=resolved.clock.resolution_s, **resolved.init_params[name])
+    models: dict[str, list[str]] = {}
+    for model, spec in resolved.entities[name].items():
+        count, arguments = creation(resolved, name, spec)
+        collect(models, simulator.create(count, model, **arguments))
+    if carry:
+        simulator.setup_done()
+        simulator.resume(carry)
+    if name in resolved.params:
+        return sides_from_describe(models, simulator.describe())
+    return sides_from_meta(models, simulator.meta)
+
+
+def creation(resolved: Resolved, member: str, spec: Any) -> tuple[int, dict[str, Any]]:
+    """(num, keyword arguments) of `create` for one entity spec."""
+    if isinstance(spec, dict):
+        return 1, spec
+    ours = member in resolved.params or resolved.scenario.members[member].adapter
+    return len(spec), {"names": spec} if ours else {}
+
+
+def collect(models: dict[str, list[str]], entities: list[Mapping[str, Any]]) -> None:
+    """Add created entities and their children to model -> entity ids."""
+    for entity in entities:
+        models.setdefault(entity["type"], []).append(entity["eid"])
+        collect(models, entity.get("children", []))
+
+
+class NativeWorld:
+    """One scenario in one process. start(), run() or run_to() (in as many parts as wanted), then close().
+
+    carry: member -> what it goes on from, as `carry()` of an earlier world gave it (members built on cosim.adapter).
+    linked_only: fetch no output that no link carries, and let members spare themselves such (`Adapter.spare`); for
+    worlds without a trace.
+    Raises ScenarioError for a wiring that cannot work, ModelError naming the member that failed.
+    """
+
+    def __init__(self, resolved: Resolved, control: Control, carry: Mapping[str, Mapping[str, Any]] | None = None,
+                 linked_only: bool = False) -> None:
+        if resolved.remote:
+            raise ScenarioError(f"member '{resolved.remote[0]}' runs in another process; use --driver mosaik")
+        self.resolved, self.control = resolved, control
+        self._carry, self._linked_only = dict(carry or {}), linked_only
+        self.simulators: dict[str, Any] = {}
+        self.plan = Plan([], [])
+        self.taps: dict[str, Tap] = {}
+        self._inputs: dict[str, dict] = {}
+        self._next: dict[str, int] = {}
+        self._direct: dict[str, list[_Wire]] = {}
+        self._shifted: dict[str, list[tuple[str, int, list[_Wire]]]] = {}
+        self._due: dict[str, list] = {}
+        self._sent = 0
+        self._waiting: tuple[str, int] | None = None
+
+    def start(self) -> None:
+        """Start all members, wire them, declare the trace."""
+        sides = {}
+        for name, cls in self.resolved.classes.items():
+            begin = perf_counter()
+            self.taps[name] = tap = Tap(name, self.resolved.scenario.members[name].simulator, self.control)
+            self.simulators[name] = simulator = call(tap, "on start", cls)
+            sides[name] = call(tap, "on start", start_member, self.resolved, name, simulator,
+                               self._carry.get(name))
+            tap.wall_s += perf_counter() - begin
+        self.plan = plan = make_plan(self.resolved, sides)
+        started = self.taps
+        self.taps = make_taps(self.resolved, sides, plan, self.control)
+        for name, tap in self.taps.items():
+            tap.wall_s = tap.start_s = started[name].wall_s
+            call(tap, "on start", self.simulators[name].setup_done)
+        self._order = plan.order
+        self._next = dict.fromkeys(plan.order, 0)
+        self._inputs = {name: {} for name in plan.order}
+        self._due = {name: [] for name in plan.order}
+        if self._linked_only:
+            self._fetch_links_only()
+        bundles: dict[tuple[str, str, int], list[_Wire]] = {}
+        for c in plan.connections:
+            wire = self._wire(c)
+            if c.shift:
+                bundles.setdefault((c.source[0], c.target[0], c.shift), []).append(wire)
+                put([wire], [c.initial])
+            else:
+                self._direct.setdefault(c.source[0], []).append(wire)
+        for (source, target, shift), wires in bundles.items():
+            self._shifted.setdefault(source, []).append((target, shift, wires))
+
+    def run(self, until: int) -> None:
+        """Advance all members up to bus step `until` (exclusive)."""
+        following = self._next
+        while (time := min(following.values())) < until:
+            self.control.tick(time)
+            for name in self._order:
+                if following[name] == time:
+                    following[name] = self._step(name, time)
+
+    def run_to(self, member: str, until: int) -> int | None:
+        """Advance to the next moment before bus step `until` at which `member` is about to step; None: there is none.
+
+        At the returned step everything that `member` hears in it has come (`pending`), and nothing that waits for
+        `member` has been stepped. The next call goes on with `member`'s step. Mixes with `run`.
+        """
+        following = self._next
+        while (time := min(following.values())) < until:
+            self.control.tick(time)
+            for name in self._order:
+                if following[name] == time:
+                    if name == member and self._waiting != (name, time):
+                        self._waiting = (name, time)
+                        self._deliver(name, time)
+                        return time
+                    following[name] = self._step(name, time)
+        return None
+
+    def pending(self, member: str) -> dict[str, dict[str, dict[str, Any]]]:
+        """What `member` will get at its next step, as mosaik would give it; only whole at a stop of `run_to`."""
+        return self._inputs[member]
+
+    def carry(self) -> dict[str, dict[str, Any]]:
+        """What outlives this world, by member, once all have been run to the same time; for `carry` of the next."""
+        kept = {name: call(self.taps[name], "in carry()", self.simulators[name].carry) for name in self.resolved.params}
+        return {name: arrays for name, arrays in kept.items() if arrays}
+
+    def extra(self, member: str, method: str) -> Any:
+        """Result of a method a simulator may have beyond mosaik's (closing, notes); None when it has none."""
+        bound = getattr(self.simulators.get(member), method, None)
+        return call(self.taps[member], f"in {method}()", bound) if bound else None
+
+    def close(self) -> None:
+        """finalize() every simulator that was started."""
+        for name, simulator in self.simulators.items():
+            if hasattr(simulator, "finalize"):
+                call(self.taps[name], "in finalize()", simulator.finalize)
+
+    def _step(self, name: str, time: int) -> int:
+        tap, simulator = self.taps[name], self.simulators[name]
+        self._deliver(name, time)
+        begin = perf_counter()
+        try:
+            following = tap.check_step(time, simulator.step(time, self._inputs[name], self.resolved.until))
+            data = simulator.get_data(tap.request) if tap.request else {}
+            if tap.foreign:  # ours have checked what they give
+                data = tap.read(data)
+        except (Exception, SystemExit) as err:
+            raise tap.failure(err, tap.at(time)) from err
+        tap.wall_s += perf_counter() - begin
+        tap.record(time, data)
+        wires = self._direct.get(name, ())
+        put(wires, [data[wire[0]][wire[1]] for wire in wires])
+        for target, shift, wires in self._shifted.get(name, ()):
+            self._sent += 1
+            values = [data[wire[0]][wire[1]] for wire in wires]
+            heappush(self._due[target], (time + shift, self._sent, wires, values))
+        return following
+
+    def _deliver(self, name: str, time: int) -> None:
+        """Hand over what was sent to a member with a delay and is due."""
+        due = self._due[name]
+        while due and due[0][0] <= time:
+            put(*heappop(due)[2:])
+
+    def _fetch_links_only(self) -> None:
+        linked: dict[tuple[str, str], dict[str, None]] = {}
+        for c in self.plan.connections:
+            linked.setdefault(c.source[:2], {})[c.source[2]] = None
+        for name, tap in self.taps.items():
+            tap.request = {eid: list(linked[name, eid]) for eid in tap.request if (name, eid) in linked}
+        for name in self.resolved.params:
+            self.simulators[name].spare = True
+
+    def _wire(self, c: Connection) -> _Wire:
+        member, eid, port = c.target
+        return (c.source[1], c.source[2], c.transform, self._inputs[member], eid, port, f"{c.source[0]}.{c.source[1]}")
+
+
+_Wire = tuple[str, str, Callable[[Any], Any] | None, dict[str, dict], str, str, str]
+"""A connection as it is used every step: source entity and port, transform, the target member's inputs, target entity
+and port, and how the target names the source."""
+
+
+def put(wires: Sequence[_Wire], values: Sequence[Any]) -> None:
+    """Hand each value to its wire's target."""
+    for (_, _, transform, inputs, eid, port, source), value in zip(wires, values, strict=True):
+        given = value if transform is None else transform(value)
+        try:
+            inputs[eid][port][source] = given
+        except KeyError:  # the first value there
+            inputs.setdefault(eid, {}).setdefault(port, {})[source] = given
+
+
+def call(tap: Tap, doing: str, function: Any, *arguments: Any) -> Any:
+    """Call a simulator's method; whatever it raises comes out as one line that names the member."""
+    try:
+        return function(*arguments)
+    except ScenarioError:
+        raise
+    except (Exception, SystemExit) as err:
+        raise tap.failure(err, doing) from err

@@ -1,0 +1,250 @@
+"""From a scenario as written to one that can run: classes found, parameters checked, the horizon known."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from cosim.adapter import Adapter
+from cosim.clock import Clock
+from cosim.drivers.remote import address_of
+from cosim.errors import ScenarioError, cut, shown, unknown
+from cosim.imports import load
+from cosim.limits import MOST_ENTITIES, check_steps
+from cosim.params import field_names, validate
+from cosim.scenario import Member, Scenario
+
+_LONGEST_NAME = 60
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A scenario ready to run.
+
+    scenario    with every parameter filled in and `until_s` set: what the trace stores
+    classes     member -> class, for those that run in this process
+    params      member -> validated parameters, for those built on cosim.adapter
+    init_params member -> keyword arguments of the simulator's `init`
+    """
+
+    scenario: Scenario
+    clock: Clock
+    until: int
+    classes: dict[str, type]
+    params: dict[str, Any]
+    init_params: dict[str, dict[str, Any]]
+    entities: dict[str, dict[str, Any]]
+
+    @property
+    def remote(self) -> list[str]:
+        """Members that run as another process."""
+        return [name for name in self.scenario.members if name not in self.classes]
+
+
+def at(resolved: Resolved, seed: int, episode: int) -> Resolved:
+    """The same scenario at another seed and episode, without looking it all up again."""
+    scenario = resolved.scenario.model_copy(update={"seed": seed, "episode": episode})
+    init_params = {name: {**given, "seed": scenario.seed_of(name), "episode": episode} if "episode" in given else given
+                   for name, given in resolved.init_params.items()}
+    return replace(resolved, scenario=scenario, init_params=init_params)
+
+
+def resolve(scenario: Scenario, until_s: float | None = None) -> Resolved:
+    """Find the simulators, validate all parameters, fix the horizon (`until_s` overrides the scenario's).
+
+    Raises ScenarioError naming the member and field.
+    """
+    classes, params, raw, entities = {}, {}, {}, {}
+    for name, member in scenario.members.items():
+        cls = None if _is_remote(member.simulator) else _simulator(name, member.simulator)
+        ours = issubclass(cls, Adapter) if cls is not None else bool(member.adapter)
+        raw[name] = _given(scenario, name, cls)
+        if cls is not None:
+            classes[name] = cls
+            if ours:
+                params[name] = validate(cls.PARAMS, raw[name], name)
+        if ours:
+            raw[name].update(step_s=member.step_s, seed=scenario.seed_of(name), episode=scenario.episode)
+        entities[name] = {model: _names(scenario, name, spec) for model, spec in member.entities.items() if spec != ()}
+        if name not in params:  # nobody else looks at what a foreign or remote simulator is given
+            _refuse_nan(name, {**raw[name], "entities": entities[name]})
+    unused = sorted(set(scenario.shared) - _tables_used(scenario))
+    if unused:
+        raise ScenarioError(f"shared table '{unused[0]}' is used by no member of {scenario.name}; remove it")
+    clock = Clock(scenario.resolution_s)
+    for name, member in scenario.members.items():
+        clock.steps(member.step_s, f"{name}.step_s")
+    horizon_s = _horizon(scenario, until_s, classes, params)
+    until = clock.steps(scenario.warmup_s + horizon_s, "warmup_s + until")
+    check_steps(until, scenario.resolution_s)
+    full = _filled(scenario, params, horizon_s)
+    for name, value in params.items():
+        _check(scenario, name, classes[name], value, scenario.warmup_s + horizon_s)
+    for name, value in params.items():
+        if hasattr(classes[name], "check_members"):
+            classes[name].check_members(name, value, params)
+    return Resolved(full, clock, until, classes, params, raw, entities)
+
+
+def _check(scenario: Scenario, name: str, cls: type, given: Any, until_s: float) -> None:
+    """What a member's class itself wants to see before a run: that its data last, that it is of this scenario."""
+    if hasattr(cls, "check_horizon"):
+        cls.check_horizon(name, given, scenario.members[name].step_s, until_s)
+    if hasattr(cls, "check_scenario"):
+        cls.check_scenario(name, given, scenario)
+
+
+def _given(scenario: Scenario, name: str, cls: type | None) -> dict[str, Any]:
+    """A member's parameters with the shared tables it takes and, where it declares them, the date of t = 0 and the
+    warm-up."""
+    member = scenario.members[name]
+    wanted = _tables_of(scenario, member, cls)
+    for table in wanted:
+        if table not in scenario.shared:
+            raise ScenarioError(f"{name}.shared: {unknown('shared table', table, scenario.shared)}")
+    given = {**{t: scenario.shared[t] for t in wanted if t not in member.params}, **member.params}
+    wants = field_names(getattr(cls, "PARAMS", None)) if cls is not None else ()
+    said = {own: value for own, value in _said(scenario).items() if own in wants}
+    for own, value in said.items():
+        if given.get(own) not in (None, value):
+            raise ScenarioError(f"{name}.{own} = {shown(given[own])} has no effect, as the run fills it in: it is "
+                                f"{value}, by {own.removeprefix('scenario_')}; leave it out, or --set "
+                                f"{own.removeprefix('scenario_')}=...")
+    return given | said
+
+
+def _said(scenario: Scenario) -> dict[str, Any]:
+    """Parameters that the frame knows, and members that run here are given."""
+    return {"scenario_start": scenario.start, "scenario_warmup_s": scenario.warmup_s}
+
+
+def _refuse_nan(path: str, value: Any) -> None:
+    """ScenarioError naming the parameter that is NaN or infinite, wherever in a tree it stands."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ScenarioError(f"{path} = {value!r}: a parameter is a finite number")
+    for key, inner in (value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple)
+                       else ()):
+        _refuse_nan(f"{path}.{key}", inner)
+
+
+def prune(scenario: Scenario, before: Scenario) -> Scenario:
+    """A copy without the shared tables that only those members of `before` used that others have replaced."""
+    idle = _tables_used(before) - _tables_used(scenario)
+    return scenario.replace(shared={name: table for name, table in scenario.shared.items() if name not in idle})
+
+
+def fit(scenario: Scenario, member: str) -> Scenario:
+    """A copy whose member creates only what its simulator has models for, when another was put in its place: a grid of
+    buses alone in the place of one with a summary of its own. Unchanged where that cannot be told before the start
+    (it runs elsewhere), or where no model fits (the start says so)."""
+    spec = scenario.members[member]
+    if _is_remote(spec.simulator):
+        return scenario
+    cls = _simulator(member, spec.simulator)
+    try:
+        models = cls.MODELS if issubclass(cls, Adapter) else cls().meta["models"]
+        entities = {model: names for model, names in spec.entities.items() if model in models}
+    except Exception:  # somebody else's code: its start names what is wrong with it
+        return scenario
+    changed = spec.model_copy(update={"entities": entities or spec.entities})
+    return scenario.replace(members={**scenario.members, member: changed})
+
+
+def _tables_used(scenario: Scenario) -> set[str]:
+    used = {link.pairs.partition(":")[0] for link in scenario.links if isinstance(link.pairs, str)}
+    for name, member in scenario.members.items():
+        used.update(_tables_of(scenario, member, None if _is_remote(member.simulator) else _simulator(
+            name, member.simulator)))
+        used.update(spec for spec in member.entities.values() if isinstance(spec, str))
+    return used
+
+
+def _tables_of(scenario: Scenario, member: Member, cls: type | None) -> tuple[str, ...]:
+    """Shared tables that a member takes: as it says, or those that its PARAMS declare."""
+    if member.shared is not None:
+        return member.shared
+    ours = cls is not None and issubclass(cls, Adapter)
+    return tuple(f for f in field_names(cls.PARAMS) if f in scenario.shared) if ours else ()
+
+
+def _simulator(member: str, path: str) -> type:
+    what = f"simulator of member '{member}'"
+    cls = load(path, what)
+    missing = [m for m in ("init", "create", "step", "get_data") if not callable(getattr(cls, m, None))]
+    if not isinstance(cls, type) or missing:
+        raise ScenarioError(f"{what} '{path}' is no simulator: " + (
+            f"it has no {', '.join(missing)}" if isinstance(cls, type) else "it is not a class") +
+            "; write a subclass of mosaik_api_v3.Simulator or cosim.adapter.Adapter")
+    return cls
+
+
+def command_of(simulator: str) -> tuple[str, str] | None:
+    """('cmd', command) or ('connect', address) of a remote simulator; None for one in this process. ScenarioError for
+    an address or command that cannot work."""
+    for kind in ("cmd", "connect"):
+        if simulator.startswith(f"{kind}:") and (rest := simulator[len(kind) + 1 :].strip()):
+            if kind == "connect" and address_of(rest) is None:
+                raise ScenarioError(f"'{simulator}' is not an address; write connect: HOST:PORT, or [IPV6]:PORT")
+            if kind == "cmd" and "%(addr)s" not in rest:
+                raise ScenarioError(f"'{simulator}' does not say where to connect; write cmd: COMMAND %(addr)s")
+            return kind, rest
+    return None
+
+
+def _is_remote(simulator: str) -> bool:
+    return command_of(simulator) is not None
+
+
+def _names(scenario: Scenario, member: str, spec: Any) -> Any:
+    """Entity names of a spec: as listed, or the rows of a shared table; create parameters stay as they are."""
+    if isinstance(spec, tuple):
+        return _checked(member, list(spec))
+    if not isinstance(spec, str):
+        return dict(spec)
+    if spec not in scenario.shared:
+        raise ScenarioError(f"{member}.entities: {unknown('shared table', spec, scenario.shared)}")
+    table = scenario.shared[spec]
+    if not isinstance(table, dict) or not table:
+        raise ScenarioError(f"{member}.entities: shared table '{spec}' has no rows")
+    return _checked(member, list(table))
+
+
+def _checked(member: str, names: list[str]) -> list[str]:
+    """Entity names become paths on the bus and in the trace."""
+    if len(names) > MOST_ENTITIES:
+        raise ScenarioError(f"{member} has {len(names)} entities; at most {MOST_ENTITIES} are taken")
+    for name in names:
+        if not name.strip() or any(c in name for c in "./") or len(name.encode()) > _LONGEST_NAME:
+            raise ScenarioError(f"{member}: an entity cannot be called '{cut(name)}'; a name has 1 to {_LONGEST_NAME} "
+                                "bytes, no dot and no slash")
+    return names
+
+
+def _horizon(scenario: Scenario, until_s: float | None, classes: dict[str, type], params: dict[str, Any]) -> float:
+    horizon = until_s if until_s is not None else scenario.until_s
+    if horizon is None:
+        bounded = [n for n in params if hasattr(classes[n], "natural_horizon_s")]
+        lengths = [classes[n].natural_horizon_s(params[n]) for n in bounded]
+        known = [seconds for seconds in lengths if seconds is not None]
+        if not known:
+            raise ScenarioError(f"{scenario.name} has no end of its own; give one, for example --until 24h")
+        horizon = min(known) - scenario.warmup_s
+    if not horizon > 0:
+        raise ScenarioError(f"until = {horizon:g} s; a run needs at least one step after its warm-up")
+    return horizon
+
+
+def _filled(scenario: Scenario, params: Mapping[str, Any], horizon_s: float) -> Scenario:
+    """The scenario with defaults written out, so that a trace documents the run on its own."""
+    data = scenario.model_dump()
+    data["until_s"] = horizon_s
+    known = {*scenario.shared, *_said(scenario)}
+    for name, value in params.items():
+        dumped = TypeAdapter(type(value)).dump_python(value, mode="json")
+        given = data["members"][name]["params"]
+        data["members"][name]["params"] = {k: v for k, v in dumped.items() if k in given or k not in known}
+    return Scenario(**data)

@@ -1,0 +1,45 @@
+"""A scenario as something to learn on: many copies side by side, or one PettingZoo ParallelEnv."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from cosim.errors import ScenarioError
+from cosim.imports import load
+from cosim.learning.vector import Environments, learning_scenario
+from cosim.learning.workers import Workers
+from cosim.run import find
+from cosim.scenario import Scenario
+
+
+def vector_env(scenario: str | Path | Scenario, n_envs: int = 8, workers: int = 2, seed: int = 0, episode: int = 0,
+               lean: bool = True, stagger: bool = False, twins: int = 1) -> Any:
+    """`n_envs` environments that step together, an `cosim.agents.learn.spec.VectorEnv`.
+
+    scenario: its name, its file, or itself; workers: processes that share the environments, 0: this one; the numbers do
+    not depend on it. seed: environment b plays the scenario's seed 1000 (seed + 1) + b // twins
+    (`cosim.learning.vector`); episode: number of the first day; lean: leave out what agents cannot notice (AC check,
+    job log); stagger: `reset` lets environment b play b/n_envs of its first day by the start action, so that a short
+    rollout of all of them covers the day; twins: so many environments in a row meet the same arrivals, prices and loads
+    at the same minutes, so that they differ by what was decided alone. Raises ScenarioError.
+    """
+    if n_envs < 1 or workers < 0:
+        raise ScenarioError(f"n_envs = {n_envs} must be >= 1 and workers = {workers} >= 0")
+    if twins < 1 or n_envs % twins:
+        raise ScenarioError(f"twins = {twins} must be >= 1 and divide n_envs = {n_envs}")
+    prepared = learning_scenario(scenario_of(scenario), lean)
+    over = n_envs if stagger else 0
+    if workers:
+        return Workers(prepared, n_envs, workers, seed, episode, over, twins)
+    return Environments(prepared, range(n_envs), seed, episode, over, twins)
+
+
+def parallel_env(scenario: str | Path | Scenario) -> Any:
+    """The scenario as a PettingZoo ParallelEnv (`cosim.learning.pettingzoo.ScenarioEnv`); needs pettingzoo."""
+    return load("cosim.learning.pettingzoo:ScenarioEnv", "PettingZoo environment")(scenario_of(scenario))
+
+
+def scenario_of(scenario: str | Path | Scenario) -> Scenario:
+    """A scenario from its name or file; one that is there already as it is."""
+    return scenario if isinstance(scenario, Scenario) else find(str(scenario))

@@ -1,0 +1,247 @@
+"""Many copies of a scenario that step together, for learning: day after day, without a reset at midnight.
+
+A scenario names the class through which agents act on it (`environment`); this module runs its worlds. Such a class has
+
+    member, terms     whose turn the world stops at; names of the figures of one step
+    prepare(scenario, lean) -> scenario as it is learnt on
+    cls(world)        for a started NativeWorld; then .spec (`cosim.agents.learn.spec.TeamSpec`)
+    observe(time_s) -> (n, O), context(leaders' action) -> (n, C), decide(action)
+    outcome() -> (reward, terms, (n,) credit or None)
+    start()           the joint action (n, A) from which a fresh policy starts
+
+An episode is the scenario from t = 0 to its end, one day in the study. Its end is a truncation: the next episode goes
+on with everything that members carry over (`Adapter.carry`), with random numbers of its own (model decision 11).
+
+Rows of the model: L03, L05, L15.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cosim.drivers.instrument import Control
+from cosim.drivers.native import NativeWorld
+from cosim.drivers.resolve import Resolved, at, resolve
+from cosim.errors import CosimError, ScenarioError
+from cosim.imports import load
+from cosim.scenario import Scenario
+
+SEEDS_PER_RUN = 1000
+"""Environment b of a run with seed s plays the scenario's seed 1000 (s + 1) + b // twins: no two runs share one, and
+seeds below 1000, which simulations and evaluations use, are never trained on."""
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step of B environments gave; the fields of `cosim.agents.learn.spec.Outcome`. Terms are float64."""
+
+    observation: np.ndarray
+    reward: np.ndarray
+    terms: Mapping[str, np.ndarray]
+    terminated: np.ndarray
+    truncated: np.ndarray
+    final_observation: np.ndarray
+    credit: np.ndarray | None
+
+
+def learning_scenario(scenario: Scenario, lean: bool = True) -> Scenario:
+    """The scenario as it is learnt on. lean: without what agents cannot notice. ScenarioError if it names no
+    environment."""
+    return _steering_of(scenario).prepare(scenario, lean)
+
+
+def seed_of(seed: int, index: int) -> int:
+    """The scenario's seed in the `index`-th outside world of a run with `seed`; see SEEDS_PER_RUN."""
+    return SEEDS_PER_RUN * (seed + 1) + index
+
+
+class Environment:
+    """One environment: a scenario's worlds, one after the other. `observation` (n, O) is always that of the next step.
+
+    resolved: of a `learning_scenario`; its seed and episode do not matter
+    """
+
+    def __init__(self, resolved: Resolved, seed: int, episode: int = 0) -> None:
+        if resolved.remote:
+            raise ScenarioError(f"member '{resolved.remote[0]}' runs in another process; agents learn on scenarios "
+                                "whose members all run in this one")
+        self._resolved, self.seed, self.first_episode = resolved, seed, episode
+        self._steering_class = _steering_of(resolved.scenario)
+        self._world: NativeWorld | None = None
+        self.reset()
+
+    def reset(self, seed: int | None = None) -> np.ndarray:
+        """Begin anew: empty, at the first episode; with another seed if one is given."""
+        self.seed = self.seed if seed is None else seed
+        self.episode = self.first_episode
+        return self._begin({})
+
+    def next_day(self, carry: bool) -> np.ndarray:
+        """Begin the next episode, going on from where this one stands, or empty."""
+        kept = self._world.carry() if carry else {}
+        self.episode += 1
+        return self._begin(kept)
+
+    def step(self, action: np.ndarray) -> tuple[float, tuple[float, ...], Sequence[float] | None, bool]:
+        """Execute (n, A); reward, values of the terms, credit, and whether the episode ended (the next has begun)."""
+        self._actions.append(np.array(action, np.float32))
+        self.steering.decide(self._actions[-1])
+        time = self._world.run_to(self._steering_class.member, self._resolved.until)
+        outcome = self.steering.outcome()
+        if time is None:
+            self.next_day(carry=True)
+            return *outcome, True
+        self.observation = self.steering.observe(self._resolved.clock.seconds(time))
+        return *outcome, False
+
+    def state(self) -> Arrays:
+        """What the day began with, and what has been done since: all of it, as the rest follows from the seed."""
+        state = {"seed": np.array(self.seed), "episode": np.array(self.episode),
+                 "actions": np.array(self._actions, np.float32).reshape(-1, *self.shape)}
+        for member, arrays in self._carried.items():
+            state |= {f"carry/{member}/{name}": _numeric(array) for name, array in arrays.items()}
+        return state
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Play the open day again; the observation of that moment, bit for bit."""
+        self.seed, self.episode = int(state["seed"]), int(state["episode"])
+        carried: dict[str, Arrays] = {}
+        for key, array in state.items():
+            head, _, rest = key.partition("/")
+            if head == "carry":
+                member, _, name = rest.partition("/")
+                carried.setdefault(member, {})[name] = _text_or_numbers(array)
+        self._begin(carried)
+        for action in state["actions"]:
+            self.step(action)
+        return self.observation
+
+    def close(self) -> None:
+        """End the members."""
+        if self._world is not None:
+            self._world.close()
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, A) of an action."""
+        return len(self.steering.spec.agents), self.steering.spec.widths[2]
+
+    def _begin(self, carried: dict[str, Arrays]) -> np.ndarray:
+        self.close()
+        resolved = at(self._resolved, self.seed, self.episode)
+        self._carried, self._actions = carried, []
+        self._world = world = NativeWorld(resolved, Control(resolved.clock, resolved.until), carried, linked_only=True)
+        world.start()
+        self.steering = self._steering_class(world)
+        time = world.run_to(self._steering_class.member, resolved.until)
+        if time is None:
+            raise ScenarioError(f"{self._steering_class.member} never steps in {resolved.scenario.name}; "
+                                "make it longer")
+        self.observation = self.steering.observe(resolved.clock.seconds(time))
+        return self.observation
+
+
+class Environments:
+    """Environments side by side in this process: an `cosim.agents.learn.spec.VectorEnv`.
+
+    scenario: a `learning_scenario`; indices: the global numbers of these environments, which fix their seeds;
+    stagger_over: with a number B, environment b plays b/B of its first day by the start action at `reset`, so that B of
+    them are spread over the day; 0: all begin at its start. twins: so many environments in a row meet the same outside
+    world, at the same minutes
+    """
+
+    def __init__(self, scenario: Scenario, indices: Sequence[int], seed: int, episode: int = 0,
+                 stagger_over: int = 0, twins: int = 1) -> None:
+        resolved = resolve(scenario)
+        self._stagger_over, self.twins = stagger_over, twins
+        self._steps_a_day = resolved.until // resolved.clock.steps(
+            resolved.scenario.members[_steering_of(scenario).member].step_s)
+        self.envs = [Environment(resolved, seed_of(seed, b // twins), episode) for b in indices]
+        self.spec, self.n_envs, self._indices = self.envs[0].steering.spec, len(self.envs), list(indices)
+        self._names = self.envs[0].steering.terms
+
+    def reset(self) -> np.ndarray:
+        """(B, n, O): all environments begin anew."""
+        return np.stack([self._begin(b, env) for b, env in zip(self._indices, self.envs, strict=True)])
+
+    def context(self, leaders_action: np.ndarray) -> np.ndarray:
+        """(B, n, C); changes nothing."""
+        return np.stack([env.steering.context(a) for env, a in zip(self.envs, leaders_action, strict=True)])
+
+    def step(self, action: np.ndarray) -> Step:
+        """One step of all; a failure is told with the environment's number, seed and episode."""
+        results = []
+        for b, env, mine in zip(self._indices, self.envs, action, strict=True):
+            try:
+                results.append(env.step(mine))
+            except CosimError as err:
+                raise type(err)(f"environment {b} (seed {env.seed}, episode {env.episode}): {err}") from err
+        rewards, terms, credit, ended = zip(*results, strict=True)
+        return step_of(np.stack([env.observation for env in self.envs]), np.array(rewards, np.float32),
+                       np.array(terms), np.array(ended), self._names,
+                       None if credit[0] is None else np.array(credit, np.float32))
+
+    def state(self) -> Arrays:
+        """All environments', under their numbers: '0/actions'."""
+        return {f"{b}/{name}": array for b, env in zip(self._indices, self.envs, strict=True)
+                for name, array in env.state().items()}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Go on from `state`; ScenarioError if it lacks one of these environments."""
+        return np.stack([env.restore(_part(state, b)) for b, env in zip(self._indices, self.envs, strict=True)])
+
+    def close(self) -> None:
+        """End the members of all."""
+        for env in self.envs:
+            env.close()
+
+    def _begin(self, index: int, env: Environment) -> np.ndarray:
+        env.reset()
+        first = index - index % self.twins
+        steps = self._steps_a_day * first // self._stagger_over if self._stagger_over else 0
+        start = env.steering.start()
+        for _ in range(steps):
+            env.step(start)
+        return env.observation
+
+
+def step_of(observation: np.ndarray, reward: np.ndarray, terms: np.ndarray, ended: np.ndarray,
+            names: Sequence[str], credit: np.ndarray | None) -> Step:
+    """A Step from arrays (B, ...); terms (B, names). An ended day is truncated, and as the next one goes on from it,
+    its final observation is the first of the next."""
+    return Step(observation, reward, {name: terms[:, k] for k, name in enumerate(names)}, np.zeros(len(ended), bool),
+                ended, observation, credit)
+
+
+def _part(state: Mapping[str, np.ndarray], index: int) -> Arrays:
+    prefix = f"{index}/"
+    mine = {key.removeprefix(prefix): array for key, array in state.items() if key.startswith(prefix)}
+    if "actions" not in mine:
+        raise ScenarioError(f"the saved state has no environment {index}; restore it with the same number of "
+                            "environments")
+    return mine
+
+
+def _steering_of(scenario: Scenario) -> Any:
+    if scenario.environment is None:
+        raise ScenarioError(f"scenario {scenario.name} names no environment; agents learn on one that has "
+                            "environment='package.module:Class'")
+    return load(scenario.environment, "environment")
+
+
+def _numeric(array: np.ndarray) -> np.ndarray:
+    """Text as the bytes of its JSON, so that a state is numbers throughout."""
+    if array.dtype.kind != "U":
+        return np.asarray(array)
+    return np.frombuffer(json.dumps(array.tolist()).encode(), np.uint8)
+
+
+def _text_or_numbers(array: np.ndarray) -> np.ndarray:
+    return np.array(json.loads(array.tobytes())) if array.dtype == np.uint8 else array

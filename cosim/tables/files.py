@@ -1,0 +1,162 @@
+"""CSV and Parquet files as columns of cells: read once as long as a file stays as it is, and written."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import importlib.util
+import io
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+
+from cosim.errors import ScenarioError, cut, shown
+from cosim.plaintext import cell, text_of
+from cosim.tables.dates import Instants, instants
+
+SUFFIXES = (".csv", ".tsv", ".parquet", ".pq")
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
+_IN_QUOTES, _MOST_HEAD = re.compile(r'"(?:[^"]|"")*"'), 100_000
+_DELIMITERS = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
+
+
+class Columns:
+    """The cells of a file by column, text or values; numbers and instants are worked out once."""
+
+    def __init__(self, path: Path, names: list[str], cells: Mapping[str, Sequence]) -> None:
+        twice = sorted(n for n, times in Counter(names).items() if times > 1)
+        if twice:
+            raise ScenarioError(f"{path} has two columns called '{cut(twice[0])}'; keep one")
+        self.path, self.names, self._cells = path, names, cells
+        self._numbers: dict[str, np.ndarray] = {}
+        self._instants: dict[tuple[str, str | None], Instants] = {}
+
+    def __len__(self) -> int:
+        return len(self._cells[self.names[0]]) if self.names else 0
+
+    def numbers(self, column: str, gaps: bool = False) -> np.ndarray:
+        """A column as numbers in the file's order. With `gaps`, NaN and empty cells are NaN; without, ScenarioError
+        names the row."""
+        found = self._numbers.get(column)
+        if found is None:
+            found = np.array([_number(cell) for cell in self._cells[column]], dtype=np.float64)
+            found.setflags(write=False)
+            self._numbers[column] = found
+        wrong = np.flatnonzero(np.isinf(found) if gaps else ~np.isfinite(found))
+        if wrong.size:
+            row = int(wrong[0])
+            found_cell = self._cells[column][row]
+            mend = ("write decimals with a point"
+                    if isinstance(found_cell, str) and _DECIMAL_COMMA.fullmatch(found_cell.strip())
+                    else "fill the gap or leave the row out (a value holds until the next)")
+            raise ScenarioError(f"{self.path}, row {row + 1}: {cut(column)} = {shown(found_cell)} is not a finite "
+                                f"number; {mend}")
+        return found
+
+    def instants(self, column: str, zone: ZoneInfo | None) -> Instants:
+        """A column of dates; see `cosim.tables.dates.instants`, whose DateError it raises."""
+        key = (column, zone.key if zone else None)
+        if key not in self._instants:
+            self._instants[key] = instants(self._cells[column], zone)
+        return self._instants[key]
+
+
+def read_columns(path: Path) -> Columns:
+    """The columns of a file. ScenarioError when it cannot be read as what its ending says."""
+    try:
+        stat = path.stat()
+    except OSError as err:
+        raise ScenarioError(f"cannot read table {path}: {err.strerror or err}") from None
+    return _read(str(path), str(path.resolve()), stat.st_mtime_ns, stat.st_size)
+
+
+def write_table(path: Path, columns: Mapping[str, Sequence]) -> None:
+    """Write columns of one length as CSV or, by the file's ending, Parquet.
+
+    Text in a CSV, names of columns too, is written so that no spreadsheet runs it (`cosim.plaintext.cell`), numbers as
+    they are; `read_columns` gives back what was written. Raises OSError, or ScenarioError when Parquet is asked for and
+    pyarrow is not there.
+    """
+    if path.suffix.lower() not in (".parquet", ".pq"):
+        with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+            header = [cell(name) for name in columns]
+            # a file that begins with ID is of another format to Excel; other delimiters would mislead its readers
+            apart = header[:1] and header[0].startswith("ID") or any(d in name for name in header for d in _DELIMITERS)
+            csv.writer(file, quoting=csv.QUOTE_ALL if apart else csv.QUOTE_MINIMAL).writerow(header)
+            csv.writer(file).writerows(zip(*map(_cells, columns.values()), strict=True))
+        return
+    arrow, parquet = _arrow(path)
+    parquet.write_table(arrow.table({name: np.asarray(values) if len(values) and not isinstance(values[0], str) else
+                                     list(values) for name, values in columns.items()}), path)
+
+
+def _cells(values: Sequence) -> Iterable[Any]:
+    """What of a column is written: text as cells, the same text once."""
+    if np.asarray(values).dtype.kind in "biuf":
+        return values
+    known: dict[str, str] = {}
+    return [known.setdefault(v, cell(v)) if isinstance(v, str) else v for v in values]
+
+
+@lru_cache(maxsize=16)
+def _read(path: str, _resolved: str, _mtime: int, _size: int) -> Columns:
+    file = Path(path)
+    return Columns(file, *(_read_parquet if file.suffix.lower() in (".parquet", ".pq") else _read_csv)(file))
+
+
+def _read_csv(path: Path) -> tuple[list[str], dict[str, Sequence]]:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            text = file.read()
+    except (OSError, UnicodeDecodeError) as err:
+        raise ScenarioError(f"cannot read table {path}: {err}; it has to be UTF-8 text") from None
+    head = io.StringIO(_IN_QUOTES.sub("", text[:_MOST_HEAD])).readline()
+    delimiter = max(_DELIMITERS, key=head.count)
+    try:
+        lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+        rows = [row for row in lines if any(cell.strip() for cell in row)]
+    except csv.Error as err:
+        raise ScenarioError(f"{path} is no CSV: {err}") from None
+    if "'" in text:  # as `write_table` writes what begins like a formula
+        rows = [[text_of(c) if "'" in c else c for c in row] for row in rows]
+    names = [name.strip() for name in rows[0]] if rows else []
+    for number, row in enumerate(rows[1:], 1):
+        if len(row) != len(names):
+            raise ScenarioError(f"{path}, row {number} has {len(row)} cells, its header {len(names)}; cells are "
+                                f"separated by {_DELIMITERS[delimiter]} here")
+    return names, dict(zip(names, zip(*rows[1:], strict=True), strict=True)) if rows[1:] else {n: () for n in names}
+
+
+def _read_parquet(path: Path) -> tuple[list[str], dict[str, Sequence]]:
+    arrow, parquet = _arrow(path)
+    try:
+        table = parquet.read_table(path)
+        names = [str(n) for n in table.column_names]
+        return names, {n: column.to_pylist() for n, column in zip(names, table.columns, strict=True)}
+    except (OSError, arrow.ArrowException, ValueError, TypeError, OverflowError) as err:  # dates beyond a calendar's
+        raise ScenarioError(f"{path} is no Parquet file that can be read: {cut(str(err), 160)}") from None
+
+
+def _arrow(path: Path) -> tuple[Any, Any]:
+    if importlib.util.find_spec("pyarrow") is None:
+        raise ScenarioError(f"{path}: Parquet needs pyarrow; install it (extra 'parquet'), or use CSV")
+    return importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
+
+
+def _number(cell: Any) -> float:
+    """A number; infinity for what is none, NaN for an empty cell or NaN."""
+    if cell is None or cell == "":
+        return math.nan
+    if isinstance(cell, bool | bytes):
+        return math.inf
+    try:
+        return float(cell)
+    except (TypeError, ValueError, OverflowError):
+        return math.inf

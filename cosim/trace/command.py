@@ -1,0 +1,180 @@
+"""python -m cosim.trace ls|diff|export|verify|rescue: look into traces without a run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from cosim.console import Console, OneLineParser, add_trust, fail, plain_console, print_digest, say
+from cosim.digest import Digest, Table
+from cosim.errors import CosimError, TraceError, cut
+from cosim.imports import load
+from cosim.plaintext import file_names
+from cosim.tables.files import write_table
+from cosim.trace.compare import compare
+from cosim.trace.machine import Tolerance, tolerance
+from cosim.trace.reader import Trace
+from cosim.trace.rescue import refuse_unreadable, rescue
+from cosim.trace.series import scenario_of
+from cosim.trust import received_hook
+from cosim.units import format_time
+
+_SEALED = "every byte is as it was written"
+_NOT_SEALED = ("the file has no seal (its run was killed, or another program has written it): a byte that was changed "
+               "since is found only where numbers no longer fit their chunk's checksum, or a law breaks")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = OneLineParser(prog="python -m cosim.trace", description="Look into a trace.",
+                      epilog="Exit codes: 0 fine, 1 a difference or a broken law, 2 wrong request, 5 no such trace.")
+    commands = p.add_subparsers(dest="command", required=True, metavar="ls | diff | export | verify | rescue")
+    one = commands.add_parser("ls", help="what the trace holds, and how its run ended")
+    one.add_argument("trace")
+    two = commands.add_parser("diff", help="the first difference of two traces, if any")
+    two.add_argument("trace")
+    two.add_argument("other")
+    two.add_argument("--rtol", type=_share, metavar="X", help="let numbers differ by X of their value or of their "
+                     "unit, 1e-9 for example; counts, states and names have to be equal (default: every byte)")
+    out = commands.add_parser("export", help="one CSV (or Parquet) per model and table")
+    out.add_argument("trace")
+    out.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write into")
+    out.add_argument("--parquet", action="store_true", help="Parquet instead of CSV (needs pyarrow)")
+    laws = commands.add_parser("verify", help="check the conservation laws from the file alone")
+    laws.add_argument("trace")
+    add_trust(laws)
+    saved = commands.add_parser("rescue", help="save what is whole in a damaged trace into a new one")
+    saved.add_argument("trace")
+    saved.add_argument("--out", type=Path, metavar="FILE.h5", help="default: beside it, TRACE-rescued.h5")
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The program; returns its exit code."""
+    console = plain_console()
+    try:
+        args = parser().parse_args(argv)
+        for path in (args.trace, getattr(args, "other", args.trace)) if args.command != "rescue" else ():
+            refuse_unreadable(path)
+        return {"ls": _ls, "diff": _diff, "export": _export, "verify": _verify, "rescue": _rescue}[args.command](
+            console, args)
+    except CosimError as err:
+        return fail(err)
+    except BrokenPipeError:  # whoever read the output has seen enough
+        sys.stderr.close()
+        return 1
+    except (KeyError, ValueError, OSError) as err:  # a file that is damaged, or made by hand
+        return fail(TraceError(f"{args.trace} cannot be read: {type(err).__name__}: {err}"))
+
+
+def _ls(console: Console, args: argparse.Namespace) -> int:
+    with Trace(args.trace) as trace:
+        attrs = trace.attrs
+        error = f" ({attrs['error']})" if attrs["error"] else ""
+        say(console, f"{attrs['name']}, seed {attrs['seed']}, driver {attrs['driver']}, {attrs['created']}: "
+            f"{attrs['status']}{error}")
+        rows = []
+        for model in trace.models():
+            times = trace.time_s(model)
+            span = format_time(float(times[-1] - times[0])) if len(times) else "nothing"
+            for port in trace.ports(model):
+                about, unit = trace.about(f"{model}/{port}")
+                shape = " x ".join(map(str, trace[f"{model}/{port}"].shape))
+                rows.append((f"{model}/{port}", unit, shape, span, about))
+        tables = [(name, str(len(next(iter(columns.values())))), ", ".join(columns))
+                  for name in trace.tables() if (columns := trace.table(name))]
+    print_digest(console, Digest(tables=[Table("Levels", ("port", "unit", "time x entity x ...", "span", "what"), rows),
+                                         Table("Tables", ("table", "rows", "columns"), tables)]))
+    return 0
+
+
+def _diff(console: Console, args: argparse.Namespace) -> int:
+    asked = None if args.rtol is None else Tolerance(args.rtol)
+    found = compare(args.trace, args.other, asked)
+    say(console, found.difference or ("identical" if found.equal else "within the tolerance"))
+    for text in found.words(asked) if asked else ():
+        say(console, text)
+    if found.difference and asked is None:
+        with Trace(args.trace) as first, Trace(args.other) as second:
+            expected = tolerance(first.attrs, second.attrs)
+        if expected:
+            say(console, f"not made alike ({expected.why}): --rtol {expected.share:g} compares what should agree then")
+    return 1 if found.difference else 0
+
+
+def _share(text: str) -> float:
+    """An argparse type: a share from 0 on, below 1."""
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0.0 <= share < 1.0:
+        raise argparse.ArgumentTypeError(f"'{cut(text)}' is no tolerance; write a number from 0 to below 1, 1e-9 for "
+                                         "example")
+    return share
+
+
+def _export(console: Console, args: argparse.Namespace) -> int:
+    ending = ".parquet" if args.parquet else ".csv"
+    try:
+        with Trace(args.trace) as trace:
+            args.out.mkdir(parents=True, exist_ok=True)
+            tables = {model: _wide(trace, model) for model in trace.models()}
+            tables |= {name: trace.table(name) for name in trace.tables()}
+            warmup_s = float(scenario_of(trace).get("warmup_s", 0.0))
+            files = file_names(tables)
+            for name, columns in tables.items():
+                write_table(args.out / f"{files[name]}{ending}", columns)
+    except OSError as err:
+        raise TraceError(f"cannot write into {args.out}: {err.strerror or err}") from None
+    say(console, f"wrote {len(tables)} files into {args.out}")
+    for name, file in files.items():
+        if file != name.replace("/", "."):
+            say(console, f"{name} is in {file}{ending}")
+    if warmup_s:
+        say(console, f"the first {format_time(warmup_s)} of time_s are the run's warm-up")
+    return 0
+
+
+def _wide(trace: Trace, model: str) -> dict[str, np.ndarray]:
+    """Columns time_s, then entity.port[.label] in the trace's order."""
+    columns = {"time_s": trace.time_s(model)}
+    for port in trace.ports(model):
+        values, dims = trace[f"{model}/{port}"], trace.dims(f"{model}/{port}")
+        labels = trace.names(model, dims[0]) if dims else []
+        for k, entity in enumerate(trace.names(model)):
+            of = ({f"{entity}.{port}.{label}": values[:, k, j] for j, label in enumerate(labels)} if labels else
+                  {f"{entity}.{port}": values[:, k]})
+            if twice := columns.keys() & of.keys() or len(of) < len(labels) and set(labels):
+                raise TraceError(f"{trace.path}: two columns of {model} would be called '{min(twice)}'; read the file "
+                                 "with h5py")
+            columns |= of
+    return columns
+
+
+def _rescue(console: Console, args: argparse.Namespace) -> int:
+    """1 when something is lost."""
+    path = Path(args.trace)
+    out = args.out or path.with_name(f"{path.stem}-rescued.h5")
+    lost = rescue(path, out)
+    for what in lost:
+        say(console, f"lost: {what}")
+    say(console, f"{'what is whole' if lost else 'all'} of {path} is in {out}")
+    return 1 if lost else 0
+
+
+def _verify(console: Console, args: argparse.Namespace) -> int:
+    with Trace(args.trace) as trace:
+        hook = received_hook(trace.path, scenario_of(trace), "verify", args.trust)
+        if not hook:
+            raise TraceError(f"{args.trace}: its scenario names no laws (Scenario.verify); nothing to verify")
+        digest = load(hook, "verify hook")(trace)
+        sealed = trace.sealed
+    print_digest(console, digest)
+    say(console, _SEALED if sealed else _NOT_SEALED)
+    for law in digest.broken:
+        say(console, f"BROKEN {law}")
+    return 1 if digest.broken else 0

@@ -1,0 +1,1 @@
+"""Cooling plants of a data center: parameters, weather, temperatures."""

@@ -1,0 +1,1 @@
+"""What a trace says: figures, conservation laws, waits, cooling, carbon of single jobs, voltages between dispatches."""

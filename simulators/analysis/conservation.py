@@ -1,0 +1,338 @@
+"""Conservation laws checked from a trace alone: no job, work, energy or carbon appears or is lost.
+
+Each law is one function of the trace that gives the largest deviation from it; a law whose data the trace does not
+hold (of a foreign grid, say) is named as not checked, with the reason. Those of the grid are in
+`cosim.simulators.analysis.balance`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from cosim.simulators.aidc.equations import air_kw_per_k, air_temperatures_degc, it_at_inlet_kw
+from cosim.simulators.analysis.balance import (
+    Finding,
+    NothingToCheck,
+    bus_carbon,
+    bus_demand,
+    bus_power,
+    carbon_total,
+    curtailed,
+    dead_buses,
+    emission,
+    line_ends,
+    voltages,
+)
+from cosim.simulators.analysis.cooling import coolings, has_inertia, room_degc, served_degc
+from cosim.simulators.analysis.instants import air, cooling_parts, job_times
+from cosim.simulators.analysis.metrics import summary
+from cosim.simulators.fleet import JobClass, Site
+from numpy.lib.stride_tricks import sliding_window_view
+
+from cosim.digest import Digest, Table
+from cosim.errors import TraceError
+from cosim.replay.recording import end_s
+from cosim.trace import Trace
+from cosim.trace.series import PLAYERS, played_from_s, recording_of, scenario_of, standing, step_s
+
+SITE = "aidc/Site"
+RELATIVE, EXACT = 1e-9, 0.0
+
+
+def verify(trace: Trace) -> Digest:
+    """All laws: a table (law, largest deviation, tolerance, holds), what could not be checked and why, and the names of
+    the laws that are broken."""
+    digest, rows, silent = Digest(), [], {}
+    for name, tolerance, law in LAWS:
+        try:
+            found = law(trace)
+        except NothingToCheck as err:
+            rows.append((name, "-", "-", str(err)))
+            continue
+        except TraceError as err:
+            silent.setdefault(str(err).removeprefix(f"{trace.path}: "), []).append(name)
+            rows.append((name, "-", "-", "not checked"))
+            continue
+        if not isinstance(found, Finding):
+            found = Finding(found, tolerance)
+        holds = found.worst <= found.allowed  # NaN does not
+        rows.append((name, f"{found.worst:.1e}", f"{found.allowed:.0e}", "holds" if holds else "BROKEN"))
+        for reason in found.left_out:
+            silent.setdefault(reason, [])
+        if not holds:
+            digest.broken.append(f"{name}: off by {found.worst:.3g}, allowed {found.allowed:.3g}"
+                                 + (f" ({found.where})" if found.where else ""))
+    digest.tables.append(Table("Conservation laws", ("law", "deviation", "allowed", ""), rows, note="\n".join(
+        "not checked: " + (f"{' | '.join(laws)}: {reason}" if laws else reason) for reason, laws in silent.items())))
+    return digest
+
+
+def _jobs_every_minute(trace: Trace) -> float:
+    _needs_minutes(trace)
+    _refuse_played(trace)
+    change = trace[f"{SITE}/received_jobs"] - trace[f"{SITE}/finished_jobs"] - trace[f"{SITE}/dropped_jobs"]
+    inside = sum(trace[f"{SITE}/{k}_jobs"] for k in ("queued", "deferred", "running"))
+    return _largest(change.cumsum(axis=0) - inside)
+
+
+def _jobs_reach_a_site(trace: Trace) -> float:
+    _needs_minutes(trace)
+    _refuse_played(trace)
+    arrived = trace["workload/Arrivals/arrived_jobs"][:, 0]
+    received = trace[f"{SITE}/received_jobs"].sum(axis=1)
+    both = min(len(arrived), len(received))
+    return _largest(arrived[:both] - received[:both])
+
+
+def _rows_match_counts(trace: Trace) -> float:
+    """Rows of the job table against the minutes' counts, per site, class and outcome."""
+    jobs, minutes = _whole_jobs(trace)
+    worst = 0.0
+    counts = {outcome: trace[f"{SITE}/{outcome}_jobs"][:minutes].sum(axis=0) for outcome in ("finished", "dropped")}
+    if minutes == len(trace.time_s(SITE)):
+        counts["unfinished"] = sum(trace[f"{SITE}/{k}_jobs"][-1] for k in ("queued", "deferred", "running"))
+    for outcome, per_site in counts.items():
+        for s, site in enumerate(trace.names(SITE)):
+            for c, job_class in enumerate(trace.names(SITE, "job_class")):
+                rows = ((jobs["outcome"] == outcome) & (jobs["site"] == site) & (jobs["job_class"] == job_class)).sum()
+                worst = max(worst, abs(float(rows) - float(per_site[s, c])))
+    return worst
+
+
+def _work(trace: Trace) -> float:
+    jobs = _jobs_to_the_end(trace)
+    done = trace[f"{SITE}/work_to"].sum()
+    undone = trace[f"{SITE}/failed_work_to"].sum() if trace.has(f"{SITE}/failed_work_to") else 0.0
+    return abs(done - undone - jobs["done_to"].sum()) / max(done, 1.0)
+
+
+def _finished_work(trace: Trace) -> float:
+    jobs = _jobs(trace)
+    finished = jobs["outcome"] == "finished"
+    if not finished.any():
+        raise NothingToCheck("no job has finished")
+    return _relative(jobs["done_to"][finished], jobs["work_to"][finished])
+
+
+def _served_work(trace: Trace) -> float:
+    jobs, minutes = _whole_jobs(trace)
+    if not trace.has(f"{SITE}/finished_work_to"):
+        raise NothingToCheck("the trace has no finished_work_to")
+    whole = jobs["work_to"][jobs["outcome"] == "finished"].sum()
+    return abs(trace[f"{SITE}/finished_work_to"][:minutes].sum() - whole) / max(whole, 1.0)
+
+
+def _left_work(trace: Trace) -> float:
+    """Work taken on = work of finished jobs + of dropped jobs + done of unfinished ones + left of them at the end."""
+    jobs = _jobs_to_the_end(trace)
+    left = sum(trace[f"{SITE}/{name}_work_to"][-1].sum() for name in ("pending", "deferred"))
+    over = jobs["outcome"] != "unfinished"
+    accounted = jobs["work_to"][over].sum() + jobs["done_to"][~over].sum() + left
+    return abs(accounted - jobs["work_to"].sum()) / max(jobs["work_to"].sum(), 1.0)
+
+
+def _it_energy(trace: Trace) -> float:
+    """(13): idle power all the time, and a busy GPU's power (alpha x its speed) for as long as it is busy; more where
+    inlets are warm (I12)."""
+    _needs_minutes(trace)
+    _refuse_played(trace)
+    shared = scenario_of(trace)["shared"]
+    classes = [JobClass(**shared["job_classes"][n]) for n in trace.names(SITE, "job_class")]
+    idle_kw = np.array([Site(**shared["sites"][n]).idle_kw for n in trace.names(SITE)])
+    by_hand = idle_kw + trace[f"{SITE}/busy_gpus"] @ np.array([c.busy_kw_per_gpu for c in classes])
+    supply_degc = served_degc(trace)
+    for k, cooling in enumerate(coolings(trace)):
+        by_hand[:, k] = it_at_inlet_kw(by_hand[:, k], supply_degc[:, k], cooling)
+    return _relative(trace[f"{SITE}/it_kw"], by_hand)
+
+
+def _heat(trace: Trace) -> float:
+    """Heat given off = heat removed + heat stored in the room, every tick, over the heat given off."""
+    _needs_minutes(trace)
+    _refuse_played(trace)
+    removed_kw, it_kw = trace[f"{SITE}/heat_removed_kw"], trace[f"{SITE}/it_kw"]
+    warmer_k = np.diff(room_degc(trace), axis=0) if has_inertia(trace) else np.zeros_like(it_kw)
+    worst = 0.0
+    for k, cooling in enumerate(coolings(trace)):
+        given_kw = air_kw_per_k(cooling) * air_temperatures_degc(it_kw[:, k], 0.0, cooling)[1]
+        given_kw = np.maximum(given_kw, 0.0)
+        stored_kw = cooling.heat_capacity_kj_per_k * warmer_k[:, k] / step_s(trace, "aidc")
+        worst = max(worst, _largest((removed_kw[:, k] + stored_kw - given_kw) / np.maximum(given_kw, 1.0)))
+    return worst
+
+
+def _power_adds_up(trace: Trace) -> float:
+    _needs_minutes(trace)
+    parts = trace[f"{SITE}/it_kw"] + trace[f"{SITE}/cooling_kw"]
+    if trace.has(f"{SITE}/loss_kw"):
+        parts = parts + trace[f"{SITE}/loss_kw"]
+    return _relative(trace[f"{SITE}/p_kw"], parts)
+
+
+def _windows(trace: Trace) -> float:
+    """What the grid is told against the mean of the minutes of its step, in every minute that has so many before it."""
+    _needs_minutes(trace)
+    _refuse_played(trace)
+    members = scenario_of(trace)["members"]
+    if "grid" not in members:
+        raise TraceError(f"{trace.path}: no grid in the scenario")
+    window_s = float(members["aidc"]["params"].get("window_s") or step_s(trace, "grid"))
+    count = round(window_s / step_s(trace, "aidc"))
+    p_kw = trace[f"{SITE}/p_kw"]
+    if len(p_kw) < count:
+        raise TraceError(f"{trace.path}: the run is shorter than a step of the grid")
+    means = sliding_window_view(p_kw, count, axis=0).mean(axis=-1)
+    return _relative(trace[f"{SITE}/p_window_kw"][count - 1:], means)
+
+
+def _reactive(trace: Trace) -> float:
+    """(5): reactive power, of the minute and as told to the grid, is each site's ratio times its active power."""
+    _needs_minutes(trace)
+    shared = scenario_of(trace)["shared"]
+    ratio = np.array([Site(**shared["sites"][n]).q_per_p_ratio for n in trace.names(SITE)])
+    return max(_relative(trace[f"{SITE}/q{of}_kvar"], ratio * trace[f"{SITE}/p{of}_kw"]) for of in ("", "_window"))
+
+
+def _pue(trace: Trace) -> float:
+    _needs_minutes(trace)
+    it_kw = trace[f"{SITE}/it_kw"]
+    on = it_kw > 0.0
+    return _relative(trace[f"{SITE}/pue_cooling"][on], 1.0 + trace[f"{SITE}/cooling_kw"][on] / it_kw[on])
+
+
+def _capacity(trace: Trace) -> float:
+    _needs_minutes(trace)
+    _refuse_played(trace)
+    shared = scenario_of(trace)["shared"]
+    gpus = np.array([Site(**shared["sites"][n]).gpus for n in trace.names(SITE)])
+    return max(0.0, float((trace[f"{SITE}/busy_gpus"].sum(axis=2) / gpus - 1.0).max(initial=0.0)))
+
+
+def _summary(trace: Trace) -> Finding:
+    """Figures that the run said of itself against those of its series, relative."""
+    hook = scenario_of(trace).get("summary")
+    ended = trace.attrs["status"] == "completed" and "summary" in trace.attrs
+    if not ended or hook != f"{summary.__module__}:{summary.__name__}":
+        raise TraceError(f"{trace.path}: the run has no summary by {summary.__module__}")
+    said, found = Digest.from_json(str(trace.attrs["summary"])).figures, summary(trace).figures
+    off = {name: abs(said[name] - found[name]) / max(abs(found[name]), 1e-9) for name in said.keys() & found.keys()
+           if not (np.isnan(said[name]) and np.isnan(found[name]))}
+    other = sorted(said.keys() ^ found.keys())
+    left_out = (f"{', '.join(other)} of the summary, which another version works out",) if other else ()
+    return Finding(max(off.values(), default=0.0), RELATIVE, max(off, key=off.get, default=""), left_out)
+
+
+def _recordings(trace: Trace) -> Finding:
+    """What each played member says against its recording at the instants from which it is played."""
+    scenario, off = scenario_of(trace), {}
+    played = {name: spec["params"] for name, spec in scenario["members"].items() if spec["simulator"] == PLAYERS[0]}
+    if not played:
+        raise NothingToCheck("nothing is played from a trace")
+    for name, given in played.items():
+        with Trace(str(given["path"])) as then:
+            from_s = played_from_s(then, float(scenario.get("warmup_s", 0.0)))
+            for model in (m for m in trace.models() if m.split("/")[0] == name):
+                theirs = f"{given['member']}/{model.split('/')[1]}"
+                times = trace.time_s(model) + from_s
+                there = times < end_s(then, theirs, step_s(trace, name))
+                at = [then.names(theirs).index(eid) for eid in trace.names(model)]
+                for port in trace.ports(model):
+                    expected = standing(then, f"{theirs}/{port}", times[there])[:, at]
+                    found = trace[f"{model}/{port}"][there]
+                    same = np.isnan(found) & np.isnan(expected)
+                    off[f"{model}/{port}"] = _largest(np.where(same, 0.0, found - expected))
+    worst = max(off, key=off.get)
+    return Finding(off[worst], EXACT, worst)
+
+
+def _refuse_played(trace: Trace) -> None:
+    """Of recorded data centers the trace has neither the plants nor what was inside when the recording begins."""
+    if (path := recording_of(trace, SITE.split("/")[0])) is not None:
+        raise TraceError(f"{trace.path}: the data centers are a recording, with jobs and plants of {path}: verify that")
+
+
+def _needs_minutes(trace: Trace) -> None:
+    if SITE not in trace.models():
+        raise TraceError(f"{trace.path}: no {SITE} in the trace")
+    if not len(trace.time_s(SITE)):
+        raise TraceError(f"{trace.path}: no minute of the sites is in the trace")
+
+
+def _whole_jobs(trace: Trace) -> tuple[dict[str, np.ndarray], int]:
+    """The job table, and how many of the minutes it goes with; TraceError where rows of these are missing.
+
+    A run that was stopped inside a step has jobs of a minute that is not recorded: its last recorded one, and rows that
+    end later, are left out.
+    """
+    _needs_minutes(trace)
+    if trace.attrs["status"] == "running":
+        raise TraceError(f"{trace.path}: the run was cut off before its last jobs were written")
+    if trace.attrs.get("lost"):
+        raise TraceError(f"{trace.path}: rows are missing ({trace.attrs['lost']})")
+    times, jobs = trace.time_s(SITE), _jobs(trace)
+    if trace.attrs["status"] == "completed":
+        return jobs, len(times)
+    whole, ended_s = len(times) - 1, float(times[-1])
+    early = (jobs["outcome"] == "unfinished") | (jobs["end_s"] <= ended_s)
+    return {name: column[early] for name, column in jobs.items()}, whole
+
+
+def _jobs_to_the_end(trace: Trace) -> dict[str, np.ndarray]:
+    """The job table of a run whose last recorded minute is its end; TraceError for any other."""
+    jobs, minutes = _whole_jobs(trace)
+    if minutes < len(trace.time_s(SITE)):
+        raise TraceError(f"{trace.path}: the run was stopped inside a minute, whose work is part of the jobs' alone")
+    return jobs
+
+
+def _jobs(trace: Trace) -> dict[str, np.ndarray]:
+    jobs = trace.table("jobs")
+    if not jobs:
+        raise TraceError(f"{trace.path}: no job table")
+    return jobs
+
+
+def _relative(value: np.ndarray, by_hand: np.ndarray) -> float:
+    """The largest deviation, over what it should be; of what should be next to nothing, as it is."""
+    if not value.size:
+        raise TraceError("nothing to compare")
+    return _largest((value - by_hand) / np.maximum(np.abs(by_hand), 1e-3))
+
+
+def _largest(deviation: np.ndarray) -> float:
+    """NaN counts as infinite: a law about a number that is none does not hold."""
+    return float(np.nan_to_num(np.abs(deviation), nan=np.inf).max(initial=0.0))
+
+
+LAWS: tuple[tuple[str, float, Callable[[Trace], float | Finding]], ...] = (
+    ("arrived = queued + deferred + running + finished + dropped, every minute", EXACT, _jobs_every_minute),
+    ("every arrival reaches one site in its minute", EXACT, _jobs_reach_a_site),
+    ("job rows = counted outcomes, per site and class", EXACT, _rows_match_counts),
+    ("work of the minutes = work of the jobs + undone by failures (relative)", RELATIVE, _work),
+    ("a finished job has all its work done (relative)", RELATIVE, _finished_work),
+    ("work served in the minutes = work of the finished jobs (relative)", RELATIVE, _served_work),
+    ("work taken on = of ended jobs + done and left of unfinished (relative)", RELATIVE, _left_work),
+    ("IT power = idle + busy GPUs x their power, (13) (relative)", RELATIVE, _it_energy),
+    ("power = IT + cooling + losses, (12) (relative)", RELATIVE, _power_adds_up),
+    ("heat given off = removed + stored in the room, (19)-(21) (relative)", RELATIVE, _heat),
+    ("inlets, outlets and return air at supply air and IT power, (19)-(21) (K)", EXACT, air),
+    ("cooling = chiller + tower (relative)", EXACT, cooling_parts),
+    ("jobs arrive, are released, start, end in order, and keep deadlines (s)", EXACT, job_times),
+    ("power told to the grid = mean of its minutes (relative)", RELATIVE, _windows),
+    ("reactive power = ratio x active power, (5) (relative)", RELATIVE, _reactive),
+    ("PUE of cooling = (IT + cooling) / IT (relative)", RELATIVE, _pue),
+    ("busy GPUs <= capacity (relative excess)", RELATIVE, _capacity),
+    ("line ends differ by the losses, (1) (kW)", EXACT, line_ends),
+    ("power at every bus, (2), (4) (kW)", EXACT, bus_power),
+    ("demand at every bus = what its links brought, (4) (kW)", EXACT, bus_demand),
+    ("voltages of buses within the lowest and the highest (p.u.)", EXACT, voltages),
+    ("generation: what is there = given + curtailed (kW)", EXACT, curtailed),
+    ("what was played = what was recorded", EXACT, _recordings),
+    ("summary = figures of the series (relative)", RELATIVE, _summary),
+    ("emitted = what the sources give at their intensity (kg/h)", EXACT, emission),
+    ("carbon at every bus: what arrives, mixed, (9) (kg/kWh)", EXACT, bus_carbon),
+    ("carbon without power: that of a nearest bus (kg/kWh)", EXACT, dead_buses),
+    ("carbon generated = loads + losses at the sender's intensity, (10) (kg/h)", EXACT, carbon_total),
+)
+"""Name, largest deviation allowed (where the law does not say it itself), law."""

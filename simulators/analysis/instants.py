@@ -1,0 +1,78 @@
+"""The air of the sites and the times of single jobs, checked from a trace alone.
+
+Rows of the model: E19, E20, E21, U06, M08.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from cosim.simulators.aidc.equations import air_temperatures_degc
+from cosim.simulators.aidc.plant.cooling import mean_of_racks, per_rack
+from cosim.simulators.analysis.balance import Finding
+from cosim.simulators.analysis.cooling import SITE, coolings, has_inertia
+from cosim.simulators.analysis.flows import largest
+
+from cosim.errors import TraceError
+from cosim.trace import Trace
+from cosim.trace.series import recording_of, scenario_of
+
+ALLOWED_K, ALLOWED_S, ALLOWED_RATIO = 1e-9, 1e-6, 1e-9
+
+
+def air(trace: Trace) -> Finding:
+    """Hottest inlet, mean outlet and return air at the supply air and the mean IT power, K; of rooms with inertia only
+    what stands between outlet and return."""
+    _needs(trace, "outlet_degc")
+    supply, it_kw, inlet, outlet, back = (trace[f"{SITE}/{p}"] for p in (
+        "supply_temp_degc", "it_kw", "inlet_degc", "outlet_degc", "return_degc"))
+    off, left_out = {}, ()
+    if has_inertia(trace):
+        left_out = ("inlet and supply air of rooms with inertia inside a tick, where they are highest in between",)
+    for k, cooling in enumerate(coolings(trace)):
+        name = trace.names(SITE)[k]
+        if has_inertia(trace):
+            off[name] = largest(back[:, k] - outlet[:, k] - mean_of_racks(cooling.return_approach_degc))
+            continue
+        by_hand = air_temperatures_degc(it_kw[:, k], supply[:, k], cooling)
+        off[name] = largest(outlet[:, k] - by_hand[0], back[:, k] - by_hand[1],
+                            inlet[:, k] - supply[:, k] - max(per_rack(cooling.supply_offset_degc)))
+    worst = max(off, key=off.get)
+    return Finding(off[worst], ALLOWED_K * max(1.0, largest(outlet)), worst, left_out)
+
+
+def cooling_parts(trace: Trace) -> Finding:
+    """Cooling = chiller + tower fans, relative."""
+    _needs(trace, "cooling_kw")
+    whole = trace[f"{SITE}/cooling_kw"]
+    parts = trace[f"{SITE}/chiller_kw"] + trace[f"{SITE}/tower_kw"]
+    return Finding(largest((whole - parts) / np.maximum(np.abs(parts), 1e-3)), ALLOWED_RATIO)
+
+
+def job_times(trace: Trace) -> Finding:
+    """A job arrives, is released, starts and ends in this order; a finished one keeps its deadline (of inference its
+    start, of training its end); s by which one does not."""
+    jobs = trace.table("jobs")
+    if not len(jobs.get("id", ())):
+        raise TraceError("no job has a row")
+    classes = scenario_of(trace)["shared"].get("job_classes", {})
+    late, finished = {}, jobs["outcome"] == "finished"
+    for before, after in (("arrival_s", "release_s"), ("release_s", "start_s"), ("start_s", "end_s")):
+        late[f"{before} and {after}"] = jobs[before] - jobs[after]
+    for name in sorted(set(jobs["job_class"])):
+        mine, last = finished & (jobs["job_class"] == name), (
+            "start_s" if classes.get(name, {}).get("kind") == "inf" else "end_s")
+        late[f"{last} and deadline_s of {name}"] = (jobs[last] - jobs["deadline_s"])[mine]
+        late[f"start_s of {name}, which has finished"] = np.where(np.isnan(jobs["start_s"][mine]), np.inf, 0.0)
+    off = {what: float(np.nanmax(values, initial=0.0)) for what, values in late.items()}
+    worst = max(off, key=off.get)
+    return Finding(off[worst], ALLOWED_S, worst, ("deadlines of jobs against their classes: rows and recordings may "
+                                                  "bring their own; slack_min, which needs the GPUs of the instant",))
+
+
+def _needs(trace: Trace, port: str) -> None:
+    if not trace.has(f"{SITE}/{port}"):
+        raise TraceError(f"no {SITE}/{port} in the trace")
+    if not len(trace.time_s(SITE)):
+        raise TraceError("no minute of the sites is in the trace")
+    if (path := recording_of(trace, SITE.split("/")[0])) is not None:
+        raise TraceError(f"the data centers are a recording, with jobs and plants of {path}: verify that")

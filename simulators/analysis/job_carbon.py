@@ -1,0 +1,184 @@
+"""What each job used and emitted: the energy and carbon of a data centre, minute by minute, shared among its jobs.
+
+`python -m cosim.simulators.analysis.receipts` prints it.
+
+The rule. In a tick of length dt a job that held GPUs for s GPU-seconds carries
+
+    dynamic energy   s x alpha xi / 60, what these GPUs drew above idle (13); where servers need more as their inlets
+                     are warm (I12), this and idle power by the factor of the tick
+    idle, cooling    s / (G dt) of the site's idle and of its cooling energy in the tick, G being the site's GPUs;
+                     losses of UPS and PDU and auxiliaries, where a site has them, count as cooling
+
+and what no job carries is `unallocated`: idle and cooling of GPUs that nobody used. Carbon is each tick's energy times
+the intensity of that tick: attributed by NCI, and marginal by mci where the grid has it. So the rows of finished,
+dropped and unfinished jobs and the unallocated row add up to the site's energy and carbon.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from cosim.simulators.aidc.equations import inlet_factor
+from cosim.simulators.analysis.cooling import coolings, served_degc
+from cosim.simulators.fleet import JobClass, Site
+
+from cosim.errors import TraceError
+from cosim.trace import Trace
+from cosim.trace.series import CountedTime, counted, counted_time, intensity_of, over_counted, scenario_of, step_s
+from cosim.units import HOUR_S
+
+SITE = "aidc/Site"
+FIGURES = ("gpu_s", "energy_kwh", "dynamic_kwh", "idle_kwh", "cooling_kwh", "co2_kg", "co2_marginal_kg")
+"""Names of a job's figures."""
+
+
+@dataclass(frozen=True)
+class JobAccount:
+    """The account of one site: arrays with one entry per job, in the order of the job table, then `unallocated`.
+
+    job_id, job_class, outcome   who; of the last entry -1, 'unallocated' and ''
+    gpu_s                        GPU-seconds; of the last entry those that nobody used
+    dynamic_kwh, idle_kwh, cooling_kwh
+    co2_kg, co2_marginal_kg      by NCI and by mci of the ticks in which it ran; NaN where the grid has none
+    """
+
+    site: str
+    job_id: np.ndarray
+    job_class: np.ndarray
+    outcome: np.ndarray
+    gpu_s: np.ndarray
+    dynamic_kwh: np.ndarray
+    idle_kwh: np.ndarray
+    cooling_kwh: np.ndarray
+    co2_kg: np.ndarray
+    co2_marginal_kg: np.ndarray
+
+    @property
+    def energy_kwh(self) -> np.ndarray:
+        """All of a job's energy."""
+        return self.dynamic_kwh + self.idle_kwh + self.cooling_kwh
+
+    def of(self, job_id: int) -> dict[str, float]:
+        """One job's figures by name. Raises KeyError for a job that was not at the site."""
+        rows = np.flatnonzero(self.job_id == job_id)
+        if not rows.size:
+            raise KeyError(f"job {job_id} was not at {self.site}")
+        return {name: float(getattr(self, name)[rows[0]]) for name in FIGURES}
+
+
+@dataclass(frozen=True)
+class _Uses:
+    """Who held how many GPU-seconds in which tick: parallel arrays, several entries a job."""
+
+    row: np.ndarray
+    tick: np.ndarray
+    gpu_s: np.ndarray
+
+
+def job_accounts(trace: Trace, *, warmup: bool = False) -> list[JobAccount]:
+    """The account of every site over the counted time, in the trace's order of sites: of a job that ran before, what it
+    used since, and of a tick that the counted time cuts every use in proportion. Jobs that used nothing in it and ended
+    before it are left out. warmup: over the whole run, the warm-up included.
+
+    Raises TraceError without a job table, or if the GPU time of the jobs is not that of the minutes (to 1e-6): the
+    trace of a run that did not end, or one from another source.
+    """
+    jobs = trace.table("jobs")
+    if not jobs:
+        raise TraceError(f"{trace.path}: no job table")
+    time = counted_time(trace)
+    if warmup:
+        time = CountedTime(0.0, time.end_s)
+    return [_account(trace, name, k, jobs, time) for k, name in enumerate(trace.names(SITE))]
+
+
+def _account(trace: Trace, name: str, k: int, jobs: dict[str, np.ndarray], time: CountedTime) -> JobAccount:
+    scenario = scenario_of(trace)
+    site = Site(**scenario["shared"]["sites"][name])
+    job_classes = {m: JobClass(**scenario["shared"]["job_classes"][m]) for m in trace.names(SITE, "job_class")}
+    time_s, tick_s = trace.time_s(SITE), step_s(trace, SITE.split("/")[0])
+    here = jobs["site"] == name
+    mine = {column: values[here] for column, values in jobs.items()}
+    uses = _uses(trace, name, mine, job_classes, time_s, tick_s)
+    _agrees(trace, k, uses, tick_s, name)
+    what = counted(trace, SITE, time)
+    length_s = np.zeros(len(time_s))  # of each tick that counts
+    length_s[what.use] = what.share * tick_s
+    share = uses.gpu_s / (site.gpus * tick_s)
+    uses = _Uses(uses.row, uses.tick, uses.gpu_s * length_s[uses.tick] / tick_s)
+    it_kwh, p_kwh = (trace[f"{SITE}/{port}"][:, k] * length_s / HOUR_S for port in ("it_kw", "p_kw"))
+    kw_per_gpu = np.zeros(len(mine["id"]))
+    for m, job_class in job_classes.items():
+        kw_per_gpu[mine["job_class"] == m] = job_class.busy_kw_per_gpu
+    factor = inlet_factor(served_degc(trace)[:, k], coolings(trace)[k]) * np.ones(len(time_s))
+    idle_kwh = factor * site.idle_kw * length_s / HOUR_S
+    parts = {
+        "dynamic_kwh": (uses.gpu_s * kw_per_gpu[uses.row] / HOUR_S * factor[uses.tick], it_kwh - idle_kwh),
+        "idle_kwh": (share * idle_kwh[uses.tick], idle_kwh),
+        "cooling_kwh": (share * (p_kwh - it_kwh)[uses.tick], p_kwh - it_kwh),
+    }
+    used_kwh = sum(use for use, _ in parts.values())
+    columns = {"gpu_s": _shared(uses.gpu_s, site.gpus * length_s, uses, len(kw_per_gpu))}
+    columns |= {what: _shared(use, total, uses, len(kw_per_gpu)) for what, (use, total) in parts.items()}
+    for column, port in (("co2_kg", "nci_kg_per_kwh"), ("co2_marginal_kg", "mci_kg_per_kwh")):
+        where, kg_per_kwh = intensity_of(trace, name, port), np.zeros(len(time_s))
+        kg_per_kwh[what.use] = np.nan if where is None else over_counted(trace, where[0], SITE, time)[:, where[1]]
+        columns[column] = _shared(used_kwh * kg_per_kwh[uses.tick], p_kwh * kg_per_kwh, uses, len(kw_per_gpu))
+    used = np.bincount(uses.row, uses.gpu_s, len(kw_per_gpu)) > 0.0
+    there = np.append(~(mine["end_s"] <= time.begin_s) | used, True)
+    named = (np.append(mine["id"], -1), np.append(mine["job_class"], "unallocated"), np.append(mine["outcome"], ""))
+    return JobAccount(name, *(x[there] for x in named), **{column: x[there] for column, x in columns.items()})
+
+
+def _shared(use: np.ndarray, total: np.ndarray, uses: _Uses, rows: int) -> np.ndarray:
+    """Per job what it used, and at the end what is left of the total."""
+    of_jobs = np.bincount(uses.row, use, rows)
+    return np.append(of_jobs, (total - np.bincount(uses.tick, use, len(total))).sum())
+
+
+def _uses(trace: Trace, site: str, jobs: dict[str, np.ndarray], job_classes: dict[str, JobClass], time_s: np.ndarray,
+          tick_s: float) -> _Uses:
+    """GPU time by job and tick: from the table of runs, and of jobs without any from their start to their end."""
+    end_s = float(time_s[-1]) + tick_s
+    runs = trace.table("gpu_runs") or {c: np.empty(0) for c in ("id", "site", "start_s", "end_s", "gpus")}
+    of_site = runs["site"] == site
+    order = np.argsort(jobs["id"], kind="stable")
+    run_row = order[np.searchsorted(jobs["id"][order], runs["id"][of_site])] if of_site.any() else np.empty(0, int)
+    known = np.zeros(len(jobs["id"]), bool)
+    last = runs["start_s"][of_site] >= jobs["start_s"][run_row]  # runs before that ended with a rack, see `Facility`
+    known[run_row[last]] = True
+    gpus = np.zeros(len(known))
+    for m, job_class in job_classes.items():
+        if job_class.kind == "inf":
+            gpus[jobs["job_class"] == m] = job_class.gpus_per_block
+    whole = np.flatnonzero(~known & (gpus > 0) & np.isfinite(jobs["start_s"]))
+    last_s = np.where(np.isfinite(jobs["end_s"]), jobs["end_s"], end_s)
+    row = np.concatenate([run_row, whole])
+    begin = np.concatenate([runs["start_s"][of_site], jobs["start_s"][whole]])
+    end = np.concatenate([runs["end_s"][of_site], last_s[whole]])
+    return _by_tick(row, begin, end, np.concatenate([runs["gpus"][of_site], gpus[whole]]), float(time_s[0]), tick_s)
+
+
+def _by_tick(row: np.ndarray, begin_s: np.ndarray, end_s: np.ndarray, gpus: np.ndarray, first_s: float,
+             tick_s: float) -> _Uses:
+    """Cut intervals at the ticks; what has no length, as a job that begins when the run ends, is left out."""
+    some = end_s > begin_s
+    row, begin_s, end_s, gpus = row[some], begin_s[some], end_s[some], gpus[some]
+    first = np.floor((begin_s - first_s) / tick_s).astype(int)
+    last = np.maximum(np.ceil((end_s - first_s) / tick_s).astype(int) - 1, first)
+    number = last - first + 1
+    which = np.repeat(np.arange(len(row)), number)
+    tick = first[which] + np.arange(len(which)) - np.repeat(np.cumsum(number) - number, number)
+    start = first_s + tick * tick_s
+    seconds = np.minimum(end_s[which], start + tick_s) - np.maximum(begin_s[which], start)
+    return _Uses(row[which], tick, gpus[which] * seconds)
+
+
+def _agrees(trace: Trace, k: int, uses: _Uses, tick_s: float, name: str) -> None:
+    busy_gpu_s = trace[f"{SITE}/busy_gpus"][:, k].sum(axis=1) * tick_s
+    off = np.abs(np.bincount(uses.tick, uses.gpu_s, len(busy_gpu_s)) - busy_gpu_s)
+    if off.max(initial=0.0) > 1e-6 * max(busy_gpu_s.max(initial=0.0), 1.0):
+        at = int(off.argmax())
+        raise TraceError(f"{trace.path}: in tick {at} the jobs of {name} held {off[at]:.6g} GPU-seconds more or less "
+                         f"than the site says; the account needs the trace of a run that ended (status completed)")

@@ -1,0 +1,152 @@
+"""What lambda of (11) buys, over a day and per load level: python -m cosim.simulators.analysis.lambda_sweep ieee33
+(Fig. 11(b), P06).
+
+Every level is the day's 96 load factors at another mean; data centers draw a constant power. Per lambda it prints J1
+(MWh lost) and J2 (t emitted by all sources), per level the threshold: the lambda from which a tenth of what can be
+saved is.
+
+Rows of the model: E11, K08, P06, X12.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from cosim.simulators.grid.adapter import GridParams
+from cosim.simulators.grid.dispatch.conic import Limits
+from cosim.simulators.grid.dispatch.dispatch import Dispatch
+from cosim.simulators.grid.dispatch.sources import all_sources
+from cosim.simulators.grid.equations import Floats
+from cosim.simulators.grid.network.radial import read_feeder
+from cosim.simulators.profile import SLOT_S, ProfileParams
+
+from cosim.console import PICTURES, OneLineParser, fail, file_type
+from cosim.errors import CosimError, ScenarioError
+from cosim.imports import load
+from cosim.params import field_names, validate
+from cosim.units import HOUR_S, KG_PER_T
+
+LAMBDAS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.5, 1.0)
+MEANS = (0.5, 0.75, 1.0)
+THRESHOLD_SHARE = 0.1
+"""Of the emission that the largest lambda saves: from here on carbon counts."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sweep:
+    """A day's losses and emission, (n_mean, n_lambda) each, and how many intervals were not optimal."""
+
+    lambdas: tuple[float, ...]
+    means: tuple[float, ...]
+    loss_mwh: Floats
+    emission_t: Floats
+    flagged: int
+
+    def thresholds(self) -> list[float]:
+        """Per load level the lambda, interpolated, where `THRESHOLD_SHARE` of what can be saved is; NaN if nothing."""
+        out = []
+        for emission in self.emission_t:
+            saved = emission[0] - emission
+            share = saved / saved[-1] if saved[-1] > 0.0 else np.full(len(saved), np.nan)
+            out.append(float(np.interp(THRESHOLD_SHARE, np.maximum.accumulate(share), self.lambdas)))
+        return out
+
+
+def sweep(params: GridParams, profile: ProfileParams, site_kw: float, lambdas: Sequence[float],
+          means: Sequence[float]) -> Sweep:
+    """Dispatch a day at every lambda (ascending) and mean load factor, `site_kw` at every data center of `params`."""
+    feeder = read_feeder(params.network)
+    sources = all_sources(params.sources, feeder, params.network_sources, "grid")
+    at_sites = feeder.own_p_kw + 1j * feeder.own_q_kvar
+    for name, site in params.sites.items():
+        at_sites[feeder.position(site.node, f"sites.{name}.node")] += site_kw * (1.0 + 1j * site.q_per_p_ratio)
+    shapes = [replace(profile, mean=mean, scale=1.0).factors for mean in means]
+    loss, emission, flagged = np.zeros((len(means), len(lambdas))), np.zeros((len(means), len(lambdas))), 0
+    hours = SLOT_S / HOUR_S
+    for j, weight in enumerate(lambdas):
+        limits = Limits(feeder.voltage(params.v0_pu), params.vm_min_pu, params.vm_max_pu, weight, params.loss_weight,
+                        params.cost_kw_per_usd_h)
+        dispatch = Dispatch(feeder, sources, limits, "clarabel")
+        for i, factors in enumerate(shapes):
+            for factor in factors:
+                demand = factor * (feeder.p_kw + 1j * feeder.q_kvar) + at_sites
+                got = dispatch.solve(demand.real, demand.imag)
+                loss[i, j] += got.loss_kw * hours / KG_PER_T
+                emission[i, j] += got.emission_kg_per_h * hours / KG_PER_T
+                flagged += bool(got.status or got.inexact)
+    return Sweep(tuple(lambdas), tuple(means), loss, emission, flagged)
+
+
+def table(result: Sweep, site_kw: float) -> str:
+    """The sweep as text: a row per lambda, two columns per load level."""
+    head = "".join(f"   mean load {mean:<9g}" for mean in result.means)
+    lines = [f"{'lambda':>8}{head}", f"{'':8}" + "   J1 MWh    J2 t     " * len(result.means)]
+    for j, weight in enumerate(result.lambdas):
+        lines.append(f"{weight:8g}" + "".join(
+            f"{result.loss_mwh[i, j]:9.3f}{result.emission_t[i, j]:9.2f}   " for i in range(len(result.means))))
+    lines.append("threshold" + "".join(f"{lam:17.3f}    " for lam in result.thresholds()))
+    lines.append(f"A day of 96 intervals, {site_kw:g} kW at every data center; threshold: lambda that saves "
+                 f"{THRESHOLD_SHARE:.0%} of what the largest does; {result.flagged} intervals elastic or inexact")
+    return "\n".join(lines)
+
+
+def figure(result: Sweep, path: Path) -> Path:
+    """Fig. 11(b): J1 and J2 over lambda, a curve per load level, its threshold dotted. Needs matplotlib."""
+    names = [f"mean load {mean:g}" for mean in result.means]
+    quantities = (("losses, MWh per day", result.loss_mwh), ("emission, t per day", result.emission_t))
+    panels = [(label, [(name, result.lambdas, y.tolist()) for name, y in zip(names, values, strict=True)])
+              for label, values in quantities]
+    draw = load("cosim.reporting.paper:curves", "drawing")
+    return draw(path, "lambda, kW per kg/h", panels, result.thresholds())
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    values = tuple(sorted(float(v) for v in text.split(",")))
+    if not values or values[0] < 0.0:
+        raise argparse.ArgumentTypeError(f"'{text}' are not numbers >= 0, separated by commas")
+    return values
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = OneLineParser(prog="python -m cosim.simulators.analysis.lambda_sweep", description=__doc__.splitlines()[0])
+    p.add_argument("scenario", nargs="?", default="ieee33", help="a scenario with a CefDispatch (default ieee33)")
+    p.add_argument("--lambda", dest="lambdas", type=_numbers, default=LAMBDAS, help="kW per kg/h, e.g. 0,0.01,0.1")
+    p.add_argument("--mean", dest="means", type=_numbers, default=MEANS, help="mean load factors, e.g. 0.5,1")
+    p.add_argument("--site-kw", type=float, default=230.0, help="what every data center draws (default 230)")
+    p.add_argument("--figure", type=file_type(*PICTURES), metavar="FILE", help="draw it, too: .png, .svg or .pdf")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read a scenario's grid and profile, sweep, print."""
+    try:
+        arguments = parser().parse_args(argv)
+        if arguments.figure and find_spec("matplotlib") is None:
+            raise ScenarioError("--figure needs matplotlib; install it with: pip install 'aidc-cosim[plot]'")
+        scenario = load(f"cosim.scenarios.{arguments.scenario}:SCENARIO", "scenario")
+        members = scenario.members
+        if "grid" not in members or not members["grid"].simulator.endswith(":CefDispatch"):
+            raise ScenarioError(f"scenario {arguments.scenario} has no CefDispatch to sweep; try ieee33")
+        params, profile = (
+            validate(kind, {**{k: v for k, v in scenario.shared.items() if k in field_names(kind)},
+                            **members[name].params}, name)
+            for kind, name in ((GridParams, "grid"), (ProfileParams, "profile")))
+        result = sweep(params, profile, arguments.site_kw, arguments.lambdas, arguments.means)
+        drawn = figure(result, arguments.figure) if arguments.figure else None
+    except CosimError as err:
+        return fail(err)
+    print(table(result, arguments.site_kw))
+    if drawn:
+        print(f"figure: {drawn}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

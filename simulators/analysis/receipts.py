@@ -1,0 +1,108 @@
+"""python -m cosim.simulators.analysis.receipts FILE: what each job of a run used and emitted.
+
+    python -m cosim.simulators.analysis.receipts run.h5                 sums per site and class, and what nobody used
+    python -m cosim.simulators.analysis.receipts run.h5 --job 42        what this request used and emitted
+    python -m cosim.simulators.analysis.receipts run.h5 --out jobs.csv  every job, a line each
+    python -m cosim.simulators.analysis.receipts run.h5 --warmup        of the whole run, not of the counted time alone
+
+`cosim.simulators.analysis.job_carbon` states the rule.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from cosim.simulators.analysis.job_carbon import FIGURES, JobAccount, job_accounts
+
+from cosim.console import OneLineParser, fail, plain_console, print_digest
+from cosim.digest import Digest, Table
+from cosim.errors import CosimError, ScenarioError
+from cosim.tables.files import write_table
+from cosim.trace import Trace
+from cosim.trace.rescue import refuse_unreadable
+from cosim.trace.series import counted_time
+from cosim.units import format_time
+
+
+def sums(accounts: Sequence[JobAccount], over: str = "of the counted time") -> Table:
+    """Per site and class, with the unallocated rest: jobs and their figures. over: which time they are of, in words."""
+    rows = []
+    for account in accounts:
+        for name in dict.fromkeys(account.job_class.tolist()):
+            mine = account.job_class == name
+            figures = [float(getattr(account, figure)[mine].sum()) for figure in FIGURES]
+            jobs = "-" if name == "unallocated" else str(np.count_nonzero(mine))
+            rows.append((account.site, name, jobs, *(f"{x:.3f}" for x in figures)))
+    return Table("What the jobs used and emitted", ("site", "class", "jobs", *FIGURES), rows,
+                 f"{over}; co2_kg by NCI (attributed), co2_marginal_kg by mci; a site's rows add up to its energy and "
+                 "carbon")
+
+
+def columns(accounts: Sequence[JobAccount]) -> dict[str, list]:
+    """Every job and every site's `unallocated` (job -1), as a table."""
+    out: dict[str, list] = {"job": [], "site": []}
+    for account in accounts:
+        out["job"] += account.job_id.tolist()
+        out["site"] += [account.site] * len(account.job_id)
+        for name in ("job_class", "outcome", *FIGURES):
+            out.setdefault(name, []).extend(getattr(account, name).tolist())
+    return out
+
+
+def write(accounts: Sequence[JobAccount], path: Path) -> None:
+    """The table as CSV or, by the file's ending, Parquet. ScenarioError for a file that is there or cannot be made."""
+    if path.exists():
+        raise ScenarioError(f"{path} exists already; choose another --out")
+    try:
+        write_table(path, columns(accounts))
+    except OSError as err:
+        raise ScenarioError(f"cannot write {path}: {err.strerror}; choose another --out") from err
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = OneLineParser(prog="python -m cosim.simulators.analysis.receipts",
+                      description="What each job used and emitted.")
+    p.add_argument("trace", metavar="FILE", help="a trace (.h5) of a run with data centers")
+    p.add_argument("--job", type=int, metavar="ID", help="one job")
+    p.add_argument("--warmup", action="store_true", help="count the warm-up, too")
+    p.add_argument("--out", type=Path, metavar="FILE", help="every job, a line each: CSV or Parquet")
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The program; returns its exit code."""
+    try:
+        return _show(parser().parse_args(argv))
+    except CosimError as err:
+        return fail(err)
+
+
+def _show(args: argparse.Namespace) -> int:
+    refuse_unreadable(args.trace)
+    with Trace(args.trace) as trace:
+        accounts, time = job_accounts(trace, warmup=args.warmup), counted_time(trace)
+    whole = args.warmup or time.whole_warmup or not time.begin_s
+    over = "of the whole run" if whole else f"of the counted time, from {format_time(time.begin_s)} on"
+    digest = Digest()
+    if args.job is None:
+        digest.tables.append(sums(accounts, over))
+    else:
+        at = next((a for a in accounts if args.job in a.job_id[:-1]), None)
+        if at is None:
+            more = "" if whole else f" {over}; --warmup counts all of the run"
+            raise ScenarioError(f"{args.trace} has no job {args.job}{more}")
+        digest.tables.append(Table(f"Job {args.job} at {at.site}", ("", ""),
+                                   [(name, f"{x:.6g}") for name, x in at.of(args.job).items()], over))
+    if args.out:
+        write(accounts, args.out)
+    print_digest(plain_console(), digest)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

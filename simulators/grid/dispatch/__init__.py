@@ -1,0 +1,1 @@
+"""Optimal dispatch of a radial feeder: conic problem, solvers, intensity limits, ramps, marginal intensities."""

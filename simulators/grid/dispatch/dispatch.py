@@ -1,0 +1,418 @@
+"""The distribution system operator's dispatch: set points of the sources, the flows they cause, and the NCI.
+
+The conic problem (1)-(8), (11) *decides* P and Q of every source but the substation. What is reported as flows,
+voltages, losses, substation power and NCI is the exact AC power flow of the feeder at those set points (a backward-
+forward sweep, `equations.radial_power_flow`), so that figures close to rounding and do not carry a solver's tolerance;
+the conic solution's own voltages and loss are kept beside it, and their distance says how tight the relaxation was.
+
+Rows of the model: E06, E07, E11, I06, I22, I23, I30, I38, U17, Z03.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+import numpy as np
+from cosim.simulators.grid.dispatch.clarabel_solver import ClarabelSolver
+from cosim.simulators.grid.dispatch.conic import ConicProblem, Limits, Solution, balance_rhs, costs, elastic, strict
+from cosim.simulators.grid.dispatch.gurobi_solver import CappedGurobi, GurobiSolver
+from cosim.simulators.grid.dispatch.nci_limits import MOST_GAP_PU, NciCaps
+from cosim.simulators.grid.dispatch.recovery import best_corners, local_optimum
+from cosim.simulators.grid.dispatch.reduced import OperatingPoint, Reduced
+from cosim.simulators.grid.dispatch.results import ELASTIC, OPTIMAL, DispatchResult, Inexact, Settlement
+from cosim.simulators.grid.dispatch.sources import Source, in_pu
+from cosim.simulators.grid.dispatch.surplus import curtailed_kw, remedy
+from cosim.simulators.grid.equations import (
+    Complexes,
+    Floats,
+    cone_gap,
+    generated_carbon,
+    nodal_carbon_intensity,
+    radial_power_flow,
+)
+from cosim.simulators.grid.network.feeder import Feeder
+
+from cosim.errors import ScenarioError, SolverError
+
+NEGLIGIBLE_PU, NEGLIGIBLE_SHARE = 1e-5, 1e-6
+"""Within a solver's tolerance: a voltage or substation power that far outside its limits is inside, a set point that
+near a limit is on it (else a generator at 1 W would colour a bus without load), and so small a share is served."""
+
+GAP_RATIO, PHANTOM_PU = 1e-5, 1e-6
+"""A relaxation with a larger relative gap on a branch is not exact, if that burns so much more than Ohm's law does: on
+an all but unloaded line the gap is a solver's tolerance."""
+ELASTIC_PHANTOM_PU = 1e-4
+"""The same for the elastic form, whose penalties leave a solver less precision for losses."""
+LOSS_PRICES = (10.0, 100.0, 1000.0)
+"""What losses cost, times (11), where a first relaxation was not exact."""
+
+NOTICED_KW = 1e-6
+"""So much better another local optimum must be to take the place of the first one found."""
+
+SolverName = Literal["auto", "gurobi", "clarabel"]
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _AcState:
+    """The power flow that set points cause: what enters the branches' ends, voltages, all sources' P + jQ in kVA."""
+
+    enter: Complexes
+    leave: Complexes
+    v_pu: Complexes
+    source: Complexes
+
+    def point(self, feeder: Feeder) -> OperatingPoint:
+        """As the conic problem has it: what enters a branch behind its own conductance."""
+        base_kw, u = feeder.base_kw, np.abs(self.v_pu) ** 2
+        return OperatingPoint(self.enter.real / base_kw - feeder.g_parent_pu * u[feeder.parent],
+                              self.enter.imag / base_kw, u, self.source.real / base_kw, self.source.imag / base_kw)
+
+
+class Solver(Protocol):
+    """What Gurobi and Clarabel have in common here."""
+
+    def solve(self, rhs: Floats) -> Solution: ...
+
+    def reprice(self, cost: Floats) -> None: ...
+
+    def rebound(self, lower: Floats, upper: Floats) -> None: ...
+
+
+class Dispatch:
+    """The dispatch of one feeder, built once and solved for changing loads.
+
+    The first of `sources` at the feeder's slack bus is the substation; ScenarioError if there is none. `caps` are met
+    where they can be; they need Gurobi.
+    """
+
+    def __init__(self, feeder: Feeder, sources: Mapping[str, Source], limits: Limits, solver: SolverName, *,
+                 caps: NciCaps | None = None, time_limit_s: float | None = None) -> None:
+        self.feeder, self.limits, self.caps, self.time_limit_s = feeder, limits, caps, time_limit_s
+        self.source_names, self.capped_status = list(sources), ""
+        self.sources = in_pu(feeder, sources)
+        at_slack = np.flatnonzero(self.sources.bus == feeder.substation)
+        if not len(at_slack):
+            raise ScenarioError(
+                f"no source stands at bus {feeder.bus_ids[feeder.substation]}, the slack bus of {feeder.name}; "
+                "add the substation to the sources"
+            )
+        self.substation = int(at_slack[0])
+        self._problem = strict(feeder, self.sources, limits)
+        self.solver_name, self._solver = _choose(solver, self._problem, time_limit_s)
+        self._capped = _choose_capped(solver, self) if caps is not None else None
+        self._reduced = Reduced(feeder, self.sources, limits, self.substation)
+        self._dearer: dict[float, ClarabelSolver] = {}
+
+    @property
+    def problem(self) -> ConicProblem:
+        """The conic problem at base load and the present prices."""
+        return self._problem
+
+    def reprice(self, usd_per_kwh: Floats) -> None:
+        """Other prices (n_source,) of the sources' energy from now on."""
+        if np.array_equal(usd_per_kwh, self.sources.usd_per_kwh):
+            return
+        self.sources = replace(self.sources, usd_per_kwh=usd_per_kwh)
+        cost, _ = costs(self.feeder, self.sources, self.limits, self._problem.at, self._problem.unit)
+        self._problem = replace(self._problem, cost=cost)
+        for solver in (self._solver, self._capped):
+            if solver is not None:
+                solver.reprice(cost)
+        self._reduced.cost = cost
+        self._dearer.clear()
+
+    def rebox(self, p_min_pu: Floats, p_max_pu: Floats) -> None:
+        """Other limits (n_source,) of the sources' P from now on, inside those they came with."""
+        if np.array_equal(p_min_pu, self.sources.p_min_pu) and np.array_equal(p_max_pu, self.sources.p_max_pu):
+            return
+        self.sources = replace(self.sources, p_min_pu=p_min_pu, p_max_pu=p_max_pu)
+        lower, upper, at = self._problem.lower.copy(), self._problem.upper.copy(), self._problem.at
+        lower[at.p_source], upper[at.p_source] = p_min_pu, p_max_pu
+        self._problem = replace(self._problem, lower=lower, upper=upper)
+        self._reduced.lower, self._reduced.upper = lower, upper
+        for solver in (self._solver, self._capped, *self._dearer.values()):
+            if solver is not None:
+                solver.rebound(lower, upper)
+
+    def solve(self, p_load_kw: Floats, q_load_kvar: Floats) -> DispatchResult:
+        """Dispatch at the demand (n_bus,) of every bus; negative demand is local generation at 0 kg/kWh.
+
+        With caps that no set points meet, or not without losses that do not occur, the dispatch is that without caps,
+        ELASTIC. Where the relaxation is not exact the set points are a local optimum of the AC problem. Falls back on
+        the elastic form where the demand cannot be met within limits; SolverError if that fails, too, Inexact where
+        only the relaxation pretended to a solution. Local generation that cannot go anywhere is curtailed first
+        (`cosim.simulators.grid.dispatch.surplus`).
+        """
+        lost = curtailed_kw(p_load_kw, self.sources, self.feeder.base_kw)
+        if not lost.any():
+            return self._solve(p_load_kw, q_load_kvar)
+        result = self._solve(p_load_kw + lost, q_load_kvar)
+        return replace(result, curtailed_bus_kw=lost, curtailed_kw=result.curtailed_kw + float(lost.sum()))
+
+    def _solve(self, p_load_kw: Floats, q_load_kvar: Floats) -> DispatchResult:
+        if self._capped is not None and (result := self._solve_capped(p_load_kw, q_load_kvar)) is not None:
+            return result
+        result = self._solve_uncapped(p_load_kw, q_load_kvar)
+        if self.caps is None:
+            return result
+        excess = self.caps.excess(result.nci_kg_per_kwh)
+        return replace(result, status=ELASTIC if excess else result.status, nci_cap_excess_kg_per_kwh=excess)
+
+    def _solve_capped(self, p_load_kw: Floats, q_load_kvar: Floats) -> DispatchResult | None:
+        """The optimum under the caps: of the relaxation if that is exact, else of the AC problem; None without one."""
+        rhs = balance_rhs(self.feeder, p_load_kw, q_load_kvar)
+        for exact in (False, True):
+            answer = self._capped.solve(rhs, p_load_kw, exact=exact)
+            self.capped_status = answer.status
+            if answer.x is None:
+                continue
+            gap, _ = self._gaps(answer.x, self._problem)
+            if float(np.abs(gap).max()) > MOST_GAP_PU:
+                self.capped_status = "refused: only by losses that do not occur"
+                continue
+            result = self._evaluate(self._problem, answer.x, p_load_kw, q_load_kvar, np.zeros(self.feeder.n_bus))
+            if result is not None and result.status == OPTIMAL and not self.caps.excess(result.nci_kg_per_kwh):
+                return replace(result, inexact=exact, global_gap_ratio=answer.gap)
+        return None
+
+    def _solve_uncapped(self, p_load_kw: Floats, q_load_kvar: Floats) -> DispatchResult:
+        answer = self._solver.solve(balance_rhs(self.feeder, p_load_kw, q_load_kvar))
+        inexact = False
+        if answer.x is not None:
+            inexact = self._inexact(answer.x)
+            served = np.zeros(self.feeder.n_bus)
+            if inexact:
+                result = self._recover(answer.x, p_load_kw, q_load_kvar)
+            else:
+                result = self._evaluate(self._problem, answer.x, p_load_kw, q_load_kvar, served)
+            if result is not None:
+                return result
+        return self._solve_elastic(p_load_kw, q_load_kvar, answer, inexact)
+
+    def _inexact(self, x: Floats, phantom_pu: float = PHANTOM_PU) -> bool:
+        gap, ratio = self._gaps(x, self._problem)
+        phantom = (self.feeder.r_pu + self.feeder.x_pu) * gap / x[self._problem.at.u_parent]
+        return bool(ratio.max() > GAP_RATIO and phantom.sum() > phantom_pu)
+
+    @staticmethod
+    def _gaps(x: Floats, problem: ConicProblem) -> tuple[Floats, Floats]:
+        """Absolute (p.u.) and relative gap of every branch."""
+        at = problem.at
+        gap = cone_gap(x[at.p], x[at.q], x[at.u_parent], x[at.l])
+        return gap, gap / np.maximum(x[at.l] * x[at.u_parent], 1e-6)
+
+    def _recover(self, relaxed: Floats, p_load_kw: Floats, q_load_kvar: Floats) -> DispatchResult | None:
+        """The best local optimum within all limits that is found from the relaxation, from that at dearer losses, and
+        from the best corners of the controls' boxes; None if there is none. `global_gap_ratio` says what is proven."""
+        feeder, rhs, z = self.feeder, balance_rhs(self.feeder, p_load_kw, q_load_kvar), self._reduced.z
+        starts, exact = [relaxed], None
+        for price in LOSS_PRICES:
+            if price not in self._dearer:
+                cost = self._problem.cost.copy()
+                cost[self._problem.at.l] *= price
+                self._dearer[price] = ClarabelSolver(replace(self._problem, cost=cost), self.time_limit_s)
+            x = self._dearer[price].solve(rhs).x
+            if x is not None:
+                starts.insert(0, x)
+                if not self._inexact(x):
+                    exact = x
+                    break
+        def flow(controls: Floats) -> OperatingPoint | None:
+            x = np.zeros(self._problem.at.size)
+            x[z] = controls
+            at = self._problem.at
+            state = self._flow(x[at.p_source] + 1j * x[at.q_source], p_load_kw + 1j * q_load_kvar)
+            return None if state is None else state.point(feeder)
+
+        boxes = self.sources.boxes_only
+        corners = best_corners(self._reduced, flow, [x[z] for x in starts],
+                               lambda controls: self.sources.capable(controls, self.substation))
+        if boxes:
+            found = [local_optimum(self._reduced, flow, start) for start in [*(x[z] for x in starts), *corners]]
+        else:  # the local search knows boxes only; what dearer losses gave is feasible
+            found = [*([] if exact is None else [exact[z]]), *corners]
+        best = None
+        for controls in found:
+            if controls is None:
+                continue
+            x = relaxed.copy()
+            x[z] = controls
+            result = self._evaluate(self._problem, x, p_load_kw, q_load_kvar, np.zeros(feeder.n_bus))
+            better = result is not None and (best is None or result.objective_kw < best.objective_kw - NOTICED_KW)
+            if better and result.status == OPTIMAL:
+                best = result
+        if best is None:
+            return None
+        bound_kw = self._bound_kw(relaxed)
+        return replace(best, inexact=True, global_gap_ratio=max(best.objective_kw - bound_kw, 0.0) / max(
+            abs(best.objective_kw), feeder.base_kw * NEGLIGIBLE_PU))
+
+    def _bound_kw(self, relaxed: Floats) -> float:
+        """What the objective is at least, as the relaxation proves."""
+        problem, limits = self._problem, self.limits
+        had_pu = float(np.where(self.sources.renewable, self.sources.p_max_pu, 0.0).sum())
+        worth = problem.cost @ relaxed + problem.quadratic @ relaxed**2 / 2.0
+        return float(worth * problem.unit + limits.curtailment_weight * had_pu) * self.feeder.base_kw
+
+    def _solve_elastic(
+        self, p_load_kw: Floats, q_load_kvar: Floats, before: Solution, inexact: bool
+    ) -> DispatchResult:
+        shed = np.flatnonzero(p_load_kw > 0.0)
+        problem = elastic(self.feeder, self.sources, self.limits, p_load_kw, q_load_kvar, shed)
+        answer = ClarabelSolver(problem, self.time_limit_s).solve(problem.rhs)
+        result = None
+        if answer.x is not None:
+            share = np.zeros(self.feeder.n_bus)
+            share[shed] = np.clip(answer.x[problem.at.unserved], 0.0, 1.0)
+            share[share <= NEGLIGIBLE_SHARE] = 0.0
+            result = self._evaluate(problem, answer.x, p_load_kw, q_load_kvar, share)
+        if result is None:
+            raise (Inexact if inexact else SolverError)(
+                f"the dispatch of {self.feeder.name} at {p_load_kw.sum():.0f} kW has no solution, nor with voltage "
+                f"slack and unserved power: {self._remedy(p_load_kw, before, answer, inexact)}"
+            )
+        return replace(result, inexact=inexact or self._inexact(answer.x, ELASTIC_PHANTOM_PU))
+
+    def _remedy(self, p_load_kw: Floats, before: Solution, answer: Solution, inexact: bool) -> str:
+        """What to look at: the time limit, sources that must give more than is drawn, or else the lines and what the
+        solvers say."""
+        if any(a.status in ("TIME_LIMIT", "MaxTime") for a in (before, answer)):
+            return f"the time limit of {self.time_limit_s:g} s ended it; raise it by --set grid.time_limit_s"
+        return remedy(p_load_kw, self.sources, self.source_names, self.substation, self.feeder.base_kw) or (
+            f"look at p_min_kw of the sources and at lines that cannot carry the demand ({self.solver_name}: "
+            f"{_in_words(before, inexact)}; clarabel: {_in_words(answer)})")
+
+    def _flow(self, source_pu: Complexes, demand_kva: Complexes) -> _AcState | None:
+        """The power flow at the sources' set points (the substation's is ignored); None where there is none."""
+        feeder = self.feeder
+        source, demand = source_pu * feeder.base_kw, demand_kva.astype(complex)
+        source[self.substation] = 0.0
+        np.subtract.at(demand, self.sources.bus, source)
+        flow = radial_power_flow(feeder.tree, demand / feeder.base_kw, self.limits.v0_pu)
+        if not flow.converged:
+            return None
+        enter, leave = flow.s_parent_pu * feeder.base_kw, flow.s_child_pu * feeder.base_kw
+        slack = demand[feeder.substation] + enter[feeder.parent == feeder.substation].sum()
+        own = feeder.g_bus_pu[feeder.substation] - 1j * feeder.b_pu[feeder.substation]
+        slack += own * self.limits.v0_pu**2 * feeder.base_kw
+        source[self.substation] = slack
+        return _AcState(enter, leave, flow.v_pu, source)
+
+    def _evaluate(
+        self, problem: ConicProblem, x: Floats, p_load_kw: Floats, q_load_kvar: Floats, unserved: Floats
+    ) -> DispatchResult | None:
+        """The power flow that the set points in `x` cause; None when there is none that the substation's limits allow.
+
+        The latter means a relaxation that is not exact: it burns surplus power in currents that do not flow.
+        """
+        feeder, sources, at = self.feeder, self.sources, problem.at
+        p_served, q_served = p_load_kw * (1.0 - unserved), q_load_kvar * (1.0 - unserved)
+        p_source = _snapped(x[at.p_source], sources.p_min_pu, sources.p_max_pu)
+        q_source = _snapped(x[at.q_source], sources.q_min_pu, sources.q_max_pu)
+        flow = self._flow(p_source + 1j * q_source, p_served + 1j * q_served)
+        if flow is None or not self._substation_can(flow.source[self.substation] / feeder.base_kw):
+            return None
+        enter, leave, p_source, q_source = flow.enter, flow.leave, flow.source.real.copy(), flow.source.imag.copy()
+        vm_pu, loss_kw = np.abs(flow.v_pu) * feeder.vm_ratio, float(np.sum(enter.real + leave.real))
+        violation = self._violation(vm_pu)
+        gap, gap_ratio = self._gaps(x, problem)
+        weights, j2 = self.limits, float(p_source @ sources.kg_per_kwh)
+        cost_usd_per_h = float(p_source @ sources.usd_per_kwh + p_source**2 @ sources.usd_per_kwh_pu / feeder.base_kw)
+        given = np.where(sources.renewable, p_source, 0.0)
+        had = np.where(sources.renewable, sources.p_max_pu * feeder.base_kw, 0.0)
+        curtailed_kw = float((had - given).sum())
+        return DispatchResult(
+            status=ELASTIC if unserved.any() or violation > 0.0 else OPTIMAL,
+            p_from_kw=enter.real, p_to_kw=leave.real, q_from_kvar=enter.imag, q_to_kvar=leave.imag, v_pu=flow.v_pu,
+            vm_pu=vm_pu,
+            p_source_kw=p_source, q_source_kvar=q_source, p_load_kw=p_served, q_load_kvar=q_served,
+            unserved_kw=p_load_kw * unserved, loss_kw=loss_kw,
+            emission_kg_per_h=generated_carbon(p_source, sources.kg_per_kwh),
+            objective_kw=weights.loss_weight * loss_kw + weights.lambda_kw_per_kg_h * j2
+            + weights.cost_kw_per_usd_h * cost_usd_per_h + weights.curtailment_weight * curtailed_kw,
+            cost_usd_per_h=cost_usd_per_h, curtailed_kw=curtailed_kw,
+            nci_kg_per_kwh=self.nci(enter.real, leave.real, p_source, p_served + feeder.shunts_kw(vm_pu)),
+            curtailed_bus_kw=np.zeros(feeder.n_bus),
+            relaxation_gap_pu=float(np.abs(gap).max()), relaxation_gap_ratio=gap_ratio, inexact=False,
+            conic_vm_pu=np.sqrt(np.maximum(x[at.u], 0.0)) * feeder.vm_ratio,
+            conic_loss_kw=float(feeder.r_pu @ x[at.l] + feeder.g_lost_pu @ x[at.u]) * feeder.base_kw,
+            voltage_violation_pu=violation,
+        )
+
+    def settle(self, result: DispatchResult, p_load_kw: Floats, q_load_kvar: Floats) -> Settlement | None:
+        """The AC power flow at the set points of `result` and other demand (n_bus,); None where there is none.
+
+        A bus that the dispatch served in part is served in the same part; what it curtailed is not there.
+        """
+        p_load_kw = p_load_kw + np.minimum(result.curtailed_bus_kw, np.maximum(-p_load_kw, 0.0))
+        demanded = result.p_load_kw + result.unserved_kw
+        part = np.where(result.unserved_kw > 0.0, result.p_load_kw / np.where(demanded == 0.0, 1.0, demanded), 1.0)
+        source = (result.p_source_kw + 1j * result.q_source_kvar) / self.feeder.base_kw
+        state = self._flow(source, part * (p_load_kw + 1j * q_load_kvar))
+        if state is None:
+            return None
+        vm_pu, p_source = np.abs(state.v_pu) * self.feeder.vm_ratio, state.source.real
+        return Settlement(
+            p_substation_kw=float(p_source[self.substation]),
+            loss_kw=float(np.sum(state.enter.real + state.leave.real)),
+            emission_kg_per_h=generated_carbon(p_source, self.sources.kg_per_kwh), vm_pu=vm_pu,
+            voltage_violation_pu=self._violation(vm_pu))
+
+    def nci(self, p_from_kw: Floats, p_to_kw: Floats, p_source_kw: Floats, p_net_kw: Floats) -> Floats:
+        """(9) at the given branch flows and source powers; a bus that draws p_net_kw < 0 generates at 0 kg/kWh."""
+        feeder, bus, power, intensity = self.feeder, self.sources.bus, p_source_kw, self.sources.kg_per_kwh
+        feeding = np.flatnonzero(p_net_kw < 0.0)
+        if len(feeding):
+            bus, power = np.concatenate([bus, feeding]), np.concatenate([power, -p_net_kw[feeding]])
+            intensity = np.concatenate([intensity, np.zeros(len(feeding))])
+        return nodal_carbon_intensity(
+            feeder.n_bus, feeder.parent, feeder.child, p_from_kw, p_to_kw, bus, power, intensity
+        )
+
+    def _substation_can(self, s_pu: complex) -> bool:
+        """Whether P + jQ is inside the substation's box."""
+        s, k = self.sources, self.substation
+        return bool(s.p_min_pu[k] - NEGLIGIBLE_PU <= s_pu.real <= s.p_max_pu[k] + NEGLIGIBLE_PU
+                    and s.q_min_pu[k] - NEGLIGIBLE_PU <= s_pu.imag <= s.q_max_pu[k] + NEGLIGIBLE_PU)
+
+    def _violation(self, vm_pu: Floats) -> float:
+        others = np.delete(vm_pu, self.feeder.substation)
+        excess = float(np.maximum(self.limits.v_min_pu - others, others - self.limits.v_max_pu).max())
+        return excess if excess > NEGLIGIBLE_PU else 0.0
+
+
+def _in_words(answer: Solution, inexact: bool = False) -> str:
+    if inexact:
+        return f"{answer.status}, but only by losses that do not occur: the relaxation is not exact"
+    return answer.status if answer.x is None else f"{answer.status}, but not within the substation's limits"
+
+
+def _snapped(values: Floats, lower: Floats, upper: Floats) -> Floats:
+    """Set points inside their boxes, and on a limit that they all but touch."""
+    values = np.where(values - lower <= NEGLIGIBLE_PU, lower, values)
+    return np.where(upper - values <= NEGLIGIBLE_PU, upper, values)
+
+
+def _choose_capped(solver: SolverName, dispatch: Dispatch) -> CappedGurobi:
+    """Gurobi for NCI caps, or a SolverError that says why not."""
+    if solver == "clarabel":
+        raise SolverError("NCI caps make the dispatch a nonconvex MIQCP, which Clarabel does not solve: --set "
+                          "grid.solver=gurobi, or --set grid.nci_cap_kg_per_kwh={} for none")
+    return CappedGurobi(dispatch.problem, dispatch.feeder, dispatch.sources, dispatch.caps, dispatch.time_limit_s)
+
+
+def _choose(solver: SolverName, problem: ConicProblem, time_limit_s: float | None) -> tuple[str, Solver]:
+    """Gurobi where it runs and is not declined, else Clarabel, with a logged line when that was not asked for."""
+    if solver == "clarabel":
+        return "clarabel", ClarabelSolver(problem, time_limit_s)
+    try:
+        return "gurobi", GurobiSolver(problem, time_limit_s)
+    except SolverError as err:
+        if solver == "gurobi":
+            raise SolverError(f"{err}; use --set grid.solver=clarabel, which has no such limit") from None
+        _log.warning("grid: dispatch by clarabel, because %s", err)
+        return "clarabel", ClarabelSolver(problem, time_limit_s)

@@ -1,0 +1,88 @@
+"""What a dispatch and its settlement tell, as data; and the error of a relaxation that only pretended to a solution.
+
+Rows of the model: E06, E07, I30.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from cosim.simulators.grid.equations import Complexes, Floats
+
+from cosim.errors import SolverError
+
+OPTIMAL, ELASTIC, HELD = 0, 1, 2
+"""Status: all limits met; a voltage outside its limits or power unserved (I30); not solved, last values held."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DispatchResult:
+    """One solved interval; arrays over buses, branches or sources in the feeder's and the sources' order.
+
+    status                  OPTIMAL or ELASTIC
+    p_from_kw, q_from_kvar  power entering each branch at its parent end; p_to_kw, q_to_kvar at its child end
+    v_pu, vm_pu             complex voltages, the substation's at angle 0, and their magnitudes
+    p_source_kw, q_source_kvar  > 0 feeds the network
+    p_load_kw, q_load_kvar  demand that is served; unserved_kw (n_bus,) what is not
+    loss_kw                 J1 of (11)
+    emission_kg_per_h       what all sources that inject emit, J2 of (11)
+    objective_kw            what is minimised, (11) by default: loss_kw + lambda x sum of intensity x power
+    nci_kg_per_kwh          (9), of every bus
+    relaxation_gap_pu       largest |l u - P^2 - Q^2| of the conic solution
+    relaxation_gap_ratio    (n_branch,) (l u - P^2 - Q^2) / max(l u, 1e-6) of the conic solution
+    inexact                 the relaxation was not exact; the set points are a local optimum of the AC problem
+    conic_vm_pu, conic_loss_kw  voltages and loss as the conic solution has them
+    voltage_violation_pu    largest distance of a voltage outside its limits, 0 if none
+    cost_usd_per_h          what the sources' energy costs
+    curtailed_kw            what renewable sources have and do not give, and curtailed_bus_kw
+    curtailed_bus_kw        (n_bus,) local generation (negative demand) that cannot go anywhere
+    nci_cap_excess_kg_per_kwh  largest distance of an NCI above its cap, 0 if none
+    global_gap_ratio        of a capped dispatch, or an inexact one, to its proven bound, relative; None elsewhere
+    """
+
+    status: int
+    p_from_kw: Floats
+    p_to_kw: Floats
+    q_from_kvar: Floats
+    q_to_kvar: Floats
+    v_pu: Complexes
+    vm_pu: Floats
+    p_source_kw: Floats
+    q_source_kvar: Floats
+    p_load_kw: Floats
+    q_load_kvar: Floats
+    unserved_kw: Floats
+    loss_kw: float
+    emission_kg_per_h: float
+    objective_kw: float
+    nci_kg_per_kwh: Floats
+    relaxation_gap_pu: float
+    relaxation_gap_ratio: Floats
+    inexact: bool
+    conic_vm_pu: Floats
+    conic_loss_kw: float
+    voltage_violation_pu: float
+    cost_usd_per_h: float
+    curtailed_kw: float
+    curtailed_bus_kw: Floats
+    nci_cap_excess_kg_per_kwh: float = 0.0
+    global_gap_ratio: float | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Settlement:
+    """What happened at a dispatch's set points and the demand that came: the substation balances it.
+
+    p_substation_kw  > 0 feeds the network; loss_kw, emission_kg_per_h as in `DispatchResult`
+    vm_pu            (n_bus,) voltages; voltage_violation_pu the largest distance of one outside its limits
+    """
+
+    p_substation_kw: float
+    loss_kw: float
+    emission_kg_per_h: float
+    vm_pu: Floats
+    voltage_violation_pu: float
+
+
+class Inexact(SolverError):
+    """The relaxation has a solution and the feeder, as far as is known, has none."""
