@@ -104,8 +104,7 @@ class JobBlock:
 
 
 class JobRows(NamedTuple):
-    """Jobs as arrays, one entry each, in arrival order: id, number of the class, and, as in a batch, absolute times in s
-    and work in TO."""
+    """Jobs as arrays, one entry each, in arrival order: id, number of the class, absolute times in s, work in TO."""
 
     id: np.ndarray
     class_index: np.ndarray

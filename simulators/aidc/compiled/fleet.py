@@ -147,8 +147,8 @@ class CompiledFleet:
     def step(self, jobs: Jobs, gpus: np.ndarray, supply_temp_degc: np.ndarray,
              going: np.ndarray | None = None) -> FleetStep:
         """Submit, command, run a step, report: `jobs` arrive now, and from now on `gpus` (B, N, M) are granted and the
-        supply air is to have so many degC (B, N). going (B,): environments that take the step, None: all; what is told of
-        others is of no use.
+        supply air is to have so many degC (B, N). going (B,): environments that take the step, None: all; what is told
+        of others is of no use.
 
         Raises ModelError as `commands.admitted` and `commands.whole_grants` do. A supply temperature outside its limits
         is clipped and counted.
@@ -166,8 +166,8 @@ class CompiledFleet:
         left = np.empty(int(inside) if self.keep_rows else 0, LEFT)
         readings, slack_min = np.empty((lanes, self._shape[2]), READING), np.empty(lanes)
         goes = np.ones(lanes, bool) if going is None else np.repeat(going, self._shape[1])
-        self._stood, count, rows = run(tables, goes, arrivals, arrive, grants, failures, fail, begin_s + self.step_s, left,
-                                       self._stood, readings, slack_min)
+        self._stood, count, rows = run(tables, goes, arrivals, arrive, grants, failures, fail, begin_s + self.step_s,
+                                       left, self._stood, readings, slack_min)
         powers = self._powers(self._stood[:count], applied)
         going = np.ones(self.n_envs, bool) if going is None else going
         return self._report(going, readings, slack_min, applied, applied != supply, powers, left[:rows])
@@ -253,8 +253,8 @@ class CompiledFleet:
                 row += np.bincount(lane, kw * seconds, self._lanes)
         return (out / self.step_s).reshape(4, *self._shape[:2])
 
-    def _report(self, going: np.ndarray, readings: np.ndarray, slack_min: np.ndarray, supply: np.ndarray, clipped: np.ndarray,
-                powers: np.ndarray, left: np.ndarray) -> FleetStep:
+    def _report(self, going: np.ndarray, readings: np.ndarray, slack_min: np.ndarray, supply: np.ndarray,
+                clipped: np.ndarray, powers: np.ndarray, left: np.ndarray) -> FleetStep:
         shape, tables = self._shape, self._tables
         classes, now = tables.classes.reshape(shape), readings.reshape(shape)
         it_kw, chiller_kw, tower_kw, loss_kw = powers

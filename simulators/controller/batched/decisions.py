@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-
 from cosim.agents.fleet.observation import PACE_MIN, USUAL_LEAST
 from cosim.simulators.aidc.compiled import jit
 from cosim.simulators.aidc.compiled.jit import entry, part, sources_of
@@ -177,6 +176,35 @@ def _usual(rules, i, running, queued, pending, new_jobs, new_to, out):
         out[m] = math.log(max(out[m], USUAL_LEAST))
 
 
+@part
+def _grant(rules, i, raw, running, queued, pending, slack_min, jobs, work_to, gpus):
+    """`Controller._gpus` of one site, into `gpus` (M,)."""
+    classes = len(running)
+    share, inside, pend = np.empty(classes), np.empty(classes), np.empty(classes)
+    for m in range(classes):
+        share[m] = raw[m]
+        inside[m] = running[m] + queued[m] + jobs[m]
+        pend[m] = pending[m] + work_to[m]
+    if slack_min < rules.guard_min[i]:
+        rule_gpus(rules.gpus[i], rules.inf, rules.train, rules.blocks, rules.most, rules.to_per_gpu_min,
+                  rules.drain_to, running, inside, pend, share)
+    gpu_blocks(share, rules.gpus[i], rules.blocks, gpus)
+
+
+@part
+def _still_waiting(rules, time_s, waiting, number, by_lead, by_time):
+    """`Deferrals.waiting` in one environment; how many wait."""
+    kept = 0
+    for k in range(number):
+        one = waiting[k]
+        if one.release_s > time_s:
+            by_lead[one.site, one.train, one.lead] += 1.0
+            by_time[one.site, one.train, np.searchsorted(rules.leads_s, one.release_s - time_s)] += 1.0
+            waiting[kept] = waiting[k]
+            kept += 1
+    return kept
+
+
 def _entries(sources):
     """The functions that Python calls; `sources` is what their kept code depends on."""
 
@@ -200,22 +228,14 @@ def _entries(sources):
         sources  # noqa: B018
         envs, n, classes = running.shape
         release_s, gpus = np.empty(len(sites)), np.zeros((envs, n, classes), np.int64)
-        ahead, share, inside, pend = len(rules.train) * len(rules.leads_s), np.empty(classes), np.empty(
-            classes), np.empty(classes)
+        ahead = len(rules.train) * len(rules.leads_s)
         for b in range(envs):
-            for k in range(arrived.first[b], arrived.first[b + 1]):
-                release_s[k] = time_s[b]
+            release_s[arrived.first[b]:arrived.first[b + 1]] = time_s[b]
             for i in range(n):
                 numbers[b] = _release(rules, actions[b, i, :ahead], arrived, b, i, sites, time_s[b], owed[b, i],
                                       release_s, waiting[b], numbers[b])
-                for m in range(classes):
-                    share[m] = actions[b, i, ahead + m]
-                    inside[m] = running[b, i, m] + queued[b, i, m] + jobs[b, i, m]
-                    pend[m] = pending[b, i, m] + work_to[b, i, m]
-                if slack_min[b, i] < rules.guard_min[i]:
-                    rule_gpus(rules.gpus[i], rules.inf, rules.train, rules.blocks, rules.most, rules.to_per_gpu_min,
-                              rules.drain_to, running[b, i], inside, pend, share)
-                gpu_blocks(share, rules.gpus[i], rules.blocks, gpus[b, i])
+                _grant(rules, i, actions[b, i, ahead:], running[b, i], queued[b, i], pending[b, i], slack_min[b, i],
+                       jobs[b, i], work_to[b, i], gpus[b, i])
         return release_s, gpus
 
     @entry
@@ -227,17 +247,7 @@ def _entries(sources):
         by_lead = np.zeros((envs, n, len(rules.train), len(rules.leads_s)))
         by_time, usual = np.zeros(by_lead.shape), np.empty((envs, n, classes + 1))
         for b in range(envs):
-            kept = 0
-            for k in range(numbers[b]):
-                one = waiting[b, k]
-                left_s = one.release_s - time_s[b]
-                if not one.release_s > time_s[b]:
-                    continue
-                by_lead[b, one.site, one.train, one.lead] += 1.0
-                by_time[b, one.site, one.train, np.searchsorted(rules.leads_s, left_s)] += 1.0
-                waiting[b, kept] = waiting[b, k]
-                kept += 1
-            numbers[b] = kept
+            numbers[b] = _still_waiting(rules, time_s[b], waiting[b], numbers[b], by_lead[b], by_time[b])
             for i in range(n):
                 _usual(rules, i, running[b, i], queued[b, i], pending[b, i], arrivals[b] / n, arrivals_work_to[b] / n,
                        usual[b, i])

@@ -1,7 +1,7 @@
 """`Steering` of many worlds at once: what agents see, what becomes of their actions, and the reward, as arrays.
 
-The rules are those of `Steering`, `Controller` and `Deferrals`; what they share with them they call (`terms_of`, `loom`,
-the view's scaling), what is compiled a test holds to them, step by step. The data centers are the compiled ones.
+The rules are those of `Steering`, `Controller` and `Deferrals`: what can be shared with them is called (`terms_of`,
+`loom`, the view's scaling), what is compiled a test holds to them. The data centers are the compiled ones.
 
 Axes: B environments, n agents (the manager, then N sites), M classes, T of them training, H deferrals.
 """
@@ -13,17 +13,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-
 from cosim.agents.fleet.heuristics import PolicyOptions
 from cosim.agents.fleet.rewards import Minute, hour_cost, loom, reward_of, terms_of
-from cosim.errors import ModelError, ScenarioError
-from cosim.units import DAY_S, MIN_S
 from cosim.simulators.aidc.adapter import AidcParams
 from cosim.simulators.aidc.compiled.fleet import CompiledFleet, FleetStep, Jobs
 from cosim.simulators.aidc.compiled.options import unsupported
 from cosim.simulators.controller.batched.decisions import WAITING, Arrived, Rules, look, operate, place
 from cosim.simulators.controller.params import guard_min
 from cosim.simulators.controller.steering import Steering
+
+from cosim.errors import ModelError, ScenarioError
+from cosim.units import DAY_S, MIN_S
 
 _LEVELS = ("queued_jobs", "deferred_jobs", "running_jobs", "pending_work_to", "deferred_work_to", "late_jobs",
            "urgent_jobs")
