@@ -96,7 +96,8 @@ class Minute:
 
 def terms_of(minute: Minute, kinds: Sequence[str], weights: RewardWeights) -> tuple[float, ...]:
     """The values of TERMS: R1 as a share of the reference, USD, t, jobs, jobs, TO, kWh, t, t, TO (I20, I21: energies
-    with dt). A carbon that nobody knows is 0. Of many minutes at once where the numbers are arrays (B,). kinds: (M,) 'train' or 'inf'."""
+    with dt). A carbon that nobody knows is 0. Of many minutes at once where the numbers are arrays (B,). kinds: (M,)
+    'train' or 'inf'."""
     power_kw, hours = minute.power_kw, minute.hours
     energy_kwh = sum(power_kw) * hours
     attributed_t = _carbon_t(power_kw, minute.nci_kg_per_kwh, hours)

@@ -6,7 +6,7 @@ inputs, and so writes the same trace; it only leaves out the bus. Members that r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from heapq import heappop, heappush
 from time import perf_counter
 from typing import Any
@@ -55,16 +55,17 @@ class NativeWorld:
 
     carry: member -> what it goes on from, as `carry()` of an earlier world gave it (members built on cosim.adapter).
     linked_only: fetch no output that no link carries, and let members spare themselves such (`Adapter.spare`); for
-    worlds without a trace.
+    worlds without a trace. elsewhere: members that are started and wired, but never stepped: somebody else plays them,
+    and says by `tell` what others hear of them.
     Raises ScenarioError for a wiring that cannot work, ModelError naming the member that failed.
     """
 
     def __init__(self, resolved: Resolved, control: Control, carry: Mapping[str, Mapping[str, Any]] | None = None,
-                 linked_only: bool = False) -> None:
+                 linked_only: bool = False, elsewhere: Collection[str] = ()) -> None:
         if resolved.remote:
             raise ScenarioError(f"member '{resolved.remote[0]}' runs in another process; use --driver mosaik")
         self.resolved, self.control = resolved, control
-        self._carry, self._linked_only = dict(carry or {}), linked_only
+        self._carry, self._linked_only, self._elsewhere = dict(carry or {}), linked_only, frozenset(elsewhere)
         self.simulators: dict[str, Any] = {}
         self.plan = Plan([], [])
         self.taps: dict[str, Tap] = {}
@@ -93,7 +94,7 @@ class NativeWorld:
             tap.wall_s = tap.start_s = started[name].wall_s
             call(tap, "on start", self.simulators[name].setup_done)
         self._order = plan.order
-        self._next = dict.fromkeys(plan.order, 0)
+        self._next = {name: 0 for name in plan.order if name not in self._elsewhere}
         self._inputs = {name: {} for name in plan.order}
         self._due = {name: [] for name in plan.order}
         if self._linked_only:
@@ -115,8 +116,12 @@ class NativeWorld:
         while (time := min(following.values())) < until:
             self.control.tick(time)
             for name in self._order:
-                if following[name] == time:
+                if following.get(name) == time:
                     following[name] = self._step(name, time)
+
+    def tell(self, connections: Sequence[Connection], values: Sequence[Any]) -> None:
+        """Hand over what members that are played elsewhere send; their targets hear it from now on."""
+        put([self._wire(c) for c in connections], values)
 
     def run_to(self, member: str, until: int) -> int | None:
         """Advance to the next moment before bus step `until` at which `member` is about to step; None: there is none.
@@ -128,7 +133,7 @@ class NativeWorld:
         while (time := min(following.values())) < until:
             self.control.tick(time)
             for name in self._order:
-                if following[name] == time:
+                if following.get(name) == time:
                     if name == member and self._waiting != (name, time):
                         self._waiting = (name, time)
                         self._deliver(name, time)

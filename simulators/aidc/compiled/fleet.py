@@ -10,7 +10,7 @@ environment.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -28,6 +28,8 @@ from cosim.simulators.aidc.compiled.records import (
     STOOD_GPUS,
     STOOD_LANE,
     STOOD_SECONDS,
+    plain,
+    records,
 )
 from cosim.simulators.aidc.compiled.tables import empty_tables, with_room
 from cosim.simulators.aidc.engine.racks import Racks
@@ -46,6 +48,8 @@ from cosim.simulators.fleet import may_run
 from cosim.errors import ModelError, ScenarioError
 from cosim.units import format_time
 
+_CHANGING = ("sites", "classes", "jobs", "cohorts", "dues", "trainees")
+"""Tables that are not made of the parameters alone."""
 _FIRST_ROWS = 16
 """Times a lane over which its GPUs in use stand, at the start; they double when they are taken."""
 
@@ -182,6 +186,17 @@ class CompiledFleet:
         for lane, of_lane in zip(numbers, racks or (), strict=False):
             of_lane.resume(self._racks[lane].down, 0.0)
             self._racks[lane] = of_lane
+
+    def state(self) -> dict[str, np.ndarray]:
+        """All that it goes on from, as arrays of plain numbers; failures of racks are their owner's."""
+        tables = {name: plain(getattr(self._tables, name)) for name in _CHANGING}
+        return tables | {"window_kw": self._window_kw.copy(), "filled": self._filled.copy()}
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go on from the `state` of a fleet of the same parameters and as many environments."""
+        self._tables = self._tables._replace(**{
+            name: records(state[name], getattr(self._tables, name).dtype) for name in _CHANGING})
+        self._window_kw, self._filled = state["window_kw"].copy(), state["filled"].copy()
 
     # --- what comes from outside --------------------------------------------------------------------------------
 

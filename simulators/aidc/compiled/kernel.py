@@ -266,8 +266,8 @@ def _entries(sources):
     @entry
     def run(tables, going, arrivals, arrive, grants, failures, fail, to_s, left, stood, readings, slack_min):
         """Lanes that are `going` (L,) from their now to `to_s` (L,): arrivals[arrive[l]:arrive[l + 1]] are submitted to
-        lane l, then `grants` (L, M) hold, and failures[fail[l]:fail[l + 1]] come about. Into `readings` (L, M) and `slack_min` (L,)
-        goes how things stand then, into `left`, unless it is empty, who left.
+        lane l, then `grants` (L, M) hold, and failures[fail[l]:fail[l + 1]] come about. Into `readings` (L, M) and
+        `slack_min` (L,) goes how things stand then, into `left`, unless it is empty, who left.
 
         `stood`, or a longer one, with what it was given, how many rows that are, and rows of `left`
         """

@@ -133,3 +133,13 @@ class Lane(NamedTuple):
     left: np.ndarray
     partials: np.ndarray
     ranks: np.ndarray
+
+
+def plain(table: np.ndarray) -> np.ndarray:
+    """Records as their bytes: an array of numbers with one more axis."""
+    return np.ascontiguousarray(table).view(np.uint8).reshape(*table.shape, table.dtype.itemsize).copy()
+
+
+def records(numbers: np.ndarray, kind: np.dtype) -> np.ndarray:
+    """Records from what `plain` made of them."""
+    return np.frombuffer(np.ascontiguousarray(numbers).tobytes(), kind).reshape(numbers.shape[:-1]).copy()

@@ -53,9 +53,10 @@ class Rules(NamedTuple):
 
 class Arrived(NamedTuple):
     """Jobs that arrived in the last minute, (J,) each, times in s on their environment's clock; those of environment b
-    stand at first[b] to first[b + 1] - 1."""
+    stand at first[b] to first[b + 1] - 1, and env says which one that is."""
 
     first: np.ndarray
+    env: np.ndarray
     id: np.ndarray
     job_class: np.ndarray
     work_to: np.ndarray

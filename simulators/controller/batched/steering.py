@@ -9,18 +9,19 @@ Axes: B environments, n agents (the manager, then N sites), M classes, T of them
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from cosim.agents.fleet.heuristics import PolicyOptions
 from cosim.agents.fleet.rewards import Minute, hour_cost, loom, reward_of, terms_of
-from cosim.simulators.aidc.adapter import AidcParams
 from cosim.simulators.aidc.compiled.fleet import CompiledFleet, FleetStep, Jobs
-from cosim.simulators.aidc.compiled.options import unsupported
+from cosim.simulators.aidc.compiled.records import plain, records
 from cosim.simulators.controller.batched.decisions import WAITING, Arrived, Rules, look, operate, place
+from cosim.simulators.controller.batched.scope import lacking
 from cosim.simulators.controller.params import guard_min
-from cosim.simulators.controller.steering import Steering
+from cosim.simulators.controller.steering import BASELINE, CONTROLLER, FLEET, GRID, WORKLOAD, Steering, emission_of
+from cosim.simulators.workload.arrivals import JobRows
 
 from cosim.errors import ModelError, ScenarioError
 from cosim.units import DAY_S, MIN_S
@@ -28,92 +29,122 @@ from cosim.units import DAY_S, MIN_S
 _LEVELS = ("queued_jobs", "deferred_jobs", "running_jobs", "pending_work_to", "deferred_work_to", "late_jobs",
            "urgent_jobs")
 """Of the fleet's ports those that the controller hears, per class."""
+_SITE_LEVELS = ("slack_min", "free_gpu_ratio", "p_kw", "p_window_kw", "q_window_kvar")
+"""Per site; the last two the grid hears."""
 _WAITING = 64
 """Training jobs yet to be released, of one environment, that there is room for at the start."""
 
 
-class Heard(NamedTuple):
-    """What comes from outside at the start of a minute: prices (B,) and (B, H), intensities (B, N), emissions of all
-    sources with and without data centers (B,), NaN where nobody knows; and the jobs."""
+class Wire(NamedTuple):
+    """A connection to a controller from a member that worlds step: source, what its values go through, and which of the
+    sites it is about (None: all)."""
 
-    price_usd_per_kwh: np.ndarray
-    forecast_usd_per_kwh: np.ndarray
-    nci_kg_per_kwh: np.ndarray
-    mci_kg_per_kwh: np.ndarray
-    emission_kg_per_h: np.ndarray
-    baseline_kg_per_h: np.ndarray
-    arrived: Arrived
+    member: str
+    entity: str
+    port: str
+    transform: Callable[[Any], Any] | None
+    target: str
+    site: int | None
 
 
 class BatchSteering:
-    """The controllers and data centers of `n_envs` environments.
+    """The controllers and data centers of `n_envs` environments, in worlds that step all their other members.
 
-    steering: of one world of the scenario; given, idle: parameters of its data centers, and the ports of empty ones.
-    ScenarioError for what the compiled fleet cannot do.
+    steering: of one started world of the scenario, and that world's simulators and plan. ScenarioError for what the
+    compiled fleet cannot do; ask `lacks` before.
     """
 
-    def __init__(self, steering: Steering, given: AidcParams, idle: Mapping[str, Mapping[str, Any]],
-                 n_envs: int) -> None:
-        if given.rack_mean_up_s is not None:
-            raise ScenarioError(f"rack_mean_up_s = {given.rack_mean_up_s:g}: many worlds at once have no failures of "
-                                "racks; leave it out, or learn on one world at a time")
+    plays = (CONTROLLER, FLEET)
+    elsewhere = (CONTROLLER, FLEET, WORKLOAD)
+
+    def __init__(self, steering: Steering, simulators: Mapping[str, Any], plan: Any, n_envs: int) -> None:
         self.steering, self.view, self.facts = steering, steering.view, steering.facts
         self._params, self._weights, self.n_envs = steering.params, steering.params.reward, n_envs
-        self._step_s = steering.hours * 3600.0
-        self.fleet = CompiledFleet(given, n_envs, self._step_s)
+        self._step_s = steering.controller.step_s
+        self.fleet = CompiledFleet(simulators[FLEET].params, n_envs, self._step_s)
         self._rules = rules = _rules(steering, self._step_s)
-        n, classes, leads = len(self.facts.gpus), len(self.facts.kinds), len(rules.leads_s)
+        n, classes, leads = self.facts.n_sites, len(self.facts.kinds), len(rules.leads_s)
         self._site_carry = np.zeros((n_envs, classes, n))
         self._owed = np.zeros((n_envs, n, len(rules.train), leads))
         self._waiting, self._numbers = np.zeros((n_envs, _WAITING), WAITING), np.zeros(n_envs, np.int64)
+        idle = simulators[FLEET].initial()
+        shapes = dict.fromkeys(_LEVELS, (n_envs, n, classes)) | dict.fromkeys(_SITE_LEVELS, (n_envs, n))
         self._state = {name: np.array(np.broadcast_to([idle[site][name] for site in self.facts.sites], shape), float)
-                       for name, shape in [*((name, (n_envs, n, classes)) for name in _LEVELS),
-                                           *((name, (n_envs, n)) for name in ("slack_min", "free_gpu_ratio", "p_kw",
-                                                                              "p_window_kw", "q_window_kvar"))]}
+                       for name, shape in shapes.items()}
+        self._outside = {
+            "price_usd_per_kwh": np.zeros(n_envs), "forecast_usd_per_kwh": np.zeros((n_envs, leads)),
+            "nci_kg_per_kwh": np.zeros((n_envs, n)), "mci_kg_per_kwh": np.full((n_envs, n), math.nan),
+            "emission": np.full((n_envs, 2), math.nan)}
+        self._rows: list[Any] = [None] * n_envs
         self._supply = np.array([self._params.supply_temp_min_degc, self._params.supply_temp_max_degc])
-        self._places = self.view.places
-        self._jobs_so_far = np.zeros(n_envs, np.int64)
+        self._jobs_so_far, self._time_s = np.zeros(n_envs, np.int64), np.zeros(n_envs)
         self._placed: tuple[np.ndarray, tuple[np.ndarray, ...]] | None = None
+        sites = {name: i for i, name in enumerate(self.facts.sites)}
+        self._wires = [Wire(*c.source, c.transform, c.target[2], sites.get(c.target[1])) for c in plan.connections
+                       if c.target[0] == CONTROLLER and c.source[0] not in self.elsewhere]
+        self._asked: dict[str, dict[str, list[str]]] = {}
+        for wire in self._wires:
+            self._asked.setdefault(wire.member, {}).setdefault(wire.entity, []).append(wire.port)
+        self._told = [(c, c.source[2], sites[c.source[1]], round(simulators[c.target[0]].step_s / self._step_s))
+                      for c in plan.connections if c.source[0] == FLEET and c.target[0] != CONTROLLER]
 
     @staticmethod
-    def lacks(given: AidcParams) -> list[str]:
-        """What of the data centers' parameters it cannot do."""
-        beyond = [] if given.rack_mean_up_s is None else ["rack_mean_up_s"]
-        return unsupported(given) + beyond
+    def lacks(resolved: Any, plan: Any) -> list[str]:
+        """What of a scenario's members and links it cannot do, each in a few words."""
+        return lacking(resolved, plan)
 
-    @property
-    def drawn(self) -> tuple[np.ndarray, np.ndarray]:
-        """Mean active and reactive power of the sites over the grid's window that ends now, (B, N) kW and kvar."""
-        return self._state["p_window_kw"], self._state["q_window_kvar"]
+    # --- what comes from outside --------------------------------------------------------------------------------
 
-    def observe(self, time_s: np.ndarray, heard: Heard) -> np.ndarray:
+    def tells(self, time: int, b: int) -> tuple[list[Any], list[float]]:
+        """Connections from the data centers of world b to members that step at the controller's step number `time`,
+        and what these hear."""
+        due = [(c, self._state[port][b, site]) for c, port, site, steps in self._told if time % steps == 0]
+        return [c for c, _ in due], [float(value) for _, value in due]
+
+    def take(self, b: int, time_s: float, world: Any) -> None:
+        """Jobs, prices and intensities of world b before the controller's step at `time_s`."""
+        self._rows[b] = world.simulators[WORKLOAD].rows_at(time_s)
+        said = {member: world.simulators[member].get_data(asked) for member, asked in self._asked.items()}
+        for member, entity, port, transform, target, site in self._wires:
+            value = said[member][entity][port]
+            value = value if transform is None else transform(value)
+            if site is None:
+                self._outside[target][b] = value
+            else:
+                self._outside[target][b, site] = value
+        for k, name in enumerate((GRID, BASELINE)):
+            known = emission_of(world.simulators, name)
+            self._outside["emission"][b, k] = math.nan if known is None else known
+
+    def observe(self, time_s: np.ndarray) -> np.ndarray:
         """(B, n, O) scaled observations of the moment `time_s` (B,) before the controllers' step."""
-        if self._weights.carbon == "marginal" and self.steering.sees_carbon and np.isnan(heard.mci_kg_per_kwh).any():
+        outside, state = self._outside, self._state
+        if (self._weights.carbon == "marginal" and self.steering.sees_carbon
+                and np.isnan(outside["mci_kg_per_kwh"]).any()):
             raise ScenarioError("reward.carbon = marginal needs mci at every site and there is none: --set "
                                 "controller.reward.carbon=attributed, or choose a grid that gives mci_kg_per_kwh")
-        self._heard, self._time_s, self._placed = heard, time_s, None
-        arrived, classes = heard.arrived, len(self.facts.kinds)
-        env = np.repeat(np.arange(self.n_envs), np.diff(arrived.first))
-        at = env * classes + arrived.job_class
-        count = self.n_envs * classes
-        arrivals = np.bincount(at, minlength=count).astype(float).reshape(-1, classes)
-        work_to = np.bincount(at, arrived.work_to, count).reshape(-1, classes)
-        state = self._state
+        self._arrived = arrived = _joined(self._rows)
+        self._time_s, self._placed, classes = time_s, None, len(self.facts.kinds)
+        at = arrived.env * classes + arrived.job_class
+        arrivals = np.bincount(at, minlength=self.n_envs * classes).astype(float).reshape(-1, classes)
+        work_to = np.bincount(at, arrived.work_to, self.n_envs * classes).reshape(-1, classes)
         by_lead, by_time, usual = look(self._rules, time_s, self._waiting, self._numbers, state["running_jobs"],
                                        state["queued_jobs"], state["pending_work_to"], arrivals, work_to)
         backlog, angle = state["queued_jobs"] + state["deferred_jobs"], 2.0 * math.pi * time_s / DAY_S
         numbers = {
-            **state, "price_usd_per_kwh": heard.price_usd_per_kwh, "forecast_usd_per_kwh": heard.forecast_usd_per_kwh,
-            "nci_kg_per_kwh": heard.nci_kg_per_kwh, "mci_kg_per_kwh": heard.mci_kg_per_kwh, "power_kw": state["p_kw"],
-            "backlog_jobs": backlog, "train_backlog_jobs": backlog[..., self._rules.train].sum(axis=2),
+            **state, **outside, "power_kw": state["p_kw"], "backlog_jobs": backlog,
+            "train_backlog_jobs": backlog[..., self._rules.train].sum(axis=2),
             "inf_backlog_jobs": backlog[..., self._rules.inf].sum(axis=2), "arrivals": arrivals,
             "day": np.stack([np.sin(angle), np.cos(angle)], axis=1), "site_carry": self._site_carry,
             "deferral_carry": self._owed, "deferred_by_lead": by_lead, "deferred_by_time": by_time,
             "usual_gpus": usual}
-        rows = np.empty((self.n_envs, sum(at.size for at in self._places.values())))
-        for name, at in self._places.items():
+        places = self.view.places
+        rows = np.empty((self.n_envs, sum(at.size for at in places.values())))
+        for name, at in places.items():
             rows[:, at.ravel()] = numbers[name].reshape(self.n_envs, -1)
         return self.view.observe_rows(rows)
+
+    # --- what is done -------------------------------------------------------------------------------------------
 
     def context(self, leaders_action: np.ndarray) -> np.ndarray:
         """(B, n, C) scaled contexts, given the managers' actions (B, 1, A); changes nothing."""
@@ -125,17 +156,16 @@ class BatchSteering:
         if not np.isfinite(action).all():
             raise ModelError("an action holds a number that is not finite")
         sites, carry, jobs, work_to = self._place(action[:, 0])
-        arrived, state, rules = self._heard.arrived, self._state, self._rules
+        arrived, state, rules = self._arrived, self._state, self._rules
         self._make_room()
         acts = action[:, 1:].astype(np.float64)
         owed, numbers = self._owed.copy(), self._numbers.copy()
         release_s, gpus = operate(rules, acts, arrived, sites, self._time_s, owed, self._waiting, numbers,
                                   state["running_jobs"], state["queued_jobs"], state["pending_work_to"],
                                   state["slack_min"], jobs, work_to)
-        env = np.repeat(np.arange(self.n_envs), np.diff(arrived.first))
-        mine = going[env]
+        mine = going[arrived.env]
         degc = np.clip(acts[..., len(rules.train) * len(rules.leads_s) + len(self.facts.kinds) + 1], *self._supply)
-        sent = Jobs(env * len(self.facts.gpus) + sites, arrived.job_class, arrived.id, arrived.work_to,
+        sent = Jobs(arrived.env * self.facts.n_sites + sites, arrived.job_class, arrived.id, arrived.work_to,
                     arrived.deadline_s, release_s)
         did = self.fleet.step(Jobs(*(column[mine] for column in sent)), gpus, degc, going)
         for kept, new in ((self._site_carry, carry), (self._owed, owed), (self._numbers, numbers)):
@@ -155,6 +185,23 @@ class BatchSteering:
         for b in envs:
             self._waiting["release_s"][b, :self._numbers[b]] -= self._time_s[b] + self._step_s
 
+    def state(self) -> dict[str, np.ndarray]:
+        """All that the next step depends on, and what it would hear is not part of it, as arrays of plain numbers."""
+        mine = {"site_carry": self._site_carry, "owed": self._owed, "numbers": self._numbers,
+                "jobs_so_far": self._jobs_so_far, "waiting": plain(self._waiting)}
+        return ({name: array.copy() for name, array in mine.items()}
+                | {f"now/{name}": array.copy() for name, array in self._state.items()}
+                | {f"fleet/{name}": array for name, array in self.fleet.state().items()})
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> None:
+        """Go on from `state`."""
+        self._site_carry, self._owed = state["site_carry"].copy(), state["owed"].copy()
+        self._numbers, self._jobs_so_far = state["numbers"].copy(), state["jobs_so_far"].copy()
+        self._waiting = records(state["waiting"], WAITING)
+        self._state = {name: state[f"now/{name}"].copy() for name in self._state}
+        self.fleet.restore({name.removeprefix("fleet/"): array for name, array in state.items()
+                            if name.startswith("fleet/")})
+
     # --- inside -------------------------------------------------------------------------------------------------
 
     def _place(self, manager: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -163,12 +210,12 @@ class BatchSteering:
             shares = manager.astype(np.float64)
             if not np.isfinite(shares).all():
                 raise ModelError("a manager's action holds a number that is not finite")
-            self._placed = manager.copy(), place(self._rules, shares, self._heard.arrived, self._site_carry)
+            self._placed = manager.copy(), place(self._rules, shares, self._arrived, self._site_carry)
         return self._placed[1]
 
     def _make_room(self) -> None:
         """For as many training jobs that wait as may come."""
-        need = int((self._numbers + np.diff(self._heard.arrived.first)).max())
+        need = int((self._numbers + np.diff(self._arrived.first)).max())
         if need > self._waiting.shape[1]:
             longer = np.zeros((self.n_envs, max(need, 2 * self._waiting.shape[1])), WAITING)
             longer[:, :self._waiting.shape[1]] = self._waiting
@@ -188,13 +235,12 @@ class BatchSteering:
 
     def _minute(self, did: FleetStep, sites: Sequence[int]) -> Minute:
         """The minute that ended at some sites, in all environments."""
-        heard, here = self._heard, list(sites)
+        outside, here = self._outside, list(sites)
         nci, mci, emission, baseline = (
             None if np.isnan(known).any() else known
-            for known in (heard.nci_kg_per_kwh, heard.mci_kg_per_kwh, heard.emission_kg_per_h,
-                          heard.baseline_kg_per_h))
+            for known in (outside["nci_kg_per_kwh"], outside["mci_kg_per_kwh"], *outside["emission"].T))
         return Minute(
-            hours=self.steering.hours, price_usd_per_kwh=heard.price_usd_per_kwh,
+            hours=self.steering.hours, price_usd_per_kwh=outside["price_usd_per_kwh"],
             power_kw=[did.p_kw[:, i] for i in here], work_to=did.work_to[:, here].sum(axis=(1, 2)),
             dropped_jobs=list(did.dropped_jobs[:, here].sum(axis=1).T.astype(float)),
             nci_kg_per_kwh=None if nci is None else [nci[:, i] for i in here],
@@ -206,13 +252,21 @@ class BatchSteering:
         """As `Steering._shaping`."""
         weights, gpus, here, seen = self._weights, self.facts.gpus, list(sites), self._state
         usual_kw = self.steering.usual_kw * sum([gpus[i] for i in here]) / sum(gpus) if weights.relative else 0.0
-        shaping = hour_cost(self._heard.price_usd_per_kwh, usual_kw, self.steering.hours, weights)
+        shaping = hour_cost(self._outside["price_usd_per_kwh"], usual_kw, self.steering.hours, weights)
         if self.steering.foresees:
             for i in here:
                 shaping = shaping + loom(seen["late_jobs"][:, i].sum(axis=1), seen["urgent_jobs"][:, i].sum(axis=1),
                                          weights) - loom(did.late_jobs[:, i].sum(axis=1),
                                                          did.urgent_jobs[:, i].sum(axis=1), weights)
         return shaping
+
+
+def _joined(rows: Sequence[JobRows]) -> Arrived:
+    """The jobs of all environments, one after the other."""
+    counts = [len(of_env.id) for of_env in rows]
+    return Arrived(np.concatenate([[0], np.cumsum(counts)]), np.repeat(np.arange(len(rows)), counts),
+                   *(np.concatenate([getattr(of_env, name) for of_env in rows])
+                     for name in ("id", "class_index", "work_to", "deadline_s")))
 
 
 def _rules(steering: Steering, step_s: float) -> Rules:
