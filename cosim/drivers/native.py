@@ -55,8 +55,8 @@ class NativeWorld:
 
     carry: member -> what it goes on from, as `carry()` of an earlier world gave it (members built on cosim.adapter).
     linked_only: fetch no output that no link carries, and let members spare themselves such (`Adapter.spare`); for
-    worlds without a trace. elsewhere: members that are started and wired, but never stepped: somebody else plays them,
-    and says by `tell` what others hear of them.
+    worlds without a trace. elsewhere: members that are started and wired, but never stepped: their outputs come from
+    elsewhere, through `send`.
     Raises ScenarioError for a wiring that cannot work, ModelError naming the member that failed.
     """
 
@@ -119,8 +119,8 @@ class NativeWorld:
                 if following.get(name) == time:
                     following[name] = self._step(name, time)
 
-    def tell(self, connections: Sequence[Connection], values: Sequence[Any]) -> None:
-        """Hand over what members that are played elsewhere send; their targets hear it from now on."""
+    def send(self, connections: Sequence[Connection], values: Sequence[Any]) -> None:
+        """Put values of members that are not stepped here on their connections; they stand until others come."""
         put([self._wire(c) for c in connections], values)
 
     def run_to(self, member: str, until: int) -> int | None:

@@ -9,7 +9,7 @@ A scenario's `environment` names in `batch` who plays its steered members in all
     observe(time_s) -> (B, n, O)
     context(leaders' action) -> (B, n, C)
     step(action, going) -> rewards (B,), terms (B, terms), credit (B, n) or None
-    tells(time, b) -> connections to those members of world b that step at bus step `time`, and what they hear
+    sends(time, b) -> connections to those members of world b that step at bus step `time`, and what they hear
     next_day(worlds), state() -> arrays, restore(arrays)
 
 All other members of a world are its own, and run as always. Numbers are those of `Environments`, to the last digits
@@ -67,7 +67,7 @@ class BatchEnvironments:
         self._seeds = [seed_of(seed, b // twins) for b in indices]
         self._worlds: list[NativeWorld | None] = [None] * self.n_envs
         self._batch = self._make_batch()
-        self.spec, self._names = self._batch.steering.spec, self._class.terms
+        self.spec, self.terms = self._batch.steering.spec, tuple(self._class.terms)
 
     def reset(self) -> np.ndarray:
         """(B, n, O): all environments begin anew."""
@@ -89,18 +89,19 @@ class BatchEnvironments:
         return self._batch.context(np.asarray(leaders_action, np.float32))
 
     def step(self, action: np.ndarray) -> Step:
-        """One step of all; a failure is told with the environment's number, seed and episode where it is one's own."""
+        """One step of all; a failure is sent with the environment's number, seed and episode where it is one's own."""
         (rewards, terms, credit), ended = self._go(np.asarray(action, np.float32), np.ones(self.n_envs, bool))
-        return step_of(self.observation, rewards.astype(np.float32), terms, ended, self._names,
+        return step_of(self.observation, rewards.astype(np.float32), terms, ended, self.terms,
                        None if credit is None else credit.astype(np.float32))
 
     def state(self) -> Arrays:
-        """What each day began with and what its world was told since, under the environments' numbers; and how those
-        members stand that are played here, under 'batch'."""
-        out = {f"batch/{name}": array for name, array in self._batch.state().items()}
-        for b, number in enumerate(self._indices):
+        """What each day began with, what its world was sent since, and how its members stand that are played here,
+        under the environments' numbers: '0/sent'."""
+        out: Arrays = {}
+        for b, (number, now) in enumerate(zip(self._indices, self._batch.state(), strict=True)):
             mine = {"seed": np.array(self._seeds[b]), "episode": np.array(self._episodes[b]),
-                    "time": np.array(self._times[b]), "told": np.array(self._told[b], np.float64)}
+                    "time": np.array(self._times[b]), "sent": np.array(self._sent[b], np.float64)}
+            mine |= {f"now/{name}": array for name, array in now.items()}
             for member, arrays in self._carried[b].items():
                 mine |= {f"carry/{member}/{name}": numeric(array) for name, array in arrays.items()}
             out |= {f"{number}/{name}": array for name, array in mine.items()}
@@ -110,8 +111,9 @@ class BatchEnvironments:
         """Go on from `state`: the worlds play their open days again. ScenarioError if it lacks one of these."""
         self.close()
         self._empty()
+        now: list[Arrays] = []
         for b, number in enumerate(self._indices):
-            mine = part_of(state, number, "told")
+            mine = part_of(state, number, "sent")
             self._seeds[b], self._episodes[b] = int(mine["seed"]), int(mine["episode"])
             carried: dict[str, Arrays] = {}
             for key, array in mine.items():
@@ -121,9 +123,9 @@ class BatchEnvironments:
                     carried.setdefault(member, {})[name] = text_or_numbers(array)
             self._begin(b, carried)
             self._times[b] = int(mine["time"])
-            self._replay(b, mine["told"])
-        self._batch.restore({key.removeprefix("batch/"): array for key, array in state.items()
-                             if key.startswith("batch/")})
+            self._replay(b, mine["sent"])
+            now.append({key.removeprefix("now/"): array for key, array in mine.items() if key.startswith("now/")})
+        self._batch.restore(now)
         self._watch()
         return self.observation
 
@@ -137,14 +139,14 @@ class BatchEnvironments:
     # --- inside -------------------------------------------------------------------------------------------------
 
     def _empty(self) -> None:
-        """Before the first day: nobody inside, nothing told."""
+        """Before the first day: nobody inside, nothing sent."""
         self._batch = self._make_batch()
         self._episodes, self._times = [self._first_episode] * self.n_envs, np.zeros(self.n_envs, np.int64)
         self._carried: list[dict[str, Arrays]] = [{} for _ in self._seeds]
-        self._told: list[list[list[float]]] = [[] for _ in self._seeds]
+        self._sent: list[list[list[float]]] = [[] for _ in self._seeds]
 
     def _make_batch(self) -> Any:
-        """Who plays the steered members, told of them by a world that nobody steps."""
+        """Who plays the steered members, sent of them by a world that nobody steps."""
         resolved = at(self._resolved, self._seeds[0], self._first_episode)
         world = NativeWorld(resolved, Control(resolved.clock, resolved.until), linked_only=True)
         world.start()
@@ -156,7 +158,7 @@ class BatchEnvironments:
         world = NativeWorld(resolved, Control(resolved.clock, resolved.until), carried, linked_only=True,
                             elsewhere=self._plays.elsewhere)
         world.start()
-        self._worlds[b], self._carried[b], self._told[b], self._times[b] = world, carried, [], 0
+        self._worlds[b], self._carried[b], self._sent[b], self._times[b] = world, carried, [], 0
 
     def _go(self, action: np.ndarray, going: np.ndarray) -> tuple[Any, np.ndarray]:
         """One step of some; what it gave, and which days ended."""
@@ -180,11 +182,11 @@ class BatchEnvironments:
         """The worlds of some run up to the moment before the next step, and all are seen."""
         for b in np.flatnonzero(going):
             time, world = int(self._times[b]), self._worlds[b]
-            connections, values = self._batch.tells(time, b)
+            connections, values = self._batch.sends(time, b)
             try:
                 if connections:
-                    self._told[b].append(values)
-                    world.tell(connections, values)
+                    self._sent[b].append(values)
+                    world.send(connections, values)
                 world.run(time + 1)
             except CosimError as err:
                 raise type(err)(f"environment {self._indices[b]} (seed {self._seeds[b]}, episode "
@@ -195,13 +197,13 @@ class BatchEnvironments:
     def _watch(self) -> None:
         self.observation = self._batch.observe(np.array([self._resolved.clock.seconds(int(t)) for t in self._times]))
 
-    def _replay(self, b: int, told: np.ndarray) -> None:
+    def _replay(self, b: int, sent: np.ndarray) -> None:
         """Run a world, at its day's start, to where it stood, and take what was taken from it."""
-        rows = iter(told.tolist())
+        rows = iter(sent.tolist())
         for time in range(0, int(self._times[b]) + 1, self._step):
-            connections, _ = self._batch.tells(time, b)
+            connections, _ = self._batch.sends(time, b)
             if connections:
-                self._told[b].append(values := next(rows))
-                self._worlds[b].tell(connections, values)
+                self._sent[b].append(values := next(rows))
+                self._worlds[b].send(connections, values)
             self._worlds[b].run(time + 1)
             self._batch.take(b, self._resolved.clock.seconds(time), self._worlds[b])

@@ -165,7 +165,7 @@ class Environments:
             resolved.scenario.members[steering_of(scenario).member].step_s)
         self.envs = [Environment(resolved, seed_of(seed, b // twins), episode) for b in indices]
         self.spec, self.n_envs, self._indices = self.envs[0].steering.spec, len(self.envs), list(indices)
-        self._names = self.envs[0].steering.terms
+        self.terms = tuple(self.envs[0].steering.terms)
 
     def reset(self) -> np.ndarray:
         """(B, n, O): all environments begin anew."""
@@ -185,7 +185,7 @@ class Environments:
                 raise type(err)(f"environment {b} (seed {env.seed}, episode {env.episode}): {err}") from err
         rewards, terms, credit, ended = zip(*results, strict=True)
         return step_of(np.stack([env.observation for env in self.envs]), np.array(rewards, np.float32),
-                       np.array(terms), np.array(ended), self._names,
+                       np.array(terms), np.array(ended), self.terms,
                        None if credit[0] is None else np.array(credit, np.float32))
 
     def state(self) -> Arrays:

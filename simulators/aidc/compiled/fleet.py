@@ -31,7 +31,7 @@ from cosim.simulators.aidc.compiled.records import (
     plain,
     records,
 )
-from cosim.simulators.aidc.compiled.tables import empty_tables, with_room
+from cosim.simulators.aidc.compiled.tables import empty_tables, joined, with_room
 from cosim.simulators.aidc.engine.racks import Racks
 from cosim.simulators.aidc.equations import (
     aidc_power_kw,
@@ -187,16 +187,20 @@ class CompiledFleet:
             of_lane.resume(self._racks[lane].down, 0.0)
             self._racks[lane] = of_lane
 
-    def state(self) -> dict[str, np.ndarray]:
-        """All that it goes on from, as arrays of plain numbers; failures of racks are their owner's."""
-        tables = {name: plain(getattr(self._tables, name)) for name in _CHANGING}
-        return tables | {"window_kw": self._window_kw.copy(), "filled": self._filled.copy()}
+    def state(self) -> list[dict[str, np.ndarray]]:
+        """All that each environment goes on from, as arrays of plain numbers; failures of racks are their owner's."""
+        n = self._shape[1]
+        return [{name: plain(getattr(self._tables, name)[b * n:(b + 1) * n]) for name in _CHANGING}
+                | {"window_kw": self._window_kw[:, b].copy(), "filled": self._filled[b].copy()}
+                for b in range(self.n_envs)]
 
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Go on from the `state` of a fleet of the same parameters and as many environments."""
-        self._tables = self._tables._replace(**{
-            name: records(state[name], getattr(self._tables, name).dtype) for name in _CHANGING})
-        self._window_kw, self._filled = state["window_kw"].copy(), state["filled"].copy()
+    def restore(self, states: Sequence[Mapping[str, np.ndarray]]) -> None:
+        """Go on from what environments of the same parameters gave as their `state`."""
+        kinds = {name: getattr(self._tables, name).dtype for name in _CHANGING}
+        self._tables = joined([{name: records(state[name], kind) for name, kind in kinds.items()} for state in states],
+                              self._tables)
+        self._window_kw = np.stack([state["window_kw"] for state in states], axis=1)
+        self._filled = np.array([int(state["filled"]) for state in states])
 
     # --- what comes from outside --------------------------------------------------------------------------------
 

@@ -31,6 +31,7 @@ _LEVELS = ("queued_jobs", "deferred_jobs", "running_jobs", "pending_work_to", "d
 """Of the fleet's ports those that the controller hears, per class."""
 _SITE_LEVELS = ("slack_min", "free_gpu_ratio", "p_kw", "p_window_kw", "q_window_kvar")
 """Per site; the last two the grid hears."""
+_OWN = ("site_carry", "owed", "jobs_so_far")
 _WAITING = 64
 """Training jobs yet to be released, of one environment, that there is room for at the start."""
 
@@ -82,10 +83,10 @@ class BatchSteering:
         sites = {name: i for i, name in enumerate(self.facts.sites)}
         self._wires = [Wire(*c.source, c.transform, c.target[2], sites.get(c.target[1])) for c in plan.connections
                        if c.target[0] == CONTROLLER and c.source[0] not in self.elsewhere]
-        self._asked: dict[str, dict[str, list[str]]] = {}
+        self._read_ports: dict[str, dict[str, list[str]]] = {}
         for wire in self._wires:
-            self._asked.setdefault(wire.member, {}).setdefault(wire.entity, []).append(wire.port)
-        self._told = [(c, c.source[2], sites[c.source[1]], round(simulators[c.target[0]].step_s / self._step_s))
+            self._read_ports.setdefault(wire.member, {}).setdefault(wire.entity, []).append(wire.port)
+        self._links_out = [(c, c.source[2], sites[c.source[1]], round(simulators[c.target[0]].step_s / self._step_s))
                       for c in plan.connections if c.source[0] == FLEET and c.target[0] != CONTROLLER]
 
     @staticmethod
@@ -95,16 +96,16 @@ class BatchSteering:
 
     # --- what comes from outside --------------------------------------------------------------------------------
 
-    def tells(self, time: int, b: int) -> tuple[list[Any], list[float]]:
+    def sends(self, time: int, b: int) -> tuple[list[Any], list[float]]:
         """Connections from the data centers of world b to members that step at the controller's step number `time`,
-        and what these hear."""
-        due = [(c, self._state[port][b, site]) for c, port, site, steps in self._told if time % steps == 0]
+        and the values they get."""
+        due = [(c, self._state[port][b, site]) for c, port, site, steps in self._links_out if time % steps == 0]
         return [c for c, _ in due], [float(value) for _, value in due]
 
     def take(self, b: int, time_s: float, world: Any) -> None:
         """Jobs, prices and intensities of world b before the controller's step at `time_s`."""
         self._rows[b] = world.simulators[WORKLOAD].rows_at(time_s)
-        said = {member: world.simulators[member].get_data(asked) for member, asked in self._asked.items()}
+        said = {member: world.simulators[member].get_data(ports) for member, ports in self._read_ports.items()}
         for member, entity, port, transform, target, site in self._wires:
             value = said[member][entity][port]
             value = value if transform is None else transform(value)
@@ -157,7 +158,7 @@ class BatchSteering:
             raise ModelError("an action holds a number that is not finite")
         sites, carry, jobs, work_to = self._place(action[:, 0])
         arrived, state, rules = self._arrived, self._state, self._rules
-        self._make_room()
+        self._make_room(int((self._numbers + np.diff(arrived.first)).max()))
         acts = action[:, 1:].astype(np.float64)
         owed, numbers = self._owed.copy(), self._numbers.copy()
         release_s, gpus = operate(rules, acts, arrived, sites, self._time_s, owed, self._waiting, numbers,
@@ -185,22 +186,27 @@ class BatchSteering:
         for b in envs:
             self._waiting["release_s"][b, :self._numbers[b]] -= self._time_s[b] + self._step_s
 
-    def state(self) -> dict[str, np.ndarray]:
-        """All that the next step depends on, and what it would hear is not part of it, as arrays of plain numbers."""
-        mine = {"site_carry": self._site_carry, "owed": self._owed, "numbers": self._numbers,
-                "jobs_so_far": self._jobs_so_far, "waiting": plain(self._waiting)}
-        return ({name: array.copy() for name, array in mine.items()}
-                | {f"now/{name}": array.copy() for name, array in self._state.items()}
-                | {f"fleet/{name}": array for name, array in self.fleet.state().items()})
+    def state(self) -> list[dict[str, np.ndarray]]:
+        """What each environment goes on from, but for what comes from outside, as arrays of plain numbers."""
+        states = self.fleet.state()
+        for b, of_env in enumerate(states):
+            of_env |= {name: getattr(self, f"_{name}")[b].copy() for name in _OWN}
+            of_env |= {f"now {name}": array[b].copy() for name, array in self._state.items()}
+            of_env["waiting"] = plain(self._waiting[b, :self._numbers[b]])
+        return states
 
-    def restore(self, state: Mapping[str, np.ndarray]) -> None:
-        """Go on from `state`."""
-        self._site_carry, self._owed = state["site_carry"].copy(), state["owed"].copy()
-        self._numbers, self._jobs_so_far = state["numbers"].copy(), state["jobs_so_far"].copy()
-        self._waiting = records(state["waiting"], WAITING)
-        self._state = {name: state[f"now/{name}"].copy() for name in self._state}
-        self.fleet.restore({name.removeprefix("fleet/"): array for name, array in state.items()
-                            if name.startswith("fleet/")})
+    def restore(self, states: Sequence[Mapping[str, np.ndarray]]) -> None:
+        """Go on from what environments gave as their `state`."""
+        self.fleet.restore(states)
+        for b, of_env in enumerate(states):
+            for name in _OWN:
+                getattr(self, f"_{name}")[b] = of_env[name]
+            for name, array in self._state.items():
+                array[b] = of_env[f"now {name}"]
+            rows = records(of_env["waiting"], WAITING)
+            self._numbers[b] = len(rows)
+            self._make_room(len(rows))
+            self._waiting[b, :len(rows)] = rows
 
     # --- inside -------------------------------------------------------------------------------------------------
 
@@ -213,9 +219,8 @@ class BatchSteering:
             self._placed = manager.copy(), place(self._rules, shares, self._arrived, self._site_carry)
         return self._placed[1]
 
-    def _make_room(self) -> None:
-        """For as many training jobs that wait as may come."""
-        need = int((self._numbers + np.diff(self._arrived.first)).max())
+    def _make_room(self, need: int) -> None:
+        """For so many training jobs that wait in one environment."""
         if need > self._waiting.shape[1]:
             longer = np.zeros((self.n_envs, max(need, 2 * self._waiting.shape[1])), WAITING)
             longer[:, :self._waiting.shape[1]] = self._waiting
