@@ -2,7 +2,8 @@
 
 The same model as `facility.Facility` with a static plant, job by job and event by event, in one compiled loop; SimPy's
 remains the engine of the bus and of every trace. Fates of jobs, their times, counts, work, GPU time and slack are those
-of `Facility` bit for bit (energies, summed in another order, to 1e-12), which tests hold the two to.
+of `Facility` bit for bit, and so are powers (but for server fans, whose cube numpy may round otherwise); tests hold the
+two to it.
 
 Axes: B environments, N sites, M classes, in the orders of the parameters; L = B N lanes, site by site in each
 environment.
@@ -10,6 +11,7 @@ environment.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -76,8 +78,6 @@ class FleetStep:
 
     p_kw: np.ndarray
     q_kvar: np.ndarray
-    p_window_kw: np.ndarray
-    q_window_kvar: np.ndarray
     it_kw: np.ndarray
     chiller_kw: np.ndarray
     tower_kw: np.ndarray
@@ -175,6 +175,14 @@ class CompiledFleet:
         powers = self._powers(self._stood[:count], applied)
         going = np.ones(self.n_envs, bool) if going is None else going
         return self._report(going, readings, slack_min, applied, applied != supply, powers, left[:rows])
+
+    def window(self, env: int, site: int) -> tuple[float, float] | None:
+        """`p_window_kw` and `q_window_kvar` of a site of an environment; None before its first step."""
+        steps = min(int(self._filled[env]), len(self._window_kw))
+        if not steps:
+            return None
+        p_kw = math.fsum(self._window_kw[:steps, env, site].tolist()) / steps
+        return p_kw, reactive_power_kvar(p_kw, self._sites[site].q_per_p_ratio)
 
     def shift(self, envs: np.ndarray, jobs_before: np.ndarray, racks: Sequence[Racks] | None = None) -> None:
         """Begin a new day in some environments: their clocks are set to 0, and ids to below 0 by taking off
@@ -281,16 +289,14 @@ class CompiledFleet:
         env = np.flatnonzero(going)
         self._window_kw[self._filled[env] % len(self._window_kw), env] = p_kw[env]
         self._filled[env] += 1
-        filled = np.clip(self._filled, 1, len(self._window_kw))[:, None]
-        p_window_kw = self._window_kw.sum(axis=0) / filled
         ratio = np.array([site.q_per_p_ratio for site in self._sites])
         up = tables.sites["up_gpus"].reshape(shape[:2])
         busy = classes["busy_gpus"].sum(axis=2)
         free = np.maximum(1.0 - busy / self._gpus - (self._gpus - up) / self._gpus, 0.0)
         busy_gpu_s = classes["busy_gpu_s"]
         return FleetStep(
-            p_kw, reactive_power_kvar(p_kw, ratio), p_window_kw, reactive_power_kvar(p_window_kw, ratio), it_kw,
-            chiller_kw, tower_kw, loss_kw, supply, free, slack_min.reshape(shape[:2]), up.copy(), clipped,
+            p_kw, reactive_power_kvar(p_kw, ratio), it_kw, chiller_kw, tower_kw, loss_kw, supply, free,
+            slack_min.reshape(shape[:2]), up.copy(), clipped,
             gpu_throughput_to_per_s(busy_gpu_s, self._to_per_gpu_min) + classes["trim_to"], busy_gpu_s / self.step_s,
             classes["granted_gpus"].copy(), classes["received"].copy(), classes["finished"].copy(),
             classes["dropped"].copy(), classes["finished_to"].copy(), classes["missed_to"].copy(),

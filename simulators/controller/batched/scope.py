@@ -12,7 +12,7 @@ from cosim.simulators.controller.steering import CONTROLLER, FLEET, WORKLOAD
 _HEARD = ("p_kw", "queued_jobs", "deferred_jobs", "running_jobs", "pending_work_to", "deferred_work_to", "late_jobs",
           "urgent_jobs", "slack_min", "free_gpu_ratio")
 _FROM_WORLD = ("price_usd_per_kwh", "forecast_usd_per_kwh", "nci_kg_per_kwh", "mci_kg_per_kwh")
-_TO_WORLD = ("p_window_kw", "q_window_kvar", "p_kw")
+_TO_WORLD = ("p_window_kw", "q_window_kvar")
 
 
 def lacking(resolved: Any, plan: Any) -> list[str]:

@@ -29,8 +29,8 @@ from cosim.units import DAY_S, MIN_S
 _LEVELS = ("queued_jobs", "deferred_jobs", "running_jobs", "pending_work_to", "deferred_work_to", "late_jobs",
            "urgent_jobs")
 """Of the fleet's ports those that the controller hears, per class."""
-_SITE_LEVELS = ("slack_min", "free_gpu_ratio", "p_kw", "p_window_kw", "q_window_kvar")
-"""Per site; the last two the grid hears."""
+_SITE_LEVELS = ("slack_min", "free_gpu_ratio", "p_kw")
+"""The same, per site."""
 _OWN = ("site_carry", "owed", "jobs_so_far")
 _WAITING = 64
 """Training jobs yet to be released, of one environment, that there is room for at the start."""
@@ -68,7 +68,7 @@ class BatchSteering:
         self._site_carry = np.zeros((n_envs, classes, n))
         self._owed = np.zeros((n_envs, n, len(rules.train), leads))
         self._waiting, self._numbers = np.zeros((n_envs, _WAITING), WAITING), np.zeros(n_envs, np.int64)
-        idle = simulators[FLEET].initial()
+        self._idle = idle = simulators[FLEET].initial()
         shapes = dict.fromkeys(_LEVELS, (n_envs, n, classes)) | dict.fromkeys(_SITE_LEVELS, (n_envs, n))
         self._state = {name: np.array(np.broadcast_to([idle[site][name] for site in self.facts.sites], shape), float)
                        for name, shape in shapes.items()}
@@ -99,8 +99,13 @@ class BatchSteering:
     def sends(self, time: int, b: int) -> tuple[list[Any], list[float]]:
         """Connections from the data centers of world b to members that step at the controller's step number `time`,
         and the values they get."""
-        due = [(c, self._state[port][b, site]) for c, port, site, steps in self._links_out if time % steps == 0]
-        return [c for c, _ in due], [float(value) for _, value in due]
+        due = [(c, self._power(b, site, port)) for c, port, site, steps in self._links_out if time % steps == 0]
+        return [c for c, _ in due], [value for _, value in due]
+
+    def _power(self, b: int, site: int, port: str) -> float:
+        """What a site of environment b has drawn over the grid's window, by the name of its port."""
+        drawn = self.fleet.window(b, site)
+        return self._idle[self.facts.sites[site]][port] if drawn is None else drawn[port == "q_window_kvar"]
 
     def take(self, b: int, time_s: float, world: Any) -> None:
         """Jobs, prices and intensities of world b before the controller's step at `time_s`."""
