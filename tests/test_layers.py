@@ -32,7 +32,7 @@ FLOORS = [
     {"cosim.report"},
     {"cosim.run", "cosim.conformance"},
     {"cosim.check", "cosim.trace.command", "cosim.learning.vector"},
-    {"cosim.trace.__main__", "cosim.learning.workers"},
+    {"cosim.trace.__main__", "cosim.learning.batch", "cosim.learning.workers"},
     {"cosim.learning.environment", "cosim.learning.pettingzoo"},
 ]
 """Of the frame, from the ground up. The other packages stand as a whole: cosim < agents < simulators < scenarios."""
