@@ -72,20 +72,23 @@ def _name(path: Path) -> str:
 
 
 def parsers() -> dict[str, Any]:
-    """Module -> its argparse parser, of every module that has `parser()`: each is a command line."""
-    out = {}
-    for package in PACKAGES:
-        for path in _modules(package):
-            text = path.read_text(encoding="utf-8")
-            if "\ndef parser()" in text:
-                out[_name(path)] = importlib.import_module(_name(path)).parser()
-    return out
+    """Module -> its argparse parser, of every module that has `parser()`: `cosim` and its subcommands, in the order of
+    its help."""
+    found = [_name(path) for package in PACKAGES for path in _modules(package)
+             if "\ndef parser()" in path.read_text(encoding="utf-8")]
+    order = [command.module for command in importlib.import_module("cosim.commands.names").COMMANDS.values()]
+    found.sort(key=lambda name: order.index(name) if name in order else -1)
+    return {name: importlib.import_module(name).parser() for name in found}
 
 
 def cli() -> str:
     """Every command, its arguments and its exit codes, from the parsers."""
-    out = []
+    commands = importlib.import_module("cosim.commands.names").COMMANDS
+    out = [_table(("command", "what it does"), [(f"[`cosim {name}`](#cosim-{name})", command.about)
+                                                for name, command in commands.items()]), ""]
     for made in parsers().values():
+        if made.prog == "cosim":  # the table above
+            continue
         out += [f"## {made.prog}", "", str(made.description), ""]
         for action in made._actions:
             if type(action).__name__ != "_SubParsersAction":

@@ -41,7 +41,7 @@ from cosim.trace.seal import BLOCK, check_seal
 
 FORMAT = "aidc-cosim trace"
 SCHEMA_VERSION = 1
-RESCUE = "python -m cosim.trace rescue saves what is whole in it"
+RESCUE = "cosim trace rescue saves what is whole in it"
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, IndexError, AttributeError)
 """What h5py raises on a file whose bytes are not what HDF5 wrote."""
 _REQUIRED = {"format", "schema_version", "status", "error"}
