@@ -87,8 +87,6 @@ def cli() -> str:
     out = [_table(("command", "what it does"), [(f"[`cosim {name}`](#cosim-{name})", command.about)
                                                 for name, command in commands.items()]), ""]
     for made in parsers().values():
-        if made.prog == "cosim":  # the table above
-            continue
         out += [f"## {made.prog}", "", str(made.description), ""]
         for action in made._actions:
             if type(action).__name__ != "_SubParsersAction":
@@ -97,9 +95,9 @@ def cli() -> str:
             out += [_table(("command", "what it does"), [(f"`{made.prog} {_usage(name, p)}`", about.get(name, ""))
                                                          for name, p in action.choices.items()]), ""]
         rows = [(_argument(a), (a.help or "") % {"default": a.default, "prog": made.prog})
-                for a in made._actions if a.dest not in ("help", "command")]
+                for a in made._actions if a.dest not in ("help", "command") and a.help != "==SUPPRESS=="]
         out += [_table(("argument", "what it does"), rows), ""] if rows else []
-        out += [str(made.epilog), ""] if made.epilog else []
+        out += [str(made.epilog), ""] if made.epilog and made.prog != "cosim" else []  # its list is above
     return "\n".join(out)
 
 
