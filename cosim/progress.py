@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from time import monotonic
@@ -30,10 +30,10 @@ EVERY_S = 2.0
 
 @dataclass
 class Working:
-    """What a command does just now: `what` in words, `done` of `total` (None: not known), of which `before` was done
-    when it began."""
+    """What a command does just now: `what` in words (or a function that puts `done` into words), `done` of `total`
+    (None: not known), of which `before` was done when it began."""
 
-    what: str
+    what: str | Callable[[float], str]
     total: float | None = None
     done: float = 0.0
     before: float = 0.0
@@ -42,6 +42,11 @@ class Working:
     def at(self, done: float, what: str | None = None) -> None:
         """Note that so much of the total is done, and perhaps what is being done."""
         self.done, self.what = done, what or self.what
+
+    @property
+    def text(self) -> str:
+        """What is being done, in one line that a terminal shows as it stands."""
+        return visible(self.what if isinstance(self.what, str) else self.what(self.done))
 
     def line(self) -> str:
         """As plain text: share, time passed, time left."""
@@ -52,11 +57,12 @@ class Working:
             if self.done > self.before:
                 left = passed * (self.total - self.done) / (self.done - self.before)
                 parts.append(f"about {_span(left)} left")
-        return one_line(f"{self.what}: {', '.join(parts)}")
+        return one_line(f"{self.text}: {', '.join(parts)}")
 
 
 @contextmanager
-def working(what: str, total: float | None = None, *, before: float = 0.0, quiet: bool = False) -> Iterator[Working]:
+def working(what: str | Callable[[float], str], total: float | None = None, *, before: float = 0.0,
+            quiet: bool = False) -> Iterator[Working]:
     """Show that something goes on until the block ends. Nothing else may be printed inside it.
 
     total: what `Working.at` counts up to; None: not known. before: what was done of it earlier. quiet: show nothing.
@@ -88,13 +94,12 @@ class _Bar(Progress):
         super().__init__(SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(),
                          TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn(), console=console,
                          transient=True)
-        self.add_task(visible(state.what), total=state.total)
+        self.add_task(state.text, total=state.total)
 
     def get_renderables(self) -> Iterable[RenderableType]:
         """What rich draws."""
         for task in self.tasks:
-            self.update(task.id, total=self._state.total, completed=self._state.done,
-                        description=visible(self._state.what))
+            self.update(task.id, total=self._state.total, completed=self._state.done, description=self._state.text)
         return super().get_renderables()
 
 

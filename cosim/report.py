@@ -20,7 +20,6 @@ from cosim.reporting.overview import differences, labels, overview
 from cosim.reporting.page import page
 from cosim.reporting.sections import maps, sections
 from cosim.trace import Trace
-from cosim.trace.rescue import refuse_unreadable
 from cosim.units import parse_duration
 
 FORMATS = ("png", "svg", "pdf")
@@ -50,8 +49,6 @@ def main(argv: list[str] | None = None) -> int:
 
 def _report(args: argparse.Namespace) -> int:
     try:
-        for path in args.traces:
-            refuse_unreadable(path)
         at_s = None if args.at is None else parse_duration(args.at)
         if at_s is not None and not args.figures:
             raise ScenarioError(f"--at {args.at} goes with --figures; the page has a slider")

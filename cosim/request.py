@@ -25,7 +25,6 @@ from cosim.plaintext import file_name
 from cosim.replay.members import replay
 from cosim.scenario import Scenario, override, plug, rename
 from cosim.trace import Trace
-from cosim.trace.rescue import refuse_unreadable
 from cosim.trust import SCENARIOS, available, foreign, refuse_foreign
 
 CODE = ".py"
@@ -91,7 +90,6 @@ def default_out(scenario: Scenario) -> Path:
 
 
 def _from_trace(path: Path, trusted: Collection[str | Path], replaced: Collection[str]) -> Scenario:
-    refuse_unreadable(path)
     with Trace(path) as trace:
         scenario = Scenario.from_json(str(trace.attrs.get("scenario", "")))
     refuse_foreign(foreign(scenario, replaced), path, trusted)

@@ -174,15 +174,9 @@ def _stop_on_signal(experiment: Experiment) -> Iterator[None]:
 
 @contextmanager
 def _progress(experiment: Experiment, quiet: bool) -> Iterator[None]:
-    label, until = experiment.resolved.clock.label, experiment.resolved.until
-    with working(f"{experiment.scenario.name} starts", until, quiet=quiet) as progress:
-        every = max(1, until // 500)
-
-        def report(time: int) -> None:
-            if time % every == 0:
-                progress.at(time, f"{experiment.scenario.name} {label(time)}")
-
-        experiment.control.on_progress = report
+    label, name = experiment.resolved.clock.label, experiment.scenario.name
+    with working(lambda step: f"{name} {label(int(step))}", experiment.resolved.until, quiet=quiet) as progress:
+        experiment.control.on_progress = progress.at
         yield
 
 

@@ -11,9 +11,9 @@ import sys
 
 from cosim import __version__
 from cosim.commands.names import COMMANDS
-from cosim.console import OneLineParser, run_command
+from cosim.console import OneLineParser, fail, run_command
 from cosim.errors import ScenarioError, unknown
-from cosim.imports import load
+from cosim.imports import load, refuse_shadows
 
 _SCENARIO_FILES = (".py", ".h5", ".yaml", ".yml", ".json")
 
@@ -46,6 +46,10 @@ def script() -> int:
     """The console script: imports modules of the current folder first, as `python -m` does."""
     if not sys.flags.safe_path:
         sys.path.insert(0, os.getcwd())
+        try:
+            refuse_shadows()
+        except ImportError as err:
+            return fail(ScenarioError(str(err)))
     return main()
 
 

@@ -26,7 +26,7 @@ from cosim.tables.files import write_table
 from cosim.trace.compare import compare
 from cosim.trace.machine import Tolerance, tolerance
 from cosim.trace.reader import Trace
-from cosim.trace.rescue import refuse_unreadable, rescue
+from cosim.trace.rescue import rescue
 from cosim.trace.series import scenario_of
 from cosim.trust import received_hook
 from cosim.units import format_time
@@ -71,8 +71,6 @@ def main(argv: list[str] | None = None) -> int:
 def _look(args: argparse.Namespace) -> int:
     console = plain_console()
     try:
-        for path in (args.trace, getattr(args, "other", args.trace)) if args.command != "rescue" else ():
-            refuse_unreadable(path)
         return {"ls": _ls, "diff": _diff, "export": _export, "verify": _verify, "rescue": _rescue}[args.command](
             console, args)
     except (CosimError, BrokenPipeError):

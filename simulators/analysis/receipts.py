@@ -24,7 +24,6 @@ from cosim.errors import ScenarioError
 from cosim.progress import working
 from cosim.tables.files import write_table
 from cosim.trace import Trace
-from cosim.trace.rescue import refuse_unreadable
 from cosim.trace.series import counted_time
 from cosim.units import format_time
 
@@ -80,7 +79,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    refuse_unreadable(args.trace)
     with working(f"reading {args.trace}"), Trace(args.trace) as trace:
         accounts, time = job_accounts(trace, warmup=args.warmup), counted_time(trace)
     whole = args.warmup or time.whole_warmup or not time.begin_s
