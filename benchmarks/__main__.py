@@ -37,8 +37,8 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = OneLineParser(prog="python -m benchmarks", description="What the framework costs: CPU seconds, memory, and "
                       "ratios to floors measured in the same process.",
-                      epilog="Nothing has a limit: the exit code is 0 whatever was measured. Machines differ, and so do "
-                      "two minutes of one: look at ratios and at their spread.")
+                      epilog="Nothing has a limit: the exit code is 0 whatever was measured. Machines differ, and one "
+                      "differs from minute to minute: look at ratios and at their spread.")
     p.add_argument("sections", nargs="*", metavar="SECTION", help=f"{', '.join(SECTIONS)}; default: the first six, "
                    "with --full also growth")
     p.add_argument("--quick", action="store_true", help="small versions, once each: about a minute")
@@ -52,7 +52,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--device", default="cpu", help="cpu or cuda: section learn also there (default: cpu)")
     p.add_argument("--workers", type=int, default=0, metavar="N", help="section learn also with so many processes of "
                    "environments, on the wall clock (default: none)")
-    p.add_argument("--out", type=file_type(".json"), metavar="FILE", help="JSON to put the figures into; its other sections stay")
+    p.add_argument("--out", type=file_type(".json"), metavar="FILE", help="put the figures into this JSON file; its "
+                   "other sections stay")
     p.add_argument("--read", type=Path, metavar="FILE", help="show the figures of a file instead of measuring")
     p.add_argument("--compare", type=Path, nargs="?", const=record.BASELINE, metavar="FILE",
                    help=f"set ratios beside those of a file (default: benchmarks/{record.BASELINE.name}) and warn of "
