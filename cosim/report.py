@@ -20,7 +20,6 @@ from cosim.reporting.overview import differences, labels, overview
 from cosim.reporting.page import page
 from cosim.reporting.sections import maps, sections
 from cosim.trace import Trace
-from cosim.trace.rescue import refuse_unreadable
 from cosim.units import parse_duration
 
 FORMATS = ("png", "svg", "pdf")
@@ -49,8 +48,6 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     try:
         args = parser().parse_args(argv)
-        for path in args.traces:
-            refuse_unreadable(path)
         if args.figures:
             at_s = None if args.at is None else parse_duration(args.at)
             for path in write_figures(args.traces, args.figures, args.formats or list(FORMATS), at_s):
