@@ -76,7 +76,7 @@ def check_fit(path: str | Path, trained: TeamSpec, facts: FleetFacts, sees_nci: 
             *(("joint", "power") if sight.nci else ("power", "joint"))))
     if found:
         raise ScenarioError(f"checkpoint {path} does not fit this scenario: {'; '.join(found)}. Train one with "
-                            "python -m cosim.agents.train, or choose another controller.policy")
+                            "cosim train, or choose another controller.policy")
 
 
 def differences(trained: TeamSpec, ours: TeamSpec) -> list[str]:
