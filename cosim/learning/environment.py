@@ -11,7 +11,7 @@ from cosim.imports import load
 from cosim.learning.batch import BatchEnvironments, lacking
 from cosim.learning.vector import Environments, learning_scenario
 from cosim.learning.workers import Workers
-from cosim.run import find
+from cosim.request import find
 from cosim.scenario import Scenario
 
 Engine = Literal["simpy", "compiled"]
@@ -57,4 +57,4 @@ def parallel_env(scenario: str | Path | Scenario) -> Any:
 
 def scenario_of(scenario: str | Path | Scenario) -> Scenario:
     """A scenario from its name or file; one that is there already as it is."""
-    return scenario if isinstance(scenario, Scenario) else find(str(scenario))
+    return scenario if isinstance(scenario, Scenario) else find(scenario)

@@ -1,4 +1,4 @@
-"""What `Controller` does in a minute, compiled, for many environments: jobs to sites, release times, GPUs.
+"""What `ControlPipeline` does in a minute, compiled, for many environments: jobs to sites, release times, GPUs.
 
 Axes: B environments, N sites, M classes, T of them training, H deferrals, J jobs that arrived, environment by
 environment.
@@ -65,7 +65,7 @@ class Arrived(NamedTuple):
 
 @part
 def _place(rules, share, arrived, b, carry, sites, jobs, work_to):
-    """`Controller._place` in one environment."""
+    """`ControlPipeline.place` in one environment."""
     classes, n = rules.eligible.shape
     begin, end = arrived.first[b], arrived.first[b + 1]
     row, counts, mine = np.empty(n), np.empty(n, np.int64), np.empty(end - begin, np.int64)
@@ -93,7 +93,7 @@ def _place(rules, share, arrived, b, carry, sites, jobs, work_to):
 
 @part
 def _deferral_s(rules, i, m, h, work_to, deadline_s, time_s):
-    """`Deferrals._deferral_s`."""
+    """`DeferralRules._deferral_s`."""
     lead_s = rules.leads_s[h]
     if lead_s == 0.0 or not rules.clips:
         return lead_s
@@ -104,7 +104,7 @@ def _deferral_s(rules, i, m, h, work_to, deadline_s, time_s):
 
 @part
 def _within(has, share):
-    """`Deferrals._within`."""
+    """`DeferralRules._within`."""
     beyond, longest = 0.0, 0
     for h in range(len(share)):
         if has[h]:
@@ -119,7 +119,7 @@ def _within(has, share):
 
 @part
 def _release(rules, raw, arrived, b, i, sites, time_s, owed, release_s, waiting, number):
-    """`Deferrals.release` of one site; how many wait then."""
+    """`DeferralRules.release` of one site; how many wait then."""
     leads = len(rules.leads_s)
     share, counts, everything = np.empty(leads), np.empty(leads, np.int64), np.ones(leads, np.bool_)
     for t in range(len(rules.train)):
@@ -179,7 +179,7 @@ def _usual(rules, i, running, queued, pending, new_jobs, new_to, out):
 
 @part
 def _grant(rules, i, raw, running, queued, pending, slack_min, jobs, work_to, gpus):
-    """`Controller._gpus` of one site, into `gpus` (M,)."""
+    """`ControlPipeline._gpus` of one site, into `gpus` (M,)."""
     classes = len(running)
     share, inside, pend = np.empty(classes), np.empty(classes), np.empty(classes)
     for m in range(classes):
@@ -194,7 +194,7 @@ def _grant(rules, i, raw, running, queued, pending, slack_min, jobs, work_to, gp
 
 @part
 def _still_waiting(rules, time_s, waiting, number, by_lead, by_time):
-    """`Deferrals.waiting` in one environment; how many wait."""
+    """`deferral.waiting_jobs` in one environment; how many wait."""
     kept = 0
     for k in range(number):
         one = waiting[k]
