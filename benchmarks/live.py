@@ -16,6 +16,7 @@ from typing import Any
 from rich.console import Console
 
 from cosim.experiment import DRIVERS, Experiment
+from cosim.reporting.definition import live_tables
 from cosim.reporting.live import live_view
 from cosim.run import find
 
@@ -32,11 +33,13 @@ def timed(function: Callable[..., None], spent: list[float]) -> Callable[..., No
 
 def share(driver: str, hours: float) -> tuple[float, float, int]:
     """(total s, s in the live view, pictures drawn) of a run of ieee33 without a trace."""
-    experiment = Experiment(find("ieee33"), driver, 3600.0 * hours)
+    scenario = find("ieee33")
+    experiment = Experiment(scenario, driver, 3600.0 * hours)
     heard: list[float] = []
     drawn: list[float] = []
     console = Console(file=io.StringIO(), force_terminal=True, width=100)
-    with live_view(experiment.control, "ieee33", experiment.resolved.until, console):
+    with live_view(experiment.control, "ieee33", experiment.resolved.until, console,
+                   live_tables(scenario.model_dump())):
         control = experiment.control
         control.on_record, control.on_progress = timed(control.on_record, heard), timed(control.on_progress, drawn)
         begin = perf_counter()

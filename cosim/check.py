@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from cosim.conformance import Check, check
+from cosim.conformance import check
 from cosim.console import Console, OneLineParser, add_trust, fail, plain_console, print_digest, say
+from cosim.contracts import Check
 from cosim.digest import Digest, Table
 from cosim.drivers.resolve import fit, prune
 from cosim.errors import CosimError

@@ -108,8 +108,8 @@ def write_figures(traces: list[Path], folder: Path, formats: list[str], at_s: fl
                   trusted: Collection[str | Path] = ()) -> list[Path]:
     """Draw each picture of the page into `folder`, one file per picture and format; returns the paths.
 
-    at_s: the time that the map shows; None: half-way. trusted: as in `write_page`. Raises ScenarioError without matplotlib, TraceError for what is
-    no trace.
+    at_s: the time that the map shows; None: half-way. trusted: as in `write_page`. Raises ScenarioError without
+    matplotlib, TraceError for what is no trace.
     """
     if find_spec("matplotlib") is None:
         raise ScenarioError("--figures needs matplotlib; install it with: pip install 'aidc-cosim[plot]'")

@@ -29,6 +29,7 @@ from cosim.params import explain
 from cosim.plaintext import file_name, visible
 from cosim.replay.members import replay
 from cosim.report import write_page
+from cosim.reporting.definition import live_tables
 from cosim.reporting.live import live_view
 from cosim.scenario import Scenario, leaves, override, plug, rename
 from cosim.trace import Trace
@@ -132,7 +133,8 @@ def _run(args: argparse.Namespace) -> int:
     if not args.quiet:
         _print_header(console, experiment)
         print_digest(console, before)
-    watched = (live_view(experiment.control, experiment.scenario.name, experiment.resolved.until) if args.live
+    watched = (live_view(experiment.control, experiment.scenario.name, experiment.resolved.until,
+                         tables=live_tables(scenario.model_dump())) if args.live
                else _progress(experiment, args.quiet))
     with _stop_on_signal(experiment), watched:
         result = experiment.run()

@@ -50,9 +50,7 @@ def content(traces: list[Trace], trusted: Collection[str | Path] = ()) -> Conten
         try:
             seen = read_as(report, traces)
             found, shown = (report.maps(seen) if report.maps else None), report.sections(seen)
-        except (CosimError, OSError):  # the trace's fault
-            raise
-        except Exception as err:  # somebody else's code
+        except Exception as err:  # somebody else's code; of a damaged trace the general sections say so
             if report is GENERAL:
                 raise
             for whose, warned in zip(reports, warnings, strict=True):

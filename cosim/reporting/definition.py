@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cosim.errors import ScenarioError
+from cosim.hooks import hook_of
 from cosim.imports import load
 from cosim.reporting.chart import Maps, Section
 from cosim.reporting.data import Run
@@ -42,9 +43,10 @@ class Column:
 
 @dataclass(frozen=True)
 class LiveTable:
-    """The entities of a member in the live view, a row each: those that give the port `needs`.
+    """The entities of a member in the live view, a row each: those that give the port `needs`. No two tables are of one
+    member, no two columns of one port.
 
-    line  the same of one entity in plain text, ports in braces: '{p_kw:.0f} kW, {level_kwh:.1f} kWh'
+    line  what the columns show of one entity as plain text, ports in braces: '{heat_kw:.0f} kW, {level_kwh:.1f} kWh'
     """
 
     member: str
@@ -52,6 +54,11 @@ class LiveTable:
     needs: str
     columns: tuple[Column, ...]
     line: str
+
+    def __post_init__(self) -> None:
+        ports = [c.port for c in self.columns]
+        if len(set(ports)) < len(ports):
+            raise ScenarioError(f"two columns of the live table of {self.member} are of one port ({', '.join(ports)})")
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,17 @@ class Report:
     facts: tuple[tuple[str, str, str], ...] = ()
     made: tuple[str, ...] = ()
     live: tuple[LiveTable, ...] = ()
+
+    def __post_init__(self) -> None:
+        members = [table.member for table in self.live]
+        if len(set(members)) < len(members):
+            raise ScenarioError(f"two live tables are of one member ({', '.join(members)}); give one all columns")
+
+
+def live_tables(scenario: Mapping[str, Any]) -> tuple[LiveTable, ...]:
+    """The tables of the live view of a scenario (as data); () where it names no report. Raises ScenarioError."""
+    hook = hook_of(scenario, "report")
+    return report_named(hook).live if hook else ()
 
 
 def report_named(text: str) -> Report:

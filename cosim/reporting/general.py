@@ -71,7 +71,7 @@ def _of_model(run: Run, model: str, dimension: str, key: str) -> Picture:
         return missing(key, f"This trace holds nothing of {model} in this unit.")
     note = f"{listing(still)}. " if still else ""
     text = f"{model}: {'; '.join(says or ['nothing changes'])}."
-    return Picture(key, text, tuple(panels), (note + run.averaging(model)).strip(), tuple(facts), columns=len(panels) > 1)
+    return Picture(key, text, tuple(panels), (note + run.averaging(model)).strip(), tuple(facts), len(panels) > 1)
 
 
 def _panel(run: Run, path: str) -> Panel:
@@ -126,7 +126,7 @@ def _of_table(run: Run, name: str, key: str) -> Picture:
 
 
 def _over_time(run: Run, table: Mapping[str, np.ndarray]) -> Iterator[Panel]:
-    width = next((w * MIN_S for w in (1, 5, 15, 30, 60, 180, 360, 1440) if run.end_s / (w * MIN_S) <= 96), 10080 * MIN_S)
+    width = MIN_S * next((w for w in (1, 5, 15, 30, 60, 180, 360, 1440) if run.end_s / (w * MIN_S) <= 96), 10080)
     edges = np.arange(0.0, run.end_s + width, width)
     for column, values in table.items():
         if not re.search(r"(^|_)s$", column) or values.dtype.kind not in "fiu" or unit_of(column).dimension != "time":

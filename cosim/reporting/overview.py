@@ -55,7 +55,8 @@ def overview(run: Run, report: Report, trusted: Collection[str | Path] = ()) -> 
         warnings.insert(0, f"This run {'failed' if ending == 'failed' else 'was cut off'}{reason}. The trace reaches "
                            f"{at(run.end_s)}{figures_until}{of}; everything below covers only that part.")
     told = [(words, run.params(member).get(name)) for words, member, name in report.facts]
-    facts = [*((words, "none" if value is None else str(value)) for words, value in told), ("seed", str(attrs.get("seed", ""))),
+    facts = [*((words, "none" if value is None else str(value)) for words, value in told),
+             ("seed", str(attrs.get("seed", ""))),
              ("simulated", length(run.end_s) + (f", {length(run.warmup_s)} of it warm-up" if run.warmup_s else "")),
              ("driver", str(attrs.get("driver", ""))),
              ("created", str(attrs.get("created", ""))[:16].replace("T", " ")),

@@ -275,7 +275,8 @@ def _series_data(s: Series, store: Store) -> dict[str, Any]:
 
 def _heat_data(h: Heat, store: Store) -> dict[str, Any]:
     return {"x": store.put(np.r_[h.x_s, h.end_s], "f8"), "rows": list(h.rows), "z": store.put(h.z), "n": h.z.shape[1],
-            "unit": h.unit, "scale": h.scale, "x_says": h.x_says, "y_says": h.y_says, "y": None if h.y_s is None else store.put(np.r_[h.y_s, h.end_s], "f8")}
+            "unit": h.unit, "scale": h.scale, "x_says": h.x_says, "y_says": h.y_says,
+            "y": None if h.y_s is None else store.put(np.r_[h.y_s, h.end_s], "f8")}
 
 
 # --- the map ----------------------------------------------------------------------------------------------------------
@@ -306,7 +307,8 @@ _CONTROL = """<div class="control"><button id="play" type="button" aria-label="P
 
 def _map_data(m: Network, store: Store) -> dict[str, Any]:
     return {"time_s": store.put(m.time_s, "f8"), "flow": store.put(m.flow_kw),
-            "nodes": [{"name": name, "x": x, "y": y} for name, x, y in m.nodes], "lines": [list(ends) for ends in m.lines],
+            "nodes": [{"name": name, "x": x, "y": y} for name, x, y in m.nodes],
+            "lines": [list(ends) for ends in m.lines],
             "levels": [{"key": v.key, "title": v.title, "short": v.short, "unit": v.unit, "digits": v.digits,
                         "values": store.put(v.values)} for v in m.levels],
             "marks": [{"name": s.name, "node": s.node, "colour": s.colour, "shape": s.shape,

@@ -310,7 +310,8 @@ def _map(labels: list[str], networks: list[Network | None], at_s: float | None) 
         ax.set_title(f"{_words(label)}, {at(m.time_s[moment])}")
         ax.set_axis_off()
     if known and level:
-        figure.colorbar(dots, ax=list(axes), label=_words(f"{level.short or level.title}, {level.unit}"), shrink=0.8, pad=0.01, aspect=30)
+        figure.colorbar(dots, ax=list(axes), label=_words(f"{level.short or level.title}, {level.unit}"), shrink=0.8,
+                        pad=0.01, aspect=30)
     return figure
 
 

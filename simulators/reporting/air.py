@@ -6,10 +6,10 @@ Rows of the model: X02.
 from __future__ import annotations
 
 import numpy as np
-
-from cosim.reporting.chart import Fact, Panel, Picture, missing
 from cosim.simulators.reporting.data import SITE, FleetRun
 from cosim.simulators.reporting.sites import lines, warmup
+
+from cosim.reporting.chart import Fact, Panel, Picture, missing
 from cosim.reporting.text import count, number, quantity, strong
 from cosim.units import KG_PER_T, MIN_S
 

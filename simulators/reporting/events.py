@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from cosim.simulators.reporting.data import BUS, GRID, SITE, FleetRun
 
 from cosim.reporting.chart import Event, Fact, Panel, Picture
-from cosim.simulators.reporting.data import BUS, GRID, SITE, FleetRun
 from cosim.reporting.text import at, count, number, strong
 from cosim.units import MIN_S
 

@@ -8,6 +8,9 @@ from __future__ import annotations
 import re
 
 import numpy as np
+from cosim.simulators.reporting.data import BUS, GRID, SITE, FleetRun
+from cosim.simulators.reporting.feeder import layout, parse
+from cosim.simulators.reporting.sites import MARKS, warmup
 
 from cosim.reporting.chart import (
     Fact,
@@ -22,9 +25,6 @@ from cosim.reporting.chart import (
     Series,
     missing,
 )
-from cosim.simulators.reporting.data import BUS, GRID, SITE, FleetRun
-from cosim.simulators.reporting.feeder import layout, parse
-from cosim.simulators.reporting.sites import MARKS, warmup
 from cosim.reporting.text import at, highest, listing, number, quantity, strong
 from cosim.trace.series import weighted_mean
 

@@ -6,9 +6,9 @@ Rows of the model: I33, K07, X03, X08.
 from __future__ import annotations
 
 import numpy as np
+from cosim.simulators.reporting.data import PRICE, FleetRun
 
 from cosim.reporting.chart import Fact, Heat, Panel, Picture, Series, Spread, missing
-from cosim.simulators.reporting.data import PRICE, FleetRun
 from cosim.reporting.text import count, length, number, strong
 from cosim.units import HOUR_S, MIN_S
 
