@@ -1,3 +1,5 @@
 """Discrete-event co-simulation of AI data centers, distribution grids and the agents that steer them."""
 
-import cosim.imports  # noqa: F401  (names of earlier versions resolve from here on)
+from cosim.imports import refuse_shadows  # names of earlier versions resolve from here on
+
+refuse_shadows()

@@ -20,8 +20,8 @@ from cosim.drivers.native import NativeWorld, start_member
 from cosim.drivers.plan import Sides
 from cosim.drivers.resolve import Resolved, resolve
 from cosim.errors import CosimError, ScenarioError
-from cosim.hooks import hook_of
 from cosim.scenario import Scenario
+from cosim.scenario_hooks import hook_of
 
 STEPS = 8
 EXTREME = 3.0
@@ -78,7 +78,7 @@ def _runs(part: _Part) -> Check:
     cls = resolved.classes[role]
     what = f"runs {STEPS} steps in the place of '{role}' in {resolved.scenario.name}"
 
-    def step(self: Any, time: int, inputs: dict, max_advance: int) -> int:
+    def step(self: Any, time: int, inputs: dict, max_advance: int) -> int | None:
         calls.append((time, copy.deepcopy(inputs)))
         return cls.step(self, time, inputs, max_advance)
 
@@ -101,7 +101,7 @@ def _runs(part: _Part) -> Check:
 
 def _behaviour(part: _Part) -> Iterator[Check]:
     first, second = _play(part, part.calls), _play(part, part.calls)
-    yield that("asks for its next step at its own step size", all(b - a == first.steps[0] for a, b in first.asked),
+    yield that("asks for its next step at its own step size", all(b == a + first.steps[0] for a, b in first.asked),
                 f"steps asked for: {first.asked[:3]}", "return time + step_size, in bus steps")
     yield that("outputs are finite numbers", not first.bad, f"{first.bad}",
                 "return plain floats (or lists of floats), never NaN, None or text")
@@ -161,7 +161,7 @@ class _Played:
     """One copy's answers to a list of calls, and what was wrong with them."""
 
     answers: Answers
-    asked: list[tuple[int, int]]
+    asked: list[tuple[int, int | None]]
     steps: list[int]
     bad: str
     odd: str
@@ -172,8 +172,7 @@ class _Played:
 def _play(part: _Part, calls: Calls) -> _Played:
     simulator = part.resolved.classes[part.role]()
     side = start_member(part.resolved, part.role, simulator)
-    if hasattr(simulator, "setup_done"):
-        simulator.setup_done()
+    simulator.setup_done()
     played = _Played([], [], [calls[1][0] - calls[0][0]], "", "", True, True)
     given: list[tuple[dict, dict]] = []
     for time, inputs in calls:

@@ -136,6 +136,8 @@ _MOVED = {
 _SPLIT = {"cosim.replay": "cosim.replay.members"}
 """Modules that are packages today, as import strings name them."""
 
+_NEEDED = ("clarabel", "gurobipy", "h5py", "mosaik", "mosaik_api_v3", "numpy", "pandapower", "pandas", "plotly",
+           "pydantic", "pydantic_core", "rich", "safetensors", "scipy", "simpy", "torch")
 _SHOWN = 2
 _translated: dict[str, str] = {}
 
@@ -183,6 +185,19 @@ def load(path: str, what: str) -> Any:
         raise ScenarioError(f"{what} '{path}': {unknown(f'name in {module_name}', name, public)}"
                             + (f" (the module is {place})" if place else ""))
     return getattr(module, name)
+
+
+def refuse_shadows() -> None:
+    """ImportError naming a file beside the user's program that would be imported in place of a package that this one
+    needs; under `python -m cosim.run` one line in place of a traceback."""
+    here = Path(sys.path[0] or ".").resolve() if sys.path else Path()
+    if here.name in ("site-packages", "dist-packages"):
+        return
+    for name in _NEEDED:
+        for place in (here / f"{name}.py", here / name / "__init__.py"):
+            if place.is_file():
+                text = f"{place} hides the package {name}, which cosim needs; rename it"
+                raise SystemExit(f"cosim: {text}") if sys.argv[:1] == ["-m"] else ImportError(text)
 
 
 def hand_over(package: str) -> None:

@@ -19,7 +19,6 @@ from cosim.reporting.content import content
 from cosim.reporting.overview import differences, overview
 from cosim.reporting.page import page
 from cosim.trace import Trace
-from cosim.trace.rescue import refuse_unreadable
 from cosim.units import parse_duration
 
 FORMATS = ("png", "svg", "pdf")
@@ -48,8 +47,6 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     try:
         args = parser().parse_args(argv)
-        for path in args.traces:
-            refuse_unreadable(path)
         if args.figures:
             at_s = None if args.at is None else parse_duration(args.at)
             for path in write_figures(args.traces, args.figures, args.formats or list(FORMATS), at_s,

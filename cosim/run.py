@@ -35,7 +35,6 @@ from cosim.scenario import Scenario, leaves, override, plug, rename
 from cosim.trace import Trace
 from cosim.trace.compare import compare
 from cosim.trace.machine import tolerance
-from cosim.trace.rescue import refuse_unreadable
 from cosim.trust import SCENARIOS, SIMULATORS, available, foreign, refuse_foreign
 from cosim.units import format_time, parse_duration
 
@@ -191,7 +190,6 @@ def find(name: str, trusted: Collection[str | Path] = (), replaced: Collection[s
     Raises ScenarioError, also for a trace that names code nobody announces (`cosim.trust`), and TraceError.
     """
     if name.endswith(".h5"):
-        refuse_unreadable(name)
         with Trace(name) as trace:
             scenario = Scenario.from_json(str(trace.attrs.get("scenario", "")))
         refuse_foreign(foreign(scenario, replaced), name, trusted)

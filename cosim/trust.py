@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from cosim.errors import ScenarioError, cut
-from cosim.hooks import HOOKS, WITH_SUMMARY, hook_of
 from cosim.imports import today
 from cosim.scenario import Scenario
+from cosim.scenario_hooks import HOOKS, WITH_SUMMARY, hook_of
 
 SIMULATORS = "cosim.simulators"
 """Entry-point group by which installed packages announce simulators."""

@@ -55,7 +55,8 @@ class GuardedChannel(Channel):
     reason = ""
 
     def __init__(self, reader: StreamReader, writer: StreamWriter, name: str | None = None, first: bytes = b"") -> None:
-        super().__init__(BoundedReader(reader, first), writer, name)
+        bounded = BoundedReader(reader, first)
+        super().__init__(bounded, writer, name)  # type: ignore[arg-type]  # it reads by readexactly alone
 
     async def send(self, value: Any) -> Any:
         """As of a Channel; IncompleteReadError also when the connection ended before."""

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from cosim.errors import ScenarioError
-from cosim.hooks import hook_of
 from cosim.imports import load
 from cosim.reporting.chart import Maps, Section
 from cosim.reporting.data import Run
+from cosim.scenario_hooks import hook_of
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from typing import Any
 
 from cosim.digest import Digest
 from cosim.errors import CosimError
-from cosim.hooks import WITH_SUMMARY
 from cosim.imports import load
 from cosim.reporting.data import Run
 from cosim.reporting.definition import Report
 from cosim.reporting.text import at, length, named, number
 from cosim.scenario import leaves
+from cosim.scenario_hooks import WITH_SUMMARY
 from cosim.trust import received_hook
 from cosim.units import unit_of
 

@@ -17,7 +17,7 @@ from cosim.tables.files import write_table
 from cosim.trace.compare import compare
 from cosim.trace.machine import Tolerance, tolerance
 from cosim.trace.reader import Trace
-from cosim.trace.rescue import refuse_unreadable, rescue
+from cosim.trace.rescue import rescue
 from cosim.trace.series import scenario_of
 from cosim.trust import received_hook
 from cosim.units import format_time
@@ -57,8 +57,6 @@ def main(argv: list[str] | None = None) -> int:
     console = plain_console()
     try:
         args = parser().parse_args(argv)
-        for path in (args.trace, getattr(args, "other", args.trace)) if args.command != "rescue" else ():
-            refuse_unreadable(path)
         return {"ls": _ls, "diff": _diff, "export": _export, "verify": _verify, "rescue": _rescue}[args.command](
             console, args)
     except CosimError as err:

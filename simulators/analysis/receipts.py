@@ -23,7 +23,6 @@ from cosim.digest import Digest, Table
 from cosim.errors import CosimError, ScenarioError
 from cosim.tables.files import write_table
 from cosim.trace import Trace
-from cosim.trace.rescue import refuse_unreadable
 from cosim.trace.series import counted_time
 from cosim.units import format_time
 
@@ -83,7 +82,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    refuse_unreadable(args.trace)
     with Trace(args.trace) as trace:
         accounts, time = job_accounts(trace, warmup=args.warmup), counted_time(trace)
     whole = args.warmup or time.whole_warmup or not time.begin_s

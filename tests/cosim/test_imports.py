@@ -92,3 +92,14 @@ def test_a_name_that_is_not_there_names_the_module_that_was_found(tmp_path, monk
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ScenarioError, match=f"{module.stem}.*{tmp_path}"):
         load(f"{module.stem}:Grid", "simulator")
+
+
+@pytest.mark.parametrize("name", ["h5py.py", "simpy/__init__.py"])
+def test_a_file_in_the_way_of_a_package_is_named(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("")
+    done = subprocess.run([sys.executable, "-m", "cosim.run", "--list"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == (f"cosim: {tmp_path / name} hides the package {name.split('/')[0].removesuffix('.py')}, "
+                           "which cosim needs; rename it\n")
+    assert "ImportError" in python("import cosim", tmp_path).stderr
