@@ -15,14 +15,15 @@ PACKAGES = ("cosim", "simulators", "agents", "scenarios")
 MODULES = sorted(p for package in PACKAGES for p in (ROOT / package).rglob("*.py"))
 
 FLOORS = [
-    {"cosim.errors", "cosim.digest", "cosim.plaintext"},
+    {"cosim.errors", "cosim.digest", "cosim.plaintext", "cosim.commands", "cosim.commands.names"},
     {"cosim.units", "cosim.imports"},
     {"cosim"},
     {"cosim.limits", "cosim.scenario_hooks", "cosim.contracts"},
     {"cosim.clock", "cosim.console", "cosim.tables.dates", "cosim.plausible", "cosim.ports", "cosim.params",
      "cosim.drivers.remote", "cosim.trace.inert", "cosim.trace.machine", "cosim.trace.seal", "cosim.seeds"},
     {"cosim.trace.supervised"},
-    {"cosim.tables.axis", "cosim.trace.journal", "cosim.scenario", "cosim.tables.files", "cosim.trace.reader"},
+    {"cosim.commands.main", "cosim.progress", "cosim.tables.axis", "cosim.trace.journal", "cosim.scenario",
+     "cosim.tables.files", "cosim.trace.reader"},
     {"cosim.trace"},
     {"cosim.hooks", "cosim.trace.compare", "cosim.trace.writer", "cosim.trace.series", "cosim.tables.table"},
     {"cosim.adapter", "cosim.trace.rescue"},
@@ -37,10 +38,10 @@ FLOORS = [
     {"cosim.reporting.definition"},
     {"cosim.reporting.general", "cosim.reporting.live", "cosim.reporting.overview"},
     {"cosim.reporting.content", "cosim.reporting.page"},
-    {"cosim.report"},
-    {"cosim.run", "cosim.conformance"},
+    {"cosim.report", "cosim.request"},
+    {"cosim.run", "cosim.conformance", "cosim.commands.new"},
     {"cosim.check", "cosim.trace.command", "cosim.learning.vector"},
-    {"cosim.trace.__main__", "cosim.learning.workers"},
+    {"cosim.__main__", "cosim.trace.__main__", "cosim.learning.workers"},
     {"cosim.learning.environment", "cosim.learning.pettingzoo"},
 ]
 """Of the frame, from the ground up. The other packages stand as a whole: cosim < agents < simulators < scenarios."""
@@ -59,7 +60,7 @@ OWNERS = {
     "plotly": {"cosim.reporting.page"},
     "matplotlib": {"cosim.reporting.paper"},
     "mosaik": {"cosim.drivers.mosaik_bus"},
-    "rich": {"cosim.console", "cosim.reporting.live", "cosim.run"},
+    "rich": {"cosim.console", "cosim.progress", "cosim.reporting.live"},
     "mosaik_api_v3": {"cosim.adapter", "cosim.hooks", "cosim.drivers.remote", "cosim.serve",
                       "cosim.drivers.mosaik_bus"},
     "torch": {"cosim.agents.learn.networks.blocks", "cosim.agents.learn.networks.distributions",
@@ -70,8 +71,8 @@ OWNERS = {
 LAZY = {"cosim.drivers.mosaik_bus"}
 """What may be imported inside a function: it brings a library that is heavy, or that only some install."""
 AGENTS_MAY_USE = {"cosim.errors", "cosim.limits", "cosim.params", "cosim.seeds", "cosim.units"}
-AGENTS_ROOF = {"cosim.agents.curves", "cosim.agents.evaluate", "cosim.agents.request", "cosim.agents.train",
-               "cosim.agents.pretrained.__main__"}
+AGENTS_ROOF = {"cosim.agents.action_spaces", "cosim.agents.curves", "cosim.agents.evaluate", "cosim.agents.request",
+               "cosim.agents.train", "cosim.agents.pretrained.__main__"}
 SIMULATORS_ROOF = {"cosim.simulators.analysis.lambda_sweep", "cosim.simulators.analysis.receipts"}
 """Command lines: they may use all of the frame, and nothing imports them."""
 SIMULATORS_MAY_USE = {"cosim.adapter", "cosim.clock", "cosim.digest", "cosim.drivers.resolve", "cosim.errors",
@@ -162,7 +163,8 @@ def test_imports_go_down():
 GENERAL_WORDS = {"jobs", "gpus", "power", "status", "workload", "report"}
 """Names of ports, models and members that are words of their own: of units, of a run, of English."""
 EXAMPLES = {"cosim.run": {"grid", "Bus", "p_load_kw"}, "cosim.scenario": {"grid", "p_load_kw"},
-            "cosim.check": {"grid", "aidc"}, "cosim.replay.members": {"grid", "tariff"}}
+            "cosim.check": {"grid", "aidc", "p_load_kw"},
+            "cosim.console": {"grid"}, "cosim.replay.members": {"grid", "tariff"}}
 """In words for people: 'write member.port, for example grid.p_load_kw'."""
 
 

@@ -48,7 +48,7 @@ class LearnedPolicy:
                 *(("joint", "power") if sees(_NCI) else ("power", "joint"))))
         if found:
             raise ScenarioError(f"checkpoint {path} does not fit this scenario: {'; '.join(found)}. Train one with "
-                                "python -m cosim.agents.train, or choose another controller.policy")
+                                "cosim train, or choose another controller.policy")
         self._view = TeamView(facts, sight, {}, trained)
         self.about = f"{self._team.method} from {Path(path).name} (sha256 {_digest(path)})"
         self._decoding: Any = None

@@ -55,7 +55,7 @@ def checkpoint_of(policy: str) -> Path | None:
                             (f": {inside}" if inside else ", there is none"))
     if not is_file(path):
         raise ScenarioError(f"policy '{policy}': there is no checkpoint at this path; "
-                            "python -m cosim.agents.train makes one")
+                            "cosim train makes one")
     if path.suffix != SUFFIX:
         raise ScenarioError(f"policy '{policy}' is no checkpoint; the name of one ends in {SUFFIX}")
     return path

@@ -130,7 +130,7 @@ _DOCUMENT = """<!doctype html>
 <nav aria-label="Sections"><div class="links">{nav}</div><button id="theme" type="button">Dark</button></nav>
 <main><noscript><p class="warn">The pictures need JavaScript; text and tables do not.</p></noscript>
 <p class="warn" id="broken" hidden></p>{body}
-<footer>Made by <code>python -m cosim.report</code> from the trace alone. Nothing on this page is loaded from elsewhere.
+<footer>Made by <code>cosim report</code> from the trace alone. Nothing on this page is loaded from elsewhere.
 </footer></main>
 <script type="text/plain" id="plotly-gz">{plotly}</script>
 <script type="text/plain" id="data-gz">{data}</script>

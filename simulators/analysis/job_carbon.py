@@ -1,6 +1,6 @@
 """What each job used and emitted: the energy and carbon of a data centre, minute by minute, shared among its jobs.
 
-`python -m cosim.simulators.analysis.receipts` prints it.
+`cosim receipts` prints it.
 
 The rule. In a tick of length dt a job that held GPUs for s GPU-seconds carries
 
