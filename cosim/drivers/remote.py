@@ -55,7 +55,8 @@ class GuardedChannel(Channel):
     reason = ""
 
     def __init__(self, reader: StreamReader, writer: StreamWriter, name: str | None = None, first: bytes = b"") -> None:
-        super().__init__(BoundedReader(reader, first), writer, name)
+        bounded = BoundedReader(reader, first)
+        super().__init__(bounded, writer, name)  # type: ignore[arg-type]  # it reads by readexactly alone
 
     async def send(self, value: Any) -> Any:
         """As of a Channel; IncompleteReadError also when the connection ended before."""
@@ -136,7 +137,7 @@ async def prove(reader: StreamReader, writer: StreamWriter, secret: bytes) -> No
     try:
         greeting = await asyncio.wait_for(reader.readline(), _HELLO_S)
         if not greeting.startswith(_GREETING):
-            raise ScenarioError("it asks for no secret; start it by python -m cosim.serve --remote --secret VARIABLE, "
+            raise ScenarioError("it asks for no secret; start it by cosim serve --remote --secret VARIABLE, "
                                 "or leave secret out")
         nonce = greeting.removeprefix(_GREETING).strip()
         writer.write(_answer(secret, nonce) + b"\n")

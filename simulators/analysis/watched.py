@@ -22,16 +22,17 @@ class Watched(Trace):
 
     def __init__(self, trace: Trace) -> None:
         self.__dict__ |= trace.__dict__
+        self._trace = trace
         self._since: set[str] = set()
         self._kept: set[str] = set()
 
     def __getitem__(self, path: str) -> np.ndarray:
         self._since.add(path)
-        return super().__getitem__(path)
+        return self._trace[path]
 
     def table(self, name: str) -> dict[str, np.ndarray]:
         """As of `Trace`; columns count as read one by one."""
-        return _Columns(super().table(name), name, self._since)
+        return _Columns(self._trace.table(name), name, self._since)
 
     def keep(self) -> None:
         """What was read since the last call was looked at."""
@@ -53,7 +54,7 @@ class Watched(Trace):
             yield from (f"{model}/{port}" for port in self.ports(model))
         for name in self.tables():
             if name not in _SETTINGS and "." not in name:
-                yield from (f"{name}/{column}" for column in super().table(name))
+                yield from (f"{name}/{column}" for column in self._trace.table(name))
 
 
 class _Columns(dict[str, np.ndarray]):

@@ -19,7 +19,8 @@ from cosim.agents.fleet.decision import Decision, Matrix, Observation, Operation
 from cosim.agents.fleet.observation import Sight
 from cosim.agents.fleet.rewards import OBJECTIVE, TERMS, Minute, hour_cost, loom, reward_of, terms_of
 from cosim.agents.fleet.team_arrays import TeamView
-from cosim.simulators.controller.adapter import Controller, known
+from cosim.simulators.controller.adapter import Controller
+from cosim.simulators.controller.pipeline import Situation, known
 
 from cosim.errors import ScenarioError
 from cosim.units import HOUR_S
@@ -101,6 +102,7 @@ class Steering:
         heard = ["p_kw", "work_to", "dropped_jobs", *["finished_work_to"] * self._counts_served,
                  *(("late_jobs", "urgent_jobs") if self._foresees else ())]
         self._fleet_ports = dict.fromkeys(self._sites, heard)
+        self._situation: Situation | None = None
         self._seen: Observation | None = None
         self._emission_kg_per_h: tuple[float | None, ...] = (None, None)
         self._intensities: tuple[list[float] | None, ...] = (None, None)
@@ -112,10 +114,11 @@ class Steering:
         """(n, O) scaled observations of the moment before the controller's step."""
         controller = self._controller
         self._emission_kg_per_h = tuple(_emission_of(self._world.simulators, name) for name in (GRID, BASELINE))
-        inputs = controller.hear(self._world.pending(CONTROLLER))
+        inputs = controller.read(self._world.pending(CONTROLLER))
         self._intensities = tuple(known([inputs[site][port] for site in self._sites])
                                   for port in ("nci_kg_per_kwh", "mci_kg_per_kwh"))
-        self._seen = seen = controller.observe(time_s, inputs)
+        self._situation = controller.observe(time_s, inputs)
+        self._seen = seen = self._situation.observation
         if self._params.reward.carbon == "marginal" and self._sees_carbon and seen.mci_kg_per_kwh is None:
             raise ScenarioError("reward.carbon = marginal needs mci at every site and there is none: --set "
                                 "controller.reward.carbon=attributed, or choose a grid that gives mci_kg_per_kwh")
@@ -124,7 +127,7 @@ class Steering:
     def context(self, leaders_action: np.ndarray) -> np.ndarray:
         """(n, C) scaled context, given the manager's action (1, A); changes nothing."""
         shares = self._split_shares(leaders_action[0].tolist())
-        return self._view.context(*self._controller.preview(shares))
+        return self._view.context(*self._controller.pipeline.place(self._situation, shares).totals)
 
     def decide(self, action: np.ndarray) -> None:
         """What the controller's next step will do: the joint action (n, A)."""

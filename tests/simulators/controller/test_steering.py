@@ -32,7 +32,7 @@ def test_the_context_is_what_the_step_then_executes(rounding):
         first = env.steering.context(action[:1])
         other = env.steering.context(random_actions(env.steering.spec, 1, rng)[0][:1])
         assert np.array_equal(env.steering.context(action[:1]), first)
-        told, work = controller.preview(action[0, :12].reshape(4, 3).tolist())
+        told, work = controller.pipeline.place(env.steering._situation, action[0, :12].reshape(4, 3).tolist()).totals
         env.step(action)
         sent = controller.get_data({site: ["allocated_jobs", "jobs"] for site in ("aidc1", "aidc2", "aidc3")})
         assert [sent[site]["allocated_jobs"] for site in sent] == told
