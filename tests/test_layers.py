@@ -21,7 +21,7 @@ FLOORS = [
     {"cosim.limits", "cosim.scenario_hooks", "cosim.contracts"},
     {"cosim.clock", "cosim.console", "cosim.tables.dates", "cosim.plausible", "cosim.ports", "cosim.params",
      "cosim.drivers.remote", "cosim.trace.inert", "cosim.trace.machine", "cosim.trace.seal", "cosim.seeds"},
-    {"cosim.trace.supervised"},
+    {"cosim.trace.supervised", "cosim.trace.blocks"},
     {"cosim.commands.main", "cosim.progress", "cosim.tables.axis", "cosim.trace.journal", "cosim.scenario",
      "cosim.tables.files", "cosim.trace.reader"},
     {"cosim.trace"},

@@ -30,7 +30,7 @@ except ImportError:  # no locks on this system: what a killed run leaves is left
 import numpy as np
 
 from cosim import errors
-from cosim.drivers.remote import die_with_parent
+from cosim.drivers.remote import child_options
 from cosim.errors import CosimError, ModelError, ScenarioError
 from cosim.imports import load
 from cosim.learning.vector import Arrays, Environments, Step, step_of
@@ -178,7 +178,7 @@ class _Worker:
         for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
             env.setdefault(threads, "1")
         self._process = subprocess.Popen([sys.executable, "-m", "cosim.learning.workers"], stdin=subprocess.PIPE,
-                                         stdout=subprocess.PIPE, env=env, preexec_fn=die_with_parent)
+                                         stdout=subprocess.PIPE, env=env, **child_options())
         self.send(json.dumps(start).encode() + b"\n")
 
     def send(self, message: bytes) -> None:
