@@ -140,7 +140,7 @@ class Uniform:
         """Index of the deferral that all training jobs of this minute get: the first."""
         return 0
 
-    def operate(self, observation: Observation, allocated_jobs: Sequence[Sequence[int]],
+    def operate(self, observation: Observation, allocated_jobs: Sequence[Sequence[float]],
                 allocated_work_to: Matrix) -> Operation:
         """One release time for all, GPUs by the rule, one supply temperature."""
         facts, lead = self.facts, self.lead(observation)
@@ -165,11 +165,16 @@ class Static(Uniform):
 
     def __init__(self, facts: FleetFacts, options: PolicyOptions, rng: np.random.Generator) -> None:
         super().__init__(facts, options, rng)
+        self._share = self.check_fits(facts, options)
+
+    @staticmethod
+    def check_fits(facts: FleetFacts, options: PolicyOptions) -> list[list[float]]:
+        """(M, N) the shares; ScenarioError unless the weights are some for this fleet."""
         weights = options.weights
         if weights is None or len(weights) != facts.n_sites or min(weights) < 0:
             raise ScenarioError(f"policy static needs one weight >= 0 per site ({facts.n_sites}), got {weights}; "
                                 f"for example weights={':'.join('1' * facts.n_sites)}")
-        self._share = [_over(row, weights) for row in facts.eligible]
+        return [_over(row, weights) for row in facts.eligible]
 
 
 class TouShift(Uniform):
@@ -254,7 +259,7 @@ class Random:
         """(M, N) shares, a fresh draw every minute."""
         return [_over(row, self._rng.standard_exponential(len(row)).tolist()) for row in self.facts.eligible]
 
-    def operate(self, observation: Observation, allocated_jobs: Sequence[Sequence[int]],
+    def operate(self, observation: Observation, allocated_jobs: Sequence[Sequence[float]],
                 allocated_work_to: Matrix) -> Operation:
         """Release times, GPUs (a part of them unused) and temperatures, a fresh draw every minute."""
         facts, n = self.facts, self.facts.n_sites

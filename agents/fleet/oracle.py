@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
-from cosim.agents.fleet.decision import FleetFacts, Matrix, Observation, Operation, Vector
+from cosim.agents.fleet.decision import EnergyModel, FleetFacts, Matrix, Observation, Operation, Vector
 from cosim.agents.fleet.heuristics import GpuRule, PolicyOptions
 
 from cosim.errors import ModelError, ScenarioError
@@ -77,10 +77,9 @@ class MyopicOracle:
     needs_nci = False
 
     def __init__(self, facts: FleetFacts, options: PolicyOptions, rng: np.random.Generator) -> None:
-        if options.energy is None or not facts.top_to_per_s:
-            raise ScenarioError("policy myopic_oracle needs to know what a site draws and how fast jobs can run, and "
-                                "nobody tells it")
-        self.facts, self.energy, self.weights = facts, options.energy, options.reward
+        self.check_fits(facts, options)
+        self.facts, self.weights = facts, options.reward
+        self.energy: EnergyModel = options.energy
         self._split = GpuRule(facts, options.drain_min)
         self._inf, self._train = facts.inf, facts.train
         self._slack_min = [[max(1.0, d / MIN_S - _shortest_min(facts, i, m)) for m, d in enumerate(facts.deadline_s)]
@@ -93,6 +92,13 @@ class MyopicOracle:
         self._seen: Observation | None = None
         self._now: Vector = ()
         self._usual: Vector = ()
+
+    @staticmethod
+    def check_fits(facts: FleetFacts, options: PolicyOptions) -> None:
+        """ScenarioError without the sites' energy model and the jobs' speeds."""
+        if options.energy is None or not facts.top_to_per_s:
+            raise ScenarioError("policy myopic_oracle needs to know what a site draws and how fast jobs can run, and "
+                                "nobody tells it")
 
     def place(self, observation: Observation) -> Matrix:
         """(M, N) shares of the parts' places."""
@@ -109,7 +115,7 @@ class MyopicOracle:
             gpus = [self._left_for_training(observation, i, share) for i in sites]
         return share
 
-    def operate(self, observation: Observation, allocated_jobs: Sequence[Sequence[int]],
+    def operate(self, observation: Observation, allocated_jobs: Sequence[Sequence[float]],
                 allocated_work_to: Matrix) -> Operation:
         """No deferral, GPUs to what is worth its power now, temperatures at which a site draws least."""
         self._look(observation)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -66,6 +66,10 @@ class RewardWeights:
         "after it")] = True
 
 
+Numbers = Any
+"""A float, or an array (B,) of many minutes at once."""
+
+
 @dataclass(frozen=True, slots=True)
 class Minute:
     """What one step gave; axes as in `cosim.agents.fleet.decision`.
@@ -83,30 +87,31 @@ class Minute:
     """
 
     hours: float
-    price_usd_per_kwh: float
-    power_kw: Sequence[float]
-    work_to: float
-    dropped_jobs: Sequence[float]
-    nci_kg_per_kwh: Sequence[float] | None = None
-    mci_kg_per_kwh: Sequence[float] | None = None
-    emission_kg_per_h: float | None = None
-    baseline_kg_per_h: float | None = None
-    served_to: float = math.nan
+    price_usd_per_kwh: Numbers
+    power_kw: Sequence[Numbers]
+    work_to: Numbers
+    dropped_jobs: Sequence[Numbers]
+    nci_kg_per_kwh: Sequence[Numbers] | None = None
+    mci_kg_per_kwh: Sequence[Numbers] | None = None
+    emission_kg_per_h: Numbers | None = None
+    baseline_kg_per_h: Numbers | None = None
+    served_to: Numbers = math.nan
 
 
 def terms_of(minute: Minute, kinds: Sequence[str], weights: RewardWeights) -> tuple[float, ...]:
     """The values of TERMS: R1 as a share of the reference, USD, t, jobs, jobs, TO, kWh, t, t, TO (I20, I21: energies
-    with dt). A carbon that nobody knows is 0. kinds: (M,) 'train' or 'inf'."""
+    with dt). A carbon that nobody knows is 0. Of many minutes at once where the numbers are arrays (B,). kinds: (M,)
+    'train' or 'inf'."""
     power_kw, hours = minute.power_kw, minute.hours
     energy_kwh = sum(power_kw) * hours
     attributed_t = _carbon_t(power_kw, minute.nci_kg_per_kwh, hours)
-    system_t = (minute.emission_kg_per_h or 0.0) * hours / KG_PER_T
+    system_t = _known(minute.emission_kg_per_h) * hours / KG_PER_T
     if weights.carbon == "attributed":
         carbon_t = attributed_t
     elif weights.carbon == "marginal":
         carbon_t = _carbon_t(power_kw, minute.mci_kg_per_kwh, hours)
     else:
-        carbon_t = system_t - (minute.baseline_kg_per_h or 0.0) * hours / KG_PER_T
+        carbon_t = system_t - _known(minute.baseline_kg_per_h) * hours / KG_PER_T
     dropped = [sum([n for n, kind in zip(minute.dropped_jobs, kinds, strict=True) if kind == wanted])
                for wanted in ("train", "inf")]
     per_min = minute.work_to / (hours * MIN_PER_H)
@@ -125,7 +130,7 @@ def reward_of(terms: Sequence[float], weights: RewardWeights, sees_carbon: bool 
             - weights.c4_per_train_job * train - weights.c5_per_inf_job * inf)
 
 
-def hour_cost(price_usd_per_kwh: float, usual_kw: float, hours: float, weights: RewardWeights) -> float:
+def hour_cost(price_usd_per_kwh: Numbers, usual_kw: float, hours: float, weights: RewardWeights) -> Numbers:
     """What the fleet's usual power costs in a step at this price, in units of the reward (>= 0 for a price >= 0)."""
     return weights.c2_per_usd * price_usd_per_kwh * usual_kw * hours
 
@@ -136,6 +141,10 @@ def loom(late_jobs: float, urgent_jobs: float, weights: RewardWeights) -> float:
     late_jobs: that miss their deadline anyway; urgent_jobs: that can wait for less than an hour
     """
     return weights.c4_per_train_job * (late_jobs + _URGENT_DROPS * urgent_jobs) if weights.looming else 0.0
+
+
+def _known(kg_per_h: float | None) -> float:
+    return 0.0 if kg_per_h is None else kg_per_h
 
 
 def _carbon_t(power_kw: Sequence[float], kg_per_kwh: Sequence[float] | None, hours: float) -> float:

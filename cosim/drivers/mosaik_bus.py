@@ -28,7 +28,7 @@ from mosaik_api_v3.types import Meta
 from cosim.drivers.instrument import Control, Stopped, Tap, make_taps
 from cosim.drivers.native import collect, creation
 from cosim.drivers.plan import Plan, Sides, make_plan, sides_from_describe, sides_from_meta
-from cosim.drivers.remote import GuardedChannel, address_of, die_with_parent, is_same_user, prove, secret_of
+from cosim.drivers.remote import GuardedChannel, address_of, child_options, is_same_user, prove, secret_of
 from cosim.drivers.resolve import Resolved, command_of
 from cosim.errors import CosimError, ModelError, ScenarioError
 from cosim.hooks import Closing, HasClosing, HasNotes, Simulator
@@ -253,7 +253,7 @@ class _Command(_Starter):
             raise ScenarioError(f"its command does not expand ({err!r}); it knows %(addr)s and %(python)s") from None
         try:
             process = subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True, text=True,
-                                       preexec_fn=die_with_parent)
+                                       **child_options())
         except OSError as err:
             raise ScenarioError(f"'{words[0]}' cannot be started: {err.strerror}") from None
         self._watch.process = process

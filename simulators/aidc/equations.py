@@ -76,7 +76,7 @@ def inlet_factor(supply_temp_degc: Numbers, cooling: Cooling) -> Numbers:
     return 1.0 + cooling.server_leakage_per_k * above_k + fans
 
 
-def heat_imbalance_kw(it_kw: float, supply_temp_degc: float, cooling: Cooling) -> float:
+def heat_imbalance_kw(it_kw: Numbers, supply_temp_degc: Numbers, cooling: Cooling) -> Numbers:
     """Heat that the plant removes by (19)-(21), U05 beyond what IT gives off, kW; > 0 is heat from nowhere (2.7).
 
     Table I as printed: c rho Phi (4.0 + 3.7) K = 57 kW at every load; the corrected set: 7.9 kW, by 4.0 - 3.7.

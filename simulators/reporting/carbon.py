@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from cosim.simulators.reporting.data import GRID, SITE, FleetRun
+from cosim.simulators.reporting.sites import MARKS, warmup
 
-from cosim.reporting.chart import Fact, Heat, Panel, Picture, Series, missing
-from cosim.reporting.data import GRID, SITE, Run
-from cosim.reporting.sites import MARKS, warmup
+from cosim.reporting.chart import Fact, Heat, LineMark, Panel, Picture, Series, missing
 from cosim.reporting.text import number, quantity, strong
 from cosim.trace.series import weighted_mean
 from cosim.units import KG_PER_T
@@ -14,7 +14,7 @@ from cosim.units import KG_PER_T
 _EMISSION, _REALISED = f"{GRID}/emission_kg_per_h", f"{GRID}/emission_realised_kg_per_h"
 
 
-def attributed_kg(run: Run) -> np.ndarray | None:
+def attributed_kg(run: FleetRun) -> np.ndarray | None:
     """Energy x NCI of each sample and site, kg, (time, site), 0 outside the counted time; None without either."""
     if not run.has(f"{SITE}/p_kw"):
         return None
@@ -24,7 +24,7 @@ def attributed_kg(run: Run) -> np.ndarray | None:
     return kg if np.isfinite(nci).any() else None
 
 
-def emitted_kg(run: Run) -> np.ndarray | None:
+def emitted_kg(run: FleetRun) -> np.ndarray | None:
     """What all sources emitted in each dispatch interval, kg, 0 where it does not count; None where the trace lacks it.
 
     As settled where the grid says so, which it does one interval later; else as dispatched.
@@ -40,7 +40,7 @@ def emitted_kg(run: Run) -> np.ndarray | None:
     return kg
 
 
-def accounts(run: Run) -> Picture:
+def accounts(run: FleetRun) -> Picture:
     """Cumulative carbon: attributed to the sites, and emitted by all sources."""
     key, panels, facts, says = "carbon", [], [], []
     own, kg = attributed_kg(run), emitted_kg(run)
@@ -53,11 +53,11 @@ def accounts(run: Run) -> Picture:
         facts.append(Fact("carbon attributed to the data centers", float(total.sum()), "kg"))
         says.append(f"the data centers' own account, energy times NCI, ends at {strong(quantity(total.sum(), 'kg'))}")
     if kg is not None:
-        series = [_running(run, _EMISSION, kg, "all sources", "ink", "solid")]
+        system = [_running(run, _EMISSION, kg, "all sources", "ink", "solid")]
         if own is not None and not run.played("grid"):
-            series.append(_running(run, SITE, np.nansum(own, axis=1), "data centers", "muted", "dash"))
+            system.append(_running(run, SITE, np.nansum(own, axis=1), "data centers", "muted", "dash"))
         theirs = " in the recorded run" if run.played("grid") else ""
-        panels.append(Panel(f"System: what all sources emitted{theirs}", "t CO2", tuple(series), axis="system",
+        panels.append(Panel(f"System: what all sources emitted{theirs}", "t CO2", tuple(system), axis="system",
                             bands=warmup(run)))
         facts.append(Fact(f"carbon emitted by all sources{theirs}", float(kg.sum()), "kg"))
         says.append(f"all sources together, for every load on the feeder, emitted {strong(quantity(kg.sum(), 'kg'))}"
@@ -73,7 +73,7 @@ def accounts(run: Run) -> Picture:
                    tuple(facts), columns=True)
 
 
-def _running(run: Run, path: str, kg: np.ndarray, name: str, colour: str, mark: str) -> Series:
+def _running(run: FleetRun, path: str, kg: np.ndarray, name: str, colour: str, mark: LineMark) -> Series:
     step, width = run.step_s(path), run.bin_s(path)
     time, values = np.minimum(run.time_s(path) + step, run.end_s), np.cumsum(kg) / KG_PER_T
     last = np.flatnonzero((time % width == 0) | (time == time[-1])) if width > step else np.arange(len(time))
@@ -81,22 +81,25 @@ def _running(run: Run, path: str, kg: np.ndarray, name: str, colour: str, mark: 
                   joined=True)
 
 
-def marginal(run: Run) -> Picture | None:
+def marginal(run: FleetRun) -> Picture | None:
     """NCI against marginal intensity at each site, with a strip of the sources that are marginal; None without it."""
-    found = [(site, run.intensity_of(site), run.intensity_of(site, "mci_kg_per_kwh")) for site in run.sites]
-    found = [(site, nci, mci) for site, nci, mci in found if nci and mci
+    known = [(site, run.intensity_of(site), run.intensity_of(site, "mci_kg_per_kwh")) for site in run.sites]
+    found = [(site, nci, mci) for site, nci, mci in known if nci and mci
              and all(np.isfinite(run.of_counted(path)[:, column]).any() for path, column in (nci, mci))]
     if not found:
         return None
-    panels, gaps = [], []
+    panels: list[Panel] = []
+    gaps: list[tuple[str, float, float]] = []
+    lines: tuple[tuple[str, LineMark], ...] = (("average", "solid"), ("marginal", "dash"))
     for site, nci, mci in found:
         series = []
-        for (path, column), name, mark in ((nci, "average", "solid"), (mci, "marginal", "dash")):
+        for (path, column), (name, mark) in zip((nci, mci), lines, strict=True):
             time, y = run.means(path)
             series.append(Series(name, time, y[:, column], run.colours[site] if name == "average" else "ink", run.end_s,
                                  mark=mark, label=name))
-        gaps.append((site, *(weighted_mean(run.of_counted(path)[:, column], run.counts(path).hours)
-                             for path, column in (mci, nci))))
+        marginal_mean, average = (weighted_mean(run.of_counted(path)[:, column], run.counts(path).hours)
+                                  for path, column in (mci, nci))
+        gaps.append((site, marginal_mean, average))
         panels.append(Panel(site, "kg/kWh", tuple(series), axis="intensity", zero=False, bands=warmup(run)))
     strip = _strip(run)
     panels += [strip] if strip else []
@@ -108,7 +111,7 @@ def marginal(run: Run) -> Picture | None:
                    tuple(Fact(f"marginal intensity, {s}", m, "kg/kWh") for s, m, _ in gaps), columns=True)
 
 
-def _strip(run: Run) -> Panel | None:
+def _strip(run: FleetRun) -> Panel | None:
     path = f"{GRID}/marginal_sources"
     if not run.has(path) or run.get(path).ndim != 3:
         return None

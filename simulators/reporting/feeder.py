@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 def parse(lines: Sequence[str]) -> list[tuple[str, str]] | None:
     """('0', '1') for each line named '0-1', 'trafo 0-1' or '0-1 #2'; None when a name has another form."""
-    pairs = [tuple(name.partition(" #")[0].rpartition(" ")[2].split("-")) for name in lines]
-    return pairs if pairs and all(len(p) == 2 and all(p) for p in pairs) else None
+    ends = [name.partition(" #")[0].rpartition(" ")[2].split("-") for name in lines]
+    return [(p[0], p[1]) for p in ends] if ends and all(len(p) == 2 and all(p) for p in ends) else None
 
 
 def layout(lines: Sequence[tuple[str, str]], root: str | None = None) -> dict[str, tuple[int, int]]:
@@ -38,7 +38,8 @@ def layout(lines: Sequence[tuple[str, str]], root: str | None = None) -> dict[st
 
 def _tree(root: str, near: dict[str, list[str]]) -> tuple[dict[str, list[str]], dict[str, int]]:
     """(children of each node, distance of each node from the root), breadth first."""
-    children, depth, queue = {root: []}, {root: 0}, deque([root])
+    children: dict[str, list[str]] = {root: []}
+    depth, queue = {root: 0}, deque([root])
     while queue:
         node = queue.popleft()
         for other in near[node]:
@@ -53,17 +54,17 @@ def _tree(root: str, near: dict[str, list[str]]) -> tuple[dict[str, list[str]], 
 def _place(root: str, near: dict[str, list[str]], places: dict, taken: set, base: int) -> None:
     children, depth = _tree(root, near)
     order = {node: k for k, node in enumerate(depth)}
-    reach = {}
+    reach: dict[str, int] = {}
     for node in reversed(depth):
         reach[node] = 1 + max((reach[c] for c in children[node]), default=0)
-    paths = [(0, 0, root, base, None)]
+    paths: list[tuple[int, int, str, int, str | None]] = [(0, 0, root, base, None)]
     while paths:  # the longest lateral first: it gets the row next to its parent
         _, _, head, row, parent = heapq.heappop(paths)
         if parent is not None:
             row = _free_row(taken, depth[head], reach[head], row)
         trunk = [head]
         while children[trunk[-1]]:
-            trunk.append(max(children[trunk[-1]], key=reach.get))
+            trunk.append(max(children[trunk[-1]], key=reach.__getitem__))
         for node in trunk:
             places[node] = (depth[node], row)
             taken.add(places[node])
