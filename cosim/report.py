@@ -16,6 +16,7 @@ from cosim.plaintext import visible
 from cosim.progress import working
 from cosim.reporting.content import content
 from cosim.reporting.overview import differences, overview
+from cosim.reporting.page import page
 from cosim.trace import Trace
 from cosim.units import parse_duration
 

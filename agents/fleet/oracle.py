@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
-from cosim.agents.fleet.decision import EnergyModel, FleetFacts, Matrix, Observation, Operation, Vector
+from cosim.agents.fleet.decision import FleetFacts, Matrix, Observation, Operation, Vector
 from cosim.agents.fleet.heuristics import GpuRule, PolicyOptions
 
 from cosim.errors import ModelError, ScenarioError
@@ -78,8 +78,8 @@ class MyopicOracle:
 
     def __init__(self, facts: FleetFacts, options: PolicyOptions, rng: np.random.Generator) -> None:
         self.check_fits(facts, options)
-        self.facts, self.weights = facts, options.reward
-        self.energy: EnergyModel = options.energy
+        assert options.energy is not None, "check_fits asks for it"
+        self.facts, self.energy, self.weights = facts, options.energy, options.reward
         self._split = GpuRule(facts, options.drain_min)
         self._inf, self._train = facts.inf, facts.train
         self._slack_min = [[max(1.0, d / MIN_S - _shortest_min(facts, i, m)) for m, d in enumerate(facts.deadline_s)]
