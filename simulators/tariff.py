@@ -1,6 +1,6 @@
-"""Electricity price by the time of day or from a table, and its forecast (P05, I19).
+"""Electricity price by the time of day or from a table, and its forecast.
 
-Rows of the model: I19, P05.
+Rows: I19, P05.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class TimeOfUseParams:
     base_usd_per_kwh: Annotated[Price, Field(description="outside all windows, USD/kWh; may be negative")] = 0.1
     windows: Annotated[tuple[PriceWindow, ...], Field(description="the first that holds is the price")] = (
         PriceWindow(11.0, 15.0, 0.3), PriceWindow(19.0, 23.0, 0.03))
-    boundary: Annotated[Boundary, Field(description="whether a window's end belongs to it (I19)")] = "half_open"
+    boundary: Annotated[Boundary, Field(description="whether a window's end belongs to it")] = "half_open"
     deferrals_s: Annotated[tuple[Seconds, ...], Field(
         min_length=1, max_length=1000, description="leads of the forecast, s")] = tuple(
         h * HOUR_S for h in (0.0, 2.0, 4.0, 6.0, 8.0, 10.0))

@@ -1,6 +1,6 @@
 """Proximal policy optimisation (Schulman et al. 2017) of a team's network on one rollout.
 
-Rows of the model: L19, T05, T08.
+Rows: L19, T05, T08.
 """
 
 from __future__ import annotations
