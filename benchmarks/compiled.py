@@ -1,28 +1,27 @@
-"""Speed of the compiled data centers beside those on SimPy: python -m benchmarks.compiled [--minutes N] [--json FILE]
+"""The compiled data centers beside those on SimPy, told the same.
 
 A scenario is played as agents learn on it, by a fresh policy's actions; what its data centers are told and what that
-costs there is noted. The compiled fleet is then told the same, in 1, 16, 64 and 256 environments at once. Figures are
-CPU time of one minute of all sites of one environment, in one process; compiling, or reading what was compiled, is not
-counted.
+costs there is noted. The compiled fleet is then told the same, in many environments at once. Figures are CPU time of a
+minute of all sites of one environment, in one process; compiling, or reading what was compiled, is not counted.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-from pathlib import Path
+import importlib.util
 from time import process_time
 from typing import Any
 
 import numpy as np
 from cosim.simulators.aidc.adapter import DataCenters
-from cosim.simulators.aidc.compiled.fleet import CompiledFleet, Jobs
 
+from benchmarks.measure import Found, Say, Size, number
+from cosim.digest import Table
 from cosim.drivers.resolve import resolve
+from cosim.imports import load
 from cosim.learning.environment import scenario_of
 from cosim.learning.vector import Environment, learning_scenario
 
-SIZES = (1, 16, 64, 256)
+SIZES = {"quick": (1, 16), "normal": (1, 16, 64), "full": (1, 16, 64, 256)}
 
 
 class Noted(DataCenters):
@@ -53,7 +52,7 @@ def played(scenario: Any, minutes: int) -> tuple[Any, list[dict[str, Any]], floa
     return resolved.params["aidc"], Noted.told, Noted.spent_s / minutes
 
 
-def as_arrays(told: dict[str, Any], classes: list[str], n_envs: int) -> tuple[Jobs, np.ndarray, np.ndarray]:
+def as_arrays(told: dict[str, Any], classes: list[str], n_envs: int) -> tuple[Any, np.ndarray, np.ndarray]:
     """What one fleet was told, as told to so many at once."""
     index, columns = {name: m for m, name in enumerate(classes)}, [[] for _ in range(6)]
     for n, of_site in enumerate(told.values()):
@@ -67,13 +66,14 @@ def as_arrays(told: dict[str, Any], classes: list[str], n_envs: int) -> tuple[Jo
     lanes = (np.arange(n_envs)[:, None] * len(told) + lane).ravel()
     gpus = np.array([of_site["gpus"] for of_site in told.values()])
     degc = np.array([of_site["supply_temp_degc"] for of_site in told.values()])
-    return (Jobs(lanes, *(np.tile(column, n_envs) for column in rest)), np.tile(gpus, (n_envs, 1, 1)),
+    jobs_of = load("cosim.simulators.aidc.compiled.fleet:Jobs", "compiled fleet")
+    return (jobs_of(lanes, *(np.tile(column, n_envs) for column in rest)), np.tile(gpus, (n_envs, 1, 1)),
             np.tile(degc, (n_envs, 1)))
 
 
 def compiled_s(given: Any, told: list[dict[str, Any]], n_envs: int) -> float:
     """CPU s a minute and environment of the compiled fleet."""
-    fleet, spent_s = CompiledFleet(given, n_envs), 0.0
+    fleet, spent_s = load("cosim.simulators.aidc.compiled.fleet:CompiledFleet", "compiled fleet")(given, n_envs), 0.0
     for minute in told:
         arrays = as_arrays(minute, fleet.classes, n_envs)
         begin = process_time()
@@ -82,25 +82,21 @@ def compiled_s(given: Any, told: list[dict[str, Any]], n_envs: int) -> float:
     return spent_s / len(told) / n_envs
 
 
-def main() -> None:
-    """Measure and show."""
-    parser = argparse.ArgumentParser(description="compiled data centers beside those on SimPy")
-    parser.add_argument("--scenario", default="ieee33", help="a scenario that agents learn on (default: ieee33)")
-    parser.add_argument("--minutes", type=int, default=720, help="minutes from midnight (default: 720)")
-    parser.add_argument("--json", type=Path, help="also write the figures to this file")
-    given = parser.parse_args()
-    params, told, simpy_s = played(given.scenario, given.minutes)
+def add(found: Found, size: Size, say: Say) -> None:
+    """Adds what is measured to `found`, or why nothing is."""
+    if importlib.util.find_spec("numba") is None:
+        found.skipped.append("the compiled data centers: numba is not installed (extra 'fast')")
+        return
+    say(f"data centers of {size.scenario} as they are learned on: SimPy")
+    params, told, simpy_s = played(size.scenario, 30 if size.quick else 720)
     compiled_s(params, told[:3], 2)
-    figures = {"SimPy: us a minute": 1e6 * simpy_s}
-    for n_envs in SIZES:
+    rows = [("SimPy", number(1e6 * simpy_s), "1")]
+    found.figures["SimPy: us a minute"] = 1e6 * simpy_s
+    for n_envs in SIZES[size.name]:
+        say(f"data centers of {size.scenario} as they are learned on: compiled, {n_envs} at once")
         seconds = compiled_s(params, told, n_envs)
-        figures[f"compiled, {n_envs} at once: us a minute"] = 1e6 * seconds
-        figures[f"compiled, {n_envs} at once: times faster"] = simpy_s / seconds
-    for name, value in figures.items():
-        print(f"{name:45} {value:10,.1f}")
-    if given.json:
-        given.json.write_text(json.dumps(figures, indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    main()
+        rows.append((f"compiled, {n_envs} at once", number(1e6 * seconds), number(simpy_s / seconds)))
+        found.figures[f"compiled, {n_envs} at once: us a minute"] = 1e6 * seconds
+        found.ratios[f"compiled, {n_envs} at once: times SimPy"] = seconds / simpy_s
+    found.tables.append(Table(f"All data centers of {size.scenario}, a minute of one environment",
+                              ("engine", "us", "times faster"), rows))

@@ -1,17 +1,11 @@
-"""Speed of the grid: python benchmarks/grid.py
-
-Median wall time of one solve with new loads (update, solver, power flow, carbon flow), of the carbon flow alone, and of
-the marginal carbon intensity of all buses, beside what is asked of them. Exit code 1 when one is slower than that.
-"""
+"""The grid alone: ms of one dispatch and its parts, over solvers and buses, beside the bare solver."""
 
 from __future__ import annotations
 
-import argparse
 import statistics
-import sys
 from collections.abc import Callable
 from dataclasses import replace
-from time import perf_counter
+from time import process_time
 
 import numpy as np
 from cosim.simulators.grid.adapter import CefDispatch
@@ -23,6 +17,8 @@ from cosim.simulators.grid.network.feeder import BaseLoad, Feeder, Line, LineLis
 from cosim.simulators.grid.network.powerflow import AcCheck
 from cosim.simulators.grid.network.radial import read_feeder
 
+from benchmarks.measure import Found, Say, Size, number
+from cosim.digest import Table
 from cosim.errors import SolverError
 
 TABLE_I = {
@@ -52,9 +48,9 @@ def median_ms(call: Callable[[int], object], times: int) -> float:
     """Median milliseconds of call(k); the first three are left out."""
     taken = []
     for k in range(times + 3):
-        begin = perf_counter()
+        begin = process_time()
         call(k)
-        taken.append(perf_counter() - begin)
+        taken.append(process_time() - begin)
     return 1e3 * statistics.median(taken[3:])
 
 
@@ -63,7 +59,7 @@ def loads_of(feeder: Feeder, count: int) -> list[tuple[np.ndarray, np.ndarray]]:
     return [(feeder.p_kw * s, feeder.q_kvar * s) for s in rng.uniform(0.3, 0.9, count)]
 
 
-def measure(feeder: Feeder, sources: dict[str, Source], solver: SolverName, times: int) -> dict[str, float]:
+def measure_feeder(feeder: Feeder, sources: dict[str, Source], solver: SolverName, times: int) -> dict[str, float]:
     """Milliseconds by name: 'conic' the solver alone, 'solve' all that an interval needs, 'nci', 'mci'."""
     limits = Limits(1.0, 0.9, 1.1, 0.1)
     dispatch = Dispatch(feeder, sources, limits, solver)
@@ -124,37 +120,35 @@ def ac_check_ms(times: int) -> float:
     return median_ms(lambda k: check.run(*loads[k], none, none), times)
 
 
-def main() -> int:
-    """Measure, print, judge."""
-    arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    arguments.add_argument("--times", type=int, default=100, help="solves per case (default 100)")
-    times = arguments.parse_args().times
-    ieee33 = read_feeder("case33bw")
-    cases = [("IEEE-33, Gurobi", ieee33, TABLE_I, "gurobi", {"solve": 5.0, "mci": 2.0}),
-             ("IEEE-33, Clarabel", ieee33, TABLE_I, "clarabel", {"solve": 2.0, "mci": 2.0}),
-             ("123 buses, Clarabel", read_feeder(branching(123)), sources_of(123), "clarabel", {}),
-             ("1000 buses, Clarabel", read_feeder(branching(1000)), sources_of(1000), "clarabel", {"nci": 2.0})]
-    print(f"{'':22}{'conic':>9}{'solve':>9}{'nci':>9}{'mci':>9}   ms, median of {times}")
-    late = 0
-    for name, feeder, sources, solver, most_ms in cases:
+def measure(size: Size, say: Say) -> Found:
+    """A row per feeder and solver, then an interval's parts, plans and the AC check. Medians of CPU time."""
+    found, rows, times = Found(), [], 20 if size.quick else 100
+    cases = [("IEEE-33, Gurobi", "case33bw", TABLE_I, "gurobi"), ("IEEE-33, Clarabel", "case33bw", TABLE_I, "clarabel")]
+    cases += [(f"{n} buses, Clarabel", branching(n), sources_of(n), "clarabel") for n in (() if size.quick
+                                                                                         else (123, 1000))]
+    for name, network, sources, solver in cases:
+        say(f"dispatch: {name}")
+        feeder = read_feeder(network)
         try:
-            got = measure(feeder, sources, solver, times if feeder.n_bus < 500 else max(times // 5, 5))
+            got = measure_feeder(feeder, sources, solver, times if feeder.n_bus < 500 else max(times // 5, 5))
         except SolverError as err:
-            print(f"{name:22}not measured: {err}")
+            found.skipped.append(f"{name}: {err}")
             continue
-        over = [f"{what} > {ms:g}" for what, ms in most_ms.items() if got[what] > ms]
-        late += len(over)
-        print(f"{name:22}" + "".join(f"{ms:9.2f}" for ms in got.values()) + ("   " + ", ".join(over) if over else ""))
+        rows.append((name, *(number(ms) for ms in got.values()), f"{got['solve'] / got['conic']:.2f}"))
+        found.figures |= {f"{name}: {part}, ms": ms for part, ms in got.items()}
+        found.ratios[f"{name}: a dispatch, times the bare solver"] = got["solve"] / got["conic"]
+    found.tables.append(Table("A dispatch: ms of CPU", ("feeder", "bare solver", "dispatch with power flow and NCI",
+                                                        "NCI alone", "MCI of all buses", "times the solver"), rows))
+    say("an interval of the grid's simulator, plans, AC check")
     parts = interval_ms(times)
     parts["flow and nci"] -= parts["conic"]
     whole = parts.pop("interval")
-    rest = whole - sum(parts.values())
-    print(f"an interval in training, IEEE-33, Clarabel, no AC check, no mci: {whole:.2f} ms, of it "
-          + ", ".join(f"{name} {ms:.2f}" for name, ms in parts.items()) + f", inputs and outputs {rest:.2f}")
-    print("plans of " + ", ".join(f"{k} intervals {plan_ms(max(times // 5, 5), k):.2f} ms" for k in (2, 4, 16)))
-    print(f"pandapower's AC check of IEEE-33: {ac_check_ms(times):.2f} ms")
-    return 1 if late else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    parts["inputs and outputs"] = whole - sum(parts.values())
+    more = {"an interval as it is learned on": whole, **{f"of it {name}": ms for name, ms in parts.items()}}
+    more |= {f"a plan of {k} intervals": plan_ms(max(times // 5, 5), k) for k in ((2,) if size.quick else (2, 4, 16))}
+    more["pandapower's AC check"] = ac_check_ms(times)
+    found.figures |= {f"IEEE-33: {name}, ms": ms for name, ms in more.items()}
+    found.ratios["IEEE-33: an interval as it is learned on, times the bare solver"] = whole / parts["conic"]
+    found.tables.append(Table("IEEE-33 by Clarabel: ms of CPU", ("part", "ms"),
+                              [(name, number(ms)) for name, ms in more.items()]))
+    return found

@@ -17,20 +17,19 @@ answers one tick in `advance`. The same object runs under mosaik, under the nati
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import mosaik_api_v3
 import numpy as np
+from mosaik_api_v3.types import CreateResult, Meta
 
 from cosim import seeds
 from cosim.errors import ModelError, ScenarioError, unknown
+from cosim.hooks import Hooks, Values
 from cosim.params import validate
-from cosim.ports import Batch, Port, concat
+from cosim.ports import Port, concat
 from cosim.units import MIN_S
-
-Values = dict[str, dict[str, Any]]
-"""entity -> port -> value: a float, a list of floats (a port with dims) or a batch (an event port)."""
 
 
 class Sparing(dict[str, Any]):
@@ -49,22 +48,19 @@ class Sparing(dict[str, Any]):
         return rest[name]
 
 
-class Adapter(mosaik_api_v3.Simulator):
-    """A time-based mosaik simulator with typed ports. See the module for how to write one.
+class Adapter(Hooks, mosaik_api_v3.Simulator):
+    """A time-based mosaik simulator with typed ports. See the module for how to write one, and `cosim.hooks` for all
+    that a subclass may say."""
 
-    spare  whether the driver fetches but what is linked, so that `advance` may give `Sparing` outputs
-    """
-
-    PARAMS: ClassVar[type]
-    MODELS: ClassVar[dict[str, tuple[Port, ...]]]
-    spare = False
+    params: Any
+    """An instance of PARAMS; a subclass that says its type again has it checked."""
 
     def __init__(self) -> None:
         super().__init__({})
         self._outputs: Values = {}
         self._ready = False
-        self._lengths: dict[str, list[tuple[str, int]]] = {}
-        self._known: dict[str, tuple[list[str], list[tuple[str, int]]]] = {}
+        self._lengths: dict[str, Sequence[tuple[str, int]]] = {}
+        self._known: dict[str, tuple[list[str], Sequence[tuple[str, int]]]] = {}
         self.adopt(self.MODELS)
 
     def adopt(self, models: Mapping[str, tuple[Port, ...]]) -> None:
@@ -77,52 +73,10 @@ class Adapter(mosaik_api_v3.Simulator):
         self._strict = {m: [p.name for p in ports if p.flow == "out" and p.kind == "level" and not p.nullable]
                         for m, ports in models.items()}
 
-    # --- what a subclass writes ---------------------------------------------------------------------------------
-
-    def setup(self) -> None:
-        """Build the engine. `self.params`, `self.entities`, `self.step_s` and `self.stream(purpose)` are there."""
-
-    def advance(self, time_s: float, inputs: Values) -> Values:
-        """One tick at `time_s`: fresh outputs for every entity and out port, from inputs for every in port."""
-        raise ModelError(f"{type(self).__name__} has no advance(); a simulator says there what one tick does")
-
-    def initial(self) -> Values:
-        """Outputs as they stand before the first tick, for links that are shifted in time; {} if there are none."""
-        return {}
-
-    def labels(self) -> dict[str, list[str]]:
-        """Names along each axis that ports use in `dims`, e.g. {'job_class': ['llm', 'vae']}."""
-        return {}
-
-    def tables(self) -> dict[str, dict[str, list]]:
-        """What stays as it is for the whole run, as tables (name -> column -> values) that the trace holds as
-        '<member>.<name>': where branches end, for example. Asked for once, after `setup`."""
-        return {}
-
-    def closing(self) -> dict[str, dict[str, Batch]]:
-        """What an event port with a table still has to say when the run ends (called once, after the last tick)."""
-        return {}
-
-    def carry(self) -> dict[str, np.ndarray]:
-        """What outlives this world (its day): plain arrays, times relative to now. Asked for after the last tick, once;
-        {} for a simulator that begins every day anew."""
-        return {}
-
-    def resume(self, carry: Mapping[str, np.ndarray]) -> None:
-        """Go on, in a new world at time 0, from what `carry` gave; after `setup`, before `initial` and the first tick.
-        ModelError unless a subclass knows how."""
-        if carry:
-            raise ModelError(f"{type(self).__name__} cannot go on from {', '.join(sorted(carry))}; give it resume(), "
-                             "or start it without")
-
-    def notes(self) -> list[str]:
-        """Sentences for the run's summary: what the user should know of how it went."""
-        return []
-
     # --- what the bus calls -------------------------------------------------------------------------------------
 
     def init(self, sid: str, time_resolution: float = 1.0, *, step_s: float = MIN_S, seed: int = 0, episode: int = 0,
-             **params: Any) -> dict:
+             **params: Any) -> Meta:
         """Validate `params` against PARAMS. `step_s` must be a whole number of bus steps (`time_resolution` s each)."""
         self.sid, self.step_s, self._resolution_s = sid, float(step_s), float(time_resolution)
         self._step_bus = round(self.step_s / self._resolution_s)
@@ -132,20 +86,24 @@ class Adapter(mosaik_api_v3.Simulator):
         self.params = validate(self.PARAMS, params, sid)
         return self.meta
 
-    def create(self, num: int, model: str, names: list[str] | None = None) -> list[dict]:
-        """`num` entities of `model`; `names` become their ids (default: the model's name and a number)."""
+    def create(self, num: int, model: str, names: Sequence[str] | None = None, **model_params: Any
+               ) -> list[CreateResult]:
+        """`num` entities of `model`; `names` become their ids (default: the model's name and a number). ScenarioError
+        for any other parameter."""
         if model not in self.entities:
             raise ScenarioError(f"{self.sid}: {unknown(f'model of {type(self).__name__}', model, self.entities)}")
+        for strange in model_params:
+            raise ScenarioError(f"{self.sid}: {unknown(f'parameter to create {model} with', strange, ['names'])}")
         have = self.entities[model]
-        names = list(names) if names else [f"{model}-{len(have) + k}" for k in range(num)]
-        if len(names) != num:
-            raise ScenarioError(f"{self.sid}: {num} entities of {model} asked for with {len(names)} names")
-        for eid in names:
+        ids = list(names) if names else [f"{model}-{len(have) + k}" for k in range(num)]
+        if len(ids) != num:
+            raise ScenarioError(f"{self.sid}: {num} entities of {model} asked for with {len(ids)} names")
+        for eid in ids:
             if eid in self._model_of:
                 raise ScenarioError(f"{self.sid}: two entities are called '{eid}'; names are unique in a member")
             self._model_of[eid] = model
             have.append(eid)
-        return [{"eid": eid, "type": model} for eid in names]
+        return [{"eid": eid, "type": model} for eid in ids]
 
     def setup_done(self) -> None:
         """Build the engine unless `describe` did already."""
@@ -246,7 +204,7 @@ class Adapter(mosaik_api_v3.Simulator):
                 if len(values[name]) != length:
                     raise ModelError(f"{self.sid}.{eid}.{name} has {len(values[name])} values, not {length}")
 
-    def _know(self, eid: str, model: str, values: Sparing) -> tuple[list[str], list[tuple[str, int]]]:
+    def _know(self, eid: str, model: str, values: Sparing) -> tuple[list[str], Sequence[tuple[str, int]]]:
         """What can be checked of `Sparing` outputs: names of levels, and lengths, of those that are known at once."""
         self._known[eid] = known = ([name for name in self._strict[model] if name in values],
                                     [of for of in self._lengths.get(model, ()) if of[0] in values])
@@ -321,7 +279,7 @@ def _all_plainly_finite(values: Iterable[Any]) -> bool:
     return total - total == 0.0
 
 
-def meta_of(models: Mapping[str, tuple[Port, ...]]) -> dict:
+def meta_of(models: Mapping[str, tuple[Port, ...]]) -> Meta:
     """mosaik's META for typed ports."""
     return {
         "api_version": "3.0",

@@ -15,7 +15,7 @@ from time import perf_counter
 from typing import Any
 
 from cosim.digest import Digest
-from cosim.drivers.instrument import Control, Stopped, initial_values
+from cosim.drivers.instrument import Control, Stopped, World, initial_values
 from cosim.drivers.native import NativeWorld
 from cosim.drivers.plan import Plan
 from cosim.drivers.resolve import Resolved, resolve
@@ -156,21 +156,21 @@ class Experiment:
                 wall["bus"] = max(0.0, total - wall.get("start", total) - members_running - trace_s)
                 world.close()
 
-    def _wind_up(self, world: Any, notes: list[str]) -> None:
+    def _wind_up(self, world: World, notes: list[str]) -> None:
         """Collect closing rows and notes from the members of this process; they are part of what was computed."""
         for name in world.taps:
-            said = world.extra(name, "closing")
-            if said:
+            if said := world.closing(name):
                 world.taps[name].close(said)
-            notes += world.extra(name, "notes") or ()
+            notes += world.notes(name)
         notes += differing(self.resolved.scenario)
 
-    def _world(self) -> Any:
+    def _world(self) -> World:
         if self.driver == "native":
             return NativeWorld(self.resolved, self.control)
-        return load("cosim.drivers.mosaik_bus:MosaikWorld", "driver")(self.resolved, self.control)
+        from cosim.drivers.mosaik_bus import MosaikWorld  # mosaik takes half a second, the native driver no mosaik
+        return MosaikWorld(self.resolved, self.control)
 
-    def _open_trace(self, world: Any) -> None:
+    def _open_trace(self, world: World) -> None:
         """A trace is made once everything has started: a request that cannot run leaves no file."""
         if self.out is None:
             return
@@ -190,7 +190,7 @@ class Experiment:
             writer.write_table("initial", before)
         self.control.writer = writer
 
-    def _check_memory(self, world: Any) -> None:
+    def _check_memory(self, world: World) -> None:
         """ScenarioError where what is recorded between two flushes would not fit into memory."""
         clock, members, numbers = self.resolved.clock, self.resolved.scenario.members, 0.0
         span = min(self.control.flush_steps, self.resolved.until)

@@ -7,23 +7,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar, dataclass_transform, overload
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from cosim.errors import ScenarioError, cut, shown, unknown
 from cosim.limits import refuse_magnitudes
 
-params = partial(dataclass, frozen=True, config=ConfigDict(extra="forbid", allow_inf_nan=False))
-"""Decorator: a frozen, validated dataclass that refuses fields it does not know, NaN and infinity."""
+T = TypeVar("T")
+
+
+@overload
+@dataclass_transform(frozen_default=True, field_specifiers=(Field,))
+def params(cls: type[T]) -> type[T]: ...
+
+
+@overload
+@dataclass_transform(frozen_default=True, field_specifiers=(Field,))
+def params(*, kw_only: bool) -> Callable[[type[T]], type[T]]: ...
+
+
+def params(cls: type[T] | None = None, *, kw_only: bool = False) -> Any:
+    """Decorator: a frozen, validated dataclass that refuses fields it does not know, NaN and infinity."""
+    made = dataclass(frozen=True, kw_only=kw_only, config=ConfigDict(extra="forbid", allow_inf_nan=False))
+    return made if cls is None else made(cls)
+
 
 _UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
 
 
-def validate(params_type: type, params: Mapping[str, Any], owner: str) -> Any:
+def validate(params_type: type[T], params: Mapping[str, Any], owner: str) -> T:
     """`params` as a `params_type`; ScenarioError naming owner.field, its value and what is allowed: what its Field
     says, and in any case the limits of its unit (`cosim.limits`)."""
     try:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from cosim.units import unit_of
 
-Batch = dict[str, list]
+Batch = dict[str, list[Any]]
 """A table in transit: column name -> plain list, all of one length. Empty batch: {}."""
 
 
@@ -17,7 +17,7 @@ class Port:
     """One named value of a model.
 
     name    the attribute on the bus; its suffix is its unit
-    flow    'in' or 'out', seen from the model
+    flow    'in' or 'out', seen from the model; 'both': mosaik's META does not say (somebody else's simulator)
     about   one phrase for people (the trace's `long_name`)
     kind    'level' holds until the next value; 'event' is a batch that happens once and is consumed once
     reduce  how several sources meet at an input: 'one' allows a single source, 'sum' adds (events: concatenates)
@@ -31,7 +31,7 @@ class Port:
     """
 
     name: str
-    flow: Literal["in", "out"]
+    flow: Literal["in", "out", "both"]
     about: str
     kind: Literal["level", "event"] = "level"
     reduce: Literal["one", "sum"] = "one"
@@ -50,7 +50,7 @@ class Port:
 
     def to_json(self) -> dict[str, Any]:
         """Plain dict for a describe() answer over the wire."""
-        return {**asdict(self), "dims": list(self.dims)}
+        return {**{f.name: getattr(self, f.name) for f in fields(self)}, "dims": list(self.dims)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Port:

@@ -127,10 +127,10 @@ def scale(source: str, target: str) -> float:
     return a.factor / b.factor
 
 
-def finite(name: str, value: float) -> float:
-    """`value` as a float; ModelError naming it when it is not a finite number."""
+def finite(name: str, value: Any) -> float:
+    """`value` as a float; ModelError naming it when it is not a finite number ('1' is text)."""
     try:
-        number = float(value)
+        number = math.nan if isinstance(value, str) else float(value)
     except (TypeError, ValueError):
         number = math.nan
     if not math.isfinite(number):

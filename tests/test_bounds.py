@@ -61,7 +61,7 @@ def imported(tree: ast.AST, announced: bool) -> set[str]:
 def third_party() -> dict[str, dict[Path, set[str]]]:
     """Folder -> file -> distributions it imports."""
     files = {folder: sorted((ROOT / folder).rglob("*.py")) for folder in (*SHIPPED, *BESIDE)}
-    own = {path.stem for folder in BESIDE for path in files[folder]} | {*SHIPPED, "docs"} | sys.stdlib_module_names
+    own = {path.stem for folder in BESIDE for path in files[folder]} | {*SHIPPED, *BESIDE} | sys.stdlib_module_names
     return {folder: {path: {canonicalize_name(PART_OF.get(m, m)) for m in imported(
         ast.parse(path.read_text(encoding="utf-8")), folder in SHIPPED) if m not in own} for path in paths}
         for folder, paths in files.items()}

@@ -9,12 +9,13 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter, sleep
-from typing import Any
+from typing import Any, Protocol
 
 from cosim.clock import Clock
 from cosim.drivers.plan import Plan, Sides
 from cosim.drivers.resolve import Resolved
 from cosim.errors import CosimError, DiskError, ModelError
+from cosim.hooks import Closing
 from cosim.ports import Port
 from cosim.trace.writer import TraceWriter
 from cosim.units import finite
@@ -54,7 +55,7 @@ class Control:
         if self.stop:
             raise Stopped(f"stopped by the user at {self.clock.label(time)}")
         if self.rt_factor is not None:
-            self._keep_pace(time)
+            self._keep_pace(time, self.rt_factor)
         self.time = time
         if self.on_progress:
             self.on_progress(time)
@@ -63,12 +64,11 @@ class Control:
             if self.writer:
                 self.writer.flush()
 
-
-    def _keep_pace(self, time: int) -> None:
+    def _keep_pace(self, time: int, rt_factor: float) -> None:
         """Real time: wait until `rt_factor` wall-clock seconds have passed per simulated second, or note the lag."""
         if self.time < 0:
-            self._began = perf_counter() - self.clock.seconds(time) * self.rt_factor
-        ahead = self._began + self.clock.seconds(time) * self.rt_factor - perf_counter()
+            self._began = perf_counter() - self.clock.seconds(time) * rt_factor
+        ahead = self._began + self.clock.seconds(time) * rt_factor - perf_counter()
         if ahead > 0:
             sleep(ahead)
         else:
@@ -92,7 +92,7 @@ class Tap:
     foreign: bool = False
     chunk: int = 30
     layout: list[tuple[str, list[str], list[Port], dict[str, list[str]]]] = field(default_factory=list)
-    fixed: dict[str, dict[str, list]] = field(default_factory=dict)
+    fixed: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
     wall_s: float = 0.0
     start_s: float = 0.0
 
@@ -150,10 +150,10 @@ class Tap:
                     raise ModelError(f"get_data() gave no value for {eid}.{name}")
                 if self.foreign:
                     value = data[eid][name]
-                    finite(f"{eid}.{name}", [value] if isinstance(value, str) else value)  # '1' is no number here
+                    finite(f"{eid}.{name}", value)
         return data
 
-    def close(self, closing: Mapping[str, Mapping[str, Any]]) -> None:
+    def close(self, closing: Closing) -> None:
         """Store what event ports still had to say at the end."""
         if self.control.writer is None:
             return
@@ -161,12 +161,34 @@ class Tap:
             self.control.writer.extend(table, closing.get(eid, {}).get(port, {}))
 
 
+class World(Protocol):
+    """A scenario under a driver: start(), run(), what is left to say of each member, then close()."""
+
+    taps: dict[str, Tap]
+    plan: Plan
+
+    def start(self) -> None:
+        """Start all members, wire them, declare the trace."""
+
+    def run(self, until: int) -> None:
+        """Advance all members up to bus step `until` (exclusive)."""
+
+    def closing(self, member: str) -> Closing:
+        """As `cosim.hooks.HasClosing`; {} for a member that has none."""
+
+    def notes(self, member: str) -> list[str]:
+        """As `cosim.hooks.HasNotes`; [] for a member that has none."""
+
+    def close(self) -> None:
+        """End all members."""
+
+
 def make_taps(resolved: Resolved, sides: Mapping[str, Sides], plan: Plan, control: Control) -> dict[str, Tap]:
     """One tap per member: what is recorded is what its ports say, or, for somebody else's simulator, what its links
     carry."""
-    linked: dict[str, dict[str, None]] = {}
+    linked: dict[str, dict[tuple[str, str], None]] = {}
     for c in plan.connections:
-        linked.setdefault(c.source[0], {})[c.source[1:]] = None
+        linked.setdefault(c.source[0], {})[c.source[1], c.source[2]] = None
     taps = {}
     for member, spec in resolved.scenario.members.items():
         side = sides[member]
@@ -188,10 +210,10 @@ def make_taps(resolved: Resolved, sides: Mapping[str, Sides], plan: Plan, contro
     return taps
 
 
-def initial_values(plan: Plan) -> dict[str, list]:
+def initial_values(plan: Plan) -> dict[str, list[Any]]:
     """What links that are shifted in time carry before their first value, a row per number: the source's port, the
     index along its axis (0 for a scalar), and the value before any conversion."""
-    columns: dict[str, list] = {"source": [], "index": [], "value": []}
+    columns: dict[str, list[Any]] = {"source": [], "index": [], "value": []}
     for source, value in {c.source: c.initial for c in reversed(plan.connections) if c.shift}.items():
         if isinstance(value, dict):  # events: nothing has happened yet
             continue

@@ -14,7 +14,7 @@ import sys
 import warnings
 from collections.abc import Mapping
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import mosaik
 from mosaik.exceptions import ConnectionClosedError as MosaikClosed
@@ -23,13 +23,15 @@ from mosaik.exceptions import SimulationError
 from mosaik.proxies import BaseProxy, LocalProxy, RemoteProxy
 from mosaik.starters import PythonStarter, Starter
 from mosaik_api_v3.connection import Channel, RemoteException
+from mosaik_api_v3.types import Meta
 
 from cosim.drivers.instrument import Control, Stopped, Tap, make_taps
 from cosim.drivers.native import collect, creation
 from cosim.drivers.plan import Plan, Sides, make_plan, sides_from_describe, sides_from_meta
-from cosim.drivers.remote import GuardedChannel, address_of, die_with_parent, is_same_user, prove, secret_of
+from cosim.drivers.remote import GuardedChannel, address_of, child_options, is_same_user, prove, secret_of
 from cosim.drivers.resolve import Resolved, command_of
 from cosim.errors import CosimError, ModelError, ScenarioError
+from cosim.hooks import Closing, HasClosing, HasNotes, Simulator
 
 _LOOK_S = 0.5
 """How often the process of a member that does not answer is looked at."""
@@ -42,15 +44,14 @@ class MosaikWorld:
         self.resolved, self.control = resolved, control
         members = resolved.scenario.members
         self.taps: dict[str, Tap] = {name: Tap(name, m.simulator, control) for name, m in members.items()}
-        self.simulators: dict[str, Any] = {}
+        self.simulators: dict[str, Simulator] = {}
         self.plan = Plan([], [])
         self._watches: dict[str, _Watch] = {}
         self._factories: dict[str, Any] = {}
         timeouts = [m.timeout_s for m in members.values()]
-        config = {"start_timeout": max(timeouts), "stop_timeout": 1}
         self._world = mosaik.World(
-            {}, config, time_resolution=resolved.clock.resolution_s, cache=False, skip_greetings=True,
-            configure_logging=False)
+            {}, {"start_timeout": max(timeouts), "stop_timeout": 1}, time_resolution=resolved.clock.resolution_s,
+            cache=False, skip_greetings=True, configure_logging=False)
         # what a broken connection leaves behind in the loop is said once, by the watch
         self._world.loop.set_exception_handler(lambda loop, context: None)
 
@@ -82,16 +83,22 @@ class MosaikWorld:
             raise ModelError(f"member '{late[0]}' stopped {self.taps[late[0]].at(self._watches[late[0]].following)}, "
                              f"before the end of the run")
 
-    def extra(self, member: str, method: str) -> Any:
-        """Result of a method a simulator may have beyond mosaik's (closing, notes); None if it has none."""
-        watch = self._watches.get(member)
-        if watch is None or watch.gone:
+    def closing(self, member: str) -> Closing:
+        """As `cosim.drivers.instrument.World`."""
+        local = self.simulators.get(member)
+        return local.closing() if isinstance(local, HasClosing) else self._remotely(member, "closing") or {}
+
+    def notes(self, member: str) -> list[str]:
+        """As `cosim.drivers.instrument.World`."""
+        local = self.simulators.get(member)
+        return local.notes() if isinstance(local, HasNotes) else self._remotely(member, "notes") or []
+
+    def _remotely(self, member: str, method: str) -> Any:
+        """What one of the extra methods of a member that runs elsewhere says; None if it has no such."""
+        watch, factory = self._watches.get(member), self._factories.get(member)
+        if watch is None or watch.gone or watch.local is not None or factory is None:
             return None
-        if watch.local is not None:
-            bound = getattr(watch.local, method, None)
-            return bound() if bound else None
-        factory = self._factories.get(member)
-        return getattr(factory, method)() if factory and method in factory.meta.get("extra_methods", ()) else None
+        return getattr(factory, method)() if method in _meta(factory).get("extra_methods", ()) else None
 
     def close(self) -> None:
         """Stop all members and the bus. A member whose process is gone already does not keep the others from it."""
@@ -121,7 +128,7 @@ class MosaikWorld:
                     raise ScenarioError(f"it has no model '{model}'; if it needs none, "
                                         f"--set {name}.entities.{model}=[]")
                 created += getattr(factory, model).create(count, **arguments)
-            described = factory.describe() if "describe" in factory.meta.get("extra_methods", ()) else None
+            described = factory.describe() if "describe" in _meta(factory).get("extra_methods", ()) else None
             if described is not None and "step_s" not in self.resolved.init_params[name]:
                 raise ScenarioError("it is built on cosim.adapter and was not told its step and seed; set adapter=True "
                                     f"(--set {name}.adapter=true), and shared=[...] for the tables it takes")
@@ -133,13 +140,13 @@ class MosaikWorld:
             self.simulators[name] = watch.local
         models: dict[str, list[str]] = {}
         collect(models, [_plain(e) for e in created])
-        sides = sides_from_meta(models, factory.meta) if described is None else sides_from_describe(models, described)
+        sides = sides_from_meta(models, _meta(factory)) if described is None else sides_from_describe(models, described)
         return sides, {e.eid: e for e in _flat(created)}
 
     def _starter(self, name: str) -> Starter:
         remote = command_of(self.resolved.scenario.members[name].simulator)
         if remote is None:
-            return PythonStarter(self.resolved.classes[name])
+            return PythonStarter(self.resolved.classes[name])  # type: ignore[arg-type]  # it takes any with its methods
         kind, rest = remote
         if kind == "cmd":
             return _Command(rest, self._watches[name])
@@ -163,8 +170,8 @@ class _Watch:
 
     def __init__(self, tap: Tap, timeout_s: float) -> None:
         self.tap, self.timeout_s = tap, timeout_s
-        self.local: Any = None
-        self.process: subprocess.Popen | None = None
+        self.local: Simulator | None = None
+        self.process: subprocess.Popen[str] | None = None
         self.channel: GuardedChannel | None = None
         self.data: dict = {}
         self.following = 0
@@ -245,8 +252,8 @@ class _Command(_Starter):
         except (KeyError, ValueError, TypeError) as err:
             raise ScenarioError(f"its command does not expand ({err!r}); it knows %(addr)s and %(python)s") from None
         try:
-            process = subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True,
-                                       preexec_fn=die_with_parent)
+            process = subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True, text=True,
+                                       **child_options())
         except OSError as err:
             raise ScenarioError(f"'{words[0]}' cannot be started: {err.strerror}") from None
         self._watch.process = process
@@ -271,9 +278,10 @@ class _Connection(_Starter):
 
     async def start(self, sim_id: str, mosaik_remote: Any, mosaik_config: Any) -> BaseProxy:
         """mosaik's hook."""
+        where = address_of(self._address)
+        assert where is not None, "command_of refuses what is no address"
         try:
-            reader, writer = await asyncio.wait_for(asyncio.open_connection(*address_of(self._address)),
-                                                    self._watch.timeout_s)
+            reader, writer = await asyncio.wait_for(asyncio.open_connection(*where), self._watch.timeout_s)
         except (TimeoutError, OSError):
             raise ModelError(f"nobody answers at {self._address}; start it first") from None
         if self._secret is not None:
@@ -336,7 +344,12 @@ def _watch(proxy: BaseProxy, watch: _Watch) -> None:
         with contextlib.suppress(ConnectionError, MosaikClosed, asyncio.IncompleteReadError, asyncio.CancelledError):
             await inner_stop()
 
-    proxy.send, proxy.stop = send, stop
+    proxy.send, proxy.stop = send, stop  # type: ignore[method-assign]  # of this one proxy
+
+
+def _meta(factory: mosaik.scenario.ModelFactory) -> Meta:
+    """What mosaik's hints take for a model."""
+    return cast(Meta, factory.meta)
 
 
 def _plain(entity: Any) -> dict[str, Any]:

@@ -6,18 +6,25 @@ inputs, and so writes the same trace; it only leaves out the bus. Members that r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from heapq import heappop, heappush
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
+
+from cosim.adapter import Adapter
 from cosim.drivers.instrument import Control, Tap, make_taps
 from cosim.drivers.plan import Connection, Plan, Sides, make_plan, sides_from_describe, sides_from_meta
 from cosim.drivers.resolve import Resolved
 from cosim.errors import ScenarioError
+from cosim.hooks import Closing, HasClosing, HasNotes, Simulator
+
+T = TypeVar("T")
 
 
-def start_member(resolved: Resolved, name: str, simulator: Any, carry: Mapping[str, Any] | None = None) -> Sides:
+def start_member(resolved: Resolved, name: str, simulator: Simulator,
+                 carry: Mapping[str, np.ndarray] | None = None) -> Sides:
     """init and create one simulator of this process, as mosaik does, and say what it offers.
 
     carry: what it goes on from (`cosim.adapter.Adapter.carry`); None: from the start.
@@ -27,12 +34,12 @@ def start_member(resolved: Resolved, name: str, simulator: Any, carry: Mapping[s
     for model, spec in resolved.entities[name].items():
         count, arguments = creation(resolved, name, spec)
         collect(models, simulator.create(count, model, **arguments))
+    if not isinstance(simulator, Adapter):
+        return sides_from_meta(models, simulator.meta)
     if carry:
         simulator.setup_done()
         simulator.resume(carry)
-    if name in resolved.params:
-        return sides_from_describe(models, simulator.describe())
-    return sides_from_meta(models, simulator.meta)
+    return sides_from_describe(models, simulator.describe())
 
 
 def creation(resolved: Resolved, member: str, spec: Any) -> tuple[int, dict[str, Any]]:
@@ -43,7 +50,7 @@ def creation(resolved: Resolved, member: str, spec: Any) -> tuple[int, dict[str,
     return len(spec), {"names": spec} if ours else {}
 
 
-def collect(models: dict[str, list[str]], entities: list[Mapping[str, Any]]) -> None:
+def collect(models: dict[str, list[str]], entities: Sequence[Mapping[str, Any]]) -> None:
     """Add created entities and their children to model -> entity ids."""
     for entity in entities:
         models.setdefault(entity["type"], []).append(entity["eid"])
@@ -55,24 +62,26 @@ class NativeWorld:
 
     carry: member -> what it goes on from, as `carry()` of an earlier world gave it (members built on cosim.adapter).
     linked_only: fetch no output that no link carries, and let members spare themselves such (`Adapter.spare`); for
-    worlds without a trace.
+    worlds without a trace. elsewhere: members that are started and wired, but never stepped: their outputs come from
+    elsewhere, through `send`.
     Raises ScenarioError for a wiring that cannot work, ModelError naming the member that failed.
     """
 
-    def __init__(self, resolved: Resolved, control: Control, carry: Mapping[str, Mapping[str, Any]] | None = None,
-                 linked_only: bool = False) -> None:
+    def __init__(self, resolved: Resolved, control: Control,
+                 carry: Mapping[str, Mapping[str, np.ndarray]] | None = None, linked_only: bool = False,
+                 elsewhere: Collection[str] = ()) -> None:
         if resolved.remote:
             raise ScenarioError(f"member '{resolved.remote[0]}' runs in another process; use --driver mosaik")
         self.resolved, self.control = resolved, control
-        self._carry, self._linked_only = dict(carry or {}), linked_only
-        self.simulators: dict[str, Any] = {}
+        self._carry, self._linked_only, self._elsewhere = dict(carry or {}), linked_only, frozenset(elsewhere)
+        self.simulators: dict[str, Simulator] = {}
         self.plan = Plan([], [])
         self.taps: dict[str, Tap] = {}
-        self._inputs: dict[str, dict] = {}
+        self._inputs: dict[str, Inputs] = {}
         self._next: dict[str, int] = {}
         self._direct: dict[str, list[_Wire]] = {}
         self._shifted: dict[str, list[tuple[str, int, list[_Wire]]]] = {}
-        self._due: dict[str, list] = {}
+        self._due: dict[str, list[tuple[int, int, list[_Wire], list[Any]]]] = {}
         self._sent = 0
         self._waiting: tuple[str, int] | None = None
 
@@ -93,7 +102,7 @@ class NativeWorld:
             tap.wall_s = tap.start_s = started[name].wall_s
             call(tap, "on start", self.simulators[name].setup_done)
         self._order = plan.order
-        self._next = dict.fromkeys(plan.order, 0)
+        self._next = {name: 0 for name in plan.order if name not in self._elsewhere}
         self._inputs = {name: {} for name in plan.order}
         self._due = {name: [] for name in plan.order}
         if self._linked_only:
@@ -115,8 +124,12 @@ class NativeWorld:
         while (time := min(following.values())) < until:
             self.control.tick(time)
             for name in self._order:
-                if following[name] == time:
+                if following.get(name) == time:
                     following[name] = self._step(name, time)
+
+    def send(self, connections: Sequence[Connection], values: Sequence[Any]) -> None:
+        """Put values of members that are not stepped here on their connections; they stand until others come."""
+        put([self._wire(c) for c in connections], values)
 
     def run_to(self, member: str, until: int) -> int | None:
         """Advance to the next moment before bus step `until` at which `member` is about to step; None: there is none.
@@ -128,7 +141,7 @@ class NativeWorld:
         while (time := min(following.values())) < until:
             self.control.tick(time)
             for name in self._order:
-                if following[name] == time:
+                if following.get(name) == time:
                     if name == member and self._waiting != (name, time):
                         self._waiting = (name, time)
                         self._deliver(name, time)
@@ -136,25 +149,32 @@ class NativeWorld:
                     following[name] = self._step(name, time)
         return None
 
-    def pending(self, member: str) -> dict[str, dict[str, dict[str, Any]]]:
+    def pending(self, member: str) -> Inputs:
         """What `member` will get at its next step, as mosaik would give it; only whole at a stop of `run_to`."""
         return self._inputs[member]
 
-    def carry(self) -> dict[str, dict[str, Any]]:
+    def carry(self) -> dict[str, dict[str, np.ndarray]]:
         """What outlives this world, by member, once all have been run to the same time; for `carry` of the next."""
-        kept = {name: call(self.taps[name], "in carry()", self.simulators[name].carry) for name in self.resolved.params}
+        kept = {name: call(self.taps[name], "in carry()", ours.carry) for name, ours in self._ours()}
         return {name: arrays for name, arrays in kept.items() if arrays}
 
-    def extra(self, member: str, method: str) -> Any:
-        """Result of a method a simulator may have beyond mosaik's (closing, notes); None when it has none."""
-        bound = getattr(self.simulators.get(member), method, None)
-        return call(self.taps[member], f"in {method}()", bound) if bound else None
+    def closing(self, member: str) -> Closing:
+        """As `cosim.drivers.instrument.World`."""
+        simulator = self.simulators.get(member)
+        return call(self.taps[member], "in closing()", simulator.closing) if isinstance(simulator, HasClosing) else {}
+
+    def notes(self, member: str) -> list[str]:
+        """As `cosim.drivers.instrument.World`."""
+        simulator = self.simulators.get(member)
+        return call(self.taps[member], "in notes()", simulator.notes) if isinstance(simulator, HasNotes) else []
 
     def close(self) -> None:
         """finalize() every simulator that was started."""
         for name, simulator in self.simulators.items():
-            if hasattr(simulator, "finalize"):
-                call(self.taps[name], "in finalize()", simulator.finalize)
+            call(self.taps[name], "in finalize()", simulator.finalize)
+
+    def _ours(self) -> list[tuple[str, Adapter]]:
+        return [(name, simulator) for name, simulator in self.simulators.items() if isinstance(simulator, Adapter)]
 
     def _step(self, name: str, time: int) -> int:
         tap, simulator = self.taps[name], self.simulators[name]
@@ -181,23 +201,27 @@ class NativeWorld:
         """Hand over what was sent to a member with a delay and is due."""
         due = self._due[name]
         while due and due[0][0] <= time:
-            put(*heappop(due)[2:])
+            _, _, wires, values = heappop(due)
+            put(wires, values)
 
     def _fetch_links_only(self) -> None:
         linked: dict[tuple[str, str], dict[str, None]] = {}
         for c in self.plan.connections:
-            linked.setdefault(c.source[:2], {})[c.source[2]] = None
+            linked.setdefault((c.source[0], c.source[1]), {})[c.source[2]] = None
         for name, tap in self.taps.items():
             tap.request = {eid: list(linked[name, eid]) for eid in tap.request if (name, eid) in linked}
-        for name in self.resolved.params:
-            self.simulators[name].spare = True
+        for _, ours in self._ours():
+            ours.spare = True
 
     def _wire(self, c: Connection) -> _Wire:
         member, eid, port = c.target
         return (c.source[1], c.source[2], c.transform, self._inputs[member], eid, port, f"{c.source[0]}.{c.source[1]}")
 
 
-_Wire = tuple[str, str, Callable[[Any], Any] | None, dict[str, dict], str, str, str]
+Inputs = dict[str, dict[str, dict[str, Any]]]
+"""entity -> port -> source -> value, as mosaik gives it to `step`."""
+
+_Wire = tuple[str, str, Callable[[Any], Any] | None, Inputs, str, str, str]
 """A connection as it is used every step: source entity and port, transform, the target member's inputs, target entity
 and port, and how the target names the source."""
 
@@ -212,7 +236,7 @@ def put(wires: Sequence[_Wire], values: Sequence[Any]) -> None:
             inputs.setdefault(eid, {}).setdefault(port, {})[source] = given
 
 
-def call(tap: Tap, doing: str, function: Any, *arguments: Any) -> Any:
+def call(tap: Tap, doing: str, function: Callable[..., T], *arguments: Any) -> T:
     """Call a simulator's method; whatever it raises comes out as one line that names the member."""
     try:
         return function(*arguments)

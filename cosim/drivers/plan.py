@@ -20,14 +20,21 @@ from cosim.units import scale, unit_of
 @dataclass
 class Sides:
     """What a started member offers: its entities, the ports of its models, and tables of what stays as it is.
-    `foreign`: not built on cosim.adapter."""
+
+    models   model -> entities
+    ports    model -> port name -> ports: two where an input and an output share a name
+    labels   axis -> names along it
+    initial  entity -> port -> value before the first tick
+    foreign  not built on cosim.adapter
+    tables   name -> column -> values
+    """
 
     models: dict[str, list[str]]
-    ports: dict[str, dict[str, Port]]
+    ports: dict[str, dict[str, list[Port]]]
     labels: dict[str, list[str]] = field(default_factory=dict)
     initial: dict[str, dict[str, Any]] = field(default_factory=dict)
     foreign: bool = False
-    tables: dict[str, dict[str, list]] = field(default_factory=dict)
+    tables: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
 
     def find(self, port: str, flow: str) -> tuple[str, Port] | None:
         """(model, port) of that name and flow; None if there is none. 'Model.port' names the model, too."""
@@ -35,7 +42,7 @@ class Sides:
         models = [of_model] if name and of_model in self.models else list(self.models)
         port = name if models == [of_model] else port
         for model in models:
-            for candidate in self.ports[model].get(port, ()):
+            for candidate in self.ports[model].get(port, []):
                 if candidate.flow in (flow, "both"):
                     return model, candidate
         return None
@@ -76,9 +83,9 @@ def sides_from_describe(models: dict[str, list[str]], described: Mapping[str, An
 
 def sides_from_meta(models: dict[str, list[str]], meta: Mapping[str, Any]) -> Sides:
     """Sides of any other mosaik simulator: META does not say which attributes are inputs, so each may be both."""
-    ports = {}
+    ports: dict[str, dict[str, list[Port]]] = {}
     for model in models:
-        attrs = meta["models"].get(model, {}).get("attrs", [])
+        attrs: list[str] = meta["models"].get(model, {}).get("attrs", [])
         ports[model] = {a: [Port(a, "both", a, reduce="sum", default=0.0)] for a in attrs}
     return Sides(models, ports, foreign=True)
 
@@ -122,8 +129,11 @@ def _expand(resolved: Resolved, link: Link, sides: Mapping[str, Sides]) -> list[
     _check_steps(resolved, link, out, src, dst)
     _check_labels(resolved, link, (out, sides[src].labels), (into, sides[dst].labels))
     if is_marginal(src_port) and not is_marginal(dst_ours) and unit_of(dst_ours).dimension == "carbon intensity":
+        fits = [p.name for ports in sides[dst].ports[dst_model].values() for p in ports
+                if p.flow != "out" and is_marginal(p.name)]
+        hint = f"link it to {listed(fits)}" if fits else f"leave the link out: {dst} takes no marginal intensity"
         raise ScenarioError(f"link {link.source} -> {link.target}: {src_port} is a marginal intensity, {dst_ours} an "
-                            "average one, by which CO2 is attributed; link it to mci_kg_per_kwh")
+                            f"average one, by which CO2 is attributed; {hint}")
     # a factor stands for the unit of a name that has none: theirs = ours x factor
     factor = link.scale if link.scale is not None else (
         scale(src_ours if src_factor else src_port, dst_ours if dst_factor else dst_port)

@@ -55,7 +55,8 @@ class GuardedChannel(Channel):
     reason = ""
 
     def __init__(self, reader: StreamReader, writer: StreamWriter, name: str | None = None, first: bytes = b"") -> None:
-        super().__init__(BoundedReader(reader, first), writer, name)
+        bounded = BoundedReader(reader, first)
+        super().__init__(bounded, writer, name)  # type: ignore[arg-type]  # it reads by readexactly alone
 
     async def send(self, value: Any) -> Any:
         """As of a Channel; IncompleteReadError also when the connection ended before."""
@@ -125,10 +126,15 @@ def is_same_user(writer: StreamWriter) -> bool:
     return False
 
 
-def die_with_parent() -> None:
-    """In a child before it starts its program: its end is sent to it when its parent ends, even by kill -9 (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def child_options() -> dict[str, Any]:
+    """Arguments of `subprocess.Popen` by which a child ends when its parent does, even by kill -9; {} where the system
+    has no such thing (not Linux)."""
+    return {"preexec_fn": _die_with_parent} if sys.platform == "linux" else {}
+
+
+def _die_with_parent() -> None:
+    """In a child before it starts its program: its end is sent to it when its parent ends."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 async def prove(reader: StreamReader, writer: StreamWriter, secret: bytes) -> None:
@@ -136,7 +142,7 @@ async def prove(reader: StreamReader, writer: StreamWriter, secret: bytes) -> No
     try:
         greeting = await asyncio.wait_for(reader.readline(), _HELLO_S)
         if not greeting.startswith(_GREETING):
-            raise ScenarioError("it asks for no secret; start it by python -m cosim.serve --remote --secret VARIABLE, "
+            raise ScenarioError("it asks for no secret; start it by cosim serve --remote --secret VARIABLE, "
                                 "or leave secret out")
         nonce = greeting.removeprefix(_GREETING).strip()
         writer.write(_answer(secret, nonce) + b"\n")

@@ -13,6 +13,7 @@ from cosim.adapter import Adapter
 from cosim.clock import Clock
 from cosim.drivers.remote import address_of
 from cosim.errors import ScenarioError, cut, shown, unknown
+from cosim.hooks import REQUIRED, Simulator
 from cosim.imports import load
 from cosim.limits import MOST_ENTITIES, check_steps
 from cosim.params import field_names, validate
@@ -34,7 +35,7 @@ class Resolved:
     scenario: Scenario
     clock: Clock
     until: int
-    classes: dict[str, type]
+    classes: dict[str, type[Simulator]]
     params: dict[str, Any]
     init_params: dict[str, dict[str, Any]]
     entities: dict[str, dict[str, Any]]
@@ -58,16 +59,20 @@ def resolve(scenario: Scenario, until_s: float | None = None) -> Resolved:
 
     Raises ScenarioError naming the member and field.
     """
-    classes, params, raw, entities = {}, {}, {}, {}
+    classes: dict[str, type[Simulator]] = {}
+    adapters: dict[str, type[Adapter]] = {}
+    params: dict[str, Any] = {}
+    raw: dict[str, dict[str, Any]] = {}
+    entities: dict[str, dict[str, Any]] = {}
     for name, member in scenario.members.items():
         cls = None if _is_remote(member.simulator) else _simulator(name, member.simulator)
-        ours = issubclass(cls, Adapter) if cls is not None else bool(member.adapter)
         raw[name] = _given(scenario, name, cls)
         if cls is not None:
             classes[name] = cls
-            if ours:
-                params[name] = validate(cls.PARAMS, raw[name], name)
-        if ours:
+        if ours := _adapter(cls):
+            adapters[name] = ours
+            params[name] = validate(ours.PARAMS, raw[name], name)
+        if ours or cls is None and member.adapter:
             raw[name].update(step_s=member.step_s, seed=scenario.seed_of(name), episode=scenario.episode)
         entities[name] = {model: _names(scenario, name, spec) for model, spec in member.entities.items() if spec != ()}
         if name not in params:  # nobody else looks at what a foreign or remote simulator is given
@@ -78,27 +83,24 @@ def resolve(scenario: Scenario, until_s: float | None = None) -> Resolved:
     clock = Clock(scenario.resolution_s)
     for name, member in scenario.members.items():
         clock.steps(member.step_s, f"{name}.step_s")
-    horizon_s = _horizon(scenario, until_s, classes, params)
+    horizon_s = _horizon(scenario, until_s, adapters, params)
     until = clock.steps(scenario.warmup_s + horizon_s, "warmup_s + until")
     check_steps(until, scenario.resolution_s)
     full = _filled(scenario, params, horizon_s)
-    for name, value in params.items():
-        _check(scenario, name, classes[name], value, scenario.warmup_s + horizon_s)
-    for name, value in params.items():
-        if hasattr(classes[name], "check_members"):
-            classes[name].check_members(name, value, params)
+    for name, ours in adapters.items():
+        ours.check_horizon(name, params[name], scenario.members[name].step_s, scenario.warmup_s + horizon_s)
+        ours.check_scenario(name, params[name], scenario)
+    for name, ours in adapters.items():
+        ours.check_members(name, params[name], params)
     return Resolved(full, clock, until, classes, params, raw, entities)
 
 
-def _check(scenario: Scenario, name: str, cls: type, given: Any, until_s: float) -> None:
-    """What a member's class itself wants to see before a run: that its data last, that it is of this scenario."""
-    if hasattr(cls, "check_horizon"):
-        cls.check_horizon(name, given, scenario.members[name].step_s, until_s)
-    if hasattr(cls, "check_scenario"):
-        cls.check_scenario(name, given, scenario)
+def _adapter(cls: type[Simulator] | None) -> type[Adapter] | None:
+    """The class, where it is built on cosim.adapter."""
+    return cls if cls is not None and issubclass(cls, Adapter) else None
 
 
-def _given(scenario: Scenario, name: str, cls: type | None) -> dict[str, Any]:
+def _given(scenario: Scenario, name: str, cls: type[Simulator] | None) -> dict[str, Any]:
     """A member's parameters with the shared tables it takes and, where it declares them, the date of t = 0 and the
     warm-up."""
     member = scenario.members[name]
@@ -107,7 +109,8 @@ def _given(scenario: Scenario, name: str, cls: type | None) -> dict[str, Any]:
         if table not in scenario.shared:
             raise ScenarioError(f"{name}.shared: {unknown('shared table', table, scenario.shared)}")
     given = {**{t: scenario.shared[t] for t in wanted if t not in member.params}, **member.params}
-    wants = field_names(getattr(cls, "PARAMS", None)) if cls is not None else ()
+    ours = _adapter(cls)
+    wants = field_names(ours.PARAMS) if ours else ()
     said = {own: value for own, value in _said(scenario).items() if own in wants}
     for own, value in said.items():
         if given.get(own) not in (None, value):
@@ -163,18 +166,20 @@ def _tables_used(scenario: Scenario) -> set[str]:
     return used
 
 
-def _tables_of(scenario: Scenario, member: Member, cls: type | None) -> tuple[str, ...]:
+def _tables_of(scenario: Scenario, member: Member, cls: type[Simulator] | None) -> tuple[str, ...]:
     """Shared tables that a member takes: as it says, or those that its PARAMS declare."""
     if member.shared is not None:
         return member.shared
-    ours = cls is not None and issubclass(cls, Adapter)
-    return tuple(f for f in field_names(cls.PARAMS) if f in scenario.shared) if ours else ()
+    ours = _adapter(cls)
+    return tuple(f for f in field_names(ours.PARAMS) if f in scenario.shared) if ours else ()
 
 
-def _simulator(member: str, path: str) -> type:
+def _simulator(member: str, path: str) -> type[Simulator]:
     what = f"simulator of member '{member}'"
     cls = load(path, what)
-    missing = [m for m in ("init", "create", "step", "get_data") if not callable(getattr(cls, m, None))]
+    missing = [m for m in REQUIRED if not callable(getattr(cls, m, None))]
+    if isinstance(cls, type) and issubclass(cls, Adapter):
+        missing += [declared for declared in ("MODELS", "PARAMS") if not hasattr(cls, declared)]
     if not isinstance(cls, type) or missing:
         raise ScenarioError(f"{what} '{path}' is no simulator: " + (
             f"it has no {', '.join(missing)}" if isinstance(cls, type) else "it is not a class") +
@@ -224,11 +229,11 @@ def _checked(member: str, names: list[str]) -> list[str]:
     return names
 
 
-def _horizon(scenario: Scenario, until_s: float | None, classes: dict[str, type], params: dict[str, Any]) -> float:
+def _horizon(scenario: Scenario, until_s: float | None, adapters: dict[str, type[Adapter]],
+             params: dict[str, Any]) -> float:
     horizon = until_s if until_s is not None else scenario.until_s
     if horizon is None:
-        bounded = [n for n in params if hasattr(classes[n], "natural_horizon_s")]
-        lengths = [classes[n].natural_horizon_s(params[n]) for n in bounded]
+        lengths = [ours.natural_horizon_s(params[name]) for name, ours in adapters.items()]
         known = [seconds for seconds in lengths if seconds is not None]
         if not known:
             raise ScenarioError(f"{scenario.name} has no end of its own; give one, for example --until 24h")

@@ -88,11 +88,11 @@ def instants(cells: Sequence[Any], zone: ZoneInfo | None) -> Instants:
         parsed[k] = naive.replace(tzinfo=zone or UTC, fold=naive in seen)
         seen.add(naive)
         if zone is not None and wall(parsed[k].timestamp(), zone) != naive:
-            err = SkippedError(f"{naive.isoformat(sep=' ')} does not exist in {zone.key}, as the clocks go forward "
+            skipped = SkippedError(f"{naive.isoformat(sep=' ')} does not exist in {zone.key}, as the clocks go forward "
                                "there; leave the row out, or give the zone that the dates are in (Etc/GMT+5 is 5 h "
                                "behind UTC all year)")
-            err.row = f", row {k + 1}"
-            raise err
+            skipped.row = f", row {k + 1}"
+            raise skipped
     offsets = {at.utcoffset() for at in parsed}
     own = parsed[0].tzinfo if len(offsets) == 1 else UTC
     return Instants(np.array([at.timestamp() for at in parsed], dtype=np.float64), len(unzoned), zone or own or UTC)

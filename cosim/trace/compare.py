@@ -11,7 +11,8 @@ import numpy as np
 
 from cosim.errors import TraceError, first_line
 from cosim.trace.machine import Tolerance
-from cosim.trace.reader import DAMAGE, RESCUE, Trace
+from cosim.trace.reader import Trace
+from cosim.trace.supervised import DAMAGE, RESCUE
 from cosim.units import format_time, unit_of
 
 Dataset = Any

@@ -38,12 +38,10 @@ from cosim.errors import TraceError, first_line, unknown
 from cosim.limits import is_file
 from cosim.trace.inert import refuse_leading_out
 from cosim.trace.seal import BLOCK, check_seal
+from cosim.trace.supervised import DAMAGE, RESCUE, refuse_unreadable
 
 FORMAT = "aidc-cosim trace"
 SCHEMA_VERSION = 1
-RESCUE = "python -m cosim.trace rescue saves what is whole in it"
-DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, IndexError, AttributeError)
-"""What h5py raises on a file whose bytes are not what HDF5 wrote."""
 _REQUIRED = {"format", "schema_version", "status", "error"}
 
 
@@ -112,6 +110,8 @@ class Trace:
         self._names: dict[tuple[str, str], list[str]] = {}
         self._ports: dict[str, list[str]] = {}
         self.sealed = _refuse_changed(self.path)
+        if not self.sealed:
+            refuse_unreadable(self.path)
         try:
             self._file = _open(self.path)
         except (OSError, RuntimeError, ValueError) as err:

@@ -1,21 +1,16 @@
-"""What is whole in a damaged trace, saved into a new one; and a look at a file that may harm who reads it.
+"""What is whole in a damaged trace, saved into a new one.
 
-HDF5 can hang or crash on bytes that it did not write, and no Python code gets in between. All reading here is therefore
-done by a child process, which says what it reads next; one that dies or says nothing for too long is started again
-without what it could not read.
+HDF5 can hang or crash on bytes that it did not write. All reading here is therefore done by a child process
+(`cosim.trace.supervised`); one that dies is started again without what it could not read.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import selectors
 import shutil
-import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,26 +20,13 @@ import numpy as np
 from cosim.errors import TraceError, first_line
 from cosim.limits import is_file
 from cosim.ports import Port
-from cosim.trace.inert import Look, Outward, refuse_leading_out
-from cosim.trace.reader import DAMAGE, FORMAT, RESCUE
-from cosim.trace.seal import END_OF_FILE, check_seal
+from cosim.trace.inert import Look, Outward
+from cosim.trace.reader import FORMAT
+from cosim.trace.seal import END_OF_FILE
+from cosim.trace.supervised import DAMAGE, SIGNATURE, parts, supervised
 from cosim.trace.writer import TraceWriter
 
-PATIENCE_S = 20.0
-"""How long a child may take for one dataset."""
-_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _TRIES = 30
-_ROWS = 1 << 16
-
-
-def refuse_unreadable(path: str | Path) -> None:
-    """TraceError for a file without a seal on which HDF5 hangs or crashes; what else is wrong with it the reader says.
-    A sealed file is held against its seal by `cosim.trace` itself."""
-    if not is_file(path) or check_seal(Path(path)) is not None:
-        return
-    at, died = _supervised([sys.executable, "-m", "cosim.trace.rescue", "look", str(path)])
-    if died:
-        raise TraceError(f"{path} is damaged: HDF5 {died} when it reads {at or 'it'}; {RESCUE}")
 
 
 def rescue(path: Path, out: Path) -> list[str]:
@@ -75,8 +57,7 @@ def _tried(path: Path, mended: Path, draft: Path) -> list[str]:
     for _ in range(_TRIES):
         draft.unlink(missing_ok=True)
         told = draft.with_suffix(".json")
-        at, died = _supervised([sys.executable, "-m", "cosim.trace.rescue", "copy", str(mended), str(draft), str(told),
-                                json.dumps(skip)])
+        at, died = supervised("cosim.trace.rescue", str(mended), str(draft), str(told), json.dumps(skip))
         if not died:
             said = json.loads(told.read_text())
             if "error" in said:
@@ -89,36 +70,14 @@ def _tried(path: Path, mended: Path, draft: Path) -> list[str]:
     raise TraceError(f"{path}: nothing can be saved; HDF5 {died} whatever is left out")
 
 
-def _supervised(command: Sequence[str]) -> tuple[str, str]:
-    """Run a child that says on a line each what it reads next: (the last line, how it died; '' when it ended well)."""
-    root = str(Path(__file__).resolve().parents[1])
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)}
-    last = ""
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env) as child, \
-            selectors.DefaultSelector() as ready:
-        ready.register(child.stdout, selectors.EVENT_READ)
-        waiting = b""
-        while True:
-            if not ready.select(PATIENCE_S):
-                child.kill()
-                return last, f"hangs (over {PATIENCE_S:g} s)"
-            data = os.read(child.stdout.fileno(), 1 << 16)
-            if not data:
-                break
-            *lines, waiting = (waiting + data).split(b"\n")
-            last = lines[-1].decode(errors="replace") if lines else last
-        code = child.wait()
-    return last, "" if code == 0 else f"crashes ({'signal' if code < 0 else 'exit'} {abs(code)})"
-
-
 def _mend(path: Path, mended: Path) -> str:
     """A copy that HDF5 opens although its end is cut off or its first bytes are not HDF5's; what is lost by that."""
     shutil.copyfile(path, mended)
     with mended.open("r+b") as file:
         head, size = file.read(96), file.seek(0, os.SEEK_END)
-        if head[:8] != _SIGNATURE:
+        if head[:8] != SIGNATURE:
             file.seek(0)
-            file.write(_SIGNATURE)
+            file.write(SIGNATURE)
         end = int.from_bytes(head[END_OF_FILE], "little")
         if size < end <= 64 * max(size, 1 << 16):
             file.truncate(end)
@@ -127,32 +86,6 @@ def _mend(path: Path, mended: Path) -> str:
 
 
 # --- in the child -----------------------------------------------------------------------------------------------------
-
-def _look(path: str) -> None:
-    """Read everything once; nothing of a file that leads out of itself."""
-    with h5py.File(path, "r", locking=False) as file:
-        refuse_leading_out(file, Path(path))
-        for name, data in _datasets(file):
-            print(name, flush=True)
-            for part in _parts(data):
-                data[part]
-
-
-def _datasets(file: h5py.File) -> Iterator[tuple[str, h5py.Dataset]]:
-    found: list[tuple[str, h5py.Dataset]] = []
-    file.visititems(lambda name, item: found.append((name, item)) if isinstance(item, h5py.Dataset) else None)
-    yield from found
-
-
-def _parts(data: h5py.Dataset) -> Iterator[Any]:
-    """Slices of rows, a chunk each where it has any."""
-    if not data.shape:
-        yield ()
-        return
-    rows = data.chunks[0] if data.chunks else _ROWS
-    for first in range(0, data.shape[0], rows):
-        yield slice(first, min(first + rows, data.shape[0]))
-
 
 class _Copy:
     """Copies what it can read; `lost` says what it could not; what leads out of the file is left alone and
@@ -277,10 +210,10 @@ class _Copy:
             if data.dtype.kind == "f":
                 values[...] = np.nan
             known = np.zeros(data.shape[0], bool)
-            parts = list(_parts(data))
+            slices = list(parts(data))
         except (*DAMAGE, MemoryError):
             return None, none
-        for part in parts:
+        for part in slices:
             try:
                 values[part] = data[part]
                 known[part] = True
@@ -352,21 +285,7 @@ def _copy(source: str, out: str, told: str, skip: str) -> None:
     Path(told).write_text(json.dumps(said))
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str]) -> int:
     """The child's program."""
-    parser = argparse.ArgumentParser(prog="python -m cosim.trace.rescue", description="Used by cosim.trace rescue.")
-    parser.add_argument("job", choices=("look", "copy"))
-    parser.add_argument("words", nargs="*")
-    args = parser.parse_args(argv)
-    if args.job == "copy":
-        _copy(*args.words)
-        return 0
-    try:
-        _look(*args.words)
-    except (*DAMAGE, TraceError):
-        return 0  # an error that Python hears of is the reader's to tell
+    _copy(*argv)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

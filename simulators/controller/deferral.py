@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
 
-import numpy as np
 from cosim.agents.fleet.allocation import largest_remainder, largest_remainder_carry, project_simplex
 from cosim.agents.fleet.decision import FleetFacts
 
@@ -30,6 +29,8 @@ has; refuse: the scenario is; as_printed: they are used, and their jobs are drop
 the classes' nominal jobs, larger jobs are still clipped."""
 
 Counts = list[list[list[int]]]
+Waiting = list[tuple[float, int]]
+"""(release time, s, number of the deferral) of jobs that are still to be released."""
 
 
 def latest_release_s(deadline_s: float, work_to: float, top_to_per_s: float, step_s: float) -> float:
@@ -67,106 +68,105 @@ def permitted(facts: FleetFacts, mode: LongDeferrals, step_s: float, sid: str) -
     return tuple(tuple(h == 0 or (m, h) not in found for h in range(len(facts.deferrals_s))) for m in facts.train)
 
 
-class Deferrals:
-    """Release times of the jobs that the sites are sent, what rounding owes, and who is still to be released.
+class Released(NamedTuple):
+    """What becomes of a site's new training jobs.
 
-    owed  (N, Mtrain, H) what rounding owes; zeros at the start
+    release_s        (row of the batch, release time, s) of each
+    owed             (Mtrain, H) what rounding owes after them
+    waiting          (Mtrain,) those whose release is still to come
+    mean_deferral_s  NaN without any
+    clipped, moved   jobs released earlier than chosen; classes whose choice they do not have
     """
+
+    release_s: list[tuple[int, float]]
+    owed: list[list[float]]
+    waiting: list[Waiting]
+    mean_deferral_s: float
+    clipped: int
+    moved: int
+
+
+class DeferralRules:
+    """How chosen deferrals become release times; constant once made."""
 
     def __init__(self, facts: FleetFacts, mode: LongDeferrals, rounding: str, step_s: float) -> None:
         self._facts, self._mode, self._carries, self._step_s = facts, mode, rounding == "carry", step_s
         self._all = [True] * len(facts.deferrals_s)
-        self._clipped, self._moved = 0, 0
-        self._waiting: list[list[list[tuple[float, int]]]] = [[[] for _ in facts.train] for _ in range(facts.n_sites)]
-        self.owed = [[[0.0] * len(facts.deferrals_s) for _ in facts.train] for _ in range(facts.n_sites)]
 
     def release(self, i: int, shares: Sequence[Sequence[float]], rows: Sequence[Sequence[int]], batch: Batch,
-                time_s: float, release_s: list[float]) -> float:
-        """Write the release times of a site's training jobs (U10), earlier arrivals first; their mean deferral, s.
+                time_s: float, owed: Sequence[list[float]]) -> Released:
+        """Release times of a site's training jobs (U10), earlier arrivals first.
 
-        shares: (Mtrain, H); rows: per class, those of the batch that the site gets; release_s: one per row of the batch
+        shares: (Mtrain, H); rows: per class, those of the batch that the site gets; owed: (Mtrain, H) by rounding
         """
-        total_s, number = 0.0, 0
+        times, still, total_s, clipped, moved = [], list(owed), 0.0, 0, 0
+        waiting: list[Waiting] = [[] for _ in owed]
         for t, m in enumerate(self._facts.train):
             jobs = rows[m]
             if not jobs:
                 continue
-            share = self._within(t, project_simplex(shares[t], self._all))
+            share, strange = self._within(t, project_simplex(shares[t], self._all))
+            moved += strange
             if self._carries:
-                counts, self.owed[i][t] = largest_remainder_carry(len(jobs), share, self.owed[i][t])
+                counts, still[t] = largest_remainder_carry(len(jobs), share, still[t])
             else:
                 counts = largest_remainder(len(jobs), share)
-            asked = [h for h, n in enumerate(counts) for _ in range(n)]
-            given_s = [self._deferral_s(i, m, h, k, batch, time_s) for k, h in zip(jobs, asked, strict=True)]
-            for k, h, lead_s in zip(jobs, asked, given_s, strict=True):
-                release_s[k] = time_s + lead_s
+            chosen = [h for h, n in enumerate(counts) for _ in range(n)]
+            given_s = [self._deferral_s(i, m, h, k, batch, time_s) for k, h in zip(jobs, chosen, strict=True)]
+            for k, h, lead_s in zip(jobs, chosen, given_s, strict=True):
+                times.append((k, time_s + lead_s))
+                clipped += lead_s != self._facts.deferrals_s[h]
                 if lead_s:
-                    self._waiting[i][t].append((time_s + lead_s, h))
+                    waiting[t].append((time_s + lead_s, h))
             total_s += math.fsum(given_s)
-            number += len(jobs)
-        return total_s / number if number else math.nan
+        return Released(times, still, waiting, total_s / len(times) if times else math.nan, clipped, moved)
 
-    def waiting(self, time_s: float) -> tuple[Counts, Counts]:
-        """(N, Mtrain, H) counts of the jobs whose release is still to come: by deferral, by time left."""
-        leads = self._facts.deferrals_s
-        by_lead, by_time = ([[[0] * len(leads) for _ in self._facts.train] for _ in self._waiting] for _ in range(2))
-        for i, of_site in enumerate(self._waiting):
-            for t, jobs in enumerate(of_site):
-                of_site[t] = jobs = [job for job in jobs if job[0] > time_s]
-                for release_s, lead in jobs:
-                    by_lead[i][t][lead] += 1
-                    by_time[i][t][bisect_left(leads, release_s - time_s)] += 1
-        return by_lead, by_time
-
-    def carry(self, now_s: float) -> np.ndarray:
-        """(jobs, 4) site, training class, time from now to the release, s, and deferral of who is still to be
-        released."""
-        rows = [(i, t, release_s - now_s, lead) for i, of_site in enumerate(self._waiting)
-                for t, jobs in enumerate(of_site) for release_s, lead in jobs]
-        return np.array(rows, float).reshape(-1, 4)
-
-    def resume(self, carry: Mapping[str, np.ndarray]) -> None:
-        """Go on, at time 0, from `deferral_carry` and what `carry` gave as `deferred`."""
-        self.owed = carry["deferral_carry"].tolist()
-        for i, t, release_s, lead in carry.get("deferred", np.empty((0, 4))).tolist():
-            self._waiting[int(i)][int(t)].append((release_s, int(lead)))
-
-    def notes(self, sid: str) -> list[str]:
-        """How often another deferral was given than was asked for."""
+    def notes(self, sid: str, clipped: int, moved: int) -> list[str]:
+        """How often another deferral was given than was chosen."""
         said = []
-        if self._clipped:
-            jobs = "1 training job was" if self._clipped == 1 else f"{self._clipped} training jobs were"
+        if clipped:
+            jobs = "1 training job was" if clipped == 1 else f"{clipped} training jobs were"
             said.append(f"{sid}: {jobs} to be released too late to finish in time and released "
                         f"{format_time(self._step_s)} before the latest start instead, or at once where that was past "
                         f"({sid}.long_deferrals = {self._mode})")
-        if self._moved:
-            said.append(f"{sid}: {self._moved} times the policy chose a deferral that a class cannot meet; its jobs "
+        if moved:
+            said.append(f"{sid}: {moved} times the policy chose a deferral that a class cannot meet; its jobs "
                         f"got the longest that it can ({sid}.long_deferrals = mask)")
         return said
 
     # --- inside -------------------------------------------------------------------------------------------------
 
-    def _within(self, t: int, share: list[float]) -> list[float]:
-        """The shares with what a class does not have moved to the longest deferral that it has."""
+    def _within(self, t: int, share: list[float]) -> tuple[list[float], bool]:
+        """The shares with what a class does not have moved to the longest deferral that it has; whether any was."""
         if not self._facts.deferrable or all(self._facts.deferrable[t]):
-            return share
+            return share, False
         has = self._facts.deferrable[t]
         beyond = math.fsum(x for x, ok in zip(share, has, strict=True) if not ok)
         if not beyond:
-            return share
-        self._moved += 1
+            return share, False
         share = [x if ok else 0.0 for x, ok in zip(share, has, strict=True)]
         share[max(h for h, ok in enumerate(has) if ok)] += beyond
-        return share
+        return share, True
 
     def _deferral_s(self, i: int, m: int, h: int, k: int, batch: Batch, time_s: float) -> float:
-        """Deferral of row k of the batch, sent to site i with deferral h, s."""
+        """Deferral of row k of the batch, sent to site i with deferral h, s; less than chosen if it is clipped."""
         lead_s = self._facts.deferrals_s[h]
         if not lead_s or self._mode == "as_printed":
             return lead_s
         latest_s = latest_release_s(batch["deadline_s"][k], batch["work_to"][k], self._facts.top_to_per_s[i][m],
                                     self._step_s)
-        if time_s + lead_s <= latest_s:
-            return lead_s
-        self._clipped += 1
-        return max(latest_s - time_s, 0.0)
+        return lead_s if time_s + lead_s <= latest_s else max(latest_s - time_s, 0.0)
+
+
+def waiting_jobs(waiting: Sequence[Sequence[Waiting]], deferrals_s: Sequence[float], time_s: float
+                 ) -> tuple[Counts, Counts]:
+    """(N, Mtrain, H) counts of the jobs whose release is still to come: by deferral, by time left."""
+    leads = len(deferrals_s)
+    by_lead, by_time = ([[[0] * leads for _ in of_site] for of_site in waiting] for _ in range(2))
+    for i, of_site in enumerate(waiting):
+        for t, jobs in enumerate(of_site):
+            for release_s, lead in jobs:
+                if release_s > time_s:
+                    by_lead[i][t][lead] += 1
+                    by_time[i][t][bisect_left(deferrals_s, release_s - time_s)] += 1
+    return by_lead, by_time

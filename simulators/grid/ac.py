@@ -7,6 +7,7 @@ Rows of the model: E09, E10, Z03.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
@@ -20,7 +21,7 @@ from cosim.simulators.grid.plausible import refuse_impossible, unit_hint
 from cosim.simulators.grid.ports import DEMAND, PER_BUS, fixed_tables, per_bus
 from pydantic import Field, model_validator
 
-from cosim.adapter import Adapter, Values
+from cosim.adapter import Adapter, CreateResult, Meta, Values
 from cosim.errors import ScenarioError, SolverError
 from cosim.params import params
 from cosim.plausible import Intensity
@@ -104,7 +105,7 @@ class AcPowerFlow(Adapter):
     PARAMS = AcGridParams
     MODELS = {"Bus": _BUS, "Grid": _GRID}
 
-    def init(self, sid: str, time_resolution: float = 1.0, **params: Any) -> dict:
+    def init(self, sid: str, time_resolution: float = 1.0, **params: Any) -> Meta:
         """Validate the parameters and read the network, so that `create` can refuse a bus it does not have."""
         meta = super().init(sid, time_resolution, **params)
         p, given = self.params, self.params.sources
@@ -135,15 +136,16 @@ class AcPowerFlow(Adapter):
             found.append(next((k for k in exact + here if k not in found), here[0]))
         return np.array(found, dtype=np.int64)
 
-    def create(self, num: int, model: str, names: list[str] | None = None) -> list[dict]:
+    def create(self, num: int, model: str, names: Sequence[str] | None = None, **model_params: Any
+               ) -> list[CreateResult]:
         """Buses by name ('bus8' is bus 8 of the network; without names the first `num`), or the one Grid."""
         if model == "Bus":
-            names = list(names) if names else self._bus_names[:num]
+            names = names or self._bus_names[:num]
             for name in names:
                 self._network.nodes.named(name, f"bus of {self.sid}")
         elif (count := num + len(self.entities["Grid"])) > 1:
             raise ScenarioError(f"{self.sid}: {count} entities of Grid asked for; a member is one grid")
-        return super().create(num, model, names)
+        return super().create(num, model, names, **model_params)
 
     def setup(self) -> None:
         network, given = self._network, self.params.sources

@@ -6,6 +6,7 @@ Rows of the model: E04, E05, M09, M10, U17, Z06.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import field
 from typing import Annotated, Any
 
@@ -28,7 +29,7 @@ from cosim.simulators.grid.plausible import refuse_impossible, unit_hint
 from cosim.simulators.grid.ports import DISPATCH_BUS, DISPATCH_GRID, REALISED, fixed_tables, per_bus
 from pydantic import Field, model_validator
 
-from cosim.adapter import Adapter, Values
+from cosim.adapter import Adapter, CreateResult, Meta, Values
 from cosim.errors import ModelError, ScenarioError, SolverError
 from cosim.params import params
 from cosim.units import HOUR_S, MIN_S, format_time
@@ -115,7 +116,7 @@ class CefDispatch(Adapter):
     PARAMS = GridParams
     MODELS = {"Bus": DISPATCH_BUS, "Grid": DISPATCH_GRID}
 
-    def init(self, sid: str, time_resolution: float = 1.0, **params: Any) -> dict:
+    def init(self, sid: str, time_resolution: float = 1.0, **params: Any) -> Meta:
         """Validate the parameters and read the network, so that `create` can refuse a bus it does not have."""
         meta = super().init(sid, time_resolution, **params)
         self._feeder = read_feeder(self.params.network)
@@ -124,15 +125,16 @@ class CefDispatch(Adapter):
         self._solved_by = ""
         return meta
 
-    def create(self, num: int, model: str, names: list[str] | None = None) -> list[dict]:
+    def create(self, num: int, model: str, names: Sequence[str] | None = None, **model_params: Any
+               ) -> list[CreateResult]:
         """Buses by name ('bus8' is bus 8 of the network; without names the first `num`), or the one Grid."""
         if model == "Bus":
-            names = list(names) if names else self._feeder.bus_names[:num]
+            names = names or self._feeder.bus_names[:num]
             for name in names:
                 self._feeder.named(name, self.sid)
         elif (count := num + len(self.entities["Grid"])) > 1:
             raise ScenarioError(f"{self.sid}: {count} entities of Grid asked for; a member is one grid")
-        return super().create(num, model, names)
+        return super().create(num, model, names, **model_params)
 
     def setup(self) -> None:
         p = self.params

@@ -7,6 +7,7 @@ Rows of the model: E09, E10, Z03.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,7 +20,7 @@ from cosim.simulators.grid.network.radial import read_feeder
 from cosim.simulators.grid.ports import DEMAND, PER_BUS, fixed_tables
 from pydantic import Field
 
-from cosim.adapter import Adapter, Values
+from cosim.adapter import Adapter, CreateResult, Meta, Values
 from cosim.errors import ScenarioError, SolverError, unknown
 from cosim.limits import is_file
 from cosim.params import params
@@ -85,7 +86,7 @@ class OpenDss(Adapter):
     MODELS = {"Bus": (*DEMAND, Port("nci_kg_per_kwh", "out", "nodal carbon intensity until the next step, average"),
                       Port("vm_pu", "out", "voltage magnitude, mean of the phases")), "Grid": _GRID}
 
-    def init(self, sid: str, time_resolution: float = 1.0, **params: Any) -> dict:
+    def init(self, sid: str, time_resolution: float = 1.0, **params: Any) -> Meta:
         """Validate the parameters and compile the circuit, so that `create` can refuse a bus it does not have."""
         meta = super().init(sid, time_resolution, **params)
         if opendssdirect is None:
@@ -95,15 +96,16 @@ class OpenDss(Adapter):
         self._circuit = Circuit(text, sid)
         return meta
 
-    def create(self, num: int, model: str, names: list[str] | None = None) -> list[dict]:
+    def create(self, num: int, model: str, names: Sequence[str] | None = None, **model_params: Any
+               ) -> list[CreateResult]:
         """Buses by their names in the circuit (without names the first `num`), or the one Grid."""
         if model == "Bus":
-            names = list(names) if names else self._circuit.buses[:num]
+            names = names or self._circuit.buses[:num]
             for name in names:
                 self._circuit.position(name, f"bus of {self.sid}")
         elif (count := num + len(self.entities["Grid"])) > 1:
             raise ScenarioError(f"{self.sid}: {count} entities of Grid asked for; a member is one grid")
-        return super().create(num, model, names)
+        return super().create(num, model, names, **model_params)
 
     def setup(self) -> None:
         """Loads of ours at the entities' buses, sources at theirs."""

@@ -186,14 +186,15 @@ def test_deferred_jobs_are_seen_until_they_are_released():
             (1, [[0, 2, 2, 0, 0, 0], [0, 1, 1, 0, 0, 0]], [[0, 2, 2, 0, 0, 0], [0, 1, 1, 0, 0, 0]]),
             (3, [[0, 0, 2, 0, 0, 0], [0, 0, 1, 0, 0, 0]], [[0, 2, 0, 0, 0, 0], [0, 1, 0, 0, 0, 0]]),
             (4, nothing, nothing)):
-        seen = simulator.observe(3600.0 * hours, idle())
+        tick(simulator, 3600.0 * hours, idle())
+        seen, _ = policy.seen[-2:]
         assert seen.deferred_by_lead == [by_lead, nothing, nothing]
         assert seen.deferred_by_time == [by_time, nothing, nothing]
         if hours == 3:  # the next tick would be a minute later: that is time 0 of the world that goes on
             later = started()
             later.resume(simulator.carry())
-            assert later.observe(0.0, idle()).deferred_by_time == seen.deferred_by_time
-            assert later.observe(3540.0, idle()).deferred_by_time[0] == nothing
+            assert later.observe(0.0, idle()).observation.deferred_by_time == seen.deferred_by_time
+            assert later.observe(3540.0, idle()).observation.deferred_by_time[0] == nothing
 
 
 @pytest.mark.rows("B08", "I22", "Z02")

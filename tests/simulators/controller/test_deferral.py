@@ -11,7 +11,7 @@ from cosim.agents.fleet.observation import Sight
 from cosim.agents.fleet.policies import make_policy
 from cosim.agents.fleet.team_arrays import TeamView
 from cosim.scenarios._study import JOB_CLASSES
-from cosim.simulators.controller.deferral import Deferrals, latest_release_s, permitted, too_long
+from cosim.simulators.controller.deferral import DeferralRules, latest_release_s, permitted, too_long, waiting_jobs
 from cosim.simulators.controller.params import ControllerParams, facts_of, guard_min
 
 from cosim.drivers.resolve import resolve
@@ -41,13 +41,14 @@ def fit(gpus=100, leads=("0h", "1h", "2h", "3h"), step_s=MIN, mode="clip", **cha
 
 
 def one_job(facts, lead, time_s, arrival_s, deadline_s, work_to=1.2e6, mode="clip", step_s=MIN):
-    """Release time of one job of the class, mean deferral, and what is said."""
-    deferrals = Deferrals(facts, mode, "carry", step_s)
-    release_s = [time_s]
+    """Release time of one job of the class, what `release` gives for it, and what is said."""
+    rules = DeferralRules(facts, mode, "carry", step_s)
     batch = {"work_to": [work_to], "deadline_s": [deadline_s], "arrival_s": [arrival_s]}
-    mean_s = deferrals.release(0, [[float(h == lead) for h in range(len(facts.deferrals_s))]], [[0]], batch, time_s,
-                               release_s)
-    return release_s[0], mean_s, deferrals
+    shares = [[float(h == lead) for h in range(len(facts.deferrals_s))]]
+    released = rules.release(0, shares, [[0]], batch, time_s, [[0.0] * len(facts.deferrals_s)])
+    ((row, release_s),) = released.release_s
+    assert row == 0
+    return release_s, released, rules.notes("controller", released.clipped, released.moved)
 
 
 # --- by hand --------------------------------------------------------------------------------------------------------
@@ -78,14 +79,14 @@ def test_the_shortest_runs_of_the_study_by_hand():
 def test_a_job_is_released_a_step_before_its_latest_start(lead, due_min, release_min):
     """Decided at 30 min; the deferral counts from then, the deadline from the arrival."""
     _, facts = fit()
-    release_s, mean_s, deferrals = one_job(facts, lead, 30 * MIN, 29.5 * MIN, due_min * MIN)
-    assert (release_s, mean_s) == (release_min * MIN, (release_min - 30) * MIN)
+    release_s, released, notes = one_job(facts, lead, 30 * MIN, 29.5 * MIN, due_min * MIN)
+    assert (release_s, released.mean_deferral_s) == (release_min * MIN, (release_min - 30) * MIN)
     clipped = release_min < 30 + 60 * lead
-    assert bool(deferrals.notes("controller")) == clipped
-    by_lead, by_time = deferrals.waiting(30 * MIN)
+    assert bool(notes) == clipped
+    by_lead, by_time = waiting_jobs([released.waiting], facts.deferrals_s, 30 * MIN)
     assert sum(by_lead[0][0]) == sum(by_time[0][0]) == (release_min > 30)
     printed_s, _, silent = one_job(facts, lead, 30 * MIN, 29.5 * MIN, due_min * MIN, mode="as_printed")
-    assert (printed_s, silent.notes("controller")) == ((30 + 60 * lead) * MIN, [])
+    assert (printed_s, silent) == ((30 + 60 * lead) * MIN, [])
 
 
 @pytest.mark.parametrize(("changes", "gpus", "step_s", "latest_min"), [
@@ -109,9 +110,9 @@ def test_speed_ups_checkpoints_and_small_sites_count(changes, gpus, step_s, late
 def test_a_larger_job_than_its_class_says_is_clipped_by_its_own_size():
     _, facts = fit(mode="refuse", leads=("0h", "2h"))
     assert one_job(facts, 1, 0.0, 0.0, 300 * MIN, mode="refuse")[0] == 120 * MIN
-    release_s, _, deferrals = one_job(facts, 1, 0.0, 0.0, 300 * MIN, 1.6e6, mode="refuse")  # 200 min
+    release_s, _, notes = one_job(facts, 1, 0.0, 0.0, 300 * MIN, 1.6e6, mode="refuse")  # 200 min
     assert release_s == 99 * MIN
-    assert "1 training job was to be released too late" in deferrals.notes("controller")[0]
+    assert "1 training job was to be released too late" in notes[0]
 
 
 # --- what a class has -----------------------------------------------------------------------------------------------
@@ -166,9 +167,9 @@ def test_a_masked_deferral_is_in_nobodys_actions():
 def test_who_asks_for_a_masked_deferral_gets_the_longest_that_the_class_has():
     _, facts = fit(mode="mask")
     assert facts.deferrable == ((True, True, True, False),)  # after 2 h 180 of 300 min are left, after 3 h 120
-    release_s, _, deferrals = one_job(facts, 3, 0.0, 0.0, 300 * MIN, mode="mask")
+    release_s, _, notes = one_job(facts, 3, 0.0, 0.0, 300 * MIN, mode="mask")
     assert release_s == 120 * MIN
-    assert "1 times the policy chose a deferral" in deferrals.notes("controller")[0]
+    assert "1 times the policy chose a deferral" in notes[0]
 
 
 def test_the_cheapest_deferral_that_a_class_has_is_chosen():

@@ -1,6 +1,6 @@
 """Networks with everything that stands in real ones, against pandapower.runpp of the same file and a tracer of its own.
 
-`benchmarks/networks.py` runs over all networks that pandapower brings; here is a quick part of them, and one small
+`tests/networksweep.py` runs over all networks that pandapower brings; here is a quick part of them, and one small
 network for each kind of element.
 """
 

@@ -1,6 +1,6 @@
 """Every network of pandapower.networks that needs no argument, up to 1000 buses, against pandapower and a tracer.
 
-    PYTHONPATH=tests python -m benchmarks.networks [names ...]       all: some minutes
+    python tests/networksweep.py [names ...]       all: some minutes
 
 Per network: the grid without an optimiser and, where it takes the network, the conic dispatch, at the network's own
 loads and set points; largest differences of voltages, losses and intensities from `runpp` and an independent solution

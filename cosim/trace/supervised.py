@@ -1,0 +1,117 @@
+"""A file without a seal, read once by a child process before this one opens it.
+
+HDF5 can hang or crash on bytes that it did not write, and no Python code gets in between. The child prints the name of
+what it reads next; one that dies, or prints nothing for too long, has met such bytes there.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import h5py
+
+from cosim.errors import TraceError
+from cosim.trace.inert import refuse_leading_out
+from cosim.trace.seal import END_OF_FILE
+
+DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, IndexError, AttributeError)
+"""What h5py raises on a file whose bytes are not what HDF5 wrote."""
+RESCUE = "cosim trace rescue saves what is whole in it"
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+PATIENCE_S = 20.0
+"""How long a child may take for one part of a dataset."""
+_ROWS = 1 << 16
+
+
+def refuse_unreadable(path: Path) -> None:
+    """TraceError for a file on which HDF5 hangs or crashes; every other defect is left to the reader. A file that did
+    not change since the last look is not read again."""
+    try:
+        stat = path.stat()
+        with path.open("rb") as file:
+            head = file.read(96)
+    except OSError:
+        return
+    if head[:9] == SIGNATURE + b"\0" and stat.st_size < int.from_bytes(head[END_OF_FILE], "little"):
+        return  # cut short: HDF5 compares these two before it reads on, and refuses
+    at, died = _looked(str(path), stat.st_mtime_ns, stat.st_size, stat.st_ino)
+    if died:
+        raise TraceError(f"{path} is damaged: HDF5 {died} when it reads {at or 'it'}; {RESCUE}")
+
+
+@lru_cache(maxsize=256)
+def _looked(path: str, *_: int) -> tuple[str, str]:
+    return supervised("cosim.trace.supervised", path)
+
+
+def supervised(module: str, *words: str) -> tuple[str, str]:
+    """Run a module's `main(words)` in a child process that imports what this one would. It prints a line before each
+    thing it reads; returns the last one, and how the child died ('' when it ended well)."""
+    command = [sys.executable, "-P", "-c", f"import sys; from {module} import main; sys.exit(main(sys.argv[1:]))",
+               *words]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    last = ""
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                          env=env) as child, selectors.DefaultSelector() as ready:
+        assert child.stdout is not None
+        ready.register(child.stdout, selectors.EVENT_READ)
+        waiting = b""
+        while True:
+            if not ready.select(PATIENCE_S):
+                child.kill()
+                return last, f"hangs (over {PATIENCE_S:g} s)"
+            data = os.read(child.stdout.fileno(), 1 << 16)
+            if not data:
+                break
+            *lines, waiting = (waiting + data).split(b"\n")
+            last = lines[-1].decode(errors="replace") if lines else last
+        code = child.wait()
+    return last, "" if code == 0 else f"crashes ({'signal' if code < 0 else 'exit'} {abs(code)})"
+
+
+# --- in the child -----------------------------------------------------------------------------------------------------
+
+
+def look(path: Path) -> None:
+    """Read everything that a reader may read, once: attributes, names, axes, values. Errors that h5py raises end what
+    they concern, not the look. Nothing is read of a file that leads out of itself (TraceError)."""
+    with h5py.File(path, "r", locking=False) as file:
+        refuse_leading_out(file, path)
+        found: list[tuple[str, Any]] = [("/", file)]
+        file.visititems(lambda name, item: found.append((name, item)))
+        for name, item in found:
+            print(name, flush=True)
+            with suppress(*DAMAGE):
+                dict(item.attrs)
+            if isinstance(item, h5py.Dataset):
+                with suppress(*DAMAGE):
+                    _ = item.is_scale or [axis[0].name for axis in item.dims]
+                for part in parts(item, _ROWS):
+                    print(name, flush=True)
+                    with suppress(*DAMAGE):
+                        item[part]
+
+
+def parts(data: h5py.Dataset, rows: int = 1) -> Iterator[Any]:
+    """Slices of whole chunks, the fewest that have at least `rows` rows; of what has no chunks, of many rows."""
+    if not data.shape:
+        yield ()
+        return
+    rows = max(rows - rows % -data.chunks[0], data.chunks[0]) if data.chunks else max(rows, _ROWS)
+    for first in range(0, data.shape[0], rows):
+        yield slice(first, min(first + rows, data.shape[0]))
+
+
+def main(argv: list[str]) -> int:
+    """The child's program; exit code 0 also for a file of which the reader says in one line what is wrong."""
+    with suppress(*DAMAGE, TraceError):
+        look(Path(argv[0]))
+    return 0

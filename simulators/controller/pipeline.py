@@ -1,0 +1,235 @@
+"""One decision as three pure functions, observe, place and operate: a policy's ratios become jobs, release times, GPUs.
+
+    situation = pipeline.observe(state, time_s, manager, sites)
+    placement = pipeline.place(situation, policy.place(situation.observation))
+    state, commands = pipeline.operate(situation, placement, policy.operate(situation.observation, *placement.totals))
+
+Nothing is kept between the calls: all that one minute leaves to the next is in `ControlState`. The adapter on the bus
+and the learning environment call the same functions.
+
+Rows of the model: A06, A07, I13, I22, U09, U14, U22.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+from cosim.agents.fleet.allocation import (
+    deal,
+    gpu_blocks,
+    largest_remainder,
+    largest_remainder_carry,
+    project_box,
+    project_shares,
+    project_simplex,
+)
+from cosim.agents.fleet.decision import FleetFacts, Matrix, Observation, Operation
+from cosim.agents.fleet.heuristics import GpuRule
+from cosim.simulators.controller.deferral import DeferralRules, Waiting, waiting_jobs
+from cosim.simulators.controller.params import ControllerParams, guard_min
+
+from cosim.errors import ModelError, unknown
+from cosim.ports import Batch
+
+Values = Mapping[str, Any]
+
+
+class ControlState(NamedTuple):
+    """What the decisions so far leave to the next one.
+
+    site_carry      (M, N) jobs that rounding owes each site (I13), fractions of jobs
+    deferral_carry  (N, Mtrain, H) jobs that rounding owes each release time
+    waiting         (N, Mtrain) jobs sent and not yet released, oldest decision first
+    clipped, moved  so far: jobs released earlier than chosen, choices of a deferral that the class does not have
+    guarded         so far: decisions in which a site's training was guarded, all sites together
+    """
+
+    site_carry: list[list[float]]
+    deferral_carry: list[list[list[float]]]
+    waiting: list[list[Waiting]]
+    clipped: int = 0
+    moved: int = 0
+    guarded: int = 0
+
+
+class Situation(NamedTuple):
+    """The start of a minute: the state, the jobs that arrived, their rows by class in arrival order, and what a policy
+    sees."""
+
+    state: ControlState
+    batch: Batch
+    rows_by_class: list[list[int]]
+    observation: Observation
+
+
+class Placement(NamedTuple):
+    """Jobs at sites: shares (M, N) on the simplex; rows of the batch per site and class, ascending; `site_carry` after
+    them; and `totals`, jobs and their work, TO, both (N, M)."""
+
+    shares: list[list[float]]
+    rows: list[list[list[int]]]
+    site_carry: list[list[float]]
+    totals: tuple[list[list[int]], list[list[float]]]
+
+
+class SiteCommand(NamedTuple):
+    """What one site gets for a minute: its jobs with `release_s`, GPUs per class (M,), supply air temperature, degC,
+    and the mean deferral of its training jobs, s, NaN without any."""
+
+    jobs: Batch
+    gpus: list[float]
+    supply_temp_degc: float
+    mean_deferral_s: float
+
+
+class ControlPipeline:
+    """The rules by which a fleet's controller decides every `step_s`; constant once made."""
+
+    def __init__(self, params: ControllerParams, facts: FleetFacts, step_s: float, sid: str) -> None:
+        self._params, self._facts, self._sid = params, facts, sid
+        self._split = GpuRule(facts, params.drain_min)
+        self.guard_min = guard_min(params, facts, step_s)
+        self.deferrals = DeferralRules(facts, params.long_deferrals, params.rounding, step_s)
+        self._class_index = {name: m for m, name in enumerate(facts.classes)}
+
+    def initial(self) -> ControlState:
+        """Nothing owed, nobody waiting."""
+        facts = self._facts
+        return ControlState(
+            [[0.0] * facts.n_sites for _ in facts.kinds],
+            [[[0.0] * len(facts.deferrals_s) for _ in facts.train] for _ in facts.gpus],
+            [[[] for _ in facts.train] for _ in facts.gpus])
+
+    def observe(self, state: ControlState, time_s: float, manager: Values, sites: Sequence[Values]) -> Situation:
+        """What is known at `time_s`, before any action.
+
+        manager, sites: values of the in ports of `Controller`'s Manager and of its Agents, in the order of the sites.
+        ModelError for a job of an unknown class.
+        """
+        batch = manager["jobs"]
+        rows_by_class = self._rows_by_class(batch)
+        forecast = manager["forecast_usd_per_kwh"]
+        if isinstance(forecast, float):  # nobody is linked: the port's default, for every lead
+            forecast = [forecast] * len(self._facts.deferrals_s)
+        by_lead, by_time = waiting_jobs(state.waiting, self._facts.deferrals_s, time_s)
+        sizes, mode = batch.get("work_to", ()), self._params.mode
+        observation = Observation(
+            time_s=time_s,
+            price_usd_per_kwh=manager["price_usd_per_kwh"],
+            forecast_usd_per_kwh=forecast,
+            nci_kg_per_kwh=[a["nci_kg_per_kwh"] for a in sites] if mode == "joint" else None,
+            power_kw=[a["p_kw"] for a in sites],
+            arrivals=[len(rows) for rows in rows_by_class],
+            arrivals_work_to=[sum([sizes[k] for k in rows]) for rows in rows_by_class],
+            queued_jobs=[a["queued_jobs"] for a in sites],
+            deferred_jobs=[a["deferred_jobs"] for a in sites],
+            running_jobs=[a["running_jobs"] for a in sites],
+            pending_work_to=[a["pending_work_to"] for a in sites],
+            deferred_work_to=[a["deferred_work_to"] for a in sites],
+            late_jobs=self._per_class(sites, "late_jobs"),
+            urgent_jobs=self._per_class(sites, "urgent_jobs"),
+            slack_min=[a["slack_min"] for a in sites],
+            free_gpu_ratio=[a["free_gpu_ratio"] for a in sites],
+            site_carry=state.site_carry,
+            deferral_carry=state.deferral_carry,
+            mci_kg_per_kwh=None if mode == "power" else known([a["mci_kg_per_kwh"] for a in sites]),
+            deferred_by_lead=by_lead,
+            deferred_by_time=by_time,
+        )
+        return Situation(state, batch, rows_by_class, observation)
+
+    def place(self, situation: Situation, site_share: Matrix) -> Placement:
+        """Whole jobs per site and class (U09) for shares (M, N), dealt to the sites in arrival order (decision 10).
+
+        Shares are projected on the simplex over eligible sites. ModelError if one is not finite.
+        """
+        facts, carries = self._facts, self._params.rounding == "carry"
+        shares = [project_simplex(row, ok) for row, ok in zip(site_share, facts.eligible, strict=True)]
+        rows: list[list[list[int]]] = [[[] for _ in facts.kinds] for _ in facts.gpus]
+        carry = list(situation.state.site_carry)
+        for m, arrived in enumerate(situation.rows_by_class):
+            if not arrived:
+                continue
+            if carries:
+                counts, carry[m] = largest_remainder_carry(len(arrived), shares[m], carry[m])
+            else:
+                counts = largest_remainder(len(arrived), shares[m])
+            mine = [of_site[m] for of_site in rows]
+            for k, i in zip(arrived, deal(counts), strict=True):
+                mine[i].append(k)
+        sizes = situation.batch.get("work_to", ())
+        totals = ([[len(r) for r in of_site] for of_site in rows],
+                  [[sum([sizes[k] for k in r]) for r in of_site] for of_site in rows])
+        return Placement(shares, rows, carry, totals)
+
+    def operate(self, situation: Situation, placement: Placement, operation: Operation
+                ) -> tuple[ControlState, list[SiteCommand]]:
+        """The state after this minute, and a command for each site. ModelError if a share or set point is not
+        finite."""
+        before, batch, time_s, p = situation.state, situation.batch, situation.observation.time_s, self._params
+        release_s = [time_s] * len(batch.get("work_to", ()))
+        owed, waiting, commands = [], [], []
+        clipped, moved, guarded = before.clipped, before.moved, before.guarded
+        for i, rows in enumerate(placement.rows):
+            released = self.deferrals.release(i, operation.deferral_share[i], rows, batch, time_s,
+                                              before.deferral_carry[i])
+            for k, due_s in released.release_s:
+                release_s[k] = due_s
+            owed.append(released.owed)
+            waiting.append([[job for job in old if job[0] > time_s] + new
+                            for old, new in zip(before.waiting[i], released.waiting, strict=True)])
+            guards = bool(self.guard_min) and situation.observation.slack_min[i] < self.guard_min[i]
+            share = self._guarded_share(i, situation.observation, placement) if guards else operation.gpu_share[i]
+            clipped, moved, guarded = clipped + released.clipped, moved + released.moved, guarded + guards
+            commands.append(SiteCommand(_select(batch, release_s, rows), self._gpus(i, share), project_box(
+                operation.supply_temp_degc[i], p.supply_temp_min_degc, p.supply_temp_max_degc),
+                released.mean_deferral_s))
+        return ControlState(placement.site_carry, owed, waiting, clipped, moved, guarded), commands
+
+    # --- inside -------------------------------------------------------------------------------------------------
+
+    def _rows_by_class(self, batch: Batch) -> list[list[int]]:
+        """class -> rows of the batch, in arrival order."""
+        by_class: list[list[int]] = [[] for _ in self._facts.kinds]
+        index = self._class_index
+        try:
+            for k, name in enumerate(batch.get("job_class", ())):
+                by_class[index[name]].append(k)
+        except KeyError as err:
+            raise ModelError(f"{self._sid}: a job's {unknown('job class', err.args[0], self._facts.classes)}") from None
+        return by_class
+
+    def _per_class(self, sites: Sequence[Values], port: str) -> list[list[float]]:
+        """(N, M) values; the port's default, where nobody is linked, for every class."""
+        return [a[port] if isinstance(a[port], list) else [a[port]] * len(self._facts.kinds) for a in sites]
+
+    def _guarded_share(self, i: int, observation: Observation, placement: Placement) -> list[float]:
+        """(M,) shares of a site's GPUs by the rules' split, which leaves to training what inference does not need."""
+        sent_jobs, sent_to = (total[i] for total in placement.totals)
+        running, queued, pending = (x[i] for x in (observation.running_jobs, observation.queued_jobs,
+                                                   observation.pending_work_to))
+        return self._split(self._facts.gpus[i], running, list(map(sum, zip(running, queued, sent_jobs, strict=True))),
+                           list(map(sum, zip(pending, sent_to, strict=True))))
+
+    def _gpus(self, i: int, share: Sequence[float]) -> list[float]:
+        """(M,) whole GPUs of a site in the classes' blocks."""
+        return [float(g) for g in gpu_blocks(project_shares(share), self._facts.gpus[i], self._facts.gpus_per_block)]
+
+
+def known(intensities: list[float]) -> list[float] | None:
+    """Intensities at the sites, or None where nobody computes them for all."""
+    return None if any(map(math.isnan, intensities)) else intensities
+
+
+def _select(batch: Batch, release_s: list[float], rows: list[list[int]]) -> Batch:
+    """The rows of one site, in arrival order, with their release times; {} if there are none."""
+    mine = sorted([k for of_class in rows for k in of_class])
+    if not mine:
+        return {}
+    of = itemgetter(*mine, mine[0])  # a tuple even of one row; its last place is left out
+    chosen = {name: list(of(column)[:-1]) for name, column in batch.items()}
+    chosen["release_s"] = list(of(release_s)[:-1])
+    return chosen
