@@ -248,8 +248,8 @@ class Facility:
         return not (self._crowded or self._regroup or self._news) and self._watch is None
 
     def _pass_on(self, cohort: Cohort, now_s: float) -> float:
-        """Fast path of an event at which one cohort of inference jobs ends and nothing else changes: its GPUs pass to the
-        head of its queue. Returns the earliest end of the jobs started, s; inf where none starts."""
+        """Fast path of an event at which one cohort of inference jobs ends and nothing else changes: its GPUs pass to
+        the head of its queue. Returns the earliest end of the jobs started, s; inf where none starts."""
         queue, gpus, next_s = cohort.queue, cohort.gpus, math.inf
         if (following := queue.relay(cohort, now_s)) is not None:
             self._clock.expect(following)
