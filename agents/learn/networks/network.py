@@ -36,7 +36,7 @@ class Drawn:
     value: Tensor
 
 
-class Network(nn.Module, ABC):
+class PolicyNetwork(nn.Module, ABC):
     """Base of the policies: distributions per type, the value's output layer, frozen leaders."""
 
     autoregressive = False
@@ -107,7 +107,7 @@ class Decoding(Protocol):
 class ParallelDecoding:
     """Of a policy whose agents do not see each other's actions: all is drawn at once; the context is not looked at."""
 
-    def __init__(self, network: Network, params: list[Tensor], value: Tensor, noise: Noise | None):
+    def __init__(self, network: PolicyNetwork, params: list[Tensor], value: Tensor, noise: Noise | None):
         net, groups = network, network.groups
         batch, n = value.shape
         raw, action = value.new_zeros(batch, n, net.n_raw), value.new_zeros(batch, n, net.n_action)
