@@ -41,7 +41,7 @@ FLOORS = [
     {"cosim.report", "cosim.request"},
     {"cosim.run", "cosim.conformance", "cosim.commands.new"},
     {"cosim.check", "cosim.trace.command", "cosim.learning.vector"},
-    {"cosim.__main__", "cosim.trace.__main__", "cosim.learning.workers"},
+    {"cosim.__main__", "cosim.trace.__main__", "cosim.learning.batch", "cosim.learning.workers"},
     {"cosim.learning.environment", "cosim.learning.pettingzoo"},
 ]
 """Of the frame, from the ground up. The other packages stand as a whole: cosim < agents < simulators < scenarios."""

@@ -96,17 +96,18 @@ class Minute:
 
 def terms_of(minute: Minute, kinds: Sequence[str], weights: RewardWeights) -> tuple[float, ...]:
     """The values of TERMS: R1 as a share of the reference, USD, t, jobs, jobs, TO, kWh, t, t, TO (I20, I21: energies
-    with dt). A carbon that nobody knows is 0. kinds: (M,) 'train' or 'inf'."""
+    with dt). A carbon that nobody knows is 0. Of many minutes at once where the numbers are arrays (B,). kinds: (M,)
+    'train' or 'inf'."""
     power_kw, hours = minute.power_kw, minute.hours
     energy_kwh = sum(power_kw) * hours
     attributed_t = _carbon_t(power_kw, minute.nci_kg_per_kwh, hours)
-    system_t = (minute.emission_kg_per_h or 0.0) * hours / KG_PER_T
+    system_t = _known(minute.emission_kg_per_h) * hours / KG_PER_T
     if weights.carbon == "attributed":
         carbon_t = attributed_t
     elif weights.carbon == "marginal":
         carbon_t = _carbon_t(power_kw, minute.mci_kg_per_kwh, hours)
     else:
-        carbon_t = system_t - (minute.baseline_kg_per_h or 0.0) * hours / KG_PER_T
+        carbon_t = system_t - _known(minute.baseline_kg_per_h) * hours / KG_PER_T
     dropped = [sum([n for n, kind in zip(minute.dropped_jobs, kinds, strict=True) if kind == wanted])
                for wanted in ("train", "inf")]
     per_min = minute.work_to / (hours * MIN_PER_H)
@@ -136,6 +137,10 @@ def loom(late_jobs: float, urgent_jobs: float, weights: RewardWeights) -> float:
     late_jobs: that miss their deadline anyway; urgent_jobs: that can wait for less than an hour
     """
     return weights.c4_per_train_job * (late_jobs + _URGENT_DROPS * urgent_jobs) if weights.looming else 0.0
+
+
+def _known(kg_per_h: float | None) -> float:
+    return 0.0 if kg_per_h is None else kg_per_h
 
 
 def _carbon_t(power_kw: Sequence[float], kg_per_kwh: Sequence[float] | None, hours: float) -> float:

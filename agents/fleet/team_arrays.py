@@ -50,6 +50,20 @@ class TeamView:
                                       np.concatenate([context_per(facts, i) for i in sites]),
                                       np.arange(len(context), len(context) + told), len(context) + told)
 
+    @property
+    def places(self) -> Mapping[str, np.ndarray]:
+        """`Numbers.at`: what stands where in a row of `observe_rows`."""
+        return self._numbers.at
+
+    def observe_rows(self, rows: np.ndarray) -> np.ndarray:
+        """(B, n, O) float32 from B rows of `Numbers`."""
+        return self._scaler(rows).reshape(len(rows), *self._shape)
+
+    def context_rows(self, jobs: np.ndarray, work_to: np.ndarray) -> np.ndarray:
+        """(B, n, C) float32 from the jobs (B, N, M) and their work, TO."""
+        rows = np.concatenate([jobs, work_to], axis=2).reshape(len(jobs), -1)
+        return self._context_scaler(rows).reshape(len(jobs), self._shape[0], -1)
+
     def observe(self, seen: Observation) -> np.ndarray:
         """(n, O) float32, rows padded with zeros."""
         return self._scaler(self._numbers(seen)).reshape(self._shape)

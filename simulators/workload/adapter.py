@@ -11,7 +11,7 @@ from typing import Annotated
 
 import numpy as np
 from cosim.simulators.fleet import BATCH_COLUMNS, JobClass
-from cosim.simulators.workload.arrivals import ArrivalRate, Counts, JobBlock, PhaseUnit, arrivals_of, merge
+from cosim.simulators.workload.arrivals import ArrivalRate, Counts, JobBlock, JobRows, PhaseUnit, arrivals_of, merge
 from cosim.simulators.workload.origin import Origin, ScenarioStart, check_cover, lead_s, note, pass_s
 from cosim.simulators.workload.rows import LEFT_OUT_RATIO, LeftOutRatio, gap_note
 from cosim.simulators.workload.shapes import WEEK_DAYS, BurstPath, Bursts, shape_factors
@@ -143,6 +143,18 @@ class Arrivals(Adapter):
             self._steps += 1
         return {eid: {"jobs": batch, "arrived_jobs": arrived} for eid in self.entities["Arrivals"]}
 
+    def rows_at(self, time_s: float) -> JobRows:
+        """The jobs of the step that ends now, as arrays: what `advance` gives, for who steps many worlds at once. Each
+        step is taken once, by one of the two."""
+        if time_s > 0.0:
+            rows, _ = self._rows(self._steps)
+            self._steps += 1
+            return rows
+        kept, index = self._carried, {name: m for m, name in enumerate(self._names)}
+        columns = [np.array(kept.get(name, ()), float) for name in BATCH_COLUMNS[2:]]
+        return JobRows(np.array(kept.get("id", ()), int), np.array([index[n] for n in kept.get("job_class", ())], int),
+                       *columns)
+
     def carry(self) -> dict[str, np.ndarray]:
         """The jobs of the last step, which nobody has heard of yet, times relative to now; how much time has gone by,
         for shapes and traces, and which classes burst."""
@@ -178,13 +190,20 @@ class Arrivals(Adapter):
 
     def _take(self, step: int) -> tuple[Batch, list[float]]:
         """Batch and jobs per class of one step; steps are taken in order."""
+        rows, per_class = self._rows(step)
+        if not len(rows.id):
+            return {}, per_class
+        columns = (rows.id.tolist(), self._name[rows.class_index].tolist(), rows.arrival_s.tolist(),
+                   rows.work_to.tolist(), rows.deadline_s.tolist())
+        return dict(zip(BATCH_COLUMNS, columns, strict=True)), per_class
+
+    def _rows(self, step: int) -> tuple[JobRows, list[float]]:
+        """The same as arrays."""
         k = step % BLOCK_STEPS
         if k == 0:
             self._block = self._draw(step)
         block: JobBlock = self._block
         begin, end = block.bounds[k], block.bounds[k + 1]
-        if begin == end:
-            return {}, block.per_class[k]
         first = self._next_id
         self._next_id += end - begin
         index, arrival_s = block.class_index[begin:end], block.arrival_s[begin:end]
@@ -192,9 +211,8 @@ class Arrivals(Adapter):
         for m, (mean_s, stream) in self._patience.items():
             mine = index == m
             lasts_s[mine] = stream.exponential(mean_s, np.count_nonzero(mine))
-        columns = (list(range(first, self._next_id)), self._name[index].tolist(), arrival_s.tolist(),
-                   block.work_to[begin:end].tolist(), (arrival_s + lasts_s).tolist())
-        return dict(zip(BATCH_COLUMNS, columns, strict=True)), block.per_class[k]
+        return JobRows(np.arange(first, self._next_id), index, arrival_s, block.work_to[begin:end],
+                       arrival_s + lasts_s), block.per_class[k]
 
     def _draw(self, step: int) -> JobBlock:
         """The jobs of the block that starts with `step`."""

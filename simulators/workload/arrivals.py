@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -101,6 +101,16 @@ class JobBlock:
     work_to: np.ndarray
     bounds: list[int]
     per_class: list[list[float]]
+
+
+class JobRows(NamedTuple):
+    """Jobs as arrays, one entry each, in arrival order: id, number of the class, absolute times in s, work in TO."""
+
+    id: np.ndarray
+    class_index: np.ndarray
+    arrival_s: np.ndarray
+    work_to: np.ndarray
+    deadline_s: np.ndarray
 
 
 def merge(
