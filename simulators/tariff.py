@@ -14,7 +14,7 @@ from cosim.errors import ScenarioError
 from cosim.params import params
 from cosim.plausible import Price
 from cosim.ports import Port
-from cosim.tables.table import Held, Overflow, Reading, Table
+from cosim.tables.table import DataTable, Held, Overflow, Reading
 from cosim.units import DAY_S, HOUR_S, Seconds
 
 Boundary = Literal["half_open", "closed", "inclusive_hour"]
@@ -145,8 +145,8 @@ class TimeOfUse(Continuing):
         return [] if self._series is None else [f"{self.sid}: {text}" for text in self._series.notes(self.step_s)]
 
 
-def _table(p: TimeOfUseParams, member: str) -> Table:
-    return Table(p.prices, Reading(f"{member}.prices_", p.scenario_start, p.prices_time_zone, p.prices_overflow))
+def _table(p: TimeOfUseParams, member: str) -> DataTable:
+    return DataTable(p.prices, Reading(f"{member}.prices_", p.scenario_start, p.prices_time_zone, p.prices_overflow))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cosim.agents.learn.action_maps import Tables
+from cosim.agents.learn.action_maps import ActionTables
 from cosim.agents.learn.config import Learning
 from cosim.agents.learn.spec import AgentType, TeamSpec
 
@@ -50,7 +50,7 @@ def acting_shapes(spec: TeamSpec, config: Learning) -> dict[str, tuple[int, ...]
 
 
 def _gaussians(kind: AgentType) -> int:
-    tables = Tables(kind.action_width, kind.observation)
+    tables = ActionTables(kind.action_width, kind.observation)
     for part in kind.action:
         tables.add(part, dirichlet=False)
     return len(tables.rows)

@@ -12,7 +12,7 @@ from cosim.simulators.reporting import air, carbon, events, grid, jobs, sites
 from cosim.simulators.reporting.data import FleetRun
 
 from cosim.reporting.chart import Maps, Picture, Section, missing
-from cosim.reporting.definition import Column, LiveTable, Report
+from cosim.reporting.definition import LiveColumn, LiveTable, Report
 from cosim.reporting.text import named
 
 _SECTIONS: tuple[tuple[str, str, str, tuple[Callable[[FleetRun], Picture], ...]], ...] = (
@@ -89,13 +89,13 @@ def _share(part: float, whole: float) -> str:
 
 _SITES = LiveTable(
     "aidc", "site", needs="p_kw",
-    columns=(Column("NCI kg/kWh", "nci_kg_per_kwh", ".3f", received=True),
-             Column("power kW", "p_kw", ".1f", total=True),
-             Column("GPUs busy", "free_gpu_ratio", unit=" %", scale=-100.0, offset=100.0),
-             Column("running", "running_jobs", absent=0.0, total=True),
-             Column("queued", "queued_jobs", absent=0.0, total=True),
-             Column("put off", "deferred_jobs", absent=0.0, total=True),
-             Column("dropped", "dropped_jobs", absent=0.0, since_start=True, total=True, alarm=True)),
+    columns=(LiveColumn("NCI kg/kWh", "nci_kg_per_kwh", ".3f", received=True),
+             LiveColumn("power kW", "p_kw", ".1f", total=True),
+             LiveColumn("GPUs busy", "free_gpu_ratio", unit=" %", scale=-100.0, offset=100.0),
+             LiveColumn("running", "running_jobs", absent=0.0, total=True),
+             LiveColumn("queued", "queued_jobs", absent=0.0, total=True),
+             LiveColumn("put off", "deferred_jobs", absent=0.0, total=True),
+             LiveColumn("dropped", "dropped_jobs", absent=0.0, since_start=True, total=True, alarm=True)),
     line="{p_kw:.0f} kW at {nci_kg_per_kwh:.3f} kg/kWh, {queued_jobs:.0f} queued, {dropped_jobs:.0f} dropped")
 
 REPORT = Report(sections, maps, FleetRun, tiles, facts=(("policy", "controller", "policy"),),

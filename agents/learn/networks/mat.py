@@ -15,13 +15,13 @@ import torch
 from cosim.agents.learn.config import Learning
 from cosim.agents.learn.networks.blocks import SMALL_GAIN, Attention, Encoder, Feed, Init, attend, attend_all, causal
 from cosim.agents.learn.networks.distributions import Noise
-from cosim.agents.learn.networks.network import ALL, Decoding, Drawn, Network
+from cosim.agents.learn.networks.network import ALL, Decoding, Drawn, PolicyNetwork
 from cosim.agents.learn.spec import TeamSpec
 from torch import Tensor, nn
 from torch.nn import functional
 
 
-class Mat(Network):
+class Mat(PolicyNetwork):
     """Shared encoder, critic on the encoded observations, masked autoregressive decoder."""
 
     autoregressive = True

@@ -36,7 +36,7 @@ class Drawn:
     value: Tensor
 
 
-class Network(nn.Module, ABC):
+class PolicyNetwork(nn.Module, ABC):
     """Base of the policies: distributions per type, the value's output layer, frozen leaders."""
 
     autoregressive = False
@@ -108,7 +108,7 @@ class ParallelDecoding:
     """Decoding of a policy whose agents act independently: the actions of all agents are sampled in one pass, without
     conditioning on the actions of others (the context is unused)."""
 
-    def __init__(self, network: Network, params: list[Tensor], value: Tensor, noise: Noise | None):
+    def __init__(self, network: PolicyNetwork, params: list[Tensor], value: Tensor, noise: Noise | None):
         net, groups = network, network.groups
         batch, n = value.shape
         raw, action = value.new_zeros(batch, n, net.n_raw), value.new_zeros(batch, n, net.n_action)

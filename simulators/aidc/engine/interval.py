@@ -43,7 +43,7 @@ class Tally:
         return taken
 
 
-class Interval(NamedTuple):
+class SiteInterval(NamedTuple):
     """What happened at a site between two reads; lists are per job class, powers and energies are drawn (>= 0).
 
     finished_to is the whole work of the jobs that finished in it, whenever it was done. missed_to is work done of jobs

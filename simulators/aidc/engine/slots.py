@@ -23,7 +23,7 @@ from typing import Literal
 
 from cosim.simulators.aidc.engine.carried import Kept, Memory
 from cosim.simulators.aidc.engine.commands import admitted, whole_grants
-from cosim.simulators.aidc.engine.interval import Interval, State
+from cosim.simulators.aidc.engine.interval import SiteInterval, State
 from cosim.simulators.aidc.engine.jobs import (
     DROPPED,
     FINISHED,
@@ -205,7 +205,7 @@ class SlotFacility:
         self.supply_temp_degc = self._clip(supply_temp_degc)
         self._received = dict.fromkeys(job_classes, 0)
         self._clipped = 0
-        self._did: Interval | None = None
+        self._did: SiteInterval | None = None
 
     def submit(self, batch: Mapping[str, list]) -> None:
         """Jobs arrive now; see `jobs_of` for the columns. ModelError as `admitted` has it, and past the last bucket."""
@@ -240,7 +240,7 @@ class SlotFacility:
         self.now_s, self._clipped = to_s, 0
         self._received = dict.fromkeys(self._received, 0)
 
-    def read_interval(self) -> Interval:
+    def read_interval(self) -> SiteInterval:
         """The slot that was executed. Raises ModelError if none was since the last read."""
         did, self._did = self._did, None
         if did is None:
@@ -288,7 +288,7 @@ class SlotFacility:
 
     # --- inside -------------------------------------------------------------------------------------------------
 
-    def _interval(self, rows: list[Row], finished: list[int], dropped: list[int], work_to: list[float]) -> Interval:
+    def _interval(self, rows: list[Row], finished: list[int], dropped: list[int], work_to: list[float]) -> SiteInterval:
         """(13) and (20)-(23) at the throughput y = j x / (60 dt) of the slot."""
         classes = self._job_classes.values()
         throughput = [done_to / self._slot_s for done_to in work_to]
@@ -298,7 +298,7 @@ class SlotFacility:
         busy = [y * MIN_S / c.to_per_gpu_min for y, c in zip(throughput, classes, strict=True)]
         missed, served = ([math.fsum(r[10] for r in rows if r[1] == m and r[-1] == outcome) for m in self._job_classes]
                           for outcome in (DROPPED, FINISHED))
-        return Interval(self._slot_s, it_kw, chiller_kw, tower_kw, work_to, busy, list(self._received.values()),
+        return SiteInterval(self._slot_s, it_kw, chiller_kw, tower_kw, work_to, busy, list(self._received.values()),
                         finished, dropped, served, missed, [0.0] * len(missed), self._clipped, batch_of(rows),
                         batch_of([run for c in self._classes.values() for run in c.runs], RUN_COLUMNS),
                         loss_kw=distribution_loss_kw(it_kw, self._cooling))
