@@ -245,3 +245,14 @@ def test_every_package_is_installed():
     for directory in {p.parent for p in MODULES}:
         package = name_of(directory / "__init__.py")
         assert f"    {package}\n" in listed, f"setup.cfg does not list {package}"
+
+
+def test_no_class_name_is_used_twice():
+    """Of two classes of one name nobody knows which is meant; a private one of the name is no better."""
+    defined: dict[str, list[str]] = {}
+    for path in MODULES:
+        for node in nodes_of(path):
+            if isinstance(node, ast.ClassDef):
+                defined.setdefault(node.name.lstrip("_"), []).append(f"{name_of(path)}:{node.lineno}")
+    assert len(defined) > 200
+    assert not {name: places for name, places in defined.items() if len(places) > 1}

@@ -1,6 +1,6 @@
 """Pictures of the network: the map's data, voltages, line loading, and how far the dispatch can be trusted.
 
-Rows of the model: X04.
+Rows: X04.
 """
 
 from __future__ import annotations
