@@ -26,12 +26,13 @@ from cosim.console import (
 from cosim.digest import Digest
 from cosim.drivers.plan import Plan
 from cosim.errors import CosimError, ScenarioError, TraceError
-from cosim.experiment import DRIVERS, Experiment, Result
+from cosim.experiment import DRIVERS, Experiment
 from cosim.imports import old_names
 from cosim.progress import working
 from cosim.report import write_page
 from cosim.reporting.live import live_view
 from cosim.request import changed, default_out, find, shipped
+from cosim.result import Result
 from cosim.scenario import Scenario, leaves
 from cosim.trace import Trace
 from cosim.trace.compare import compare
@@ -215,7 +216,7 @@ def _print_header(console: Console, experiment: Experiment) -> None:
     say(console, f"{scenario.name}: {scenario.about}", "bold")
     warmup = f" after {format_time(scenario.warmup_s)} of warm-up" if scenario.warmup_s else ""
     say(console, f"{format_time(scenario.until_s)} simulated{warmup}, driver {experiment.driver}, "
-        f"seed {scenario.seed}, trace {experiment.out}")
+        f"seed {scenario.seed}, trace {experiment.path}")
 
 
 def _print_result(console: Console, result: Result) -> None:

@@ -21,8 +21,8 @@ FLOORS = [
     {"cosim.trace"},
     {"cosim.hooks", "cosim.trace.compare", "cosim.trace.writer", "cosim.trace.series", "cosim.tables.table"},
     {"cosim.adapter", "cosim.trace.rescue"},
-    {"cosim.drivers.resolve", "cosim.trust"},
-    {"cosim.drivers.plan", "cosim.replay.recording", "cosim.serve"},
+    {"cosim.drivers.event_loop", "cosim.drivers.resolve", "cosim.trust"},
+    {"cosim.drivers.plan", "cosim.replay.recording", "cosim.result", "cosim.serve"},
     {"cosim.drivers.instrument"},
     {"cosim.drivers.native", "cosim.replay.members"},
     {"cosim.drivers.mosaik_bus", "cosim.reporting", "cosim.reporting.live"},
@@ -33,7 +33,7 @@ FLOORS = [
     {"cosim.reporting.air", "cosim.reporting.carbon", "cosim.reporting.grid", "cosim.reporting.page"},
     {"cosim.reporting.sections"},
     {"cosim.report", "cosim.request"},
-    {"cosim.run", "cosim.conformance", "cosim.commands.new"},
+    {"cosim.run", "cosim.conformance", "cosim.commands.new", "cosim.simulation"},
     {"cosim.check", "cosim.trace.command", "cosim.learning.vector"},
     {"cosim.__main__", "cosim.trace.__main__", "cosim.learning.workers"},
     {"cosim.learning.environment", "cosim.learning.pettingzoo"},
@@ -62,7 +62,7 @@ OWNERS = {
               "cosim.agents.learn.networks.parallel", "cosim.agents.learn.ppo", "cosim.agents.learn.team"},
     "safetensors": {"cosim.agents.learn.checkpoint"},
 }
-LAZY = {"cosim.drivers.mosaik_bus"}
+LAZY = {"cosim.drivers.mosaik_bus", "pandas", "xarray"}
 """What may be imported inside a function: it brings a library that is heavy, or that only some install."""
 AGENTS_MAY_USE = {"cosim.errors", "cosim.limits", "cosim.params", "cosim.seeds", "cosim.units"}
 AGENTS_ROOF = {"cosim.agents.action_spaces", "cosim.agents.curves", "cosim.agents.evaluate", "cosim.agents.request",
@@ -99,7 +99,9 @@ def nodes_of(path: Path) -> list[ast.AST]:
 @cache
 def imports_of(path: Path) -> list[str]:
     """Imported modules, wherever in the file they stand."""
-    return [target for node in nodes_of(path) for target in targets_of(node)]
+    public = {id(inner) for node in nodes_of(path) if name_of(path) == "cosim" and isinstance(node, ast.If)
+              and ast.unparse(node.test) == "TYPE_CHECKING" for inner in ast.walk(node)}  # imported when they are used
+    return [target for node in nodes_of(path) if id(node) not in public for target in targets_of(node)]
 
 
 def targets_of(node: ast.AST) -> list[str]:
