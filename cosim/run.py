@@ -23,6 +23,7 @@ from cosim.console import (
     say,
     settings_of,
 )
+from cosim.datafile import FORMATS, dump
 from cosim.digest import Digest
 from cosim.drivers.plan import Plan
 from cosim.errors import CosimError, ScenarioError, TraceError
@@ -46,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     p = command_parser("run", epilog="Exit codes: 0 completed, 1 internal, 2 request, 3 simulator, 4 solver, 5 trace, "
                        "130 stopped.")
     p.add_argument("scenario", nargs="?", metavar="SCENARIO",
-                   help="a name from --list, a .py file, or a trace (.h5) to run again and compare")
+                   help="a name from --list, a .py, .yaml or .json file, or a trace (.h5) to run again and compare")
     p.add_argument("--until", metavar="TIME", help="simulated time to run, e.g. 90min, 24h, 7d")
     p.add_argument("--seed", type=int, metavar="N", help="the one seed of the run (default: the scenario's)")
     add_settings(p)
@@ -72,6 +73,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--quiet", action="store_true", help="no progress, no summary")
     p.add_argument("--list", action="store_true", help="list the scenarios and end")
     p.add_argument("--show", action="store_true", help="show the resolved scenario and its wiring and end")
+    p.add_argument("--format", choices=("text", *FORMATS), help="form of --show: lines to read with the wiring (text, "
+                   "the default), or a scenario file that runs (yaml, json)")
     return p
 
 
@@ -98,6 +101,8 @@ def _run(args: argparse.Namespace) -> int:
         return 0
     if not args.scenario:
         raise ScenarioError("name a scenario; cosim run --list shows them")
+    if args.format and not args.show:
+        raise ScenarioError(f"--format {args.format} goes with --show")
     until_s = parse_duration(args.until) if args.until is not None else None
     again = args.scenario.endswith(".h5") and args.out is not None and args.out.exists()
     if again and args.out.samefile(args.scenario):
@@ -106,13 +111,17 @@ def _run(args: argparse.Namespace) -> int:
         scenario = _as_asked(args)
         experiment = Experiment(scenario, args.driver, until_s, args.out or default_out(scenario), args.force,
                                 rt_factor=args.rt_factor, durable=args.fsync)
-        before, plan = (None, experiment.plan()) if args.show else (experiment.preflight(), None)
+        before = Digest() if args.show else experiment.preflight()
+        plan = experiment.plan() if args.show and args.format in (None, "text") else None
     if plan is not None:
         _print_show(console, experiment, plan)
         return 0
+    if args.show:
+        print(dump(experiment.resolved.scenario.model_dump(mode="json"), args.format), end="")
+        return 0
     if not args.quiet:
         _print_header(console, experiment)
-        print_digest(console, before or Digest())
+        print_digest(console, before)
     watched = (live_view(experiment.control, experiment.scenario.name, experiment.resolved.until) if args.live
                else _progress(experiment, args.quiet))
     with _stop_on_signal(experiment), watched:
