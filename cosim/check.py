@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from cosim.conformance import Check, check
+from cosim.conformance import check
 from cosim.console import (
     Console,
     add_settings,
@@ -18,6 +18,7 @@ from cosim.console import (
     say,
     settings_of,
 )
+from cosim.contracts import Check
 from cosim.digest import Digest, Table
 from cosim.progress import working
 from cosim.request import changed, find

@@ -31,6 +31,7 @@ from cosim.experiment import DRIVERS, Experiment
 from cosim.imports import old_names
 from cosim.progress import working
 from cosim.report import write_page
+from cosim.reporting.definition import live_tables
 from cosim.reporting.live import live_view
 from cosim.request import changed, default_out, find, shipped
 from cosim.result import Result
@@ -122,7 +123,8 @@ def _run(args: argparse.Namespace) -> int:
     if not args.quiet:
         _print_header(console, experiment)
         print_digest(console, before)
-    watched = (live_view(experiment.control, experiment.scenario.name, experiment.resolved.until) if args.live
+    watched = (live_view(experiment.control, experiment.scenario.name, experiment.resolved.until,
+                         tables=live_tables(scenario.model_dump())) if args.live
                else _progress(experiment, args.quiet))
     with _stop_on_signal(experiment), watched:
         result = experiment.run()

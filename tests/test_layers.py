@@ -1,8 +1,14 @@
 """The floors: a module imports only from lower ones, and each heavy library has one owner."""
 
 import ast
+import importlib
+import re
 from functools import cache
 from pathlib import Path
+
+from cosim.scenarios.ieee33 import SCENARIO as STUDY
+
+from cosim.adapter import Adapter
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("cosim", "simulators", "agents", "scenarios")
@@ -12,10 +18,10 @@ FLOORS = [
     {"cosim.errors", "cosim.digest", "cosim.plaintext", "cosim.commands", "cosim.commands.names"},
     {"cosim.units", "cosim.imports"},
     {"cosim"},
-    {"cosim.limits"},
+    {"cosim.limits", "cosim.scenario_hooks", "cosim.contracts"},
     {"cosim.clock", "cosim.console", "cosim.tables.dates", "cosim.plausible", "cosim.ports", "cosim.params",
      "cosim.drivers.remote", "cosim.trace.inert", "cosim.trace.machine", "cosim.trace.seal", "cosim.seeds"},
-    {"cosim.trace.supervised"},
+    {"cosim.trace.supervised", "cosim.trace.blocks"},
     {"cosim.commands.main", "cosim.datafile", "cosim.progress", "cosim.tables.axis", "cosim.trace.journal",
      "cosim.scenario", "cosim.tables.files", "cosim.trace.reader"},
     {"cosim.trace"},
@@ -25,17 +31,17 @@ FLOORS = [
     {"cosim.drivers.plan", "cosim.replay.recording", "cosim.result", "cosim.serve"},
     {"cosim.drivers.instrument"},
     {"cosim.drivers.native", "cosim.replay.members"},
-    {"cosim.drivers.mosaik_bus", "cosim.reporting", "cosim.reporting.live"},
+    {"cosim.drivers.mosaik_bus", "cosim.reporting"},
     {"cosim.experiment"},
-    {"cosim.reporting.chart", "cosim.reporting.text", "cosim.reporting.feeder"},
+    {"cosim.reporting.chart", "cosim.reporting.text"},
     {"cosim.reporting.data", "cosim.reporting.paper"},
-    {"cosim.reporting.sites", "cosim.reporting.jobs", "cosim.reporting.events", "cosim.reporting.overview"},
-    {"cosim.reporting.air", "cosim.reporting.carbon", "cosim.reporting.grid", "cosim.reporting.page"},
-    {"cosim.reporting.sections"},
+    {"cosim.reporting.definition"},
+    {"cosim.reporting.general", "cosim.reporting.live", "cosim.reporting.overview"},
+    {"cosim.reporting.content", "cosim.reporting.page"},
     {"cosim.report", "cosim.request"},
     {"cosim.run", "cosim.conformance", "cosim.commands.new", "cosim.simulation"},
     {"cosim.check", "cosim.trace.command", "cosim.learning.vector"},
-    {"cosim.__main__", "cosim.trace.__main__", "cosim.learning.workers"},
+    {"cosim.__main__", "cosim.trace.__main__", "cosim.learning.batch", "cosim.learning.workers"},
     {"cosim.learning.environment", "cosim.learning.pettingzoo"},
 ]
 """Of the frame, from the ground up. The other packages stand as a whole: cosim < agents < simulators < scenarios."""
@@ -74,6 +80,10 @@ SIMULATORS_MAY_USE = {"cosim.adapter", "cosim.clock", "cosim.digest", "cosim.dri
                       "cosim.imports", "cosim.limits", "cosim.params", "cosim.plausible", "cosim.ports",
                       "cosim.replay.recording", "cosim.tables.dates", "cosim.tables.table", "cosim.trace",
                       "cosim.trace.series", "cosim.units"}
+DECLARE_WITH = {"cosim.simulators.reporting": {"cosim.reporting.chart", "cosim.reporting.data",
+                                               "cosim.reporting.definition", "cosim.reporting.text"},
+                "cosim.simulators.contracts": {"cosim.contracts"}}
+"""Of the frame, what else the modules may use in which models say how they are shown and checked."""
 
 
 def name_of(path: Path) -> str:
@@ -140,7 +150,8 @@ def goes_up(me: str, target: str) -> str:
     if mine == "simulators":
         if target in SIMULATORS_ROOF:
             return "a command line"
-        may = package in ("simulators", "agents") or target in SIMULATORS_MAY_USE or me in SIMULATORS_ROOF
+        declares = any(me.startswith(part) and target in allowed for part, allowed in DECLARE_WITH.items())
+        may = package in ("simulators", "agents") or target in SIMULATORS_MAY_USE or declares or me in SIMULATORS_ROOF
         return "" if may else "which simulators may not use"
     return "" if package == "scenarios" or target == "cosim.scenario" else "name it by string"
 
@@ -150,6 +161,57 @@ def test_imports_go_down():
              if package_of(target) in PACKAGES]
     assert len(found) > 500
     assert not [f"{me} imports {target}: {why}" for me, target in found if (why := goes_up(me, target))]
+
+
+GENERAL_WORDS = {"jobs", "gpus", "power", "status", "workload", "report"}
+"""Names of ports, models and members that are words of their own: of units, of a run, of English."""
+EXAMPLES = {"cosim.run": {"grid", "Bus", "p_load_kw"}, "cosim.scenario": {"grid", "p_load_kw"},
+            "cosim.check": {"grid", "aidc", "p_load_kw"},
+            "cosim.console": {"grid"}, "cosim.replay.members": {"grid", "tariff"}}
+"""In words for people: 'write member.port, for example grid.p_load_kw'."""
+
+
+def words_of_models() -> set[str]:
+    """Names of the ports and models of all our simulators, and of the members of our scenarios."""
+    simulators = [module for module in MODULE_NAMES if module.startswith("cosim.simulators.")]
+    for module in simulators:
+        importlib.import_module(module)
+    found, classes = set(STUDY.members), [Adapter]
+    for cls in classes:
+        classes += cls.__subclasses__()
+        if cls.__module__ in MODULE_NAMES and cls.__module__.startswith("cosim.simulators."):
+            found |= set(cls.MODELS) | {port.name for ports in cls.MODELS.values() for port in ports}
+    return found - GENERAL_WORDS
+
+
+def said_in(path: Path) -> dict[str, int]:
+    """Words in the strings of a module -> line, without those of docstrings and comments."""
+    nodes = nodes_of(path)
+    about = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    return {word: node.lineno for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)
+            and id(node) not in about for word in re.findall(r"\w+", node.value.replace("aidc-cosim", ""))}
+
+
+def test_the_frame_knows_no_model():
+    """No string of the frame names a port, a model or a member of ours; the report and the checks of these come by
+    import strings of the scenario. Nor do the scripts of a page."""
+    names = words_of_models()
+    assert names >= {"nci_kg_per_kwh", "p_site_kw", "price_usd_per_kwh", "queued_jobs", "Site", "grid", "controller"}
+    frame = {name_of(path): said_in(path) for path in MODULES if package_of(name_of(path)) == "cosim"}
+    assert [words for module, words in frame.items() if module == "cosim.units"][0]["kg_per_kwh"]
+    found = {f"{module}:{line}: {word}" for module, words in frame.items() if module != "cosim.imports"
+             for word, line in words.items() if word in names - EXAMPLES.get(module, set())}
+    assert not found
+    assert not {module for module, words in EXAMPLES.items() if not words <= frame[module].keys()}
+    for path in (ROOT / "cosim").rglob("*.js"):
+        assert not names & set(re.findall(r"\w+", path.read_text(encoding="utf-8"))), path
+
+
+def test_what_shows_and_checks_models_stands_beside_them():
+    """The other way round: these names are there, so that the test above can fail."""
+    for module in ("reporting.sections", "reporting.data", "contracts"):
+        path = next(path for path in MODULES if name_of(path) == f"cosim.simulators.{module}")
+        assert said_in(path).keys() & words_of_models()
 
 
 def test_heavy_libraries_have_one_owner():
@@ -186,3 +248,14 @@ def test_every_package_is_installed():
     for directory in {p.parent for p in MODULES}:
         package = name_of(directory / "__init__.py")
         assert f"    {package}\n" in listed, f"setup.cfg does not list {package}"
+
+
+def test_no_class_name_is_used_twice():
+    """Of two classes of one name nobody knows which is meant; a private one of the name is no better."""
+    defined: dict[str, list[str]] = {}
+    for path in MODULES:
+        for node in nodes_of(path):
+            if isinstance(node, ast.ClassDef):
+                defined.setdefault(node.name.lstrip("_"), []).append(f"{name_of(path)}:{node.lineno}")
+    assert len(defined) > 200
+    assert not {name: places for name, places in defined.items() if len(places) > 1}

@@ -5,7 +5,7 @@
 The rule. In a tick of length dt a job that held GPUs for s GPU-seconds carries
 
     dynamic energy   s x alpha xi / 60, what these GPUs drew above idle (13); where servers need more as their inlets
-                     are warm (I12), this and idle power by the factor of the tick
+                     are warm, this and idle power by the factor of the tick
     idle, cooling    s / (G dt) of the site's idle and of its cooling energy in the tick, G being the site's GPUs;
                      losses of UPS and PDU and auxiliaries, where a site has them, count as cooling
 
@@ -21,11 +21,12 @@ from dataclasses import dataclass
 import numpy as np
 from cosim.simulators.aidc.equations import inlet_factor
 from cosim.simulators.analysis.cooling import coolings, served_degc
+from cosim.simulators.analysis.site_series import intensity_of
 from cosim.simulators.fleet import JobClass, Site
 
 from cosim.errors import TraceError
 from cosim.trace import Trace
-from cosim.trace.series import CountedTime, counted, counted_time, intensity_of, over_counted, scenario_of, step_s
+from cosim.trace.series import CountedTime, counted, counted_time, over_counted, scenario_of, step_s
 from cosim.units import HOUR_S
 
 SITE = "aidc/Site"

@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from cosim.agents.fleet.decision import EnergyModel, FleetFacts, Policy
 from cosim.agents.fleet.heuristics import PolicyOptions
-from cosim.agents.fleet.learned import LearnedPolicy
-from cosim.agents.fleet.policies import POLICIES, check_own, checkpoint_of, make_policy
+from cosim.agents.fleet.learned import LearnedPolicy, check_checkpoint
+from cosim.agents.fleet.policies import POLICIES, check_own, checkpoint_of, make_policy, policy_class
 from cosim.agents.fleet.rewards import RewardWeights
 from cosim.simulators.aidc.engine.slack import MOST_S
 from cosim.simulators.aidc.equations import aidc_power_kw, cooling_power_kw, distribution_loss_kw, it_at_inlet_kw
@@ -54,16 +54,16 @@ class ControllerParams:
     job_classes: Annotated[dict[str, JobClass], Field(min_length=1)]
     sites: Annotated[dict[str, Site], Field(min_length=1)]
     deferrals_s: Annotated[tuple[Seconds, ...], Field(min_length=1, max_length=100,
-                                                       description="Delta of training jobs, s (U15)")] = (
+                                                       description="Delta of training jobs, s")] = (
         tuple(h * HOUR_S for h in (0.0, 2.0, 4.0, 6.0, 8.0, 10.0)))
     policy: Annotated[str, Field(description="a rule's name, a checkpoint (.safetensors, or the name of one that "
                                  "ships), or package.module:Class of your own")] = "uniform"
     explore: Annotated[bool, Field(description="a checkpoint draws its actions as in training, instead of taking the "
                                    "most likely ones")] = False
     mode: Annotated[Literal["joint", "power"], Field(
-        description="power: carbon is neither seen nor counted in the reward (B08, I22), and no dispatch may weigh it: "
+        description="power: carbon is neither seen nor counted in the reward, and no dispatch may weigh it: "
         "set grid.lambda_kw_per_kg_h=0, too")] = "joint"
-    rounding: Annotated[Literal["carry", "stateless"], Field(description="largest remainder's memory (I13)")] = "carry"
+    rounding: Annotated[Literal["carry", "stateless"], Field(description="largest remainder's memory")] = "carry"
     weights: Annotated[tuple[float, ...] | None, BeforeValidator(_ratio),
                        Field(description="of the sites, for policy static: 1:2:7 or a list")] = None
     drain_min: Annotated[float, Field(ge=1e-3, le=1e6,
@@ -92,21 +92,25 @@ class ControllerParams:
 
 
 def check_policy(p: ControllerParams, sid: str, step_s: float) -> None:
-    """ScenarioError for a policy that does not exist or does not fit the fleet, and as `facts_of`."""
+    """ScenarioError for a policy that does not exist or does not fit the fleet, and as `facts_of`; makes none.
+
+    What only shows when a policy's class is called, as one of the user's may be, is said when the run starts.
+    """
     facts, joint = facts_of(p, sid, step_s), p.mode == "joint"
     try:
         if (path := checkpoint_of(p.policy)) is not None:
-            if not p.explore:
-                LearnedPolicy(path, facts, joint)
-        elif not _own(p.policy):  # what a class of the user's does when it is made is the run's affair
-            make_policy(p.policy, facts, _options(p), np.random.default_rng(0), joint)
+            check_checkpoint(path, facts, joint, p.explore)
+        else:
+            kind = policy_class(p.policy, joint, POLICIES | _own(p.policy))
+            if hasattr(kind, "check_fits"):
+                kind.check_fits(facts, _options(p))
     except ScenarioError as err:
         raise err if joint else ScenarioError(f"{err}; power mode also needs lambda_kw_per_kg_h=0 of the grid"
                                               ) from None
 
 
 def check_mode(sid: str, p: ControllerParams, members: Mapping[str, Any]) -> None:
-    """ScenarioError for power mode beside a member that weighs carbon (B08); members: name -> parameters."""
+    """ScenarioError for power mode beside a member that weighs carbon; members: name -> parameters."""
     if p.mode == "joint":
         return
     off = {"lambda_kw_per_kg_h": "0", "nci_cap_kg_per_kwh": "{}"}
