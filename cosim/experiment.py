@@ -1,6 +1,6 @@
 """Run one scenario under a driver: trace, status, wall-clock split, what the run says of itself.
 
-Rows of the model: M07.
+Rows: M07.
 """
 
 from __future__ import annotations

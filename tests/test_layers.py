@@ -21,7 +21,7 @@ FLOORS = [
     {"cosim.limits", "cosim.scenario_hooks", "cosim.contracts"},
     {"cosim.clock", "cosim.console", "cosim.tables.dates", "cosim.plausible", "cosim.ports", "cosim.params",
      "cosim.drivers.remote", "cosim.trace.inert", "cosim.trace.machine", "cosim.trace.seal", "cosim.seeds"},
-    {"cosim.trace.supervised"},
+    {"cosim.trace.supervised", "cosim.trace.blocks"},
     {"cosim.commands.main", "cosim.progress", "cosim.tables.axis", "cosim.trace.journal", "cosim.scenario",
      "cosim.tables.files", "cosim.trace.reader"},
     {"cosim.trace"},
@@ -41,7 +41,7 @@ FLOORS = [
     {"cosim.report", "cosim.request"},
     {"cosim.run", "cosim.conformance", "cosim.commands.new"},
     {"cosim.check", "cosim.trace.command", "cosim.learning.vector"},
-    {"cosim.__main__", "cosim.trace.__main__", "cosim.learning.workers"},
+    {"cosim.__main__", "cosim.trace.__main__", "cosim.learning.batch", "cosim.learning.workers"},
     {"cosim.learning.environment", "cosim.learning.pettingzoo"},
 ]
 """Of the frame, from the ground up. The other packages stand as a whole: cosim < agents < simulators < scenarios."""
@@ -245,3 +245,14 @@ def test_every_package_is_installed():
     for directory in {p.parent for p in MODULES}:
         package = name_of(directory / "__init__.py")
         assert f"    {package}\n" in listed, f"setup.cfg does not list {package}"
+
+
+def test_no_class_name_is_used_twice():
+    """Of two classes of one name nobody knows which is meant; a private one of the name is no better."""
+    defined: dict[str, list[str]] = {}
+    for path in MODULES:
+        for node in nodes_of(path):
+            if isinstance(node, ast.ClassDef):
+                defined.setdefault(node.name.lstrip("_"), []).append(f"{name_of(path)}:{node.lineno}")
+    assert len(defined) > 200
+    assert not {name: places for name, places in defined.items() if len(places) > 1}

@@ -1,6 +1,6 @@
 """Pictures of the data centers: carbon signal beside load, power by use, GPUs and queues.
 
-Rows of the model: X07-09.
+Rows: X07-09.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Allocation:
 
 
 def allocation(run: FleetRun) -> dict[str, Allocation]:
-    """Kind of jobs -> where they went (X08, X09); {} without sites or jobs."""
+    """Kind of jobs -> where they went; {} without sites or jobs."""
     use = run.counts(SITE).use
     if not run.sites or not run.has(f"{SITE}/received_jobs") or not use.any():
         return {}
