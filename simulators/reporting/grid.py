@@ -10,9 +10,10 @@ import re
 import numpy as np
 from cosim.simulators.reporting.data import BUS, GRID, SITE, FleetRun
 from cosim.simulators.reporting.feeder import layout, parse
-from cosim.simulators.reporting.sites import MARKS, warmup
+from cosim.simulators.reporting.sites import warmup
 
 from cosim.reporting.chart import (
+    MARKS,
     Fact,
     Heat,
     Mark,
