@@ -1,4 +1,4 @@
-"""python -m cosim.agents.curves RUN [RUN ...]: learning curves of training runs, as a table and, with --out, as a
+"""cosim curves RUN [RUN ...]: learning curves of training runs, as a table and, with --out, as a
 picture.
 
 RUN is a folder that `cosim.agents.train` wrote. Runs that differ by their seed alone are one curve: its mean, and
@@ -25,10 +25,19 @@ from cosim.agents.learn import checkpoint
 from cosim.agents.learn.checkpoint import LAST, LOG, complete_lines
 from cosim.agents.request import refuse_strangers, scenario_of
 
-from cosim.console import PICTURES, OneLineParser, add_trust, fail, file_type, plain_console, print_digest
+from cosim.console import (
+    PICTURES,
+    add_trust,
+    command_parser,
+    file_type,
+    plain_console,
+    print_digest,
+    run_command,
+)
 from cosim.digest import Digest, Table
-from cosim.errors import CosimError, ScenarioError
+from cosim.errors import ScenarioError
 from cosim.imports import load
+from cosim.progress import working
 from cosim.tables.files import write_table
 from cosim.units import DAY_S, KG_PER_T, TO_PER_GTO
 
@@ -68,7 +77,7 @@ def read_run(folder: Path, trusted: Collection[str | Path] = ()) -> Run:
     nobody announces and the folder is not `trusted`."""
     request = checkpoint.read(folder / LAST, "extra/")[1]["extra"].get("request") or {}
     if not request:
-        raise ScenarioError(f"{folder / LAST} does not say what its run was asked for; draw runs of cosim.agents.train")
+        raise ScenarioError(f"{folder / LAST} does not say what its run was asked for; draw runs of cosim train")
     try:
         lines = [json.loads(line) for line in complete_lines(folder / LOG)]
     except (OSError, ValueError) as err:
@@ -194,8 +203,8 @@ def _columns(curves: Sequence[Curve]) -> dict[str, list[Any]]:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    p = OneLineParser(prog="python -m cosim.agents.curves", description="Learning curves of training runs.")
-    p.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a folder that cosim.agents.train wrote")
+    p = command_parser("curves")
+    p.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a folder that cosim train wrote")
     p.add_argument("--out", type=file_type(*PICTURES, ".csv"), action="append", default=[], metavar="FILE",
                         help=f"draw into a file ({', '.join(PICTURES)}; needs matplotlib), or write the numbers (.csv)")
     add_trust(p)
@@ -204,18 +213,21 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """The program; returns its exit code."""
-    try:
-        args = parser().parse_args(argv)
+    return run_command(parser, _show, argv)
+
+
+def _show(args: argparse.Namespace) -> int:
+    with working("reading logs"):
         runs = [read_run(folder, args.trust) for folder in args.runs]
         curves = together(runs)
-        print_digest(plain_console(), Digest(tables=[table(curves)], warnings=[
-            f"{folder}: {what}" for folder, run in zip(args.runs, runs, strict=True) for what in _warnings(run)]))
-        for path in args.out:
-            write_table(path, _columns(curves)) if path.suffix == ".csv" else figure(curves, path)
-    except CosimError as err:
-        return fail(err)
+    print_digest(plain_console(), Digest(tables=[table(curves)], warnings=[
+        f"{folder}: {what}" for folder, run in zip(args.runs, runs, strict=True) for what in _warnings(run)]))
+    try:
+        with working("drawing"):
+            for path in args.out:
+                write_table(path, _columns(curves)) if path.suffix == ".csv" else figure(curves, path)
     except OSError as err:
-        return fail(ScenarioError(f"cannot write {err.filename}: {err.strerror}; choose another --out"))
+        raise ScenarioError(f"cannot write {err.filename}: {err.strerror}; choose another --out") from err
     return 0
 
 

@@ -1,4 +1,4 @@
-"""python -m cosim.agents.evaluate POLICY [POLICY ...]: the metrics of Table II for learned policies and rules, with
+"""cosim evaluate POLICY [POLICY ...]: the metrics of Table II for learned policies and rules, with
 confidence intervals over seeds.
 
 Every policy meets the same arrivals (decision 8), after a day of warm-up, and totals stand beside figures per served
@@ -15,7 +15,7 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -24,12 +24,21 @@ from pathlib import Path
 import numpy as np
 from scipy import stats
 
-from cosim.console import OneLineParser, add_trust, fail, plain_console, print_digest
+from cosim.console import (
+    add_settings,
+    add_trust,
+    command_parser,
+    plain_console,
+    print_digest,
+    run_command,
+    settings_of,
+)
 from cosim.digest import Digest, Table
 from cosim.drivers.resolve import resolve
-from cosim.errors import CosimError, ScenarioError
+from cosim.errors import ScenarioError
 from cosim.experiment import Experiment
-from cosim.run import find, settings_of
+from cosim.progress import working
+from cosim.request import find
 from cosim.scenario import Scenario, override
 from cosim.units import DAY_S, KG_PER_T, KW_PER_MW, TO_PER_GTO
 
@@ -150,8 +159,7 @@ def _cell(values: Sequence[float], digits: int, sign: str = "") -> str:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    p = OneLineParser(prog="python -m cosim.agents.evaluate",
-                      description="Compare policies by the metrics of Table II.")
+    p = command_parser("evaluate")
     p.add_argument("policies", nargs="+", metavar="POLICY", help="a checkpoint (.safetensors), a rule's name, or "
                    "package.module:Class; the others are compared with the first")
     p.add_argument("--scenario", default="ieee33", help="a name or a file (default: ieee33)")
@@ -159,8 +167,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--first-seed", type=int, default=500, metavar="FIRST",
                    help="below 1000, where no training is (default: 500)")
     p.add_argument("--days", type=float, default=2.0, help="days that count, after one of warm-up (default: 2)")
-    p.add_argument("--set", dest="settings", action="append", default=[], metavar="MEMBER.FIELD=VALUE",
-                   help="as with cosim.run")
+    add_settings(p)
     p.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: all cores)")
     add_trust(p)
     p.add_argument("--out", type=Path, metavar="FILE.json", help="every seed's metrics")
@@ -169,30 +176,30 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """The program; returns its exit code."""
-    try:
-        args = parser().parse_args(argv)
-        if args.seeds < 1 or args.days <= 0 or args.jobs < 1 or args.first_seed < 0:
-            raise ScenarioError(f"--seeds {args.seeds}, --days {args.days:g} and --jobs {args.jobs} must be > 0, "
-                                f"--first-seed {args.first_seed} >= 0")
+    return run_command(parser, _evaluate, argv)
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    if args.seeds < 1 or args.days <= 0 or args.jobs < 1 or args.first_seed < 0:
+        raise ScenarioError(f"--seeds {args.seeds}, --days {args.days:g} and --jobs {args.jobs} must be > 0, "
+                            f"--first-seed {args.first_seed} >= 0")
+    policies = list(dict.fromkeys(args.policies))
+    seeds = range(args.first_seed, args.first_seed + args.seeds)
+    with working(f"loading {args.scenario}"):
         scenario = override(find(args.scenario, args.trust), settings_of(args.settings))
         if "controller" not in scenario.members or "job_classes" not in scenario.shared:
             raise ScenarioError(f"{scenario.name} has no member 'controller' that a policy could run, or no shared "
                                 "job_classes to count by")
-        seeds = range(args.first_seed, args.first_seed + args.seeds)
         if args.out:
             _writable(args.out)
-        policies = list(dict.fromkeys(args.policies))
         for policy in policies:  # before the first of them has run for minutes
             resolve(as_run(scenario, policy, args.first_seed), args.days * DAY_S)
-        results = _run_all(scenario, policies, seeds, args.days, args.jobs)
-        if args.out:
-            args.out.write_text(json.dumps({"scenario": scenario.name, "days": args.days, "seeds": list(seeds),
-                                            "metrics": results}, indent=1))
-        print_digest(plain_console(), compare(results, seeds, args.days))
-    except CosimError as err:
-        return fail(err)
-    except KeyboardInterrupt:
-        return 130
+    with working(f"running {len(policies) * len(seeds)} evaluations", len(policies) * len(seeds)) as progress:
+        results = _run_all(scenario, policies, seeds, args.days, args.jobs, progress.at)
+    if args.out:
+        args.out.write_text(json.dumps({"scenario": scenario.name, "days": args.days, "seeds": list(seeds),
+                                        "metrics": results}, indent=1))
+    print_digest(plain_console(), compare(results, seeds, args.days))
     return 0
 
 
@@ -204,15 +211,23 @@ def _writable(out: Path) -> None:
         raise ScenarioError(f"--out {out} cannot be written: {err.strerror}") from None
 
 
-def _run_all(scenario: Scenario, policies: Sequence[str], seeds: Sequence[int], days: float,
-             jobs: int) -> dict[str, list[dict[str, float]]]:
-    """policy -> metrics per seed; runs spread over `jobs` processes."""
+def _run_all(scenario: Scenario, policies: Sequence[str], seeds: Sequence[int], days: float, jobs: int,
+             on_progress: Callable[[int], None]) -> dict[str, list[dict[str, float]]]:
+    """policy -> metrics per seed; runs spread over `jobs` processes. on_progress: called with the runs done."""
+    def counted(coming: Iterable[dict[str, float]]) -> list[dict[str, float]]:
+        done = []
+        for result in coming:
+            done.append(result)
+            on_progress(len(done))
+        return done
+
     text, cells = scenario.to_json(), [(policy, seed) for policy in policies for seed in seeds]
     if jobs == 1 or len(cells) == 1:
-        done = [run_one(text, policy, seed, days) for policy, seed in cells]
+        done = counted(run_one(text, policy, seed, days) for policy, seed in cells)
     else:
         with ProcessPoolExecutor(min(jobs, len(cells)), get_context("spawn")) as pool:
-            done = list(pool.map(run_one, *zip(*[(text, policy, seed, days) for policy, seed in cells], strict=True)))
+            done = counted(pool.map(run_one, *zip(*[(text, policy, seed, days) for policy, seed in cells],
+                                                  strict=True)))
     return {policy: done[k * len(seeds):(k + 1) * len(seeds)] for k, policy in enumerate(policies)}
 
 

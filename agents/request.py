@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from cosim.run import find
+from cosim.request import find, is_code
 from cosim.scenario import Scenario, override
 from cosim.trust import foreign, is_known, is_trusted, refuse_foreign
 
@@ -33,7 +33,7 @@ def refuse_strangers(request: Mapping[str, Any], folder: Path, trusted: Collecti
     what, env, found = request["scenario"], request["env"], []
     if env and not drawn and not is_known("env", env):
         found.append(("env", env))
-    if what and (what.endswith(".py") or "/" in what):
+    if what and is_code(what):
         found.append(("scenario", what))  # to look at it is to run it
     elif what:
         found += [named for named in foreign(scenario_of(request, trusted)) if not drawn or named[0] == "environment"]

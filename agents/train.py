@@ -1,8 +1,8 @@
-"""python -m cosim.agents.train SCENARIO: train a team on a scenario, or on any PettingZoo ParallelEnv (--env).
+"""cosim train SCENARIO: train a team on a scenario, or on any PettingZoo ParallelEnv (--env).
 
-    python -m cosim.agents.train ieee33 --method mat --mode joint --episodes 1000 --seed 0 --envs 16 --workers 2
-    python -m cosim.agents.train --resume results/training/ieee33-mat-joint-0
-    python -m cosim.agents.train --env package.module:function --method mappo --episodes 2000
+    cosim train ieee33 --method mat --mode joint --episodes 1000 --seed 0 --envs 16 --workers 2
+    cosim train --resume results/training/ieee33-mat-joint-0
+    cosim train --env package.module:function --method mappo --episodes 2000
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from cosim.agents.learn.parallel_env import ParallelEnvs
 from cosim.agents.learn.spec import VectorEnv
 from cosim.agents.request import MODES, refuse_strangers, scenario_of
 
-from cosim.console import OneLineParser, add_trust, fail, plain_console, say
-from cosim.errors import CosimError, ScenarioError
+from cosim.console import add_settings, add_trust, command_parser, plain_console, run_command, say, settings_of
+from cosim.errors import ScenarioError
 from cosim.imports import load
 from cosim.learning.environment import vector_env
 from cosim.params import validate
-from cosim.run import settings_of
+from cosim.progress import Working, working
 
 _LEARN = "learn."
 _FOREIGN = {"twins": 1, "discount": 0.99, "std_start": 1.0, "std_end": None,
@@ -39,10 +39,9 @@ _FOREIGN = {"twins": 1, "discount": 0.99, "std_start": 1.0, "std_end": None,
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    p = OneLineParser(prog="python -m cosim.agents.train", description="Train a team of agents.",
-                      epilog="In the --out folder: log.jsonl (a line per update), last and best.safetensors, "
-                             "tensorboard (where it is installed). Exit codes as of cosim.run.")
-    p.add_argument("scenario", nargs="?", metavar="SCENARIO", help="a name from python -m cosim.run --list, or a file")
+    p = command_parser("train", epilog="In the --out folder: log.jsonl (a line per update), last and best.safetensors, "
+                       "tensorboard (where it is installed). Exit codes as of cosim run.")
+    p.add_argument("scenario", nargs="?", metavar="SCENARIO", help="a name from cosim run --list, or a file")
     p.add_argument("--env", metavar="PACKAGE.MODULE:FUNCTION", help="a function that makes a PettingZoo ParallelEnv")
     p.add_argument("--method", choices=METHODS, default=None, help="default: mat")
     p.add_argument("--mode", choices=MODES, default=None, help="joint: carbon is seen and counts; power: it is not "
@@ -56,9 +55,8 @@ def parser() -> argparse.ArgumentParser:
                    "0: this one; the numbers do not depend on it (default: 2)")
     p.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     p.add_argument("--out", type=Path, metavar="DIR", help="default: results/training/<what>-<method>-<mode>-<seed>")
-    p.add_argument("--set", dest="settings", action="append", default=[], metavar="PATH=VALUE",
-                   help="a field of the scenario (controller.reward.c2_per_usd=0.02) or of the learner "
-                        "(learn.entropy=0.01); repeatable")
+    add_settings(p, metavar="PATH=VALUE", about="a field of the scenario (controller.reward.c2_per_usd=0.02) or of the "
+                 "learner (learn.entropy=0.01); repeatable")
     p.add_argument("--save-every", type=_positive, default=10, metavar="N", help="updates per checkpoint (default: 10)")
     p.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in DIR, as it was asked for; "
                    "--episodes, --updates, --workers and --device may differ")
@@ -69,14 +67,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """The program; returns its exit code."""
-    try:
-        args = parser().parse_args(argv)
-        return _list() if args.list else _train(args)
-    except CosimError as err:
-        return fail(err)
-    except KeyboardInterrupt:
-        print("cosim: stopped at once by the user; --resume goes on from the last checkpoint", file=sys.stderr)
-        return 130
+    return run_command(parser, lambda args: _list() if args.list else _train(args), argv,
+                       "stopped at once by the user; --resume goes on from the last checkpoint")
 
 
 def _train(args: argparse.Namespace) -> int:
@@ -86,7 +78,8 @@ def _train(args: argparse.Namespace) -> int:
                             "extra 'learn'")
     team_of, training_of, plan_of = (load(path, "learner") for path in (
         "cosim.agents.learn.team:Team", "cosim.agents.learn.training:Training", "cosim.agents.learn.training:Plan"))
-    env = make_env(request, args.workers, args.trust)
+    with working("making the environments"):
+        env = make_env(request, args.workers, args.trust)
     try:
         plan = plan_of(args.resume or args.out or _default_out(request), request["episodes"], request["updates"],
                        args.save_every, request)
@@ -97,7 +90,8 @@ def _train(args: argparse.Namespace) -> int:
             learning = validate(Learning, request["learn"], "learn")
             training = training_of(team_of(env.spec, learning, request["seed"], args.device), env, plan)
             training.begin()
-        with _stop_on_signal(training), _reporter(plan.out, training.tracker.steps + 1) as report:
+        with (_stop_on_signal(training), working("the first update", 1.0, before=training.progress) as progress,
+              _reporter(training, progress) as report):
             training.run(report)
     finally:
         env.close()
@@ -165,30 +159,24 @@ def _default_out(request: Mapping[str, Any]) -> Path:
 
 
 @contextmanager
-def _reporter(out: Path, first_step: int) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Shows every update on a terminal, and to TensorBoard where it is installed."""
-    console = plain_console()
+def _reporter(training: Any, progress: Working) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Shows every update, and writes it to TensorBoard where that is installed."""
     board = None
     if importlib.util.find_spec("tensorboard"):
         writer = load("torch.utils.tensorboard:SummaryWriter", "TensorBoard")
-        board = writer(str(out / "tensorboard"), purge_step=first_step)  # what a resumed run learns again is not twice
-    status = console.status("the first update") if console.is_terminal else None
+        first = training.tracker.steps + 1  # what a resumed run learns again is not there twice
+        board = writer(str(training.plan.out / "tensorboard"), purge_step=first)
 
     def report(record: dict[str, Any]) -> None:
-        if status:
-            status.update(_line(record))
+        progress.at(training.progress, _line(record))
         if board:
             for name, value in {**record, **{f"terms/{k}": v for k, v in record["terms"].items()}}.items():
                 if isinstance(value, (int, float)):
                     board.add_scalar(name, value, record["steps"])
 
     try:
-        if status:
-            status.start()
         yield report
     finally:
-        if status:
-            status.stop()
         if board:
             board.close()
 

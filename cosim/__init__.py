@@ -2,4 +2,6 @@
 
 from cosim.imports import refuse_shadows  # names of earlier versions resolve from here on
 
+__version__ = "0.1.0"
+
 refuse_shadows()

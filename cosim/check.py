@@ -1,48 +1,56 @@
-"""python -m cosim.check ROLE SIMULATOR: does a simulator keep the contract of its role?"""
+"""cosim check ROLE SIMULATOR: does a simulator keep the contract of its role?"""
 
 from __future__ import annotations
 
 import argparse
 import sys
 
-from cosim.conformance import Check, check
-from cosim.console import Console, OneLineParser, add_trust, fail, plain_console, print_digest, say
+from cosim.conformance import check
+from cosim.console import (
+    Console,
+    add_settings,
+    add_trust,
+    assignments,
+    command_parser,
+    plain_console,
+    print_digest,
+    run_command,
+    say,
+    settings_of,
+)
+from cosim.contracts import Check
 from cosim.digest import Digest, Table
-from cosim.drivers.resolve import fit, prune
-from cosim.errors import CosimError
-from cosim.run import find, settings_of
-from cosim.scenario import override, plug, rename
+from cosim.progress import working
+from cosim.request import changed, find
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    p = OneLineParser(prog="python -m cosim.check", description="Check a simulator against the contract of its role.",
-                      epilog="Exit codes: 0 all passed, 1 something failed, 2 wrong request.")
+    p = command_parser("check", epilog="Exit codes: 0 all passed, 1 something failed, 2 wrong request.")
     p.add_argument("role", metavar="ROLE", help="member whose place it takes: grid, aidc, workload, ...")
     p.add_argument("simulator", nargs="?", metavar="SIMULATOR",
                    help="package.module:Class; default: the scenario's own")
-    p.add_argument("--scenario", default="ieee33", help="scenario it is tried in (default: ieee33)")
-    p.add_argument("--set", dest="settings", action="append", default=[], metavar="MEMBER.FIELD=VALUE",
-                   help="as in cosim.run")
+    p.add_argument("--scenario", default="ieee33", help="scenario it is tried in, a name or a file (default: ieee33)")
+    add_settings(p)
     p.add_argument("--map", dest="names", action="append", default=[], metavar="MEMBER.PORT=THEIRS",
-                   help="as in cosim.run")
+                   help="as in cosim run")
     add_trust(p)
     return p
 
 
 def main(argv: list[str] | None = None) -> int:
     """The program; returns its exit code."""
-    try:
-        args = parser().parse_args(argv)
-        before = scenario = find(args.scenario, args.trust, [args.role] if args.simulator else [])
-        if args.simulator:
-            scenario = fit(plug(scenario, args.role, args.simulator), args.role)
-        scenario = rename(scenario, dict(text.partition("=")[::2] for text in args.names))
-        checks = check(prune(override(scenario, settings_of(args.settings)), before), args.role)
-    except CosimError as err:
-        return fail(err)
-    console = plain_console()
-    _print(console, f"{args.role}: {scenario.members[args.role].simulator}", checks)
+    return run_command(parser, _check, argv)
+
+
+def _check(args: argparse.Namespace) -> int:
+    use = {args.role: args.simulator} if args.simulator else {}
+    names = assignments(args.names, "--map", "member.port=theirs, e.g. grid.p_load_kw='P_load[MW]'")
+    with working(f"checking {args.role}"):
+        scenario = changed(find(args.scenario, args.trust, use), use=use, names=names,
+                           settings=settings_of(args.settings))
+        checks = check(scenario, args.role)
+    _print(plain_console(), f"{args.role}: {scenario.members[args.role].simulator}", checks)
     return 0 if all(c.passed for c in checks) else 1
 
 

@@ -1,7 +1,8 @@
 """Does a simulator keep the contract of its role? A list of checks, each with a reason and what to do.
 
 The simulator takes its role's place in a real scenario, under the native driver, for a few of its steps; what the bus
-told it is written down and given again to fresh copies of it, as it was, at zero, and threefold.
+told it is written down and given again to fresh copies of it, as it was, at zero, and threefold. What a role asks
+beyond that comes from the scenario's contracts (`cosim.contracts`).
 """
 
 from __future__ import annotations
@@ -13,34 +14,17 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from cosim.contracts import Answers, Calls, Check, Trial, contracts_named, that, unchecked
 from cosim.drivers.instrument import Control
 from cosim.drivers.native import NativeWorld, start_member
 from cosim.drivers.plan import Sides
 from cosim.drivers.resolve import Resolved, resolve
 from cosim.errors import CosimError, ScenarioError
 from cosim.scenario import Scenario
-from cosim.units import scale
+from cosim.scenario_hooks import hook_of
 
 STEPS = 8
 EXTREME = 3.0
-MOST_KG_PER_KWH = 3.0
-"""No power plant emits more: three times what an old one on lignite does."""
-PHYSICAL = ("loss_kw", "emission_kg_per_h", "p_source_kw", "p_from_kw", "p_load_total_kw", "vm_pu")
-"""What a grid exports of itself that cannot be the same at any demand."""
-Calls = list[tuple[int, dict]]
-Answers = list[dict[str, dict[str, Any]]]
-
-
-@dataclass(frozen=True)
-class Check:
-    """One line of the table: what was checked, whether it holds, and if not, why and what to do. One that could not be
-    checked passes and says why it was not."""
-
-    what: str
-    passed: bool
-    reason: str = ""
-    fix: str = ""
-    checked: bool = True
 
 
 def check(scenario: Scenario, role: str) -> list[Check]:
@@ -74,16 +58,16 @@ def _shape(resolved: Resolved, role: str) -> Iterator[Check]:
     """What can be seen before the first step."""
     cls = resolved.classes[role]
     meta = getattr(cls(), "meta", None) or {}
-    yield _that("META names models and attributes",
+    yield that("META names models and attributes",
                 isinstance(meta.get("models"), dict) and all("attrs" in m for m in meta["models"].values()),
                 f"META is {meta!r:.80}", "pass {'api_version': '3.0', 'type': 'time-based', 'models': {...}} to "
                 "Simulator.__init__, each model with its 'attrs'")
-    yield _that("META is time-based", meta.get("type") == "time-based", f"type is {meta.get('type')!r}",
+    yield that("META is time-based", meta.get("type") == "time-based", f"type is {meta.get('type')!r}",
                 "make it time-based: event-based members make a run quadratically slow and cannot run natively")
     named = {"init": "time_resolution", "step": "max_advance"}
     for method, word in named.items():
         parameters = inspect.signature(getattr(cls, method)).parameters
-        yield _that(f"{method}() has a parameter called {word}", word in parameters or any(
+        yield that(f"{method}() has a parameter called {word}", word in parameters or any(
             p.kind is p.VAR_KEYWORD for p in parameters.values()), f"it has {', '.join(parameters)}",
             f"name it {word}: mosaik looks for the name")
 
@@ -117,29 +101,46 @@ def _runs(part: _Part) -> Check:
 
 def _behaviour(part: _Part) -> Iterator[Check]:
     first, second = _play(part, part.calls), _play(part, part.calls)
-    yield _that("asks for its next step at its own step size", all(b == a + first.steps[0] for a, b in first.asked),
+    yield that("asks for its next step at its own step size", all(b == a + first.steps[0] for a, b in first.asked),
                 f"steps asked for: {first.asked[:3]}", "return time + step_size, in bus steps")
-    yield _that("outputs are finite numbers", not first.bad, f"{first.bad}",
+    yield that("outputs are finite numbers", not first.bad, f"{first.bad}",
                 "return plain floats (or lists of floats), never NaN, None or text")
-    yield _that("outputs are plain Python values", not first.odd, f"{first.odd}",
+    yield that("outputs are plain Python values", not first.odd, f"{first.odd}",
                 "convert numpy values by float() or .tolist(): a remote consumer gets JSON")
-    yield _that("outputs are fresh every step", first.fresh, "a value given out earlier changed later",
+    yield that("outputs are fresh every step", first.fresh, "a value given out earlier changed later",
                 "return new dicts and lists; the bus passes them by reference")
-    yield _that("inputs are left as they are", first.inputs_kept, "step() changed its inputs",
+    yield that("inputs are left as they are", first.inputs_kept, "step() changed its inputs",
                 "copy before popping or changing: the dict is the bus's own store")
     equal = _same(first.answers, second.answers)
-    yield _that("equal inputs give equal outputs", equal, "two runs differ",
+    yield that("equal inputs give equal outputs", equal, "two runs differ",
                 "draw randomness from the seed that init receives, and keep nothing between instances")
     if equal:
-        yield _that("the order of sources does not matter", _same(_play(part, _turned(part.calls)).answers,
+        yield that("the order of sources does not matter", _same(_play(part, _turned(part.calls)).answers,
                                                                   first.answers),
                     "outputs change when sources arrive in another order", "sort by source before adding up")
     others = {}
     for what, factor in (("zero", 0.0), (f"{EXTREME:g}-fold", EXTREME)):
         others[what], check_of = _survives(part, what, factor)
         yield check_of
-    if part.role in ("grid", "carbon"):
-        yield from _grid(part, first, others)
+    yield from _contract(part, first, {what: other.answers for what, other in others.items() if other is not None})
+
+
+def _contract(part: _Part, played: _Played, others: Mapping[str, Answers]) -> Iterator[Check]:
+    """What the scenario's contracts ask of this member."""
+    scenario = part.resolved.scenario
+    hook = hook_of(scenario.model_dump(), "contracts")
+    if hook is None:
+        yield unchecked("keeps the contract of its role", f"{scenario.name} names no contracts (Scenario.contracts)")
+    elif (contract := contracts_named(hook).get(part.role)) is not None:
+        names = scenario.members[part.role].names
+        trial = Trial(part.resolved.params.get(part.role), names, part.calls, played.answers, others)
+        try:
+            yield from contract(trial)
+        except CosimError:
+            raise
+        except Exception as err:  # somebody else's code
+            raise ScenarioError(f"the contract of '{part.role}' in {hook} does not cope with this simulator: "
+                                f"{type(err).__name__}: {err}") from err
 
 
 def _survives(part: _Part, what: str, factor: float) -> tuple[_Played | None, Check]:
@@ -152,90 +153,7 @@ def _survives(part: _Part, what: str, factor: float) -> tuple[_Played | None, Ch
     except Exception as err:
         return None, Check(name, False, f"{type(err).__name__}: {err}",
                            "raise cosim.errors.ModelError with one clear line")
-    return played, _that(name, not played.bad, str(played.bad), "give finite values, or raise cosim.errors.ModelError")
-
-
-def _grid(part: _Part, played: _Played, others: Mapping[str, _Played | None]) -> Iterator[Check]:
-    """What physics says of a grid's answers, as far as they show it; others: to other demand."""
-    answers = [answer for run in (played, *others.values()) if run is not None for answer in run.answers]
-    yield _intensities(part, played.answers, _values(part, answers, "nci_kg_per_kwh"))
-    for port, what in (("loss_kw", "losses"), ("emission_kg_per_h", "emissions")):
-        found = _values(part, answers, port)
-        if not found:
-            yield _unchecked(f"{what} are not negative", f"it exports no {port}")
-            continue
-        yield _that(f"{what} are not negative", min(found) >= -1e-6, f"{port} is {min(found):g}",
-                    "what is lost or emitted is counted positive; a source that takes power emits nothing")
-    yield _answers_to_load(part, played, others)
-    yield from _balance(part, played)
-
-
-def _intensities(part: _Part, answers: Answers, ever: list[float]) -> Check:
-    """NCI within the sources' intensities, and, at other demand too (`ever`), within what any fuel emits."""
-    nci = _values(part, answers, "nci_kg_per_kwh")
-    if not nci:
-        return _unchecked("NCI is a plausible mean of intensities", "it exports no nci_kg_per_kwh")
-    sources = getattr(part.resolved.params.get(part.role), "sources", None) or {}
-    known = [s.kg_per_kwh for s in sources.values() if hasattr(s, "kg_per_kwh")]
-    own = getattr(part.resolved.params.get(part.role), "network_sources", None) or {}
-    known += own.values()
-    low, high = (min(known), max(known)) if known else (0.0, MOST_KG_PER_KWH)
-    if any(_values(part, answers, "p_local_bus_kw")):  # local generation is at 0
-        low = 0.0
-    if (most := max(ever)) > MOST_KG_PER_KWH:
-        return Check(f"NCI lies between {low:g} and {high:g} kg/kWh", False,
-                     f"it reaches {most:g} kg/kWh, and no power plant emits more than {MOST_KG_PER_KWH:g}; it looks "
-                     f"like g/kWh ({most / 1000.0:g} kg/kWh)",
-                     "divide by 1000, or call the port nci_g_per_kwh: units convert by the names' suffixes")
-    return _that(f"NCI lies between {low:g} and {high:g} kg/kWh", all(low - 1e-6 <= w <= high + 1e-6 for w in nci),
-                 f"it reaches from {min(nci):g} to {max(nci):g}", "it is a mean of the sources' intensities")
-
-
-def _answers_to_load(part: _Part, played: _Played, others: Mapping[str, _Played | None]) -> Check:
-    """Whether flows, losses, emission or voltages are others at other demand."""
-    what = "it answers to load"
-    shown = [port for port in PHYSICAL if _values(part, played.answers, port)]
-    drawn = [abs(value) for _, inputs in part.calls for ports in inputs.values() for name, by in ports.items()
-             if name.lower().startswith("p_") for value in by.values() if isinstance(value, float)]
-    other = [run for run in others.values() if run is not None]
-    if not shown:
-        return _unchecked(what, f"it exports none of {', '.join(PHYSICAL)}; an intensity may well stand still")
-    if not any(drawn) or not other:
-        return _unchecked(what, "the scenario brings it no demand" if other else "it refuses any other demand")
-    differs = any(_values(part, run.answers, port) != _values(part, played.answers, port)
-                  for run in other for port in shown)
-    return _that(what, differs, f"{', '.join(shown)} are the same at no and at {EXTREME:g}-fold demand",
-                 "work them out from p_load_kw and q_load_kvar of the buses, of the same step")
-
-
-def _balance(part: _Part, played: _Played) -> Iterator[Check]:
-    """Line ends against losses, and sources against what is drawn, where the answers show them."""
-    for answer in played.answers[:1]:
-        for eid, out in answer.items():
-            if {"loss_kw", "p_from_kw", "p_to_kw"} <= out.keys():
-                loss = sum(out["p_from_kw"]) + sum(out["p_to_kw"])
-                yield _that("line ends differ by the loss", abs(loss - out["loss_kw"]) <= 1e-3,
-                            f"{eid}: sum over lines {loss:g} kW, loss_kw {out['loss_kw']:g} kW",
-                            "p_from_kw and p_to_kw are positive where power enters the line")
-            if {"p_source_kw", "loss_kw", "p_drawn_bus_kw", "p_local_bus_kw"} <= out.keys():
-                given = sum(out["p_source_kw"]) + sum(out["p_local_bus_kw"])
-                used = sum(out["p_drawn_bus_kw"]) + out["loss_kw"]
-                yield _that("sources give what is drawn and lost", abs(given - used) <= 1e-3 + 1e-7 * abs(used),
-                            f"{eid}: given {given:g} kW, drawn and lost {used:g} kW",
-                            "p_source_kw is positive where it feeds the network, p_drawn_bus_kw where it is drawn")
-                return
-    yield _unchecked("sources give what is drawn and lost",
-                     "no entity of it exports p_source_kw, loss_kw, p_drawn_bus_kw and p_local_bus_kw")
-
-
-def _values(part: _Part, answers: Answers, ours: str) -> list[float]:
-    """All values of a port of ours, in its unit, whatever this simulator calls it."""
-    theirs, at, factor = part.resolved.scenario.members[part.role].names.get(ours, ours).partition("@")
-    theirs = theirs.rpartition(".")[2] if theirs not in {n for out in answers[0].values() for n in out} else theirs
-    per = 1.0 / float(factor) if at else 1.0 if theirs == ours else scale(theirs, ours)
-    found = [out[theirs] for answer in answers for out in answer.values() if theirs in out]
-    numbers = [v for value in found for v in (value if isinstance(value, (list, tuple)) else [value])]
-    return [v * per for v in numbers if isinstance(v, (int, float)) and math.isfinite(v)]
+    return played, that(name, not played.bad, str(played.bad), "give finite values, or raise cosim.errors.ModelError")
 
 
 @dataclass
@@ -309,11 +227,3 @@ def _turned(calls: Calls) -> Calls:
     """The same calls with sources in the opposite order."""
     return [(t, {e: {n: dict(reversed(by.items())) for n, by in ports.items()} for e, ports in inputs.items()})
             for t, inputs in calls]
-
-
-def _unchecked(what: str, reason: str) -> Check:
-    return Check(what, True, reason, checked=False)
-
-
-def _that(what: str, passed: bool, reason: str, fix: str) -> Check:
-    return Check(what, bool(passed), "" if passed else reason, "" if passed else fix)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,6 +13,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from cosim.commands.names import COMMANDS
 from cosim.digest import Digest, Table
 from cosim.errors import CosimError, ScenarioError, cut, cut_line
 from cosim.plaintext import visible
@@ -32,6 +34,73 @@ class OneLineParser(argparse.ArgumentParser):
             if any("\ud800" <= c <= "\udfff" for c in word):
                 raise ScenarioError(f"argument {ascii(cut(word))} is no UTF-8 text; rename it")
         return super().parse_known_args(args, namespace)
+
+
+def command_parser(name: str, **options: Any) -> OneLineParser:
+    """The parser of the subcommand `name`, with what all of them have."""
+    made = OneLineParser(prog=f"cosim {name}", description=COMMANDS[name].about, **options)
+    add_debug(made)
+    return made
+
+
+def add_debug(parser: argparse.ArgumentParser) -> None:
+    """The option by which an error shows where it was raised; `run_command` acts on it."""
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+
+def run_command(parser: Callable[[], argparse.ArgumentParser] | None, body: Callable[[argparse.Namespace], int],
+                argv: Sequence[str] | None, stopped: str = "stopped at once by the user") -> int:
+    """Run a command and return its exit code: every error is one line on standard error.
+
+    parser: makes the parser; None: there is nothing to parse here. body: gets what it read. argv None: that of the
+    process. stopped: what Ctrl-C is answered with.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    try:
+        return body(parser().parse_args(words) if parser else argparse.Namespace())
+    except CosimError as err:
+        if debug:
+            traceback.print_exc()
+        return fail(err)
+    except KeyboardInterrupt:
+        print(f"cosim: {stopped}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # whoever read the output has seen enough
+        sys.stderr.close()
+        return 1
+    except Exception as err:
+        if debug:
+            traceback.print_exc()
+        text = one_line(f"internal error: {type(err).__name__}: {err}; report it with what --debug shows")
+        print(f"cosim: {text}", file=sys.stderr)
+        return 1
+
+
+def add_settings(parser: argparse.ArgumentParser, *, metavar: str = "MEMBER.FIELD=VALUE",
+                 about: str = "override any field, e.g. grid.lambda_kw_per_kg_h=0.1; repeatable; cosim run SCENARIO "
+                 "--show lists them") -> None:
+    """The option --set; `assignments` reads what it was given."""
+    parser.add_argument("--set", dest="settings", action="append", default=[], metavar=metavar, help=about)
+
+
+def assignments(texts: Sequence[str], option: str, example: str) -> dict[str, str]:
+    """'NAME=VALUE' texts of a repeatable option as a dict. ScenarioError for another form, and for a name with two
+    values."""
+    out: dict[str, str] = {}
+    for text in texts:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not (equals and name):
+            raise ScenarioError(f"{option} {cut(text)}: write {example}")
+        if out.setdefault(name, value) != value:
+            raise ScenarioError(f"{option} {cut(name)} is given twice, as {cut(out[name])} and {cut(value)}; give it "
+                                "once")
+    return out
+
+
+def settings_of(texts: Sequence[str]) -> dict[str, str]:
+    """What --set was given: path -> value as text."""
+    return assignments(texts, "--set", "member.field=value, for example grid.lambda_kw_per_kg_h=0.1")
 
 
 def file_type(*endings: str) -> Callable[[str], Path]:

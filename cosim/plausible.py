@@ -96,7 +96,7 @@ def _possible(name: str) -> AfterValidator:
 
 Intensity = Annotated[float, _possible("kg_per_kwh")]
 """A parameter in kg/kWh that can be."""
-Price = Annotated[float, _possible("price_usd_per_kwh")]
+Price = Annotated[float, _possible("usd_per_kwh")]
 """A parameter in USD/kWh that can be."""
 
 

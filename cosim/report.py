@@ -1,24 +1,23 @@
-"""python -m cosim.report TRACE [TRACE ...]: one self-contained HTML page, or pictures for a paper, from traces."""
+"""cosim report TRACE [TRACE ...]: one self-contained HTML page, or pictures for a paper, from traces."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-import traceback
 import webbrowser
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 
-from cosim.console import OneLineParser, add_trust, fail
+from cosim.console import add_trust, command_parser, run_command
 from cosim.errors import CosimError, ScenarioError, TraceError
 from cosim.imports import load
-from cosim.reporting.chart import SITE_COLOURS
-from cosim.reporting.data import SITE, Run
-from cosim.reporting.overview import differences, labels, overview
+from cosim.plaintext import visible
+from cosim.progress import working
+from cosim.reporting.content import content
+from cosim.reporting.overview import differences, overview
 from cosim.reporting.page import page
-from cosim.reporting.sections import maps, sections
 from cosim.trace import Trace
 from cosim.units import parse_duration
 
@@ -27,8 +26,8 @@ FORMATS = ("png", "svg", "pdf")
 
 def parser() -> argparse.ArgumentParser:
     """The command line. Nothing is computed here, so that docs can be made from it."""
-    p = OneLineParser(prog="python -m cosim.report", description="Make one self-contained HTML page from traces; "
-                      "several are shown side by side with their differences.")
+    p = command_parser("report", epilog="Several traces are shown side by side with their differences, in one HTML "
+                       "file that loads nothing from elsewhere.")
     p.add_argument("traces", nargs="+", type=Path, metavar="TRACE", help="trace of a run, also of one that was killed")
     p.add_argument("--out", type=Path, metavar="FILE.html", help="the page (default: beside the first trace)")
     p.add_argument("--figures", type=Path, metavar="DIR", help="instead of the page, write each picture into DIR by "
@@ -36,56 +35,56 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--format", dest="formats", action="append", choices=FORMATS, metavar="|".join(FORMATS),
                    help="format of --figures; repeatable (default: all three)")
     p.add_argument("--at", metavar="TIME",
-                   help="when the map of --figures shows the feeder, e.g. 18h (default: half-way)")
+                   help="time that the map of --figures shows, e.g. 18h (default: half-way)")
     p.add_argument("--open", action="store_true", help="open the page in a browser")
     add_trust(p)
-    p.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return p
 
 
 def main(argv: list[str] | None = None) -> int:
     """The program; returns its exit code."""
-    argv = sys.argv[1:] if argv is None else argv
+    return run_command(parser, _report, argv)
+
+
+def _report(args: argparse.Namespace) -> int:
     try:
-        args = parser().parse_args(argv)
-        if args.figures:
-            at_s = None if args.at is None else parse_duration(args.at)
-            for path in write_figures(args.traces, args.figures, args.formats or list(FORMATS), at_s):
-                print(path)
-            return 0
-        if args.at is not None:
+        at_s = None if args.at is None else parse_duration(args.at)
+        if at_s is not None and not args.figures:
             raise ScenarioError(f"--at {args.at} goes with --figures; the page has a slider")
-        print(f"report: {write_page(args.traces, args.out, show=args.open, trusted=args.trust)}")
+        with working("drawing"):
+            made = (write_figures(args.traces, args.figures, args.formats or FORMATS, at_s, trusted=args.trust)
+                    if args.figures
+                    else [write_page(args.traces, args.out, show=args.open, trusted=args.trust)])
+        for path in made:
+            print(path if args.figures else f"report: {path}")
         return 0
-    except CosimError as err:
-        if "--debug" in argv:
-            traceback.print_exc()
-        return fail(err)
-    except BrokenPipeError:  # whoever read the output has seen enough
-        sys.stderr.close()
-        return 1
+    except (CosimError, BrokenPipeError):
+        raise
     except (KeyError, ValueError, OSError) as err:  # a file that is damaged, or made by hand
-        if "--debug" in argv:
-            traceback.print_exc()
         names = ", ".join(map(str, args.traces))
-        return fail(TraceError(f"no page can be made of {names}: {type(err).__name__}: {err}; python -m cosim.trace ls "
-                               "shows what a trace holds, --debug where it failed"))
+        raise TraceError(f"no page can be made of {names}: {type(err).__name__}: {err}; cosim trace ls shows what a "
+                         "trace holds, --debug where it failed") from err
 
 
-def write_page(traces: list[Path], out: Path | None = None, *, show: bool = False,
+def write_page(traces: Sequence[str | Path], out: str | Path | None = None, *, show: bool = False,
                trusted: Collection[str | Path] = ()) -> Path:
     """Make the page of some traces and return its path (default: the first trace's, ending in .html).
 
-    trusted: traces whose scenario may name a summary that nobody announces (`cosim.trust`).
+    trusted: traces whose scenario may name a summary or a report that nobody announces (`cosim.trust`).
     Raises TraceError for what is no trace and when the page cannot be written, ScenarioError when it would replace a
     trace.
     """
-    out = out or traces[0].with_suffix(".html")
+    traces = [Path(trace) for trace in traces]
+    out = Path(out) if out else traces[0].with_suffix(".html")
     if any(out.resolve() == trace.resolve() for trace in traces):
         raise ScenarioError(f"--out {out} is one of the traces; choose another name for the page")
     with ExitStack() as stack:
-        runs = _open(traces, stack)
-        text = page([r.label for r in runs], [overview(r, trusted) for r in runs], maps(runs), sections(runs),
+        shown = content([stack.enter_context(Trace(path)) for path in traces], trusted)
+        runs, views = shown.runs, [overview(run, report, trusted) for run, report in
+                                   zip(shown.runs, shown.reports, strict=True)]
+        for view, warned in zip(views, shown.warnings, strict=True):
+            view.warnings.extend(warned)
+        text = page([r.label for r in runs], views, shown.maps, shown.sections,
                     differences([r.scenario for r in runs]), (str(runs[0].attrs["start"]), max(r.end_s for r in runs)))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -97,29 +96,22 @@ def write_page(traces: list[Path], out: Path | None = None, *, show: bool = Fals
     return out
 
 
-def write_figures(traces: list[Path], folder: Path, formats: list[str], at_s: float | None = None) -> list[Path]:
+def write_figures(traces: Sequence[str | Path], folder: str | Path, formats: Sequence[str] = FORMATS,
+                  at_s: float | None = None, *, trusted: Collection[str | Path] = ()) -> list[Path]:
     """Draw each picture of the page into `folder`, one file per picture and format; returns the paths.
 
-    at_s: when the map shows the feeder; None: half-way. Raises ScenarioError without matplotlib, TraceError for what is
-    no trace.
+    at_s: the time that the map shows; None: half-way. trusted: as in `write_page`. Raises ScenarioError without
+    matplotlib, TraceError for what is no trace.
     """
     if find_spec("matplotlib") is None:
         raise ScenarioError("--figures needs matplotlib; install it with: pip install 'aidc-cosim[plot]'")
     draw = load("cosim.reporting.paper:draw", "drawing")
     with ExitStack() as stack:
-        runs = _open(traces, stack)
-        return draw([r.label for r in runs], maps(runs), sections(runs), folder, formats, at_s)
-
-
-def _open(traces: list[Path], stack: ExitStack) -> list[Run]:
-    """The runs, with one colour per site name in all of them."""
-    opened = [stack.enter_context(Trace(path)) for path in traces]
-    runs = [Run(trace, "", {}) for trace in opened]
-    names = dict.fromkeys(name for run in runs for name in (run.sites if SITE in run.models else ()))
-    colours = {name: f"site{k % SITE_COLOURS}" for k, name in enumerate(names)}
-    for run, label in zip(runs, labels([r.scenario for r in runs], [t.path.stem for t in opened]), strict=True):
-        run.label, run.colours = label, colours
-    return runs
+        shown = content([stack.enter_context(Trace(path)) for path in traces], trusted)
+        for run, warned in zip(shown.runs, shown.warnings, strict=True):
+            for text in warned:
+                print(f"warning: {visible(f'{run.trace.path}: {text}')}", file=sys.stderr)
+        return draw([r.label for r in shown.runs], shown.maps, shown.sections, Path(folder), list(formats), at_s)
 
 
 if __name__ == "__main__":

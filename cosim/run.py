@@ -1,53 +1,55 @@
-"""python -m cosim.run SCENARIO: run a scenario, store its trace, say how it went."""
+"""cosim run SCENARIO: run a scenario, store its trace, say how it went."""
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import importlib.metadata
-import importlib.util
 import signal
 import sys
-import traceback
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-from cosim.console import OneLineParser, add_trust, fail, one_line, plain_console, print_digest, say
-from cosim.drivers.resolve import fit, prune
-from cosim.errors import CosimError, ScenarioError, TraceError, cut, unknown
+from cosim.console import (
+    Console,
+    add_settings,
+    add_trust,
+    assignments,
+    command_parser,
+    plain_console,
+    print_digest,
+    run_command,
+    say,
+    settings_of,
+)
+from cosim.digest import Digest
+from cosim.drivers.plan import Plan
+from cosim.errors import CosimError, ScenarioError, TraceError
 from cosim.experiment import DRIVERS, Experiment, Result
 from cosim.imports import old_names
-from cosim.limits import is_file
-from cosim.params import explain
-from cosim.plaintext import file_name, visible
-from cosim.replay.members import replay
+from cosim.progress import working
 from cosim.report import write_page
+from cosim.reporting.definition import live_tables
 from cosim.reporting.live import live_view
-from cosim.scenario import Scenario, leaves, override, plug, rename
+from cosim.request import changed, default_out, find, shipped
+from cosim.scenario import Scenario, leaves
 from cosim.trace import Trace
 from cosim.trace.compare import compare
 from cosim.trace.machine import tolerance
-from cosim.trust import SCENARIOS, SIMULATORS, available, foreign, refuse_foreign
+from cosim.trust import SIMULATORS, available
 from cosim.units import format_time, parse_duration
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line. Nothing is computed here, so that docs can be made from it."""
-    p = OneLineParser(prog="python -m cosim.run", description="Run a co-simulation scenario and store its trace.",
-                epilog="Exit codes: 0 completed, 1 internal, 2 request, 3 simulator, 4 solver, 5 trace, 130 stopped.")
+    p = command_parser("run", epilog="Exit codes: 0 completed, 1 internal, 2 request, 3 simulator, 4 solver, 5 trace, "
+                       "130 stopped.")
     p.add_argument("scenario", nargs="?", metavar="SCENARIO",
                    help="a name from --list, a .py file, or a trace (.h5) to run again and compare")
     p.add_argument("--until", metavar="TIME", help="simulated time to run, e.g. 90min, 24h, 7d")
     p.add_argument("--seed", type=int, metavar="N", help="the one seed of the run (default: the scenario's)")
-    p.add_argument("--set", dest="settings", action="append", default=[], metavar="MEMBER.FIELD=VALUE",
-                   help="override any field, e.g. grid.lambda_kw_per_kg_h=0.1; repeatable; --show lists them")
+    add_settings(p)
     p.add_argument("--use", action="append", default=[], metavar="MEMBER=SIMULATOR",
                    help="another simulator in a member's place: package.module:Class, 'cmd: ...', 'connect: host:port'")
     p.add_argument("--map", dest="names", action="append", default=[], metavar="MEMBER.PORT=THEIRS",
@@ -68,7 +70,6 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--live", action="store_true", help="show sites, power, queues and speed while it runs (plain lines "
                    "where standard error is no terminal)")
     p.add_argument("--quiet", action="store_true", help="no progress, no summary")
-    p.add_argument("--debug", action="store_true", help="show the traceback of an error")
     p.add_argument("--list", action="store_true", help="list the scenarios and end")
     p.add_argument("--show", action="store_true", help="show the resolved scenario and its wiring and end")
     return p
@@ -76,26 +77,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """The program; returns its exit code."""
-    argv = sys.argv[1:] if argv is None else argv
-    debug = "--debug" in argv
-    try:
-        return _run(parser().parse_args(_joined(argv)))
-    except CosimError as err:
-        if debug:
-            traceback.print_exc()
-        return fail(err)
-    except KeyboardInterrupt:
-        print("cosim: stopped at once by the user", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 1
-    except Exception as err:
-        if debug:
-            traceback.print_exc()
-        text = one_line(f"internal error: {type(err).__name__}: {err}; report it with what --debug shows")
-        print(f"cosim: {text}", file=sys.stderr)
-        return 1
+    return run_command(parser, _run, _joined(sys.argv[1:] if argv is None else argv))
 
 
 def _joined(argv: list[str]) -> list[str]:
@@ -115,23 +97,24 @@ def _run(args: argparse.Namespace) -> int:
         _print_list(console)
         return 0
     if not args.scenario:
-        raise ScenarioError("name a scenario; python -m cosim.run --list shows them")
-    replaced = [text.partition("=")[0] for text in (*args.use, *args.replay)]
-    scenario = _as_asked(find(args.scenario, args.trust, replaced), args)
+        raise ScenarioError("name a scenario; cosim run --list shows them")
     until_s = parse_duration(args.until) if args.until is not None else None
-    if args.show:
-        _print_show(console, Experiment(scenario, args.driver, until_s))
-        return 0
     again = args.scenario.endswith(".h5") and args.out is not None and args.out.exists()
     if again and args.out.samefile(args.scenario):
         raise TraceError(f"{args.out} is the trace to run again; choose another --out")
-    experiment = Experiment(scenario, args.driver, until_s, args.out or default_out(scenario), args.force,
-                            rt_factor=args.rt_factor, durable=args.fsync)
-    before = experiment.preflight()
+    with working(f"loading {args.scenario}", quiet=args.quiet):
+        scenario = _as_asked(args)
+        experiment = Experiment(scenario, args.driver, until_s, args.out or default_out(scenario), args.force,
+                                rt_factor=args.rt_factor, durable=args.fsync)
+        before, plan = (None, experiment.plan()) if args.show else (experiment.preflight(), None)
+    if plan is not None:
+        _print_show(console, experiment, plan)
+        return 0
     if not args.quiet:
         _print_header(console, experiment)
-        print_digest(console, before)
-    watched = (live_view(experiment.control, experiment.scenario.name, experiment.resolved.until) if args.live
+        print_digest(console, before or Digest())
+    watched = (live_view(experiment.control, experiment.scenario.name, experiment.resolved.until,
+                         tables=live_tables(scenario.model_dump())) if args.live
                else _progress(experiment, args.quiet))
     with _stop_on_signal(experiment), watched:
         result = experiment.run()
@@ -140,34 +123,26 @@ def _run(args: argparse.Namespace) -> int:
         if args.rt_factor is not None:
             say(console, f"real time x {args.rt_factor:g}: behind by at most {experiment.control.lag_s:.3f} s")
     if (args.report or args.open) and result.path is not None:
-        page = write_page([result.path], show=args.open, trusted=[result.path])
+        with working("drawing the report", quiet=args.quiet):
+            page = write_page([result.path], show=args.open, trusted=[result.path])
         say(console, f"report: {page}")
     return _compare(console, args, result)
 
 
-def _as_asked(scenario: Scenario, args: argparse.Namespace) -> Scenario:
+def _as_asked(args: argparse.Namespace) -> Scenario:
     """The scenario with everything the command line changes in it."""
-    if args.seed is not None:
-        scenario = scenario.replace(seed=args.seed)
-    before = scenario
-    for text in args.use:
-        member, _, simulator = text.partition("=")
-        scenario = fit(plug(scenario, member, simulator), member)
-    if starts := [text for text in args.settings if text.partition("=")[0].strip() == "start"]:
-        scenario = override(scenario, settings_of(starts))  # a table's dates are read against it
-    for text in args.replay:
-        member, _, path = text.partition("=")
-        scenario = replay(scenario, member, path)
-    scenario = rename(scenario, dict(text.partition("=")[::2] for text in args.names))
-    asked = override(scenario, settings_of(args.settings))
-    return prune(asked, before) if args.use or args.replay else asked
+    use = assignments(args.use, "--use", "member=package.module:Class, 'cmd: ...' or 'connect: host:port'")
+    replays = assignments(args.replay, "--replay", "member=FILE, a trace or a table")
+    names = assignments(args.names, "--map", "member.port=theirs, e.g. grid.p_load_kw='P_load[MW]'")
+    return changed(find(args.scenario, args.trust, [*use, *replays]), seed=args.seed, use=use, replays=replays,
+                   names=names, settings=settings_of(args.settings))
 
 
 def _compare(console: Console, args: argparse.Namespace, result: Result) -> int:
     """After a trace was run again as it was: whether every number came out the same (0), or what did not (1). Where it
     was made on another machine or with other versions, the same within what `cosim.trace.machine` states."""
-    changed = args.use or args.names or args.replay or args.settings or args.until or args.seed is not None
-    if not args.scenario.endswith(".h5") or changed:
+    other = args.use or args.names or args.replay or args.settings or args.until or args.seed is not None
+    if not args.scenario.endswith(".h5") or other:
         return 0
     with Trace(args.scenario) as first, Trace(result.path) as second:
         tolerated = tolerance(first.attrs, second.attrs)
@@ -179,66 +154,6 @@ def _compare(console: Console, args: argparse.Namespace, result: Result) -> int:
     for text in found.words(tolerated) if tolerated else ():
         say(console, text)
     return 1 if found.difference else 0
-
-
-def find(name: str, trusted: Collection[str | Path] = (), replaced: Collection[str] = ()) -> Scenario:
-    """The scenario of a name in scenarios/, of a .py file (code, which is run), or of a trace (data).
-
-    trusted: files that may name code of any kind; replaced: members in whose place another simulator is put anyway.
-    Raises ScenarioError, also for a trace that names code nobody announces (`cosim.trust`), and TraceError.
-    """
-    if name.endswith(".h5"):
-        with Trace(name) as trace:
-            scenario = Scenario.from_json(str(trace.attrs.get("scenario", "")))
-        refuse_foreign(foreign(scenario, replaced), name, trusted)
-        return scenario
-    if name.endswith(".py") or "/" in name:
-        return _from_file(Path(name))
-    names = available()
-    if name not in names:
-        raise ScenarioError(unknown("scenario", name, names))
-    return _scenario_in(importlib.import_module(f"{SCENARIOS}.{name}"), name)
-
-
-def default_out(scenario: Scenario) -> Path:
-    """results/<scenario>/<UTC time>.h5; of a name that is a path, what is left of it stays in that folder."""
-    return Path("results") / file_name(scenario.name) / f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S-%f}.h5"
-
-
-def _from_file(path: Path) -> Scenario:
-    if not is_file(path):
-        raise ScenarioError(f"no scenario file at {path}")
-    sys.path.insert(0, str(path.resolve().parent))
-    spec = importlib.util.spec_from_file_location(f"scenario_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise ScenarioError(f"{path} is not a Python file; a scenario is a .py with SCENARIO = Scenario(...)")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except (CosimError, KeyboardInterrupt):
-        raise
-    except ValidationError as err:
-        raise ScenarioError(explain(err, Scenario, str(path))) from err
-    except (Exception, SystemExit) as err:
-        raise ScenarioError(f"{path} fails: {type(err).__name__}: {err}") from err
-    return _scenario_in(module, str(path))
-
-
-def _scenario_in(module: Any, name: str) -> Scenario:
-    scenario = getattr(module, "SCENARIO", None)
-    if not isinstance(scenario, Scenario):
-        raise ScenarioError(f"{name} has no SCENARIO = Scenario(...)")
-    return scenario
-
-
-def settings_of(texts: list[str]) -> dict[str, str]:
-    out = {}
-    for text in texts:
-        path, equals, value = text.partition("=")
-        if not (equals and path.strip()):
-            raise ScenarioError(f"--set {cut(text)}: write member.field=value, for example grid.lambda_kw_per_kg_h=0.1")
-        out[path.strip()] = value.strip()
-    return out
 
 
 @contextmanager
@@ -261,29 +176,16 @@ def _stop_on_signal(experiment: Experiment) -> Iterator[None]:
 
 @contextmanager
 def _progress(experiment: Experiment, quiet: bool) -> Iterator[None]:
-    console = plain_console(stderr=True)
-    if quiet or not console.is_terminal:
-        yield
-        return
-    label = experiment.resolved.clock.label
-    until = experiment.resolved.until
-    with Progress(TextColumn("{task.description}", markup=False), BarColumn(), TextColumn("{task.percentage:3.0f} %"),
-                  TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True) as bar:
-        task = bar.add_task("starting", total=until)
-        every = max(1, until // 500)
-
-        def report(time: int) -> None:
-            if time % every == 0:
-                bar.update(task, completed=time, description=visible(f"{experiment.scenario.name} {label(time)}"))
-
-        experiment.control.on_progress = report
+    label, name = experiment.resolved.clock.label, experiment.scenario.name
+    with working(lambda step: f"{name} {label(int(step))}", experiment.resolved.until, quiet=quiet) as progress:
+        experiment.control.on_progress = progress.at
         yield
 
 
 def _print_list(console: Console) -> None:
     for name in available():
         try:
-            about = _scenario_in(importlib.import_module(f"{SCENARIOS}.{name}"), name).about
+            about = shipped(name).about
         except CosimError as err:
             about = f"cannot be loaded: {err}"
         say(console, f"{name:16s} {about}")
@@ -292,8 +194,8 @@ def _print_list(console: Console) -> None:
         say(console, f"simulator {entry.name}: --use MEMBER={entry.value}{package}")
 
 
-def _print_show(console: Console, experiment: Experiment) -> None:
-    scenario, plan = experiment.resolved.scenario, experiment.plan()
+def _print_show(console: Console, experiment: Experiment, plan: Plan) -> None:
+    scenario = experiment.resolved.scenario
     data = scenario.model_dump(mode="json")
     lines = [f"# {scenario.name}: {scenario.about}", f"# order in a step: {' -> '.join(plan.order)}"]
     lines += [f"{name} = {data[name]}" for name in ("start", "until_s", "warmup_s", "resolution_s", "flush_s", "seed")]

@@ -148,6 +148,12 @@ class Scenario(_Data):
                                            "scenario")
     summary: ImportString | None = Field(None, description="'module:function' called after the run with its trace")
     verify: ImportString | None = Field(None, description="'module:function' that checks a trace's conservation laws")
+    report: ImportString | None = Field(None, description="'module:NAME' of what its page and its live view show (a "
+                                        "cosim.reporting.definition.Report); null: what goes with its summary, or "
+                                        "every port by unit")
+    contracts: ImportString | None = Field(None, description="'module:NAME' of what its members have to keep beside "
+                                           "the frame's own checks, member -> checks (cosim.check); null: what goes "
+                                           "with its summary")
     environment: ImportString | None = Field(None, description="'module:Class' through which agents learn on it "
                                              "(cosim.learning.vector)")
 

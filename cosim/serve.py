@@ -1,7 +1,7 @@
-"""python -m cosim.serve package.module:Class ADDRESS: run a simulator as a process of its own.
+"""cosim serve package.module:Class HOST:PORT: run a simulator as a process of its own.
 
 For members that should run elsewhere: "cmd: %(python)s -m cosim.serve cosim.simulators.grid.adapter:CefDispatch
-%(addr)s" starts one beside the run; on another machine, `python -m cosim.serve --remote pkg.mod:Class 0.0.0.0:5678`
+%(addr)s" starts one beside the run; on another machine, `cosim serve --remote pkg.mod:Class 0.0.0.0:5678`
 waits for a scenario with "connect: thathost:5678". It listens where it is told and nowhere else, and beyond this
 machine only with a secret: `--secret VARIABLE` names an environment variable with one that the member (`secret`)
 shares.
@@ -9,56 +9,61 @@ shares.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import sys
 
 import mosaik_api_v3
 
-from cosim.console import fail
+from cosim.console import command_parser, run_command
 from cosim.drivers.remote import GuardedChannel, address_of, is_loopback, is_run, secret_of
-from cosim.errors import CosimError, ModelError, ScenarioError
+from cosim.errors import ModelError, ScenarioError
 from cosim.imports import load
 
-USAGE = ("usage: python -m cosim.serve [--remote [--secret VARIABLE]] package.module:Class HOST:PORT (port 0: any that "
-         "is free)")
 PATIENCE_S = 3600
 """How long --remote waits for a scenario to connect."""
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = command_parser("serve", epilog="Exit codes: 0 the run is over, 2 wrong request, 3 the connection failed, "
+                       "130 stopped.")
+    p.add_argument("simulator", metavar="PACKAGE.MODULE:CLASS", help="a subclass of cosim.adapter.Adapter or of "
+                   "mosaik's Simulator")
+    p.add_argument("address", metavar="HOST:PORT", help="where the run listens, as %%(addr)s gives it; with --remote, "
+                   "where to listen (port 0: any that is free)")
+    p.add_argument("--remote", action="store_true", help="wait for a scenario with 'connect: HOST:PORT' instead of "
+                   "connecting to one")
+    p.add_argument("--secret", metavar="VARIABLE", help="environment variable with the secret that the member's "
+                   "'secret' shares; needed beyond this machine")
+    return p
+
+
 def main(argv: list[str] | None = None) -> int:
     """The program; returns its exit code when the run is over."""
-    words = list(sys.argv[1:] if argv is None else argv)
+    return run_command(parser, _offer, argv)
+
+
+def _offer(args: argparse.Namespace) -> int:
+    where = f"{args.simulator} at {args.address}"
+    secret = secret_of(args.secret, "--secret") if args.secret is not None else None
+    address = address_of(args.address)
+    if address is None:
+        raise ScenarioError(f"'{args.address}' is not HOST:PORT; write 127.0.0.1:5678, for example")
+    simulator = load(args.simulator, "simulator")()
+    if not isinstance(simulator, mosaik_api_v3.Simulator):
+        raise ScenarioError(f"'{args.simulator}' is no simulator; write a subclass of mosaik_api_v3.Simulator or "
+                            "cosim.adapter.Adapter")
+    if args.remote and secret is None and not is_loopback(address[0]):
+        raise ScenarioError(f"{args.address} is reached from other machines, and whoever connects runs this simulator; "
+                            "give --secret VARIABLE, or listen at 127.0.0.1")
     try:
-        secret = None
-        if "--secret" in words[:-1]:
-            at = words.index("--secret")
-            secret = secret_of(words[at + 1], "--secret")
-            del words[at: at + 2]
-        remote = "--remote" in words
-        words = [w for w in words if w != "--remote"]
-        if len(words) != 2:
-            raise ScenarioError(USAGE)
-        address = address_of(words[1])
-        if address is None:
-            raise ScenarioError(f"'{words[1]}' is not HOST:PORT; {USAGE}")
-        simulator = load(words[0], "simulator")()
-        if not isinstance(simulator, mosaik_api_v3.Simulator):
-            raise ScenarioError(f"'{words[0]}' is no simulator; write a subclass of mosaik_api_v3.Simulator or "
-                                "cosim.adapter.Adapter")
-        if remote and secret is None and not is_loopback(address[0]):
-            raise ScenarioError(f"{words[1]} is reached from other machines, and whoever connects runs this simulator; "
-                                "give --secret VARIABLE, or listen at 127.0.0.1")
-        asyncio.run(_serve(simulator, *address, remote, secret))
-    except CosimError as err:
-        return fail(err)
+        asyncio.run(_serve(simulator, *address, args.remote, secret))
     except mosaik_api_v3.connection.EndOfRequests:
-        return fail(ModelError(f"{words[0]} at {words[1]}: the other side closed the connection"))
+        raise ModelError(f"{where}: the other side closed the connection") from None
     except (OSError, OverflowError, RuntimeError) as err:
-        where = f"{words[0]} at {words[1]}"
-        return fail(ModelError(f"{where}: {err}; choose another address, or start the other side first"))
-    except KeyboardInterrupt:
-        return 130
+        raise ModelError(f"{where}: {err}; choose another address, or start the other side first") from err
     return 0
 
 

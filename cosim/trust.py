@@ -20,9 +20,8 @@ from typing import Any
 from cosim.errors import ScenarioError, cut
 from cosim.imports import today
 from cosim.scenario import Scenario
+from cosim.scenario_hooks import HOOKS, WITH_SUMMARY, hook_of
 
-HOOKS = ("preflight", "summary", "verify", "environment")
-"""Fields of a scenario that name code, beside its members' simulators."""
 SIMULATORS = "cosim.simulators"
 """Entry-point group by which installed packages announce simulators."""
 GROUPS = (SIMULATORS, "cosim.hooks", "cosim.policies", "cosim.environments")
@@ -79,12 +78,12 @@ def is_trusted(path: str | Path, trusted: Collection[str | Path]) -> bool:
 
 def received_hook(path: Path, scenario: Mapping[str, Any], hook: str, trusted: Collection[str | Path]) -> str | None:
     """Import string of a hook of a trace's scenario (as its JSON says); None where it has none. ScenarioError for one
-    that is not known, unless the file is trusted."""
-    text = scenario.get(hook)
-    if not text:
-        return None
-    refuse_foreign([] if is_known(hook, str(text)) else [(hook, str(text))], path, trusted)
-    return str(text)
+    that is not known, unless the file is trusted; so for a summary whose module names the hook in its place."""
+    where = hook if scenario.get(hook) or hook not in WITH_SUMMARY else "summary"
+    text = str(scenario.get(where) or "")
+    if text and not is_known(where, text):
+        refuse_foreign([(where, text)], path, trusted)
+    return hook_of(scenario, hook)
 
 
 def available() -> list[str]:

@@ -72,19 +72,20 @@ def _name(path: Path) -> str:
 
 
 def parsers() -> dict[str, Any]:
-    """Module -> its argparse parser, of every module that has `parser()`: each is a command line."""
-    out = {}
-    for package in PACKAGES:
-        for path in _modules(package):
-            text = path.read_text(encoding="utf-8")
-            if "\ndef parser()" in text:
-                out[_name(path)] = importlib.import_module(_name(path)).parser()
-    return out
+    """Module -> its argparse parser, of every module that has `parser()`: `cosim` and its subcommands, in the order of
+    its help."""
+    found = [_name(path) for package in PACKAGES for path in _modules(package)
+             if "\ndef parser()" in path.read_text(encoding="utf-8")]
+    order = [command.module for command in importlib.import_module("cosim.commands.names").COMMANDS.values()]
+    found.sort(key=lambda name: order.index(name) if name in order else -1)
+    return {name: importlib.import_module(name).parser() for name in found}
 
 
 def cli() -> str:
     """Every command, its arguments and its exit codes, from the parsers."""
-    out = []
+    commands = importlib.import_module("cosim.commands.names").COMMANDS
+    out = [_table(("command", "what it does"), [(f"[`cosim {name}`](#cosim-{name})", command.about)
+                                                for name, command in commands.items()]), ""]
     for made in parsers().values():
         out += [f"## {made.prog}", "", str(made.description), ""]
         for action in made._actions:
@@ -94,9 +95,9 @@ def cli() -> str:
             out += [_table(("command", "what it does"), [(f"`{made.prog} {_usage(name, p)}`", about.get(name, ""))
                                                          for name, p in action.choices.items()]), ""]
         rows = [(_argument(a), (a.help or "") % {"default": a.default, "prog": made.prog})
-                for a in made._actions if a.dest not in ("help", "command")]
+                for a in made._actions if a.dest not in ("help", "command") and a.help != "==SUPPRESS=="]
         out += [_table(("argument", "what it does"), rows), ""] if rows else []
-        out += [str(made.epilog), ""] if made.epilog else []
+        out += [str(made.epilog), ""] if made.epilog and made.prog != "cosim" else []  # its list is above
     return "\n".join(out)
 
 

@@ -49,6 +49,8 @@ SHARED = {"job_classes": JOB_CLASSES, "sites": SITES, "deferrals_s": DEFERRALS_S
 SCENARIO_HOOKS = {"preflight": "cosim.simulators.analysis.metrics:preflight",
                   "summary": "cosim.simulators.analysis.metrics:summary",
                   "verify": "cosim.simulators.analysis.conservation:verify",
+                  "report": "cosim.simulators.reporting.sections:REPORT",
+                  "contracts": "cosim.simulators.contracts:CONTRACTS",
                   "environment": "cosim.simulators.controller.steering:Steering"}
 
 # I02, I01: with Table I as printed the offered load is eight times the capacity; these two factors bring it to 77 %.

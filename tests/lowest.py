@@ -43,7 +43,7 @@ SUBSETS = {
     CORE: ("tests/scenarios/test_two_bus.py", "tests/cosim/test_scenario.py", "tests/cosim/test_recording.py",
            "tests/cosim/test_live.py", "tests/agents/test_pretrained.py", "tests/simulators/aidc/test_aidc_thermal.py",
            "tests/simulators/grid/test_grid_horizon.py", "tests/simulators/grid/test_grid_surplus.py",
-           "tests/simulators/grid/test_grid_ac.py", "tests/cosim/test_report_sites.py"),
+           "tests/simulators/grid/test_grid_ac.py", "tests/simulators/test_report_sites.py"),
     "audit": ("tests/test_bounds.py::test_the_list_is_one_that_an_audit_takes",),
     "browser": ("tests/cosim/test_report_browser.py",),
     "docs": ("tests/test_docs.py::test_the_site_builds_without_a_warning",),

@@ -1,22 +1,29 @@
 """The floors: a module imports only from lower ones, and each heavy library has one owner."""
 
 import ast
+import importlib
+import re
 from functools import cache
 from pathlib import Path
+
+from cosim.scenarios.ieee33 import SCENARIO as STUDY
+
+from cosim.adapter import Adapter
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("cosim", "simulators", "agents", "scenarios")
 MODULES = sorted(p for package in PACKAGES for p in (ROOT / package).rglob("*.py"))
 
 FLOORS = [
-    {"cosim.errors", "cosim.digest", "cosim.plaintext"},
+    {"cosim.errors", "cosim.digest", "cosim.plaintext", "cosim.commands", "cosim.commands.names"},
     {"cosim.units", "cosim.imports"},
     {"cosim"},
-    {"cosim.limits"},
+    {"cosim.limits", "cosim.scenario_hooks", "cosim.contracts"},
     {"cosim.clock", "cosim.console", "cosim.tables.dates", "cosim.plausible", "cosim.ports", "cosim.params",
      "cosim.drivers.remote", "cosim.trace.inert", "cosim.trace.machine", "cosim.trace.seal", "cosim.seeds"},
     {"cosim.trace.supervised"},
-    {"cosim.tables.axis", "cosim.trace.journal", "cosim.scenario", "cosim.tables.files", "cosim.trace.reader"},
+    {"cosim.commands.main", "cosim.progress", "cosim.tables.axis", "cosim.trace.journal", "cosim.scenario",
+     "cosim.tables.files", "cosim.trace.reader"},
     {"cosim.trace"},
     {"cosim.hooks", "cosim.trace.compare", "cosim.trace.writer", "cosim.trace.series", "cosim.tables.table"},
     {"cosim.adapter", "cosim.trace.rescue"},
@@ -24,17 +31,17 @@ FLOORS = [
     {"cosim.drivers.plan", "cosim.replay.recording", "cosim.serve"},
     {"cosim.drivers.instrument"},
     {"cosim.drivers.native", "cosim.replay.members"},
-    {"cosim.drivers.mosaik_bus", "cosim.reporting", "cosim.reporting.live"},
+    {"cosim.drivers.mosaik_bus", "cosim.reporting"},
     {"cosim.experiment"},
-    {"cosim.reporting.chart", "cosim.reporting.text", "cosim.reporting.feeder"},
+    {"cosim.reporting.chart", "cosim.reporting.text"},
     {"cosim.reporting.data", "cosim.reporting.paper"},
-    {"cosim.reporting.sites", "cosim.reporting.jobs", "cosim.reporting.events", "cosim.reporting.overview"},
-    {"cosim.reporting.air", "cosim.reporting.carbon", "cosim.reporting.grid", "cosim.reporting.page"},
-    {"cosim.reporting.sections"},
-    {"cosim.report"},
-    {"cosim.run", "cosim.conformance"},
+    {"cosim.reporting.definition"},
+    {"cosim.reporting.general", "cosim.reporting.live", "cosim.reporting.overview"},
+    {"cosim.reporting.content", "cosim.reporting.page"},
+    {"cosim.report", "cosim.request"},
+    {"cosim.run", "cosim.conformance", "cosim.commands.new"},
     {"cosim.check", "cosim.trace.command", "cosim.learning.vector"},
-    {"cosim.trace.__main__", "cosim.learning.workers"},
+    {"cosim.__main__", "cosim.trace.__main__", "cosim.learning.workers"},
     {"cosim.learning.environment", "cosim.learning.pettingzoo"},
 ]
 """Of the frame, from the ground up. The other packages stand as a whole: cosim < agents < simulators < scenarios."""
@@ -53,7 +60,7 @@ OWNERS = {
     "plotly": {"cosim.reporting.page"},
     "matplotlib": {"cosim.reporting.paper"},
     "mosaik": {"cosim.drivers.mosaik_bus"},
-    "rich": {"cosim.console", "cosim.reporting.live", "cosim.run"},
+    "rich": {"cosim.console", "cosim.progress", "cosim.reporting.live"},
     "mosaik_api_v3": {"cosim.adapter", "cosim.hooks", "cosim.drivers.remote", "cosim.serve",
                       "cosim.drivers.mosaik_bus"},
     "torch": {"cosim.agents.learn.networks.blocks", "cosim.agents.learn.networks.distributions",
@@ -64,14 +71,18 @@ OWNERS = {
 LAZY = {"cosim.drivers.mosaik_bus"}
 """What may be imported inside a function: it brings a library that is heavy, or that only some install."""
 AGENTS_MAY_USE = {"cosim.errors", "cosim.limits", "cosim.params", "cosim.seeds", "cosim.units"}
-AGENTS_ROOF = {"cosim.agents.curves", "cosim.agents.evaluate", "cosim.agents.request", "cosim.agents.train",
-               "cosim.agents.pretrained.__main__"}
+AGENTS_ROOF = {"cosim.agents.action_spaces", "cosim.agents.curves", "cosim.agents.evaluate", "cosim.agents.request",
+               "cosim.agents.train", "cosim.agents.pretrained.__main__"}
 SIMULATORS_ROOF = {"cosim.simulators.analysis.lambda_sweep", "cosim.simulators.analysis.receipts"}
 """Command lines: they may use all of the frame, and nothing imports them."""
 SIMULATORS_MAY_USE = {"cosim.adapter", "cosim.clock", "cosim.digest", "cosim.drivers.resolve", "cosim.errors",
                       "cosim.imports", "cosim.limits", "cosim.params", "cosim.plausible", "cosim.ports",
                       "cosim.replay.recording", "cosim.tables.dates", "cosim.tables.table", "cosim.trace",
                       "cosim.trace.series", "cosim.units"}
+DECLARE_WITH = {"cosim.simulators.reporting": {"cosim.reporting.chart", "cosim.reporting.data",
+                                               "cosim.reporting.definition", "cosim.reporting.text"},
+                "cosim.simulators.contracts": {"cosim.contracts"}}
+"""Of the frame, what else the modules may use in which models say how they are shown and checked."""
 
 
 def name_of(path: Path) -> str:
@@ -136,7 +147,8 @@ def goes_up(me: str, target: str) -> str:
     if mine == "simulators":
         if target in SIMULATORS_ROOF:
             return "a command line"
-        may = package in ("simulators", "agents") or target in SIMULATORS_MAY_USE or me in SIMULATORS_ROOF
+        declares = any(me.startswith(part) and target in allowed for part, allowed in DECLARE_WITH.items())
+        may = package in ("simulators", "agents") or target in SIMULATORS_MAY_USE or declares or me in SIMULATORS_ROOF
         return "" if may else "which simulators may not use"
     return "" if package == "scenarios" or target == "cosim.scenario" else "name it by string"
 
@@ -146,6 +158,57 @@ def test_imports_go_down():
              if package_of(target) in PACKAGES]
     assert len(found) > 500
     assert not [f"{me} imports {target}: {why}" for me, target in found if (why := goes_up(me, target))]
+
+
+GENERAL_WORDS = {"jobs", "gpus", "power", "status", "workload", "report"}
+"""Names of ports, models and members that are words of their own: of units, of a run, of English."""
+EXAMPLES = {"cosim.run": {"grid", "Bus", "p_load_kw"}, "cosim.scenario": {"grid", "p_load_kw"},
+            "cosim.check": {"grid", "aidc", "p_load_kw"},
+            "cosim.console": {"grid"}, "cosim.replay.members": {"grid", "tariff"}}
+"""In words for people: 'write member.port, for example grid.p_load_kw'."""
+
+
+def words_of_models() -> set[str]:
+    """Names of the ports and models of all our simulators, and of the members of our scenarios."""
+    simulators = [module for module in MODULE_NAMES if module.startswith("cosim.simulators.")]
+    for module in simulators:
+        importlib.import_module(module)
+    found, classes = set(STUDY.members), [Adapter]
+    for cls in classes:
+        classes += cls.__subclasses__()
+        if cls.__module__ in MODULE_NAMES and cls.__module__.startswith("cosim.simulators."):
+            found |= set(cls.MODELS) | {port.name for ports in cls.MODELS.values() for port in ports}
+    return found - GENERAL_WORDS
+
+
+def said_in(path: Path) -> dict[str, int]:
+    """Words in the strings of a module -> line, without those of docstrings and comments."""
+    nodes = nodes_of(path)
+    about = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    return {word: node.lineno for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)
+            and id(node) not in about for word in re.findall(r"\w+", node.value.replace("aidc-cosim", ""))}
+
+
+def test_the_frame_knows_no_model():
+    """No string of the frame names a port, a model or a member of ours; the report and the checks of these come by
+    import strings of the scenario. Nor do the scripts of a page."""
+    names = words_of_models()
+    assert names >= {"nci_kg_per_kwh", "p_site_kw", "price_usd_per_kwh", "queued_jobs", "Site", "grid", "controller"}
+    frame = {name_of(path): said_in(path) for path in MODULES if package_of(name_of(path)) == "cosim"}
+    assert [words for module, words in frame.items() if module == "cosim.units"][0]["kg_per_kwh"]
+    found = {f"{module}:{line}: {word}" for module, words in frame.items() if module != "cosim.imports"
+             for word, line in words.items() if word in names - EXAMPLES.get(module, set())}
+    assert not found
+    assert not {module for module, words in EXAMPLES.items() if not words <= frame[module].keys()}
+    for path in (ROOT / "cosim").rglob("*.js"):
+        assert not names & set(re.findall(r"\w+", path.read_text(encoding="utf-8"))), path
+
+
+def test_what_shows_and_checks_models_stands_beside_them():
+    """The other way round: these names are there, so that the test above can fail."""
+    for module in ("reporting.sections", "reporting.data", "contracts"):
+        path = next(path for path in MODULES if name_of(path) == f"cosim.simulators.{module}")
+        assert said_in(path).keys() & words_of_models()
 
 
 def test_heavy_libraries_have_one_owner():

@@ -165,11 +165,16 @@ class Static(Uniform):
 
     def __init__(self, facts: FleetFacts, options: PolicyOptions, rng: np.random.Generator) -> None:
         super().__init__(facts, options, rng)
+        self._share = self.check_fits(facts, options)
+
+    @staticmethod
+    def check_fits(facts: FleetFacts, options: PolicyOptions) -> list[list[float]]:
+        """(M, N) the shares; ScenarioError unless the weights are some for this fleet."""
         weights = options.weights
         if weights is None or len(weights) != facts.n_sites or min(weights) < 0:
             raise ScenarioError(f"policy static needs one weight >= 0 per site ({facts.n_sites}), got {weights}; "
                                 f"for example weights={':'.join('1' * facts.n_sites)}")
-        self._share = [_over(row, weights) for row in facts.eligible]
+        return [_over(row, weights) for row in facts.eligible]
 
 
 class TouShift(Uniform):

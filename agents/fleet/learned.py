@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ from cosim.agents.fleet.actions import decision_of
 from cosim.agents.fleet.decision import FleetFacts, Matrix, Observation, Operation
 from cosim.agents.fleet.observation import Sight
 from cosim.agents.fleet.team_arrays import MANAGER, TeamView
+from cosim.agents.learn import checkpoint
 from cosim.agents.learn.numpy_actor import ActingTeam
-from cosim.agents.learn.spec import AgentType, Interval, TeamSpec
+from cosim.agents.learn.spec import AgentType, Interval, TeamSpec, spec_from_dict
 
 from cosim.errors import ScenarioError
+from cosim.limits import is_file
 
 _NCI, _MCI, _FULL = "nci_kg_per_kwh ", "mci_kg_per_kwh ", "site_carry "
 """Columns of the manager by which a spec says what its team was shown."""
@@ -33,23 +36,11 @@ class LearnedPolicy:
     needs_nci = False
 
     def __init__(self, path: str | Path, facts: FleetFacts, sees_nci: bool, explorer: Any = None) -> None:
-        self._facts, self._team = facts, explorer or ActingTeam(path)
+        self._facts, self._team = facts, explorer or _team_of(path)
         self._deterministic = explorer is None
         trained = self._team.spec
-        shown = [c.name for c in trained.types[MANAGER].observation] if MANAGER in trained.types else []
-
-        def sees(prefix: str) -> bool:
-            return any(name.startswith(prefix) for name in shown)
-
-        sight = Sight(facts.classes, facts.sites, 1.0, {}, sees(_NCI), sees(_MCI), sees(_FULL))
-        found = differences(trained, TeamView(facts, sight, {}).spec)
-        if sees(_NCI) != sees_nci:
-            found.insert(0, "it was trained in {} mode, this is {} mode (controller.mode)".format(
-                *(("joint", "power") if sees(_NCI) else ("power", "joint"))))
-        if found:
-            raise ScenarioError(f"checkpoint {path} does not fit this scenario: {'; '.join(found)}. Train one with "
-                                "python -m cosim.agents.train, or choose another controller.policy")
-        self._view = TeamView(facts, sight, {}, trained)
+        check_fit(path, trained, facts, sees_nci)
+        self._view = TeamView(facts, _sight(trained, facts), {}, trained)
         self.about = f"{self._team.method} from {Path(path).name} (sha256 {_digest(path)})"
         self._decoding: Any = None
 
@@ -70,6 +61,24 @@ class LearnedPolicy:
         return decision_of(self._facts, step.action[0].tolist()).operation
 
 
+def check_checkpoint(path: str | Path, facts: FleetFacts, sees_nci: bool, explores: bool) -> None:
+    """ScenarioError for a checkpoint of which no `LearnedPolicy` can be made, without making one; the weights of one
+    that explores are left to torch, which alone can run them."""
+    check_fit(path, _spec_of(path) if explores else _team_of(path).spec, facts, sees_nci)
+
+
+def check_fit(path: str | Path, trained: TeamSpec, facts: FleetFacts, sees_nci: bool) -> None:
+    """ScenarioError that says in what a trained team is not one for this fleet and mode."""
+    sight = _sight(trained, facts)
+    found = differences(trained, TeamView(facts, sight, {}).spec)
+    if sight.nci != sees_nci:
+        found.insert(0, "it was trained in {} mode, this is {} mode (controller.mode)".format(
+            *(("joint", "power") if sight.nci else ("power", "joint"))))
+    if found:
+        raise ScenarioError(f"checkpoint {path} does not fit this scenario: {'; '.join(found)}. Train one with "
+                            "cosim train, or choose another controller.policy")
+
+
 def differences(trained: TeamSpec, ours: TeamSpec) -> list[str]:
     """In what a trained team's spec is not the scenario's, a phrase each; [] when it fits. Ranges may differ."""
     theirs, here = trained.names, ours.names
@@ -78,6 +87,38 @@ def differences(trained: TeamSpec, ours: TeamSpec) -> list[str]:
     if (trained.leaders, [kind for _, kind in trained.agents]) != (ours.leaders, [kind for _, kind in ours.agents]):
         return ["its agents have other types"]
     return [phrase for name in ours.types for phrase in _of_type(trained.types[name], ours.types[name])]
+
+
+def _sight(trained: TeamSpec, facts: FleetFacts) -> Sight:
+    """What the team was shown, by the names of its manager's columns."""
+    shown = [c.name for c in trained.types[MANAGER].observation] if MANAGER in trained.types else []
+
+    def sees(prefix: str) -> bool:
+        return any(name.startswith(prefix) for name in shown)
+
+    return Sight(facts.classes, facts.sites, 1.0, {}, sees(_NCI), sees(_MCI), sees(_FULL))
+
+
+def _spec_of(path: str | Path) -> TeamSpec:
+    """What a checkpoint says of its team; no weight is read."""
+    _, about = checkpoint.read(path, prefix="none of the arrays/")
+    try:
+        return spec_from_dict(about["spec"])
+    except (KeyError, TypeError, ValueError, AttributeError) as err:
+        raise ScenarioError(f"checkpoint '{path}' does not fit this version: {err}") from None
+
+
+def _team_of(path: str | Path) -> ActingTeam:
+    """The team of a checkpoint, read once for as long as its file stays as it is: checked first, then run."""
+    if not is_file(path):
+        raise ScenarioError(f"there is no checkpoint '{path}'")
+    now = Path(path).stat()
+    return _read_team(str(path), (now.st_mtime_ns, now.st_size, now.st_ino))
+
+
+@lru_cache(maxsize=2)
+def _read_team(path: str, stamp: tuple[int, ...]) -> ActingTeam:
+    return ActingTeam(path)
 
 
 def _of_type(theirs: AgentType, ours: AgentType) -> list[str]:

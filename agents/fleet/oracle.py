@@ -77,9 +77,7 @@ class MyopicOracle:
     needs_nci = False
 
     def __init__(self, facts: FleetFacts, options: PolicyOptions, rng: np.random.Generator) -> None:
-        if options.energy is None or not facts.top_to_per_s:
-            raise ScenarioError("policy myopic_oracle needs to know what a site draws and how fast jobs can run, and "
-                                "nobody tells it")
+        self.check_fits(facts, options)
         self.facts, self.energy, self.weights = facts, options.energy, options.reward
         self._split = GpuRule(facts, options.drain_min)
         self._inf, self._train = facts.inf, facts.train
@@ -93,6 +91,13 @@ class MyopicOracle:
         self._seen: Observation | None = None
         self._now: Vector = ()
         self._usual: Vector = ()
+
+    @staticmethod
+    def check_fits(facts: FleetFacts, options: PolicyOptions) -> None:
+        """ScenarioError without the sites' energy model and the jobs' speeds."""
+        if options.energy is None or not facts.top_to_per_s:
+            raise ScenarioError("policy myopic_oracle needs to know what a site draws and how fast jobs can run, and "
+                                "nobody tells it")
 
     def place(self, observation: Observation) -> Matrix:
         """(M, N) shares of the parts' places."""

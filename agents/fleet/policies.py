@@ -24,18 +24,24 @@ POLICIES: dict[str, type] = {
 _METHODS = ("place", "operate", "needs_nci")
 
 
-def make_policy(
-    name: str, facts: FleetFacts, options: PolicyOptions, rng: np.random.Generator, sees_nci: bool = True,
-    policies: Mapping[str, Callable[..., Policy]] = POLICIES,
-) -> Policy:
-    """The policy called `name` in `policies`; ScenarioError if there is none, or if it needs what it is not shown."""
+def policy_class(name: str, sees_nci: bool = True, policies: Mapping[str, Callable[..., Policy]] = POLICIES
+                 ) -> Callable[..., Policy]:
+    """The class called `name` in `policies`; ScenarioError if there is none, or if it needs what it is not shown."""
     if name not in policies:
         raise ScenarioError(_nobody(name, policies))
     if policies[name].needs_nci and not sees_nci:
         blind = ", ".join(sorted(n for n, kind in policies.items() if not kind.needs_nci))
         raise ScenarioError(f"policy {name} decides by carbon intensity, which power mode hides: --set "
                             f"controller.mode=joint, or one of: {blind}")
-    return policies[name](facts, options, rng)
+    return policies[name]
+
+
+def make_policy(
+    name: str, facts: FleetFacts, options: PolicyOptions, rng: np.random.Generator, sees_nci: bool = True,
+    policies: Mapping[str, Callable[..., Policy]] = POLICIES,
+) -> Policy:
+    """The policy called `name` in `policies`; ScenarioError as `policy_class`, and as its class."""
+    return policy_class(name, sees_nci, policies)(facts, options, rng)
 
 
 def checkpoint_of(policy: str) -> Path | None:
@@ -55,7 +61,7 @@ def checkpoint_of(policy: str) -> Path | None:
                             (f": {inside}" if inside else ", there is none"))
     if not is_file(path):
         raise ScenarioError(f"policy '{policy}': there is no checkpoint at this path; "
-                            "python -m cosim.agents.train makes one")
+                            "cosim train makes one")
     if path.suffix != SUFFIX:
         raise ScenarioError(f"policy '{policy}' is no checkpoint; the name of one ends in {SUFFIX}")
     return path

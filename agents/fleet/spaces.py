@@ -1,6 +1,6 @@
 """Sizes of the action spaces, (33)-(38): how much smaller the hierarchy is than one flat agent (Table III).
 
-    python -m cosim.agents.fleet.spaces --table3
+    cosim spaces
 
 Rows of the model: E33-38, I35, U21, X15.
 """
@@ -11,6 +11,7 @@ import sys
 from math import comb
 
 from cosim.errors import ScenarioError
+from cosim.imports import load
 
 
 def cardinalities(n_sites: int, gamma: int = 10, n_train: int = 2, n_inf: int = 2, n_deferrals: int = 6,
@@ -51,6 +52,4 @@ def table3() -> str:
 
 
 if __name__ == "__main__":
-    if sys.argv[1:] != ["--table3"]:
-        sys.exit("usage: python -m cosim.agents.fleet.spaces --table3")
-    print(table3())
+    sys.exit(load("cosim.agents.action_spaces:main", "command")())

@@ -1,15 +1,16 @@
-"""python -m cosim.agents.pretrained [NAME]: the trained teams that ship, how each was made and how it learned."""
+"""cosim pretrained [NAME]: the trained teams that ship, how each was made and how it learned."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 
 from cosim.agents.pretrained import shipped
 
-from cosim.console import OneLineParser, fail, plain_console, print_digest
+from cosim.console import command_parser, plain_console, print_digest, run_command
 from cosim.digest import Digest, Table
-from cosim.errors import CosimError, ScenarioError, unknown
+from cosim.errors import ScenarioError, unknown
 
 _CURVE = ("days", "objective per day", "USD/day", "attributed t/day", "dropped training jobs/day")
 
@@ -28,16 +29,21 @@ def about(name: str) -> Digest:
         Table("Evaluated", ("", *facts["evaluation"]["policies"]), rows, facts["evaluation"]["note"])])
 
 
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = command_parser("pretrained")
+    p.add_argument("name", nargs="?", metavar="NAME", help="one of them (default: all)")
+    return p
+
+
 def main(argv: list[str] | None = None) -> int:
     """The program; returns its exit code."""
-    parser = OneLineParser(prog="python -m cosim.agents.pretrained", description="Show the trained teams that ship.")
-    parser.add_argument("name", nargs="?", help="one of them (default: all)")
-    try:
-        wanted = parser.parse_args(argv).name
-        for name in [wanted] if wanted else shipped():
-            print_digest(plain_console(), about(name))
-    except CosimError as err:
-        return fail(err)
+    return run_command(parser, _show, argv)
+
+
+def _show(args: argparse.Namespace) -> int:
+    for name in [args.name] if args.name else shipped():
+        print_digest(plain_console(), about(name))
     return 0
 
 

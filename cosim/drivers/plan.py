@@ -129,8 +129,11 @@ def _expand(resolved: Resolved, link: Link, sides: Mapping[str, Sides]) -> list[
     _check_steps(resolved, link, out, src, dst)
     _check_labels(resolved, link, (out, sides[src].labels), (into, sides[dst].labels))
     if is_marginal(src_port) and not is_marginal(dst_ours) and unit_of(dst_ours).dimension == "carbon intensity":
+        fits = [p.name for ports in sides[dst].ports[dst_model].values() for p in ports
+                if p.flow != "out" and is_marginal(p.name)]
+        hint = f"link it to {listed(fits)}" if fits else f"leave the link out: {dst} takes no marginal intensity"
         raise ScenarioError(f"link {link.source} -> {link.target}: {src_port} is a marginal intensity, {dst_ours} an "
-                            "average one, by which CO2 is attributed; link it to mci_kg_per_kwh")
+                            f"average one, by which CO2 is attributed; {hint}")
     # a factor stands for the unit of a name that has none: theirs = ours x factor
     factor = link.scale if link.scale is not None else (
         scale(src_ours if src_factor else src_port, dst_ours if dst_factor else dst_port)

@@ -137,7 +137,7 @@ async def prove(reader: StreamReader, writer: StreamWriter, secret: bytes) -> No
     try:
         greeting = await asyncio.wait_for(reader.readline(), _HELLO_S)
         if not greeting.startswith(_GREETING):
-            raise ScenarioError("it asks for no secret; start it by python -m cosim.serve --remote --secret VARIABLE, "
+            raise ScenarioError("it asks for no secret; start it by cosim serve --remote --secret VARIABLE, "
                                 "or leave secret out")
         nonce = greeting.removeprefix(_GREETING).strip()
         writer.write(_answer(secret, nonce) + b"\n")

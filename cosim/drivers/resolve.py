@@ -178,6 +178,8 @@ def _simulator(member: str, path: str) -> type[Simulator]:
     what = f"simulator of member '{member}'"
     cls = load(path, what)
     missing = [m for m in REQUIRED if not callable(getattr(cls, m, None))]
+    if isinstance(cls, type) and issubclass(cls, Adapter):
+        missing += [declared for declared in ("MODELS", "PARAMS") if not hasattr(cls, declared)]
     if not isinstance(cls, type) or missing:
         raise ScenarioError(f"{what} '{path}' is no simulator: " + (
             f"it has no {', '.join(missing)}" if isinstance(cls, type) else "it is not a class") +

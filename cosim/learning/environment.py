@@ -9,7 +9,7 @@ from cosim.errors import ScenarioError
 from cosim.imports import load
 from cosim.learning.vector import Environments, learning_scenario
 from cosim.learning.workers import Workers
-from cosim.run import find
+from cosim.request import find
 from cosim.scenario import Scenario
 
 
@@ -42,4 +42,4 @@ def parallel_env(scenario: str | Path | Scenario) -> Any:
 
 def scenario_of(scenario: str | Path | Scenario) -> Scenario:
     """A scenario from its name or file; one that is there already as it is."""
-    return scenario if isinstance(scenario, Scenario) else find(str(scenario))
+    return scenario if isinstance(scenario, Scenario) else find(scenario)

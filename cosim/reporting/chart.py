@@ -60,7 +60,8 @@ class Rule:
 class Heat:
     """A table as colour: z (rows, columns); rows have names, columns start at x_s. `scale` heat, or flag for 0/1.
 
-    `y_s` replaces row names where the rows are times too.
+    `y_s` replaces row names where the rows are times too; x_says and y_says are then what happened at a column's and a
+    row's time, 'ran' and 'arrived' for example.
     """
 
     x_s: np.ndarray
@@ -70,6 +71,8 @@ class Heat:
     end_s: float
     scale: Literal["heat", "flag"] = "heat"
     y_s: np.ndarray | None = None
+    x_says: str = ""
+    y_says: str = ""
 
 
 @dataclass(frozen=True)
@@ -158,6 +161,74 @@ class Section:
     short: str
     title: str
     pictures: list[list[Picture]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class NodeLevel:
+    """What the nodes of a map can be coloured by: values (time, node), NaN where not known; `short` is its name in the
+    line that reads out a node, '' where the unit says it."""
+
+    key: str
+    title: str
+    short: str
+    unit: str
+    values: np.ndarray
+    digits: int = 3
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Something that stands at a node (its position in the map's nodes), with the power it draws or gives, (time,)."""
+
+    name: str
+    node: int
+    power_kw: np.ndarray
+    colour: str = "ink"
+    shape: Literal["ring", "square"] = "square"
+
+
+@dataclass(frozen=True)
+class Readout:
+    """A figure of the whole map at the chosen time, (time,), after its words; in kW it is written as power."""
+
+    words: str
+    unit: str
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
+class Network:
+    """A map: nodes in places of their own, lines between them, and what is known of both over time.
+
+    time_s   (t,)
+    nodes    (name, column, row); row 0 is the middle, greater ones are below
+    lines    positions of the two nodes of each line
+    flow_kw  (t, line) what a line carries, > 0 from its first node to its second
+    """
+
+    time_s: np.ndarray
+    nodes: list[tuple[str, int, int]]
+    lines: list[tuple[int, int]]
+    flow_kw: np.ndarray
+    levels: tuple[NodeLevel, ...] = ()
+    marks: tuple[Mark, ...] = ()
+    readouts: tuple[Readout, ...] = ()
+
+    def level(self, key: str) -> np.ndarray | None:
+        """Values of a level, (time, node); None where there is none of that key."""
+        return next((level.values for level in self.levels if level.key == key), None)
+
+
+@dataclass(frozen=True)
+class Maps:
+    """The part of a report that shows networks: per run a sentence and a map, or None where there is nothing to draw;
+    `substitutes` are pictures in the place of maps, one per run, or none."""
+
+    short: str
+    title: str
+    pictures: list[Picture]
+    networks: list[Network | None]
+    substitutes: list[Picture] = field(default_factory=list)
 
 
 def missing(key: str, what: str) -> Picture:

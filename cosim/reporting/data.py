@@ -1,4 +1,4 @@
-"""One trace as the report reads it: sites, classes, intensities and means, all by the names of the ports."""
+"""One trace as a report reads it: ports, what counts of them, means, and who was connected to what."""
 
 from __future__ import annotations
 
@@ -14,10 +14,6 @@ from cosim.trace.series import (
     CountedTime,
     counted,
     counted_time,
-    end_of,
-    ended_jobs,
-    intensity_of,
-    over_counted,
     recording_of,
     scenario_of,
     standing,
@@ -25,14 +21,16 @@ from cosim.trace.series import (
 )
 from cosim.units import HOUR_S, MIN_S
 
-SITE, BUS, GRID, PRICE = "aidc/Site", "grid/Bus", "grid/Grid", "tariff/Tariff/price_usd_per_kwh"
 _BINS_S = (*(n * MIN_S for n in (1, 5, 15, 30)), *(n * HOUR_S for n in (1, 2, 3, 6, 12, 24)))
 _MOST_BINS = 200
 
 
 @dataclass
 class Run:
-    """A trace, read on demand. `colours` gives each site its colour, the same in all runs of a report."""
+    """A trace, read on demand. `colours` gives each name of `coloured` its colour, the same in all runs of a report.
+
+    A report of somebody else's derives a class from this one that knows its ports (`Report.reads`).
+    """
 
     trace: Trace
     label: str
@@ -53,25 +51,10 @@ class Run:
         """Parameters of a member, {} when there is none."""
         return self.scenario["members"].get(member, {}).get("params", {})
 
-    @cached_property
-    def classes(self) -> list[str]:
-        """Job classes of the data centers."""
-        return self.trace.names(SITE, "job_class") if self.has(f"{SITE}/busy_gpus") else []
-
-    @cached_property
-    def kinds(self) -> dict[str, list[int]]:
-        """'training' and 'inference' -> positions of their classes; all are 'jobs' where the scenario does not say."""
-        table = self.scenario["shared"].get("job_classes", {})
-        words = {"train": "training", "inf": "inference"}
-        out: dict[str, list[int]] = {}
-        for k, name in enumerate(self.classes):
-            out.setdefault(words.get(table.get(name, {}).get("kind", ""), "jobs"), []).append(k)
-        return dict(sorted(out.items(), reverse=True))
-
-    @cached_property
-    def sites(self) -> list[str]:
-        """The data centers; [] when the trace has none."""
-        return self.trace.names(SITE) if SITE in self.models else []
+    @property
+    def coloured(self) -> list[str]:
+        """Entities that keep a colour of their own through all pictures; here none."""
+        return []
 
     @cached_property
     def models(self) -> list[str]:
@@ -135,12 +118,6 @@ class Run:
         out[what.use] = getattr(what, name)
         return out
 
-    def dropped_jobs(self) -> np.ndarray:
-        """Jobs dropped in what counts of each sample of the sites, (time, site, class)."""
-        out = np.zeros_like(self.get(f"{SITE}/dropped_jobs"))
-        out[self.counts(SITE).use] = ended_jobs(self.trace, SITE, "dropped")
-        return out
-
     def of_counted(self, path: str) -> np.ndarray:
         """A port's values at the samples that count, in whole or in part."""
         return self.get(path)[self.counts(path).use]
@@ -196,35 +173,6 @@ class Run:
         table = self.trace.table("wiring")
         return list(zip(table.get("source", ()), table.get("target", ()), strict=True))
 
-    def intensity_of(self, site: str, port: str = "nci_kg_per_kwh") -> tuple[str, int] | None:
-        """(path, column) of a carbon intensity at a site's bus, from where the run's wiring took its NCI."""
-        found = intensity_of(self.trace, site, port)
-        return found if found and self.has(found[0]) else None
-
-    def bus_of(self, site: str) -> str | None:
-        """Entity name of the bus where a site draws its power."""
-        for source, target in self.wiring:
-            (member, eid, port), to = end_of(source), end_of(target)
-            if member == "aidc" and eid == site and port.startswith("p_") and to.member == "grid":
-                return to.entity
-        found = self.intensity_of(site)
-        return self.trace.names(found[0].rpartition("/")[0])[found[1]] if found else None
-
-    def nci(self, site: str) -> np.ndarray:
-        """NCI of a site over the samples of the sites that count, (k,); NaN where the trace has none."""
-        found = self.intensity_of(site)
-        return (np.full(len(self.counts(SITE).hours), np.nan) if found is None else
-                over_counted(self.trace, found[0], SITE)[:, found[1]])
-
-    def prices(self) -> np.ndarray:
-        """The price over the samples of the sites that count, (k,), USD/kWh."""
-        return over_counted(self.trace, PRICE, SITE)[:, 0]
-
     def held(self, path: str, time_s: np.ndarray) -> np.ndarray:
         """Values as they stood at `time_s` (NaN before the first)."""
         return standing(self.trace, path, time_s)
-
-    @cached_property
-    def jobs(self) -> dict[str, np.ndarray]:
-        """The job table, {} when no row was written."""
-        return self.trace.table("jobs")

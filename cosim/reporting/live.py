@@ -1,7 +1,7 @@
-"""The live view of a run: carbon intensity, power, queues and drops per site, progress and speed, in a terminal.
+"""The live view of a run: progress and speed, the tables that its scenario's report names, and ranges of all else.
 
-It hears every record (`Control.on_record`) and draws a few times a second. Without a terminal it prints a line now and
-then instead. It reads values by the names of their ports and knows no model: what it does not know it shows as ranges.
+It takes every record (`Control.on_record`) and draws a few times a second. Without a terminal it prints a line now and
+then instead.
 """
 
 from __future__ import annotations
@@ -23,74 +23,73 @@ from cosim.console import say
 from cosim.drivers.instrument import Control
 from cosim.drivers.plan import Plan
 from cosim.plaintext import visible
+from cosim.reporting.definition import Column, LiveTable
 
 REDRAW_S = 0.5
 """Wall-clock seconds between two pictures of the terminal."""
 LINE_S = 5.0
 """Wall-clock seconds between two plain lines."""
-SITES, NCI = "aidc", "nci_kg_per_kwh"
-_COUNTED = ("queued_jobs", "deferred_jobs", "running_jobs")
 _MOST_RANGES, _BAR = 6, 60
 
 Outputs = Mapping[str, Mapping[str, Any]]
 
 
-@dataclass
-class SiteView:
-    """One data center as it stands: NCI kg/kWh and power kW (NaN: not known), busy GPUs as a share, jobs by state, and
-    the jobs dropped since the start."""
+@dataclass(frozen=True)
+class Row:
+    """An entity of a table as it stands: port -> what its column shows, NaN for what is not known."""
 
     name: str
-    nci_kg_per_kwh: float
-    p_kw: float
-    busy_ratio: float
-    queued_jobs: int
-    deferred_jobs: int
-    running_jobs: int
-    dropped_jobs: int
+    values: dict[str, float]
 
 
 @dataclass
 class Board:
     """The latest outputs of every member and what can be said of them. `hear` is called after every step."""
 
+    tables: tuple[LiveTable, ...] = ()
     latest: dict[str, Outputs] = field(default_factory=dict)
-    dropped: dict[str, int] = field(default_factory=dict)
+    summed: dict[tuple[str, str, str], float] = field(default_factory=dict)
+    """(member, entity, port) -> sum since the start, of the columns that are sums."""
+
+    def __post_init__(self) -> None:
+        self._counted = {table.member: tuple(c.port for c in table.columns if c.since_start) for table in self.tables}
 
     def hear(self, member: str, data: Outputs) -> None:
-        """Keep a member's outputs; add up the drops of a data center."""
+        """Keep a member's outputs; add up what its tables show since the start."""
         self.latest[member] = data
-        if member == SITES:
+        for port in self._counted.get(member, ()):
             for eid, ports in data.items():
-                if lost := int(_total(ports.get("dropped_jobs", 0))):
-                    self.dropped[eid] = self.dropped.get(eid, 0) + lost
+                key = (member, eid, port)
+                self.summed[key] = self.summed.get(key, 0.0) + _total(ports.get(port, 0.0))
 
-    def sites(self, plan: Plan | None) -> list[SiteView]:
-        """The data centers that report a power; [] without any."""
-        out = []
-        for eid, ports in self.latest.get(SITES, {}).items():
-            if "p_kw" not in ports:
-                continue
-            counts = {name: int(_total(ports.get(name, 0))) for name in _COUNTED}
-            busy = 1.0 - _total(ports["free_gpu_ratio"]) if "free_gpu_ratio" in ports else math.nan
-            out.append(SiteView(eid, self._nci(plan, eid), _total(ports["p_kw"]), busy,
-                                dropped_jobs=self.dropped.get(eid, 0), **counts))
-        return out
+    def rows(self, table: LiveTable, plan: Plan | None) -> list[Row]:
+        """The entities that give what the table needs; [] without any."""
+        return [Row(eid, {c.port: c.offset + c.scale * self._value(table.member, eid, c, plan) for c in table.columns})
+                for eid, ports in self.latest.get(table.member, {}).items() if table.needs in ports]
 
-    def _nci(self, plan: Plan | None, site: str) -> float:
-        """Carbon intensity that the run's wiring sends to a site's agent; NaN where nothing does."""
+    def _value(self, member: str, eid: str, column: Column, plan: Plan | None) -> float:
+        if column.since_start:
+            return self.summed.get((member, eid, column.port), column.absent)
+        if column.received:
+            return self._received(plan, eid, column.port)
+        ports = self.latest[member][eid]
+        return _total(ports[column.port]) if column.port in ports else column.absent
+
+    def _received(self, plan: Plan | None, eid: str, port: str) -> float:
+        """What the run's wiring sends to a port of an entity of this name; NaN where nothing does."""
         for c in plan.connections if plan else ():
-            if c.target[1:] == (site, NCI):
-                member, eid, port = c.source
-                value = self.latest.get(member, {}).get(eid, {}).get(port)
+            if c.target[1:] == (eid, port):
+                member, source, given = c.source
+                value = self.latest.get(member, {}).get(source, {}).get(given)
                 return math.nan if value is None else _total(value)
         return math.nan
 
     def others(self) -> list[tuple[str, list[tuple[str, float, float, int]]]]:
-        """(member, [(port, lowest, highest, entities)]) of the scalar outputs of all but the data centers."""
+        """(member, [(port, lowest, highest, entities)]) of the scalar outputs of members that are in no table."""
         out = []
+        shown = {table.member for table in self.tables if self.rows(table, None)}
         for member, data in self.latest.items():
-            if member == SITES and any("p_kw" in ports for ports in data.values()):
+            if member in shown:
                 continue
             values: dict[str, list[float]] = {}
             for ports in data.values():
@@ -149,26 +148,37 @@ def picture(name: str, board: Board, plan: Plan | None, pace: Pace) -> Group:
     head = Text.assemble((visible(name), "bold"), "  ", pace.words())
     done = _BAR * pace.time // max(pace.until, 1)
     parts: list[Any] = [head, Text.assemble(("━" * done, "green"), ("─" * (_BAR - done), "dim"))]
-    sites = board.sites(plan)
-    if sites:
-        parts.append(_site_table(sites))
+    for table in board.tables:
+        if rows := board.rows(table, plan):
+            parts.append(_drawn(table, rows))
     parts += [Text(visible(line), overflow="ellipsis", no_wrap=True, style="dim") for line in other_lines(board)]
     return Group(*parts)
 
 
-def _site_table(sites: list[SiteView]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("site", "NCI kg/kWh", "power kW", "GPUs busy", "running", "queued", "put off", "dropped"):
-        table.add_column(column, justify="left" if column == "site" else "right")
-    for s in sites:
-        table.add_row(Text(visible(s.name)), _number(s.nci_kg_per_kwh, 3), _number(s.p_kw, 1), _percent(s.busy_ratio),
-                      str(s.running_jobs), str(s.queued_jobs), str(s.deferred_jobs),
-                      Text(str(s.dropped_jobs), style="red" if s.dropped_jobs else ""))
-    if len(sites) > 1:
-        table.add_row("all", "", _number(sum(s.p_kw for s in sites), 1), "", str(sum(s.running_jobs for s in sites)),
-                      str(sum(s.queued_jobs for s in sites)), str(sum(s.deferred_jobs for s in sites)),
-                      str(sum(s.dropped_jobs for s in sites)))
-    return table
+def _drawn(table: LiveTable, rows: list[Row]) -> Table:
+    out = Table(box=None, pad_edge=False, header_style="dim")
+    out.add_column(table.title, justify="left")
+    for column in table.columns:
+        out.add_column(column.title, justify="right")
+    for row in rows:
+        out.add_row(Text(visible(row.name)), *(
+            Text(_written(c, row.values[c.port]), style="red" if c.alarm and row.values[c.port] else "")
+            for c in table.columns))
+    if len(rows) > 1:
+        out.add_row("all", *(_written(c, sum(row.values[c.port] for row in rows)) if c.total else ""
+                             for c in table.columns))
+    return out
+
+
+def _written(column: Column, value: float) -> str:
+    return f"{_Figure(value):{column.spec}}" + (column.unit if math.isfinite(value) else "")
+
+
+class _Figure(float):
+    """A number that is written in words where it is none."""
+
+    def __format__(self, spec: str) -> str:
+        return super().__format__(spec) if math.isfinite(self) else "not known"
 
 
 def other_lines(board: Board) -> list[str]:
@@ -184,28 +194,20 @@ def other_lines(board: Board) -> list[str]:
 
 def line(name: str, board: Board, plan: Plan | None, pace: Pace) -> str:
     """The same in one plain line."""
-    sites = board.sites(plan)
-    said = [f"{s.name} {_number(s.p_kw, 0)} kW at {_number(s.nci_kg_per_kwh, 3)} kg/kWh, {s.queued_jobs} queued, "
-            f"{s.dropped_jobs} dropped" for s in sites] or other_lines(board)
+    said = [f"{row.name} {table.line.format(**{port: _Figure(value) for port, value in row.values.items()})}"
+            for table in board.tables for row in board.rows(table, plan)] or other_lines(board)
     return f"{name} {pace.words()}: {'; '.join(said)}"
 
 
-def _number(value: float, places: int) -> str:
-    return f"{value:.{places}f}" if math.isfinite(value) else "not known"
-
-
-def _percent(ratio: float) -> str:
-    return f"{100 * ratio:.0f} %" if math.isfinite(ratio) else "not known"
-
-
 @contextmanager
-def live_view(control: Control, name: str, until: int, console: Console | None = None) -> Iterator[None]:
+def live_view(control: Control, name: str, until: int, console: Console | None = None,
+              tables: tuple[LiveTable, ...] = ()) -> Iterator[None]:
     """Show a run while it goes on, on standard error: a picture in a terminal, plain lines elsewhere.
 
-    Takes the control's `on_progress` and `on_record`. `until` is in bus steps.
+    Takes the control's `on_progress` and `on_record`. `until` is in bus steps; tables: those of the scenario's report.
     """
     console = console or Console(stderr=True)
-    board, pace = Board(), Pace(control.clock, until)
+    board, pace = Board(tables), Pace(control.clock, until)
     control.on_record = board.hear
     if console.is_terminal:
         with Live(console=console, auto_refresh=False, transient=True) as live:

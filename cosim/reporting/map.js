@@ -1,8 +1,7 @@
-// The feeder: a tree drawn once per size and theme, recoloured as the slider moves.
+// The map: a network drawn once per size and theme, recoloured as the slider moves.
 const NS = "http://www.w3.org/2000/svg";
-const MODES = {nci: ["Carbon intensity", "kg/kWh"], mci: ["Marginal intensity", "kg/kWh"], vm: ["Voltage", "p.u."]};
 const views = [];
-let mode = "nci", playing = null;
+let mode = null, playing = null; // mode: what the nodes are coloured by, a level without its values
 
 function svg(name, attributes, parent, text) {
   const node = document.createElementNS(NS, name);
@@ -15,9 +14,10 @@ function svg(name, attributes, parent, text) {
 function prepareMaps() {
   DATA.maps.forEach((m, r) => {
     m.t = array(m.time_s); m.f = array(m.flow);
-    for (const key of Object.keys(MODES)) m[key] = m[key] && array(m[key]);
-    for (const thing of [...m.sites, ...m.sources]) thing.y = array(thing.kw);
-    m.loss = m.loss && array(m.loss); m.emission = m.emission && array(m.emission);
+    m.level = {};
+    for (const level of m.levels) m.level[level.key] = array(level.values);
+    for (const mark of m.marks) mark.y = array(mark.kw);
+    for (const one of m.readouts) one.y = array(one.values);
     views.push({m, at: 0, box: el("map" + r), out: el("readout" + r)});
   });
   if (!views.length) return;
@@ -29,31 +29,35 @@ function prepareMaps() {
   slider.max = times.length - 1;
   slider.addEventListener("input", () => choose(times[slider.value]));
   el("play").addEventListener("click", play);
-  const keys = Object.keys(MODES).filter(k => views.some(v => v.m[k] && v.m[k].some(Number.isFinite)));
-  mode = keys[0];
-  for (const k of keys) {
+  const modes = new Map(views.flatMap(v => v.m.levels).map(level => [level.key, level]));
+  for (const key of [...modes.keys()]) if (!views.some(v => v.m.level[key] && v.m.level[key].some(Number.isFinite))) modes.delete(key);
+  mode = [...modes.values()][0] || null;
+  for (const level of modes.values()) {
     const tab = document.createElement("button");
-    Object.assign(tab, {type: "button", textContent: MODES[k][0], id: "mode-" + k});
+    Object.assign(tab, {type: "button", textContent: level.title, id: "mode-" + level.key});
     tab.setAttribute("role", "tab");
-    tab.addEventListener("click", () => { mode = k; redrawMaps(); });
+    tab.addEventListener("click", () => { mode = level; redrawMaps(); });
     el("modes").appendChild(tab);
   }
 }
 
+const colours = m => mode && m.level[mode.key];
+const unit = () => mode ? mode.unit : "";
+
 function extent() {
   let low = Infinity, high = -Infinity;
-  for (const v of views) for (const x of v.m[mode] || []) if (Number.isFinite(x)) { low = Math.min(low, x); high = Math.max(high, x); }
+  for (const v of views) for (const x of colours(v.m) || []) if (Number.isFinite(x)) { low = Math.min(low, x); high = Math.max(high, x); }
   return low < high ? [low, high] : [low === Infinity ? 0 : low - 0.5, high === -Infinity ? 1 : high + 0.5];
 }
 
 function redrawMaps() {
   if (!views.length) return;
   views.extent = extent();
-  const [low, high] = views.extent, digits = mode === "vm" ? 4 : 3;
-  document.querySelectorAll("#modes button").forEach(b => b.setAttribute("aria-selected", b.id === "mode-" + mode));
+  const [low, high] = views.extent, digits = mode ? mode.digits : 3;
+  document.querySelectorAll("#modes button").forEach(b => b.setAttribute("aria-selected", b.id === "mode-" + (mode && mode.key)));
   const bar = document.createElement("i");
   bar.style.background = `linear-gradient(90deg,${RAMP[state.theme]})`;
-  el("scale").replaceChildren(figure(low, digits), bar, `${figure(high, digits)} ${MODES[mode] ? MODES[mode][1] : ""}`);
+  el("scale").replaceChildren(figure(low, digits), bar, `${figure(high, digits)} ${unit()}`);
   views.forEach(drawMap);
   views.forEach(updateMap);
 }
@@ -67,7 +71,7 @@ function drawMap(v) {
   const place = n => upright ? [(n.y - top + 0.5) * row + (wide - rows * row) / 2, n.x * col + 24] : [45 + n.x * col + Math.max(0, (wide - 90 - (cols - 1) * col) / 2), (n.y - top + 0.5) * row + 4];
   const tall = upright ? (cols - 1) * col + 60 : rows * row + 8;
   v.box.textContent = "";
-  const root = svg("svg", {viewBox: `0 0 ${wide} ${tall}`, role: "img", "aria-label": "Map of the feeder"}, v.box);
+  const root = svg("svg", {viewBox: `0 0 ${wide} ${tall}`, role: "img", "aria-label": "Map"}, v.box);
   v.xy = m.nodes.map(place);
   v.lines = m.lines.map(([a, b]) => {
     const [[x0, y0], [x1, y1]] = [v.xy[a], v.xy[b]], same = upright ? x0 === x1 : y0 === y1;
@@ -93,17 +97,14 @@ function drawMap(v) {
     used.add(s.node + " " + d);
     return d;
   };
-  v.sites = m.sites.map(s => attach(root, v, s, upright, side(s, -1), colour(s.colour), () => {
-    const [x, y] = v.xy[s.node];
-    svg("circle", {cx: x, cy: y, r: v.r + 4.5, fill: "none", stroke: colour(s.colour), "stroke-width": 3, "stroke-dasharray": "5 2.5"}, root);
-  }));
-  v.sources = m.sources.map(s => attach(root, v, s, upright, side(s, 1), css("ink"), () => {
+  v.marks = m.marks.map(s => attach(root, v, s, upright, side(s, s.shape === "ring" ? -1 : 1), colour(s.colour), () => {
     const [x, y] = v.xy[s.node], side = v.r + 3;
-    svg("rect", {x: x - side, y: y - side, width: 2 * side, height: 2 * side, fill: "none", stroke: css("ink"), "stroke-width": 1.8, rx: 2}, root);
+    if (s.shape === "ring") svg("circle", {cx: x, cy: y, r: v.r + 4.5, fill: "none", stroke: colour(s.colour), "stroke-width": 3, "stroke-dasharray": "5 2.5"}, root);
+    else svg("rect", {x: x - side, y: y - side, width: 2 * side, height: 2 * side, fill: "none", stroke: colour(s.colour), "stroke-width": 1.8, rx: 2}, root);
   }));
 }
 
-// Name and power beside a node: sites above (right on a phone), sources below (left).
+// Name and power beside a node: of rings above (right on a phone), of squares below (left).
 function attach(root, v, thing, upright, side, c, mark) {
   mark();
   const [x, y] = v.xy[thing.node], away = v.r + 8;
@@ -114,13 +115,13 @@ function attach(root, v, thing, upright, side, c, mark) {
 }
 
 function updateMap(v) {
-  const {m, at} = v, n = m.nodes.length, [low, high] = views.extent, values = m[mode], digits = mode === "vm" ? 4 : 3;
+  const {m, at} = v, n = m.nodes.length, [low, high] = views.extent, values = colours(m), digits = mode ? mode.digits : 3;
   const upright = v.box.clientWidth < 700;
   v.nodes.forEach((node, k) => {
     const x = values ? values[at * n + k] : NaN, c = Number.isFinite(x) ? ramp((x - low) / (high - low)) : css("line");
     node.dot.setAttribute("fill", c);
     if (node.text) node.text.style.fill = onColour(c);
-    node.tip.textContent = `node ${m.nodes[k].name}: ${figure(x, digits)} ${MODES[mode] ? MODES[mode][1] : ""}`;
+    node.tip.textContent = `node ${m.nodes[k].name}: ${figure(x, digits)} ${unit()}`;
   });
   v.lines.forEach((line, k) => {
     const kw = m.f[at * m.lines.length + k], share = Math.abs(kw) / views.flow, [a, b] = m.lines[k];
@@ -130,13 +131,9 @@ function updateMap(v) {
     const [dx, dy] = upright ? [0, turn * Math.sign(v.xy[b][1] - v.xy[a][1])] : [turn * Math.sign(v.xy[b][0] - v.xy[a][0]), 0];
     line.arrow.setAttribute("d", size ? `M${line.x + dx * size} ${line.y + dy * size}L${line.x - dx * size - dy * size} ${line.y - dy * size + dx * size}L${line.x - dx * size + dy * size} ${line.y - dy * size - dx * size}Z` : "");
   });
-  for (const s of [...v.sites, ...v.sources]) s.kw.textContent = power(s.thing.y[at]);
-  const parts = [];
-  if (m.sources.length) parts.push(`sources ${power(m.sources.reduce((sum, s) => sum + s.y[at], 0))}`);
-  if (m.sites.length) parts.push(`data centers ${power(m.sites.reduce((sum, s) => sum + s.y[at], 0))}`);
-  if (m.loss) parts.push(`losses ${power(m.loss[at])}`);
-  if (m.emission) parts.push(`emitting ${figure(m.emission[at])} kg/h`);
-  if (v.told !== undefined) parts.push(["nci", "mci", "vm"].filter(k => m[k]).reduce((text, k) => `${text} ${k === "vm" ? "" : k.toUpperCase() + " "}${figure(m[k][at * n + v.told], k === "vm" ? 4 : 3)} ${MODES[k][1]}`, `node ${m.nodes[v.told].name}:`));
+  for (const s of v.marks) s.kw.textContent = power(s.thing.y[at]);
+  const parts = m.readouts.map(one => `${one.words} ${one.unit === "kW" ? power(one.y[at]) : `${figure(one.y[at])} ${one.unit}`}`);
+  if (v.told !== undefined) parts.push(m.levels.reduce((text, one) => `${text} ${one.short ? one.short + " " : ""}${figure(m.level[one.key][at * n + v.told], one.digits)} ${one.unit}`, `node ${m.nodes[v.told].name}:`));
   v.out.textContent = parts.join(" · ");
 }
 

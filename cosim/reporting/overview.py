@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +12,14 @@ from cosim.digest import Digest
 from cosim.errors import CosimError
 from cosim.imports import load
 from cosim.reporting.data import Run
+from cosim.reporting.definition import Report
 from cosim.reporting.text import at, length, named, number
 from cosim.scenario import leaves
+from cosim.scenario_hooks import WITH_SUMMARY
 from cosim.trust import received_hook
 from cosim.units import unit_of
 
-_TILES = ("co2_attributed_kg", "co2_system_kg", "energy_kwh", "cost_usd")
 _ABSENT = "-"
-_NO_WARNING = ("solved by", ": policy ", ": base load by ")
-"""Words of a run's notes that say how it was made; all others are things a reader must not miss."""
 _ENDINGS = {"completed": "completed", "failed": "failed", "running": "cut off"}
 
 
@@ -44,8 +42,8 @@ class Overview:
     warnings: list[str]
 
 
-def overview(run: Run, trusted: Collection[str | Path] = ()) -> Overview:
-    """Read from the root attributes, and from the scenario's own summary."""
+def overview(run: Run, report: Report, trusted: Collection[str | Path] = ()) -> Overview:
+    """Read from the root attributes, and from the scenario's own summary; report: that of the scenario."""
     attrs, scenario = run.attrs, run.scenario
     digest, warnings = _summary(run, trusted)
     ending = _ENDINGS.get(attrs.get("status", ""), str(attrs.get("status", "not said")))
@@ -56,20 +54,21 @@ def overview(run: Run, trusted: Collection[str | Path] = ()) -> Overview:
         of = f" of {length(wanted)}" if wanted else ""
         warnings.insert(0, f"This run {'failed' if ending == 'failed' else 'was cut off'}{reason}. The trace reaches "
                            f"{at(run.end_s)}{figures_until}{of}; everything below covers only that part.")
-    policy = run.params("controller").get("policy")
-    facts = [("policy", str(policy) if policy is not None else "none"), ("seed", str(attrs.get("seed", ""))),
+    told = [(words, run.params(member).get(name)) for words, member, name in report.facts]
+    facts = [*((words, "none" if value is None else str(value)) for words, value in told),
+             ("seed", str(attrs.get("seed", ""))),
              ("simulated", length(run.end_s) + (f", {length(run.warmup_s)} of it warm-up" if run.warmup_s else "")),
              ("driver", str(attrs.get("driver", ""))),
              ("created", str(attrs.get("created", ""))[:16].replace("T", " ")),
              *([("wall time", f"{number(attrs['wall_total_s'])} s")] if "wall_total_s" in attrs else [])]
     versions = json.loads(attrs.get("versions", "{}"))
     for note in json.loads(attrs.get("notes", "[]")):
-        if any(words in note for words in _NO_WARNING):
+        if any(words in note for words in report.made):
             facts.append(("note", note))
         else:
             warnings.append(note)
     return Overview(str(attrs.get("name", "")), str(scenario.get("about", "")), ending, facts,
-                    ", ".join(f"{k} {v}" for k, v in versions.items()), digest, _tiles(digest), warnings)
+                    ", ".join(f"{k} {v}" for k, v in versions.items()), digest, report.tiles(digest.figures), warnings)
 
 
 def _summary(run: Run, trusted: Collection[str | Path]) -> tuple[Digest, list[str]]:
@@ -88,32 +87,6 @@ def _summary(run: Run, trusted: Collection[str | Path]) -> tuple[Digest, list[st
     except Exception as err:  # somebody else's hook, perhaps on half a trace: the pictures need not go with it
         return Digest(), [f"The scenario's summary ({hook}) does not cope with this trace: {type(err).__name__}: {err}"]
     return digest, list(digest.warnings)
-
-
-def _tiles(digest: Digest) -> list[tuple[str, str]]:
-    figures = digest.figures
-    tiles = [named(name, figures[name]) for name in _TILES if name in figures]
-    counts = {word: sum(v for n, v in figures.items() if n.startswith(f"{word}_") and n.endswith("_jobs"))
-              for word in ("finished", "dropped", "unfinished")}
-    if any(counts.values()):
-        ended = counts["finished"] + counts["dropped"]
-        share = _share(counts["finished"], ended)
-        tiles.insert(0, ("of ended jobs finished in time", share))
-        tiles.insert(1, ("jobs dropped", f"{counts['dropped']:,.0f}".replace(",", "\u202f")))
-    if "it_energy_kwh" in figures and figures["it_energy_kwh"]:
-        tiles.append(("PUE", f"{figures['energy_kwh'] / figures['it_energy_kwh']:.3f}"))
-    if "vm_min_pu" in figures:
-        tiles.append(("lowest voltage", f"{figures['vm_min_pu']:.4f}\u00a0p.u."))
-    return tiles
-
-
-def _share(part: float, whole: float) -> str:
-    """Per cent with so many digits that what is missing to 100 shows."""
-    if not whole:
-        return "none"
-    gone = 100.0 * (1.0 - part / whole)
-    places = 1 if gone <= 0 else max(1, 1 - math.floor(math.log10(gone)))
-    return f"{100.0 - gone:.{min(places, 6)}f}\u202f%"
 
 
 # --- several runs -----------------------------------------------------------------------------------------------------
@@ -140,6 +113,8 @@ def differences(scenarios: list[dict[str, Any]]) -> list[tuple[str, list[str]]]:
     rows = []
     for path in fields:
         values = [one.get(path, _ABSENT) for one in flat]
+        if path in WITH_SUMMARY and _ABSENT in values:  # of a version that did not know it yet
+            continue
         if any(v != values[0] for v in values):
             rows.append((path.removeprefix("members.").replace(".params.", "."), [_short(v) for v in values]))
     return rows

@@ -10,6 +10,7 @@ import gzip
 import hashlib
 import html
 import json
+from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -19,7 +20,7 @@ from plotly.offline import get_plotlyjs
 
 from cosim.digest import Table
 from cosim.plaintext import visible
-from cosim.reporting.chart import Heat, Panel, Picture, Section, Series, ranges
+from cosim.reporting.chart import Heat, Maps, Network, Panel, Picture, Section, Series, ranges
 from cosim.reporting.overview import Overview, change, compared
 from cosim.reporting.text import at, marked, quantity, unmarked
 
@@ -51,6 +52,15 @@ class Store:
         text = json.dumps(_shown(head), separators=(",", ":"), allow_nan=False).encode()
         text += b" " * ((-len(text) - 8) % 8)
         return _packed(len(text).to_bytes(8, "little") + text + b"".join(self._parts))
+
+
+@dataclass
+class _Canvas:
+    """What the pictures of a page share: its arrays, the data of its plots, and what an event's time is shown in."""
+
+    shown_in: str
+    store: Store = field(default_factory=Store)
+    plots: list[dict[str, Any]] = field(default_factory=list)
 
 
 def _shown(value: Any) -> Any:
@@ -88,26 +98,28 @@ def _asset(name: str) -> str:
     return files("cosim.reporting").joinpath(name).read_text(encoding="utf-8")
 
 
-def page(labels: list[str], views: list[Overview], maps: tuple[list[Picture], list[dict | None], list[Picture]],
-         parts: list[Section], differences: list[tuple[str, list[str]]], span: tuple[str, float]) -> str:
+def page(labels: list[str], views: list[Overview], maps: Maps | None, parts: list[Section],
+         differences: list[tuple[str, list[str]]], span: tuple[str, float]) -> str:
     """The whole document. Lists have one entry per run; `span` is the date of t = 0 and the end in seconds."""
-    store, plots = Store(), []
     several = len(labels) > 1
+    title = f"{maps.title[:1].lower()}{maps.title[1:]} and all pictures" if maps else "all pictures"
+    canvas = _Canvas(title)
     body = [_head(labels, views, differences)]
-    names = [("overview", "Overview"), ("map", "Feeder"), *((s.key, s.short) for s in parts)]
-    body.append(_map_section(labels, maps, store, plots))
+    names = [("overview", "Overview"), *([("map", maps.short)] if maps else []), *((s.key, s.short) for s in parts)]
+    body += [_map_section(labels, maps, canvas)] if maps else []
     for section in parts:
-        inner = "".join(_row(pictures, labels, store, plots) for pictures in section.pictures)
+        inner = "".join(_row(pictures, labels, canvas) for pictures in section.pictures)
         body.append(f'<section id="{section.key}"><h2>{_text(section.title)}</h2>{inner}</section>')
     nav = "".join(f'<a href="#{key}">{_text(title)}</a>' for key, title in names)
-    data = {"plots": plots, "start": span[0], "end": span[1], "maps": [_map_data(m, store) for m in maps[1] if m]}
+    data = {"plots": canvas.plots, "start": span[0], "end": span[1],
+            "maps": [_map_data(m, canvas.store) for m in maps.networks if m] if maps else []}
     title = views[0].title if not several else f"{len(labels)} runs compared"
     code, name = _plotly()
     script = "\n".join(_asset(n) for n in _SCRIPTS)
     return _DOCUMENT.format(
         policy=_policy(_hash(script), name), title=_text(f"{title} - aidc-cosim"), css=_asset("page.css"), nav=nav,
         body="".join(body),
-        plotly=code, data=store.pack(data), script=script)
+        plotly=code, data=canvas.store.pack(data), script=script)
 
 
 _DOCUMENT = """<!doctype html>
@@ -118,7 +130,7 @@ _DOCUMENT = """<!doctype html>
 <nav aria-label="Sections"><div class="links">{nav}</div><button id="theme" type="button">Dark</button></nav>
 <main><noscript><p class="warn">The pictures need JavaScript; text and tables do not.</p></noscript>
 <p class="warn" id="broken" hidden></p>{body}
-<footer>Made by <code>python -m cosim.report</code> from the trace alone. Nothing on this page is loaded from elsewhere.
+<footer>Made by <code>cosim report</code> from the trace alone. Nothing on this page is loaded from elsewhere.
 </footer></main>
 <script type="text/plain" id="plotly-gz">{plotly}</script>
 <script type="text/plain" id="data-gz">{data}</script>
@@ -189,12 +201,12 @@ def _table(title: str, columns: list[str], rows: list[list[str]]) -> str:
 # --- pictures ---------------------------------------------------------------------------------------------------------
 
 
-def _row(pictures: list[Picture], labels: list[str], store: Store, plots: list) -> str:
+def _row(pictures: list[Picture], labels: list[str], canvas: _Canvas) -> str:
     """One picture of each run: alone, or side by side under how they differ."""
     limits = ranges(pictures)
     if len(pictures) == 1:
-        return _figure(pictures[0], limits, store, plots, pictures[0].columns)
-    inner = "".join(f'<div class="run"><p class="tag">{_text(label)}</p>{_figure(p, limits, store, plots, False)}</div>'
+        return _figure(pictures[0], limits, canvas, pictures[0].columns)
+    inner = "".join(f'<div class="run"><p class="tag">{_text(label)}</p>{_figure(p, limits, canvas, False)}</div>'
                     for label, p in zip(labels, pictures, strict=True))
     return f'{_changes(pictures, labels)}<div class="runs n{min(len(pictures), 3)}">{inner}</div>'
 
@@ -210,33 +222,33 @@ def _changes(pictures: list[Picture], labels: list[str]) -> str:
     return _table("Side by side", columns, rows) if rows else ""
 
 
-def _figure(picture: Picture, limits: dict, store: Store, plots: list, columns: bool) -> str:
+def _figure(picture: Picture, limits: dict, canvas: _Canvas, columns: bool) -> str:
     if picture.missing:
         return f'<figure class="pic missing"><p>{_text(picture.says)}</p></figure>'
-    panels = "".join(_panel(p, picture, limits, store, plots) for p in picture.panels)
+    panels = "".join(_panel(p, picture, limits, canvas) for p in picture.panels)
     note = f"<figcaption>{_text(picture.note)}</figcaption>" if picture.note else ""
     return (f'<figure class="pic" data-key="{picture.key}"><p class="say">{_text(picture.says)}</p>'
             f'<div class="panels{f" columns n{len(picture.panels)}" if columns else ""}">{panels}</div>{note}</figure>')
 
 
-def _panel(panel: Panel, picture: Picture, limits: dict, store: Store, plots: list) -> str:
-    number = len(plots)
-    plots.append(_panel_data(panel, limits, store))
+def _panel(panel: Panel, picture: Picture, limits: dict, canvas: _Canvas) -> str:
+    number = len(canvas.plots)
+    canvas.plots.append(_panel_data(panel, limits, canvas.store))
     unit = f"<span>{_text(panel.unit)}</span>" if panel.unit else ""
     swatch = panel.series[-1 if panel.series[-1].area else 0].colour.partition("/")[0] if panel.series else ""
     dot = f'<i style="background:var(--{swatch})"></i>' if panel.title and picture.columns and "site" in swatch and len(
         {s.colour.partition("/")[0] for s in panel.series} - {"ink", "muted"}) == 1 else ""
-    listed = _event_list(panel) if panel.kind == "events" else ""
+    listed = _event_list(panel, canvas.shown_in) if panel.kind == "events" else ""
     return (f'<div class="panel"><h4>{dot}{_text(panel.title)}{unit}</h4>'
             f'<div class="plot" id="plot{number}" role="img" '
             f'aria-label="{_plain(panel.title)}: {_plain(picture.says)}" style="height:{panel.size * _PANEL_PX:.0f}px">'
             f"</div>{listed}</div>")
 
 
-def _event_list(panel: Panel) -> str:
+def _event_list(panel: Panel, shown_in: str) -> str:
     rows = "".join(f'<li><button type="button" data-t="{e.time_s:.12g}"><time>{at(e.time_s)}</time> '
                    f"<b>{_text(e.where)}</b> {_text(e.text)}</button></li>" for e in panel.events)
-    hint = '<p class="note">Choose one to see the feeder and all pictures at its time.</p>'
+    hint = f'<p class="note">Choose one to see {_text(shown_in)} at its time.</p>'
     return f'{hint}<ol class="events">{rows}</ol>'
 
 
@@ -263,17 +275,16 @@ def _series_data(s: Series, store: Store) -> dict[str, Any]:
 
 def _heat_data(h: Heat, store: Store) -> dict[str, Any]:
     return {"x": store.put(np.r_[h.x_s, h.end_s], "f8"), "rows": list(h.rows), "z": store.put(h.z), "n": h.z.shape[1],
-            "unit": h.unit, "scale": h.scale, "y": None if h.y_s is None else store.put(np.r_[h.y_s, h.end_s], "f8")}
+            "unit": h.unit, "scale": h.scale, "x_says": h.x_says, "y_says": h.y_says,
+            "y": None if h.y_s is None else store.put(np.r_[h.y_s, h.end_s], "f8")}
 
 
 # --- the map ----------------------------------------------------------------------------------------------------------
 
 
-def _map_section(labels: list[str], maps: tuple[list[Picture], list[dict | None], list[Picture]], store: Store,
-                 plots: list) -> str:
-    says, data, substitutes = maps
+def _map_section(labels: list[str], maps: Maps, canvas: _Canvas) -> str:
     several, out, drawn = len(labels) > 1, [], 0
-    for label, picture, one in zip(labels, says, data, strict=True):
+    for label, picture, one in zip(labels, maps.pictures, maps.networks, strict=True):
         tag = f'<p class="tag">{_text(label)}</p>' if several else ""
         if one is None:
             out.append(f'<div class="run">{tag}<figure class="pic missing"><p>{_text(picture.says)}</p></figure></div>')
@@ -283,8 +294,8 @@ def _map_section(labels: list[str], maps: tuple[list[Picture], list[dict | None]
                    f"<figcaption>{_text(picture.note)}</figcaption></figure></div>")
         drawn += 1
     control = _CONTROL if drawn else ""
-    rest = _row(substitutes, labels, store, plots) if substitutes else ""
-    return (f'<section id="map"><h2>The feeder</h2>{control}'
+    rest = _row(maps.substitutes, labels, canvas) if maps.substitutes else ""
+    return (f'<section id="map"><h2>{_text(maps.title)}</h2>{control}'
             f'<div class="runs n{min(len(labels), 3)}">{"".join(out)}</div>{rest}</section>')
 
 
@@ -294,12 +305,12 @@ _CONTROL = """<div class="control"><button id="play" type="button" aria-label="P
 <div id="modes" role="tablist" aria-label="Colour of the nodes"></div><div id="scale"></div></div>"""
 
 
-def _map_data(m: dict[str, Any], store: Store) -> dict[str, Any]:
-    def arrays(value: Any) -> Any:
-        if isinstance(value, np.ndarray):
-            return store.put(value, "f8" if value is m["time_s"] else "f4")
-        if isinstance(value, dict):
-            return {k: arrays(v) for k, v in value.items()}
-        return [arrays(v) for v in value] if isinstance(value, list) else value
-
-    return arrays(m)
+def _map_data(m: Network, store: Store) -> dict[str, Any]:
+    return {"time_s": store.put(m.time_s, "f8"), "flow": store.put(m.flow_kw),
+            "nodes": [{"name": name, "x": x, "y": y} for name, x, y in m.nodes],
+            "lines": [list(ends) for ends in m.lines],
+            "levels": [{"key": v.key, "title": v.title, "short": v.short, "unit": v.unit, "digits": v.digits,
+                        "values": store.put(v.values)} for v in m.levels],
+            "marks": [{"name": s.name, "node": s.node, "colour": s.colour, "shape": s.shape,
+                       "kw": store.put(s.power_kw)} for s in m.marks],
+            "readouts": [{"words": r.words, "unit": r.unit, "values": store.put(r.values)} for r in m.readouts]}

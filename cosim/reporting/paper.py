@@ -5,7 +5,6 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -16,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from cosim.plaintext import visible
-from cosim.reporting.chart import Panel, Picture, Section, Series, ranges
+from cosim.reporting.chart import Maps, Network, Panel, Picture, Section, Series, ranges
 from cosim.reporting.text import at, number, unmarked
 from cosim.trace.series import rows_at
 from cosim.units import DAY_S, HOUR_S, MIN_S
@@ -35,21 +34,23 @@ _TICKS_S = (*(n * MIN_S for n in (5, 15, 30)), *(n * HOUR_S for n in (1, 2, 3, 6
 _WIDTH_IN, _PANEL_IN = 7.2, 1.75
 
 
-def draw(labels: list[str], maps: tuple[list[Picture], list[dict | None], list[Picture]], parts: list[Section],
-         folder: Path, formats: list[str], at_s: float | None = None) -> list[Path]:
+def draw(labels: list[str], maps: Maps | None, parts: list[Section], folder: Path, formats: list[str],
+         at_s: float | None = None) -> list[Path]:
     """Write every picture that can be drawn into `folder`; several runs stand side by side. Returns the paths.
 
     at_s: when the map shows the feeder, s from the start; None: in the middle of the run
     """
     folder.mkdir(parents=True, exist_ok=True)
     written, captions = [folder / "captions.txt"], []
-    rows = [maps[0], *([maps[2]] if maps[2] else []), *(p for section in parts for p in section.pictures)]
+    first = [row for row in (maps.pictures, maps.substitutes) if row] if maps else []
+    rows = [*first, *(p for section in parts for p in section.pictures)]
     with matplotlib.rc_context(_STYLE):
         for pictures in rows:
             says = [f"{label}: {p.says} {p.note}".strip() for label, p in zip(labels, pictures, strict=True)]
             captions.append("\n".join([f"[{pictures[0].key}]", *(visible(unmarked(line)) for line in says)]))
-            if pictures is maps[0] and any(maps[1]):
-                written += _save(_map(labels, maps[1], at_s), folder / "map", formats)
+            if maps and pictures is maps.pictures:
+                if any(maps.networks):
+                    written += _save(_map(labels, maps.networks, at_s), folder / "map", formats)
             elif any(p.panels for p in pictures):
                 written += _save(_figure(pictures, labels), folder / pictures[0].key, formats)
     written[0].write_text("\n\n".join(captions) + "\n", encoding="utf-8")
@@ -252,7 +253,7 @@ def _heat(ax: Axes, panel: Panel) -> None:
         ax.set_yticks(range(0, len(h.rows), every), [_words(row, 24) for row in h.rows[::every]])
     else:
         ax.set_yticks(ax.get_xticks(), [t.get_text() for t in ax.get_xticklabels()])
-        ax.set(ylim=(y[0], y[-1]), xlabel="first run", ylabel="arrival")
+        ax.set(ylim=(y[0], y[-1]), xlabel=_words(h.x_says), ylabel=_words(h.y_says))
     if h.scale == "heat":
         ax.figure.colorbar(mesh, ax=ax, label=_words(h.unit), pad=0.02, aspect=30)
 
@@ -287,48 +288,50 @@ def _events(ax: Axes, panel: Panel) -> None:
 # --- the map ----------------------------------------------------------------------------------------------------------
 
 
-def _map(labels: list[str], data: list[dict[str, Any] | None], at_s: float | None) -> Figure:
-    """The feeder at a time, or in the middle of the run, one below the other, colours on one scale."""
-    shown = [(label, m) for label, m in zip(labels, data, strict=True) if m]
-    rows = [max(n["y"] for n in m["nodes"]) - min(n["y"] for n in m["nodes"]) + 1 for _, m in shown]
+def _map(labels: list[str], networks: list[Network | None], at_s: float | None) -> Figure:
+    """The maps at a time, or in the middle of the run, one below the other, coloured by the first level of the first
+    that has one, on one scale."""
+    shown = [(label, m) for label, m in zip(labels, networks, strict=True) if m]
+    rows = [max(y for _, _, y in m.nodes) - min(y for _, _, y in m.nodes) + 1 for _, m in shown]
     figure = Figure(figsize=(_WIDTH_IN, sum(max(2.2, 0.75 * r + 0.5) for r in rows)), layout="constrained")
     axes = figure.subplots(len(shown), 1, squeeze=False)[:, 0]
-    known = [m["nci"] for _, m in shown if m["nci"] is not None]
+    level = next((level for _, m in shown for level in m.levels), None)
+    known = [v for _, m in shown if level and (v := m.level(level.key)) is not None]
     low, high = (min(float(np.nanmin(v)) for v in known), max(float(np.nanmax(v)) for v in known)) if known else (0, 1)
-    widest = max(float(np.abs(m["flow"]).max()) for _, m in shown) or 1.0
+    widest = max(float(np.abs(m.flow_kw).max()) for _, m in shown) or 1.0
     for ax, (label, m) in zip(axes, shown, strict=True):
-        times = np.asarray(m["time_s"])
-        moment = len(times) // 2 if at_s is None else max(0, int(rows_at(times, at_s)))
-        _feeder(ax, m, moment, widest, 0.5 * (low + high))
-        xy = np.array([(n["x"], -n["y"]) for n in m["nodes"]])
-        values = m["nci"][moment] if m["nci"] is not None else np.full(len(xy), np.nan)
+        moment = len(m.time_s) // 2 if at_s is None else max(0, int(rows_at(m.time_s, at_s)))
+        xy = np.array([(x, -y) for _, x, y in m.nodes])
+        found = m.level(level.key) if level else None
+        values = found[moment] if found is not None else np.full(len(xy), np.nan)
+        _network(ax, m, moment, widest, values > 0.5 * (low + high))
         dots = ax.scatter(*xy.T, c=values, cmap=_RAMP, vmin=low, vmax=high, s=95, edgecolor="#888888", lw=0.6, zorder=3,
                           plotnonfinite=True)
-        ax.set_title(f"{_words(label)}, {at(m['time_s'][moment])}")
+        ax.set_title(f"{_words(label)}, {at(m.time_s[moment])}")
         ax.set_axis_off()
-    if known:
-        figure.colorbar(dots, ax=list(axes), label="NCI, kg/kWh", shrink=0.8, pad=0.01, aspect=30)
+    if known and level:
+        figure.colorbar(dots, ax=list(axes), label=_words(f"{level.short or level.title}, {level.unit}"), shrink=0.8,
+                        pad=0.01, aspect=30)
     return figure
 
 
-def _feeder(ax: Axes, m: dict[str, Any], moment: int, widest: float, dark: float) -> None:
-    """Lines, names and marks; names of nodes are white from `dark` kg/kWh on."""
-    xy = [(n["x"], -n["y"]) for n in m["nodes"]]
-    for k, (a, b) in enumerate(m["lines"]):
-        kw, (x0, y0), (x1, y1) = float(m["flow"][moment, k]), xy[a], xy[b]
+def _network(ax: Axes, m: Network, moment: int, widest: float, dark: np.ndarray) -> None:
+    """Lines, names and marks; names of nodes that are `dark` are white."""
+    xy = [(x, -y) for _, x, y in m.nodes]
+    for k, (a, b) in enumerate(m.lines):
+        kw, (x0, y0), (x1, y1) = float(m.flow_kw[moment, k]), xy[a], xy[b]
         ax.plot([x0, x0, x1], [y0, y1, y1], color="#a9b1bd", lw=0.6 + 6 * abs(kw) / widest,
                 solid_capstyle="round", zorder=1)
         ax.plot((x0 + x1) / 2, y1, ">" if kw >= 0 else "<", color=_COLOURS["ink"], ms=3.5, zorder=2)
-    for k, n in enumerate(m["nodes"]):
-        if len(m["nodes"]) <= 80:
-            tone = "white" if m["nci"] is not None and m["nci"][moment, k] > dark else _COLOURS["ink"]
-            ax.text(*xy[k], _words(n["name"], 8), ha="center", va="center", fontsize=5.5, zorder=4, color=tone)
-    for things, side, marker in ((m["sites"], 1, "o"), (m["sources"], -1, "s")):
-        for thing in things:
-            x, y = xy[thing["node"]]
-            tone = colour(thing.get("colour", "ink"))
-            ax.plot(x, y, marker, ms=14, mfc="none", mec=tone, mew=1.3, zorder=2)
-            ax.text(x, y + 0.32 * side, f"{_words(thing['name'], 24)}\n{thing['kw'][moment]:.0f} kW", ha="center",
-                    fontsize=6, color=tone, va="bottom" if side > 0 else "top")
+    for k, (name, _, _) in enumerate(m.nodes):
+        if len(m.nodes) <= 80:
+            ax.text(*xy[k], _words(name, 8), ha="center", va="center", fontsize=5.5, zorder=4,
+                    color="white" if dark[k] else _COLOURS["ink"])
+    for mark in m.marks:
+        side, marker = (1, "o") if mark.shape == "ring" else (-1, "s")
+        (x, y), tone = xy[mark.node], colour(mark.colour)
+        ax.plot(x, y, marker, ms=14, mfc="none", mec=tone, mew=1.3, zorder=2)
+        ax.text(x, y + 0.32 * side, f"{_words(mark.name, 24)}\n{mark.power_kw[moment]:.0f} kW", ha="center", fontsize=6,
+                color=tone, va="bottom" if side > 0 else "top")
     columns, rows = zip(*xy, strict=True)
     ax.set(xlim=(min(columns) - 0.7, max(columns) + 0.7), ylim=(min(rows) - 0.9, max(rows) + 0.9))

@@ -116,10 +116,10 @@ function heatPlot(p, node) {
   if (h.y) {
     const y = array(h.y);
     trace.y = dates(y);
-    trace.hovertemplate = "arrived %{y|%H:%M}<br>ran %{x|%H:%M}<br>%{z} " + plain(h.unit) + "<extra></extra>";
+    trace.hovertemplate = `${plain(h.y_says)} %{y|%H:%M}<br>${plain(h.x_says)} %{x|%H:%M}<br>%{z} ${plain(h.unit)}` + "<extra></extra>";
     Object.assign(layout.yaxis, {type: "date", range: [ms(y[0]), ms(y[y.length - 1])]});
     layout.shapes.push({type: "line", x0: ms(y[0]), y0: ms(y[0]), x1: ms(y[y.length - 1]), y1: ms(y[y.length - 1]), line: {color: css("muted"), width: 1, dash: "2px,3px"}});
-    layout.annotations.push({xref: "paper", yref: "paper", x: 0.02, y: 0.98, text: "arrived \u2191   ran \u2192", showarrow: false, font: {size: 11, color: css("soft")}});
+    layout.annotations.push({xref: "paper", yref: "paper", x: 0.02, y: 0.98, text: `${plain(h.y_says)} \u2191   ${plain(h.x_says)} \u2192`, showarrow: false, font: {size: 11, color: css("soft")}});
     p.linked = false;
   } else {
     trace.y = h.rows.map((_, k) => k);

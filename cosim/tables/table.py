@@ -2,7 +2,7 @@
 
     time_s,price_usd_per_kwh              the port of all entities
     time,bus8.nci_g_per_kwh,bus28....     of one entity each; times as dates (ISO 8601)
-    time_s,grid.p_source_kw.gt6,...       one label of a vector each: what `python -m cosim.trace export` writes
+    time_s,grid.p_source_kw.gt6,...       one label of a vector each: what `cosim trace export` writes
 
 Times: `time_s`, `time_min` or `time_h` count from the run's start; `time`, `date`, `datetime` or `timestamp` are dates,
 read against the scenario's `start`. Dates without an offset are wall-clock times of the zone given, by default UTC.

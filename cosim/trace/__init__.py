@@ -1,4 +1,4 @@
-"""HDF5 traces: read back, written so that no kill tears them, sealed, rescued, compared; `python -m cosim.trace`."""
+"""HDF5 traces: read back, written so that no kill tears them, sealed, rescued, compared; `cosim trace`."""
 
 from cosim.trace.reader import FORMAT, SCHEMA_VERSION, Trace
 from cosim.trace.supervised import DAMAGE

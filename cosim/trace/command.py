@@ -1,18 +1,27 @@
-"""python -m cosim.trace ls|diff|export|verify|rescue: look into traces without a run."""
+"""cosim trace ls|diff|export|verify|rescue: look into traces without a run."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
 
-from cosim.console import Console, OneLineParser, add_trust, fail, plain_console, print_digest, say
+from cosim.console import (
+    Console,
+    add_debug,
+    add_trust,
+    command_parser,
+    plain_console,
+    print_digest,
+    run_command,
+    say,
+)
 from cosim.digest import Digest, Table
 from cosim.errors import CosimError, TraceError, cut
 from cosim.imports import load
 from cosim.plaintext import file_names
+from cosim.progress import working
 from cosim.tables.files import write_table
 from cosim.trace.compare import compare
 from cosim.trace.machine import Tolerance, tolerance
@@ -29,8 +38,8 @@ _NOT_SEALED = ("the file has no seal (its run was killed, or another program has
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    p = OneLineParser(prog="python -m cosim.trace", description="Look into a trace.",
-                      epilog="Exit codes: 0 fine, 1 a difference or a broken law, 2 wrong request, 5 no such trace.")
+    p = command_parser("trace", epilog="Exit codes: 0 fine, 1 a difference or a broken law, 2 wrong request, 5 no such "
+                       "trace.")
     commands = p.add_subparsers(dest="command", required=True, metavar="ls | diff | export | verify | rescue")
     one = commands.add_parser("ls", help="what the trace holds, and how its run ended")
     one.add_argument("trace")
@@ -49,32 +58,30 @@ def parser() -> argparse.ArgumentParser:
     saved = commands.add_parser("rescue", help="save what is whole in a damaged trace into a new one")
     saved.add_argument("trace")
     saved.add_argument("--out", type=Path, metavar="FILE.h5", help="default: beside it, TRACE-rescued.h5")
+    for each in (one, two, out, laws, saved):
+        add_debug(each)
     return p
 
 
 def main(argv: list[str] | None = None) -> int:
     """The program; returns its exit code."""
+    return run_command(parser, _look, argv)
+
+
+def _look(args: argparse.Namespace) -> int:
     console = plain_console()
     try:
-        args = parser().parse_args(argv)
         return {"ls": _ls, "diff": _diff, "export": _export, "verify": _verify, "rescue": _rescue}[args.command](
             console, args)
-    except CosimError as err:
-        return fail(err)
-    except BrokenPipeError:  # whoever read the output has seen enough
-        sys.stderr.close()
-        return 1
+    except (CosimError, BrokenPipeError):
+        raise
     except (KeyError, ValueError, OSError) as err:  # a file that is damaged, or made by hand
-        return fail(TraceError(f"{args.trace} cannot be read: {type(err).__name__}: {err}"))
+        raise TraceError(f"{args.trace} cannot be read: {type(err).__name__}: {err}") from err
 
 
 def _ls(console: Console, args: argparse.Namespace) -> int:
-    with Trace(args.trace) as trace:
-        attrs = trace.attrs
-        error = f" ({attrs['error']})" if attrs["error"] else ""
-        say(console, f"{attrs['name']}, seed {attrs['seed']}, driver {attrs['driver']}, {attrs['created']}: "
-            f"{attrs['status']}{error}")
-        rows = []
+    with working(f"reading {args.trace}"), Trace(args.trace) as trace:
+        attrs, rows = trace.attrs, []
         for model in trace.models():
             times = trace.time_s(model)
             span = format_time(float(times[-1] - times[0])) if len(times) else "nothing"
@@ -84,6 +91,9 @@ def _ls(console: Console, args: argparse.Namespace) -> int:
                 rows.append((f"{model}/{port}", unit, shape, span, about))
         tables = [(name, str(len(next(iter(columns.values())))), ", ".join(columns))
                   for name in trace.tables() if (columns := trace.table(name))]
+    error = f" ({attrs['error']})" if attrs["error"] else ""
+    say(console, f"{attrs['name']}, seed {attrs['seed']}, driver {attrs['driver']}, {attrs['created']}: "
+        f"{attrs['status']}{error}")
     print_digest(console, Digest(tables=[Table("Levels", ("port", "unit", "time x entity x ...", "span", "what"), rows),
                                          Table("Tables", ("table", "rows", "columns"), tables)]))
     return 0
@@ -91,7 +101,8 @@ def _ls(console: Console, args: argparse.Namespace) -> int:
 
 def _diff(console: Console, args: argparse.Namespace) -> int:
     asked = None if args.rtol is None else Tolerance(args.rtol)
-    found = compare(args.trace, args.other, asked)
+    with working("comparing"):
+        found = compare(args.trace, args.other, asked)
     say(console, found.difference or ("identical" if found.equal else "within the tolerance"))
     for text in found.words(asked) if asked else ():
         say(console, text)
@@ -118,7 +129,7 @@ def _share(text: str) -> float:
 def _export(console: Console, args: argparse.Namespace) -> int:
     ending = ".parquet" if args.parquet else ".csv"
     try:
-        with Trace(args.trace) as trace:
+        with working(f"writing into {args.out}"), Trace(args.trace) as trace:
             args.out.mkdir(parents=True, exist_ok=True)
             tables = {model: _wide(trace, model) for model in trace.models()}
             tables |= {name: trace.table(name) for name in trace.tables()}
@@ -157,7 +168,8 @@ def _rescue(console: Console, args: argparse.Namespace) -> int:
     """1 when something is lost."""
     path = Path(args.trace)
     out = args.out or path.with_name(f"{path.stem}-rescued.h5")
-    lost = rescue(path, out)
+    with working(f"rescuing {path}"):
+        lost = rescue(path, out)
     for what in lost:
         say(console, f"lost: {what}")
     say(console, f"{'what is whole' if lost else 'all'} of {path} is in {out}")
@@ -165,7 +177,7 @@ def _rescue(console: Console, args: argparse.Namespace) -> int:
 
 
 def _verify(console: Console, args: argparse.Namespace) -> int:
-    with Trace(args.trace) as trace:
+    with working(f"verifying {args.trace}"), Trace(args.trace) as trace:
         hook = received_hook(trace.path, scenario_of(trace), "verify", args.trust)
         if not hook:
             raise TraceError(f"{args.trace}: its scenario names no laws (Scenario.verify); nothing to verify")

@@ -24,7 +24,7 @@ from cosim.trace.seal import END_OF_FILE
 
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, IndexError, AttributeError)
 """What h5py raises on a file whose bytes are not what HDF5 wrote."""
-RESCUE = "python -m cosim.trace rescue saves what is whole in it"
+RESCUE = "cosim trace rescue saves what is whole in it"
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 PATIENCE_S = 20.0
 """How long a child may take for one part of a dataset."""

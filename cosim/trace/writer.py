@@ -26,12 +26,11 @@ from cosim.errors import DiskError, TraceError
 from cosim.ports import Port, batch_length
 from cosim.trace.journal import IntactFile
 from cosim.trace.reader import FORMAT, SCHEMA_VERSION
+from cosim.units import unit_of
 
 _TEXT = h5py.string_dtype("utf-8")
 _LIBVER = ("earliest", "latest")
 """The oldest layout that holds it: what every reader reads, and what cosim.trace.journal knows how to let grow."""
-_SHOWN = "p_kw"
-"""The port that a viewer plots first, where a model has it; else its first scalar."""
 _TABLE_CHUNK = 2048
 _GZIP = 1
 _TEXT_BYTES = 16
@@ -108,7 +107,7 @@ class TraceWriter:
             scales[axis] = group.create_dataset(axis, data=np.array(values, dtype=object), dtype=_TEXT)
             scales[axis].make_scale(axis)
         datasets = {p.name: self._dataset(group, p, scales, chunk) for p in ports}
-        shown = min(ports, key=lambda p: (len(p.dims), p.name != _SHOWN))
+        shown = min(ports, key=lambda p: (len(p.dims), not _is_power(p.name)))
         group.attrs.update(NX_class="NXdata", signal=shown.name, axes=["time_s", *["."] * (1 + len(shown.dims))])
         shapes = {name: data.shape[1:] for name, data in datasets.items()}
         numbers = sum(math.prod(shape) for shape in shapes.values())
@@ -121,7 +120,7 @@ class TraceWriter:
         so far."""
         self._file[member].attrs.setdefault("default", model)
         groups = self._groups
-        best = max(groups, key=lambda key: (_SHOWN in groups[key].datasets, len(groups[key].datasets)))
+        best = max(groups, key=lambda key: (any(map(_is_power, groups[key].datasets)), len(groups[key].datasets)))
         if best == (member, model):
             self._file.attrs["default"], self._file[member].attrs["default"] = best
 
@@ -290,6 +289,12 @@ def annotate(path: Path, attrs: Mapping[str, Any]) -> None:
     except OSError as err:
         raise TraceError(f"cannot write {path}: {err.strerror or err}") from None
     _close(file, disk, path, attrs)
+
+
+def _is_power(port: str) -> bool:
+    """Whether a port is power and nothing more is said of it: p_kw, or p_mw. It is what a viewer plots first, where a
+    model has it; else its first scalar."""
+    return unit_of(port).dimension == "active power" and port.lower().startswith("p_") and port.count("_") == 1
 
 
 def _whole(rows: int, chunk: int, final: bool) -> int:

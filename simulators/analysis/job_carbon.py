@@ -1,6 +1,6 @@
 """What each job used and emitted: the energy and carbon of a data centre, minute by minute, shared among its jobs.
 
-`python -m cosim.simulators.analysis.receipts` prints it.
+`cosim receipts` prints it.
 
 The rule. In a tick of length dt a job that held GPUs for s GPU-seconds carries
 
@@ -21,11 +21,12 @@ from dataclasses import dataclass
 import numpy as np
 from cosim.simulators.aidc.equations import inlet_factor
 from cosim.simulators.analysis.cooling import coolings, served_degc
+from cosim.simulators.analysis.site_series import intensity_of
 from cosim.simulators.fleet import JobClass, Site
 
 from cosim.errors import TraceError
 from cosim.trace import Trace
-from cosim.trace.series import CountedTime, counted, counted_time, intensity_of, over_counted, scenario_of, step_s
+from cosim.trace.series import CountedTime, counted, counted_time, over_counted, scenario_of, step_s
 from cosim.units import HOUR_S
 
 SITE = "aidc/Site"

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from cosim.simulators.analysis.site_series import ended_jobs, finished_work_to, jobs_until
 from cosim.simulators.fleet import JobClass
 
 from cosim.digest import Digest, Table
@@ -18,9 +19,6 @@ from cosim.trace.series import (
     CountedTime,
     counted,
     counted_time,
-    ended_jobs,
-    finished_work_to,
-    jobs_until,
     scenario_of,
     spans,
 )

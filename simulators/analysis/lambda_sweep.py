@@ -1,5 +1,4 @@
-"""What lambda of (11) buys, over a day and per load level: python -m cosim.simulators.analysis.lambda_sweep ieee33
-(Fig. 11(b), P06).
+"""What lambda of (11) buys, over a day and per load level: cosim lambda-sweep ieee33 (Fig. 11(b), P06).
 
 Every level is the day's 96 load factors at another mean; data centers draw a constant power. Per lambda it prints J1
 (MWh lost) and J2 (t emitted by all sources), per level the threshold: the lambda from which a tenth of what can be
@@ -12,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,10 +25,12 @@ from cosim.simulators.grid.equations import Floats
 from cosim.simulators.grid.network.radial import read_feeder
 from cosim.simulators.profile import SLOT_S, ProfileParams
 
-from cosim.console import PICTURES, OneLineParser, fail, file_type
-from cosim.errors import CosimError, ScenarioError
+from cosim.console import PICTURES, add_trust, command_parser, file_type, run_command
+from cosim.errors import ScenarioError
 from cosim.imports import load
 from cosim.params import field_names, validate
+from cosim.progress import working
+from cosim.request import find
 from cosim.units import HOUR_S, KG_PER_T
 
 LAMBDAS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.5, 1.0)
@@ -59,8 +60,11 @@ class Sweep:
 
 
 def sweep(params: GridParams, profile: ProfileParams, site_kw: float, lambdas: Sequence[float],
-          means: Sequence[float]) -> Sweep:
-    """Dispatch a day at every lambda (ascending) and mean load factor, `site_kw` at every data center of `params`."""
+          means: Sequence[float], on_progress: Callable[[int], None] | None = None) -> Sweep:
+    """Dispatch a day at every lambda (ascending) and mean load factor, `site_kw` at every data center of `params`.
+
+    on_progress: called after each day with how many of the len(lambdas) * len(means) days are done.
+    """
     feeder = read_feeder(params.network)
     sources = all_sources(params.sources, feeder, params.network_sources, "grid")
     at_sites = feeder.own_p_kw + 1j * feeder.own_q_kvar
@@ -80,6 +84,8 @@ def sweep(params: GridParams, profile: ProfileParams, site_kw: float, lambdas: S
                 loss[i, j] += got.loss_kw * hours / KG_PER_T
                 emission[i, j] += got.emission_kg_per_h * hours / KG_PER_T
                 flagged += bool(got.status or got.inexact)
+            if on_progress:
+                on_progress(j * len(means) + i + 1)
     return Sweep(tuple(lambdas), tuple(means), loss, emission, flagged)
 
 
@@ -115,8 +121,10 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    p = OneLineParser(prog="python -m cosim.simulators.analysis.lambda_sweep", description=__doc__.splitlines()[0])
-    p.add_argument("scenario", nargs="?", default="ieee33", help="a scenario with a CefDispatch (default ieee33)")
+    p = command_parser("lambda-sweep")
+    p.add_argument("scenario", nargs="?", default="ieee33", metavar="SCENARIO",
+                   help="a scenario with a CefDispatch, a name or a file (default: ieee33)")
+    add_trust(p)
     p.add_argument("--lambda", dest="lambdas", type=_numbers, default=LAMBDAS, help="kW per kg/h, e.g. 0,0.01,0.1")
     p.add_argument("--mean", dest="means", type=_numbers, default=MEANS, help="mean load factors, e.g. 0.5,1")
     p.add_argument("--site-kw", type=float, default=230.0, help="what every data center draws (default 230)")
@@ -125,24 +133,26 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """The program; returns its exit code."""
+    return run_command(parser, _sweep, argv)
+
+
+def _sweep(args: argparse.Namespace) -> int:
     """Read a scenario's grid and profile, sweep, print."""
-    try:
-        arguments = parser().parse_args(argv)
-        if arguments.figure and find_spec("matplotlib") is None:
-            raise ScenarioError("--figure needs matplotlib; install it with: pip install 'aidc-cosim[plot]'")
-        scenario = load(f"cosim.scenarios.{arguments.scenario}:SCENARIO", "scenario")
-        members = scenario.members
-        if "grid" not in members or not members["grid"].simulator.endswith(":CefDispatch"):
-            raise ScenarioError(f"scenario {arguments.scenario} has no CefDispatch to sweep; try ieee33")
-        params, profile = (
-            validate(kind, {**{k: v for k, v in scenario.shared.items() if k in field_names(kind)},
-                            **members[name].params}, name)
-            for kind, name in ((GridParams, "grid"), (ProfileParams, "profile")))
-        result = sweep(params, profile, arguments.site_kw, arguments.lambdas, arguments.means)
-        drawn = figure(result, arguments.figure) if arguments.figure else None
-    except CosimError as err:
-        return fail(err)
-    print(table(result, arguments.site_kw))
+    if args.figure and find_spec("matplotlib") is None:
+        raise ScenarioError("--figure needs matplotlib; install it with: pip install 'aidc-cosim[plot]'")
+    scenario = find(args.scenario, args.trust)
+    members = scenario.members
+    if "grid" not in members or not members["grid"].simulator.endswith(":CefDispatch"):
+        raise ScenarioError(f"scenario {args.scenario} has no CefDispatch to sweep; try ieee33")
+    params, profile = (
+        validate(kind, {**{k: v for k, v in scenario.shared.items() if k in field_names(kind)},
+                        **members[name].params}, name)
+        for kind, name in ((GridParams, "grid"), (ProfileParams, "profile")))
+    with working("dispatching days", len(args.lambdas) * len(args.means)) as progress:
+        result = sweep(params, profile, args.site_kw, args.lambdas, args.means, progress.at)
+        drawn = figure(result, args.figure) if args.figure else None
+    print(table(result, args.site_kw))
     if drawn:
         print(f"figure: {drawn}")
     return 0

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from cosim.simulators.analysis.cooling import cooling_table
 from cosim.simulators.analysis.jobs import jobs_tables
+from cosim.simulators.analysis.site_series import intensity_of
 from cosim.simulators.fleet import JobClass, Site, may_run
 
 from cosim.digest import Digest, Table
@@ -25,7 +26,6 @@ from cosim.trace.series import (
     Counted,
     counted,
     counted_time,
-    intensity_of,
     over_counted,
     recording_of,
     scenario_of,
@@ -34,6 +34,9 @@ from cosim.trace.series import (
 )
 from cosim.units import HOUR_S, KG_PER_T, KW_PER_MW, MIN_S, TO_PER_GTO
 
+COMPANIONS = {"report": "cosim.simulators.reporting.sections:REPORT",
+              "contracts": "cosim.simulators.contracts:CONTRACTS"}
+"""What a scenario that names this summary shows and is checked by, unless it says otherwise."""
 OVERLOAD = 0.95
 NEAR_PU = 0.01
 """A voltage so close to a limit is told (P01)."""

@@ -1,9 +1,9 @@
-"""python -m cosim.simulators.analysis.receipts FILE: what each job of a run used and emitted.
+"""cosim receipts FILE: what each job of a run used and emitted.
 
-    python -m cosim.simulators.analysis.receipts run.h5                 sums per site and class, and what nobody used
-    python -m cosim.simulators.analysis.receipts run.h5 --job 42        what this request used and emitted
-    python -m cosim.simulators.analysis.receipts run.h5 --out jobs.csv  every job, a line each
-    python -m cosim.simulators.analysis.receipts run.h5 --warmup        of the whole run, not of the counted time alone
+    cosim receipts run.h5                 sums per site and class, and what nobody used
+    cosim receipts run.h5 --job 42        what this request used and emitted
+    cosim receipts run.h5 --out jobs.csv  every job, a line each
+    cosim receipts run.h5 --warmup        of the whole run, not of the counted time alone
 
 `cosim.simulators.analysis.job_carbon` states the rule.
 """
@@ -18,9 +18,10 @@ from pathlib import Path
 import numpy as np
 from cosim.simulators.analysis.job_carbon import FIGURES, JobAccount, job_accounts
 
-from cosim.console import OneLineParser, fail, plain_console, print_digest
+from cosim.console import command_parser, plain_console, print_digest, run_command
 from cosim.digest import Digest, Table
-from cosim.errors import CosimError, ScenarioError
+from cosim.errors import ScenarioError
+from cosim.progress import working
 from cosim.tables.files import write_table
 from cosim.trace import Trace
 from cosim.trace.series import counted_time
@@ -64,8 +65,7 @@ def write(accounts: Sequence[JobAccount], path: Path) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    p = OneLineParser(prog="python -m cosim.simulators.analysis.receipts",
-                      description="What each job used and emitted.")
+    p = command_parser("receipts")
     p.add_argument("trace", metavar="FILE", help="a trace (.h5) of a run with data centers")
     p.add_argument("--job", type=int, metavar="ID", help="one job")
     p.add_argument("--warmup", action="store_true", help="count the warm-up, too")
@@ -75,14 +75,11 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """The program; returns its exit code."""
-    try:
-        return _show(parser().parse_args(argv))
-    except CosimError as err:
-        return fail(err)
+    return run_command(parser, _show, argv)
 
 
 def _show(args: argparse.Namespace) -> int:
-    with Trace(args.trace) as trace:
+    with working(f"reading {args.trace}"), Trace(args.trace) as trace:
         accounts, time = job_accounts(trace, warmup=args.warmup), counted_time(trace)
     whole = args.warmup or time.whole_warmup or not time.begin_s
     over = "of the whole run" if whole else f"of the counted time, from {format_time(time.begin_s)} on"

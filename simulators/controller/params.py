@@ -13,8 +13,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from cosim.agents.fleet.decision import EnergyModel, FleetFacts, Policy
 from cosim.agents.fleet.heuristics import PolicyOptions
-from cosim.agents.fleet.learned import LearnedPolicy
-from cosim.agents.fleet.policies import POLICIES, check_own, checkpoint_of, make_policy
+from cosim.agents.fleet.learned import LearnedPolicy, check_checkpoint
+from cosim.agents.fleet.policies import POLICIES, check_own, checkpoint_of, make_policy, policy_class
 from cosim.agents.fleet.rewards import RewardWeights
 from cosim.simulators.aidc.engine.slack import MOST_S
 from cosim.simulators.aidc.equations import aidc_power_kw, cooling_power_kw, distribution_loss_kw, it_at_inlet_kw
@@ -92,14 +92,18 @@ class ControllerParams:
 
 
 def check_policy(p: ControllerParams, sid: str, step_s: float) -> None:
-    """ScenarioError for a policy that does not exist or does not fit the fleet, and as `facts_of`."""
+    """ScenarioError for a policy that does not exist or does not fit the fleet, and as `facts_of`; makes none.
+
+    What only shows when a policy's class is called, as one of the user's may be, is said when the run starts.
+    """
     facts, joint = facts_of(p, sid, step_s), p.mode == "joint"
     try:
         if (path := checkpoint_of(p.policy)) is not None:
-            if not p.explore:
-                LearnedPolicy(path, facts, joint)
-        elif not _own(p.policy):  # what a class of the user's does when it is made is the run's affair
-            make_policy(p.policy, facts, _options(p), np.random.default_rng(0), joint)
+            check_checkpoint(path, facts, joint, p.explore)
+        else:
+            kind = policy_class(p.policy, joint, POLICIES | _own(p.policy))
+            if hasattr(kind, "check_fits"):
+                kind.check_fits(facts, _options(p))
     except ScenarioError as err:
         raise err if joint else ScenarioError(f"{err}; power mode also needs lambda_kw_per_kg_h=0 of the grid"
                                               ) from None

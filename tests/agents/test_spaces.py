@@ -51,7 +51,7 @@ def test_the_command_prints_it():
     done = subprocess.run([*program, "--table3"], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == table3()
     assert "3  3.01e39" in done.stdout
-    assert subprocess.run(program, capture_output=True, check=False).returncode == 1
+    assert subprocess.run([*program, "--table4"], capture_output=True, check=False).returncode == 2
 
 
 def test_nonsense_is_refused():

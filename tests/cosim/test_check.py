@@ -127,7 +127,7 @@ class Grid(Adapter):
 @pytest.mark.parametrize(("change", "says"), [
     (("nci: float = 0.4", "nci: float = 400.0"), "it looks like g/kWh (0.4 kg/kWh)"),
     (("nci: float = 0.4", "nci: float = -0.1"), "it reaches from -0.1"),
-    (('inputs[bus]["p_load_kw"]', "7.0"), "loss_kw, emission_kg_per_h are the same at no and at 3-fold demand"),
+    (('inputs[bus]["p_load_kw"]', "7.0"), "loss_kw, emission_kg_per_h are the same at zero and 3-fold demand"),
     (("0.01 * drawn", "-0.01 * drawn"), "losses are not negative"),
     (("0.4 * drawn", "drawn - 2500.0"), "emissions are not negative"),
 ])
@@ -147,6 +147,36 @@ def test_a_port_in_grams_that_says_so_is_converted(module, capsys):
     text = SOUND.replace('"nci_kg_per_kwh"', '"nci_g_per_kwh"').replace("nci: float = 0.4", "nci: float = 400.0")
     both = entities().replace("]}", '], "Grid": ["grid"]}')
     assert main(["grid", f"{module('grams', text)}:Grid", both, "--map=grid.nci_kg_per_kwh=nci_g_per_kwh"]) == 0
+
+
+def world(module, name, **hooks):
+    """A scenario file of one grid of SOUND without demand."""
+    grid = module(f"world_{name}", SOUND)
+    text = "".join(f", {hook}={value!r}" for hook, value in hooks.items())
+    module(f"scene_{name}", "from cosim.scenario import Member, Scenario\n"
+           f"SCENARIO = Scenario(name='{name}', about='one grid', members={{'net': Member(simulator='{grid}:Grid', "
+           f"step_s=900, entities={{'Bus': ['b'], 'Grid': ['g']}})}}{text})\n")
+    return f"scene_{name}.py"
+
+
+def test_a_scenario_brings_contracts_of_its_own(module, tmp_path, capsys):
+    """Also for a member that is called otherwise; one that names none is told so, one that fails is named."""
+    module("own_contracts", "from cosim.contracts import that\n"
+           "def net(trial):\n"
+           "    yield that('loses nothing', max(trial.values('loss_kw')) == 0.0, 'it loses', 'do not')\n"
+           "    yield that('is free of carbon', max(trial.values('nci_kg_per_kwh')) == 0.0, 'it emits', 'stop it')\n"
+           "def broken(trial):\n    return trial.nothing\n"
+           "MINE, BROKEN, ODD = {'net': net}, {'net': broken}, 7\n")
+    assert main(["net", "--scenario", str(tmp_path / world(module, "none"))]) == 0
+    assert "not checked: keeps the contract of its role: none names no contracts" in capsys.readouterr().out
+    assert main(["net", "--scenario", str(tmp_path / world(module, "mine", contracts="own_contracts:MINE"))]) == 1
+    said = capsys.readouterr().out
+    assert re.search(r"loses nothing +passed", said)
+    assert "FAILED is free of carbon: it emits" in said
+    for name, words in (("BROKEN", "does not cope with this simulator: AttributeError"), ("ODD", "is a int; name a")):
+        scene = world(module, name.lower(), contracts=f"own_contracts:{name}")
+        assert main(["net", "--scenario", str(tmp_path / scene)]) == 2
+        assert words in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_wrong_requests(capsys):

@@ -16,6 +16,9 @@ import pytest
 from cosim.simulators.analysis.conservation import verify
 from cosim.simulators.analysis.flows import demand
 from cosim.simulators.analysis.receipts import main as receipts
+from cosim.simulators.reporting.data import FleetRun
+from cosim.simulators.reporting.grid import feeder_map
+from cosim.simulators.reporting.sections import REPORT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
@@ -29,8 +32,6 @@ from cosim.digest import Digest, Table
 from cosim.errors import TraceError
 from cosim.experiment import Experiment
 from cosim.plaintext import cell, file_name, file_names, text_of, visible
-from cosim.reporting.data import Run
-from cosim.reporting.grid import feeder_map
 from cosim.reporting.live import Board, Pace, line, picture
 from cosim.run import default_out, find
 from cosim.scenario import override
@@ -81,7 +82,7 @@ def test_the_page_has_the_same_tags_whatever_names_hold(honest, poisoned, tmp_pa
     assert other.text.count(visible(EVERY + hostile.TERMINAL)) > 30
     assert "\x1b" not in pages[1]
     head, _ = unpacked(pages[1])
-    names = [s["name"] for s in head["maps"][0]["sites"]]
+    names = [s["name"] for s in head["maps"][0]["marks"] if s["shape"] == "ring"]
     assert names == [f"aidc{visible(EVERY + hostile.TERMINAL)}1"]
 
 
@@ -149,7 +150,7 @@ def test_a_class_called_like_markup_goes_through_all_tables(honest, tmp_path, ca
 
 
 def test_the_live_view_shows_names_as_they_are():
-    board, text = Board(), io.StringIO()
+    board, text = Board(REPORT.live), io.StringIO()
     board.hear("aidc", {"[/b]\x1b[2J": {"p_kw": 12.0}})
     board.hear("[/red]\x07", {"x": {"[/b]": 1.0}})
     pace = Pace(Clock(60.0), 90, time=45)
@@ -167,16 +168,18 @@ def test_signs_of_our_own_syntax_in_names_lose_no_site_and_no_bus(honest, tmp_pa
     path = tmp_path / "t.h5"
     names = hostile.poisoned(honest, path, text)
     with Trace(path) as trace, Trace(honest) as before:
-        run, plain = (Run(t, "", dict.fromkeys(t.names("aidc/Site"), "site0")) for t in (trace, before))
+        run, plain = (FleetRun(t, "", dict.fromkeys(t.names("aidc/Site"), "site0")) for t in (trace, before))
         (site,), (tame,) = run.sites, plain.sites
         assert site == names[tame]
         assert run.bus_of(site) == names[plain.bus_of(tame)]
         assert run.intensity_of(site) == plain.intensity_of(tame)
         assert (run.nci(site) == plain.nci(tame)).all()
         drawn, expected = feeder_map(run)[1], feeder_map(plain)[1]
-        for key in ("lines", "nci", "flow"):
-            np.testing.assert_array_equal(drawn[key], expected[key])
-        assert [s["node"] for s in drawn["sites"]] == [s["node"] for s in expected["sites"]]
+        np.testing.assert_array_equal(drawn.lines, expected.lines)
+        np.testing.assert_array_equal(drawn.flow_kw, expected.flow_kw)
+        np.testing.assert_array_equal(drawn.level("nci_kg_per_kwh"), expected.level("nci_kg_per_kwh"))
+        rings, same = ([s.node for s in network.marks if s.shape == "ring"] for network in (drawn, expected))
+        assert rings == same != []
         assert (demand(trace).total == demand(before).total).all()
         assert demand(before).of_sites.any()
         assert verify(trace).broken == []

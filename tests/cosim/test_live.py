@@ -10,11 +10,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from cosim.simulators.reporting.sections import REPORT
 from rich.console import Console
 from worlds import GRIDLESS_PY, boxes
 
 from cosim.clock import Clock
+from cosim.errors import ScenarioError
 from cosim.experiment import Experiment
+from cosim.reporting.definition import Column, LiveTable, live_tables
 from cosim.reporting.live import Board, Pace, line, live_view, other_lines, picture
 from cosim.run import find
 from cosim.trace import Trace
@@ -28,7 +31,7 @@ def watched(request, tmp_path):
     scenario = find("two_bus")
     scenario = scenario.replace(members={**scenario.members, "workload": scenario.members["workload"].model_copy(
         update={"params": {**scenario.members["workload"].params, "rate_scale": 12}})})
-    experiment, board = Experiment(scenario, request.param, 3600.0, tmp_path / "t.h5"), Board()
+    experiment, board = Experiment(scenario, request.param, 3600.0, tmp_path / "t.h5"), Board(REPORT.live)
     experiment.control.on_record = board.hear
     experiment.run()
     return board, experiment.control.plan, tmp_path / "t.h5"
@@ -36,23 +39,23 @@ def watched(request, tmp_path):
 
 def test_sites_are_shown_as_the_trace_has_them_and_drops_since_the_start(watched):
     board, plan, path = watched
-    (site,) = board.sites(plan)
+    (site,) = board.rows(REPORT.live[0], plan)
+    shown = site.values
     with Trace(path) as trace:
         assert site.name == "aidc1"
-        assert site.p_kw == trace["aidc/Site/p_kw"][-1, 0]
-        assert site.queued_jobs == trace["aidc/Site/queued_jobs"][-1, 0].sum()
-        assert site.running_jobs == trace["aidc/Site/running_jobs"][-1, 0].sum()
-        assert site.busy_ratio == pytest.approx(1 - trace["aidc/Site/free_gpu_ratio"][-1, 0])
-        assert site.dropped_jobs == trace["aidc/Site/dropped_jobs"][:, 0].sum() > 0
+        assert shown["p_kw"] == trace["aidc/Site/p_kw"][-1, 0]
+        assert shown["queued_jobs"] == trace["aidc/Site/queued_jobs"][-1, 0].sum()
+        assert shown["running_jobs"] == trace["aidc/Site/running_jobs"][-1, 0].sum()
+        assert shown["free_gpu_ratio"] == pytest.approx(100 - 100 * trace["aidc/Site/free_gpu_ratio"][-1, 0])
+        assert shown["dropped_jobs"] == trace["aidc/Site/dropped_jobs"][:, 0].sum() > 0
         bus = trace.names("grid/Bus").index("bus1")
-        assert site.nci_kg_per_kwh == trace["grid/Bus/nci_kg_per_kwh"][-1, bus]
+        assert shown["nci_kg_per_kwh"] == trace["grid/Bus/nci_kg_per_kwh"][-1, bus]
 
 
 def test_a_scenario_without_data_centers_shows_what_there_is(tmp_path):
     experiment, board = Experiment(boxes(), "native", 3600.0), Board()
     experiment.control.on_record = board.hear
     experiment.run()
-    assert board.sites(experiment.control.plan) == []
     # the source gives slope x step + noise to two entities, somebody else's grid a voltage under a name with brackets
     said = {text.partition(":")[0]: text for text in other_lines(board)}
     assert said.keys() == {"src", "store", "grid", "late"}
@@ -61,11 +64,11 @@ def test_a_scenario_without_data_centers_shows_what_there_is(tmp_path):
 
 
 def test_a_site_nobody_sends_an_intensity_to_is_not_known():
-    board = Board()
+    board = Board(REPORT.live)
     board.hear("aidc", {"x": {"p_kw": 12.0}})
-    (site,) = board.sites(None)
-    assert math.isnan(site.nci_kg_per_kwh)
-    assert math.isnan(site.busy_ratio)
+    (site,) = board.rows(REPORT.live[0], None)
+    assert math.isnan(site.values["nci_kg_per_kwh"])
+    assert math.isnan(site.values["free_gpu_ratio"])
     pace = Pace(Clock(60.0), 90, time=45)
     assert line("mine", board, None, pace) == ("mine 00:45 of 01:30 (50 %): x 12 kW at not known kg/kWh, 0 queued, "
                                                "0 dropped")
@@ -75,9 +78,32 @@ def test_a_site_nobody_sends_an_intensity_to_is_not_known():
     assert max(len(row) for row in text.getvalue().splitlines()) <= 80
 
 
+def test_a_table_of_somebody_elses_adds_up_and_says_what_it_does_not_know():
+    """By hand: 2 kW + 3 kW; 1 + 4 litres since the start, of which b gives none; b's level is not known."""
+    table = LiveTable("tanks", "tank", needs="heat_kw", columns=(
+        Column("heat", "heat_kw", ".1f", unit=" kW", total=True),
+        Column("level", "level_ratio", scale=100.0, unit=" %"),
+        Column("spilled", "spilled_l", absent=0.0, since_start=True, total=True, alarm=True)),
+        line="{heat_kw:.0f} kW, {level_ratio:.0f} % full, {spilled_l:.0f} l spilled")
+    board, text = Board((table,)), io.StringIO()
+    board.hear("tanks", {"a": {"heat_kw": 7.0, "level_ratio": 0.5, "spilled_l": [0.5, 0.5]}, "b": {"heat_kw": 3.0}})
+    board.hear("tanks", {"a": {"heat_kw": 2.0, "level_ratio": 0.25, "spilled_l": 4.0}, "b": {"heat_kw": 3.0}})
+    board.hear("pump", {"p": {"flow": 1.5}})
+    pace = Pace(Clock(60.0), 90, time=45)
+    assert line("x", board, None, pace).partition(": ")[2] == (
+        "a 2 kW, 25 % full, 5 l spilled; b 3 kW, not known % full, 0 l spilled")
+    Console(file=text, width=80).print(picture("x", board, None, pace))
+    rows = [re.split(r"\s{2,}", row.strip()) for row in text.getvalue().splitlines()[2:]]
+    assert rows == [["tank", "heat", "level", "spilled"], ["a", "2.0 kW", "25 %", "5"],
+                    ["b", "3.0 kW", "not known", "0"], ["all", "5.0 kW", "5"], ["pump: flow 1.5"]]
+    with pytest.raises(ScenarioError, match="two columns of the live table of tanks are of one port"):
+        LiveTable("tanks", "tank", "heat_kw", (table.columns[0],) * 2, "")
+
+
 def test_without_a_terminal_it_ends_with_a_plain_line(capsys):
     experiment, text = Experiment(find("two_bus"), "native", 1800.0), io.StringIO()
-    with live_view(experiment.control, "two_bus", experiment.resolved.until, Console(file=text)):
+    with live_view(experiment.control, "two_bus", experiment.resolved.until, Console(file=text),
+                   live_tables(experiment.scenario.model_dump())):
         experiment.run()
     (said,) = text.getvalue().splitlines()
     assert said.startswith("two_bus 00:30 of 00:30 (100 %)")

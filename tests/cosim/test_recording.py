@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from cosim.simulators.analysis.conservation import verify
 from cosim.simulators.analysis.metrics import summary
+from cosim.simulators.reporting.data import FleetRun
+from cosim.simulators.reporting.sections import sections
 from worlds import run
 
 from cosim.errors import CosimError, ScenarioError
 from cosim.replay.members import replay
-from cosim.reporting.data import Run
-from cosim.reporting.sections import sections
 from cosim.run import find, main
 from cosim.scenario import override
 from cosim.trace import Trace
@@ -178,7 +178,7 @@ def test_a_played_grid_has_no_system_account_of_this_run(tmp_path, recorded):
         energy_kwh = trace["aidc/Site/p_kw"][:, 0] / 60.0
         nci = standing(trace, "grid/Bus/nci_kg_per_kwh", trace.time_s("aidc/Site"))[:, 1]
         assert figures["co2_attributed_kg"] == pytest.approx(float(energy_kwh @ nci), rel=1e-9)
-        page = Run(trace, "", {"aidc1": "site0"})
+        page = FleetRun(trace, "", {"aidc1": "site0"})
         pictures = [p for section in sections([page]) for row in section.pictures for p in row]
         facts = {fact.name: fact.value for picture in pictures for fact in picture.facts}
         assert facts["carbon emitted by all sources in the recorded run"] == figures["recorded_co2_system_kg"]

@@ -134,7 +134,7 @@ def test_what_only_replaced_members_needed_goes_with_them(tmp_path, loop, capsys
     assert main(arguments) == 0
     assert same(loop, tmp_path / "t.h5")
     assert main(["ieee33", "--replay", "grid"]) == 2
-    assert "write MEMBER=FILE" in capsys.readouterr().err
+    assert "write member=FILE" in capsys.readouterr().err
 
 
 def test_a_foreign_members_names_come_with_its_recording(tmp_path):

@@ -9,12 +9,15 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+from cosim.simulators.reporting import carbon, events, grid, jobs, sites
+from cosim.simulators.reporting.data import SITE, FleetRun
+from cosim.simulators.reporting.feeder import layout, parse
+from cosim.simulators.reporting.sections import REPORT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import GRIDLESS_PY, boxes, run
@@ -23,15 +26,13 @@ from cosim import report
 from cosim.errors import ScenarioError, TraceError
 from cosim.experiment import Experiment
 from cosim.imports import load
-from cosim.reporting import carbon, events, grid, jobs, sites
 from cosim.reporting.chart import Panel, Picture, Series, ranges
-from cosim.reporting.data import SITE, Run
-from cosim.reporting.feeder import layout, parse
+from cosim.reporting.content import content, read_as
+from cosim.reporting.general import GENERAL
 from cosim.reporting.overview import change, differences, labels, overview
-from cosim.reporting.sections import maps
 from cosim.reporting.text import count, length, listing, named, number, quantity
 from cosim.run import find, main
-from cosim.scenario import override
+from cosim.scenario import Member, Scenario, override
 from cosim.trace import Trace
 from cosim.trace.writer import annotate
 
@@ -55,13 +56,13 @@ def traces(tmp_path_factory):
 @pytest.fixture
 def plain(traces):
     with Trace(traces["plain"]) as trace:
-        yield Run(trace, "two_bus", {"aidc1": "site0"})
+        yield FleetRun(trace, "two_bus", {"aidc1": "site0"})
 
 
 @pytest.fixture
 def crowded(traces):
     with Trace(traces["crowded"]) as trace:
-        yield Run(trace, "two_bus", {"aidc1": "site0"})
+        yield FleetRun(trace, "two_bus", {"aidc1": "site0"})
 
 
 def unpacked(page):
@@ -143,7 +144,7 @@ def test_uses_of_power_add_up_and_are_the_hand_made_ones(plain):
 
 @pytest.mark.rows("K03")
 def test_both_accounts_are_those_of_the_summary(crowded):
-    figures = overview(crowded).digest.figures
+    figures = overview(crowded, REPORT).digest.figures
     assert carbon.attributed_kg(crowded).sum() == pytest.approx(figures["co2_attributed_kg"], rel=1e-12)
     assert carbon.emitted_kg(crowded).sum() == pytest.approx(figures["co2_system_kg"], rel=1e-12)
     ends = [panel.series[0].y[-1] * 1000 for panel in carbon.accounts(crowded).panels]
@@ -151,7 +152,7 @@ def test_both_accounts_are_those_of_the_summary(crowded):
 
 
 def test_every_dropped_job_is_in_one_event(crowded):
-    figures = overview(crowded).digest.figures
+    figures = overview(crowded, REPORT).digest.figures
     dropped = sum(v for name, v in figures.items() if name.startswith("dropped_"))
     picture = events.events(crowded)
     assert dropped > 0
@@ -182,7 +183,7 @@ def test_deferral_is_what_was_decided_and_apart_for_the_dearest_price(tmp_path):
                                          "grid.ac_check": "false", "workload.rate_scale": "0.2"})
     Experiment(scenario, "native", 13 * 3600.0, path).run()
     with Trace(path) as trace:
-        facts = {f.name: f.value for f in jobs.deferral(Run(trace, "", {})).facts}
+        facts = {f.name: f.value for f in jobs.deferral(FleetRun(trace, "", {})).facts}
         table = trace.table("jobs")
     use = np.isin(table["job_class"], ["llm", "vae"])
     hours = (table["release_s"] - table["submit_s"])[use] / 3600.0
@@ -208,28 +209,32 @@ def test_waits_are_quantiles_of_the_job_table(plain):
 
 @pytest.mark.rows("X04")
 def test_the_map_carries_what_the_trace_says(plain):
-    picture, data = grid.feeder_map(plain)
+    picture, network = grid.feeder_map(plain)
     assert not picture.missing
-    assert [n["name"] for n in data["nodes"]] == ["0", "1"]
-    assert (data["flow"] == plain.get("grid/Grid/p_from_kw")[:, 0]).all()
-    assert (data["nci"] == plain.get("grid/Bus/nci_kg_per_kwh")).all()
-    assert [(s["name"], s["node"]) for s in data["sites"]] == [("aidc1", 1)]
-    assert [(s["name"], s["node"]) for s in data["sources"]] == [("substation", 0), ("turbine", 1)]
-    assert data["sites"][0]["kw"][-1] == pytest.approx(40.0)
+    assert [name for name, _, _ in network.nodes] == ["0", "1"]
+    assert (network.flow_kw == plain.get("grid/Grid/p_from_kw")[:, 0]).all()
+    assert (network.level("nci_kg_per_kwh") == plain.get("grid/Bus/nci_kg_per_kwh")).all()
+    assert [(s.name, s.node, s.shape) for s in network.marks] == [
+        ("aidc1", 1, "ring"), ("substation", 0, "square"), ("turbine", 1, "square")]
+    assert network.marks[0].power_kw[-1] == pytest.approx(40.0)
+    assert network.level("none") is None
+    sums = {one.words: one.values for one in network.readouts}
+    assert sums["sources"] == pytest.approx(plain.get("grid/Grid/p_source_kw")[:, 0].sum(axis=1))
+    assert sums["losses"] == pytest.approx(plain.get("grid/Grid/loss_kw")[:, 0])
 
 
 def test_loading_is_the_fuller_end_over_the_rating_once_a_trace_has_ratings(traces, tmp_path):
     rated = tmp_path / "rated.h5"
     shutil.copy(traces["plain"], rated)
     with Trace(rated) as trace:
-        assert "names no ratings" in grid.loading(Run(trace, "", {"aidc1": "site0"})).note
+        assert "names no ratings" in grid.loading(FleetRun(trace, "", {"aidc1": "site0"})).note
         kva = np.maximum(*(np.hypot(trace[f"grid/Grid/p_{end}_kw"], 3.0) for end in ("from", "to")))[:, 0, 0]
     with h5py.File(rated, "r+") as file:
         samples = file["grid/Grid/p_from_kw"].shape
         for name, value in (("rating_kva", 80.0), ("q_from_kvar", 3.0), ("q_to_kvar", -3.0)):
             file["grid/Grid"].create_dataset(name, data=np.full(samples, value))
     with Trace(rated) as trace:
-        picture = grid.loading(Run(trace, "", {"aidc1": "site0"}))
+        picture = grid.loading(FleetRun(trace, "", {"aidc1": "site0"}))
     assert picture.facts[0].unit == "%"
     assert picture.facts[0].value == pytest.approx(100.0 * kva.max() / 80.0)
     assert picture.note == ""
@@ -237,7 +242,7 @@ def test_loading_is_the_fuller_end_over_the_rating_once_a_trace_has_ratings(trac
 
 def test_the_page_takes_what_the_run_said_of_itself_and_needs_no_grid_library_for_it(traces, tmp_path):
     with Trace(traces["crowded"]) as trace:
-        said = overview(Run(trace, "", {"aidc1": "site0"})).digest
+        said = overview(FleetRun(trace, "", {"aidc1": "site0"}), REPORT).digest
         again = load(json.loads(trace.attrs["scenario"])["summary"], "summary")(trace)
     assert said == again
     code = ("import sys; from pathlib import Path; from cosim.report import write_page; "
@@ -252,7 +257,7 @@ def test_notes_of_how_a_run_was_made_are_facts_and_all_others_warn(traces, tmp_p
     made = ["grid: dispatch solved by clarabel", "controller: policy mat from team.safetensors (sha256 0123456789ab)"]
     annotate(path, {"notes": json.dumps([*made, "grid: 2 intervals are elastic"])})
     with Trace(path) as trace:
-        said = overview(Run(trace, "", {"aidc1": "site0"}))
+        said = overview(FleetRun(trace, "", {"aidc1": "site0"}), REPORT)
     assert [text for name, text in said.facts if name == "note"] == made
     assert "grid: 2 intervals are elastic" in said.warnings
     assert not set(made) & set(said.warnings)
@@ -353,11 +358,107 @@ def test_somebody_elses_world_gives_a_page_that_says_what_is_missing(tmp_path):
     path = tmp_path / "boxes.h5"
     run(boxes(), path)
     page = report.write_page([path]).read_text()
-    for words in ("No map: the trace does not say what flows", "holds no data center", "no carbon account can be drawn",
-                  "names no summary", "no job table", "holds no voltages", "how exact the grid"):
-        assert words in page, words
-    head, _ = unpacked(page)
+    assert "names no summary" in page
+    assert "No map" not in page
+    assert "data center" not in page.replace("AI data centers", "")
+    head, array = unpacked(page)
     assert head["maps"] == []
+    with Trace(path) as trace:
+        for model in trace.models():
+            for port in trace.ports(model):
+                values = trace[f"{model}/{port}"]
+                assert port in page
+                if np.ptp(values):
+                    drawn = [array(one["y"]) for p in head["plots"] for one in p.get("series", ())]
+                    assert any(np.array_equal(y, values[:, 0].astype("f4")) for y in drawn), f"{model}/{port}"
+        assert "ticks" in page
+
+
+FOREIGN = """
+from cosim.reporting.content import content, read_as
+from cosim.reporting.general import GENERAL
+from cosim.reporting.chart import Panel, Picture, Section, Series
+from cosim.reporting.definition import Report
+NO_REPORT = 1
+
+
+def sections(runs):
+    return [Section("power", "Mine", "My own", [[Picture("mine", f"Own words of {len(run.models)} models.",
+            (Panel("own", "kW", (Series("a", run.time_s("src/Source"), run.get("src/Source/p_kw")[:, 0], "ink",
+                                        run.end_s),)),)) for run in runs]])]
+
+
+def broken(runs):
+    return [run.nothing for run in runs]
+
+
+REPORT, BROKEN = Report(sections), Report(broken)
+"""
+
+
+def test_a_scenario_names_its_own_report_which_runs_only_when_it_is_trusted(tmp_path, monkeypatch):
+    (tmp_path / "ownreport.py").write_text(FOREIGN)
+    monkeypatch.syspath_prepend(tmp_path)
+    paths = {}
+    for name in ("REPORT", "BROKEN", "NO_REPORT"):
+        paths[name] = tmp_path / f"{name}.h5"
+        run(boxes().replace(report=f"ownreport:{name}"), paths[name])
+    shy = report.write_page([paths["REPORT"]]).read_text()
+    assert "ownreport" not in sys.modules
+    assert "report cannot be had" in shy
+    assert "Own words" not in shy
+    page = report.write_page([paths["REPORT"]], trusted=[paths["REPORT"]]).read_text()
+    assert "Own words of" in page
+    assert "Active power" not in page
+    for name, words in (("BROKEN", "does not cope with this: AttributeError"), ("NO_REPORT", "is a int; name a")):
+        page = report.write_page([paths[name]], trusted=[paths[name]]).read_text()
+        assert words in page
+        assert "Active power" in page
+
+
+def test_runs_of_two_reports_have_the_sections_of_both(traces, tmp_path, monkeypatch):
+    (tmp_path / "twinreport.py").write_text(FOREIGN)
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "own.h5"
+    run(boxes().replace(report="twinreport:REPORT"), path)
+    page = report.write_page([traces["plain"], path], tmp_path / "p.html", trusted=[path]).read_text()
+    assert "does not cope" in page  # the own report reads src/Source, which the other run lacks
+    for section in ("map", "power", "unit0"):
+        assert f'id="{section}"' in page
+    again = report.write_page([path, path], tmp_path / "p.html", trusted=[path]).read_text()
+    assert "does not cope" not in again
+    assert again.count("Own words of") >= 2
+
+
+def test_a_trace_of_version_0_1_has_the_report_that_goes_with_its_summary(traces, tmp_path):
+    old = tmp_path / "old.h5"
+    shutil.copy(traces["crowded"], old)
+    with Trace(old) as trace:
+        scenario = json.loads(trace.attrs["scenario"])
+    for hook in ("report", "contracts"):
+        assert scenario.pop(hook)
+    annotate(old, {"scenario": json.dumps(scenario)})
+    now, then = (report.write_page([path], tmp_path / "p.html").read_text() for path in (traces["crowded"], old))
+    assert now == then
+    both = report.write_page([traces["crowded"], old], tmp_path / "p.html").read_text()
+    assert "What was set differently" not in both
+
+
+def test_many_entities_are_a_table_of_colours_and_what_stands_still_is_told(tmp_path):
+    names = [f"e{k}" for k in range(12)]
+    members = {name: Member(simulator="boxes:Source", step_s=60, entities={"Source": names}, params={"slope_kw": slope})
+               for name, slope in (("rising", 1.0), ("flat", 0.0))}
+    run(Scenario(name="wide", about="many sources", until_s="1h", members=members), tmp_path / "wide.h5")
+    with Trace(tmp_path / "wide.h5") as trace:
+        (powers,) = [s for s in GENERAL.sections(read_as(GENERAL, [trace])) if s.title == "Active power"]
+    ((rising,), (flat,)) = powers.pictures
+    (panel,) = rising.panels
+    assert panel.heat.rows == tuple(reversed(names))
+    assert (panel.heat.z == np.arange(60.0)).all()
+    assert "p_kw goes from 0\u00a0kW to" in rising.says
+    assert rising.facts[0].value == pytest.approx(29.5)
+    assert flat.panels == ()
+    assert "p_kw is 0\u00a0kW throughout" in flat.note
 
 
 # --- the command line -------------------------------------------------------------------------------------------------
@@ -396,9 +497,9 @@ def test_figures_for_print(traces, tmp_path):
     early = report.write_figures([traces["crowded"]], tmp_path / "c", ["svg"], at_s=0.0)
     moved = {p.stem for p, q in zip(written, early, strict=True) if p.read_bytes() != q.read_bytes()}
     assert moved == {"map"}, "all others are the same bit by bit when they are drawn again, and so is"
-    with ExitStack() as stack:
-        (run,) = runs = report._open([traces["crowded"]], stack)
-        load("cosim.reporting.paper:draw", "drawing")([run.label], maps(runs), [], tmp_path / "b", ["svg"])
+    with Trace(traces["crowded"]) as trace:
+        shown = content([trace])
+        load("cosim.reporting.paper:draw", "drawing")([shown.runs[0].label], shown.maps, [], tmp_path / "b", ["svg"])
     assert (tmp_path / "b" / "map.svg").read_bytes() == (tmp_path / "a" / "map.svg").read_bytes()
     assert "00:00" in next(p for p in early if p.stem == "map").read_text()
     assert report.main([str(traces["crowded"]), "--at", "1h"]) == ScenarioError.exit_code

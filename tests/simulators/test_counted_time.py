@@ -12,11 +12,11 @@ from cosim.simulators.analysis.conservation import verify
 from cosim.simulators.analysis.job_carbon import job_accounts
 from cosim.simulators.analysis.metrics import site_figures, summary
 from cosim.simulators.analysis.voltages import minute_voltages
+from cosim.simulators.reporting.data import FleetRun
+from cosim.simulators.reporting.sections import maps, sections
 from worlds import run
 
 from cosim.experiment import Experiment
-from cosim.reporting.data import Run
-from cosim.reporting.sections import maps, sections
 from cosim.run import find
 from cosim.scenario import override
 from cosim.trace import Trace
@@ -54,7 +54,7 @@ def figures(trace):
 
 @pytest.fixture(scope="module")
 def facts(trace):
-    page = Run(trace, "", dict.fromkeys(trace.names("aidc/Site"), "site0"))
+    page = FleetRun(trace, "", dict.fromkeys(trace.names("aidc/Site"), "site0"))
     found = {}
     for section in sections([page]):
         found |= {fact.name: fact.value for row in section.pictures for picture in row for fact in picture.facts}
@@ -232,7 +232,7 @@ def test_a_run_that_ends_in_its_warm_up_says_so_everywhere(tmp_path):
         assert dataclasses.astuple(time) == (0.0, 1260.0, True)
         digest = summary(trace)
         assert any("did not get beyond its warm-up" in w for w in digest.warnings)
-        page = Run(trace, "", {"aidc1": "site0"})
+        page = FleetRun(trace, "", {"aidc1": "site0"})
         (picture,) = [p for s in sections([page]) if s.key == "carbon" for row in s.pictures[:1] for p in row]
         assert {f.name: f.value for f in picture.facts} == {
             "carbon attributed to the data centers": pytest.approx(digest.figures["co2_attributed_kg"], rel=1e-12),

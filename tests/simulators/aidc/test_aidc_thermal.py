@@ -12,15 +12,15 @@ from cosim.simulators.aidc.plant.ambient import Outside
 from cosim.simulators.aidc.plant.cooling import CORRECTED, LITERAL, TABLE2, Cooling
 from cosim.simulators.aidc.plant.thermal import Room, StaticPlant
 from cosim.simulators.analysis.conservation import verify
+from cosim.simulators.reporting.air import air
+from cosim.simulators.reporting.data import FleetRun
+from cosim.simulators.reporting.events import events
+from cosim.simulators.reporting.sites import uses
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosim.errors import ScenarioError
 from cosim.experiment import Experiment
-from cosim.reporting.air import air
-from cosim.reporting.data import Run
-from cosim.reporting.events import events
-from cosim.reporting.sites import uses
 from cosim.run import find
 from cosim.scenario import override
 from cosim.trace import Trace
@@ -215,7 +215,7 @@ def test_the_summary_and_the_report_tell_of_air_and_cooling(day):
     assert figures["pue_cooling"] == pytest.approx((site["it_kw"] + site["cooling_kw"]).sum() / site["it_kw"].sum())
     (table,) = (t for t in result.digest.tables if t.title == "Cooling")
     assert [row[0] for row in table.rows] == ["aidc1", "aidc2", "aidc3"]
-    run = Run(trace, "day", {name: f"site{k}" for k, name in enumerate(trace.names("aidc/Site"))})
+    run = FleetRun(trace, "day", {name: f"site{k}" for k, name in enumerate(trace.names("aidc/Site"))})
     picture = air(run)
     facts = {fact.name: fact.value for fact in picture.facts}
     assert facts["warmest inlet"] == site["inlet_degc"].max()

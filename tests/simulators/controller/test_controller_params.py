@@ -1,10 +1,14 @@
 """What policies are told of the plant, and that the oracle drives the real data centers with it."""
 
 import pytest
+from cosim.agents.fleet import learned
+from cosim.agents.fleet.policies import POLICIES
 from cosim.simulators.aidc.equations import crac, inlet_factor
 from cosim.simulators.aidc.plant.cooling import TABLE2
 from cosim.simulators.controller.params import ControllerParams, energy_of
 
+from cosim.drivers.resolve import resolve
+from cosim.errors import ScenarioError
 from cosim.experiment import Experiment
 from cosim.params import validate
 from cosim.run import find
@@ -45,3 +49,36 @@ def test_what_it_reckons_is_what_the_data_centers_draw(tmp_path):
     for drawn, it, t in zip(p_kw, it_kw, supply, strict=True):
         plain = it / inlet_factor(t, given.cooling)  # leakage and fans are in the trace's IT power
         assert drawn == pytest.approx(model.site_kw(0, plain, t), rel=2e-3)
+
+
+def test_validating_makes_no_policy(monkeypatch):
+    """A rule is made when the run starts, and a trained team's file is read once for both, unless it changes."""
+    made = []
+
+    class Counted(POLICIES["uniform"]):
+        def __init__(self, *args):
+            made.append("rule")
+            super().__init__(*args)
+
+    class Read(learned.ActingTeam):
+        def __init__(self, path):
+            made.append("file")
+            super().__init__(path)
+
+    monkeypatch.setitem(POLICIES, "uniform", Counted)
+    monkeypatch.setattr(learned, "ActingTeam", Read)
+    learned._read_team.cache_clear()
+    for policy, expected in (("uniform", ["rule"]), ("ieee33_mat", ["file"])):
+        scenario = override(find("ieee33"), {"controller.policy": policy})
+        resolve(scenario)
+        assert made == [x for x in expected if x == "file"]
+        Experiment(scenario, "native", until_s=60.0).run()
+        assert made == expected
+        made.clear()
+
+
+@pytest.mark.parametrize("explore", [False, True])
+def test_a_checkpoint_that_does_not_fit_is_refused_before_the_start(explore):
+    with pytest.raises(ScenarioError, match="does not fit this scenario: it was trained in joint mode"):
+        resolve(override(find("ieee33"), {"controller.mode": "power", "controller.explore": explore,
+                                          "grid.lambda_kw_per_kg_h": 0.0}))

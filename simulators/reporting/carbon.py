@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from cosim.simulators.reporting.data import GRID, SITE, FleetRun
+from cosim.simulators.reporting.sites import MARKS, warmup
 
 from cosim.reporting.chart import Fact, Heat, Panel, Picture, Series, missing
-from cosim.reporting.data import GRID, SITE, Run
-from cosim.reporting.sites import MARKS, warmup
 from cosim.reporting.text import number, quantity, strong
 from cosim.trace.series import weighted_mean
 from cosim.units import KG_PER_T
@@ -14,7 +14,7 @@ from cosim.units import KG_PER_T
 _EMISSION, _REALISED = f"{GRID}/emission_kg_per_h", f"{GRID}/emission_realised_kg_per_h"
 
 
-def attributed_kg(run: Run) -> np.ndarray | None:
+def attributed_kg(run: FleetRun) -> np.ndarray | None:
     """Energy x NCI of each sample and site, kg, (time, site), 0 outside the counted time; None without either."""
     if not run.has(f"{SITE}/p_kw"):
         return None
@@ -24,7 +24,7 @@ def attributed_kg(run: Run) -> np.ndarray | None:
     return kg if np.isfinite(nci).any() else None
 
 
-def emitted_kg(run: Run) -> np.ndarray | None:
+def emitted_kg(run: FleetRun) -> np.ndarray | None:
     """What all sources emitted in each dispatch interval, kg, 0 where it does not count; None where the trace lacks it.
 
     As settled where the grid says so, which it does one interval later; else as dispatched.
@@ -40,7 +40,7 @@ def emitted_kg(run: Run) -> np.ndarray | None:
     return kg
 
 
-def accounts(run: Run) -> Picture:
+def accounts(run: FleetRun) -> Picture:
     """Cumulative carbon: attributed to the sites, and emitted by all sources."""
     key, panels, facts, says = "carbon", [], [], []
     own, kg = attributed_kg(run), emitted_kg(run)
@@ -73,7 +73,7 @@ def accounts(run: Run) -> Picture:
                    tuple(facts), columns=True)
 
 
-def _running(run: Run, path: str, kg: np.ndarray, name: str, colour: str, mark: str) -> Series:
+def _running(run: FleetRun, path: str, kg: np.ndarray, name: str, colour: str, mark: str) -> Series:
     step, width = run.step_s(path), run.bin_s(path)
     time, values = np.minimum(run.time_s(path) + step, run.end_s), np.cumsum(kg) / KG_PER_T
     last = np.flatnonzero((time % width == 0) | (time == time[-1])) if width > step else np.arange(len(time))
@@ -81,7 +81,7 @@ def _running(run: Run, path: str, kg: np.ndarray, name: str, colour: str, mark: 
                   joined=True)
 
 
-def marginal(run: Run) -> Picture | None:
+def marginal(run: FleetRun) -> Picture | None:
     """NCI against marginal intensity at each site, with a strip of the sources that are marginal; None without it."""
     found = [(site, run.intensity_of(site), run.intensity_of(site, "mci_kg_per_kwh")) for site in run.sites]
     found = [(site, nci, mci) for site, nci, mci in found if nci and mci
@@ -108,7 +108,7 @@ def marginal(run: Run) -> Picture | None:
                    tuple(Fact(f"marginal intensity, {s}", m, "kg/kWh") for s, m, _ in gaps), columns=True)
 
 
-def _strip(run: Run) -> Panel | None:
+def _strip(run: FleetRun) -> Panel | None:
     path = f"{GRID}/marginal_sources"
     if not run.has(path) or run.get(path).ndim != 3:
         return None

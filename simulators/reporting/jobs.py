@@ -6,9 +6,9 @@ Rows of the model: I33, K07, X03, X08.
 from __future__ import annotations
 
 import numpy as np
+from cosim.simulators.reporting.data import PRICE, FleetRun
 
 from cosim.reporting.chart import Fact, Heat, Panel, Picture, Series, Spread, missing
-from cosim.reporting.data import PRICE, Run
 from cosim.reporting.text import count, length, number, strong
 from cosim.units import HOUR_S, MIN_S
 
@@ -20,14 +20,14 @@ _MOST_PRICES = 4
 _SHORTEST_MIN = 1e-2
 
 
-def _of(run: Run, classes: list[str]) -> np.ndarray:
+def _of(run: FleetRun, classes: list[str]) -> np.ndarray:
     """Mask of the counted jobs of some classes: those that arrived in the counted time."""
     arrival_s = run.jobs["arrival_s"]
     counts = (arrival_s >= run.time.begin_s) & (arrival_s < run.time.end_s)
     return np.isin(run.jobs["job_class"], classes) & counts
 
 
-def _lacks(run: Run) -> str:
+def _lacks(run: FleetRun) -> str:
     needed = {"job_class", "arrival_s", "start_s", "end_s", "deadline_s", "outcome"}
     if not run.jobs:
         return _NO_TABLE
@@ -35,7 +35,7 @@ def _lacks(run: Run) -> str:
     return f"The job table lacks {', '.join(gone)}." if gone else ""
 
 
-def deferral(run: Run) -> Picture:
+def deferral(run: FleetRun) -> Picture:
     """Training jobs by the hour in which they arrived and the hour in which they first ran."""
     key = "deferral"
     if lacks := _lacks(run):
@@ -53,7 +53,8 @@ def deferral(run: Run) -> Picture:
         width = max(width, 1)
     edges = np.arange(0.0, run.end_s + width * HOUR_S, width * HOUR_S)
     z = np.histogram2d(arrival[ran], start[ran], bins=(edges, edges))[0]
-    heat = Heat(edges[:-1], (), np.where(z > 0, z, np.nan), "jobs", float(edges[-1]), y_s=edges[:-1])
+    heat = Heat(edges[:-1], (), np.where(z > 0, z, np.nan), "jobs", float(edges[-1]), y_s=edges[:-1],
+                x_says="ran", y_says="arrived")
     rates = []
     for words, times, mark in (("arrived", arrival, "dash"), ("began to run", start[ran], "solid")):
         rates.append(Series(words, edges[:-1], np.histogram(times, edges)[0] / width,
@@ -74,7 +75,7 @@ def deferral(run: Run) -> Picture:
     return Picture(key, says, panels, note, tuple(facts), columns=True)
 
 
-def _put_off(run: Run, arrival_s: np.ndarray, put_off_h: np.ndarray) -> tuple[str, list[Fact]]:
+def _put_off(run: FleetRun, arrival_s: np.ndarray, put_off_h: np.ndarray) -> tuple[str, list[Fact]]:
     """What the agents decided: mean and variance of the deferral (K07), and apart from the others the mean of the jobs
     that arrived while power was dearest (I33)."""
     mean, spread = float(put_off_h.mean()), float(put_off_h.var())
@@ -107,7 +108,7 @@ def _by_price(price: np.ndarray, put_off_h: np.ndarray) -> list[Fact]:
     return facts
 
 
-def waits(run: Run) -> Picture:
+def waits(run: FleetRun) -> Picture:
     """Quantiles of the wait per class, beside its deadline."""
     key = "waits"
     if lacks := _lacks(run):

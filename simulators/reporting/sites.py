@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import numpy as np
+from cosim.simulators.reporting.data import PRICE, SITE, FleetRun
 
 from cosim.reporting.chart import Band, Fact, Panel, Picture, Rule, Series, missing
-from cosim.reporting.data import PRICE, SITE, Run
 from cosim.reporting.text import at, count, highest, listing, number, quantity, strong
 from cosim.trace.series import weighted_mean
 from cosim.units import HOUR_S
@@ -23,14 +23,14 @@ _MOST_BANDS = 40
 MARKS = ("solid", "dash", "dot")
 
 
-def lines(run: Run, path: str, values: np.ndarray, names: list[str], width_s: float = 0.0) -> tuple[Series, ...]:
+def lines(run: FleetRun, path: str, values: np.ndarray, names: list[str], width_s: float = 0.0) -> tuple[Series, ...]:
     """One line per site from values (time, site) of a model's samples."""
     time, y = run.means(path, values, width_s)
     return tuple(Series(name, time, y[:, k], run.colours.get(name, "ink"), run.end_s, mark=MARKS[k % 3], label=name)
                  for k, name in enumerate(names))
 
 
-def load_and_carbon(run: Run) -> Picture:
+def load_and_carbon(run: FleetRun) -> Picture:
     """NCI per site, and below it the power and the jobs that went there."""
     key = "carbon_and_load"
     if not run.sites:
@@ -61,7 +61,7 @@ class Allocation:
     share: np.ndarray
 
 
-def allocation(run: Run) -> dict[str, Allocation]:
+def allocation(run: FleetRun) -> dict[str, Allocation]:
     """Kind of jobs -> where they went (X08, X09); {} without sites or jobs."""
     use = run.counts(SITE).use
     if not run.sites or not run.has(f"{SITE}/received_jobs") or not use.any():
@@ -88,7 +88,7 @@ def _jobs_of(kind: str) -> str:
     return "jobs" if kind == "jobs" else f"{kind} jobs"
 
 
-def _share_panels(run: Run, sent: dict[str, Allocation]) -> list[Panel]:
+def _share_panels(run: FleetRun, sent: dict[str, Allocation]) -> list[Panel]:
     """Allocation ratios; of one site there are none to show."""
     panels = []
     for kind, one in sent.items() if len(run.sites) > 1 else ():
@@ -100,7 +100,7 @@ def _share_panels(run: Run, sent: dict[str, Allocation]) -> list[Panel]:
     return panels
 
 
-def _nci_panel(run: Run) -> Panel | None:
+def _nci_panel(run: FleetRun) -> Panel | None:
     found = {site: run.intensity_of(site) for site in run.sites}
     series = []
     for k, (site, where) in enumerate(found.items()):
@@ -112,7 +112,7 @@ def _nci_panel(run: Run) -> Panel | None:
                  bands=warmup(run)) if series else None
 
 
-def _load_panels(run: Run) -> list[Panel]:
+def _load_panels(run: FleetRun) -> list[Panel]:
     panels = [Panel("Power drawn", "kW", lines(run, SITE, run.get(f"{SITE}/p_kw"), run.sites), axis="power",
                     bands=warmup(run))] if run.has(f"{SITE}/p_kw") else []
     sent = f"{SITE}/received_jobs"
@@ -127,7 +127,7 @@ def _load_panels(run: Run) -> list[Panel]:
     return panels
 
 
-def _shares(run: Run) -> tuple[np.ndarray, np.ndarray] | None:
+def _shares(run: FleetRun) -> tuple[np.ndarray, np.ndarray] | None:
     """(mean NCI over time, energy in kWh) per site over the counted time; None without NCI or power."""
     if not run.has(f"{SITE}/p_kw"):
         return None
@@ -135,14 +135,14 @@ def _shares(run: Run) -> tuple[np.ndarray, np.ndarray] | None:
     return (nci, run.integral(f"{SITE}/p_kw")) if np.isfinite(nci).all() else None
 
 
-def _carried(run: Run) -> float:
+def _carried(run: FleetRun) -> float:
     """NCI weighted by the energy drawn, kg/kWh."""
     energy = run.of_counted(f"{SITE}/p_kw") * run.counts(SITE).hours[:, None]
     nci = np.stack([run.nci(s) for s in run.sites], axis=1)
     return float((energy * nci).sum() / energy.sum()) if energy.sum() else float("nan")
 
 
-def _says_where(run: Run) -> str:
+def _says_where(run: FleetRun) -> str:
     shares = _shares(run)
     if shares is None:
         return "Power and jobs per site; the trace gives no carbon intensity at the sites' nodes."
@@ -163,13 +163,13 @@ def _says_where(run: Run) -> str:
             f"a kWh carried {strong(f'{number(carried)} kg')}, {verdict} at equal shares.")
 
 
-def _where_facts(run: Run) -> tuple[Fact, ...]:
+def _where_facts(run: FleetRun) -> tuple[Fact, ...]:
     if _shares(run) is None:
         return ()
     return (Fact("carbon per kWh drawn", _carried(run), "kg/kWh"),)
 
 
-def warmup(run: Run) -> tuple[Band, ...]:
+def warmup(run: FleetRun) -> tuple[Band, ...]:
     """The warm-up, as a band."""
     return (Band(0.0, min(run.warmup_s, run.end_s), 0.5, "warm-up"),) if run.warmup_s else ()
 
@@ -177,7 +177,7 @@ def warmup(run: Run) -> tuple[Band, ...]:
 # --- power by use -----------------------------------------------------------------------------------------------------
 
 
-def uses(run: Run) -> list[tuple[str, np.ndarray]]:
+def uses(run: FleetRun) -> list[tuple[str, np.ndarray]]:
     """What the power went to, (name, (time, site) in kW), from bottom to top; they sum to p_kw."""
     p_kw = run.get(f"{SITE}/p_kw")
     if not run.has(f"{SITE}/it_kw"):
@@ -202,7 +202,7 @@ def uses(run: Run) -> list[tuple[str, np.ndarray]]:
     return layers
 
 
-def power(run: Run) -> Picture:
+def power(run: FleetRun) -> Picture:
     """A stack per site, the price as bands behind."""
     key = "power"
     if not run.has(f"{SITE}/p_kw"):
@@ -228,7 +228,7 @@ def _shades(layers: list[tuple[str, np.ndarray]], colour: str) -> list[str]:
     return [tints.get(name, "muted/45") for name, _ in layers]
 
 
-def _says_power(run: Run, layers: list[tuple[str, np.ndarray]]) -> str:
+def _says_power(run: FleetRun, layers: list[tuple[str, np.ndarray]]) -> str:
     use, hours = run.counts(SITE)[:2]
     energy = {name: float(run.integral(SITE, kw).sum()) for name, kw in layers}
     total = sum(energy.values())
@@ -245,7 +245,7 @@ def _says_power(run: Run, layers: list[tuple[str, np.ndarray]]) -> str:
     return text
 
 
-def _power_facts(run: Run) -> tuple[Fact, ...]:
+def _power_facts(run: FleetRun) -> tuple[Fact, ...]:
     p_kw = run.of_counted(f"{SITE}/p_kw")
     kwh = p_kw.sum(axis=1) * run.counts(SITE).hours
     facts = [Fact("energy of the data centers", float(kwh.sum()), "kWh"),
@@ -255,7 +255,7 @@ def _power_facts(run: Run) -> tuple[Fact, ...]:
     return tuple(facts)
 
 
-def price_bands(run: Run) -> tuple[Band, ...]:
+def price_bands(run: FleetRun) -> tuple[Band, ...]:
     """The price where it is constant, as shades from cheapest to dearest; words only where there are few."""
     if not run.has(PRICE):
         return ()
@@ -274,7 +274,7 @@ def price_bands(run: Run) -> tuple[Band, ...]:
 # --- GPUs and queues --------------------------------------------------------------------------------------------------
 
 
-def gpus(run: Run) -> Picture:
+def gpus(run: FleetRun) -> Picture:
     """Busy GPUs per class and site."""
     key = "gpus"
     if not run.has(f"{SITE}/busy_gpus"):
@@ -304,7 +304,7 @@ def gpus(run: Run) -> Picture:
     return Picture(key, says, tuple(panels), note, facts, columns=True)
 
 
-def _capacity(run: Run, site: int) -> float:
+def _capacity(run: FleetRun, site: int) -> float:
     """GPUs of a site, as the scenario's table of sites says; NaN where the trace does not tell.
 
     Without one: the free share at a minute's end is a whole number over the GPUs, so these are a multiple of its
@@ -325,7 +325,7 @@ def _capacity(run: Run, site: int) -> float:
     return max(1, round(guess / step)) * float(step) if step <= 2 * guess else float(round(guess))
 
 
-def queues(run: Run) -> Picture:
+def queues(run: FleetRun) -> Picture:
     """Jobs that wait for a GPU, and training jobs put off on purpose, per site."""
     key = "queues"
     parts = [(f"{SITE}/queued_jobs", "waiting for a GPU"), (f"{SITE}/deferred_jobs", "put off on purpose")]

@@ -6,10 +6,10 @@ Rows of the model: X02.
 from __future__ import annotations
 
 import numpy as np
+from cosim.simulators.reporting.data import SITE, FleetRun
+from cosim.simulators.reporting.sites import lines, warmup
 
 from cosim.reporting.chart import Fact, Panel, Picture, missing
-from cosim.reporting.data import SITE, Run
-from cosim.reporting.sites import lines, warmup
 from cosim.reporting.text import count, number, quantity, strong
 from cosim.units import KG_PER_T, MIN_S
 
@@ -18,7 +18,7 @@ _LEVELS = (("inlet_degc", "Inlet of the hottest rack", "degC"), ("return_degc", 
            ("cooling_kw", "Power of chiller and tower", "kW"))
 
 
-def air(run: Run) -> Picture:
+def air(run: FleetRun) -> Picture:
     """Temperatures and cooling power per site; the share cooled without the chiller where there is any."""
     key = "air"
     if not run.has(f"{SITE}/inlet_degc"):
@@ -38,7 +38,7 @@ def air(run: Run) -> Picture:
     return Picture(key, says, tuple(panels), run.averaging(SITE), facts, columns=True)
 
 
-def _says(run: Run) -> tuple[str, tuple[Fact, ...]]:
+def _says(run: FleetRun) -> tuple[str, tuple[Fact, ...]]:
     inlet = run.of_counted(f"{SITE}/inlet_degc")
     warmest = int(inlet.max(axis=0).argmax())
     text = f"The warmest inlet is {strong(f'{number(inlet.max(), 3)} degC')} ({run.sites[warmest]})"

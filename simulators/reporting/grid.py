@@ -6,29 +6,39 @@ Rows of the model: X04.
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import numpy as np
+from cosim.simulators.reporting.data import BUS, GRID, SITE, FleetRun
+from cosim.simulators.reporting.feeder import layout, parse
+from cosim.simulators.reporting.sites import MARKS, warmup
 
-from cosim.reporting.chart import Fact, Heat, Panel, Picture, Rule, Series, missing
-from cosim.reporting.data import BUS, GRID, SITE, Run
-from cosim.reporting.feeder import layout, parse
-from cosim.reporting.sites import MARKS, warmup
+from cosim.reporting.chart import (
+    Fact,
+    Heat,
+    Mark,
+    Network,
+    NodeLevel,
+    Panel,
+    Picture,
+    Readout,
+    Rule,
+    Series,
+    missing,
+)
 from cosim.reporting.text import at, highest, listing, number, quantity, strong
 from cosim.trace.series import weighted_mean
 
 _MAP_NOTE = ("The dashed ring is a data center, the square a power source; a line is as wide as the power it carries, "
              "and the arrow says where to.")
+_LEVELS = (("nci_kg_per_kwh", "Carbon intensity", "NCI", "kg/kWh", 3),
+           ("mci_kg_per_kwh", "Marginal intensity", "MCI", "kg/kWh", 3), ("vm_pu", "Voltage", "", "p.u.", 4))
+"""What nodes are coloured by: port, title, short name, unit, digits."""
 _MOST_ROWS = 16
 _MOST_CELLS = 120_000
 
 
-def feeder_map(run: Run) -> tuple[Picture, dict[str, Any] | None]:
-    """The sentence of the map and its data; None when the trace does not hold the lines.
-
-    Data: time_s (t,), nodes [{id, name, x, y}], lines [[a, b]], sites and sources [{name, node, kw (t,)}], and per time
-    nci, mci, vm (t, node) and flow_kw (t, line), > 0 from a to b.
-    """
+def feeder_map(run: FleetRun) -> tuple[Picture, Network | None]:
+    """The sentence of the map, and the map; None when the trace does not hold the lines."""
     key = "map"
     flow = f"{GRID}/p_from_kw"
     if not run.has(flow):
@@ -44,22 +54,27 @@ def feeder_map(run: Run) -> tuple[Picture, dict[str, Any] | None]:
     places = layout(lines, _root(run, lines))
     ids = list(places)
     index = {name: k for k, name in enumerate(ids)}
-    data: dict[str, Any] = {
-        "time_s": run.time_s(GRID)[pick].astype(float),
-        "nodes": [{"name": n, "x": x, "y": y} for n, (x, y) in places.items()],
-        "lines": [[index[a], index[b]] for a, b in lines],
-        "flow": run.get(flow)[pick, 0],
-        "loss": run.get(f"{GRID}/loss_kw")[pick, 0] if run.has(f"{GRID}/loss_kw") else None,
-        "emission": run.get(f"{GRID}/emission_kg_per_h")[pick, 0] if run.has(f"{GRID}/emission_kg_per_h") else None,
-        "sites": _sites_on(run, index, pick), "sources": _sources_on(run, index, pick),
-    }
-    for name, port in (("nci", "nci_kg_per_kwh"), ("mci", "mci_kg_per_kwh"), ("vm", "vm_pu")):
-        data[name] = _per_node(run, port, ids, pick)
+    levels = tuple(NodeLevel(port, title, short, unit, values, digits) for port, title, short, unit, digits in _LEVELS
+                   if (values := _per_node(run, port, ids, pick)) is not None)
+    sites, sources = _sites_on(run, index, pick), _sources_on(run, index, pick)
+    network = Network(run.time_s(GRID)[pick].astype(float), [(n, x, y) for n, (x, y) in places.items()],
+                      [(index[a], index[b]) for a, b in lines], run.get(flow)[pick, 0], levels, (*sites, *sources),
+                      _readouts(run, sites, sources, pick))
     shown = f" One in {every} dispatches is shown." if every > 1 else ""
-    return Picture(key, _says_map(run, data) + shown, note=_MAP_NOTE + run.played("grid")), data
+    return Picture(key, _says_map(run, network) + shown, note=_MAP_NOTE + run.played("grid")), network
 
 
-def _lines_of(run: Run) -> list[tuple[str, str]] | None:
+def _readouts(run: FleetRun, sites: list[Mark], sources: list[Mark], pick: slice) -> tuple[Readout, ...]:
+    """Sums over the feeder, and what the grid says of the whole."""
+    out = [Readout(words, "kW", np.sum([mark.power_kw for mark in marks], axis=0))
+           for words, marks in (("sources", sources), ("data centers", sites)) if marks]
+    for words, port, unit in (("losses", "loss_kw", "kW"), ("emitting", "emission_kg_per_h", "kg/h")):
+        if run.has(f"{GRID}/{port}"):
+            out.append(Readout(words, unit, run.get(f"{GRID}/{port}")[pick, 0]))
+    return tuple(out)
+
+
+def _lines_of(run: FleetRun) -> list[tuple[str, str]] | None:
     """The two nodes of each line, by its name; or else, where names hold other dashes, by the grid's own table."""
     names = run.trace.names(GRID, "line")
     if (pairs := parse(names)) is not None:
@@ -70,7 +85,7 @@ def _lines_of(run: Run) -> list[tuple[str, str]] | None:
     return [(str(a), str(b)) for a, b in zip(table["from_bus"], table["to_bus"], strict=True)]
 
 
-def _root(run: Run, lines: list[tuple[str, str]]) -> str:
+def _root(run: FleetRun, lines: list[tuple[str, str]]) -> str:
     ends = {b for _, b in lines}
     return next((a for a, _ in lines if a not in ends), lines[0][0])
 
@@ -83,11 +98,11 @@ def _node(name: str, index: dict[str, int]) -> int | None:
     return index.get(digits.group(1)) if digits else None
 
 
-def _bus_model(run: Run, port: str) -> str | None:
+def _bus_model(run: FleetRun, port: str) -> str | None:
     return next((m for m in run.models if run.has(f"{m}/{port}") and m.endswith("/Bus")), None)
 
 
-def _per_node(run: Run, port: str, ids: list[str], pick: slice) -> np.ndarray | None:
+def _per_node(run: FleetRun, port: str, ids: list[str], pick: slice) -> np.ndarray | None:
     model = _bus_model(run, port)
     if model is None:
         return None
@@ -102,7 +117,7 @@ def _per_node(run: Run, port: str, ids: list[str], pick: slice) -> np.ndarray | 
     return out
 
 
-def _sites_on(run: Run, index: dict[str, int], pick: slice) -> list[dict[str, Any]]:
+def _sites_on(run: FleetRun, index: dict[str, int], pick: slice) -> list[Mark]:
     out = []
     path = run.first(f"{SITE}/p_window_kw", f"{SITE}/p_kw")
     for k, site in enumerate(run.sites):
@@ -110,11 +125,11 @@ def _sites_on(run: Run, index: dict[str, int], pick: slice) -> list[dict[str, An
         if node is not None and path:
             # the window that ends with the dispatch interval is what the grid met in it
             until = run.time_s(GRID)[pick] + run.step_s(GRID) - run.step_s(SITE)
-            out.append({"name": site, "node": node, "colour": run.colours[site], "kw": run.held(path, until)[:, k]})
+            out.append(Mark(site, node, run.held(path, until)[:, k], run.colours[site], "ring"))
     return out
 
 
-def _sources_on(run: Run, index: dict[str, int], pick: slice) -> list[dict[str, Any]]:
+def _sources_on(run: FleetRun, index: dict[str, int], pick: slice) -> list[Mark]:
     path = f"{GRID}/p_source_kw"
     if not run.has(path):
         return []
@@ -123,22 +138,22 @@ def _sources_on(run: Run, index: dict[str, int], pick: slice) -> list[dict[str, 
         about = known.get(name, {})
         node = _node(str(about.get("node", name)), index)
         if node is not None:
-            out.append({"name": name, "node": node, "kg": about.get("kg_per_kwh"), "kw": run.get(path)[pick, 0, k]})
+            out.append(Mark(name, node, run.get(path)[pick, 0, k]))
     return out
 
 
-def _says_map(run: Run, data: dict[str, Any]) -> str:
+def _says_map(run: FleetRun, network: Network) -> str:
     path = f"{_bus_model(run, 'nci_kg_per_kwh')}/nci_kg_per_kwh"
-    mean = np.full(1, np.nan) if data["nci"] is None else _means_of_nodes(
-        run, path, [node["name"] for node in data["nodes"]])
+    mean = np.full(1, np.nan) if network.level("nci_kg_per_kwh") is None else _means_of_nodes(
+        run, path, [name for name, _, _ in network.nodes])
     if np.isfinite(mean).any():
         low, high = int(np.nanargmin(mean)), int(np.nanargmax(mean))
-        best, worst = (data["nodes"][k]["name"] for k in (low, high))
+        best, worst = (network.nodes[k][0] for k in (low, high))
         text = (f"The feeder through the run: mean carbon intensity goes from {number(mean[low])} kg/kWh at node "
                 f"{best} to {strong(f'{number(mean[high])} kg/kWh')} at node {worst}.")
     else:
         text = "The feeder through the run; the trace gives no carbon intensity of its nodes."
-    if data["sources"]:
+    if any(mark.shape == "square" for mark in network.marks):
         path = f"{GRID}/p_source_kw"
         kw = run.of_counted(path)[:, 0]
         main = int(np.nan_to_num(run.counts(path).hours @ kw).argmax())
@@ -148,7 +163,7 @@ def _says_map(run: Run, data: dict[str, Any]) -> str:
     return text
 
 
-def _means_of_nodes(run: Run, path: str, ids: list[str]) -> np.ndarray:
+def _means_of_nodes(run: FleetRun, path: str, ids: list[str]) -> np.ndarray:
     """Mean over the counted time of a bus's port at each node of the map; NaN where there is none."""
     out, index = np.full(len(ids), np.nan), {name: k for k, name in enumerate(ids)}
     values, hours = run.of_counted(path), run.counts(path).hours
@@ -159,7 +174,7 @@ def _means_of_nodes(run: Run, path: str, ids: list[str]) -> np.ndarray:
     return out
 
 
-def intensities(run: Run) -> Picture:
+def intensities(run: FleetRun) -> Picture:
     """NCI of all nodes as a table of colours: what is left of the map for a grid without line data."""
     path = f"{BUS}/nci_kg_per_kwh"
     if not run.has(path):
@@ -177,7 +192,7 @@ def intensities(run: Run) -> Picture:
 # --- voltages and lines -----------------------------------------------------------------------------------------------
 
 
-def voltages(run: Run) -> Picture:
+def voltages(run: FleetRun) -> Picture:
     """Lowest and highest voltage, and that at the sites."""
     path, key = f"{BUS}/vm_pu", "voltages"
     if not run.has(path):
@@ -211,7 +226,7 @@ def voltages(run: Run) -> Picture:
                    (Fact("lowest voltage", low, "p.u."), Fact("highest voltage", high, "p.u.")))
 
 
-def loading(run: Run) -> Picture:
+def loading(run: FleetRun) -> Picture:
     """Loading of the heaviest lines in per cent of their ratings, or their power where the grid knows no ratings.
 
     Per cent come from `loading_ratio`, or else from the larger apparent power of a line's two ends over `rating_kva`.
@@ -242,7 +257,7 @@ def loading(run: Run) -> Picture:
                    (note + run.played("grid")).strip(), (Fact("heaviest line", float(size[when, top]), unit),))
 
 
-def _apparent(run: Run) -> np.ndarray:
+def _apparent(run: FleetRun) -> np.ndarray:
     """(time, line) apparent power at the fuller end of each line, kVA; active power alone where none is reactive."""
     ends = []
     for end in ("from", "to"):
@@ -266,7 +281,7 @@ _CHECKS = (
 )
 
 
-def trust(run: Run) -> Picture:
+def trust(run: FleetRun) -> Picture:
     """Relaxation gap and deviation from the AC power flow, on a logarithmic scale."""
     key, panels, facts, said = "trust", [], [], []
     for port, title, unit, tolerance in _CHECKS:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from cosim.simulators.reporting.data import BUS, GRID, SITE, FleetRun
 
 from cosim.reporting.chart import Event, Fact, Panel, Picture
-from cosim.reporting.data import BUS, GRID, SITE, Run
 from cosim.reporting.text import at, count, number, strong
 from cosim.units import MIN_S
 
@@ -19,7 +19,7 @@ _MOST_EVENTS = 300
 _FLAGS = {1: "limits not met", 2: "no solution, last values held"}
 
 
-def events(run: Run) -> Picture:
+def events(run: FleetRun) -> Picture:
     """All events as marks on a time line; the page lists them beside it."""
     found = sorted(_all(run), key=lambda e: (e.time_s, e.kind, e.where))
     watched = [words for path, words in _WATCHED if run.has(path)]
@@ -42,7 +42,7 @@ def events(run: Run) -> Picture:
     return Picture("events", says, (panel,), note, facts)
 
 
-def _all(run: Run) -> Iterator[Event]:
+def _all(run: FleetRun) -> Iterator[Event]:
     if run.has(f"{SITE}/dropped_jobs"):
         values = run.dropped_jobs()
         for s, site in enumerate(run.sites):
@@ -60,7 +60,7 @@ def _all(run: Run) -> Iterator[Event]:
     yield from _of_grid(run)
 
 
-def _of_inlets(run: Run) -> Iterator[Event]:
+def _of_inlets(run: FleetRun) -> Iterator[Event]:
     """Inlets above their limit, and load shed for it."""
     for port, kind, words in (("inlet_alarm_s", "inlets too warm", "an inlet above its limit"),
                               ("tripped", "load shed", "no GPUs granted, an inlet was at its trip temperature")):
@@ -73,7 +73,7 @@ def _of_inlets(run: Run) -> Iterator[Event]:
                 yield Event(start, kind, site, minutes, f"{words} for {number(minutes, 2)} min{_until(start, end)}")
 
 
-def _of_grid(run: Run) -> Iterator[Event]:
+def _of_grid(run: FleetRun) -> Iterator[Event]:
     if run.has(f"{GRID}/status"):
         status = run.get(f"{GRID}/status")[:, 0]
         for code in sorted(set(status[status > 0].tolist())):
@@ -104,7 +104,7 @@ def _of_grid(run: Run) -> Iterator[Event]:
                         f"{number(part.max(), 2)} p.u. outside at {names[worst]}{_until(start, end)}")
 
 
-def _episodes(run: Run, model: str, values: np.ndarray) -> Iterator[tuple[float, float, float]]:
+def _episodes(run: FleetRun, model: str, values: np.ndarray) -> Iterator[tuple[float, float, float]]:
     """(start, end, sum) of the stretches of the counted time in which values are above 0, joined over short gaps."""
     hits = np.flatnonzero((values > 0) & run.counts(model).use)
     if not hits.size:

@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
+from cosim.simulators.reporting import sites
+from cosim.simulators.reporting.data import FleetRun
 from scipy import stats
 
 from cosim.experiment import Experiment
-from cosim.reporting import sites
-from cosim.reporting.data import Run
 from cosim.run import find
 from cosim.scenario import override
 from cosim.trace import Trace
@@ -23,8 +23,8 @@ def test_where_jobs_went_beside_the_carbon(tmp_path):
                                          "grid.ac_check": "false", "warmup_s": "15min", "workload.rate_scale": "2"})
     Experiment(scenario, "native", 3600.0, path).run()
     with Trace(path) as trace:
-        got = sites.allocation(Run(trace, "", COLOURS))
-        picture = sites.load_and_carbon(Run(trace, "", COLOURS))
+        got = sites.allocation(FleetRun(trace, "", COLOURS))
+        picture = sites.load_and_carbon(FleetRun(trace, "", COLOURS))
         nci, received = trace["grid/Bus/nci_kg_per_kwh"][1:, [8, 28, 32]], trace["aidc/Site/received_jobs"][15:]
         early = trace["aidc/Site/received_jobs"][:15, :, 2:]
     assert list(got) == ["training", "inference"]

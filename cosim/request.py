@@ -1,0 +1,129 @@
+"""What a user asks for: a scenario by its name or file, and what is changed in it.
+
+Everywhere alike: a name of the list, a .py file (code, which is run), a .yaml or .json file, or a trace (.h5); the last
+two are data and run nothing that nobody announces (`cosim.trust`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from cosim.drivers.resolve import fit, prune
+from cosim.errors import CosimError, ScenarioError, cut, unknown
+from cosim.limits import is_file
+from cosim.params import explain
+from cosim.plaintext import file_name
+from cosim.replay.members import replay
+from cosim.scenario import Scenario, override, plug, rename
+from cosim.trace import Trace
+from cosim.trust import SCENARIOS, available, foreign, refuse_foreign
+
+CODE = ".py"
+TRACE = ".h5"
+
+
+def find(name: str | Path, trusted: Collection[str | Path] = (), replaced: Collection[str] = ()) -> Scenario:
+    """The scenario of a name in the list, of a .py file (code, which is run), or of a trace (data).
+
+    trusted: files that may name code of any kind; replaced: members in whose place another simulator is put anyway.
+    Raises ScenarioError, also for a file of data that names code nobody announces (`cosim.trust`), and TraceError.
+    """
+    name = os.fspath(name)
+    path = Path(name)
+    if path.suffix == TRACE:
+        return _from_trace(path, trusted, replaced)
+    if path.suffix == CODE:
+        return _from_code(path)
+    if os.sep in name or path.suffix or is_file(path):
+        there = "" if is_file(path) else "no scenario file at "
+        raise ScenarioError(f"{there}{cut(name)}: a scenario is a name from cosim run --list, or a file that ends in "
+                            f"{', '.join((CODE, TRACE))}")
+    names = available()
+    if name not in names:
+        raise ScenarioError(unknown("scenario", name, names))
+    return shipped(name)
+
+
+def shipped(name: str) -> Scenario:
+    """The scenario of the list that has this name."""
+    return _scenario_in(importlib.import_module(f"{SCENARIOS}.{name}"), name)
+
+
+def is_code(name: str | Path) -> bool:
+    """Whether to look at the scenario that is asked for in this way is to run a file."""
+    return Path(name).suffix == CODE
+
+
+def changed(scenario: Scenario, *, seed: int | None = None, use: Mapping[str, str] | None = None,
+            settings: Mapping[str, Any] | None = None, replays: Mapping[str, str | Path] | None = None,
+            names: Mapping[str, str] | None = None) -> Scenario:
+    """The scenario with everything that is asked for: `--seed`, `--use`, `--set`, `--replay` and `--map`.
+
+    use: member -> simulator in its place; settings: path -> value (`cosim.scenario.override`); replays: member -> file
+    that plays its outputs; names: our port or entity -> what the member's simulator calls it. Raises ScenarioError.
+    """
+    if seed is not None:
+        scenario = scenario.replace(seed=seed)
+    before, settings = scenario, dict(settings or {})
+    for member, simulator in (use or {}).items():
+        scenario = fit(plug(scenario, member, simulator), member)
+    if "start" in settings:
+        scenario = override(scenario, {"start": settings["start"]})  # a table's dates are read against it
+    for member, path in (replays or {}).items():
+        scenario = replay(scenario, member, os.fspath(path))
+    asked = override(rename(scenario, names or {}), settings)
+    return prune(asked, before) if use or replays else asked
+
+
+def default_out(scenario: Scenario) -> Path:
+    """results/<scenario>/<UTC time>.h5; of a name that is a path, what is left of it stays in that folder."""
+    return Path("results") / file_name(scenario.name) / f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S-%f}{TRACE}"
+
+
+def _from_trace(path: Path, trusted: Collection[str | Path], replaced: Collection[str]) -> Scenario:
+    with Trace(path) as trace:
+        scenario = Scenario.from_json(str(trace.attrs.get("scenario", "")))
+    refuse_foreign(foreign(scenario, replaced), path, trusted)
+    return scenario
+
+
+def _from_code(path: Path) -> Scenario:
+    if not is_file(path):
+        raise ScenarioError(f"no scenario file at {path}")
+    _see_beside(path)
+    spec = importlib.util.spec_from_file_location(f"scenario_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise ScenarioError(f"{path} is not a Python file; a scenario is a .py with SCENARIO = Scenario(...)")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except (CosimError, KeyboardInterrupt):
+        raise
+    except ValidationError as err:
+        raise ScenarioError(explain(err, Scenario, str(path))) from err
+    except (Exception, SystemExit) as err:
+        raise ScenarioError(f"{path} fails: {type(err).__name__}: {err}") from err
+    return _scenario_in(module, str(path))
+
+
+def _see_beside(path: Path) -> None:
+    """Let modules beside a file be imported, before all others."""
+    folder = str(path.resolve().parent)
+    if folder not in sys.path[:1]:
+        sys.path.insert(0, folder)
+
+
+def _scenario_in(module: Any, name: str) -> Scenario:
+    scenario = getattr(module, "SCENARIO", None)
+    if not isinstance(scenario, Scenario):
+        raise ScenarioError(f"{name} has no SCENARIO = Scenario(...)")
+    return scenario

@@ -1,0 +1,9 @@
+"""What all tests share."""
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def no_progress(monkeypatch):
+    """How fast a machine is decides nothing: what a command prints does not depend on how long it takes."""
+    monkeypatch.setattr("cosim.progress.EVERY_S", 3600.0)
