@@ -53,7 +53,9 @@ def parser() -> argparse.ArgumentParser:
                    "environments, on the wall clock (default: none)")
     p.add_argument("--out", type=file_type(".json"), metavar="FILE", help="put the figures into this JSON file; its "
                    "other sections stay")
-    p.add_argument("--read", type=Path, metavar="FILE", help="show the figures of a file instead of measuring")
+    p.add_argument("--read", type=Path, nargs="?", const=record.BASELINE, metavar="FILE",
+                   help="show the figures of a file instead of measuring (default: benchmarks/"
+                   f"{record.BASELINE.name})")
     p.add_argument("--compare", type=Path, nargs="?", const=record.BASELINE, metavar="FILE",
                    help=f"set ratios beside those of a file (default: benchmarks/{record.BASELINE.name}) and warn of "
                    f"those that have grown by more than {record.WARN:.0%}")

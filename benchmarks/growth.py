@@ -56,7 +56,7 @@ def sites_s(scenario: Scenario, count: int, until: str) -> dict[str, float]:
 
 
 def buses_s(count: int, times: int) -> dict[str, float]:
-    """CPU s to set up the dispatch of a feeder that this process has not read yet, and of one dispatch and its parts."""
+    """CPU s to set up the dispatch of a feeder that was not read before, and of one dispatch and its parts."""
     begin = process_time()
     feeder, sources = read_feeder(branching(count)), sources_of(count)
     Dispatch(feeder, sources, Limits(1.0, 0.9, 1.1, 0.1), "clarabel")
