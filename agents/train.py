@@ -77,7 +77,8 @@ def _train(args: argparse.Namespace) -> int:
         raise ScenarioError("learning needs the package torch, which is not installed; install aidc-cosim with the "
                             "extra 'learn'")
     team_of, training_of, plan_of = (load(path, "learner") for path in (
-        "cosim.agents.learn.team:Team", "cosim.agents.learn.training:Training", "cosim.agents.learn.training:Plan"))
+        "cosim.agents.learn.team:Team", "cosim.agents.learn.training:Training",
+        "cosim.agents.learn.training:TrainingPlan"))
     with working("making the environments"):
         env = make_env(request, args.workers, args.trust)
     try:

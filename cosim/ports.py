@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal
 
 from cosim.units import unit_of
@@ -50,7 +50,7 @@ class Port:
 
     def to_json(self) -> dict[str, Any]:
         """Plain dict for a describe() answer over the wire."""
-        return {**asdict(self), "dims": list(self.dims)}
+        return {**{f.name: getattr(self, f.name) for f in fields(self)}, "dims": list(self.dims)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Port:

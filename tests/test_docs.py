@@ -189,7 +189,7 @@ def test_what_is_wrong_with_rows_is_said():
     table = [{"id": name, "name": f"about {name}", "state": state, "says": says} for name, state, says in (
         ("E01", "", ""), ("E02", "", ""), ("E03", "", ""), ("U01", "part", ""), ("U02", "none", "no solver"),
         ("U03", "half", "x"))]
-    module = '"""Text.\n\nRows of the model: E01-02,\nU01.\n"""\nx = "Rows of the model: E03."\n'
+    module = '"""Text.\n\nRows: E01-02,\nU01.\n"""\nx = "Rows: E03."\n'
     claims = {"a.one": made.claimed(module), "a.two": ["U02", "E09", "U03"]}
     source = ('import pytest\n@pytest.mark.rows("E01", "U01-01")\n@pytest.mark.other\ndef test_a():\n    """E02."""\n'
               '@pytest.mark.rows("E03")\ndef helper():\n    pass\ndef test_b():\n    pass\n')

@@ -4,10 +4,10 @@
 their numbers stand in that row, so that the two cannot part. Beyond the paper (`full`): the manager sees unfinished
 work per site and class and what rounding owes, a site its inference queue, running jobs, unfinished work, what rounding
 owes its release times, how many of its deferred jobs are of which deferral and when they are due, how many training
-jobs are late or nearly, and how its GPUs would usually be split. Totals alone (the paper's S09) hide whether work can
+jobs are late or nearly, and how its GPUs would usually be split. Totals alone hide whether work can
 still meet its deadline, so that a critic could charge a bad deferral only half a day later, when the job is dropped.
 
-Rows of the model: E25, E27, I26, S01-12, S15, T09, U08.
+Rows: E25, E27, I26, S01-12, S15, T09, U08.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ _SHARE = {"low": 0.0, "high": 1.0}
 _OWED = {"low": -10.0, "high": 10.0}
 """Jobs owed stay within 2, but jump every minute and matter little: a wide range keeps them small beside the others."""
 _JOBS = {"low": 0.0, "high": 1e5, "scale": "log"}
-_USUAL_LEAST = 1e-3
-_PACE_MIN = 240.0
+USUAL_LEAST = 1e-3
+PACE_MIN = 240.0
 """A third of the study's deadline. At an even pace work that is not done now is done in the next hours, at their
 prices, which a critic can tell from the present one; at full speed it is done in the next minute, at the same."""
-_USUAL = {"low": math.log(_USUAL_LEAST), "high": 0.0}
+_USUAL = {"low": math.log(USUAL_LEAST), "high": 0.0}
 """Logarithms of shares of a site's GPUs."""
 _TRAIN_JOBS = {"low": 0.0, "high": 500.0, "scale": "log"}
 _SLACK_MIN = {"low": -120.0, "high": 600.0}
@@ -158,7 +158,7 @@ def manager_view(facts: FleetFacts, sight: Sight, numbers: Numbers | None = None
 
 
 def site_view(facts: FleetFacts, sight: Sight, i: int, numbers: Numbers | None = None) -> View:
-    """(27) of site `i`, before the manager has acted: S13, S14 are the fleet's arrivals (decision 10)."""
+    """(27) of site `i`, before the manager has acted: its last two entries are the fleet's arrivals."""
     numbers = numbers or Numbers(facts, sight)
     view, at, train, inf = View(numbers), numbers.at, list(facts.train), list(facts.inf)
     trained = [sight.classes[m] for m in train]
@@ -202,7 +202,7 @@ def context_per(facts: FleetFacts, i: int) -> np.ndarray:
 
 
 class Scaler:
-    """`cosim.agents.learn.spec.scaled` for one row of many columns at once. Raw columns are left as they are.
+    """`cosim.agents.learn.spec.scaled` for rows of many columns at once. Raw columns are left as they are.
 
     at: where the columns' numbers stand in the row; per: what each is divided by before; places: where each goes in the
     array that comes out, flat, of `size` numbers, the others 0. By default column k is number k of either.
@@ -224,23 +224,23 @@ class Scaler:
         self._range = np.array([c.high for c in lines]) - self._low
 
     def __call__(self, row: Sequence[float] | np.ndarray) -> np.ndarray:
-        """(size,) float32."""
-        x = np.asarray(row, np.float64)[self._at]
+        """(size,) float32, or (B, size) of B rows."""
+        x = np.asarray(row, np.float64)[..., self._at]
         if self._per is not None:
             x /= self._per
-        line, log = x[self._line], x[self._log]
+        line, log = x[..., self._line], x[..., self._log]
         line[:] = np.minimum(np.maximum(2.0 * (line - self._low) / self._range - 1.0, -1.0), 1.0)
         log[:] = np.minimum(2.0 * np.log1p(np.maximum(log, 0.0) / self._unit) / self._top - 1.0, 1.0)
-        out = np.zeros(self._size, np.float32)
-        out[self._places] = x
+        out = np.zeros((*x.shape[:-1], self._size), np.float32)
+        out[..., self._places] = x
         return out
 
 
 def _usual_gpus(facts: FleetFacts) -> Values:
     """Logarithms of shares, site by site: of inference, what `GpuRule` gives for what is queued and an equal part of
-    what arrives; of training, what works it off in _PACE_MIN, as far as there is room."""
+    what arrives; of training, what works it off in PACE_MIN, as far as there is room."""
     rule, n, train, inf = GpuRule(facts, PolicyOptions().drain_min), facts.n_sites, facts.train, facts.inf
-    pace_to = [[x * gpus * _PACE_MIN for x in facts.to_per_gpu_min] for gpus in facts.gpus]
+    pace_to = [[x * gpus * PACE_MIN for x in facts.to_per_gpu_min] for gpus in facts.gpus]
 
     def values(seen: Observation) -> list[float]:
         new_jobs, new_to = [x / n for x in seen.arrivals], [x / n for x in seen.arrivals_work_to]
@@ -258,7 +258,7 @@ def _usual_gpus(facts: FleetFacts) -> Values:
             for m, x in zip(train, trained, strict=True):
                 share[m] = x * scale
             share.append(1.0 - sum(share))
-            out += [math.log(max(x, _USUAL_LEAST)) for x in share]
+            out += [math.log(max(x, USUAL_LEAST)) for x in share]
         return out
     return values
 

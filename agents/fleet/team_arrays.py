@@ -2,7 +2,7 @@
 
 The environment that agents learn in and the policy that a trained team becomes use the same one.
 
-Rows of the model: L10, M12, S13-14.
+Rows: L10, M12, S13-14.
 """
 
 from __future__ import annotations
@@ -49,6 +49,20 @@ class TeamView:
         self._context_scaler = Scaler([*scaled_by.type_of(1).context] * len(sites), np.arange(told),
                                       np.concatenate([context_per(facts, i) for i in sites]),
                                       np.arange(len(context), len(context) + told), len(context) + told)
+
+    @property
+    def places(self) -> Mapping[str, np.ndarray]:
+        """`Numbers.at`: what stands where in a row of `observe_rows`."""
+        return self._numbers.at
+
+    def observe_rows(self, rows: np.ndarray) -> np.ndarray:
+        """(B, n, O) float32 from B rows of `Numbers`."""
+        return self._scaler(rows).reshape(len(rows), *self._shape)
+
+    def context_rows(self, jobs: np.ndarray, work_to: np.ndarray) -> np.ndarray:
+        """(B, n, C) float32 from the jobs (B, N, M) and their work, TO."""
+        rows = np.concatenate([jobs, work_to], axis=2).reshape(len(jobs), -1)
+        return self._context_scaler(rows).reshape(len(jobs), self._shape[0], -1)
 
     def observe(self, seen: Observation) -> np.ndarray:
         """(n, O) float32, rows padded with zeros."""

@@ -28,7 +28,7 @@ from mosaik_api_v3.types import Meta
 from cosim.drivers.instrument import Control, Stopped, Tap, make_taps
 from cosim.drivers.native import collect, creation
 from cosim.drivers.plan import Plan, Sides, make_plan, sides_from_describe, sides_from_meta
-from cosim.drivers.remote import GuardedChannel, address_of, die_with_parent, is_same_user, prove, secret_of
+from cosim.drivers.remote import GuardedChannel, address_of, child_options, is_same_user, prove, secret_of
 from cosim.drivers.resolve import Resolved, command_of
 from cosim.errors import CosimError, ModelError, ScenarioError
 from cosim.hooks import Closing, HasClosing, HasNotes, Simulator
@@ -149,9 +149,9 @@ class MosaikWorld:
             return PythonStarter(self.resolved.classes[name])  # type: ignore[arg-type]  # it takes any with its methods
         kind, rest = remote
         if kind == "cmd":
-            return _Command(rest, self._watches[name])
+            return _CommandStarter(rest, self._watches[name])
         secret = secret_of(self.resolved.scenario.members[name].secret, f"{name}.secret")
-        return _Connection(rest, self._watches[name], secret)
+        return _AddressStarter(rest, self._watches[name], secret)
 
     def _connect(self, plan: Plan, entities: Mapping[str, Mapping[str, Any]]) -> None:
         for c in plan.connections:
@@ -226,7 +226,7 @@ class _Starter(Starter):
         return
 
 
-class _Command(_Starter):
+class _CommandStarter(_Starter):
     """Starts a command as mosaik's CmdStarter does, but notices at once when it ends before it connects, and keeps the
     terminal's Ctrl-C from it: the run ends between two steps, and then stops its members."""
 
@@ -253,7 +253,7 @@ class _Command(_Starter):
             raise ScenarioError(f"its command does not expand ({err!r}); it knows %(addr)s and %(python)s") from None
         try:
             process = subprocess.Popen(words, stdin=subprocess.DEVNULL, start_new_session=True, text=True,
-                                       preexec_fn=die_with_parent)
+                                       **child_options())
         except OSError as err:
             raise ScenarioError(f"'{words[0]}' cannot be started: {err.strerror}") from None
         self._watch.process = process
@@ -270,7 +270,7 @@ class _Command(_Starter):
         return RemoteProxy(connected.result(), mosaik_remote, process=(process, True))
 
 
-class _Connection(_Starter):
+class _AddressStarter(_Starter):
     """Connects to a simulator that waits at an address."""
 
     def __init__(self, address: str, watch: _Watch, secret: bytes | None) -> None:

@@ -6,7 +6,7 @@ inputs, and so writes the same trace; it only leaves out the bus. Members that r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from heapq import heappop, heappush
 from time import perf_counter
 from typing import Any, TypeVar
@@ -62,16 +62,18 @@ class NativeWorld:
 
     carry: member -> what it goes on from, as `carry()` of an earlier world gave it (members built on cosim.adapter).
     linked_only: fetch no output that no link carries, and let members spare themselves such (`Adapter.spare`); for
-    worlds without a trace.
+    worlds without a trace. elsewhere: members that are started and wired, but never stepped: their outputs come from
+    elsewhere, through `send`.
     Raises ScenarioError for a wiring that cannot work, ModelError naming the member that failed.
     """
 
     def __init__(self, resolved: Resolved, control: Control,
-                 carry: Mapping[str, Mapping[str, np.ndarray]] | None = None, linked_only: bool = False) -> None:
+                 carry: Mapping[str, Mapping[str, np.ndarray]] | None = None, linked_only: bool = False,
+                 elsewhere: Collection[str] = ()) -> None:
         if resolved.remote:
             raise ScenarioError(f"member '{resolved.remote[0]}' runs in another process; use --driver mosaik")
         self.resolved, self.control = resolved, control
-        self._carry, self._linked_only = dict(carry or {}), linked_only
+        self._carry, self._linked_only, self._elsewhere = dict(carry or {}), linked_only, frozenset(elsewhere)
         self.simulators: dict[str, Simulator] = {}
         self.plan = Plan([], [])
         self.taps: dict[str, Tap] = {}
@@ -100,7 +102,7 @@ class NativeWorld:
             tap.wall_s = tap.start_s = started[name].wall_s
             call(tap, "on start", self.simulators[name].setup_done)
         self._order = plan.order
-        self._next = dict.fromkeys(plan.order, 0)
+        self._next = {name: 0 for name in plan.order if name not in self._elsewhere}
         self._inputs = {name: {} for name in plan.order}
         self._due = {name: [] for name in plan.order}
         if self._linked_only:
@@ -122,8 +124,12 @@ class NativeWorld:
         while (time := min(following.values())) < until:
             self.control.tick(time)
             for name in self._order:
-                if following[name] == time:
+                if following.get(name) == time:
                     following[name] = self._step(name, time)
+
+    def send(self, connections: Sequence[Connection], values: Sequence[Any]) -> None:
+        """Put values of members that are not stepped here on their connections; they stand until others come."""
+        put([self._wire(c) for c in connections], values)
 
     def run_to(self, member: str, until: int) -> int | None:
         """Advance to the next moment before bus step `until` at which `member` is about to step; None: there is none.
@@ -135,7 +141,7 @@ class NativeWorld:
         while (time := min(following.values())) < until:
             self.control.tick(time)
             for name in self._order:
-                if following[name] == time:
+                if following.get(name) == time:
                     if name == member and self._waiting != (name, time):
                         self._waiting = (name, time)
                         self._deliver(name, time)

@@ -126,10 +126,15 @@ def is_same_user(writer: StreamWriter) -> bool:
     return False
 
 
-def die_with_parent() -> None:
-    """In a child before it starts its program: its end is sent to it when its parent ends, even by kill -9 (Linux)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def child_options() -> dict[str, Any]:
+    """Arguments of `subprocess.Popen` by which a child ends when its parent does, even by kill -9; {} where the system
+    has no such thing (not Linux)."""
+    return {"preexec_fn": _die_with_parent} if sys.platform == "linux" else {}
+
+
+def _die_with_parent() -> None:
+    """In a child before it starts its program: its end is sent to it when its parent ends."""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 async def prove(reader: StreamReader, writer: StreamWriter, secret: bytes) -> None:

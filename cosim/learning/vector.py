@@ -10,9 +10,9 @@ A scenario names the class through which agents act on it (`environment`); this 
     start()           the joint action (n, A) from which a fresh policy starts
 
 An episode is the scenario from t = 0 to its end, one day in the study. Its end is a truncation: the next episode goes
-on with everything that members carry over (`Adapter.carry`), with random numbers of its own (model decision 11).
+on with everything that members carry over (`Adapter.carry`), with random numbers of its own.
 
-Rows of the model: L03, L05, L15.
+Rows: L03, L05, L15.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Step:
 def learning_scenario(scenario: Scenario, lean: bool = True) -> Scenario:
     """The scenario as it is learnt on. lean: without what agents cannot notice. ScenarioError if it names no
     environment."""
-    return _steering_of(scenario).prepare(scenario, lean)
+    return steering_of(scenario).prepare(scenario, lean)
 
 
 def seed_of(seed: int, index: int) -> int:
@@ -73,7 +73,7 @@ class Environment:
             raise ScenarioError(f"member '{resolved.remote[0]}' runs in another process; agents learn on scenarios "
                                 "whose members all run in this one")
         self._resolved, self.seed, self.first_episode = resolved, seed, episode
-        self._steering_class = _steering_of(resolved.scenario)
+        self._steering_class = steering_of(resolved.scenario)
         self._world: NativeWorld | None = None
         self.reset()
 
@@ -106,7 +106,7 @@ class Environment:
         state = {"seed": np.array(self.seed), "episode": np.array(self.episode),
                  "actions": np.array(self._actions, np.float32).reshape(-1, *self.shape)}
         for member, arrays in self._carried.items():
-            state |= {f"carry/{member}/{name}": _numeric(array) for name, array in arrays.items()}
+            state |= {f"carry/{member}/{name}": numeric(array) for name, array in arrays.items()}
         return state
 
     def restore(self, state: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -117,7 +117,7 @@ class Environment:
             head, _, rest = key.partition("/")
             if head == "carry":
                 member, _, name = rest.partition("/")
-                carried.setdefault(member, {})[name] = _text_or_numbers(array)
+                carried.setdefault(member, {})[name] = text_or_numbers(array)
         self._begin(carried)
         for action in state["actions"]:
             self.step(action)
@@ -162,10 +162,10 @@ class Environments:
         resolved = resolve(scenario)
         self._stagger_over, self.twins = stagger_over, twins
         self._steps_a_day = resolved.until // resolved.clock.steps(
-            resolved.scenario.members[_steering_of(scenario).member].step_s)
+            resolved.scenario.members[steering_of(scenario).member].step_s)
         self.envs = [Environment(resolved, seed_of(seed, b // twins), episode) for b in indices]
         self.spec, self.n_envs, self._indices = self.envs[0].steering.spec, len(self.envs), list(indices)
-        self._names = self.envs[0].steering.terms
+        self.terms = tuple(self.envs[0].steering.terms)
 
     def reset(self) -> np.ndarray:
         """(B, n, O): all environments begin anew."""
@@ -185,7 +185,7 @@ class Environments:
                 raise type(err)(f"environment {b} (seed {env.seed}, episode {env.episode}): {err}") from err
         rewards, terms, credit, ended = zip(*results, strict=True)
         return step_of(np.stack([env.observation for env in self.envs]), np.array(rewards, np.float32),
-                       np.array(terms), np.array(ended), self._names,
+                       np.array(terms), np.array(ended), self.terms,
                        None if credit[0] is None else np.array(credit, np.float32))
 
     def state(self) -> Arrays:
@@ -195,7 +195,8 @@ class Environments:
 
     def restore(self, state: Mapping[str, np.ndarray]) -> np.ndarray:
         """Go on from `state`; ScenarioError if it lacks one of these environments."""
-        return np.stack([env.restore(_part(state, b)) for b, env in zip(self._indices, self.envs, strict=True)])
+        return np.stack([env.restore(part_of(state, b, "actions"))
+                         for b, env in zip(self._indices, self.envs, strict=True)])
 
     def close(self) -> None:
         """End the members of all."""
@@ -220,28 +221,29 @@ def step_of(observation: np.ndarray, reward: np.ndarray, terms: np.ndarray, ende
                 ended, observation, credit)
 
 
-def _part(state: Mapping[str, np.ndarray], index: int) -> Arrays:
+def part_of(state: Mapping[str, np.ndarray], index: int, least: str) -> Arrays:
+    """What a saved state has of one environment, in which `least` is never missing. ScenarioError if it is."""
     prefix = f"{index}/"
     mine = {key.removeprefix(prefix): array for key, array in state.items() if key.startswith(prefix)}
-    if "actions" not in mine:
+    if least not in mine:
         raise ScenarioError(f"the saved state has no environment {index}; restore it with the same number of "
                             "environments")
     return mine
 
 
-def _steering_of(scenario: Scenario) -> Any:
+def steering_of(scenario: Scenario) -> Any:
     if scenario.environment is None:
         raise ScenarioError(f"scenario {scenario.name} names no environment; agents learn on one that has "
                             "environment='package.module:Class'")
     return load(scenario.environment, "environment")
 
 
-def _numeric(array: np.ndarray) -> np.ndarray:
+def numeric(array: np.ndarray) -> np.ndarray:
     """Text as the bytes of its JSON, so that a state is numbers throughout."""
     if array.dtype.kind != "U":
         return np.asarray(array)
     return np.frombuffer(json.dumps(array.tolist()).encode(), np.uint8)
 
 
-def _text_or_numbers(array: np.ndarray) -> np.ndarray:
+def text_or_numbers(array: np.ndarray) -> np.ndarray:
     return np.array(json.loads(array.tobytes())) if array.dtype == np.uint8 else array

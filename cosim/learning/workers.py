@@ -30,8 +30,9 @@ except ImportError:  # no locks on this system: what a killed run leaves is left
 import numpy as np
 
 from cosim import errors
-from cosim.drivers.remote import die_with_parent
+from cosim.drivers.remote import child_options
 from cosim.errors import CosimError, ModelError, ScenarioError
+from cosim.imports import load
 from cosim.learning.vector import Arrays, Environments, Step, step_of
 from cosim.scenario import Scenario
 
@@ -48,15 +49,16 @@ class Workers:
     """B environments in `workers` processes: an `cosim.agents.learn.spec.VectorEnv`; the numbers are those of
     `Environments`.
 
-    scenario: a `cosim.learning.vector.learning_scenario`. ModelError when a worker ends by itself.
+    scenario: a `cosim.learning.vector.learning_scenario`; made: class of the environments. ModelError when a
+    worker ends by itself.
     """
 
     def __init__(self, scenario: Scenario, n_envs: int, workers: int, seed: int, episode: int = 0,
-                 stagger_over: int = 0, twins: int = 1) -> None:
-        one = Environments(scenario, [0], seed, episode)
+                 stagger_over: int = 0, twins: int = 1, made: type = Environments) -> None:
+        one = made(scenario, [0], seed, episode)
         one.close()
         self.spec, self.n_envs, self.twins = one.spec, n_envs, twins
-        self._names = list(one.envs[0].steering.terms)
+        self._names = list(one.terms)
         clear_abandoned()
         self._folder = tempfile.TemporaryDirectory(prefix=_PREFIX, dir=_shared_memory())
         self._held = _hold(Path(self._folder.name))
@@ -67,7 +69,7 @@ class Workers:
                 self._workers.append(_Worker(len(self._workers), part, {
                     "scenario": scenario.to_json(), "first": part.start, "every": part.step, "n_envs": n_envs,
                     "seed": seed, "episode": episode, "stagger_over": stagger_over, "twins": twins,
-                    "folder": self._folder.name, "path": sys.path}))
+                    "made": f"{made.__module__}:{made.__qualname__}", "folder": self._folder.name, "path": sys.path}))
             for worker in self._workers:
                 worker.answer()
         except BaseException:
@@ -176,7 +178,7 @@ class _Worker:
         for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
             env.setdefault(threads, "1")
         self._process = subprocess.Popen([sys.executable, "-m", "cosim.learning.workers"], stdin=subprocess.PIPE,
-                                         stdout=subprocess.PIPE, env=env, preexec_fn=die_with_parent)
+                                         stdout=subprocess.PIPE, env=env, **child_options())
         self.send(json.dumps(start).encode() + b"\n")
 
     def send(self, message: bytes) -> None:
@@ -220,8 +222,11 @@ class _Worker:
 
 
 def parts_of(n_envs: int, workers: int) -> list[range]:
-    """Whose environments are whose: every worker has some of all hours, as neighbours stand at similar ones. In blocks
-    one would have the busy hours while the others wait."""
+    """Indices of the environments of each worker, dealt out in turn (worker k: k, k + workers, ...).
+
+    Neighbouring environments start at similar hours of the day; in contiguous blocks, one worker would get all the busy
+    hours, and the others would wait for it in every step.
+    """
     every = min(workers, n_envs)
     return [range(first, n_envs, every) for first in range(every)]
 
@@ -278,15 +283,16 @@ class _Desk:
 
     def __init__(self, start: dict[str, Any]) -> None:
         self._start = start
-        self._environments: Environments | None = None
+        self._environments: Any = None
 
     def open(self) -> None:
         """Make the environments."""
         given = self._start
         rows = slice(given["first"], None, given["every"])
-        self._environments = own = Environments(Scenario.from_json(given["scenario"]), range(given["n_envs"])[rows],
-                                                given["seed"], given["episode"], given["stagger_over"], given["twins"])
-        shapes = shapes_of(own.spec, given["n_envs"], len(own.envs[0].steering.terms))
+        self._environments = own = load(given["made"], "environments")(
+            Scenario.from_json(given["scenario"]), range(given["n_envs"])[rows], given["seed"], given["episode"],
+            given["stagger_over"], given["twins"])
+        shapes = shapes_of(own.spec, given["n_envs"], len(own.terms))
         self._mine = {name: array[rows] for name, array in _arrays(Path(given["folder"]), shapes, "r+").items()}
 
     def do(self, command: bytes, more: BinaryIO) -> bytes:
@@ -322,7 +328,8 @@ def _say(answers: BinaryIO, kind: bytes, data: bytes) -> None:
 
 
 def _arrays(folder: Path, shapes: Mapping[str, tuple[Sequence[int], type]], mode: str) -> dict[str, np.ndarray]:
-    """The shared arrays; an array without elements is nobody's to share."""
+    """Name -> array mapped from the file of that name in `folder` (numpy.memmap); empty arrays, which cannot be mapped,
+    are ordinary ones."""
     return {name: np.memmap(folder / name, dtype, mode, shape=tuple(shape)) if np.prod(shape) else
             np.zeros(shape, dtype) for name, (shape, dtype) in shapes.items()}
 

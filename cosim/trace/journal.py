@@ -11,9 +11,8 @@ or before the superblock's end of file says that it is. A kill in between leaves
 - Anything else (a new dataset, an attribute, a tree that grows a level): a copy with the changes takes the file's place
   by a rename.
 
-The layouts are those of the HDF5 File Format Specification 3.0: superblock version 0 (II.A), version 1 B-trees of
-chunks (III.A.1). A block of another kind that is changed in place is never guessed at: it means a copy. Files are
-locked as HDF5 locks them (flock), so that no second program writes, or reads without asking for it.
+`cosim.trace.blocks` knows the layouts. Files are locked as HDF5 locks them (flock), so that no second program writes,
+or reads without asking for it; where the system has no flock (Windows), they are not.
 """
 
 from __future__ import annotations
@@ -22,25 +21,20 @@ import contextlib
 import errno
 import os
 import stat
-import struct
 from io import FileIO
 from pathlib import Path
 
-from cosim.trace.seal import END_OF_FILE, PAGE, read_at, seal, sealed_size, write_at
+from cosim.trace.blocks import Steps, steps_in_place
+from cosim.trace.seal import read_at, seal, sealed_size, write_at
 
 try:
     import fcntl
 except ImportError:  # no flock on this system: the file is not locked
     fcntl = None
 
-_TREE, _CHUNKS = b"TREE", 1
-_FANOUT = 64
 _NO_COPY = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES)
 """Why a copy may not come about where the file itself can still be written."""
 _PIECE = 1 << 20
-
-Steps = list[tuple[int, bytes]]
-"""(offset, bytes) to write, in order."""
 
 
 class IntactFile:
@@ -192,14 +186,10 @@ class IntactFile:
             old = read_at(self._file, at, len(new))
             if old == new:
                 continue
-            if at == 0:
-                rank, steps = -1, _in_a_page(at, old, new) if _same_but(old, new, END_OF_FILE) else None
-            elif new[:4] == old[:4] == _TREE and new[4] == old[4] == _CHUNKS:
-                rank, steps = 255 - new[5], _tree(at, old, new)
-            else:
-                rank, steps = 256 + self.extents.get(at, 0), _in_a_page(at, old, new) if at in self.extents else None
-            if steps is None:
+            found = steps_in_place(at, old, new, self.extents.get(at))
+            if found is None:
                 return None
+            rank, steps = found
             ranked.append((rank, at, steps))
         return [step for _, _, steps in sorted(ranked) for step in steps]
 
@@ -260,7 +250,10 @@ class IntactFile:
         if self._file:
             self._file.close()
         try:
-            os.replace(draft, self._path)  # where no file was, one that holds the name is there by now
+            if _is_same(draft, self._path):
+                draft.unlink()  # linked to its place, but open then
+            else:
+                os.replace(draft, self._path)  # where no file was, one that holds the name is there by now
         finally:
             if self._file:
                 self._file = FileIO(self._path, "r+")
@@ -295,74 +288,6 @@ class IntactFile:
             draft.unlink()
 
 
-def _tree(at: int, old: bytes, new: bytes) -> Steps | None:
-    """A node of a chunk index, to which children were added at its end, or which gave its last ones to a new node that
-    its parent, written before, knows. None: changed otherwise."""
-    key = (len(new) - 24 - 8 * _FANOUT) // (_FANOUT + 1)
-    if new[5] != old[5] or len(new) != 24 + 8 * _FANOUT + key * (_FANOUT + 1):
-        return None
-    before, after = (int.from_bytes(node[6:8], "little") for node in (old, new))
-    last = 24 + before * (key + 8)  # the key that bounds the old last child
-    end = 24 + after * (key + 8) + key
-    at_once = _in_a_page(at, old[:end], new[:end])
-    if at_once is not None and after >= before:
-        return at_once
-    siblings = _differing(at + 8, old[8:24], new[8:24])  # no reader looks there for a chunk
-    count = _in_a_page(at + 6, old[6:8], new[6:8])
-    if after < before:  # what stands behind the count is not looked at
-        return None if count is None else [*siblings, *count]
-    bound = _bound(at + last, old[last: last + key], new[last: last + key])
-    if old[24:last] != new[24:last] or bound is None or count is None:
-        return None
-    children = _differing(at + last + key, old[last + key: end], new[last + key: end])
-    # a bound rises before there is a child behind it, and sinks when what it cuts off is found there
-    parts = (bound, count) if _place(old[last: last + key]) < _place(new[last: last + key]) else (count, bound)
-    return [*siblings, *children, *parts[0], *parts[1]]
-
-
-def _place(key: bytes) -> tuple[int, ...]:
-    """Where a key stands: 8 bytes of size and filters, then the chunk's first element, a coordinate a dimension."""
-    return struct.unpack(f"<{len(key) // 8 - 1}Q", key[8:])
-
-
-def _bound(at: int, old: bytes, new: bytes) -> Steps | None:
-    """The writes that move a key, so that it stands between its old and its new place, or above both, after each; None
-    when there is no such order."""
-    fields = [slice(k, k + 8) for k in range(8, len(old), 8)]
-    steps = _differing(at, old[:8], new[:8])  # of the chunk behind it, which nobody sees yet
-    if _place(old) < _place(new):  # the greatest digit first: by coordinate, in each from its last byte
-        for field in fields:
-            for begin, data in _differing(at + field.start, old[field], new[field]):
-                cut = (begin // PAGE + 1) * PAGE - begin
-                steps += [(begin + k, part) for k, part in ((cut, data[cut:]), (0, data[:cut])) if part]
-        return steps
-    for field in reversed(fields):
-        moved = _in_a_page(at + field.start, old[field], new[field])
-        if moved is None:
-            return None
-        steps += moved
-    return steps
-
-
-def _in_a_page(at: int, old: bytes, new: bytes) -> Steps | None:
-    """One write of the bytes that differ; None when they reach from one page into another."""
-    steps = _differing(at, old, new)
-    return None if any(begin // PAGE != (begin + len(data) - 1) // PAGE for begin, data in steps) else steps
-
-
-def _differing(at: int, old: bytes, new: bytes) -> Steps:
-    """One write from the first byte that differs to the last; none when all are equal."""
-    if old == new:
-        return []
-    differ = int.from_bytes(old, "little") ^ int.from_bytes(new, "little")
-    first, last = ((differ & -differ).bit_length() - 1) // 8, (differ.bit_length() - 1) // 8
-    return [(at + first, new[first: last + 1])]
-
-
-def _same_but(old: bytes, new: bytes, part: slice) -> bool:
-    return old[8:9] == b"\0" and old[: part.start] == new[: part.start] and old[part.stop:] == new[part.stop:]
-
-
 def _put(file: FileIO, at: int, data: bytes | bytearray) -> None:
     """Every byte that reaches the disk, but for the seal, goes through here."""
     write_at(file, at, data)
@@ -377,6 +302,14 @@ def _copy(old: FileIO | None, new: FileIO, size: int) -> None:
     while at < size:
         _put(new, at, read_at(old, at, min(_PIECE, size - at)))
         at += min(_PIECE, size - at)
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Whether two names are of one file; False where one is of none."""
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return False
 
 
 def _sync_folder(folder: Path) -> None:

@@ -4,7 +4,7 @@ other, worked out here anew and not by the code that wrote them.
 A grid takes part that exports its flows (`p_from_kw`, `p_to_kw`) and says where they are: the tables 'grid.branches'
 and 'grid.sources' of the trace, which a simulator gives by `tables()`.
 
-Rows of the model: E02, E04, E09, E10, U18, I29.
+Rows: E02, E04, E09, E10, U18, I29.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from cosim.simulators.analysis.flows import (
     needs,
     read_flows,
     refuse_replayed,
+    where,
 )
 from scipy.sparse import coo_array, diags_array
 from scipy.sparse.linalg import MatrixRankWarning, spsolve
@@ -64,7 +65,7 @@ def line_ends(trace: Trace) -> Finding:
     needs(trace, "p_from_kw", "p_to_kw", "loss_kw")
     p_from, p_to, loss = (trace[f"{GRID}/{p}"][:, 0] for p in ("p_from_kw", "p_to_kw", "loss_kw"))
     off = np.abs((p_from + p_to).sum(axis=1) - loss)
-    return Finding(largest(off), ALLOWED_KW, _at(trace.time_s(GRID), off))
+    return Finding(largest(off), ALLOWED_KW, where(trace.time_s(GRID), off))
 
 
 def bus_power(trace: Trace) -> Finding:
@@ -73,7 +74,7 @@ def bus_power(trace: Trace) -> Finding:
     off = np.abs(by_source(flows, flows.p_source) + flows.local - flows.drawn - flows.entering())
     left_out = () if trace.has(f"{GRID}/p_drawn_bus_kw") else (
         "what the network itself draws at its buses: the grid has no p_drawn_bus_kw, so that only its links count",)
-    return Finding(largest(off), flows.allowed_kw, _at(flows.time_s, off, flows.buses),
+    return Finding(largest(off), flows.allowed_kw, where(flows.time_s, off, flows.buses),
                    (*left_out, "reactive power and how voltages follow from flows: no reactive flows are recorded"))
 
 
@@ -102,7 +103,7 @@ def bus_demand(trace: Trace) -> Finding:
     if (count := int((~known).sum())):
         left_out.append(f"demand of {count} of {len(known)} intervals, which repeat the one before or whose demand is "
                         "not all in the trace")
-    return Finding(largest(off), flows.allowed_kw, _at(flows.time_s, off, flows.buses), tuple(left_out))
+    return Finding(largest(off), flows.allowed_kw, where(flows.time_s, off, flows.buses), tuple(left_out))
 
 
 def voltages(trace: Trace) -> Finding:
@@ -122,7 +123,7 @@ def voltages(trace: Trace) -> Finding:
         left_out = ()
     else:
         left_out = ("whether a bus has the lowest and the highest voltage: not all buses are recorded",)
-    return Finding(largest(off), ALLOWED_PU, _at(trace.time_s(GRID)[:count], off, [
+    return Finding(largest(off), ALLOWED_PU, where(trace.time_s(GRID)[:count], off, [
         *trace.names(BUS), "the lowest of all", "the highest of all"]), left_out)
 
 
@@ -132,7 +133,7 @@ def emission(trace: Trace) -> Finding:
     needs(trace, "emission_kg_per_h")
     by_hand = np.maximum(flows.p_source, 0.0) @ flows.kg_per_kwh
     off = np.abs(by_hand - trace[f"{GRID}/emission_kg_per_h"][:, 0])
-    return Finding(largest(off), flows.allowed_kw, _at(flows.time_s, off))
+    return Finding(largest(off), flows.allowed_kw, where(flows.time_s, off))
 
 
 def bus_carbon(trace: Trace) -> Finding:
@@ -144,8 +145,8 @@ def bus_carbon(trace: Trace) -> Finding:
     left_out = []
     serving = (_outflow(flows) > 2.0 * FAINT_RATIO * inflow.max(axis=1, keepdims=True)) & ~clear
     if serving.any():
-        return Finding(np.inf, ALLOWED_KG_PER_KWH, f"{_at(flows.time_s, serving.astype(float), flows.buses)}: power is "
-                       "drawn there or passed on, and none arrives")
+        return Finding(np.inf, ALLOWED_KG_PER_KWH, f"{where(flows.time_s, serving.astype(float), flows.buses)}: power "
+                       "is drawn there or passed on, and none arrives")
     faint = sorted({flows.buses[b] for k, b in zip(*np.nonzero(~clear), strict=True) if b in at})
     if faint:
         left_out.append(f"the mix at {listed(faint)}, which draws nothing in some interval and nothing flows to (the "
@@ -153,7 +154,7 @@ def bus_carbon(trace: Trace) -> Finding:
     silent = sorted({flows.buses[b] for b in np.flatnonzero(flows.drawn.any(axis=0)) if b not in at})
     if silent:
         left_out.append(f"intensity of {listed(silent)}, which draws power and exports none")
-    return Finding(largest(off), ALLOWED_KG_PER_KWH, _at(flows.time_s, off, [flows.buses[b] for b in at]),
+    return Finding(largest(off), ALLOWED_KG_PER_KWH, where(flows.time_s, off, [flows.buses[b] for b in at]),
                    tuple(left_out))
 
 
@@ -171,11 +172,11 @@ def carbon_total(trace: Trace) -> Finding:
                    - np.maximum(-flows.p_to, 0.0) * everywhere[:, flows.from_bus])
     generated = np.maximum(flows.p_source, 0.0) @ flows.kg_per_kwh
     off = np.abs(generated - (taken * everywhere).sum(axis=1) - of_branches.sum(axis=1))
-    return Finding(largest(off), flows.allowed_kw, _at(flows.time_s, off))
+    return Finding(largest(off), flows.allowed_kw, where(flows.time_s, off))
 
 
 def dead_buses(trace: Trace) -> Finding:
-    """A bus that no power reaches has the intensity of a nearest one that some does reach (I29), or 0 without one;
+    """A bus that no power reaches has the intensity of a nearest one that some does reach, or 0 without one;
     where rounding noise reaches it, one between those of what stands there and is nearest."""
     flows, (at, nci) = read_flows(trace), intensities(trace)
     mixed, inflow = _mixed(flows)
@@ -195,7 +196,7 @@ def dead_buses(trace: Trace) -> Finding:
             off[k, j] = max(min(may, default=0.0) - nci[k, j], nci[k, j] - max(may, default=0.0), 0.0)
         else:
             off[k, j] = min((abs(nci[k, j] - w) for w in may), default=abs(nci[k, j]))
-    return Finding(largest(off), ALLOWED_KG_PER_KWH, _at(flows.time_s, off, [flows.buses[b] for b in at]))
+    return Finding(largest(off), ALLOWED_KG_PER_KWH, where(flows.time_s, off, [flows.buses[b] for b in at]))
 
 
 def curtailed(trace: Trace) -> Finding:
@@ -206,11 +207,12 @@ def curtailed(trace: Trace) -> Finding:
     most = np.array([given[n]["p_max_kw"] if given.get(n, {}).get("renewable") else np.nan for n in names], float)
     at = np.flatnonzero(np.isfinite(most))
     local = trace[f"{GRID}/curtailed_bus_kw"][:, 0].sum(axis=1) if trace.has(f"{GRID}/curtailed_bus_kw") else 0.0
-    if not len(at) and not np.any(local):
+    said = trace[f"{GRID}/curtailed_kw"][:, 0]
+    if not (len(at) or np.any(local) or said.any()):
         raise NothingToCheck("nothing to curtail")
     by_hand = (most[at] - trace[f"{GRID}/p_source_kw"][:, 0][:, at]).sum(axis=1) + local
-    off = np.abs(by_hand - trace[f"{GRID}/curtailed_kw"][:, 0])
-    return Finding(largest(off), ALLOWED_KW + ALLOWED_RATIO * largest(most[at]), _at(trace.time_s(GRID), off))
+    off = np.abs(by_hand - said)
+    return Finding(largest(off), ALLOWED_KW + ALLOWED_RATIO * largest(most[at]), where(trace.time_s(GRID), off))
 
 
 # --- what they work out ----------------------------------------------------------------------------------------------
@@ -267,11 +269,3 @@ def _nearest(start: int, near: list[list[int]], live: np.ndarray) -> list[int]:
 def _sources_given(trace: Trace) -> dict[str, dict]:
     params = scenario_of(trace)["members"].get(MEMBER, {}).get("params", {})
     return params.get("sources") or {}
-
-
-def _at(time_s: np.ndarray, off: np.ndarray, columns: list[str] | None = None) -> str:
-    """Where the largest deviation is, in words."""
-    if not off.size:
-        return ""
-    worst = np.unravel_index(int(np.nan_to_num(off, nan=np.inf).argmax()), off.shape)
-    return f"at {int(time_s[worst[0]])} s" + (f", {columns[worst[1]]}" if columns and len(worst) > 1 else "")

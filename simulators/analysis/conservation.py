@@ -1,8 +1,9 @@
 """Conservation laws checked from a trace alone: no job, work, energy or carbon appears or is lost.
 
 Each law is one function of the trace that gives the largest deviation from it; a law whose data the trace does not
-hold (of a foreign grid, say) is named as not checked, with the reason. Those of the grid are in
-`cosim.simulators.analysis.balance`.
+hold (of a foreign grid, say) is named as not checked, with the reason, and so is what was recorded and is part of no
+law. The laws themselves are in `balance` (power and carbon at buses), `instants` (air, single jobs), `derived` (figures
+that follow from others), `carbon_beside` (a `CarbonFlow`) and here.
 """
 
 from __future__ import annotations
@@ -24,9 +25,21 @@ from cosim.simulators.analysis.balance import (
     line_ends,
     voltages,
 )
+from cosim.simulators.analysis.carbon_beside import carbon_beside
 from cosim.simulators.analysis.cooling import coolings, has_inertia, room_degc, served_degc
-from cosim.simulators.analysis.instants import air, cooling_parts, job_times
+from cosim.simulators.analysis.derived import (
+    backlog,
+    cost,
+    missed_work,
+    plant,
+    realised,
+    site_ratios,
+    unserved,
+    violations,
+)
+from cosim.simulators.analysis.instants import air, cooling_parts, deadlines, job_times
 from cosim.simulators.analysis.metrics import summary
+from cosim.simulators.analysis.watched import Watched
 from cosim.simulators.fleet import JobClass, Site
 from numpy.lib.stride_tricks import sliding_window_view
 
@@ -44,16 +57,20 @@ def verify(trace: Trace) -> Digest:
     """All laws: a table (law, largest deviation, tolerance, holds), what could not be checked and why, and the names of
     the laws that are broken."""
     digest, rows, silent = Digest(), [], {}
+    watched = Watched(trace)
     for name, tolerance, law in LAWS:
         try:
-            found = law(trace)
+            found = law(watched)
         except NothingToCheck as err:
+            watched.keep()
             rows.append((name, "-", "-", str(err)))
             continue
         except TraceError as err:
+            watched.forget()
             silent.setdefault(str(err).removeprefix(f"{trace.path}: "), []).append(name)
             rows.append((name, "-", "-", "not checked"))
             continue
+        watched.forget() if law is _summary else watched.keep()
         if not isinstance(found, Finding):
             found = Finding(found, tolerance)
         holds = found.worst <= found.allowed  # NaN does not
@@ -63,6 +80,8 @@ def verify(trace: Trace) -> Digest:
         if not holds:
             digest.broken.append(f"{name}: off by {found.worst:.3g}, allowed {found.allowed:.3g}"
                                  + (f" ({found.where})" if found.where else ""))
+    if unread := watched.unread():
+        silent.setdefault(f"recorded, and part of no law: {unread}", [])
     digest.tables.append(Table("Conservation laws", ("law", "deviation", "allowed", ""), rows, note="\n".join(
         "not checked: " + (f"{' | '.join(laws)}: {reason}" if laws else reason) for reason, laws in silent.items())))
     return digest
@@ -123,6 +142,10 @@ def _served_work(trace: Trace) -> float:
     return abs(trace[f"{SITE}/finished_work_to"][:minutes].sum() - whole) / max(whole, 1.0)
 
 
+def _missed_work(trace: Trace) -> float:
+    return missed_work(trace, *_whole_jobs(trace))
+
+
 def _left_work(trace: Trace) -> float:
     """Work taken on = work of finished jobs + of dropped jobs + done of unfinished ones + left of them at the end."""
     jobs = _jobs_to_the_end(trace)
@@ -134,7 +157,7 @@ def _left_work(trace: Trace) -> float:
 
 def _it_energy(trace: Trace) -> float:
     """(13): idle power all the time, and a busy GPU's power (alpha x its speed) for as long as it is busy; more where
-    inlets are warm (I12)."""
+    inlets are warm."""
     _needs_minutes(trace)
     _refuse_played(trace)
     shared = scenario_of(trace)["shared"]
@@ -312,12 +335,17 @@ LAWS: tuple[tuple[str, float, Callable[[Trace], float | Finding]], ...] = (
     ("work of the minutes = work of the jobs + undone by failures (relative)", RELATIVE, _work),
     ("a finished job has all its work done (relative)", RELATIVE, _finished_work),
     ("work served in the minutes = work of the finished jobs (relative)", RELATIVE, _served_work),
+    ("work missed in the minutes = done of the dropped jobs (relative)", RELATIVE, _missed_work),
     ("work taken on = of ended jobs + done and left of unfinished (relative)", RELATIVE, _left_work),
     ("IT power = idle + busy GPUs x their power, (13) (relative)", RELATIVE, _it_energy),
     ("power = IT + cooling + losses, (12) (relative)", RELATIVE, _power_adds_up),
     ("heat given off = removed + stored in the room, (19)-(21) (relative)", RELATIVE, _heat),
     ("inlets, outlets and return air at supply air and IT power, (19)-(21) (K)", EXACT, air),
     ("cooling = chiller + tower (relative)", EXACT, cooling_parts),
+    ("chiller (22), tower (23), losses, water, heat imbalance (relative)", RELATIVE, plant),
+    ("PUE = power / IT; shares and GPUs up within their range (relative)", RELATIVE, site_ratios),
+    ("backlog = queued + deferred", EXACT, backlog),
+    ("deadline = arrival + the time its class allows (relative)", RELATIVE, deadlines),
     ("jobs arrive, are released, start, end in order, and keep deadlines (s)", EXACT, job_times),
     ("power told to the grid = mean of its minutes (relative)", RELATIVE, _windows),
     ("reactive power = ratio x active power, (5) (relative)", RELATIVE, _reactive),
@@ -327,12 +355,17 @@ LAWS: tuple[tuple[str, float, Callable[[Trace], float | Finding]], ...] = (
     ("power at every bus, (2), (4) (kW)", EXACT, bus_power),
     ("demand at every bus = what its links brought, (4) (kW)", EXACT, bus_demand),
     ("voltages of buses within the lowest and the highest (p.u.)", EXACT, voltages),
+    ("voltage violations = distances outside the limits (p.u.)", EXACT, violations),
+    ("unserved demand = that of the buses; status (kW)", EXACT, unserved),
+    ("cost = price x power of the sources (USD/h)", EXACT, cost),
+    ("realised: imbalance and emission of the interval that ended (kWh, kg/h)", EXACT, realised),
     ("generation: what is there = given + curtailed (kW)", EXACT, curtailed),
     ("what was played = what was recorded", EXACT, _recordings),
     ("summary = figures of the series (relative)", RELATIVE, _summary),
     ("emitted = what the sources give at their intensity (kg/h)", EXACT, emission),
     ("carbon at every bus: what arrives, mixed, (9) (kg/kWh)", EXACT, bus_carbon),
     ("carbon without power: that of a nearest bus (kg/kWh)", EXACT, dead_buses),
+    ("beside a foreign grid: substation = demand + losses; emission (kW, kg/h)", EXACT, carbon_beside),
     ("carbon generated = loads + losses at the sender's intensity, (10) (kg/h)", EXACT, carbon_total),
 )
 """Name, largest deviation allowed (where the law does not say it itself), law."""

@@ -76,7 +76,7 @@ def demand(trace: Trace) -> Demand:
         to, bus, port = end_of(target)
         if to != MEMBER or port not in ACTIVE_DEMAND or bus not in place:
             continue
-        column, there = _carried(trace, source, times - shift_s)
+        column, there = carried(trace, source, times - shift_s)
         known &= there
         total[:, place[bus]] += scale * column
         if port == SITE_DEMAND[0].name:
@@ -87,7 +87,7 @@ def demand(trace: Trace) -> Demand:
     return Demand(total, of_sites, error, known)
 
 
-def _carried(trace: Trace, source: str, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def carried(trace: Trace, source: str, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A port's values at `times`, and whether each is in the trace: of a run cut off members end at different times."""
     member, eid, port = end_of(source)
     model = next((m for m in trace.models() if m.startswith(f"{member}/") and eid in trace.names(m)
@@ -188,3 +188,11 @@ def needs(trace: Trace, *ports: str) -> None:
 def largest(*arrays: np.ndarray) -> float:
     """The largest magnitude; NaN counts as infinite."""
     return max(float(np.nan_to_num(np.abs(a), nan=np.inf).max(initial=0.0)) for a in arrays)
+
+
+def where(time_s: np.ndarray, off: np.ndarray, columns: list[str] | None = None) -> str:
+    """Where the largest deviation is, in words."""
+    if not off.size:
+        return ""
+    worst = np.unravel_index(int(np.nan_to_num(off, nan=np.inf).argmax()), off.shape)
+    return f"at {int(time_s[worst[0]])} s" + (f", {columns[worst[1]]}" if columns and len(worst) > 1 else "")

@@ -1,6 +1,6 @@
 """The air of the sites and the times of single jobs, checked from a trace alone.
 
-Rows of the model: E19, E20, E21, U06, M08.
+Rows: E19, E20, E21, U06, M08.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ from cosim.simulators.aidc.plant.cooling import mean_of_racks, per_rack
 from cosim.simulators.analysis.balance import Finding
 from cosim.simulators.analysis.cooling import SITE, coolings, has_inertia
 from cosim.simulators.analysis.flows import largest
+from cosim.simulators.fleet import JobClass
 
-from cosim.errors import TraceError
+from cosim.errors import TraceError, listed
+from cosim.imports import today
 from cosim.trace import Trace
 from cosim.trace.series import recording_of, scenario_of
 
 ALLOWED_K, ALLOWED_S, ALLOWED_RATIO = 1e-9, 1e-6, 1e-9
+_WORKLOADS = "cosim.simulators.workload"
 
 
 def air(trace: Trace) -> Finding:
@@ -65,8 +68,31 @@ def job_times(trace: Trace) -> Finding:
         late[f"start_s of {name}, which has finished"] = np.where(np.isnan(jobs["start_s"][mine]), np.inf, 0.0)
     off = {what: float(np.nanmax(values, initial=0.0)) for what, values in late.items()}
     worst = max(off, key=off.get)
-    return Finding(off[worst], ALLOWED_S, worst, ("deadlines of jobs against their classes: rows and recordings may "
-                                                  "bring their own; slack_min, which needs the GPUs of the instant",))
+    return Finding(off[worst], ALLOWED_S, worst)
+
+
+def deadlines(trace: Trace) -> Finding:
+    """Deadline = arrival + the time that the job's class allows, s; where that time is drawn for each job, no deadline
+    is before its arrival."""
+    jobs, scenario = trace.table("jobs"), scenario_of(trace)
+    if not len(jobs.get("id", ())):
+        raise TraceError("no job has a row")
+    simulator = today(str(scenario["members"].get("workload", {}).get("simulator", "")))
+    if not simulator.startswith(f"{_WORKLOADS}.") or simulator == f"{_WORKLOADS}.recorded:RecordedJobs":
+        raise TraceError("jobs come from a recording or from another package's workload, which may bring deadlines of "
+                         "their own")
+    off, drawn = {}, []
+    for name in sorted(set(jobs["job_class"])):
+        mine, job_class = jobs["job_class"] == name, JobClass(**scenario["shared"]["job_classes"][name])
+        allowed_s = (jobs["deadline_s"] - jobs["arrival_s"])[mine]
+        if job_class.patience == "fixed":
+            off[name] = largest((allowed_s - job_class.deadline_s) / np.maximum(np.abs(jobs["arrival_s"][mine]), 1.0))
+        else:
+            off[name] = largest(np.minimum(allowed_s, 0.0))
+            drawn.append(name)
+    worst = max(off, key=off.get)
+    return Finding(off[worst], ALLOWED_RATIO, worst, (
+        f"deadlines of {listed(drawn)}, each drawn at random",) if drawn else ())
 
 
 def _needs(trace: Trace, port: str) -> None:

@@ -4,7 +4,7 @@ The world stops where the controller is about to step. What it would hear become
 policy's decision, and the same controller turns it into jobs and commands as on the bus. The reward comes from what the
 members say of that minute.
 
-Rows of the model: L08, L15, U22.
+Rows: L08, L15, U22.
 """
 
 from __future__ import annotations
@@ -51,18 +51,26 @@ class Steering:
 
     Agents: the manager leads, then one per site, in the scenario's order. Several worlds of a scenario share a `spec`.
     ScenarioError when the scenario has no such members or cannot give what its reward counts.
+
+    params, facts    of the controller; `view` is what the team sees
+    usual_kw         power of the fleet when it works off what is offered
+    sees_carbon      whether intensities are shown and carbon counts; hours: length of a step
+    foresees, counts_served   whether the fleet tells of late jobs, and the reward counts them; of work that was served
     """
+
+    batch = "cosim.simulators.controller.batched.steering:BatchSteering"
+    """Who steers many worlds at once by the same rules."""
 
     member = CONTROLLER
     terms = (*TERMS, OBJECTIVE)
 
     @staticmethod
     def prepare(scenario: Any, lean: bool) -> Any:
-        """The scenario as it is learnt on: its own policy, which nobody asks, makes way for a plain one; `grid.solver`
-        auto becomes clarabel, which needs no licence and is faster.
+        """The scenario used for training: its own policy, which makes no decisions there, is replaced by a default one;
+        `grid.solver` auto becomes clarabel, which needs no licence and is faster.
 
-        lean: without what changes nothing that agents see: AC check, settlement, the job log, and mci unless the reward
-        counts it.
+        lean: leave out what has no effect on observations: AC check, settlement, the job log, and marginal intensities
+        unless the reward counts them.
         With reward.carbon = system_difference a second grid dispatches the base load alone.
         """
         members = dict(scenario.members)
@@ -87,65 +95,65 @@ class Steering:
 
     def __init__(self, world: Any) -> None:
         self._world = world
-        self._controller: Controller = world.simulators[CONTROLLER]
-        if not isinstance(self._controller, Controller):
-            raise ScenarioError(f"{CONTROLLER} is a {type(self._controller).__name__}; agents learn through "
+        self.controller: Controller = world.simulators[CONTROLLER]
+        if not isinstance(self.controller, Controller):
+            raise ScenarioError(f"{CONTROLLER} is a {type(self.controller).__name__}; agents learn through "
                                 f"{Controller.__module__}:{Controller.__name__}")
-        self._controller.policy = self._policy = Steered()
-        self._params, self._facts = self._controller.params, self._controller.facts
-        self._sites = list(self._params.sites)
-        self._sees_carbon = self._params.mode == "joint"
-        self._hours = self._controller.step_s / HOUR_S
+        self.controller.policy = self._policy = Steered()
+        self.params, self.facts = self.controller.params, self.controller.facts
+        self._sites = list(self.params.sites)
+        self.sees_carbon = self.params.mode == "joint"
+        self.hours = self.controller.step_s / HOUR_S
         ports = world.simulators[FLEET].meta["models"]["Site"]["attrs"]
-        self._foresees = self._params.reward.looming and {"late_jobs", "urgent_jobs"} <= set(ports)
-        self._counts_served = "finished_work_to" in ports
-        heard = ["p_kw", "work_to", "dropped_jobs", *["finished_work_to"] * self._counts_served,
-                 *(("late_jobs", "urgent_jobs") if self._foresees else ())]
+        self.foresees = self.params.reward.looming and {"late_jobs", "urgent_jobs"} <= set(ports)
+        self.counts_served = "finished_work_to" in ports
+        heard = ["p_kw", "work_to", "dropped_jobs", *["finished_work_to"] * self.counts_served,
+                 *(("late_jobs", "urgent_jobs") if self.foresees else ())]
         self._fleet_ports = dict.fromkeys(self._sites, heard)
         self._situation: Situation | None = None
         self._seen: Observation | None = None
         self._emission_kg_per_h: tuple[float | None, ...] = (None, None)
         self._intensities: tuple[list[float] | None, ...] = (None, None)
-        self._view = self._make_view()
-        self.spec = self._view.spec
+        self.view = self._make_view()
+        self.spec = self.view.spec
         self._width = self.spec.widths[2]
 
     def observe(self, time_s: float) -> np.ndarray:
         """(n, O) scaled observations of the moment before the controller's step."""
-        controller = self._controller
-        self._emission_kg_per_h = tuple(_emission_of(self._world.simulators, name) for name in (GRID, BASELINE))
+        controller = self.controller
+        self._emission_kg_per_h = tuple(emission_of(self._world.simulators, name) for name in (GRID, BASELINE))
         inputs = controller.read(self._world.pending(CONTROLLER))
         self._intensities = tuple(known([inputs[site][port] for site in self._sites])
                                   for port in ("nci_kg_per_kwh", "mci_kg_per_kwh"))
         self._situation = controller.observe(time_s, inputs)
         self._seen = seen = self._situation.observation
-        if self._params.reward.carbon == "marginal" and self._sees_carbon and seen.mci_kg_per_kwh is None:
+        if self.params.reward.carbon == "marginal" and self.sees_carbon and seen.mci_kg_per_kwh is None:
             raise ScenarioError("reward.carbon = marginal needs mci at every site and there is none: --set "
                                 "controller.reward.carbon=attributed, or choose a grid that gives mci_kg_per_kwh")
-        return self._view.observe(seen)
+        return self.view.observe(seen)
 
     def context(self, leaders_action: np.ndarray) -> np.ndarray:
         """(n, C) scaled context, given the manager's action (1, A); changes nothing."""
         shares = self._split_shares(leaders_action[0].tolist())
-        return self._view.context(*self._controller.pipeline.place(self._situation, shares).totals)
+        return self.view.context(*self.controller.pipeline.place(self._situation, shares).totals)
 
     def decide(self, action: np.ndarray) -> None:
         """What the controller's next step will do: the joint action (n, A)."""
-        self._policy.decision = decision_of(self._facts, action.tolist())
+        self._policy.decision = decision_of(self.facts, action.tolist())
 
     def outcome(self) -> tuple[float, tuple[float, ...], list[float] | None]:
         """(reward to learn from, values of `terms`, credit) of the minute decided last, once the world has run through
         it. The manager is credited with all, a site's agent with what came about at its site; None where carbon is
         counted that no single site emits."""
-        weights, heard = self._params.reward, self._world.simulators[FLEET].get_data(self._fleet_ports)
+        weights, heard = self.params.reward, self._world.simulators[FLEET].get_data(self._fleet_ports)
         fleet = [heard[site] for site in self._sites]
         everywhere = range(len(fleet))
-        terms = terms_of(self._minute(fleet, everywhere), self._facts.kinds, weights)
-        objective = reward_of(terms, weights, self._sees_carbon)
+        terms = terms_of(self._minute(fleet, everywhere), self.facts.kinds, weights)
+        objective = reward_of(terms, weights, self.sees_carbon)
         shaped = objective + self._shaping(fleet, everywhere)
-        if weights.carbon == "system_difference" and self._sees_carbon:
+        if weights.carbon == "system_difference" and self.sees_carbon:
             return shaped, (*terms, objective), None
-        own = [reward_of(terms_of(self._minute(fleet, (i,)), self._facts.kinds, weights), weights, self._sees_carbon)
+        own = [reward_of(terms_of(self._minute(fleet, (i,)), self.facts.kinds, weights), weights, self.sees_carbon)
                + self._shaping(fleet, (i,)) for i in everywhere]
         return shaped, (*terms, objective), [shaped, *own]
 
@@ -168,20 +176,20 @@ class Steering:
     # --- inside -------------------------------------------------------------------------------------------------
 
     def _make_view(self) -> TeamView:
-        p = self._params
+        p = self.params
         offered = _offered(self._world)
-        self._usual_kw = _usual_kw(p, offered)
+        self.usual_kw = _usual_kw(p, offered)
         busy_kw = max(c.busy_kw_per_gpu for c in p.job_classes.values())
         sight = Sight(
             classes=list(p.job_classes), sites=self._sites,
             peak_kw=_COOLING_FACTOR * max(s.idle_kw + s.gpus * busy_kw for s in p.sites.values()),
-            arrivals_per_min={name: rate for name, (rate, _) in offered.items()}, nci=self._sees_carbon,
-            mci=self._sees_carbon and p.reward.carbon == "marginal", full=p.observation == "full")
-        return TeamView(self._facts, sight, offered)
+            arrivals_per_min={name: rate for name, (rate, _) in offered.items()}, nci=self.sees_carbon,
+            mci=self.sees_carbon and p.reward.carbon == "marginal", full=p.observation == "full")
+        return TeamView(self.facts, sight, offered)
 
     def _split_shares(self, row: list[float]) -> list[list[float]]:
         n = len(self._sites)
-        return [row[m * n:(m + 1) * n] for m in range(len(self._facts.kinds))]
+        return [row[m * n:(m + 1) * n] for m in range(len(self.facts.kinds))]
 
     def _minute(self, fleet: list[dict[str, Any]], sites: Sequence[int]) -> Minute:
         """The minute that ended at some sites; fleet: what each site gave for it."""
@@ -191,19 +199,19 @@ class Steering:
             None if known is None else [known[i] for i in sites]
             for known in self._intensities)  # power mode hides them from the agents only (I22)
         return Minute(
-            hours=self._hours, price_usd_per_kwh=self._seen.price_usd_per_kwh, power_kw=[s["p_kw"] for s in here],
+            hours=self.hours, price_usd_per_kwh=self._seen.price_usd_per_kwh, power_kw=[s["p_kw"] for s in here],
             work_to=sum([sum(s["work_to"]) for s in here]),
             dropped_jobs=[sum(of_class) for of_class in zip(*(s["dropped_jobs"] for s in here), strict=True)],
             nci_kg_per_kwh=nci_kg_per_kwh, mci_kg_per_kwh=mci_kg_per_kwh,
             emission_kg_per_h=emission_kg_per_h, baseline_kg_per_h=baseline_kg_per_h,
-            served_to=sum([sum(s["finished_work_to"]) for s in here]) if self._counts_served else math.nan)
+            served_to=sum([sum(s["finished_work_to"]) for s in here]) if self.counts_served else math.nan)
 
     def _shaping(self, fleet: list[dict[str, Any]], sites: Sequence[int]) -> float:
         """What is learned from beyond (32) at some sites: the hour's usual cost given back, looming drops charged."""
-        weights, seen, gpus = self._params.reward, self._seen, self._facts.gpus
-        usual_kw = self._usual_kw * sum([gpus[i] for i in sites]) / sum(gpus) if weights.relative else 0.0
-        shaping = hour_cost(seen.price_usd_per_kwh, usual_kw, self._hours, weights)
-        if self._foresees:
+        weights, seen, gpus = self.params.reward, self._seen, self.facts.gpus
+        usual_kw = self.usual_kw * sum([gpus[i] for i in sites]) / sum(gpus) if weights.relative else 0.0
+        shaping = hour_cost(seen.price_usd_per_kwh, usual_kw, self.hours, weights)
+        if self.foresees:
             for i in sites:
                 shaping += loom(sum(seen.late_jobs[i]), sum(seen.urgent_jobs[i]), weights) - loom(
                     sum(fleet[i]["late_jobs"]), sum(fleet[i]["urgent_jobs"]), weights)
@@ -245,7 +253,7 @@ def _offered(world: Any) -> dict[str, tuple[float, float]]:
     return known(workload.params) if known else {}
 
 
-def _emission_of(simulators: dict[str, Any], member: str) -> float | None:
+def emission_of(simulators: dict[str, Any], member: str) -> float | None:
     """kg/h of all sources of a dispatch; None where there is none or it cannot say."""
     grid = simulators.get(member)
     entities = getattr(grid, "entities", {}).get("Grid", ())

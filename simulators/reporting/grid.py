@@ -1,6 +1,6 @@
 """Pictures of the network: the map's data, voltages, line loading, and how far the dispatch can be trusted.
 
-Rows of the model: X04.
+Rows: X04.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import re
 import numpy as np
 from cosim.simulators.reporting.data import BUS, GRID, SITE, FleetRun
 from cosim.simulators.reporting.feeder import layout, parse
-from cosim.simulators.reporting.sites import MARKS, warmup
+from cosim.simulators.reporting.sites import warmup
 
 from cosim.reporting.chart import (
+    MARKS,
     Fact,
     Heat,
     Mark,
@@ -75,14 +76,17 @@ def _readouts(run: FleetRun, sites: list[Mark], sources: list[Mark], pick: slice
 
 
 def _lines_of(run: FleetRun) -> list[tuple[str, str]] | None:
-    """The two nodes of each line, by its name; or else, where names hold other dashes, by the grid's own table."""
+    """The two nodes of each line: as the grid's table has them, or else by the lines' names. Where both agree, the
+    nodes have the shorter names of the lines ('0-1' joins bus0 and bus1)."""
     names = run.trace.names(GRID, "line")
-    if (pairs := parse(names)) is not None:
-        return pairs
-    table = run.trace.table("grid.branches")
+    by_name, table = parse(names), run.trace.table("grid.branches")
     if list(table.get("name", ())) != names:
-        return None
-    return [(str(a), str(b)) for a, b in zip(table["from_bus"], table["to_bus"], strict=True)]
+        return by_name
+    lines = [(str(a), str(b)) for a, b in zip(table["from_bus"], table["to_bus"], strict=True)]
+    agree = by_name is not None and all(
+        short in (bus, _number(bus)) for pair, line in zip(by_name, lines, strict=True)
+        for short, bus in zip(pair, line, strict=True)) and len({*sum(by_name, ())}) == len({*sum(lines, ())})
+    return by_name if agree else lines
 
 
 def _root(run: FleetRun, lines: list[tuple[str, str]]) -> str:
@@ -92,10 +96,12 @@ def _root(run: FleetRun, lines: list[tuple[str, str]]) -> str:
 
 def _node(name: str, index: dict[str, int]) -> int | None:
     """Position of a node by an entity's name: itself, or the number in it ('bus8' -> '8')."""
-    if name in index:
-        return index[name]
-    digits = re.search(r"(\d+)$", name)
-    return index.get(digits.group(1)) if digits else None
+    return index[name] if name in index else index.get(_number(name))
+
+
+def _number(name: str) -> str:
+    """The number at the end of a name; '' without one."""
+    return found.group(1) if (found := re.search(r"(\d+)$", name)) else ""
 
 
 def _bus_model(run: FleetRun, port: str) -> str | None:
@@ -133,10 +139,11 @@ def _sources_on(run: FleetRun, index: dict[str, int], pick: slice) -> list[Mark]
     path = f"{GRID}/p_source_kw"
     if not run.has(path):
         return []
-    known, out = run.params("grid").get("sources", {}), []
+    known, out, table = run.params("grid").get("sources", {}), [], run.trace.table("grid.sources")
+    bus_of = dict(zip(table.get("name", ()), table.get("bus", ()), strict=True))
     for k, name in enumerate(run.trace.names(GRID, "source")):
         about = known.get(name, {})
-        node = _node(str(about.get("node", name)), index)
+        node = _node(str(bus_of.get(name, about.get("node", name))), index)
         if node is not None:
             out.append(Mark(name, node, run.get(path)[pick, 0, k]))
     return out

@@ -1,6 +1,6 @@
 """Job arrivals on the bus: stochastic by (39), and a real trace of LLM requests.
 
-Rows of the model: I01, I02, M06.
+Rows: I01, I02, M06.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Annotated
 
 import numpy as np
 from cosim.simulators.fleet import BATCH_COLUMNS, JobClass
-from cosim.simulators.workload.arrivals import ArrivalRate, Counts, JobBlock, PhaseUnit, arrivals_of, merge
+from cosim.simulators.workload.arrivals import ArrivalRate, Counts, JobBlock, JobRows, PhaseUnit, arrivals_of, merge
 from cosim.simulators.workload.origin import Origin, ScenarioStart, check_cover, lead_s, note, pass_s
 from cosim.simulators.workload.rows import LEFT_OUT_RATIO, LeftOutRatio, gap_note
 from cosim.simulators.workload.shapes import WEEK_DAYS, BurstPath, Bursts, shape_factors
@@ -43,17 +43,17 @@ class ArrivalsParams:
     job_classes: Annotated[dict[str, JobClass], Field(min_length=1)]
     arrivals: Annotated[dict[str, ArrivalRate], Field(description="rates of (39) of some or all classes")]
     rate_scale: Annotated[Scale, Field(description="times mean, amplitude and sigma of every class")] = 1.0
-    train_rate_scale: Annotated[Scale, Field(description="the same for training classes, on top (I02)")] = 1.0
-    inf_size_scale: Annotated[SizeScale, Field(description="times the work of an inference job (I01)")] = 1.0
+    train_rate_scale: Annotated[Scale, Field(description="the same for training classes, on top")] = 1.0
+    inf_size_scale: Annotated[SizeScale, Field(description="times the work of an inference job")] = 1.0
     train_size_scale: Annotated[SizeScale, Field(description="times the work of a training job")] = 1.0
-    counts: Annotated[Counts, Field(description="whole jobs from rates (I14)")] = "poisson"
-    phase_unit: Annotated[PhaseUnit, Field(description="unit of the rates' phase (I15)")] = "rad"
+    counts: Annotated[Counts, Field(description="whole jobs from rates")] = "poisson"
+    phase_unit: Annotated[PhaseUnit, Field(description="unit of the rates' phase")] = "rad"
     day_factors: Annotated[
         tuple[Scale, ...], Field(max_length=86_400, description="times the rate, in equal parts of a day from "
-                                   "midnight; 24: hours (I16)")
+                                   "midnight; 24: hours")
     ] = ()
     week_factors: Annotated[
-        tuple[Scale, ...], Field(description="times the rate, on each of seven days from that of the start on (I16)")
+        tuple[Scale, ...], Field(description="times the rate, on each of seven days from that of the start on")
     ] = ()
     bursts: Annotated[dict[str, Bursts], Field(description="bursts of some classes; none by default")] = Field(
         default_factory=dict)
@@ -70,7 +70,7 @@ class Arrivals(Adapter):
     """Jobs that arrived since the last tick: at t those of [t - step, t), at the first tick those carried over.
 
     Each class has streams of its own for noise, counts and instants: adding a class or changing its rate leaves the
-    others' arrivals as they are (decision 8).
+    others' arrivals as they are.
     """
 
     PARAMS = ArrivalsParams
@@ -143,6 +143,18 @@ class Arrivals(Adapter):
             self._steps += 1
         return {eid: {"jobs": batch, "arrived_jobs": arrived} for eid in self.entities["Arrivals"]}
 
+    def rows_at(self, time_s: float) -> JobRows:
+        """The jobs of the step that ends now, as arrays: what `advance` gives, for who steps many worlds at once. Each
+        step is taken once, by one of the two."""
+        if time_s > 0.0:
+            rows, _ = self._rows(self._steps)
+            self._steps += 1
+            return rows
+        kept, index = self._carried, {name: m for m, name in enumerate(self._names)}
+        columns = [np.array(kept.get(name, ()), float) for name in BATCH_COLUMNS[2:]]
+        return JobRows(np.array(kept.get("id", ()), int), np.array([index[n] for n in kept.get("job_class", ())], int),
+                       *columns)
+
     def carry(self) -> dict[str, np.ndarray]:
         """The jobs of the last step, which nobody has heard of yet, times relative to now; how much time has gone by,
         for shapes and traces, and which classes burst."""
@@ -166,7 +178,7 @@ class Arrivals(Adapter):
             self._carried = {"id": list(range(self._next_id)), **columns}
 
     def notes(self) -> list[str]:
-        """How often a rate was below 0 and counted as 0 (M06)."""
+        """How often a rate was below 0 and counted as 0."""
         used = self._steps % BLOCK_STEPS or BLOCK_STEPS
         said = []
         for m, earlier in self._cut.items():
@@ -178,13 +190,20 @@ class Arrivals(Adapter):
 
     def _take(self, step: int) -> tuple[Batch, list[float]]:
         """Batch and jobs per class of one step; steps are taken in order."""
+        rows, per_class = self._rows(step)
+        if not len(rows.id):
+            return {}, per_class
+        columns = (rows.id.tolist(), self._name[rows.class_index].tolist(), rows.arrival_s.tolist(),
+                   rows.work_to.tolist(), rows.deadline_s.tolist())
+        return dict(zip(BATCH_COLUMNS, columns, strict=True)), per_class
+
+    def _rows(self, step: int) -> tuple[JobRows, list[float]]:
+        """The same as arrays."""
         k = step % BLOCK_STEPS
         if k == 0:
             self._block = self._draw(step)
         block: JobBlock = self._block
         begin, end = block.bounds[k], block.bounds[k + 1]
-        if begin == end:
-            return {}, block.per_class[k]
         first = self._next_id
         self._next_id += end - begin
         index, arrival_s = block.class_index[begin:end], block.arrival_s[begin:end]
@@ -192,9 +211,8 @@ class Arrivals(Adapter):
         for m, (mean_s, stream) in self._patience.items():
             mine = index == m
             lasts_s[mine] = stream.exponential(mean_s, np.count_nonzero(mine))
-        columns = (list(range(first, self._next_id)), self._name[index].tolist(), arrival_s.tolist(),
-                   block.work_to[begin:end].tolist(), (arrival_s + lasts_s).tolist())
-        return dict(zip(BATCH_COLUMNS, columns, strict=True)), block.per_class[k]
+        return JobRows(np.arange(first, self._next_id), index, arrival_s, block.work_to[begin:end],
+                       arrival_s + lasts_s), block.per_class[k]
 
     def _draw(self, step: int) -> JobBlock:
         """The jobs of the block that starts with `step`."""

@@ -3,6 +3,8 @@
 import errno
 import io
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -15,14 +17,15 @@ from cosim.trace import Trace
 from cosim.trace import journal as intact
 from cosim.trace import writer as recorder
 from cosim.trace.journal import IntactFile
+from cosim.trace.seal import PAGE
 from cosim.trace.writer import TraceWriter, annotate
 
 PORTS = [Port("p_kw", "out", "power"), Port("work_to", "out", "work", dims=("job_class",))]
 NAMES = ["a", "b", "c"]
 
 
-def writer_at(path, chunk=1):
-    writer = TraceWriter(path, attrs={"seed": 3}, start="2026-01-01T00:00:00")
+def writer_at(path, chunk=1, **options):
+    writer = TraceWriter(path, attrs={"seed": 3}, start="2026-01-01T00:00:00", **options)
     writer.declare("aidc", "Site", NAMES, PORTS, {"job_class": ["x", "y"]}, chunk)
     writer.write_table("wiring", {"source": ["a"], "shift_s": [60.0]})
     return writer
@@ -68,7 +71,7 @@ class Disk:
 
     def put(self, file, at, data):
         self.writes += 1
-        ends = [*range(-(-(at + 1) // intact.PAGE) * intact.PAGE, at + len(data), intact.PAGE), at + len(data)]
+        ends = [*range(-(-(at + 1) // PAGE) * PAGE, at + len(data), PAGE), at + len(data)]
         begin = at
         for end in ends:
             self._put(file, begin, data[begin - at: end - at])
@@ -224,36 +227,46 @@ def test_with_fsync_nothing_that_a_flush_has_written_can_be_lost(tmp_path, monke
 
 
 class Windows:
-    """Renames as Windows does them: no open file, and none to the name of an open one; `hand`: a reader elsewhere."""
+    """Renames as Windows does them: no open file, and none to the name of an open one, nor is an open one unlinked;
+    links: whether the file system has hard links, as NTFS has and FAT has not."""
 
-    def __init__(self, monkeypatch):
-        self.hand, self.refused = None, 0
-        self._replace = os.replace
+    def __init__(self, monkeypatch, links):
+        self.refused = 0
+        self._replace, self._link, self._unlink = os.replace, os.link, Path.unlink
+        monkeypatch.setattr(intact, "fcntl", None)
         monkeypatch.setattr(intact.os, "replace", self.replace)
-        monkeypatch.setattr(intact.os, "link", self.link)
+        monkeypatch.setattr(intact.os, "link", self._link if links else self.no_links)
+        monkeypatch.setattr(Path, "unlink", lambda path, missing_ok=False: self.unlink(path, missing_ok))
 
-    def _is_open(self, path):
-        if not Path(path).exists():
-            return False
-        open_files = {os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")}
-        return os.path.realpath(path) in open_files
+    def _names_of_open_files(self):
+        return {os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")}
 
-    def link(self, old, new):
+    def _refuse_open(self, path):
+        if Path(path).exists() and os.path.realpath(path) in self._names_of_open_files():
+            self.refused += 1
+            raise PermissionError(errno.EACCES, "it is open", str(path))
+
+    def no_links(self, old, new):
         raise OSError(errno.ENOTSUP, "no links")
 
+    def unlink(self, path, missing_ok):
+        self._refuse_open(path)
+        self._unlink(path, missing_ok)
+
     def replace(self, old, new):
-        if self._is_open(old) or self._is_open(new):
-            self.refused += 1
-            raise PermissionError(errno.EACCES, "it is open", str(new))
+        self._refuse_open(old)
+        self._refuse_open(new)
         self._replace(old, new)
 
 
-def test_where_no_open_file_can_be_renamed(tmp_path, monkeypatch):
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("durable", [True, False])
+def test_where_no_open_file_can_be_renamed(tmp_path, monkeypatch, links, durable):
     """The writer lets go of its own files; a reader who holds the old one makes the flush write in place."""
     monkeypatch.setattr(recorder, "_TABLE_CHUNK", 1)
-    windows = Windows(monkeypatch)
+    windows = Windows(monkeypatch, links)
     path = tmp_path / "t.h5"
-    writer = writer_at(path)
+    writer = writer_at(path, durable=durable)
     append(writer, range(20))
     writer.flush()
     check(path.read_bytes(), 20)
@@ -266,10 +279,16 @@ def test_where_no_open_file_can_be_renamed(tmp_path, monkeypatch):
     check(path.read_bytes(), 40)
     append(writer, range(40, 60))
     writer.finish("completed")
+    annotate(path, {"summary": "s" * 20000})
     with Trace(path) as trace:
-        assert trace.attrs["status"] == "completed"
+        assert (trace.attrs["status"], len(trace.attrs["summary"])) == ("completed", 20000)
         assert len(trace.time_s("aidc/Site")) == 60
     assert sorted(p.name for p in tmp_path.iterdir()) == ["t.h5"]
+    with pytest.raises(TraceError, match="exists"):
+        writer_at(path)
+    writer_at(path, overwrite=True).finish("completed")
+    with Trace(path) as trace:
+        assert len(trace.time_s("aidc/Site")) == 0
 
 
 def test_where_there_are_no_locks(tmp_path, monkeypatch):
@@ -284,3 +303,46 @@ def test_where_there_are_no_locks(tmp_path, monkeypatch):
     with Trace(tmp_path / "t.h5") as trace:
         assert trace.sealed
         assert len(trace.time_s("aidc/Site")) == 5
+
+
+WITHOUT_POSIX = """
+import os, signal, sys
+for name in ("fcntl", "resource", "pwd", "grp", "termios", "tty", "pty", "syslog"):
+    sys.modules[name] = None
+import gurobipy, h5py, mosaik, pandapower, rich  # others, while the system still has all
+for name in ("fchmod", "fchown", "getuid", "geteuid", "getgid", "getpgid", "killpg", "setsid", "fork",
+             "copy_file_range", "pread", "pwrite", "sched_getaffinity", "getloadavg", "sysconf", "mkfifo"):
+    if hasattr(os, name):
+        delattr(os, name)
+for name in ("SIGHUP", "SIGKILL", "SIGQUIT", "SIGALRM", "SIGUSR1", "SIGCHLD", "SIGPIPE"):
+    delattr(signal, name)
+from cosim.drivers import remote
+class Elsewhere:
+    platform = "win32"
+    def __getattr__(self, name):
+        return getattr(sys, name)
+remote.sys = Elsewhere()
+assert remote.child_options() == {}
+from cosim.learning.workers import clear_abandoned
+clear_abandoned()
+from cosim.run import main
+for driver in ("native", "mosaik"):
+    assert main(["two_bus", "--until", "5min", "--driver", driver, "--quiet", "--out", sys.argv[1], "--force"]) == 0
+from cosim.trace import Trace
+with Trace(sys.argv[1]) as trace:
+    assert trace.sealed and trace.attrs["status"] == "completed"
+from cosim.learning.environment import vector_env
+env = vector_env("two_bus", n_envs=2, workers=2)
+try:
+    assert env.reset().shape[0] == 2
+finally:
+    env.close()
+"""
+
+
+def test_a_system_without_what_posix_alone_has(tmp_path):
+    """No fcntl, no signals but those that every system has, none of the calls that Python has on POSIX alone: a run on
+    either driver writes its trace, and environments step in two processes."""
+    done = subprocess.run([sys.executable, "-c", WITHOUT_POSIX, str(tmp_path / "t.h5")], cwd=Path(__file__).parent,
+                          capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr

@@ -123,6 +123,25 @@ def test_the_longest_path_is_the_middle_and_loops_are_drawn_too():
     assert parse(["trafo 0-1", "0-1 #2", "trafo3w 1-trafo3w0"]) == [("0", "1"), ("0", "1"), ("1", "trafo3w0")]
 
 
+@pytest.mark.parametrize(("line", "buses", "nodes"), [
+    ("0-1", (b"bus0", b"bus1"), ["0", "1"]), ("north-feeder", (b"bus0", b"bus1"), ["bus0", "bus1"]),
+    ("1-0", (b"bus0", b"bus1"), ["bus0", "bus1"])])
+def test_the_grids_own_table_says_what_a_line_joins(traces, tmp_path, line, buses, nodes):
+    """Whatever dashes its name has; the source of the substation stands at the bus of its own table."""
+    path = tmp_path / "t.h5"
+    shutil.copy(traces["plain"], path)
+    with h5py.File(path, "r+") as file:
+        file["grid/Grid/line"][0] = line
+        for column, value in zip(("name", "from_bus", "to_bus"), (line.encode(), *buses), strict=True):
+            del file[f"grid.branches/{column}"]
+            file[f"grid.branches/{column}"] = np.array([value])
+    with Trace(path) as trace:
+        _, network = grid.feeder_map(FleetRun(trace, "two_bus", {"aidc1": "site0"}))
+    assert [name for name, _, _ in network.nodes] == nodes
+    assert [mark.node for mark in network.marks] == [1, 0, 1]
+    assert np.isfinite(network.level("nci_kg_per_kwh")).all()
+
+
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 

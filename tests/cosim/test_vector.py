@@ -172,9 +172,9 @@ def test_a_day_goes_on_where_the_last_one_ended():
         *_, ended = env.step(random_actions(env.steering.spec, 1, rng)[0])
     assert ended
     assert env.episode == 1
-    assert env.steering._controller is not controller
+    assert env.steering.controller is not controller
     for owed in ("deferral_carry", "site_carry"):
-        assert getattr(env.steering._controller.state, owed) == getattr(controller.state, owed)
+        assert getattr(env.steering.controller.state, owed) == getattr(controller.state, owed)
     last = fleet.get_data({"aidc1": ["p_kw", "free_gpu_ratio"]})["aidc1"]
     assert env.steering._seen.power_kw == [last["p_kw"]]
     assert env.observation[1][names.index("free_gpu_ratio")] == np.float32(2.0 * last["free_gpu_ratio"] - 1.0)

@@ -74,7 +74,7 @@ def test_the_laws_hold_and_find_what_was_tampered_with(runs):
     path, _ = runs["dropped"]
     with Trace(path) as trace:
         rows = {law: deviation for law, deviation, *_ in verify(trace).tables[0].rows}
-    assert {law for law in rows if "served" in law or "taken on" in law} == {
+    assert {law for law in rows if "work served" in law or "taken on" in law} == {
         "work served in the minutes = work of the finished jobs (relative)",
         "work taken on = of ended jobs + done and left of unfinished (relative)"}
     with Tampered(path) as trace:

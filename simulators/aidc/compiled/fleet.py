@@ -2,7 +2,8 @@
 
 The same model as `facility.Facility` with a static plant, job by job and event by event, in one compiled loop; SimPy's
 remains the engine of the bus and of every trace. Fates of jobs, their times, counts, work, GPU time and slack are those
-of `Facility` bit for bit (energies, summed in another order, to 1e-12), which tests hold the two to.
+of `Facility` bit for bit, and so are powers (but for server fans, whose cube numpy may round otherwise); tests hold the
+two to it.
 
 Axes: B environments, N sites, M classes, in the orders of the parameters; L = B N lanes, site by site in each
 environment.
@@ -10,7 +11,8 @@ environment.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -28,8 +30,10 @@ from cosim.simulators.aidc.compiled.records import (
     STOOD_GPUS,
     STOOD_LANE,
     STOOD_SECONDS,
+    plain,
+    records,
 )
-from cosim.simulators.aidc.compiled.tables import empty_tables, with_room
+from cosim.simulators.aidc.compiled.tables import empty_tables, joined, with_room
 from cosim.simulators.aidc.engine.racks import Racks
 from cosim.simulators.aidc.equations import (
     aidc_power_kw,
@@ -46,6 +50,8 @@ from cosim.simulators.fleet import may_run
 from cosim.errors import ModelError, ScenarioError
 from cosim.units import format_time
 
+_CHANGING = ("sites", "classes", "jobs", "cohorts", "dues", "trainees")
+"""Tables that are not made of the parameters alone."""
 _FIRST_ROWS = 16
 """Times a lane over which its GPUs in use stand, at the start; they double when they are taken."""
 
@@ -72,8 +78,6 @@ class FleetStep:
 
     p_kw: np.ndarray
     q_kvar: np.ndarray
-    p_window_kw: np.ndarray
-    q_window_kvar: np.ndarray
     it_kw: np.ndarray
     chiller_kw: np.ndarray
     tower_kw: np.ndarray
@@ -144,9 +148,11 @@ class CompiledFleet:
         """(B,) the environments' times, s."""
         return self._tables.sites["now_s"].reshape(self._shape[:2])[:, 0].copy()
 
-    def step(self, jobs: Jobs, gpus: np.ndarray, supply_temp_degc: np.ndarray) -> FleetStep:
+    def step(self, jobs: Jobs, gpus: np.ndarray, supply_temp_degc: np.ndarray,
+             going: np.ndarray | None = None) -> FleetStep:
         """Submit, command, run a step, report: `jobs` arrive now, and from now on `gpus` (B, N, M) are granted and the
-        supply air is to have so many degC (B, N).
+        supply air is to have so many degC (B, N). going (B,): environments that take the step, None: all; what is told
+        of others is of no use.
 
         Raises ModelError as `commands.admitted` and `commands.whole_grants` do. A supply temperature outside its limits
         is clipped and counted.
@@ -163,10 +169,20 @@ class CompiledFleet:
                   + len(arrivals))
         left = np.empty(int(inside) if self.keep_rows else 0, LEFT)
         readings, slack_min = np.empty((lanes, self._shape[2]), READING), np.empty(lanes)
-        self._stood, count, rows = run(tables, arrivals, arrive, grants, failures, fail, begin_s + self.step_s, left,
-                                       self._stood, readings, slack_min)
+        goes = np.ones(lanes, bool) if going is None else np.repeat(going, self._shape[1])
+        self._stood, count, rows = run(tables, goes, arrivals, arrive, grants, failures, fail, begin_s + self.step_s,
+                                       left, self._stood, readings, slack_min)
         powers = self._powers(self._stood[:count], applied)
-        return self._report(readings, slack_min, applied, applied != supply, powers, left[:rows])
+        going = np.ones(self.n_envs, bool) if going is None else going
+        return self._report(going, readings, slack_min, applied, applied != supply, powers, left[:rows])
+
+    def window(self, env: int, site: int) -> tuple[float, float] | None:
+        """`p_window_kw` and `q_window_kvar` of a site of an environment; None before its first step."""
+        steps = min(int(self._filled[env]), len(self._window_kw))
+        if not steps:
+            return None
+        p_kw = math.fsum(self._window_kw[:steps, env, site].tolist()) / steps
+        return p_kw, reactive_power_kvar(p_kw, self._sites[site].q_per_p_ratio)
 
     def shift(self, envs: np.ndarray, jobs_before: np.ndarray, racks: Sequence[Racks] | None = None) -> None:
         """Begin a new day in some environments: their clocks are set to 0, and ids to below 0 by taking off
@@ -178,6 +194,21 @@ class CompiledFleet:
         for lane, of_lane in zip(numbers, racks or (), strict=False):
             of_lane.resume(self._racks[lane].down, 0.0)
             self._racks[lane] = of_lane
+
+    def state(self) -> list[dict[str, np.ndarray]]:
+        """All that each environment goes on from, as arrays of plain numbers; failures of racks are their owner's."""
+        n = self._shape[1]
+        return [{name: plain(getattr(self._tables, name)[b * n:(b + 1) * n]) for name in _CHANGING}
+                | {"window_kw": self._window_kw[:, b].copy(), "filled": self._filled[b].copy()}
+                for b in range(self.n_envs)]
+
+    def restore(self, states: Sequence[Mapping[str, np.ndarray]]) -> None:
+        """Go on from what environments of the same parameters gave as their `state`."""
+        kinds = {name: getattr(self._tables, name).dtype for name in _CHANGING}
+        self._tables = joined([{name: records(state[name], kind) for name, kind in kinds.items()} for state in states],
+                              self._tables)
+        self._window_kw = np.stack([state["window_kw"] for state in states], axis=1)
+        self._filled = np.array([int(state["filled"]) for state in states])
 
     # --- what comes from outside --------------------------------------------------------------------------------
 
@@ -249,24 +280,23 @@ class CompiledFleet:
                 row += np.bincount(lane, kw * seconds, self._lanes)
         return (out / self.step_s).reshape(4, *self._shape[:2])
 
-    def _report(self, readings: np.ndarray, slack_min: np.ndarray, supply: np.ndarray, clipped: np.ndarray,
-                powers: np.ndarray, left: np.ndarray) -> FleetStep:
+    def _report(self, going: np.ndarray, readings: np.ndarray, slack_min: np.ndarray, supply: np.ndarray,
+                clipped: np.ndarray, powers: np.ndarray, left: np.ndarray) -> FleetStep:
         shape, tables = self._shape, self._tables
         classes, now = tables.classes.reshape(shape), readings.reshape(shape)
         it_kw, chiller_kw, tower_kw, loss_kw = powers
         p_kw = aidc_power_kw(it_kw, chiller_kw + tower_kw) + loss_kw
-        self._window_kw[self._filled % len(self._window_kw), np.arange(self.n_envs)] = p_kw
-        self._filled += 1
-        filled = np.minimum(self._filled, len(self._window_kw))[:, None]
-        p_window_kw = self._window_kw.sum(axis=0) / filled
+        env = np.flatnonzero(going)
+        self._window_kw[self._filled[env] % len(self._window_kw), env] = p_kw[env]
+        self._filled[env] += 1
         ratio = np.array([site.q_per_p_ratio for site in self._sites])
         up = tables.sites["up_gpus"].reshape(shape[:2])
         busy = classes["busy_gpus"].sum(axis=2)
         free = np.maximum(1.0 - busy / self._gpus - (self._gpus - up) / self._gpus, 0.0)
         busy_gpu_s = classes["busy_gpu_s"]
         return FleetStep(
-            p_kw, reactive_power_kvar(p_kw, ratio), p_window_kw, reactive_power_kvar(p_window_kw, ratio), it_kw,
-            chiller_kw, tower_kw, loss_kw, supply, free, slack_min.reshape(shape[:2]), up.copy(), clipped,
+            p_kw, reactive_power_kvar(p_kw, ratio), it_kw, chiller_kw, tower_kw, loss_kw, supply, free,
+            slack_min.reshape(shape[:2]), up.copy(), clipped,
             gpu_throughput_to_per_s(busy_gpu_s, self._to_per_gpu_min) + classes["trim_to"], busy_gpu_s / self.step_s,
             classes["granted_gpus"].copy(), classes["received"].copy(), classes["finished"].copy(),
             classes["dropped"].copy(), classes["finished_to"].copy(), classes["missed_to"].copy(),

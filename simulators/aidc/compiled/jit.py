@@ -22,8 +22,13 @@ except ImportError as err:
     raise ScenarioError("the compiled fleet needs numba, which is not installed: pip install 'aidc-cosim[fast]', or "
                         "use the fleet on SimPy") from err
 
-SOURCES = int.from_bytes(hashlib.blake2b(b"".join(
-    path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))), digest_size=7).digest(), "little")
+def sources_of(*folders: Path) -> int:
+    """A number that changes with any module in these folders."""
+    texts = b"".join(path.read_bytes() for folder in folders for path in sorted(folder.glob("*.py")))
+    return int.from_bytes(hashlib.blake2b(texts, digest_size=7).digest(), "little")
+
+
+SOURCES = sources_of(Path(__file__).parent)
 
 part = numba.njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)
 """A function that entries call; compiled with the first entry that does."""

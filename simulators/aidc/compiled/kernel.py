@@ -11,7 +11,16 @@ import numpy as np
 from cosim.simulators.aidc.compiled import line as lines
 from cosim.simulators.aidc.compiled import pool as pools
 from cosim.simulators.aidc.compiled.jit import SOURCES, borrowed, entry, part
-from cosim.simulators.aidc.compiled.records import NOBODY, RANK, STOOD_GPUS, STOOD_LANE, STOOD_SECONDS, Lane
+from cosim.simulators.aidc.compiled.records import (
+    BUCKETS,
+    NOBODY,
+    RANK,
+    STOOD_AFTER,
+    STOOD_GPUS,
+    STOOD_LANE,
+    STOOD_SECONDS,
+    Lane,
+)
 from cosim.simulators.aidc.compiled.sums import nearest_tick
 from cosim.simulators.aidc.engine.slack import USABLE_RATIO
 
@@ -22,13 +31,13 @@ _PARTIALS = 64
 
 
 @part
-def _lane(tables, number, left, partials, ranks):
+def _lane(tables, number, left, partials, ranks, buckets):
     """The parts of the tables that are one lane's."""
     here = number % len(tables.facts)
     return Lane(number, borrowed(tables.sites), borrowed(tables.classes)[number], borrowed(tables.facts)[here],
                 borrowed(tables.speeds), borrowed(tables.jobs)[number], borrowed(tables.cohorts)[number],
                 borrowed(tables.dues)[number], borrowed(tables.trainees)[number], borrowed(left), borrowed(partials),
-                borrowed(ranks))
+                borrowed(ranks), borrowed(buckets))
 
 
 # --- what comes from outside -----------------------------------------------------------------------------------------
@@ -37,6 +46,8 @@ def _lane(tables, number, left, partials, ranks):
 @part
 def _begin(lane):
     """Start the next interval."""
+    for k in range(BUCKETS):
+        lane.buckets[k] = NOBODY
     for m in range(len(lane.classes)):
         one = lane.classes[m]
         one.received = one.finished = one.dropped = 0
@@ -190,8 +201,8 @@ def _set_alarm(lane, now_s, failures):
 
 @part
 def _advance(lane, to_s, failures, stood, count):
-    """Run to `to_s` and through everything that happens at that instant. `stood`, which may be another then, gets the
-    times over which GPUs in use stood; how many there are."""
+    """Run to `to_s` and through everything that happens at that instant. `stood`, which may be another then, gets
+    how long each combination of GPUs in use stood; how many there are."""
     site = lane.sites[lane.number]
     now_s = site.now_s
     if site.news:
@@ -222,18 +233,36 @@ def _note(lane, now_s, stood, count):
 @part
 def _stood(lane, now_s, stood, count):
     """The busy GPUs of the last instant stood until now."""
-    site = lane.sites[lane.number]
+    site, classes, bucket = lane.sites[lane.number], lane.classes, 0
     seconds = now_s - site.since_s
-    if seconds > 0.0:
+    if not seconds > 0.0:
+        return stood, count
+    site.since_s = now_s
+    for m in range(len(classes)):
+        classes[m].busy_gpu_s += classes[m].stood_gpus * seconds
+        bucket = (31 * bucket + classes[m].stood_gpus) % BUCKETS
+    row = lane.buckets[bucket]
+    while row != NOBODY and not _same(stood[row], classes):
+        row = int(stood[row, STOOD_AFTER])
+    if row == NOBODY:
         if count == len(stood):
             stood = _twice(stood)
-        stood[count, STOOD_LANE], stood[count, STOOD_SECONDS] = lane.number, seconds
-        for m in range(len(lane.classes)):
-            stood[count, STOOD_GPUS + m] = lane.classes[m].stood_gpus
-            lane.classes[m].busy_gpu_s += lane.classes[m].stood_gpus * seconds
-        site.since_s = now_s
+        row = count
         count += 1
+        stood[row, STOOD_LANE], stood[row, STOOD_SECONDS] = lane.number, 0.0
+        stood[row, STOOD_AFTER], lane.buckets[bucket] = lane.buckets[bucket], row
+        for m in range(len(classes)):
+            stood[row, STOOD_GPUS + m] = classes[m].stood_gpus
+    stood[row, STOOD_SECONDS] += seconds
     return stood, count
+
+
+@part
+def _same(row, classes):
+    same = True
+    for m in range(len(classes)):
+        same = same and row[STOOD_GPUS + m] == classes[m].stood_gpus
+    return same
 
 
 @part
@@ -264,18 +293,20 @@ def _entries(sources):
     """The functions that Python calls; `sources` is what their kept code depends on."""
 
     @entry
-    def run(tables, arrivals, arrive, grants, failures, fail, to_s, left, stood, readings, slack_min):
-        """All lanes from their now to `to_s` (L,): arrivals[arrive[l]:arrive[l + 1]] are submitted to lane l, then
-        `grants` (L, M) hold, and failures[fail[l]:fail[l + 1]] come about. Into `readings` (L, M) and `slack_min` (L,)
-        goes how things stand then, into `left`, unless it is empty, who left.
+    def run(tables, going, arrivals, arrive, grants, failures, fail, to_s, left, stood, readings, slack_min):
+        """Lanes that are `going` (L,) from their now to `to_s` (L,): arrivals[arrive[l]:arrive[l + 1]] are submitted to
+        lane l, then `grants` (L, M) hold, and failures[fail[l]:fail[l + 1]] come about. Into `readings` (L, M) and
+        `slack_min` (L,) goes how things stand then, into `left`, unless it is empty, who left.
 
         `stood`, or a longer one, with what it was given, how many rows that are, and rows of `left`
         """
         sources  # noqa: B018
         partials, ranks = np.empty(_PARTIALS), np.empty(tables.trainees.shape[1] * tables.trainees.shape[2], RANK)
-        count = row = 0
+        count, row, buckets = 0, 0, np.empty(BUCKETS, np.int64)
         for number in range(len(tables.sites)):
-            lane, site = _lane(tables, number, left, partials, ranks), tables.sites[number]
+            if not going[number]:
+                continue
+            lane, site = _lane(tables, number, left, partials, ranks, buckets), tables.sites[number]
             here = borrowed(failures)[fail[number]:fail[number + 1]]
             site.failure, site.row = 0, row
             _begin(lane)
@@ -291,10 +322,10 @@ def _entries(sources):
         """Set the clocks of some lanes to 0, with everything that is timed on them, and take `id_by` off their jobs'
         ids; they go on as facilities do that `restore` what others kept. left: an array as `run` has it."""
         sources  # noqa: B018
-        partials, ranks = np.empty(_PARTIALS), np.empty(0, RANK)
+        partials, ranks, buckets = np.empty(_PARTIALS), np.empty(0, RANK), np.empty(0, np.int64)
         for k in range(len(numbers)):
             number = numbers[k]
-            lane, site = _lane(tables, number, left, partials, ranks), tables.sites[number]
+            lane, site = _lane(tables, number, left, partials, ranks, buckets), tables.sites[number]
             by_s = site.now_s
             site.now_s, site.since_s, site.alarm_s, site.regroup, site.news = 0.0, 0.0, math.inf, 0, 0
             for m in range(len(lane.classes)):

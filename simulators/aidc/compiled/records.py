@@ -86,8 +86,12 @@ LEFT = np.dtype([("lane", "i8"), ("of", "i8"), ("id", "i8"), ("start_s", "f8"), 
                  ("outcome", "i8")], align=True)
 """A job that left a site."""
 
-STOOD_LANE, STOOD_SECONDS, STOOD_GPUS = 0, 1, 2
-"""Columns of the rows over which the GPUs in use at a lane stood; those of the classes come last."""
+STOOD_LANE, STOOD_SECONDS, STOOD_AFTER, STOOD_GPUS = range(4)
+"""Columns of rows with how long a combination of GPUs in use stood at a lane, in the order of their first times; the
+row after it in its bucket; those of the classes come last."""
+
+BUCKETS = 256
+"""In which a lane finds a combination again."""
 
 RANK = np.dtype([("first", "f8"), ("second", "f8"), ("third", "f8"), ("place", "i8")], align=True)
 """Somebody's place in an order: by the first number, then the second, then the third."""
@@ -118,7 +122,8 @@ class Tables(NamedTuple):
 class Lane(NamedTuple):
     """One lane of `Tables`, whose fields have the lane's part but for `sites`, of all lanes; and what a call needs.
 
-    number: the lane's; left: rows of the jobs that leave; partials: of exact sums; ranks: an order that is worked out
+    number: the lane's; left: rows of the jobs that leave; partials: of exact sums; ranks: an order that is worked out;
+    buckets (BUCKETS,): first row of combinations of GPUs in use, NOBODY if there is none
     """
 
     number: int
@@ -133,3 +138,14 @@ class Lane(NamedTuple):
     left: np.ndarray
     partials: np.ndarray
     ranks: np.ndarray
+    buckets: np.ndarray
+
+
+def plain(table: np.ndarray) -> np.ndarray:
+    """Records as their bytes: an array of numbers with one more axis."""
+    return np.ascontiguousarray(table).view(np.uint8).reshape(*table.shape, table.dtype.itemsize).copy()
+
+
+def records(numbers: np.ndarray, kind: np.dtype) -> np.ndarray:
+    """Records from what `plain` made of them."""
+    return np.frombuffer(np.ascontiguousarray(numbers).tobytes(), kind).reshape(numbers.shape[:-1]).copy()

@@ -5,7 +5,7 @@ Raises nothing: whatever comes finds room.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from cosim.simulators.aidc.compiled.records import (
@@ -73,6 +73,23 @@ def with_room(tables: Tables, arriving: np.ndarray, failures: int = 0) -> Tables
     if training > tables.trainees.shape[2]:
         changed["trainees"] = _more_trainees(tables, training, train)
     return tables._replace(**changed) if changed else tables
+
+
+def joined(rows: Sequence[Mapping[str, np.ndarray]], like: Tables) -> Tables:
+    """Tables of environments one after the other, each with the room that the roomiest has; rows: per environment, its
+    part of the tables that change; like: the others."""
+    room = {name: max(of_env[name].shape[-1] for of_env in rows) for name in ("jobs", "cohorts", "dues", "trainees")}
+    train, found = like.facts["train"][0] == 1, []
+    for of_env in rows:
+        own = like._replace(**of_env)
+        changed: dict[str, np.ndarray] = {"dues": _longer(own.dues, room["dues"])}
+        for name, free in (("jobs", "free_job"), ("cohorts", "free_cohort")):
+            if own._asdict()[name].shape[1] < room[name]:
+                changed[name] = _linked(getattr(own, name), room[name], own.sites[free])
+        if own.trainees.shape[2] < room["trainees"]:
+            changed["trainees"] = _more_trainees(own, room["trainees"], train)
+        found.append(own._replace(**changed))
+    return like._replace(**{name: np.concatenate([getattr(own, name) for own in found]) for name in rows[0]})
 
 
 def _facts(classes: list[JobClass], sites: list[Site], lost: np.ndarray) -> np.ndarray:

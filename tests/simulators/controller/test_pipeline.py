@@ -19,7 +19,7 @@ def test_nothing_is_kept_between_the_calls(options):
     """Two minutes' functions, called again and in another order with other decisions between them, give what they gave;
     and what the adapter sends on the bus is what they give."""
     env, rng = Environment(resolve(learning_scenario(override(IEEE33, options))), seed=0), np.random.default_rng(1)
-    controller, spec, before = env.steering._controller, env.steering.spec, []
+    controller, spec, before = env.steering.controller, env.steering.spec, []
     pipeline, facts = controller.pipeline, controller.facts
 
     def decided(situation, action):

@@ -26,7 +26,7 @@ def environment(scenario, lean=True):
 @pytest.mark.rows("L08", "L10", "U22")
 def test_the_context_is_what_the_step_then_executes(rounding):
     env, rng = environment(override(IEEE33, {"controller.rounding": rounding})), np.random.default_rng(0)
-    controller, differs = env.steering._controller, False
+    controller, differs = env.steering.controller, False
     for _ in range(40):
         action = random_actions(env.steering.spec, 1, rng)[0]
         first = env.steering.context(action[:1])
@@ -62,7 +62,7 @@ def test_a_rule_steered_by_its_own_decisions_is_the_run_itself(tmp_path):
     out = tmp_path / "run.h5"
     Experiment(scenario, "native", out=out).run()
     env = Environment(resolve(learning_scenario(scenario)), seed=scenario.seed)
-    controller = env.steering._controller
+    controller = env.steering.controller
     controller.policy = make_policy("nci_priority", controller.facts, PolicyOptions(), np.random.default_rng(0))
     terms = []
     for _ in range(60):
@@ -87,7 +87,7 @@ def test_power_mode_sees_and_pays_no_carbon():
     rng = np.random.default_rng(2)
     for _ in range(3):  # until there is work
         _, values, *_ = env.step(random_actions(spec, 1, rng)[0])
-    terms, weights = dict(zip(env.steering.terms, values, strict=True)), env.steering._params.reward
+    terms, weights = dict(zip(env.steering.terms, values, strict=True)), env.steering.params.reward
     assert min(terms["carbon_t"], terms["throughput_ratio"]) > 0.0
     assert terms["objective"] == pytest.approx(
         weights.c1_per_reference * terms["throughput_ratio"] - 0.02 * terms["cost_usd"])

@@ -1,0 +1,209 @@
+"""Many copies of a scenario that step together, their steered members played as arrays: the fast `Environments`.
+
+A scenario's `environment` names in `batch` who plays its steered members in all copies at once. Such a class has
+
+    lacks(resolved, plan) -> what it cannot do of this scenario, [] if it can all
+    plays, elsewhere  members that it plays; and with them those whose data it takes itself: worlds do not step them
+    cls(steering, simulators, plan, n_envs)     steering: as in `cosim.learning.vector`, of one started world
+    take(b, time_s, world)      what comes from outside before the step at `time_s`
+    observe(time_s) -> (B, n, O)
+    context(leaders' action) -> (B, n, C)
+    step(action, going) -> rewards (B,), terms (B, terms), credit (B, n) or None
+    sends(time, b) -> connections to those members of world b that step at bus step `time`, and what they hear
+    next_day(worlds), state() -> arrays, restore(arrays)
+
+All other members of a world are its own, and run as always. Numbers are those of `Environments`, to the last digits
+of sums that are added up in another order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from cosim.drivers.instrument import Control
+from cosim.drivers.native import NativeWorld
+from cosim.drivers.resolve import at, resolve
+from cosim.errors import CosimError, ScenarioError
+from cosim.imports import load
+from cosim.learning.vector import Arrays, Step, numeric, part_of, seed_of, steering_of, step_of, text_or_numbers
+from cosim.scenario import Scenario
+
+
+def lacking(scenario: Scenario) -> list[str]:
+    """What `BatchEnvironments` cannot do of a `learning_scenario`, each in a few words; [] if it can all."""
+    path = getattr(steering_of(scenario), "batch", None)
+    if path is None:
+        return [f"environment = {scenario.environment} steers one world at a time"]
+    resolved = resolve(scenario)
+    if resolved.remote:
+        return [f"member '{resolved.remote[0]}' runs in another process"]
+    world = NativeWorld(resolved, Control(resolved.clock, resolved.until), linked_only=True)
+    try:
+        world.start()
+        return load(path, "environment").lacks(resolved, world.plan)
+    finally:
+        world.close()
+
+
+class BatchEnvironments:
+    """Environments side by side in this process: an `agents.learn.spec.VectorEnv`; arguments as of `Environments`.
+
+    ScenarioError for a scenario of which something is `lacking`.
+    """
+
+    def __init__(self, scenario: Scenario, indices: Sequence[int], seed: int, episode: int = 0,
+                 stagger_over: int = 0, twins: int = 1) -> None:
+        if beyond := lacking(scenario):
+            raise ScenarioError(f"{scenario.name} cannot be learnt on many worlds at once: {beyond[0]}; use the engine "
+                                "simpy")
+        self._resolved, self._class = resolve(scenario), steering_of(scenario)
+        self._plays = load(self._class.batch, "environment")
+        self._stagger_over, self._first_episode, self.twins = stagger_over, episode, twins
+        self._step = self._resolved.clock.steps(self._resolved.scenario.members[self._class.member].step_s)
+        self._indices, self.n_envs = list(indices), len(indices)
+        self._seeds = [seed_of(seed, b // twins) for b in indices]
+        self._worlds: list[NativeWorld | None] = [None] * self.n_envs
+        self._batch = self._make_batch()
+        self.spec, self.terms = self._batch.steering.spec, tuple(self._class.terms)
+
+    def reset(self) -> np.ndarray:
+        """(B, n, O): all environments begin anew."""
+        self.close()
+        self._empty()
+        for b in range(self.n_envs):
+            self._begin(b, {})
+        self._look(np.ones(self.n_envs, bool))
+        steps_a_day = self._resolved.until // self._step
+        over, first = self._stagger_over, [b - b % self.twins for b in self._indices]
+        ahead = np.array([steps_a_day * b // over if over else 0 for b in first])
+        start = np.repeat(self._batch.steering.start()[None], self.n_envs, axis=0)
+        for k in range(ahead.max()):
+            self._go(start, ahead > k)
+        return self.observation
+
+    def context(self, leaders_action: np.ndarray) -> np.ndarray:
+        """(B, n, C); changes nothing."""
+        return self._batch.context(np.asarray(leaders_action, np.float32))
+
+    def step(self, action: np.ndarray) -> Step:
+        """One step of all; a failure is sent with the environment's number, seed and episode where it is one's own."""
+        (rewards, terms, credit), ended = self._go(np.asarray(action, np.float32), np.ones(self.n_envs, bool))
+        return step_of(self.observation, rewards.astype(np.float32), terms, ended, self.terms,
+                       None if credit is None else credit.astype(np.float32))
+
+    def state(self) -> Arrays:
+        """What each day began with, what its world was sent since, and how its members stand that are played here,
+        under the environments' numbers: '0/sent'."""
+        out: Arrays = {}
+        for b, (number, now) in enumerate(zip(self._indices, self._batch.state(), strict=True)):
+            mine = {"seed": np.array(self._seeds[b]), "episode": np.array(self._episodes[b]),
+                    "time": np.array(self._times[b]), "sent": np.array(self._sent[b], np.float64)}
+            mine |= {f"now/{name}": array for name, array in now.items()}
+            for member, arrays in self._carried[b].items():
+                mine |= {f"carry/{member}/{name}": numeric(array) for name, array in arrays.items()}
+            out |= {f"{number}/{name}": array for name, array in mine.items()}
+        return out
+
+    def restore(self, state: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Go on from `state`: the worlds play their open days again. ScenarioError if it lacks one of these."""
+        self.close()
+        self._empty()
+        now: list[Arrays] = []
+        for b, number in enumerate(self._indices):
+            mine = part_of(state, number, "sent")
+            self._seeds[b], self._episodes[b] = int(mine["seed"]), int(mine["episode"])
+            carried: dict[str, Arrays] = {}
+            for key, array in mine.items():
+                head, _, rest = key.partition("/")
+                if head == "carry":
+                    member, _, name = rest.partition("/")
+                    carried.setdefault(member, {})[name] = text_or_numbers(array)
+            self._begin(b, carried)
+            self._times[b] = int(mine["time"])
+            self._replay(b, mine["sent"])
+            now.append({key.removeprefix("now/"): array for key, array in mine.items() if key.startswith("now/")})
+        self._batch.restore(now)
+        self._watch()
+        return self.observation
+
+    def close(self) -> None:
+        """End the members of all."""
+        for world in self._worlds:
+            if world is not None:
+                world.close()
+        self._worlds = [None] * self.n_envs
+
+    # --- inside -------------------------------------------------------------------------------------------------
+
+    def _empty(self) -> None:
+        """Before the first day: nobody inside, nothing sent."""
+        self._batch = self._make_batch()
+        self._episodes, self._times = [self._first_episode] * self.n_envs, np.zeros(self.n_envs, np.int64)
+        self._carried: list[dict[str, Arrays]] = [{} for _ in self._seeds]
+        self._sent: list[list[list[float]]] = [[] for _ in self._seeds]
+
+    def _make_batch(self) -> Any:
+        """Who plays the steered members, sent of them by a world that nobody steps."""
+        resolved = at(self._resolved, self._seeds[0], self._first_episode)
+        world = NativeWorld(resolved, Control(resolved.clock, resolved.until), linked_only=True)
+        world.start()
+        return self._plays(self._class(world), world.simulators, world.plan, self.n_envs)
+
+    def _begin(self, b: int, carried: dict[str, Arrays]) -> None:
+        """A new day of one environment, whose world goes on from what is carried over."""
+        resolved = at(self._resolved, self._seeds[b], self._episodes[b])
+        world = NativeWorld(resolved, Control(resolved.clock, resolved.until), carried, linked_only=True,
+                            elsewhere=self._plays.elsewhere)
+        world.start()
+        self._worlds[b], self._carried[b], self._sent[b], self._times[b] = world, carried, [], 0
+
+    def _go(self, action: np.ndarray, going: np.ndarray) -> tuple[Any, np.ndarray]:
+        """One step of some; what it gave, and which days ended."""
+        outcome = self._batch.step(action, going)
+        self._times[going] += self._step
+        ended = going & (self._times >= self._resolved.until)
+        over = np.flatnonzero(ended)
+        if len(over):
+            self._batch.next_day(over)
+        for b in over:
+            world = self._worlds[b]
+            world.run(self._resolved.until)
+            carried = {name: arrays for name, arrays in world.carry().items() if name not in self._plays.plays}
+            world.close()
+            self._episodes[b] += 1
+            self._begin(b, carried)
+        self._look(going)
+        return outcome, ended
+
+    def _look(self, going: np.ndarray) -> None:
+        """The worlds of some run up to the moment before the next step, and all are seen."""
+        for b in np.flatnonzero(going):
+            time, world = int(self._times[b]), self._worlds[b]
+            connections, values = self._batch.sends(time, b)
+            try:
+                if connections:
+                    self._sent[b].append(values)
+                    world.send(connections, values)
+                world.run(time + 1)
+            except CosimError as err:
+                raise type(err)(f"environment {self._indices[b]} (seed {self._seeds[b]}, episode "
+                                f"{self._episodes[b]}): {err}") from err
+            self._batch.take(b, self._resolved.clock.seconds(time), world)
+        self._watch()
+
+    def _watch(self) -> None:
+        self.observation = self._batch.observe(np.array([self._resolved.clock.seconds(int(t)) for t in self._times]))
+
+    def _replay(self, b: int, sent: np.ndarray) -> None:
+        """Run a world, at its day's start, to where it stood, and take what was taken from it."""
+        rows = iter(sent.tolist())
+        for time in range(0, int(self._times[b]) + 1, self._step):
+            connections, _ = self._batch.sends(time, b)
+            if connections:
+                self._sent[b].append(values := next(rows))
+                self._worlds[b].send(connections, values)
+            self._worlds[b].run(time + 1)
+            self._batch.take(b, self._resolved.clock.seconds(time), self._worlds[b])

@@ -1,0 +1,1 @@
+"""The controllers of many environments at once, compiled: placement, releases, grants, observations and rewards."""

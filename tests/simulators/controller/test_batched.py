@@ -1,0 +1,246 @@
+"""Many worlds at once against one after the other: the same seeds and actions, the same numbers."""
+
+from types import FunctionType, SimpleNamespace
+
+import numpy as np
+import pytest
+from cosim.agents.fleet.allocation import (
+    deal,
+    gpu_blocks,
+    largest_remainder,
+    largest_remainder_carry,
+    project_shares,
+    project_simplex,
+)
+from cosim.agents.fleet.decision import FleetFacts
+from cosim.agents.fleet.heuristics import GpuRule, share_blocks
+from cosim.scenarios.ieee33 import SCENARIO as IEEE33
+from cosim.scenarios.ieee33_climate import SCENARIO as CLIMATE
+from cosim.scenarios.ieee33_economic import SCENARIO as ECONOMIC
+from cosim.scenarios.ieee33_power import SCENARIO as POWER
+from cosim.scenarios.paper_literal import SCENARIO as LITERAL
+from cosim.scenarios.two_bus import SCENARIO as TWO_BUS
+from cosim.simulators.controller.batched import shares
+from test_vector import random_actions
+
+from cosim.errors import ModelError, ScenarioError
+from cosim.learning.batch import BatchEnvironments, lacking
+from cosim.learning.environment import engine_of, vector_env
+from cosim.learning.vector import Environments, learning_scenario
+from cosim.scenario import override
+
+# --- whole things from ratios -----------------------------------------------------------------------------------------
+
+# the parts as plain Python: what they compile to is held to the controller by whole worlds below
+_SPACE = dict(vars(shares))
+_SPACE |= {name: FunctionType(part.py_func.__code__, _SPACE) for name, part in vars(shares).items()
+           if hasattr(part, "py_func")}
+compiled = SimpleNamespace(**_SPACE)
+RNG = [np.random.default_rng(seed) for seed in range(40)]
+
+
+@pytest.mark.parametrize("rng", RNG)
+def test_placement_is_that_of_the_controller(rng):
+    n = int(rng.integers(1, 6))
+    carry, kept = [0.0] * n, np.zeros(n)
+    for _ in range(30):
+        raw = rng.choice([0.0, 0.25, 0.5, 1.0, -1.0, 0.1], n) if rng.random() < 0.5 else rng.random(n)
+        eligible = rng.random(n) < 0.8
+        eligible[rng.integers(n)] = True
+        mine, counts = np.empty(n), np.empty(n, np.int64)
+        compiled.project_simplex(raw, eligible, mine)
+        share = project_simplex(raw.tolist(), eligible.tolist())
+        assert mine.tolist() == share
+        total = int(rng.choice([1, 2, 3, 7, 131]))
+        fresh = np.zeros(n)
+        compiled.largest_remainder(total, mine, fresh, counts)
+        assert counts.tolist() == largest_remainder(total, share)
+        compiled.largest_remainder(total, mine, kept, counts)
+        wanted, carry = largest_remainder_carry(total, share, carry)
+        assert counts.tolist() == wanted
+        assert kept.tolist() == carry
+        order = np.empty(total, np.int64)
+        compiled.deal(counts, order)
+        assert order.tolist() == deal(wanted)
+
+
+@pytest.mark.parametrize("rng", RNG)
+def test_gpus_are_those_of_the_rules(rng):
+    n, capacity = int(rng.integers(1, 6)), int(rng.integers(1, 500))
+    blocks = rng.choice([1, 2, 3, 8, 16], n)
+    given = np.empty(n, np.int64)
+    for _ in range(20):
+        raw = rng.uniform(-0.2, 1.0, n) * rng.choice([0.2, 1.0])
+        compiled.gpu_blocks(raw, capacity, blocks, given)
+        assert given.tolist() == gpu_blocks(project_shares(raw.tolist()), capacity, blocks.tolist())
+        room = blocks * rng.integers(0, 40, n)
+        weights = rng.choice([0.0, 1.0, 2.0, 5.0], n) if rng.random() < 0.5 else rng.random(n)
+        compiled.share_blocks(capacity, blocks, room, weights, given)
+        assert given.tolist() == share_blocks(capacity, blocks.tolist(), room.tolist(), weights.tolist())
+
+
+@pytest.mark.parametrize("rng", RNG)
+def test_the_split_of_a_site_is_the_rule(rng):
+    facts = FleetFacts(
+        kinds=("train", "inf", "inf", "train"), gpus=(400,), to_per_gpu_min=(6e4, 2.5e5, 1e5, 6e4),
+        work_to=(1.0,) * 4, deadline_s=(43200.0, 1800.0, 60.0, 43200.0), gpus_per_block=(16, 1, 3, 8),
+        max_blocks=(6, 1, 1, 5), eligible=((True,),) * 4, deferrals_s=(0.0,))
+    rule, train, inf = GpuRule(facts, 2.0), np.array([0, 3]), np.array([1, 2])
+    drain_to = np.array([x * min(2.0, t / 120.0) * b for x, t, b in zip(
+        facts.to_per_gpu_min, facts.deadline_s, facts.gpus_per_block, strict=True)])
+    for _ in range(20):
+        busy = rng.choice([3, 30, 150])
+        running = rng.integers(0, busy, 4).astype(float)
+        jobs, work_to = running + rng.integers(0, busy, 4), rng.uniform(0, 1e7, 4) * busy
+        share = np.empty(4)
+        compiled.rule_gpus(400, inf, train, np.array(facts.gpus_per_block), np.array(facts.max_blocks),
+                           np.array(facts.to_per_gpu_min), drain_to, running, jobs, work_to, share)
+        assert share.tolist() == rule(400, running.tolist(), jobs.tolist(), work_to.tolist())
+
+
+# --- worlds -----------------------------------------------------------------------------------------------------------
+
+
+def short(scenario, minutes=20, **settings):
+    """A day of so many minutes, as it is learnt on."""
+    return learning_scenario(override(scenario, settings).replace(until_s=60.0 * minutes))
+
+
+def agree(one, other, context):
+    """Of two steps, or observations: the same numbers, to 1e-9 of their size; contexts as well."""
+    for name in ("observation", "reward", "credit"):
+        a, b = getattr(one, name), getattr(other, name)
+        assert (a is None) == (b is None)
+        if a is not None:
+            np.testing.assert_allclose(b, a, rtol=1e-9, atol=1e-7, err_msg=name)  # float32 has 7 digits
+    for name, a in one.terms.items():
+        np.testing.assert_allclose(other.terms[name], a, rtol=1e-9, atol=1e-12, err_msg=name)
+    assert np.array_equal(one.truncated, other.truncated)
+    np.testing.assert_allclose(context[1], context[0], rtol=1e-9, atol=1e-7)
+
+
+VARIANTS = {
+    "as it is": (IEEE33, {}),
+    "fuel prices": (ECONOMIC, {}),
+    "power": (POWER, {}),
+    "two buses": (TWO_BUS, {}),
+    "no memory of rounding": (IEEE33, {"controller.rounding": "stateless"}),
+    "masked deferrals": (IEEE33, {"controller.long_deferrals": "mask"}),
+    "deferrals as printed": (IEEE33, {"controller.long_deferrals": "as_printed"}),
+    "what the paper sees": (IEEE33, {"controller.observation": "paper"}),
+    "always guarded": (IEEE33, {"controller.guard_slack_min": "1440"}),
+    "never guarded": (IEEE33, {"controller.guard_slack_min": "null"}),
+    "all emissions": (IEEE33, {"controller.reward.carbon": "system_difference"}),
+    "marginal": (IEEE33, {"controller.reward.carbon": "marginal", "grid.mci": "true"}),
+    "not every site": (IEEE33, {"shared.job_classes.llm.eligible_sites": '["aidc1", "aidc3"]'}),
+    "least laxity, patience": (IEEE33, {"shared.job_classes.vae.order": "llf",
+                                        "shared.job_classes.search.patience": "exponential"}),
+    "as printed in (32)": (IEEE33, {"controller.reward.looming": "false", "controller.reward.relative": "false"}),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.rows("L08", "L15")
+def test_the_numbers_are_those_of_one_world_after_the_other(variant):
+    """Over two midnights, random actions and those of a fresh policy in turn."""
+    scenario, settings = VARIANTS[variant]
+    scenario = short(scenario, **settings)
+    one, all_at_once = Environments(scenario, range(2), seed=5), BatchEnvironments(scenario, range(2), seed=5)
+    assert one.spec == all_at_once.spec
+    np.testing.assert_allclose(all_at_once.reset(), one.reset(), rtol=1e-9, atol=1e-7)
+    rng, start = np.random.default_rng(0), np.repeat(one.envs[0].steering.start()[None], 2, axis=0)
+    for k in range(45):
+        action = start if k % 3 else random_actions(one.spec, 2, rng)
+        context = [env.context(action[:, :1]) for env in (one, all_at_once)]
+        agree(one.step(action), all_at_once.step(action), context)
+    one.close()
+    all_at_once.close()
+
+
+def test_staggered_twins_are_those_of_one_world_after_the_other():
+    scenario = short(IEEE33)
+    given = {"indices": range(4), "seed": 2, "stagger_over": 4, "twins": 2}
+    one, all_at_once = Environments(scenario, **given), BatchEnvironments(scenario, **given)
+    np.testing.assert_allclose(all_at_once.reset(), one.reset(), rtol=1e-9, atol=1e-7)
+    rng = np.random.default_rng(1)
+    for _ in range(25):
+        action = random_actions(one.spec, 4, rng)
+        agree(one.step(action), all_at_once.step(action), [env.context(action[:, :1]) for env in (one, all_at_once)])
+    one.close()
+    all_at_once.close()
+
+
+@pytest.mark.parametrize("steps", [0, 7, 33])
+def test_a_saved_state_goes_on_bit_for_bit_whoever_shares_the_environments(steps):
+    """In the first day or the second; into one set of environments, and into two with an odd one each."""
+    scenario, rng = short(IEEE33), np.random.default_rng(3)
+    env = BatchEnvironments(scenario, range(3), seed=1, stagger_over=3)
+    seen = env.reset()
+    for _ in range(steps):
+        seen = env.step(random_actions(env.spec, 3, rng)).observation
+    state = env.state()
+    assert all(array.dtype.kind in "biuf" for array in state.values())
+    others = [BatchEnvironments(scenario, indices, seed=9) for indices in (range(3), range(0, 3, 2), range(1, 3, 2))]
+    for other in others:
+        assert np.array_equal(other.restore(state), seen[other._indices])
+    for _ in range(25):
+        action = random_actions(env.spec, 3, rng)
+        wanted = env.step(action)
+        for other in others:
+            got = other.step(action[other._indices])
+            assert np.array_equal(got.observation, wanted.observation[other._indices])
+            assert np.array_equal(got.reward, wanted.reward[other._indices])
+    state.pop("2/sent")
+    with pytest.raises(ScenarioError, match="no environment 2"):
+        others[0].restore(state)
+
+
+def test_workers_share_them_out():
+    scenario = override(IEEE33, {}).replace(until_s=1200.0)
+    alone, shared = (vector_env(scenario, 3, workers, seed=4, engine="compiled") for workers in (0, 2))
+    try:
+        assert np.array_equal(alone.reset(), shared.reset())
+        rng = np.random.default_rng(2)
+        for k in range(24):
+            action = random_actions(alone.spec, 3, rng)
+            assert np.array_equal(alone.context(action[:, :1]), shared.context(action[:, :1]))
+            a, b = alone.step(action), shared.step(action)
+            assert np.array_equal(a.observation, b.observation)
+            assert np.array_equal(a.reward, b.reward)
+            if k == 10:
+                assert np.array_equal(shared.restore(alone.state()), a.observation)
+    finally:
+        shared.close()
+
+
+# --- what it cannot do ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("scenario", "settings", "what"), [
+    (LITERAL, {}, "aidc is no DataCenters"), (CLIMATE, {}, "aidc.thermal = first_order"),
+    (IEEE33, {"aidc.rack_mean_up_s": "10d"}, "aidc.rack_mean_up_s = 864000"),
+    (IEEE33, {"aidc.ambient": '{"wet_bulb_mean_degc": 15}'}, "aidc.ambient")])
+def test_what_is_beyond_it_is_named(scenario, settings, what):
+    scenario = override(scenario, settings)
+    assert lacking(learning_scenario(scenario))[0].startswith(what)
+    assert engine_of(scenario)[0] == "simpy"
+    assert engine_of(scenario)[1].startswith(what)
+    with pytest.raises(ScenarioError, match=f"cannot be learnt on many worlds at once: {what}.*simpy"):
+        vector_env(scenario, 2, workers=0, engine="compiled")
+
+
+def test_a_link_that_it_does_not_know_is_named():
+    links = tuple(link for link in IEEE33.links if link.target != "controller.slack_min")
+    assert lacking(learning_scenario(IEEE33.replace(links=links))) == ["controller.slack_min is not linked"]
+    assert engine_of(IEEE33) == ("compiled", "")
+
+
+def test_actions_that_are_no_numbers_are_refused():
+    env = BatchEnvironments(short(TWO_BUS), range(1), seed=0)
+    env.reset()
+    action = env._batch.steering.start()[None].copy()
+    action[0, -1, 0] = np.nan
+    with pytest.raises(ModelError, match="not finite"):
+        env.step(action)
+    with pytest.raises(ModelError, match="not finite"):
+        env.context(np.full((1, 1, action.shape[2]), np.inf))
