@@ -145,6 +145,6 @@ def test_a_process_that_fails_says_why():
 def test_the_committed_baseline_is_one_and_says_how_it_was_made():
     for size, sections in record.read(record.BASELINE).items():
         for name, held in sections.items():
-            assert held["ratios"], name
+            assert held["ratios"] or name == "peers", name
             assert held["command"].startswith("python -m benchmarks"), size
             assert all(np.isfinite(list(held["ratios"].values())))
