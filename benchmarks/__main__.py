@@ -58,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
                    f"{record.BASELINE.name})")
     p.add_argument("--compare", type=Path, nargs="?", const=record.BASELINE, metavar="FILE",
                    help=f"set ratios beside those of a file (default: benchmarks/{record.BASELINE.name}) and warn of "
-                   f"those that have grown by more than {record.WARN:.0%}")
+                   f"those that have grown by more than {record.WARN:.0%}%")
     p.add_argument("--list", action="store_true", help="list the sections and end")
     return p
 
