@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--read", type=Path, metavar="FILE", help="show the figures of a file instead of measuring")
     p.add_argument("--compare", type=Path, nargs="?", const=record.BASELINE, metavar="FILE",
                    help=f"set ratios beside those of a file (default: benchmarks/{record.BASELINE.name}) and warn of "
-                   f"those that have grown by more than {record.WARN:.0%}")
+                   f"those that have grown by more than {record.WARN:.0%}%")
     p.add_argument("--list", action="store_true", help="list the sections and end")
     return p
 

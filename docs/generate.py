@@ -3,7 +3,7 @@
 A page asks for one by a line `<!-- made: NAME -->`; mkdocs (as its hook) puts it there when the site is built, and
 `python docs/generate.py NAME` prints it. Nothing that is made is stored, so nothing can go stale.
 
-Rows of the model: X01.
+Rows: X01.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PACKAGES = ("cosim", "agents", "simulators", "scenarios")
 TAGGED = (*PACKAGES, "docs")
 MARK = re.compile(r"^<!-- made: (\w+) -->$", re.MULTILINE)
 SOURCE = re.compile(r"^<!-- source: (\S+) -->$", re.MULTILINE)
-_CLAIM = re.compile(r"Rows of the model: ([^.]*)\.")
+_CLAIM = re.compile(r"^Rows: ([^.]*)\.\s*\Z", re.MULTILINE)
 _TAG = re.compile(r"([A-Z])(\d\d)(?:-(\d\d))?")
 
 
@@ -294,7 +294,7 @@ class Row:
     id, name   of docs/rows.csv
     state      a key of STATES
     says       how it is read here, or what of it is missing; '' where there is nothing to add
-    modules    those whose docstring claims it in its line "Rows of the model: ..."
+    modules    those whose docstring claims it in its line "Rows: ..."
     tests      "module::function" of the tests marked with it, `@pytest.mark.rows(...)`
     """
 
@@ -364,7 +364,7 @@ def joined(table: Iterable[Mapping[str, str]], claims: Mapping[str, Sequence[str
 
 
 def claimed(source: str) -> list[str]:
-    """IDs in the line "Rows of the model: E01-03, U18." of a module's docstring; ValueError where it says else."""
+    """IDs in the line "Rows: E01-03, U18." of a module's docstring; ValueError where it says else."""
     about = ast.get_docstring(ast.parse(source)) or ""
     return [row for line in _CLAIM.findall(about) for row in ids_of(line)]
 

@@ -1,6 +1,6 @@
-"""Electricity price by the time of day or from a table, and its forecast (P05, I19).
+"""Electricity price by the time of day or from a table, and its forecast.
 
-Rows of the model: I19, P05.
+Rows: I19, P05.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from cosim.errors import ScenarioError
 from cosim.params import params
 from cosim.plausible import Price
 from cosim.ports import Port
-from cosim.tables.table import Held, Overflow, Reading, Table
+from cosim.tables.table import DataTable, Held, Overflow, Reading
 from cosim.units import DAY_S, HOUR_S, Seconds
 
 Boundary = Literal["half_open", "closed", "inclusive_hour"]
@@ -48,7 +48,7 @@ class TimeOfUseParams:
     base_usd_per_kwh: Annotated[Price, Field(description="outside all windows, USD/kWh; may be negative")] = 0.1
     windows: Annotated[tuple[PriceWindow, ...], Field(description="the first that holds is the price")] = (
         PriceWindow(11.0, 15.0, 0.3), PriceWindow(19.0, 23.0, 0.03))
-    boundary: Annotated[Boundary, Field(description="whether a window's end belongs to it (I19)")] = "half_open"
+    boundary: Annotated[Boundary, Field(description="whether a window's end belongs to it")] = "half_open"
     deferrals_s: Annotated[tuple[Seconds, ...], Field(
         min_length=1, max_length=1000, description="leads of the forecast, s")] = tuple(
         h * HOUR_S for h in (0.0, 2.0, 4.0, 6.0, 8.0, 10.0))
@@ -145,8 +145,8 @@ class TimeOfUse(Continuing):
         return [] if self._series is None else [f"{self.sid}: {text}" for text in self._series.notes(self.step_s)]
 
 
-def _table(p: TimeOfUseParams, member: str) -> Table:
-    return Table(p.prices, Reading(f"{member}.prices_", p.scenario_start, p.prices_time_zone, p.prices_overflow))
+def _table(p: TimeOfUseParams, member: str) -> DataTable:
+    return DataTable(p.prices, Reading(f"{member}.prices_", p.scenario_start, p.prices_time_zone, p.prices_overflow))
 
 
 if __name__ == "__main__":

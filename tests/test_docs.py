@@ -183,12 +183,22 @@ def test_every_row_of_the_model_has_a_module_and_a_test_or_says_what_is_missing(
     assert not wrong, "\n".join(wrong)
 
 
+def test_the_terms_page_names_what_exists():
+    """Each place where a term is defined can be imported."""
+    names = re.findall(r"`(cosim\.[\w.]+)`", (ROOT / "docs" / "terms.md").read_text())
+    assert len(names) > 30
+    for name in names:
+        module, _, inside = name.rpartition(".")
+        holder = importlib.import_module(module)
+        assert hasattr(holder, inside) or importlib.util.find_spec(name), name
+
+
 def test_what_is_wrong_with_rows_is_said():
     made = generate()
     table = [{"id": name, "name": f"about {name}", "state": state, "says": says} for name, state, says in (
         ("E01", "", ""), ("E02", "", ""), ("E03", "", ""), ("U01", "part", ""), ("U02", "none", "no solver"),
         ("U03", "half", "x"))]
-    module = '"""Text.\n\nRows of the model: E01-02,\nU01.\n"""\nx = "Rows of the model: E03."\n'
+    module = '"""Text.\n\nRows: E01-02,\nU01.\n"""\nx = "Rows: E03."\n'
     claims = {"a.one": made.claimed(module), "a.two": ["U02", "E09", "U03"]}
     source = ('import pytest\n@pytest.mark.rows("E01", "U01-01")\n@pytest.mark.other\ndef test_a():\n    """E02."""\n'
               '@pytest.mark.rows("E03")\ndef helper():\n    pass\ndef test_b():\n    pass\n')

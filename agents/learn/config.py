@@ -3,7 +3,7 @@
 Sources: [MAT] the multi-agent transformer's published training code, [on-policy] the MAPPO authors' code, [here]
 measured or reasoned for one-minute steps of a data-centre fleet. All can be set: `--set learn.entropy=0.01`.
 
-Rows of the model: M11.
+Rows: M11.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Learning:
                                            "falling from std_start by a constant factor per day: what is learned last "
                                            "is what will be executed. None: no ceiling [here]")] = 0.3
     std_min: Annotated[float, Field(gt=0, le=3, description="exploration never falls below this [here]")] = 0.02
-    permute: Annotated[bool, Field(description="followers decide in a random order in every step of training (U16); "
+    permute: Annotated[bool, Field(description="followers decide in a random order in every step of training; "
                                    "without it always in the team's order, as [MAT] does")] = True
     frozen_leaders: Annotated[tuple[float, ...] | None, Field(
         description="the leaders' shares are these and are not learned (S-MAT), e.g. 1:2:7; none: learned")] = None

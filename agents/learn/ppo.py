@@ -1,6 +1,6 @@
 """Proximal policy optimisation (Schulman et al. 2017) of a team's network on one rollout.
 
-Rows of the model: L19, T05, T08.
+Rows: L19, T05, T08.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from cosim.agents.learn.config import Learning
-from cosim.agents.learn.networks.network import Network
+from cosim.agents.learn.networks.network import PolicyNetwork
 from cosim.agents.learn.rollout import Rollout
 from torch import Tensor
 from torch.nn import functional
@@ -87,7 +87,7 @@ class Batch:
         return Batch(*(x[index] if isinstance(x, Tensor) else x for x in vars(self).values()))
 
 
-def prepare(rollout: Rollout, config: Learning, scale: ValueScale, network: Network, device: torch.device,
+def prepare(rollout: Rollout, config: Learning, scale: ValueScale, network: PolicyNetwork, device: torch.device,
             usual: np.ndarray | float = 0.0) -> Batch:
     """Advantages (normalised over the rollout, agent by agent), returns of what agents are credited with less `usual`,
     and the value's scale brought up to date with them."""
@@ -106,7 +106,7 @@ def prepare(rollout: Rollout, config: Learning, scale: ValueScale, network: Netw
                  tensor((rollout.value - mean) / spread), goal, rollout.twins, _apart(goal, rollout.twins))
 
 
-def improve(network: Network, optimizer: torch.optim.Optimizer, batch: Batch, config: Learning,
+def improve(network: PolicyNetwork, optimizer: torch.optim.Optimizer, batch: Batch, config: Learning,
             rng: np.random.Generator) -> dict[str, float]:
     """All epochs and minibatches, or until the policy has moved by `kl_limit`; returns the means of what was seen on
     the way, and how many epochs there were."""
@@ -134,7 +134,7 @@ class Descent:
     on `config.pieces`, not on the number of cores. On a GPU a minibatch is one piece.
     """
 
-    def __init__(self, network: Network, config: Learning):
+    def __init__(self, network: PolicyNetwork, config: Learning):
         self.network, self.config = network, config
         self.weights = [p for p in network.parameters() if p.requires_grad]
 
@@ -169,7 +169,7 @@ def _threads() -> ThreadPoolExecutor | None:
     return ThreadPoolExecutor(cores - 1, "cosim-learn") if cores > 1 else None
 
 
-def loss(network: Network, batch: Batch, config: Learning) -> tuple[Tensor, dict[str, Tensor]]:
+def loss(network: PolicyNetwork, batch: Batch, config: Learning) -> tuple[Tensor, dict[str, Tensor]]:
     """The clipped objective, with one ratio per agent, the value's loss and the entropy; figures are detached."""
     log_prob, entropy, value = network.scores(batch.observation, batch.context, batch.raw, batch.order)
     weight = network.learned / (network.learned.sum() * len(value))

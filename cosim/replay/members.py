@@ -33,7 +33,7 @@ from cosim.replay.recording import (
 )
 from cosim.replay.recording import notes as recording_notes
 from cosim.scenario import Member, Scenario
-from cosim.tables.table import Reading, Table, is_table, split_name
+from cosim.tables.table import DataTable, Reading, is_table, split_name
 from cosim.trace import Trace
 from cosim.trace.series import played_from_s, rows_at, scenario_of
 from cosim.units import MIN_S, Seconds, format_time
@@ -318,8 +318,8 @@ class TablePlayer(Player):
                     nullable=name in self.params.may_be_nan)
 
 
-def _table(p: TablePlayerParams, member: str) -> Table:
-    return Table(p.path, Reading(f"{member}.", p.scenario_start, p.time_zone, p.overflow))
+def _table(p: TablePlayerParams, member: str) -> DataTable:
+    return DataTable(p.path, Reading(f"{member}.", p.scenario_start, p.time_zone, p.overflow))
 
 
 def too_short(member: str, path: str, end_s: float, until_s: float) -> ScenarioError:
@@ -368,7 +368,7 @@ def _from_trace(scenario: Scenario, member: str, path: str) -> Scenario:
 
 
 def _from_table(scenario: Scenario, member: str, path: str) -> Scenario:
-    table, old = Table(path, Reading(f"{member}.", scenario.start)), scenario.members[member]
+    table, old = DataTable(path, Reading(f"{member}.", scenario.start)), scenario.members[member]
     declared = getattr(_class_of(old, member), "MODELS", None) or {}
     sources = sources_of(scenario, member)
     refuse_events(declared, sources, member, path)

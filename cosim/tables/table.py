@@ -63,7 +63,7 @@ def clock_of(names: Sequence[str]) -> str | None:
     return next((n for n in names if n.lower() in (*_COUNTS, *_DATES)), None)
 
 
-class Table:
+class DataTable:
     """A table as read, and its columns by entity and port.
 
     Raises ScenarioError naming the file, the row and what is allowed; for its times when they are first needed.
@@ -291,7 +291,7 @@ class Held:
     owner   field that names the table, for errors
     """
 
-    def __init__(self, table: Table, port: str, entity: str, owner: str) -> None:
+    def __init__(self, table: DataTable, port: str, entity: str, owner: str) -> None:
         found = table.match(port)
         if found is None:
             raise ScenarioError(f"{owner}: {table.path} has no column {port}; it has {listed(table.columns)}")

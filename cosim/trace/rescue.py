@@ -87,7 +87,7 @@ def _mend(path: Path, mended: Path) -> str:
 
 # --- in the child -----------------------------------------------------------------------------------------------------
 
-class _Copy:
+class _Salvage:
     """Copies what it can read; `lost` says what it could not; what leads out of the file is left alone and
     counts as lost."""
 
@@ -275,7 +275,7 @@ def _copy(source: str, out: str, told: str, skip: str) -> None:
     said: dict[str, Any]
     try:
         with h5py.File(source, "r", locking=False) as file:
-            copy = _Copy(file, json.loads(skip))
+            copy = _Salvage(file, json.loads(skip))
             copy.to(Path(out))
         said = {"lost": copy.lost}
     except TraceError as err:

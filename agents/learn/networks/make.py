@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from cosim.agents.learn.config import Learning
 from cosim.agents.learn.networks.mat import Mat
-from cosim.agents.learn.networks.network import Network
+from cosim.agents.learn.networks.network import PolicyNetwork
 from cosim.agents.learn.networks.parallel import Mappo, MatDec, Transformer
 from cosim.agents.learn.spec import TeamSpec
 
 NETWORKS = {"mat": Mat, "mat-dec": MatDec, "transformer": Transformer, "mappo": Mappo}
 
 
-def make_network(spec: TeamSpec, config: Learning, seed: int) -> Network:
+def make_network(spec: TeamSpec, config: Learning, seed: int) -> PolicyNetwork:
     """A fresh network of `config.method`; the same seed gives the same weights."""
     return NETWORKS[config.method](spec, config, seed)

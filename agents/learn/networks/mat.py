@@ -4,7 +4,7 @@ Encoder: tokens of all observations, whose values are the critic. Decoder: token
 0..i-1 (masked) and is asked with the encoder's token of the agent at position i, plus what that agent was told after
 the leaders acted (its context).
 
-Rows of the model: B01, I27, L09, L14, T01-04, U16.
+Rows: B01, I27, L09, L14, T01-04, U16.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import torch
 from cosim.agents.learn.config import Learning
 from cosim.agents.learn.networks.blocks import SMALL_GAIN, Attention, Encoder, Feed, Init, attend, attend_all, causal
 from cosim.agents.learn.networks.distributions import Noise
-from cosim.agents.learn.networks.network import ALL, Decoding, Drawn, Network
+from cosim.agents.learn.networks.network import ALL, Decoding, Drawn, PolicyNetwork
 from cosim.agents.learn.spec import TeamSpec
 from torch import Tensor, nn
 from torch.nn import functional
 
 
-class Mat(Network):
+class Mat(PolicyNetwork):
     """Shared encoder, critic on the encoded observations, masked autoregressive decoder."""
 
     autoregressive = True

@@ -5,7 +5,7 @@ voltages, losses, substation power and NCI is the exact AC power flow of the fee
 forward sweep, `equations.radial_power_flow`), so that figures close to rounding and do not carry a solver's tolerance;
 the conic solution's own voltages and loss are kept beside it, and their distance says how tight the relaxation was.
 
-Rows of the model: E06, E07, E11, I06, I22, I23, I30, I38, U17, Z03.
+Rows: E06, E07, E11, I06, I22, I23, I30, I38, U17, Z03.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The conic dispatch in Gurobi, where it is installed and licensed for the size of the problem.
 
-Rows of the model: I38, U02.
+Rows: I38, U02.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ except ImportError:  # an extra; `GurobiSolver` then says so
 FREE_LICENCE_VARIABLES = 200
 """What the licence that comes with pip allows once a quadratic constraint is there (2000 without)."""
 CONVERGENCE = 1e-10
-"""BarQCPConvTol; the default 1e-6 leaves gaps of 1e-4 p.u. and NCI off by 2e-3 (I38). Without presolve, which has
+"""BarQCPConvTol; the default 1e-6 leaves gaps of 1e-4 p.u. and NCI off by 2e-3. Without presolve, which has
 nothing to remove here, the gap stays below 1e-7."""
 
 
@@ -97,7 +97,7 @@ def _conic(model: object, problem: ConicProblem, *, exact: bool = False) -> tupl
 
 
 class CappedGurobi:
-    """The dispatch with NCI caps, (10) inside it: a nonconvex MIQCP, built anew for every interval (E10, U01, U02).
+    """The dispatch with NCI caps, (10) inside it: a nonconvex MIQCP, built anew for every interval.
 
     Raises SolverError with the reason when gurobipy, a licence, or a licence for this size is missing.
     """
@@ -176,7 +176,7 @@ class CappedGurobi:
             model.addQConstr(w[i] * inflow[i] == carbon[i])
 
     def _positive(self, model: object, powers: list, mix: Mixing) -> list:
-        """p+ of each power P = p+ - p-, p+ p- = 0 (U01), by binaries or SOS1 (U02)."""
+        """p+ of each power P = p+ - p-, p+ p- = 0, by binaries or SOS1."""
         n = len(powers)
         plus, minus = (model.addMVar(n, lb=0.0, ub=mix.most_pu).tolist() for _ in range(2))
         by_binary = self._caps.formulation == "big_m"
