@@ -183,6 +183,16 @@ def test_every_row_of_the_model_has_a_module_and_a_test_or_says_what_is_missing(
     assert not wrong, "\n".join(wrong)
 
 
+def test_the_terms_page_names_what_exists():
+    """Each place where a term is defined can be imported."""
+    names = re.findall(r"`(cosim\.[\w.]+)`", (ROOT / "docs" / "terms.md").read_text())
+    assert len(names) > 30
+    for name in names:
+        module, _, inside = name.rpartition(".")
+        holder = importlib.import_module(module)
+        assert hasattr(holder, inside) or importlib.util.find_spec(name), name
+
+
 def test_what_is_wrong_with_rows_is_said():
     made = generate()
     table = [{"id": name, "name": f"about {name}", "state": state, "says": says} for name, state, says in (
