@@ -94,7 +94,8 @@ def _train(args: argparse.Namespace) -> int:
         else:
             learning = validate(Learning, request["learn"], "learn")
             training = training_of(team_of(env.spec, learning, request["seed"], args.device), env, plan)
-            training.begin()
+            with working(beginning(request, learning.twins)):
+                training.begin()
         with (_stop_on_signal(training), working("the first update", 1.0, before=training.progress) as progress,
               _reporter(training, progress) as report):
             training.run(report)
@@ -102,6 +103,19 @@ def _train(args: argparse.Namespace) -> int:
         env.close()
     _say(training)
     return 130 if training.stop else 0
+
+
+def beginning(request: Mapping[str, Any], twins: int) -> str:
+    """What comes before the first update, in words.
+
+    Environments of a scenario begin spread over the day, so that the few steps of a rollout hold all its hours: those
+    of the k-th group of twins first play a share k twins / envs of their first day by the start action, together
+    (envs - twins) / 2 days.
+    """
+    if request["env"] or request["envs"] == twins:
+        return "beginning the first episodes"
+    days = (request["envs"] - twins) / 2
+    return f"before the first update, {request['envs']} environments play {days:g} days to stand spread over the day"
 
 
 def _request(args: argparse.Namespace) -> dict[str, Any]:

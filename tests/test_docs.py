@@ -6,6 +6,7 @@ comment on the line before a block:
     <!-- long: ARGUMENTS -->   appended to each `python -m cosim.run` and `cosim.agents.train` (or set before the
                                command when NAME=VALUE)
     <!-- network: WHY -->      not run: it needs the network
+    <!-- slow: WHY -->         not run: it takes minutes
     <!-- given: NAME -->       not run but written to that file
     <!-- output -->            not run: what the block before it must have printed, line by line
     <!-- source: FILE -->      a file of the repository, copied beside and shown by the site
@@ -34,7 +35,7 @@ PAGES = sorted((ROOT / "docs").glob("*.md")) + [ROOT / "README.md"]
 BLOCK = re.compile(r"(?:^<!-- (?P<mark>[^\n]*?) -->\n)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
 DECIMAL = re.compile(r"-?\d+\.\d+$")
 SOURCE = re.compile(r"^<!-- source: (\S+) -->$", re.MULTILINE)
-MARKS = {"long", "network", "given", "output", "run command", "test command", "map"}
+MARKS = {"long", "network", "slow", "given", "output", "run command", "test command", "map"}
 TRAINING = "cosim.agents.train"
 COMMANDS = {TRAINING: TRAINING, "cosim.agents.evaluate": "cosim.agents.evaluate", "cosim.run": "cosim.run",
             "cosim.report": "cosim.report", "cosim.check": "cosim.check",
@@ -133,7 +134,7 @@ def test_every_block_runs(page, folder):
                     f"{page.name} shows '{line}', which was not printed")
         elif mark == "run command":  # what comes after the installation
             run_line(text.replace(".venv/bin/", "").rpartition("&&")[2].strip(), "--until 15min")
-        elif kind == "console" and mark not in ("network", "test command"):
+        elif kind == "console" and mark not in ("network", "slow", "test command"):
             lines = text.replace("\\\n", "").splitlines()
             printed = "".join(run_line(line, words) for line in lines if line.strip())
         elif kind == "python":
@@ -144,7 +145,7 @@ def test_every_block_runs(page, folder):
 def test_marks_are_known_and_say_why(page):
     for mark, words, _, text in blocks(page):
         assert not mark or mark in MARKS, f"{page.name}: unknown mark '{mark}' before\n{text}"
-        assert mark not in ("long", "network", "given") or words, f"{page.name}: '{mark}' says nothing"
+        assert mark not in ("long", "network", "slow", "given") or words, f"{page.name}: '{mark}' says nothing"
     for path in SOURCE.findall(page.read_text()):
         assert (ROOT / path).is_file(), f"{page.name} shows {path}, which is not there"
 
@@ -241,5 +242,6 @@ def test_the_site_builds_without_a_warning(tmp_path):
 
 def test_marks_are_listed():
     """The blocks that are not run as they stand, so that the list is looked at when it grows."""
-    marked = [(page.stem, mark) for page in PAGES for mark, *_ in blocks(page) if mark in ("network",)]
-    assert marked == [("index", "network")]  # README's two commands are marked by name; their last part is run
+    marked = [(page.stem, mark) for page in PAGES for mark, *_ in blocks(page) if mark in ("network", "slow")]
+    assert marked == [("developing", "slow"), ("index", "network"), ("speed", "slow")]
+    # README's two commands are marked by name; their last part is run

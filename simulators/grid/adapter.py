@@ -268,6 +268,9 @@ class CefDispatch(Adapter):
             lines.append(f"{self.sid}: nothing was drawn through p_site_kw; a data centre that is linked to p_load_kw "
                          "counts as base load in forecast errors and in the settlement of intervals")
         lines += [f"{self.sid}: {line}" for line in self._of_network()]
+        if self._solved_by and self._dispatch.no_gurobi:
+            lines.insert(0, f"{self.sid}: clarabel in Gurobi's place, as solver = auto allows: "
+                         f"{self._dispatch.no_gurobi}")
         return [f"{self.sid}: dispatch solved by {self._solved_by}", *lines] if self._solved_by else lines
 
     def _of_network(self) -> list[str]:
