@@ -6,7 +6,7 @@ between the seeds +- one standard deviation. What is drawn is what exploring pol
 of every environment; an evaluation of the modes is `cosim.agents.evaluate`. Figures are ratios of sums, per served
 work, because a policy that postpones work also saves power.
 
-Rows of the model: X05, X13, Z05.
+Rows: X05, X13, Z05.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _WINDOW = 16
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """One training run as its log tells it: about, what it was asked for but its seed; steps (U,), environment steps
     done at the end of each of U windows; episodes (U,) ended; figures: name -> (U,) in moving windows; short: its log
     is shorter than a window, which then is all of it."""
@@ -72,7 +72,7 @@ class Curve:
     spread: Mapping[str, np.ndarray]
 
 
-def read_run(folder: Path, trusted: Collection[str | Path] = ()) -> Run:
+def read_run(folder: Path, trusted: Collection[str | Path] = ()) -> TrainingRun:
     """The run in a folder. ScenarioError where none is, where nothing has been learned yet, or where it names code that
     nobody announces and the folder is not `trusted`."""
     request = checkpoint.read(folder / LAST, "extra/")[1]["extra"].get("request") or {}
@@ -91,13 +91,13 @@ def read_run(folder: Path, trusted: Collection[str | Path] = ()) -> Run:
     figures = _figures(lines, window, day)
     keep = slice(window - 1, None)
     steps, episodes = (np.array([line[key] for line in lines])[keep] for key in ("steps", "episodes"))
-    return Run(_about(request), request["seed"], steps, episodes, figures, short)
+    return TrainingRun(_about(request), request["seed"], steps, episodes, figures, short)
 
 
-def together(runs: Sequence[Run]) -> list[Curve]:
+def together(runs: Sequence[TrainingRun]) -> list[Curve]:
     """A curve per group of runs that differ by their seed, as long as the shortest of them; named by what differs
     between groups. ScenarioError for the same seed twice in a group."""
-    groups: dict[tuple[tuple[str, str], ...], list[Run]] = {}
+    groups: dict[tuple[tuple[str, str], ...], list[TrainingRun]] = {}
     for run in runs:
         groups.setdefault(tuple(run.about.items()), []).append(run)
     same = set.intersection(*map(set, groups)) if len(groups) > 1 else set(next(iter(groups)))
@@ -175,7 +175,7 @@ def _about(request: Mapping[str, Any]) -> dict[str, str]:
     return given | {k: f"{k}={':'.join(map(str, v)) if isinstance(v, list) else v}" for k, v in settings.items()}
 
 
-def _warnings(run: Run) -> list[str]:
+def _warnings(run: TrainingRun) -> list[str]:
     said = []
     if run.short:
         said.append("less than a day of every environment; hours of the day differ in price and load")

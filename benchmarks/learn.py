@@ -57,8 +57,8 @@ def _additions() -> None:
 def updates(env: Any, row: Row, count: int) -> list[dict[str, float]]:
     """Steps a second and seconds by part of some updates of a fresh MAT, after one that is not counted."""
     team_of, training_of, plan_of, learning = (load(path, "learner") for path in (
-        "cosim.agents.learn.team:Team", "cosim.agents.learn.training:Training", "cosim.agents.learn.training:Plan",
-        "cosim.agents.learn.config:Learning"))
+        "cosim.agents.learn.team:Team", "cosim.agents.learn.training:Training",
+        "cosim.agents.learn.training:TrainingPlan", "cosim.agents.learn.config:Learning"))
     with tempfile.TemporaryDirectory() as out:
         config = learning(twins=env.twins, rollout_steps=max(row.samples // row.n_envs, 1))
         training = training_of(team_of(env.spec, config, device=row.device), env, plan_of(Path(out), 10**9))

@@ -1,4 +1,4 @@
-"""A scenario: frozen data that says which simulators run, how they are linked, and for how long.
+"""A scenario, as frozen data: the simulators, how they are linked, and for how long they run.
 
     Scenario(
         name="two_bus", about="the smallest loop", until_s="45min",
@@ -94,7 +94,7 @@ def rows_of(table: Any, name: str) -> dict[str, dict[str, Any]]:
 class Member(_Data):
     """One simulator of a scenario.
 
-    `entities` says what to create: model -> list of names, or the name of a shared table (one entity per row), or a
+    `entities` lists what to create: model -> list of names, or the name of a shared table (one entity per row), or a
     dict of parameters for `create` (one entity; for simulators that are not built on cosim.adapter). `params` go to the
     simulator's `init`; fields it declares and that are not given here are taken from the scenario's `shared` tables.
     """
@@ -106,7 +106,7 @@ class Member(_Data):
     params: Json = {}
     shared: tuple[str, ...] | None = Field(None, description="shared tables it takes; null: those its PARAMS declare")
     names: dict[str, str] = Field({}, description="our port, or entity pattern with one *, -> theirs; '@0.001' scales")
-    adapter: bool | None = Field(None, description="built on cosim.adapter; null: told from the class")
+    adapter: bool | None = Field(None, description="built on cosim.adapter; null: derived from the class")
     timeout_s: Seconds = Field(60, gt=0, description="wall-clock seconds a remote member may take for one answer")
     secret: str | None = Field(None, description="for 'connect: ...': environment variable with the secret that a "
                                "cosim.serve elsewhere was given")
@@ -142,7 +142,7 @@ class Scenario(_Data):
     about: str = Field(min_length=1, description="one line for --list")
     start: Date = Field("2026-01-01T00:00:00", description="date of t = 0, ISO 8601, taken as UTC")
     until_s: Seconds | None = Field(DAY_S, gt=0, description="horizon; null: as long as the workload lasts")
-    warmup_s: Seconds = Field(0.0, ge=0, description="run before until_s, kept out of the summary (M07)")
+    warmup_s: Seconds = Field(0.0, ge=0, description="run before until_s, kept out of the summary")
     resolution_s: Seconds = Field(MIN_S, ge=0.001, description="one bus step, s")
     flush_s: Seconds = Field(HOUR_S, gt=0, description="simulated time between writes to the trace")
     seed: int = Field(0, ge=0, lt=2**63)
@@ -171,7 +171,8 @@ class Scenario(_Data):
             raise ScenarioError(explain(err, Scenario, str(data.get("name", "scenario")))) from None
 
     def model_post_init(self, _: Any) -> None:
-        """Names that a command line could not tell apart, and links and seeds of members that are not there."""
+        """Refuses names that a command line could not distinguish, and links and seeds of members that are not
+        there."""
         for name in self.members:
             if name in _FRAME_FIELDS or "." in name:
                 raise ScenarioError(f"member '{name}' of {self.name}: this name is taken by the frame; choose another")

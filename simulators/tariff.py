@@ -1,10 +1,11 @@
-"""Electricity price by the time of day or from a table, and its forecast (P05, I19).
+"""Electricity price by the time of day or from a table, and its forecast.
 
-Rows of the model: I19, P05.
+Rows: I19, P05.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -14,7 +15,7 @@ from cosim.errors import ScenarioError
 from cosim.params import params
 from cosim.plausible import Price
 from cosim.ports import Port
-from cosim.tables.table import Held, Overflow, Reading, Table
+from cosim.tables.table import DataTable, Held, Overflow, Reading
 from cosim.units import DAY_S, HOUR_S, Seconds
 
 Boundary = Literal["half_open", "closed", "inclusive_hour"]
@@ -48,7 +49,7 @@ class TimeOfUseParams:
     base_usd_per_kwh: Annotated[Price, Field(description="outside all windows, USD/kWh; may be negative")] = 0.1
     windows: Annotated[tuple[PriceWindow, ...], Field(description="the first that holds is the price")] = (
         PriceWindow(11.0, 15.0, 0.3), PriceWindow(19.0, 23.0, 0.03))
-    boundary: Annotated[Boundary, Field(description="whether a window's end belongs to it (I19)")] = "half_open"
+    boundary: Annotated[Boundary, Field(description="whether a window's end belongs to it")] = "half_open"
     deferrals_s: Annotated[tuple[Seconds, ...], Field(
         min_length=1, max_length=1000, description="leads of the forecast, s")] = tuple(
         h * HOUR_S for h in (0.0, 2.0, 4.0, 6.0, 8.0, 10.0))
@@ -59,7 +60,7 @@ class TimeOfUseParams:
         description="outside of the table: hold its nearest row, raise (forecasts are held), or wrap: repeat it"
     )] = "hold"
     prices_time_zone: Annotated[str | None, Field(description="IANA name of the zone of dates that have no offset; "
-                                                  "null: UTC, and a note says so")] = None
+                                                  "null: UTC, with a note")] = None
     scenario_start: Annotated[
         str | None, Field(description="date of t = 0, for a table with dates; the run fills it in")] = None
 
@@ -112,7 +113,7 @@ class TimeOfUse(Continuing):
         early = [lead for lead in self.params.deferrals_s if lead < 0]
         if early:
             raise ScenarioError(f"{self.sid}.deferrals_s holds {early[0]:g} s; a lead is 0 or more")
-        self._forecasts: dict[float, tuple[float, list[float]]] = {}
+        self._forecasts = _prices_by_time_of_day(self.params)
         self._series = None if self.params.prices is None else Held(
             _table(self.params, self.sid), "price_usd_per_kwh", self.sid, f"{self.sid}.prices")
 
@@ -145,9 +146,15 @@ class TimeOfUse(Continuing):
         return [] if self._series is None else [f"{self.sid}: {text}" for text in self._series.notes(self.step_s)]
 
 
-def _table(p: TimeOfUseParams, member: str) -> Table:
+@lru_cache(maxsize=64)
+def _prices_by_time_of_day(p: TimeOfUseParams) -> dict[float, tuple[float, list[float]]]:
+    """Time of day, s -> price and forecast, as far as they have been worked out; one for all worlds of a tariff."""
+    return {}
+
+
+def _table(p: TimeOfUseParams, member: str) -> DataTable:
     assert p.prices is not None, "there is a table"
-    return Table(p.prices, Reading(f"{member}.prices_", p.scenario_start, p.prices_time_zone, p.prices_overflow))
+    return DataTable(p.prices, Reading(f"{member}.prices_", p.scenario_start, p.prices_time_zone, p.prices_overflow))
 
 
 if __name__ == "__main__":

@@ -38,7 +38,7 @@ def basis(count: int) -> np.ndarray:
     return rows
 
 
-class Tables:
+class ActionTables:
     """Constants of a type's simplexes and intervals, column by column; see `Actions._smooth`.
 
     around (O, Gaussians): what the scaled observation adds to the Gaussians' means; None: nothing

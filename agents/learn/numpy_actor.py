@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from cosim.agents.learn import checkpoint
-from cosim.agents.learn.action_maps import LOGIT_MAX, Tables
+from cosim.agents.learn.action_maps import LOGIT_MAX, ActionTables
 from cosim.agents.learn.config import Learning
 from cosim.agents.learn.spec import AgentType, Choice, Simplex, TeamSpec, smooth, spec_from_dict, width
 from cosim.agents.learn.weight_shapes import LEARNERS, acting_shapes
@@ -61,12 +61,12 @@ class ActingTeam:
         except (KeyError, TypeError, ValueError, AttributeError) as err:
             raise ScenarioError(f"checkpoint '{path}' does not fit this version: {err}") from None
 
-    def begin(self, observation: np.ndarray, deterministic: bool = True) -> _Decoding:
+    def begin(self, observation: np.ndarray, deterministic: bool = True) -> _ActingDecision:
         """Begin a decision on observations (1, n, O): then `lead`, then `follow`."""
         if not deterministic or len(observation) != 1:
             raise ScenarioError("a team that only acts takes one observation and its modes; "
                                 "use cosim.agents.learn.team.Team")
-        return _Decoding(self, observation[0])
+        return _ActingDecision(self, observation[0])
 
     def seen(self, observation: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         """(type, its columns) of every agent."""
@@ -81,7 +81,7 @@ class ActingTeam:
         return self._maps[self._type_at[i]].constant(np.asarray(weights, np.float32))
 
 
-class _Decoding:
+class _ActingDecision:
     """One joint action in the making, in the team's order."""
 
     def __init__(self, team: ActingTeam, observation: np.ndarray) -> None:
@@ -118,7 +118,7 @@ class _Map:
 
     def __init__(self, kind: AgentType) -> None:
         self.kind = kind
-        tables = Tables(kind.action_width, kind.observation)
+        tables = ActionTables(kind.action_width, kind.observation)
         for part in smooth(kind.action):
             tables.add(part, dirichlet=False)
         self._basis = np.reshape(tables.rows, (len(tables.rows), kind.action_width)).astype(np.float32)
@@ -231,7 +231,7 @@ class _Net:
         """Agent i has decided; only `mat` tells the others."""
 
 
-class _MatDec(_Net):
+class _NumpyMatDec(_Net):
     def start(self, observation: np.ndarray) -> Any:
         tokens = self.layers.encoder("encoder", self.team, observation, self.blocks)
         out = []
@@ -242,12 +242,12 @@ class _MatDec(_Net):
         return out
 
 
-class _Transformer(_Net):
+class _NumpyTransformer(_Net):
     def start(self, observation: np.ndarray) -> Any:
         return self.layers.encoder("actor", self.team, observation, self.blocks)
 
 
-class _Mappo(_Net):
+class _NumpyMappo(_Net):
     def start(self, observation: np.ndarray) -> Any:
         out = []
         for i, (kind, x) in enumerate(self.team.seen(observation)):
@@ -268,7 +268,7 @@ class _Stream:
     cross: list[np.ndarray]
 
 
-class _Mat(_Net):
+class _NumpyMat(_Net):
     def start(self, observation: np.ndarray) -> _Stream:
         tokens = self.layers.encoder("encoder", self.team, observation, self.blocks)
         none = [np.zeros((0, 2 * tokens.shape[1]), np.float32)] * self.blocks
@@ -297,4 +297,5 @@ class _Mat(_Net):
         state.last = self.layers.norm("token_norm", silu(shown))
 
 
-_NETS: dict[str, type[_Net]] = {"mat": _Mat, "mat-dec": _MatDec, "transformer": _Transformer, "mappo": _Mappo}
+_NETS: dict[str, type[_Net]] = {"mat": _NumpyMat, "mat-dec": _NumpyMatDec, "transformer": _NumpyTransformer,
+                                "mappo": _NumpyMappo}

@@ -2,7 +2,7 @@
 
 Axes: T steps, B environments, n agents. Rewards are shared by the agents; values are each agent's own, in real units.
 
-Rows of the model: L16, L18, T06, T07.
+Rows: L16, L18, T06, T07.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from cosim.agents.learn.spec import Stepped, TeamSpec
 
 
 @dataclass(frozen=True)
-class Step:
+class TeamStep:
     """One decision of the team: action (B, n, A), raw (B, n, R), log_prob and value (B, n), order (B, n)."""
 
     action: np.ndarray
@@ -44,7 +44,7 @@ class Rollout:
         self.reward, self.credit = np.zeros(shape[:2], np.float32), np.zeros(shape, np.float32)
         self.terminated, self.truncated = np.zeros(shape[:2], bool), np.zeros(shape[:2], bool)
 
-    def add(self, observation: np.ndarray, context: np.ndarray, step: Step, outcome: Stepped,
+    def add(self, observation: np.ndarray, context: np.ndarray, step: TeamStep, outcome: Stepped,
             final_value: np.ndarray | None) -> None:
         """One step and what came of it; `final_value` (B, n) is read where an episode was truncated."""
         t = self.filled

@@ -3,7 +3,7 @@
 Arrays in, arrays out (float32 unless said otherwise). Axes as in `cosim.agents.learn.spec`: B environments, n agents,
 O, C, A.
 
-Rows of the model: L01, L06, L07, L11, U16.
+Rows: L01, L06, L07, L11, U16.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cosim.agents.learn.networks import network as networks
 from cosim.agents.learn.networks.distributions import Noise
 from cosim.agents.learn.networks.make import make_network
 from cosim.agents.learn.ppo import ValueScale, explained, improve, prepare, rng_state
-from cosim.agents.learn.rollout import Rollout, Step
+from cosim.agents.learn.rollout import Rollout, TeamStep
 from cosim.agents.learn.spec import TeamSpec, spec_from_dict, spec_to_dict
 
 from cosim.errors import ScenarioError, first_line
@@ -57,16 +57,17 @@ class Team:
         """Name of the policy it is, see `cosim.agents.learn.config`."""
         return self.config.method
 
-    def begin(self, observation: np.ndarray, order: np.ndarray | None = None, deterministic: bool = False) -> Decoding:
+    def begin(self, observation: np.ndarray, order: np.ndarray | None = None, deterministic: bool = False
+              ) -> TeamDecision:
         """Begin a decision on observations (B, n, O).
 
         order (B, n): agent at each position, leaders at their own; None: random followers for a policy to which the
         order matters (as long as it explores and `permute` is set), else the team's order. deterministic: the modes.
         """
-        return Decoding(self, observation, self._order(order, len(observation), deterministic), deterministic)
+        return TeamDecision(self, observation, self._order(order, len(observation), deterministic), deterministic)
 
     def act(self, observation: np.ndarray, context: Callable[[np.ndarray], np.ndarray],
-            order: np.ndarray | None = None, deterministic: bool = False) -> tuple[Step, np.ndarray]:
+            order: np.ndarray | None = None, deterministic: bool = False) -> tuple[TeamStep, np.ndarray]:
         """(step, context): a whole decision; `context` is asked with the leaders' actions, as in `VectorEnv`."""
         decoding = self.begin(observation, order, deterministic)
         told = context(decoding.lead())
@@ -202,7 +203,7 @@ class Team:
                     key: torch.from_numpy(arrays[f"optimizer/{name}/{key}"].copy()).to(self.device) for key in _ADAM}
 
 
-class Decoding:
+class TeamDecision:
     """A decision in the making: `lead`, then `follow`."""
 
     def __init__(self, team: Team, observation: np.ndarray, order: np.ndarray, deterministic: bool):
@@ -218,11 +219,11 @@ class Decoding:
         with torch.inference_mode():
             return self.inner.lead().cpu().numpy()
 
-    def follow(self, context: np.ndarray) -> Step:
+    def follow(self, context: np.ndarray) -> TeamStep:
         """The whole decision, once the followers know their context (B, n, C)."""
         with torch.inference_mode():
             drawn = self.inner.follow(self.team.tensor(context))
-            return Step(drawn.action.cpu().numpy(), drawn.raw.cpu().numpy(), drawn.log_prob.cpu().numpy(),
+            return TeamStep(drawn.action.cpu().numpy(), drawn.raw.cpu().numpy(), drawn.log_prob.cpu().numpy(),
                         self.team.worth(drawn.value), self.order)
 
 

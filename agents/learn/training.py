@@ -1,6 +1,6 @@
 """The training loop: decide, step, record, learn; a log of every update, checkpoints that a killed run goes on from.
 
-Rows of the model: L02, L04, L17, L20.
+Rows: L02, L04, L17, L20.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _ENVIRONMENT = "environment/"
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """How long and where to.
 
     episodes: ended episodes of all environments together after which training ends; updates: the same in updates, None:
@@ -83,7 +83,7 @@ class Tracker:
 class Training:
     """A team on a vector environment. `run` goes on until the plan is fulfilled; `step` is one update."""
 
-    def __init__(self, team: Team, env: VectorEnv, plan: Plan):
+    def __init__(self, team: Team, env: VectorEnv, plan: TrainingPlan):
         if team.spec != env.spec:
             raise ScenarioError("the team was made for another environment: agents, columns or actions differ")
         self.team, self.env, self.plan = team, env, plan

@@ -149,9 +149,9 @@ class MosaikWorld:
             return PythonStarter(self.resolved.classes[name])  # type: ignore[arg-type]  # it takes any with its methods
         kind, rest = remote
         if kind == "cmd":
-            return _Command(rest, self._watches[name])
+            return _CommandStarter(rest, self._watches[name])
         secret = secret_of(self.resolved.scenario.members[name].secret, f"{name}.secret")
-        return _Connection(rest, self._watches[name], secret)
+        return _AddressStarter(rest, self._watches[name], secret)
 
     def _connect(self, plan: Plan, entities: Mapping[str, Mapping[str, Any]]) -> None:
         for c in plan.connections:
@@ -226,7 +226,7 @@ class _Starter(Starter):
         return
 
 
-class _Command(_Starter):
+class _CommandStarter(_Starter):
     """Starts a command as mosaik's CmdStarter does, but notices at once when it ends before it connects, and keeps the
     terminal's Ctrl-C from it: the run ends between two steps, and then stops its members."""
 
@@ -270,7 +270,7 @@ class _Command(_Starter):
         return RemoteProxy(connected.result(), mosaik_remote, process=(process, True))
 
 
-class _Connection(_Starter):
+class _AddressStarter(_Starter):
     """Connects to a simulator that waits at an address."""
 
     def __init__(self, address: str, watch: _Watch, secret: bytes | None) -> None:

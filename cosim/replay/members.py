@@ -26,7 +26,7 @@ from cosim.replay.recording import (
 )
 from cosim.replay.recording import notes as recording_notes
 from cosim.scenario import Scenario
-from cosim.tables.table import Reading, Table, split_name
+from cosim.tables.table import DataTable, Reading, split_name
 from cosim.trace import Trace
 from cosim.trace.series import played_from_s, rows_at, scenario_of
 from cosim.units import MIN_S, Seconds, format_time
@@ -333,8 +333,8 @@ class TablePlayer(Playing):
                     nullable=name in self.params.may_be_nan)
 
 
-def _table(p: TablePlayerParams, member: str) -> Table:
-    return Table(p.path, Reading(f"{member}.", p.scenario_start, p.time_zone, p.overflow))
+def _table(p: TablePlayerParams, member: str) -> DataTable:
+    return DataTable(p.path, Reading(f"{member}.", p.scenario_start, p.time_zone, p.overflow))
 
 
 def too_short(member: str, path: str, end_s: float, until_s: float) -> ScenarioError:

@@ -15,7 +15,7 @@ import numpy as np
 from cosim.errors import ScenarioError, listed
 from cosim.ports import Port
 from cosim.scenario import Link, Member, Scenario, leaves, named_rows
-from cosim.tables.table import Table, split_name
+from cosim.tables.table import DataTable, split_name
 from cosim.trace import Trace
 from cosim.trace.series import PLAYERS, played_from_s, rows_at, scenario_of, step_s
 from cosim.units import format_time, unit_of
@@ -146,7 +146,7 @@ def entity_names(scenario: Scenario, spec: Any) -> list[str]:
     return list(spec) if isinstance(spec, tuple) else []
 
 
-def with_columns(table: Table, ports: list[str], names: list[str]) -> list[str]:
+def with_columns(table: DataTable, ports: list[str], names: list[str]) -> list[str]:
     """Which of `names` the table has columns for; without names, whom the table names."""
     own = [table.entities(port) for port in ports]
     if None in own:
@@ -155,7 +155,7 @@ def with_columns(table: Table, ports: list[str], names: list[str]) -> list[str]:
     return [name for name in names if name in found] if names else list(found)
 
 
-def check_shapes(table: Table, here: Mapping[Port, str]) -> None:
+def check_shapes(table: DataTable, here: Mapping[Port, str]) -> None:
     """ScenarioError for a column whose name lacks a label, or has one too much."""
     for port, name in here.items():
         if bool(table.labels(name)) != bool(port.dims):

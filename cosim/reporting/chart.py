@@ -14,9 +14,9 @@ from typing import Literal
 import numpy as np
 
 SITE_COLOURS = 8
-
-
 LineMark = Literal["solid", "dash", "dot"]
+MARKS: tuple[LineMark, ...] = ("solid", "dash", "dot")
+"""How lines are told apart without colour, in turn."""
 
 
 @dataclass(frozen=True)

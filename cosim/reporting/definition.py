@@ -15,7 +15,7 @@ from cosim.scenario_hooks import hook_of
 
 
 @dataclass(frozen=True)
-class Column:
+class LiveColumn:
     """A column of the live view: a port's latest value of each entity, the sum of its labels where it has several.
 
     spec      how a number is written, as in format(): '.1f'
@@ -52,7 +52,7 @@ class LiveTable:
     member: str
     title: str
     needs: str
-    columns: tuple[Column, ...]
+    columns: tuple[LiveColumn, ...]
     line: str
 
     def __post_init__(self) -> None:

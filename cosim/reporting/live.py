@@ -23,7 +23,7 @@ from cosim.console import say
 from cosim.drivers.instrument import Control
 from cosim.drivers.plan import Plan
 from cosim.plaintext import visible
-from cosim.reporting.definition import Column, LiveTable
+from cosim.reporting.definition import LiveColumn, LiveTable
 
 REDRAW_S = 0.5
 """Wall-clock seconds between two pictures of the terminal."""
@@ -35,7 +35,7 @@ Outputs = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class Row:
+class LiveRow:
     """An entity of a table as it stands: port -> what its column shows, NaN for what is not known."""
 
     name: str
@@ -62,12 +62,13 @@ class Board:
                 key = (member, eid, port)
                 self.summed[key] = self.summed.get(key, 0.0) + _total(ports.get(port, 0.0))
 
-    def rows(self, table: LiveTable, plan: Plan | None) -> list[Row]:
+    def rows(self, table: LiveTable, plan: Plan | None) -> list[LiveRow]:
         """The entities that give what the table needs; [] without any."""
-        return [Row(eid, {c.port: c.offset + c.scale * self._value(table.member, eid, c, plan) for c in table.columns})
+        return [LiveRow(eid, {c.port: c.offset + c.scale * self._value(table.member, eid, c, plan)
+                              for c in table.columns})
                 for eid, ports in self.latest.get(table.member, {}).items() if table.needs in ports]
 
-    def _value(self, member: str, eid: str, column: Column, plan: Plan | None) -> float:
+    def _value(self, member: str, eid: str, column: LiveColumn, plan: Plan | None) -> float:
         if column.since_start:
             return self.summed.get((member, eid, column.port), column.absent)
         if column.received:
@@ -155,7 +156,7 @@ def picture(name: str, board: Board, plan: Plan | None, pace: Pace) -> Group:
     return Group(*parts)
 
 
-def _drawn(table: LiveTable, rows: list[Row]) -> Table:
+def _drawn(table: LiveTable, rows: list[LiveRow]) -> Table:
     out = Table(box=None, pad_edge=False, header_style="dim")
     out.add_column(table.title, justify="left")
     for column in table.columns:
@@ -170,7 +171,7 @@ def _drawn(table: LiveTable, rows: list[Row]) -> Table:
     return out
 
 
-def _written(column: Column, value: float) -> str:
+def _written(column: LiveColumn, value: float) -> str:
     return f"{_Figure(value):{column.spec}}" + (column.unit if math.isfinite(value) else "")
 
 

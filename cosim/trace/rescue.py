@@ -52,7 +52,7 @@ def rescue(path: Path, out: Path) -> list[str]:
 
 
 def _tried(path: Path, mended: Path, draft: Path) -> list[str]:
-    """Children copy until one comes through; each is told what the ones before could not read."""
+    """Run child processes until one completes the copy; each leaves out what the earlier ones could not read."""
     skip: list[str] = []
     for _ in range(_TRIES):
         draft.unlink(missing_ok=True)
@@ -87,8 +87,8 @@ def _mend(path: Path, mended: Path) -> str:
 
 # --- in the child -----------------------------------------------------------------------------------------------------
 
-class _Copy:
-    """Copies what it can read; `lost` says what it could not; what leads out of the file is left alone and
+class _Salvage:
+    """Copies what it can read; `lost` lists what it could not; what leads out of the file is left alone and
     counts as lost."""
 
     def __init__(self, file: h5py.File, skip: Sequence[str]) -> None:
@@ -275,7 +275,7 @@ def _copy(source: str, out: str, told: str, skip: str) -> None:
     said: dict[str, Any]
     try:
         with h5py.File(source, "r", locking=False) as file:
-            copy = _Copy(file, json.loads(skip))
+            copy = _Salvage(file, json.loads(skip))
             copy.to(Path(out))
         said = {"lost": copy.lost}
     except TraceError as err:

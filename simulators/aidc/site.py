@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from cosim.simulators.aidc.engine.facility import Facility
-from cosim.simulators.aidc.engine.interval import Interval, State, resolved_kw
+from cosim.simulators.aidc.engine.interval import SiteInterval, State, resolved_kw
 from cosim.simulators.aidc.engine.slots import SlotFacility
 from cosim.simulators.aidc.equations import aidc_power_kw, it_at_inlet_kw, pue, reactive_power_kvar
 from cosim.simulators.aidc.plant.ambient import Outside, Weather
 from cosim.simulators.aidc.plant.cooling import per_rack
-from cosim.simulators.aidc.plant.thermal import Alarm, Heat, StaticPlant
+from cosim.simulators.aidc.plant.thermal import Alarm, HeatBalance, StaticPlant
 from cosim.simulators.fleet import Site
 
 from cosim.adapter import Sparing
@@ -104,7 +104,7 @@ class SiteOnBus:
             return self._rest(did, then, state, end_s, set_degc, outside, tripped)
         return Sparing(now, rest)
 
-    def _rest(self, did: Interval, heat: Heat, state: State, end_s: float, set_degc: float, outside: Outside,
+    def _rest(self, did: SiteInterval, heat: HeatBalance, state: State, end_s: float, set_degc: float, outside: Outside,
               tripped: bool) -> dict[str, Any]:
         """The ports that neither the agents nor the grid need."""
         return {
@@ -153,7 +153,7 @@ class SiteOnBus:
                 for begin, end, degc in alarms]
         return dict(zip(_ALARM_COLUMNS, map(list, zip(*rows, strict=True)), strict=True))
 
-    def _resolved(self, did: Interval, heat: Heat, end_s: float, step_s: float) -> Batch:
+    def _resolved(self, did: SiteInterval, heat: HeatBalance, end_s: float, step_s: float) -> Batch:
         """Rows of the table `power`; a model of a site without events inside the tick has one power there."""
         segments = heat.segments
         if not len(segments):
@@ -167,7 +167,7 @@ class SiteOnBus:
             "cooling_kw": kw[:, 1:3].sum(axis=1).tolist(),
         }
 
-    def _powers(self, heat: Heat) -> dict[str, float]:
+    def _powers(self, heat: HeatBalance) -> dict[str, float]:
         cooling_kw = heat.chiller_kw + heat.tower_kw
         cooled_kw, p_kw = aidc_power_kw(heat.it_kw, cooling_kw), _power_kw(heat)
         return {
@@ -186,7 +186,7 @@ class SiteOnBus:
     def _window(self, p_kw: float) -> dict[str, float]:
         return {"p_window_kw": p_kw, "q_window_kvar": reactive_power_kvar(p_kw, self._site.q_per_p_ratio)}
 
-    def _air(self, heat: Heat, set_degc: float, outside: Outside, tripped: bool) -> dict[str, float]:
+    def _air(self, heat: HeatBalance, set_degc: float, outside: Outside, tripped: bool) -> dict[str, float]:
         return {
             "supply_set_degc": set_degc,
             "supply_temp_degc": heat.supply_degc,
@@ -224,7 +224,7 @@ class SiteOnBus:
                 "up_gpus": float(state.up_gpus)}
 
 
-def _power_kw(drawn: Interval | Heat) -> float:
+def _power_kw(drawn: SiteInterval | HeatBalance) -> float:
     """What the site draws, losses included."""
     return aidc_power_kw(drawn.it_kw, drawn.chiller_kw + drawn.tower_kw) + drawn.loss_kw
 

@@ -1,6 +1,6 @@
 """Voltages at one-minute power, from a trace: between two dispatches a data centre does not stand still.
 
-Rows of the model: E07, M09, P01.
+Rows: E07, M09, P01.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _params(scenario: dict[str, Any], spec: dict[str, Any], member: str) -> Grid
     return validate(GridParams, {**shared, **spec["params"]}, member)
 
 
-class _Wire(NamedTuple):
+class _DemandLink(NamedTuple):
     """A link to the grid's demand: column `at` of a model's port, to a bus, as reactive power or as active."""
 
     model: str
@@ -91,7 +91,7 @@ class _Wire(NamedTuple):
     reactive: bool
 
 
-def _wires(trace: Trace, member: str) -> list[_Wire]:
+def _wires(trace: Trace, member: str) -> list[_DemandLink]:
     table, out = trace.table("wiring"), []
     places = {(model.split("/")[0], eid): (model, at) for model in trace.models()
               for at, eid in enumerate(trace.names(model))}
@@ -100,11 +100,11 @@ def _wires(trace: Trace, member: str) -> list[_Wire]:
         if to == member and into in (*ACTIVE_DEMAND, *REACTIVE_DEMAND):
             who, eid, port = end_of(source)
             model, at = places[who, eid]
-            out.append(_Wire(model, port, at, bus, into in REACTIVE_DEMAND))
+            out.append(_DemandLink(model, port, at, bus, into in REACTIVE_DEMAND))
     return out
 
 
-def _demand(trace: Trace, feeder: Feeder, wires: list[_Wire], time_s: np.ndarray, member: str) -> Complexes:
+def _demand(trace: Trace, feeder: Feeder, wires: list[_DemandLink], time_s: np.ndarray, member: str) -> Complexes:
     demand = np.zeros((feeder.n_bus, len(time_s)), complex)
     columns: dict[tuple[str, str], np.ndarray] = {}
     for wire in wires:

@@ -32,7 +32,7 @@ class Watched(Trace):
 
     def table(self, name: str) -> dict[str, np.ndarray]:
         """As of `Trace`; columns count as read one by one."""
-        return _Columns(self._trace.table(name), name, self._since)
+        return _WatchedTable(self._trace.table(name), name, self._since)
 
     def keep(self) -> None:
         """What was read since the last call was looked at."""
@@ -57,7 +57,7 @@ class Watched(Trace):
                 yield from (f"{name}/{column}" for column in self._trace.table(name))
 
 
-class _Columns(dict[str, np.ndarray]):
+class _WatchedTable(dict[str, np.ndarray]):
     """A table; reading a column is noted."""
 
     def __init__(self, columns: dict[str, np.ndarray], table: str, read: set[str]) -> None:

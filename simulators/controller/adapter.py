@@ -1,9 +1,9 @@
 """The agents on the bus: a workload manager that places jobs, and one agent per site that times and serves them.
 
-A policy decides in ratios; here ratios become whole jobs, release times and GPUs (U22). Any object with the two
+A policy decides in ratios; here ratios become whole jobs, release times and GPUs. Any object with the two
 methods of `cosim.agents.fleet.decision.Policy` can take the place of `Controller.policy` before the first tick.
 
-Rows of the model: A06, A07, B08, I13, I22, M13, U09, U14, U22.
+Rows: A06, A07, B08, I13, I22, M13, U09, U14, U22.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from cosim.units import HOUR_S, format_time
 class Controller(Adapter):
     """Once a minute: what arrived, prices, intensities and the sites' states in; jobs, GPUs and set points out.
 
-    `pipeline` decides, and `state` is all that one decision leaves to the next (decision 10).
+    `pipeline` decides, and `state` is all that one decision leaves to the next.
     """
 
     PARAMS = ControllerParams
@@ -102,7 +102,7 @@ class Controller(Adapter):
 
     @property
     def facts(self) -> FleetFacts:
-        """What the policy was told of the fleet."""
+        """Facts about the fleet that the policy was constructed with."""
         return self._facts
 
     def labels(self) -> dict[str, list[str]]:
@@ -111,7 +111,7 @@ class Controller(Adapter):
                 "lead": [f"{lead / HOUR_S:g}h" for lead in self.params.deferrals_s]}
 
     def advance(self, time_s: float, inputs: Values) -> Values:
-        """One decision: place the jobs, then operate the sites that know what they were given."""
+        """One decision: place the jobs, then operate the sites, given that placement."""
         situation = self.observe(time_s, inputs)
         placement = self.pipeline.place(situation, self.policy.place(situation.observation))
         operation = self.policy.operate(situation.observation, *placement.totals)

@@ -1,6 +1,6 @@
 """The distribution grid on the bus: demand per bus in, nodal carbon intensity and the grid's state out.
 
-Rows of the model: E04, E05, M09, M10, U17, Z06.
+Rows: E04, E05, M09, M10, U17, Z06.
 """
 
 from __future__ import annotations
@@ -37,17 +37,17 @@ from cosim.units import HOUR_S, MIN_S, format_time
 
 @params
 class GridParams:
-    """The operator's network, sources and limits (Table I: P01-P06, P08, M03)."""
+    """The operator's network, sources and limits (Table I)."""
 
     sources: Annotated[dict[str, Source], Field(min_length=1, description="what feeds the network, by name; the first "
                                                 "at the slack bus is the substation")]
     network: Annotated[Network, Field(description="pandapower's name, simbench:CODE, a file, or lines")] = "case33bw"
     network_sources: Annotated[dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(
         description="kg/kWh of the network's own generators (gen, sgen, discharging storage), by name or as 'sgen3', "
-        "'*' for all others: they become sources, fixed unless the network says controllable")
+        "'*' for all others: they become sources, fixed unless controllable in the network")
     ] = field(default_factory=dict)
     lambda_kw_per_kg_h: Annotated[
-        float, Field(ge=0, le=1e9, allow_inf_nan=False, description="lambda of (11) (P06), kW of loss per kg/h; 0: "
+        float, Field(ge=0, le=1e9, allow_inf_nan=False, description="lambda of (11), kW of loss per kg/h; 0: "
                      "power mode; with losses at 0.10 USD/kWh 0.01 is a carbon price of 1 USD/t")
     ] = 0.01
     loss_weight: Annotated[
@@ -65,12 +65,12 @@ class GridParams:
         description="bus -> highest NCI there, a constraint of the dispatch (Gurobi only, small feeders without a full "
         "licence), e.g. {bus8: 0.4}")] = field(default_factory=dict)
     nci_formulation: Annotated[Formulation, Field(description="how the direction of flows is written for the caps: "
-                                              "big_m (binaries) or sos1 (U02)")] = "big_m"
+                                              "big_m (binaries) or sos1")] = "big_m"
     time_limit_s: Annotated[float | None, Field(gt=0, allow_inf_nan=False, description="longest time of one solve, s; "
                                                 "it makes results depend on the machine; null: none")] = None
     forecast_sigma_ratio: Annotated[float, Field(
         ge=0, lt=1, description="standard deviation of the base load's forecast error, relative: what is dispatched is "
-        "base load x (1 + error), what is settled the base load; 0: forecast = actual (Z06)")] = 0.0
+        "base load x (1 + error), what is settled the base load; 0: forecast = actual")] = 0.0
     forecast_correlation: Annotated[float, Field(ge=0, lt=1, description="of an error with the one before")] = 0.0
     lookahead_steps: Annotated[int, Field(
         ge=1, le=96, description="intervals that are planned together where sources have ramp limits: the plan of the "
@@ -101,12 +101,12 @@ class GridParams:
 
 
 class CefDispatch(Adapter):
-    """Second-order cone dispatch of a radial feeder with carbon emission flow, (1)-(11) (E01-E11, U17, I30, I31).
+    """Second-order cone dispatch of a radial feeder with carbon emission flow, (1)-(11).
 
     Every step it takes the demand of each `Bus`, dispatches the sources, and holds each bus's NCI until the next step.
-    `Grid` (one entity) tells how the network stands. A bus without an entity has no demand.
+    `Grid` (one entity) exports the state of the network. A bus without an entity has no demand.
 
-    The dispatch knows what data centres drew in the interval before, by ports of their own (`p_site_kw`,
+    The dispatch receives what data centres drew in the interval before, by ports of their own (`p_site_kw`,
     `q_site_kvar`): the demand of a bus is theirs and the base load together. What the interval brought is known at its
     end: one step later the `_realised` ports settle it, by the AC power flow at the set points then in force, at its
     base load (dispatched with a forecast error, if there is one) and at what the data centres have drawn on average.
@@ -234,7 +234,7 @@ class CefDispatch(Adapter):
         return self._outputs_of(*self._last, status, inexact, settled)
 
     def _remember(self, time_s: float, status: int, inexact: bool) -> None:
-        """What the summary will say of this interval."""
+        """Keep the figures of this interval for the summary."""
         assert self._last is not None, "there is a result, or an earlier one is held"
         last = self._last[0]
         if status == HELD:
@@ -269,6 +269,9 @@ class CefDispatch(Adapter):
             lines.append(f"{self.sid}: nothing was drawn through p_site_kw; a data centre that is linked to p_load_kw "
                          "counts as base load in forecast errors and in the settlement of intervals")
         lines += [f"{self.sid}: {line}" for line in self._of_network()]
+        if self._solved_by and self._dispatch.no_gurobi:
+            lines.insert(0, f"{self.sid}: clarabel in Gurobi's place, as solver = auto allows: "
+                         f"{self._dispatch.no_gurobi}")
         return [f"{self.sid}: dispatch solved by {self._solved_by}", *lines] if self._solved_by else lines
 
     def _of_network(self) -> list[str]:
@@ -344,7 +347,7 @@ class CefDispatch(Adapter):
             self._mci_of.rebox(low, high)
 
     def _ahead_of(self, given: dict, port: str, eid: str) -> list[float] | None:
-        """The forecast of a bus's base load, None where nobody gives one."""
+        """The forecast of a bus's base load, None if not linked."""
         values, needed = given[port], self.params.lookahead_steps - 1
         if not isinstance(values, list):
             return None

@@ -1,6 +1,6 @@
 """A grid that is a table: carbon intensity from a CSV or Parquet file with timestamps, as carbon services export it.
 
-Rows of the model: Z04.
+Rows: Z04.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from cosim.limits import is_file
 from cosim.params import params
 from cosim.plausible import is_marginal, stated_intensity
 from cosim.ports import Port
-from cosim.tables.table import Overflow, Reading, Table
+from cosim.tables.table import DataTable, Overflow, Reading
 from cosim.units import SUFFIXES
 
 IntensityUnit = Literal["g_per_kwh", "kg_per_kwh", "lb_per_mwh", "kg_per_mwh", "t_per_mwh"]
@@ -132,7 +132,7 @@ class IntensitySeries(Continuing):
         return (self._table.numbers(column, unit) * unit.factor).tolist()
 
 
-def _table(p: SeriesParams, member: str) -> Table:
+def _table(p: SeriesParams, member: str) -> DataTable:
     if not is_file(p.path):
         raise ScenarioError(f"{member}.path: no file at {p.path}; give the CSV by --set {member}.path=FILE.csv")
-    return Table(p.path, Reading(f"{member}.", p.scenario_start, p.time_zone, p.overflow, p.time_column))
+    return DataTable(p.path, Reading(f"{member}.", p.scenario_start, p.time_zone, p.overflow, p.time_column))

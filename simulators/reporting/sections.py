@@ -1,6 +1,6 @@
 """The study's report: which pictures, under which headings, for one run or several, and what the live view shows.
 
-Rows of the model: X08.
+Rows: X08.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from cosim.simulators.reporting import air, carbon, events, grid, jobs, sites
 from cosim.simulators.reporting.data import FleetRun
 
 from cosim.reporting.chart import Maps, Picture, Section, missing
-from cosim.reporting.definition import Column, LiveTable, Report
+from cosim.reporting.definition import LiveColumn, LiveTable, Report
 from cosim.reporting.text import named
 
 _SECTIONS: tuple[tuple[str, str, str, tuple[Callable[[FleetRun], Picture], ...]], ...] = (
@@ -78,7 +78,8 @@ def tiles(figures: Mapping[str, float]) -> list[tuple[str, str]]:
 
 
 def _share(part: float, whole: float) -> str:
-    """Per cent with so many digits that what is missing to 100 shows."""
+    """Share in per cent, with as many digits as it takes for the remainder to 100 % to be visible (99.998 %, not
+    100.0 %)."""
     if not whole:
         return "none"
     gone = 100.0 * (1.0 - part / whole)
@@ -88,13 +89,13 @@ def _share(part: float, whole: float) -> str:
 
 _SITES = LiveTable(
     "aidc", "site", needs="p_kw",
-    columns=(Column("NCI kg/kWh", "nci_kg_per_kwh", ".3f", received=True),
-             Column("power kW", "p_kw", ".1f", total=True),
-             Column("GPUs busy", "free_gpu_ratio", unit=" %", scale=-100.0, offset=100.0),
-             Column("running", "running_jobs", absent=0.0, total=True),
-             Column("queued", "queued_jobs", absent=0.0, total=True),
-             Column("put off", "deferred_jobs", absent=0.0, total=True),
-             Column("dropped", "dropped_jobs", absent=0.0, since_start=True, total=True, alarm=True)),
+    columns=(LiveColumn("NCI kg/kWh", "nci_kg_per_kwh", ".3f", received=True),
+             LiveColumn("power kW", "p_kw", ".1f", total=True),
+             LiveColumn("GPUs busy", "free_gpu_ratio", unit=" %", scale=-100.0, offset=100.0),
+             LiveColumn("running", "running_jobs", absent=0.0, total=True),
+             LiveColumn("queued", "queued_jobs", absent=0.0, total=True),
+             LiveColumn("put off", "deferred_jobs", absent=0.0, total=True),
+             LiveColumn("dropped", "dropped_jobs", absent=0.0, since_start=True, total=True, alarm=True)),
     line="{p_kw:.0f} kW at {nci_kg_per_kwh:.3f} kg/kWh, {queued_jobs:.0f} queued, {dropped_jobs:.0f} dropped")
 
 REPORT = Report(sections, maps, FleetRun, tiles, facts=(("policy", "controller", "policy"),),

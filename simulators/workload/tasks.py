@@ -161,7 +161,7 @@ class TaskFile:
         return task
 
     def _tasks(self, rows: Iterator[tuple[int, Row]]) -> Iterator[Task]:
-        survey, jobs, first = self.survey, _Jobs(), None
+        survey, jobs, first = self.survey, _WholeJobs(), None
         for line, row in rows:
             if row.kind == "malformed":
                 survey.left_out.add("malformed", line, row.wrong)
@@ -256,7 +256,7 @@ class TaskFile:
         return ("; name them by --set workload.columns.submit_s=, .run_s= and .gpus= (null: every task had one GPU)")
 
 
-class _Jobs:
+class _WholeJobs:
     """Which parts of jobs have a whole beside them: SWF lists a preempted job once, then its parts."""
 
     def __init__(self) -> None:

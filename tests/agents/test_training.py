@@ -12,7 +12,7 @@ from cosim.agents.learn.config import METHODS, Learning
 from cosim.agents.learn.parallel_env import ParallelEnvs, team_of
 from cosim.agents.learn.spec import Choice, Interval, spec_from_dict, spec_to_dict
 from cosim.agents.learn.team import Team
-from cosim.agents.learn.training import BEST, LAST, LOG, Plan, Training
+from cosim.agents.learn.training import BEST, LAST, LOG, Training, TrainingPlan
 from cosim.agents.train import main
 from teams import Follow, mixed_team, site_team
 
@@ -24,7 +24,7 @@ TIMES = ("steps_per_s", "environment_s", "decode_s", "update_s")
 
 def trained(out, updates, env, team=None, episodes=10**6, **options):
     """A training of `Follow` up to so many updates; from its last checkpoint where there is one."""
-    plan = Plan(out, episodes, updates, save_every=2, request={"seed": 3})
+    plan = TrainingPlan(out, episodes, updates, save_every=2, request={"seed": 3})
     if (out / LAST).exists():
         training = Training(Team.load(out / LAST), env, plan)
         training.resume()

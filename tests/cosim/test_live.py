@@ -17,7 +17,7 @@ from worlds import GRIDLESS_PY, boxes
 from cosim.clock import Clock
 from cosim.errors import ScenarioError
 from cosim.experiment import Experiment
-from cosim.reporting.definition import Column, LiveTable, live_tables
+from cosim.reporting.definition import LiveColumn, LiveTable, live_tables
 from cosim.reporting.live import Board, Pace, line, live_view, other_lines, picture
 from cosim.run import find
 from cosim.trace import Trace
@@ -81,9 +81,9 @@ def test_a_site_nobody_sends_an_intensity_to_is_not_known():
 def test_a_table_of_somebody_elses_adds_up_and_says_what_it_does_not_know():
     """By hand: 2 kW + 3 kW; 1 + 4 litres since the start, of which b gives none; b's level is not known."""
     table = LiveTable("tanks", "tank", needs="heat_kw", columns=(
-        Column("heat", "heat_kw", ".1f", unit=" kW", total=True),
-        Column("level", "level_ratio", scale=100.0, unit=" %"),
-        Column("spilled", "spilled_l", absent=0.0, since_start=True, total=True, alarm=True)),
+        LiveColumn("heat", "heat_kw", ".1f", unit=" kW", total=True),
+        LiveColumn("level", "level_ratio", scale=100.0, unit=" %"),
+        LiveColumn("spilled", "spilled_l", absent=0.0, since_start=True, total=True, alarm=True)),
         line="{heat_kw:.0f} kW, {level_ratio:.0f} % full, {spilled_l:.0f} l spilled")
     board, text = Board((table,)), io.StringIO()
     board.hear("tanks", {"a": {"heat_kw": 7.0, "level_ratio": 0.5, "spilled_l": [0.5, 0.5]}, "b": {"heat_kw": 3.0}})

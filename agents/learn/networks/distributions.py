@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from cosim.agents.learn.action_maps import CONCENTRATION_MIN, LOGIT_MAX, Tables, places_of
+from cosim.agents.learn.action_maps import CONCENTRATION_MIN, LOGIT_MAX, ActionTables, places_of
 from cosim.agents.learn.spec import AgentType, Choice, width
 from torch import Tensor, nn
 from torch.nn import functional
@@ -69,7 +69,7 @@ class Actions(nn.Module):
         smooth = [p for p in kind.action if not isinstance(p, Choice)]
         self.choices = [p.size for p in kind.action if isinstance(p, Choice)]
         columns = sum(map(width, smooth))
-        tables = Tables(columns, kind.observation)
+        tables = ActionTables(columns, kind.observation)
         for part in smooth:
             tables.add(part, dirichlet=simplex == "dirichlet")
         self.n_normal, shares = len(tables.rows), len(tables.scatter)

@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 from cosim.agents.learn.config import Learning
 from cosim.agents.learn.networks.mat import Mat
-from cosim.agents.learn.networks.network import Network
+from cosim.agents.learn.networks.network import PolicyNetwork
 from cosim.agents.learn.networks.parallel import Mappo, MatDec, Transformer
 from cosim.agents.learn.spec import TeamSpec
 
-NETWORKS: dict[str, Callable[[TeamSpec, Learning, int], Network]] = {
+NETWORKS: dict[str, Callable[[TeamSpec, Learning, int], PolicyNetwork]] = {
     "mat": Mat, "mat-dec": MatDec, "transformer": Transformer, "mappo": Mappo}
 
 
-def make_network(spec: TeamSpec, config: Learning, seed: int) -> Network:
+def make_network(spec: TeamSpec, config: Learning, seed: int) -> PolicyNetwork:
     """A fresh network of `config.method`; the same seed gives the same weights."""
     return NETWORKS[config.method](spec, config, seed)

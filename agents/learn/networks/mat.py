@@ -4,10 +4,12 @@ Encoder: tokens of all observations, whose values are the critic. Decoder: token
 0..i-1 (masked) and is asked with the encoder's token of the agent at position i, plus what that agent was told after
 the leaders acted (its context).
 
-Rows of the model: B01, I27, L09, L14, T01-04, U16.
+Rows: B01, I27, L09, L14, T01-04, U16.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from cosim.agents.learn.config import Learning
@@ -20,19 +22,21 @@ from cosim.agents.learn.networks.blocks import (
     Layers,
     attend,
     attend_all,
+    causal,
 )
 from cosim.agents.learn.networks.distributions import Noise
-from cosim.agents.learn.networks.network import ALL, Decoding, Drawn, Network
+from cosim.agents.learn.networks.network import ALL, Decoding, Drawn, PolicyNetwork
 from cosim.agents.learn.spec import TeamSpec
 from torch import Tensor, nn
 from torch.nn import functional
 
 
-class Mat(Network):
+class Mat(PolicyNetwork):
     """Shared encoder, critic on the encoded observations, masked autoregressive decoder."""
 
     autoregressive = True
     follows: Tensor
+    later: Tensor
     type_at: Tensor
 
     def __init__(self, spec: TeamSpec, config: Learning, seed: int):
@@ -49,6 +53,7 @@ class Mat(Network):
         self.outs = self.heads()
         follows = torch.tensor([0.0] * spec.leaders + [1.0] * (len(spec.agents) - spec.leaders))
         self.register_buffer("follows", follows.unsqueeze(-1), persistent=False)
+        self.register_buffer("later", causal(len(spec.agents)), persistent=False)
         self.register_buffer("type_at", torch.tensor(self.groups.type_at), persistent=False)
 
     def value(self, observation: Tensor) -> Tensor:
@@ -57,22 +62,30 @@ class Mat(Network):
 
     def outputs(self, observation: Tensor, context: Tensor, raw: Tensor, order: Tensor | None
                 ) -> tuple[list[Tensor], Tensor]:
-        """See Network; one pass with a causal mask."""
+        """See Network; one pass. Agents stay in the team's order, and a mask says who decided before whom."""
         token = self.encoder(observation)
         value = self.value_output(token).squeeze(-1)
         asked = self.ask(token, context)
         shown = self.groups.join([layer(a.unit(self.groups.of(raw, k, a.n_raw)))
                                   for k, (a, layer) in enumerate(zip(self.actions, self.shown, strict=True))])
-        shown = self.token_norm(functional.silu(shown + self.who))
-        if order is not None:
-            asked, shown = _ordered(asked, order), _ordered(shown, order)
-        stream = torch.cat((self.begin.expand(len(token), 1, -1), shown[:, :-1]), 1)
+        stream, hidden = self.stream(self.token_norm(functional.silu(shown + self.who)), order)
         for block in self.blocks:
-            stream = block(stream, asked)
-        if order is not None:
-            stream = _ordered(stream, order.argsort(1))
+            stream = block(stream, asked, hidden)
         tokens = [stream[:, self.groups.select(k)] for k in range(len(self.outs))]
         return self.params(tokens, observation), value
+
+    def stream(self, shown: Tensor, order: Tensor | None) -> tuple[Tensor, Tensor]:
+        """((B, n, E) what the agent before each one has shown, the first sees `begin`; what is hidden from whom)."""
+        if order is None:
+            return torch.cat((self.begin.expand(len(shown), 1, -1), shown[:, :-1]), 1), self.later
+        batch, n = order.shape
+        place = order.argsort(1)
+        shown = torch.where((place == n - 1).unsqueeze(-1), self.begin, shown)  # nobody sees the last one's
+        first_row = torch.arange(0, batch * n, n, device=order.device).unsqueeze(1)
+        before = (order.gather(1, (place - 1) % n) + first_row).flatten()
+        after = (order.gather(1, (place + 1) % n) + first_row).flatten()
+        stream = _Permuted.apply(shown.flatten(0, 1), before, after).view_as(shown)
+        return stream, self.later[place.unsqueeze(2), place.unsqueeze(1)]
 
     def ask(self, token: Tensor, context: Tensor) -> Tensor:
         """(B, n, E) the encoder's tokens, with the followers' contexts added."""
@@ -101,15 +114,15 @@ class DecoderBlock(nn.Module):
     def __init__(self, width: int, heads: int, init: Init):
         super().__init__()
         self.heads, self.width = heads, width
-        self.own = Attention(width, heads, init, causal=True)
+        self.own = Attention(width, heads, init)
         self.query, self.out = init.linear(width, width, SMALL_GAIN), init.linear(width, width, SMALL_GAIN)
         self.key_value = init.linear(width, 2 * width, SMALL_GAIN, 2)
         self.norm, self.feed = nn.LayerNorm(width), Feed(width, init)
 
-    def forward(self, stream: Tensor, asked: Tensor) -> Tensor:
-        """(B, n, E) of all positions."""
-        k, v = self.key_value(self.own(stream)).split(self.width, -1)
-        read = attend_all(self.query(asked), k, v, self.heads, causal=True)
+    def forward(self, stream: Tensor, asked: Tensor, hidden: Tensor) -> Tensor:
+        """(B, n, E) of all agents; hidden: see `attend_all`."""
+        k, v = self.key_value(self.own(stream, hidden)).split(self.width, -1)
+        read = attend_all(self.query(asked), k, v, self.heads, hidden)
         return self.feed(self.norm(asked + self.out(read)))
 
     def step(self, x: Tensor, asked: Tensor, query: Tensor, cache: tuple[Tensor, Tensor], position: int) -> Tensor:
@@ -204,6 +217,22 @@ class MatDecoding:
         here = self.net.type_at[self.order[:, position]]
         found = [(k, (here == k).nonzero().squeeze(-1)) for k in groups.followers]
         return [(k, rows) for k, rows in found if len(rows)]
+
+
+class _Permuted(torch.autograd.Function):
+    """Rows of x (N, E) in another order. As none is left out or read twice, the gradient's rows go back the same way;
+    torch, who cannot know that, would add them up one by one."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, index: Tensor, inverse: Tensor) -> Tensor:
+        """x[index]; x is also what [index][inverse] gives."""
+        ctx.save_for_backward(inverse)
+        return x[index]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        """See the class."""
+        return grad[ctx.saved_tensors[0]], None, None
 
 
 def _ordered(x: Tensor, order: Tensor) -> Tensor:

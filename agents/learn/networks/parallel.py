@@ -4,7 +4,7 @@
 that name keeps the encoder for the critic alone and gives the actors the raw observation. `Transformer` is parallel
 attention with nothing shared between actor and critic. `Mappo` has no attention at all (Yu et al. 2022).
 
-Rows of the model: B02-04, T09, Z02.
+Rows: B02-04, T09, Z02.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from __future__ import annotations
 import torch
 from cosim.agents.learn.config import Learning
 from cosim.agents.learn.networks.blocks import HIDDEN_GAIN, SMALL_GAIN, Encoder, Feed, Groups, Init, Layers, Output
-from cosim.agents.learn.networks.network import Network
+from cosim.agents.learn.networks.network import PolicyNetwork
 from cosim.agents.learn.spec import TeamSpec
 from torch import Tensor, nn
 from torch.nn import functional
 
 
-class MatDec(Network):
+class MatDec(PolicyNetwork):
     """Shared encoder; critic and one decoder per agent type on its tokens."""
 
     def __init__(self, spec: TeamSpec, config: Learning, seed: int):
@@ -40,7 +40,7 @@ class MatDec(Network):
         return self.params(decoded, observation), self.value_output(token).squeeze(-1)
 
 
-class Transformer(Network):
+class Transformer(PolicyNetwork):
     """Parallel attention: one encoder for the actors, another for the critic."""
 
     def __init__(self, spec: TeamSpec, config: Learning, seed: int):
@@ -62,7 +62,7 @@ class Transformer(Network):
         return self.params(tokens, observation), self.value(observation)
 
 
-class Mappo(Network):
+class Mappo(PolicyNetwork):
     """Each type's actor sees its own observation and who it is; the critic sees all observations at once."""
 
     def __init__(self, spec: TeamSpec, config: Learning, seed: int):

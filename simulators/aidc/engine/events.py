@@ -20,7 +20,7 @@ class Cohort(simpy.Event):
 
     gpus       GPUs that all of them hold
     work_to    of each, TO
-    callbacks  what happens at the end; one list for all cohorts of a site, set by `Clock.expect`
+    callbacks  what happens at the end; one list for all cohorts of a site, set by `EventClock.expect`
     """
 
     __slots__ = ("callbacks", "end_s", "gpus", "jobs", "queue", "start_s", "work_to")
@@ -32,7 +32,7 @@ class Cohort(simpy.Event):
         self.start_s, self.end_s = start_s, end_s
 
 
-class Clock(simpy.Environment):
+class EventClock(simpy.Environment):
     """A site's time, in s, and its events to come.
 
     on_end  hears of every cohort at its end

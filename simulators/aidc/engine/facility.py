@@ -14,7 +14,7 @@ jobs set an alarm each. All events of one instant fire first, then the facility 
 
 So GPUs in use never exceed the site's, at no instant, though grants move at once and inference jobs do not.
 
-Rows of the model: E14, I03, I17, L12, M08, M15, U12.
+Rows: E14, I03, I17, L12, M08, M15, U12.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from itertools import chain
 
 from cosim.simulators.aidc.engine.carried import Memory
 from cosim.simulators.aidc.engine.commands import admitted, whole_grants
-from cosim.simulators.aidc.engine.events import Clock, Cohort
+from cosim.simulators.aidc.engine.events import Cohort, EventClock
 from cosim.simulators.aidc.engine.inference import InferenceQueue
-from cosim.simulators.aidc.engine.interval import Interval, State
+from cosim.simulators.aidc.engine.interval import SiteInterval, State
 from cosim.simulators.aidc.engine.jobs import RUN_COLUMNS, Row, batch_of, nearest_tick
 from cosim.simulators.aidc.engine.meter import Meter
 from cosim.simulators.aidc.engine.racks import Racks
@@ -73,7 +73,7 @@ class Facility:
         self._site, self._watch = site, watch
         self._job_classes = dict(job_classes)
         self._ended: list[Cohort] = []
-        self._clock = Clock(nearest_tick(start_s), self._ended.append)
+        self._clock = EventClock(nearest_tick(start_s), self._ended.append)
         self._rows: list[Row] | None = [] if job_log else None
         self._classes = [TrainingPool(m, name, c, self._rows, site.gpus) if c.kind == "train" else
                          InferenceQueue(m, name, c, self._rows) for m, c in job_classes.items()]
@@ -153,7 +153,7 @@ class Facility:
 
     # --- what can be read ---------------------------------------------------------------------------------------
 
-    def read_interval(self) -> Interval:
+    def read_interval(self) -> SiteInterval:
         """What happened since the last read. Raises ModelError if no time has passed."""
         seconds = self.now_s - self._read_s
         if not seconds:
@@ -163,7 +163,7 @@ class Facility:
             pool.count(self.now_s)
         taken = zip(*[c.take() for c in self._classes], strict=True)
         trim_to, finished, dropped, finished_to, missed_to, failed_to, runs = taken
-        interval = Interval(
+        interval = SiteInterval(
             seconds,
             energy_kws[0] / seconds,
             energy_kws[1] / seconds,
@@ -252,8 +252,8 @@ class Facility:
         return not (self._crowded or self._regroup or self._news) and self._watch is None
 
     def _pass_on(self, cohort: Cohort, now_s: float) -> float:
-        """A cohort ends, which is all that happens: its GPUs go to the head of its line, if there is one. When the
-        first of those who start now ends."""
+        """Fast path of an event at which one cohort of inference jobs ends and nothing else changes: its GPUs pass to
+        the head of its queue. Returns the earliest end of the jobs started, s; inf where none starts."""
         queue, gpus, next_s = cohort.queue, cohort.gpus, math.inf
         if (following := queue.relay(cohort, now_s)) is not None:
             self._clock.expect(following)

@@ -23,7 +23,7 @@ class Tally:
                   and, negative, what a speed-up below linear, checkpoints and restarts lose
     finished, dropped  jobs that left
     finished_to   whole work of the jobs that finished
-    missed_to     work done of jobs dropped at their deadline; failed_to: work that failures of racks undid (M15)
+    missed_to     work done of jobs dropped at their deadline; failed_to: work that failures of racks undid
     runs          GPUs that its jobs held, from when to when
     """
 
@@ -43,7 +43,7 @@ class Tally:
         return taken
 
 
-class Interval(NamedTuple):
+class SiteInterval(NamedTuple):
     """What happened at a site between two reads; lists are per job class, powers and energies are drawn (>= 0).
 
     finished_to is the whole work of the jobs that finished in it, whenever it was done. missed_to is work done of jobs

@@ -7,12 +7,12 @@ their deadline falls (18). Nothing is executed early, and no job holds a GPU fro
 
 Two readings of the number of executed jobs x. `fractional`: x is a real number, and so are the jobs dropped and the
 length of the queue; a job in part executed keeps its part while it queues. `integer`: x is whole, what does not suffice
-for one more job is left unused. (14) is read as <= (I04): with fewer jobs than the GPUs could do, x is what there is.
+for one more job is left unused. (14) is read as <=: with fewer jobs than the GPUs could do, x is what there is.
 
 Jobs are followed one by one all the same: one is finished when all its work is done, dropped when it leaves with less,
 and these are what an interval counts; x and l in the chosen reading are `executed_jobs` and `lost_jobs`.
 
-Rows of the model: E14-18, I03, I04, U03, U04, U13.
+Rows: E14-18, I03, I04, U03, U04, U13.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Literal
 
 from cosim.simulators.aidc.engine.carried import Kept, Memory
 from cosim.simulators.aidc.engine.commands import admitted, whole_grants
-from cosim.simulators.aidc.engine.interval import Interval, State
+from cosim.simulators.aidc.engine.interval import SiteInterval, State
 from cosim.simulators.aidc.engine.jobs import (
     DROPPED,
     FINISHED,
@@ -84,7 +84,7 @@ class SlotClass:
             self._buckets[h].append(job)
 
     def execute(self, now_s: float) -> tuple[list[Row], float, float, float]:
-        """E14, E17, E18: one slot from now on: rows of the jobs that left, x, l, and the work done, TO."""
+        """(14), (17), (18): one slot from now on: rows of the jobs that left, x, l, and the work done, TO."""
         jobs, end_s = self._buckets[0], now_s + self._slot_s
         left_to = self._to_per_gpu * self.granted_gpus
         self.runs = []
@@ -114,7 +114,7 @@ class SlotClass:
         return rows, executed, dropped, work_to
 
     def shift(self) -> None:
-        """E15, E16: one slot later. What is left in B^0 of training has been executed or dropped."""
+        """(15), (16): one slot later. What is left in B^0 of training has been executed or dropped."""
         if self._deferrable:
             self._buckets = [*self._buckets[1:], []]
 
@@ -162,7 +162,7 @@ class SlotClass:
     # --- inside -------------------------------------------------------------------------------------------------
 
     def _expire(self, waiting: list[Job], end_s: float) -> list[Job]:
-        """Those of the jobs not executed that are dropped now: all of training (17), inference by its deadline (U13);
+        """Those of the jobs not executed that are dropped now: all of training (17), inference by its deadline;
         the others are what is left in B^0."""
         if self._deferrable:
             self._buckets[0] = []
@@ -205,7 +205,7 @@ class SlotFacility:
         self.supply_temp_degc = self._clip(supply_temp_degc)
         self._received = dict.fromkeys(job_classes, 0)
         self._clipped = 0
-        self._did: Interval | None = None
+        self._did: SiteInterval | None = None
 
     def submit(self, batch: Mapping[str, list]) -> None:
         """Jobs arrive now; see `jobs_of` for the columns. ModelError as `admitted` has it, and past the last bucket."""
@@ -240,7 +240,7 @@ class SlotFacility:
         self.now_s, self._clipped = to_s, 0
         self._received = dict.fromkeys(self._received, 0)
 
-    def read_interval(self) -> Interval:
+    def read_interval(self) -> SiteInterval:
         """The slot that was executed. Raises ModelError if none was since the last read."""
         did, self._did = self._did, None
         if did is None:
@@ -248,7 +248,7 @@ class SlotFacility:
         return did
 
     def state(self) -> State:
-        """How things stand now; nothing runs between two slots, and the GPUs granted count as in use (U07)."""
+        """How things stand now; nothing runs between two slots, and the GPUs granted count as in use."""
         classes = self._classes.values()
         granted = [c.granted_gpus for c in classes]
         return State(
@@ -288,7 +288,7 @@ class SlotFacility:
 
     # --- inside -------------------------------------------------------------------------------------------------
 
-    def _interval(self, rows: list[Row], finished: list[int], dropped: list[int], work_to: list[float]) -> Interval:
+    def _interval(self, rows: list[Row], finished: list[int], dropped: list[int], work_to: list[float]) -> SiteInterval:
         """(13) and (20)-(23) at the throughput y = j x / (60 dt) of the slot."""
         classes = self._job_classes.values()
         throughput = [done_to / self._slot_s for done_to in work_to]
@@ -298,7 +298,7 @@ class SlotFacility:
         busy = [y * MIN_S / c.to_per_gpu_min for y, c in zip(throughput, classes, strict=True)]
         missed, served = ([math.fsum(r[10] for r in rows if r[1] == m and r[-1] == outcome) for m in self._job_classes]
                           for outcome in (DROPPED, FINISHED))
-        return Interval(self._slot_s, it_kw, chiller_kw, tower_kw, work_to, busy, list(self._received.values()),
+        return SiteInterval(self._slot_s, it_kw, chiller_kw, tower_kw, work_to, busy, list(self._received.values()),
                         finished, dropped, served, missed, [0.0] * len(missed), self._clipped, batch_of(rows),
                         batch_of([run for c in self._classes.values() for run in c.runs], RUN_COLUMNS),
                         loss_kw=distribution_loss_kw(it_kw, self._cooling))

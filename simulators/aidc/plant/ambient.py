@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from cosim.errors import ModelError, ScenarioError
 from cosim.params import params
 from cosim.plausible import OUTSIDE_DEGC
-from cosim.tables.table import Held, Overflow, Reading, Table
+from cosim.tables.table import DataTable, Held, Overflow, Reading
 from cosim.units import DAY_S, HOUR_S
 
 LOWEST_DEGC, HIGHEST_DEGC = OUTSIDE_DEGC.low, OUTSIDE_DEGC.high
@@ -142,8 +142,8 @@ def check_cover(ambient: Ambient, owner: str, start: str | None, until_s: float)
         _table(ambient.table, ambient, owner, start).check(until_s)
 
 
-def _table(path: str, ambient: Ambient, owner: str, start: str | None) -> Table:
-    return Table(path, Reading(f"{owner}.table_", start, ambient.table_time_zone, ambient.table_overflow))
+def _table(path: str, ambient: Ambient, owner: str, start: str | None) -> DataTable:
+    return DataTable(path, Reading(f"{owner}.table_", start, ambient.table_time_zone, ambient.table_overflow))
 
 
 def wet_bulb_degc(dry_bulb_degc: float, relative_humidity_ratio: float) -> float:

@@ -6,7 +6,7 @@ first_order  one thermal mass C, at the temperature T of the return air, between
                  C dT/dt = S - Q      S = c rho Phi (T_static - T_sup): P_IT, with parameters that balance
                                       Q = c rho Phi (T - T_set), not below 0, not above the plant's capacity
 
-S is what servers give off, leakage and fans included (I12), and T_static the return air of (21). The supply air is
+S is what servers give off, leakage and fans included, and T_static the return air of (21). The supply air is
 T - Q / (c rho Phi): the set point while the plant can keep it, warmer when it is at its capacity, and what returns when
 it has nothing to do. Racks follow it at once, (19): the air before them is changed in seconds. Between two events power
 stands and the course of T is known: an exponential of time constant C / (c rho Phi) towards T_static, or a straight
@@ -30,7 +30,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from cosim.simulators.aidc.engine.interval import Interval, Segment
+from cosim.simulators.aidc.engine.interval import Segment, SiteInterval
 from cosim.simulators.aidc.equations import (
     W_PER_KW,
     air_kw_per_k,
@@ -61,7 +61,7 @@ _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(8)
 
 
 @dataclass(frozen=True, slots=True)
-class Heat:
+class HeatBalance:
     """Power and air of a site over a tick; powers are means, kW >= 0, drawn.
 
     heat_removed_kw     what the plant took out of the air; free_ratio of it without the chiller
@@ -104,13 +104,13 @@ class StaticPlant:
         """Whether a tick draws what the facility's interval says and changes nothing."""
         return not self._weathered
 
-    def rest(self, it_kw: float, set_degc: float, outside: Outside) -> Heat:
+    def rest(self, it_kw: float, set_degc: float, outside: Outside) -> HeatBalance:
         """The site as it stands for ever at one IT power."""
         cooling = self.cooling
         _, chiller_kw, tower_kw = cooling_power_kw(it_kw, set_degc, cooling, self._degc(outside))
         return self._heat(it_kw, chiller_kw, tower_kw, distribution_loss_kw(it_kw, cooling), set_degc, outside, ())
 
-    def tick(self, did: Interval, end_s: float, set_degc: float, outside: Outside) -> Heat:
+    def tick(self, did: SiteInterval, end_s: float, set_degc: float, outside: Outside) -> HeatBalance:
         """A tick that ends at `end_s`, at a set point and outside temperatures that stood over it."""
         if not self._weathered:
             return self._heat(did.it_kw, did.chiller_kw, did.tower_kw, did.loss_kw, set_degc, outside, did.segments)
@@ -122,13 +122,13 @@ class StaticPlant:
         return self._heat(it, chiller, tower, loss, set_degc, outside, np.hstack([table[:, :2], kw]))
 
     def _heat(self, it_kw: float, chiller_kw: float, tower_kw: float, loss_kw: float, set_degc: float, outside: Outside,
-              segments: Sequence[Segment] | np.ndarray) -> Heat:
+              segments: Sequence[Segment] | np.ndarray) -> HeatBalance:
         """`load_kw` is linear in the IT power, so that its mean is that at the mean."""
         cooling = self.cooling
         load_kw = cooling_power_kw(it_kw, set_degc, cooling)[0]
         outlet_degc, return_degc = air_temperatures_degc(it_kw, set_degc, cooling)
         chilled_kw = chiller_kw * cop_outside(set_degc, cooling, self._degc(outside))
-        return Heat(it_kw, chiller_kw, tower_kw, loss_kw, load_kw, _free_ratio(load_kw, chilled_kw),
+        return HeatBalance(it_kw, chiller_kw, tower_kw, loss_kw, load_kw, _free_ratio(load_kw, chilled_kw),
                     _water(load_kw + chiller_kw, cooling), set_degc,
                     set_degc + max(per_rack(cooling.supply_offset_degc)), outlet_degc, return_degc, load_kw - it_kw,
                     segments=segments)
@@ -186,7 +186,7 @@ class Room(StaticPlant):
         self.tripped = False
         self.return_degc = self.rest(it_at_inlet_kw(idle_kw, set_degc, cooling), set_degc, Outside()).return_degc
 
-    def tick(self, did: Interval, end_s: float, set_degc: float, outside: Outside) -> Heat:
+    def tick(self, did: SiteInterval, end_s: float, set_degc: float, outside: Outside) -> HeatBalance:
         """As of the static plant; the room goes on to the end of the tick."""
         out_degc = self._degc(outside)
         segments, tick_s = segments_of(did, end_s), end_s - did.seconds
@@ -200,7 +200,7 @@ class Room(StaticPlant):
         warmest_degc = self._supply_degc(max(*course.from_degc, self.return_degc), set_degc)
         self.tripped = (supply_degc > self._limit_degc + _SLACK_K if self.tripped else
                         warmest_degc + self._offset_k >= self.cooling.inlet_trip_degc)
-        return Heat(
+        return HeatBalance(
             it_kw, chiller_kw, tower_kw, loss_kw, load_kw, _free_ratio(load_kw, by_chiller_kw),
             _water(load_kw + chiller_kw, self.cooling), supply_degc, warmest_degc + self._offset_k,
             self.return_degc - self._approach_k, self.return_degc,
@@ -350,7 +350,7 @@ def outside_degc(cooling: Cooling, outside: Outside) -> float | None:
     return cooling.wet_bulb_degc if math.isnan(degc) else degc
 
 
-def segments_of(did: Interval, end_s: float) -> np.ndarray:
+def segments_of(did: SiteInterval, end_s: float) -> np.ndarray:
     """Segments as an array (n, 5 or 6); one for all of the tick from a model of a site that has no events inside."""
     whole = (end_s - did.seconds, end_s, did.it_kw, did.chiller_kw, did.tower_kw, did.loss_kw)
     return np.array(did.segments or (whole,))

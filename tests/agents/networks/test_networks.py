@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from cosim.agents.learn.config import METHODS, Learning
-from cosim.agents.learn.networks.blocks import attend_all
+from cosim.agents.learn.networks.blocks import attend, attend_all, causal
 from cosim.agents.learn.team import Team
 from teams import mixed_team, site_team
 
@@ -192,12 +192,16 @@ def test_leaders_shares_can_be_frozen(weights, shares):
         assert not np.any([log_prob[:, 0], entropy[:, 0], step.log_prob[:, 0]])
 
 
-@pytest.mark.parametrize(("heads", "causal"), [(1, True), (2, True), (4, False)])
-def test_attention_is_torchs(heads, causal):
+@pytest.mark.parametrize(("heads", "masked"), [(1, True), (2, True), (4, False)])
+def test_attention_is_torchs(heads, masked):
     q, k, v = torch.randn(3, 5, 4, 8, generator=torch.Generator().manual_seed(0))
     split = [x.view(5, 4, heads, -1).transpose(1, 2) for x in (q, k, v)]
-    expected = torch.nn.functional.scaled_dot_product_attention(*split, is_causal=causal).transpose(1, 2)
-    assert torch.allclose(attend_all(q, k, v, heads, causal), expected.reshape(5, 4, 8), atol=1e-6)
+    expected = torch.nn.functional.scaled_dot_product_attention(*split, is_causal=masked).transpose(1, 2)
+    expected = expected.reshape(5, 4, 8)
+    for hidden in ((causal(4), causal(4).expand(5, 4, 4)) if masked else (None,)):
+        assert torch.allclose(attend_all(q, k, v, heads, hidden), expected, atol=1e-6)
+    rows = [attend(q[:, i], k[:, :m], v[:, :m], heads) for i, m in enumerate(range(1, 5) if masked else [4] * 4)]
+    assert torch.allclose(torch.stack(rows, 1), expected, atol=1e-6)
 
 
 @pytest.mark.rows("T03", "U16")
@@ -207,3 +211,60 @@ def test_orders_that_cannot_be():
     for order in ([1, 0, 2, 3], [0, 1, 1, 3], [0, 1, 2]):
         with pytest.raises(ScenarioError, match="leaders first"):
             Team(spec).begin(observation, np.tile(order, (B, 1)))
+
+
+def positions_one_by_one(net, observation, context, raw, order):
+    """`Mat.outputs` as its definition reads: agents put in their order, position i reads positions 0..i, and back."""
+    def in_order(x, order):
+        return x.gather(1, order.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+
+    def reads(layer, q, k, v, below):
+        last = [i + 1 if below else q.shape[1] for i in range(q.shape[1])]
+        return torch.stack([attend(q[:, i], k[:, :m], v[:, :m], layer.heads) for i, m in enumerate(last)], 1)
+
+    def own(layer, x, below):
+        q, k, v = layer.qkv(x).split(layer.width, -1)
+        return layer.norm(x + layer.out(reads(layer, q, k, v, below)))
+
+    def units(k):
+        return net.actions[k].unit(net.groups.of(raw, k, net.actions[k].n_raw))
+
+    token = net.groups.join([layer(net.groups.of(observation, t, layer.in_features))
+                             for t, layer in enumerate(net.encoder.embed)])
+    token = net.encoder.norm(torch.nn.functional.silu(token + net.encoder.identity))
+    for attention, feed in net.encoder.blocks:
+        token = feed(own(attention, token, False))
+    shown = net.groups.join([layer(units(k)) for k, layer in enumerate(net.shown)])
+    shown = in_order(net.token_norm(torch.nn.functional.silu(shown + net.who)), order)
+    asked = in_order(net.ask(token, context), order)
+    x = torch.cat((net.begin.expand(len(token), 1, -1), shown[:, :-1]), 1)
+    for block in net.blocks:
+        k, v = block.key_value(own(block.own, x, True)).split(block.width, -1)
+        x = block.feed(block.norm(asked + block.out(reads(block, block.query(asked), k, v, True))))
+    x = in_order(x, order.argsort(1))
+    tokens = [x[:, net.groups.select(k)] for k in range(len(net.outs))]
+    return net.params(tokens, observation), net.value_output(token).squeeze(-1)
+
+
+@pytest.mark.parametrize(("spec", "heads"), [(mixed_team(), 1), (site_team(), 1), (site_team(), 2)])
+def test_one_pass_is_position_by_position(spec, heads):
+    """Outputs and gradients, in float64, where rounding cannot hide anything; the team's own order and random ones."""
+    net = rough(Team(spec, Learning(blocks=2, heads=heads, width=16))).network.double()
+    observation, context = (torch.from_numpy(x).double() for x in arrays_of(spec))
+    rng, n = np.random.default_rng(3), len(spec.agents)
+    raw = torch.from_numpy(rng.integers(0, 3, (B, n, net.n_raw))).double()
+    own = np.tile(np.arange(n), (B, 1))
+    for order in (None, torch.from_numpy(np.concatenate((own[:, :1], rng.permuted(own[:, 1:], axis=1)), 1))):
+        told = (observation, context, raw)
+        expected = positions_one_by_one(net, *told, torch.from_numpy(own) if order is None else order)
+        found = net.outputs(*told, order)
+        slopes = []
+        for params, value in (found, expected):
+            net.zero_grad()
+            (sum((p * (k + 1.0)).square().sum() for k, p in enumerate(params)) + value.square().sum()).backward()
+            slopes.append({name: p.grad.clone() for name, p in net.named_parameters() if p.grad is not None})
+        for a, b in zip((*found[0], found[1]), (*expected[0], expected[1]), strict=True):
+            assert torch.allclose(a, b, rtol=0.0, atol=1e-12)
+        assert slopes[0].keys() == slopes[1].keys()
+        for name, slope in slopes[0].items():
+            assert torch.allclose(slope, slopes[1][name], rtol=1e-9, atol=1e-12), name

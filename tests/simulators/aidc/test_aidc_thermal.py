@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from cosim.simulators.aidc.engine.interval import Interval
+from cosim.simulators.aidc.engine.interval import SiteInterval
 from cosim.simulators.aidc.equations import air_kw_per_k, cooling_power_kw, crac, inlet_factor
 from cosim.simulators.aidc.plant.ambient import Outside
 from cosim.simulators.aidc.plant.cooling import CORRECTED, LITERAL, TABLE2, Cooling
@@ -29,7 +29,7 @@ NOWHERE = Outside()
 TAU_S = 8000.0 / 26.495525
 
 
-def minute(*powers: tuple[float, float], cooling: Cooling = CORRECTED, set_degc: float = 23.0) -> Interval:
+def minute(*powers: tuple[float, float], cooling: Cooling = CORRECTED, set_degc: float = 23.0) -> SiteInterval:
     """A tick from 0 s on with (length, s; IT power, kW) one after the other, as a facility reports it."""
     segments, now_s = [], 0.0
     for length_s, kw in powers:
@@ -37,7 +37,7 @@ def minute(*powers: tuple[float, float], cooling: Cooling = CORRECTED, set_degc:
         now_s += length_s
     mean_kw = sum(length_s * kw for length_s, kw in powers) / now_s
     nothing = ([],) * 8
-    return Interval(now_s, mean_kw, 0.0, 0.0, *nothing, 0, {}, {}, segments=tuple(segments))
+    return SiteInterval(now_s, mean_kw, 0.0, 0.0, *nothing, 0, {}, {}, segments=tuple(segments))
 
 
 def test_a_step_of_power_is_the_exponential_by_hand():
