@@ -5,6 +5,7 @@ Rows: I19, P05.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -59,7 +60,7 @@ class TimeOfUseParams:
         description="outside of the table: hold its nearest row, raise (forecasts are held), or wrap: repeat it"
     )] = "hold"
     prices_time_zone: Annotated[str | None, Field(description="IANA name of the zone of dates that have no offset; "
-                                                  "null: UTC, and a note says so")] = None
+                                                  "null: UTC, with a note")] = None
     scenario_start: Annotated[
         str | None, Field(description="date of t = 0, for a table with dates; the run fills it in")] = None
 
@@ -112,7 +113,7 @@ class TimeOfUse(Continuing):
         early = [lead for lead in self.params.deferrals_s if lead < 0]
         if early:
             raise ScenarioError(f"{self.sid}.deferrals_s holds {early[0]:g} s; a lead is 0 or more")
-        self._known: dict[float, tuple[float, list[float]]] = {}
+        self._known = _prices_by_time_of_day(self.params)
         self._series = None if self.params.prices is None else Held(
             _table(self.params, self.sid), "price_usd_per_kwh", self.sid, f"{self.sid}.prices")
 
@@ -143,6 +144,12 @@ class TimeOfUse(Continuing):
     def notes(self) -> list[str]:
         """How the table was read."""
         return [] if self._series is None else [f"{self.sid}: {text}" for text in self._series.notes(self.step_s)]
+
+
+@lru_cache(maxsize=64)
+def _prices_by_time_of_day(p: TimeOfUseParams) -> dict[float, tuple[float, list[float]]]:
+    """Time of day, s -> price and forecast, as far as they have been worked out; one for all worlds of a tariff."""
+    return {}
 
 
 def _table(p: TimeOfUseParams, member: str) -> DataTable:

@@ -6,6 +6,7 @@ comment on the line before a block:
     <!-- long: ARGUMENTS -->   appended to each `cosim run` and `cosim train` (or set before the command when
                                NAME=VALUE)
     <!-- network: WHY -->      not run: it needs the network
+    <!-- slow: WHY -->         not run: it takes minutes
     <!-- given: NAME -->       not run but written to that file
     <!-- output -->            not run: what the block before it must have printed, line by line
     <!-- source: FILE -->      a file of the repository, copied beside and shown by the site
@@ -37,7 +38,7 @@ PAGES = sorted((ROOT / "docs").glob("*.md")) + [ROOT / "README.md"]
 BLOCK = re.compile(r"(?:^<!-- (?P<mark>[^\n]*?) -->\n)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
 DECIMAL = re.compile(r"-?\d+\.\d+$")
 SOURCE = re.compile(r"^<!-- source: (\S+) -->$", re.MULTILINE)
-MARKS = {"long", "network", "given", "output", "run command", "test command", "map"}
+MARKS = {"long", "network", "slow", "given", "output", "run command", "test command", "map"}
 MODULES = {command.module.removesuffix(".command"): name for name, command in COMMANDS.items()}
 
 
@@ -58,6 +59,13 @@ def generate():
     return module
 
 
+def with_words(parts, extra):
+    """A command's words and more of them; what --set is given there again is left out here."""
+    again = {word.partition("=")[0] for word in extra if "=" in word}
+    kept = [k for k, word in enumerate(parts) if not (k and parts[k - 1] == "--set" and word.partition("=")[0] in again)]
+    return [parts[k] for k in kept if not (parts[k] == "--set" and k + 1 not in kept)] + extra
+
+
 def run_line(line, words):
     """One command line as a shell would run it; ours in this process, as its start is most of its time."""
     parts = shlex.split(line, comments=True)
@@ -68,7 +76,7 @@ def run_line(line, words):
         out = io.StringIO()
         with contextlib.redirect_stdout(out):
             try:
-                code = main([*parts[1:], *(shlex.split(words) if runs else [])])
+                code = main(with_words(parts[1:], shlex.split(words) if runs else []))
             except SystemExit as ended:  # --help
                 code = ended.code
         assert code == 0, line
@@ -137,7 +145,7 @@ def test_every_block_runs(page, folder):
                     f"{page.name} shows '{line}', which was not printed")
         elif mark == "run command":  # what comes after the installation
             run_line(text.replace(".venv/bin/", "").rpartition("&&")[2].strip(), "--until 15min")
-        elif kind == "console" and mark not in ("network", "test command"):
+        elif kind == "console" and mark not in ("network", "slow", "test command"):
             lines = text.replace("\\\n", "").splitlines()
             printed = "".join(run_line(line, words) for line in lines if line.strip())
         elif kind == "python":
@@ -148,7 +156,7 @@ def test_every_block_runs(page, folder):
 def test_marks_are_known_and_say_why(page):
     for mark, words, _, text in blocks(page):
         assert not mark or mark in MARKS, f"{page.name}: unknown mark '{mark}' before\n{text}"
-        assert mark not in ("long", "network", "given") or words, f"{page.name}: '{mark}' says nothing"
+        assert mark not in ("long", "network", "slow", "given") or words, f"{page.name}: '{mark}' says nothing"
     for path in SOURCE.findall(page.read_text()):
         assert (ROOT / path).is_file(), f"{page.name} shows {path}, which is not there"
 
@@ -185,6 +193,16 @@ def test_every_row_of_the_model_has_a_module_and_a_test_or_says_what_is_missing(
                        "X": 16, "Z": 8, "I": 38}
     assert len({row.id for row in rows}) == len(rows) == 254
     assert not wrong, "\n".join(wrong)
+
+
+def test_the_terms_page_names_what_exists():
+    """Each place where a term is defined can be imported."""
+    names = re.findall(r"`(cosim\.[\w.]+)`", (ROOT / "docs" / "terms.md").read_text())
+    assert len(names) > 30
+    for name in names:
+        module, _, inside = name.rpartition(".")
+        holder = importlib.import_module(module)
+        assert hasattr(holder, inside) or importlib.util.find_spec(name), name
 
 
 def test_what_is_wrong_with_rows_is_said():
@@ -235,5 +253,6 @@ def test_the_site_builds_without_a_warning(tmp_path):
 
 def test_marks_are_listed():
     """The blocks that are not run as they stand, so that the list is looked at when it grows."""
-    marked = [(page.stem, mark) for page in PAGES for mark, *_ in blocks(page) if mark in ("network",)]
-    assert marked == [("index", "network")]  # README's two commands are marked by name; their last part is run
+    marked = [(page.stem, mark) for page in PAGES for mark, *_ in blocks(page) if mark in ("network", "slow")]
+    assert marked == [("developing", "slow"), ("index", "network"), ("speed", "slow")]
+    # README's two commands are marked by name; their last part is run

@@ -62,6 +62,10 @@ class Learning:
                                  "tasks, 5 with dexterous hands; 5 halves the cost of an update [MAT]")] = 5
     minibatches: Annotated[int, Field(ge=1, le=1000, description="parts of a pass; 1024-4096 samples each run fastest "
                                       "on a core, but 4 steps on 360 samples each learn more from a day [here]")] = 4
+    pieces: Annotated[int, Field(ge=1, le=64, description="a minibatch's gradient is the sum of so many pieces', each "
+                                 "a thread's where cores are free; on a GPU it is one. Numbers depend on it as sums do "
+                                 "on their order, not on how many cores there are. Pieces should have some hundred "
+                                 "samples: every one takes some ms to start [here]")] = 1
     learning_rate: Annotated[float, Field(gt=0, le=1, description="of Adam, all parts; 5e-4 in [MAT] [here]")] = 7e-4
     learning_rate_end: Annotated[float, Field(ge=0, le=1, description="share of it left at the end of the run, falling "
                                               "linearly; 0 is the optional schedule of [on-policy]")] = 0.1

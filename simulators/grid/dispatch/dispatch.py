@@ -86,7 +86,8 @@ class Dispatch:
     """The dispatch of one feeder, built once and solved for changing loads.
 
     The first of `sources` at the feeder's slack bus is the substation; ScenarioError if there is none. `caps` are met
-    where they can be; they need Gurobi.
+    where they can be; they need Gurobi. `solver_name` is the solver taken, `no_gurobi` why it is not Gurobi where
+    'auto' left the choice, else ''.
     """
 
     def __init__(self, feeder: Feeder, sources: Mapping[str, Source], limits: Limits, solver: SolverName, *,
@@ -102,7 +103,7 @@ class Dispatch:
             )
         self.substation = int(at_slack[0])
         self._problem = strict(feeder, self.sources, limits)
-        self.solver_name, self._solver = _choose(solver, self._problem, time_limit_s)
+        self.solver_name, self._solver, self.no_gurobi = _choose(solver, self._problem, time_limit_s)
         self._capped = _choose_capped(solver, self) if caps is not None else None
         self._reduced = Reduced(feeder, self.sources, limits, self.substation)
         self._dearer: dict[float, ClarabelSolver] = {}
@@ -405,14 +406,15 @@ def _choose_capped(solver: SolverName, dispatch: Dispatch) -> CappedGurobi:
     return CappedGurobi(dispatch.problem, dispatch.feeder, dispatch.sources, dispatch.caps, dispatch.time_limit_s)
 
 
-def _choose(solver: SolverName, problem: ConicProblem, time_limit_s: float | None) -> tuple[str, Solver]:
-    """Gurobi where it runs and is not declined, else Clarabel, with a logged line when that was not asked for."""
+def _choose(solver: SolverName, problem: ConicProblem, time_limit_s: float | None) -> tuple[str, Solver, str]:
+    """(name, solver, why not Gurobi): Gurobi where it runs and is not declined, else Clarabel, with a logged line when
+    that was not asked for."""
     if solver == "clarabel":
-        return "clarabel", ClarabelSolver(problem, time_limit_s)
+        return "clarabel", ClarabelSolver(problem, time_limit_s), ""
     try:
-        return "gurobi", GurobiSolver(problem, time_limit_s)
+        return "gurobi", GurobiSolver(problem, time_limit_s), ""
     except SolverError as err:
         if solver == "gurobi":
             raise SolverError(f"{err}; use --set grid.solver=clarabel, which has no such limit") from None
         _log.warning("grid: dispatch by clarabel, because %s", err)
-        return "clarabel", ClarabelSolver(problem, time_limit_s)
+        return "clarabel", ClarabelSolver(problem, time_limit_s), str(err)
