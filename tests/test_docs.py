@@ -62,7 +62,8 @@ def generate():
 def with_words(parts, extra):
     """A command's words and more of them; what --set is given there again is left out here."""
     again = {word.partition("=")[0] for word in extra if "=" in word}
-    kept = [k for k, word in enumerate(parts) if not (k and parts[k - 1] == "--set" and word.partition("=")[0] in again)]
+    kept = [k for k, word in enumerate(parts)
+            if not (k and parts[k - 1] == "--set" and word.partition("=")[0] in again)]
     return [parts[k] for k in kept if not (parts[k] == "--set" and k + 1 not in kept)] + extra
 
 
