@@ -1,4 +1,4 @@
-"""Members in other processes: who is at the other end of a connection, and how much it may say.
+"""Members in other processes: identity of the other end of a connection, and limits on its messages.
 
 mosaik's protocol has no sender and no limit. A process that a run has started is known by the system user that holds
 its end of the connection; one elsewhere proves by HMAC that it shares a secret, which itself never crosses the wire
@@ -50,7 +50,8 @@ class BoundedReader:
 
 
 class GuardedChannel(Channel):
-    """mosaik's channel, which ends when it hears what is no message, instead of going deaf; `reason` says why."""
+    """mosaik's channel, which closes upon bytes that are no message, instead of waiting for ever; `reason` holds the
+    cause."""
 
     reason = ""
 
