@@ -96,7 +96,7 @@ class Player(Playing):
     """Plays one member of a trace: its models and ports are those that were recorded.
 
     Links that are shifted in time start with what they started with then; where the recording does not say, with the
-    first sample. `cosim.replay.recording` says from when it is played; `wrap` repeats it from the end of its warm-up,
+    first sample. `cosim.replay.recording` defines from when it is played; `wrap` repeats it from the end of its warm-up,
     at a whole number of its own steps.
     """
 
@@ -239,7 +239,7 @@ class Player(Playing):
 class TablePlayerParams:
     """Which table to play, as what, and what to do when it ends before the run does."""
 
-    path: Annotated[str, Field(min_length=1, description="CSV or Parquet file; cosim.tables.table says how it looks")]
+    path: Annotated[str, Field(min_length=1, description="CSV or Parquet file; format: cosim.tables.table")]
     models: Annotated[dict[str, tuple[str, ...]], Field(
         description="model -> ports played; empty: one model, Table, with a port per column")] = Field({})
     axes: Annotated[dict[str, str], Field(description="vector port -> name of its axis")] = Field({})
@@ -254,8 +254,8 @@ class TablePlayerParams:
 
 
 class TablePlayer(Playing):
-    """Plays a table's columns, each row when `cosim.tables.axis` says. A port is a column of its name; one of another
-    unit of the same measure is converted."""
+    """Plays a table's columns, each row at the time defined by `cosim.tables.axis`. A port is a column of its name; one
+    of another unit of the same measure is converted."""
 
     PARAMS = TablePlayerParams
     params: TablePlayerParams
