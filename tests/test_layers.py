@@ -51,7 +51,7 @@ OWNERS = {
     "numba": {"cosim.simulators.aidc.compiled.jit"},
     "pandapower": {"cosim.simulators.grid.network.files"},
     "gurobipy": {"cosim.simulators.grid.dispatch.gurobi_solver"},
-    "opendssdirect": {"cosim.simulators.grid.opendss"},
+    "opendssdirect": {"cosim.simulators.grid.opendss_circuit"},
     "clarabel": {"cosim.simulators.grid.dispatch.clarabel_solver"},
     "h5py": {"cosim.trace.inert", "cosim.trace.writer", "cosim.trace.rescue", "cosim.trace.reader",
              "cosim.trace.supervised"},
