@@ -6,7 +6,7 @@ between the seeds +- one standard deviation. What is drawn is what exploring pol
 of every environment; an evaluation of the modes is `cosim.agents.evaluate`. Figures are ratios of sums, per served
 work, because a policy that postpones work also saves power.
 
-Rows of the model: X05, X13, Z05.
+Rows: X05, X13, Z05.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """cosim evaluate POLICY [POLICY ...]: the metrics of Table II for learned policies and rules, with
 confidence intervals over seeds.
 
-Every policy meets the same arrivals (decision 8), after a day of warm-up, and totals stand beside figures per served
-work, since a policy that drops or postpones work also saves power (decision 11).
+Every policy meets the same arrivals, after a day of warm-up, and totals stand beside figures per served
+work, since a policy that drops or postpones work also saves power.
 
-Rows of the model: I32, K04-06, U20, X06, X10.
+Rows: I32, K04-06, U20, X06, X10.
 """
 
 from __future__ import annotations
@@ -55,18 +55,18 @@ class Metric:
 
 
 METRICS = (
-    Metric("throughput", "throughput, M TO/min (R1, K01)", 2),
-    Metric("cost_usd", "electricity cost, USD/day (R2, K02)", 0),
-    Metric("co2_t", "attributed CO2, t/day (R3, K03)", 3),
-    Metric("system_co2_t", "CO2 of all sources, t/day (K03)", 3),
-    Metric("dropped_train", "dropped training jobs per day (R4, K04)", 2),
-    Metric("dropped_inf", "dropped inference jobs per day (R5, K04)", 1),
-    Metric("mwh_per_t", "carbon efficiency, MWh/t (K05)", 3),
-    Metric("pue", "PUE, energy-weighted (K06)", 3),
+    Metric("throughput", "throughput, M TO/min (R1)", 2),
+    Metric("cost_usd", "electricity cost, USD/day (R2)", 0),
+    Metric("co2_t", "attributed CO2, t/day (R3)", 3),
+    Metric("system_co2_t", "CO2 of all sources, t/day", 3),
+    Metric("dropped_train", "dropped training jobs per day (R4)", 2),
+    Metric("dropped_inf", "dropped inference jobs per day (R5)", 1),
+    Metric("mwh_per_t", "carbon efficiency, MWh/t", 3),
+    Metric("pue", "PUE, energy-weighted", 3),
     Metric("energy_mwh", "energy, MWh/day", 2),
-    Metric("unfinished", "jobs inside at the end (M08)", 1),
-    Metric("unfinished_gto", "work left of them, 1e9 TO (M08)", 2),
-    Metric("lost_gto", "work lost: begun and missed, or undone, 1e9 TO/day (M15)", 3),
+    Metric("unfinished", "jobs inside at the end", 1),
+    Metric("unfinished_gto", "work left of them, 1e9 TO", 2),
+    Metric("lost_gto", "work lost: begun and missed, or undone, 1e9 TO/day", 3),
     Metric("served_gto", "work of the jobs that finished, 1e9 TO/day", 2),
     Metric("kg_per_gto", "attributed kg CO2 per 1e9 TO served", 4),
     Metric("usd_per_gto", "USD per 1e9 TO served", 4),

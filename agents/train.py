@@ -27,7 +27,7 @@ from cosim.agents.request import MODES, refuse_strangers, scenario_of
 from cosim.console import add_settings, add_trust, command_parser, plain_console, run_command, say, settings_of
 from cosim.errors import ScenarioError
 from cosim.imports import load
-from cosim.learning.environment import vector_env
+from cosim.learning.environment import engine_of, vector_env
 from cosim.params import validate
 from cosim.progress import Working, working
 
@@ -53,6 +53,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--envs", type=_positive, default=None, metavar="B", help="environments side by side (default: 16)")
     p.add_argument("--workers", type=int, default=2, metavar="W", help="processes that run a scenario's environments; "
                    "0: this one; the numbers do not depend on it (default: 2)")
+    p.add_argument("--engine", choices=("auto", "compiled", "simpy"), default=None, help="compiled: all environments "
+                   "of a process at once, several times faster, needs the extra fast; auto: where it can do the "
+                   "scenario (default: simpy)")
     p.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     p.add_argument("--out", type=Path, metavar="DIR", help="default: results/training/<what>-<method>-<mode>-<seed>")
     add_settings(p, metavar="PATH=VALUE", about="a field of the scenario (controller.reward.c2_per_usd=0.02) or of the "
@@ -79,6 +82,7 @@ def _train(args: argparse.Namespace) -> int:
     team_of, training_of, plan_of = (load(path, "learner") for path in (
         "cosim.agents.learn.team:Team", "cosim.agents.learn.training:Training",
         "cosim.agents.learn.training:TrainingPlan"))
+    request = {**request, "engine": _engine(request, args.trust)}
     with working("making the environments"):
         env = make_env(request, args.workers, args.trust)
     try:
@@ -90,7 +94,8 @@ def _train(args: argparse.Namespace) -> int:
         else:
             learning = validate(Learning, request["learn"], "learn")
             training = training_of(team_of(env.spec, learning, request["seed"], args.device), env, plan)
-            training.begin()
+            with working(beginning(request, learning.twins)):
+                training.begin()
         with (_stop_on_signal(training), working("the first update", 1.0, before=training.progress) as progress,
               _reporter(training, progress) as report):
             training.run(report)
@@ -100,10 +105,23 @@ def _train(args: argparse.Namespace) -> int:
     return 130 if training.stop else 0
 
 
+def beginning(request: Mapping[str, Any], twins: int) -> str:
+    """What comes before the first update, in words.
+
+    Environments of a scenario begin spread over the day, so that the few steps of a rollout hold all its hours: those
+    of the k-th group of twins first play a share k twins / envs of their first day by the start action, together
+    (envs - twins) / 2 days.
+    """
+    if request["env"] or request["envs"] == twins:
+        return "beginning the first episodes"
+    days = (request["envs"] - twins) / 2
+    return f"before the first update, {request['envs']} environments play {days:g} days to stand spread over the day"
+
+
 def _request(args: argparse.Namespace) -> dict[str, Any]:
     """What is asked for, as plain data: from the command line, or from the run to resume."""
     if args.resume:
-        given = [name for name in ("scenario", "env", "method", "mode", "seed", "envs", "out") if
+        given = [name for name in ("scenario", "env", "method", "mode", "seed", "envs", "engine", "out") if
                  getattr(args, name) is not None] + ["set"] * bool(args.settings)
         if given:
             raise ScenarioError(f"--resume goes on as the run was asked for; leave out {', '.join(given)}")
@@ -130,9 +148,21 @@ def _request(args: argparse.Namespace) -> dict[str, Any]:
         raise ScenarioError(f"learn.twins = {twins} must divide --envs {envs}")
     if args.seed is not None and args.seed < 0:
         raise ScenarioError(f"--seed {args.seed} must be >= 0")
-    return {"scenario": args.scenario, "env": args.env, "mode": args.mode, "learn": learn,
-            "settings": {k: v for k, v in settings.items() if not k.startswith(_LEARN)},
+    if args.env and args.engine:
+        raise ScenarioError("--engine does not go with --env; leave it out")
+    return {"scenario": args.scenario, "env": args.env, "engine": args.engine or "simpy", "mode": args.mode,
+            "learn": learn, "settings": {k: v for k, v in settings.items() if not k.startswith(_LEARN)},
             "seed": args.seed or 0, "envs": envs, "episodes": args.episodes or 1000, "updates": args.updates}
+
+
+def _engine(request: Mapping[str, Any], trusted: Collection[str | Path]) -> str:
+    """The engine of a request, chosen where it is left to us: a saved state goes on with the same one only."""
+    if request.get("engine", "simpy") != "auto":
+        return request.get("engine", "simpy")
+    engine, why = engine_of(scenario_of(request, trusted))
+    if why:
+        print(f"cosim: learning on SimPy, not on the compiled engine: {why}", file=sys.stderr)
+    return engine
 
 
 def make_env(request: Mapping[str, Any], workers: int, trusted: Collection[str | Path] = ()) -> VectorEnv:
@@ -143,7 +173,8 @@ def make_env(request: Mapping[str, Any], workers: int, trusted: Collection[str |
             raise ScenarioError(f"environment '{request['env']}' is not a function that makes a ParallelEnv")
         return ParallelEnvs(made, request["envs"], request["seed"])
     return vector_env(scenario_of(request, trusted), n_envs=request["envs"], workers=workers, seed=request["seed"],
-                      stagger=True, twins=validate(Learning, request["learn"], "learn").twins)
+                      stagger=True, twins=validate(Learning, request["learn"], "learn").twins,
+                      engine=request.get("engine", "simpy"))
 
 
 def _value(path: str, text: str) -> Any:

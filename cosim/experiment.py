@@ -1,6 +1,6 @@
 """Run one scenario under a driver: trace, status, wall-clock split, what the run says of itself.
 
-Rows of the model: M07.
+Rows: M07.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from os import PathLike
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 from cosim.digest import Digest
+from cosim.drivers.event_loop import beside_running_loop
 from cosim.drivers.instrument import Control, Stopped, World, initial_values
 from cosim.drivers.native import NativeWorld
 from cosim.drivers.plan import Plan
@@ -23,6 +25,7 @@ from cosim.errors import ModelError, ScenarioError, TraceError, unknown
 from cosim.imports import load
 from cosim.limits import BYTES_PER_NUMBER, check_memory
 from cosim.replay.recording import differing
+from cosim.result import Result
 from cosim.scenario import Scenario
 from cosim.trace import Trace
 from cosim.trace.machine import versions
@@ -30,18 +33,6 @@ from cosim.trace.writer import TraceWriter, annotate
 
 _SLOWEST = 1e4
 DRIVERS = ("mosaik", "native")
-
-
-@dataclass(frozen=True)
-class Result:
-    """How a run ended. `wall_s` has total, bus, trace, start and every member; `figures` come from the summary."""
-
-    path: Path | None
-    status: str
-    resolved: Resolved
-    wall_s: dict[str, float]
-    notes: list[str]
-    digest: Digest
 
 
 @dataclass
@@ -57,15 +48,17 @@ class Experiment:
     scenario: Scenario
     driver: str = "mosaik"
     until_s: float | None = None
-    out: Path | None = None
+    out: str | PathLike[str] | None = None
     overwrite: bool = False
     on_progress: Callable[[int, int], None] | None = None
     rt_factor: float | None = None
     durable: bool = False
     resolved: Resolved = field(init=False)
     control: Control = field(init=False)
+    path: Path | None = field(init=False)
 
     def __post_init__(self) -> None:
+        self.path = None if self.out is None else Path(self.out)
         if self.driver not in DRIVERS:
             raise ScenarioError(unknown("driver", self.driver, DRIVERS))
         self.resolved = resolve(self.scenario, self.until_s)
@@ -85,6 +78,12 @@ class Experiment:
 
     def run(self) -> Result:
         """Run to the end. On any error the trace is closed as 'failed' with its text, and the error is raised."""
+        return beside_running_loop(self._run, self._stop)
+
+    def _stop(self) -> None:
+        self.control.stop = True
+
+    def _run(self) -> Result:
         begin = perf_counter()
         self._check_out()
         wall: dict[str, float] = {}
@@ -102,31 +101,34 @@ class Experiment:
                 self.control.writer.finish("failed", str(err) or type(err).__name__, _wall_attrs(wall))
             raise
         digest = Digest()
-        if self.out is not None and self.resolved.scenario.summary:
-            with Trace(self.out) as trace:
+        if self.path is not None and self.resolved.scenario.summary:
+            with Trace(self.path) as trace:
                 digest = self._hook(self.resolved.scenario.summary, trace)
-            annotate(self.out, {"summary": digest.to_json()})
-        return Result(self.out, "completed", self.resolved, wall, notes, digest)
+            annotate(self.path, {"summary": digest.to_json()})
+        return Result(self.path, "completed", self.resolved, wall, notes, digest)
 
     def _check_out(self) -> None:
         """TraceError for a trace that may not be written there; a trace that this run reads is never overwritten."""
-        if self.out is None:
+        if self.path is None:
             return
         if not float(self.scenario.resolution_s).is_integer():
             raise TraceError(f"resolution_s = {self.scenario.resolution_s:g}: a trace counts whole seconds; choose 1 s "
                              "or more, or run without a trace (Experiment(out=None))")
         try:
-            exists = self.out.exists()
+            exists = self.path.exists()
         except OSError as err:
-            raise TraceError(f"cannot write {self.out}: {err.strerror or err}") from None
+            raise TraceError(f"cannot write {self.path}: {err.strerror or err}") from None
         sources = [m.params.get("path") for m in self.resolved.scenario.members.values()]
-        if exists and any(isinstance(s, str) and Path(s).exists() and self.out.samefile(s) for s in sources):
-            raise TraceError(f"{self.out} is read by this run; choose another --out")
+        if exists and any(isinstance(s, str) and Path(s).exists() and self.path.samefile(s) for s in sources):
+            raise TraceError(f"{self.path} is read by this run; choose another --out")
         if exists and not self.overwrite:
-            raise TraceError(f"{self.out} exists; choose another --out, or --force to overwrite it")
+            raise TraceError(f"{self.path} exists; choose another --out, or --force to overwrite it")
 
     def plan(self) -> Plan:
         """Start the members without running them and return the wiring."""
+        return beside_running_loop(self._plan, self._stop)
+
+    def _plan(self) -> Plan:
         world = self._world()
         try:
             world.start()
@@ -172,10 +174,10 @@ class Experiment:
 
     def _open_trace(self, world: World) -> None:
         """A trace is made once everything has started: a request that cannot run leaves no file."""
-        if self.out is None:
+        if self.path is None:
             return
         self._check_memory(world)
-        writer = TraceWriter(self.out, attrs=self._attrs(), start=self.scenario.start, overwrite=self.overwrite,
+        writer = TraceWriter(self.path, attrs=self._attrs(), start=self.scenario.start, overwrite=self.overwrite,
                              durable=self.durable)
         for tap in world.taps.values():
             tap.declare(writer)

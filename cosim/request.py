@@ -1,13 +1,20 @@
 """What a user asks for: a scenario by its name or file, and what is changed in it.
 
 Everywhere alike: a name of the list, a .py file (code, which is run), a .yaml or .json file, or a trace (.h5); the last
-two are data and run nothing that nobody announces (`cosim.trust`).
+two are data and run nothing that nobody announces (`cosim.trust`). A file of data is a scenario in full, as
+`cosim run SCENARIO --show --format yaml` writes it, or says what is different from another:
+
+    base: ieee33            a name, or a file beside this one
+    name: mine              optional, as is about
+    set:
+      controller.policy: uniform
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import json
 import os
 import sys
 from collections.abc import Collection, Mapping
@@ -17,22 +24,25 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from cosim.datafile import ENDINGS, read
 from cosim.drivers.resolve import fit, prune
-from cosim.errors import CosimError, ScenarioError, cut, unknown
+from cosim.errors import CosimError, ScenarioError, cut, shown, unknown
 from cosim.limits import is_file
 from cosim.params import explain
 from cosim.plaintext import file_name
-from cosim.replay.members import replay
+from cosim.replay.exchange import replay
 from cosim.scenario import Scenario, override, plug, rename
 from cosim.trace import Trace
-from cosim.trust import SCENARIOS, available, foreign, refuse_foreign
+from cosim.trust import SCENARIOS, available, foreign, is_trusted, refuse_foreign
 
 CODE = ".py"
 TRACE = ".h5"
+_ON_BASE = ("base", "name", "about", "set")
+_MOST_BASES = 8
 
 
 def find(name: str | Path, trusted: Collection[str | Path] = (), replaced: Collection[str] = ()) -> Scenario:
-    """The scenario of a name in the list, of a .py file (code, which is run), or of a trace (data).
+    """The scenario of a name in the list, of a .py file (code, which is run), of a YAML or JSON file, or of a trace.
 
     trusted: files that may name code of any kind; replaced: members in whose place another simulator is put anyway.
     Raises ScenarioError, also for a file of data that names code nobody announces (`cosim.trust`), and TraceError.
@@ -43,10 +53,12 @@ def find(name: str | Path, trusted: Collection[str | Path] = (), replaced: Colle
         return _from_trace(path, trusted, replaced)
     if path.suffix == CODE:
         return _from_code(path)
+    if path.suffix.lower() in ENDINGS:
+        return _from_data(path, trusted, replaced)
     if os.sep in name or path.suffix or is_file(path):
         there = "" if is_file(path) else "no scenario file at "
         raise ScenarioError(f"{there}{cut(name)}: a scenario is a name from cosim run --list, or a file that ends in "
-                            f"{', '.join((CODE, TRACE))}")
+                            f"{', '.join((CODE, *ENDINGS, TRACE))}")
     names = available()
     if name not in names:
         raise ScenarioError(unknown("scenario", name, names))
@@ -94,6 +106,47 @@ def _from_trace(path: Path, trusted: Collection[str | Path], replaced: Collectio
         scenario = Scenario.from_json(str(trace.attrs.get("scenario", "")))
     refuse_foreign(foreign(scenario, replaced), path, trusted)
     return scenario
+
+
+def _from_data(path: Path, trusted: Collection[str | Path], replaced: Collection[str], depth: int = 0) -> Scenario:
+    """depth: how many files named this one as their base."""
+    data = read(path)
+    base, code = data.get("base"), []
+    if base is not None and (not isinstance(base, str) or not base):
+        raise ScenarioError(f"{path}: base = {shown(base)}; name a scenario or a file")
+    if base and is_code(base):
+        code.append(("base", base))
+    refuse_foreign(code, path, trusted)  # before it is run
+    try:
+        scenario = _on_base(path, data, trusted, replaced, depth) if "base" in data else Scenario(**data)
+    except ScenarioError as err:
+        raise ScenarioError(str(err) if str(path) in str(err) else f"{path}: {err.args[0]}") from None
+    refuse_foreign(foreign(scenario, replaced), path, trusted)
+    if is_trusted(path, trusted):
+        _see_beside(path)
+    return scenario
+
+
+def _on_base(path: Path, data: Mapping[str, Any], trusted: Collection[str | Path], replaced: Collection[str],
+             depth: int) -> Scenario:
+    """The scenario of a file that says what is different from its base."""
+    if wrong := [key for key in data if key not in _ON_BASE]:
+        raise ScenarioError(f"{unknown('field of a file with base', wrong[0], _ON_BASE)}; other fields stand in set, "
+                            "as member.field")
+    if depth >= _MOST_BASES:
+        raise ScenarioError(f"more than {_MOST_BASES} files stand on each other, or they stand in a circle")
+    settings = {} if data.get("set") is None else data["set"]
+    if not isinstance(settings, dict):
+        raise ScenarioError(f"set = {shown(settings)}; write member.field: value, a line each")
+    base = data["base"]
+    if base is None:
+        raise ScenarioError("base is empty; name a scenario or a file")
+    there = Path(base)
+    file = path.parent / there if there.suffix or os.sep in base else there
+    scenario = (_from_data(file, trusted, replaced, depth + 1) if file.suffix.lower() in ENDINGS else
+                find(file if file is not there else base, trusted, replaced))
+    scenario = override(scenario, {key: json.dumps(value) for key, value in settings.items()})  # texts stay texts
+    return scenario.replace(**{key: data[key] for key in ("name", "about") if key in data})
 
 
 def _from_code(path: Path) -> Scenario:

@@ -23,16 +23,18 @@ from cosim.console import (
     say,
     settings_of,
 )
+from cosim.datafile import FORMATS, dump
 from cosim.digest import Digest
 from cosim.drivers.plan import Plan
 from cosim.errors import CosimError, ScenarioError, TraceError
-from cosim.experiment import DRIVERS, Experiment, Result
+from cosim.experiment import DRIVERS, Experiment
 from cosim.imports import old_names
 from cosim.progress import working
 from cosim.report import write_page
 from cosim.reporting.definition import live_tables
 from cosim.reporting.live import live_view
 from cosim.request import changed, default_out, find, shipped
+from cosim.result import Result
 from cosim.scenario import Scenario, leaves
 from cosim.trace import Trace
 from cosim.trace.compare import compare
@@ -46,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
     p = command_parser("run", epilog="Exit codes: 0 completed, 1 internal, 2 request, 3 simulator, 4 solver, 5 trace, "
                        "130 stopped.")
     p.add_argument("scenario", nargs="?", metavar="SCENARIO",
-                   help="a name from --list, a .py file, or a trace (.h5) to run again and compare")
+                   help="a name from --list, a .py, .yaml or .json file, or a trace (.h5) to run again and compare")
     p.add_argument("--until", metavar="TIME", help="simulated time to run, e.g. 90min, 24h, 7d")
     p.add_argument("--seed", type=int, metavar="N", help="the one seed of the run (default: the scenario's)")
     add_settings(p)
@@ -72,6 +74,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--quiet", action="store_true", help="no progress, no summary")
     p.add_argument("--list", action="store_true", help="list the scenarios and end")
     p.add_argument("--show", action="store_true", help="show the resolved scenario and its wiring and end")
+    p.add_argument("--format", choices=("text", *FORMATS), help="form of --show: lines to read with the wiring (text, "
+                   "the default), or a scenario file that runs (yaml, json)")
     return p
 
 
@@ -98,6 +102,8 @@ def _run(args: argparse.Namespace) -> int:
         return 0
     if not args.scenario:
         raise ScenarioError("name a scenario; cosim run --list shows them")
+    if args.format and not args.show:
+        raise ScenarioError(f"--format {args.format} goes with --show")
     until_s = parse_duration(args.until) if args.until is not None else None
     again = args.scenario.endswith(".h5") and args.out is not None and args.out.exists()
     if again and args.out.samefile(args.scenario):
@@ -106,13 +112,17 @@ def _run(args: argparse.Namespace) -> int:
         scenario = _as_asked(args)
         experiment = Experiment(scenario, args.driver, until_s, args.out or default_out(scenario), args.force,
                                 rt_factor=args.rt_factor, durable=args.fsync)
-        before, plan = (None, experiment.plan()) if args.show else (experiment.preflight(), None)
+        before = Digest() if args.show else experiment.preflight()
+        plan = experiment.plan() if args.show and args.format in (None, "text") else None
     if plan is not None:
         _print_show(console, experiment, plan)
         return 0
+    if args.show:
+        print(dump(experiment.resolved.scenario.model_dump(mode="json"), args.format), end="")
+        return 0
     if not args.quiet:
         _print_header(console, experiment)
-        print_digest(console, before or Digest())
+        print_digest(console, before)
     watched = (live_view(experiment.control, experiment.scenario.name, experiment.resolved.until,
                          tables=live_tables(scenario.model_dump())) if args.live
                else _progress(experiment, args.quiet))
@@ -217,7 +227,7 @@ def _print_header(console: Console, experiment: Experiment) -> None:
     say(console, f"{scenario.name}: {scenario.about}", "bold")
     warmup = f" after {format_time(scenario.warmup_s)} of warm-up" if scenario.warmup_s else ""
     say(console, f"{format_time(scenario.until_s)} simulated{warmup}, driver {experiment.driver}, "
-        f"seed {scenario.seed}, trace {experiment.out}")
+        f"seed {scenario.seed}, trace {experiment.path}")
 
 
 def _print_result(console: Console, result: Result) -> None:

@@ -135,7 +135,7 @@ class Scenario(_Data):
     about: str = Field(min_length=1, description="one line for --list")
     start: Date = Field("2026-01-01T00:00:00", description="date of t = 0, ISO 8601, taken as UTC")
     until_s: Seconds | None = Field(DAY_S, gt=0, description="horizon; null: as long as the workload lasts")
-    warmup_s: Seconds = Field(0.0, ge=0, description="run before until_s, kept out of the summary (M07)")
+    warmup_s: Seconds = Field(0.0, ge=0, description="run before until_s, kept out of the summary")
     resolution_s: Seconds = Field(MIN_S, ge=0.001, description="one bus step, s")
     flush_s: Seconds = Field(HOUR_S, gt=0, description="simulated time between writes to the trace")
     seed: int = Field(0, ge=0, lt=2**63)

@@ -1,9 +1,9 @@
 """One random stream per (seed, episode, member, purpose).
 
 Streams are independent, and stay the same when another member is added or draws more: two policies meet the same
-arrivals (common random numbers, model decision 8).
+arrivals (common random numbers).
 
-Rows of the model: I37, M16.
+Rows: I37, M16.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A page asks for one by a line `<!-- made: NAME -->`; mkdocs (as its hook) puts it there when the site is built, and
 `python docs/generate.py NAME` prints it. Nothing that is made is stored, so nothing can go stale.
 
-Rows of the model: X01.
+Rows: X01.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PACKAGES = ("cosim", "agents", "simulators", "scenarios")
 TAGGED = (*PACKAGES, "docs")
 MARK = re.compile(r"^<!-- made: (\w+) -->$", re.MULTILINE)
 SOURCE = re.compile(r"^<!-- source: (\S+) -->$", re.MULTILINE)
-_CLAIM = re.compile(r"Rows of the model: ([^.]*)\.")
+_CLAIM = re.compile(r"^Rows: ([^.]*)\.\s*\Z", re.MULTILINE)
 _TAG = re.compile(r"([A-Z])(\d\d)(?:-(\d\d))?")
 
 
@@ -294,7 +294,7 @@ class Row:
     id, name   of docs/rows.csv
     state      a key of STATES
     says       how it is read here, or what of it is missing; '' where there is nothing to add
-    modules    those whose docstring claims it in its line "Rows of the model: ..."
+    modules    those whose docstring claims it in its line "Rows: ..."
     tests      "module::function" of the tests marked with it, `@pytest.mark.rows(...)`
     """
 
@@ -364,7 +364,7 @@ def joined(table: Iterable[Mapping[str, str]], claims: Mapping[str, Sequence[str
 
 
 def claimed(source: str) -> list[str]:
-    """IDs in the line "Rows of the model: E01-03, U18." of a module's docstring; ValueError where it says else."""
+    """IDs in the line "Rows: E01-03, U18." of a module's docstring; ValueError where it says else."""
     about = ast.get_docstring(ast.parse(source)) or ""
     return [row for line in _CLAIM.findall(about) for row in ids_of(line)]
 
@@ -389,7 +389,33 @@ def ids_of(text: str) -> list[str]:
     return out
 
 
-MAKERS = {"cli": cli, "scenarios": scenarios, "ports": ports, "floors": floors, "house": house, "coverage": coverage}
+# --- speed ------------------------------------------------------------------------------------------------------------
+
+
+def speed() -> str:
+    """The tables of benchmarks/baseline.json, with the command, the machine and the day of each section; of a section
+    that was measured in several sizes the largest."""
+    record = importlib.import_module("benchmarks.record")
+    held = record.read(record.BASELINE)
+    out = []
+    for name in dict.fromkeys(name for size in ("full", "normal", "quick") for name in held.get(size, {})):
+        section = next(held[size][name] for size in ("full", "normal", "quick") if name in held.get(size, {}))
+        out += [f"### {name}", "", f"`{section['command']}`, {section['measured']}, {section['machine']}", ""]
+        for table in record.tables(section):
+            out += [f"**{table.title}**", "", _table(table.columns, table.rows), ""]
+            out += [table.note, ""] if table.note else []
+        out += [f"Left out: {text}\n" for text in section["skipped"]]
+    return "\n".join(out)
+
+
+def renamed() -> str:
+    """Names of version 0.1 and those of today, of modules that changed more than the package they are in."""
+    moved = importlib.import_module("cosim.imports")._MOVED
+    return _table(("version 0.1", "today"), [(f"`{then}`", f"`{now}`") for then, now in sorted(moved.items())])
+
+
+MAKERS = {"cli": cli, "scenarios": scenarios, "ports": ports, "floors": floors, "house": house, "coverage": coverage,
+          "speed": speed, "renamed": renamed}
 
 
 def main(words: list[str]) -> int:

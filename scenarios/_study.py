@@ -3,7 +3,7 @@
 `study(...)` makes one scenario; the modules beside it differ only in what they pass. All values are parameters that
 `--set` reaches; where the paper's own value cannot work, the comment says which decision replaced it.
 
-Rows of the model: B07, I25, M03, M04, P01-42, U17, X16, Z01, Z03, Z07, Z08.
+Rows: B07, I25, M03, M04, P01-42, U17, X16, Z01, Z03, Z07, Z08.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def study(name: str, about: str, *, sites: dict[str, dict[str, Any]] = SITES, po
           mode: str = "joint", lambda_kw_per_kg_h: float = 0.01, train_rate_scale: float = TRAIN_RATE_SCALE,
           inf_size_scale: float = INF_SIZE_SCALE, profile: dict[str, Any] | None = None,
           cooling: dict[str, Any] | str | None = None) -> Scenario:
-    """One scenario of the study on the IEEE 33-node feeder (0-based buses, I25)."""
+    """One scenario of the study on the IEEE 33-node feeder (0-based buses)."""
     plant = {"cooling": cooling} if cooling else {}
     return Scenario(
         name=name, about=about, until_s="24h",

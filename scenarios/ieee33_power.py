@@ -1,6 +1,6 @@
-"""`ieee33` in power mode (B08): no carbon in the dispatch's objective, none in what the agents see.
+"""`ieee33` in power mode: no carbon in the dispatch's objective, none in what the agents see.
 
-Rows of the model: B08, I22.
+Rows: B08, I22.
 """
 
 from cosim.scenarios._study import study

@@ -4,7 +4,7 @@ Inference is offered at eight times the capacity and a training job has one minu
 nearly everything is dropped (2.2, 2.3); the cooling as printed has a PUE of 4 to 53, more than the feeder can carry.
 The run goes to its end and reports it: drops, PUE, elastic and held intervals. Column L of model.md 3 has the readings.
 
-Rows of the model: I01-03, I07-11, I13, I14, I19.
+Rows: I01-03, I07-11, I13, I14, I19.
 """
 
 from cosim.scenarios._study import (

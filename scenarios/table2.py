@@ -1,7 +1,7 @@
-"""A setting whose magnitudes come near the paper's Table II (I34): training x0.27, inference sizes x0.0225, base load
+"""A setting whose magnitudes come near the paper's Table II: training x0.27, inference sizes x0.0225, base load
 of mean 0.45, and the cooling variant with P_IT put into (20) in kW. Compared by orderings, never tuned to.
 
-Rows of the model: I34.
+Rows: I34.
 """
 
 from cosim.scenarios._study import study

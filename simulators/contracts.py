@@ -1,6 +1,6 @@
 """What a grid has to keep, of whatever make: intensities, losses, emissions and balances that can be.
 
-A scenario names CONTRACTS as its `contracts`; `python -m cosim.check grid` then checks this beside what the frame
+A scenario names CONTRACTS as its `contracts`; `cosim check grid` then checks this beside what the frame
 checks of every simulator.
 """
 

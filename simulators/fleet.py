@@ -3,7 +3,7 @@
 Both are data of a scenario (`shared.job_classes`, `shared.sites`), validated here, read by workload, aidc,
 controller and metrics.
 
-Rows of the model: M13.
+Rows: M13.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class JobClass:
     kw_per_to_s: Annotated[float, Field(ge=0, le=1e6, description="alpha of (13): power per throughput, kW/(TO/s)")]
     gpus_per_block: Annotated[int, Field(ge=1, le=1_000_000, description="b of (30), GPUs")] = 1
     max_blocks: Annotated[int, Field(ge=1, le=1_000_000, description="most blocks one job uses at once")] = 1
-    eligible_sites: Annotated[tuple[str, ...] | None, Field(description="U14: sites that may run it; null: all")] = None
+    eligible_sites: Annotated[tuple[str, ...] | None, Field(description="sites that may run it; null: all")] = None
     patience: Annotated[
         Literal["fixed", "exponential"],
         Field(description="each job gives up after deadline_s, or after a time drawn with that mean (inf; Erlang-A)")
@@ -144,10 +144,10 @@ class Site:
 
     @property
     def gpus(self) -> int:
-        """G = racks x GPUs per rack (P11)."""
+        """G = racks x GPUs per rack."""
         return self.racks * self.gpus_per_rack
 
 
 def may_run(job_class: JobClass, site: str) -> bool:
-    """U14: whether `site` is eligible for the class."""
+    """Whether `site` is eligible for the class."""
     return job_class.eligible_sites is None or site in job_class.eligible_sites

@@ -1,6 +1,6 @@
-"""Base load of a feeder's buses: what the network file says, times a daily shape (P07, M01).
+"""Base load of a feeder's buses: what the network file says, times a daily shape.
 
-Rows of the model: I24, M01, P07, Z06.
+Rows: I24, M01, P07, Z06.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _day(mean: float, harmonics: tuple[tuple[float, float], ...]) -> tuple[float
 
 SHAPES: dict[str, tuple[float, ...]] = {
     "ieee33_light": _day(0.40, _MIXED), "residential": _day(0.45, _RESIDENTIAL), "commercial": _day(0.45, _COMMERCIAL)}
-"""Daily shapes by name: 96 factors on the network's own loads. The paper prints no profile (I24, M01); these are ours:
+"""Daily shapes by name: 96 factors on the network's own loads. The paper prints no profile; these are ours:
 `ieee33_light` has the form usual for a mixed feeder, lowest before dawn with a morning shoulder and an evening peak,
 and is light enough (mean 0.40, 0.28 to 0.53) for the NCI that the paper reports; `residential` (mean 0.45, 0.28 to
 0.71) has a morning rise, a dip after noon and a sharp peak at 19:15; `commercial` (mean 0.45, 0.29 to 0.67) follows
@@ -137,7 +137,7 @@ class Profile(Adapter):
         self._factors = self.params.factors
 
     def notes(self) -> list[str]:
-        """Which base load it was, for no study prints its own (M01), and what of the network's loads nobody draws."""
+        """Which base load it was, for no study prints its own, and what of the network's loads nobody draws."""
         shape = self.params.shape if isinstance(self.params.shape, str) else f"{SLOTS} factors of the scenario"
         mean, peak = math.fsum(self._factors) / SLOTS, max(self._factors)
         lines = [f"{self.sid}: base load by shape {shape}, {mean:.3f} of the network's own loads on average, "
@@ -166,7 +166,7 @@ class ForecastProfileParams(ProfileParams):
 
 
 class ForecastProfile(Profile):
-    """A `Profile` that also tells the steps to come, perfectly: for a dispatch with a look-ahead (Z06)."""
+    """A `Profile` that also tells the steps to come, perfectly: for a dispatch with a look-ahead."""
 
     PARAMS = ForecastProfileParams
     MODELS = {

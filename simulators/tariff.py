@@ -1,10 +1,11 @@
-"""Electricity price by the time of day or from a table, and its forecast (P05, I19).
+"""Electricity price by the time of day or from a table, and its forecast.
 
-Rows of the model: I19, P05.
+Rows: I19, P05.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -48,7 +49,7 @@ class TimeOfUseParams:
     base_usd_per_kwh: Annotated[Price, Field(description="outside all windows, USD/kWh; may be negative")] = 0.1
     windows: Annotated[tuple[PriceWindow, ...], Field(description="the first that holds is the price")] = (
         PriceWindow(11.0, 15.0, 0.3), PriceWindow(19.0, 23.0, 0.03))
-    boundary: Annotated[Boundary, Field(description="whether a window's end belongs to it (I19)")] = "half_open"
+    boundary: Annotated[Boundary, Field(description="whether a window's end belongs to it")] = "half_open"
     deferrals_s: Annotated[tuple[Seconds, ...], Field(
         min_length=1, max_length=1000, description="leads of the forecast, s")] = tuple(
         h * HOUR_S for h in (0.0, 2.0, 4.0, 6.0, 8.0, 10.0))
@@ -112,7 +113,7 @@ class TimeOfUse(Continuing):
         early = [lead for lead in self.params.deferrals_s if lead < 0]
         if early:
             raise ScenarioError(f"{self.sid}.deferrals_s holds {early[0]:g} s; a lead is 0 or more")
-        self._known: dict[float, tuple[float, list[float]]] = {}
+        self._known = _prices_by_time_of_day(self.params)
         self._series = None if self.params.prices is None else Held(
             _table(self.params, self.sid), "price_usd_per_kwh", self.sid, f"{self.sid}.prices")
 
@@ -143,6 +144,12 @@ class TimeOfUse(Continuing):
     def notes(self) -> list[str]:
         """How the table was read."""
         return [] if self._series is None else [f"{self.sid}: {text}" for text in self._series.notes(self.step_s)]
+
+
+@lru_cache(maxsize=64)
+def _prices_by_time_of_day(p: TimeOfUseParams) -> dict[float, tuple[float, list[float]]]:
+    """Time of day, s -> price and forecast, as far as they have been worked out; one for all worlds of a tariff."""
+    return {}
 
 
 def _table(p: TimeOfUseParams, member: str) -> DataTable:

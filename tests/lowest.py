@@ -61,6 +61,7 @@ SUBSETS = {
              "tests/agents/test_training.py::test_a_pettingzoo_environment_trains_and_resumes",
              "tests/agents/test_training.py::test_spaces_become_parts",
              "tests/test_docs.py::test_the_site_builds_without_a_warning"),
+    "xarray": ("tests/cosim/test_simulate.py",),
 }
 """What runs with each extra installed: files and tests."""
 COMMANDS = {"pip-audit": (sys.executable, "-m", "pip_audit", "--version"), "ruff": ("ruff", "check", ".")}

@@ -19,7 +19,8 @@ SHIPPED = ("cosim", "agents", "simulators", "scenarios")
 BESIDE = ("tests", "docs", "examples", "benchmarks")
 NO_RUN = {"browser", "docs", "audit", "test"}
 """Extras of those who work on this, not of those who run it."""
-PART_OF = {"pydantic_core": "pydantic", "mosaik_components": "mosaik-pandapower-2", "opendssdirect": "opendssdirect-py"}
+PART_OF = {"yaml": "PyYAML", "pydantic_core": "pydantic", "mosaik_components": "mosaik-pandapower-2",
+           "opendssdirect": "opendssdirect-py"}
 """Import name -> distribution, where they differ by more than a dash."""
 NOT_IMPORTED = {
     "openpyxl": ("simulators/grid/network/file_scan.py", 'engine="openpyxl"', "pandas reads Excel files with it"),

@@ -6,6 +6,7 @@ comment on the line before a block:
     <!-- long: ARGUMENTS -->   appended to each `python -m cosim.run` and `cosim.agents.train` (or set before the
                                command when NAME=VALUE)
     <!-- network: WHY -->      not run: it needs the network
+    <!-- slow: WHY -->         not run: it takes minutes
     <!-- given: NAME -->       not run but written to that file
     <!-- output -->            not run: what the block before it must have printed, line by line
     <!-- source: FILE -->      a file of the repository, copied beside and shown by the site
@@ -34,7 +35,7 @@ PAGES = sorted((ROOT / "docs").glob("*.md")) + [ROOT / "README.md"]
 BLOCK = re.compile(r"(?:^<!-- (?P<mark>[^\n]*?) -->\n)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
 DECIMAL = re.compile(r"-?\d+\.\d+$")
 SOURCE = re.compile(r"^<!-- source: (\S+) -->$", re.MULTILINE)
-MARKS = {"long", "network", "given", "output", "run command", "test command", "map"}
+MARKS = {"long", "network", "slow", "given", "output", "run command", "test command", "map"}
 TRAINING = "cosim.agents.train"
 COMMANDS = {TRAINING: TRAINING, "cosim.agents.evaluate": "cosim.agents.evaluate", "cosim.run": "cosim.run",
             "cosim.report": "cosim.report", "cosim.check": "cosim.check",
@@ -133,7 +134,7 @@ def test_every_block_runs(page, folder):
                     f"{page.name} shows '{line}', which was not printed")
         elif mark == "run command":  # what comes after the installation
             run_line(text.replace(".venv/bin/", "").rpartition("&&")[2].strip(), "--until 15min")
-        elif kind == "console" and mark not in ("network", "test command"):
+        elif kind == "console" and mark not in ("network", "slow", "test command"):
             lines = text.replace("\\\n", "").splitlines()
             printed = "".join(run_line(line, words) for line in lines if line.strip())
         elif kind == "python":
@@ -144,7 +145,7 @@ def test_every_block_runs(page, folder):
 def test_marks_are_known_and_say_why(page):
     for mark, words, _, text in blocks(page):
         assert not mark or mark in MARKS, f"{page.name}: unknown mark '{mark}' before\n{text}"
-        assert mark not in ("long", "network", "given") or words, f"{page.name}: '{mark}' says nothing"
+        assert mark not in ("long", "network", "slow", "given") or words, f"{page.name}: '{mark}' says nothing"
     for path in SOURCE.findall(page.read_text()):
         assert (ROOT / path).is_file(), f"{page.name} shows {path}, which is not there"
 
@@ -183,12 +184,22 @@ def test_every_row_of_the_model_has_a_module_and_a_test_or_says_what_is_missing(
     assert not wrong, "\n".join(wrong)
 
 
+def test_the_terms_page_names_what_exists():
+    """Each place where a term is defined can be imported."""
+    names = re.findall(r"`(cosim\.[\w.]+)`", (ROOT / "docs" / "terms.md").read_text())
+    assert len(names) > 30
+    for name in names:
+        module, _, inside = name.rpartition(".")
+        holder = importlib.import_module(module)
+        assert hasattr(holder, inside) or importlib.util.find_spec(name), name
+
+
 def test_what_is_wrong_with_rows_is_said():
     made = generate()
     table = [{"id": name, "name": f"about {name}", "state": state, "says": says} for name, state, says in (
         ("E01", "", ""), ("E02", "", ""), ("E03", "", ""), ("U01", "part", ""), ("U02", "none", "no solver"),
         ("U03", "half", "x"))]
-    module = '"""Text.\n\nRows of the model: E01-02,\nU01.\n"""\nx = "Rows of the model: E03."\n'
+    module = '"""Text.\n\nRows: E01-02,\nU01.\n"""\nx = "Rows: E03."\n'
     claims = {"a.one": made.claimed(module), "a.two": ["U02", "E09", "U03"]}
     source = ('import pytest\n@pytest.mark.rows("E01", "U01-01")\n@pytest.mark.other\ndef test_a():\n    """E02."""\n'
               '@pytest.mark.rows("E03")\ndef helper():\n    pass\ndef test_b():\n    pass\n')
@@ -231,5 +242,6 @@ def test_the_site_builds_without_a_warning(tmp_path):
 
 def test_marks_are_listed():
     """The blocks that are not run as they stand, so that the list is looked at when it grows."""
-    marked = [(page.stem, mark) for page in PAGES for mark, *_ in blocks(page) if mark in ("network",)]
-    assert marked == [("index", "network")]  # README's two commands are marked by name; their last part is run
+    marked = [(page.stem, mark) for page in PAGES for mark, *_ in blocks(page) if mark in ("network", "slow")]
+    assert marked == [("developing", "slow"), ("index", "network"), ("speed", "slow")]
+    # README's two commands are marked by name; their last part is run

@@ -22,24 +22,24 @@ FLOORS = [
     {"cosim.clock", "cosim.console", "cosim.tables.dates", "cosim.plausible", "cosim.ports", "cosim.params",
      "cosim.drivers.remote", "cosim.trace.inert", "cosim.trace.machine", "cosim.trace.seal", "cosim.seeds"},
     {"cosim.trace.supervised", "cosim.trace.blocks"},
-    {"cosim.commands.main", "cosim.progress", "cosim.tables.axis", "cosim.trace.journal", "cosim.scenario",
-     "cosim.tables.files", "cosim.trace.reader"},
+    {"cosim.commands.main", "cosim.datafile", "cosim.progress", "cosim.tables.axis", "cosim.trace.journal",
+     "cosim.scenario", "cosim.tables.files", "cosim.trace.reader"},
     {"cosim.trace"},
     {"cosim.hooks", "cosim.trace.compare", "cosim.trace.writer", "cosim.trace.series", "cosim.tables.table"},
     {"cosim.adapter", "cosim.trace.rescue"},
-    {"cosim.drivers.resolve", "cosim.trust"},
-    {"cosim.drivers.plan", "cosim.replay.recording", "cosim.serve"},
+    {"cosim.drivers.event_loop", "cosim.drivers.resolve", "cosim.trust"},
+    {"cosim.drivers.plan", "cosim.replay.recording", "cosim.result", "cosim.serve"},
     {"cosim.drivers.instrument"},
     {"cosim.drivers.native", "cosim.replay.members"},
     {"cosim.drivers.mosaik_bus", "cosim.reporting"},
-    {"cosim.experiment"},
+    {"cosim.experiment", "cosim.replay.exchange"},
     {"cosim.reporting.chart", "cosim.reporting.text"},
     {"cosim.reporting.data", "cosim.reporting.paper"},
     {"cosim.reporting.definition"},
     {"cosim.reporting.general", "cosim.reporting.live", "cosim.reporting.overview"},
     {"cosim.reporting.content", "cosim.reporting.page"},
     {"cosim.report", "cosim.request"},
-    {"cosim.run", "cosim.conformance", "cosim.commands.new"},
+    {"cosim.run", "cosim.conformance", "cosim.commands.new", "cosim.simulation"},
     {"cosim.check", "cosim.trace.command", "cosim.learning.vector"},
     {"cosim.__main__", "cosim.trace.__main__", "cosim.learning.batch", "cosim.learning.workers"},
     {"cosim.learning.environment", "cosim.learning.pettingzoo"},
@@ -60,6 +60,7 @@ OWNERS = {
     "plotly": {"cosim.reporting.page"},
     "matplotlib": {"cosim.reporting.paper"},
     "mosaik": {"cosim.drivers.mosaik_bus"},
+    "yaml": {"cosim.datafile"},
     "rich": {"cosim.console", "cosim.progress", "cosim.reporting.live"},
     "mosaik_api_v3": {"cosim.adapter", "cosim.hooks", "cosim.drivers.remote", "cosim.serve",
                       "cosim.drivers.mosaik_bus"},
@@ -68,7 +69,7 @@ OWNERS = {
               "cosim.agents.learn.networks.parallel", "cosim.agents.learn.ppo", "cosim.agents.learn.team"},
     "safetensors": {"cosim.agents.learn.checkpoint"},
 }
-LAZY = {"cosim.drivers.mosaik_bus"}
+LAZY = {"cosim.drivers.mosaik_bus", "pandas", "xarray"}
 """What may be imported inside a function: it brings a library that is heavy, or that only some install."""
 AGENTS_MAY_USE = {"cosim.errors", "cosim.limits", "cosim.params", "cosim.seeds", "cosim.units"}
 AGENTS_ROOF = {"cosim.agents.action_spaces", "cosim.agents.curves", "cosim.agents.evaluate", "cosim.agents.request",
@@ -109,7 +110,9 @@ def nodes_of(path: Path) -> list[ast.AST]:
 @cache
 def imports_of(path: Path) -> list[str]:
     """Imported modules, wherever in the file they stand."""
-    return [target for node in nodes_of(path) for target in targets_of(node)]
+    public = {id(inner) for node in nodes_of(path) if name_of(path) == "cosim" and isinstance(node, ast.If)
+              and ast.unparse(node.test) == "TYPE_CHECKING" for inner in ast.walk(node)}  # imported when they are used
+    return [target for node in nodes_of(path) if id(node) not in public for target in targets_of(node)]
 
 
 def targets_of(node: ast.AST) -> list[str]:
@@ -164,7 +167,7 @@ GENERAL_WORDS = {"jobs", "gpus", "power", "status", "workload", "report"}
 """Names of ports, models and members that are words of their own: of units, of a run, of English."""
 EXAMPLES = {"cosim.run": {"grid", "Bus", "p_load_kw"}, "cosim.scenario": {"grid", "p_load_kw"},
             "cosim.check": {"grid", "aidc", "p_load_kw"},
-            "cosim.console": {"grid"}, "cosim.replay.members": {"grid", "tariff"}}
+            "cosim.console": {"grid"}, "cosim.replay.exchange": {"grid", "tariff"}}
 """In words for people: 'write member.port, for example grid.p_load_kw'."""
 
 

@@ -7,7 +7,7 @@ GPUs are, releases all but a few of its training jobs at once, splits GPUs as it
 and supplies air near the top of the box, as an operator would who knows neither prices nor carbon: the same for every
 method.
 
-Rows of the model: A01-05, E26, E28.
+Rows: A01-05, E26, E28.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LEAST = 0.01
 
 
 def manager_parts(facts: FleetFacts, classes: Sequence[str]) -> tuple[Part, ...]:
-    """(26): one simplex per class over its eligible sites (U14)."""
+    """(26): one simplex per class over its eligible sites."""
     return tuple(
         Simplex(f"site of {name}", facts.n_sites, tuple(ok),
                 tuple(project_simplex([float(g) for g in facts.gpus], ok)))

@@ -1,9 +1,9 @@
-"""From continuous actions to whole things: jobs per site, jobs per release time, GPUs in blocks (U09-U11, A07).
+"""From continuous actions to whole things: jobs per site, jobs per release time, GPUs in blocks.
 
 Pure functions on short sequences (a handful of sites, classes or leads). They run many times a minute, where plain
 Python is several times faster than small arrays.
 
-Rows of the model: A07, E29-31, I13, U09-11.
+Rows: A07, E29-31, I13, U09-11.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ROUNDING = 1e-9
 
 
 def largest_remainder(total: int, shares: Sequence[float]) -> list[int]:
-    """Whole numbers that sum to `total` and differ from shares * total by less than 1 each (U09, U10; stateless, I13).
+    """Whole numbers that sum to `total` and differ from shares * total by less than 1 each; without memory.
 
     shares: non-negative, at least one > 0; they are normalised. Of equal fractions the lowest index wins. With
     `total` = 1 this is an argmax: the job goes to the largest share, every time. ValueError on a negative `total`.
@@ -32,7 +32,7 @@ def largest_remainder(total: int, shares: Sequence[float]) -> list[int]:
 def largest_remainder_carry(
     total: int, shares: Sequence[float], carry: Sequence[float]
 ) -> tuple[list[int], list[float]]:
-    """The same with error diffusion: what an index was owed before decides who gets the remaining units (I13).
+    """The same with error diffusion: what an index was owed before decides who gets the remaining units.
 
     carry: per index, the units owed (> 0) or overpaid (< 0) so far; zeros at the start; sums to 0. Returns the
     whole numbers and the new carry (a fresh list). The numbers keep every property of `largest_remainder` (each
@@ -110,7 +110,7 @@ def gpu_blocks(shares: Sequence[float], capacity: int, block_sizes: Sequence[int
 
 
 def project_simplex(raw: Sequence[float], eligible: Sequence[bool]) -> list[float]:
-    """Any raw shares as shares on the simplex over the eligible indices (A07, (26)).
+    """Any raw shares as shares on the simplex over the eligible indices (26).
 
     Negative and ineligible entries become 0, the others are divided by their sum; if nothing is left every eligible
     index gets the same. ModelError on a value that is not finite, ValueError if nothing is eligible.
@@ -128,14 +128,14 @@ def project_simplex(raw: Sequence[float], eligible: Sequence[bool]) -> list[floa
 
 
 def project_shares(raw: Sequence[float]) -> list[float]:
-    """Any raw GPU shares as non-negative shares with a sum of at most 1 (A07, (29)). ModelError if not finite."""
+    """Any raw GPU shares as non-negative shares with a sum of at most 1 (29). ModelError if not finite."""
     kept = [float(x) if x > 0.0 else 0.0 for x in raw]
     total = _finite_sum(kept, raw)
     return [x / total for x in kept] if total > 1.0 else kept
 
 
 def project_box(raw: float, low: float, high: float) -> float:
-    """`raw` moved into [low, high] (A07, (24)). ModelError if it is not finite."""
+    """`raw` moved into [low, high] (24). ModelError if it is not finite."""
     _finite_sum((raw,), (raw,))
     return float(min(max(raw, low), high))
 

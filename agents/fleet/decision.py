@@ -4,7 +4,7 @@ Axes: M job classes (training and inference, in the scenario's order), Mtrain tr
 H permitted deferrals. Rows are sequences of floats; a policy that computes with arrays converts them itself. Values
 are read only.
 
-Rows of the model: U14, U15.
+Rows: U14, U15.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class FleetFacts:
     deadline_s             (M,) latest finish (train) or start (inf) after arrival, s
     gpus_per_block         (M,) GPUs per block (train) or per job (inf)
     max_blocks             (M,) blocks one job uses at most
-    eligible               (M, N) which site may run which class (U14)
-    deferrals_s            (H,) permitted deferrals of training jobs, ascending, s (U15)
+    eligible               (M, N) which site may run which class
+    deferrals_s            (H,) permitted deferrals of training jobs, ascending, s
     supply_temp_low_degc, supply_temp_high_degc   box of (24), degC
     classes, sites         (M,), (N,) their names; () where nobody gives them
     top_to_per_s           (N, M) work per s of a job on all the blocks it can use at a site, 0 where none fits, TO/s;
@@ -85,12 +85,12 @@ class EnergyModel:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What is known at the start of a minute, before any action (decision 10).
+    """What is known at the start of a minute, before any action.
 
     time_s                  start of the minute, s
     price_usd_per_kwh       electricity price now
     forecast_usd_per_kwh    (H,) price at now + each deferral
-    nci_kg_per_kwh          (N,) nodal carbon intensity at each site, or None: the policy must do without (B08, I22)
+    nci_kg_per_kwh          (N,) nodal carbon intensity at each site, or None: the policy must do without
     power_kw                (N,) mean power of each site in the last minute, kW
     arrivals                (M,) jobs that arrived in the last minute
     arrivals_work_to        (M,) their work, TO
@@ -101,11 +101,11 @@ class Observation:
                             less than an hour and still make it
     slack_min               (N,) time that training could stand still and meet its deadlines; < 0: some will be late
     free_gpu_ratio          (N,) share of idle GPUs in the last minute, 0..1
-    site_carry              (M, N) jobs each site is owed by rounding (I13); zeros when rounding keeps no state
+    site_carry              (M, N) jobs each site is owed by rounding; zeros when rounding keeps no state
     deferral_carry          (N, Mtrain, H) the same for release times
     deferred_by_lead        (N, Mtrain, H) jobs sent that are not yet released, by the deferral they were given
     deferred_by_time        (N, Mtrain, H) the same jobs by the time left, each in the first deferral that covers it
-    mci_kg_per_kwh          (N,) marginal carbon intensity at each site; None: hidden, or nobody computes it (I31)
+    mci_kg_per_kwh          (N,) marginal carbon intensity at each site; None: hidden, or nobody computes it
     """
 
     time_s: float

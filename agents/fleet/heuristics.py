@@ -3,7 +3,7 @@
 All but `random` split a site's GPUs by one rule (`GpuRule`) and differ only in where and when they send jobs.
 `cosim.agents.fleet.policies` builds one by name.
 
-Rows of the model: Z02.
+Rows: Z02.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class PolicyOptions:
     weights            (N,) relative shares of the sites, read by `static` alone
     drain_min          inference gets the GPUs that would work its queue off in this time, min
     fill_horizon_min   `nci_priority` calls a site full at this much unfinished work per GPU, min
-    supply_temp_degc   supply air temperature, degC; the warmest is the cheapest in (19)-(24) (I12)
+    supply_temp_degc   supply air temperature, degC; the warmest is the cheapest in (19)-(24)
     reward, energy     weights of (32), and what a site draws, read by `myopic_oracle` alone; None: nobody knows
     """
 
@@ -161,7 +161,7 @@ class Uniform:
 
 
 class Static(Uniform):
-    """Fixed shares, e.g. 1:2:7 (B05) or 1:1:8 (B06), whatever happens."""
+    """Fixed shares, e.g. 1:2:7 or 1:1:8, whatever happens."""
 
     def __init__(self, facts: FleetFacts, options: PolicyOptions, rng: np.random.Generator) -> None:
         super().__init__(facts, options, rng)
@@ -234,7 +234,7 @@ class NciPriority(Uniform):
 
 
 class MciPriority(NciPriority):
-    """`NciPriority` by marginal intensity: what all sources emit more if a site draws one kW more (I31, Z04)."""
+    """`NciPriority` by marginal intensity: what all sources emit more if a site draws one kW more."""
 
     def intensity(self, observation: Observation) -> Vector:
         """(N,) marginal intensities, kg/kWh; ModelError if nobody computes them."""

@@ -4,10 +4,10 @@
 their numbers stand in that row, so that the two cannot part. Beyond the paper (`full`): the manager sees unfinished
 work per site and class and what rounding owes, a site its inference queue, running jobs, unfinished work, what rounding
 owes its release times, how many of its deferred jobs are of which deferral and when they are due, how many training
-jobs are late or nearly, and how its GPUs would usually be split. Totals alone (the paper's S09) hide whether work can
+jobs are late or nearly, and how its GPUs would usually be split. Totals alone hide whether work can
 still meet its deadline, so that a critic could charge a bad deferral only half a day later, when the job is dropped.
 
-Rows of the model: E25, E27, I26, S01-12, S15, T09, U08.
+Rows: E25, E27, I26, S01-12, S15, T09, U08.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def manager_view(facts: FleetFacts, sight: Sight, numbers: Numbers | None = None
 
 
 def site_view(facts: FleetFacts, sight: Sight, i: int, numbers: Numbers | None = None) -> View:
-    """(27) of site `i`, before the manager has acted: S13, S14 are the fleet's arrivals (decision 10)."""
+    """(27) of site `i`, before the manager has acted: its last two entries are the fleet's arrivals."""
     numbers = numbers or Numbers(facts, sight)
     view, at, train, inf = View(numbers), numbers.at, list(facts.train), list(facts.inf)
     trained = [sight.classes[m] for m in train]

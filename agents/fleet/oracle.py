@@ -150,7 +150,7 @@ class MyopicOracle:
         return self.weights.c2_per_usd * price_usd_per_kwh + self.weights.c3_per_t * kg_per_kwh / KG_PER_T
 
     def _carbon_kg_per_kwh(self, observation: Observation) -> Vector:
-        """(N,) what one kWh adds to R3; zeros in power mode, where c3 is 0 (B08)."""
+        """(N,) what one kWh adds to R3; zeros in power mode, where c3 is 0."""
         if observation.nci_kg_per_kwh is None or not self.weights.c3_per_t:
             return [0.0] * self.facts.n_sites
         if self.weights.carbon == "attributed":

@@ -1,6 +1,6 @@
 """The shared reward (32), term by term.
 
-The weights fix what is worth doing (decision 7). A busy GPU of the study trains 6e4 TO a minute and draws 0.7 kW, with
+The weights fix what is worth doing. A busy GPU of the study trains 6e4 TO a minute and draws 0.7 kW, with
 cooling (PUE 1.25) 0.0146 kWh a minute. At the usual price (0.1 USD/kWh, 0.3 to 0.9 kg/kWh) that is 0.02 x 0.00146 USD +
 1 x 4.4e-6 to 1.3e-5 t = 3.4e-5 to 4.2e-5; the same minute earns c1 x 6e4 / 72e6 = 4.2e-5 with c1 = 0.05. So work pays
 at the usual price and below it, not at the peak (0.3 USD/kWh: 9e-5 to 1e-4), where it is done only because an LLM job
@@ -8,7 +8,7 @@ that is dropped costs c4 = 1, and all its 11 517 GPU-minutes even at the usual p
 drown what policies differ in: over days all of them serve what arrives, and R1 is mostly the arrivals' noise. It would
 also make deferral a loss at any price, as what is done later counts less (discount).
 
-Rows of the model: E32, I20, I21, M02, R01-06.
+Rows: E32, I20, I21, M02, R01-06.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ _URGENT_DROPS = 0.1
 
 @params
 class RewardWeights:
-    """c1..c5 of (32) and what R3 counts. The same for all methods; fixed before training (R01 to R06).
+    """c1..c5 of (32) and what R3 counts. The same for all methods; fixed before training.
 
     The reference of R1 does not grow with the fleet: a GPU-minute keeps its worth against its energy for any N.
     """
 
     c1_per_reference: Annotated[Weight, Field(description="c1: per minute of `reference_to_per_min` done")] = 0.05
     c2_per_usd: Annotated[Weight, Field(description="c2: per USD of energy")] = 0.02
-    c3_per_t: Annotated[Weight, Field(description="c3: per t of carbon; 0 in power mode (B08)")] = 1.0
+    c3_per_t: Annotated[Weight, Field(description="c3: per t of carbon; 0 in power mode")] = 1.0
     c4_per_train_job: Annotated[Weight, Field(description="c4: per dropped training job")] = 1.0
     c5_per_inf_job: Annotated[Weight, Field(description="c5: per dropped inference job")] = 1e-3
     reference_to_per_min: Annotated[
@@ -95,7 +95,7 @@ class Minute:
 
 
 def terms_of(minute: Minute, kinds: Sequence[str], weights: RewardWeights) -> tuple[float, ...]:
-    """The values of TERMS: R1 as a share of the reference, USD, t, jobs, jobs, TO, kWh, t, t, TO (I20, I21: energies
+    """The values of TERMS: R1 as a share of the reference, USD, t, jobs, jobs, TO, kWh, t, t, TO (energies
     with dt). A carbon that nobody knows is 0. Of many minutes at once where the numbers are arrays (B,). kinds: (M,)
     'train' or 'inf'."""
     power_kw, hours = minute.power_kw, minute.hours
@@ -116,7 +116,7 @@ def terms_of(minute: Minute, kinds: Sequence[str], weights: RewardWeights) -> tu
 
 
 def reward_of(terms: Sequence[float], weights: RewardWeights, sees_carbon: bool = True) -> float:
-    """(32) of one step, from the values of TERMS. sees_carbon: False is power mode, where c3 = 0 (B08).
+    """(32) of one step, from the values of TERMS. sees_carbon: False is power mode, where c3 = 0.
 
     R1 counts per minute of the step; steps of the study are one minute long.
     """

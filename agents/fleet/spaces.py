@@ -2,7 +2,7 @@
 
     cosim spaces
 
-Rows of the model: E33-38, I35, U21, X15.
+Rows: E33-38, I35, U21, X15.
 """
 
 from __future__ import annotations

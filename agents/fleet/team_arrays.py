@@ -2,7 +2,7 @@
 
 The environment that agents learn in and the policy that a trained team becomes use the same one.
 
-Rows of the model: L10, M12, S13-14.
+Rows: L10, M12, S13-14.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Sources: [MAT] the multi-agent transformer's published training code, [on-policy] the MAPPO authors' code, [here]
 measured or reasoned for one-minute steps of a data-centre fleet. All can be set: `--set learn.entropy=0.01`.
 
-Rows of the model: M11.
+Rows: M11.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Learning:
                                            "falling from std_start by a constant factor per day: what is learned last "
                                            "is what will be executed. None: no ceiling [here]")] = 0.3
     std_min: Annotated[float, Field(gt=0, le=3, description="exploration never falls below this [here]")] = 0.02
-    permute: Annotated[bool, Field(description="followers decide in a random order in every step of training (U16); "
+    permute: Annotated[bool, Field(description="followers decide in a random order in every step of training; "
                                    "without it always in the team's order, as [MAT] does")] = True
     frozen_leaders: Annotated[tuple[float, ...] | None, Field(
         description="the leaders' shares are these and are not learned (S-MAT), e.g. 1:2:7; none: learned")] = None
@@ -62,6 +62,10 @@ class Learning:
                                  "tasks, 5 with dexterous hands; 5 halves the cost of an update [MAT]")] = 5
     minibatches: Annotated[int, Field(ge=1, le=1000, description="parts of a pass; 1024-4096 samples each run fastest "
                                       "on a core, but 4 steps on 360 samples each learn more from a day [here]")] = 4
+    pieces: Annotated[int, Field(ge=1, le=64, description="a minibatch's gradient is the sum of so many pieces', each "
+                                 "a thread's where cores are free; on a GPU it is one. Numbers depend on it as sums do "
+                                 "on their order, not on how many cores there are. Pieces should have some hundred "
+                                 "samples: every one takes some ms to start [here]")] = 1
     learning_rate: Annotated[float, Field(gt=0, le=1, description="of Adam, all parts; 5e-4 in [MAT] [here]")] = 7e-4
     learning_rate_end: Annotated[float, Field(ge=0, le=1, description="share of it left at the end of the run, falling "
                                               "linearly; 0 is the optional schedule of [on-policy]")] = 0.1

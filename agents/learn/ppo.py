@@ -1,12 +1,16 @@
 """Proximal policy optimisation (Schulman et al. 2017) of a team's network on one rollout.
 
-Rows of the model: L19, T05, T08.
+Rows: L19, T05, T08.
 """
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 _SPREAD_MIN = 1e-4
+T, R = TypeVar("T"), TypeVar("R")
 
 
 class ValueScale:
@@ -105,23 +110,63 @@ def improve(network: PolicyNetwork, optimizer: torch.optim.Optimizer, batch: Bat
             rng: np.random.Generator) -> dict[str, float]:
     """All epochs and minibatches, or until the policy has moved by `kl_limit`; returns the means of what was seen on
     the way, and how many epochs there were."""
-    count = len(batch) // batch.twins
+    count, descent = len(batch) // batch.twins, Descent(network, config)
     seen: list[Tensor] = []
     for _ in range(config.epochs):
         moved: list[Tensor] = []
         shuffled = torch.from_numpy(rng.permutation(count)).to(batch.observation.device)
         for groups in shuffled.tensor_split(min(config.minibatches, count)):
-            total, figures = loss(network, batch.part(groups), config)
-            optimizer.zero_grad(set_to_none=True)
-            total.backward()
-            norm = torch.nn.utils.clip_grad_norm_(network.parameters(), config.max_grad_norm)
+            figures = descent.gradient(batch, groups)
+            norm = torch.nn.utils.clip_grad_norm_(descent.weights, config.max_grad_norm)
             optimizer.step()
-            seen.append(torch.stack([*figures.values(), norm.detach()]))
+            seen.append(torch.stack([*figures.values(), norm]))
             moved.append(figures["kl"])
         if config.kl_limit is not None and float(torch.stack(moved).mean()) > config.kl_limit:
             break
     means = torch.stack(seen).mean(0).tolist()
     return dict(zip([*figures, "grad_norm"], means, strict=True)) | {"epochs": len(seen) / len(moved)}
+
+
+class Descent:
+    """The gradient of the loss of a minibatch, as the sum over pieces of it that threads share.
+
+    What a piece gives does not depend on who computes it, and sums are made in the pieces' order: the numbers depend
+    on `config.pieces`, not on the number of cores. On a GPU a minibatch is one piece.
+    """
+
+    def __init__(self, network: PolicyNetwork, config: Learning):
+        self.network, self.config = network, config
+        self.weights = [p for p in network.parameters() if p.requires_grad]
+
+    def gradient(self, batch: Batch, groups: Tensor) -> dict[str, Tensor]:
+        """Leaves the gradient at `groups` of twins in the weights; returns the figures of `loss`."""
+        parts = groups.tensor_split(min(self.config.pieces, len(groups)) if groups.is_cpu else 1)
+        found = beside(lambda part: self._piece(batch.part(part), len(part) / len(groups)), parts)
+        figures = {name: torch.stack([f[name] for f, _ in found]).sum(0) for name in found[0][0]}
+        for weight, *slopes in zip(self.weights, *(slopes for _, slopes in found), strict=True):
+            weight.grad = slopes[0] if len(slopes) == 1 or slopes[0] is None else sum(slopes[1:], slopes[0])
+        return figures
+
+    def _piece(self, batch: Batch, share: float) -> tuple[dict[str, Tensor], tuple[Tensor | None, ...]]:
+        total, figures = loss(self.network, batch, self.config)
+        slopes = torch.autograd.grad(total * share, self.weights, allow_unused=True)
+        return {name: x * share for name, x in figures.items()}, slopes
+
+
+def beside(do: Callable[[T], R], items: Sequence[T]) -> list[R]:
+    """[do(x) for x in items], the first in this thread and the others beside it where there are cores."""
+    if len(items) == 1 or _threads() is None:
+        return [do(x) for x in items]
+    rest = [_threads().submit(do, x) for x in items[1:]]
+    return [do(items[0]), *(x.result() for x in rest)]
+
+
+@cache
+def _threads() -> ThreadPoolExecutor | None:
+    """A thread for every core that this process may use but one; they wait without spinning, other than torch's own at
+    their barriers."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return ThreadPoolExecutor(cores - 1, "cosim-learn") if cores > 1 else None
 
 
 def loss(network: PolicyNetwork, batch: Batch, config: Learning) -> tuple[Tensor, dict[str, Tensor]]:

@@ -2,7 +2,7 @@
 
 Axes: T steps, B environments, n agents. Rewards are shared by the agents; values are each agent's own, in real units.
 
-Rows of the model: L16, L18, T06, T07.
+Rows: L16, L18, T06, T07.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Arrays in, arrays out (float32 unless said otherwise). Axes as in `cosim.agents.learn.spec`: B environments, n agents,
 O, C, A.
 
-Rows of the model: L01, L06, L07, L11, U16.
+Rows: L01, L06, L07, L11, U16.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The training loop: decide, step, record, learn; a log of every update, checkpoints that a killed run goes on from.
 
-Rows of the model: L02, L04, L17, L20.
+Rows: L02, L04, L17, L20.
 """
 
 from __future__ import annotations

@@ -12,13 +12,14 @@ from cosim.agents.learn.config import Learning
 from cosim.agents.learn.spec import AgentType, TeamSpec
 
 LEARNERS = ("value_output.", "critic.", "actions.")
-"""What the names of weights begin with that only learning needs."""
+"""Prefixes of the names of weights that only training uses; a team acts without them."""
 
 Shaped = Iterator[tuple[str, tuple[int, ...]]]
 
 
 def acting_shapes(spec: TeamSpec, config: Learning) -> dict[str, tuple[int, ...]]:
-    """Shape of every weight of a team with Gaussian shares and without choices, by name."""
+    """Name -> shape of every weight that acting needs, for a team whose continuous actions are Gaussian and which has
+    no discrete choices."""
     width, kinds = config.width, [spec.types[name] for name in dict.fromkeys(kind for _, kind in spec.agents)]
     out: dict[str, tuple[int, ...]] = {}
     for k, kind in enumerate(kinds):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
-from cosim.console import command_parser, plain_console, run_command, say
+from cosim.console import add_trust, command_parser, plain_console, run_command, say
+from cosim.datafile import ENDINGS, dump
 from cosim.errors import ScenarioError, unknown
-from cosim.request import CODE, shipped
+from cosim.request import CODE, find, shipped
 from cosim.scenario import Scenario, leaves
 from cosim.trust import SCENARIOS, available
 
@@ -19,10 +21,11 @@ _LONGEST = 60
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = command_parser("new")
-    p.add_argument("file", type=Path, metavar="FILE", help="where to write it, a .py file; what is there is never "
-                   "overwritten")
+    p.add_argument("file", type=Path, metavar="FILE", help="where to write it, a .py, .yaml or .json file; what is "
+                   "there is never overwritten")
     p.add_argument("--from", dest="source", default="ieee33", metavar="SCENARIO",
-                   help="a name from cosim run --list (default: ieee33)")
+                   help="a name from cosim run --list (default: ieee33); for .yaml and .json also a file or a trace")
+    add_trust(p)
     return p
 
 
@@ -32,12 +35,22 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _new(args: argparse.Namespace) -> int:
-    if args.file.suffix != CODE:
-        raise ScenarioError(f"{args.file}: a scenario of one's own ends in {CODE}")
-    if args.source not in (names := available()):
-        raise ScenarioError(unknown("scenario", args.source, names))
-    _write(args.file, as_code(args.source, args.file.stem))
-    say(plain_console(), f"wrote {args.file}; run it: cosim run {args.file}")
+    file, source = args.file, args.source
+    ending = file.suffix.lower()
+    if ending not in (CODE, *ENDINGS):
+        raise ScenarioError(f"{file}: a scenario of one's own ends in {', '.join((CODE, *ENDINGS))}")
+    listed = source in (names := available())
+    if ending == CODE and not listed:
+        raise ScenarioError(f"{unknown('scenario', source, names)}; to start from a file, write a .yaml")
+    scenario = shipped(source) if listed else find(source, args.trust)
+    if listed and ending == CODE:
+        text = as_code(source, file.stem)
+    elif listed and ending != ".json":
+        text = as_yaml(source, file.stem)
+    else:
+        text = dump(scenario.replace(name=file.stem).model_dump(mode="json"), "json" if ending == ".json" else "yaml")
+    _write(file, text)
+    say(plain_console(), f"wrote {file}; run it: cosim run {file}")
     return 0
 
 
@@ -50,6 +63,14 @@ def as_code(source: str, name: str) -> str:
         "from cosim.scenario import override", f"from {SCENARIOS}.{source} import SCENARIO as {source}", "",
         f"SCENARIO = override({source}, {{", *lines,
         f"}}).replace(name={name!r}, about={f'{source} with changes of my own'!r})", ""])
+
+
+def as_yaml(source: str, name: str) -> str:
+    """The same as a YAML file with `source` as its base."""
+    lines = [f"  # {path}: {json.dumps(value)}" for path, value in _fields(shipped(source))]
+    head = dump({"base": source, "name": name, "about": f"{source} with changes of my own"}, "yaml")
+    return "\n".join([f"# {source}, with changes of your own: take the # from a line and change its value.",
+                      f"{head}set:", *lines, ""])
 
 
 def _fields(scenario: Scenario) -> list[tuple[str, object]]:

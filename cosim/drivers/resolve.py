@@ -141,9 +141,12 @@ def prune(scenario: Scenario, before: Scenario) -> Scenario:
 
 
 def fit(scenario: Scenario, member: str) -> Scenario:
-    """A copy whose member creates only what its simulator has models for, when another was put in its place: a grid of
-    buses alone in the place of one with a summary of its own. Unchanged where that cannot be told before the start
-    (it runs elsewhere), or where no model fits (the start says so)."""
+    """The scenario after a member's simulator was replaced: entities of models that the new simulator does not have are
+    left out, for example the summary entity `Grid` where the new grid has buses only.
+
+    Returned unchanged for a simulator in another process, whose models are not known before the start, and where no
+    model matches, which the start reports as an error.
+    """
     spec = scenario.members[member]
     if _is_remote(spec.simulator):
         return scenario

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from cosim.errors import ScenarioError
+from cosim.errors import ScenarioError, unknown
 from cosim.imports import load
 from cosim.learning.batch import BatchEnvironments, lacking
 from cosim.learning.vector import Environments, learning_scenario
@@ -14,7 +14,7 @@ from cosim.learning.workers import Workers
 from cosim.request import find
 from cosim.scenario import Scenario
 
-Engine = Literal["simpy", "compiled"]
+Engine = Literal["auto", "compiled", "simpy"]
 
 
 def vector_env(scenario: str | Path | Scenario, n_envs: int = 8, workers: int = 2, seed: int = 0, episode: int = 0,
@@ -28,12 +28,16 @@ def vector_env(scenario: str | Path | Scenario, n_envs: int = 8, workers: int = 
     rollout of all of them covers the day; twins: so many environments in a row meet the same arrivals, prices and loads
     at the same minutes, so that they differ by what was decided alone. engine: compiled, controllers and data centers
     of all environments at once, as arrays: several times faster with the same numbers, for scenarios of which nothing
-    is `lacking` (needs the extra `fast`); simpy: one world after the other, any scenario. Raises ScenarioError.
+    is `lacking` (needs the extra `fast`); simpy: one world after the other, any scenario; auto: what `engine_of` says.
+    Raises ScenarioError.
     """
     if n_envs < 1 or workers < 0:
         raise ScenarioError(f"n_envs = {n_envs} must be >= 1 and workers = {workers} >= 0")
     if twins < 1 or n_envs % twins:
         raise ScenarioError(f"twins = {twins} must be >= 1 and divide n_envs = {n_envs}")
+    if engine not in get_args(Engine):
+        raise ScenarioError(unknown("engine", engine, get_args(Engine)))
+    engine = engine_of(scenario, lean)[0] if engine == "auto" else engine
     prepared = learning_scenario(scenario_of(scenario), lean)
     over = n_envs if stagger else 0
     made = BatchEnvironments if engine == "compiled" else Environments

@@ -10,9 +10,9 @@ A scenario names the class through which agents act on it (`environment`); this 
     start()           the joint action (n, A) from which a fresh policy starts
 
 An episode is the scenario from t = 0 to its end, one day in the study. Its end is a truncation: the next episode goes
-on with everything that members carry over (`Adapter.carry`), with random numbers of its own (model decision 11).
+on with everything that members carry over (`Adapter.carry`), with random numbers of its own.
 
-Rows of the model: L03, L05, L15.
+Rows: L03, L05, L15.
 """
 
 from __future__ import annotations

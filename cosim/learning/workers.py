@@ -222,8 +222,11 @@ class _Worker:
 
 
 def parts_of(n_envs: int, workers: int) -> list[range]:
-    """Whose environments are whose: every worker has some of all hours, as neighbours stand at similar ones. In blocks
-    one would have the busy hours while the others wait."""
+    """Indices of the environments of each worker, dealt out in turn (worker k: k, k + workers, ...).
+
+    Neighbouring environments start at similar hours of the day; in contiguous blocks, one worker would get all the busy
+    hours, and the others would wait for it in every step.
+    """
     every = min(workers, n_envs)
     return [range(first, n_envs, every) for first in range(every)]
 
@@ -325,7 +328,8 @@ def _say(answers: BinaryIO, kind: bytes, data: bytes) -> None:
 
 
 def _arrays(folder: Path, shapes: Mapping[str, tuple[Sequence[int], type]], mode: str) -> dict[str, np.ndarray]:
-    """The shared arrays; an array without elements is nobody's to share."""
+    """Name -> array mapped from the file of that name in `folder` (numpy.memmap); empty arrays, which cannot be mapped,
+    are ordinary ones."""
     return {name: np.memmap(folder / name, dtype, mode, shape=tuple(shape)) if np.prod(shape) else
             np.zeros(shape, dtype) for name, (shape, dtype) in shapes.items()}
 

@@ -14,6 +14,9 @@ from typing import Literal
 import numpy as np
 
 SITE_COLOURS = 8
+LineMark = Literal["solid", "dash", "dot"]
+MARKS: tuple[LineMark, ...] = ("solid", "dash", "dot")
+"""How lines are told apart without colour, in turn."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,7 @@ class Series:
     colour: str
     end_s: float
     area: bool = False
-    mark: Literal["solid", "dash", "dot"] = "solid"
+    mark: LineMark = "solid"
     label: str = ""
     joined: bool = False
 

@@ -45,7 +45,8 @@ def content(traces: list[Trace], trusted: Collection[str | Path] = ()) -> Conten
         except CosimError as err:
             reports.append(GENERAL)
             warned.append(f"The scenario's report cannot be had: {err}")
-    maps, sections = None, []
+    maps: Maps | None = None
+    sections: list[Section] = []
     for report in dict.fromkeys(reports):
         try:
             seen = read_as(report, traces)

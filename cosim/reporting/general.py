@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from cosim.reporting.chart import SITE_COLOURS, Band, Fact, Heat, Panel, Picture, Section, Series, missing
+from cosim.reporting.chart import MARKS, SITE_COLOURS, Band, Fact, Heat, Panel, Picture, Section, Series, missing
 from cosim.reporting.data import Run
 from cosim.reporting.definition import Report
-from cosim.reporting.text import count, listing, named, number, quantity, strong
+from cosim.reporting.text import count, length, listing, named, quantity, strong
 from cosim.trace.series import weighted_mean
 from cosim.units import MIN_S, unit_of
 
@@ -18,7 +18,6 @@ _MOST_LINES = SITE_COLOURS
 """With more entities or labels than this, a port is drawn as a table of colours."""
 _MOST_ROWS = 40
 _MOST_TILES = 6
-_MARKS = ("solid", "dash", "dot")
 _NO_EVENTS = ("wiring", "initial")
 """Tables that the frame writes of every run."""
 
@@ -63,8 +62,11 @@ def _of_model(run: Run, model: str, dimension: str, key: str) -> Picture:
             still.append(f"{port} is {quantity(float(known[0]), unit)} throughout")
         else:
             panels.append(_panel(run, path))
-            says.append(f"{port} goes from {quantity(float(known.min()), unit)} to "
-                        f"{strong(quantity(float(known.max()), unit))}")
+            within = run.of_counted(path)
+            within = within[np.isfinite(within)]
+            says.append(f"{port} goes from {quantity(float(within.min()), unit)} to "
+                        f"{strong(quantity(float(within.max()), unit))}" if within.size else
+                        f"{port} has no value after the warm-up")
             mean = weighted_mean(run.of_counted(path), run.counts(path).hours)
             facts.append(Fact(f"{model}/{port}, mean", mean, "" if unit == "1" else unit))
     if not says and not still:
@@ -86,7 +88,7 @@ def _panel(run: Run, path: str) -> Panel:
         shown = f" ({len(keep)} of {len(names)})" if len(keep) < len(names) else ""
         heat = Heat(time, tuple(names[k] for k in keep[::-1]), columns[:, keep[::-1]].T, unit, run.end_s)
         return Panel(title + shown, unit, heat=heat, size=1.4)
-    lines = tuple(Series(name, time, columns[:, k], f"site{k}", run.end_s, mark=_MARKS[k % 3], label=name)
+    lines = tuple(Series(name, time, columns[:, k], f"site{k}", run.end_s, mark=MARKS[k % 3], label=name)
                   for k, name in enumerate(names))
     return Panel(title, unit, lines, axis=path, zero=False, bands=_warmup(run))
 
@@ -120,13 +122,18 @@ def _of_table(run: Run, name: str, key: str) -> Picture:
     text = f"{name}: {strong(count(rows, 'row'))} ({columns})."
     if not panels:
         return missing(key, f"{name}: {count(rows, 'row')} ({columns}); none of its columns is a time of the run.")
-    width = panels[0].series[0].time_s
-    note = f"Counted per {number((width[1] - width[0]) / MIN_S if len(width) > 1 else run.end_s / MIN_S)} min."
+    note = f"Counted per {length(_width_s(run))}, the warm-up too." if run.warmup_s else (
+        f"Counted per {length(_width_s(run))}.")
     return Picture(key, text, panels, note, (Fact(f"rows of {name}", float(rows), ""),), columns=len(panels) > 1)
 
 
+def _width_s(run: Run) -> float:
+    """Width of the stretches in which rows are counted: a hundred of them at most."""
+    return MIN_S * next((w for w in (1, 5, 15, 30, 60, 180, 360, 1440) if run.end_s / (w * MIN_S) <= 100), 10080)
+
+
 def _over_time(run: Run, table: Mapping[str, np.ndarray]) -> Iterator[Panel]:
-    width = MIN_S * next((w for w in (1, 5, 15, 30, 60, 180, 360, 1440) if run.end_s / (w * MIN_S) <= 96), 10080)
+    width = _width_s(run)
     edges = np.arange(0.0, run.end_s + width, width)
     for column, values in table.items():
         if not re.search(r"(^|_)s$", column) or values.dtype.kind not in "fiu" or unit_of(column).dimension != "time":

@@ -63,8 +63,9 @@ def _place(key: bytes) -> tuple[int, ...]:
 
 
 def _bound(at: int, old: bytes, new: bytes) -> Steps | None:
-    """The writes that move a key, so that it stands between its old and its new place, or above both, after each; None
-    when there is no such order."""
+    """Writes (offset, bytes) that change a key of a B-tree node from `old` to `new`, in an order that keeps the node
+    valid if the process ends after any of them: after each write the key lies between its old and its new value, or
+    above both. None where no such order exists."""
     fields = [slice(k, k + 8) for k in range(8, len(old), 8)]
     steps = _differing(at, old[:8], new[:8])  # of the chunk behind it, which nobody sees yet
     if _place(old) < _place(new):  # the greatest digit first: by coordinate, in each from its last byte

@@ -1,6 +1,6 @@
 """AI data centres on the bus: one entity per site, jobs and commands in, power and what became of the jobs out.
 
-Rows of the model: A06, L13, M09, M10, U07, X02.
+Rows: A06, L13, M09, M10, U07, X02.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ class DataCenters(Adapter):
         return {eid: self._last[eid] if eid in self._last else site.idle() for eid, site in self._sites.items()}
 
     def carry(self) -> dict[str, np.ndarray]:
-        """The fleet between two ticks, for `resume` in another world (M07, I18); times relative to now.
+        """The fleet between two ticks, for `resume` in another world; times relative to now.
 
         Arrays of numbers, and of names in `site` and `job_class`: `jobs/...` one row a job inside, `last/...` the ports
         of the last tick, `window_kw` (site, tick) what the means over the grid's window are made of, `origin_s` time
@@ -275,8 +275,8 @@ class SlotDataCenters(DataCenters):
     """AI data centres by (14)-(18) as printed, in slots of one tick; ports as `DataCenters`, and two more.
 
     Jobs are conserved as there; a job is finished when all its work is done, dropped when it leaves with less. What the
-    reading makes of the slot is x in `executed_jobs` and l in `lost_jobs`. `free_gpu_ratio` is U07 to the letter: the
-    GPUs not granted.
+    reading makes of the slot is x in `executed_jobs` and l in `lost_jobs`. `free_gpu_ratio` is the
+    share of GPUs not granted, as the paper defines it.
     """
 
     PARAMS = SlotParams
@@ -303,7 +303,7 @@ class SlotDataCenters(DataCenters):
         return values
 
     def notes(self) -> list[str]:
-        """As `DataCenters`, and how often (14) could not be an equality (I04)."""
+        """As `DataCenters`, and how often (14) could not be an equality."""
         return super().notes() + [
             f"{self.sid}.{eid}: in {site.facility.short_slots} slots (14) as an equality needs more jobs than there "
             "were; read as <="

@@ -3,7 +3,7 @@
 Pure functions of power and temperature, no clock. They take floats, and numpy arrays of one shape alike. Powers are
 in kW at the door; inside (20)-(23) they are in W, because c, rho and the airflows are in SI units.
 
-Rows of the model: E05, E12, E13, E19-23, I09-12, M14, P08, U05, U06, U19.
+Rows: E05, E12, E13, E19-23, I09-12, M14, P08, U05, U06, U19.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class CracState:
 
     @property
     def cooling_kw(self) -> float:
-        """P_CRAC = P_chiller + P_CT (U06)."""
+        """P_CRAC = P_chiller + P_CT."""
         return self.chiller_kw + self.tower_kw
 
 
@@ -46,7 +46,7 @@ def gpu_throughput_to_per_s(gpus: float, to_per_gpu_min: float) -> float:
 
 
 def it_power_kw(idle_kw: float, throughput: Sequence[float], kw_per_to_s: Sequence[float]) -> float:
-    """E13 (13): P_IT = P_idle + sum alpha_m y_m, kW; throughputs y_m in TO/s, alpha_m in kW/(TO/s), one per class."""
+    """(13): P_IT = P_idle + sum alpha_m y_m, kW; throughputs y_m in TO/s, alpha_m in kW/(TO/s), one per class."""
     power_kw = idle_kw
     for y, alpha in zip(throughput, kw_per_to_s, strict=True):
         power_kw = power_kw + alpha * y
@@ -54,7 +54,7 @@ def it_power_kw(idle_kw: float, throughput: Sequence[float], kw_per_to_s: Sequen
 
 
 def it_at_inlet_kw(it_kw: float, supply_temp_degc: float, cooling: Cooling) -> float:
-    """I12, off by default: IT power, kW, with what servers need more as their inlet is warmer, d K above the reference.
+    """Off by default: IT power, kW, with what servers need more as their inlet is warmer, d K above the reference.
 
     P_IT [1 + a d + f ((1 + s d)^3 - 1)]: leakage grows by a per K, and fans of share f turn by s per K faster and draw
     the cube of that (affinity law). With it the warmest supply air is no longer the cheapest; see M. K. Patterson, The
@@ -73,7 +73,7 @@ def inlet_factor(supply_temp_degc: float, cooling: Cooling) -> float:
 
 
 def heat_imbalance_kw(it_kw: float, supply_temp_degc: float, cooling: Cooling) -> float:
-    """Heat that the plant removes by (19)-(21), U05 beyond what IT gives off, kW; > 0 is heat from nowhere (2.7).
+    """Heat that the plant removes by (19)-(21) beyond what IT gives off, kW; > 0 is heat from nowhere (2.7).
 
     Table I as printed: c rho Phi (4.0 + 3.7) K = 57 kW at every load; the corrected set: 7.9 kW, by 4.0 - 3.7.
     """
@@ -81,22 +81,22 @@ def heat_imbalance_kw(it_kw: float, supply_temp_degc: float, cooling: Cooling) -
 
 
 def aidc_power_kw(it_kw: float, cooling_kw: float) -> float:
-    """E12 (12): what the site draws, kW."""
+    """(12): what the site draws, kW."""
     return it_kw + cooling_kw
 
 
 def reactive_power_kvar(p_kw: float, q_per_p_ratio: float) -> float:
-    """eta P of E05 (5), P08: reactive power drawn, kvar."""
+    """eta P of (5): reactive power drawn, kvar."""
     return q_per_p_ratio * p_kw
 
 
 def pue(p_kw: float, it_kw: float) -> float:
-    """U19: power usage effectiveness P_AIDC / P_IT, >= 1."""
+    """Power usage effectiveness P_AIDC / P_IT, >= 1."""
     return p_kw / it_kw
 
 
 def air_temperatures_degc(it_kw: float, supply_temp_degc: float, cooling: Cooling) -> tuple[float, float]:
-    """E20 (20), E21 (21): mean rack outlet and CRAC return temperature at an IT power >= 0 and a supply temperature."""
+    """(20), (21): mean rack outlet and CRAC return temperature at an IT power >= 0 and a supply temperature."""
     fan_w_per_k = _w_per_k(cooling) * cooling.fan_flow_m3_per_s
     heat = it_kw * W_PER_KW if cooling.outlet_power_unit == "w" else it_kw
     outlet_degc = supply_temp_degc + mean_of_racks(cooling.supply_offset_degc) + heat / fan_w_per_k
@@ -111,7 +111,7 @@ def air_kw_per_k(cooling: Cooling) -> float:
 def cooling_power_kw(
     it_kw: float, supply_temp_degc: float, cooling: Cooling, outside_degc: float | None = None
 ) -> tuple[float, float, float]:
-    """E22 (22), E23 (23), U05: cooling load, chiller and tower-fan power, kW >= 0, at an IT power and a supply air.
+    """(22), (23): cooling load, chiller and tower-fan power, kW >= 0, at an IT power and a supply air.
 
     A negative cooling load, possible with a strongly negative return approach, counts as none. `outside_degc` as in
     `plant_power_kw`; None: `cooling.wet_bulb_degc`.
@@ -227,7 +227,7 @@ def water_kg_per_h(heat_kw: float, concentration_cycles: float = 4.0) -> float:
 
 
 def crac(it_kw: float, supply_temp_degc: float, cooling: Cooling) -> CracState:
-    """E19 (19) to E23 (23): the whole state of the cooling plant at an IT power (kW, >= 0) and a supply temperature."""
+    """(19) to (23): the whole state of the cooling plant at an IT power (kW, >= 0) and a supply temperature."""
     load_kw, chiller_kw, tower_kw = cooling_power_kw(it_kw, supply_temp_degc, cooling)
     outlet_degc, return_degc = air_temperatures_degc(it_kw, supply_temp_degc, cooling)
     inlet_degc = supply_temp_degc + max(per_rack(cooling.supply_offset_degc))

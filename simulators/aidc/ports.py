@@ -1,6 +1,6 @@
 """Ports of a data centre on the bus.
 
-Rows of the model: X02.
+Rows: X02.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ SITE = (
     power("p_window_kw", "active power, mean over the window that ends now", "window_s"),
     power("q_window_kvar", "reactive power, mean over the window that ends now", "window_s"),
     power("it_kw", "IT power, mean over the tick (13)"),
-    power("cooling_kw", "chiller and cooling tower, mean over the tick (U06)"),
+    power("cooling_kw", "chiller and cooling tower, mean over the tick"),
     power("chiller_kw", "chiller, mean over the tick (22)"),
     power("tower_kw", "cooling-tower fans, mean over the tick (23)"),
     power("loss_kw", "losses of UPS and PDU, and auxiliaries, mean over the tick"),
-    Port("pue_cooling", "out", "PUE of the paper (U19), (IT + cooling) / IT, mean over the tick", sign=">= 1"),
+    Port("pue_cooling", "out", "PUE of the paper, (IT + cooling) / IT, mean over the tick", sign=">= 1"),
     Port("pue", "out", "PUE with losses and auxiliaries, mean over the tick", sign=">= 1"),
     Port("water_kg_per_h", "out", "water that the cooling tower takes up, an upper estimate", sign=">= 0"),
     per_class("work_to", "work done in the tick"),
@@ -46,7 +46,7 @@ SITE = (
     per_class("finished_jobs", "jobs finished in the tick"),
     per_class("dropped_jobs", "jobs dropped in the tick at their deadline"),
     per_class("finished_work_to", "work served: all work of the jobs that finished in the tick"),
-    per_class("missed_work_to", "work done of jobs that were dropped in the tick, begun but late (M15)"),
+    per_class("missed_work_to", "work done of jobs that were dropped in the tick, begun but late"),
     per_class("failed_work_to", "work that failures of racks undid in the tick"),
     per_class("queued_jobs", "released jobs that hold no GPU at the end of the tick"),
     per_class("deferred_jobs", "training jobs not yet released at the end of the tick"),
@@ -60,7 +60,7 @@ SITE = (
          "that inference leaves work on it thereafter and no job on more blocks than it can use",
          sign="< 0: some of it will be late"),
     Port("up_gpus", "out", "GPUs of racks that have not failed at the end of the tick", sign=">= 0"),
-    Port("free_gpu_ratio", "out", "share of the GPUs up and not in use at the end of the tick (U07)",
+    Port("free_gpu_ratio", "out", "share of the GPUs up and not in use at the end of the tick",
          sign="0 to 1"),
     Port("supply_set_degc", "out", "set point of the supply air, within the limits of (24)"),
     Port("supply_temp_degc", "out", "supply air: the set point; of first_order what the plant delivers at the end of "
@@ -68,7 +68,7 @@ SITE = (
     Port("inlet_degc", "out", "inlet of the hottest rack (19), the highest in the tick"),
     Port("outlet_degc", "out", "mean rack outlet (20) at the mean IT power; of first_order at the end of the tick"),
     Port("return_degc", "out", "return air (21) at the mean IT power; of first_order at the end of the tick"),
-    Port("heat_removed_kw", "out", "heat that the plant takes out of the room, mean over the tick (U05)", sign=">= 0"),
+    Port("heat_removed_kw", "out", "heat that the plant takes out of the room, mean over the tick", sign=">= 0"),
     Port("heat_imbalance_kw", "out", "heat by (19)-(21) beyond that of IT at the mean IT power (2.7)",
          sign="> 0 is removed and was never given off"),
     Port("inlet_alarm_s", "out", "time of the tick for which an inlet was above its limit (24)", sign=">= 0"),

@@ -4,7 +4,7 @@ other, worked out here anew and not by the code that wrote them.
 A grid takes part that exports its flows (`p_from_kw`, `p_to_kw`) and says where they are: the tables 'grid.branches'
 and 'grid.sources' of the trace, which a simulator gives by `tables()`.
 
-Rows of the model: E02, E04, E09, E10, U18, I29.
+Rows: E02, E04, E09, E10, U18, I29.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def carbon_total(trace: Trace) -> Finding:
 
 
 def dead_buses(trace: Trace) -> Finding:
-    """A bus that no power reaches has the intensity of a nearest one that some does reach (I29), or 0 without one;
+    """A bus that no power reaches has the intensity of a nearest one that some does reach, or 0 without one;
     where rounding noise reaches it, one between those of what stands there and is nearest."""
     flows, (at, nci) = read_flows(trace), intensities(trace)
     mixed, inflow = _mixed(flows)

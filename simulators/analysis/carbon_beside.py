@@ -1,6 +1,6 @@
 """What a `CarbonFlow` beside somebody else's grid recorded, checked against the powers that were linked to it.
 
-Rows of the model: E09, E10.
+Rows: E09, E10.
 """
 
 from __future__ import annotations

@@ -157,7 +157,7 @@ def _left_work(trace: Trace) -> float:
 
 def _it_energy(trace: Trace) -> float:
     """(13): idle power all the time, and a busy GPU's power (alpha x its speed) for as long as it is busy; more where
-    inlets are warm (I12)."""
+    inlets are warm."""
     _needs_minutes(trace)
     _refuse_played(trace)
     shared = scenario_of(trace)["shared"]

@@ -1,6 +1,6 @@
 """The cooling plants of a run from its trace: their parameters, the air that servers got, what cooling took.
 
-Rows of the model: K06, X02.
+Rows: K06, X02.
 """
 
 from __future__ import annotations

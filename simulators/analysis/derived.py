@@ -3,7 +3,7 @@
 Of sites: PUE, backlog, heat imbalance, chiller and tower power by (22) and (23), losses, water, missed work. Of grids:
 cost, unserved demand, voltage violations, what was realised in the interval that ended.
 
-Rows of the model: E22, E23, U05, U19, M15.
+Rows: E22, E23, U05, U19, M15.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def site_ratios(trace: Trace) -> Finding:
 
 
 def missed_work(trace: Trace, jobs: Mapping[str, np.ndarray], minutes: int) -> float:
-    """Work done of jobs that were dropped, of the minutes and of the rows (M15); relative."""
+    """Work done of jobs that were dropped, of the minutes and of the rows; relative."""
     _needs(trace, "missed_work_to")
     done = jobs["done_to"][jobs["outcome"] == "dropped"].sum()
     return abs(trace[f"{SITE}/missed_work_to"][:minutes].sum() - done) / max(done, 1.0)

@@ -1,6 +1,6 @@
 """The air of the sites and the times of single jobs, checked from a trace alone.
 
-Rows of the model: E19, E20, E21, U06, M08.
+Rows: E19, E20, E21, U06, M08.
 """
 
 from __future__ import annotations

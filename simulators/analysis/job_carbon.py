@@ -5,7 +5,7 @@
 The rule. In a tick of length dt a job that held GPUs for s GPU-seconds carries
 
     dynamic energy   s x alpha xi / 60, what these GPUs drew above idle (13); where servers need more as their inlets
-                     are warm (I12), this and idle power by the factor of the tick
+                     are warm, this and idle power by the factor of the tick
     idle, cooling    s / (G dt) of the site's idle and of its cooling energy in the tick, G being the site's GPUs;
                      losses of UPS and PDU and auxiliaries, where a site has them, count as cooling
 

@@ -1,6 +1,6 @@
 """What jobs got, from a trace: how many finished, how long they waited, what work was done and what of it was lost.
 
-Rows of the model: K01, K04, M08, M15.
+Rows: K01, K04, M08, M15.
 """
 
 from __future__ import annotations
@@ -162,7 +162,7 @@ def jobs_tables(trace: Trace, digest: Digest) -> None:
 
 
 def _work_table(trace: Trace, what: Counted, done_to: np.ndarray, digest: Digest) -> None:
-    """Work served, and done for nothing (M15), per class: of jobs begun and missed, and undone by failures of racks."""
+    """Work served, and done for nothing, per class: of jobs begun and missed, and undone by failures of racks."""
     served = served_to(trace)
     if served is not None:
         digest.figures["served_to"] = float(served.sum())

@@ -1,10 +1,10 @@
-"""What lambda of (11) buys, over a day and per load level: cosim lambda-sweep ieee33 (Fig. 11(b), P06).
+"""What lambda of (11) buys, over a day and per load level: cosim lambda-sweep ieee33 (Fig. 11(b)).
 
 Every level is the day's 96 load factors at another mean; data centers draw a constant power. Per lambda it prints J1
 (MWh lost) and J2 (t emitted by all sources), per level the threshold: the lambda from which a tenth of what can be
 saved is.
 
-Rows of the model: E11, K08, P06, X12.
+Rows: E11, K08, P06, X12.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""The study's figures from a trace: jobs, throughput (K01), cost (K02), both carbon accounts (K03), drops (K04),
-efficiency (K05), PUE (K06), losses (K08), and the offered load before a run (I01).
+"""The study's figures from a trace: jobs, throughput, cost, both carbon accounts, drops,
+efficiency, PUE, losses, and the offered load before a run.
 
 Scenarios name `preflight` and `summary` by import string. Everything is read from the file, so that a trace from
-another machine, or of a run that was killed, gives the same figures. Energies integrate minute means with dt (I20).
+another machine, or of a run that was killed, gives the same figures. Energies integrate minute means with dt.
 
-Rows of the model: I01, I02, I05, I20, K01-03, K05, K06, K08, P01, U20.
+Rows: I01, I02, I05, I20, K01-03, K05, K06, K08, P01, U20.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ COMPANIONS = {"report": "cosim.simulators.reporting.sections:REPORT",
 """What a scenario that names this summary shows and is checked by, unless it says otherwise."""
 OVERLOAD = 0.95
 NEAR_PU = 0.01
-"""A voltage so close to a limit is told (P01)."""
+"""A voltage so close to a limit is told."""
 _MOST_BUSES = 8
 _PLAYED = {
     "grid": ("grid/Grid/emission_kg_per_h",
@@ -81,7 +81,7 @@ class SiteFigures:
 
 
 def preflight(resolved: Resolved) -> Digest:
-    """Offered load per class against the GPUs that may run it; a warning above 95 % (I01)."""
+    """Offered load per class against the GPUs that may run it; a warning above 95 %."""
     workload = resolved.params.get("workload")
     fleet = resolved.params.get("aidc")
     digest = Digest()
@@ -116,7 +116,7 @@ def preflight(resolved: Resolved) -> Digest:
 
 
 def eligible_gpus(job_class: JobClass, sites: dict[str, Site]) -> int:
-    """GPUs of the sites that may run a class (U14) and are large enough for one of its blocks."""
+    """GPUs of the sites that may run a class and are large enough for one of its blocks."""
     return sum(s.gpus for name, s in sites.items() if may_run(job_class, name) and s.gpus >= job_class.gpus_per_block)
 
 
@@ -290,7 +290,7 @@ def _intervals(flags: np.ndarray, what: Counted) -> str:
 
 
 def _voltage_rows(trace: Trace, figures: dict[str, float]) -> list[tuple[str, str]]:
-    """For how long a voltage was outside its limits at one-minute power, and which buses came near them (P01); none for
+    """For how long a voltage was outside its limits at one-minute power, and which buses came near them; none for
     a grid of which that is not known."""
     grid = scenario_of(trace)["members"].get("grid", {}).get("simulator")
     if grid not in _MINUTES or (minutes := load(_MINUTES[grid], "voltages")(trace)) is None:

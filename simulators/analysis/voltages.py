@@ -1,6 +1,6 @@
 """Voltages at one-minute power, from a trace: between two dispatches a data centre does not stand still.
 
-Rows of the model: E07, M09, P01.
+Rows: E07, M09, P01.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The agents on the bus: a workload manager that places jobs, and one agent per site that times and serves them.
 
-A policy decides in ratios; here ratios become whole jobs, release times and GPUs (U22). Any object with the two
+A policy decides in ratios; here ratios become whole jobs, release times and GPUs. Any object with the two
 methods of `cosim.agents.fleet.decision.Policy` can take the place of `Controller.policy` before the first tick.
 
-Rows of the model: A06, A07, B08, I13, I22, M13, U09, U14, U22.
+Rows: A06, A07, B08, I13, I22, M13, U09, U14, U22.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from cosim.units import HOUR_S, format_time
 class Controller(Adapter):
     """Once a minute: what arrived, prices, intensities and the sites' states in; jobs, GPUs and set points out.
 
-    `pipeline` decides, and `state` is all that one decision leaves to the next (decision 10).
+    `pipeline` decides, and `state` is all that one decision leaves to the next.
     """
 
     PARAMS = ControllerParams

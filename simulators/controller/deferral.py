@@ -1,11 +1,11 @@
-"""When training jobs are released: shares of the permitted deferrals become release times (U10, U15).
+"""When training jobs are released: shares of the permitted deferrals become release times.
 
 A release counts from the decision, a deadline from the arrival. A job that is released so late that less time is left
 than its shortest run takes, on all the blocks that it can use at its site, is dropped for certain; what becomes of
 such deferrals, `LongDeferrals` says, and it is decided here alone, whoever asks for them: rules, learned teams and
 environments alike.
 
-Rows of the model: I13, U10, U15.
+Rows: I13, U10, U15.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class DeferralRules:
 
     def release(self, i: int, shares: Sequence[Sequence[float]], rows: Sequence[Sequence[int]], batch: Batch,
                 time_s: float, owed: Sequence[list[float]]) -> Released:
-        """Release times of a site's training jobs (U10), earlier arrivals first.
+        """Release times of a site's training jobs, earlier arrivals first.
 
         shares: (Mtrain, H); rows: per class, those of the batch that the site gets; owed: (Mtrain, H) by rounding
         """

@@ -54,16 +54,16 @@ class ControllerParams:
     job_classes: Annotated[dict[str, JobClass], Field(min_length=1)]
     sites: Annotated[dict[str, Site], Field(min_length=1)]
     deferrals_s: Annotated[tuple[Seconds, ...], Field(min_length=1, max_length=100,
-                                                       description="Delta of training jobs, s (U15)")] = (
+                                                       description="Delta of training jobs, s")] = (
         tuple(h * HOUR_S for h in (0.0, 2.0, 4.0, 6.0, 8.0, 10.0)))
     policy: Annotated[str, Field(description="a rule's name, a checkpoint (.safetensors, or the name of one that "
                                  "ships), or package.module:Class of your own")] = "uniform"
     explore: Annotated[bool, Field(description="a checkpoint draws its actions as in training, instead of taking the "
                                    "most likely ones")] = False
     mode: Annotated[Literal["joint", "power"], Field(
-        description="power: carbon is neither seen nor counted in the reward (B08, I22), and no dispatch may weigh it: "
+        description="power: carbon is neither seen nor counted in the reward, and no dispatch may weigh it: "
         "set grid.lambda_kw_per_kg_h=0, too")] = "joint"
-    rounding: Annotated[Literal["carry", "stateless"], Field(description="largest remainder's memory (I13)")] = "carry"
+    rounding: Annotated[Literal["carry", "stateless"], Field(description="largest remainder's memory")] = "carry"
     weights: Annotated[tuple[float, ...] | None, BeforeValidator(_ratio),
                        Field(description="of the sites, for policy static: 1:2:7 or a list")] = None
     drain_min: Annotated[float, Field(ge=1e-3, le=1e6,
@@ -110,7 +110,7 @@ def check_policy(p: ControllerParams, sid: str, step_s: float) -> None:
 
 
 def check_mode(sid: str, p: ControllerParams, members: Mapping[str, Any]) -> None:
-    """ScenarioError for power mode beside a member that weighs carbon (B08); members: name -> parameters."""
+    """ScenarioError for power mode beside a member that weighs carbon; members: name -> parameters."""
     if p.mode == "joint":
         return
     off = {"lambda_kw_per_kg_h": "0", "nci_cap_kg_per_kwh": "{}"}

@@ -7,7 +7,7 @@
 Nothing is kept between the calls: all that one minute leaves to the next is in `ControlState`. The adapter on the bus
 and the learning environment call the same functions.
 
-Rows of the model: A06, A07, I13, I22, U09, U14, U22.
+Rows: A06, A07, I13, I22, U09, U14, U22.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Values = Mapping[str, Any]
 class ControlState(NamedTuple):
     """What the decisions so far leave to the next one.
 
-    site_carry      (M, N) jobs that rounding owes each site (I13), fractions of jobs
+    site_carry      (M, N) jobs that rounding owes each site, fractions of jobs
     deferral_carry  (N, Mtrain, H) jobs that rounding owes each release time
     waiting         (N, Mtrain) jobs sent and not yet released, oldest decision first
     clipped, moved  so far: jobs released earlier than chosen, choices of a deferral that the class does not have
@@ -142,7 +142,7 @@ class ControlPipeline:
         return Situation(state, batch, rows_by_class, observation)
 
     def place(self, situation: Situation, site_share: Matrix) -> Placement:
-        """Whole jobs per site and class (U09) for shares (M, N), dealt to the sites in arrival order (decision 10).
+        """Whole jobs per site and class for shares (M, N), dealt to the sites in arrival order.
 
         Shares are projected on the simplex over eligible sites. ModelError if one is not finite.
         """

@@ -4,7 +4,7 @@ The world stops where the controller is about to step. What it would hear become
 policy's decision, and the same controller turns it into jobs and commands as on the bus. The reward comes from what the
 members say of that minute.
 
-Rows of the model: L08, L15, U22.
+Rows: L08, L15, U22.
 """
 
 from __future__ import annotations
@@ -66,11 +66,11 @@ class Steering:
 
     @staticmethod
     def prepare(scenario: Any, lean: bool) -> Any:
-        """The scenario as it is learnt on: its own policy, which nobody asks, makes way for a plain one; `grid.solver`
-        auto becomes clarabel, which needs no licence and is faster.
+        """The scenario used for training: its own policy, which makes no decisions there, is replaced by a default one;
+        `grid.solver` auto becomes clarabel, which needs no licence and is faster.
 
-        lean: without what changes nothing that agents see: AC check, settlement, the job log, and mci unless the reward
-        counts it.
+        lean: leave out what has no effect on observations: AC check, settlement, the job log, and marginal intensities
+        unless the reward counts them.
         With reward.carbon = system_difference a second grid dispatches the base load alone.
         """
         members = dict(scenario.members)

@@ -2,7 +2,7 @@
 
 For meshed networks, several external grids and generators that hold a voltage, which the conic dispatch does not take.
 
-Rows of the model: E09, E10, Z03.
+Rows: E09, E10, Z03.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The distribution grid on the bus: demand per bus in, nodal carbon intensity and the grid's state out.
 
-Rows of the model: E04, E05, M09, M10, U17, Z06.
+Rows: E04, E05, M09, M10, U17, Z06.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from cosim.units import HOUR_S, MIN_S, format_time
 
 
 class CefDispatch(Adapter):
-    """Second-order cone dispatch of a radial feeder with carbon emission flow, (1)-(11) (E01-E11, U17, I30, I31).
+    """Second-order cone dispatch of a radial feeder with carbon emission flow, (1)-(11).
 
     Every step it takes the demand of each `Bus`, dispatches the sources, and holds each bus's NCI until the next step.
     `Grid` (one entity) tells how the network stands. A bus without an entity has no demand.
@@ -199,6 +199,9 @@ class CefDispatch(Adapter):
             lines.append(f"{self.sid}: nothing was drawn through p_site_kw; a data centre that is linked to p_load_kw "
                          "counts as base load in forecast errors and in the settlement of intervals")
         lines += [f"{self.sid}: {line}" for line in self._of_network()]
+        if self._solved_by and self._dispatch.no_gurobi:
+            lines.insert(0, f"{self.sid}: clarabel in Gurobi's place, as solver = auto allows: "
+                         f"{self._dispatch.no_gurobi}")
         return [f"{self.sid}: dispatch solved by {self._solved_by}", *lines] if self._solved_by else lines
 
     def _of_network(self) -> list[str]:

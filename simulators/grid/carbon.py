@@ -2,7 +2,7 @@
 
 `CarbonFlow` stands beside somebody else's grid simulator and closes the loop; `FixedSources` gives that grid turbines.
 
-Rows of the model: E09, E10, U18.
+Rows: E09, E10, U18.
 """
 
 from __future__ import annotations

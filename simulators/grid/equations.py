@@ -2,9 +2,9 @@
 
 Arrays in, arrays out: no clock, no solver, no network library. Buses are integers 0..n_bus-1, a branch joins `from_bus`
 and `to_bus`, and `p_from` (`p_to`) is the active power that *enters* the branch at that end, so `p_from + p_to` is its
-loss. In the paper's notation (decision 2) P_ij, received at j, is `-p_to` and P_ji is `-p_from`.
+loss. In the paper's notation P_ij, received at j, is `-p_to` and P_ji is `-p_from`.
 
-Rows of the model: E01-03, E09, E10, I29, U01, U18.
+Rows: E01-03, E09, E10, I29, U01, U18.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ def nodal_carbon_intensity(
     p_gen: Floats,
     gen_intensity: Floats,
 ) -> Floats:
-    """Nodal carbon intensity (NCI) of every bus by proportional sharing: (9) as the linear system (10) (E09, E10).
+    """Nodal carbon intensity (NCI) of every bus by proportional sharing: (9) as the linear system (10).
 
     A bus mixes what its generators inject and what its branches deliver, measured at the receiving end, and passes
-    the mix on; a branch loss is carried at the intensity of the node that sends it (U18). Networks may be meshed.
+    the mix on; a branch loss is carried at the intensity of the node that sends it. Networks may be meshed.
 
     p_from, p_to (n_branch,) and p_gen (n_gen,) share one power unit; several generators may stand at a bus, and one
     with p_gen <= 0 is a load. Returns (n_bus,) in the unit of `gen_intensity`, never NaN.
 
     A bus is *dead* when no generator's power reaches it: (9) is then 0/0 and it inherits the intensity of the nearest
-    live bus, which on a feeder is its parent (I29); of several equally near, the one at the lowest-numbered branch
+    live bus, which on a feeder is its parent; of several equally near, the one at the lowest-numbered branch
     wins. A dead bus that no branch joins to a live one gets 0. Power that seems to come from a dead bus is rounding
     noise and carries nothing.
     """
@@ -247,5 +247,5 @@ def radial_voltages(
 
 
 def cone_gap(p_from: Floats, q_from: Floats, u_from: Floats, current_sq: Floats) -> Floats:
-    """How far a relaxed solution is from Ohm's law: l u - P^2 - Q^2 per branch of (6), p.u.; 0 where exact (E06)."""
+    """How far a relaxed solution is from Ohm's law: l u - P^2 - Q^2 per branch of (6), p.u.; 0 where exact."""
     return current_sq * u_from - p_from**2 - q_from**2

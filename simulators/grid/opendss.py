@@ -2,7 +2,7 @@
 
 Unbalanced networks count by the sum of their phases: carbon follows active power, whichever conductor carries it.
 
-Rows of the model: E09, E10, Z03.
+Rows: E09, E10, Z03.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from cosim.params import params
 
 @params
 class GridParams:
-    """The operator's network, sources and limits (Table I: P01-P06, P08, M03)."""
+    """The operator's network, sources and limits (Table I)."""
 
     sources: Annotated[dict[str, Source], Field(min_length=1, description="what feeds the network, by name; the first "
                                                 "at the slack bus is the substation")]
@@ -30,7 +30,7 @@ class GridParams:
         "'*' for all others: they become sources, fixed unless the network says controllable")
     ] = field(default_factory=dict)
     lambda_kw_per_kg_h: Annotated[
-        float, Field(ge=0, le=1e9, allow_inf_nan=False, description="lambda of (11) (P06), kW of loss per kg/h; 0: "
+        float, Field(ge=0, le=1e9, allow_inf_nan=False, description="lambda of (11), kW of loss per kg/h; 0: "
                      "power mode; with losses at 0.10 USD/kWh 0.01 is a carbon price of 1 USD/t")
     ] = 0.01
     loss_weight: Annotated[
@@ -48,12 +48,12 @@ class GridParams:
         description="bus -> highest NCI there, a constraint of the dispatch (Gurobi only, small feeders without a full "
         "licence), e.g. {bus8: 0.4}")] = field(default_factory=dict)
     nci_formulation: Annotated[Formulation, Field(description="how the direction of flows is written for the caps: "
-                                              "big_m (binaries) or sos1 (U02)")] = "big_m"
+                                              "big_m (binaries) or sos1")] = "big_m"
     time_limit_s: Annotated[float | None, Field(gt=0, allow_inf_nan=False, description="longest time of one solve, s; "
                                                 "it makes results depend on the machine; null: none")] = None
     forecast_sigma_ratio: Annotated[float, Field(
         ge=0, lt=1, description="standard deviation of the base load's forecast error, relative: what is dispatched is "
-        "base load x (1 + error), what is settled the base load; 0: forecast = actual (Z06)")] = 0.0
+        "base load x (1 + error), what is settled the base load; 0: forecast = actual")] = 0.0
     forecast_correlation: Annotated[float, Field(ge=0, lt=1, description="of an error with the one before")] = 0.0
     lookahead_steps: Annotated[int, Field(
         ge=1, le=96, description="intervals that are planned together where sources have ramp limits: the plan of the "

@@ -1,6 +1,6 @@
 """A grid that is a table: carbon intensity from a CSV or Parquet file with timestamps, as carbon services export it.
 
-Rows of the model: Z04.
+Rows: Z04.
 """
 
 from __future__ import annotations

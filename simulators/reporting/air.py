@@ -1,6 +1,6 @@
 """Pictures of the air in the data centers: inlets, what returns, outside, and what cooling takes.
 
-Rows of the model: X02.
+Rows: X02.
 """
 
 from __future__ import annotations

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from cosim.simulators.reporting.data import GRID, SITE, FleetRun
-from cosim.simulators.reporting.sites import MARKS, warmup
+from cosim.simulators.reporting.sites import warmup
 
-from cosim.reporting.chart import Fact, Heat, Panel, Picture, Series, missing
+from cosim.reporting.chart import MARKS, Fact, Heat, Panel, Picture, Series, missing
 from cosim.reporting.text import number, quantity, strong
 from cosim.trace.series import weighted_mean
 from cosim.units import KG_PER_T

@@ -1,6 +1,6 @@
 """Where to draw the nodes of a feeder: columns by distance from the substation, laterals on rows of their own.
 
-Rows of the model: X04.
+Rows: X04.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Pictures of the network: the map's data, voltages, line loading, and how far the dispatch can be trusted.
 
-Rows of the model: X04.
+Rows: X04.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import re
 import numpy as np
 from cosim.simulators.reporting.data import BUS, GRID, SITE, FleetRun
 from cosim.simulators.reporting.feeder import layout, parse
-from cosim.simulators.reporting.sites import MARKS, warmup
+from cosim.simulators.reporting.sites import warmup
 
 from cosim.reporting.chart import (
+    MARKS,
     Fact,
     Heat,
     Mark,

@@ -1,6 +1,6 @@
 """Pictures of single jobs: when training arrived and ran, how long jobs waited against what they were allowed.
 
-Rows of the model: I33, K07, X03, X08.
+Rows: I33, K07, X03, X08.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ def deferral(run: FleetRun) -> Picture:
 
 
 def _put_off(run: FleetRun, arrival_s: np.ndarray, put_off_h: np.ndarray) -> tuple[str, list[Fact]]:
-    """What the agents decided: mean and variance of the deferral (K07), and apart from the others the mean of the jobs
-    that arrived while power was dearest (I33)."""
+    """What the agents decided: mean and variance of the deferral, and apart from the others the mean of the jobs
+    that arrived while power was dearest."""
     mean, spread = float(put_off_h.mean()), float(put_off_h.var())
     note = (f"The agents put training off by {number(mean)} h on average (variance {number(spread)} h\u00b2)"
             if put_off_h.any() else "The agents put no training off: what waits, waits for GPUs")
@@ -96,7 +96,7 @@ def _put_off(run: FleetRun, arrival_s: np.ndarray, put_off_h: np.ndarray) -> tup
 
 
 def _by_price(price: np.ndarray, put_off_h: np.ndarray) -> list[Fact]:
-    """Mean and variance of the deferral by window of arrival, a window being all times of one price (K07)."""
+    """Mean and variance of the deferral by window of arrival, a window being all times of one price."""
     levels = np.unique(price[np.isfinite(price)])
     if not 1 < len(levels) <= _MOST_PRICES:
         return []

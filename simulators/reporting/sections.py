@@ -1,6 +1,6 @@
 """The study's report: which pictures, under which headings, for one run or several, and what the live view shows.
 
-Rows of the model: X08.
+Rows: X08.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ def tiles(figures: Mapping[str, float]) -> list[tuple[str, str]]:
 
 
 def _share(part: float, whole: float) -> str:
-    """Per cent with so many digits that what is missing to 100 shows."""
+    """Share in per cent, with as many digits as it takes for the remainder to 100 % to be visible (99.998 %, not
+    100.0 %)."""
     if not whole:
         return "none"
     gone = 100.0 * (1.0 - part / whole)

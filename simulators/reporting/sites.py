@@ -1,6 +1,6 @@
 """Pictures of the data centers: carbon signal beside load, power by use, GPUs and queues.
 
-Rows of the model: X07-09.
+Rows: X07-09.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from fractions import Fraction
 import numpy as np
 from cosim.simulators.reporting.data import PRICE, SITE, FleetRun
 
-from cosim.reporting.chart import Band, Fact, Panel, Picture, Rule, Series, missing
+from cosim.reporting.chart import MARKS, Band, Fact, Panel, Picture, Rule, Series, missing
 from cosim.reporting.text import at, count, highest, listing, number, quantity, strong
 from cosim.trace.series import weighted_mean
 from cosim.units import HOUR_S
@@ -20,7 +20,6 @@ from cosim.units import HOUR_S
 _NO_SITES = "The trace holds no data center (member aidc, model Site), so there is nothing to show here."
 _TINTS = (100, 68, 42, 24, 15, 10)
 _MOST_BANDS = 40
-MARKS = ("solid", "dash", "dot")
 
 
 def lines(run: FleetRun, path: str, values: np.ndarray, names: list[str], width_s: float = 0.0) -> tuple[Series, ...]:
@@ -62,7 +61,7 @@ class Allocation:
 
 
 def allocation(run: FleetRun) -> dict[str, Allocation]:
-    """Kind of jobs -> where they went (X08, X09); {} without sites or jobs."""
+    """Kind of jobs -> where they went; {} without sites or jobs."""
     use = run.counts(SITE).use
     if not run.sites or not run.has(f"{SITE}/received_jobs") or not use.any():
         return {}

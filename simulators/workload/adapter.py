@@ -1,6 +1,6 @@
 """Job arrivals on the bus: stochastic by (39), and a real trace of LLM requests.
 
-Rows of the model: I01, I02, M06.
+Rows: I01, I02, M06.
 """
 
 from __future__ import annotations
@@ -43,17 +43,17 @@ class ArrivalsParams:
     job_classes: Annotated[dict[str, JobClass], Field(min_length=1)]
     arrivals: Annotated[dict[str, ArrivalRate], Field(description="rates of (39) of some or all classes")]
     rate_scale: Annotated[Scale, Field(description="times mean, amplitude and sigma of every class")] = 1.0
-    train_rate_scale: Annotated[Scale, Field(description="the same for training classes, on top (I02)")] = 1.0
-    inf_size_scale: Annotated[SizeScale, Field(description="times the work of an inference job (I01)")] = 1.0
+    train_rate_scale: Annotated[Scale, Field(description="the same for training classes, on top")] = 1.0
+    inf_size_scale: Annotated[SizeScale, Field(description="times the work of an inference job")] = 1.0
     train_size_scale: Annotated[SizeScale, Field(description="times the work of a training job")] = 1.0
-    counts: Annotated[Counts, Field(description="whole jobs from rates (I14)")] = "poisson"
-    phase_unit: Annotated[PhaseUnit, Field(description="unit of the rates' phase (I15)")] = "rad"
+    counts: Annotated[Counts, Field(description="whole jobs from rates")] = "poisson"
+    phase_unit: Annotated[PhaseUnit, Field(description="unit of the rates' phase")] = "rad"
     day_factors: Annotated[
         tuple[Scale, ...], Field(max_length=86_400, description="times the rate, in equal parts of a day from "
-                                   "midnight; 24: hours (I16)")
+                                   "midnight; 24: hours")
     ] = ()
     week_factors: Annotated[
-        tuple[Scale, ...], Field(description="times the rate, on each of seven days from that of the start on (I16)")
+        tuple[Scale, ...], Field(description="times the rate, on each of seven days from that of the start on")
     ] = ()
     bursts: Annotated[dict[str, Bursts], Field(description="bursts of some classes; none by default")] = Field(
         default_factory=dict)
@@ -70,7 +70,7 @@ class Arrivals(Adapter):
     """Jobs that arrived since the last tick: at t those of [t - step, t), at the first tick those carried over.
 
     Each class has streams of its own for noise, counts and instants: adding a class or changing its rate leaves the
-    others' arrivals as they are (decision 8).
+    others' arrivals as they are.
     """
 
     PARAMS = ArrivalsParams
@@ -178,7 +178,7 @@ class Arrivals(Adapter):
             self._carried = {"id": list(range(self._next_id)), **columns}
 
     def notes(self) -> list[str]:
-        """How often a rate was below 0 and counted as 0 (M06)."""
+        """How often a rate was below 0 and counted as 0."""
         used = self._steps % BLOCK_STEPS or BLOCK_STEPS
         said = []
         for m, earlier in self._cut.items():

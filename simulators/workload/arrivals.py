@@ -1,6 +1,6 @@
 """Job arrivals: the rate of (39), whole jobs from it, and their instants. Pure functions; streams come from outside.
 
-Rows of the model: E39, I14, I15, M05, M06.
+Rows: E39, I14, I15, M05, M06.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class ArrivalRate:
 def rate_per_min(rate: ArrivalRate, time_min: np.ndarray, noise: np.ndarray, phase_unit: PhaseUnit) -> np.ndarray:
     """(39) at `time_min`, jobs/min; may be negative. noise: standard normal numbers, same shape.
 
-    A phase in minutes moves the sine earlier by that much (I15).
+    A phase in minutes moves the sine earlier by that much.
     """
     angle = 2.0 * np.pi * time_min / rate.period_min
     angle += rate.phase if phase_unit == "rad" else 2.0 * np.pi * rate.phase / rate.period_min
@@ -46,7 +46,7 @@ def rate_per_min(rate: ArrivalRate, time_min: np.ndarray, noise: np.ndarray, pha
 
 
 def whole_jobs(expected: np.ndarray, rule: Counts, rng: np.random.Generator) -> np.ndarray:
-    """Whole numbers of jobs from expected ones (I14); negative expectations count as 0 (M06). Same shape, int64.
+    """Whole numbers of jobs from expected ones; negative expectations count as 0. Same shape, int64.
 
     poisson    Poisson numbers: independent jobs, the right mean
     round      nearest whole number: 0 for ever below half a job per step, so no training job of Table I

@@ -40,7 +40,7 @@ class ClusterTrace(Traced):
     """Tasks of a GPU-cluster trace as training jobs of one class, beside stochastic arrivals of others.
 
     The first task after `begin_s` comes at t = 0, or at its date (`origin`). The work of a task is the GPU time it took
-    in the trace at the speed xi of the class's GPUs (P14), times `trace_work_scale`; how many GPUs it runs on here is
+    in the trace at the speed xi of the class's GPUs, times `trace_work_scale`; how many GPUs it runs on here is
     decided by its class and the agents, its deadline is that of its class. `trace_rate_scale` = k lets each task occur
     floor(k) times, and once more with the probability of the fraction, at the same instant. The file is read as a
     stream while the run goes on, after one pass for its length; the size scales of the stochastic classes do not apply

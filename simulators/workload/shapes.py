@@ -1,6 +1,6 @@
-"""What lies over the rate of (39): the shape of a day and of a week (I16), and bursts. Both are off by default.
+"""What lies over the rate of (39): the shape of a day and of a week, and bursts. Both are off by default.
 
-Rows of the model: I16.
+Rows: I16.
 """
 
 from __future__ import annotations
@@ -46,7 +46,8 @@ class BurstPath:
         self.resume(bool(rng.random() * (bursts.mean_burst_s + bursts.mean_calm_s) < bursts.mean_burst_s))
 
     def resume(self, on: bool) -> None:
-        """Begin anew at time 0, in a burst or not; what is left of it has no memory of how long it has been."""
+        """Restart at time 0 in the given state; the remaining length is drawn anew, which is exact because lengths are
+    exponential (memoryless)."""
         self.on, self._until_s = on, 0.0
         self._until_s += self._length_s()
 
@@ -70,7 +71,7 @@ class BurstPath:
 
 
 def shape_factors(time_s: np.ndarray, day: tuple[float, ...], week: tuple[float, ...]) -> np.ndarray:
-    """I16: factor of the rate at times since the start (a midnight), shape of `time_s`.
+    """Factor of the rate at times since the start (a midnight), shape of `time_s`.
 
     day   factors of equal parts of a day from midnight on (24: hours), () for none; each holds until the next
     week  factors of the seven days, from the day of the start on, () for none

@@ -2,13 +2,15 @@
 
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from cosim.agents.learn import ppo
 from cosim.agents.learn.config import METHODS, Learning
-from cosim.agents.learn.ppo import Batch, ValueScale, loss, prepare, value_loss
+from cosim.agents.learn.ppo import Batch, Descent, ValueScale, loss, prepare, value_loss
 from cosim.agents.learn.rollout import Rollout, gae
 from cosim.agents.learn.spec import Outcome
 from cosim.agents.learn.team import Team
@@ -325,3 +327,58 @@ def play(method, n, seed, ceiling):
 def test_coordination_is_learned(n, seed):
     """Until solved: some 10 and 20 updates, 200 at most. No policy without autoregression can pass 1/2 and 2/9."""
     assert play("mat", n, seed, ceiling=200) > 0.9
+
+
+def batch_of(team, env):
+    """A prepared batch of a rollout."""
+    rollout, _ = collected(team, env, env.reset())
+    return prepare(rollout, team.config, team.scale, team.network, team.device)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_pieces_of_a_minibatch_sum_to_its_gradient(method):
+    """In float64 to its last digits; and bit for bit the same whether threads share them or not."""
+    env = Follow(n_envs=6)
+    team = Team(env.spec, Learning(method=method, rollout_steps=7, entropy=0.01))
+    batch = batch_of(team, env)
+    network = team.network.double()
+    batch = Batch(*(x.double() if isinstance(x, torch.Tensor) and x.is_floating_point() else x
+                    for x in vars(batch).values()))
+    groups = torch.from_numpy(np.random.default_rng(0).permutation(len(batch))[:31])
+
+    def gradient(pieces):
+        found = Descent(network, Learning(method=method, entropy=0.01, pieces=pieces))
+        figures = found.gradient(batch, groups)
+        return figures, [p.grad for p in found.weights]
+
+    whole = gradient(1)
+    for pieces in (2, 3, 64):  # of which 31 samples fill 31
+        figures, slopes = gradient(pieces)
+        for name, value in figures.items():
+            assert torch.allclose(value, whole[0][name], rtol=1e-10, atol=1e-13), name
+        for a, b in zip(slopes, whole[1], strict=True):
+            assert (a is None and b is None) or torch.allclose(a, b, rtol=1e-9, atol=1e-13)
+
+
+def test_numbers_do_not_depend_on_how_many_threads_share_the_pieces(monkeypatch):
+    weights = []
+    for pool in (None, ThreadPoolExecutor(2)):
+        monkeypatch.setattr(ppo, "_threads", lambda pool=pool: pool)
+        env = Follow(n_envs=4)
+        team = Team(env.spec, Learning(rollout_steps=8, pieces=3))
+        for _ in range(2):
+            team.learn(collected(team, env, env.reset())[0])
+        weights.append([p.detach().clone() for p in team.network.parameters()])
+    pool.shutdown()
+    assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
+
+
+def test_a_failure_in_a_thread_is_the_callers(monkeypatch):
+    def halve(x):
+        return 1 // x
+
+    with ThreadPoolExecutor(1) as pool:
+        monkeypatch.setattr(ppo, "_threads", lambda: pool)
+        assert ppo.beside(halve, [1, 1]) == [1, 1]
+        with pytest.raises(ZeroDivisionError):
+            ppo.beside(halve, [1, 0])

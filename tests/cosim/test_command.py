@@ -170,7 +170,8 @@ def test_new_writes_a_file_that_runs_and_overwrites_nothing(tmp_path, capsys, mo
     (tmp_path / "changed.py").write_text(before.replace('# "seed": 0', '"seed": 5'))
     assert find("changed.py").seed == 5
     for words, says in ((["mine.py"], "mine.py exists and is left as it is"),
-                        (["other.txt"], "ends in .py"), (["o.py", "--from", "two_buss"], "did you mean 'two_bus'?"),
+                        (["other.txt"], "ends in .py, .yaml, .yml, .json"),
+                        (["o.py", "--from", "two_buss"], "did you mean 'two_bus'?"),
                         (["no/such/folder.py"], "cannot write no/such/folder.py")):
         assert main(["new", *words]) == 2
         assert says in capsys.readouterr().err

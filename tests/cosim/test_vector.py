@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from cosim.agents.train import beginning
 from cosim.scenarios.ieee33 import SCENARIO as IEEE33
 from cosim.scenarios.two_bus import SCENARIO as TWO_BUS
 from gridless import RANDOM_TWO_BUS
@@ -16,7 +17,7 @@ from cosim.experiment import Experiment
 from cosim.learning.environment import scenario_of, vector_env
 from cosim.learning.vector import Environment, learning_scenario, seed_of
 from cosim.learning.workers import parts_of
-from cosim.replay.members import replay
+from cosim.replay.exchange import replay
 from cosim.run import find
 from cosim.scenario import override
 
@@ -247,6 +248,20 @@ def test_staggered_environments_are_spread_over_the_day():
     assert [e.steering._seen.time_s for e in env.envs] == [0.0, 900.0, 1800.0]
     ends = [env.step(np.stack([e.steering.start() for e in env.envs])).truncated for _ in range(45)]
     assert [int(np.argmax([end[b] for end in ends])) for b in range(3)] == [44, 29, 14]
+
+
+@pytest.mark.parametrize(("n_envs", "twins", "days"), [(3, 1, "1"), (6, 2, "2"), (2, 2, None)])
+def test_training_says_how_many_days_are_played_before_its_first_update(n_envs, twins, days):
+    """Days of 45 minutes in thirds, counted by the actions that were executed."""
+    env = vector_env(RANDOM_TWO_BUS, n_envs=n_envs, workers=0, stagger=True, twins=twins)
+    env.reset()
+    said = beginning({"env": None, "envs": n_envs}, twins)
+    played = sum(len(e.state()["actions"]) for e in env.envs) / 45
+    if days is None:
+        assert (said, played) == ("beginning the first episodes", 0)
+    else:
+        assert played == float(days)
+        assert f"{n_envs} environments play {days} days " in said
 
 
 def test_twins_meet_the_same_world_and_differ_by_what_is_done():

@@ -4,7 +4,7 @@ Encoder: tokens of all observations, whose values are the critic. Decoder: token
 0..i-1 (masked) and is asked with the encoder's token of the agent at position i, plus what that agent was told after
 the leaders acted (its context).
 
-Rows of the model: B01, I27, L09, L14, T01-04, U16.
+Rows: B01, I27, L09, L14, T01-04, U16.
 """
 
 from __future__ import annotations

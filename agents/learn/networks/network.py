@@ -3,7 +3,7 @@
 Axes: B samples, n agents in the team's order (leaders first), E numbers per token; R the widest raw action. `order`
 (B, n): which agent decides at which position; None: the team's order. Leaders stand at their own positions in it.
 
-Rows of the model: B05, B06.
+Rows: B05, B06.
 """
 
 from __future__ import annotations
@@ -105,7 +105,8 @@ class Decoding(Protocol):
 
 
 class ParallelDecoding:
-    """Of a policy whose agents do not see each other's actions: all is drawn at once; the context is not looked at."""
+    """Decoding of a policy whose agents act independently: the actions of all agents are sampled in one pass, without
+    conditioning on the actions of others (the context is unused)."""
 
     def __init__(self, network: PolicyNetwork, params: list[Tensor], value: Tensor, noise: Noise | None):
         net, groups = network, network.groups

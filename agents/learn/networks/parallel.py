@@ -4,7 +4,7 @@
 that name keeps the encoder for the critic alone and gives the actors the raw observation. `Transformer` is parallel
 attention with nothing shared between actor and critic. `Mappo` has no attention at all (Yu et al. 2022).
 
-Rows of the model: B02-04, T09, Z02.
+Rows: B02-04, T09, Z02.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """What a fleet takes from one world into the next: the jobs inside its sites, as arrays of plain numbers.
 
-A day of learning ends at midnight, the work does not (M07, I18). Times are relative to the moment of the cut, which is
+A day of learning ends at midnight, the work does not. Times are relative to the moment of the cut, which is
 the start of the next world. Instants are whole ticks of the clock and a deadline ahead is later than the cut, so the
 shift rounds none of them, and running on is bit for bit the same as not having stopped.
 
-Rows of the model: I18.
+Rows: I18.
 """
 
 from __future__ import annotations

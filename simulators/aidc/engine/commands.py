@@ -17,7 +17,7 @@ def admitted(
 ) -> dict[str, list[Job]]:
     """The jobs of a batch by class, each class in the batch's order; see `jobs_of` for the columns.
 
-    Raises ModelError for a job that may not run here (U14), and for inference that is to be released later.
+    Raises ModelError for a job that may not run here, and for inference that is to be released later.
     """
     jobs, by_class = jobs_of(batch, site, now_s), defaultdict(list)
     if jobs and batch["job_class"].count(jobs[0].job_class) == len(jobs):

@@ -14,7 +14,7 @@ jobs set an alarm each. All events of one instant fire first, then the facility 
 
 So GPUs in use never exceed the site's, at no instant, though grants move at once and inference jobs do not.
 
-Rows of the model: E14, I03, I17, L12, M08, M15, U12.
+Rows: E14, I03, I17, L12, M08, M15, U12.
 """
 
 from __future__ import annotations
@@ -248,8 +248,8 @@ class Facility:
         return not (self._crowded or self._regroup or self._news) and self._watch is None
 
     def _pass_on(self, cohort: Cohort, now_s: float) -> float:
-        """A cohort ends, which is all that happens: its GPUs go to the head of its line, if there is one. When the
-        first of those who start now ends."""
+        """Fast path of an event at which one cohort of inference jobs ends and nothing else changes: its GPUs pass to
+        the head of its queue. Returns the earliest end of the jobs started, s; inf where none starts."""
         queue, gpus, next_s = cohort.queue, cohort.gpus, math.inf
         if (following := queue.relay(cohort, now_s)) is not None:
             self._clock.expect(following)

@@ -1,8 +1,8 @@
-"""Inference at a site: one first-in, first-out queue per class (18) with waiting-time deadlines (U13).
+"""Inference at a site: one first-in, first-out queue per class (18) with waiting-time deadlines.
 
 The queue holds state and answers questions about it; what time it is, and how many GPUs are free, the facility says.
 
-Rows of the model: E18, U13.
+Rows: E18, U13.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ class Tally:
                   and, negative, what a speed-up below linear, checkpoints and restarts lose
     finished, dropped  jobs that left
     finished_to   whole work of the jobs that finished
-    missed_to     work done of jobs dropped at their deadline; failed_to: work that failures of racks undid (M15)
+    missed_to     work done of jobs dropped at their deadline; failed_to: work that failures of racks undid
     runs          GPUs that its jobs held, from when to when
     """
 

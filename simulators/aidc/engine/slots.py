@@ -7,12 +7,12 @@ their deadline falls (18). Nothing is executed early, and no job holds a GPU fro
 
 Two readings of the number of executed jobs x. `fractional`: x is a real number, and so are the jobs dropped and the
 length of the queue; a job in part executed keeps its part while it queues. `integer`: x is whole, what does not suffice
-for one more job is left unused. (14) is read as <= (I04): with fewer jobs than the GPUs could do, x is what there is.
+for one more job is left unused. (14) is read as <=: with fewer jobs than the GPUs could do, x is what there is.
 
 Jobs are followed one by one all the same: one is finished when all its work is done, dropped when it leaves with less,
 and these are what an interval counts; x and l in the chosen reading are `executed_jobs` and `lost_jobs`.
 
-Rows of the model: E14-18, I03, I04, U03, U04, U13.
+Rows: E14-18, I03, I04, U03, U04, U13.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class SlotClass:
             self._buckets[h].append(job)
 
     def execute(self, now_s: float) -> tuple[list[Row], float, float, float]:
-        """E14, E17, E18: one slot from now on: rows of the jobs that left, x, l, and the work done, TO."""
+        """(14), (17), (18): one slot from now on: rows of the jobs that left, x, l, and the work done, TO."""
         jobs, end_s = self._buckets[0], now_s + self._slot_s
         left_to = self._to_per_gpu * self.granted_gpus
         self.runs = []
@@ -114,7 +114,7 @@ class SlotClass:
         return rows, executed, dropped, work_to
 
     def shift(self) -> None:
-        """E15, E16: one slot later. What is left in B^0 of training has been executed or dropped."""
+        """(15), (16): one slot later. What is left in B^0 of training has been executed or dropped."""
         if self._deferrable:
             self._buckets = [*self._buckets[1:], []]
 
@@ -162,7 +162,7 @@ class SlotClass:
     # --- inside -------------------------------------------------------------------------------------------------
 
     def _expire(self, waiting: list[Job], end_s: float) -> list[Job]:
-        """Those of the jobs not executed that are dropped now: all of training (17), inference by its deadline (U13);
+        """Those of the jobs not executed that are dropped now: all of training (17), inference by its deadline;
         the others are what is left in B^0."""
         if self._deferrable:
             self._buckets[0] = []
@@ -248,7 +248,7 @@ class SlotFacility:
         return did
 
     def state(self) -> State:
-        """How things stand now; nothing runs between two slots, and the GPUs granted count as in use (U07)."""
+        """How things stand now; nothing runs between two slots, and the GPUs granted count as in use."""
         classes = self._classes.values()
         granted = [c.granted_gpus for c in classes]
         return State(

@@ -6,7 +6,7 @@ printed: PUE 4 to 53), TABLE2 (kW put into (20) where W belongs, the one reading
 to 1.64). In each of them chiller and fans need less power the warmer the supply air is, so without a further term the
 warmest air allowed is always the cheapest.
 
-Rows of the model: E24, I07-11, I28, M14, P32-42.
+Rows: E24, I07-11, I28, M14, P32-42.
 """
 
 from __future__ import annotations
@@ -122,13 +122,13 @@ class Cooling:
 
 
 def cop(supply_temp_degc: float, coefficients: tuple[float, float, float]) -> float:
-    """COP of the chiller in E22 (22), P40, at a supply temperature: a T^2 + b T + c, dimensionless."""
+    """COP of the chiller in (22), at a supply temperature: a T^2 + b T + c, dimensionless."""
     a, b, c = coefficients
     return (a * supply_temp_degc + b) * supply_temp_degc + c
 
 
 def supply_limits_degc(cooling: Cooling) -> tuple[float, float]:
-    """E24 (24): lowest and highest supply temperature that keep the box and every rack's inlet limit."""
+    """(24): lowest and highest supply temperature that keep the box and every rack's inlet limit."""
     racks = max(len(per_rack(v)) for v in cooling.rack_values())
     offsets, limits = per_rack(cooling.supply_offset_degc, racks), per_rack(cooling.inlet_max_degc, racks)
     coolest = min(limit - offset for limit, offset in zip(limits, offsets, strict=True))

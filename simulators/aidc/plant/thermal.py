@@ -6,7 +6,7 @@ first_order  one thermal mass C, at the temperature T of the return air, between
                  C dT/dt = S - Q      S = c rho Phi (T_static - T_sup): P_IT, with parameters that balance
                                       Q = c rho Phi (T - T_set), not below 0, not above the plant's capacity
 
-S is what servers give off, leakage and fans included (I12), and T_static the return air of (21). The supply air is
+S is what servers give off, leakage and fans included, and T_static the return air of (21). The supply air is
 T - Q / (c rho Phi): the set point while the plant can keep it, warmer when it is at its capacity, and what returns when
 it has nothing to do. Racks follow it at once, (19): the air before them is changed in seconds. Between two events power
 stands and the course of T is known: an exponential of time constant C / (c rho Phi) towards T_static, or a straight

@@ -1,4 +1,4 @@
-"""The dispatch (1)-(8), (11) as a second-order cone problem in arrays, before any solver sees it (E01-E08, E11).
+"""The dispatch (1)-(8), (11) as a second-order cone problem in arrays, before any solver sees it.
 
     minimise cost x + x quadratic x / 2   subject to   equal x = rhs,  below x <= limit,  lower <= x <= upper,
                                    x[p]^2 + x[q]^2 <= x[l] x[u_parent]   for every branch,
@@ -9,7 +9,7 @@ source; the elastic form adds a voltage slack per bus and the unserved share of 
 enters it at its parent: with (1) this is the paper's P_ji = -P, received at the child P_ij = P - r l, and (6) holds at
 one end exactly when it holds at the other.
 
-Rows of the model: E01-08, E11, I30, M03, M04.
+Rows: E01-08, E11, I30, M03, M04.
 """
 
 from __future__ import annotations
@@ -145,12 +145,12 @@ class Solution:
 
 
 def balance_rhs(feeder: Feeder, p_load_kw: Floats, q_load_kvar: Floats) -> Floats:
-    """Right-hand side: demand of every bus, P then Q, p.u., and the zeros of the voltage drops (E04, E05)."""
+    """Right-hand side: demand of every bus, P then Q, p.u., and the zeros of the voltage drops."""
     return np.concatenate([p_load_kw, q_load_kvar, np.zeros(len(feeder.parent))]) / feeder.base_kw
 
 
 def strict(feeder: Feeder, sources: Sources, limits: Limits) -> ConicProblem:
-    """The dispatch as the paper states it, at base load; other loads change `rhs` alone (E01-E08, E11, M03, M04)."""
+    """The dispatch as the paper states it, at base load; other loads change `rhs` alone."""
     at = _layout(feeder, len(sources.bus), 0, 0)
     lower, upper = _bounds(sources, at)
     at_root, scale = np.arange(feeder.n_bus) == feeder.substation, feeder.vm_ratio**2
@@ -167,7 +167,7 @@ def strict(feeder: Feeder, sources: Sources, limits: Limits) -> ConicProblem:
 def elastic(
     feeder: Feeder, sources: Sources, limits: Limits, p_load_kw: Floats, q_load_kvar: Floats, shed: Ints
 ) -> ConicProblem:
-    """The dispatch that always has a solution as far as loads can make it so (decision 13, I30).
+    """The dispatch that always has a solution as far as loads can make it so.
 
     Every bus has a voltage slack, and every bus in `shed` (p_load_kw > 0) an unserved share of its P and Q, each at an
     exact penalty: a feasible problem never pays it, because no constraint's own price comes near it.
@@ -223,7 +223,7 @@ def cost_unit(sources: Sources, limits: Limits) -> float:
 
 
 def costs(feeder: Feeder, sources: Sources, limits: Limits, at: Layout, unit: float) -> tuple[Floats, Floats]:
-    """(11), or the weighted terms in its place: linear and quadratic cost of x, divided by `unit` (E11)."""
+    """(11), or the weighted terms in its place: linear and quadratic cost of x, divided by `unit`."""
     cost, quadratic = np.zeros(at.size), np.zeros(at.size)
     cost[at.l] = np.maximum(limits.loss_weight * feeder.r_pu, _LOSSLESS_COST)
     cost[at.u] = limits.loss_weight * feeder.g_lost_pu
@@ -257,7 +257,7 @@ def _equalities(
 ) -> csr_array:
     """Rows: balance (2), (4) of P, then (5) of Q at every bus (inflow - outflow + sources = load), then drops (3).
 
-    E01-E05 of the model.
+    (1) to (5).
     """
     n, k = feeder.n_bus, np.arange(len(feeder.parent))
     one, s = np.ones(len(k)), np.arange(len(sources.bus))

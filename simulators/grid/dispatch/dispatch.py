@@ -5,7 +5,7 @@ voltages, losses, substation power and NCI is the exact AC power flow of the fee
 forward sweep, `equations.radial_power_flow`), so that figures close to rounding and do not carry a solver's tolerance;
 the conic solution's own voltages and loss are kept beside it, and their distance says how tight the relaxation was.
 
-Rows of the model: E06, E07, E11, I06, I22, I23, I30, I38, U17, Z03.
+Rows: E06, E07, E11, I06, I22, I23, I30, I38, U17, Z03.
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ class Dispatch:
     """The dispatch of one feeder, built once and solved for changing loads.
 
     The first of `sources` at the feeder's slack bus is the substation; ScenarioError if there is none. `caps` are met
-    where they can be; they need Gurobi.
+    where they can be; they need Gurobi. `solver_name` is the solver taken, `no_gurobi` why it is not Gurobi where
+    'auto' left the choice, else ''.
     """
 
     def __init__(self, feeder: Feeder, sources: Mapping[str, Source], limits: Limits, solver: SolverName, *,
@@ -88,7 +89,7 @@ class Dispatch:
             )
         self.substation = int(at_slack[0])
         self._problem = strict(feeder, self.sources, limits)
-        self.solver_name, self._solver = choose(solver, self._problem, time_limit_s)
+        self.solver_name, self._solver, self.no_gurobi = choose(solver, self._problem, time_limit_s)
         self._capped = (None if caps is None else
                         choose_capped(solver, self.problem, feeder, self.sources, caps, time_limit_s))
         self._reduced = Reduced(feeder, self.sources, limits, self.substation)

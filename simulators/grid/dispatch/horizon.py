@@ -4,7 +4,7 @@ A plan of k intervals in one problem decides where the next interval wants each 
 dispatched alone, between what its ramp leaves from the set point before and what it leaves towards that next one. Both
 are the same optimum: with the later intervals at their best, the first one's part of the plan is its own best answer.
 
-Rows of the model: Z06.
+Rows: Z06.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NARROWEST_PU = 1e-7
 
 
 class Ramps:
-    """Limits of P of the sources in one interval: what their ramps, and a plan at the forecast loads (Z06), leave them.
+    """Limits of P of the sources in one interval: what their ramps, and a plan at the forecast loads, leave them.
 
     interval_min  length of an interval; steps: intervals of the plan, 1 for none
     """

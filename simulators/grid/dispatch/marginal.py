@@ -6,7 +6,7 @@ dense system no larger than the controls and their limits give every bus at once
 
 J2* is smooth only as long as the same limits are in force; `Marginal.spread_kg_per_kwh` says where that ends too soon.
 
-Rows of the model: I31, Z04.
+Rows: I31, Z04.
 """
 
 from __future__ import annotations
@@ -186,7 +186,8 @@ def _settled(here: _Conditions) -> tuple[Flags, _Answer | None]:
 
 
 def _may_change(here: _Conditions, in_force: Flags, answer: _Answer, step: float) -> Flags:
-    """Limits that one step of demand at some bus brings into force, or whose price it, or less, takes away."""
+    """Mask of the inequality constraints whose activity can change within one step of demand (kW) at some bus: inactive
+    ones that become active, and active ones whose multiplier reaches zero."""
     reach = np.abs(answer.moves).max(axis=1, initial=0.0) * MARGIN * step
     left = np.where(in_force, answer.price * here.side, here.room)
     return (left <= reach) & (here.side != 0.0)

@@ -6,7 +6,7 @@ answers there is the cleaner source. With all turbines of the study at a limit t
 kW moved from AIDC3 to AIDC1 change the system by -0.03 to +0.23 kg/h; with a turbine strictly between its limits the
 same move saves 8-24 kg/h (lambda 0.01, light load) or 27-38 kg/h (lambda 0.1).
 
-Rows of the model: I31, Z04.
+Rows: I31, Z04.
 """
 
 from __future__ import annotations

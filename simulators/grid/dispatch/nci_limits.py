@@ -1,11 +1,11 @@
-"""Limits on the nodal carbon intensity as part of the dispatch, where (10) is no longer an afterthought (U01, U02).
+"""Limits on the nodal carbon intensity as part of the dispatch, where (10) is no longer an afterthought.
 
 With a cap the intensities w are variables: at every bus, w times what flows in is what the sources there emit plus the
 intensities of the senders times what they send. Which end sends is decided by the dispatch: every received power is
 split into p+ - p- with p+ p- = 0, by binaries (big-M) or by a special ordered set (SOS1). The products w p+ make the
 problem a nonconvex MIQCP, solved to a proven gap by Gurobi alone.
 
-Rows of the model: U01, U02.
+Rows: U01, U02.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NEGLIGIBLE_KG_PER_KWH = 1e-5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NciCaps:
-    """Highest intensity (n_cap,) kg/kWh at buses (n_cap,), and how U01 is written."""
+    """Highest intensity (n_cap,) kg/kWh at buses (n_cap,); formulation of "one direction of flow at a time"."""
 
     bus: Ints
     kg_per_kwh: Floats

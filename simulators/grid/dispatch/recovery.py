@@ -1,7 +1,7 @@
 """A feasible dispatch where the conic relaxation is not exact: local optima of the AC problem by linearisation, and the
 corners of the controls' boxes.
 
-Rows of the model: E06, I38.
+Rows: E06, I38.
 """
 
 from __future__ import annotations

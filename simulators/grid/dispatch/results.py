@@ -1,6 +1,6 @@
 """What a dispatch and its settlement tell, as data; and the error of a relaxation that only pretended to a solution.
 
-Rows of the model: E06, E07, I30.
+Rows: E06, E07, I30.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from cosim.simulators.grid.equations import Complexes, Floats
 from cosim.errors import SolverError
 
 OPTIMAL, ELASTIC, HELD = 0, 1, 2
-"""Status: all limits met; a voltage outside its limits or power unserved (I30); not solved, last values held."""
+"""Status: all limits met; a voltage outside its limits or power unserved; not solved, last values held."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

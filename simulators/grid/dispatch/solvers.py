@@ -39,14 +39,15 @@ def choose_capped(solver: SolverName, problem: ConicProblem, feeder: Feeder, sou
     return CappedGurobi(problem, feeder, sources, caps, time_limit_s)
 
 
-def choose(solver: SolverName, problem: ConicProblem, time_limit_s: float | None) -> tuple[str, Solver]:
-    """Gurobi where it runs and is not declined, else Clarabel, with a logged line when that was not asked for."""
+def choose(solver: SolverName, problem: ConicProblem, time_limit_s: float | None) -> tuple[str, Solver, str]:
+    """(name, solver, why not Gurobi): Gurobi where it runs and is not declined, else Clarabel, with a logged line when
+    that was not asked for."""
     if solver == "clarabel":
-        return "clarabel", ClarabelSolver(problem, time_limit_s)
+        return "clarabel", ClarabelSolver(problem, time_limit_s), ""
     try:
-        return "gurobi", GurobiSolver(problem, time_limit_s)
+        return "gurobi", GurobiSolver(problem, time_limit_s), ""
     except SolverError as err:
         if solver == "gurobi":
             raise SolverError(f"{err}; use --set grid.solver=clarabel, which has no such limit") from None
         _log.warning("grid: dispatch by clarabel, because %s", err)
-        return "clarabel", ClarabelSolver(problem, time_limit_s)
+        return "clarabel", ClarabelSolver(problem, time_limit_s), str(err)

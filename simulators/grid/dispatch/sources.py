@@ -1,6 +1,6 @@
 """Sources as the scenario gives them: limits, capability, intensity and prices; and the same in p.u.
 
-Rows of the model: E08, M04, P02-04.
+Rows: E08, M04, P02-04.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ OTHERS = "*"
 
 @params
 class Source:
-    """Something that feeds the network: a generator, or the substation if it stands at the slack bus (P02-P04, E08).
+    """Something that feeds the network: a generator, or the substation if it stands at the slack bus.
 
     Its power stays inside the box of its P and Q limits; with `capability` circle or power_factor inside that, too.
     """

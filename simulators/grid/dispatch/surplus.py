@@ -5,7 +5,7 @@ too much is taken from negative demand, the same share of it at every bus that f
 the substation covers them: what is left balances with every source at its least. Curtailed energy is neither supplied
 nor emits anything; reactive power stays as it is.
 
-Rows of the model: E04, E08.
+Rows: E04, E08.
 """
 
 from __future__ import annotations

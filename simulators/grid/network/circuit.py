@@ -1,6 +1,6 @@
 """Electrical nodes and branches of a network: buses that closed switches join are one node, a star point is one, too.
 
-Rows of the model: I25.
+Rows: I25.
 """
 
 from __future__ import annotations

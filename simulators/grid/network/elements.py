@@ -2,7 +2,7 @@
 
 Tables are pandapower's; nothing here needs pandapower itself.
 
-Rows of the model: I25, P07.
+Rows: I25, P07.
 """
 
 from __future__ import annotations

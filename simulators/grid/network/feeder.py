@@ -1,6 +1,6 @@
 """A radial feeder as data: what the dispatch and the carbon flow need to know of a network, and nothing more.
 
-Rows of the model: I25, Z07.
+Rows: I25, Z07.
 """
 
 from __future__ import annotations

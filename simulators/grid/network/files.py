@@ -1,6 +1,6 @@
 """Networks as pandapower has them: read from files, made by name, converted and solved. The only owner of pandapower.
 
-Rows of the model: I25.
+Rows: I25.
 """
 
 from __future__ import annotations

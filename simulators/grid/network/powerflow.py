@@ -1,6 +1,6 @@
 """AC power flow of a network by pandapower's Newton method, at changing loads and set points: radial or meshed.
 
-Rows of the model: E03, Z03.
+Rows: E03, Z03.
 """
 
 from __future__ import annotations

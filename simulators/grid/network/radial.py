@@ -1,6 +1,6 @@
 """Networks as radial feeders: what the conic dispatch and the sweep can represent, and what is refused, by name.
 
-Rows of the model: E03, I25, P07, Z07.
+Rows: E03, I25, P07, Z07.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 """Many worlds at once against one after the other: the same seeds and actions, the same numbers."""
 
+import json
 from types import FunctionType, SimpleNamespace
 
 import numpy as np
@@ -14,6 +15,9 @@ from cosim.agents.fleet.allocation import (
 )
 from cosim.agents.fleet.decision import FleetFacts
 from cosim.agents.fleet.heuristics import GpuRule, share_blocks
+from cosim.agents.learn.team import Team
+from cosim.agents.learn.training import LAST, LOG
+from cosim.agents.train import main
 from cosim.scenarios.ieee33 import SCENARIO as IEEE33
 from cosim.scenarios.ieee33_climate import SCENARIO as CLIMATE
 from cosim.scenarios.ieee33_economic import SCENARIO as ECONOMIC
@@ -213,6 +217,18 @@ def test_workers_share_them_out():
         shared.close()
 
 
+def test_training_gives_the_same_log_and_goes_on(tmp_path):
+    def rewards(folder):
+        return [json.loads(line)["reward"] for line in (folder / LOG).read_text().splitlines()]
+
+    given = ["two_bus", "--envs", "2", "--workers", "0", "--set", "learn.rollout_steps=4", "--set", "learn.width=16"]
+    for engine, count in (("simpy", 2), ("auto", 1)):
+        assert main([*given, "--engine", engine, "--updates", str(count), "--out", str(tmp_path / engine)]) == 0
+    assert main(["--resume", str(tmp_path / "auto"), "--updates", "2"]) == 0
+    assert rewards(tmp_path / "auto") == pytest.approx(rewards(tmp_path / "simpy"), rel=1e-6)
+    assert Team.extras(tmp_path / "auto" / LAST)[1]["request"]["engine"] == "compiled"
+
+
 # --- what it cannot do ------------------------------------------------------------------------------------------------
 
 
@@ -233,6 +249,11 @@ def test_a_link_that_it_does_not_know_is_named():
     links = tuple(link for link in IEEE33.links if link.target != "controller.slack_min")
     assert lacking(learning_scenario(IEEE33.replace(links=links))) == ["controller.slack_min is not linked"]
     assert engine_of(IEEE33) == ("compiled", "")
+
+
+def test_an_engine_that_does_not_exist_is_named():
+    with pytest.raises(ScenarioError, match="unknown engine 'compile'; did you mean 'compiled'"):
+        vector_env(TWO_BUS, 1, workers=0, engine="compile")
 
 
 def test_actions_that_are_no_numbers_are_refused():
