@@ -35,9 +35,9 @@ class CefDispatch(Adapter):
     """Second-order cone dispatch of a radial feeder with carbon emission flow, (1)-(11).
 
     Every step it takes the demand of each `Bus`, dispatches the sources, and holds each bus's NCI until the next step.
-    `Grid` (one entity) tells how the network stands. A bus without an entity has no demand.
+    `Grid` (one entity) exports the state of the network. A bus without an entity has no demand.
 
-    The dispatch knows what data centres drew in the interval before, by ports of their own (`p_site_kw`,
+    The dispatch receives what data centres drew in the interval before, by ports of their own (`p_site_kw`,
     `q_site_kvar`): the demand of a bus is theirs and the base load together. What the interval brought is known at its
     end: one step later the `_realised` ports settle it, by the AC power flow at the set points then in force, at its
     base load (dispatched with a forecast error, if there is one) and at what the data centres have drawn on average.
@@ -165,7 +165,7 @@ class CefDispatch(Adapter):
         return self._outputs_of(*self._last, status, inexact, settled)
 
     def _remember(self, time_s: float, status: int, inexact: bool) -> None:
-        """What the summary will say of this interval."""
+        """Keep the figures of this interval for the summary."""
         last = self._last[0]
         if status == HELD:
             self._seen.note("held", time_s)
@@ -277,7 +277,7 @@ class CefDispatch(Adapter):
             self._mci_of.rebox(low, high)
 
     def _ahead_of(self, given: dict, port: str, eid: str) -> list[float] | None:
-        """The forecast of a bus's base load, None where nobody gives one."""
+        """The forecast of a bus's base load, None if not linked."""
         values, needed = given[port], self.params.lookahead_steps - 1
         if not isinstance(values, list):
             return None

@@ -1,6 +1,6 @@
 """What the operator's dispatch is given: network, sources, limits and weights (Table I).
 
-Rows of the model: M03.
+Rows: M03.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class GridParams:
     network: Annotated[Network, Field(description="pandapower's name, simbench:CODE, a file, or lines")] = "case33bw"
     network_sources: Annotated[dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(
         description="kg/kWh of the network's own generators (gen, sgen, discharging storage), by name or as 'sgen3', "
-        "'*' for all others: they become sources, fixed unless the network says controllable")
+        "'*' for all others: they become sources, fixed unless controllable in the network")
     ] = field(default_factory=dict)
     lambda_kw_per_kg_h: Annotated[
         float, Field(ge=0, le=1e9, allow_inf_nan=False, description="lambda of (11), kW of loss per kg/h; 0: "
