@@ -47,7 +47,8 @@ def named_code(scenario: Scenario) -> Iterator[Named]:
 
 
 def foreign(scenario: Scenario, replaced: Collection[str] = ()) -> list[Named]:
-    """What a scenario names that is not known; `replaced`: members whose simulators somebody else chose."""
+    """Names in a scenario that no installed package announces; `replaced`: members whose simulators somebody else
+    chose."""
     return [(where, text) for where, text in named_code(scenario)
             if where.split(".")[0] not in replaced and not is_known(where, text)]
 

@@ -49,7 +49,7 @@ class Player(Continuing):
     worlds of a learner the recording goes on day after day.
 
     A level holds from its sample to the next. Links that are shifted in time start with what they started with then;
-    where the recording does not say, with the first sample. `cosim.replay.recording` says from when it is played;
+    where the recording does not say, with the first sample. `cosim.replay.recording` defines from when it is played;
     `wrap` repeats it from the end of its warm-up, at a whole number of its own steps.
     """
 
@@ -105,7 +105,7 @@ class Player(Continuing):
         return self._labels
 
     def tables(self) -> dict[str, dict[str, list]]:
-        """What the recording says of its member once and for all."""
+        """The recording's tables of what stays fixed in its member."""
         return self._fixed
 
     def initial(self) -> Values:
@@ -219,7 +219,7 @@ class Player(Continuing):
 class TablePlayerParams:
     """Which table to play, as what, and what to do when it ends before the run does."""
 
-    path: Annotated[str, Field(min_length=1, description="CSV or Parquet file; cosim.tables.table says how it looks")]
+    path: Annotated[str, Field(min_length=1, description="CSV or Parquet file; format: cosim.tables.table")]
     models: Annotated[dict[str, tuple[str, ...]], Field(
         description="model -> ports played; empty: one model, Table, with a port per column")] = Field({})
     axes: Annotated[dict[str, str], Field(description="vector port -> name of its axis")] = Field({})
@@ -234,8 +234,8 @@ class TablePlayerParams:
 
 
 class TablePlayer(Player):
-    """Plays a table's columns, each row when `cosim.tables.axis` says. A port is a column of its name; one of another
-    unit of the same measure is converted."""
+    """Plays a table's columns, each row at the time defined by `cosim.tables.axis`. A port is a column of its name; one
+    of another unit of the same measure is converted."""
 
     PARAMS = TablePlayerParams
 

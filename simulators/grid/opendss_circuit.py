@@ -101,7 +101,7 @@ class Circuit:
 
     def add_load(self, name: str, at: int) -> None:
         """A load of constant power at all phases of a bus, at first of 0: from each to the bus's own neutral (node 4),
-        if it has one, else to ground, or between phases where the bus knows no ground. ScenarioError where it cannot
+        if it has one, else to ground, or between phases where the bus has no ground. ScenarioError where it cannot
         be."""
         dss, bus = self._dss, self.buses[at]
         dss.Circuit.SetActiveBus(bus)

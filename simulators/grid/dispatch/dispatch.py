@@ -3,7 +3,7 @@
 The conic problem (1)-(8), (11) *decides* P and Q of every source but the substation. What is reported as flows,
 voltages, losses, substation power and NCI is the exact AC power flow of the feeder at those set points (a backward-
 forward sweep, `equations.radial_power_flow`), so that figures close to rounding and do not carry a solver's tolerance;
-the conic solution's own voltages and loss are kept beside it, and their distance says how tight the relaxation was.
+the conic solution's own voltages and loss are kept beside it, and their distance measures how tight the relaxation was.
 
 Rows: E06, E07, E11, I06, I22, I23, I30, I38, U17, Z03.
 """
@@ -195,7 +195,7 @@ class Dispatch:
 
     def _recover(self, relaxed: Floats, p_load_kw: Floats, q_load_kvar: Floats) -> DispatchResult | None:
         """The best local optimum within all limits that is found from the relaxation, from that at dearer losses, and
-        from the best corners of the controls' boxes; None if there is none. `global_gap_ratio` says what is proven."""
+        from the best corners of the controls' boxes; None if there is none. `global_gap_ratio` is the proven bound."""
         feeder, rhs, z = self.feeder, balance_rhs(self.feeder, p_load_kw, q_load_kvar), self._reduced.z
         starts, exact = [relaxed], None
         for price in LOSS_PRICES:

@@ -32,7 +32,7 @@ class Solver(Protocol):
 
 def choose_capped(solver: SolverName, problem: ConicProblem, feeder: Feeder, sources: Mapping[str, Source],
                   caps: NciCaps, time_limit_s: float | None) -> CappedGurobi:
-    """Gurobi for NCI caps, or a SolverError that says why not."""
+    """Gurobi for NCI caps, or a SolverError with the reason."""
     if solver == "clarabel":
         raise SolverError("NCI caps make the dispatch a nonconvex MIQCP, which Clarabel does not solve: --set "
                           "grid.solver=gurobi, or --set grid.nci_cap_kg_per_kwh={} for none")
