@@ -15,9 +15,9 @@ from cosim.simulators.analysis.metrics import preflight
 from cosim.simulators.controller.params import ControllerParams
 from cosim.simulators.fleet import JobClass, Site
 from cosim.simulators.grid.ac import AcPowerFlow
-from cosim.simulators.grid.adapter import GridParams
 from cosim.simulators.grid.carbon import CarbonFlow
 from cosim.simulators.grid.opendss import OpenDss
+from cosim.simulators.grid.params import GridParams
 from cosim.simulators.grid.series import IntensitySeries
 from cosim.simulators.profile import ForecastProfileParams
 from cosim.simulators.tariff import TimeOfUse

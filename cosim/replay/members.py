@@ -1,5 +1,5 @@
-"""Play a member's outputs from a trace or a table against live others: yesterday's NCI for a new policy, recorded power
-for a grid, prices from a CSV."""
+"""Members that play another's outputs, from a trace or a table, against live others: yesterday's NCI for a new policy,
+recorded power for a grid, prices from a CSV."""
 
 from __future__ import annotations
 
@@ -96,8 +96,8 @@ class Player(Playing):
     """Plays one member of a trace: its models and ports are those that were recorded.
 
     Links that are shifted in time start with what they started with then; where the recording does not say, with the
-    first sample. `cosim.replay.recording` defines from when it is played; `wrap` repeats it from the end of its warm-up,
-    at a whole number of its own steps.
+    first sample. `cosim.replay.recording` defines from when it is played; `wrap` repeats it from the end of its
+    warm-up, at a whole number of its own steps.
     """
 
     PARAMS = PlayerParams

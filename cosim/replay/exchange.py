@@ -1,4 +1,4 @@
-"""A recording or a table in the place of a member: who plays it, as what, and which links go on."""
+"""A scenario in which a trace or a table plays a member: what `--replay MEMBER=FILE` makes of it."""
 
 from __future__ import annotations
 
