@@ -48,7 +48,7 @@ _WINDOW = 16
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """One training run as its log tells it: about, what it was asked for but its seed; steps (U,), environment steps
+    """One training run as its log tells it: about, its request without the seed; steps (U,), environment steps
     done at the end of each of U windows; episodes (U,) ended; figures: name -> (U,) in moving windows; short: its log
     is shorter than a window, which then is all of it."""
 
@@ -74,7 +74,7 @@ class Curve:
 
 def read_run(folder: Path, trusted: Collection[str | Path] = ()) -> TrainingRun:
     """The run in a folder. ScenarioError where none is, where nothing has been learned yet, or where it names code that
-    nobody announces and the folder is not `trusted`."""
+    no installed package announces and the folder is not `trusted`."""
     request = checkpoint.read(folder / LAST, "extra/")[1]["extra"].get("request") or {}
     if not request:
         raise ScenarioError(f"{folder / LAST} does not say what its run was asked for; draw runs of cosim train")
@@ -163,7 +163,7 @@ def _steps_a_day(request: Mapping[str, Any], trusted: Collection[str | Path]) ->
 
 
 def _about(request: Mapping[str, Any]) -> dict[str, str]:
-    """What a run was asked for, as texts; neither its seed nor how long."""
+    """Request of a run as texts, without its seed and length."""
     given = {"method": request["learn"]["method"], "what": request["scenario"] or request["env"],
              "mode": f"{request['mode']} mode" if request["mode"] else "", "envs": f"envs={request['envs']}"}
     learn = {f"learn.{k}": v for k, v in request["learn"].items() if k != "method"}

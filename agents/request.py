@@ -1,4 +1,4 @@
-"""What a training run was asked for, as plain data: which world it names, and whether that may be run.
+"""The request of a training run as plain data: the world it names, and whether that may be run.
 
 A request stands in the checkpoint of the run, so that it may come from somebody else.
 """
@@ -24,7 +24,7 @@ def scenario_of(request: Mapping[str, Any], trusted: Collection[str | Path] = ()
 
 def refuse_strangers(request: Mapping[str, Any], folder: Path, trusted: Collection[str | Path], *,
                      drawn: bool = False) -> None:
-    """ScenarioError for a training run, received perhaps from somebody, that names code nobody announces.
+    """ScenarioError for a training run, received perhaps from somebody, that names code of no installed package.
 
     drawn: the run is looked at only, for which its scenario's environment class is loaded and nothing else.
     """

@@ -119,7 +119,7 @@ def beginning(request: Mapping[str, Any], twins: int) -> str:
 
 
 def _request(args: argparse.Namespace) -> dict[str, Any]:
-    """What is asked for, as plain data: from the command line, or from the run to resume."""
+    """The request as plain data: from the command line, or from the run to resume."""
     if args.resume:
         given = [name for name in ("scenario", "env", "method", "mode", "seed", "envs", "engine", "out") if
                  getattr(args, name) is not None] + ["set"] * bool(args.settings)
@@ -166,7 +166,7 @@ def _engine(request: Mapping[str, Any], trusted: Collection[str | Path]) -> str:
 
 
 def make_env(request: Mapping[str, Any], workers: int, trusted: Collection[str | Path] = ()) -> VectorEnv:
-    """The environments of a request. trusted: traces whose scenario may name code nobody announces."""
+    """The environments of a request. trusted: traces whose scenario may name code of no installed package."""
     if request["env"]:
         made = load(request["env"], "environment")
         if not callable(made):

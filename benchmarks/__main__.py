@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -54,7 +53,9 @@ def parser() -> argparse.ArgumentParser:
                    "environments, on the wall clock (default: none)")
     p.add_argument("--out", type=file_type(".json"), metavar="FILE", help="put the figures into this JSON file; its "
                    "other sections stay")
-    p.add_argument("--read", type=Path, metavar="FILE", help="show the figures of a file instead of measuring")
+    p.add_argument("--read", type=Path, nargs="?", const=record.BASELINE, metavar="FILE",
+                   help="show the figures of a file instead of measuring (default: benchmarks/"
+                   f"{record.BASELINE.name})")
     p.add_argument("--compare", type=Path, nargs="?", const=record.BASELINE, metavar="FILE",
                    help=f"set ratios beside those of a file (default: benchmarks/{record.BASELINE.name}) and warn of "
                    f"those that have grown by more than {record.WARN:.0%}%")
@@ -96,7 +97,7 @@ def _run(args: argparse.Namespace, argv: list[str]) -> int:
         say(console, f"{machine()}; load average {_load()}")
         now = {}
         for name in names:
-            now[name] = _measured(name, size, shlex.join(["python", "-m", "benchmarks", *argv]))
+            now[name] = _measured(name, size, _command(argv))
             if args.out:  # after each, as they take minutes
                 record.write(args.out, size.name, {name: now[name]})
         if args.out:
@@ -106,6 +107,17 @@ def _run(args: argparse.Namespace, argv: list[str]) -> int:
         table, warnings = record.compare(now, held)
         print_digest(console, Digest([table], warnings))
     return 0
+
+
+def _command(argv: Sequence[str]) -> str:
+    """The command line as it is stored: without the paths of this machine."""
+    words = list(argv)
+    for option, shown in (("--out", ""), ("--compare", ""), ("--peers", " PYTHON")):
+        if option in words:
+            at = words.index(option)
+            given = words[at + 1: at + 2] if words[at + 1: at + 2] and not words[at + 1].startswith("-") else []
+            words[at: at + 1 + len(given)] = [option + (shown if given else "")] if shown else []
+    return " ".join(["python -m benchmarks", *words])
 
 
 def _size(args: argparse.Namespace) -> Size:

@@ -120,7 +120,7 @@ def measure(size: Size, say: Say) -> Found:
         try:
             us, versions = play(peer, size.peers_python, steps)
         except (LookupError, OSError) as err:
-            found.skipped.append(f"{peer.name}: {size.peers_python} does not run it: {err}")
+            found.skipped.append(f"{peer.name}: not run: {err}")
             continue
         rows.append((peer.name, peer.step, ", ".join(versions), number(us)))
         found.figures[f"{peer.name}: us a step"] = us

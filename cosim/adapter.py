@@ -33,7 +33,7 @@ from cosim.units import MIN_S
 
 
 class Sparing(dict[str, Any]):
-    """One entity's outputs of which some are worked out only when the first of them is asked for.
+    """Outputs of one entity, some of which are computed when the first of them is read.
 
     now: those that are known, the same ones at every tick; rest: gives the others, whenever that is
     """

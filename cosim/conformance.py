@@ -46,7 +46,7 @@ def check(scenario: Scenario, role: str) -> list[Check]:
 
 @dataclass
 class _Part:
-    """The member under test, what the bus told it in a run, and what the bus wanted to know."""
+    """The member under test, the inputs it received in a run, and the outputs that were requested."""
 
     resolved: Resolved
     role: str
@@ -73,7 +73,7 @@ def _shape(resolved: Resolved, role: str) -> Iterator[Check]:
 
 
 def _runs(part: _Part) -> Check:
-    """Run the scenario with the member in its place; fills in what it was told and asked."""
+    """Run the scenario with the member in its place; records its inputs and the outputs requested."""
     resolved, role, calls = part.resolved, part.role, part.calls
     cls = resolved.classes[role]
     what = f"runs {STEPS} steps in the place of '{role}' in {resolved.scenario.name}"
@@ -126,7 +126,7 @@ def _behaviour(part: _Part) -> Iterator[Check]:
 
 
 def _contract(part: _Part, played: _Played, others: Mapping[str, Answers]) -> Iterator[Check]:
-    """What the scenario's contracts ask of this member."""
+    """Requirements of the scenario's contracts on this member."""
     scenario = part.resolved.scenario
     hook = hook_of(scenario.model_dump(), "contracts")
     if hook is None:

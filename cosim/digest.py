@@ -1,4 +1,4 @@
-"""What a run says about itself: small tables, warnings and figures, made by a scenario's hooks, shown by the CLI."""
+"""Summary of a run: small tables, warnings and figures, made by a scenario's hooks, shown by the CLI."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@
     └── TraceError        5   a trace cannot be written or read
         └── DiskError     5   the disk refused what a run wanted to write; what was written before is whole
 
-Ctrl-C ends with 130, as shells expect. A message says what, which value, what is allowed and what to do.
+Ctrl-C ends with 130, as shells expect. A message names the field, its value, what is allowed and what to do.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class CosimError(Exception):
 
 
 class ScenarioError(CosimError):
-    """The scenario or the command line asks for something that cannot be."""
+    """The scenario or the command line requests something impossible."""
 
     exit_code = 2
 
@@ -54,7 +54,7 @@ class SolverError(ModelError):
 
 
 class TraceError(CosimError):
-    """A trace cannot be written, opened, or does not hold what was asked for."""
+    """A trace cannot be written, opened, or does not hold what was requested."""
 
     exit_code = 5
 
@@ -74,7 +74,7 @@ def cut(text: str, longest: int = _LONGEST_NAME, end: int = 0) -> str:
 
 
 def first_line(err: BaseException, longest: int = _LONGEST_LINE) -> str:
-    """What a library's error says, of which HDF5's and torch's go on for pages: its first line, short; the error's type
+    """Text of a library's error, of which HDF5's and torch's go on for pages: its first line, short; the error's type
     where it says nothing."""
     said = str(err.args[0] if isinstance(err, KeyError) and err.args else err)  # as text, a KeyError is its key's repr
     return cut(next((line for line in said.splitlines() if line.strip()), type(err).__name__), longest)

@@ -1,4 +1,4 @@
-"""Run one scenario under a driver: trace, status, wall-clock split, what the run says of itself.
+"""Run one scenario under a driver: trace, status, wall-clock split, summary of the run.
 
 Rows: M07.
 """
@@ -37,7 +37,7 @@ DRIVERS = ("mosaik", "native")
 
 @dataclass
 class Experiment:
-    """One run to be. Build it, look at `preflight()`, then `run()` once.
+    """One run, not started yet: construct it, optionally call `preflight()`, then `run()` once.
 
     out None runs without a trace (and without a summary). `control.stop = True`, from a signal handler, ends the run
     between two steps with what was computed kept. rt_factor is wall-clock seconds per simulated second (None: as fast
@@ -73,7 +73,7 @@ class Experiment:
             self.control.on_progress = lambda time: report(time, until)
 
     def preflight(self) -> Digest:
-        """What the scenario's own check says before the run, offered load against capacity for example."""
+        """Result of the scenario's check before the run, for example offered load against capacity."""
         return self._hook(self.resolved.scenario.preflight, self.resolved)
 
     def run(self) -> Result:

@@ -3,7 +3,7 @@
 Version 0.1 installed `agents`, `simulators` and `scenarios` as packages of their own and had flatter folders. Scenario
 files, traces and programs of then go on: `today` translates a name, and a finder makes `import agents.spec` give the
 very module that `cosim.agents.learn.spec` is, unless another package of that name is installed. What was translated is
-kept, so that a run can say so (`old_names`).
+kept for a note of the run (`old_names`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a request may ask for: how deep its data are, how large its figures, how long it runs and what memory it takes.
+"""Limits of a request: how deep its data are, how large its figures, how long it runs and what memory it takes.
 
 Fields have limits of their own beside these (pydantic `Field`): counts, rates and steps, of which many would take
 hours or all memory.
@@ -77,7 +77,7 @@ def check_steps(steps: int, resolution_s: float) -> None:
 
 
 def check_memory(what: str, numbers: float, bytes_each: float, do: str) -> None:
-    """ScenarioError where `numbers` values would not fit into the memory that is free now; `do` says what helps."""
+    """ScenarioError where `numbers` values would not fit into the memory that is free now; `do` names a remedy."""
     free = free_bytes()
     needed = numbers * bytes_each
     if free is not None and needed > free:

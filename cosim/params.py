@@ -30,7 +30,7 @@ def params(*, kw_only: bool) -> Callable[[type[T]], type[T]]: ...
 
 
 def params(cls: type[T] | None = None, *, kw_only: bool = False) -> Any:
-    """Decorator: a frozen, validated dataclass that refuses fields it does not know, NaN and infinity."""
+    """Decorator: a frozen, validated dataclass that refuses unknown fields, NaN and infinity."""
     made = dataclass(frozen=True, kw_only=kw_only, config=ConfigDict(extra="forbid", allow_inf_nan=False))
     return made if cls is None else made(cls)
 

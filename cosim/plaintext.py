@@ -24,7 +24,7 @@ def visible(text: str) -> str:
 
 
 def file_name(name: str) -> str:
-    """A name as that of a file in the folder where it is asked for, without its ending: separators, control characters
+    """A name as that of a file in the folder where it is requested, without its ending: separators, control characters
     and what Windows refuses become '_', as does a dot at its beginning; at most 100 characters."""
     plain = re.sub(r"[^\w.+ -]+", "_", name).strip(" ")
     plain = re.sub(r"^\.+|[. ]+$", "_", plain[:_LONGEST_FILE])

@@ -1,6 +1,6 @@
-"""Figures that cannot be: carbon intensities and prices in another unit than they are said to be in.
+"""Figures that cannot be: carbon intensities and prices in another unit than the stated one.
 
-The one place for these bounds; tables, replays and parameters look here.
+The one place for these bounds; tables, replays and parameters use them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _IN_WORDS = re.compile(r"\b(kg|g|lbs?|t)\s*(?:of\s+)?(?:co[2₂])?-?(?:eq|e)?\.?
 
 
 def is_marginal(name: str) -> bool:
-    """Whether a port or column says that it is a marginal intensity: of one more kWh, not of all that flow."""
+    """Whether the name of a port or column is that of a marginal intensity: of one more kWh, not of all that flow."""
     return _MARGINAL.search(name.replace("_", " ")) is not None
 
 
@@ -101,7 +101,7 @@ Price = Annotated[float, _possible("usd_per_kwh")]
 
 
 def stated_intensity(column: str) -> Unit | None:
-    """The unit in which a carbon service's column says it is; None where it says nothing.
+    """The unit in the name of a carbon service's column; None where it has none.
 
     By its suffix, in words ('gCO2eq/kWh', 'lbs CO2 per MWh'), or because it is called MOER, which WattTime publishes in
     lb/MWh.

@@ -17,13 +17,13 @@ class Port:
     """One named value of a model.
 
     name    the attribute on the bus; its suffix is its unit
-    flow    'in' or 'out', seen from the model; 'both': mosaik's META does not say (somebody else's simulator)
+    flow    'in' or 'out', seen from the model; 'both': not given in mosaik's META (foreign simulators)
     about   one phrase for people (the trace's `long_name`)
     kind    'level' holds until the next value; 'event' is a batch that happens once and is consumed once
     reduce  how several sources meet at an input: 'one' allows a single source, 'sum' adds (events: concatenates)
     sign    what a positive value means, in words
     dims    names of the axes of a vector value, e.g. ('job_class',); () is a scalar
-    default value of an input nobody is linked to; None: it must be linked
+    default value of an input without a link; None: a link is required
     window  name of the member's field that must equal the consumer's step (for values averaged over it)
     table   an event output is appended to this table of the trace, row by row
     record  False keeps an output out of the trace

@@ -70,7 +70,7 @@ def write_page(traces: Sequence[str | Path], out: str | Path | None = None, *, s
                trusted: Collection[str | Path] = ()) -> Path:
     """Make the page of some traces and return its path (default: the first trace's, ending in .html).
 
-    trusted: traces whose scenario may name a summary or a report that nobody announces (`cosim.trust`).
+    trusted: traces whose scenario may name a summary or a report outside installed packages (`cosim.trust`).
     Raises TraceError for what is no trace and when the page cannot be written, ScenarioError when it would replace a
     trace.
     """

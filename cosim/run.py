@@ -1,4 +1,4 @@
-"""cosim run SCENARIO: run a scenario, store its trace, say how it went."""
+"""cosim run SCENARIO: run a scenario, store its trace, print a summary."""
 
 from __future__ import annotations
 

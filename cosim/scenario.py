@@ -1,4 +1,4 @@
-"""A scenario: frozen data that says which simulators run, how they are linked, and for how long.
+"""A scenario, as frozen data: the simulators, how they are linked, and for how long they run.
 
     Scenario(
         name="two_bus", about="the smallest loop", until_s="45min",
@@ -87,7 +87,7 @@ class _Data(BaseModel):
 class Member(_Data):
     """One simulator of a scenario.
 
-    `entities` says what to create: model -> list of names, or the name of a shared table (one entity per row), or a
+    `entities` lists what to create: model -> list of names, or the name of a shared table (one entity per row), or a
     dict of parameters for `create` (one entity; for simulators that are not built on cosim.adapter). `params` go to the
     simulator's `init`; fields it declares and that are not given here are taken from the scenario's `shared` tables.
     """
@@ -99,10 +99,10 @@ class Member(_Data):
     params: Json = {}
     shared: tuple[str, ...] | None = Field(None, description="shared tables it takes; null: those its PARAMS declare")
     names: dict[str, str] = Field({}, description="our port, or entity pattern with one *, -> theirs; '@0.001' scales")
-    adapter: bool | None = Field(None, description="built on cosim.adapter; null: told from the class")
+    adapter: bool | None = Field(None, description="built on cosim.adapter; null: derived from the class")
     timeout_s: Seconds = Field(60, gt=0, description="wall-clock seconds a remote member may take for one answer")
     secret: str | None = Field(None, description="for 'connect: ...': environment variable with the secret that a "
-                               "cosim.serve elsewhere was given")
+                               "cosim serve elsewhere was given")
 
 
 class Link(_Data):
@@ -152,7 +152,7 @@ class Scenario(_Data):
                                         "cosim.reporting.definition.Report); null: what goes with its summary, or "
                                         "every port by unit")
     contracts: ImportString | None = Field(None, description="'module:NAME' of what its members have to keep beside "
-                                           "the frame's own checks, member -> checks (cosim.check); null: what goes "
+                                           "the frame's own checks, member -> checks (cosim check); null: what goes "
                                            "with its summary")
     environment: ImportString | None = Field(None, description="'module:Class' through which agents learn on it "
                                              "(cosim.learning.vector)")
@@ -164,7 +164,8 @@ class Scenario(_Data):
             raise ScenarioError(explain(err, Scenario, str(data.get("name", "scenario")))) from None
 
     def model_post_init(self, _: Any) -> None:
-        """Names that a command line could not tell apart, and links and seeds of members that are not there."""
+        """Refuses names that a command line could not distinguish, and links and seeds of members that are not
+        there."""
         for name in self.members:
             if name in _FRAME_FIELDS or "." in name:
                 raise ScenarioError(f"member '{name}' of {self.name}: this name is taken by the frame; choose another")

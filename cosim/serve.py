@@ -2,7 +2,7 @@
 
 For members that should run elsewhere: "cmd: %(python)s -m cosim.serve cosim.simulators.grid.adapter:CefDispatch
 %(addr)s" starts one beside the run; on another machine, `cosim serve --remote pkg.mod:Class 0.0.0.0:5678`
-waits for a scenario with "connect: thathost:5678". It listens where it is told and nowhere else, and beyond this
+waits for a scenario with "connect: thathost:5678". It listens at the given address only, and beyond this
 machine only with a secret: `--secret VARIABLE` names an environment variable with one that the member (`secret`)
 shares.
 """

@@ -20,7 +20,7 @@ from typing import Any
 from cosim.errors import ScenarioError, cut
 from cosim.imports import today
 from cosim.scenario import Scenario
-from cosim.scenario_hooks import HOOKS, WITH_SUMMARY, hook_of
+from cosim.scenario_hooks import HOOKS, hook_of
 
 SIMULATORS = "cosim.simulators"
 """Entry-point group by which installed packages announce simulators."""
@@ -47,7 +47,8 @@ def named_code(scenario: Scenario) -> Iterator[Named]:
 
 
 def foreign(scenario: Scenario, replaced: Collection[str] = ()) -> list[Named]:
-    """What a scenario names that is not known; `replaced`: members whose simulators somebody else chose."""
+    """Names in a scenario that no installed package announces; `replaced`: members whose simulators somebody else
+    chose."""
     return [(where, text) for where, text in named_code(scenario)
             if where.split(".")[0] not in replaced and not is_known(where, text)]
 
@@ -78,11 +79,11 @@ def is_trusted(path: str | Path, trusted: Collection[str | Path]) -> bool:
 
 def received_hook(path: Path, scenario: Mapping[str, Any], hook: str, trusted: Collection[str | Path]) -> str | None:
     """Import string of a hook of a trace's scenario (as its JSON says); None where it has none. ScenarioError for one
-    that is not known, unless the file is trusted; so for a summary whose module names the hook in its place."""
-    where = hook if scenario.get(hook) or hook not in WITH_SUMMARY else "summary"
-    text = str(scenario.get(where) or "")
-    if text and not is_known(where, text):
-        refuse_foreign([(where, text)], path, trusted)
+    that is not known, unless the file is trusted. What goes with a summary that is not known is not looked for."""
+    if text := str(scenario.get(hook) or ""):
+        refuse_foreign([] if is_known(hook, text) else [(hook, text)], path, trusted)
+    elif not is_known("summary", str(scenario.get("summary") or "")) and not is_trusted(path, trusted):
+        return None
     return hook_of(scenario, hook)
 
 

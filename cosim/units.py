@@ -28,7 +28,7 @@ KG_PER_LB = 0.45359237  # the international pound, exactly
 
 
 def not_negative(text: str | None, what: str, where: str) -> float:
-    """The number >= 0 in a cell of a file; ScenarioError that says `where` it stands and `what` it should be."""
+    """The number >= 0 in a cell of a file; ScenarioError naming `where` it stands and `what` it should be."""
     try:
         value = float(text or "")
     except ValueError:

@@ -389,7 +389,33 @@ def ids_of(text: str) -> list[str]:
     return out
 
 
-MAKERS = {"cli": cli, "scenarios": scenarios, "ports": ports, "floors": floors, "house": house, "coverage": coverage}
+# --- speed ------------------------------------------------------------------------------------------------------------
+
+
+def speed() -> str:
+    """The tables of benchmarks/baseline.json, with the command, the machine and the day of each section; of a section
+    that was measured in several sizes the largest."""
+    record = importlib.import_module("benchmarks.record")
+    held = record.read(record.BASELINE)
+    out = []
+    for name in dict.fromkeys(name for size in ("full", "normal", "quick") for name in held.get(size, {})):
+        section = next(held[size][name] for size in ("full", "normal", "quick") if name in held.get(size, {}))
+        out += [f"### {name}", "", f"`{section['command']}`, {section['measured']}, {section['machine']}", ""]
+        for table in record.tables(section):
+            out += [f"**{table.title}**", "", _table(table.columns, table.rows), ""]
+            out += [table.note, ""] if table.note else []
+        out += [f"Left out: {text}\n" for text in section["skipped"]]
+    return "\n".join(out)
+
+
+def renamed() -> str:
+    """Names of version 0.1 and those of today, of modules that changed more than the package they are in."""
+    moved = importlib.import_module("cosim.imports")._MOVED
+    return _table(("version 0.1", "today"), [(f"`{then}`", f"`{now}`") for then, now in sorted(moved.items())])
+
+
+MAKERS = {"cli": cli, "scenarios": scenarios, "ports": ports, "floors": floors, "house": house, "coverage": coverage,
+          "speed": speed, "renamed": renamed}
 
 
 def main(words: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""Base load of a feeder's buses: what the network file says, times a daily shape.
+"""Base load of a feeder's buses: the network file's loads times a daily shape.
 
 Rows: I24, M01, P07, Z06.
 """
@@ -137,7 +137,7 @@ class Profile(Adapter):
         self._factors = self.params.factors
 
     def notes(self) -> list[str]:
-        """Which base load it was, for no study prints its own, and what of the network's loads nobody draws."""
+        """The base load used, which the paper does not print, and the network's loads that are not drawn."""
         shape = self.params.shape if isinstance(self.params.shape, str) else f"{SLOTS} factors of the scenario"
         mean, peak = math.fsum(self._factors) / SLOTS, max(self._factors)
         lines = [f"{self.sid}: base load by shape {shape}, {mean:.3f} of the network's own loads on average, "
@@ -159,14 +159,14 @@ class Profile(Adapter):
 
 @params
 class ForecastProfileParams(ProfileParams):
-    """A profile and how far it looks ahead."""
+    """A profile and its forecast horizon."""
 
     lookahead_steps: Annotated[int, Field(ge=2, le=96, description="steps that a consumer plans together: the present "
                                           "one and lookahead_steps - 1 of forecast")] = 4
 
 
 class ForecastProfile(Profile):
-    """A `Profile` that also tells the steps to come, perfectly: for a dispatch with a look-ahead."""
+    """A `Profile` that also exports a perfect forecast of the next steps: for a dispatch with a look-ahead."""
 
     PARAMS = ForecastProfileParams
     MODELS = {

@@ -60,7 +60,7 @@ class TimeOfUseParams:
         description="outside of the table: hold its nearest row, raise (forecasts are held), or wrap: repeat it"
     )] = "hold"
     prices_time_zone: Annotated[str | None, Field(description="IANA name of the zone of dates that have no offset; "
-                                                  "null: UTC, and a note says so")] = None
+                                                  "null: UTC, with a note")] = None
     scenario_start: Annotated[
         str | None, Field(description="date of t = 0, for a table with dates; the run fills it in")] = None
 

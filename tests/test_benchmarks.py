@@ -111,7 +111,7 @@ def test_a_section_is_measured_stored_shown_and_compared(tmp_path, capsys):
     assert main(asked) == 0
     stored = json.loads(out.read_text())["quick"]["day"]
     assert stored["ratios"]["two_bus 30min rule native: times its floors"] > 0.0
-    assert stored["command"].startswith("python -m benchmarks day --quick")
+    assert stored["command"] == "python -m benchmarks day --quick --scenario two_bus --until 30min"
     assert "warming up" in capsys.readouterr().err
     record.write(out, "quick", {"other": stored})
     assert json.loads(out.read_text())["quick"].keys() == {"day", "other"}
@@ -145,6 +145,6 @@ def test_a_process_that_fails_says_why():
 def test_the_committed_baseline_is_one_and_says_how_it_was_made():
     for size, sections in record.read(record.BASELINE).items():
         for name, held in sections.items():
-            assert held["ratios"], name
+            assert held["ratios"] or name == "peers", name
             assert held["command"].startswith("python -m benchmarks"), size
             assert all(np.isfinite(list(held["ratios"].values())))

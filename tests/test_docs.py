@@ -3,9 +3,10 @@
 The sweep of lambda (X12) is one of them. A page's blocks are run in a folder of its own, in order. Marks stand in a
 comment on the line before a block:
 
-    <!-- long: ARGUMENTS -->   appended to each `python -m cosim.run` and `cosim.agents.train` (or set before the
-                               command when NAME=VALUE)
+    <!-- long: ARGUMENTS -->   appended to each `cosim run` and `cosim train` (or set before the command when
+                               NAME=VALUE)
     <!-- network: WHY -->      not run: it needs the network
+    <!-- slow: WHY -->         not run: it takes minutes
     <!-- given: NAME -->       not run but written to that file
     <!-- output -->            not run: what the block before it must have printed, line by line
     <!-- source: FILE -->      a file of the repository, copied beside and shown by the site
@@ -29,17 +30,16 @@ from pathlib import Path
 
 import pytest
 
+from cosim.commands.main import main
+from cosim.commands.names import COMMANDS
+
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md")) + [ROOT / "README.md"]
 BLOCK = re.compile(r"(?:^<!-- (?P<mark>[^\n]*?) -->\n)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
 DECIMAL = re.compile(r"-?\d+\.\d+$")
 SOURCE = re.compile(r"^<!-- source: (\S+) -->$", re.MULTILINE)
-MARKS = {"long", "network", "given", "output", "run command", "test command", "map"}
-TRAINING = "cosim.agents.train"
-COMMANDS = {TRAINING: TRAINING, "cosim.agents.evaluate": "cosim.agents.evaluate", "cosim.run": "cosim.run",
-            "cosim.report": "cosim.report", "cosim.check": "cosim.check",
-            "cosim.trace": "cosim.trace.command", "cosim.agents.curves": "cosim.agents.curves",
-            **{name: name for name in ("cosim.simulators.analysis.receipts", "cosim.simulators.analysis.lambda_sweep")}}
+MARKS = {"long", "network", "slow", "given", "output", "run command", "test command", "map"}
+MODULES = {command.module.removesuffix(".command"): name for name, command in COMMANDS.items()}
 
 
 def blocks(page):
@@ -59,15 +59,28 @@ def generate():
     return module
 
 
+def with_words(parts, extra):
+    """A command's words and more of them; what --set is given there again is left out here."""
+    again = {word.partition("=")[0] for word in extra if "=" in word}
+    kept = [k for k, word in enumerate(parts)
+            if not (k and parts[k - 1] == "--set" and word.partition("=")[0] in again)]
+    return [parts[k] for k in kept if not (parts[k] == "--set" and k + 1 not in kept)] + extra
+
+
 def run_line(line, words):
     """One command line as a shell would run it; ours in this process, as its start is most of its time."""
     parts = shlex.split(line, comments=True)
-    if parts[:2] == ["python", "-m"] and parts[2] in COMMANDS:
-        runs = parts[2] in ("cosim.run", TRAINING) and "--list" not in parts and "--show" not in parts
-        extra = shlex.split(words) if runs else []
+    if parts[:2] == ["python", "-m"] and parts[2] in MODULES:
+        parts[:3] = ["cosim", MODULES[parts[2]]]
+    if parts[0] == "cosim" and ">" not in parts:
+        runs = parts[1] in ("run", "train") and not {"--list", "--show"} & set(parts)
         out = io.StringIO()
         with contextlib.redirect_stdout(out):
-            assert importlib.import_module(COMMANDS[parts[2]]).main([*parts[3:], *extra]) == 0, line
+            try:
+                code = main(with_words(parts[1:], shlex.split(words) if runs else []))
+            except SystemExit as ended:  # --help
+                code = ended.code
+        assert code == 0, line
         return out.getvalue()
     if parts[0] == "python" and parts[1].endswith(".py"):
         out = io.StringIO()
@@ -133,7 +146,7 @@ def test_every_block_runs(page, folder):
                     f"{page.name} shows '{line}', which was not printed")
         elif mark == "run command":  # what comes after the installation
             run_line(text.replace(".venv/bin/", "").rpartition("&&")[2].strip(), "--until 15min")
-        elif kind == "console" and mark not in ("network", "test command"):
+        elif kind == "console" and mark not in ("network", "slow", "test command"):
             lines = text.replace("\\\n", "").splitlines()
             printed = "".join(run_line(line, words) for line in lines if line.strip())
         elif kind == "python":
@@ -144,7 +157,7 @@ def test_every_block_runs(page, folder):
 def test_marks_are_known_and_say_why(page):
     for mark, words, _, text in blocks(page):
         assert not mark or mark in MARKS, f"{page.name}: unknown mark '{mark}' before\n{text}"
-        assert mark not in ("long", "network", "given") or words, f"{page.name}: '{mark}' says nothing"
+        assert mark not in ("long", "network", "slow", "given") or words, f"{page.name}: '{mark}' says nothing"
     for path in SOURCE.findall(page.read_text()):
         assert (ROOT / path).is_file(), f"{page.name} shows {path}, which is not there"
 
@@ -226,7 +239,7 @@ def test_references_hold_every_field_and_every_option():
         assert word in scenarios, word
     options = [o for p in made.parsers().values() for a in p._actions for o in a.option_strings if o.startswith("--")]
     assert "--until" in options
-    assert set(COMMANDS.values()) <= made.parsers().keys()
+    assert {command.module for command in COMMANDS.values()} <= made.parsers().keys()
     assert all(option in cli for option in options if option != "--help")
 
 
@@ -241,5 +254,6 @@ def test_the_site_builds_without_a_warning(tmp_path):
 
 def test_marks_are_listed():
     """The blocks that are not run as they stand, so that the list is looked at when it grows."""
-    marked = [(page.stem, mark) for page in PAGES for mark, *_ in blocks(page) if mark in ("network",)]
-    assert marked == [("index", "network")]  # README's two commands are marked by name; their last part is run
+    marked = [(page.stem, mark) for page in PAGES for mark, *_ in blocks(page) if mark in ("network", "slow")]
+    assert marked == [("developing", "slow"), ("index", "network"), ("speed", "slow")]
+    # README's two commands are marked by name; their last part is run

@@ -4,7 +4,7 @@ A row of the manager: one simplex over the sites per class. A row of a site: one
 training class, one over classes + unused for its GPUs (29), one supply temperature. A fresh policy sends jobs where the
 GPUs are, releases all but a few of its training jobs at once, splits GPUs as its sites' queues need them (the rules'
 `GpuRule`, of which it learns the deviations; with Dirichlet shares, like the offered load with a quarter of head-room)
-and supplies air near the top of the box, as an operator would who knows neither prices nor carbon: the same for every
+and supplies air near the top of the box, as an operator without prices and carbon would: the same for every
 method.
 
 Rows: A01-05, E26, E28.
@@ -84,7 +84,8 @@ def gpu_start(facts: FleetFacts, offered: Sequence[tuple[float, float]]) -> tupl
 
 
 def start_of(parts: Sequence[Part]) -> list[float]:
-    """The action from which a fresh policy starts: equal shares and the middle where a part says nothing else."""
+    """The action from which a fresh policy starts: equal shares, and the middle of the range where a part has no start
+    of its own."""
     row: list[float] = []
     for part in parts:
         if isinstance(part, Simplex):

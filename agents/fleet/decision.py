@@ -1,4 +1,4 @@
-"""What a policy is told, what it sees, and what it decides: plain data, arrays as nested sequences.
+"""Facts about the fleet, observations and decisions of a policy: plain data, arrays as nested sequences.
 
 Axes: M job classes (training and inference, in the scenario's order), Mtrain training classes (same order), N sites,
 H permitted deferrals. Rows are sequences of floats; a policy that computes with arrays converts them itself. Values
@@ -31,7 +31,7 @@ class FleetFacts:
     eligible               (M, N) which site may run which class
     deferrals_s            (H,) permitted deferrals of training jobs, ascending, s
     supply_temp_low_degc, supply_temp_high_degc   box of (24), degC
-    classes, sites         (M,), (N,) their names; () where nobody gives them
+    classes, sites         (M,), (N,) their names; () if not given
     top_to_per_s           (N, M) work per s of a job on all the blocks it can use at a site, 0 where none fits, TO/s;
                            () where nobody gives them
     deferrable             (Mtrain, H) which deferrals a class has; (): all
@@ -71,7 +71,7 @@ class FleetFacts:
 
 @dataclass(frozen=True, slots=True)
 class EnergyModel:
-    """What work costs in power, for policies that may know the plant; powers are drawn (>= 0), kW.
+    """What work costs in power, for policies with access to a model of the plant; powers are drawn (>= 0), kW.
 
     busy_kw_per_gpu  (M,) of one busy GPU above idle
     idle_kw          (N,) IT power that is always drawn
@@ -105,7 +105,7 @@ class Observation:
     deferral_carry          (N, Mtrain, H) the same for release times
     deferred_by_lead        (N, Mtrain, H) jobs sent that are not yet released, by the deferral they were given
     deferred_by_time        (N, Mtrain, H) the same jobs by the time left, each in the first deferral that covers it
-    mci_kg_per_kwh          (N,) marginal carbon intensity at each site; None: hidden, or nobody computes it
+    mci_kg_per_kwh          (N,) marginal carbon intensity at each site; None: hidden, or not computed
     """
 
     time_s: float
@@ -133,7 +133,7 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What the sites' agents decide once they know their jobs, (28).
+    """Decisions of the sites' agents after the jobs have been placed, (28).
 
     deferral_share    (N, Mtrain, H) share of this minute's training jobs per release time, rows sum to 1
     gpu_share         (N, M) share of the site's GPUs per class, rows sum to at most 1 (29)
@@ -158,7 +158,8 @@ class Decision:
 
 
 class Policy(Protocol):
-    """Anything that decides in the paper's order: first the manager, then the sites, who know what they were given.
+    """Interface of a policy. Decisions follow the paper's order: the manager's first, then the sites', given the
+    manager's.
 
     Jobs are whole, shares are not: between the two calls the caller turns shares into jobs.
     """

@@ -23,13 +23,13 @@ from cosim.units import MIN_S
 
 @dataclass(frozen=True, slots=True)
 class PolicyOptions:
-    """What the rules can be told.
+    """Options of the rules.
 
     weights            (N,) relative shares of the sites, read by `static` alone
     drain_min          inference gets the GPUs that would work its queue off in this time, min
     fill_horizon_min   `nci_priority` calls a site full at this much unfinished work per GPU, min
     supply_temp_degc   supply air temperature, degC; the warmest is the cheapest in (19)-(24)
-    reward, energy     weights of (32), and what a site draws, read by `myopic_oracle` alone; None: nobody knows
+    reward, energy     weights of (32), and what a site draws, read by `myopic_oracle` alone; None: not known
     """
 
     weights: tuple[float, ...] | None = None
@@ -237,7 +237,7 @@ class MciPriority(NciPriority):
     """`NciPriority` by marginal intensity: what all sources emit more if a site draws one kW more."""
 
     def intensity(self, observation: Observation) -> Vector:
-        """(N,) marginal intensities, kg/kWh; ModelError if nobody computes them."""
+        """(N,) marginal intensities, kg/kWh; ModelError if none are computed."""
         if observation.mci_kg_per_kwh is None:
             raise ModelError("policy mci_priority decides by marginal intensities and hears none: --set "
                              "grid.mci=true, or link some to controller.mci_kg_per_kwh")

@@ -68,7 +68,7 @@ def check_checkpoint(path: str | Path, facts: FleetFacts, sees_nci: bool, explor
 
 
 def check_fit(path: str | Path, trained: TeamSpec, facts: FleetFacts, sees_nci: bool) -> None:
-    """ScenarioError that says in what a trained team is not one for this fleet and mode."""
+    """Raises ScenarioError, naming the difference, for a trained team that does not fit this fleet and mode."""
     sight = _sight(trained, facts)
     found = differences(trained, TeamView(facts, sight, {}).spec)
     if sight.nci != sees_nci:
@@ -100,7 +100,7 @@ def _sight(trained: TeamSpec, facts: FleetFacts) -> Sight:
 
 
 def _spec_of(path: str | Path) -> TeamSpec:
-    """What a checkpoint says of its team; no weight is read."""
+    """Specification of a checkpoint's team; no weight is read."""
     _, about = checkpoint.read(path, prefix="none of the arrays/")
     try:
         return spec_from_dict(about["spec"])

@@ -61,7 +61,7 @@ class Sight:
 
 
 class Numbers:
-    """All numbers of an observation that anybody is shown, in one row: worked out once, whoever sees them.
+    """All numbers from which agents' observations are selected, in one row, computed once for all agents.
 
     at  name of a field of `Observation`, or of what follows from some -> where its numbers stand in the row, an array
         with the field's axes. Others: `backlog_jobs` (N, M) queued and deferred, `train_backlog_jobs` and
@@ -191,7 +191,7 @@ def site_view(facts: FleetFacts, sight: Sight, i: int, numbers: Numbers | None =
 
 
 def context_columns(sight: Sight) -> list[Column]:
-    """What a site is told once the manager has acted: its jobs of this minute per class, and their work in minutes."""
+    """Inputs of a site after the manager's action: its jobs of this minute per class, and their work in minutes."""
     jobs = [Column(f"allocated_jobs {c}", **_arrival_scale(sight, c)) for c in sight.classes]
     return jobs + [Column(f"allocated_min {c}", **_WORK_MIN) for c in sight.classes]
 

@@ -1,12 +1,12 @@
-"""The myopic co-optimiser: a rule that knows the plant's physics and the reward's weights, and sees one minute only.
+"""The myopic co-optimiser: a rule with the plant's equations and the reward's weights, for one minute only.
 
 It takes what is worth most in (32) now, and nothing later counts but two estimates: what power costs on an average day,
 and how likely a job is dropped when its site's queue is as long as it is.
 
-What it knows beyond the other rules: power of a busy GPU, power of a site by its IT power and supply temperature, the
-weights of (32), and the carbon that R3 counts: NCI, or the marginal intensity. The grid holds both for its whole step,
-so that they are exact for this minute. What it does not know: prices to come (their forecast is used only until a day
-has been seen), how NCI answers when its own load moves, arrivals to come, restarts and checkpoints of jobs.
+Its inputs beyond those of the other rules: power of a busy GPU, power of a site by its IT power and supply temperature,
+the weights of (32), and the carbon that R3 counts: NCI, or the marginal intensity. The grid holds both for its whole
+step, so that they are exact for this minute. Not among its inputs: prices to come (their forecast is used only until a
+day has been seen), how NCI responds to its own load, arrivals to come, restarts and checkpoints of jobs.
 """
 
 from __future__ import annotations

@@ -75,11 +75,11 @@ class Minute:
     power_kw           (N,) mean power of each site
     work_to            work done, all sites and classes, TO
     dropped_jobs       (M,) jobs dropped, all sites
-    nci_kg_per_kwh     (N,) average intensity at the sites, None if nobody knows
-    mci_kg_per_kwh     (N,) marginal intensity at the sites, None if nobody knows
-    emission_kg_per_h  what all sources emit, None if nobody knows
-    baseline_kg_per_h  what they would emit without data centers, None if nobody knows
-    served_to          whole work of the jobs that finished, all sites and classes, TO; NaN if nobody knows
+    nci_kg_per_kwh     (N,) average intensity at the sites, None if unknown
+    mci_kg_per_kwh     (N,) marginal intensity at the sites, None if unknown
+    emission_kg_per_h  emission of all sources, None if unknown
+    baseline_kg_per_h  their emission without data centers, None if unknown
+    served_to          whole work of the jobs that finished, all sites and classes, TO; NaN if unknown
     """
 
     hours: float
@@ -96,7 +96,7 @@ class Minute:
 
 def terms_of(minute: Minute, kinds: Sequence[str], weights: RewardWeights) -> tuple[float, ...]:
     """The values of TERMS: R1 as a share of the reference, USD, t, jobs, jobs, TO, kWh, t, t, TO (energies
-    with dt). A carbon that nobody knows is 0. Of many minutes at once where the numbers are arrays (B,). kinds: (M,)
+    with dt). Unknown carbon counts as 0. Of many minutes at once where the numbers are arrays (B,). kinds: (M,)
     'train' or 'inf'."""
     power_kw, hours = minute.power_kw, minute.hours
     energy_kwh = sum(power_kw) * hours

@@ -60,7 +60,7 @@ def read(path: str | Path, prefix: str = "") -> tuple[dict[str, np.ndarray], dic
 
 def check_weights(path: str | Path, arrays: Mapping[str, np.ndarray], shapes: Mapping[str, tuple[int, ...]],
                   ignored: tuple[str, ...] = ()) -> None:
-    """ScenarioError that names the first array that is missing, not asked for, of another shape, or not finite floats.
+    """ScenarioError that names the first array that is missing, unexpected, of another shape, or not finite floats.
 
     shapes: by name, all that must be there; ignored: beginnings of names whose shapes do not matter
     """

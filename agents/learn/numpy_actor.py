@@ -96,7 +96,7 @@ class _ActingDecision:
         return self._action[None, :leaders]
 
     def follow(self, context: np.ndarray) -> Acted:
-        """All actions, once the followers know their context (1, n, C)."""
+        """All actions, given the followers' context (1, n, C)."""
         self._decide(range(self._team.spec.leaders, len(self._action)), context[0])
         return Acted(self._action[None])
 
@@ -128,7 +128,7 @@ class _Map:
         self._around = None if tables.around is None else tables.around.astype(np.float32)
 
     def placed(self, means: np.ndarray, observation: np.ndarray) -> np.ndarray:
-        """Means moved to where the scaled observation says, see `cosim.agents.learn.spec.Simplex.around`."""
+        """Means moved to where the scaled observation points, see `cosim.agents.learn.spec.Simplex.around`."""
         return means if self._around is None else means + product(observation[:len(self._around)], self._around)
 
     def unit(self, means: np.ndarray) -> np.ndarray:
@@ -228,7 +228,7 @@ class _Net:
         return self.layers.output(f"outs.{kind}", state[i])
 
     def show(self, state: Any, i: int, kind: int, unit: np.ndarray) -> None:
-        """Agent i has decided; only `mat` tells the others."""
+        """Agent i has decided; only `mat` passes its action on to the others."""
 
 
 class _NumpyMatDec(_Net):

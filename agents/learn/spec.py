@@ -1,8 +1,8 @@
 """What a team of agents sees and may do, as data: the contract between environments and learners.
 
-Everything that learns is written against `TeamSpec` and `VectorEnv`; nothing here knows a data center, a bus or torch.
-Axes: B environments side by side, n agents (leaders first), O, C and A the widest observation, context and action of
-the team; rows of narrower agents are padded with zeros at the end and the padding means nothing.
+Everything that learns is written against `TeamSpec` and `VectorEnv`; nothing here depends on data centers, the bus or
+torch. Axes: B environments side by side, n agents (leaders first), O, C and A the widest observation, context and
+action of the team; rows of narrower agents are padded with zeros at the end and the padding means nothing.
 """
 
 from __future__ import annotations
@@ -77,7 +77,8 @@ def width(part: Part) -> int:
 class AgentType:
     """Agents of one type share networks' heads, encoders of actions and exploration.
 
-    observation: what it sees before anybody acts; context: what it is told once the leaders have acted (empty: nothing)
+    observation: what it sees before anybody acts; context: its further inputs once the leaders have acted (empty:
+    nothing)
     """
 
     name: str
@@ -182,7 +183,7 @@ class Outcome:
     terminated, truncated (B,): episodes that ended for good, or by the clock;
     final_observation (B, n, O): as `observation`, but before the reset, for the value of a truncated episode;
     credit (B, n): the part of the reward that comes about where an agent acts, all of it for who acts everywhere; None:
-    nobody can say, everyone is credited with all
+    unknown, everyone is credited with all
     """
 
     observation: np.ndarray
@@ -195,7 +196,7 @@ class Outcome:
 
 
 class VectorEnv(Protocol):
-    """B environments that step together. All arrays are float32 unless said otherwise."""
+    """B environments that step together. All arrays are float32 unless noted."""
 
     spec: TeamSpec
     n_envs: int

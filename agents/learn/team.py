@@ -1,6 +1,6 @@
 """A team that acts, records, learns, and can be saved: the one door to everything that uses torch.
 
-Arrays in, arrays out (float32 unless said otherwise). Axes as in `cosim.agents.learn.spec`: B environments, n agents,
+Arrays in, arrays out (float32 unless noted). Axes as in `cosim.agents.learn.spec`: B environments, n agents,
 O, C, A.
 
 Rows: L01, L06, L07, L11, U16.
@@ -69,13 +69,13 @@ class Team:
 
     def act(self, observation: np.ndarray, context: Callable[[np.ndarray], np.ndarray],
             order: np.ndarray | None = None, deterministic: bool = False) -> tuple[TeamStep, np.ndarray]:
-        """(step, context): a whole decision; `context` is asked with the leaders' actions, as in `VectorEnv`."""
+        """(step, context): a whole decision; `context` is called with the leaders' actions, as in `VectorEnv`."""
         decoding = self.begin(observation, order, deterministic)
         told = context(decoding.lead())
         return decoding.follow(told), told
 
     def value(self, observation: np.ndarray) -> np.ndarray:
-        """(B, n) what each agent's critic says a state is worth, in units of the reward."""
+        """(B, n) value of a state by each agent's critic, in units of the reward."""
         with torch.inference_mode():
             return self.worth(self.network.value(self.tensor(observation)))
 
@@ -181,7 +181,7 @@ class Team:
         return drawn
 
     def _usual_reward(self, rollout: Rollout) -> np.ndarray | float:
-        """(n,) running mean of what agents are credited with; 0 where episodes terminate or it is not asked for."""
+        """(n,) running mean of what agents are credited with; 0 where episodes terminate or it is not requested."""
         self.usual.update(rollout.credit)
         self.terminates = self.terminates or bool(rollout.terminated.any())
         return 0.0 if self.terminates or not self.config.center_reward else self.usual.mean_spread[0]
@@ -221,7 +221,7 @@ class TeamDecision:
             return self.inner.lead().cpu().numpy()
 
     def follow(self, context: np.ndarray) -> TeamStep:
-        """The whole decision, once the followers know their context (B, n, C)."""
+        """The whole decision, given the followers' context (B, n, C)."""
         with torch.inference_mode():
             drawn = self.inner.follow(self.team.tensor(context))
             return TeamStep(drawn.action.cpu().numpy(), drawn.raw.cpu().numpy(), drawn.log_prob.cpu().numpy(),

@@ -28,7 +28,7 @@ class TrainingPlan:
     """How long and where to.
 
     episodes: ended episodes of all environments together after which training ends; updates: the same in updates, None:
-    no such end; save_every: updates between checkpoints; request: what the run was asked for, kept in every checkpoint
+    no such end; save_every: updates between checkpoints; request: the run's request, kept in every checkpoint
     """
 
     out: Path

@@ -17,7 +17,7 @@ Answer = TypeVar("Answer")
 def beside_running_loop(work: Callable[[], Answer], stop: Callable[[], None]) -> Answer:
     """What `work` returns or raises; called in a thread of its own where this one runs an event loop.
 
-    stop: asks the work to end, upon Ctrl-C; KeyboardInterrupt is raised once it has. A second Ctrl-C does not wait.
+    stop: called upon Ctrl-C to end the work; KeyboardInterrupt is raised once it has. A second Ctrl-C does not wait.
     """
     try:
         asyncio.get_running_loop()

@@ -22,7 +22,7 @@ from cosim.units import finite
 
 
 class Stopped(CosimError):
-    """The user asked the run to stop (Ctrl-C); what was computed is kept."""
+    """The run was stopped by the user (Ctrl-C); what was computed is kept."""
 
     exit_code = 130
 
@@ -31,8 +31,8 @@ class Stopped(CosimError):
 class Control:
     """The run's clock as seen from outside: progress, the trace's flushes, real-time pace, and a wish to stop.
 
-    `on_record` hears (member, its outputs) after every step, `plan` is the wiring once all have started; `lag_s` is how
-    far a real-time run was behind at worst.
+    `on_record` is called with (member, its outputs) after every step, `plan` is the wiring once all have started;
+    `lag_s` is how far a real-time run was behind at worst.
     """
 
     clock: Clock
@@ -116,7 +116,7 @@ class Tap:
         return f"at {self.control.clock.label(time)}"
 
     def check_step(self, time: int, following: Any) -> int:
-        """The next step a simulator asked for, or a ModelError when it is no later whole step."""
+        """The next step that a simulator requested, or a ModelError when it is no later whole step."""
         if not isinstance(following, int) or following <= time:
             raise ModelError(f"step() returned {following!r}; a time-based simulator returns its next step, "
                              f"an int > {time}")
@@ -143,7 +143,7 @@ class Tap:
             writer.extend(table, data[eid][port])
 
     def read(self, data: Any) -> dict:
-        """A get_data answer, checked to hold everything that was asked for."""
+        """A get_data answer, checked to hold everything that was requested."""
         for eid, names in self.request.items():
             for name in names:
                 if eid not in data or name not in data[eid]:
@@ -154,7 +154,7 @@ class Tap:
         return data
 
     def close(self, closing: Closing) -> None:
-        """Store what event ports still had to say at the end."""
+        """Store the last values of event ports at the end."""
         if self.control.writer is None:
             return
         for eid, port, table in self.tables:
@@ -162,7 +162,7 @@ class Tap:
 
 
 class World(Protocol):
-    """A scenario under a driver: start(), run(), what is left to say of each member, then close()."""
+    """A scenario under a driver: start(), run(), the members' last outputs and notes, then close()."""
 
     taps: dict[str, Tap]
     plan: Plan
@@ -184,7 +184,7 @@ class World(Protocol):
 
 
 def make_taps(resolved: Resolved, sides: Mapping[str, Sides], plan: Plan, control: Control) -> dict[str, Tap]:
-    """One tap per member: what is recorded is what its ports say, or, for somebody else's simulator, what its links
+    """One tap per member: its recorded ports, or, for somebody else's simulator, what its links
     carry."""
     linked: dict[str, dict[tuple[str, str], None]] = {}
     for c in plan.connections:

@@ -94,7 +94,7 @@ class MosaikWorld:
         return local.notes() if isinstance(local, HasNotes) else self._remotely(member, "notes") or []
 
     def _remotely(self, member: str, method: str) -> Any:
-        """What one of the extra methods of a member that runs elsewhere says; None if it has no such."""
+        """Result of an extra method of a member in another process; None if it has no such method."""
         watch, factory = self._watches.get(member), self._factories.get(member)
         if watch is None or watch.gone or watch.local is not None or factory is None:
             return None
@@ -166,7 +166,7 @@ class MosaikWorld:
 
 
 class _Watch:
-    """What one member's proxy needs to know; the tap is exchanged once the wiring is known."""
+    """State of one member's proxy; the tap is exchanged once the wiring is known."""
 
     def __init__(self, tap: Tap, timeout_s: float) -> None:
         self.tap, self.timeout_s = tap, timeout_s

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 def start_member(resolved: Resolved, name: str, simulator: Simulator,
                  carry: Mapping[str, np.ndarray] | None = None) -> Sides:
-    """init and create one simulator of this process, as mosaik does, and say what it offers.
+    """init and create one simulator of this process, as mosaik does, and return its models.
 
     carry: what it goes on from (`cosim.adapter.Adapter.carry`); None: from the start.
     """

@@ -82,7 +82,7 @@ def sides_from_describe(models: dict[str, list[str]], described: Mapping[str, An
 
 
 def sides_from_meta(models: dict[str, list[str]], meta: Mapping[str, Any]) -> Sides:
-    """Sides of any other mosaik simulator: META does not say which attributes are inputs, so each may be both."""
+    """Sides of any other mosaik simulator: META does not list which attributes are inputs, so each may be both."""
     ports: dict[str, dict[str, list[Port]]] = {}
     for model in models:
         attrs: list[str] = meta["models"].get(model, {}).get("attrs", [])

@@ -1,4 +1,4 @@
-"""Members in other processes: who is at the other end of a connection, and how much it may say.
+"""Members in other processes: identity of the other end of a connection, and limits on its messages.
 
 mosaik's protocol has no sender and no limit. A process that a run has started is known by the system user that holds
 its end of the connection; one elsewhere proves by HMAC that it shares a secret, which itself never crosses the wire
@@ -50,7 +50,8 @@ class BoundedReader:
 
 
 class GuardedChannel(Channel):
-    """mosaik's channel, which ends when it hears what is no message, instead of going deaf; `reason` says why."""
+    """mosaik's channel, which closes upon bytes that are no message, instead of waiting for ever; `reason` holds the
+    cause."""
 
     reason = ""
 
@@ -150,7 +151,7 @@ async def prove(reader: StreamReader, writer: StreamWriter, secret: bytes) -> No
         if await asyncio.wait_for(reader.readline(), _HELLO_S) != b"ok\n":
             raise ScenarioError("it does not share this secret")
     except (TimeoutError, OSError, ValueError):
-        raise ScenarioError("it does not answer as cosim.serve with a secret does") from None
+        raise ScenarioError("it does not answer as cosim serve with a secret does") from None
 
 
 async def is_run(reader: StreamReader, writer: StreamWriter, secret: bytes | None) -> bytes | None:

@@ -170,7 +170,7 @@ def _tables_used(scenario: Scenario) -> set[str]:
 
 
 def _tables_of(scenario: Scenario, member: Member, cls: type[Simulator] | None) -> tuple[str, ...]:
-    """Shared tables that a member takes: as it says, or those that its PARAMS declare."""
+    """Shared tables that a member takes: those it lists, or those that its PARAMS declare."""
     if member.shared is not None:
         return member.shared
     ours = _adapter(cls)

@@ -9,7 +9,7 @@ A scenario's `environment` names in `batch` who plays its steered members in all
     observe(time_s) -> (B, n, O)
     context(leaders' action) -> (B, n, C)
     step(action, going) -> rewards (B,), terms (B, terms), credit (B, n) or None
-    sends(time, b) -> connections to those members of world b that step at bus step `time`, and what they hear
+    sends(time, b) -> connections to those members of world b that step at bus step `time`, and what they receive
     next_day(worlds), state() -> arrays, restore(arrays)
 
 All other members of a world are its own, and run as always. Numbers are those of `Environments`, to the last digits
@@ -139,7 +139,7 @@ class BatchEnvironments:
     # --- inside -------------------------------------------------------------------------------------------------
 
     def _empty(self) -> None:
-        """Before the first day: nobody inside, nothing sent."""
+        """Before the first day: no jobs inside, nothing sent."""
         self._batch = self._make_batch()
         self._episodes, self._times = [self._first_episode] * self.n_envs, np.zeros(self.n_envs, np.int64)
         self._carried: list[dict[str, Arrays]] = [{} for _ in self._seeds]

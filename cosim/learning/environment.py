@@ -28,8 +28,8 @@ def vector_env(scenario: str | Path | Scenario, n_envs: int = 8, workers: int = 
     rollout of all of them covers the day; twins: so many environments in a row meet the same arrivals, prices and loads
     at the same minutes, so that they differ by what was decided alone. engine: compiled, controllers and data centers
     of all environments at once, as arrays: several times faster with the same numbers, for scenarios of which nothing
-    is `lacking` (needs the extra `fast`); simpy: one world after the other, any scenario; auto: what `engine_of` says.
-    Raises ScenarioError.
+    is `lacking` (needs the extra `fast`); simpy: one world after the other, any scenario; auto: the choice of
+    `engine_of`. Raises ScenarioError.
     """
     if n_envs < 1 or workers < 0:
         raise ScenarioError(f"n_envs = {n_envs} must be >= 1 and workers = {workers} >= 0")

@@ -1,6 +1,6 @@
 """One scenario as a PettingZoo ParallelEnv, over the same code as `cosim.learning.vector`, for other people's learners.
 
-All agents act at once, so nobody is told what the manager decided: a site's action is made of ratios, which apply to
+All agents act at once, so no agent receives the manager's decision: a site's action is made of ratios, which apply to
 whatever jobs it is sent. Actions are flat boxes of [0, 1]: shares are divided by their sum over what is eligible, an
 interval goes from its low to its high end. Observations are those of the team's spec, scaled into [-1, 1].
 """

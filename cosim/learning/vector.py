@@ -176,7 +176,7 @@ class Environments:
         return np.stack([env.steering.context(a) for env, a in zip(self.envs, leaders_action, strict=True)])
 
     def step(self, action: np.ndarray) -> Step:
-        """One step of all; a failure is told with the environment's number, seed and episode."""
+        """One step of all; a failure is raised with the environment's number, seed and episode."""
         results = []
         for b, env, mine in zip(self._indices, self.envs, action, strict=True):
             try:

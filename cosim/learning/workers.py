@@ -2,7 +2,8 @@
 
 A worker is this module run as a program, so that nothing of the caller's main module is imported again. It speaks on
 its standard input and output: a command is one byte, an answer 'k' or, with the error's kind and text as JSON, 'e';
-states travel as numpy archives. Where a worker ends by itself the next command says which, and how.
+states travel as numpy archives. Where a worker ends by itself the next command raises an error with its number and
+cause.
 """
 
 from __future__ import annotations
@@ -138,8 +139,8 @@ class Workers:
 
 
 def clear_abandoned() -> None:
-    """Remove what killed runs left in the shared memory: folders of this user that nobody holds any more. One that is
-    just being made is not yet held, and is left for a minute."""
+    """Remove what killed runs left in the shared memory: folders of this user that no process holds any more. One that
+    is just being made is not yet held, and is left for a minute."""
     for folder in Path(_shared_memory()).glob(f"{_PREFIX}*") if fcntl else ():
         try:
             state = folder.stat()
@@ -255,7 +256,7 @@ def unpacked(data: bytes) -> Arrays:
 
 
 def main() -> int:
-    """A worker: environments as its first line says, then commands until its input ends."""
+    """A worker: builds the environments described by its first line, then runs commands until its input ends."""
     commands, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print must not get between the answers
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's; its end is ours

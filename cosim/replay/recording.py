@@ -1,4 +1,4 @@
-"""A trace or a table as something to play: whose it is, from when it is played, and what is to be said of that.
+"""A trace or a table in the place of a member: its origin, the time from which it is played, and notes on both.
 
 The rule for a trace. The counted time of a recording begins with that of the run. A run of a shorter warm-up, or of
 none, plays the recording from so much later; a run of a longer one has the first of the recording's counted time in its
@@ -92,7 +92,7 @@ def next_sample_s(times_s: np.ndarray, end_s: float, at_s: float, step_s: float,
 
 
 def end_s(trace: Trace, model: str, every_s: float) -> float:
-    """When the last sample of a recorded model ends, s; every_s: its step, where the trace does not say."""
+    """When the last sample of a recorded model ends, s; every_s: its step, where the trace does not record it."""
     times = trace.time_s(model)
     return float(times[-1]) + _recorded_step_s(trace, model.split("/")[0], every_s) if len(times) else 0.0
 

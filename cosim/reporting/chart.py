@@ -25,7 +25,7 @@ class Series:
 
     time_s (n,), y (n,): y[k] holds from time_s[k]; `end_s` closes the last step. NaN is a gap.
     area    a layer of the panel's stack, from bottom to top in the order given
-    mark    'solid', 'dash' or 'dot': tells lines apart without colour
+    mark    'solid', 'dash' or 'dot': distinguishes lines without colour
     label   written at the line's end, in a stack's layer where it has room; '' for none
     joined  a straight line between the points instead of steps, for running totals
     """
@@ -90,7 +90,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Event:
-    """Something to look at: when (s), of which kind, where, how much, in words."""
+    """An incident: when (s), of which kind, where, how much, in words."""
 
     time_s: float
     kind: str
@@ -140,7 +140,7 @@ class Fact:
 
 @dataclass(frozen=True)
 class Picture:
-    """Panels under one sentence. With `missing`, no panels: the sentence says what the trace does not hold.
+    """Panels under one sentence. With `missing`, no panels: the sentence names what the trace lacks.
 
     key      file name without its ending, the same in every run
     columns  panels stand side by side where there is room, else one above the other
@@ -169,7 +169,7 @@ class Section:
 @dataclass(frozen=True)
 class NodeLevel:
     """What the nodes of a map can be coloured by: values (time, node), NaN where not known; `short` is its name in the
-    line that reads out a node, '' where the unit says it."""
+    line that reads out a node, '' where the unit suffices."""
 
     key: str
     title: str

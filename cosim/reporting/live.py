@@ -44,7 +44,7 @@ class LiveRow:
 
 @dataclass
 class Board:
-    """The latest outputs of every member and what can be said of them. `hear` is called after every step."""
+    """The latest outputs of every member and the lines shown of them. `hear` is called after every step."""
 
     tables: tuple[LiveTable, ...] = ()
     latest: dict[str, Outputs] = field(default_factory=dict)

@@ -25,7 +25,7 @@ _ENDINGS = {"completed": "completed", "failed": "failed", "running": "cut off"}
 
 @dataclass(frozen=True)
 class Overview:
-    """What the top of a report says of one run.
+    """Top section of a report for one run.
 
     ending    'completed', 'failed' or 'cut off'
     tiles     (words, value) of the figures at the top

@@ -32,7 +32,7 @@ _LEAP_YEAR_S = 366 * DAY_S
 
 
 class TwoRowsError(ValueError):
-    """Two rows of one time; the text says which."""
+    """Two rows of the same time, named in the text."""
 
 
 class Axis:

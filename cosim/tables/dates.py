@@ -38,7 +38,7 @@ class Instants(NamedTuple):
 
 
 class DateError(ValueError):
-    """A cell that is no date; the text says why. `cell`: what it is; `row`: ', row 3', where it is known."""
+    """A cell that is no date, with the reason. `cell`: what it is; `row`: ', row 3', where it is known."""
 
     def __init__(self, text: str, cell: Any = None) -> None:
         super().__init__(text)

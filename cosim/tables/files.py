@@ -69,7 +69,7 @@ class Columns:
 
 
 def read_columns(path: Path) -> Columns:
-    """The columns of a file. ScenarioError when it cannot be read as what its ending says."""
+    """The columns of a file. ScenarioError when it cannot be read in the format of its extension."""
     try:
         stat = path.stat()
     except OSError as err:

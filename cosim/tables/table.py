@@ -6,7 +6,7 @@
 
 Times: `time_s`, `time_min` or `time_h` count from the run's start; `time`, `date`, `datetime` or `timestamp` are dates,
 read against the scenario's `start`. Dates without an offset are wall-clock times of the zone given, by default UTC.
-`cosim.tables.axis` says which row holds when. The suffix of a column is its unit; figures that cannot be in it are
+`cosim.tables.axis` defines which row holds when. The suffix of a column is its unit; figures that cannot be in it are
 refused.
 """
 
@@ -42,7 +42,7 @@ class Reading:
 
     owner      what stands before `overflow` and `time_zone` in the names of its fields: 'tariff.prices_', 'grid.'
     start      ISO date of t = 0, UTC; None where it is not known: only counts can then be read
-    time_zone  IANA name of the zone of dates without an offset; None: UTC, and a note says so
+    time_zone  IANA name of the zone of dates without an offset; None: UTC, with a note
     clock      column of times; None: by its name
     """
 
@@ -54,7 +54,7 @@ class Reading:
 
 
 def is_table(path: str | Path) -> bool:
-    """Whether a file name says that it is a table."""
+    """Whether a file name has the extension of a table."""
     return Path(path).suffix.lower() in SUFFIXES
 
 
@@ -122,7 +122,7 @@ class DataTable:
         return self.axis.end_s
 
     def check(self, until_s: float) -> None:
-        """ScenarioError for a table that does not say what a run until `until_s` needs: none of its rows is of its
+        """ScenarioError for a table that does not cover a run until `until_s`: none of its rows is of its
         time, or, where overflow is to be refused, not all of it."""
         axis, how, field = self.axis, self.reading.overflow, f"--set {self.reading.owner}overflow"
         moved = self._moved_start(until_s)
@@ -284,7 +284,7 @@ class DataTable:
 
 
 class Held:
-    """One column of a table over time, as its overflow says; times in s since the run's start.
+    """One column of a table over time, extended as its overflow defines; times in s since the run's start.
 
     port    what is looked for, in its own unit or another of the same kind
     entity  whose column it is, where entities have columns of their own

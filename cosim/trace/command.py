@@ -1,4 +1,4 @@
-"""cosim trace ls|diff|export|verify|rescue: look into traces without a run."""
+"""cosim trace ls|diff|export|verify|rescue: inspect, compare, export and check traces without a run."""
 
 from __future__ import annotations
 

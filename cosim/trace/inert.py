@@ -56,7 +56,7 @@ def refuse_leading_out(file: h5py.File, path: Path) -> None:
 
 
 class Outward(Exception):
-    """An object that leads out of its file, or unfolds beyond it; the text says which and how."""
+    """An object that leads out of its file, or unfolds beyond it; named in the text."""
 
 
 class Look:

@@ -132,7 +132,7 @@ class IntactFile:
         return self._size
 
     def flush(self) -> None:
-        """Nothing: `commit` says when."""
+        """Does nothing; `commit` writes."""
 
     # --- what its owner calls -----------------------------------------------------------------------------------
 

@@ -74,7 +74,7 @@ def tolerance(first: Mapping[str, Any], second: Mapping[str, Any]) -> Tolerance 
 
 
 def _recorded(attrs: Mapping[str, Any]) -> dict[str, str]:
-    """The versions that a trace says; {} where it does not, or not so that they can be read."""
+    """Versions recorded in a trace; {} where they are missing or unreadable."""
     try:
         found = json.loads(str(attrs.get("versions", "")))
     except ValueError:

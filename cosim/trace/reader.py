@@ -3,7 +3,7 @@
 Layout (format 'aidc-cosim trace', schema 1):
 
     /                          attributes: format, schema_version, status, scenario (JSON), seed, driver, versions,
-                               summary (JSON: what the run said of itself), ...
+                               summary (JSON: the run's summary), ...
     /<member>/<model>/time_s   int64 seconds since the start, CF units
     /<member>/<model>/entity   names
     /<member>/<model>/<dim>    names along a further axis, e.g. job_class
@@ -62,7 +62,7 @@ def _reads(method: Method) -> Method:
 
 
 def _open(path: Path) -> h5py.File:
-    """Without a lock, so that a running file can be read; HDF5 wants the same of all who have a file open in a
+    """Without a lock, so that a running file can be read; HDF5 requires the same setting for all handles of a file in a
     process."""
     try:
         return h5py.File(path, "r", locking=False)
@@ -98,7 +98,7 @@ class Trace:
 
     trace["aidc/Site/p_kw"] -> ndarray (time, entity[, dim]);  trace.time_s("aidc/Site");  trace.table("jobs").
     sealed: whether checksums of the whole file were there and hold (a finished run's; not one that was killed).
-    Raises TraceError when the file is missing, is no trace, does not hold what is asked for, is damaged, or leads out
+    Raises TraceError when the file is missing, is no trace, does not hold what is requested, is damaged, or leads out
     of itself (`cosim.trace.inert`).
     """
 

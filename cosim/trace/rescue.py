@@ -52,7 +52,7 @@ def rescue(path: Path, out: Path) -> list[str]:
 
 
 def _tried(path: Path, mended: Path, draft: Path) -> list[str]:
-    """Children copy until one comes through; each is told what the ones before could not read."""
+    """Run child processes until one completes the copy; each leaves out what the earlier ones could not read."""
     skip: list[str] = []
     for _ in range(_TRIES):
         draft.unlink(missing_ok=True)
@@ -88,7 +88,7 @@ def _mend(path: Path, mended: Path) -> str:
 # --- in the child -----------------------------------------------------------------------------------------------------
 
 class _Salvage:
-    """Copies what it can read; `lost` says what it could not; what leads out of the file is left alone and
+    """Copies what it can read; `lost` lists what it could not; what leads out of the file is left alone and
     counts as lost."""
 
     def __init__(self, file: h5py.File, skip: Sequence[str]) -> None:

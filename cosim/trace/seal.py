@@ -1,10 +1,10 @@
 """Checksums of a finished file, behind its end, by which any byte that changed since is found.
 
-    ... the file as HDF5 knows it ... | seal | a page of zeros | seal
+    ... the file as HDF5 reads it ... | seal | a page of zeros | seal
     seal: 8 bytes of SHA-256 per block of 16 KiB | size, SHA-256 of the seal, magic
 
 It stands there twice, so that a page that is lost takes one of them at most. HDF5 takes its file's end from the
-superblock and never looks behind it, so that every reader opens a sealed file as it would without. A file that still
+superblock and never reads behind it, so that every reader opens a sealed file as it would without. A file that still
 grows has no seal, and a copy by another program (h5repack) has none.
 """
 
@@ -32,8 +32,8 @@ _FOOT = struct.Struct("<Q32s8s")
 
 @dataclass(frozen=True)
 class Seal:
-    """What a seal says of its file. size: bytes that it covers; changed: indices of the blocks that are not as they
-    were; blocks: how many there are; twice: whether both copies of the seal are whole."""
+    """Result of checking a file against its seal. size: bytes that it covers; changed: indices of the blocks that are
+    not as they were; blocks: how many there are; twice: whether both copies of the seal are whole."""
 
     size: int
     changed: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""Traces written while a run goes on; `cosim.trace` says how they look and reads them.
+"""Traces written while a run goes on; `cosim.trace.reader` documents the layout and reads them.
 
 HDF5 writes into a `cosim.trace.journal.IntactFile`: at any instant the file on the disk is one that every HDF5 reader
 opens, with all rows of every flush that has ended.
@@ -56,7 +56,7 @@ class TraceWriter:
     """Writes one run's trace. Use as: declare, append..., flush..., finish. Raises TraceError.
 
     durable: every flush is on the disk itself before it ends (fsync), against a machine that loses its power; `wall_s`
-    counts the seconds spent in here; the root attribute `lost` says why rows are missing, '' where none are.
+    counts the seconds spent in here; the root attribute `lost` gives the reason for missing rows, '' where none are.
     """
 
     def __init__(self, path: Path, *, attrs: Mapping[str, Any], start: str, overwrite: bool = False,

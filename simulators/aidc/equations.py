@@ -142,7 +142,7 @@ def plant_power_kw(
     """(22), (23): chiller and tower-fan power, kW >= 0, for a heat `load_kw` >= 0 taken from the return air.
 
     With an outside temperature (wet bulb, or dry bulb of dry coolers) the chiller does what `free_cooling_ratio` leaves
-    to it, at the COP that `cop_outside` says.
+    to it, at the COP of `cop_outside`.
     """
     return plant_curve(supply_temp_degc, cooling, outside_degc)(load_kw, return_degc)
 

@@ -43,7 +43,7 @@ class SiteOnBus:
         self.means_kw: deque[float] = deque(maxlen=window_ticks)
 
     def idle(self) -> dict[str, Any]:
-        """The ports of an empty site that nobody has commanded yet."""
+        """The ports of an empty site without commands so far."""
         set_degc = self.facility.supply_temp_degc
         idle_kw = it_at_inlet_kw(self._site.idle_kw, set_degc, self.plant.cooling)
         outside = Outside()
@@ -67,7 +67,7 @@ class SiteOnBus:
     def tick(self, end_s: float, step_s: float, inputs: Mapping[str, Any], spare: bool = False) -> dict[str, Any]:
         """Submit, command, run to the end of the tick, and report it.
 
-        spare: leave what agents and the grid do not need until somebody asks for it
+        spare: leave what agents and the grid do not need until it is read
         """
         facility, plant = self.facility, self.plant
         outside = Outside(inputs["wet_bulb_degc"], inputs["dry_bulb_degc"])
@@ -229,5 +229,5 @@ def _power_kw(drawn: SiteInterval | HeatBalance) -> float:
 
 
 def _floats(counts: list[int]) -> list[float]:
-    """Counts as the bus wants them."""
+    """Counts as floats, the type of ports."""
     return list(map(float, counts))

@@ -1,7 +1,7 @@
-"""Power and carbon at every bus, checked from a trace alone: what the flows, the demand and the intensities say of each
+"""Power and carbon at every bus, checked from a trace alone: flows, demand and intensities against each
 other, worked out here anew and not by the code that wrote them.
 
-A grid takes part that exports its flows (`p_from_kw`, `p_to_kw`) and says where they are: the tables 'grid.branches'
+A grid takes part that exports its flows (`p_from_kw`, `p_to_kw`) and names their places in the tables 'grid.branches'
 and 'grid.sources' of the trace, which a simulator gives by `tables()`.
 
 Rows: E02, E04, E09, E10, U18, I29.
@@ -107,7 +107,7 @@ def bus_demand(trace: Trace) -> Finding:
 
 
 def voltages(trace: Trace) -> Finding:
-    """The lowest and highest voltage that the grid says of itself are those of its buses, or, where not all of them are
+    """The lowest and highest voltage that the grid exports are those of its buses, or, where not all of them are
     recorded, no bus has one outside; p.u."""
     needs(trace, "vm_min_pu", "vm_max_pu")
     if not trace.has(f"{BUS}/vm_pu"):

@@ -194,7 +194,8 @@ def _power_adds_up(trace: Trace) -> float:
 
 
 def _windows(trace: Trace) -> float:
-    """What the grid is told against the mean of the minutes of its step, in every minute that has so many before it."""
+    """Power passed to the grid against the mean of the minutes of its step, in every minute that has so many before
+    it."""
     _needs_minutes(trace)
     _refuse_played(trace)
     members = scenario_of(trace)["members"]
@@ -210,7 +211,7 @@ def _windows(trace: Trace) -> float:
 
 
 def _reactive(trace: Trace) -> float:
-    """(5): reactive power, of the minute and as told to the grid, is each site's ratio times its active power."""
+    """(5): reactive power, of the minute and of the window, is each site's ratio times its active power."""
     _needs_minutes(trace)
     shared = scenario_of(trace)["shared"]
     ratio = np.array([Site(**shared["sites"][n]).q_per_p_ratio for n in trace.names(SITE)])
@@ -233,7 +234,7 @@ def _capacity(trace: Trace) -> float:
 
 
 def _summary(trace: Trace) -> Finding:
-    """Figures that the run said of itself against those of its series, relative."""
+    """Figures of the run's summary against those of its series, relative."""
     hook = scenario_of(trace).get("summary")
     ended = trace.attrs["status"] == "completed" and "summary" in trace.attrs
     if not ended or hook != f"{summary.__module__}:{summary.__name__}":
@@ -247,7 +248,7 @@ def _summary(trace: Trace) -> Finding:
 
 
 def _recordings(trace: Trace) -> Finding:
-    """What each played member says against its recording at the instants from which it is played."""
+    """Outputs of each played member against its recording at the instants from which it is played."""
     scenario, off = scenario_of(trace), {}
     played = {name: spec["params"] for name, spec in scenario["members"].items() if spec["simulator"] == PLAYERS[0]}
     if not played:

@@ -9,7 +9,7 @@ The rule. In a tick of length dt a job that held GPUs for s GPU-seconds carries
     idle, cooling    s / (G dt) of the site's idle and of its cooling energy in the tick, G being the site's GPUs;
                      losses of UPS and PDU and auxiliaries, where a site has them, count as cooling
 
-and what no job carries is `unallocated`: idle and cooling of GPUs that nobody used. Carbon is each tick's energy times
+and what no job carries is `unallocated`: idle and cooling of unused GPUs. Carbon is each tick's energy times
 the intensity of that tick: attributed by NCI, and marginal by mci where the grid has it. So the rows of finished,
 dropped and unfinished jobs and the unallocated row add up to the site's energy and carbon.
 """
@@ -39,7 +39,7 @@ class JobAccount:
     """The account of one site: arrays with one entry per job, in the order of the job table, then `unallocated`.
 
     job_id, job_class, outcome   who; of the last entry -1, 'unallocated' and ''
-    gpu_s                        GPU-seconds; of the last entry those that nobody used
+    gpu_s                        GPU-seconds; of the last entry those unused
     dynamic_kwh, idle_kwh, cooling_kwh
     co2_kg, co2_marginal_kg      by NCI and by mci of the ticks in which it ran; NaN where the grid has none
     """

@@ -104,7 +104,7 @@ def job_counts(trace: Trace) -> tuple[dict[str, np.ndarray], np.ndarray]:
 
 def served_to(trace: Trace) -> np.ndarray | None:
     """Work served, per class (class,), TO: the whole work of the jobs that finished in the counted time, also what was
-    done in the warm-up, and nothing of those that were dropped or are unfinished. None where nobody says.
+    done in the warm-up, and nothing of those that were dropped or are unfinished. None where the trace lacks it.
 
     The one definition: of the summary, and with it of reports, `cosim.agents.evaluate` and the terms that learners log.
     """
@@ -118,8 +118,8 @@ def served_to(trace: Trace) -> np.ndarray | None:
 
 
 def unfinished_to(trace: Trace) -> np.ndarray | None:
-    """Work left of the jobs inside at the end of the last counted minute, per class (class,), TO; None where nobody
-    says."""
+    """Work left of the jobs inside at the end of the last counted minute, per class (class,), TO; None where the trace
+    lacks it."""
     paths = [f"{SITE}/{name}_work_to" for name in ("pending", "deferred")]
     last = np.flatnonzero(counted(trace, SITE).use)[-1:]
     return sum(trace[path][last].sum(axis=(0, 1)) for path in paths) if all(map(trace.has, paths)) else None

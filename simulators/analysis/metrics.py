@@ -164,8 +164,8 @@ def _overload(what: str, needed: float, gpus: int, rate_fields: dict[str, float]
 
 
 def summary(trace: Trace) -> Digest:
-    """Tables and figures of one run, from `warmup_s` on. What a played grid says is the recorded run's, and its figures
-    are called so (`recorded_co2_system_kg`): it did not answer to this run's load."""
+    """Tables and figures of one run, from `warmup_s` on. Outputs of a played grid are the recorded run's, and its
+    figures are called so (`recorded_co2_system_kg`): it did not answer to this run's load."""
     digest = Digest()
     if counted_time(trace).whole_warmup:
         digest.warnings.append("the run did not get beyond its warm-up: all figures are of the warm-up")

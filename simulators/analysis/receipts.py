@@ -1,6 +1,6 @@
 """cosim receipts FILE: what each job of a run used and emitted.
 
-    cosim receipts run.h5                 sums per site and class, and what nobody used
+    cosim receipts run.h5                 sums per site and class, and unused GPUs
     cosim receipts run.h5 --job 42        what this request used and emitted
     cosim receipts run.h5 --out jobs.csv  every job, a line each
     cosim receipts run.h5 --warmup        of the whole run, not of the counted time alone

@@ -1,4 +1,4 @@
-"""What a trace says of sites: the jobs that ended in its counted time, and the carbon intensity of a site's bus."""
+"""Series of sites from a trace: the jobs that ended in its counted time, and the carbon intensity of a site's bus."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A trace that keeps which of its ports and columns were read, so that a check can name what it did not look at."""
+"""A trace that keeps which of its ports and columns were read, so that a check can name what it did not read."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ class Controller(Adapter):
 
     @property
     def facts(self) -> FleetFacts:
-        """What the policy was told of the fleet."""
+        """Facts about the fleet that the policy was constructed with."""
         return self._facts
 
     def labels(self) -> dict[str, list[str]]:
@@ -111,7 +111,7 @@ class Controller(Adapter):
                 "lead": [f"{lead / HOUR_S:g}h" for lead in self.params.deferrals_s]}
 
     def advance(self, time_s: float, inputs: Values) -> Values:
-        """One decision: place the jobs, then operate the sites that know what they were given."""
+        """One decision: place the jobs, then operate the sites, given that placement."""
         situation = self.observe(time_s, inputs)
         placement = self.pipeline.place(situation, self.policy.place(situation.observation))
         operation = self.policy.operate(situation.observation, *placement.totals)

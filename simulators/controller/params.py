@@ -1,4 +1,4 @@
-"""What a controller is asked for: its parameters, what a policy is told of the fleet, and the policy itself.
+"""Parameters of a controller, the facts about the fleet for a policy, and construction of the policy.
 
 Everything that can be refused without starting is refused when the parameters are read.
 """
@@ -74,7 +74,7 @@ class ControllerParams:
         "deferral; refuse: the scenario is; as_printed: it is used, and the job dropped")] = "clip"
     guard_slack_min: Annotated[float | Literal["auto"] | None, BeforeValidator(_guard), Field(
         description="while training at a site could stand still for less than this and meet its deadlines (slack_min), "
-        "it gets all GPUs that inference leaves by the rules' split, whatever the policy says; auto: the longest of "
+        "it gets all GPUs that inference leaves by the rules' split, in place of the policy's; auto: the longest of "
         "the classes' shortest runs there, and a step; null: policies alone decide, as in the study")] = "auto"
     fill_horizon_min: Annotated[
         float, Field(ge=1e-3, le=1e6,
@@ -134,8 +134,8 @@ def policy_of(p: ControllerParams, facts: FleetFacts, rng: np.random.Generator) 
 
 
 def facts_of(p: ControllerParams, sid: str, step_s: float) -> FleetFacts:
-    """What a policy that decides every `step_s` is told; ScenarioError for deferrals, eligible sites or a temperature
-    box that cannot be."""
+    """What a policy that decides every `step_s` is constructed with; ScenarioError for deferrals, eligible sites or a
+    temperature box that cannot be."""
     leads, classes = p.deferrals_s, p.job_classes.values()
     if leads[0] < 0 or any(b <= a for a, b in zip(leads, leads[1:], strict=False)):
         raise ScenarioError(f"{sid}.deferrals_s = {list(leads)} must ascend from 0 or more")

@@ -97,9 +97,9 @@ _GRID = (
 class AcPowerFlow(Adapter):
     """pandapower's AC power flow with carbon emission flow (9), (10): radial or meshed, whatever pandapower models.
 
-    Demand is what `Bus` entities hear, sources and the network's own generators stand at set points, external grids
-    balance; nothing is optimised. Generators that hold a voltage (gen) do, without limit to their reactive power, as
-    pandapower.runpp does by default.
+    Demand is what is linked to `Bus` entities, sources and the network's own generators stand at set points, external
+    grids balance; nothing is optimised. Generators that hold a voltage (gen) do, without limit to their reactive power,
+    as pandapower.runpp does by default.
     """
 
     PARAMS = AcGridParams

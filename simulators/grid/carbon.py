@@ -1,4 +1,4 @@
-"""Carbon for a grid that knows none: nodal carbon intensity from the bus powers that any power flow exports.
+"""Carbon for a grid without carbon: nodal carbon intensity from the bus powers that any power flow exports.
 
 `CarbonFlow` stands beside somebody else's grid simulator and closes the loop; `FixedSources` gives that grid turbines.
 

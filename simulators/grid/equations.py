@@ -60,7 +60,7 @@ def _mixing(
 ) -> tuple[Ints, Ints, Floats, Floats, NDArray[np.bool_]]:
     """(9) as (sender, receiver, sender's share in the receiver's inflow), 1 / inflow of each bus, and who is live.
 
-    Rows are divided by the inflow, so that small and large ones are equally well conditioned; dead rows say w = 0.
+    Rows are divided by the inflow, so that small and large ones are equally well conditioned; dead rows read w = 0.
     """
     sender, receiver, received = _deliveries(from_bus, to_bus, p_from, p_to)
     injected = np.bincount(gen_bus, np.maximum(p_gen, 0.0), n_bus)

@@ -41,7 +41,7 @@ def fixed_tables(entity_bus: Mapping[str, str], branches: Sequence[tuple[str, st
     entity_bus  name of each Bus entity -> its bus on the axis `bus`; several share one that switches make one
     branches    (name on the axis `line`, bus at its first end, at the other), sources (name on the axis `source`, bus,
                 kg/kWh), each in its axis's order
-    own         buses at which the network itself draws or feeds something, beyond what its Bus entities are told
+    own         buses at which the network itself draws or feeds something, beyond the demand linked to its Bus entities
     """
     def columns(names: tuple[str, ...], rows: Sequence[tuple]) -> dict[str, list]:
         return {name: [row[k] for row in rows] for k, name in enumerate(names)}

@@ -27,7 +27,7 @@ def attributed_kg(run: FleetRun) -> np.ndarray | None:
 def emitted_kg(run: FleetRun) -> np.ndarray | None:
     """What all sources emitted in each dispatch interval, kg, 0 where it does not count; None where the trace lacks it.
 
-    As settled where the grid says so, which it does one interval later; else as dispatched.
+    As settled where the grid exports it, one interval later; else as dispatched.
     """
     if not run.has(_EMISSION):
         return None

@@ -30,7 +30,8 @@ class FleetRun(Run):
 
     @cached_property
     def kinds(self) -> dict[str, list[int]]:
-        """'training' and 'inference' -> positions of their classes; all are 'jobs' where the scenario does not say."""
+        """'training' and 'inference' -> positions of their classes; all are 'jobs' where the scenario does not give
+        them."""
         table = self.scenario["shared"].get("job_classes", {})
         words = {"train": "training", "inf": "inference"}
         out: dict[str, list[int]] = {}

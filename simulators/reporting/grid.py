@@ -66,7 +66,7 @@ def feeder_map(run: FleetRun) -> tuple[Picture, Network | None]:
 
 
 def _readouts(run: FleetRun, sites: list[Mark], sources: list[Mark], pick: slice) -> tuple[Readout, ...]:
-    """Sums over the feeder, and what the grid says of the whole."""
+    """Sums over the feeder, and the grid's own totals."""
     out = [Readout(words, "kW", np.sum([mark.power_kw for mark in marks], axis=0))
            for words, marks in (("sources", sources), ("data centers", sites)) if marks]
     for words, port, unit in (("losses", "loss_kw", "kW"), ("emitting", "emission_kg_per_h", "kg/h")):
@@ -234,7 +234,7 @@ def voltages(run: FleetRun) -> Picture:
 
 
 def loading(run: FleetRun) -> Picture:
-    """Loading of the heaviest lines in per cent of their ratings, or their power where the grid knows no ratings.
+    """Loading of the heaviest lines in per cent of their ratings, or their power where the grid has no ratings.
 
     Per cent come from `loading_ratio`, or else from the larger apparent power of a line's two ends over `rating_kva`.
     """

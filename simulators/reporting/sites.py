@@ -304,7 +304,7 @@ def gpus(run: FleetRun) -> Picture:
 
 
 def _capacity(run: FleetRun, site: int) -> float:
-    """GPUs of a site, as the scenario's table of sites says; NaN where the trace does not tell.
+    """GPUs of a site, from the scenario's table of sites; NaN where the trace lacks it.
 
     Without one: the free share at a minute's end is a whole number over the GPUs, so these are a multiple of its
     denominator: the one nearest to mean busy GPUs over the busy share.

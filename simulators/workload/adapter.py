@@ -156,7 +156,7 @@ class Arrivals(Adapter):
                        *columns)
 
     def carry(self) -> dict[str, np.ndarray]:
-        """The jobs of the last step, which nobody has heard of yet, times relative to now; how much time has gone by,
+        """The jobs of the last step, which were not handed out yet, times relative to now; how much time has gone by,
         for shapes and traces, and which classes burst."""
         now_s = self._steps * self.step_s + self.step_s
         batch, _ = self._take(self._steps)

@@ -1,4 +1,4 @@
-"""What a row of a cluster trace says, layout by layout: when a task was submitted, how long it ran, on what GPUs."""
+"""Rows of a cluster trace, layout by layout: when a task was submitted, how long it ran, on what GPUs."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ class TaskColumns:
 
 
 class Row(NamedTuple):
-    """What a row says.
+    """Content of a row.
 
-    kind       "task"; "no GPU", "never ran": it says that it used none; "part" of a job that has a row of its own;
+    kind       "task"; "no GPU", "never ran": it used none; "part" of a job that has a row of its own;
                "unknown": what it used is not known; "malformed"
     submit_s   when it was submitted, s in the file's own count, or since 1970 where `dated`
     run_s      how long it ran, s
-    gpus       on how many GPUs; `requested`: as asked for, as nobody knows how many it got
+    gpus       on how many GPUs; `requested`: as requested, where the number it got is not recorded
     job        number of the job (SWF)
     wrong      what is wrong with a row of the last two kinds
     """

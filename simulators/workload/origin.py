@@ -20,7 +20,7 @@ ScenarioStart = Annotated[str | None, Field(description="date of t = 0; the run 
 def lead_s(origin: Origin, path: str, first_unix_s: float | None, start: str | None) -> float:
     """When the first row comes, s after t = 0 (negative: before it); first_unix_s: its instant, None for counts.
 
-    ScenarioError for dates that are asked for and not there.
+    ScenarioError for dates that are requested and missing.
     """
     if origin == "first":
         return 0.0

@@ -16,7 +16,7 @@ from cosim.errors import ScenarioError
 from cosim.units import DAY_S, format_time
 
 LeftOutRatio = Annotated[float, Field(ge=0, le=1, description="share of the trace's rows that may be left out because "
-                                      "they cannot be read or do not say what they used; more is refused")]
+                                      "they cannot be read or lack what they used; more is refused")]
 LEFT_OUT_RATIO = 0.01
 
 Line = tuple[int, list[str] | None]
@@ -67,8 +67,8 @@ def _fields(line: str, mark: str) -> list[str] | None:
 def instants(texts: Sequence[str]) -> np.ndarray | None:
     """ISO dates and times as datetime64[ns] in UTC; None if one of them is none.
 
-    Fractions of a second have up to nine digits; what says no offset (Z, +02:00) is taken as UTC; a date alone is its
-    midnight. Years 1900 to 2199.
+    Fractions of a second have up to nine digits; without an offset (Z, +02:00) they are taken as UTC; a date alone is
+    its midnight. Years 1900 to 2199.
     """
     # not cosim.tables.dates: these are millions of rows, to the nanosecond, and one that is no date is its caller's
     # to count

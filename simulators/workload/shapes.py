@@ -36,9 +36,9 @@ class Bursts:
 
 
 class BurstPath:
-    """Calm and burst as they follow each other, from a start drawn from the long-run shares, or as `resume` says.
+    """Calm and burst as they follow each other, from a start drawn from the long-run shares, or from `resume`.
 
-    on  whether the block asked for last ended in a burst
+    on  whether the last block requested ended in a burst
     """
 
     def __init__(self, bursts: Bursts, rng: np.random.Generator) -> None:
@@ -53,7 +53,7 @@ class BurstPath:
 
     def factors(self, first_s: float, steps: int, step_s: float) -> np.ndarray:
         """Factor of the rate in each of `steps` steps from `first_s` on: its mean over the step, shape (steps,). Blocks
-        of steps are asked for one after the other."""
+        of steps are requested one after the other."""
         end_s, edges_s, on = first_s + steps * step_s, [first_s], []
         while self._until_s < end_s:
             edges_s.append(self._until_s)

@@ -39,8 +39,8 @@ class Survey:
     """What became of the rows read so far.
 
     tasks       rows that became tasks; `first_s`, `last_s` when they were submitted, `gpu_s` all their GPU time,
-                `run_s` all their run time, `requested` those of them that are counted with the GPUs they had asked for
-    no_gpu      rows that say that they used none, `never_ran` that they did not run: read right, and no tasks
+                `run_s` all their run time, `requested` those of them that are counted with the GPUs they had requested
+    no_gpu      rows that used none, `never_ran` that they did not run: read right, and no tasks
     parts       lines of parts of jobs that have a line of their own (SWF)
     before      rows submitted before `begin_s`
     left_out    rows that may be tasks, and are none here
@@ -78,7 +78,7 @@ class Survey:
 
 @dataclass(slots=True)
 class TaskFile:
-    """A trace of tasks: iterate for its tasks in order of submission; `survey` says what was read in the last pass.
+    """A trace of tasks: iterate for its tasks in order of submission; `survey` counts what was read in the last pass.
 
     format   openb: alibaba/clusterdata, cluster-trace-gpu-v2023 (Weng et al., USENIX ATC 2023), GPUs =
              num_gpu x gpu_milli / 1000, run time = deletion - scheduling. swf: Standard Workload Format, Feitelson's
@@ -86,7 +86,7 @@ class TaskFile:
              a header; a file called .parquet or .pq is Parquet with these columns (extra `parquet`), and its rows count
              from 1 where lines are named. Where the times of submission are dates, the file counts from its first row.
     begin_s  rows submitted before are left out
-    max_left_out_ratio  share of the rows that may be neither tasks nor say that they used no GPU
+    max_left_out_ratio  share of the rows that may be neither tasks nor rows without GPUs
 
     ScenarioError if the file cannot be read, lacks a column, has no task, leaves out more rows than allowed, is out of
     order by more than the buffer, or its times cannot be in seconds.
@@ -121,7 +121,7 @@ class TaskFile:
     # --- inside -------------------------------------------------------------------------------------------------
 
     def _check(self) -> None:
-        """What can be said only of all rows."""
+        """Checks that need all rows."""
         survey = self.survey
         if not survey.tasks:
             out = survey.left_out
@@ -203,7 +203,7 @@ class TaskFile:
                                 f"ours; its numbers look like {unit} since 1970: {remedy}")
 
     def _rows(self, file: TextIO) -> Iterator[tuple[int, Row]]:
-        """Line number and what the line says."""
+        """Line number and text of the line."""
         if self.format == "swf":
             for line, text in enumerate(file, 1):
                 if text.strip() and not text.lstrip().startswith(";"):

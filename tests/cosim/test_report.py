@@ -435,6 +435,24 @@ def test_a_scenario_names_its_own_report_which_runs_only_when_it_is_trusted(tmp_
         assert "Active power" in page
 
 
+def test_a_report_may_go_with_somebody_elses_summary_that_is_trusted(tmp_path, monkeypatch):
+    """One that is not is left alone: what it said at the end of the run is in the trace, and nothing is lacking."""
+    (tmp_path / "ownsummary.py").write_text(FOREIGN + "from cosim.digest import Digest\n"
+                                            "COMPANIONS = {'report': 'ownsummary:REPORT'}\n"
+                                            "def summary(trace):\n    return Digest(figures={'p_kw': 7.0})\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "own.h5"
+    run(boxes().replace(summary="ownsummary:summary"), path)
+    del sys.modules["ownsummary"]
+    shy = report.write_page([path]).read_text()
+    assert "ownsummary" not in sys.modules
+    assert "Active power" in shy
+    assert 'class="warn">The scenario' not in shy
+    page = report.write_page([path], trusted=[path]).read_text()
+    assert "Own words of" in page
+    assert "Active power" not in page
+
+
 def test_runs_of_two_reports_have_the_sections_of_both(traces, tmp_path, monkeypatch):
     (tmp_path / "twinreport.py").write_text(FOREIGN)
     monkeypatch.syspath_prepend(tmp_path)

@@ -1,7 +1,7 @@
 """Distributions that live on the sets of a type's action parts, and their way between a network and an environment.
 
 An action exists in four forms, side by side for all parts of a type:
-params  what a network's head says: means of the Gaussians, concentrations (Dirichlet), logits of choices;
+params  output of a network's head: means of the Gaussians, concentrations (Dirichlet), logits of choices;
 raw     what is drawn, stored and scored: the Gaussians' values *before* they are mapped, Dirichlet shares, the index of
         a choice. Scoring before the map is exact: the map's Jacobian cancels in every importance ratio;
 unit    what later agents are shown: shares, positions in an interval (0..1), choices as one-hot;
@@ -91,7 +91,7 @@ class Actions(nn.Module):
             self.log_std.clamp_(max=float(np.log(ceiling)))
 
     def placed(self, params: Tensor, observation: Tensor) -> Tensor:
-        """A head's params (..., P) moved to where the scaled observation (..., O) says, see `Simplex.around`."""
+        """A head's params (..., P) moved to where the scaled observation (..., O) points, see `Simplex.around`."""
         return params if self.around is None else params + observation @ self.around
 
     def sample(self, params: Tensor, noise: Noise | None) -> Tensor:
@@ -173,7 +173,7 @@ class Actions(nn.Module):
 
 
 def _concentration(params: Tensor) -> Tensor:
-    """Of a Dirichlet; its floor keeps the density finite where a head says next to nothing."""
+    """Of a Dirichlet; its floor keeps the density finite where a head's output is near 0."""
     return functional.softplus(params) + CONCENTRATION_MIN
 
 

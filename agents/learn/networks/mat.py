@@ -1,8 +1,8 @@
 """The multi-agent transformer (Wen et al. 2022) with typed agents, true random orders and contexts.
 
 Encoder: tokens of all observations, whose values are the critic. Decoder: token i attends over the actions of positions
-0..i-1 (masked) and is asked with the encoder's token of the agent at position i, plus what that agent was told after
-the leaders acted (its context).
+0..i-1 (masked) and is queried with the encoder's token of the agent at position i, plus the context that it received
+after the leaders acted (its context).
 
 Rows: B01, I27, L09, L14, T01-04, U16.
 """
@@ -49,7 +49,7 @@ class Mat(PolicyNetwork):
 
     def outputs(self, observation: Tensor, context: Tensor, raw: Tensor, order: Tensor | None
                 ) -> tuple[list[Tensor], Tensor]:
-        """See Network; one pass. Agents stay in the team's order, and a mask says who decided before whom."""
+        """See Network; one pass. Agents stay in the team's order, and a mask encodes who decided before whom."""
         token = self.encoder(observation)
         value = self.value_output(token).squeeze(-1)
         asked = self.ask(token, context)

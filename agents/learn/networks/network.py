@@ -100,7 +100,7 @@ class Decoding(Protocol):
         ...
 
     def follow(self, context: Tensor) -> Drawn:
-        """All actions, once the followers know their context (B, n, C)."""
+        """All actions, given the followers' context (B, n, C)."""
         ...
 
 

@@ -35,7 +35,7 @@ class Cohort(simpy.Event):
 class EventClock(simpy.Environment):
     """A site's time, in s, and its events to come.
 
-    on_end  hears of every cohort at its end
+    on_end  called with every cohort at its end
     """
 
     def __init__(self, start_s: float, on_end: Callable[[Cohort], None]) -> None:

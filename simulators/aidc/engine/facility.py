@@ -265,7 +265,7 @@ class Facility:
         return next_s
 
     def _settle(self, now_s: float) -> None:
-        """Everything that happens at this instant; the module says in which order."""
+        """Everything that happens at this instant; in the order given in the module's docstring."""
         for cohort in self._ended:
             cohort.queue.finish(cohort)
         self._ended.clear()

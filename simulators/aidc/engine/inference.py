@@ -1,6 +1,6 @@
 """Inference at a site: one first-in, first-out queue per class (18) with waiting-time deadlines.
 
-The queue holds state and answers questions about it; what time it is, and how many GPUs are free, the facility says.
+The queue holds state; the facility passes in the time and the number of free GPUs.
 
 Rows: E18, U13.
 """
@@ -211,7 +211,7 @@ class InferenceQueue(Tally):
     # --- how things stand ---------------------------------------------------------------------------------------
 
     def levels(self, now_s: float) -> Levels:
-        """What `State` says of the class; inference is not deferred, and has no deadline for its end."""
+        """The fields of `State` for the class; inference is not deferred, and has no deadline for its end."""
         to_per_s = self._to_per_s
         left_to = math.fsum([
             len(cohort.jobs) * (cohort.work_to - to_per_s * (now_s - cohort.start_s)) for cohort in self._running

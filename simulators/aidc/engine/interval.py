@@ -1,4 +1,4 @@
-"""What a site tells of itself, whichever model of a site it is: the interval between two reads, and how it stands."""
+"""Results of a site, for every model of a site: the interval between two reads, and the state at its end."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ class SiteInterval(NamedTuple):
     Means are integrals at true event times, divided by `seconds`. work_to includes the work of jobs that are dropped
     later; left_jobs are the rows of those that finished or were dropped, in the order in which they did.
     runs are GPUs that jobs held and now do not, or not as many: of training; of all jobs in the slot model. A job of
-    inference in the facility holds its GPUs from start to end, which its row tells.
+    inference in the facility holds its GPUs from start to end, which its row records.
     loss_kw is lost on the way to the servers, with auxiliaries.
-    segments are the power over the interval, without gaps; none if nobody asked for it.
+    segments are the power over the interval, without gaps; none if not requested.
     """
 
     seconds: float

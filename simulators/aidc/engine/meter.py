@@ -112,7 +112,7 @@ class Meter:
         self._dwell_s.clear()
 
     def _remembered_kw(self, busy: Busy) -> tuple[float, ...]:
-        """`_power_kw`, from memory where it was asked for before."""
+        """`_power_kw`, cached."""
         if busy not in self._memo:
             if len(self._memo) >= _MEMO_SIZE:
                 self._memo.clear()

@@ -56,7 +56,7 @@ class SlotClass:
 
     granted_gpus  g of (14), set by the facility
     runs          GPUs that the jobs executed in the last slot held in the mean over it
-    short         whether (14) as an equality would have asked for more jobs than there were in the last slot
+    short         whether (14) as an equality would have needed more jobs than there were in the last slot
     """
 
     def __init__(self, name: str, site: str, job_class: JobClass, slot_s: float, reading: Reading) -> None:

@@ -2,7 +2,7 @@
 
 A job may be deferred to a release time; released, it uses 1 to `max_blocks` blocks at once, at the speed s(k) of its
 class; blocks can be taken away and given back at any time and progress is kept; what is not done at the deadline is
-dropped. The pool holds state; what time it is, and how many blocks may be held, the facility says.
+dropped. The pool holds state; the facility passes in the time and the number of blocks that may be held.
 
 Blocks go to the jobs in one of two orders. `edf`: earliest deadline first, which misses nothing that can be met where
 one job may use all blocks at linear speed-up. `llf`: least laxity first, the laxity being how long a job could still
@@ -267,7 +267,7 @@ class TrainingPool(Tally):
         return min(self.granted_gpus // self.gpus_per_block, len(self._active) * self._max_blocks)
 
     def levels(self, now_s: float) -> Levels:
-        """What `State` says of the class.
+        """The fields of `State` for the class.
 
         All but perhaps the last of the running jobs hold `max_blocks`. Late are jobs inside that miss their deadline
         even with the most blocks that they can use here from now (or from their release) to their end, urgent those

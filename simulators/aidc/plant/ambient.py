@@ -47,7 +47,7 @@ class Ambient:
     table_overflow: Annotated[
         Overflow, Field(description="outside of the table: hold its nearest row, raise, or wrap: repeat it")] = "hold"
     table_time_zone: Annotated[str | None, Field(description="IANA name of the zone of dates that have no offset; "
-                                                 "null: UTC, and a note says so")] = None
+                                                 "null: UTC, with a note")] = None
     linked: Annotated[bool, Field(description="temperatures come over the bus, from another member")] = False
 
     @model_validator(mode="after")

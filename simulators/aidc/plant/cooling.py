@@ -59,7 +59,7 @@ class Cooling:
         Literal["w", "kw"], Field(description="unit in which the heat is put into (23); kw is a unit slip")
     ] = "w"
     server_reference_degc: Annotated[
-        float, Field(description="inlet up to which servers draw what (13) says; see `it_at_inlet_kw`")
+        float, Field(description="inlet up to which servers draw the power of (13); see `it_at_inlet_kw`")
     ] = 22.0
     server_leakage_per_k: Annotated[
         float, Field(ge=0, description="rise of server power by leakage per K of inlet above the reference")

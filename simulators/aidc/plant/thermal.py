@@ -70,7 +70,7 @@ class HeatBalance:
     inlet_degc          of the hottest rack, the highest in the tick
     imbalance_kw        heat by (19)-(21) beyond that of IT, see `heat_imbalance_kw`
     alarms              times of the tick at which an inlet was above its limit, in order
-    segments            power over the tick between events; () where nobody asked for it
+    segments            power over the tick between events; () if not requested
     """
 
     it_kw: float
@@ -91,7 +91,7 @@ class HeatBalance:
 
 class StaticPlant:
     """A plant in balance at any instant. `weathered`: the outside temperature changes from tick to tick, so that the
-    facility cannot know it and power is worked out from the segments of its IT power."""
+    facility does not have it and power is worked out from the segments of its IT power."""
 
     tripped = False
     """Whether the site sheds its load; never, as inlets are within their limits."""
@@ -101,7 +101,7 @@ class StaticPlant:
 
     @property
     def metered(self) -> bool:
-        """Whether a tick draws what the facility's interval says and changes nothing."""
+        """Whether a tick draws the powers of the facility's interval and changes no state."""
         return not self._weathered
 
     def rest(self, it_kw: float, set_degc: float, outside: Outside) -> HeatBalance:

@@ -3,26 +3,24 @@
 The conic problem (1)-(8), (11) *decides* P and Q of every source but the substation. What is reported as flows,
 voltages, losses, substation power and NCI is the exact AC power flow of the feeder at those set points (a backward-
 forward sweep, `equations.radial_power_flow`), so that figures close to rounding and do not carry a solver's tolerance;
-the conic solution's own voltages and loss are kept beside it, and their distance says how tight the relaxation was.
+the conic solution's own voltages and loss are kept beside it, and their distance measures how tight the relaxation was.
 
 Rows: E06, E07, E11, I06, I22, I23, I30, I38, U17, Z03.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
 
 import numpy as np
 from cosim.simulators.grid.dispatch.clarabel_solver import ClarabelSolver
 from cosim.simulators.grid.dispatch.conic import ConicProblem, Limits, Solution, balance_rhs, costs, elastic, strict
-from cosim.simulators.grid.dispatch.gurobi_solver import CappedGurobi, GurobiSolver
 from cosim.simulators.grid.dispatch.nci_limits import MOST_GAP_PU, NciCaps
 from cosim.simulators.grid.dispatch.recovery import best_corners, local_optimum
 from cosim.simulators.grid.dispatch.reduced import OperatingPoint, Reduced
 from cosim.simulators.grid.dispatch.results import ELASTIC, OPTIMAL, DispatchResult, Inexact, Settlement
+from cosim.simulators.grid.dispatch.solvers import SolverName, choose, choose_capped
 from cosim.simulators.grid.dispatch.sources import Source, in_pu
 from cosim.simulators.grid.dispatch.surplus import curtailed_kw, remedy
 from cosim.simulators.grid.equations import (
@@ -52,8 +50,6 @@ LOSS_PRICES = (10.0, 100.0, 1000.0)
 NOTICED_KW = 1e-6
 """So much better another local optimum must be to take the place of the first one found."""
 
-SolverName = Literal["auto", "gurobi", "clarabel"]
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,21 +68,12 @@ class _AcState:
                               self.enter.imag / base_kw, u, self.source.real / base_kw, self.source.imag / base_kw)
 
 
-class Solver(Protocol):
-    """What Gurobi and Clarabel have in common here."""
-
-    def solve(self, rhs: Floats) -> Solution: ...
-
-    def reprice(self, cost: Floats) -> None: ...
-
-    def rebound(self, lower: Floats, upper: Floats) -> None: ...
-
-
 class Dispatch:
     """The dispatch of one feeder, built once and solved for changing loads.
 
     The first of `sources` at the feeder's slack bus is the substation; ScenarioError if there is none. `caps` are met
-    where they can be; they need Gurobi.
+    where they can be; they need Gurobi. `solver_name` is the solver taken, `no_gurobi` why it is not Gurobi where
+    'auto' left the choice, else ''.
     """
 
     def __init__(self, feeder: Feeder, sources: Mapping[str, Source], limits: Limits, solver: SolverName, *,
@@ -102,8 +89,9 @@ class Dispatch:
             )
         self.substation = int(at_slack[0])
         self._problem = strict(feeder, self.sources, limits)
-        self.solver_name, self._solver = _choose(solver, self._problem, time_limit_s)
-        self._capped = _choose_capped(solver, self) if caps is not None else None
+        self.solver_name, self._solver, self.no_gurobi = choose(solver, self._problem, time_limit_s)
+        self._capped = (None if caps is None else
+                        choose_capped(solver, self.problem, feeder, self.sources, caps, time_limit_s))
         self._reduced = Reduced(feeder, self.sources, limits, self.substation)
         self._dearer: dict[float, ClarabelSolver] = {}
 
@@ -207,7 +195,7 @@ class Dispatch:
 
     def _recover(self, relaxed: Floats, p_load_kw: Floats, q_load_kvar: Floats) -> DispatchResult | None:
         """The best local optimum within all limits that is found from the relaxation, from that at dearer losses, and
-        from the best corners of the controls' boxes; None if there is none. `global_gap_ratio` says what is proven."""
+        from the best corners of the controls' boxes; None if there is none. `global_gap_ratio` is the proven bound."""
         feeder, rhs, z = self.feeder, balance_rhs(self.feeder, p_load_kw, q_load_kvar), self._reduced.z
         starts, exact = [relaxed], None
         for price in LOSS_PRICES:
@@ -395,24 +383,3 @@ def _snapped(values: Floats, lower: Floats, upper: Floats) -> Floats:
     """Set points inside their boxes, and on a limit that they all but touch."""
     values = np.where(values - lower <= NEGLIGIBLE_PU, lower, values)
     return np.where(upper - values <= NEGLIGIBLE_PU, upper, values)
-
-
-def _choose_capped(solver: SolverName, dispatch: Dispatch) -> CappedGurobi:
-    """Gurobi for NCI caps, or a SolverError that says why not."""
-    if solver == "clarabel":
-        raise SolverError("NCI caps make the dispatch a nonconvex MIQCP, which Clarabel does not solve: --set "
-                          "grid.solver=gurobi, or --set grid.nci_cap_kg_per_kwh={} for none")
-    return CappedGurobi(dispatch.problem, dispatch.feeder, dispatch.sources, dispatch.caps, dispatch.time_limit_s)
-
-
-def _choose(solver: SolverName, problem: ConicProblem, time_limit_s: float | None) -> tuple[str, Solver]:
-    """Gurobi where it runs and is not declined, else Clarabel, with a logged line when that was not asked for."""
-    if solver == "clarabel":
-        return "clarabel", ClarabelSolver(problem, time_limit_s)
-    try:
-        return "gurobi", GurobiSolver(problem, time_limit_s)
-    except SolverError as err:
-        if solver == "gurobi":
-            raise SolverError(f"{err}; use --set grid.solver=clarabel, which has no such limit") from None
-        _log.warning("grid: dispatch by clarabel, because %s", err)
-        return "clarabel", ClarabelSolver(problem, time_limit_s)

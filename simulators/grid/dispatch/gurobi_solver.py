@@ -24,7 +24,8 @@ except ImportError:  # an extra; `GurobiSolver` then says so
     gurobipy = None
 
 FREE_LICENCE_VARIABLES = 200
-"""What the licence that comes with pip allows once a quadratic constraint is there (2000 without)."""
+"""What the licence that comes with pip allows once a quadratic constraint is there (2000 without, and 2000 linear
+constraints). It is for use outside production, and ends on the day that `LicenseExpiration` of a model says."""
 CONVERGENCE = 1e-10
 """BarQCPConvTol; the default 1e-6 leaves gaps of 1e-4 p.u. and NCI off by 2e-3. Without presolve, which has
 nothing to remove here, the gap stays below 1e-7."""
@@ -65,11 +66,11 @@ class GurobiSolver:
         """Optimum for the equalities' right-hand side; only OPTIMAL counts as one."""
         self._balance.RHS = rhs
         self._model.reset()  # an answer depends on its own data only
-        self._model.optimize()
+        _optimize(self._model)
         if self._model.Status == gurobipy.GRB.INTERRUPTED:  # Gurobi took a Ctrl-C that was meant for the run
             signal.raise_signal(signal.SIGINT)
             self._model.reset()
-            self._model.optimize()
+            _optimize(self._model)
         status = self._model.Status
         return Solution(_STATUS.get(status, f"status {status}"),
                         np.array(self._x.X) if status == gurobipy.GRB.OPTIMAL else None)
@@ -132,7 +133,7 @@ class CappedGurobi:
         model = self._model(rhs, p_load_kw, exact=exact)
         if self._time_limit_s is not None:
             model.Params.TimeLimit = self._time_limit_s
-        model.optimize()
+        _optimize(model)
         if model.Status == gurobipy.GRB.INTERRUPTED:
             signal.raise_signal(signal.SIGINT)
         status = _STATUS.get(model.Status, f"status {model.Status}")
@@ -193,6 +194,15 @@ class CappedGurobi:
 
 _GLOBAL = {"FeasibilityTol": 1e-9, "IntFeasTol": 1e-9, "OptimalityTol": 1e-9, "MIPGap": 1e-9, "MIPGapAbs": 1e-10,
            "Presolve": -1}
+
+
+def _optimize(model: object) -> None:
+    """SolverError with Gurobi's word where it stops, say as a licence ends while a run goes on: another solver from
+    there on would be another result."""
+    try:
+        model.optimize()
+    except gurobipy.GurobiError as err:
+        raise SolverError(f"Gurobi stopped: {err}; --set grid.solver=clarabel runs without a licence") from None
 
 
 def _too_large(what: str, count: int) -> str:

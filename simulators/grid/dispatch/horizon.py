@@ -44,7 +44,7 @@ class Ramps:
 
     def boxes(self, before_kw: Floats | None, intervals: int, demand: Sequence[tuple[Floats, Floats]]
               ) -> tuple[Floats, Floats, bool]:
-        """Least and most P (n_source,) p.u. in the interval to come, and whether a plan had its say.
+        """Least and most P (n_source,) p.u. in the interval to come, and whether a plan was used.
 
         before_kw  (n_source,) set points executed `intervals` ago, > 0 feeds the network; None: no ramp ties the first
         demand     (P kW, Q kvar) of every bus in this interval and those after it; without a solution for all of them
@@ -91,7 +91,7 @@ class Ramps:
         return None
 
     def _exact(self, x: Floats, k: int) -> bool:
-        """Whether no interval of a plan burns more than Ohm's law does, as `Dispatch` asks of one."""
+        """Whether no interval of a plan burns more than Ohm's law does, as `Dispatch` requires of one."""
         at, feeder = self._joint.at, self._dispatch.feeder
         gap = cone_gap(x[at.p], x[at.q], x[at.u_parent], x[at.l])
         phantom = np.tile(feeder.r_pu + feeder.x_pu, k) * gap / x[at.u_parent]

@@ -4,7 +4,8 @@ The optimality conditions of the dispatch are linearised at its optimum, with th
 the KKT adjoint. The equations of the feeder are eliminated from it (`reduced`), so that one sparse factorisation and a
 dense system no larger than the controls and their limits give every bus at once.
 
-J2* is smooth only as long as the same limits are in force; `Marginal.spread_kg_per_kwh` says where that ends too soon.
+J2* is smooth only as long as the same limits are in force; `Marginal.spread_kg_per_kwh` measures where that ends too
+soon.
 
 Rows: I31, Z04.
 """
@@ -42,7 +43,7 @@ class Marginal:
     """mci (n_bus,) for the limits now in force, and how much another set of them within one kW would change it.
 
     The spread is 0 where nothing changes, inf where the conditions are singular or ill-conditioned, or a source has a
-    rating or a least power factor, which they do not know (mci is NaN then).
+    rating or a least power factor, which they do not model (mci is NaN then).
     `correction_kg_per_h` leads from J2 at the point to J2 at the optimum, which a solver misses by its tolerance.
     """
 

@@ -117,14 +117,14 @@ def own_intensities(generators: Sequence[Generator], feeding: Sequence[Generator
 
 
 def other_voltage(v0_pu: float, of_file: Sequence[float]) -> str:
-    """What is said where a scenario sets another voltage at the external grid than the network's file."""
+    """Note for a scenario that sets another voltage at the external grid than the network's file."""
     has = ", ".join(f"{v:g}" for v in of_file)
     return (f"voltage at the external grid is v0_pu = {v0_pu:g} of the scenario, not {has} p.u. as the network has it; "
             "take v0_pu away to use the network's")
 
 
 def tighter_limits(vm_min_pu: float, vm_max_pu: float, of_file: Sequence[tuple[int, float, float]]) -> list[str]:
-    """What is said where a network states narrower voltage limits for some bus than the scenario, whose limits hold for
+    """Note for a network that states narrower voltage limits for some bus than the scenario, whose limits hold for
     all; [] if it does not. of_file: (bus, lowest, highest), p.u., NaN: none."""
     low = [(least, bus) for bus, least, _ in of_file if least > vm_min_pu + _SAME_PU]
     high = [(most, bus) for bus, _, most in of_file if most < vm_max_pu - _SAME_PU]

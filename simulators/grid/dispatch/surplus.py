@@ -58,7 +58,7 @@ def in_words(curtailed: Floats, p_load_kw: Floats, bus_names: list[str], substat
 
 
 def back_in_words(sid: str, substation: str, back: list[tuple[float, float]], others: int = 0) -> list[str]:
-    """What is said of a grid without limits of export: (time s, kW) of the steps in which its substation took power.
+    """Note on a grid without limits of export: (time s, kW) of the steps in which its substation took power.
 
     others: further external grids, from which that power may come.
     """

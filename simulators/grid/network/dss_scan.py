@@ -55,7 +55,7 @@ Word = tuple[str, str]
 def check(master: Path, commands: Sequence[str], options: Sequence[str]) -> None:
     """ScenarioError for the first line of a circuit's files that does more than describe it.
 
-    commands, options: all that OpenDSS knows, for their abbreviations.
+    commands, options: all names of OpenDSS, for their abbreviations.
     """
     _Scan(master.resolve().parent, [c.lower() for c in commands], [o.lower() for o in options]).read(master.resolve())
 

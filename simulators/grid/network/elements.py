@@ -279,7 +279,7 @@ def rated_kw(net: Any) -> float | None:
 def own_generators(net: Any) -> tuple[Generator, ...]:
     """What of the network feeds it beside the external grids: sgen, asymmetric_sgen, gen, and storage that discharges.
 
-    Fixed at its p_mw unless `controllable` says otherwise; a gen is controllable, as in pandapower, unless that says
+    Fixed at its p_mw unless `controllable` is set; a gen is controllable, as in pandapower, unless that says
     no, but only where it has a max_p_mw. P of a controllable one is between min_p_mw (else 0) and max_p_mw (else p_mw).
     Q is fixed but for a gen, which has its limits, and a controllable sgen that has some. Named as in the network, or
     by kind and index ('sgen3') where that is no unique name. One that draws (p_mw < 0) or gives nothing at all is none.

@@ -1,4 +1,4 @@
-"""A radial feeder as data: what the dispatch and the carbon flow need to know of a network, and nothing more.
+"""A radial feeder as data: what the dispatch and the carbon flow need of a network, and nothing more.
 
 Rows: I25, Z07.
 """
@@ -215,7 +215,7 @@ class Feeder:
                            self.g_parent_pu, self.g_child_pu)
 
     def voltage(self, v0_pu: float | None) -> float:
-        """Voltage at the substation, p.u.: the network's own unless another is asked for."""
+        """Voltage at the substation, p.u.: the network's own unless another is given."""
         return self.v0_pu if v0_pu is None else v0_pu
 
     def position(self, bus_id: int, what: str) -> int:

@@ -1,7 +1,7 @@
-"""What a network file asks to be constructed, found in its text before any decoder sees it.
+"""Objects that a network file would construct, found in its text before any decoder sees it.
 
 pandapower writes objects as `{"_module": ..., "_class": ..., "_object": ...}`, also inside of strings, and its decoder
-imports the module that the file names before it looks whether the class is one of its own. Here nothing is imported.
+imports the module that the file names before it checks whether the class is one of its own. Here nothing is imported.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _TEXTS = frozenset({"DataFrame", "Series", "GeoDataFrame", "pandapowerNet"})
 
 
 class Hostile(ValueError):
-    """A file asks for what no file of a network needs; the message says what."""
+    """A file contains what no file of a network needs; the message names it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """An object that a file wants constructed."""
+    """An object that decoding the file would construct."""
 
     module: str
     name: str
@@ -64,7 +64,7 @@ def read_cells(path: Path) -> Iterator[str]:
 
 
 def asked_for(text: str, must: bool = True) -> Iterator[Asked]:
-    """Every object that a text of JSON asks for, those inside of its strings included.
+    """Every object that a text of JSON would construct, those inside of its strings included.
 
     must: the text has to be JSON, else ValueError. Hostile for what cannot be told, what nests too deep, and arguments
     to constructors.
@@ -131,6 +131,6 @@ def _check_size(n_bytes: int) -> None:
 
 
 def refuse(network: str, why: object) -> ScenarioError:
-    """What is said of a file that asks for too much."""
+    """Error for a file that would construct more than a network."""
     return ScenarioError(f"network file '{network}' is refused: {why}; nothing of it was loaded. What "
                          "pandapower.to_json and pandapower.to_excel write of a network is read")

@@ -94,7 +94,7 @@ def _stored(network: str | LineList, stamp: int) -> Any:
 
 
 def _from_file(network: str) -> Any:
-    """What pandapower reads of a file once all that the file asks for is known to be part of a network."""
+    """The network that pandapower reads from a file, after every object in it was checked to be part of a network."""
     path, writer = Path(network), _WRITERS[Path(network).suffix]
     try:
         if path.suffix == ".json":

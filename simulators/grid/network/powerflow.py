@@ -89,7 +89,7 @@ class AcBranches:
 class AcNetwork:
     """AC power flow of a network as `pandapower.runpp` solves it by default, with everything that it models.
 
-    The network's loads are taken out: demand is the caller's. Its generators stay, at what the file says, unless
+    The network's loads are taken out: demand is the caller's. Its generators stay, at the file's set points, unless
     `generators_stay` is false. `closed_lines` are put into service first and their switches closed. v0_pu: voltage of
     the external grids in place of the file's. Admittances are kept between runs (`recycle`); no run starts at the last
     one's voltages, so that a result depends on its own inputs only.
@@ -115,7 +115,7 @@ class AcNetwork:
 
     def _read(self, network: str | LineList, v0_pu: float | None, closed_lines: tuple[int, ...],
               generators_stay: bool) -> None:
-        """What the network's own elements say, without sources."""
+        """The network's own elements, without sources."""
         self.name = name = name_of(network)
         net = copy.deepcopy(stored(network))
         close_lines(net, name, closed_lines)
@@ -204,7 +204,7 @@ class AcNetwork:
 
         Newton starts at `v_start_pu` (n_bus,), by default at the network's state under its own loads; where that does
         not lead to a solution, as pandapower starts by default. ModelError where a bus's powers do not add up: an
-        element that this class does not know.
+        element that this class does not model.
         """
         if not self._began:
             self._began, self._start = True, self._base_start()

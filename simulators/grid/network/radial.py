@@ -66,7 +66,7 @@ def read_feeder(network: str | LineList) -> Feeder:
 
     Taken as pandapower converts them: lines (half-open ones, too), transformers of two and three windings with their
     taps, shifts and iron losses, impedances, shunts, and closed bus-bus switches, whose buses are one node. Parallel
-    branches are one branch. Motors, wards and storage draw (or feed) what the file says. Refused: loops, several
+    branches are one branch. Motors, wards and storage draw (or feed) the file's power. Refused: loops, several
     external grids, DC lines, extended wards, a star leg of negative impedance.
     """
     return _read(network, stamp_of(network))

@@ -372,6 +372,7 @@ def test_auto_takes_clarabel_with_one_line_when_gurobi_is_missing(monkeypatch, c
     with caplog.at_level(logging.INFO):
         dispatch = Dispatch(feeder, SUBSTATION, limits(), "auto")
     assert dispatch.solver_name == "clarabel"
+    assert dispatch.no_gurobi == "gurobipy is not installed"
     assert [r.getMessage() for r in caplog.records] == [
         "grid: dispatch by clarabel, because gurobipy is not installed"
     ]
@@ -388,6 +389,7 @@ def test_the_solver_that_is_asked_for_is_taken_quietly(feeder, solver, caplog, c
         dispatch = Dispatch(feeder, TABLE_I, limits(), solver)
         dispatch.solve(feeder.p_kw, feeder.q_kvar)
     assert dispatch.solver_name == solver
+    assert dispatch.no_gurobi == ""
     assert not caplog.records
     assert capfd.readouterr() == ("", "")
 
