@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import inspect
 import tempfile
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 import numpy as np
 from cosim.agents.learn.spec import Outcome
@@ -21,7 +20,7 @@ from cosim.agents.learn.spec import Outcome
 from benchmarks.measure import Found, Say, Size, cpu_clock, least, number, timing
 from cosim.digest import Table
 from cosim.imports import load
-from cosim.learning.environment import vector_env
+from cosim.learning.environment import engine_of, vector_env
 
 SAMPLES = 1440
 """Environment steps between two updates: a day, as `cosim.agents.train` has by default."""
@@ -30,17 +29,17 @@ BATCHES = {"quick": ((16, SAMPLES // 4),), "normal": ((16, SAMPLES), (64, SAMPLE
            "full": ((16, SAMPLES), (64, SAMPLES), (256, SAMPLES), (256, 16 * SAMPLES))}
 """(environments, steps of all of them together between two updates)."""
 MOST_SLOW = SAMPLES
-"""Environments that are played one by one get no longer rollouts."""
+"""Environments on SimPy get no longer rollouts."""
 TWINS = 4
 
 
-def engines() -> list[str]:
-    """The ways in which environments can be played, '' where there is one only; see `vector_env`."""
-    engine = inspect.signature(vector_env).parameters.get("engine")
-    if engine is None:
-        return [""]
-    kinds = [str(kind) for kind in get_args(get_type_hints(vector_env)["engine"])]
-    return [kind for kind in kinds if kind != "auto"] or [""]
+def engines(scenario: str, skipped: list[str]) -> list[str]:
+    """The engines of `vector_env` that can play a scenario; which cannot goes into `skipped`, with why."""
+    best, why = engine_of(scenario)
+    if best == "compiled":
+        return ["compiled", "simpy"]
+    skipped.append(f"learning on the compiled engine: {why}")
+    return ["simpy"]
 
 
 def additions_s() -> float:
@@ -73,12 +72,13 @@ def measure(size: Size, say: Say) -> Found:
     if importlib.util.find_spec("torch") is None:
         return Found(skipped=["learn: torch is not installed (extra 'learn')"])
     found, rows = Found(), []
+    kinds = ("nothing", *engines(size.scenario, found.skipped))
     unit_s = additions_s()
     found.figures["a million additions of the interpreter, CPU s"] = unit_s
     for device in dict.fromkeys((size.device, "cpu")):  # one that is not there is refused at once
         for n_envs, samples in BATCHES[size.name]:
-            for kind in ("nothing", *engines()):
-                if kind in ("", "simpy") and samples > MOST_SLOW:
+            for kind in kinds:
+                if kind == "simpy" and samples > MOST_SLOW:
                     continue
                 for workers in ((0,) if kind == "nothing" else tuple(dict.fromkeys((0, size.workers)))):
                     row = Row(kind, device, n_envs, workers, samples)
@@ -115,7 +115,7 @@ class Row:
     def name(self) -> str:
         """In words."""
         workers = f", {self.workers} workers" if self.workers else ""
-        return (f"{self.kind or 'environments'}, {self.device}, B = {self.n_envs}{workers}, {self.samples} steps an "
+        return (f"{self.kind}, {self.device}, B = {self.n_envs}{workers}, {self.samples} steps an "
                 "update")
 
 
@@ -124,8 +124,7 @@ def _measured(row: Row, size: Size, unit_s: float, found: Found) -> tuple[str, .
     if row.kind == "nothing":
         env: Any = Nothing(size.scenario, row.n_envs)
     else:
-        engine = {"engine": row.kind} if row.kind else {}
-        env = vector_env(size.scenario, n_envs=row.n_envs, workers=row.workers, twins=TWINS, **engine)
+        env = vector_env(size.scenario, n_envs=row.n_envs, workers=row.workers, twins=TWINS, engine=row.kind)
     try:
         taken = updates(env, row, 1 if size.quick or row.samples > SAMPLES else 2)
     finally:
@@ -139,7 +138,7 @@ def _measured(row: Row, size: Size, unit_s: float, found: Found) -> tuple[str, .
     found.figures |= {f"{row.name}: {part}, us of {clock} a step": value for part, value in us.items()}
     if not row.wall:
         found.ratios[f"{row.name}: a thousand steps, in millions of additions"] = 1e3 / best["steps_per_s"] / unit_s
-    return (row.kind or "one by one", row.device, str(row.n_envs), str(row.workers), str(row.samples),
+    return (row.kind, row.device, str(row.n_envs), str(row.workers), str(row.samples),
             number(best["steps_per_s"]), *(number(us[part]) for part in PARTS), clock, f"{spread:.2f}")
 
 

@@ -30,7 +30,7 @@ from cosim.errors import CosimError, ScenarioError, cut, shown, unknown
 from cosim.limits import is_file
 from cosim.params import explain
 from cosim.plaintext import file_name
-from cosim.replay.members import replay
+from cosim.replay.exchange import replay
 from cosim.scenario import Scenario, override, plug, rename
 from cosim.trace import Trace
 from cosim.trust import SCENARIOS, available, foreign, is_trusted, refuse_foreign

@@ -102,7 +102,7 @@ class Member(_Data):
     adapter: bool | None = Field(None, description="built on cosim.adapter; null: derived from the class")
     timeout_s: Seconds = Field(60, gt=0, description="wall-clock seconds a remote member may take for one answer")
     secret: str | None = Field(None, description="for 'connect: ...': environment variable with the secret that a "
-                               "cosim.serve elsewhere was given")
+                               "cosim serve elsewhere was given")
 
 
 class Link(_Data):
@@ -152,7 +152,7 @@ class Scenario(_Data):
                                         "cosim.reporting.definition.Report); null: what goes with its summary, or "
                                         "every port by unit")
     contracts: ImportString | None = Field(None, description="'module:NAME' of what its members have to keep beside "
-                                           "the frame's own checks, member -> checks (cosim.check); null: what goes "
+                                           "the frame's own checks, member -> checks (cosim check); null: what goes "
                                            "with its summary")
     environment: ImportString | None = Field(None, description="'module:Class' through which agents learn on it "
                                              "(cosim.learning.vector)")

@@ -1,6 +1,6 @@
 """A grid of one's own: clean power up to a limit that follows the sun, dirty power for the rest, no network.
 
-    python -m cosim.run examples/own_grid.py --until 2h
+    cosim run examples/own_grid.py --until 2h
 """
 
 import math

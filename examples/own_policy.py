@@ -1,6 +1,6 @@
 """A policy of one's own: everything to the site with the cleanest power that still has free GPUs.
 
-    cd examples && python -m cosim.run ieee33 --set controller.policy=own_policy:CleanestFree --until 2h
+    cd examples && cosim run ieee33 --set controller.policy=own_policy:CleanestFree --until 2h
 """
 
 from cosim.agents.fleet.heuristics import Uniform

@@ -1,6 +1,6 @@
 // A grid simulator in another language: plain Node.js, no packages, mosaik's API as JSON over TCP.
 //
-//     python -m cosim.run ieee33 --until 6h --use 'grid=cmd: node examples/plug_grid.js %(addr)s'
+//     cosim run ieee33 --until 6h --use 'grid=cmd: node examples/plug_grid.js %(addr)s'
 //
 // One pool feeds all buses: hydro first, up to its capacity, gas for the rest. Its carbon intensity is the mean of
 // what feeds it. The bus starts this program and passes the address to connect to; each message is its length (4 bytes,

@@ -8,8 +8,8 @@ mkdir -p "$folder"
 traces=()
 for weight in ${LAMBDAS:-0 0.01 0.1 1}; do
   trace="$folder/lambda_$weight.h5"
-  python -m cosim.run ieee33 --driver native --quiet --force --until "${UNTIL:-24h}" \
+  cosim run ieee33 --driver native --quiet --force --until "${UNTIL:-24h}" \
     --set "grid.lambda_kw_per_kg_h=$weight" --out "$trace"
   traces+=("$trace")
 done
-python -m cosim.report "${traces[@]}" --out "$folder/sweep.html"
+cosim report "${traces[@]}" --out "$folder/sweep.html"

@@ -3,8 +3,8 @@
 The sweep of lambda (X12) is one of them. A page's blocks are run in a folder of its own, in order. Marks stand in a
 comment on the line before a block:
 
-    <!-- long: ARGUMENTS -->   appended to each `python -m cosim.run` and `cosim.agents.train` (or set before the
-                               command when NAME=VALUE)
+    <!-- long: ARGUMENTS -->   appended to each `cosim run` and `cosim train` (or set before the command when
+                               NAME=VALUE)
     <!-- network: WHY -->      not run: it needs the network
     <!-- slow: WHY -->         not run: it takes minutes
     <!-- given: NAME -->       not run but written to that file
@@ -30,17 +30,16 @@ from pathlib import Path
 
 import pytest
 
+from cosim.commands.main import main
+from cosim.commands.names import COMMANDS
+
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md")) + [ROOT / "README.md"]
 BLOCK = re.compile(r"(?:^<!-- (?P<mark>[^\n]*?) -->\n)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
 DECIMAL = re.compile(r"-?\d+\.\d+$")
 SOURCE = re.compile(r"^<!-- source: (\S+) -->$", re.MULTILINE)
 MARKS = {"long", "network", "slow", "given", "output", "run command", "test command", "map"}
-TRAINING = "cosim.agents.train"
-COMMANDS = {TRAINING: TRAINING, "cosim.agents.evaluate": "cosim.agents.evaluate", "cosim.run": "cosim.run",
-            "cosim.report": "cosim.report", "cosim.check": "cosim.check",
-            "cosim.trace": "cosim.trace.command", "cosim.agents.curves": "cosim.agents.curves",
-            **{name: name for name in ("cosim.simulators.analysis.receipts", "cosim.simulators.analysis.lambda_sweep")}}
+MODULES = {command.module.removesuffix(".command"): name for name, command in COMMANDS.items()}
 
 
 def blocks(page):
@@ -60,15 +59,28 @@ def generate():
     return module
 
 
+def with_words(parts, extra):
+    """A command's words and more of them; what --set is given there again is left out here."""
+    again = {word.partition("=")[0] for word in extra if "=" in word}
+    kept = [k for k, word in enumerate(parts)
+            if not (k and parts[k - 1] == "--set" and word.partition("=")[0] in again)]
+    return [parts[k] for k in kept if not (parts[k] == "--set" and k + 1 not in kept)] + extra
+
+
 def run_line(line, words):
     """One command line as a shell would run it; ours in this process, as its start is most of its time."""
     parts = shlex.split(line, comments=True)
-    if parts[:2] == ["python", "-m"] and parts[2] in COMMANDS:
-        runs = parts[2] in ("cosim.run", TRAINING) and "--list" not in parts and "--show" not in parts
-        extra = shlex.split(words) if runs else []
+    if parts[:2] == ["python", "-m"] and parts[2] in MODULES:
+        parts[:3] = ["cosim", MODULES[parts[2]]]
+    if parts[0] == "cosim" and ">" not in parts:
+        runs = parts[1] in ("run", "train") and not {"--list", "--show"} & set(parts)
         out = io.StringIO()
         with contextlib.redirect_stdout(out):
-            assert importlib.import_module(COMMANDS[parts[2]]).main([*parts[3:], *extra]) == 0, line
+            try:
+                code = main(with_words(parts[1:], shlex.split(words) if runs else []))
+            except SystemExit as ended:  # --help
+                code = ended.code
+        assert code == 0, line
         return out.getvalue()
     if parts[0] == "python" and parts[1].endswith(".py"):
         out = io.StringIO()
@@ -227,7 +239,7 @@ def test_references_hold_every_field_and_every_option():
         assert word in scenarios, word
     options = [o for p in made.parsers().values() for a in p._actions for o in a.option_strings if o.startswith("--")]
     assert "--until" in options
-    assert set(COMMANDS.values()) <= made.parsers().keys()
+    assert {command.module for command in COMMANDS.values()} <= made.parsers().keys()
     assert all(option in cli for option in options if option != "--help")
 
 

@@ -29,7 +29,7 @@ from cosim.drivers.resolve import resolve
 from cosim.errors import LONGEST, CosimError
 from cosim.experiment import Experiment
 from cosim.limits import check_steps
-from cosim.replay.members import replay
+from cosim.replay.exchange import replay
 from cosim.run import find
 from cosim.scenario import Scenario, override
 from cosim.trace import Trace

@@ -15,9 +15,9 @@ from cosim.simulators.analysis.metrics import preflight
 from cosim.simulators.controller.params import ControllerParams
 from cosim.simulators.fleet import JobClass, Site
 from cosim.simulators.grid.ac import AcPowerFlow
-from cosim.simulators.grid.adapter import GridParams
 from cosim.simulators.grid.carbon import CarbonFlow
 from cosim.simulators.grid.opendss import OpenDss
+from cosim.simulators.grid.params import GridParams
 from cosim.simulators.grid.series import IntensitySeries
 from cosim.simulators.profile import ForecastProfileParams
 from cosim.simulators.tariff import TimeOfUse
@@ -25,6 +25,7 @@ from cosim.simulators.workload.adapter import Arrivals, AzureLlm
 from cosim.simulators.workload.cluster import ClusterTrace
 from cosim.simulators.workload.recorded import RecordedJobs
 
+from cosim.commands.names import COMMANDS
 from cosim.drivers.resolve import resolve
 from cosim.params import field_names
 from cosim.replay.members import PlayerParams, TablePlayerParams
@@ -112,6 +113,19 @@ def test_fields_that_messages_tell_to_set_exist():
     assert len(told) > 30
     wrong = sorted(f"{where}: {path}" for where, path in told if not settable(path) and not is_port(path))
     assert wrong == []
+
+
+def test_commands_that_messages_name_exist():
+    """In the one form that works wherever the package is installed."""
+    texts = spoken()
+    named = {(where, name) for where, text in texts.items()
+             for name in re.findall(r"(?<![\w-])cosim (?!needs)([a-z][\w-]*)", text)}
+    assert len(named) > 8
+    assert not sorted(f"{where}: cosim {name}" for where, name in named if name not in COMMANDS)
+    modules = {command.module.removesuffix(".command") for command in COMMANDS.values()}
+    old = re.compile(rf"python -m cosim|(?<![\w.])(?:{'|'.join(map(re.escape, modules))})(?![\w.:])")
+    wrong = {where: text for where, text in texts.items() if old.search(text.replace("%(python)s -m cosim.serve", ""))}
+    assert not wrong
 
 
 def is_port(path: str) -> bool:

@@ -32,7 +32,7 @@ FLOORS = [
     {"cosim.drivers.instrument"},
     {"cosim.drivers.native", "cosim.replay.members"},
     {"cosim.drivers.mosaik_bus", "cosim.reporting"},
-    {"cosim.experiment"},
+    {"cosim.experiment", "cosim.replay.exchange"},
     {"cosim.reporting.chart", "cosim.reporting.text"},
     {"cosim.reporting.data", "cosim.reporting.paper"},
     {"cosim.reporting.definition"},
@@ -51,7 +51,7 @@ OWNERS = {
     "numba": {"cosim.simulators.aidc.compiled.jit"},
     "pandapower": {"cosim.simulators.grid.network.files"},
     "gurobipy": {"cosim.simulators.grid.dispatch.gurobi_solver"},
-    "opendssdirect": {"cosim.simulators.grid.opendss"},
+    "opendssdirect": {"cosim.simulators.grid.opendss_circuit"},
     "clarabel": {"cosim.simulators.grid.dispatch.clarabel_solver"},
     "h5py": {"cosim.trace.inert", "cosim.trace.writer", "cosim.trace.rescue", "cosim.trace.reader",
              "cosim.trace.supervised"},
@@ -167,7 +167,7 @@ GENERAL_WORDS = {"jobs", "gpus", "power", "status", "workload", "report"}
 """Names of ports, models and members that are words of their own: of units, of a run, of English."""
 EXAMPLES = {"cosim.run": {"grid", "Bus", "p_load_kw"}, "cosim.scenario": {"grid", "p_load_kw"},
             "cosim.check": {"grid", "aidc", "p_load_kw"},
-            "cosim.console": {"grid"}, "cosim.replay.members": {"grid", "tariff"}}
+            "cosim.console": {"grid"}, "cosim.replay.exchange": {"grid", "tariff"}}
 """In words for people: 'write member.port, for example grid.p_load_kw'."""
 
 

@@ -29,7 +29,7 @@ def test_the_simulator_of_the_readme_runs(tmp_path, monkeypatch):
 
 def test_commands_name_scenarios_that_there_are():
     consoles = "".join(block for kind, block in BLOCKS if kind == "console")
-    named = re.findall(r"cosim\.run (\w+)(?= |$)", consoles)
+    named = re.findall(r"cosim[. ]run (\w+)(?= |$)", consoles)
     assert named
     assert set(named) <= set(available())
 

@@ -151,7 +151,7 @@ async def prove(reader: StreamReader, writer: StreamWriter, secret: bytes) -> No
         if await asyncio.wait_for(reader.readline(), _HELLO_S) != b"ok\n":
             raise ScenarioError("it does not share this secret")
     except (TimeoutError, OSError, ValueError):
-        raise ScenarioError("it does not answer as cosim.serve with a secret does") from None
+        raise ScenarioError("it does not answer as cosim serve with a secret does") from None
 
 
 async def is_run(reader: StreamReader, writer: StreamWriter, secret: bytes | None) -> bytes | None:

@@ -17,12 +17,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-from cosim.simulators.grid.adapter import GridParams
 from cosim.simulators.grid.dispatch.conic import Limits
 from cosim.simulators.grid.dispatch.dispatch import Dispatch
 from cosim.simulators.grid.dispatch.sources import all_sources
 from cosim.simulators.grid.equations import Floats
 from cosim.simulators.grid.network.radial import read_feeder
+from cosim.simulators.grid.params import GridParams
 from cosim.simulators.profile import SLOT_S, ProfileParams
 
 from cosim.console import PICTURES, add_trust, command_parser, file_type, run_command

@@ -15,7 +15,7 @@ from worlds import GRIDLESS_PY, boxes, run
 from cosim.adapter import Adapter
 from cosim.errors import CosimError, ScenarioError, TraceError
 from cosim.ports import Port
-from cosim.replay.members import replay
+from cosim.replay.exchange import replay
 from cosim.run import main
 from cosim.scenario import Link, Member, Scenario, override
 from cosim.trace import Trace

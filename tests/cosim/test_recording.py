@@ -14,7 +14,7 @@ from cosim.simulators.reporting.sections import sections
 from worlds import run
 
 from cosim.errors import CosimError, ScenarioError
-from cosim.replay.members import replay
+from cosim.replay.exchange import replay
 from cosim.run import find, main
 from cosim.scenario import override
 from cosim.trace import Trace

@@ -173,7 +173,7 @@ def test_a_secret_is_shared_or_nothing_is_run(tmp_path, monkeypatch):
     monkeypatch.setenv("OTHER", SECRET[::-1])
     with served("--secret", "MINE", MINE=SECRET) as (_, address):
         asked = override(boxes(), {"store.simulator": f"connect: {address}", "store.adapter": True})
-        with pytest.raises(CosimError, match="it does not answer as cosim.serve with a secret does|share this secret"):
+        with pytest.raises(CosimError, match="it does not answer as cosim serve with a secret does|share this secret"):
             run(override(asked, {"store.secret": "OTHER"}), None, "mosaik")
         with pytest.raises(CosimError, match="the environment variable NONE is not set"):
             run(override(asked, {"store.secret": "NONE"}), None, "mosaik")

@@ -8,7 +8,7 @@ from test_plug import foreign, town
 from worlds import boxes, run
 
 from cosim.errors import ModelError, ScenarioError, TraceError
-from cosim.replay.members import replay
+from cosim.replay.exchange import replay
 from cosim.run import find, main
 from cosim.scenario import Link, override, rename
 from cosim.trace import Trace

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from worlds import boxes, run
 
 from cosim.errors import ScenarioError
-from cosim.replay.members import replay
+from cosim.replay.exchange import replay
 from cosim.run import find, main
 from cosim.scenario import Link, Member, Scenario, override
 from cosim.tables.table import DataTable, Reading, split_name

@@ -15,7 +15,7 @@ from worlds import boxes, run
 
 from cosim.errors import TraceError
 from cosim.ports import Port
-from cosim.replay.members import replay
+from cosim.replay.exchange import replay
 from cosim.scenario import Scenario, override
 from cosim.trace import Trace
 from cosim.trace.compare import first_difference

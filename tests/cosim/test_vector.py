@@ -17,7 +17,7 @@ from cosim.experiment import Experiment
 from cosim.learning.environment import scenario_of, vector_env
 from cosim.learning.vector import Environment, learning_scenario, seed_of
 from cosim.learning.workers import parts_of
-from cosim.replay.members import replay
+from cosim.replay.exchange import replay
 from cosim.run import find
 from cosim.scenario import override
 

@@ -107,7 +107,7 @@ PLUG_JS = Path(__file__).parents[2] / "examples" / "plug_grid.js"
 def test_a_grid_in_another_language_by_the_command_it_says(tmp_path, monkeypatch, capsys):
     """Its bus sees the base load and the sites' powers of the interval before; hydro first (2000 kW, 0.02 kg/kWh), then
     gas (0.45): the intensity is their mean, here worked out from the trace."""
-    command = re.search(r"python -m cosim.run (.*)", PLUG_JS.read_text()).group(1)
+    command = re.search(r"cosim run (.*)", PLUG_JS.read_text()).group(1)
     monkeypatch.chdir(PLUG_JS.parents[1])
     out = tmp_path / "t.h5"
     rule = ["--set", "controller.policy=nci_priority"]

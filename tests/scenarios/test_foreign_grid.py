@@ -6,7 +6,7 @@ from cosim.simulators.grid.carbon import CarbonFlow
 from worlds import run
 
 from cosim.errors import ModelError, ScenarioError
-from cosim.replay.members import replay
+from cosim.replay.exchange import replay
 from cosim.run import find
 from cosim.scenario import override
 from cosim.trace import Trace

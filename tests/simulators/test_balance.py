@@ -13,7 +13,7 @@ from cosim.simulators.analysis.conservation import verify
 
 from cosim.errors import TraceError
 from cosim.experiment import Experiment
-from cosim.replay.members import replay
+from cosim.replay.exchange import replay
 from cosim.run import find
 from cosim.scenario import Member, Scenario, override
 from cosim.trace import Trace

@@ -10,19 +10,17 @@ Rows: E06, E07, E11, I06, I22, I23, I30, I38, U17, Z03.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
 
 import numpy as np
 from cosim.simulators.grid.dispatch.clarabel_solver import ClarabelSolver
 from cosim.simulators.grid.dispatch.conic import ConicProblem, Limits, Solution, balance_rhs, costs, elastic, strict
-from cosim.simulators.grid.dispatch.gurobi_solver import CappedGurobi, GurobiSolver
 from cosim.simulators.grid.dispatch.nci_limits import MOST_GAP_PU, NciCaps
 from cosim.simulators.grid.dispatch.recovery import best_corners, local_optimum
 from cosim.simulators.grid.dispatch.reduced import OperatingPoint, Reduced
 from cosim.simulators.grid.dispatch.results import ELASTIC, OPTIMAL, DispatchResult, Inexact, Settlement
+from cosim.simulators.grid.dispatch.solvers import SolverName, choose, choose_capped
 from cosim.simulators.grid.dispatch.sources import Source, in_pu
 from cosim.simulators.grid.dispatch.surplus import curtailed_kw, remedy
 from cosim.simulators.grid.equations import (
@@ -52,8 +50,6 @@ LOSS_PRICES = (10.0, 100.0, 1000.0)
 NOTICED_KW = 1e-6
 """So much better another local optimum must be to take the place of the first one found."""
 
-SolverName = Literal["auto", "gurobi", "clarabel"]
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,16 +66,6 @@ class _AcState:
         base_kw, u = feeder.base_kw, np.abs(self.v_pu) ** 2
         return OperatingPoint(self.enter.real / base_kw - feeder.g_parent_pu * u[feeder.parent],
                               self.enter.imag / base_kw, u, self.source.real / base_kw, self.source.imag / base_kw)
-
-
-class Solver(Protocol):
-    """What Gurobi and Clarabel have in common here."""
-
-    def solve(self, rhs: Floats) -> Solution: ...
-
-    def reprice(self, cost: Floats) -> None: ...
-
-    def rebound(self, lower: Floats, upper: Floats) -> None: ...
 
 
 class Dispatch:
@@ -103,8 +89,9 @@ class Dispatch:
             )
         self.substation = int(at_slack[0])
         self._problem = strict(feeder, self.sources, limits)
-        self.solver_name, self._solver, self.no_gurobi = _choose(solver, self._problem, time_limit_s)
-        self._capped = _choose_capped(solver, self) if caps is not None else None
+        self.solver_name, self._solver, self.no_gurobi = choose(solver, self._problem, time_limit_s)
+        self._capped = (None if caps is None else
+                        choose_capped(solver, self.problem, feeder, self.sources, caps, time_limit_s))
         self._reduced = Reduced(feeder, self.sources, limits, self.substation)
         self._dearer: dict[float, ClarabelSolver] = {}
 
@@ -396,25 +383,3 @@ def _snapped(values: Floats, lower: Floats, upper: Floats) -> Floats:
     """Set points inside their boxes, and on a limit that they all but touch."""
     values = np.where(values - lower <= NEGLIGIBLE_PU, lower, values)
     return np.where(upper - values <= NEGLIGIBLE_PU, upper, values)
-
-
-def _choose_capped(solver: SolverName, dispatch: Dispatch) -> CappedGurobi:
-    """Gurobi for NCI caps, or a SolverError with the reason."""
-    if solver == "clarabel":
-        raise SolverError("NCI caps make the dispatch a nonconvex MIQCP, which Clarabel does not solve: --set "
-                          "grid.solver=gurobi, or --set grid.nci_cap_kg_per_kwh={} for none")
-    return CappedGurobi(dispatch.problem, dispatch.feeder, dispatch.sources, dispatch.caps, dispatch.time_limit_s)
-
-
-def _choose(solver: SolverName, problem: ConicProblem, time_limit_s: float | None) -> tuple[str, Solver, str]:
-    """(name, solver, why not Gurobi): Gurobi where it runs and is not declined, else Clarabel, with a logged line when
-    that was not asked for."""
-    if solver == "clarabel":
-        return "clarabel", ClarabelSolver(problem, time_limit_s), ""
-    try:
-        return "gurobi", GurobiSolver(problem, time_limit_s), ""
-    except SolverError as err:
-        if solver == "gurobi":
-            raise SolverError(f"{err}; use --set grid.solver=clarabel, which has no such limit") from None
-        _log.warning("grid: dispatch by clarabel, because %s", err)
-        return "clarabel", ClarabelSolver(problem, time_limit_s), str(err)

@@ -10,7 +10,7 @@ from cosim.errors import ScenarioError
 
 pytest.importorskip("opendssdirect", reason="OpenDSS is not installed (extra opendss)")
 
-from cosim.simulators.grid.opendss import Circuit  # noqa: E402
+from cosim.simulators.grid.opendss_circuit import Circuit  # noqa: E402
 
 CIRCUIT = """clear
 new circuit.c bus1=a basekv=10 phases=3

@@ -15,7 +15,7 @@ from cosim.simulators.grid.network.radial import read_feeder
 
 from cosim.errors import SolverError
 from cosim.experiment import Experiment
-from cosim.replay.members import replay
+from cosim.replay.exchange import replay
 from cosim.run import find
 from cosim.scenario import override
 from cosim.trace import Trace

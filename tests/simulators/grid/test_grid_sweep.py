@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from cosim.simulators.analysis.lambda_sweep import main, sweep
-from cosim.simulators.grid.adapter import GridParams
 from cosim.simulators.grid.dispatch.dispatch import Source
 from cosim.simulators.grid.network.feeder import BaseLoad, Line, LineList
+from cosim.simulators.grid.params import GridParams
 from cosim.simulators.profile import ProfileParams
 
 FLAT = ProfileParams(shape=(1.0,) * 96)

@@ -1,0 +1,114 @@
+"""A scenario in which a trace or a table plays a member: what `--replay MEMBER=FILE` makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cosim.drivers.resolve import command_of
+from cosim.errors import ScenarioError, TraceError, listed, unknown
+from cosim.imports import load
+from cosim.ports import Port
+from cosim.replay.members import recorded_members
+from cosim.replay.recording import (
+    check_shapes,
+    entity_names,
+    refuse_events,
+    sources_of,
+    wanted_levels,
+    with_columns,
+)
+from cosim.scenario import Member, Scenario
+from cosim.tables.table import DataTable, Reading, is_table
+from cosim.trace import Trace
+from cosim.trace.series import scenario_of
+
+
+def replay(scenario: Scenario, member: str, path: str) -> Scenario:
+    """A copy in which `member` is played from the trace or table at `path`. What was linked to its inputs is unlinked.
+
+    A simulator whose outputs are events names in REPLAYED_BY who plays them from a table of the trace. One that works
+    out more from a table than the table says (a forecast from prices) names its field for one in TABLE_FIELD, and plays
+    itself.
+
+    Raises ScenarioError for a member or column that is not there, TraceError for a file that is no trace.
+    """
+    if not path:
+        raise ScenarioError(f"--replay {member}: write MEMBER=FILE, e.g. {member or 'grid'}=run.h5 or "
+                            f"{member or 'tariff'}=prices.csv")
+    if member not in scenario.members:
+        raise ScenarioError(f"--replay {member}={path}: {unknown('member', member, scenario.members)}")
+    cut = scenario.replace(links=tuple(link for link in scenario.links if link.target.split(".")[0] != member))
+    return (_from_table if is_table(path) else _from_trace)(cut, member, path)
+
+
+def _from_trace(scenario: Scenario, member: str, path: str) -> Scenario:
+    old = scenario.members[member]
+    with Trace(path) as trace:
+        recorded = {m.split("/")[1]: trace.names(m) for m in trace.models() if m.split("/")[0] == member}
+        if not recorded:
+            raise TraceError(f"--replay {member}={path}: {unknown('recorded member', member, recorded_members(trace))}")
+        then = scenario_of(trace).get("members", {}).get(member, {})
+    own = getattr(_class_of(old, member), "REPLAYED_BY", None)
+    if own:
+        return _played(scenario, member, {"simulator": own, "params": {"path": path}, "shared": old.shared})
+    refuse_events(getattr(_class_of(old, member), "MODELS", None) or {}, sources_of(scenario, member), member, path)
+    changed: dict[str, Any] = {"simulator": "cosim.replay.members:Player", "step_s": then.get("step_s", old.step_s),
+                               "params": {"path": path, "member": member}}
+    specs = [*old.entities.values(), *then.get("entities", {}).values()]
+    if then.get("names") or any(isinstance(spec, dict) for spec in specs):  # it was somebody else's, and named its own
+        heard = {link.source for link in scenario.links}
+        changed |= {"entities": recorded, "names": {ours: theirs for ours, theirs in then.get("names", {}).items()
+                                                    if "*" in ours or f"{member}.{ours}" in heard}}
+    return _played(scenario, member, changed)
+
+
+def _from_table(scenario: Scenario, member: str, path: str) -> Scenario:
+    table, old = DataTable(path, Reading(f"{member}.", scenario.start)), scenario.members[member]
+    declared = getattr(_class_of(old, member), "MODELS", None) or {}
+    sources = sources_of(scenario, member)
+    refuse_events(declared, sources, member, path)
+    models: dict[str, tuple[str, ...]] = {}
+    entities: dict[str, list[str]] = {}
+    played: list[Port] = []
+    silent: list[str] = []
+    wanted = wanted_levels(old, declared, sources)
+    for model, ports in wanted.items():
+        here = {p: found[0] for p in ports if (found := table.match(p.name))}
+        had = entity_names(scenario, old.entities.get(model))
+        names = with_columns(table, list(here.values()), had)
+        if here and names:
+            silent += [name for name in had if name not in names]
+            models[model], entities[model] = tuple(p.name for p in here), names
+            played += here
+            check_shapes(table, here if declared else {})
+    if not models:
+        names = ", ".join(dict.fromkeys(name for _, _, name in sources))
+        if strangers := [e for model, ports in wanted.items() for p in ports if (found := table.match(p.name))
+                         for e in table.entities(found[0]) or ()]:
+            known = [name for model in wanted for name in entity_names(scenario, old.entities.get(model))]
+            raise ScenarioError(f"--replay {member}={path}: {unknown(f'entity of {member}', strangers[0], known)}")
+        raise ScenarioError(f"--replay {member}={path}: no column of it is an output of {member}; it has "
+                            f"{listed(table.columns)}; wanted: {names}")
+    names = {name for ports in models.values() for name in ports}
+    unheard = [link for link, _, name in sources if not link.optional and name not in names]
+    field = getattr(_class_of(old, member), "TABLE_FIELD", None)
+    if unheard and field:
+        params = {**old.params, field: path, f"{field}_overflow": "raise"}
+        return scenario.replace(members={**scenario.members, member: old.model_copy(update={"params": params})})
+    kept = scenario.replace(links=tuple(link for link in scenario.links if link not in unheard))
+    return _played(kept, member, {"simulator": "cosim.replay.members:TablePlayer", "entities": entities, "params": {
+        "path": path, "models": models, "axes": {p.name: p.dims[0] for p in played if p.dims},
+        "may_be_nan": [p.name for p in played if p.nullable],
+        "unheard": [f"{link.source} -> {link.target}" for link in unheard],
+        "without": [model for model in wanted if model not in models], "silent": silent}})
+
+
+def _played(scenario: Scenario, member: str, changed: Mapping[str, Any]) -> Scenario:
+    old = scenario.members[member]
+    new = Member(**{**old.model_dump(), "names": {}, "adapter": None, "shared": (), **changed})
+    return scenario.replace(members={**scenario.members, member: new})
+
+
+def _class_of(member: Member, name: str) -> type | None:
+    return None if command_of(member.simulator) else load(member.simulator, f"member '{name}'")

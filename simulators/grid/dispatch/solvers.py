@@ -1,0 +1,53 @@
+"""Which solver dispatches: Gurobi where it runs at the problem's size, Clarabel where it does not."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Literal, Protocol
+
+from cosim.simulators.grid.dispatch.clarabel_solver import ClarabelSolver
+from cosim.simulators.grid.dispatch.conic import ConicProblem, Solution
+from cosim.simulators.grid.dispatch.gurobi_solver import CappedGurobi, GurobiSolver
+from cosim.simulators.grid.dispatch.nci_limits import NciCaps
+from cosim.simulators.grid.dispatch.sources import Source
+from cosim.simulators.grid.equations import Floats
+from cosim.simulators.grid.network.feeder import Feeder
+
+from cosim.errors import SolverError
+
+SolverName = Literal["auto", "gurobi", "clarabel"]
+_log = logging.getLogger(__name__)
+
+
+class Solver(Protocol):
+    """What Gurobi and Clarabel have in common here."""
+
+    def solve(self, rhs: Floats) -> Solution: ...
+
+    def reprice(self, cost: Floats) -> None: ...
+
+    def rebound(self, lower: Floats, upper: Floats) -> None: ...
+
+
+def choose_capped(solver: SolverName, problem: ConicProblem, feeder: Feeder, sources: Mapping[str, Source],
+                  caps: NciCaps, time_limit_s: float | None) -> CappedGurobi:
+    """Gurobi for NCI caps, or a SolverError with the reason."""
+    if solver == "clarabel":
+        raise SolverError("NCI caps make the dispatch a nonconvex MIQCP, which Clarabel does not solve: --set "
+                          "grid.solver=gurobi, or --set grid.nci_cap_kg_per_kwh={} for none")
+    return CappedGurobi(problem, feeder, sources, caps, time_limit_s)
+
+
+def choose(solver: SolverName, problem: ConicProblem, time_limit_s: float | None) -> tuple[str, Solver, str]:
+    """(name, solver, why not Gurobi): Gurobi where it runs and is not declined, else Clarabel, with a logged line when
+    that was not asked for."""
+    if solver == "clarabel":
+        return "clarabel", ClarabelSolver(problem, time_limit_s), ""
+    try:
+        return "gurobi", GurobiSolver(problem, time_limit_s), ""
+    except SolverError as err:
+        if solver == "gurobi":
+            raise SolverError(f"{err}; use --set grid.solver=clarabel, which has no such limit") from None
+        _log.warning("grid: dispatch by clarabel, because %s", err)
+        return "clarabel", ClarabelSolver(problem, time_limit_s), str(err)
