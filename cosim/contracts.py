@@ -1,4 +1,4 @@
-"""What a member has to keep beside what the bus asks of all: checks that the models declare and a scenario names.
+"""Requirements on a member beside those of the bus on all: checks that the models declare and a scenario names.
 
 A scenario's `contracts` is an import string of a mapping, member -> function from a `Trial` to its checks;
 `cosim.check` runs them after the frame's own (`cosim.conformance`).

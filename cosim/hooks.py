@@ -1,6 +1,6 @@
 """What a simulator offers the frame: mosaik's API, and hooks beyond it, each with its signature and when it is called.
 
-A simulator that knows nothing of this framework has mosaik's methods (`Simulator`) and may have `closing` and `notes`.
+A simulator written without this framework has mosaik's methods (`Simulator`) and may have `closing` and `notes`.
 One that is built on `cosim.adapter.Adapter` inherits every hook with the default given here.
 """
 
@@ -52,10 +52,11 @@ REQUIRED = ("init", "create", "setup_done", "step", "get_data", "finalize")
 
 @runtime_checkable
 class HasClosing(Protocol):
-    """A simulator with rows left to say at the end; where it runs elsewhere, `closing` is one of its extra_methods."""
+    """A simulator with rows left to export at the end; where it runs elsewhere, `closing` is one of its
+    extra_methods."""
 
     def closing(self) -> Closing:
-        """What an event port with a table still has to say. Once, after the last tick, also of a run that failed."""
+        """Last rows of event ports with a table. Once, after the last tick, also of a run that failed."""
 
 
 @runtime_checkable
@@ -67,7 +68,7 @@ class HasNotes(Protocol):
 
 
 class Hooks:
-    """The hooks of simulators that are built on `cosim.adapter.Adapter`, with what they do unless a subclass says more.
+    """The hooks of simulators that are built on `cosim.adapter.Adapter`, with their defaults.
 
     Of the class, before anything is started (by `cosim.drivers.resolve`, in this order: natural_horizon_s,
     check_horizon, check_scenario, check_members; `given` is an instance of the class's PARAMS). Of the object: setup,
@@ -112,7 +113,7 @@ class Hooks:
 
     def resume(self, carry: Mapping[str, np.ndarray]) -> None:
         """Go on, in a new world at time 0, from what `carry` gave. After `setup`, before all others, and only where
-        something was carried. ModelError unless a subclass knows how."""
+        something was carried. ModelError unless a subclass implements it."""
         if carry:
             raise ModelError(f"{type(self).__name__} cannot go on from {', '.join(sorted(carry))}; give it resume(), "
                              "or start it without")
@@ -144,5 +145,5 @@ class Hooks:
         return {}
 
     def notes(self) -> list[str]:
-        """As `HasNotes.notes`: what the user should know of how the run went."""
+        """As `HasNotes.notes`: what a user should notice about the run."""
         return []

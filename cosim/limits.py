@@ -87,7 +87,7 @@ def check_memory(what: str, numbers: float, bytes_each: float, do: str) -> None:
 
 def free_bytes() -> int | None:
     """Memory that a process can still take, bytes: what Linux calls available, elsewhere all there is; None where the
-    system does not say."""
+    system does not report it."""
     try:
         found = re.search(r"^MemAvailable:\s+(\d+) kB$", _MEMINFO.read_text(), re.MULTILINE)
         if found:

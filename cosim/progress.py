@@ -110,7 +110,7 @@ def _print_lines(state: Working, ended: threading.Event) -> None:
 
 
 def _span(seconds: float) -> str:
-    """A time as people say it: 42 s, 3 min 5 s, 2 h 10 min."""
+    """A time in the usual units: 42 s, 3 min 5 s, 2 h 10 min."""
     whole = round(seconds)
     if whole < MIN_S:
         return f"{whole} s"

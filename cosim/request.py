@@ -1,7 +1,7 @@
-"""What a user asks for: a scenario by its name or file, and what is changed in it.
+"""A user's request: a scenario by its name or file, and what is changed in it.
 
 Everywhere alike: a name of the list, a .py file (code, which is run), a .yaml or .json file, or a trace (.h5); the last
-two are data and run nothing that nobody announces (`cosim.trust`). A file of data is a scenario in full, as
+two are data and run nothing outside installed packages (`cosim.trust`). A file of data is a scenario in full, as
 `cosim run SCENARIO --show --format yaml` writes it, or says what is different from another:
 
     base: ieee33            a name, or a file beside this one
@@ -45,7 +45,8 @@ def find(name: str | Path, trusted: Collection[str | Path] = (), replaced: Colle
     """The scenario of a name in the list, of a .py file (code, which is run), of a YAML or JSON file, or of a trace.
 
     trusted: files that may name code of any kind; replaced: members in whose place another simulator is put anyway.
-    Raises ScenarioError, also for a file of data that names code nobody announces (`cosim.trust`), and TraceError.
+    Raises ScenarioError, also for a file of data that names code that no installed package announces (`cosim.trust`),
+    and TraceError.
     """
     name = os.fspath(name)
     path = Path(name)
@@ -71,14 +72,14 @@ def shipped(name: str) -> Scenario:
 
 
 def is_code(name: str | Path) -> bool:
-    """Whether to look at the scenario that is asked for in this way is to run a file."""
+    """Whether to look at the scenario named in this way means running a file."""
     return Path(name).suffix == CODE
 
 
 def changed(scenario: Scenario, *, seed: int | None = None, use: Mapping[str, str] | None = None,
             settings: Mapping[str, Any] | None = None, replays: Mapping[str, str | os.PathLike[str]] | None = None,
             names: Mapping[str, str] | None = None) -> Scenario:
-    """The scenario with everything that is asked for: `--seed`, `--use`, `--set`, `--replay` and `--map`.
+    """The scenario with all requested changes: `--seed`, `--use`, `--set`, `--replay` and `--map`.
 
     use: member -> simulator in its place; settings: path -> value (`cosim.scenario.override`); replays: member -> file
     that plays its outputs; names: our port or entity -> what the member's simulator calls it. Raises ScenarioError.
@@ -129,7 +130,7 @@ def _from_data(path: Path, trusted: Collection[str | Path], replaced: Collection
 
 def _on_base(path: Path, data: Mapping[str, Any], trusted: Collection[str | Path], replaced: Collection[str],
              depth: int) -> Scenario:
-    """The scenario of a file that says what is different from its base."""
+    """The scenario of a file that contains only differences from its base."""
     if wrong := [key for key in data if key not in _ON_BASE]:
         raise ScenarioError(f"{unknown('field of a file with base', wrong[0], _ON_BASE)}; other fields stand in set, "
                             "as member.field")

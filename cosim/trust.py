@@ -1,4 +1,4 @@
-"""What a file from somebody else would run, and the consent it takes.
+"""Code that a received file would run, and the consent it takes.
 
 A trace, a checkpoint or a training run is data, but it names code: simulators, commands to start, hooks. Known are
 simulators of this package, whatever its own scenarios name, and what installed packages announce by an entry point of a
@@ -78,7 +78,7 @@ def is_trusted(path: str | Path, trusted: Collection[str | Path]) -> bool:
 
 
 def received_hook(path: Path, scenario: Mapping[str, Any], hook: str, trusted: Collection[str | Path]) -> str | None:
-    """Import string of a hook of a trace's scenario (as its JSON says); None where it has none. ScenarioError for one
+    """Import string of a hook of a trace's scenario (from its JSON); None where it has none. ScenarioError for one
     that is not known, unless the file is trusted. What goes with a summary that is not known is not looked for."""
     if text := str(scenario.get(hook) or ""):
         refuse_foreign([] if is_known(hook, text) else [(hook, text)], path, trusted)

@@ -1,7 +1,7 @@
 """Units: the suffix of a name is its only unit.
 
 `price_usd_per_kwh` is in USD/kWh and `p_load_kw` in kW; a name without a known suffix is dimensionless. Conversions go
-through the one table below, so that a link between `p_load_kw` and somebody else's `P_load[MW]` needs no factor.
+through the one table below, so that a link between `p_load_kw` and a foreign `P_load[MW]` needs no factor.
 """
 
 from __future__ import annotations

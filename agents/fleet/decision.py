@@ -33,7 +33,7 @@ class FleetFacts:
     supply_temp_low_degc, supply_temp_high_degc   box of (24), degC
     classes, sites         (M,), (N,) their names; () if not given
     top_to_per_s           (N, M) work per s of a job on all the blocks it can use at a site, 0 where none fits, TO/s;
-                           () where nobody gives them
+                           () if not given
     deferrable             (Mtrain, H) which deferrals a class has; (): all
     """
 

@@ -30,7 +30,7 @@ class LearnedPolicy:
     torch).
 
     ScenarioError when the checkpoint's team has other sites, classes, release times or temperatures, or was trained in
-    the other mode: the message says what differs.
+    the other mode: the message names the difference.
     """
 
     needs_nci = False

@@ -29,8 +29,8 @@ class Learning:
     heads: Annotated[int, Field(ge=1, le=16, description="attention heads; must divide width [MAT]")] = 1
     blocks: Annotated[int, Field(ge=1, le=12, description="attention blocks; hidden layers of mappo [MAT]")] = 1
 
-    identity: Annotated[bool, Field(description="agents of one type know which of them they are, so that they can "
-                                    "differ; [MAT] leaves that to the observation [here]")] = True
+    identity: Annotated[bool, Field(description="agents of one type have an embedding of their identity, so that "
+                                    "they can differ; [MAT] leaves that to the observation [here]")] = True
 
     simplex: Annotated[Literal["gaussian", "dirichlet"], Field(
         description="density of shares: Gaussian on logits (fast, tame ratios) or Dirichlet (its density spikes near "
@@ -49,7 +49,7 @@ class Learning:
 
     credit: Annotated[Literal["own", "team"], Field(
         description="own: a site's agent learns from what comes about at its site, the manager from all: what other "
-        "sites do is noise to it, and the sum is (32); team: everyone learns from all, as the study says "
+        "sites do is noise to it, and the sum is (32); team: everyone learns from all, as in the study "
         "[here]")] = "own"
     twins: Annotated[int, Field(
         ge=1, le=64, description="so many environments of a scenario meet the same arrivals, prices and loads, and an "

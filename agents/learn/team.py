@@ -36,7 +36,8 @@ class Team:
     """Policies of all agents of a spec, and their learner.
 
     The same spec, config and seed give the same weights, and with the same calls the same numbers, bit for bit on CPU.
-    Every random number comes from `cosim.seeds` under the name 'agents'. device: cpu, cuda or what else torch names.
+    Every random number comes from `cosim.seeds` under the name 'agents'. device: cpu, cuda or what else torch names;
+    float32 on each, on a GPU without TF32, as torch has it by default.
     """
 
     def __init__(self, spec: TeamSpec, config: Learning | None = None, seed: int = 0, device: str = "cpu"):

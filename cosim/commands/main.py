@@ -54,7 +54,7 @@ def script() -> int:
 
 
 def _no_command(args: argparse.Namespace) -> int:
-    """Help where nothing is asked for; ScenarioError for a word that is no command."""
+    """Help where no command is given; ScenarioError for a word that is no command."""
     if args.name is None:
         parser().print_help()
         return 0

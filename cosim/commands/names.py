@@ -1,6 +1,6 @@
 """The subcommands of `cosim`: the module that is each, and what it does.
 
-Modules are named by string: nothing is imported before its command is called, and the frame knows no model.
+Modules are named by string: nothing is imported before its command is called, and the frame depends on no model.
 """
 
 from __future__ import annotations

@@ -145,7 +145,7 @@ class BatchEnvironments:
         self._sent: list[list[list[float]]] = [[] for _ in self._seeds]
 
     def _make_batch(self) -> Any:
-        """Who plays the steered members, sent of them by a world that nobody steps."""
+        """Who plays the steered members, sent of them by a world that is not stepped."""
         resolved = at(self._resolved, self._seeds[0], self._first_episode)
         world = NativeWorld(resolved, Control(resolved.clock, resolved.until), linked_only=True)
         world.start()

@@ -95,7 +95,7 @@ class Playing(Continuing, ABC):
 class Player(Playing):
     """Plays one member of a trace: its models and ports are those that were recorded.
 
-    Links that are shifted in time start with what they started with then; where the recording does not say, with the
+    Links that are shifted in time start with what they started with then; where the recording lacks it, with the
     first sample. `cosim.replay.recording` defines from when it is played; `wrap` repeats it from the end of its
     warm-up, at a whole number of its own steps.
     """
@@ -248,7 +248,7 @@ class TablePlayerParams:
     unheard: Annotated[tuple[str, ...], Field(description="links left out: the table has no such column")] = ()
     without: Annotated[tuple[str, ...], Field(description="models left out: the table has no column of theirs")] = ()
     time_zone: Annotated[str | None, Field(description="IANA name of the zone of dates that have no offset; null: UTC, "
-                                           "and a note says so")] = None
+                                           "with a note")] = None
     silent: Annotated[tuple[str, ...], Field(description="entities left out: the table has no column of theirs")] = ()
     scenario_start: Annotated[str | None, Field(description="date of t = 0; the run fills it in")] = None
 
@@ -289,7 +289,7 @@ class TablePlayer(Playing):
         return self._at(math.nextafter(self.origin_s, -math.inf))
 
     def notes(self) -> list[str]:
-        """What of the links and of the table is not heard, and rows that come and go between two steps."""
+        """Links and columns of the table without effect, and rows that come and go between two steps."""
         out = [f"{self.sid} plays {self.params.path}, which has no column for link {link}: its target keeps its default"
                for link in self.params.unheard]
         if self.params.without:

@@ -98,7 +98,7 @@ def end_s(trace: Trace, model: str, every_s: float) -> float:
 
 
 def notes(who: str, trace: Trace, warmup_s: float, start: str) -> list[str]:
-    """What a reader must know of when a recording is played."""
+    """Notes for a reader on a recording that is played."""
     then = scenario_of(trace)
     from_s, theirs_s = played_from_s(trace, warmup_s), float(then.get("warmup_s", 0.0))
     out = []

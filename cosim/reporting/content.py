@@ -33,7 +33,7 @@ def content(traces: list[Trace], trusted: Collection[str | Path] = ()) -> Conten
     Sections come from each report that one of their scenarios names, and are of all runs, so that they stand side by
     side; where a scenario names none there are sections of every port by unit. So they are, with a warning at its runs,
     in the place of a report that cannot be had or does not cope with these traces. trusted: traces whose scenario may
-    name a report that nobody announces (`cosim.trust`). Raises TraceError for a trace that is damaged.
+    name a report that no installed package announces (`cosim.trust`). Raises TraceError for a trace that is damaged.
     """
     runs = read_as(GENERAL, traces)
     reports: list[Report] = []

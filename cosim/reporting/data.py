@@ -29,7 +29,7 @@ _MOST_BINS = 200
 class Run:
     """A trace, read on demand. `colours` gives each name of `coloured` its colour, the same in all runs of a report.
 
-    A report of somebody else's derives a class from this one that knows its ports (`Report.reads`).
+    A report of another package derives from this a class with its own ports (`Report.reads`).
     """
 
     trace: Trace

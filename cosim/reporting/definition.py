@@ -69,8 +69,8 @@ class Report:
     maps      the network that the page begins with; None: there is none
     reads     how a trace is read: `Run`, or a class derived from it
     tiles     the figures of a run's summary that stand at its top, (words, value with unit)
-    facts     (words, member, parameter) of what is told of a run beside its seed and length
-    made      parts of notes that say how a run was made; a note with none of them is a warning
+    facts     (words, member, parameter) of what is shown of a run beside its seed and length
+    made      parts of notes on how a run was made; a note with none of them is a warning
     live      tables of the live view
     """
 

@@ -48,7 +48,7 @@ def tiles(figures: Mapping[str, float]) -> list[tuple[str, str]]:
 
 
 def _of_model(run: Run, model: str, dimension: str, key: str) -> Picture:
-    """The ports of a model that measure the same thing, a panel each; those that never change are told in words."""
+    """The ports of a model that measure the same thing, a panel each; those that never change are given in words."""
     panels, says, facts, still = [], [], [], []
     for port in run.trace.ports(model) if model in run.models else ():
         if unit_of(port).dimension != dimension:

@@ -145,7 +145,7 @@ def colour(token: str) -> str:
 
 
 def _figure(pictures: list[Picture], labels: list[str]) -> Figure:
-    """Alone: panels as the picture asks. Several runs: a column each, panels below one another."""
+    """One run: panels as the picture defines. Several runs: a column each, panels below one another."""
     limits = ranges(pictures)
     most = max(len(p.panels) for p in pictures)
     wide = 1 if not pictures[0].columns else min(most, 3 if most != 4 else 2)

@@ -79,7 +79,7 @@ def write_table(path: Path, columns: Mapping[str, Sequence[Any] | np.ndarray]) -
     """Write columns of one length as CSV or, by the file's ending, Parquet.
 
     Text in a CSV, names of columns too, is written so that no spreadsheet runs it (`cosim.plaintext.cell`), numbers as
-    they are; `read_columns` gives back what was written. Raises OSError, or ScenarioError when Parquet is asked for and
+    they are; `read_columns` gives back what was written. Raises OSError, or ScenarioError when Parquet is requested and
     pyarrow is not there.
     """
     if path.suffix.lower() not in (".parquet", ".pq"):

@@ -158,7 +158,7 @@ class DataTable:
         return row
 
     def notes(self, low_s: float, high_s: float, step_s: float) -> list[str]:
-        """Sentences on how the table was read, by a run that asked for times `low_s` to `high_s`, every `step_s`."""
+        """Sentences on how the table was read, by a run that read times `low_s` to `high_s`, every `step_s`."""
         axis, reading, dates = self.axis, self.reading, self._instants
         said = list(self._odd)
         closest_s = float(np.diff(axis.times_s).min(initial=math.inf))

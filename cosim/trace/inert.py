@@ -40,8 +40,8 @@ _MOST_PASSED = 64
 
 def refuse_leading_out(file: h5py.File, path: Path) -> None:
     """TraceError for a file that holds anything but groups and datasets of numbers and text within itself, each of
-    them once, or that unfolds to more than memory takes. One that did not change since the last look is not looked
-    through again."""
+    them once, or that unfolds to more than memory takes. One that did not change since the last look is not
+    checked again."""
     stat = os.stat(file.filename)
     key = stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
     if key in _passed:
@@ -60,7 +60,7 @@ class Outward(Exception):
 
 
 class Look:
-    """One look through a file. Texts of variable length cannot be longer than the file, and datasets unfold by what
+    """One check of a file. Texts of variable length cannot be longer than the file, and datasets unfold by what
     deflate does at most: `_texts`, `_unfolded` add them up. Methods raise Outward, and what h5py raises on damage."""
 
     def __init__(self, file: h5py.File) -> None:

@@ -91,7 +91,7 @@ def _check(path: str, _mtime: int, _size: int, _inode: int) -> Seal | None:
 
 def _found(file: FileIO) -> tuple[int, bytes, bool] | None:
     """(size, digests, whether both copies are whole) of a file's seal, if it has one. The second copy is looked for
-    from the file's end, the first where the superblock says that HDF5's part ends."""
+    from the file's end, the first where HDF5's part ends by the superblock."""
     length = os.fstat(file.fileno()).st_size
     size = int.from_bytes(read_at(file, END_OF_FILE.start, 8), "little")
     if length >= _FOOT.size and (foot := read_at(file, length - _FOOT.size, _FOOT.size)).endswith(_MAGIC):

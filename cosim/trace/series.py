@@ -45,7 +45,7 @@ class Counted(NamedTuple):
     use     (n,) which do, in whole or in part
     hours   (k,) that each of those stands for
     share   (k,) of its member's step that this is, 0 to 1: what part of what was counted over that step counts here
-    begins  (k,) whether it begins in the counted time, as what is told at a sample's begin does
+    begins  (k,) whether it begins in the counted time, as an event at a sample's begin does
     """
 
     use: np.ndarray

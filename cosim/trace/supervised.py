@@ -33,7 +33,7 @@ _ROWS = 1 << 16
 
 def refuse_unreadable(path: Path) -> None:
     """TraceError for a file on which HDF5 hangs or crashes; every other defect is left to the reader. A file that did
-    not change since the last look is not read again."""
+    not change since the last check is not read again."""
     try:
         stat = path.stat()
         with path.open("rb") as file:
@@ -111,7 +111,7 @@ def parts(data: h5py.Dataset, rows: int = 1) -> Iterator[Any]:
 
 
 def main(argv: list[str]) -> int:
-    """The child's program; exit code 0 also for a file of which the reader says in one line what is wrong."""
+    """The child's program; exit code 0 also for a file that the reader refuses in one line."""
     with suppress(*DAMAGE, TraceError):
         look(Path(argv[0]))
     return 0

@@ -116,7 +116,7 @@ class TraceWriter:
         self._show_first(member, model)
 
     def _show_first(self, member: str, model: str) -> None:
-        """What a viewer opens with, by NeXus's `default`: of the models that draw power the one with the most to say,
+        """What a viewer opens with, by NeXus's `default`: of the models that draw power the one with the most ports,
         so far."""
         self._file[member].attrs.setdefault("default", model)
         groups = self._groups
@@ -292,7 +292,7 @@ def annotate(path: Path, attrs: Mapping[str, Any]) -> None:
 
 
 def _is_power(port: str) -> bool:
-    """Whether a port is power and nothing more is said of it: p_kw, or p_mw. It is what a viewer plots first, where a
+    """Whether a port's name is that of a plain power: p_kw, or p_mw. It is what a viewer plots first, where a
     model has it; else its first scalar."""
     return unit_of(port).dimension == "active power" and port.lower().startswith("p_") and port.count("_") == 1
 

@@ -29,17 +29,17 @@ class SeriesParams:
     path: Annotated[str, Field(min_length=1, description="CSV or Parquet file with a header line")]
     time_column: Annotated[str, Field(description="column of times: ISO 8601; time_s, time_min, time_h: since t = 0")]
     column: Annotated[str, Field(description="column of the carbon intensity, of all buses not named in `columns`")]
-    unit: Annotated[IntensityUnit, Field(description="of the file's figures; a column that says another unit is "
+    unit: Annotated[IntensityUnit, Field(description="of the file's figures; a column named for another unit is "
                                          "refused")]
     columns: Annotated[dict[str, str] | None, Field(description="bus -> its own column, for several zones")] = None
     marginal_column: Annotated[str | None, Field(description="column of a marginal intensity (MOER and the like), of "
                                                  "all buses: their mci; null: none")] = None
-    marginal_unit: Annotated[IntensityUnit | None, Field(description="of marginal_column; null: as it says, else "
+    marginal_unit: Annotated[IntensityUnit | None, Field(description="of marginal_column; null: that of its name, else "
                                                          "`unit`")] = None
     overflow: Annotated[
         Overflow, Field(description="outside of the table: hold its nearest row, raise, or wrap: repeat it")] = "raise"
     time_zone: Annotated[str | None, Field(description="IANA name of the zone of dates that have no offset; null: UTC, "
-                                           "and a note says so")] = None
+                                           "with a note")] = None
     scenario_start: Annotated[str | None, Field(description="date of t = 0; the run fills it in")] = None
 
 

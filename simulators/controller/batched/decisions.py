@@ -53,7 +53,7 @@ class Rules(NamedTuple):
 
 class Arrived(NamedTuple):
     """Jobs that arrived in the last minute, (J,) each, times in s on their environment's clock; those of environment b
-    stand at first[b] to first[b + 1] - 1, and env says which one that is."""
+    stand at first[b] to first[b + 1] - 1, and env is its index."""
 
     first: np.ndarray
     env: np.ndarray

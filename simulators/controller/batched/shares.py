@@ -163,7 +163,7 @@ def _sum_of(values, which):
 
 @part
 def inference_gpus(capacity, inf, blocks, drain_to, running, jobs, work_to, need):
-    """`GpuRule.inference`, into `need` (Minf,); the others are per class (M,), and `inf` says which are inference."""
+    """`GpuRule.inference`, into `need` (Minf,); the others are per class (M,), and `inf` marks those of inference."""
     n, wanted = len(inf), 0
     held = np.empty(n, np.int64)
     for k in range(n):
