@@ -25,7 +25,7 @@ _IDENTITY_STD = 0.3
 M = TypeVar("M", bound=nn.Module)
 
 
-class Layers(nn.ModuleList, Generic[M]):
+class ModulesOf(nn.ModuleList, Generic[M]):
     """A ModuleList whose hints say of what."""
 
     if TYPE_CHECKING:
@@ -149,10 +149,10 @@ class Encoder(nn.Module):
     def __init__(self, spec: TeamSpec, groups: Groups, width: int, heads: int, blocks: int, init: Init):
         super().__init__()
         self.groups = groups
-        self.embed = Layers(init.linear(len(k.observation), width, HIDDEN_GAIN) for k in groups.kinds)
+        self.embed = ModulesOf(init.linear(len(k.observation), width, HIDDEN_GAIN) for k in groups.kinds)
         self.identity = init.identities(len(spec.agents), width)
         self.norm = nn.LayerNorm(width)
-        self.blocks = Layers(
+        self.blocks = ModulesOf(
             nn.Sequential(Attention(width, heads, init), Feed(width, init)) for _ in range(blocks))
 
     def forward(self, observation: Tensor) -> Tensor:

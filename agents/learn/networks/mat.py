@@ -19,7 +19,7 @@ from cosim.agents.learn.networks.blocks import (
     Encoder,
     Feed,
     Init,
-    Layers,
+    ModulesOf,
     attend,
     attend_all,
     causal,
@@ -43,13 +43,13 @@ class Mat(PolicyNetwork):
         super().__init__(spec, config, seed)
         width, init = config.width, self.init
         self.encoder = Encoder(spec, self.groups, width, config.heads, config.blocks, init)
-        self.shown = Layers(init.linear(a.n_unit, width, 1.0) for a in self.actions)
+        self.shown = ModulesOf(init.linear(a.n_unit, width, 1.0) for a in self.actions)
         self.told = nn.ModuleDict({str(k): init.linear(len(kind.context), width, 1.0)
                                    for k, kind in enumerate(self.groups.kinds) if kind.context})
         self.begin = init.table(1, width)
         self.who = init.identities(len(spec.agents), width)
         self.token_norm = nn.LayerNorm(width)
-        self.blocks = Layers(DecoderBlock(width, config.heads, init) for _ in range(config.blocks))
+        self.blocks = ModulesOf(DecoderBlock(width, config.heads, init) for _ in range(config.blocks))
         self.outs = self.heads()
         follows = torch.tensor([0.0] * spec.leaders + [1.0] * (len(spec.agents) - spec.leaders))
         self.register_buffer("follows", follows.unsqueeze(-1), persistent=False)

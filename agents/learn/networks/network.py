@@ -15,7 +15,7 @@ from typing import Protocol
 
 import torch
 from cosim.agents.learn.config import Learning
-from cosim.agents.learn.networks.blocks import SMALL_GAIN, Groups, Init, Layers, Output
+from cosim.agents.learn.networks.blocks import SMALL_GAIN, Groups, Init, ModulesOf, Output
 from cosim.agents.learn.networks.distributions import Actions, Noise
 from cosim.agents.learn.spec import AgentType, Simplex, TeamSpec
 from torch import Tensor, nn
@@ -40,7 +40,7 @@ class PolicyNetwork(nn.Module, ABC):
     """Base of the policies: distributions per type, the value's output layer, frozen leaders."""
 
     autoregressive = False
-    outs: Layers[Output]
+    outs: ModulesOf[Output]
     """A head per type."""
     fixed: Tensor
     learned: Tensor
@@ -48,7 +48,7 @@ class PolicyNetwork(nn.Module, ABC):
     def __init__(self, spec: TeamSpec, config: Learning, seed: int):
         super().__init__()
         self.spec, self.config, self.groups, self.init = spec, config, Groups(spec), Init(seed, config.identity)
-        self.actions = Layers(
+        self.actions = ModulesOf(
             Actions(k, config.simplex, config.std_start, config.std_min) for k in self.groups.kinds)
         self.n_raw = max(a.n_raw for a in self.actions)
         self.n_action = max(a.n_action for a in self.actions)
@@ -58,9 +58,9 @@ class PolicyNetwork(nn.Module, ABC):
         self.register_buffer("learned", mask, persistent=False)
         self.n_fixed = len(fixed)
 
-    def heads(self) -> Layers[Output]:
+    def heads(self) -> ModulesOf[Output]:
         """A fresh output layer per type; a new policy's means are the parts' `start`."""
-        made = Layers(Output(self.config.width, a.n_params, SMALL_GAIN, self.init) for a in self.actions)
+        made = ModulesOf(Output(self.config.width, a.n_params, SMALL_GAIN, self.init) for a in self.actions)
         with torch.no_grad():
             for head, actions in zip(made, self.actions, strict=True):
                 head.last.bias.copy_(actions.start)

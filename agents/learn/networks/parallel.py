@@ -11,7 +11,16 @@ from __future__ import annotations
 
 import torch
 from cosim.agents.learn.config import Learning
-from cosim.agents.learn.networks.blocks import HIDDEN_GAIN, SMALL_GAIN, Encoder, Feed, Groups, Init, Layers, Output
+from cosim.agents.learn.networks.blocks import (
+    HIDDEN_GAIN,
+    SMALL_GAIN,
+    Encoder,
+    Feed,
+    Groups,
+    Init,
+    ModulesOf,
+    Output,
+)
 from cosim.agents.learn.networks.network import PolicyNetwork
 from cosim.agents.learn.spec import TeamSpec
 from torch import Tensor, nn
@@ -24,7 +33,7 @@ class MatDec(PolicyNetwork):
     def __init__(self, spec: TeamSpec, config: Learning, seed: int):
         super().__init__(spec, config, seed)
         self.encoder = Encoder(spec, self.groups, config.width, config.heads, config.blocks, self.init)
-        self.decoders = Layers(
+        self.decoders = ModulesOf(
             nn.Sequential(*(Feed(config.width, self.init) for _ in range(config.blocks))) for _ in self.actions)
         self.outs = self.heads()
 
@@ -68,7 +77,7 @@ class Mappo(PolicyNetwork):
     def __init__(self, spec: TeamSpec, config: Learning, seed: int):
         super().__init__(spec, config, seed)
         widths = [len(k.observation) for k in self.groups.kinds]
-        self.actors = Layers(Mlp(w, config, self.init) for w in widths)
+        self.actors = ModulesOf(Mlp(w, config, self.init) for w in widths)
         self.who = self.init.identities(len(spec.agents), config.width)
         self.critic = Mlp(sum(widths[t] for t in self.groups.type_at), config, self.init)
         self.value_output = Output(config.width, len(spec.agents), SMALL_GAIN, self.init)
@@ -96,8 +105,8 @@ class Mlp(nn.Module):
     def __init__(self, n_in: int, config: Learning, init: Init):
         super().__init__()
         sizes = [n_in] + [config.width] * config.blocks
-        self.layers = Layers(init.linear(n, config.width, HIDDEN_GAIN) for n in sizes)
-        self.norms = Layers(nn.LayerNorm(config.width) for _ in sizes)
+        self.layers = ModulesOf(init.linear(n, config.width, HIDDEN_GAIN) for n in sizes)
+        self.norms = ModulesOf(nn.LayerNorm(config.width) for _ in sizes)
 
     def forward(self, x: Tensor, identity: Tensor | None = None) -> Tensor:
         """(..., n_in) -> (..., E); the identity is added before the first activation."""
