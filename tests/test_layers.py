@@ -76,7 +76,7 @@ LAZY = {"cosim.agents.learn.team", "cosim.agents.learn.training", "cosim.drivers
         "torch.utils.tensorboard", "xarray"}
 """What may be imported inside a function: it is heavy, or brought by an extra, or brings a library of that kind."""
 BY_NAME = {"cosim.agents.fleet.spaces", "cosim.commands.main", "cosim.result"}
-"""Known edges that go up by a string: what starts a command names its module, a result the report that is made of it."""
+"""Edges that go up by a string: what starts a command names its module, a result the report made of it."""
 AGENTS_MAY_USE = {"cosim.errors", "cosim.limits", "cosim.params", "cosim.seeds", "cosim.units"}
 AGENTS_ROOF = {"cosim.agents.action_spaces", "cosim.agents.curves", "cosim.agents.evaluate", "cosim.agents.request",
                "cosim.agents.train", "cosim.agents.pretrained.__main__"}
