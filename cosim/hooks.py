@@ -84,7 +84,7 @@ class Hooks:
     """
 
     PARAMS: ClassVar[Any]
-    MODELS: ClassVar[dict[str, tuple[Port, ...]]] = {}
+    MODELS: ClassVar[dict[str, tuple[Port, ...]]]
     REPLAYED_BY: ClassVar[str | None] = None
     TABLE_FIELD: ClassVar[str | None] = None
     spare = False

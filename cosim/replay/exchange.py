@@ -107,4 +107,8 @@ def _played(scenario: Scenario, member: str, changed: Mapping[str, Any]) -> Scen
 def _hooks_of(member: Member, name: str) -> type[Hooks]:
     """What a member's class says of itself; of one that runs elsewhere, or is somebody else's, nothing is known."""
     cls = None if command_of(member.simulator) else load(member.simulator, f"member '{name}'")
-    return cls if isinstance(cls, type) and issubclass(cls, Hooks) else Hooks
+    return cls if isinstance(cls, type) and issubclass(cls, Hooks) else _Unknown
+
+
+class _Unknown(Hooks):
+    MODELS = {}

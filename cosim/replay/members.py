@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -49,6 +49,8 @@ class PlayerParams:
 class Playing(Continuing, ABC):
     """What plays levels, from wherever they are read: each holds from its sample to the next. Inputs of the member that
     is played are gone. In the worlds of a learner it goes on day after day."""
+
+    MODELS: ClassVar[dict[str, tuple[Port, ...]]] = {}
 
     def init(self, sid: str, time_resolution: float = 1.0, *, step_s: float = MIN_S, seed: int = 0, episode: int = 0,
              **given: Any) -> Meta:
