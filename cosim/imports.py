@@ -136,6 +136,8 @@ _MOVED = {
 """Modules that were renamed as well: their names of version 0.1, and those of today."""
 _SPLIT = {"cosim.replay": "cosim.replay.members"}
 """Modules that are packages today, as import strings name them."""
+_LEFT = {"cosim.simulators.workload.adapter:AzureLlm": "cosim.simulators.workload.azure_llm"}
+"""Classes that have left their module for another one."""
 
 _NEEDED = ("clarabel", "gurobipy", "h5py", "mosaik", "mosaik_api_v3", "numpy", "pandapower", "pandas", "plotly",
            "pydantic", "pydantic_core", "rich", "safetensors", "scipy", "simpy", "torch")
@@ -151,6 +153,9 @@ def today(name: str) -> str:
     if inside and _foreign(module):
         return name
     now = (_SPLIT.get(module) if colon else None) or _MOVED.get(module) or (f"cosim.{module}" if inside else module)
+    if moved := _LEFT.get(f"{now}:{rest}"):
+        _translated[name] = f"{moved}:{rest}"
+        return _translated[name]
     if now == module:
         return name
     _translated[module] = now

@@ -21,7 +21,8 @@ from cosim.simulators.grid.params import GridParams
 from cosim.simulators.grid.series import IntensitySeries
 from cosim.simulators.profile import ForecastProfileParams
 from cosim.simulators.tariff import TimeOfUse
-from cosim.simulators.workload.adapter import Arrivals, AzureLlm
+from cosim.simulators.workload.adapter import Arrivals
+from cosim.simulators.workload.azure_llm import AzureLlm
 from cosim.simulators.workload.cluster import ClusterTrace
 from cosim.simulators.workload.recorded import RecordedJobs
 

@@ -1,28 +1,23 @@
-"""Job arrivals on the bus: stochastic by (39), and a real trace of LLM requests.
+"""Job arrivals on the bus, stochastic by (39).
 
 Rows: I01, I02, M06.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from cosim.simulators.fleet import BATCH_COLUMNS, JobClass
 from cosim.simulators.workload.arrivals import ArrivalRate, Counts, JobBlock, JobRows, PhaseUnit, arrivals_of, merge
-from cosim.simulators.workload.origin import Origin, ScenarioStart, check_cover, lead_s, note, pass_s
-from cosim.simulators.workload.rows import LEFT_OUT_RATIO, LeftOutRatio, gap_note
 from cosim.simulators.workload.shapes import WEEK_DAYS, BurstPath, Bursts, shape_factors
-from cosim.simulators.workload.traces import Requests, TokenTrace, TokenWork, read_azure_llm
 from pydantic import Field, field_validator
 
 from cosim.adapter import Adapter, Values, serve
 from cosim.errors import ScenarioError, unknown
 from cosim.params import params
 from cosim.ports import Batch, Port
-from cosim.units import MIN_S, format_time
 
 Scale = Annotated[float, Field(ge=0, le=1e12)]
 SizeScale = Annotated[float, Field(ge=1e-6, le=1e6)]
@@ -262,161 +257,6 @@ def _rates(p: ArrivalsParams) -> dict[str, ArrivalRate]:
                                 f"{_MOST_JOBS_PER_MIN:g} that fit into memory; lower workload.rate_scale or "
                                 f"workload.arrivals.{name}.mean_per_min")
     return rates
-
-
-@params(kw_only=True)
-class TracedParams(ArrivalsParams):
-    """Parameters that all traces have: those of `Arrivals`, and the trace. `arrivals` are those beside it."""
-
-    arrivals: Annotated[dict[str, ArrivalRate], Field(description="rates of (39) beside the trace")] = Field(
-        default_factory=dict)
-    path: Annotated[str, Field(min_length=1, description="file of the trace")]
-    trace_class: Annotated[str, Field(min_length=1, description="class that the trace's jobs belong to")]
-    repeat: Annotated[bool, Field(description="start the trace again when it ends")] = False
-    time_scale: Annotated[SizeScale, Field(description="times the trace's time axis")] = 1.0
-    trace_rate_scale: Annotated[Scale, Field(description="mean number of times a job of the trace occurs")] = 1.0
-    trace_work_scale: Annotated[SizeScale, Field(description="times the work of every job of the trace")] = 1.0
-    max_left_out_ratio: LeftOutRatio = LEFT_OUT_RATIO
-    origin: Origin = "first"
-    scenario_start: ScenarioStart = None
-
-
-class Traced(Arrivals):
-    """Base of recorded workloads: the jobs of a trace as those of one class, beside stochastic arrivals of others."""
-
-    @classmethod
-    def placed(cls, params: Any) -> tuple[float, float]:
-        """When the first job of the trace comes, s after t = 0, and how long one pass of the trace is, s.
-        ScenarioError for a trace that cannot be read."""
-        raise NotImplementedError
-
-    @classmethod
-    def natural_horizon_s(cls, params: TracedParams) -> float | None:
-        """Length of the trace in whole minutes and one more, in which its last jobs are handed over, s; None if it
-        repeats. ScenarioError as for the trace itself."""
-        if params.repeat:
-            return None
-        lead, length_s = cls.placed(params)
-        check_cover(params.path, lead, length_s, params.scenario_start, None)
-        return MIN_S * math.ceil((lead + length_s) / MIN_S) + MIN_S
-
-    @classmethod
-    def check_horizon(cls, member: str, given: TracedParams, step_s: float, until_s: float) -> None:
-        """ScenarioError for a trace of which nothing falls into the run."""
-        if not given.repeat:
-            check_cover(given.path, *cls.placed(given), given.scenario_start, until_s)
-
-    @classmethod
-    def rate_fields(cls, params: TracedParams, job_class: str | None) -> dict[str, float]:
-        """As of `Arrivals`, and the trace's."""
-        mine = {"trace_rate_scale": params.trace_rate_scale} if job_class in (None, params.trace_class) else {}
-        return super().rate_fields(params, job_class) | mine
-
-    def _class_of_trace(self, name: str, kind: str, why: str) -> int:
-        """Index of the class that a trace's jobs are of; ScenarioError if it is none, or of the other kind."""
-        classes = self.params.job_classes
-        if name not in classes:
-            raise ScenarioError(f"{self.sid}.trace_class: {unknown('job class', name, classes)}")
-        if classes[name].kind != kind:
-            other = "a training" if kind == "inf" else "an inference"
-            raise ScenarioError(f"{self.sid}.trace_class = '{name}' is {other} class; {why}")
-        return self._names.index(name)
-
-    def _in_world(self, times_s: np.ndarray, first_s: float) -> np.ndarray:
-        """Times of a trace in the block that starts at `first_s`, on this world's clock."""
-        if not self._origin_s:
-            return times_s
-        last_s = np.nextafter(first_s + BLOCK_STEPS * self.step_s, 0.0)
-        return np.clip(times_s - self._origin_s, first_s, last_s)  # the difference is rounded
-
-
-@params(kw_only=True)
-class AzureLlmParams(TracedParams):
-    """Parameters of `AzureLlm`."""
-
-    path: Annotated[str, Field(min_length=1, description="CSV of the trace")]
-    trace_class: Annotated[str, Field(description="inference class that the requests belong to")]
-    time_scale: Annotated[SizeScale, Field(description="times the trace's time axis; 24: an hour becomes a day")] = 1
-    trace_rate_scale: Annotated[Scale, Field(description="mean number of times a request occurs")] = 1.0
-    trace_work_scale: Annotated[SizeScale, Field(description="times a request's work (one for many)")] = 1.0
-    tokens: TokenWork = Field(default_factory=TokenWork)
-
-
-class AzureLlm(Traced):
-    """Requests of an Azure LLM inference trace as the jobs of one class, beside stochastic arrivals of others.
-
-    The first request comes at t = 0, or at its date (`origin`). `time_scale` stretches the time between requests.
-    `trace_rate_scale` = k lets each request occur floor(k) times, and once more with the probability of the fraction:
-    0.1 is a sample of a tenth; repeated ones lie anywhere in the request's minute. Both leave the mix of requests as it
-    is. With `repeat` the trace starts again at the next whole minute, each time with the same requests. The size scales
-    do not apply to requests; their work comes from their tokens (`tokens`), times `trace_work_scale`. The run's t = 0
-    is the start of its warm-up: with `warmup_s` the first requests are played in it and are not counted, and a run
-    without an end of its own is that much shorter; `repeat` avoids it.
-    """
-
-    PARAMS = AzureLlmParams
-
-    @classmethod
-    def placed(cls, params: AzureLlmParams) -> tuple[float, float]:
-        """As of `Traced`."""
-        trace = read_azure_llm(params.path, params.max_left_out_ratio)
-        lead = lead_s(params.origin, params.path, trace.first_unix_s, params.scenario_start)
-        return lead, pass_s(trace.offset_s[-1] * params.time_scale)
-
-    @classmethod
-    def offered_jobs_per_min(cls, params: AzureLlmParams) -> dict[str, tuple[float, float]]:
-        """Those of the stochastic arrivals, and the trace's own while it lasts. ScenarioError as for the trace."""
-        offered = super().offered_jobs_per_min(params)
-        trace = read_azure_llm(params.path, params.max_left_out_ratio)
-        minutes = pass_s(trace.offset_s[-1] * params.time_scale) / MIN_S
-        rate = params.trace_rate_scale * len(trace.offset_s) / minutes
-        work = float(_request_work_to(trace, params).mean())
-        beside, its_work = offered.get(params.trace_class, (0.0, 0.0))
-        total = rate + beside
-        offered[params.trace_class] = (total, (rate * work + beside * its_work) / total if total else work)
-        return offered
-
-    def setup(self) -> None:
-        """Read the trace. ScenarioError if the class is not an inference class, or the trace cannot be read."""
-        super().setup()
-        p = self.params
-        self._trace_class = self._class_of_trace(p.trace_class, "inf", "LLM requests are inference")
-        self._trace = read_azure_llm(p.path, p.max_left_out_ratio)
-        self._requests = Requests.of(self._trace.offset_s * p.time_scale, _request_work_to(self._trace, p),
-                                     p.trace_rate_scale, self.stream("copies of requests"))
-        self._lead_s, _ = self.placed(p)
-
-    def notes(self) -> list[str]:
-        """Rows left out, requests that came, and whether the trace ran dry."""
-        trace, requests, p = self._trace, self._requests, self.params
-        said = super().notes()
-        said += [f"{self.sid}: {text}" for text in note(p.origin, p.path, trace.first_unix_s, p.scenario_start)]
-        if trace.left_out.rows:
-            said.append(f"{self.sid}: {trace.left_out.rows} rows of {p.path} were left out: {trace.left_out.about()}")
-        apart_s = np.diff(trace.offset_s, prepend=0.0)
-        if gap := gap_note(apart_s.max(), trace.offset_s[apart_s.argmax() - 1], trace.offset_s[-1]):
-            said.append(f"{self.sid}: {p.path}: {gap}")
-        reached_s = self._origin_s + self._steps * self.step_s - self._lead_s
-        if not p.repeat and reached_s > requests.length_s:
-            over = format_time(requests.length_s + self._lead_s)
-            said.append(f"{self.sid}: the trace ended at {over}; the remaining "
-                        f"{(reached_s - requests.length_s) / MIN_S:g} min had no requests from it")
-        elif not p.repeat:
-            came = int(np.searchsorted(requests.offset_s, reached_s))
-            said.append(f"{self.sid}: {came} of the trace's {len(requests.offset_s)} requests had arrived by the last "
-                        "step")
-        return said
-
-    def _sources(self, first_s: float) -> list[Source]:
-        begin_s = self._origin_s + first_s - self._lead_s
-        times, works = self._requests.between(begin_s, begin_s + BLOCK_STEPS * self.step_s, self.params.repeat)
-        at_s = self._in_world(times + self._lead_s if self._lead_s else times, first_s)
-        return [*super()._sources(first_s), (self._trace_class, at_s, works)]
-
-
-def _request_work_to(trace: TokenTrace, p: AzureLlmParams) -> np.ndarray:
-    """Work of each request, TO."""
-    return p.tokens.work_to(trace.context_tokens, trace.generated_tokens) * p.trace_work_scale
 
 
 if __name__ == "__main__":

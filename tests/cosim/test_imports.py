@@ -34,11 +34,19 @@ def test_every_old_module_has_one_of_today(then):
     ("simulators.audit:verify", "cosim.simulators.analysis.conservation:verify"),
     ("agents.policies", "cosim.agents.fleet.policies"),
     ("scenarios.ieee33:SCENARIO", "cosim.scenarios.ieee33:SCENARIO"),
+    ("simulators.workload.adapter:AzureLlm", "cosim.simulators.workload.azure_llm:AzureLlm"),
+    ("cosim.simulators.workload.adapter:AzureLlm", "cosim.simulators.workload.azure_llm:AzureLlm"),
+    ("cosim.simulators.workload.adapter:Arrivals", "cosim.simulators.workload.adapter:Arrivals"),
     ("cosim.replay:TracePlayer", "cosim.replay.members:TracePlayer"), ("cosim.intact", "cosim.trace.journal"),
     ("cosim.trace", "cosim.trace"), ("mine.grid:Grid", "mine.grid:Grid"), ("agentsmith.x:Y", "agentsmith.x:Y"),
     ("cmd: python -m x %(addr)s", "cmd: python -m x %(addr)s")])
 def test_what_an_old_name_stands_for(then, now):
     assert today(then) == now
+
+
+@pytest.mark.parametrize("then", sorted(imports._LEFT))
+def test_a_class_that_left_its_module_is_found(then):
+    assert load(then, "simulator").__name__ == then.partition(":")[2]
 
 
 @pytest.mark.parametrize("cwd", [ROOT, None], ids=["in the clone", "elsewhere"])

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cosim.simulators.fleet import BATCH_COLUMNS
-from cosim.simulators.workload.adapter import Arrivals, ArrivalsParams, AzureLlm, AzureLlmParams
+from cosim.simulators.workload.adapter import Arrivals, ArrivalsParams
+from cosim.simulators.workload.azure_llm import AzureLlm, AzureLlmParams
 
 from cosim import seeds
 from cosim.errors import ScenarioError

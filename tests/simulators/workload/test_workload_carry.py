@@ -5,7 +5,8 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-from cosim.simulators.workload.adapter import Arrivals, AzureLlm
+from cosim.simulators.workload.adapter import Arrivals
+from cosim.simulators.workload.azure_llm import AzureLlm
 from cosim.simulators.workload.cluster import ClusterTrace
 from cosim.simulators.workload.recorded import RecordedJobs
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from cosim.simulators.workload.adapter import AzureLlm
+from cosim.simulators.workload.azure_llm import AzureLlm
 from cosim.simulators.workload.cluster import ClusterTrace
 from cosim.simulators.workload.origin import check_cover
 
