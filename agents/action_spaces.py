@@ -6,7 +6,6 @@ import argparse
 import sys
 
 from cosim.agents.fleet.spaces import table3
-
 from cosim.console import command_parser, run_command
 
 

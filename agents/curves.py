@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from cosim.agents.fleet.rewards import OBJECTIVE
 from cosim.agents.learn import checkpoint
 from cosim.agents.learn.checkpoint import LAST, LOG, complete_lines
 from cosim.agents.request import refuse_strangers, scenario_of
-
 from cosim.console import (
     PICTURES,
     add_trust,

@@ -23,7 +23,6 @@ from cosim.agents.learn.config import METHODS, Learning
 from cosim.agents.learn.parallel_env import ParallelEnvs
 from cosim.agents.learn.spec import VectorEnv
 from cosim.agents.request import MODES, refuse_strangers, scenario_of
-
 from cosim.console import add_settings, add_trust, command_parser, plain_console, run_command, say, settings_of
 from cosim.errors import ScenarioError
 from cosim.imports import load, optional

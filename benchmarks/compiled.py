@@ -12,7 +12,6 @@ from time import process_time
 from typing import Any
 
 import numpy as np
-from cosim.simulators.aidc.adapter import DataCenters
 
 from benchmarks.measure import Found, Say, Size, number
 from cosim.digest import Table
@@ -20,6 +19,7 @@ from cosim.drivers.resolve import resolve
 from cosim.imports import load
 from cosim.learning.environment import scenario_of
 from cosim.learning.vector import Environment, learning_scenario
+from cosim.simulators.aidc.adapter import DataCenters
 
 SIZES = {"quick": (1, 16), "normal": (1, 16, 64), "full": (1, 16, 64, 256)}
 

@@ -11,14 +11,14 @@ from collections.abc import Iterator
 from time import process_time
 
 import numpy as np
-from cosim.simulators.aidc.engine.facility import Facility
-from cosim.simulators.aidc.plant.cooling import CORRECTED
-from cosim.simulators.fleet import JobClass, Site
 
 from benchmarks import compiled
 from benchmarks.floors import MIN_S, simpy_s
 from benchmarks.measure import Found, Say, Size, least, number
 from cosim.digest import Table
+from cosim.simulators.aidc.engine.facility import Facility
+from cosim.simulators.aidc.plant.cooling import CORRECTED
+from cosim.simulators.fleet import JobClass, Site
 
 GPUS, JOBS_PER_MIN = 400, 1000
 LARGE_GPUS, LARGE_JOBS_PER_MIN = 40_000, 6945  # 10 000 800 jobs a day

@@ -8,6 +8,10 @@ from dataclasses import replace
 from time import process_time
 
 import numpy as np
+
+from benchmarks.measure import Found, Say, Size, number
+from cosim.digest import Table
+from cosim.errors import SolverError
 from cosim.simulators.grid.adapter import CefDispatch
 from cosim.simulators.grid.dispatch.conic import Limits, balance_rhs
 from cosim.simulators.grid.dispatch.dispatch import Dispatch, Source
@@ -17,10 +21,6 @@ from cosim.simulators.grid.dispatch.solvers import SolverName
 from cosim.simulators.grid.network.feeder import BaseLoad, Feeder, Line, LineList
 from cosim.simulators.grid.network.powerflow import AcCheck
 from cosim.simulators.grid.network.radial import read_feeder
-
-from benchmarks.measure import Found, Say, Size, number
-from cosim.digest import Table
-from cosim.errors import SolverError
 
 TABLE_I = {
     "substation": Source(0, 0.30),

@@ -12,10 +12,6 @@ from pathlib import Path
 from time import process_time
 from typing import Any
 
-from cosim.simulators.grid.dispatch.conic import Limits
-from cosim.simulators.grid.dispatch.dispatch import Dispatch
-from cosim.simulators.grid.network.radial import read_feeder
-
 from benchmarks.day import one_day
 from benchmarks.engine import cost_s
 from benchmarks.grid import branching, measure_feeder, sources_of
@@ -24,6 +20,9 @@ from cosim.digest import Table
 from cosim.experiment import Experiment
 from cosim.run import find
 from cosim.scenario import Scenario, override
+from cosim.simulators.grid.dispatch.conic import Limits
+from cosim.simulators.grid.dispatch.dispatch import Dispatch
+from cosim.simulators.grid.network.radial import read_feeder
 from cosim.units import parse_duration
 
 _SIZES: dict[str, dict[str, Sequence[int]]] = {

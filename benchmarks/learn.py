@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from cosim.agents.learn.spec import Outcome
 
 from benchmarks.measure import Found, Say, Size, cpu_clock, least, number, timing
+from cosim.agents.learn.spec import Outcome
 from cosim.digest import Table
 from cosim.imports import load
 from cosim.learning.environment import engine_of, vector_env

@@ -7,6 +7,7 @@ one of them free to give way.
 """
 
 import numpy as np
+
 from cosim.scenarios._study import SITES, SOURCES
 from cosim.simulators.grid.dispatch.conic import Limits
 from cosim.simulators.grid.dispatch.dispatch import Dispatch, Source

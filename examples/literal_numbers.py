@@ -6,7 +6,10 @@ Every figure comes from the functions that the scenarios `paper_literal` and `ie
 """
 
 import numpy as np
+
 from cosim.agents.fleet.allocation import largest_remainder, largest_remainder_carry
+from cosim.drivers.resolve import Resolved, resolve
+from cosim.run import find
 from cosim.simulators.aidc.equations import air_kw_per_k, crac, heat_imbalance_kw, it_power_kw
 from cosim.simulators.analysis.metrics import preflight
 from cosim.simulators.grid.dispatch.conic import Limits
@@ -14,9 +17,6 @@ from cosim.simulators.grid.dispatch.dispatch import OPTIMAL, Dispatch
 from cosim.simulators.grid.network.radial import read_feeder
 from cosim.simulators.tariff import price_usd_per_kwh
 from cosim.simulators.workload.arrivals import whole_jobs
-
-from cosim.drivers.resolve import Resolved, resolve
-from cosim.run import find
 
 IT_KW, SUPPLY_DEGC, DAY_MIN = 212.0, 23.0, 1440
 SHARES = (0.1, 0.2, 0.7)

@@ -6,14 +6,14 @@
 import math
 from typing import Annotated
 
-from cosim.scenarios.ieee33 import SCENARIO as IEEE33
-from cosim.simulators.grid.ports import DEMAND
 from pydantic import Field
 
 from cosim.adapter import Adapter
 from cosim.params import params
 from cosim.ports import Port
 from cosim.scenario import Member
+from cosim.scenarios.ieee33 import SCENARIO as IEEE33
+from cosim.simulators.grid.ports import DEMAND
 
 
 @params

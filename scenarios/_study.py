@@ -81,12 +81,16 @@ def links() -> list[Link]:
     ]
 
 
+_ARRIVALS = {"Arrivals": "cosim.simulators.workload.adapter:Arrivals",
+             "AzureLlm": "cosim.simulators.workload.azure_llm:AzureLlm"}
+
+
 def members(*, grid: dict[str, Any], profile: dict[str, Any], workload: dict[str, Any], controller: dict[str, Any],
             aidc: dict[str, Any], arrivals_class: str, buses: int) -> dict[str, Member]:
     """The study's simulators; entities of aidc and controller are the rows of shared.sites."""
     names = [f"bus{k}" for k in range(buses)]
     return {
-        "workload": Member(simulator=f"cosim.simulators.workload.{arrivals_class}", step_s=60,
+        "workload": Member(simulator=_ARRIVALS[arrivals_class], step_s=60,
                            entities={"Arrivals": ["workload"]}, params=workload),
         "tariff": Member(simulator="cosim.simulators.tariff:TimeOfUse", step_s=60, entities={"Tariff": ["tariff"]}),
         "profile": Member(simulator="cosim.simulators.profile:Profile", step_s=900, entities={"Load": names},
@@ -113,5 +117,5 @@ def study(name: str, about: str, *, sites: dict[str, dict[str, Any]] = SITES, po
             grid={"sources": SOURCES, "lambda_kw_per_kg_h": lambda_kw_per_kg_h}, profile=profile or {},
             workload={"arrivals": ARRIVALS, "train_rate_scale": train_rate_scale, "inf_size_scale": inf_size_scale},
             controller={"policy": policy, "mode": mode, **plant}, aidc=plant,
-            arrivals_class="adapter:Arrivals", buses=33),
+            arrivals_class="Arrivals", buses=33),
         links=links(), **SCENARIO_HOOKS)

@@ -5,6 +5,7 @@ Needs the trace's CSV: --set workload.path=AzureLLMInferenceTrace_conv.csv (Azur
 --set workload.repeat=true and --until say otherwise; --set workload.trace_rate_scale=50 stands for fifty such services.
 """
 
+from cosim.scenario import Scenario
 from cosim.scenarios._study import (
     ARRIVALS,
     JOB_CLASSES,
@@ -15,8 +16,6 @@ from cosim.scenarios._study import (
     links,
     members,
 )
-
-from cosim.scenario import Scenario
 
 # A request may wait 5 min; up to one of them passes before the workload manager's next decision.
 _REQUEST = {"kind": "inf", "work_to": 600.0, "deadline_s": "5min", "to_per_gpu_min": 2.5e5, "kw_per_to_s": 1.68e-4}
@@ -29,5 +28,5 @@ SCENARIO = Scenario(
         grid={"sources": SOURCES}, profile={}, controller={"policy": "nci_priority"}, aidc={},
         workload={"trace_class": "llm_request", "arrivals": {name: ARRIVALS[name] for name in _TRAINING},
                   "train_rate_scale": TRAIN_RATE_SCALE},
-        arrivals_class="azure_llm:AzureLlm", buses=33),
+        arrivals_class="AzureLlm", buses=33),
     links=links(), **SCENARIO_HOOKS)

@@ -7,9 +7,8 @@ rooms take five minutes to warm, and a plant removes 450 kW at most. The figures
 those of a site.
 """
 
-from cosim.scenarios import ieee33
-
 from cosim.scenario import Member
+from cosim.scenarios import ieee33
 
 _STUDY = ieee33.SCENARIO
 _AIDC, _CONTROLLER = _STUDY.members["aidc"], _STUDY.members["controller"]

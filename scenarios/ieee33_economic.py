@@ -7,9 +7,8 @@ diesel 60 USD per MWh of heat. Efficiencies follow from the study's intensities 
 per kWh of heat (IPCC 2006: 56.1 and 74.1 kg/GJ): gt6 burns gas at 58 %, gt25 gas at 31 %, gt30 diesel at 30 %.
 """
 
-from cosim.scenarios import ieee33
-
 from cosim.scenario import Link, Member, rows_of
+from cosim.scenarios import ieee33
 
 _STUDY = ieee33.SCENARIO
 _GRID = _STUDY.members["grid"]

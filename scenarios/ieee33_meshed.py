@@ -3,9 +3,8 @@
 No optimiser: the substation, at 0.10 USD/kWh, gives way to the two turbines that are cheaper. NCI follows the flows.
 """
 
-from cosim.scenarios import ieee33
-
 from cosim.scenario import Member, rows_of
+from cosim.scenarios import ieee33
 
 _STUDY = ieee33.SCENARIO
 _PRICES = {"substation": 0.10, "gt6": 0.08, "gt25": 0.09, "gt30": 0.12}

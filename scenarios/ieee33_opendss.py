@@ -3,9 +3,8 @@
 A circuit of your own: --set grid.master=FILE.dss, with the names of its buses in a scenario file like this one.
 """
 
-from cosim.scenarios import ieee33
-
 from cosim.scenario import Member, rows_of
+from cosim.scenarios import ieee33
 
 _STUDY = ieee33.SCENARIO
 _SOURCES = {name: {"bus": f"bus{s['node']}", "kg_per_kwh": s["kg_per_kwh"], "p_set_kw": 250.0 if s["node"] else 0.0,

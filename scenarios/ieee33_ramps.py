@@ -4,9 +4,8 @@ Each turbine changes by at most 2 kW a minute (30 kW per interval; an assumption
 dispatch plans 4 intervals together; the profile forecasts its own values.
 """
 
-from cosim.scenarios import ieee33
-
 from cosim.scenario import Link, Member, rows_of
+from cosim.scenarios import ieee33
 
 RAMP_KW_PER_MIN = 2.0
 _STUDY = ieee33.SCENARIO

@@ -5,9 +5,8 @@ its unit by --set grid.unit=g_per_kwh, kg_per_kwh, kg_per_mwh, t_per_mwh or lb_p
 --set start=2026-01-31, and --set 'grid.columns={"bus8": "DE", "bus32": "FR"}' gives data centers zones of their own.
 """
 
-from cosim.scenarios import ieee33
-
 from cosim.scenario import Member
+from cosim.scenarios import ieee33
 
 _STUDY = ieee33.SCENARIO
 

@@ -6,6 +6,7 @@ cluster-trace-gpu-v2023; cite Weng et al., USENIX ATC 2023), or one in the Stand
 needs as much GPU time here as there, and has a week for it.
 """
 
+from cosim.scenario import Scenario
 from cosim.scenarios._study import (
          ARRIVALS,
          INF_SIZE_SCALE,
@@ -17,8 +18,6 @@ from cosim.scenarios._study import (
          members,
 )
 
-from cosim.scenario import Scenario
-
 _TASK = {"kind": "train", "work_to": 1e8, "deadline_s": "168h", "to_per_gpu_min": 6.0e4, "kw_per_to_s": 7.0e-4,
          "gpus_per_block": 4, "max_blocks": 4}
 _INFERENCE = {name: row for name, row in JOB_CLASSES.items() if row["kind"] == "inf"}
@@ -27,7 +26,7 @@ _MEMBERS = members(
     grid={"sources": SOURCES}, profile={}, controller={"policy": "nci_priority"}, aidc={},
     workload={"trace_class": "task", "begin_s": 10_500_000.0, "arrivals": {name: ARRIVALS[name] for name in _INFERENCE},
               "inf_size_scale": INF_SIZE_SCALE},
-    arrivals_class="adapter:Arrivals", buses=33)
+    arrivals_class="Arrivals", buses=33)
 _CLUSTER = _MEMBERS["workload"].model_copy(update={"simulator": "cosim.simulators.workload.cluster:ClusterTrace"})
 
 SCENARIO = Scenario(

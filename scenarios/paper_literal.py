@@ -7,6 +7,7 @@ The run goes to its end and reports it: drops, PUE, elastic and held intervals. 
 Rows: I01-03, I07-11, I13, I14, I19.
 """
 
+from cosim.scenario import Scenario
 from cosim.scenarios._study import (
     ARRIVALS,
     SCENARIO_HOOKS,
@@ -17,15 +18,13 @@ from cosim.scenarios._study import (
     members,
 )
 
-from cosim.scenario import Scenario
-
 _MEMBERS = members(
     grid={"sources": SOURCES},
     profile={},
     workload={"arrivals": ARRIVALS},  # I01, I02: sizes and rates of Table I; I14: Poisson
     controller={"policy": "nci_priority", "rounding": "stateless", "long_deferrals": "as_printed"},  # I13, U15
     aidc={"cooling": "literal", "reading": "fractional"},  # I03, I07-I11
-    arrivals_class="adapter:Arrivals", buses=33)
+    arrivals_class="Arrivals", buses=33)
 
 SCENARIO = Scenario(
     name="paper_literal", about="Table I and (1)-(39) verbatim: drops nearly everything, and says so",

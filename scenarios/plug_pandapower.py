@@ -5,9 +5,8 @@ What it takes to plug it in is all here: its names ('P_load[MW]', 'Bus-8'), its 
 units. Units convert by themselves. Its network brings its own loads at nominal size, so there is no profile.
 """
 
-from cosim.scenarios import ieee33
-
 from cosim.scenario import Link, Member
+from cosim.scenarios import ieee33
 
 _STUDY = ieee33.SCENARIO
 _BUSES = [f"bus{k}" for k in range(33)]

@@ -4,9 +4,8 @@ Every minute brings 10 queries of 1 GPU-minute and one training job of 2 GPU-min
 GPUs of 1 kW each are busy all the time; cooling adds a quarter (COP 4, no tower); the tariff is flat at night.
 """
 
-from cosim.scenarios._study import SCENARIO_HOOKS, links, members
-
 from cosim.scenario import Scenario
+from cosim.scenarios._study import SCENARIO_HOOKS, links, members
 
 _SPEED = {"to_per_gpu_min": 6.0e4, "kw_per_to_s": 1.0e-3}
 
@@ -32,5 +31,5 @@ SCENARIO = Scenario(
         controller={"policy": "uniform", "drain_min": 1.0},
         aidc={"cooling": {"supply_offset_degc": 4.0, "return_approach_degc": -4.0, "cop": [0.0, 0.0, 4.0],
                           "tower_ref_kw": 0.0}},
-        arrivals_class="adapter:Arrivals", buses=2),
+        arrivals_class="Arrivals", buses=2),
     links=links(), **SCENARIO_HOOKS)

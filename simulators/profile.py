@@ -10,8 +10,6 @@ import math
 from pathlib import Path
 from typing import Annotated
 
-from cosim.simulators.grid.network.feeder import Network
-from cosim.simulators.grid.network.radial import read_loads
 from pydantic import Field, field_validator
 
 from cosim.adapter import Adapter, Values
@@ -19,6 +17,8 @@ from cosim.errors import ScenarioError, unknown
 from cosim.limits import is_file
 from cosim.params import params
 from cosim.ports import Port
+from cosim.simulators.grid.network.feeder import Network
+from cosim.simulators.grid.network.radial import read_loads
 from cosim.tables.dates import seconds_of_day
 from cosim.tables.table import clock_of
 from cosim.units import DAY_S, MIN_S, format_time, not_negative

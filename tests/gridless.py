@@ -1,8 +1,7 @@
 """`two_bus` without its grid: jobs, agents and a data center, which start at once as no network has to be read."""
 
-from cosim.scenarios.two_bus import SCENARIO as TWO_BUS
-
 from cosim.scenario import override
+from cosim.scenarios.two_bus import SCENARIO as TWO_BUS
 
 _ALONE = ("grid", "profile")
 RANDOM_TWO_BUS = override(TWO_BUS, {"workload.counts": "poisson"})

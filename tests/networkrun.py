@@ -9,12 +9,12 @@ from typing import Any
 import networktruth
 import numpy as np
 import pandapower as pp
+
+from cosim.errors import CosimError
 from cosim.simulators.grid.ac import AcPowerFlow
 from cosim.simulators.grid.adapter import CefDispatch
 from cosim.simulators.grid.network.files import stored
 from cosim.simulators.grid.network.radial import read_loads
-
-from cosim.errors import CosimError
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Small environments and teams for the learners' tests."""
 
 import numpy as np
+
 from cosim.agents.learn.spec import AgentType, Choice, Column, Interval, Outcome, Simplex, TeamSpec
 
 

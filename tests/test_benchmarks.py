@@ -6,7 +6,6 @@ import time
 import h5py
 import numpy as np
 import pytest
-from cosim.simulators.grid.dispatch.clarabel_solver import ClarabelSolver
 
 from benchmarks import record
 from benchmarks.__main__ import main
@@ -15,6 +14,7 @@ from benchmarks.floors import Arrays, Problems, events_of, noted_dispatches, sim
 from benchmarks.measure import Found, child_s, cpu_clock, exponent, number
 from cosim import experiment
 from cosim.run import find
+from cosim.simulators.grid.dispatch.clarabel_solver import ClarabelSolver
 from cosim.trace import Trace
 
 

@@ -5,11 +5,11 @@ import math
 from pathlib import Path
 
 import pytest
-from cosim.simulators.analysis.metrics import site_figures
 
 from cosim.experiment import Experiment
 from cosim.run import find
 from cosim.scenario import override
+from cosim.simulators.analysis.metrics import site_figures
 from cosim.trace import Trace
 
 ROOT = Path(__file__).parents[1]

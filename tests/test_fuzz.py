@@ -15,14 +15,13 @@ from typing import Any
 
 import pandapower
 import pytest
-from cosim.agents.fleet.policies import shipped
-from cosim.agents.learn.numpy_actor import ActingTeam
-from cosim.simulators.grid.network.radial import read_feeder
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
+from cosim.agents.fleet.policies import shipped
+from cosim.agents.learn.numpy_actor import ActingTeam
 from cosim.drivers.instrument import Control
 from cosim.drivers.native import NativeWorld
 from cosim.drivers.resolve import resolve
@@ -32,6 +31,7 @@ from cosim.limits import check_steps
 from cosim.replay.exchange import replay
 from cosim.run import find
 from cosim.scenario import Scenario, override
+from cosim.simulators.grid.network.radial import read_feeder
 from cosim.trace import Trace
 from cosim.trace.command import main as inspect_main
 from cosim.units import parse_duration

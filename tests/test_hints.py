@@ -9,7 +9,14 @@ from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 import pytest
+
 from cosim.agents.learn.config import Learning
+from cosim.commands.names import COMMANDS
+from cosim.drivers.resolve import resolve
+from cosim.params import field_names
+from cosim.replay.members import PlayerParams, TablePlayerParams
+from cosim.run import find
+from cosim.scenario import Member, Scenario, override
 from cosim.simulators.aidc.adapter import DataCenters
 from cosim.simulators.analysis.metrics import preflight
 from cosim.simulators.controller.params import ControllerParams
@@ -25,13 +32,6 @@ from cosim.simulators.workload.adapter import Arrivals
 from cosim.simulators.workload.azure_llm import AzureLlm
 from cosim.simulators.workload.cluster import ClusterTrace
 from cosim.simulators.workload.recorded import RecordedJobs
-
-from cosim.commands.names import COMMANDS
-from cosim.drivers.resolve import resolve
-from cosim.params import field_names
-from cosim.replay.members import PlayerParams, TablePlayerParams
-from cosim.run import find
-from cosim.scenario import Member, Scenario, override
 
 REPO = Path(__file__).parents[1]
 MEMBERS: dict[str, tuple[type, ...]] = {

@@ -6,9 +6,8 @@ import re
 from functools import cache
 from pathlib import Path
 
-from cosim.scenarios.ieee33 import SCENARIO as STUDY
-
 from cosim.adapter import Adapter
+from cosim.scenarios.ieee33 import SCENARIO as STUDY
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("cosim", "simulators", "agents", "scenarios")

@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+
 from cosim.agents.fleet.allocation import project_box, project_simplex
 from cosim.agents.fleet.decision import Decision, FleetFacts, Operation
 from cosim.agents.learn.spec import Interval, Part, Simplex, smooth

@@ -15,7 +15,6 @@ from cosim.agents.fleet.team_arrays import MANAGER, TeamView
 from cosim.agents.learn import checkpoint
 from cosim.agents.learn.numpy_actor import ActingTeam
 from cosim.agents.learn.spec import AgentType, Choice, Interval, Simplex, TeamSpec, spec_from_dict
-
 from cosim.errors import ScenarioError
 from cosim.limits import is_file
 

@@ -20,11 +20,11 @@ from operator import attrgetter
 from typing import Any
 
 import numpy as np
+
 from cosim.agents.fleet.actions import usual_gpu_columns
 from cosim.agents.fleet.decision import FleetFacts, Observation
 from cosim.agents.fleet.heuristics import GpuRule, PolicyOptions
 from cosim.agents.learn.spec import Column
-
 from cosim.units import DAY_S
 
 Values = Callable[[Observation], Iterable[float]]

@@ -16,9 +16,9 @@ from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
+
 from cosim.agents.fleet.decision import FleetFacts, Matrix, Observation, Operation, Vector
 from cosim.agents.fleet.heuristics import GpuRule, PolicyOptions
-
 from cosim.errors import ModelError, ScenarioError
 from cosim.units import DAY_S, KG_PER_T, MIN_PER_H, MIN_S
 

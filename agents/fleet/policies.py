@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+
 from cosim.agents.fleet.decision import FleetFacts, Policy
 from cosim.agents.fleet.heuristics import MciPriority, NciPriority, PolicyOptions, Random, Static, TouShift, Uniform
 from cosim.agents.fleet.oracle import MyopicOracle
 from cosim.agents.learn.checkpoint import BEST, LAST
 from cosim.agents.pretrained import SUFFIX, shipped
-
 from cosim.errors import ScenarioError, unknown
 from cosim.limits import is_file
 

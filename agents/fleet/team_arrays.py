@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+
 from cosim.agents.fleet.actions import manager_parts, site_parts
 from cosim.agents.fleet.decision import FleetFacts, Matrix, Observation
 from cosim.agents.fleet.observation import Numbers, Scaler, Sight, context_columns, context_per, manager_view, site_view

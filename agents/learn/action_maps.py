@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from cosim.agents.learn.spec import Choice, Column, Interval, Part, Simplex, width
 
+from cosim.agents.learn.spec import Choice, Column, Interval, Part, Simplex, width
 from cosim.errors import ScenarioError
 
 CONCENTRATION, CONCENTRATION_MIN = 4.0, 0.02

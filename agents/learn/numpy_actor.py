@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from cosim.agents.learn import checkpoint
 from cosim.agents.learn.action_maps import LOGIT_MAX, ActionTables
 from cosim.agents.learn.config import Learning
 from cosim.agents.learn.spec import AgentType, Choice, Simplex, TeamSpec, smooth, spec_from_dict, width
 from cosim.agents.learn.weight_shapes import LEARNERS, acting_shapes
-
 from cosim.errors import ScenarioError
 from cosim.params import validate
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from cosim.agents.learn.spec import AgentType, Choice, Column, Interval, Outcome, Part, TeamSpec, scaled
 
+from cosim.agents.learn.spec import AgentType, Choice, Column, Interval, Outcome, Part, TeamSpec, scaled
 from cosim.errors import ScenarioError
 from cosim.seeds import stream
 

@@ -14,11 +14,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn import functional
+
 from cosim.agents.learn.config import Learning
 from cosim.agents.learn.networks.network import PolicyNetwork
 from cosim.agents.learn.rollout import Rollout
-from torch import Tensor
-from torch.nn import functional
 
 _SPREAD_MIN = 1e-4
 T = TypeVar("T")

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+
 from cosim.agents.learn import checkpoint
 from cosim.agents.learn.config import Learning
 from cosim.agents.learn.networks import network as networks
@@ -23,7 +24,6 @@ from cosim.agents.learn.networks.make import make_network
 from cosim.agents.learn.ppo import ValueScale, explained, improve, prepare, rng_state
 from cosim.agents.learn.rollout import Rollout, TeamStep
 from cosim.agents.learn.spec import TeamSpec, spec_from_dict, spec_to_dict
-
 from cosim.errors import ScenarioError, first_line
 from cosim.params import validate
 from cosim.seeds import stream

@@ -13,11 +13,11 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+
 from cosim.agents.learn.checkpoint import BEST, LAST, LOG, complete_lines
 from cosim.agents.learn.rollout import Rollout
 from cosim.agents.learn.spec import Stepped, VectorEnv
 from cosim.agents.learn.team import Team
-
 from cosim.errors import ScenarioError
 
 _ENVIRONMENT = "environment/"

@@ -7,7 +7,6 @@ import json
 import sys
 
 from cosim.agents.pretrained import shipped
-
 from cosim.console import command_parser, plain_console, print_digest, run_command
 from cosim.digest import Digest, Table
 from cosim.errors import ScenarioError, unknown

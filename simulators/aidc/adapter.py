@@ -11,6 +11,13 @@ from dataclasses import field
 from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
+
+from cosim.adapter import Adapter, Values, serve
+from cosim.errors import ScenarioError, unknown
+from cosim.limits import BYTES_PER_NUMBER, check_memory
+from cosim.params import params
+from cosim.ports import Batch
 from cosim.simulators.aidc.engine.carried import pack, unpack
 from cosim.simulators.aidc.engine.facility import Facility
 from cosim.simulators.aidc.engine.racks import Racks
@@ -21,13 +28,6 @@ from cosim.simulators.aidc.plant.thermal import Room, StaticPlant, Thermal
 from cosim.simulators.aidc.ports import SITE, per_class
 from cosim.simulators.aidc.site import EVENTS, SiteOnBus
 from cosim.simulators.fleet import JobClass, Site
-from pydantic import Field
-
-from cosim.adapter import Adapter, Values, serve
-from cosim.errors import ScenarioError, unknown
-from cosim.limits import BYTES_PER_NUMBER, check_memory
-from cosim.params import params
-from cosim.ports import Batch
 from cosim.units import Seconds, format_time
 
 _POWER_COLUMNS = 8

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from cosim.simulators.aidc.plant.cooling import Cooling, cop, mean_of_racks, per_rack
 
+from cosim.simulators.aidc.plant.cooling import Cooling, cop, mean_of_racks, per_rack
 from cosim.units import MIN_S
 
 W_PER_KW = 1000.0

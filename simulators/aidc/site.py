@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+from cosim.adapter import Sparing
+from cosim.ports import Batch
 from cosim.simulators.aidc.engine.facility import Facility
 from cosim.simulators.aidc.engine.interval import SiteInterval, State, resolved_kw
 from cosim.simulators.aidc.engine.slots import SlotFacility
@@ -15,9 +17,6 @@ from cosim.simulators.aidc.plant.ambient import Outside, Weather
 from cosim.simulators.aidc.plant.cooling import per_rack
 from cosim.simulators.aidc.plant.thermal import Alarm, HeatBalance, StaticPlant
 from cosim.simulators.fleet import Site
-
-from cosim.adapter import Sparing
-from cosim.ports import Batch
 
 _WORKS = ("work_to", "finished_work_to", "missed_work_to", "failed_work_to")
 _COUNTS = ("received_jobs", "finished_jobs", "dropped_jobs")

@@ -14,6 +14,10 @@ from dataclasses import dataclass
 from warnings import catch_warnings, simplefilter
 
 import numpy as np
+from scipy.sparse import coo_array, diags_array
+from scipy.sparse.linalg import MatrixRankWarning, spsolve
+
+from cosim.errors import TraceError, listed
 from cosim.simulators.analysis.flows import (
     ALLOWED_KW,
     ALLOWED_RATIO,
@@ -30,10 +34,6 @@ from cosim.simulators.analysis.flows import (
     refuse_replayed,
     where,
 )
-from scipy.sparse import coo_array, diags_array
-from scipy.sparse.linalg import MatrixRankWarning, spsolve
-
-from cosim.errors import TraceError, listed
 from cosim.trace import Trace
 from cosim.trace.series import scenario_of
 

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from cosim.simulators.analysis.balance import Finding, NothingToCheck
-from cosim.simulators.analysis.flows import ALLOWED_KW, ALLOWED_RATIO, carried, largest, where
 
 from cosim.errors import TraceError
 from cosim.imports import today
+from cosim.simulators.analysis.balance import Finding, NothingToCheck
+from cosim.simulators.analysis.flows import ALLOWED_KW, ALLOWED_RATIO, carried, largest, where
 from cosim.trace import Trace
 from cosim.trace.series import end_of, scenario_of
 

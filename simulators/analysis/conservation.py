@@ -11,6 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from cosim.digest import Digest, Table
+from cosim.errors import TraceError
+from cosim.replay.recording import end_s
 from cosim.simulators.aidc.equations import air_kw_per_k, air_temperatures_degc, it_at_inlet_kw
 from cosim.simulators.analysis.balance import (
     Finding,
@@ -41,11 +46,6 @@ from cosim.simulators.analysis.instants import air, cooling_parts, deadlines, jo
 from cosim.simulators.analysis.metrics import summary
 from cosim.simulators.analysis.watched import Watched
 from cosim.simulators.fleet import JobClass, Site
-from numpy.lib.stride_tricks import sliding_window_view
-
-from cosim.digest import Digest, Table
-from cosim.errors import TraceError
-from cosim.replay.recording import end_s
 from cosim.trace import Trace
 from cosim.trace.series import PLAYERS, played_from_s, recording_of, scenario_of, standing, step_s
 

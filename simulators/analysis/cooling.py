@@ -6,11 +6,11 @@ Rows: K06, X02.
 from __future__ import annotations
 
 import numpy as np
+
+from cosim.digest import Digest, Table
 from cosim.simulators.aidc.equations import air_kw_per_k, air_temperatures_degc, it_at_inlet_kw
 from cosim.simulators.aidc.plant.cooling import PRESETS, Cooling, supply_limits_degc
 from cosim.simulators.fleet import Site
-
-from cosim.digest import Digest, Table
 from cosim.trace import Trace
 from cosim.trace.series import counted, scenario_of
 from cosim.units import KG_PER_T, KW_PER_MW, MIN_S

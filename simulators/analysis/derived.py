@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import numpy as np
+
+from cosim.errors import TraceError
 from cosim.simulators.aidc.equations import (
     cooling_power_kw,
     cop_outside,
@@ -37,8 +39,6 @@ from cosim.simulators.analysis.flows import (
 )
 from cosim.simulators.fleet import JobClass, Site
 from cosim.simulators.grid.dispatch.dispatch import NEGLIGIBLE_PU
-
-from cosim.errors import TraceError
 from cosim.trace import Trace
 from cosim.trace.series import end_of, recording_of, scenario_of, step_s
 from cosim.units import HOUR_S

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from cosim.simulators.grid.ports import ACTIVE_DEMAND, SITE_DEMAND
 
 from cosim.errors import TraceError
+from cosim.simulators.grid.ports import ACTIVE_DEMAND, SITE_DEMAND
 from cosim.trace import Trace
 from cosim.trace.series import PLAYERS, end_of, rows_at, scenario_of, step_s
 

@@ -6,15 +6,15 @@ Rows: E19, E20, E21, U06, M08.
 from __future__ import annotations
 
 import numpy as np
+
+from cosim.errors import TraceError, listed
+from cosim.imports import today
 from cosim.simulators.aidc.equations import air_temperatures_degc
 from cosim.simulators.aidc.plant.cooling import mean_of_racks, per_rack
 from cosim.simulators.analysis.balance import Finding
 from cosim.simulators.analysis.cooling import SITE, coolings, has_inertia
 from cosim.simulators.analysis.flows import largest
 from cosim.simulators.fleet import JobClass
-
-from cosim.errors import TraceError, listed
-from cosim.imports import today
 from cosim.trace import Trace
 from cosim.trace.series import recording_of, scenario_of
 

@@ -19,12 +19,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+
+from cosim.errors import TraceError
 from cosim.simulators.aidc.equations import inlet_factor
 from cosim.simulators.analysis.cooling import coolings, served_degc
 from cosim.simulators.analysis.site_series import intensity_of
 from cosim.simulators.fleet import JobClass, Site
-
-from cosim.errors import TraceError
 from cosim.trace import Trace
 from cosim.trace.series import CountedTime, counted, counted_time, over_counted, scenario_of, step_s
 from cosim.units import HOUR_S

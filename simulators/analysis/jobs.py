@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from cosim.simulators.analysis.site_series import ended_jobs, finished_work_to, jobs_until
-from cosim.simulators.fleet import JobClass
 
 from cosim.digest import Digest, Table
+from cosim.simulators.analysis.site_series import ended_jobs, finished_work_to, jobs_until
+from cosim.simulators.fleet import JobClass
 from cosim.trace import Trace
 from cosim.trace.series import (
     Counted,

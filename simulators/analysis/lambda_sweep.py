@@ -18,13 +18,6 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from cosim.simulators.grid.dispatch.conic import Limits
-from cosim.simulators.grid.dispatch.dispatch import Dispatch
-from cosim.simulators.grid.dispatch.sources import all_sources
-from cosim.simulators.grid.equations import Floats
-from cosim.simulators.grid.network.radial import read_feeder
-from cosim.simulators.grid.params import GridParams
-from cosim.simulators.profile import SLOT_S, ProfileParams
 
 from cosim.console import PICTURES, add_trust, command_parser, file_type, run_command
 from cosim.errors import ScenarioError
@@ -33,6 +26,13 @@ from cosim.params import field_names, validate
 from cosim.progress import working
 from cosim.request import find
 from cosim.scenario import Scenario
+from cosim.simulators.grid.dispatch.conic import Limits
+from cosim.simulators.grid.dispatch.dispatch import Dispatch
+from cosim.simulators.grid.dispatch.sources import all_sources
+from cosim.simulators.grid.equations import Floats
+from cosim.simulators.grid.network.radial import read_feeder
+from cosim.simulators.grid.params import GridParams
+from cosim.simulators.profile import SLOT_S, ProfileParams
 from cosim.units import HOUR_S, KG_PER_T
 
 LAMBDAS = (0.0, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.5, 1.0)

@@ -13,14 +13,14 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from cosim.simulators.analysis.cooling import cooling_table
-from cosim.simulators.analysis.jobs import jobs_tables
-from cosim.simulators.analysis.site_series import intensity_of
-from cosim.simulators.fleet import HasRates, JobClass, OffersLoad, Site, may_run
 
 from cosim.digest import Digest, Table
 from cosim.drivers.resolve import Resolved
 from cosim.imports import load
+from cosim.simulators.analysis.cooling import cooling_table
+from cosim.simulators.analysis.jobs import jobs_tables
+from cosim.simulators.analysis.site_series import intensity_of
+from cosim.simulators.fleet import HasRates, JobClass, OffersLoad, Site, may_run
 from cosim.trace import Trace
 from cosim.trace.series import (
     Counted,

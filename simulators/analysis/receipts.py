@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from cosim.simulators.analysis.job_carbon import FIGURES, JobAccount, job_accounts
 
 from cosim.console import command_parser, plain_console, print_digest, run_command
 from cosim.digest import Digest, Table
 from cosim.errors import ScenarioError
 from cosim.progress import working
+from cosim.simulators.analysis.job_carbon import FIGURES, JobAccount, job_accounts
 from cosim.tables.files import write_table
 from cosim.trace import Trace
 from cosim.trace.series import counted_time

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from cosim.params import field_names, validate
 from cosim.simulators.grid.adapter import CefDispatch
 from cosim.simulators.grid.dispatch.sources import all_sources
 from cosim.simulators.grid.equations import Complexes, Floats, radial_voltages
@@ -16,8 +18,6 @@ from cosim.simulators.grid.network.feeder import Feeder
 from cosim.simulators.grid.network.radial import read_feeder
 from cosim.simulators.grid.params import GridParams
 from cosim.simulators.grid.ports import ACTIVE_DEMAND, REACTIVE_DEMAND
-
-from cosim.params import field_names, validate
 from cosim.trace import Trace
 from cosim.trace.series import end_of, scenario_of, standing
 

@@ -13,7 +13,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+
+from cosim.adapter import Adapter, Values, serve
 from cosim.agents.fleet.decision import FleetFacts, Policy
+from cosim.errors import ModelError, ScenarioError, unknown
+from cosim.ports import Port
 from cosim.simulators.controller.params import (
     ControllerParams,
     check_mode,
@@ -22,10 +26,6 @@ from cosim.simulators.controller.params import (
     policy_of,
 )
 from cosim.simulators.controller.pipeline import ControlPipeline, ControlState, Situation
-
-from cosim.adapter import Adapter, Values, serve
-from cosim.errors import ModelError, ScenarioError, unknown
-from cosim.ports import Port
 from cosim.units import HOUR_S, format_time
 
 

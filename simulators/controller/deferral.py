@@ -17,7 +17,6 @@ from typing import Literal, NamedTuple
 
 from cosim.agents.fleet.allocation import largest_remainder, largest_remainder_carry, project_simplex
 from cosim.agents.fleet.decision import FleetFacts
-
 from cosim.errors import ScenarioError
 from cosim.ports import Batch
 from cosim.units import HOUR_S, MIN_S, format_time

@@ -11,21 +11,21 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import BeforeValidator, Field
+
 from cosim.agents.fleet.decision import EnergyModel, FleetFacts, Policy
 from cosim.agents.fleet.heuristics import PolicyOptions
 from cosim.agents.fleet.learned import LearnedPolicy, check_checkpoint
 from cosim.agents.fleet.policies import POLICIES, PolicyMaker, check_own, checkpoint_of, make_policy, policy_class
 from cosim.agents.fleet.rewards import RewardWeights
+from cosim.errors import ScenarioError, unknown
+from cosim.imports import load, optional
+from cosim.params import params
 from cosim.simulators.aidc.engine.slack import MOST_S
 from cosim.simulators.aidc.equations import aidc_power_kw, cooling_power_kw, distribution_loss_kw, it_at_inlet_kw
 from cosim.simulators.aidc.plant.cooling import BALANCED, CoolingChoice
 from cosim.simulators.controller.deferral import LongDeferrals, permitted
 from cosim.simulators.fleet import JobClass, Site, may_run
-from pydantic import BeforeValidator, Field
-
-from cosim.errors import ScenarioError, unknown
-from cosim.imports import load, optional
-from cosim.params import params
 from cosim.units import HOUR_S, MIN_S, Seconds
 
 

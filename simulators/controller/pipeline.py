@@ -28,11 +28,10 @@ from cosim.agents.fleet.allocation import (
 )
 from cosim.agents.fleet.decision import FleetFacts, Matrix, Observation, Operation
 from cosim.agents.fleet.heuristics import GpuRule
-from cosim.simulators.controller.deferral import DeferralRules, Waiting, waiting_jobs
-from cosim.simulators.controller.params import ControllerParams, guard_min
-
 from cosim.errors import ModelError, unknown
 from cosim.ports import Batch
+from cosim.simulators.controller.deferral import DeferralRules, Waiting, waiting_jobs
+from cosim.simulators.controller.params import ControllerParams, guard_min
 
 Values = Mapping[str, Any]
 

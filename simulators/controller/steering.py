@@ -14,18 +14,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+
+from cosim.adapter import Adapter
 from cosim.agents.fleet.actions import decision_of, from_unit, start_of
 from cosim.agents.fleet.decision import Decision, Matrix, Observation, Operation
 from cosim.agents.fleet.observation import Sight
 from cosim.agents.fleet.rewards import OBJECTIVE, TERMS, Minute, hour_cost, loom, reward_of, terms_of
 from cosim.agents.fleet.team_arrays import TeamView
+from cosim.errors import ScenarioError
+from cosim.hooks import Simulator
 from cosim.simulators.controller.adapter import Controller
 from cosim.simulators.controller.pipeline import Situation, known
 from cosim.simulators.fleet import OffersLoad
-
-from cosim.adapter import Adapter
-from cosim.errors import ScenarioError
-from cosim.hooks import Simulator
 from cosim.units import HOUR_S
 
 CONTROLLER, FLEET, GRID, WORKLOAD, BASELINE = "controller", "aidc", "grid", "workload", "grid_without_aidc"

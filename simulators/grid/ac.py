@@ -12,13 +12,6 @@ from dataclasses import field
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from cosim.simulators.grid.dispatch.sources import other_voltage, own_intensities, tighter_limits
-from cosim.simulators.grid.dispatch.surplus import EXPORT_KW, back_in_words
-from cosim.simulators.grid.equations import Floats, Ints, generated_carbon, nodal_carbon_intensity
-from cosim.simulators.grid.network.feeder import Network
-from cosim.simulators.grid.network.powerflow import AcFlow, AcNetwork
-from cosim.simulators.grid.plausible import refuse_impossible, unit_hint
-from cosim.simulators.grid.ports import DEMAND, PER_BUS, fixed_tables, per_bus
 from pydantic import Field, model_validator
 
 from cosim.adapter import Adapter, CreateResult, Meta, Values
@@ -26,6 +19,13 @@ from cosim.errors import ScenarioError, SolverError
 from cosim.params import params
 from cosim.plausible import Intensity
 from cosim.ports import Port
+from cosim.simulators.grid.dispatch.sources import other_voltage, own_intensities, tighter_limits
+from cosim.simulators.grid.dispatch.surplus import EXPORT_KW, back_in_words
+from cosim.simulators.grid.equations import Floats, Ints, generated_carbon, nodal_carbon_intensity
+from cosim.simulators.grid.network.feeder import Network
+from cosim.simulators.grid.network.powerflow import AcFlow, AcNetwork
+from cosim.simulators.grid.plausible import refuse_impossible, unit_hint
+from cosim.simulators.grid.ports import DEMAND, PER_BUS, fixed_tables, per_bus
 from cosim.units import format_time
 
 OPTIMAL, HELD = 0.0, 2.0

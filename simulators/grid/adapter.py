@@ -10,6 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from cosim.adapter import Adapter, CreateResult, Meta, Values
+from cosim.errors import ModelError, ScenarioError, SolverError
 from cosim.simulators.grid.dispatch.conic import Limits
 from cosim.simulators.grid.dispatch.dispatch import NEGLIGIBLE_PU, Dispatch
 from cosim.simulators.grid.dispatch.findings import LOOSE_GAP_PU, Incidents
@@ -25,9 +28,6 @@ from cosim.simulators.grid.network.radial import read_feeder
 from cosim.simulators.grid.params import GridParams
 from cosim.simulators.grid.plausible import refuse_impossible, unit_hint
 from cosim.simulators.grid.ports import DISPATCH_BUS, DISPATCH_GRID, REALISED, fixed_tables, per_bus
-
-from cosim.adapter import Adapter, CreateResult, Meta, Values
-from cosim.errors import ModelError, ScenarioError, SolverError
 from cosim.units import HOUR_S, MIN_S, format_time
 
 

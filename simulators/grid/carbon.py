@@ -10,9 +10,6 @@ from __future__ import annotations
 from typing import Annotated
 
 import numpy as np
-from cosim.simulators.grid.equations import nodal_carbon_intensity, radial_power_flow
-from cosim.simulators.grid.network.feeder import Network
-from cosim.simulators.grid.network.radial import read_feeder
 from pydantic import Field
 
 from cosim.adapter import Adapter, Values
@@ -20,6 +17,9 @@ from cosim.errors import ModelError, ScenarioError
 from cosim.params import params
 from cosim.plausible import Intensity
 from cosim.ports import Port
+from cosim.simulators.grid.equations import nodal_carbon_intensity, radial_power_flow
+from cosim.simulators.grid.network.feeder import Network
+from cosim.simulators.grid.network.radial import read_feeder
 
 
 @params

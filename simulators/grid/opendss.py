@@ -12,12 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
-from cosim.simulators.grid.dispatch.surplus import EXPORT_KW, back_in_words
-from cosim.simulators.grid.equations import generated_carbon, nodal_carbon_intensity
-from cosim.simulators.grid.network.feeder import Feeder, Network
-from cosim.simulators.grid.network.radial import read_feeder
-from cosim.simulators.grid.opendss_circuit import Circuit, installed
-from cosim.simulators.grid.ports import DEMAND, PER_BUS, fixed_tables
 from pydantic import Field
 
 from cosim.adapter import Adapter, CreateResult, Meta, Values
@@ -25,6 +19,12 @@ from cosim.errors import ScenarioError, SolverError
 from cosim.params import params
 from cosim.plausible import Intensity
 from cosim.ports import Port
+from cosim.simulators.grid.dispatch.surplus import EXPORT_KW, back_in_words
+from cosim.simulators.grid.equations import generated_carbon, nodal_carbon_intensity
+from cosim.simulators.grid.network.feeder import Feeder, Network
+from cosim.simulators.grid.network.radial import read_feeder
+from cosim.simulators.grid.opendss_circuit import Circuit, installed
+from cosim.simulators.grid.ports import DEMAND, PER_BUS, fixed_tables
 from cosim.units import format_time
 
 

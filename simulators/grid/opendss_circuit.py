@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from cosim.simulators.grid.dispatch.surplus import EXPORT_KW
-from cosim.simulators.grid.equations import Floats
-from cosim.simulators.grid.network import dss_scan as dssscan
 
 from cosim.errors import ScenarioError, unknown
 from cosim.limits import is_file
+from cosim.simulators.grid.dispatch.surplus import EXPORT_KW
+from cosim.simulators.grid.equations import Floats
+from cosim.simulators.grid.network import dss_scan as dssscan
 
 try:
     import opendssdirect

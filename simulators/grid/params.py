@@ -8,14 +8,14 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Annotated
 
+from pydantic import Field, model_validator
+
+from cosim.params import params
 from cosim.simulators.fleet import Site
 from cosim.simulators.grid.dispatch.nci_limits import Formulation
 from cosim.simulators.grid.dispatch.solvers import SolverName
 from cosim.simulators.grid.dispatch.sources import Source
 from cosim.simulators.grid.network.feeder import Network
-from pydantic import Field, model_validator
-
-from cosim.params import params
 
 
 @params

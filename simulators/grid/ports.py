@@ -6,9 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from cosim.simulators.grid.equations import Floats
 
 from cosim.ports import Port
+from cosim.simulators.grid.equations import Floats
 
 DEMAND = (
     Port("p_load_kw", "in", "active demand at the bus, summed over all that draw there", reduce="sum", default=0.0,

@@ -6,11 +6,11 @@ Rows: X02.
 from __future__ import annotations
 
 import numpy as np
-from cosim.simulators.reporting.data import SITE, FleetRun
-from cosim.simulators.reporting.sites import lines, warmup
 
 from cosim.reporting.chart import Fact, Panel, Picture, missing
 from cosim.reporting.text import count, number, quantity, strong
+from cosim.simulators.reporting.data import SITE, FleetRun
+from cosim.simulators.reporting.sites import lines, warmup
 from cosim.units import KG_PER_T, MIN_S
 
 _LEVELS = (("inlet_degc", "Inlet of the hottest rack", "degC"), ("return_degc", "Return air", "degC"),

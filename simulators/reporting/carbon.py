@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-from cosim.simulators.reporting.data import GRID, SITE, FleetRun
-from cosim.simulators.reporting.sites import warmup
 
 from cosim.reporting.chart import MARKS, Fact, Heat, LineMark, Panel, Picture, Series, missing
 from cosim.reporting.text import number, quantity, strong
+from cosim.simulators.reporting.data import GRID, SITE, FleetRun
+from cosim.simulators.reporting.sites import warmup
 from cosim.trace.series import weighted_mean
 from cosim.units import KG_PER_T
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from cosim.simulators.analysis.site_series import ended_jobs, intensity_of
 
 from cosim.reporting.data import Run
+from cosim.simulators.analysis.site_series import ended_jobs, intensity_of
 from cosim.trace.series import end_of, over_counted
 
 SITE, BUS, GRID, PRICE = "aidc/Site", "grid/Bus", "grid/Grid", "tariff/Tariff/price_usd_per_kwh"

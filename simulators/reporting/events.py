@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from cosim.simulators.reporting.data import BUS, GRID, SITE, FleetRun
 
 from cosim.reporting.chart import Event, Fact, Panel, Picture
 from cosim.reporting.text import at, count, number, strong
+from cosim.simulators.reporting.data import BUS, GRID, SITE, FleetRun
 from cosim.units import MIN_S
 
 _WATCHED = ((f"{SITE}/dropped_jobs", "drops"), (f"{SITE}/clipped_commands", "clipped commands"),

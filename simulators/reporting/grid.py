@@ -8,9 +8,6 @@ from __future__ import annotations
 import re
 
 import numpy as np
-from cosim.simulators.reporting.data import BUS, GRID, SITE, FleetRun
-from cosim.simulators.reporting.feeder import layout, parse
-from cosim.simulators.reporting.sites import warmup
 
 from cosim.reporting.chart import (
     MARKS,
@@ -27,6 +24,9 @@ from cosim.reporting.chart import (
     missing,
 )
 from cosim.reporting.text import at, highest, listing, number, quantity, strong
+from cosim.simulators.reporting.data import BUS, GRID, SITE, FleetRun
+from cosim.simulators.reporting.feeder import layout, parse
+from cosim.simulators.reporting.sites import warmup
 from cosim.trace.series import weighted_mean
 
 _MAP_NOTE = ("The dashed ring is a data center, the square a power source; a line is as wide as the power it carries, "

@@ -6,10 +6,10 @@ Rows: I33, K07, X03, X08.
 from __future__ import annotations
 
 import numpy as np
-from cosim.simulators.reporting.data import PRICE, FleetRun
 
 from cosim.reporting.chart import Fact, Heat, LineMark, Panel, Picture, Series, Spread, missing
 from cosim.reporting.text import count, length, number, strong
+from cosim.simulators.reporting.data import PRICE, FleetRun
 from cosim.units import HOUR_S, MIN_S
 
 _NO_TABLE = "The trace has no job table, so single jobs cannot be followed."

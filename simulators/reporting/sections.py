@@ -8,12 +8,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
-from cosim.simulators.reporting import air, carbon, events, grid, jobs, sites
-from cosim.simulators.reporting.data import FleetRun
-
 from cosim.reporting.chart import Maps, Picture, Section, missing
 from cosim.reporting.definition import LiveColumn, LiveTable, Report
 from cosim.reporting.text import named
+from cosim.simulators.reporting import air, carbon, events, grid, jobs, sites
+from cosim.simulators.reporting.data import FleetRun
 
 _SECTIONS: tuple[tuple[str, str, str, tuple[Callable[[FleetRun], Picture], ...]], ...] = (
     ("signal", "Signal", "Carbon signal and load", (sites.load_and_carbon,)),

@@ -9,15 +9,15 @@ from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
-from cosim.simulators.fleet import BATCH_COLUMNS, JobClass
-from cosim.simulators.workload.arrivals import ArrivalRate, Counts, JobBlock, JobRows, PhaseUnit, arrivals_of, merge
-from cosim.simulators.workload.shapes import WEEK_DAYS, BurstPath, Bursts, shape_factors
 from pydantic import Field, field_validator
 
 from cosim.adapter import Adapter, Values, serve
 from cosim.errors import ScenarioError, unknown
 from cosim.params import params
 from cosim.ports import Batch, Port
+from cosim.simulators.fleet import BATCH_COLUMNS, JobClass
+from cosim.simulators.workload.arrivals import ArrivalRate, Counts, JobBlock, JobRows, PhaseUnit, arrivals_of, merge
+from cosim.simulators.workload.shapes import WEEK_DAYS, BurstPath, Bursts, shape_factors
 
 Scale = Annotated[float, Field(ge=0, le=1e12)]
 SizeScale = Annotated[float, Field(ge=1e-6, le=1e6)]

@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import Annotated
 
 import numpy as np
+from pydantic import Field
+
+from cosim.adapter import serve
+from cosim.params import params
 from cosim.simulators.workload.adapter import BLOCK_STEPS, Scale, SizeScale, Source
 from cosim.simulators.workload.origin import lead_s, note, pass_s
 from cosim.simulators.workload.rows import gap_note
 from cosim.simulators.workload.traced import Traced, TracedParams
 from cosim.simulators.workload.traces import Requests, TokenTrace, TokenWork, read_azure_llm
-from pydantic import Field
-
-from cosim.adapter import serve
-from cosim.params import params
 from cosim.units import MIN_S, format_time
 
 

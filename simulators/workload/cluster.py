@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from cosim.simulators.workload.adapter import BLOCK_STEPS, Scale, SizeScale, Source
-from cosim.simulators.workload.layouts import TaskColumns
-from cosim.simulators.workload.origin import lead_s, note, pass_s
-from cosim.simulators.workload.tasks import Format, Survey, TaskFile
-from cosim.simulators.workload.traced import Traced, TracedParams
 from pydantic import Field
 
 from cosim.adapter import serve
 from cosim.errors import ScenarioError
 from cosim.params import params
+from cosim.simulators.workload.adapter import BLOCK_STEPS, Scale, SizeScale, Source
+from cosim.simulators.workload.layouts import TaskColumns
+from cosim.simulators.workload.origin import lead_s, note, pass_s
+from cosim.simulators.workload.tasks import Format, Survey, TaskFile
+from cosim.simulators.workload.traced import Traced, TracedParams
 from cosim.units import MIN_S, Seconds, format_time
 
 

@@ -7,10 +7,10 @@ from collections.abc import Collection, Sequence
 from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
-from cosim.simulators.workload.rows import instants
 from pydantic import Field
 
 from cosim.params import params
+from cosim.simulators.workload.rows import instants
 from cosim.units import HOUR_S, MIN_S
 
 Unit = Literal["s", "ms", "us", "ns", "min", "h"]

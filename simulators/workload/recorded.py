@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import Annotated, Literal
 
 import numpy as np
-from cosim.simulators.fleet import BATCH_COLUMNS, JobClass
-from cosim.simulators.workload.adapter import Arrivals
 from pydantic import Field
 
 from cosim.adapter import Adapter, Values
 from cosim.errors import ScenarioError, unknown
 from cosim.params import params
 from cosim.replay.recording import notes as recording_notes
+from cosim.simulators.fleet import BATCH_COLUMNS, JobClass
+from cosim.simulators.workload.adapter import Arrivals
 from cosim.trace import Trace
 from cosim.trace.series import played_from_s, scenario_of
 from cosim.units import MIN_S, Seconds, format_time

@@ -15,10 +15,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal, TextIO
 
+from cosim.errors import ScenarioError
 from cosim.simulators.workload.layouts import OPENB_COLUMNS, Row, TaskColumns, mapped, openb, swf
 from cosim.simulators.workload.rows import LEFT_OUT_RATIO, LeftOut, delimited, gap_note, likely_unit
-
-from cosim.errors import ScenarioError
 from cosim.units import DAY_S, MIN_S
 
 BUFFER_ROWS = 65536

@@ -6,14 +6,14 @@ import math
 from typing import Annotated, Any
 
 import numpy as np
-from cosim.simulators.workload.adapter import BLOCK_STEPS, Arrivals, ArrivalsParams, Scale, SizeScale
-from cosim.simulators.workload.arrivals import ArrivalRate
-from cosim.simulators.workload.origin import Origin, ScenarioStart, check_cover
-from cosim.simulators.workload.rows import LEFT_OUT_RATIO, LeftOutRatio
 from pydantic import Field
 
 from cosim.errors import ScenarioError, unknown
 from cosim.params import params
+from cosim.simulators.workload.adapter import BLOCK_STEPS, Arrivals, ArrivalsParams, Scale, SizeScale
+from cosim.simulators.workload.arrivals import ArrivalRate
+from cosim.simulators.workload.origin import Origin, ScenarioStart, check_cover
+from cosim.simulators.workload.rows import LEFT_OUT_RATIO, LeftOutRatio
 from cosim.units import MIN_S
 
 

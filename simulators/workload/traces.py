@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from cosim.simulators.workload.origin import pass_s
-from cosim.simulators.workload.rows import LEFT_OUT_RATIO, LeftOut, Line, delimited, instants
 from pydantic import Field
 
 from cosim.errors import ScenarioError
 from cosim.params import params
+from cosim.simulators.workload.origin import pass_s
+from cosim.simulators.workload.rows import LEFT_OUT_RATIO, LeftOut, Line, delimited, instants
 from cosim.units import MIN_S
 
 COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")

@@ -4,13 +4,13 @@ import kernels
 import numpy as np
 import pytest
 import torch
+
 from cosim.agents.learn import checkpoint
 from cosim.agents.learn.config import METHODS, Learning
 from cosim.agents.learn.numpy_actor import ActingTeam
 from cosim.agents.learn.spec import AgentType, Choice, Column, Interval, Simplex, TeamSpec
 from cosim.agents.learn.team import Team
 from cosim.agents.learn.weight_shapes import LEARNERS, acting_shapes
-
 from cosim.errors import ScenarioError
 
 

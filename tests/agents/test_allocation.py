@@ -3,6 +3,9 @@
 import math
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from cosim.agents.fleet.allocation import (
     deal,
     gpu_blocks,
@@ -12,9 +15,6 @@ from cosim.agents.fleet.allocation import (
     project_shares,
     project_simplex,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-
 from cosim.errors import ModelError
 
 weight = st.one_of(st.just(0.0), st.floats(1e-6, 1.0), st.integers(1, 9).map(float))

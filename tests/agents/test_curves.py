@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+
 from cosim.agents.curves import main, read_run, together
 from cosim.agents.learn import checkpoint
 from cosim.agents.learn.checkpoint import LAST, LOG

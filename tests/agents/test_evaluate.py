@@ -4,6 +4,7 @@ import json
 import math
 
 import pytest
+
 from cosim.agents.evaluate import METRICS, compare, interval, main, metrics
 
 KINDS = {"llm": "train", "search": "inf"}

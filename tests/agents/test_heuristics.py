@@ -4,12 +4,12 @@ import dataclasses
 
 import numpy as np
 import pytest
-from cosim.agents.fleet.decision import EnergyModel, FleetFacts, Observation, decide
-from cosim.agents.fleet.heuristics import GpuRule, PolicyOptions, share_blocks
-from cosim.agents.fleet.policies import POLICIES, make_policy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cosim.agents.fleet.decision import EnergyModel, FleetFacts, Observation, decide
+from cosim.agents.fleet.heuristics import GpuRule, PolicyOptions, share_blocks
+from cosim.agents.fleet.policies import POLICIES, make_policy
 from cosim.errors import ModelError, ScenarioError
 
 HOUR = 3600.0

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from cosim.agents.fleet.decision import FleetFacts, Observation
 from cosim.agents.fleet.learned import LearnedPolicy
 from cosim.agents.fleet.observation import Sight
 from cosim.agents.fleet.team_arrays import TeamView
 from cosim.agents.learn.config import METHODS, Learning
 from cosim.agents.learn.team import Team
-
 from cosim.errors import ScenarioError
 
 FACTS = FleetFacts(

@@ -5,12 +5,13 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from cosim.agents.fleet.actions import decision_of, from_unit, gpu_start, manager_parts, site_parts
 from cosim.agents.fleet.decision import FleetFacts, Observation
 from cosim.agents.fleet.observation import Scaler, Sight, context_columns, context_per, manager_view, site_view
 from cosim.agents.learn.spec import Column, Simplex, scaled
-from hypothesis import given
-from hypothesis import strategies as st
 
 HOUR = 3600.0
 FACTS = FleetFacts(

@@ -4,12 +4,12 @@ import dataclasses
 
 import numpy as np
 import pytest
+
 from cosim.agents.fleet.decision import EnergyModel, FleetFacts, Observation
 from cosim.agents.fleet.heuristics import PolicyOptions
 from cosim.agents.fleet.oracle import DayMean, drop_risk
 from cosim.agents.fleet.policies import make_policy
 from cosim.agents.fleet.rewards import RewardWeights
-
 from cosim.errors import ModelError, ScenarioError
 
 HOUR = 3600.0

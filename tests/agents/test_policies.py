@@ -5,11 +5,11 @@ import json
 
 import numpy as np
 import pytest
+
 from cosim.agents.evaluate import main as evaluate
 from cosim.agents.fleet.policies import POLICIES, check_own, checkpoint_of
 from cosim.agents.learn import checkpoint
 from cosim.agents.pretrained import shipped
-
 from cosim.errors import ScenarioError
 from cosim.run import main as run
 

@@ -8,15 +8,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from teams import Follow, Game, site_team
+
 from cosim.agents.learn import ppo
 from cosim.agents.learn.config import METHODS, Learning
 from cosim.agents.learn.ppo import Batch, Descent, ValueScale, loss, prepare, value_loss
 from cosim.agents.learn.rollout import Rollout, gae
 from cosim.agents.learn.spec import Outcome
 from cosim.agents.learn.team import Team
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from teams import Follow, Game, site_team
 
 
 def returns_by_definition(reward, value, next_value, terminated, truncated, discount, gae_lambda):

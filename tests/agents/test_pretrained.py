@@ -6,10 +6,10 @@ import sys
 
 import numpy as np
 import pytest
+
 from cosim.agents.learn.numpy_actor import ActingTeam
 from cosim.agents.pretrained import shipped
 from cosim.agents.pretrained.__main__ import main
-
 from cosim.experiment import Experiment
 from cosim.run import find
 from cosim.scenario import override

@@ -1,6 +1,7 @@
 """Reward (32) by hand."""
 
 import pytest
+
 from cosim.agents.fleet.rewards import TERMS, Minute, RewardWeights, hour_cost, loom, reward_of, terms_of
 
 MINUTE = Minute(hours=1 / 60, price_usd_per_kwh=0.3, power_kw=[300.0, 600.0], work_to=36e6, dropped_jobs=[1, 0, 30, 5],

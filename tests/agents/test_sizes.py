@@ -3,9 +3,9 @@
 import json
 
 import pytest
+
 from cosim.agents.learn.checkpoint import LAST, LOG
 from cosim.agents.train import main as train
-
 from cosim.run import main as run
 
 TINY = ["--updates", "1", "--envs", "1", "--workers", "0", "--set", "learn.rollout_steps=2", "--set", "learn.twins=1",

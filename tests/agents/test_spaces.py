@@ -5,10 +5,10 @@ import sys
 from itertools import product
 
 import pytest
-from cosim.agents.fleet.spaces import cardinalities, table3, truncated
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cosim.agents.fleet.spaces import cardinalities, table3, truncated
 from cosim.errors import ScenarioError
 
 PAPER = {2: ("4.29e25", "1.08e11", "3.96e14"), 3: ("3.01e39", "1.62e11", "1.85e28"),

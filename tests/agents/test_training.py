@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from teams import Follow, mixed_team, site_team
+
 from cosim.agents.learn import checkpoint
 from cosim.agents.learn.config import METHODS, Learning
 from cosim.agents.learn.parallel_env import ParallelEnvs, team_of
@@ -14,8 +16,6 @@ from cosim.agents.learn.spec import Choice, Interval, spec_from_dict, spec_to_di
 from cosim.agents.learn.team import Team
 from cosim.agents.learn.training import BEST, LAST, LOG, Training, TrainingPlan
 from cosim.agents.train import main
-from teams import Follow, mixed_team, site_team
-
 from cosim.errors import ScenarioError
 
 ROOT = Path(__file__).parents[2]

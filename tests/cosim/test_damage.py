@@ -12,7 +12,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from cosim.simulators.analysis.receipts import main as receipts_main
 from worlds import GRIDLESS_PY
 
 from cosim.errors import TraceError
@@ -20,6 +19,7 @@ from cosim.experiment import Experiment
 from cosim.report import main as report_main
 from cosim.run import default_out, find, main
 from cosim.scenario import override
+from cosim.simulators.analysis.receipts import main as receipts_main
 from cosim.trace import Trace
 from cosim.trace import reader as reading
 from cosim.trace import supervised as supervision

@@ -13,12 +13,6 @@ import h5py
 import hostile
 import numpy as np
 import pytest
-from cosim.simulators.analysis.conservation import verify
-from cosim.simulators.analysis.flows import demand
-from cosim.simulators.analysis.receipts import main as receipts
-from cosim.simulators.reporting.data import FleetRun
-from cosim.simulators.reporting.grid import feeder_map
-from cosim.simulators.reporting.sections import REPORT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
@@ -35,6 +29,12 @@ from cosim.plaintext import cell, file_name, file_names, text_of, visible
 from cosim.reporting.live import Board, Pace, line, picture
 from cosim.run import default_out, find
 from cosim.scenario import override
+from cosim.simulators.analysis.conservation import verify
+from cosim.simulators.analysis.flows import demand
+from cosim.simulators.analysis.receipts import main as receipts
+from cosim.simulators.reporting.data import FleetRun
+from cosim.simulators.reporting.grid import feeder_map
+from cosim.simulators.reporting.sections import REPORT
 from cosim.tables.files import read_columns, write_table
 from cosim.trace import Trace
 from cosim.trace.command import main

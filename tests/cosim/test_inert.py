@@ -9,13 +9,13 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from cosim.simulators.analysis.receipts import main as receipts_main
 
 from cosim.errors import TraceError
 from cosim.experiment import Experiment
 from cosim.report import main as report_main
 from cosim.run import find, main
 from cosim.scenario import override
+from cosim.simulators.analysis.receipts import main as receipts_main
 from cosim.trace import Trace, inert
 from cosim.trace.command import main as inspect_main
 from cosim.trace.rescue import rescue

@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from cosim.simulators.reporting.sections import REPORT
 from rich.console import Console
 from worlds import GRIDLESS_PY, boxes
 
@@ -20,6 +19,7 @@ from cosim.experiment import Experiment
 from cosim.reporting.definition import LiveColumn, LiveTable, live_tables
 from cosim.reporting.live import Board, Pace, line, live_view, other_lines, picture
 from cosim.run import find
+from cosim.simulators.reporting.sections import REPORT
 from cosim.trace import Trace
 
 ROOT = Path(__file__).parents[2]

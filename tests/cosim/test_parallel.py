@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from cosim.scenarios.two_bus import SCENARIO
 from pettingzoo.test import parallel_api_test
 
 from cosim.errors import ScenarioError
 from cosim.learning.environment import parallel_env
 from cosim.scenario import override
+from cosim.scenarios.two_bus import SCENARIO
 
 TWO_BUS = override(SCENARIO, {"workload.counts": "poisson"})
 

@@ -7,16 +7,16 @@ import shutil
 import h5py
 import numpy as np
 import pytest
-from cosim.simulators.analysis.conservation import verify
-from cosim.simulators.analysis.metrics import summary
-from cosim.simulators.reporting.data import FleetRun
-from cosim.simulators.reporting.sections import sections
 from worlds import run
 
 from cosim.errors import CosimError, ScenarioError
 from cosim.replay.exchange import replay
 from cosim.run import find, main
 from cosim.scenario import override
+from cosim.simulators.analysis.conservation import verify
+from cosim.simulators.analysis.metrics import summary
+from cosim.simulators.reporting.data import FleetRun
+from cosim.simulators.reporting.sections import sections
 from cosim.trace import Trace
 from cosim.trace import command as inspection
 from cosim.trace.series import standing

@@ -14,10 +14,6 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from cosim.simulators.reporting import carbon, events, grid, jobs, sites
-from cosim.simulators.reporting.data import SITE, FleetRun
-from cosim.simulators.reporting.feeder import layout, parse
-from cosim.simulators.reporting.sections import REPORT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import GRIDLESS_PY, boxes, run
@@ -33,6 +29,10 @@ from cosim.reporting.overview import change, differences, labels, overview
 from cosim.reporting.text import count, length, listing, named, number, quantity
 from cosim.run import find, main
 from cosim.scenario import Member, Scenario, override
+from cosim.simulators.reporting import carbon, events, grid, jobs, sites
+from cosim.simulators.reporting.data import SITE, FleetRun
+from cosim.simulators.reporting.feeder import layout, parse
+from cosim.simulators.reporting.sections import REPORT
 from cosim.trace import Trace
 from cosim.trace.writer import annotate
 

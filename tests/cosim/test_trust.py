@@ -11,9 +11,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from cosim.agents.learn import checkpoint
 
 from cosim import trust
+from cosim.agents.learn import checkpoint
 from cosim.check import main as check_main
 from cosim.experiment import Experiment
 from cosim.report import write_page

@@ -2,13 +2,11 @@
 
 import numpy as np
 import pytest
-from cosim.agents.train import beginning
-from cosim.scenarios.ieee33 import SCENARIO as IEEE33
-from cosim.scenarios.two_bus import SCENARIO as TWO_BUS
 from gridless import RANDOM_TWO_BUS
 from gridless import SCENARIO as GRIDLESS
 
 from cosim.adapter import Adapter
+from cosim.agents.train import beginning
 from cosim.drivers.instrument import Control
 from cosim.drivers.native import NativeWorld
 from cosim.drivers.resolve import at, resolve
@@ -20,6 +18,8 @@ from cosim.learning.workers import parts_of
 from cosim.replay.exchange import replay
 from cosim.run import find
 from cosim.scenario import override
+from cosim.scenarios.ieee33 import SCENARIO as IEEE33
+from cosim.scenarios.two_bus import SCENARIO as TWO_BUS
 
 
 def random_actions(spec, n_envs, rng):

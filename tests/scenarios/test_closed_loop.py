@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from cosim.simulators.grid.adapter import CefDispatch
 from worlds import run
 
 from cosim.drivers.resolve import resolve
 from cosim.run import find
 from cosim.scenario import override
+from cosim.simulators.grid.adapter import CefDispatch
 from cosim.trace import Trace
 
 SITES = ("aidc1", "aidc2", "aidc3")

@@ -4,11 +4,11 @@ from contextlib import ExitStack
 
 import numpy as np
 import pytest
-from cosim.simulators.grid.equations import nodal_carbon_intensity
 
 from cosim.experiment import Experiment
 from cosim.run import find
 from cosim.scenario import override
+from cosim.simulators.grid.equations import nodal_carbon_intensity
 from cosim.trace import Trace
 
 

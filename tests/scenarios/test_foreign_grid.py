@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from cosim.simulators.grid.carbon import CarbonFlow
 from worlds import run
 
 from cosim.errors import ModelError, ScenarioError
 from cosim.replay.exchange import replay
 from cosim.run import find
 from cosim.scenario import override
+from cosim.simulators.grid.carbon import CarbonFlow
 from cosim.trace import Trace
 from cosim.trace.compare import first_difference
 

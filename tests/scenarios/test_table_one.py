@@ -7,13 +7,13 @@ import math
 
 import numpy as np
 import pytest
-from cosim.simulators.analysis.metrics import preflight
-from cosim.simulators.grid.network.radial import read_feeder
 
 from cosim.clock import Clock
 from cosim.drivers.resolve import resolve
 from cosim.run import find
 from cosim.scenario import override
+from cosim.simulators.analysis.metrics import preflight
+from cosim.simulators.grid.network.radial import read_feeder
 
 MEMBERS = resolve(find("paper_literal")).params
 GRID, AIDC, WORK, CONTROL, TARIFF = (MEMBERS[m] for m in ("grid", "aidc", "workload", "controller", "tariff"))

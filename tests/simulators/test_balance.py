@@ -9,13 +9,13 @@ import h5py
 import numpy as np
 import pandapower
 import pytest
-from cosim.simulators.analysis.conservation import verify
 
 from cosim.errors import TraceError
 from cosim.experiment import Experiment
 from cosim.replay.exchange import replay
 from cosim.run import find
 from cosim.scenario import Member, Scenario, override
+from cosim.simulators.analysis.conservation import verify
 from cosim.trace import Trace
 from cosim.trace import writer as recorder
 

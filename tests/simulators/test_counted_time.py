@@ -8,17 +8,17 @@ import dataclasses
 
 import numpy as np
 import pytest
+from worlds import run
+
+from cosim.experiment import Experiment
+from cosim.run import find
+from cosim.scenario import override
 from cosim.simulators.analysis.conservation import verify
 from cosim.simulators.analysis.job_carbon import job_accounts
 from cosim.simulators.analysis.metrics import site_figures, summary
 from cosim.simulators.analysis.voltages import minute_voltages
 from cosim.simulators.reporting.data import FleetRun
 from cosim.simulators.reporting.sections import maps, sections
-from worlds import run
-
-from cosim.experiment import Experiment
-from cosim.run import find
-from cosim.scenario import override
 from cosim.trace import Trace
 from cosim.trace.series import counted, counted_time, over_counted, standing
 

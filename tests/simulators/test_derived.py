@@ -5,14 +5,14 @@ import shutil
 import h5py
 import numpy as np
 import pytest
-from cosim.simulators.aidc.equations import cooling_power_kw
-from cosim.simulators.aidc.plant.cooling import BALANCED, LITERAL, Cooling
-from cosim.simulators.analysis.conservation import verify
-from cosim.simulators.analysis.derived import _tower_bounds_kw
 
 from cosim.experiment import Experiment
 from cosim.run import find
 from cosim.scenario import override
+from cosim.simulators.aidc.equations import cooling_power_kw
+from cosim.simulators.aidc.plant.cooling import BALANCED, LITERAL, Cooling
+from cosim.simulators.analysis.conservation import verify
+from cosim.simulators.analysis.derived import _tower_bounds_kw
 from cosim.trace import Trace
 
 

@@ -5,11 +5,11 @@ import shutil
 
 import h5py
 import pytest
-from cosim.simulators.analysis.conservation import verify
 
 from cosim.experiment import Experiment
 from cosim.run import find
 from cosim.scenario import override
+from cosim.simulators.analysis.conservation import verify
 from cosim.trace import Trace
 
 

@@ -6,9 +6,9 @@ import math
 from typing import Any
 
 import pytest
-from cosim.simulators.profile import SHAPES, SLOTS, ForecastProfile, Profile
 
 from cosim.errors import ScenarioError
+from cosim.simulators.profile import SHAPES, SLOTS, ForecastProfile, Profile
 
 NETWORK = {
     "base_kv": 10.0,

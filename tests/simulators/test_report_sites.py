@@ -2,13 +2,13 @@
 
 import numpy as np
 import pytest
-from cosim.simulators.reporting import sites
-from cosim.simulators.reporting.data import FleetRun
 from scipy import stats
 
 from cosim.experiment import Experiment
 from cosim.run import find
 from cosim.scenario import override
+from cosim.simulators.reporting import sites
+from cosim.simulators.reporting.data import FleetRun
 from cosim.trace import Trace
 
 COLOURS = {"aidc1": "site0", "aidc2": "site1", "aidc3": "site2"}

@@ -5,12 +5,12 @@ at the same times. The warm-up ends at 3 min and the run at 13. The GPUs suffice
 """
 
 import pytest
-from cosim.simulators.analysis.conservation import verify
-from cosim.simulators.analysis.jobs import served_to, unfinished_to
 from worlds import run
 
 from cosim.run import find
 from cosim.scenario import override
+from cosim.simulators.analysis.conservation import verify
+from cosim.simulators.analysis.jobs import served_to, unfinished_to
 from cosim.trace import Trace
 
 JOB_TO, QUERY_TO, GTO = 6e5, 6e4, 1e9

@@ -1,13 +1,13 @@
 """The time-of-use tariff: its windows, their ends, and the forecast."""
 
 import pytest
-from cosim.simulators.tariff import TimeOfUse, TimeOfUseParams, price_usd_per_kwh
 from worlds import run
 
 from cosim.errors import ScenarioError
 from cosim.params import validate
 from cosim.run import find
 from cosim.scenario import override
+from cosim.simulators.tariff import TimeOfUse, TimeOfUseParams, price_usd_per_kwh
 from cosim.trace import Trace
 
 BASE, PEAK, OFF = 0.1, 0.3, 0.03

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import torch
-from cosim.agents.learn.spec import AgentType, TeamSpec
 from torch import Tensor, nn
 from torch.nn import functional
+
+from cosim.agents.learn.spec import AgentType, TeamSpec
 
 HIDDEN_GAIN = 2.0**0.5
 SMALL_GAIN = 0.01

@@ -21,10 +21,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from cosim.agents.learn.action_maps import CONCENTRATION_MIN, LOGIT_MAX, ActionTables, places_of
-from cosim.agents.learn.spec import AgentType, Choice, width
 from torch import Tensor, nn
 from torch.nn import functional
+
+from cosim.agents.learn.action_maps import CONCENTRATION_MIN, LOGIT_MAX, ActionTables, places_of
+from cosim.agents.learn.spec import AgentType, Choice, width
 
 _LOG_2PI = float(np.log(2.0 * np.pi))
 _SHARE_MIN = 1e-5

@@ -12,6 +12,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
 from cosim.agents.learn.config import Learning
 from cosim.agents.learn.networks.blocks import (
     SMALL_GAIN,
@@ -27,8 +30,6 @@ from cosim.agents.learn.networks.blocks import (
 from cosim.agents.learn.networks.distributions import Noise
 from cosim.agents.learn.networks.network import ALL, Decoding, Drawn, PolicyNetwork
 from cosim.agents.learn.spec import TeamSpec
-from torch import Tensor, nn
-from torch.nn import functional
 
 
 class Mat(PolicyNetwork):

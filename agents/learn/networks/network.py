@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
+from torch import Tensor, nn
+
 from cosim.agents.learn.config import Learning
 from cosim.agents.learn.networks.blocks import SMALL_GAIN, Groups, Init, ModulesOf, Output
 from cosim.agents.learn.networks.distributions import Actions, Noise
 from cosim.agents.learn.spec import AgentType, Simplex, TeamSpec
-from torch import Tensor, nn
-
 from cosim.errors import ScenarioError
 
 ALL = slice(None)

@@ -10,6 +10,9 @@ Rows: B02-04, T09, Z02.
 from __future__ import annotations
 
 import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
 from cosim.agents.learn.config import Learning
 from cosim.agents.learn.networks.blocks import (
     HIDDEN_GAIN,
@@ -23,8 +26,6 @@ from cosim.agents.learn.networks.blocks import (
 )
 from cosim.agents.learn.networks.network import PolicyNetwork
 from cosim.agents.learn.spec import TeamSpec
-from torch import Tensor, nn
-from torch.nn import functional
 
 
 class MatDec(PolicyNetwork):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+
 from cosim.simulators.aidc.compiled.jit import SOURCES, entry
 from cosim.simulators.aidc.compiled.records import ARRIVAL
 

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+
+from cosim.errors import ModelError, ScenarioError
 from cosim.simulators.aidc.adapter import AidcParams
 from cosim.simulators.aidc.compiled.admission import FINE, NO_WORK, NOT_FINITE, NOT_HERE, NOWHERE, TOO_LATE, admit
 from cosim.simulators.aidc.compiled.kernel import run, shift
@@ -46,8 +48,6 @@ from cosim.simulators.aidc.equations import (
 )
 from cosim.simulators.aidc.plant.cooling import supply_limits_degc
 from cosim.simulators.fleet import may_run
-
-from cosim.errors import ModelError, ScenarioError
 from cosim.units import format_time
 
 _CHANGING = ("sites", "classes", "jobs", "cohorts", "dues", "trainees")

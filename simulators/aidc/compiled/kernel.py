@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+
 from cosim.simulators.aidc.compiled import line as lines
 from cosim.simulators.aidc.compiled import pool as pools
 from cosim.simulators.aidc.compiled.jit import SOURCES, borrowed, entry, part
@@ -23,7 +24,6 @@ from cosim.simulators.aidc.compiled.records import (
 )
 from cosim.simulators.aidc.compiled.sums import nearest_tick
 from cosim.simulators.aidc.engine.slack import USABLE_RATIO
-
 from cosim.units import MIN_S
 
 _PARTIALS = 64

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+
 from cosim.simulators.aidc.compiled.heaps import expect, index_newcomers, pop_due, take_end, waits
 from cosim.simulators.aidc.compiled.jit import part
 from cosim.simulators.aidc.compiled.records import DROPPED, FINISHED, NOBODY

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from cosim.simulators.aidc.compiled.jit import part
 from cosim.simulators.aidc.engine.jobs import TICKS_PER_S
 

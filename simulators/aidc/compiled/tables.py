@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+
 from cosim.simulators.aidc.compiled.records import (
     CLASS,
     COHORT,

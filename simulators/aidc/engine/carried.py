@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-from cosim.simulators.aidc.engine.jobs import Job
 
 from cosim.errors import ScenarioError
+from cosim.simulators.aidc.engine.jobs import Job
 
 
 class Kept(NamedTuple):

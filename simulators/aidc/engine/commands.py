@@ -6,10 +6,9 @@ import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
+from cosim.errors import ModelError
 from cosim.simulators.aidc.engine.jobs import Job, jobs_of
 from cosim.simulators.fleet import JobClass, may_run
-
-from cosim.errors import ModelError
 
 
 def admitted(

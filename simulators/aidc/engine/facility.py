@@ -23,6 +23,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 
+from cosim.errors import ModelError
+from cosim.ports import Batch
 from cosim.simulators.aidc.engine.carried import Memory
 from cosim.simulators.aidc.engine.commands import admitted, whole_grants
 from cosim.simulators.aidc.engine.events import Cohort, EventClock
@@ -36,9 +38,6 @@ from cosim.simulators.aidc.engine.training import TrainingPool
 from cosim.simulators.aidc.equations import gpu_throughput_to_per_s
 from cosim.simulators.aidc.plant.cooling import Cooling, supply_limits_degc
 from cosim.simulators.fleet import JobClass, Site
-
-from cosim.errors import ModelError
-from cosim.ports import Batch
 from cosim.units import MIN_S, finite
 
 Watch = Callable[[float, tuple[int, ...]], None]

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from cosim.simulators.aidc.engine.jobs import Run
 
 from cosim.ports import Batch
+from cosim.simulators.aidc.engine.jobs import Run
 from cosim.units import HOUR_S
 
 Segment = tuple[float, ...]

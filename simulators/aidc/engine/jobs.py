@@ -7,10 +7,9 @@ from collections.abc import Iterable, Mapping
 from itertools import repeat
 from typing import NamedTuple
 
-from cosim.simulators.fleet import BATCH_COLUMNS
-
 from cosim.errors import ModelError
 from cosim.ports import Batch
+from cosim.simulators.fleet import BATCH_COLUMNS
 
 TICKS_PER_S = 2.0**26
 """Instants of a facility are whole ticks of 2^-26 s (15 ns). Up to four years such numbers, their sums and

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+
 from cosim.simulators.aidc.engine.interval import Segment
 from cosim.simulators.aidc.equations import (
     Cooling,

@@ -10,6 +10,7 @@ mean_up / (mean_up + mean_down) is up in the long run). Being without memory, it
 from __future__ import annotations
 
 import numpy as np
+
 from cosim.simulators.aidc.engine.jobs import tick_after
 
 

@@ -21,6 +21,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
+from cosim.errors import ModelError
 from cosim.simulators.aidc.engine.carried import Kept, Memory
 from cosim.simulators.aidc.engine.commands import admitted, whole_grants
 from cosim.simulators.aidc.engine.interval import SiteInterval, State
@@ -40,8 +41,6 @@ from cosim.simulators.aidc.engine.slack import MOST_S
 from cosim.simulators.aidc.equations import cooling_power_kw, distribution_loss_kw, it_at_inlet_kw, it_power_kw
 from cosim.simulators.aidc.plant.cooling import Cooling, supply_limits_degc
 from cosim.simulators.fleet import JobClass, Site
-
-from cosim.errors import ModelError
 from cosim.units import MIN_S, finite
 
 Reading = Literal["fractional", "integer"]

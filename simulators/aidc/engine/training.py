@@ -32,7 +32,6 @@ from cosim.simulators.aidc.engine.jobs import (
 from cosim.simulators.aidc.engine.slack import Claim
 from cosim.simulators.aidc.equations import gpu_throughput_to_per_s
 from cosim.simulators.fleet import JobClass
-
 from cosim.units import HOUR_S
 
 URGENT_S = HOUR_S

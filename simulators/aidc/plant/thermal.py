@@ -30,6 +30,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
+
+from cosim.errors import ScenarioError
 from cosim.simulators.aidc.engine.interval import Segment, SiteInterval
 from cosim.simulators.aidc.equations import (
     W_PER_KW,
@@ -46,8 +48,6 @@ from cosim.simulators.aidc.equations import (
 )
 from cosim.simulators.aidc.plant.ambient import Outside
 from cosim.simulators.aidc.plant.cooling import Cooling, mean_of_racks, per_rack, supply_limits_degc
-
-from cosim.errors import ScenarioError
 
 Thermal = Literal["static", "first_order"]
 Alarm = tuple[float, float, float]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
 from cosim.agents.fleet.observation import PACE_MIN, USUAL_LEAST
 from cosim.simulators.aidc.compiled import jit
 from cosim.simulators.aidc.compiled.jit import entry, part, sources_of

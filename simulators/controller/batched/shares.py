@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+
 from cosim.simulators.aidc.compiled.jit import part
 
 EPS = 1e-9

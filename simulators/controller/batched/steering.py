@@ -13,8 +13,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+
 from cosim.agents.fleet.heuristics import PolicyOptions
 from cosim.agents.fleet.rewards import Minute, hour_cost, loom, reward_of, terms_of
+from cosim.errors import ModelError, ScenarioError
 from cosim.simulators.aidc.compiled.fleet import CompiledFleet, FleetStep, Jobs
 from cosim.simulators.aidc.compiled.records import plain, records
 from cosim.simulators.controller.batched.decisions import WAITING, Arrived, Rules, look, operate, place
@@ -22,8 +24,6 @@ from cosim.simulators.controller.batched.scope import lacking
 from cosim.simulators.controller.params import guard_min
 from cosim.simulators.controller.steering import BASELINE, CONTROLLER, FLEET, GRID, WORKLOAD, Steering, emission_of
 from cosim.simulators.workload.arrivals import JobRows
-
-from cosim.errors import ModelError, ScenarioError
 from cosim.units import DAY_S, MIN_S
 
 _LEVELS = ("queued_jobs", "deferred_jobs", "running_jobs", "pending_work_to", "deferred_work_to", "late_jobs",

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import clarabel
 import numpy as np
-from cosim.simulators.grid.dispatch.conic import ConicProblem, Solution
-from cosim.simulators.grid.equations import Floats, Ints
 from scipy.sparse import coo_array, csc_array, csc_matrix, csr_array, diags_array, eye_array, vstack
 
 from cosim.errors import SolverError
+from cosim.simulators.grid.dispatch.conic import ConicProblem, Solution
+from cosim.simulators.grid.equations import Floats, Ints
 
 TOLERANCE = 1e-9
 ALMOST = 1e-6

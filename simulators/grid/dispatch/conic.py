@@ -18,10 +18,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from cosim.simulators.grid.equations import Floats, Ints
-from cosim.simulators.grid.network.feeder import Feeder
 from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array, vstack
+
+from cosim.simulators.grid.equations import Floats, Ints
+from cosim.simulators.grid.network.feeder import Feeder
 
 ELASTIC_V_FLOOR_PU = 0.7
 """A voltage may give way down to here before power goes unserved; below, loads trip anyhow."""

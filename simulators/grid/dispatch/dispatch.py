@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+
+from cosim.errors import ScenarioError, SolverError
 from cosim.simulators.grid.dispatch.clarabel_solver import ClarabelSolver
 from cosim.simulators.grid.dispatch.conic import ConicProblem, Limits, Solution, balance_rhs, costs, elastic, strict
 from cosim.simulators.grid.dispatch.gurobi_solver import CappedGurobi
@@ -33,8 +35,6 @@ from cosim.simulators.grid.equations import (
     radial_power_flow,
 )
 from cosim.simulators.grid.network.feeder import Feeder
-
-from cosim.errors import ScenarioError, SolverError
 
 NEGLIGIBLE_PU, NEGLIGIBLE_SHARE = 1e-5, 1e-6
 """Within a solver's tolerance: a voltage or substation power that far outside its limits is inside, a set point that

@@ -10,13 +10,13 @@ from dataclasses import replace
 from functools import cache
 
 import numpy as np
+from scipy.sparse import diags_array
+
+from cosim.errors import SolverError
 from cosim.simulators.grid.dispatch.conic import ConicProblem, Solution, Sources
 from cosim.simulators.grid.dispatch.nci_limits import Mixing, NciCaps, mixing, size
 from cosim.simulators.grid.equations import Floats
 from cosim.simulators.grid.network.feeder import Feeder
-from scipy.sparse import diags_array
-
-from cosim.errors import SolverError
 
 try:
     import gurobipy

@@ -13,12 +13,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from scipy.sparse import block_array, coo_array, csr_array, vstack
+
 from cosim.simulators.grid.dispatch.clarabel_solver import ClarabelSolver
 from cosim.simulators.grid.dispatch.conic import ConicProblem, Layout, balance_rhs, layout
 from cosim.simulators.grid.dispatch.dispatch import GAP_RATIO, LOSS_PRICES, PHANTOM_PU, Dispatch
 from cosim.simulators.grid.dispatch.surplus import curtailed_kw
 from cosim.simulators.grid.equations import Floats, Ints, cone_gap
-from scipy.sparse import block_array, coo_array, csr_array, vstack
 
 NARROWEST_PU = 1e-7
 """Between limits that leave a source one set point: room for an interior point."""

@@ -15,11 +15,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
+
 from cosim.simulators.grid.dispatch.conic import Limits, Sources
 from cosim.simulators.grid.dispatch.reduced import OperatingPoint, Reduced
 from cosim.simulators.grid.equations import Floats
 from cosim.simulators.grid.network.feeder import Feeder
-from numpy.typing import NDArray
 
 STEP_KW = 1.0
 """What 'one more kW' is: a limit that comes into or out of force within it makes a kink."""

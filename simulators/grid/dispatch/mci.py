@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from cosim.errors import SolverError
 from cosim.simulators.grid.dispatch.conic import Limits
 from cosim.simulators.grid.dispatch.dispatch import NEGLIGIBLE_PU, Dispatch
 from cosim.simulators.grid.dispatch.marginal import STEP_KW, Marginal, MarginalCarbon
@@ -23,8 +25,6 @@ from cosim.simulators.grid.dispatch.results import OPTIMAL, DispatchResult
 from cosim.simulators.grid.dispatch.sources import Source
 from cosim.simulators.grid.equations import Floats, Ints, generated_carbon
 from cosim.simulators.grid.network.feeder import Feeder
-
-from cosim.errors import SolverError
 
 DERIVATIVE, ONE_SIDED, NEAR_KINK, STALE, NO_VALUE = range(5)
 """Status of a bus's mci: the derivative, the same up and down; differences of dispatches with one kW more and less, at

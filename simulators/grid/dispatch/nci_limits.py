@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+
 from cosim.simulators.grid.dispatch.conic import ConicProblem, Sources
 from cosim.simulators.grid.equations import Floats, Ints
 from cosim.simulators.grid.network.feeder import Feeder

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from itertools import product
 
 import numpy as np
+
 from cosim.simulators.grid.dispatch.clarabel_solver import minimise_quadratic
 from cosim.simulators.grid.dispatch.reduced import Linear, OperatingPoint, Reduced
 from cosim.simulators.grid.equations import Floats, Ints

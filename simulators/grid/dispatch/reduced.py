@@ -11,11 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import coo_array, csc_array
+from scipy.sparse.linalg import SuperLU, splu
+
 from cosim.simulators.grid.dispatch.conic import Layout, Limits, Sources, strict
 from cosim.simulators.grid.equations import Floats, Ints
 from cosim.simulators.grid.network.feeder import Feeder
-from scipy.sparse import coo_array, csc_array
-from scipy.sparse.linalg import SuperLU, splu
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cosim.simulators.grid.equations import Complexes, Floats
-
 from cosim.errors import SolverError
+from cosim.simulators.grid.equations import Complexes, Floats
 
 OPTIMAL, ELASTIC, HELD = 0, 1, 2
 """Status: all limits met; a voltage outside its limits or power unserved; not solved, last values held."""

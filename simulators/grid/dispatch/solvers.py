@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 from typing import Literal, Protocol
 
+from cosim.errors import SolverError
 from cosim.simulators.grid.dispatch.clarabel_solver import ClarabelSolver
 from cosim.simulators.grid.dispatch.conic import ConicProblem, Solution, Sources
 from cosim.simulators.grid.dispatch.gurobi_solver import CappedGurobi, GurobiSolver
 from cosim.simulators.grid.dispatch.nci_limits import NciCaps
 from cosim.simulators.grid.equations import Floats
 from cosim.simulators.grid.network.feeder import Feeder
-
-from cosim.errors import SolverError
 
 SolverName = Literal["auto", "gurobi", "clarabel"]
 _log = logging.getLogger(__name__)

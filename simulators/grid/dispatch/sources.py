@@ -10,15 +10,15 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 import numpy as np
-from cosim.simulators.grid.dispatch.conic import Sources
-from cosim.simulators.grid.equations import Floats
-from cosim.simulators.grid.network.elements import Generator
-from cosim.simulators.grid.network.feeder import Feeder
 from pydantic import Field, model_validator
 
 from cosim.errors import ScenarioError, unknown
 from cosim.params import params
 from cosim.plausible import Intensity, Price
+from cosim.simulators.grid.dispatch.conic import Sources
+from cosim.simulators.grid.equations import Floats
+from cosim.simulators.grid.network.elements import Generator
+from cosim.simulators.grid.network.feeder import Feeder
 
 Capability = Literal["box", "circle", "power_factor"]
 _SAME_PU = 1e-9

@@ -11,9 +11,9 @@ Rows: E04, E08.
 from __future__ import annotations
 
 import numpy as np
+
 from cosim.simulators.grid.dispatch.conic import Sources
 from cosim.simulators.grid.equations import Floats
-
 from cosim.units import format_time
 
 EXPORT_KW = 1e-3

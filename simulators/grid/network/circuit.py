@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+
 from cosim.simulators.grid.equations import Ints
 from cosim.simulators.grid.network.feeder import Nodes
 from cosim.simulators.grid.network.files import Admittances

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from cosim.simulators.grid.equations import Floats
 
 from cosim.errors import CosimError, ScenarioError, cut
+from cosim.simulators.grid.equations import Floats
 from cosim.units import KW_PER_MW
 
 _ENDS = {"line": ("from_bus", "to_bus"), "trafo": ("hv_bus", "lv_bus"), "trafo3w": ("hv_bus", "mv_bus", "lv_bus"),

@@ -11,13 +11,13 @@ from functools import cached_property
 from typing import Annotated, Any
 
 import numpy as np
-from cosim.simulators.grid.equations import Complexes, Floats, Ints, RadialTree, radial_tree, sums
-from cosim.simulators.grid.network.elements import Generator
 from numpy.typing import NDArray
 from pydantic import Discriminator, Field, Tag
 
 from cosim.errors import ScenarioError, listed, unknown
 from cosim.params import params
+from cosim.simulators.grid.equations import Complexes, Floats, Ints, RadialTree, radial_tree, sums
+from cosim.simulators.grid.network.elements import Generator
 from cosim.units import KW_PER_MW
 
 

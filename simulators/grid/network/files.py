@@ -23,16 +23,16 @@ import pandapower.control
 import pandapower.networks
 import pandapower.timeseries
 import pandas
-from cosim.simulators.grid.equations import Complexes, Floats, Ints
-from cosim.simulators.grid.network import file_scan as netscan
-from cosim.simulators.grid.network.feeder import LineList
-from cosim.simulators.grid.network.file_scan import Asked, Hostile
 from pandapower.auxiliary import LoadflowNotConverged
 from pandapower.io_utils import JSONSerializableClass
 from pandapower.pypower import idx_brch, idx_bus
 
 from cosim.errors import ScenarioError, cut
 from cosim.limits import is_file
+from cosim.simulators.grid.equations import Complexes, Floats, Ints
+from cosim.simulators.grid.network import file_scan as netscan
+from cosim.simulators.grid.network.feeder import LineList
+from cosim.simulators.grid.network.file_scan import Asked, Hostile
 from cosim.units import KW_PER_MW
 
 SIMBENCH = "simbench:"

@@ -12,6 +12,8 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+
+from cosim.errors import ModelError, ScenarioError
 from cosim.simulators.grid.equations import Complexes, Floats, Ints, sums
 from cosim.simulators.grid.network.circuit import branch_names, ends_of, nodes_of
 from cosim.simulators.grid.network.elements import (
@@ -38,8 +40,6 @@ from cosim.simulators.grid.network.files import (
     stored,
 )
 from cosim.simulators.grid.network.radial import read_feeder
-
-from cosim.errors import ModelError, ScenarioError
 from cosim.units import KW_PER_MW
 
 TOLERANCE_PU = 1e-11

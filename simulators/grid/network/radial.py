@@ -12,6 +12,9 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+from cosim.errors import ScenarioError
 from cosim.simulators.grid.equations import Complexes, Floats, Ints, sums
 from cosim.simulators.grid.network.circuit import element_names, ends_of, nodes_of
 from cosim.simulators.grid.network.elements import (
@@ -28,9 +31,6 @@ from cosim.simulators.grid.network.elements import (
 )
 from cosim.simulators.grid.network.feeder import Feeder, LineList, Nodes, orient
 from cosim.simulators.grid.network.files import Admittances, admittances, name_of, stamp_of, stored
-from numpy.typing import NDArray
-
-from cosim.errors import ScenarioError
 
 BASE_MVA = 1.0
 """Power base of a named network; pandapower's own `sn_mva` is a matter of its solver."""

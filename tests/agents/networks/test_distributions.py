@@ -5,13 +5,13 @@ import math
 import numpy as np
 import pytest
 import torch
-from cosim.agents.learn.action_maps import basis
-from cosim.agents.learn.networks.distributions import Actions, Noise
-from cosim.agents.learn.spec import AgentType, Choice, Interval, Simplex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from cosim.agents.learn.action_maps import basis
+from cosim.agents.learn.networks.distributions import Actions, Noise
+from cosim.agents.learn.spec import AgentType, Choice, Interval, Simplex
 from cosim.errors import ScenarioError
 
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from teams import mixed_team, site_team
+
 from cosim.agents.learn.config import METHODS, Learning
 from cosim.agents.learn.networks.blocks import attend, attend_all, causal
 from cosim.agents.learn.team import Team
-from teams import mixed_team, site_team
-
 from cosim.errors import ScenarioError
 
 B = 6

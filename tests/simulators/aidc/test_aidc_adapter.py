@@ -8,9 +8,6 @@ from typing import Annotated
 
 import mosaik
 import pytest
-from cosim.simulators.aidc.adapter import DataCenters
-from cosim.simulators.aidc.equations import crac
-from cosim.simulators.aidc.plant.cooling import BALANCED, LITERAL, TABLE2
 from mosaik.starters import PythonStarter
 from pydantic import Field
 
@@ -18,6 +15,9 @@ from cosim.adapter import Adapter
 from cosim.errors import ModelError, ScenarioError
 from cosim.params import params
 from cosim.ports import Port
+from cosim.simulators.aidc.adapter import DataCenters
+from cosim.simulators.aidc.equations import crac
+from cosim.simulators.aidc.plant.cooling import BALANCED, LITERAL, TABLE2
 
 JOB_CLASSES = {
     "llm": {"kind": "train", "work_to": 6.91e8, "deadline_s": "720min", "to_per_gpu_min": 6e4, "kw_per_to_s": 7e-4,

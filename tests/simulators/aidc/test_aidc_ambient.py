@@ -7,6 +7,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cosim.errors import ModelError, ScenarioError
+from cosim.experiment import Experiment
+from cosim.run import find
+from cosim.scenario import Link, Member, override
 from cosim.scenarios.ieee33_climate import COOLING
 from cosim.simulators.aidc.equations import (
     cooling_power_kw,
@@ -18,13 +25,6 @@ from cosim.simulators.aidc.equations import (
 from cosim.simulators.aidc.plant.ambient import Ambient, Outside, Weather, wet_bulb_degc
 from cosim.simulators.aidc.plant.cooling import CORRECTED, Cooling
 from cosim.simulators.analysis.conservation import verify
-from hypothesis import given
-from hypothesis import strategies as st
-
-from cosim.errors import ModelError, ScenarioError
-from cosim.experiment import Experiment
-from cosim.run import find
-from cosim.scenario import Link, Member, override
 from cosim.trace import Trace
 
 NOTHING = Outside()

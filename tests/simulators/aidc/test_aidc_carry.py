@@ -7,12 +7,12 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from cosim.simulators.aidc.adapter import DataCenters, SlotDataCenters
-from cosim.simulators.aidc.site import EVENTS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosim.errors import ScenarioError
+from cosim.simulators.aidc.adapter import DataCenters, SlotDataCenters
+from cosim.simulators.aidc.site import EVENTS
 
 MIN_S, MINUTES = 60.0, 30
 CLASSES = {

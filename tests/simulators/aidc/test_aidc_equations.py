@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
+
 from cosim.simulators.aidc.equations import (
     aidc_power_kw,
     crac,
@@ -17,7 +19,6 @@ from cosim.simulators.aidc.equations import (
     reactive_power_kvar,
 )
 from cosim.simulators.aidc.plant.cooling import CORRECTED, LITERAL, TABLE2, Cooling, cop, supply_limits_degc
-from pydantic import ValidationError
 
 SUPPLY_DEGC = (18.0, 19.0, 20.0, 21.0, 22.0, 23.0)
 IT_KW = tuple(float(kw) for kw in range(100, 381, 4))

@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 
 import pytest
+
+from cosim.errors import ModelError
 from cosim.simulators.aidc.engine import meter as meter_module
 from cosim.simulators.aidc.engine.facility import Facility
 from cosim.simulators.aidc.equations import crac
 from cosim.simulators.aidc.plant.cooling import CORRECTED
 from cosim.simulators.fleet import JobClass, Site
-
-from cosim.errors import ModelError
 
 SITE = Site(node=0, racks=1, gpus_per_rack=10, idle_kw=40.0)
 CLASSES = {

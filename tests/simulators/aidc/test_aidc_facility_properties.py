@@ -11,12 +11,13 @@ from fractions import Fraction
 from itertools import accumulate, pairwise
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from cosim.simulators.aidc.engine.facility import Facility
 from cosim.simulators.aidc.equations import cooling_power_kw
 from cosim.simulators.aidc.plant.cooling import CORRECTED
 from cosim.simulators.fleet import JobClass, Site
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 SITE = Site(node=0, racks=2, gpus_per_rack=6, idle_kw=30.0)
 SMOOTH = {  # 1 TO/s per job for a and b, 2 and 1 TO/s per block for c and d

@@ -11,6 +11,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
+from cosim.errors import ScenarioError
+from cosim.experiment import Experiment
+from cosim.run import find
+from cosim.scenario import override
 from cosim.simulators.aidc.adapter import DataCenters, SlotDataCenters
 from cosim.simulators.aidc.engine.facility import Facility
 from cosim.simulators.aidc.engine.racks import Racks
@@ -18,11 +23,6 @@ from cosim.simulators.aidc.plant.cooling import CORRECTED
 from cosim.simulators.analysis.conservation import verify
 from cosim.simulators.analysis.job_carbon import job_accounts
 from cosim.simulators.fleet import JobClass, Site
-
-from cosim.errors import ScenarioError
-from cosim.experiment import Experiment
-from cosim.run import find
-from cosim.scenario import override
 from cosim.trace import Trace
 
 SITE = Site(node=0, racks=5, gpus_per_rack=2, idle_kw=40.0)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from cosim.simulators.aidc.engine.inference import InferenceQueue
 from cosim.simulators.aidc.engine.jobs import Job
 from cosim.simulators.fleet import JobClass
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 CHAT = JobClass(kind="inf", work_to=1.0, deadline_s=100.0, to_per_gpu_min=60.0, kw_per_to_s=1.0)
 STEP = st.one_of(

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cosim.simulators.aidc.equations import cooling_power_kw, distribution_loss_kw, free_cooling_ratio, water_kg_per_h
-from cosim.simulators.aidc.plant.cooling import CORRECTED
-from cosim.simulators.analysis.conservation import verify
 
 from cosim.experiment import Experiment
 from cosim.run import find
 from cosim.scenario import override
+from cosim.simulators.aidc.equations import cooling_power_kw, distribution_loss_kw, free_cooling_ratio, water_kg_per_h
+from cosim.simulators.aidc.plant.cooling import CORRECTED
+from cosim.simulators.analysis.conservation import verify
 from cosim.trace import Trace
 
 LOSSES = {"loss_no_load_ratio": 0.02, "loss_linear_ratio": 0.03, "loss_square_ratio": 0.01, "auxiliary_kw": 5.0}

@@ -8,16 +8,16 @@ import math
 from fractions import Fraction
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cosim.errors import ModelError, ScenarioError
 from cosim.simulators.aidc.adapter import DataCenters, SlotDataCenters
 from cosim.simulators.aidc.engine.facility import Facility
 from cosim.simulators.aidc.engine.slots import SlotFacility
 from cosim.simulators.aidc.equations import cooling_power_kw
 from cosim.simulators.aidc.plant.cooling import CORRECTED
 from cosim.simulators.fleet import JobClass, Site
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from cosim.errors import ModelError, ScenarioError
 
 SITE = Site(node=0, racks=1, gpus_per_rack=12, idle_kw=40.0)
 CLASSES = {  # in a slot of 60 s a GPU does 10 TO of fit and 6 TO of chat

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 
 import pytest
-from cosim.simulators.aidc.engine.facility import Facility
-from cosim.simulators.aidc.plant.cooling import CORRECTED
-from cosim.simulators.fleet import JobClass, Site
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosim.errors import ScenarioError
 from cosim.params import validate
+from cosim.simulators.aidc.engine.facility import Facility
+from cosim.simulators.aidc.plant.cooling import CORRECTED
+from cosim.simulators.fleet import JobClass, Site
 
 SITE = Site(node=0, racks=1, gpus_per_rack=12, idle_kw=40.0)
 FIT = {"kind": "train", "work_to": 480, "deadline_s": 900, "to_per_gpu_min": 60, "kw_per_to_s": 2.0,

@@ -6,6 +6,13 @@ import math
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cosim.errors import ScenarioError
+from cosim.experiment import Experiment
+from cosim.run import find
+from cosim.scenario import override
 from cosim.simulators.aidc.engine.interval import SiteInterval
 from cosim.simulators.aidc.equations import air_kw_per_k, cooling_power_kw, crac, inlet_factor
 from cosim.simulators.aidc.plant.ambient import Outside
@@ -16,13 +23,6 @@ from cosim.simulators.reporting.air import air
 from cosim.simulators.reporting.data import FleetRun
 from cosim.simulators.reporting.events import events
 from cosim.simulators.reporting.sites import uses
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from cosim.errors import ScenarioError
-from cosim.experiment import Experiment
-from cosim.run import find
-from cosim.scenario import override
 from cosim.trace import Trace
 
 NOWHERE = Outside()

@@ -7,6 +7,9 @@ import sys
 import numba
 import numpy as np
 import pytest
+
+from cosim.errors import ModelError, ScenarioError
+from cosim.params import validate
 from cosim.simulators.aidc.adapter import AidcParams
 from cosim.simulators.aidc.compiled.fleet import CompiledFleet, Jobs, outcome_of
 from cosim.simulators.aidc.compiled.jit import entry
@@ -15,9 +18,6 @@ from cosim.simulators.aidc.engine.carried import pack, unpack
 from cosim.simulators.aidc.engine.facility import Facility
 from cosim.simulators.aidc.engine.racks import Racks
 from cosim.simulators.aidc.plant.cooling import supply_limits_degc
-
-from cosim.errors import ModelError, ScenarioError
-from cosim.params import validate
 
 TICK_S = 60.0
 SITES = {"left": {"node": 1, "racks": 2, "gpus_per_rack": 6, "idle_kw": 30.0},

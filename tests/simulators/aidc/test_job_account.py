@@ -10,17 +10,17 @@ from statistics import quantiles
 import h5py
 import numpy as np
 import pytest
+
+from cosim.errors import TraceError
+from cosim.experiment import Experiment
+from cosim.run import find
+from cosim.scenario import override
 from cosim.simulators.aidc.equations import inlet_factor
 from cosim.simulators.analysis.cooling import coolings
 from cosim.simulators.analysis.job_carbon import job_accounts
 from cosim.simulators.analysis.jobs import waits
 from cosim.simulators.analysis.metrics import site_figures, summary
 from cosim.simulators.analysis.receipts import main
-
-from cosim.errors import TraceError
-from cosim.experiment import Experiment
-from cosim.run import find
-from cosim.scenario import override
 from cosim.trace import Trace
 
 STRESS = {"controller.policy": "random", "workload.rate_scale": 1.6, "workload.inf_size_scale": 0.05,

@@ -16,9 +16,6 @@ from functools import cache
 
 import numpy as np
 import pytest
-from cosim.simulators.aidc.engine.facility import Facility
-from cosim.simulators.aidc.plant.cooling import CORRECTED
-from cosim.simulators.fleet import JobClass, Site
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
@@ -27,6 +24,9 @@ from scipy.stats import poisson
 from scipy.stats import t as student_t
 
 from cosim.seeds import stream
+from cosim.simulators.aidc.engine.facility import Facility
+from cosim.simulators.aidc.plant.cooling import CORRECTED
+from cosim.simulators.fleet import JobClass, Site
 
 REPLICATIONS, WARMUP_JOBS, JOBS = 20, 200, 2000
 UNIT_S = 60.0  # mean service time

@@ -3,12 +3,13 @@
 from itertools import permutations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from cosim.simulators.aidc.engine.facility import Facility
 from cosim.simulators.aidc.engine.slack import MOST_S, slack_s
 from cosim.simulators.aidc.plant.cooling import CORRECTED
 from cosim.simulators.fleet import JobClass, Site
-from hypothesis import given
-from hypothesis import strategies as st
 
 NEVER_BINDS = 1e9
 JOBS = st.lists(st.tuples(st.integers(1, 20).map(float), st.integers(1, 60).map(float), st.integers(1, 3)),

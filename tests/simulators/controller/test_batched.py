@@ -5,6 +5,8 @@ from types import FunctionType, SimpleNamespace
 
 import numpy as np
 import pytest
+from test_vector import random_actions
+
 from cosim.agents.fleet.allocation import (
     deal,
     gpu_blocks,
@@ -18,6 +20,11 @@ from cosim.agents.fleet.heuristics import GpuRule, share_blocks
 from cosim.agents.learn.team import Team
 from cosim.agents.learn.training import LAST, LOG
 from cosim.agents.train import main
+from cosim.errors import ModelError, ScenarioError
+from cosim.learning.batch import BatchEnvironments, lacking
+from cosim.learning.environment import engine_of, vector_env
+from cosim.learning.vector import Environments, learning_scenario
+from cosim.scenario import override
 from cosim.scenarios.ieee33 import SCENARIO as IEEE33
 from cosim.scenarios.ieee33_climate import SCENARIO as CLIMATE
 from cosim.scenarios.ieee33_economic import SCENARIO as ECONOMIC
@@ -25,13 +32,6 @@ from cosim.scenarios.ieee33_power import SCENARIO as POWER
 from cosim.scenarios.paper_literal import SCENARIO as LITERAL
 from cosim.scenarios.two_bus import SCENARIO as TWO_BUS
 from cosim.simulators.controller.batched import shares
-from test_vector import random_actions
-
-from cosim.errors import ModelError, ScenarioError
-from cosim.learning.batch import BatchEnvironments, lacking
-from cosim.learning.environment import engine_of, vector_env
-from cosim.learning.vector import Environments, learning_scenario
-from cosim.scenario import override
 
 # --- whole things from ratios -----------------------------------------------------------------------------------------
 

@@ -4,15 +4,15 @@ import math
 from collections import Counter
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from cosim.agents.fleet.decision import Operation
+from cosim.errors import ModelError, ScenarioError
 from cosim.simulators.aidc.adapter import DataCenters
 from cosim.simulators.controller.adapter import Controller
 from cosim.simulators.tariff import TimeOfUse
 from cosim.simulators.workload.adapter import Arrivals
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
-from cosim.errors import ModelError, ScenarioError
 
 CLASSES = {
     "llm": {"kind": "train", "work_to": 6.91e8, "deadline_s": "12h", "to_per_gpu_min": 6e4, "kw_per_to_s": 7e-4,

@@ -1,18 +1,18 @@
 """What policies are told of the plant, and that the oracle drives the real data centers with it."""
 
 import pytest
+
 from cosim.agents.fleet import learned
 from cosim.agents.fleet.policies import POLICIES
-from cosim.simulators.aidc.equations import crac, inlet_factor
-from cosim.simulators.aidc.plant.cooling import TABLE2
-from cosim.simulators.controller.params import ControllerParams, energy_of
-
 from cosim.drivers.resolve import resolve
 from cosim.errors import ScenarioError
 from cosim.experiment import Experiment
 from cosim.params import validate
 from cosim.run import find
 from cosim.scenario import override
+from cosim.simulators.aidc.equations import crac, inlet_factor
+from cosim.simulators.aidc.plant.cooling import TABLE2
+from cosim.simulators.controller.params import ControllerParams, energy_of
 from cosim.trace import Trace
 
 CLASSES = {"llm": {"kind": "train", "work_to": 6.91e8, "deadline_s": "12h", "to_per_gpu_min": 6e4, "kw_per_to_s": 7e-4}}

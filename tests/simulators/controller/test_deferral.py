@@ -4,22 +4,22 @@ import math
 
 import numpy as np
 import pytest
+
 from cosim.agents.fleet.actions import site_parts
 from cosim.agents.fleet.decision import FleetFacts
 from cosim.agents.fleet.heuristics import PolicyOptions
 from cosim.agents.fleet.observation import Sight
 from cosim.agents.fleet.policies import make_policy
 from cosim.agents.fleet.team_arrays import TeamView
-from cosim.scenarios._study import JOB_CLASSES
-from cosim.simulators.controller.deferral import DeferralRules, latest_release_s, permitted, too_long, waiting_jobs
-from cosim.simulators.controller.params import ControllerParams, facts_of, guard_min
-
 from cosim.drivers.resolve import resolve
 from cosim.errors import ScenarioError
 from cosim.experiment import Experiment
 from cosim.params import validate
 from cosim.run import find
 from cosim.scenario import override
+from cosim.scenarios._study import JOB_CLASSES
+from cosim.simulators.controller.deferral import DeferralRules, latest_release_s, permitted, too_long, waiting_jobs
+from cosim.simulators.controller.params import ControllerParams, facts_of, guard_min
 from cosim.trace import Trace
 
 MIN, HOUR = 60.0, 3600.0

@@ -4,13 +4,13 @@ import copy
 
 import numpy as np
 import pytest
-from cosim.agents.fleet.actions import decision_of
-from cosim.scenarios.ieee33 import SCENARIO as IEEE33
 from test_vector import random_actions
 
+from cosim.agents.fleet.actions import decision_of
 from cosim.drivers.resolve import resolve
 from cosim.learning.vector import Environment, learning_scenario
 from cosim.scenario import override
+from cosim.scenarios.ieee33 import SCENARIO as IEEE33
 
 
 @pytest.mark.parametrize("options", [{}, {"controller.rounding": "stateless", "controller.long_deferrals": "mask"}])

@@ -2,19 +2,19 @@
 
 import numpy as np
 import pytest
-from cosim.agents.fleet.heuristics import PolicyOptions
-from cosim.agents.fleet.policies import make_policy
-from cosim.scenarios.ieee33 import SCENARIO as IEEE33
-from cosim.scenarios.ieee33_power import SCENARIO as POWER
-from cosim.scenarios.two_bus import SCENARIO as TWO_BUS
 from test_vector import random_actions
 
+from cosim.agents.fleet.heuristics import PolicyOptions
+from cosim.agents.fleet.policies import make_policy
 from cosim.drivers.resolve import resolve
 from cosim.errors import ScenarioError
 from cosim.experiment import Experiment
 from cosim.learning.environment import vector_env
 from cosim.learning.vector import Environment, learning_scenario
 from cosim.scenario import override
+from cosim.scenarios.ieee33 import SCENARIO as IEEE33
+from cosim.scenarios.ieee33_power import SCENARIO as POWER
+from cosim.scenarios.two_bus import SCENARIO as TWO_BUS
 from cosim.trace import Trace
 
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pandapower as pp
 import pytest
-from cosim.simulators.grid.ac import AcPowerFlow
-from cosim.simulators.grid.network.powerflow import AcNetwork
 
 from cosim.errors import ScenarioError, SolverError
+from cosim.simulators.grid.ac import AcPowerFlow
+from cosim.simulators.grid.network.powerflow import AcNetwork
 
 SUBSTATION = {"node": 0, "kg_per_kwh": 0.3, "price_usd_per_kwh": 0.1}
 TWO_BUSES = {"base_kv": 10.0, "lines": [{"from_bus": 0, "to_bus": 1, "r_ohm": 2.0, "x_ohm": 4.0}]}

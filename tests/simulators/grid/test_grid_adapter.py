@@ -6,10 +6,10 @@ import math
 from typing import Any
 
 import pytest
-from cosim.simulators.grid.adapter import CefDispatch
-from cosim.simulators.grid.ports import REALISED
 
 from cosim.errors import ScenarioError, SolverError
+from cosim.simulators.grid.adapter import CefDispatch
+from cosim.simulators.grid.ports import REALISED
 
 TWO_BUSES = {
     "base_kv": 10.0,

@@ -6,17 +6,17 @@ import math
 
 import numpy as np
 import pytest
+from worlds import run
+
+from cosim.errors import ScenarioError, SolverError
+from cosim.run import find
+from cosim.scenario import override
 from cosim.simulators.grid.adapter import CefDispatch
 from cosim.simulators.grid.dispatch.conic import Limits, balance_rhs
 from cosim.simulators.grid.dispatch.dispatch import ELASTIC, OPTIMAL, Dispatch, Source
 from cosim.simulators.grid.dispatch.nci_limits import NciCaps, size
 from cosim.simulators.grid.network.feeder import BaseLoad, Line, LineList
 from cosim.simulators.grid.network.radial import read_feeder
-from worlds import run
-
-from cosim.errors import ScenarioError, SolverError
-from cosim.run import find
-from cosim.scenario import override
 from cosim.trace import Trace
 from cosim.trace.compare import first_difference
 

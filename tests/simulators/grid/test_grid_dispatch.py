@@ -7,6 +7,10 @@ import logging
 import numpy as np
 import pandapower
 import pytest
+from networktruth import branch_carbon
+
+from cosim.errors import ScenarioError, SolverError
+from cosim.params import validate
 from cosim.simulators.grid.dispatch import gurobi_solver
 from cosim.simulators.grid.dispatch.clarabel_solver import ClarabelSolver
 from cosim.simulators.grid.dispatch.conic import Limits, balance_rhs, elastic
@@ -15,10 +19,6 @@ from cosim.simulators.grid.equations import generated_carbon
 from cosim.simulators.grid.network.feeder import BaseLoad, Line, LineList
 from cosim.simulators.grid.network.powerflow import AcCheck
 from cosim.simulators.grid.network.radial import read_feeder
-from networktruth import branch_carbon
-
-from cosim.errors import ScenarioError, SolverError
-from cosim.params import validate
 
 SUBSTATION = {"substation": Source(0, 0.30)}
 TABLE_I = {

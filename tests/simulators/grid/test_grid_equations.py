@@ -6,6 +6,10 @@ import numpy as np
 import pandapower
 import pandapower.networks
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from networktruth import branch_carbon
+
 from cosim.simulators.grid.equations import (
     SPARSE_ABOVE_BUSES,
     generated_carbon,
@@ -13,9 +17,6 @@ from cosim.simulators.grid.equations import (
     radial_power_flow,
     radial_tree,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from networktruth import branch_carbon
 
 
 def ints(*values: int) -> np.ndarray:

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from cosim.errors import ModelError, ScenarioError
 from cosim.simulators.grid.adapter import CefDispatch
 from cosim.simulators.grid.dispatch.clarabel_solver import ClarabelSolver
 from cosim.simulators.grid.dispatch.conic import Limits, balance_rhs, strict
@@ -15,8 +17,6 @@ from cosim.simulators.grid.dispatch.horizon import Ramps, joint
 from cosim.simulators.grid.dispatch.sources import Source, in_pu
 from cosim.simulators.grid.network.feeder import BaseLoad, Line, LineList
 from cosim.simulators.grid.network.radial import read_feeder
-
-from cosim.errors import ModelError, ScenarioError
 
 NETWORK = {"base_kv": 10.0, "lines": [{"from_bus": 0, "to_bus": 1, "r_ohm": 2.0, "x_ohm": 4.0}],
            "loads": [{"bus": 1, "p_kw": 100.0}]}

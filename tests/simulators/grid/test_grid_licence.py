@@ -5,8 +5,8 @@ import subprocess
 import sys
 
 import pytest
-from cosim.simulators.grid.dispatch.gurobi_solver import FREE_LICENCE_VARIABLES
 
+from cosim.simulators.grid.dispatch.gurobi_solver import FREE_LICENCE_VARIABLES
 from cosim.trace import Trace
 
 gurobipy = pytest.importorskip("gurobipy")

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cosim.simulators.analysis.voltages import minute_voltages
-from cosim.simulators.grid.equations import radial_power_flow, radial_tree, radial_voltages
-from cosim.simulators.grid.network.powerflow import AcCheck
-from cosim.simulators.grid.network.radial import read_feeder
 from worlds import run
 
 from cosim.experiment import Result
 from cosim.run import find
 from cosim.scenario import override
+from cosim.simulators.analysis.voltages import minute_voltages
+from cosim.simulators.grid.equations import radial_power_flow, radial_tree, radial_voltages
+from cosim.simulators.grid.network.powerflow import AcCheck
+from cosim.simulators.grid.network.radial import read_feeder
 from cosim.trace import Trace
 
 AT = {"aidc1": 8, "aidc2": 28, "aidc3": 32}

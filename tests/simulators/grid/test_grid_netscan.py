@@ -10,11 +10,11 @@ import pandapower
 import pandapower.control
 import pandas
 import pytest
-from cosim.simulators.grid.network import file_scan as netscan
-from cosim.simulators.grid.network.files import stored
 from pandapower.io_utils import to_dict_of_dfs
 
 from cosim.errors import ScenarioError
+from cosim.simulators.grid.network import file_scan as netscan
+from cosim.simulators.grid.network.files import stored
 
 MARK = "trojan_of_netscan"
 

@@ -10,6 +10,8 @@ import numpy as np
 import pandapower as pp
 import pandapower.networks
 import pytest
+
+from cosim.errors import ScenarioError
 from cosim.simulators.grid.ac import AcPowerFlow
 from cosim.simulators.grid.adapter import CefDispatch
 from cosim.simulators.grid.equations import radial_power_flow
@@ -17,8 +19,6 @@ from cosim.simulators.grid.network.elements import Generator
 from cosim.simulators.grid.network.feeder import BaseLoad, Line, LineList
 from cosim.simulators.grid.network.powerflow import AcCheck
 from cosim.simulators.grid.network.radial import feeder_of, read_feeder
-
-from cosim.errors import ScenarioError
 
 THREE_LINES = LineList(
     base_kv=10.0,

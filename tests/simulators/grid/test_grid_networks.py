@@ -15,10 +15,10 @@ import networkrun
 import pandapower as pp
 import pandapower.networks
 import pytest
-from cosim.simulators.grid.network.files import stored
-from cosim.simulators.grid.network.radial import feeder_of
 
 from cosim.errors import ScenarioError
+from cosim.simulators.grid.network.files import stored
+from cosim.simulators.grid.network.radial import feeder_of
 
 NUMBERS = itertools.count()
 SMALL = {"vm_pu": 1e-7, "loss_kw": 1e-4, "nci_kg_per_kwh": 1e-6, "fed_kw": 1e-3, "own_check": 1e-4}

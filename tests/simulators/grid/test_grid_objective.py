@@ -7,16 +7,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cosim.simulators.grid.dispatch.conic import Limits
-from cosim.simulators.grid.dispatch.dispatch import Dispatch, Source
-from cosim.simulators.grid.dispatch.mci import ONE_SIDED, MciOfDispatch
-from cosim.simulators.grid.network.feeder import Line, LineList
-from cosim.simulators.grid.network.radial import read_feeder
 from worlds import run
 
 from cosim.errors import ScenarioError, SolverError
 from cosim.params import validate
 from cosim.run import find
+from cosim.simulators.grid.dispatch.conic import Limits
+from cosim.simulators.grid.dispatch.dispatch import Dispatch, Source
+from cosim.simulators.grid.dispatch.mci import ONE_SIDED, MciOfDispatch
+from cosim.simulators.grid.network.feeder import Line, LineList
+from cosim.simulators.grid.network.radial import read_feeder
 from cosim.trace import Trace
 
 SHORT = LineList(base_kv=10.0, lines=(Line(0, 1, 1e-4, 1e-4),))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from cosim.simulators.grid.network.powerflow import AcCheck
-from cosim.simulators.grid.network.radial import read_feeder
-from cosim.simulators.grid.opendss import OpenDss
 from worlds import run
 
 from cosim.errors import ScenarioError
 from cosim.run import find
+from cosim.simulators.grid.network.powerflow import AcCheck
+from cosim.simulators.grid.network.radial import read_feeder
+from cosim.simulators.grid.opendss import OpenDss
 from cosim.trace import Trace
 from cosim.trace.compare import first_difference
 

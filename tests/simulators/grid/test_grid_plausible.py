@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pandapower
 import pytest
+
+from cosim.errors import ModelError, SolverError
 from cosim.simulators.grid.ac import AcPowerFlow
 from cosim.simulators.grid.adapter import CefDispatch
 from cosim.simulators.grid.network.radial import read_feeder
-
-from cosim.errors import ModelError, SolverError
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+
 from cosim.simulators.grid.dispatch.conic import Limits
 from cosim.simulators.grid.dispatch.dispatch import Dispatch
 from cosim.simulators.grid.dispatch.recovery import ALL_CORNERS

@@ -6,11 +6,11 @@ import math
 from typing import Any
 
 import pytest
-from cosim.simulators.grid.series import IntensitySeries, SeriesParams
 
 from cosim.errors import ScenarioError
 from cosim.params import validate
 from cosim.plausible import stated_intensity
+from cosim.simulators.grid.series import IntensitySeries, SeriesParams
 from cosim.units import SUFFIXES
 
 HEADER = "datetime,carbon_intensity,DE\n"

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
+from cosim.errors import SolverError
+from cosim.experiment import Experiment
+from cosim.replay.exchange import replay
+from cosim.run import find
+from cosim.scenario import override
 from cosim.simulators.analysis.conservation import verify
 from cosim.simulators.grid.ac import AcPowerFlow
 from cosim.simulators.grid.dispatch.conic import Limits
@@ -12,12 +18,6 @@ from cosim.simulators.grid.dispatch.results import OPTIMAL
 from cosim.simulators.grid.dispatch.sources import Source
 from cosim.simulators.grid.network.feeder import LineList
 from cosim.simulators.grid.network.radial import read_feeder
-
-from cosim.errors import SolverError
-from cosim.experiment import Experiment
-from cosim.replay.exchange import replay
-from cosim.run import find
-from cosim.scenario import override
 from cosim.trace import Trace
 
 LINES = LineList(base_kv=10.0, lines=[{"from_bus": k, "to_bus": k + 1, "r_ohm": 0.4, "x_ohm": 0.4} for k in range(3)])

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from cosim.simulators.analysis.lambda_sweep import main, sweep
 from cosim.simulators.grid.dispatch.dispatch import Source
 from cosim.simulators.grid.network.feeder import BaseLoad, Line, LineList

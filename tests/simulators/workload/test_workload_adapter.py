@@ -4,13 +4,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cosim.simulators.fleet import BATCH_COLUMNS
-from cosim.simulators.workload.adapter import Arrivals, ArrivalsParams
-from cosim.simulators.workload.azure_llm import AzureLlm, AzureLlmParams
 
 from cosim import seeds
 from cosim.errors import ScenarioError
 from cosim.params import validate
+from cosim.simulators.fleet import BATCH_COLUMNS
+from cosim.simulators.workload.adapter import Arrivals, ArrivalsParams
+from cosim.simulators.workload.azure_llm import AzureLlm, AzureLlmParams
 
 SAMPLE = str(Path(__file__).parents[2] / "data" / "azure_llm_sample.csv")
 CLASSES = {

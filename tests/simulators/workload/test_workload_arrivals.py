@@ -4,9 +4,10 @@ import math
 
 import numpy as np
 import pytest
-from cosim.simulators.workload.arrivals import ArrivalRate, arrivals_of, instants_s, merge, rate_per_min, whole_jobs
 from hypothesis import given
 from hypothesis import strategies as st
+
+from cosim.simulators.workload.arrivals import ArrivalRate, arrivals_of, instants_s, merge, rate_per_min, whole_jobs
 
 RATE = ArrivalRate(2.0, 1.0, 60.0, 0.0, 0.5)
 LLM = ArrivalRate(0.0585, 0.0117, 120.0, 0.0, 0.0062)

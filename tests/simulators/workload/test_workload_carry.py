@@ -5,13 +5,13 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
+
+from cosim.experiment import Experiment
+from cosim.run import find
 from cosim.simulators.workload.adapter import Arrivals
 from cosim.simulators.workload.azure_llm import AzureLlm
 from cosim.simulators.workload.cluster import ClusterTrace
 from cosim.simulators.workload.recorded import RecordedJobs
-
-from cosim.experiment import Experiment
-from cosim.run import find
 
 CLASSES = {"task": {"kind": "train", "work_to": 1e3, "deadline_s": 600.0, "to_per_gpu_min": 60.0, "kw_per_to_s": 1e-3},
            "chat": {"kind": "inf", "work_to": 1.0, "deadline_s": 30.0, "to_per_gpu_min": 60.0, "kw_per_to_s": 1e-3}}

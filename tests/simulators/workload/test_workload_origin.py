@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
+
+from cosim.errors import ScenarioError
 from cosim.simulators.workload.azure_llm import AzureLlm
 from cosim.simulators.workload.cluster import ClusterTrace
 from cosim.simulators.workload.origin import check_cover
-
-from cosim.errors import ScenarioError
 from cosim.tables.dates import instant
 
 CLASSES = {"task": {"kind": "train", "work_to": 1e3, "deadline_s": 600.0, "to_per_gpu_min": 60.0, "kw_per_to_s": 1e-3},

@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 import pytest
-from cosim.simulators.workload.adapter import Arrivals
-from cosim.simulators.workload.shapes import BurstPath, Bursts, shape_factors
 
 from cosim.errors import CosimError
+from cosim.simulators.workload.adapter import Arrivals
+from cosim.simulators.workload.shapes import BurstPath, Bursts, shape_factors
 
 H = 3600.0
 CLASSES = {"chat": {"kind": "inf", "work_to": 1.0, "deadline_s": "1min", "to_per_gpu_min": 60.0, "kw_per_to_s": 0.7},

@@ -6,13 +6,13 @@ import json
 
 import numpy as np
 import pytest
+
+from cosim.errors import ScenarioError
 from cosim.simulators.workload import tasks
 from cosim.simulators.workload.adapter import Arrivals
 from cosim.simulators.workload.cluster import ClusterTrace
 from cosim.simulators.workload.layouts import TaskColumns
 from cosim.simulators.workload.tasks import TaskFile
-
-from cosim.errors import ScenarioError
 
 OPENB = ("name,cpu_milli,memory_mib,num_gpu,gpu_milli,gpu_spec,qos,pod_phase,creation_time,deletion_time,"
          "scheduled_time\n")

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cosim.simulators.workload import traces
-from cosim.simulators.workload.rows import instants
-from cosim.simulators.workload.traces import TokenWork, read_azure_llm
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cosim.errors import ScenarioError
+from cosim.simulators.workload import traces
+from cosim.simulators.workload.rows import instants
+from cosim.simulators.workload.traces import TokenWork, read_azure_llm
 
 SAMPLE = Path(__file__).parents[2] / "data" / "azure_llm_sample.csv"
 HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
