@@ -409,8 +409,10 @@ def speed() -> str:
 
 
 def renamed() -> str:
-    """Names of version 0.1 and those of today, of modules that changed more than the package they are in."""
-    moved = importlib.import_module("cosim.imports")._MOVED
+    """Names of version 0.1 and those of today, of modules that changed more than the package they are in, and of
+    classes that left their module."""
+    imports = importlib.import_module("cosim.imports")
+    moved = imports._MOVED | {then: f"{now}:{then.partition(':')[2]}" for then, now in imports._LEFT.items()}
     return _table(("version 0.1", "today"), [(f"`{then}`", f"`{now}`") for then, now in sorted(moved.items())])
 
 

@@ -80,8 +80,8 @@ SITE = (
     Port("clipped_commands", "out", "supply temperatures of this tick that were out of limits", sign=">= 0"),
     Port("done_jobs", "out", "jobs finished or dropped in the tick; at the end those still inside",
          kind="event", table="jobs"),
-    Port("gpu_runs", "out", "GPUs that training jobs held until some time of the tick, since when; those of "
-         "inference are held from start to end", kind="event", table="gpu_runs"),
+    Port("gpu_runs", "out", "GPUs that training jobs held until some time of the tick, since when; of "
+         "inference those lost with a rack, all else is in the jobs' gpus", kind="event", table="gpu_runs"),
     Port("power", "out", "power inside the tick, means over aidc.trace_step_s, where that is set: site, time_s "
          "(begin), p_kw, it_kw, cooling_kw", kind="event", table="power"),
     Port("alarms", "out", "times at which inlets were above their limit (24): site, begin_s, end_s, highest inlet_degc "

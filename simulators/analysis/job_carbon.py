@@ -140,25 +140,31 @@ def _shared(use: np.ndarray, total: np.ndarray, uses: _Uses, rows: int) -> np.nd
 
 def _uses(trace: Trace, site: str, jobs: dict[str, np.ndarray], job_classes: dict[str, JobClass], time_s: np.ndarray,
           tick_s: float) -> _Uses:
-    """GPU time by job and tick: from the table of runs, and of jobs without any from their start to their end."""
+    """GPU time by job and tick: from the table of runs, and of jobs whose row has its GPUs from start to end."""
     end_s = float(time_s[-1]) + tick_s
     runs = trace.table("gpu_runs") or {c: np.empty(0) for c in ("id", "site", "start_s", "end_s", "gpus")}
     of_site = runs["site"] == site
     order = np.argsort(jobs["id"], kind="stable")
     run_row = order[np.searchsorted(jobs["id"][order], runs["id"][of_site])] if of_site.any() else np.empty(0, int)
-    known = np.zeros(len(jobs["id"]), bool)
-    last = runs["start_s"][of_site] >= jobs["start_s"][run_row]  # runs before that ended with a rack, see `Facility`
-    known[run_row[last]] = True
-    gpus = np.zeros(len(known))
-    for m, job_class in job_classes.items():
-        if job_class.kind == "inf":
-            gpus[jobs["job_class"] == m] = job_class.gpus_per_block
-    whole = np.flatnonzero(~known & (gpus > 0) & np.isfinite(jobs["start_s"]))
+    gpus = jobs["gpus"] if "gpus" in jobs else _unlogged(jobs, job_classes, run_row, runs["start_s"][of_site])
+    whole = np.flatnonzero(np.isfinite(gpus) & np.isfinite(jobs["start_s"]))
     last_s = np.where(np.isfinite(jobs["end_s"]), jobs["end_s"], end_s)
     row = np.concatenate([run_row, whole])
     begin = np.concatenate([runs["start_s"][of_site], jobs["start_s"][whole]])
     end = np.concatenate([runs["end_s"][of_site], last_s[whole]])
     return _by_tick(row, begin, end, np.concatenate([runs["gpus"][of_site], gpus[whole]]), float(time_s[0]), tick_s)
+
+
+def _unlogged(jobs: dict[str, np.ndarray], job_classes: dict[str, JobClass], run_row: np.ndarray,
+              run_start_s: np.ndarray) -> np.ndarray:
+    """The column `gpus` for the traces of version 0.1, which lack it: an inference job held those of its class, unless
+    its last start is in the table of runs (earlier runs ended with a rack). `_agrees` refuses where this is not so."""
+    gpus = np.full(len(jobs["id"]), np.nan)
+    for m, job_class in job_classes.items():
+        if job_class.kind == "inf":
+            gpus[jobs["job_class"] == m] = job_class.gpus_per_block
+    gpus[run_row[run_start_s >= jobs["start_s"][run_row]]] = np.nan
+    return gpus
 
 
 def _by_tick(row: np.ndarray, begin_s: np.ndarray, end_s: np.ndarray, gpus: np.ndarray, first_s: float,

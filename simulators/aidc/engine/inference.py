@@ -87,9 +87,9 @@ class InferenceQueue(Tally):
         self.busy_gpus -= cohort.gpus
         self.trim_to += number * (work_to - self._to_per_s * (end_s - start_s))
         if self.rows is not None:
-            site = self.site
+            site, each = self.site, float(self._gpus_per_job)
             for job in jobs:
-                self.rows.append(row_of(job, site, start_s, end_s, work_to, FINISHED))
+                self.rows.append(row_of(job, site, start_s, end_s, work_to, FINISHED, each))
 
     def relay(self, cohort: Cohort, now_s: float) -> Cohort | None:
         """`finish` and `start` in one, where one job ends and the next in line takes its GPUs: what happens most at a
@@ -104,7 +104,7 @@ class InferenceQueue(Tally):
         self.finished_to += work_to
         self.trim_to += work_to - self._to_per_s * (end_s - start_s)
         if self.rows is not None:
-            self.rows.append(row_of(cohort.jobs[0], self.site, start_s, end_s, work_to, FINISHED))
+            self.rows.append(row_of(cohort.jobs[0], self.site, start_s, end_s, work_to, FINISHED, float(gpus)))
         job = self._line[self._head]
         assert job is not None  # there are no gaps
         self._head += 1
@@ -234,7 +234,7 @@ class InferenceQueue(Tally):
         for cohort in self._running:
             done_to = self._to_per_s * (now_s - cohort.start_s)
             for job in cohort.jobs:
-                yield row_of(job, self.site, cohort.start_s, math.nan, done_to, UNFINISHED)
+                yield row_of(job, self.site, cohort.start_s, math.nan, done_to, UNFINISHED, float(self._gpus_per_job))
         for job in self._who_waits():
             yield row_of(job, self.site, math.nan, math.nan, 0.0, UNFINISHED)
 

@@ -42,6 +42,7 @@ ROW_COLUMNS = (
     "end_s",  # when it finished or was dropped, NaN if it is still inside
     "deadline_s", "work_to",
     "done_to",  # work done; of a dropped job it is lost
+    "gpus",  # held from start_s to its end; NaN where the table of runs has them, or it never started
     "outcome",  # finished, dropped or unfinished
 )  # fmt: skip
 
@@ -62,10 +63,12 @@ def tick_after(time_s: float) -> float:
     return math.ceil(time_s * TICKS_PER_S) / TICKS_PER_S
 
 
-def row_of(job: Job, site: str, start_s: float, end_s: float, done_to: float, outcome: str) -> Row:
+def row_of(job: Job, site: str, start_s: float, end_s: float, done_to: float, outcome: str,
+           gpus: float = math.nan) -> Row:
     """The row of a job that ends (or is left) in this state."""
     id_, name, arrival_s, work_to, deadline_s, release_s, submit_s = job
-    return (id_, name, site, arrival_s, submit_s, release_s, start_s, end_s, deadline_s, work_to, done_to, outcome)
+    return (id_, name, site, arrival_s, submit_s, release_s, start_s, end_s, deadline_s, work_to, done_to,
+            gpus, outcome)
 
 
 def jobs_of(batch: Mapping[str, list], site: str, now_s: float) -> list[Job]:

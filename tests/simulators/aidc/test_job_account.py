@@ -22,6 +22,7 @@ from cosim.simulators.analysis.jobs import waits
 from cosim.simulators.analysis.metrics import site_figures, summary
 from cosim.simulators.analysis.receipts import main
 from cosim.trace import Trace
+from cosim.trace.series import scenario_of
 
 STRESS = {"controller.policy": "random", "workload.rate_scale": 1.6, "workload.inf_size_scale": 0.05,
           "shared.job_classes.llm.deadline_s": "100min", "shared.job_classes.vae.deadline_s": "50min",
@@ -46,6 +47,29 @@ def trace(request, tmp_path_factory):
     Experiment(override(find(name), settings), "native", 2 * 3600.0, path).run()
     with Trace(path) as opened:
         yield opened
+
+
+def test_gpus_of_a_job_are_logged_once(trace):
+    """Begun inference has those of its class in its row, or runs in `gpu_runs` (slots); training only runs."""
+    jobs, runs = trace.table("jobs"), trace.table("gpu_runs")
+    begun, of_runs = np.isfinite(jobs["start_s"]), np.isin(jobs["id"], runs["id"])
+    assert np.array_equal(np.isfinite(jobs["gpus"]), begun & ~of_runs)
+    classes = scenario_of(trace)["shared"]["job_classes"]
+    for name, row in classes.items():
+        held = jobs["gpus"][jobs["job_class"] == name]
+        held = held[np.isfinite(held)]
+        assert (held == JobClass(**row).gpus_per_block).all()
+        assert row["kind"] == "inf" or not held.size
+
+
+def test_a_trace_without_logged_gpus_gives_the_same(trace, tmp_path):
+    old = tmp_path / "old.h5"
+    shutil.copy(trace.path, old)
+    with h5py.File(old, "r+") as file:
+        del file["jobs/gpus"]
+    with Trace(old) as opened:
+        for then, now in zip(job_accounts(opened), job_accounts(trace), strict=True):
+            assert np.array_equal(then.gpu_s, now.gpu_s)
 
 
 def test_the_command_prints_sums_single_jobs_and_a_table(trace, tmp_path, capsys):
