@@ -21,6 +21,7 @@ from cosim.simulators.analysis.job_carbon import job_accounts
 from cosim.simulators.analysis.jobs import waits
 from cosim.simulators.analysis.metrics import site_figures, summary
 from cosim.simulators.analysis.receipts import main
+from cosim.simulators.fleet import JobClass
 from cosim.trace import Trace
 from cosim.trace.series import scenario_of
 
