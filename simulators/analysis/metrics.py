@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from cosim.imports import load
 from cosim.simulators.analysis.cooling import cooling_table
 from cosim.simulators.analysis.jobs import jobs_tables
 from cosim.simulators.analysis.site_series import intensity_of
-from cosim.simulators.fleet import HasRates, JobClass, OffersLoad, Site, may_run
+from cosim.simulators.fleet import HasRates, JobClass, Site, may_run
 from cosim.trace import Trace
 from cosim.trace.series import (
     Counted,
@@ -84,9 +85,10 @@ def preflight(resolved: Resolved) -> Digest:
     """Offered load per class against the GPUs that may run it; a warning above 95 %."""
     workload = resolved.params.get("workload")
     fleet = resolved.params.get("aidc")
-    offers = resolved.classes.get("workload")
+    offers: Any = resolved.classes.get("workload")
     digest = Digest()
-    if workload is None or fleet is None or not hasattr(fleet, "sites") or not isinstance(offers, OffersLoad):
+    if workload is None or fleet is None or not hasattr(fleet, "sites") or not hasattr(
+            offers, "offered_jobs_per_min"):
         return digest
     total = sum(s.gpus for s in fleet.sites.values())
     busy = 0.0
