@@ -170,7 +170,7 @@ def test_what_is_whole_is_saved(whole, tmp_path, capsys):
                     np.testing.assert_array_equal(after[path], before[path])
         for table in set(before.tables()) - {"jobs"}:
             for name, column in before.table(table).items():
-                assert (after.table(table)[name] == column).all()
+                np.testing.assert_array_equal(after.table(table)[name], column)
     assert inspect_main(["rescue", str(bad)]) == 5, "what was saved once is not overwritten"
 
 
@@ -179,7 +179,7 @@ def test_a_whole_trace_is_rescued_as_it_is(whole, tmp_path):
     with Trace(whole) as before, Trace(tmp_path / "r.h5") as after:
         for table in before.tables():
             for name, column in before.table(table).items():
-                assert (after.table(table)[name] == column).all()
+                np.testing.assert_array_equal(after.table(table)[name], column)
         for model in before.models():
             for port in before.ports(model):
                 np.testing.assert_array_equal(after[f"{model}/{port}"], before[f"{model}/{port}"])

@@ -236,6 +236,8 @@ def test_it_is_refused_and_what_it_names_is_not_opened(honest, tmp_path, attack)
 @pytest.mark.parametrize("attack", [external_group, external_storage],
                          ids=lambda attack: attack.__name__)
 def test_every_reader_refuses_it_in_one_line(honest, tmp_path, capsys, monkeypatch, reader, attack):
+    if reader == "figures":
+        pytest.importorskip("matplotlib", reason="needs the extra 'plot'")
     monkeypatch.chdir(tmp_path)
     _, secret = attacked(honest, tmp_path, attack)
     watched = [Opened(secret), Opened(secret.with_name("raw.bin"))]

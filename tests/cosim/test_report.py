@@ -504,7 +504,8 @@ def test_many_entities_are_a_table_of_colours_and_what_stands_still_is_told(tmp_
 def test_report_says_in_one_line_what_is_wrong(traces, tmp_path, capsys, monkeypatch):
     assert report.main([str(tmp_path / "none.h5")]) == TraceError.exit_code
     assert report.main([str(traces["plain"]), "--out", str(traces["plain"])]) == ScenarioError.exit_code
-    monkeypatch.setattr(report, "find_spec", lambda name: None)
+    monkeypatch.delitem(sys.modules, "cosim.reporting.paper", raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert report.main([str(traces["plain"]), "--figures", str(tmp_path)]) == ScenarioError.exit_code
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 3

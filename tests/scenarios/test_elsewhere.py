@@ -127,7 +127,8 @@ def test_a_grid_in_another_language_by_the_command_it_says(tmp_path, monkeypatch
 
 def test_serve_says_what_is_wrong(capsys):
     assert serve([]) == 2
-    assert "usage:" in capsys.readouterr().err
+    assert capsys.readouterr().err == ("cosim: the following arguments are required: PACKAGE.MODULE:CLASS, HOST:PORT; "
+                                       "see cosim serve --help\n")
     assert serve(["no.such:Grid", "127.0.0.1:1"]) == 2
     assert "cannot be imported" in capsys.readouterr().err
     assert serve(["json:JSONDecoder", "127.0.0.1:1"]) == 2
