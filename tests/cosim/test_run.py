@@ -11,9 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from worlds import BOXES_PY, GRIDLESS_PY
+from worlds import BOXES_PY, GRIDLESS_PY, steps_in
 
-from cosim.errors import TraceError
 from cosim.run import available, find, main
 from cosim.trace import Trace
 
@@ -52,15 +51,6 @@ def wait_for(condition, seconds=PATIENCE_S):
             return
         time.sleep(0.02)
     raise AssertionError("it did not happen in time")
-
-
-def minutes_in(path):
-    """Minutes a running trace shows to a reader from outside; 0 while a flush is in the middle of its writes."""
-    try:
-        with Trace(path) as trace:
-            return len(trace.time_s("aidc/Site"))
-    except (TraceError, KeyError, OSError, RuntimeError):
-        return 0
 
 
 def test_a_run_prints_its_summary_and_stores_its_trace(tmp_path, capsys):
@@ -230,7 +220,7 @@ def test_a_scenario_file_and_its_own_simulators(tmp_path):
 def test_ctrl_c_keeps_what_was_computed(tmp_path, driver, start):
     out = tmp_path / "t.h5"
     process = start(GRIDLESS_PY, "--out", out, "--until", "3000d", "--driver", driver)
-    wait_for(lambda: minutes_in(out) >= 60)
+    wait_for(lambda: steps_in(out, "aidc/Site") >= 60)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130
@@ -248,7 +238,7 @@ def test_ctrl_c_keeps_what_was_computed(tmp_path, driver, start):
 def test_kill_9_leaves_whole_hours(tmp_path, start):
     out = tmp_path / "t.h5"
     process = start(GRIDLESS_PY, "--out", out, "--until", "3000d")
-    wait_for(lambda: minutes_in(out) >= 60)
+    wait_for(lambda: steps_in(out, "aidc/Site") >= 60)
     process.kill()
     process.communicate(timeout=PATIENCE_S)
     with Trace(out) as trace:

@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 import pytest
 import xarray as xr
-from worlds import boxes, run
+from worlds import boxes, run, steps_in
 
 from cosim.errors import TraceError
 from cosim.ports import Port
@@ -243,15 +243,6 @@ def test_a_trace_documents_its_run(tmp_path):
     assert first_difference(path, replayed) is None
 
 
-def hours_in(path):
-    """Hours of the source that a reader from outside finds; 0 while a flush is in the middle of its writes."""
-    try:
-        with Trace(path) as trace:
-            return len(trace.time_s("src/Source")) // 60
-    except (TraceError, KeyError, OSError, RuntimeError):
-        return 0
-
-
 @pytest.mark.parametrize("pause_s", [0.0, 0.05, 0.11, 0.17, 0.23])
 def test_kill_9_leaves_a_readable_trace(tmp_path, pause_s):
     """Flushing all the time; killed in mid-run, most likely inside a flush: opens, says running, every dataset reads
@@ -264,7 +255,7 @@ def test_kill_9_leaves_a_readable_trace(tmp_path, pause_s):
                                env={**os.environ, "PYTHONPATH": f"{here}:{here.parent}:{here.parents[1]}"})
     try:
         deadline = time.monotonic() + 600
-        while not hours_in(path) and time.monotonic() < deadline:
+        while steps_in(path, "src/Source") < 60 and time.monotonic() < deadline:
             assert process.poll() is None, "it ended by itself"
             time.sleep(0.02)
         time.sleep(pause_s)
