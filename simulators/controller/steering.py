@@ -252,7 +252,9 @@ def _with_baseline(scenario: Any, members: dict[str, Any]) -> Any:
 def _offered(world: Any) -> dict[str, tuple[float, float]]:
     """Class -> (jobs/min, TO/job) of the workload, {} if it does not know."""
     workload = world.simulators.get(WORKLOAD)
-    return workload.offered_jobs_per_min(workload.params) if isinstance(workload, OffersLoad) else {}
+    if not isinstance(workload, Adapter) or not isinstance(workload, OffersLoad):
+        return {}
+    return workload.offered_jobs_per_min(workload.params)
 
 
 def emission_of(simulators: Mapping[str, Simulator], member: str) -> float | None:
