@@ -22,7 +22,7 @@ from cosim.simulators.aidc.equations import (
     water_kg_per_h,
 )
 from cosim.simulators.aidc.plant.cooling import Cooling
-from cosim.simulators.analysis.balance import Finding, NothingToCheck
+from cosim.simulators.analysis.balance import ALLOWED_PU, Finding, NothingToCheck
 from cosim.simulators.analysis.cooling import SITE, coolings, has_inertia
 from cosim.simulators.analysis.flows import (
     ALLOWED_KW,
@@ -32,7 +32,10 @@ from cosim.simulators.analysis.flows import (
     HELD,
     MEMBER,
     carried,
+    grid_params,
+    held,
     largest,
+    links_to,
     needs,
     refuse_replayed,
     where,
@@ -40,10 +43,10 @@ from cosim.simulators.analysis.flows import (
 from cosim.simulators.fleet import JobClass, Site
 from cosim.simulators.grid.dispatch.dispatch import NEGLIGIBLE_PU
 from cosim.trace import Trace
-from cosim.trace.series import end_of, recording_of, scenario_of, step_s
+from cosim.trace.series import recording_of, scenario_of, step_s
 from cosim.units import HOUR_S
 
-RATIO, ALLOWED_PU, ALLOWED_USD_PER_H = 1e-9, 1e-12, 1e-9
+RATIO, ALLOWED_USD_PER_H = 1e-9, 1e-9
 _PLANT = ("it_kw", "heat_imbalance_kw", "heat_removed_kw", "chiller_kw", "tower_kw", "loss_kw", "water_kg_per_h",
           "free_cooling_ratio", "supply_set_degc", "wet_bulb_degc", "dry_bulb_degc")
 
@@ -196,20 +199,17 @@ def cost(trace: Trace) -> Finding:
     where one is linked. USD/h."""
     needs(trace, "cost_usd_per_h", "p_source_kw")
     refuse_replayed(trace)
-    given = _params(trace).get("sources") or {}
+    given = grid_params(trace).get("sources") or {}
     names, times, power = trace.names(GRID, "source"), trace.time_s(GRID), trace[f"{GRID}/p_source_kw"][:, 0]
     price, square = (np.array([given.get(n, {}).get(field) or 0.0 for n in names])
                      for field in ("usd_per_kwh", "usd_per_kw2h"))
-    prices, known, wiring = np.tile(price, (len(times), 1)), ~_held(trace), trace.table("wiring")
-    scales = wiring.get("scale", np.ones(len(wiring.get("source", ()))))
-    for source, target, shift_s, scale in zip(wiring.get("source", ()), wiring.get("target", ()),
-                                              wiring.get("shift_s", ()), scales, strict=True):
-        end = end_of(target)
-        if (end.member, end.port) == (MEMBER, "price_usd_per_kwh"):
-            column, there = carried(trace, source, times - shift_s)
+    prices, known = np.tile(price, (len(times), 1)), ~held(trace)
+    for link in links_to(trace, MEMBER):
+        if link.target.port == "price_usd_per_kwh":
+            column, there = carried(trace, link, times)
             known &= there
             k = _substation(trace)
-            prices[:, k] = np.where(np.isnan(column), prices[:, k], scale * column)
+            prices[:, k] = np.where(np.isnan(column), prices[:, k], column)
     if not known.any():
         raise TraceError("no interval whose price is in the trace")
     by_hand = (prices * power).sum(axis=1) + power**2 @ square
@@ -238,7 +238,7 @@ def violations(trace: Trace) -> Finding:
     exports it, but for the substation, which holds its voltage."""
     needs(trace, "voltage_violation_pu", "vm_min_pu", "vm_max_pu")
     refuse_replayed(trace)
-    given = _params(trace)
+    given = grid_params(trace)
     if "vm_min_pu" not in given or "vm_max_pu" not in given:
         raise TraceError("the scenario gives no vm_min_pu and vm_max_pu of the grid")
     limits, left_out = (float(given["vm_min_pu"]), float(given["vm_max_pu"])), []
@@ -270,8 +270,7 @@ def _slacks(trace: Trace, limits: tuple[float, float]) -> Iterator[tuple[str, np
     yield "voltage_slack_bus_pu", np.abs(np.abs(slack).max(axis=1, keepdims=True) - said)
     if not trace.has(f"{BUS}/vm_pu"):
         return
-    bus_of = dict(zip(*(trace.table(f"{MEMBER}.buses").get(c, ()) for c in ("entity", "bus")), strict=True))
-    substation = trace.table(f"{MEMBER}.sources")["bus"][_substation(trace)]
+    bus_of, substation = _bus_of(trace), _substation_bus(trace)
     for k, entity in enumerate(trace.names(BUS)):
         if (bus := bus_of.get(entity)) in names and bus != substation:
             vm = trace[f"{BUS}/vm_pu"][: len(slack), k]
@@ -282,10 +281,9 @@ def _slacks(trace: Trace, limits: tuple[float, float]) -> Iterator[tuple[str, np
 
 def _v0_pu(trace: Trace, low: np.ndarray, high: np.ndarray) -> float:
     """The substation's voltage: as the scenario gives it, else as its bus was recorded, else 1."""
-    if (given := _params(trace).get("v0_pu")) is not None:
+    if (given := grid_params(trace).get("v0_pu")) is not None:
         return float(given)
-    bus_of = dict(zip(*(trace.table(f"{MEMBER}.buses").get(c, ()) for c in ("entity", "bus")), strict=True))
-    substation = trace.table(f"{MEMBER}.sources")["bus"][_substation(trace)]
+    bus_of, substation = _bus_of(trace), _substation_bus(trace)
     at = [k for k, entity in enumerate(trace.names(BUS)) if bus_of.get(entity) == substation]
     return float(trace[f"{BUS}/vm_pu"][0, at[0]]) if at and trace.has(f"{BUS}/vm_pu") else 1.0
 
@@ -311,13 +309,13 @@ def realised(trace: Trace) -> Finding:
         "losses and voltages that were realised, which need the demand of each bus in the interval that ended",), GRID)
 
 
-def _params(trace: Trace) -> dict:
-    return scenario_of(trace)["members"].get(MEMBER, {}).get("params", {})
+def _bus_of(trace: Trace) -> dict[str, str]:
+    """Bus entity -> bus, as the grid says."""
+    return dict(zip(*(trace.table(f"{MEMBER}.buses").get(c, ()) for c in ("entity", "bus")), strict=True))
 
 
-def _held(trace: Trace) -> np.ndarray:
-    count = len(trace.time_s(GRID))
-    return trace[f"{GRID}/status"][:, 0] == HELD if trace.has(f"{GRID}/status") else np.zeros(count, bool)
+def _substation_bus(trace: Trace) -> str:
+    return trace.table(f"{MEMBER}.sources")["bus"][_substation(trace)]
 
 
 def _substation(trace: Trace) -> int:
