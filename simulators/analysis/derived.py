@@ -23,7 +23,7 @@ from cosim.simulators.aidc.equations import (
 )
 from cosim.simulators.aidc.plant.cooling import Cooling
 from cosim.simulators.analysis.balance import ALLOWED_PU, Finding, NothingToCheck
-from cosim.simulators.analysis.cooling import SITE, coolings, has_inertia
+from cosim.simulators.analysis.cooling import SITE, coolings, has_inertia, needs_sites
 from cosim.simulators.analysis.flows import (
     ALLOWED_KW,
     ALLOWED_RATIO,
@@ -43,7 +43,7 @@ from cosim.simulators.analysis.flows import (
 from cosim.simulators.fleet import JobClass, Site
 from cosim.simulators.grid.dispatch.dispatch import NEGLIGIBLE_PU
 from cosim.trace import Trace
-from cosim.trace.series import recording_of, scenario_of, step_s
+from cosim.trace.series import scenario_of, step_s
 from cosim.units import HOUR_S
 
 RATIO, ALLOWED_USD_PER_H = 1e-9, 1e-9
@@ -56,13 +56,13 @@ _PLANT = ("it_kw", "heat_imbalance_kw", "heat_removed_kw", "chiller_kw", "tower_
 
 def backlog(trace: Trace) -> float:
     """Backlog = queued + deferred jobs, at the end of every tick."""
-    _needs(trace, "backlog_jobs", "queued_jobs", "deferred_jobs")
+    needs_sites(trace, "backlog_jobs", "queued_jobs", "deferred_jobs")
     return largest(trace[f"{SITE}/backlog_jobs"] - trace[f"{SITE}/queued_jobs"] - trace[f"{SITE}/deferred_jobs"])
 
 
 def site_ratios(trace: Trace) -> Finding:
     """PUE = power / IT power; shares are within 0 and 1, GPUs that are up within 0 and those of the site."""
-    _needs(trace, "pue", "p_kw", "it_kw", "free_gpu_ratio", "up_gpus", "free_cooling_ratio")
+    needs_sites(trace, "pue", "p_kw", "it_kw", "free_gpu_ratio", "up_gpus", "free_cooling_ratio")
     it_kw = trace[f"{SITE}/it_kw"]
     on = it_kw > 0.0
     pue = trace[f"{SITE}/pue"]
@@ -77,7 +77,7 @@ def site_ratios(trace: Trace) -> Finding:
 
 def missed_work(trace: Trace, jobs: Mapping[str, np.ndarray], minutes: int) -> float:
     """Work done of jobs that were dropped, of the minutes and of the rows; relative."""
-    _needs(trace, "missed_work_to")
+    needs_sites(trace, "missed_work_to")
     done = jobs["done_to"][jobs["outcome"] == "dropped"].sum()
     return abs(trace[f"{SITE}/missed_work_to"][:minutes].sum() - done) / max(done, 1.0)
 
@@ -85,7 +85,7 @@ def missed_work(trace: Trace, jobs: Mapping[str, np.ndarray], minutes: int) -> f
 def plant(trace: Trace) -> Finding:
     """Heat imbalance and water; chiller power = heat removed, less what left without it, / COP (22); relative. Tower
     power and losses, which bend over the IT power of a tick, within what their mean can be by (23)."""
-    _needs(trace, *_PLANT)
+    needs_sites(trace, *_PLANT)
     off: dict[str, np.ndarray] = {}
     columns = zip(trace.names(SITE), coolings(trace), _sites(trace), strict=True)
     for k, (name, cooling, site) in enumerate(columns):
@@ -170,18 +170,6 @@ def _highest_kw(trace: Trace, site: Site) -> float:
 def _sites(trace: Trace) -> list[Site]:
     shared = scenario_of(trace)["shared"]
     return [Site(**shared["sites"][name]) for name in trace.names(SITE)]
-
-
-def _needs(trace: Trace, *ports: str) -> None:
-    if SITE not in trace.models():
-        raise TraceError(f"no {SITE} in the trace")
-    if (path := recording_of(trace, SITE.split("/")[0])) is not None:
-        raise TraceError(f"the data centers are a recording, with jobs and plants of {path}: verify that")
-    missing = [p for p in ports if not trace.has(f"{SITE}/{p}")]
-    if missing:
-        raise TraceError(f"no {SITE}/{missing[0]} in the trace")
-    if not len(trace.time_s(SITE)):
-        raise TraceError("no minute of the sites is in the trace")
 
 
 def _worst(trace: Trace, off: Mapping[str, np.ndarray], allowed: float, left_out: tuple[str, ...] = (),
