@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cosim.agents.fleet.heuristics import PolicyOptions
+from cosim.agents.fleet.heuristics import PolicyOptions, queue_drain_to
 from cosim.agents.fleet.rewards import Minute, hour_cost, loom, reward_of, terms_of
 from cosim.errors import ModelError, ScenarioError
 from cosim.simulators.aidc.compiled.fleet import CompiledFleet, FleetStep, Jobs
@@ -33,7 +33,7 @@ from cosim.simulators.controller.steering import (
     emission_of,
 )
 from cosim.simulators.workload.arrivals import JobRows
-from cosim.units import DAY_S, MIN_S
+from cosim.units import DAY_S
 
 _OWN = ("site_carry", "owed", "jobs_so_far")
 _WAITING = 64
@@ -287,14 +287,10 @@ def _rules(steering: Steering, step_s: float) -> Rules:
     guard = guard_min(p, facts, step_s) or [-math.inf] * facts.n_sites
     leads, train = len(facts.deferrals_s), facts.train
     has = facts.deferrable or [[True] * leads] * len(train)
-
-    def drain_to(minutes: float) -> np.ndarray:
-        return np.array([x * min(minutes, t / MIN_S / 2.0) * b for x, t, b in zip(
-            facts.to_per_gpu_min, facts.deadline_s, facts.gpus_per_block, strict=True)])
-
     return Rules(
         np.array(facts.eligible), np.array(train, np.int64), np.array(facts.inf, np.int64),
         np.array(facts.gpus_per_block), np.array(facts.max_blocks), np.array(facts.to_per_gpu_min),
-        drain_to(p.drain_min), drain_to(PolicyOptions().drain_min), np.array(facts.gpus), np.array(guard, float),
+        np.array(queue_drain_to(facts, p.drain_min)), np.array(queue_drain_to(facts, PolicyOptions().drain_min)),
+        np.array(facts.gpus), np.array(guard, float),
         np.array(facts.deferrals_s, float), np.array(has, bool).reshape(len(train), leads),
         np.array(facts.top_to_per_s), p.long_deferrals != "as_printed", p.rounding == "carry", step_s)
