@@ -13,7 +13,6 @@ import numpy as np
 from cosim.digest import Digest
 from cosim.drivers.resolve import Resolved
 from cosim.errors import ScenarioError, TraceError, unknown
-from cosim.imports import load
 from cosim.plaintext import visible
 from cosim.trace import Trace
 
@@ -100,9 +99,10 @@ class Result:
 
     def report(self, path: str | os.PathLike[str] | None = None) -> Path:
         """Draw the page of pictures and return where it is (default: beside the trace)."""
+        from cosim.report import write_page
+
         trace = self._trace()
-        page: Path = load("cosim.report:write_page", "report")([trace], path, trusted=[trace])
-        return page
+        return write_page([trace], path, trusted=[trace])
 
     def _trace(self) -> Path:
         if self.path is None:

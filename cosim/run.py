@@ -30,7 +30,6 @@ from cosim.errors import CosimError, ScenarioError, TraceError
 from cosim.experiment import DRIVERS, Experiment
 from cosim.imports import old_names
 from cosim.progress import working
-from cosim.report import write_page
 from cosim.reporting.definition import live_tables
 from cosim.reporting.live import live_view
 from cosim.request import changed, default_out, find, shipped
@@ -133,6 +132,8 @@ def _run(args: argparse.Namespace) -> int:
         if args.rt_factor is not None:
             say(console, f"real time x {args.rt_factor:g}: behind by at most {experiment.control.lag_s:.3f} s")
     if (args.report or args.open) and result.path is not None:
+        from cosim.report import write_page
+
         with working("drawing the report", quiet=args.quiet):
             page = write_page([result.path], show=args.open, trusted=[result.path])
         say(console, f"report: {page}")
