@@ -172,8 +172,8 @@ def test_imports_go_down():
 GENERAL_WORDS = {"jobs", "gpus", "power", "status", "workload", "report"}
 """Names of ports, models and members that are words of their own: of units, of a run, of English."""
 EXAMPLES = {"cosim.run": {"grid", "Bus", "p_load_kw"}, "cosim.scenario": {"grid", "p_load_kw"},
-            "cosim.check": {"grid", "aidc", "p_load_kw"},
-            "cosim.console": {"grid"}, "cosim.replay.exchange": {"grid", "tariff"}}
+            "cosim.check": {"grid", "aidc"}, "cosim.console": {"grid", "p_load_kw"},
+            "cosim.replay.exchange": {"grid", "tariff"}}
 """In words for people: 'write member.port, for example grid.p_load_kw'."""
 
 
