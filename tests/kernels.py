@@ -5,6 +5,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from functools import cache
 
 import numpy as np
 
@@ -33,6 +34,7 @@ def said(words: list[str], environment: dict[str, str], ok: int = 0) -> str:
     return done.stdout
 
 
+@cache
 def that_matter() -> list[dict[str, str]]:
     """Of `here`, the first whose matrix products have other bits; none where the kernels are all the same."""
     usual = said(["-c", _PRODUCTS], {})

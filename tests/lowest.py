@@ -26,6 +26,7 @@ import tempfile
 import tomllib
 import venv
 from collections.abc import Iterable, Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -69,6 +70,7 @@ COMMANDS = {"mypy": (sys.executable, "tests/typecheck.py"),
 """What is not imported but run."""
 
 
+@cache
 def declared() -> dict[str, list[Requirement]]:
     """What setup.cfg asks for: `core`, and each extra."""
     config = configparser.ConfigParser(interpolation=None)

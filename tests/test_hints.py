@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
@@ -47,6 +48,7 @@ SET = re.compile(rf"--set ({PATH})(?==|\s|$|[.,;:)])|\bset ({PATH})=")
 NAMED = re.compile(rf"(?<![\w.])((?:{'|'.join([*MEMBERS, 'shared'])})\.[a-z§][\w§]*(?:\.[\w§]+)*)(?![\w§(\[*])")
 
 
+@cache
 def spoken() -> dict[str, str]:
     """'file:line' -> text of every string in an error, note, warning or description; what is put in is a '§'."""
     found = {}

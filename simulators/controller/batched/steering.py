@@ -74,8 +74,9 @@ class BatchSteering:
         self._waiting, self._numbers = np.zeros((n_envs, _WAITING), WAITING), np.zeros(n_envs, np.int64)
         self._idle = idle = simulators[FLEET].initial()
         shapes = dict.fromkeys(LEVELS, (n_envs, n, classes)) | dict.fromkeys(SITE_LEVELS, (n_envs, n))
-        self._state = {name: np.array(np.broadcast_to([idle[site][name] for site in self.facts.sites], shape), float)
-                       for name, shape in shapes.items()}
+        # in one order in memory and of one type, here and below: what is compiled is compiled anew for every other
+        self._state = {name: np.array(np.broadcast_to([idle[site][name] for site in self.facts.sites], shape), float,
+                                      order="C") for name, shape in shapes.items()}
         self._outside = {
             "price_usd_per_kwh": np.zeros(n_envs), "forecast_usd_per_kwh": np.zeros((n_envs, leads)),
             "nci_kg_per_kwh": np.zeros((n_envs, n)), "mci_kg_per_kwh": np.full((n_envs, n), math.nan),
@@ -136,7 +137,7 @@ class BatchSteering:
         self._time_s, self._placed, classes = time_s, None, len(self.facts.kinds)
         at = arrived.env * classes + arrived.job_class
         arrivals = np.bincount(at, minlength=self.n_envs * classes).astype(float).reshape(-1, classes)
-        work_to = np.bincount(at, arrived.work_to, self.n_envs * classes).reshape(-1, classes)
+        work_to = np.bincount(at, arrived.work_to, self.n_envs * classes).astype(float).reshape(-1, classes)
         by_lead, by_time, usual = look(self._rules, time_s, self._waiting, self._numbers, state["running_jobs"],
                                        state["queued_jobs"], state["pending_work_to"], arrivals, work_to)
         backlog, angle = state["queued_jobs"] + state["deferred_jobs"], 2.0 * math.pi * time_s / DAY_S

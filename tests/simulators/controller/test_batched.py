@@ -31,7 +31,7 @@ from cosim.scenarios.ieee33_economic import SCENARIO as ECONOMIC
 from cosim.scenarios.ieee33_power import SCENARIO as POWER
 from cosim.scenarios.paper_literal import SCENARIO as LITERAL
 from cosim.scenarios.two_bus import SCENARIO as TWO_BUS
-from cosim.simulators.controller.batched import shares
+from cosim.simulators.controller.batched import decisions, shares
 
 # --- whole things from ratios -----------------------------------------------------------------------------------------
 
@@ -159,6 +159,8 @@ def test_the_numbers_are_those_of_one_world_after_the_other(variant):
         agree(one.step(action), all_at_once.step(action), context)
     one.close()
     all_at_once.close()
+    compiled_for = [len(entry.signatures) for entry in (decisions.place, decisions.operate, decisions.look)]
+    assert compiled_for == [1, 1, 1], "arrays of another type or order in memory, for which all is compiled again"
 
 
 def test_staggered_twins_are_those_of_one_world_after_the_other():
