@@ -87,7 +87,7 @@ def demand(trace: Trace) -> Demand:
     return Demand(total, of_sites, error, known)
 
 
-class Link(NamedTuple):
+class WiredLink(NamedTuple):
     """A connection of the run: from a port, as the table 'wiring' writes it, to a port; what arrives is `scale` times
     what left `shift_s` before."""
 
@@ -97,7 +97,7 @@ class Link(NamedTuple):
     scale: float
 
 
-def links_to(trace: Trace, member: str) -> Iterator[Link]:
+def links_to(trace: Trace, member: str) -> Iterator[WiredLink]:
     """The connections to a member, in the order of the wiring."""
     wiring = trace.table("wiring")
     sources = wiring.get("source", ())
@@ -105,10 +105,10 @@ def links_to(trace: Trace, member: str) -> Iterator[Link]:
     for source, target, shift_s, scale in zip(sources, wiring.get("target", ()), wiring.get("shift_s", ()), scales,
                                               strict=True):
         if (end := end_of(target)).member == member:
-            yield Link(source, end, shift_s, scale)
+            yield WiredLink(source, end, shift_s, scale)
 
 
-def carried(trace: Trace, link: Link, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def carried(trace: Trace, link: WiredLink, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What a link brought at `times`, and whether each is in the trace: of a run cut off members end at different
     times."""
     times, (member, eid, port) = times - link.shift_s, end_of(link.source)
