@@ -8,10 +8,11 @@ import sys
 from cosim.conformance import check
 from cosim.console import (
     Console,
+    add_names,
     add_settings,
     add_trust,
-    assignments,
     command_parser,
+    names_of,
     plain_console,
     print_digest,
     run_command,
@@ -32,8 +33,7 @@ def parser() -> argparse.ArgumentParser:
                    help="package.module:Class; default: the scenario's own")
     p.add_argument("--scenario", default="ieee33", help="scenario it is tried in, a name or a file (default: ieee33)")
     add_settings(p)
-    p.add_argument("--map", dest="names", action="append", default=[], metavar="MEMBER.PORT=THEIRS",
-                   help="as in cosim run")
+    add_names(p, "as in cosim run")
     add_trust(p)
     return p
 
@@ -45,9 +45,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     use = {args.role: args.simulator} if args.simulator else {}
-    names = assignments(args.names, "--map", "member.port=theirs, e.g. grid.p_load_kw='P_load[MW]'")
     with working(f"checking {args.role}"):
-        scenario = changed(find(args.scenario, args.trust, use), use=use, names=names,
+        scenario = changed(find(args.scenario, args.trust, use), use=use, names=names_of(args.names),
                            settings=settings_of(args.settings))
         checks = check(scenario, args.role)
     _print(plain_console(), f"{args.role}: {scenario.members[args.role].simulator}", checks)

@@ -103,6 +103,11 @@ def settings_of(texts: Sequence[str]) -> dict[str, str]:
     return assignments(texts, "--set", "member.field=value, for example grid.lambda_kw_per_kg_h=0.1")
 
 
+def names_of(texts: Sequence[str]) -> dict[str, str]:
+    """What --map was given: our port or entity -> what a simulator calls it."""
+    return assignments(texts, "--map", "member.port=theirs, e.g. grid.p_load_kw='P_load[MW]'")
+
+
 def file_type(*endings: str) -> Callable[[str], Path]:
     """An argparse type: a file to write, of one of these endings, in a folder that is there."""
     def path_of(text: str) -> Path:
@@ -113,6 +118,11 @@ def file_type(*endings: str) -> Callable[[str], Path]:
             raise argparse.ArgumentTypeError(f"there is no folder {path.parent}")
         return path
     return path_of
+
+
+def add_names(parser: argparse.ArgumentParser, about: str) -> None:
+    """The option --map; `names_of` reads what it was given."""
+    parser.add_argument("--map", dest="names", action="append", default=[], metavar="MEMBER.PORT=THEIRS", help=about)
 
 
 def add_trust(parser: argparse.ArgumentParser) -> None:

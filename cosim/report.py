@@ -7,9 +7,10 @@ import sys
 import webbrowser
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
+from os import PathLike
 from pathlib import Path
 
-from cosim.console import add_trust, command_parser, run_command
+from cosim.console import PICTURES, add_trust, command_parser, run_command
 from cosim.errors import CosimError, ScenarioError, TraceError
 from cosim.imports import optional
 from cosim.plaintext import visible
@@ -20,7 +21,7 @@ from cosim.reporting.page import page
 from cosim.trace import Trace
 from cosim.units import parse_duration
 
-FORMATS = ("png", "svg", "pdf")
+FORMATS = tuple(ending.removeprefix(".") for ending in PICTURES)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -65,7 +66,7 @@ def _report(args: argparse.Namespace) -> int:
                          "trace holds, --debug where it failed") from err
 
 
-def write_page(traces: Sequence[str | Path], out: str | Path | None = None, *, show: bool = False,
+def write_page(traces: Sequence[str | Path], out: str | PathLike[str] | None = None, *, show: bool = False,
                trusted: Collection[str | Path] = ()) -> Path:
     """Make the page of some traces and return its path (default: the first trace's, ending in .html).
 

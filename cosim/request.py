@@ -37,6 +37,8 @@ from cosim.trust import SCENARIOS, available, foreign, is_trusted, refuse_foreig
 
 CODE = ".py"
 TRACE = ".h5"
+FILES = (CODE, *ENDINGS, TRACE)
+"""Endings of the files that are scenarios."""
 _ON_BASE = ("base", "name", "about", "set")
 _MOST_BASES = 8
 
@@ -59,7 +61,7 @@ def find(name: str | Path, trusted: Collection[str | Path] = (), replaced: Colle
     if os.sep in name or path.suffix or is_file(path):
         there = "" if is_file(path) else "no scenario file at "
         raise ScenarioError(f"{there}{cut(name)}: a scenario is a name from cosim run --list, or a file that ends in "
-                            f"{', '.join((CODE, *ENDINGS, TRACE))}")
+                            f"{', '.join(FILES)}")
     names = available()
     if name not in names:
         raise ScenarioError(unknown("scenario", name, names))

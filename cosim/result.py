@@ -13,9 +13,9 @@ import numpy as np
 from cosim.digest import Digest
 from cosim.drivers.resolve import Resolved
 from cosim.errors import ScenarioError, TraceError, unknown
-from cosim.imports import load
 from cosim.plaintext import visible
 from cosim.trace import Trace
+from cosim.trace.series import columns_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,7 +73,8 @@ class Result:
                 known = [*levels, *trace.tables(), *(f"{m}/{p}" for m, ports in levels.items() for p in ports)]
                 raise TraceError(f"{self.path}: {unknown('port, model or table', name, known)}")
             ports = [port] if port else levels[model]
-            columns = {key: values for port in ports for key, values in _columns(trace, model, port)}
+            columns = {(port, entity, *(label or ("",))): values for port in ports
+                       for (entity, *label), values in columns_of(trace, model, port)}
             frame = pd.DataFrame(columns, index=pd.Index(_dates(trace, model), name="time"))
             frame.columns = pd.MultiIndex.from_tuples(columns, names=("port", "entity", "label"))
             if name == model:
@@ -100,9 +101,10 @@ class Result:
 
     def report(self, path: str | os.PathLike[str] | None = None) -> Path:
         """Draw the page of pictures and return where it is (default: beside the trace)."""
+        from cosim.report import write_page
+
         trace = self._trace()
-        page: Path = load("cosim.report:write_page", "report")([trace], path, trusted=[trace])
-        return page
+        return write_page([trace], path, trusted=[trace])
 
     def _trace(self) -> Path:
         if self.path is None:
@@ -134,16 +136,6 @@ def _dates(trace: Trace, model: str) -> np.ndarray:
     """Dates of a model's samples, UTC."""
     start = np.datetime64(str(trace.attrs["start"]).removesuffix("Z"), "s")
     return (start + trace.time_s(model).astype("timedelta64[s]")).astype("datetime64[ns]")
-
-
-def _columns(trace: Trace, model: str, port: str) -> list[tuple[tuple[str, str, str], np.ndarray]]:
-    """((port, entity, label), values over time) of everything in a port."""
-    values, dims, names = trace[f"{model}/{port}"], trace.dims(f"{model}/{port}"), trace.names(model)
-    if not dims:
-        return [((port, entity, ""), values[:, k]) for k, entity in enumerate(names)]
-    labels = trace.names(model, dims[0])
-    return [((port, entity, label), values[:, k, j])
-            for k, entity in enumerate(names) for j, label in enumerate(labels)]
 
 
 def _data_set(trace: Trace, model: str) -> dict[str, dict]:

@@ -13,10 +13,12 @@ from typing import Any
 
 from cosim.console import (
     Console,
+    add_names,
     add_settings,
     add_trust,
     assignments,
     command_parser,
+    names_of,
     plain_console,
     print_digest,
     run_command,
@@ -30,7 +32,6 @@ from cosim.errors import CosimError, ScenarioError, TraceError
 from cosim.experiment import DRIVERS, Experiment
 from cosim.imports import old_names
 from cosim.progress import working
-from cosim.report import write_page
 from cosim.reporting.definition import live_tables
 from cosim.reporting.live import live_view
 from cosim.request import changed, default_out, find, shipped
@@ -54,9 +55,8 @@ def parser() -> argparse.ArgumentParser:
     add_settings(p)
     p.add_argument("--use", action="append", default=[], metavar="MEMBER=SIMULATOR",
                    help="another simulator in a member's place: package.module:Class, 'cmd: ...', 'connect: host:port'")
-    p.add_argument("--map", dest="names", action="append", default=[], metavar="MEMBER.PORT=THEIRS",
-                   help="what that simulator calls our port, e.g. grid.p_load_kw='P_load[MW]' (scaled by the units; a "
-                        "name without one takes @FACTOR), or our entities: 'grid.bus*=Bus-*'")
+    add_names(p, "what that simulator calls our port, e.g. grid.p_load_kw='P_load[MW]' (scaled by the units; a name "
+              "without one takes @FACTOR), or our entities: 'grid.bus*=Bus-*'")
     p.add_argument("--replay", action="append", default=[], metavar="MEMBER=FILE",
                    help="play a member's outputs from a trace, or a CSV or Parquet table, against the live others")
     add_trust(p)
@@ -133,6 +133,8 @@ def _run(args: argparse.Namespace) -> int:
         if args.rt_factor is not None:
             say(console, f"real time x {args.rt_factor:g}: behind by at most {experiment.control.lag_s:.3f} s")
     if (args.report or args.open) and result.path is not None:
+        from cosim.report import write_page
+
         with working("drawing the report", quiet=args.quiet):
             page = write_page([result.path], show=args.open, trusted=[result.path])
         say(console, f"report: {page}")
@@ -143,9 +145,8 @@ def _as_asked(args: argparse.Namespace) -> Scenario:
     """The scenario with everything the command line changes in it."""
     use = assignments(args.use, "--use", "member=package.module:Class, 'cmd: ...' or 'connect: host:port'")
     replays = assignments(args.replay, "--replay", "member=FILE, a trace or a table")
-    names = assignments(args.names, "--map", "member.port=theirs, e.g. grid.p_load_kw='P_load[MW]'")
     return changed(find(args.scenario, args.trust, [*use, *replays]), seed=args.seed, use=use, replays=replays,
-                   names=names, settings=settings_of(args.settings))
+                   names=names_of(args.names), settings=settings_of(args.settings))
 
 
 def _compare(console: Console, args: argparse.Namespace, result: Result) -> int:

@@ -22,9 +22,8 @@ BATCH_COLUMNS = ("id", "job_class", "arrival_s", "work_to", "deadline_s")
 
 @runtime_checkable
 class OffersLoad(Protocol):
-    """A workload that knows before a run what it will bring; of the class, as of the object."""
-
-    params: Any
+    """A workload that knows before a run what it will bring. A class meets it as its objects do, so it has methods
+    alone: an attribute that objects get would be missing of the class."""
 
     @classmethod
     def offered_jobs_per_min(cls, params: Any) -> dict[str, tuple[float, float]]:

@@ -75,6 +75,13 @@ def share_blocks(
     return given
 
 
+def queue_drain_to(facts: FleetFacts, drain_min: float) -> list[float]:
+    """(M,) work that one job's GPUs do while a queue is worked off: in `drain_min`, or in half the class's deadline if
+    that is less, TO."""
+    return [x * min(drain_min, t / MIN_S / 2.0) * b
+            for x, t, b in zip(facts.to_per_gpu_min, facts.deadline_s, facts.gpus_per_block, strict=True)]
+
+
 class GpuRule:
     """GPUs per class of one site, from what is queued and what has just been sent.
 
@@ -85,12 +92,11 @@ class GpuRule:
 
     def __init__(self, facts: FleetFacts, drain_min: float) -> None:
         self._facts = facts
-        drain_to = [x * min(drain_min, t / MIN_S / 2.0)  # work a GPU does while the queue drains
-                    for x, t in zip(facts.to_per_gpu_min, facts.deadline_s, strict=True)]
+        to = queue_drain_to(facts, drain_min)
         self._train, self._inf = facts.train, facts.inf
         self._train_blocks = [facts.gpus_per_block[m] for m in self._train]
         self._inf_blocks = [facts.gpus_per_block[m] for m in self._inf]
-        self._inf_drain_to = [drain_to[m] * facts.gpus_per_block[m] for m in self._inf]  # one job's GPUs
+        self._inf_drain_to = [to[m] for m in self._inf]
 
     def __call__(self, capacity: int, running_jobs: Vector, jobs: Vector, work_to: Vector) -> list[float]:
         """(M,) shares of `capacity` GPUs. running_jobs, jobs, work_to: (M,) running jobs, all released jobs, and

@@ -15,8 +15,6 @@ from cosim.console import OneLineParser, fail, run_command
 from cosim.errors import ScenarioError, unknown
 from cosim.imports import load, refuse_shadows
 
-_SCENARIO_FILES = (".py", ".h5", ".yaml", ".yml", ".json")
-
 
 def parser() -> argparse.ArgumentParser:
     """The command line before a subcommand takes over."""
@@ -58,6 +56,9 @@ def _no_command(args: argparse.Namespace) -> int:
     if args.name is None:
         parser().print_help()
         return 0
-    if args.name.endswith(_SCENARIO_FILES) or args.name in load("cosim.trust:available", "list of scenarios")():
+    from cosim.request import FILES
+    from cosim.trust import available
+
+    if args.name.endswith(FILES) or args.name in available():
         raise ScenarioError(f"'{args.name}' is a scenario, no command; write cosim run {args.name}")
     raise ScenarioError(unknown("command", args.name, COMMANDS))

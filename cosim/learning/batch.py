@@ -28,7 +28,18 @@ from cosim.drivers.native import NativeWorld
 from cosim.drivers.resolve import at, resolve
 from cosim.errors import CosimError, ScenarioError
 from cosim.imports import load
-from cosim.learning.vector import Arrays, Step, numeric, part_of, seed_of, steering_of, step_of, text_or_numbers
+from cosim.learning.vector import (
+    Arrays,
+    Step,
+    carry_as_state,
+    carry_of_state,
+    failure_in,
+    part_of,
+    seed_of,
+    steering_of,
+    step_of,
+    steps_ahead,
+)
 from cosim.scenario import Scenario
 
 
@@ -77,8 +88,7 @@ class BatchEnvironments:
             self._begin(b, {})
         self._look(np.ones(self.n_envs, bool))
         steps_a_day = self._resolved.until // self._step
-        over, first = self._stagger_over, [b - b % self.twins for b in self._indices]
-        ahead = np.array([steps_a_day * b // over if over else 0 for b in first])
+        ahead = np.array([steps_ahead(b, steps_a_day, self._stagger_over, self.twins) for b in self._indices])
         start = np.repeat(self._batch.steering.start()[None], self.n_envs, axis=0)
         for k in range(ahead.max()):
             self._go(start, ahead > k)
@@ -102,8 +112,7 @@ class BatchEnvironments:
             mine = {"seed": np.array(self._seeds[b]), "episode": np.array(self._episodes[b]),
                     "time": np.array(self._times[b]), "sent": np.array(self._sent[b], np.float64)}
             mine |= {f"now/{name}": array for name, array in now.items()}
-            for member, arrays in self._carried[b].items():
-                mine |= {f"carry/{member}/{name}": numeric(array) for name, array in arrays.items()}
+            mine |= carry_as_state(self._carried[b])
             out |= {f"{number}/{name}": array for name, array in mine.items()}
         return out
 
@@ -115,13 +124,7 @@ class BatchEnvironments:
         for b, number in enumerate(self._indices):
             mine = part_of(state, number, "sent")
             self._seeds[b], self._episodes[b] = int(mine["seed"]), int(mine["episode"])
-            carried: dict[str, Arrays] = {}
-            for key, array in mine.items():
-                head, _, rest = key.partition("/")
-                if head == "carry":
-                    member, _, name = rest.partition("/")
-                    carried.setdefault(member, {})[name] = text_or_numbers(array)
-            self._begin(b, carried)
+            self._begin(b, carry_of_state(mine))
             self._times[b] = int(mine["time"])
             self._replay(b, mine["sent"])
             now.append({key.removeprefix("now/"): array for key, array in mine.items() if key.startswith("now/")})
@@ -188,8 +191,7 @@ class BatchEnvironments:
                     world.send(connections, values)
                 world.run(time + 1)
             except CosimError as err:
-                raise type(err)(f"environment {self._indices[b]} (seed {self._seeds[b]}, episode "
-                                f"{self._episodes[b]}): {err}") from err
+                raise failure_in(self._indices[b], self._seeds[b], self._episodes[b], err) from err
             self._batch.take(b, self._resolved.clock.seconds(time), world)
         self._watch()
 

@@ -107,20 +107,12 @@ class Environment:
         """What the day began with, and what has been done since: all of it, as the rest follows from the seed."""
         state = {"seed": np.array(self.seed), "episode": np.array(self.episode),
                  "actions": np.array(self._actions, np.float32).reshape(-1, *self.shape)}
-        for member, arrays in self._carried.items():
-            state |= {f"carry/{member}/{name}": numeric(array) for name, array in arrays.items()}
-        return state
+        return state | carry_as_state(self._carried)
 
     def restore(self, state: Mapping[str, np.ndarray]) -> np.ndarray:
         """Play the open day again; the observation of that moment, bit for bit."""
         self.seed, self.episode = int(state["seed"]), int(state["episode"])
-        carried: dict[str, Arrays] = {}
-        for key, array in state.items():
-            head, _, rest = key.partition("/")
-            if head == "carry":
-                member, _, name = rest.partition("/")
-                carried.setdefault(member, {})[name] = text_or_numbers(array)
-        self._begin(carried)
+        self._begin(carry_of_state(state))
         for action in state["actions"]:
             self.step(action)
         return self.observation
@@ -190,7 +182,7 @@ class Environments:
             try:
                 results.append(env.step(mine))
             except CosimError as err:
-                raise type(err)(f"environment {b} (seed {env.seed}, episode {env.episode}): {err}") from err
+                raise failure_in(b, env.seed, env.episode, err) from err
         rewards, terms, credit, ended = zip(*results, strict=True)
         return step_of(np.stack([env.observation for env in self.envs]), np.array(rewards, np.float32),
                        np.array(terms), np.array(ended), self.terms,
@@ -213,10 +205,8 @@ class Environments:
 
     def _begin(self, index: int, env: Environment) -> np.ndarray:
         env.reset()
-        first = index - index % self.twins
-        steps = self._steps_a_day * first // self._stagger_over if self._stagger_over else 0
         start = env.steering.start()
-        for _ in range(steps):
+        for _ in range(steps_ahead(index, self._steps_a_day, self._stagger_over, self.twins)):
             env.step(start)
         return env.observation
 
@@ -227,6 +217,16 @@ def step_of(observation: np.ndarray, reward: np.ndarray, terms: np.ndarray, ende
     its final observation is the first of the next."""
     return Step(observation, reward, {name: terms[:, k] for k, name in enumerate(names)}, np.zeros(len(ended), bool),
                 ended, observation, credit)
+
+
+def steps_ahead(index: int, steps_a_day: int, stagger_over: int, twins: int) -> int:
+    """Steps of its first day that an environment plays at `reset`; see `stagger_over` of `Environments`."""
+    return steps_a_day * (index - index % twins) // stagger_over if stagger_over else 0
+
+
+def failure_in(index: int, seed: int, episode: int, err: CosimError) -> CosimError:
+    """An error of the same kind that names the environment."""
+    return type(err)(f"environment {index} (seed {seed}, episode {episode}): {err}")
 
 
 def part_of(state: Mapping[str, np.ndarray], index: int, least: str) -> Arrays:
@@ -246,12 +246,28 @@ def steering_of(scenario: Scenario) -> Any:
     return load(scenario.environment, "environment")
 
 
-def numeric(array: np.ndarray) -> np.ndarray:
+def carry_as_state(carried: Mapping[str, Arrays]) -> Arrays:
+    """What members carry over, as 'carry/member/name' of a state."""
+    return {f"carry/{member}/{name}": _numeric(array) for member, arrays in carried.items()
+            for name, array in arrays.items()}
+
+
+def carry_of_state(state: Mapping[str, np.ndarray]) -> dict[str, Arrays]:
+    """The inverse of `carry_as_state`; other entries are passed over."""
+    carried: dict[str, Arrays] = {}
+    for key, array in state.items():
+        if key.startswith("carry/"):
+            _, member, name = key.split("/", 2)
+            carried.setdefault(member, {})[name] = _text_or_numbers(array)
+    return carried
+
+
+def _numeric(array: np.ndarray) -> np.ndarray:
     """Text as the bytes of its JSON, so that a state is numbers throughout."""
     if array.dtype.kind != "U":
         return np.asarray(array)
     return np.frombuffer(json.dumps(array.tolist()).encode(), np.uint8)
 
 
-def text_or_numbers(array: np.ndarray) -> np.ndarray:
+def _text_or_numbers(array: np.ndarray) -> np.ndarray:
     return np.array(json.loads(array.tobytes())) if array.dtype == np.uint8 else array

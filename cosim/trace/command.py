@@ -27,7 +27,7 @@ from cosim.trace.compare import compare
 from cosim.trace.machine import Tolerance, tolerance
 from cosim.trace.reader import Trace
 from cosim.trace.rescue import rescue
-from cosim.trace.series import scenario_of
+from cosim.trace.series import columns_of, scenario_of
 from cosim.trust import received_hook
 from cosim.units import format_time
 
@@ -152,15 +152,12 @@ def _wide(trace: Trace, model: str) -> dict[str, np.ndarray]:
     """Columns time_s, then entity.port[.label] in the trace's order."""
     columns = {"time_s": trace.time_s(model)}
     for port in trace.ports(model):
-        values, dims = trace[f"{model}/{port}"], trace.dims(f"{model}/{port}")
-        labels = trace.names(model, dims[0]) if dims else []
-        for k, entity in enumerate(trace.names(model)):
-            of = ({f"{entity}.{port}.{label}": values[:, k, j] for j, label in enumerate(labels)} if labels else
-                  {f"{entity}.{port}": values[:, k]})
-            if twice := columns.keys() & of.keys() or len(of) < len(labels) and set(labels):
-                raise TraceError(f"{trace.path}: two columns of {model} would be called '{min(twice)}'; read the file "
-                                 "with h5py")
-            columns |= of
+        for (entity, *label), values in columns_of(trace, model, port):
+            name = ".".join([entity, port, *label])
+            if name in columns:
+                raise TraceError(f"{trace.path}: two columns of {model} would be called '{name}'; read the file with "
+                                 "h5py")
+            columns[name] = values
     return columns
 
 

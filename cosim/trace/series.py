@@ -136,6 +136,16 @@ def weighted_mean(values: np.ndarray, hours: np.ndarray) -> float:
     return float((np.nan_to_num(values, posinf=0.0, neginf=0.0) * weights).sum() / total) if total else float("nan")
 
 
+def columns_of(trace: Trace, model: str, port: str) -> list[tuple[tuple[str, ...], np.ndarray]]:
+    """(names, values over time) of everything in a port: (entity,), or (entity, label) where it has a further axis."""
+    path = f"{model}/{port}"
+    values, dims, names = trace[path], trace.dims(path), trace.names(model)
+    if not dims:
+        return [((entity,), values[:, k]) for k, entity in enumerate(names)]
+    labels = trace.names(model, dims[0])
+    return [((entity, label), values[:, k, j]) for k, entity in enumerate(names) for j, label in enumerate(labels)]
+
+
 class End(NamedTuple):
     """One end of a connection: an entity's port."""
 

@@ -27,6 +27,7 @@ from cosim.simulators.analysis.flows import (
     Flows,
     by_source,
     demand,
+    grid_params,
     intensities,
     largest,
     needs,
@@ -35,7 +36,6 @@ from cosim.simulators.analysis.flows import (
     where,
 )
 from cosim.trace import Trace
-from cosim.trace.series import scenario_of
 
 ALLOWED_KG_PER_KWH = 1e-7
 ALLOWED_PU = 1e-12
@@ -202,7 +202,7 @@ def dead_buses(trace: Trace) -> Finding:
 def curtailed(trace: Trace) -> Finding:
     """What renewable sources have and do not give, and the local generation that is not taken."""
     needs(trace, "curtailed_kw", "p_source_kw")
-    given = _sources_given(trace)
+    given = grid_params(trace).get("sources") or {}
     names = trace.names(GRID, "source")
     most = np.array([given[n]["p_max_kw"] if given.get(n, {}).get("renewable") else np.nan for n in names], float)
     at = np.flatnonzero(np.isfinite(most))
@@ -265,8 +265,3 @@ def _nearest(start: int, near: list[list[int]], live: np.ndarray) -> list[int]:
                 if live[other]:
                     found.append(other)
     return [b for b in found if distance[b] == distance[found[0]]]
-
-
-def _sources_given(trace: Trace) -> dict[str, dict]:
-    params = scenario_of(trace)["members"].get(MEMBER, {}).get("params", {})
-    return params.get("sources") or {}

@@ -13,9 +13,9 @@ import numpy as np
 from cosim.errors import TraceError
 from cosim.imports import today
 from cosim.simulators.analysis.balance import Finding, NothingToCheck
-from cosim.simulators.analysis.flows import ALLOWED_KW, ALLOWED_RATIO, carried, largest, where
+from cosim.simulators.analysis.flows import ALLOWED_KW, ALLOWED_RATIO, carried, largest, links_to, where
 from cosim.trace import Trace
-from cosim.trace.series import end_of, scenario_of
+from cosim.trace.series import End, scenario_of
 
 _SIMULATOR = "cosim.simulators.grid.carbon:CarbonFlow"
 
@@ -75,31 +75,29 @@ def _read(trace: Trace, name: str) -> _Beside:
     if not len(times):
         raise TraceError(f"{name} has no interval in the trace")
     given = scenario_of(trace)["members"][name]["params"]["sources"]
-    wiring, p_net, known = trace.table("wiring"), np.zeros(len(times)), np.ones(len(times), bool)
+    links, p_net, known = list(links_to(trace, name)), np.zeros(len(times)), np.ones(len(times), bool)
     p_substation = trace[f"{name}/Carbon/p_substation_kw"][:, 0]
     power = dict.fromkeys(given, p_substation)
-    slack = _slack(given, wiring, name)
-    scales = wiring.get("scale", np.ones(len(wiring["source"])))
-    for source, target, shift_s, scale in zip(wiring["source"], wiring["target"], wiring["shift_s"], scales,
-                                              strict=True):
-        end = end_of(target)
-        if end.member != name or end.port not in ("p_net_kw", "p_kw"):
+    slack = _slack(given, [link.target for link in links])
+    for link in links:
+        _, entity, port = link.target
+        if port not in ("p_net_kw", "p_kw"):
             continue
-        column, there = carried(trace, source, times - shift_s)
+        column, there = carried(trace, link, times)
         known &= there
-        if end.port == "p_kw":
-            power[end.entity] = scale * column
-        elif end.entity != slack:
-            p_net += scale * column
+        if port == "p_kw":
+            power[entity] = column
+        elif entity != slack:
+            p_net += column
     if not known.any():
         raise TraceError(f"no interval of {name} whose powers are all in the trace")
     return _Beside(name, times, p_net if slack else None, np.column_stack(list(power.values())),
                    np.array([s["kg_per_kwh"] for s in given.values()]), p_substation, known)
 
 
-def _slack(given: dict, wiring: dict[str, np.ndarray], name: str) -> str:
-    """The Bus entity at the slack bus, where the one source without an entity stands; '' if it is none."""
-    ends = [end_of(target) for target in wiring["target"] if end_of(target).member == name]
+def _slack(given: dict, ends: list[End]) -> str:
+    """The Bus entity at the slack bus, where the one source without an entity stands; '' if it is none. ends: where
+    links arrive."""
     linked = {end.entity for end in ends if end.port == "p_kw"}
     nodes = {str(source["node"]) for source_name, source in given.items() if source_name not in linked}
     slack = [end.entity for end in ends if end.port == "p_net_kw" and end.entity.lstrip("bus") in nodes]

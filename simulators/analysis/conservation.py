@@ -31,7 +31,7 @@ from cosim.simulators.analysis.balance import (
     voltages,
 )
 from cosim.simulators.analysis.carbon_beside import carbon_beside
-from cosim.simulators.analysis.cooling import coolings, has_inertia, room_degc, served_degc
+from cosim.simulators.analysis.cooling import SITE, coolings, has_inertia, needs_sites, room_degc, served_degc
 from cosim.simulators.analysis.derived import (
     backlog,
     cost,
@@ -42,14 +42,14 @@ from cosim.simulators.analysis.derived import (
     unserved,
     violations,
 )
+from cosim.simulators.analysis.flows import largest
 from cosim.simulators.analysis.instants import air, cooling_parts, deadlines, job_times
 from cosim.simulators.analysis.metrics import summary
 from cosim.simulators.analysis.watched import Watched
 from cosim.simulators.fleet import JobClass, Site
 from cosim.trace import Trace
-from cosim.trace.series import PLAYERS, played_from_s, recording_of, scenario_of, standing, step_s
+from cosim.trace.series import PLAYERS, played_from_s, scenario_of, standing, step_s
 
-SITE = "aidc/Site"
 RELATIVE, EXACT = 1e-9, 0.0
 
 
@@ -90,20 +90,18 @@ def verify(trace: Trace) -> Digest:
 
 
 def _jobs_every_minute(trace: Trace) -> float:
-    _needs_minutes(trace)
-    _refuse_played(trace)
+    needs_sites(trace)
     change = trace[f"{SITE}/received_jobs"] - trace[f"{SITE}/finished_jobs"] - trace[f"{SITE}/dropped_jobs"]
     inside = sum(trace[f"{SITE}/{k}_jobs"] for k in ("queued", "deferred", "running"))
-    return _largest(change.cumsum(axis=0) - inside)
+    return largest(change.cumsum(axis=0) - inside)
 
 
 def _jobs_reach_a_site(trace: Trace) -> float:
-    _needs_minutes(trace)
-    _refuse_played(trace)
+    needs_sites(trace)
     arrived = trace["workload/Arrivals/arrived_jobs"][:, 0]
     received = trace[f"{SITE}/received_jobs"].sum(axis=1)
     both = min(len(arrived), len(received))
-    return _largest(arrived[:both] - received[:both])
+    return largest(arrived[:both] - received[:both])
 
 
 def _rows_match_counts(trace: Trace) -> float:
@@ -160,8 +158,7 @@ def _left_work(trace: Trace) -> float:
 def _it_energy(trace: Trace) -> float:
     """(13): idle power all the time, and a busy GPU's power (alpha x its speed) for as long as it is busy; more where
     inlets are warm."""
-    _needs_minutes(trace)
-    _refuse_played(trace)
+    needs_sites(trace)
     shared = scenario_of(trace)["shared"]
     classes = [JobClass(**shared["job_classes"][n]) for n in trace.names(SITE, "job_class")]
     idle_kw = np.array([Site(**shared["sites"][n]).idle_kw for n in trace.names(SITE)])
@@ -174,8 +171,7 @@ def _it_energy(trace: Trace) -> float:
 
 def _heat(trace: Trace) -> float:
     """Heat given off = heat removed + heat stored in the room, every tick, over the heat given off."""
-    _needs_minutes(trace)
-    _refuse_played(trace)
+    needs_sites(trace)
     removed_kw, it_kw = trace[f"{SITE}/heat_removed_kw"], trace[f"{SITE}/it_kw"]
     warmer_k = np.diff(room_degc(trace), axis=0) if has_inertia(trace) else np.zeros_like(it_kw)
     worst = 0.0
@@ -183,12 +179,12 @@ def _heat(trace: Trace) -> float:
         given_kw = air_kw_per_k(cooling) * air_temperatures_degc(it_kw[:, k], 0.0, cooling)[1]
         given_kw = np.maximum(given_kw, 0.0)
         stored_kw = cooling.heat_capacity_kj_per_k * warmer_k[:, k] / step_s(trace, "aidc")
-        worst = max(worst, _largest((removed_kw[:, k] + stored_kw - given_kw) / np.maximum(given_kw, 1.0)))
+        worst = max(worst, largest((removed_kw[:, k] + stored_kw - given_kw) / np.maximum(given_kw, 1.0)))
     return worst
 
 
 def _power_adds_up(trace: Trace) -> float:
-    _needs_minutes(trace)
+    needs_sites(trace, simulated=False)
     parts = trace[f"{SITE}/it_kw"] + trace[f"{SITE}/cooling_kw"]
     if trace.has(f"{SITE}/loss_kw"):
         parts = parts + trace[f"{SITE}/loss_kw"]
@@ -198,8 +194,7 @@ def _power_adds_up(trace: Trace) -> float:
 def _windows(trace: Trace) -> float:
     """Power passed to the grid against the mean of the minutes of its step, in every minute that has so many before
     it."""
-    _needs_minutes(trace)
-    _refuse_played(trace)
+    needs_sites(trace)
     members = scenario_of(trace)["members"]
     if "grid" not in members:
         raise TraceError(f"{trace.path}: no grid in the scenario")
@@ -214,22 +209,21 @@ def _windows(trace: Trace) -> float:
 
 def _reactive(trace: Trace) -> float:
     """(5): reactive power, of the minute and of the window, is each site's ratio times its active power."""
-    _needs_minutes(trace)
+    needs_sites(trace, simulated=False)
     shared = scenario_of(trace)["shared"]
     ratio = np.array([Site(**shared["sites"][n]).q_per_p_ratio for n in trace.names(SITE)])
     return max(_relative(trace[f"{SITE}/q{of}_kvar"], ratio * trace[f"{SITE}/p{of}_kw"]) for of in ("", "_window"))
 
 
 def _pue(trace: Trace) -> float:
-    _needs_minutes(trace)
+    needs_sites(trace, simulated=False)
     it_kw = trace[f"{SITE}/it_kw"]
     on = it_kw > 0.0
     return _relative(trace[f"{SITE}/pue_cooling"][on], 1.0 + trace[f"{SITE}/cooling_kw"][on] / it_kw[on])
 
 
 def _capacity(trace: Trace) -> float:
-    _needs_minutes(trace)
-    _refuse_played(trace)
+    needs_sites(trace)
     shared = scenario_of(trace)["shared"]
     gpus = np.array([Site(**shared["sites"][n]).gpus for n in trace.names(SITE)])
     return max(0.0, float((trace[f"{SITE}/busy_gpus"].sum(axis=2) / gpus - 1.0).max(initial=0.0)))
@@ -267,22 +261,9 @@ def _recordings(trace: Trace) -> Finding:
                     expected = standing(then, f"{theirs}/{port}", times[there])[:, at]
                     found = trace[f"{model}/{port}"][there]
                     same = np.isnan(found) & np.isnan(expected)
-                    off[f"{model}/{port}"] = _largest(np.where(same, 0.0, found - expected))
+                    off[f"{model}/{port}"] = largest(np.where(same, 0.0, found - expected))
     worst = max(off, key=off.__getitem__)
     return Finding(off[worst], EXACT, worst)
-
-
-def _refuse_played(trace: Trace) -> None:
-    """Of recorded data centers the trace has neither the plants nor what was inside when the recording begins."""
-    if (path := recording_of(trace, SITE.split("/")[0])) is not None:
-        raise TraceError(f"{trace.path}: the data centers are a recording, with jobs and plants of {path}: verify that")
-
-
-def _needs_minutes(trace: Trace) -> None:
-    if SITE not in trace.models():
-        raise TraceError(f"{trace.path}: no {SITE} in the trace")
-    if not len(trace.time_s(SITE)):
-        raise TraceError(f"{trace.path}: no minute of the sites is in the trace")
 
 
 def _whole_jobs(trace: Trace) -> tuple[dict[str, np.ndarray], int]:
@@ -291,7 +272,7 @@ def _whole_jobs(trace: Trace) -> tuple[dict[str, np.ndarray], int]:
     A run that was stopped inside a step has jobs of a minute that is not recorded: its last recorded one, and rows that
     end later, are left out.
     """
-    _needs_minutes(trace)
+    needs_sites(trace, simulated=False)
     if trace.attrs["status"] == "running":
         raise TraceError(f"{trace.path}: the run was cut off before its last jobs were written")
     if trace.attrs.get("lost"):
@@ -323,12 +304,7 @@ def _relative(value: np.ndarray, by_hand: np.ndarray) -> float:
     """The largest deviation, over what it should be; of what should be next to nothing, as it is."""
     if not value.size:
         raise TraceError("nothing to compare")
-    return _largest((value - by_hand) / np.maximum(np.abs(by_hand), 1e-3))
-
-
-def _largest(deviation: np.ndarray) -> float:
-    """NaN counts as infinite: a law about a number that is none does not hold."""
-    return float(np.nan_to_num(np.abs(deviation), nan=np.inf).max(initial=0.0))
+    return largest((value - by_hand) / np.maximum(np.abs(by_hand), 1e-3))
 
 
 LAWS: tuple[tuple[str, float, Callable[[Trace], float | Finding]], ...] = (

@@ -8,14 +8,29 @@ from __future__ import annotations
 import numpy as np
 
 from cosim.digest import Digest, Table
+from cosim.errors import TraceError
 from cosim.simulators.aidc.equations import air_kw_per_k, air_temperatures_degc, it_at_inlet_kw
 from cosim.simulators.aidc.plant.cooling import PRESETS, Cooling, supply_limits_degc
 from cosim.simulators.fleet import Site
 from cosim.trace import Trace
-from cosim.trace.series import counted, scenario_of
+from cosim.trace.series import counted, recording_of, scenario_of
 from cosim.units import KG_PER_T, KW_PER_MW, MIN_S
 
 SITE = "aidc/Site"
+
+
+def needs_sites(trace: Trace, *ports: str, simulated: bool = True) -> None:
+    """TraceError, with the reason, for a trace without minutes of the sites or without one of their ports; `simulated`:
+    also for recorded sites, of which it has neither the plants nor what was inside when the recording begins."""
+    if SITE not in trace.models():
+        raise TraceError(f"no {SITE} in the trace")
+    if simulated and (path := recording_of(trace, SITE.split("/")[0])) is not None:
+        raise TraceError(f"the data centers are a recording, with jobs and plants of {path}: verify that")
+    missing = [port for port in ports if not trace.has(f"{SITE}/{port}")]
+    if missing:
+        raise TraceError(f"no {SITE}/{missing[0]} in the trace")
+    if not len(trace.time_s(SITE)):
+        raise TraceError("no minute of the sites is in the trace")
 
 
 def coolings(trace: Trace) -> list[Cooling]:

@@ -22,8 +22,8 @@ from cosim.simulators.aidc.equations import (
     water_kg_per_h,
 )
 from cosim.simulators.aidc.plant.cooling import Cooling
-from cosim.simulators.analysis.balance import Finding, NothingToCheck
-from cosim.simulators.analysis.cooling import SITE, coolings, has_inertia
+from cosim.simulators.analysis.balance import ALLOWED_PU, Finding, NothingToCheck
+from cosim.simulators.analysis.cooling import SITE, coolings, has_inertia, needs_sites
 from cosim.simulators.analysis.flows import (
     ALLOWED_KW,
     ALLOWED_RATIO,
@@ -32,7 +32,10 @@ from cosim.simulators.analysis.flows import (
     HELD,
     MEMBER,
     carried,
+    grid_params,
+    held,
     largest,
+    links_to,
     needs,
     refuse_replayed,
     where,
@@ -40,10 +43,10 @@ from cosim.simulators.analysis.flows import (
 from cosim.simulators.fleet import JobClass, Site
 from cosim.simulators.grid.dispatch.dispatch import NEGLIGIBLE_PU
 from cosim.trace import Trace
-from cosim.trace.series import end_of, recording_of, scenario_of, step_s
+from cosim.trace.series import scenario_of, step_s
 from cosim.units import HOUR_S
 
-RATIO, ALLOWED_PU, ALLOWED_USD_PER_H = 1e-9, 1e-12, 1e-9
+RATIO, ALLOWED_USD_PER_H = 1e-9, 1e-9
 _PLANT = ("it_kw", "heat_imbalance_kw", "heat_removed_kw", "chiller_kw", "tower_kw", "loss_kw", "water_kg_per_h",
           "free_cooling_ratio", "supply_set_degc", "wet_bulb_degc", "dry_bulb_degc")
 
@@ -53,13 +56,13 @@ _PLANT = ("it_kw", "heat_imbalance_kw", "heat_removed_kw", "chiller_kw", "tower_
 
 def backlog(trace: Trace) -> float:
     """Backlog = queued + deferred jobs, at the end of every tick."""
-    _needs(trace, "backlog_jobs", "queued_jobs", "deferred_jobs")
+    needs_sites(trace, "backlog_jobs", "queued_jobs", "deferred_jobs")
     return largest(trace[f"{SITE}/backlog_jobs"] - trace[f"{SITE}/queued_jobs"] - trace[f"{SITE}/deferred_jobs"])
 
 
 def site_ratios(trace: Trace) -> Finding:
     """PUE = power / IT power; shares are within 0 and 1, GPUs that are up within 0 and those of the site."""
-    _needs(trace, "pue", "p_kw", "it_kw", "free_gpu_ratio", "up_gpus", "free_cooling_ratio")
+    needs_sites(trace, "pue", "p_kw", "it_kw", "free_gpu_ratio", "up_gpus", "free_cooling_ratio")
     it_kw = trace[f"{SITE}/it_kw"]
     on = it_kw > 0.0
     pue = trace[f"{SITE}/pue"]
@@ -74,7 +77,7 @@ def site_ratios(trace: Trace) -> Finding:
 
 def missed_work(trace: Trace, jobs: Mapping[str, np.ndarray], minutes: int) -> float:
     """Work done of jobs that were dropped, of the minutes and of the rows; relative."""
-    _needs(trace, "missed_work_to")
+    needs_sites(trace, "missed_work_to")
     done = jobs["done_to"][jobs["outcome"] == "dropped"].sum()
     return abs(trace[f"{SITE}/missed_work_to"][:minutes].sum() - done) / max(done, 1.0)
 
@@ -82,7 +85,7 @@ def missed_work(trace: Trace, jobs: Mapping[str, np.ndarray], minutes: int) -> f
 def plant(trace: Trace) -> Finding:
     """Heat imbalance and water; chiller power = heat removed, less what left without it, / COP (22); relative. Tower
     power and losses, which bend over the IT power of a tick, within what their mean can be by (23)."""
-    _needs(trace, *_PLANT)
+    needs_sites(trace, *_PLANT)
     off: dict[str, np.ndarray] = {}
     columns = zip(trace.names(SITE), coolings(trace), _sites(trace), strict=True)
     for k, (name, cooling, site) in enumerate(columns):
@@ -169,18 +172,6 @@ def _sites(trace: Trace) -> list[Site]:
     return [Site(**shared["sites"][name]) for name in trace.names(SITE)]
 
 
-def _needs(trace: Trace, *ports: str) -> None:
-    if SITE not in trace.models():
-        raise TraceError(f"no {SITE} in the trace")
-    if (path := recording_of(trace, SITE.split("/")[0])) is not None:
-        raise TraceError(f"the data centers are a recording, with jobs and plants of {path}: verify that")
-    missing = [p for p in ports if not trace.has(f"{SITE}/{p}")]
-    if missing:
-        raise TraceError(f"no {SITE}/{missing[0]} in the trace")
-    if not len(trace.time_s(SITE)):
-        raise TraceError("no minute of the sites is in the trace")
-
-
 def _worst(trace: Trace, off: Mapping[str, np.ndarray], allowed: float, left_out: tuple[str, ...] = (),
            model: str = SITE) -> Finding:
     """The largest of deviations (time, entity) by what they are of."""
@@ -196,20 +187,17 @@ def cost(trace: Trace) -> Finding:
     where one is linked. USD/h."""
     needs(trace, "cost_usd_per_h", "p_source_kw")
     refuse_replayed(trace)
-    given = _params(trace).get("sources") or {}
+    given = grid_params(trace).get("sources") or {}
     names, times, power = trace.names(GRID, "source"), trace.time_s(GRID), trace[f"{GRID}/p_source_kw"][:, 0]
     price, square = (np.array([given.get(n, {}).get(field) or 0.0 for n in names])
                      for field in ("usd_per_kwh", "usd_per_kw2h"))
-    prices, known, wiring = np.tile(price, (len(times), 1)), ~_held(trace), trace.table("wiring")
-    scales = wiring.get("scale", np.ones(len(wiring.get("source", ()))))
-    for source, target, shift_s, scale in zip(wiring.get("source", ()), wiring.get("target", ()),
-                                              wiring.get("shift_s", ()), scales, strict=True):
-        end = end_of(target)
-        if (end.member, end.port) == (MEMBER, "price_usd_per_kwh"):
-            column, there = carried(trace, source, times - shift_s)
+    prices, known = np.tile(price, (len(times), 1)), ~held(trace)
+    for link in links_to(trace, MEMBER):
+        if link.target.port == "price_usd_per_kwh":
+            column, there = carried(trace, link, times)
             known &= there
             k = _substation(trace)
-            prices[:, k] = np.where(np.isnan(column), prices[:, k], scale * column)
+            prices[:, k] = np.where(np.isnan(column), prices[:, k], column)
     if not known.any():
         raise TraceError("no interval whose price is in the trace")
     by_hand = (prices * power).sum(axis=1) + power**2 @ square
@@ -238,7 +226,7 @@ def violations(trace: Trace) -> Finding:
     exports it, but for the substation, which holds its voltage."""
     needs(trace, "voltage_violation_pu", "vm_min_pu", "vm_max_pu")
     refuse_replayed(trace)
-    given = _params(trace)
+    given = grid_params(trace)
     if "vm_min_pu" not in given or "vm_max_pu" not in given:
         raise TraceError("the scenario gives no vm_min_pu and vm_max_pu of the grid")
     limits, left_out = (float(given["vm_min_pu"]), float(given["vm_max_pu"])), []
@@ -270,8 +258,7 @@ def _slacks(trace: Trace, limits: tuple[float, float]) -> Iterator[tuple[str, np
     yield "voltage_slack_bus_pu", np.abs(np.abs(slack).max(axis=1, keepdims=True) - said)
     if not trace.has(f"{BUS}/vm_pu"):
         return
-    bus_of = dict(zip(*(trace.table(f"{MEMBER}.buses").get(c, ()) for c in ("entity", "bus")), strict=True))
-    substation = trace.table(f"{MEMBER}.sources")["bus"][_substation(trace)]
+    bus_of, substation = _bus_of(trace), _substation_bus(trace)
     for k, entity in enumerate(trace.names(BUS)):
         if (bus := bus_of.get(entity)) in names and bus != substation:
             vm = trace[f"{BUS}/vm_pu"][: len(slack), k]
@@ -282,10 +269,9 @@ def _slacks(trace: Trace, limits: tuple[float, float]) -> Iterator[tuple[str, np
 
 def _v0_pu(trace: Trace, low: np.ndarray, high: np.ndarray) -> float:
     """The substation's voltage: as the scenario gives it, else as its bus was recorded, else 1."""
-    if (given := _params(trace).get("v0_pu")) is not None:
+    if (given := grid_params(trace).get("v0_pu")) is not None:
         return float(given)
-    bus_of = dict(zip(*(trace.table(f"{MEMBER}.buses").get(c, ()) for c in ("entity", "bus")), strict=True))
-    substation = trace.table(f"{MEMBER}.sources")["bus"][_substation(trace)]
+    bus_of, substation = _bus_of(trace), _substation_bus(trace)
     at = [k for k, entity in enumerate(trace.names(BUS)) if bus_of.get(entity) == substation]
     return float(trace[f"{BUS}/vm_pu"][0, at[0]]) if at and trace.has(f"{BUS}/vm_pu") else 1.0
 
@@ -311,13 +297,13 @@ def realised(trace: Trace) -> Finding:
         "losses and voltages that were realised, which need the demand of each bus in the interval that ended",), GRID)
 
 
-def _params(trace: Trace) -> dict:
-    return scenario_of(trace)["members"].get(MEMBER, {}).get("params", {})
+def _bus_of(trace: Trace) -> dict[str, str]:
+    """Bus entity -> bus, as the grid says."""
+    return dict(zip(*(trace.table(f"{MEMBER}.buses").get(c, ()) for c in ("entity", "bus")), strict=True))
 
 
-def _held(trace: Trace) -> np.ndarray:
-    count = len(trace.time_s(GRID))
-    return trace[f"{GRID}/status"][:, 0] == HELD if trace.has(f"{GRID}/status") else np.zeros(count, bool)
+def _substation_bus(trace: Trace) -> str:
+    return trace.table(f"{MEMBER}.sources")["bus"][_substation(trace)]
 
 
 def _substation(trace: Trace) -> int:

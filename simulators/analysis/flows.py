@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from cosim.errors import TraceError
 from cosim.simulators.grid.ports import ACTIVE_DEMAND, SITE_DEMAND
 from cosim.trace import Trace
-from cosim.trace.series import PLAYERS, end_of, rows_at, scenario_of, step_s
+from cosim.trace.series import PLAYERS, End, end_of, rows_at, scenario_of, step_s
 
 MEMBER, BUS, GRID = "grid", "grid/Bus", "grid/Grid"
 ALLOWED_KW, ALLOWED_RATIO = 1e-6, 1e-7
@@ -66,30 +68,50 @@ class Demand:
 def demand(trace: Trace) -> Demand:
     """Of every bus of the grid at every interval, from the run's wiring and what links carried before their first
     value."""
-    times, wiring, place = trace.time_s(GRID), trace.table("wiring"), _entity_places(trace)
+    times, place = trace.time_s(GRID), _entity_places(trace)
     buses = _names(trace, "bus")
     total, of_sites, known = np.zeros((len(times), len(buses))), np.zeros((len(times), len(buses))), np.ones(
         len(times), bool)
-    scales = wiring.get("scale", np.ones(len(wiring.get("source", ()))))
-    for source, target, shift_s, scale in zip(wiring["source"], wiring["target"], wiring["shift_s"], scales,
-                                              strict=True):
-        to, bus, port = end_of(target)
-        if to != MEMBER or port not in ACTIVE_DEMAND or bus not in place:
+    for link in links_to(trace, MEMBER):
+        _, bus, port = link.target
+        if port not in ACTIVE_DEMAND or bus not in place:
             continue
-        column, there = carried(trace, source, times - shift_s)
+        column, there = carried(trace, link, times)
         known &= there
-        total[:, place[bus]] += scale * column
+        total[:, place[bus]] += column
         if port == SITE_DEMAND[0].name:
-            of_sites[:, place[bus]] += scale * column
+            of_sites[:, place[bus]] += column
     error = np.zeros(len(times))
     if trace.has(f"{GRID}/forecast_error_ratio"):
         error = trace[f"{GRID}/forecast_error_ratio"][:, 0]
     return Demand(total, of_sites, error, known)
 
 
-def carried(trace: Trace, source: str, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A port's values at `times`, and whether each is in the trace: of a run cut off members end at different times."""
-    member, eid, port = end_of(source)
+class WiredLink(NamedTuple):
+    """A connection of the run: from a port, as the table 'wiring' writes it, to a port; what arrives is `scale` times
+    what left `shift_s` before."""
+
+    source: str
+    target: End
+    shift_s: float
+    scale: float
+
+
+def links_to(trace: Trace, member: str) -> Iterator[WiredLink]:
+    """The connections to a member, in the order of the wiring."""
+    wiring = trace.table("wiring")
+    sources = wiring.get("source", ())
+    scales = wiring.get("scale", np.ones(len(sources)))
+    for source, target, shift_s, scale in zip(sources, wiring.get("target", ()), wiring.get("shift_s", ()), scales,
+                                              strict=True):
+        if (end := end_of(target)).member == member:
+            yield WiredLink(source, end, shift_s, scale)
+
+
+def carried(trace: Trace, link: WiredLink, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What a link brought at `times`, and whether each is in the trace: of a run cut off members end at different
+    times."""
+    times, (member, eid, port) = times - link.shift_s, end_of(link.source)
     model = next((m for m in trace.models() if m.startswith(f"{member}/") and eid in trace.names(m)
                   and trace.has(f"{m}/{port}")), None)
     if model is None or not len(trace.time_s(model)):
@@ -98,9 +120,10 @@ def carried(trace: Trace, source: str, times: np.ndarray) -> tuple[np.ndarray, n
     at = rows_at(sampled, times)
     known = times < sampled[-1] + step_s(trace, member)
     before = trace.table("initial")
-    first = [float(v) for s, v in zip(before.get("source", ()), before.get("value", ()), strict=True) if s == source]
+    first = [float(v) for s, v in zip(before.get("source", ()), before.get("value", ()), strict=True)
+             if s == link.source]
     start = first[0] if first else 0.0
-    return np.where(at >= 0, values[np.maximum(at, 0)], start), known & ((at >= 0) | bool(first))
+    return link.scale * np.where(at >= 0, values[np.maximum(at, 0)], start), known & ((at >= 0) | bool(first))
 
 
 def read_flows(trace: Trace) -> Flows:
@@ -118,10 +141,6 @@ def read_flows(trace: Trace) -> Flows:
     from_bus, to_bus, source_bus = (np.array([place[b] for b in column], dtype=np.int64)
                                     for column in (branches["from_bus"], branches["to_bus"], sources["bus"]))
     p_from, p_to, p_source = (trace[f"{GRID}/{p}"][:, 0] for p in ("p_from_kw", "p_to_kw", "p_source_kw"))
-    count = len(p_from)
-    held = trace[f"{GRID}/status"][:, 0] == HELD if trace.has(f"{GRID}/status") else np.zeros(count, bool)
-    if not count:
-        raise TraceError("the grid has no interval in the trace")
     if trace.has(f"{GRID}/p_drawn_bus_kw"):
         drawn, local = (trace[f"{GRID}/{p}"][:, 0] for p in ("p_drawn_bus_kw", "p_local_bus_kw"))
     else:
@@ -129,7 +148,19 @@ def read_flows(trace: Trace) -> Flows:
         net = demand(trace).total
         drawn, local = np.maximum(net, 0.0), np.maximum(-net, 0.0)
     return Flows(trace.time_s(GRID), buses, from_bus, to_bus, source_bus, sources["kg_per_kwh"].astype(float), p_from,
-                 p_to, p_source, drawn, local, held)
+                 p_to, p_source, drawn, local, held(trace))
+
+
+def held(trace: Trace) -> np.ndarray:
+    """(interval,) whether it repeats the one before."""
+    if not trace.has(f"{GRID}/status"):
+        return np.zeros(len(trace.time_s(GRID)), bool)
+    return trace[f"{GRID}/status"][:, 0] == HELD
+
+
+def grid_params(trace: Trace) -> dict[str, Any]:
+    """Parameters of the grid, as the scenario gives them; {} without any."""
+    return scenario_of(trace)["members"].get(MEMBER, {}).get("params", {})
 
 
 def intensities(trace: Trace) -> tuple[np.ndarray, np.ndarray]:

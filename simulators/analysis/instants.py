@@ -12,11 +12,11 @@ from cosim.imports import today
 from cosim.simulators.aidc.equations import air_temperatures_degc
 from cosim.simulators.aidc.plant.cooling import mean_of_racks, per_rack
 from cosim.simulators.analysis.balance import Finding
-from cosim.simulators.analysis.cooling import SITE, coolings, has_inertia
+from cosim.simulators.analysis.cooling import SITE, coolings, has_inertia, needs_sites
 from cosim.simulators.analysis.flows import largest
 from cosim.simulators.fleet import JobClass
 from cosim.trace import Trace
-from cosim.trace.series import recording_of, scenario_of
+from cosim.trace.series import scenario_of
 
 ALLOWED_K, ALLOWED_S, ALLOWED_RATIO = 1e-9, 1e-6, 1e-9
 _WORKLOADS = "cosim.simulators.workload"
@@ -25,7 +25,7 @@ _WORKLOADS = "cosim.simulators.workload"
 def air(trace: Trace) -> Finding:
     """Hottest inlet, mean outlet and return air at the supply air and the mean IT power, K; of rooms with inertia only
     what stands between outlet and return."""
-    _needs(trace, "outlet_degc")
+    needs_sites(trace, "outlet_degc")
     supply, it_kw, inlet, outlet, back = (trace[f"{SITE}/{p}"] for p in (
         "supply_temp_degc", "it_kw", "inlet_degc", "outlet_degc", "return_degc"))
     off: dict[str, float] = {}
@@ -46,7 +46,7 @@ def air(trace: Trace) -> Finding:
 
 def cooling_parts(trace: Trace) -> Finding:
     """Cooling = chiller + tower fans, relative."""
-    _needs(trace, "cooling_kw")
+    needs_sites(trace, "cooling_kw")
     whole = trace[f"{SITE}/cooling_kw"]
     parts = trace[f"{SITE}/chiller_kw"] + trace[f"{SITE}/tower_kw"]
     return Finding(largest((whole - parts) / np.maximum(np.abs(parts), 1e-3)), ALLOWED_RATIO)
@@ -95,12 +95,3 @@ def deadlines(trace: Trace) -> Finding:
     worst = max(off, key=off.__getitem__)
     return Finding(off[worst], ALLOWED_RATIO, worst, (
         f"deadlines of {listed(drawn)}, each drawn at random",) if drawn else ())
-
-
-def _needs(trace: Trace, port: str) -> None:
-    if not trace.has(f"{SITE}/{port}"):
-        raise TraceError(f"no {SITE}/{port} in the trace")
-    if not len(trace.time_s(SITE)):
-        raise TraceError("no minute of the sites is in the trace")
-    if (path := recording_of(trace, SITE.split("/")[0])) is not None:
-        raise TraceError(f"the data centers are a recording, with jobs and plants of {path}: verify that")

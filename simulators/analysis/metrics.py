@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -21,7 +20,7 @@ from cosim.imports import load
 from cosim.simulators.analysis.cooling import cooling_table
 from cosim.simulators.analysis.jobs import jobs_tables
 from cosim.simulators.analysis.site_series import intensity_of
-from cosim.simulators.fleet import HasRates, JobClass, Site, may_run
+from cosim.simulators.fleet import HasRates, JobClass, OffersLoad, Site, may_run
 from cosim.trace import Trace
 from cosim.trace.series import (
     Counted,
@@ -85,10 +84,9 @@ def preflight(resolved: Resolved) -> Digest:
     """Offered load per class against the GPUs that may run it; a warning above 95 %."""
     workload = resolved.params.get("workload")
     fleet = resolved.params.get("aidc")
-    offers: Any = resolved.classes.get("workload")
+    offers: object = resolved.classes.get("workload")
     digest = Digest()
-    if workload is None or fleet is None or not hasattr(fleet, "sites") or not hasattr(
-            offers, "offered_jobs_per_min"):
+    if workload is None or fleet is None or not hasattr(fleet, "sites") or not isinstance(offers, OffersLoad):
         return digest
     total = sum(s.gpus for s in fleet.sites.values())
     busy = 0.0

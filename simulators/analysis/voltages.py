@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cosim.params import field_names, validate
+from cosim.simulators.analysis.flows import links_to
 from cosim.simulators.grid.adapter import CefDispatch
 from cosim.simulators.grid.dispatch.sources import all_sources
 from cosim.simulators.grid.equations import Complexes, Floats, radial_voltages
@@ -83,25 +84,27 @@ def _params(scenario: dict[str, Any], spec: dict[str, Any], member: str) -> Grid
 
 
 class _DemandLink(NamedTuple):
-    """A link to the grid's demand: column `at` of a model's port, to a bus, as reactive power or as active."""
+    """A link to the grid's demand: `scale` times column `at` of a model's port, to a bus, as reactive power or as
+    active."""
 
     model: str
     port: str
     at: int
     bus: str
     reactive: bool
+    scale: float
 
 
 def _wires(trace: Trace, member: str) -> list[_DemandLink]:
-    table, out = trace.table("wiring"), []
+    out = []
     places = {(model.split("/")[0], eid): (model, at) for model in trace.models()
               for at, eid in enumerate(trace.names(model))}
-    for source, target in zip(table.get("source", ()), table.get("target", ()), strict=True):
-        to, bus, into = end_of(target)
-        if to == member and into in (*ACTIVE_DEMAND, *REACTIVE_DEMAND):
-            who, eid, port = end_of(source)
+    for link in links_to(trace, member):
+        _, bus, into = link.target
+        if into in (*ACTIVE_DEMAND, *REACTIVE_DEMAND):
+            who, eid, port = end_of(link.source)
             model, at = places[who, eid]
-            out.append(_DemandLink(model, port, at, bus, into in REACTIVE_DEMAND))
+            out.append(_DemandLink(model, port, at, bus, into in REACTIVE_DEMAND, link.scale))
     return out
 
 
@@ -112,7 +115,7 @@ def _demand(trace: Trace, feeder: Feeder, wires: list[_DemandLink], time_s: np.n
         name = wire.model, _BY_MINUTE.get(wire.port, wire.port)
         if name not in columns:
             columns[name] = standing(trace, "/".join(name), time_s)
-        values = columns[name][:, wire.at]
+        values = wire.scale * columns[name][:, wire.at]
         demand[feeder.named(wire.bus, member)] += 1j * values if wire.reactive else values
     return demand
 

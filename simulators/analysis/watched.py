@@ -17,12 +17,14 @@ _SETTINGS = ("wiring", "initial")
 class Watched(Trace):
     """An open trace, read through this; it stays open when this one is gone.
 
-    `keep` counts what was read since the last call as looked at, `forget` does not.
+    `keep` counts what was read since the last call as looked at, `forget` does not. A table is read from the file once:
+    most laws of jobs go through the same one.
     """
 
     def __init__(self, trace: Trace) -> None:
         self.__dict__ |= trace.__dict__
         self._trace = trace
+        self._tables: dict[str, dict[str, np.ndarray]] = {}
         self._since: set[str] = set()
         self._kept: set[str] = set()
 
@@ -32,7 +34,7 @@ class Watched(Trace):
 
     def table(self, name: str) -> dict[str, np.ndarray]:
         """As of `Trace`; columns count as read one by one."""
-        return _WatchedTable(self._trace.table(name), name, self._since)
+        return _WatchedTable(self._columns(name), name, self._since)
 
     def keep(self) -> None:
         """What was read since the last call was looked at."""
@@ -54,7 +56,12 @@ class Watched(Trace):
             yield from (f"{model}/{port}" for port in self.ports(model))
         for name in self.tables():
             if name not in _SETTINGS and "." not in name:
-                yield from (f"{name}/{column}" for column in self._trace.table(name))
+                yield from (f"{name}/{column}" for column in self._columns(name))
+
+    def _columns(self, name: str) -> dict[str, np.ndarray]:
+        if name not in self._tables:
+            self._tables[name] = self._trace.table(name)
+        return self._tables[name]
 
 
 class _WatchedTable(dict[str, np.ndarray]):

@@ -32,6 +32,9 @@ CONTROLLER, FLEET, GRID, WORKLOAD, BASELINE = "controller", "aidc", "grid", "wor
 _USUAL_PUE = 1.25
 _COOLING_FACTOR = 1.4
 """Site power per IT power at full load that scales the power columns; more is clipped."""
+NO_MCI = ("reward.carbon = marginal needs mci at every site and there is none: --set "
+          "controller.reward.carbon=attributed, or choose a grid that gives mci_kg_per_kwh")
+"""What is said of a world that cannot give what its reward counts."""
 
 
 class Steered:
@@ -131,8 +134,7 @@ class Steering:
         self._situation = controller.observe(time_s, inputs)
         self._seen = seen = self._situation.observation
         if self.params.reward.carbon == "marginal" and self.sees_carbon and seen.mci_kg_per_kwh is None:
-            raise ScenarioError("reward.carbon = marginal needs mci at every site and there is none: --set "
-                                "controller.reward.carbon=attributed, or choose a grid that gives mci_kg_per_kwh")
+            raise ScenarioError(NO_MCI)
         return self.view.observe(seen)
 
     def context(self, leaders_action: np.ndarray) -> np.ndarray:
@@ -252,7 +254,9 @@ def _with_baseline(scenario: Any, members: dict[str, Any]) -> Any:
 def _offered(world: Any) -> dict[str, tuple[float, float]]:
     """Class -> (jobs/min, TO/job) of the workload, {} if it does not know."""
     workload = world.simulators.get(WORKLOAD)
-    return workload.offered_jobs_per_min(workload.params) if isinstance(workload, OffersLoad) else {}
+    if not isinstance(workload, Adapter) or not isinstance(workload, OffersLoad):
+        return {}
+    return workload.offered_jobs_per_min(workload.params)
 
 
 def emission_of(simulators: Mapping[str, Simulator], member: str) -> float | None:

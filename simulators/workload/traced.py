@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import Annotated, Any
 
 import numpy as np
@@ -34,14 +35,14 @@ class TracedParams(ArrivalsParams):
     scenario_start: ScenarioStart = None
 
 
-class Traced(Arrivals):
+class Traced(Arrivals, ABC):
     """Base of recorded workloads: the jobs of a trace as those of one class, beside stochastic arrivals of others."""
 
     @classmethod
+    @abstractmethod
     def placed(cls, params: Any) -> tuple[float, float]:
         """When the first job of the trace comes, s after t = 0, and how long one pass of the trace is, s.
         ScenarioError for a trace that cannot be read."""
-        raise NotImplementedError
 
     @classmethod
     def natural_horizon_s(cls, params: TracedParams) -> float | None:

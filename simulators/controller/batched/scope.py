@@ -9,8 +9,12 @@ from cosim.simulators.aidc.compiled.options import unsupported
 from cosim.simulators.controller.adapter import Controller
 from cosim.simulators.controller.steering import CONTROLLER, FLEET, WORKLOAD
 
-_HEARD = ("p_kw", "queued_jobs", "deferred_jobs", "running_jobs", "pending_work_to", "deferred_work_to", "late_jobs",
-          "urgent_jobs", "slack_min", "free_gpu_ratio")
+LEVELS = ("queued_jobs", "deferred_jobs", "running_jobs", "pending_work_to", "deferred_work_to", "late_jobs",
+          "urgent_jobs")
+"""Of the fleet's ports those that the controller reads, per class."""
+SITE_LEVELS = ("slack_min", "free_gpu_ratio", "p_kw")
+"""The same, per site."""
+_HEARD = (*LEVELS, *SITE_LEVELS)
 _FROM_WORLD = ("price_usd_per_kwh", "forecast_usd_per_kwh", "nci_kg_per_kwh", "mci_kg_per_kwh")
 _TO_WORLD = ("p_window_kw", "q_window_kvar")
 

@@ -14,23 +14,27 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from cosim.agents.fleet.heuristics import PolicyOptions
+from cosim.agents.fleet.heuristics import PolicyOptions, queue_drain_to
 from cosim.agents.fleet.rewards import Minute, hour_cost, loom, reward_of, terms_of
 from cosim.errors import ModelError, ScenarioError
 from cosim.simulators.aidc.compiled.fleet import CompiledFleet, FleetStep, Jobs
 from cosim.simulators.aidc.compiled.records import plain, records
 from cosim.simulators.controller.batched.decisions import WAITING, Arrived, Rules, look, operate, place
-from cosim.simulators.controller.batched.scope import lacking
+from cosim.simulators.controller.batched.scope import LEVELS, SITE_LEVELS, lacking
 from cosim.simulators.controller.params import guard_min
-from cosim.simulators.controller.steering import BASELINE, CONTROLLER, FLEET, GRID, WORKLOAD, Steering, emission_of
+from cosim.simulators.controller.steering import (
+    BASELINE,
+    CONTROLLER,
+    FLEET,
+    GRID,
+    NO_MCI,
+    WORKLOAD,
+    Steering,
+    emission_of,
+)
 from cosim.simulators.workload.arrivals import JobRows
-from cosim.units import DAY_S, MIN_S
+from cosim.units import DAY_S
 
-_LEVELS = ("queued_jobs", "deferred_jobs", "running_jobs", "pending_work_to", "deferred_work_to", "late_jobs",
-           "urgent_jobs")
-"""Of the fleet's ports those that the controller hears, per class."""
-_SITE_LEVELS = ("slack_min", "free_gpu_ratio", "p_kw")
-"""The same, per site."""
 _OWN = ("site_carry", "owed", "jobs_so_far")
 _WAITING = 64
 """Training jobs yet to be released, of one environment, that there is room for at the start."""
@@ -69,7 +73,7 @@ class BatchSteering:
         self._owed = np.zeros((n_envs, n, len(rules.train), leads))
         self._waiting, self._numbers = np.zeros((n_envs, _WAITING), WAITING), np.zeros(n_envs, np.int64)
         self._idle = idle = simulators[FLEET].initial()
-        shapes = dict.fromkeys(_LEVELS, (n_envs, n, classes)) | dict.fromkeys(_SITE_LEVELS, (n_envs, n))
+        shapes = dict.fromkeys(LEVELS, (n_envs, n, classes)) | dict.fromkeys(SITE_LEVELS, (n_envs, n))
         # in one order in memory and of one type, here and below: what is compiled is compiled anew for every other
         self._state = {name: np.array(np.broadcast_to([idle[site][name] for site in self.facts.sites], shape), float,
                                       order="C") for name, shape in shapes.items()}
@@ -128,8 +132,7 @@ class BatchSteering:
         outside, state = self._outside, self._state
         if (self._weights.carbon == "marginal" and self.steering.sees_carbon
                 and np.isnan(outside["mci_kg_per_kwh"]).any()):
-            raise ScenarioError("reward.carbon = marginal needs mci at every site and there is none: --set "
-                                "controller.reward.carbon=attributed, or choose a grid that gives mci_kg_per_kwh")
+            raise ScenarioError(NO_MCI)
         self._arrived = arrived = _joined(self._rows)
         self._time_s, self._placed, classes = time_s, None, len(self.facts.kinds)
         at = arrived.env * classes + arrived.job_class
@@ -285,14 +288,10 @@ def _rules(steering: Steering, step_s: float) -> Rules:
     guard = guard_min(p, facts, step_s) or [-math.inf] * facts.n_sites
     leads, train = len(facts.deferrals_s), facts.train
     has = facts.deferrable or [[True] * leads] * len(train)
-
-    def drain_to(minutes: float) -> np.ndarray:
-        return np.array([x * min(minutes, t / MIN_S / 2.0) * b for x, t, b in zip(
-            facts.to_per_gpu_min, facts.deadline_s, facts.gpus_per_block, strict=True)])
-
     return Rules(
         np.array(facts.eligible), np.array(train, np.int64), np.array(facts.inf, np.int64),
         np.array(facts.gpus_per_block), np.array(facts.max_blocks), np.array(facts.to_per_gpu_min),
-        drain_to(p.drain_min), drain_to(PolicyOptions().drain_min), np.array(facts.gpus), np.array(guard, float),
+        np.array(queue_drain_to(facts, p.drain_min)), np.array(queue_drain_to(facts, PolicyOptions().drain_min)),
+        np.array(facts.gpus), np.array(guard, float),
         np.array(facts.deferrals_s, float), np.array(has, bool).reshape(len(train), leads),
         np.array(facts.top_to_per_s), p.long_deferrals != "as_printed", p.rounding == "carry", step_s)

@@ -55,6 +55,18 @@ def test_minutes_outside_the_limits_are_counted_that_no_dispatch_saw(heavy):
         assert heavy.digest.figures["voltage_violation_min"] == count
 
 
+@pytest.mark.rows("E07")
+def test_links_that_scale_demand_scale_it_in_every_minute(heavy, tmp_path):
+    """The same heavy load, once as the profile's and once of its links."""
+    scenario = override(find("ieee33"), {"grid.vm_min_pu": 0.96})
+    links = tuple(link.model_copy(update={"scale": 2.0}) if link.source.startswith("profile.") else link
+                  for link in scenario.links)
+    scaled = run(scenario.replace(links=links), tmp_path / "t.h5", driver="native", until_s=900.0)
+    with Trace(heavy.path) as one, Trace(scaled.path) as other:
+        assert (other["grid/Grid/vm_min_pu"] == one["grid/Grid/vm_min_pu"]).all()
+        assert minute_voltages(other).vm_pu == pytest.approx(minute_voltages(one).vm_pu, abs=1e-12)
+
+
 @pytest.mark.rows("P01")
 def test_buses_that_come_near_a_limit_are_named(heavy):
     """Those below 0.97 p.u. at any minute where 0.96 is the limit; the limit of 1.1 is far from all."""

@@ -8,7 +8,7 @@ import pytest
 from cosim import seeds
 from cosim.errors import ScenarioError
 from cosim.params import validate
-from cosim.simulators.fleet import BATCH_COLUMNS
+from cosim.simulators.fleet import BATCH_COLUMNS, OffersLoad
 from cosim.simulators.workload.adapter import Arrivals, ArrivalsParams
 from cosim.simulators.workload.azure_llm import AzureLlm, AzureLlmParams
 
@@ -115,6 +115,8 @@ def test_scales_multiply_mean_amplitude_and_sigma():
     params = validate(ArrivalsParams, {"job_classes": CLASSES, "arrivals": BOTH, "rate_scale": 0.5,
                                        "train_rate_scale": 0.7, "inf_size_scale": 0.02}, "workload")
     assert Arrivals.offered_jobs_per_min(params) == {"llm": (pytest.approx(0.07), 6.91e8), "search": (10.0, 3e5)}
+    assert isinstance(Arrivals, OffersLoad), "the check before a run has the class"
+    assert isinstance(Arrivals(), OffersLoad)
     scaled = {"llm": {**LLM, "mean_per_min": 0.07, "amplitude_per_min": 0.035, "sigma_per_min": 0.007}}
     by_scale = play(started(arrivals={"llm": LLM}, rate_scale=0.5, train_rate_scale=0.7), 700)[1]
     by_hand = play(started(arrivals=scaled), 700)[1]
