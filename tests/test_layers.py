@@ -116,8 +116,9 @@ def nodes_of(path: Path) -> list[ast.AST]:
 @cache
 def imports_of(path: Path) -> list[str]:
     """Imported modules, wherever in the file they stand."""
-    public = {id(inner) for node in nodes_of(path) if name_of(path) == "cosim" and isinstance(node, ast.If)
-              and ast.unparse(node.test) == "TYPE_CHECKING" for inner in ast.walk(node)}  # imported when they are used
+    choices = [node for node in nodes_of(path) if isinstance(node, ast.If)] if name_of(path) == "cosim" else []
+    public = {id(inner) for node in choices if ast.unparse(node.test) == "TYPE_CHECKING"
+              for inner in ast.walk(node)}  # imported when they are used
     return [target for node in nodes_of(path) if id(node) not in public for target in targets_of(node)]
 
 
