@@ -13,6 +13,7 @@ import numpy as np
 
 from cosim.adapter import Adapter, CreateResult, Meta, Values
 from cosim.errors import ModelError, ScenarioError, SolverError
+from cosim.simulators.grid.dispatch.branch_limits import branch_limits, rating_table, worst
 from cosim.simulators.grid.dispatch.conic import Limits
 from cosim.simulators.grid.dispatch.dispatch import NEGLIGIBLE_PU, Dispatch
 from cosim.simulators.grid.dispatch.findings import LOOSE_GAP_PU, Incidents
@@ -27,7 +28,7 @@ from cosim.simulators.grid.network.powerflow import AcCheck
 from cosim.simulators.grid.network.radial import read_feeder
 from cosim.simulators.grid.params import GridParams
 from cosim.simulators.grid.plausible import refuse_impossible, unit_hint
-from cosim.simulators.grid.ports import DISPATCH_BUS, DISPATCH_GRID, REALISED, fixed_tables, per_bus
+from cosim.simulators.grid.ports import DISPATCH_BUS, DISPATCH_GRID, LOADING, REALISED, fixed_tables, per_bus
 from cosim.units import HOUR_S, MIN_S, format_time
 
 
@@ -52,6 +53,8 @@ class CefDispatch(Adapter):
         meta = super().init(sid, time_resolution, **params)
         self._feeder = read_feeder(self.params.network)
         self._sources = all_sources(self.params.sources, self._feeder, self.params.network_sources, sid)
+        if self.params.line_limits != "none":
+            self.adopt({**self.MODELS, "Grid": (*DISPATCH_GRID, *LOADING)})
         self._seen = Incidents()
         self._solved_by = ""
         return meta
@@ -69,10 +72,13 @@ class CefDispatch(Adapter):
 
     def setup(self) -> None:
         p = self.params
+        self._rated = None if p.line_limits == "none" else branch_limits(
+            self._feeder, p.max_current_a, p.max_power_kva, self.sid, own=True)
         limits = Limits(self._feeder.voltage(p.v0_pu), p.vm_min_pu, p.vm_max_pu, p.lambda_kw_per_kg_h, p.loss_weight,
-                        p.cost_kw_per_usd_h, p.curtailment_weight)
+                        p.cost_kw_per_usd_h, p.curtailment_weight,
+                        self._rated if p.line_limits == "ratings" else None)
         self._dispatch = Dispatch(self._feeder, self._sources, limits, p.solver, caps=self._caps(),
-                                  time_limit_s=p.time_limit_s)
+                                  time_limit_s=p.time_limit_s, watched=self._rated)
         self._solved_by = self._dispatch.solver_name
         self._turbines = np.delete(np.arange(len(self._sources)), self._dispatch.substation)
         buses = [list(self._sources.values())[k].node for k in self._turbines]
@@ -122,12 +128,15 @@ class CefDispatch(Adapter):
 
     def tables(self) -> dict[str, dict[str, list]]:
         feeder, names = self._feeder, self._feeder.bus_names
-        return fixed_tables(
+        made = fixed_tables(
             {eid: names[at] for eid, at in self._at.items()},
             [(line, names[a], names[b]) for line, a, b in zip(feeder.line_names, feeder.parent, feeder.child,
                                                               strict=True)],
             [(name, names[feeder.position(s.node, name)], s.kg_per_kwh) for name, s in self._sources.items()],
             [names[at] for at in np.flatnonzero((feeder.own_p_kw != 0.0) | (feeder.g_bus_pu != 0.0))])
+        if self._rated is not None:
+            made["limits"] = rating_table(feeder, self._rated)
+        return made
 
     def advance(self, time_s: float, inputs: Values) -> Values:
         base, drawn = self._own.copy(), np.zeros(self._feeder.n_bus, complex)
@@ -234,6 +243,9 @@ class CefDispatch(Adapter):
             at = int(np.abs(self._slack(result.vm_pu)).argmax())
             limit = f"below {p.vm_min_pu:g}" if result.vm_pu[at] < p.vm_min_pu else f"above {p.vm_max_pu:g}"
             said.append(f"{names[at]} at {result.vm_pu[at]:.3f} p.u., {limit}")
+        if result.loading_ratio is not None and self._dispatch.limits.branches is not None and (
+                result.overload_ratio or result.unserved_kw.any()):
+            said.append(worst(self._dispatch.limits.branches, result.loading_ratio, self._feeder.line_names))
         if result.nci_cap_excess_kg_per_kwh:
             at = max(p.nci_cap_kg_per_kwh, key=lambda bus: result.nci_kg_per_kwh[self._feeder.bus_names.index(bus)]
                      - p.nci_cap_kg_per_kwh[bus])
@@ -276,6 +288,12 @@ class CefDispatch(Adapter):
         self._dispatch.rebox(low, high)
         if self._mci_of:
             self._mci_of.rebox(low, high)
+
+    def _loading(self, result: DispatchResult) -> dict[str, Any]:
+        """The ports of `LOADING`, where there are any."""
+        if self._rated is None or result.loading_ratio is None:
+            return {}
+        return {"loading_ratio": result.loading_ratio.tolist(), "overload_ratio": result.overload_ratio}
 
     def _ahead_of(self, given: dict, port: str, eid: str) -> list[float] | None:
         """The forecast of a bus's base load, None if not linked."""
@@ -367,5 +385,6 @@ class CefDispatch(Adapter):
                 "p_from_kw": result.p_from_kw.tolist(),
                 "p_to_kw": result.p_to_kw.tolist(),
                 **per_bus(result.p_load_kw + self._feeder.shunts_kw(result.vm_pu)),
+                **self._loading(result),
             }
         return outputs

@@ -132,6 +132,14 @@ DISPATCH_GRID = (
 )
 """Of the dispatched feeder as a whole."""
 
+LOADING = (
+    Port("loading_ratio", "out", "current (of a transformer: apparent power) at the fuller end of each line over its "
+         "rating, 1 is 100 %; NaN without a rating", dims=("line",), nullable=True),
+    Port("overload_ratio", "out", "by how much of its rating a line is above its limit at most; 0: none is",
+         sign="> 0 is overloaded"),
+)
+"""Of the dispatched feeder as a whole, where ratings are looked at."""
+
 REALISED = ("emission_realised_kg_per_h", "loss_realised_kw", "p_substation_realised_kw", "imbalance_kwh",
              "vm_min_realised_pu", "vm_max_realised_pu", "voltage_violation_realised_pu")
 """What is known of an interval only when it has ended."""

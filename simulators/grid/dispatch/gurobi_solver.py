@@ -96,7 +96,18 @@ def _conic(model: gurobipy.Model, problem: ConicProblem, *, exact: bool = False
     for k, s_max in zip(problem.discs.tolist(), problem.s_max_pu.tolist(), strict=True):
         p, q = variables[at.p_source.start + k], variables[at.q_source.start + k]
         model.addQConstr(p * p + q * q <= s_max * s_max)
+    _limit_ends(model, x, problem)
     return x, balance
+
+
+def _limit_ends(model: gurobipy.Model, x: gurobipy.MVar, problem: ConicProblem) -> None:
+    """|(P, Q)|^2 <= full x u, or full alone for an apparent power, at every limited end of a branch."""
+    ends = problem.ends
+    if not len(ends.full):
+        return
+    powers, variables = ((ends.p @ x).tolist(), (ends.q @ x).tolist()), x.tolist()
+    for p, q, full, u in zip(*powers, ends.full.tolist(), ends.u.tolist(), strict=True):
+        model.addQConstr(p * p + q * q <= (variables[full] if u < 0 else variables[full] * variables[u]))
 
 
 class CappedGurobi:

@@ -31,6 +31,7 @@ from cosim.errors import ScenarioError, cut
 from cosim.limits import is_file
 from cosim.simulators.grid.equations import Complexes, Floats, Ints
 from cosim.simulators.grid.network import file_scan as netscan
+from cosim.simulators.grid.network.elements import A_PER_KA
 from cosim.simulators.grid.network.feeder import LineList
 from cosim.simulators.grid.network.file_scan import Asked, Hostile
 from cosim.units import KW_PER_MW
@@ -160,7 +161,7 @@ def _from_lines(network: LineList) -> Any:
     for line in network.lines:
         pandapower.create_line_from_parameters(
             net, line.from_bus, line.to_bus, length_km=1.0, r_ohm_per_km=line.r_ohm, x_ohm_per_km=line.x_ohm,
-            c_nf_per_km=0.0, max_i_ka=99999.0,
+            c_nf_per_km=0.0, max_i_ka=99999.0 if line.max_current_a is None else line.max_current_a / A_PER_KA,
         )
     for load in network.loads:
         if load.bus not in net.bus.index:

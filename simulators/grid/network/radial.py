@@ -31,6 +31,8 @@ from cosim.simulators.grid.network.elements import (
 )
 from cosim.simulators.grid.network.feeder import Feeder, LineList, Nodes, orient
 from cosim.simulators.grid.network.files import Admittances, admittances, name_of, stamp_of, stored
+from cosim.simulators.grid.network.ratings import ratings
+from cosim.units import KW_PER_MW
 
 BASE_MVA = 1.0
 """Power base of a named network; pandapower's own `sn_mva` is a matter of its solver."""
@@ -92,7 +94,8 @@ def feeder_of(net: Any, name: str, base_mva: float = BASE_MVA) -> Feeder:
     solver = admittances(bare, base_mva)
     nodes = nodes_of(solver)
     root, (from_node, to_node) = nodes.of_bus[root_bus], ends_of(solver, nodes)
-    branches = _merged(solver, _impedances(net, solver, base_mva), nodes, from_node, to_node, name)
+    z_of_rows = _impedances(net, solver, base_mva)
+    branches = _merged(solver, z_of_rows, nodes, from_node, to_node, name)
     order, forward = orient(name, nodes, branches.from_node, branches.to_node, branches.elements, root)
     ratio = _ratios(len(nodes), branches, order, forward, root)
     scale = np.abs(ratio[branches.to_node]) ** 2
@@ -111,6 +114,9 @@ def feeder_of(net: Any, name: str, base_mva: float = BASE_MVA) -> Feeder:
         g_parent_pu=y_parent.real.copy(), g_child_pu=y_child.real.copy(), g_bus_pu=y_bus.real.copy(),
         own_p_kw=solver.p_bus_kw[nodes.rows], own_q_kvar=solver.q_bus_kvar[nodes.rows], ratio=ratio,
         merged=branches.merged, forward=branches.same_way == forward[branches.merged], generators=generators,
+        b_parent_pu=y_parent.imag.copy(), b_child_pu=y_child.imag.copy(),
+        base_a=_base_a(net, nodes, parent, child, np.abs(ratio), KW_PER_MW * base_mva),
+        ratings=ratings(net, solver.kind, solver.index, z_of_rows, branches.merged, len(parent)),
         left_out=tuple(left_out), rated_kw=rated_kw(net), voltage_limits=voltage_limits(net),
     )
 
@@ -147,6 +153,13 @@ def _unheld_voltages(generators: tuple[Generator, ...]) -> list[str]:
     if not held:
         return []
     return [f"{', '.join(held[:4])}{' ...' if len(held) > 4 else ''} hold no voltage: their Q is dispatched"]
+
+
+def _base_a(net: Any, nodes: Nodes, parent: Ints, child: Ints, ratio: Floats, base_kva: float) -> Floats:
+    """(n_branch,) 1 p.u. of current, A, on the voltage level of an end that has buses, the parent first."""
+    at = np.where(parent < len(nodes.lowest), parent, child)
+    return np.array([base_kva / (3.0**0.5 * float(net.bus.vn_kv.loc[nodes.lowest[k]]) * ratio[k])
+                     if k < len(nodes.lowest) else np.nan for k in at.tolist()])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,0 +1,71 @@
+"""What the branches of a network may carry, as its file states it: currents of lines, apparent powers of transformers.
+
+Rows: I25.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from cosim.simulators.grid.equations import Complexes, Floats, Ints
+from cosim.simulators.grid.network.elements import A_PER_KA, NO_RATING_KA
+from cosim.simulators.grid.network.feeder import Ratings
+from cosim.units import KW_PER_MW
+
+_LEGS = ("sn_hv_mva", "sn_mv_mva", "sn_lv_mva")
+
+
+def ratings(net: Any, kinds: Sequence[str], indices: Sequence[int], z_pu: Complexes, merged: Ints, count: int,
+            ) -> Ratings:
+    """Ratings of `count` branches from rows of the solver's, `merged` (n_row,) saying which branch each is part of.
+
+    kinds, indices, z_pu  (n_row,) table, index and series impedance of each row. Of parallel rows, which share the
+    current as their impedances have it, the one that is full first decides. A line's rating is max_i_ka x df x
+    parallel, a transformer's sn_mva x parallel (of a three-winding one that of the winding); NaN: none. Where a row
+    states a max_loading_percent, that share of its rating is the limit.
+    """
+    seen: Counter[tuple[str, int]] = Counter()
+    current, power, share = (np.full(len(merged), np.nan) for _ in range(3))
+    for i, (kind, k) in enumerate(zip(kinds, indices, strict=True)):
+        row = net[kind].loc[k] if kind in ("line", "trafo", "trafo3w") else {}
+        if kind == "line":
+            current[i] = _line_a(row)
+        elif kind in ("trafo", "trafo3w"):
+            column = "sn_mva" if kind == "trafo" else _LEGS[seen[kind, k]]
+            seen[kind, k] += 1
+            power[i] = KW_PER_MW * float(row[column]) * _positive(row.get("parallel"), 1.0)
+        share[i] = _positive(row.get("max_loading_percent"), 100.0) / 100.0
+    own = 1.0 / np.abs(z_pu)
+    total = np.abs(np.bincount(merged, (1.0 / z_pu).real, count) + 1j * np.bincount(merged, (1.0 / z_pu).imag, count))
+    of_row = own / total[merged]
+    single = np.bincount(merged, minlength=count)[merged] == 1
+    of_row[single] = 1.0
+    most_a, most_kva = _least(current * share / of_row, merged, count), _least(power * share / of_row, merged, count)
+    rated_a, rated_kva = _least(current / of_row, merged, count), _least(power / of_row, merged, count)
+    return Ratings(rated_a, rated_kva, np.where(np.isnan(rated_a), most_kva / rated_kva, most_a / rated_a))
+
+
+def _line_a(line: Any) -> float:
+    """A; NaN where the network states none, or a figure that stands for none."""
+    ka = line.get("max_i_ka", math.nan)
+    if ka is None or not 0.0 < ka < NO_RATING_KA:
+        return math.nan
+    return A_PER_KA * float(ka) * _positive(line.get("df"), 1.0) * float(line.get("parallel", 1))
+
+
+def _positive(value: Any, default: float) -> float:
+    """A figure of a table, or `default` where it has none above 0."""
+    return default if value is None or not math.isfinite(float(value)) or float(value) <= 0.0 else float(value)
+
+
+def _least(values: Floats, merged: Ints, count: int) -> Floats:
+    """(count,) the least value of each branch's rows; NaN where none has one."""
+    out = np.full(count, np.inf)
+    known = np.isfinite(values)
+    np.minimum.at(out, merged[known], values[known])
+    return np.where(np.isfinite(out), out, np.nan)
