@@ -86,8 +86,8 @@ class GridParams:
         if self.vm_min_pu >= self.vm_max_pu:
             raise ValueError(f"vm_min_pu = {self.vm_min_pu:g} must be below vm_max_pu = {self.vm_max_pu:g}")
         if self.line_limits == "none" and (given := {**self.max_current_a, **self.max_power_kva}):
-            raise ValueError(f"a rating of {next(iter(given))} is given and line_limits = none, which looks at none; set "
-                             "line_limits to ratings, or to report")
+            raise ValueError(f"a rating of {next(iter(given))} is given and line_limits = none, which looks at none; "
+                             "set line_limits to ratings, or to report")
         if twice := set(self.max_current_a) & set(self.max_power_kva):
             raise ValueError(f"{min(twice)} has max_current_a and max_power_kva; give one of them")
         negative = [bus for bus, cap in self.nci_cap_kg_per_kwh.items() if cap < 0.0]

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import cache
 
 import numpy as np
-from scipy.sparse import diags_array
+from scipy.sparse import csr_array, diags_array
 
 from cosim.errors import SolverError
 from cosim.simulators.grid.dispatch.conic import ConicProblem, Solution, Sources
@@ -105,8 +105,14 @@ def _limit_ends(model: gurobipy.Model, x: gurobipy.MVar, problem: ConicProblem) 
     ends = problem.ends
     if not len(ends.full):
         return
-    powers, variables = ((ends.p @ x).tolist(), (ends.q @ x).tolist()), x.tolist()
-    for p, q, full, u in zip(*powers, ends.full.tolist(), ends.u.tolist(), strict=True):
+    variables = x.tolist()
+
+    def power(rows: csr_array, k: int) -> gurobipy.LinExpr:
+        own = slice(rows.indptr[k], rows.indptr[k + 1])
+        return gurobipy.LinExpr(rows.data[own].tolist(), [variables[j] for j in rows.indices[own]])
+
+    for k, (full, u) in enumerate(zip(ends.full.tolist(), ends.u.tolist(), strict=True)):
+        p, q = power(ends.p, k), power(ends.q, k)
         model.addQConstr(p * p + q * q <= (variables[full] if u < 0 else variables[full] * variables[u]))
 
 

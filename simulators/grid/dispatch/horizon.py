@@ -129,7 +129,8 @@ def joint(problem: ConicProblem, n_bus: int, k: int, ramp_pu: Floats) -> ConicPr
         lower=problem.lower[spread], upper=problem.upper[spread], quadratic=problem.quadratic[spread],
         discs=(problem.discs + n_source * np.arange(k)[:, None]).ravel(), s_max_pu=np.tile(problem.s_max_pu, k),
         unit=problem.unit, ends=EndRows(
-            _diagonal(problem.ends.p, k, of_all), _diagonal(problem.ends.q, k, of_all), _spread(problem.ends.full, where),
+            _diagonal(problem.ends.p, k, of_all), _diagonal(problem.ends.q, k, of_all),
+            _spread(problem.ends.full, where),
             np.where(np.tile(problem.ends.u, k) < 0, -1, _spread(problem.ends.u, where))))
 
 
