@@ -18,8 +18,8 @@ from cosim.simulators.grid.dispatch.dispatch import Dispatch, Source
 from cosim.simulators.grid.dispatch.horizon import Ramps
 from cosim.simulators.grid.dispatch.mci import MciOfDispatch
 from cosim.simulators.grid.dispatch.solvers import SolverName
+from cosim.simulators.grid.network.check import AcCheck
 from cosim.simulators.grid.network.feeder import BaseLoad, Feeder, Line, LineList
-from cosim.simulators.grid.network.powerflow import AcCheck
 from cosim.simulators.grid.network.radial import read_feeder
 
 TABLE_I = {

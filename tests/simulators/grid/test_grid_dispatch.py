@@ -16,8 +16,8 @@ from cosim.simulators.grid.dispatch.clarabel_solver import ClarabelSolver
 from cosim.simulators.grid.dispatch.conic import Limits, balance_rhs, elastic
 from cosim.simulators.grid.dispatch.dispatch import ELASTIC, OPTIMAL, Dispatch, DispatchResult, Inexact, Source
 from cosim.simulators.grid.equations import generated_carbon
+from cosim.simulators.grid.network.check import AcCheck
 from cosim.simulators.grid.network.feeder import BaseLoad, Line, LineList
-from cosim.simulators.grid.network.powerflow import AcCheck
 from cosim.simulators.grid.network.radial import read_feeder
 
 SUBSTATION = {"substation": Source(0, 0.30)}
