@@ -45,7 +45,7 @@ from cosim.simulators.analysis.derived import (
 from cosim.simulators.analysis.flows import largest
 from cosim.simulators.analysis.instants import air, cooling_parts, deadlines, job_times
 from cosim.simulators.analysis.metrics import summary
-from cosim.simulators.analysis.watched import Watched
+from cosim.simulators.analysis.watched import TrackedTrace
 from cosim.simulators.fleet import JobClass, Site
 from cosim.trace import Trace
 from cosim.trace.series import PLAYERS, played_from_s, scenario_of, standing, step_s
@@ -59,7 +59,7 @@ def verify(trace: Trace) -> Digest:
     digest = Digest()
     rows: list[tuple[str, ...]] = []
     silent: dict[str, list[str]] = {}
-    watched = Watched(trace)
+    watched = TrackedTrace(trace)
     for name, tolerance, law in LAWS:
         try:
             found = law(watched)

@@ -16,7 +16,7 @@ from cosim.ports import Port
 from cosim.trace import Trace
 from cosim.trace import journal as intact
 from cosim.trace import writer as recorder
-from cosim.trace.journal import IntactFile
+from cosim.trace.journal import JournaledFile
 from cosim.trace.seal import PAGE
 from cosim.trace.writer import TraceWriter, annotate
 
@@ -174,7 +174,7 @@ def test_where_no_copy_fits_attributes_are_written_in_place(tmp_path, monkeypatc
 def test_a_device_or_folder_is_never_replaced(tmp_path):
     for path in (tmp_path, Path(os.devnull)):
         with pytest.raises(OSError, match="no regular file"):
-            IntactFile.create(path, overwrite=True)
+            JournaledFile.create(path, overwrite=True)
     (tmp_path / "real.h5").write_bytes(b"old")
     (tmp_path / "link.h5").symlink_to(tmp_path / "real.h5")
     TraceWriter(tmp_path / "link.h5", attrs={}, start="2026-01-01T00:00:00", overwrite=True).finish("completed")
