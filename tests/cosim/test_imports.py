@@ -54,10 +54,15 @@ def test_an_object_of_another_name_is_found_by_the_old_one(then, now):
 
 
 def test_a_program_with_old_names_says_so(tmp_path):
-    done = python("import cosim; from simulators.workload.adapter import Arrivals, AzureLlm; "
-                  "from cosim.table import Held; from agents.teamview import TeamView; "
-                  "import cosim.tables.table as now; print(Held is now.TableSeries, TeamView.__name__, AzureLlm.__module__); "
-                  "from cosim.imports import old_names; print(*old_names())", tmp_path)
+    program = """
+import cosim, cosim.imports, cosim.tables.table
+from simulators.workload.adapter import Arrivals, AzureLlm
+from cosim.table import Held
+from agents.teamview import TeamView
+print(Held is cosim.tables.table.TableSeries, TeamView.__name__, AzureLlm.__module__)
+print(*cosim.imports.old_names())
+"""
+    done = python(program, tmp_path)
     first, note = done.stdout.splitlines()
     assert first.split() == ["True", "TeamArrays", "cosim.simulators.workload.azure_llm"], done.stderr
     assert "agents.teamview is cosim.agents.fleet.team_arrays" in note
