@@ -20,7 +20,7 @@ import numpy as np
 from cosim.errors import TraceError, first_line
 from cosim.limits import is_file
 from cosim.ports import Port
-from cosim.trace.inert import FileScan, UnsafeObject
+from cosim.trace.file_scan import FileScan, UnsafeObject
 from cosim.trace.reader import FORMAT
 from cosim.trace.seal import END_OF_FILE
 from cosim.trace.supervised import DAMAGE, SIGNATURE, parts, supervised

@@ -18,9 +18,9 @@ from cosim.errors import ScenarioError, unknown
 from cosim.limits import BYTES_PER_NUMBER, check_memory
 from cosim.params import params
 from cosim.ports import Batch
-from cosim.simulators.aidc.engine.carried import pack, unpack
 from cosim.simulators.aidc.engine.facility import Facility
 from cosim.simulators.aidc.engine.racks import Racks
+from cosim.simulators.aidc.engine.site_state import pack, unpack
 from cosim.simulators.aidc.engine.slots import Reading, SlotFacility
 from cosim.simulators.aidc.plant.ambient import Ambient, OutdoorAir, Weather, check_cover
 from cosim.simulators.aidc.plant.cooling import BALANCED, Cooling, CoolingChoice, supply_limits_degc

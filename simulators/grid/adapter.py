@@ -14,11 +14,11 @@ import numpy as np
 from cosim.adapter import Adapter, CreateResult, Meta, Values
 from cosim.errors import ModelError, ScenarioError, SolverError
 from cosim.simulators.grid.dispatch.conic import Limits
-from cosim.simulators.grid.dispatch.dispatch import NEGLIGIBLE_PU, Dispatch
 from cosim.simulators.grid.dispatch.findings import LOOSE_GAP_PU, FindingLog
 from cosim.simulators.grid.dispatch.horizon import Ramps
 from cosim.simulators.grid.dispatch.mci import MciOfDispatch, marginal_sources, no_mci
 from cosim.simulators.grid.dispatch.nci_limits import NciLimits
+from cosim.simulators.grid.dispatch.optimal_power_flow import NEGLIGIBLE_PU, Dispatch
 from cosim.simulators.grid.dispatch.results import ELASTIC, HELD, DispatchResult, InexactRelaxation
 from cosim.simulators.grid.dispatch.sources import all_sources, other_voltage, tighter_limits
 from cosim.simulators.grid.dispatch.surplus import in_words

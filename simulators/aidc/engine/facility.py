@@ -25,7 +25,6 @@ from itertools import chain
 
 from cosim.errors import ModelError
 from cosim.ports import Batch
-from cosim.simulators.aidc.engine.carried import SiteState
 from cosim.simulators.aidc.engine.commands import admitted, whole_grants
 from cosim.simulators.aidc.engine.events import Cohort, EventClock
 from cosim.simulators.aidc.engine.inference import InferenceQueue
@@ -33,6 +32,7 @@ from cosim.simulators.aidc.engine.interval import SiteInterval, State
 from cosim.simulators.aidc.engine.jobs import RUN_COLUMNS, Row, batch_of, nearest_tick
 from cosim.simulators.aidc.engine.meter import Meter
 from cosim.simulators.aidc.engine.racks import Racks
+from cosim.simulators.aidc.engine.site_state import SiteState
 from cosim.simulators.aidc.engine.slack import USABLE_RATIO, slack_s
 from cosim.simulators.aidc.engine.training import TrainingPool
 from cosim.simulators.aidc.equations import gpu_throughput_to_per_s

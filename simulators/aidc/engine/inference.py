@@ -13,10 +13,10 @@ from heapq import heappop, heappush
 from operator import le
 from typing import cast
 
-from cosim.simulators.aidc.engine.carried import JobState
 from cosim.simulators.aidc.engine.events import Cohort
 from cosim.simulators.aidc.engine.interval import Levels, Tally
 from cosim.simulators.aidc.engine.jobs import DROPPED, FINISHED, TICKS_PER_S, UNFINISHED, Job, Row, nearest_tick, row_of
+from cosim.simulators.aidc.engine.site_state import JobState
 from cosim.simulators.aidc.equations import gpu_throughput_to_per_s
 from cosim.simulators.fleet import JobClass
 

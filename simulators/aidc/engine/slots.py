@@ -22,7 +22,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 from cosim.errors import ModelError
-from cosim.simulators.aidc.engine.carried import JobState, SiteState
 from cosim.simulators.aidc.engine.commands import admitted, whole_grants
 from cosim.simulators.aidc.engine.interval import SiteInterval, State
 from cosim.simulators.aidc.engine.jobs import (
@@ -37,6 +36,7 @@ from cosim.simulators.aidc.engine.jobs import (
     batch_of,
     row_of,
 )
+from cosim.simulators.aidc.engine.site_state import JobState, SiteState
 from cosim.simulators.aidc.engine.slack import MOST_S
 from cosim.simulators.aidc.equations import cooling_power_kw, distribution_loss_kw, it_at_inlet_kw, it_power_kw
 from cosim.simulators.aidc.plant.cooling import Cooling, supply_limits_degc

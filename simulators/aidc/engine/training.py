@@ -16,7 +16,6 @@ import math
 from bisect import insort
 from collections.abc import Iterator
 
-from cosim.simulators.aidc.engine.carried import JobState
 from cosim.simulators.aidc.engine.interval import Levels, Tally
 from cosim.simulators.aidc.engine.jobs import (
     DROPPED,
@@ -29,6 +28,7 @@ from cosim.simulators.aidc.engine.jobs import (
     row_of,
     tick_after,
 )
+from cosim.simulators.aidc.engine.site_state import JobState
 from cosim.simulators.aidc.engine.slack import Claim
 from cosim.simulators.aidc.equations import gpu_throughput_to_per_s
 from cosim.simulators.fleet import JobClass

@@ -14,7 +14,7 @@ from cosim.params import validate
 from cosim.simulators.grid.dispatch import gurobi_solver
 from cosim.simulators.grid.dispatch.clarabel_solver import ClarabelSolver
 from cosim.simulators.grid.dispatch.conic import Limits, balance_rhs, elastic
-from cosim.simulators.grid.dispatch.dispatch import (
+from cosim.simulators.grid.dispatch.optimal_power_flow import (
     ELASTIC,
     OPTIMAL,
     Dispatch,

@@ -13,8 +13,8 @@ from cosim.run import find
 from cosim.scenario import override
 from cosim.simulators.grid.adapter import CefDispatch
 from cosim.simulators.grid.dispatch.conic import Limits, balance_rhs
-from cosim.simulators.grid.dispatch.dispatch import ELASTIC, OPTIMAL, Dispatch, Source
 from cosim.simulators.grid.dispatch.nci_limits import NciLimits, size
+from cosim.simulators.grid.dispatch.optimal_power_flow import ELASTIC, OPTIMAL, Dispatch, Source
 from cosim.simulators.grid.network.feeder import BaseLoad, Line, LineList
 from cosim.simulators.grid.network.radial import read_feeder
 from cosim.trace import Trace
