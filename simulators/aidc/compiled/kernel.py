@@ -92,7 +92,7 @@ def _settle(lane, now_s, failures):
     """Everything that happens at this instant."""
     site, some = lane.sites[lane.number], False
     while site.running and lane.cohorts[lane.cohorts[0].end].end_s <= now_s:
-        queues.finish(lane, lines.take_end(lane, 0))
+        queues.finish(lane, queues.take_end(lane, 0))
         some = True
     if now_s >= site.alarm_s or site.news or site.regroup and some:
         _settle_all(lane, now_s, failures)
