@@ -14,9 +14,9 @@ from cosim.digest import Table
 from cosim.errors import SolverError
 from cosim.simulators.grid.adapter import CefDispatch
 from cosim.simulators.grid.dispatch.conic import Limits, balance_rhs
-from cosim.simulators.grid.dispatch.dispatch import Dispatch, Source
 from cosim.simulators.grid.dispatch.horizon import Ramps
 from cosim.simulators.grid.dispatch.mci import MciOfDispatch
+from cosim.simulators.grid.dispatch.optimal_power_flow import Dispatch, Source
 from cosim.simulators.grid.dispatch.solvers import SolverName
 from cosim.simulators.grid.network.feeder import BaseLoad, Feeder, Line, LineList
 from cosim.simulators.grid.network.powerflow import AcCheck

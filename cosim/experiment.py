@@ -151,18 +151,18 @@ class Experiment:
                 if "start" in wall:  # what was never set up has nothing to say, and must not hide why
                     self._wind_up(world, notes)
             finally:
-                wall.update({f"member {n}": tap.wall_s for n, tap in world.taps.items()})
+                wall.update({f"member {n}": probe.wall_s for n, probe in world.probes.items()})
                 trace_s = self.control.writer.wall_s if self.control.writer else 0.0
                 wall.update(total=total, trace=trace_s)
-                members_running = sum(t.wall_s - t.start_s for t in world.taps.values())
+                members_running = sum(t.wall_s - t.start_s for t in world.probes.values())
                 wall["bus"] = max(0.0, total - wall.get("start", total) - members_running - trace_s)
                 world.close()
 
     def _wind_up(self, world: World, notes: list[str]) -> None:
         """Collect closing rows and notes from the members of this process; they are part of what was computed."""
-        for name in world.taps:
+        for name in world.probes:
             if said := world.closing(name):
-                world.taps[name].close(said)
+                world.probes[name].close(said)
             notes += world.notes(name)
         notes += differing(self.resolved.scenario)
 
@@ -179,8 +179,8 @@ class Experiment:
         self._check_memory(world)
         writer = TraceWriter(self.path, attrs=self._attrs(), start=self.scenario.start, overwrite=self.overwrite,
                              durable=self.durable)
-        for tap in world.taps.values():
-            tap.declare(writer)
+        for probe in world.probes.values():
+            probe.declare(writer)
         connections = world.plan.connections
         writer.write_table("wiring", {
             "source": [".".join(c.source) for c in connections],
@@ -196,8 +196,8 @@ class Experiment:
         """ScenarioError where what is recorded between two flushes would not fit into memory."""
         clock, members, numbers = self.resolved.clock, self.resolved.scenario.members, 0.0
         span = min(self.control.flush_steps, self.resolved.until)
-        for name, tap in world.taps.items():
-            numbers += tap.numbers * span / clock.steps(members[name].step_s)
+        for name, probe in world.probes.items():
+            numbers += probe.numbers * span / clock.steps(members[name].step_s)
         check_memory(f"flush_s = {self.scenario.flush_s:g} s", numbers, BYTES_PER_NUMBER,
                      "write more often: --set flush_s=1h")
 

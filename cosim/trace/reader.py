@@ -36,7 +36,7 @@ import numpy as np
 
 from cosim.errors import TraceError, first_line, unknown
 from cosim.limits import is_file
-from cosim.trace.inert import refuse_leading_out
+from cosim.trace.file_scan import refuse_leading_out
 from cosim.trace.seal import BLOCK, check_seal
 from cosim.trace.supervised import DAMAGE, RESCUE, refuse_unreadable
 
@@ -99,7 +99,7 @@ class Trace:
     trace["aidc/Site/p_kw"] -> ndarray (time, entity[, dim]);  trace.time_s("aidc/Site");  trace.table("jobs").
     sealed: whether checksums of the whole file were there and hold (a finished run's; not one that was killed).
     Raises TraceError when the file is missing, is no trace, does not hold what is requested, is damaged, or leads out
-    of itself (`cosim.trace.inert`).
+    of itself (`cosim.trace.file_scan`).
     """
 
     def __init__(self, path: str | os.PathLike) -> None:

@@ -18,11 +18,11 @@ from cosim.errors import ScenarioError, unknown
 from cosim.limits import BYTES_PER_NUMBER, check_memory
 from cosim.params import params
 from cosim.ports import Batch
-from cosim.simulators.aidc.engine.carried import pack, unpack
 from cosim.simulators.aidc.engine.facility import Facility
 from cosim.simulators.aidc.engine.racks import Racks
+from cosim.simulators.aidc.engine.site_state import pack, unpack
 from cosim.simulators.aidc.engine.slots import Reading, SlotFacility
-from cosim.simulators.aidc.plant.ambient import Ambient, Outside, Weather, check_cover
+from cosim.simulators.aidc.plant.ambient import Ambient, OutdoorAir, Weather, check_cover
 from cosim.simulators.aidc.plant.cooling import BALANCED, Cooling, CoolingChoice, supply_limits_degc
 from cosim.simulators.aidc.plant.thermal import Room, StaticPlant, Thermal
 from cosim.simulators.aidc.ports import SITE, per_class
@@ -234,7 +234,7 @@ class DataCenters(Adapter):
                                 f"{cooling.wet_bulb_degc:g}; give one of them")
         weather = Weather(ambient, eid, owner, given.scenario_start)
         limit = "dry_bulb" if cooling.heat_rejection == "dry" else "wet_bulb"
-        if not ambient.linked and math.isnan(getattr(weather.at(0.0, Outside()), f"{limit}_degc")):
+        if not ambient.linked and math.isnan(getattr(weather.at(0.0, OutdoorAir()), f"{limit}_degc")):
             raise ScenarioError(f"{owner} knows no {limit} temperature, which limits the plant of {eid} "
                                 f"(heat_rejection = '{cooling.heat_rejection}'); give {limit}_mean_degc, or a table "
                                 f"with {limit}_degc")

@@ -14,12 +14,12 @@ import numpy as np
 from cosim.adapter import Adapter, CreateResult, Meta, Values
 from cosim.errors import ModelError, ScenarioError, SolverError
 from cosim.simulators.grid.dispatch.conic import Limits
-from cosim.simulators.grid.dispatch.dispatch import NEGLIGIBLE_PU, Dispatch
-from cosim.simulators.grid.dispatch.findings import LOOSE_GAP_PU, Incidents
+from cosim.simulators.grid.dispatch.findings import LOOSE_GAP_PU, FindingLog
 from cosim.simulators.grid.dispatch.horizon import Ramps
 from cosim.simulators.grid.dispatch.mci import MciOfDispatch, marginal_sources, no_mci
-from cosim.simulators.grid.dispatch.nci_limits import NciCaps
-from cosim.simulators.grid.dispatch.results import ELASTIC, HELD, DispatchResult, Inexact
+from cosim.simulators.grid.dispatch.nci_limits import NciLimits
+from cosim.simulators.grid.dispatch.optimal_power_flow import NEGLIGIBLE_PU, Dispatch
+from cosim.simulators.grid.dispatch.results import ELASTIC, HELD, DispatchResult, InexactRelaxation
 from cosim.simulators.grid.dispatch.sources import all_sources, other_voltage, tighter_limits
 from cosim.simulators.grid.dispatch.surplus import in_words
 from cosim.simulators.grid.equations import Floats
@@ -52,7 +52,7 @@ class CefDispatch(Adapter):
         meta = super().init(sid, time_resolution, **params)
         self._feeder = read_feeder(self.params.network)
         self._sources = all_sources(self.params.sources, self._feeder, self.params.network_sources, sid)
-        self._seen = Incidents()
+        self._seen = FindingLog()
         self._solved_by = ""
         return meta
 
@@ -92,7 +92,7 @@ class CefDispatch(Adapter):
         self._drawn_by_sites = self._base = np.zeros(self._feeder.n_bus, complex)
         self._hears_sites = False
 
-    def _caps(self) -> NciCaps | None:
+    def _caps(self) -> NciLimits | None:
         caps = self.params.nci_cap_kg_per_kwh
         if not caps:
             return None
@@ -100,7 +100,7 @@ class CefDispatch(Adapter):
             raise ScenarioError(f"{self.sid}.nci_cap_kg_per_kwh: {self._feeder.name} has transformers with iron "
                                 "losses, which the caps' mixing does not hold; set pfe_kw to 0, or take away the caps")
         at = np.array([self._feeder.named(bus, f"{self.sid}.nci_cap_kg_per_kwh") for bus in caps], dtype=np.int64)
-        return NciCaps(at, np.array(list(caps.values())), self.params.nci_formulation)
+        return NciLimits(at, np.array(list(caps.values())), self.params.nci_formulation)
 
     def _reprice(self, price_usd_per_kwh: float) -> None:
         """The tariff's price at the substation, from this interval on."""
@@ -158,7 +158,7 @@ class CefDispatch(Adapter):
                 hint = unit_hint(float(p_load.sum()), float(self._feeder.p_kw.sum()))
                 raise SolverError(f"{self.sid} at {format_time(time_s)}: {err}{hint}") from None
             status, mci = HELD, None
-            inexact = isinstance(err, Inexact)
+            inexact = isinstance(err, InexactRelaxation)
         self._mci = mci or self._mci.stale()
         self._held_steps = self._held_steps + 1 if status == HELD else 0
         self._remember(time_s, status, inexact)

@@ -32,7 +32,7 @@ from cosim.limits import is_file
 from cosim.simulators.grid.equations import Complexes, Floats, Ints
 from cosim.simulators.grid.network import file_scan as netscan
 from cosim.simulators.grid.network.feeder import LineList
-from cosim.simulators.grid.network.file_scan import Asked, Hostile
+from cosim.simulators.grid.network.file_scan import ConstructedObject, UnsafeFile
 from cosim.units import KW_PER_MW
 
 SIMBENCH = "simbench:"
@@ -104,7 +104,7 @@ def _from_file(network: str) -> Any:
             for cell in netscan.read_cells(path):
                 _check(netscan.asked_for(cell, must=False))
             net = pandapower.from_excel(network)
-    except Hostile as err:
+    except UnsafeFile as err:
         raise netscan.refuse(network, err) from None
     except ImportError as err:
         raise ScenarioError(f"network file '{network}' cannot be read: {err}; pip install openpyxl for Excel files"
@@ -116,14 +116,14 @@ def _from_file(network: str) -> Any:
     return net
 
 
-def _check(asked: Iterable[Asked]) -> None:
-    """Hostile for an object that is no part of a network."""
+def _check(asked: Iterable[ConstructedObject]) -> None:
+    """UnsafeFile for an object that is no part of a network."""
     for one in asked:
         if not _is_part(one):
-            raise Hostile(f"it names {one.module[:60]}.{one.name[:60]}, which is no part of a network")
+            raise UnsafeFile(f"it names {one.module[:60]}.{one.name[:60]}, which is no part of a network")
 
 
-def _is_part(asked: Asked) -> bool:
+def _is_part(asked: ConstructedObject) -> bool:
     """Whether a file may have this constructed. Only modules that are loaded already are looked at."""
     if (asked.module, asked.name) in _TYPES:
         return True
