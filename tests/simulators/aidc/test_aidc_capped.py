@@ -49,7 +49,8 @@ class Site10:
     def rows(self, to_s):
         self.facility.advance(to_s)
         left = self.facility.read_interval().left_jobs
-        return list(zip(*(left[n] for n in ("id", "start_s", "end_s", "done_to", "outcome")), strict=True)) if left else []
+        names = ("id", "start_s", "end_s", "done_to", "outcome")
+        return list(zip(*(left[n] for n in names), strict=True)) if left else []
 
     def at(self, time_s):
         return next(busy for t, busy in reversed(self.busy) if t <= time_s)
@@ -142,8 +143,7 @@ def test_who_is_not_named_never_gives_way():
 
 
 def test_one_class_of_a_kind_gives_way_before_the_other():
-    classes = {**CLASSES, "tune": JobClass(kind="train", work_to=480, deadline_s=900, to_per_gpu_min=60, kw_per_to_s=2.0,
-                                           gpus_per_block=2, max_blocks=3)}
+    classes = {**CLASSES, "tune": CLASSES["fit"]}
     for order, expected in ((("fit", "tune"), (0, 2, 4)), (("tune", "fit"), (0, 4, 2)), (("train",), (0, 4, 2))):
         facility = CappedFacility("site", SITE, classes, PLAIN, 23.0, CapRules(gives_way=order))
         facility.submit(batch(0.0, (1, "fit", 4800, 9000), (2, "tune", 4800, 9000)))
