@@ -16,7 +16,7 @@ from cosim.params import params
 from cosim.ports import Port
 from cosim.simulators.aidc.adapter import AidcParams, DataCenters
 from cosim.simulators.aidc.engine.capped import NO_CAP_KW, SLACK_KW, CappedFacility, CapRules
-from cosim.simulators.aidc.plant.ambient import Outside
+from cosim.simulators.aidc.plant.ambient import OutdoorAir
 from cosim.simulators.aidc.plant.cooling import Cooling
 from cosim.simulators.aidc.plant.thermal import outside_degc
 from cosim.simulators.aidc.ports import per_class
@@ -41,7 +41,7 @@ class CappedSite(SiteOnBus):
     facility: CappedFacility
     above_s, most_kw, _cap_kw = 0.0, 0.0, math.nan
 
-    def limit(self, inputs: Mapping[str, Any], outside: Outside) -> None:
+    def limit(self, inputs: Mapping[str, Any], outside: OutdoorAir) -> None:
         """The cap of the tick; NaN is none."""
         self._cap_kw = inputs["p_cap_kw"]
         self.facility.cap(NO_CAP_KW if math.isnan(self._cap_kw) else self._cap_kw,

@@ -122,7 +122,7 @@ class SiteOnBus:
             "power": {} if self._trace_step_s is None else self._resolved(did, heat, end_s, self._trace_step_s),
         }
 
-    def limit(self, inputs: Mapping[str, Any], outside: Outside) -> None:
+    def limit(self, inputs: Mapping[str, Any], outside: OutdoorAir) -> None:
         """What else limits the tick that begins, after its commands; nothing here."""
 
     def open_alarm(self) -> Batch:
