@@ -37,7 +37,7 @@ _NUMBERS = f"a column of numbers is called {', '.join(_COUNTS)}"
 
 
 @dataclass(frozen=True)
-class Reading:
+class TableOptions:
     """How a table is read.
 
     owner      what stands before `overflow` and `time_zone` in the names of its fields: 'tariff.prices_', 'grid.'
@@ -69,7 +69,7 @@ class DataTable:
     Raises ScenarioError naming the file, the row and what is allowed; for its times when they are first needed.
     """
 
-    def __init__(self, path: str | Path, reading: Reading) -> None:
+    def __init__(self, path: str | Path, reading: TableOptions) -> None:
         self.path, self.reading = Path(path), reading
         self._file = read_columns(self.path)
         names = self._file.names
@@ -283,7 +283,7 @@ class DataTable:
         return said
 
 
-class Held:
+class TableSeries:
     """One column of a table over time, extended as its overflow defines; times in s since the run's start.
 
     port    what is looked for, in its own unit or another of the same kind
@@ -298,7 +298,7 @@ class Held:
         self._hold(table, table.values(found[0], [entity], found[1] * factor)[:, 0].tolist())
 
     @classmethod
-    def of(cls, table: DataTable, values: list[float]) -> Held:
+    def of(cls, table: DataTable, values: list[float]) -> TableSeries:
         """Values (row,) that are already read, in the table's order of time."""
         held = cls.__new__(cls)
         held._hold(table, values)

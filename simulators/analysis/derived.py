@@ -42,7 +42,7 @@ from cosim.simulators.analysis.flows import (
     where,
 )
 from cosim.simulators.fleet import JobClass, Site
-from cosim.simulators.grid.dispatch.dispatch import NEGLIGIBLE_PU
+from cosim.simulators.grid.dispatch.optimal_power_flow import NEGLIGIBLE_PU
 from cosim.trace import Trace
 from cosim.trace.series import scenario_of, step_s
 from cosim.units import HOUR_S

@@ -11,7 +11,7 @@ import numpy as np
 from cosim.errors import TraceError
 from cosim.simulators.grid.ports import ACTIVE_DEMAND, SITE_DEMAND
 from cosim.trace import Trace
-from cosim.trace.series import PLAYERS, End, end_of, rows_at, scenario_of, step_s
+from cosim.trace.series import PLAYERS, PortRef, port_ref, rows_at, scenario_of, step_s
 
 MEMBER, BUS, GRID = "grid", "grid/Bus", "grid/Grid"
 ALLOWED_KW, ALLOWED_RATIO = 1e-6, 1e-7
@@ -93,7 +93,7 @@ class WiredLink(NamedTuple):
     what left `shift_s` before."""
 
     source: str
-    target: End
+    target: PortRef
     shift_s: float
     scale: float
 
@@ -105,14 +105,14 @@ def links_to(trace: Trace, member: str) -> Iterator[WiredLink]:
     scales = wiring.get("scale", np.ones(len(sources)))
     for source, target, shift_s, scale in zip(sources, wiring.get("target", ()), wiring.get("shift_s", ()), scales,
                                               strict=True):
-        if (end := end_of(target)).member == member:
+        if (end := port_ref(target)).member == member:
             yield WiredLink(source, end, shift_s, scale)
 
 
 def carried(trace: Trace, link: WiredLink, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What a link brought at `times`, and whether each is in the trace: of a run cut off members end at different
     times."""
-    times, (member, eid, port) = times - link.shift_s, end_of(link.source)
+    times, (member, eid, port) = times - link.shift_s, port_ref(link.source)
     model = next((m for m in trace.models() if m.startswith(f"{member}/") and eid in trace.names(m)
                   and trace.has(f"{m}/{port}")), None)
     if model is None or not len(trace.time_s(model)):

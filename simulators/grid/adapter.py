@@ -11,21 +11,21 @@ from typing import Any
 
 import numpy as np
 
-from cosim.adapter import Continuing, CreateResult, Meta, Values
+from cosim.adapter import Adapter, CreateResult, Meta, Values
 from cosim.errors import ModelError, ScenarioError, SolverError, unknown
 from cosim.simulators.grid.dispatch.conic import Limits, Sources
-from cosim.simulators.grid.dispatch.dispatch import NEGLIGIBLE_PU, Dispatch
-from cosim.simulators.grid.dispatch.findings import LOOSE_GAP_PU, Incidents, what_is_proven, which_limits
+from cosim.simulators.grid.dispatch.findings import LOOSE_GAP_PU, FindingLog, what_is_proven, which_limits
 from cosim.simulators.grid.dispatch.horizon import Ramps
 from cosim.simulators.grid.dispatch.mci import MciOfDispatch, marginal_sources, no_mci
-from cosim.simulators.grid.dispatch.nci_limits import NciCaps
-from cosim.simulators.grid.dispatch.results import ELASTIC, HELD, DispatchResult, Inexact
+from cosim.simulators.grid.dispatch.nci_limits import NciLimits
+from cosim.simulators.grid.dispatch.optimal_power_flow import NEGLIGIBLE_PU, Dispatch
+from cosim.simulators.grid.dispatch.results import ELASTIC, HELD, DispatchResult, InexactRelaxation
 from cosim.simulators.grid.dispatch.source_series import SourceSeries, check_given
 from cosim.simulators.grid.dispatch.sources import Source, all_sources, other_voltage, tighter_limits
 from cosim.simulators.grid.dispatch.surplus import in_words
 from cosim.simulators.grid.dispatch.varying import number_or_nan, varies
 from cosim.simulators.grid.equations import Floats
-from cosim.simulators.grid.network.powerflow import AcCheck
+from cosim.simulators.grid.network.check import AcCheck
 from cosim.simulators.grid.network.radial import read_feeder
 from cosim.simulators.grid.params import GridParams
 from cosim.simulators.grid.plausible import refuse_impossible, unit_hint
@@ -42,7 +42,7 @@ from cosim.simulators.grid.ports import (
 from cosim.units import HOUR_S, MIN_S, format_time
 
 
-class CefDispatch(Continuing):
+class CefDispatch(Adapter):
     """Second-order cone dispatch of a radial feeder with carbon emission flow, (1)-(11).
 
     Every step it takes the demand of each `Bus`, dispatches the sources, and holds each bus's NCI until the next step.
@@ -73,7 +73,7 @@ class CefDispatch(Continuing):
                                     frozenset(self._sources) - frozenset(self.params.sources))
         if self._series.any:
             self.adopt({**self.MODELS, "Grid": (*DISPATCH_GRID, *VARYING)})
-        self._seen = Incidents()
+        self._seen = FindingLog()
         self._solved_by = ""
         return self.meta
 
@@ -112,7 +112,7 @@ class CefDispatch(Continuing):
         if self._dispatch.source_names[self._dispatch.substation] in ramped:
             raise ScenarioError(f"{self.sid}.sources.{self._dispatch.source_names[self._dispatch.substation]} has "
                                 "ramp_kw_per_min; the substation balances the feeder and has none")
-        self._held_steps = 0
+        self._held_steps, self._origin_s, self._now_s = 0, 0.0, 0.0
         self._mci = no_mci(self._feeder.n_bus)
         self._last: tuple[DispatchResult, tuple[float, float, float]] | None = None
         self._noise, self._error = self.stream("forecast"), 0.0
@@ -120,7 +120,7 @@ class CefDispatch(Continuing):
         self._drawn_by_sites = self._base = np.zeros(self._feeder.n_bus, complex)
         self._hears_sites = False
 
-    def _caps(self) -> NciCaps | None:
+    def _caps(self) -> NciLimits | None:
         caps = self.params.nci_cap_kg_per_kwh
         if not caps:
             return None
@@ -128,7 +128,7 @@ class CefDispatch(Continuing):
             raise ScenarioError(f"{self.sid}.nci_cap_kg_per_kwh: {self._feeder.name} has transformers with iron "
                                 "losses, which the caps' mixing does not hold; set pfe_kw to 0, or take away the caps")
         at = np.array([self._feeder.named(bus, f"{self.sid}.nci_cap_kg_per_kwh") for bus in caps], dtype=np.int64)
-        return NciCaps(at, np.array(list(caps.values())), self.params.nci_formulation)
+        return NciLimits(at, np.array(list(caps.values())), self.params.nci_formulation)
 
     def _revalue(self, time_s: float, inputs: Values) -> None:
         """What sources have, emit and cost from this interval on: their series, and the tariff's price at the
@@ -151,7 +151,7 @@ class CefDispatch(Continuing):
     def _changed(self, time_s: float, inputs: Values, *, forecast: bool = False) -> Sources:
         """The sources as their series have them at a time."""
         linked = {name: inputs[name] for name in self.entities["Source"]}
-        now = self._series.at(self.origin_s + time_s, linked, forecast=forecast)
+        now = self._series.at(self._origin_s + time_s, linked, forecast=forecast)
         return self._series.changed(self._dispatch.sources, now, self._feeder.base_kw)
 
     def _make_mci(self, sources: Mapping[str, Source], limits: Limits) -> MciOfDispatch:
@@ -175,6 +175,7 @@ class CefDispatch(Continuing):
             [names[at] for at in np.flatnonzero((feeder.own_p_kw != 0.0) | (feeder.g_bus_pu != 0.0))])
 
     def advance(self, time_s: float, inputs: Values) -> Values:
+        self._now_s = time_s
         base, drawn = self._own.copy(), np.zeros(self._feeder.n_bus, complex)
         for eid, at in self._at.items():  # closed switches may make several of these buses one
             given = inputs[eid]
@@ -201,7 +202,7 @@ class CefDispatch(Continuing):
                 hint = unit_hint(float(p_load.sum()), float(self._feeder.p_kw.sum()))
                 raise SolverError(f"{self.sid} at {format_time(time_s)}: {err}{hint}") from None
             status, mci = HELD, None
-            inexact = isinstance(err, Inexact)
+            inexact = isinstance(err, InexactRelaxation)
         self._mci = mci or self._mci.stale()
         self._held_steps = self._held_steps + 1 if status == HELD else 0
         self._remember(time_s, status, inexact)
@@ -230,8 +231,12 @@ class CefDispatch(Continuing):
             self._seen.note("inexact", time_s, "" if status == HELD else what_is_proven(last.global_gap_ratio))
 
     def carry(self) -> dict[str, np.ndarray]:
-        """Time gone by, where tables go on in it."""
-        return super().carry() if self._series.any else {}
+        """Time gone by until the end of this world, where tables go on in it."""
+        return {"origin_s": np.array(self._origin_s + self._now_s + self.step_s)} if self._series.any else {}
+
+    def resume(self, carry: Mapping[str, np.ndarray]) -> None:
+        """Go on in time."""
+        self._origin_s = float(carry.get("origin_s", 0.0))
 
     def notes(self) -> list[str]:
         lines = [f"{self.sid}: {line}" for line in self._seen.lines()]

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from cosim.simulators.grid.dispatch.clarabel_solver import ClarabelSolver
 from cosim.simulators.grid.dispatch.conic import ConicProblem, Limits, Sources, costs
-from cosim.simulators.grid.dispatch.gurobi_solver import CappedGurobi
-from cosim.simulators.grid.dispatch.reduced import Reduced
+from cosim.simulators.grid.dispatch.gurobi_solver import NciLimitedGurobi
+from cosim.simulators.grid.dispatch.reduced import ReducedDispatch
 from cosim.simulators.grid.dispatch.solvers import Solver
 from cosim.simulators.grid.equations import Floats
 from cosim.simulators.grid.network.feeder import Feeder
@@ -34,8 +34,8 @@ class ChangingSources:
     _problem: ConicProblem
     moves: NDArray[np.bool_]
     _solver: Solver
-    _capped: CappedGurobi | None
-    _reduced: Reduced
+    _capped: NciLimitedGurobi | None
+    _reduced: ReducedDispatch
     _dearer: dict[float, ClarabelSolver]
 
     @property

@@ -26,7 +26,7 @@ _SAID = {
 }
 
 
-class Incidents:
+class FindingLog:
     """What happened how often, when first, and what more is known of the first time."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ from scipy.sparse import diags_array
 
 from cosim.errors import SolverError
 from cosim.simulators.grid.dispatch.conic import ConicProblem, Solution, Sources
-from cosim.simulators.grid.dispatch.nci_limits import Mixing, NciCaps, mixing, size
+from cosim.simulators.grid.dispatch.nci_limits import CarbonMixing, NciLimits, mixing, size
 from cosim.simulators.grid.equations import Floats
 from cosim.simulators.grid.network.feeder import Feeder
 
@@ -99,13 +99,13 @@ def _conic(model: gurobipy.Model, problem: ConicProblem, *, exact: bool = False
     return x, balance
 
 
-class CappedGurobi:
+class NciLimitedGurobi:
     """The dispatch with NCI caps, (10) inside it: a nonconvex MIQCP, built anew for every interval.
 
     Raises SolverError with the reason when gurobipy, a licence, or a licence for this size is missing.
     """
 
-    def __init__(self, problem: ConicProblem, feeder: Feeder, sources: Sources, caps: NciCaps,
+    def __init__(self, problem: ConicProblem, feeder: Feeder, sources: Sources, caps: NciLimits,
                  time_limit_s: float | None) -> None:
         if gurobipy is None:
             raise SolverError("gurobipy is not installed, and NCI caps are a problem for Gurobi alone")
@@ -158,7 +158,7 @@ class CappedGurobi:
         self._carbon(model, x.tolist(), mix, np.maximum(-p_load_kw, 0.0) / self._feeder.base_kw)
         return model
 
-    def _carbon(self, model: gurobipy.Model, x: list, mix: Mixing, fed_pu: Floats) -> None:
+    def _carbon(self, model: gurobipy.Model, x: list, mix: CarbonMixing, fed_pu: Floats) -> None:
         """(10) at every bus and the caps; `fed_pu` (n_bus,) is local generation at 0 kg/kWh."""
         at, feeder, sources = self._problem.at, self._feeder, self._sources
         highest = np.full(feeder.n_bus, mix.nci_max)
@@ -182,7 +182,7 @@ class CappedGurobi:
         for i in range(feeder.n_bus):
             model.addQConstr(w[i] * inflow[i] == carbon[i])
 
-    def _positive(self, model: gurobipy.Model, powers: list, mix: Mixing) -> list:
+    def _positive(self, model: gurobipy.Model, powers: list, mix: CarbonMixing) -> list:
         """p+ of each power P = p+ - p-, p+ p- = 0, by binaries or SOS1."""
         n = len(powers)
         plus, minus = (model.addMVar(n, lb=0.0, ub=mix.most_pu).tolist() for _ in range(2))

@@ -18,7 +18,7 @@ from scipy.sparse import block_array, coo_array, csr_array, vstack
 from cosim.simulators.grid.dispatch.changing import NARROWEST_PU
 from cosim.simulators.grid.dispatch.clarabel_solver import ClarabelSolver
 from cosim.simulators.grid.dispatch.conic import ConicProblem, Layout, Sources, balance_rhs, costs, layout
-from cosim.simulators.grid.dispatch.dispatch import GAP_RATIO, LOSS_PRICES, PHANTOM_PU, Dispatch
+from cosim.simulators.grid.dispatch.optimal_power_flow import GAP_RATIO, LOSS_PRICES, PHANTOM_PU, Dispatch
 from cosim.simulators.grid.dispatch.surplus import curtailed_kw
 from cosim.simulators.grid.equations import Floats, Ints, cone_gap
 

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from cosim.errors import SolverError
 from cosim.simulators.grid.dispatch.conic import Limits
-from cosim.simulators.grid.dispatch.dispatch import NEGLIGIBLE_PU, Dispatch
 from cosim.simulators.grid.dispatch.marginal import STEP_KW, Marginal, MarginalCarbon
+from cosim.simulators.grid.dispatch.optimal_power_flow import NEGLIGIBLE_PU, Dispatch
 from cosim.simulators.grid.dispatch.reduced import OperatingPoint
 from cosim.simulators.grid.dispatch.results import OPTIMAL, DispatchResult
 from cosim.simulators.grid.dispatch.sources import Source

@@ -31,7 +31,7 @@ class OperatingPoint:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Linear:
+class LinearizedFeeder:
     """A feeder linearised at a point: `x` there, an LU of df/dy, dy/dz (n_y, n_z) and d(cost)/dz (n_z,)."""
 
     x: Floats
@@ -40,7 +40,7 @@ class Linear:
     gradient: Floats
 
 
-class Reduced:
+class ReducedDispatch:
     """The dispatch of one feeder in its controls.
 
     z, y       indices in x of the controls (P of the sources but the substation, then Q) and of the state
@@ -67,7 +67,7 @@ class Reduced:
         self._into[: problem.equal.shape[0]] = -problem.equal[:, self.z].toarray()
         self._jacobian = _Jacobian(problem.equal[:, self.y].tocoo(), at.u_parent, at, self.place)
 
-    def linear(self, point: OperatingPoint) -> Linear | None:
+    def linear(self, point: OperatingPoint) -> LinearizedFeeder | None:
         """Linearised at a point whose flows and voltages solve the power flow; None where df/dy is singular."""
         at, x = self.at, np.empty(self.at.size)
         x[at.p], x[at.q], x[at.u], x[at.p_source], x[at.q_source] = (
@@ -78,9 +78,9 @@ class Reduced:
             return None
         states = inverse.solve(self._into)
         pull = self.cost + self.quadratic * x
-        return Linear(x, inverse, states, pull[self.z] + states.T @ pull[self.y])
+        return LinearizedFeeder(x, inverse, states, pull[self.z] + states.T @ pull[self.y])
 
-    def curvature(self, linear: Linear, limit_rows: Ints, limit_prices: Floats) -> tuple[Floats, Floats]:
+    def curvature(self, linear: LinearizedFeeder, limit_rows: Ints, limit_prices: Floats) -> tuple[Floats, Floats]:
         """Hessian of the Lagrangian in z (n_z, n_z), and the same with its left side in y (n_y, n_z).
 
         limit_rows, limit_prices  places in y, and multipliers, of the limits on the state that are in force

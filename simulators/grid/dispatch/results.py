@@ -86,5 +86,5 @@ class Settlement:
     voltage_violation_pu: float
 
 
-class Inexact(SolverError):
+class InexactRelaxation(SolverError):
     """The relaxation has a solution and the feeder, as far as is known, has none."""

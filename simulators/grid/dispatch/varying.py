@@ -20,7 +20,7 @@ from cosim.limits import is_file
 from cosim.params import explain, params
 from cosim.plausible import impossible, is_marginal
 from cosim.simulators.grid.columns import read_column
-from cosim.tables.table import DataTable, Held, Overflow, Reading
+from cosim.tables.table import DataTable, Overflow, TableOptions, TableSeries
 from cosim.units import DAY_S, format_time
 
 LINKED = "linked"
@@ -148,17 +148,17 @@ class Variable:
         return format_time(time_s)
 
 
-def _held(value: ValueTable, owner: str, source: str, field: str, start: str | None) -> Held:
+def _held(value: ValueTable, owner: str, source: str, field: str, start: str | None) -> TableSeries:
     if not is_file(value.path):
         raise ScenarioError(f"{owner}.path: no file at {value.path}; give the CSV by --set {owner}.path=FILE.csv")
-    table = DataTable(value.path, Reading(f"{owner}.", start, value.time_zone, value.overflow, value.time_column))
+    table = DataTable(value.path, TableOptions(f"{owner}.", start, value.time_zone, value.overflow, value.time_column))
     if value.column is None:
         if value.unit is not None:
             raise ScenarioError(f"{owner}.unit = {value.unit} without a column; name one by {owner}.column, or leave "
                                 "the unit out: that of the column's name counts")
-        return Held(table, field, source, owner, value.factor)
+        return TableSeries(table, field, source, owner, value.factor)
     if is_marginal(value.column) and field == "kg_per_kwh":
         raise ScenarioError(f"{value.path}: column '{value.column}' is a marginal intensity, and CO2 is attributed by "
                             f"average ones; give it by {owner.removesuffix(field)}marginal_kg_per_kwh, and a column of "
                             f"averages here")
-    return Held.of(table, read_column(table, value.column, value.unit, field, f"{owner}.unit", value.factor))
+    return TableSeries.of(table, read_column(table, value.column, value.unit, field, f"{owner}.unit", value.factor))

@@ -7,7 +7,6 @@ import pytest
 
 from cosim.simulators.grid.dispatch.clarabel_solver import ClarabelSolver
 from cosim.simulators.grid.dispatch.conic import Limits, balance_rhs, strict
-from cosim.simulators.grid.dispatch.dispatch import OPTIMAL, Dispatch, Source
 from cosim.simulators.grid.dispatch.mci import (
     DERIVATIVE,
     NEAR_KINK,
@@ -17,6 +16,7 @@ from cosim.simulators.grid.dispatch.mci import (
     marginal_sources,
     no_mci,
 )
+from cosim.simulators.grid.dispatch.optimal_power_flow import OPTIMAL, Dispatch, Source
 from cosim.simulators.grid.network.feeder import BaseLoad, Line, LineList
 from cosim.simulators.grid.network.radial import read_feeder
 

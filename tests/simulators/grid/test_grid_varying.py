@@ -16,8 +16,8 @@ from cosim.errors import CosimError, ModelError, ScenarioError
 from cosim.params import validate
 from cosim.simulators.grid.adapter import CefDispatch
 from cosim.simulators.grid.dispatch.conic import Limits
-from cosim.simulators.grid.dispatch.dispatch import Dispatch
 from cosim.simulators.grid.dispatch.mci import MciOfDispatch
+from cosim.simulators.grid.dispatch.optimal_power_flow import Dispatch
 from cosim.simulators.grid.dispatch.source_series import SourceSeries, check_given
 from cosim.simulators.grid.dispatch.sources import Source, in_pu
 from cosim.simulators.grid.network.radial import read_feeder
@@ -239,3 +239,14 @@ def test_where_a_series_cannot_be_used_its_field_is_named():
     with pytest.raises(CosimError, match="sources.up.kg_per_kwh varies over time, which is not modelled here"):
         in_pu(FEEDER, LIVING)
     assert json.dumps(AT[0]["up"].kg_per_kwh) == "0.4"
+
+
+def test_a_table_goes_on_in_a_learners_next_day(tmp_path):
+    """Three days of 0.1, 0.2, 0.3 kg/kWh; the world after a day of 24 h begins on the second."""
+    (tmp_path / "t.csv").write_text("time_h,kg_per_kwh\n0,0.1\n24,0.2\n48,0.3\n")
+    given = {"up": {"node": 0, "kg_per_kwh": {"path": str(tmp_path / "t.csv")}}, "pv": GRID["sources"]["pv"]}
+    first, second = started(sources=given), started(sources=given)
+    said = {"available_kw": 0.0, "average_kg_per_kwh": 0.0}
+    assert step(first, 95, 100.0, **said)["bus14"]["nci_kg_per_kwh"] == pytest.approx(0.1)
+    second.resume(first.carry())
+    assert step(second, 0, 100.0, **said)["bus14"]["nci_kg_per_kwh"] == pytest.approx(0.2)

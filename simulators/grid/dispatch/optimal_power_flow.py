@@ -20,12 +20,12 @@ from cosim.errors import ScenarioError, SolverError
 from cosim.simulators.grid.dispatch.changing import ChangingSources
 from cosim.simulators.grid.dispatch.clarabel_solver import ClarabelSolver
 from cosim.simulators.grid.dispatch.conic import ConicProblem, Limits, Solution, balance_rhs, elastic, strict
-from cosim.simulators.grid.dispatch.gurobi_solver import CappedGurobi
-from cosim.simulators.grid.dispatch.nci_limits import MOST_GAP_PU, NciCaps
+from cosim.simulators.grid.dispatch.gurobi_solver import NciLimitedGurobi
+from cosim.simulators.grid.dispatch.nci_limits import MOST_GAP_PU, NciLimits
 from cosim.simulators.grid.dispatch.recovery import best_corners, local_optimum
-from cosim.simulators.grid.dispatch.reduced import OperatingPoint, Reduced
-from cosim.simulators.grid.dispatch.results import ELASTIC, OPTIMAL, DispatchResult, Inexact, Settlement
-from cosim.simulators.grid.dispatch.solvers import SolverName, choose, choose_capped
+from cosim.simulators.grid.dispatch.reduced import OperatingPoint, ReducedDispatch
+from cosim.simulators.grid.dispatch.results import ELASTIC, OPTIMAL, DispatchResult, InexactRelaxation, Settlement
+from cosim.simulators.grid.dispatch.solvers import SolverName, choose, choose_nci_limited
 from cosim.simulators.grid.dispatch.sources import Source, in_pu
 from cosim.simulators.grid.dispatch.surplus import curtailed_kw, remedy
 from cosim.simulators.grid.equations import (
@@ -81,7 +81,7 @@ class Dispatch(ChangingSources):
     """
 
     def __init__(self, feeder: Feeder, sources: Mapping[str, Source], limits: Limits, solver: SolverName, *,
-                 caps: NciCaps | None = None, time_limit_s: float | None = None,
+                 caps: NciLimits | None = None, time_limit_s: float | None = None,
                  moves: NDArray[np.bool_] | None = None) -> None:
         self.feeder, self.limits, self.caps, self.time_limit_s = feeder, limits, caps, time_limit_s
         self.source_names, self.capped_status = list(sources), ""
@@ -97,8 +97,8 @@ class Dispatch(ChangingSources):
         self.moves = np.zeros(len(self.sources.bus), bool) if moves is None else moves
         self.solver_name, self._solver, self.no_gurobi = choose(solver, self._roomy(1.0), time_limit_s)
         self._capped = (None if caps is None else
-                        choose_capped(solver, self.problem, feeder, self.sources, caps, time_limit_s))
-        self._reduced = Reduced(feeder, self.sources, limits, self.substation)
+                        choose_nci_limited(solver, self.problem, feeder, self.sources, caps, time_limit_s))
+        self._reduced = ReducedDispatch(feeder, self.sources, limits, self.substation)
         self._dearer: dict[float, ClarabelSolver] = {}
         if self.moves.any():
             self._rebound()
@@ -108,9 +108,9 @@ class Dispatch(ChangingSources):
 
         With caps that no set points meet, or not without losses that do not occur, the dispatch is that without caps,
         ELASTIC. Where the relaxation is not exact the set points are a local optimum of the AC problem. Falls back on
-        the elastic form where the demand cannot be met within limits; SolverError if that fails, too, Inexact where
-        only the relaxation pretended to a solution. Local generation that cannot go anywhere is curtailed first
-        (`cosim.simulators.grid.dispatch.surplus`).
+        the elastic form where the demand cannot be met within limits; SolverError if that fails, too,
+        InexactRelaxation where only the relaxation has a solution. Local generation that cannot go anywhere is
+        curtailed first (`cosim.simulators.grid.dispatch.surplus`).
         """
         lost = curtailed_kw(p_load_kw, self.sources, self.feeder.base_kw)
         if not lost.any():
@@ -129,7 +129,7 @@ class Dispatch(ChangingSources):
         excess = self.caps.excess(result.nci_kg_per_kwh)
         return replace(result, status=ELASTIC if excess else result.status, nci_cap_excess_kg_per_kwh=excess)
 
-    def _solve_capped(self, capped: CappedGurobi, p_load_kw: Floats, q_load_kvar: Floats) -> DispatchResult | None:
+    def _solve_capped(self, capped: NciLimitedGurobi, p_load_kw: Floats, q_load_kvar: Floats) -> DispatchResult | None:
         """The optimum under the caps: of the relaxation if that is exact, else of the AC problem; None without one."""
         rhs = balance_rhs(self.feeder, p_load_kw, q_load_kvar)
         for exact in (False, True):
@@ -239,7 +239,7 @@ class Dispatch(ChangingSources):
             share[share <= NEGLIGIBLE_SHARE] = 0.0
             result = self._evaluate(problem, answer.x, p_load_kw, q_load_kvar, share)
         if result is None or answer.x is None:
-            raise (Inexact if inexact else SolverError)(
+            raise (InexactRelaxation if inexact else SolverError)(
                 f"the dispatch of {self.feeder.name} at {p_load_kw.sum():.0f} kW has no solution, nor with voltage "
                 f"slack and unserved power: {self._remedy(p_load_kw, before, answer, inexact)}"
             )
