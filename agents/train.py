@@ -28,7 +28,7 @@ from cosim.errors import ScenarioError
 from cosim.imports import load, optional
 from cosim.learning.environment import engine_of, vector_env
 from cosim.params import fields_of, validate
-from cosim.progress import Working, working
+from cosim.progress import ProgressTask, working
 
 if TYPE_CHECKING:
     from cosim.agents.learn.training import Training
@@ -190,7 +190,7 @@ def _default_out(request: Mapping[str, Any]) -> Path:
 
 
 @contextmanager
-def _reporter(training: Any, progress: Working) -> Iterator[Callable[[dict[str, Any]], None]]:
+def _reporter(training: Any, progress: ProgressTask) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Shows every update, and writes it to TensorBoard where that is installed."""
     board = None
     if find_spec("tensorboard"):

@@ -14,12 +14,13 @@ PACKAGES = ("cosim", "simulators", "agents", "scenarios")
 MODULES = sorted(p for package in PACKAGES for p in (ROOT / package).rglob("*.py"))
 
 FLOORS = [
-    {"cosim.errors", "cosim.digest", "cosim.plaintext", "cosim.commands", "cosim.commands.names"},
+    {"cosim.errors", "cosim.digest", "cosim.old_names", "cosim.plaintext", "cosim.commands",
+     "cosim.commands.names"},
     {"cosim.units", "cosim.imports"},
     {"cosim"},
     {"cosim.limits", "cosim.scenario_hooks", "cosim.contracts"},
     {"cosim.clock", "cosim.console", "cosim.tables.dates", "cosim.plausible", "cosim.ports", "cosim.params",
-     "cosim.drivers.remote", "cosim.trace.inert", "cosim.trace.machine", "cosim.trace.seal", "cosim.seeds"},
+     "cosim.drivers.remote", "cosim.trace.file_scan", "cosim.trace.machine", "cosim.trace.seal", "cosim.seeds"},
     {"cosim.trace.supervised", "cosim.trace.blocks"},
     {"cosim.datafile", "cosim.progress", "cosim.tables.axis", "cosim.trace.journal",
      "cosim.scenario", "cosim.tables.files", "cosim.trace.reader"},
@@ -54,7 +55,7 @@ OWNERS = {
     "gurobipy": {"cosim.simulators.grid.dispatch.gurobi_solver"},
     "opendssdirect": {"cosim.simulators.grid.opendss_circuit"},
     "clarabel": {"cosim.simulators.grid.dispatch.clarabel_solver"},
-    "h5py": {"cosim.trace.inert", "cosim.trace.writer", "cosim.trace.rescue", "cosim.trace.reader",
+    "h5py": {"cosim.trace.file_scan", "cosim.trace.writer", "cosim.trace.rescue", "cosim.trace.reader",
              "cosim.trace.supervised"},
     "pettingzoo": {"cosim.learning.pettingzoo"},
     "gymnasium": {"cosim.learning.pettingzoo"},
@@ -72,7 +73,9 @@ OWNERS = {
     "safetensors": {"cosim.agents.learn.checkpoint"},
 }
 LAZY = {"cosim.agents.learn.team", "cosim.agents.learn.training", "cosim.drivers.mosaik_bus",
-        "cosim.learning.pettingzoo", "cosim.report", "cosim.reporting.paper", "cosim.request", "cosim.trust", "pandas",
+        "cosim.learning.pettingzoo", "cosim.report", "cosim.reporting.paper", "cosim.request",
+        "cosim.simulators.grid.network.files",
+        "cosim.simulators.grid.network.powerflow", "cosim.simulators.grid.network.tables", "cosim.trust", "pandas",
         "pyarrow", "pyarrow.parquet", "simbench", "torch.utils.tensorboard", "xarray"}
 """What may be imported inside a function: it is heavy, or brought by an extra, or brings a library of that kind."""
 BY_NAME = {"cosim.agents.fleet.spaces"}
@@ -206,7 +209,7 @@ def test_the_frame_knows_no_model():
     assert names >= {"nci_kg_per_kwh", "p_site_kw", "price_usd_per_kwh", "queued_jobs", "Site", "grid", "controller"}
     frame = {name_of(path): said_in(path) for path in MODULES if package_of(name_of(path)) == "cosim"}
     assert [words for module, words in frame.items() if module == "cosim.units"][0]["kg_per_kwh"]
-    found = {f"{module}:{line}: {word}" for module, words in frame.items() if module != "cosim.imports"
+    found = {f"{module}:{line}: {word}" for module, words in frame.items() if module != "cosim.old_names"
              for word, line in words.items() if word in names - EXAMPLES.get(module, set())}
     assert not found
     assert not {module for module, words in EXAMPLES.items() if not words <= frame[module].keys()}

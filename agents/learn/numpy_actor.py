@@ -29,7 +29,7 @@ _NETWORK = "network/"
 
 
 @dataclass(frozen=True)
-class Acted:
+class NumpyAction:
     """A joint action (1, n, A), rows padded with zeros."""
 
     action: np.ndarray
@@ -95,10 +95,10 @@ class _ActingDecision:
         self._decide(range(leaders), None)
         return self._action[None, :leaders]
 
-    def follow(self, context: np.ndarray) -> Acted:
+    def follow(self, context: np.ndarray) -> NumpyAction:
         """All actions, given the followers' context (1, n, C)."""
         self._decide(range(self._team.spec.leaders, len(self._action)), context[0])
-        return Acted(self._action[None])
+        return NumpyAction(self._action[None])
 
     def _decide(self, agents: range, context: np.ndarray | None) -> None:
         team = self._team

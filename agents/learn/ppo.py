@@ -113,7 +113,7 @@ def improve(network: PolicyNetwork, optimizer: torch.optim.Optimizer, batch: Bat
             rng: np.random.Generator) -> dict[str, float]:
     """All epochs and minibatches, or until the policy has moved by `kl_limit`; returns the means of what was seen on
     the way, and how many epochs there were."""
-    count, descent = len(batch) // batch.twins, Descent(network, config)
+    count, descent = len(batch) // batch.twins, MinibatchGradient(network, config)
     seen: list[Tensor] = []
     for _ in range(config.epochs):
         moved: list[Tensor] = []
@@ -130,7 +130,7 @@ def improve(network: PolicyNetwork, optimizer: torch.optim.Optimizer, batch: Bat
     return dict(zip([*figures, "grad_norm"], means, strict=True)) | {"epochs": len(seen) / len(moved)}
 
 
-class Descent:
+class MinibatchGradient:
     """The gradient of the loss of a minibatch, as the sum over pieces of it that threads share.
 
     What a piece gives does not depend on who computes it, and sums are made in the pieces' order: the numbers depend

@@ -13,7 +13,7 @@ from cosim.ports import Port
 from cosim.replay.members import recorded_members
 from cosim.replay.recording import check_shapes, entity_names, refuse_events, sources_of, wanted_levels, with_columns
 from cosim.scenario import Member, Scenario
-from cosim.tables.table import DataTable, Reading, is_table
+from cosim.tables.table import DataTable, TableOptions, is_table
 from cosim.trace import Trace
 from cosim.trace.series import scenario_of
 
@@ -59,7 +59,7 @@ def _from_trace(scenario: Scenario, member: str, path: str) -> Scenario:
 
 
 def _from_table(scenario: Scenario, member: str, path: str) -> Scenario:
-    table, old = DataTable(path, Reading(f"{member}.", scenario.start)), scenario.members[member]
+    table, old = DataTable(path, TableOptions(f"{member}.", scenario.start)), scenario.members[member]
     hooks, sources = _hooks_of(old, member), sources_of(scenario, member)
     declared = hooks.MODELS
     refuse_events(declared, sources, member, path)

@@ -37,7 +37,7 @@ _NO_COPY = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES)
 _PIECE = 1 << 20
 
 
-class IntactFile:
+class JournaledFile:
     """The file object to give to h5py.File, with mode 'w' for one from `create`, 'r+' for one from `edit`.
 
     What h5py writes is in memory until `commit`; `roll_back` forgets it. Close the h5py.File before committing the end.
@@ -54,7 +54,7 @@ class IntactFile:
         self._changed: Steps = []
 
     @classmethod
-    def create(cls, path: Path, overwrite: bool = False, durable: bool = False) -> IntactFile:
+    def create(cls, path: Path, overwrite: bool = False, durable: bool = False) -> JournaledFile:
         """A new file, which stands at `path` with the first commit. durable: every commit is a copy that is on the disk
         itself (fsync) before it takes the place of the old one, so that a machine that loses its power loses none that
         has ended. OSError: FileExistsError for one that is there, BlockingIOError for one to be overwritten that
@@ -69,7 +69,7 @@ class IntactFile:
         return cls(path.resolve(), None, overwrite, durable)
 
     @classmethod
-    def edit(cls, path: Path) -> IntactFile:
+    def edit(cls, path: Path) -> JournaledFile:
         """A file that is there. OSError: BlockingIOError for one that another program has locked."""
         file = FileIO(path, "r+")
         _lock(file)

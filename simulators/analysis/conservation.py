@@ -17,6 +17,7 @@ from cosim.digest import Digest, Table
 from cosim.errors import TraceError
 from cosim.replay.recording import end_s
 from cosim.simulators.aidc.equations import air_kw_per_k, air_temperatures_degc, it_at_inlet_kw
+from cosim.simulators.analysis.air_and_times import air, cooling_parts, deadlines, job_times
 from cosim.simulators.analysis.balance import (
     Finding,
     NothingToCheck,
@@ -30,7 +31,7 @@ from cosim.simulators.analysis.balance import (
     line_ends,
     voltages,
 )
-from cosim.simulators.analysis.carbon_beside import carbon_beside
+from cosim.simulators.analysis.carbon_flow import carbon_beside
 from cosim.simulators.analysis.cooling import SITE, coolings, has_inertia, needs_sites, room_degc, served_degc
 from cosim.simulators.analysis.derived import (
     backlog,
@@ -43,9 +44,8 @@ from cosim.simulators.analysis.derived import (
     violations,
 )
 from cosim.simulators.analysis.flows import largest
-from cosim.simulators.analysis.instants import air, cooling_parts, deadlines, job_times
 from cosim.simulators.analysis.metrics import summary
-from cosim.simulators.analysis.watched import Watched
+from cosim.simulators.analysis.tracked_trace import TrackedTrace
 from cosim.simulators.fleet import JobClass, Site
 from cosim.trace import Trace
 from cosim.trace.series import PLAYERS, played_from_s, scenario_of, standing, step_s
@@ -59,7 +59,7 @@ def verify(trace: Trace) -> Digest:
     digest = Digest()
     rows: list[tuple[str, ...]] = []
     silent: dict[str, list[str]] = {}
-    watched = Watched(trace)
+    watched = TrackedTrace(trace)
     for name, tolerance, law in LAWS:
         try:
             found = law(watched)

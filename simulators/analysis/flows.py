@@ -11,7 +11,7 @@ import numpy as np
 from cosim.errors import TraceError
 from cosim.simulators.grid.ports import ACTIVE_DEMAND, SITE_DEMAND
 from cosim.trace import Trace
-from cosim.trace.series import PLAYERS, End, end_of, rows_at, scenario_of, step_s
+from cosim.trace.series import PLAYERS, PortRef, port_ref, rows_at, scenario_of, step_s
 
 MEMBER, BUS, GRID = "grid", "grid/Bus", "grid/Grid"
 ALLOWED_KW, ALLOWED_RATIO = 1e-6, 1e-7
@@ -24,6 +24,7 @@ HELD = 2.0
 class Flows:
     """A grid's record: arrays over (interval, branch | bus | source), kW, and where each branch and source is.
 
+    kg_per_kwh    of each source, kg/kWh
     drawn, local  what is drawn at each bus, and fed there by no source, both >= 0
     held          intervals that repeat the one before, as the grid found no solution
     """
@@ -92,7 +93,7 @@ class WiredLink(NamedTuple):
     what left `shift_s` before."""
 
     source: str
-    target: End
+    target: PortRef
     shift_s: float
     scale: float
 
@@ -104,14 +105,14 @@ def links_to(trace: Trace, member: str) -> Iterator[WiredLink]:
     scales = wiring.get("scale", np.ones(len(sources)))
     for source, target, shift_s, scale in zip(sources, wiring.get("target", ()), wiring.get("shift_s", ()), scales,
                                               strict=True):
-        if (end := end_of(target)).member == member:
+        if (end := port_ref(target)).member == member:
             yield WiredLink(source, end, shift_s, scale)
 
 
 def carried(trace: Trace, link: WiredLink, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What a link brought at `times`, and whether each is in the trace: of a run cut off members end at different
     times."""
-    times, (member, eid, port) = times - link.shift_s, end_of(link.source)
+    times, (member, eid, port) = times - link.shift_s, port_ref(link.source)
     model = next((m for m in trace.models() if m.startswith(f"{member}/") and eid in trace.names(m)
                   and trace.has(f"{m}/{port}")), None)
     if model is None or not len(trace.time_s(model)):
@@ -147,8 +148,16 @@ def read_flows(trace: Trace) -> Flows:
         refuse_replayed(trace)
         net = demand(trace).total
         drawn, local = np.maximum(net, 0.0), np.maximum(-net, 0.0)
-    return Flows(trace.time_s(GRID), buses, from_bus, to_bus, source_bus, sources["kg_per_kwh"].astype(float), p_from,
-                 p_to, p_source, drawn, local, held(trace))
+    return Flows(trace.time_s(GRID), buses, from_bus, to_bus, source_bus, source_intensities(trace), p_from, p_to,
+                 p_source, drawn, local, held(trace))
+
+
+def source_intensities(trace: Trace) -> np.ndarray:
+    """(interval, source) kg/kWh: as recorded where they vary, else the one of the table of sources."""
+    if trace.has(f"{GRID}/source_kg_per_kwh"):
+        return trace[f"{GRID}/source_kg_per_kwh"][:, 0]
+    once = trace.table(f"{MEMBER}.sources")["kg_per_kwh"].astype(float)
+    return np.tile(once, (len(trace.time_s(GRID)), 1))
 
 
 def held(trace: Trace) -> np.ndarray:

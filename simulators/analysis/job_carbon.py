@@ -35,7 +35,7 @@ FIGURES = ("gpu_s", "energy_kwh", "dynamic_kwh", "idle_kwh", "cooling_kwh", "co2
 
 
 @dataclass(frozen=True)
-class JobAccount:
+class JobFootprints:
     """The account of one site: arrays with one entry per job, in the order of the job table, then `unallocated`.
 
     job_id, job_class, outcome   who; of the last entry -1, 'unallocated' and ''
@@ -77,7 +77,7 @@ class _Uses:
     gpu_s: np.ndarray
 
 
-def job_accounts(trace: Trace, *, warmup: bool = False) -> list[JobAccount]:
+def job_footprints(trace: Trace, *, warmup: bool = False) -> list[JobFootprints]:
     """The account of every site over the counted time, in the trace's order of sites: of a job that ran before, what it
     used since, and of a tick that the counted time cuts every use in proportion. Jobs that used nothing in it and ended
     before it are left out. warmup: over the whole run, the warm-up included.
@@ -94,7 +94,7 @@ def job_accounts(trace: Trace, *, warmup: bool = False) -> list[JobAccount]:
     return [_account(trace, name, k, jobs, time) for k, name in enumerate(trace.names(SITE))]
 
 
-def _account(trace: Trace, name: str, k: int, jobs: dict[str, np.ndarray], time: CountedTime) -> JobAccount:
+def _account(trace: Trace, name: str, k: int, jobs: dict[str, np.ndarray], time: CountedTime) -> JobFootprints:
     scenario = scenario_of(trace)
     site = Site(**scenario["shared"]["sites"][name])
     job_classes = {m: JobClass(**scenario["shared"]["job_classes"][m]) for m in trace.names(SITE, "job_class")}
@@ -129,7 +129,7 @@ def _account(trace: Trace, name: str, k: int, jobs: dict[str, np.ndarray], time:
     used = np.bincount(uses.row, uses.gpu_s, len(kw_per_gpu)) > 0.0
     there = np.append(~(mine["end_s"] <= time.begin_s) | used, True)
     named = (np.append(mine["id"], -1), np.append(mine["job_class"], "unallocated"), np.append(mine["outcome"], ""))
-    return JobAccount(name, *(x[there] for x in named), **{column: x[there] for column, x in columns.items()})
+    return JobFootprints(name, *(x[there] for x in named), **{column: x[there] for column, x in columns.items()})
 
 
 def _shared(use: np.ndarray, total: np.ndarray, uses: _Uses, rows: int) -> np.ndarray:

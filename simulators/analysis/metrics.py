@@ -24,7 +24,7 @@ from cosim.simulators.fleet import HasRates, JobClass, OffersLoad, Site, may_run
 from cosim.simulators.grid.dispatch.branch_limits import BINDING_RATIO
 from cosim.trace import Trace
 from cosim.trace.series import (
-    Counted,
+    CountedSamples,
     counted,
     counted_time,
     over_counted,
@@ -286,7 +286,7 @@ def _grid_table(trace: Trace, digest: Digest) -> None:
     digest.tables.append(Table("Grid" if played is None else "Grid, of the recorded run", ("", ""), rows))
 
 
-def _loading_rows(trace: Trace, what: Counted, figures: dict[str, float]) -> list[tuple[str, str]]:
+def _loading_rows(trace: Trace, what: CountedSamples, figures: dict[str, float]) -> list[tuple[str, str]]:
     """How full the fullest branch was, and what was limiting for how long; none for a grid that shows no loading."""
     table = trace.table("grid.limits")
     if not trace.has(f"{GRID}/loading_ratio") or not len(table.get("name", ())) or not what.use.any():
@@ -312,7 +312,7 @@ def _loading_rows(trace: Trace, what: Counted, figures: dict[str, float]) -> lis
     return [*rows, ("what is limiting here", "; ".join(said) or "no branch, no voltage")]
 
 
-def _intervals(flags: np.ndarray, what: Counted) -> str:
+def _intervals(flags: np.ndarray, what: CountedSamples) -> str:
     """'2 of 96', with the time that these stand for where an end of the counted time cuts an interval."""
     text = f"{np.count_nonzero(flags)} of {len(flags)}"
     return text if (what.share == 1.0).all() else (
@@ -346,7 +346,7 @@ def _settled(trace: Trace, port: str, dispatched: np.ndarray, use: np.ndarray) -
     return np.where(known, later, dispatched), int(known.sum())
 
 
-def _settlement_rows(trace: Trace, what: Counted, figures: dict[str, float]) -> list[tuple[str, str]]:
+def _settlement_rows(trace: Trace, what: CountedSamples, figures: dict[str, float]) -> list[tuple[str, str]]:
     """What was realised beside what was dispatched; none for a grid that does not settle."""
     if not figures["settled_intervals"]:
         return []
@@ -356,7 +356,7 @@ def _settlement_rows(trace: Trace, what: Counted, figures: dict[str, float]) -> 
             ("imbalance at the substation", f"{figures['imbalance_kwh'] / KW_PER_MW:.3f} MWh")]
 
 
-def _marginal_rows(trace: Trace, what: Counted, figures: dict[str, float]) -> list[tuple[str, str]]:
+def _marginal_rows(trace: Trace, what: CountedSamples, figures: dict[str, float]) -> list[tuple[str, str]]:
     """What one more kW would have emitted, and which sources would have supplied it; none for a grid without mci."""
     if not trace.has("grid/Bus/mci_kg_per_kwh") or not what.use.any():
         return []

@@ -18,9 +18,9 @@ import numpy as np
 from cosim.adapter import Adapter
 from cosim.agents.fleet.actions import decision_of, from_unit, start_of
 from cosim.agents.fleet.decision import Decision, Matrix, Observation, Operation
-from cosim.agents.fleet.observation import Sight
-from cosim.agents.fleet.rewards import OBJECTIVE, TERMS, Minute, hour_cost, loom, reward_of, terms_of
-from cosim.agents.fleet.team_arrays import TeamView
+from cosim.agents.fleet.observation import ObservationScope
+from cosim.agents.fleet.rewards import OBJECTIVE, TERMS, StepOutcome, hour_cost, loom, reward_of, terms_of
+from cosim.agents.fleet.team_arrays import TeamArrays
 from cosim.errors import ScenarioError
 from cosim.hooks import Simulator
 from cosim.simulators.controller.adapter import Controller
@@ -37,7 +37,7 @@ NO_MCI = ("reward.carbon = marginal needs mci at every site and there is none: -
 """What is said of a world that cannot give what its reward counts."""
 
 
-class Steered:
+class ExternalPolicy:
     """A policy that does what it was told for this minute."""
 
     needs_nci = False
@@ -93,7 +93,7 @@ class Steering:
             if lean:
                 given |= {"ac_check": False, "settle": False, "mci": carbon == "marginal"}
             members[GRID] = _with(members[GRID], given)
-        if lean and members[FLEET].simulator.endswith(":DataCenters"):
+        if lean and members[FLEET].simulator.endswith((":DataCenters", ":CappedDataCenters")):
             members[FLEET] = _with(members[FLEET], {**members[FLEET].params, "job_log": False})
         if carbon != "system_difference":
             return scenario.replace(members=members)
@@ -105,7 +105,7 @@ class Steering:
         if not isinstance(self.controller, Controller):
             raise ScenarioError(f"{CONTROLLER} is a {type(self.controller).__name__}; agents learn through "
                                 f"{Controller.__module__}:{Controller.__name__}")
-        self.controller.policy = self._policy = Steered()
+        self.controller.policy = self._policy = ExternalPolicy()
         self.params, self.facts = self.controller.params, self.controller.facts
         self._sites = list(self.params.sites)
         self.sees_carbon = self.params.mode == "joint"
@@ -180,30 +180,30 @@ class Steering:
 
     # --- inside -------------------------------------------------------------------------------------------------
 
-    def _make_view(self) -> TeamView:
+    def _make_view(self) -> TeamArrays:
         p = self.params
         offered = _offered(self._world)
         self.usual_kw = _usual_kw(p, offered)
         busy_kw = max(c.busy_kw_per_gpu for c in p.job_classes.values())
-        sight = Sight(
+        sight = ObservationScope(
             classes=list(p.job_classes), sites=self._sites,
             peak_kw=_COOLING_FACTOR * max(s.idle_kw + s.gpus * busy_kw for s in p.sites.values()),
             arrivals_per_min={name: rate for name, (rate, _) in offered.items()}, nci=self.sees_carbon,
             mci=self.sees_carbon and p.reward.carbon == "marginal", full=p.observation == "full")
-        return TeamView(self.facts, sight, offered)
+        return TeamArrays(self.facts, sight, offered)
 
     def _split_shares(self, row: list[float]) -> list[list[float]]:
         n = len(self._sites)
         return [row[m * n:(m + 1) * n] for m in range(len(self.facts.kinds))]
 
-    def _minute(self, fleet: list[dict[str, Any]], sites: Sequence[int]) -> Minute:
+    def _minute(self, fleet: list[dict[str, Any]], sites: Sequence[int]) -> StepOutcome:
         """The minute that ended at some sites; fleet: what each site gave for it."""
         emission_kg_per_h, baseline_kg_per_h = self._emission_kg_per_h
         here = [fleet[i] for i in sites]
         nci_kg_per_kwh, mci_kg_per_kwh = (
             None if known is None else [known[i] for i in sites]
             for known in self._intensities)  # power mode hides them from the agents only (I22)
-        return Minute(
+        return StepOutcome(
             hours=self.hours, price_usd_per_kwh=self._seen.price_usd_per_kwh, power_kw=[s["p_kw"] for s in here],
             work_to=sum([sum(s["work_to"]) for s in here]),
             dropped_jobs=[sum(of_class) for of_class in zip(*(s["dropped_jobs"] for s in here), strict=True)],

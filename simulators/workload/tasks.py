@@ -17,7 +17,7 @@ from typing import Literal, TextIO
 
 from cosim.errors import ScenarioError
 from cosim.simulators.workload.layouts import OPENB_COLUMNS, Row, TaskColumns, mapped, openb, swf
-from cosim.simulators.workload.rows import LEFT_OUT_RATIO, LeftOut, delimited, gap_note, likely_unit
+from cosim.simulators.workload.rows import LEFT_OUT_RATIO, SkippedRows, delimited, gap_note, likely_unit
 from cosim.units import DAY_S, MIN_S
 
 BUFFER_ROWS = 65536
@@ -56,7 +56,7 @@ class Survey:
     never_ran: int = 0
     parts: int = 0
     before: int = 0
-    left_out: LeftOut = field(default_factory=LeftOut)
+    left_out: SkippedRows = field(default_factory=SkippedRows)
     doubts: list[str] = field(default_factory=list)
     gap_s: float = 0.0
     gap_after_s: float = 0.0

@@ -20,7 +20,7 @@ from cosim.agents.learn.networks.blocks import (
     SMALL_GAIN,
     Attention,
     Encoder,
-    Feed,
+    FeedForward,
     Init,
     ModulesOf,
     attend,
@@ -28,7 +28,7 @@ from cosim.agents.learn.networks.blocks import (
     causal,
 )
 from cosim.agents.learn.networks.distributions import Noise
-from cosim.agents.learn.networks.network import ALL, Decoding, Drawn, PolicyNetwork
+from cosim.agents.learn.networks.network import ALL, Decoding, JointAction, PolicyNetwork
 from cosim.agents.learn.spec import TeamSpec
 
 
@@ -118,7 +118,7 @@ class DecoderBlock(nn.Module):
         self.own = Attention(width, heads, init)
         self.query, self.out = init.linear(width, width, SMALL_GAIN), init.linear(width, width, SMALL_GAIN)
         self.key_value = init.linear(width, 2 * width, SMALL_GAIN, 2)
-        self.norm, self.feed = nn.LayerNorm(width), Feed(width, init)
+        self.norm, self.feed = nn.LayerNorm(width), FeedForward(width, init)
 
     def forward(self, stream: Tensor, asked: Tensor, hidden: Tensor) -> Tensor:
         """(B, n, E) of all agents; hidden: see `attend_all`."""
@@ -156,7 +156,7 @@ class MatDecoding:
         self._decide(self.token[:, :leaders], range(leaders))
         return self.action[:, :leaders]
 
-    def follow(self, context: Tensor) -> Drawn:
+    def follow(self, context: Tensor) -> JointAction:
         """See Decoding."""
         leaders, n = self.net.spec.leaders, self.token.shape[1]
         asked = self.net.ask(self.token, context)
@@ -164,9 +164,10 @@ class MatDecoding:
             asked = _ordered(asked, self.order)
         self._decide(asked[:, leaders:], range(leaders, n))
         if self.order is None:
-            return Drawn(self.action, self.raw, self.log_prob, self.value)
+            return JointAction(self.action, self.raw, self.log_prob, self.value)
         back = self.order.argsort(1)
-        return Drawn(_ordered(self.action, back), _ordered(self.raw, back), self.log_prob.gather(1, back), self.value)
+        return JointAction(_ordered(self.action, back), _ordered(self.raw, back), self.log_prob.gather(1, back),
+                           self.value)
 
     def _decide(self, asked: Tensor, positions: range) -> None:
         if not positions:

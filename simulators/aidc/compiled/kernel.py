@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from cosim.simulators.aidc.compiled import line as lines
+from cosim.simulators.aidc.compiled import inference_queue as queues
 from cosim.simulators.aidc.compiled import pool as pools
 from cosim.simulators.aidc.compiled.jit import SOURCES, borrowed, entry, part
 from cosim.simulators.aidc.compiled.records import (
@@ -66,13 +66,13 @@ def _submit(lane, arrivals):
                 continue
             lane.classes[m].received += 1
             if inference:
-                job = lines.new_job(lane, row.id, row.work_to, row.deadline_s)
-                lines.join(lane, m, job)
+                job = queues.new_job(lane, row.id, row.work_to, row.deadline_s)
+                queues.join(lane, m, job)
                 first = job if first == NOBODY else first
             else:
                 pools.put(lane, m, row.id, row.work_to, row.deadline_s, row.release_s, now_s)
         if first != NOBODY:
-            lines.note_newcomers(lane, m, first, now_s)
+            queues.note_newcomers(lane, m, first, now_s)
 
 
 @part
@@ -92,7 +92,7 @@ def _settle(lane, now_s, failures):
     """Everything that happens at this instant."""
     site, some = lane.sites[lane.number], False
     while site.running and lane.cohorts[lane.cohorts[0].end].end_s <= now_s:
-        lines.finish(lane, lines.take_end(lane, 0))
+        queues.finish(lane, queues.take_end(lane, 0))
         some = True
     if now_s >= site.alarm_s or site.news or site.regroup and some:
         _settle_all(lane, now_s, failures)
@@ -115,7 +115,7 @@ def _settle_all(lane, now_s, failures):
         _change_racks(lane, now_s, failures)
     for m in range(len(classes)):
         if not facts[m].train and classes[m].next_s <= now_s:
-            lines.expire(lane, m, now_s)
+            queues.expire(lane, m, now_s)
     for m in range(len(classes)):
         if classes[m].due:
             pools.expire(lane, m, now_s)
@@ -159,7 +159,7 @@ def _start_inference(lane, now_s):
     for m in range(len(classes)):
         if not lane.facts[m].train and classes[m].queued:
             before = classes[m].busy_gpus
-            lines.start(lane, m, now_s, free)
+            queues.start(lane, m, now_s, free)
             free -= classes[m].busy_gpus - before
     return free
 
@@ -179,7 +179,7 @@ def _change_racks(lane, now_s, failures):
                 if lane.facts[m].train:
                     pools.strike(lane, m, low - first, low + size - first, now_s)
                 else:
-                    lines.strike(lane, m, low - first, low + size - first, now_s)
+                    queues.strike(lane, m, low - first, low + size - first, now_s)
             first = after
     site.regroup = 1
 
@@ -284,7 +284,7 @@ def _read(lane, readings):
             pools.count(lane, m, site.now_s)
             claims = pools.read_pool(lane, m, readings[m], site.now_s, claims)
         else:
-            lines.read_line(lane, m, readings[m], site.now_s)
+            queues.read_line(lane, m, readings[m], site.now_s)
             gpus -= lane.classes[m].busy_gpus
     return pools.slack_s(lane, claims, USABLE_RATIO * gpus) / MIN_S
 
@@ -332,9 +332,9 @@ def _entries(sources):
                 if lane.facts[m].train:
                     pools.shift_pool(lane, m, by_s, id_by[k])
                 else:
-                    lines.shift_line(lane, m, by_s, id_by[k])
+                    queues.shift_line(lane, m, by_s, id_by[k])
                 site.alarm_s = min(site.alarm_s, lane.classes[m].next_s)
-            lines.set_out_again(lane)
+            queues.set_out_again(lane)
 
     return run, shift
 

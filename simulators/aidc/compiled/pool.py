@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 
+from cosim.simulators.aidc.compiled.inference_queue import note_left
 from cosim.simulators.aidc.compiled.jit import part
-from cosim.simulators.aidc.compiled.line import note_left
 from cosim.simulators.aidc.compiled.records import DROPPED, FINISHED
 from cosim.simulators.aidc.compiled.sums import add_exactly, nearest_tick, rounded, sort, tick_after
 from cosim.simulators.aidc.engine.slack import MOST_S

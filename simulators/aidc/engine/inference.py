@@ -13,10 +13,10 @@ from heapq import heappop, heappush
 from operator import le
 from typing import cast
 
-from cosim.simulators.aidc.engine.carried import Kept
 from cosim.simulators.aidc.engine.events import Cohort
 from cosim.simulators.aidc.engine.interval import Levels, Tally
 from cosim.simulators.aidc.engine.jobs import DROPPED, FINISHED, TICKS_PER_S, UNFINISHED, Job, Row, nearest_tick, row_of
+from cosim.simulators.aidc.engine.site_state import JobState
 from cosim.simulators.aidc.equations import gpu_throughput_to_per_s
 from cosim.simulators.fleet import JobClass
 
@@ -188,15 +188,15 @@ class InferenceQueue(Tally):
 
     # --- from one world to the next -----------------------------------------------------------------------------
 
-    def keep(self) -> list[Kept]:
+    def keep(self) -> list[JobState]:
         """The jobs inside: cohort by cohort in the order of their starts, then the line."""
-        running = [Kept(job, k, cohort.start_s, cohort.end_s) for k, cohort in enumerate(self._running)
+        running = [JobState(job, k, cohort.start_s, cohort.end_s) for k, cohort in enumerate(self._running)
                    for job in cohort.jobs]
-        return running + [Kept(job, -1) for job in self._who_waits()]
+        return running + [JobState(job, -1) for job in self._who_waits()]
 
-    def restore(self, kept: list[Kept], now_s: float, waiting_to: float) -> list[Cohort]:
+    def restore(self, kept: list[JobState], now_s: float, waiting_to: float) -> list[Cohort]:
         """Into an empty queue, the jobs that `keep` gave; the cohorts that run, whose ends are the caller's to set."""
-        groups: dict[int, list[Kept]] = {}
+        groups: dict[int, list[JobState]] = {}
         for one in kept:
             groups.setdefault(one.group, []).append(one)
         line = [one.job for one in groups.pop(-1, [])]

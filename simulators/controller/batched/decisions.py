@@ -28,7 +28,7 @@ WAITING = np.dtype([("site", "i8"), ("train", "i8"), ("lead", "i8"), ("release_s
 """A training job that was sent and is not yet released: where, its class among the training classes, its deferral."""
 
 
-class Rules(NamedTuple):
+class DecisionConstants(NamedTuple):
     """What does not change. eligible (M, N); train (T,), inf: numbers of classes; blocks, most, to_per_gpu_min,
     drain_to, usual_drain_to (M,): as of `GpuRule`, in the controller and in what sites see; gpus, guard_min (N,);
     leads_s (H,); has (T, H): deferrals of a class; top_to_per_s (N, M); clips: whether long deferrals are cut;
@@ -52,7 +52,7 @@ class Rules(NamedTuple):
     step_s: float
 
 
-class Arrived(NamedTuple):
+class ArrivedJobs(NamedTuple):
     """Jobs that arrived in the last minute, (J,) each, times in s on their environment's clock; those of environment b
     stand at first[b] to first[b + 1] - 1, and env is its index."""
 

@@ -159,7 +159,7 @@ def binding(limits: BranchLimits, loading: Floats) -> np.ndarray:
     return np.nan_to_num(loading - limits.most_ratio, nan=-1.0) >= -BINDING_RATIO
 
 
-def worst(limits: BranchLimits, loading: Floats, names: list[str]) -> str:
+def fullest(limits: BranchLimits, loading: Floats, names: list[str]) -> str:
     """The branch that is nearest its limit, or farthest above it, in words."""
     k = int(np.nan_to_num(loading / limits.most_ratio, nan=-1.0).argmax())
     of = "" if limits.most_ratio[k] == 1.0 else f" (limit {100 * limits.most_ratio[k]:.4g} %)"

@@ -14,7 +14,7 @@ from scipy.sparse import csr_array, diags_array
 
 from cosim.errors import SolverError
 from cosim.simulators.grid.dispatch.conic import ConicProblem, Solution, Sources
-from cosim.simulators.grid.dispatch.nci_limits import Mixing, NciCaps, mixing, size
+from cosim.simulators.grid.dispatch.nci_limits import CarbonMixing, NciLimits, mixing, size
 from cosim.simulators.grid.equations import Floats
 from cosim.simulators.grid.network.feeder import Feeder
 
@@ -102,10 +102,7 @@ def _conic(model: gurobipy.Model, problem: ConicProblem, *, exact: bool = False
 
 def _limit_ends(model: gurobipy.Model, x: gurobipy.MVar, problem: ConicProblem) -> None:
     """|(P, Q)|^2 <= full x u, or full alone for an apparent power, at every limited end of a branch."""
-    ends = problem.ends
-    if not len(ends.full):
-        return
-    variables = x.tolist()
+    ends, variables = problem.ends, x.tolist()
 
     def power(rows: csr_array, k: int) -> gurobipy.LinExpr:
         own = slice(rows.indptr[k], rows.indptr[k + 1])
@@ -116,13 +113,13 @@ def _limit_ends(model: gurobipy.Model, x: gurobipy.MVar, problem: ConicProblem) 
         model.addQConstr(p * p + q * q <= (variables[full] if u < 0 else variables[full] * variables[u]))
 
 
-class CappedGurobi:
+class NciLimitedGurobi:
     """The dispatch with NCI caps, (10) inside it: a nonconvex MIQCP, built anew for every interval.
 
     Raises SolverError with the reason when gurobipy, a licence, or a licence for this size is missing.
     """
 
-    def __init__(self, problem: ConicProblem, feeder: Feeder, sources: Sources, caps: NciCaps,
+    def __init__(self, problem: ConicProblem, feeder: Feeder, sources: Sources, caps: NciLimits,
                  time_limit_s: float | None) -> None:
         if gurobipy is None:
             raise SolverError("gurobipy is not installed, and NCI caps are a problem for Gurobi alone")
@@ -146,6 +143,10 @@ class CappedGurobi:
     def rebound(self, lower: Floats, upper: Floats) -> None:
         """Other bounds of x from now on."""
         self._problem = replace(self._problem, lower=lower, upper=upper)
+
+    def resource(self, sources: Sources) -> None:
+        """Sources with other limits and intensities from now on."""
+        self._sources = sources
 
     def solve(self, rhs: Floats, p_load_kw: Floats, *, exact: bool) -> Solution:
         """Global optimum under the caps, with the gap to its proven bound; `exact` takes (6) as an equality."""
@@ -171,7 +172,7 @@ class CappedGurobi:
         self._carbon(model, x.tolist(), mix, np.maximum(-p_load_kw, 0.0) / self._feeder.base_kw)
         return model
 
-    def _carbon(self, model: gurobipy.Model, x: list, mix: Mixing, fed_pu: Floats) -> None:
+    def _carbon(self, model: gurobipy.Model, x: list, mix: CarbonMixing, fed_pu: Floats) -> None:
         """(10) at every bus and the caps; `fed_pu` (n_bus,) is local generation at 0 kg/kWh."""
         at, feeder, sources = self._problem.at, self._feeder, self._sources
         highest = np.full(feeder.n_bus, mix.nci_max)
@@ -195,7 +196,7 @@ class CappedGurobi:
         for i in range(feeder.n_bus):
             model.addQConstr(w[i] * inflow[i] == carbon[i])
 
-    def _positive(self, model: gurobipy.Model, powers: list, mix: Mixing) -> list:
+    def _positive(self, model: gurobipy.Model, powers: list, mix: CarbonMixing) -> list:
         """p+ of each power P = p+ - p-, p+ p- = 0, by binaries or SOS1."""
         n = len(powers)
         plus, minus = (model.addMVar(n, lb=0.0, ub=mix.most_pu).tolist() for _ in range(2))

@@ -32,7 +32,7 @@ class OperatingPoint:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Linear:
+class LinearizedFeeder:
     """A feeder linearised at a point: `x` there, an LU of df/dy, dy/dz (n_y, n_z) and d(cost)/dz (n_z,)."""
 
     x: Floats
@@ -41,7 +41,7 @@ class Linear:
     gradient: Floats
 
 
-class Reduced:
+class ReducedDispatch:
     """The dispatch of one feeder in its controls.
 
     z, y       indices in x of the controls (P of the sources but the substation, then Q) and of the state
@@ -87,7 +87,7 @@ class Reduced:
             x[at.full] = (p**2 + q**2) / self.ends.squared_voltage(x)
         return x
 
-    def linear(self, point: OperatingPoint) -> Linear | None:
+    def linear(self, point: OperatingPoint) -> LinearizedFeeder | None:
         """Linearised at a point whose flows and voltages solve the power flow; None where df/dy is singular."""
         x = self.quantities(point)
         inverse = self._jacobian.factorised(x)
@@ -95,9 +95,9 @@ class Reduced:
             return None
         states = inverse.solve(self._into)
         pull = self.cost + self.quadratic * x
-        return Linear(x, inverse, states, pull[self.z] + states.T @ pull[self.y])
+        return LinearizedFeeder(x, inverse, states, pull[self.z] + states.T @ pull[self.y])
 
-    def curvature(self, linear: Linear, limit_rows: Ints, limit_prices: Floats) -> tuple[Floats, Floats]:
+    def curvature(self, linear: LinearizedFeeder, limit_rows: Ints, limit_prices: Floats) -> tuple[Floats, Floats]:
         """Hessian of the Lagrangian in z (n_z, n_z), and the same with its left side in y (n_y, n_z).
 
         limit_rows, limit_prices  places in y, and multipliers, of the limits on the state that are in force
@@ -117,7 +117,6 @@ class Reduced:
             self._curve_ends(curved, ways, prices[self._jacobian.ends])
         return ways.T @ curved, curved[self.y]
 
-
     def _curve_ends(self, curved: Floats, ways: Floats, price: Floats) -> None:
         """Add the curvature of |S|^2 = full x u at the limited ends, at their prices (n_end, 1)."""
         ends, by_u = self.ends, np.flatnonzero(self.ends.u >= 0)
@@ -136,7 +135,7 @@ class _Jacobian:
         self._at, size = at, fixed.shape[1]
         self.cones = slice(fixed.shape[0], fixed.shape[0] + len(k))
         self.ends = slice(self.cones.stop, self.cones.stop + len(ends.full))
-        self._ends, self._of_ends = ends, _EndEntries(ends)
+        self._of_ends = _EndEntries(ends)
         columns = place[np.concatenate([at.p.start + k, at.q.start + k, at.l.start + k, u_parent,
                                         self._of_ends.column])]
         self._varying = np.flatnonzero(columns >= 0)  # the substation's voltage is given

@@ -256,7 +256,6 @@ def base_loads(net: Any, buses: list[int]) -> tuple[Floats, Floats]:
     return p, q
 
 
-A_PER_KA = 1e3
 NO_RATING_KA = 1e3
 """Networks write such currents where they know none: 99999 in pandapower's own."""
 

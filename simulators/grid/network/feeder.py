@@ -106,8 +106,8 @@ class Nodes:
 
 @dataclass(frozen=True, eq=False)
 class Ratings:
-    """What the branches of a feeder may carry (n_branch,): A, kVA, NaN: not known; and the share of it that is the
-    limit, 1 unless the file says otherwise."""
+    """What the branches of a feeder, or the rows of a solver, may carry (n,): A, kVA, NaN: not known; and the share of
+    it that is the limit, 1 unless the file says otherwise."""
 
     current_a: Floats
     power_kva: Floats

@@ -12,41 +12,49 @@ from typing import Any
 
 import numpy as np
 
-from cosim.simulators.grid.equations import Complexes, Floats, Ints
-from cosim.simulators.grid.network.elements import A_PER_KA, NO_RATING_KA
+from cosim.simulators.grid.equations import Complexes, Floats, Ints, sums
+from cosim.simulators.grid.network.elements import NO_RATING_KA
 from cosim.simulators.grid.network.feeder import Ratings
 from cosim.units import KW_PER_MW
 
+_A_PER_KA = 1e3
 _LEGS = ("sn_hv_mva", "sn_mv_mva", "sn_lv_mva")
 
 
-def ratings(net: Any, kinds: Sequence[str], indices: Sequence[int], z_pu: Complexes, merged: Ints, count: int,
-            ) -> Ratings:
-    """Ratings of `count` branches from rows of the solver's, `merged` (n_row,) saying which branch each is part of.
+def row_ratings(net: Any, kinds: Sequence[str], indices: Sequence[int]) -> Ratings:
+    """Ratings of the solver's rows; kinds, indices (n_row,) are the table and index of each.
 
-    kinds, indices, z_pu  (n_row,) table, index and series impedance of each row. Of parallel rows, which share the
-    current as their impedances have it, the one that is full first decides. A line's rating is max_i_ka x df x
-    parallel, a transformer's sn_mva x parallel (of a three-winding one that of the winding); NaN: none. Where a row
-    states a max_loading_percent, that share of its rating is the limit.
+    A line's is max_i_ka x df x parallel, a transformer's sn_mva x parallel (of a three-winding one that of the
+    winding); NaN: none. Where a row states a max_loading_percent, that share of its rating is the limit.
     """
     seen: Counter[tuple[str, int]] = Counter()
-    current, power, share = (np.full(len(merged), np.nan) for _ in range(3))
+    current, power = (np.full(len(kinds), np.nan) for _ in range(2))
+    most = np.ones(len(kinds))
     for i, (kind, k) in enumerate(zip(kinds, indices, strict=True)):
-        row = net[kind].loc[k] if kind in ("line", "trafo", "trafo3w") else {}
+        if kind not in ("line", "trafo", "trafo3w"):
+            continue
+        row = net[kind].loc[k]
         if kind == "line":
             current[i] = _line_a(row)
-        elif kind in ("trafo", "trafo3w"):
+        else:
             column = "sn_mva" if kind == "trafo" else _LEGS[seen[kind, k]]
             seen[kind, k] += 1
             power[i] = KW_PER_MW * float(row[column]) * _positive(row.get("parallel"), 1.0)
-        share[i] = _positive(row.get("max_loading_percent"), 100.0) / 100.0
-    own = 1.0 / np.abs(z_pu)
-    total = np.abs(np.bincount(merged, (1.0 / z_pu).real, count) + 1j * np.bincount(merged, (1.0 / z_pu).imag, count))
-    of_row = own / total[merged]
+        most[i] = _positive(row.get("max_loading_percent"), 100.0) / 100.0
+    return Ratings(current, power, most)
+
+
+def branch_ratings(rows: Ratings, z_pu: Complexes, merged: Ints, count: int) -> Ratings:
+    """Ratings of `count` branches from those of the solver's rows, `merged` (n_row,) saying which branch each is part
+    of. Of parallel rows, which share the current as their impedances z_pu (n_row,) have it, the one that is full first
+    decides."""
+    y = 1.0 / z_pu
+    total = np.abs(sums(merged, y.real.copy(), count) + 1j * sums(merged, y.imag.copy(), count))
     single = np.bincount(merged, minlength=count)[merged] == 1
-    of_row[single] = 1.0
-    most_a, most_kva = _least(current * share / of_row, merged, count), _least(power * share / of_row, merged, count)
-    rated_a, rated_kva = _least(current / of_row, merged, count), _least(power / of_row, merged, count)
+    share = np.where(single, 1.0, np.abs(y) / total[merged])
+    rated_a, rated_kva = _least(rows.current_a / share, merged, count), _least(rows.power_kva / share, merged, count)
+    most_a, most_kva = (_least(rated * rows.most_ratio / share, merged, count)
+                        for rated in (rows.current_a, rows.power_kva))
     return Ratings(rated_a, rated_kva, np.where(np.isnan(rated_a), most_kva / rated_kva, most_a / rated_a))
 
 
@@ -55,7 +63,7 @@ def _line_a(line: Any) -> float:
     ka = line.get("max_i_ka", math.nan)
     if ka is None or not 0.0 < ka < NO_RATING_KA:
         return math.nan
-    return A_PER_KA * float(ka) * _positive(line.get("df"), 1.0) * float(line.get("parallel", 1))
+    return _A_PER_KA * float(ka) * _positive(line.get("df"), 1.0) * float(line.get("parallel", 1))
 
 
 def _positive(value: Any, default: float) -> float:

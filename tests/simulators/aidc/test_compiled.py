@@ -14,9 +14,9 @@ from cosim.simulators.aidc.adapter import AidcParams
 from cosim.simulators.aidc.compiled.fleet import CompiledFleet, Jobs, outcome_of
 from cosim.simulators.aidc.compiled.jit import entry
 from cosim.simulators.aidc.compiled.sums import add_exactly, rounded
-from cosim.simulators.aidc.engine.carried import pack, unpack
 from cosim.simulators.aidc.engine.facility import Facility
 from cosim.simulators.aidc.engine.racks import Racks
+from cosim.simulators.aidc.engine.site_state import pack, unpack
 from cosim.simulators.aidc.plant.cooling import supply_limits_degc
 
 TICK_S = 60.0

@@ -10,11 +10,13 @@ from cosim.errors import ScenarioError, SolverError
 from cosim.params import validate
 from cosim.simulators.grid.dispatch.branch_limits import binding, branch_limits
 from cosim.simulators.grid.dispatch.conic import Limits
-from cosim.simulators.grid.dispatch.dispatch import ELASTIC, OPTIMAL, Dispatch
 from cosim.simulators.grid.dispatch.mci import DERIVATIVE, MciOfDispatch
+from cosim.simulators.grid.dispatch.optimal_power_flow import Dispatch
+from cosim.simulators.grid.dispatch.results import ELASTIC, OPTIMAL
 from cosim.simulators.grid.dispatch.sources import Source
 from cosim.simulators.grid.network.feeder import BaseLoad, Line, LineList
 from cosim.simulators.grid.network.radial import feeder_of, read_feeder
+from cosim.simulators.grid.network.tables import radial_data
 from cosim.simulators.grid.params import GridParams
 
 LAMBDA = 0.3
@@ -46,13 +48,13 @@ def random_net(seed: int):
 
 def tighten(net, sources) -> None:
     """Rate the fullest line at as small a share of its current as the sources beyond it can still make up for."""
-    free = limited(f := feeder_of(net, "random"), sources).solve(f.p_kw, f.q_kvar)
+    free = limited(f := feeder_of(radial_data(net, "random")), sources).solve(f.p_kw, f.q_kvar)
     name = f.line_names[int(free.loading_ratio.argmax())]
     a, b = map(int, name.split("-"))
     line = net.line.index[(net.line.from_bus == a) & (net.line.to_bus == b)][0]
     for share in (0.7, 0.85, 0.95, 1.05):
         net.line.loc[line, "max_i_ka"] = 0.3 * share * float(free.loading_ratio.max())
-        if limited(f := feeder_of(net, "random"), sources).solve(f.p_kw, f.q_kvar).status == OPTIMAL:
+        if limited(f := feeder_of(radial_data(net, "random")), sources).solve(f.p_kw, f.q_kvar).status == OPTIMAL:
             return
 
 
@@ -86,7 +88,7 @@ def test_an_independent_ac_opf_has_the_same_optimum(first):
     bound = 0
     for seed in range(first, first + 10):
         net, sources = random_net(seed)
-        feeder = feeder_of(net, "random")
+        feeder = feeder_of(radial_data(net, "random"))
         dispatch = limited(feeder, sources)
         got = dispatch.solve(feeder.p_kw, feeder.q_kvar)
         assert got.status == OPTIMAL
@@ -104,7 +106,7 @@ def test_an_independent_ac_opf_has_the_same_optimum(first):
 @pytest.mark.parametrize("seed", [1, 4, 7])
 def test_mci_is_the_difference_of_dispatches_where_a_line_binds(seed):
     net, sources = random_net(seed)
-    feeder = feeder_of(net, "random")
+    feeder = feeder_of(radial_data(net, "random"))
     dispatch = limited(feeder, sources)
     got = dispatch.solve(feeder.p_kw, feeder.q_kvar)
     assert binding(dispatch.limits.branches, got.loading_ratio).any()
@@ -142,7 +144,7 @@ def transformer_net(sn_mva: float = 0.4):
 
 def test_loading_of_a_transformer_with_taps_is_pandapowers():
     net = transformer_net()
-    feeder = feeder_of(net, "trafo")
+    feeder = feeder_of(radial_data(net, "trafo"))
     got = limited(feeder, {"up": Source(0, 0.3)}).solve(feeder.p_kw, feeder.q_kvar)
     pandapower.runpp(net, trafo_loading="power")
     assert feeder.line_names == ["1-2", "0-1"]
@@ -153,7 +155,7 @@ def test_loading_of_a_transformer_with_taps_is_pandapowers():
 @pytest.mark.parametrize("solver", ["clarabel", "gurobi"])
 def test_a_full_transformer_makes_a_generator_behind_it_run(solver):
     net = transformer_net(0.25)
-    feeder = feeder_of(net, "trafo")
+    feeder = feeder_of(radial_data(net, "trafo"))
     sources = {"up": Source(0, 0.3), "gen": Source(2, 0.9, 0.0, 200.0, -50.0, 50.0)}
     try:
         got = limited(feeder, sources, solver).solve(feeder.p_kw, feeder.q_kvar)
@@ -200,7 +202,7 @@ def test_parallel_lines_are_full_when_the_first_of_them_is():
     for r, ka in ((0.2, 0.05), (0.4, 0.05)):
         pandapower.create_line_from_parameters(net, 0, 1, 1.0, r, r, 0.0, ka)
     pandapower.create_load(net, 1, p_mw=0.8)
-    feeder = feeder_of(net, "parallel")
+    feeder = feeder_of(radial_data(net, "parallel"))
     got = limited(feeder, {"up": Source(0, 0.3)}).solve(feeder.p_kw, feeder.q_kvar)
     pandapower.runpp(net)
     assert 100.0 * got.loading_ratio[0] == pytest.approx(net.res_line.loading_percent.max(), abs=1e-4)
@@ -220,7 +222,7 @@ def test_a_network_without_ratings_and_a_current_of_a_transformer_are_refused():
     with pytest.raises(ScenarioError, match="case33bw states no ratings; give some by --set grid.max_current_a.0-1="):
         branch_limits(read_feeder("case33bw"), {}, {}, "grid", own=True)
     with pytest.raises(ScenarioError, match="0-1 is a transformer of trafo.*max_power_kva"):
-        branch_limits(feeder_of(transformer_net(), "trafo"), {"0-1": 5.0}, {}, "grid", own=True)
+        branch_limits(feeder_of(radial_data(transformer_net(), "trafo")), {"0-1": 5.0}, {}, "grid", own=True)
 
 
 @pytest.mark.parametrize(("given", "message"), [

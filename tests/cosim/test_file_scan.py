@@ -16,7 +16,7 @@ from cosim.report import main as report_main
 from cosim.run import find, main
 from cosim.scenario import override
 from cosim.simulators.analysis.receipts import main as receipts_main
-from cosim.trace import Trace, inert
+from cosim.trace import Trace, file_scan
 from cosim.trace.command import main as inspect_main
 from cosim.trace.rescue import rescue
 from cosim.trace.seal import check_seal
@@ -281,8 +281,8 @@ def test_a_bomb_that_is_stored_is_refused_where_memory_ends(honest, tmp_path, mo
     with h5py.File(path, "r+") as file:
         file.create_dataset("x/y", data=np.zeros(1 << 21), chunks=(1 << 18,), compression="gzip")
     Trace(path).__exit__()
-    inert._passed.clear()
-    monkeypatch.setattr(inert, "free_bytes", lambda: 1 << 22)
+    file_scan._passed.clear()
+    monkeypatch.setattr(file_scan, "free_bytes", lambda: 1 << 22)
     with pytest.raises(TraceError, match="/x/y unfolds to 16 MiB"):
         Trace(path)
 
