@@ -55,7 +55,8 @@ def name_of(network: str | LineList) -> str:
 
 
 def stamp_of(network: str | LineList) -> int:
-    """What tells one state of a network file from the next; 0 for what is no file. ScenarioError without the file."""
+    """Modification time by which states of a network file differ; 0 for what is no file. ScenarioError without the
+    file."""
     if not isinstance(network, str) or not network.endswith(tuple(_WRITERS)):
         return 0
     if not is_file(network):
@@ -98,11 +99,11 @@ def _from_file(network: str) -> Any:
     try:
         if path.suffix == ".json":
             text = netscan.read_text(path)
-            _check(netscan.asked_for(text))
+            _check(netscan.constructed_objects(text))
             net = pandapower.from_json(io.StringIO(text))
         else:
             for cell in netscan.read_cells(path):
-                _check(netscan.asked_for(cell, must=False))
+                _check(netscan.constructed_objects(cell, must=False))
             net = pandapower.from_excel(network)
     except UnsafeFile as err:
         raise netscan.refuse(network, err) from None
