@@ -22,7 +22,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from cosim.console import (
     add_settings,
@@ -106,13 +106,12 @@ def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float
     x = np.asarray(values, float)
     if len(x) < 2:
         return float(x.mean()), math.nan
-    half = stats.t.ppf(0.5 + level / 2, len(x) - 1) * x.std(ddof=1) / math.sqrt(len(x))
+    half = stdtrit(len(x) - 1, 0.5 + level / 2) * x.std(ddof=1) / math.sqrt(len(x))
     return float(x.mean()), float(half)
 
 
 def as_run(scenario: Scenario, policy: str, seed: int) -> Scenario:
-    """A scenario as it is evaluated: a day of warm-up, without the AC check, which changes nothing but takes half of
-    the grid's time."""
+    """A scenario as it is evaluated: a day of warm-up, without the AC check, which changes nothing."""
     settings = {"controller.policy": policy, "seed": seed, "warmup_s": WARMUP_DAYS * DAY_S}
     if "grid" in scenario.members and scenario.members["grid"].simulator.endswith(":CefDispatch"):
         settings["grid.ac_check"] = False
