@@ -18,6 +18,7 @@ from cosim.digest import Digest, Table
 from cosim.drivers.resolve import Resolved
 from cosim.imports import load
 from cosim.simulators.analysis.cooling import cooling_table
+from cosim.simulators.analysis.flows import marginal_emission
 from cosim.simulators.analysis.jobs import jobs_tables
 from cosim.simulators.analysis.site_series import intensity_of
 from cosim.simulators.fleet import HasRates, JobClass, OffersLoad, Site, may_run
@@ -252,8 +253,12 @@ def _grid_table(trace: Trace, digest: Digest) -> None:
         "loss_kwh": float(loss @ hours),
         "settled_intervals": float(realised),
     }
-    rows = [("CO2 of all sources (system account)", f"{figures['co2_system_kg'] / KG_PER_T:.3f} t"),
-            *_settlement_rows(trace, what, figures),
+    rows = [("CO2 of all sources (system account)", f"{figures['co2_system_kg'] / KG_PER_T:.3f} t")]
+    if "p_source_kw" in column and (marginal := marginal_emission(trace)) is not None:
+        figures["co2_marginal_kg"] = float(marginal[use] @ hours)
+        rows.append(("the same at marginal intensities, to compare runs by",
+                     f"{figures['co2_marginal_kg'] / KG_PER_T:.3f} t"))
+    rows = [*rows, *_settlement_rows(trace, what, figures),
             ("line losses", f"{figures['loss_kwh'] / KW_PER_MW:.3f} MWh")]
     if "vm_min_pu" in column and use.any():
         figures |= {"vm_min_pu": float(column["vm_min_pu"].min()), "vm_max_pu": float(column["vm_max_pu"].max())}
