@@ -39,8 +39,8 @@ from cosim.scenario import Scenario
 _REMEDY = "go on from the last checkpoint, with fewer environments if memory ran out"
 
 
-class Others:
-    """The processes beside this one, which is the first; a `Line` to them.
+class OtherProcesses:
+    """The processes beside this one, which is the first; a `Channel` to them.
 
     scenario: a `learning_scenario`; worlds: what else `some_of` needs, as plain data; numbers: of the environments,
     process by process. ModelError when one ends by itself, and the error that one of them has.
@@ -64,15 +64,15 @@ class Others:
             raise
 
     def share(self, name: str, shape: tuple[int, ...], dtype: type) -> np.ndarray:
-        """See `Line`."""
+        """See `Channel`."""
         return mapped(self._folder.path, name, shape, dtype)
 
     def exchange(self, said: bytes) -> list[bytes]:
-        """See `Line`."""
+        """See `Channel`."""
         return [said, *self._heard(said)]
 
     def gather(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """See `Line`."""
+        """See `Channel`."""
         found = dict(arrays)
         for data in self._heard(b""):
             found |= unpacked(data)
@@ -92,23 +92,23 @@ class Others:
         return heard
 
 
-class First:
-    """The `Line` of a process that is not the first."""
+class FirstProcess:
+    """The `Channel` of a process that is not the first."""
 
     def __init__(self, folder: Path, commands: BinaryIO, answers: BinaryIO) -> None:
         self._folder, self._commands, self._answers = folder, commands, answers
 
     def share(self, name: str, shape: tuple[int, ...], dtype: type) -> np.ndarray:
-        """See `Line`."""
+        """See `Channel`."""
         return mapped(self._folder, name, shape, dtype)
 
     def exchange(self, said: bytes) -> list[bytes]:
-        """See `Line`."""
+        """See `Channel`."""
         say(self._answers, said)
         return [received(self._commands)]
 
     def gather(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """See `Line`."""
+        """See `Channel`."""
         self.exchange(packed(arrays))
         return dict(arrays)
 
@@ -119,7 +119,7 @@ def main() -> int:
     commands, answers = spoken_to()
     start = json.loads(commands.readline())
     try:
-        _learn(start, First(Path(start["folder"]), commands, answers))
+        _learn(start, FirstProcess(Path(start["folder"]), commands, answers))
     except CosimError as err:
         say_failure(answers, err)
         return err.exit_code
@@ -128,9 +128,9 @@ def main() -> int:
     return 0
 
 
-def _learn(start: Mapping[str, Any], line: First) -> None:
+def _learn(start: Mapping[str, Any], channel: FirstProcess) -> None:
     rank, numbers = start["rank"], start["numbers"]
-    peers = Together(rank, numbers, line)
+    peers = Together(rank, numbers, channel)
     env = some_of(Scenario.from_json(start["scenario"]), numbers[rank], **start["worlds"])
     plan = TrainingPlan(Path(start["plan"].pop("out")), **start["plan"])
     try:

@@ -84,7 +84,7 @@ def _train(args: argparse.Namespace) -> int:
     with optional("learning", "learn"):
         from cosim.agents.learn.team import Team
         from cosim.agents.learn.training import Training, TrainingPlan
-        from cosim.agents.together import Others
+        from cosim.agents.together import OtherProcesses
     request = {**request, "engine": _engine(request, args.trust)}
     learning = validate(Learning, request["learn"], "learn")
     plan = TrainingPlan(args.resume or args.out or _default_out(request), request["episodes"], request["updates"],
@@ -99,7 +99,7 @@ def _train(args: argparse.Namespace) -> int:
                           "twins": learning.twins}
                 env: Any = some_of(prepared, numbers[0], **worlds)
                 opened.callback(env.close)
-                others = Others(prepared, worlds, numbers, learning, plan, request["seed"], bool(args.resume))
+                others = OtherProcesses(prepared, worlds, numbers, learning, plan, request["seed"], bool(args.resume))
                 opened.callback(others.close)
                 peers = others.peers
             else:

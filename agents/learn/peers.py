@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 
-class Line(Protocol):
+class Channel(Protocol):
     """How one process of several reaches the others."""
 
     def share(self, name: str, shape: tuple[int, ...], dtype: type) -> np.ndarray:
@@ -90,14 +90,14 @@ class Alone:
 class Together:
     """One of several processes that learn together.
 
-    numbers: of the environments, process by process; line: to the others
+    numbers: of the environments, process by process; channel: to the others
     """
 
     rows: slice | np.ndarray
 
-    def __init__(self, rank: int, numbers: Sequence[Sequence[int]], line: Line):
+    def __init__(self, rank: int, numbers: Sequence[Sequence[int]], channel: Channel):
         self.rank, self.count, self.rows = rank, len(numbers), np.array(numbers[rank], np.int64)
-        self._n_envs, self._here, self._line = sum(map(len, numbers)), len(numbers[rank]), line
+        self._n_envs, self._here, self._channel = sum(map(len, numbers)), len(numbers[rank]), channel
         self._arrays: dict[str, np.ndarray] = {}
         self._turn = 0
 
@@ -110,12 +110,12 @@ class Together:
         """See Peers; the same memory every time, so that nobody may still read what was there when all have met."""
         name = "-".join([name, *map(str, shape)])
         if name not in self._arrays:
-            self._arrays[name] = self._line.share(name, shape, dtype)
+            self._arrays[name] = self._channel.share(name, shape, dtype)
         return self._arrays[name]
 
     def meet(self, said: Mapping[str, Any]) -> list[Any]:
         """See Peers."""
-        return [json.loads(line) for line in self._line.exchange(json.dumps(said).encode())]
+        return [json.loads(line) for line in self._channel.exchange(json.dumps(said).encode())]
 
     def summed(self, mine: Mapping[int, np.ndarray], parts: int, length: int) -> np.ndarray:
         """See Peers. Two arrays in turn: who writes into one has met all who read it."""
@@ -128,7 +128,7 @@ class Together:
 
     def gathered(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """See Peers."""
-        return self._line.gather(arrays)
+        return self._channel.gather(arrays)
 
 
 def _sum_of(rows: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
