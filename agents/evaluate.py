@@ -111,8 +111,7 @@ def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float
 
 
 def as_run(scenario: Scenario, policy: str, seed: int) -> Scenario:
-    """A scenario as it is evaluated: a day of warm-up, without the AC check, which changes nothing but takes half of
-    the grid's time."""
+    """A scenario as it is evaluated: a day of warm-up, without the AC check, which changes nothing."""
     settings = {"controller.policy": policy, "seed": seed, "warmup_s": WARMUP_DAYS * DAY_S}
     if "grid" in scenario.members and scenario.members["grid"].simulator.endswith(":CefDispatch"):
         settings["grid.ac_check"] = False

@@ -73,7 +73,9 @@ OWNERS = {
     "safetensors": {"cosim.agents.learn.checkpoint"},
 }
 LAZY = {"cosim.agents.learn.team", "cosim.agents.learn.training", "cosim.agents.together", "cosim.drivers.mosaik_bus",
-        "cosim.learning.pettingzoo", "cosim.report", "cosim.reporting.paper", "cosim.request", "cosim.trust", "pandas",
+        "cosim.learning.pettingzoo", "cosim.report", "cosim.reporting.paper", "cosim.request",
+        "cosim.simulators.grid.network.files",
+        "cosim.simulators.grid.network.powerflow", "cosim.simulators.grid.network.tables", "cosim.trust", "pandas",
         "pyarrow", "pyarrow.parquet", "simbench", "torch.utils.tensorboard", "xarray"}
 """What may be imported inside a function: it is heavy, or brought by an extra, or brings a library of that kind."""
 BY_NAME = {"cosim.agents.fleet.spaces"}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import field
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -74,6 +74,7 @@ class DataCenters(Adapter):
     """
 
     PARAMS = AidcParams
+    SITE_ON_BUS: ClassVar[type[SiteOnBus]] = SiteOnBus
     MODELS = {"Site": SITE}
 
     @classmethod
@@ -215,7 +216,7 @@ class DataCenters(Adapter):
         plant = self._plant(eid, site, cooling, weather)
         inside = given.trace_step_s is not None or weather is not None or isinstance(plant, Room)
         engine = self._engine(eid, site, cooling, inside)
-        return SiteOnBus(engine, plant, weather, site, ticks, given.job_log, given.trace_step_s)
+        return self.SITE_ON_BUS(engine, plant, weather, site, ticks, given.job_log, given.trace_step_s)
 
     def _weather(self, eid: str, cooling: Cooling) -> Weather | None:
         given = self.params
@@ -255,12 +256,16 @@ class DataCenters(Adapter):
 
     def _engine(self, eid: str, site: Site, cooling: Cooling, inside: bool) -> Facility | SlotFacility:
         given = self.params
-        racks = None
-        if given.rack_mean_up_s is not None:
-            rng = self.stream(f"failures of racks at {eid}")
-            racks = Racks(site.racks, given.rack_mean_up_s, given.rack_mean_down_s, rng)
         return Facility(eid, site, given.job_classes, cooling, given.initial_supply_temp_degc, job_log=given.job_log,
-                        resolve_power=inside, racks=racks)
+                        resolve_power=inside, racks=self._racks(eid, site))
+
+    def _racks(self, eid: str, site: Site) -> Racks | None:
+        """The failures of a site's racks; None where none fails."""
+        given = self.params
+        if given.rack_mean_up_s is None:
+            return None
+        rng = self.stream(f"failures of racks at {eid}")
+        return Racks(site.racks, given.rack_mean_up_s, given.rack_mean_down_s, rng)
 
 
 @params

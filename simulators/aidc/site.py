@@ -75,6 +75,7 @@ class SiteOnBus:
         facility.submit(inputs["jobs"])
         gpus = inputs["gpus"]
         facility.command([0.0] * len(gpus) if plant.tripped else gpus, inputs["supply_temp_degc"])
+        self.limit(inputs, outside)
         facility.advance(end_s)
         did, set_degc, was_tripped = facility.read_interval(), facility.supply_temp_degc, plant.tripped
         heat = None if spare and plant.metered else plant.tick(did, end_s, set_degc, outside)
@@ -120,6 +121,9 @@ class SiteOnBus:
             "gpu_runs": did.runs if self._job_log else {},
             "power": {} if self._trace_step_s is None else self._resolved(did, heat, end_s, self._trace_step_s),
         }
+
+    def limit(self, inputs: Mapping[str, Any], outside: OutdoorAir) -> None:
+        """What else limits the tick that begins, after its commands; nothing here."""
 
     def open_alarm(self) -> Batch:
         """The alarm that lasts at the end of the run, as a row."""

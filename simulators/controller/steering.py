@@ -93,7 +93,7 @@ class Steering:
             if lean:
                 given |= {"ac_check": False, "settle": False, "mci": carbon == "marginal"}
             members[GRID] = _with(members[GRID], given)
-        if lean and members[FLEET].simulator.endswith(":DataCenters"):
+        if lean and members[FLEET].simulator.endswith((":DataCenters", ":CappedDataCenters")):
             members[FLEET] = _with(members[FLEET], {**members[FLEET].params, "job_log": False})
         if carbon != "system_difference":
             return scenario.replace(members=members)

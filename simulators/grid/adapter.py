@@ -23,7 +23,7 @@ from cosim.simulators.grid.dispatch.results import ELASTIC, HELD, DispatchResult
 from cosim.simulators.grid.dispatch.sources import all_sources, other_voltage, tighter_limits
 from cosim.simulators.grid.dispatch.surplus import in_words
 from cosim.simulators.grid.equations import Floats
-from cosim.simulators.grid.network.powerflow import AcCheck
+from cosim.simulators.grid.network.check import AcCheck
 from cosim.simulators.grid.network.radial import read_feeder
 from cosim.simulators.grid.params import GridParams
 from cosim.simulators.grid.plausible import refuse_impossible, unit_hint

@@ -64,7 +64,7 @@ class GridParams:
     vm_min_pu: Annotated[float, Field(ge=0, description="lowest voltage of (7), p.u.")] = 0.9
     vm_max_pu: Annotated[float, Field(gt=0, le=2, description="highest voltage of (7), p.u.")] = 1.1
     solver: Annotated[SolverName, Field(description="auto: gurobi where it runs at this size, else clarabel")] = "auto"
-    ac_check: Annotated[bool, Field(description="run pandapower's AC power flow at every dispatch")] = True
+    ac_check: Annotated[bool, Field(description="check every dispatch as an AC power flow")] = True
     settle: Annotated[bool, Field(description="settle every interval at its end; false: the _realised ports are "
                                   "NaN")] = True
     mci: Annotated[bool, Field(description="compute the marginal carbon intensity of every bus")] = True

@@ -23,8 +23,8 @@ from cosim.simulators.grid.dispatch.optimal_power_flow import (
     Source,
 )
 from cosim.simulators.grid.equations import generated_carbon
+from cosim.simulators.grid.network.check import AcCheck
 from cosim.simulators.grid.network.feeder import BaseLoad, Line, LineList
-from cosim.simulators.grid.network.powerflow import AcCheck
 from cosim.simulators.grid.network.radial import read_feeder
 
 SUBSTATION = {"substation": Source(0, 0.30)}
