@@ -1,7 +1,7 @@
 """Processes that learn one team together: each plays some of the environments and computes some of every gradient.
 
-All run the same loop with the same weights and random numbers. What they record stands in arrays that all see, an
-update is made of all of it, and its gradient is the sum of the processes' in a fixed order, so that all take the same
+All run the same loop with the same weights and random numbers. Rollouts stand in shared arrays, an update is made of
+all of it, and its gradient is the sum of the processes' in a fixed order, so that all take the same
 step: PPO as one process does it, but for the order in which numbers are added up.
 """
 
@@ -15,39 +15,39 @@ import numpy as np
 
 
 class Channel(Protocol):
-    """How one process of several reaches the others."""
+    """Arrays and messages between the processes of one training."""
 
     def share(self, name: str, shape: tuple[int, ...], dtype: type) -> np.ndarray:
-        """The array of that name that all see."""
+        """The shared array of that name."""
         ...
 
     def exchange(self, said: bytes) -> list[bytes]:
-        """Waits until all are there: the first gets what each has said, the others what the first has."""
+        """A barrier: the messages of all processes in the first one, the message of the first in the others."""
         ...
 
     def gather(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """All processes' arrays in the first, which all call at once; in others those given."""
+        """The arrays of all processes in the first one, those given in the others; a barrier."""
         ...
 
 
 class Peers(Protocol):
-    """Who learns a team. rank: of this process, 0 is the first; count: how many there are; rows: numbers of the
-    environments that are played here."""
+    """The processes that learn a team. rank: of this one, from 0; count: of processes; rows: numbers of the environments
+    in this process."""
 
     rank: int
     count: int
     rows: slice | np.ndarray
 
     def all_envs(self, here: int) -> int:
-        """How many environments all have together, of which so many are played here."""
+        """Number of environments of all processes, `here` of them in this one."""
         ...
 
     def zeros(self, name: str, shape: tuple[int, ...], dtype: type) -> np.ndarray:
-        """An array that all see, in which this process writes its rows; begun anew with every call."""
+        """A shared array, of which this process writes its own rows; its content is undefined until then."""
         ...
 
     def meet(self, said: Mapping[str, Any]) -> list[Any]:
-        """Wait for all. What each has said, in the first process; in others what the first has."""
+        """A barrier: the messages of all processes in the first one, the message of the first in the others."""
         ...
 
     def summed(self, mine: Mapping[int, np.ndarray], parts: int, length: int) -> np.ndarray:
@@ -56,7 +56,7 @@ class Peers(Protocol):
 
 
     def gathered(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Arrays under names of their own, of all in the first process; in others those given."""
+        """The arrays of all processes, under names of their own, in the first one; those given in the others."""
         ...
 
 
@@ -103,11 +103,11 @@ class Together:
 
     def all_envs(self, here: int) -> int:
         """See Peers."""
-        assert here == self._here, "nobody plays another's environments"
+        assert here == self._here, "only its own environments"
         return self._n_envs
 
     def zeros(self, name: str, shape: tuple[int, ...], dtype: type) -> np.ndarray:
-        """See Peers; the same memory every time, so that nobody may still read what was there when all have met."""
+        """See Peers; the same memory in every call: between the last read and the next write there must be a barrier."""
         name = "-".join([name, *map(str, shape)])
         if name not in self._arrays:
             self._arrays[name] = self._channel.share(name, shape, dtype)
@@ -118,7 +118,7 @@ class Together:
         return [json.loads(line) for line in self._channel.exchange(json.dumps(said).encode())]
 
     def summed(self, mine: Mapping[int, np.ndarray], parts: int, length: int) -> np.ndarray:
-        """See Peers. Two arrays in turn: who writes into one has met all who read it."""
+        """See Peers. Two arrays in turn: between a read of one and the next write to it lies a barrier."""
         self._turn = 1 - self._turn
         table = self.zeros(f"sums-{self._turn}", (parts, length), np.float32)
         for k, vector in mine.items():

@@ -217,7 +217,7 @@ def loss(network: PolicyNetwork, batch: Batch, config: Learning) -> tuple[Tensor
 def value_loss(value: Tensor, batch: Batch, config: Learning) -> Tensor:
     """Huber's or squared error of the normalised value; clipped like the ratio, the worse of both counts.
 
-    Twins share the luck of the outside world: as in generalised least squares, their common error and what they differ
+    Twins share the exogenous noise: as in generalised least squares, their common error and what they differ
     from it by count by a spread each, so that the critic learns from the differences what a decision was worth.
     """
     error = _error(value - batch.target, batch, config)

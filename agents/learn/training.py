@@ -66,7 +66,7 @@ class Tracker:
         return float(self.ended.mean()) if len(self.ended) else None
 
     def improved(self) -> bool:
-        """Whether the window is full and better than it ever was; remembers it."""
+        """Whether the window is full and its mean the best so far, which is then stored."""
         if len(self.ended) < self.window or self.ended.mean() <= self.best:
             return False
         self.best = float(self.ended.mean())
@@ -205,8 +205,8 @@ class Training:
         return outcome
 
     def save(self, name: str, resumable: bool = True) -> None:
-        """Write a checkpoint; a resumable one also holds the environments' and the counters' state, for which all
-        processes are needed."""
+        """Write a checkpoint; a resumable one also holds the environments' and the counters' state, and is a barrier
+        of all processes."""
         arrays: dict[str, np.ndarray] = {}
         if resumable:
             arrays = {f"{_ENVIRONMENT}{k}": v for k, v in self.peers.gathered(self.env.state()).items()}

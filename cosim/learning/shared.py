@@ -1,8 +1,8 @@
-"""Processes of ours that share arrays: their folder in the memory that processes share, and how they speak.
+"""Child processes with shared arrays: the folder in shared memory, and the messages on their pipes.
 
-A child is a module run as a program, so that nothing of the caller's main module is imported again. It speaks on its
-standard input and output: it answers with a message that begins with 'k' or, with an error's kind and text as JSON,
-with 'e'. Where a child ends by itself whoever waits for it gets an error with its name and cause.
+A child is a module run as a program, so that nothing of the caller's main module is imported again. It communicates on
+its standard input and output; a reply begins with 'k' or, with the error's kind and text as JSON, with 'e'. Where a
+child ends by itself the next reply or command raises an error with its name and cause.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from cosim.errors import CosimError, ModelError
 _MEMORY = Path("/dev/shm")
 _PREFIX = "cosim-workers-"
 _NEW_S = 60.0
-"""Age in s from which a folder that nobody holds is abandoned."""
+"""Age in s from which a folder without a lock is abandoned."""
 LENGTH = struct.Struct("<Q")
 _NET_OBJECTS = 100_000
 """Objects made and not freed after which cycles are looked for: jobs come and go, and are in none."""
@@ -58,8 +58,8 @@ class SharedFolder:
 
 
 def mapped(folder: Path, name: str, shape: Sequence[int], dtype: type) -> np.ndarray:
-    """The array of that name in a shared folder, zeros where nobody has written; an empty array, which cannot be
-    mapped, is an ordinary one."""
+    """The array of that name in a shared folder, zeros at first; an empty array, which cannot be mapped, is an ordinary
+    one."""
     if not np.prod(shape):
         return np.zeros(shape, dtype)
     path, size = folder / name, int(np.prod(shape)) * np.dtype(dtype).itemsize
@@ -116,7 +116,7 @@ def unpacked(data: bytes) -> dict[str, np.ndarray]:
 class Child:
     """A process that runs `module`, given `start` as its first line.
 
-    name: of messages; remedy: what to do when it has died. Errors that it sends are raised here.
+    name, remedy: of the message when it has died. Errors that it sends are raised here.
     """
 
     def __init__(self, module: str, name: str, remedy: str, start: Mapping[str, Any]) -> None:
@@ -140,7 +140,7 @@ class Child:
             raise self._dead() from None
 
     def answer(self) -> bytes:
-        """What came with the answer; the child's own error, or that it is dead."""
+        """The content of its reply. Raises the child's own error, ModelError where it has died."""
         head = self._said.read(1 + LENGTH.size)
         if len(head) <= LENGTH.size:
             raise self._dead()

@@ -218,7 +218,7 @@ class Environments:
 
 
 def nobody(done: float) -> None:
-    """Where nobody wants to know how far a reset is."""
+    """No progress of `reset` is shown."""
 
 
 def step_of(observation: np.ndarray, reward: np.ndarray, terms: np.ndarray, ended: np.ndarray,

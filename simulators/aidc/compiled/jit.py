@@ -37,7 +37,7 @@ part = numba.njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_c
 
 @intrinsic
 def borrowed(typing_context, array):
-    """The same array without a count of who refers to it, nor have its views one: counting, a locked instruction at
+    """The same array without a reference count, nor have its views one: counting, a locked instruction at
     every call of a part, would take most of the time. Good for as long as its owner keeps it, such as an entry its
     arguments."""
     def generate(context, builder, signature, arguments):

@@ -1,4 +1,4 @@
-"""The dispatch (1)-(8), (11) as a second-order cone problem in arrays, before any solver sees it.
+"""The dispatch (1)-(8), (11) as a second-order cone problem in arrays, independent of the solver.
 
     minimise cost x + x quadratic x / 2   subject to   equal x = rhs,  below x <= limit,  lower <= x <= upper,
                                    x[p]^2 + x[q]^2 <= x[l] x[u_parent]   for every branch,
@@ -39,6 +39,7 @@ class Sources:
 
     marginal_kg_per_kwh  of one more kWh, for consequential accounts; the dispatch itself weighs kg_per_kwh
     usd_per_kwh, usd_per_kwh_pu  an hour at P p.u. costs (usd_per_kwh + usd_per_kwh_pu P) P base_kw
+    available_pu  most P it has, whatever p_max_pu (a ramp, say) leaves of it for an interval
     renewable    what it has and does not give counts as curtailed
     s_max_pu     rating of a circle, inf without; q_per_p_max: |Q| <= this x P, inf without
     ramp_pu_per_min  most change of P, inf without
@@ -51,6 +52,7 @@ class Sources:
     p_max_pu: Floats
     q_min_pu: Floats
     q_max_pu: Floats
+    available_pu: Floats
     usd_per_kwh: Floats
     usd_per_kwh_pu: Floats
     renewable: NDArray[np.bool_]
@@ -133,7 +135,7 @@ class ConicProblem:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Solution:
-    """A solver's answer: `status` in its own words, and x where it found an optimum, else None.
+    """A solver's result: `status` in its own words, and x where it found an optimum, else None.
 
     gap    of a global search, to its proven bound, relative; None elsewhere
     price  d(optimal cost) / d(rhs), where the solver gives it: the nodal prices, in units of the scaled cost

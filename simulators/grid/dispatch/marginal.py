@@ -1,4 +1,4 @@
-"""Marginal carbon intensity (mci): how the emission of all sources answers one more kW at a bus, re-dispatched.
+"""Marginal carbon intensity (mci): change of the emission of all sources for one more kW at a bus, re-dispatched.
 
 The optimality conditions of the dispatch are linearised at its optimum, with the limits in force as equalities: that is
 the KKT adjoint. The equations of the feeder are eliminated from it (`reduced`), so that one sparse factorisation and a
@@ -34,7 +34,7 @@ MATTERS_KG_PER_KWH = 1e-3
 """A change of the limits in force that moves mci by no more than this is no kink."""
 ILL_CONDITIONED = 1e12
 MOST_CHANGES = 10
-"""of the limits in force on the way from a solver's answer to the optimum; none, as a rule."""
+"""of the limits in force on the way from a solver's result to the optimum; none, as a rule."""
 
 Flags = NDArray[np.bool_]
 
@@ -93,13 +93,17 @@ class MarginalCarbon:
 
     def __init__(self, feeder: Feeder, sources: Sources, limits: Limits, substation: int, q_per_p: Floats) -> None:
         self._reduced, self._base_kw = ReducedDispatch(feeder, sources, limits, substation), feeder.base_kw
-        self._kg_per_kwh = sources.marginal_kg_per_kwh
-        self._swings = (sources.p_min_pu < 0.0) & (sources.p_max_pu > 0.0)
+        self.resource(sources)
         self._q_per_p, self._n_bus, self._boxes_only = q_per_p, feeder.n_bus, sources.boxes_only
 
     def recost(self, cost: Floats) -> None:
         """Another linear cost of x, as in the conic problem."""
         self._reduced.cost = cost
+
+    def resource(self, sources: Sources) -> None:
+        """Sources with other intensities and limits from now on."""
+        self._kg_per_kwh = sources.marginal_kg_per_kwh
+        self._swings = (sources.p_min_pu < 0.0) & (sources.p_max_pu > 0.0)
 
     def rebound(self, lower: Floats, upper: Floats) -> None:
         """Other bounds of x, as in the conic problem."""
