@@ -31,7 +31,7 @@ class Channel(Protocol):
 
 
 class Peers(Protocol):
-    """The processes that learn a team. rank: of this one, from 0; count: of processes; rows: numbers of the environments
+    """The processes that learn a team. rank: of this one, from 0; count: of all; rows: numbers of the environments
     in this process."""
 
     rank: int
@@ -107,7 +107,7 @@ class Together:
         return self._n_envs
 
     def zeros(self, name: str, shape: tuple[int, ...], dtype: type) -> np.ndarray:
-        """See Peers; the same memory in every call: between the last read and the next write there must be a barrier."""
+        """See Peers; the same memory in every call: a barrier must lie between the last read and the next write."""
         name = "-".join([name, *map(str, shape)])
         if name not in self._arrays:
             self._arrays[name] = self._channel.share(name, shape, dtype)
