@@ -189,13 +189,16 @@ def test_drawn_events_repeat_with_the_seed_and_never_overlap():
     assert starts[0] == starts[1] != starts[2]
     assert len(starts[0]) > 4
     for (_, end_s), (begin_s, _) in zip(starts[0], starts[0][1:], strict=False):
-        assert begin_s - drawn.notice_s >= end_s and begin_s % 60.0 == 0.0
+        assert begin_s - drawn.notice_s >= end_s
+        assert begin_s % 60.0 == 0.0
     assert starts[0][0][0] >= rules.before_s + drawn.notice_s
 
 
 def test_the_guard_counts_the_rest_of_an_announced_event_as_standing_still():
     class Seen:
-        slack_min, event_start_min, event_end_min = [300.0, 300.0, 300.0], [math.nan, 10.0, 0.0], [math.nan, 190.0, 60.0]
+        slack_min = (300.0, 300.0, 300.0)
+        event_start_min, event_end_min = (math.nan, 10.0, 0.0), (math.nan, 190.0, 60.0)
+
     assert [_slack_min(Seen, i) for i in range(3)] == [300.0, 120.0, 240.0]
 
 
@@ -212,11 +215,11 @@ def test_a_file_of_events(tmp_path):
 
 
 @pytest.mark.parametrize(("rows", "said"), [
-    ("1,30,10,,25,,\n1.25,30,10,a,25,,\n", r"e.csv, line 3: the event at 01:15 overlaps the one of .*line 2, which lasts"),
+    ("1,30,10,,25,,\n1.25,30,10,a,25,,\n", r"e.csv, line 3: the event at 01:15 overlaps the one of .*line 2,"),
     ("1,0,10,,25,,\n", r"e.csv, line 2: event.length_s = 0.0: input should be greater than 0"),
     ("1,-5,10,,25,,\n", r"e.csv, line 2: event.length_s = -300.0: input should be greater than 0"),
     ("-1,30,10,,25,,\n", r"e.csv, line 2: event.start_s = -3600.0: input should be greater than or equal to 0"),
-    ("0.1,30,10,,25,,\n", r"line 2: the event at 00:06 is announced 00:04 before the run starts; let it start at 00:10"),
+    ("0.1,30,10,,25,,\n", r"line 2: the event at 00:06 is announced 00:04 before the run starts; let it"),
     ("0.3,30,10,,25,,\n", r"line 2: the event at 00:18 is announced at 00:08, before there is a baseline of 00:15"),
     ("1,30,10,aa,25,,\n", r"line 2: unknown site 'aa'; did you mean 'a'"),
     ("1,30,10,,25,40,\n", r"line 2: event = .*an event has one target.*this one has reduce_kw and reduce_percent"),
@@ -236,7 +239,8 @@ def test_rows_that_cannot_be_are_refused_before_the_run(tmp_path, rows, said):
 
 
 def test_other_refusals(tmp_path):
-    for head, said in (("start_h,reduce_percent\n", "no column for the length"), ("start_h,length_d,x\n", "unknown column"),
+    for head, said in (("start_h,reduce_percent\n", "no column for the length"),
+                       ("start_h,length_d,x\n", "unknown column"),
                        ("start_h,start_min,length_h\n", "two columns for start_s")):
         (tmp_path / "e.csv").write_text(head)
         with pytest.raises(ScenarioError, match=said):
