@@ -288,15 +288,24 @@ class TableSeries:
 
     port    what is looked for, in its own unit or another of the same kind
     entity  whose column it is, where entities have columns of their own
-    owner   field that names the table, for errors
+    owner   field that names the table, for errors; factor: what figures are multiplied by
     """
 
-    def __init__(self, table: DataTable, port: str, entity: str, owner: str) -> None:
+    def __init__(self, table: DataTable, port: str, entity: str, owner: str, factor: float = 1.0) -> None:
         found = table.match(port)
         if found is None:
             raise ScenarioError(f"{owner}: {table.path} has no column {port}; it has {listed(table.columns)}")
-        self.table = table
-        self.values: list[float] = table.values(found[0], [entity], found[1])[:, 0].tolist()
+        self._hold(table, table.values(found[0], [entity], found[1] * factor)[:, 0].tolist())
+
+    @classmethod
+    def of(cls, table: DataTable, values: list[float]) -> TableSeries:
+        """Values (row,) that are already read, in the table's order of time."""
+        held = cls.__new__(cls)
+        held._hold(table, values)
+        return held
+
+    def _hold(self, table: DataTable, values: list[float]) -> None:
+        self.table, self.values = table, values
         self._low_s, self._high_s = math.inf, -math.inf
 
     def at(self, time_s: float, *, forecast: bool = False) -> float:

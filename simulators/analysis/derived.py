@@ -38,6 +38,7 @@ from cosim.simulators.analysis.flows import (
     links_to,
     needs,
     refuse_replayed,
+    source_intensities,
     where,
 )
 from cosim.simulators.fleet import JobClass, Site
@@ -189,9 +190,11 @@ def cost(trace: Trace) -> Finding:
     refuse_replayed(trace)
     given = grid_params(trace).get("sources") or {}
     names, times, power = trace.names(GRID, "source"), trace.time_s(GRID), trace[f"{GRID}/p_source_kw"][:, 0]
-    price, square = (np.array([given.get(n, {}).get(field) or 0.0 for n in names])
-                     for field in ("usd_per_kwh", "usd_per_kw2h"))
-    prices, known = np.tile(price, (len(times), 1)), ~held(trace)
+    square, known = np.array([given.get(n, {}).get("usd_per_kw2h") or 0.0 for n in names]), ~held(trace)
+    if trace.has(f"{GRID}/source_usd_per_kwh"):
+        prices = trace[f"{GRID}/source_usd_per_kwh"][:, 0].copy()
+    else:
+        prices = np.tile([given.get(n, {}).get("usd_per_kwh") or 0.0 for n in names], (len(times), 1))
     for link in links_to(trace, MEMBER):
         if link.target.port == "price_usd_per_kwh":
             column, there = carried(trace, link, times)
@@ -288,7 +291,7 @@ def realised(trace: Trace) -> Finding:
     energy = (came - power[:, k]) * step_s(trace, MEMBER) / HOUR_S
     gave = power.copy()
     gave[:, k] = came
-    emitted = np.maximum(gave, 0.0) @ trace.table(f"{MEMBER}.sources")["kg_per_kwh"].astype(float)
+    emitted = (np.maximum(gave, 0.0) * source_intensities(trace)[:-1]).sum(axis=1)
     off = {}
     for name, by_hand in (("imbalance_kwh", energy), ("emission_realised_kg_per_h", emitted)):
         said = trace[f"{GRID}/{name}"][1:, 0]

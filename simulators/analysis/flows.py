@@ -24,6 +24,7 @@ HELD = 2.0
 class Flows:
     """A grid's record: arrays over (interval, branch | bus | source), kW, and where each branch and source is.
 
+    kg_per_kwh    of each source, kg/kWh
     drawn, local  what is drawn at each bus, and fed there by no source, both >= 0
     held          intervals that repeat the one before, as the grid found no solution
     """
@@ -147,8 +148,16 @@ def read_flows(trace: Trace) -> Flows:
         refuse_replayed(trace)
         net = demand(trace).total
         drawn, local = np.maximum(net, 0.0), np.maximum(-net, 0.0)
-    return Flows(trace.time_s(GRID), buses, from_bus, to_bus, source_bus, sources["kg_per_kwh"].astype(float), p_from,
-                 p_to, p_source, drawn, local, held(trace))
+    return Flows(trace.time_s(GRID), buses, from_bus, to_bus, source_bus, source_intensities(trace), p_from, p_to,
+                 p_source, drawn, local, held(trace))
+
+
+def source_intensities(trace: Trace) -> np.ndarray:
+    """(interval, source) kg/kWh: as recorded where they vary, else the one of the table of sources."""
+    if trace.has(f"{GRID}/source_kg_per_kwh"):
+        return trace[f"{GRID}/source_kg_per_kwh"][:, 0]
+    once = trace.table(f"{MEMBER}.sources")["kg_per_kwh"].astype(float)
+    return np.tile(once, (len(trace.time_s(GRID)), 1))
 
 
 def held(trace: Trace) -> np.ndarray:

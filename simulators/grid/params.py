@@ -15,6 +15,7 @@ from cosim.simulators.fleet import Site
 from cosim.simulators.grid.dispatch.nci_limits import Formulation
 from cosim.simulators.grid.dispatch.solvers import SolverName
 from cosim.simulators.grid.dispatch.sources import Source
+from cosim.simulators.grid.dispatch.varying import Value, may_vary
 from cosim.simulators.grid.network.feeder import Network
 
 
@@ -25,9 +26,9 @@ class GridParams:
     sources: Annotated[dict[str, Source], Field(min_length=1, description="what feeds the network, by name; the first "
                                                 "at the slack bus is the substation")]
     network: Annotated[Network, Field(description="pandapower's name, simbench:CODE, a file, or lines")] = "case33bw"
-    network_sources: Annotated[dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]], Field(
+    network_sources: Annotated[dict[str, Annotated[Value, may_vary("kg_per_kwh")]], Field(
         description="kg/kWh of the network's own generators (gen, sgen, discharging storage), by name or as 'sgen3', "
-        "'*' for all others: they become sources, fixed unless controllable in the network")
+        "'*' for all others, as kg_per_kwh of a source: they become sources, fixed unless controllable in the network")
     ] = field(default_factory=dict)
     lambda_kw_per_kg_h: Annotated[
         float, Field(ge=0, le=1e9, allow_inf_nan=False, description="lambda of (11), kW of loss per kg/h; 0: "
@@ -71,6 +72,9 @@ class GridParams:
     sites: Annotated[dict[str, Site], Field(description="data centres: their q_per_p_ratio counts in their bus's mci, "
                                             "and at a kink these buses are re-solved; none: all buses")] = field(
         default_factory=dict)
+
+    scenario_start: Annotated[str | None, Field(description="date of t = 0, for tables with dates; the run fills it in"
+                                                )] = None
 
     @model_validator(mode="after")
     def _limits_are_in_order(self) -> GridParams:

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from cosim.ports import Port
+from cosim.simulators.grid.dispatch.conic import Sources
 from cosim.simulators.grid.equations import Floats
 
 DEMAND = (
@@ -131,6 +132,34 @@ DISPATCH_GRID = (
     *PER_BUS,
 )
 """Of the dispatched feeder as a whole."""
+
+SOURCE = (
+    Port("average_kg_per_kwh", "in", "its carbon intensity, average, where kg_per_kwh is linked", default=math.nan),
+    Port("marginal_kg_per_kwh", "in", "the same of one more kWh of it", default=math.nan),
+    Port("available_kw", "in", "the most it can give, what a renewable one has, where p_max_kw is linked",
+         sign="> 0 feeds the network", default=math.nan),
+    Port("energy_usd_per_kwh", "in", "price of its energy, where usd_per_kwh is linked", default=math.nan),
+)
+"""Of a source by its name, whose values another member sends."""
+
+VARYING = (
+    Port("source_kg_per_kwh", "out", "carbon intensity of each source as dispatched, average", dims=("source",)),
+    Port("source_marginal_kg_per_kwh", "out", "of one more kWh of it, which mci counts", dims=("source",)),
+    Port("source_p_max_kw", "out", "the most each source can give, ramps aside; NaN: no limit",
+         sign="> 0 feeds the network", dims=("source",), nullable=True),
+    Port("source_usd_per_kwh", "out", "price of each source's energy", dims=("source",)),
+)
+"""Of a dispatched feeder whose sources' values vary."""
+
+
+def source_values(sources: Sources, base_kw: float) -> dict[str, list[float]]:
+    """The ports of `VARYING`."""
+    most_kw = sources.available_pu * base_kw
+    return {"source_kg_per_kwh": sources.kg_per_kwh.tolist(),
+            "source_marginal_kg_per_kwh": sources.marginal_kg_per_kwh.tolist(),
+            "source_p_max_kw": np.where(np.isfinite(most_kw), most_kw, np.nan).tolist(),
+            "source_usd_per_kwh": sources.usd_per_kwh.tolist()}
+
 
 REALISED = ("emission_realised_kg_per_h", "loss_realised_kw", "p_substation_realised_kw", "imbalance_kwh",
              "vm_min_realised_pu", "vm_max_realised_pu", "voltage_violation_realised_pu")

@@ -16,6 +16,7 @@ from cosim.limits import is_file
 from cosim.params import params
 from cosim.plausible import is_marginal, stated_intensity
 from cosim.ports import Port
+from cosim.simulators.grid.columns import read_column
 from cosim.tables.table import DataTable, Overflow, TableOptions
 from cosim.units import SUFFIXES
 
@@ -121,15 +122,9 @@ class IntensitySeries(ExogenousAdapter):
         return self._read(p.marginal_column, p.marginal_unit or own or p.unit)
 
     def _read(self, column: str, suffix: IntensityUnit) -> list[float]:
-        if column not in self._table.columns:
-            raise ScenarioError(f"{self.params.path}: {unknown('column', column, self._table.columns)}")
-        unit, said = SUFFIXES[suffix], stated_intensity(column)
-        field = "marginal_unit" if column == self.params.marginal_column else "unit"
-        if said is not None and said.factor != unit.factor:
-            meant = next(name for name, known in SUFFIXES.items() if known == said)
-            raise ScenarioError(f"{self.params.path}: column '{column}' is in {said.symbol}, and {self.sid}.{field} = "
-                                f"{suffix}; --set {self.sid}.{field}={meant}, or rename the column")
-        return (self._table.numbers(column, unit) * unit.factor).tolist()
+        name, field = (("mci_kg_per_kwh", "marginal_unit") if column == self.params.marginal_column else
+                       ("nci_kg_per_kwh", "unit"))
+        return read_column(self._table, column, suffix, name, f"{self.sid}.{field}")
 
 
 def _table(p: SeriesParams, member: str) -> DataTable:

@@ -39,6 +39,7 @@ class Sources:
 
     marginal_kg_per_kwh  of one more kWh, for consequential accounts; the dispatch itself weighs kg_per_kwh
     usd_per_kwh, usd_per_kwh_pu  an hour at P p.u. costs (usd_per_kwh + usd_per_kwh_pu P) P base_kw
+    available_pu  most P it has, whatever p_max_pu (a ramp, say) leaves of it for an interval
     renewable    what it has and does not give counts as curtailed
     s_max_pu     rating of a circle, inf without; q_per_p_max: |Q| <= this x P, inf without
     ramp_pu_per_min  most change of P, inf without
@@ -51,6 +52,7 @@ class Sources:
     p_max_pu: Floats
     q_min_pu: Floats
     q_max_pu: Floats
+    available_pu: Floats
     usd_per_kwh: Floats
     usd_per_kwh_pu: Floats
     renewable: NDArray[np.bool_]

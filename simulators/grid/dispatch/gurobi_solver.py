@@ -130,6 +130,10 @@ class NciLimitedGurobi:
         """Other bounds of x from now on."""
         self._problem = replace(self._problem, lower=lower, upper=upper)
 
+    def resource(self, sources: Sources) -> None:
+        """Sources with other limits and intensities from now on."""
+        self._sources = sources
+
     def solve(self, rhs: Floats, p_load_kw: Floats, *, exact: bool) -> Solution:
         """Global optimum under the caps, with the gap to its proven bound; `exact` takes (6) as an equality."""
         model = self._model(rhs, p_load_kw, exact=exact)

@@ -93,13 +93,17 @@ class MarginalCarbon:
 
     def __init__(self, feeder: Feeder, sources: Sources, limits: Limits, substation: int, q_per_p: Floats) -> None:
         self._reduced, self._base_kw = ReducedDispatch(feeder, sources, limits, substation), feeder.base_kw
-        self._kg_per_kwh = sources.marginal_kg_per_kwh
-        self._swings = (sources.p_min_pu < 0.0) & (sources.p_max_pu > 0.0)
+        self.resource(sources)
         self._q_per_p, self._n_bus, self._boxes_only = q_per_p, feeder.n_bus, sources.boxes_only
 
     def recost(self, cost: Floats) -> None:
         """Another linear cost of x, as in the conic problem."""
         self._reduced.cost = cost
+
+    def resource(self, sources: Sources) -> None:
+        """Sources with other intensities and limits from now on."""
+        self._kg_per_kwh = sources.marginal_kg_per_kwh
+        self._swings = (sources.p_min_pu < 0.0) & (sources.p_max_pu > 0.0)
 
     def rebound(self, lower: Floats, upper: Floats) -> None:
         """Other bounds of x, as in the conic problem."""

@@ -14,10 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cosim.errors import ScenarioError, SolverError
+from cosim.simulators.grid.dispatch.changing import ChangingSources
 from cosim.simulators.grid.dispatch.clarabel_solver import ClarabelSolver
-from cosim.simulators.grid.dispatch.conic import ConicProblem, Limits, Solution, balance_rhs, costs, elastic, strict
+from cosim.simulators.grid.dispatch.conic import ConicProblem, Limits, Solution, balance_rhs, elastic, strict
 from cosim.simulators.grid.dispatch.gurobi_solver import NciLimitedGurobi
 from cosim.simulators.grid.dispatch.nci_limits import MOST_GAP_PU, NciLimits
 from cosim.simulators.grid.dispatch.recovery import best_corners, local_optimum
@@ -69,16 +71,18 @@ class _AcState:
                               self.enter.imag / base_kw, u, self.source.real / base_kw, self.source.imag / base_kw)
 
 
-class Dispatch:
+class Dispatch(ChangingSources):
     """The dispatch of one feeder, built once and solved for changing loads.
 
     The first of `sources` at the feeder's slack bus is the substation; ScenarioError if there is none. `caps` are met
     where they can be; they need Gurobi. `solver_name` is the solver taken, `no_gurobi` why it is not Gurobi where
-    'auto' left the choice, else ''.
+    'auto' left the choice, else ''. Sources whose most P `moves` (n_source,) may have it anywhere from the
+    least on.
     """
 
     def __init__(self, feeder: Feeder, sources: Mapping[str, Source], limits: Limits, solver: SolverName, *,
-                 caps: NciLimits | None = None, time_limit_s: float | None = None) -> None:
+                 caps: NciLimits | None = None, time_limit_s: float | None = None,
+                 moves: NDArray[np.bool_] | None = None) -> None:
         self.feeder, self.limits, self.caps, self.time_limit_s = feeder, limits, caps, time_limit_s
         self.source_names, self.capped_status = list(sources), ""
         self.sources = in_pu(feeder, sources)
@@ -90,42 +94,14 @@ class Dispatch:
             )
         self.substation = int(at_slack[0])
         self._problem = strict(feeder, self.sources, limits)
-        self.solver_name, self._solver, self.no_gurobi = choose(solver, self._problem, time_limit_s)
+        self.moves = np.zeros(len(self.sources.bus), bool) if moves is None else moves
+        self.solver_name, self._solver, self.no_gurobi = choose(solver, self._roomy(1.0), time_limit_s)
         self._capped = (None if caps is None else
                         choose_nci_limited(solver, self.problem, feeder, self.sources, caps, time_limit_s))
         self._reduced = ReducedDispatch(feeder, self.sources, limits, self.substation)
         self._dearer: dict[float, ClarabelSolver] = {}
-
-    @property
-    def problem(self) -> ConicProblem:
-        """The conic problem at base load and the present prices."""
-        return self._problem
-
-    def reprice(self, usd_per_kwh: Floats) -> None:
-        """Other prices (n_source,) of the sources' energy from now on."""
-        if np.array_equal(usd_per_kwh, self.sources.usd_per_kwh):
-            return
-        self.sources = replace(self.sources, usd_per_kwh=usd_per_kwh)
-        cost, _ = costs(self.feeder, self.sources, self.limits, self._problem.at, self._problem.unit)
-        self._problem = replace(self._problem, cost=cost)
-        for solver in (self._solver, self._capped):
-            if solver is not None:
-                solver.reprice(cost)
-        self._reduced.cost = cost
-        self._dearer.clear()
-
-    def rebox(self, p_min_pu: Floats, p_max_pu: Floats) -> None:
-        """Other limits (n_source,) of the sources' P from now on, inside those they came with."""
-        if np.array_equal(p_min_pu, self.sources.p_min_pu) and np.array_equal(p_max_pu, self.sources.p_max_pu):
-            return
-        self.sources = replace(self.sources, p_min_pu=p_min_pu, p_max_pu=p_max_pu)
-        lower, upper, at = self._problem.lower.copy(), self._problem.upper.copy(), self._problem.at
-        lower[at.p_source], upper[at.p_source] = p_min_pu, p_max_pu
-        self._problem = replace(self._problem, lower=lower, upper=upper)
-        self._reduced.lower, self._reduced.upper = lower, upper
-        for solver in (self._solver, self._capped, *self._dearer.values()):
-            if solver is not None:
-                solver.rebound(lower, upper)
+        if self.moves.any():
+            self._rebound()
 
     def solve(self, p_load_kw: Floats, q_load_kvar: Floats) -> DispatchResult:
         """Dispatch at the demand (n_bus,) of every bus; negative demand is local generation at 0 kg/kWh.
@@ -246,7 +222,7 @@ class Dispatch:
     def _bound_kw(self, relaxed: Floats) -> float:
         """What the objective is at least, as the relaxation proves."""
         problem, limits = self._problem, self.limits
-        had_pu = float(np.where(self.sources.renewable, self.sources.p_max_pu, 0.0).sum())
+        had_pu = float(np.where(self.sources.renewable, self.sources.available_pu, 0.0).sum())
         worth = problem.cost @ relaxed + problem.quadratic @ relaxed**2 / 2.0
         return float(worth * problem.unit + limits.curtailment_weight * had_pu) * self.feeder.base_kw
 
@@ -315,7 +291,7 @@ class Dispatch:
         weights, j2 = self.limits, float(p_source @ sources.kg_per_kwh)
         cost_usd_per_h = float(p_source @ sources.usd_per_kwh + p_source**2 @ sources.usd_per_kwh_pu / feeder.base_kw)
         given = np.where(sources.renewable, p_source, 0.0)
-        had = np.where(sources.renewable, sources.p_max_pu * feeder.base_kw, 0.0)
+        had = np.where(sources.renewable, sources.available_pu * feeder.base_kw, 0.0)
         curtailed_kw = float((had - given).sum())
         return DispatchResult(
             status=ELASTIC if unserved.any() or violation > 0.0 else OPTIMAL,
@@ -328,7 +304,7 @@ class Dispatch:
             + weights.cost_kw_per_usd_h * cost_usd_per_h + weights.curtailment_weight * curtailed_kw,
             cost_usd_per_h=cost_usd_per_h, curtailed_kw=curtailed_kw,
             nci_kg_per_kwh=self.nci(enter.real, leave.real, p_source, p_served + feeder.shunts_kw(vm_pu)),
-            curtailed_bus_kw=np.zeros(feeder.n_bus),
+            curtailed_bus_kw=np.zeros(feeder.n_bus), sources=sources,
             relaxation_gap_pu=float(np.abs(gap).max()), relaxation_gap_ratio=gap_ratio, inexact=False,
             conic_vm_pu=np.sqrt(np.maximum(x[at.u], 0.0)) * feeder.vm_ratio,
             conic_loss_kw=float(feeder.r_pu @ x[at.l] + feeder.g_lost_pu @ x[at.u]) * feeder.base_kw,
@@ -351,7 +327,7 @@ class Dispatch:
         return Settlement(
             p_substation_kw=float(p_source[self.substation]),
             loss_kw=float(np.sum(state.enter.real + state.leave.real)),
-            emission_kg_per_h=generated_carbon(p_source, self.sources.kg_per_kwh), vm_pu=vm_pu,
+            emission_kg_per_h=generated_carbon(p_source, result.sources.kg_per_kwh), vm_pu=vm_pu,
             voltage_violation_pu=self._violation(vm_pu))
 
     def nci(self, p_from_kw: Floats, p_to_kw: Floats, p_source_kw: Floats, p_net_kw: Floats) -> Floats:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cosim.errors import SolverError
+from cosim.simulators.grid.dispatch.conic import Sources
 from cosim.simulators.grid.equations import Complexes, Floats
 
 OPTIMAL, ELASTIC, HELD = 0, 1, 2
@@ -36,6 +37,7 @@ class DispatchResult:
     curtailed_kw            what renewable sources have and do not give, and curtailed_bus_kw
     curtailed_bus_kw        (n_bus,) local generation (negative demand) that cannot go anywhere
     nci_cap_excess_kg_per_kwh  largest distance of an NCI above its cap, 0 if none
+    sources                 as they were: limits, intensities and prices
     global_gap_ratio        of a capped dispatch, or an inexact one, to its proven bound, relative; None elsewhere
     """
 
@@ -64,6 +66,7 @@ class DispatchResult:
     cost_usd_per_h: float
     curtailed_kw: float
     curtailed_bus_kw: Floats
+    sources: Sources
     nci_cap_excess_kg_per_kwh: float = 0.0
     global_gap_ratio: float | None = None
 

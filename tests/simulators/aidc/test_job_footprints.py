@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import csv
 import math
-import shutil
 from statistics import quantiles
 
-import h5py
 import numpy as np
 import pytest
+from rewritten import rewritten
 
 from cosim.errors import TraceError
 from cosim.experiment import Experiment
@@ -65,8 +64,7 @@ def test_gpus_of_a_job_are_logged_once(trace):
 
 def test_a_trace_without_logged_gpus_gives_the_same(trace, tmp_path):
     old = tmp_path / "old.h5"
-    shutil.copy(trace.path, old)
-    with h5py.File(old, "r+") as file:
+    with rewritten(old, trace.path) as file:
         del file["jobs/gpus"]
     with Trace(old) as opened:
         for then, now in zip(job_footprints(opened), job_footprints(trace), strict=True):
@@ -95,8 +93,7 @@ def test_the_command_prints_sums_single_jobs_and_a_table(trace, tmp_path, capsys
 def test_a_job_table_without_rows_is_no_error(trace, tmp_path):
     """As a kill may leave it: nobody began, and there are no quantiles."""
     bare = tmp_path / "bare.h5"
-    shutil.copy(trace.path, bare)
-    with h5py.File(bare, "r+") as file:
+    with rewritten(bare, trace.path) as file:
         for column in file["jobs"].values():
             column.resize(0, axis=0)
     with Trace(bare) as opened:
