@@ -22,7 +22,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from cosim.console import (
     add_settings,
@@ -106,7 +106,7 @@ def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float
     x = np.asarray(values, float)
     if len(x) < 2:
         return float(x.mean()), math.nan
-    half = stats.t.ppf(0.5 + level / 2, len(x) - 1) * x.std(ddof=1) / math.sqrt(len(x))
+    half = stdtrit(len(x) - 1, 0.5 + level / 2) * x.std(ddof=1) / math.sqrt(len(x))
     return float(x.mean()), float(half)
 
 

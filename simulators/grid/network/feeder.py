@@ -82,10 +82,15 @@ class Nodes:
     def __len__(self) -> int:
         return len(self.names)
 
-    @property
+    @cached_property
     def labels(self) -> list[str]:
         """What a node is called in the name of a branch: '3' or 'trafo3w0'."""
         return [*map(str, self.lowest), *self.names[len(self.lowest):]]
+
+    @cached_property
+    def _by_name(self) -> dict[str, int]:
+        """Nodes by what the entities of their buses are called."""
+        return {f"bus{b}": at for b, at in self.of_bus.items()}
 
     def position(self, bus: int, what: str, network: str) -> int:
         """Node of a bus number; ScenarioError naming `what` asks for one that the network does not have in service."""
@@ -96,10 +101,9 @@ class Nodes:
 
     def named(self, name: str, what: str) -> int:
         """Node of the bus that an entity called 'bus3' stands for; ScenarioError naming `what` if there is none."""
-        of = {f"bus{b}": at for b, at in self.of_bus.items()}
-        if name not in of:
-            raise ScenarioError(unknown(what, name, of))
-        return of[name]
+        if name not in self._by_name:
+            raise ScenarioError(unknown(what, name, self._by_name))
+        return self._by_name[name]
 
 
 @dataclass(frozen=True, eq=False)
