@@ -14,7 +14,15 @@ from cosim.errors import ScenarioError, unknown
 from cosim.params import params
 from cosim.ports import Port
 from cosim.simulators.fleet import Site
-from cosim.simulators.flexibility.events import FLEET, BaselineRules, Event, Placed, RandomEvents, check, read_events
+from cosim.simulators.flexibility.events import (
+    FLEET,
+    BaselineRules,
+    DemandEvent,
+    Placed,
+    RandomEvents,
+    check,
+    read_events,
+)
 from cosim.units import DAY_S, MIN_S, format_time
 
 COLUMNS = ("event", "site", "scope", "announced_s", "start_s", "end_s", "baseline_kw", "called_kw", "cap_kw",
@@ -27,7 +35,7 @@ class DemandResponseParams:
     """Which events are called, and from what a reduction is counted."""
 
     sites: Annotated[dict[str, Site], Field(min_length=1, description="sites by name; entities are named like them")]
-    events: Annotated[str | tuple[Event, ...], Field(
+    events: Annotated[str | tuple[DemandEvent, ...], Field(
         union_mode="left_to_right", description="a CSV file of events, or the events")] = ()
     random: Annotated[RandomEvents | None, Field(description="events that are drawn; null: none")] = None
     baseline: Annotated[BaselineRules, Field(description="what a reduction is counted from")] = BaselineRules()
@@ -43,7 +51,7 @@ class DemandResponseParams:
 class Announced:
     """An event of one site, known since its announcement; powers in kW."""
 
-    event: Event
+    event: DemandEvent
     baseline_kw: float
     called_kw: float
     cap_kw: float
@@ -69,7 +77,7 @@ class DemandResponse(Adapter):
                  "announced", nullable=True),
             Port("event_end_min", "out", "time until the announced event is over; NaN: none", nullable=True),
             Port("event_cap_kw", "out", "cap of the announced event; NaN: none", sign=">= 0", nullable=True),
-            Port("announced", "out", "events announced now, with baseline and cap", kind="event",
+            Port("announced_events", "out", "events announced now, with baseline and cap", kind="event",
                  table="demand_response"),
         ),
     }
@@ -151,7 +159,7 @@ class DemandResponse(Adapter):
         self._events.append(event)
         self._coming.append(event)
 
-    def _announce(self, event: Event, rows: dict[str, dict[str, list[Any]]]) -> None:
+    def _announce(self, event: DemandEvent, rows: dict[str, dict[str, list[Any]]]) -> None:
         """Fix baseline and cap of the sites of an event, and write them down."""
         sites = [site for site in self._sites if event.concerns(site)]
         baseline_kw = {site: self._baseline_kw(event, site) for site in sites}
@@ -170,7 +178,7 @@ class DemandResponse(Adapter):
                 mine[name].append(cell)
         self._count += 1
 
-    def _baseline_kw(self, event: Event, site: str) -> float:
+    def _baseline_kw(self, event: DemandEvent, site: str) -> float:
         """Of a site, from what has been metered until the announcement."""
         rules, metered = self.params.baseline, self._meter_kw[site]
         if rules.kind == "meter_before":
@@ -186,7 +194,7 @@ class DemandResponse(Adapter):
         """Ports of a site with these events to come, or that last."""
         if not known:
             return {"p_cap_kw": math.nan, "baseline_kw": math.nan, "called_kw": 0.0, "event_start_min": math.nan,
-                    "event_end_min": math.nan, "event_cap_kw": math.nan, "announced": rows}
+                    "event_end_min": math.nan, "event_cap_kw": math.nan, "announced_events": rows}
         one = known[0]
         lasts = one.event.start_s <= time_s
         return {
@@ -196,7 +204,7 @@ class DemandResponse(Adapter):
             "event_start_min": max(one.event.start_s - time_s, 0.0) / MIN_S,
             "event_end_min": (one.event.end_s - time_s) / MIN_S,
             "event_cap_kw": one.cap_kw,
-            "announced": rows,
+            "announced_events": rows,
         }
 
 

@@ -28,7 +28,7 @@ _OTHERS = ("site", *_TARGETS, "penalty_usd_per_kwh", "payment_usd_per_kwh")
 
 
 @params
-class Event:
+class DemandEvent:
     """One demand-response event, for one site or for the fleet together."""
 
     start_s: Annotated[Seconds, Field(ge=0, description="when less is to be drawn from")]
@@ -45,7 +45,7 @@ class Event:
     payment_usd_per_kwh: Annotated[float, Field(ge=0, le=1e3, description="of energy called and delivered")] = 0.0
 
     @model_validator(mode="after")
-    def _has_one_target(self) -> Event:
+    def _has_one_target(self) -> DemandEvent:
         given = [name for name in _TARGETS if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"an event has one target, {', '.join(_TARGETS[:-1])} or {_TARGETS[-1]}; this one has "
@@ -89,12 +89,13 @@ class RandomEvents:
     penalty_usd_per_kwh: Annotated[float, Field(ge=0, le=1e3, description="of energy called and not delivered")] = 0.0
     payment_usd_per_kwh: Annotated[float, Field(ge=0, le=1e3, description="of energy called and delivered")] = 0.0
 
-    def following(self, free_s: float, step_s: float, rng: np.random.Generator) -> Event:
+    def following(self, free_s: float, step_s: float, rng: np.random.Generator) -> DemandEvent:
         """The next event, at a whole step, that is announced at or after `free_s`."""
         start_s = free_s + self.notice_s + rng.exponential(DAY_S / self.per_day)
         length_s = max(math.ceil(self.length_s / step_s - 1e-9), 1) * step_s
-        return Event(math.ceil(start_s / step_s) * step_s, length_s, self.notice_s, reduce_percent=self.reduce_percent,
-                     penalty_usd_per_kwh=self.penalty_usd_per_kwh, payment_usd_per_kwh=self.payment_usd_per_kwh)
+        return DemandEvent(math.ceil(start_s / step_s) * step_s, length_s, self.notice_s,
+                           reduce_percent=self.reduce_percent, penalty_usd_per_kwh=self.penalty_usd_per_kwh,
+                           payment_usd_per_kwh=self.payment_usd_per_kwh)
 
 
 Baseline = Literal["meter_before", "same_hours"]
@@ -113,7 +114,7 @@ class BaselineRules:
     before_s: Annotated[Seconds, Field(gt=0, description="meter_before: so long before the announcement")] = 900.0
     days: Annotated[int, Field(ge=1, le=366, description="same_hours: so many days")] = 10
 
-    def days_of(self, event: Event, site: str, events: Sequence[Event]) -> list[int]:
+    def days_of(self, event: DemandEvent, site: str, events: Sequence[DemandEvent]) -> list[int]:
         """same_hours: how many days back the days are that count for a site, nearest first."""
         found: list[int] = []
         back = 1
@@ -125,7 +126,7 @@ class BaselineRules:
             back += 1
         return found
 
-    def lacking(self, event: Event, sites: Sequence[str], events: Sequence[Event]) -> str:
+    def lacking(self, event: DemandEvent, sites: Sequence[str], events: Sequence[DemandEvent]) -> str:
         """Why there is no baseline of an event; empty: there is one."""
         if event.announced_s < 0.0:
             return (f"is announced {format_time(-event.announced_s)} before the run starts; let it start at "
@@ -143,7 +144,7 @@ class BaselineRules:
 class Placed(NamedTuple):
     """An event, and where it is written."""
 
-    event: Event
+    event: DemandEvent
     where: str
 
 
@@ -152,7 +153,7 @@ def read_events(path: str, field: str) -> list[Placed]:
 
     Columns: start, length and notice with their unit (`start_h`, `length_min`, `notice_s`), `site` (a name, `fleet` or
     nothing), one of `reduce_kw`, `reduce_percent`, `cap_kw` filled in each row, `penalty_usd_per_kwh` and
-    `payment_usd_per_kwh`. What is not there has the default of `Event`.
+    `payment_usd_per_kwh`. What is not there has the default of `DemandEvent`.
     """
     if not is_file(path):
         raise ScenarioError(f"{field}: no file at {path}; give a CSV with columns start_h, length_h and "
@@ -172,7 +173,7 @@ def read_events(path: str, field: str) -> list[Placed]:
 
 
 def _column(name: str, path: str) -> tuple[str, float]:
-    """(field of `Event`, factor) of a file's column."""
+    """(field of `DemandEvent`, factor) of a file's column."""
     if name.strip() in _OTHERS:
         return name.strip(), 1.0
     what, unit = split_unit(name.strip())
@@ -182,7 +183,7 @@ def _column(name: str, path: str) -> tuple[str, float]:
     raise ScenarioError(f"{path}: {unknown('column', name, known)} (times in s, min or h)")
 
 
-def _event(row: Mapping[str, Any], columns: Sequence[tuple[str, str, float]], where: str) -> Event:
+def _event(row: Mapping[str, Any], columns: Sequence[tuple[str, str, float]], where: str) -> DemandEvent:
     if None in row or None in row.values():
         raise ScenarioError(f"{where}: the row has not as many cells as there are columns")
     given: dict[str, Any] = {}
@@ -198,7 +199,7 @@ def _event(row: Mapping[str, Any], columns: Sequence[tuple[str, str, float]], wh
         except ValueError:
             raise ScenarioError(f"{where}: {name} = '{text}' is no number") from None
     try:
-        return validate(Event, given, "event")
+        return validate(DemandEvent, given, "event")
     except ScenarioError as err:
         raise ScenarioError(f"{where}: {err}") from None
 

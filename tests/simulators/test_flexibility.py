@@ -15,7 +15,7 @@ from cosim.simulators.analysis.flexibility import calls, caps, settled
 from cosim.simulators.analysis.metrics import summary
 from cosim.simulators.controller.pipeline import _slack_min
 from cosim.simulators.flexibility.adapter import DemandResponse
-from cosim.simulators.flexibility.events import BaselineRules, Event, RandomEvents, read_events
+from cosim.simulators.flexibility.events import BaselineRules, DemandEvent, RandomEvents, read_events
 from cosim.trace import Trace
 from cosim.trace.compare import first_difference
 
@@ -210,8 +210,8 @@ HEAD = "start_h,length_min,notice_min,site,reduce_percent,reduce_kw,penalty_usd_
 def test_a_file_of_events(tmp_path):
     (tmp_path / "e.csv").write_text(HEAD + "1,30,10,fleet,25,,0.5\n2.5,15,0,a,,40,\n")
     one, two = (placed.event for placed in read_events(str(tmp_path / "e.csv"), "flexibility.events"))
-    assert one == Event(3600.0, 1800.0, 600.0, None, None, 25.0, penalty_usd_per_kwh=0.5)
-    assert two == Event(9000.0, 900.0, 0.0, "a", 40.0)
+    assert one == DemandEvent(3600.0, 1800.0, 600.0, None, None, 25.0, penalty_usd_per_kwh=0.5)
+    assert two == DemandEvent(9000.0, 900.0, 0.0, "a", 40.0)
 
 
 @pytest.mark.parametrize(("rows", "said"), [
@@ -247,11 +247,11 @@ def test_other_refusals(tmp_path):
             read_events(str(tmp_path / "e.csv"), "flexibility.events")
     with pytest.raises(ScenarioError, match=r"flexibility.events: no file at"):
         read_events(str(tmp_path / "none.csv"), "flexibility.events")
-    two = DemandResponse.PARAMS(sites=SITES, events=[Event(3600.0, 60.0, cap_kw=1.0)], random=RandomEvents(per_day=1))
+    one = DemandEvent(3600.0, 60.0, cap_kw=1.0)
+    two = DemandResponse.PARAMS(sites=SITES, events=[one], random=RandomEvents(per_day=1))
     with pytest.raises(ScenarioError, match="has events and random ones"):
         DemandResponse.check_horizon("flexibility", two, 60.0, 86400.0)
-    old = DemandResponse.PARAMS(sites=SITES, events=[Event(3600.0, 60.0, cap_kw=1.0)],
-                                baseline=BaselineRules(kind="same_hours"))
+    old = DemandResponse.PARAMS(sites=SITES, events=[one], baseline=BaselineRules(kind="same_hours"))
     with pytest.raises(ScenarioError, match="has no earlier day without an event in its hours"):
         DemandResponse.check_horizon("flexibility", old, 60.0, 86400.0)
 

@@ -342,7 +342,7 @@ def close_the_loop(policy, minutes, nci=(0.33, 0.55, 0.84)):
         new, price = workload.advance(now_s, {})["w"], tariff.advance(now_s, {})["t"]
         orders = tick(controller, now_s, {
             "manager": {"jobs": new["jobs"], **price},
-            **{s: {"nci_kg_per_kwh": w, "mci_kg_per_kwh": math.nan, **{p: state[s][p] for p in STATE}}
+            **{s: {"nci_kg_per_kwh": w, "mci_kg_per_kwh": math.nan, **{p: state[s][p] for p in STATE}, **NO_EVENT}
                for s, w in zip(SITES, nci, strict=True)}})
         state = aidc.advance(now_s, {s: {"wet_bulb_degc": math.nan, "dry_bulb_degc": math.nan, **{
             p: orders[s][p] for p in ("jobs", "gpus", "supply_temp_degc")}} for s in SITES})
