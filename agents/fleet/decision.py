@@ -171,7 +171,7 @@ class Policy(Protocol):
     """
 
     needs_nci: bool
-    """Whether it refuses to work without carbon intensities."""
+    """Whether the policy requires carbon intensities."""
 
     def place(self, observation: Observation) -> Matrix:
         """(M, N) share of each class's jobs per site, rows on the simplex over eligible sites."""

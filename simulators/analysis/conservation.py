@@ -350,4 +350,4 @@ LAWS: tuple[tuple[str, float, Callable[[Trace], float | Finding]], ...] = (
     ("beside a foreign grid: substation = demand + losses; emission (kW, kg/h)", EXACT, carbon_beside),
     ("carbon generated = loads + losses at the sender's intensity, (10) (kg/h)", EXACT, carbon_total),
 )
-"""Name, largest deviation allowed (where the law does not say it itself), law."""
+"""Name, largest deviation allowed (None: the law has its own), law."""

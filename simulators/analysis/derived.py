@@ -39,6 +39,7 @@ from cosim.simulators.analysis.flows import (
     needs,
     refuse_replayed,
     source_intensities,
+    substation,
     where,
 )
 from cosim.simulators.fleet import JobClass, Site
@@ -199,7 +200,7 @@ def cost(trace: Trace) -> Finding:
         if link.target.port == "price_usd_per_kwh":
             column, there = carried(trace, link, times)
             known &= there
-            k = _substation(trace)
+            k = substation(trace)
             prices[:, k] = np.where(np.isnan(column), prices[:, k], column)
     if not known.any():
         raise TraceError("no interval whose price is in the trace")
@@ -284,7 +285,7 @@ def realised(trace: Trace) -> Finding:
     = what each source gave, the substation as it came, at its intensity."""
     needs(trace, "imbalance_kwh", "p_substation_realised_kw", "emission_realised_kg_per_h", "p_source_kw")
     refuse_replayed(trace)
-    k, power = _substation(trace), trace[f"{GRID}/p_source_kw"][:-1, 0]
+    k, power = substation(trace), trace[f"{GRID}/p_source_kw"][:-1, 0]
     came = trace[f"{GRID}/p_substation_realised_kw"][1:, 0]
     if not np.isfinite(came).any():
         raise NothingToCheck("nothing was settled")
@@ -301,22 +302,9 @@ def realised(trace: Trace) -> Finding:
 
 
 def _bus_of(trace: Trace) -> dict[str, str]:
-    """Bus entity -> bus, as the grid says."""
+    """Bus entity -> bus, from the grid's outputs."""
     return dict(zip(*(trace.table(f"{MEMBER}.buses").get(c, ()) for c in ("entity", "bus")), strict=True))
 
 
 def _substation_bus(trace: Trace) -> str:
-    return trace.table(f"{MEMBER}.sources")["bus"][_substation(trace)]
-
-
-def _substation(trace: Trace) -> int:
-    """Position of the source at the bus to which no branch of the radial feeder leads."""
-    branches, sources = trace.table(f"{MEMBER}.branches"), trace.table(f"{MEMBER}.sources")
-    if not branches or not sources:
-        raise TraceError(f"the trace does not say where the grid's branches and sources are (tables {MEMBER}.branches, "
-                         f"{MEMBER}.sources)")
-    roots = set(branches["from_bus"]) - set(branches["to_bus"])
-    at = [k for k, bus in enumerate(sources["bus"]) if bus in roots]
-    if len(at) != 1:
-        raise TraceError("the trace does not say which source is the substation")
-    return at[0]
+    return trace.table(f"{MEMBER}.sources")["bus"][substation(trace)]

@@ -100,8 +100,7 @@ class Controller(Adapter):
 
     @classmethod
     def check_horizon(cls, member: str, given: ControllerParams, step_s: float, until_s: float) -> None:
-        """A policy that does not exist or does not fit, and deferrals that cannot be, end a run before anything has
-        started or been said."""
+        """Refuse, before a run starts, a policy that does not exist or does not fit, and deferrals that cannot be."""
         check_policy(given, member, step_s)
 
     @property
@@ -135,8 +134,8 @@ class Controller(Adapter):
         return outputs
 
     def carry(self) -> dict[str, np.ndarray]:
-        """What rounding owes at the end of a day, and (jobs, 4) of who is still to be released: site, training class,
-        time from then to the release, s, and deferral."""
+        """Remainders of rounding at the end of a day, and (jobs, 4) of the jobs still to be released: site, training
+        class, time from then to the release, s, and deferral."""
         end_s = self._now_s + self.step_s
         rows = [(i, t, release_s - end_s, lead) for i, of_site in enumerate(self.state.waiting)
                 for t, jobs in enumerate(of_site) for release_s, lead in jobs]

@@ -55,8 +55,8 @@ class ControlState(NamedTuple):
 
 
 class Situation(NamedTuple):
-    """The start of a minute: the state, the jobs that arrived, their rows by class in arrival order, and what a policy
-    sees."""
+    """The start of a minute: the state, the jobs that arrived, their rows by class in arrival order, and the policy's
+    observation."""
 
     state: ControlState
     batch: Batch
@@ -95,7 +95,7 @@ class ControlPipeline:
         self._class_index = {name: m for m, name in enumerate(facts.classes)}
 
     def initial(self) -> ControlState:
-        """Nothing owed, nobody waiting."""
+        """No remainders, no deferred jobs."""
         facts = self._facts
         return ControlState(
             [[0.0] * facts.n_sites for _ in facts.kinds],
@@ -111,7 +111,7 @@ class ControlPipeline:
         batch = manager["jobs"]
         rows_by_class = self._rows_by_class(batch)
         forecast = manager["forecast_usd_per_kwh"]
-        if isinstance(forecast, float):  # nobody is linked: the port's default, for every lead
+        if isinstance(forecast, float):  # nothing is linked: the port's default, for every lead
             forecast = [forecast] * len(self._facts.deferrals_s)
         by_lead, by_time = waiting_jobs(state.waiting, self._facts.deferrals_s, time_s)
         sizes, mode = batch.get("work_to", ()), self._params.mode
@@ -205,7 +205,7 @@ class ControlPipeline:
         return by_class
 
     def _per_class(self, sites: Sequence[Values], port: str) -> list[list[float]]:
-        """(N, M) values; the port's default, where nobody is linked, for every class."""
+        """(N, M) values; the port's default, where nothing is linked, for every class."""
         return [a[port] if isinstance(a[port], list) else [a[port]] * len(self._facts.kinds) for a in sites]
 
     def _guarded_share(self, i: int, observation: Observation, placement: Placement) -> list[float]:
@@ -229,7 +229,7 @@ def _slack_min(observation: Observation, i: int) -> float:
 
 
 def known(intensities: list[float]) -> list[float] | None:
-    """Intensities at the sites, or None where nobody computes them for all."""
+    """Intensities at the sites, or None where they are not known for all."""
     return None if any(map(math.isnan, intensities)) else intensities
 
 
