@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 _LEARN = "learn."
 _FOREIGN = {"twins": 1, "discount": 0.99, "std_start": 1.0, "std_end": None,
             "gae_lambda": 0.95, "value_lambda": 0.95, "kl_limit": None}
-"""Defaults with --env: nobody can repeat a foreign world; its steps are no minutes of half a day [MAT]."""
+"""Defaults with --env: a foreign environment cannot be repeated; its steps are no minutes of half a day [MAT]."""
 
 
 def parser() -> argparse.ArgumentParser:

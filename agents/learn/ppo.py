@@ -133,8 +133,8 @@ def improve(network: PolicyNetwork, optimizer: torch.optim.Optimizer, batch: Bat
 class MinibatchGradient:
     """The gradient of the loss of a minibatch, as the sum over pieces of it that threads share.
 
-    What a piece gives does not depend on who computes it, and sums are made in the pieces' order: the numbers depend
-    on `config.pieces`, not on the number of cores. On a GPU a minibatch is one piece.
+    The gradient of a piece does not depend on the thread that computes it, and sums are made in the pieces' order: the
+    numbers depend on `config.pieces`, not on the number of cores. On a GPU a minibatch is one piece.
     """
 
     def __init__(self, network: PolicyNetwork, config: Learning):
@@ -193,7 +193,7 @@ def loss(network: PolicyNetwork, batch: Batch, config: Learning) -> tuple[Tensor
 def value_loss(value: Tensor, batch: Batch, config: Learning) -> Tensor:
     """Huber's or squared error of the normalised value; clipped like the ratio, the worse of both counts.
 
-    Twins share the luck of the outside world: as in generalised least squares, their common error and what they differ
+    Twins share the exogenous noise: as in generalised least squares, their common error and what they differ
     from it by count by a spread each, so that the critic learns from the differences what a decision was worth.
     """
     error = _error(value - batch.target, batch, config)

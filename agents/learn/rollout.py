@@ -72,7 +72,7 @@ class Rollout:
         of `value_lambda`.
 
         Where all are credited with all, their values estimate one number, whose mean is less noisy than each.
-        Of twins the advantage is less their mean, which holds the luck of the outside world and none of the actions:
+        Of twins the advantage is less their mean, which holds the exogenous noise and none of the actions:
         what is left is what an environment's own actions did (Mao et al. 2019, input-driven baselines, here sampled).
         """
         value, next_value = ((np.repeat(x.mean(axis=2, keepdims=True), x.shape[2], 2) if self.shared else x)
@@ -91,8 +91,8 @@ def gae(reward: np.ndarray, value: np.ndarray, next_value: np.ndarray, terminate
         discount: float, gae_lambda: float) -> tuple[np.ndarray, np.ndarray]:
     """Generalised advantages (Schulman et al. 2016) and value targets, (T, ...), along each environment's time line.
 
-    next_value: of the state that a step led to, before any reset; a terminated state is worth 0, a truncated one what
-    the critic says. No advantage crosses the end of an episode.
+    next_value: of the state that a step led to, before any reset; a terminated state is worth 0, a truncated one the
+    critic's value. No advantage crosses the end of an episode.
     """
     delta = reward + discount * np.where(terminated, 0.0, next_value) - value
     keep = discount * gae_lambda * ~(terminated | truncated)

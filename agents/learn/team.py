@@ -166,7 +166,7 @@ class Team:
         return Noise(self.tensor(normal), self.tensor(gumbel), rng)
 
     def _order(self, order: np.ndarray | None, n_envs: int, deterministic: bool) -> np.ndarray:
-        """(B, n) who decides when."""
+        """(B, n) index of the agent that decides at each position."""
         n, leaders = len(self.spec.agents), self.spec.leaders
         fixed = np.broadcast_to(np.arange(n), (n_envs, n))
         if not self.network.autoregressive:
@@ -191,7 +191,7 @@ class Team:
                 for name, p in self.network.named_parameters() if p in self.optimizer.state for key in _ADAM}
 
     def _check_optimizer(self, path: str | Path, arrays: Mapping[str, np.ndarray]) -> None:
-        """ScenarioError for an optimizer's memory of another shape than what it remembers."""
+        """ScenarioError for an optimizer's state of another shape than its parameters."""
         held = {n: x for n, x in arrays.items() if n.startswith("optimizer/")}
         named = {name: p for name, p in self.network.named_parameters() if f"optimizer/{name}/step" in held}
         checkpoint.check_weights(path, held, {f"optimizer/{name}/{key}": () if key == "step" else tuple(p.shape)

@@ -62,7 +62,7 @@ class Tracker:
         return float(self.ended.mean()) if len(self.ended) else None
 
     def improved(self) -> bool:
-        """Whether the window is full and better than it ever was; remembers it."""
+        """Whether the window is full and its mean the best so far, which is then stored."""
         if len(self.ended) < self.window or self.ended.mean() <= self.best:
             return False
         self.best = float(self.ended.mean())

@@ -1,6 +1,6 @@
 """Many copies of a scenario that step together, their steered members played as arrays: the fast `Environments`.
 
-A scenario's `environment` names in `batch` who plays its steered members in all copies at once. Such a class has
+A scenario's `environment` names in `batch` the class that steps its steered members in all copies at once. It has
 
     lacks(resolved, plan) -> what it cannot do of this scenario, [] if it can all
     plays, elsewhere  members that it plays; and with them those whose data it takes itself: worlds do not step them

@@ -1,7 +1,7 @@
 """Environments of `cosim.learning.vector` in worker processes: arrays in shared memory files, one byte a message.
 
-A worker is this module run as a program, so that nothing of the caller's main module is imported again. It speaks on
-its standard input and output: a command is one byte, an answer 'k' or, with the error's kind and text as JSON, 'e';
+A worker is this module run as a program, so that nothing of the caller's main module is imported again. It communicates
+on its standard input and output: a command is one byte, a reply 'k' or, with the error's kind and text as JSON, 'e';
 states travel as numpy archives. Where a worker ends by itself the next command raises an error with its number and
 cause.
 """
@@ -40,10 +40,10 @@ from cosim.scenario import Scenario
 _MEMORY = Path("/dev/shm")
 _PREFIX = "cosim-workers-"
 _NEW_S = 60.0
-"""Age in s from which a folder that nobody holds is abandoned."""
+"""Age in s from which a folder without a lock is abandoned."""
 _LENGTH = struct.Struct("<Q")
 _NET_OBJECTS = 100_000
-"""Objects made and not freed after which a worker looks for cycles: jobs come and go, and are in none."""
+"""Objects made and not freed after which a worker's garbage collector runs: jobs are in no cycles."""
 
 
 class Workers:
@@ -148,7 +148,7 @@ def clear_abandoned() -> None:
                 continue
             with _hold(folder):
                 shutil.rmtree(folder, ignore_errors=True)
-        except OSError:  # somebody's, or gone meanwhile
+        except OSError:  # in use, or gone meanwhile
             continue
 
 

@@ -1,4 +1,4 @@
-"""A trace from somebody else leads nowhere and unfolds to no more than it is: checked before anything of it is read.
+"""Checks before anything of a received trace is read: it refers to no other file and unfolds to no more than it is.
 
 HDF5 files may name other files (external links, external and virtual datasets), run filters that are loaded as
 libraries, and declare or share so much that a few kB fill all memory. No trace has any of that; a file that does is
@@ -34,7 +34,7 @@ _AT_ONCE_BYTES = 1 << 26
 
 
 _passed: dict[tuple[int, ...], None] = {}
-"""Files that were looked through, by what tells of a change; the last ones."""
+"""Files that passed, by what changes with them (path, size, times); the last ones."""
 _MOST_PASSED = 64
 
 

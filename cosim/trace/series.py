@@ -18,7 +18,7 @@ from cosim.trace.reader import Trace
 from cosim.units import HOUR_S, MIN_S
 
 PLAYERS = ("cosim.replay.members:Player", "cosim.replay.members:TablePlayer")
-"""Simulators that play a recording and answer to nothing."""
+"""Simulators that play a recording and have no response to inputs."""
 
 
 _SCENARIOS: WeakKeyDictionary[Trace, dict[str, Any]] = WeakKeyDictionary()

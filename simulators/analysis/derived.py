@@ -302,7 +302,7 @@ def realised(trace: Trace) -> Finding:
 
 
 def _bus_of(trace: Trace) -> dict[str, str]:
-    """Bus entity -> bus, as the grid says."""
+    """Bus entity -> bus, from the grid's outputs."""
     return dict(zip(*(trace.table(f"{MEMBER}.buses").get(c, ()) for c in ("entity", "bus")), strict=True))
 
 

@@ -18,6 +18,7 @@ from cosim.digest import Digest, Table
 from cosim.drivers.resolve import Resolved
 from cosim.imports import load
 from cosim.simulators.analysis.cooling import cooling_table
+from cosim.simulators.analysis.flexibility import flexibility_tables
 from cosim.simulators.analysis.flows import marginal_emission
 from cosim.simulators.analysis.jobs import jobs_tables
 from cosim.simulators.analysis.site_series import intensity_of
@@ -37,10 +38,10 @@ from cosim.units import HOUR_S, KG_PER_T, KW_PER_MW, MIN_S, TO_PER_GTO
 
 COMPANIONS = {"report": "cosim.simulators.reporting.sections:REPORT",
               "contracts": "cosim.simulators.contracts:CONTRACTS"}
-"""What a scenario that names this summary shows and is checked by, unless it says otherwise."""
+"""Report and checks of a scenario that names this summary, unless it names its own."""
 OVERLOAD = 0.95
 NEAR_PU = 0.01
-"""A voltage so close to a limit is told."""
+"""A voltage so close to a limit is reported."""
 _MOST_BUSES = 8
 _PLAYED = {
     "grid": ("grid/Grid/emission_kg_per_h",
@@ -52,10 +53,10 @@ _PLAYED = {
              "cost and CO2 are that energy at this run's prices and intensities",
              "their power is the recorded one, whatever this run's agents did"),
 }
-"""Member -> a port that a whole recording has, and what is to be said of one; of one without that port."""
+"""Member -> a port that a whole recording has, the line for one that has it, and for one that does not."""
 _MINUTES = {"cosim.simulators.grid.adapter:CefDispatch": "cosim.simulators.analysis.voltages:minute_voltages"}
-"""Grid -> who knows its voltages at one-minute power. By string: the networks behind it take seconds to import, for
-which nobody need wait who has another grid or none."""
+"""Grid -> function that computes its voltages at one-minute power. By string: its networks take seconds to import,
+which other grids do not need."""
 SITE, GRID, PRICE = "aidc/Site", "grid/Grid", "tariff/Tariff/price_usd_per_kwh"
 
 
@@ -180,6 +181,7 @@ def summary(trace: Trace) -> Digest:
         jobs_tables(trace, digest)
         _sites_table(trace, digest)
         cooling_table(trace, digest)
+        flexibility_tables(trace, digest)
     _grid_table(trace, digest)
     return digest
 

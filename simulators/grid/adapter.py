@@ -49,7 +49,7 @@ class CefDispatch(Adapter):
     `Grid` (one entity) exports the state of the network. A bus without an entity has no demand.
 
     The dispatch receives what data centres drew in the interval before, by ports of their own (`p_site_kw`,
-    `q_site_kvar`): the demand of a bus is theirs and the base load together. What the interval brought is known at its
+    `q_site_kvar`): the demand of a bus is their sum with the base load. What the interval brought is known at its
     end: one step later the `_realised` ports settle it, by the AC power flow at the set points then in force, at its
     base load (dispatched with a forecast error, if there is one) and at what the data centres have drawn on average.
     They are NaN at the first step, and the last interval of a run is never settled.

@@ -1,4 +1,4 @@
-"""Ports: those that every grid of ours has, so that one can take another's place, and those of the dispatch."""
+"""Ports: those that every grid of this package has, so that one can take another's place, and those of the dispatch."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ SITE_DEMAND = (
     Port("q_site_kvar", "in", "the same of their reactive demand", reduce="sum", default=0.0,
          sign="> 0 is drawn from the grid (inductive)"),
 )
-"""Of it what data centers draw, for a grid that tells it from the base load."""
+"""Of it what data centers draw, for a grid that separates it from the base load."""
 
 ACTIVE_DEMAND, REACTIVE_DEMAND = ("p_load_kw", "p_site_kw"), ("q_load_kvar", "q_site_kvar")
 """Ports whose sum is the demand at a bus."""

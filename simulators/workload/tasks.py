@@ -244,7 +244,7 @@ class TaskFile:
                     yield number, parse(["" if cell is None else str(cell) for cell in cells])
 
     def _layout(self) -> tuple[Sequence[str], Callable[[Sequence[str]], Row]]:
-        """Names of the columns that are read, and who reads a row of them."""
+        """Names of the columns that are read, and the function that reads a row of them."""
         return (OPENB_COLUMNS, openb) if self.format == "openb" else (
             self.columns.names, partial(mapped, columns=self.columns))
 

@@ -2,7 +2,7 @@
 
 What an entry was compiled to is kept in `__pycache__` beside its module, or in the user's cache directory where that
 cannot be written (numba's rule; NUMBA_CACHE_DIR overrides both), or nowhere, and is then compiled in every process.
-numba looks only at the entry's own file to tell whether what is kept is out of date. So every entry holds
+numba compares only the entry's own file to decide whether the cache is out of date. So every entry holds
 `SOURCES` as a free variable, which is part of the key: a change in any module of this package compiles it anew.
 """
 
@@ -36,7 +36,7 @@ part = numba.njit(nogil=True, error_model="numpy", no_cpython_wrapper=True, no_c
 
 @intrinsic
 def borrowed(typing_context, array):
-    """The same array without a count of who refers to it, nor have its views one: counting, a locked instruction at
+    """The same array without a reference count, nor have its views one: counting, a locked instruction at
     every call of a part, would take most of the time. Good for as long as its owner keeps it, such as an entry its
     arguments."""
     def generate(context, builder, signature, arguments):

@@ -102,7 +102,7 @@ def _settle(lane, now_s, failures):
 
 @part
 def _settle_all(lane, now_s, failures):
-    """What is due, released or new, and who holds which GPUs then."""
+    """Expiries, releases and arrivals, and the allocation of GPUs after them."""
     site, some = lane.sites[lane.number], False
     site.news = 0
     classes, facts = lane.classes, lane.facts

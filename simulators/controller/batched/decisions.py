@@ -32,7 +32,7 @@ class DecisionConstants(NamedTuple):
     """What does not change. eligible (M, N); train (T,), inf: numbers of classes; blocks, most, to_per_gpu_min,
     drain_to, usual_drain_to (M,): as of `GpuRule`, in the controller and in what sites see; gpus, guard_min (N,);
     leads_s (H,); has (T, H): deferrals of a class; top_to_per_s (N, M); clips: whether long deferrals are cut;
-    carries: whether rounding remembers; step_s"""
+    carries: whether remainders of rounding are carried; step_s"""
 
     eligible: np.ndarray
     train: np.ndarray
@@ -242,7 +242,7 @@ def _entries(sources):
 
     @entry
     def look(rules, time_s, waiting, numbers, running, queued, pending, arrivals, arrivals_work_to):
-        """Who is yet to be released, by deferral and by time left (B, N, T, H), without those who have been, and the
+        """Jobs to be released, by deferral and by time left (B, N, T, H), without those that have been, and the
         logarithms of the usual shares of GPUs (B, N, M + 1)."""
         sources  # noqa: B018
         envs, n, classes = running.shape

@@ -19,7 +19,7 @@ _ACCEPTED = (clarabel.SolverStatus.Solved, clarabel.SolverStatus.AlmostSolved)
 class ClarabelSolver:
     """One problem, built once and solved for changing right-hand sides; the answer depends on these alone.
 
-    Most problems need none of Clarabel's iterative refinement, which costs two fifths of its time: it is asked without
+    Most problems need none of Clarabel's iterative refinement, which costs two fifths of its time: it is solved without
     first, and with it where that does not end at the full tolerance.
     """
 

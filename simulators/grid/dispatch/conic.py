@@ -1,4 +1,4 @@
-"""The dispatch (1)-(8), (11) as a second-order cone problem in arrays, before any solver sees it.
+"""The dispatch (1)-(8), (11) as a second-order cone problem in arrays, independent of the solver.
 
     minimise cost x + x quadratic x / 2   subject to   equal x = rhs,  below x <= limit,  lower <= x <= upper,
                                    x[p]^2 + x[q]^2 <= x[l] x[u_parent]   for every branch,
@@ -135,7 +135,7 @@ class ConicProblem:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Solution:
-    """A solver's answer: `status` in its own words, and x where it found an optimum, else None.
+    """A solver's result: `status` in its own words, and x where it found an optimum, else None.
 
     gap    of a global search, to its proven bound, relative; None elsewhere
     price  d(optimal cost) / d(rhs), where the solver gives it: the nodal prices, in units of the scaled cost

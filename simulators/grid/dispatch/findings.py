@@ -11,7 +11,7 @@ from cosim.simulators.grid.equations import Floats
 from cosim.units import format_time
 
 LOOSE_GAP_PU = 1e-3
-"""A larger relaxation gap means that the conic optimum is not a physical state; the run's notes then say so."""
+"""A larger relaxation gap means that the conic optimum is not a physical state; the run's notes then state it."""
 
 _SAID = {
     "elastic": "were elastic: a voltage left its limits, power went unserved, or an NCI is above its cap",

@@ -25,7 +25,7 @@ except ImportError:  # an extra; `GurobiSolver` then says so
 
 FREE_LICENCE_VARIABLES = 200
 """What the licence that comes with pip allows once a quadratic constraint is there (2000 without, and 2000 linear
-constraints). It is for use outside production, and ends on the day that `LicenseExpiration` of a model says."""
+constraints). It is for use outside production, and ends on the day that `LicenseExpiration` of a model has."""
 CONVERGENCE = 1e-10
 """BarQCPConvTol; the default 1e-6 leaves gaps of 1e-4 p.u. and NCI off by 2e-3. Without presolve, which has
 nothing to remove here, the gap stays below 1e-7."""
@@ -203,7 +203,7 @@ _GLOBAL = {"FeasibilityTol": 1e-9, "IntFeasTol": 1e-9, "OptimalityTol": 1e-9, "M
 
 
 def _optimize(model: gurobipy.Model) -> None:
-    """SolverError with Gurobi's word where it stops, say as a licence ends while a run goes on: another solver from
+    """SolverError with Gurobi's message where it stops, as when a licence ends during a run: another solver from
     there on would be another result."""
     try:
         model.optimize()

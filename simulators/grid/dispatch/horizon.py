@@ -1,8 +1,8 @@
-"""Ramp limits, and a look-ahead that sees a step in demand come: what is left of each source's limits in an interval.
+"""Ramp limits, and a look-ahead that anticipates steps in demand: what is left of each source's limits in an interval.
 
-A plan of k intervals in one problem decides where the next interval wants each source; the interval itself is then
-dispatched alone, between what its ramp leaves from the set point before and what it leaves towards that next one. Both
-are the same optimum: with the later intervals at their best, the first one's part of the plan is its own best answer.
+A plan of k intervals in one problem decides where each source has to be in the next interval; the interval itself is
+then dispatched alone, between what its ramp leaves from the set point before and what it leaves towards that next one.
+Both are the same optimum: with the later intervals at their optimum, the first one's part of the plan is optimal.
 
 Rows: Z06.
 """

@@ -1,4 +1,4 @@
-"""Marginal carbon intensity (mci): how the emission of all sources answers one more kW at a bus, re-dispatched.
+"""Marginal carbon intensity (mci): change of the emission of all sources for one more kW at a bus, re-dispatched.
 
 The optimality conditions of the dispatch are linearised at its optimum, with the limits in force as equalities: that is
 the KKT adjoint. The equations of the feeder are eliminated from it (`reduced`), so that one sparse factorisation and a
@@ -34,7 +34,7 @@ MATTERS_KG_PER_KWH = 1e-3
 """A change of the limits in force that moves mci by no more than this is no kink."""
 ILL_CONDITIONED = 1e12
 MOST_CHANGES = 10
-"""of the limits in force on the way from a solver's answer to the optimum; none, as a rule."""
+"""of the limits in force on the way from a solver's result to the optimum; none, as a rule."""
 
 Flags = NDArray[np.bool_]
 

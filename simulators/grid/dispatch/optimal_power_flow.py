@@ -200,7 +200,7 @@ class Dispatch(ChangingSources):
                                lambda controls: self.sources.capable(controls, self.substation))
         if boxes:
             found = [local_optimum(self._reduced, flow, start) for start in [*(x[z] for x in starts), *corners]]
-        else:  # the local search knows boxes only; what dearer losses gave is feasible
+        else:  # the local search has bounds only; the solution with dearer losses is feasible
             found = [*([] if exact is None else [exact[z]]), *corners]
         best: DispatchResult | None = None
         for controls in found:
@@ -246,8 +246,8 @@ class Dispatch(ChangingSources):
         return replace(result, inexact=inexact or self._inexact(answer.x, ELASTIC_PHANTOM_PU))
 
     def _remedy(self, p_load_kw: Floats, before: Solution, answer: Solution, inexact: bool) -> str:
-        """What to look at: the time limit, sources that must give more than is drawn, or else the lines and what the
-        solvers say."""
+        """Likely cause: the time limit, sources whose least power is more than is drawn, or else the lines, with the
+        solvers' status."""
         if any(a.status in ("TIME_LIMIT", "MaxTime") for a in (before, answer)):
             return f"the time limit of {self.time_limit_s:g} s ended it; raise it by --set grid.time_limit_s"
         return remedy(p_load_kw, self.sources, self.source_names, self.substation, self.feeder.base_kw) or (

@@ -1,4 +1,4 @@
-"""The dispatch seen from its controls: how the state of the feeder and the cost (11) answer set points.
+"""The dispatch in its controls: state of the feeder and cost (11) as functions of the set points.
 
 Let f be the equations of the feeder (balances, drops, and the cones as equalities, which is Ohm's law), y the state
 that they determine (flows, currents, voltages, substation power) and z the controls (P and Q of all other sources). One

@@ -1,4 +1,4 @@
-"""Results of a dispatch and its settlement, as data; and the error of a relaxation that only pretended to a solution.
+"""Results of a dispatch and its settlement, as data; and the error of an inexact relaxation.
 
 Rows: E06, E07, I30.
 """

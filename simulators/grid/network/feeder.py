@@ -93,7 +93,7 @@ class Nodes:
         return {f"bus{b}": at for b, at in self.of_bus.items()}
 
     def position(self, bus: int, what: str, network: str) -> int:
-        """Node of a bus number; ScenarioError naming `what` asks for one that the network does not have in service."""
+        """Node of a bus number; ScenarioError naming `what` where the network has no such bus in service."""
         if bus not in self.of_bus:
             raise ScenarioError(f"{what} = {bus} is not a bus of {network}; its {len(self.of_bus)} buses are numbered "
                                 f"{min(self.of_bus)} to {max(self.of_bus)}")
@@ -126,7 +126,7 @@ class Feeder:
     g_bus_pu      (n_bus,) conductance of shunts, whose power is drawn at the bus
     own_p_kw, own_q_kvar  (n_bus,) constant power that elements other than loads draw there (motors, wards, storage)
     ratio         (n_bus,) complex
-    generators    the network's own; who dispatches must take them or refuse them
+    generators    the network's own; a dispatch must take them or refuse them
     merged        (n_row,) branch that each row of the solver's branches is part of, `forward` (n_row,) whether its
                   first end is the parent: parallel branches are one here
     left_out      what of the network this model does not hold, for people
@@ -223,7 +223,7 @@ class Feeder:
         return self.v0_pu if v0_pu is None else v0_pu
 
     def position(self, bus_id: int, what: str) -> int:
-        """Where the bus numbered `bus_id` stands in the arrays; ScenarioError naming `what` asks for a wrong one."""
+        """Index of the bus numbered `bus_id` in the arrays; ScenarioError naming `what` for a wrong one."""
         return self.nodes.position(bus_id, what, self.name)
 
     def named(self, name: str, member: str) -> int:

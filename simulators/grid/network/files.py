@@ -81,11 +81,11 @@ def _from_file(network: str) -> Any:
     try:
         if path.suffix == ".json":
             text = netscan.read_text(path)
-            _check(netscan.asked_for(text))
+            _check(netscan.constructed_objects(text))
             net = pandapower.from_json(io.StringIO(text))
         else:
             for cell in netscan.read_cells(path):
-                _check(netscan.asked_for(cell, must=False))
+                _check(netscan.constructed_objects(cell, must=False))
             net = pandapower.from_excel(network)
     except UnsafeFile as err:
         raise netscan.refuse(network, err) from None
