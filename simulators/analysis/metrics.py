@@ -22,6 +22,7 @@ from cosim.simulators.analysis.flexibility import flexibility_tables
 from cosim.simulators.analysis.flows import marginal_emission
 from cosim.simulators.analysis.jobs import jobs_tables
 from cosim.simulators.analysis.site_series import intensity_of
+from cosim.simulators.analysis.storage import battery_table
 from cosim.simulators.fleet import HasRates, JobClass, OffersLoad, Site, may_run
 from cosim.simulators.grid.dispatch.branch_limits import BINDING_RATIO
 from cosim.trace import Trace
@@ -185,6 +186,7 @@ def summary(trace: Trace) -> Digest:
         cooling_table(trace, digest)
         flexibility_tables(trace, digest)
     _grid_table(trace, digest)
+    battery_table(trace, digest)
     return digest
 
 
