@@ -1,11 +1,11 @@
 """Batteries in a plan of several intervals: what they draw and feed in each, and the energy that ties these together.
 
 Beside the quantities of the plan stand, battery by battery and interval by interval, the power c >= 0 that it draws,
-the power d >= 0 that it feeds, and the energy e at the interval's end, with e - e_before = h (eta_c c - d / eta_d). Nothing
-in that forbids c and d at once. Where energy at its bus is worth anything that is never optimal, as less of both stores
-the same and feeds more; where it is not (a negative price, a surplus) the relaxation would burn it. Intervals in which
-both occur are then branched on, c = 0 or d = 0, best bound first, from a plan at hand in which each battery keeps the
-direction that prevails.
+the power d >= 0 that it feeds, and the energy e at the interval's end, with e - e_before = h (eta_c c - d / eta_d).
+Nothing in that forbids c and d at once. Where energy at its bus is worth anything that is never optimal, as less of
+both stores the same and feeds more; where it is not (a negative price, a surplus) the relaxation would burn it.
+Intervals in which both occur are then branched on, c = 0 or d = 0, best bound first, from a plan at hand in which each
+battery keeps the direction that prevails.
 
 Rows: Z06.
 """
