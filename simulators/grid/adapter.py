@@ -13,7 +13,6 @@ import numpy as np
 
 from cosim.adapter import Adapter, CreateResult, Meta, Values
 from cosim.errors import ModelError, ScenarioError, SolverError, unknown
-from cosim.scenario import Scenario
 from cosim.simulators.grid.batteries import BATTERY, Batteries, check_batteries, dispatched
 from cosim.simulators.grid.dispatch.branch_limits import binding, branch_limits, fullest, rating_table
 from cosim.simulators.grid.dispatch.conic import Limits, Sources
@@ -70,7 +69,7 @@ class CefDispatch(Adapter):
         check_given(given.sources, given.network_sources, member, given.scenario_start, until_s, step_s)
 
     @classmethod
-    def check_scenario(cls, member: str, given: GridParams, scenario: Scenario) -> None:
+    def check_scenario(cls, member: str, given: GridParams, scenario: Any) -> None:
         """ScenarioError for batteries that nothing would ever run, or that are no entities."""
         check_batteries(member, given.batteries, given.lookahead_steps, scenario)
 

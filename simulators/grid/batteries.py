@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from cosim.adapter import Values
 from cosim.errors import ScenarioError, SolverError
 from cosim.ports import Port
-from cosim.scenario import Scenario
 from cosim.simulators.grid.battery import Battery, Store, reach_kw
 from cosim.simulators.grid.dispatch.conic import Sources
 from cosim.simulators.grid.dispatch.horizon import StoredNow
@@ -187,7 +187,7 @@ def _inject(dispatches: tuple[Dispatch, MciOfDispatch | None], injection: Inject
             one.inject(injection)
 
 
-def check_batteries(member: str, given: Mapping[str, Battery], lookahead_steps: int, scenario: Scenario) -> None:
+def check_batteries(member: str, given: Mapping[str, Battery], lookahead_steps: int, scenario: Any) -> None:
     """ScenarioError for batteries that are no entities of the member, or that neither a plan nor a link would run."""
     if not given:
         return
