@@ -20,6 +20,7 @@ from cosim.imports import load
 from cosim.simulators.analysis.cooling import cooling_table
 from cosim.simulators.analysis.flows import marginal_emission
 from cosim.simulators.analysis.jobs import jobs_tables
+from cosim.simulators.analysis.paths import GRID, PRICE, SITE
 from cosim.simulators.analysis.site_series import intensity_of
 from cosim.simulators.fleet import HasRates, JobClass, OffersLoad, Site, may_run
 from cosim.trace import Trace
@@ -56,7 +57,6 @@ _PLAYED = {
 _MINUTES = {"cosim.simulators.grid.adapter:CefDispatch": "cosim.simulators.analysis.voltages:minute_voltages"}
 """Grid -> function that computes its voltages at one-minute power. By string: its networks take seconds to import,
 which other grids do not need."""
-SITE, GRID, PRICE = "aidc/Site", "grid/Grid", "tariff/Tariff/price_usd_per_kwh"
 
 
 @dataclass(frozen=True)
