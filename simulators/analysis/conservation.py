@@ -43,6 +43,7 @@ from cosim.simulators.analysis.derived import (
     unserved,
     violations,
 )
+from cosim.simulators.analysis.flexibility import calls, caps
 from cosim.simulators.analysis.flows import largest
 from cosim.simulators.analysis.metrics import summary
 from cosim.simulators.analysis.paths import SITE
@@ -331,6 +332,8 @@ LAWS: tuple[tuple[str, float, Callable[[Trace], float | Finding]], ...] = (
     ("reactive power = ratio x active power, (5) (relative)", RELATIVE, _reactive),
     ("PUE of cooling = (IT + cooling) / IT (relative)", RELATIVE, _pue),
     ("busy GPUs <= capacity (relative excess)", RELATIVE, _capacity),
+    ("beyond a cap: what is drawn above it; the cap is the one called (kW)", EXACT, caps),
+    ("called = announced; baseline = what had been drawn before (kW, min)", EXACT, calls),
     ("line ends differ by the losses, (1) (kW)", EXACT, line_ends),
     ("power at every bus, (2), (4) (kW)", EXACT, bus_power),
     ("demand at every bus = what its links brought, (4) (kW)", EXACT, bus_demand),

@@ -18,6 +18,7 @@ from cosim.digest import Digest, Table
 from cosim.drivers.resolve import Resolved
 from cosim.imports import load
 from cosim.simulators.analysis.cooling import cooling_table
+from cosim.simulators.analysis.flexibility import flexibility_tables
 from cosim.simulators.analysis.flows import marginal_emission
 from cosim.simulators.analysis.jobs import jobs_tables
 from cosim.simulators.analysis.paths import GRID, PRICE, SITE
@@ -180,6 +181,7 @@ def summary(trace: Trace) -> Digest:
         jobs_tables(trace, digest)
         _sites_table(trace, digest)
         cooling_table(trace, digest)
+        flexibility_tables(trace, digest)
     _grid_table(trace, digest)
     return digest
 

@@ -302,7 +302,7 @@ def test_what_cannot_be_kept_on_disk_is_compiled_anyway():
     exec("def add(a, b):\n    return a + b", space)  # numba finds no file that it comes from
     with pytest.raises(RuntimeError, match="cannot cache"):
         numba.njit(cache=True)(space["add"])
-    assert entry(space["add"])(1, 2) == 3
+    assert entry(1)(space["add"])(1, 2) == 3
 
 
 @pytest.mark.parametrize("seed", range(30))
