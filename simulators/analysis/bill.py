@@ -18,11 +18,11 @@ from cosim.digest import Digest, Table
 from cosim.errors import TraceError
 from cosim.simulators.analysis.balance import Finding, NothingToCheck
 from cosim.simulators.analysis.flows import largest
+from cosim.simulators.analysis.paths import PRICE, SITE, SITE_PRICE
 from cosim.trace import Trace
 from cosim.trace.series import PLAYERS, counted, counted_time, over_counted, scenario_of, spans
 from cosim.units import DAY_S, HOUR_S
 
-SITE, PRICE, SITE_PRICE = "aidc/Site", "tariff/Tariff/price_usd_per_kwh", "tariff/Site/site_price_usd_per_kwh"
 _ALLOWED_USD = 1e-9
 
 

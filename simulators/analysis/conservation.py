@@ -33,7 +33,7 @@ from cosim.simulators.analysis.balance import (
 )
 from cosim.simulators.analysis.bill import bill
 from cosim.simulators.analysis.carbon_flow import carbon_beside
-from cosim.simulators.analysis.cooling import SITE, coolings, has_inertia, needs_sites, room_degc, served_degc
+from cosim.simulators.analysis.cooling import coolings, has_inertia, needs_sites, room_degc, served_degc
 from cosim.simulators.analysis.derived import (
     backlog,
     cost,
@@ -47,6 +47,7 @@ from cosim.simulators.analysis.derived import (
 from cosim.simulators.analysis.flexibility import calls, caps
 from cosim.simulators.analysis.flows import largest
 from cosim.simulators.analysis.metrics import summary
+from cosim.simulators.analysis.paths import SITE
 from cosim.simulators.analysis.tracked_trace import TrackedTrace
 from cosim.simulators.fleet import JobClass, Site
 from cosim.trace import Trace

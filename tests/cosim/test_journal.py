@@ -322,7 +322,7 @@ class Elsewhere:
         return getattr(sys, name)
 remote.sys = Elsewhere()
 assert remote.child_options() == {}
-from cosim.learning.workers import clear_abandoned
+from cosim.learning.shared import clear_abandoned
 clear_abandoned()
 from cosim.run import main
 for driver in ("native", "mosaik"):
