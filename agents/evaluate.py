@@ -22,7 +22,7 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
+from scipy.special import stdtrit
 
 from cosim.console import (
     add_settings,
@@ -59,6 +59,7 @@ METRICS = (
     Metric("cost_usd", "electricity cost, USD/day (R2)", 0),
     Metric("co2_t", "attributed CO2, t/day (R3)", 3),
     Metric("system_co2_t", "CO2 of all sources, t/day", 3),
+    Metric("marginal_co2_t", "the same at marginal intensities of the sources, t/day", 3),
     Metric("dropped_train", "dropped training jobs per day (R4)", 2),
     Metric("dropped_inf", "dropped inference jobs per day (R5)", 1),
     Metric("mwh_per_t", "carbon efficiency, MWh/t", 3),
@@ -87,6 +88,7 @@ def metrics(figures: Mapping[str, float], kinds: Mapping[str, str], days: float)
         "cost_usd": figures["cost_usd"] / days,
         "co2_t": co2 / KG_PER_T / days,
         "system_co2_t": figures.get("co2_system_kg", math.nan) / KG_PER_T / days,
+        "marginal_co2_t": figures.get("co2_marginal_kg", math.nan) / KG_PER_T / days,
         "dropped_train": dropped["train"] / days,
         "dropped_inf": dropped["inf"] / days,
         "mwh_per_t": energy / co2 if co2 else math.nan,
@@ -106,13 +108,12 @@ def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float
     x = np.asarray(values, float)
     if len(x) < 2:
         return float(x.mean()), math.nan
-    half = stats.t.ppf(0.5 + level / 2, len(x) - 1) * x.std(ddof=1) / math.sqrt(len(x))
+    half = stdtrit(len(x) - 1, 0.5 + level / 2) * x.std(ddof=1) / math.sqrt(len(x))
     return float(x.mean()), float(half)
 
 
 def as_run(scenario: Scenario, policy: str, seed: int) -> Scenario:
-    """A scenario as it is evaluated: a day of warm-up, without the AC check, which changes nothing but takes half of
-    the grid's time."""
+    """A scenario as it is evaluated: a day of warm-up, without the AC check, which changes nothing."""
     settings = {"controller.policy": policy, "seed": seed, "warmup_s": WARMUP_DAYS * DAY_S}
     if "grid" in scenario.members and scenario.members["grid"].simulator.endswith(":CefDispatch"):
         settings["grid.ac_check"] = False

@@ -14,8 +14,8 @@ import simpy
 
 from cosim.simulators.grid.dispatch.clarabel_solver import ClarabelSolver
 from cosim.simulators.grid.dispatch.conic import ConicProblem, balance_rhs
-from cosim.simulators.grid.dispatch.dispatch import Dispatch
 from cosim.simulators.grid.dispatch.gurobi_solver import GurobiSolver
+from cosim.simulators.grid.dispatch.optimal_power_flow import Dispatch
 from cosim.trace import Trace
 
 MIN_S = 60.0

@@ -21,7 +21,7 @@ from cosim.experiment import Experiment
 from cosim.run import find
 from cosim.scenario import Scenario, override
 from cosim.simulators.grid.dispatch.conic import Limits
-from cosim.simulators.grid.dispatch.dispatch import Dispatch
+from cosim.simulators.grid.dispatch.optimal_power_flow import Dispatch
 from cosim.simulators.grid.network.radial import read_feeder
 from cosim.units import parse_duration
 

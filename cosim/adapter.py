@@ -1,7 +1,7 @@
 """Base of our simulators: mosaik's wire format on one side, typed ports and floats on the other.
 
 A subclass declares MODELS (model -> ports) and PARAMS (a frozen pydantic dataclass), builds its engine in `setup` and
-answers one tick in `advance`. The same object runs under mosaik, under the native driver and as a process of its own:
+computes one tick in `advance`. The same object runs under mosaik, under the native driver and as a process of its own:
 
     class Battery(Adapter):
         PARAMS = BatteryParams
@@ -32,7 +32,7 @@ from cosim.ports import Port, concat
 from cosim.units import MIN_S
 
 
-class Sparing(dict[str, Any]):
+class LazyOutputs(dict[str, Any]):
     """Outputs of one entity, some of which are computed when the first of them is read.
 
     now: those that are known, the same ones at every tick; rest: gives the others, whenever that is
@@ -50,10 +50,10 @@ class Sparing(dict[str, Any]):
 
 class Adapter(Hooks, mosaik_api_v3.Simulator):
     """A time-based mosaik simulator with typed ports. See the module for how to write one, and `cosim.hooks` for all
-    that a subclass may say."""
+    that a subclass may declare."""
 
     params: Any
-    """An instance of PARAMS; a subclass that says its type again has it checked."""
+    """An instance of PARAMS; a subclass that declares its type has it checked."""
 
     def __init__(self) -> None:
         super().__init__({})
@@ -187,7 +187,7 @@ class Adapter(Hooks, mosaik_api_v3.Simulator):
             if not names:
                 continue
             values = outputs.get(eid)
-            if isinstance(values, Sparing):
+            if isinstance(values, LazyOutputs):
                 strict, lengths = self._known[eid] if eid in self._known else self._know(eid, model, values)
             elif not isinstance(values, dict) or len(values) != len(names):
                 raise self._wrong(eid, names, values)
@@ -204,8 +204,8 @@ class Adapter(Hooks, mosaik_api_v3.Simulator):
                 if len(values[name]) != length:
                     raise ModelError(f"{self.sid}.{eid}.{name} has {len(values[name])} values, not {length}")
 
-    def _know(self, eid: str, model: str, values: Sparing) -> tuple[list[str], Sequence[tuple[str, int]]]:
-        """What can be checked of `Sparing` outputs: names of levels, and lengths, of those that are known at once."""
+    def _know(self, eid: str, model: str, values: LazyOutputs) -> tuple[list[str], Sequence[tuple[str, int]]]:
+        """What can be checked of `LazyOutputs`: names of levels, and lengths, of those that are known at once."""
         self._known[eid] = known = ([name for name in self._strict[model] if name in values],
                                     [of for of in self._lengths.get(model, ()) if of[0] in values])
         return known
@@ -224,7 +224,7 @@ class Adapter(Hooks, mosaik_api_v3.Simulator):
             raise ModelError(f"{self.sid}.{eid}.{name} = {value!r} is not finite")
 
 
-class Continuing(Adapter):
+class ExogenousAdapter(Adapter):
     """An adapter whose outputs follow from the time alone, and whose time goes on in the next world (`carry`).
 
     origin_s  time gone by before this world, s: a table's time is origin_s + the world's

@@ -1,8 +1,8 @@
-"""Does a simulator keep the contract of its role? A list of checks, each with a reason and what to do.
+"""Checks of a simulator against the contract of its role, each with a reason and what to do.
 
-The simulator takes its role's place in a real scenario, under the native driver, for a few of its steps; what the bus
-told it is written down and given again to fresh copies of it, as it was, at zero, and threefold. What a role asks
-beyond that comes from the scenario's contracts (`cosim.contracts`).
+The simulator takes its role's place in a real scenario, under the native driver, for a few of its steps; its inputs are
+recorded and given to fresh copies of it, unchanged, at zero, and threefold. Further requirements of a role come from
+the scenario's contracts (`cosim.contracts`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from cosim.contracts import Answers, Calls, Check, Trial, contracts_named, that, unchecked
 from cosim.drivers.instrument import Control
 from cosim.drivers.native import NativeWorld, start_member
-from cosim.drivers.plan import Sides
+from cosim.drivers.plan import MemberInterface
 from cosim.drivers.resolve import Resolved, resolve
 from cosim.errors import CosimError, ScenarioError
 from cosim.scenario import Scenario
@@ -87,7 +87,7 @@ def _runs(part: _Part) -> Check:
     try:
         world.start()
         world.run(resolved.until)
-        part.request = world.taps[role].request
+        part.request = world.probes[role].request
     except ScenarioError as err:
         return Check(what, False, str(err), "see the reason; a name or unit that differs is bridged by --map")
     except CosimError as err:
@@ -138,7 +138,7 @@ def _contract(part: _Part, played: _Played, others: Mapping[str, Answers]) -> It
             yield from contract(trial)
         except CosimError:
             raise
-        except Exception as err:  # somebody else's code
+        except Exception as err:  # foreign code
             raise ScenarioError(f"the contract of '{part.role}' in {hook} does not cope with this simulator: "
                                 f"{type(err).__name__}: {err}") from err
 
@@ -171,7 +171,7 @@ class _Played:
 
 def _play(part: _Part, calls: Calls) -> _Played:
     simulator = part.resolved.classes[part.role]()
-    side = start_member(part.resolved, part.role, simulator)
+    interface = start_member(part.resolved, part.role, simulator)
     simulator.setup_done()
     played = _Played([], [], [calls[1][0] - calls[0][0]], "", "", True, True)
     given: list[tuple[dict, dict]] = []
@@ -182,15 +182,15 @@ def _play(part: _Part, calls: Calls) -> _Played:
         data = simulator.get_data(part.request) if part.request else {}
         given.append((data, copy.deepcopy(data)))
         played.answers.append(given[-1][1])
-        played.bad = played.bad or _first(data, _not_finite, side)
-        played.odd = played.odd or _first(data, _not_plain, side)
+        played.bad = played.bad or _first(data, _not_finite, interface)
+        played.odd = played.odd or _first(data, _not_plain, interface)
     played.fresh = all(_same(now, then) for now, then in given)
     simulator.finalize()
     return played
 
 
-def _first(data: Mapping[str, Mapping[str, Any]], wrong: Callable[[Any], bool], side: Sides) -> str:
-    may_be_nan = {p.name for ports in side.ports.values() for ps in ports.values() for p in ps if p.nullable}
+def _first(data: Mapping[str, Mapping[str, Any]], wrong: Callable[[Any], bool], interface: MemberInterface) -> str:
+    may_be_nan = {p.name for ports in interface.ports.values() for ps in ports.values() for p in ps if p.nullable}
     for eid, values in data.items():
         for name, value in values.items():
             if not isinstance(value, dict) and name not in may_be_nan and wrong(value):

@@ -1,9 +1,10 @@
 """Objects by import string, 'package.module:Name'; names of earlier versions resolve to those of today.
 
-Version 0.1 installed `agents`, `simulators` and `scenarios` as packages of their own and had flatter folders. Scenario
-files, traces and programs of then go on: `today` translates a name, and a finder makes `import agents.spec` give the
-very module that `cosim.agents.learn.spec` is, unless another package of that name is installed. What was translated is
-kept for a note of the run (`old_names`).
+Version 0.1 installed `agents`, `simulators` and `scenarios` as packages of their own, had flatter folders and other
+names of classes. Scenario files, traces and programs of then go on: `today` translates a name; a finder makes `import
+agents.spec` give the very module that `cosim.agents.learn.spec` is, unless another package of that name is installed,
+and gives modules their former names (`from cosim.table import Held`). What was translated is kept for a note of the run
+(`old_names`). The names are data in `cosim.old_names`.
 """
 
 from __future__ import annotations
@@ -13,131 +14,20 @@ import importlib.util
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from importlib.abc import Loader, MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
 from cosim.errors import CosimError, ScenarioError, cut, unknown
+from cosim.old_names import MODULES, OBJECTS, PACKAGES
 
 _ROOT = Path(__file__).resolve().parents[1]
 _TOP = ("agents", "scenarios", "simulators")
 """Packages that stood beside `cosim`, and are inside it now."""
-_MOVED = {
-    "cosim.recorder": "cosim.trace.writer",
-    "cosim.intact": "cosim.trace.journal",
-    "cosim.seal": "cosim.trace.seal",
-    "cosim.rescue": "cosim.trace.rescue",
-    "cosim.compare": "cosim.trace.compare",
-    "cosim.series": "cosim.trace.series",
-    "cosim.inspection": "cosim.trace.command",
-    "cosim.resolve": "cosim.drivers.resolve",
-    "cosim.plan": "cosim.drivers.plan",
-    "cosim.tap": "cosim.drivers.instrument",
-    "cosim.native": "cosim.drivers.native",
-    "cosim.wiring": "cosim.drivers.mosaik_bus",
-    "cosim.remote": "cosim.drivers.remote",
-    "cosim.dates": "cosim.tables.dates",
-    "cosim.axis": "cosim.tables.axis",
-    "cosim.tablefile": "cosim.tables.files",
-    "cosim.table": "cosim.tables.table",
-    "cosim.recording": "cosim.replay.recording",
-    "cosim.vector": "cosim.learning.vector",
-    "cosim.workers": "cosim.learning.workers",
-    "cosim.parallel": "cosim.learning.pettingzoo",
-    "cosim.environment": "cosim.learning.environment",
-    "cosim.live": "cosim.reporting.live",
-    "cosim.reporting.air": "cosim.simulators.reporting.air",
-    "cosim.reporting.carbon": "cosim.simulators.reporting.carbon",
-    "cosim.reporting.events": "cosim.simulators.reporting.events",
-    "cosim.reporting.feeder": "cosim.simulators.reporting.feeder",
-    "cosim.reporting.grid": "cosim.simulators.reporting.grid",
-    "cosim.reporting.jobs": "cosim.simulators.reporting.jobs",
-    "cosim.reporting.sections": "cosim.simulators.reporting.sections",
-    "cosim.reporting.sites": "cosim.simulators.reporting.sites",
-    "simulators.metrics": "cosim.simulators.analysis.metrics",
-    "simulators.audit": "cosim.simulators.analysis.conservation",
-    "simulators.balance": "cosim.simulators.analysis.balance",
-    "simulators.flows": "cosim.simulators.analysis.flows",
-    "simulators.service": "cosim.simulators.analysis.jobs",
-    "simulators.plants": "cosim.simulators.analysis.cooling",
-    "simulators.account": "cosim.simulators.analysis.job_carbon",
-    "simulators.receipts": "cosim.simulators.analysis.receipts",
-    "simulators.grid.minutes": "cosim.simulators.analysis.voltages",
-    "simulators.grid.sweep": "cosim.simulators.analysis.lambda_sweep",
-    "simulators.grid.elements": "cosim.simulators.grid.network.elements",
-    "simulators.grid.feeder": "cosim.simulators.grid.network.feeder",
-    "simulators.grid.netfile": "cosim.simulators.grid.network.files",
-    "simulators.grid.netscan": "cosim.simulators.grid.network.file_scan",
-    "simulators.grid.circuit": "cosim.simulators.grid.network.circuit",
-    "simulators.grid.network": "cosim.simulators.grid.network.radial",
-    "simulators.grid.powerflow": "cosim.simulators.grid.network.powerflow",
-    "simulators.grid.dssscan": "cosim.simulators.grid.network.dss_scan",
-    "simulators.grid.conic": "cosim.simulators.grid.dispatch.conic",
-    "simulators.grid.gurobi_solver": "cosim.simulators.grid.dispatch.gurobi_solver",
-    "simulators.grid.clarabel_solver": "cosim.simulators.grid.dispatch.clarabel_solver",
-    "simulators.grid.caps": "cosim.simulators.grid.dispatch.nci_limits",
-    "simulators.grid.dispatch": "cosim.simulators.grid.dispatch.dispatch",
-    "simulators.grid.recovery": "cosim.simulators.grid.dispatch.recovery",
-    "simulators.grid.horizon": "cosim.simulators.grid.dispatch.horizon",
-    "simulators.grid.surplus": "cosim.simulators.grid.dispatch.surplus",
-    "simulators.grid.reduced": "cosim.simulators.grid.dispatch.reduced",
-    "simulators.grid.marginal": "cosim.simulators.grid.dispatch.marginal",
-    "simulators.grid.mci": "cosim.simulators.grid.dispatch.mci",
-    "simulators.grid.results": "cosim.simulators.grid.dispatch.results",
-    "simulators.grid.sources": "cosim.simulators.grid.dispatch.sources",
-    "simulators.grid.incidents": "cosim.simulators.grid.dispatch.findings",
-    "simulators.aidc.cooling": "cosim.simulators.aidc.plant.cooling",
-    "simulators.aidc.ambient": "cosim.simulators.aidc.plant.ambient",
-    "simulators.aidc.thermal": "cosim.simulators.aidc.plant.thermal",
-    "simulators.aidc.events": "cosim.simulators.aidc.engine.events",
-    "simulators.aidc.facility": "cosim.simulators.aidc.engine.facility",
-    "simulators.aidc.jobs": "cosim.simulators.aidc.engine.jobs",
-    "simulators.aidc.carried": "cosim.simulators.aidc.engine.carried",
-    "simulators.aidc.commands": "cosim.simulators.aidc.engine.commands",
-    "simulators.aidc.inference": "cosim.simulators.aidc.engine.inference",
-    "simulators.aidc.training": "cosim.simulators.aidc.engine.training",
-    "simulators.aidc.slack": "cosim.simulators.aidc.engine.slack",
-    "simulators.aidc.interval": "cosim.simulators.aidc.engine.interval",
-    "simulators.aidc.racks": "cosim.simulators.aidc.engine.racks",
-    "simulators.aidc.meter": "cosim.simulators.aidc.engine.meter",
-    "simulators.aidc.slots": "cosim.simulators.aidc.engine.slots",
-    "agents.decision": "cosim.agents.fleet.decision",
-    "agents.heuristics": "cosim.agents.fleet.heuristics",
-    "agents.oracle": "cosim.agents.fleet.oracle",
-    "agents.allocation": "cosim.agents.fleet.allocation",
-    "agents.observation": "cosim.agents.fleet.observation",
-    "agents.actions": "cosim.agents.fleet.actions",
-    "agents.rewards": "cosim.agents.fleet.rewards",
-    "agents.policies": "cosim.agents.fleet.policies",
-    "agents.learned": "cosim.agents.fleet.learned",
-    "agents.teamview": "cosim.agents.fleet.team_arrays",
-    "agents.spaces": "cosim.agents.fleet.spaces",
-    "agents.spec": "cosim.agents.learn.spec",
-    "agents.config": "cosim.agents.learn.config",
-    "agents.rollout": "cosim.agents.learn.rollout",
-    "agents.ppo": "cosim.agents.learn.ppo",
-    "agents.team": "cosim.agents.learn.team",
-    "agents.training": "cosim.agents.learn.training",
-    "agents.checkpoint": "cosim.agents.learn.checkpoint",
-    "agents.acting": "cosim.agents.learn.numpy_actor",
-    "agents.shapes": "cosim.agents.learn.weight_shapes",
-    "agents.coordinates": "cosim.agents.learn.action_maps",
-    "agents.parallel_env": "cosim.agents.learn.parallel_env",
-    "agents.networks.make": "cosim.agents.learn.networks.make",
-    "agents.networks.distributions": "cosim.agents.learn.networks.distributions",
-    "agents.networks.blocks": "cosim.agents.learn.networks.blocks",
-    "agents.networks.network": "cosim.agents.learn.networks.network",
-    "agents.networks.mat": "cosim.agents.learn.networks.mat",
-    "agents.networks.parallel": "cosim.agents.learn.networks.parallel",
-    "agents.networks": "cosim.agents.learn.networks",
-}
-"""Modules that were renamed as well: their names of version 0.1, and those of today."""
-_SPLIT = {"cosim.replay": "cosim.replay.members"}
-"""Modules that are packages today, as import strings name them."""
-_LEFT = {"cosim.simulators.workload.adapter:AzureLlm": "cosim.simulators.workload.azure_llm"}
-"""Classes that have left their module for another one."""
+_WITH_OLD_OBJECTS = {name.partition(":")[0] for name in OBJECTS}
 
 _NEEDED = ("clarabel", "gurobipy", "h5py", "mosaik", "mosaik_api_v3", "numpy", "pandapower", "pandas", "plotly",
            "pydantic", "pydantic_core", "rich", "safetensors", "scipy", "simpy", "torch")
@@ -152,10 +42,10 @@ def today(name: str) -> str:
     inside = module.split(".")[0] in _TOP
     if inside and _foreign(module):
         return name
-    now = (_SPLIT.get(module) if colon else None) or _MOVED.get(module) or (f"cosim.{module}" if inside else module)
-    if moved := _LEFT.get(f"{now}:{rest}"):
-        _translated[name] = f"{moved}:{rest}"
-        return _translated[name]
+    now = (PACKAGES.get(module) if colon else None) or MODULES.get(module) or (f"cosim.{module}" if inside else module)
+    if found := OBJECTS.get(f"{now}:{rest}"):
+        _translated[name] = found
+        return found
     if now == module:
         return name
     _translated[module] = now
@@ -172,7 +62,7 @@ def old_names() -> list[str]:
 
 
 def load(path: str, what: str) -> Any:
-    """The object at 'package.module:Name'. Raises ScenarioError saying `what` could not be found and why."""
+    """The object at 'package.module:Name'. Raises ScenarioError naming `what` and the reason."""
     path = today(path)
     module_name, colon, name = path.partition(":")
     if not (colon and module_name and name):
@@ -222,13 +112,31 @@ def hand_over(package: str) -> None:
 
 
 def _foreign(module: str) -> bool:
-    """Whether another package of this name would be imported: somebody's own `agents`, say."""
+    """Whether another package of this name would be imported: another project's own `agents`, for example."""
     top = module.split(".")[0]
     if top in sys.modules:
         return sys.modules[top] is not sys.modules.get(f"cosim.{top}")
     spec = PathFinder.find_spec(top)
     places = [Path(place).resolve() for place in (spec.submodule_search_locations or ())] if spec else []
     return spec is not None and places[:1] != [_ROOT / top]
+
+
+def _old_object(module: str, name: str) -> Any:
+    """`__getattr__` of a module: what had this name in version 0.1."""
+    found = OBJECTS.get(f"{module}:{name}")
+    if found is None:
+        raise AttributeError(f"module '{module}' has no attribute '{name}'")
+    _translated[f"{module}:{name}"] = found
+    home, _, now = found.partition(":")
+    return getattr(importlib.import_module(home), now)
+
+
+class _WithOldObjects(SourceFileLoader):
+    """A module of today, in which names of version 0.1 are found, too."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        super().exec_module(module)
+        module.__dict__.setdefault("__getattr__", partial(_old_object, module.__name__))
 
 
 class _OldNames(MetaPathFinder, Loader):
@@ -239,7 +147,12 @@ class _OldNames(MetaPathFinder, Loader):
 
     def find_spec(self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
                   ) -> ModuleSpec | None:
-        if fullname.split(".")[0] not in _TOP and fullname not in _MOVED:
+        if fullname in _WITH_OLD_OBJECTS:
+            found = PathFinder.find_spec(fullname, path, target)
+            if found and type(found.loader) is SourceFileLoader:
+                found.loader = _WithOldObjects(found.loader.name, found.loader.path)
+            return found
+        if fullname.split(".")[0] not in _TOP and fullname not in MODULES:
             return None
         now = today(fullname)
         if now == fullname or (real := importlib.util.find_spec(now)) is None:

@@ -38,6 +38,9 @@ OUTSIDE_DEGC = Bounds(-60.0, 60.0, -40.0, 45.0, *("outside air has -60 to 60 deg
 
 _NOISE = 1e-6  # what a solver leaves below zero, in the base unit
 _MARGINAL = re.compile(r"marginal|(?<![a-z])(l?mci|l?mce|lme|[ls]?r?mer|moer|mef)(?![a-z])", re.IGNORECASE)
+_CURRENCY = re.compile(r"(?<![a-z])(eur|gbp|chf|dkk|nok|sek|pln|czk|huf|ron|bgn|aud|nzd|cad|cny|jpy|inr|brl|zar|€|£|¥)"
+                       r"(?![a-z])", re.IGNORECASE)
+_PRICE = re.compile(r"(?:/|per)\s*([km]wh)\b", re.IGNORECASE)
 _IN_WORDS = re.compile(r"\b(kg|g|lbs?|t)\s*(?:of\s+)?(?:co[2₂])?-?(?:eq|e)?\.?\s*(?:/|per)\s*([km]wh)\b", re.IGNORECASE)
 
 
@@ -113,6 +116,26 @@ def stated_intensity(column: str) -> Unit | None:
     if said:
         return SUFFIXES.get(f"{said.group(1).lower().removesuffix('s')}_per_{said.group(2).lower()}")
     return SUFFIXES["lb_per_mwh"] if column.strip().lower() == "moer" else None
+
+
+def stated_unit(column: str, dimension: str) -> Unit | None:
+    """The unit of a dimension in the name of a column; None where it has none of it.
+
+    Intensities as `stated_intensity`; prices also in words, per kWh or MWh of any currency ('Price (EUR/MWh)').
+    """
+    if dimension == "carbon intensity":
+        return stated_intensity(column)
+    unit = unit_of(column)
+    if unit.dimension == dimension:
+        return unit
+    said = _PRICE.search(column) if dimension == "price" else None
+    return SUFFIXES[f"usd_per_{said.group(1).lower()}"] if said else None
+
+
+def foreign_currency(column: str) -> str | None:
+    """The currency, other than USD, that the name of a column of prices states; None if it states none."""
+    said = _CURRENCY.search(column.replace("_", " "))
+    return said.group(1).upper() if said else None
 
 
 def _likely(unit: Unit, bounds: Bounds, known: np.ndarray) -> list[str]:

@@ -29,7 +29,7 @@ EVERY_S = 2.0
 
 
 @dataclass
-class Working:
+class ProgressTask:
     """What a command does just now: `what` in words (or a function that puts `done` into words), `done` of `total`
     (None: not known), of which `before` was done when it began."""
 
@@ -62,12 +62,12 @@ class Working:
 
 @contextmanager
 def working(what: str | Callable[[float], str], total: float | None = None, *, before: float = 0.0,
-            quiet: bool = False) -> Iterator[Working]:
+            quiet: bool = False) -> Iterator[ProgressTask]:
     """Show that something goes on until the block ends. Nothing else may be printed inside it.
 
-    total: what `Working.at` counts up to; None: not known. before: what was done of it earlier. quiet: show nothing.
+    total: what `ProgressTask.at` counts up to; None: not known. before: what was done of it earlier. quiet: no output.
     """
-    state = Working(what, total, before, before)
+    state = ProgressTask(what, total, before, before)
     console = plain_console(stderr=True)
     if quiet:
         yield state
@@ -89,7 +89,7 @@ class _Bar(Progress):
     """rich's bar of one task, which is brought up to date whenever it is drawn, so that counting costs an
     assignment."""
 
-    def __init__(self, state: Working, console: Console) -> None:
+    def __init__(self, state: ProgressTask, console: Console) -> None:
         self._state = state
         super().__init__(SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(),
                          TaskProgressColumn(), TimeElapsedColumn(), TimeRemainingColumn(), console=console,
@@ -103,9 +103,9 @@ class _Bar(Progress):
         return super().get_renderables()
 
 
-def _print_lines(state: Working, ended: threading.Event) -> None:
+def _print_lines(state: ProgressTask, ended: threading.Event) -> None:
     while not ended.wait(EVERY_S):
-        with suppress(OSError, ValueError):  # whoever read it is gone
+        with suppress(OSError, ValueError):  # the reader is gone
             print(state.line(), file=sys.stderr, flush=True)
 
 

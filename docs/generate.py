@@ -409,11 +409,11 @@ def speed() -> str:
 
 
 def renamed() -> str:
-    """Names of version 0.1 and those of today, of modules that changed more than the package they are in, and of
-    classes that left their module."""
-    imports = importlib.import_module("cosim.imports")
-    moved = imports._MOVED | {then: f"{now}:{then.partition(':')[2]}" for then, now in imports._LEFT.items()}
-    return _table(("version 0.1", "today"), [(f"`{then}`", f"`{now}`") for then, now in sorted(moved.items())])
+    """Names of version 0.1 and those of today: modules that changed more than the package they are in, and objects,
+    by the name of their module today."""
+    names = importlib.import_module("cosim.old_names")
+    return "\n\n".join(_table(("version 0.1", "today"), [(f"`{then}`", f"`{now}`") for then, now in sorted(of.items())])
+                       for of in (names.MODULES, names.OBJECTS))
 
 
 MAKERS = {"cli": cli, "scenarios": scenarios, "ports": ports, "floors": floors, "house": house, "coverage": coverage,

@@ -13,7 +13,7 @@ from cosim.run import find
 from cosim.simulators.aidc.equations import air_kw_per_k, crac, heat_imbalance_kw, it_power_kw
 from cosim.simulators.analysis.metrics import preflight
 from cosim.simulators.grid.dispatch.conic import Limits
-from cosim.simulators.grid.dispatch.dispatch import OPTIMAL, Dispatch
+from cosim.simulators.grid.dispatch.optimal_power_flow import OPTIMAL, Dispatch
 from cosim.simulators.grid.network.radial import read_feeder
 from cosim.simulators.tariff import price_usd_per_kwh
 from cosim.simulators.workload.arrivals import whole_jobs

@@ -10,13 +10,14 @@ from collections.abc import Iterator, Mapping
 
 from cosim.contracts import Check, Contract, Trial, that, unchecked
 from cosim.plausible import INTENSITY
+from cosim.simulators.grid.dispatch.varying import least_and_most
 
 PHYSICAL = ("loss_kw", "emission_kg_per_h", "p_source_kw", "p_from_kw", "p_load_total_kw", "vm_pu")
 """What a grid exports of itself that cannot be the same at any demand."""
 
 
 def grid(trial: Trial) -> Iterator[Check]:
-    """What physics says of a grid's answers, as far as they show it."""
+    """Physical laws that a grid's outputs must obey, as far as they show it."""
     answers = [answer for run in (trial.answers, *trial.others.values()) for answer in run]
     yield _intensities(trial, trial.values("nci_kg_per_kwh", answers))
     for port, what in (("loss_kw", "losses"), ("emission_kg_per_h", "emissions")):
@@ -36,9 +37,10 @@ def _intensities(trial: Trial, ever: list[float]) -> Check:
     if not nci:
         return unchecked("NCI is a plausible mean of intensities", "it exports no nci_kg_per_kwh")
     sources = getattr(trial.params, "sources", None) or {}
-    known = [s.kg_per_kwh for s in sources.values() if hasattr(s, "kg_per_kwh")]
+    given = [s.kg_per_kwh for s in sources.values() if hasattr(s, "kg_per_kwh")]
     own = getattr(trial.params, "network_sources", None) or {}
-    known += own.values()
+    known = [w for value in (*given, *own.values())
+             for w in least_and_most(value, (INTENSITY.low, most_kg_per_kwh))]
     low, high = (min(known), max(known)) if known else (INTENSITY.low, most_kg_per_kwh)
     if any(trial.values("p_local_bus_kw")):  # local generation is at 0
         low = 0.0

@@ -10,12 +10,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from cosim.adapter import Continuing, Values, serve
+from cosim.adapter import ExogenousAdapter, Values, serve
 from cosim.errors import ScenarioError
 from cosim.params import params
 from cosim.plausible import Price
 from cosim.ports import Port
-from cosim.tables.table import DataTable, Held, Overflow, Reading
+from cosim.tables.table import DataTable, Overflow, TableOptions, TableSeries
 from cosim.units import DAY_S, HOUR_S, Seconds
 
 Boundary = Literal["half_open", "closed", "inclusive_hour"]
@@ -86,7 +86,7 @@ def price_usd_per_kwh(tariff: TimeOfUseParams, time_s: float) -> float:
     return tariff.base_usd_per_kwh
 
 
-class TimeOfUse(Continuing):
+class TimeOfUse(ExogenousAdapter):
     """Price now and at the times to which jobs may be deferred, by windows of the day or from a table.
 
     The run starts at midnight. The forecast is perfect: it is what the price will be. In the worlds of a learner a
@@ -114,7 +114,7 @@ class TimeOfUse(Continuing):
         if early:
             raise ScenarioError(f"{self.sid}.deferrals_s holds {early[0]:g} s; a lead is 0 or more")
         self._forecasts = _prices_by_time_of_day(self.params)
-        self._series = None if self.params.prices is None else Held(
+        self._series = None if self.params.prices is None else TableSeries(
             _table(self.params, self.sid), "price_usd_per_kwh", self.sid, f"{self.sid}.prices")
 
     def labels(self) -> dict[str, list[str]]:
@@ -154,7 +154,8 @@ def _prices_by_time_of_day(p: TimeOfUseParams) -> dict[float, tuple[float, list[
 
 def _table(p: TimeOfUseParams, member: str) -> DataTable:
     assert p.prices is not None, "there is a table"
-    return DataTable(p.prices, Reading(f"{member}.prices_", p.scenario_start, p.prices_time_zone, p.prices_overflow))
+    options = TableOptions(f"{member}.prices_", p.scenario_start, p.prices_time_zone, p.prices_overflow)
+    return DataTable(p.prices, options)
 
 
 if __name__ == "__main__":

@@ -14,13 +14,14 @@ PACKAGES = ("cosim", "simulators", "agents", "scenarios")
 MODULES = sorted(p for package in PACKAGES for p in (ROOT / package).rglob("*.py"))
 
 FLOORS = [
-    {"cosim.errors", "cosim.digest", "cosim.plaintext", "cosim.commands", "cosim.commands.names"},
+    {"cosim.errors", "cosim.digest", "cosim.old_names", "cosim.plaintext", "cosim.commands",
+     "cosim.commands.names"},
     {"cosim.units", "cosim.imports"},
     {"cosim"},
     {"cosim.limits", "cosim.scenario_hooks", "cosim.contracts"},
     {"cosim.trace.form"},
     {"cosim.clock", "cosim.console", "cosim.tables.dates", "cosim.plausible", "cosim.ports", "cosim.params",
-     "cosim.drivers.remote", "cosim.trace.inert", "cosim.trace.machine", "cosim.trace.seal", "cosim.seeds"},
+     "cosim.drivers.remote", "cosim.trace.file_scan", "cosim.trace.machine", "cosim.trace.seal", "cosim.seeds"},
     {"cosim.trace.supervised", "cosim.trace.blocks"},
     {"cosim.datafile", "cosim.progress", "cosim.tables.axis", "cosim.trace.journal",
      "cosim.scenario", "cosim.tables.files", "cosim.trace.reader"},
@@ -41,7 +42,7 @@ FLOORS = [
     {"cosim.commands.main", "cosim.result"},
     {"cosim.experiment"},
     {"cosim.run", "cosim.conformance", "cosim.commands.new", "cosim.simulation"},
-    {"cosim.check", "cosim.trace.command", "cosim.learning.vector"},
+    {"cosim.check", "cosim.trace.command", "cosim.learning.shared", "cosim.learning.vector"},
     {"cosim.__main__", "cosim.trace.__main__", "cosim.learning.batch", "cosim.learning.pettingzoo",
      "cosim.learning.workers"},
     {"cosim.learning.environment"},
@@ -55,7 +56,7 @@ OWNERS = {
     "gurobipy": {"cosim.simulators.grid.dispatch.gurobi_solver"},
     "opendssdirect": {"cosim.simulators.grid.opendss_circuit"},
     "clarabel": {"cosim.simulators.grid.dispatch.clarabel_solver"},
-    "h5py": {"cosim.trace.inert", "cosim.trace.writer", "cosim.trace.rescue", "cosim.trace.reader",
+    "h5py": {"cosim.trace.file_scan", "cosim.trace.writer", "cosim.trace.rescue", "cosim.trace.reader",
              "cosim.trace.supervised"},
     "pettingzoo": {"cosim.learning.pettingzoo"},
     "gymnasium": {"cosim.learning.pettingzoo"},
@@ -72,15 +73,17 @@ OWNERS = {
               "cosim.agents.train"},
     "safetensors": {"cosim.agents.learn.checkpoint"},
 }
-LAZY = {"cosim.agents.learn.team", "cosim.agents.learn.training", "cosim.drivers.mosaik_bus",
-        "cosim.learning.pettingzoo", "cosim.report", "cosim.reporting.paper", "cosim.request", "cosim.trust", "pandas",
+LAZY = {"cosim.agents.learn.team", "cosim.agents.learn.training", "cosim.agents.together", "cosim.drivers.mosaik_bus",
+        "cosim.learning.pettingzoo", "cosim.report", "cosim.reporting.paper", "cosim.request",
+        "cosim.simulators.grid.network.files",
+        "cosim.simulators.grid.network.powerflow", "cosim.simulators.grid.network.tables", "cosim.trust", "pandas",
         "pyarrow", "pyarrow.parquet", "simbench", "torch.utils.tensorboard", "xarray"}
 """What may be imported inside a function: it is heavy, or brought by an extra, or brings a library of that kind."""
 BY_NAME = {"cosim.agents.fleet.spaces"}
 """Edges that go up by a string: what was a command in version 0.1 starts the one of today."""
 AGENTS_MAY_USE = {"cosim.errors", "cosim.limits", "cosim.params", "cosim.seeds", "cosim.units"}
 AGENTS_ROOF = {"cosim.agents.action_spaces", "cosim.agents.curves", "cosim.agents.evaluate", "cosim.agents.request",
-               "cosim.agents.train", "cosim.agents.pretrained.__main__"}
+               "cosim.agents.together", "cosim.agents.train", "cosim.agents.pretrained.__main__"}
 SIMULATORS_ROOF = {"cosim.simulators.analysis.lambda_sweep", "cosim.simulators.analysis.receipts"}
 """Command lines: they may use all of the frame, and nothing imports them."""
 SIMULATORS_MAY_USE = {"cosim.adapter", "cosim.clock", "cosim.digest", "cosim.drivers.resolve", "cosim.errors",
@@ -207,7 +210,7 @@ def test_the_frame_knows_no_model():
     assert names >= {"nci_kg_per_kwh", "p_site_kw", "price_usd_per_kwh", "queued_jobs", "Site", "grid", "controller"}
     frame = {name_of(path): said_in(path) for path in MODULES if package_of(name_of(path)) == "cosim"}
     assert [words for module, words in frame.items() if module == "cosim.units"][0]["kg_per_kwh"]
-    found = {f"{module}:{line}: {word}" for module, words in frame.items() if module != "cosim.imports"
+    found = {f"{module}:{line}: {word}" for module, words in frame.items() if module != "cosim.old_names"
              for word, line in words.items() if word in names - EXAMPLES.get(module, set())}
     assert not found
     assert not {module for module, words in EXAMPLES.items() if not words <= frame[module].keys()}

@@ -10,8 +10,8 @@ from typing import Any
 
 from cosim.agents.fleet.actions import decision_of
 from cosim.agents.fleet.decision import FleetFacts, Matrix, Observation, Operation
-from cosim.agents.fleet.observation import Sight
-from cosim.agents.fleet.team_arrays import MANAGER, TeamView
+from cosim.agents.fleet.observation import ObservationScope
+from cosim.agents.fleet.team_arrays import MANAGER, TeamArrays
 from cosim.agents.learn import checkpoint
 from cosim.agents.learn.numpy_actor import ActingTeam
 from cosim.agents.learn.spec import AgentType, Choice, Interval, Simplex, TeamSpec, spec_from_dict
@@ -19,7 +19,7 @@ from cosim.errors import ScenarioError
 from cosim.limits import is_file
 
 _NCI, _MCI, _FULL = "nci_kg_per_kwh ", "mci_kg_per_kwh ", "site_carry "
-"""Columns of the manager by which a spec says what its team was shown."""
+"""Columns of the manager by which a spec states what its team observes."""
 
 
 class LearnedPolicy:
@@ -39,7 +39,7 @@ class LearnedPolicy:
         self._deterministic = explorer is None
         trained = self._team.spec
         check_fit(path, trained, facts, sees_nci)
-        self._view = TeamView(facts, _sight(trained, facts), {}, trained)
+        self._view = TeamArrays(facts, _sight(trained, facts), {}, trained)
         self.about = f"{self._team.method} from {Path(path).name} (sha256 {_digest(path)})"
         self._decoding: Any = None
 
@@ -69,7 +69,7 @@ def check_checkpoint(path: str | Path, facts: FleetFacts, sees_nci: bool, explor
 def check_fit(path: str | Path, trained: TeamSpec, facts: FleetFacts, sees_nci: bool) -> None:
     """Raises ScenarioError, naming the difference, for a trained team that does not fit this fleet and mode."""
     sight = _sight(trained, facts)
-    found = differences(trained, TeamView(facts, sight, {}).spec)
+    found = differences(trained, TeamArrays(facts, sight, {}).spec)
     if sight.nci != sees_nci:
         found.insert(0, "it was trained in {} mode, this is {} mode (controller.mode)".format(
             *(("joint", "power") if sight.nci else ("power", "joint"))))
@@ -88,14 +88,14 @@ def differences(trained: TeamSpec, ours: TeamSpec) -> list[str]:
     return [phrase for name in ours.types for phrase in _of_type(trained.types[name], ours.types[name])]
 
 
-def _sight(trained: TeamSpec, facts: FleetFacts) -> Sight:
+def _sight(trained: TeamSpec, facts: FleetFacts) -> ObservationScope:
     """What the team was shown, by the names of its manager's columns."""
     shown = [c.name for c in trained.types[MANAGER].observation] if MANAGER in trained.types else []
 
     def sees(prefix: str) -> bool:
         return any(name.startswith(prefix) for name in shown)
 
-    return Sight(facts.classes, facts.sites, 1.0, {}, sees(_NCI), sees(_MCI), sees(_FULL))
+    return ObservationScope(facts.classes, facts.sites, 1.0, {}, sees(_NCI), sees(_MCI), sees(_FULL))
 
 
 def _spec_of(path: str | Path) -> TeamSpec:

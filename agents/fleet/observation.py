@@ -1,11 +1,12 @@
 """What the manager and the sites' agents see as numbers, (25) and (27), and how learners scale it.
 
-`Numbers` puts an `Observation` into one row. A `View` is a list of blocks, each the names of some columns and where
-their numbers stand in that row, so that the two cannot part. Beyond the paper (`full`): the manager sees unfinished
-work per site and class and what rounding owes, a site its inference queue, running jobs, unfinished work, what rounding
-owes its release times, how many of its deferred jobs are of which deferral and when they are due, how many training
-jobs are late or nearly, and how its GPUs would usually be split. Totals alone hide whether work can
-still meet its deadline, so that a critic could charge a bad deferral only half a day later, when the job is dropped.
+`ObservationRow` puts an `Observation` into one row. An `AgentObservation` is a list of blocks, each the names of some
+columns and where their numbers stand in that row, so that the two cannot part. Beyond the paper (`full`) the manager
+observes unfinished work per site and class and the remainder of rounding; a site its inference queue, running jobs,
+unfinished work, the remainder of rounding of its release times, how many of its deferred jobs are of which deferral and
+when they are due, how many training jobs are late or nearly, and how its GPUs would usually be split. Totals alone hide
+whether work can still meet its deadline, so that a critic could charge a bad deferral only half a day later, when the
+job is dropped.
 
 Rows: E25, E27, I26, S01-12, S15, T09, U08.
 """
@@ -38,7 +39,8 @@ _JOBS: dict[str, Any] = {"low": 0.0, "high": 1e5, "scale": "log"}
 USUAL_LEAST = 1e-3
 PACE_MIN = 240.0
 """A third of the study's deadline. At an even pace work that is not done now is done in the next hours, at their
-prices, which a critic can tell from the present one; at full speed it is done in the next minute, at the same."""
+prices, which a critic can distinguish from the present one; at full speed it is done in the next minute, at the
+same."""
 _USUAL: dict[str, Any] = {"low": math.log(USUAL_LEAST), "high": 0.0}
 """Logarithms of shares of a site's GPUs."""
 _TRAIN_JOBS: dict[str, Any] = {"low": 0.0, "high": 500.0, "scale": "log"}
@@ -48,7 +50,7 @@ _WORK_MIN: dict[str, Any] = {"low": 0.0, "high": 1440.0, "scale": "log", "unit":
 
 
 @dataclass(frozen=True)
-class Sight:
+class ObservationScope:
     """What a team is shown. classes, sites: their names; peak_kw: the largest site's power at full load, kW, about;
     arrivals_per_min: class -> mean arrivals, where known; nci, mci: whether intensities are shown; full: see above."""
 
@@ -61,7 +63,7 @@ class Sight:
     full: bool
 
 
-class Numbers:
+class ObservationRow:
     """All numbers from which agents' observations are selected, in one row, computed once for all agents.
 
     at  name of a field of `Observation`, or of what follows from some -> where its numbers stand in the row, an array
@@ -69,7 +71,7 @@ class Numbers:
         `inf_backlog_jobs` (N,), `day` sine and cosine of the time of day, `usual_gpus` (N, M + 1)
     """
 
-    def __init__(self, facts: FleetFacts, sight: Sight) -> None:
+    def __init__(self, facts: FleetFacts, sight: ObservationScope) -> None:
         self.at: dict[str, np.ndarray] = {}
         self._parts: list[Values] = []
         self._count = 0
@@ -108,14 +110,14 @@ class Numbers:
         self._count += size
 
 
-class View:
-    """Columns of one agent, and where `Numbers` has what they show.
+class AgentObservation:
+    """Columns of one agent, and where `ObservationRow` has what they show.
 
     at   places of the columns' numbers in the row
     per  what each number is divided by
     """
 
-    def __init__(self, numbers: Numbers) -> None:
+    def __init__(self, numbers: ObservationRow) -> None:
         self.columns: list[Column] = []
         self.at, self.per = np.zeros(0, int), np.zeros(0)
         self._numbers = numbers
@@ -132,10 +134,10 @@ class View:
         return self._numbers(seen)[self.at] / self.per
 
 
-def manager_view(facts: FleetFacts, sight: Sight, numbers: Numbers | None = None) -> View:
+def manager_view(facts: FleetFacts, sight: ObservationScope, numbers: ObservationRow | None = None) -> AgentObservation:
     """(25): price, intensities, four numbers per site, arrivals per class, time of day."""
-    numbers = numbers or Numbers(facts, sight)
-    view, at, sites = View(numbers), numbers.at, sight.sites
+    numbers = numbers or ObservationRow(facts, sight)
+    view, at, sites = AgentObservation(numbers), numbers.at, sight.sites
     view.add(["price_usd_per_kwh"], at["price_usd_per_kwh"], _PRICE)
     if sight.nci:
         view.add([f"nci_kg_per_kwh {s}" for s in sites], at["nci_kg_per_kwh"], _INTENSITY)
@@ -158,10 +160,11 @@ def manager_view(facts: FleetFacts, sight: Sight, numbers: Numbers | None = None
     return view
 
 
-def site_view(facts: FleetFacts, sight: Sight, i: int, numbers: Numbers | None = None) -> View:
+def site_view(facts: FleetFacts, sight: ObservationScope, i: int, numbers: ObservationRow | None = None
+              ) -> AgentObservation:
     """(27) of site `i`, before the manager has acted: its last two entries are the fleet's arrivals."""
-    numbers = numbers or Numbers(facts, sight)
-    view, at, train, inf = View(numbers), numbers.at, list(facts.train), list(facts.inf)
+    numbers = numbers or ObservationRow(facts, sight)
+    view, at, train, inf = AgentObservation(numbers), numbers.at, list(facts.train), list(facts.inf)
     trained = [sight.classes[m] for m in train]
     by_lead = [f"{c} +{lead:g}s" for c in trained for lead in facts.deferrals_s]
     view.add(["price_usd_per_kwh"], at["price_usd_per_kwh"], _PRICE)
@@ -191,7 +194,7 @@ def site_view(facts: FleetFacts, sight: Sight, i: int, numbers: Numbers | None =
     return view
 
 
-def context_columns(sight: Sight) -> list[Column]:
+def context_columns(sight: ObservationScope) -> list[Column]:
     """Inputs of a site after the manager's action: its jobs of this minute per class, and their work in minutes."""
     jobs = [Column(f"allocated_jobs {c}", **_arrival_scale(sight, c)) for c in sight.classes]
     return jobs + [Column(f"allocated_min {c}", **_WORK_MIN) for c in sight.classes]
@@ -292,12 +295,12 @@ def _site_to_per_min(facts: FleetFacts, i: int) -> np.ndarray:
     return np.array([speed * facts.gpus[i] for speed in facts.to_per_gpu_min])
 
 
-def _arrival_scale(sight: Sight, name: str) -> dict[str, Any]:
+def _arrival_scale(sight: ObservationScope, name: str) -> dict[str, Any]:
     mean = sight.arrivals_per_min.get(name, 0.0)
     return {"low": 0.0, "high": max(8.0, 8.0 * mean), "scale": "log", "unit": max(1.0, mean)}
 
 
-def _arrivals(view: View, sight: Sight, at: Mapping[str, np.ndarray]) -> None:
+def _arrivals(view: AgentObservation, sight: ObservationScope, at: Mapping[str, np.ndarray]) -> None:
     """Arrivals per class, and the time of day."""
     for m, name in enumerate(sight.classes):
         view.add([f"arrivals {name}"], at["arrivals"][m], _arrival_scale(sight, name))

@@ -71,7 +71,7 @@ Numbers = Any
 
 
 @dataclass(frozen=True, slots=True)
-class Minute:
+class StepOutcome:
     """What one step gave; axes as in `cosim.agents.fleet.decision`.
 
     hours              length of the step, h
@@ -98,7 +98,7 @@ class Minute:
     served_to: Numbers = math.nan
 
 
-def terms_of(minute: Minute, kinds: Sequence[str], weights: RewardWeights) -> tuple[float, ...]:
+def terms_of(minute: StepOutcome, kinds: Sequence[str], weights: RewardWeights) -> tuple[float, ...]:
     """The values of TERMS: R1 as a share of the reference, USD, t, jobs, jobs, TO, kWh, t, t, TO (energies
     with dt). Unknown carbon counts as 0. Of many minutes at once where the numbers are arrays (B,). kinds: (M,)
     'train' or 'inf'."""

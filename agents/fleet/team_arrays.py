@@ -13,23 +13,31 @@ import numpy as np
 
 from cosim.agents.fleet.actions import manager_parts, site_parts
 from cosim.agents.fleet.decision import FleetFacts, Matrix, Observation
-from cosim.agents.fleet.observation import Numbers, Scaler, Sight, context_columns, context_per, manager_view, site_view
+from cosim.agents.fleet.observation import (
+    ObservationRow,
+    ObservationScope,
+    Scaler,
+    context_columns,
+    context_per,
+    manager_view,
+    site_view,
+)
 from cosim.agents.learn.spec import AgentType, Column, TeamSpec
 
 MANAGER, SITE = "manager", "site"
 """Names of the two types of agents; the one manager is called like its type, the sites by their own names."""
 
 
-class TeamView:
+class TeamArrays:
     """Scaled observations (25), (27) and contexts of one manager and its sites.
 
     offered: class -> (jobs/min, TO/job) of the fleet, where known: it only sets where a fresh policy starts.
     trained: the spec of a trained team with the same columns, whose ranges then scale everything; None: the sight's.
     """
 
-    def __init__(self, facts: FleetFacts, sight: Sight, offered: Mapping[str, tuple[float, float]],
+    def __init__(self, facts: FleetFacts, sight: ObservationScope, offered: Mapping[str, tuple[float, float]],
                  trained: TeamSpec | None = None) -> None:
-        self._numbers, sites = Numbers(facts, sight), range(len(sight.sites))
+        self._numbers, sites = ObservationRow(facts, sight), range(len(sight.sites))
         views = [manager_view(facts, sight, self._numbers),
                  *(site_view(facts, sight, i, self._numbers) for i in sites)]
         context = context_columns(sight)
@@ -53,11 +61,11 @@ class TeamView:
 
     @property
     def places(self) -> Mapping[str, np.ndarray]:
-        """`Numbers.at`: what stands where in a row of `observe_rows`."""
+        """`ObservationRow.at`: what stands where in a row of `observe_rows`."""
         return self._numbers.at
 
     def observe_rows(self, rows: np.ndarray) -> np.ndarray:
-        """(B, n, O) float32 from B rows of `Numbers`."""
+        """(B, n, O) float32 from B rows of `ObservationRow`."""
         return self._scaler(rows).reshape(len(rows), *self._shape)
 
     def context_rows(self, jobs: np.ndarray, work_to: np.ndarray) -> np.ndarray:

@@ -24,12 +24,12 @@ from cosim.agents.learn.weight_shapes import LEARNERS, acting_shapes
 from cosim.errors import ScenarioError
 from cosim.params import validate
 
-_EPS = 1e-5
+_EPS = np.float32(1e-5)
 _NETWORK = "network/"
 
 
 @dataclass(frozen=True)
-class Acted:
+class NumpyAction:
     """A joint action (1, n, A), rows padded with zeros."""
 
     action: np.ndarray
@@ -95,10 +95,10 @@ class _ActingDecision:
         self._decide(range(leaders), None)
         return self._action[None, :leaders]
 
-    def follow(self, context: np.ndarray) -> Acted:
+    def follow(self, context: np.ndarray) -> NumpyAction:
         """All actions, given the followers' context (1, n, C)."""
         self._decide(range(self._team.spec.leaders, len(self._action)), context[0])
-        return Acted(self._action[None])
+        return NumpyAction(self._action[None])
 
     def _decide(self, agents: range, context: np.ndarray | None) -> None:
         team = self._team
@@ -156,25 +156,36 @@ class _Layers:
     """The layers of `cosim.agents.learn.networks.blocks`, by the names of their weights; rows (m, E) or (E,)."""
 
     def __init__(self, weights: Mapping[str, np.ndarray], heads: int) -> None:
-        self.w = {name: np.ascontiguousarray(x.T) if x.ndim == 2 else x for name, x in weights.items()}
+        w = {name: np.ascontiguousarray(x.T) if x.ndim == 2 else x for name, x in weights.items()}
+        self._layers = {name.removesuffix(".weight"): (x, w[f"{name.removesuffix('.weight')}.bias"])
+                        for name, x in w.items() if name.endswith(".weight")}
         self.raw, self.heads = weights, heads
 
     def linear(self, name: str, x: np.ndarray) -> np.ndarray:
-        return product(x, self.w[f"{name}.weight"]) + self.w[f"{name}.bias"]
+        weight, bias = self._layers[name]
+        out = product(x, weight)
+        out += bias
+        return out
 
     def norm(self, name: str, x: np.ndarray) -> np.ndarray:
-        weight = self.w[f"{name}.weight"]
+        weight, bias = self._layers[name]
         part = np.float32(1.0 / len(weight))
-        centered = x - np.add.reduce(x, -1, keepdims=True) * part  # a third of the time of x.mean()
-        spread = np.sqrt(np.add.reduce(centered * centered, -1, keepdims=True) * part + np.float32(_EPS))
-        return centered / spread * weight + self.w[f"{name}.bias"]
+        out = x - np.add.reduce(x, -1, keepdims=True) * part  # a third of the time of x.mean()
+        out /= np.sqrt(np.add.reduce(out * out, -1, keepdims=True) * part + _EPS)
+        out *= weight
+        out += bias
+        return out
 
     def attend(self, query: np.ndarray, key: np.ndarray, value: np.ndarray) -> np.ndarray:
         """(q, E): what queries (q, E) read from keys and values (m, E)."""
+        if len(key) == 1:
+            return value[[0] * len(query)]  # all of the weight is on it
         q, k, v = (x.reshape(len(x), self.heads, -1) for x in (query, key, value))
-        scores = np.einsum("qhd,mhd->hqm", q, k) * np.float32(q.shape[-1] ** -0.5)
-        weight = exponential(scores - scores.max(-1, keepdims=True))
-        weight /= weight.sum(-1, keepdims=True)
+        scores = np.einsum("qhd,mhd->hqm", q, k)
+        scores *= np.float32(q.shape[-1] ** -0.5)
+        scores -= np.maximum.reduce(scores, -1, keepdims=True)
+        weight = exponential(scores)
+        weight /= np.add.reduce(weight, -1, keepdims=True)
         return np.einsum("hqm,mhd->qhd", weight, v).reshape(len(query), -1)
 
     def feed(self, name: str, x: np.ndarray) -> np.ndarray:
@@ -210,7 +221,9 @@ def exponential(x: np.ndarray) -> np.ndarray:
 
 def silu(x: np.ndarray) -> np.ndarray:
     """x times its logistic function."""
-    return x / (1.0 + exponential(-x))
+    e = exponential(-x)
+    e += 1.0
+    return np.divide(x, e, out=e)
 
 
 class _Net:
@@ -260,7 +273,12 @@ class _NumpyMappo(_Net):
 
 @dataclass
 class _Stream:
-    """Where a decision of `mat` is: encoder's tokens, the last action shown, keys and values so far per block."""
+    """Where a decision of `mat` is.
+
+    tokens  (n, E) of the encoder
+    last    the last action shown
+    own, cross  per block (n, 2 E), keys and values of the agents that have decided, by their number
+    """
 
     tokens: np.ndarray
     last: np.ndarray
@@ -271,28 +289,33 @@ class _Stream:
 class _NumpyMat(_Net):
     def start(self, observation: np.ndarray) -> _Stream:
         tokens = self.layers.encoder("encoder", self.team, observation, self.blocks)
-        none = [np.zeros((0, 2 * tokens.shape[1]), np.float32)] * self.blocks
-        return _Stream(tokens, self.layers.raw["begin"][0], list(none), list(none))
+        own, cross = ([np.zeros((len(tokens), 2 * tokens.shape[1]), np.float32) for _ in range(self.blocks)]
+                      for _ in range(2))
+        return _Stream(tokens, self.layers.raw["begin"][0], own, cross)
 
     def params(self, state: _Stream, i: int, kind: int, context: np.ndarray | None) -> np.ndarray:
         layers, asked, x = self.layers, state.tokens[i], state.last
         if context is not None and f"told.{kind}.weight" in layers.raw:
             asked = asked + layers.linear(f"told.{kind}", context[:layers.raw[f"told.{kind}.weight"].shape[1]])
         for b in range(self.blocks):
-            x = self._step(state, b, x, asked)
+            x = self._step(state, b, i, x, asked)
         return layers.output(f"outs.{kind}", x)
 
-    def _step(self, state: _Stream, b: int, x: np.ndarray, asked: np.ndarray) -> np.ndarray:
+    def _step(self, state: _Stream, b: int, i: int, x: np.ndarray, asked: np.ndarray) -> np.ndarray:
         layers, name, e = self.layers, f"blocks.{b}", len(x)
         qkv = layers.linear(f"{name}.own.qkv", x)
-        state.own[b] = kv = np.vstack([state.own[b], qkv[None, e:]])
+        state.own[b][i] = qkv[e:]
+        kv = state.own[b][:i + 1]
         read = layers.attend(qkv[None, :e], kv[:, :e], kv[:, e:])[0]
         mine = layers.norm(f"{name}.own.norm", x + layers.linear(f"{name}.own.out", read))
-        state.cross[b] = kv = np.vstack([state.cross[b], layers.linear(f"{name}.key_value", mine)[None]])
+        state.cross[b][i] = layers.linear(f"{name}.key_value", mine)
+        kv = state.cross[b][:i + 1]
         read = layers.attend(layers.linear(f"{name}.query", asked)[None], kv[:, :e], kv[:, e:])[0]
         return layers.feed(f"{name}.feed", layers.norm(f"{name}.norm", asked + layers.linear(f"{name}.out", read)))
 
     def show(self, state: _Stream, i: int, kind: int, unit: np.ndarray) -> None:
+        if i + 1 == len(state.tokens):
+            return  # nobody is left to see it
         shown = self.layers.linear(f"shown.{kind}", unit) + self.layers.raw["who"][i]
         state.last = self.layers.norm("token_norm", silu(shown))
 

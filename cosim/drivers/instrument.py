@@ -12,7 +12,7 @@ from time import perf_counter, sleep
 from typing import Any, Protocol
 
 from cosim.clock import Clock
-from cosim.drivers.plan import Plan, Sides
+from cosim.drivers.plan import MemberInterface, Plan
 from cosim.drivers.resolve import Resolved
 from cosim.errors import CosimError, DiskError, ModelError
 from cosim.hooks import Closing
@@ -76,7 +76,7 @@ class Control:
 
 
 @dataclass
-class Tap:
+class MemberProbe:
     """One member under watch; a foreign one, not built on cosim.adapter, has its numbers checked here.
 
     `request` is what to read after each step, as mosaik's get_data takes it; `wall_s` counts the seconds spent in the
@@ -164,7 +164,7 @@ class Tap:
 class World(Protocol):
     """A scenario under a driver: start(), run(), the members' last outputs and notes, then close()."""
 
-    taps: dict[str, Tap]
+    probes: dict[str, MemberProbe]
     plan: Plan
 
     def start(self) -> None:
@@ -183,31 +183,31 @@ class World(Protocol):
         """End all members."""
 
 
-def make_taps(resolved: Resolved, sides: Mapping[str, Sides], plan: Plan, control: Control) -> dict[str, Tap]:
-    """One tap per member: its recorded ports, or, for somebody else's simulator, what its links
-    carry."""
+def make_probes(resolved: Resolved, interfaces: Mapping[str, MemberInterface], plan: Plan, control: Control
+                ) -> dict[str, MemberProbe]:
+    """One probe per member: its recorded ports, or, for a simulator not built on cosim.adapter, its linked ports."""
     linked: dict[str, dict[tuple[str, str], None]] = {}
     for c in plan.connections:
         linked.setdefault(c.source[0], {})[c.source[1], c.source[2]] = None
-    taps = {}
+    probes = {}
     for member, spec in resolved.scenario.members.items():
-        side = sides[member]
-        tap = Tap(member, spec.simulator, control, foreign=side.foreign)
+        interface = interfaces[member]
+        probe = MemberProbe(member, spec.simulator, control, foreign=interface.foreign)
         # about half an hour's lag at most: on the bus a member may be one step behind when the clock says flush
-        tap.chunk = max(1, min(30, control.flush_steps // (2 * resolved.clock.steps(spec.step_s))))
+        probe.chunk = max(1, min(30, control.flush_steps // (2 * resolved.clock.steps(spec.step_s))))
         carried = linked.get(member, {})
-        for model, eids in side.models.items():
-            outs = [p for ps in side.ports[model].values() for p in ps if p.flow == "out"]
-            if side.foreign:  # META only: what is linked is what comes out
+        for model, eids in interface.models.items():
+            outs = [p for ps in interface.ports[model].values() for p in ps if p.flow == "out"]
+            if interface.foreign:  # META only: what is linked is what comes out
                 names = {port for eid, port in carried if eid in eids}
                 linked_eids = {eid for eid, _ in carried}
                 eids = [e for e in eids if e in linked_eids]
                 outs = [Port(n, "out", n) for n in sorted(names)]
-            _watch(tap, model, eids, outs)
-            tap.layout.append((model, eids, outs, side.labels))
-        tap.fixed = side.tables
-        taps[member] = tap
-    return taps
+            _watch(probe, model, eids, outs)
+            probe.layout.append((model, eids, outs, interface.labels))
+        probe.fixed = interface.tables
+        probes[member] = probe
+    return probes
 
 
 def initial_values(plan: Plan) -> dict[str, list[Any]]:
@@ -224,10 +224,10 @@ def initial_values(plan: Plan) -> dict[str, list[Any]]:
     return columns
 
 
-def _watch(tap: Tap, model: str, eids: list[str], outs: list[Port]) -> None:
+def _watch(probe: MemberProbe, model: str, eids: list[str], outs: list[Port]) -> None:
     if eids and any(p.kind == "level" and p.record for p in outs):
-        tap.levels.append(model)
+        probe.levels.append(model)
     for eid in eids:
         if outs:
-            tap.request[eid] = [p.name for p in outs]
-        tap.tables += [(eid, p.name, p.table) for p in outs if p.table]
+            probe.request[eid] = [p.name for p in outs]
+        probe.tables += [(eid, p.name, p.table) for p in outs if p.table]

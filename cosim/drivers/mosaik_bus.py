@@ -1,6 +1,6 @@
 """The mosaik driver: a scenario on the mosaik bus, with members in this process or elsewhere.
 
-mosaik's own proxies are watched from inside (`_watch`): the same tap as in the native driver counts time, records
+mosaik's own proxies are watched from inside (`_watch`): the same probe as in the native driver counts time, records
 and names failures, for remote members too. mosaik itself would end a run quietly when a remote member raises.
 """
 
@@ -25,16 +25,16 @@ from mosaik.starters import PythonStarter, Starter
 from mosaik_api_v3.connection import Channel, RemoteException
 from mosaik_api_v3.types import Meta
 
-from cosim.drivers.instrument import Control, Stopped, Tap, make_taps
+from cosim.drivers.instrument import Control, MemberProbe, Stopped, make_probes
 from cosim.drivers.native import collect, creation
-from cosim.drivers.plan import Plan, Sides, make_plan, sides_from_describe, sides_from_meta
+from cosim.drivers.plan import MemberInterface, Plan, interface_from_describe, interface_from_meta, make_plan
 from cosim.drivers.remote import GuardedChannel, address_of, child_options, is_same_user, prove, secret_of
 from cosim.drivers.resolve import Resolved, command_of
 from cosim.errors import CosimError, ModelError, ScenarioError
 from cosim.hooks import Closing, HasClosing, HasNotes, Simulator
 
 _LOOK_S = 0.5
-"""How often the process of a member that does not answer is looked at."""
+"""Interval in s at which the process of a member is polled while its reply is awaited."""
 
 
 class MosaikWorld:
@@ -43,7 +43,7 @@ class MosaikWorld:
     def __init__(self, resolved: Resolved, control: Control) -> None:
         self.resolved, self.control = resolved, control
         members = resolved.scenario.members
-        self.taps: dict[str, Tap] = {name: Tap(name, m.simulator, control) for name, m in members.items()}
+        self.probes = {name: MemberProbe(name, m.simulator, control) for name, m in members.items()}
         self.simulators: dict[str, Simulator] = {}
         self.plan = Plan([], [])
         self._watches: dict[str, _Watch] = {}
@@ -57,15 +57,15 @@ class MosaikWorld:
 
     def start(self) -> None:
         """Start all members, wire them, declare the trace."""
-        sides, entities = {}, {}
+        interfaces, entities = {}, {}
         for name in self.resolved.scenario.members:
-            sides[name], entities[name] = self._start_member(name)
-        self.plan = plan = make_plan(self.resolved, sides)
-        taps = make_taps(self.resolved, sides, plan, self.control)
-        for name, tap in taps.items():
-            tap.wall_s = tap.start_s = self.taps[name].wall_s
-            self._watches[name].tap = tap
-        self.taps = taps
+            interfaces[name], entities[name] = self._start_member(name)
+        self.plan = plan = make_plan(self.resolved, interfaces)
+        probes = make_probes(self.resolved, interfaces, plan, self.control)
+        for name, probe in probes.items():
+            probe.wall_s = probe.start_s = self.probes[name].wall_s
+            self._watches[name].probe = probe
+        self.probes = probes
         self._connect(plan, entities)
 
     def run(self, until: int) -> None:
@@ -80,7 +80,7 @@ class MosaikWorld:
                 raise ModelError(f"mosaik ended the run: {err}") from err
         late = [n for n, w in self._watches.items() if w.following < until]
         if late:
-            raise ModelError(f"member '{late[0]}' stopped {self.taps[late[0]].at(self._watches[late[0]].following)}, "
+            raise ModelError(f"member '{late[0]}' stopped {self.probes[late[0]].at(self._watches[late[0]].following)}, "
                              f"before the end of the run")
 
     def closing(self, member: str) -> Closing:
@@ -114,8 +114,8 @@ class MosaikWorld:
             for watch in self._watches.values():
                 watch.end_process()
 
-    def _start_member(self, name: str) -> tuple[Sides, dict[str, Any]]:
-        tap, watch = self.taps[name], _Watch(self.taps[name], self.resolved.scenario.members[name].timeout_s)
+    def _start_member(self, name: str) -> tuple[MemberInterface, dict[str, Any]]:
+        probe, watch = self.probes[name], _Watch(self.probes[name], self.resolved.scenario.members[name].timeout_s)
         self._watches[name] = watch
         try:
             starter = _WatchedStarter(self._starter(name), watch)
@@ -133,15 +133,16 @@ class MosaikWorld:
                 raise ScenarioError("it is built on cosim.adapter and was not told its step and seed; set adapter=True "
                                     f"(--set {name}.adapter=true), and shared=[...] for the tables it takes")
         except CosimError as err:
-            raise err if watch.failed else tap.failure(err, "on start") from err
+            raise err if watch.failed else probe.failure(err, "on start") from err
         except (Exception, SystemExit) as err:
-            raise tap.failure(err, "on start", " ".join(str(a) for a in err.args) or type(err).__name__) from err
+            raise probe.failure(err, "on start", " ".join(str(a) for a in err.args) or type(err).__name__) from err
         if watch.local is not None:
             self.simulators[name] = watch.local
         models: dict[str, list[str]] = {}
         collect(models, [_plain(e) for e in created])
-        sides = sides_from_meta(models, _meta(factory)) if described is None else sides_from_describe(models, described)
-        return sides, {e.eid: e for e in _flat(created)}
+        interface = (interface_from_meta(models, _meta(factory)) if described is None else
+                     interface_from_describe(models, described))
+        return interface, {e.eid: e for e in _flat(created)}
 
     def _starter(self, name: str) -> Starter:
         remote = command_of(self.resolved.scenario.members[name].simulator)
@@ -166,10 +167,10 @@ class MosaikWorld:
 
 
 class _Watch:
-    """State of one member's proxy; the tap is exchanged once the wiring is known."""
+    """State of one member's proxy; the probe is exchanged once the wiring is known."""
 
-    def __init__(self, tap: Tap, timeout_s: float) -> None:
-        self.tap, self.timeout_s = tap, timeout_s
+    def __init__(self, probe: MemberProbe, timeout_s: float) -> None:
+        self.probe, self.timeout_s = probe, timeout_s
         self.local: Simulator | None = None
         self.process: subprocess.Popen[str] | None = None
         self.channel: GuardedChannel | None = None
@@ -203,16 +204,17 @@ class _Watch:
     def failure(self, err: BaseException, doing: str) -> CosimError:
         """`err` of this member as one line, and what it means for the member."""
         self.failed = True
-        tap = self.tap
+        probe = self.probe
         if isinstance(err, RemoteException):
-            return tap.failure(ModelError(), doing, f"{err.remote_type}: {err.remote_msg}")
+            return probe.failure(ModelError(), doing, f"{err.remote_type}: {err.remote_msg}")
         self.gone = isinstance(err, (asyncio.TimeoutError, ConnectionError, MosaikClosed))
         if isinstance(err, asyncio.TimeoutError):
-            return tap.failure(ModelError(), doing, f"no answer within {self.timeout_s:g} s (timeout_s of the member)")
+            return probe.failure(ModelError(), doing,
+                                 f"no answer within {self.timeout_s:g} s (timeout_s of the member)")
         if self.gone:
             reason = self.channel.reason if self.channel else ""
-            return tap.failure(ModelError(), doing, reason or "its process ended or closed the connection")
-        return err if isinstance(err, (ScenarioError, Stopped)) else tap.failure(err, doing)
+            return probe.failure(ModelError(), doing, reason or "its process ended or closed the connection")
+        return err if isinstance(err, (ScenarioError, Stopped)) else probe.failure(err, doing)
 
 
 class _Starter(Starter):
@@ -227,7 +229,7 @@ class _Starter(Starter):
 
 
 class _CommandStarter(_Starter):
-    """Starts a command as mosaik's CmdStarter does, but notices at once when it ends before it connects, and keeps the
+    """Starts a command as mosaik's CmdStarter does, but detects at once when it ends before it connects, and keeps the
     terminal's Ctrl-C from it: the run ends between two steps, and then stops its members."""
 
     def __init__(self, command: str, watch: _Watch) -> None:
@@ -307,7 +309,7 @@ class _WatchedStarter(_Starter):
 
 
 def _watch(proxy: BaseProxy, watch: _Watch) -> None:
-    """Put our own `send` before the proxy's: step is followed by one get_data of everything that is wanted, which is
+    """Put our own `send` before the proxy's: step is followed by one get_data of everything that is needed, which is
     recorded and then answers mosaik's own, smaller request."""
     inner, inner_stop = proxy.send, proxy.stop
 
@@ -318,13 +320,13 @@ def _watch(proxy: BaseProxy, watch: _Watch) -> None:
                 return await inner(request)
             return await watch.answer(inner(request))
         finally:
-            watch.tap.wall_s += perf_counter() - begin
+            watch.probe.wall_s += perf_counter() - begin
 
     async def send(request: Any) -> Any:
         name, arguments, _ = request
         if name == "get_data":
             return {eid: {a: watch.data[eid][a] for a in attrs} for eid, attrs in arguments[0].items()}
-        tap = watch.tap
+        probe = watch.probe
         if name != "step":
             try:
                 return await ask(request)
@@ -332,12 +334,12 @@ def _watch(proxy: BaseProxy, watch: _Watch) -> None:
                 raise watch.failure(err, "on start" if name in ("init", "create") else f"in {name}()") from err
         time = arguments[0]
         try:
-            tap.control.tick(time)
-            watch.following = tap.check_step(time, await ask(request))
-            watch.data = tap.read(await ask(("get_data", (tap.request,), {})) if tap.request else {})
+            probe.control.tick(time)
+            watch.following = probe.check_step(time, await ask(request))
+            watch.data = probe.read(await ask(("get_data", (probe.request,), {})) if probe.request else {})
         except (Exception, SystemExit) as err:
-            raise watch.failure(err, tap.at(time)) from err
-        tap.record(time, watch.data)
+            raise watch.failure(err, probe.at(time)) from err
+        probe.record(time, watch.data)
         return watch.following
 
     async def stop() -> None:

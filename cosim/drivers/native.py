@@ -14,8 +14,15 @@ from typing import Any, TypeVar
 import numpy as np
 
 from cosim.adapter import Adapter
-from cosim.drivers.instrument import Control, Tap, make_taps
-from cosim.drivers.plan import Connection, Plan, Sides, make_plan, sides_from_describe, sides_from_meta
+from cosim.drivers.instrument import Control, MemberProbe, make_probes
+from cosim.drivers.plan import (
+    Connection,
+    MemberInterface,
+    Plan,
+    interface_from_describe,
+    interface_from_meta,
+    make_plan,
+)
 from cosim.drivers.resolve import Resolved
 from cosim.errors import ScenarioError
 from cosim.hooks import Closing, HasClosing, HasNotes, Simulator
@@ -24,7 +31,7 @@ T = TypeVar("T")
 
 
 def start_member(resolved: Resolved, name: str, simulator: Simulator,
-                 carry: Mapping[str, np.ndarray] | None = None) -> Sides:
+                 carry: Mapping[str, np.ndarray] | None = None) -> MemberInterface:
     """init and create one simulator of this process, as mosaik does, and return its models.
 
     carry: what it goes on from (`cosim.adapter.Adapter.carry`); None: from the start.
@@ -35,11 +42,11 @@ def start_member(resolved: Resolved, name: str, simulator: Simulator,
         count, arguments = creation(resolved, name, spec)
         collect(models, simulator.create(count, model, **arguments))
     if not isinstance(simulator, Adapter):
-        return sides_from_meta(models, simulator.meta)
+        return interface_from_meta(models, simulator.meta)
     if carry:
         simulator.setup_done()
         simulator.resume(carry)
-    return sides_from_describe(models, simulator.describe())
+    return interface_from_describe(models, simulator.describe())
 
 
 def creation(resolved: Resolved, member: str, spec: Any) -> tuple[int, dict[str, Any]]:
@@ -58,7 +65,7 @@ def collect(models: dict[str, list[str]], entities: Sequence[Mapping[str, Any]])
 
 
 class NativeWorld:
-    """One scenario in one process. start(), run() or run_to() (in as many parts as wanted), then close().
+    """One scenario in one process. start(), run() or run_to() (in any number of parts), then close().
 
     carry: member -> what it goes on from, as `carry()` of an earlier world gave it (members built on cosim.adapter).
     linked_only: fetch no output that no link carries, and let members spare themselves such (`Adapter.spare`); for
@@ -76,7 +83,7 @@ class NativeWorld:
         self._carry, self._linked_only, self._elsewhere = dict(carry or {}), linked_only, frozenset(elsewhere)
         self.simulators: dict[str, Simulator] = {}
         self.plan = Plan([], [])
-        self.taps: dict[str, Tap] = {}
+        self.probes: dict[str, MemberProbe] = {}
         self._inputs: dict[str, Inputs] = {}
         self._next: dict[str, int] = {}
         self._direct: dict[str, list[_Wire]] = {}
@@ -87,20 +94,20 @@ class NativeWorld:
 
     def start(self) -> None:
         """Start all members, wire them, declare the trace."""
-        sides = {}
+        interfaces = {}
         for name, cls in self.resolved.classes.items():
             begin = perf_counter()
-            self.taps[name] = tap = Tap(name, self.resolved.scenario.members[name].simulator, self.control)
-            self.simulators[name] = simulator = call(tap, "on start", cls)
-            sides[name] = call(tap, "on start", start_member, self.resolved, name, simulator,
-                               self._carry.get(name))
-            tap.wall_s += perf_counter() - begin
-        self.plan = plan = make_plan(self.resolved, sides)
-        started = self.taps
-        self.taps = make_taps(self.resolved, sides, plan, self.control)
-        for name, tap in self.taps.items():
-            tap.wall_s = tap.start_s = started[name].wall_s
-            call(tap, "on start", self.simulators[name].setup_done)
+            self.probes[name] = probe = MemberProbe(name, self.resolved.scenario.members[name].simulator, self.control)
+            self.simulators[name] = simulator = call(probe, "on start", cls)
+            interfaces[name] = call(probe, "on start", start_member, self.resolved, name, simulator,
+                                    self._carry.get(name))
+            probe.wall_s += perf_counter() - begin
+        self.plan = plan = make_plan(self.resolved, interfaces)
+        started = self.probes
+        self.probes = make_probes(self.resolved, interfaces, plan, self.control)
+        for name, probe in self.probes.items():
+            probe.wall_s = probe.start_s = started[name].wall_s
+            call(probe, "on start", self.simulators[name].setup_done)
         self._order = plan.order
         self._next = {name: 0 for name in plan.order if name not in self._elsewhere}
         self._inputs = {name: {} for name in plan.order}
@@ -134,7 +141,7 @@ class NativeWorld:
     def run_to(self, member: str, until: int) -> int | None:
         """Advance to the next moment before bus step `until` at which `member` is about to step; None: there is none.
 
-        At the returned step everything that `member` hears in it has come (`pending`), and nothing that waits for
+        At the returned step all inputs of `member` have arrived (`pending`), and nothing that waits for
         `member` has been stepped. The next call goes on with `member`'s step. Mixes with `run`.
         """
         following = self._next
@@ -155,40 +162,40 @@ class NativeWorld:
 
     def carry(self) -> dict[str, dict[str, np.ndarray]]:
         """What outlives this world, by member, once all have been run to the same time; for `carry` of the next."""
-        kept = {name: call(self.taps[name], "in carry()", ours.carry) for name, ours in self._ours()}
+        kept = {name: call(self.probes[name], "in carry()", ours.carry) for name, ours in self._ours()}
         return {name: arrays for name, arrays in kept.items() if arrays}
 
     def closing(self, member: str) -> Closing:
         """As `cosim.drivers.instrument.World`."""
         simulator = self.simulators.get(member)
-        return call(self.taps[member], "in closing()", simulator.closing) if isinstance(simulator, HasClosing) else {}
+        return call(self.probes[member], "in closing()", simulator.closing) if isinstance(simulator, HasClosing) else {}
 
     def notes(self, member: str) -> list[str]:
         """As `cosim.drivers.instrument.World`."""
         simulator = self.simulators.get(member)
-        return call(self.taps[member], "in notes()", simulator.notes) if isinstance(simulator, HasNotes) else []
+        return call(self.probes[member], "in notes()", simulator.notes) if isinstance(simulator, HasNotes) else []
 
     def close(self) -> None:
         """finalize() every simulator that was started."""
         for name, simulator in self.simulators.items():
-            call(self.taps[name], "in finalize()", simulator.finalize)
+            call(self.probes[name], "in finalize()", simulator.finalize)
 
     def _ours(self) -> list[tuple[str, Adapter]]:
         return [(name, simulator) for name, simulator in self.simulators.items() if isinstance(simulator, Adapter)]
 
     def _step(self, name: str, time: int) -> int:
-        tap, simulator = self.taps[name], self.simulators[name]
+        probe, simulator = self.probes[name], self.simulators[name]
         self._deliver(name, time)
         begin = perf_counter()
         try:
-            following = tap.check_step(time, simulator.step(time, self._inputs[name], self.resolved.until))
-            data = simulator.get_data(tap.request) if tap.request else {}
-            if tap.foreign:  # ours have checked what they give
-                data = tap.read(data)
+            following = probe.check_step(time, simulator.step(time, self._inputs[name], self.resolved.until))
+            data = simulator.get_data(probe.request) if probe.request else {}
+            if probe.foreign:  # ours have checked what they give
+                data = probe.read(data)
         except (Exception, SystemExit) as err:
-            raise tap.failure(err, tap.at(time)) from err
-        tap.wall_s += perf_counter() - begin
-        tap.record(time, data)
+            raise probe.failure(err, probe.at(time)) from err
+        probe.wall_s += perf_counter() - begin
+        probe.record(time, data)
         wires = self._direct.get(name, ())
         put(wires, [data[wire[0]][wire[1]] for wire in wires])
         for target, shift, wires in self._shifted.get(name, ()):
@@ -208,8 +215,8 @@ class NativeWorld:
         linked: dict[tuple[str, str], dict[str, None]] = {}
         for c in self.plan.connections:
             linked.setdefault((c.source[0], c.source[1]), {})[c.source[2]] = None
-        for name, tap in self.taps.items():
-            tap.request = {eid: list(linked[name, eid]) for eid in tap.request if (name, eid) in linked}
+        for name, probe in self.probes.items():
+            probe.request = {eid: list(linked[name, eid]) for eid in probe.request if (name, eid) in linked}
         for _, ours in self._ours():
             ours.spare = True
 
@@ -236,11 +243,11 @@ def put(wires: Sequence[_Wire], values: Sequence[Any]) -> None:
             inputs.setdefault(eid, {}).setdefault(port, {})[source] = given
 
 
-def call(tap: Tap, doing: str, function: Callable[..., T], *arguments: Any) -> T:
+def call(probe: MemberProbe, doing: str, function: Callable[..., T], *arguments: Any) -> T:
     """Call a simulator's method; whatever it raises comes out as one line that names the member."""
     try:
         return function(*arguments)
     except ScenarioError:
         raise
     except (Exception, SystemExit) as err:
-        raise tap.failure(err, doing) from err
+        raise probe.failure(err, doing) from err

@@ -18,7 +18,7 @@ from cosim.units import scale, unit_of
 
 
 @dataclass
-class Sides:
+class MemberInterface:
     """What a started member offers: its entities, the ports of its models, and tables of what stays as it is.
 
     models   model -> entities
@@ -69,34 +69,34 @@ class Plan:
     order: list[str]
 
 
-def sides_from_describe(models: dict[str, list[str]], described: Mapping[str, Any]) -> Sides:
-    """Sides of a simulator built on cosim.adapter, from its `describe()`."""
+def interface_from_describe(models: dict[str, list[str]], described: Mapping[str, Any]) -> MemberInterface:
+    """Interface of a simulator built on cosim.adapter, from its `describe()`."""
     ports: dict[str, dict[str, list[Port]]] = {}
     for model, entries in described["ports"].items():
         table = ports.setdefault(model, {})
         for entry in entries:
             port = Port.from_json(entry)
             table.setdefault(port.name, []).append(port)
-    return Sides(models, ports, dict(described["labels"]), dict(described["initial"]),
-                 tables=dict(described.get("tables", {})))
+    return MemberInterface(models, ports, dict(described["labels"]), dict(described["initial"]),
+                           tables=dict(described.get("tables", {})))
 
 
-def sides_from_meta(models: dict[str, list[str]], meta: Mapping[str, Any]) -> Sides:
-    """Sides of any other mosaik simulator: META does not list which attributes are inputs, so each may be both."""
+def interface_from_meta(models: dict[str, list[str]], meta: Mapping[str, Any]) -> MemberInterface:
+    """Interface of any other mosaik simulator: META does not list which attributes are inputs, so each may be both."""
     ports: dict[str, dict[str, list[Port]]] = {}
     for model in models:
         attrs: list[str] = meta["models"].get(model, {}).get("attrs", [])
         ports[model] = {a: [Port(a, "both", a, reduce="sum", default=0.0)] for a in attrs}
-    return Sides(models, ports, foreign=True)
+    return MemberInterface(models, ports, foreign=True)
 
 
-def make_plan(resolved: Resolved, sides: Mapping[str, Sides]) -> Plan:
+def make_plan(resolved: Resolved, interfaces: Mapping[str, MemberInterface]) -> Plan:
     """Expand all links and sort the members. Raises ScenarioError for a wiring that cannot work."""
     _check_names(resolved)
     connections: list[Connection] = []
     for link in resolved.scenario.links:
-        connections += _expand(resolved, link, sides)
-    _check_inputs(resolved, sides, connections)
+        connections += _expand(resolved, link, interfaces)
+    _check_inputs(resolved, interfaces, connections)
     return Plan(connections, _order(resolved, connections))
 
 
@@ -113,23 +113,23 @@ def _check_names(resolved: Resolved) -> None:
                 raise ScenarioError(f"--map {member}.{ours}: {unknown('port or entity', ours, linked)}")
 
 
-def _expand(resolved: Resolved, link: Link, sides: Mapping[str, Sides]) -> list[Connection]:
+def _expand(resolved: Resolved, link: Link, interfaces: Mapping[str, MemberInterface]) -> list[Connection]:
     (src, src_ours), (dst, dst_ours) = link.source.split(".", 1), link.target.split(".", 1)
     src_port, src_factor = _theirs(resolved, src, src_ours)
     dst_port, dst_factor = _theirs(resolved, dst, dst_ours)
-    if link.or_port is not None and sides[dst].find(dst_port, "in") is None:
+    if link.or_port is not None and interfaces[dst].find(dst_port, "in") is None:
         dst_ours = link.or_port
         dst_port, dst_factor = _theirs(resolved, dst, dst_ours)
-    if link.optional and sides[src].find(src_port, "out") is None:
+    if link.optional and interfaces[src].find(src_port, "out") is None:
         return []
-    src_model, out = _find(sides, src, src_port, "out")
-    dst_model, into = _find(sides, dst, dst_port, "in")
+    src_model, out = _find(interfaces, src, src_port, "out")
+    dst_model, into = _find(interfaces, dst, dst_port, "in")
     shift_s = resolved.scenario.members[src].step_s if link.shift_s == "step" else link.shift_s
     shift = resolved.clock.steps(shift_s, f"shift_s of link {link.source} -> {link.target}")
     _check_steps(resolved, link, out, src, dst)
-    _check_labels(resolved, link, (out, sides[src].labels), (into, sides[dst].labels))
+    _check_labels(resolved, link, (out, interfaces[src].labels), (into, interfaces[dst].labels))
     if is_marginal(src_port) and not is_marginal(dst_ours) and unit_of(dst_ours).dimension == "carbon intensity":
-        fits = [p.name for ports in sides[dst].ports[dst_model].values() for p in ports
+        fits = [p.name for ports in interfaces[dst].ports[dst_model].values() for p in ports
                 if p.flow != "out" and is_marginal(p.name)]
         hint = f"link it to {listed(fits)}" if fits else f"leave the link out: {dst} takes no marginal intensity"
         raise ScenarioError(f"link {link.source} -> {link.target}: {src_port} is a marginal intensity, {dst_ours} an "
@@ -139,10 +139,10 @@ def _expand(resolved: Resolved, link: Link, sides: Mapping[str, Sides]) -> list[
         scale(src_ours if src_factor else src_port, dst_ours if dst_factor else dst_port)
         * (dst_factor or 1.0) / (src_factor or 1.0))
     transform = _transform(link, out, factor)
-    pairs = _pairs(resolved, link, sides[src].models[src_model], sides[dst].models[dst_model])
+    pairs = _pairs(resolved, link, interfaces[src].models[src_model], interfaces[dst].models[dst_model])
     return [
         Connection((src, a, out.name), (dst, b, into.name), shift,
-                   _initial(link, sides[src], a, out.name) if shift else None, transform, factor)
+                   _initial(link, interfaces[src], a, out.name) if shift else None, transform, factor)
         for a, b in pairs
     ]
 
@@ -162,7 +162,7 @@ def _theirs(resolved: Resolved, member: str, ours: str) -> tuple[str, float | No
 
 
 def entity_name(names: Mapping[str, str], ours: str) -> str:
-    """What a simulator calls our entity, by the first pattern 'bus*' -> 'Bus-*' that fits; ours if none does."""
+    """A simulator's name of an entity, by the first pattern 'bus*' -> 'Bus-*' that fits; unchanged if none does."""
     for pattern, theirs in names.items():
         head, star, tail = pattern.partition("*")
         if star and ours.startswith(head) and ours.endswith(tail) and len(ours) > len(head) + len(tail):
@@ -172,10 +172,10 @@ def entity_name(names: Mapping[str, str], ours: str) -> str:
     return ours
 
 
-def _find(sides: Mapping[str, Sides], member: str, port: str, flow: str) -> tuple[str, Port]:
-    found = sides[member].find(port, flow)
+def _find(interfaces: Mapping[str, MemberInterface], member: str, port: str, flow: str) -> tuple[str, Port]:
+    found = interfaces[member].find(port, flow)
     if found is None:
-        names = [n for model in sides[member].models for n, ps in sides[member].ports[model].items()
+        names = [n for model in interfaces[member].models for n, ps in interfaces[member].ports[model].items()
                  if any(p.flow in (flow, "both") for p in ps)]
         raise ScenarioError(unknown(f"{flow} port of member '{member}'", port, names))
     return found
@@ -197,8 +197,8 @@ def _check_steps(resolved: Resolved, link: Link, out: Port, src: str, dst: str) 
 
 def _check_labels(resolved: Resolved, link: Link, out: tuple[Port, dict[str, list[str]]],
                   into: tuple[Port, dict[str, list[str]]]) -> None:
-    """ScenarioError where the numbers of a vector are of other things (job classes, leads) to who sends them than to
-    who takes them. A single number, and who does not say what its numbers are, fit anything."""
+    """ScenarioError where the labels of a vector (job classes, leads) differ between output and input. A single number,
+    and a port without labels, fit anything."""
     theirs, mine = (labels.get(port.dims[0]) if port.dims else None for port, labels in (out, into))
     if out[0].dims != into[0].dims or theirs is None or mine is None or theirs == mine:
         return
@@ -251,7 +251,7 @@ def _pairs(resolved: Resolved, link: Link, sources: list[str], targets: list[str
 
 
 def _by_name_or_all(resolved: Resolved, link: Link, sources: list[str], targets: list[str]) -> list[tuple[str, str]]:
-    """Pairs where one side has a single entity: namesakes, as the scenario calls them; where there are none, everybody.
+    """Pairs where one end has a single entity: namesakes, as the scenario calls them; where there are none, all.
 
     ScenarioError for a source that a link by name leaves out, and where names differ by their number only ('bus9' and
     bus0 .. bus5) or in how they are written ('Bus_5' and bus5): one of a row whose counterpart is missing is not meant
@@ -302,7 +302,7 @@ def _template_pairs(resolved: Resolved, text: str, where: str) -> list[tuple[str
         raise ScenarioError(f"{where}: pairs '{text}' does not fit the rows of '{table_name}': {err}") from None
 
 
-def _initial(link: Link, side: Sides, eid: str, port: str) -> Any:
+def _initial(link: Link, interface: MemberInterface, eid: str, port: str) -> Any:
     if isinstance(link.initial, dict):
         if eid not in link.initial:
             raise ScenarioError(f"link {link.source} -> {link.target}: initial has no value for {eid}; it has "
@@ -310,19 +310,19 @@ def _initial(link: Link, side: Sides, eid: str, port: str) -> Any:
         return link.initial[eid]
     if link.initial is not None:
         return link.initial
-    if port in side.initial.get(eid, {}):
-        return side.initial[eid][port]
+    if port in interface.initial.get(eid, {}):
+        return interface.initial[eid][port]
     raise ScenarioError(f"link {link.source} -> {link.target} is shifted in time and {link.source.split('.')[0]} gives "
                         "no first value; add initial=... to the link")
 
 
-def _check_inputs(resolved: Resolved, sides: Mapping[str, Sides], connections: list[Connection]) -> None:
+def _check_inputs(resolved: Resolved, interfaces: Mapping[str, MemberInterface], connections: list[Connection]) -> None:
     sources: dict[tuple[str, str, str], list[str]] = {}
     for c in connections:
         sources.setdefault(c.target, []).append(".".join(c.source))
-    for member, side in sides.items():
-        for model, eids in side.models.items():
-            ports = [p for ps in side.ports[model].values() for p in ps if p.flow == "in"]
+    for member, interface in interfaces.items():
+        for model, eids in interface.models.items():
+            ports = [p for ps in interface.ports[model].values() for p in ps if p.flow == "in"]
             for port in ports:
                 for eid in eids:
                     given = sources.get((member, eid, port.name), [])

@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import numpy as np
 from pydantic import Field
 
-from cosim.adapter import Continuing, CreateResult, Meta, Values
+from cosim.adapter import CreateResult, ExogenousAdapter, Meta, Values
 from cosim.errors import ModelError, ScenarioError, listed, unknown
 from cosim.params import params
 from cosim.plausible import impossible
@@ -26,7 +26,7 @@ from cosim.replay.recording import (
 )
 from cosim.replay.recording import notes as recording_notes
 from cosim.scenario import Scenario
-from cosim.tables.table import DataTable, Reading, split_name
+from cosim.tables.table import DataTable, TableOptions, split_name
 from cosim.trace import Trace
 from cosim.trace.series import played_from_s, rows_at, scenario_of
 from cosim.units import MIN_S, Seconds, format_time
@@ -46,7 +46,7 @@ class PlayerParams:
     scenario_warmup_s: Annotated[Seconds, Field(ge=0, description="of the run, which fills it in")] = 0.0
 
 
-class Playing(Continuing, ABC):
+class PlaybackSimulator(ExogenousAdapter, ABC):
     """What plays levels, from wherever they are read: each holds from its sample to the next. Inputs of the member that
     is played are gone. In the worlds of a learner it goes on day after day."""
 
@@ -68,7 +68,7 @@ class Playing(Continuing, ABC):
         return self._labels
 
     def tables(self) -> dict[str, dict[str, list]]:
-        """What was said of the member once and for all."""
+        """Tables of the member that do not change over time."""
         return self._fixed
 
     def advance(self, time_s: float, inputs: Values) -> Values:
@@ -94,7 +94,7 @@ class Playing(Continuing, ABC):
                 for eid, k in columns}
 
 
-class Player(Playing):
+class Player(PlaybackSimulator):
     """Plays one member of a trace: its models and ports are those that were recorded.
 
     Links that are shifted in time start with what they started with then; where the recording lacks it, with the
@@ -125,7 +125,7 @@ class Player(Playing):
             refuse_others(scenario, member, given.path, trace, given.member)
 
     def init(self, sid: str, time_resolution: float = 1.0, **given: Any) -> Meta:
-        """As `Playing`."""
+        """As `PlaybackSimulator`."""
         self._times: dict[str, np.ndarray] = {}
         self._ends: dict[str, float] = {}
         self._initial: dict[tuple[str, str], list[float]] = {}
@@ -255,7 +255,7 @@ class TablePlayerParams:
     scenario_start: Annotated[str | None, Field(description="date of t = 0; the run fills it in")] = None
 
 
-class TablePlayer(Playing):
+class TablePlayer(PlaybackSimulator):
     """Plays a table's columns, each row at the time defined by `cosim.tables.axis`. A port is a column of its name; one
     of another unit of the same measure is converted."""
 
@@ -274,7 +274,7 @@ class TablePlayer(Playing):
     @classmethod
     def check_scenario(cls, member: str, given: TablePlayerParams, scenario: Scenario) -> None:
         """ScenarioError for a table without a column for an entity whose link names it. Whom else a table leaves out,
-        and whom it names beyond the scenario, `notes` say."""
+        and entities beyond the scenario's are named in `notes`."""
         refuse_lacking(scenario, member, given.path, _table(given, member).columns)
 
     def create(self, num: int, model: str, names: Sequence[str] | None = None, **model_params: Any
@@ -336,7 +336,7 @@ class TablePlayer(Playing):
 
 
 def _table(p: TablePlayerParams, member: str) -> DataTable:
-    return DataTable(p.path, Reading(f"{member}.", p.scenario_start, p.time_zone, p.overflow))
+    return DataTable(p.path, TableOptions(f"{member}.", p.scenario_start, p.time_zone, p.overflow))
 
 
 def too_short(member: str, path: str, end_s: float, until_s: float) -> ScenarioError:

@@ -1,4 +1,4 @@
-"""One trace as a report reads it: ports, what counts of them, means, and who was connected to what."""
+"""One trace as a report reads it: ports, what counts of them, means, and connections."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from cosim.trace import Trace
 from cosim.trace.series import (
-    Counted,
+    CountedSamples,
     CountedTime,
     counted,
     counted_time,
@@ -35,7 +35,7 @@ class Run:
     trace: Trace
     label: str
     colours: dict[str, str]
-    _counted: dict[str, Counted] = field(default_factory=dict)
+    _counted: dict[str, CountedSamples] = field(default_factory=dict)
 
     @cached_property
     def attrs(self) -> dict[str, Any]:
@@ -97,7 +97,7 @@ class Run:
         """Time before the counted part."""
         return float(self.scenario.get("warmup_s", 0.0))
 
-    def counts(self, path: str) -> Counted:
+    def counts(self, path: str) -> CountedSamples:
         """What counts of the samples of a model, or of a port's model."""
         model = path if path in self.models else path.rpartition("/")[0]
         if model not in self._counted:

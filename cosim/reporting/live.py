@@ -43,8 +43,8 @@ class LiveRow:
 
 
 @dataclass
-class Board:
-    """The latest outputs of every member and the lines shown of them. `hear` is called after every step."""
+class LiveBoard:
+    """The latest outputs of every member and the lines shown of them. `update` is called after every step."""
 
     tables: tuple[LiveTable, ...] = ()
     latest: dict[str, Outputs] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class Board:
     def __post_init__(self) -> None:
         self._counted = {table.member: tuple(c.port for c in table.columns if c.since_start) for table in self.tables}
 
-    def hear(self, member: str, data: Outputs) -> None:
+    def update(self, member: str, data: Outputs) -> None:
         """Keep a member's outputs; add up what its tables show since the start."""
         self.latest[member] = data
         for port in self._counted.get(member, ()):
@@ -109,7 +109,7 @@ def _total(value: Any) -> float:
 
 
 @dataclass
-class Pace:
+class RunSpeed:
     """How far a run is and how fast: bus steps and wall-clock seconds since its first step."""
 
     clock: Clock
@@ -144,7 +144,7 @@ class Pace:
 # --- pictures and lines -----------------------------------------------------------------------------------------------
 
 
-def picture(name: str, board: Board, plan: Plan | None, pace: Pace) -> Group:
+def picture(name: str, board: LiveBoard, plan: Plan | None, pace: RunSpeed) -> Group:
     """What the terminal shows."""
     head = Text.assemble((visible(name), "bold"), "  ", pace.words())
     done = _BAR * pace.time // max(pace.until, 1)
@@ -182,7 +182,7 @@ class _Figure(float):
         return super().__format__(spec) if math.isfinite(self) else "not known"
 
 
-def other_lines(board: Board) -> list[str]:
+def other_lines(board: LiveBoard) -> list[str]:
     """A line per further member: its outputs, as ranges where several entities have them."""
     out = []
     for member, ranges in board.others():
@@ -193,7 +193,7 @@ def other_lines(board: Board) -> list[str]:
     return out
 
 
-def line(name: str, board: Board, plan: Plan | None, pace: Pace) -> str:
+def line(name: str, board: LiveBoard, plan: Plan | None, pace: RunSpeed) -> str:
     """The same in one plain line."""
     said = [f"{row.name} {table.line.format(**{port: _Figure(value) for port, value in row.values.items()})}"
             for table in board.tables for row in board.rows(table, plan)] or other_lines(board)
@@ -208,8 +208,8 @@ def live_view(control: Control, name: str, until: int, console: Console | None =
     Takes the control's `on_progress` and `on_record`. `until` is in bus steps; tables: those of the scenario's report.
     """
     console = console or Console(stderr=True)
-    board, pace = Board(tables), Pace(control.clock, until)
-    control.on_record = board.hear
+    board, pace = LiveBoard(tables), RunSpeed(control.clock, until)
+    control.on_record = board.update
     if console.is_terminal:
         with Live(console=console, auto_refresh=False, transient=True) as live:
             def show() -> None:
@@ -225,7 +225,7 @@ def live_view(control: Control, name: str, until: int, console: Console | None =
     say(console, line(name, board, control.plan, pace))
 
 
-def _paced(pace: Pace, every_s: float, first_s: float, show: Callable[[], None]) -> Callable[[int], None]:
+def _paced(pace: RunSpeed, every_s: float, first_s: float, show: Callable[[], None]) -> Callable[[int], None]:
     """A progress callback that shows at most every `every_s` wall-clock seconds, from `first_s` after now on."""
     due = perf_counter() + first_s
 

@@ -28,7 +28,7 @@ _SCRIPTS = ("page.js", "plots.js", "map.js", "boot.js")
 _PANEL_PX = 190
 
 
-class Store:
+class ColumnStore:
     """Arrays of the page: each once, as float32 (times float64), one after the other."""
 
     def __init__(self) -> None:
@@ -59,7 +59,7 @@ class _Canvas:
     """What the pictures of a page share: its arrays, the data of its plots, and what an event's time is shown in."""
 
     shown_in: str
-    store: Store = field(default_factory=Store)
+    store: ColumnStore = field(default_factory=ColumnStore)
     plots: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -253,7 +253,7 @@ def _event_list(panel: Panel, shown_in: str) -> str:
     return f'{hint}<ol class="events">{rows}</ol>'
 
 
-def _panel_data(panel: Panel, limits: dict, store: Store) -> dict[str, Any]:
+def _panel_data(panel: Panel, limits: dict, store: ColumnStore) -> dict[str, Any]:
     data: dict[str, Any] = {"kind": panel.kind, "unit": panel.unit, "log": panel.log,
                             "range": limits.get(id(panel)),
                             "bands": [[b.start_s, b.end_s, b.strength, b.text] for b in panel.bands],
@@ -269,12 +269,12 @@ def _panel_data(panel: Panel, limits: dict, store: Store) -> dict[str, Any]:
     return data
 
 
-def _series_data(s: Series, store: Store) -> dict[str, Any]:
+def _series_data(s: Series, store: ColumnStore) -> dict[str, Any]:
     return {"name": s.name, "t": store.put(s.time_s, "f8"), "y": store.put(s.y), "colour": s.colour, "end": s.end_s,
             "area": s.area, "mark": s.mark, "label": s.label, "joined": s.joined}
 
 
-def _heat_data(h: Heat, store: Store) -> dict[str, Any]:
+def _heat_data(h: Heat, store: ColumnStore) -> dict[str, Any]:
     return {"x": store.put(np.r_[h.x_s, h.end_s], "f8"), "rows": list(h.rows), "z": store.put(h.z), "n": h.z.shape[1],
             "unit": h.unit, "scale": h.scale, "x_says": h.x_says, "y_says": h.y_says,
             "y": None if h.y_s is None else store.put(np.r_[h.y_s, h.end_s], "f8")}
@@ -306,7 +306,7 @@ _CONTROL = """<div class="control"><button id="play" type="button" aria-label="P
 <div id="modes" role="tablist" aria-label="Colour of the nodes"></div><div id="scale"></div></div>"""
 
 
-def _map_data(m: Network, store: Store) -> dict[str, Any]:
+def _map_data(m: Network, store: ColumnStore) -> dict[str, Any]:
     return {"time_s": store.put(m.time_s, "f8"), "flow": store.put(m.flow_kw),
             "nodes": [{"name": name, "x": x, "y": y} for name, x, y in m.nodes],
             "lines": [list(ends) for ends in m.lines],

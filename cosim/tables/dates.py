@@ -6,6 +6,7 @@ An instant is a number of seconds since 1970-01-01T00:00Z. A wall-clock time is 
 from __future__ import annotations
 
 import calendar
+import re
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from typing import Any, NamedTuple
@@ -20,6 +21,11 @@ _YEARS = range(1800, 3001)
 """Years of dates; a run of the longest duration from there still ends in a year of four digits."""
 _LEAP_YEAR = 2000
 """The year in which the rows of a typical year are put; it has a 29 February."""
+_ENTSO_E = re.compile(r"(\d\d)([./])(\d\d)\2(\d{4}) (\d\d:\d\d(?::\d\d)?) - \d\d\2\d\d\2\d{4} \d\d:\d\d(?::\d\d)?"
+                      r"\s*(?:\((\w+(?:/\w+)?)\))?")
+"""A market time unit of ENTSO-E's exports: day first, begin and end, at times with the zone: (UTC) or (CET/CEST)."""
+_ZONES_SAID = {"UTC": "UTC", "GMT": "UTC", "CET/CEST": "Europe/Brussels", "WET/WEST": "Europe/Lisbon",
+               "EET/EEST": "Europe/Athens"}
 _HALF_A_YEAR_S = 183 * DAY_S
 _WEEK_S = 7 * DAY_S
 
@@ -70,9 +76,15 @@ def instants(cells: Sequence[Any], zone: ZoneInfo | None) -> Instants:
     """The instants of a column; cells without an offset of their own are wall-clock times of `zone` (None: UTC).
 
     Of a wall-clock time that a zone has twice, in autumn, the row that comes first in time is the earlier one and the
-    next the later one. DateError for a cell that is no date, or a time that the clocks skip in spring.
+    next the later one. Cells of ENTSO-E's layout may say their zone. DateError for a cell that is no date, a zone that
+    is said and is another one, or a time that the clocks skip in spring.
     """
-    parsed = []
+    parsed, said = [], _zone_said(cells)
+    if said is not None and zone is not None and any(
+            datetime(2026, month, 1, tzinfo=said).utcoffset() != datetime(2026, month, 1, tzinfo=zone).utcoffset()
+            for month in (1, 7)):
+        raise DateError(f"{shown(cells[0])} says its zone; leave time_zone away, or set it to {said.key}", cells[0])
+    zone = zone or said
     for number, cell in enumerate(cells, 1):
         try:
             parsed.append(_parsed(cell))
@@ -95,7 +107,14 @@ def instants(cells: Sequence[Any], zone: ZoneInfo | None) -> Instants:
             raise skipped
     offsets = {at.utcoffset() for at in parsed}
     own = parsed[0].tzinfo if len(offsets) == 1 else UTC
-    return Instants(np.array([at.timestamp() for at in parsed], dtype=np.float64), len(unzoned), zone or own or UTC)
+    return Instants(np.array([at.timestamp() for at in parsed], dtype=np.float64), 0 if said else len(unzoned),
+                    zone or own or UTC)
+
+
+def _zone_said(cells: Sequence[Any]) -> ZoneInfo | None:
+    """The zone that cells of ENTSO-E's layout say, by the first of them; None where it says none that is known."""
+    found = _ENTSO_E.fullmatch(cells[0].strip()) if len(cells) and isinstance(cells[0], str) else None
+    return ZoneInfo(_ZONES_SAID[found[6]]) if found is not None and found[6] in _ZONES_SAID else None
 
 
 def seconds_of_day(text: str) -> float | None:
@@ -197,6 +216,8 @@ def _parsed(cell: Any) -> datetime:
         at = datetime(cell.year, cell.month, cell.day)
     else:
         try:
+            if (unit := _ENTSO_E.fullmatch(cell.strip())) is not None:
+                cell = f"{unit[4]}-{unit[3]}-{unit[1]} {unit[5]}"
             at = datetime.fromisoformat(cell.strip())
         except (AttributeError, TypeError, ValueError):
             raise DateError(f"{shown(cell)} is no ISO 8601 date such as 2026-01-31T14:00", cell) from None

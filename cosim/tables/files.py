@@ -140,8 +140,8 @@ def parquet_rows(path: Path, names: Sequence[str] | None = None, at_once: int | 
     """(names, columns of cells) of a Parquet file, `at_once` rows at a time; None: all of them, at least once. names:
     the columns that are read (None: all); hint: what to do where one is missing.
 
-    ScenarioError for a column that is missing, for what is no Parquet file, cannot be read, or unfolds to more rows at once than memory takes: a
-    million equal cells take a few bytes of such a file.
+    ScenarioError for a column that is missing, for what is no Parquet file or cannot be read, and for one that unfolds
+    to more at once than memory takes: a million equal cells take a few bytes of such a file.
     """
     arrow, parquet = _arrow(path)
     try:

@@ -37,7 +37,7 @@ _NUMBERS = f"a column of numbers is called {', '.join(_COUNTS)}"
 
 
 @dataclass(frozen=True)
-class Reading:
+class TableOptions:
     """How a table is read.
 
     owner      what stands before `overflow` and `time_zone` in the names of its fields: 'tariff.prices_', 'grid.'
@@ -69,7 +69,7 @@ class DataTable:
     Raises ScenarioError naming the file, the row and what is allowed; for its times when they are first needed.
     """
 
-    def __init__(self, path: str | Path, reading: Reading) -> None:
+    def __init__(self, path: str | Path, reading: TableOptions) -> None:
         self.path, self.reading = Path(path), reading
         self._file = read_columns(self.path)
         names = self._file.names
@@ -283,20 +283,29 @@ class DataTable:
         return said
 
 
-class Held:
+class TableSeries:
     """One column of a table over time, extended as its overflow defines; times in s since the run's start.
 
     port    what is looked for, in its own unit or another of the same kind
     entity  whose column it is, where entities have columns of their own
-    owner   field that names the table, for errors
+    owner   field that names the table, for errors; factor: what figures are multiplied by
     """
 
-    def __init__(self, table: DataTable, port: str, entity: str, owner: str) -> None:
+    def __init__(self, table: DataTable, port: str, entity: str, owner: str, factor: float = 1.0) -> None:
         found = table.match(port)
         if found is None:
             raise ScenarioError(f"{owner}: {table.path} has no column {port}; it has {listed(table.columns)}")
-        self.table = table
-        self.values: list[float] = table.values(found[0], [entity], found[1])[:, 0].tolist()
+        self._hold(table, table.values(found[0], [entity], found[1] * factor)[:, 0].tolist())
+
+    @classmethod
+    def of(cls, table: DataTable, values: list[float]) -> TableSeries:
+        """Values (row,) that are already read, in the table's order of time."""
+        held = cls.__new__(cls)
+        held._hold(table, values)
+        return held
+
+    def _hold(self, table: DataTable, values: list[float]) -> None:
+        self.table, self.values = table, values
         self._low_s, self._high_s = math.inf, -math.inf
 
     def at(self, time_s: float, *, forecast: bool = False) -> float:

@@ -20,8 +20,8 @@ import numpy as np
 from cosim.errors import TraceError, first_line
 from cosim.limits import is_file
 from cosim.ports import Port
+from cosim.trace.file_scan import FileScan, UnsafeObject
 from cosim.trace.form import odd_attribute
-from cosim.trace.inert import Look, Outward
 from cosim.trace.reader import FORMAT
 from cosim.trace.seal import END_OF_FILE
 from cosim.trace.supervised import DAMAGE, SIGNATURE, parts, supervised
@@ -93,7 +93,7 @@ class _Salvage:
     counts as lost."""
 
     def __init__(self, file: h5py.File, skip: Sequence[str]) -> None:
-        self._file, self._skip, self._look = file, skip, Look(file)
+        self._file, self._skip, self._look = file, skip, FileScan(file)
         self._saved = 0
         self.lost: list[tuple[str, str]] = []
 
@@ -246,7 +246,7 @@ class _Salvage:
         try:
             self._look.item(group.id, name.encode(errors="surrogateescape"), f"/{path}")
             return group[name]
-        except (*DAMAGE, Outward) as err:
+        except (*DAMAGE, UnsafeObject) as err:
             if (lost := (path, first_line(err))) not in self.lost:
                 self.lost.append(lost)
             return None
@@ -256,7 +256,7 @@ class _Salvage:
         try:
             self._look.attributes(item.id, where or "/")
             names = list(item.attrs)
-        except (*DAMAGE, Outward) as err:
+        except (*DAMAGE, UnsafeObject) as err:
             self.lost.append((f"{where}attributes", first_line(err)))
             names = []
         for name in names:

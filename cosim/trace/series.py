@@ -19,7 +19,7 @@ from cosim.trace.reader import Trace
 from cosim.units import HOUR_S, MIN_S
 
 PLAYERS = ("cosim.replay.members:Player", "cosim.replay.members:TablePlayer")
-"""Simulators that play a recording and answer to nothing."""
+"""Simulators that play a recording and have no response to inputs."""
 
 
 _SCENARIOS: WeakKeyDictionary[Trace, dict[str, Any]] = WeakKeyDictionary()
@@ -40,7 +40,7 @@ class CountedTime:
         return (self.end_s - self.begin_s) / MIN_S
 
 
-class Counted(NamedTuple):
+class CountedSamples(NamedTuple):
     """What counts of a model's samples.
 
     use     (n,) which do, in whole or in part
@@ -90,13 +90,13 @@ def spans(trace: Trace, model: str) -> tuple[np.ndarray, np.ndarray]:
     return begin, np.append(begin[1:], begin[-1:] + step_s(trace, model.split("/")[0]))
 
 
-def counted(trace: Trace, model: str, time: CountedTime | None = None) -> Counted:
+def counted(trace: Trace, model: str, time: CountedTime | None = None) -> CountedSamples:
     """What counts of a model's samples; time: another time than the trace's counted one."""
     time, (begin, end) = time or counted_time(trace), spans(trace, model)
     inside_s = np.minimum(end, time.end_s) - np.maximum(begin, time.begin_s)
     use = inside_s > 0
     every_s = step_s(trace, model.split("/")[0])
-    return Counted(use, inside_s[use] / HOUR_S, inside_s[use] / every_s, begin[use] >= time.begin_s)
+    return CountedSamples(use, inside_s[use] / HOUR_S, inside_s[use] / every_s, begin[use] >= time.begin_s)
 
 
 def rows_at(times_s: np.ndarray, time_s: np.ndarray | float) -> np.ndarray:
@@ -150,7 +150,7 @@ def columns_of(trace: Trace, model: str, port: str) -> list[tuple[tuple[str, ...
     return [((entity, label), values[:, k, j]) for k, entity in enumerate(names) for j, label in enumerate(labels)]
 
 
-class End(NamedTuple):
+class PortRef(NamedTuple):
     """One end of a connection: an entity's port."""
 
     member: str
@@ -158,10 +158,10 @@ class End(NamedTuple):
     port: str
 
 
-def end_of(text: str) -> End:
+def port_ref(text: str) -> PortRef:
     """An end as the table 'wiring' writes it, member.entity.port: members and ports have no dot, entities may."""
     member, _, rest = str(text).partition(".")
-    return End(member, *rest.rpartition(".")[::2])
+    return PortRef(member, *rest.rpartition(".")[::2])
 
 
 def played_from_s(recording: Trace, warmup_s: float) -> float:

@@ -19,7 +19,7 @@ from typing import Any
 import h5py
 
 from cosim.errors import TraceError
-from cosim.trace.inert import refuse_leading_out
+from cosim.trace.file_scan import refuse_leading_out
 from cosim.trace.seal import END_OF_FILE
 
 DAMAGE = (OSError, RuntimeError, KeyError, ValueError, TypeError, IndexError, AttributeError)

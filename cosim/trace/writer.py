@@ -1,7 +1,7 @@
 """Traces written while a run goes on; `cosim.trace.reader` documents the layout and reads them.
 
-HDF5 writes into a `cosim.trace.journal.IntactFile`: at any instant the file on the disk is one that every HDF5 reader
-opens, with all rows of every flush that has ended.
+HDF5 writes into a `cosim.trace.journal.JournaledFile`: at any instant the file on the disk is one that every HDF5
+reader opens, with all rows of every flush that has ended.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ import numpy as np
 
 from cosim.errors import DiskError, TraceError
 from cosim.ports import Port, batch_length
-from cosim.trace.journal import IntactFile
+from cosim.trace.journal import JournaledFile
 from cosim.trace.reader import FORMAT, SCHEMA_VERSION
 from cosim.units import unit_of
 
 _TEXT = h5py.string_dtype("utf-8")
 _LIBVER = ("earliest", "latest")
-"""The oldest layout that holds it: what every reader reads, and what cosim.trace.journal knows how to let grow."""
+"""The oldest layout that holds it: what every reader reads, and what cosim.trace.journal can let grow."""
 _TABLE_CHUNK = 2048
 _GZIP = 1
 _TEXT_BYTES = 16
@@ -70,7 +70,7 @@ class TraceWriter:
         self._refused: DiskError | None = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._disk = IntactFile.create(path, overwrite, durable)
+            self._disk = JournaledFile.create(path, overwrite, durable)
         except OSError as err:
             raise _cannot_make(path, err) from None
         self._file = self._opened("w")
@@ -259,7 +259,7 @@ class TraceWriter:
                    {**(attrs or {}), "lost": self._lost, "status": status, "error": error})
 
 
-def _close(file: h5py.File, disk: IntactFile, path: Path, attrs: Mapping[str, Any]) -> None:
+def _close(file: h5py.File, disk: JournaledFile, path: Path, attrs: Mapping[str, Any]) -> None:
     """Set root attributes and close, as one step. TraceError leaves the file on the disk as it was."""
     try:
         for name, value in attrs.items():
@@ -284,7 +284,7 @@ def _cannot_make(path: Path, err: OSError) -> TraceError:
 def annotate(path: Path, attrs: Mapping[str, Any]) -> None:
     """Add root attributes to a finished trace. Raises TraceError."""
     try:
-        disk = IntactFile.edit(path)
+        disk = JournaledFile.edit(path)
         file = h5py.File(disk, "r+", libver=_LIBVER)
     except OSError as err:
         raise TraceError(f"cannot write {path}: {err.strerror or err}") from None
@@ -303,7 +303,7 @@ def _whole(rows: int, chunk: int, final: bool) -> int:
 
 
 def _block(rows: list, shape: tuple[int, ...]) -> np.ndarray:
-    """Rows of one shape as an array; faster than asking numpy to find the shape out. ValueError for any other."""
+    """Rows of one shape as an array; faster than numpy's own search for the shape. ValueError for any other."""
     numbers = chain.from_iterable(rows)
     if len(shape) > 1:
         numbers = chain.from_iterable(numbers)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import field
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -18,11 +18,11 @@ from cosim.errors import ScenarioError, unknown
 from cosim.limits import BYTES_PER_NUMBER, check_memory
 from cosim.params import params
 from cosim.ports import Batch
-from cosim.simulators.aidc.engine.carried import pack, unpack
 from cosim.simulators.aidc.engine.facility import Facility
 from cosim.simulators.aidc.engine.racks import Racks
+from cosim.simulators.aidc.engine.site_state import pack, unpack
 from cosim.simulators.aidc.engine.slots import Reading, SlotFacility
-from cosim.simulators.aidc.plant.ambient import Ambient, Outside, Weather, check_cover
+from cosim.simulators.aidc.plant.ambient import Ambient, OutdoorAir, Weather, check_cover
 from cosim.simulators.aidc.plant.cooling import BALANCED, Cooling, CoolingChoice, supply_limits_degc
 from cosim.simulators.aidc.plant.thermal import Room, StaticPlant, Thermal
 from cosim.simulators.aidc.ports import SITE, per_class
@@ -36,7 +36,7 @@ _POWER_COLUMNS = 8
 
 @params
 class AidcParams:
-    """The fleet, its cooling plants and the window over which the grid sees its power."""
+    """The fleet, its cooling plants and the window over which its power is averaged for the grid."""
 
     job_classes: Annotated[dict[str, JobClass], Field(min_length=1, description="job classes by name")]
     sites: Annotated[dict[str, Site], Field(min_length=1, description="sites by name; entities are named like them")]
@@ -74,6 +74,7 @@ class DataCenters(Adapter):
     """
 
     PARAMS = AidcParams
+    SITE_ON_BUS: ClassVar[type[SiteOnBus]] = SiteOnBus
     MODELS = {"Site": SITE}
 
     @classmethod
@@ -215,7 +216,7 @@ class DataCenters(Adapter):
         plant = self._plant(eid, site, cooling, weather)
         inside = given.trace_step_s is not None or weather is not None or isinstance(plant, Room)
         engine = self._engine(eid, site, cooling, inside)
-        return SiteOnBus(engine, plant, weather, site, ticks, given.job_log, given.trace_step_s)
+        return self.SITE_ON_BUS(engine, plant, weather, site, ticks, given.job_log, given.trace_step_s)
 
     def _weather(self, eid: str, cooling: Cooling) -> Weather | None:
         given = self.params
@@ -233,7 +234,7 @@ class DataCenters(Adapter):
                                 f"{cooling.wet_bulb_degc:g}; give one of them")
         weather = Weather(ambient, eid, owner, given.scenario_start)
         limit = "dry_bulb" if cooling.heat_rejection == "dry" else "wet_bulb"
-        if not ambient.linked and math.isnan(getattr(weather.at(0.0, Outside()), f"{limit}_degc")):
+        if not ambient.linked and math.isnan(getattr(weather.at(0.0, OutdoorAir()), f"{limit}_degc")):
             raise ScenarioError(f"{owner} knows no {limit} temperature, which limits the plant of {eid} "
                                 f"(heat_rejection = '{cooling.heat_rejection}'); give {limit}_mean_degc, or a table "
                                 f"with {limit}_degc")
@@ -255,12 +256,16 @@ class DataCenters(Adapter):
 
     def _engine(self, eid: str, site: Site, cooling: Cooling, inside: bool) -> Facility | SlotFacility:
         given = self.params
-        racks = None
-        if given.rack_mean_up_s is not None:
-            rng = self.stream(f"failures of racks at {eid}")
-            racks = Racks(site.racks, given.rack_mean_up_s, given.rack_mean_down_s, rng)
         return Facility(eid, site, given.job_classes, cooling, given.initial_supply_temp_degc, job_log=given.job_log,
-                        resolve_power=inside, racks=racks)
+                        resolve_power=inside, racks=self._racks(eid, site))
+
+    def _racks(self, eid: str, site: Site) -> Racks | None:
+        """The failures of a site's racks; None where none fails."""
+        given = self.params
+        if given.rack_mean_up_s is None:
+            return None
+        rng = self.stream(f"failures of racks at {eid}")
+        return Racks(site.racks, given.rack_mean_up_s, given.rack_mean_down_s, rng)
 
 
 @params

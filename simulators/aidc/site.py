@@ -7,13 +7,13 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
-from cosim.adapter import Sparing
+from cosim.adapter import LazyOutputs
 from cosim.ports import Batch
 from cosim.simulators.aidc.engine.facility import Facility
 from cosim.simulators.aidc.engine.interval import SiteInterval, State, resolved_kw
 from cosim.simulators.aidc.engine.slots import SlotFacility
 from cosim.simulators.aidc.equations import aidc_power_kw, it_at_inlet_kw, pue, reactive_power_kvar
-from cosim.simulators.aidc.plant.ambient import Outside, Weather
+from cosim.simulators.aidc.plant.ambient import OutdoorAir, Weather
 from cosim.simulators.aidc.plant.cooling import per_rack
 from cosim.simulators.aidc.plant.thermal import Alarm, HeatBalance, StaticPlant
 from cosim.simulators.fleet import Site
@@ -45,7 +45,7 @@ class SiteOnBus:
         """The ports of an empty site without commands so far."""
         set_degc = self.facility.supply_temp_degc
         idle_kw = it_at_inlet_kw(self._site.idle_kw, set_degc, self.plant.cooling)
-        outside = Outside()
+        outside = OutdoorAir()
         if self.weather is not None and not self.weather.ambient.linked:
             outside = self.weather.at(0.0, outside)
         heat = self.plant.rest(idle_kw, set_degc, outside)
@@ -69,12 +69,13 @@ class SiteOnBus:
         spare: leave what agents and the grid do not need until it is read
         """
         facility, plant = self.facility, self.plant
-        outside = Outside(inputs["wet_bulb_degc"], inputs["dry_bulb_degc"])
+        outside = OutdoorAir(inputs["wet_bulb_degc"], inputs["dry_bulb_degc"])
         if self.weather is not None:
             outside = self.weather.at(end_s - step_s, outside)
         facility.submit(inputs["jobs"])
         gpus = inputs["gpus"]
         facility.command([0.0] * len(gpus) if plant.tripped else gpus, inputs["supply_temp_degc"])
+        self.limit(inputs, outside)
         facility.advance(end_s)
         did, set_degc, was_tripped = facility.read_interval(), facility.supply_temp_degc, plant.tripped
         heat = None if spare and plant.metered else plant.tick(did, end_s, set_degc, outside)
@@ -96,15 +97,15 @@ class SiteOnBus:
             assert heat is not None
             return now | self._rest(did, heat, state, end_s, set_degc, outside, plant.tripped)
 
-        tripped = plant.tripped  # as it is now, whenever the rest is asked for
+        tripped = plant.tripped  # as it is now, whenever the rest is computed
 
         def rest() -> dict[str, Any]:
             then = plant.tick(did, end_s, set_degc, outside) if heat is None else heat
             return self._rest(did, then, state, end_s, set_degc, outside, tripped)
-        return Sparing(now, rest)
+        return LazyOutputs(now, rest)
 
-    def _rest(self, did: SiteInterval, heat: HeatBalance, state: State, end_s: float, set_degc: float, outside: Outside,
-              tripped: bool) -> dict[str, Any]:
+    def _rest(self, did: SiteInterval, heat: HeatBalance, state: State, end_s: float, set_degc: float,
+              outside: OutdoorAir, tripped: bool) -> dict[str, Any]:
         """The ports that neither the agents nor the grid need."""
         return {
             **self._powers(heat),
@@ -120,6 +121,9 @@ class SiteOnBus:
             "gpu_runs": did.runs if self._job_log else {},
             "power": {} if self._trace_step_s is None else self._resolved(did, heat, end_s, self._trace_step_s),
         }
+
+    def limit(self, inputs: Mapping[str, Any], outside: OutdoorAir) -> None:
+        """What else limits the tick that begins, after its commands; nothing here."""
 
     def open_alarm(self) -> Batch:
         """The alarm that lasts at the end of the run, as a row."""
@@ -185,7 +189,7 @@ class SiteOnBus:
     def _window(self, p_kw: float) -> dict[str, float]:
         return {"p_window_kw": p_kw, "q_window_kvar": reactive_power_kvar(p_kw, self._site.q_per_p_ratio)}
 
-    def _air(self, heat: HeatBalance, set_degc: float, outside: Outside, tripped: bool) -> dict[str, float]:
+    def _air(self, heat: HeatBalance, set_degc: float, outside: OutdoorAir, tripped: bool) -> dict[str, float]:
         return {
             "supply_set_degc": set_degc,
             "supply_temp_degc": heat.supply_degc,

@@ -131,7 +131,7 @@ def emission(trace: Trace) -> Finding:
     """What is emitted is what each source gives times its intensity."""
     flows = read_flows(trace)
     needs(trace, "emission_kg_per_h")
-    by_hand = np.maximum(flows.p_source, 0.0) @ flows.kg_per_kwh
+    by_hand = (np.maximum(flows.p_source, 0.0) * flows.kg_per_kwh).sum(axis=1)
     off = np.abs(by_hand - trace[f"{GRID}/emission_kg_per_h"][:, 0])
     return Finding(largest(off), flows.allowed_kw, where(flows.time_s, off))
 
@@ -170,7 +170,7 @@ def carbon_total(trace: Trace) -> Finding:
                    + np.maximum(flows.p_to, 0.0) * everywhere[:, flows.to_bus]
                    - np.maximum(-flows.p_from, 0.0) * everywhere[:, flows.to_bus]
                    - np.maximum(-flows.p_to, 0.0) * everywhere[:, flows.from_bus])
-    generated = np.maximum(flows.p_source, 0.0) @ flows.kg_per_kwh
+    generated = (np.maximum(flows.p_source, 0.0) * flows.kg_per_kwh).sum(axis=1)
     off = np.abs(generated - (taken * everywhere).sum(axis=1) - of_branches.sum(axis=1))
     return Finding(largest(off), flows.allowed_kw, where(flows.time_s, off))
 
@@ -192,7 +192,7 @@ def dead_buses(trace: Trace) -> Finding:
         bus = int(at[j])
         may = [mixed[k, b] for b in _nearest(bus, near, live[k])]
         if inflow[k, bus] > 0.0:  # rounding noise of a branch or a source: any mix of these
-            may += flows.kg_per_kwh[flows.source_bus == bus].tolist()
+            may += flows.kg_per_kwh[k, flows.source_bus == bus].tolist()
             off[k, j] = max(min(may, default=0.0) - nci[k, j], nci[k, j] - max(may, default=0.0), 0.0)
         else:
             off[k, j] = min((abs(nci[k, j] - w) for w in may), default=abs(nci[k, j]))
@@ -204,15 +204,19 @@ def curtailed(trace: Trace) -> Finding:
     needs(trace, "curtailed_kw", "p_source_kw")
     given = grid_params(trace).get("sources") or {}
     names = trace.names(GRID, "source")
-    most = np.array([given[n]["p_max_kw"] if given.get(n, {}).get("renewable") else np.nan for n in names], float)
-    at = np.flatnonzero(np.isfinite(most))
+    renewable = np.array([bool(given.get(n, {}).get("renewable")) for n in names])
+    at = np.flatnonzero(renewable)
+    if trace.has(f"{GRID}/source_p_max_kw"):
+        most = trace[f"{GRID}/source_p_max_kw"][:, 0]
+    else:
+        most = np.array([[given[n]["p_max_kw"] if r else np.nan for n, r in zip(names, renewable, strict=True)]], float)
     local = trace[f"{GRID}/curtailed_bus_kw"][:, 0].sum(axis=1) if trace.has(f"{GRID}/curtailed_bus_kw") else 0.0
     said = trace[f"{GRID}/curtailed_kw"][:, 0]
     if not (len(at) or np.any(local) or said.any()):
         raise NothingToCheck("nothing to curtail")
-    by_hand = (most[at] - trace[f"{GRID}/p_source_kw"][:, 0][:, at]).sum(axis=1) + local
+    by_hand = (most[:, at] - trace[f"{GRID}/p_source_kw"][:, 0][:, at]).sum(axis=1) + local
     off = np.abs(by_hand - said)
-    return Finding(largest(off), ALLOWED_KW + ALLOWED_RATIO * largest(most[at]), where(trace.time_s(GRID), off))
+    return Finding(largest(off), ALLOWED_KW + ALLOWED_RATIO * largest(most[:, at]), where(trace.time_s(GRID), off))
 
 
 # --- what they work out ----------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from cosim.digest import Digest, Table
 from cosim.errors import TraceError, first_line
 from cosim.replay.recording import end_s
 from cosim.simulators.aidc.equations import air_kw_per_k, air_temperatures_degc, it_at_inlet_kw
+from cosim.simulators.analysis.air_and_times import air, cooling_parts, deadlines, job_times
 from cosim.simulators.analysis.balance import (
     Finding,
     NothingToCheck,
@@ -30,8 +31,8 @@ from cosim.simulators.analysis.balance import (
     line_ends,
     voltages,
 )
-from cosim.simulators.analysis.carbon_beside import carbon_beside
-from cosim.simulators.analysis.cooling import SITE, coolings, has_inertia, needs_sites, room_degc, served_degc
+from cosim.simulators.analysis.carbon_flow import carbon_beside
+from cosim.simulators.analysis.cooling import coolings, has_inertia, needs_sites, room_degc, served_degc
 from cosim.simulators.analysis.derived import (
     backlog,
     cost,
@@ -42,10 +43,11 @@ from cosim.simulators.analysis.derived import (
     unserved,
     violations,
 )
+from cosim.simulators.analysis.flexibility import calls, caps
 from cosim.simulators.analysis.flows import largest
-from cosim.simulators.analysis.instants import air, cooling_parts, deadlines, job_times
 from cosim.simulators.analysis.metrics import summary
-from cosim.simulators.analysis.watched import Watched
+from cosim.simulators.analysis.paths import SITE
+from cosim.simulators.analysis.tracked_trace import TrackedTrace
 from cosim.simulators.fleet import JobClass, Site
 from cosim.trace import Trace
 from cosim.trace.series import PLAYERS, played_from_s, scenario_of, standing, step_s
@@ -59,7 +61,7 @@ def verify(trace: Trace) -> Digest:
     digest = Digest()
     rows: list[tuple[str, ...]] = []
     silent: dict[str, list[str]] = {}
-    watched = Watched(trace)
+    watched = TrackedTrace(trace)
     for name, tolerance, law in LAWS:
         try:
             found = law(watched)
@@ -336,6 +338,8 @@ LAWS: tuple[tuple[str, float, Callable[[Trace], float | Finding]], ...] = (
     ("reactive power = ratio x active power, (5) (relative)", RELATIVE, _reactive),
     ("PUE of cooling = (IT + cooling) / IT (relative)", RELATIVE, _pue),
     ("busy GPUs <= capacity (relative excess)", RELATIVE, _capacity),
+    ("beyond a cap: what is drawn above it; the cap is the one called (kW)", EXACT, caps),
+    ("called = announced; baseline = what had been drawn before (kW, min)", EXACT, calls),
     ("line ends differ by the losses, (1) (kW)", EXACT, line_ends),
     ("power at every bus, (2), (4) (kW)", EXACT, bus_power),
     ("demand at every bus = what its links brought, (4) (kW)", EXACT, bus_demand),
@@ -353,4 +357,4 @@ LAWS: tuple[tuple[str, float, Callable[[Trace], float | Finding]], ...] = (
     ("beside a foreign grid: substation = demand + losses; emission (kW, kg/h)", EXACT, carbon_beside),
     ("carbon generated = loads + losses at the sender's intensity, (10) (kg/h)", EXACT, carbon_total),
 )
-"""Name, largest deviation allowed (where the law does not say it itself), law."""
+"""Name, largest deviation allowed (None: the law has its own), law."""

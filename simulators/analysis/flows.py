@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cosim.errors import TraceError
+from cosim.simulators.analysis.paths import BUS, GRID
 from cosim.simulators.grid.ports import ACTIVE_DEMAND, SITE_DEMAND
 from cosim.trace import Trace
-from cosim.trace.series import PLAYERS, End, end_of, rows_at, scenario_of, step_s
+from cosim.trace.series import PLAYERS, PortRef, port_ref, rows_at, scenario_of, step_s
 
-MEMBER, BUS, GRID = "grid", "grid/Bus", "grid/Grid"
+MEMBER = "grid"
 ALLOWED_KW, ALLOWED_RATIO = 1e-6, 1e-7
 """What a balance may be off: a power flow ends at a mismatch, and a bus adds up flows of the size of the largest."""
 HELD = 2.0
@@ -24,6 +25,7 @@ HELD = 2.0
 class Flows:
     """A grid's record: arrays over (interval, branch | bus | source), kW, and where each branch and source is.
 
+    kg_per_kwh    of each source, kg/kWh
     drawn, local  what is drawn at each bus, and fed there by no source, both >= 0
     held          intervals that repeat the one before, as the grid found no solution
     """
@@ -92,7 +94,7 @@ class WiredLink(NamedTuple):
     what left `shift_s` before."""
 
     source: str
-    target: End
+    target: PortRef
     shift_s: float
     scale: float
 
@@ -104,14 +106,14 @@ def links_to(trace: Trace, member: str) -> Iterator[WiredLink]:
     scales = wiring.get("scale", np.ones(len(sources)))
     for source, target, shift_s, scale in zip(sources, wiring.get("target", ()), wiring.get("shift_s", ()), scales,
                                               strict=True):
-        if (end := end_of(target)).member == member:
+        if (end := port_ref(target)).member == member:
             yield WiredLink(source, end, shift_s, scale)
 
 
 def carried(trace: Trace, link: WiredLink, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """What a link brought at `times`, and whether each is in the trace: of a run cut off members end at different
     times."""
-    times, (member, eid, port) = times - link.shift_s, end_of(link.source)
+    times, (member, eid, port) = times - link.shift_s, port_ref(link.source)
     model = next((m for m in trace.models() if m.startswith(f"{member}/") and eid in trace.names(m)
                   and trace.has(f"{m}/{port}")), None)
     if model is None or not len(trace.time_s(model)):
@@ -147,8 +149,48 @@ def read_flows(trace: Trace) -> Flows:
         refuse_replayed(trace)
         net = demand(trace).total
         drawn, local = np.maximum(net, 0.0), np.maximum(-net, 0.0)
-    return Flows(trace.time_s(GRID), buses, from_bus, to_bus, source_bus, sources["kg_per_kwh"].astype(float), p_from,
-                 p_to, p_source, drawn, local, held(trace))
+    return Flows(trace.time_s(GRID), buses, from_bus, to_bus, source_bus, source_intensities(trace), p_from, p_to,
+                 p_source, drawn, local, held(trace))
+
+
+def source_intensities(trace: Trace) -> np.ndarray:
+    """(interval, source) kg/kWh: as recorded where they vary, else the one of the table of sources."""
+    if trace.has(f"{GRID}/source_kg_per_kwh"):
+        return trace[f"{GRID}/source_kg_per_kwh"][:, 0]
+    once = trace.table(f"{MEMBER}.sources")["kg_per_kwh"].astype(float)
+    return np.tile(once, (len(trace.time_s(GRID)), 1))
+
+
+def substation(trace: Trace) -> int:
+    """Position of the source at the bus to which no branch of the radial feeder leads."""
+    branches, sources = trace.table(f"{MEMBER}.branches"), trace.table(f"{MEMBER}.sources")
+    if not branches or not sources:
+        raise TraceError(f"the trace does not say where the grid's branches and sources are (tables {MEMBER}.branches, "
+                         f"{MEMBER}.sources)")
+    roots = set(branches["from_bus"]) - set(branches["to_bus"])
+    at = [k for k, bus in enumerate(sources["bus"]) if bus in roots]
+    if len(at) != 1:
+        raise TraceError("the trace does not say which source is the substation")
+    return at[0]
+
+
+def marginal_emission(trace: Trace) -> np.ndarray | None:
+    """(interval,) kg/h of all sources at the intensities of one more kWh of each, the substation as it came where an
+    interval was settled: two runs differ by what their difference in load makes be emitted. None for a grid without
+    such intensities."""
+    names, power = trace.names(GRID, "source"), trace[f"{GRID}/p_source_kw"][:, 0].copy()
+    if trace.has(f"{GRID}/source_marginal_kg_per_kwh"):
+        weights = trace[f"{GRID}/source_marginal_kg_per_kwh"][:, 0]
+    else:
+        given = grid_params(trace).get("sources") or {}
+        own = [given.get(n, {}).get("marginal_kg_per_kwh") for n in names]
+        if not any(w is not None for w in own):
+            return None
+        weights = np.where([w is None for w in own], source_intensities(trace), np.array(own, float))
+    if trace.has(f"{GRID}/p_substation_realised_kw"):
+        came, k = np.append(trace[f"{GRID}/p_substation_realised_kw"][1:, 0], np.nan), substation(trace)
+        power[:, k] = np.where(np.isfinite(came), came, power[:, k])
+    return (np.maximum(power, 0.0) * weights).sum(axis=1)
 
 
 def held(trace: Trace) -> np.ndarray:

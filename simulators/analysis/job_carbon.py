@@ -23,22 +23,22 @@ import numpy as np
 from cosim.errors import TraceError
 from cosim.simulators.aidc.equations import inlet_factor
 from cosim.simulators.analysis.cooling import coolings, served_degc
+from cosim.simulators.analysis.paths import SITE
 from cosim.simulators.analysis.site_series import intensity_of
 from cosim.simulators.fleet import JobClass, Site
 from cosim.trace import Trace
 from cosim.trace.series import CountedTime, counted, counted_time, over_counted, scenario_of, step_s
 from cosim.units import HOUR_S
 
-SITE = "aidc/Site"
 FIGURES = ("gpu_s", "energy_kwh", "dynamic_kwh", "idle_kwh", "cooling_kwh", "co2_kg", "co2_marginal_kg")
 """Names of a job's figures."""
 
 
 @dataclass(frozen=True)
-class JobAccount:
+class JobFootprints:
     """The account of one site: arrays with one entry per job, in the order of the job table, then `unallocated`.
 
-    job_id, job_class, outcome   who; of the last entry -1, 'unallocated' and ''
+    job_id, job_class, outcome   of the job; of the last entry -1, 'unallocated' and ''
     gpu_s                        GPU-seconds; of the last entry those unused
     dynamic_kwh, idle_kwh, cooling_kwh
     co2_kg, co2_marginal_kg      by NCI and by mci of the ticks in which it ran; NaN where the grid has none
@@ -77,7 +77,7 @@ class _Uses:
     gpu_s: np.ndarray
 
 
-def job_accounts(trace: Trace, *, warmup: bool = False) -> list[JobAccount]:
+def job_footprints(trace: Trace, *, warmup: bool = False) -> list[JobFootprints]:
     """The account of every site over the counted time, in the trace's order of sites: of a job that ran before, what it
     used since, and of a tick that the counted time cuts every use in proportion. Jobs that used nothing in it and ended
     before it are left out. warmup: over the whole run, the warm-up included.
@@ -94,7 +94,7 @@ def job_accounts(trace: Trace, *, warmup: bool = False) -> list[JobAccount]:
     return [_account(trace, name, k, jobs, time) for k, name in enumerate(trace.names(SITE))]
 
 
-def _account(trace: Trace, name: str, k: int, jobs: dict[str, np.ndarray], time: CountedTime) -> JobAccount:
+def _account(trace: Trace, name: str, k: int, jobs: dict[str, np.ndarray], time: CountedTime) -> JobFootprints:
     scenario = scenario_of(trace)
     site = Site(**scenario["shared"]["sites"][name])
     job_classes = {m: JobClass(**scenario["shared"]["job_classes"][m]) for m in trace.names(SITE, "job_class")}
@@ -129,7 +129,7 @@ def _account(trace: Trace, name: str, k: int, jobs: dict[str, np.ndarray], time:
     used = np.bincount(uses.row, uses.gpu_s, len(kw_per_gpu)) > 0.0
     there = np.append(~(mine["end_s"] <= time.begin_s) | used, True)
     named = (np.append(mine["id"], -1), np.append(mine["job_class"], "unallocated"), np.append(mine["outcome"], ""))
-    return JobAccount(name, *(x[there] for x in named), **{column: x[there] for column, x in columns.items()})
+    return JobFootprints(name, *(x[there] for x in named), **{column: x[there] for column, x in columns.items()})
 
 
 def _shared(use: np.ndarray, total: np.ndarray, uses: _Uses, rows: int) -> np.ndarray:

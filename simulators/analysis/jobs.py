@@ -11,11 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from cosim.digest import Digest, Table
+from cosim.simulators.analysis.paths import SITE
 from cosim.simulators.analysis.site_series import ended_jobs, finished_work_to, jobs_until
 from cosim.simulators.fleet import JobClass
 from cosim.trace import Trace
 from cosim.trace.series import (
-    Counted,
+    CountedSamples,
     CountedTime,
     counted,
     counted_time,
@@ -24,13 +25,12 @@ from cosim.trace.series import (
 )
 from cosim.units import MIN_S, TO_PER_GTO
 
-SITE = "aidc/Site"
 _MOST_SITES = 8
 """With more, waits by site are figures only."""
 
 
 @dataclass(frozen=True)
-class Waits:
+class WaitTimes:
     """How long the jobs of a class waited, at one site or at all (site None), counted from the end of the warm-up on.
 
     Inference waits from its arrival, which includes the time until the workload manager's next decision; training from
@@ -47,7 +47,7 @@ class Waits:
     slo_missed_jobs: int | None
 
 
-def waits(trace: Trace) -> list[Waits]:
+def waits(trace: Trace) -> list[WaitTimes]:
     """Waits per class, at all sites together and then at each; [] for a trace without a job table."""
     if "jobs" not in trace.tables():
         return []
@@ -80,11 +80,11 @@ def _gather(trace: Trace, classes: Mapping[str, JobClass], sites: Sequence[str],
     return found
 
 
-def _waits(job_class: str, site: str | None, wait_s: np.ndarray, dropped: np.ndarray, slo_s: float | None) -> Waits:
+def _waits(job_class: str, site: str | None, wait_s: np.ndarray, dropped: np.ndarray, slo_s: float | None) -> WaitTimes:
     began = np.isfinite(wait_s)
     p50, p95, p99 = np.quantile(wait_s[began], (0.5, 0.95, 0.99)).tolist() if began.any() else (np.nan,) * 3
     missed = None if slo_s is None else int(np.count_nonzero(dropped | (wait_s > slo_s)))
-    return Waits(job_class, site, int(np.count_nonzero(began)), p50, p95, p99, missed)
+    return WaitTimes(job_class, site, int(np.count_nonzero(began)), p50, p95, p99, missed)
 
 
 def job_counts(trace: Trace) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -161,7 +161,7 @@ def jobs_tables(trace: Trace, digest: Digest) -> None:
     _waits_table(trace, all_waits, digest)
 
 
-def _work_table(trace: Trace, what: Counted, done_to: np.ndarray, digest: Digest) -> None:
+def _work_table(trace: Trace, what: CountedSamples, done_to: np.ndarray, digest: Digest) -> None:
     """Work served, and done for nothing, per class: of jobs begun and missed, and undone by failures of racks."""
     served = served_to(trace)
     if served is not None:
@@ -184,7 +184,7 @@ def _work_table(trace: Trace, what: Counted, done_to: np.ndarray, digest: Digest
         "served: all work of the jobs that finished, when it was done does not matter; nothing of others"))
 
 
-def _waits_table(trace: Trace, all_waits: list[Waits], digest: Digest) -> None:
+def _waits_table(trace: Trace, all_waits: list[WaitTimes], digest: Digest) -> None:
     """How long jobs waited at each site."""
     sites = trace.names(SITE)
     if not 1 < len(sites) <= _MOST_SITES or not all_waits:
@@ -194,14 +194,14 @@ def _waits_table(trace: Trace, all_waits: list[Waits], digest: Digest) -> None:
                                                  "SLO missed"), rows))
 
 
-def _wait_cells(w: Waits | None) -> tuple[str, str, str, str]:
+def _wait_cells(w: WaitTimes | None) -> tuple[str, str, str, str]:
     if w is None or not w.began_jobs:
         return "-", "-", "-", "-" if w is None or w.slo_missed_jobs is None else f"{w.slo_missed_jobs}"
     missed = "-" if w.slo_missed_jobs is None else f"{w.slo_missed_jobs}"
     return f"{w.p50_s:.0f}", f"{w.p95_s:.0f}", f"{w.p99_s:.0f}", missed
 
 
-def _wait_figures(w: Waits) -> dict[str, float]:
+def _wait_figures(w: WaitTimes) -> dict[str, float]:
     of = w.job_class if w.site is None else f"{w.job_class}_{w.site}"
     figures = {f"wait_p{p}_{of}_s": v for p, v in ((50, w.p50_s), (95, w.p95_s), (99, w.p99_s)) if np.isfinite(v)}
     if w.slo_missed_jobs is not None:

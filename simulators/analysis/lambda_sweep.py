@@ -27,7 +27,7 @@ from cosim.progress import working
 from cosim.request import find
 from cosim.scenario import Scenario
 from cosim.simulators.grid.dispatch.conic import Limits
-from cosim.simulators.grid.dispatch.dispatch import Dispatch
+from cosim.simulators.grid.dispatch.optimal_power_flow import Dispatch
 from cosim.simulators.grid.dispatch.sources import all_sources
 from cosim.simulators.grid.equations import Floats
 from cosim.simulators.grid.network.radial import read_feeder

@@ -21,7 +21,7 @@ from cosim.console import command_parser, plain_console, print_digest, run_comma
 from cosim.digest import Digest, Table
 from cosim.errors import ScenarioError
 from cosim.progress import working
-from cosim.simulators.analysis.job_carbon import FIGURES, JobAccount, job_accounts
+from cosim.simulators.analysis.job_carbon import FIGURES, JobFootprints, job_footprints
 from cosim.tables.files import write_table
 from cosim.trace import Trace
 from cosim.trace.reader import reading
@@ -29,7 +29,7 @@ from cosim.trace.series import counted_time
 from cosim.units import format_time
 
 
-def sums(accounts: Sequence[JobAccount], over: str = "of the counted time") -> Table:
+def sums(accounts: Sequence[JobFootprints], over: str = "of the counted time") -> Table:
     """Per site and class, with the unallocated rest: jobs and their figures. over: which time they are of, in words."""
     rows = []
     for account in accounts:
@@ -43,7 +43,7 @@ def sums(accounts: Sequence[JobAccount], over: str = "of the counted time") -> T
                  "carbon")
 
 
-def columns(accounts: Sequence[JobAccount]) -> dict[str, list]:
+def columns(accounts: Sequence[JobFootprints]) -> dict[str, list]:
     """Every job and every site's `unallocated` (job -1), as a table."""
     out: dict[str, list] = {"job": [], "site": []}
     for account in accounts:
@@ -54,7 +54,7 @@ def columns(accounts: Sequence[JobAccount]) -> dict[str, list]:
     return out
 
 
-def write(accounts: Sequence[JobAccount], path: Path) -> None:
+def write(accounts: Sequence[JobFootprints], path: Path) -> None:
     """The table as CSV or, by the file's ending, Parquet. ScenarioError for a file that is there or cannot be made."""
     if path.exists():
         raise ScenarioError(f"{path} exists already; choose another --out")
@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _show(args: argparse.Namespace) -> int:
     with working(f"reading {args.trace}"), reading(args.trace), Trace(args.trace) as trace:
-        accounts, time = job_accounts(trace, warmup=args.warmup), counted_time(trace)
+        accounts, time = job_footprints(trace, warmup=args.warmup), counted_time(trace)
     whole = args.warmup or time.whole_warmup or not time.begin_s
     over = "of the whole run" if whole else f"of the counted time, from {format_time(time.begin_s)} on"
     digest = Digest()

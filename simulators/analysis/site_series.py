@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cosim.trace import Trace
-from cosim.trace.series import counted, counted_time, end_of, spans
+from cosim.trace.series import counted, counted_time, port_ref, spans
 
 
 def ended_jobs(trace: Trace, model: str, outcome: str) -> np.ndarray:
@@ -63,8 +63,8 @@ def intensity_of(trace: Trace, site: str, port: str = "nci_kg_per_kwh") -> tuple
     """
     wiring = trace.table("wiring")
     for source, target in zip(wiring.get("source", ()), wiring.get("target", ()), strict=True):
-        member, eid, linked = end_of(source)
-        if linked != "nci_kg_per_kwh" or end_of(target).entity != site:
+        member, eid, linked = port_ref(source)
+        if linked != "nci_kg_per_kwh" or port_ref(target).entity != site:
             continue
         for model in trace.models():
             if model.startswith(f"{member}/") and eid in trace.names(model) and trace.has(f"{model}/{port}"):

@@ -20,7 +20,7 @@ from cosim.simulators.grid.network.radial import read_feeder
 from cosim.simulators.grid.params import GridParams
 from cosim.simulators.grid.ports import ACTIVE_DEMAND, REACTIVE_DEMAND
 from cosim.trace import Trace
-from cosim.trace.series import end_of, scenario_of, standing
+from cosim.trace.series import port_ref, scenario_of, standing
 
 _AT_ONCE = 512
 _BY_MINUTE = {"p_window_kw": "p_kw", "q_window_kvar": "q_kvar"}
@@ -102,7 +102,7 @@ def _wires(trace: Trace, member: str) -> list[_DemandLink]:
     for link in links_to(trace, member):
         _, bus, into = link.target
         if into in (*ACTIVE_DEMAND, *REACTIVE_DEMAND):
-            who, eid, port = end_of(link.source)
+            who, eid, port = port_ref(link.source)
             model, at = places[who, eid]
             out.append(_DemandLink(model, port, at, bus, into in REACTIVE_DEMAND, link.scale))
     return out

@@ -2,7 +2,7 @@
 
 A release counts from the decision, a deadline from the arrival. A job that is released so late that less time is left
 than its shortest run takes, on all the blocks that it can use at its site, is dropped for certain; what becomes of
-such deferrals, `LongDeferrals` says, and it is decided here alone, whoever asks for them: rules, learned teams and
+such deferrals, `LongDeferrals` states, and it is applied here alone, to all sources: rules, learned teams and
 environments alike.
 
 Rows: I13, U10, U15.
@@ -23,7 +23,7 @@ from cosim.units import HOUR_S, MIN_S, format_time
 
 LongDeferrals = Literal["clip", "mask", "refuse", "as_printed"]
 """Of deferrals that leave a job less than its shortest run. clip: the job is released one step before its latest start;
-mask: no class has such deferrals, nor is one chosen by a learner, and who asks for one gets the longest that the class
+mask: no class has such deferrals, nor is one chosen by a learner, and a longer one becomes the longest that the class
 has; refuse: the scenario is; as_printed: they are used, and their jobs are dropped. With mask and refuse, which go by
 the classes' nominal jobs, larger jobs are still clipped."""
 
@@ -67,7 +67,7 @@ def permitted(facts: FleetFacts, mode: LongDeferrals, step_s: float, sid: str) -
     return tuple(tuple(h == 0 or (m, h) not in found for h in range(len(facts.deferrals_s))) for m in facts.train)
 
 
-class Released(NamedTuple):
+class ReleaseSchedule(NamedTuple):
     """What becomes of a site's new training jobs.
 
     release_s        (row of the batch, release time, s) of each
@@ -93,7 +93,7 @@ class DeferralRules:
         self._all = [True] * len(facts.deferrals_s)
 
     def release(self, i: int, shares: Sequence[Sequence[float]], rows: Sequence[Sequence[int]], batch: Batch,
-                time_s: float, owed: Sequence[list[float]]) -> Released:
+                time_s: float, owed: Sequence[list[float]]) -> ReleaseSchedule:
         """Release times of a site's training jobs, earlier arrivals first.
 
         shares: (Mtrain, H); rows: per class, those of the batch that the site gets; owed: (Mtrain, H) by rounding
@@ -118,7 +118,7 @@ class DeferralRules:
                 if lead_s:
                     waiting[t].append((time_s + lead_s, h))
             total_s += math.fsum(given_s)
-        return Released(times, still, waiting, total_s / len(times) if times else math.nan, clipped, moved)
+        return ReleaseSchedule(times, still, waiting, total_s / len(times) if times else math.nan, clipped, moved)
 
     def notes(self, sid: str, clipped: int, moved: int) -> list[str]:
         """How often another deferral was given than was chosen."""

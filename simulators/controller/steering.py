@@ -1,8 +1,8 @@
-"""The study's scenarios as something to learn on: what `cosim.learning.vector` asks of a scenario's `environment`.
+"""The study's scenarios as learning environments: the interface of `cosim.learning.vector` to a scenario.
 
-The world stops where the controller is about to step. What it would hear becomes the observation, an action becomes its
-policy's decision, and the same controller turns it into jobs and commands as on the bus. The reward comes from what the
-members say of that minute.
+The world stops where the controller is about to step. Its inputs become the observation, an action becomes its
+policy's decision, and the same controller turns it into jobs and commands as on the bus. The reward comes from the
+members' outputs of that minute.
 
 Rows: L08, L15, U22.
 """
@@ -18,9 +18,9 @@ import numpy as np
 from cosim.adapter import Adapter
 from cosim.agents.fleet.actions import decision_of, from_unit, start_of
 from cosim.agents.fleet.decision import Decision, Matrix, Observation, Operation
-from cosim.agents.fleet.observation import Sight
-from cosim.agents.fleet.rewards import OBJECTIVE, TERMS, Minute, hour_cost, loom, reward_of, terms_of
-from cosim.agents.fleet.team_arrays import TeamView
+from cosim.agents.fleet.observation import ObservationScope
+from cosim.agents.fleet.rewards import OBJECTIVE, TERMS, StepOutcome, hour_cost, loom, reward_of, terms_of
+from cosim.agents.fleet.team_arrays import TeamArrays
 from cosim.errors import ScenarioError
 from cosim.hooks import Simulator
 from cosim.simulators.controller.adapter import Controller
@@ -34,21 +34,21 @@ _COOLING_FACTOR = 1.4
 """Site power per IT power at full load that scales the power columns; more is clipped."""
 NO_MCI = ("reward.carbon = marginal needs mci at every site and there is none: --set "
           "controller.reward.carbon=attributed, or choose a grid that gives mci_kg_per_kwh")
-"""What is said of a world that cannot give what its reward counts."""
+"""Error where the terms of the reward are not available."""
 
 
-class Steered:
-    """A policy that does what it was told for this minute."""
+class ExternalPolicy:
+    """A policy whose decision is set from outside for each minute."""
 
     needs_nci = False
     decision: Decision
 
     def place(self, observation: Observation) -> Matrix:
-        """(M, N) shares as told."""
+        """(M, N) shares of the decision that was set."""
         return self.decision.site_share
 
     def operate(self, observation: Observation, allocated_jobs: Any, allocated_work_to: Any) -> Operation:
-        """The sites' actions as told."""
+        """The sites' actions of the decision that was set."""
         return self.decision.operation
 
 
@@ -58,14 +58,14 @@ class Steering:
     Agents: the manager leads, then one per site, in the scenario's order. Several worlds of a scenario share a `spec`.
     ScenarioError when the scenario has no such members or cannot give what its reward counts.
 
-    params, facts    of the controller; `view` is what the team sees
+    params, facts    of the controller; `view` is the team's observation
     usual_kw         power of the fleet when it works off what is offered
     sees_carbon      whether intensities are shown and carbon counts; hours: length of a step
-    foresees, counts_served   whether the fleet tells of late jobs, and the reward counts them; of work that was served
+    foresees, counts_served   whether the fleet reports late jobs, which the reward counts; and served work
     """
 
     batch = "cosim.simulators.controller.batched.steering:BatchSteering"
-    """Who steers many worlds at once by the same rules."""
+    """Class that steps many worlds at once by the same rules."""
 
     member = CONTROLLER
     terms = (*TERMS, OBJECTIVE)
@@ -93,7 +93,7 @@ class Steering:
             if lean:
                 given |= {"ac_check": False, "settle": False, "mci": carbon == "marginal"}
             members[GRID] = _with(members[GRID], given)
-        if lean and members[FLEET].simulator.endswith(":DataCenters"):
+        if lean and members[FLEET].simulator.endswith((":DataCenters", ":CappedDataCenters")):
             members[FLEET] = _with(members[FLEET], {**members[FLEET].params, "job_log": False})
         if carbon != "system_difference":
             return scenario.replace(members=members)
@@ -105,7 +105,7 @@ class Steering:
         if not isinstance(self.controller, Controller):
             raise ScenarioError(f"{CONTROLLER} is a {type(self.controller).__name__}; agents learn through "
                                 f"{Controller.__module__}:{Controller.__name__}")
-        self.controller.policy = self._policy = Steered()
+        self.controller.policy = self._policy = ExternalPolicy()
         self.params, self.facts = self.controller.params, self.controller.facts
         self._sites = list(self.params.sites)
         self.sees_carbon = self.params.mode == "joint"
@@ -180,30 +180,30 @@ class Steering:
 
     # --- inside -------------------------------------------------------------------------------------------------
 
-    def _make_view(self) -> TeamView:
+    def _make_view(self) -> TeamArrays:
         p = self.params
         offered = _offered(self._world)
         self.usual_kw = _usual_kw(p, offered)
         busy_kw = max(c.busy_kw_per_gpu for c in p.job_classes.values())
-        sight = Sight(
+        sight = ObservationScope(
             classes=list(p.job_classes), sites=self._sites,
             peak_kw=_COOLING_FACTOR * max(s.idle_kw + s.gpus * busy_kw for s in p.sites.values()),
             arrivals_per_min={name: rate for name, (rate, _) in offered.items()}, nci=self.sees_carbon,
             mci=self.sees_carbon and p.reward.carbon == "marginal", full=p.observation == "full")
-        return TeamView(self.facts, sight, offered)
+        return TeamArrays(self.facts, sight, offered)
 
     def _split_shares(self, row: list[float]) -> list[list[float]]:
         n = len(self._sites)
         return [row[m * n:(m + 1) * n] for m in range(len(self.facts.kinds))]
 
-    def _minute(self, fleet: list[dict[str, Any]], sites: Sequence[int]) -> Minute:
+    def _minute(self, fleet: list[dict[str, Any]], sites: Sequence[int]) -> StepOutcome:
         """The minute that ended at some sites; fleet: what each site gave for it."""
         emission_kg_per_h, baseline_kg_per_h = self._emission_kg_per_h
         here = [fleet[i] for i in sites]
         nci_kg_per_kwh, mci_kg_per_kwh = (
             None if known is None else [known[i] for i in sites]
             for known in self._intensities)  # power mode hides them from the agents only (I22)
-        return Minute(
+        return StepOutcome(
             hours=self.hours, price_usd_per_kwh=self._seen.price_usd_per_kwh, power_kw=[s["p_kw"] for s in here],
             work_to=sum([sum(s["work_to"]) for s in here]),
             dropped_jobs=[sum(of_class) for of_class in zip(*(s["dropped_jobs"] for s in here), strict=True)],
@@ -240,7 +240,7 @@ def _with(member: Any, params: dict[str, Any]) -> Any:
 
 
 def _with_baseline(scenario: Any, members: dict[str, Any]) -> Any:
-    """A second dispatch of the same sources and network that hears the base load only."""
+    """A second dispatch of the same sources and network at the base load only."""
     if GRID not in members or not members[GRID].simulator.endswith(":CefDispatch"):
         raise ScenarioError("reward.carbon = system_difference needs the dispatch with and without data centers: "
                             "--set controller.reward.carbon=attributed, or choose a scenario whose grid is CefDispatch")
@@ -252,7 +252,7 @@ def _with_baseline(scenario: Any, members: dict[str, Any]) -> Any:
 
 
 def _offered(world: Any) -> dict[str, tuple[float, float]]:
-    """Class -> (jobs/min, TO/job) of the workload, {} if it does not know."""
+    """Class -> (jobs/min, TO/job) of the workload, {} if unknown."""
     workload = world.simulators.get(WORKLOAD)
     if not isinstance(workload, Adapter) or not isinstance(workload, OffersLoad):
         return {}
@@ -260,7 +260,7 @@ def _offered(world: Any) -> dict[str, tuple[float, float]]:
 
 
 def emission_of(simulators: Mapping[str, Simulator], member: str) -> float | None:
-    """kg/h of all sources of a dispatch; None where there is none or it cannot say."""
+    """kg/h of all sources of a dispatch; None where there is none or it does not have it."""
     grid = simulators.get(member)
     entities = grid.entities.get("Grid") if isinstance(grid, Adapter) else None
     if grid is None or not entities or "emission_kg_per_h" not in grid.meta["models"]["Grid"]["attrs"]:

@@ -6,28 +6,42 @@ Rows: E04, E05, M09, M10, U17, Z06.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from cosim.adapter import Adapter, CreateResult, Meta, Values
-from cosim.errors import ModelError, ScenarioError, SolverError
-from cosim.simulators.grid.dispatch.conic import Limits
-from cosim.simulators.grid.dispatch.dispatch import NEGLIGIBLE_PU, Dispatch
-from cosim.simulators.grid.dispatch.findings import LOOSE_GAP_PU, Incidents
+from cosim.errors import ModelError, ScenarioError, SolverError, unknown
+from cosim.simulators.grid.dispatch.branch_limits import binding, branch_limits, fullest, rating_table
+from cosim.simulators.grid.dispatch.conic import Limits, Sources
+from cosim.simulators.grid.dispatch.findings import LOOSE_GAP_PU, FindingLog, what_is_proven, which_limits
 from cosim.simulators.grid.dispatch.horizon import Ramps
 from cosim.simulators.grid.dispatch.mci import MciOfDispatch, marginal_sources, no_mci
-from cosim.simulators.grid.dispatch.nci_limits import NciCaps
-from cosim.simulators.grid.dispatch.results import ELASTIC, HELD, DispatchResult, Inexact
-from cosim.simulators.grid.dispatch.sources import all_sources, other_voltage, tighter_limits
+from cosim.simulators.grid.dispatch.nci_limits import NciLimits
+from cosim.simulators.grid.dispatch.optimal_power_flow import NEGLIGIBLE_PU, Dispatch
+from cosim.simulators.grid.dispatch.results import ELASTIC, HELD, DispatchResult, InexactRelaxation
+from cosim.simulators.grid.dispatch.source_series import SourceSeries, check_given
+from cosim.simulators.grid.dispatch.sources import Source, all_sources, other_voltage, tighter_limits
 from cosim.simulators.grid.dispatch.surplus import in_words
+from cosim.simulators.grid.dispatch.varying import number_or_nan, varies
 from cosim.simulators.grid.equations import Floats
-from cosim.simulators.grid.network.powerflow import AcCheck
+from cosim.simulators.grid.network.check import AcCheck
 from cosim.simulators.grid.network.radial import read_feeder
 from cosim.simulators.grid.params import GridParams
 from cosim.simulators.grid.plausible import refuse_impossible, unit_hint
-from cosim.simulators.grid.ports import DISPATCH_BUS, DISPATCH_GRID, REALISED, fixed_tables, per_bus
+from cosim.simulators.grid.ports import (
+    DISPATCH_BUS,
+    DISPATCH_GRID,
+    LOADING,
+    REALISED,
+    SOURCE,
+    VARYING,
+    fixed_tables,
+    loading_values,
+    per_bus,
+    source_values,
+)
 from cosim.units import HOUR_S, MIN_S, format_time
 
 
@@ -38,53 +52,73 @@ class CefDispatch(Adapter):
     `Grid` (one entity) exports the state of the network. A bus without an entity has no demand.
 
     The dispatch receives what data centres drew in the interval before, by ports of their own (`p_site_kw`,
-    `q_site_kvar`): the demand of a bus is theirs and the base load together. What the interval brought is known at its
+    `q_site_kvar`): the demand of a bus is their sum with the base load. What the interval brought is known at its
     end: one step later the `_realised` ports settle it, by the AC power flow at the set points then in force, at its
     base load (dispatched with a forecast error, if there is one) and at what the data centres have drawn on average.
     They are NaN at the first step, and the last interval of a run is never settled.
     """
 
     PARAMS = GridParams
-    MODELS = {"Bus": DISPATCH_BUS, "Grid": DISPATCH_GRID}
+    MODELS = {"Bus": DISPATCH_BUS, "Grid": DISPATCH_GRID, "Source": SOURCE}
+
+    @classmethod
+    def check_horizon(cls, member: str, given: GridParams, step_s: float, until_s: float) -> None:
+        """ScenarioError for a table of a source that does not cover the run, or a source that cannot exist at a time of
+        it."""
+        check_given(given.sources, given.network_sources, member, given.scenario_start, until_s, step_s)
 
     def init(self, sid: str, time_resolution: float = 1.0, **params: Any) -> Meta:
         """Validate the parameters and read the network, so that `create` can refuse a bus it does not have."""
-        meta = super().init(sid, time_resolution, **params)
+        super().init(sid, time_resolution, **params)
         self._feeder = read_feeder(self.params.network)
         self._sources = all_sources(self.params.sources, self._feeder, self.params.network_sources, sid)
-        self._seen = Incidents()
+        self._series = SourceSeries(self._sources, sid, self.params.scenario_start,
+                                    frozenset(self._sources) - frozenset(self.params.sources))
+        more = (*(VARYING if self._series.any else ()), *(LOADING if self.params.line_limits != "none" else ()))
+        if more:
+            self.adopt({**self.MODELS, "Grid": (*DISPATCH_GRID, *more)})
+        self._seen = FindingLog()
         self._solved_by = ""
-        return meta
+        return self.meta
 
     def create(self, num: int, model: str, names: Sequence[str] | None = None, **model_params: Any
                ) -> list[CreateResult]:
-        """Buses by name ('bus8' is bus 8 of the network; without names the first `num`), or the one Grid."""
+        """Buses by name ('bus8' is bus 8 of the network; without names the first `num`), the one Grid, or sources of
+        which something is linked, by name."""
         if model == "Bus":
             names = names or self._feeder.bus_names[:num]
             for name in names:
                 self._feeder.named(name, self.sid)
+        elif model == "Source":
+            linked = list(dict.fromkeys(name for name, _ in sorted(self._series.linked)))
+            if strange := [name for name in names or () if name not in linked]:
+                raise ScenarioError(f"{self.sid}: {unknown('source with a field that is linked', strange[0], linked)}")
+            names = names or linked[:num]
         elif (count := num + len(self.entities["Grid"])) > 1:
             raise ScenarioError(f"{self.sid}: {count} entities of Grid asked for; a member is one grid")
         return super().create(num, model, names, **model_params)
 
     def setup(self) -> None:
         p = self.params
+        self._rated = None if p.line_limits == "none" else branch_limits(
+            self._feeder, p.max_current_a, p.max_power_kva, self.sid, own=True)
         limits = Limits(self._feeder.voltage(p.v0_pu), p.vm_min_pu, p.vm_max_pu, p.lambda_kw_per_kg_h, p.loss_weight,
-                        p.cost_kw_per_usd_h, p.curtailment_weight)
-        self._dispatch = Dispatch(self._feeder, self._sources, limits, p.solver, caps=self._caps(),
-                                  time_limit_s=p.time_limit_s)
+                        p.cost_kw_per_usd_h, p.curtailment_weight, self._rated if p.line_limits == "ratings" else None)
+        steady, self._moves = self._series.steady(), self._series.varying["p_max_kw"]
+        self._dispatch = Dispatch(self._feeder, steady, limits, p.solver, caps=self._caps(),
+                                  time_limit_s=p.time_limit_s, moves=self._moves, watched=self._rated)
         self._solved_by = self._dispatch.solver_name
         self._turbines = np.delete(np.arange(len(self._sources)), self._dispatch.substation)
         buses = [list(self._sources.values())[k].node for k in self._turbines]
         self._ac = AcCheck(p.network, buses, p.v0_pu) if p.ac_check else None
         self._at = {eid: self._feeder.named(eid, self.sid) for eid in self.entities["Bus"]}
-        self._mci_of = self._make_mci(limits) if p.mci and not p.nci_cap_kg_per_kwh else None
+        self._mci_of = self._make_mci(steady, limits) if p.mci and not p.nci_cap_kg_per_kwh else None
         self._ramps = Ramps(self._dispatch, self.step_s / MIN_S, p.lookahead_steps)
         ramped = [name for name, s in self._sources.items() if s.ramp_kw_per_min is not None]
         if self._dispatch.source_names[self._dispatch.substation] in ramped:
             raise ScenarioError(f"{self.sid}.sources.{self._dispatch.source_names[self._dispatch.substation]} has "
                                 "ramp_kw_per_min; the substation balances the feeder and has none")
-        self._held_steps = 0
+        self._held_steps, self._origin_s, self._now_s = 0, 0.0, 0.0
         self._mci = no_mci(self._feeder.n_bus)
         self._last: tuple[DispatchResult, tuple[float, float, float]] | None = None
         self._noise, self._error = self.stream("forecast"), 0.0
@@ -92,7 +126,7 @@ class CefDispatch(Adapter):
         self._drawn_by_sites = self._base = np.zeros(self._feeder.n_bus, complex)
         self._hears_sites = False
 
-    def _caps(self) -> NciCaps | None:
+    def _caps(self) -> NciLimits | None:
         caps = self.params.nci_cap_kg_per_kwh
         if not caps:
             return None
@@ -100,36 +134,55 @@ class CefDispatch(Adapter):
             raise ScenarioError(f"{self.sid}.nci_cap_kg_per_kwh: {self._feeder.name} has transformers with iron "
                                 "losses, which the caps' mixing does not hold; set pfe_kw to 0, or take away the caps")
         at = np.array([self._feeder.named(bus, f"{self.sid}.nci_cap_kg_per_kwh") for bus in caps], dtype=np.int64)
-        return NciCaps(at, np.array(list(caps.values())), self.params.nci_formulation)
+        return NciLimits(at, np.array(list(caps.values())), self.params.nci_formulation)
 
-    def _reprice(self, price_usd_per_kwh: float) -> None:
-        """The tariff's price at the substation, from this interval on."""
-        prices = np.array([s.usd_per_kwh for s in self._sources.values()])
-        prices[self._dispatch.substation] = price_usd_per_kwh
-        self._dispatch.reprice(prices)
-        if self._mci_of:
-            self._mci_of.reprice(prices)
+    def _revalue(self, time_s: float, inputs: Values) -> None:
+        """What sources have, emit and cost from this interval on: their series, and the tariff's price at the
+        substation."""
+        dispatch, at = self._dispatch, self._dispatch.substation
+        sources = self._changed(time_s, inputs) if self._series.any else dispatch.sources
+        prices = sources.usd_per_kwh.copy()
+        for eid in self.entities["Grid"]:
+            if not math.isnan(price := inputs[eid]["price_usd_per_kwh"]):
+                if self._series.varying["usd_per_kwh"][at]:
+                    raise ModelError(f"{self.sid}.sources.{dispatch.source_names[at]}.usd_per_kwh varies, and a price "
+                                     f"is linked to {self.sid}.price_usd_per_kwh as well; leave one of them out")
+                prices[at] = price
+        for of in (dispatch, self._mci_of):
+            if of is not None:
+                of.recolour(sources.kg_per_kwh, sources.marginal_kg_per_kwh)
+                of.make_available(sources.available_pu)
+                of.reprice(prices)
 
-    def _make_mci(self, limits: Limits) -> MciOfDispatch:
+    def _changed(self, time_s: float, inputs: Values, *, forecast: bool = False) -> Sources:
+        """The sources as their series have them at a time."""
+        linked = {name: inputs[name] for name in self.entities["Source"]}
+        now = self._series.at(self._origin_s + time_s, linked, forecast=forecast)
+        return self._series.changed(self._dispatch.sources, now, self._feeder.base_kw)
+
+    def _make_mci(self, sources: Mapping[str, Source], limits: Limits) -> MciOfDispatch:
         eta = {self._feeder.position(site.node, f"sites.{name}.node"): site.q_per_p_ratio
                for name, site in self.params.sites.items()}
         q_per_p = np.zeros(self._feeder.n_bus)
         q_per_p[list(eta)] = list(eta.values())
-        return MciOfDispatch(self._feeder, self._sources, limits, q_per_p, sorted(eta or self._at.values()))
+        return MciOfDispatch(self._feeder, sources, limits, q_per_p, sorted(eta or self._at.values()), self._moves)
 
     def labels(self) -> dict[str, list[str]]:
         return {"source": list(self._sources), "line": self._feeder.line_names, "bus": self._feeder.bus_names}
 
     def tables(self) -> dict[str, dict[str, list]]:
         feeder, names = self._feeder, self._feeder.bus_names
-        return fixed_tables(
+        made = fixed_tables(
             {eid: names[at] for eid, at in self._at.items()},
             [(line, names[a], names[b]) for line, a, b in zip(feeder.line_names, feeder.parent, feeder.child,
                                                               strict=True)],
-            [(name, names[feeder.position(s.node, name)], s.kg_per_kwh) for name, s in self._sources.items()],
+            [(name, names[feeder.position(s.node, name)], number_or_nan(s.kg_per_kwh))
+             for name, s in self._sources.items()],
             [names[at] for at in np.flatnonzero((feeder.own_p_kw != 0.0) | (feeder.g_bus_pu != 0.0))])
+        return made if self._rated is None else {**made, "limits": rating_table(feeder, self._rated)}
 
     def advance(self, time_s: float, inputs: Values) -> Values:
+        self._now_s = time_s
         base, drawn = self._own.copy(), np.zeros(self._feeder.n_bus, complex)
         for eid, at in self._at.items():  # closed switches may make several of these buses one
             given = inputs[eid]
@@ -142,9 +195,7 @@ class CefDispatch(Adapter):
         settled = self._settle(time_s)
         self._base = base
         p_load, q_load = (base + drawn).real, (base + drawn).imag
-        for eid in self.entities["Grid"]:
-            if not math.isnan(price := inputs[eid]["price_usd_per_kwh"]):
-                self._reprice(price)
+        self._revalue(time_s, inputs)
         p_load, q_load = self._forecast(p_load, q_load)
         if self._ramps.any:
             self._tie(time_s, p_load, q_load, inputs)
@@ -158,7 +209,7 @@ class CefDispatch(Adapter):
                 hint = unit_hint(float(p_load.sum()), float(self._feeder.p_kw.sum()))
                 raise SolverError(f"{self.sid} at {format_time(time_s)}: {err}{hint}") from None
             status, mci = HELD, None
-            inexact = isinstance(err, Inexact)
+            inexact = isinstance(err, InexactRelaxation)
         self._mci = mci or self._mci.stale()
         self._held_steps = self._held_steps + 1 if status == HELD else 0
         self._remember(time_s, status, inexact)
@@ -172,7 +223,9 @@ class CefDispatch(Adapter):
             self._seen.note("held", time_s)
         elif status == ELASTIC:
             demand_kw = float((last.p_load_kw + last.unserved_kw).sum())
-            self._seen.note("elastic", time_s, self._which_limits(last)
+            self._seen.note("elastic", time_s, which_limits(
+                last, self._slack(last.vm_pu), (self.params.vm_min_pu, self.params.vm_max_pu), self._feeder.bus_names,
+                self.params.nci_cap_kg_per_kwh, self._overfull(last))
                             + unit_hint(demand_kw, float(self._feeder.p_kw.sum())))
         if status != HELD and last.curtailed_bus_kw.any():
             self._seen.note("surplus", time_s, in_words(
@@ -183,14 +236,31 @@ class CefDispatch(Adapter):
         if last.relaxation_gap_pu > LOOSE_GAP_PU:
             self._seen.note("loose", time_s)
         if inexact:
-            self._seen.note("inexact", time_s, self._what_is_proven(last, status))
+            self._seen.note("inexact", time_s, "" if status == HELD else what_is_proven(last.global_gap_ratio))
+
+    def _overfull(self, result: DispatchResult) -> str:
+        """The branch that a state outside the limits is due to, or that is beyond its own; "" without one."""
+        limits = self._dispatch.limits.branches
+        if limits is None or result.loading_ratio is None or not binding(limits, result.loading_ratio).any():
+            return ""
+        return fullest(limits, result.loading_ratio, self._feeder.line_names)
+
+    def carry(self) -> dict[str, np.ndarray]:
+        """Time gone by until the end of this world, where tables go on in it."""
+        return {"origin_s": np.array(self._origin_s + self._now_s + self.step_s)} if self._series.any else {}
+
+    def resume(self, carry: Mapping[str, np.ndarray]) -> None:
+        """Go on in time."""
+        self._origin_s = float(carry.get("origin_s", 0.0))
 
     def notes(self) -> list[str]:
         lines = [f"{self.sid}: {line}" for line in self._seen.lines()]
         own = {n: s.marginal_kg_per_kwh for n, s in self.params.sources.items() if s.marginal_kg_per_kwh is not None}
         if own and self.params.mci:
-            lines.append(f"{self.sid}: mci counts " + ", ".join(f"{n} at {w:g} kg/kWh" for n, w in own.items())
+            lines.append(f"{self.sid}: mci counts " + ", ".join(
+                n if varies(w) else f"{n} at {number_or_nan(w):g} kg/kWh" for n, w in own.items())
                          + ", its marginal intensity; NCI and emission are at its average")
+        lines += [f"{self.sid}: {line}" for line in self._series.notes(self.step_s)]
         if self.params.lambda_kw_per_kg_h == 0.0 and not self.params.nci_cap_kg_per_kwh and self._last is not None:
             lines.append(f"{self.sid}: lambda_kw_per_kg_h = 0, so that the dispatch does not weigh carbon, whatever "
                          "agents see of it (controller.mode)")
@@ -214,32 +284,6 @@ class CefDispatch(Adapter):
         tighter = tighter_limits(p.vm_min_pu, p.vm_max_pu, feeder.voltage_limits)
         lines += [f"network {feeder.name}: {line}" for line in tighter]
         return lines
-
-    def _what_is_proven(self, last: DispatchResult, status: int) -> str:
-        """Of an interval whose relaxation is not exact."""
-        if status == HELD:
-            return ""
-        if last.global_gap_ratio is None:
-            return "the set points are not proven to be the best"
-        return ("the set points are the best of the local optima and corners that were tried; the relaxation proves "
-                f"that nothing is better by more than {100 * last.global_gap_ratio:.2g} % of the objective")
-
-    def _which_limits(self, result: DispatchResult) -> str:
-        """The worst of what an elastic interval could not keep, and where."""
-        p, names, said = self.params, self._feeder.bus_names, []
-        if result.unserved_kw.any():
-            at = int(result.unserved_kw.argmax())
-            said.append(f"{result.unserved_kw[at]:.0f} kW unserved at {names[at]}")
-        if result.voltage_violation_pu:
-            at = int(np.abs(self._slack(result.vm_pu)).argmax())
-            limit = f"below {p.vm_min_pu:g}" if result.vm_pu[at] < p.vm_min_pu else f"above {p.vm_max_pu:g}"
-            said.append(f"{names[at]} at {result.vm_pu[at]:.3f} p.u., {limit}")
-        if result.nci_cap_excess_kg_per_kwh:
-            at = max(p.nci_cap_kg_per_kwh, key=lambda bus: result.nci_kg_per_kwh[self._feeder.bus_names.index(bus)]
-                     - p.nci_cap_kg_per_kwh[bus])
-            said.append(f"{at} is {result.nci_cap_excess_kg_per_kwh:.3f} kg/kWh above its cap of "
-                        f"{p.nci_cap_kg_per_kwh[at]:g}")
-        return ", ".join(said)
 
     def _slack(self, vm_pu: Floats) -> Floats:
         """(n_bus,) signed distance outside the voltage limits; 0 inside them, by the dispatch's tolerance."""
@@ -270,7 +314,9 @@ class CefDispatch(Adapter):
                                         given["q_load_kvar"] if q is None else q[i])
             demand += [(s.real, s.imag) for s in (base + self._drawn_by_sites for base in ahead)]
         before = self._last[0].p_source_kw if self._last else None
-        low, high, planned = self._ramps.boxes(before, 1 + self._held_steps, demand)
+        later = [self._changed(time_s + k * self.step_s, inputs, forecast=True)
+                 for k in range(1, steps)] if self._series.any else []
+        low, high, planned = self._ramps.boxes(before, 1 + self._held_steps, demand, later)
         if not planned:
             self._seen.note("unplanned", time_s)
         self._dispatch.rebox(low, high)
@@ -343,7 +389,7 @@ class CefDispatch(Adapter):
                 "emission_kg_per_h": result.emission_kg_per_h,
                 "p_source_kw": result.p_source_kw.tolist(),
                 "q_source_kvar": result.q_source_kvar.tolist(),
-                "marginal_sources": marginal_sources(self._dispatch, result.p_source_kw),
+                "marginal_sources": marginal_sources(result, self._feeder.base_kw),
                 "relaxation_gap_pu": result.relaxation_gap_pu,
                 "relaxation_gap_ratio": result.relaxation_gap_ratio.tolist(),
                 "inexact": float(inexact),
@@ -367,5 +413,7 @@ class CefDispatch(Adapter):
                 "p_from_kw": result.p_from_kw.tolist(),
                 "p_to_kw": result.p_to_kw.tolist(),
                 **per_bus(result.p_load_kw + self._feeder.shunts_kw(result.vm_pu)),
+                **(loading_values(result) if self._rated is not None else {}),
+                **(source_values(result.sources, self._feeder.base_kw) if self._series.any else {}),
             }
         return outputs

@@ -10,13 +10,14 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field
 
-from cosim.adapter import Continuing, Values
+from cosim.adapter import ExogenousAdapter, Values
 from cosim.errors import ScenarioError, unknown
 from cosim.limits import is_file
 from cosim.params import params
 from cosim.plausible import is_marginal, stated_intensity
 from cosim.ports import Port
-from cosim.tables.table import DataTable, Overflow, Reading
+from cosim.simulators.grid.columns import read_column
+from cosim.tables.table import DataTable, Overflow, TableOptions
 from cosim.units import SUFFIXES
 
 IntensityUnit = Literal["g_per_kwh", "kg_per_kwh", "lb_per_mwh", "kg_per_mwh", "t_per_mwh"]
@@ -57,10 +58,10 @@ _GRID = (
 )
 
 
-class IntensitySeries(Continuing):
+class IntensitySeries(ExogenousAdapter):
     """Carbon intensity from a table, for users who have a carbon service's export and no network.
 
-    Nothing answers demand: neither losses nor voltages nor the intensity. Rows are read against the run's start as
+    Nothing depends on demand: neither losses nor voltages nor the intensity. Rows are read against the run's start as
     those of every table (`cosim.tables.axis`), in any order. In the worlds of a learner the table goes on day after
     day.
     """
@@ -121,18 +122,12 @@ class IntensitySeries(Continuing):
         return self._read(p.marginal_column, p.marginal_unit or own or p.unit)
 
     def _read(self, column: str, suffix: IntensityUnit) -> list[float]:
-        if column not in self._table.columns:
-            raise ScenarioError(f"{self.params.path}: {unknown('column', column, self._table.columns)}")
-        unit, said = SUFFIXES[suffix], stated_intensity(column)
-        field = "marginal_unit" if column == self.params.marginal_column else "unit"
-        if said is not None and said.factor != unit.factor:
-            meant = next(name for name, known in SUFFIXES.items() if known == said)
-            raise ScenarioError(f"{self.params.path}: column '{column}' is in {said.symbol}, and {self.sid}.{field} = "
-                                f"{suffix}; --set {self.sid}.{field}={meant}, or rename the column")
-        return (self._table.numbers(column, unit) * unit.factor).tolist()
+        name, field = (("mci_kg_per_kwh", "marginal_unit") if column == self.params.marginal_column else
+                       ("nci_kg_per_kwh", "unit"))
+        return read_column(self._table, column, suffix, name, f"{self.sid}.{field}")
 
 
 def _table(p: SeriesParams, member: str) -> DataTable:
     if not is_file(p.path):
         raise ScenarioError(f"{member}.path: no file at {p.path}; give the CSV by --set {member}.path=FILE.csv")
-    return DataTable(p.path, Reading(f"{member}.", p.scenario_start, p.time_zone, p.overflow, p.time_column))
+    return DataTable(p.path, TableOptions(f"{member}.", p.scenario_start, p.time_zone, p.overflow, p.time_column))

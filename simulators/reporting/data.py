@@ -8,10 +8,9 @@ from functools import cached_property
 import numpy as np
 
 from cosim.reporting.data import Run
+from cosim.simulators.analysis.paths import PRICE, SITE
 from cosim.simulators.analysis.site_series import ended_jobs, intensity_of
-from cosim.trace.series import end_of, over_counted
-
-SITE, BUS, GRID, PRICE = "aidc/Site", "grid/Bus", "grid/Grid", "tariff/Tariff/price_usd_per_kwh"
+from cosim.trace.series import over_counted, port_ref
 
 
 @dataclass
@@ -58,7 +57,7 @@ class FleetRun(Run):
     def bus_of(self, site: str) -> str | None:
         """Entity name of the bus where a site draws its power."""
         for source, target in self.wiring:
-            (member, eid, port), to = end_of(source), end_of(target)
+            (member, eid, port), to = port_ref(source), port_ref(target)
             if member == "aidc" and eid == site and port.startswith("p_") and to.member == "grid":
                 return to.entity
         found = self.intensity_of(site)

@@ -13,7 +13,8 @@ import numpy as np
 
 from cosim.reporting.chart import MARKS, Band, Fact, Panel, Picture, Rule, Series, missing
 from cosim.reporting.text import at, count, highest, listing, number, quantity, strong
-from cosim.simulators.reporting.data import PRICE, SITE, FleetRun
+from cosim.simulators.analysis.paths import PRICE, SITE
+from cosim.simulators.reporting.data import FleetRun
 from cosim.trace.series import weighted_mean
 from cosim.units import HOUR_S
 

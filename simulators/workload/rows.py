@@ -109,7 +109,7 @@ def gap_note(gap_s: float, after_s: float, span_s: float) -> str | None:
 
 
 @dataclass(slots=True)
-class LeftOut:
+class SkippedRows:
     """Rows of a trace that no job was made of although they may stand for one.
 
     kinds   reason -> rows

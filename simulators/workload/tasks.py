@@ -17,7 +17,7 @@ from typing import Literal, TextIO
 
 from cosim.errors import ScenarioError
 from cosim.simulators.workload.layouts import OPENB_COLUMNS, Row, TaskColumns, mapped, openb, swf
-from cosim.simulators.workload.rows import LEFT_OUT_RATIO, LeftOut, delimited, gap_note, likely_unit
+from cosim.simulators.workload.rows import LEFT_OUT_RATIO, SkippedRows, delimited, gap_note, likely_unit
 from cosim.tables.files import parquet_rows
 from cosim.units import DAY_S, MIN_S
 
@@ -57,7 +57,7 @@ class Survey:
     never_ran: int = 0
     parts: int = 0
     before: int = 0
-    left_out: LeftOut = field(default_factory=LeftOut)
+    left_out: SkippedRows = field(default_factory=SkippedRows)
     doubts: list[str] = field(default_factory=list)
     gap_s: float = 0.0
     gap_after_s: float = 0.0
@@ -230,7 +230,7 @@ class TaskFile:
                 yield number, parse(["" if cell is None else str(cell) for cell in cells])
 
     def _layout(self) -> tuple[Sequence[str], Callable[[Sequence[str]], Row]]:
-        """Names of the columns that are read, and who reads a row of them."""
+        """Names of the columns that are read, and the function that reads a row of them."""
         return (OPENB_COLUMNS, openb) if self.format == "openb" else (
             self.columns.names, partial(mapped, columns=self.columns))
 

@@ -15,7 +15,7 @@ from pydantic import Field
 from cosim.errors import ScenarioError
 from cosim.params import params
 from cosim.simulators.workload.origin import pass_s
-from cosim.simulators.workload.rows import LEFT_OUT_RATIO, LeftOut, Line, delimited, instants
+from cosim.simulators.workload.rows import LEFT_OUT_RATIO, Line, SkippedRows, delimited, instants
 from cosim.units import MIN_S
 
 COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
@@ -54,7 +54,7 @@ class TokenTrace:
     offset_s: np.ndarray
     context_tokens: np.ndarray
     generated_tokens: np.ndarray
-    left_out: LeftOut
+    left_out: SkippedRows
     first_unix_s: float
 
 
@@ -114,7 +114,7 @@ def read_azure_llm(path: str, max_left_out_ratio: float = LEFT_OUT_RATIO) -> Tok
 
 def _read(header: list[str], lines: Iterator[Line], path: str, max_left_out_ratio: float) -> TokenTrace:
     where = [header.index(name) for name in COLUMNS]
-    chunks, left_out = [], LeftOut()
+    chunks, left_out = [], SkippedRows()
     while chunk := list(islice(lines, _CHUNK_ROWS)):
         chunks.append(_parse(chunk, where, len(header), left_out))
     requests = sum(len(times) for times, _, _ in chunks)
@@ -132,7 +132,7 @@ def _read(header: list[str], lines: Iterator[Line], path: str, max_left_out_rati
 Columns = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
-def _parse(chunk: Sequence[Line], where: Sequence[int], width: int, left_out: LeftOut) -> Columns:
+def _parse(chunk: Sequence[Line], where: Sequence[int], width: int, left_out: SkippedRows) -> Columns:
     """Times and tokens of the good rows of a chunk; the others go to `left_out`."""
     columns = _columns([row for _, row in chunk], where, width)
     if columns is not None:

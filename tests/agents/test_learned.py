@@ -7,8 +7,8 @@ import pytest
 
 from cosim.agents.fleet.decision import FleetFacts, Observation
 from cosim.agents.fleet.learned import LearnedPolicy
-from cosim.agents.fleet.observation import Sight
-from cosim.agents.fleet.team_arrays import TeamView
+from cosim.agents.fleet.observation import ObservationScope
+from cosim.agents.fleet.team_arrays import TeamArrays
 from cosim.agents.learn.config import METHODS, Learning
 from cosim.agents.learn.team import Team
 from cosim.errors import ScenarioError
@@ -33,13 +33,13 @@ def observation(nci: bool = True) -> Observation:
         slack_min=[1440.0, 30.0])
 
 
-def sight(nci: bool = True, full: bool = True) -> Sight:
-    return Sight(FACTS.classes, FACTS.sites, 100.0, {"llm": 0.1, "search": 20.0}, nci, False, full)
+def sight(nci: bool = True, full: bool = True) -> ObservationScope:
+    return ObservationScope(FACTS.classes, FACTS.sites, 100.0, {"llm": 0.1, "search": 20.0}, nci, False, full)
 
 
 def checkpoint(folder, method: str = "mat", nci: bool = True, full: bool = True, seed: int = 3):
     path = folder / "team.safetensors"
-    Team(TeamView(FACTS, sight(nci, full), OFFERED).spec, Learning(method=method), seed).save(path, resumable=False)
+    Team(TeamArrays(FACTS, sight(nci, full), OFFERED).spec, Learning(method=method), seed).save(path, resumable=False)
     return path
 
 
@@ -59,7 +59,7 @@ def test_it_decides_what_its_team_decides(tmp_path, method):
     share = mine.place(seen)
     operation = mine.operate(seen, jobs, work)
 
-    view = TeamView(FACTS, sight(), OFFERED)
+    view = TeamArrays(FACTS, sight(), OFFERED)
     told = view.context(jobs, work)[None]
     step, _ = Team.load(path).act(view.observe(seen)[None], lambda _: told, deterministic=True)
     manager, north, south = step.action[0].tolist()
@@ -110,8 +110,9 @@ def test_what_another_site_sees_moves_a_sites_operation_unless_the_method_is_map
 def test_the_ranges_are_those_it_was_trained_with(tmp_path):
     """The bus does not know the workload's mean arrivals; the checkpoint does."""
     path = checkpoint(tmp_path)
-    ours = TeamView(FACTS, Sight(FACTS.classes, FACTS.sites, 1.0, {}, True, False, True), {}, Team.load(path).spec)
-    assert (ours.observe(observation()) == TeamView(FACTS, sight(), OFFERED).observe(observation())).all()
+    scope = ObservationScope(FACTS.classes, FACTS.sites, 1.0, {}, True, False, True)
+    ours = TeamArrays(FACTS, scope, {}, Team.load(path).spec)
+    assert (ours.observe(observation()) == TeamArrays(FACTS, sight(), OFFERED).observe(observation())).all()
 
 
 def test_exploring_draws_from_the_given_stream(tmp_path):

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from cosim.agents.fleet.actions import decision_of, from_unit, gpu_start, manager_parts, site_parts
 from cosim.agents.fleet.decision import FleetFacts, Observation
-from cosim.agents.fleet.observation import Scaler, Sight, context_columns, context_per, manager_view, site_view
+from cosim.agents.fleet.observation import (
+    ObservationScope,
+    Scaler,
+    context_columns,
+    context_per,
+    manager_view,
+    site_view,
+)
 from cosim.agents.learn.spec import Column, Simplex, scaled
 
 HOUR = 3600.0
@@ -22,7 +29,7 @@ FACTS = FleetFacts(
     deferrals_s=tuple(h * HOUR for h in (0, 2, 4, 6, 8, 10)))
 CLASSES, SITES = ["llm", "vae", "deep_research", "search"], ["aidc1", "aidc2", "aidc3"]
 OFFERED = {"llm": (0.04095, 6.91e8), "vae": (0.0588, 2.88e8), "deep_research": (16.5, 6.02e5), "search": (110.0, 3e5)}
-PAPER = Sight(CLASSES, SITES, 500.0, {name: rate for name, (rate, _) in OFFERED.items()}, True, False, False)
+PAPER = ObservationScope(CLASSES, SITES, 500.0, {name: rate for name, (rate, _) in OFFERED.items()}, True, False, False)
 FULL = dataclasses.replace(PAPER, full=True)
 SEEN = Observation(
     time_s=6 * HOUR, price_usd_per_kwh=0.1, forecast_usd_per_kwh=[0.1, 0.1, 0.3, 0.3, 0.1, 0.03],

@@ -14,7 +14,7 @@ from teams import Follow, Game, site_team
 
 from cosim.agents.learn import ppo
 from cosim.agents.learn.config import METHODS, Learning
-from cosim.agents.learn.ppo import Batch, Descent, ValueScale, loss, prepare, value_loss
+from cosim.agents.learn.ppo import Batch, MinibatchGradient, ValueScale, loss, prepare, value_loss
 from cosim.agents.learn.rollout import Rollout, gae
 from cosim.agents.learn.spec import Outcome
 from cosim.agents.learn.team import Team
@@ -348,7 +348,7 @@ def test_pieces_of_a_minibatch_sum_to_its_gradient(method):
     groups = torch.from_numpy(np.random.default_rng(0).permutation(len(batch))[:31])
 
     def gradient(pieces):
-        found = Descent(network, Learning(method=method, entropy=0.01, pieces=pieces))
+        found = MinibatchGradient(network, Learning(method=method, entropy=0.01, pieces=pieces))
         figures = found.gradient(batch, groups)
         return figures, [p.grad for p in found.weights]
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from cosim.agents.fleet.rewards import TERMS, Minute, RewardWeights, hour_cost, loom, reward_of, terms_of
+from cosim.agents.fleet.rewards import TERMS, RewardWeights, StepOutcome, hour_cost, loom, reward_of, terms_of
 
-MINUTE = Minute(hours=1 / 60, price_usd_per_kwh=0.3, power_kw=[300.0, 600.0], work_to=36e6, dropped_jobs=[1, 0, 30, 5],
-                nci_kg_per_kwh=[0.4, 0.9], mci_kg_per_kwh=[0.3, -0.1], emission_kg_per_h=1200.0,
-                baseline_kg_per_h=900.0, served_to=24e6)
+MINUTE = StepOutcome(hours=1 / 60, price_usd_per_kwh=0.3, power_kw=[300.0, 600.0], work_to=36e6,
+                     dropped_jobs=[1, 0, 30, 5], nci_kg_per_kwh=[0.4, 0.9], mci_kg_per_kwh=[0.3, -0.1],
+                     emission_kg_per_h=1200.0, baseline_kg_per_h=900.0, served_to=24e6)
 KINDS = ("train", "train", "inf", "inf")
 
 
@@ -38,7 +38,7 @@ def test_the_reward_is_the_weighted_sum(carbon, tonnes):
 @pytest.mark.rows("R01-03")
 def test_a_step_of_five_minutes_counts_the_same_rate():
     """The same power and the same work a minute for five minutes: equal R1, five times the energy."""
-    long = Minute(5 / 60, 0.3, [300.0, 600.0], 180e6, [0, 0, 0, 0])
+    long = StepOutcome(5 / 60, 0.3, [300.0, 600.0], 180e6, [0, 0, 0, 0])
     terms = dict(zip(TERMS, terms_of(long, KINDS, RewardWeights()), strict=True))
     assert (terms["throughput_ratio"], terms["energy_kwh"]) == pytest.approx((0.5, 75.0))
     assert terms["carbon_t"] == terms["system_t"] == 0.0
@@ -52,7 +52,7 @@ def test_a_step_of_five_minutes_counts_the_same_rate():
 def test_what_a_training_gpu_minute_is_worth(price, nci, gain):
     """The arithmetic of the module's docstring: 0.05 x 6e4 / 72e6 = 4.1667e-5; 0.7 kW x 1.25 / 60 = 0.0145833 kWh."""
     weights = RewardWeights()
-    busy = Minute(1 / 60, price, [0.7 * 1.25], 6e4, [0, 0], [nci])
+    busy = StepOutcome(1 / 60, price, [0.7 * 1.25], 6e4, [0, 0], [nci])
     assert reward_of(terms_of(busy, ("train", "inf"), weights), weights) == pytest.approx(gain, abs=1e-8)
 
 
@@ -67,7 +67,7 @@ def test_a_dropped_llm_job_costs_more_than_it_saves():
     """11 517 GPU-minutes at the usual price and the dirtiest source save 4.23e-5 each, 0.487 in all; a drop costs 1."""
     weights = RewardWeights()
     saved = -reward_of(terms_of(
-        Minute(11517 / 60, 0.1, [0.7 * 1.25], 0.0, [0, 0], [0.9]), ("train", "inf"), weights), weights)
+        StepOutcome(11517 / 60, 0.1, [0.7 * 1.25], 0.0, [0, 0], [0.9]), ("train", "inf"), weights), weights)
     assert saved == pytest.approx(0.487, abs=1e-3)
     assert saved < weights.c4_per_train_job
 

@@ -17,7 +17,7 @@ from cosim.run import find
 from cosim.scenario import override
 from cosim.tables.axis import Axis
 from cosim.tables.dates import instants
-from cosim.tables.table import DataTable, Held, Reading
+from cosim.tables.table import DataTable, TableOptions, TableSeries
 
 MIN_S, HOUR_S, DAY_S = 60.0, 3600.0, 86400.0
 
@@ -25,7 +25,7 @@ MIN_S, HOUR_S, DAY_S = 60.0, 3600.0, 86400.0
 def table(folder, rows, start="2026-01-01T00:00:00", clock="time", **reading) -> DataTable:
     path = folder / "t.csv"
     path.write_text("\n".join([f"{clock},p_kw", *(f"{at},{value}" for at, value in rows)]) + "\n")
-    return DataTable(path, Reading("feed.", start, **reading))
+    return DataTable(path, TableOptions("feed.", start, **reading))
 
 
 def hourly(begin: str, hours: int, step_h: float = 1.0) -> list[tuple[str, int]]:
@@ -34,7 +34,7 @@ def hourly(begin: str, hours: int, step_h: float = 1.0) -> list[tuple[str, int]]
 
 
 def at(read: DataTable, *times_h: float) -> list[float]:
-    held = Held(read, "p_kw", "x", "feed.path")
+    held = TableSeries(read, "p_kw", "x", "feed.path")
     return [held.at(HOUR_S * t) for t in times_h]
 
 
@@ -245,7 +245,7 @@ def test_figures_that_can_be_pass(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("time_s,a.nci_kg_per_kwh,b.nci_kg_per_kwh\n0,0.4,410\n")
     with pytest.raises(ScenarioError, match="nci_kg_per_kwh = 410 kg/kWh"):
-        DataTable(path, Reading("grid.", "2026-01-01")).values("nci_kg_per_kwh", ["a", "b"])
+        DataTable(path, TableOptions("grid.", "2026-01-01")).values("nci_kg_per_kwh", ["a", "b"])
 
 
 def test_the_start_that_a_refusal_names_is_one_that_helps(tmp_path):

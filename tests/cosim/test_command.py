@@ -18,7 +18,7 @@ from cosim.commands.names import COMMANDS
 from cosim.console import command_parser, run_command
 from cosim.errors import ScenarioError
 from cosim.imports import load
-from cosim.progress import Working, working
+from cosim.progress import ProgressTask, working
 from cosim.request import changed, find
 from cosim.trace import Trace
 
@@ -155,8 +155,8 @@ def test_progress_is_lines_where_there_is_no_terminal(monkeypatch):
 def test_time_left_counts_from_what_was_done_before(monkeypatch):
     """A training that goes on at a half and reaches three quarters in 60 s has 60 s left."""
     monkeypatch.setattr("cosim.progress.monotonic", lambda: 100.0)
-    assert Working("t", 1.0, 0.75, 0.5, began=40.0).line() == "t: 75 %, 1 min 0 s passed, about 1 min 0 s left"
-    assert Working("t", began=-7200.0).line() == "t: 2 h 1 min passed"
+    assert ProgressTask("t", 1.0, 0.75, 0.5, began=40.0).line() == "t: 75 %, 1 min 0 s passed, about 1 min 0 s left"
+    assert ProgressTask("t", began=-7200.0).line() == "t: 2 h 1 min passed"
 
 
 def test_new_writes_a_file_that_runs_and_overwrites_nothing(tmp_path, capsys, monkeypatch):

@@ -26,7 +26,7 @@ from cosim.digest import Digest, Table
 from cosim.errors import TraceError
 from cosim.experiment import Experiment
 from cosim.plaintext import cell, file_name, file_names, text_of, visible
-from cosim.reporting.live import Board, Pace, line, picture
+from cosim.reporting.live import LiveBoard, RunSpeed, line, picture
 from cosim.run import default_out, find
 from cosim.scenario import override
 from cosim.simulators.analysis.conservation import verify
@@ -150,10 +150,10 @@ def test_a_class_called_like_markup_goes_through_all_tables(honest, tmp_path, ca
 
 
 def test_the_live_view_shows_names_as_they_are():
-    board, text = Board(REPORT.live), io.StringIO()
-    board.hear("aidc", {"[/b]\x1b[2J": {"p_kw": 12.0}})
-    board.hear("[/red]\x07", {"x": {"[/b]": 1.0}})
-    pace = Pace(Clock(60.0), 90, time=45)
+    board, text = LiveBoard(REPORT.live), io.StringIO()
+    board.update("aidc", {"[/b]\x1b[2J": {"p_kw": 12.0}})
+    board.update("[/red]\x07", {"x": {"[/b]": 1.0}})
+    pace = RunSpeed(Clock(60.0), 90, time=45)
     Console(file=text, width=100).print(picture("[/b]\x1b[2J", board, None, pace))
     assert text.getvalue().count(r"[/b]\x1b[2J") == 2
     assert r"[/red]\x07: [/b] 1" in text.getvalue()

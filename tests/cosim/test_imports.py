@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from cosim import imports
 from cosim.errors import ScenarioError
 from cosim.imports import load, today
+from cosim.old_names import MODULES, OBJECTS
 from cosim.run import main
 from cosim.scenario import Scenario
 from cosim.trace import Trace
@@ -22,7 +22,7 @@ def python(code, cwd):
     return subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, check=False)
 
 
-@pytest.mark.parametrize("then", sorted(imports._MOVED))
+@pytest.mark.parametrize("then", sorted(MODULES))
 def test_every_old_module_has_one_of_today(then):
     now = today(then)
     assert now != then
@@ -44,9 +44,30 @@ def test_what_an_old_name_stands_for(then, now):
     assert today(then) == now
 
 
-@pytest.mark.parametrize("then", sorted(imports._LEFT))
-def test_a_class_that_left_its_module_is_found(then):
-    assert load(then, "simulator").__name__ == then.partition(":")[2]
+@pytest.mark.parametrize(("then", "now"), sorted(OBJECTS.items()))
+def test_an_object_of_another_name_is_found_by_the_old_one(then, now):
+    """As an import string and by an import statement; no object has the name of then today."""
+    (old_module, _, old), (module, _, name) = then.partition(":"), now.partition(":")
+    found = vars(importlib.import_module(module))[name]
+    assert old not in vars(importlib.import_module(old_module))
+    assert load(then, "object") is getattr(importlib.import_module(old_module), old) is found
+
+
+def test_a_program_with_old_names_says_so(tmp_path):
+    program = """
+import cosim, cosim.imports, cosim.tables.table
+from simulators.workload.adapter import Arrivals, AzureLlm
+from cosim.table import Held
+from agents.teamview import TeamView
+print(Held is cosim.tables.table.TableSeries, TeamView.__name__, AzureLlm.__module__)
+print(*cosim.imports.old_names())
+"""
+    done = python(program, tmp_path)
+    first, note = done.stdout.splitlines()
+    assert first.split() == ["True", "TeamArrays", "cosim.simulators.workload.azure_llm"], done.stderr
+    assert "agents.teamview is cosim.agents.fleet.team_arrays" in note
+    wrong = python("import cosim; from cosim.table import Nothing", tmp_path)
+    assert "cannot import name 'Nothing'" in wrong.stderr
 
 
 @pytest.mark.parametrize("cwd", [ROOT, None], ids=["in the clone", "elsewhere"])

@@ -11,7 +11,7 @@ from cosim.errors import LONGEST, CosimError, ScenarioError, first_line, listed,
 from cosim.experiment import Experiment
 from cosim.run import find, main
 from cosim.scenario import Scenario, override
-from cosim.tables.table import DataTable, Reading
+from cosim.tables.table import DataTable, TableOptions
 from cosim.units import LONGEST_S, parse_duration, split_unit
 
 DEEP = "[" * 900 + "]" * 900
@@ -146,7 +146,7 @@ def test_a_table_of_a_hundred_thousand_columns_is_read(tmp_path):
     count = 100_000
     names = [f"bus{k}.p_kw" for k in range(count)]
     wide.write_text(f"time_s,{','.join(names)}\n" + "".join(f"{t}{',1.5' * count}\n" for t in (0, 60)))
-    table = DataTable(wide, Reading("grid.", None))
+    table = DataTable(wide, TableOptions("grid.", None))
     assert table.entities("p_kw") == [f"bus{k}" for k in range(count)]
     assert table.values("p_kw", table.entities("p_kw")).shape == (2, count)
     with pytest.raises(ScenarioError, match="unknown column") as err:

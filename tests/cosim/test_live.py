@@ -17,7 +17,7 @@ from cosim.clock import Clock
 from cosim.errors import ScenarioError
 from cosim.experiment import Experiment
 from cosim.reporting.definition import LiveColumn, LiveTable, live_tables
-from cosim.reporting.live import Board, Pace, line, live_view, other_lines, picture
+from cosim.reporting.live import LiveBoard, RunSpeed, line, live_view, other_lines, picture
 from cosim.run import find
 from cosim.simulators.reporting.sections import REPORT
 from cosim.trace import Trace
@@ -31,8 +31,8 @@ def watched(request, tmp_path):
     scenario = find("two_bus")
     scenario = scenario.replace(members={**scenario.members, "workload": scenario.members["workload"].model_copy(
         update={"params": {**scenario.members["workload"].params, "rate_scale": 12}})})
-    experiment, board = Experiment(scenario, request.param, 3600.0, tmp_path / "t.h5"), Board(REPORT.live)
-    experiment.control.on_record = board.hear
+    experiment, board = Experiment(scenario, request.param, 3600.0, tmp_path / "t.h5"), LiveBoard(REPORT.live)
+    experiment.control.on_record = board.update
     experiment.run()
     return board, experiment.control.plan, tmp_path / "t.h5"
 
@@ -53,8 +53,8 @@ def test_sites_are_shown_as_the_trace_has_them_and_drops_since_the_start(watched
 
 
 def test_a_scenario_without_data_centers_shows_what_there_is(tmp_path):
-    experiment, board = Experiment(boxes(), "native", 3600.0), Board()
-    experiment.control.on_record = board.hear
+    experiment, board = Experiment(boxes(), "native", 3600.0), LiveBoard()
+    experiment.control.on_record = board.update
     experiment.run()
     # the source gives slope x step + noise to two entities, somebody else's grid a voltage under a name with brackets
     said = {text.partition(":")[0]: text for text in other_lines(board)}
@@ -64,12 +64,12 @@ def test_a_scenario_without_data_centers_shows_what_there_is(tmp_path):
 
 
 def test_a_site_nobody_sends_an_intensity_to_is_not_known():
-    board = Board(REPORT.live)
-    board.hear("aidc", {"x": {"p_kw": 12.0}})
+    board = LiveBoard(REPORT.live)
+    board.update("aidc", {"x": {"p_kw": 12.0}})
     (site,) = board.rows(REPORT.live[0], None)
     assert math.isnan(site.values["nci_kg_per_kwh"])
     assert math.isnan(site.values["free_gpu_ratio"])
-    pace = Pace(Clock(60.0), 90, time=45)
+    pace = RunSpeed(Clock(60.0), 90, time=45)
     assert line("mine", board, None, pace) == ("mine 00:45 of 01:30 (50 %): x 12 kW at not known kg/kWh, 0 queued, "
                                                "0 dropped")
     text = io.StringIO()
@@ -85,11 +85,11 @@ def test_a_table_of_somebody_elses_adds_up_and_says_what_it_does_not_know():
         LiveColumn("level", "level_ratio", scale=100.0, unit=" %"),
         LiveColumn("spilled", "spilled_l", absent=0.0, since_start=True, total=True, alarm=True)),
         line="{heat_kw:.0f} kW, {level_ratio:.0f} % full, {spilled_l:.0f} l spilled")
-    board, text = Board((table,)), io.StringIO()
-    board.hear("tanks", {"a": {"heat_kw": 7.0, "level_ratio": 0.5, "spilled_l": [0.5, 0.5]}, "b": {"heat_kw": 3.0}})
-    board.hear("tanks", {"a": {"heat_kw": 2.0, "level_ratio": 0.25, "spilled_l": 4.0}, "b": {"heat_kw": 3.0}})
-    board.hear("pump", {"p": {"flow": 1.5}})
-    pace = Pace(Clock(60.0), 90, time=45)
+    board, text = LiveBoard((table,)), io.StringIO()
+    board.update("tanks", {"a": {"heat_kw": 7.0, "level_ratio": 0.5, "spilled_l": [0.5, 0.5]}, "b": {"heat_kw": 3.0}})
+    board.update("tanks", {"a": {"heat_kw": 2.0, "level_ratio": 0.25, "spilled_l": 4.0}, "b": {"heat_kw": 3.0}})
+    board.update("pump", {"p": {"flow": 1.5}})
+    pace = RunSpeed(Clock(60.0), 90, time=45)
     assert line("x", board, None, pace).partition(": ")[2] == (
         "a 2 kW, 25 % full, 5 l spilled; b 3 kW, not known % full, 0 l spilled")
     Console(file=text, width=80).print(picture("x", board, None, pace))

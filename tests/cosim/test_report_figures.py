@@ -2,16 +2,17 @@
 
 import shutil
 
-import h5py
 import numpy as np
 import pytest
+from rewritten import rewritten
 
 from cosim.experiment import Experiment
 from cosim.reporting.overview import overview
 from cosim.run import find
 from cosim.scenario import override
+from cosim.simulators.analysis.paths import SITE
 from cosim.simulators.reporting import carbon, events, grid, jobs, sites
-from cosim.simulators.reporting.data import SITE, FleetRun
+from cosim.simulators.reporting.data import FleetRun
 from cosim.simulators.reporting.sections import REPORT
 from cosim.trace import Trace
 
@@ -22,8 +23,7 @@ from cosim.trace import Trace
 def test_the_grids_own_table_says_what_a_line_joins(traces, tmp_path, line, buses, nodes):
     """Whatever dashes its name has; the source of the substation stands at the bus of its own table."""
     path = tmp_path / "t.h5"
-    shutil.copy(traces["plain"], path)
-    with h5py.File(path, "r+") as file:
+    with rewritten(path, traces["plain"]) as file:
         file["grid/Grid/line"][0] = line
         for column, value in zip(("name", "from_bus", "to_bus"), (line.encode(), *buses), strict=True):
             del file[f"grid.branches/{column}"]
@@ -138,7 +138,7 @@ def test_loading_is_the_fuller_end_over_the_rating_once_a_trace_has_ratings(trac
     with Trace(rated) as trace:
         assert "names no ratings" in grid.loading(FleetRun(trace, "", {"aidc1": "site0"})).note
         kva = np.maximum(*(np.hypot(trace[f"grid/Grid/p_{end}_kw"], 3.0) for end in ("from", "to")))[:, 0, 0]
-    with h5py.File(rated, "r+") as file:
+    with rewritten(rated) as file:
         samples = file["grid/Grid/p_from_kw"].shape
         for name, value in (("rating_kva", 80.0), ("q_from_kvar", 3.0), ("q_to_kvar", -3.0)):
             file["grid/Grid"].create_dataset(name, data=np.full(samples, value))

@@ -15,7 +15,7 @@ from cosim.replay.exchange import replay
 from cosim.run import find, main
 from cosim.scenario import Link, Member, Scenario, override
 from cosim.tables.files import parquet_rows, read_columns
-from cosim.tables.table import DataTable, Reading, split_name
+from cosim.tables.table import DataTable, TableOptions, split_name
 from cosim.trace import Trace
 from cosim.trace.command import main as trace_main
 from cosim.trace.compare import first_difference
@@ -89,7 +89,7 @@ def test_overflow(tmp_path, overflow, tail):
 def test_dates_are_read_against_the_start_of_the_run(tmp_path):
     """Two zones, one instant; a table that began the day before is cut in at the start."""
     text = "Time;p_kw\n2026-03-01T00:00:00+01:00;1\n2026-03-01T01:30:00+02:00;2\n2026-03-01T02:00:00Z;3\n"
-    table = DataTable(written(tmp_path, text), Reading("src.", "2026-03-01T00:00:00"))
+    table = DataTable(written(tmp_path, text), TableOptions("src.", "2026-03-01T00:00:00"))
     assert table.times_s.tolist() == [-3600.0, -1800.0, 7200.0]
     out = tmp_path / "t.h5"
     (tmp_path / "b.py").write_text("from worlds import boxes\nSCENARIO = boxes()\n")
@@ -194,7 +194,7 @@ def test_what_does_not_fit_is_refused(tmp_path, text, says):
 
 def test_lines_without_a_cell_are_no_rows(tmp_path):
     path = written(tmp_path, "time_s,p_kw\n0,1\n\n60,2\n   \n,\n")
-    assert DataTable(path, Reading("src.", None)).values("p_kw", ["x"])[:, 0].tolist() == [1.0, 2.0]
+    assert DataTable(path, TableOptions("src.", None)).values("p_kw", ["x"])[:, 0].tolist() == [1.0, 2.0]
 
 
 def test_events_are_no_table(tmp_path):
@@ -270,7 +270,7 @@ def test_rows_in_any_order_give_the_numbers_that_were_written(tmp_path_factory, 
     path = tmp_path_factory.mktemp("h") / "t.csv"
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([["time_s", "a.p_kw", "b.p_kw"], *([t - first, *rows[t]] for t in order)])
-    table = DataTable(path, Reading("src.", START))
+    table = DataTable(path, TableOptions("src.", START))
     assert table.times_s.tolist() == sorted(t - first for t in rows)
     assert table.values("p_kw", ["b", "a"]).tolist() == [[rows[t][1], rows[t][0]] for t in sorted(rows)]
     assert math.isclose(table.match("p_mw")[1], 1e-3)

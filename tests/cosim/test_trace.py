@@ -17,7 +17,7 @@ from cosim.errors import TraceError
 from cosim.ports import Port
 from cosim.replay.exchange import replay
 from cosim.scenario import Scenario, override
-from cosim.trace import Trace
+from cosim.trace import Trace, reader
 from cosim.trace.compare import first_difference
 from cosim.trace.writer import TraceWriter
 
@@ -272,3 +272,10 @@ def test_kill_9_leaves_a_readable_trace(tmp_path, pause_s):
                 assert np.isfinite(values).all()
         assert trace.table("wiring")
         trace.table("ticks")
+
+
+@pytest.mark.parametrize("texts", [["a", "bc", "", "a" * 16], ["", ""], ["Zürich", "a"], ["b" * 9]])
+def test_texts_come_back_as_they_were_stored(texts: list[str]):
+    stored = np.array([t.encode() for t in texts], dtype="S16")
+    assert reader._text(stored).tolist() == texts == reader._text(np.repeat(stored, 2)[::2]).tolist()
+    assert reader._text(stored[:0]).tolist() == []

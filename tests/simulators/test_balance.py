@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pandapower
 import pytest
+from rewritten import rewritten
 
 from cosim.errors import TraceError
 from cosim.experiment import Experiment
@@ -82,8 +82,7 @@ def test_a_meshed_grid_with_a_transformer_keeps_all_laws(meshed):
 
 def changed(path: Path, tmp_path: Path, dataset: str, change) -> Path:
     other = tmp_path / "changed.h5"
-    shutil.copy(path, other)
-    with h5py.File(other, "r+") as file:
+    with rewritten(other, path) as file:
         values = file[dataset][...]
         file[dataset][...] = change(values)
     return other
@@ -142,7 +141,7 @@ def test_one_number_changed_is_found(meshed, tmp_path, dataset, change, law):
 def test_a_branch_that_the_flows_do_not_have_is_found(meshed, tmp_path):
     """As of a grid whose carbon flow does not see a switch or an impedance: both of its ends are missing."""
     other = changed(meshed, tmp_path, "grid/Grid/p_from_kw", silenced(0))
-    with h5py.File(other, "r+") as file:
+    with rewritten(other) as file:
         values = file["grid/Grid/p_to_kw"][...]
         values[..., 0] = 0.0
         file["grid/Grid/p_to_kw"][...] = values
@@ -182,7 +181,7 @@ def test_a_recorded_grid_is_checked_in_itself_and_not_against_this_runs_demand(t
 
 def test_a_trace_of_a_grid_without_flows_says_which_laws_nobody_checked(tmp_path):
     path = run(find("two_bus"), tmp_path / "t.h5")
-    with h5py.File(path, "r+") as file:
+    with rewritten(path) as file:
         del file["grid/Grid/p_from_kw"]
     said = rows(path)
     for law in ("power at every bus", "carbon at every bus", "carbon generated", "demand at every bus"):
@@ -192,7 +191,7 @@ def test_a_trace_of_a_grid_without_flows_says_which_laws_nobody_checked(tmp_path
 
 def test_a_trace_killed_before_its_first_flush_has_nothing_to_check(tmp_path):
     path = run(find("two_bus"), tmp_path / "t.h5")
-    with h5py.File(path, "r+") as file:
+    with rewritten(path) as file:
         file.attrs["status"] = "running"
         for group in ("jobs", "gpu_runs"):
             del file[group]
@@ -209,7 +208,7 @@ def test_a_trace_killed_before_its_first_flush_has_nothing_to_check(tmp_path):
 def test_a_run_stopped_inside_a_minute_is_not_accused(tmp_path):
     """A second Ctrl-C: jobs of a minute that is not recorded are in the table."""
     path = run(find("two_bus"), tmp_path / "t.h5")
-    with h5py.File(path, "r+") as file:
+    with rewritten(path) as file:
         file.attrs["status"], file.attrs["error"] = "failed", "KeyboardInterrupt"
         for data in file["aidc/Site"].values():
             if data.maxshape[0] is None:

@@ -14,7 +14,7 @@ from cosim.experiment import Experiment
 from cosim.run import find
 from cosim.scenario import override
 from cosim.simulators.analysis.conservation import verify
-from cosim.simulators.analysis.job_carbon import job_accounts
+from cosim.simulators.analysis.job_carbon import job_footprints
 from cosim.simulators.analysis.metrics import site_figures, summary
 from cosim.simulators.analysis.voltages import minute_voltages
 from cosim.simulators.reporting.data import FleetRun
@@ -201,14 +201,14 @@ def test_the_page_says_what_the_summary_says(trace, figures, facts):
 
 
 def test_accounts_add_up_to_the_summary(trace, figures):
-    (account,), (site,) = job_accounts(trace), site_figures(trace)
+    (account,), (site,) = job_footprints(trace), site_figures(trace)
     assert account.energy_kwh.sum() == pytest.approx(figures["energy_kwh"], rel=1e-9)
     assert account.co2_kg.sum() == pytest.approx(figures["co2_attributed_kg"], rel=1e-9)
     assert account.gpu_s.sum() == pytest.approx(GPUS * COUNTED_S, rel=1e-12)
     assert account.gpu_s[:-1].sum() == pytest.approx(site.gpu_use_ratio * GPUS * COUNTED_S, rel=1e-9)
     assert (account.gpu_s >= -1e-9).all()
     assert (account.energy_kwh[:-1] >= 0).all()
-    (whole,) = job_accounts(trace, warmup=True)
+    (whole,) = job_footprints(trace, warmup=True)
     assert whole.energy_kwh.sum() > account.energy_kwh.sum()
     assert len(whole.job_id) > len(account.job_id)
 

@@ -27,7 +27,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class ModulesOf(nn.ModuleList, Generic[M]):
-    """A ModuleList whose hints say of what."""
+    """A ModuleList whose type hints give the type of its modules."""
 
     if TYPE_CHECKING:
         def __init__(self, modules: Iterable[M]) -> None: ...
@@ -106,7 +106,7 @@ def causal(n: int) -> Tensor:
     return torch.full((n, n), -torch.inf).triu(1)
 
 
-class Feed(nn.Module):
+class FeedForward(nn.Module):
     """Two layers, one activation, residual and norm [MAT: as wide as the token]."""
 
     def __init__(self, width: int, init: Init):
@@ -147,14 +147,14 @@ class Encoder(nn.Module):
     No norm on the raw observation: it would subtract what all columns share and undo their fixed scales.
     """
 
-    def __init__(self, spec: TeamSpec, groups: Groups, width: int, heads: int, blocks: int, init: Init):
+    def __init__(self, spec: TeamSpec, groups: AgentGroups, width: int, heads: int, blocks: int, init: Init):
         super().__init__()
         self.groups = groups
         self.embed = ModulesOf(init.linear(len(k.observation), width, HIDDEN_GAIN) for k in groups.kinds)
         self.identity = init.identities(len(spec.agents), width)
         self.norm = nn.LayerNorm(width)
         self.blocks = ModulesOf(
-            nn.Sequential(Attention(width, heads, init), Feed(width, init)) for _ in range(blocks))
+            nn.Sequential(Attention(width, heads, init), FeedForward(width, init)) for _ in range(blocks))
 
     def forward(self, observation: Tensor) -> Tensor:
         """(B, n, O) -> (B, n, E)."""
@@ -179,7 +179,7 @@ class Output(nn.Module):
         return self.last(self.norm(functional.silu(self.first(x))))
 
 
-class Groups:
+class AgentGroups:
     """Which agents are of which type, and the way between arrays over the team and arrays per type."""
 
     def __init__(self, spec: TeamSpec):

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from cosim.agents.learn.config import Learning
-from cosim.agents.learn.networks.blocks import SMALL_GAIN, Groups, Init, ModulesOf, Output
+from cosim.agents.learn.networks.blocks import SMALL_GAIN, AgentGroups, Init, ModulesOf, Output
 from cosim.agents.learn.networks.distributions import Actions, Noise
 from cosim.agents.learn.spec import AgentType, Simplex, TeamSpec
 from cosim.errors import ScenarioError
@@ -26,7 +26,7 @@ ALL = slice(None)
 
 
 @dataclass(frozen=True)
-class Drawn:
+class JointAction:
     """A joint action as tensors in the team's order: action (B, n, A), raw (B, n, R), log_prob and value (B, n);
     log_prob is 0 where nothing was drawn (modes, frozen leaders)."""
 
@@ -47,7 +47,7 @@ class PolicyNetwork(nn.Module, ABC):
 
     def __init__(self, spec: TeamSpec, config: Learning, seed: int):
         super().__init__()
-        self.spec, self.config, self.groups, self.init = spec, config, Groups(spec), Init(seed, config.identity)
+        self.spec, self.config, self.groups, self.init = spec, config, AgentGroups(spec), Init(seed, config.identity)
         self.actions = ModulesOf(
             Actions(k, config.simplex, config.std_start, config.std_min) for k in self.groups.kinds)
         self.n_raw = max(a.n_raw for a in self.actions)
@@ -73,7 +73,7 @@ class PolicyNetwork(nn.Module, ABC):
 
     @abstractmethod
     def value(self, observation: Tensor) -> Tensor:
-        """(B, n) normalised value as each agent's token sees it."""
+        """(B, n) normalised value, estimated from each agent's token."""
 
     @abstractmethod
     def outputs(self, observation: Tensor, context: Tensor, raw: Tensor, order: Tensor | None
@@ -103,7 +103,7 @@ class Decoding(Protocol):
         """(B, leaders, A) the leaders' actions."""
         ...
 
-    def follow(self, context: Tensor) -> Drawn:
+    def follow(self, context: Tensor) -> JointAction:
         """All actions, given the followers' context (B, n, C)."""
         ...
 
@@ -129,18 +129,18 @@ class ParallelDecoding:
             drawn = groups.of(raw, k, actions.n_raw)
             action[:, groups.select(k), :actions.n_action] = actions.action(drawn, actions.unit(drawn))
         self.leaders = net.spec.leaders
-        self.drawn = Drawn(action, raw, log_prob * net.learned, value)
+        self.drawn = JointAction(action, raw, log_prob * net.learned, value)
 
     def lead(self) -> Tensor:
         """See Decoding."""
         return self.drawn.action[:, :self.leaders]
 
-    def follow(self, context: Tensor) -> Drawn:
+    def follow(self, context: Tensor) -> JointAction:
         """See Decoding."""
         return self.drawn
 
 
-def _frozen(spec: TeamSpec, groups: Groups, config: Learning, n_raw: int) -> tuple[Tensor, Tensor]:
+def _frozen(spec: TeamSpec, groups: AgentGroups, config: Learning, n_raw: int) -> tuple[Tensor, Tensor]:
     """((leaders, R) constant raw actions, (n,) 1 where an agent learns); no rows if all learn. ScenarioError."""
     learned = torch.ones(len(spec.agents))
     weights = config.frozen_leaders

@@ -17,9 +17,9 @@ from cosim.agents.learn.config import Learning
 from cosim.agents.learn.networks.blocks import (
     HIDDEN_GAIN,
     SMALL_GAIN,
+    AgentGroups,
     Encoder,
-    Feed,
-    Groups,
+    FeedForward,
     Init,
     ModulesOf,
     Output,
@@ -35,7 +35,7 @@ class MatDec(PolicyNetwork):
         super().__init__(spec, config, seed)
         self.encoder = Encoder(spec, self.groups, config.width, config.heads, config.blocks, self.init)
         self.decoders = ModulesOf(
-            nn.Sequential(*(Feed(config.width, self.init) for _ in range(config.blocks))) for _ in self.actions)
+            nn.Sequential(*(FeedForward(config.width, self.init) for _ in range(config.blocks))) for _ in self.actions)
         self.outs = self.heads()
 
     def value(self, observation: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ class Transformer(PolicyNetwork):
 
 
 class Mappo(PolicyNetwork):
-    """Each type's actor sees its own observation and who it is; the critic sees all observations at once."""
+    """Inputs of each type's actor: the agent's observation and index; of the critic: all observations."""
 
     def __init__(self, spec: TeamSpec, config: Learning, seed: int):
         super().__init__(spec, config, seed)
@@ -96,7 +96,7 @@ class Mappo(PolicyNetwork):
         return self.params(hidden, observation), self.value(observation)
 
     def _parts(self, observation: Tensor) -> list[Tensor]:
-        groups: Groups = self.groups
+        groups: AgentGroups = self.groups
         return [groups.of(observation, k, len(kind.observation)) for k, kind in enumerate(groups.kinds)]
 
 

@@ -9,7 +9,7 @@ import math
 
 import numpy as np
 
-from cosim.simulators.aidc.compiled import line as lines
+from cosim.simulators.aidc.compiled import inference_queue as queues
 from cosim.simulators.aidc.compiled import pool as pools
 from cosim.simulators.aidc.compiled.jit import SOURCES, borrowed, entry, part
 from cosim.simulators.aidc.compiled.records import (
@@ -66,13 +66,13 @@ def _submit(lane, arrivals):
                 continue
             lane.classes[m].received += 1
             if inference:
-                job = lines.new_job(lane, row.id, row.work_to, row.deadline_s)
-                lines.join(lane, m, job)
+                job = queues.new_job(lane, row.id, row.work_to, row.deadline_s)
+                queues.join(lane, m, job)
                 first = job if first == NOBODY else first
             else:
                 pools.put(lane, m, row.id, row.work_to, row.deadline_s, row.release_s, now_s)
         if first != NOBODY:
-            lines.note_newcomers(lane, m, first, now_s)
+            queues.note_newcomers(lane, m, first, now_s)
 
 
 @part
@@ -92,7 +92,7 @@ def _settle(lane, now_s, failures):
     """Everything that happens at this instant."""
     site, some = lane.sites[lane.number], False
     while site.running and lane.cohorts[lane.cohorts[0].end].end_s <= now_s:
-        lines.finish(lane, lines.take_end(lane, 0))
+        queues.finish(lane, queues.take_end(lane, 0))
         some = True
     if now_s >= site.alarm_s or site.news or site.regroup and some:
         _settle_all(lane, now_s, failures)
@@ -102,7 +102,7 @@ def _settle(lane, now_s, failures):
 
 @part
 def _settle_all(lane, now_s, failures):
-    """What is due, released or new, and who holds which GPUs then."""
+    """Expiries, releases and arrivals, and the allocation of GPUs after them."""
     site, some = lane.sites[lane.number], False
     site.news = 0
     classes, facts = lane.classes, lane.facts
@@ -115,7 +115,7 @@ def _settle_all(lane, now_s, failures):
         _change_racks(lane, now_s, failures)
     for m in range(len(classes)):
         if not facts[m].train and classes[m].next_s <= now_s:
-            lines.expire(lane, m, now_s)
+            queues.expire(lane, m, now_s)
     for m in range(len(classes)):
         if classes[m].due:
             pools.expire(lane, m, now_s)
@@ -159,7 +159,7 @@ def _start_inference(lane, now_s):
     for m in range(len(classes)):
         if not lane.facts[m].train and classes[m].queued:
             before = classes[m].busy_gpus
-            lines.start(lane, m, now_s, free)
+            queues.start(lane, m, now_s, free)
             free -= classes[m].busy_gpus - before
     return free
 
@@ -179,7 +179,7 @@ def _change_racks(lane, now_s, failures):
                 if lane.facts[m].train:
                     pools.strike(lane, m, low - first, low + size - first, now_s)
                 else:
-                    lines.strike(lane, m, low - first, low + size - first, now_s)
+                    queues.strike(lane, m, low - first, low + size - first, now_s)
             first = after
     site.regroup = 1
 
@@ -284,59 +284,50 @@ def _read(lane, readings):
             pools.count(lane, m, site.now_s)
             claims = pools.read_pool(lane, m, readings[m], site.now_s, claims)
         else:
-            lines.read_line(lane, m, readings[m], site.now_s)
+            queues.read_line(lane, m, readings[m], site.now_s)
             gpus -= lane.classes[m].busy_gpus
     return pools.slack_s(lane, claims, USABLE_RATIO * gpus) / MIN_S
 
 
-def _entries(sources):
-    """The functions that Python calls; `sources` is what their kept code depends on."""
+@entry(SOURCES)
+def run(tables, going, arrivals, arrive, grants, failures, fail, to_s, left, stood, readings, slack_min):
+    """Lanes that are `going` (L,) from their now to `to_s` (L,): arrivals[arrive[l]:arrive[l + 1]] are submitted to
+    lane l, then `grants` (L, M) hold, and failures[fail[l]:fail[l + 1]] come about. Into `readings` (L, M) and
+    `slack_min` (L,) goes how things stand then, into `left`, unless it is empty, who left.
 
-    @entry
-    def run(tables, going, arrivals, arrive, grants, failures, fail, to_s, left, stood, readings, slack_min):
-        """Lanes that are `going` (L,) from their now to `to_s` (L,): arrivals[arrive[l]:arrive[l + 1]] are submitted to
-        lane l, then `grants` (L, M) hold, and failures[fail[l]:fail[l + 1]] come about. Into `readings` (L, M) and
-        `slack_min` (L,) goes how things stand then, into `left`, unless it is empty, who left.
-
-        `stood`, or a longer one, with what it was given, how many rows that are, and rows of `left`
-        """
-        sources  # noqa: B018
-        partials, ranks = np.empty(_PARTIALS), np.empty(tables.trainees.shape[1] * tables.trainees.shape[2], RANK)
-        count, row, buckets = 0, 0, np.empty(BUCKETS, np.int64)
-        for number in range(len(tables.sites)):
-            if not going[number]:
-                continue
-            lane, site = _lane(tables, number, left, partials, ranks, buckets), tables.sites[number]
-            here = borrowed(failures)[fail[number]:fail[number + 1]]
-            site.failure, site.row = 0, row
-            _begin(lane)
-            _submit(lane, borrowed(arrivals)[arrive[number]:arrive[number + 1]])
-            _command(lane, grants[number])
-            stood, count = _advance(lane, nearest_tick(to_s[number]), here, stood, count)
-            slack_min[number] = _read(lane, borrowed(readings)[number])
-            row = site.row
-        return stood, count, row
-
-    @entry
-    def shift(tables, numbers, id_by, left):
-        """Set the clocks of some lanes to 0, with everything that is timed on them, and take `id_by` off their jobs'
-        ids; they go on as facilities do that `restore` what others kept. left: an array as `run` has it."""
-        sources  # noqa: B018
-        partials, ranks, buckets = np.empty(_PARTIALS), np.empty(0, RANK), np.empty(0, np.int64)
-        for k in range(len(numbers)):
-            number = numbers[k]
-            lane, site = _lane(tables, number, left, partials, ranks, buckets), tables.sites[number]
-            by_s = site.now_s
-            site.now_s, site.since_s, site.alarm_s, site.regroup, site.news = 0.0, 0.0, math.inf, 0, 0
-            for m in range(len(lane.classes)):
-                if lane.facts[m].train:
-                    pools.shift_pool(lane, m, by_s, id_by[k])
-                else:
-                    lines.shift_line(lane, m, by_s, id_by[k])
-                site.alarm_s = min(site.alarm_s, lane.classes[m].next_s)
-            lines.set_out_again(lane)
-
-    return run, shift
+    `stood`, or a longer one, with what it was given, how many rows that are, and rows of `left`
+    """
+    partials, ranks = np.empty(_PARTIALS), np.empty(tables.trainees.shape[1] * tables.trainees.shape[2], RANK)
+    count, row, buckets = 0, 0, np.empty(BUCKETS, np.int64)
+    for number in range(len(tables.sites)):
+        if not going[number]:
+            continue
+        lane, site = _lane(tables, number, left, partials, ranks, buckets), tables.sites[number]
+        here = borrowed(failures)[fail[number]:fail[number + 1]]
+        site.failure, site.row = 0, row
+        _begin(lane)
+        _submit(lane, borrowed(arrivals)[arrive[number]:arrive[number + 1]])
+        _command(lane, grants[number])
+        stood, count = _advance(lane, nearest_tick(to_s[number]), here, stood, count)
+        slack_min[number] = _read(lane, borrowed(readings)[number])
+        row = site.row
+    return stood, count, row
 
 
-run, shift = _entries(SOURCES)
+@entry(SOURCES)
+def shift(tables, numbers, id_by, left):
+    """Set the clocks of some lanes to 0, with everything that is timed on them, and take `id_by` off their jobs'
+    ids; they go on as facilities do that `restore` what others kept. left: an array as `run` has it."""
+    partials, ranks, buckets = np.empty(_PARTIALS), np.empty(0, RANK), np.empty(0, np.int64)
+    for k in range(len(numbers)):
+        number = numbers[k]
+        lane, site = _lane(tables, number, left, partials, ranks, buckets), tables.sites[number]
+        by_s = site.now_s
+        site.now_s, site.since_s, site.alarm_s, site.regroup, site.news = 0.0, 0.0, math.inf, 0, 0
+        for m in range(len(lane.classes)):
+            if lane.facts[m].train:
+                pools.shift_pool(lane, m, by_s, id_by[k])
+            else:
+                queues.shift_line(lane, m, by_s, id_by[k])
+            site.alarm_s = min(site.alarm_s, lane.classes[m].next_s)
+        queues.set_out_again(lane)

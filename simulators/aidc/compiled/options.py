@@ -1,8 +1,9 @@
-"""What the compiled fleet does not have, by name. Needs no numba, so that everybody can ask."""
+"""What the compiled fleet does not support, by name. Needs no numba."""
 
 from __future__ import annotations
 
 from cosim.simulators.aidc.adapter import AidcParams, SlotParams
+from cosim.simulators.aidc.capped import CappedParams
 
 
 def unsupported(given: AidcParams) -> list[str]:
@@ -10,6 +11,8 @@ def unsupported(given: AidcParams) -> list[str]:
     found = []
     if isinstance(given, SlotParams):
         found.append(f"reading = {given.reading}: it is no slot model")
+    if isinstance(given, CappedParams):
+        found.append("cap: it keeps no power cap")
     if given.job_log:
         found.append("job_log = true: it keeps no rows of the GPUs that training jobs held")
     if given.trace_step_s is not None:

@@ -25,7 +25,6 @@ from itertools import chain
 
 from cosim.errors import ModelError
 from cosim.ports import Batch
-from cosim.simulators.aidc.engine.carried import Memory
 from cosim.simulators.aidc.engine.commands import admitted, whole_grants
 from cosim.simulators.aidc.engine.events import Cohort, EventClock
 from cosim.simulators.aidc.engine.inference import InferenceQueue
@@ -33,6 +32,7 @@ from cosim.simulators.aidc.engine.interval import SiteInterval, State
 from cosim.simulators.aidc.engine.jobs import RUN_COLUMNS, Row, batch_of, nearest_tick
 from cosim.simulators.aidc.engine.meter import Meter
 from cosim.simulators.aidc.engine.racks import Racks
+from cosim.simulators.aidc.engine.site_state import SiteState
 from cosim.simulators.aidc.engine.slack import USABLE_RATIO, slack_s
 from cosim.simulators.aidc.engine.training import TrainingPool
 from cosim.simulators.aidc.equations import gpu_throughput_to_per_s
@@ -210,10 +210,10 @@ class Facility:
 
     # --- from one world to the next -----------------------------------------------------------------------------
 
-    def keep(self) -> Memory:
+    def keep(self) -> SiteState:
         """What decides how it goes on from here, after `advance`; of the interval not read yet, nothing."""
         classes = self._classes
-        return Memory(
+        return SiteState(
             self.supply_temp_degc,
             [c.granted_gpus for c in classes],
             [c.waiting_to if isinstance(c, InferenceQueue) else 0.0 for c in classes],
@@ -222,7 +222,7 @@ class Facility:
             self._racks.down if self._racks is not None else 0,
         )
 
-    def restore(self, memory: Memory) -> None:
+    def restore(self, memory: SiteState) -> None:
         """Go on from what another facility kept; this one is new, and its time is that of the memory. Racks that are
         down stay so; when the next one fails or is repaired is drawn anew, as it may be without memory."""
         now_s = self.now_s
@@ -283,7 +283,7 @@ class Facility:
             self._watch(now_s, busy)
 
     def _settle_all(self, now_s: float) -> None:
-        """What is due, released or new, and who holds which GPUs then."""
+        """Expiries, releases and arrivals, and the allocation of GPUs after them."""
         self._news = False
         due = [pool for pool in self._pools if pool.next_s <= now_s]
         for pool in due:
@@ -301,7 +301,7 @@ class Facility:
         self._set_alarm(now_s)
 
     def _hand_out(self, now_s: float, regroup: bool) -> None:
-        """Steps 4 to 7: who holds which GPUs from now on; without `regroup` training has no part in it."""
+        """Steps 4 to 7: allocation of the GPUs from now on; without `regroup` training keeps its own."""
         pools = [(pool, pool.wanted_blocks) for pool in self._pools] if regroup else []
         for pool, wanted in pools:
             if wanted < pool.held_blocks:

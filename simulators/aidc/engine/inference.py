@@ -13,10 +13,10 @@ from heapq import heappop, heappush
 from operator import le
 from typing import cast
 
-from cosim.simulators.aidc.engine.carried import Kept
 from cosim.simulators.aidc.engine.events import Cohort
 from cosim.simulators.aidc.engine.interval import Levels, Tally
 from cosim.simulators.aidc.engine.jobs import DROPPED, FINISHED, TICKS_PER_S, UNFINISHED, Job, Row, nearest_tick, row_of
+from cosim.simulators.aidc.engine.site_state import JobState
 from cosim.simulators.aidc.equations import gpu_throughput_to_per_s
 from cosim.simulators.fleet import JobClass
 
@@ -33,7 +33,7 @@ class InferenceQueue(Tally):
     next_s        no waiting job is due before this time (infinite: none waits)
     rows          rows of the jobs that leave are put there; None: nowhere
 
-    Of the `Tally`, missed_to stays 0, for who has begun misses no deadline, and runs are those that failures ended.
+    Of the `Tally`, missed_to stays 0, as jobs that began miss no deadline, and runs are those that failures ended.
     """
 
     def __init__(self, name: str, site: str, job_class: JobClass, rows: list[Row] | None = None) -> None:
@@ -54,7 +54,7 @@ class InferenceQueue(Tally):
         self._ordered = True  # deadlines in the line rise from head to tail, so that no other order is kept
         self._tail_s = -math.inf  # no deadline in an ordered line is later
         self._deadlines: list[tuple[float, int]] = []  # else a heap of (deadline, ticket), served ones too
-        self._looked = False  # whether `next_s` knows of all that wait
+        self._looked = False  # whether `next_s` is the least over all that wait
         self._indexed = 0  # tickets below this one are in the heap, or were served before they got there
 
     # --- what happens -------------------------------------------------------------------------------------------
@@ -188,15 +188,15 @@ class InferenceQueue(Tally):
 
     # --- from one world to the next -----------------------------------------------------------------------------
 
-    def keep(self) -> list[Kept]:
+    def keep(self) -> list[JobState]:
         """The jobs inside: cohort by cohort in the order of their starts, then the line."""
-        running = [Kept(job, k, cohort.start_s, cohort.end_s) for k, cohort in enumerate(self._running)
+        running = [JobState(job, k, cohort.start_s, cohort.end_s) for k, cohort in enumerate(self._running)
                    for job in cohort.jobs]
-        return running + [Kept(job, -1) for job in self._who_waits()]
+        return running + [JobState(job, -1) for job in self._who_waits()]
 
-    def restore(self, kept: list[Kept], now_s: float, waiting_to: float) -> list[Cohort]:
+    def restore(self, kept: list[JobState], now_s: float, waiting_to: float) -> list[Cohort]:
         """Into an empty queue, the jobs that `keep` gave; the cohorts that run, whose ends are the caller's to set."""
-        groups: dict[int, list[Kept]] = {}
+        groups: dict[int, list[JobState]] = {}
         for one in kept:
             groups.setdefault(one.group, []).append(one)
         line = [one.job for one in groups.pop(-1, [])]

@@ -22,7 +22,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal
 
 from cosim.errors import ModelError
-from cosim.simulators.aidc.engine.carried import Kept, Memory
 from cosim.simulators.aidc.engine.commands import admitted, whole_grants
 from cosim.simulators.aidc.engine.interval import SiteInterval, State
 from cosim.simulators.aidc.engine.jobs import (
@@ -37,6 +36,7 @@ from cosim.simulators.aidc.engine.jobs import (
     batch_of,
     row_of,
 )
+from cosim.simulators.aidc.engine.site_state import JobState, SiteState
 from cosim.simulators.aidc.engine.slack import MOST_S
 from cosim.simulators.aidc.equations import cooling_power_kw, distribution_loss_kw, it_at_inlet_kw, it_power_kw
 from cosim.simulators.aidc.plant.cooling import Cooling, supply_limits_degc
@@ -91,7 +91,7 @@ class SlotClass:
         for job in jobs:
             todo_to = job.work_to - self._done_to.get(job.id, 0.0)
             if todo_to > left_to + _SLACK * job.work_to:
-                break  # first in, first out: nobody overtakes the one that does not fit
+                break  # first in, first out: no job overtakes the one that does not fit
             start_s, _ = self._leave(job, now_s)
             self.runs.append((job.id, self.site, now_s, end_s, todo_to / self._to_per_gpu))
             rows.append(row_of(job, self.site, start_s, end_s, job.work_to, FINISHED))
@@ -117,14 +117,14 @@ class SlotClass:
         if self._deferrable:
             self._buckets = [*self._buckets[1:], []]
 
-    def keep(self) -> list[Kept]:
+    def keep(self) -> list[JobState]:
         """The jobs inside, by bucket."""
         return [
-            Kept(job, h, self._start_s.get(job.id, math.nan), done_to=self._done_to.get(job.id, 0.0))
+            JobState(job, h, self._start_s.get(job.id, math.nan), done_to=self._done_to.get(job.id, 0.0))
             for h, bucket in enumerate(self._buckets) for job in bucket
         ]
 
-    def restore(self, kept: list[Kept]) -> None:
+    def restore(self, kept: list[JobState]) -> None:
         """Into empty buckets, the jobs that `keep` gave."""
         for one in kept:
             self._buckets[one.group].append(one.job)
@@ -272,13 +272,13 @@ class SlotFacility:
         """None: nothing runs between two slots."""
         return {}
 
-    def keep(self) -> Memory:
+    def keep(self) -> SiteState:
         """What decides how it goes on from here, between two slots."""
         classes = list(self._classes.values())
-        return Memory(self.supply_temp_degc, [c.granted_gpus for c in classes], [0.0] * len(classes),
-                      [math.inf] * len(classes), [c.keep() for c in classes])
+        return SiteState(self.supply_temp_degc, [c.granted_gpus for c in classes], [0.0] * len(classes),
+                         [math.inf] * len(classes), [c.keep() for c in classes])
 
-    def restore(self, memory: Memory) -> None:
+    def restore(self, memory: SiteState) -> None:
         """Go on from what another facility kept; this one is new, and its time is that of the memory."""
         self.supply_temp_degc = self._clip(memory.supply_temp_degc)
         for slot_class, grant, kept in zip(self._classes.values(), memory.granted_gpus, memory.jobs, strict=True):

@@ -16,7 +16,6 @@ import math
 from bisect import insort
 from collections.abc import Iterator
 
-from cosim.simulators.aidc.engine.carried import Kept
 from cosim.simulators.aidc.engine.interval import Levels, Tally
 from cosim.simulators.aidc.engine.jobs import (
     DROPPED,
@@ -29,6 +28,7 @@ from cosim.simulators.aidc.engine.jobs import (
     row_of,
     tick_after,
 )
+from cosim.simulators.aidc.engine.site_state import JobState
 from cosim.simulators.aidc.engine.slack import Claim
 from cosim.simulators.aidc.equations import gpu_throughput_to_per_s
 from cosim.simulators.fleet import JobClass
@@ -233,14 +233,14 @@ class TrainingPool(Tally):
 
     # --- from one world to the next -----------------------------------------------------------------------------
 
-    def keep(self) -> list[Kept]:
+    def keep(self) -> list[JobState]:
         """The jobs inside: released ones by deadline, then deferred ones by release."""
         return [
-            Kept(j.job, group, j.start_s, j.end_s, j.since_s, j.done_to, j.blocks, j.from_s)
+            JobState(j.job, group, j.start_s, j.end_s, j.since_s, j.done_to, j.blocks, j.from_s)
             for group, jobs in ((0, self._active), (-1, self._deferred)) for j in jobs
         ]
 
-    def restore(self, kept: list[Kept], now_s: float, look_s: float) -> None:
+    def restore(self, kept: list[JobState], now_s: float, look_s: float) -> None:
         """Into an empty pool, the jobs that `keep` gave, with the blocks they hold."""
         for one in kept:
             job = TrainingJob(one.job)

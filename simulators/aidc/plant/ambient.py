@@ -13,13 +13,13 @@ from pydantic import Field, model_validator
 from cosim.errors import ModelError, ScenarioError
 from cosim.params import params
 from cosim.plausible import OUTSIDE_DEGC
-from cosim.tables.table import DataTable, Held, Overflow, Reading
+from cosim.tables.table import DataTable, Overflow, TableOptions, TableSeries
 from cosim.units import DAY_S, HOUR_S
 
 LOWEST_DEGC, HIGHEST_DEGC = OUTSIDE_DEGC.low, OUTSIDE_DEGC.high
 
 
-class Outside(NamedTuple):
+class OutdoorAir(NamedTuple):
     """Temperatures of the outside air, degC; NaN: not known."""
 
     wet_bulb_degc: float = math.nan
@@ -78,17 +78,17 @@ class Weather:
 
     def __init__(self, ambient: Ambient, site: str, owner: str, start: str | None) -> None:
         self.ambient, self.origin_s, self._owner = ambient, 0.0, owner
-        self._columns: dict[str, Held] = {}
+        self._columns: dict[str, TableSeries] = {}
         if ambient.table is not None:
             table = _table(ambient.table, ambient, owner, start)
             columns = [n for n in ("wet_bulb_degc", "dry_bulb_degc", "relative_humidity_ratio") if table.match(n)]
             if not {"wet_bulb_degc", "dry_bulb_degc"} & set(columns):
                 raise ScenarioError(f"{owner}.table: {ambient.table} has neither wet_bulb_degc nor dry_bulb_degc; it "
                                     f"has {', '.join(table.columns)}")
-            self._columns = {n: Held(table, n, site, f"{owner}.table") for n in columns}
+            self._columns = {n: TableSeries(table, n, site, f"{owner}.table") for n in columns}
             self._check(ambient.table)
 
-    def at(self, time_s: float, linked: Outside) -> Outside:
+    def at(self, time_s: float, linked: OutdoorAir) -> OutdoorAir:
         """At a time of the world, which begins at midnight; `linked` is what came over the bus.
 
         ModelError for a link that brings nothing or nonsense, ScenarioError past the end of a table that is to refuse.
@@ -97,24 +97,24 @@ class Weather:
         if p.linked:
             return self._checked(linked)
         if not self._columns:
-            return Outside(_shape(p.wet_bulb_mean_degc, p.wet_bulb_swing_k, p.peak_h, time_s),
-                           _shape(p.dry_bulb_mean_degc, p.dry_bulb_swing_k, p.peak_h, time_s))
+            return OutdoorAir(_shape(p.wet_bulb_mean_degc, p.wet_bulb_swing_k, p.peak_h, time_s),
+                              _shape(p.dry_bulb_mean_degc, p.dry_bulb_swing_k, p.peak_h, time_s))
         found = {name: held.at(self.origin_s + time_s) for name, held in self._columns.items()}
         dry = found.get("dry_bulb_degc", math.nan)
         if "wet_bulb_degc" in found:
-            return Outside(found["wet_bulb_degc"], dry)
+            return OutdoorAir(found["wet_bulb_degc"], dry)
         humidity = found.get("relative_humidity_ratio")
-        return Outside(math.nan if humidity is None else wet_bulb_degc(dry, humidity), dry)
+        return OutdoorAir(math.nan if humidity is None else wet_bulb_degc(dry, humidity), dry)
 
     def notes(self, step_s: float) -> list[str]:
         """Sentences on how the table was read, every `step_s`."""
         return list(dict.fromkeys(text for held in self._columns.values() for text in held.notes(step_s)))
 
-    def _checked(self, linked: Outside) -> Outside:
+    def _checked(self, linked: OutdoorAir) -> OutdoorAir:
         if all(math.isnan(v) for v in linked):
             raise ModelError(f"{self._owner}.linked is set and nothing is linked; link wet_bulb_degc or dry_bulb_degc "
                              "of the site to another member's output")
-        for name, value in zip(Outside._fields, linked, strict=True):
+        for name, value in zip(OutdoorAir._fields, linked, strict=True):
             if not (math.isnan(value) or LOWEST_DEGC <= value <= HIGHEST_DEGC):
                 raise ModelError(f"{self._owner}: {name} = {value:g} came over the bus; {LOWEST_DEGC:g} to "
                                  f"{HIGHEST_DEGC:g} degC are allowed")
@@ -143,7 +143,7 @@ def check_cover(ambient: Ambient, owner: str, start: str | None, until_s: float)
 
 
 def _table(path: str, ambient: Ambient, owner: str, start: str | None) -> DataTable:
-    return DataTable(path, Reading(f"{owner}.table_", start, ambient.table_time_zone, ambient.table_overflow))
+    return DataTable(path, TableOptions(f"{owner}.table_", start, ambient.table_time_zone, ambient.table_overflow))
 
 
 def wet_bulb_degc(dry_bulb_degc: float, relative_humidity_ratio: float) -> float:

@@ -46,7 +46,7 @@ from cosim.simulators.aidc.equations import (
     plant_power_kw,
     water_kg_per_h,
 )
-from cosim.simulators.aidc.plant.ambient import Outside
+from cosim.simulators.aidc.plant.ambient import OutdoorAir
 from cosim.simulators.aidc.plant.cooling import Cooling, mean_of_racks, per_rack, supply_limits_degc
 
 Thermal = Literal["static", "first_order"]
@@ -104,13 +104,13 @@ class StaticPlant:
         """Whether a tick draws the powers of the facility's interval and changes no state."""
         return not self._weathered
 
-    def rest(self, it_kw: float, set_degc: float, outside: Outside) -> HeatBalance:
+    def rest(self, it_kw: float, set_degc: float, outside: OutdoorAir) -> HeatBalance:
         """The site as it stands for ever at one IT power."""
         cooling = self.cooling
         _, chiller_kw, tower_kw = cooling_power_kw(it_kw, set_degc, cooling, self._degc(outside))
         return self._heat(it_kw, chiller_kw, tower_kw, distribution_loss_kw(it_kw, cooling), set_degc, outside, ())
 
-    def tick(self, did: SiteInterval, end_s: float, set_degc: float, outside: Outside) -> HeatBalance:
+    def tick(self, did: SiteInterval, end_s: float, set_degc: float, outside: OutdoorAir) -> HeatBalance:
         """A tick that ends at `end_s`, at a set point and outside temperatures that stood over it."""
         if not self._weathered:
             return self._heat(did.it_kw, did.chiller_kw, did.tower_kw, did.loss_kw, set_degc, outside, did.segments)
@@ -121,8 +121,8 @@ class StaticPlant:
         it, chiller, tower, loss = ((table[:, 1] - table[:, 0]) @ kw / did.seconds).tolist()
         return self._heat(it, chiller, tower, loss, set_degc, outside, np.hstack([table[:, :2], kw]))
 
-    def _heat(self, it_kw: float, chiller_kw: float, tower_kw: float, loss_kw: float, set_degc: float, outside: Outside,
-              segments: Sequence[Segment] | np.ndarray) -> HeatBalance:
+    def _heat(self, it_kw: float, chiller_kw: float, tower_kw: float, loss_kw: float, set_degc: float,
+              outside: OutdoorAir, segments: Sequence[Segment] | np.ndarray) -> HeatBalance:
         """`load_kw` is linear in the IT power, so that its mean is that at the mean."""
         cooling = self.cooling
         load_kw = cooling_power_kw(it_kw, set_degc, cooling)[0]
@@ -133,7 +133,7 @@ class StaticPlant:
                     set_degc + max(per_rack(cooling.supply_offset_degc)), outlet_degc, return_degc, load_kw - it_kw,
                     segments=segments)
 
-    def _degc(self, outside: Outside) -> float | None:
+    def _degc(self, outside: OutdoorAir) -> float | None:
         return outside_degc(self.cooling, outside)
 
 
@@ -161,7 +161,7 @@ class _Course:
 
 
 class Room(StaticPlant):
-    """One thermal mass. `return_degc` is its temperature T, and all that it remembers but for `tripped`.
+    """One thermal mass. `return_degc` is its temperature T, its only state besides `tripped`.
 
     idle_kw: least IT power. ScenarioError where its heat is less than nothing, or more than the capacity with the
     hottest inlets that there can be: a site that has shed its load must cool down.
@@ -184,9 +184,9 @@ class Room(StaticPlant):
             raise ScenarioError(f"{where}.capacity_kw = {self._capacity_kw:g} is less than the {hot_kw:.4g} kW of heat "
                                 f"that an idle site gives off at {cooling.inlet_trip_degc:g} degC; raise it above that")
         self.tripped = False
-        self.return_degc = self.rest(it_at_inlet_kw(idle_kw, set_degc, cooling), set_degc, Outside()).return_degc
+        self.return_degc = self.rest(it_at_inlet_kw(idle_kw, set_degc, cooling), set_degc, OutdoorAir()).return_degc
 
-    def tick(self, did: SiteInterval, end_s: float, set_degc: float, outside: Outside) -> HeatBalance:
+    def tick(self, did: SiteInterval, end_s: float, set_degc: float, outside: OutdoorAir) -> HeatBalance:
         """As of the static plant; the room goes on to the end of the tick."""
         out_degc = self._degc(outside)
         segments, tick_s = segments_of(did, end_s), end_s - did.seconds
@@ -344,7 +344,7 @@ class Room(StaticPlant):
         return alarms
 
 
-def outside_degc(cooling: Cooling, outside: Outside) -> float | None:
+def outside_degc(cooling: Cooling, outside: OutdoorAir) -> float | None:
     """The temperature that limits the plant's way to the outside; `cooling.wet_bulb_degc` where no weather is known."""
     degc = outside.dry_bulb_degc if cooling.heat_rejection == "dry" else outside.wet_bulb_degc
     return cooling.wet_bulb_degc if math.isnan(degc) else degc

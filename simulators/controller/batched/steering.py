@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cosim.agents.fleet.heuristics import PolicyOptions, queue_drain_to
-from cosim.agents.fleet.rewards import Minute, hour_cost, loom, reward_of, terms_of
+from cosim.agents.fleet.rewards import StepOutcome, hour_cost, loom, reward_of, terms_of
 from cosim.errors import ModelError, ScenarioError
 from cosim.simulators.aidc.compiled.fleet import CompiledFleet, FleetStep, Jobs
 from cosim.simulators.aidc.compiled.records import plain, records
-from cosim.simulators.controller.batched.decisions import WAITING, Arrived, Rules, look, operate, place
+from cosim.simulators.controller.batched.decisions import WAITING, ArrivedJobs, DecisionConstants, look, operate, place
 from cosim.simulators.controller.batched.scope import LEVELS, SITE_LEVELS, lacking
 from cosim.simulators.controller.params import guard_min
 from cosim.simulators.controller.steering import (
@@ -40,7 +40,7 @@ _WAITING = 64
 """Training jobs yet to be released, of one environment, that there is room for at the start."""
 
 
-class Wire(NamedTuple):
+class InputLink(NamedTuple):
     """A connection to a controller from a member that worlds step: source, what its values go through, and which of the
     sites it is about (None: all)."""
 
@@ -56,7 +56,7 @@ class BatchSteering:
     """The controllers and data centers of `n_envs` environments, in worlds that step all their other members.
 
     steering: of one started world of the scenario, and that world's simulators and plan. ScenarioError for what the
-    compiled fleet cannot do; ask `lacks` before.
+    compiled fleet does not support; see `lacks`.
     """
 
     plays = (CONTROLLER, FLEET)
@@ -86,8 +86,9 @@ class BatchSteering:
         self._jobs_so_far, self._time_s = np.zeros(n_envs, np.int64), np.zeros(n_envs)
         self._placed: tuple[np.ndarray, tuple[np.ndarray, ...]] | None = None
         sites = {name: i for i, name in enumerate(self.facts.sites)}
-        self._wires = [Wire(c.source[0], c.source[1], c.source[2], c.transform, c.target[2], sites.get(c.target[1]))
-                       for c in plan.connections if c.target[0] == CONTROLLER and c.source[0] not in self.elsewhere]
+        self._wires = [InputLink(member, entity, port, c.transform, c.target[2], sites.get(c.target[1]))
+                       for c in plan.connections for member, entity, port in [c.source]
+                       if c.target[0] == CONTROLLER and member not in self.elsewhere]
         self._read_ports: dict[str, dict[str, list[str]]] = {}
         for wire in self._wires:
             self._read_ports.setdefault(wire.member, {}).setdefault(wire.entity, []).append(wire.port)
@@ -247,13 +248,13 @@ class BatchSteering:
                + self._shaping(did, (i,)) for i in sites]
         return shaped, table, np.stack([shaped, *own], axis=1)
 
-    def _minute(self, did: FleetStep, sites: Sequence[int]) -> Minute:
+    def _minute(self, did: FleetStep, sites: Sequence[int]) -> StepOutcome:
         """The minute that ended at some sites, in all environments."""
         outside, here = self._outside, list(sites)
         nci, mci, emission, baseline = (
             None if np.isnan(known).any() else known
             for known in (outside["nci_kg_per_kwh"], outside["mci_kg_per_kwh"], *outside["emission"].T))
-        return Minute(
+        return StepOutcome(
             hours=self.steering.hours, price_usd_per_kwh=outside["price_usd_per_kwh"],
             power_kw=[did.p_kw[:, i] for i in here], work_to=did.work_to[:, here].sum(axis=(1, 2)),
             dropped_jobs=list(did.dropped_jobs[:, here].sum(axis=1).T.astype(float)),
@@ -275,20 +276,20 @@ class BatchSteering:
         return shaping
 
 
-def _joined(rows: Sequence[JobRows]) -> Arrived:
+def _joined(rows: Sequence[JobRows]) -> ArrivedJobs:
     """The jobs of all environments, one after the other."""
     counts = [len(of_env.id) for of_env in rows]
-    return Arrived(np.concatenate([[0], np.cumsum(counts)]), np.repeat(np.arange(len(rows)), counts),
-                   *(np.concatenate([getattr(of_env, name) for of_env in rows])
+    return ArrivedJobs(np.concatenate([[0], np.cumsum(counts)]), np.repeat(np.arange(len(rows)), counts),
+                       *(np.concatenate([getattr(of_env, name) for of_env in rows])
                      for name in ("id", "class_index", "work_to", "deadline_s")))
 
 
-def _rules(steering: Steering, step_s: float) -> Rules:
+def _rules(steering: Steering, step_s: float) -> DecisionConstants:
     p, facts = steering.params, steering.facts
     guard = guard_min(p, facts, step_s) or [-math.inf] * facts.n_sites
     leads, train = len(facts.deferrals_s), facts.train
     has = facts.deferrable or [[True] * leads] * len(train)
-    return Rules(
+    return DecisionConstants(
         np.array(facts.eligible), np.array(train, np.int64), np.array(facts.inf, np.int64),
         np.array(facts.gpus_per_block), np.array(facts.max_blocks), np.array(facts.to_per_gpu_min),
         np.array(queue_drain_to(facts, p.drain_min)), np.array(queue_drain_to(facts, PolicyOptions().drain_min)),

@@ -10,11 +10,11 @@ from dataclasses import replace
 from functools import cache
 
 import numpy as np
-from scipy.sparse import diags_array
+from scipy.sparse import csr_array, diags_array
 
 from cosim.errors import SolverError
 from cosim.simulators.grid.dispatch.conic import ConicProblem, Solution, Sources
-from cosim.simulators.grid.dispatch.nci_limits import Mixing, NciCaps, mixing, size
+from cosim.simulators.grid.dispatch.nci_limits import CarbonMixing, NciLimits, mixing, size
 from cosim.simulators.grid.equations import Floats
 from cosim.simulators.grid.network.feeder import Feeder
 
@@ -25,7 +25,7 @@ except ImportError:  # an extra; `GurobiSolver` then says so
 
 FREE_LICENCE_VARIABLES = 200
 """What the licence that comes with pip allows once a quadratic constraint is there (2000 without, and 2000 linear
-constraints). It is for use outside production, and ends on the day that `LicenseExpiration` of a model says."""
+constraints). It is for use outside production, and ends on the day that `LicenseExpiration` of a model has."""
 CONVERGENCE = 1e-10
 """BarQCPConvTol; the default 1e-6 leaves gaps of 1e-4 p.u. and NCI off by 2e-3. Without presolve, which has
 nothing to remove here, the gap stays below 1e-7."""
@@ -96,16 +96,30 @@ def _conic(model: gurobipy.Model, problem: ConicProblem, *, exact: bool = False
     for k, s_max in zip(problem.discs.tolist(), problem.s_max_pu.tolist(), strict=True):
         p, q = variables[at.p_source.start + k], variables[at.q_source.start + k]
         model.addQConstr(p * p + q * q <= s_max * s_max)
+    _limit_ends(model, x, problem)
     return x, balance
 
 
-class CappedGurobi:
+def _limit_ends(model: gurobipy.Model, x: gurobipy.MVar, problem: ConicProblem) -> None:
+    """|(P, Q)|^2 <= full x u, or full alone for an apparent power, at every limited end of a branch."""
+    ends, variables = problem.ends, x.tolist()
+
+    def power(rows: csr_array, k: int) -> gurobipy.LinExpr:
+        own = slice(rows.indptr[k], rows.indptr[k + 1])
+        return gurobipy.LinExpr(rows.data[own].tolist(), [variables[j] for j in rows.indices[own]])
+
+    for k, (full, u) in enumerate(zip(ends.full.tolist(), ends.u.tolist(), strict=True)):
+        p, q = power(ends.p, k), power(ends.q, k)
+        model.addQConstr(p * p + q * q <= (variables[full] if u < 0 else variables[full] * variables[u]))
+
+
+class NciLimitedGurobi:
     """The dispatch with NCI caps, (10) inside it: a nonconvex MIQCP, built anew for every interval.
 
     Raises SolverError with the reason when gurobipy, a licence, or a licence for this size is missing.
     """
 
-    def __init__(self, problem: ConicProblem, feeder: Feeder, sources: Sources, caps: NciCaps,
+    def __init__(self, problem: ConicProblem, feeder: Feeder, sources: Sources, caps: NciLimits,
                  time_limit_s: float | None) -> None:
         if gurobipy is None:
             raise SolverError("gurobipy is not installed, and NCI caps are a problem for Gurobi alone")
@@ -129,6 +143,10 @@ class CappedGurobi:
     def rebound(self, lower: Floats, upper: Floats) -> None:
         """Other bounds of x from now on."""
         self._problem = replace(self._problem, lower=lower, upper=upper)
+
+    def resource(self, sources: Sources) -> None:
+        """Sources with other limits and intensities from now on."""
+        self._sources = sources
 
     def solve(self, rhs: Floats, p_load_kw: Floats, *, exact: bool) -> Solution:
         """Global optimum under the caps, with the gap to its proven bound; `exact` takes (6) as an equality."""
@@ -154,7 +172,7 @@ class CappedGurobi:
         self._carbon(model, x.tolist(), mix, np.maximum(-p_load_kw, 0.0) / self._feeder.base_kw)
         return model
 
-    def _carbon(self, model: gurobipy.Model, x: list, mix: Mixing, fed_pu: Floats) -> None:
+    def _carbon(self, model: gurobipy.Model, x: list, mix: CarbonMixing, fed_pu: Floats) -> None:
         """(10) at every bus and the caps; `fed_pu` (n_bus,) is local generation at 0 kg/kWh."""
         at, feeder, sources = self._problem.at, self._feeder, self._sources
         highest = np.full(feeder.n_bus, mix.nci_max)
@@ -178,7 +196,7 @@ class CappedGurobi:
         for i in range(feeder.n_bus):
             model.addQConstr(w[i] * inflow[i] == carbon[i])
 
-    def _positive(self, model: gurobipy.Model, powers: list, mix: Mixing) -> list:
+    def _positive(self, model: gurobipy.Model, powers: list, mix: CarbonMixing) -> list:
         """p+ of each power P = p+ - p-, p+ p- = 0, by binaries or SOS1."""
         n = len(powers)
         plus, minus = (model.addMVar(n, lb=0.0, ub=mix.most_pu).tolist() for _ in range(2))
@@ -199,7 +217,7 @@ _GLOBAL = {"FeasibilityTol": 1e-9, "IntFeasTol": 1e-9, "OptimalityTol": 1e-9, "M
 
 
 def _optimize(model: gurobipy.Model) -> None:
-    """SolverError with Gurobi's word where it stops, say as a licence ends while a run goes on: another solver from
+    """SolverError with Gurobi's message where it stops, as when a licence ends during a run: another solver from
     there on would be another result."""
     try:
         model.optimize()

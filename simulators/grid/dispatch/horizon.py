@@ -1,8 +1,8 @@
-"""Ramp limits, and a look-ahead that sees a step in demand come: what is left of each source's limits in an interval.
+"""Ramp limits, and a look-ahead that anticipates steps in demand: what is left of each source's limits in an interval.
 
-A plan of k intervals in one problem decides where the next interval wants each source; the interval itself is then
-dispatched alone, between what its ramp leaves from the set point before and what it leaves towards that next one. Both
-are the same optimum: with the later intervals at their best, the first one's part of the plan is its own best answer.
+A plan of k intervals in one problem decides where each source has to be in the next interval; the interval itself is
+then dispatched alone, between what its ramp leaves from the set point before and what it leaves towards that next one.
+Both are the same optimum: with the later intervals at their optimum, the first one's part of the plan is optimal.
 
 Rows: Z06.
 """
@@ -15,14 +15,13 @@ from dataclasses import replace
 import numpy as np
 from scipy.sparse import block_array, coo_array, csr_array, vstack
 
+from cosim.simulators.grid.dispatch.branch_limits import EndRows
+from cosim.simulators.grid.dispatch.changing import NARROWEST_PU
 from cosim.simulators.grid.dispatch.clarabel_solver import ClarabelSolver
-from cosim.simulators.grid.dispatch.conic import ConicProblem, Layout, balance_rhs, layout
-from cosim.simulators.grid.dispatch.dispatch import GAP_RATIO, LOSS_PRICES, PHANTOM_PU, Dispatch
+from cosim.simulators.grid.dispatch.conic import ConicProblem, Layout, Sources, balance_rhs, costs, layout
+from cosim.simulators.grid.dispatch.optimal_power_flow import GAP_RATIO, LOSS_PRICES, PHANTOM_PU, Dispatch
 from cosim.simulators.grid.dispatch.surplus import curtailed_kw
 from cosim.simulators.grid.equations import Floats, Ints, cone_gap
-
-NARROWEST_PU = 1e-7
-"""Between limits that leave a source one set point: room for an interior point."""
 
 
 class Ramps:
@@ -34,7 +33,7 @@ class Ramps:
     def __init__(self, dispatch: Dispatch, interval_min: float, steps: int) -> None:
         self._dispatch, self._steps = dispatch, steps
         self._ramp_pu = dispatch.sources.ramp_pu_per_min * interval_min
-        self._p_min_pu, self._p_max_pu = dispatch.sources.p_min_pu, dispatch.sources.p_max_pu
+        self._p_min_pu = dispatch.sources.p_min_pu
         self._plan: ClarabelSolver | None = None
         self._joint: ConicProblem | None = None
 
@@ -43,41 +42,48 @@ class Ramps:
         """Whether a source has a ramp at all."""
         return bool(np.isfinite(self._ramp_pu).any())
 
-    def boxes(self, before_kw: Floats | None, intervals: int, demand: Sequence[tuple[Floats, Floats]]
-              ) -> tuple[Floats, Floats, bool]:
+    def boxes(self, before_kw: Floats | None, intervals: int, demand: Sequence[tuple[Floats, Floats]],
+              ahead: Sequence[Sources] = ()) -> tuple[Floats, Floats, bool]:
         """Least and most P (n_source,) p.u. in the interval to come, and whether a plan was used.
 
         before_kw  (n_source,) set points executed `intervals` ago, > 0 feeds the network; None: no ramp ties the first
         demand     (P kW, Q kvar) of every bus in this interval and those after it; without a solution for all of them
                    there is no plan, and the ramp from the set points before is all
+        ahead      the sources in each of those after it; none: as they are now
         """
-        low, high = self._p_min_pu, self._p_max_pu
+        low, high = self._p_min_pu, self._dispatch.sources.available_pu
         if before_kw is not None:
             before, reach = before_kw / self._dispatch.feeder.base_kw, self._ramp_pu * intervals
             low, high = np.clip(before - reach, low, high), np.clip(before + reach, low, high)
         if self._steps == 1 or len(demand) == 1:
             return low, high, True
-        then = self._next(low, high, demand)
+        then = self._next(low, high, demand, ahead)
         if then is None:
             return low, high, False
         top = np.maximum(np.minimum(high, then + self._ramp_pu), np.minimum(low + NARROWEST_PU, high))
         return np.maximum(low, np.minimum(then - self._ramp_pu, top - NARROWEST_PU)), top, True
 
-    def _next(self, low: Floats, high: Floats, demand: Sequence[tuple[Floats, Floats]]) -> Floats | None:
+    def _next(self, low: Floats, high: Floats, demand: Sequence[tuple[Floats, Floats]], ahead: Sequence[Sources]
+              ) -> Floats | None:
         """The plan's set points (n_source,) p.u. of the interval after this one; None without a plan."""
         d, k = self._dispatch, len(demand)
         single = d.problem
         if self._joint is None or self._plan is None or len(self._joint.rhs) != k * len(single.rhs):
             wide = single.lower.copy(), single.upper.copy()
-            wide[0][single.at.p_source], wide[1][single.at.p_source] = self._p_min_pu, self._p_max_pu
+            most = np.where(d.moves, self._p_min_pu + 1.0, d.sources.available_pu)
+            wide[0][single.at.p_source], wide[1][single.at.p_source] = self._p_min_pu, most
             single = replace(single, lower=wide[0], upper=wide[1])
             self._joint = joint(single, d.feeder.n_bus, k, self._ramp_pu)
             self._plan = ClarabelSolver(self._joint, d.time_limit_s)
         plan, at, n = self._plan, self._joint.at, len(low)
         cost, lower, upper = self._joint.cost.copy(), self._joint.lower.copy(), self._joint.upper.copy()
         first = slice(at.p_source.start, at.p_source.start + n)
-        cost[at.p_source] = np.tile(d.problem.cost[d.problem.at.p_source], k)
-        lower[first], upper[first] = low, high
+        then = ahead or [d.sources] * (k - 1)
+        most = np.concatenate([np.maximum(s.available_pu, self._p_min_pu + d.moves * NARROWEST_PU) for s in then])
+        cost[at.p_source] = np.concatenate([costs(d.feeder, s, d.limits, d.problem.at, d.problem.unit)[0][
+            d.problem.at.p_source] for s in (d.sources, *then)])
+        upper[at.p_source.start + n: at.p_source.stop] = most
+        lower[first], upper[first] = low, np.maximum(high, low + d.moves * NARROWEST_PU)
         plan.rebound(lower, upper)
         wide_open = replace(d.sources, p_min_pu=self._p_min_pu)
         rhs = np.concatenate([balance_rhs(d.feeder, p + curtailed_kw(p, wide_open, d.feeder.base_kw), q)
@@ -127,15 +133,25 @@ def joint(problem: ConicProblem, n_bus: int, k: int, ramp_pu: Floats) -> ConicPr
         limit=np.concatenate([np.tile(problem.limit, k), np.tile(ramp_pu[ramped], 2 * (k - 1))]),
         lower=problem.lower[spread], upper=problem.upper[spread], quadratic=problem.quadratic[spread],
         discs=(problem.discs + n_source * np.arange(k)[:, None]).ravel(), s_max_pu=np.tile(problem.s_max_pu, k),
-        unit=problem.unit)
+        unit=problem.unit, ends=EndRows(
+            _diagonal(problem.ends.p, k, of_all), _diagonal(problem.ends.q, k, of_all),
+            _spread(problem.ends.full, where),
+            np.where(np.tile(problem.ends.u, k) < 0, -1, _spread(problem.ends.u, where))))
 
 
 def _kinds(at: Layout) -> list[slice]:
-    return [at.p, at.q, at.l, at.u, at.p_source, at.q_source, at.slack, at.unserved]
+    return [at.p, at.q, at.l, at.u, at.p_source, at.q_source, at.slack, at.unserved, at.full]
+
+
+def _spread(indices: Ints, where: Ints) -> Ints:
+    """Quantities of one interval, in every interval; `where` (k, size) is the joint place of each."""
+    return where[:, indices].ravel()
 
 
 def _diagonal(rows: csr_array, k: int, where: Ints) -> csr_array:
     """The same rows once per interval; `where` (k * size,) is the joint place of each interval's quantities."""
+    if not rows.shape[0]:
+        return csr_array((0, len(where)))
     blocks = block_array([[rows if i == j else None for j in range(k)] for i in range(k)]).tocoo()
     return csr_array(coo_array((blocks.data, (blocks.coords[0], where[blocks.coords[1]])), shape=blocks.shape))
 

@@ -1,10 +1,10 @@
 """mci of every bus for one dispatched interval: the adjoint's derivative, re-solves at kinks, and a status.
 
-What follows from it, in plain words: the nodal carbon intensity shares out what is emitted anyhow, the marginal
-one says what changes. Moving load to a bus of low NCI lowers the mover's account; it lowers emission only if what
-answers there is the cleaner source. With all turbines of the study at a limit the substation answers everywhere: 100
-kW moved from AIDC3 to AIDC1 change the system by -0.03 to +0.23 kg/h; with a turbine strictly between its limits the
-same move saves 8-24 kg/h (lambda 0.01, light load) or 27-38 kg/h (lambda 0.1).
+The nodal carbon intensity attributes what is emitted, the marginal one is the change. Moving load to a bus of low NCI
+lowers the attributed emission; it lowers the emission of all sources only if the source that supplies the further load
+is the cleaner one. With all turbines of the study at a limit that is the substation, at every bus: 100 kW moved from
+AIDC3 to AIDC1 change the system by -0.03 to +0.23 kg/h; with a turbine strictly between its limits the same move saves
+8-24 kg/h (lambda 0.01, light load) or 27-38 kg/h (lambda 0.1).
 
 Rows: I31, Z04.
 """
@@ -15,11 +15,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cosim.errors import SolverError
 from cosim.simulators.grid.dispatch.conic import Limits
-from cosim.simulators.grid.dispatch.dispatch import NEGLIGIBLE_PU, Dispatch
 from cosim.simulators.grid.dispatch.marginal import STEP_KW, Marginal, MarginalCarbon
+from cosim.simulators.grid.dispatch.optimal_power_flow import NEGLIGIBLE_PU, Dispatch
 from cosim.simulators.grid.dispatch.reduced import OperatingPoint
 from cosim.simulators.grid.dispatch.results import OPTIMAL, DispatchResult
 from cosim.simulators.grid.dispatch.sources import Source
@@ -54,13 +55,13 @@ class MciOfDispatch:
     """mci of one feeder's dispatch, at changing loads.
 
     q_per_p  (n_bus,) kvar that come with each further kW at a bus: eta of (5) at a data centre
-    resolve  positions of the buses that are dispatched anew, twice each, at a kink
+    resolve  positions of the buses that are dispatched anew, twice each, at a kink; moves: as in `Dispatch`
     """
 
     def __init__(self, feeder: Feeder, sources: Mapping[str, Source], limits: Limits, q_per_p: Floats,
-                 resolve: Sequence[int]) -> None:
+                 resolve: Sequence[int], moves: NDArray[np.bool_] | None = None) -> None:
         # Differences of nearly equal figures: one solver for all three, and the one that leaves less noise.
-        self._dispatch = Dispatch(feeder, sources, limits, "clarabel")
+        self._dispatch = Dispatch(feeder, sources, limits, "clarabel", moves=moves)
         self._marginal = MarginalCarbon(feeder, self._dispatch.sources, limits, self._dispatch.substation, q_per_p)
         self._q_per_p, self._resolve = q_per_p, resolve
 
@@ -68,6 +69,18 @@ class MciOfDispatch:
         """Other prices (n_source,) of the sources' energy from now on."""
         self._dispatch.reprice(usd_per_kwh)
         self._marginal.recost(self._dispatch.problem.cost)
+
+    def recolour(self, kg_per_kwh: Floats, marginal_kg_per_kwh: Floats) -> None:
+        """Other intensities (n_source,) of the sources' energy from now on."""
+        self._dispatch.recolour(kg_per_kwh, marginal_kg_per_kwh)
+        self._marginal.recost(self._dispatch.problem.cost)
+        self._marginal.resource(self._dispatch.sources)
+
+    def make_available(self, p_max_pu: Floats) -> None:
+        """Another most P (n_source,) of the sources from now on."""
+        self._dispatch.make_available(p_max_pu)
+        self._marginal.rebound(self._dispatch.problem.lower, self._dispatch.problem.upper)
+        self._marginal.resource(self._dispatch.sources)
 
     def rebox(self, p_min_pu: Floats, p_max_pu: Floats) -> None:
         """Other limits (n_source,) of the sources' P from now on: what a ramp leaves is a limit like others."""
@@ -118,8 +131,8 @@ class MciOfDispatch:
         return emission + self._at(other).correction_kg_per_h
 
 
-def marginal_sources(dispatch: Dispatch, p_source_kw: Floats) -> list[float]:
+def marginal_sources(result: DispatchResult, base_kw: float) -> list[float]:
     """1.0 for each source whose P stands strictly between its limits, else 0.0."""
-    p_pu, sources = p_source_kw / dispatch.feeder.base_kw, dispatch.sources
+    p_pu, sources = result.p_source_kw / base_kw, result.sources
     free = (p_pu > sources.p_min_pu + NEGLIGIBLE_PU) & (p_pu < sources.p_max_pu - NEGLIGIBLE_PU)
     return free.astype(float).tolist()

@@ -27,7 +27,7 @@ NEGLIGIBLE_KG_PER_KWH = 1e-5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class NciCaps:
+class NciLimits:
     """Highest intensity (n_cap,) kg/kWh at buses (n_cap,); formulation of "one direction of flow at a time"."""
 
     bus: Ints
@@ -41,7 +41,7 @@ class NciCaps:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Mixing:
+class CarbonMixing:
     """(10) over the variables of a conic problem: what each bus mixes.
 
     Powers that arrive somewhere are x[p] - r x[l] at a branch's child and -x[p] at its parent; `sender` and `receiver`
@@ -57,10 +57,10 @@ class Mixing:
     most_pu: float
 
 
-def mixing(feeder: Feeder, sources: Sources, p_load_kw: Floats) -> Mixing:
+def mixing(feeder: Feeder, sources: Sources, p_load_kw: Floats) -> CarbonMixing:
     """What (10) needs beside the conic problem, at these loads (n_bus,)."""
     drawn = np.abs(p_load_kw).sum() / feeder.base_kw + np.maximum(-sources.p_min_pu, 0.0).sum()
-    return Mixing(
+    return CarbonMixing(
         sender=np.concatenate([feeder.parent, feeder.child]), receiver=np.concatenate([feeder.child, feeder.parent]),
         swings=np.flatnonzero(sources.p_min_pu < 0.0), nci_max=float(sources.kg_per_kwh.max()),
         most_pu=float(max(2.0 * drawn, np.maximum(sources.p_min_pu, 0.0).sum()) + 0.1))

@@ -12,7 +12,7 @@ from itertools import product
 import numpy as np
 
 from cosim.simulators.grid.dispatch.clarabel_solver import minimise_quadratic
-from cosim.simulators.grid.dispatch.reduced import Linear, OperatingPoint, Reduced
+from cosim.simulators.grid.dispatch.reduced import LinearizedFeeder, OperatingPoint, ReducedDispatch
 from cosim.simulators.grid.equations import Floats, Ints
 
 PENALTY = 1e3
@@ -26,7 +26,8 @@ FLATTEST = 1e-9
 """Least curvature given to a direction of the controls, so that every step is the only best one."""
 
 
-def local_optimum(reduced: Reduced, flow: Callable[[Floats], OperatingPoint | None], start: Floats) -> Floats | None:
+def local_optimum(reduced: ReducedDispatch, flow: Callable[[Floats], OperatingPoint | None], start: Floats
+                  ) -> Floats | None:
     """Controls (n_z,) that no small change improves, p.u.; None where none within limits is found from `start`.
 
     flow  the AC power flow at given controls, None where there is none. Sequential quadratic programming: each step
@@ -50,7 +51,7 @@ def local_optimum(reduced: Reduced, flow: Callable[[Floats], OperatingPoint | No
     return z
 
 
-def best_corners(reduced: Reduced, flow: Callable[[Floats], OperatingPoint | None], starts: Sequence[Floats],
+def best_corners(reduced: ReducedDispatch, flow: Callable[[Floats], OperatingPoint | None], starts: Sequence[Floats],
                  inside: Callable[[Floats], Floats], most: int = 2) -> list[Floats]:
     """The best corners (n_z,) of the controls' boxes, best first, at most `most`: where losses pay, as at a negative
     price, the cost is concave in the controls and the optimum is a corner that no local search needs to find.
@@ -99,26 +100,19 @@ def _to_corner(merit: Callable[[Floats], float], inside: Callable[[Floats], Floa
     return here, z
 
 
-def _values(reduced: Reduced, point: OperatingPoint) -> Floats:
-    x = np.zeros(reduced.at.size)
-    x[reduced.at.u], x[reduced.at.p_source], x[reduced.at.q_source] = point.u, point.p_source, point.q_source
-    return x
-
-
-def _passed(reduced: Reduced, point: OperatingPoint) -> float:
+def _passed(reduced: ReducedDispatch, point: OperatingPoint) -> float:
     """By how much the limit of the state that is passed farthest is passed, p.u."""
     at = reduced.limited
-    x = _values(reduced, point)[at]
+    x = reduced.quantities(point)[at]
     return float(np.maximum(reduced.lower[at] - x, x - reduced.upper[at]).max(initial=0.0))
 
 
-def _merit(reduced: Reduced, point: OperatingPoint) -> float:
-    x = _values(reduced, point)
-    x[reduced.at.l] = (point.p**2 + point.q**2) / point.u[reduced.at.u_parent - reduced.at.u.start]
+def _merit(reduced: ReducedDispatch, point: OperatingPoint) -> float:
+    x = reduced.quantities(point)
     return float(reduced.cost @ x + reduced.quadratic @ x**2 / 2.0) + PENALTY * _passed(reduced, point)
 
 
-def _step(reduced: Reduced, linear: Linear, prices: Floats, radius: float) -> tuple[Floats, Floats]:
+def _step(reduced: ReducedDispatch, linear: LinearizedFeeder, prices: Floats, radius: float) -> tuple[Floats, Floats]:
     """The best step of the controls inside +-radius, and the prices (2 n_limited,) of the upper and lower limits."""
     at, n_z = reduced.limited, len(reduced.z)
     rows = reduced.place[at]

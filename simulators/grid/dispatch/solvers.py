@@ -8,8 +8,8 @@ from typing import Literal, Protocol
 from cosim.errors import SolverError
 from cosim.simulators.grid.dispatch.clarabel_solver import ClarabelSolver
 from cosim.simulators.grid.dispatch.conic import ConicProblem, Solution, Sources
-from cosim.simulators.grid.dispatch.gurobi_solver import CappedGurobi, GurobiSolver
-from cosim.simulators.grid.dispatch.nci_limits import NciCaps
+from cosim.simulators.grid.dispatch.gurobi_solver import GurobiSolver, NciLimitedGurobi
+from cosim.simulators.grid.dispatch.nci_limits import NciLimits
 from cosim.simulators.grid.equations import Floats
 from cosim.simulators.grid.network.feeder import Feeder
 
@@ -27,18 +27,18 @@ class Solver(Protocol):
     def rebound(self, lower: Floats, upper: Floats) -> None: ...
 
 
-def choose_capped(solver: SolverName, problem: ConicProblem, feeder: Feeder, sources: Sources,
-                  caps: NciCaps, time_limit_s: float | None) -> CappedGurobi:
+def choose_nci_limited(solver: SolverName, problem: ConicProblem, feeder: Feeder, sources: Sources,
+                       caps: NciLimits, time_limit_s: float | None) -> NciLimitedGurobi:
     """Gurobi for NCI caps, or a SolverError with the reason."""
     if solver == "clarabel":
         raise SolverError("NCI caps make the dispatch a nonconvex MIQCP, which Clarabel does not solve: --set "
                           "grid.solver=gurobi, or --set grid.nci_cap_kg_per_kwh={} for none")
-    return CappedGurobi(problem, feeder, sources, caps, time_limit_s)
+    return NciLimitedGurobi(problem, feeder, sources, caps, time_limit_s)
 
 
 def choose(solver: SolverName, problem: ConicProblem, time_limit_s: float | None) -> tuple[str, Solver, str]:
     """(name, solver, why not Gurobi): Gurobi where it runs and is not declined, else Clarabel, with a logged line when
-    that was not asked for."""
+    that was not the user's choice."""
     if solver == "clarabel":
         return "clarabel", ClarabelSolver(problem, time_limit_s), ""
     try:

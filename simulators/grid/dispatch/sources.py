@@ -14,14 +14,16 @@ from pydantic import Field, model_validator
 
 from cosim.errors import ScenarioError, unknown
 from cosim.params import params
-from cosim.plausible import Intensity, Price
 from cosim.simulators.grid.dispatch.conic import Sources
+from cosim.simulators.grid.dispatch.varying import Value, may_vary, number
 from cosim.simulators.grid.equations import Floats
 from cosim.simulators.grid.network.elements import Generator
 from cosim.simulators.grid.network.feeder import Feeder
+from cosim.units import DAY_S, format_time
 
 Capability = Literal["box", "circle", "power_factor"]
 _SAME_PU = 1e-9
+MAY_VARY = "; a number, a list of numbers over the day, a table {path: FILE.csv, ...}, or linked"
 OTHERS = "*"
 """In place of a generator's name: all that are not named."""
 
@@ -34,13 +36,15 @@ class Source:
     """
 
     node: Annotated[int, Field(ge=0, description="bus number of the network")]
-    kg_per_kwh: Annotated[Intensity, Field(allow_inf_nan=False, description="carbon intensity of its energy, kg/kWh")]
+    kg_per_kwh: Annotated[Value, may_vary("kg_per_kwh"), Field(
+        description="carbon intensity of its energy, kg/kWh, an average" + MAY_VARY)]
     p_min_kw: Annotated[float, Field(allow_inf_nan=False, description="least P, kW; < 0 lets it take power")] = 0.0
-    p_max_kw: Annotated[float | None, Field(allow_inf_nan=False, description="most P, kW; null: no limit")] = None
+    p_max_kw: Annotated[Value | None, may_vary("p_max_kw"), Field(
+        description="most P, kW; null: no limit" + MAY_VARY)] = None
     q_min_kvar: Annotated[float | None, Field(allow_inf_nan=False, description="least Q, kvar; null: no limit")] = None
     q_max_kvar: Annotated[float | None, Field(allow_inf_nan=False, description="most Q, kvar; null: no limit")] = None
-    usd_per_kwh: Annotated[Price, Field(ge=0, allow_inf_nan=False, description="price of its energy, USD/kWh, for a "
-                                        "dispatch that weighs cost")] = 0.0
+    usd_per_kwh: Annotated[Value, may_vary("usd_per_kwh"), Field(
+        description="price of its energy, USD/kWh, for a dispatch that weighs cost" + MAY_VARY)] = 0.0
     usd_per_kw2h: Annotated[float, Field(ge=0, allow_inf_nan=False, description="quadratic cost: this x P^2 in USD/h, "
                                          "USD/(kW^2 h)")] = 0.0
     renewable: Annotated[bool, Field(description="p_max_kw is there for the taking; what is not taken is curtailed and "
@@ -52,16 +56,20 @@ class Source:
     power_factor_min: Annotated[float | None, Field(gt=0, le=1, description="for capability power_factor")] = None
     ramp_kw_per_min: Annotated[float | None, Field(gt=0, allow_inf_nan=False, description="most change of P, kW per "
                                                    "min, up and down; null: no limit")] = None
-    marginal_kg_per_kwh: Annotated[Intensity | None, Field(
-        allow_inf_nan=False, description="carbon intensity of one more kWh of it, for the marginal carbon "
-        "intensity alone, e.g. of the grid upstream of the substation; null: kg_per_kwh, its average")] = None
+    marginal_kg_per_kwh: Annotated[Value | None, may_vary("marginal_kg_per_kwh"), Field(
+        description="carbon intensity of one more kWh of it, for the marginal carbon intensity alone, e.g. of the grid "
+        "upstream of the substation; null: kg_per_kwh, its average" + MAY_VARY)] = None
 
     @model_validator(mode="after")
     def _boxes_are_not_empty(self) -> Source:
-        for low, high, what in ((self.p_min_kw, self.p_max_kw, "p_min_kw"), (self.q_min_kvar, self.q_max_kvar,
-                                                                             "q_min_kvar")):
-            if low is not None and high is not None and low > high:
-                raise ValueError(f"{what} = {low:g} is above its maximum {high:g}")
+        given = self.p_max_kw
+        points = given if isinstance(given, tuple) else (given,) if isinstance(given, float | int) else ()
+        for k, high in enumerate(points):
+            if self.p_min_kw > high:
+                at = f" at {format_time(DAY_S * k / len(points))}" if isinstance(given, tuple) else ""
+                raise ValueError(f"p_min_kw = {self.p_min_kw:g} is above its maximum {high:g}{at}")
+        if self.q_min_kvar is not None and self.q_max_kvar is not None and self.q_min_kvar > self.q_max_kvar:
+            raise ValueError(f"q_min_kvar = {self.q_min_kvar:g} is above its maximum {self.q_max_kvar:g}")
         return self
 
     @model_validator(mode="after")
@@ -79,7 +87,7 @@ class Source:
         return self
 
 
-def all_sources(given: Mapping[str, Source], feeder: Feeder, kg_per_kwh: Mapping[str, float], member: str
+def all_sources(given: Mapping[str, Source], feeder: Feeder, kg_per_kwh: Mapping[str, Value], member: str
                 ) -> dict[str, Source]:
     """The sources of a scenario and, after them, the network's own generators at the intensity (kg/kWh) given for each.
 
@@ -95,12 +103,12 @@ def all_sources(given: Mapping[str, Source], feeder: Feeder, kg_per_kwh: Mapping
                        q_min_kvar=g.q_min_kvar, q_max_kvar=g.q_max_kvar) for g in feeder.generators}}
 
 
-def own_intensities(generators: Sequence[Generator], feeding: Sequence[Generator], kg_per_kwh: Mapping[str, float],
-                    network: str, member: str) -> dict[str, float]:
+def own_intensities(generators: Sequence[Generator], feeding: Sequence[Generator], kg_per_kwh: Mapping[str, Value],
+                    network: str, member: str) -> dict[str, Value]:
     """kg/kWh of every generator of a network from `network_sources`: by its name, else that of '*'.
 
-    Those that are not `feeding` (condensers, say) need none. ScenarioError naming generators without an intensity, or
-    an intensity without a generator.
+    Those that are not `feeding` (condensers, for example) need none. ScenarioError naming generators without an
+    intensity, or an intensity without a generator.
     """
     names = [g.name for g in generators]
     for name in kg_per_kwh:
@@ -136,19 +144,26 @@ def tighter_limits(vm_min_pu: float, vm_max_pu: float, of_file: Sequence[tuple[i
 
 
 def in_pu(feeder: Feeder, sources: Mapping[str, Source]) -> Sources:
-    """Sources on the feeder's base; ScenarioError naming one whose node is no bus of it."""
+    """Sources on the feeder's base; ScenarioError naming one whose node is no bus of it, or a field that varies, for
+    whose values at a time see `cosim.simulators.grid.dispatch.source_series`."""
     def limits(values: list[float | None], missing: float) -> Floats:
         return np.array([missing if v is None else v / feeder.base_kw for v in values], dtype=float)
 
     given = list(sources.values())
+
+    def numbers(field: str, missing: float) -> Floats:
+        return np.array([missing if getattr(s, field) is None else number(getattr(s, field), f"sources.{name}.{field}")
+                         for name, s in sources.items()], dtype=float)
+
+    kg_per_kwh = numbers("kg_per_kwh", math.nan)
+    marginal = numbers("marginal_kg_per_kwh", math.nan)
     return Sources(
         bus=np.array([feeder.position(s.node, f"sources.{name}.node") for name, s in sources.items()], dtype=np.int64),
-        kg_per_kwh=np.array([s.kg_per_kwh for s in given], dtype=float),
-        marginal_kg_per_kwh=np.array([s.kg_per_kwh if s.marginal_kg_per_kwh is None else s.marginal_kg_per_kwh
-                                      for s in given], dtype=float),
-        p_min_pu=limits([s.p_min_kw for s in given], -np.inf), p_max_pu=limits([s.p_max_kw for s in given], np.inf),
+        kg_per_kwh=kg_per_kwh, marginal_kg_per_kwh=np.where(np.isnan(marginal), kg_per_kwh, marginal),
+        p_min_pu=limits([s.p_min_kw for s in given], -np.inf), p_max_pu=numbers("p_max_kw", np.inf) / feeder.base_kw,
         q_min_pu=limits([s.q_min_kvar for s in given], -np.inf), q_max_pu=limits([s.q_max_kvar for s in given], np.inf),
-        usd_per_kwh=np.array([s.usd_per_kwh for s in given], dtype=float),
+        available_pu=numbers("p_max_kw", np.inf) / feeder.base_kw,
+        usd_per_kwh=numbers("usd_per_kwh", 0.0),
         usd_per_kwh_pu=np.array([s.usd_per_kw2h * feeder.base_kw for s in given], dtype=float),
         renewable=np.array([s.renewable for s in given], dtype=bool),
         s_max_pu=limits([s.s_max_kva for s in given], np.inf),

@@ -1,4 +1,5 @@
-"""Electrical nodes and branches of a network: buses that closed switches join are one node, a star point is one, too.
+"""Electrical nodes and branches of a network, and a power flow by them: buses that closed switches join are one node, a
+star point is one, too.
 
 Rows: I25.
 """
@@ -7,14 +8,53 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from cosim.simulators.grid.equations import Ints
+from cosim.simulators.grid.equations import Complexes, Floats, Ints
 from cosim.simulators.grid.network.feeder import Nodes
-from cosim.simulators.grid.network.files import Admittances
 
 _LEGS = ("hv", "mv", "lv")
+TOLERANCE_PU = 1e-11
+"""The largest mismatch of a bus, on the network's power base, where rounding permits; see `tolerance_pu`."""
+ROUNDINGS = 16.0
+"""Roundings that may add up in a bus's mismatch."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Admittances:
+    """A network as pandapower's solver has it: rows of buses that closed switches make one, and of branches.
+
+    row_of       bus number -> row of every bus in service
+    isolated     (n_row,) no external grid reaches it
+    y_bus_pu     (n_row,) shunt admittances of the buses (shunts, wards), on `base_mva`
+    p_bus_kw, q_bus_kvar  (n_row,) constant power drawn there by whatever the network's tables have
+    kind, index  per branch row in service: table and index of its element; three rows for a three-winding transformer
+    row          (n_branch,) its row in the solver's table
+    from_row, to_row  (n_branch,) rows of its ends
+    z_pu         (n_branch,) series impedance, behind an ideal transformer `ratio` : 1 at the first end
+    y_from_pu, y_to_pu  (n_branch,) shunt admittances at its two ends, inside of the ideal transformer
+    skewed       (n_branch,) its series impedance differs by direction
+    ratio        (n_branch,) complex
+    """
+
+    base_mva: float
+    row_of: dict[int, int]
+    isolated: np.ndarray
+    y_bus_pu: Complexes
+    p_bus_kw: Floats
+    q_bus_kvar: Floats
+    kind: tuple[str, ...]
+    index: tuple[int, ...]
+    row: Ints
+    from_row: Ints
+    to_row: Ints
+    z_pu: Complexes
+    y_from_pu: Complexes
+    y_to_pu: Complexes
+    skewed: np.ndarray
+    ratio: Complexes
 
 
 def nodes_of(net: Admittances) -> Nodes:
@@ -73,3 +113,37 @@ def element_names(net: Admittances) -> list[str]:
         seen[element] += 1
         names.append(f"{element[0]} {element[1]}{leg}")
     return names
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class AcFlow:
+    """An AC power flow, by nodes and branches.
+
+    vm_pu                (n_bus,) voltage magnitudes
+    p_from_kw, p_to_kw   (n_branch,) active power entering at the first (a feeder's parent) and at the other end
+    p_slack_kw, q_slack_kvar  (n_slack,) what the external grids deliver
+    q_generator_kvar     (n_generator,) reactive power of the network's own generators that stay
+    p_drawn_kw           (n_bus,) what the network's own shunts, wards, motors and charging storage draw
+    loss_kw              sum of all branch losses
+    """
+
+    vm_pu: Floats
+    p_from_kw: Floats
+    p_to_kw: Floats
+    p_slack_kw: Floats
+    q_slack_kvar: Floats
+    q_generator_kvar: Floats
+    p_drawn_kw: Floats
+    loss_kw: float
+
+    @property
+    def p_substation_kw(self) -> float:
+        """What all external grids deliver."""
+        return float(self.p_slack_kw.sum())
+
+
+def tolerance_pu(solver: Admittances) -> float:
+    """The tightest mismatch that rounding permits: powers of a bus are differences of |V|^2 times its admittances."""
+    size = 1.0 / np.abs(solver.z_pu)
+    at_row = np.bincount(np.concatenate([solver.from_row, solver.to_row]), np.concatenate([size, size]))
+    return max(TOLERANCE_PU, ROUNDINGS * float(np.finfo(float).eps) * float(at_row.max(initial=0.0)))

@@ -1,4 +1,4 @@
-"""Objects that a network file would construct, found in its text before any decoder sees it.
+"""Objects that a network file would construct, found in its text before it is decoded.
 
 pandapower writes objects as `{"_module": ..., "_class": ..., "_object": ...}`, also inside of strings, and its decoder
 imports the module that the file names before it checks whether the class is one of its own. Here nothing is imported.
@@ -30,12 +30,12 @@ _TEXTS = frozenset({"DataFrame", "Series", "GeoDataFrame", "pandapowerNet"})
 """Types whose content, where it is a text, is JSON; pandas would open a file of that name otherwise."""
 
 
-class Hostile(ValueError):
+class UnsafeFile(ValueError):
     """A file contains what no file of a network needs; the message names it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class ConstructedObject:
     """An object that decoding the file would construct."""
 
     module: str
@@ -47,13 +47,13 @@ class _Pairs(list):
 
 
 def read_text(path: Path) -> str:
-    """Text of a JSON file. Hostile if it is larger than `LARGEST_MB`."""
+    """Text of a JSON file. UnsafeFile if it is larger than `LARGEST_MB`."""
     _check_size(path.stat().st_size)
     return path.read_text(encoding="utf-8")
 
 
 def read_cells(path: Path) -> Iterator[str]:
-    """All texts in an Excel file, titles of columns included. Hostile if it is larger than `LARGEST_MB`, unpacked."""
+    """All texts in an Excel file, titles of columns included. UnsafeFile if it unpacks to more than `LARGEST_MB`."""
     content = path.read_bytes()
     with zipfile.ZipFile(io.BytesIO(content)) as packed:
         _check_size(sum(part.file_size for part in packed.infolist()))
@@ -63,17 +63,17 @@ def read_cells(path: Path) -> Iterator[str]:
             yield from (cell for cell in cells if isinstance(cell, str))
 
 
-def asked_for(text: str, must: bool = True) -> Iterator[Asked]:
+def constructed_objects(text: str, must: bool = True) -> Iterator[ConstructedObject]:
     """Every object that a text of JSON would construct, those inside of its strings included.
 
-    must: the text has to be JSON, else ValueError. Hostile for what cannot be told, what nests too deep, and arguments
-    to constructors.
+    must: the text has to be JSON, else ValueError. UnsafeFile for ambiguous objects, what nests too deep, and
+    arguments to constructors.
     """
     waiting: list[tuple[Any, int]] = [(_plain(text) if must else _parsed(text, False), 0)]
     while waiting:
         value, depth = waiting.pop()
         if depth > DEEPEST:
-            raise Hostile(f"it nests deeper than {DEEPEST} levels")
+            raise UnsafeFile(f"it nests deeper than {DEEPEST} levels")
         if isinstance(value, _Pairs):
             yield from _of_object(value)
             waiting += [(inner, depth + 1) for _, inner in value]
@@ -84,21 +84,21 @@ def asked_for(text: str, must: bool = True) -> Iterator[Asked]:
             waiting.append((_parsed(value, False), depth + 1))
 
 
-def _of_object(pairs: _Pairs) -> Iterator[Asked]:
+def _of_object(pairs: _Pairs) -> Iterator[ConstructedObject]:
     keys = [key for key, _ in pairs]
     if _MODULE not in keys and _CLASS not in keys:
         return
     given = dict(pairs)
     twice = sorted({key for key in keys if keys.count(key) > 1})
     if twice:
-        raise Hostile(f"an object says '{twice[0]}' twice")
+        raise UnsafeFile(f"an object says '{twice[0]}' twice")
     module, name = given.get(_MODULE), given.get(_CLASS)
     if not isinstance(module, str) or not isinstance(name, str):
-        raise Hostile(f"an object has the {_MODULE} {cut(str(module))} and the {_CLASS} {cut(str(name))}: names are "
-                      "both")
-    yield Asked(module, name)
+        raise UnsafeFile(f"an object has the {_MODULE} {cut(str(module))} and the {_CLASS} {cut(str(name))}: names are "
+                         "both")
+    yield ConstructedObject(module, name)
     if _OBJECT in given and (others := sorted(set(keys) - _SHAPE)):
-        raise Hostile(f"an object {module}.{name} is given the argument '{cut(others[0])}'")
+        raise UnsafeFile(f"an object {module}.{name} is given the argument '{cut(others[0])}'")
     if name in _TEXTS and isinstance(given.get(_OBJECT), str):
         _parsed(given[_OBJECT], True)
 
@@ -109,11 +109,11 @@ def _parsed(text: str, must: bool) -> Any:
         return None
     try:
         return _plain(text)
-    except Hostile:
+    except UnsafeFile:
         raise
     except ValueError as err:
-        if must or _MODULE in text:  # what a more lenient reader would make of it, nobody can tell
-            raise Hostile(f"a part of it that should be JSON is none: {err}") from None
+        if must or _MODULE in text:  # a more lenient decoder may read it otherwise
+            raise UnsafeFile(f"a part of it that should be JSON is none: {err}") from None
         return None
 
 
@@ -122,12 +122,12 @@ def _plain(text: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_Pairs)
     except RecursionError:
-        raise Hostile(f"it nests deeper than {DEEPEST} levels") from None
+        raise UnsafeFile(f"it nests deeper than {DEEPEST} levels") from None
 
 
 def _check_size(n_bytes: int) -> None:
     if n_bytes > LARGEST_MB * 1_000_000:
-        raise Hostile(f"it is {n_bytes / 1e6:.0f} MB large, at most {LARGEST_MB} are read")
+        raise UnsafeFile(f"it is {n_bytes / 1e6:.0f} MB large, at most {LARGEST_MB} are read")
 
 
 def refuse(network: str, why: object) -> ScenarioError:

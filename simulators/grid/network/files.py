@@ -28,17 +28,14 @@ from pandapower.io_utils import JSONSerializableClass
 from pandapower.pypower import idx_brch, idx_bus
 
 from cosim.errors import ScenarioError, cut
-from cosim.limits import is_file
-from cosim.simulators.grid.equations import Complexes, Floats, Ints
+from cosim.simulators.grid.equations import Floats
 from cosim.simulators.grid.network import file_scan as netscan
+from cosim.simulators.grid.network.circuit import Admittances
 from cosim.simulators.grid.network.feeder import LineList
-from cosim.simulators.grid.network.file_scan import Asked, Hostile
+from cosim.simulators.grid.network.file_scan import ConstructedObject, UnsafeFile
+from cosim.simulators.grid.network.source import SIMBENCH, WRITERS, stamp_of
 from cosim.units import KW_PER_MW
 
-SIMBENCH = "simbench:"
-"""What the name of a SimBench network begins with, its code behind it."""
-_WRITERS = {".json": "pandapower.to_json", ".xlsx": "pandapower.to_excel"}
-"""What writes a network file, by its ending."""
 _TYPES = frozenset({
     ("pandapower.auxiliary", "pandapowerNet"), ("pandas.core.frame", "DataFrame"), ("pandas", "DataFrame"),
     ("pandas.core.series", "Series"), ("pandas", "Series"), ("numpy", "array"), ("builtins", "complex"),
@@ -47,20 +44,6 @@ _TYPES = frozenset({
     ("geopandas.geodataframe", "GeoDataFrame")})
 """Types (module, name) that networks are made of, beside numpy's numbers, pandas' indices and pandapower's controls."""
 _ISOLATED = 4.0
-
-
-def name_of(network: str | LineList) -> str:
-    """What messages call a network."""
-    return network if isinstance(network, str) else f"of {len(network.lines)} lines"
-
-
-def stamp_of(network: str | LineList) -> int:
-    """What tells one state of a network file from the next; 0 for what is no file. ScenarioError without the file."""
-    if not isinstance(network, str) or not network.endswith(tuple(_WRITERS)):
-        return 0
-    if not is_file(network):
-        raise ScenarioError(f"network file '{network}' does not exist; give the path of a pandapower .json or .xlsx")
-    return Path(network).stat().st_mtime_ns
 
 
 def stored(network: str | LineList) -> Any:
@@ -72,7 +55,7 @@ def stored(network: str | LineList) -> Any:
 def _stored(network: str | LineList, stamp: int) -> Any:
     if isinstance(network, LineList):
         return _from_lines(network)
-    if Path(network).suffix in _WRITERS:
+    if Path(network).suffix in WRITERS:
         return _from_file(network)
     if network.startswith(SIMBENCH):
         return _from_simbench(network.removeprefix(SIMBENCH))
@@ -94,17 +77,17 @@ def _stored(network: str | LineList, stamp: int) -> Any:
 
 def _from_file(network: str) -> Any:
     """The network that pandapower reads from a file, after every object in it was checked to be part of a network."""
-    path, writer = Path(network), _WRITERS[Path(network).suffix]
+    path, writer = Path(network), WRITERS[Path(network).suffix]
     try:
         if path.suffix == ".json":
             text = netscan.read_text(path)
-            _check(netscan.asked_for(text))
+            _check(netscan.constructed_objects(text))
             net = pandapower.from_json(io.StringIO(text))
         else:
             for cell in netscan.read_cells(path):
-                _check(netscan.asked_for(cell, must=False))
+                _check(netscan.constructed_objects(cell, must=False))
             net = pandapower.from_excel(network)
-    except Hostile as err:
+    except UnsafeFile as err:
         raise netscan.refuse(network, err) from None
     except ImportError as err:
         raise ScenarioError(f"network file '{network}' cannot be read: {err}; pip install openpyxl for Excel files"
@@ -116,14 +99,14 @@ def _from_file(network: str) -> Any:
     return net
 
 
-def _check(asked: Iterable[Asked]) -> None:
-    """Hostile for an object that is no part of a network."""
+def _check(asked: Iterable[ConstructedObject]) -> None:
+    """UnsafeFile for an object that is no part of a network."""
     for one in asked:
         if not _is_part(one):
-            raise Hostile(f"it names {one.module[:60]}.{one.name[:60]}, which is no part of a network")
+            raise UnsafeFile(f"it names {one.module[:60]}.{one.name[:60]}, which is no part of a network")
 
 
-def _is_part(asked: Asked) -> bool:
+def _is_part(asked: ConstructedObject) -> bool:
     """Whether a file may have this constructed. Only modules that are loaded already are looked at."""
     if (asked.module, asked.name) in _TYPES:
         return True
@@ -160,7 +143,7 @@ def _from_lines(network: LineList) -> Any:
     for line in network.lines:
         pandapower.create_line_from_parameters(
             net, line.from_bus, line.to_bus, length_km=1.0, r_ohm_per_km=line.r_ohm, x_ohm_per_km=line.x_ohm,
-            c_nf_per_km=0.0, max_i_ka=99999.0,
+            c_nf_per_km=0.0, max_i_ka=99999.0 if line.max_current_a is None else line.max_current_a / 1e3,
         )
     for load in network.loads:
         if load.bus not in net.bus.index:
@@ -173,41 +156,6 @@ def _from_lines(network: LineList) -> Any:
 
 
 # --- as the solver has it -------------------------------------------------------------------------------------------
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Admittances:
-    """A network as pandapower's solver has it: rows of buses that closed switches make one, and of branches.
-
-    row_of       bus number -> row of every bus in service
-    isolated     (n_row,) no external grid reaches it
-    y_bus_pu     (n_row,) shunt admittances of the buses (shunts, wards), on `base_mva`
-    p_bus_kw, q_bus_kvar  (n_row,) constant power drawn there by whatever the network's tables have
-    kind, index  per branch row in service: table and index of its element; three rows for a three-winding transformer
-    row          (n_branch,) its row in the solver's table
-    from_row, to_row  (n_branch,) rows of its ends
-    z_pu         (n_branch,) series impedance, behind an ideal transformer `ratio` : 1 at the first end
-    y_from_pu, y_to_pu  (n_branch,) shunt admittances at its two ends, inside of the ideal transformer
-    skewed       (n_branch,) its series impedance differs by direction
-    ratio        (n_branch,) complex
-    """
-
-    base_mva: float
-    row_of: dict[int, int]
-    isolated: np.ndarray
-    y_bus_pu: Complexes
-    p_bus_kw: Floats
-    q_bus_kvar: Floats
-    kind: tuple[str, ...]
-    index: tuple[int, ...]
-    row: Ints
-    from_row: Ints
-    to_row: Ints
-    z_pu: Complexes
-    y_from_pu: Complexes
-    y_to_pu: Complexes
-    skewed: np.ndarray
-    ratio: Complexes
-
 
 def admittances(net: Any, base_mva: float | None = None) -> Admittances:
     """Convert a network; `net` is written to (it keeps the solver's tables). base_mva: in place of `net.sn_mva`."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from cosim.errors import ModelError, ScenarioError
 from cosim.simulators.grid.equations import Complexes, Floats, Ints, sums
-from cosim.simulators.grid.network.circuit import branch_names, ends_of, nodes_of
+from cosim.simulators.grid.network.circuit import AcFlow, Admittances, branch_names, ends_of, nodes_of, tolerance_pu
 from cosim.simulators.grid.network.elements import (
     base_loads,
     check,
@@ -28,53 +28,12 @@ from cosim.simulators.grid.network.elements import (
     without_loads,
 )
 from cosim.simulators.grid.network.feeder import LineList, island
-from cosim.simulators.grid.network.files import (
-    Admittances,
-    Solved,
-    add_injections,
-    admittances,
-    name_of,
-    solve,
-    stamp_of,
-    start_at,
-    stored,
-)
-from cosim.simulators.grid.network.radial import read_feeder
+from cosim.simulators.grid.network.files import Solved, add_injections, admittances, solve, start_at, stored
+from cosim.simulators.grid.network.source import name_of, stamp_of
 from cosim.units import KW_PER_MW
 
-TOLERANCE_PU = 1e-11
-"""The largest mismatch of a bus, on the network's power base, where rounding permits; see `_tolerance_pu`."""
-ROUNDINGS = 16.0
-"""Roundings that may add up in a bus's mismatch."""
 UNSEEN = 1e-6
 """A bus's powers balance to so many kW, or to that share of what passes it; else an element has been left out."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class AcFlow:
-    """An AC power flow, by nodes and branches.
-
-    vm_pu                (n_bus,) voltage magnitudes
-    p_from_kw, p_to_kw   (n_branch,) active power entering at the first (a feeder's parent) and at the other end
-    p_slack_kw, q_slack_kvar  (n_slack,) what the external grids deliver
-    q_generator_kvar     (n_generator,) reactive power of the network's own generators that stay
-    p_drawn_kw           (n_bus,) what the network's own shunts, wards, motors and charging storage draw
-    loss_kw              sum of all branch losses
-    """
-
-    vm_pu: Floats
-    p_from_kw: Floats
-    p_to_kw: Floats
-    p_slack_kw: Floats
-    q_slack_kvar: Floats
-    q_generator_kvar: Floats
-    p_drawn_kw: Floats
-    loss_kw: float
-
-    @property
-    def p_substation_kw(self) -> float:
-        """What all external grids deliver."""
-        return float(self.p_slack_kw.sum())
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +110,7 @@ class AcNetwork:
         self._name_branches()
         self._first_sgen = len(net.sgen)
         add_injections(net, list(nodes.lowest), [])
-        self._tolerance_pu = _tolerance_pu(solver)
+        self._tolerance_pu = tolerance_pu(solver)
         # A DC line is two generators that exist during a run only; nothing can be kept from it.
         self._recycle = not self._dclines
         self._start: tuple[Floats, Floats] | None = None
@@ -265,13 +224,6 @@ class AcNetwork:
                              "that the carbon flow knows; take out what is special there")
 
 
-def _tolerance_pu(solver: Admittances) -> float:
-    """The tightest mismatch that rounding permits: powers of a bus are differences of |V|^2 times its admittances."""
-    size = 1.0 / np.abs(solver.z_pu)
-    at_row = np.bincount(np.concatenate([solver.from_row, solver.to_row]), np.concatenate([size, size]))
-    return max(TOLERANCE_PU, ROUNDINGS * float(np.finfo(float).eps) * float(at_row.max(initial=0.0)))
-
-
 @lru_cache(maxsize=16)
 def _as_read(network: str | LineList, stamp: int, v0_pu: float | None, closed_lines: tuple[int, ...],
              generators_stay: bool) -> AcNetwork:
@@ -279,31 +231,3 @@ def _as_read(network: str | LineList, stamp: int, v0_pu: float | None, closed_li
     made = AcNetwork.__new__(AcNetwork)
     made._read(network, v0_pu, closed_lines, generators_stay)
     return made
-
-
-class AcCheck:
-    """The AC power flow of a feeder that the dispatch models, by its buses and branches: an independent second opinion.
-
-    source_buses  the network's numbers of the buses where sources other than the substation stand
-    """
-
-    def __init__(self, network: str | LineList, source_buses: Sequence[int], v0_pu: float | None = None) -> None:
-        self._feeder = read_feeder(network)
-        self._ac = AcNetwork(network, source_buses, v0_pu, generators_stay=False)
-
-    def run(self, p_load_kw: Floats, q_load_kvar: Floats, p_source_kw: Floats, q_source_kvar: Floats,
-            v_start_pu: Complexes | None = None) -> AcFlow | None:
-        """Power flow at loads (n_bus,) drawn, own draws of the network aside; None when Newton finds no solution.
-
-        v_start_pu  (n_bus,) as the feeder has voltages. Newton ends where pandapower's own admittances leave no bus a
-        mismatch above tolerance: a start that is a solution is thereby confirmed.
-        """
-        feeder = self._feeder
-        start = None if v_start_pu is None else v_start_pu * feeder.ratio
-        flow = self._ac.run(p_load_kw, q_load_kvar, p_source_kw, q_source_kvar, start)
-        if flow is None:
-            return None
-        n = len(feeder.parent)
-        p_from = sums(feeder.merged, np.where(feeder.forward, flow.p_from_kw, flow.p_to_kw), n)
-        p_to = sums(feeder.merged, np.where(feeder.forward, flow.p_to_kw, flow.p_from_kw), n)
-        return replace(flow, p_from_kw=p_from, p_to_kw=p_to, loss_kw=float(np.sum(p_from + p_to)))

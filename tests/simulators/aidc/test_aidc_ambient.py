@@ -22,12 +22,12 @@ from cosim.simulators.aidc.equations import (
     free_cooling_ratio,
     it_at_inlet_kw,
 )
-from cosim.simulators.aidc.plant.ambient import Ambient, Outside, Weather, wet_bulb_degc
+from cosim.simulators.aidc.plant.ambient import Ambient, OutdoorAir, Weather, wet_bulb_degc
 from cosim.simulators.aidc.plant.cooling import CORRECTED, Cooling
 from cosim.simulators.analysis.conservation import verify
 from cosim.trace import Trace
 
-NOTHING = Outside()
+NOTHING = OutdoorAir()
 
 
 def weather(start: str = "2026-01-01T00:00:00", **ambient) -> Weather:

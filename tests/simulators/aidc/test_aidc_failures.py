@@ -21,7 +21,7 @@ from cosim.simulators.aidc.engine.facility import Facility
 from cosim.simulators.aidc.engine.racks import Racks
 from cosim.simulators.aidc.plant.cooling import CORRECTED
 from cosim.simulators.analysis.conservation import verify
-from cosim.simulators.analysis.job_carbon import job_accounts
+from cosim.simulators.analysis.job_carbon import job_footprints
 from cosim.simulators.fleet import JobClass, Site
 from cosim.trace import Trace
 
@@ -177,7 +177,7 @@ def test_laws_hold_when_many_racks_fail(tmp_path):
         failed = trace["aidc/Site/failed_work_to"].sum(axis=(0, 1))
         assert (failed > 0).all()  # of every class
         assert trace["aidc/Site/up_gpus"].min() < 400
-        for k, account in enumerate(job_accounts(trace)):
+        for k, account in enumerate(job_footprints(trace)):
             kwh = trace["aidc/Site/p_kw"][:, k].sum() / 60.0
             assert account.energy_kwh.sum() == pytest.approx(kwh, rel=1e-9)
 

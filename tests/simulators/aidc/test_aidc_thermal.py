@@ -15,7 +15,7 @@ from cosim.run import find
 from cosim.scenario import override
 from cosim.simulators.aidc.engine.interval import SiteInterval
 from cosim.simulators.aidc.equations import air_kw_per_k, cooling_power_kw, crac, inlet_factor
-from cosim.simulators.aidc.plant.ambient import Outside
+from cosim.simulators.aidc.plant.ambient import OutdoorAir
 from cosim.simulators.aidc.plant.cooling import CORRECTED, LITERAL, TABLE2, Cooling
 from cosim.simulators.aidc.plant.thermal import Room, StaticPlant
 from cosim.simulators.analysis.conservation import verify
@@ -25,7 +25,7 @@ from cosim.simulators.reporting.events import events
 from cosim.simulators.reporting.sites import uses
 from cosim.trace import Trace
 
-NOWHERE = Outside()
+NOWHERE = OutdoorAir()
 TAU_S = 8000.0 / 26.495525
 
 
@@ -58,8 +58,8 @@ def test_a_step_of_power_is_the_exponential_by_hand():
 def test_many_small_steps_are_one():
     # the course does not depend on where the time is cut
     once, often = (Room(CORRECTED, 100.0, 23.0, "cooling") for _ in range(2))
-    whole = once.tick(minute((60.0, 350.0)), 60.0, 20.0, Outside(16.0))
-    parts = [often.tick(minute((5.0, 350.0)), 5.0, 20.0, Outside(16.0)) for _ in range(12)]
+    whole = once.tick(minute((60.0, 350.0)), 60.0, 20.0, OutdoorAir(16.0))
+    parts = [often.tick(minute((5.0, 350.0)), 5.0, 20.0, OutdoorAir(16.0)) for _ in range(12)]
     assert often.return_degc == pytest.approx(once.return_degc, rel=1e-13)
     for name in ("chiller_kw", "tower_kw", "heat_removed_kw", "loss_kw"):
         assert sum(getattr(h, name) for h in parts) / 12 == pytest.approx(getattr(whole, name), rel=1e-9)
@@ -77,7 +77,7 @@ PLANTS = {
 @pytest.mark.parametrize("name", list(PLANTS))
 @pytest.mark.parametrize("set_degc", [18.0, 21.7, 23.0])
 def test_at_rest_it_is_the_static_plant(name, set_degc):
-    cooling, outside = PLANTS[name], Outside(11.0, 14.0)
+    cooling, outside = PLANTS[name], OutdoorAir(11.0, 14.0)
     served_kw = 300.0 * inlet_factor(set_degc, cooling)
     static = StaticPlant(cooling, True).tick(minute((60.0, served_kw)), 60.0, set_degc, outside)
     room = Room(cooling, 100.0, 20.0, "cooling")
@@ -103,7 +103,7 @@ def test_heat_given_off_is_removed_or_stored(powers, sets, capacity_kw, wet_bulb
     first_degc = room.return_degc
     for set_degc in sets:
         before = room.return_degc
-        heat = room.tick(minute(*powers), whole_s, set_degc, Outside(wet_bulb_degc))
+        heat = room.tick(minute(*powers), whole_s, set_degc, OutdoorAir(wet_bulb_degc))
         given_kj += (heat.it_kw + 0.3 * air_kw_per_k(cooling)) * whole_s
         removed_kj += heat.heat_removed_kw * whole_s
         assert 0.0 <= heat.heat_removed_kw <= (capacity_kw or math.inf) * (1 + 1e-12)

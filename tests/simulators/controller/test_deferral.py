@@ -8,9 +8,9 @@ import pytest
 from cosim.agents.fleet.actions import site_parts
 from cosim.agents.fleet.decision import FleetFacts
 from cosim.agents.fleet.heuristics import PolicyOptions
-from cosim.agents.fleet.observation import Sight
+from cosim.agents.fleet.observation import ObservationScope
 from cosim.agents.fleet.policies import make_policy
-from cosim.agents.fleet.team_arrays import TeamView
+from cosim.agents.fleet.team_arrays import TeamArrays
 from cosim.drivers.resolve import resolve
 from cosim.errors import ScenarioError
 from cosim.experiment import Experiment
@@ -159,8 +159,8 @@ def test_a_masked_deferral_is_in_nobodys_actions():
     assert (drawn[:, :, 5] == 0.0).all()
     assert (drawn[:, :, :5] > 0.0).all()
     clipped = facts_of(params(), "controller", MIN)
-    sight = Sight(facts.classes, facts.sites, 1.0, {}, True, False, True)
-    ours, theirs = (TeamView(f, sight, {}).spec.types["site"].action[0] for f in (clipped, facts))
+    sight = ObservationScope(facts.classes, facts.sites, 1.0, {}, True, False, True)
+    ours, theirs = (TeamArrays(f, sight, {}).spec.types["site"].action[0] for f in (clipped, facts))
     assert (ours.eligible, theirs.eligible) == (None, (True,) * 5 + (False,))
 
 

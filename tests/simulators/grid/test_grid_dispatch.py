@@ -14,10 +14,17 @@ from cosim.params import validate
 from cosim.simulators.grid.dispatch import gurobi_solver
 from cosim.simulators.grid.dispatch.clarabel_solver import ClarabelSolver
 from cosim.simulators.grid.dispatch.conic import Limits, balance_rhs, elastic
-from cosim.simulators.grid.dispatch.dispatch import ELASTIC, OPTIMAL, Dispatch, DispatchResult, Inexact, Source
+from cosim.simulators.grid.dispatch.optimal_power_flow import (
+    ELASTIC,
+    OPTIMAL,
+    Dispatch,
+    DispatchResult,
+    InexactRelaxation,
+    Source,
+)
 from cosim.simulators.grid.equations import generated_carbon
+from cosim.simulators.grid.network.check import AcCheck
 from cosim.simulators.grid.network.feeder import BaseLoad, Line, LineList
-from cosim.simulators.grid.network.powerflow import AcCheck
 from cosim.simulators.grid.network.radial import read_feeder
 
 SUBSTATION = {"substation": Source(0, 0.30)}
@@ -346,7 +353,7 @@ def test_surplus_that_nobody_takes_is_told_apart_from_a_solution(solver):
     # 400 kW must run at bus 1, 100 are drawn and none may leave: the relaxation burns the other 300 in the line.
     sources = {**SUBSTATION, "gt": Source(1, 0.9, 400.0, 400.0, 0.0, 0.0)}
     dispatch = Dispatch(read_feeder(TWO_BUSES), sources, limits(), solver)
-    with pytest.raises(Inexact, match="no solution, .*makes gt 400 kW give more than is drawn .100 kW."):
+    with pytest.raises(InexactRelaxation, match="no solution, .*makes gt 400 kW give more than is drawn .100 kW."):
         dispatch.solve(np.array([0, 100.0]), np.zeros(2))
     assert not dispatch.solve(np.array([0, 500.0]), np.zeros(2)).inexact
 

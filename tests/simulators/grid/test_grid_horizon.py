@@ -12,8 +12,8 @@ from cosim.errors import ModelError, ScenarioError
 from cosim.simulators.grid.adapter import CefDispatch
 from cosim.simulators.grid.dispatch.clarabel_solver import ClarabelSolver
 from cosim.simulators.grid.dispatch.conic import Limits, balance_rhs, strict
-from cosim.simulators.grid.dispatch.dispatch import Dispatch
 from cosim.simulators.grid.dispatch.horizon import Ramps, joint
+from cosim.simulators.grid.dispatch.optimal_power_flow import Dispatch
 from cosim.simulators.grid.dispatch.sources import Source, in_pu
 from cosim.simulators.grid.network.feeder import BaseLoad, Line, LineList
 from cosim.simulators.grid.network.radial import read_feeder

@@ -7,7 +7,6 @@ import pytest
 
 from cosim.simulators.grid.dispatch.clarabel_solver import ClarabelSolver
 from cosim.simulators.grid.dispatch.conic import Limits, balance_rhs, strict
-from cosim.simulators.grid.dispatch.dispatch import OPTIMAL, Dispatch, Source
 from cosim.simulators.grid.dispatch.mci import (
     DERIVATIVE,
     NEAR_KINK,
@@ -17,6 +16,7 @@ from cosim.simulators.grid.dispatch.mci import (
     marginal_sources,
     no_mci,
 )
+from cosim.simulators.grid.dispatch.optimal_power_flow import OPTIMAL, Dispatch, Source
 from cosim.simulators.grid.network.feeder import BaseLoad, Line, LineList
 from cosim.simulators.grid.network.radial import read_feeder
 
@@ -151,7 +151,7 @@ def test_what_a_shift_of_load_saves_depends_on_the_marginal_source(feeder, lam: 
         after, mci_after = case.at(*demand(feeder, scale, (350.0, 250.0, 150.0)))
         saved = before.emission_kg_per_h - after.emission_kg_per_h
         assert low <= saved <= high
-        assert (sum(marginal_sources(case.dispatch, before.p_source_kw)[1:]) >= 1) == bool(free)
+        assert (sum(marginal_sources(before, case.dispatch.feeder.base_kw)[1:]) >= 1) == bool(free)
         steps = [100.0 * (m.up_kg_per_kwh[32] - m.up_kg_per_kwh[8]) for m in (mci, mci_after)]
         assert min(steps) - 0.1 <= saved <= max(steps) + 0.1  # what the mci at either end says of it
         attributed = 100.0 * (before.nci_kg_per_kwh[32] - before.nci_kg_per_kwh[8])
@@ -164,7 +164,7 @@ def test_a_binding_voltage_limit_takes_part(feeder):
     p, q = demand(feeder, 0.8)
     result, mci = case.at(p, q)
     assert result.vm_pu.min() == pytest.approx(0.94, abs=1e-7)
-    assert marginal_sources(case.dispatch, result.p_source_kw) == [1.0, 0.0, 0.0, 1.0]
+    assert marginal_sources(result, case.dispatch.feeder.base_kw) == [1.0, 0.0, 0.0, 1.0]
     for bus in (3, 8, 17, 32):
         (less, _), (more, _) = (case.emission(p, q, bus, step) for step in (-2.0, 2.0))
         assert (more - less) / 4.0 == pytest.approx(mci.up_kg_per_kwh[bus], abs=3e-3)
@@ -207,7 +207,7 @@ def test_a_kink_is_told_from_both_sides(load_kw: float, up: float, down: float, 
     assert mci.status[1] == status
     assert mci.up_kg_per_kwh[1] == pytest.approx(up, abs=2e-3)
     assert mci.down_kg_per_kwh[1] == pytest.approx(down, abs=2e-3)
-    assert marginal_sources(case.dispatch, result.p_source_kw)[1] == (1.0 if load_kw < 299.9 else 0.0)
+    assert marginal_sources(result, case.dispatch.feeder.base_kw)[1] == (1.0 if load_kw < 299.9 else 0.0)
 
 
 def test_a_kink_at_a_bus_that_is_not_resolved_is_said():

@@ -11,7 +11,7 @@ from cosim.run import find
 from cosim.scenario import override
 from cosim.simulators.analysis.voltages import minute_voltages
 from cosim.simulators.grid.equations import radial_power_flow, radial_tree, radial_voltages
-from cosim.simulators.grid.network.powerflow import AcCheck
+from cosim.simulators.grid.network.check import AcCheck
 from cosim.simulators.grid.network.radial import read_feeder
 from cosim.trace import Trace
 

@@ -15,10 +15,11 @@ from cosim.errors import ScenarioError
 from cosim.simulators.grid.ac import AcPowerFlow
 from cosim.simulators.grid.adapter import CefDispatch
 from cosim.simulators.grid.equations import radial_power_flow
+from cosim.simulators.grid.network.check import AcCheck
 from cosim.simulators.grid.network.elements import Generator
 from cosim.simulators.grid.network.feeder import BaseLoad, Line, LineList
-from cosim.simulators.grid.network.powerflow import AcCheck
 from cosim.simulators.grid.network.radial import feeder_of, read_feeder
+from cosim.simulators.grid.network.tables import radial_data
 
 THREE_LINES = LineList(
     base_kv=10.0,
@@ -127,7 +128,7 @@ def test_charging_parallel_lines_and_odd_numbers_agree_with_pandapower(plain_net
     net.line.loc[2, "parallel"] = 2
     net.load["scaling"] = 1.5
     pp.runpp(net, numba=False, tolerance_mva=1e-11)
-    feeder = feeder_of(net, "charged")
+    feeder = feeder_of(radial_data(net, "charged"))
     flow = radial_power_flow(feeder.tree, (feeder.p_kw + 1j * feeder.q_kvar) / feeder.base_kw, 1.0)
     assert np.abs(np.abs(flow.v_pu) - net.res_bus.vm_pu.to_numpy()).max() <= 1e-10
     ends = feeder.line_names
@@ -160,7 +161,7 @@ def test_an_excel_file_is_the_network_that_was_written(plain_net, tmp_path):
     pytest.importorskip("xlsxwriter", reason="writing Excel files needs the extra 'excel'")
     path = str(tmp_path / "net.xlsx")
     pp.to_excel(plain_net, path)
-    read, made = read_feeder(path), feeder_of(plain_net, "plain")
+    read, made = read_feeder(path), feeder_of(radial_data(plain_net, "plain"))
     assert (read.line_names, read.bus_ids, read.substation) == (made.line_names, made.bus_ids, made.substation)
     for name in ("r_pu", "x_pu", "b_pu", "p_kw", "q_kvar"):
         assert getattr(read, name) == pytest.approx(getattr(made, name), rel=1e-12)
@@ -225,7 +226,7 @@ def test_wrong_networks_are_refused_by_the_elements_name(plain_net, what: str):
     spoil, message = WRONG[what]
     spoil(net)
     with pytest.raises(ScenarioError, match=message):
-        feeder_of(net, "spoilt")
+        feeder_of(radial_data(net, "spoilt"))
 
 
 def test_a_line_without_impedance_is_refused():
@@ -264,7 +265,7 @@ def stepped_down(plain_net):
 
 
 def test_a_transformer_is_a_branch_as_in_pandapower(stepped_down, tmp_path):
-    feeder = feeder_of(stepped_down, "stepped down")
+    feeder = feeder_of(radial_data(stepped_down, "stepped down"))
     assert feeder.line_names == ["0-1", "1-2", "2-3", "0-4", "5-6", "3-5"]
     # 4 % at 0.63 MVA, two of them, on 1 MVA: |z| = 0.04 / 0.63 / 2, and r a quarter of it
     assert abs(feeder.r_pu[5] + 1j * feeder.x_pu[5]) == pytest.approx(0.04 / 0.63 / 2)
@@ -286,7 +287,7 @@ def test_a_transformer_is_a_branch_as_in_pandapower(stepped_down, tmp_path):
 def test_open_switches_part_transformers(stepped_down):
     pp.create_switch(stepped_down, 3, 0, et="t", closed=False)
     with pytest.raises(ScenarioError, match="island: buses 5, 6 are not connected"):
-        feeder_of(stepped_down, "parted")
+        feeder_of(radial_data(stepped_down, "parted"))
 
 
 def test_own_generators_become_sources_behind_a_transformer(stepped_down, tmp_path):

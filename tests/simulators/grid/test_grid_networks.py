@@ -19,6 +19,7 @@ import pytest
 from cosim.errors import ScenarioError
 from cosim.simulators.grid.network.files import stored
 from cosim.simulators.grid.network.radial import feeder_of
+from cosim.simulators.grid.network.tables import radial_data
 
 NUMBERS = itertools.count()
 SMALL = {"vm_pu": 1e-7, "loss_kw": 1e-4, "nci_kg_per_kwh": 1e-6, "fed_kw": 1e-3, "own_check": 1e-4}
@@ -213,7 +214,7 @@ def test_what_no_radial_dispatch_holds_is_refused_there_by_the_way_to_go(what: s
     net = feeder()
     MESHED[what](net)
     with pytest.raises(ScenarioError, match="cosim.simulators.grid.ac:AcPowerFlow"):
-        feeder_of(net, "meshed")
+        feeder_of(radial_data(net, "meshed"))
 
 
 def condenser(net: Any) -> None:

@@ -13,8 +13,8 @@ from cosim.errors import ScenarioError, SolverError
 from cosim.params import validate
 from cosim.run import find
 from cosim.simulators.grid.dispatch.conic import Limits
-from cosim.simulators.grid.dispatch.dispatch import Dispatch, Source
 from cosim.simulators.grid.dispatch.mci import ONE_SIDED, MciOfDispatch
+from cosim.simulators.grid.dispatch.optimal_power_flow import Dispatch, Source
 from cosim.simulators.grid.network.feeder import Line, LineList
 from cosim.simulators.grid.network.radial import read_feeder
 from cosim.trace import Trace

@@ -8,7 +8,7 @@ from worlds import run
 
 from cosim.errors import ScenarioError
 from cosim.run import find
-from cosim.simulators.grid.network.powerflow import AcCheck
+from cosim.simulators.grid.network.check import AcCheck
 from cosim.simulators.grid.network.radial import read_feeder
 from cosim.simulators.grid.opendss import OpenDss
 from cosim.trace import Trace

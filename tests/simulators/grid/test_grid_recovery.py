@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cosim.simulators.grid.dispatch.conic import Limits
-from cosim.simulators.grid.dispatch.dispatch import Dispatch
+from cosim.simulators.grid.dispatch.optimal_power_flow import Dispatch
 from cosim.simulators.grid.dispatch.recovery import ALL_CORNERS
 from cosim.simulators.grid.dispatch.results import OPTIMAL
 from cosim.simulators.grid.dispatch.sources import Source

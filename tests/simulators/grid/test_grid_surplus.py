@@ -13,7 +13,7 @@ from cosim.scenario import override
 from cosim.simulators.analysis.conservation import verify
 from cosim.simulators.grid.ac import AcPowerFlow
 from cosim.simulators.grid.dispatch.conic import Limits
-from cosim.simulators.grid.dispatch.dispatch import Dispatch
+from cosim.simulators.grid.dispatch.optimal_power_flow import Dispatch
 from cosim.simulators.grid.dispatch.results import OPTIMAL
 from cosim.simulators.grid.dispatch.sources import Source
 from cosim.simulators.grid.network.feeder import LineList

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cosim.simulators.analysis.lambda_sweep import main, sweep
-from cosim.simulators.grid.dispatch.dispatch import Source
+from cosim.simulators.grid.dispatch.optimal_power_flow import Source
 from cosim.simulators.grid.network.feeder import BaseLoad, Line, LineList
 from cosim.simulators.grid.params import GridParams
 from cosim.simulators.profile import ProfileParams

@@ -1,4 +1,4 @@
-"""What a `CarbonFlow` beside somebody else's grid recorded, checked against the powers that were linked to it.
+"""Outputs of a `CarbonFlow` beside a foreign grid, checked against the powers that were linked to it.
 
 Rows: E09, E10.
 """
@@ -15,7 +15,7 @@ from cosim.imports import today
 from cosim.simulators.analysis.balance import Finding, NothingToCheck
 from cosim.simulators.analysis.flows import ALLOWED_KW, ALLOWED_RATIO, carried, largest, links_to, where
 from cosim.trace import Trace
-from cosim.trace.series import End, scenario_of
+from cosim.trace.series import PortRef, scenario_of
 
 _SIMULATOR = "cosim.simulators.grid.carbon:CarbonFlow"
 
@@ -95,7 +95,7 @@ def _read(trace: Trace, name: str) -> _Beside:
                    np.array([s["kg_per_kwh"] for s in given.values()]), p_substation, known)
 
 
-def _slack(given: dict, ends: list[End]) -> str:
+def _slack(given: dict, ends: list[PortRef]) -> str:
     """The Bus entity at the slack bus, where the one source without an entity stands; '' if it is none. ends: where
     links arrive."""
     linked = {end.entity for end in ends if end.port == "p_kw"}

@@ -1,10 +1,9 @@
 """The air of sites, the times of jobs and the extremes of voltage: one number changed is found, nothing honest is
 accused."""
 
-import shutil
 
-import h5py
 import pytest
+from rewritten import rewritten
 
 from cosim.experiment import Experiment
 from cosim.run import find
@@ -45,8 +44,7 @@ def honest(tmp_path_factory):
 def test_one_number_changed_is_found(honest, tmp_path, dataset, at, by, law):
     assert broken(honest) == []
     path = tmp_path / "t.h5"
-    shutil.copy(honest, path)
-    with h5py.File(path, "r+") as file:
+    with rewritten(path, honest) as file:
         if dataset.startswith("jobs/"):
             at = list(file["jobs/outcome"][:] == b"finished").index(True)
         file[dataset][at] += by

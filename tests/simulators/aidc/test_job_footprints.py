@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import csv
 import math
-import shutil
 from statistics import quantiles
 
-import h5py
 import numpy as np
 import pytest
+from rewritten import rewritten
 
 from cosim.errors import TraceError
 from cosim.experiment import Experiment
@@ -17,7 +16,7 @@ from cosim.run import find
 from cosim.scenario import override
 from cosim.simulators.aidc.equations import inlet_factor
 from cosim.simulators.analysis.cooling import coolings
-from cosim.simulators.analysis.job_carbon import job_accounts
+from cosim.simulators.analysis.job_carbon import job_footprints
 from cosim.simulators.analysis.jobs import waits
 from cosim.simulators.analysis.metrics import site_figures, summary
 from cosim.simulators.analysis.receipts import main
@@ -65,11 +64,10 @@ def test_gpus_of_a_job_are_logged_once(trace):
 
 def test_a_trace_without_logged_gpus_gives_the_same(trace, tmp_path):
     old = tmp_path / "old.h5"
-    shutil.copy(trace.path, old)
-    with h5py.File(old, "r+") as file:
+    with rewritten(old, trace.path) as file:
         del file["jobs/gpus"]
     with Trace(old) as opened:
-        for then, now in zip(job_accounts(opened), job_accounts(trace), strict=True):
+        for then, now in zip(job_footprints(opened), job_footprints(trace), strict=True):
             assert np.array_equal(then.gpu_s, now.gpu_s)
 
 
@@ -83,7 +81,7 @@ def test_the_command_prints_sums_single_jobs_and_a_table(trace, tmp_path, capsys
     assert len(rows) == len(trace.table("jobs")["id"]) + len(trace.names("aidc/Site"))
     energy_kwh = sum(figures.energy_kwh for figures in site_figures(trace))
     assert sum(float(row["energy_kwh"]) for row in rows) == pytest.approx(energy_kwh, rel=1e-9)
-    account = job_accounts(trace)[0]
+    account = job_footprints(trace)[0]
     job = int(account.job_id[0])
     assert main([str(trace.path), "--job", str(job)]) == 0
     assert f"{account.of(job)['energy_kwh']:.6g}" in capsys.readouterr().out
@@ -95,8 +93,7 @@ def test_the_command_prints_sums_single_jobs_and_a_table(trace, tmp_path, capsys
 def test_a_job_table_without_rows_is_no_error(trace, tmp_path):
     """As a kill may leave it: nobody began, and there are no quantiles."""
     bare = tmp_path / "bare.h5"
-    shutil.copy(trace.path, bare)
-    with h5py.File(bare, "r+") as file:
+    with rewritten(bare, trace.path) as file:
         for column in file["jobs"].values():
             column.resize(0, axis=0)
     with Trace(bare) as opened:
@@ -107,7 +104,7 @@ def test_a_job_table_without_rows_is_no_error(trace, tmp_path):
 
 
 def test_jobs_and_the_unallocated_add_up_to_the_site(trace):
-    accounts, step_h = job_accounts(trace), 1 / 60
+    accounts, step_h = job_footprints(trace), 1 / 60
     for k, (account, figures) in enumerate(zip(accounts, site_figures(trace), strict=True)):
         assert account.energy_kwh.sum() == pytest.approx(figures.energy_kwh, rel=1e-9)
         assert account.co2_kg.sum() == pytest.approx(figures.co2_kg, rel=1e-9)
@@ -131,7 +128,7 @@ def test_jobs_and_the_unallocated_add_up_to_the_site(trace):
 
 def test_dynamic_energy_is_that_of_the_work_at_linear_speed(trace):
     jobs = trace.table("jobs")
-    for account in job_accounts(trace):
+    for account in job_footprints(trace):
         here = jobs["site"] == account.site
         for name, kw_per_to_s in (("llm", 7.0e-4), ("deep_research", 1.68e-4), ("search", 1.68e-4)):
             mine = jobs["job_class"][here] == name
@@ -185,7 +182,7 @@ def test_a_query_of_the_smallest_loop(tmp_path):
     path = tmp_path / "t.h5"
     Experiment(find("two_bus"), "native", 1800.0, path).run()
     with Trace(path) as trace:
-        (account,) = job_accounts(trace)
+        (account,) = job_footprints(trace)
         jobs = trace.table("jobs")
         late = np.flatnonzero((jobs["job_class"] == "query") & (jobs["start_s"] == 600.0))
         assert late.size == 10
@@ -207,7 +204,7 @@ def test_a_trace_without_its_jobs_is_refused(tmp_path):
         whole = trace.table
         trace.table = lambda name: {} if name == "jobs" else whole(name)
         with pytest.raises(TraceError, match="no job table"):
-            job_accounts(trace)
+            job_footprints(trace)
         trace.table = lambda name: {} if name == "gpu_runs" else whole(name)
         with pytest.raises(TraceError, match="needs the trace of a run that ended"):
-            job_accounts(trace)
+            job_footprints(trace)

@@ -20,7 +20,7 @@ from cosim.errors import ScenarioError
 from cosim.simulators.aidc.engine.jobs import Job
 
 
-class Kept(NamedTuple):
+class JobState(NamedTuple):
     """One job inside a site; what a model of a site has no use for stays at its default.
 
     group  inference: -1 waits, else the number of the cohort it runs in; training: -1 deferred, 0 released;
@@ -40,10 +40,10 @@ class Kept(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class SiteState:
     """Everything of one site that decides what it does next; lists are per job class, jobs in the order they stand in.
 
-    waiting_to  work of the line of inference as it was summed up, TO; `look_s` when training looks at laxities again
+    waiting_to  work of the line of inference as it was summed up, TO; `look_s` when training compares laxities again
     down_racks  racks that have failed
     """
 
@@ -51,7 +51,7 @@ class Memory:
     granted_gpus: list[int]
     waiting_to: list[float]
     look_s: list[float]
-    jobs: list[list[Kept]]
+    jobs: list[list[JobState]]
     down_racks: int = 0
 
 
@@ -61,7 +61,7 @@ _JOB_TIMES = ("arrival_s", "deadline_s", "release_s", "submit_s")
 _KEPT_TIMES = ("start_s", "end_s", "since_s", "from_s")
 
 
-def pack(memories: Sequence[Memory], now_s: float) -> dict[str, np.ndarray]:
+def pack(memories: Sequence[SiteState], now_s: float) -> dict[str, np.ndarray]:
     """Memories of sites as arrays, times relative to `now_s`: levels (site,) or (site, class), job columns (job,)."""
     kept = [(i, m, job) for i, memory in enumerate(memories) for m, jobs in enumerate(memory.jobs) for job in jobs]
     arrays = {
@@ -85,7 +85,7 @@ def pack(memories: Sequence[Memory], now_s: float) -> dict[str, np.ndarray]:
     return arrays
 
 
-def unpack(arrays: Mapping[str, np.ndarray], job_classes: Sequence[str]) -> list[Memory]:
+def unpack(arrays: Mapping[str, np.ndarray], job_classes: Sequence[str]) -> list[SiteState]:
     """The memories that `pack` packed, in a world whose time is 0.
 
     The jobs get new ids, negative and in the order of the old ones: the next world counts its own jobs from 0, and
@@ -99,12 +99,12 @@ def unpack(arrays: Mapping[str, np.ndarray], job_classes: Sequence[str]) -> list
     ids = np.empty(len(old), dtype=np.int64)
     ids[np.argsort(old, kind="stable")] = np.arange(-len(old), 0)
     columns = {name.removeprefix("jobs/"): column.tolist() for name, column in arrays.items() if name[:5] == "jobs/"}
-    per_class: list[list[list[Kept]]] = [[[] for _ in job_classes] for _ in arrays["supply_temp_degc"]]
+    per_class: list[list[list[JobState]]] = [[[] for _ in job_classes] for _ in arrays["supply_temp_degc"]]
     for row, (i, m) in enumerate(zip(columns["site"], columns["job_class"], strict=True)):
         job = Job(int(ids[row]), job_classes[m], *(columns[name][row] for name in _JOB_NUMBERS))
         numbers = {name: columns[name][row] for name in (*_KEPT_NUMBERS, "blocks")}
-        per_class[i][m].append(Kept(job, columns["group"][row], **numbers))
+        per_class[i][m].append(JobState(job, columns["group"][row], **numbers))
     levels = (arrays[name].tolist() for name in ("supply_temp_degc", "granted_gpus", "waiting_to", "look_s"))
     down = arrays["down_racks"].tolist()
-    return [Memory(supply_degc, granted, waiting_to, look_s, jobs, n) for
+    return [SiteState(supply_degc, granted, waiting_to, look_s, jobs, n) for
             supply_degc, granted, waiting_to, look_s, jobs, n in zip(*levels, per_class, down, strict=True)]

@@ -15,7 +15,7 @@ from cosim.errors import TraceError
 from cosim.report import main as report_main
 from cosim.run import main
 from cosim.simulators.analysis.receipts import main as receipts_main
-from cosim.trace import Trace, inert, reader
+from cosim.trace import Trace, file_scan, reader
 from cosim.trace.command import main as inspect_main
 from cosim.trace.rescue import rescue
 from cosim.trace.seal import check_seal
@@ -393,8 +393,8 @@ def test_a_bomb_that_is_stored_is_refused_where_memory_ends(honest, tmp_path, mo
         file.create_dataset("x/y", data=np.zeros(1 << 21), chunks=(1 << 18,), compression="gzip")
     monkeypatch.setattr(reader, "refuse_unreadable", lambda path: None)
     Trace(path).__exit__()
-    inert._passed.clear()
-    monkeypatch.setattr(inert, "free_bytes", lambda: 1 << 22)
+    file_scan._passed.clear()
+    monkeypatch.setattr(file_scan, "free_bytes", lambda: 1 << 22)
     with pytest.raises(TraceError, match="/x/y unfolds to 16 MiB"):
         Trace(path)
 

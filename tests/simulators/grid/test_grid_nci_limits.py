@@ -13,8 +13,8 @@ from cosim.run import find
 from cosim.scenario import override
 from cosim.simulators.grid.adapter import CefDispatch
 from cosim.simulators.grid.dispatch.conic import Limits, balance_rhs
-from cosim.simulators.grid.dispatch.dispatch import ELASTIC, OPTIMAL, Dispatch, Source
-from cosim.simulators.grid.dispatch.nci_limits import NciCaps, size
+from cosim.simulators.grid.dispatch.nci_limits import NciLimits, size
+from cosim.simulators.grid.dispatch.optimal_power_flow import ELASTIC, OPTIMAL, Dispatch, Source
 from cosim.simulators.grid.network.feeder import BaseLoad, Line, LineList
 from cosim.simulators.grid.network.radial import read_feeder
 from cosim.trace import Trace
@@ -27,7 +27,7 @@ P_KW, Q_KVAR = np.array([0.0, 100.0, 300.0, 250.0]), np.array([0.0, 30.0, 90.0, 
 
 
 def capped(cap: dict[int, float], form: str, lam: float = 0.0, sources=SOURCES, net=STAR, **how) -> Dispatch:
-    caps = NciCaps(np.array(list(cap), dtype=np.int64), np.array(list(cap.values())), form)
+    caps = NciLimits(np.array(list(cap), dtype=np.int64), np.array(list(cap.values())), form)
     try:
         return Dispatch(read_feeder(net), sources, Limits(1.0, 0.9, 1.1, lam), "gurobi", caps=caps, **how)
     except SolverError as err:
@@ -118,7 +118,7 @@ def test_export_and_local_generation_count():
 
 @pytest.mark.rows("U02")
 def test_who_cannot_do_it_says_so():
-    caps = NciCaps(np.array([8]), np.array([0.4]), "sos1")
+    caps = NciLimits(np.array([8]), np.array([0.4]), "sos1")
     limits, feeder = Limits(1.0, 0.9, 1.1, 0.01), read_feeder("case33bw")
     with pytest.raises(SolverError, match="nonconvex MIQCP, which Clarabel does not solve: --set grid.solver=gurobi"):
         Dispatch(feeder, {"s": Source(0, 0.3)}, limits, "clarabel", caps=caps)

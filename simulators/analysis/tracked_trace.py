@@ -14,10 +14,10 @@ _SETTINGS = ("wiring", "initial")
 """Tables of how a run was set up. So are '<member>.<name>'."""
 
 
-class Watched(Trace):
+class TrackedTrace(Trace):
     """An open trace, read through this; it stays open when this one is gone.
 
-    `keep` counts what was read since the last call as looked at, `forget` does not. A table is read from the file once:
+    `keep` counts what was read since the last call as checked, `forget` does not. A table is read from the file once:
     most laws of jobs go through the same one.
     """
 

@@ -13,10 +13,9 @@ import pytest
 
 from cosim.errors import TraceError
 from cosim.ports import Port
-from cosim.trace import Trace
-from cosim.trace import journal as intact
+from cosim.trace import Trace, journal
 from cosim.trace import writer as recorder
-from cosim.trace.journal import IntactFile
+from cosim.trace.journal import JournaledFile
 from cosim.trace.seal import PAGE
 from cosim.trace.writer import TraceWriter, annotate
 
@@ -65,9 +64,9 @@ class Disk:
         self.path, self.images, self.renames, self.writes = path, 0, 0, 0
         self.flushed = 0
         self._seen = b""
-        self._put, self._replace = intact._put, os.replace
-        monkeypatch.setattr(intact, "_put", self.put)
-        monkeypatch.setattr(intact.os, "replace", self.replace)
+        self._put, self._replace = journal._put, os.replace
+        monkeypatch.setattr(journal, "_put", self.put)
+        monkeypatch.setattr(journal.os, "replace", self.replace)
 
     def put(self, file, at, data):
         self.writes += 1
@@ -132,7 +131,7 @@ def test_a_disk_that_fills_up_in_a_write_keeps_what_was_there(tmp_path, monkeypa
     append(writer, range(10))
     writer.flush()
     before = (tmp_path / "t.h5").read_bytes()
-    put = intact._put
+    put = journal._put
 
     def full(file, at, data):
         if at >= len(before):
@@ -141,11 +140,11 @@ def test_a_disk_that_fills_up_in_a_write_keeps_what_was_there(tmp_path, monkeypa
         put(file, at, data)
 
     append(writer, range(10, 20))
-    monkeypatch.setattr(intact, "_put", full)
+    monkeypatch.setattr(journal, "_put", full)
     with pytest.raises(TraceError, match="t.h5: No space left on device; what was written before is whole"):
         writer.flush()
     assert (tmp_path / "t.h5").read_bytes() == before
-    monkeypatch.setattr(intact, "_put", put)
+    monkeypatch.setattr(journal, "_put", put)
     writer.finish("failed", "the disk is full")
     with Trace(tmp_path / "t.h5") as trace:
         assert trace.attrs["error"] == "the disk is full"
@@ -157,14 +156,14 @@ def test_where_no_copy_fits_attributes_are_written_in_place(tmp_path, monkeypatc
     writer = writer_at(tmp_path / "t.h5")
     append(writer, range(10))
     writer.flush()
-    real = intact.FileIO
+    real = journal.FileIO
 
     def full(path, mode):
         if Path(path).name.endswith(".new"):
             raise OSError(errno.ENOSPC, "No space left on device")
         return real(path, mode)
 
-    monkeypatch.setattr(intact, "FileIO", full)
+    monkeypatch.setattr(journal, "FileIO", full)
     writer.finish("failed", "the disk is full")
     with Trace(tmp_path / "t.h5") as trace:
         assert trace.attrs["error"] == "the disk is full"
@@ -174,7 +173,7 @@ def test_where_no_copy_fits_attributes_are_written_in_place(tmp_path, monkeypatc
 def test_a_device_or_folder_is_never_replaced(tmp_path):
     for path in (tmp_path, Path(os.devnull)):
         with pytest.raises(OSError, match="no regular file"):
-            IntactFile.create(path, overwrite=True)
+            JournaledFile.create(path, overwrite=True)
     (tmp_path / "real.h5").write_bytes(b"old")
     (tmp_path / "link.h5").symlink_to(tmp_path / "real.h5")
     TraceWriter(tmp_path / "link.h5", attrs={}, start="2026-01-01T00:00:00", overwrite=True).finish("completed")
@@ -189,7 +188,7 @@ def test_with_fsync_nothing_that_a_flush_has_written_can_be_lost(tmp_path, monke
     the seal, behind the end, is written into a file that stands."""
     path = tmp_path / "t.h5"
     synced, renamed, folders = {}, [], []
-    fsync, replace, link, put = os.fsync, os.replace, os.link, intact._put
+    fsync, replace, link, put = os.fsync, os.replace, os.link, journal._put
 
     def note_fsync(fd):
         if os.path.isdir(f"/proc/self/fd/{fd}"):
@@ -207,10 +206,10 @@ def test_with_fsync_nothing_that_a_flush_has_written_can_be_lost(tmp_path, monke
         assert not path.exists() or os.fstat(file.fileno()).st_ino != path.stat().st_ino
         put(file, at, data)
 
-    monkeypatch.setattr(intact.os, "fsync", note_fsync)
-    monkeypatch.setattr(intact.os, "replace", lambda a, b: (taking(a, b), replace(a, b)))
-    monkeypatch.setattr(intact.os, "link", lambda a, b: (taking(a, b), link(a, b)))
-    monkeypatch.setattr(intact, "_put", note_put)
+    monkeypatch.setattr(journal.os, "fsync", note_fsync)
+    monkeypatch.setattr(journal.os, "replace", lambda a, b: (taking(a, b), replace(a, b)))
+    monkeypatch.setattr(journal.os, "link", lambda a, b: (taking(a, b), link(a, b)))
+    monkeypatch.setattr(journal, "_put", note_put)
     writer = TraceWriter(path, attrs={}, start="2026-01-01T00:00:00", durable=True)
     writer.declare("aidc", "Site", NAMES, PORTS, {"job_class": ["x", "y"]}, 1)
     for first in range(0, 60, 20):
@@ -233,9 +232,9 @@ class Windows:
     def __init__(self, monkeypatch, links):
         self.refused = 0
         self._replace, self._link, self._unlink = os.replace, os.link, Path.unlink
-        monkeypatch.setattr(intact, "fcntl", None)
-        monkeypatch.setattr(intact.os, "replace", self.replace)
-        monkeypatch.setattr(intact.os, "link", self._link if links else self.no_links)
+        monkeypatch.setattr(journal, "fcntl", None)
+        monkeypatch.setattr(journal.os, "replace", self.replace)
+        monkeypatch.setattr(journal.os, "link", self._link if links else self.no_links)
         monkeypatch.setattr(Path, "unlink", lambda path, missing_ok=False: self.unlink(path, missing_ok))
 
     def _names_of_open_files(self):
@@ -296,7 +295,7 @@ def test_where_there_are_no_locks(tmp_path, monkeypatch):
     def no_locks(*_):
         raise OSError(errno.ENOLCK, "no locks available")
 
-    monkeypatch.setattr(intact.fcntl, "flock", no_locks)
+    monkeypatch.setattr(journal.fcntl, "flock", no_locks)
     writer = writer_at(tmp_path / "t.h5")
     append(writer, range(5))
     writer.finish("completed")
@@ -323,7 +322,7 @@ class Elsewhere:
         return getattr(sys, name)
 remote.sys = Elsewhere()
 assert remote.child_options() == {}
-from cosim.learning.workers import clear_abandoned
+from cosim.learning.shared import clear_abandoned
 clear_abandoned()
 from cosim.run import main
 for driver in ("native", "mosaik"):

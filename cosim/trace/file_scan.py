@@ -1,4 +1,4 @@
-"""A trace from somebody else leads nowhere and unfolds to no more than it is: checked before anything of it is read.
+"""Checks before anything of a received trace is read: it refers to no other file and unfolds to no more than it is.
 
 HDF5 files may name other files (external links, external and virtual datasets), run filters that are loaded as
 libraries, and declare or share so much that a few kB fill all memory. No trace has any of that; a file that does is
@@ -38,7 +38,7 @@ member."""
 
 
 _passed: dict[tuple[int, ...], None] = {}
-"""Files that were looked through, by what tells of a change; the last ones."""
+"""Files that passed, by what changes with them (path, size, times); the last ones."""
 _MOST_PASSED = 64
 
 
@@ -51,21 +51,21 @@ def refuse_leading_out(file: h5py.File, path: Path) -> None:
     if key in _passed:
         return
     try:
-        Look(file).through(file)
-    except Outward as err:
+        FileScan(file).through(file)
+    except UnsafeObject as err:
         raise TraceError(f"{path} is no trace of this program's: {err}; nothing of it was read") from None
     _passed[key] = None
     if len(_passed) > _MOST_PASSED:
         del _passed[next(iter(_passed))]
 
 
-class Outward(Exception):
+class UnsafeObject(Exception):
     """An object that leads out of its file, or unfolds beyond it; named in the text."""
 
 
-class Look:
-    """One check of a file. Texts of variable length cannot be longer than the file, and datasets unfold by what
-    deflate does at most: `_texts`, `_unfolded` add them up. Methods raise Outward, and what h5py raises on damage."""
+class FileScan:
+    """One check of a file: texts of variable length are no longer than the file, and datasets unfold by what deflate
+    does at most (`_texts`, `_unfolded` are the sums). Methods raise UnsafeObject, and what h5py raises on damage."""
 
     def __init__(self, file: h5py.File) -> None:
         self._name, self._size, self._texts = file.filename, os.path.getsize(file.filename), 0
@@ -199,8 +199,8 @@ class Look:
             self._size = os.path.getsize(self._name)
         return size > self._size
 
-    def _no(self, where: str, what: str) -> Outward:
-        return Outward(f"{cut(where, 120, 40)} {what}")
+    def _no(self, where: str, what: str) -> UnsafeObject:
+        return UnsafeObject(f"{cut(where, 120, 40)} {what}")
 
 
 def _is_text(kind: h5py.h5t.TypeID) -> bool:

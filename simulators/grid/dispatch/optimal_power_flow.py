@@ -14,21 +14,25 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cosim.errors import ScenarioError, SolverError
+from cosim.simulators.grid.dispatch.branch_limits import BranchLimits, fullest, loading_ratio, overload_ratio
+from cosim.simulators.grid.dispatch.changing import ChangingSources
 from cosim.simulators.grid.dispatch.clarabel_solver import ClarabelSolver
-from cosim.simulators.grid.dispatch.conic import ConicProblem, Limits, Solution, balance_rhs, costs, elastic, strict
-from cosim.simulators.grid.dispatch.gurobi_solver import CappedGurobi
-from cosim.simulators.grid.dispatch.nci_limits import MOST_GAP_PU, NciCaps
+from cosim.simulators.grid.dispatch.conic import ConicProblem, Limits, Solution, balance_rhs, elastic, strict
+from cosim.simulators.grid.dispatch.gurobi_solver import NciLimitedGurobi
+from cosim.simulators.grid.dispatch.nci_limits import MOST_GAP_PU, NciLimits
 from cosim.simulators.grid.dispatch.recovery import best_corners, local_optimum
-from cosim.simulators.grid.dispatch.reduced import OperatingPoint, Reduced
-from cosim.simulators.grid.dispatch.results import ELASTIC, OPTIMAL, DispatchResult, Inexact, Settlement
-from cosim.simulators.grid.dispatch.solvers import SolverName, choose, choose_capped
+from cosim.simulators.grid.dispatch.reduced import OperatingPoint, ReducedDispatch
+from cosim.simulators.grid.dispatch.results import ELASTIC, OPTIMAL, DispatchResult, InexactRelaxation, Settlement
+from cosim.simulators.grid.dispatch.solvers import SolverName, choose, choose_nci_limited
 from cosim.simulators.grid.dispatch.sources import Source, in_pu
 from cosim.simulators.grid.dispatch.surplus import curtailed_kw, remedy
 from cosim.simulators.grid.equations import (
     Complexes,
     Floats,
+    Ints,
     cone_gap,
     generated_carbon,
     nodal_carbon_intensity,
@@ -69,18 +73,20 @@ class _AcState:
                               self.enter.imag / base_kw, u, self.source.real / base_kw, self.source.imag / base_kw)
 
 
-class Dispatch:
+class Dispatch(ChangingSources):
     """The dispatch of one feeder, built once and solved for changing loads.
 
     The first of `sources` at the feeder's slack bus is the substation; ScenarioError if there is none. `caps` are met
     where they can be; they need Gurobi. `solver_name` is the solver taken, `no_gurobi` why it is not Gurobi where
-    'auto' left the choice, else ''.
+    'auto' left the choice, else ''. Sources whose most P `moves` (n_source,) may have it anywhere from the
+    least on. Of `watched` branches the loading is worked out, of those in `limits` always.
     """
 
     def __init__(self, feeder: Feeder, sources: Mapping[str, Source], limits: Limits, solver: SolverName, *,
-                 caps: NciCaps | None = None, time_limit_s: float | None = None) -> None:
+                 caps: NciLimits | None = None, time_limit_s: float | None = None,
+                 moves: NDArray[np.bool_] | None = None, watched: BranchLimits | None = None) -> None:
         self.feeder, self.limits, self.caps, self.time_limit_s = feeder, limits, caps, time_limit_s
-        self.source_names, self.capped_status = list(sources), ""
+        self.source_names, self.capped_status, self._watched = list(sources), "", watched
         self.sources = in_pu(feeder, sources)
         at_slack = np.flatnonzero(self.sources.bus == feeder.substation)
         if not len(at_slack):
@@ -90,51 +96,23 @@ class Dispatch:
             )
         self.substation = int(at_slack[0])
         self._problem = strict(feeder, self.sources, limits)
-        self.solver_name, self._solver, self.no_gurobi = choose(solver, self._problem, time_limit_s)
+        self.moves = np.zeros(len(self.sources.bus), bool) if moves is None else moves
+        self.solver_name, self._solver, self.no_gurobi = choose(solver, self._roomy(1.0), time_limit_s)
         self._capped = (None if caps is None else
-                        choose_capped(solver, self.problem, feeder, self.sources, caps, time_limit_s))
-        self._reduced = Reduced(feeder, self.sources, limits, self.substation)
+                        choose_nci_limited(solver, self.problem, feeder, self.sources, caps, time_limit_s))
+        self._reduced = ReducedDispatch(feeder, self.sources, limits, self.substation)
         self._dearer: dict[float, ClarabelSolver] = {}
-
-    @property
-    def problem(self) -> ConicProblem:
-        """The conic problem at base load and the present prices."""
-        return self._problem
-
-    def reprice(self, usd_per_kwh: Floats) -> None:
-        """Other prices (n_source,) of the sources' energy from now on."""
-        if np.array_equal(usd_per_kwh, self.sources.usd_per_kwh):
-            return
-        self.sources = replace(self.sources, usd_per_kwh=usd_per_kwh)
-        cost, _ = costs(self.feeder, self.sources, self.limits, self._problem.at, self._problem.unit)
-        self._problem = replace(self._problem, cost=cost)
-        for solver in (self._solver, self._capped):
-            if solver is not None:
-                solver.reprice(cost)
-        self._reduced.cost = cost
-        self._dearer.clear()
-
-    def rebox(self, p_min_pu: Floats, p_max_pu: Floats) -> None:
-        """Other limits (n_source,) of the sources' P from now on, inside those they came with."""
-        if np.array_equal(p_min_pu, self.sources.p_min_pu) and np.array_equal(p_max_pu, self.sources.p_max_pu):
-            return
-        self.sources = replace(self.sources, p_min_pu=p_min_pu, p_max_pu=p_max_pu)
-        lower, upper, at = self._problem.lower.copy(), self._problem.upper.copy(), self._problem.at
-        lower[at.p_source], upper[at.p_source] = p_min_pu, p_max_pu
-        self._problem = replace(self._problem, lower=lower, upper=upper)
-        self._reduced.lower, self._reduced.upper = lower, upper
-        for solver in (self._solver, self._capped, *self._dearer.values()):
-            if solver is not None:
-                solver.rebound(lower, upper)
+        if self.moves.any():
+            self._rebound()
 
     def solve(self, p_load_kw: Floats, q_load_kvar: Floats) -> DispatchResult:
         """Dispatch at the demand (n_bus,) of every bus; negative demand is local generation at 0 kg/kWh.
 
         With caps that no set points meet, or not without losses that do not occur, the dispatch is that without caps,
         ELASTIC. Where the relaxation is not exact the set points are a local optimum of the AC problem. Falls back on
-        the elastic form where the demand cannot be met within limits; SolverError if that fails, too, Inexact where
-        only the relaxation pretended to a solution. Local generation that cannot go anywhere is curtailed first
-        (`cosim.simulators.grid.dispatch.surplus`).
+        the elastic form where the demand cannot be met within limits; SolverError if that fails, too,
+        InexactRelaxation where only the relaxation has a solution. Local generation that cannot go anywhere is
+        curtailed first (`cosim.simulators.grid.dispatch.surplus`).
         """
         lost = curtailed_kw(p_load_kw, self.sources, self.feeder.base_kw)
         if not lost.any():
@@ -153,7 +131,7 @@ class Dispatch:
         excess = self.caps.excess(result.nci_kg_per_kwh)
         return replace(result, status=ELASTIC if excess else result.status, nci_cap_excess_kg_per_kwh=excess)
 
-    def _solve_capped(self, capped: CappedGurobi, p_load_kw: Floats, q_load_kvar: Floats) -> DispatchResult | None:
+    def _solve_capped(self, capped: NciLimitedGurobi, p_load_kw: Floats, q_load_kvar: Floats) -> DispatchResult | None:
         """The optimum under the caps: of the relaxation if that is exact, else of the AC problem; None without one."""
         rhs = balance_rhs(self.feeder, p_load_kw, q_load_kvar)
         for exact in (False, True):
@@ -224,7 +202,7 @@ class Dispatch:
                                lambda controls: self.sources.capable(controls, self.substation))
         if boxes:
             found = [local_optimum(self._reduced, flow, start) for start in [*(x[z] for x in starts), *corners]]
-        else:  # the local search knows boxes only; what dearer losses gave is feasible
+        else:  # the local search has bounds only; the solution with dearer losses is feasible
             found = [*([] if exact is None else [exact[z]]), *corners]
         best: DispatchResult | None = None
         for controls in found:
@@ -246,7 +224,7 @@ class Dispatch:
     def _bound_kw(self, relaxed: Floats) -> float:
         """What the objective is at least, as the relaxation proves."""
         problem, limits = self._problem, self.limits
-        had_pu = float(np.where(self.sources.renewable, self.sources.p_max_pu, 0.0).sum())
+        had_pu = float(np.where(self.sources.renewable, self.sources.available_pu, 0.0).sum())
         worth = problem.cost @ relaxed + problem.quadratic @ relaxed**2 / 2.0
         return float(worth * problem.unit + limits.curtailment_weight * had_pu) * self.feeder.base_kw
 
@@ -263,15 +241,33 @@ class Dispatch:
             share[share <= NEGLIGIBLE_SHARE] = 0.0
             result = self._evaluate(problem, answer.x, p_load_kw, q_load_kvar, share)
         if result is None or answer.x is None:
-            raise (Inexact if inexact else SolverError)(
+            full = self._overfull(p_load_kw, q_load_kvar, shed)
+            raise (InexactRelaxation if inexact else SolverError)(
                 f"the dispatch of {self.feeder.name} at {p_load_kw.sum():.0f} kW has no solution, nor with voltage "
-                f"slack and unserved power: {self._remedy(p_load_kw, before, answer, inexact)}"
+                f"slack and unserved power: {full or self._remedy(p_load_kw, before, answer, inexact)}"
             )
         return replace(result, inexact=inexact or self._inexact(answer.x, ELASTIC_PHANTOM_PU))
 
+    def _overfull(self, p_load_kw: Floats, q_load_kvar: Floats, shed: Ints) -> str | None:
+        """Which branch's limit leaves no solution; None where there is none without these limits either."""
+        limits = self.limits.branches
+        if limits is None:
+            return None
+        problem = elastic(self.feeder, self.sources, replace(self.limits, branches=None), p_load_kw, q_load_kvar, shed)
+        x, at = ClarabelSolver(problem, self.time_limit_s).solve(problem.rhs).x, problem.at
+        if x is None:
+            return None
+        flow = self._flow(x[at.p_source] + 1j * x[at.q_source], p_load_kw + 1j * q_load_kvar)
+        if flow is None:
+            return None
+        base_kw = self.feeder.base_kw
+        loading = loading_ratio(self.feeder, limits, flow.enter / base_kw, flow.leave / base_kw, flow.v_pu)
+        return (f"without limits of branches it has {fullest(limits, loading, self.feeder.line_names)}; raise that "
+                "limit, or lower what sources and local generation must give")
+
     def _remedy(self, p_load_kw: Floats, before: Solution, answer: Solution, inexact: bool) -> str:
-        """What to look at: the time limit, sources that must give more than is drawn, or else the lines and what the
-        solvers say."""
+        """Likely cause: the time limit, sources whose least power is more than is drawn, or else the lines, with the
+        solvers' status."""
         if any(a.status in ("TIME_LIMIT", "MaxTime") for a in (before, answer)):
             return f"the time limit of {self.time_limit_s:g} s ended it; raise it by --set grid.time_limit_s"
         return remedy(p_load_kw, self.sources, self.source_names, self.substation, self.feeder.base_kw) or (
@@ -311,14 +307,15 @@ class Dispatch:
         enter, leave, p_source, q_source = flow.enter, flow.leave, flow.source.real.copy(), flow.source.imag.copy()
         vm_pu, loss_kw = np.abs(flow.v_pu) * feeder.vm_ratio, float(np.sum(enter.real + leave.real))
         violation = self._violation(vm_pu)
+        loading, overload = self._loading(flow)
         gap, gap_ratio = self._gaps(x, problem)
         weights, j2 = self.limits, float(p_source @ sources.kg_per_kwh)
         cost_usd_per_h = float(p_source @ sources.usd_per_kwh + p_source**2 @ sources.usd_per_kwh_pu / feeder.base_kw)
         given = np.where(sources.renewable, p_source, 0.0)
-        had = np.where(sources.renewable, sources.p_max_pu * feeder.base_kw, 0.0)
+        had = np.where(sources.renewable, sources.available_pu * feeder.base_kw, 0.0)
         curtailed_kw = float((had - given).sum())
         return DispatchResult(
-            status=ELASTIC if unserved.any() or violation > 0.0 else OPTIMAL,
+            status=ELASTIC if unserved.any() or violation > 0.0 or overload > 0.0 else OPTIMAL,
             p_from_kw=enter.real, p_to_kw=leave.real, q_from_kvar=enter.imag, q_to_kvar=leave.imag, v_pu=flow.v_pu,
             vm_pu=vm_pu,
             p_source_kw=p_source, q_source_kvar=q_source, p_load_kw=p_served, q_load_kvar=q_served,
@@ -328,12 +325,21 @@ class Dispatch:
             + weights.cost_kw_per_usd_h * cost_usd_per_h + weights.curtailment_weight * curtailed_kw,
             cost_usd_per_h=cost_usd_per_h, curtailed_kw=curtailed_kw,
             nci_kg_per_kwh=self.nci(enter.real, leave.real, p_source, p_served + feeder.shunts_kw(vm_pu)),
-            curtailed_bus_kw=np.zeros(feeder.n_bus),
+            curtailed_bus_kw=np.zeros(feeder.n_bus), sources=sources,
             relaxation_gap_pu=float(np.abs(gap).max()), relaxation_gap_ratio=gap_ratio, inexact=False,
             conic_vm_pu=np.sqrt(np.maximum(x[at.u], 0.0)) * feeder.vm_ratio,
             conic_loss_kw=float(feeder.r_pu @ x[at.l] + feeder.g_lost_pu @ x[at.u]) * feeder.base_kw,
-            voltage_violation_pu=violation,
+            voltage_violation_pu=violation, loading_ratio=loading, overload_ratio=overload,
         )
+
+    def _loading(self, flow: _AcState) -> tuple[Floats | None, float]:
+        """How full the branches are, and by how much the fullest is above its limit; None, 0 without ratings."""
+        watched = self.limits.branches or self._watched
+        if watched is None:
+            return None, 0.0
+        base_kw = self.feeder.base_kw
+        loading = loading_ratio(self.feeder, watched, flow.enter / base_kw, flow.leave / base_kw, flow.v_pu)
+        return loading, 0.0 if self.limits.branches is None else overload_ratio(watched, loading)
 
     def settle(self, result: DispatchResult, p_load_kw: Floats, q_load_kvar: Floats) -> Settlement | None:
         """The AC power flow at the set points of `result` and other demand (n_bus,); None where there is none.
@@ -351,7 +357,7 @@ class Dispatch:
         return Settlement(
             p_substation_kw=float(p_source[self.substation]),
             loss_kw=float(np.sum(state.enter.real + state.leave.real)),
-            emission_kg_per_h=generated_carbon(p_source, self.sources.kg_per_kwh), vm_pu=vm_pu,
+            emission_kg_per_h=generated_carbon(p_source, result.sources.kg_per_kwh), vm_pu=vm_pu,
             voltage_violation_pu=self._violation(vm_pu))
 
     def nci(self, p_from_kw: Floats, p_to_kw: Floats, p_source_kw: Floats, p_net_kw: Floats) -> Floats:
