@@ -48,7 +48,7 @@ _WINDOW = 16
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """One training run as its log tells it: about, its request without the seed; steps (U,), environment steps
+    """One training run, from its log: about, its request without the seed; steps (U,), environment steps
     done at the end of each of U windows; episodes (U,) ended; figures: name -> (U,) in moving windows; short: its log
     is shorter than a window, which then is all of it."""
 

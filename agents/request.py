@@ -1,6 +1,6 @@
 """The request of a training run as plain data: the world it names, and whether that may be run.
 
-A request stands in the checkpoint of the run, so that it may come from somebody else.
+A request is stored in the checkpoint of the run, so that it may come from another user.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def scenario_of(request: Mapping[str, Any], trusted: Collection[str | Path] = ()
 
 def refuse_strangers(request: Mapping[str, Any], folder: Path, trusted: Collection[str | Path], *,
                      drawn: bool = False) -> None:
-    """ScenarioError for a training run, received perhaps from somebody, that names code of no installed package.
+    """ScenarioError for a training run, perhaps received from another user, that names code of no installed package.
 
     drawn: the run is looked at only, for which its scenario's environment class is loaded and nothing else.
     """

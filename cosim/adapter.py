@@ -1,7 +1,7 @@
 """Base of our simulators: mosaik's wire format on one side, typed ports and floats on the other.
 
 A subclass declares MODELS (model -> ports) and PARAMS (a frozen pydantic dataclass), builds its engine in `setup` and
-answers one tick in `advance`. The same object runs under mosaik, under the native driver and as a process of its own:
+computes one tick in `advance`. The same object runs under mosaik, under the native driver and as a process of its own:
 
     class Battery(Adapter):
         PARAMS = BatteryParams
@@ -50,10 +50,10 @@ class LazyOutputs(dict[str, Any]):
 
 class Adapter(Hooks, mosaik_api_v3.Simulator):
     """A time-based mosaik simulator with typed ports. See the module for how to write one, and `cosim.hooks` for all
-    that a subclass may say."""
+    that a subclass may declare."""
 
     params: Any
-    """An instance of PARAMS; a subclass that says its type again has it checked."""
+    """An instance of PARAMS; a subclass that declares its type has it checked."""
 
     def __init__(self) -> None:
         super().__init__({})

@@ -1,8 +1,8 @@
-"""Does a simulator keep the contract of its role? A list of checks, each with a reason and what to do.
+"""Checks of a simulator against the contract of its role, each with a reason and what to do.
 
-The simulator takes its role's place in a real scenario, under the native driver, for a few of its steps; what the bus
-told it is written down and given again to fresh copies of it, as it was, at zero, and threefold. What a role asks
-beyond that comes from the scenario's contracts (`cosim.contracts`).
+The simulator takes its role's place in a real scenario, under the native driver, for a few of its steps; its inputs are
+recorded and given to fresh copies of it, unchanged, at zero, and threefold. Further requirements of a role come from
+the scenario's contracts (`cosim.contracts`).
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def _contract(part: _Part, played: _Played, others: Mapping[str, Answers]) -> It
             yield from contract(trial)
         except CosimError:
             raise
-        except Exception as err:  # somebody else's code
+        except Exception as err:  # foreign code
             raise ScenarioError(f"the contract of '{part.role}' in {hook} does not cope with this simulator: "
                                 f"{type(err).__name__}: {err}") from err
 

@@ -53,7 +53,7 @@ def run_command(parser: Callable[[], argparse.ArgumentParser] | None, body: Call
     """Run a command and return its exit code: every error is one line on standard error.
 
     parser: makes the parser; None: there is nothing to parse here. body: gets what it read. argv None: that of the
-    process. stopped: what Ctrl-C is answered with.
+    process. stopped: the line printed after Ctrl-C.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
@@ -66,7 +66,7 @@ def run_command(parser: Callable[[], argparse.ArgumentParser] | None, body: Call
     except KeyboardInterrupt:
         print(f"cosim: {stopped}", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # whoever read the output has seen enough
+    except BrokenPipeError:  # the reader of the output has closed it
         sys.stderr.close()
         return 1
     except Exception as err:

@@ -24,7 +24,7 @@ Answers = list[dict[str, dict[str, Any]]]
 @dataclass(frozen=True)
 class Check:
     """One line of the table: what was checked, whether it holds, and if not, why and what to do. One that could not be
-    checked passes and says why it was not."""
+    checked passes, with the reason."""
 
     what: str
     passed: bool
@@ -40,7 +40,7 @@ class Trial:
     params   the member's parameters, None where its class declares none
     names    our port -> what this simulator calls it (Member.names)
     calls    what it was given in a run of the scenario
-    answers  what it gave then
+    answers  its outputs then
     others   what it gave to the same calls with all power scaled, by words such as 'zero'; without those it refused
     """
 
@@ -51,8 +51,8 @@ class Trial:
     others: Mapping[str, Answers] = field(default_factory=dict)
 
     def values(self, ours: str, answers: Answers | None = None) -> list[float]:
-        """All values of a port, in the unit of our name for it, whatever this simulator calls it; of `answers`, those
-        to the run of the scenario by default."""
+        """All values of a port, in the unit of our name for it, also where this simulator has another name; of
+        `answers`, those to the run of the scenario by default."""
         answers = self.answers if answers is None else answers
         theirs, at, factor = self.names.get(ours, ours).partition("@")
         theirs = theirs.rpartition(".")[2] if theirs not in {n for out in answers[0].values() for n in out} else theirs

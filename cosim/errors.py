@@ -1,11 +1,11 @@
-"""Errors with one clear line each, and the exit code that a shell sees.
+"""Errors with one clear line each, and the exit code of the command.
 
     CosimError            1   anything this project raises on purpose
     ├── ScenarioError     2   the request is wrong: scenario, field, type, range, file, wiring
-    ├── ModelError        3   a simulator failed or answered nonsense; names the member and the time
+    ├── ModelError        3   a simulator failed or its outputs are invalid; names the member and the time
     │   └── SolverError   4   the dispatch could not be solved
     └── TraceError        5   a trace cannot be written or read
-        └── DiskError     5   the disk refused what a run wanted to write; what was written before is whole
+        └── DiskError     5   a write to the disk failed; what was written before is whole
 
 Ctrl-C ends with 130, as shells expect. A message names the field, its value, what is allowed and what to do.
 """
@@ -18,7 +18,7 @@ from reprlib import Repr
 from typing import Any
 
 LONGEST = 400
-"""Characters of an error's line; what is longer loses its middle. Its end says what to do."""
+"""Characters of an error's line; what is longer loses its middle. Its end states the remedy."""
 _END = 150
 _LONGEST_VALUE, _LONGEST_NAME, _LONGEST_LIST, _LONGEST_LINE = 80, 60, 230, 120
 _MOST_NAMES = 10_000
@@ -60,7 +60,7 @@ class TraceError(CosimError):
 
 
 class DiskError(TraceError):
-    """The disk refused what a run wanted to write: no member's fault, and what was written before is whole."""
+    """A write to the disk failed: no member's fault, and what was written before is whole."""
 
 
 def cut_line(text: str) -> str:
@@ -75,7 +75,7 @@ def cut(text: str, longest: int = _LONGEST_NAME, end: int = 0) -> str:
 
 def first_line(err: BaseException, longest: int = _LONGEST_LINE) -> str:
     """Text of a library's error, of which HDF5's and torch's go on for pages: its first line, short; the error's type
-    where it says nothing."""
+    where it has no text."""
     said = str(err.args[0] if isinstance(err, KeyError) and err.args else err)  # as text, a KeyError is its key's repr
     return cut(next((line for line in said.splitlines() if line.strip()), type(err).__name__), longest)
 

@@ -44,7 +44,7 @@ class Experiment:
 
     out None runs without a trace (and without a summary). `control.stop = True`, from a signal handler, ends the run
     between two steps with what was computed kept. rt_factor is wall-clock seconds per simulated second (None: as fast
-    as it goes); `control.lag_s` says afterwards how far the run was behind at worst. durable: what a flush of the
+    as it goes); `control.lag_s` is afterwards the largest lag of the run. durable: what a flush of the
     trace has written outlasts a machine that loses its power (fsync).
     """
 

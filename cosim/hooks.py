@@ -78,7 +78,7 @@ class Hooks:
     MODELS       model -> ports; empty where they are known only in `init` (`Adapter.adopt`)
     REPLAYED_BY  import string of the simulator that plays its tables of a trace, whose outputs are events
                  (`cosim.replay.exchange.replay`); None: levels are played
-    TABLE_FIELD  its field for a table that says less than its outputs (a forecast is worked out from prices): it then
+    TABLE_FIELD  its field for a table that holds less than its outputs (a forecast is worked out from prices): it then
                  plays itself; None: tables are played by `cosim.replay.members.TablePlayer`
     spare        set by a driver that fetches linked outputs alone: `advance` may give `cosim.adapter.LazyOutputs` ones
     """

@@ -62,7 +62,7 @@ def old_names() -> list[str]:
 
 
 def load(path: str, what: str) -> Any:
-    """The object at 'package.module:Name'. Raises ScenarioError saying `what` could not be found and why."""
+    """The object at 'package.module:Name'. Raises ScenarioError naming `what` and the reason."""
     path = today(path)
     module_name, colon, name = path.partition(":")
     if not (colon and module_name and name):
@@ -112,7 +112,7 @@ def hand_over(package: str) -> None:
 
 
 def _foreign(module: str) -> bool:
-    """Whether another package of this name would be imported: somebody's own `agents`, say."""
+    """Whether another package of this name would be imported: another project's own `agents`, for example."""
     top = module.split(".")[0]
     if top in sys.modules:
         return sys.modules[top] is not sys.modules.get(f"cosim.{top}")

@@ -40,8 +40,8 @@ _UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
 
 
 def validate(params_type: type[T], params: Mapping[str, Any], owner: str) -> T:
-    """`params` as a `params_type`; ScenarioError naming owner.field, its value and what is allowed: what its Field
-    says, and in any case the limits of its unit (`cosim.limits`)."""
+    """`params` as a `params_type`; ScenarioError naming owner.field, its value and what is allowed: the limits
+    of its Field, and in any case those of its unit (`cosim.limits`)."""
     try:
         refuse_magnitudes(params, owner)
         return TypeAdapter(params_type).validate_python(dict(params))

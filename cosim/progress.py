@@ -105,7 +105,7 @@ class _Bar(Progress):
 
 def _print_lines(state: ProgressTask, ended: threading.Event) -> None:
     while not ended.wait(EVERY_S):
-        with suppress(OSError, ValueError):  # whoever read it is gone
+        with suppress(OSError, ValueError):  # the reader is gone
             print(state.line(), file=sys.stderr, flush=True)
 
 

@@ -2,7 +2,7 @@
 
 Everywhere alike: a name of the list, a .py file (code, which is run), a .yaml or .json file, or a trace (.h5); the last
 two are data and run nothing outside installed packages (`cosim.trust`). A file of data is a scenario in full, as
-`cosim run SCENARIO --show --format yaml` writes it, or says what is different from another:
+`cosim run SCENARIO --show --format yaml` writes it, or states what differs from another:
 
     base: ieee33            a name, or a file beside this one
     name: mine              optional, as is about
@@ -74,7 +74,7 @@ def shipped(name: str) -> Scenario:
 
 
 def is_code(name: str | Path) -> bool:
-    """Whether to look at the scenario named in this way means running a file."""
+    """Whether reading the scenario named in this way runs a file."""
     return Path(name).suffix == CODE
 
 

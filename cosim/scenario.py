@@ -220,8 +220,8 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def named_rows(table: Any, template: str) -> dict[str, str]:
-    """Row of a shared table -> what a template such as 'bus{node}' makes of its fields. ValueError, saying why, for one
-    that does not fit the table."""
+    """Row of a shared table -> what a template such as 'bus{node}' makes of its fields. ValueError with the reason for
+    one that does not fit the table."""
     try:
         return {row: template.format_map(fields) for row, fields in table.items()}
     except (AttributeError, KeyError, ValueError, IndexError, TypeError) as err:

@@ -2,7 +2,7 @@
 
 For members that should run elsewhere: "cmd: %(python)s -m cosim.serve cosim.simulators.grid.adapter:CefDispatch
 %(addr)s" starts one beside the run; on another machine, `cosim serve --remote pkg.mod:Class 0.0.0.0:5678`
-waits for a scenario with "connect: thathost:5678". It listens at the given address only, and beyond this
+waits for a scenario with "connect: thathost:5678". It binds the given address only, and beyond this
 machine only with a secret: `--secret VARIABLE` names an environment variable with one that the member (`secret`)
 shares.
 """
@@ -81,7 +81,7 @@ async def _serve(simulator: mosaik_api_v3.Simulator, host: str, port: int, remot
 
 
 async def _first_run(what: str, host: str, port: int, secret: bytes | None) -> GuardedChannel:
-    """The connection of the first scenario that comes; whoever else connects is turned away, and said."""
+    """The connection of the first scenario that comes; any other connection is closed, with a message."""
     came: asyncio.Future[GuardedChannel] = asyncio.get_running_loop().create_future()
 
     async def on_connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -27,8 +27,8 @@ SIMULATORS = "cosim.simulators"
 GROUPS = (SIMULATORS, "cosim.hooks", "cosim.policies", "cosim.environments")
 SCENARIOS = "cosim.scenarios"
 _IMPORT = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*")
-"""A text that may be an import string. In a member's parameters, where the frame cannot tell what a text is for, each
-such text counts as one."""
+"""A text that may be an import string. In a member's parameters, where the purpose of a text is not known to the frame,
+each such text counts as one."""
 _SHOWN, _LONGEST = 3, 60
 
 Named = tuple[str, str]
@@ -47,7 +47,7 @@ def named_code(scenario: Scenario) -> Iterator[Named]:
 
 
 def foreign(scenario: Scenario, replaced: Collection[str] = ()) -> list[Named]:
-    """Names in a scenario that no installed package announces; `replaced`: members whose simulators somebody else
+    """Names in a scenario that no installed package announces; `replaced`: members whose simulators something else
     chose."""
     return [(where, text) for where, text in named_code(scenario)
             if where.split(".")[0] not in replaced and not is_known(where, text)]

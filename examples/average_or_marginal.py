@@ -25,7 +25,7 @@ def accounts(dispatch: Dispatch, scale: float, aidc_kw: list[float]) -> tuple[np
     p_kw[BUSES] += aidc_kw
     q_kvar[BUSES] += ETA * np.array(aidc_kw)
     result = dispatch.solve(p_kw, q_kvar)
-    flags = marginal_sources(dispatch, result.p_source_kw)
+    flags = marginal_sources(result, FEEDER.base_kw)
     names = [name for name, flag in zip(SOURCES, flags, strict=True) if flag]
     return np.array([result.nci_kg_per_kwh[BUSES] @ aidc_kw, result.emission_kg_per_h]), names
 

@@ -1,7 +1,7 @@
 """The study's data (Table I of the paper) and the wiring its scenarios share.
 
 `study(...)` makes one scenario; the modules beside it differ only in what they pass. All values are parameters that
-`--set` reaches; where the paper's own value cannot work, the comment says which decision replaced it.
+`--set` reaches; where the paper's own value cannot work, the comment states which decision replaced it.
 
 Rows: B07, I25, M03, M04, P01-42, U17, X16, Z01, Z03, Z07, Z08.
 """
@@ -56,12 +56,12 @@ SCENARIO_HOOKS = {"preflight": "cosim.simulators.analysis.metrics:preflight",
 # I02, I01: with Table I as printed the offered load is eight times the capacity; these two factors bring it to 77 %.
 TRAIN_RATE_SCALE, INF_SIZE_SCALE = 0.7, 0.02
 
-# What a grid and a controller hear of an AIDC is one of its steps old: the loop is closed here and nowhere else.
+# Inputs from an AIDC to a grid and a controller are one of its steps old: the loop is closed here and nowhere else.
 LATER = "step"
 
 
 def links() -> list[Link]:
-    """The closed loop of the study: who hears what, and when."""
+    """The closed loop of the study: connections and their delays."""
     state = ("p_kw", "queued_jobs", "deferred_jobs", "running_jobs", "pending_work_to", "deferred_work_to",
              "late_jobs", "urgent_jobs", "slack_min", "free_gpu_ratio")
     return [

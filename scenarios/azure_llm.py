@@ -2,7 +2,7 @@
 
 Needs the trace's CSV: --set workload.path=AzureLLMInferenceTrace_conv.csv (Azure/AzurePublicDataset on GitHub, CC-BY
 4.0; cite Patel et al., Splitwise, ISCA 2024). Runs as long as the trace does, an hour, unless
---set workload.repeat=true and --until say otherwise; --set workload.trace_rate_scale=50 stands for fifty such services.
+--set workload.repeat=true and --until change that; --set workload.trace_rate_scale=50 stands for fifty such services.
 """
 
 from cosim.scenario import Scenario

@@ -1,4 +1,5 @@
-"""`ieee33` with plants and rooms as they are: weather, free cooling, servers that mind the heat, losses, inertia.
+"""`ieee33` with plants and rooms as they are: weather, free cooling, servers whose power depends on temperature,
+losses, inertia.
 
 The outside wet bulb swings by 4 K around 14 degC, warmest at 15:00. Where it is cool enough a water-side economiser
 takes the heat past the chiller, whose COP follows the weather. Servers leak more and turn their fans faster as their

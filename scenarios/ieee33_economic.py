@@ -1,6 +1,6 @@
 """`ieee33` dispatched by cost: the sources' energy at fuel prices, and a carbon price.
 
-The substation's energy costs what the tariff says. Everything is weighed in kW at 0.10 USD/kWh, the tariff's base
+The substation's energy costs the tariff's price. Everything is weighed in kW at 0.10 USD/kWh, the tariff's base
 price: 1 USD/h is 10 kW, and a carbon price of 25 USD/t a lambda of 0.25 kW/(kg/h); (11)'s default of 0.01 is 1 USD/t.
 Losses cost what the substation's energy does and have no weight of their own. Fuel prices are assumptions: gas 30 and
 diesel 60 USD per MWh of heat. Efficiencies follow from the study's intensities and from the fuels' 0.202 and 0.267 kg

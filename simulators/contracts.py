@@ -17,7 +17,7 @@ PHYSICAL = ("loss_kw", "emission_kg_per_h", "p_source_kw", "p_from_kw", "p_load_
 
 
 def grid(trial: Trial) -> Iterator[Check]:
-    """What physics says of a grid's answers, as far as they show it."""
+    """Physical laws that a grid's outputs must obey, as far as they show it."""
     answers = [answer for run in (trial.answers, *trial.others.values()) for answer in run]
     yield _intensities(trial, trial.values("nci_kg_per_kwh", answers))
     for port, what in (("loss_kw", "losses"), ("emission_kg_per_h", "emissions")):

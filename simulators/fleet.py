@@ -22,7 +22,7 @@ BATCH_COLUMNS = ("id", "job_class", "arrival_s", "work_to", "deadline_s")
 
 @runtime_checkable
 class OffersLoad(Protocol):
-    """A workload that knows before a run what it will bring. A class meets it as its objects do, so it has methods
+    """A workload whose offered load is known before a run. A class meets it as its objects do, so it has methods
     alone: an attribute that objects get would be missing of the class."""
 
     @classmethod

@@ -25,10 +25,10 @@ _WARM = 0.99
 """Start of the supply temperature within its box: near the top, where the operator's own set point is."""
 _DEFERRED = 0.1
 """Start share of all deferrals together: a fresh policy that defers half of its jobs drops many of them, as the longest
-deferrals leave just the time that a job needs when it gets all its blocks at once; one that defers none never sees what
-a deferral does."""
+deferrals leave just the time that a job needs when it gets all its blocks at once; one that defers none never observes
+what a deferral does."""
 _LEAST = 0.01
-"""Smallest start share, of a class that nobody offers and of the unused GPUs."""
+"""Smallest start share, of a class without offered load and of the unused GPUs."""
 
 
 def manager_parts(facts: FleetFacts, classes: Sequence[str]) -> tuple[Part, ...]:
@@ -42,7 +42,7 @@ def manager_parts(facts: FleetFacts, classes: Sequence[str]) -> tuple[Part, ...]
 def site_parts(facts: FleetFacts, classes: Sequence[str], offered: Mapping[str, tuple[float, float]],
                sees_usual: bool) -> tuple[Part, ...]:
     """(28). offered: class -> (jobs/min, TO/job) of the whole fleet; classes without are taken as not offered;
-    sees_usual: whether the site sees the `usual_gpu_columns`, around which it then splits its GPUs."""
+    sees_usual: whether the site observes the `usual_gpu_columns`, around which it then splits its GPUs."""
     leads, low, high = len(facts.deferrals_s), facts.supply_temp_low_degc, facts.supply_temp_high_degc
     start = gpu_start(facts, [offered.get(name, (0.0, 0.0)) for name in classes])
     return (*(_release(classes[m], leads, facts.deferrable[t] if facts.deferrable else (True,) * leads)

@@ -32,7 +32,7 @@ def largest_remainder(total: int, shares: Sequence[float]) -> list[int]:
 def largest_remainder_carry(
     total: int, shares: Sequence[float], carry: Sequence[float]
 ) -> tuple[list[int], list[float]]:
-    """The same with error diffusion: what an index was owed before decides who gets the remaining units.
+    """The same with error diffusion: remainders of earlier calls decide which index gets the rest.
 
     carry: per index, the units owed (> 0) or overpaid (< 0) so far; zeros at the start; sums to 0. Returns the
     whole numbers and the new carry (a fresh list). The numbers keep every property of `largest_remainder` (each

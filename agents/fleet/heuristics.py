@@ -46,7 +46,7 @@ def share_blocks(
     """At most `gpus` GPUs in whole blocks, in proportion to `weights`, to no class more than its `room`.
 
     blocks: GPUs per block; room: GPUs a class can use, whole blocks. What proportion leaves over goes, largest
-    fraction of a block first, to whoever can still use a block. A class of weight 0 gets nothing.
+    fraction of a block first, to classes that can still use a block. A class of weight 0 gets nothing.
     """
     given = [0] * len(blocks)
     active = [k for k, r in enumerate(room) if r > 0 and weights[k] > 0]

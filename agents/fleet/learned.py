@@ -19,7 +19,7 @@ from cosim.errors import ScenarioError
 from cosim.limits import is_file
 
 _NCI, _MCI, _FULL = "nci_kg_per_kwh ", "mci_kg_per_kwh ", "site_carry "
-"""Columns of the manager by which a spec says what its team was shown."""
+"""Columns of the manager by which a spec states what its team observes."""
 
 
 class LearnedPolicy:

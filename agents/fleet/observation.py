@@ -39,7 +39,8 @@ _JOBS: dict[str, Any] = {"low": 0.0, "high": 1e5, "scale": "log"}
 USUAL_LEAST = 1e-3
 PACE_MIN = 240.0
 """A third of the study's deadline. At an even pace work that is not done now is done in the next hours, at their
-prices, which a critic can tell from the present one; at full speed it is done in the next minute, at the same."""
+prices, which a critic can distinguish from the present one; at full speed it is done in the next minute, at the
+same."""
 _USUAL: dict[str, Any] = {"low": math.log(USUAL_LEAST), "high": 0.0}
 """Logarithms of shares of a site's GPUs."""
 _TRAIN_JOBS: dict[str, Any] = {"low": 0.0, "high": 500.0, "scale": "log"}

@@ -40,7 +40,7 @@ def write(path: str | Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str
 
 
 def read(path: str | Path, prefix: str = "") -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """(arrays whose names begin with `prefix`, without it; facts). ScenarioError for a file that is none of ours."""
+    """(arrays whose names begin with `prefix`, without it; facts). ScenarioError for a file that is no checkpoint."""
     if not is_file(path):
         raise ScenarioError(f"there is no checkpoint '{path}'")
     try:

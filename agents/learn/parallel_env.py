@@ -27,7 +27,7 @@ class ParallelEnvs:
     def __init__(self, make: Callable[[], Any], n_envs: int, seed: int):
         if n_envs < 1:
             raise ScenarioError(f"envs = {n_envs} must be >= 1")
-        self.n_envs, self.twins = n_envs, 1  # nobody knows what of a foreign world is outside
+        self.n_envs, self.twins = n_envs, 1  # a foreign environment's exogenous inputs are unknown
         self._copies = [_Copy(make(), seed, b) for b in range(n_envs)]
         self.spec = team_of(self._copies[0].env)
 

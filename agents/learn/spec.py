@@ -1,4 +1,4 @@
-"""What a team of agents sees and may do, as data: the contract between environments and learners.
+"""Observations and actions of a team of agents, as data: the contract between environments and learners.
 
 Everything that learns is written against `TeamSpec` and `VectorEnv`; nothing here depends on data centers, the bus or
 torch. Axes: B environments side by side, n agents (leaders first), O, C and A the widest observation, context and
@@ -18,7 +18,7 @@ from cosim.errors import ScenarioError
 
 @dataclass(frozen=True)
 class Column:
-    """One number that an agent sees, and the fixed range that scales it.
+    """One number of an agent's observation, and the fixed range that scales it.
 
     linear: low..high becomes -1..1; log: 0..high becomes -1..1 by log(1 + x/unit), for counts and backlogs that span
     decades; raw: as it is. What lies outside is clipped (not with raw).
@@ -37,7 +37,7 @@ class Simplex:
 
     start: what a fresh policy's mean is, positive where eligible; None: equal shares.
     around: names of the observation's columns that hold the logarithms of shares; a policy's own logits are added to
-    them, so that a fresh one does what they say, and `start` only counts where that cannot be (Dirichlet). None: none
+    them, so that a fresh one takes these actions, and `start` only counts where that cannot be (Dirichlet). None: none
     """
 
     name: str
@@ -77,7 +77,7 @@ def width(part: Part) -> int:
 class AgentType:
     """Agents of one type share networks' heads, encoders of actions and exploration.
 
-    observation: what it sees before anybody acts; context: its further inputs once the leaders have acted (empty:
+    observation: columns before any agent acts; context: its further inputs once the leaders have acted (empty:
     nothing)
     """
 
@@ -190,8 +190,8 @@ class Outcome:
     reward (B,), shared by the team; terms: name -> (B,) the parts of the reward, unweighted, and figures to log;
     terminated, truncated (B,): episodes that ended for good, or by the clock;
     final_observation (B, n, O): as `observation`, but before the reset, for the value of a truncated episode;
-    credit (B, n): the part of the reward that comes about where an agent acts, all of it for who acts everywhere; None:
-    unknown, everyone is credited with all
+    credit (B, n): the part of the reward that comes about where an agent acts, all of it for an agent that acts
+    everywhere; None: unknown, everyone is credited with all
     """
 
     observation: np.ndarray
@@ -204,7 +204,7 @@ class Outcome:
 
 
 class Stepped(Protocol):
-    """The fields of `Outcome`, whoever's class it is."""
+    """The fields of `Outcome`, as a protocol for any class."""
 
     @property
     def observation(self) -> np.ndarray: ...

@@ -1,4 +1,4 @@
-"""Trained teams that ship, by name: `agents/pretrained/NAME.safetensors`, each with the NAME.json that says which
+"""Trained teams that ship, by name: `agents/pretrained/NAME.safetensors`, each with the NAME.json that states which
 command made it and how it learned."""
 
 from __future__ import annotations

@@ -185,7 +185,7 @@ class World(Protocol):
 
 def make_probes(resolved: Resolved, interfaces: Mapping[str, MemberInterface], plan: Plan, control: Control
                 ) -> dict[str, MemberProbe]:
-    """One probe per member: its recorded ports, or, for somebody else's simulator, what its links carry."""
+    """One probe per member: its recorded ports, or, for a simulator not built on cosim.adapter, its linked ports."""
     linked: dict[str, dict[tuple[str, str], None]] = {}
     for c in plan.connections:
         linked.setdefault(c.source[0], {})[c.source[1], c.source[2]] = None

@@ -34,7 +34,7 @@ from cosim.errors import CosimError, ModelError, ScenarioError
 from cosim.hooks import Closing, HasClosing, HasNotes, Simulator
 
 _LOOK_S = 0.5
-"""How often the process of a member that does not answer is looked at."""
+"""Interval in s at which the process of a member is polled while its reply is awaited."""
 
 
 class MosaikWorld:
@@ -229,7 +229,7 @@ class _Starter(Starter):
 
 
 class _CommandStarter(_Starter):
-    """Starts a command as mosaik's CmdStarter does, but notices at once when it ends before it connects, and keeps the
+    """Starts a command as mosaik's CmdStarter does, but detects at once when it ends before it connects, and keeps the
     terminal's Ctrl-C from it: the run ends between two steps, and then stops its members."""
 
     def __init__(self, command: str, watch: _Watch) -> None:
@@ -309,7 +309,7 @@ class _WatchedStarter(_Starter):
 
 
 def _watch(proxy: BaseProxy, watch: _Watch) -> None:
-    """Put our own `send` before the proxy's: step is followed by one get_data of everything that is wanted, which is
+    """Put our own `send` before the proxy's: step is followed by one get_data of everything that is needed, which is
     recorded and then answers mosaik's own, smaller request."""
     inner, inner_stop = proxy.send, proxy.stop
 

@@ -65,7 +65,7 @@ def collect(models: dict[str, list[str]], entities: Sequence[Mapping[str, Any]])
 
 
 class NativeWorld:
-    """One scenario in one process. start(), run() or run_to() (in as many parts as wanted), then close().
+    """One scenario in one process. start(), run() or run_to() (in any number of parts), then close().
 
     carry: member -> what it goes on from, as `carry()` of an earlier world gave it (members built on cosim.adapter).
     linked_only: fetch no output that no link carries, and let members spare themselves such (`Adapter.spare`); for
@@ -141,7 +141,7 @@ class NativeWorld:
     def run_to(self, member: str, until: int) -> int | None:
         """Advance to the next moment before bus step `until` at which `member` is about to step; None: there is none.
 
-        At the returned step everything that `member` hears in it has come (`pending`), and nothing that waits for
+        At the returned step all inputs of `member` have arrived (`pending`), and nothing that waits for
         `member` has been stepped. The next call goes on with `member`'s step. Mixes with `run`.
         """
         following = self._next

@@ -162,7 +162,7 @@ def _theirs(resolved: Resolved, member: str, ours: str) -> tuple[str, float | No
 
 
 def entity_name(names: Mapping[str, str], ours: str) -> str:
-    """What a simulator calls our entity, by the first pattern 'bus*' -> 'Bus-*' that fits; ours if none does."""
+    """A simulator's name of an entity, by the first pattern 'bus*' -> 'Bus-*' that fits; unchanged if none does."""
     for pattern, theirs in names.items():
         head, star, tail = pattern.partition("*")
         if star and ours.startswith(head) and ours.endswith(tail) and len(ours) > len(head) + len(tail):
@@ -197,8 +197,8 @@ def _check_steps(resolved: Resolved, link: Link, out: Port, src: str, dst: str) 
 
 def _check_labels(resolved: Resolved, link: Link, out: tuple[Port, dict[str, list[str]]],
                   into: tuple[Port, dict[str, list[str]]]) -> None:
-    """ScenarioError where the numbers of a vector are of other things (job classes, leads) to who sends them than to
-    who takes them. A single number, and who does not say what its numbers are, fit anything."""
+    """ScenarioError where the labels of a vector (job classes, leads) differ between output and input. A single number,
+    and a port without labels, fit anything."""
     theirs, mine = (labels.get(port.dims[0]) if port.dims else None for port, labels in (out, into))
     if out[0].dims != into[0].dims or theirs is None or mine is None or theirs == mine:
         return
@@ -251,7 +251,7 @@ def _pairs(resolved: Resolved, link: Link, sources: list[str], targets: list[str
 
 
 def _by_name_or_all(resolved: Resolved, link: Link, sources: list[str], targets: list[str]) -> list[tuple[str, str]]:
-    """Pairs where one end has a single entity: namesakes, as the scenario calls them; where there are none, everybody.
+    """Pairs where one end has a single entity: namesakes, as the scenario calls them; where there are none, all.
 
     ScenarioError for a source that a link by name leaves out, and where names differ by their number only ('bus9' and
     bus0 .. bus5) or in how they are written ('Bus_5' and bus5): one of a row whose counterpart is missing is not meant

@@ -1,8 +1,8 @@
 """Members in other processes: identity of the other end of a connection, and limits on its messages.
 
-mosaik's protocol has no sender and no limit. A process that a run has started is known by the system user that holds
-its end of the connection; one elsewhere proves by HMAC that it shares a secret, which itself never crosses the wire
-(nothing is encrypted). What is no message of the protocol ends the connection, at once and with the reason.
+mosaik's protocol has no sender and no limit. A process that a run has started is identified by the system user that
+holds its end of the connection; one elsewhere proves by HMAC that it has the secret, which itself never crosses the
+wire (nothing is encrypted). What is no message of the protocol ends the connection, at once and with the reason.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MESSAGE_BYTES = 1 << 28
 _FIRST_BYTES = 1 << 24
 _GREETING = b"aidc-cosim "
 _HELLO_S = 10.0
-"""How long whoever connects may take to say who it is."""
+"""Time limit in s for the authentication of a connection."""
 _PR_SET_PDEATHSIG = 1
 
 
@@ -139,7 +139,7 @@ def _die_with_parent() -> None:
 
 
 async def prove(reader: StreamReader, writer: StreamWriter, secret: bytes) -> None:
-    """Answer a server's question. ScenarioError when it does not ask, or does not take the answer."""
+    """Reply to a server's challenge. ScenarioError when none comes, or the reply is rejected."""
     try:
         greeting = await asyncio.wait_for(reader.readline(), _HELLO_S)
         if not greeting.startswith(_GREETING):
@@ -155,8 +155,8 @@ async def prove(reader: StreamReader, writer: StreamWriter, secret: bytes) -> No
 
 
 async def is_run(reader: StreamReader, writer: StreamWriter, secret: bytes | None) -> bytes | None:
-    """What a scenario that has connected said first (its `init`), once it has proven the secret if there is one; None
-    for whoever is none."""
+    """First request of a connected scenario (its `init`), after proof of the secret if there is one; None
+    for a connection that is no scenario's."""
     try:
         return await asyncio.wait_for(_first_message(reader, writer, secret), _HELLO_S)
     except (TimeoutError, OSError, asyncio.IncompleteReadError, ValueError):

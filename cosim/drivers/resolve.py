@@ -75,7 +75,7 @@ def resolve(scenario: Scenario, until_s: float | None = None) -> Resolved:
         if ours or cls is None and member.adapter:
             raw[name].update(step_s=member.step_s, seed=scenario.seed_of(name), episode=scenario.episode)
         entities[name] = {model: _names(scenario, name, spec) for model, spec in member.entities.items() if spec != ()}
-        if name not in params:  # nobody else looks at what a foreign or remote simulator is given
+        if name not in params:  # parameters of a foreign or remote simulator are checked nowhere else
             _refuse_nan(name, {**raw[name], "entities": entities[name]})
     unused = sorted(set(scenario.shared) - _tables_used(scenario))
     if unused:
@@ -111,7 +111,7 @@ def _given(scenario: Scenario, name: str, cls: type[Simulator] | None) -> dict[s
     given = {**{t: scenario.shared[t] for t in wanted if t not in member.params}, **member.params}
     ours = _adapter(cls)
     wants = field_names(ours.PARAMS) if ours else ()
-    said = {own: value for own, value in _said(scenario).items() if own in wants}
+    said = {own: value for own, value in _filled_in(scenario).items() if own in wants}
     for own, value in said.items():
         if given.get(own) not in (None, value):
             raise ScenarioError(f"{name}.{own} = {shown(given[own])} has no effect, as the run fills it in: it is "
@@ -120,8 +120,8 @@ def _given(scenario: Scenario, name: str, cls: type[Simulator] | None) -> dict[s
     return given | said
 
 
-def _said(scenario: Scenario) -> dict[str, Any]:
-    """Parameters that the frame knows, and members that run here are given."""
+def _filled_in(scenario: Scenario) -> dict[str, Any]:
+    """Parameters that the frame fills in for members that run here."""
     return {"scenario_start": scenario.start, "scenario_warmup_s": scenario.warmup_s}
 
 
@@ -154,7 +154,7 @@ def fit(scenario: Scenario, member: str) -> Scenario:
     try:
         models = cls.MODELS if issubclass(cls, Adapter) else cls().meta["models"]
         entities = {model: names for model, names in spec.entities.items() if model in models}
-    except Exception:  # somebody else's code: its start names what is wrong with it
+    except Exception:  # foreign code: its start names what is wrong with it
         return scenario
     changed = spec.model_copy(update={"entities": entities or spec.entities})
     return scenario.replace(members={**scenario.members, member: changed})
@@ -250,7 +250,7 @@ def _filled(scenario: Scenario, params: Mapping[str, Any], horizon_s: float) -> 
     """The scenario with defaults written out, so that a trace documents the run on its own."""
     data = scenario.model_dump()
     data["until_s"] = horizon_s
-    known = {*scenario.shared, *_said(scenario)}
+    known = {*scenario.shared, *_filled_in(scenario)}
     for name, value in params.items():
         dumped = TypeAdapter(type(value)).dump_python(value, mode="json")
         given = data["members"][name]["params"]

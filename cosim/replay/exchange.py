@@ -21,9 +21,9 @@ from cosim.trace.series import scenario_of
 def replay(scenario: Scenario, member: str, path: str) -> Scenario:
     """A copy in which `member` is played from the trace or table at `path`. What was linked to its inputs is unlinked.
 
-    A simulator whose outputs are events names in REPLAYED_BY who plays them from a table of the trace. One that works
-    out more from a table than the table says (a forecast from prices) names its field for one in TABLE_FIELD, and plays
-    itself.
+    A simulator whose outputs are events names in REPLAYED_BY the class that plays them from a table of the trace. One
+    that works out more from a table than the table holds (a forecast from prices) names its field for one in
+    TABLE_FIELD, and plays itself.
 
     Raises ScenarioError for a member or column that is not there, TraceError for a file that is no trace.
     """
@@ -51,7 +51,7 @@ def _from_trace(scenario: Scenario, member: str, path: str) -> Scenario:
     changed: dict[str, Any] = {"simulator": "cosim.replay.members:Player", "step_s": then.get("step_s", old.step_s),
                                "params": {"path": path, "member": member}}
     specs = [*old.entities.values(), *then.get("entities", {}).values()]
-    if then.get("names") or any(isinstance(spec, dict) for spec in specs):  # it was somebody else's, and named its own
+    if then.get("names") or any(isinstance(spec, dict) for spec in specs):  # a foreign one, with its own names
         heard = {link.source for link in scenario.links}
         changed |= {"entities": recorded, "names": {ours: theirs for ours, theirs in then.get("names", {}).items()
                                                     if "*" in ours or f"{member}.{ours}" in heard}}
@@ -105,7 +105,7 @@ def _played(scenario: Scenario, member: str, changed: Mapping[str, Any]) -> Scen
 
 
 def _hooks_of(member: Member, name: str) -> type[Hooks]:
-    """What a member's class says of itself; of one that runs elsewhere, or is somebody else's, nothing is known."""
+    """What a member's class declares; nothing for one that runs elsewhere or is foreign."""
     cls = None if command_of(member.simulator) else load(member.simulator, f"member '{name}'")
     return cls if isinstance(cls, type) and issubclass(cls, Hooks) else _Unknown
 

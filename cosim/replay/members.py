@@ -68,7 +68,7 @@ class PlaybackSimulator(ExogenousAdapter, ABC):
         return self._labels
 
     def tables(self) -> dict[str, dict[str, list]]:
-        """What was said of the member once and for all."""
+        """Tables of the member that do not change over time."""
         return self._fixed
 
     def advance(self, time_s: float, inputs: Values) -> Values:
@@ -274,7 +274,7 @@ class TablePlayer(PlaybackSimulator):
     @classmethod
     def check_scenario(cls, member: str, given: TablePlayerParams, scenario: Scenario) -> None:
         """ScenarioError for a table without a column for an entity whose link names it. Whom else a table leaves out,
-        and whom it names beyond the scenario, `notes` say."""
+        and entities beyond the scenario's are named in `notes`."""
         refuse_lacking(scenario, member, given.path, _table(given, member).columns)
 
     def create(self, num: int, model: str, names: Sequence[str] | None = None, **model_params: Any

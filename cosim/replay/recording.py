@@ -28,7 +28,8 @@ Sources = list[tuple[Link, str | None, str]]
 
 def refuse_others(scenario: Scenario, member: str, path: str, trace: Trace, recorded: str) -> None:
     """ScenarioError for a recording of other entities than the member's in a scenario, or one in which a link between
-    tables' rows and the member's entities (data centers and buses, say) paired others; it names those that differ.
+    tables' rows and the member's entities (data centers and buses, for example) paired others; it names those that
+    differ.
 
     recorded: the member of the trace that is played
     """
@@ -147,7 +148,7 @@ def entity_names(scenario: Scenario, spec: Any) -> list[str]:
 
 
 def with_columns(table: DataTable, ports: list[str], names: list[str]) -> list[str]:
-    """Which of `names` the table has columns for; without names, whom the table names."""
+    """Which of `names` the table has columns for; without names, all entities that it names."""
     own = [table.entities(port) for port in ports]
     if None in own:
         return names

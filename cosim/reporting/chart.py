@@ -16,7 +16,7 @@ import numpy as np
 SITE_COLOURS = 8
 LineMark = Literal["solid", "dash", "dot"]
 MARKS: tuple[LineMark, ...] = ("solid", "dash", "dot")
-"""How lines are told apart without colour, in turn."""
+"""Dash patterns that distinguish lines without colour, in turn."""
 
 
 @dataclass(frozen=True)

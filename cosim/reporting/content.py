@@ -51,7 +51,7 @@ def content(traces: list[Trace], trusted: Collection[str | Path] = ()) -> Conten
         try:
             seen = read_as(report, traces)
             found, shown = (report.maps(seen) if report.maps else None), report.sections(seen)
-        except Exception as err:  # somebody else's code; of a damaged trace the general sections say so
+        except Exception as err:  # foreign code; the general sections name a damaged trace
             if report is GENERAL:
                 raise
             for whose, warned in zip(reports, warnings, strict=True):

@@ -1,4 +1,4 @@
-"""One trace as a report reads it: ports, what counts of them, means, and who was connected to what."""
+"""One trace as a report reads it: ports, what counts of them, means, and connections."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class LiveColumn:
     unit      written after it
     scale, offset  what is shown is offset + scale x value
     absent    shown of an entity without the port
-    received  the value is what the run's wiring sends to an entity of this name, whoever gives it
+    received  the value is what the run's wiring sends to an entity of this name, from any source
     since_start  values are added up from the start of the run on
     total     the column has a sum over the entities
     alarm     anything but 0 is marked

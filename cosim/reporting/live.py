@@ -44,7 +44,7 @@ class LiveRow:
 
 @dataclass
 class LiveBoard:
-    """The latest outputs of every member and the lines shown of them. `hear` is called after every step."""
+    """The latest outputs of every member and the lines shown of them. `update` is called after every step."""
 
     tables: tuple[LiveTable, ...] = ()
     latest: dict[str, Outputs] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class LiveBoard:
     def __post_init__(self) -> None:
         self._counted = {table.member: tuple(c.port for c in table.columns if c.since_start) for table in self.tables}
 
-    def hear(self, member: str, data: Outputs) -> None:
+    def update(self, member: str, data: Outputs) -> None:
         """Keep a member's outputs; add up what its tables show since the start."""
         self.latest[member] = data
         for port in self._counted.get(member, ()):
@@ -209,7 +209,7 @@ def live_view(control: Control, name: str, until: int, console: Console | None =
     """
     console = console or Console(stderr=True)
     board, pace = LiveBoard(tables), RunSpeed(control.clock, until)
-    control.on_record = board.hear
+    control.on_record = board.update
     if console.is_terminal:
         with Live(console=console, auto_refresh=False, transient=True) as live:
             def show() -> None:

@@ -84,7 +84,7 @@ def _summary(run: Run, trusted: Collection[str | Path]) -> tuple[Digest, list[st
         digest = load(hook, "summary")(run.trace)
     except CosimError as err:
         return Digest(), [f"The scenario's summary ({hook}) cannot be had: {err}"]
-    except Exception as err:  # somebody else's hook, perhaps on half a trace: the pictures need not go with it
+    except Exception as err:  # a foreign hook, perhaps on half a trace: the pictures need not go with it
         return Digest(), [f"The scenario's summary ({hook}) does not cope with this trace: {type(err).__name__}: {err}"]
     return digest, list(digest.warnings)
 
@@ -113,7 +113,7 @@ def differences(scenarios: list[dict[str, Any]]) -> list[tuple[str, list[str]]]:
     rows = []
     for path in fields:
         values = [one.get(path, _ABSENT) for one in flat]
-        if path in WITH_SUMMARY and _ABSENT in values:  # of a version that did not know it yet
+        if path in WITH_SUMMARY and _ABSENT in values:  # of a version without it
             continue
         if any(v != values[0] for v in values):
             rows.append((path.removeprefix("members.").replace(".params.", "."), [_short(v) for v in values]))

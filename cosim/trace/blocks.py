@@ -1,7 +1,7 @@
 """Blocks of an HDF5 file that change in place, as writes in an order that is whole after each.
 
 The layouts are those of the HDF5 File Format Specification 3.0: superblock version 0 (II.A), version 1 B-trees of
-chunks (III.A.1). A block of another kind is never guessed at: it has no such order.
+chunks (III.A.1). A block of another kind is refused: it has no such order.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def steps_in_place(at: int, old: bytes, new: bytes, extent: int | None) -> tuple
 
 def _tree(at: int, old: bytes, new: bytes) -> Steps | None:
     """A node of a chunk index, to which children were added at its end, or which gave its last ones to a new node that
-    its parent, written before, knows. None: changed otherwise."""
+    its parent, written before, refers to. None: changed otherwise."""
     key = (len(new) - 24 - 8 * _FANOUT) // (_FANOUT + 1)
     if new[5] != old[5] or len(new) != 24 + 8 * _FANOUT + key * (_FANOUT + 1):
         return None
@@ -67,7 +67,7 @@ def _bound(at: int, old: bytes, new: bytes) -> Steps | None:
     valid if the process ends after any of them: after each write the key lies between its old and its new value, or
     above both. None where no such order exists."""
     fields = [slice(k, k + 8) for k in range(8, len(old), 8)]
-    steps = _differing(at, old[:8], new[:8])  # of the chunk behind it, which nobody sees yet
+    steps = _differing(at, old[:8], new[:8])  # of the chunk behind it, which no reader reaches yet
     if _place(old) < _place(new):  # the greatest digit first: by coordinate, in each from its last byte
         for field in fields:
             for begin, data in _differing(at + field.start, old[field], new[field]):

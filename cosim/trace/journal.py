@@ -1,7 +1,7 @@
 """A file that HDF5 writes into and that is whole on the disk at any instant, whatever kills the process.
 
 HDF5 itself writes a flush in the order of its caches: an index may point to a block before the block is in the file,
-or before the superblock's end of file says that it is. A kill in between leaves a file that no reader opens. Here HDF5
+or before the superblock's end of file includes it. A kill in between leaves a file that no reader opens. Here HDF5
 (h5py's driver for Python file objects) writes into memory, and `commit` brings what it wrote to the disk as one step:
 
 - Rows were added: new blocks go behind the old end, where nothing points to yet; then the superblock's end of file;
@@ -11,8 +11,8 @@ or before the superblock's end of file says that it is. A kill in between leaves
 - Anything else (a new dataset, an attribute, a tree that grows a level): a copy with the changes takes the file's place
   by a rename.
 
-`cosim.trace.blocks` knows the layouts. Files are locked as HDF5 locks them (flock), so that no second program writes,
-or reads without asking for it; where the system has no flock (Windows), they are not.
+`cosim.trace.blocks` has the layouts. Files are locked as HDF5 locks them (flock), so that no second program writes,
+or reads without option; where the system has no flock (Windows), they are not.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ _PIECE = 1 << 20
 class JournaledFile:
     """The file object to give to h5py.File, with mode 'w' for one from `create`, 'r+' for one from `edit`.
 
-    What h5py writes is in memory until `commit`; `roll_back` forgets it. Close the h5py.File before committing the end.
-    `extents` holds the addresses of the object headers of datasets that grow: address -> rank, low ranks first.
+    What h5py writes is in memory until `commit`; `roll_back` discards it. Close the h5py.File before committing the
+    end. `extents` holds the addresses of the object headers of datasets that grow: address -> rank, low ranks first.
     """
 
     def __init__(self, path: Path, file: FileIO | None, overwrite: bool = False, durable: bool = False) -> None:

@@ -30,7 +30,7 @@ from cosim.units import unit_of
 
 _TEXT = h5py.string_dtype("utf-8")
 _LIBVER = ("earliest", "latest")
-"""The oldest layout that holds it: what every reader reads, and what cosim.trace.journal knows how to let grow."""
+"""The oldest layout that holds it: what every reader reads, and what cosim.trace.journal can let grow."""
 _TABLE_CHUNK = 2048
 _CACHE_BYTES = 1 << 18
 """Of each dataset HDF5 keeps in memory: room for any chunk that is added to. Its own 8 MiB would keep all that a long
@@ -306,7 +306,7 @@ def _whole(rows: int, chunk: int, final: bool) -> int:
 
 
 def _block(rows: list, shape: tuple[int, ...]) -> np.ndarray:
-    """Rows of one shape as an array; faster than asking numpy to find the shape out. ValueError for any other."""
+    """Rows of one shape as an array; faster than numpy's own search for the shape. ValueError for any other."""
     numbers = chain.from_iterable(rows)
     if len(shape) > 1:
         numbers = chain.from_iterable(numbers)

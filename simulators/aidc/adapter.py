@@ -36,7 +36,7 @@ _POWER_COLUMNS = 8
 
 @params
 class AidcParams:
-    """The fleet, its cooling plants and the window over which the grid sees its power."""
+    """The fleet, its cooling plants and the window over which its power is averaged for the grid."""
 
     job_classes: Annotated[dict[str, JobClass], Field(min_length=1, description="job classes by name")]
     sites: Annotated[dict[str, Site], Field(min_length=1, description="sites by name; entities are named like them")]

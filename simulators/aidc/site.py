@@ -97,7 +97,7 @@ class SiteOnBus:
             assert heat is not None
             return now | self._rest(did, heat, state, end_s, set_degc, outside, plant.tripped)
 
-        tripped = plant.tripped  # as it is now, whenever the rest is asked for
+        tripped = plant.tripped  # as it is now, whenever the rest is computed
 
         def rest() -> dict[str, Any]:
             then = plant.tick(did, end_s, set_degc, outside) if heat is None else heat

@@ -1,1 +1,2 @@
-"""What a trace says: figures, conservation laws, waits, cooling, carbon of single jobs, voltages between dispatches."""
+"""What follows from a trace: figures, conservation laws, waits, cooling, carbon of single jobs, voltages between
+dispatches."""

@@ -1,4 +1,4 @@
-"""What a `CarbonFlow` beside somebody else's grid recorded, checked against the powers that were linked to it.
+"""Outputs of a `CarbonFlow` beside a foreign grid, checked against the powers that were linked to it.
 
 Rows: E09, E10.
 """

@@ -23,7 +23,7 @@ from cosim.simulators.aidc.equations import (
 )
 from cosim.simulators.aidc.plant.cooling import Cooling
 from cosim.simulators.analysis.balance import ALLOWED_PU, Finding, NothingToCheck
-from cosim.simulators.analysis.cooling import SITE, coolings, has_inertia, needs_sites
+from cosim.simulators.analysis.cooling import coolings, has_inertia, needs_sites
 from cosim.simulators.analysis.flows import (
     ALLOWED_KW,
     ALLOWED_RATIO,
@@ -39,8 +39,10 @@ from cosim.simulators.analysis.flows import (
     needs,
     refuse_replayed,
     source_intensities,
+    substation,
     where,
 )
+from cosim.simulators.analysis.paths import SITE
 from cosim.simulators.fleet import JobClass, Site
 from cosim.simulators.grid.dispatch.optimal_power_flow import NEGLIGIBLE_PU
 from cosim.trace import Trace
@@ -199,7 +201,7 @@ def cost(trace: Trace) -> Finding:
         if link.target.port == "price_usd_per_kwh":
             column, there = carried(trace, link, times)
             known &= there
-            k = _substation(trace)
+            k = substation(trace)
             prices[:, k] = np.where(np.isnan(column), prices[:, k], column)
     if not known.any():
         raise TraceError("no interval whose price is in the trace")
@@ -212,13 +214,16 @@ def cost(trace: Trace) -> Finding:
 
 
 def unserved(trace: Trace) -> Finding:
-    """Unserved demand = that of the buses; status 1 exactly where some is unserved or a voltage is outside."""
+    """Unserved demand = that of the buses; status 1 exactly where some is unserved, a voltage is outside or a branch
+    above its limit."""
     needs(trace, "unserved_kw", "unserved_bus_kw")
     refuse_replayed(trace)
     total, buses = trace[f"{GRID}/unserved_kw"], trace[f"{GRID}/unserved_bus_kw"][:, 0]
     off = {"unserved_kw": np.abs(total - buses.sum(axis=1, keepdims=True))}
     if trace.has(f"{GRID}/status") and trace.has(f"{GRID}/voltage_violation_pu"):
         elastic = (buses != 0.0).any(axis=1) | (trace[f"{GRID}/voltage_violation_pu"][:, 0] > 0.0)
+        if trace.has(f"{GRID}/overload_ratio"):
+            elastic |= trace[f"{GRID}/overload_ratio"][:, 0] > 0.0
         status = trace[f"{GRID}/status"][:, 0]
         off["status"] = np.where(status == HELD, 0.0, np.abs(status - elastic))[:, None]
     return _worst(trace, off, ALLOWED_KW, model=GRID)
@@ -284,7 +289,7 @@ def realised(trace: Trace) -> Finding:
     = what each source gave, the substation as it came, at its intensity."""
     needs(trace, "imbalance_kwh", "p_substation_realised_kw", "emission_realised_kg_per_h", "p_source_kw")
     refuse_replayed(trace)
-    k, power = _substation(trace), trace[f"{GRID}/p_source_kw"][:-1, 0]
+    k, power = substation(trace), trace[f"{GRID}/p_source_kw"][:-1, 0]
     came = trace[f"{GRID}/p_substation_realised_kw"][1:, 0]
     if not np.isfinite(came).any():
         raise NothingToCheck("nothing was settled")
@@ -301,22 +306,9 @@ def realised(trace: Trace) -> Finding:
 
 
 def _bus_of(trace: Trace) -> dict[str, str]:
-    """Bus entity -> bus, as the grid says."""
+    """Bus entity -> bus, from the grid's outputs."""
     return dict(zip(*(trace.table(f"{MEMBER}.buses").get(c, ()) for c in ("entity", "bus")), strict=True))
 
 
 def _substation_bus(trace: Trace) -> str:
-    return trace.table(f"{MEMBER}.sources")["bus"][_substation(trace)]
-
-
-def _substation(trace: Trace) -> int:
-    """Position of the source at the bus to which no branch of the radial feeder leads."""
-    branches, sources = trace.table(f"{MEMBER}.branches"), trace.table(f"{MEMBER}.sources")
-    if not branches or not sources:
-        raise TraceError(f"the trace does not say where the grid's branches and sources are (tables {MEMBER}.branches, "
-                         f"{MEMBER}.sources)")
-    roots = set(branches["from_bus"]) - set(branches["to_bus"])
-    at = [k for k, bus in enumerate(sources["bus"]) if bus in roots]
-    if len(at) != 1:
-        raise TraceError("the trace does not say which source is the substation")
-    return at[0]
+    return trace.table(f"{MEMBER}.sources")["bus"][substation(trace)]

@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cosim.errors import TraceError
+from cosim.simulators.analysis.paths import BUS, GRID
 from cosim.simulators.grid.ports import ACTIVE_DEMAND, SITE_DEMAND
 from cosim.trace import Trace
 from cosim.trace.series import PLAYERS, PortRef, port_ref, rows_at, scenario_of, step_s
 
-MEMBER, BUS, GRID = "grid", "grid/Bus", "grid/Grid"
+MEMBER = "grid"
 ALLOWED_KW, ALLOWED_RATIO = 1e-6, 1e-7
 """What a balance may be off: a power flow ends at a mismatch, and a bus adds up flows of the size of the largest."""
 HELD = 2.0
@@ -158,6 +159,38 @@ def source_intensities(trace: Trace) -> np.ndarray:
         return trace[f"{GRID}/source_kg_per_kwh"][:, 0]
     once = trace.table(f"{MEMBER}.sources")["kg_per_kwh"].astype(float)
     return np.tile(once, (len(trace.time_s(GRID)), 1))
+
+
+def substation(trace: Trace) -> int:
+    """Position of the source at the bus to which no branch of the radial feeder leads."""
+    branches, sources = trace.table(f"{MEMBER}.branches"), trace.table(f"{MEMBER}.sources")
+    if not branches or not sources:
+        raise TraceError(f"the trace does not say where the grid's branches and sources are (tables {MEMBER}.branches, "
+                         f"{MEMBER}.sources)")
+    roots = set(branches["from_bus"]) - set(branches["to_bus"])
+    at = [k for k, bus in enumerate(sources["bus"]) if bus in roots]
+    if len(at) != 1:
+        raise TraceError("the trace does not say which source is the substation")
+    return at[0]
+
+
+def marginal_emission(trace: Trace) -> np.ndarray | None:
+    """(interval,) kg/h of all sources at the intensities of one more kWh of each, the substation as it came where an
+    interval was settled: two runs differ by what their difference in load makes be emitted. None for a grid without
+    such intensities."""
+    names, power = trace.names(GRID, "source"), trace[f"{GRID}/p_source_kw"][:, 0].copy()
+    if trace.has(f"{GRID}/source_marginal_kg_per_kwh"):
+        weights = trace[f"{GRID}/source_marginal_kg_per_kwh"][:, 0]
+    else:
+        given = grid_params(trace).get("sources") or {}
+        own = [given.get(n, {}).get("marginal_kg_per_kwh") for n in names]
+        if not any(w is not None for w in own):
+            return None
+        weights = np.where([w is None for w in own], source_intensities(trace), np.array(own, float))
+    if trace.has(f"{GRID}/p_substation_realised_kw"):
+        came, k = np.append(trace[f"{GRID}/p_substation_realised_kw"][1:, 0], np.nan), substation(trace)
+        power[:, k] = np.where(np.isfinite(came), came, power[:, k])
+    return (np.maximum(power, 0.0) * weights).sum(axis=1)
 
 
 def held(trace: Trace) -> np.ndarray:

@@ -23,13 +23,13 @@ import numpy as np
 from cosim.errors import TraceError
 from cosim.simulators.aidc.equations import inlet_factor
 from cosim.simulators.analysis.cooling import coolings, served_degc
+from cosim.simulators.analysis.paths import SITE
 from cosim.simulators.analysis.site_series import intensity_of
 from cosim.simulators.fleet import JobClass, Site
 from cosim.trace import Trace
 from cosim.trace.series import CountedTime, counted, counted_time, over_counted, scenario_of, step_s
 from cosim.units import HOUR_S
 
-SITE = "aidc/Site"
 FIGURES = ("gpu_s", "energy_kwh", "dynamic_kwh", "idle_kwh", "cooling_kwh", "co2_kg", "co2_marginal_kg")
 """Names of a job's figures."""
 
@@ -38,7 +38,7 @@ FIGURES = ("gpu_s", "energy_kwh", "dynamic_kwh", "idle_kwh", "cooling_kwh", "co2
 class JobFootprints:
     """The account of one site: arrays with one entry per job, in the order of the job table, then `unallocated`.
 
-    job_id, job_class, outcome   who; of the last entry -1, 'unallocated' and ''
+    job_id, job_class, outcome   of the job; of the last entry -1, 'unallocated' and ''
     gpu_s                        GPU-seconds; of the last entry those unused
     dynamic_kwh, idle_kwh, cooling_kwh
     co2_kg, co2_marginal_kg      by NCI and by mci of the ticks in which it ran; NaN where the grid has none

@@ -17,7 +17,7 @@ _SETTINGS = ("wiring", "initial")
 class TrackedTrace(Trace):
     """An open trace, read through this; it stays open when this one is gone.
 
-    `keep` counts what was read since the last call as looked at, `forget` does not. A table is read from the file once:
+    `keep` counts what was read since the last call as checked, `forget` does not. A table is read from the file once:
     most laws of jobs go through the same one.
     """
 

@@ -56,6 +56,10 @@ class Controller(Adapter):
                  default=0.0),
             Port("slack_min", "in", "time that training could stand still and meet its deadlines", default=1440.0),
             Port("free_gpu_ratio", "in", "share of idle GPUs in the last minute"),
+            Port("event_start_min", "in", "time until the announced demand-response event starts, 0 while it lasts; "
+                 "NaN: none", default=math.nan, nullable=True),
+            Port("event_end_min", "in", "time until that event is over; NaN: none", default=math.nan, nullable=True),
+            Port("event_cap_kw", "in", "cap of that event; NaN: none", sign=">= 0", default=math.nan, nullable=True),
             Port("jobs", "out", "jobs sent to the site, with release_s", kind="event", record=False),
             Port("gpus", "out", "GPUs granted to each class", dims=("job_class",)),
             Port("supply_temp_degc", "out", "supply air temperature set point"),
@@ -96,8 +100,7 @@ class Controller(Adapter):
 
     @classmethod
     def check_horizon(cls, member: str, given: ControllerParams, step_s: float, until_s: float) -> None:
-        """A policy that does not exist or does not fit, and deferrals that cannot be, end a run before anything has
-        started or been said."""
+        """Refuse, before a run starts, a policy that does not exist or does not fit, and deferrals that cannot be."""
         check_policy(given, member, step_s)
 
     @property
@@ -131,8 +134,8 @@ class Controller(Adapter):
         return outputs
 
     def carry(self) -> dict[str, np.ndarray]:
-        """What rounding owes at the end of a day, and (jobs, 4) of who is still to be released: site, training class,
-        time from then to the release, s, and deferral."""
+        """Remainders of rounding at the end of a day, and (jobs, 4) of the jobs still to be released: site, training
+        class, time from then to the release, s, and deferral."""
         end_s = self._now_s + self.step_s
         rows = [(i, t, release_s - end_s, lead) for i, of_site in enumerate(self.state.waiting)
                 for t, jobs in enumerate(of_site) for release_s, lead in jobs]

@@ -2,7 +2,7 @@
 
 A release counts from the decision, a deadline from the arrival. A job that is released so late that less time is left
 than its shortest run takes, on all the blocks that it can use at its site, is dropped for certain; what becomes of
-such deferrals, `LongDeferrals` says, and it is decided here alone, whoever asks for them: rules, learned teams and
+such deferrals, `LongDeferrals` states, and it is applied here alone, to all sources: rules, learned teams and
 environments alike.
 
 Rows: I13, U10, U15.
@@ -23,7 +23,7 @@ from cosim.units import HOUR_S, MIN_S, format_time
 
 LongDeferrals = Literal["clip", "mask", "refuse", "as_printed"]
 """Of deferrals that leave a job less than its shortest run. clip: the job is released one step before its latest start;
-mask: no class has such deferrals, nor is one chosen by a learner, and who asks for one gets the longest that the class
+mask: no class has such deferrals, nor is one chosen by a learner, and a longer one becomes the longest that the class
 has; refuse: the scenario is; as_printed: they are used, and their jobs are dropped. With mask and refuse, which go by
 the classes' nominal jobs, larger jobs are still clipped."""
 

@@ -94,7 +94,7 @@ class ControllerParams:
 def check_policy(p: ControllerParams, sid: str, step_s: float) -> None:
     """ScenarioError for a policy that does not exist or does not fit the fleet, and as `facts_of`; makes none.
 
-    What only shows when a policy's class is called, as one of the user's may be, is said when the run starts.
+    What only shows when a policy's class is called, as one of the user's may be, is raised when the run starts.
     """
     facts, joint = facts_of(p, sid, step_s), p.mode == "joint"
     try:

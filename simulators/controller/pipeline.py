@@ -55,8 +55,8 @@ class ControlState(NamedTuple):
 
 
 class Situation(NamedTuple):
-    """The start of a minute: the state, the jobs that arrived, their rows by class in arrival order, and what a policy
-    sees."""
+    """The start of a minute: the state, the jobs that arrived, their rows by class in arrival order, and the policy's
+    observation."""
 
     state: ControlState
     batch: Batch
@@ -95,7 +95,7 @@ class ControlPipeline:
         self._class_index = {name: m for m, name in enumerate(facts.classes)}
 
     def initial(self) -> ControlState:
-        """Nothing owed, nobody waiting."""
+        """No remainders, no deferred jobs."""
         facts = self._facts
         return ControlState(
             [[0.0] * facts.n_sites for _ in facts.kinds],
@@ -111,7 +111,7 @@ class ControlPipeline:
         batch = manager["jobs"]
         rows_by_class = self._rows_by_class(batch)
         forecast = manager["forecast_usd_per_kwh"]
-        if isinstance(forecast, float):  # nobody is linked: the port's default, for every lead
+        if isinstance(forecast, float):  # nothing is linked: the port's default, for every lead
             forecast = [forecast] * len(self._facts.deferrals_s)
         by_lead, by_time = waiting_jobs(state.waiting, self._facts.deferrals_s, time_s)
         sizes, mode = batch.get("work_to", ()), self._params.mode
@@ -137,6 +137,9 @@ class ControlPipeline:
             mci_kg_per_kwh=None if mode == "power" else known([a["mci_kg_per_kwh"] for a in sites]),
             deferred_by_lead=by_lead,
             deferred_by_time=by_time,
+            event_start_min=[a["event_start_min"] for a in sites],
+            event_end_min=[a["event_end_min"] for a in sites],
+            event_cap_kw=[a["event_cap_kw"] for a in sites],
         )
         return Situation(state, batch, rows_by_class, observation)
 
@@ -180,7 +183,7 @@ class ControlPipeline:
             owed.append(released.owed)
             waiting.append([[job for job in old if job[0] > time_s] + new
                             for old, new in zip(before.waiting[i], released.waiting, strict=True)])
-            guards = bool(self.guard_min) and situation.observation.slack_min[i] < self.guard_min[i]
+            guards = bool(self.guard_min) and _slack_min(situation.observation, i) < self.guard_min[i]
             share = self._guarded_share(i, situation.observation, placement) if guards else operation.gpu_share[i]
             clipped, moved, guarded = clipped + released.clipped, moved + released.moved, guarded + guards
             commands.append(SiteCommand(_select(batch, release_s, rows), self._gpus(i, share), project_box(
@@ -202,7 +205,7 @@ class ControlPipeline:
         return by_class
 
     def _per_class(self, sites: Sequence[Values], port: str) -> list[list[float]]:
-        """(N, M) values; the port's default, where nobody is linked, for every class."""
+        """(N, M) values; the port's default, where nothing is linked, for every class."""
         return [a[port] if isinstance(a[port], list) else [a[port]] * len(self._facts.kinds) for a in sites]
 
     def _guarded_share(self, i: int, observation: Observation, placement: Placement) -> list[float]:
@@ -218,8 +221,15 @@ class ControlPipeline:
         return [float(g) for g in gpu_blocks(project_shares(share), self._facts.gpus[i], self._facts.gpus_per_block)]
 
 
+def _slack_min(observation: Observation, i: int) -> float:
+    """How long training at a site could stand still of its own accord: less what an announced event may hold it back,
+    which is its rest, or its length where it is still to come."""
+    slack_min, end_min = observation.slack_min[i], observation.event_end_min[i]
+    return slack_min if math.isnan(end_min) else slack_min - (end_min - observation.event_start_min[i])
+
+
 def known(intensities: list[float]) -> list[float] | None:
-    """Intensities at the sites, or None where nobody computes them for all."""
+    """Intensities at the sites, or None where they are not known for all."""
     return None if any(map(math.isnan, intensities)) else intensities
 
 

@@ -1,8 +1,8 @@
-"""The study's scenarios as something to learn on: what `cosim.learning.vector` asks of a scenario's `environment`.
+"""The study's scenarios as learning environments: the interface of `cosim.learning.vector` to a scenario.
 
-The world stops where the controller is about to step. What it would hear becomes the observation, an action becomes its
-policy's decision, and the same controller turns it into jobs and commands as on the bus. The reward comes from what the
-members say of that minute.
+The world stops where the controller is about to step. Its inputs become the observation, an action becomes its
+policy's decision, and the same controller turns it into jobs and commands as on the bus. The reward comes from the
+members' outputs of that minute.
 
 Rows: L08, L15, U22.
 """
@@ -29,26 +29,27 @@ from cosim.simulators.fleet import OffersLoad
 from cosim.units import HOUR_S
 
 CONTROLLER, FLEET, GRID, WORKLOAD, BASELINE = "controller", "aidc", "grid", "workload", "grid_without_aidc"
+TARIFF = "tariff"
 _USUAL_PUE = 1.25
 _COOLING_FACTOR = 1.4
 """Site power per IT power at full load that scales the power columns; more is clipped."""
 NO_MCI = ("reward.carbon = marginal needs mci at every site and there is none: --set "
           "controller.reward.carbon=attributed, or choose a grid that gives mci_kg_per_kwh")
-"""What is said of a world that cannot give what its reward counts."""
+"""Error where the terms of the reward are not available."""
 
 
 class ExternalPolicy:
-    """A policy that does what it was told for this minute."""
+    """A policy whose decision is set from outside for each minute."""
 
     needs_nci = False
     decision: Decision
 
     def place(self, observation: Observation) -> Matrix:
-        """(M, N) shares as told."""
+        """(M, N) shares of the decision that was set."""
         return self.decision.site_share
 
     def operate(self, observation: Observation, allocated_jobs: Any, allocated_work_to: Any) -> Operation:
-        """The sites' actions as told."""
+        """The sites' actions of the decision that was set."""
         return self.decision.operation
 
 
@@ -58,14 +59,14 @@ class Steering:
     Agents: the manager leads, then one per site, in the scenario's order. Several worlds of a scenario share a `spec`.
     ScenarioError when the scenario has no such members or cannot give what its reward counts.
 
-    params, facts    of the controller; `view` is what the team sees
+    params, facts    of the controller; `view` is the team's observation
     usual_kw         power of the fleet when it works off what is offered
     sees_carbon      whether intensities are shown and carbon counts; hours: length of a step
-    foresees, counts_served   whether the fleet tells of late jobs, and the reward counts them; of work that was served
+    foresees, counts_served   whether the fleet reports late jobs, which the reward counts; and served work
     """
 
     batch = "cosim.simulators.controller.batched.steering:BatchSteering"
-    """Who steers many worlds at once by the same rules."""
+    """Class that steps many worlds at once by the same rules."""
 
     member = CONTROLLER
     terms = (*TERMS, OBJECTIVE)
@@ -82,6 +83,11 @@ class Steering:
         members = dict(scenario.members)
         if CONTROLLER not in members or FLEET not in members:
             raise ScenarioError(f"{scenario.name} has no members {CONTROLLER} and {FLEET} to learn on")
+        if TARIFF in members:
+            refused = [name for name in ("site_prices", "demand_charge_usd_per_kw") if members[TARIFF].params.get(name)]
+            if refused:
+                raise ScenarioError(f"{TARIFF}.{refused[0]} is set, and the reward counts one price for all sites and "
+                                    "no demand charge; leave it out to learn")
         carbon = _carbon_of(members[CONTROLLER].params)
         members[CONTROLLER] = _with(members[CONTROLLER], {**members[CONTROLLER].params, "policy": "uniform"})
         if GRID in members and members[GRID].simulator.endswith(":CefDispatch"):
@@ -240,7 +246,7 @@ def _with(member: Any, params: dict[str, Any]) -> Any:
 
 
 def _with_baseline(scenario: Any, members: dict[str, Any]) -> Any:
-    """A second dispatch of the same sources and network that hears the base load only."""
+    """A second dispatch of the same sources and network at the base load only."""
     if GRID not in members or not members[GRID].simulator.endswith(":CefDispatch"):
         raise ScenarioError("reward.carbon = system_difference needs the dispatch with and without data centers: "
                             "--set controller.reward.carbon=attributed, or choose a scenario whose grid is CefDispatch")
@@ -252,7 +258,7 @@ def _with_baseline(scenario: Any, members: dict[str, Any]) -> Any:
 
 
 def _offered(world: Any) -> dict[str, tuple[float, float]]:
-    """Class -> (jobs/min, TO/job) of the workload, {} if it does not know."""
+    """Class -> (jobs/min, TO/job) of the workload, {} if unknown."""
     workload = world.simulators.get(WORKLOAD)
     if not isinstance(workload, Adapter) or not isinstance(workload, OffersLoad):
         return {}
@@ -260,7 +266,7 @@ def _offered(world: Any) -> dict[str, tuple[float, float]]:
 
 
 def emission_of(simulators: Mapping[str, Simulator], member: str) -> float | None:
-    """kg/h of all sources of a dispatch; None where there is none or it cannot say."""
+    """kg/h of all sources of a dispatch; None where there is none or it does not have it."""
     grid = simulators.get(member)
     entities = grid.entities.get("Grid") if isinstance(grid, Adapter) else None
     if grid is None or not entities or "emission_kg_per_h" not in grid.meta["models"]["Grid"]["attrs"]:

@@ -1,6 +1,6 @@
 """Carbon for a grid without carbon: nodal carbon intensity from the bus powers that any power flow exports.
 
-`CarbonFlow` stands beside somebody else's grid simulator and closes the loop; `FixedSources` gives that grid turbines.
+`CarbonFlow` is placed beside a foreign grid simulator and closes the loop; `FixedSources` gives that grid turbines.
 
 Rows: E09, E10, U18.
 """

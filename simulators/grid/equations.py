@@ -58,7 +58,8 @@ def nodal_carbon_intensity(
 def _mixing(
     n_bus: int, from_bus: Ints, to_bus: Ints, p_from: Floats, p_to: Floats, gen_bus: Ints, p_gen: Floats
 ) -> tuple[Ints, Ints, Floats, Floats, NDArray[np.bool_]]:
-    """(9) as (sender, receiver, sender's share in the receiver's inflow), 1 / inflow of each bus, and who is live.
+    """(9) as (sender, receiver, sender's share in the receiver's inflow), 1 / inflow of each bus, and a mask of live
+    buses.
 
     Rows are divided by the inflow, so that small and large ones are equally well conditioned; dead rows read w = 0.
     """
@@ -74,7 +75,7 @@ def _mixing(
 
 
 def _deliveries(from_bus: Ints, to_bus: Ints, p_from: Floats, p_to: Floats) -> tuple[Ints, Ints, Floats]:
-    """Who sends to whom and what arrives: (sender, receiver, power > 0) of every branch that delivers power."""
+    """Directed flows: (sender, receiver, power > 0 that arrives) of every branch that delivers power."""
     forward, backward = p_to < 0.0, p_from < 0.0
     sender = np.concatenate([from_bus[forward], to_bus[backward]])
     receiver = np.concatenate([to_bus[forward], from_bus[backward]])
@@ -91,7 +92,7 @@ def _reached(start: NDArray[np.bool_], sender: Ints, receiver: Ints) -> NDArray[
 
 
 def sums(at: Ints, values: Floats, number: int) -> Floats:
-    """(number,) sum of the values at each place; numpy's hints forget that they have weights."""
+    """(number,) sum of the values at each place; numpy's type hints leave the weights out."""
     return np.asarray(np.bincount(at, values, number), dtype=np.float64)
 
 

@@ -1,4 +1,4 @@
-"""A grid in OpenDSS: its power flow of a feeder of ours or of the user's own .dss file, and the same carbon flow.
+"""A grid in OpenDSS: its power flow of a feeder or of the user's own .dss file, and the same carbon flow.
 
 Unbalanced networks count by the sum of their phases: carbon follows active power, whichever conductor carries it.
 
@@ -96,7 +96,7 @@ class OpenDss(Adapter):
         return super().create(num, model, names, **model_params)
 
     def setup(self) -> None:
-        """Loads of ours at the entities' buses, sources at theirs."""
+        """Loads added at the entities' buses, sources at their own."""
         circuit, given = self._circuit, self.params.sources
         self._at = {eid: circuit.position(eid, f"bus of {self.sid}") for eid in self.entities["Bus"]}
         self._source_bus = np.array([circuit.position(s.bus, f"bus of {self.sid}.sources.{name}")

@@ -1,4 +1,4 @@
-"""A circuit in an engine of OpenDSS: buses, what joins them, what stands at them, and what a solution says of both."""
+"""A circuit in an engine of OpenDSS: buses, what joins them, elements at them, and solutions."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ class Circuit:
         return bool(abs(z[0, 0]) <= NO_GROUND * between)
 
     def draw(self, name: str, p_kw: float, q_kvar: float) -> None:
-        """Another power of a load of ours; < 0 feeds."""
+        """Set the power of an added load; < 0 feeds."""
         self._dss.Loads.Name(name)
         self._dss.Loads.kW(p_kw)
         self._dss.Loads.kvar(q_kvar)

@@ -61,7 +61,7 @@ _GRID = (
 class IntensitySeries(ExogenousAdapter):
     """Carbon intensity from a table, for users who have a carbon service's export and no network.
 
-    Nothing answers demand: neither losses nor voltages nor the intensity. Rows are read against the run's start as
+    Nothing depends on demand: neither losses nor voltages nor the intensity. Rows are read against the run's start as
     those of every table (`cosim.tables.axis`), in any order. In the worlds of a learner the table goes on day after
     day.
     """

@@ -139,7 +139,7 @@ class Arrivals(Adapter):
         return {eid: {"jobs": batch, "arrived_jobs": arrived} for eid in self.entities["Arrivals"]}
 
     def rows_at(self, time_s: float) -> JobRows:
-        """The jobs of the step that ends now, as arrays: what `advance` gives, for who steps many worlds at once. Each
+        """The jobs of the step that ends now, as arrays: what `advance` gives, for stepping many worlds at once. Each
         step is taken once, by one of the two."""
         if time_s > 0.0:
             rows, _ = self._rows(self._steps)

@@ -10,7 +10,7 @@ from cosim.agents.evaluate import METRICS, compare, interval, main, metrics
 KINDS = {"llm": "train", "search": "inf"}
 FIGURES = {
     "energy_kwh": 60_000.0, "it_energy_kwh": 48_000.0, "cost_usd": 8_000.0, "co2_attributed_kg": 30_000.0,
-    "co2_system_kg": 64_000.0, "throughput_to_per_min": 50e6,
+    "co2_system_kg": 64_000.0, "co2_marginal_kg": 66_000.0, "throughput_to_per_min": 50e6,
     "lost_missed_to": 1.2e9, "lost_failed_to": 0.3e9, "served_to": 140e9, "unfinished_llm_to": 2.5e9,
     "unfinished_search_to": 0.5e9, "cost_usd_per_gto": 8_000 / 140, "co2_attributed_kg_per_gto": 30_000 / 140,
     "dropped_llm_jobs": 3.0, "dropped_search_jobs": 8.0, "unfinished_llm_jobs": 5.0, "unfinished_search_jobs": 2.0,
@@ -24,7 +24,8 @@ def test_metrics_by_hand():
     got = metrics(FIGURES, KINDS, days=2.0)
     assert set(got) == {m.name for m in METRICS}
     assert got == pytest.approx({
-        "throughput": 50.0, "cost_usd": 4000.0, "co2_t": 15.0, "system_co2_t": 32.0, "dropped_train": 1.5,
+        "throughput": 50.0, "cost_usd": 4000.0, "co2_t": 15.0, "system_co2_t": 32.0,
+        "marginal_co2_t": 33.0, "dropped_train": 1.5,
         "dropped_inf": 4.0, "mwh_per_t": 2.0, "pue": 1.25, "energy_mwh": 30.0, "unfinished": 7.0,
         "unfinished_gto": 3.0, "lost_gto": 0.75, "served_gto": 70.0, "kg_per_gto": 30_000 / 140,
         "usd_per_gto": 8_000 / 140,

@@ -151,8 +151,8 @@ def test_a_class_called_like_markup_goes_through_all_tables(honest, tmp_path, ca
 
 def test_the_live_view_shows_names_as_they_are():
     board, text = LiveBoard(REPORT.live), io.StringIO()
-    board.hear("aidc", {"[/b]\x1b[2J": {"p_kw": 12.0}})
-    board.hear("[/red]\x07", {"x": {"[/b]": 1.0}})
+    board.update("aidc", {"[/b]\x1b[2J": {"p_kw": 12.0}})
+    board.update("[/red]\x07", {"x": {"[/b]": 1.0}})
     pace = RunSpeed(Clock(60.0), 90, time=45)
     Console(file=text, width=100).print(picture("[/b]\x1b[2J", board, None, pace))
     assert text.getvalue().count(r"[/b]\x1b[2J") == 2

@@ -32,7 +32,7 @@ def watched(request, tmp_path):
     scenario = scenario.replace(members={**scenario.members, "workload": scenario.members["workload"].model_copy(
         update={"params": {**scenario.members["workload"].params, "rate_scale": 12}})})
     experiment, board = Experiment(scenario, request.param, 3600.0, tmp_path / "t.h5"), LiveBoard(REPORT.live)
-    experiment.control.on_record = board.hear
+    experiment.control.on_record = board.update
     experiment.run()
     return board, experiment.control.plan, tmp_path / "t.h5"
 
@@ -54,7 +54,7 @@ def test_sites_are_shown_as_the_trace_has_them_and_drops_since_the_start(watched
 
 def test_a_scenario_without_data_centers_shows_what_there_is(tmp_path):
     experiment, board = Experiment(boxes(), "native", 3600.0), LiveBoard()
-    experiment.control.on_record = board.hear
+    experiment.control.on_record = board.update
     experiment.run()
     # the source gives slope x step + noise to two entities, somebody else's grid a voltage under a name with brackets
     said = {text.partition(":")[0]: text for text in other_lines(board)}
@@ -65,7 +65,7 @@ def test_a_scenario_without_data_centers_shows_what_there_is(tmp_path):
 
 def test_a_site_nobody_sends_an_intensity_to_is_not_known():
     board = LiveBoard(REPORT.live)
-    board.hear("aidc", {"x": {"p_kw": 12.0}})
+    board.update("aidc", {"x": {"p_kw": 12.0}})
     (site,) = board.rows(REPORT.live[0], None)
     assert math.isnan(site.values["nci_kg_per_kwh"])
     assert math.isnan(site.values["free_gpu_ratio"])
@@ -86,9 +86,9 @@ def test_a_table_of_somebody_elses_adds_up_and_says_what_it_does_not_know():
         LiveColumn("spilled", "spilled_l", absent=0.0, since_start=True, total=True, alarm=True)),
         line="{heat_kw:.0f} kW, {level_ratio:.0f} % full, {spilled_l:.0f} l spilled")
     board, text = LiveBoard((table,)), io.StringIO()
-    board.hear("tanks", {"a": {"heat_kw": 7.0, "level_ratio": 0.5, "spilled_l": [0.5, 0.5]}, "b": {"heat_kw": 3.0}})
-    board.hear("tanks", {"a": {"heat_kw": 2.0, "level_ratio": 0.25, "spilled_l": 4.0}, "b": {"heat_kw": 3.0}})
-    board.hear("pump", {"p": {"flow": 1.5}})
+    board.update("tanks", {"a": {"heat_kw": 7.0, "level_ratio": 0.5, "spilled_l": [0.5, 0.5]}, "b": {"heat_kw": 3.0}})
+    board.update("tanks", {"a": {"heat_kw": 2.0, "level_ratio": 0.25, "spilled_l": 4.0}, "b": {"heat_kw": 3.0}})
+    board.update("pump", {"p": {"flow": 1.5}})
     pace = RunSpeed(Clock(60.0), 90, time=45)
     assert line("x", board, None, pace).partition(": ")[2] == (
         "a 2 kW, 25 % full, 5 l spilled; b 3 kW, not known % full, 0 l spilled")

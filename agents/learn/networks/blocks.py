@@ -27,7 +27,7 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class ModulesOf(nn.ModuleList, Generic[M]):
-    """A ModuleList whose hints say of what."""
+    """A ModuleList whose type hints give the type of its modules."""
 
     if TYPE_CHECKING:
         def __init__(self, modules: Iterable[M]) -> None: ...

@@ -63,10 +63,10 @@ class Mat(PolicyNetwork):
 
     def outputs(self, observation: Tensor, context: Tensor, raw: Tensor, order: Tensor | None
                 ) -> tuple[list[Tensor], Tensor]:
-        """See Network; one pass. Agents stay in the team's order, and a mask encodes who decided before whom."""
+        """See Network; one pass. Agents stay in the team's order, and a mask encodes the order of decisions."""
         token = self.encoder(observation)
         value = self.value_output(token).squeeze(-1)
-        asked = self.ask(token, context)
+        asked = self.decision_token(token, context)
         shown = self.groups.join([layer(a.unit(self.groups.of(raw, k, a.n_raw)))
                                   for k, (a, layer) in enumerate(zip(self.actions, self.shown, strict=True))])
         stream, hidden = self.stream(self.token_norm(functional.silu(shown + self.who)), order)
@@ -76,19 +76,19 @@ class Mat(PolicyNetwork):
         return self.params(tokens, observation), value
 
     def stream(self, shown: Tensor, order: Tensor | None) -> tuple[Tensor, Tensor]:
-        """((B, n, E) what the agent before each one has shown, the first sees `begin`; what is hidden from whom)."""
+        """((B, n, E) embedded action of each agent's predecessor, of the first `begin`; attention mask)."""
         if order is None:
             return torch.cat((self.begin.expand(len(shown), 1, -1), shown[:, :-1]), 1), self.later
         batch, n = order.shape
         place = order.argsort(1)
-        shown = torch.where((place == n - 1).unsqueeze(-1), self.begin, shown)  # nobody sees the last one's
+        shown = torch.where((place == n - 1).unsqueeze(-1), self.begin, shown)  # the last action conditions no other
         first_row = torch.arange(0, batch * n, n, device=order.device).unsqueeze(1)
         before = (order.gather(1, (place - 1) % n) + first_row).flatten()
         after = (order.gather(1, (place + 1) % n) + first_row).flatten()
         stream = _Permuted.apply(shown.flatten(0, 1), before, after).view_as(shown)
         return stream, self.later[place.unsqueeze(2), place.unsqueeze(1)]
 
-    def ask(self, token: Tensor, context: Tensor) -> Tensor:
+    def decision_token(self, token: Tensor, context: Tensor) -> Tensor:
         """(B, n, E) the encoder's tokens, with the followers' contexts added."""
         if not self.told:
             return token
@@ -101,7 +101,7 @@ class Mat(PolicyNetwork):
         return torch.addcmul(token, self.groups.join(told), self.follows)
 
     def show(self, kind: int, unit: Tensor, agent: int | Tensor) -> Tensor:
-        """(b, E) what later agents see of an action of `agent` (an index, or one per row)."""
+        """(b, E) embedding of an action of `agent` (an index, or one per row) for later agents."""
         return self.token_norm(functional.silu(self.shown[kind](unit) + self.who[agent]))
 
     def start(self, observation: Tensor, order: Tensor | None, noise: Noise | None) -> Decoding:
@@ -110,7 +110,7 @@ class Mat(PolicyNetwork):
 
 
 class DecoderBlock(nn.Module):
-    """Masked attention over the actions so far, then over them again with the asking agent's token as query."""
+    """Masked attention over the actions so far, then over them again with the deciding agent's token as query."""
 
     def __init__(self, width: int, heads: int, init: Init):
         super().__init__()
@@ -159,7 +159,7 @@ class MatDecoding:
     def follow(self, context: Tensor) -> JointAction:
         """See Decoding."""
         leaders, n = self.net.spec.leaders, self.token.shape[1]
-        asked = self.net.ask(self.token, context)
+        asked = self.net.decision_token(self.token, context)
         if self.order is not None:
             asked = _ordered(asked, self.order)
         self._decide(asked[:, leaders:], range(leaders, n))
@@ -223,7 +223,7 @@ class MatDecoding:
 
 class _Permuted(torch.autograd.Function):
     """Rows of x (N, E) in another order. As none is left out or read twice, the gradient's rows go back the same way;
-    torch, who cannot know that, would add them up one by one."""
+    torch would otherwise add them up one by one."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, index: Tensor, inverse: Tensor) -> Tensor:

@@ -73,7 +73,7 @@ class PolicyNetwork(nn.Module, ABC):
 
     @abstractmethod
     def value(self, observation: Tensor) -> Tensor:
-        """(B, n) normalised value as each agent's token sees it."""
+        """(B, n) normalised value, estimated from each agent's token."""
 
     @abstractmethod
     def outputs(self, observation: Tensor, context: Tensor, raw: Tensor, order: Tensor | None

@@ -73,7 +73,7 @@ class Transformer(PolicyNetwork):
 
 
 class Mappo(PolicyNetwork):
-    """Each type's actor sees its own observation and who it is; the critic sees all observations at once."""
+    """Inputs of each type's actor: the agent's observation and index; of the critic: all observations."""
 
     def __init__(self, spec: TeamSpec, config: Learning, seed: int):
         super().__init__(spec, config, seed)

@@ -27,7 +27,6 @@ from cosim.simulators.aidc.compiled.records import (
     FAILURE,
     LEFT,
     NOBODY,
-    OUTCOMES,
     READING,
     STOOD_GPUS,
     STOOD_LANE,
@@ -151,8 +150,8 @@ class CompiledFleet:
     def step(self, jobs: Jobs, gpus: np.ndarray, supply_temp_degc: np.ndarray,
              going: np.ndarray | None = None) -> FleetStep:
         """Submit, command, run a step, report: `jobs` arrive now, and from now on `gpus` (B, N, M) are granted and the
-        supply air is to have so many degC (B, N). going (B,): environments that take the step, None: all; what is told
-        of others is of no use.
+        supply air has the set point in degC (B, N). going (B,): environments that take the step, None: all; rows of
+        others are not used.
 
         Raises ModelError as `commands.admitted` and `commands.whole_grants` do. A supply temperature outside its limits
         is clipped and counted.
@@ -302,8 +301,3 @@ class CompiledFleet:
             classes["dropped"].copy(), classes["finished_to"].copy(), classes["missed_to"].copy(),
             classes["failed_to"].copy(), now["queued"], now["deferred"], now["running"], now["pending_to"],
             now["deferred_to"], now["late"], now["urgent"], left)
-
-
-def outcome_of(row: np.void) -> str:
-    """What became of a job of `FleetStep.done_jobs`: 'finished' or 'dropped'."""
-    return OUTCOMES[row["outcome"]]

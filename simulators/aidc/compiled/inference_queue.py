@@ -353,7 +353,7 @@ def shift_line(lane, m, by_s, id_by):
 
 @part
 def set_out_again(lane):
-    """All cohorts that run into an empty heap of ends: at equal ends, who started first ends first, then by class."""
+    """All running cohorts into an empty heap of ends: at equal ends the one that started first, then by class."""
     site, cohorts = lane.sites[lane.number], lane.cohorts
     count = site.running
     ranks, n = np.empty(count, lane.ranks.dtype), 0

@@ -1,4 +1,4 @@
-"""What the compiled fleet does not have, by name. Needs no numba, so that everybody can ask."""
+"""What the compiled fleet does not support, by name. Needs no numba."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Training at a lane: `TrainingPool` on records. Who is active, by deadline, and who is deferred, by release, are lists
+"""Training at a lane: `TrainingPool` on records. Active jobs, by deadline, and deferred ones, by release, are lists
 of places in the class's table: jobs[jobs[k].active] is the k-th active job.
 
 Functions take a lane and the number m of a class in it; each does what the method of its name does there.

@@ -1,8 +1,8 @@
 """What the compiled fleet is made of: records of sites, classes, jobs, and the arrays that hold them.
 
 A lane is one site of one environment; lanes stand one after the other, environment by environment. Every array has the
-lanes as its first axis, so that one lane's part is a view. Lists inside a lane (who waits, who runs) are linked by the
-places of their members in the lane's table; NOBODY ends them, and the free places are such a list, too.
+lanes as its first axis, so that one lane's part is a view. Lists inside a lane (waiting, running jobs) are linked by
+the places of their members in the lane's table; NOBODY ends them, and the free places are such a list, too.
 """
 
 from __future__ import annotations

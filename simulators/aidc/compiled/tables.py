@@ -1,4 +1,4 @@
-"""The arrays that the compiled fleet lives in: made, and made larger.
+"""The arrays of the compiled fleet: allocated, and enlarged.
 
 Raises nothing: whatever comes finds room.
 """
@@ -28,7 +28,7 @@ _FIRST = 16
 
 
 def empty_tables(job_classes: Mapping[str, JobClass], sites: Mapping[str, Site], n_envs: int) -> Tables:
-    """Of `n_envs` environments with nobody inside, at time 0, nothing granted."""
+    """Of `n_envs` environments without jobs, at time 0, nothing granted."""
     classes = list(job_classes.values())
     lanes, most = n_envs * len(sites), max(c.max_blocks for c in classes)
     trains = sum(c.kind == "train" for c in classes)

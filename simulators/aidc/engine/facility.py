@@ -283,7 +283,7 @@ class Facility:
             self._watch(now_s, busy)
 
     def _settle_all(self, now_s: float) -> None:
-        """What is due, released or new, and who holds which GPUs then."""
+        """Expiries, releases and arrivals, and the allocation of GPUs after them."""
         self._news = False
         due = [pool for pool in self._pools if pool.next_s <= now_s]
         for pool in due:
@@ -301,7 +301,7 @@ class Facility:
         self._set_alarm(now_s)
 
     def _hand_out(self, now_s: float, regroup: bool) -> None:
-        """Steps 4 to 7: who holds which GPUs from now on; without `regroup` training has no part in it."""
+        """Steps 4 to 7: allocation of the GPUs from now on; without `regroup` training keeps its own."""
         pools = [(pool, pool.wanted_blocks) for pool in self._pools] if regroup else []
         for pool, wanted in pools:
             if wanted < pool.held_blocks:

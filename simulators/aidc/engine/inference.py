@@ -33,7 +33,7 @@ class InferenceQueue(Tally):
     next_s        no waiting job is due before this time (infinite: none waits)
     rows          rows of the jobs that leave are put there; None: nowhere
 
-    Of the `Tally`, missed_to stays 0, for who has begun misses no deadline, and runs are those that failures ended.
+    Of the `Tally`, missed_to stays 0, as jobs that began miss no deadline, and runs are those that failures ended.
     """
 
     def __init__(self, name: str, site: str, job_class: JobClass, rows: list[Row] | None = None) -> None:
@@ -54,7 +54,7 @@ class InferenceQueue(Tally):
         self._ordered = True  # deadlines in the line rise from head to tail, so that no other order is kept
         self._tail_s = -math.inf  # no deadline in an ordered line is later
         self._deadlines: list[tuple[float, int]] = []  # else a heap of (deadline, ticket), served ones too
-        self._looked = False  # whether `next_s` knows of all that wait
+        self._looked = False  # whether `next_s` is the least over all that wait
         self._indexed = 0  # tickets below this one are in the heap, or were served before they got there
 
     # --- what happens -------------------------------------------------------------------------------------------

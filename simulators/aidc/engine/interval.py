@@ -107,7 +107,7 @@ class State(NamedTuple):
 
 
 Levels = tuple[int, int, int, float, float, int, int, int, int]
-"""What `State` says of one class, in its order."""
+"""Fields of `State` of one class, in its order."""
 
 
 def resolved_kw(segments: Sequence[Segment] | np.ndarray, step_s: float) -> tuple[np.ndarray, np.ndarray]:

@@ -107,7 +107,8 @@ def batch_of(rows: Iterable[Row | Run], names: tuple[str, ...] = ROW_COLUMNS) ->
 
 
 def _all_finite(columns: Iterable[list]) -> bool:
-    """Whether a glance says so; a sum that overflows, or another type than numbers, takes a closer look."""
+    """Whether a quick check of sums decides it; a sum that overflows, or another type than numbers, needs the full
+    one."""
     try:
         return math.isfinite(sum(map(sum, columns)))
     except TypeError:

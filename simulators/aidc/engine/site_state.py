@@ -43,7 +43,7 @@ class JobState(NamedTuple):
 class SiteState:
     """Everything of one site that decides what it does next; lists are per job class, jobs in the order they stand in.
 
-    waiting_to  work of the line of inference as it was summed up, TO; `look_s` when training looks at laxities again
+    waiting_to  work of the line of inference as it was summed up, TO; `look_s` when training compares laxities again
     down_racks  racks that have failed
     """
 

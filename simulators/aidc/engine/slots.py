@@ -91,7 +91,7 @@ class SlotClass:
         for job in jobs:
             todo_to = job.work_to - self._done_to.get(job.id, 0.0)
             if todo_to > left_to + _SLACK * job.work_to:
-                break  # first in, first out: nobody overtakes the one that does not fit
+                break  # first in, first out: no job overtakes the one that does not fit
             start_s, _ = self._leave(job, now_s)
             self.runs.append((job.id, self.site, now_s, end_s, todo_to / self._to_per_gpu))
             rows.append(row_of(job, self.site, start_s, end_s, job.work_to, FINISHED))

@@ -161,7 +161,7 @@ class _Course:
 
 
 class Room(StaticPlant):
-    """One thermal mass. `return_degc` is its temperature T, and all that it remembers but for `tripped`.
+    """One thermal mass. `return_degc` is its temperature T, its only state besides `tripped`.
 
     idle_kw: least IT power. ScenarioError where its heat is less than nothing, or more than the capacity with the
     hottest inlets that there can be: a site that has shed its load must cool down.

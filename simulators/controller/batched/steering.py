@@ -56,7 +56,7 @@ class BatchSteering:
     """The controllers and data centers of `n_envs` environments, in worlds that step all their other members.
 
     steering: of one started world of the scenario, and that world's simulators and plan. ScenarioError for what the
-    compiled fleet cannot do; ask `lacks` before.
+    compiled fleet does not support; see `lacks`.
     """
 
     plays = (CONTROLLER, FLEET)

@@ -1,10 +1,10 @@
 """mci of every bus for one dispatched interval: the adjoint's derivative, re-solves at kinks, and a status.
 
-What follows from it, in plain words: the nodal carbon intensity shares out what is emitted anyhow, the marginal
-one says what changes. Moving load to a bus of low NCI lowers the mover's account; it lowers emission only if what
-answers there is the cleaner source. With all turbines of the study at a limit the substation answers everywhere: 100
-kW moved from AIDC3 to AIDC1 change the system by -0.03 to +0.23 kg/h; with a turbine strictly between its limits the
-same move saves 8-24 kg/h (lambda 0.01, light load) or 27-38 kg/h (lambda 0.1).
+The nodal carbon intensity attributes what is emitted, the marginal one is the change. Moving load to a bus of low NCI
+lowers the attributed emission; it lowers the emission of all sources only if the source that supplies the further load
+is the cleaner one. With all turbines of the study at a limit that is the substation, at every bus: 100 kW moved from
+AIDC3 to AIDC1 change the system by -0.03 to +0.23 kg/h; with a turbine strictly between its limits the same move saves
+8-24 kg/h (lambda 0.01, light load) or 27-38 kg/h (lambda 0.1).
 
 Rows: I31, Z04.
 """

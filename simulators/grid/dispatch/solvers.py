@@ -38,7 +38,7 @@ def choose_nci_limited(solver: SolverName, problem: ConicProblem, feeder: Feeder
 
 def choose(solver: SolverName, problem: ConicProblem, time_limit_s: float | None) -> tuple[str, Solver, str]:
     """(name, solver, why not Gurobi): Gurobi where it runs and is not declined, else Clarabel, with a logged line when
-    that was not asked for."""
+    that was not the user's choice."""
     if solver == "clarabel":
         return "clarabel", ClarabelSolver(problem, time_limit_s), ""
     try:

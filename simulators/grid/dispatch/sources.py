@@ -107,8 +107,8 @@ def own_intensities(generators: Sequence[Generator], feeding: Sequence[Generator
                     network: str, member: str) -> dict[str, Value]:
     """kg/kWh of every generator of a network from `network_sources`: by its name, else that of '*'.
 
-    Those that are not `feeding` (condensers, say) need none. ScenarioError naming generators without an intensity, or
-    an intensity without a generator.
+    Those that are not `feeding` (condensers, for example) need none. ScenarioError naming generators without an
+    intensity, or an intensity without a generator.
     """
     names = [g.name for g in generators]
     for name in kg_per_kwh:

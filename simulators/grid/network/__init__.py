@@ -1,1 +1,1 @@
-"""Networks from files and tables: what they ask for, as circuits and radial feeders, and their AC power flow."""
+"""Networks from files and tables: checked, as circuits and radial feeders, and their AC power flow."""

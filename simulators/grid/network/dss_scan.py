@@ -129,7 +129,7 @@ class _Scan:
         wrong = [c for c in meant if c not in COMMANDS]
         if wrong:
             raise _Refused(f"the command '{cut(text)}' ({wrong[0]}) does more than describe a circuit")
-        return meant[0] if meant else told  # OpenDSS refuses what it does not know
+        return meant[0] if meant else told  # OpenDSS refuses unknown names
 
     def _file(self, command: str, words: Sequence[Word]) -> None:
         given = words[0][1] if words else ""
@@ -178,7 +178,7 @@ class _Scan:
             self._properties(inner, "", depth=depth + 1)
 
     def _inside(self, name: str) -> str:
-        """A path as it is written here. _Refused for one that leaves the folder, by a link too, or cannot be told."""
+        """A path as it is written here. _Refused for one that leaves the folder, by a link too, or is ambiguous."""
         plain = name.strip().replace("\\", "/")
         if "@" in plain or "!" in plain or "//" in plain:
             raise _Refused(f"the file name '{cut(name)}' holds '@', '!' or '//'")

@@ -43,7 +43,7 @@ _NO_ELEMENTS = frozenset({"bus", "poly_cost", "pwl_cost", "measurement", "group"
 _VOLTAGE_DEPENDENT = ("const_z_p_percent", "const_z_q_percent", "const_i_p_percent", "const_i_q_percent",
                       "const_z_percent", "const_i_percent")
 _OTHER_MODELS = ("distributed_slack", "tdpf", "consider_line_temperature", "enforce_q_lims", "enforce_p_lims")
-"""Options of a network's own power flow that would make it another one than ours."""
+"""Options of a network's own power flow that change its results from ours."""
 _TAPS = (("tap_pos", "tap_side", "tap_step_percent"), ("tap2_pos", "tap2_side", "tap2_step_percent"))
 
 
@@ -256,8 +256,8 @@ def base_loads(net: Any, buses: list[int]) -> tuple[Floats, Floats]:
     return p, q
 
 
-_NO_RATING_KA = 1e3
-"""Networks write such currents where they know none: 99999 in pandapower's own."""
+NO_RATING_KA = 1e3
+"""Networks have such currents where none is known: 99999 in pandapower's own."""
 
 
 def rated_kw(net: Any) -> float | None:
@@ -265,7 +265,7 @@ def rated_kw(net: Any) -> float | None:
     roots, rated = {int(row.bus) for _, row in rows_in_service(net, "ext_grid")}, []
     for _, line in rows_in_service(net, "line"):
         if {int(line.from_bus), int(line.to_bus)} & roots:
-            ka = line.max_i_ka * line.parallel if 0.0 < line.max_i_ka < _NO_RATING_KA else math.nan
+            ka = line.max_i_ka * line.parallel if 0.0 < line.max_i_ka < NO_RATING_KA else math.nan
             rated.append(3.0**0.5 * net.bus.vn_kv[int(line.from_bus)] * ka)
     for kind, ends, column in (("trafo", ("hv_bus", "lv_bus"), "sn_mva"),
                                ("trafo3w", ("hv_bus", "mv_bus", "lv_bus"), "sn_hv_mva")):
@@ -279,7 +279,7 @@ def rated_kw(net: Any) -> float | None:
 def own_generators(net: Any) -> tuple[Generator, ...]:
     """What of the network feeds it beside the external grids: sgen, asymmetric_sgen, gen, and storage that discharges.
 
-    Fixed at its p_mw unless `controllable` is set; a gen is controllable, as in pandapower, unless that says
+    Fixed at its p_mw unless `controllable` is set; a gen is controllable, as in pandapower, unless that column has
     no, but only where it has a max_p_mw. P of a controllable one is between min_p_mw (else 0) and max_p_mw (else p_mw).
     Q is fixed but for a gen, which has its limits, and a controllable sgen that has some. Named as in the network, or
     by kind and index ('sgen3') where that is no unique name. One that draws (p_mw < 0) or gives nothing at all is none.
@@ -321,7 +321,7 @@ def _power(kind: str, row: Any) -> tuple[float, float]:
 def _is_controllable(kind: str, row: Any) -> bool:
     given = row.get("controllable")
     unsaid = given is None or given != given  # NaN is not equal to itself
-    if kind == "gen":  # pandapower makes them controllable unasked; limits are what somebody wrote
+    if kind == "gen":  # pandapower makes them controllable by default; explicit limits count
         return (unsaid or bool(given)) and _limit(row, "max_p_mw") is not None
     return not unsaid and bool(given)
 

@@ -29,6 +29,8 @@ class Line:
     to_bus: Annotated[int, Field(ge=0, le=1_000_000, description="the other end")]
     r_ohm: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False, description="series resistance, ohm")]
     x_ohm: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False, description="series reactance, ohm")]
+    max_current_a: Annotated[float | None, Field(gt=0, le=1e5, allow_inf_nan=False, description="rated current, A; "
+                                                 "null: not known")] = None
 
 
 @params
@@ -93,7 +95,7 @@ class Nodes:
         return {f"bus{b}": at for b, at in self.of_bus.items()}
 
     def position(self, bus: int, what: str, network: str) -> int:
-        """Node of a bus number; ScenarioError naming `what` asks for one that the network does not have in service."""
+        """Node of a bus number; ScenarioError naming `what` where the network has no such bus in service."""
         if bus not in self.of_bus:
             raise ScenarioError(f"{what} = {bus} is not a bus of {network}; its {len(self.of_bus)} buses are numbered "
                                 f"{min(self.of_bus)} to {max(self.of_bus)}")
@@ -104,6 +106,16 @@ class Nodes:
         if name not in self._by_name:
             raise ScenarioError(unknown(what, name, self._by_name))
         return self._by_name[name]
+
+
+@dataclass(frozen=True, eq=False)
+class Ratings:
+    """What the branches of a feeder, or the rows of a solver, may carry (n,): A, kVA, NaN: not known; and the share of
+    it that is the limit, 1 unless the file says otherwise."""
+
+    current_a: Floats
+    power_kva: Floats
+    most_ratio: Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,12 +138,15 @@ class Feeder:
     g_bus_pu      (n_bus,) conductance of shunts, whose power is drawn at the bus
     own_p_kw, own_q_kvar  (n_bus,) constant power that elements other than loads draw there (motors, wards, storage)
     ratio         (n_bus,) complex
-    generators    the network's own; who dispatches must take them or refuse them
+    generators    the network's own; a dispatch must take them or refuse them
     merged        (n_row,) branch that each row of the solver's branches is part of, `forward` (n_row,) whether its
                   first end is the parent: parallel branches are one here
     left_out      what of the network this model does not hold, for people
     rated_kw      what the branches at the substation carry at most; None where it is not known
     voltage_limits  (bus, lowest, highest) that the file states, see `elements.voltage_limits`
+    b_parent_pu, b_child_pu  (n_branch,) what of b_pu is a branch's own, at either end
+    base_a        (n_branch,) current of 1 p.u. here, A; at a transformer that of its parent's side
+    ratings       of the branches, as the file states them
     """
 
     name: str
@@ -155,6 +170,10 @@ class Feeder:
     ratio: Complexes
     merged: Ints
     forward: NDArray[np.bool_]
+    b_parent_pu: Floats
+    b_child_pu: Floats
+    base_a: Floats
+    ratings: Ratings
     generators: tuple[Generator, ...] = ()
     left_out: tuple[str, ...] = ()
     rated_kw: float | None = None
@@ -223,7 +242,7 @@ class Feeder:
         return self.v0_pu if v0_pu is None else v0_pu
 
     def position(self, bus_id: int, what: str) -> int:
-        """Where the bus numbered `bus_id` stands in the arrays; ScenarioError naming `what` asks for a wrong one."""
+        """Index of the bus numbered `bus_id` in the arrays; ScenarioError naming `what` for a wrong one."""
         return self.nodes.position(bus_id, what, self.name)
 
     def named(self, name: str, member: str) -> int:

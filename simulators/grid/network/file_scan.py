@@ -1,4 +1,4 @@
-"""Objects that a network file would construct, found in its text before any decoder sees it.
+"""Objects that a network file would construct, found in its text before it is decoded.
 
 pandapower writes objects as `{"_module": ..., "_class": ..., "_object": ...}`, also inside of strings, and its decoder
 imports the module that the file names before it checks whether the class is one of its own. Here nothing is imported.
@@ -63,10 +63,10 @@ def read_cells(path: Path) -> Iterator[str]:
             yield from (cell for cell in cells if isinstance(cell, str))
 
 
-def asked_for(text: str, must: bool = True) -> Iterator[ConstructedObject]:
+def constructed_objects(text: str, must: bool = True) -> Iterator[ConstructedObject]:
     """Every object that a text of JSON would construct, those inside of its strings included.
 
-    must: the text has to be JSON, else ValueError. UnsafeFile for what cannot be told, what nests too deep, and
+    must: the text has to be JSON, else ValueError. UnsafeFile for ambiguous objects, what nests too deep, and
     arguments to constructors.
     """
     waiting: list[tuple[Any, int]] = [(_plain(text) if must else _parsed(text, False), 0)]
@@ -112,7 +112,7 @@ def _parsed(text: str, must: bool) -> Any:
     except UnsafeFile:
         raise
     except ValueError as err:
-        if must or _MODULE in text:  # what a more lenient reader would make of it, nobody can tell
+        if must or _MODULE in text:  # a more lenient decoder may read it otherwise
             raise UnsafeFile(f"a part of it that should be JSON is none: {err}") from None
         return None
 

@@ -236,7 +236,7 @@ def positions_one_by_one(net, observation, context, raw, order):
         token = feed(own(attention, token, False))
     shown = net.groups.join([layer(units(k)) for k, layer in enumerate(net.shown)])
     shown = in_order(net.token_norm(torch.nn.functional.silu(shown + net.who)), order)
-    asked = in_order(net.ask(token, context), order)
+    asked = in_order(net.decision_token(token, context), order)
     x = torch.cat((net.begin.expand(len(token), 1, -1), shown[:, :-1]), 1)
     for block in net.blocks:
         k, v = block.key_value(own(block.own, x, True)).split(block.width, -1)
