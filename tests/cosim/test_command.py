@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from cosim import __version__
 from cosim.commands import new
 from cosim.commands.main import main
 from cosim.commands.names import COMMANDS
-from cosim.console import command_parser, run_command
+from cosim.console import command_began, command_parser, run_command
 from cosim.errors import ScenarioError
 from cosim.imports import load
 from cosim.progress import ProgressTask, working
@@ -128,6 +129,20 @@ def test_a_name_that_is_set_twice_is_refused(capsys):
     assert "--set seed is given twice, as 1 and 2; give it once" in capsys.readouterr().err
     assert main(["run", "two_bus", "--replay", "grid"]) == 2
     assert "--replay grid: write member=FILE" in capsys.readouterr().err
+
+
+def test_the_first_progress_of_a_command_counts_its_imports(monkeypatch):
+    """A line comes at once where the command began an interval ago; only the first progress counts from there."""
+    began = []
+    assert run_command(None, lambda _: began.extend([command_began(), command_began()]) or 0, []) == 0
+    assert began[0] <= time.monotonic()
+    assert (began[1], command_began()) == (None, None)
+    monkeypatch.setattr("cosim.progress.command_began", lambda: time.monotonic() - 3600.0)
+    printed = threading.Event()
+    monkeypatch.setattr("cosim.progress.print", lambda text, **_: printed.set() if "1 h 0 min" in text else None,
+                        raising=False)
+    with working("loading"):
+        assert printed.wait(60.0)
 
 
 def test_progress_is_lines_where_there_is_no_terminal(monkeypatch):
