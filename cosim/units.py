@@ -60,6 +60,7 @@ SUFFIXES: dict[str, Unit] = {
     "kg_per_mwh": Unit("kg/MWh", "carbon intensity", 1e-3),
     "t_per_mwh": Unit("t/MWh", "carbon intensity", 1.0),
     "kg_per_h": Unit("kg/h", "carbon rate", 1.0),
+    "usd_per_kw": Unit("USD/kW", "price of power", 1.0),
     "usd_per_h": Unit("USD/h", "cost rate", 1.0),
     "kw_per_kg_h": Unit("kW/(kg/h)", "carbon weight", 1.0),
     "kw_per_to_s": Unit("kW/(TO/s)", "energy per work", 1.0),

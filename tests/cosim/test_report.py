@@ -24,7 +24,8 @@ from cosim.reporting.general import GENERAL
 from cosim.reporting.overview import overview
 from cosim.run import main
 from cosim.scenario import Member, Scenario
-from cosim.simulators.reporting.data import SITE, FleetRun
+from cosim.simulators.analysis.paths import SITE
+from cosim.simulators.reporting.data import FleetRun
 from cosim.simulators.reporting.sections import REPORT
 from cosim.trace import Trace
 from cosim.trace.writer import annotate
