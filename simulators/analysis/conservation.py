@@ -31,6 +31,7 @@ from cosim.simulators.analysis.balance import (
     line_ends,
     voltages,
 )
+from cosim.simulators.analysis.bill import bill
 from cosim.simulators.analysis.carbon_flow import carbon_beside
 from cosim.simulators.analysis.cooling import coolings, has_inertia, needs_sites, room_degc, served_degc
 from cosim.simulators.analysis.derived import (
@@ -338,6 +339,7 @@ LAWS: tuple[tuple[str, float, Callable[[Trace], float | Finding]], ...] = (
     ("reactive power = ratio x active power, (5) (relative)", RELATIVE, _reactive),
     ("PUE of cooling = (IT + cooling) / IT (relative)", RELATIVE, _pue),
     ("busy GPUs <= capacity (relative excess)", RELATIVE, _capacity),
+    ("cost in the summary = energy x price + peaks x charge (relative)", EXACT, bill),
     ("beyond a cap: what is drawn above it; the cap is the one called (kW)", EXACT, caps),
     ("called = announced; baseline = what had been drawn before (kW, min)", EXACT, calls),
     ("line ends differ by the losses, (1) (kW)", EXACT, line_ends),
