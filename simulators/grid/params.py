@@ -64,7 +64,9 @@ class GridParams:
                                          "network has it")] = None
     vm_min_pu: Annotated[float, Field(ge=0, description="lowest voltage of (7), p.u.")] = 0.9
     vm_max_pu: Annotated[float, Field(gt=0, le=2, description="highest voltage of (7), p.u.")] = 1.1
-    solver: Annotated[SolverName, Field(description="auto: gurobi where it runs at this size, else clarabel")] = "auto"
+    solver: Annotated[SolverName, Field(description="auto: gurobi where it runs at this size, else clarabel; newton: "
+                                        "steps in the set points, which agents learn on, and clarabel where their "
+                                        "optimum is not proven")] = "auto"
     ac_check: Annotated[bool, Field(description="check every dispatch as an AC power flow")] = True
     settle: Annotated[bool, Field(description="settle every interval at its end; false: the _realised ports are "
                                   "NaN")] = True

@@ -9,8 +9,6 @@ What was found is given out only with a proof that it is the optimum of the coni
 up to `STATIONARY` or points out of their box, no limit on the state is in force, and the prices of the cones that the
 nodal prices imply are not negative (they and the nodal prices are then multipliers of the convex problem). Everywhere
 else, and for problems with more than boxes and series impedances, another solver has to take over.
-
-Rows: E06.
 """
 
 from __future__ import annotations
@@ -41,7 +39,7 @@ _ROOM_PU = 1e-7
 """Distance of the state from its limits below which a proof is not attempted."""
 
 
-class _State(NamedTuple):
+class _SetPoints(NamedTuple):
     """Columns are loads: set points z (n_z, B), their slopes, voltages v, currents and the adjoint y (n_bus, B), the
     substation's marginal cost (B,)."""
 
@@ -98,7 +96,7 @@ class SetPointNewton:
                      for b in (self.lower, self.upper))
         return low, high
 
-    def _descend(self, load: Complexes) -> _State:
+    def _descend(self, load: Complexes) -> _SetPoints:
         """Steps until all columns stand still, or until there were too many."""
         v0, (low, high) = self._v0, self._box()
         z = np.repeat(np.clip(0.0, low, high), load.shape[1], axis=1)
@@ -123,7 +121,7 @@ class SetPointNewton:
             if still:
                 break
             z = moved
-        return _State(z, slope, v, current, y, marginal)
+        return _SetPoints(z, slope, v, current, y, marginal)
 
     def _hessian(self) -> Floats:
         """(n_z, n_z) curvature of the cost in z at no load."""
@@ -152,7 +150,7 @@ class SetPointNewton:
         own[len(others):] += price.imag
         return np.asarray(own)
 
-    def _point(self, load: Complexes, state: _State) -> Floats:
+    def _point(self, load: Complexes, state: _SetPoints) -> Floats:
         """x (size, B) of the conic problem at the set points, by the power flow that they cause."""
         at, tree, k = self._at, self._tree, len(self._others)
         x, through = np.zeros((at.size, load.shape[1])), self._below @ state.current
@@ -165,7 +163,7 @@ class SetPointNewton:
         x[at.q_source.start + self._substation] = given.imag
         return x
 
-    def _proven(self, x: Floats, state: _State) -> NDArray[np.bool_]:
+    def _proven(self, x: Floats, state: _SetPoints) -> NDArray[np.bool_]:
         """(B,) whether all conditions of an optimum of the conic problem hold."""
         at, tree, (low, high) = self._at, self._tree, self._box()
         z, slope, v = state.z, state.slope, state.v
