@@ -6,9 +6,10 @@ by its adjoint. Steps use the curvature that losses have at no load, so that bot
 together, each step from the last one's state; limits of z are kept by projection.
 
 What was found is given out only with a proof that it is the optimum of the conic problem: the set points' gradient is 0
-up to `STATIONARY` or points out of their box, no limit on the state is in force, and the prices of the cones that the
-nodal prices imply are not negative (they and the nodal prices are then multipliers of the convex problem). Everywhere
-else, and for problems with more than boxes and series impedances, another solver has to take over.
+up to `STATIONARY` or points out of their box, no limit on voltages, currents and the substation is in force, and the
+prices of the cones that the nodal prices imply are not negative (they and the nodal prices are then multipliers of the
+convex problem). Everywhere else, and for problems with more than boxes and series impedances, another solver has to
+take over.
 """
 
 from __future__ import annotations
@@ -59,7 +60,8 @@ class SetPointNewton:
         """For a problem of boxes, series impedances, and at most one source at a bus; None for others."""
         tree, others = feeder.tree, np.delete(sources.bus, substation)
         plain = (tree.drop is not None and not tree.y_pu.any() and tree.g_parent_pu is None and sources.boxes_only
-                 and not problem.below.shape[0] and not problem.cost[problem.at.u].any()
+                 and not problem.below.shape[0] and problem.at.full.start == problem.at.full.stop
+                 and not problem.cost[problem.at.u].any()
                  and feeder.substation not in others and len(set(others.tolist())) == len(others) > 0
                  and tree.z_pu.real.min() > 0.0)
         return cls(problem, feeder, sources, substation) if plain else None
@@ -172,6 +174,7 @@ class SetPointNewton:
         good = inward.max(axis=0) <= STATIONARY
         good &= np.abs(self._v0 - self._drop @ state.current - v).max(axis=0) <= 10.0 * _FLOW_PU
         limited = np.concatenate([np.delete(np.arange(at.u.start, at.u.stop), self._root),
+                                  at.l.start + np.flatnonzero(np.isfinite(self.upper[at.l])),
                                   [at.p_source.start + self._substation, at.q_source.start + self._substation]])
         good &= (x[limited] >= self.lower[limited][:, None] + _ROOM_PU).all(axis=0)
         good &= (x[limited] <= self.upper[limited][:, None] - _ROOM_PU).all(axis=0)

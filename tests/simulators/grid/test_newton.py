@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from cosim.scenarios._study import SOURCES
+from cosim.simulators.grid.dispatch.branch_limits import BranchLimits
 from cosim.simulators.grid.dispatch.clarabel_solver import ClarabelSolver
 from cosim.simulators.grid.dispatch.conic import Limits, balance_rhs, strict
 from cosim.simulators.grid.dispatch.newton import NewtonSolver, SetPointNewton, solve_together
@@ -13,6 +14,9 @@ from cosim.simulators.grid.network.radial import read_feeder
 
 FEEDER = read_feeder("case33bw")
 LIMITS = Limits(1.0, 0.9, 1.1, 0.01)
+NARROW = BranchLimits(np.full(32, np.nan), np.zeros(32, bool), np.ones(32), np.full(32, 4.0), np.zeros(0, np.int64),
+                      np.zeros(0, bool), np.zeros(0))
+"""2 p.u. of current in every branch."""
 
 
 def sources(**more):
@@ -91,6 +95,7 @@ def test_many_at_once_are_those_of_one_by_one():
 
 @pytest.mark.parametrize(("limits", "scale"), [
     (Limits(1.0, 0.985, 1.1, 0.01), 1.0),  # voltages at their limits
+    (Limits(1.0, 0.9, 1.1, 0.01, branches=NARROW), 1.0),  # a branch at its limit
     (Limits(1.0, 0.9, 1.1, 0.01), 40.0),  # more than the feeder carries
 ])
 def test_what_is_not_proven_is_clarabels(limits, scale):
