@@ -1,6 +1,7 @@
 """The one command: its subcommands, their help, errors and progress."""
 
 import io
+import os
 import re
 import subprocess
 import sys
@@ -39,9 +40,12 @@ def test_help_has_a_line_for_each_and_imports_nothing_heavy():
     """In a process of its own, as this one has imported all of it."""
     code = ("import sys; from cosim.commands.main import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
             f"print([name for name in {HEAVY} if name in sys.modules])")
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT,
+                          env={**os.environ, "COLUMNS": "80"}).stdout
+    assert max(map(len, said.splitlines())) <= 80
     for name, command in COMMANDS.items():
-        assert re.search(rf"^  {name} +{re.escape(command.about)}$", said, re.MULTILINE)
+        about = r"\s+".join(map(re.escape, command.about.split()))
+        assert re.search(rf"^  {name} +{about}$", said, re.MULTILINE)
     assert said.endswith("[]\n")
 
 
