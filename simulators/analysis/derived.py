@@ -23,7 +23,7 @@ from cosim.simulators.aidc.equations import (
 )
 from cosim.simulators.aidc.plant.cooling import Cooling
 from cosim.simulators.analysis.balance import ALLOWED_PU, Finding, NothingToCheck
-from cosim.simulators.analysis.cooling import SITE, coolings, has_inertia, needs_sites
+from cosim.simulators.analysis.cooling import coolings, has_inertia, needs_sites
 from cosim.simulators.analysis.flows import (
     ALLOWED_KW,
     ALLOWED_RATIO,
@@ -42,6 +42,7 @@ from cosim.simulators.analysis.flows import (
     substation,
     where,
 )
+from cosim.simulators.analysis.paths import SITE
 from cosim.simulators.fleet import JobClass, Site
 from cosim.simulators.grid.dispatch.optimal_power_flow import NEGLIGIBLE_PU
 from cosim.trace import Trace

@@ -17,12 +17,12 @@ from cosim.errors import TraceError
 from cosim.simulators.aidc.engine.capped import SLACK_KW
 from cosim.simulators.analysis.balance import Finding, NothingToCheck
 from cosim.simulators.analysis.flows import largest
+from cosim.simulators.analysis.paths import CALLS, SITE
 from cosim.trace import Trace
 from cosim.trace.series import counted, counted_time, recording_of, scenario_of, spans, step_s
 from cosim.units import DAY_S, HOUR_S, MIN_S, format_time
 
-SITE, MEMBER = "aidc/Site", "flexibility"
-CALLS, TABLE = f"{MEMBER}/Site", "demand_response"
+MEMBER, TABLE = "flexibility", "demand_response"
 _MOST_ROWS = 20
 _ALLOWED_KW = 1e-9
 """Of means that are summed up in another order, and minutes that were worked out from seconds."""

@@ -17,10 +17,12 @@ import numpy as np
 from cosim.digest import Digest, Table
 from cosim.drivers.resolve import Resolved
 from cosim.imports import load
+from cosim.simulators.analysis.bill import demand_charges, demand_table, site_prices, tariff_of
 from cosim.simulators.analysis.cooling import cooling_table
 from cosim.simulators.analysis.flexibility import flexibility_tables
 from cosim.simulators.analysis.flows import marginal_emission
 from cosim.simulators.analysis.jobs import jobs_tables
+from cosim.simulators.analysis.paths import GRID, SITE
 from cosim.simulators.analysis.site_series import intensity_of
 from cosim.simulators.analysis.storage import battery_table
 from cosim.simulators.fleet import HasRates, JobClass, OffersLoad, Site, may_run
@@ -60,7 +62,6 @@ _PLAYED = {
 _MINUTES = {"cosim.simulators.grid.adapter:CefDispatch": "cosim.simulators.analysis.voltages:minute_voltages"}
 """Grid -> function that computes its voltages at one-minute power. By string: its networks take seconds to import,
 which other grids do not need."""
-SITE, GRID, PRICE = "aidc/Site", "grid/Grid", "tariff/Tariff/price_usd_per_kwh"
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,8 @@ class SiteFigures:
     """Totals of one site over the counted time.
 
     energy_kwh, it_kwh   all power; IT power alone
-    cost_usd, co2_kg     energy at the price and at the site's NCI of each minute (R2, R3 with dt)
+    cost_usd, co2_kg     energy at the price and at the site's NCI of each minute (R2, R3 with dt); demand charges, if
+                         there are any, are part of the cost
     nci                  (mean over time, lowest, highest) NCI at the site, kg/kWh; NaN where the grid gives none
     gpu_use_ratio        mean of busy GPUs over time, of all
     """
@@ -196,15 +198,19 @@ def site_figures(trace: Trace) -> list[SiteFigures]:
     p_kw, it_kw = trace[f"{SITE}/p_kw"][use], trace[f"{SITE}/it_kw"][use]
     busy = trace[f"{SITE}/busy_gpus"][use].sum(axis=2)
     nothing = np.full(len(hours), np.nan)
-    price = over_counted(trace, PRICE, SITE)[:, 0] if trace.has(PRICE) else nothing
+    prices = site_prices(trace)
     sites = scenario_of(trace)["shared"]["sites"]
+    demand: dict[str, float] = {}
+    for charge in demand_charges(trace):
+        demand[charge.site] = demand.get(charge.site, 0.0) + charge.usd
     out = []
     for k, name in enumerate(trace.names(SITE)):
         energy, where = p_kw[:, k] * hours, intensity_of(trace, name)
         w = nothing if where is None else over_counted(trace, where[0], SITE)[:, where[1]]
         span = (weighted_mean(w, hours), float(w.min()), float(w.max())) if w.size else (np.nan,) * 3
         out.append(SiteFigures(
-            name, float(energy.sum()), float(it_kw[:, k] @ hours), float((energy * price).sum()),
+            name, float(energy.sum()), float(it_kw[:, k] @ hours),
+            float((energy * (nothing if prices is None else prices[:, k])).sum()) + demand.get(name, 0.0),
             float((energy * w).sum()), span, weighted_mean(busy[:, k], hours) / Site(**sites[name]).gpus))
     return out
 
@@ -231,6 +237,8 @@ def _sites_table(trace: Trace, digest: Digest) -> None:
     _per_served(digest)
     digest.tables.append(Table(
         "Data centers", ("site", "MWh", "PUE", "GPU use", "USD", "t CO2", "kg/kWh", "NCI range"), rows, note))
+    if charges := demand_charges(trace):
+        demand_table(charges, tariff_of(trace), digest)
 
 
 def _per_served(digest: Digest) -> None:

@@ -12,7 +12,8 @@ import numpy as np
 from cosim.digest import Digest, Table
 from cosim.errors import TraceError
 from cosim.simulators.analysis.balance import Finding, NothingToCheck
-from cosim.simulators.analysis.flows import BATTERY, BUS, GRID, MEMBER, held, intensities, largest, where
+from cosim.simulators.analysis.flows import MEMBER, held, intensities, largest, where
+from cosim.simulators.analysis.paths import BATTERY, BUS, GRID
 from cosim.trace import Trace
 from cosim.trace.series import counted, step_s
 from cosim.units import HOUR_S, KG_PER_T, KW_PER_MW

@@ -29,6 +29,7 @@ from cosim.simulators.fleet import OffersLoad
 from cosim.units import HOUR_S
 
 CONTROLLER, FLEET, GRID, WORKLOAD, BASELINE = "controller", "aidc", "grid", "workload", "grid_without_aidc"
+TARIFF = "tariff"
 _USUAL_PUE = 1.25
 _COOLING_FACTOR = 1.4
 """Site power per IT power at full load that scales the power columns; more is clipped."""
@@ -73,7 +74,7 @@ class Steering:
     @staticmethod
     def prepare(scenario: Any, lean: bool) -> Any:
         """The scenario used for training: its own policy, which makes no decisions there, is replaced by a default one;
-        `grid.solver` auto becomes clarabel, which needs no licence and is faster.
+        `grid.solver` auto becomes newton, which needs no licence and solves many worlds' dispatches at once.
 
         lean: leave out what has no effect on observations: AC check, settlement, the job log, and marginal intensities
         unless the reward counts them.
@@ -82,12 +83,17 @@ class Steering:
         members = dict(scenario.members)
         if CONTROLLER not in members or FLEET not in members:
             raise ScenarioError(f"{scenario.name} has no members {CONTROLLER} and {FLEET} to learn on")
+        if TARIFF in members:
+            refused = [name for name in ("site_prices", "demand_charge_usd_per_kw") if members[TARIFF].params.get(name)]
+            if refused:
+                raise ScenarioError(f"{TARIFF}.{refused[0]} is set, and the reward counts one price for all sites and "
+                                    "no demand charge; leave it out to learn")
         carbon = _carbon_of(members[CONTROLLER].params)
         members[CONTROLLER] = _with(members[CONTROLLER], {**members[CONTROLLER].params, "policy": "uniform"})
         if GRID in members and members[GRID].simulator.endswith(":CefDispatch"):
             given = dict(members[GRID].params)
             if given.get("solver", "auto") == "auto":
-                given["solver"] = "clarabel"
+                given["solver"] = "newton" if not given.get("nci_cap_kg_per_kwh") else "auto"
             if carbon == "marginal":
                 given["mci"] = True
             if lean:

@@ -6,7 +6,7 @@ import numpy as np
 
 from cosim.reporting.chart import Fact, Panel, Picture, Series, missing
 from cosim.reporting.text import number, quantity, strong
-from cosim.simulators.analysis.flows import BATTERY
+from cosim.simulators.analysis.paths import BATTERY
 from cosim.simulators.reporting.data import FleetRun
 
 _KEY = "batteries"

@@ -6,8 +6,9 @@ import numpy as np
 
 from cosim.reporting.chart import Band, Fact, Panel, Picture, Series, missing
 from cosim.reporting.text import count, number, quantity, strong
-from cosim.simulators.analysis.flexibility import CALLS, settled
-from cosim.simulators.reporting.data import SITE, FleetRun
+from cosim.simulators.analysis.flexibility import settled
+from cosim.simulators.analysis.paths import CALLS, SITE
+from cosim.simulators.reporting.data import FleetRun
 from cosim.simulators.reporting.sites import warmup
 
 _KEY = "flexibility"

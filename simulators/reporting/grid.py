@@ -24,7 +24,8 @@ from cosim.reporting.chart import (
     missing,
 )
 from cosim.reporting.text import at, highest, listing, number, quantity, strong
-from cosim.simulators.reporting.data import BUS, GRID, SITE, FleetRun
+from cosim.simulators.analysis.paths import BUS, GRID, SITE
+from cosim.simulators.reporting.data import FleetRun
 from cosim.simulators.reporting.feeder import layout, parse
 from cosim.simulators.reporting.sites import warmup
 from cosim.trace.series import weighted_mean

@@ -11,8 +11,9 @@ import pytest
 from cosim.errors import ModelError, ScenarioError
 from cosim.params import validate
 from cosim.simulators.aidc.adapter import AidcParams
-from cosim.simulators.aidc.compiled.fleet import CompiledFleet, Jobs, outcome_of
+from cosim.simulators.aidc.compiled.fleet import CompiledFleet, Jobs
 from cosim.simulators.aidc.compiled.jit import entry
+from cosim.simulators.aidc.compiled.records import OUTCOMES
 from cosim.simulators.aidc.compiled.sums import add_exactly, rounded
 from cosim.simulators.aidc.engine.facility import Facility
 from cosim.simulators.aidc.engine.racks import Racks
@@ -160,7 +161,7 @@ def check(given, seed, envs, count, smooth, **more):
         for row in got.done_jobs:
             b, n = divmod(int(row["lane"]), len(fleet.names))
             found[b].append((int(row["id"]), n, *(float(row[c]) for c in ("start_s", "end_s", "done_to")),
-                             outcome_of(row)))
+                             OUTCOMES[row["outcome"]]))
     for mine, world in zip(found, worlds, strict=True):
         assert fates(mine) == fates(world.rows)
     return sum(map(len, found))
