@@ -174,7 +174,7 @@ def _offer_table(trace: Trace, digest: Digest) -> None:
     digest.tables.append(Table(
         "IT power that could have been withheld, kW", ("for", "training: least", "mean", "most", "inference: least",
                                                        "mean", "most"), rows,
-        "of all sites, without a deadline missed; of training at once, of inference once what runs has ended; not both"))
+        "of all sites, no deadline missed; of training at once, of inference once what runs has ended; not both"))
 
 
 def _cost_to_jobs(trace: Trace, events: list[Settled], digest: Digest) -> None:
