@@ -82,6 +82,8 @@ SUFFIXES: dict[str, Unit] = {
     "tonne": Unit("t", "mass", 1e3),
     "pu": Unit("p.u.", "per unit", 1.0),
     "degc": Unit("degC", "temperature", 1.0),
+    "w_per_m2": Unit("W/m2", "irradiance", 1.0),
+    "m_per_s": Unit("m/s", "speed", 1.0),
     "m3_per_s": Unit("m3/s", "air flow", 1.0),
     "s": Unit("s", "time", 1.0),
     "min": Unit("min", "time", MIN_S),

@@ -20,7 +20,8 @@ FLOORS = [
     {"cosim"},
     {"cosim.limits", "cosim.scenario_hooks", "cosim.contracts"},
     {"cosim.trace.form"},
-    {"cosim.clock", "cosim.console", "cosim.tables.dates", "cosim.plausible", "cosim.ports", "cosim.params",
+    {"cosim.clock", "cosim.console", "cosim.tables.dates", "cosim.tables.weather_files", "cosim.plausible",
+     "cosim.ports", "cosim.params",
      "cosim.drivers.remote", "cosim.trace.file_scan", "cosim.trace.machine", "cosim.trace.seal", "cosim.seeds"},
     {"cosim.trace.supervised", "cosim.trace.blocks"},
     {"cosim.datafile", "cosim.progress", "cosim.tables.axis", "cosim.trace.journal",
@@ -178,8 +179,8 @@ GENERAL_WORDS = {"jobs", "gpus", "power", "status", "workload", "report"}
 """Names of ports, models and members that are words of their own: of units, of a run, of English."""
 EXAMPLES = {"cosim.run": {"grid", "Bus", "p_load_kw"}, "cosim.scenario": {"grid", "p_load_kw"},
             "cosim.check": {"grid", "aidc"}, "cosim.console": {"grid", "p_load_kw"},
-            "cosim.replay.exchange": {"grid", "tariff"}}
-"""In words for people: 'write member.port, for example grid.p_load_kw'."""
+            "cosim.replay.exchange": {"grid", "tariff"}, "cosim.tables.weather_files": {"dry_bulb_degc"}}
+"""In words for people: 'write member.port, for example grid.p_load_kw'; and what published weather files have."""
 
 
 def words_of_models() -> set[str]:

@@ -19,8 +19,9 @@ from cosim.errors import ScenarioError, cut, listed, shown
 from cosim.limits import check_memory
 from cosim.plaintext import cell, text_of
 from cosim.tables.dates import Instants, instants
+from cosim.tables.weather_files import TMY3_HEADER, read_epw, read_tmy3
 
-SUFFIXES = (".csv", ".tsv", ".parquet", ".pq")
+SUFFIXES = (".csv", ".tsv", ".parquet", ".pq", ".epw")
 BYTES_PER_CELL = 40
 """Memory of a cell that was read: a Python number and its place in a list."""
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
@@ -29,13 +30,17 @@ _DELIMITERS = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
 
 
 class Columns:
-    """The cells of a file by column, text or values; numbers and instants are worked out once."""
+    """The cells of a file by column, text or values; numbers and instants are worked out once.
 
-    def __init__(self, path: Path, names: list[str], cells: Mapping[str, Sequence]) -> None:
+    place  of a weather file: latitude_deg, longitude_deg (> 0 is east), altitude_m; {} of others
+    """
+
+    def __init__(self, path: Path, names: list[str], cells: Mapping[str, Sequence],
+                 place: Mapping[str, float] | None = None) -> None:
         twice = sorted(n for n, times in Counter(names).items() if times > 1)
         if twice:
             raise ScenarioError(f"{path} has two columns called '{cut(twice[0])}'; keep one")
-        self.path, self.names, self._cells = path, names, cells
+        self.path, self.names, self._cells, self.place = path, names, cells, place or {}
         self._numbers: dict[str, np.ndarray] = {}
         self._instants: dict[tuple[str, str | None], Instants] = {}
 
@@ -109,15 +114,22 @@ def _cells(values: Sequence[Any] | np.ndarray) -> Iterable[Any]:
 @lru_cache(maxsize=16)
 def _read(path: str, _resolved: str, _mtime: int, _size: int) -> Columns:
     file = Path(path)
-    return Columns(file, *(_read_parquet if file.suffix.lower() in (".parquet", ".pq") else _read_csv)(file))
-
-
-def _read_csv(path: Path) -> tuple[list[str], dict[str, Sequence]]:
+    if file.suffix.lower() in (".parquet", ".pq"):
+        return Columns(file, *_read_parquet(file))
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            text = file.read()
+        weather = file.suffix.lower() == ".epw"  # names of places in their headers are in any encoding
+        with file.open(encoding="utf-8-sig", newline="", errors="replace" if weather else "strict") as opened:
+            text = opened.read()
     except (OSError, UnicodeDecodeError) as err:
-        raise ScenarioError(f"cannot read table {path}: {err}; it has to be UTF-8 text") from None
+        raise ScenarioError(f"cannot read table {file}: {err}; it has to be UTF-8 text") from None
+    if weather:
+        return Columns(file, *read_epw(text, path))
+    if TMY3_HEADER in text[:_MOST_HEAD].partition("\n")[2].partition("\n")[0]:
+        return Columns(file, *read_tmy3(text, path))
+    return Columns(file, *_read_csv(file, text))
+
+
+def _read_csv(path: Path, text: str) -> tuple[list[str], dict[str, Sequence]]:
     head = io.StringIO(_IN_QUOTES.sub("", text[:_MOST_HEAD])).readline()
     delimiter = max(_DELIMITERS, key=head.count)
     try:

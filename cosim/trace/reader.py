@@ -48,6 +48,8 @@ from cosim.units import LONGEST_S
 FORMAT = "aidc-cosim trace"
 SCHEMA_VERSION = 1
 _LAST_ASCII = 127
+_CACHE_BYTES = 1 << 18
+"""Of each dataset HDF5 keeps in memory. What is read is read once; its own 8 MiB would keep a long run's trace."""
 _REQUIRED = {"format", "schema_version", "status", "error"}
 
 
@@ -71,11 +73,11 @@ def _open(path: Path) -> h5py.File:
     """Without a lock, so that a running file can be read; HDF5 requires the same setting for all handles of a file in a
     process."""
     try:
-        return h5py.File(path, "r", locking=False)
+        return h5py.File(path, "r", locking=False, rdcc_nbytes=_CACHE_BYTES)
     except OSError as err:
         if "locking flag" not in str(err):
             raise
-        return h5py.File(path, "r")
+        return h5py.File(path, "r", rdcc_nbytes=_CACHE_BYTES)
 
 
 def _text(stored: np.ndarray) -> np.ndarray:
@@ -251,7 +253,7 @@ class Trace:
         """Columns of a table, all of one length; text as str objects. {} when no row was written."""
         return next(self.blocks(name, rows=None), {})
 
-    def blocks(self, name: str, columns: Iterable[str] | None = None, rows: int | None = 1 << 18
+    def blocks(self, name: str, columns: Iterable[str] | None = None, rows: int | None = 1 << 16
                ) -> Iterator[dict[str, np.ndarray]]:
         """A table's columns (all, or some), `rows` at a time so that millions of rows need not fit into memory; None:
         all at once. Nothing when no row was written."""

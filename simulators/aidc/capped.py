@@ -36,7 +36,7 @@ class CappedParams(AidcParams):
 
 
 class CappedSite(SiteOnBus):
-    """A site that is told its cap at the begin of a tick, and says afterwards how it was kept.
+    """A site whose cap is set at the begin of a tick, with outputs of how it was kept.
 
     above_s, most_kw   time above the cap so far, and by how much at most
     """
@@ -103,7 +103,7 @@ class CappedDataCenters(DataCenters):
     }
 
     @classmethod
-    def check_scenario(cls, member: str, given: CappedParams, scenario: Any) -> None:
+    def check_scenario(cls, member: str, given: Any, scenario: Any) -> None:
         """As `DataCenters`; ScenarioError for names in `cap.gives_way` that are no classes."""
         super().check_scenario(member, given, scenario)
         given.cap.ranked(given.job_classes, f"{member}.cap")

@@ -61,7 +61,7 @@ class DemandResponse(Adapter):
     """Demand-response events of sites. With the announcement the baseline is worked out and the cap fixed.
 
     A fleet's target is shared in proportion to the sites' baselines. A site has one event at a time; of events to come
-    it is told the next that is announced.
+    its input is the next that is announced.
     """
 
     PARAMS = DemandResponseParams
@@ -106,7 +106,7 @@ class DemandResponse(Adapter):
         self._rng = self.stream("events")
         self._events = sorted((event for event, _ in given.placed(self.sid)), key=lambda e: e.start_s)
         self._coming = list(self._events)
-        self._known: dict[str, list[Announced]] = {site: [] for site in self._sites}
+        self._announced: dict[str, list[Announced]] = {site: [] for site in self._sites}
         self._meter_kw: dict[str, list[float]] = {site: [] for site in self._sites}
         self._count = 0
         if given.random is not None:
@@ -129,7 +129,7 @@ class DemandResponse(Adapter):
             if self.params.random is not None:
                 self._draw(event.end_s)
         out = {}
-        for site, known in self._known.items():
+        for site, known in self._announced.items():
             while known and known[0].event.end_s <= time_s:
                 known.pop(0)
             out[site] = self._values(known, time_s, rows.get(site, {}))
@@ -142,7 +142,7 @@ class DemandResponse(Adapter):
         later = [] if self.params.random is not None else [e for e in self._coming if e.start_s >= self._end_s]
         said = [f"{self.sid}: {len(later)} of {len(self._events)} events start after the run's end, the first at "
                 f"{format_time(later[0].start_s)}; they were not called"] if later else []
-        if any(a.event.end_s > self._end_s > a.event.start_s for known in self._known.values() for a in known):
+        if any(a.event.end_s > self._end_s > a.event.start_s for known in self._announced.values() for a in known):
             said.append(f"{self.sid}: the run ends inside an event; what of it lies in the run is settled")
         return said
 
@@ -169,8 +169,8 @@ class DemandResponse(Adapter):
             called_kw = event.called_kw(base_kw, share)
             cap_kw = max(base_kw - called_kw, 0.0) if event.cap_kw is None else event.cap_kw * share
             one = Announced(event, base_kw, called_kw, cap_kw)
-            self._known[site].append(one)
-            self._known[site].sort(key=lambda a: a.event.start_s)
+            self._announced[site].append(one)
+            self._announced[site].sort(key=lambda a: a.event.start_s)
             row = (float(self._count), site, event.site or FLEET, event.announced_s, event.start_s, event.end_s,
                    base_kw, called_kw, cap_kw, event.penalty_usd_per_kwh, event.payment_usd_per_kwh)
             mine = rows.setdefault(site, {name: [] for name in COLUMNS})
