@@ -12,7 +12,7 @@ import math
 import signal
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,12 +21,14 @@ from cosim.agents.learn import checkpoint
 from cosim.agents.learn.checkpoint import LAST, LOG
 from cosim.agents.learn.config import METHODS, Learning
 from cosim.agents.learn.parallel_env import ParallelEnvs
+from cosim.agents.learn.peers import Alone, Peers, shares_of
 from cosim.agents.learn.spec import VectorEnv
 from cosim.agents.request import MODES, refuse_strangers, scenario_of
 from cosim.console import add_settings, add_trust, command_parser, plain_console, run_command, say, settings_of
 from cosim.errors import ScenarioError
 from cosim.imports import load, optional
-from cosim.learning.environment import engine_of, vector_env
+from cosim.learning.environment import engine_of, some_of, vector_env
+from cosim.learning.vector import learning_scenario
 from cosim.params import fields_of, validate
 from cosim.progress import ProgressTask, working
 
@@ -53,11 +55,12 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--updates", type=_positive, metavar="N", help="end after so many updates")
     p.add_argument("--seed", type=int, default=None, metavar="N", help="default: 0")
     p.add_argument("--envs", type=_positive, default=None, metavar="B", help="environments side by side (default: 16)")
-    p.add_argument("--workers", type=int, default=2, metavar="W", help="processes that run a scenario's environments; "
-                   "0: this one; the numbers do not depend on it (default: 2)")
+    p.add_argument("--workers", type=int, default=2, metavar="W", help="processes that play a scenario's environments "
+                   "and compute the updates together, 0 or 1: this one; with cuda or Dirichlet shares they only play. "
+                   "Another number of them adds up in another order (default: 2)")
     p.add_argument("--engine", choices=("auto", "compiled", "simpy"), default=None, help="compiled: all environments "
                    "of a process at once, several times faster, needs the extra fast; auto: where it can do the "
-                   "scenario (default: simpy)")
+                   "scenario, else simpy (default: auto)")
     p.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     p.add_argument("--out", type=Path, metavar="DIR", help="default: results/training/<what>-<method>-<mode>-<seed>")
     add_settings(p, metavar="PATH=VALUE", about="a field of the scenario (controller.reward.c2_per_usd=0.02) or of the "
@@ -81,27 +84,47 @@ def _train(args: argparse.Namespace) -> int:
     with optional("learning", "learn"):
         from cosim.agents.learn.team import Team
         from cosim.agents.learn.training import Training, TrainingPlan
+        from cosim.agents.together import OtherProcesses
     request = {**request, "engine": _engine(request, args.trust)}
-    with working("making the environments"):
-        env = make_env(request, args.workers, args.trust)
-    try:
-        plan = TrainingPlan(args.resume or args.out or _default_out(request), request["episodes"], request["updates"],
-                    args.save_every, request)
+    learning = validate(Learning, request["learn"], "learn")
+    plan = TrainingPlan(args.resume or args.out or _default_out(request), request["episodes"], request["updates"],
+                        args.save_every, request)
+    with ExitStack() as opened:
+        peers: Peers = Alone()
+        with working("making the environments"):
+            numbers = shares_of(request["envs"], learning.twins, _together(request, learning, args))
+            if len(numbers) > 1:
+                prepared = learning_scenario(scenario_of(request, args.trust))
+                worlds = {"engine": request["engine"], "seed": request["seed"], "stagger_over": request["envs"],
+                          "twins": learning.twins}
+                env: Any = some_of(prepared, numbers[0], **worlds)
+                opened.callback(env.close)
+                others = OtherProcesses(prepared, worlds, numbers, learning, plan, request["seed"], bool(args.resume))
+                opened.callback(others.close)
+                peers = others.peers
+            else:
+                env = make_env(request, args.workers, args.trust)
+                opened.callback(env.close)
         if args.resume:
-            training = Training(Team.load(plan.out / LAST, args.device), env, plan)
+            training = Training(Team.load(plan.out / LAST, args.device, peers), env, plan)
             training.resume()
         else:
-            learning = validate(Learning, request["learn"], "learn")
-            training = Training(Team(env.spec, learning, request["seed"], args.device), env, plan)
-            with working(beginning(request, learning.twins)):
+            training = Training(Team(env.spec, learning, request["seed"], args.device, peers), env, plan)
+            with working(beginning(request, learning.twins), 1.0) as progress:
+                if not request["env"]:
+                    env.on_way = progress.at
                 training.begin()
         with (_stop_on_signal(training), working("the first update", 1.0, before=training.progress) as progress,
               _reporter(training, progress) as report):
             training.run(report)
-    finally:
-        env.close()
     _say(training)
     return 130 if training.stop else 0
+
+
+def _together(request: Mapping[str, Any], learning: Learning, args: argparse.Namespace) -> int:
+    """How many processes learn together."""
+    alone = request["env"] or args.device != "cpu" or learning.simplex == "dirichlet"
+    return 1 if alone else max(args.workers, 1)
 
 
 def beginning(request: Mapping[str, Any], twins: int) -> str:
@@ -149,18 +172,19 @@ def _request(args: argparse.Namespace) -> dict[str, Any]:
         raise ScenarioError(f"--seed {args.seed} must be >= 0")
     if args.env and args.engine:
         raise ScenarioError("--engine does not go with --env; leave it out")
-    return {"scenario": args.scenario, "env": args.env, "engine": args.engine or "simpy", "mode": args.mode,
+    return {"scenario": args.scenario, "env": args.env, "engine": args.engine or "auto", "mode": args.mode,
             "learn": learn, "settings": {k: v for k, v in settings.items() if not k.startswith(_LEARN)},
             "seed": args.seed or 0, "envs": envs, "episodes": args.episodes or 1000, "updates": args.updates}
 
 
 def _engine(request: Mapping[str, Any], trusted: Collection[str | Path]) -> str:
     """The engine of a request, chosen where it is left to us: a saved state goes on with the same one only."""
-    if request.get("engine", "simpy") != "auto":
+    if request["env"] or request.get("engine", "simpy") != "auto":  # a run of old has no engine and had SimPy
         return request.get("engine", "simpy")
     engine, why = engine_of(scenario_of(request, trusted))
     if why:
-        print(f"cosim: learning on SimPy, not on the compiled engine: {why}", file=sys.stderr)
+        print(f"cosim: learning on SimPy, not on the compiled engine, which is several times faster: {why}",
+              file=sys.stderr)
     return engine
 
 
@@ -199,7 +223,7 @@ def _reporter(training: Any, progress: ProgressTask) -> Iterator[Callable[[dict[
         board = SummaryWriter(str(training.plan.out / "tensorboard"), purge_step=first)
 
     def report(record: dict[str, Any]) -> None:
-        progress.at(training.progress, _line(record))
+        progress.at(training.progress, _line(record, training.progress))
         if board:
             for name, value in {**record, **{f"terms/{k}": v for k, v in record["terms"].items()}}.items():
                 if isinstance(value, (int, float)):
@@ -212,14 +236,16 @@ def _reporter(training: Any, progress: ProgressTask) -> Iterator[Callable[[dict[
             board.close()
 
 
-def _line(record: Mapping[str, Any]) -> str:
+def _line(record: Mapping[str, Any], progress: float) -> str:
     """One update in a line."""
-    spent = [record[f"{k}_s"] for k in ("environment", "decode", "update")]
-    names = ("env", "decode", "update")
+    spent = [record[f"{k}_s"] for k in ("environment", "decode", "waiting", "update")]
+    names = ("env", "decode", "wait", "update")
     split = " ".join(f"{k} {100 * s / sum(spent):.0f} %" for k, s in zip(names, spent, strict=True))
     terms = "  ".join(f"{k} {v:.3g}" for k, v in record["terms"].items())
+    of = f" of about {record['steps'] / progress:,.0f}" if progress else ""
     day = "" if record["episode_reward"] is None else f"  episode {record['episode_reward']:.3f}"
-    return (f"update {record['update']}  episodes {record['episodes']}  reward {record['reward']:.4f}{day}  {terms}  "
+    return (f"update {record['update']}  steps {record['steps']:,}{of}  episodes {record['episodes']}  "
+            f"reward {record['reward']:.4f}{day}  {terms}  "
             f"{record['steps_per_s']:.0f} steps/s ({split})")
 
 

@@ -147,7 +147,7 @@ class Experiment:
                 self.control.plan = world.plan
                 wall["start"] = perf_counter() - begin
                 self._open_trace(world)
-                with _few_collections():
+                with few_collections():
                     world.run(self.resolved.until)
         finally:
             total = perf_counter() - begin
@@ -219,7 +219,7 @@ class Experiment:
 
 
 @contextmanager
-def _few_collections() -> Iterator[None]:
+def few_collections() -> Iterator[None]:
     """Within it Python looks for cycles of objects more rarely: jobs come and go, and are in none. At a hundred sites
     that took a quarter of a run."""
     before = gc.get_threshold()

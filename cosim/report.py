@@ -11,7 +11,7 @@ from os import PathLike
 from pathlib import Path
 
 from cosim.console import PICTURES, add_trust, command_parser, run_command
-from cosim.errors import CosimError, ScenarioError, TraceError
+from cosim.errors import ScenarioError, TraceError
 from cosim.imports import optional
 from cosim.plaintext import visible
 from cosim.progress import working
@@ -19,6 +19,7 @@ from cosim.reporting.content import content
 from cosim.reporting.overview import differences, overview
 from cosim.reporting.page import page
 from cosim.trace import Trace
+from cosim.trace.reader import reading
 from cosim.units import parse_duration
 
 FORMATS = tuple(ending.removeprefix(".") for ending in PICTURES)
@@ -47,23 +48,16 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _report(args: argparse.Namespace) -> int:
-    try:
-        at_s = None if args.at is None else parse_duration(args.at)
-        if at_s is not None and not args.figures:
-            raise ScenarioError(f"--at {args.at} goes with --figures; the page has a slider")
-        with working("drawing"):
-            made = (write_figures(args.traces, args.figures, args.formats or FORMATS, at_s, trusted=args.trust)
-                    if args.figures
-                    else [write_page(args.traces, args.out, show=args.open, trusted=args.trust)])
-        for path in made:
-            print(path if args.figures else f"report: {path}")
-        return 0
-    except (CosimError, BrokenPipeError):
-        raise
-    except (KeyError, ValueError, OSError) as err:  # a file that is damaged, or made by hand
-        names = ", ".join(map(str, args.traces))
-        raise TraceError(f"no page can be made of {names}: {type(err).__name__}: {err}; cosim trace ls shows what a "
-                         "trace holds, --debug where it failed") from err
+    at_s = None if args.at is None else parse_duration(args.at)
+    if at_s is not None and not args.figures:
+        raise ScenarioError(f"--at {args.at} goes with --figures; the page has a slider")
+    with working("drawing"), reading(*args.traces):
+        made = (write_figures(args.traces, args.figures, args.formats or FORMATS, at_s, trusted=args.trust)
+                if args.figures
+                else [write_page(args.traces, args.out, show=args.open, trusted=args.trust)])
+    for path in made:
+        print(path if args.figures else f"report: {path}")
+    return 0
 
 
 def write_page(traces: Sequence[str | Path], out: str | PathLike[str] | None = None, *, show: bool = False,

@@ -209,7 +209,8 @@ def _print_list(console: Console) -> None:
 def _print_show(console: Console, experiment: Experiment, plan: Plan) -> None:
     scenario = experiment.resolved.scenario
     data = scenario.model_dump(mode="json")
-    lines = [f"# {scenario.name}: {scenario.about}", f"# order in a step: {' -> '.join(plan.order)}"]
+    lines = [f"# {scenario.name}: {scenario.about}", f"# order in a step: {' -> '.join(plan.order)}",
+             "# to read; --show --format yaml (or json) writes a scenario file that runs"]
     lines += [f"{name} = {data[name]}" for name in ("start", "until_s", "warmup_s", "resolution_s", "flush_s", "seed")]
     lines += [f"seeds.{name} = {seed}" for name, seed in data["seeds"].items()]
     lines += [f"shared.{path} = {value}" for path, value in leaves(data["shared"])]

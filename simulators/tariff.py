@@ -1,17 +1,19 @@
-"""Electricity price by the time of day or from a table, and its forecast.
+"""Electricity price by the time of day or from a table, its forecast, prices of single sites, and demand charges.
 
 Rows: I19, P05.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import field
 from functools import lru_cache
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from cosim.adapter import ExogenousAdapter, Values, serve
-from cosim.errors import ScenarioError
+from cosim.errors import ScenarioError, unknown
 from cosim.params import params
 from cosim.plausible import Price
 from cosim.ports import Port
@@ -43,6 +45,24 @@ class PriceWindow:
 
 
 @params
+class SitePrice:
+    """Where a site's price is not the common one."""
+
+    adder_usd_per_kwh: Annotated[Price, Field(description="on the common price; may be negative")] = 0.0
+    base_usd_per_kwh: Annotated[Price | None, Field(
+        description="its own price outside its windows, in place of the common one; null: the common price")] = None
+    windows: Annotated[tuple[PriceWindow, ...], Field(description="its own windows, with its own base")] = ()
+    demand_charge_usd_per_kw: Annotated[float | None, Field(ge=0, le=1e4, description="its own demand charge; null: "
+                                                            "the common one")] = None
+
+    @model_validator(mode="after")
+    def _windows_have_a_base(self) -> SitePrice:
+        if self.windows and self.base_usd_per_kwh is None:
+            raise ValueError("a site's own windows need its own base_usd_per_kwh")
+        return self
+
+
+@params
 class TimeOfUseParams:
     """Parameters of `TimeOfUse`; defaults are Table I's."""
 
@@ -63,6 +83,16 @@ class TimeOfUseParams:
                                                   "null: UTC, with a note")] = None
     scenario_start: Annotated[
         str | None, Field(description="date of t = 0, for a table with dates; the run fills it in")] = None
+    demand_charge_usd_per_kw: Annotated[float, Field(
+        ge=0, le=1e4, description="of each site's highest mean power over metering_s in each billing period, USD/kW")
+    ] = 0.0
+    billing: Annotated[Literal["day", "month"], Field(
+        description="billing period, of the calendar; one that the run has a part of counts in proportion")] = "month"
+    metering_s: Annotated[Seconds, Field(gt=0, le=DAY_S, description="power is metered as means over this time")
+                          ] = 900.0
+    site_prices: Annotated[dict[str, SitePrice], Field(
+        description="prices of single sites, where they differ; needs entities of the model Site")] = field(
+            default_factory=dict)
 
 
 def holds(window: PriceWindow, time_s: float, boundary: Boundary) -> bool:
@@ -80,10 +110,12 @@ def holds(window: PriceWindow, time_s: float, boundary: Boundary) -> bool:
 
 def price_usd_per_kwh(tariff: TimeOfUseParams, time_s: float) -> float:
     """The price at a time (s since midnight of day 0), USD/kWh; every day is like the first."""
-    for window in tariff.windows:
-        if holds(window, time_s, tariff.boundary):
-            return window.price_usd_per_kwh
-    return tariff.base_usd_per_kwh
+    return window_price(tariff.windows, tariff.base_usd_per_kwh, tariff.boundary, time_s)
+
+
+def window_price(windows: Sequence[PriceWindow], base: float, boundary: Boundary, time_s: float) -> float:
+    """The price of the first window that holds, else the base."""
+    return next((w.price_usd_per_kwh for w in windows if holds(w, time_s, boundary)), base)
 
 
 class TimeOfUse(ExogenousAdapter):
@@ -99,7 +131,8 @@ class TimeOfUse(ExogenousAdapter):
         "Tariff": (
             Port("price_usd_per_kwh", "out", "electricity price"),
             Port("forecast_usd_per_kwh", "out", "electricity price at now + lead", dims=("lead",)),
-        )
+        ),
+        "Site": (Port("site_price_usd_per_kwh", "out", "electricity price at the site"),),
     }
 
     @classmethod
@@ -107,15 +140,39 @@ class TimeOfUse(ExogenousAdapter):
         """ScenarioError for a table that does not cover the run, as its overflow needs it."""
         if given.prices is not None:
             _table(given, member).check(until_s)
+        if abs(DAY_S / given.metering_s - round(DAY_S / given.metering_s)) > 1e-9:
+            raise ScenarioError(f"{member}.metering_s = {given.metering_s:g} does not divide a day")
+
+    @classmethod
+    def check_scenario(cls, member: str, given: TimeOfUseParams, scenario: Any) -> None:
+        """ScenarioError for prices of sites that have no entity."""
+        spec = scenario.members[member].entities.get("Site", ())
+        sites = list(scenario.shared.get(spec, {})) if isinstance(spec, str) else list(spec)
+        for name in given.site_prices:
+            if not sites:
+                raise ScenarioError(f"{member}.site_prices has a price of {name} and the tariff has no entities of the "
+                                    f"model Site: --set {member}.entities.Site=sites")
+            if name not in sites:
+                raise ScenarioError(f"{member}.site_prices: {unknown('site', name, sites)}")
 
     def setup(self) -> None:
         """ScenarioError for a lead into the past."""
         early = [lead for lead in self.params.deferrals_s if lead < 0]
         if early:
             raise ScenarioError(f"{self.sid}.deferrals_s holds {early[0]:g} s; a lead is 0 or more")
-        self._forecasts = _prices_by_time_of_day(self.params)
+        p = self.params
+        self._forecasts = _prices_by_time_of_day(p.base_usd_per_kwh, p.windows, p.boundary, p.deferrals_s)
         self._series = None if self.params.prices is None else TableSeries(
             _table(self.params, self.sid), "price_usd_per_kwh", self.sid, f"{self.sid}.prices")
+
+    def site_price_usd_per_kwh(self, site: str, common: float, time_s: float) -> float:
+        """The price at a site, where the common one is `common`."""
+        own = self.params.site_prices.get(site)
+        if own is None:
+            return common
+        if own.base_usd_per_kwh is not None:
+            common = window_price(own.windows, own.base_usd_per_kwh, self.params.boundary, time_s)
+        return common + own.adder_usd_per_kwh
 
     def labels(self) -> dict[str, list[str]]:
         """Leads in hours."""
@@ -131,23 +188,33 @@ class TimeOfUse(ExogenousAdapter):
             now_s = self.origin_s + time_s
             price = self._series.at(now_s)
             forecast = [self._series.at(now_s + lead, forecast=True) for lead in self.params.deferrals_s]
-            return {eid: {"price_usd_per_kwh": price, "forecast_usd_per_kwh": list(forecast)}
-                    for eid in self.entities["Tariff"]}
+            return self._everywhere(price, forecast, now_s)
         of_day = time_s % DAY_S
         if of_day not in self._forecasts:
             self._forecasts[of_day] = (price_usd_per_kwh(self.params, of_day),
                                    [price_usd_per_kwh(self.params, of_day + s) for s in self.params.deferrals_s])
         price, forecast = self._forecasts[of_day]
-        return {eid: {"price_usd_per_kwh": price, "forecast_usd_per_kwh": list(forecast)}
-                for eid in self.entities["Tariff"]}
+        return self._everywhere(price, forecast, of_day)
+
+    def _everywhere(self, price: float, forecast: list[float], time_s: float) -> Values:
+        """Outputs of all entities."""
+        out: Values = {eid: {"price_usd_per_kwh": price, "forecast_usd_per_kwh": list(forecast)}
+                       for eid in self.entities["Tariff"]}
+        for site in self.entities["Site"]:
+            out[site] = {"site_price_usd_per_kwh": self.site_price_usd_per_kwh(site, price, time_s)}
+        return out
 
     def notes(self) -> list[str]:
-        """How the table was read."""
-        return [] if self._series is None else [f"{self.sid}: {text}" for text in self._series.notes(self.step_s)]
+        """How the table was read, and that policies do not see the sites' own prices."""
+        said = [] if self._series is None else [f"{self.sid}: {text}" for text in self._series.notes(self.step_s)]
+        if self.params.site_prices:
+            said.append(f"{self.sid}: cost counts the sites' own prices; policies see the common price and its "
+                        "forecast")
+        return said
 
 
 @lru_cache(maxsize=64)
-def _prices_by_time_of_day(p: TimeOfUseParams) -> dict[float, tuple[float, list[float]]]:
+def _prices_by_time_of_day(*tariff: Any) -> dict[float, tuple[float, list[float]]]:
     """Time of day, s -> price and forecast, as far as they have been worked out; one for all worlds of a tariff."""
     return {}
 

@@ -83,3 +83,19 @@ def test_the_two_accounts_part_ways_with_all_turbines_at_a_limit(capsys):
     assert math.isclose(system_at_limits, 0.0, abs_tol=0.5)
     assert own_free < -20
     assert -100 * (0.90 - 0.30) < system_free < -20
+
+
+@pytest.mark.rows("Z04")
+def test_a_living_day_has_hours_of_each_kind(capsys):
+    """By night both intensities name a move that lowers both accounts; at 16 h the move by NCI lowers the books alone;
+    at 18 h it raises what is emitted, where the move by MCI lowers it."""
+    module("living_moves").main()
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()[1:-1]]
+    at = {int(words[0]): (float(words[10]), float(words[11]), float(words[15]), float(words[16])) for words in lines}
+    by_nci, system_nci, _, system_mci = at[2]
+    assert max(by_nci, system_nci) < -15.0
+    assert system_mci == system_nci
+    assert at[16][0] < -20.0
+    assert abs(at[16][1]) < 2.0
+    assert at[18][1] > 10.0
+    assert at[18][3] < -10.0

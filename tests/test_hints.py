@@ -26,6 +26,7 @@ from cosim.simulators.grid.ac import AcPowerFlow
 from cosim.simulators.grid.carbon import CarbonFlow
 from cosim.simulators.grid.opendss import OpenDss
 from cosim.simulators.grid.params import GridParams
+from cosim.simulators.grid.renewables import RenewablesParams
 from cosim.simulators.grid.series import IntensitySeries
 from cosim.simulators.profile import ForecastProfileParams
 from cosim.simulators.tariff import TimeOfUse
@@ -39,7 +40,8 @@ MEMBERS: dict[str, tuple[type, ...]] = {
     "workload": tuple(c.PARAMS for c in (Arrivals, AzureLlm, ClusterTrace, RecordedJobs)),
     "grid": (GridParams, *(c.PARAMS for c in (AcPowerFlow, OpenDss, IntensitySeries, CarbonFlow))),
     "aidc": (DataCenters.PARAMS,), "controller": (ControllerParams,), "profile": (ForecastProfileParams,),
-    "tariff": (TimeOfUse.PARAMS,), "learn": (Learning,)}
+    "tariff": (TimeOfUse.PARAMS,), "learn": (Learning,),
+    "renewables": (RenewablesParams,)}
 SHARED = {"job_classes": JobClass, "sites": Site}
 PLACEHOLDER = "§"
 PATH = r"[\w§]+(?:\.[\w§]+)+"

@@ -19,7 +19,9 @@ FLOORS = [
     {"cosim.units", "cosim.imports"},
     {"cosim"},
     {"cosim.limits", "cosim.scenario_hooks", "cosim.contracts"},
-    {"cosim.clock", "cosim.console", "cosim.tables.dates", "cosim.plausible", "cosim.ports", "cosim.params",
+    {"cosim.trace.form"},
+    {"cosim.clock", "cosim.console", "cosim.tables.dates", "cosim.tables.weather_files", "cosim.plausible",
+     "cosim.ports", "cosim.params",
      "cosim.drivers.remote", "cosim.trace.file_scan", "cosim.trace.machine", "cosim.trace.seal", "cosim.seeds"},
     {"cosim.trace.supervised", "cosim.trace.blocks"},
     {"cosim.datafile", "cosim.progress", "cosim.tables.axis", "cosim.trace.journal",
@@ -41,7 +43,7 @@ FLOORS = [
     {"cosim.commands.main", "cosim.result"},
     {"cosim.experiment"},
     {"cosim.run", "cosim.conformance", "cosim.commands.new", "cosim.simulation"},
-    {"cosim.check", "cosim.trace.command", "cosim.learning.vector"},
+    {"cosim.check", "cosim.trace.command", "cosim.learning.shared", "cosim.learning.vector"},
     {"cosim.__main__", "cosim.trace.__main__", "cosim.learning.batch", "cosim.learning.pettingzoo",
      "cosim.learning.workers"},
     {"cosim.learning.environment"},
@@ -72,7 +74,7 @@ OWNERS = {
               "cosim.agents.train"},
     "safetensors": {"cosim.agents.learn.checkpoint"},
 }
-LAZY = {"cosim.agents.learn.team", "cosim.agents.learn.training", "cosim.drivers.mosaik_bus",
+LAZY = {"cosim.agents.learn.team", "cosim.agents.learn.training", "cosim.agents.together", "cosim.drivers.mosaik_bus",
         "cosim.learning.pettingzoo", "cosim.report", "cosim.reporting.paper", "cosim.request",
         "cosim.simulators.grid.network.files",
         "cosim.simulators.grid.network.powerflow", "cosim.simulators.grid.network.tables", "cosim.trust", "pandas",
@@ -82,13 +84,13 @@ BY_NAME = {"cosim.agents.fleet.spaces"}
 """Edges that go up by a string: what was a command in version 0.1 starts the one of today."""
 AGENTS_MAY_USE = {"cosim.errors", "cosim.limits", "cosim.params", "cosim.seeds", "cosim.units"}
 AGENTS_ROOF = {"cosim.agents.action_spaces", "cosim.agents.curves", "cosim.agents.evaluate", "cosim.agents.request",
-               "cosim.agents.train", "cosim.agents.pretrained.__main__"}
+               "cosim.agents.together", "cosim.agents.train", "cosim.agents.pretrained.__main__"}
 SIMULATORS_ROOF = {"cosim.simulators.analysis.lambda_sweep", "cosim.simulators.analysis.receipts"}
 """Command lines: they may use all of the frame, and nothing imports them."""
 SIMULATORS_MAY_USE = {"cosim.adapter", "cosim.clock", "cosim.digest", "cosim.drivers.resolve", "cosim.errors",
                       "cosim.hooks", "cosim.imports", "cosim.limits", "cosim.params", "cosim.plausible", "cosim.ports",
-                      "cosim.replay.recording", "cosim.tables.dates", "cosim.tables.table", "cosim.trace",
-                      "cosim.trace.series", "cosim.units"}
+                      "cosim.replay.recording", "cosim.tables.dates", "cosim.tables.files", "cosim.tables.table",
+                      "cosim.trace", "cosim.trace.series", "cosim.units"}
 DECLARE_WITH = {"cosim.simulators.reporting": {"cosim.reporting.chart", "cosim.reporting.data",
                                                "cosim.reporting.definition", "cosim.reporting.text"},
                 "cosim.simulators.contracts": {"cosim.contracts"}}
@@ -177,8 +179,8 @@ GENERAL_WORDS = {"jobs", "gpus", "power", "status", "workload", "report"}
 """Names of ports, models and members that are words of their own: of units, of a run, of English."""
 EXAMPLES = {"cosim.run": {"grid", "Bus", "p_load_kw"}, "cosim.scenario": {"grid", "p_load_kw"},
             "cosim.check": {"grid", "aidc"}, "cosim.console": {"grid", "p_load_kw"},
-            "cosim.replay.exchange": {"grid", "tariff"}}
-"""In words for people: 'write member.port, for example grid.p_load_kw'."""
+            "cosim.replay.exchange": {"grid", "tariff"}, "cosim.tables.weather_files": {"dry_bulb_degc"}}
+"""In words for people: 'write member.port, for example grid.p_load_kw'; and what published weather files have."""
 
 
 def words_of_models() -> set[str]:

@@ -106,6 +106,9 @@ class Observation:
     deferred_by_lead        (N, Mtrain, H) jobs sent that are not yet released, by the deferral they were given
     deferred_by_time        (N, Mtrain, H) the same jobs by the time left, each in the first deferral that covers it
     mci_kg_per_kwh          (N,) marginal carbon intensity at each site; None: hidden, or not computed
+    event_start_min, event_end_min   (N,) time until a site's announced demand-response event starts (0: it lasts) and
+                            is over; NaN: none is announced
+    event_cap_kw            (N,) what the site may draw in that event; NaN: none
     """
 
     time_s: float
@@ -129,6 +132,9 @@ class Observation:
     slack_min: Vector = ()
     deferred_by_lead: Sequence[Matrix] = ()
     deferred_by_time: Sequence[Matrix] = ()
+    event_start_min: Vector = ()
+    event_end_min: Vector = ()
+    event_cap_kw: Vector = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ class ActingTeam:
             if config.simplex != "gaussian" or choices:
                 raise ScenarioError(f"checkpoint '{path}' draws choices or Dirichlet shares, which need torch: --set "
                                     "controller.explore=true")
-            self._maps = [_Map(kind) for kind in self._types]
+            self._maps, self.action_width = [_Map(kind) for kind in self._types], self.spec.widths[2]
             weights = {n.removeprefix(_NETWORK): x for n, x in arrays.items() if n.startswith(_NETWORK)}
             checkpoint.check_weights(path, weights, acting_shapes(self.spec, config), LEARNERS)
             self._net = _NETS[self.method](_Layers(weights, config.heads), self, config.blocks)
@@ -87,7 +87,7 @@ class _ActingDecision:
     def __init__(self, team: ActingTeam, observation: np.ndarray) -> None:
         self._team, self._net = team, team._net
         self._state, self._observation = self._net.start(observation), observation
-        self._action = np.zeros((len(team.spec.agents), team.spec.widths[2]), np.float32)
+        self._action = np.zeros((len(team.spec.agents), team.action_width), np.float32)
 
     def lead(self) -> np.ndarray:
         """(1, leaders, A) the leaders' actions."""

@@ -19,9 +19,12 @@ from torch.nn import functional
 
 from cosim.agents.learn.config import Learning
 from cosim.agents.learn.networks.network import PolicyNetwork
+from cosim.agents.learn.peers import Alone, Peers
 from cosim.agents.learn.rollout import Rollout
 
 _SPREAD_MIN = 1e-4
+FIGURES = ("policy_loss", "value_loss", "entropy", "kl", "clipped")
+"""What is seen of every minibatch."""
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -110,10 +113,10 @@ def prepare(rollout: Rollout, config: Learning, scale: ValueScale, network: Poli
 
 
 def improve(network: PolicyNetwork, optimizer: torch.optim.Optimizer, batch: Batch, config: Learning,
-            rng: np.random.Generator) -> dict[str, float]:
+            rng: np.random.Generator, peers: Peers | None = None) -> dict[str, float]:
     """All epochs and minibatches, or until the policy has moved by `kl_limit`; returns the means of what was seen on
     the way, and how many epochs there were."""
-    count, descent = len(batch) // batch.twins, MinibatchGradient(network, config)
+    count, descent = len(batch) // batch.twins, MinibatchGradient(network, config, peers)
     seen: list[Tensor] = []
     for _ in range(config.epochs):
         moved: list[Tensor] = []
@@ -131,29 +134,50 @@ def improve(network: PolicyNetwork, optimizer: torch.optim.Optimizer, batch: Bat
 
 
 class MinibatchGradient:
-    """The gradient of the loss of a minibatch, as the sum over pieces of it that threads share.
+    """The gradient of the loss of a minibatch, as the sum over pieces of it that threads or processes share.
 
-    The gradient of a piece does not depend on the thread that computes it, and sums are made in the pieces' order: the
-    numbers depend on `config.pieces`, not on the number of cores. On a GPU a minibatch is one piece.
+    What a piece gives does not depend on who computes it, and sums are made in the pieces' order: the numbers depend
+    on how many pieces there are (`config.pieces`, at least one for each process), not on the number of cores. On a GPU
+    a minibatch is one piece.
     """
 
-    def __init__(self, network: PolicyNetwork, config: Learning):
-        self.network, self.config = network, config
+    def __init__(self, network: PolicyNetwork, config: Learning, peers: Peers | None = None):
+        self.network, self.config, self._peers = network, config, peers or Alone()
         self.weights = [p for p in network.parameters() if p.requires_grad]
+        self._length = sum(p.numel() for p in self.weights) + len(FIGURES)
 
     def gradient(self, batch: Batch, groups: Tensor) -> dict[str, Tensor]:
         """Leaves the gradient at `groups` of twins in the weights; returns the figures of `loss`."""
-        parts = groups.tensor_split(min(self.config.pieces, len(groups)) if groups.is_cpu else 1)
-        found = beside(lambda part: self._piece(batch.part(part), len(part) / len(groups)), parts)
-        figures = {name: torch.stack([f[name] for f, _ in found]).sum(0) for name in found[0][0]}
-        for weight, *slopes in zip(self.weights, *(slopes for _, slopes in found), strict=True):
-            weight.grad = slopes[0] if len(slopes) == 1 or slopes[0] is None else sum(slopes[1:], slopes[0])
+        peers = self._peers
+        pieces = min(max(self.config.pieces, peers.count), len(groups)) if groups.is_cpu else 1
+        if pieces == 1 and peers.count == 1:
+            return self._whole(batch.part(groups))
+        parts, own = groups.tensor_split(pieces), range(peers.rank, pieces, peers.count)
+
+        def piece(k: int) -> np.ndarray:
+            return self._piece(batch.part(parts[k]), len(parts[k]) / len(groups))
+
+        found = beside(piece, own) if peers.count == 1 else [piece(k) for k in own]
+        total = torch.from_numpy(peers.summed(dict(zip(own, found, strict=True)), pieces, self._length))
+        *slopes, figures = total.split([*(p.numel() for p in self.weights), len(FIGURES)])
+        for weight, slope in zip(self.weights, slopes, strict=True):
+            weight.grad = slope.view_as(weight)
+        return dict(zip(FIGURES, figures, strict=True))
+
+    def _whole(self, batch: Batch) -> dict[str, Tensor]:
+        total, figures = loss(self.network, batch, self.config)
+        for weight, slope in zip(self.weights, torch.autograd.grad(total, self.weights, allow_unused=True),
+                                 strict=True):
+            weight.grad = slope
         return figures
 
-    def _piece(self, batch: Batch, share: float) -> tuple[dict[str, Tensor], tuple[Tensor | None, ...]]:
+    def _piece(self, batch: Batch, share: float) -> np.ndarray:
+        """(length,) gradient, weight by weight, and figures."""
         total, figures = loss(self.network, batch, self.config)
         slopes = torch.autograd.grad(total * share, self.weights, allow_unused=True)
-        return {name: x * share for name, x in figures.items()}, slopes
+        return torch.cat([*(torch.zeros(p.numel()) if x is None else x.flatten()
+                            for x, p in zip(slopes, self.weights, strict=True)),
+                          torch.stack([figures[name] * share for name in FIGURES])]).numpy()
 
 
 def beside(do: Callable[[T], R], items: Sequence[T]) -> list[R]:
@@ -184,9 +208,9 @@ def loss(network: PolicyNetwork, batch: Batch, config: Learning) -> tuple[Tensor
     spread = (entropy * weight).sum()
     error = value_loss(value, batch, config)
     with torch.no_grad():
-        figures = {"policy_loss": policy.detach(), "value_loss": error.detach(), "entropy": spread.detach(),
-                   "kl": ((ratio - 1.0 - log_ratio) * weight).sum(),
-                   "clipped": (((ratio - 1.0).abs() > config.clip) * weight).sum()}
+        figures = dict(zip(FIGURES, (
+            policy.detach(), error.detach(), spread.detach(), ((ratio - 1.0 - log_ratio) * weight).sum(),
+            (((ratio - 1.0).abs() > config.clip) * weight).sum()), strict=True))
     return policy + config.value_weight * error - config.entropy * spread, figures
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cosim.agents.learn.peers import Alone, Peers
 from cosim.agents.learn.spec import Stepped, TeamSpec
 
 
@@ -30,41 +31,50 @@ class Rollout:
 
     observation (T, B, n, O), context (T, B, n, C), raw (T, B, n, R), order (T, B, n), log_prob, value and next_value
     (T, B, n), reward (T, B), credit (T, B, n) what of it each agent learns from, terminated and truncated (T, B).
-    shared: everyone learns from all of the reward, whatever an outcome credits
+    shared: everyone learns from all of the reward, whatever an outcome credits; peers: with whom the arrays are filled.
+    What is given to `add` and `end` is of the `n_envs` environments that are played here
     """
 
-    def __init__(self, spec: TeamSpec, steps: int, n_envs: int, n_raw: int, twins: int = 1, shared: bool = False):
+    def __init__(self, spec: TeamSpec, steps: int, n_envs: int, n_raw: int, twins: int = 1, shared: bool = False,
+                 peers: Peers | None = None):
+        peers = peers or Alone()
         seen, told, _ = spec.widths
-        shape = (steps, n_envs, len(spec.agents))
-        self.steps, self.filled, self.twins, self.shared = steps, 0, twins, shared
-        self.observation = np.zeros((*shape, seen), np.float32)
-        self.context = np.zeros((*shape, told), np.float32)
-        self.raw = np.zeros((*shape, n_raw), np.float32)
-        self.order = np.zeros(shape, np.int64)
-        self.log_prob, self.value, self.next_value = (np.zeros(shape, np.float32) for _ in range(3))
-        self.reward, self.credit = np.zeros(shape[:2], np.float32), np.zeros(shape, np.float32)
-        self.terminated, self.truncated = np.zeros(shape[:2], bool), np.zeros(shape[:2], bool)
+        shape = (steps, peers.all_envs(n_envs), len(spec.agents))
+        self.steps, self.filled, self.twins, self.shared, self._rows = steps, 0, twins, shared, peers.rows
+        self.observation = peers.zeros("observation", (*shape, seen), np.float32)
+        self.context = peers.zeros("context", (*shape, told), np.float32)
+        self.raw = peers.zeros("raw", (*shape, n_raw), np.float32)
+        self.order = peers.zeros("order", shape, np.int64)
+        self.log_prob, self.value, self.next_value, self.credit = (
+            peers.zeros(name, shape, np.float32) for name in ("log_prob", "value", "next_value", "credit"))
+        self.reward = peers.zeros("reward", shape[:2], np.float32)
+        self.terminated, self.truncated = (peers.zeros(name, shape[:2], bool) for name in ("terminated", "truncated"))
 
     def add(self, observation: np.ndarray, context: np.ndarray, step: TeamStep, outcome: Stepped,
             final_value: np.ndarray | None) -> None:
         """One step and what came of it; `final_value` (B, n) is read where an episode was truncated."""
-        t = self.filled
-        self.observation[t], self.context[t] = observation, context
-        self.raw[t], self.order[t], self.log_prob[t], self.value[t] = step.raw, step.order, step.log_prob, step.value
-        self.reward[t], self.terminated[t], self.truncated[t] = outcome.reward, outcome.terminated, outcome.truncated
+        t, rows = self.filled, self._rows
+        for name, value in (("observation", observation), ("context", context), ("raw", step.raw),
+                            ("order", step.order), ("log_prob", step.log_prob), ("value", step.value),
+                            ("reward", outcome.reward), ("terminated", outcome.terminated),
+                            ("truncated", outcome.truncated)):
+            getattr(self, name)[t, rows] = value
         self.shared = self.shared or outcome.credit is None
-        self.credit[t] = self.reward[t][:, None] if self.shared else outcome.credit
+        self.credit[t, rows] = outcome.reward[:, None] if self.shared else outcome.credit
         if t:
-            running = ~(self.terminated[t - 1] | self.truncated[t - 1])
-            self.next_value[t - 1, running] = step.value[running]
-        if final_value is not None:
-            self.next_value[t, outcome.truncated] = final_value[outcome.truncated]
+            self._follow(t - 1, step.value)
+        ends = np.zeros(np.shape(step.value), np.float32) if final_value is None else final_value
+        self.next_value[t, rows] = np.where(np.asarray(outcome.truncated)[:, None], ends, 0.0)
         self.filled += 1
 
     def end(self, value: np.ndarray) -> None:
         """The value (B, n) of the observation after the last step, where its episode goes on."""
-        running = ~(self.terminated[-1] | self.truncated[-1])
-        self.next_value[-1, running] = value[running]
+        self._follow(self.filled - 1, value)
+
+    def _follow(self, t: int, value: np.ndarray) -> None:
+        """The value of what step t led to, where its episode goes on."""
+        over = self.terminated[t, self._rows] | self.truncated[t, self._rows]
+        self.next_value[t, self._rows] = np.where(over[:, None], self.next_value[t, self._rows], value)
 
     def advantages(self, discount: float, gae_lambda: float, value_lambda: float, usual: np.ndarray | float = 0.0
                    ) -> tuple[np.ndarray, np.ndarray]:

@@ -21,6 +21,7 @@ from cosim.agents.learn.config import Learning
 from cosim.agents.learn.networks import network as networks
 from cosim.agents.learn.networks.distributions import Noise
 from cosim.agents.learn.networks.make import make_network
+from cosim.agents.learn.peers import Alone, Peers
 from cosim.agents.learn.ppo import ValueScale, explained, improve, prepare, rng_state
 from cosim.agents.learn.rollout import Rollout, TeamStep
 from cosim.agents.learn.spec import TeamSpec, spec_from_dict, spec_to_dict
@@ -37,12 +38,14 @@ class Team:
 
     The same spec, config and seed give the same weights, and with the same calls the same numbers, bit for bit on CPU.
     Every random number comes from `cosim.seeds` under the name 'agents'. device: cpu, cuda or what else torch names;
-    float32 on each, on a GPU without TF32, as torch has it by default.
+    float32 on each, on a GPU without TF32, as torch has it by default. peers: with whom it learns, on CPU; what it is
+    given and gives is of the environments that are played here, and all draw the same random numbers.
     """
 
-    def __init__(self, spec: TeamSpec, config: Learning | None = None, seed: int = 0, device: str = "cpu"):
+    def __init__(self, spec: TeamSpec, config: Learning | None = None, seed: int = 0, device: str = "cpu",
+                 peers: Peers | None = None):
         torch.set_num_threads(1)  # layers are small: a second thread waits at barriers, 50 times slower on a busy core
-        self.spec, self.config, self.seed = spec, config or Learning(), seed
+        self.spec, self.config, self.seed, self.peers = spec, config or Learning(), seed, peers or Alone()
         self.device = _device(device)
         weights = int(stream(seed, 0, "agents", "weights").integers(2**62))
         self.network = make_network(spec, self.config, weights).to(self.device)
@@ -82,7 +85,7 @@ class Team:
     def rollout(self, n_envs: int, twins: int = 1) -> Rollout:
         """Empty storage for one update; twins: see `cosim.agents.learn.spec.VectorEnv`."""
         return Rollout(self.spec, self.config.rollout_steps, n_envs, self.network.n_raw, twins,
-                       shared=self.config.credit == "team")
+                       shared=self.config.credit == "team", peers=self.peers)
 
     def learn(self, rollout: Rollout, progress: float = 0.0) -> dict[str, float]:
         """One update from a full rollout; `progress` 0..1 of the whole training sets learning rate and exploration.
@@ -95,7 +98,7 @@ class Team:
             group["lr"] = rate
         batch = prepare(rollout, config, self.scale, self.network, self.device, self._usual_reward(rollout))
         fit = explained(batch.value.cpu().numpy(), batch.target.cpu().numpy())
-        stats = improve(self.network, self.optimizer, batch, config, self.rng["minibatches"])
+        stats = improve(self.network, self.optimizer, batch, config, self.rng["minibatches"], self.peers)
         if config.std_end is not None:
             for actions in self.network.actions:
                 actions.limit_std(config.std_start * (config.std_end / config.std_start) ** progress)
@@ -122,12 +125,12 @@ class Team:
         checkpoint.write(path, held, own)
 
     @classmethod
-    def load(cls, path: str | Path, device: str = "cpu") -> Team:
+    def load(cls, path: str | Path, device: str = "cpu", peers: Peers | None = None) -> Team:
         """The team of a checkpoint, ready to act and, where it is resumable, to go on learning. ScenarioError."""
         arrays, facts = checkpoint.read(path)
         try:
             config = validate(Learning, facts["config"], "learn")
-            team = cls(spec_from_dict(facts["spec"]), config, facts["seed"], device)
+            team = cls(spec_from_dict(facts["spec"]), config, facts["seed"], device, peers)
             weights = {n.removeprefix("network/"): x for n, x in arrays.items() if n.startswith("network/")}
             checkpoint.check_weights(path, weights, {n: tuple(x.shape) for n, x in team.network.state_dict().items()})
             team._check_optimizer(path, arrays)
@@ -160,10 +163,10 @@ class Team:
 
     def noise(self, n_envs: int) -> Noise:
         """Everything random of one step, drawn at once."""
-        rng, shape = self.rng["sampling"], (n_envs, len(self.spec.agents))
+        rng, shape, rows = self.rng["sampling"], (self.peers.all_envs(n_envs), len(self.spec.agents)), self.peers.rows
         normal = rng.standard_normal((*shape, max(a.n_normal for a in self.network.actions)), np.float32)
         gumbel = rng.gumbel(size=(*shape, max(a.n_gumbel for a in self.network.actions)))
-        return Noise(self.tensor(normal), self.tensor(gumbel), rng)
+        return Noise(self.tensor(normal[rows]), self.tensor(gumbel[rows]), rng)
 
     def _order(self, order: np.ndarray | None, n_envs: int, deterministic: bool) -> np.ndarray:
         """(B, n) index of the agent that decides at each position."""
@@ -176,9 +179,9 @@ class Team:
             return np.asarray(order, np.int64)
         if deterministic or not self.config.permute or n - leaders < 2:
             return fixed
-        drawn = fixed.copy()
-        drawn[:, leaders:] = self.rng["order"].permuted(fixed[:, leaders:], axis=1)
-        return drawn
+        drawn = np.tile(np.arange(n), (self.peers.all_envs(n_envs), 1))
+        drawn[:, leaders:] = self.rng["order"].permuted(drawn[:, leaders:], axis=1)
+        return drawn[self.peers.rows]
 
     def _usual_reward(self, rollout: Rollout) -> np.ndarray | float:
         """(n,) running mean of what agents are credited with; 0 where episodes terminate or it is not requested."""

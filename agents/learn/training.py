@@ -46,10 +46,14 @@ class Tracker:
         self.open, self.ended, self.steps, self.episodes = np.zeros(n_envs), np.zeros(0), 0, 0
         self.best = -np.inf
 
-    def add(self, outcome: Stepped) -> None:
-        """One step of all environments."""
-        self.open = self.open + np.asarray(outcome.reward, np.float64)
-        over = np.asarray(outcome.terminated) | np.asarray(outcome.truncated)
+    def add_all(self, reward: np.ndarray, over: np.ndarray) -> None:
+        """Some steps of all environments: rewards (T, B), and where an episode ended."""
+        for of_step, ends in zip(reward, over, strict=True):
+            self.add(of_step, ends)
+
+    def add(self, reward: np.ndarray, over: np.ndarray) -> None:
+        """One step of all environments, (B,) each."""
+        self.open = self.open + np.asarray(reward, np.float64)
         if over.any():
             self.ended = np.concatenate((self.ended, self.open[over]))[-self.window:]
             self.open[over] = 0.0
@@ -81,13 +85,18 @@ class Tracker:
 
 
 class Training:
-    """A team on a vector environment. `run` goes on until the plan is fulfilled; `step` is one update."""
+    """A team on a vector environment. `run` goes on until the plan is fulfilled; `step` is one update.
+
+    Where several processes learn the team (`Team.peers`), all do the same and the first writes log and checkpoints;
+    `env` has the environments that are played here.
+    """
 
     def __init__(self, team: Team, env: VectorEnv, plan: TrainingPlan):
         if team.spec != env.spec:
             raise ScenarioError("the team was made for another environment: agents, columns or actions differ")
-        self.team, self.env, self.plan = team, env, plan
-        self.tracker = Tracker(env.n_envs, window=2 * env.n_envs)
+        self.team, self.env, self.plan, self.peers = team, env, plan, team.peers
+        self.n_envs = self.peers.all_envs(env.n_envs)
+        self.tracker = Tracker(self.n_envs, window=2 * self.n_envs)
         self.observation: np.ndarray = np.empty(0)
         self.stop = False
         try:
@@ -97,9 +106,11 @@ class Training:
 
     def begin(self) -> None:
         """Start anew. ScenarioError where a run has been already."""
-        if (self.plan.out / LAST).exists():
-            raise ScenarioError(f"{self.plan.out} holds a training run; go on with --resume, or choose another --out")
-        (self.plan.out / LOG).write_text("")
+        if self.leads:
+            if (self.plan.out / LAST).exists():
+                raise ScenarioError(f"{self.plan.out} holds a training run; go on with --resume, or choose another "
+                                    "--out")
+            (self.plan.out / LOG).write_text("")
         self.observation = self.env.reset()
 
     def resume(self) -> None:
@@ -108,9 +119,15 @@ class Training:
         self.tracker.restore({k.removeprefix("tracker/"): v for k, v in arrays.items() if k.startswith("tracker/")})
         self.observation = self.env.restore(
             {k.removeprefix(_ENVIRONMENT): v for k, v in arrays.items() if k.startswith(_ENVIRONMENT)})
-        lines = complete_lines(self.plan.out / LOG)
-        kept = [line for line in lines if json.loads(line)["update"] <= self.team.updates]
-        (self.plan.out / LOG).write_text("".join(f"{line}\n" for line in kept))
+        if self.leads:
+            lines = complete_lines(self.plan.out / LOG)
+            kept = [line for line in lines if json.loads(line)["update"] <= self.team.updates]
+            (self.plan.out / LOG).write_text("".join(f"{line}\n" for line in kept))
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes log and checkpoints."""
+        return self.peers.rank == 0
 
     @property
     def progress(self) -> float:
@@ -121,39 +138,52 @@ class Training:
         return min(1.0, max(parts))
 
     def run(self, report: Callable[[dict[str, Any]], None]) -> None:
-        """Until the end of the plan, or until `stop` is set; `report` gets the record of every update."""
-        saved = self.team.updates
-        while self.progress < 1.0 and not self.stop:
-            record = self.step()
-            with (self.plan.out / LOG).open("a") as log:
-                log.write(json.dumps(record) + "\n")
-            if self.tracker.improved():
+        """Until the end of the plan, or until `stop` is set in the process that leads; `report` gets the record of
+        every update."""
+        saved, ending = self.team.updates, self.stop
+        while self.progress < 1.0 and not ending:
+            record, ending = self._update()
+            if self.leads:
+                with (self.plan.out / LOG).open("a") as log:
+                    log.write(json.dumps(record) + "\n")
+            if self.tracker.improved() and self.leads:
                 self.save(BEST, resumable=False)
             if self.team.updates % self.plan.save_every == 0:
                 self.save(LAST)
                 saved = self.team.updates
             report(record)
-        if saved != self.team.updates or not (self.plan.out / LAST).exists():
+        if saved != self.team.updates or not self.team.updates:
             self.save(LAST)
 
     def step(self) -> dict[str, Any]:
-        """One rollout and the update on it; what happened, with the seconds spent in environment, decode and update."""
-        clock = perf_counter
+        """One rollout and the update on it; what happened, with the seconds spent in environment, decode and update,
+        and in waiting for other processes between these two."""
+        return self._update()[0]
+
+    def _update(self) -> tuple[dict[str, Any], bool]:
+        """`step`, and whether the run is to end with it."""
+        begin = perf_counter()
         rollout = self.team.rollout(self.env.n_envs, self.env.twins)
         terms: dict[str, float] = {}
         spent = {"environment": 0.0, "decode": 0.0}
         for _ in range(rollout.steps):
             outcome = self._minute(rollout, spent)
             for name, value in outcome.terms.items():
-                terms[name] = terms.get(name, 0.0) + float(np.mean(value)) / rollout.steps
-        begin = clock()
+                terms[name] = terms.get(name, 0.0) + float(np.sum(value)) / (rollout.steps * self.n_envs)
         rollout.end(self.team.value(self.observation))
+        t0 = perf_counter()
+        said = self.peers.meet({"terms": terms, "stop": self.stop})
+        t1 = perf_counter()
+        self.tracker.add_all(rollout.reward, rollout.terminated | rollout.truncated)
+        reward = float(rollout.reward.mean())
         stats = self.team.learn(rollout, self.progress)
-        spent["update"] = clock() - begin
-        steps = rollout.steps * self.env.n_envs
+        now = perf_counter()
+        spent |= {"waiting": t1 - t0, "update": now - t1}
+        steps = rollout.steps * self.n_envs
+        terms = {name: sum(one["terms"][name] for one in said) for name in terms}
         return {"update": self.team.updates, "steps": self.tracker.steps, "episodes": self.tracker.episodes,
-                "reward": float(rollout.reward.mean()), "episode_reward": self.tracker.episode_reward, "terms": terms,
-                **stats, "steps_per_s": steps / sum(spent.values()), **{f"{k}_s": v for k, v in spent.items()}}
+                "reward": reward, "episode_reward": self.tracker.episode_reward, "terms": terms, **stats,
+                "steps_per_s": steps / (now - begin), **{f"{k}_s": v for k, v in spent.items()}}, said[0]["stop"]
 
     def _minute(self, rollout: Rollout, spent: dict[str, float]) -> Stepped:
         """One step of all environments."""
@@ -170,17 +200,19 @@ class Training:
         final = self.team.value(outcome.final_observation) if np.any(outcome.truncated) else None
         rollout.add(self.observation, context, step, outcome, final)
         self.observation = np.array(outcome.observation)
-        self.tracker.add(outcome)
         spent["environment"] += t2 - t1 + t4 - t3
         spent["decode"] += t1 - t0 + t3 - t2 + perf_counter() - t4
         return outcome
 
     def save(self, name: str, resumable: bool = True) -> None:
-        """Write a checkpoint; a resumable one also holds the environments' and the counters' state."""
-        arrays = {}
+        """Write a checkpoint; a resumable one also holds the environments' and the counters' state, and is a barrier
+        of all processes."""
+        arrays: dict[str, np.ndarray] = {}
         if resumable:
-            arrays = {f"{_ENVIRONMENT}{k}": v for k, v in self.env.state().items()}
+            arrays = {f"{_ENVIRONMENT}{k}": v for k, v in self.peers.gathered(self.env.state()).items()}
             arrays.update({f"tracker/{k}": v for k, v in self.tracker.state().items()})
+        if not self.leads:
+            return
         facts = {"request": dict(self.plan.request or {}), "steps": self.tracker.steps,
                  "episodes": self.tracker.episodes, "episode_reward": self.tracker.episode_reward}
         self.team.save(self.plan.out / name, arrays, facts, resumable)

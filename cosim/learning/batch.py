@@ -18,7 +18,7 @@ of sums that are added up in another order.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,7 @@ from cosim.learning.vector import (
     carry_as_state,
     carry_of_state,
     failure_in,
+    nobody,
     part_of,
     seed_of,
     steering_of,
@@ -73,6 +74,7 @@ class BatchEnvironments:
         self._resolved, self._class = resolve(scenario), steering_of(scenario)
         self._plays = load(self._class.batch, "environment")
         self._stagger_over, self._first_episode, self.twins = stagger_over, episode, twins
+        self.on_way: Callable[[float], None] = nobody
         self._step = self._resolved.clock.steps(self._resolved.scenario.members[self._class.member].step_s)
         self._indices, self.n_envs = list(indices), len(indices)
         self._seeds = [seed_of(seed, b // twins) for b in indices]
@@ -92,6 +94,7 @@ class BatchEnvironments:
         start = np.repeat(self._batch.steering.start()[None], self.n_envs, axis=0)
         for k in range(ahead.max()):
             self._go(start, ahead > k)
+            self.on_way((k + 1) / ahead.max())
         return self.observation
 
     def context(self, leaders_action: np.ndarray) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from cosim.learning.pettingzoo import ScenarioEnv
 
 Engine = Literal["auto", "compiled", "simpy"]
+_CLASSES: dict[str, type[Environments] | type[BatchEnvironments]] = {
+    "simpy": Environments, "compiled": BatchEnvironments}
 
 
 def vector_env(scenario: str | Path | Scenario, n_envs: int = 8, workers: int = 2, seed: int = 0, episode: int = 0,
@@ -44,16 +47,24 @@ def vector_env(scenario: str | Path | Scenario, n_envs: int = 8, workers: int = 
     engine = engine_of(scenario, lean)[0] if engine == "auto" else engine
     prepared = learning_scenario(scenario_of(scenario), lean)
     over = n_envs if stagger else 0
-    made = BatchEnvironments if engine == "compiled" else Environments
     if workers:
-        return Workers(prepared, n_envs, workers, seed, episode, over, twins, made)
-    return made(prepared, range(n_envs), seed, episode, over, twins)
+        return Workers(prepared, n_envs, workers, seed, episode, over, twins, _CLASSES[engine])
+    return some_of(prepared, range(n_envs), engine, seed, episode, over, twins)
+
+
+def some_of(prepared: Scenario, numbers: Sequence[int], engine: str, seed: int = 0, episode: int = 0,
+            stagger_over: int = 0, twins: int = 1) -> Environments | BatchEnvironments:
+    """The environments of these numbers in this process, of however many: see `vector_env`.
+
+    prepared: a `learning_scenario`; engine: compiled or simpy; stagger_over: as of `Environments`
+    """
+    return _CLASSES[engine](prepared, numbers, seed, episode, stagger_over, twins)
 
 
 def engine_of(scenario: str | Path | Scenario, lean: bool = True) -> tuple[Engine, str]:
     """The fastest engine that can do a scenario, and why it is not the compiled one ('' where it is)."""
     if importlib.util.find_spec("numba") is None:
-        return "simpy", "numba is not installed (extra fast)"
+        return "simpy", "numba is not installed; pip install 'aidc-cosim[fast]'"
     beyond = lacking(learning_scenario(scenario_of(scenario), lean))
     return ("simpy", beyond[0]) if beyond else ("compiled", "")
 

@@ -18,7 +18,7 @@ Rows: L03, L05, L15.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -151,6 +151,7 @@ class Environment:
 class Environments:
     """Environments side by side in this process: an `cosim.agents.learn.spec.VectorEnv`.
 
+    on_way: called during `reset` with how much of it is done, 0 to 1
     scenario: a `learning_scenario`; indices: the global numbers of these environments, which fix their seeds;
     stagger_over: with a number B, environment b plays b/B of its first day by the start action at `reset`, so that B of
     them are spread over the day; 0: all begin at its start. twins: so many environments in a row meet the same outside
@@ -161,6 +162,7 @@ class Environments:
                  stagger_over: int = 0, twins: int = 1) -> None:
         resolved = resolve(scenario)
         self._stagger_over, self.twins = stagger_over, twins
+        self.on_way: Callable[[float], None] = nobody
         self._steps_a_day = resolved.until // resolved.clock.steps(
             resolved.scenario.members[steering_of(scenario).member].step_s)
         self.envs = [Environment(resolved, seed_of(seed, b // twins), episode) for b in indices]
@@ -169,7 +171,11 @@ class Environments:
 
     def reset(self) -> np.ndarray:
         """(B, n, O): all environments begin anew."""
-        return np.stack([self._begin(b, env) for b, env in zip(self._indices, self.envs, strict=True)])
+        begun = []
+        for k, (b, env) in enumerate(zip(self._indices, self.envs, strict=True)):
+            begun.append(self._begin(b, env))
+            self.on_way((k + 1) / self.n_envs)
+        return np.stack(begun)
 
     def context(self, leaders_action: np.ndarray) -> np.ndarray:
         """(B, n, C); changes nothing."""
@@ -209,6 +215,10 @@ class Environments:
         for _ in range(steps_ahead(index, self._steps_a_day, self._stagger_over, self.twins)):
             env.step(start)
         return env.observation
+
+
+def nobody(done: float) -> None:
+    """No progress of `reset` is shown."""
 
 
 def step_of(observation: np.ndarray, reward: np.ndarray, terms: np.ndarray, ended: np.ndarray,

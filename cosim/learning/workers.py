@@ -1,49 +1,38 @@
 """Environments of `cosim.learning.vector` in worker processes: arrays in shared memory files, one byte a message.
 
-A worker is this module run as a program, so that nothing of the caller's main module is imported again. It communicates
-on its standard input and output: a command is one byte, a reply 'k' or, with the error's kind and text as JSON, 'e';
-states travel as numpy archives. Where a worker ends by itself the next command raises an error with its number and
-cause.
+A worker is this module run as a program (`cosim.learning.shared`). A command is one byte; states travel as numpy
+archives.
 """
 
 from __future__ import annotations
 
 import gc
-import io
 import json
-import os
-import shutil
-import signal
-import struct
-import subprocess
 import sys
-import tempfile
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
-
-try:
-    import fcntl
-except ImportError:  # no locks on this system: what a killed run leaves is left
-    fcntl = None  # type: ignore[assignment]
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from cosim import errors
-from cosim.drivers.remote import child_options
-from cosim.errors import CosimError, ModelError, ScenarioError
+from cosim.errors import CosimError, ScenarioError
 from cosim.imports import load
+from cosim.learning.shared import (
+    LENGTH,
+    Child,
+    SharedFolder,
+    mapped,
+    packed,
+    say,
+    say_failure,
+    settle,
+    spoken_to,
+    unpacked,
+)
 from cosim.learning.vector import Arrays, Environments, Step, step_of
 from cosim.scenario import Scenario
 
-_MEMORY = Path("/dev/shm")
-_PREFIX = "cosim-workers-"
-_NEW_S = 60.0
-"""Age in s from which a folder without a lock is abandoned."""
-_LENGTH = struct.Struct("<Q")
-_NET_OBJECTS = 100_000
-"""Objects made and not freed after which a worker's garbage collector runs: jobs are in no cycles."""
+_REMEDY = "go on from the last checkpoint, with fewer environments if memory ran out"
 
 
 class Workers:
@@ -60,17 +49,16 @@ class Workers:
         one.close()
         self.spec, self.n_envs, self.twins = one.spec, n_envs, twins
         self._names = list(one.terms)
-        clear_abandoned()
-        self._folder = tempfile.TemporaryDirectory(prefix=_PREFIX, dir=_shared_memory())
-        self._held = _hold(Path(self._folder.name))
-        self._arrays = _arrays(Path(self._folder.name), shapes_of(self.spec, n_envs, len(self._names)), "w+")
-        self._workers: list[_Worker] = []
+        self._folder = SharedFolder()
+        self._arrays = _arrays(self._folder.path, shapes_of(self.spec, n_envs, len(self._names)))
+        self._workers: list[Child] = []
         try:
             for part in parts_of(n_envs, workers):
-                self._workers.append(_Worker(len(self._workers), part, {
+                name = f"worker {len(self._workers)} (environments {', '.join(map(str, part))})"
+                self._workers.append(Child("cosim.learning.workers", name, _REMEDY, {
                     "scenario": scenario.to_json(), "first": part.start, "every": part.step, "n_envs": n_envs,
                     "seed": seed, "episode": episode, "stagger_over": stagger_over, "twins": twins,
-                    "made": f"{made.__module__}:{made.__qualname__}", "folder": self._folder.name, "path": sys.path}))
+                    "made": f"{made.__module__}:{made.__qualname__}", "folder": str(self._folder.path)}))
             for worker in self._workers:
                 worker.answer()
         except BaseException:
@@ -106,7 +94,7 @@ class Workers:
         """Go on from `state`."""
         data = packed(state)
         for worker in self._workers:
-            worker.send(b"p" + _LENGTH.pack(len(data)) + data)
+            worker.send(b"p" + LENGTH.pack(len(data)) + data)
         self._answers()
         return self._arrays["observation"].copy()
 
@@ -116,8 +104,7 @@ class Workers:
             worker.end()
         self._workers = []
         self._arrays = {}
-        self._held.close()
-        self._folder.cleanup()
+        self._folder.close()
 
     def _all(self, command: bytes) -> None:
         self._send(command)
@@ -136,92 +123,6 @@ class Workers:
                 failures.append(err)
         if failures:
             raise failures[0]
-
-
-def clear_abandoned() -> None:
-    """Remove what killed runs left in the shared memory: folders of this user that no process holds any more. One that
-    is just being made is not yet held, and is left for a minute."""
-    for folder in Path(_shared_memory()).glob(f"{_PREFIX}*") if fcntl else ():
-        try:
-            state = folder.stat()
-            if state.st_uid != os.getuid() or time.time() - state.st_mtime < _NEW_S:
-                continue
-            with _hold(folder):
-                shutil.rmtree(folder, ignore_errors=True)
-        except OSError:  # in use, or gone meanwhile
-            continue
-
-
-def _shared_memory() -> str:
-    return str(_MEMORY) if _MEMORY.is_dir() else tempfile.gettempdir()
-
-
-def _hold(folder: Path) -> BinaryIO:
-    """The folder's lock, which the system lets go of when its holder ends, however. OSError when another has it."""
-    # not a trace's lock (cosim.trace.journal), which a file system without locks and a variable switch off: who
-    # cannot hold this one must not remove what may be another's
-    held = (folder / "held").open("wb")
-    if fcntl:
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            held.close()
-            raise
-    return held
-
-
-class _Worker:
-    """One process and its environments."""
-
-    def __init__(self, number: int, part: range, start: dict[str, Any]) -> None:
-        self._name = f"worker {number} (environments {', '.join(map(str, part))})"
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in start["path"] if p)}
-        for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-            env.setdefault(threads, "1")
-        self._process = subprocess.Popen([sys.executable, "-m", "cosim.learning.workers"], stdin=subprocess.PIPE,
-                                         stdout=subprocess.PIPE, env=env, **child_options())
-        assert self._process.stdin is not None, "it is a pipe"
-        assert self._process.stdout is not None, "it is a pipe"
-        self._commands, self._said = self._process.stdin, self._process.stdout
-        self.send(json.dumps(start).encode() + b"\n")
-
-    def send(self, message: bytes) -> None:
-        try:
-            self._commands.write(message)
-            self._commands.flush()
-        except OSError:
-            raise self._dead() from None
-
-    def answer(self) -> bytes:
-        """What came with the answer; the worker's own error, or that it is dead."""
-        head = self._said.read(1 + _LENGTH.size)
-        if len(head) <= _LENGTH.size:
-            raise self._dead()
-        data = self._said.read(_LENGTH.unpack(head[1:])[0])
-        if head[:1] == b"k":
-            return data
-        said = json.loads(data)
-        kind = getattr(errors, said["kind"], ModelError)
-        raise kind(said["text"])
-
-    def end(self) -> None:
-        """Closing its input ends it."""
-        try:
-            self._commands.close()
-        except OSError:
-            self._process.kill()
-        try:
-            self._process.wait(10.0)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._said.close()
-
-    def _dead(self) -> ModelError:
-        code = self._process.wait()
-        how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        return ModelError(f"{self._name} ended by itself with {how}; go on from the last checkpoint, with fewer "
-                          "environments if memory ran out")
 
 
 def parts_of(n_envs: int, workers: int) -> list[range]:
@@ -244,38 +145,22 @@ def shapes_of(spec: Any, n_envs: int, terms: int) -> dict[str, tuple[tuple[int, 
         "terms": ((n_envs, terms), np.float64), "ended": ((n_envs,), np.bool_)}
 
 
-def packed(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """Arrays as one message."""
-    buffer = io.BytesIO()
-    np.savez(buffer, **arrays)  # type: ignore[arg-type]  # numpy reads its own option into the names
-    return buffer.getvalue()
-
-
-def unpacked(data: bytes) -> Arrays:
-    """The inverse of `packed`."""
-    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
-
-
 def main() -> int:
     """A worker: builds the environments described by its first line, then runs commands until its input ends."""
-    commands, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what libraries print must not get between the answers
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's; its end is ours
+    commands, answers = spoken_to()
     start = json.loads(commands.readline())
     try:
         desk = _Desk(start)
     except CosimError as err:
-        _say(answers, b"e", json.dumps({"kind": type(err).__name__, "text": str(err)}).encode())
+        say_failure(answers, err)
         return err.exit_code
-    gc.freeze()  # what is there now stays
-    gc.set_threshold(_NET_OBJECTS)
-    _say(answers, b"k", b"")
+    settle()
+    say(answers, b"")
     while command := commands.read(1):
         try:
-            _say(answers, b"k", desk.do(command, commands))
+            say(answers, desk.do(command, commands))
         except CosimError as err:
-            _say(answers, b"e", json.dumps({"kind": type(err).__name__, "text": str(err)}).encode())
+            say_failure(answers, err)
     desk.close()
     return 0
 
@@ -289,7 +174,7 @@ class _Desk:
             Scenario.from_json(given["scenario"]), range(given["n_envs"])[rows], given["seed"], given["episode"],
             given["stagger_over"], given["twins"])
         shapes = shapes_of(own.spec, given["n_envs"], len(own.terms))
-        self._mine = {name: array[rows] for name, array in _arrays(Path(given["folder"]), shapes, "r+").items()}
+        self._mine = {name: array[rows] for name, array in _arrays(Path(given["folder"]), shapes).items()}
 
     def do(self, command: bytes, more: BinaryIO) -> bytes:
         """Obey one command; what goes with the answer."""
@@ -308,7 +193,7 @@ class _Desk:
         elif command == b"g":
             return packed(own.state())
         elif command == b"p":
-            mine["observation"][:] = own.restore(unpacked(more.read(_LENGTH.unpack(more.read(_LENGTH.size))[0])))
+            mine["observation"][:] = own.restore(unpacked(more.read(LENGTH.unpack(more.read(LENGTH.size))[0])))
         else:
             raise ScenarioError(f"unknown command {command!r} to a worker")
         return b""
@@ -318,17 +203,9 @@ class _Desk:
         self._environments.close()
 
 
-def _say(answers: BinaryIO, kind: bytes, data: bytes) -> None:
-    answers.write(kind + _LENGTH.pack(len(data)) + data)
-    answers.flush()
-
-
-def _arrays(folder: Path, shapes: Mapping[str, tuple[Sequence[int], type]], mode: Literal["r+", "w+"]
-            ) -> dict[str, np.ndarray]:
-    """Name -> array mapped from the file of that name in `folder` (numpy.memmap); empty arrays, which cannot be mapped,
-    are ordinary ones."""
-    return {name: np.memmap(folder / name, dtype, mode, shape=tuple(shape)) if np.prod(shape) else
-            np.zeros(shape, dtype) for name, (shape, dtype) in shapes.items()}
+def _arrays(folder: Path, shapes: Mapping[str, tuple[tuple[int, ...], type]]) -> Arrays:
+    """Name -> array mapped from the file of that name in `folder`."""
+    return {name: mapped(folder, name, shape, dtype) for name, (shape, dtype) in shapes.items()}
 
 
 if __name__ == "__main__":

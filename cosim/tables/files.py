@@ -7,7 +7,7 @@ import io
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,24 +15,32 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
-from cosim.errors import ScenarioError, cut, shown
+from cosim.errors import ScenarioError, cut, listed, shown
+from cosim.limits import check_memory
 from cosim.plaintext import cell, text_of
 from cosim.tables.dates import Instants, instants
+from cosim.tables.weather_files import TMY3_HEADER, read_epw, read_tmy3
 
-SUFFIXES = (".csv", ".tsv", ".parquet", ".pq")
+SUFFIXES = (".csv", ".tsv", ".parquet", ".pq", ".epw")
+BYTES_PER_CELL = 40
+"""Memory of a cell that was read: a Python number and its place in a list."""
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 _IN_QUOTES, _MOST_HEAD = re.compile(r'"(?:[^"]|"")*"'), 100_000
 _DELIMITERS = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
 
 
 class Columns:
-    """The cells of a file by column, text or values; numbers and instants are worked out once."""
+    """The cells of a file by column, text or values; numbers and instants are worked out once.
 
-    def __init__(self, path: Path, names: list[str], cells: Mapping[str, Sequence]) -> None:
+    place  of a weather file: latitude_deg, longitude_deg (> 0 is east), altitude_m; {} of others
+    """
+
+    def __init__(self, path: Path, names: list[str], cells: Mapping[str, Sequence],
+                 place: Mapping[str, float] | None = None) -> None:
         twice = sorted(n for n, times in Counter(names).items() if times > 1)
         if twice:
             raise ScenarioError(f"{path} has two columns called '{cut(twice[0])}'; keep one")
-        self.path, self.names, self._cells = path, names, cells
+        self.path, self.names, self._cells, self.place = path, names, cells, place or {}
         self._numbers: dict[str, np.ndarray] = {}
         self._instants: dict[tuple[str, str | None], Instants] = {}
 
@@ -106,15 +114,22 @@ def _cells(values: Sequence[Any] | np.ndarray) -> Iterable[Any]:
 @lru_cache(maxsize=16)
 def _read(path: str, _resolved: str, _mtime: int, _size: int) -> Columns:
     file = Path(path)
-    return Columns(file, *(_read_parquet if file.suffix.lower() in (".parquet", ".pq") else _read_csv)(file))
-
-
-def _read_csv(path: Path) -> tuple[list[str], dict[str, Sequence]]:
+    if file.suffix.lower() in (".parquet", ".pq"):
+        return Columns(file, *_read_parquet(file))
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            text = file.read()
+        weather = file.suffix.lower() == ".epw"  # names of places in their headers are in any encoding
+        with file.open(encoding="utf-8-sig", newline="", errors="replace" if weather else "strict") as opened:
+            text = opened.read()
     except (OSError, UnicodeDecodeError) as err:
-        raise ScenarioError(f"cannot read table {path}: {err}; it has to be UTF-8 text") from None
+        raise ScenarioError(f"cannot read table {file}: {err}; it has to be UTF-8 text") from None
+    if weather:
+        return Columns(file, *read_epw(text, path))
+    if TMY3_HEADER in text[:_MOST_HEAD].partition("\n")[2].partition("\n")[0]:
+        return Columns(file, *read_tmy3(text, path))
+    return Columns(file, *_read_csv(file, text))
+
+
+def _read_csv(path: Path, text: str) -> tuple[list[str], dict[str, Sequence]]:
     head = io.StringIO(_IN_QUOTES.sub("", text[:_MOST_HEAD])).readline()
     delimiter = max(_DELIMITERS, key=head.count)
     try:
@@ -132,14 +147,32 @@ def _read_csv(path: Path) -> tuple[list[str], dict[str, Sequence]]:
     return names, dict(zip(names, zip(*rows[1:], strict=True), strict=True)) if rows[1:] else {n: () for n in names}
 
 
-def _read_parquet(path: Path) -> tuple[list[str], dict[str, Sequence]]:
+def parquet_rows(path: Path, names: Sequence[str] | None = None, at_once: int | None = None,
+                 hint: str = "") -> Iterator[tuple[list[str], list[Sequence]]]:
+    """(names, columns of cells) of a Parquet file, `at_once` rows at a time; None: all of them, at least once. names:
+    the columns that are read (None: all); hint: what to do where one is missing.
+
+    ScenarioError for a column that is missing, for what is no Parquet file or cannot be read, and for one that unfolds
+    to more at once than memory takes: a million equal cells take a few bytes of such a file.
+    """
     arrow, parquet = _arrow(path)
     try:
-        table = parquet.read_table(path)
-        names = [str(n) for n in table.column_names]
-        return names, {n: column.to_pylist() for n, column in zip(names, table.columns, strict=True)}
+        with parquet.ParquetFile(path) as file:
+            found = [str(name) for name in file.schema_arrow.names]
+            if missing := [name for name in names or () if name not in found]:
+                raise ScenarioError(f"{path} has no column {listed(missing)}; it has {listed(found)}{hint}")
+            wanted, rows = list(names or found), file.metadata.num_rows
+            check_memory(f"{path}", min(rows, at_once or rows) * len(wanted), BYTES_PER_CELL, "read a shorter file")
+            batches = [file.read(wanted)] if at_once is None else file.iter_batches(at_once, columns=wanted)
+            for batch in batches:
+                yield wanted, [column.to_pylist() for column in batch.columns]
     except (OSError, arrow.ArrowException, ValueError, TypeError, OverflowError) as err:  # dates beyond a calendar's
         raise ScenarioError(f"{path} is no Parquet file that can be read: {cut(str(err), 160)}") from None
+
+
+def _read_parquet(path: Path) -> tuple[list[str], dict[str, Sequence]]:
+    (names, columns), = parquet_rows(path)
+    return names, dict(zip(names, columns, strict=True))
 
 
 def _arrow(path: Path) -> tuple[Any, Any]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -110,6 +110,19 @@ class DataTable:
             raise ScenarioError(f"{self.path} {err}{zone}") from None
         except ValueError as err:
             raise ScenarioError(f"{self.path} {err}") from None
+
+    @property
+    def place(self) -> Mapping[str, float]:
+        """Of a weather file: latitude_deg, longitude_deg (> 0 is east), altitude_m; {} of others."""
+        return self._file.place
+
+    @property
+    def unix_s(self) -> np.ndarray:
+        """When the rows begin, in the order of `times_s`, as instants: their dates as they stand in the file.
+        ScenarioError for a table of counts."""
+        if self._instants is None:
+            raise ScenarioError(f"{self.path} counts its times from the run's start ({self.clock}); dates are needed")
+        return self._instants.unix_s[self.axis.order]
 
     @property
     def times_s(self) -> np.ndarray:

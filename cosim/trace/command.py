@@ -18,14 +18,14 @@ from cosim.console import (
     say,
 )
 from cosim.digest import Digest, Table
-from cosim.errors import CosimError, TraceError, cut
+from cosim.errors import TraceError, cut
 from cosim.imports import load
 from cosim.plaintext import file_names
 from cosim.progress import working
 from cosim.tables.files import write_table
 from cosim.trace.compare import compare
 from cosim.trace.machine import Tolerance, tolerance
-from cosim.trace.reader import Trace
+from cosim.trace.reader import Trace, reading
 from cosim.trace.rescue import rescue
 from cosim.trace.series import columns_of, scenario_of
 from cosim.trust import received_hook
@@ -69,14 +69,9 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _look(args: argparse.Namespace) -> int:
-    console = plain_console()
-    try:
+    with reading(args.trace):
         return {"ls": _ls, "diff": _diff, "export": _export, "verify": _verify, "rescue": _rescue}[args.command](
-            console, args)
-    except (CosimError, BrokenPipeError):
-        raise
-    except (KeyError, ValueError, OSError) as err:  # a file that is damaged, or made by hand
-        raise TraceError(f"{args.trace} cannot be read: {type(err).__name__}: {err}") from err
+            plain_console(), args)
 
 
 def _ls(console: Console, args: argparse.Namespace) -> int:

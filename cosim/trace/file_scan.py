@@ -2,7 +2,8 @@
 
 HDF5 files may name other files (external links, external and virtual datasets), run filters that are loaded as
 libraries, and declare or share so much that a few kB fill all memory. No trace has any of that; a file that does is
-refused, by the name of the object, and what it names is not opened. Format: The HDF Group, HDF5 File Format
+refused, by the name of the object, and what it names is not opened; so is one that is not built as a trace is
+(`cosim.trace.form`). Format: The HDF Group, HDF5 File Format
 Specification 3.0; deflate expands by 1032 at most (zlib, Technical Details).
 """
 
@@ -18,12 +19,12 @@ import numpy as np
 
 from cosim.errors import TraceError, cut
 from cosim.limits import free_bytes
+from cosim.trace.form import FIXED_TEXT, NUMBER, TEXT, odd_dataset, odd_group
 
 _FILTERS = {h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_FLETCHER32}
 _PLAIN = {h5py.h5t.INTEGER, h5py.h5t.FLOAT, h5py.h5t.STRING, h5py.h5t.ENUM}
 _SCALES = {b"DIMENSION_LIST", b"REFERENCE_LIST"}
 """Attributes of HDF5's dimension scales: references to objects of the same file."""
-_MOST_DEPTH = 8
 _MOST_FOLD = 1100
 """By which one pass of deflate expands, rounded up."""
 _FREE_FOLD = 100
@@ -31,6 +32,9 @@ _FREE_FOLD = 100
 _MOST_TEXTS = 16
 """Texts of one attribute, which HDF5 reads all at once."""
 _AT_ONCE_BYTES = 1 << 26
+_MOST_ATTRIBUTES = 1000
+"""Of one object. HDF5 takes the square of their number to go through them; a run writes some twenty, and one for each
+member."""
 
 
 _passed: dict[tuple[int, ...], None] = {}
@@ -75,11 +79,16 @@ class FileScan:
         below: list[tuple[Any, str]] = [(file.id, "")]
         while below:
             group, where = below.pop()
+            inside: dict[str, tuple[int, ...] | None] = {}
             for name in group:
                 path = f"{where}/{name.decode(errors='replace')}"
-                if isinstance(item := self.item(group, name, path), h5py.h5g.GroupID):
+                item = self.item(group, name, path)
+                if is_group := isinstance(item, h5py.h5g.GroupID):
                     self.attributes(item, path)
                     below.append((item, path))
+                inside[path.rpartition("/")[2]] = None if is_group else item.shape
+            if odd := odd_group(where, inside):
+                raise self._no(where, odd)
         if self._unfolded > max(self._free, _FREE_FOLD * self._size):
             raise self._no("its datasets", f"unfold to {_in_bytes(self._unfolded)} from a file of "
                            f"{_in_bytes(self._size)}")
@@ -92,8 +101,8 @@ class FileScan:
             raise self._no(path, "is a link into another file")
         if kind != h5py.h5l.TYPE_HARD:
             raise self._no(path, "is a soft link, which may lead anywhere")
-        if path.count("/") > _MOST_DEPTH:
-            raise self._no(path, f"stands deeper than {_MOST_DEPTH} levels")
+        if "\ufffd" in path:
+            raise self._no(path, "has a name that is no UTF-8 text")
         item = h5py.h5o.open(group, name)
         address = h5py.h5o.get_info(item).addr
         if (before := self._seen.get(address, path)) != path:
@@ -121,6 +130,11 @@ class FileScan:
                            + "; traces use gzip, shuffle and Fletcher32 once each")
         kind, shape = data.get_type(), data.shape
         self._type(kind, where)
+        if shape is None:
+            raise self._no(where, "is empty: it has no dimensions")
+        holds = TEXT if _is_text(kind) else FIXED_TEXT if kind.get_class() == h5py.h5t.STRING else NUMBER
+        if odd := odd_dataset(where, holds, shape):
+            raise self._no(where, odd)
         chunk = made.get_chunk() if made.get_layout() == h5py.h5d.CHUNKED else ()
         count = math.prod(shape)
         if count:
@@ -136,14 +150,12 @@ class FileScan:
 
     def _unfolds(self, size: int, where: str) -> None:
         """Chunks are not counted one by one: a run that goes on adds some meanwhile."""
-        self._unfolded += size
-        if self._is_beyond(self._unfolded / _MOST_FOLD) or size > self._free:
+        if self._is_beyond((self._unfolded + size) / _MOST_FOLD) or size > self._free:
             raise self._no(where, f"unfolds to {_in_bytes(size)} from a file of {_in_bytes(self._size)}")
+        self._unfolded += size  # of what is refused nothing: `rescue` leaves it out, and goes on
 
     def _long_texts(self, data: h5py.h5d.DatasetID, count: int, where: str) -> None:
         """Texts one after the other, as many at a time as fit into memory if each is all of the file."""
-        if len(data.shape) > 1:
-            raise self._no(where, "holds text in more than one dimension")
         names, at_once = h5py.Dataset(data), max(1, _AT_ONCE_BYTES // self._size)
         for first in range(0, count, at_once):
             part = names[first: first + at_once] if data.shape else [names[()]]
@@ -151,13 +163,20 @@ class FileScan:
 
     def attributes(self, item: Any, where: str) -> None:
         """The attributes of an object, but for those of dimension scales."""
-        for k in range(h5py.h5a.get_num_attrs(item)):
-            attribute = h5py.h5a.open(item, index=k)
-            if attribute.get_name() in _SCALES:
+        if (many := h5py.h5a.get_num_attrs(item)) > _MOST_ATTRIBUTES:
+            raise self._no(where, f"has {many} attributes, and {_MOST_ATTRIBUTES} are the most")
+        names: list[bytes] = []
+        h5py.h5a.iterate(item, lambda name, *_: names.append(name))
+        for name in names:
+            if name in _SCALES:
                 continue
-            kind, name = attribute.get_type(), attribute.get_name().decode(errors="replace")
-            place = f"attribute {name} of {where}"
+            attribute = h5py.h5a.open(item, name)
+            kind, place = attribute.get_type(), f"attribute {name.decode(errors='replace')} of {where}"
+            if "\ufffd" in place:
+                raise self._no(place, "has a name that is no UTF-8 text")
             self._type(kind, place)
+            if attribute.get_space().get_simple_extent_type() == h5py.h5s.NULL:
+                raise self._no(place, "is empty")
             if not _is_text(kind):
                 self._count(attribute.get_storage_size(), place)
                 continue
@@ -170,9 +189,9 @@ class FileScan:
             self._count(sum(len(text or b"") for text in value.ravel().tolist()), place)
 
     def _count(self, size: int, where: str) -> None:
-        self._texts += size
-        if self._is_beyond(self._texts):
+        if self._is_beyond(self._texts + size):
             raise self._no(where, "shares its text with others: together they are longer than the file")
+        self._texts += size
 
     def _is_beyond(self, size: float) -> bool:
         """Whether it is more than the file, which may still grow."""

@@ -20,29 +20,36 @@ the reader takes the shorter.
 
 `schema_version` is a whole number. It grows when a reader of the old layout would fail or misread: a path, shape, type,
 unit or meaning changes. It stays when something is added that old readers pass over (a port, a table, an attribute).
-A reader reads its own version and all older ones; a file of a newer one is refused, by name.
+A reader reads its own version and all older ones; a file of a newer one is refused, by name. So is one that is not
+built like this (`cosim.trace.form`).
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar, cast
+from warnings import catch_warnings, simplefilter
 
 import h5py
 import numpy as np
 
-from cosim.errors import TraceError, first_line, unknown
+from cosim.errors import CosimError, TraceError, cut, first_line, unknown
 from cosim.limits import is_file
 from cosim.trace.file_scan import refuse_leading_out
+from cosim.trace.form import odd_attribute
 from cosim.trace.seal import BLOCK, check_seal
 from cosim.trace.supervised import DAMAGE, RESCUE, refuse_unreadable
+from cosim.units import LONGEST_S
 
 FORMAT = "aidc-cosim trace"
 SCHEMA_VERSION = 1
 _LAST_ASCII = 127
+_CACHE_BYTES = 1 << 18
+"""Of each dataset HDF5 keeps in memory. What is read is read once; its own 8 MiB would keep a long run's trace."""
 _REQUIRED = {"format", "schema_version", "status", "error"}
 
 
@@ -53,24 +60,24 @@ def _reads(method: Method) -> Method:
     """TraceError instead of whatever h5py raises while a method reads."""
 
     @wraps(method)
-    def reading(self: Trace, *args: Any) -> Any:
+    def read(self: Trace, *args: Any) -> Any:
         try:
             return method(self, *args)
         except DAMAGE as err:
             raise _damaged(self.path, "/".join(map(str, args)) or method.__name__, err) from None
 
-    return cast(Method, reading)
+    return cast(Method, read)
 
 
 def _open(path: Path) -> h5py.File:
     """Without a lock, so that a running file can be read; HDF5 requires the same setting for all handles of a file in a
     process."""
     try:
-        return h5py.File(path, "r", locking=False)
+        return h5py.File(path, "r", locking=False, rdcc_nbytes=_CACHE_BYTES)
     except OSError as err:
         if "locking flag" not in str(err):
             raise
-        return h5py.File(path, "r")
+        return h5py.File(path, "r", rdcc_nbytes=_CACHE_BYTES)
 
 
 def _text(stored: np.ndarray) -> np.ndarray:
@@ -85,6 +92,22 @@ def _text(stored: np.ndarray) -> np.ndarray:
 
 def _damaged(path: Path, what: str, err: Exception) -> TraceError:
     return TraceError(f"{path} is damaged: {what} cannot be read ({first_line(err)}); {RESCUE}")
+
+
+@contextmanager
+def reading(*paths: str | os.PathLike) -> Iterator[None]:
+    """TraceError where what is worked out of some traces fails by what they hold: they have the form of a trace, and
+    numbers that no run writes. numpy says nothing of them meanwhile: the figures do."""
+    try:
+        with np.errstate(all="ignore"), catch_warnings():
+            simplefilter("ignore", RuntimeWarning)
+            yield
+    except (CosimError, BrokenPipeError):
+        raise
+    except (*DAMAGE, ArithmeticError, LookupError, MemoryError, RecursionError) as err:
+        names = cut(", ".join(map(str, paths)), 120, 40)
+        raise TraceError(f"{names} cannot be read as what a run has written: {type(err).__name__}: {first_line(err)}; "
+                         "cosim trace ls shows what a trace holds, --debug where it failed") from err
 
 
 def _refuse_changed(path: Path) -> bool:
@@ -140,10 +163,14 @@ class Trace:
             self._file.close()
             raise TraceError(f"{self.path} is HDF5 but not an {FORMAT} (attributes {', '.join(sorted(_REQUIRED))})")
         version = attrs["schema_version"]
-        if not isinstance(version, int | np.integer) or version > SCHEMA_VERSION:
+        if not isinstance(version, int | np.integer) or not 0 < version <= SCHEMA_VERSION:
             self._file.close()
-            raise TraceError(f"{self.path} has trace schema {version}; this version of aidc-cosim reads schemas up to "
-                             f"{SCHEMA_VERSION}: update it, or read the file with h5py")
+            raise TraceError(f"{self.path} has trace schema {cut(str(version))}; this version of aidc-cosim reads "
+                             f"schemas up to {SCHEMA_VERSION}: update it, or read the file with h5py")
+        if wrong := next((f"{name} {odd}" for name, value in attrs.items() if (odd := odd_attribute(name, value))), ""):
+            self._file.close()
+            raise TraceError(f"{self.path} is no trace of this program's: its attribute {wrong}; nothing of it was "
+                             f"run. {RESCUE}")
 
     def __enter__(self) -> Trace:
         return self
@@ -226,7 +253,7 @@ class Trace:
         """Columns of a table, all of one length; text as str objects. {} when no row was written."""
         return next(self.blocks(name, rows=None), {})
 
-    def blocks(self, name: str, columns: Iterable[str] | None = None, rows: int | None = 1 << 18
+    def blocks(self, name: str, columns: Iterable[str] | None = None, rows: int | None = 1 << 16
                ) -> Iterator[dict[str, np.ndarray]]:
         """A table's columns (all, or some), `rows` at a time so that millions of rows need not fit into memory; None:
         all at once. Nothing when no row was written."""
@@ -239,6 +266,8 @@ class Trace:
         if (found := self._find(name)) is None:
             return
         group = self._inside(found)
+        if not group:
+            return
         count = min(data.shape[0] for data in group.values())
         for first in range(0, max(count, 1), rows or max(count, 1)):  # an empty table is one empty block
             part = slice(first, min(first + rows, count) if rows else count)
@@ -268,6 +297,11 @@ class Trace:
         if group.name not in self._lengths:
             inside = self._inside(group)
             shortest = min(d.shape[0] for name, d in inside.items() if not d.is_scale or name == "time_s")
-            holes = np.flatnonzero(np.diff(inside["time_s"][:shortest]) <= 0)  # rows that a kill left without a time
-            self._lengths[group.name] = int(holes[0]) + 1 if len(holes) else shortest
+            times = inside["time_s"][:shortest]
+            holes = np.flatnonzero(~(np.diff(times) > 0))  # rows that a kill left without a time
+            count = int(holes[0]) + 1 if len(holes) else shortest
+            if count and not (times[0] >= 0 and times[count - 1] <= LONGEST_S):
+                raise TraceError(f"{self.path}: times of {group.name} are from {times[0]:g} to {times[count - 1]:g} s, "
+                                 f"and no run goes beyond 0 to {LONGEST_S:g} s")
+            self._lengths[group.name] = count
         return self._lengths[group.name]

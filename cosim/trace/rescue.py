@@ -21,6 +21,7 @@ from cosim.errors import TraceError, first_line
 from cosim.limits import is_file
 from cosim.ports import Port
 from cosim.trace.file_scan import FileScan, UnsafeObject
+from cosim.trace.form import odd_attribute
 from cosim.trace.reader import FORMAT
 from cosim.trace.seal import END_OF_FILE
 from cosim.trace.supervised import DAMAGE, SIGNATURE, parts, supervised
@@ -75,7 +76,7 @@ def _mend(path: Path, mended: Path) -> str:
     shutil.copyfile(path, mended)
     with mended.open("r+b") as file:
         head, size = file.read(96), file.seek(0, os.SEEK_END)
-        if head[:8] != SIGNATURE:
+        if head[:8] != SIGNATURE and not h5py.is_hdf5(mended):  # which looks behind a block of somebody else's, too
             file.seek(0)
             file.write(SIGNATURE)
         end = int.from_bytes(head[END_OF_FILE], "little")
@@ -266,7 +267,11 @@ class _Salvage:
                 continue
             if isinstance(value, str):
                 value = value.encode(errors="replace").decode()
-            if name not in ("default", "summary"):  # made anew, and no longer true
+            if name in ("default", "summary"):  # made anew, and no longer true
+                continue
+            if odd := odd_attribute(name, value):
+                self.lost.append((f"{where}attribute {name}", f"it {odd}"))
+            else:
                 out[name] = value
         return out
 

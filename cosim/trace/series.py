@@ -14,6 +14,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from cosim.errors import TraceError, unknown
 from cosim.trace.reader import Trace
 from cosim.units import HOUR_S, MIN_S
 
@@ -55,15 +56,18 @@ class CountedSamples(NamedTuple):
 
 
 def scenario_of(trace: Trace) -> dict[str, Any]:
-    """The scenario of a trace as data, read once; not to be changed."""
+    """The scenario of a trace as data, read once; not to be changed. It has members and shared, if empty ones."""
     if trace not in _SCENARIOS:
-        _SCENARIOS[trace] = json.loads(str(trace.attrs.get("scenario", "{}")))
+        _SCENARIOS[trace] = json.loads(str(trace.attrs.get("scenario", '{"members": {}, "shared": {}}')))
     return _SCENARIOS[trace]
 
 
 def step_s(trace: Trace, member: str) -> float:
-    """The step of a member, s."""
-    return float(scenario_of(trace)["members"][member]["step_s"])
+    """The step of a member, s. TraceError where the trace's scenario has no such member."""
+    members = scenario_of(trace)["members"]
+    if member not in members:
+        raise TraceError(f"{trace.path}: {unknown('member of its scenario', member, members)}")
+    return float(members[member]["step_s"])
 
 
 def counted_time(trace: Trace) -> CountedTime:
@@ -73,8 +77,8 @@ def counted_time(trace: Trace) -> CountedTime:
     end_s = float(attrs.get("until_s", np.inf))
     if attrs["status"] != "completed" or not np.isfinite(end_s):
         steps = {name: float(member["step_s"]) for name, member in scenario["members"].items()}
-        last = [(times[-1] + steps[model.split("/")[0]]) for model in trace.models()
-                if len(times := trace.time_s(model))]
+        last = [(times[-1] + steps[member]) for model in trace.models()
+                if (member := model.split("/")[0]) in steps and len(times := trace.time_s(model))]
         end_s = min(end_s, float(min(last, default=0.0)))
     begin_s = float(scenario.get("warmup_s", 0.0))
     return CountedTime(begin_s, end_s) if begin_s < end_s else CountedTime(0.0, end_s, begin_s > 0.0)

@@ -32,6 +32,9 @@ _TEXT = h5py.string_dtype("utf-8")
 _LIBVER = ("earliest", "latest")
 """The oldest layout that holds it: what every reader reads, and what cosim.trace.journal can let grow."""
 _TABLE_CHUNK = 2048
+_CACHE_BYTES = 1 << 18
+"""Of each dataset HDF5 keeps in memory: room for any chunk that is added to. Its own 8 MiB would keep all that a long
+run writes."""
 _GZIP = 1
 _TEXT_BYTES = 16
 _ROOM_BYTES = 2_000_000
@@ -84,7 +87,7 @@ class TraceWriter:
             raise _cannot_make(path, err) from None
 
     def _opened(self, mode: str) -> h5py.File:
-        file = h5py.File(self._disk, mode, libver=_LIBVER, track_order=True)
+        file = h5py.File(self._disk, mode, libver=_LIBVER, track_order=True, rdcc_nbytes=_CACHE_BYTES)
         weakref.finalize(self, file.close)  # HDF5 itself would close it when Python, and so the disk, is gone
         return file
 

@@ -86,7 +86,7 @@ class CappedDataCenters(DataCenters):
     }
 
     @classmethod
-    def check_scenario(cls, member: str, given: CappedParams, scenario: Any) -> None:
+    def check_scenario(cls, member: str, given: Any, scenario: Any) -> None:
         """As `DataCenters`; ScenarioError for names in `cap.gives_way` that are no classes."""
         super().check_scenario(member, given, scenario)
         given.cap.ranked(given.job_classes, f"{member}.cap")

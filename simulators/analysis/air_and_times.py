@@ -12,8 +12,9 @@ from cosim.imports import today
 from cosim.simulators.aidc.equations import air_temperatures_degc
 from cosim.simulators.aidc.plant.cooling import mean_of_racks, per_rack
 from cosim.simulators.analysis.balance import Finding
-from cosim.simulators.analysis.cooling import SITE, coolings, has_inertia, needs_sites
+from cosim.simulators.analysis.cooling import coolings, has_inertia, needs_sites
 from cosim.simulators.analysis.flows import largest
+from cosim.simulators.analysis.paths import SITE
 from cosim.simulators.fleet import JobClass
 from cosim.trace import Trace
 from cosim.trace.series import scenario_of

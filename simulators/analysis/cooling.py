@@ -11,12 +11,11 @@ from cosim.digest import Digest, Table
 from cosim.errors import TraceError
 from cosim.simulators.aidc.equations import air_kw_per_k, air_temperatures_degc, it_at_inlet_kw
 from cosim.simulators.aidc.plant.cooling import PRESETS, Cooling, supply_limits_degc
+from cosim.simulators.analysis.paths import SITE
 from cosim.simulators.fleet import Site
 from cosim.trace import Trace
 from cosim.trace.series import counted, recording_of, scenario_of
 from cosim.units import KG_PER_T, KW_PER_MW, MIN_S
-
-SITE = "aidc/Site"
 
 
 def needs_sites(trace: Trace, *ports: str, simulated: bool = True) -> None:

@@ -23,7 +23,7 @@ from cosim.simulators.aidc.equations import (
 )
 from cosim.simulators.aidc.plant.cooling import Cooling
 from cosim.simulators.analysis.balance import ALLOWED_PU, Finding, NothingToCheck
-from cosim.simulators.analysis.cooling import SITE, coolings, has_inertia, needs_sites
+from cosim.simulators.analysis.cooling import coolings, has_inertia, needs_sites
 from cosim.simulators.analysis.flows import (
     ALLOWED_KW,
     ALLOWED_RATIO,
@@ -42,6 +42,7 @@ from cosim.simulators.analysis.flows import (
     substation,
     where,
 )
+from cosim.simulators.analysis.paths import SITE
 from cosim.simulators.fleet import JobClass, Site
 from cosim.simulators.grid.dispatch.optimal_power_flow import NEGLIGIBLE_PU
 from cosim.trace import Trace
@@ -213,13 +214,16 @@ def cost(trace: Trace) -> Finding:
 
 
 def unserved(trace: Trace) -> Finding:
-    """Unserved demand = that of the buses; status 1 exactly where some is unserved or a voltage is outside."""
+    """Unserved demand = that of the buses; status 1 exactly where some is unserved, a voltage is outside or a branch
+    above its limit."""
     needs(trace, "unserved_kw", "unserved_bus_kw")
     refuse_replayed(trace)
     total, buses = trace[f"{GRID}/unserved_kw"], trace[f"{GRID}/unserved_bus_kw"][:, 0]
     off = {"unserved_kw": np.abs(total - buses.sum(axis=1, keepdims=True))}
     if trace.has(f"{GRID}/status") and trace.has(f"{GRID}/voltage_violation_pu"):
         elastic = (buses != 0.0).any(axis=1) | (trace[f"{GRID}/voltage_violation_pu"][:, 0] > 0.0)
+        if trace.has(f"{GRID}/overload_ratio"):
+            elastic |= trace[f"{GRID}/overload_ratio"][:, 0] > 0.0
         status = trace[f"{GRID}/status"][:, 0]
         off["status"] = np.where(status == HELD, 0.0, np.abs(status - elastic))[:, None]
     return _worst(trace, off, ALLOWED_KW, model=GRID)

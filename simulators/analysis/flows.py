@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cosim.errors import TraceError
+from cosim.simulators.analysis.paths import BUS, GRID
 from cosim.simulators.grid.ports import ACTIVE_DEMAND, SITE_DEMAND
 from cosim.trace import Trace
 from cosim.trace.series import PLAYERS, PortRef, port_ref, rows_at, scenario_of, step_s
 
-MEMBER, BUS, GRID = "grid", "grid/Bus", "grid/Grid"
+MEMBER = "grid"
 ALLOWED_KW, ALLOWED_RATIO = 1e-6, 1e-7
 """What a balance may be off: a power flow ends at a mismatch, and a bus adds up flows of the size of the largest."""
 HELD = 2.0

@@ -23,13 +23,13 @@ import numpy as np
 from cosim.errors import TraceError
 from cosim.simulators.aidc.equations import inlet_factor
 from cosim.simulators.analysis.cooling import coolings, served_degc
+from cosim.simulators.analysis.paths import SITE
 from cosim.simulators.analysis.site_series import intensity_of
 from cosim.simulators.fleet import JobClass, Site
 from cosim.trace import Trace
 from cosim.trace.series import CountedTime, counted, counted_time, over_counted, scenario_of, step_s
 from cosim.units import HOUR_S
 
-SITE = "aidc/Site"
 FIGURES = ("gpu_s", "energy_kwh", "dynamic_kwh", "idle_kwh", "cooling_kwh", "co2_kg", "co2_marginal_kg")
 """Names of a job's figures."""
 

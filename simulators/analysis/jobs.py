@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cosim.digest import Digest, Table
+from cosim.simulators.analysis.paths import SITE
 from cosim.simulators.analysis.site_series import ended_jobs, finished_work_to, jobs_until
 from cosim.simulators.fleet import JobClass
 from cosim.trace import Trace
@@ -24,7 +25,6 @@ from cosim.trace.series import (
 )
 from cosim.units import MIN_S, TO_PER_GTO
 
-SITE = "aidc/Site"
 _MOST_SITES = 8
 """With more, waits by site are figures only."""
 

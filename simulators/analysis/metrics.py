@@ -17,11 +17,15 @@ import numpy as np
 from cosim.digest import Digest, Table
 from cosim.drivers.resolve import Resolved
 from cosim.imports import load
+from cosim.simulators.analysis.bill import demand_charges, demand_table, site_prices, tariff_of
 from cosim.simulators.analysis.cooling import cooling_table
+from cosim.simulators.analysis.flexibility import flexibility_tables
 from cosim.simulators.analysis.flows import marginal_emission
 from cosim.simulators.analysis.jobs import jobs_tables
+from cosim.simulators.analysis.paths import GRID, SITE
 from cosim.simulators.analysis.site_series import intensity_of
 from cosim.simulators.fleet import HasRates, JobClass, OffersLoad, Site, may_run
+from cosim.simulators.grid.dispatch.branch_limits import BINDING_RATIO
 from cosim.trace import Trace
 from cosim.trace.series import (
     CountedSamples,
@@ -33,12 +37,13 @@ from cosim.trace.series import (
     step_s,
     weighted_mean,
 )
-from cosim.units import HOUR_S, KG_PER_T, KW_PER_MW, MIN_S, TO_PER_GTO
+from cosim.units import HOUR_S, KG_PER_T, KW_PER_MW, MIN_S, TO_PER_GTO, format_time
 
 COMPANIONS = {"report": "cosim.simulators.reporting.sections:REPORT",
               "contracts": "cosim.simulators.contracts:CONTRACTS"}
 """Report and checks of a scenario that names this summary, unless it names its own."""
 OVERLOAD = 0.95
+AT_VOLTAGE_PU = 1e-5
 NEAR_PU = 0.01
 """A voltage so close to a limit is reported."""
 _MOST_BUSES = 8
@@ -56,7 +61,6 @@ _PLAYED = {
 _MINUTES = {"cosim.simulators.grid.adapter:CefDispatch": "cosim.simulators.analysis.voltages:minute_voltages"}
 """Grid -> function that computes its voltages at one-minute power. By string: its networks take seconds to import,
 which other grids do not need."""
-SITE, GRID, PRICE = "aidc/Site", "grid/Grid", "tariff/Tariff/price_usd_per_kwh"
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,8 @@ class SiteFigures:
     """Totals of one site over the counted time.
 
     energy_kwh, it_kwh   all power; IT power alone
-    cost_usd, co2_kg     energy at the price and at the site's NCI of each minute (R2, R3 with dt)
+    cost_usd, co2_kg     energy at the price and at the site's NCI of each minute (R2, R3 with dt); demand charges, if
+                         there are any, are part of the cost
     nci                  (mean over time, lowest, highest) NCI at the site, kg/kWh; NaN where the grid gives none
     gpu_use_ratio        mean of busy GPUs over time, of all
     """
@@ -180,6 +185,7 @@ def summary(trace: Trace) -> Digest:
         jobs_tables(trace, digest)
         _sites_table(trace, digest)
         cooling_table(trace, digest)
+        flexibility_tables(trace, digest)
     _grid_table(trace, digest)
     return digest
 
@@ -190,15 +196,19 @@ def site_figures(trace: Trace) -> list[SiteFigures]:
     p_kw, it_kw = trace[f"{SITE}/p_kw"][use], trace[f"{SITE}/it_kw"][use]
     busy = trace[f"{SITE}/busy_gpus"][use].sum(axis=2)
     nothing = np.full(len(hours), np.nan)
-    price = over_counted(trace, PRICE, SITE)[:, 0] if trace.has(PRICE) else nothing
+    prices = site_prices(trace)
     sites = scenario_of(trace)["shared"]["sites"]
+    demand: dict[str, float] = {}
+    for charge in demand_charges(trace):
+        demand[charge.site] = demand.get(charge.site, 0.0) + charge.usd
     out = []
     for k, name in enumerate(trace.names(SITE)):
         energy, where = p_kw[:, k] * hours, intensity_of(trace, name)
         w = nothing if where is None else over_counted(trace, where[0], SITE)[:, where[1]]
         span = (weighted_mean(w, hours), float(w.min()), float(w.max())) if w.size else (np.nan,) * 3
         out.append(SiteFigures(
-            name, float(energy.sum()), float(it_kw[:, k] @ hours), float((energy * price).sum()),
+            name, float(energy.sum()), float(it_kw[:, k] @ hours),
+            float((energy * (nothing if prices is None else prices[:, k])).sum()) + demand.get(name, 0.0),
             float((energy * w).sum()), span, weighted_mean(busy[:, k], hours) / Site(**sites[name]).gpus))
     return out
 
@@ -225,6 +235,8 @@ def _sites_table(trace: Trace, digest: Digest) -> None:
     _per_served(digest)
     digest.tables.append(Table(
         "Data centers", ("site", "MWh", "PUE", "GPU use", "USD", "t CO2", "kg/kWh", "NCI range"), rows, note))
+    if charges := demand_charges(trace):
+        demand_table(charges, tariff_of(trace), digest)
 
 
 def _per_served(digest: Digest) -> None:
@@ -274,6 +286,7 @@ def _grid_table(trace: Trace, digest: Digest) -> None:
     if "status" in column:
         figures["flagged_intervals"] = float(np.count_nonzero(column["status"]))
         rows.append(("flagged intervals", _intervals(column["status"], what)))
+    rows += _loading_rows(trace, what, figures)
     rows += _voltage_rows(trace, figures)
     if np.any(column.get("inexact", 0.0)):
         figures["inexact_intervals"] = float(np.count_nonzero(column["inexact"]))
@@ -286,6 +299,32 @@ def _grid_table(trace: Trace, digest: Digest) -> None:
     played = recording_of(trace, "grid")
     digest.figures |= figures if played is None else {f"recorded_{name}": value for name, value in figures.items()}
     digest.tables.append(Table("Grid" if played is None else "Grid, of the recorded run", ("", ""), rows))
+
+
+def _loading_rows(trace: Trace, what: CountedSamples, figures: dict[str, float]) -> list[tuple[str, str]]:
+    """How full the fullest branch was, and what was limiting for how long; none for a grid that shows no loading."""
+    table = trace.table("grid.limits")
+    if not trace.has(f"{GRID}/loading_ratio") or not len(table.get("name", ())) or not what.use.any():
+        return []
+    names = trace.names(GRID, "line")
+    at = [names.index(name) for name in table["name"]]
+    loading = trace[f"{GRID}/loading_ratio"][what.use][:, 0][:, at]
+    when, top = np.unravel_index(int(loading.argmax()), loading.shape)
+    figures["loading_max_ratio"] = float(loading[when, top])
+    rows = [("fullest branch", f"{names[at[top]]} at {100 * loading[when, top]:.4g} % of its rating, at "
+             f"{format_time(trace.time_s(GRID)[what.use][when])}")]
+    full = loading >= np.asarray(table["limit_ratio"]) - BINDING_RATIO
+    said = [f"branch {names[at[k]]} in {_intervals(full[:, k], what)}"
+            for k in np.argsort(-full.sum(axis=0), kind="stable")[:_MOST_BUSES] if full[:, k].any()]
+    given = scenario_of(trace)["members"]["grid"]["params"]
+    for port, limit, sign in (("vm_min_pu", given.get("vm_min_pu"), 1.0), ("vm_max_pu", given.get("vm_max_pu"), -1.0)):
+        if limit is None or not trace.has(f"{GRID}/{port}"):
+            continue
+        at_limit = sign * (trace[f"{GRID}/{port}"][what.use][:, 0] - limit) <= AT_VOLTAGE_PU
+        if at_limit.any():
+            said.append(f"{'lowest' if sign > 0 else 'highest'} voltage in {_intervals(at_limit, what)}")
+    figures["limited_intervals"] = float(np.count_nonzero(full.any(axis=1)))
+    return [*rows, ("what is limiting here", "; ".join(said) or "no branch, no voltage")]
 
 
 def _intervals(flags: np.ndarray, what: CountedSamples) -> str:

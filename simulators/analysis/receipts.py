@@ -24,6 +24,7 @@ from cosim.progress import working
 from cosim.simulators.analysis.job_carbon import FIGURES, JobFootprints, job_footprints
 from cosim.tables.files import write_table
 from cosim.trace import Trace
+from cosim.trace.reader import reading
 from cosim.trace.series import counted_time
 from cosim.units import format_time
 
@@ -79,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    with working(f"reading {args.trace}"), Trace(args.trace) as trace:
+    with working(f"reading {args.trace}"), reading(args.trace), Trace(args.trace) as trace:
         accounts, time = job_footprints(trace, warmup=args.warmup), counted_time(trace)
     whole = args.warmup or time.whole_warmup or not time.begin_s
     over = "of the whole run" if whole else f"of the counted time, from {format_time(time.begin_s)} on"

@@ -56,6 +56,10 @@ class Controller(Adapter):
                  default=0.0),
             Port("slack_min", "in", "time that training could stand still and meet its deadlines", default=1440.0),
             Port("free_gpu_ratio", "in", "share of idle GPUs in the last minute"),
+            Port("event_start_min", "in", "time until the announced demand-response event starts, 0 while it lasts; "
+                 "NaN: none", default=math.nan, nullable=True),
+            Port("event_end_min", "in", "time until that event is over; NaN: none", default=math.nan, nullable=True),
+            Port("event_cap_kw", "in", "cap of that event; NaN: none", sign=">= 0", default=math.nan, nullable=True),
             Port("jobs", "out", "jobs sent to the site, with release_s", kind="event", record=False),
             Port("gpus", "out", "GPUs granted to each class", dims=("job_class",)),
             Port("supply_temp_degc", "out", "supply air temperature set point"),

@@ -137,6 +137,9 @@ class ControlPipeline:
             mci_kg_per_kwh=None if mode == "power" else known([a["mci_kg_per_kwh"] for a in sites]),
             deferred_by_lead=by_lead,
             deferred_by_time=by_time,
+            event_start_min=[a["event_start_min"] for a in sites],
+            event_end_min=[a["event_end_min"] for a in sites],
+            event_cap_kw=[a["event_cap_kw"] for a in sites],
         )
         return Situation(state, batch, rows_by_class, observation)
 
@@ -180,7 +183,7 @@ class ControlPipeline:
             owed.append(released.owed)
             waiting.append([[job for job in old if job[0] > time_s] + new
                             for old, new in zip(before.waiting[i], released.waiting, strict=True)])
-            guards = bool(self.guard_min) and situation.observation.slack_min[i] < self.guard_min[i]
+            guards = bool(self.guard_min) and _slack_min(situation.observation, i) < self.guard_min[i]
             share = self._guarded_share(i, situation.observation, placement) if guards else operation.gpu_share[i]
             clipped, moved, guarded = clipped + released.clipped, moved + released.moved, guarded + guards
             commands.append(SiteCommand(_select(batch, release_s, rows), self._gpus(i, share), project_box(
@@ -216,6 +219,13 @@ class ControlPipeline:
     def _gpus(self, i: int, share: Sequence[float]) -> list[float]:
         """(M,) whole GPUs of a site in the classes' blocks."""
         return [float(g) for g in gpu_blocks(project_shares(share), self._facts.gpus[i], self._facts.gpus_per_block)]
+
+
+def _slack_min(observation: Observation, i: int) -> float:
+    """How long training at a site could stand still of its own accord: less what an announced event may hold it back,
+    which is its rest, or its length where it is still to come."""
+    slack_min, end_min = observation.slack_min[i], observation.event_end_min[i]
+    return slack_min if math.isnan(end_min) else slack_min - (end_min - observation.event_start_min[i])
 
 
 def known(intensities: list[float]) -> list[float] | None:

@@ -29,6 +29,7 @@ from cosim.simulators.fleet import OffersLoad
 from cosim.units import HOUR_S
 
 CONTROLLER, FLEET, GRID, WORKLOAD, BASELINE = "controller", "aidc", "grid", "workload", "grid_without_aidc"
+TARIFF = "tariff"
 _USUAL_PUE = 1.25
 _COOLING_FACTOR = 1.4
 """Site power per IT power at full load that scales the power columns; more is clipped."""
@@ -82,6 +83,11 @@ class Steering:
         members = dict(scenario.members)
         if CONTROLLER not in members or FLEET not in members:
             raise ScenarioError(f"{scenario.name} has no members {CONTROLLER} and {FLEET} to learn on")
+        if TARIFF in members:
+            refused = [name for name in ("site_prices", "demand_charge_usd_per_kw") if members[TARIFF].params.get(name)]
+            if refused:
+                raise ScenarioError(f"{TARIFF}.{refused[0]} is set, and the reward counts one price for all sites and "
+                                    "no demand charge; leave it out to learn")
         carbon = _carbon_of(members[CONTROLLER].params)
         members[CONTROLLER] = _with(members[CONTROLLER], {**members[CONTROLLER].params, "policy": "uniform"})
         if GRID in members and members[GRID].simulator.endswith(":CefDispatch"):

@@ -13,6 +13,7 @@ import numpy as np
 
 from cosim.adapter import Adapter, CreateResult, Meta, Values
 from cosim.errors import ModelError, ScenarioError, SolverError, unknown
+from cosim.simulators.grid.dispatch.branch_limits import binding, branch_limits, fullest, rating_table
 from cosim.simulators.grid.dispatch.conic import Limits, Sources
 from cosim.simulators.grid.dispatch.findings import LOOSE_GAP_PU, FindingLog, what_is_proven, which_limits
 from cosim.simulators.grid.dispatch.horizon import Ramps
@@ -32,10 +33,12 @@ from cosim.simulators.grid.plausible import refuse_impossible, unit_hint
 from cosim.simulators.grid.ports import (
     DISPATCH_BUS,
     DISPATCH_GRID,
+    LOADING,
     REALISED,
     SOURCE,
     VARYING,
     fixed_tables,
+    loading_values,
     per_bus,
     source_values,
 )
@@ -71,8 +74,9 @@ class CefDispatch(Adapter):
         self._sources = all_sources(self.params.sources, self._feeder, self.params.network_sources, sid)
         self._series = SourceSeries(self._sources, sid, self.params.scenario_start,
                                     frozenset(self._sources) - frozenset(self.params.sources))
-        if self._series.any:
-            self.adopt({**self.MODELS, "Grid": (*DISPATCH_GRID, *VARYING)})
+        more = (*(VARYING if self._series.any else ()), *(LOADING if self.params.line_limits != "none" else ()))
+        if more:
+            self.adopt({**self.MODELS, "Grid": (*DISPATCH_GRID, *more)})
         self._seen = FindingLog()
         self._solved_by = ""
         return self.meta
@@ -96,11 +100,13 @@ class CefDispatch(Adapter):
 
     def setup(self) -> None:
         p = self.params
+        self._rated = None if p.line_limits == "none" else branch_limits(
+            self._feeder, p.max_current_a, p.max_power_kva, self.sid, own=True)
         limits = Limits(self._feeder.voltage(p.v0_pu), p.vm_min_pu, p.vm_max_pu, p.lambda_kw_per_kg_h, p.loss_weight,
-                        p.cost_kw_per_usd_h, p.curtailment_weight)
+                        p.cost_kw_per_usd_h, p.curtailment_weight, self._rated if p.line_limits == "ratings" else None)
         steady, self._moves = self._series.steady(), self._series.varying["p_max_kw"]
         self._dispatch = Dispatch(self._feeder, steady, limits, p.solver, caps=self._caps(),
-                                  time_limit_s=p.time_limit_s, moves=self._moves)
+                                  time_limit_s=p.time_limit_s, moves=self._moves, watched=self._rated)
         self._solved_by = self._dispatch.solver_name
         self._turbines = np.delete(np.arange(len(self._sources)), self._dispatch.substation)
         buses = [list(self._sources.values())[k].node for k in self._turbines]
@@ -166,13 +172,14 @@ class CefDispatch(Adapter):
 
     def tables(self) -> dict[str, dict[str, list]]:
         feeder, names = self._feeder, self._feeder.bus_names
-        return fixed_tables(
+        made = fixed_tables(
             {eid: names[at] for eid, at in self._at.items()},
             [(line, names[a], names[b]) for line, a, b in zip(feeder.line_names, feeder.parent, feeder.child,
                                                               strict=True)],
             [(name, names[feeder.position(s.node, name)], number_or_nan(s.kg_per_kwh))
              for name, s in self._sources.items()],
             [names[at] for at in np.flatnonzero((feeder.own_p_kw != 0.0) | (feeder.g_bus_pu != 0.0))])
+        return made if self._rated is None else {**made, "limits": rating_table(feeder, self._rated)}
 
     def advance(self, time_s: float, inputs: Values) -> Values:
         self._now_s = time_s
@@ -218,7 +225,8 @@ class CefDispatch(Adapter):
             demand_kw = float((last.p_load_kw + last.unserved_kw).sum())
             self._seen.note("elastic", time_s, which_limits(
                 last, self._slack(last.vm_pu), (self.params.vm_min_pu, self.params.vm_max_pu), self._feeder.bus_names,
-                self.params.nci_cap_kg_per_kwh) + unit_hint(demand_kw, float(self._feeder.p_kw.sum())))
+                self.params.nci_cap_kg_per_kwh, self._overfull(last))
+                            + unit_hint(demand_kw, float(self._feeder.p_kw.sum())))
         if status != HELD and last.curtailed_bus_kw.any():
             self._seen.note("surplus", time_s, in_words(
                 last.curtailed_bus_kw, last.p_load_kw, self._feeder.bus_names,
@@ -229,6 +237,13 @@ class CefDispatch(Adapter):
             self._seen.note("loose", time_s)
         if inexact:
             self._seen.note("inexact", time_s, "" if status == HELD else what_is_proven(last.global_gap_ratio))
+
+    def _overfull(self, result: DispatchResult) -> str:
+        """The branch that a state outside the limits is due to, or that is beyond its own; "" without one."""
+        limits = self._dispatch.limits.branches
+        if limits is None or result.loading_ratio is None or not binding(limits, result.loading_ratio).any():
+            return ""
+        return fullest(limits, result.loading_ratio, self._feeder.line_names)
 
     def carry(self) -> dict[str, np.ndarray]:
         """Time gone by until the end of this world, where tables go on in it."""
@@ -398,6 +413,7 @@ class CefDispatch(Adapter):
                 "p_from_kw": result.p_from_kw.tolist(),
                 "p_to_kw": result.p_to_kw.tolist(),
                 **per_bus(result.p_load_kw + self._feeder.shunts_kw(result.vm_pu)),
+                **(loading_values(result) if self._rated is not None else {}),
                 **(source_values(result.sources, self._feeder.base_kw) if self._series.any else {}),
             }
         return outputs

@@ -6,7 +6,7 @@ Rows: M03.
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -64,6 +64,15 @@ class GridParams:
                                          "network has it")] = None
     vm_min_pu: Annotated[float, Field(ge=0, description="lowest voltage of (7), p.u.")] = 0.9
     vm_max_pu: Annotated[float, Field(gt=0, le=2, description="highest voltage of (7), p.u.")] = 1.1
+    line_limits: Annotated[Literal["none", "report", "ratings"], Field(
+        description="ratings: what the network states of its branches (max_i_ka of lines, sn_mva of transformers, and "
+        "what max_current_a and max_power_kva say in their place) is a constraint; report: how full they are is worked "
+        "out, and limits nothing; none: ratings are not looked at")] = "none"
+    max_current_a: Annotated[dict[str, Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)] | None], Field(
+        description="branch (a name of the axis 'line', e.g. 0-1) -> rated current of a line, A, in place of the "
+        "network's; null: none")] = field(default_factory=dict)
+    max_power_kva: Annotated[dict[str, Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)] | None], Field(
+        description="the same of apparent power, kVA, for transformers, or lines")] = field(default_factory=dict)
     solver: Annotated[SolverName, Field(description="auto: gurobi where it runs at this size, else clarabel")] = "auto"
     ac_check: Annotated[bool, Field(description="check every dispatch as an AC power flow")] = True
     settle: Annotated[bool, Field(description="settle every interval at its end; false: the _realised ports are "
@@ -80,6 +89,11 @@ class GridParams:
     def _limits_are_in_order(self) -> GridParams:
         if self.vm_min_pu >= self.vm_max_pu:
             raise ValueError(f"vm_min_pu = {self.vm_min_pu:g} must be below vm_max_pu = {self.vm_max_pu:g}")
+        if self.line_limits == "none" and (given := {**self.max_current_a, **self.max_power_kva}):
+            raise ValueError(f"a rating of {next(iter(given))} is given and line_limits = none, which looks at none; "
+                             "set line_limits to ratings, or to report")
+        if twice := set(self.max_current_a) & set(self.max_power_kva):
+            raise ValueError(f"{min(twice)} has max_current_a and max_power_kva; give one of them")
         negative = [bus for bus, cap in self.nci_cap_kg_per_kwh.items() if cap < 0.0]
         if negative:
             raise ValueError(f"nci_cap_kg_per_kwh of {negative[0]} is {self.nci_cap_kg_per_kwh[negative[0]]:g}; a cap "

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from cosim.ports import Port
 from cosim.simulators.grid.dispatch.conic import Sources
+from cosim.simulators.grid.dispatch.results import DispatchResult
 from cosim.simulators.grid.equations import Floats
 
 DEMAND = (
@@ -132,6 +134,21 @@ DISPATCH_GRID = (
     *PER_BUS,
 )
 """Of the dispatched feeder as a whole."""
+
+LOADING = (
+    Port("loading_ratio", "out", "current (of a transformer: apparent power) at the fuller end of each line over its "
+         "rating, 1 is 100 %; NaN without a rating", dims=("line",), nullable=True),
+    Port("overload_ratio", "out", "by how much of its rating a line is above its limit at most; 0: none is",
+         sign="> 0 is overloaded"),
+)
+"""Of the dispatched feeder as a whole, where ratings are looked at."""
+
+
+def loading_values(result: DispatchResult) -> dict[str, Any]:
+    """The ports of `LOADING`."""
+    assert result.loading_ratio is not None, "ratings are looked at"
+    return {"loading_ratio": result.loading_ratio.tolist(), "overload_ratio": result.overload_ratio}
+
 
 SOURCE = (
     Port("average_kg_per_kwh", "in", "its carbon intensity, average, where kg_per_kwh is linked", default=math.nan),

@@ -9,7 +9,8 @@ import numpy as np
 
 from cosim.reporting.chart import Fact, Panel, Picture, missing
 from cosim.reporting.text import count, number, quantity, strong
-from cosim.simulators.reporting.data import SITE, FleetRun
+from cosim.simulators.analysis.paths import SITE
+from cosim.simulators.reporting.data import FleetRun
 from cosim.simulators.reporting.sites import lines, warmup
 from cosim.units import KG_PER_T, MIN_S
 

@@ -6,7 +6,8 @@ import numpy as np
 
 from cosim.reporting.chart import MARKS, Fact, Heat, LineMark, Panel, Picture, Series, missing
 from cosim.reporting.text import number, quantity, strong
-from cosim.simulators.reporting.data import GRID, SITE, FleetRun
+from cosim.simulators.analysis.paths import GRID, SITE
+from cosim.simulators.reporting.data import FleetRun
 from cosim.simulators.reporting.sites import warmup
 from cosim.trace.series import weighted_mean
 from cosim.units import KG_PER_T

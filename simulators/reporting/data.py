@@ -8,10 +8,9 @@ from functools import cached_property
 import numpy as np
 
 from cosim.reporting.data import Run
+from cosim.simulators.analysis.paths import PRICE, SITE
 from cosim.simulators.analysis.site_series import ended_jobs, intensity_of
 from cosim.trace.series import over_counted, port_ref
-
-SITE, BUS, GRID, PRICE = "aidc/Site", "grid/Bus", "grid/Grid", "tariff/Tariff/price_usd_per_kwh"
 
 
 @dataclass

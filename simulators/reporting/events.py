@@ -8,7 +8,8 @@ import numpy as np
 
 from cosim.reporting.chart import Event, Fact, Panel, Picture
 from cosim.reporting.text import at, count, number, strong
-from cosim.simulators.reporting.data import BUS, GRID, SITE, FleetRun
+from cosim.simulators.analysis.paths import BUS, GRID, SITE
+from cosim.simulators.reporting.data import FleetRun
 from cosim.units import MIN_S
 
 _WATCHED = ((f"{SITE}/dropped_jobs", "drops"), (f"{SITE}/clipped_commands", "clipped commands"),

@@ -24,7 +24,8 @@ from cosim.reporting.chart import (
     missing,
 )
 from cosim.reporting.text import at, highest, listing, number, quantity, strong
-from cosim.simulators.reporting.data import BUS, GRID, SITE, FleetRun
+from cosim.simulators.analysis.paths import BUS, GRID, SITE
+from cosim.simulators.reporting.data import FleetRun
 from cosim.simulators.reporting.feeder import layout, parse
 from cosim.simulators.reporting.sites import warmup
 from cosim.trace.series import weighted_mean
@@ -245,11 +246,15 @@ def loading(run: FleetRun) -> Picture:
     values, rated = run.get(path)[:, 0], path != flow
     if not rated and run.has(f"{GRID}/rating_kva"):
         values, rated = np.sign(values) * _apparent(run) / run.get(f"{GRID}/rating_kva")[:, 0], True
+    names, known = run.trace.names(GRID, "line"), np.isfinite(values).any(axis=0)
+    if not known.any():
+        return missing(key, "No line of the grid has a rating.")
+    names, values = [name for name, has in zip(names, known, strict=True) if has], values[:, known]
     values = values * (100.0 if rated else 1.0)
     use = run.counts(path).use
     drawn, values, counted_s = np.abs(values), values[use], run.time_s(path)[use]
     size = np.abs(values)
-    names, heavy = run.trace.names(GRID, "line"), np.argsort(-size.max(axis=0), kind="stable")[:_MOST_ROWS]
+    heavy = np.argsort(-size.max(axis=0), kind="stable")[:_MOST_ROWS]
     time, z = run.means(path, drawn)
     top, unit = heavy[0], "%" if rated else "kW"
     when = int(size[:, top].argmax())
@@ -260,6 +265,7 @@ def loading(run: FleetRun) -> Picture:
     heat = Heat(time, tuple(names[k] for k in heavy[::-1]), z[:, heavy[::-1]].T, unit, run.end_s)
     note = "" if rated else (f"The grid names no ratings ({GRID}/loading_ratio or {GRID}/rating_kva), so this is "
                              "active power, not per cent.")
+    note += "" if known.all() else f" Lines without a rating ({int((~known).sum())} of {len(known)}) are left out."
     return Picture(key, says, (Panel("Loading" if rated else "Active power entering the line", heat=heat, size=1.8),),
                    (note + run.played("grid")).strip(), (Fact("heaviest line", float(size[when, top]), unit),))
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from cosim.reporting.chart import Fact, Heat, LineMark, Panel, Picture, Series, Spread, missing
 from cosim.reporting.text import count, length, number, strong
-from cosim.simulators.reporting.data import PRICE, FleetRun
+from cosim.simulators.analysis.paths import PRICE
+from cosim.simulators.reporting.data import FleetRun
 from cosim.units import HOUR_S, MIN_S
 
 _NO_TABLE = "The trace has no job table, so single jobs cannot be followed."

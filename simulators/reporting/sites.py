@@ -13,7 +13,9 @@ import numpy as np
 
 from cosim.reporting.chart import MARKS, Band, Fact, Panel, Picture, Rule, Series, missing
 from cosim.reporting.text import at, count, highest, listing, number, quantity, strong
-from cosim.simulators.reporting.data import PRICE, SITE, FleetRun
+from cosim.simulators.analysis.bill import demand_charges, site_prices
+from cosim.simulators.analysis.paths import PRICE, SITE
+from cosim.simulators.reporting.data import FleetRun
 from cosim.trace.series import weighted_mean
 from cosim.units import HOUR_S
 
@@ -237,10 +239,12 @@ def _says_power(run: FleetRun, layers: list[tuple[str, np.ndarray]]) -> str:
     text = (f"What the power is used for: {strong(quantity(total, 'kWh'))} in all, of it {listing(parts)}; together "
             f"the sites peak at {quantity(p_kw[peak], 'kW')} at {at(run.time_s(SITE)[use][peak])}.")
     if run.has(PRICE):
-        price, kwh = run.prices(), p_kw * hours
+        price = run.prices()
         if np.ptp(price) > 0:
-            text += f" Each kWh cost {number((kwh * price).sum() / kwh.sum())} USD, the plain mean price is " \
+            text += f" Each kWh cost {number(_price_drawn(run))} USD, the plain mean price is " \
                     f"{number(weighted_mean(price, hours))}."
+    if charges := demand_charges(run.trace):
+        text += f" Demand charges on the sites' peaks: {strong(quantity(sum(d.usd for d in charges), 'USD'))}."
     return text
 
 
@@ -250,8 +254,18 @@ def _power_facts(run: FleetRun) -> tuple[Fact, ...]:
     facts = [Fact("energy of the data centers", float(kwh.sum()), "kWh"),
              Fact("peak power of the data centers", float(p_kw.sum(axis=1).max()), "kW")]
     if run.has(PRICE):
-        facts.append(Fact("price of a kWh drawn", float((kwh * run.prices()).sum() / kwh.sum()), "USD/kWh"))
+        facts.append(Fact("price of a kWh drawn", _price_drawn(run), "USD/kWh"))
+    if charges := demand_charges(run.trace):
+        facts.append(Fact("demand charge", sum(d.usd for d in charges), "USD"))
+        facts.append(Fact("highest peak that is charged", max(d.peak_kw for d in charges), "kW"))
     return tuple(facts)
+
+
+def _price_drawn(run: FleetRun) -> float:
+    """USD per kWh of all energy drawn, at the price of each site; without demand charges."""
+    energy, prices = run.of_counted(f"{SITE}/p_kw") * run.counts(SITE).hours[:, None], site_prices(run.trace)
+    assert prices is not None, "there is a price"
+    return float((energy * prices).sum() / energy.sum())
 
 
 def price_bands(run: FleetRun) -> tuple[Band, ...]:

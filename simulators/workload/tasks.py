@@ -18,6 +18,7 @@ from typing import Literal, TextIO
 from cosim.errors import ScenarioError
 from cosim.simulators.workload.layouts import OPENB_COLUMNS, Row, TaskColumns, mapped, openb, swf
 from cosim.simulators.workload.rows import LEFT_OUT_RATIO, SkippedRows, delimited, gap_note, likely_unit
+from cosim.tables.files import parquet_rows
 from cosim.units import DAY_S, MIN_S
 
 BUFFER_ROWS = 65536
@@ -221,27 +222,12 @@ class TaskFile:
         """As `_rows`, of a Parquet file, batch by batch."""
         if self.format == "swf":
             raise ScenarioError(f"trace {self.path}: the format 'swf' is text; give format 'csv' and `columns`")
-        try:
-            import pyarrow
-            from pyarrow import parquet
-        except ImportError:
-            raise ScenarioError(f"{self.path}: Parquet needs pyarrow; install it (extra 'parquet'), or use CSV"
-                                ) from None
         names, parse = self._layout()
-        try:
-            file = parquet.ParquetFile(self.path)
-        except pyarrow.ArrowException as err:
-            raise ScenarioError(f"{self.path} is no Parquet file: {err}") from None
-        with file:
-            missing = [name for name in names if name not in file.schema_arrow.names]
-            if missing:
-                raise ScenarioError(f"trace {self.path} has no column {', '.join(missing)}; it has "
-                                    f"{', '.join(file.schema_arrow.names)}{self._hint()}")
-            number = 0
-            for batch in file.iter_batches(BUFFER_ROWS, columns=names):
-                for cells in zip(*(batch.column(name).to_pylist() for name in names), strict=True):
-                    number += 1
-                    yield number, parse(["" if cell is None else str(cell) for cell in cells])
+        number = 0
+        for _, columns in parquet_rows(Path(self.path), names, BUFFER_ROWS, self._hint()):
+            for cells in zip(*columns, strict=True):
+                number += 1
+                yield number, parse(["" if cell is None else str(cell) for cell in cells])
 
     def _layout(self) -> tuple[Sequence[str], Callable[[Sequence[str]], Row]]:
         """Names of the columns that are read, and the function that reads a row of them."""

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from teams import Follow, mixed_team, site_team
 
+from cosim.agents import together
 from cosim.agents.learn import checkpoint
 from cosim.agents.learn.config import METHODS, Learning
 from cosim.agents.learn.parallel_env import ParallelEnvs, team_of
+from cosim.agents.learn.ppo import FIGURES
 from cosim.agents.learn.spec import Choice, Interval, spec_from_dict, spec_to_dict
 from cosim.agents.learn.team import Team
 from cosim.agents.learn.training import BEST, LAST, LOG, Training, TrainingPlan
@@ -19,7 +21,7 @@ from cosim.agents.train import main
 from cosim.errors import ScenarioError
 
 ROOT = Path(__file__).parents[2]
-TIMES = ("steps_per_s", "environment_s", "decode_s", "update_s")
+TIMES = ("steps_per_s", "environment_s", "decode_s", "waiting_s", "update_s")
 
 
 def trained(out, updates, env, team=None, episodes=10**6, **options):
@@ -187,6 +189,50 @@ def test_rule_policies_need_no_torch(tmp_path):
     args = [sys.executable, "-c", code, str(ROOT / "tests" / "gridless.py"), str(tmp_path / "t.h5")]
     done = subprocess.run(args, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+SMALL = ["two_bus", "--envs", "4", "--engine", "simpy", "--set", "learn.rollout_steps=6", "--set", "learn.width=16",
+         "--set", "learn.twins=2", "--set", "learn.learning_rate_end=1"]
+
+
+def test_two_processes_learn_what_one_does(tmp_path):
+    """The same steps, rewards and updates but for the order of sums; and a run that two of them go on with has the same
+    bits as one that was not interrupted."""
+    for out, workers, updates in (("one", 1, 3), ("two", 2, 3), ("part", 2, 2)):
+        assert main([*SMALL, "--workers", str(workers), "--updates", str(updates), "--set", "learn.kl_limit=",
+                     "--set", "learn.std_end=", "--out", str(tmp_path / out), "--save-every", "2"]) == 0
+    assert main(["--resume", str(tmp_path / "part"), "--updates", "3", "--workers", "2"]) == 0
+    one, two, part = (log_of(tmp_path / out) for out in ("one", "two", "part"))
+    for a, b in zip(one, two, strict=True):
+        assert [a[k] for k in ("update", "steps", "episodes")] == [b[k] for k in ("update", "steps", "episodes")]
+        assert b["terms"] == pytest.approx(a["terms"], rel=1e-4)
+        assert [b[k] for k in FIGURES] == pytest.approx([a[k] for k in FIGURES], rel=2e-3, abs=2e-4)
+    assert part == two
+    states = [checkpoint.read(tmp_path / out / LAST)[0] for out in ("two", "part")]
+    assert states[0].keys() == states[1].keys()
+    assert all(np.array_equal(states[0][k], states[1][k], equal_nan=states[0][k].dtype.kind == "f") for k in states[0])
+
+
+def test_a_process_that_learns_beside_is_named_when_it_fails(tmp_path, monkeypatch, capsys):
+    """Where it dies, and where its environments cannot be made."""
+    given = [*SMALL, "--workers", "2", "--out", str(tmp_path)]
+    real = together.OtherProcesses.__init__
+
+    def killed(self, *args):
+        real(self, *args)
+        self._children[0]._process.kill()
+    with monkeypatch.context() as patch:
+        patch.setattr(together.OtherProcesses, "__init__", killed)
+        assert main([*given, "--updates", "1"]) == 3
+    err = capsys.readouterr().err
+    assert "process 1 (environments 2, 3) ended by itself with signal 9; go on from the last checkpoint" in err
+    send = together.Child.send
+
+    def garbled(self, message):
+        send(self, message.replace(b'"engine": "simpy"', b'"engine": "compiled"'))
+    monkeypatch.setattr(together.Child, "send", garbled)
+    assert main([*given, "--updates", "1", "--set", "aidc.rack_mean_up_s=10d"]) == 2
+    assert "cannot be learnt on many worlds at once: aidc.rack_mean_up_s" in capsys.readouterr().err
 
 
 def test_tensorboard_has_the_figures_of_the_log(tmp_path):

@@ -4,6 +4,7 @@ import json
 
 import h5py
 import kernels
+import numpy as np
 import pytest
 from rewritten import rewritten
 from worlds import boxes, run
@@ -131,8 +132,10 @@ def counted(path, *rows):
     with h5py.File(path, "w") as file:
         file.attrs.update(format="aidc-cosim trace", schema_version=1, status="completed", error="", versions="{}")
         names = ("queued_jobs", "busy_gpus", "status", "free_gpu_ratio", "p_kw")
+        file["aidc/Site/time_s"] = np.arange(len(rows))
+        file["aidc/Site/entity"] = ["a"]
         for name, values in zip(names, zip(*rows, strict=True), strict=True):
-            file[f"aidc/Site/{name}"] = list(map(float, values))
+            file[f"aidc/Site/{name}"] = [[float(value)] for value in values]
     return path
 
 

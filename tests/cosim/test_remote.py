@@ -17,7 +17,7 @@ from worlds import boxes, run
 from cosim.drivers import remote
 from cosim.drivers.remote import BoundedReader, address_of, is_loopback, is_same_user
 from cosim.errors import CosimError, ScenarioError
-from cosim.learning import workers
+from cosim.learning import shared
 from cosim.scenario import Link, Member, Scenario, override
 from cosim.serve import main as serve
 from cosim.trace.compare import first_difference
@@ -222,22 +222,22 @@ def test_no_member_outlives_a_run_that_is_killed(tmp_path):
     assert gone(int((tmp_path / "pid").read_text()))
 
 
-@pytest.mark.skipif(workers.fcntl is None, reason="no locks here")
+@pytest.mark.skipif(shared.fcntl is None, reason="no locks here")
 def test_what_a_killed_training_left_is_cleared_at_the_next_start(tmp_path, monkeypatch):
     """A folder that a process held which was killed goes; one that is held, or new, or another program's, stays."""
-    monkeypatch.setattr(workers, "_MEMORY", tmp_path)
+    monkeypatch.setattr(shared, "_MEMORY", tmp_path)
     folders = {name: tmp_path / f"{prefix}{name}" for name, prefix in (
-        ("killed", workers._PREFIX), ("held", workers._PREFIX), ("new", workers._PREFIX), ("other", "somebody-"))}
+        ("killed", shared._PREFIX), ("held", shared._PREFIX), ("new", shared._PREFIX), ("other", "somebody-"))}
     for folder in folders.values():
         folder.mkdir()
         (folder / "observation").write_bytes(bytes(100))
-    code = (f"import os, signal; from pathlib import Path; from cosim.learning import workers; "
-            f"held = workers._hold(Path({str(folders['killed'])!r})); os.kill(os.getpid(), signal.SIGKILL)")
+    code = (f"import os, signal; from pathlib import Path; from cosim.learning import shared; "
+            f"held = shared._hold(Path({str(folders['killed'])!r})); os.kill(os.getpid(), signal.SIGKILL)")
     assert subprocess.run([sys.executable, "-c", code], env=ENV, check=False).returncode == -signal.SIGKILL
-    with workers._hold(folders["held"]):
+    with shared._hold(folders["held"]):
         for name in ("killed", "held", "other"):
             os.utime(folders[name], (1.0, 1.0))
-        workers.clear_abandoned()
+        shared.clear_abandoned()
         assert {name for name, folder in folders.items() if folder.exists()} == {"held", "new", "other"}
 
 

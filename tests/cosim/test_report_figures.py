@@ -10,8 +10,9 @@ from cosim.experiment import Experiment
 from cosim.reporting.overview import overview
 from cosim.run import find
 from cosim.scenario import override
+from cosim.simulators.analysis.paths import SITE
 from cosim.simulators.reporting import carbon, events, grid, jobs, sites
-from cosim.simulators.reporting.data import SITE, FleetRun
+from cosim.simulators.reporting.data import FleetRun
 from cosim.simulators.reporting.sections import REPORT
 from cosim.trace import Trace
 

@@ -9,10 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import boxes, run
 
+from cosim import limits
 from cosim.errors import ScenarioError
 from cosim.replay.exchange import replay
 from cosim.run import find, main
 from cosim.scenario import Link, Member, Scenario, override
+from cosim.tables.files import parquet_rows, read_columns
 from cosim.tables.table import DataTable, TableOptions, split_name
 from cosim.trace import Trace
 from cosim.trace.command import main as trace_main
@@ -213,6 +215,18 @@ def test_a_member_of_ones_own_from_a_table(tmp_path):
     with Trace(run(scenario, tmp_path / "t.h5").path) as trace:
         assert trace["store/Store/p_seen_kw"][:, 0].tolist() == [4, 4, 6, 6]
         assert trace["feed/Table/share"][:, 0].tolist() == [0.5, 0.5, 0.25, 0.25]
+
+
+def test_a_parquet_file_that_unfolds_beyond_memory_is_refused_before(tmp_path, monkeypatch):
+    """A million equal cells take a few hundred bytes."""
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "bomb.parquet"
+    parquet.write_table(arrow.table({"time_s": np.zeros(1_000_000), "p_kw": np.zeros(1_000_000)}), path)
+    assert path.stat().st_size < 10_000
+    monkeypatch.setattr(limits, "free_bytes", lambda: 1 << 26)  # 64 MiB
+    with pytest.raises(ScenarioError, match=r"bomb.parquet: 2e\+06 numbers take 0.0745 GiB of memory"):
+        read_columns(path)
+    assert sum(len(column) for _, (column,) in parquet_rows(path, ["p_kw"], 65536)) == 1_000_000
 
 
 def test_parquet(tmp_path):

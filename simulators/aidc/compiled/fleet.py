@@ -27,7 +27,6 @@ from cosim.simulators.aidc.compiled.records import (
     FAILURE,
     LEFT,
     NOBODY,
-    OUTCOMES,
     READING,
     STOOD_GPUS,
     STOOD_LANE,
@@ -302,8 +301,3 @@ class CompiledFleet:
             classes["dropped"].copy(), classes["finished_to"].copy(), classes["missed_to"].copy(),
             classes["failed_to"].copy(), now["queued"], now["deferred"], now["running"], now["pending_to"],
             now["deferred_to"], now["late"], now["urgent"], left)
-
-
-def outcome_of(row: np.void) -> str:
-    """What became of a job of `FleetStep.done_jobs`: 'finished' or 'dropped'."""
-    return OUTCOMES[row["outcome"]]

@@ -2,8 +2,9 @@
 
 What an entry was compiled to is kept in `__pycache__` beside its module, or in the user's cache directory where that
 cannot be written (numba's rule; NUMBA_CACHE_DIR overrides both), or nowhere, and is then compiled in every process.
-numba compares only the entry's own file to decide whether the cache is out of date. So every entry holds
-`SOURCES` as a free variable, which is part of the key: a change in any module of this package compiles it anew.
+numba looks only at the entry's own file to tell whether what is kept is out of date. So the name under which an entry
+is kept has a number that changes with the sources it depends on, which are those of this package and of its own: after
+a change in any of their modules it is compiled anew, and what was kept of another version is never opened.
 """
 
 from __future__ import annotations
@@ -46,10 +47,13 @@ def borrowed(typing_context, array):
     return array(array), generate
 
 
-def entry(function: Callable[..., Any]) -> Callable[..., Any]:
+def entry(sources: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """A function that Python calls: compiled at its first call, kept on disk where that is possible. It releases the
-    interpreter's lock."""
-    try:
-        return numba.njit(nogil=True, error_model="numpy", cache=True)(function)
-    except RuntimeError:  # numba found no directory that can be written
-        return numba.njit(nogil=True, error_model="numpy")(function)
+    interpreter's lock. sources: the number of what it depends on"""
+    def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+        function.__qualname__ = f"{function.__name__}-{sources:x}"
+        try:
+            return numba.njit(nogil=True, error_model="numpy", cache=True)(function)
+        except RuntimeError:  # numba found no directory that can be written
+            return numba.njit(nogil=True, error_model="numpy")(function)
+    return compiled

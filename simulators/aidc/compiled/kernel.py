@@ -289,54 +289,45 @@ def _read(lane, readings):
     return pools.slack_s(lane, claims, USABLE_RATIO * gpus) / MIN_S
 
 
-def _entries(sources):
-    """The functions that Python calls; `sources` is what their kept code depends on."""
+@entry(SOURCES)
+def run(tables, going, arrivals, arrive, grants, failures, fail, to_s, left, stood, readings, slack_min):
+    """Lanes that are `going` (L,) from their now to `to_s` (L,): arrivals[arrive[l]:arrive[l + 1]] are submitted to
+    lane l, then `grants` (L, M) hold, and failures[fail[l]:fail[l + 1]] come about. Into `readings` (L, M) and
+    `slack_min` (L,) goes how things stand then, into `left`, unless it is empty, who left.
 
-    @entry
-    def run(tables, going, arrivals, arrive, grants, failures, fail, to_s, left, stood, readings, slack_min):
-        """Lanes that are `going` (L,) from their now to `to_s` (L,): arrivals[arrive[l]:arrive[l + 1]] are submitted to
-        lane l, then `grants` (L, M) hold, and failures[fail[l]:fail[l + 1]] come about. Into `readings` (L, M) and
-        `slack_min` (L,) goes how things stand then, into `left`, unless it is empty, who left.
-
-        `stood`, or a longer one, with what it was given, how many rows that are, and rows of `left`
-        """
-        sources  # noqa: B018
-        partials, ranks = np.empty(_PARTIALS), np.empty(tables.trainees.shape[1] * tables.trainees.shape[2], RANK)
-        count, row, buckets = 0, 0, np.empty(BUCKETS, np.int64)
-        for number in range(len(tables.sites)):
-            if not going[number]:
-                continue
-            lane, site = _lane(tables, number, left, partials, ranks, buckets), tables.sites[number]
-            here = borrowed(failures)[fail[number]:fail[number + 1]]
-            site.failure, site.row = 0, row
-            _begin(lane)
-            _submit(lane, borrowed(arrivals)[arrive[number]:arrive[number + 1]])
-            _command(lane, grants[number])
-            stood, count = _advance(lane, nearest_tick(to_s[number]), here, stood, count)
-            slack_min[number] = _read(lane, borrowed(readings)[number])
-            row = site.row
-        return stood, count, row
-
-    @entry
-    def shift(tables, numbers, id_by, left):
-        """Set the clocks of some lanes to 0, with everything that is timed on them, and take `id_by` off their jobs'
-        ids; they go on as facilities do that `restore` what others kept. left: an array as `run` has it."""
-        sources  # noqa: B018
-        partials, ranks, buckets = np.empty(_PARTIALS), np.empty(0, RANK), np.empty(0, np.int64)
-        for k in range(len(numbers)):
-            number = numbers[k]
-            lane, site = _lane(tables, number, left, partials, ranks, buckets), tables.sites[number]
-            by_s = site.now_s
-            site.now_s, site.since_s, site.alarm_s, site.regroup, site.news = 0.0, 0.0, math.inf, 0, 0
-            for m in range(len(lane.classes)):
-                if lane.facts[m].train:
-                    pools.shift_pool(lane, m, by_s, id_by[k])
-                else:
-                    queues.shift_line(lane, m, by_s, id_by[k])
-                site.alarm_s = min(site.alarm_s, lane.classes[m].next_s)
-            queues.set_out_again(lane)
-
-    return run, shift
+    `stood`, or a longer one, with what it was given, how many rows that are, and rows of `left`
+    """
+    partials, ranks = np.empty(_PARTIALS), np.empty(tables.trainees.shape[1] * tables.trainees.shape[2], RANK)
+    count, row, buckets = 0, 0, np.empty(BUCKETS, np.int64)
+    for number in range(len(tables.sites)):
+        if not going[number]:
+            continue
+        lane, site = _lane(tables, number, left, partials, ranks, buckets), tables.sites[number]
+        here = borrowed(failures)[fail[number]:fail[number + 1]]
+        site.failure, site.row = 0, row
+        _begin(lane)
+        _submit(lane, borrowed(arrivals)[arrive[number]:arrive[number + 1]])
+        _command(lane, grants[number])
+        stood, count = _advance(lane, nearest_tick(to_s[number]), here, stood, count)
+        slack_min[number] = _read(lane, borrowed(readings)[number])
+        row = site.row
+    return stood, count, row
 
 
-run, shift = _entries(SOURCES)
+@entry(SOURCES)
+def shift(tables, numbers, id_by, left):
+    """Set the clocks of some lanes to 0, with everything that is timed on them, and take `id_by` off their jobs'
+    ids; they go on as facilities do that `restore` what others kept. left: an array as `run` has it."""
+    partials, ranks, buckets = np.empty(_PARTIALS), np.empty(0, RANK), np.empty(0, np.int64)
+    for k in range(len(numbers)):
+        number = numbers[k]
+        lane, site = _lane(tables, number, left, partials, ranks, buckets), tables.sites[number]
+        by_s = site.now_s
+        site.now_s, site.since_s, site.alarm_s, site.regroup, site.news = 0.0, 0.0, math.inf, 0, 0
+        for m in range(len(lane.classes)):
+            if lane.facts[m].train:
+                pools.shift_pool(lane, m, by_s, id_by[k])
+            else:
+                queues.shift_line(lane, m, by_s, id_by[k])
+            site.alarm_s = min(site.alarm_s, lane.classes[m].next_s)
+        queues.set_out_again(lane)

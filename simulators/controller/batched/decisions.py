@@ -207,55 +207,49 @@ def _still_waiting(rules, time_s, waiting, number, by_lead, by_time):
     return kept
 
 
-def _entries(sources):
-    """The functions that Python calls; `sources` is what their kept code depends on."""
-
-    @entry
-    def place(rules, shares, arrived, carry):
-        """Site of each job (J,), what rounding owes after it (B, M, N), jobs and work per site and class (B, N, M), for
-        the managers' actions (B, M N)."""
-        sources  # noqa: B018
-        (classes, n), envs = rules.eligible.shape, len(shares)
-        sites, after = np.zeros(len(arrived.work_to), np.int64), carry.copy()
-        jobs, work_to = np.zeros((envs, n, classes), np.int64), np.zeros((envs, n, classes))
-        for b in range(envs):
-            _place(rules, shares[b], arrived, b, after[b], sites, jobs[b], work_to[b])
-        return sites, after, jobs, work_to
-
-    @entry
-    def operate(rules, actions, arrived, sites, time_s, owed, waiting, numbers, running, queued, pending, slack_min,
-                jobs, work_to):
-        """Release of each job (J,), s, and GPUs (B, N, M), for the sites' actions (B, N, T H + M + 2); `owed`
-        (B, N, T, H), `waiting` (B, C) and their numbers (B,) go on."""
-        sources  # noqa: B018
-        envs, n, classes = running.shape
-        release_s, gpus = np.empty(len(sites)), np.zeros((envs, n, classes), np.int64)
-        ahead = len(rules.train) * len(rules.leads_s)
-        for b in range(envs):
-            release_s[arrived.first[b]:arrived.first[b + 1]] = time_s[b]
-            for i in range(n):
-                numbers[b] = _release(rules, actions[b, i, :ahead], arrived, b, i, sites, time_s[b], owed[b, i],
-                                      release_s, waiting[b], numbers[b])
-                _grant(rules, i, actions[b, i, ahead:], running[b, i], queued[b, i], pending[b, i], slack_min[b, i],
-                       jobs[b, i], work_to[b, i], gpus[b, i])
-        return release_s, gpus
-
-    @entry
-    def look(rules, time_s, waiting, numbers, running, queued, pending, arrivals, arrivals_work_to):
-        """Jobs to be released, by deferral and by time left (B, N, T, H), without those that have been, and the
-        logarithms of the usual shares of GPUs (B, N, M + 1)."""
-        sources  # noqa: B018
-        envs, n, classes = running.shape
-        by_lead = np.zeros((envs, n, len(rules.train), len(rules.leads_s)))
-        by_time, usual = np.zeros(by_lead.shape), np.empty((envs, n, classes + 1))
-        for b in range(envs):
-            numbers[b] = _still_waiting(rules, time_s[b], waiting[b], numbers[b], by_lead[b], by_time[b])
-            for i in range(n):
-                _usual(rules, i, running[b, i], queued[b, i], pending[b, i], arrivals[b] / n, arrivals_work_to[b] / n,
-                       usual[b, i])
-        return by_lead, by_time, usual
-
-    return place, operate, look
+_SOURCES = sources_of(Path(__file__).parent, Path(jit.__file__).parent)
 
 
-place, operate, look = _entries(sources_of(Path(__file__).parent, Path(jit.__file__).parent))
+@entry(_SOURCES)
+def place(rules, shares, arrived, carry):
+    """Site of each job (J,), what rounding owes after it (B, M, N), jobs and work per site and class (B, N, M), for
+    the managers' actions (B, M N)."""
+    (classes, n), envs = rules.eligible.shape, len(shares)
+    sites, after = np.zeros(len(arrived.work_to), np.int64), carry.copy()
+    jobs, work_to = np.zeros((envs, n, classes), np.int64), np.zeros((envs, n, classes))
+    for b in range(envs):
+        _place(rules, shares[b], arrived, b, after[b], sites, jobs[b], work_to[b])
+    return sites, after, jobs, work_to
+
+
+@entry(_SOURCES)
+def operate(rules, actions, arrived, sites, time_s, owed, waiting, numbers, running, queued, pending, slack_min,
+            jobs, work_to):
+    """Release of each job (J,), s, and GPUs (B, N, M), for the sites' actions (B, N, T H + M + 2); `owed`
+    (B, N, T, H), `waiting` (B, C) and their numbers (B,) go on."""
+    envs, n, classes = running.shape
+    release_s, gpus = np.empty(len(sites)), np.zeros((envs, n, classes), np.int64)
+    ahead = len(rules.train) * len(rules.leads_s)
+    for b in range(envs):
+        release_s[arrived.first[b]:arrived.first[b + 1]] = time_s[b]
+        for i in range(n):
+            numbers[b] = _release(rules, actions[b, i, :ahead], arrived, b, i, sites, time_s[b], owed[b, i],
+                                  release_s, waiting[b], numbers[b])
+            _grant(rules, i, actions[b, i, ahead:], running[b, i], queued[b, i], pending[b, i], slack_min[b, i],
+                   jobs[b, i], work_to[b, i], gpus[b, i])
+    return release_s, gpus
+
+
+@entry(_SOURCES)
+def look(rules, time_s, waiting, numbers, running, queued, pending, arrivals, arrivals_work_to):
+    """Who is yet to be released, by deferral and by time left (B, N, T, H), without those who have been, and the
+    logarithms of the usual shares of GPUs (B, N, M + 1)."""
+    envs, n, classes = running.shape
+    by_lead = np.zeros((envs, n, len(rules.train), len(rules.leads_s)))
+    by_time, usual = np.zeros(by_lead.shape), np.empty((envs, n, classes + 1))
+    for b in range(envs):
+        numbers[b] = _still_waiting(rules, time_s[b], waiting[b], numbers[b], by_lead[b], by_time[b])
+        for i in range(n):
+            _usual(rules, i, running[b, i], queued[b, i], pending[b, i], arrivals[b] / n, arrivals_work_to[b] / n,
+                   usual[b, i])
+    return by_lead, by_time, usual

@@ -99,16 +99,17 @@ def _standard_form(problem: ConicProblem) -> tuple[csc_array, Floats, list]:
     low, high, _ = _bounded(problem)
     n_branch = len(at.u_parent)
     matrix = vstack([problem.equal, identity[fixed], problem.below, -identity[low], identity[high],
-                     _cone_rows(problem), _disc_rows(problem)], format="csc")
+                     _cone_rows(problem), _disc_rows(problem), _end_rows(problem)], format="csc")
     matrix.sort_indices()
     discs = np.zeros(3 * len(problem.discs))
     discs[::3] = problem.s_max_pu
     b = np.concatenate([problem.rhs, problem.upper[fixed], problem.limit, -problem.lower[low], problem.upper[high],
-                        np.zeros(4 * n_branch), discs])
+                        np.zeros(4 * n_branch), discs, _end_constants(problem)])
     n_zero = len(problem.rhs) + len(fixed)
     n_nonnegative = len(problem.limit) + len(low) + len(high)
     cones = [clarabel.ZeroConeT(n_zero), clarabel.NonnegativeConeT(n_nonnegative)]
     cones += [clarabel.SecondOrderConeT(4)] * n_branch + [clarabel.SecondOrderConeT(3)] * len(problem.discs)
+    cones += [clarabel.SecondOrderConeT(4)] * len(problem.ends.full)
     return matrix, b, cones
 
 
@@ -125,6 +126,27 @@ def _disc_rows(problem: ConicProblem) -> csc_array:
     columns = np.concatenate([at.p_source.start + problem.discs, at.q_source.start + problem.discs])
     return csc_array(coo_array((-np.ones(2 * len(k)), (np.concatenate([3 * k + 1, 3 * k + 2]), columns)),
                                shape=(3 * len(k), at.size)))
+
+
+def _end_rows(problem: ConicProblem) -> csc_array:
+    """-(full + u, 2P, 2Q, full - u) of every limited end, u = 1 (a constant) for an apparent power: |(P, Q)|^2 <= full
+    u."""
+    ends, n = problem.ends, len(problem.ends.full)
+    k, by_u = np.arange(n), np.flatnonzero(problem.ends.u >= 0)
+    one, half = np.ones(n), np.ones(len(by_u))
+    rows = np.concatenate([4 * k, 4 * k + 3, 4 * by_u, 4 * by_u + 3])
+    columns = np.concatenate([ends.full, ends.full, ends.u[by_u], ends.u[by_u]])
+    out = coo_array((np.concatenate([-one, -one, -half, half]), (rows, columns)), shape=(4 * n, problem.at.size))
+    for shift, matrix in ((1, ends.p.tocoo()), (2, ends.q.tocoo())):
+        out = out + coo_array((-2.0 * matrix.data, (4 * matrix.coords[0] + shift, matrix.coords[1])), shape=out.shape)
+    return csc_array(out)
+
+
+def _end_constants(problem: ConicProblem) -> Floats:
+    """What stands beside `_end_rows`."""
+    out = np.zeros((len(problem.ends.full), 4))
+    out[problem.ends.u < 0] = [1.0, 0.0, 0.0, -1.0]
+    return out.ravel()
 
 
 def _cone_rows(problem: ConicProblem) -> csc_array:

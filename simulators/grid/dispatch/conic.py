@@ -3,9 +3,11 @@
     minimise cost x + x quadratic x / 2   subject to   equal x = rhs,  below x <= limit,  lower <= x <= upper,
                                    x[p]^2 + x[q]^2 <= x[l] x[u_parent]   for every branch,
                                    x[p_source]^2 + x[q_source]^2 <= s_max^2   for every source with such a capability
+                                   (P_end x)^2 + (Q_end x)^2 <= x[full] (x[u_end] or 1)   for every limited branch end
 
 x holds, in p.u., P, Q and the squared current l of every branch, the squared voltage u of every bus, and P, Q of every
-source; the elastic form adds a voltage slack per bus and the unserved share of every load. P and Q of a branch are what
+source; the elastic form adds a voltage slack per bus and the unserved share of every load. What fills a limited end of
+a branch (`branch_limits`) is its squared current or apparent power, below its limit. P and Q of a branch are what
 enters it at its parent: with (1) this is the paper's P_ji = -P, received at the child P_ij = P - r l, and (6) holds at
 one end exactly when it holds at the other.
 
@@ -21,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import coo_array, csr_array, vstack
 
+from cosim.simulators.grid.dispatch.branch_limits import BranchLimits, EndRows, end_rows
 from cosim.simulators.grid.equations import Floats, Ints
 from cosim.simulators.grid.network.feeder import Feeder
 
@@ -79,9 +82,10 @@ class Sources:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Limits:
-    """Voltage at the substation, its limits elsewhere, p.u., and the weights of the objective's terms.
+    """Voltage at the substation, its limits elsewhere, p.u., the weights of the objective's terms, and what branches
+    may carry (None: anything).
 
-    With the last three as they are this is (11): loss + lambda x emission. The third term is the sources' energy cost,
+    With the weights as they are this is (11): loss + lambda x emission. The third term is the sources' energy cost,
     the fourth what renewable sources have and do not give, kW per kW.
     """
 
@@ -92,6 +96,7 @@ class Limits:
     loss_weight: float = 1.0
     cost_kw_per_usd_h: float = 0.0
     curtailment_weight: float = 0.0
+    branches: BranchLimits | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,6 +111,7 @@ class Layout:
     q_source: slice
     slack: slice
     unserved: slice
+    full: slice
     size: int
     u_parent: Ints
 
@@ -117,6 +123,7 @@ class ConicProblem:
     below, limit  elastic voltage limits, and least power factors
     discs         indices of the sources with a rating, s_max_pu (n_disc,) beside it
     unit          what 1 p.u. of the objective is in `cost`
+    ends          limited ends of branches
     """
 
     at: Layout
@@ -131,6 +138,7 @@ class ConicProblem:
     discs: Ints
     s_max_pu: Floats
     unit: float
+    ends: EndRows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -154,8 +162,8 @@ def balance_rhs(feeder: Feeder, p_load_kw: Floats, q_load_kvar: Floats) -> Float
 
 def strict(feeder: Feeder, sources: Sources, limits: Limits) -> ConicProblem:
     """The dispatch as the paper states it, at base load; other loads change `rhs` alone."""
-    at = _layout(feeder, len(sources.bus), 0, 0)
-    lower, upper = _bounds(sources, at)
+    at = _layout(feeder, len(sources.bus), 0, 0, limits)
+    lower, upper = _bounds(sources, limits, at)
     at_root, scale = np.arange(feeder.n_bus) == feeder.substation, feeder.vm_ratio**2
     lower[at.u] = np.where(at_root, limits.v0_pu**2, limits.v_min_pu**2 / scale)
     upper[at.u] = np.where(at_root, limits.v0_pu**2, limits.v_max_pu**2 / scale)
@@ -164,7 +172,7 @@ def strict(feeder: Feeder, sources: Sources, limits: Limits) -> ConicProblem:
     unit = cost_unit(sources, limits)
     cost, quadratic = costs(feeder, sources, limits, at, unit)
     return ConicProblem(at, cost, _equalities(feeder, sources, at, []), rhs, below, np.zeros(below.shape[0]), lower,
-                        upper, quadratic, *_discs(sources), unit)
+                        upper, quadratic, *_discs(sources), unit, _ends(feeder, limits, at))
 
 
 def elastic(
@@ -176,8 +184,8 @@ def elastic(
     exact penalty: a feasible problem never pays it, because no constraint's own price comes near it.
     """
     n, m = feeder.n_bus, len(shed)
-    at = _layout(feeder, len(sources.bus), n, m)
-    (lower, upper), unit = _bounds(sources, at), cost_unit(sources, limits)
+    at = _layout(feeder, len(sources.bus), n, m, limits)
+    (lower, upper), unit = _bounds(sources, limits, at), cost_unit(sources, limits)
     cost, quadratic = costs(feeder, sources, limits, at, unit)
     p_pu, q_pu = p_load_kw / feeder.base_kw, q_load_kvar / feeder.base_kw
     scale = feeder.vm_ratio**2
@@ -200,30 +208,38 @@ def elastic(
     limit = np.concatenate([-limits.v_min_pu**2 * per_pu, limits.v_max_pu**2 * per_pu, np.zeros(ratios.shape[0])])
     rhs = balance_rhs(feeder, p_load_kw, q_load_kvar)
     return ConicProblem(at, cost, _equalities(feeder, sources, at, extra), rhs, csr_array(vstack([below, ratios])),
-                        limit, lower, upper, quadratic, *_discs(sources), unit)
+                        limit, lower, upper, quadratic, *_discs(sources), unit, _ends(feeder, limits, at))
 
 
 def layout(slices: Sequence[slice], u_parent: Ints) -> Layout:
     """Quantities one behind the other, in the order of the fields."""
-    p, q, current, u, p_source, q_source, slack, unserved = slices
-    return Layout(p, q, current, u, p_source, q_source, slack, unserved, unserved.stop, u_parent)
+    p, q, current, u, p_source, q_source, slack, unserved, full = slices
+    return Layout(p, q, current, u, p_source, q_source, slack, unserved, full, full.stop, u_parent)
 
 
-def _layout(feeder: Feeder, n_source: int, n_slack: int, n_unserved: int) -> Layout:
+def _layout(feeder: Feeder, n_source: int, n_slack: int, n_unserved: int, limits: Limits) -> Layout:
     n_branch, end = len(feeder.parent), 0
+    n_full = 0 if limits.branches is None else len(limits.branches.end_branch)
     slices: list[slice] = []
-    for count in (n_branch, n_branch, n_branch, feeder.n_bus, n_source, n_source, n_slack, n_unserved):
+    for count in (n_branch, n_branch, n_branch, feeder.n_bus, n_source, n_source, n_slack, n_unserved, n_full):
         slices.append(slice(end, end + count))
         end += count
     return layout(slices, slices[3].start + feeder.parent)
 
 
-def _bounds(sources: Sources, at: Layout) -> tuple[Floats, Floats]:
+def _ends(feeder: Feeder, limits: Limits, at: Layout) -> EndRows:
+    return end_rows(feeder, limits.branches, at.p.start, at.q.start, at.l.start, at.u.start, at.full.start, at.size)
+
+
+def _bounds(sources: Sources, limits: Limits, at: Layout) -> tuple[Floats, Floats]:
     """Bounds of everything but the voltages."""
     lower, upper = np.full(at.size, -np.inf), np.full(at.size, np.inf)
     lower[at.p_source], upper[at.p_source] = sources.p_min_pu, sources.p_max_pu
     lower[at.q_source], upper[at.q_source] = sources.q_min_pu, sources.q_max_pu
     lower[at.l] = 0.0
+    if limits.branches is not None:
+        rated = at.l.start + np.flatnonzero(np.isfinite(limits.branches.most_l_pu))
+        lower[rated], upper[at.l], upper[at.full] = -np.inf, limits.branches.most_l_pu, limits.branches.most_full_pu
     return lower, upper
 
 

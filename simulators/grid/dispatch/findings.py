@@ -14,7 +14,8 @@ LOOSE_GAP_PU = 1e-3
 """A larger relaxation gap means that the conic optimum is not a physical state; the run's notes then state it."""
 
 _SAID = {
-    "elastic": "were elastic: a voltage left its limits, power went unserved, or an NCI is above its cap",
+    "elastic": "were elastic: a voltage left its limits, power went unserved, a branch is above its limit, or an NCI "
+               "is above its cap",
     "surplus": "have more local generation than is drawn and than the substation takes back, and curtail it",
     "capped": "are dispatched without the NCI caps, which no set points meet",
     "held": "had no solution and repeat the one before",
@@ -53,8 +54,9 @@ def what_is_proven(gap_ratio: float | None) -> str:
 
 
 def which_limits(result: DispatchResult, slack_pu: Floats, limits_pu: tuple[float, float], names: Sequence[str],
-                 caps: Mapping[str, float]) -> str:
-    """The worst of what an elastic interval could not keep, and where: unserved power, voltages, caps on NCI.
+                 caps: Mapping[str, float], full: str = "") -> str:
+    """The worst of what an elastic interval could not keep, and where: unserved power, voltages, branches (`full`, in
+    words), caps on NCI.
 
     slack_pu (n_bus,) is the signed distance outside the voltage limits (lowest, highest); names: of the buses
     """
@@ -66,6 +68,7 @@ def which_limits(result: DispatchResult, slack_pu: Floats, limits_pu: tuple[floa
         at = int(np.abs(slack_pu).argmax())
         limit = f"below {low:g}" if result.vm_pu[at] < low else f"above {high:g}"
         said.append(f"{names[at]} at {result.vm_pu[at]:.3f} p.u., {limit}")
+    said += [full] if full else []
     if result.nci_cap_excess_kg_per_kwh:
         nci = dict(zip(names, result.nci_kg_per_kwh.tolist(), strict=True))
         bus = max(caps, key=lambda bus: nci[bus] - caps[bus])

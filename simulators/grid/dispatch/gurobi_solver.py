@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import cache
 
 import numpy as np
-from scipy.sparse import diags_array
+from scipy.sparse import csr_array, diags_array
 
 from cosim.errors import SolverError
 from cosim.simulators.grid.dispatch.conic import ConicProblem, Solution, Sources
@@ -96,7 +96,21 @@ def _conic(model: gurobipy.Model, problem: ConicProblem, *, exact: bool = False
     for k, s_max in zip(problem.discs.tolist(), problem.s_max_pu.tolist(), strict=True):
         p, q = variables[at.p_source.start + k], variables[at.q_source.start + k]
         model.addQConstr(p * p + q * q <= s_max * s_max)
+    _limit_ends(model, x, problem)
     return x, balance
+
+
+def _limit_ends(model: gurobipy.Model, x: gurobipy.MVar, problem: ConicProblem) -> None:
+    """|(P, Q)|^2 <= full x u, or full alone for an apparent power, at every limited end of a branch."""
+    ends, variables = problem.ends, x.tolist()
+
+    def power(rows: csr_array, k: int) -> gurobipy.LinExpr:
+        own = slice(rows.indptr[k], rows.indptr[k + 1])
+        return gurobipy.LinExpr(rows.data[own].tolist(), [variables[j] for j in rows.indices[own]])
+
+    for k, (full, u) in enumerate(zip(ends.full.tolist(), ends.u.tolist(), strict=True)):
+        p, q = power(ends.p, k), power(ends.q, k)
+        model.addQConstr(p * p + q * q <= (variables[full] if u < 0 else variables[full] * variables[u]))
 
 
 class NciLimitedGurobi:

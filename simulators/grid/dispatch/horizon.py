@@ -15,6 +15,7 @@ from dataclasses import replace
 import numpy as np
 from scipy.sparse import block_array, coo_array, csr_array, vstack
 
+from cosim.simulators.grid.dispatch.branch_limits import EndRows
 from cosim.simulators.grid.dispatch.changing import NARROWEST_PU
 from cosim.simulators.grid.dispatch.clarabel_solver import ClarabelSolver
 from cosim.simulators.grid.dispatch.conic import ConicProblem, Layout, Sources, balance_rhs, costs, layout
@@ -132,15 +133,25 @@ def joint(problem: ConicProblem, n_bus: int, k: int, ramp_pu: Floats) -> ConicPr
         limit=np.concatenate([np.tile(problem.limit, k), np.tile(ramp_pu[ramped], 2 * (k - 1))]),
         lower=problem.lower[spread], upper=problem.upper[spread], quadratic=problem.quadratic[spread],
         discs=(problem.discs + n_source * np.arange(k)[:, None]).ravel(), s_max_pu=np.tile(problem.s_max_pu, k),
-        unit=problem.unit)
+        unit=problem.unit, ends=EndRows(
+            _diagonal(problem.ends.p, k, of_all), _diagonal(problem.ends.q, k, of_all),
+            _spread(problem.ends.full, where),
+            np.where(np.tile(problem.ends.u, k) < 0, -1, _spread(problem.ends.u, where))))
 
 
 def _kinds(at: Layout) -> list[slice]:
-    return [at.p, at.q, at.l, at.u, at.p_source, at.q_source, at.slack, at.unserved]
+    return [at.p, at.q, at.l, at.u, at.p_source, at.q_source, at.slack, at.unserved, at.full]
+
+
+def _spread(indices: Ints, where: Ints) -> Ints:
+    """Quantities of one interval, in every interval; `where` (k, size) is the joint place of each."""
+    return where[:, indices].ravel()
 
 
 def _diagonal(rows: csr_array, k: int, where: Ints) -> csr_array:
     """The same rows once per interval; `where` (k * size,) is the joint place of each interval's quantities."""
+    if not rows.shape[0]:
+        return csr_array((0, len(where)))
     blocks = block_array([[rows if i == j else None for j in range(k)] for i in range(k)]).tocoo()
     return csr_array(coo_array((blocks.data, (blocks.coords[0], where[blocks.coords[1]])), shape=blocks.shape))
 

@@ -135,19 +135,20 @@ class MarginalCarbon:
         if linear is None:
             return None
         x, lower, upper, n_z = linear.x, reduced.lower, reduced.upper, len(reduced.z)
-        room = np.minimum(x - lower, upper - x)
+        room = np.minimum(x - lower, upper - x) / reduced.scale
         watched = reduced.limited[room[reduced.limited] <= WATCH * STEP_KW / self._base_kw]
         limited, rows = np.concatenate([reduced.z, watched]), reduced.place[watched]
         side = np.where(upper - lower <= AT_LIMIT_PU, 0.0, np.where(x - lower <= upper - x, -1.0, 1.0))
-        slope = np.concatenate([np.eye(n_z), linear.states[rows]])
+        slope = np.concatenate([np.eye(n_z), linear.states[rows] / reduced.scale[watched, None]])
         on = room[limited] <= AT_LIMIT_PU
         price = np.linalg.lstsq(slope[on].T, -linear.gradient, rcond=None)[0]
-        hessian, curved = reduced.curvature(linear, rows[on[n_z:]], price[np.count_nonzero(on[:n_z]):])
+        hessian, curved = reduced.curvature(linear, rows[on[n_z:]], (price[np.count_nonzero(on[:n_z]):]
+                                                                         / reduced.scale[watched[on[n_z:]]]))
         carbon = np.zeros(len(x))
         carbon[reduced.at.p_source] = np.where(point.p_source > 0.0, self._kg_per_kwh, 0.0)
         right = np.zeros((len(reduced.y), n_z + len(rows) + 1))
         right[:, :n_z], right[:, -1] = curved, carbon[reduced.y]
-        right[rows, n_z + np.arange(len(rows))] = 1.0
+        right[rows, n_z + np.arange(len(rows))] = 1.0 / reduced.scale[watched]
         shadow = linear.inverse.solve(right, "T")
         by_demand = shadow[: self._n_bus] + self._q_per_p[:, None] * shadow[self._n_bus: 2 * self._n_bus]
         by_demand = np.insert(by_demand.T, np.full(n_z, n_z), 0.0, axis=0)  # controls move by decision only

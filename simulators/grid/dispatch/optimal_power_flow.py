@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosim.errors import ScenarioError, SolverError
+from cosim.simulators.grid.dispatch.branch_limits import BranchLimits, fullest, loading_ratio, overload_ratio
 from cosim.simulators.grid.dispatch.changing import ChangingSources
 from cosim.simulators.grid.dispatch.clarabel_solver import ClarabelSolver
 from cosim.simulators.grid.dispatch.conic import ConicProblem, Limits, Solution, balance_rhs, elastic, strict
@@ -31,6 +32,7 @@ from cosim.simulators.grid.dispatch.surplus import curtailed_kw, remedy
 from cosim.simulators.grid.equations import (
     Complexes,
     Floats,
+    Ints,
     cone_gap,
     generated_carbon,
     nodal_carbon_intensity,
@@ -77,14 +79,14 @@ class Dispatch(ChangingSources):
     The first of `sources` at the feeder's slack bus is the substation; ScenarioError if there is none. `caps` are met
     where they can be; they need Gurobi. `solver_name` is the solver taken, `no_gurobi` why it is not Gurobi where
     'auto' left the choice, else ''. Sources whose most P `moves` (n_source,) may have it anywhere from the
-    least on.
+    least on. Of `watched` branches the loading is worked out, of those in `limits` always.
     """
 
     def __init__(self, feeder: Feeder, sources: Mapping[str, Source], limits: Limits, solver: SolverName, *,
                  caps: NciLimits | None = None, time_limit_s: float | None = None,
-                 moves: NDArray[np.bool_] | None = None) -> None:
+                 moves: NDArray[np.bool_] | None = None, watched: BranchLimits | None = None) -> None:
         self.feeder, self.limits, self.caps, self.time_limit_s = feeder, limits, caps, time_limit_s
-        self.source_names, self.capped_status = list(sources), ""
+        self.source_names, self.capped_status, self._watched = list(sources), "", watched
         self.sources = in_pu(feeder, sources)
         at_slack = np.flatnonzero(self.sources.bus == feeder.substation)
         if not len(at_slack):
@@ -239,11 +241,29 @@ class Dispatch(ChangingSources):
             share[share <= NEGLIGIBLE_SHARE] = 0.0
             result = self._evaluate(problem, answer.x, p_load_kw, q_load_kvar, share)
         if result is None or answer.x is None:
+            full = self._overfull(p_load_kw, q_load_kvar, shed)
             raise (InexactRelaxation if inexact else SolverError)(
                 f"the dispatch of {self.feeder.name} at {p_load_kw.sum():.0f} kW has no solution, nor with voltage "
-                f"slack and unserved power: {self._remedy(p_load_kw, before, answer, inexact)}"
+                f"slack and unserved power: {full or self._remedy(p_load_kw, before, answer, inexact)}"
             )
         return replace(result, inexact=inexact or self._inexact(answer.x, ELASTIC_PHANTOM_PU))
+
+    def _overfull(self, p_load_kw: Floats, q_load_kvar: Floats, shed: Ints) -> str | None:
+        """Which branch's limit leaves no solution; None where there is none without these limits either."""
+        limits = self.limits.branches
+        if limits is None:
+            return None
+        problem = elastic(self.feeder, self.sources, replace(self.limits, branches=None), p_load_kw, q_load_kvar, shed)
+        x, at = ClarabelSolver(problem, self.time_limit_s).solve(problem.rhs).x, problem.at
+        if x is None:
+            return None
+        flow = self._flow(x[at.p_source] + 1j * x[at.q_source], p_load_kw + 1j * q_load_kvar)
+        if flow is None:
+            return None
+        base_kw = self.feeder.base_kw
+        loading = loading_ratio(self.feeder, limits, flow.enter / base_kw, flow.leave / base_kw, flow.v_pu)
+        return (f"without limits of branches it has {fullest(limits, loading, self.feeder.line_names)}; raise that "
+                "limit, or lower what sources and local generation must give")
 
     def _remedy(self, p_load_kw: Floats, before: Solution, answer: Solution, inexact: bool) -> str:
         """Likely cause: the time limit, sources whose least power is more than is drawn, or else the lines, with the
@@ -287,6 +307,7 @@ class Dispatch(ChangingSources):
         enter, leave, p_source, q_source = flow.enter, flow.leave, flow.source.real.copy(), flow.source.imag.copy()
         vm_pu, loss_kw = np.abs(flow.v_pu) * feeder.vm_ratio, float(np.sum(enter.real + leave.real))
         violation = self._violation(vm_pu)
+        loading, overload = self._loading(flow)
         gap, gap_ratio = self._gaps(x, problem)
         weights, j2 = self.limits, float(p_source @ sources.kg_per_kwh)
         cost_usd_per_h = float(p_source @ sources.usd_per_kwh + p_source**2 @ sources.usd_per_kwh_pu / feeder.base_kw)
@@ -294,7 +315,7 @@ class Dispatch(ChangingSources):
         had = np.where(sources.renewable, sources.available_pu * feeder.base_kw, 0.0)
         curtailed_kw = float((had - given).sum())
         return DispatchResult(
-            status=ELASTIC if unserved.any() or violation > 0.0 else OPTIMAL,
+            status=ELASTIC if unserved.any() or violation > 0.0 or overload > 0.0 else OPTIMAL,
             p_from_kw=enter.real, p_to_kw=leave.real, q_from_kvar=enter.imag, q_to_kvar=leave.imag, v_pu=flow.v_pu,
             vm_pu=vm_pu,
             p_source_kw=p_source, q_source_kvar=q_source, p_load_kw=p_served, q_load_kvar=q_served,
@@ -308,8 +329,17 @@ class Dispatch(ChangingSources):
             relaxation_gap_pu=float(np.abs(gap).max()), relaxation_gap_ratio=gap_ratio, inexact=False,
             conic_vm_pu=np.sqrt(np.maximum(x[at.u], 0.0)) * feeder.vm_ratio,
             conic_loss_kw=float(feeder.r_pu @ x[at.l] + feeder.g_lost_pu @ x[at.u]) * feeder.base_kw,
-            voltage_violation_pu=violation,
+            voltage_violation_pu=violation, loading_ratio=loading, overload_ratio=overload,
         )
+
+    def _loading(self, flow: _AcState) -> tuple[Floats | None, float]:
+        """How full the branches are, and by how much the fullest is above its limit; None, 0 without ratings."""
+        watched = self.limits.branches or self._watched
+        if watched is None:
+            return None, 0.0
+        base_kw = self.feeder.base_kw
+        loading = loading_ratio(self.feeder, watched, flow.enter / base_kw, flow.leave / base_kw, flow.v_pu)
+        return loading, 0.0 if self.limits.branches is None else overload_ratio(watched, loading)
 
     def settle(self, result: DispatchResult, p_load_kw: Floats, q_load_kvar: Floats) -> Settlement | None:
         """The AC power flow at the set points of `result` and other demand (n_bus,); None where there is none.

@@ -100,22 +100,15 @@ def _to_corner(merit: Callable[[Floats], float], inside: Callable[[Floats], Floa
     return here, z
 
 
-def _values(reduced: ReducedDispatch, point: OperatingPoint) -> Floats:
-    x = np.zeros(reduced.at.size)
-    x[reduced.at.u], x[reduced.at.p_source], x[reduced.at.q_source] = point.u, point.p_source, point.q_source
-    return x
-
-
 def _passed(reduced: ReducedDispatch, point: OperatingPoint) -> float:
     """By how much the limit of the state that is passed farthest is passed, p.u."""
     at = reduced.limited
-    x = _values(reduced, point)[at]
+    x = reduced.quantities(point)[at]
     return float(np.maximum(reduced.lower[at] - x, x - reduced.upper[at]).max(initial=0.0))
 
 
 def _merit(reduced: ReducedDispatch, point: OperatingPoint) -> float:
-    x = _values(reduced, point)
-    x[reduced.at.l] = (point.p**2 + point.q**2) / point.u[reduced.at.u_parent - reduced.at.u.start]
+    x = reduced.quantities(point)
     return float(reduced.cost @ x + reduced.quadratic @ x**2 / 2.0) + PENALTY * _passed(reduced, point)
 
 

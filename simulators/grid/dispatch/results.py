@@ -38,6 +38,8 @@ class DispatchResult:
     curtailed_bus_kw        (n_bus,) local generation (negative demand) that cannot go anywhere
     nci_cap_excess_kg_per_kwh  largest distance of an NCI above its cap, 0 if none
     sources                 as they were: limits, intensities and prices
+    loading_ratio           (n_branch,) current or apparent power over the rating, NaN without one; None: not looked at
+    overload_ratio          largest loading above a branch's limit, 0 if none
     global_gap_ratio        of a capped dispatch, or an inexact one, to its proven bound, relative; None elsewhere
     """
 
@@ -69,6 +71,8 @@ class DispatchResult:
     sources: Sources
     nci_cap_excess_kg_per_kwh: float = 0.0
     global_gap_ratio: float | None = None
+    loading_ratio: Floats | None = None
+    overload_ratio: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -256,7 +256,7 @@ def base_loads(net: Any, buses: list[int]) -> tuple[Floats, Floats]:
     return p, q
 
 
-_NO_RATING_KA = 1e3
+NO_RATING_KA = 1e3
 """Networks have such currents where none is known: 99999 in pandapower's own."""
 
 
@@ -265,7 +265,7 @@ def rated_kw(net: Any) -> float | None:
     roots, rated = {int(row.bus) for _, row in rows_in_service(net, "ext_grid")}, []
     for _, line in rows_in_service(net, "line"):
         if {int(line.from_bus), int(line.to_bus)} & roots:
-            ka = line.max_i_ka * line.parallel if 0.0 < line.max_i_ka < _NO_RATING_KA else math.nan
+            ka = line.max_i_ka * line.parallel if 0.0 < line.max_i_ka < NO_RATING_KA else math.nan
             rated.append(3.0**0.5 * net.bus.vn_kv[int(line.from_bus)] * ka)
     for kind, ends, column in (("trafo", ("hv_bus", "lv_bus"), "sn_mva"),
                                ("trafo3w", ("hv_bus", "mv_bus", "lv_bus"), "sn_hv_mva")):

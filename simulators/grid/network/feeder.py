@@ -29,6 +29,8 @@ class Line:
     to_bus: Annotated[int, Field(ge=0, le=1_000_000, description="the other end")]
     r_ohm: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False, description="series resistance, ohm")]
     x_ohm: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False, description="series reactance, ohm")]
+    max_current_a: Annotated[float | None, Field(gt=0, le=1e5, allow_inf_nan=False, description="rated current, A; "
+                                                 "null: not known")] = None
 
 
 @params
@@ -107,6 +109,16 @@ class Nodes:
 
 
 @dataclass(frozen=True, eq=False)
+class Ratings:
+    """What the branches of a feeder, or the rows of a solver, may carry (n,): A, kVA, NaN: not known; and the share of
+    it that is the limit, 1 unless the file says otherwise."""
+
+    current_a: Floats
+    power_kva: Floats
+    most_ratio: Floats
+
+
+@dataclass(frozen=True, eq=False)
 class Feeder:
     """A radial feeder in service, every branch pointing away from the substation.
 
@@ -132,6 +144,9 @@ class Feeder:
     left_out      what of the network this model does not hold, for people
     rated_kw      what the branches at the substation carry at most; None where it is not known
     voltage_limits  (bus, lowest, highest) that the file states, see `elements.voltage_limits`
+    b_parent_pu, b_child_pu  (n_branch,) what of b_pu is a branch's own, at either end
+    base_a        (n_branch,) current of 1 p.u. here, A; at a transformer that of its parent's side
+    ratings       of the branches, as the file states them
     """
 
     name: str
@@ -155,6 +170,10 @@ class Feeder:
     ratio: Complexes
     merged: Ints
     forward: NDArray[np.bool_]
+    b_parent_pu: Floats
+    b_child_pu: Floats
+    base_a: Floats
+    ratings: Ratings
     generators: tuple[Generator, ...] = ()
     left_out: tuple[str, ...] = ()
     rated_kw: float | None = None

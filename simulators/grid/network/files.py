@@ -143,7 +143,7 @@ def _from_lines(network: LineList) -> Any:
     for line in network.lines:
         pandapower.create_line_from_parameters(
             net, line.from_bus, line.to_bus, length_km=1.0, r_ohm_per_km=line.r_ohm, x_ohm_per_km=line.x_ohm,
-            c_nf_per_km=0.0, max_i_ka=99999.0,
+            c_nf_per_km=0.0, max_i_ka=99999.0 if line.max_current_a is None else line.max_current_a / 1e3,
         )
     for load in network.loads:
         if load.bus not in net.bus.index:

@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosim.errors import ScenarioError
-from cosim.simulators.grid.equations import Complexes, Ints, sums
+from cosim.simulators.grid.equations import Complexes, Floats, Ints, sums
 from cosim.simulators.grid.network.circuit import Admittances, element_names, ends_of, nodes_of
 from cosim.simulators.grid.network.elements import understood
 from cosim.simulators.grid.network.feeder import Feeder, LineList, Nodes, orient
+from cosim.simulators.grid.network.ratings import branch_ratings
 from cosim.simulators.grid.network.source import ELSEWHERE, Loads, RadialData, listed, name_of, stamp_of
+from cosim.units import KW_PER_MW
 
 SAME_RATIO = 1e-9
 """Ratios that differ by no more drive no current around two parallel transformers."""
@@ -92,8 +94,18 @@ def feeder_of(data: RadialData) -> Feeder:
         g_parent_pu=y_parent.real.copy(), g_child_pu=y_child.real.copy(), g_bus_pu=y_bus.real.copy(),
         own_p_kw=solver.p_bus_kw[nodes.rows], own_q_kvar=solver.q_bus_kvar[nodes.rows], ratio=ratio,
         merged=branches.merged, forward=branches.same_way == forward[branches.merged], generators=data.generators,
+        b_parent_pu=y_parent.imag.copy(), b_child_pu=y_child.imag.copy(),
+        base_a=_base_a(data, nodes, parent, child, np.abs(ratio)),
+        ratings=branch_ratings(data.ratings, data.z_pu, branches.merged, len(parent)),
         left_out=data.left_out, rated_kw=data.rated_kw, voltage_limits=data.voltage_limits,
     )
+
+
+def _base_a(data: RadialData, nodes: Nodes, parent: Ints, child: Ints, ratio: Floats) -> Floats:
+    """(n_branch,) 1 p.u. of current, A, on the voltage level of an end that has buses, the parent first."""
+    at = np.where(parent < len(nodes.lowest), parent, child)
+    return np.array([KW_PER_MW * data.base_mva / (3.0**0.5 * data.base_kv_of[nodes.lowest[k]] * ratio[k])
+                     if k < len(nodes.lowest) else np.nan for k in at.tolist()])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -7,6 +7,7 @@ Rows: I25, Z07.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -19,7 +20,7 @@ from cosim.limits import is_file
 from cosim.simulators.grid.equations import Complexes, Floats, sums
 from cosim.simulators.grid.network.circuit import Admittances
 from cosim.simulators.grid.network.elements import Generator
-from cosim.simulators.grid.network.feeder import BaseLoad, Line, LineList
+from cosim.simulators.grid.network.feeder import BaseLoad, Line, LineList, Ratings
 
 SIMBENCH = "simbench:"
 """What the name of a SimBench network begins with, its code behind it."""
@@ -63,6 +64,8 @@ class RadialData:
     loads            the network's own
     solver           admittances of the network without its loads and generators, on `base_mva`
     z_pu             (n_branch,) series impedances; those of lines from their own figures
+    base_kv_of       bus number -> nominal voltage, kV
+    ratings          of the solver's rows
     generators, left_out, rated_kw, voltage_limits  as `Feeder` has them
     """
 
@@ -74,6 +77,8 @@ class RadialData:
     loads: Loads
     solver: Admittances
     z_pu: Complexes
+    base_kv_of: Mapping[int, float]
+    ratings: Ratings
     generators: tuple[Generator, ...] = ()
     left_out: tuple[str, ...] = ()
     rated_kw: float | None = None
@@ -130,4 +135,7 @@ def _of_lines(network: LineList, name: str, v0_pu: float = 1.0,
     return RadialData(
         name=name, base_mva=network.base_mva, base_kv=network.base_kv, root_bus=network.substation, v0_pu=v0_pu,
         loads=Loads(tuple(buses), p_kw, q_kvar), solver=solver, z_pu=z_pu,
+        base_kv_of=dict.fromkeys(buses, network.base_kv), ratings=Ratings(
+            np.array([np.nan if line.max_current_a is None else line.max_current_a for line in network.lines]),
+            np.full(count, np.nan), np.ones(count)),
         voltage_limits=tuple((bus, *vm_limits_pu) for bus in buses if bus != network.substation))

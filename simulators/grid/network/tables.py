@@ -24,6 +24,7 @@ from cosim.simulators.grid.network.elements import (
 )
 from cosim.simulators.grid.network.feeder import LineList
 from cosim.simulators.grid.network.files import admittances, stored
+from cosim.simulators.grid.network.ratings import row_ratings
 from cosim.simulators.grid.network.source import ELSEWHERE, Loads, RadialData, name_of, series_pu
 
 BASE_MVA = 1.0
@@ -52,6 +53,7 @@ def radial_data(net: Any, name: str, base_mva: float = BASE_MVA) -> RadialData:
     return RadialData(
         name=name, base_mva=base_mva, base_kv=float(net.bus.vn_kv.loc[root_bus]), root_bus=root_bus, v0_pu=v0_pu,
         loads=loads, solver=solver, z_pu=_impedances(net, solver, base_mva), generators=generators,
+        base_kv_of={b: float(net.bus.vn_kv.loc[b]) for b in buses}, ratings=row_ratings(net, solver.kind, solver.index),
         left_out=(*left_out, *_unheld_voltages(generators)), rated_kw=rated_kw(net), voltage_limits=voltage_limits(net))
 
 

@@ -11,8 +11,9 @@ import pytest
 from cosim.errors import ModelError, ScenarioError
 from cosim.params import validate
 from cosim.simulators.aidc.adapter import AidcParams
-from cosim.simulators.aidc.compiled.fleet import CompiledFleet, Jobs, outcome_of
+from cosim.simulators.aidc.compiled.fleet import CompiledFleet, Jobs
 from cosim.simulators.aidc.compiled.jit import entry
+from cosim.simulators.aidc.compiled.records import OUTCOMES
 from cosim.simulators.aidc.compiled.sums import add_exactly, rounded
 from cosim.simulators.aidc.engine.facility import Facility
 from cosim.simulators.aidc.engine.racks import Racks
@@ -160,7 +161,7 @@ def check(given, seed, envs, count, smooth, **more):
         for row in got.done_jobs:
             b, n = divmod(int(row["lane"]), len(fleet.names))
             found[b].append((int(row["id"]), n, *(float(row[c]) for c in ("start_s", "end_s", "done_to")),
-                             outcome_of(row)))
+                             OUTCOMES[row["outcome"]]))
     for mine, world in zip(found, worlds, strict=True):
         assert fates(mine) == fates(world.rows)
     return sum(map(len, found))
@@ -301,7 +302,7 @@ def test_what_cannot_be_kept_on_disk_is_compiled_anyway():
     exec("def add(a, b):\n    return a + b", space)  # numba finds no file that it comes from
     with pytest.raises(RuntimeError, match="cannot cache"):
         numba.njit(cache=True)(space["add"])
-    assert entry(space["add"])(1, 2) == 3
+    assert entry(1)(space["add"])(1, 2) == 3
 
 
 @pytest.mark.parametrize("seed", range(30))

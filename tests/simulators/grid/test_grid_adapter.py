@@ -278,8 +278,8 @@ def test_elastic_intervals_are_flagged_and_counted():
     assert math.fsum(outs[1]["unserved_bus_kw"]) == pytest.approx(outs[1]["unserved_kw"])
     assert min(outs[1]["voltage_slack_bus_pu"]) == -outs[1]["voltage_violation_pu"]
     (said,) = grid.notes()[1:]
-    assert said.startswith("grid: 2 intervals were elastic: a voltage left its limits, power went unserved, or an NCI "
-                           "is above its cap; first at 00:15 (")
+    assert said.startswith("grid: 2 intervals were elastic: a voltage left its limits, power went unserved, a branch "
+                           "is above its limit, or an NCI is above its cap; first at 00:15 (")
     worst = max(range(33), key=lambda k: outs[1]["unserved_bus_kw"][k])
     assert f"{outs[1]['unserved_bus_kw'][worst]:.0f} kW unserved at bus{worst}" in said
     assert said.endswith("p.u., below 0.9)")

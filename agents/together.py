@@ -1,0 +1,150 @@
+"""Several processes that learn one team: how the first starts the others, and their program (`python -m` this module).
+
+Each plays some of the environments and computes some of every gradient, see `cosim.agents.learn.peers`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from cosim.agents.learn.checkpoint import LAST
+from cosim.agents.learn.config import Learning
+from cosim.agents.learn.peers import Together
+from cosim.agents.learn.team import Team
+from cosim.agents.learn.training import Training, TrainingPlan
+from cosim.errors import CosimError
+from cosim.learning.environment import some_of
+from cosim.learning.shared import (
+    LENGTH,
+    Child,
+    SharedFolder,
+    mapped,
+    packed,
+    received,
+    say,
+    say_failure,
+    settle,
+    spoken_to,
+    unpacked,
+)
+from cosim.scenario import Scenario
+
+_REMEDY = "go on from the last checkpoint, with fewer environments if memory ran out"
+
+
+class OtherProcesses:
+    """The processes beside this one, which is the first; a `Channel` to them.
+
+    scenario: a `learning_scenario`; worlds: what else `some_of` needs, as plain data; numbers: of the environments,
+    process by process. ModelError when one ends by itself, and the error that one of them has.
+    """
+
+    def __init__(self, scenario: Scenario, worlds: Mapping[str, Any], numbers: Sequence[Sequence[int]],
+                 learning: Learning, plan: TrainingPlan, seed: int, resume: bool) -> None:
+        self._folder = SharedFolder()
+        self._children: list[Child] = []
+        start = {"scenario": scenario.to_json(), "worlds": dict(worlds), "numbers": [list(mine) for mine in numbers],
+                 "learning": asdict(learning), "seed": seed, "resume": resume, "folder": str(self._folder.path),
+                 "plan": {"out": str(plan.out), "episodes": plan.episodes, "updates": plan.updates,
+                          "save_every": plan.save_every}}
+        self.peers = Together(0, numbers, self)
+        try:
+            for rank, mine in enumerate(numbers[1:], 1):
+                name = f"process {rank} (environments {', '.join(map(str, mine))})"
+                self._children.append(Child("cosim.agents.together", name, _REMEDY, {**start, "rank": rank}))
+        except BaseException:
+            self.close()
+            raise
+
+    def share(self, name: str, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+        """See `Channel`."""
+        return mapped(self._folder.path, name, shape, dtype)
+
+    def exchange(self, said: bytes) -> list[bytes]:
+        """See `Channel`."""
+        return [said, *self._heard(said)]
+
+    def gather(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """See `Channel`."""
+        found = dict(arrays)
+        for data in self._heard(b""):
+            found |= unpacked(data)
+        return found
+
+    def close(self) -> None:
+        """End the processes and free the memory."""
+        for child in self._children:
+            child.end()
+        self._children = []
+        self._folder.close()
+
+    def _heard(self, said: bytes) -> list[bytes]:
+        heard = [child.answer() for child in self._children]
+        for child in self._children:
+            child.send(LENGTH.pack(len(said)) + said)
+        return heard
+
+
+class FirstProcess:
+    """The `Channel` of a process that is not the first."""
+
+    def __init__(self, folder: Path, commands: BinaryIO, answers: BinaryIO) -> None:
+        self._folder, self._commands, self._answers = folder, commands, answers
+
+    def share(self, name: str, shape: tuple[int, ...], dtype: type) -> np.ndarray:
+        """See `Channel`."""
+        return mapped(self._folder, name, shape, dtype)
+
+    def exchange(self, said: bytes) -> list[bytes]:
+        """See `Channel`."""
+        say(self._answers, said)
+        return [received(self._commands)]
+
+    def gather(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """See `Channel`."""
+        self.exchange(packed(arrays))
+        return dict(arrays)
+
+
+def main() -> int:
+    """A process that learns beside the first, as its first line says; it ends with the training, or when the first
+    is gone."""
+    commands, answers = spoken_to()
+    start = json.loads(commands.readline())
+    try:
+        _learn(start, FirstProcess(Path(start["folder"]), commands, answers))
+    except CosimError as err:
+        say_failure(answers, err)
+        return err.exit_code
+    except (EOFError, BrokenPipeError):  # it ended before
+        pass
+    return 0
+
+
+def _learn(start: Mapping[str, Any], channel: FirstProcess) -> None:
+    rank, numbers = start["rank"], start["numbers"]
+    peers = Together(rank, numbers, channel)
+    env = some_of(Scenario.from_json(start["scenario"]), numbers[rank], **start["worlds"])
+    plan = TrainingPlan(Path(start["plan"].pop("out")), **start["plan"])
+    try:
+        if start["resume"]:
+            training = Training(Team.load(plan.out / LAST, peers=peers), env, plan)
+            training.resume()
+        else:
+            training = Training(Team(env.spec, Learning(**start["learning"]), start["seed"], peers=peers), env, plan)
+            training.begin()
+        settle()
+        training.run(lambda record: None)
+    finally:
+        env.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

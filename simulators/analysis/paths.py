@@ -1,0 +1,5 @@
+"""Where the ports of the study's members stand in a trace, as member/model or member/model/port."""
+
+SITE, BUS, GRID = "aidc/Site", "grid/Bus", "grid/Grid"
+PRICE, SITE_PRICE = "tariff/Tariff/price_usd_per_kwh", "tariff/Site/site_price_usd_per_kwh"
+CALLS = "flexibility/Site"
