@@ -33,7 +33,7 @@ class CappedParams(AidcParams):
 
 
 class CappedSite(SiteOnBus):
-    """A site that is told its cap at the begin of a tick, and says afterwards how it was kept.
+    """A site whose cap is set at the begin of a tick, with outputs of how it was kept.
 
     above_s, most_kw   time above the cap so far, and by how much at most
     """

@@ -33,6 +33,7 @@ from cosim.simulators.analysis.flows import (
     needs,
     read_flows,
     refuse_replayed,
+    substation,
     where,
 )
 from cosim.trace import Trace
@@ -217,6 +218,25 @@ def curtailed(trace: Trace) -> Finding:
     by_hand = (most[:, at] - trace[f"{GRID}/p_source_kw"][:, 0][:, at]).sum(axis=1) + local
     off = np.abs(by_hand - said)
     return Finding(largest(off), ALLOWED_KW + ALLOWED_RATIO * largest(most[:, at]), where(trace.time_s(GRID), off))
+
+
+def within_what_is_there(trace: Trace) -> Finding:
+    """No source but the substation, whose power follows from the others', gives more than it has at that time."""
+    needs(trace, "p_source_kw", "marginal_sources")  # of a dispatch: set points of others know no limits
+    if trace.has(f"{GRID}/source_p_max_kw"):
+        most = trace[f"{GRID}/source_p_max_kw"][:, 0]
+    else:
+        given = grid_params(trace).get("sources") or {}
+        limits = [given.get(n, {}).get("p_max_kw") for n in trace.names(GRID, "source")]
+        most = np.array([[np.nan if v is None else v for v in limits]], float)
+    most = np.where(np.isnan(most), np.inf, most)
+    most[:, substation(trace)] = np.inf
+    if not np.isfinite(most).any():
+        raise NothingToCheck("no source with a limit that is known")
+    power = trace[f"{GRID}/p_source_kw"][:, 0]
+    off = np.maximum(power - most, 0.0)
+    return Finding(largest(off), ALLOWED_KW + ALLOWED_RATIO * largest(power), where(
+        trace.time_s(GRID), off, trace.names(GRID, "source")))
 
 
 # --- what they work out ----------------------------------------------------------------------------------------------

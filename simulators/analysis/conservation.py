@@ -30,6 +30,7 @@ from cosim.simulators.analysis.balance import (
     emission,
     line_ends,
     voltages,
+    within_what_is_there,
 )
 from cosim.simulators.analysis.bill import bill
 from cosim.simulators.analysis.carbon_flow import carbon_beside
@@ -351,6 +352,7 @@ LAWS: tuple[tuple[str, float, Callable[[Trace], float | Finding]], ...] = (
     ("cost = price x power of the sources (USD/h)", EXACT, cost),
     ("realised: imbalance and emission of the interval that ended (kWh, kg/h)", EXACT, realised),
     ("generation: what is there = given + curtailed (kW)", EXACT, curtailed),
+    ("no source gives more than it has (kW)", EXACT, within_what_is_there),
     ("what was played = what was recorded", EXACT, _recordings),
     ("summary = figures of the series (relative)", RELATIVE, _summary),
     ("emitted = what the sources give at their intensity (kg/h)", EXACT, emission),

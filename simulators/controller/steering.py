@@ -74,7 +74,7 @@ class Steering:
     @staticmethod
     def prepare(scenario: Any, lean: bool) -> Any:
         """The scenario used for training: its own policy, which makes no decisions there, is replaced by a default one;
-        `grid.solver` auto becomes clarabel, which needs no licence and is faster.
+        `grid.solver` auto becomes newton, which needs no licence and solves many worlds' dispatches at once.
 
         lean: leave out what has no effect on observations: AC check, settlement, the job log, and marginal intensities
         unless the reward counts them.
@@ -93,7 +93,7 @@ class Steering:
         if GRID in members and members[GRID].simulator.endswith(":CefDispatch"):
             given = dict(members[GRID].params)
             if given.get("solver", "auto") == "auto":
-                given["solver"] = "clarabel"
+                given["solver"] = "newton" if not given.get("nci_cap_kg_per_kwh") else "auto"
             if carbon == "marginal":
                 given["mci"] = True
             if lean:

@@ -19,13 +19,14 @@ from cosim.simulators.grid.dispatch.findings import LOOSE_GAP_PU, FindingLog, wh
 from cosim.simulators.grid.dispatch.horizon import Ramps
 from cosim.simulators.grid.dispatch.mci import MciOfDispatch, marginal_sources, no_mci
 from cosim.simulators.grid.dispatch.nci_limits import NciLimits
+from cosim.simulators.grid.dispatch.newton import NewtonSolver
 from cosim.simulators.grid.dispatch.optimal_power_flow import NEGLIGIBLE_PU, Dispatch
 from cosim.simulators.grid.dispatch.results import ELASTIC, HELD, DispatchResult, InexactRelaxation
 from cosim.simulators.grid.dispatch.source_series import SourceSeries, check_given
 from cosim.simulators.grid.dispatch.sources import Source, all_sources, other_voltage, tighter_limits
 from cosim.simulators.grid.dispatch.surplus import in_words
 from cosim.simulators.grid.dispatch.varying import number_or_nan, varies
-from cosim.simulators.grid.equations import Floats
+from cosim.simulators.grid.equations import Complexes, Floats
 from cosim.simulators.grid.network.check import AcCheck
 from cosim.simulators.grid.network.radial import read_feeder
 from cosim.simulators.grid.params import GridParams
@@ -136,6 +137,24 @@ class CefDispatch(Adapter):
         at = np.array([self._feeder.named(bus, f"{self.sid}.nci_cap_kg_per_kwh") for bus in caps], dtype=np.int64)
         return NciLimits(at, np.array(list(caps.values())), self.params.nci_formulation)
 
+    def next_problem(self, inputs: Values) -> tuple[NewtonSolver, Floats] | None:
+        """What a step with these inputs will solve, so that many grids' can be solved together
+        (`dispatch.newton.solve_together`); None where that is not known before or another solver is at work."""
+        if self.params.forecast_sigma_ratio or self._ramps.any or self._series.any:
+            return None
+        base, drawn = self._demand(inputs)
+        s = base + drawn
+        return self._dispatch.newton_problem(s.real, s.imag)
+
+    def _demand(self, inputs: Values) -> tuple[Complexes, Complexes]:
+        """(n_bus,) base load, and what data centers have drawn, kVA."""
+        base, drawn = self._own.copy(), np.zeros(self._feeder.n_bus, complex)
+        for eid, at in self._at.items():  # closed switches may make several of these buses one
+            given = inputs[eid]
+            base[at] += complex(given["p_load_kw"], given["q_load_kvar"])
+            drawn[at] += complex(given["p_site_kw"], given["q_site_kvar"])
+        return base, drawn
+
     def _revalue(self, time_s: float, inputs: Values) -> None:
         """What sources have, emit and cost from this interval on: their series, and the tariff's price at the
         substation."""
@@ -183,11 +202,7 @@ class CefDispatch(Adapter):
 
     def advance(self, time_s: float, inputs: Values) -> Values:
         self._now_s = time_s
-        base, drawn = self._own.copy(), np.zeros(self._feeder.n_bus, complex)
-        for eid, at in self._at.items():  # closed switches may make several of these buses one
-            given = inputs[eid]
-            base[at] += complex(given["p_load_kw"], given["q_load_kvar"])
-            drawn[at] += complex(given["p_site_kw"], given["q_site_kvar"])
+        base, drawn = self._demand(inputs)
         refuse_impossible(self.sid, format_time(time_s), {e: (base + drawn)[at].real for e, at in self._at.items()},
                           self._feeder.rated_kw)
         self._hears_sites = self._hears_sites or bool(drawn.any())

@@ -73,7 +73,9 @@ class GridParams:
         "network's; null: none")] = field(default_factory=dict)
     max_power_kva: Annotated[dict[str, Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)] | None], Field(
         description="the same of apparent power, kVA, for transformers, or lines")] = field(default_factory=dict)
-    solver: Annotated[SolverName, Field(description="auto: gurobi where it runs at this size, else clarabel")] = "auto"
+    solver: Annotated[SolverName, Field(description="auto: gurobi where it runs at this size, else clarabel; newton: "
+                                        "steps in the set points, which agents learn on, and clarabel where their "
+                                        "optimum is not proven")] = "auto"
     ac_check: Annotated[bool, Field(description="check every dispatch as an AC power flow")] = True
     settle: Annotated[bool, Field(description="settle every interval at its end; false: the _realised ports are "
                                   "NaN")] = True

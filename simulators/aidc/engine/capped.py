@@ -161,8 +161,8 @@ class CappedFacility(Facility):
         return self.budget_kw == NO_CAP_KW and super()._is_plain()
 
     def _hand_out(self, now_s: float, regroup: bool) -> None:
-        """Steps 4 to 7 within the budget. Whatever ends leaves power to somebody, so that training always has a part in
-        it."""
+        """Steps 4 to 7 within the budget. Whatever ends leaves power to other jobs, so that training always has a part
+        in it."""
         if self.budget_kw == NO_CAP_KW:
             super()._hand_out(now_s, regroup)
             return

@@ -23,6 +23,7 @@ from cosim.simulators.grid.dispatch.clarabel_solver import ClarabelSolver
 from cosim.simulators.grid.dispatch.conic import ConicProblem, Limits, Solution, balance_rhs, elastic, strict
 from cosim.simulators.grid.dispatch.gurobi_solver import NciLimitedGurobi
 from cosim.simulators.grid.dispatch.nci_limits import MOST_GAP_PU, NciLimits
+from cosim.simulators.grid.dispatch.newton import NewtonSolver
 from cosim.simulators.grid.dispatch.recovery import best_corners, local_optimum
 from cosim.simulators.grid.dispatch.reduced import OperatingPoint, ReducedDispatch
 from cosim.simulators.grid.dispatch.results import ELASTIC, OPTIMAL, DispatchResult, InexactRelaxation, Settlement
@@ -97,7 +98,8 @@ class Dispatch(ChangingSources):
         self.substation = int(at_slack[0])
         self._problem = strict(feeder, self.sources, limits)
         self.moves = np.zeros(len(self.sources.bus), bool) if moves is None else moves
-        self.solver_name, self._solver, self.no_gurobi = choose(solver, self._roomy(1.0), time_limit_s)
+        self.solver_name, self._solver, self.no_gurobi = choose(solver, self._roomy(1.0), feeder, self.sources,
+                                                                     self.substation, time_limit_s)
         self._capped = (None if caps is None else
                         choose_nci_limited(solver, self.problem, feeder, self.sources, caps, time_limit_s))
         self._reduced = ReducedDispatch(feeder, self.sources, limits, self.substation)
@@ -119,6 +121,14 @@ class Dispatch(ChangingSources):
             return self._solve(p_load_kw, q_load_kvar)
         result = self._solve(p_load_kw + lost, q_load_kvar)
         return replace(result, curtailed_bus_kw=lost, curtailed_kw=result.curtailed_kw + float(lost.sum()))
+
+    def newton_problem(self, p_load_kw: Floats, q_load_kvar: Floats) -> tuple[NewtonSolver, Floats] | None:
+        """Its solver and the right-hand side that `solve` will have at this demand, for `newton.solve_together`; None
+        with another solver."""
+        if not isinstance(self._solver, NewtonSolver):
+            return None
+        lost = curtailed_kw(p_load_kw, self.sources, self.feeder.base_kw)
+        return self._solver, balance_rhs(self.feeder, p_load_kw + lost, q_load_kvar)
 
     def _solve(self, p_load_kw: Floats, q_load_kvar: Floats) -> DispatchResult:
         if self._capped is not None:
