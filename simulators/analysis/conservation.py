@@ -49,6 +49,7 @@ from cosim.simulators.analysis.flexibility import calls, caps
 from cosim.simulators.analysis.flows import largest
 from cosim.simulators.analysis.metrics import summary
 from cosim.simulators.analysis.paths import SITE
+from cosim.simulators.analysis.secondary import base_load, gpu_time, marginal, waiting_jobs
 from cosim.simulators.analysis.tracked_trace import TrackedTrace
 from cosim.simulators.fleet import JobClass, Site
 from cosim.trace import Trace
@@ -340,6 +341,9 @@ LAWS: tuple[tuple[str, float, Callable[[Trace], float | Finding]], ...] = (
     ("reactive power = ratio x active power, (5) (relative)", RELATIVE, _reactive),
     ("PUE of cooling = (IT + cooling) / IT (relative)", RELATIVE, _pue),
     ("busy GPUs <= capacity (relative excess)", RELATIVE, _capacity),
+    ("GPU time of the jobs = busy GPUs x time, every minute (relative)", RELATIVE, gpu_time),
+    ("late and urgent jobs are jobs at the site", EXACT, waiting_jobs),
+    ("base load: all buses follow one shape, both powers (relative)", RELATIVE, base_load),
     ("cost in the summary = energy x price + peaks x charge (relative)", EXACT, bill),
     ("beyond a cap: what is drawn above it; the cap is the one called (kW)", EXACT, caps),
     ("called = announced; baseline = what had been drawn before (kW, min)", EXACT, calls),
@@ -359,6 +363,7 @@ LAWS: tuple[tuple[str, float, Callable[[Trace], float | Finding]], ...] = (
     ("carbon at every bus: what arrives, mixed, (9) (kg/kWh)", EXACT, bus_carbon),
     ("carbon without power: that of a nearest bus (kg/kWh)", EXACT, dead_buses),
     ("beside a foreign grid: substation = demand + losses; emission (kW, kg/h)", EXACT, carbon_beside),
+    ("marginal intensity: a derivative has one value (kg/kWh)", EXACT, marginal),
     ("carbon generated = loads + losses at the sender's intensity, (10) (kg/h)", EXACT, carbon_total),
 )
 """Name, largest deviation allowed (None: the law has its own), law."""

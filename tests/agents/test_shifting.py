@@ -24,7 +24,8 @@ def seen(time_s=0.0, price=0.1, forecast=(0.1,) * 4, nci=(0.3, 0.6), running=0, 
     zeros = [[0.0, 0.0]] * 2
     return Observation(
         time_s=time_s, price_usd_per_kwh=price, forecast_usd_per_kwh=list(forecast),
-        nci_kg_per_kwh=list(nci) if nci else None, power_kw=[1.0, 1.0], arrivals=[0, 0], arrivals_work_to=[0.0, 0.0], queued_jobs=[[2.0, 1.0]] * 2,
+        nci_kg_per_kwh=list(nci) if nci else None, power_kw=[1.0, 1.0], arrivals=[0, 0], arrivals_work_to=[0.0, 0.0],
+        queued_jobs=[[2.0, 1.0]] * 2,
         deferred_jobs=zeros, running_jobs=[[float(running), 0.0]] * 2, pending_work_to=[[1e5, 60.0]] * 2,
         deferred_work_to=zeros, free_gpu_ratio=[0.0, 0.0], site_carry=zeros, deferral_carry=[], mci_kg_per_kwh=mci)
 
