@@ -137,7 +137,7 @@ class BaselineRules:
                     "later, or make baseline.before_s shorter")
         if self.kind == "same_hours" and not all(self.days_of(event, s, events) for s in sites if event.concerns(s)):
             return ("has no earlier day without an event in its hours to be compared with; let the run begin earlier, "
-                    "or set baseline.kind=meter_before")
+                    "or choose meter_before as its baseline.kind")
         return ""
 
 

@@ -7,7 +7,7 @@ to the released work) whenever a job ends, is due or is released. It is availabl
 
 Inference. A class whose jobs can all wait that long draws nothing once those that run have ended, which is by when it
 is available. They can if, in the fluid of jobs that come as fast as they are done now and are worked off first come
-first served after the hold on this class's share of the GPUs that are up (in proportion to the busy ones), nobody
+first served after the hold on this class's share of the GPUs that are up (in proportion to the busy ones), no job
 starts after the deadline: a job with the work W before it, W / GPUs after the hold. Later arrivals are due later, and
 the queue shrinks where the class has more GPUs than are busy, so that those here now and the next to come decide.
 
