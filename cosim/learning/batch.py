@@ -5,6 +5,7 @@ A scenario's `environment` names in `batch` the class that steps its steered mem
     lacks(resolved, plan) -> what it cannot do of this scenario, [] if it can all
     plays, elsewhere  members that it plays; and with them those whose data it takes itself: worlds do not step them
     cls(steering, simulators, plan, n_envs)     steering: as in `cosim.learning.vector`, of one started world
+    before(worlds, times)  the worlds (by b) are about to run on to `times` (B,): what they can compute together
     take(b, time_s, world)      what comes from outside before the step at `time_s`
     observe(time_s) -> (B, n, O)
     context(leaders' action) -> (B, n, C)
@@ -185,13 +186,16 @@ class BatchEnvironments:
 
     def _look(self, going: np.ndarray) -> None:
         """The worlds of some run up to the moment before the next step, and all are seen."""
-        for b in np.flatnonzero(going):
-            time, world = int(self._times[b]), self._worlds[int(b)]
-            connections, values = self._batch.sends(time, b)
+        worlds = {int(b): self._worlds[int(b)] for b in np.flatnonzero(going)}
+        for b, world in worlds.items():
+            connections, values = self._batch.sends(int(self._times[b]), b)
+            if connections:
+                self._sent[b].append(values)
+                world.send(connections, values)
+        self._batch.before(worlds, self._times)
+        for b, world in worlds.items():
+            time = int(self._times[b])
             try:
-                if connections:
-                    self._sent[b].append(values)
-                    world.send(connections, values)
                 world.run(time + 1)
             except CosimError as err:
                 raise failure_in(self._indices[b], self._seeds[b], self._episodes[b], err) from err

@@ -7,14 +7,15 @@ what it reads next; one that dies, or prints nothing for too long, has met such 
 from __future__ import annotations
 
 import os
-import selectors
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import IO, Any
 
 import h5py
 
@@ -58,23 +59,27 @@ def supervised(module: str, *words: str) -> tuple[str, str]:
     command = [sys.executable, "-P", "-c", f"import sys; from {module} import main; sys.exit(main(sys.argv[1:]))",
                *words]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    last = ""
+    last, lines = "", SimpleQueue[bytes]()
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                          env=env) as child, selectors.DefaultSelector() as ready:
-        assert child.stdout is not None
-        ready.register(child.stdout, selectors.EVENT_READ)
-        waiting = b""
-        while True:
-            if not ready.select(PATIENCE_S):
-                child.kill()
-                return last, f"hangs (over {PATIENCE_S:g} s)"
-            data = os.read(child.stdout.fileno(), 1 << 16)
-            if not data:
-                break
-            *lines, waiting = (waiting + data).split(b"\n")
-            last = lines[-1].decode(errors="replace") if lines else last
+                          env=env) as child:
+        # a thread, as a pipe can be waited for with a time limit on POSIX systems alone
+        Thread(target=_pass_on, args=(child.stdout, lines), daemon=True).start()
+        try:
+            while line := lines.get(timeout=PATIENCE_S):
+                last = line.decode(errors="replace").rstrip("\r\n") if line.endswith(b"\n") else last
+        except Empty:
+            child.kill()
+            return last, f"hangs (over {PATIENCE_S:g} s)"
         code = child.wait()
     return last, "" if code == 0 else f"crashes ({'signal' if code < 0 else 'exit'} {abs(code)})"
+
+
+def _pass_on(pipe: IO[bytes], lines: SimpleQueue[bytes]) -> None:
+    """Put each line of a pipe into a queue, and an empty one at its end."""
+    with suppress(OSError, ValueError):  # it is closed once its process was killed
+        for line in pipe:
+            lines.put(line)
+    lines.put(b"")
 
 
 # --- in the child -----------------------------------------------------------------------------------------------------

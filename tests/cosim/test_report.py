@@ -265,7 +265,7 @@ def test_report_says_in_one_line_what_is_wrong(traces, tmp_path, capsys, monkeyp
         file.attrs["scenario"] = "{"
     assert report.main([str(tmp_path / "torn.h5")]) == TraceError.exit_code
     (line,) = capsys.readouterr().err.splitlines()
-    assert "torn.h5: JSONDecodeError" in line
+    assert "torn.h5 is no trace of this program's: its attribute scenario is not what a run writes" in line
     assert Trace(traces["plain"]).attrs["status"] == "completed"
 
 

@@ -32,6 +32,8 @@ from cosim.simulators.controller.steering import (
     Steering,
     emission_of,
 )
+from cosim.simulators.grid.adapter import CefDispatch
+from cosim.simulators.grid.dispatch.newton import solve_together
 from cosim.simulators.workload.arrivals import JobRows
 from cosim.units import DAY_S
 
@@ -112,6 +114,16 @@ class BatchSteering:
         """What a site of environment b has drawn over the grid's window, by the name of its port."""
         drawn = self.fleet.window(b, site)
         return self._idle[self.facts.sites[site]][port] if drawn is None else drawn[port == "q_window_kvar"]
+
+    def before(self, worlds: Mapping[int, Any], times: np.ndarray) -> None:
+        """Before the worlds of some environments run on to the controllers' step at `times` (B,): dispatches that are
+        due in several are solved together, and are found by the grids when they step."""
+        due = []
+        for b, world in worlds.items():
+            grid, time = world.simulators.get(GRID), int(times[b])
+            if isinstance(grid, CefDispatch) and world.run_to(GRID, time + 1) is not None:
+                due.append(grid.next_problem(grid.read(world.pending(GRID))))
+        solve_together([problem for problem in due if problem is not None])
 
     def take(self, b: int, time_s: float, world: Any) -> None:
         """Jobs, prices and intensities of world b before the controller's step at `time_s`."""

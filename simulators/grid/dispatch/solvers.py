@@ -10,10 +10,11 @@ from cosim.simulators.grid.dispatch.clarabel_solver import ClarabelSolver
 from cosim.simulators.grid.dispatch.conic import ConicProblem, Solution, Sources
 from cosim.simulators.grid.dispatch.gurobi_solver import GurobiSolver, NciLimitedGurobi
 from cosim.simulators.grid.dispatch.nci_limits import NciLimits
+from cosim.simulators.grid.dispatch.newton import NewtonSolver, SetPointNewton
 from cosim.simulators.grid.equations import Floats
 from cosim.simulators.grid.network.feeder import Feeder
 
-SolverName = Literal["auto", "gurobi", "clarabel"]
+SolverName = Literal["auto", "gurobi", "clarabel", "newton"]
 _log = logging.getLogger(__name__)
 
 
@@ -30,17 +31,22 @@ class Solver(Protocol):
 def choose_nci_limited(solver: SolverName, problem: ConicProblem, feeder: Feeder, sources: Sources,
                        caps: NciLimits, time_limit_s: float | None) -> NciLimitedGurobi:
     """Gurobi for NCI caps, or a SolverError with the reason."""
-    if solver == "clarabel":
-        raise SolverError("NCI caps make the dispatch a nonconvex MIQCP, which Clarabel does not solve: --set "
+    if solver in ("clarabel", "newton"):
+        raise SolverError(f"NCI caps make the dispatch a nonconvex MIQCP, which {solver} does not solve: --set "
                           "grid.solver=gurobi, or --set grid.nci_cap_kg_per_kwh={} for none")
     return NciLimitedGurobi(problem, feeder, sources, caps, time_limit_s)
 
 
-def choose(solver: SolverName, problem: ConicProblem, time_limit_s: float | None) -> tuple[str, Solver, str]:
+def choose(solver: SolverName, problem: ConicProblem, feeder: Feeder, sources: Sources, substation: int,
+           time_limit_s: float | None) -> tuple[str, Solver, str]:
     """(name, solver, why not Gurobi): Gurobi where it runs and is not declined, else Clarabel, with a logged line when
     that was not the user's choice."""
     if solver == "clarabel":
         return "clarabel", ClarabelSolver(problem, time_limit_s), ""
+    if solver == "newton":
+        newton = SetPointNewton.made(problem, feeder, sources, substation)
+        return ("clarabel, as newton takes boxes of sources and series impedances only" if newton is None else
+                "newton, by clarabel where its optimum is not proven"), NewtonSolver(newton, problem, time_limit_s), ""
     try:
         return "gurobi", GurobiSolver(problem, time_limit_s), ""
     except SolverError as err:
