@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from time import monotonic
 from typing import Any, NoReturn
 
 from rich.console import Console
@@ -48,6 +49,9 @@ def add_debug(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
+_began: list[float] = []
+
+
 def run_command(parser: Callable[[], argparse.ArgumentParser] | None, body: Callable[[argparse.Namespace], int],
                 argv: Sequence[str] | None, stopped: str = "stopped at once by the user") -> int:
     """Run a command and return its exit code: every error is one line on standard error.
@@ -57,6 +61,8 @@ def run_command(parser: Callable[[], argparse.ArgumentParser] | None, body: Call
     """
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
+    if not _began:
+        _began.append(monotonic())
     try:
         return body(parser().parse_args(words) if parser else argparse.Namespace())
     except CosimError as err:
@@ -75,6 +81,14 @@ def run_command(parser: Callable[[], argparse.ArgumentParser] | None, body: Call
         text = one_line(f"internal error: {type(err).__name__}: {err}; report it with what --debug shows")
         print(f"cosim: {text}", file=sys.stderr)
         return 1
+    finally:
+        _began.clear()
+
+
+def command_began() -> float | None:
+    """When the running command began (`time.monotonic`), to the first caller: its imports count as silence, too. None
+    to later ones, and where no command runs."""
+    return _began.pop() if _began else None
 
 
 def add_settings(parser: argparse.ArgumentParser, *, metavar: str = "MEMBER.FIELD=VALUE",

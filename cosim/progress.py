@@ -20,7 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from cosim.console import Console, one_line, plain_console
+from cosim.console import Console, command_began, one_line, plain_console
 from cosim.plaintext import visible
 from cosim.units import HOUR_S, MIN_S
 
@@ -75,7 +75,7 @@ def working(what: str | Callable[[float], str], total: float | None = None, *, b
         with _Bar(state, console):
             yield state
     else:
-        ended = threading.Event()
+        ended, state.began = threading.Event(), command_began() or state.began
         printer = threading.Thread(target=_print_lines, args=(state, ended), daemon=True, name="progress")
         printer.start()
         try:
@@ -104,7 +104,9 @@ class _Bar(Progress):
 
 
 def _print_lines(state: ProgressTask, ended: threading.Event) -> None:
-    while not ended.wait(EVERY_S):
+    wait_s = max(EVERY_S - (monotonic() - state.began), 0.0)
+    while not ended.wait(wait_s):
+        wait_s = EVERY_S
         with suppress(OSError, ValueError):  # the reader is gone
             print(state.line(), file=sys.stderr, flush=True)
 

@@ -20,7 +20,9 @@ SCENARIO = _STUDY.replace(
         **_STUDY.members,
         "flexibility": Member(simulator="cosim.simulators.flexibility.adapter:DemandResponse", step_s=60,
                               entities={"Site": "sites"}, params={"events": [EVENT]}),
-        "aidc": _AIDC.model_copy(update={"simulator": "cosim.simulators.aidc.capped:CappedDataCenters"})},
+        "aidc": _AIDC.model_copy(update={"simulator": "cosim.simulators.aidc.capped:CappedDataCenters",
+                                         "params": {**_AIDC.params, "offer": {"holds_s": ["15min", "1h", "3h", "6h"]}}})
+    },
     links=(*_STUDY.links,
            Link(source="aidc.p_kw", target="flexibility.p_kw", shift_s="step"),
            Link(source="flexibility.p_cap_kw", target="aidc.p_cap_kw"),

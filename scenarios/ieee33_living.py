@@ -1,6 +1,6 @@
 """`ieee33` on a day on which its carbon lives: upstream intensities, two photovoltaic plants, time to shift.
 
-The series are made here, by formulas of the shape that published days have, and are nobody's data: upstream the sun
+The series are made here, by formulas of the shape that published days have, and are no measured data: upstream the sun
 dips the average intensity around noon (0.20 kg/kWh) and the evening raises it (0.50), while the *marginal* plant is
 coal at night (0.75), gas by day (0.40) and, for three hours around noon, a plant that is curtailed anyway (0.05).
 Behind the first data center (node 14) a plant faces east, beside the third (node 31) one faces west; passing clouds

@@ -1,6 +1,10 @@
 """What all tests share."""
 
+import os
+
 import pytest
+
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # the many processes that tests start compile the package once
 
 
 @pytest.fixture(autouse=True)

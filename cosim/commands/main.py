@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import sys
+import textwrap
 
 from cosim import __version__
 from cosim.commands.names import COMMANDS
@@ -18,13 +20,15 @@ from cosim.imports import load, refuse_shadows
 
 def parser() -> argparse.ArgumentParser:
     """The command line before a subcommand takes over."""
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:{width}s}  {command.about}" for name, command in COMMANDS.items()]
+    width, columns = max(map(len, COMMANDS)), shutil.get_terminal_size().columns - 2
+    lines = [textwrap.fill(command.about, columns, initial_indent=f"  {name:{width}s}  ",
+                           subsequent_indent=" " * (width + 4)) for name, command in COMMANDS.items()]
     p = OneLineParser(
         prog="cosim", usage="cosim [-h] [--version] COMMAND ...", formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Co-simulation of AI data centers, distribution grids and the agents that steer them.",
-        epilog="\n".join(["commands:", *lines, "", "cosim COMMAND --help shows what a command takes; cosim run ieee33 "
-                          "is a first run."]))
+        description=textwrap.fill("Co-simulation of AI data centers, distribution grids and the agents that steer "
+                                  "them.", columns),
+        epilog="\n".join(["commands:", *lines, "", textwrap.fill(
+            "cosim COMMAND --help shows what a command takes; cosim run ieee33 is a first run.", columns)]))
     p.add_argument("--version", action="version", version=f"aidc-cosim {__version__}")
     p.add_argument("name", nargs="?", metavar="COMMAND", help="one of those below")
     p.add_argument("words", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)

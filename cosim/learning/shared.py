@@ -194,7 +194,7 @@ def _put(answers: BinaryIO, kind: bytes, data: bytes) -> None:
 
 
 def received(commands: BinaryIO) -> bytes:
-    """The next message, sent as `LENGTH` and as many bytes. EOFError where whoever sends them is gone."""
+    """The next message, sent as `LENGTH` and as many bytes. EOFError where the sender has ended."""
     head = commands.read(LENGTH.size)
     if len(head) < LENGTH.size:
         raise EOFError

@@ -52,9 +52,9 @@ def _from_trace(scenario: Scenario, member: str, path: str) -> Scenario:
                                "params": {"path": path, "member": member}}
     specs = [*old.entities.values(), *then.get("entities", {}).values()]
     if then.get("names") or any(isinstance(spec, dict) for spec in specs):  # a foreign one, with its own names
-        heard = {link.source for link in scenario.links}
+        linked = {link.source for link in scenario.links}
         changed |= {"entities": recorded, "names": {ours: theirs for ours, theirs in then.get("names", {}).items()
-                                                    if "*" in ours or f"{member}.{ours}" in heard}}
+                                                    if "*" in ours or f"{member}.{ours}" in linked}}
     return _played(scenario, member, changed)
 
 

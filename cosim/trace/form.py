@@ -2,7 +2,7 @@
 
 Checked where a file is opened, so that no reader meets a number in the place of a text, or a scenario that is none.
 Every function returns what is wrong as a phrase, '' for what a run could have written; what a trace has beyond that
-(further attributes, ports, tables) is left to whoever put it there. `cosim.trace.reader` has the layout.
+(further attributes, ports, tables) is not checked. `cosim.trace.reader` has the layout.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from cosim.params import params
 from cosim.ports import Port
 from cosim.simulators.aidc.adapter import AidcParams, DataCenters
 from cosim.simulators.aidc.engine.capped import NO_CAP_KW, SLACK_KW, CappedFacility, CapRules
+from cosim.simulators.aidc.engine.offer import Offer, OfferRules
 from cosim.simulators.aidc.plant.ambient import OutdoorAir
 from cosim.simulators.aidc.plant.cooling import Cooling
 from cosim.simulators.aidc.plant.thermal import outside_degc
@@ -30,16 +31,20 @@ class CappedParams(AidcParams):
     """Parameters of `CappedDataCenters`: those of `DataCenters`, and how a cap is kept."""
 
     cap: Annotated[CapRules, Field(description="how sites keep a power cap")] = CapRules()
+    offer: Annotated[OfferRules | None, Field(
+        description="when sites work out what they could draw less; null: they do not")] = None
 
 
 class CappedSite(SiteOnBus):
-    """A site that is told its cap at the begin of a tick, and says afterwards how it was kept.
+    """A site whose cap is set at the begin of a tick, with outputs of how it was kept.
 
     above_s, most_kw   time above the cap so far, and by how much at most
     """
 
     facility: CappedFacility
     above_s, most_kw, _cap_kw = 0.0, 0.0, math.nan
+    rules: OfferRules | None = None
+    _offered: Offer | None = None
 
     def limit(self, inputs: Mapping[str, Any], outside: OutdoorAir) -> None:
         """The cap of the tick; NaN is none."""
@@ -59,11 +64,17 @@ class CappedSite(SiteOnBus):
             excess_kw = 0.0
         self.above_s += step_s if excess_kw else 0.0
         self.most_kw = max(self.most_kw, excess_kw)
+        if self.rules is not None and (end_s - step_s) % self.rules.every_s < step_s:
+            self._offered = self.facility.offer(self.rules)
         values.update(self._capped(excess_kw))
         return values
 
     def _capped(self, excess_kw: float) -> dict[str, Any]:
-        return {"p_cap_kw": self._cap_kw, "cap_excess_kw": excess_kw, "held_gpus": self.facility.held_gpus()}
+        train_kw, inf_kw, by_min = self._offered or ([], [], math.nan)
+        unknown = [math.nan] * len((self.rules or OfferRules()).holds_s)
+        return {"p_cap_kw": self._cap_kw, "cap_excess_kw": excess_kw, "held_gpus": self.facility.held_gpus(),
+                "flex_train_kw": list(train_kw) or unknown, "flex_inf_kw": list(inf_kw) or unknown,
+                "flex_inf_by_min": by_min}
 
 
 class CappedDataCenters(DataCenters):
@@ -82,6 +93,12 @@ class CappedDataCenters(DataCenters):
             Port("p_cap_kw", "out", "cap of the tick; NaN: none", sign=">= 0", nullable=True),
             Port("cap_excess_kw", "out", "active power beyond the cap, means over the tick", sign=">= 0"),
             per_class("held_gpus", "GPUs that jobs would take at the end of the tick and the cap keeps from them"),
+            Port("flex_train_kw", "out", "IT power that training could give up at once and for the hold, and still "
+                 "meet its deadlines; NaN: not worked out", sign="> 0 is drawn less", dims=("hold",), nullable=True),
+            Port("flex_inf_kw", "out", "IT power that inference could give up for the hold, and still start in time; "
+                 "NaN: not worked out", sign="> 0 is drawn less", dims=("hold",), nullable=True),
+            Port("flex_inf_by_min", "out", "time until the inference that runs has ended; NaN: not worked out",
+                 nullable=True),
         )
     }
 
@@ -90,6 +107,16 @@ class CappedDataCenters(DataCenters):
         """As `DataCenters`; ScenarioError for names in `cap.gives_way` that are no classes."""
         super().check_scenario(member, given, scenario)
         given.cap.ranked(given.job_classes, f"{member}.cap")
+
+    def labels(self) -> dict[str, list[str]]:
+        """As `DataCenters`, and the holds of `offer`."""
+        return super().labels() | {"hold": (self.params.offer or OfferRules()).labels()}
+
+    def _site(self, eid: str) -> SiteOnBus:
+        site = super()._site(eid)
+        assert isinstance(site, CappedSite), "SITE_ON_BUS"
+        site.rules = self.params.offer
+        return site
 
     def notes(self) -> list[str]:
         """As `DataCenters`, and for how long sites drew more than their cap."""

@@ -54,15 +54,17 @@ def cooling_parts(trace: Trace) -> Finding:
 
 
 def job_times(trace: Trace) -> Finding:
-    """A job arrives, is released, starts and ends in this order; a finished one keeps its deadline (of inference its
-    start, of training its end); s by which one does not."""
+    """A job arrives, is submitted, is released, starts and ends in this order; a finished one keeps its deadline (of
+    inference its start, of training its end); s by which one does not."""
     jobs = trace.table("jobs")
     if not len(jobs.get("id", ())):
         raise TraceError("no job has a row")
     classes = scenario_of(trace)["shared"].get("job_classes", {})
     late, finished = {}, jobs["outcome"] == "finished"
-    for before, after in (("arrival_s", "release_s"), ("release_s", "start_s"), ("start_s", "end_s")):
-        late[f"{before} and {after}"] = jobs[before] - jobs[after]
+    for before, after in (("arrival_s", "release_s"), ("arrival_s", "submit_s"), ("submit_s", "release_s"),
+                          ("release_s", "start_s"), ("start_s", "end_s")):
+        if "submit_s" in jobs or "submit_s" not in (before, after):  # traces of version 0.1 lack it
+            late[f"{before} and {after}"] = jobs[before] - jobs[after]
     for name in sorted(set(jobs["job_class"])):
         mine, last = finished & (jobs["job_class"] == name), (
             "start_s" if classes.get(name, {}).get("kind") == "inf" else "end_s")

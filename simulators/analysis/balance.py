@@ -33,6 +33,7 @@ from cosim.simulators.analysis.flows import (
     needs,
     read_flows,
     refuse_replayed,
+    substation,
     where,
 )
 from cosim.trace import Trace
@@ -131,7 +132,8 @@ def emission(trace: Trace) -> Finding:
     """What is emitted is what each source gives times its intensity."""
     flows = read_flows(trace)
     needs(trace, "emission_kg_per_h")
-    by_hand = (np.maximum(flows.p_source, 0.0) * flows.kg_per_kwh).sum(axis=1)
+    given = np.maximum(flows.p_source, 0.0)[:, : flows.n_source]  # a battery gives back what others emitted
+    by_hand = (given * flows.kg_per_kwh[:, : flows.n_source]).sum(axis=1)
     off = np.abs(by_hand - trace[f"{GRID}/emission_kg_per_h"][:, 0])
     return Finding(largest(off), flows.allowed_kw, where(flows.time_s, off))
 
@@ -159,8 +161,8 @@ def bus_carbon(trace: Trace) -> Finding:
 
 
 def carbon_total(trace: Trace) -> Finding:
-    """Carbon generated = what is drawn at the intensity of its bus + what branches lose at that of the end that sends,
-    kg/h; both ends send where both feed the loss."""
+    """Carbon generated or given back by batteries = what is drawn or stored at the intensity of its bus + what branches
+    lose at that of the end that sends, kg/h; both ends send where both feed the loss."""
     flows, (at, nci) = read_flows(trace), intensities(trace)
     mixed, inflow = _mixed(flows)
     everywhere = mixed.copy()
@@ -217,6 +219,25 @@ def curtailed(trace: Trace) -> Finding:
     by_hand = (most[:, at] - trace[f"{GRID}/p_source_kw"][:, 0][:, at]).sum(axis=1) + local
     off = np.abs(by_hand - said)
     return Finding(largest(off), ALLOWED_KW + ALLOWED_RATIO * largest(most[:, at]), where(trace.time_s(GRID), off))
+
+
+def within_what_is_there(trace: Trace) -> Finding:
+    """No source but the substation, whose power follows from the others', gives more than it has at that time."""
+    needs(trace, "p_source_kw", "marginal_sources")  # of a dispatch: set points of others know no limits
+    if trace.has(f"{GRID}/source_p_max_kw"):
+        most = trace[f"{GRID}/source_p_max_kw"][:, 0]
+    else:
+        given = grid_params(trace).get("sources") or {}
+        limits = [given.get(n, {}).get("p_max_kw") for n in trace.names(GRID, "source")]
+        most = np.array([[np.nan if v is None else v for v in limits]], float)
+    most = np.where(np.isnan(most), np.inf, most)
+    most[:, substation(trace)] = np.inf
+    if not np.isfinite(most).any():
+        raise NothingToCheck("no source with a limit that is known")
+    power = trace[f"{GRID}/p_source_kw"][:, 0]
+    off = np.maximum(power - most, 0.0)
+    return Finding(largest(off), ALLOWED_KW + ALLOWED_RATIO * largest(power), where(
+        trace.time_s(GRID), off, trace.names(GRID, "source")))
 
 
 # --- what they work out ----------------------------------------------------------------------------------------------

@@ -30,6 +30,7 @@ from cosim.simulators.analysis.balance import (
     emission,
     line_ends,
     voltages,
+    within_what_is_there,
 )
 from cosim.simulators.analysis.bill import bill
 from cosim.simulators.analysis.carbon_flow import carbon_beside
@@ -48,6 +49,8 @@ from cosim.simulators.analysis.flexibility import calls, caps
 from cosim.simulators.analysis.flows import largest
 from cosim.simulators.analysis.metrics import summary
 from cosim.simulators.analysis.paths import SITE
+from cosim.simulators.analysis.secondary import base_load, gpu_time, marginal, waiting_jobs
+from cosim.simulators.analysis.storage import battery_carbon, battery_energy
 from cosim.simulators.analysis.tracked_trace import TrackedTrace
 from cosim.simulators.fleet import JobClass, Site
 from cosim.trace import Trace
@@ -339,6 +342,9 @@ LAWS: tuple[tuple[str, float, Callable[[Trace], float | Finding]], ...] = (
     ("reactive power = ratio x active power, (5) (relative)", RELATIVE, _reactive),
     ("PUE of cooling = (IT + cooling) / IT (relative)", RELATIVE, _pue),
     ("busy GPUs <= capacity (relative excess)", RELATIVE, _capacity),
+    ("GPU time of the jobs = busy GPUs x time, every minute (relative)", RELATIVE, gpu_time),
+    ("late and urgent jobs are jobs at the site", EXACT, waiting_jobs),
+    ("base load: all buses follow one shape, both powers (relative)", RELATIVE, base_load),
     ("cost in the summary = energy x price + peaks x charge (relative)", EXACT, bill),
     ("beyond a cap: what is drawn above it; the cap is the one called (kW)", EXACT, caps),
     ("called = announced; baseline = what had been drawn before (kW, min)", EXACT, calls),
@@ -351,12 +357,16 @@ LAWS: tuple[tuple[str, float, Callable[[Trace], float | Finding]], ...] = (
     ("cost = price x power of the sources (USD/h)", EXACT, cost),
     ("realised: imbalance and emission of the interval that ended (kWh, kg/h)", EXACT, realised),
     ("generation: what is there = given + curtailed (kW)", EXACT, curtailed),
+    ("no source gives more than it has (kW)", EXACT, within_what_is_there),
     ("what was played = what was recorded", EXACT, _recordings),
     ("summary = figures of the series (relative)", RELATIVE, _summary),
     ("emitted = what the sources give at their intensity (kg/h)", EXACT, emission),
     ("carbon at every bus: what arrives, mixed, (9) (kg/kWh)", EXACT, bus_carbon),
     ("carbon without power: that of a nearest bus (kg/kWh)", EXACT, dead_buses),
     ("beside a foreign grid: substation = demand + losses; emission (kW, kg/h)", EXACT, carbon_beside),
+    ("marginal intensity: a derivative has one value (kg/kWh)", EXACT, marginal),
+    ("energy in batteries follows their power, inside their limits (kWh, kW)", EXACT, battery_energy),
+    ("carbon in batteries: in at the bus's intensity, out at the stored one (kg)", EXACT, battery_carbon),
     ("carbon generated = loads + losses at the sender's intensity, (10) (kg/h)", EXACT, carbon_total),
 )
 """Name, largest deviation allowed (None: the law has its own), law."""

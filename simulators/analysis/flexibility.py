@@ -120,7 +120,8 @@ def settled(trace: Trace) -> list[Settled]:
 
 
 def flexibility_tables(trace: Trace, digest: Digest) -> None:
-    """What was called and what came of it; nothing without the member `flexibility`."""
+    """What the fleet offered, where its sites worked it out; what was called and what came of it."""
+    _offer_table(trace, digest)
     if CALLS not in trace.models():
         return
     if (path := recording_of(trace, MEMBER)) is not None:
@@ -151,6 +152,29 @@ def flexibility_tables(trace: Trace, digest: Digest) -> None:
         f"baseline: {base} ({rules['kind']}); complied: energy delivered of energy called, step by step; rebound: "
         f"energy above the baseline in as long a time after the event; paid and penalty are in no other cost{more}"))
     _cost_to_jobs(trace, events, digest)
+
+
+def _offer_table(trace: Trace, digest: Digest) -> None:
+    """What all sites together could have drawn less, for each hold: least, mean and most over the counted time."""
+    if SITE not in trace.models() or not trace.has(f"{SITE}/flex_train_kw"):
+        return
+    what = counted(trace, SITE)
+    rows = []
+    for k, hold in enumerate(trace.names(SITE, "hold")):
+        cells: list[str] = []
+        for of in ("train", "inf"):
+            kw = trace[f"{SITE}/flex_{of}_kw"][what.use][:, :, k].sum(axis=1)
+            known = np.isfinite(kw)
+            if not known.any():
+                return
+            mean = float(kw[known] @ what.hours[known] / what.hours[known].sum())
+            digest.figures[f"flex_{of}_{hold}_mean_kw"] = mean
+            cells += [f"{kw[known].min():.0f}", f"{mean:.0f}", f"{kw[known].max():.0f}"]
+        rows.append((hold, *cells))
+    digest.tables.append(Table(
+        "IT power that could have been withheld, kW", ("for", "training: least", "mean", "most", "inference: least",
+                                                       "mean", "most"), rows,
+        "of all sites, no deadline missed; of training at once, of inference once what runs has ended; not both"))
 
 
 def _cost_to_jobs(trace: Trace, events: list[Settled], digest: Digest) -> None:

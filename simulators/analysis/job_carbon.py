@@ -182,10 +182,32 @@ def _by_tick(row: np.ndarray, begin_s: np.ndarray, end_s: np.ndarray, gpus: np.n
     return _Uses(row[which], tick, gpus[which] * seconds)
 
 
-def _agrees(trace: Trace, k: int, uses: _Uses, tick_s: float, name: str) -> None:
+def gpu_time_off(trace: Trace) -> dict[str, float]:
+    """Per site by how much the GPU time of its jobs in a tick is not that of its busy GPUs, over the busiest tick's."""
+    jobs, time_s, tick_s = trace.table("jobs"), trace.time_s(SITE), step_s(trace, SITE.split("/")[0])
+    if not jobs:
+        raise TraceError(f"{trace.path}: no job table")
+    classes = scenario_of(trace)["shared"]["job_classes"]
+    job_classes = {name: JobClass(**classes[name]) for name in trace.names(SITE, "job_class")}
+    off = {}
+    for k, name in enumerate(trace.names(SITE)):
+        here = jobs["site"] == name
+        mine = {column: values[here] for column, values in jobs.items()}
+        deviation, busiest = _deviation(trace, k, _uses(trace, name, mine, job_classes, time_s, tick_s), tick_s)
+        off[name] = float(deviation.max(initial=0.0)) / busiest
+    return off
+
+
+def _deviation(trace: Trace, k: int, uses: _Uses, tick_s: float) -> tuple[np.ndarray, float]:
+    """(GPU-seconds of every tick that the jobs held more or less than were busy, those of the busiest tick)."""
     busy_gpu_s = trace[f"{SITE}/busy_gpus"][:, k].sum(axis=1) * tick_s
     off = np.abs(np.bincount(uses.tick, uses.gpu_s, len(busy_gpu_s)) - busy_gpu_s)
-    if off.max(initial=0.0) > 1e-6 * max(busy_gpu_s.max(initial=0.0), 1.0):
+    return off, max(float(busy_gpu_s.max(initial=0.0)), 1.0)
+
+
+def _agrees(trace: Trace, k: int, uses: _Uses, tick_s: float, name: str) -> None:
+    off, busiest = _deviation(trace, k, uses, tick_s)
+    if off.max(initial=0.0) > 1e-6 * busiest:
         at = int(off.argmax())
         raise TraceError(f"{trace.path}: in tick {at} the jobs of {name} held {off[at]:.6g} GPU-seconds more or less "
                          f"than the site says; the account needs the trace of a run that ended (status completed)")

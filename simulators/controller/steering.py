@@ -119,9 +119,9 @@ class Steering:
         ports = world.simulators[FLEET].meta["models"]["Site"]["attrs"]
         self.foresees = self.params.reward.looming and {"late_jobs", "urgent_jobs"} <= set(ports)
         self.counts_served = "finished_work_to" in ports
-        heard = ["p_kw", "work_to", "dropped_jobs", *["finished_work_to"] * self.counts_served,
-                 *(("late_jobs", "urgent_jobs") if self.foresees else ())]
-        self._fleet_ports = dict.fromkeys(self._sites, heard)
+        observed = ["p_kw", "work_to", "dropped_jobs", *["finished_work_to"] * self.counts_served,
+                    *(("late_jobs", "urgent_jobs") if self.foresees else ())]
+        self._fleet_ports = dict.fromkeys(self._sites, observed)
         self._situation: Situation
         self._seen: Observation
         self._emission_kg_per_h: tuple[float | None, ...] = (None, None)
@@ -156,8 +156,8 @@ class Steering:
         """(reward to learn from, values of `terms`, credit) of the minute decided last, once the world has run through
         it. The manager is credited with all, a site's agent with what came about at its site; None where carbon is
         counted that no single site emits."""
-        weights, heard = self.params.reward, self._world.simulators[FLEET].get_data(self._fleet_ports)
-        fleet = [heard[site] for site in self._sites]
+        weights, outputs = self.params.reward, self._world.simulators[FLEET].get_data(self._fleet_ports)
+        fleet = [outputs[site] for site in self._sites]
         everywhere = range(len(fleet))
         terms = terms_of(self._minute(fleet, everywhere), self.facts.kinds, weights)
         objective = reward_of(terms, weights, self.sees_carbon)

@@ -61,7 +61,7 @@ class DemandResponse(Adapter):
     """Demand-response events of sites. With the announcement the baseline is worked out and the cap fixed.
 
     A fleet's target is shared in proportion to the sites' baselines. A site has one event at a time; of events to come
-    it is told the next that is announced.
+    its input is the next that is announced.
     """
 
     PARAMS = DemandResponseParams

@@ -1,6 +1,6 @@
 """Demand-response events: what one is, a file of them, events that are drawn, and what cannot be.
 
-An event asks one site, or the fleet, to draw less than its baseline from start to end; it is announced `notice_s`
+An event calls for one site, or the fleet, to draw less than its baseline from start to end; it is announced `notice_s`
 before. Times are seconds from the run's start.
 """
 
@@ -64,7 +64,7 @@ class DemandEvent:
 
     def called_kw(self, baseline_kw: float, share: float) -> float:
         """Reduction that is called of a site with this baseline and share of the fleet's, kW; as large as it is
-        asked for, even where the site does not draw so much."""
+        called for, even where the site does not draw so much."""
         if self.cap_kw is not None:
             return max(baseline_kw - self.cap_kw * share, 0.0)
         if self.reduce_percent is not None:
@@ -134,10 +134,10 @@ class BaselineRules:
         if self.kind == "meter_before" and event.announced_s < self.before_s:
             return (f"is announced at {format_time(event.announced_s)}, before there is a baseline of "
                     f"{format_time(self.before_s)}; let it start at {format_time(event.notice_s + self.before_s)} or "
-                    "later, or make baseline.before_s shorter")
+                    "later, or take a shorter one")
         if self.kind == "same_hours" and not all(self.days_of(event, s, events) for s in sites if event.concerns(s)):
             return ("has no earlier day without an event in its hours to be compared with; let the run begin earlier, "
-                    "or set baseline.kind=meter_before")
+                    "or choose meter_before as its baseline.kind")
         return ""
 
 

@@ -1,4 +1,4 @@
-"""A column of somebody's table in a unit that is stated: by its name, by the scenario, and the same by both.
+"""A column of a received table in a unit that is stated: by its name, by the scenario, and the same by both.
 
 Rows: Z04.
 """

@@ -1,10 +1,12 @@
 """The one command: its subcommands, their help, errors and progress."""
 
 import io
+import os
 import re
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from cosim import __version__
 from cosim.commands import new
 from cosim.commands.main import main
 from cosim.commands.names import COMMANDS
-from cosim.console import command_parser, run_command
+from cosim.console import command_began, command_parser, run_command
 from cosim.errors import ScenarioError
 from cosim.imports import load
 from cosim.progress import ProgressTask, working
@@ -38,9 +40,12 @@ def test_help_has_a_line_for_each_and_imports_nothing_heavy():
     """In a process of its own, as this one has imported all of it."""
     code = ("import sys; from cosim.commands.main import main\ntry: main(['--help'])\nexcept SystemExit: pass\n"
             f"print([name for name in {HEAVY} if name in sys.modules])")
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT,
+                          env={**os.environ, "COLUMNS": "80"}).stdout
+    assert max(map(len, said.splitlines())) <= 80
     for name, command in COMMANDS.items():
-        assert re.search(rf"^  {name} +{re.escape(command.about)}$", said, re.MULTILINE)
+        about = r"\s+".join(map(re.escape, command.about.split()))
+        assert re.search(rf"^  {name} +{about}$", said, re.MULTILINE)
     assert said.endswith("[]\n")
 
 
@@ -128,6 +133,20 @@ def test_a_name_that_is_set_twice_is_refused(capsys):
     assert "--set seed is given twice, as 1 and 2; give it once" in capsys.readouterr().err
     assert main(["run", "two_bus", "--replay", "grid"]) == 2
     assert "--replay grid: write member=FILE" in capsys.readouterr().err
+
+
+def test_the_first_progress_of_a_command_counts_its_imports(monkeypatch):
+    """A line comes at once where the command began an interval ago; only the first progress counts from there."""
+    began = []
+    assert run_command(None, lambda _: began.extend([command_began(), command_began()]) or 0, []) == 0
+    assert began[0] <= time.monotonic()
+    assert (began[1], command_began()) == (None, None)
+    monkeypatch.setattr("cosim.progress.command_began", lambda: time.monotonic() - 3600.0)
+    printed = threading.Event()
+    monkeypatch.setattr("cosim.progress.print", lambda text, **_: printed.set() if "1 h 0 min" in text else None,
+                        raising=False)
+    with working("loading"):
+        assert printed.wait(60.0)
 
 
 def test_progress_is_lines_where_there_is_no_terminal(monkeypatch):

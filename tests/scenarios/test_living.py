@@ -85,13 +85,15 @@ def test_the_account_at_marginal_intensities(day):
 
 
 def test_a_value_that_was_not_in_force_breaks_the_laws(day, tmp_path):
-    """One interval's recorded intensity of the substation is off by 0.01 kg/kWh."""
+    """One interval's recorded intensity of the substation is off by 0.01 kg/kWh, and a turbine has nothing."""
     other = tmp_path / "other.h5"
     shutil.copy(day, other)
     with h5py.File(other, "r+") as file:
         file["grid/Grid/source_kg_per_kwh"][40, 0, 0] += 0.01
+        file["grid/Grid/source_p_max_kw"][40, 0, 1] = 0.0
     with Trace(other) as trace:
         broken = verify(trace).broken
+    assert any("gives more than it has" in law for law in broken)
     assert any("emitted" in law for law in broken)
     assert any("carbon at every bus" in law for law in broken)
 

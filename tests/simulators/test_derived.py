@@ -42,7 +42,7 @@ def test_honest_figures_hold_and_what_no_law_looks_at_is_named(honest):
         assert (trace["grid/Grid/voltage_violation_pu"] > 0.0).all()
         assert (trace["grid/Grid/cost_usd_per_h"] > 0.0).all()
     line = next(text for text in digest.tables[0].note.splitlines() if "part of no law" in text)
-    assert "grid/Bus: mci_down_kg_per_kwh" in line
+    assert "grid/Grid: ac_dloss_kw" in line
     for covered in ("chiller_kw", "cost_usd_per_h", "pue", "p_window_kw", "imbalance_kwh", "work_to", "outcome"):
         assert f" {covered}" not in line.replace(";", ","), covered
 
@@ -62,13 +62,26 @@ def test_honest_figures_hold_and_what_no_law_looks_at_is_named(honest):
     ("aidc/Site/heat_imbalance_kw", (9, 0), 0.01, "chiller (22)"),
     ("aidc/Site/water_kg_per_h", (9, 0), 0.1, "chiller (22)"), ("aidc/Site/loss_kw", (9, 0), 5.0, "chiller (22)"),
     ("aidc/Site/chiller_kw", (9, 0), 0.01, "chiller (22)"), ("aidc/Site/tower_kw", (9, 0), 2.0, "chiller (22)"),
-    ("jobs/deadline_s", 5, 30.0, "deadline ="),
+    ("jobs/deadline_s", 5, 30.0, "deadline ="), ("jobs/gpus", 5, 1.0, "GPU time"),
+    ("jobs/submit_s", 5, 1e4, "jobs arrive"), ("aidc/Site/late_jobs", (9, 0, 0), 1e4, "late and urgent"),
+    ("aidc/Site/urgent_jobs", (9, 0, 0), -1e4, "late and urgent"),
+    ("profile/Load/q_kvar", (1, 0), 0.1, "base load"), ("grid/Bus/mci_status", (1, 0), 3.0, "marginal intensity"),
 ])
 def test_one_figure_changed_is_found(honest, tmp_path, dataset, at, by, law):
     path = tmp_path / "t.h5"
     with rewritten(path, honest) as file:
         file[dataset][at] += by
     assert any(text.startswith(law) for text in checked(path).broken), checked(path).broken
+
+
+@pytest.mark.parametrize(("status", "down", "broken"), [
+    (0.0, 0.3, False), (2.0, 0.3, False), (1.0, 0.2, False), (0.0, 0.3001, True), (0.0, np.nan, True),
+    (2.0, 0.2, True), (4.0, 0.3, True)])
+def test_a_derivative_has_two_equal_sides(honest, tmp_path, status, down, broken):
+    with rewritten(tmp_path / "t.h5", honest) as file:
+        for port, value in (("mci_status", status), ("mci_kg_per_kwh", 0.3), ("mci_down_kg_per_kwh", down)):
+            file[f"grid/Bus/{port}"][...] = value
+    assert any(text.startswith("marginal intensity") for text in checked(tmp_path / "t.h5").broken) == broken
 
 
 def test_shifts_between_chiller_and_tower_are_found_although_their_sum_holds(honest, tmp_path):

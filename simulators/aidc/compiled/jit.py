@@ -2,7 +2,7 @@
 
 What an entry was compiled to is kept in `__pycache__` beside its module, or in the user's cache directory where that
 cannot be written (numba's rule; NUMBA_CACHE_DIR overrides both), or nowhere, and is then compiled in every process.
-numba looks only at the entry's own file to tell whether what is kept is out of date. So the name under which an entry
+numba compares only the entry's own file to decide whether the cache is out of date. So the name under which an entry
 is kept has a number that changes with the sources it depends on, which are those of this package and of its own: after
 a change in any of their modules it is compiled anew, and what was kept of another version is never opened.
 """

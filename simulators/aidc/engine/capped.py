@@ -20,6 +20,7 @@ from cosim.params import params
 from cosim.simulators.aidc.engine.events import Cohort
 from cosim.simulators.aidc.engine.facility import Facility
 from cosim.simulators.aidc.engine.inference import InferenceQueue
+from cosim.simulators.aidc.engine.offer import Offer, OfferRules, offer
 from cosim.simulators.aidc.engine.training import TrainingPool
 from cosim.simulators.aidc.equations import cooling_curve, distribution_loss_kw, inlet_factor
 from cosim.simulators.aidc.plant.cooling import Cooling
@@ -155,14 +156,20 @@ class CappedFacility(Facility):
             self.budget_kw = budget_kw
             self._regroup = self._news = True
 
+    def offer(self, rules: OfferRules) -> Offer:
+        """What could be drawn less from now on; see `engine.offer`."""
+        pools, queues = ({c.name: c for c in self._classes if isinstance(c, kind)}
+                         for kind in (TrainingPool, InferenceQueue))
+        return offer(pools, queues, self._job_classes, self.gpus, self._up_gpus, self.now_s, rules)  # type: ignore
+
     # --- one instant --------------------------------------------------------------------------------------------
 
     def _is_plain(self) -> bool:
         return self.budget_kw == NO_CAP_KW and super()._is_plain()
 
     def _hand_out(self, now_s: float, regroup: bool) -> None:
-        """Steps 4 to 7 within the budget. Whatever ends leaves power to somebody, so that training always has a part in
-        it."""
+        """Steps 4 to 7 within the budget. Whatever ends leaves power to other jobs, so that training always has a part
+        in it."""
         if self.budget_kw == NO_CAP_KW:
             super()._hand_out(now_s, regroup)
             return

@@ -14,7 +14,7 @@ LEVELS = ("queued_jobs", "deferred_jobs", "running_jobs", "pending_work_to", "de
 """Of the fleet's ports those that the controller reads, per class."""
 SITE_LEVELS = ("slack_min", "free_gpu_ratio", "p_kw")
 """The same, per site."""
-_HEARD = (*LEVELS, *SITE_LEVELS)
+_LINKED = (*LEVELS, *SITE_LEVELS)
 _FROM_WORLD = ("price_usd_per_kwh", "forecast_usd_per_kwh", "nci_kg_per_kwh", "mci_kg_per_kwh")
 _TO_WORLD = ("p_window_kw", "q_window_kvar")
 
@@ -38,8 +38,8 @@ def lacking(resolved: Any, plan: Any) -> list[str]:
               for name in (FLEET, WORKLOAD) if name in members and members[name].step_s != step_s]
     if resolved.clock.steps(step_s) != 1:
         found.append(f"resolution_s = {resolved.clock.resolution_s:g} is finer than {CONTROLLER}.step_s")
-    heard = {c.target[2] for c in plan.connections if c.source[0] == FLEET and c.target[0] == CONTROLLER}
-    found += [f"{CONTROLLER}.{port} is not linked" for port in _HEARD if port not in heard]
+    linked = {c.target[2] for c in plan.connections if c.source[0] == FLEET and c.target[0] == CONTROLLER}
+    found += [f"{CONTROLLER}.{port} is not linked" for port in _LINKED if port not in linked]
     found += [f"the link from {'.'.join(c.source)} to {'.'.join(c.target)}" for c in plan.connections
               if not _known(c, members, step_s)]
     return list(dict.fromkeys(found))
@@ -57,7 +57,7 @@ def _known(c: Any, members: Any, step_s: float) -> bool:
     if source == FLEET:
         late = c.shift == 1 and c.transform is None
         if target == CONTROLLER:
-            return late and c.source[2] == port and port in _HEARD
+            return late and c.source[2] == port and port in _LINKED
         steps = members[target].step_s / step_s
         return late and c.source[2] in _TO_WORLD and steps == round(steps) >= 1
     return port in _FROM_WORLD and c.shift == 0

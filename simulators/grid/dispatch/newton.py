@@ -53,7 +53,7 @@ class _SetPoints(NamedTuple):
 
 
 class SetPointNewton:
-    """The dispatch of one feeder with sources in boxes. `made` tells whether a problem is of that kind."""
+    """The dispatch of one feeder with sources in boxes. `made` is whether a problem is of that kind."""
 
     @classmethod
     def made(cls, problem: ConicProblem, feeder: Feeder, sources: Sources, substation: int) -> SetPointNewton | None:

@@ -38,7 +38,7 @@ def name_of(network: str | LineList) -> str:
 
 
 def stamp_of(network: str | LineList) -> int:
-    """What tells one state of a network file from the next; 0 for what is no file. ScenarioError without the file."""
+    """Time of the file's last change, ns; 0 for what is no file. ScenarioError without the file."""
     if not isinstance(network, str) or not network.endswith(tuple(WRITERS)):
         return 0
     if not is_file(network):

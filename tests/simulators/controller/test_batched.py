@@ -28,6 +28,7 @@ from cosim.scenario import override
 from cosim.scenarios.ieee33 import SCENARIO as IEEE33
 from cosim.scenarios.ieee33_climate import SCENARIO as CLIMATE
 from cosim.scenarios.ieee33_economic import SCENARIO as ECONOMIC
+from cosim.scenarios.ieee33_living import SCENARIO as LIVING
 from cosim.scenarios.ieee33_power import SCENARIO as POWER
 from cosim.scenarios.paper_literal import SCENARIO as LITERAL
 from cosim.scenarios.two_bus import SCENARIO as TWO_BUS
@@ -139,6 +140,7 @@ VARIANTS = {
     "not every site": (IEEE33, {"shared.job_classes.llm.eligible_sites": '["aidc1", "aidc3"]'}),
     "least laxity, patience": (IEEE33, {"shared.job_classes.vae.order": "llf",
                                         "shared.job_classes.search.patience": "exponential"}),
+    "sources that change": (LIVING, {"controller.reward.carbon": "system_difference"}),
     "as printed in (32)": (IEEE33, {"controller.reward.looming": "false", "controller.reward.relative": "false"}),
 }
 
