@@ -8,6 +8,7 @@ import webbrowser
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from os import PathLike
+from os.path import realpath
 from pathlib import Path
 
 from cosim.console import PICTURES, add_trust, command_parser, run_command
@@ -70,7 +71,7 @@ def write_page(traces: Sequence[str | Path], out: str | PathLike[str] | None = N
     """
     paths = [Path(trace) for trace in traces]
     made = Path(out) if out else paths[0].with_suffix(".html")
-    if any(made.resolve() == path.resolve() for path in paths):
+    if any(realpath(made) == realpath(path) for path in paths):
         raise ScenarioError(f"--out {made} is one of the traces; choose another name for the page")
     with ExitStack() as stack:
         shown = content([stack.enter_context(Trace(path)) for path in paths], trusted)

@@ -14,6 +14,7 @@ import pkgutil
 import re
 from collections.abc import Collection, Iterator, Mapping
 from functools import lru_cache
+from os.path import realpath
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +75,7 @@ def refuse_foreign(found: Collection[Named], path: str | Path, trusted: Collecti
 
 def is_trusted(path: str | Path, trusted: Collection[str | Path]) -> bool:
     """Whether a file is one of those named, whatever the spelling of its path."""
-    return any(Path(path).resolve() == Path(other).resolve() for other in trusted)
+    return any(realpath(path) == realpath(other) for other in trusted)
 
 
 def received_hook(path: Path, scenario: Mapping[str, Any], hook: str, trusted: Collection[str | Path]) -> str | None:

@@ -79,7 +79,8 @@ def _balance(trial: Trial) -> Iterator[Check]:
                            f"{eid}: sum over lines {loss:g} kW, loss_kw {out['loss_kw']:g} kW",
                            "p_from_kw and p_to_kw are positive where power enters the line")
             if {"p_source_kw", "loss_kw", "p_drawn_bus_kw", "p_local_bus_kw"} <= out.keys():
-                given = sum(out["p_source_kw"]) + sum(out["p_local_bus_kw"])
+                stored = sum(other["p_kw"] for other in answer.values() if {"p_kw", "soc_kwh"} <= other.keys())
+                given = sum(out["p_source_kw"]) + sum(out["p_local_bus_kw"]) + stored
                 used = sum(out["p_drawn_bus_kw"]) + out["loss_kw"]
                 yield that("sources give what is drawn and lost", abs(given - used) <= 1e-3 + 1e-7 * abs(used),
                            f"{eid}: given {given:g} kW, drawn and lost {used:g} kW",

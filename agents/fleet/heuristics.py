@@ -29,6 +29,8 @@ class PolicyOptions:
     drain_min          inference gets the GPUs that would work its queue off in this time, min
     fill_horizon_min   `nci_priority` calls a site full at this much unfinished work per GPU, min
     supply_temp_degc   supply air temperature, degC; the warmest is the cheapest in (19)-(24)
+    signal, signal_quantile   what training waits for (price, nci, mci), and up to which quantile of its last 24 h it
+                       works, read by `wait_below` and `suspend_resume`
     reward, energy     weights of (32), and what a site draws, read by `myopic_oracle` alone; None: not known
     """
 
@@ -38,6 +40,8 @@ class PolicyOptions:
     supply_temp_degc: float = 23.0
     reward: RewardWeights = RewardWeights()
     energy: EnergyModel | None = None
+    signal: str = "price"
+    signal_quantile: float = 0.3
 
 
 def share_blocks(

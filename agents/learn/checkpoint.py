@@ -53,7 +53,8 @@ def read(path: str | Path, prefix: str = "") -> tuple[dict[str, np.ndarray], dic
             texts = facts.pop("texts")
             arrays = {name.removeprefix(prefix): _as_was(file.get_tensor(name), texts.get(name))
                       for name in file.keys() if name.startswith(prefix)}  # noqa: SIM118 - no iterator
-    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as err:
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError,
+            MemoryError) as err:
         raise ScenarioError(f"'{path}' cannot be read as a checkpoint: {err}") from None
     return arrays, facts
 

@@ -66,14 +66,14 @@ class JournaledFile:
                 raise OSError(errno.EINVAL, "it is no regular file", str(path))
             with FileIO(path, "r") as old:
                 _lock(old)
-        return cls(path.resolve(), None, overwrite, durable)
+        return cls(Path(os.path.realpath(path)), None, overwrite, durable)
 
     @classmethod
     def edit(cls, path: Path) -> JournaledFile:
         """A file that is there. OSError: BlockingIOError for one that another program has locked."""
         file = FileIO(path, "r+")
         _lock(file)
-        return cls(path.resolve(), file)
+        return cls(Path(os.path.realpath(path)), file)
 
     # --- what h5py calls ----------------------------------------------------------------------------------------
 

@@ -132,7 +132,8 @@ def emission(trace: Trace) -> Finding:
     """What is emitted is what each source gives times its intensity."""
     flows = read_flows(trace)
     needs(trace, "emission_kg_per_h")
-    by_hand = (np.maximum(flows.p_source, 0.0) * flows.kg_per_kwh).sum(axis=1)
+    given = np.maximum(flows.p_source, 0.0)[:, : flows.n_source]  # a battery gives back what others emitted
+    by_hand = (given * flows.kg_per_kwh[:, : flows.n_source]).sum(axis=1)
     off = np.abs(by_hand - trace[f"{GRID}/emission_kg_per_h"][:, 0])
     return Finding(largest(off), flows.allowed_kw, where(flows.time_s, off))
 
@@ -160,8 +161,8 @@ def bus_carbon(trace: Trace) -> Finding:
 
 
 def carbon_total(trace: Trace) -> Finding:
-    """Carbon generated = what is drawn at the intensity of its bus + what branches lose at that of the end that sends,
-    kg/h; both ends send where both feed the loss."""
+    """Carbon generated or given back by batteries = what is drawn or stored at the intensity of its bus + what branches
+    lose at that of the end that sends, kg/h; both ends send where both feed the loss."""
     flows, (at, nci) = read_flows(trace), intensities(trace)
     mixed, inflow = _mixed(flows)
     everywhere = mixed.copy()

@@ -50,6 +50,7 @@ from cosim.simulators.analysis.flows import largest
 from cosim.simulators.analysis.metrics import summary
 from cosim.simulators.analysis.paths import SITE
 from cosim.simulators.analysis.secondary import base_load, gpu_time, marginal, waiting_jobs
+from cosim.simulators.analysis.storage import battery_carbon, battery_energy
 from cosim.simulators.analysis.tracked_trace import TrackedTrace
 from cosim.simulators.fleet import JobClass, Site
 from cosim.trace import Trace
@@ -364,6 +365,8 @@ LAWS: tuple[tuple[str, float, Callable[[Trace], float | Finding]], ...] = (
     ("carbon without power: that of a nearest bus (kg/kWh)", EXACT, dead_buses),
     ("beside a foreign grid: substation = demand + losses; emission (kW, kg/h)", EXACT, carbon_beside),
     ("marginal intensity: a derivative has one value (kg/kWh)", EXACT, marginal),
+    ("energy in batteries follows their power, inside their limits (kWh, kW)", EXACT, battery_energy),
+    ("carbon in batteries: in at the bus's intensity, out at the stored one (kg)", EXACT, battery_carbon),
     ("carbon generated = loads + losses at the sender's intensity, (10) (kg/h)", EXACT, carbon_total),
 )
 """Name, largest deviation allowed (None: the law has its own), law."""

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cosim.errors import TraceError
-from cosim.simulators.analysis.paths import BUS, GRID
+from cosim.simulators.analysis.paths import BATTERY, BUS, GRID
 from cosim.simulators.grid.ports import ACTIVE_DEMAND, SITE_DEMAND
 from cosim.trace import Trace
 from cosim.trace.series import PLAYERS, PortRef, port_ref, rows_at, scenario_of, step_s
@@ -25,7 +25,9 @@ HELD = 2.0
 class Flows:
     """A grid's record: arrays over (interval, branch | bus | source), kW, and where each branch and source is.
 
-    kg_per_kwh    of each source, kg/kWh
+    sources come first, then batteries, which take power where p_source < 0
+    kg_per_kwh    of each source, kg/kWh, of a battery that of the energy in it
+    n_source      how many are sources
     drawn, local  what is drawn at each bus, and fed there by no source, both >= 0
     held          intervals that repeat the one before, as the grid found no solution
     """
@@ -42,6 +44,7 @@ class Flows:
     drawn: np.ndarray
     local: np.ndarray
     held: np.ndarray
+    n_source: int
 
     @property
     def allowed_kw(self) -> float:
@@ -149,8 +152,15 @@ def read_flows(trace: Trace) -> Flows:
         refuse_replayed(trace)
         net = demand(trace).total
         drawn, local = np.maximum(net, 0.0), np.maximum(-net, 0.0)
-    return Flows(trace.time_s(GRID), buses, from_bus, to_bus, source_bus, source_intensities(trace), p_from, p_to,
-                 p_source, drawn, local, held(trace))
+    intensity, n_source = source_intensities(trace), len(source_bus)
+    if trace.has(f"{BATTERY}/p_kw"):
+        count = len(trace.time_s(GRID))
+        p_source = np.hstack([p_source, trace[f"{BATTERY}/p_kw"][:count]])
+        intensity = np.hstack([intensity, trace[f"{BATTERY}/stored_kg_per_kwh"][:count]])
+        at = dict(zip(*(trace.table(f"{MEMBER}.batteries")[column] for column in ("name", "bus")), strict=True))
+        source_bus = np.append(source_bus, [place[at[name]] for name in trace.names(BATTERY)])
+    return Flows(trace.time_s(GRID), buses, from_bus, to_bus, source_bus, intensity, p_from, p_to, p_source, drawn,
+                 local, held(trace), n_source)
 
 
 def source_intensities(trace: Trace) -> np.ndarray:

@@ -24,6 +24,7 @@ from cosim.simulators.analysis.flows import marginal_emission
 from cosim.simulators.analysis.jobs import jobs_tables
 from cosim.simulators.analysis.paths import GRID, SITE
 from cosim.simulators.analysis.site_series import intensity_of
+from cosim.simulators.analysis.storage import battery_table
 from cosim.simulators.fleet import HasRates, JobClass, OffersLoad, Site, may_run
 from cosim.simulators.grid.dispatch.branch_limits import BINDING_RATIO
 from cosim.trace import Trace
@@ -187,6 +188,7 @@ def summary(trace: Trace) -> Digest:
         cooling_table(trace, digest)
         flexibility_tables(trace, digest)
     _grid_table(trace, digest)
+    battery_table(trace, digest)
     return digest
 
 

@@ -127,4 +127,8 @@ def _sources(trace: Trace, params: GridParams, feeder: Feeder, time_s: np.ndarra
     given = all_sources(params.sources, feeder, params.network_sources, member)
     for k, (name, source) in enumerate(given.items()):
         power[feeder.position(source.node, f"sources.{name}.node")] += values[:, k]
+    if trace.has(f"{member}/Battery/p_kw"):
+        for column, name in zip(standing(trace, f"{member}/Battery/p_kw", time_s).T, trace.names(f"{member}/Battery"),
+                                strict=True):
+            power[feeder.position(params.batteries[name].node, f"batteries.{name}.node")] += column
     return power

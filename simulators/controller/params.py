@@ -79,6 +79,10 @@ class ControllerParams:
     fill_horizon_min: Annotated[
         float, Field(ge=1e-3, le=1e6,
                      description="unfinished work per GPU at which nci_priority calls a site full, min")] = 120.0
+    signal: Annotated[Literal["price", "nci", "mci"], Field(
+        description="what training waits for under wait_below and suspend_resume")] = "price"
+    signal_quantile: Annotated[float, Field(
+        ge=0, le=1, description="training works while the signal is at or below this quantile of its last 24 h")] = 0.3
     supply_temp_degc: Annotated[float, Field(description="set point of the rule policies, degC")] = 23.0
     supply_temp_min_degc: Annotated[float, Field(description="lower end of (24)'s box, degC")] = 18.0
     supply_temp_max_degc: Annotated[float, Field(description="upper end of (24)'s box, degC")] = 23.0
@@ -211,4 +215,5 @@ def _own(policy: str) -> dict[str, PolicyMaker]:
 
 
 def _options(p: ControllerParams) -> PolicyOptions:
-    return PolicyOptions(p.weights, p.drain_min, p.fill_horizon_min, p.supply_temp_degc, p.reward, energy_of(p))
+    return PolicyOptions(p.weights, p.drain_min, p.fill_horizon_min, p.supply_temp_degc, p.reward, energy_of(p),
+                         p.signal, p.signal_quantile)

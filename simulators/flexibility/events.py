@@ -134,7 +134,7 @@ class BaselineRules:
         if self.kind == "meter_before" and event.announced_s < self.before_s:
             return (f"is announced at {format_time(event.announced_s)}, before there is a baseline of "
                     f"{format_time(self.before_s)}; let it start at {format_time(event.notice_s + self.before_s)} or "
-                    "later, or make baseline.before_s shorter")
+                    "later, or take a shorter one")
         if self.kind == "same_hours" and not all(self.days_of(event, s, events) for s in sites if event.concerns(s)):
             return ("has no earlier day without an event in its hours to be compared with; let the run begin earlier, "
                     "or choose meter_before as its baseline.kind")

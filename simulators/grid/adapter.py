@@ -13,10 +13,11 @@ import numpy as np
 
 from cosim.adapter import Adapter, CreateResult, Meta, Values
 from cosim.errors import ModelError, ScenarioError, SolverError, unknown
+from cosim.simulators.grid.batteries import BATTERY, Batteries, check_batteries, dispatched
 from cosim.simulators.grid.dispatch.branch_limits import binding, branch_limits, fullest, rating_table
 from cosim.simulators.grid.dispatch.conic import Limits, Sources
 from cosim.simulators.grid.dispatch.findings import LOOSE_GAP_PU, FindingLog, what_is_proven, which_limits
-from cosim.simulators.grid.dispatch.horizon import Ramps
+from cosim.simulators.grid.dispatch.horizon import Ramps, StoredNow
 from cosim.simulators.grid.dispatch.mci import MciOfDispatch, marginal_sources, no_mci
 from cosim.simulators.grid.dispatch.nci_limits import NciLimits
 from cosim.simulators.grid.dispatch.newton import NewtonSolver
@@ -60,13 +61,18 @@ class CefDispatch(Adapter):
     """
 
     PARAMS = GridParams
-    MODELS = {"Bus": DISPATCH_BUS, "Grid": DISPATCH_GRID, "Source": SOURCE}
+    MODELS = {"Bus": DISPATCH_BUS, "Grid": DISPATCH_GRID, "Source": SOURCE, "Battery": BATTERY}
 
     @classmethod
     def check_horizon(cls, member: str, given: GridParams, step_s: float, until_s: float) -> None:
         """ScenarioError for a table of a source that does not cover the run, or a source that cannot exist at a time of
         it."""
         check_given(given.sources, given.network_sources, member, given.scenario_start, until_s, step_s)
+
+    @classmethod
+    def check_scenario(cls, member: str, given: GridParams, scenario: Any) -> None:
+        """ScenarioError for batteries that nothing would ever run, or that are no entities."""
+        check_batteries(member, given.batteries, given.lookahead_steps, scenario)
 
     def init(self, sid: str, time_resolution: float = 1.0, **params: Any) -> Meta:
         """Validate the parameters and read the network, so that `create` can refuse a bus it does not have."""
@@ -95,6 +101,10 @@ class CefDispatch(Adapter):
             if strange := [name for name in names or () if name not in linked]:
                 raise ScenarioError(f"{self.sid}: {unknown('source with a field that is linked', strange[0], linked)}")
             names = names or linked[:num]
+        elif model == "Battery":
+            if strange := sorted(set(names or ()) ^ set(self.params.batteries)):
+                raise ScenarioError(f"{self.sid}.entities.Battery are the names of {self.sid}.batteries; wrong or "
+                                    f"missing: {', '.join(strange)}")
         elif (count := num + len(self.entities["Grid"])) > 1:
             raise ScenarioError(f"{self.sid}: {count} entities of Grid asked for; a member is one grid")
         return super().create(num, model, names, **model_params)
@@ -114,12 +124,14 @@ class CefDispatch(Adapter):
         self._ac = AcCheck(p.network, buses, p.v0_pu) if p.ac_check else None
         self._at = {eid: self._feeder.named(eid, self.sid) for eid in self.entities["Bus"]}
         self._mci_of = self._make_mci(steady, limits) if p.mci and not p.nci_cap_kg_per_kwh else None
-        self._ramps = Ramps(self._dispatch, self.step_s / MIN_S, p.lookahead_steps)
+        self._batteries = Batteries(p.batteries, self._feeder, self.sid, self.step_s / HOUR_S)
+        self._ramps = Ramps(self._dispatch, self.step_s / MIN_S, p.lookahead_steps, self._batteries.rated,
+                            self._batteries.bus if p.batteries else None)
         ramped = [name for name, s in self._sources.items() if s.ramp_kw_per_min is not None]
         if self._dispatch.source_names[self._dispatch.substation] in ramped:
             raise ScenarioError(f"{self.sid}.sources.{self._dispatch.source_names[self._dispatch.substation]} has "
                                 "ramp_kw_per_min; the substation balances the feeder and has none")
-        self._held_steps, self._origin_s, self._now_s = 0, 0.0, 0.0
+        self._held_steps, self._origin_s, self._now_s, self._end_s = 0, 0.0, 0.0, math.inf
         self._mci = no_mci(self._feeder.n_bus)
         self._last: tuple[DispatchResult, tuple[float, float, float]] | None = None
         self._noise, self._error = self.stream("forecast"), 0.0
@@ -140,7 +152,7 @@ class CefDispatch(Adapter):
     def next_problem(self, inputs: Values) -> tuple[NewtonSolver, Floats] | None:
         """What a step with these inputs will solve, so that many grids' can be solved together
         (`dispatch.newton.solve_together`); None where that is not known before or another solver is at work."""
-        if self.params.forecast_sigma_ratio or self._ramps.any or self._series.any:
+        if self.params.forecast_sigma_ratio or self._ramps.any or self._series.any or self._batteries.names:
             return None
         base, drawn = self._demand(inputs)
         s = base + drawn
@@ -198,7 +210,16 @@ class CefDispatch(Adapter):
             [(name, names[feeder.position(s.node, name)], number_or_nan(s.kg_per_kwh))
              for name, s in self._sources.items()],
             [names[at] for at in np.flatnonzero((feeder.own_p_kw != 0.0) | (feeder.g_bus_pu != 0.0))])
-        return made if self._rated is None else {**made, "limits": rating_table(feeder, self._rated)}
+        if self._rated is not None:
+            made["limits"] = rating_table(feeder, self._rated)
+        if self._batteries.names:
+            made["batteries"] = self._batteries.table(names)
+        return made
+
+    def step(self, time: int, inputs: dict, max_advance: int) -> int:
+        """As `Adapter`; `max_advance` is the end of the world, where batteries hold what they have to."""
+        self._end_s = max_advance * self._resolution_s
+        return super().step(time, inputs, max_advance)
 
     def advance(self, time_s: float, inputs: Values) -> Values:
         self._now_s = time_s
@@ -212,10 +233,15 @@ class CefDispatch(Adapter):
         p_load, q_load = (base + drawn).real, (base + drawn).imag
         self._revalue(time_s, inputs)
         p_load, q_load = self._forecast(p_load, q_load)
-        if self._ramps.any:
-            self._tie(time_s, p_load, q_load, inputs)
+        stored = None
+        if self._batteries.names:
+            stored = self._batteries.now(inputs, (self._end_s - time_s) / self.step_s, self.params.lookahead_steps)
+        if self._ramps.any or stored is not None:
+            self._tie(time_s, p_load, q_load, inputs, stored)
         try:
-            result = self._dispatch.solve(p_load, q_load)
+            result = self._dispatch.solve(p_load, q_load) if stored is None else dispatched(
+                self._batteries, stored, self._ramps.battery_kw, (self._dispatch, self._mci_of), p_load, q_load,
+                lambda what, detail: self._seen.note(what, time_s, detail))
             self._last, status = (result, self._compare(result, time_s)), result.status
             inexact = result.inexact
             mci = self._mci_of.of(result) if self._mci_of else None
@@ -261,12 +287,14 @@ class CefDispatch(Adapter):
         return fullest(limits, result.loading_ratio, self._feeder.line_names)
 
     def carry(self) -> dict[str, np.ndarray]:
-        """Time gone by until the end of this world, where tables go on in it."""
-        return {"origin_s": np.array(self._origin_s + self._now_s + self.step_s)} if self._series.any else {}
+        """Time gone by until the end of this world, where tables go on in it, and what batteries hold."""
+        gone = {"origin_s": np.array(self._origin_s + self._now_s + self.step_s)} if self._series.any else {}
+        return {**gone, **self._batteries.carry()} if self._batteries.names else gone
 
     def resume(self, carry: Mapping[str, np.ndarray]) -> None:
-        """Go on in time."""
+        """Go on in time, and with what batteries hold."""
         self._origin_s = float(carry.get("origin_s", 0.0))
+        self._batteries.resume(carry)
 
     def notes(self) -> list[str]:
         lines = [f"{self.sid}: {line}" for line in self._seen.lines()]
@@ -279,7 +307,11 @@ class CefDispatch(Adapter):
         if self.params.lambda_kw_per_kg_h == 0.0 and not self.params.nci_cap_kg_per_kwh and self._last is not None:
             lines.append(f"{self.sid}: lambda_kw_per_kg_h = 0, so that the dispatch does not weigh carbon, whatever "
                          "agents see of it (controller.mode)")
-        if self._ramps.any and self.params.lookahead_steps > 1:
+        worn = [n for n, b in self.params.batteries.items() if b.wear_usd_per_kwh]
+        if worn and not self.params.cost_kw_per_usd_h:
+            lines.append(f"{self.sid}: wear_usd_per_kwh of {', '.join(worn)} is reported and not weighed, as "
+                         "cost_kw_per_usd_h = 0")
+        if (self._ramps.any or self.params.batteries) and self.params.lookahead_steps > 1:
             lines.append(f"{self.sid}: plans of {self.params.lookahead_steps} intervals by clarabel")
         if self.params.sites and self._last is not None and not self._hears_sites:
             lines.append(f"{self.sid}: nothing was drawn through p_site_kw; a data centre that is linked to p_load_kw "
@@ -316,8 +348,8 @@ class CefDispatch(Adapter):
         self._error = max(self._error, -1.0)
         return p_load + self._error * self._base.real, q_load + self._error * self._base.imag
 
-    def _tie(self, time_s: float, p_load: Floats, q_load: Floats, inputs: Values) -> None:
-        """Leave every source what its ramp and the plan of the intervals to come leave it."""
+    def _tie(self, time_s: float, p_load: Floats, q_load: Floats, inputs: Values, stored: StoredNow | None) -> None:
+        """Leave every source what its ramp and the plan of the intervals to come leave it, and plan the batteries."""
         steps, demand = self.params.lookahead_steps, [(p_load, q_load)]
         if steps > 1:
             ahead = [self._own.copy() for _ in range(steps - 1)]
@@ -331,9 +363,13 @@ class CefDispatch(Adapter):
         before = self._last[0].p_source_kw if self._last else None
         later = [self._changed(time_s + k * self.step_s, inputs, forecast=True)
                  for k in range(1, steps)] if self._series.any else []
-        low, high, planned = self._ramps.boxes(before, 1 + self._held_steps, demand, later)
+        low, high, planned = self._ramps.boxes(before, 1 + self._held_steps, demand, later, stored)
         if not planned:
-            self._seen.note("unplanned", time_s)
+            self._seen.note("unplanned" if self._ramps.any else "idle", time_s)
+        if not self._ramps.proven:
+            self._seen.note("unproven", time_s)
+        if not self._ramps.any:
+            return
         self._dispatch.rebox(low, high)
         if self._mci_of:
             self._mci_of.rebox(low, high)
@@ -370,8 +406,10 @@ class CefDispatch(Adapter):
         if self._ac is None:
             return nothing
         p_source, q_source = result.p_source_kw, result.q_source_kvar
+        also = self._dispatch.injection
+        fed_kw = 0.0 if also is None else also.at_bus_kw
         ac = self._ac.run(
-            result.p_load_kw - self._feeder.own_p_kw, result.q_load_kvar - self._feeder.own_q_kvar,
+            result.p_load_kw - self._feeder.own_p_kw - fed_kw, result.q_load_kvar - self._feeder.own_q_kvar,
             p_source[self._turbines], q_source[self._turbines], result.v_pu)
         if ac is None:
             self._seen.note("no_ac", time_s)
@@ -398,6 +436,7 @@ class CefDispatch(Adapter):
                   "mci_down_kg_per_kwh": down[at], "mci_status": trust[at]}
             for eid, at in self._at.items()
         }
+        outputs.update(self._batteries.outputs())
         for eid in self.entities["Grid"]:
             outputs[eid] = {
                 "loss_kw": result.loss_kw,

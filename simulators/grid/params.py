@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 
 from cosim.params import params
 from cosim.simulators.fleet import Site
+from cosim.simulators.grid.battery import Battery
 from cosim.simulators.grid.dispatch.nci_limits import Formulation
 from cosim.simulators.grid.dispatch.solvers import SolverName
 from cosim.simulators.grid.dispatch.sources import Source
@@ -73,6 +74,8 @@ class GridParams:
         "network's; null: none")] = field(default_factory=dict)
     max_power_kva: Annotated[dict[str, Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)] | None], Field(
         description="the same of apparent power, kVA, for transformers, or lines")] = field(default_factory=dict)
+    batteries: Annotated[dict[str, Battery], Field(description="batteries on the feeder, by the names of the Battery "
+                                                   "entities")] = field(default_factory=dict)
     solver: Annotated[SolverName, Field(description="auto: gurobi where it runs at this size, else clarabel; newton: "
                                         "steps in the set points, which agents learn on, and clarabel where their "
                                         "optimum is not proven")] = "auto"
@@ -96,6 +99,9 @@ class GridParams:
                              "set line_limits to ratings, or to report")
         if twice := set(self.max_current_a) & set(self.max_power_kva):
             raise ValueError(f"{min(twice)} has max_current_a and max_power_kva; give one of them")
+        if self.batteries and self.nci_cap_kg_per_kwh:
+            raise ValueError("nci_cap_kg_per_kwh with batteries: the caps' mixing has no stored intensities; leave one "
+                             "of them out")
         negative = [bus for bus, cap in self.nci_cap_kg_per_kwh.items() if cap < 0.0]
         if negative:
             raise ValueError(f"nci_cap_kg_per_kwh of {negative[0]} is {self.nci_cap_kg_per_kwh[negative[0]]:g}; a cap "

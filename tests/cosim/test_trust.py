@@ -16,6 +16,7 @@ from cosim import trust
 from cosim.agents.learn import checkpoint
 from cosim.check import main as check_main
 from cosim.experiment import Experiment
+from cosim.report import main as report_main
 from cosim.report import write_page
 from cosim.run import available, find, main
 from cosim.scenario import Member
@@ -154,6 +155,20 @@ def test_looking_at_a_file_and_replaying_from_it_is_safe(spied):
     assert main(["two_bus", "--replay", f"profile={path}", "--until", "2min", "--quiet", "--driver", "native",
                  "--out", str(spied / "o.h5")]) == 0
     assert not (spied / "ran").exists()
+
+
+def test_a_link_that_leads_to_itself_is_one_line(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("loop.h5").symlink_to("loop.h5")
+    Path("loop.html").symlink_to("loop.html")
+    Path("t.h5").write_bytes(good_run())
+    for call in (lambda: main(["two_bus", "--until", "1min", "--driver", "native", "--quiet", "--out", "loop.h5"]),
+                 lambda: report_main(["t.h5", "--out", "loop.html"]), lambda: inspect_main(["ls", "loop.h5"]),
+                 lambda: main(["t.h5", "--trust", "loop.h5", "--out", "loop.h5", "--quiet", "--driver", "native"])):
+        assert call() == 5
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert "Too many levels of symbolic links" in said or "no trace at" in said
 
 
 def test_all_shipped_scenarios_are_known():

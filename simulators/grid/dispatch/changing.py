@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cosim.simulators.grid.dispatch.clarabel_solver import ClarabelSolver
-from cosim.simulators.grid.dispatch.conic import ConicProblem, Limits, Sources, costs
+from cosim.simulators.grid.dispatch.conic import ConicProblem, Limits, Sources, balance_rhs, costs
 from cosim.simulators.grid.dispatch.gurobi_solver import NciLimitedGurobi
 from cosim.simulators.grid.dispatch.reduced import ReducedDispatch
+from cosim.simulators.grid.dispatch.results import Injection
 from cosim.simulators.grid.dispatch.solvers import Solver
 from cosim.simulators.grid.equations import Floats
 from cosim.simulators.grid.network.feeder import Feeder
@@ -37,6 +38,18 @@ class ChangingSources:
     _capped: NciLimitedGurobi | None
     _reduced: ReducedDispatch
     _dearer: dict[float, ClarabelSolver]
+
+    injection: Injection | None = None
+
+    def inject(self, injection: Injection | None) -> None:
+        """Powers of batteries that the dispatch counts with from now on; None: none."""
+        self.injection = injection
+
+    def _balance(self, p_load_kw: Floats, q_load_kvar: Floats) -> Floats:
+        """The right-hand side of the balances, batteries included."""
+        if self.injection is not None:
+            p_load_kw = p_load_kw - self.injection.at_bus_kw
+        return balance_rhs(self.feeder, p_load_kw, q_load_kvar)
 
     @property
     def problem(self) -> ConicProblem:

@@ -23,6 +23,12 @@ _SAID = {
     "inexact": "have a relaxation that is not exact",
     "unsettled": "ended in a state that the AC power flow does not find, and are not settled",
     "unplanned": "have no plan of the intervals to come, only the ramps from the set points before",
+    "idle": "have no plan of the intervals to come: batteries that nobody commands take local generation that nobody "
+            "draws, else stand still",
+    "unproven": "have a plan in which batteries take directions that are not proven to be the best",
+    "commands": "run a battery otherwise than it is commanded, as its limits, or what can be drawn, have it",
+    "relieved": "run batteries otherwise than planned or commanded, as power went unserved or nothing else had a "
+                "solution",
     "no_ac": "have no AC check: the AC power flow found no solution",
 }
 

@@ -22,7 +22,7 @@ from cosim.simulators.grid.dispatch.conic import Limits
 from cosim.simulators.grid.dispatch.marginal import STEP_KW, Marginal, MarginalCarbon
 from cosim.simulators.grid.dispatch.optimal_power_flow import NEGLIGIBLE_PU, Dispatch
 from cosim.simulators.grid.dispatch.reduced import OperatingPoint
-from cosim.simulators.grid.dispatch.results import OPTIMAL, DispatchResult
+from cosim.simulators.grid.dispatch.results import OPTIMAL, DispatchResult, Injection
 from cosim.simulators.grid.dispatch.sources import Source
 from cosim.simulators.grid.equations import Floats, Ints, generated_carbon
 from cosim.simulators.grid.network.feeder import Feeder
@@ -81,6 +81,10 @@ class MciOfDispatch:
         self._dispatch.make_available(p_max_pu)
         self._marginal.rebound(self._dispatch.problem.lower, self._dispatch.problem.upper)
         self._marginal.resource(self._dispatch.sources)
+
+    def inject(self, injection: Injection | None) -> None:
+        """Powers of batteries from now on: they are decided already, and answer nothing."""
+        self._dispatch.inject(injection)
 
     def rebox(self, p_min_pu: Floats, p_max_pu: Floats) -> None:
         """Other limits (n_source,) of the sources' P from now on: what a ramp leaves is a limit like others."""

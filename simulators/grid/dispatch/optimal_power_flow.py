@@ -116,7 +116,8 @@ class Dispatch(ChangingSources):
         InexactRelaxation where only the relaxation has a solution. Local generation that cannot go anywhere is
         curtailed first (`cosim.simulators.grid.dispatch.surplus`).
         """
-        lost = curtailed_kw(p_load_kw, self.sources, self.feeder.base_kw)
+        fed_kw = 0.0 if self.injection is None else float(self.injection.p_kw.sum())
+        lost = curtailed_kw(p_load_kw, self.sources, self.feeder.base_kw, fed_kw)
         if not lost.any():
             return self._solve(p_load_kw, q_load_kvar)
         result = self._solve(p_load_kw + lost, q_load_kvar)
@@ -159,7 +160,7 @@ class Dispatch(ChangingSources):
         return None
 
     def _solve_uncapped(self, p_load_kw: Floats, q_load_kvar: Floats) -> DispatchResult:
-        answer = self._solver.solve(balance_rhs(self.feeder, p_load_kw, q_load_kvar))
+        answer = self._solver.solve(self._balance(p_load_kw, q_load_kvar))
         inexact = False
         if answer.x is not None:
             inexact = self._inexact(answer.x)
@@ -187,7 +188,7 @@ class Dispatch(ChangingSources):
     def _recover(self, relaxed: Floats, p_load_kw: Floats, q_load_kvar: Floats) -> DispatchResult | None:
         """The best local optimum within all limits that is found from the relaxation, from that at dearer losses, and
         from the best corners of the controls' boxes; None if there is none. `global_gap_ratio` is the proven bound."""
-        feeder, rhs, z = self.feeder, balance_rhs(self.feeder, p_load_kw, q_load_kvar), self._reduced.z
+        feeder, rhs, z = self.feeder, self._balance(p_load_kw, q_load_kvar), self._reduced.z
         starts, exact = [relaxed], None
         for price in LOSS_PRICES:
             if price not in self._dearer:
@@ -243,7 +244,7 @@ class Dispatch(ChangingSources):
     ) -> DispatchResult:
         shed = np.flatnonzero(p_load_kw > 0.0)
         problem = elastic(self.feeder, self.sources, self.limits, p_load_kw, q_load_kvar, shed)
-        answer = ClarabelSolver(problem, self.time_limit_s).solve(problem.rhs)
+        answer = ClarabelSolver(problem, self.time_limit_s).solve(self._balance(p_load_kw, q_load_kvar))
         result = None
         if answer.x is not None:
             share = np.zeros(self.feeder.n_bus)
@@ -264,7 +265,7 @@ class Dispatch(ChangingSources):
         if limits is None:
             return None
         problem = elastic(self.feeder, self.sources, replace(self.limits, branches=None), p_load_kw, q_load_kvar, shed)
-        x, at = ClarabelSolver(problem, self.time_limit_s).solve(problem.rhs).x, problem.at
+        x, at = ClarabelSolver(problem, self.time_limit_s).solve(self._balance(p_load_kw, q_load_kvar)).x, problem.at
         if x is None:
             return None
         flow = self._flow(x[at.p_source] + 1j * x[at.q_source], p_load_kw + 1j * q_load_kvar)
@@ -290,6 +291,8 @@ class Dispatch(ChangingSources):
         source, demand = source_pu * feeder.base_kw, demand_kva.astype(complex)
         source[self.substation] = 0.0
         np.subtract.at(demand, self.sources.bus, source)
+        if self.injection is not None:
+            demand -= self.injection.at_bus_kw
         flow = radial_power_flow(feeder.tree, np.asarray(demand / feeder.base_kw, np.complex128), self.limits.v0_pu)
         if not flow.converged:
             return None
@@ -371,12 +374,16 @@ class Dispatch(ChangingSources):
             voltage_violation_pu=self._violation(vm_pu))
 
     def nci(self, p_from_kw: Floats, p_to_kw: Floats, p_source_kw: Floats, p_net_kw: Floats) -> Floats:
-        """(9) at the given branch flows and source powers; a bus that draws p_net_kw < 0 generates at 0 kg/kWh."""
+        """(9) at the given branch flows and source powers; a bus that draws p_net_kw < 0 generates at 0 kg/kWh, a
+        battery that discharges at its stored intensity."""
         feeder, bus, power, intensity = self.feeder, self.sources.bus, p_source_kw, self.sources.kg_per_kwh
         feeding = np.flatnonzero(p_net_kw < 0.0)
         if len(feeding):
             bus, power = np.concatenate([bus, feeding]), np.concatenate([power, -p_net_kw[feeding]])
             intensity = np.concatenate([intensity, np.zeros(len(feeding))])
+        if (also := self.injection) is not None:
+            bus, power = np.concatenate([bus, also.bus]), np.concatenate([power, also.p_kw])
+            intensity = np.concatenate([intensity, also.kg_per_kwh])
         return nodal_carbon_intensity(
             feeder.n_bus, feeder.parent, feeder.child, p_from_kw, p_to_kw, bus, power, intensity
         )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from cosim.errors import SolverError
 from cosim.simulators.grid.dispatch.conic import Sources
-from cosim.simulators.grid.equations import Complexes, Floats
+from cosim.simulators.grid.equations import Complexes, Floats, Ints
 
 OPTIMAL, ELASTIC, HELD = 0, 1, 2
 """Status: all limits met; a voltage outside its limits or power unserved; not solved, last values held."""
@@ -73,6 +73,20 @@ class DispatchResult:
     global_gap_ratio: float | None = None
     loading_ratio: Floats | None = None
     overload_ratio: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Injection:
+    """What is decided already when a dispatch begins: powers of batteries.
+
+    at_bus_kw   (n_bus,) > 0 feeds the network
+    bus, p_kw, kg_per_kwh  (n_battery,) where each stands, what it feeds (< 0: draws), and at what intensity
+    """
+
+    at_bus_kw: Floats
+    bus: Ints
+    p_kw: Floats
+    kg_per_kwh: Floats
 
 
 @dataclass(frozen=True, slots=True, eq=False)

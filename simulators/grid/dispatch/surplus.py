@@ -20,14 +20,17 @@ EXPORT_KW = 1e-3
 """A substation that takes back more than this exports."""
 
 
-def curtailed_kw(p_load_kw: Floats, sources: Sources, base_kw: float) -> Floats:
-    """Of the local generation at each bus (n_bus,), kW >= 0, what cannot go anywhere; p_load_kw (n_bus,) < 0 feeds."""
+def curtailed_kw(p_load_kw: Floats, sources: Sources, base_kw: float, fed_kw: float = 0.0) -> Floats:
+    """Of the local generation at each bus (n_bus,), kW >= 0, what cannot go anywhere; p_load_kw (n_bus,) < 0 feeds.
+
+    fed_kw  what batteries feed beside it, all together; < 0 where they draw
+    """
     local = np.maximum(-p_load_kw, 0.0)
     total = float(local.sum())
     if not total:
         return local
     least_kw = float(sources.p_min_pu.sum()) * base_kw  # of the substation it is < 0 where it takes power back
-    return local * min(max((least_kw - float(p_load_kw.sum())) / total, 0.0), 1.0)
+    return local * min(max((least_kw + fed_kw - float(p_load_kw.sum())) / total, 0.0), 1.0)
 
 
 def remedy(p_load_kw: Floats, sources: Sources, names: list[str], substation: int, base_kw: float) -> str | None:

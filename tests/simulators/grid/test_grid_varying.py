@@ -10,6 +10,7 @@ import json
 from typing import Any
 
 import numpy as np
+import pandapower as pp
 import pytest
 
 from cosim.errors import CosimError, ModelError, ScenarioError
@@ -250,3 +251,29 @@ def test_a_table_goes_on_in_a_learners_next_day(tmp_path):
     assert step(first, 95, 100.0, **said)["bus14"]["nci_kg_per_kwh"] == pytest.approx(0.1)
     second.resume(first.carry())
     assert step(second, 0, 100.0, **said)["bus14"]["nci_kg_per_kwh"] == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(("given", "sent", "kg"), [
+    ({"*": [0.05, 0.2]}, None, 0.05), ({"pv": "linked"}, 0.07, 0.07)])
+def test_the_networks_own_generators_vary_as_well(tmp_path, given, sent, kg):
+    """50 kW, fixed as the file has them, at the intensity of the moment; what is too much flows out."""
+    net = pp.create_empty_network()
+    for _ in range(2):
+        pp.create_bus(net, 20.0)
+    pp.create_line_from_parameters(net, 0, 1, 1.0, 0.1, 0.1, 0.0, 1.0)
+    pp.create_ext_grid(net, 0)
+    pp.create_sgen(net, 1, p_mw=0.05, name="pv")
+    pp.to_json(net, str(tmp_path / "net.json"))
+    grid = CefDispatch()
+    grid.init("grid", 60.0, step_s=900.0, network=str(tmp_path / "net.json"), ac_check=False, solver="clarabel",
+              sources={"up": {"node": 0, "kg_per_kwh": 0.3, "p_min_kw": -100.0}}, network_sources=given)
+    grid.create(1, "Grid", names=["grid"])
+    if sent is not None:
+        grid.create(1, "Source", names=["pv"])
+    grid.setup_done()
+    grid.step(0, {} if sent is None else {"pv": {"average_kg_per_kwh": {"sun": sent}}}, 15)
+    out = grid.get_data({"grid": ["p_source_kw", "emission_kg_per_h"]})["grid"]
+    assert out["p_source_kw"] == pytest.approx([-50.0, 50.0], abs=0.1)
+    assert out["emission_kg_per_h"] == pytest.approx(50.0 * kg)
+    with pytest.raises(ScenarioError, match=r"network_sources.\* = linked: .* name each"):
+        check_given({}, {"*": "linked"}, "grid", None, 3600.0, 900.0)

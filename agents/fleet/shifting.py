@@ -1,0 +1,111 @@
+"""Rules that shift training in time by a signal: price, or average or marginal carbon intensity.
+
+They place jobs as `uniform` does, and differ in when training works:
+
+lowest_window   a job is put off to the start of the window, as long as its shortest run, with the lowest mean forecast
+                price; the lowest slot alone is `tou_shift` (both as in P. Wiesner et al., Let's Wait Awhile: How
+                Temporal Workload Shifting Can Reduce Carbon Emissions in the Cloud, Middleware 2021)
+wait_below      training starts when the signal is at or below a quantile of its last 24 h, and is not stopped again
+suspend_resume  training works only then, and is suspended when the signal rises above it (progress is kept)
+
+The threshold is of what has been seen, 24 h at most. Who would miss a deadline by waiting is given GPUs by the
+controller's guard, whatever these rules say.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+
+from cosim.agents.fleet.decision import FleetFacts, Matrix, Observation, Operation
+from cosim.agents.fleet.heuristics import PolicyOptions, Uniform
+from cosim.errors import ModelError, ScenarioError
+from cosim.units import DAY_S
+
+
+class LowestWindow(Uniform):
+    """Uniform in space; training waits for the cheapest window of the length of its run, by the price forecast.
+
+    Between two leads the forecast is that of the earlier one; past the last lead it is that one's.
+    """
+
+    def __init__(self, facts: FleetFacts, options: PolicyOptions, rng: np.random.Generator) -> None:
+        super().__init__(facts, options, rng)
+        has = facts.deferrable
+        self._permitted = [h for h in range(len(facts.deferrals_s)) if all(of_class[h] for of_class in has)]
+        run_s = max((facts.work_to[m] / facts.top_to_per_s[i][m] for m in facts.train for i in range(facts.n_sites)
+                     if facts.top_to_per_s and facts.eligible[m][i] and facts.top_to_per_s[i][m]), default=0.0)
+        self._weights = [_overlaps(facts.deferrals_s, lead_s, lead_s + run_s) for lead_s in facts.deferrals_s]
+
+    def lead(self, observation: Observation) -> int:
+        """Index of the deferral whose window has the lowest mean price, the earliest of equals."""
+        price = observation.forecast_usd_per_kwh
+        means = [round(math.fsum(w * p for w, p in zip(weights, price, strict=True)), 12) for weights in self._weights]
+        return min(self._permitted, key=means.__getitem__)
+
+
+def _overlaps(leads_s: Sequence[float], begin_s: float, end_s: float) -> list[float]:
+    """Share of a window that lies after each lead and before the next; all of the last where it has no length."""
+    ends = [*leads_s[1:], math.inf]
+    if end_s <= begin_s:
+        return [float(lead_s <= begin_s < stop_s) for lead_s, stop_s in zip(leads_s, ends, strict=True)]
+    return [max(min(stop_s, end_s) - max(lead_s, begin_s), 0.0) / (end_s - begin_s)
+            for lead_s, stop_s in zip(leads_s, ends, strict=True)]
+
+
+class SuspendResume(Uniform):
+    """Uniform in space; training works while its site's signal is at or below a quantile of its last 24 h."""
+
+    keeps_running = False
+
+    def __init__(self, facts: FleetFacts, options: PolicyOptions, rng: np.random.Generator) -> None:
+        super().__init__(facts, options, rng)
+        self._seen: deque[tuple[float, list[float]]] = deque()
+
+    def signal(self, observation: Observation) -> list[float]:
+        """(N,) the signal at each site now. ScenarioError, ModelError where it is hidden, or nobody computes it."""
+        kind = self.options.signal
+        if kind == "price":
+            return [observation.price_usd_per_kwh] * self.facts.n_sites
+        if kind == "nci":
+            if observation.nci_kg_per_kwh is None:
+                raise ScenarioError("controller.signal = nci, and power mode hides it: --set controller.signal=price")
+            return list(observation.nci_kg_per_kwh)
+        if observation.mci_kg_per_kwh is None:
+            raise ModelError("controller.signal = mci, and none is known: --set grid.mci=true, or "
+                             "--set controller.signal=price")
+        return list(observation.mci_kg_per_kwh)
+
+    def works(self, observation: Observation) -> list[bool]:
+        """(N,) whether training may work at each site; remembers the signal of this minute."""
+        now = self.signal(observation)
+        seen = self._seen
+        if not seen or seen[-1][0] < observation.time_s:
+            seen.append((observation.time_s, now))
+        while seen[0][0] <= observation.time_s - DAY_S:
+            seen.popleft()
+        thresholds = np.quantile(np.array([values for _, values in seen]), self.options.signal_quantile, axis=0)
+        return [x <= limit + 1e-12 for x, limit in zip(now, thresholds.tolist(), strict=True)]
+
+    def operate(self, observation: Observation, allocated_jobs: Sequence[Sequence[float]],
+                allocated_work_to: Matrix) -> Operation:
+        """As `uniform`; where training may not work it has no GPUs, or those of who runs."""
+        usual, facts = super().operate(observation, allocated_jobs, allocated_work_to), self.facts
+        shares = []
+        for i, (row, works) in enumerate(zip(usual.gpu_share, self.works(observation), strict=True)):
+            mine = list(row)
+            for m in facts.train if not works else ():
+                most = (observation.running_jobs[i][m] * facts.max_blocks[m] * facts.gpus_per_block[m]
+                        if self.keeps_running else 0.0)
+                mine[m] = min(mine[m], most / facts.gpus[i])
+            shares.append(mine)
+        return Operation(usual.deferral_share, shares, usual.supply_temp_degc)
+
+
+class WaitBelow(SuspendResume):
+    """As `SuspendResume`, but who runs is not suspended."""
+
+    keeps_running = True
