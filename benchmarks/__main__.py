@@ -49,8 +49,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--until", metavar="TIME", help="length of a run of day and memory (default: 24h, --quick 1h)")
     p.add_argument("--repeat", type=int, metavar="N", help="runs of which the least counts (default: 3, --quick 1)")
     p.add_argument("--device", default="cpu", help="cpu or cuda: section learn also there (default: cpu)")
-    p.add_argument("--workers", type=int, default=0, metavar="N", help="section learn also with so many processes of "
-                   "environments, on the wall clock (default: none)")
+    p.add_argument("--workers", type=int, default=0, metavar="N", help="section learn also with so many processes that "
+                   "learn together (with cuda: that play), on the wall clock (default: none)")
     p.add_argument("--out", type=file_type(".json"), metavar="FILE", help="put the figures into this JSON file; its "
                    "other sections stay")
     p.add_argument("--read", type=Path, nargs="?", const=record.BASELINE, metavar="FILE",

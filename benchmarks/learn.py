@@ -1,7 +1,8 @@
 """Learning: environment steps a second, learning included, and what of it environment, decoding and update take.
 
-On a CPU: CPU seconds of this process, so steps per second of one core. With workers or on a GPU: seconds of wall clock,
-since others compute at the same time; such rows say so and are compared with no baseline.
+On a CPU: CPU seconds of this process, so steps per second of one core. With workers, which learn together on a CPU and
+only play for a GPU, or on a GPU: seconds of wall clock, since others compute at the same time; such rows say so and are
+compared with no baseline.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import tempfile
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,9 @@ from benchmarks.measure import Found, Say, Size, cpu_clock, least, number, timin
 from cosim.agents.learn.spec import Outcome
 from cosim.digest import Table
 from cosim.imports import load
-from cosim.learning.environment import engine_of, vector_env
+from cosim.learning.environment import engine_of, some_of, vector_env
+from cosim.learning.vector import learning_scenario
+from cosim.run import find
 
 SAMPLES = 1440
 """Environment steps between two updates: a day, as `cosim.agents.train` has by default."""
@@ -65,6 +68,25 @@ def updates(env: Any, row: Row, count: int) -> list[dict[str, float]]:
         with nullcontext() if row.wall else cpu_clock():
             training.step()
             return [training.step() for _ in range(count)]
+
+
+def updates_together(scenario: str, row: Row, count: int) -> list[dict[str, float]]:
+    """The same of `row.workers` processes that learn together."""
+    team_of, training_of, plan_of, learning, others_of, shares_of = (load(path, "learner") for path in (
+        "cosim.agents.learn.team:Team", "cosim.agents.learn.training:Training",
+        "cosim.agents.learn.training:TrainingPlan", "cosim.agents.learn.config:Learning",
+        "cosim.agents.together:OtherProcesses", "cosim.agents.learn.peers:shares_of"))
+    prepared, worlds = learning_scenario(find(scenario)), {"engine": row.kind, "seed": 0, "twins": TWINS}
+    numbers = shares_of(row.n_envs, TWINS, row.workers)
+    config = learning(twins=TWINS, rollout_steps=max(row.samples // row.n_envs, 1))
+    taken: list[dict[str, float]] = []
+    with tempfile.TemporaryDirectory() as out, closing(some_of(prepared, numbers[0], **worlds)) as env:
+        plan = plan_of(Path(out), 10**9, count + 1, save_every=10**9)
+        with closing(others_of(prepared, worlds, numbers, config, plan, 0, resume=False)) as others:
+            training = training_of(team_of(env.spec, config, 0, "cpu", others.peers), env, plan)
+            training.begin()
+            training.run(taken.append)
+    return taken[1:]
 
 
 def measure(size: Size, say: Say) -> Found:
@@ -121,14 +143,14 @@ class Row:
 
 def _measured(row: Row, size: Size, unit_s: float, found: Found) -> tuple[str, ...]:
     """The row of the table; figures and ratios are added to what was found."""
-    if row.kind == "nothing":
-        env: Any = Nothing(size.scenario, row.n_envs)
+    count = 1 if size.quick or row.samples > SAMPLES else 2
+    if row.workers > 1 and row.device == "cpu":
+        taken = updates_together(size.scenario, row, 4 * count)
     else:
-        env = vector_env(size.scenario, n_envs=row.n_envs, workers=row.workers, twins=TWINS, engine=row.kind)
-    try:
-        taken = updates(env, row, 1 if size.quick or row.samples > SAMPLES else 2)
-    finally:
-        env.close()
+        env: Any = Nothing(size.scenario, row.n_envs) if row.kind == "nothing" else vector_env(
+            size.scenario, n_envs=row.n_envs, workers=row.workers, twins=TWINS, engine=row.kind)
+        with closing(env):
+            taken = updates(env, row, count)
     steps = max(row.samples // row.n_envs, 1) * row.n_envs
     best = max(taken, key=lambda one: one["steps_per_s"])
     spread = timing([1.0 / one["steps_per_s"] for one in taken]).spread

@@ -24,6 +24,13 @@ def now_mib():
     except OSError:
         return float("nan")
 
+def peak_mib():
+    try:  # getrusage would count the process that started this one, as it was then
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**10
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
 scenario, driver, until, out = sys.argv[1:]
 at_start, until_s = [], parse_duration(until)
 def first(time, last):
@@ -34,9 +41,7 @@ if out == "-":
     scenario = scenario.replace(summary=None)
 run = Experiment(scenario, driver, until_s, None if out == "-" else Path(out), on_progress=first)
 run.run()
-per = 2**20 if sys.platform == "darwin" else 2**10
-print(json.dumps({"start": at_start[0], "end": now_mib(),
-                  "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / per}))
+print(json.dumps({"start": at_start[0], "end": now_mib(), "peak": peak_mib()}))
 """
 
 

@@ -5,9 +5,11 @@ two are data and run nothing outside installed packages (`cosim.trust`). A file 
 `cosim run SCENARIO --show --format yaml` writes it, or states what differs from another:
 
     base: ieee33            a name, or a file beside this one
-    name: mine              optional, as is about
+    name: mine              optional, as are about, summary, report and the scenario's other import strings
     set:
       controller.policy: uniform
+    members: {}             members that the base lacks, whole, by name
+    links: []               links beside those of the base
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import sys
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -32,6 +34,7 @@ from cosim.params import explain
 from cosim.plaintext import file_name
 from cosim.replay.exchange import replay
 from cosim.scenario import Scenario, override, plug, rename
+from cosim.scenario_hooks import HOOKS
 from cosim.trace import Trace
 from cosim.trust import SCENARIOS, available, foreign, is_trusted, refuse_foreign
 
@@ -39,8 +42,11 @@ CODE = ".py"
 TRACE = ".h5"
 FILES = (CODE, *ENDINGS, TRACE)
 """Endings of the files that are scenarios."""
-_ON_BASE = ("base", "name", "about", "set")
+_REPLACED = ("name", "about", *HOOKS)
+_ON_BASE = ("base", "set", "members", "links", *_REPLACED)
 _MOST_BASES = 8
+
+T = TypeVar("T", dict[str, Any], list[Any])
 
 
 def find(name: str | Path, trusted: Collection[str | Path] = (), replaced: Collection[str] = ()) -> Scenario:
@@ -135,12 +141,12 @@ def _on_base(path: Path, data: Mapping[str, Any], trusted: Collection[str | Path
     """The scenario of a file that contains only differences from its base."""
     if wrong := [key for key in data if key not in _ON_BASE]:
         raise ScenarioError(f"{unknown('field of a file with base', wrong[0], _ON_BASE)}; other fields stand in set, "
-                            "as member.field")
+                            "as seed or member.field")
     if depth >= _MOST_BASES:
         raise ScenarioError(f"more than {_MOST_BASES} files stand on each other, or they stand in a circle")
-    settings = {} if data.get("set") is None else data["set"]
-    if not isinstance(settings, dict):
-        raise ScenarioError(f"set = {shown(settings)}; write member.field: value, a line each")
+    settings = _of_kind(data, "set", {}, "write member.field: value, a line each")
+    members = _of_kind(data, "members", {}, "write the members that are new, by name")
+    links = _of_kind(data, "links", [], "write a list of {source: member.port, target: member.port}")
     base = data["base"]
     if base is None:
         raise ScenarioError("base is empty; name a scenario or a file")
@@ -148,8 +154,21 @@ def _on_base(path: Path, data: Mapping[str, Any], trusted: Collection[str | Path
     file = path.parent / there if there.suffix or os.sep in base else there
     scenario = (_from_data(file, trusted, replaced, depth + 1) if file.suffix.lower() in ENDINGS else
                 find(file if file is not there else base, trusted, replaced))
+    if there_already := sorted(members.keys() & scenario.members.keys()):
+        raise ScenarioError(f"members: {scenario.name} has '{there_already[0]}' already; change its fields in set, as "
+                            f"{there_already[0]}.step_s or {there_already[0]}.simulator")
+    whole = scenario.model_dump()
+    scenario = Scenario(**{**whole, "members": whole["members"] | members, "links": [*whole["links"], *links]})
     scenario = override(scenario, {key: json.dumps(value) for key, value in settings.items()})  # texts stay texts
-    return scenario.replace(**{key: data[key] for key in ("name", "about") if key in data})
+    return scenario.replace(**{key: data[key] for key in _REPLACED if key in data})
+
+
+def _of_kind(data: Mapping[str, Any], field: str, empty: T, advice: str) -> T:
+    """A field of a file, which may be left out or empty. ScenarioError for one of another kind than `empty`."""
+    value = empty if data.get(field) is None else data[field]
+    if not isinstance(value, type(empty)):
+        raise ScenarioError(f"{field} = {shown(value)}; {advice}")
+    return value
 
 
 def _from_code(path: Path) -> Scenario:

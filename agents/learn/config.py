@@ -66,6 +66,9 @@ class Learning:
                                  "a thread's where cores are free; on a GPU it is one. Numbers depend on it as sums do "
                                  "on their order, not on how many cores there are. Pieces should have some hundred "
                                  "samples: every one takes some ms to start [here]")] = 1
+    torch_compile: Annotated[bool, Field(description="compile the network's scores with torch.compile: an update then "
+                                         "takes two thirds of the time, after some 20 CPU s in each process when it is "
+                                         "first compiled; needs a C++ compiler; sums in another order [here]")] = False
     learning_rate: Annotated[float, Field(gt=0, le=1, description="of Adam, all parts; 5e-4 in [MAT] [here]")] = 7e-4
     learning_rate_end: Annotated[float, Field(ge=0, le=1, description="share of it left at the end of the run, falling "
                                               "linearly; 0 is the optional schedule of [on-policy]")] = 0.1

@@ -49,6 +49,8 @@ class Team:
         self.device = _device(device)
         weights = int(stream(seed, 0, "agents", "weights").integers(2**62))
         self.network = make_network(spec, self.config, weights).to(self.device)
+        if self.config.torch_compile:
+            self.network.compile_scores()
         self.optimizer = torch.optim.Adam([p for p in self.network.parameters() if p.requires_grad],
                                           lr=self.config.learning_rate, eps=self.config.adam_eps, fused=True)
         self.scale, self.usual = ValueScale(self.config.value_memory), ValueScale(self.config.value_memory)

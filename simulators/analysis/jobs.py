@@ -56,7 +56,7 @@ def waits(trace: Trace) -> list[WaitTimes]:
     found = _gather(trace, classes, sites, counted_time(trace))
     out = []
     for name, job_class in classes.items():
-        wait_s, site, dropped = (np.concatenate(parts) for parts in zip(*found[name], strict=True))
+        wait_s, site, dropped = (np.concatenate(parts) for parts in zip(*found.pop(name), strict=True))
         out.append(_waits(name, None, wait_s, dropped, job_class.slo_wait_s))
         out += [_waits(name, s, wait_s[site == k], dropped[site == k], job_class.slo_wait_s)
                 for k, s in enumerate(sites)]
@@ -82,7 +82,8 @@ def _gather(trace: Trace, classes: Mapping[str, JobClass], sites: Sequence[str],
 
 def _waits(job_class: str, site: str | None, wait_s: np.ndarray, dropped: np.ndarray, slo_s: float | None) -> WaitTimes:
     began = np.isfinite(wait_s)
-    p50, p95, p99 = np.quantile(wait_s[began], (0.5, 0.95, 0.99)).tolist() if began.any() else (np.nan,) * 3
+    p50, p95, p99 = (np.quantile(wait_s[began], (0.5, 0.95, 0.99), overwrite_input=True).tolist()  # of a copy
+                     if began.any() else (np.nan,) * 3)
     missed = None if slo_s is None else int(np.count_nonzero(dropped | (wait_s > slo_s)))
     return WaitTimes(job_class, site, int(np.count_nonzero(began)), p50, p95, p99, missed)
 

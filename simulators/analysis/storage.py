@@ -65,8 +65,10 @@ def read_batteries(trace: Trace) -> BatterySeries:
     column = {buses[at]: k for k, at in enumerate(places)}
     of_bus = np.stack([nci[:count, column[bus]] if bus in column else np.full(count, np.nan) for bus in table["bus"]],
                       axis=1)
+    p_kw, soc_kwh, kg, kg_per_kwh = (trace[f"{BATTERY}/{port}"][:count] for port in (
+        "p_kw", "soc_kwh", "stored_kg", "stored_kg_per_kwh"))
     return BatterySeries(
-        *(trace[f"{BATTERY}/{port}"][:count] for port in ("p_kw", "soc_kwh", "stored_kg", "stored_kg_per_kwh")), of_bus,
+        p_kw, soc_kwh, kg, kg_per_kwh, of_bus,
         {name: np.asarray(values, float) for name, values in table.items() if name not in ("name", "bus")},
         step_s(trace, MEMBER) / HOUR_S, held(trace)[:count])
 

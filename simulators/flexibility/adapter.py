@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from cosim.adapter import Adapter, Values, serve
 from cosim.errors import ScenarioError, unknown
-from cosim.params import params
+from cosim.params import params, validate
 from cosim.ports import Port
 from cosim.simulators.fleet import Site
 from cosim.simulators.flexibility.events import (
@@ -39,6 +39,18 @@ class DemandResponseParams:
         union_mode="left_to_right", description="a CSV file of events, or the events")] = ()
     random: Annotated[RandomEvents | None, Field(description="events that are drawn; null: none")] = None
     baseline: Annotated[BaselineRules, Field(description="what a reduction is counted from")] = BaselineRules()
+
+    @field_validator("events", mode="before")
+    @classmethod
+    def _each_says_what_is_wrong(cls, events: Any) -> Any:
+        """An event that cannot be is named, not that it is no file either."""
+        for k, row in enumerate(events if isinstance(events, list | tuple) else ()):
+            if isinstance(row, dict):
+                try:
+                    validate(DemandEvent, row, f"events.{k}")
+                except ScenarioError as err:
+                    raise ValueError(str(err)) from None
+        return events
 
     def placed(self, member: str) -> list[Placed]:
         """The events that are given, and where they are written; ScenarioError for a file that cannot be read."""

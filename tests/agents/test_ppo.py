@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -18,6 +19,7 @@ from cosim.agents.learn.ppo import Batch, MinibatchGradient, ValueScale, loss, p
 from cosim.agents.learn.rollout import Rollout, gae
 from cosim.agents.learn.spec import Outcome
 from cosim.agents.learn.team import Team
+from cosim.errors import ScenarioError
 
 
 def returns_by_definition(reward, value, next_value, terminated, truncated, discount, gae_lambda):
@@ -383,3 +385,23 @@ def test_a_failure_in_a_thread_is_the_callers(monkeypatch):
         assert ppo.beside(halve, [1, 1]) == [1, 1]
         with pytest.raises(ZeroDivisionError):
             ppo.beside(halve, [1, 0])
+
+
+def test_compiled_scores_are_the_networks(monkeypatch):
+    """Of draws of a small team, to rounding; without a compiler one line says what to do."""
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(ScenarioError, match="needs a C.. compiler and there is no no-such-compiler; install"):
+        Team(site_team(), Learning(torch_compile=True))
+    monkeypatch.delenv("CXX")
+    if shutil.which("g++") is None:
+        pytest.skip("needs g++")
+    plain, compiled = (Team(site_team(), Learning(method="mappo", width=8, torch_compile=on)) for on in (False, True))
+    seen, told, _ = plain.spec.widths
+    rng, n = np.random.default_rng(0), len(plain.spec.agents)
+    drawn = [torch.from_numpy(rng.standard_normal((6, n, width)).astype(np.float32)) for width in (seen, told)]
+    drawn.append(torch.zeros(6, n, plain.network.n_raw))  # the first of every choice
+    with torch.inference_mode():
+        one, other = (team.network.scores(*drawn, None) for team in (plain, compiled))
+    for a, b in zip(one, other, strict=True):
+        assert torch.allclose(a, b, rtol=1e-5, atol=1e-6)
+    assert plain.network.state_dict().keys() == compiled.network.state_dict().keys()

@@ -12,7 +12,7 @@ from cosim.commands.main import main
 from cosim.datafile import FORMATS, dump, read
 from cosim.errors import ScenarioError
 from cosim.request import find
-from cosim.scenario import override
+from cosim.scenario import Link, override
 from cosim.trace.compare import compare
 
 TEXT = st.one_of(st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8), st.sampled_from(
@@ -72,6 +72,30 @@ def test_a_base_and_what_is_different(tmp_path):
     assert {k: find(texts).members["controller"].params[k] for k in ("note", "other")} == {"note": "3", "other": "no"}
 
 
+def test_a_file_adds_members_and_links_to_its_base(tmp_path):
+    """The base's own stay as they are; `set` reaches what is new, and so does a file that has this one as its base."""
+    written(tmp_path, "base: two_bus\nsummary:\nmembers:\n  other: {simulator: 'cosim.simulators.tariff:TimeOfUse', "
+            "step_s: 60, entities: {Market: [market]}, params: {base_usd_per_kwh: 0.2}}\n"
+            "links:\n- {source: other.price_usd_per_kwh, target: controller.other_usd_per_kwh}\n"
+            "set: {other.boundary: closed}\n", "middle.yaml")
+    base, found = find("two_bus"), find(written(tmp_path, "base: middle.yaml\nset: {other.step_s: 5min}\n"))
+    new = {"simulator": "cosim.simulators.tariff:TimeOfUse", "step_s": 300, "entities": {"Market": ["market"]},
+           "params": {"base_usd_per_kwh": 0.2, "boundary": "closed"}}
+    link = Link(source="other.price_usd_per_kwh", target="controller.other_usd_per_kwh")
+    assert base.summary
+    assert found == base.replace(
+        summary=None, members={**base.members, "other": new}, links=[*base.links, link])
+
+
+@pytest.mark.parametrize("text", [
+    "base: two_bus\nsummary: own:summary\n",
+    "base: two_bus\nmembers: {other: {simulator: 'own:Other', step_s: 60, entities: {A: [a]}}}\n"])
+def test_what_a_file_adds_to_its_base_is_not_run_unless_trusted(tmp_path, text):
+    with pytest.raises(ScenarioError, match="'own:.*; nothing of it was run"):
+        find(written(tmp_path, text))
+    assert find(tmp_path / "mine.yaml", trusted=[tmp_path / "mine.yaml"]).name == "two_bus"
+
+
 @pytest.mark.parametrize(("text", "says"), [
     ("base: two_bus\nset:\n  seed: 1\n  seed: 2\n", "mine.yaml, line 4, column 3: 'seed' stands twice"),
     ("name: x\n  about: y\n", "mine.yaml, line 2, column 8: mapping values are not allowed here"),
@@ -84,7 +108,12 @@ def test_a_base_and_what_is_different(tmp_path):
     ("", "mine.yaml holds None; a scenario is an object"),
     ("- 1\n", "mine.yaml holds [1]; a scenario is an object"),
     ("a: " + "[" * 300, "mine.yaml, line 1, column 43: it is nested deeper than 32 levels"),
-    ("base: two_bus\nmembers: {}\n", "mine.yaml: unknown field of a file with base 'members'"),
+    ("base: two_bus\nseed: 1\n", "mine.yaml: unknown field of a file with base 'seed'"),
+    ("base: two_bus\nmembers: [grid]\n", "mine.yaml: members = ['grid']; write the members that are new, by name"),
+    ("base: two_bus\nmembers: {grid: {}}\n", "mine.yaml: members: two_bus has 'grid' already; change its fields"),
+    ("base: two_bus\nmembers: {other: {step_s: 60}}\n", "mine.yaml: two_bus.members.other.simulator"),
+    ("base: two_bus\nlinks: {source: a.b}\n", "mine.yaml: links = {'source': 'a.b'}; write a list"),
+    ("base: two_bus\nlinks: [{source: a.b, target: grid.p_load_kw}]\n", "mine.yaml: link a.b -> grid.p_load_kw"),
     ("base: two_bus\nsett: {}\n", "did you mean 'set'?"),
     ("base:\n", "mine.yaml: base is empty"),
     ("base: [two_bus]\n", "mine.yaml: base = ['two_bus']"),

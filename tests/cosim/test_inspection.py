@@ -68,7 +68,7 @@ def test_export_is_the_same_numbers(day, tmp_path):
 def test_verify_passes_an_honest_trace(day, capsys):
     assert main(["verify", str(day)]) == 0
     said = capsys.readouterr().out
-    assert said.count("holds") == 36
+    assert said.count("holds") == 40
     unseen = [line.partition(":")[2].split()[0] for line in said.splitlines() if line.startswith("not checked")]
     assert unseen == ["tower", "reactive", "losses", "recorded,"]
 
@@ -113,7 +113,7 @@ def test_verify_of_a_foreign_grid_says_what_it_could_not_see(tmp_path, capsys):
     path = run(find("plug_pandapower"), tmp_path / "t.h5", until_s=1800.0).path
     assert main(["verify", str(path)]) == 0
     said = capsys.readouterr().out
-    assert said.count("holds") == 25
+    assert said.count("holds") == 27
     assert "no grid/Grid in the trace" in said
 
 

@@ -8,6 +8,8 @@ Rows: B05, B06.
 
 from __future__ import annotations
 
+import os
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -88,6 +90,19 @@ class PolicyNetwork(nn.Module, ABC):
     def scores(self, observation: Tensor, context: Tensor, raw: Tensor, order: Tensor | None
                ) -> tuple[Tensor, Tensor, Tensor]:
         """(log_prob, entropy, value), each (B, n), of stored draws in the order they were drawn in."""
+        return self._scored(observation, context, raw, order)
+
+    def compile_scores(self) -> None:
+        """`scores` compiled by torch from now on, for every shape of its arguments when it first comes.
+        ScenarioError without a compiler."""
+        compiler = os.environ.get("CXX", "g++")
+        if shutil.which(compiler) is None:
+            raise ScenarioError(f"learn.torch_compile needs a C++ compiler and there is no {compiler}; install one, "
+                                "name yours in the variable CXX, or leave learn.torch_compile out")
+        self._scored = torch.compile(self._scored, dynamic=False)  # type: ignore[method-assign]
+
+    def _scored(self, observation: Tensor, context: Tensor, raw: Tensor, order: Tensor | None
+                ) -> tuple[Tensor, Tensor, Tensor]:
         params, value = self.outputs(observation, context, raw, order)
         log_prob, entropy = [], []
         for k, actions in enumerate(self.actions):

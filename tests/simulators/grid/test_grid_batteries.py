@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from cosim.errors import ScenarioError, SolverError
 from cosim.params import validate
-from cosim.simulators.grid.batteries import Batteries
+from cosim.simulators.grid.batteries import Batteries, dispatched
 from cosim.simulators.grid.battery import Battery, Store, reach_kw, stored_kw
+from cosim.simulators.grid.dispatch.branch_limits import branch_limits
 from cosim.simulators.grid.dispatch.conic import Limits
 from cosim.simulators.grid.dispatch.horizon import Ramps, StoredNow
 from cosim.simulators.grid.dispatch.mci import DERIVATIVE, MciOfDispatch
@@ -217,6 +218,28 @@ def test_local_generation_is_stored_where_there_is_no_plan(feeder):
     assert batteries.decided(now, None, p_kw, d.sources, feeder.base_kw).tolist() == [-60.0]
     now = batteries.now({"b": {"p_set_kw": 80.0}}, 4, 4)  # and nobody could draw what it is told to feed
     assert batteries.decided(now, None, p_kw, d.sources, feeder.base_kw).tolist() == [0.0]
+
+
+@pytest.mark.parametrize(("wanted_kw", "ran_kw", "findings"), [(-100.0, 0.0, ["relieved"]), (-20.0, -20.0, [])])
+def test_no_battery_charges_while_power_goes_unserved(feeder, wanted_kw, ran_kw, findings):
+    limits = branch_limits(feeder, {"0-1": 35.0}, {}, "grid", own=True)  # 667 kW
+    d = Dispatch(feeder, {"up": Source(0, 0.4)}, Limits(1.0, 0.9, 1.1, 1.0, branches=limits), "clarabel")
+    batteries, said = Batteries({"b": BATTERY}, feeder, "grid", 0.25), []
+    now = batteries.now({"b": {"p_set_kw": wanted_kw}}, 4, 1)
+    got = dispatched(batteries, now, None, (d, None), feeder.p_kw, feeder.q_kvar, lambda *note: said.append(note[0]))
+    assert batteries.p_kw.tolist() == [ran_kw]
+    assert not got.unserved_kw.any()
+    assert said == findings
+
+
+def test_without_a_solution_a_battery_stands_still(feeder):
+    d = dispatch_of(feeder, {"up": Source(0, 0.4), "must": Source(2, 0.5, 5000.0, 5000.0)})
+    batteries = Batteries({"b": BATTERY}, feeder, "grid", 0.25)
+    now = batteries.now({"b": {"p_set_kw": -40.0}}, 4, 1)
+    with pytest.raises(SolverError):
+        dispatched(batteries, now, None, (d, None), feeder.p_kw, feeder.q_kvar, lambda *note: None)
+    assert batteries.energy_kwh.tolist() == [50.0]
+    assert d.injection is None
 
 
 # --- bad data --------------------------------------------------------------------------------------------------------
