@@ -29,7 +29,7 @@ from cosim.errors import ModelError, ScenarioError, unknown
 from cosim.hooks import Hooks, Values
 from cosim.params import validate
 from cosim.ports import Port, concat
-from cosim.units import MIN_S
+from cosim.units import MIN_S, whole_steps
 
 
 class LazyOutputs(dict[str, Any]):
@@ -79,9 +79,10 @@ class Adapter(Hooks, mosaik_api_v3.Simulator):
              **params: Any) -> Meta:
         """Validate `params` against PARAMS. `step_s` must be a whole number of bus steps (`time_resolution` s each)."""
         self.sid, self.step_s, self._resolution_s = sid, float(step_s), float(time_resolution)
-        self._step_bus = round(self.step_s / self._resolution_s)
-        if self._step_bus < 1 or abs(self._step_bus * self._resolution_s - self.step_s) > 1e-9 * self.step_s:
+        steps = whole_steps(self.step_s, self._resolution_s)
+        if steps is None or steps < 1:
             raise ScenarioError(f"{sid}.step_s = {step_s:g} is not a whole number of bus steps ({time_resolution:g} s)")
+        self._step_bus = steps
         self._seed, self._episode = int(seed), int(episode)
         self.params = validate(self.PARAMS, params, sid)
         return self.meta

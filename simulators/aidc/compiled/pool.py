@@ -13,7 +13,8 @@ from cosim.simulators.aidc.compiled.jit import part
 from cosim.simulators.aidc.compiled.records import DROPPED, FINISHED
 from cosim.simulators.aidc.compiled.sums import add_exactly, nearest_tick, rounded, sort, tick_after
 from cosim.simulators.aidc.engine.slack import MOST_S
-from cosim.simulators.aidc.engine.training import _LATE_S, URGENT_S
+from cosim.simulators.aidc.engine.training import LATE_S, URGENT_S
+from cosim.units import ROUNDING
 
 # --- one job ---------------------------------------------------------------------------------------------------------
 
@@ -216,7 +217,7 @@ def strike(lane, m, low, high, now_s):
 def _fail(job, now_s, cycle_s):
     done_to = done_at(job, now_s)
     if cycle_s:
-        cycles = math.floor((now_s - job.from_s) / cycle_s + 1e-9)
+        cycles = math.floor((now_s - job.from_s) / cycle_s + ROUNDING)
         job.done_to += job.speed_to_per_s * cycle_s * max(cycles, 0)
     else:
         job.done_to = done_to
@@ -310,7 +311,7 @@ def read_pool(lane, m, reading, now_s, claims):
         left_to = job.work_to - done_at(job, now_s)
         n = add_exactly(partials, n, left_to)
         slack_s = _laxity_s(job, now_s, top_to_per_s, fact.restart_s)
-        late += slack_s < -_LATE_S
+        late += slack_s < -LATE_S
         urgent += slack_s < URGENT_S
         ranks[claims].first, ranks[claims].second = job.due_s - now_s, left_to * fact.gpu_s_per_to
         ranks[claims].third = slack_s
@@ -322,7 +323,7 @@ def read_pool(lane, m, reading, now_s, claims):
         n = add_exactly(partials, n, job.work_to)
         laxity_s = _laxity_s(job, now_s, top_to_per_s, 0.0)
         slack_s = laxity_s - max(job.ready_s - now_s, 0.0)
-        late += slack_s < -_LATE_S
+        late += slack_s < -LATE_S
         urgent += slack_s < URGENT_S
         ranks[claims].first, ranks[claims].second = job.due_s - now_s, job.work_to * fact.gpu_s_per_to
         ranks[claims].third = laxity_s if slack_s >= 0.0 else slack_s
