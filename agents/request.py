@@ -14,7 +14,7 @@ from cosim.scenario import Scenario, override
 from cosim.trust import foreign, is_known, is_trusted, refuse_foreign
 
 MODES = {"joint": {"controller.mode": "joint"}, "power": {"controller.mode": "power", "grid.lambda_kw_per_kg_h": "0"}}
-"""What a mode sets: power mode has no carbon in the dispatch's objective, none in what agents see."""
+"""What a mode sets: power mode has no carbon in the dispatch's objective, none in observations."""
 
 
 def scenario_of(request: Mapping[str, Any], trusted: Collection[str | Path] = ()) -> Scenario:

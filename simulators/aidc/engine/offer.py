@@ -35,7 +35,7 @@ LEVELS = (1.0, 0.75, 0.5, 0.25)
 
 @params
 class OfferRules:
-    """When and for which holds a site says what it could draw less."""
+    """When, and for how long a hold, the reduction that a site offers is worked out."""
 
     every_s: Annotated[Seconds, Field(gt=0, description="how often it is worked out; it stands until then")] = HOUR_S
     holds_s: Annotated[tuple[Seconds, ...], Field(min_length=1, max_length=24, description="for how long less is drawn"
