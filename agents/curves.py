@@ -22,9 +22,8 @@ from typing import Any
 import numpy as np
 
 from cosim.agents.fleet.rewards import OBJECTIVE
-from cosim.agents.learn import checkpoint
 from cosim.agents.learn.checkpoint import LAST, LOG, complete_lines
-from cosim.agents.request import refuse_strangers, scenario_of
+from cosim.agents.request import refuse_strangers, scenario_of, stored
 from cosim.console import (
     PICTURES,
     add_trust,
@@ -75,9 +74,7 @@ class Curve:
 def read_run(folder: Path, trusted: Collection[str | Path] = ()) -> TrainingRun:
     """The run in a folder. ScenarioError where none is, where nothing has been learned yet, or where it names code that
     no installed package announces and the folder is not `trusted`."""
-    request = checkpoint.read(folder / LAST, "extra/")[1]["extra"].get("request") or {}
-    if not request:
-        raise ScenarioError(f"{folder / LAST} does not say what its run was asked for; draw runs of cosim train")
+    request = stored(folder / LAST)
     try:
         lines = [json.loads(line) for line in complete_lines(folder / LOG)]
     except (OSError, ValueError) as err:

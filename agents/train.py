@@ -17,13 +17,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cosim.agents.learn import checkpoint
 from cosim.agents.learn.checkpoint import LAST, LOG
 from cosim.agents.learn.config import METHODS, Learning
 from cosim.agents.learn.parallel_env import ParallelEnvs
 from cosim.agents.learn.peers import Alone, Peers, shares_of
 from cosim.agents.learn.spec import VectorEnv
-from cosim.agents.request import MODES, refuse_strangers, scenario_of
+from cosim.agents.request import MODES, checked, refuse_strangers, scenario_of, stored
 from cosim.console import add_settings, add_trust, command_parser, plain_console, run_command, say, settings_of
 from cosim.errors import ScenarioError
 from cosim.imports import load, optional
@@ -33,6 +32,7 @@ from cosim.params import fields_of, validate
 from cosim.progress import ProgressTask, working
 
 if TYPE_CHECKING:
+    from cosim.agents.learn.team import Team
     from cosim.agents.learn.training import Training
 
 _LEARN = "learn."
@@ -106,7 +106,9 @@ def _train(args: argparse.Namespace) -> int:
                 env = make_env(request, args.workers, args.trust)
                 opened.callback(env.close)
         if args.resume:
-            training = Training(Team.load(plan.out / LAST, args.device, peers), env, plan)
+            team = Team.load(plan.out / LAST, args.device, peers)
+            _refuse_mixed(plan.out / LAST, request, learning, team)
+            training = Training(team, env, plan)
             training.resume()
         else:
             training = Training(Team(env.spec, learning, request["seed"], args.device, peers), env, plan)
@@ -119,6 +121,15 @@ def _train(args: argparse.Namespace) -> int:
             training.run(report)
     _say(training)
     return 130 if training.stop else 0
+
+
+def _refuse_mixed(path: Path, request: Mapping[str, Any], asked: Learning, team: Team) -> None:
+    """ScenarioError for a checkpoint whose team is not the one that its request asks for."""
+    pairs = [("seed", request["seed"], team.seed),
+             *((f"learn.{k}", getattr(asked, k), getattr(team.config, k)) for k in request["learn"])]
+    for name, wanted, has in pairs:
+        if wanted != has:
+            raise ScenarioError(f"checkpoint '{path}': its request has {name} = {wanted}, its team {has}")
 
 
 def _together(request: Mapping[str, Any], learning: Learning, args: argparse.Namespace) -> int:
@@ -147,7 +158,7 @@ def _request(args: argparse.Namespace) -> dict[str, Any]:
                  getattr(args, name) is not None] + ["set"] * bool(args.settings)
         if given:
             raise ScenarioError(f"--resume goes on as the run was asked for; leave out {', '.join(given)}")
-        request = dict(checkpoint.read(args.resume / LAST, "extra/")[1]["extra"]["request"])
+        request = stored(args.resume / LAST)
         refuse_strangers(request, args.resume, args.trust)
         return {**request, **{k: getattr(args, k) for k in ("episodes", "updates") if getattr(args, k)}}
     if bool(args.scenario) == bool(args.env):
@@ -172,15 +183,16 @@ def _request(args: argparse.Namespace) -> dict[str, Any]:
         raise ScenarioError(f"--seed {args.seed} must be >= 0")
     if args.env and args.engine:
         raise ScenarioError("--engine does not go with --env; leave it out")
-    return {"scenario": args.scenario, "env": args.env, "engine": args.engine or "auto", "mode": args.mode,
-            "learn": learn, "settings": {k: v for k, v in settings.items() if not k.startswith(_LEARN)},
-            "seed": args.seed or 0, "envs": envs, "episodes": args.episodes or 1000, "updates": args.updates}
+    return checked({"scenario": args.scenario, "env": args.env, "engine": args.engine or "auto", "mode": args.mode,
+                    "learn": learn, "settings": {k: v for k, v in settings.items() if not k.startswith(_LEARN)},
+                    "seed": args.seed or 0, "envs": envs, "episodes": args.episodes or 1000,
+                    "updates": args.updates}, "request")
 
 
 def _engine(request: Mapping[str, Any], trusted: Collection[str | Path]) -> str:
-    """The engine of a request, chosen where it is left to us: a saved state goes on with the same one only."""
-    if request["env"] or request.get("engine", "simpy") != "auto":  # a run of old has no engine and had SimPy
-        return request.get("engine", "simpy")
+    """The engine of a request, chosen where it is left to us."""
+    if request["env"] or request["engine"] != "auto":  # a saved state goes on with the same one only
+        return str(request["engine"])
     engine, why = engine_of(scenario_of(request, trusted))
     if why:
         print(f"cosim: learning on SimPy, not on the compiled engine, which is several times faster: {why}",

@@ -39,11 +39,13 @@ def params(cls: type[T] | None = None, *, kw_only: bool = False) -> Any:
 _UNKNOWN = ("unexpected_keyword_argument", "extra_forbidden")
 
 
-def validate(params_type: type[T], params: Mapping[str, Any], owner: str) -> T:
+def validate(params_type: type[T], params: Mapping[str, Any], owner: str, bounded: bool = True) -> T:
     """`params` as a `params_type`; ScenarioError naming owner.field, its value and what is allowed: the limits
-    of its Field, and in any case those of its unit (`cosim.limits`)."""
+    of its Field, and in any case those of its unit (`cosim.limits`). bounded: whether those of the unit hold; seeds
+    and states of random numbers are larger."""
     try:
-        refuse_magnitudes(params, owner)
+        if bounded:
+            refuse_magnitudes(params, owner)
         return TypeAdapter(params_type).validate_python(dict(params))
     except ValidationError as err:
         raise ScenarioError(explain(err, params_type, owner)) from None

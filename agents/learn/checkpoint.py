@@ -7,21 +7,54 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from cosim.errors import ScenarioError
-from cosim.limits import is_file
+from cosim.errors import ScenarioError, cut
+from cosim.limits import check_memory, is_file
+from cosim.params import fields_of, params, validate
 
 FORMAT = "aidc-cosim team 1"
 LAST, BEST, LOG = "last.safetensors", "best.safetensors", "log.jsonl"
 """What is in the folder of a training run."""
 _FACTS = "facts"
+_Scale = tuple[Annotated[float, Field(strict=True, ge=0, le=1)], list[float], list[float]]
+
+
+@params(kw_only=True)
+class LearnerFacts:
+    """How far a team has learned: all of its checkpoint's facts that are no specification."""
+
+    seed: Annotated[int, Field(strict=True, ge=0, lt=2**63, description="of everything random")]
+    updates: Annotated[int, Field(strict=True, ge=0, le=2**53, description="made so far")]
+    terminates: Annotated[bool, Field(strict=True, description="whether an episode has ever terminated")]
+    value_scale: Annotated[_Scale, Field(description="weight, means and mean squares of returns")]
+    usual_reward: Annotated[_Scale, Field(description="the same of rewards")]
+    rng: Annotated[dict[str, dict[str, Any]], Field(description="states of the random numbers, by purpose")]
+
+
+def learner_facts(path: str | Path, facts: Mapping[str, Any], agents: int, purposes: Collection[str]) -> LearnerFacts:
+    """The facts of a team of so many agents, one stream of random numbers per purpose. ScenarioError naming the first
+    that no team has."""
+    names = fields_of(LearnerFacts)
+    try:
+        found = validate(LearnerFacts, {k: v for k, v in facts.items() if k in names}, "facts", bounded=False)
+    except ScenarioError as err:
+        raise ScenarioError(f"checkpoint '{path}': {err}") from None
+    for name in ("value_scale", "usual_reward"):
+        for row in getattr(found, name)[1:]:
+            if len(row) not in (1, agents):
+                raise ScenarioError(f"checkpoint '{path}': {name} has {len(row)} numbers, its team {agents} agents")
+    if set(found.rng) != set(purposes):
+        raise ScenarioError(f"checkpoint '{path}': rng has {cut(', '.join(sorted(found.rng))) or 'nothing'}, its team "
+                            f"draws {', '.join(sorted(purposes))}")
+    return found
 
 
 def write(path: str | Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str, Any]) -> None:
@@ -43,6 +76,7 @@ def read(path: str | Path, prefix: str = "") -> tuple[dict[str, np.ndarray], dic
     """(arrays whose names begin with `prefix`, without it; facts). ScenarioError for a file that is no checkpoint."""
     if not is_file(path):
         raise ScenarioError(f"there is no checkpoint '{path}'")
+    check_memory(f"checkpoint '{path}'", Path(path).stat().st_size / 4, 4, "fetch it anew, or free memory")
     try:
         with safe_open(str(path), framework="numpy") as file:
             metadata = file.metadata() or {}

@@ -58,7 +58,7 @@ class ValueScale:
         """As plain numbers."""
         return [self.weight, *self.sums.tolist()]
 
-    def restore(self, state: list[Any]) -> None:
+    def restore(self, state: Sequence[Any]) -> None:
         """From `state()`."""
         self.weight, self.sums = state[0], np.array(state[1:])
 

@@ -132,18 +132,19 @@ class Team:
         arrays, facts = checkpoint.read(path)
         try:
             config = validate(Learning, facts["config"], "learn")
-            team = cls(spec_from_dict(facts["spec"]), config, facts["seed"], device, peers)
+            spec = spec_from_dict(facts["spec"])
+            learner = checkpoint.learner_facts(path, facts, len(spec.agents), _STREAMS)
+            team = cls(spec, config, learner.seed, device, peers)
             weights = {n.removeprefix("network/"): x for n, x in arrays.items() if n.startswith("network/")}
             checkpoint.check_weights(path, weights, {n: tuple(x.shape) for n, x in team.network.state_dict().items()})
             team._check_optimizer(path, arrays)
             team.network.load_state_dict({n: torch.from_numpy(x) for n, x in weights.items()})
-            team.scale.restore(facts["value_scale"])
-            team.usual.restore(facts["usual_reward"])
-            team.terminates = facts["terminates"]
-            team.updates = facts["updates"]
-            for purpose, state in facts["rng"].items():
+            team.scale.restore(learner.value_scale)
+            team.usual.restore(learner.usual_reward)
+            team.terminates, team.updates = learner.terminates, learner.updates
+            for purpose, state in learner.rng.items():
                 team.rng[purpose].bit_generator.state = state
-        except (KeyError, TypeError, RuntimeError, ValueError, AttributeError) as err:
+        except (KeyError, TypeError, RuntimeError, ValueError, AttributeError, OverflowError) as err:
             raise ScenarioError(f"checkpoint '{path}' does not fit this version: {err}") from None
         team._restore_optimizer(arrays)
         return team

@@ -18,7 +18,7 @@ from cosim.agents.learn.checkpoint import BEST, LAST, LOG, complete_lines
 from cosim.agents.learn.rollout import Rollout
 from cosim.agents.learn.spec import Stepped, VectorEnv
 from cosim.agents.learn.team import Team
-from cosim.errors import ScenarioError
+from cosim.errors import ScenarioError, first_line, shown
 
 _ENVIRONMENT = "environment/"
 
@@ -79,6 +79,12 @@ class Tracker:
 
     def restore(self, state: Mapping[str, np.ndarray]) -> None:
         """From `state()`."""
+        want = {"open": (self.n_envs,), "counts": (2,), "best": (1,), "ended": state["ended"].shape[:1]}
+        for name, shape in want.items():
+            x = state[name]
+            finite = np.isfinite(x) | (x == -np.inf) if name == "best" else np.isfinite(x)
+            if x.shape != shape or not finite.all() or (name == "counts" and ((x < 0) | (x > 2**53)).any()):
+                raise ScenarioError(f"'tracker/{name}' is {shown(x.tolist())}; no run has that")
         self.open, self.ended = state["open"].copy(), state["ended"].copy()
         self.steps, self.episodes = (int(x) for x in state["counts"])
         self.best = float(state["best"][0])
@@ -115,10 +121,17 @@ class Training:
 
     def resume(self) -> None:
         """Go on from the last checkpoint, whose team this training was given: environments, counts, log."""
-        arrays, _ = Team.extras(self.plan.out / LAST)
-        self.tracker.restore({k.removeprefix("tracker/"): v for k, v in arrays.items() if k.startswith("tracker/")})
-        self.observation = self.env.restore(
-            {k.removeprefix(_ENVIRONMENT): v for k, v in arrays.items() if k.startswith(_ENVIRONMENT)})
+        path = self.plan.out / LAST
+        arrays, _ = Team.extras(path)
+        try:
+            self.tracker.restore({k.removeprefix("tracker/"): v for k, v in arrays.items() if k.startswith("tracker/")})
+            self.observation = self.env.restore(
+                {k.removeprefix(_ENVIRONMENT): v for k, v in arrays.items() if k.startswith(_ENVIRONMENT)})
+        except ScenarioError as err:
+            raise ScenarioError(f"checkpoint '{path}': {err}") from err
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as err:
+            raise ScenarioError(f"checkpoint '{path}' holds a state that this run cannot go on from: "
+                                f"{type(err).__name__}: {first_line(err, 150)}") from err
         if self.leads:
             lines = complete_lines(self.plan.out / LOG)
             kept = [line for line in lines if json.loads(line)["update"] <= self.team.updates]

@@ -113,6 +113,9 @@ class Environment:
         """Play the open day again; the observation of that moment, bit for bit."""
         self.seed, self.episode = int(state["seed"]), int(state["episode"])
         self._begin(carry_of_state(state))
+        if state["actions"].shape[1:] != self.shape or not np.isfinite(state["actions"]).all():
+            raise ScenarioError(f"the saved state has actions {state['actions'].shape}; they take (steps, "
+                                f"{self.shape[0]}, {self.shape[1]}) finite numbers")
         for action in state["actions"]:
             self.step(action)
         return self.observation
@@ -240,12 +243,19 @@ def failure_in(index: int, seed: int, episode: int, err: CosimError) -> CosimErr
 
 
 def part_of(state: Mapping[str, np.ndarray], index: int, least: str) -> Arrays:
-    """What a saved state has of one environment, in which `least` is never missing. ScenarioError if it is."""
+    """What a saved state has of one environment, in which `least`, a whole seed and a whole episode are never missing.
+    ScenarioError if one is."""
     prefix = f"{index}/"
     mine = {key.removeprefix(prefix): array for key, array in state.items() if key.startswith(prefix)}
     if least not in mine:
         raise ScenarioError(f"the saved state has no environment {index}; restore it with the same number of "
                             "environments")
+    for name in ("seed", "episode"):
+        if name not in mine or mine[name].dtype.kind not in "iu" or mine[name].shape or mine[name] < 0:
+            raise ScenarioError(f"the saved state of environment {index} has no whole {name} >= 0; fetch it anew")
+    if mine[least].dtype.kind not in "fiu":
+        raise ScenarioError(f"the saved state of environment {index} has {mine[least].dtype} as {least}, not numbers; "
+                            "fetch it anew")
     return mine
 
 

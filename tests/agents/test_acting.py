@@ -1,5 +1,7 @@
 """What acts on numpy is the network that learned: the same modes as torch, for every method and shape."""
 
+import json
+
 import kernels
 import numpy as np
 import pytest
@@ -121,4 +123,24 @@ def test_a_checkpoint_that_is_not_its_team_is_refused(damage, reader, tmp_path):
     change(arrays, facts)
     checkpoint.write(path, arrays, facts)
     with pytest.raises(ScenarioError, match=message):
+        reader(path)
+
+
+@pytest.mark.parametrize("reader", [ActingTeam, Team.load], ids=["numpy", "torch"])
+@pytest.mark.parametrize("whole", [True, False], ids=["with a hole of 4 TiB", "a header alone"])
+def test_a_checkpoint_larger_than_any_memory_is_refused_before_it_is_read(reader, whole, tmp_path):
+    path, size = tmp_path / "team.safetensors", 2**42
+    shaken(Learning(), path)
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    header = {"__metadata__": header["__metadata__"],
+              "network/who": {"dtype": "F32", "shape": [size // 4], "data_offsets": [0, size]}}
+    head = json.dumps(header).encode()
+    path.write_bytes(len(head).to_bytes(8, "little") + head)
+    try:
+        with path.open("r+b") as file:
+            file.truncate(8 + len(head) + size * whole)
+    except OSError:
+        pytest.skip("the file system takes no file of 4 TiB")
+    with pytest.raises(ScenarioError, match="4.1e.03 GiB of memory" if whole else "cannot be read as a check"):
         reader(path)

@@ -1,6 +1,7 @@
 """Training from the command line and by hand: exact resume, logs, checkpoints, other people's environments."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -133,6 +134,75 @@ def test_mistakes_are_told_in_one_line(argv, says, capsys):
     err = capsys.readouterr().err
     assert err.count("\n") == 1
     assert says in err
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory):
+    """A folder of a training run from the command line: one update of three minutes in two environments."""
+    out = tmp_path_factory.mktemp("run") / "asked"
+    settings = [f"learn.{k}" for k in ("twins=2", "rollout_steps=3", "width=16")]
+    assert main(["two_bus", "--envs", "2", "--updates", "1", "--workers", "1", "--engine", "simpy", "--out", str(out),
+                 *(word for setting in settings for word in ("--set", setting))]) == 0
+    return out
+
+
+NONSENSE = {
+    "seed": (None, -1, 0.5, "x", [], True, 10**30, math.nan), "updates": (None, -1, "x", [], {}, math.nan, 10**30),
+    "terminates": (None, 1, "x"), "value_scale": (None, [], {}, 1.0, ["x", [0.0], [1.0]], [0.5, [math.nan], [1.0]],
+                                                  [0.5, [0.0] * 5, [1.0] * 5], [-1.0, [0.0], [0.0]], [0.5, [0.0], []]),
+    "rng": (None, [], {}, {"sampling": {}}, {"x": {}}), "extra": (None, [], {}, 1),
+    "rng.order": (None, {}, {"bit_generator": "PCG64"}), "rng.order.bit_generator": ("MT19937", None, 1),
+    "rng.order.state.state": (-5, "x", None, 2**200), "rng.order.uinteger": (2**70, "x"),
+    "extra.request": (None, [], {}, 1, "x"), "extra.request.scenario": (None, 1, [], "nowhere", "\0", "x" * 5000),
+    "extra.request.env": ("no:such", 1, []), "extra.request.engine": (None, "x", 1, []),
+    "extra.request.mode": ("x", 1, []), "extra.request.learn": (None, [], {"x": 1}, {"twins": "1"}, {"width": 32}),
+    "extra.request.settings": (None, [], {"x": "1"}, {"grid.x": "1"}, {"x": [1]}, {"grid.lambda_kw_per_kg_h": "x"}),
+    "extra.request.seed": (None, -1, 1, "x", True, 10**30), "extra.request.envs": (None, 0, 4, 3, "x", 10**9),
+    "extra.request.episodes": (None, 0, "x", math.nan), "extra.request.updates": (0, -1, "x", [], math.nan),
+    "config.twins": (1,), "config.rollout_steps": (10**12, None)}
+STATES = {"tracker/open": np.full(2, np.nan), "tracker/counts": np.array([-1, 0]), "tracker/best": None,
+          "environment/0/seed": np.array(["a", "b"]), "environment/0/episode": None,
+          "environment/1/actions": np.zeros((3, 9, 9))}
+
+
+def refused(folder, capsys, command=main, args=("--updates", "2", "--workers", "1")):
+    """What a command said of a run: one short line."""
+    capsys.readouterr()
+    code = command(["--resume", str(folder), *args])
+    said = [line for line in capsys.readouterr().err.splitlines() if not line.endswith("passed")]
+    assert (code, len(said)) == (2, 1)
+    assert len(said[0]) <= 407
+    return said[0]
+
+
+@pytest.mark.parametrize("place", NONSENSE)
+def test_a_run_whose_facts_no_run_has_does_not_go_on(place, asked, tmp_path, capsys):
+    """Received from another user, perhaps: a wrong value in any of a checkpoint's facts is one line."""
+    (tmp_path / LOG).write_bytes((asked / LOG).read_bytes())
+    *way, last = place.split(".")
+    for value in NONSENSE[place]:
+        arrays, facts = checkpoint.read(asked / LAST)
+        inner = facts
+        for key in way:
+            inner = inner[key]
+        inner[last] = value
+        checkpoint.write(tmp_path / LAST, arrays, facts)
+        if place.startswith(("extra", "config")):
+            refused(tmp_path, capsys)
+        else:  # looked at after the environments are made, which takes a second
+            with pytest.raises(ScenarioError, match=str(tmp_path)):
+                Team.load(tmp_path / LAST)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [LAST, LOG]
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_a_run_whose_state_no_run_has_does_not_go_on(name, asked, tmp_path, capsys):
+    (tmp_path / LOG).write_bytes((asked / LOG).read_bytes())
+    arrays, facts = checkpoint.read(asked / LAST)
+    key = f"extra/{name}"
+    now = {**arrays, key: STATES[name]}
+    checkpoint.write(tmp_path / LAST, {k: v for k, v in now.items() if v is not None}, facts)
+    assert str(tmp_path / LAST) in refused(tmp_path, capsys)
 
 
 def spread():
