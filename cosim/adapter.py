@@ -65,7 +65,7 @@ class Adapter(Hooks, mosaik_api_v3.Simulator):
 
     def adopt(self, models: Mapping[str, tuple[Port, ...]]) -> None:
         """Offer these models and ports; for simulators that learn them in `init`, before any entity is created."""
-        self.models, self.meta = dict(models), meta_of(models)
+        self.models, self.meta = dict(models), _meta_of(models)
         self.entities: dict[str, list[str]] = {model: [] for model in models}
         self._model_of: dict[str, str] = {}
         self._in_ports = {m: tuple((p.name, p) for p in ports if p.flow == "in") for m, ports in models.items()}
@@ -280,7 +280,7 @@ def _all_plainly_finite(values: Iterable[Any]) -> bool:
     return total - total == 0.0
 
 
-def meta_of(models: Mapping[str, tuple[Port, ...]]) -> Meta:
+def _meta_of(models: Mapping[str, tuple[Port, ...]]) -> Meta:
     """mosaik's META for typed ports."""
     return {
         "api_version": "3.0",

@@ -250,7 +250,7 @@ def allot(lane, m, now_s):
             _run(job, blocks, lane.speeds[0, m, blocks], now_s, fact.restart_s)
     pool.allotted, pool.stale = pool.held, 0
     pool.look_s = _next_look_s(lane, m, now_s) if fact.by_laxity else math.inf
-    look_ahead(lane, m)
+    _look_ahead(lane, m)
 
 
 @part
@@ -284,7 +284,7 @@ def _next_look_s(lane, m, now_s):
 
 
 @part
-def look_ahead(lane, m):
+def _look_ahead(lane, m):
     """When something happens next by itself."""
     pool, jobs = lane.classes[m], lane.trainees[lane.facts[m].place]
     next_s = pool.look_s
@@ -362,4 +362,4 @@ def shift_pool(lane, m, by_s, id_by):
         job.start_s -= by_s
         job.end_s -= by_s
     pool.counted_s, pool.look_s, pool.stale = 0.0, pool.look_s - by_s, 0
-    look_ahead(lane, m)
+    _look_ahead(lane, m)
