@@ -1,4 +1,4 @@
-"""What a dispatching grid says of a run: intervals out of the ordinary, weights at zero, what a network's file has."""
+"""Notes on a run of a dispatching grid: intervals out of the ordinary, weights at zero, departures from a network's file."""
 
 from __future__ import annotations
 
