@@ -20,7 +20,7 @@ from cosim.scenario import Scenario, override
 from cosim.trust import foreign, is_known, is_trusted, refuse_foreign
 
 MODES = {"joint": {"controller.mode": "joint"}, "power": {"controller.mode": "power", "grid.lambda_kw_per_kg_h": "0"}}
-"""What a mode sets: power mode has no carbon in the dispatch's objective, none in what agents see."""
+"""What a mode sets: power mode has no carbon in the dispatch's objective, none in observations."""
 
 _MOST_ENVS = 65536
 """Environments of a training; each has a row of every array."""

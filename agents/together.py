@@ -114,8 +114,8 @@ class FirstProcess:
 
 
 def main() -> int:
-    """A process that learns beside the first, as its first line says; it ends with the training, or when the first
-    is gone."""
+    """A process that learns beside the first, configured by its first line of input; it ends with the training, or when
+    the first is gone."""
     commands, answers = spoken_to()
     start = json.loads(commands.readline())
     try:

@@ -103,7 +103,7 @@ def _train(args: argparse.Namespace) -> int:
                 opened.callback(others.close)
                 peers = others.peers
             else:
-                env = make_env(request, args.workers, args.trust)
+                env = _make_env(request, args.workers, args.trust)
                 opened.callback(env.close)
         if args.resume:
             team = Team.load(plan.out / LAST, args.device, peers)
@@ -200,7 +200,7 @@ def _engine(request: Mapping[str, Any], trusted: Collection[str | Path]) -> str:
     return engine
 
 
-def make_env(request: Mapping[str, Any], workers: int, trusted: Collection[str | Path] = ()) -> VectorEnv:
+def _make_env(request: Mapping[str, Any], workers: int, trusted: Collection[str | Path] = ()) -> VectorEnv:
     """The environments of a request. trusted: traces whose scenario may name code of no installed package."""
     if request["env"]:
         made = load(request["env"], "environment")

@@ -29,7 +29,7 @@ from cosim.errors import ModelError, ScenarioError, unknown
 from cosim.hooks import Hooks, Values
 from cosim.params import validate
 from cosim.ports import Port, concat
-from cosim.units import MIN_S
+from cosim.units import MIN_S, whole_steps
 
 
 class LazyOutputs(dict[str, Any]):
@@ -65,7 +65,7 @@ class Adapter(Hooks, mosaik_api_v3.Simulator):
 
     def adopt(self, models: Mapping[str, tuple[Port, ...]]) -> None:
         """Offer these models and ports; for simulators that learn them in `init`, before any entity is created."""
-        self.models, self.meta = dict(models), meta_of(models)
+        self.models, self.meta = dict(models), _meta_of(models)
         self.entities: dict[str, list[str]] = {model: [] for model in models}
         self._model_of: dict[str, str] = {}
         self._in_ports = {m: tuple((p.name, p) for p in ports if p.flow == "in") for m, ports in models.items()}
@@ -79,9 +79,10 @@ class Adapter(Hooks, mosaik_api_v3.Simulator):
              **params: Any) -> Meta:
         """Validate `params` against PARAMS. `step_s` must be a whole number of bus steps (`time_resolution` s each)."""
         self.sid, self.step_s, self._resolution_s = sid, float(step_s), float(time_resolution)
-        self._step_bus = round(self.step_s / self._resolution_s)
-        if self._step_bus < 1 or abs(self._step_bus * self._resolution_s - self.step_s) > 1e-9 * self.step_s:
+        steps = whole_steps(self.step_s, self._resolution_s)
+        if steps is None or steps < 1:
             raise ScenarioError(f"{sid}.step_s = {step_s:g} is not a whole number of bus steps ({time_resolution:g} s)")
+        self._step_bus = steps
         self._seed, self._episode = int(seed), int(episode)
         self.params = validate(self.PARAMS, params, sid)
         return self.meta
@@ -279,7 +280,7 @@ def _all_plainly_finite(values: Iterable[Any]) -> bool:
     return total - total == 0.0
 
 
-def meta_of(models: Mapping[str, tuple[Port, ...]]) -> Meta:
+def _meta_of(models: Mapping[str, tuple[Port, ...]]) -> Meta:
     """mosaik's META for typed ports."""
     return {
         "api_version": "3.0",

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from cosim.errors import ScenarioError
-from cosim.units import MIN_S, format_time
+from cosim.units import MIN_S, format_time, whole_steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,15 +23,14 @@ class Clock:
             raise ScenarioError(f"resolution_s = {self.resolution_s} must be > 0")
 
     def steps(self, seconds: float, what: str = "time") -> int:
-        """Bus steps in `seconds`; ScenarioError naming `what` unless they divide to 1e-9 of a step."""
+        """Bus steps in `seconds`; ScenarioError naming `what` unless they divide it, see `whole_steps`."""
         exact = seconds / self.resolution_s
         if not math.isfinite(exact):
             raise ScenarioError(f"{what} = {seconds:g} s is not a finite time")
-        steps = round(exact)
-        if abs(exact - steps) > 1e-9 * max(1.0, abs(exact)) or (seconds and not steps):
+        if (steps := whole_steps(seconds, self.resolution_s)) is None:
             raise ScenarioError(
                 f"{what} = {seconds:g} s is not a whole number of bus steps of {self.resolution_s:g} s; "
-                f"nearest: {max(1, steps) * self.resolution_s:g} s"
+                f"nearest: {max(1, round(exact)) * self.resolution_s:g} s"
             )
         return steps
 

@@ -49,7 +49,7 @@ def is_marginal(name: str) -> bool:
     return _MARGINAL.search(name.replace("_", " ")) is not None
 
 
-def bounds_of(name: str, unit: Unit) -> Bounds | None:
+def _bounds_of(name: str, unit: Unit) -> Bounds | None:
     """The bounds of a port or column by its name and unit; None where nothing is known."""
     if unit.dimension == "carbon intensity":
         return MARGINAL if is_marginal(name) else INTENSITY
@@ -62,7 +62,7 @@ def impossible(name: str, values: np.ndarray, unit: Unit | None = None) -> str |
     name: of the port or column; unit: of the values, that of the name by default. NaN is passed over.
     """
     unit = unit or unit_of(name)
-    bounds, known = bounds_of(name, unit), values[np.isfinite(values)]
+    bounds, known = _bounds_of(name, unit), values[np.isfinite(values)]
     if bounds is None or not known.size:
         return None
     low, high = float(known.min()) * unit.factor, float(known.max()) * unit.factor
@@ -77,7 +77,7 @@ def impossible(name: str, values: np.ndarray, unit: Unit | None = None) -> str |
 def unusual(name: str, values: np.ndarray, unit: Unit | None = None) -> str | None:
     """What is odd about figures that can be, but that are hardly meant; None if nothing is."""
     unit = unit or unit_of(name)
-    bounds, known = bounds_of(name, unit), np.abs(values[np.isfinite(values) & (values != 0.0)])
+    bounds, known = _bounds_of(name, unit), np.abs(values[np.isfinite(values) & (values != 0.0)])
     if bounds is None or not known.size:
         return None
     middle = float(np.median(known))

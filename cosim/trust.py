@@ -36,7 +36,7 @@ Named = tuple[str, str]
 """Where a file names code, and what it names."""
 
 
-def named_code(scenario: Scenario) -> Iterator[Named]:
+def _named_code(scenario: Scenario) -> Iterator[Named]:
     """All that a scenario names to be imported or started: (field, text)."""
     for hook in HOOKS:
         if (text := getattr(scenario, hook)) is not None:
@@ -50,7 +50,7 @@ def named_code(scenario: Scenario) -> Iterator[Named]:
 def foreign(scenario: Scenario, replaced: Collection[str] = ()) -> list[Named]:
     """Names in a scenario that no installed package announces; `replaced`: members whose simulators something else
     chose."""
-    return [(where, text) for where, text in named_code(scenario)
+    return [(where, text) for where, text in _named_code(scenario)
             if where.split(".")[0] not in replaced and not is_known(where, text)]
 
 
@@ -117,5 +117,5 @@ def _shipped() -> frozenset[str]:
     for name in available():
         scenario = getattr(importlib.import_module(f"{SCENARIOS}.{name}"), "SCENARIO", None)
         if isinstance(scenario, Scenario):
-            found.update(text for _, text in named_code(scenario) if _IMPORT.fullmatch(text))
+            found.update(text for _, text in _named_code(scenario) if _IMPORT.fullmatch(text))
     return frozenset(found)

@@ -25,6 +25,17 @@ KW_PER_MW = 1000.0
 KG_PER_T = 1000.0
 TO_PER_GTO = 1e9
 KG_PER_LB = 0.45359237  # the international pound, exactly
+ROUNDING = 1e-9
+"""Slack of what has to be whole: 0.29 * 100 is 28.999999999999996 in floating point and means 29."""
+
+
+def whole_steps(time_s: float, step_s: float) -> int | None:
+    """Steps in a time; None unless they are a whole number, to `ROUNDING` of a step or of the time, which is more."""
+    exact = time_s / step_s
+    if not math.isfinite(exact):
+        return None
+    steps = round(exact)
+    return None if abs(exact - steps) > ROUNDING * max(1.0, abs(exact)) or (time_s and not steps) else steps
 
 
 def not_negative(text: str | None, what: str, where: str) -> float:

@@ -1,4 +1,4 @@
-"""`ieee33` in power mode: no carbon in the dispatch's objective, none in what the agents see.
+"""`ieee33` in power mode: no carbon in the dispatch's objective, none in observations.
 
 Rows: B08, I22.
 """

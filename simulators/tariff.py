@@ -18,7 +18,7 @@ from cosim.params import params
 from cosim.plausible import Price
 from cosim.ports import Port
 from cosim.tables.table import DataTable, Overflow, TableOptions, TableSeries
-from cosim.units import DAY_S, HOUR_S, Seconds
+from cosim.units import DAY_S, HOUR_S, Seconds, whole_steps
 
 Boundary = Literal["half_open", "closed", "inclusive_hour"]
 
@@ -140,7 +140,7 @@ class TimeOfUse(ExogenousAdapter):
         """ScenarioError for a table that does not cover the run, as its overflow needs it."""
         if given.prices is not None:
             _table(given, member).check(until_s)
-        if abs(DAY_S / given.metering_s - round(DAY_S / given.metering_s)) > 1e-9:
+        if not whole_steps(DAY_S, given.metering_s):
             raise ScenarioError(f"{member}.metering_s = {given.metering_s:g} does not divide a day")
 
     @classmethod

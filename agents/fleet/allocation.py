@@ -12,9 +12,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 from cosim.errors import ModelError
-
-ROUNDING = 1e-9
-"""Slack of the floors: 0.29 * 100 is 28.999999999999996 in floating point and means 29."""
+from cosim.units import ROUNDING
 
 
 def largest_remainder(total: int, shares: Sequence[float]) -> list[int]:

@@ -14,11 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cosim.agents.fleet.allocation import ROUNDING
 from cosim.agents.fleet.decision import EnergyModel, FleetFacts, Matrix, Observation, Operation, Vector
 from cosim.agents.fleet.rewards import RewardWeights
 from cosim.errors import ModelError, ScenarioError
-from cosim.units import MIN_S
+from cosim.units import MIN_S, ROUNDING
 
 
 @dataclass(frozen=True, slots=True)

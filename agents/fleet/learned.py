@@ -38,7 +38,7 @@ class LearnedPolicy:
         self._facts, self._team = facts, explorer or _team_of(path)
         self._deterministic = explorer is None
         trained = self._team.spec
-        check_fit(path, trained, facts, sees_nci)
+        _check_fit(path, trained, facts, sees_nci)
         self._view = TeamArrays(facts, _sight(trained, facts), {}, trained)
         self.about = f"{self._team.method} from {Path(path).name} (sha256 {_digest(path)})"
         self._decoding: Any = None
@@ -63,10 +63,10 @@ class LearnedPolicy:
 def check_checkpoint(path: str | Path, facts: FleetFacts, sees_nci: bool, explores: bool) -> None:
     """ScenarioError for a checkpoint of which no `LearnedPolicy` can be made, without making one; the weights of one
     that explores are left to torch, which alone can run them."""
-    check_fit(path, _spec_of(path) if explores else _team_of(path).spec, facts, sees_nci)
+    _check_fit(path, _spec_of(path) if explores else _team_of(path).spec, facts, sees_nci)
 
 
-def check_fit(path: str | Path, trained: TeamSpec, facts: FleetFacts, sees_nci: bool) -> None:
+def _check_fit(path: str | Path, trained: TeamSpec, facts: FleetFacts, sees_nci: bool) -> None:
     """Raises ScenarioError, naming the difference, for a trained team that does not fit this fleet and mode."""
     sight = _sight(trained, facts)
     found = differences(trained, TeamArrays(facts, sight, {}).spec)

@@ -1,4 +1,4 @@
-"""What the manager and the sites' agents see as numbers, (25) and (27), and how learners scale it.
+"""Observations of the manager and the sites' agents as numbers, (25) and (27), and how learners scale it.
 
 `ObservationRow` puts an `Observation` into one row. An `AgentObservation` is a list of blocks, each the names of some
 columns and where their numbers stand in that row, so that the two cannot part. Beyond the paper (`full`) the manager

@@ -9,7 +9,7 @@ wait_below      training starts when the signal is at or below a quantile of its
 suspend_resume  training works only then, and is suspended when the signal rises above it (progress is kept)
 
 The threshold is of what has been seen, 24 h at most. Who would miss a deadline by waiting is given GPUs by the
-controller's guard, whatever these rules say.
+controller's guard, whatever these rules decide.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class SuspendResume(Uniform):
         self._seen: deque[tuple[float, list[float]]] = deque()
 
     def signal(self, observation: Observation) -> list[float]:
-        """(N,) the signal at each site now. ScenarioError, ModelError where it is hidden, or nobody computes it."""
+        """(N,) the signal at each site now. ScenarioError, ModelError where it is hidden or not computed."""
         kind = self.options.signal
         if kind == "price":
             return [observation.price_usd_per_kwh] * self.facts.n_sites
@@ -80,7 +80,7 @@ class SuspendResume(Uniform):
         return list(observation.mci_kg_per_kwh)
 
     def works(self, observation: Observation) -> list[bool]:
-        """(N,) whether training may work at each site; remembers the signal of this minute."""
+        """(N,) whether training may work at each site; the signal of this minute is kept."""
         now = self.signal(observation)
         seen = self._seen
         if not seen or seen[-1][0] < observation.time_s:

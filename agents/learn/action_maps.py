@@ -18,7 +18,7 @@ LOGIT_MAX = 60.0
 """exp() of it leaves room in float32; logits of one simplex sum to 0, so that the largest is never clipped to 0."""
 
 
-def eligible_of(part: Simplex) -> np.ndarray:
+def _eligible_of(part: Simplex) -> np.ndarray:
     """(size,) bool. ScenarioError where nothing is eligible or `start` does not fit."""
     mask = np.ones(part.size, bool) if part.eligible is None else np.asarray(part.eligible, bool)
     if mask.shape != (part.size,) or not mask.any():
@@ -63,7 +63,7 @@ class ActionTables:
         if isinstance(part, Interval):
             self._interval(part, here.start)
         else:
-            mask = eligible_of(part)
+            mask = _eligible_of(part)
             start = np.full(part.size, 1.0) if part.start is None else np.asarray(part.start, float)
             columns = here.start + np.nonzero(mask)[0]
             self.free[here] = mask

@@ -65,7 +65,7 @@ class ParallelEnvs:
             copy.env.close()
 
     def _views(self, seen: list[Mapping[str, Any]]) -> np.ndarray:
-        """(B, n, O) scaled; agents that have left see zeros."""
+        """(B, n, O) scaled; zeros for agents that have left."""
         out = np.zeros((self.n_envs, len(self.spec.agents), self.spec.widths[0]), np.float32)
         for b, observations in enumerate(seen):
             for i, name in enumerate(self.spec.names):
@@ -118,7 +118,7 @@ class _Copy:
 
 
 def team_of(env: Any) -> TeamSpec:
-    """What a ParallelEnv's agents see and may do. ScenarioError for a space that is not supported."""
+    """Observations and actions of a ParallelEnv's agents. ScenarioError for a space that is not supported."""
     types: dict[str, AgentType] = {}
     agents = []
     for name in env.possible_agents:

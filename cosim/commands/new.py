@@ -46,7 +46,7 @@ def _new(args: argparse.Namespace) -> int:
     if listed and ending == CODE:
         text = as_code(source, file.stem)
     elif listed and ending != ".json":
-        text = as_yaml(source, file.stem)
+        text = _as_yaml(source, file.stem)
     else:
         text = dump(scenario.replace(name=file.stem).model_dump(mode="json"), "json" if ending == ".json" else "yaml")
     _write(file, text)
@@ -65,7 +65,7 @@ def as_code(source: str, name: str) -> str:
         f"}}).replace(name={name!r}, about={f'{source} with changes of my own'!r})", ""])
 
 
-def as_yaml(source: str, name: str) -> str:
+def _as_yaml(source: str, name: str) -> str:
     """The same as a YAML file with `source` as its base."""
     lines = [f"  # {path}: {json.dumps(value)}" for path, value in _fields(shipped(source))]
     head = dump({"base": source, "name": name, "about": f"{source} with changes of my own"}, "yaml")

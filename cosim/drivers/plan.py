@@ -161,7 +161,7 @@ def _theirs(resolved: Resolved, member: str, ours: str) -> tuple[str, float | No
     return theirs, value
 
 
-def entity_name(names: Mapping[str, str], ours: str) -> str:
+def _entity_name(names: Mapping[str, str], ours: str) -> str:
     """A simulator's name of an entity, by the first pattern 'bus*' -> 'Bus-*' that fits; unchanged if none does."""
     for pattern, theirs in names.items():
         head, star, tail = pattern.partition("*")
@@ -240,7 +240,7 @@ def _pairs(resolved: Resolved, link: Link, sources: list[str], targets: list[str
         return _by_name_or_all(resolved, link, sources, targets)
     else:
         wanted = [(a, a) for a in (targets if any("*" in name for name in here) else sources)]
-    wanted = [(entity_name(here, a), entity_name(there, b)) for a, b in wanted]
+    wanted = [(_entity_name(here, a), _entity_name(there, b)) for a, b in wanted]
     known, reached = set(sources), set(targets)
     for a, b in wanted:
         if a not in known:
@@ -261,7 +261,7 @@ def _by_name_or_all(resolved: Resolved, link: Link, sources: list[str], targets:
     here, there = (resolved.scenario.members[member].names for member in (src, dst))
     ours = [name for member in (src, dst) for names in resolved.entities[member].values() if isinstance(names, list)
             for name in names]
-    pairs = [(entity_name(here, name), entity_name(there, name)) for name in (*sources, *targets, *ours)]
+    pairs = [(_entity_name(here, name), _entity_name(there, name)) for name in (*sources, *targets, *ours)]
     known, reached = set(sources), set(targets)
     named = [(a, b) for a, b in dict.fromkeys(pairs) if a in known and b in reached]
     rows = {_row(name) for name in targets} - {None}
@@ -287,7 +287,7 @@ def _rows_at_source(resolved: Resolved, link: Link, named: list[tuple[str, str]]
     src, dst = (resolved.scenario.members[end.split(".", 1)[0]] for end in (link.source, link.target))
     table = str(link.pairs).partition(":")[0]
     here, there = (table in member.entities.values() for member in (src, dst))
-    return here if here != there else bool(named) and entity_name(src.names, named[0][0]) in sources
+    return here if here != there else bool(named) and _entity_name(src.names, named[0][0]) in sources
 
 
 def _template_pairs(resolved: Resolved, text: str, where: str) -> list[tuple[str, str]]:

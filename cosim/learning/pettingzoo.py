@@ -82,7 +82,7 @@ class ScenarioEnv(ParallelEnv):
                 {agent: dict(terms) for agent in here})
 
     def state(self) -> np.ndarray:
-        """What all agents see together, one flat array, for a central critic."""
+        """All agents' observations together, one flat array, for a central critic."""
         return np.concatenate([row[:width] for row, width in zip(self._env.observation, self._widths, strict=True)])
 
     def close(self) -> None:

@@ -50,7 +50,7 @@ class Workers:
         self.spec, self.n_envs, self.twins = one.spec, n_envs, twins
         self._names = list(one.terms)
         self._folder = SharedFolder()
-        self._arrays = _arrays(self._folder.path, shapes_of(self.spec, n_envs, len(self._names)))
+        self._arrays = _arrays(self._folder.path, _shapes_of(self.spec, n_envs, len(self._names)))
         self._workers: list[Child] = []
         try:
             for part in parts_of(n_envs, workers):
@@ -135,7 +135,7 @@ def parts_of(n_envs: int, workers: int) -> list[range]:
     return [range(first, n_envs, every) for first in range(every)]
 
 
-def shapes_of(spec: Any, n_envs: int, terms: int) -> dict[str, tuple[tuple[int, ...], type]]:
+def _shapes_of(spec: Any, n_envs: int, terms: int) -> dict[str, tuple[tuple[int, ...], type]]:
     """Shared arrays: name -> (shape, dtype)."""
     n, (o, c, a) = len(spec.agents), spec.widths
     return {
@@ -173,7 +173,7 @@ class _Desk:
         self._environments = own = load(given["made"], "environments")(
             Scenario.from_json(given["scenario"]), range(given["n_envs"])[rows], given["seed"], given["episode"],
             given["stagger_over"], given["twins"])
-        shapes = shapes_of(own.spec, given["n_envs"], len(own.terms))
+        shapes = _shapes_of(own.spec, given["n_envs"], len(own.terms))
         self._mine = {name: array[rows] for name, array in _arrays(Path(given["folder"]), shapes).items()}
 
     def do(self, command: bytes, more: BinaryIO) -> bytes:

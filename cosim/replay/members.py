@@ -113,7 +113,7 @@ class Player(PlaybackSimulator):
             for model in (m for m in trace.models() if m.split("/")[0] == given.member):
                 length_s = end_s(trace, model, step_s) - from_s
                 if length_s <= 0 or (given.overflow == "raise" and length_s < until_s):
-                    raise too_short(member, given.path, max(length_s, 0.0), until_s)
+                    raise _too_short(member, given.path, max(length_s, 0.0), until_s)
                 if given.overflow == "hold" and length_s < until_s:
                     refuse_counts(member, given.path, trace.ports(model), f"ends at {format_time(length_s)} of")
             check_step(member, given, step_s, trace)
@@ -339,7 +339,7 @@ def _table(p: TablePlayerParams, member: str) -> DataTable:
     return DataTable(p.path, TableOptions(f"{member}.", p.scenario_start, p.time_zone, p.overflow))
 
 
-def too_short(member: str, path: str, end_s: float, until_s: float) -> ScenarioError:
+def _too_short(member: str, path: str, end_s: float, until_s: float) -> ScenarioError:
     """The error for a recording that ends before the run does."""
     return ScenarioError(f"{path} holds {member} for {format_time(end_s)}, the run lasts {format_time(until_s)}; "
                          f"shorten it by --until, or --set {member}.overflow=hold (or wrap)")

@@ -76,8 +76,8 @@ def instants(cells: Sequence[Any], zone: ZoneInfo | None) -> Instants:
     """The instants of a column; cells without an offset of their own are wall-clock times of `zone` (None: UTC).
 
     Of a wall-clock time that a zone has twice, in autumn, the row that comes first in time is the earlier one and the
-    next the later one. Cells of ENTSO-E's layout may say their zone. DateError for a cell that is no date, a zone that
-    is said and is another one, or a time that the clocks skip in spring.
+    next the later one. Cells of ENTSO-E's layout may have their zone. DateError for a cell that is no date, a zone
+    in a cell that is another one, or a time that the clocks skip in spring.
     """
     parsed, said = [], _zone_said(cells)
     if said is not None and zone is not None and any(
@@ -112,7 +112,7 @@ def instants(cells: Sequence[Any], zone: ZoneInfo | None) -> Instants:
 
 
 def _zone_said(cells: Sequence[Any]) -> ZoneInfo | None:
-    """The zone that cells of ENTSO-E's layout say, by the first of them; None where it says none that is known."""
+    """The zone in cells of ENTSO-E's layout, by the first of them; None where it has none that is known."""
     found = _ENTSO_E.fullmatch(cells[0].strip()) if len(cells) and isinstance(cells[0], str) else None
     return ZoneInfo(_ZONES_SAID[found[6]]) if found is not None and found[6] in _ZONES_SAID else None
 

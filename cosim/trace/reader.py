@@ -97,7 +97,7 @@ def _damaged(path: Path, what: str, err: Exception) -> TraceError:
 @contextmanager
 def reading(*paths: str | os.PathLike) -> Iterator[None]:
     """TraceError where what is worked out of some traces fails by what they hold: they have the form of a trace, and
-    numbers that no run writes. numpy says nothing of them meanwhile: the figures do."""
+    numbers that no run writes. numpy's warnings are off meanwhile: the figures show them."""
     try:
         with np.errstate(all="ignore"), catch_warnings():
             simplefilter("ignore", RuntimeWarning)

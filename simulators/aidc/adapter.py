@@ -28,7 +28,7 @@ from cosim.simulators.aidc.plant.thermal import Room, StaticPlant, Thermal
 from cosim.simulators.aidc.ports import SITE, per_class
 from cosim.simulators.aidc.site import EVENTS, SiteOnBus
 from cosim.simulators.fleet import JobClass, Site
-from cosim.units import Seconds, format_time
+from cosim.units import Seconds, format_time, whole_steps
 
 _POWER_COLUMNS = 8
 """Of the table `power`, about."""
@@ -198,8 +198,8 @@ class DataCenters(Adapter):
         given = self.params
         if eid not in given.sites:
             raise ScenarioError(unknown(f"entity of {self.sid}", eid, given.sites) + " (entities are named like sites)")
-        ticks = round(given.window_s / self.step_s)
-        if ticks < 1 or abs(ticks * self.step_s - given.window_s) > 1e-9 * given.window_s:
+        ticks = whole_steps(given.window_s, self.step_s)
+        if not ticks:
             raise ScenarioError(
                 f"{self.sid}.window_s = {given.window_s:g} is not a whole number of its steps ({self.step_s:g} s)"
             )
@@ -207,11 +207,9 @@ class DataCenters(Adapter):
         for value in cooling.rack_values():
             if isinstance(value, tuple) and len(value) != site.racks:
                 raise ScenarioError(f"{self.sid}: cooling of {eid} has {len(value)} racks, the site {site.racks}")
-        if given.trace_step_s is not None:
-            steps = round(self.step_s / given.trace_step_s)
-            if steps < 1 or abs(steps * given.trace_step_s - self.step_s) > 1e-9 * self.step_s:
-                raise ScenarioError(f"{self.sid}.trace_step_s = {given.trace_step_s:g} does not divide its step of "
-                                    f"{self.step_s:g} s; give a whole part of it")
+        if given.trace_step_s is not None and not whole_steps(self.step_s, given.trace_step_s):
+            raise ScenarioError(f"{self.sid}.trace_step_s = {given.trace_step_s:g} does not divide its step of "
+                                f"{self.step_s:g} s; give a whole part of it")
         weather = self._weather(eid, cooling)
         plant = self._plant(eid, site, cooling, weather)
         inside = given.trace_step_s is not None or weather is not None or isinstance(plant, Room)

@@ -131,7 +131,7 @@ def cooling_curve(
     approach_k = mean_of_racks(cooling.return_approach_degc)
     fan_w_per_k = _w_per_k(cooling) * cooling.fan_flow_m3_per_s
     heat_per_kw = W_PER_KW if cooling.outlet_power_unit == "w" else 1.0
-    plant = plant_curve(supply_temp_degc, cooling, cooling.wet_bulb_degc if outside_degc is None else outside_degc)
+    plant = _plant_curve(supply_temp_degc, cooling, cooling.wet_bulb_degc if outside_degc is None else outside_degc)
 
     def powers_kw(it_kw: float) -> tuple[float, float, float]:
         return_degc = inlet_degc + it_kw * heat_per_kw / fan_w_per_k + approach_k
@@ -148,10 +148,10 @@ def plant_power_kw(
     With an outside temperature (wet bulb, or dry bulb of dry coolers) the chiller does what `free_cooling_ratio` leaves
     to it, at the COP of `cop_outside`.
     """
-    return plant_curve(supply_temp_degc, cooling, outside_degc)(load_kw, return_degc)
+    return _plant_curve(supply_temp_degc, cooling, outside_degc)(load_kw, return_degc)
 
 
-def plant_curve(
+def _plant_curve(
     supply_temp_degc: Numbers, cooling: Cooling, outside_degc: Numbers | None
 ) -> Callable[[Numbers, Numbers], tuple[Numbers, Numbers]]:
     """`plant_power_kw` as a function of load and return air alone."""

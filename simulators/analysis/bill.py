@@ -21,7 +21,7 @@ from cosim.simulators.analysis.flows import largest
 from cosim.simulators.analysis.paths import PRICE, SITE, SITE_PRICE
 from cosim.trace import Trace
 from cosim.trace.series import PLAYERS, counted, counted_time, over_counted, scenario_of, spans
-from cosim.units import DAY_S, HOUR_S
+from cosim.units import DAY_S, HOUR_S, ROUNDING
 
 _ALLOWED_USD = 1e-9
 
@@ -62,7 +62,7 @@ def demand_charges(trace: Trace) -> list[DemandCharge]:
     time, p_kw = counted_time(trace), trace[f"{SITE}/p_kw"][what.use]
     begin, end = np.maximum(begin, time.begin_s), np.minimum(end, time.end_s)
     first = datetime.fromisoformat(scenario_of(trace)["start"])
-    interval = np.floor(begin / given["metering_s"] + 1e-9).astype(int)
+    interval = np.floor(begin / given["metering_s"] + ROUNDING).astype(int)
     edges = np.flatnonzero(np.r_[True, np.diff(interval) != 0])
     energy_kws = np.add.reduceat(p_kw * (end - begin)[:, None], edges)
     means_kw = energy_kws / np.add.reduceat(end - begin, edges)[:, None]
@@ -147,7 +147,7 @@ def bill(trace: Trace) -> Finding:
             if given:
                 date = first + timedelta(seconds=low_s)
                 period = f"{date:%Y-%m}" if given["billing"] == "month" else f"{date:%Y-%m-%d}"
-                cell = metered.setdefault((period, int(low_s / given["metering_s"] + 1e-9)), [0.0, 0.0])
+                cell = metered.setdefault((period, int(low_s / given["metering_s"] + ROUNDING)), [0.0, 0.0])
                 cell[0] += p_kw * (high_s - low_s)
                 cell[1] += high_s - low_s
                 spent[period] = spent.get(period, 0.0) + high_s - low_s

@@ -88,7 +88,7 @@ def _waits(job_class: str, site: str | None, wait_s: np.ndarray, dropped: np.nda
     return WaitTimes(job_class, site, int(np.count_nonzero(began)), p50, p95, p99, missed)
 
 
-def job_counts(trace: Trace) -> tuple[dict[str, np.ndarray], np.ndarray]:
+def _job_counts(trace: Trace) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """What became of jobs in the counted time: `received`, `finished` and `dropped` per class, and those inside at its
     end, each (class,). See `ended_jobs` for a tick that the counted time cuts."""
     time, what = counted_time(trace), counted(trace, SITE)
@@ -130,7 +130,7 @@ def jobs_tables(trace: Trace, digest: Digest) -> None:
     """What became of the jobs of each class; what work was lost; and, of a few sites, how long jobs waited at each."""
     what = counted(trace, SITE)
     classes, all_waits = trace.names(SITE, "job_class"), waits(trace)
-    totals, inside = job_counts(trace)
+    totals, inside = _job_counts(trace)
     left_to = unfinished_to(trace)
     left = ["-"] * (len(classes) + 1)
     if left_to is not None:

@@ -102,7 +102,7 @@ def preflight(resolved: Resolved) -> Digest:
     offered = offers.offered_jobs_per_min(workload)
     for name, (rate_per_min, work_to) in offered.items():
         job_class = workload.job_classes[name]
-        may = eligible_gpus(job_class, fleet.sites)
+        may = _eligible_gpus(job_class, fleet.sites)
         needed = rate_per_min * work_to / job_class.to_per_gpu_min
         busy += needed
         rows.append((name, f"{rate_per_min:.3g}", f"{work_to:.3g}", f"{needed:.1f}", f"{may}",
@@ -111,7 +111,7 @@ def preflight(resolved: Resolved) -> Digest:
             digest.warnings.append(f"class {name} can run nowhere: no eligible site has a block of "
                                    f"{job_class.gpus_per_block} GPUs; its jobs will be dropped")
             continue
-        run_min = shortest_run_min(job_class, work_to, fleet.sites) if has_runs else 0.0
+        run_min = _shortest_run_min(job_class, work_to, fleet.sites) if has_runs else 0.0
         digest.warnings += _late(resolved, name, job_class, run_min)
         if needed > OVERLOAD * may and run_min < job_class.deadline_s / MIN_S:
             digest.warnings.append(_overload(f"class {name}", needed, may, _rate_fields(resolved, name)))
@@ -123,7 +123,7 @@ def preflight(resolved: Resolved) -> Digest:
     return digest
 
 
-def eligible_gpus(job_class: JobClass, sites: dict[str, Site]) -> int:
+def _eligible_gpus(job_class: JobClass, sites: dict[str, Site]) -> int:
     """GPUs of the sites that may run a class and are large enough for one of its blocks."""
     return sum(s.gpus for name, s in sites.items() if may_run(job_class, name) and s.gpus >= job_class.gpus_per_block)
 
@@ -135,7 +135,7 @@ def _rate_fields(resolved: Resolved, job_class: str | None) -> dict[str, float]:
     return {name: value for name, value in fields.items() if value > 0.0}
 
 
-def shortest_run_min(job_class: JobClass, work_to: float, sites: dict[str, Site]) -> float:
+def _shortest_run_min(job_class: JobClass, work_to: float, sites: dict[str, Site]) -> float:
     """How long a training job of this size takes where it can run fastest, min; 0 for inference, which need only
     start."""
     if job_class.kind == "inf":

@@ -52,7 +52,7 @@ class BatterySeries:
 
 
 def read_batteries(trace: Trace) -> BatterySeries:
-    """NothingToCheck for a grid without any; TraceError where the trace does not say what they are."""
+    """NothingToCheck for a grid without any; TraceError where the trace lacks their data."""
     if not trace.has(f"{BATTERY}/soc_kwh"):
         raise NothingToCheck("no battery on the grid")
     table = trace.table(f"{MEMBER}.batteries")

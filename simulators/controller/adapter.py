@@ -26,7 +26,7 @@ from cosim.simulators.controller.params import (
     policy_of,
 )
 from cosim.simulators.controller.pipeline import ControlPipeline, ControlState, Situation
-from cosim.units import HOUR_S, format_time
+from cosim.units import HOUR_S, format_time, whole_steps
 
 
 class Controller(Adapter):
@@ -88,7 +88,7 @@ class Controller(Adapter):
             raise ScenarioError(f"{self.sid}: no agent for site {', '.join(without)}; create one entity of Agent each")
         self._manager, self._sites, self._classes = self.entities["Manager"][0], list(p.sites), list(p.job_classes)
         self._facts = facts = facts_of(p, self.sid, self.step_s)
-        odd = [lead for lead in facts.deferrals_s if abs(lead / self.step_s - round(lead / self.step_s)) > 1e-9]
+        odd = [lead for lead in facts.deferrals_s if whole_steps(lead, self.step_s) is None]
         if odd:
             raise ScenarioError(f"{self.sid}.deferrals_s holds {odd[0]:g} s, which is no whole number of steps "
                                 f"({self.step_s:g} s)")

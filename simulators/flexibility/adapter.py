@@ -23,7 +23,7 @@ from cosim.simulators.flexibility.events import (
     check,
     read_events,
 )
-from cosim.units import DAY_S, MIN_S, format_time
+from cosim.units import DAY_S, MIN_S, format_time, whole_steps
 
 COLUMNS = ("event", "site", "scope", "announced_s", "start_s", "end_s", "baseline_kw", "called_kw", "cap_kw",
            "penalty_usd_per_kwh", "payment_usd_per_kwh")
@@ -101,8 +101,7 @@ class DemandResponse(Adapter):
         if placed and given.random is not None:
             raise ScenarioError(f"{member} has events and random ones, which may overlap; leave one of them out")
         check(placed, list(given.sites), step_s, given.baseline)
-        if given.random is not None and abs(given.random.notice_s / step_s - round(given.random.notice_s / step_s)) > (
-                1e-9):
+        if given.random is not None and whole_steps(given.random.notice_s, step_s) is None:
             raise ScenarioError(f"{member}.random.notice_s = {given.random.notice_s:g} is not a whole number of steps "
                                 f"({step_s:g} s)")
 

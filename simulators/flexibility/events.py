@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from cosim.errors import ScenarioError, unknown
 from cosim.limits import is_file, reading_text
 from cosim.params import params, validate
-from cosim.units import DAY_S, HOUR_S, Seconds, format_time, split_unit
+from cosim.units import DAY_S, HOUR_S, ROUNDING, Seconds, format_time, split_unit, whole_steps
 
 FLEET = "fleet"
 """In the column `site` of a file: all sites together."""
@@ -92,7 +92,7 @@ class RandomEvents:
     def following(self, free_s: float, step_s: float, rng: np.random.Generator) -> DemandEvent:
         """The next event, at a whole step, that is announced at or after `free_s`."""
         start_s = free_s + self.notice_s + rng.exponential(DAY_S / self.per_day)
-        length_s = max(math.ceil(self.length_s / step_s - 1e-9), 1) * step_s
+        length_s = max(math.ceil(self.length_s / step_s - ROUNDING), 1) * step_s
         return DemandEvent(math.ceil(start_s / step_s) * step_s, length_s, self.notice_s,
                            reduce_percent=self.reduce_percent, penalty_usd_per_kwh=self.penalty_usd_per_kwh,
                            payment_usd_per_kwh=self.payment_usd_per_kwh)
@@ -214,8 +214,7 @@ def check(placed: Sequence[Placed], sites: Sequence[str], step_s: float, rules: 
         if event.site is not None and event.site not in sites:
             raise ScenarioError(f"{where}: {unknown('site', event.site, sites)}; for all of them leave it out")
         for what in ("start_s", "length_s", "notice_s"):
-            steps = getattr(event, what) / step_s
-            if abs(steps - round(steps)) > 1e-9 * max(steps, 1.0):
+            if whole_steps(getattr(event, what), step_s) is None:
                 raise ScenarioError(f"{where}: {what} = {getattr(event, what):g} is not a whole number of steps "
                                     f"({step_s:g} s)")
     events = [event for event, _ in placed]

@@ -13,7 +13,7 @@ from cosim.units import SUFFIXES, unit_of
 
 def read_column(table: DataTable, column: str, suffix: str | None, name: str, field: str, factor: float = 1.0
                 ) -> list[float]:
-    """A column in order of time, in the unit of `name`, which says what is measured, times `factor`.
+    """A column in order of time, in the unit of `name`, which has what is measured, times `factor`.
 
     suffix  the column's unit as the scenario gives it; None: as the column's name does
     field   the scenario's field of the unit, for errors

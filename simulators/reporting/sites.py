@@ -208,7 +208,7 @@ def power(run: FleetRun) -> Picture:
     key = "power"
     if not run.has(f"{SITE}/p_kw"):
         return missing(key, _NO_SITES)
-    layers, bands, panels = uses(run), price_bands(run), []
+    layers, bands, panels = uses(run), _price_bands(run), []
     drawn = [(name, *run.means(SITE, kw)) for name, kw in layers]
     for k, site in enumerate(run.sites):
         stack = tuple(Series(name, time, kw[:, k], colour, run.end_s, area=True, label=name)
@@ -268,7 +268,7 @@ def _price_drawn(run: FleetRun) -> float:
     return float((energy * prices).sum() / energy.sum())
 
 
-def price_bands(run: FleetRun) -> tuple[Band, ...]:
+def _price_bands(run: FleetRun) -> tuple[Band, ...]:
     """The price where it is constant, as shades from cheapest to dearest; words only where there are few."""
     if not run.has(PRICE):
         return ()

@@ -251,7 +251,7 @@ def test_errors_name_what_is_wrong():
     rng = np.random.default_rng()
     with pytest.raises(ScenarioError, match="unknown policy 'nci_prioritty'; did you mean 'nci_priority'"):
         make_policy("nci_prioritty", TABLE1, PolicyOptions(), rng)
-    with pytest.raises(ScenarioError, match="power mode hides.*myopic_oracle, random, static, tou_shift, uniform"):
+    with pytest.raises(ScenarioError, match="power mode hides.*myopic_oracle, random, static, .*tou_shift, uniform"):
         make_policy("nci_priority", TABLE1, PolicyOptions(), rng, sees_nci=False)
     for weights in (None, (1, 2), (1, 2, -1)):
         with pytest.raises(ScenarioError, match=r"needs one weight >= 0 per site \(3\).*weights=1:1:1"):

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from cosim.clock import Clock
 from cosim.errors import ModelError, ScenarioError, unknown
-from cosim.units import finite, format_time, parse_duration, scale, unit_of
+from cosim.units import finite, format_time, parse_duration, scale, unit_of, whole_steps
 
 
 @pytest.mark.parametrize(("name", "symbol"), [
@@ -66,3 +66,10 @@ def test_unknown_suggests_the_nearest_name():
     said = unknown("field", "lamda_kw_per_kg_h", ["lambda_kw_per_kg_h", "step_s"])
     assert "did you mean 'lambda_kw_per_kg_h'?" in said
     assert "did you mean" not in unknown("field", "zzz", ["lambda_kw_per_kg_h"])
+
+
+@pytest.mark.parametrize(("time_s", "step_s", "steps"), [
+    (900.0, 60.0, 15), (0.0, 60.0, 0), (0.3, 0.1, 3), (86400.0, 1 / 3, 259200), (90.0, 60.0, None), (60.0, 900.0, None),
+    (1e-12, 60.0, None), (-60.0, 60.0, -1), (float("inf"), 60.0, None), (float("nan"), 60.0, None)])
+def test_a_time_is_a_whole_number_of_steps_or_none(time_s, step_s, steps):
+    assert whole_steps(time_s, step_s) == steps

@@ -1,4 +1,4 @@
-"""Policies whose agents do not see each other's actions, nor what follows from them: they have no context.
+"""Policies whose agents do not observe each other's actions, nor what follows from them: they have no context.
 
 `MatDec` takes the study's reading of MAT-Dec (decentralised decoders behind a shared encoder); in the MAT authors' code
 that name keeps the encoder for the critic alone and gives the actors the raw observation. `Transformer` is parallel

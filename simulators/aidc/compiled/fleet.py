@@ -47,7 +47,7 @@ from cosim.simulators.aidc.equations import (
 )
 from cosim.simulators.aidc.plant.cooling import supply_limits_degc
 from cosim.simulators.fleet import may_run
-from cosim.units import format_time
+from cosim.units import format_time, whole_steps
 
 _CHANGING = ("sites", "classes", "jobs", "cohorts", "dues", "trainees")
 """Tables that are not made of the parameters alone."""
@@ -135,8 +135,8 @@ class CompiledFleet:
         self._gpus = np.array([site.gpus for site in self._sites])
         self._blocks = np.array([c.gpus_per_block if c.kind == "train" else 1 for c in self._job_classes])
         self._may = np.array([[may_run(c, name) for c in self._job_classes] for name in self.names])
-        ticks = round(given.window_s / step_s)
-        if ticks < 1 or abs(ticks * step_s - given.window_s) > 1e-9 * given.window_s:
+        ticks = whole_steps(given.window_s, step_s)
+        if not ticks:
             raise ScenarioError(f"window_s = {given.window_s:g} is not a whole number of steps ({step_s:g} s)")
         self._window_kw, self._filled = np.zeros((ticks, *self._shape[:2])), np.zeros(n_envs, np.int64)
         self._tables = empty_tables(given.job_classes, given.sites, n_envs)

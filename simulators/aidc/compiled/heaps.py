@@ -66,7 +66,7 @@ def _due_before(a, b):
 
 
 @part
-def push_due(lane, m, job):
+def _push_due(lane, m, job):
     line, dues = lane.classes[m], lane.dues[lane.facts[m].place]
     due_s, ticket = nearest_tick(lane.jobs[job].deadline_s), lane.jobs[job].ticket
     k = line.dues
@@ -114,7 +114,7 @@ def index_newcomers(lane, m):
         return
     job = line.tail
     while job != NOBODY and jobs[job].ticket >= line.indexed:
-        push_due(lane, m, job)
+        _push_due(lane, m, job)
         job = jobs[job].before
     line.next_s = lane.dues[lane.facts[m].place][0].due_s
     line.indexed = lane.sites[lane.number].tickets

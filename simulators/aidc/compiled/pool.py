@@ -13,7 +13,8 @@ from cosim.simulators.aidc.compiled.jit import part
 from cosim.simulators.aidc.compiled.records import DROPPED, FINISHED
 from cosim.simulators.aidc.compiled.sums import add_exactly, nearest_tick, rounded, sort, tick_after
 from cosim.simulators.aidc.engine.slack import MOST_S
-from cosim.simulators.aidc.engine.training import _LATE_S, URGENT_S
+from cosim.simulators.aidc.engine.training import LATE_S, URGENT_S
+from cosim.units import ROUNDING
 
 # --- one job ---------------------------------------------------------------------------------------------------------
 
@@ -216,7 +217,7 @@ def strike(lane, m, low, high, now_s):
 def _fail(job, now_s, cycle_s):
     done_to = done_at(job, now_s)
     if cycle_s:
-        cycles = math.floor((now_s - job.from_s) / cycle_s + 1e-9)
+        cycles = math.floor((now_s - job.from_s) / cycle_s + ROUNDING)
         job.done_to += job.speed_to_per_s * cycle_s * max(cycles, 0)
     else:
         job.done_to = done_to
@@ -249,7 +250,7 @@ def allot(lane, m, now_s):
             _run(job, blocks, lane.speeds[0, m, blocks], now_s, fact.restart_s)
     pool.allotted, pool.stale = pool.held, 0
     pool.look_s = _next_look_s(lane, m, now_s) if fact.by_laxity else math.inf
-    look_ahead(lane, m)
+    _look_ahead(lane, m)
 
 
 @part
@@ -283,7 +284,7 @@ def _next_look_s(lane, m, now_s):
 
 
 @part
-def look_ahead(lane, m):
+def _look_ahead(lane, m):
     """When something happens next by itself."""
     pool, jobs = lane.classes[m], lane.trainees[lane.facts[m].place]
     next_s = pool.look_s
@@ -310,7 +311,7 @@ def read_pool(lane, m, reading, now_s, claims):
         left_to = job.work_to - done_at(job, now_s)
         n = add_exactly(partials, n, left_to)
         slack_s = _laxity_s(job, now_s, top_to_per_s, fact.restart_s)
-        late += slack_s < -_LATE_S
+        late += slack_s < -LATE_S
         urgent += slack_s < URGENT_S
         ranks[claims].first, ranks[claims].second = job.due_s - now_s, left_to * fact.gpu_s_per_to
         ranks[claims].third = slack_s
@@ -322,7 +323,7 @@ def read_pool(lane, m, reading, now_s, claims):
         n = add_exactly(partials, n, job.work_to)
         laxity_s = _laxity_s(job, now_s, top_to_per_s, 0.0)
         slack_s = laxity_s - max(job.ready_s - now_s, 0.0)
-        late += slack_s < -_LATE_S
+        late += slack_s < -LATE_S
         urgent += slack_s < URGENT_S
         ranks[claims].first, ranks[claims].second = job.due_s - now_s, job.work_to * fact.gpu_s_per_to
         ranks[claims].third = laxity_s if slack_s >= 0.0 else slack_s
@@ -361,4 +362,4 @@ def shift_pool(lane, m, by_s, id_by):
         job.start_s -= by_s
         job.end_s -= by_s
     pool.counted_s, pool.look_s, pool.stale = 0.0, pool.look_s - by_s, 0
-    look_ahead(lane, m)
+    _look_ahead(lane, m)

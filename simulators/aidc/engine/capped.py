@@ -25,13 +25,13 @@ from cosim.simulators.aidc.engine.training import TrainingPool
 from cosim.simulators.aidc.equations import cooling_curve, distribution_loss_kw, inlet_factor
 from cosim.simulators.aidc.plant.cooling import Cooling
 from cosim.simulators.fleet import JobClass, Site
+from cosim.units import ROUNDING
 
 NO_CAP_KW = math.inf
 SLACK_KW = 1e-6
 """Above a cap by less than this is rounding."""
 _KINDS = ("train", "inf")
 _HALVINGS = 60
-_ROUNDING = 1e-9
 
 
 @params
@@ -179,7 +179,7 @@ class CappedFacility(Facility):
             pool.hold(min(pool.held_blocks, blocks))
         free = self._up_gpus - sum([c.busy_gpus for c in self._classes])
         room_kw, may = self._share_out(wanted, free, now_s)
-        if room_kw < -_ROUNDING and self._rules.running == "stop":
+        if room_kw < -ROUNDING and self._rules.running == "stop":
             self._stop_inference(-room_kw, now_s)
         for k, blocks in may.items():
             self._pool(k).hold(min(self._pool(k).held_blocks, blocks))
@@ -223,10 +223,10 @@ class CappedFacility(Facility):
         """Stop running inference that gives way, the last started first, until so much less is drawn."""
         for k in reversed(self._first_served):
             queue, each = self._classes[k], self._gpus_per_block[k]
-            if beyond_kw <= _ROUNDING or k in self._never or not isinstance(queue, InferenceQueue):
+            if beyond_kw <= ROUNDING or k in self._never or not isinstance(queue, InferenceQueue):
                 continue
             per_job_kw = self._kw(k, 1)
-            jobs = min(math.ceil(beyond_kw / per_job_kw - _ROUNDING), queue.busy_gpus // each) if per_job_kw else 0
+            jobs = min(math.ceil(beyond_kw / per_job_kw - ROUNDING), queue.busy_gpus // each) if per_job_kw else 0
             if jobs > 0:
                 queue.strike(queue.busy_gpus - jobs * each, queue.busy_gpus, now_s)
                 queue.expire(now_s)  # who was in time when it started may not be any more
@@ -240,7 +240,7 @@ class CappedFacility(Facility):
     def _within(self, room_kw: float, k: int) -> float:
         """Whole blocks, or jobs, of a class for which there is room."""
         each_kw = self._kw(k, 1)
-        return max(math.floor(room_kw / each_kw + _ROUNDING), 0) if each_kw else NO_CAP_KW
+        return max(math.floor(room_kw / each_kw + ROUNDING), 0) if each_kw else NO_CAP_KW
 
     def _pool(self, k: int) -> TrainingPool:
         pool = self._classes[k]

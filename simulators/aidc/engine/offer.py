@@ -27,7 +27,7 @@ from cosim.params import params
 from cosim.simulators.aidc.engine.inference import InferenceQueue
 from cosim.simulators.aidc.engine.training import TrainingPool
 from cosim.simulators.fleet import JobClass
-from cosim.units import HOUR_S, MIN_S, Seconds
+from cosim.units import HOUR_S, MIN_S, ROUNDING, Seconds
 
 LEVELS = (1.0, 0.75, 0.5, 0.25)
 """Shares of the training power that are tried, from the largest."""
@@ -35,7 +35,7 @@ LEVELS = (1.0, 0.75, 0.5, 0.25)
 
 @params
 class OfferRules:
-    """When and for which holds a site says what it could draw less."""
+    """When, and for how long a hold, the reduction that a site offers is worked out."""
 
     every_s: Annotated[Seconds, Field(gt=0, description="how often it is worked out; it stands until then")] = HOUR_S
     holds_s: Annotated[tuple[Seconds, ...], Field(min_length=1, max_length=24, description="for how long less is drawn"
@@ -66,7 +66,7 @@ def offer(pools: Mapping[str, TrainingPool], queues: Mapping[str, InferenceQueue
 
     def withheld(hold_s: float) -> float:
         for level in LEVELS if train_kw else ():
-            allowed = int((1.0 - level) * train_kw / most_kw + 1e-9)
+            allowed = int((1.0 - level) * train_kw / most_kw + ROUNDING)
             if missed(pools, classes, site_gpus, left, now_s, hold_s, allowed) <= late:
                 return level * train_kw
         return 0.0

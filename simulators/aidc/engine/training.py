@@ -32,10 +32,10 @@ from cosim.simulators.aidc.engine.site_state import JobState
 from cosim.simulators.aidc.engine.slack import Claim
 from cosim.simulators.aidc.equations import gpu_throughput_to_per_s
 from cosim.simulators.fleet import JobClass
-from cosim.units import HOUR_S
+from cosim.units import HOUR_S, ROUNDING
 
 URGENT_S = HOUR_S
-_LATE_S = 1e-3
+LATE_S = 1e-3
 """A job that makes it to the millisecond is not late: ends are rounded to the clock."""
 
 
@@ -102,7 +102,7 @@ class TrainingJob:
     def fail(self, now_s: float, cycle_s: float) -> float:
         """Lose its blocks, and the work since the last checkpoint, which is given back, TO. One was written when its
         blocks last changed, and one every `cycle_s` since it works on them (0: all the time)."""
-        done_to, cycles = self.done_at(now_s), math.floor((now_s - self.from_s) / cycle_s + 1e-9) if cycle_s else 0
+        done_to, cycles = self.done_at(now_s), math.floor((now_s - self.from_s) / cycle_s + ROUNDING) if cycle_s else 0
         if cycle_s:
             self.done_to += self.speed_to_per_s * cycle_s * max(cycles, 0)
         else:
@@ -291,7 +291,7 @@ class TrainingPool(Tally):
             slack_s.append(laxity_s - max(job.ready_s - now_s, 0.0))
             self.claims.append((job.due_s - now_s, job.job.work_to * per_to,
                                 laxity_s if slack_s[-1] >= 0.0 else slack_s[-1]))
-        late = sum([s < -_LATE_S for s in slack_s])
+        late = sum([s < -LATE_S for s in slack_s])
         return (len(active) - running, len(deferred), running, math.fsum(left_to),
                 math.fsum([job.job.work_to for job in deferred]), self.busy_gpus, self.granted_gpus,
                 late, sum([s < URGENT_S for s in slack_s]) - late)

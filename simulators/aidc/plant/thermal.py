@@ -114,7 +114,7 @@ class StaticPlant:
         """A tick that ends at `end_s`, at a set point and outside temperatures that stood over it."""
         if not self._weathered:
             return self._heat(did.it_kw, did.chiller_kw, did.tower_kw, did.loss_kw, set_degc, outside, did.segments)
-        table = segments_of(did, end_s)
+        table = _segments_of(did, end_s)
         it_kw = table[:, 2]
         _, chiller_kw, tower_kw = cooling_power_kw(it_kw, set_degc, self.cooling, self._degc(outside))
         kw = np.column_stack([it_kw, chiller_kw, tower_kw, distribution_loss_kw(it_kw, self.cooling)])
@@ -189,7 +189,7 @@ class Room(StaticPlant):
     def tick(self, did: SiteInterval, end_s: float, set_degc: float, outside: OutdoorAir) -> HeatBalance:
         """As of the static plant; the room goes on to the end of the tick."""
         out_degc = self._degc(outside)
-        segments, tick_s = segments_of(did, end_s), end_s - did.seconds
+        segments, tick_s = _segments_of(did, end_s), end_s - did.seconds
         segments[:, :2] -= tick_s  # in whole ticks of the clock, so exact: what follows does not depend on the date
         course = self._run(segments, self._inlet_change(set_degc), set_degc, out_degc)
         kw, removed_kw, chilled_kw = self._powers(course, set_degc, out_degc)
@@ -350,7 +350,7 @@ def outside_degc(cooling: Cooling, outside: OutdoorAir) -> float | None:
     return cooling.wet_bulb_degc if math.isnan(degc) else degc
 
 
-def segments_of(did: SiteInterval, end_s: float) -> np.ndarray:
+def _segments_of(did: SiteInterval, end_s: float) -> np.ndarray:
     """Segments as an array (n, 5 or 6); one for all of the tick from a model of a site that has no events inside."""
     whole = (end_s - did.seconds, end_s, did.it_kw, did.chiller_kw, did.tower_kw, did.loss_kw)
     return np.array(did.segments or (whole,))

@@ -30,7 +30,7 @@ WAITING = np.dtype([("site", "i8"), ("train", "i8"), ("lead", "i8"), ("release_s
 
 class DecisionConstants(NamedTuple):
     """What does not change. eligible (M, N); train (T,), inf: numbers of classes; blocks, most, to_per_gpu_min,
-    drain_to, usual_drain_to (M,): as of `GpuRule`, in the controller and in what sites see; gpus, guard_min (N,);
+    drain_to, usual_drain_to (M,): as of `GpuRule`, in the controller and in sites' observations; gpus, guard_min (N,);
     leads_s (H,); has (T, H): deferrals of a class; top_to_per_s (N, M); clips: whether long deferrals are cut;
     carries: whether remainders of rounding are carried; step_s"""
 

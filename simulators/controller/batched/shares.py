@@ -9,8 +9,8 @@ import math
 import numpy as np
 
 from cosim.simulators.aidc.compiled.jit import part
+from cosim.units import ROUNDING
 
-EPS = 1e-9
 _DIGITS = 1e9
 """Scores are compared to 9 digits."""
 
@@ -42,9 +42,9 @@ def largest_remainder(total, shares, carry, counts):
     fractions = np.empty(n)
     for k in range(n):
         quota = shares[k] * scale
-        counts[k] = int(quota + EPS)
+        counts[k] = int(quota + ROUNDING)
         fraction = quota - counts[k]
-        fractions[k] = fraction if fraction > EPS else 0.0
+        fractions[k] = fraction if fraction > ROUNDING else 0.0
         rest -= counts[k]
         carry[k] += fractions[k]
     for _ in range(rest):
@@ -85,7 +85,7 @@ def gpu_blocks(raw, capacity, blocks, out):
         after += max(raw[k], 0.0) / by
     scale = capacity / after if after > 1.0 else float(capacity)
     for k in range(len(out)):
-        out[k] = blocks[k] * int(max(raw[k], 0.0) / by * scale / blocks[k] + EPS)
+        out[k] = blocks[k] * int(max(raw[k], 0.0) / by * scale / blocks[k] + ROUNDING)
 
 
 @part
@@ -115,7 +115,7 @@ def share_blocks(gpus, blocks, room, weights, given):
     for k in range(n):
         if active[k]:
             exact = left * weights[k] / total / blocks[k]
-            whole = int(exact + EPS)
+            whole = int(exact + ROUNDING)
             given[k] = blocks[k] * whole
             fractions[k] = np.rint((exact - whole) * _DIGITS) / _DIGITS
             rest -= given[k]
@@ -169,9 +169,9 @@ def inference_gpus(capacity, inf, blocks, drain_to, running, jobs, work_to, need
     held = np.empty(n, np.int64)
     for k in range(n):
         m = inf[k]
-        held[k] = blocks[m] * math.ceil(running[m] - EPS)
-        drain = blocks[m] * math.ceil(work_to[m] / drain_to[m] - EPS)
-        need[k] = max(held[k], min(drain, blocks[m] * math.ceil(jobs[m] - EPS)))
+        held[k] = blocks[m] * math.ceil(running[m] - ROUNDING)
+        drain = blocks[m] * math.ceil(work_to[m] / drain_to[m] - ROUNDING)
+        need[k] = max(held[k], min(drain, blocks[m] * math.ceil(jobs[m] - ROUNDING)))
         wanted += need[k]
     if wanted <= capacity:
         return
@@ -201,7 +201,7 @@ def rule_gpus(capacity, inf, train, blocks, most, to_per_gpu_min, drain_to, runn
     for k in range(n):
         m = train[k]
         mine[k] = blocks[m]
-        room[k] = math.ceil(jobs[m] - EPS) * most[m] * blocks[m]
+        room[k] = math.ceil(jobs[m] - ROUNDING) * most[m] * blocks[m]
         work[k] = work_to[m] / to_per_gpu_min[m]
     share_blocks(left, mine, room, work, given)
     for k in range(n):

@@ -1,4 +1,4 @@
-"""`Steering` of many worlds at once: what agents see, what becomes of their actions, and the reward, as arrays.
+"""`Steering` of many worlds at once: observations, what becomes of their actions, and the reward, as arrays.
 
 The rules are those of `Steering` and `ControlPipeline`: what can be shared with them is called (`terms_of`,
 `loom`, the view's scaling), what is compiled a test holds to them. The data centers are the compiled ones.

@@ -26,7 +26,7 @@ NARROWEST_PU = 1e-7
 class ChangingSources:
     """The part of a dispatch that keeps its problem, its solvers and its reduced form at the sources as they are now.
 
-    `sources` has the present limits, prices and intensities; those whose most P moves are said once, at the start.
+    `sources` has the present limits, prices and intensities; those whose most P moves are named once, at the start.
     """
 
     feeder: Feeder

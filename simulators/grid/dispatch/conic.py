@@ -169,7 +169,7 @@ def strict(feeder: Feeder, sources: Sources, limits: Limits) -> ConicProblem:
     upper[at.u] = np.where(at_root, limits.v0_pu**2, limits.v_max_pu**2 / scale)
     rhs = balance_rhs(feeder, feeder.p_kw, feeder.q_kvar)
     below = _power_factors(sources, at)
-    unit = cost_unit(sources, limits)
+    unit = _cost_unit(sources, limits)
     cost, quadratic = costs(feeder, sources, limits, at, unit)
     return ConicProblem(at, cost, _equalities(feeder, sources, at, []), rhs, below, np.zeros(below.shape[0]), lower,
                         upper, quadratic, *_discs(sources), unit, _ends(feeder, limits, at))
@@ -185,7 +185,7 @@ def elastic(
     """
     n, m = feeder.n_bus, len(shed)
     at = _layout(feeder, len(sources.bus), n, m, limits)
-    (lower, upper), unit = _bounds(sources, limits, at), cost_unit(sources, limits)
+    (lower, upper), unit = _bounds(sources, limits, at), _cost_unit(sources, limits)
     cost, quadratic = costs(feeder, sources, limits, at, unit)
     p_pu, q_pu = p_load_kw / feeder.base_kw, q_load_kvar / feeder.base_kw
     scale = feeder.vm_ratio**2
@@ -243,7 +243,7 @@ def _bounds(sources: Sources, limits: Limits, at: Layout) -> tuple[Floats, Float
     return lower, upper
 
 
-def cost_unit(sources: Sources, limits: Limits) -> float:
+def _cost_unit(sources: Sources, limits: Limits) -> float:
     """1 p.u. lost or generated at its dearest: what costs are divided by for the solver's sake."""
     return 1.0 + float(np.abs(_of_energy(sources, limits)).max())
 

@@ -61,7 +61,7 @@ class Ramps:
         demand     (P kW, Q kvar) of every bus in this interval and those after it; without a solution for all of them
                    there is no plan, and the ramp from the set points before is all
         ahead      the sources in each of those after it; none: as they are now
-        stored     of the batteries; `battery_kw` and `proven` then say what the plan has them do in the interval to
+        stored     of the batteries; `battery_kw` and `proven` are then what the plan has them do in the interval to
                    come, and whether the directions they take are proven to be the best
         """
         self.battery_kw, self.proven = None, True
@@ -143,7 +143,7 @@ class Ramps:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StoredNow:
-    """Of the batteries: energy_kwh (n_battery,) in them, fixed_kw (n_battery,) powers that somebody commands in the
+    """Of the batteries: energy_kwh (n_battery,) in them, fixed_kw (n_battery,) powers commanded from outside in the
     first interval (NaN: none), and `last`, the interval of the plan at whose end they hold what they have to."""
 
     energy_kwh: Floats

@@ -54,7 +54,7 @@ _KINDS = "a number, a list of numbers over a day, {path: FILE.csv, ...}, or link
 
 
 def may_vary(field: str) -> BeforeValidator:
-    """Validator of a `Value` that stands for a field: its figures can be what the field's name says."""
+    """Validator of a `Value` that stands for a field: its figures are possible ones of that field."""
     def read(given: Any) -> Any:
         if given is None or isinstance(given, ValueTable) or given == LINKED:
             return given
@@ -135,7 +135,7 @@ class Variable:
         return value if isinstance(value, float | int) else math.nan
 
     def notes(self, step_s: float) -> list[str]:
-        """How a table was read, and points of a day that no dispatch sees."""
+        """How a table was read, and points of a day at which there is no dispatch."""
         if isinstance(self._value, tuple) and len(self._value) * step_s > DAY_S:
             return [f"{self.owner}: {len(self._value)} points a day, and a dispatch every {format_time(step_s)}: those "
                     "in between are skipped"]

@@ -111,7 +111,7 @@ class Nodes:
 @dataclass(frozen=True, eq=False)
 class Ratings:
     """What the branches of a feeder, or the rows of a solver, may carry (n,): A, kVA, NaN: not known; and the share of
-    it that is the limit, 1 unless the file says otherwise."""
+    it that is the limit, 1 unless the file has another."""
 
     current_a: Floats
     power_kva: Floats

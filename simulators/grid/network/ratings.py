@@ -45,7 +45,7 @@ def row_ratings(net: Any, kinds: Sequence[str], indices: Sequence[int]) -> Ratin
 
 
 def branch_ratings(rows: Ratings, z_pu: Complexes, merged: Ints, count: int) -> Ratings:
-    """Ratings of `count` branches from those of the solver's rows, `merged` (n_row,) saying which branch each is part
+    """Ratings of `count` branches from those of the solver's rows, `merged` (n_row,) has the branch that each is part
     of. Of parallel rows, which share the current as their impedances z_pu (n_row,) have it, the one that is full first
     decides."""
     y = 1.0 / z_pu

@@ -3,16 +3,18 @@
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import numba
 import numpy as np
 import pytest
 
+import cosim.units
 from cosim.errors import ModelError, ScenarioError
 from cosim.params import validate
 from cosim.simulators.aidc.adapter import AidcParams
 from cosim.simulators.aidc.compiled.fleet import CompiledFleet, Jobs
-from cosim.simulators.aidc.compiled.jit import entry
+from cosim.simulators.aidc.compiled.jit import constants_of, entry, sources_of
 from cosim.simulators.aidc.compiled.records import OUTCOMES
 from cosim.simulators.aidc.compiled.sums import add_exactly, rounded
 from cosim.simulators.aidc.engine.facility import Facility
@@ -314,3 +316,17 @@ def test_sums_are_those_of_fsum(seed):
     for x in [*numbers, 2.0**-60, 1.0, 2.0**-53]:
         count = add_exactly.py_func(partials, count, x)
     assert rounded.py_func(partials, count) == math.fsum([*numbers, 2.0**-60, 1.0, 2.0**-53])
+
+
+def test_what_is_kept_depends_on_the_modules_that_constants_come_from(tmp_path, monkeypatch):
+    """numba builds their values into the code. Classes and functions, which no kernel takes from elsewhere, do not."""
+    text = b"from cosim.units import (\n    HOUR_S,\n    unit_of,\n)\nfrom cosim.params import params\n"
+    assert constants_of(text) == [Path(cosim.units.__file__)]
+    (tmp_path / "others.py").write_text("SIZE = 1\n")
+    (tmp_path / "kernels").mkdir()
+    (tmp_path / "kernels" / "one.py").write_text("from cosim.others import SIZE\n")
+    monkeypatch.setattr(cosim, "__path__", [*cosim.__path__, str(tmp_path)])
+    before = sources_of(tmp_path / "kernels")
+    assert sources_of(tmp_path / "kernels") == before
+    (tmp_path / "others.py").write_text("SIZE = 2\n")
+    assert sources_of(tmp_path / "kernels") != before
