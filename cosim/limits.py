@@ -6,13 +6,15 @@ hours or all memory.
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from cosim.errors import ScenarioError, cut, shown
+from cosim.errors import ScenarioError, cut, first_line, shown
 from cosim.units import DAY_S, LONGEST_S, unit_of
 
 MOST_DEPTH = 32
@@ -66,6 +68,16 @@ def is_file(path: str | Path) -> bool:
         return Path(path).is_file()
     except (OSError, ValueError):
         return False
+
+
+@contextmanager
+def reading_text(path: str | Path) -> Iterator[None]:
+    """What is read inside is the text of a file, CSV perhaps: ScenarioError naming it where it cannot be read, is no
+    text, or has a cell that no table has."""
+    try:
+        yield
+    except (OSError, UnicodeDecodeError, csv.Error) as err:
+        raise ScenarioError(f"cannot read '{path}': {first_line(err, 150)}; it has to be UTF-8 text") from None
 
 
 def check_steps(steps: int, resolution_s: float) -> None:

@@ -14,7 +14,7 @@ from pydantic import Field, field_validator
 
 from cosim.adapter import Adapter, Values
 from cosim.errors import ScenarioError, unknown
-from cosim.limits import is_file
+from cosim.limits import is_file, reading_text
 from cosim.params import params
 from cosim.ports import Port
 from cosim.simulators.grid.network.feeder import Network
@@ -55,7 +55,7 @@ def _read_shape(path: str) -> tuple[float, ...]:
     """The 96 factors in column `factor` of a CSV file; ScenarioError naming the file and the line that is wrong."""
     if not is_file(path):
         raise ScenarioError(f"profile.shape: no file at {path}; give a CSV with a column `factor` and {SLOTS} rows")
-    with Path(path).open(newline="", encoding="utf-8-sig") as file:
+    with reading_text(path), Path(path).open(newline="", encoding="utf-8-sig") as file:
         rows = csv.DictReader(file)
         if "factor" not in (rows.fieldnames or ()):
             raise ScenarioError(f"{path} has no column 'factor'; it has {', '.join(rows.fieldnames or ()) or 'none'}")

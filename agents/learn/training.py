@@ -133,8 +133,12 @@ class Training:
             raise ScenarioError(f"checkpoint '{path}' holds a state that this run cannot go on from: "
                                 f"{type(err).__name__}: {first_line(err, 150)}") from err
         if self.leads:
-            lines = complete_lines(self.plan.out / LOG)
-            kept = [line for line in lines if json.loads(line)["update"] <= self.team.updates]
+            try:
+                lines = complete_lines(self.plan.out / LOG)
+                kept = [line for line in lines if json.loads(line)["update"] <= self.team.updates]
+            except (OSError, ValueError, KeyError, TypeError, RecursionError) as err:
+                raise ScenarioError(f"{self.plan.out / LOG} is no log of a training: {first_line(err, 150)}; move it "
+                                    "away to go on with an empty one") from None
             (self.plan.out / LOG).write_text("".join(f"{line}\n" for line in kept))
 
     @property

@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 
 from cosim.errors import ScenarioError, cut, listed, shown
-from cosim.limits import check_memory
+from cosim.limits import check_memory, is_file, reading_text
 from cosim.plaintext import cell, text_of
 from cosim.tables.dates import Instants, instants
 from cosim.tables.weather_files import TMY3_HEADER, read_epw, read_tmy3
@@ -80,6 +80,8 @@ def read_columns(path: Path) -> Columns:
         stat = path.stat()
     except OSError as err:
         raise ScenarioError(f"cannot read table {path}: {err.strerror or err}") from None
+    if not is_file(path):
+        raise ScenarioError(f"cannot read table {path}: it is a folder, a pipe or a device, no file")
     return _read(str(path), str(path.resolve()), stat.st_mtime_ns, stat.st_size)
 
 
@@ -122,10 +124,11 @@ def _read(path: str, _resolved: str, _mtime: int, _size: int) -> Columns:
             text = opened.read()
     except (OSError, UnicodeDecodeError) as err:
         raise ScenarioError(f"cannot read table {file}: {err}; it has to be UTF-8 text") from None
-    if weather:
-        return Columns(file, *read_epw(text, path))
-    if TMY3_HEADER in text[:_MOST_HEAD].partition("\n")[2].partition("\n")[0]:
-        return Columns(file, *read_tmy3(text, path))
+    with reading_text(path):
+        if weather:
+            return Columns(file, *read_epw(text, path))
+        if TMY3_HEADER in text[:_MOST_HEAD].partition("\n")[2].partition("\n")[0]:
+            return Columns(file, *read_tmy3(text, path))
     return Columns(file, *_read_csv(file, text))
 
 

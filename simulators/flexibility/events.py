@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from cosim.errors import ScenarioError, unknown
-from cosim.limits import is_file
+from cosim.limits import is_file, reading_text
 from cosim.params import params, validate
 from cosim.units import DAY_S, HOUR_S, ROUNDING, Seconds, format_time, split_unit, whole_steps
 
@@ -158,7 +158,7 @@ def read_events(path: str, field: str) -> list[Placed]:
     if not is_file(path):
         raise ScenarioError(f"{field}: no file at {path}; give a CSV with columns start_h, length_h and "
                             f"{', '.join(_TARGETS[:-1])} or {_TARGETS[-1]}")
-    with Path(path).open(newline="", encoding="utf-8-sig") as file:
+    with reading_text(path), Path(path).open(newline="", encoding="utf-8-sig") as file:
         rows = csv.DictReader(file)
         columns = [(name, *_column(name or "", path)) for name in rows.fieldnames or ()]
         named = [ours for _, ours, _ in columns]
@@ -168,8 +168,11 @@ def read_events(path: str, field: str) -> list[Placed]:
         if lacks:
             raise ScenarioError(f"{path} has no column for the {lacks[0]} of its events, such as {lacks[0]}_h; it has "
                                 f"{', '.join(rows.fieldnames or ()) or 'none'}")
-        return [Placed(_event(row, columns, f"{path}, line {rows.line_num}"), f"{path}, line {rows.line_num}")
-                for row in rows]
+        placed = [Placed(_event(row, columns, f"{path}, line {rows.line_num}"), f"{path}, line {rows.line_num}")
+                  for row in rows]
+    if not placed:
+        raise ScenarioError(f"{path} has no event: it is a header alone")
+    return placed
 
 
 def _column(name: str, path: str) -> tuple[str, float]:

@@ -205,6 +205,14 @@ def test_a_run_whose_state_no_run_has_does_not_go_on(name, asked, tmp_path, caps
     assert str(tmp_path / LAST) in refused(tmp_path, capsys)
 
 
+@pytest.mark.parametrize("log", [b"\xff\xfe\n", b"[1]\n", b"{}\n", b"no\n", b'{"update": "x"}\n', b"[" * 99999 + b"\n"])
+def test_a_log_that_no_run_writes_is_not_gone_on_with(log, tmp_path):
+    trained(tmp_path, 1, Follow())
+    (tmp_path / LOG).write_bytes(log)
+    with pytest.raises(ScenarioError, match="is no log of a training"):
+        trained(tmp_path, 2, Follow())
+
+
 def spread():
     """A public task, short: three agents cover three landmarks."""
     return pytest.importorskip("mpe2.simple_spread_v3").parallel_env(N=3, max_cycles=6, continuous_actions=True)
