@@ -1,4 +1,4 @@
-"""Notes on a run of a dispatching grid: intervals out of the ordinary, weights at zero, departures from a network's file."""
+"""Notes on a run of a dispatching grid: unusual intervals, weights at zero, departures from a network's file."""
 
 from __future__ import annotations
 
