@@ -28,7 +28,7 @@ _MOST_ENVS = 65536
 
 @params(kw_only=True)
 class TrainingRequest:
-    """What a training run was asked for. Exactly one of `scenario` and `env` is there."""
+    """Settings of a training run. Exactly one of `scenario` and `env` is there."""
 
     scenario: Annotated[str | None, Field(description="name or file of a scenario")] = None
     env: Annotated[str | None, Field(description="import string of a function that makes a ParallelEnv")] = None

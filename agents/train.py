@@ -124,7 +124,7 @@ def _train(args: argparse.Namespace) -> int:
 
 
 def _refuse_mixed(path: Path, request: Mapping[str, Any], asked: Learning, team: Team) -> None:
-    """ScenarioError for a checkpoint whose team is not the one that its request asks for."""
+    """ScenarioError for a checkpoint whose team is not that of its request."""
     pairs = [("seed", request["seed"], team.seed),
              *((f"learn.{k}", getattr(asked, k), getattr(team.config, k)) for k in request["learn"])]
     for name, wanted, has in pairs:

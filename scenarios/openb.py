@@ -8,14 +8,14 @@ needs as much GPU time here as there, and has a week for it.
 
 from cosim.scenario import Scenario
 from cosim.scenarios._study import (
-         ARRIVALS,
-         INF_SIZE_SCALE,
-         JOB_CLASSES,
-         SCENARIO_HOOKS,
-         SHARED,
-         SOURCES,
-         links,
-         members,
+    ARRIVALS,
+    INF_SIZE_SCALE,
+    JOB_CLASSES,
+    SCENARIO_HOOKS,
+    SHARED,
+    SOURCES,
+    links,
+    members,
 )
 
 _TASK = {"kind": "train", "work_to": 1e8, "deadline_s": "168h", "to_per_gpu_min": 6.0e4, "kw_per_to_s": 7.0e-4,

@@ -44,7 +44,7 @@ from cosim.simulators.analysis.flows import (
 )
 from cosim.simulators.analysis.paths import SITE
 from cosim.simulators.fleet import JobClass, Site
-from cosim.simulators.grid.dispatch.optimal_power_flow import NEGLIGIBLE_PU
+from cosim.simulators.grid.dispatch.results import NEGLIGIBLE_PU
 from cosim.trace import Trace
 from cosim.trace.series import scenario_of, step_s
 from cosim.units import HOUR_S

@@ -16,20 +16,22 @@ from cosim.errors import ModelError, ScenarioError, SolverError, unknown
 from cosim.simulators.grid.batteries import BATTERY, Batteries, check_batteries, dispatched
 from cosim.simulators.grid.dispatch.branch_limits import binding, branch_limits, fullest, rating_table
 from cosim.simulators.grid.dispatch.conic import Limits, Sources
+from cosim.simulators.grid.dispatch.deviation import deviation
 from cosim.simulators.grid.dispatch.findings import LOOSE_GAP_PU, FindingLog, what_is_proven, which_limits
 from cosim.simulators.grid.dispatch.horizon import Ramps, StoredNow
-from cosim.simulators.grid.dispatch.mci import MciOfDispatch, marginal_sources, no_mci
-from cosim.simulators.grid.dispatch.nci_limits import NciLimits
+from cosim.simulators.grid.dispatch.mci import MciOfDispatch, no_mci
+from cosim.simulators.grid.dispatch.nci_limits import nci_limits
 from cosim.simulators.grid.dispatch.newton import NewtonSolver
-from cosim.simulators.grid.dispatch.optimal_power_flow import NEGLIGIBLE_PU, Dispatch
-from cosim.simulators.grid.dispatch.results import ELASTIC, HELD, DispatchResult, InexactRelaxation
+from cosim.simulators.grid.dispatch.optimal_power_flow import Dispatch
+from cosim.simulators.grid.dispatch.results import ELASTIC, HELD, NEGLIGIBLE_PU, DispatchResult, InexactRelaxation
 from cosim.simulators.grid.dispatch.source_series import SourceSeries, check_given
-from cosim.simulators.grid.dispatch.sources import Source, all_sources, other_voltage, tighter_limits
+from cosim.simulators.grid.dispatch.sources import Source, all_sources
 from cosim.simulators.grid.dispatch.surplus import in_words
-from cosim.simulators.grid.dispatch.varying import number_or_nan, varies
+from cosim.simulators.grid.dispatch.varying import number_or_nan
 from cosim.simulators.grid.equations import Complexes, Floats
 from cosim.simulators.grid.network.check import AcCheck
 from cosim.simulators.grid.network.radial import read_feeder
+from cosim.simulators.grid.notes import dispatch_notes
 from cosim.simulators.grid.params import GridParams
 from cosim.simulators.grid.plausible import refuse_impossible, unit_hint
 from cosim.simulators.grid.ports import (
@@ -40,8 +42,10 @@ from cosim.simulators.grid.ports import (
     SOURCE,
     VARYING,
     fixed_tables,
+    grid_values,
     loading_values,
     per_bus,
+    realised_values,
     source_values,
 )
 from cosim.units import HOUR_S, MIN_S, format_time
@@ -116,38 +120,28 @@ class CefDispatch(Adapter):
         limits = Limits(self._feeder.voltage(p.v0_pu), p.vm_min_pu, p.vm_max_pu, p.lambda_kw_per_kg_h, p.loss_weight,
                         p.cost_kw_per_usd_h, p.curtailment_weight, self._rated if p.line_limits == "ratings" else None)
         steady, self._moves = self._series.steady(), self._series.varying["p_max_kw"]
-        self._dispatch = Dispatch(self._feeder, steady, limits, p.solver, caps=self._caps(),
+        self._dispatch = Dispatch(self._feeder, steady, limits, p.solver, caps=nci_limits(
+            self._feeder, p.nci_cap_kg_per_kwh, p.nci_formulation, self.sid),
                                   time_limit_s=p.time_limit_s, moves=self._moves, watched=self._rated)
         self._solved_by = self._dispatch.solver_name
-        self._turbines = np.delete(np.arange(len(self._sources)), self._dispatch.substation)
-        buses = [list(self._sources.values())[k].node for k in self._turbines]
+        buses = [s.node for k, s in enumerate(self._sources.values()) if k != self._dispatch.substation]
         self._ac = AcCheck(p.network, buses, p.v0_pu) if p.ac_check else None
         self._at = {eid: self._feeder.named(eid, self.sid) for eid in self.entities["Bus"]}
         self._mci_of = self._make_mci(steady, limits) if p.mci and not p.nci_cap_kg_per_kwh else None
         self._batteries = Batteries(p.batteries, self._feeder, self.sid, self.step_s / HOUR_S)
         self._ramps = Ramps(self._dispatch, self.step_s / MIN_S, p.lookahead_steps, self._batteries.rated,
                             self._batteries.bus if p.batteries else None)
-        ramped = [name for name, s in self._sources.items() if s.ramp_kw_per_min is not None]
-        if self._dispatch.source_names[self._dispatch.substation] in ramped:
-            raise ScenarioError(f"{self.sid}.sources.{self._dispatch.source_names[self._dispatch.substation]} has "
-                                "ramp_kw_per_min; the substation balances the feeder and has none")
+        upstream = self._dispatch.source_names[self._dispatch.substation]
+        if self._sources[upstream].ramp_kw_per_min is not None:
+            raise ScenarioError(f"{self.sid}.sources.{upstream} has ramp_kw_per_min; the substation balances the "
+                                "feeder and has none")
         self._held_steps, self._origin_s, self._now_s, self._end_s = 0, 0.0, 0.0, math.inf
         self._mci = no_mci(self._feeder.n_bus)
         self._last: tuple[DispatchResult, tuple[float, float, float]] | None = None
         self._noise, self._error = self.stream("forecast"), 0.0
         self._own = self._feeder.own_p_kw + 1j * self._feeder.own_q_kvar
         self._drawn_by_sites = self._base = np.zeros(self._feeder.n_bus, complex)
-        self._hears_sites = False
-
-    def _caps(self) -> NciLimits | None:
-        caps = self.params.nci_cap_kg_per_kwh
-        if not caps:
-            return None
-        if self._feeder.g_lost_pu.any():
-            raise ScenarioError(f"{self.sid}.nci_cap_kg_per_kwh: {self._feeder.name} has transformers with iron "
-                                "losses, which the caps' mixing does not hold; set pfe_kw to 0, or take away the caps")
-        at = np.array([self._feeder.named(bus, f"{self.sid}.nci_cap_kg_per_kwh") for bus in caps], dtype=np.int64)
-        return NciLimits(at, np.array(list(caps.values())), self.params.nci_formulation)
+        self._sites_drew = False
 
     def next_problem(self, inputs: Values) -> tuple[NewtonSolver, Floats] | None:
         """What a step with these inputs will solve, so that many grids' can be solved together
@@ -226,7 +220,7 @@ class CefDispatch(Adapter):
         base, drawn = self._demand(inputs)
         refuse_impossible(self.sid, format_time(time_s), {e: (base + drawn)[at].real for e, at in self._at.items()},
                           self._feeder.rated_kw)
-        self._hears_sites = self._hears_sites or bool(drawn.any())
+        self._sites_drew = self._sites_drew or bool(drawn.any())
         self._drawn_by_sites = drawn
         settled = self._settle(time_s)
         self._base = base
@@ -297,40 +291,13 @@ class CefDispatch(Adapter):
         self._batteries.resume(carry)
 
     def notes(self) -> list[str]:
-        lines = [f"{self.sid}: {line}" for line in self._seen.lines()]
-        own = {n: s.marginal_kg_per_kwh for n, s in self.params.sources.items() if s.marginal_kg_per_kwh is not None}
-        if own and self.params.mci:
-            lines.append(f"{self.sid}: mci counts " + ", ".join(
-                n if varies(w) else f"{n} at {number_or_nan(w):g} kg/kWh" for n, w in own.items())
-                         + ", its marginal intensity; NCI and emission are at its average")
-        lines += [f"{self.sid}: {line}" for line in self._series.notes(self.step_s)]
-        if self.params.lambda_kw_per_kg_h == 0.0 and not self.params.nci_cap_kg_per_kwh and self._last is not None:
-            lines.append(f"{self.sid}: lambda_kw_per_kg_h = 0, so that the dispatch does not weigh carbon, whatever "
-                         "agents see of it (controller.mode)")
-        worn = [n for n, b in self.params.batteries.items() if b.wear_usd_per_kwh]
-        if worn and not self.params.cost_kw_per_usd_h:
-            lines.append(f"{self.sid}: wear_usd_per_kwh of {', '.join(worn)} is reported and not weighed, as "
-                         "cost_kw_per_usd_h = 0")
-        if (self._ramps.any or self.params.batteries) and self.params.lookahead_steps > 1:
-            lines.append(f"{self.sid}: plans of {self.params.lookahead_steps} intervals by clarabel")
-        if self.params.sites and self._last is not None and not self._hears_sites:
-            lines.append(f"{self.sid}: nothing was drawn through p_site_kw; a data centre that is linked to p_load_kw "
-                         "counts as base load in forecast errors and in the settlement of intervals")
-        lines += [f"{self.sid}: {line}" for line in self._of_network()]
+        lines = dispatch_notes(
+            self.params, self._feeder, seen=self._seen.lines(), series=self._series.notes(self.step_s),
+            ran=self._last is not None, ramped=self._ramps.any, sites_drew=self._sites_drew)
         if self._solved_by and self._dispatch.no_gurobi:
-            lines.insert(0, f"{self.sid}: clarabel in Gurobi's place, as solver = auto allows: "
-                         f"{self._dispatch.no_gurobi}")
-        return [f"{self.sid}: dispatch solved by {self._solved_by}", *lines] if self._solved_by else lines
-
-    def _of_network(self) -> list[str]:
-        """What of the network is taken otherwise than its file has it."""
-        feeder, p = self._feeder, self.params
-        lines = [f"network {feeder.name}: {line}" for line in feeder.left_out]
-        if p.v0_pu is not None and p.v0_pu != feeder.v0_pu:
-            lines.append(f"network {feeder.name}: {other_voltage(p.v0_pu, [feeder.v0_pu])}")
-        tighter = tighter_limits(p.vm_min_pu, p.vm_max_pu, feeder.voltage_limits)
-        lines += [f"network {feeder.name}: {line}" for line in tighter]
-        return lines
+            lines.insert(0, f"clarabel in Gurobi's place, as solver = auto allows: {self._dispatch.no_gurobi}")
+        return [f"{self.sid}: {line}" for line in ([f"dispatch solved by {self._solved_by}"] * bool(self._solved_by)
+                                                   + lines)]
 
     def _slack(self, vm_pu: Floats) -> Floats:
         """(n_bus,) signed distance outside the voltage limits; 0 inside them, by the dispatch's tolerance."""
@@ -395,34 +362,17 @@ class CefDispatch(Adapter):
             self._seen.note("unsettled", time_s)
             return unknown
         scheduled_kw = float(self._last[0].p_source_kw[self._dispatch.substation])
-        values = (got.emission_kg_per_h, got.loss_kw, got.p_substation_kw,
-                  (got.p_substation_kw - scheduled_kw) * self.step_s / HOUR_S, float(got.vm_pu.min()),
-                  float(got.vm_pu.max()), got.voltage_violation_pu)
-        return dict(zip(REALISED, values, strict=True))
+        return realised_values(got, (got.p_substation_kw - scheduled_kw) * self.step_s / HOUR_S)
 
     def _compare(self, result: DispatchResult, time_s: float) -> tuple[float, float, float]:
         """|dV|, |dloss|, |dNCI| between the dispatch and the AC power flow at its set points; NaN if not computed."""
         nothing = (math.nan, math.nan, math.nan)
         if self._ac is None:
             return nothing
-        p_source, q_source = result.p_source_kw, result.q_source_kvar
-        also = self._dispatch.injection
-        fed_kw = 0.0 if also is None else also.at_bus_kw
-        ac = self._ac.run(
-            result.p_load_kw - self._feeder.own_p_kw - fed_kw, result.q_load_kvar - self._feeder.own_q_kvar,
-            p_source[self._turbines], q_source[self._turbines], result.v_pu)
-        if ac is None:
+        found = deviation(self._ac, self._dispatch, result)
+        if found is None:
             self._seen.note("no_ac", time_s)
-            return nothing
-        p_source = p_source.copy()
-        p_source[self._dispatch.substation] = ac.p_substation_kw
-        drawn = result.p_load_kw + self._feeder.shunts_kw(ac.vm_pu)
-        nci = self._dispatch.nci(ac.p_from_kw, ac.p_to_kw, p_source, drawn)
-        return (
-            float(np.abs(result.conic_vm_pu - ac.vm_pu).max()),
-            abs(result.conic_loss_kw - ac.loss_kw),
-            float(np.abs(result.nci_kg_per_kwh - nci).max()),
-        )
+        return found or nothing
 
     def _outputs_of(
         self, result: DispatchResult, ac: tuple[float, float, float], status: int, inexact: bool,
@@ -439,33 +389,13 @@ class CefDispatch(Adapter):
         outputs.update(self._batteries.outputs())
         for eid in self.entities["Grid"]:
             outputs[eid] = {
-                "loss_kw": result.loss_kw,
-                "emission_kg_per_h": result.emission_kg_per_h,
-                "p_source_kw": result.p_source_kw.tolist(),
-                "q_source_kvar": result.q_source_kvar.tolist(),
-                "marginal_sources": marginal_sources(result, self._feeder.base_kw),
-                "relaxation_gap_pu": result.relaxation_gap_pu,
-                "relaxation_gap_ratio": result.relaxation_gap_ratio.tolist(),
-                "inexact": float(inexact),
+                **grid_values(result, self._feeder.base_kw),
                 **settled,
-                "vm_min_pu": min(vm_pu),
-                "vm_max_pu": max(vm_pu),
+                "inexact": float(inexact),
                 "status": float(status),
-                "unserved_kw": float(result.unserved_kw.sum()),
-                "unserved_bus_kw": result.unserved_kw.tolist(),
                 "voltage_slack_bus_pu": self._slack(result.vm_pu).tolist(),
-                "cost_usd_per_h": result.cost_usd_per_h,
-                "curtailed_kw": result.curtailed_kw,
-                "curtailed_bus_kw": result.curtailed_bus_kw.tolist(),
                 "forecast_error_ratio": self._error,
-                "nci_cap_excess_kg_per_kwh": result.nci_cap_excess_kg_per_kwh,
-                "global_gap_ratio": math.nan if result.global_gap_ratio is None else result.global_gap_ratio,
-                "voltage_violation_pu": result.voltage_violation_pu,
-                "ac_dvm_pu": ac[0],
-                "ac_dloss_kw": ac[1],
-                "ac_dnci_kg_per_kwh": ac[2],
-                "p_from_kw": result.p_from_kw.tolist(),
-                "p_to_kw": result.p_to_kw.tolist(),
+                **dict(zip(("ac_dvm_pu", "ac_dloss_kw", "ac_dnci_kg_per_kwh"), ac, strict=True)),
                 **per_bus(result.p_load_kw + self._feeder.shunts_kw(result.vm_pu)),
                 **(loading_values(result) if self._rated is not None else {}),
                 **(source_values(result.sources, self._feeder.base_kw) if self._series.any else {}),

@@ -10,7 +10,7 @@ import numpy as np
 
 from cosim.ports import Port
 from cosim.simulators.grid.dispatch.conic import Sources
-from cosim.simulators.grid.dispatch.results import DispatchResult
+from cosim.simulators.grid.dispatch.results import DispatchResult, Settlement, marginal_sources
 from cosim.simulators.grid.equations import Floats
 
 DEMAND = (
@@ -144,6 +144,32 @@ LOADING = (
 """Of the dispatched feeder as a whole, where ratings are looked at."""
 
 
+def grid_values(result: DispatchResult, base_kw: float) -> dict[str, Any]:
+    """The ports of `DISPATCH_GRID` that a dispatch's result has."""
+    vm_pu = result.vm_pu.tolist()
+    return {
+        "loss_kw": result.loss_kw,
+        "emission_kg_per_h": result.emission_kg_per_h,
+        "p_source_kw": result.p_source_kw.tolist(),
+        "q_source_kvar": result.q_source_kvar.tolist(),
+        "marginal_sources": marginal_sources(result, base_kw),
+        "relaxation_gap_pu": result.relaxation_gap_pu,
+        "relaxation_gap_ratio": result.relaxation_gap_ratio.tolist(),
+        "vm_min_pu": min(vm_pu),
+        "vm_max_pu": max(vm_pu),
+        "unserved_kw": float(result.unserved_kw.sum()),
+        "unserved_bus_kw": result.unserved_kw.tolist(),
+        "cost_usd_per_h": result.cost_usd_per_h,
+        "curtailed_kw": result.curtailed_kw,
+        "curtailed_bus_kw": result.curtailed_bus_kw.tolist(),
+        "nci_cap_excess_kg_per_kwh": result.nci_cap_excess_kg_per_kwh,
+        "global_gap_ratio": math.nan if result.global_gap_ratio is None else result.global_gap_ratio,
+        "voltage_violation_pu": result.voltage_violation_pu,
+        "p_from_kw": result.p_from_kw.tolist(),
+        "p_to_kw": result.p_to_kw.tolist(),
+    }
+
+
 def loading_values(result: DispatchResult) -> dict[str, Any]:
     """The ports of `LOADING`."""
     assert result.loading_ratio is not None, "ratings are looked at"
@@ -181,3 +207,9 @@ def source_values(sources: Sources, base_kw: float) -> dict[str, list[float]]:
 REALISED = ("emission_realised_kg_per_h", "loss_realised_kw", "p_substation_realised_kw", "imbalance_kwh",
              "vm_min_realised_pu", "vm_max_realised_pu", "voltage_violation_realised_pu")
 """What is known of an interval only when it has ended."""
+
+
+def realised_values(got: Settlement, imbalance_kwh: float) -> dict[str, float]:
+    """The ports of `REALISED`."""
+    return dict(zip(REALISED, (got.emission_kg_per_h, got.loss_kw, got.p_substation_kw, imbalance_kwh,
+                               float(got.vm_pu.min()), float(got.vm_pu.max()), got.voltage_violation_pu), strict=True))

@@ -109,7 +109,7 @@ DAMAGES = {
     "method": (lambda arrays, facts: facts["config"].update(method="x"), "method"),
     "spec": (lambda arrays, facts: facts["spec"]["types"]["site"]["action"][0].update(size=10**7), "at most 4096"),
     "no spec": (lambda arrays, facts: facts.update(spec=[]), "does not fit this version"),
-    "no config": (lambda arrays, facts: facts.update(config=7), ""),
+    "no config": (lambda arrays, facts: facts.update(config=7), "does not fit this version"),
 }
 
 

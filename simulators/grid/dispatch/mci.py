@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from cosim.errors import SolverError
 from cosim.simulators.grid.dispatch.conic import Limits
 from cosim.simulators.grid.dispatch.marginal import STEP_KW, Marginal, MarginalCarbon
-from cosim.simulators.grid.dispatch.optimal_power_flow import NEGLIGIBLE_PU, Dispatch
+from cosim.simulators.grid.dispatch.optimal_power_flow import Dispatch
 from cosim.simulators.grid.dispatch.reduced import OperatingPoint
 from cosim.simulators.grid.dispatch.results import OPTIMAL, DispatchResult, Injection
 from cosim.simulators.grid.dispatch.sources import Source
@@ -133,10 +133,3 @@ class MciOfDispatch:
             return None
         emission = generated_carbon(other.p_source_kw, self._dispatch.sources.marginal_kg_per_kwh)
         return emission + self._at(other).correction_kg_per_h
-
-
-def marginal_sources(result: DispatchResult, base_kw: float) -> list[float]:
-    """1.0 for each source whose P stands strictly between its limits, else 0.0."""
-    p_pu, sources = result.p_source_kw / base_kw, result.sources
-    free = (p_pu > sources.p_min_pu + NEGLIGIBLE_PU) & (p_pu < sources.p_max_pu - NEGLIGIBLE_PU)
-    return free.astype(float).tolist()

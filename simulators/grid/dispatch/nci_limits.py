@@ -10,11 +10,13 @@ Rows: U01, U02.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from cosim.errors import ScenarioError
 from cosim.simulators.grid.dispatch.conic import ConicProblem, Sources
 from cosim.simulators.grid.equations import Floats, Ints
 from cosim.simulators.grid.network.feeder import Feeder
@@ -38,6 +40,17 @@ class NciLimits:
         """By how much the cap that is exceeded most is exceeded, kg/kWh; 0 where that is within tolerance."""
         most = float((nci_kg_per_kwh[self.bus] - self.kg_per_kwh).max(initial=0.0))
         return most if most > NEGLIGIBLE_KG_PER_KWH else 0.0
+
+
+def nci_limits(feeder: Feeder, caps: Mapping[str, float], formulation: Formulation, member: str) -> NciLimits | None:
+    """Caps by bus, kg/kWh; None without any. ScenarioError for a bus that the feeder lacks, or iron losses."""
+    if not caps:
+        return None
+    if feeder.g_lost_pu.any():
+        raise ScenarioError(f"{member}.nci_cap_kg_per_kwh: {feeder.name} has transformers with iron losses, which the "
+                            "caps' mixing does not hold; set pfe_kw to 0, or take away the caps")
+    at = np.array([feeder.named(bus, f"{member}.nci_cap_kg_per_kwh") for bus in caps], dtype=np.int64)
+    return NciLimits(at, np.array(list(caps.values())), formulation)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

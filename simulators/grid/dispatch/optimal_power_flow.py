@@ -26,7 +26,16 @@ from cosim.simulators.grid.dispatch.nci_limits import MOST_GAP_PU, NciLimits
 from cosim.simulators.grid.dispatch.newton import NewtonSolver
 from cosim.simulators.grid.dispatch.recovery import best_corners, local_optimum
 from cosim.simulators.grid.dispatch.reduced import OperatingPoint, ReducedDispatch
-from cosim.simulators.grid.dispatch.results import ELASTIC, OPTIMAL, DispatchResult, InexactRelaxation, Settlement
+from cosim.simulators.grid.dispatch.results import (
+    ELASTIC,
+    NEGLIGIBLE_PU,
+    NEGLIGIBLE_SHARE,
+    OPTIMAL,
+    DispatchResult,
+    InexactRelaxation,
+    Settlement,
+    snapped,
+)
 from cosim.simulators.grid.dispatch.solvers import SolverName, choose, choose_nci_limited
 from cosim.simulators.grid.dispatch.sources import Source, in_pu
 from cosim.simulators.grid.dispatch.surplus import curtailed_kw, remedy
@@ -40,10 +49,6 @@ from cosim.simulators.grid.equations import (
     radial_power_flow,
 )
 from cosim.simulators.grid.network.feeder import Feeder
-
-NEGLIGIBLE_PU, NEGLIGIBLE_SHARE = 1e-5, 1e-6
-"""Within a solver's tolerance: a voltage or substation power that far outside its limits is inside, a set point that
-near a limit is on it (else a generator at 1 W would colour a bus without load), and so small a share is served."""
 
 GAP_RATIO, PHANTOM_PU = 1e-5, 1e-6
 """A relaxation with a larger relative gap on a branch is not exact, if that burns so much more than Ohm's law does: on
@@ -312,8 +317,8 @@ class Dispatch(ChangingSources):
         """
         feeder, sources, at = self.feeder, self.sources, problem.at
         p_served, q_served = p_load_kw * (1.0 - unserved), q_load_kvar * (1.0 - unserved)
-        p_source = _snapped(x[at.p_source], sources.p_min_pu, sources.p_max_pu)
-        q_source = _snapped(x[at.q_source], sources.q_min_pu, sources.q_max_pu)
+        p_source = snapped(x[at.p_source], sources.p_min_pu, sources.p_max_pu)
+        q_source = snapped(x[at.q_source], sources.q_min_pu, sources.q_max_pu)
         flow = self._flow(p_source + 1j * q_source, p_served + 1j * q_served)
         if flow is None or not self._substation_can(flow.source[self.substation] / feeder.base_kw):
             return None
@@ -404,9 +409,3 @@ def _in_words(answer: Solution, inexact: bool = False) -> str:
     if inexact:
         return f"{answer.status}, but only by losses that do not occur: the relaxation is not exact"
     return answer.status if answer.x is None else f"{answer.status}, but not within the substation's limits"
-
-
-def _snapped(values: Floats, lower: Floats, upper: Floats) -> Floats:
-    """Set points inside their boxes, and on a limit that they all but touch."""
-    values = np.where(values - lower <= NEGLIGIBLE_PU, lower, values)
-    return np.where(upper - values <= NEGLIGIBLE_PU, upper, values)

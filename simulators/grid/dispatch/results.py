@@ -7,12 +7,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from cosim.errors import SolverError
 from cosim.simulators.grid.dispatch.conic import Sources
 from cosim.simulators.grid.equations import Complexes, Floats, Ints
 
 OPTIMAL, ELASTIC, HELD = 0, 1, 2
 """Status: all limits met; a voltage outside its limits or power unserved; not solved, last values held."""
+
+NEGLIGIBLE_PU, NEGLIGIBLE_SHARE = 1e-5, 1e-6
+"""Within a solver's tolerance: a voltage or substation power that far outside its limits is inside, a set point that
+near a limit is on it (else a generator at 1 W would colour a bus without load), and so small a share is served."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,3 +112,16 @@ class Settlement:
 
 class InexactRelaxation(SolverError):
     """The relaxation has a solution and the feeder, as far as is known, has none."""
+
+
+def snapped(values: Floats, lower: Floats, upper: Floats) -> Floats:
+    """Set points inside their boxes, and on a limit that they all but touch."""
+    values = np.where(values - lower <= NEGLIGIBLE_PU, lower, values)
+    return np.where(upper - values <= NEGLIGIBLE_PU, upper, values)
+
+
+def marginal_sources(result: DispatchResult, base_kw: float) -> list[float]:
+    """1.0 for each source whose P stands strictly between its limits, else 0.0."""
+    p_pu, sources = result.p_source_kw / base_kw, result.sources
+    free = (p_pu > sources.p_min_pu + NEGLIGIBLE_PU) & (p_pu < sources.p_max_pu - NEGLIGIBLE_PU)
+    return free.astype(float).tolist()

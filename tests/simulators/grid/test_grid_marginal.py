@@ -7,16 +7,9 @@ import pytest
 
 from cosim.simulators.grid.dispatch.clarabel_solver import ClarabelSolver
 from cosim.simulators.grid.dispatch.conic import Limits, balance_rhs, strict
-from cosim.simulators.grid.dispatch.mci import (
-    DERIVATIVE,
-    NEAR_KINK,
-    ONE_SIDED,
-    STALE,
-    MciOfDispatch,
-    marginal_sources,
-    no_mci,
-)
+from cosim.simulators.grid.dispatch.mci import DERIVATIVE, NEAR_KINK, ONE_SIDED, STALE, MciOfDispatch, no_mci
 from cosim.simulators.grid.dispatch.optimal_power_flow import OPTIMAL, Dispatch, Source
+from cosim.simulators.grid.dispatch.results import marginal_sources
 from cosim.simulators.grid.network.feeder import BaseLoad, Line, LineList
 from cosim.simulators.grid.network.radial import read_feeder
 

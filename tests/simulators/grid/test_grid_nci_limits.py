@@ -120,7 +120,7 @@ def test_export_and_local_generation_count():
 def test_who_cannot_do_it_says_so():
     caps = NciLimits(np.array([8]), np.array([0.4]), "sos1")
     limits, feeder = Limits(1.0, 0.9, 1.1, 0.01), read_feeder("case33bw")
-    with pytest.raises(SolverError, match="nonconvex MIQCP, which Clarabel does not solve: --set grid.solver=gurobi"):
+    with pytest.raises(SolverError, match="nonconvex MIQCP, which clarabel does not solve: --set grid.solver=gurobi"):
         Dispatch(feeder, {"s": Source(0, 0.3)}, limits, "clarabel", caps=caps)
     # 131 variables of the dispatch with one source, 33 intensities, and p+, p- of 64 line ends
     dispatch = Dispatch(feeder, {"s": Source(0, 0.3)}, limits, "clarabel")
