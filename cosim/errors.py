@@ -104,7 +104,9 @@ def listed(names: Iterable[Any], longest: int = _LONGEST_NAME) -> str:
 def unknown(what: str, name: str, allowed: Iterable[str]) -> str:
     """One line for a name that does not exist: unknown WHAT 'NAME'; did you mean 'X'? Allowed: ..."""
     names, name = sorted(str(n) for n in allowed), cut(str(name))
-    near = ([n for n in names if n.lower() == name.lower()] or difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-            if len(names) <= _MOST_NAMES else [])
+    parts = [n for n in names if name in n.replace("-", "_").split("_")]  # sweep of lambda-sweep
+    near = [n for n in names if n.lower() == name.lower()] or (parts if len(parts) == 1 else [])
+    if not near and len(names) <= _MOST_NAMES:
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f" did you mean '{cut(near[0])}'?" if near else ""
     return f"unknown {what} '{name}';{hint} allowed: {listed(names)}"

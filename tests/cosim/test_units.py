@@ -66,6 +66,8 @@ def test_unknown_suggests_the_nearest_name():
     said = unknown("field", "lamda_kw_per_kg_h", ["lambda_kw_per_kg_h", "step_s"])
     assert "did you mean 'lambda_kw_per_kg_h'?" in said
     assert "did you mean" not in unknown("field", "zzz", ["lambda_kw_per_kg_h"])
+    assert "did you mean 'lambda-sweep'?" in unknown("command", "sweep", ["serve", "lambda-sweep"])
+    assert "did you mean" not in unknown("field", "kw", ["p_load_kw", "p_site_kw"])
 
 
 @pytest.mark.parametrize(("time_s", "step_s", "steps"), [

@@ -10,14 +10,18 @@ import io
 import json
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+from xml.parsers import expat
 
 import pandas
 
 from cosim.errors import ScenarioError, cut
 
+MOST_CELLS = 5_000_000
+"""Of a sheet of an Excel file, the empty ones between others included."""
 LARGEST_MB = 256
 """Of a network file's text; of an Excel file's, unpacked. A network of 10 000 buses takes some 10 MB."""
 DEEPEST = 64
@@ -53,10 +57,14 @@ def read_text(path: Path) -> str:
 
 
 def read_cells(path: Path) -> Iterator[str]:
-    """All texts in an Excel file, titles of columns included. UnsafeFile if it unpacks to more than `LARGEST_MB`."""
+    """All texts in an Excel file, titles of columns included. UnsafeFile if it unpacks to more than `LARGEST_MB`, or
+    a sheet spans more than `MOST_CELLS`."""
     content = path.read_bytes()
     with zipfile.ZipFile(io.BytesIO(content)) as packed:
         _check_size(sum(part.file_size for part in packed.infolist()))
+        for part in packed.infolist():
+            with packed.open(part) as opened:
+                _check_extent(opened)
     sheets = pandas.read_excel(io.BytesIO(content), sheet_name=None, index_col=0, engine="openpyxl")
     for table in sheets.values():
         for cells in (table.columns, table.index, *(table.iloc[:, k] for k in range(table.shape[1]))):
@@ -123,6 +131,33 @@ def _plain(text: str) -> Any:
         return json.loads(text, object_pairs_hook=_Pairs)
     except RecursionError:
         raise UnsafeFile(f"it nests deeper than {DEEPEST} levels") from None
+
+
+def _check_extent(opened: IO[bytes]) -> None:
+    """UnsafeFile for a sheet that spans more than `MOST_CELLS`: two cells far apart are as much as all between them."""
+    here, most = [0, 0], [0, 0]
+
+    def start(name: str, attributes: dict[str, str]) -> None:
+        kind = name.rpartition(":")[2]
+        if kind not in ("row", "c"):
+            return
+        given = attributes.get("r", "").upper()
+        digits, column = "".join(filter(str.isdecimal, given))[:9], 0
+        for letter in (x for x in given[:9] if "A" <= x <= "Z"):
+            column = 26 * column + ord(letter) - ord("A") + 1
+        if kind == "row":
+            here[:] = int(digits or here[0] + 1), 0
+        else:
+            here[:] = int(digits or here[0]), column or here[1] + 1
+        most[:] = map(max, most, here)
+
+    parser = expat.ParserCreate()
+    parser.StartElementHandler = start
+    with suppress(expat.ExpatError):  # a picture, say; whoever reads it as a sheet fails alike
+        parser.ParseFile(opened)
+    if most[0] * most[1] > MOST_CELLS:
+        raise UnsafeFile(f"a sheet of it spans {most[0]} rows and {most[1]} columns, at most {MOST_CELLS} cells "
+                         "are read")
 
 
 def _check_size(n_bytes: int) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+import zipfile
 from contextlib import suppress
 
 import pandapower
@@ -121,6 +123,22 @@ def test_what_is_too_large_is_not_read(tmp_path, monkeypatch):
     pandapower.to_json(small(), str(tmp_path / "net.json"))
     with pytest.raises(ScenarioError, match="at most 0 are read"):
         stored(str(tmp_path / "net.json"))
+
+
+@pytest.mark.parametrize(("rows", "spans"), [
+    (b'<row r="1048576"><c r="XFD1048576"><v>1</v></c></row>', "1048576 rows and 16384 columns"),
+    (b'<row><c r="xfd1"><v>1</v></c></row>' + b"<row/>" * 999, "1000 rows and 16384 columns"),
+    (b"<row r='99999999'/><row>" + b"<c><v>1</v></c>" * 7 + b"</row>", "100000000 rows and 7 columns")])
+def test_a_few_cells_far_apart_are_not_unfolded(rows, spans, tmp_path):
+    """A thousand bytes of Excel that a reader makes gigabytes of."""
+    pytest.importorskip("openpyxl", reason="openpyxl is not installed (extra excel)")
+    pandas.DataFrame({"a": [1.0]}).to_excel(tmp_path / "small.xlsx")
+    with zipfile.ZipFile(tmp_path / "small.xlsx") as small_file, zipfile.ZipFile(tmp_path / "far.xlsx", "w") as far:
+        for name in small_file.namelist():
+            far.writestr(name, re.sub(b"(?s)<sheetData>.*</sheetData>", b"<sheetData>" + rows + b"</sheetData>",
+                                      small_file.read(name)))
+    with pytest.raises(ScenarioError, match=f"refused: a sheet of it spans {spans}"):
+        stored(str(tmp_path / "far.xlsx"))
 
 
 def test_pickles_are_not_read(tmp_path):
