@@ -28,7 +28,7 @@ from cosim.experiment import Experiment
 from cosim.plaintext import cell, file_name, file_names, text_of, visible
 from cosim.reporting.live import LiveBoard, RunSpeed, line, picture
 from cosim.run import default_out, find
-from cosim.scenario import override
+from cosim.scenario import Link, override
 from cosim.simulators.analysis.conservation import verify
 from cosim.simulators.analysis.flows import demand
 from cosim.simulators.analysis.receipts import main as receipts
@@ -84,6 +84,31 @@ def test_the_page_has_the_same_tags_whatever_names_hold(honest, poisoned, tmp_pa
     head, _ = unpacked(pages[1])
     names = [s["name"] for s in head["maps"][0]["marks"] if s["shape"] == "ring"]
     assert names == [f"aidc{visible(EVERY + hostile.TERMINAL)}1"]
+
+
+def called(name, out):
+    """The page of half an hour with a battery and a source of that name."""
+    battery = {"node": 1, "energy_max_kwh": 100.0, "p_charge_max_kw": 40.0, "p_discharge_max_kw": 40.0,
+               "energy_start_kwh": 50.0, "start_kg_per_kwh": 0.35}
+    two = find("two_bus")
+    grid = two.members["grid"]
+    grid = grid.model_copy(update={"entities": {**grid.entities, "Battery": [name]}, "params": {
+        **grid.params, "batteries": {name: battery}, "lookahead_steps": 2,
+        "sources": {**grid.params["sources"], name: {"node": 1, "kg_per_kwh": 0.9, "p_max_kw": 5.0}}}})
+    links = (*two.links, Link(source="profile.p_ahead_kw", target="grid.p_ahead_kw"),
+             Link(source="profile.q_ahead_kvar", target="grid.q_ahead_kvar"))
+    profile = two.members["profile"].model_copy(update={"simulator": "cosim.simulators.profile:ForecastProfile"})
+    world = two.replace(members={**two.members, "grid": grid, "profile": profile}, links=links,
+                        shared={**two.shared, "lookahead_steps": 2})
+    Experiment(world, "native", 1800.0, out=out).run()
+    return report.write_page([out], out.with_suffix(".html")).read_text()
+
+
+@pytest.mark.parametrize("name", ["<img src=x onerror=pwned=1>", "\"'><svg onload=pwned=1>[red]", "<b>x<b>{{7*7}}%{y}"])
+def test_a_battery_and_a_source_called_like_markup(name, tmp_path):
+    tame, other = (Structure(called(word, tmp_path / f"{k}.h5")) for k, word in enumerate(("plainly", name)))
+    assert tame.tags == other.tags
+    assert other.text.count(name) == tame.text.count("plainly") > 2
 
 
 def test_pages_side_by_side_too(honest, poisoned, tmp_path):
