@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -61,6 +63,8 @@ def run_command(parser: Callable[[], argparse.ArgumentParser] | None, body: Call
     """
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
+    atexit.unregister(gc.freeze)
+    atexit.register(gc.freeze)  # the last collection would go through pandapower's or torch's modules for a second
     if not _began:
         _began.append(monotonic())
     try:

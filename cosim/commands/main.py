@@ -6,8 +6,6 @@ A subcommand's module is imported when it is called, so that `cosim --help` impo
 from __future__ import annotations
 
 import argparse
-import atexit
-import gc
 import os
 import shutil
 import sys
@@ -48,7 +46,6 @@ def main(argv: list[str] | None = None) -> int:
 
 def script() -> int:
     """The console script: imports modules of the current folder first, as `python -m` does."""
-    atexit.register(gc.freeze)  # the last collection would go through pandapower's or torch's modules for a second
     if not sys.flags.safe_path:
         sys.path.insert(0, os.getcwd())
         try:
