@@ -163,6 +163,8 @@ OBJECTS = {
         "cosim.simulators.grid.dispatch.gurobi_solver:NciLimitedGurobi",
     "cosim.simulators.grid.dispatch.nci_limits:Mixing": "cosim.simulators.grid.dispatch.nci_limits:CarbonMixing",
     "cosim.simulators.grid.dispatch.nci_limits:NciCaps": "cosim.simulators.grid.dispatch.nci_limits:NciLimits",
+    "cosim.simulators.grid.dispatch.mci:marginal_sources":
+        "cosim.simulators.grid.dispatch.results:marginal_sources",
     "cosim.simulators.grid.dispatch.optimal_power_flow:Solver": "cosim.simulators.grid.dispatch.solvers:Solver",
     "cosim.simulators.grid.dispatch.reduced:Linear": "cosim.simulators.grid.dispatch.reduced:LinearizedFeeder",
     "cosim.simulators.grid.dispatch.reduced:Reduced": "cosim.simulators.grid.dispatch.reduced:ReducedDispatch",

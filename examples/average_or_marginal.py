@@ -10,8 +10,8 @@ import numpy as np
 
 from cosim.scenarios._study import SITES, SOURCES
 from cosim.simulators.grid.dispatch.conic import Limits
-from cosim.simulators.grid.dispatch.mci import marginal_sources
 from cosim.simulators.grid.dispatch.optimal_power_flow import Dispatch, Source
+from cosim.simulators.grid.dispatch.results import marginal_sources
 from cosim.simulators.grid.network.radial import read_feeder
 
 BUSES, ETA = [site["node"] for site in SITES.values()], 0.2

@@ -51,7 +51,7 @@ and is light enough (mean 0.40, 0.28 to 0.53) for the NCI that the paper reports
 office hours, with its peak at 11:30."""
 
 
-def _read_shape(path: str) -> tuple[float, ...]:
+def read_shape(path: str) -> tuple[float, ...]:
     """The 96 factors in column `factor` of a CSV file; ScenarioError naming the file and the line that is wrong."""
     if not is_file(path):
         raise ScenarioError(f"profile.shape: no file at {path}; give a CSV with a column `factor` and {SLOTS} rows")
@@ -100,7 +100,7 @@ class ProfileParams:
         """The 96 factors after `mean` and `scale`."""
         shape = self.shape
         if isinstance(shape, str):
-            shape = SHAPES[shape] if shape in SHAPES else _read_shape(shape)
+            shape = SHAPES[shape] if shape in SHAPES else read_shape(shape)
         factor = self.scale
         if self.mean is not None:
             average = math.fsum(shape) / SLOTS
