@@ -36,8 +36,6 @@ from cosim.learning.shared import (
 )
 from cosim.scenario import Scenario
 
-_REMEDY = "go on from the last checkpoint, with fewer environments if memory ran out"
-
 
 class OtherProcesses:
     """The processes beside this one, which is the first; a `Channel` to them.
@@ -58,7 +56,7 @@ class OtherProcesses:
         try:
             for rank, mine in enumerate(numbers[1:], 1):
                 name = f"process {rank} (environments {', '.join(map(str, mine))})"
-                self._children.append(Child("cosim.agents.together", name, _REMEDY, {**start, "rank": rank}))
+                self._children.append(Child("cosim.agents.together", name, {**start, "rank": rank}))
         except BaseException:
             self.close()
             raise

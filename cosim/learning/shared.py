@@ -114,13 +114,13 @@ def unpacked(data: bytes) -> dict[str, np.ndarray]:
 
 
 class Child:
-    """A process that runs `module`, given `start` as its first line.
+    """A process of a training that runs `module`, given `start` as its first line.
 
-    name, remedy: of the message when it has died. Errors that it sends are raised here.
+    name: of the message when it has died. Errors that it sends are raised here.
     """
 
-    def __init__(self, module: str, name: str, remedy: str, start: Mapping[str, Any]) -> None:
-        self.name, self._remedy = name, remedy
+    def __init__(self, module: str, name: str, start: Mapping[str, Any]) -> None:
+        self.name = name
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
         for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
             env.setdefault(threads, "1")
@@ -167,7 +167,8 @@ class Child:
     def _dead(self) -> ModelError:
         code = self._process.wait()
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        return ModelError(f"{self.name} ended by itself with {how}; {self._remedy}")
+        return ModelError(f"{self.name} ended by itself with {how}; go on from the last checkpoint, with fewer "
+                          "environments if memory ran out")
 
 
 def spoken_to() -> tuple[BinaryIO, BinaryIO]:

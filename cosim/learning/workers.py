@@ -32,8 +32,6 @@ from cosim.learning.shared import (
 from cosim.learning.vector import Arrays, Environments, Step, step_of
 from cosim.scenario import Scenario
 
-_REMEDY = "go on from the last checkpoint, with fewer environments if memory ran out"
-
 
 class Workers:
     """B environments in `workers` processes: an `cosim.agents.learn.spec.VectorEnv`; the numbers are those of
@@ -55,7 +53,7 @@ class Workers:
         try:
             for part in parts_of(n_envs, workers):
                 name = f"worker {len(self._workers)} (environments {', '.join(map(str, part))})"
-                self._workers.append(Child("cosim.learning.workers", name, _REMEDY, {
+                self._workers.append(Child("cosim.learning.workers", name, {
                     "scenario": scenario.to_json(), "first": part.start, "every": part.step, "n_envs": n_envs,
                     "seed": seed, "episode": episode, "stagger_over": stagger_over, "twins": twins,
                     "made": f"{made.__module__}:{made.__qualname__}", "folder": str(self._folder.path)}))
