@@ -53,7 +53,7 @@ def site_prices(trace: Trace) -> np.ndarray | None:
 
 def demand_charges(trace: Trace) -> list[DemandCharge]:
     """Demand charges by site and billing period; [] where the tariff has none, or is played from a recording."""
-    given = _tariff(trace)
+    given = tariff_of(trace)
     rates = {name: _rate(given, name) for name in trace.names(SITE)}
     if not any(rates.values()):
         return []
@@ -92,10 +92,6 @@ def demand_table(charges: list[DemandCharge], given: dict[str, Any], digest: Dig
 
 def tariff_of(trace: Trace) -> dict[str, Any]:
     """The tariff's parameters; {} without one, and of one that is played."""
-    return _tariff(trace)
-
-
-def _tariff(trace: Trace) -> dict[str, Any]:
     member = scenario_of(trace)["members"].get("tariff", {})
     params = member.get("params", {})
     return params if member.get("simulator") not in PLAYERS and "demand_charge_usd_per_kw" in params else {}
@@ -133,7 +129,7 @@ def bill(trace: Trace) -> Finding:
     if "cost_usd" not in said:
         raise TraceError(f"{trace.path}: its summary has no cost_usd")
     what, (begin, end), time = counted(trace, SITE), spans(trace, SITE), counted_time(trace)
-    prices, given, off = site_prices(trace), _tariff(trace), {}
+    prices, given, off = site_prices(trace), tariff_of(trace), {}
     assert prices is not None, "there is a tariff"
     energy_usd = demand_usd = 0.0
     first = datetime.fromisoformat(scenario_of(trace)["start"])
