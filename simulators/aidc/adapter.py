@@ -74,6 +74,7 @@ class DataCenters(Adapter):
     """
 
     PARAMS = AidcParams
+    KINDS: ClassVar[tuple[str, ...]] = ("train", "inf")
     SITE_ON_BUS: ClassVar[type[SiteOnBus]] = SiteOnBus
     MODELS = {"Site": SITE}
 
@@ -87,14 +88,25 @@ class DataCenters(Adapter):
 
     @classmethod
     def check_scenario(cls, member: str, given: AidcParams, scenario: Any) -> None:
-        """ScenarioError where the table `power` of `trace_step_s` would not fit into memory until it is written."""
+        """ScenarioError for a class of a kind that these data centers do not serve, and where the table `power` of
+        `trace_step_s` would not fit into memory until it is written."""
+        cls._check_kinds(member, given)
         if given.trace_step_s is not None:
             rows = len(given.sites) * max(scenario.flush_s, scenario.members[member].step_s) / given.trace_step_s
             check_memory(f"{member}.trace_step_s = {given.trace_step_s:g}", rows * _POWER_COLUMNS, BYTES_PER_NUMBER,
                          "make it longer, or flush_s shorter")
 
+    @classmethod
+    def _check_kinds(cls, member: str, given: AidcParams) -> None:
+        for name, job_class in given.job_classes.items():
+            if job_class.kind not in cls.KINDS:
+                raise ScenarioError(f"job_classes.{name} is of kind {job_class.kind}, which {cls.__name__} does not "
+                                    f"serve ({', '.join(cls.KINDS)}); set {member}.simulator to "
+                                    "cosim.simulators.aidc.llm.adapter:LlmDataCenters")
+
     def setup(self) -> None:
-        """One facility per entity; raises ScenarioError for names, windows and rack tables that do not fit."""
+        """One facility per entity; raises ScenarioError for kinds, names, windows and rack tables that do not fit."""
+        self._check_kinds(self.sid, self.params)
         self._sites: dict[str, SiteOnBus] = {}
         self._last: Values = {}
         self._now_s = self._origin_s = 0.0

@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
+from typing import Any
 
 from cosim.errors import ModelError
 from cosim.ports import Batch
@@ -74,8 +75,7 @@ class Facility:
         self._ended: list[Cohort] = []
         self._clock = EventClock(nearest_tick(start_s), self._ended.append)
         self._rows: list[Row] | None = [] if job_log else None
-        self._classes = [TrainingPool(m, name, c, self._rows, site.gpus) if c.kind == "train" else
-                         InferenceQueue(m, name, c, self._rows) for m, c in job_classes.items()]
+        self._classes = [self._class_of(m, c) for m, c in job_classes.items()]
         self._queues = [c for c in self._classes if isinstance(c, InferenceQueue)]
         self._pools = [c for c in self._classes if isinstance(c, TrainingPool)]
         self._to_per_gpu_min = [c.to_per_gpu_min for c in job_classes.values()]
@@ -191,7 +191,7 @@ class Facility:
         now_s = self.now_s
         queued, deferred, running, pending_to, deferred_to, busy, granted, late, urgent = map(
             list, zip(*[c.levels(now_s) for c in self._classes], strict=True))
-        free_gpus = self._up_gpus - sum([queue.busy_gpus for queue in self._queues])
+        free_gpus = self._up_gpus - sum([c.busy_gpus for c in self._classes if not isinstance(c, TrainingPool)])
         claims = chain.from_iterable([pool.claims for pool in self._pools])
         return State(queued, deferred, running, pending_to, deferred_to, busy, granted, late, urgent, self._up_gpus,
                      slack_s(claims, USABLE_RATIO * free_gpus) / MIN_S)
@@ -276,11 +276,11 @@ class Facility:
             self._settle_all(now_s)
         else:  # inference ended and nothing else can have happened
             self._start_inference(now_s)
-        busy = tuple([c.busy_gpus for c in self._classes])
+        busy = self._busy()
         if busy != self._meter.busy:
             self._meter.note(busy, now_s)
         if self._watch is not None:
-            self._watch(now_s, busy)
+            self._watch(now_s, busy[:len(self._classes)])
 
     def _settle_all(self, now_s: float) -> None:
         """Expiries, releases and arrivals, and the allocation of GPUs after them."""
@@ -360,6 +360,16 @@ class Facility:
                 self._clock.wake_at(next_s)
 
     # --- inside -------------------------------------------------------------------------------------------------
+
+    def _class_of(self, name: str, job_class: JobClass) -> Any:
+        """The engine of a class: queue, pool or what a facility of other kinds has, with what these have in common."""
+        if job_class.kind == "train":
+            return TrainingPool(name, self.name, job_class, self._rows, self.gpus)
+        return InferenceQueue(name, self.name, job_class, self._rows)
+
+    def _busy(self) -> tuple[float, ...]:
+        """What the meter is told: GPUs in use per class."""
+        return tuple([c.busy_gpus for c in self._classes])
 
     def _look_for_crowd(self) -> None:
         self._crowded = sum([max(c.granted_gpus, c.busy_gpus) for c in self._classes]) > self._up_gpus
