@@ -25,6 +25,11 @@ TOKEN_COLUMNS = ("input_tokens", "output_tokens")
 """Tokens of a request's prompt and of its answer, 0 for jobs of other kinds."""
 
 
+Routing = Annotated[Literal["handover", "arrival"], Field(
+    description="when jobs reach a site. handover: with the decision after their arrival; arrival: as they arrive, by "
+    "the shares that are in force then. The same for workload, controller and aidc: set it by shared.routing")]
+
+
 @runtime_checkable
 class OffersLoad(Protocol):
     """A workload whose offered load is known before a run. A class meets it as its objects do, so it has methods
@@ -180,6 +185,11 @@ class JobClass:
     @property
     def _block_to_per_s(self) -> float:
         return self.gpus_per_block * self.to_per_gpu_min / MIN_S
+
+    @property
+    def least_blocks(self) -> int:
+        """Blocks that the rules grant the class at every site, with and without jobs: 0, of kind llm `min_replicas`."""
+        return 0 if self.serving is None else self.serving.min_replicas
 
     @property
     def jobs_per_block(self) -> int:

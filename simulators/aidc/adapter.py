@@ -27,7 +27,7 @@ from cosim.simulators.aidc.plant.cooling import BALANCED, Cooling, CoolingChoice
 from cosim.simulators.aidc.plant.thermal import Room, StaticPlant, Thermal
 from cosim.simulators.aidc.ports import SITE, per_class
 from cosim.simulators.aidc.site import EVENTS, SiteOnBus
-from cosim.simulators.fleet import JobClass, Site
+from cosim.simulators.fleet import JobClass, Routing, Site
 from cosim.units import Seconds, format_time, whole_steps
 
 _POWER_COLUMNS = 8
@@ -60,6 +60,7 @@ class AidcParams:
         Seconds | None, Field(ge=0.001, description="step of the table `power`: power inside the tick; null: no table")
     ] = None
     initial_supply_temp_degc: Annotated[float, Field(description="supply temperature before the first command")] = 23.0
+    routing: Routing = "handover"
     rack_mean_up_s: Annotated[
         Seconds | None, Field(ge=60, description="mean time that a rack is up until it fails; null: none fails")
     ] = None
@@ -267,7 +268,7 @@ class DataCenters(Adapter):
     def _engine(self, eid: str, site: Site, cooling: Cooling, inside: bool) -> Facility | SlotFacility:
         given = self.params
         return Facility(eid, site, given.job_classes, cooling, given.initial_supply_temp_degc, job_log=given.job_log,
-                        resolve_power=inside, racks=self._racks(eid, site))
+                        resolve_power=inside, racks=self._racks(eid, site), at_arrival=given.routing == "arrival")
 
     def _racks(self, eid: str, site: Site) -> Racks | None:
         """The failures of a site's racks; None where none fails."""
@@ -332,6 +333,8 @@ class SlotDataCenters(DataCenters):
 
     def _engine(self, eid: str, site: Site, cooling: Cooling, inside: bool) -> SlotFacility:
         given = self.params
+        if given.routing != "handover":
+            raise ScenarioError(f"{self.sid}: the slot model takes its jobs once a slot; leave routing at handover")
         beyond = [m for m, c in given.job_classes.items() if c.checkpoint_interval_s is not None or c.restart_s]
         if given.rack_mean_up_s is not None or beyond:
             raise ScenarioError(f"{self.sid}: the slot model knows no failures, checkpoints and restarts; leave "

@@ -90,7 +90,7 @@ class LlmDataCenters(DataCenters):
     def _engine(self, eid: str, site: Site, cooling: Cooling, inside: bool) -> ServingFacility:
         given = self.params
         return ServingFacility(eid, site, given.job_classes, cooling, given.initial_supply_temp_degc,
-                               job_log=given.job_log, resolve_power=inside)
+                               job_log=given.job_log, resolve_power=inside, at_arrival=given.routing == "arrival")
 
 
 if __name__ == "__main__":

@@ -72,8 +72,8 @@ class ServingFacility(Facility):
             k = self._index[name]
             engine = self._classes[k]
             if isinstance(engine, ServingPool):
-                engine.put(jobs, now_s, tokens)
-            else:
+                engine.put(jobs, now_s, tokens, self._at_arrival)
+            elif jobs := self._put_off(k, jobs, now_s) if self._at_arrival else jobs:
                 engine.put(jobs, now_s)
             self._received[k] += len(jobs)
         self._news = True

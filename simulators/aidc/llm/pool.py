@@ -17,7 +17,16 @@ from typing import NamedTuple
 from cosim.errors import ModelError
 from cosim.simulators.aidc.engine.events import EventClock, Signal
 from cosim.simulators.aidc.engine.interval import Levels, Tally
-from cosim.simulators.aidc.engine.jobs import DROPPED, FINISHED, UNFINISHED, Job, Row, nearest_tick, row_of
+from cosim.simulators.aidc.engine.jobs import (
+    DROPPED,
+    FINISHED,
+    UNFINISHED,
+    Job,
+    Row,
+    nearest_tick,
+    row_of,
+    tick_after,
+)
 from cosim.simulators.aidc.engine.site_state import JobState
 from cosim.simulators.aidc.equations import gpu_throughput_to_per_s
 from cosim.simulators.aidc.llm.replica import Replica, Request, numbers_of
@@ -94,6 +103,8 @@ class ServingPool(Tally):
         self._to_per_token = self._serving.to_per_token
         self.granted_gpus, self.busy_gpus, self.kw = 0, 0, 0.0
         self._slots: list[ReplicaSlot] = []
+        self._ready: list[Replica] = []
+        self._draining = False
         self._line: deque[Request] = deque()  # while no replica is ready
         self._coming: deque[Request] = deque()  # of this tick, yet to arrive
         self._arrivals, self._starts = [self._arrive], [self._become_ready]
@@ -108,8 +119,9 @@ class ServingPool(Tally):
 
     # --- what comes from outside ------------------------------------------------------------------------------------
 
-    def put(self, jobs: list[Job], now_s: float, tokens: Mapping[int, tuple[int, int]]) -> None:
-        """Requests come in, now or at their arrival where that is later; tokens: of prompt and answer, by id.
+    def put(self, jobs: list[Job], now_s: float, tokens: Mapping[int, tuple[int, int]], at_arrival: bool = False) -> None:
+        """Requests come in, now, or with `at_arrival` at their arrival where that is later; tokens: of prompt and answer,
+        by id.
 
         ModelError for tokens that are no whole numbers of 1 or more, and for work that is not that of the tokens.
         """
@@ -127,7 +139,8 @@ class ServingPool(Tally):
                 raise ModelError(f"{self.site}: request {job.id} of {self.name} has work_to = {job.work_to:g}; its "
                                  f"tokens are {work_to:g} TO")
             self._pending_tokens += request.needed
-            if job.arrival_s > now_s:
+            if at_arrival and job.arrival_s > now_s:
+                request.job = job._replace(submit_s=job.arrival_s, release_s=job.arrival_s)
                 coming.append(request)
             else:
                 self._dispatch(request, now_s)
@@ -162,7 +175,7 @@ class ServingPool(Tally):
             wanted -= 1
         more = min(wanted, free_gpus // self._numbers.gpus)
         for _ in range(more):
-            replica = Replica(self._numbers, self._clock, self._end, self._drop, self._power)
+            replica = Replica(self._numbers, self._clock, self._end, self._drop, self._replica_power)
             warm = not self._cold or not self._serving.startup_s
             slot = ReplicaSlot(replica, "ready" if warm else "starting")
             self._slots.append(slot)
@@ -171,7 +184,7 @@ class ServingPool(Tally):
             taken += self._numbers.gpus
         if self.granted_gpus:
             self._cold = True
-        if taken:
+        if taken or self._draining:
             self._power(now_s)
         self._serve_line(now_s)
         return taken
@@ -179,11 +192,11 @@ class ServingPool(Tally):
     # --- inside an instant ------------------------------------------------------------------------------------------
 
     def _await(self) -> None:
-        self._clock.signal(max(nearest_tick(self._coming[0].job.arrival_s), self._clock.now), self._arrivals)
+        self._clock.signal(max(tick_after(self._coming[0].job.arrival_s), self._clock.now), self._arrivals)
 
     def _arrive(self, event: Signal) -> None:
         now_s, coming = self._clock.now, self._coming
-        while coming and nearest_tick(coming[0].job.arrival_s) <= now_s:
+        while coming and tick_after(coming[0].job.arrival_s) <= now_s:
             self._dispatch(coming.popleft(), now_s)
         if coming:
             self._await()
@@ -192,6 +205,7 @@ class ServingPool(Tally):
         for slot in self._slots:
             if slot.ready_at is event and slot.state == "starting":
                 slot.state = "ready"
+        self._sum_up()
         self._serve_line(self._clock.now)
 
     def _dispatch(self, request: Request, now_s: float) -> None:
@@ -202,20 +216,18 @@ class ServingPool(Tally):
             self._drop(request, now_s)
             return
         best, least = None, math.inf
-        for slot in self._slots:
-            if slot.state == "ready":
-                replica = slot.replica
-                if replica.waiting:
-                    replica.expire(now_s)
-                if replica.outstanding < least:
-                    best, least = replica, replica.outstanding
+        for replica in self._ready:
+            if replica.waiting:
+                replica.expire(now_s)
+            if replica.outstanding < least:
+                best, least = replica, replica.outstanding
         if best is None:
             self._line.append(request)
         else:
             best.put(request, now_s)
 
     def _serve_line(self, now_s: float) -> None:
-        if self._line and any(slot.state == "ready" for slot in self._slots):
+        if self._line and self._ready:
             self._expire_line(now_s)
             waiting, self._line = self._line, deque()
             for request in waiting:
@@ -227,7 +239,7 @@ class ServingPool(Tally):
 
     def _drain(self, slot: ReplicaSlot, now_s: float) -> None:
         """No new requests; off at once where there is nothing to end."""
-        slot.state = "draining"
+        slot.state, self._draining = "draining", True
         moved = slot.replica.take_waiting()
         self._power(now_s)
         for request in moved:
@@ -266,6 +278,21 @@ class ServingPool(Tally):
                               request.energy_kws / seconds))
         request.gpu_s = request.energy_kws = 0.0
 
+    def _replica_power(self, now_s: float, change_kw: float, was_idle: bool, replica: Replica) -> None:
+        """One replica draws more or less from now on."""
+        if self._draining:
+            self._power(now_s)
+            return
+        self._integrate(now_s)
+        self.kw += change_kw
+        if was_idle:
+            self._idle_kw -= replica.kw - change_kw
+            self._idle_gpus -= self._numbers.gpus
+        if replica.idle:
+            self._idle_kw += replica.kw
+            self._idle_gpus += self._numbers.gpus
+        self._changed(now_s)
+
     def _power(self, now_s: float) -> None:
         """Power or the number of replicas is another from now on."""
         self._integrate(now_s)
@@ -273,19 +300,19 @@ class ServingPool(Tally):
         for slot in done:
             self._slots.remove(slot)
             self._count_out(slot.replica)
-        kw = idle_kw = 0.0
-        idle = 0
-        for slot in self._slots:
-            replica = slot.replica
-            kw += replica.kw
-            if replica.idle:
-                idle_kw += replica.kw
-                idle += 1
-        self.kw, self._idle_kw, self._idle_gpus = kw, idle_kw, idle * self._numbers.gpus
-        self.busy_gpus = len(self._slots) * self._numbers.gpus
+        self._sum_up()
         self._changed(now_s)
         if done:
             self._freed()
+
+    def _sum_up(self) -> None:
+        """Power and GPUs anew from the replicas."""
+        idle = [slot.replica for slot in self._slots if slot.replica.idle]
+        self.kw = sum([slot.replica.kw for slot in self._slots])
+        self._idle_kw, self._idle_gpus = sum([replica.kw for replica in idle]), len(idle) * self._numbers.gpus
+        self.busy_gpus = len(self._slots) * self._numbers.gpus
+        self._ready = [slot.replica for slot in self._slots if slot.state == "ready"]
+        self._draining = any(slot.state == "draining" for slot in self._slots)
 
     def _count_out(self, replica: Replica) -> None:
         """A replica is off; what it did counts on."""
@@ -317,6 +344,7 @@ class ServingPool(Tally):
                 totals[name] += getattr(replica, name)
             totals["decoded"] += replica.steps_now(now_s) * replica.decoding
         self._integrate(now_s)
+        self._sum_up()  # what rounding left over ends with the tick
         seconds = now_s - self._tick_s
         did = {name: totals[name] - self._seen[name] for name in _COUNTERS}
         self._seen = totals

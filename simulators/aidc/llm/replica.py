@@ -101,18 +101,20 @@ class Replica:
     kw, idle  power above the GPUs' idle power since the last boundary, and whether the batch is empty
     on_end    called with every request that has its last token, and the time
     on_drop   called with every request whose deadline passed while it waited for its start
-    on_power  called when one of these has changed
+    on_power  called with the time, the change of `kw`, and whether the batch was empty, when one of these changes
+    outstanding   requests in the batch and in the line
     decoded, prefilled, undone   tokens so far: of answers put out by iterations that decode, of prompts computed, and of
               all these what preemption made void; prompts, preemptions: how many, each of the former puts out a token
     """
 
     def __init__(self, numbers: Numbers, clock: EventClock, on_end: Callable[[Request, float], None],
-                 on_drop: Callable[[Request], None], on_power: Callable[[float], None]) -> None:
+                 on_drop: Callable[[Request], None], on_power: Callable[[float, float, bool, Replica], None]) -> None:
         self._n, self._clock = numbers, clock
         self._on_end, self._on_drop, self._on_power = on_end, on_drop, on_power
         self._callbacks = [self._fire]
         self._event: Signal | None = None
         self.waiting: deque[Request] = deque()
+        self.outstanding = 0
         self._decoding: list[tuple[int, int, Request]] = []  # heap by the step of the last token
         self._prefilling: list[Request] = []
         self._admitted: list[Request] = []  # in order; who left is skipped when it is looked at
@@ -140,14 +142,10 @@ class Replica:
         """Requests in the batch whose prompts are through."""
         return len(self._decoding)
 
-    @property
-    def outstanding(self) -> int:
-        """Requests in the batch and in the line."""
-        return len(self._decoding) + len(self._prefilling) + len(self.waiting)
-
     def put(self, request: Request, now_s: float) -> None:
         """A request joins the line now."""
         self.waiting.append(request)
+        self.outstanding += 1
         if self._event is None or self._begin_s == now_s:  # an iteration that begins now is planned anew
             self._accrue(now_s)
             self._event, self._begin_s = None, now_s
@@ -159,12 +157,14 @@ class Replica:
         """Empty the line, and give who stood in it."""
         left = list(self.waiting)
         self.waiting.clear()
+        self.outstanding -= len(left)
         return left
 
     def expire(self, now_s: float) -> None:
         """Drop from the head of the line who should have started by now and never has."""
         waiting = self.waiting
         while waiting and waiting[0].due_s <= now_s and math.isnan(waiting[0].start_s):
+            self.outstanding -= 1
             self._on_drop(waiting.popleft())
 
     def in_batch(self) -> list[Request]:
@@ -251,6 +251,7 @@ class Replica:
 
     def _leave(self, request: Request, tokens: int, now_s: float) -> None:
         request.running = False
+        self.outstanding -= 1
         self.kv -= tokens
         if self._n.full:
             self._reserved -= request.input_tokens + request.output_tokens
@@ -407,8 +408,9 @@ class Replica:
 
     def _set_kw(self, kw: float, now_s: float, idle: bool = False) -> None:
         if kw != self.kw or idle is not self.idle:
+            change_kw, was_idle = kw - self.kw, self.idle
             self.kw, self.idle = kw, idle
-            self._on_power(now_s)
+            self._on_power(now_s, change_kw, was_idle, self)
 
     def _accrue(self, now_s: float) -> None:
         """Time and energy of the requests in the batch since the last time."""

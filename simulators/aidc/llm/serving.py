@@ -59,6 +59,8 @@ class Serving:
     warm_start: Annotated[bool, Field(description="replicas of the first grant of a run are ready at once")] = True
     target_batch_ratio: Annotated[float, Field(gt=0, le=1, description="share of a replica's sequences that the rules "
                                                "plan with; what is left absorbs bursts")] = 0.5
+    min_replicas: Annotated[int, Field(ge=0, le=10_000, description="replicas that the rules keep on at every site, so "
+                                       "that a first request does not wait for startup_s")] = 1
     slo_ttft_s: Annotated[Seconds | None, Field(gt=0, description="service level: time to first token; null: none")] = (
         None)
     slo_tpot_s: Annotated[Seconds | None, Field(gt=0, description="service level: time per output token after the "

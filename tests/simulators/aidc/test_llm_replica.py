@@ -26,7 +26,7 @@ class Line:
         self.replica = Replica(numbers, self.clock, self.end, self.dropped.append, self.power)
         self.kw = self.replica.kw
 
-    def power(self, now_s):
+    def power(self, now_s, *_):
         self.kws += self.kw * (now_s - self.since_s)
         self.since_s, self.kw = now_s, self.replica.kw
 
