@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic_core import ArgsKwargs
 
-from cosim.params import explain, params
+from cosim.params import params
 from cosim.simulators.aidc.llm.serving import Serving
 from cosim.units import MIN_S, Seconds
 
@@ -106,8 +106,9 @@ class JobClass:
             raise ValueError("a class of kind llm needs `serving`: model, gpu and gpus of a replica")
         try:
             serving = TypeAdapter(Serving).validate_python(fields["serving"])
-        except ValidationError as err:
-            raise ValueError(explain(err, Serving, "serving")) from None
+        except ValidationError:  # the field says it, with its place, if no other is missing
+            filled = {**dict.fromkeys(("work_to", "to_per_gpu_min", "kw_per_to_s"), 1.0), **fields}
+            return ArgsKwargs(given.args, filled) if isinstance(given, ArgsKwargs) else filled
         follows = {"work_to": serving.request_to(serving.input_tokens, serving.output_tokens),
                    "to_per_gpu_min": serving.to_per_gpu_min,
                    "kw_per_to_s": serving.busy_kw_per_gpu * MIN_S / serving.to_per_gpu_min,

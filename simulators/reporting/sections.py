@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from cosim.reporting.chart import Maps, Picture, Section, missing
 from cosim.reporting.definition import LiveColumn, LiveTable, Report
 from cosim.reporting.text import named
-from cosim.simulators.reporting import air, batteries, carbon, events, flexibility, grid, jobs, sites
+from cosim.simulators.reporting import air, batteries, carbon, events, flexibility, grid, jobs, serving, sites
 from cosim.simulators.reporting.data import FleetRun
 
 _SECTIONS: tuple[tuple[str, str, str, tuple[Callable[[FleetRun], Picture], ...]], ...] = (
@@ -21,6 +21,7 @@ _SECTIONS: tuple[tuple[str, str, str, tuple[Callable[[FleetRun], Picture], ...]]
     ("carbon", "Carbon", "Two carbon accounts", (carbon.accounts,)),
     ("gpus", "GPUs", "GPUs and queues", (sites.gpus, sites.queues)),
     ("jobs", "Jobs", "Jobs: put off, waiting, due", (jobs.deferral, jobs.waits)),
+    ("serving", "LLM", "LLM serving", (serving.latency, serving.energy)),
     ("flexibility", "Flexibility", "Demand response", (flexibility.events,)),
     ("batteries", "Batteries", "Batteries", (batteries.batteries,)),
     ("network", "Network", "Voltages and lines", (grid.voltages, grid.loading)),
@@ -34,6 +35,8 @@ def sections(runs: list[FleetRun]) -> list[Section]:
     out = []
     for key, short, title, makers in _SECTIONS:
         if key == "flexibility" and not any(map(flexibility.called, runs)):
+            continue
+        if key == "serving" and not any(map(serving.serves, runs)):
             continue
         if key == "batteries" and not any(map(batteries.any_stored, runs)):
             continue

@@ -33,7 +33,7 @@ class Cohort(simpy.Event):
 
 
 class Signal(simpy.Event):
-    """Something is due at a time, and whoever set it is called; see `EventClock.signal`."""
+    """Something is due at a time; see `EventClock.signal`."""
 
     __slots__ = ("callbacks",)
     _ok = True

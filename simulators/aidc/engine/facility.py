@@ -389,7 +389,7 @@ class Facility:
         return InferenceQueue(name, self.name, job_class, self._rows)
 
     def _busy(self) -> tuple[float, ...]:
-        """What the meter is told: GPUs in use per class."""
+        """What the meter goes by: GPUs in use per class."""
         return tuple([c.busy_gpus for c in self._classes])
 
     def _look_for_crowd(self) -> None:

@@ -24,7 +24,7 @@ from cosim.units import MIN_S
 
 
 class ServingMeter(Meter):
-    """A meter that is told, after the GPUs in use per class, the power of each class of kind `llm`, kW."""
+    """A meter whose `note` takes, after the GPUs in use per class, the power of each class of kind `llm`, kW."""
 
     def __init__(self, site: Site, job_classes: Mapping[str, JobClass], cooling: Cooling, supply_temp_degc: float,
                  start_s: float, segments: bool) -> None:
@@ -71,11 +71,11 @@ class ServingFacility(Facility):
         for name, jobs in admitted(batch, self.name, self._job_classes, now_s).items():
             k = self._index[name]
             engine = self._classes[k]
+            self._received[k] += len(jobs)
             if isinstance(engine, ServingPool):
                 engine.put(jobs, now_s, tokens, self._at_arrival)
             elif jobs := self._put_off(k, jobs, now_s) if self._at_arrival else jobs:
                 engine.put(jobs, now_s)
-            self._received[k] += len(jobs)
         self._news = True
 
     def command(self, gpus: Sequence[float], supply_temp_degc: float) -> None:

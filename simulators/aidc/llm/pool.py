@@ -175,7 +175,7 @@ class ServingPool(Tally):
             wanted -= 1
         more = min(wanted, free_gpus // self._numbers.gpus)
         for _ in range(more):
-            replica = Replica(self._numbers, self._clock, self._end, self._drop, self._replica_power)
+            replica = Replica(self._numbers, self._clock, self._end, self._use, self._drop, self._replica_power)
             warm = not self._cold or not self._serving.startup_s
             slot = ReplicaSlot(replica, "ready" if warm else "starting")
             self._slots.append(slot)

@@ -100,6 +100,7 @@ class Replica:
     waiting   requests that are not in the batch, from the head of the line on
     kw, idle  power above the GPUs' idle power since the last boundary, and whether the batch is empty
     on_end    called with every request that has its last token, and the time
+    on_pause  called with every request that is preempted, and the time
     on_drop   called with every request whose deadline passed while it waited for its start
     on_power  called with the time, the change of `kw`, and whether the batch was empty, when one of these changes
     outstanding   requests in the batch and in the line
@@ -108,9 +109,10 @@ class Replica:
     """
 
     def __init__(self, numbers: Numbers, clock: EventClock, on_end: Callable[[Request, float], None],
-                 on_drop: Callable[[Request], None], on_power: Callable[[float, float, bool, Replica], None]) -> None:
+                 on_pause: Callable[[Request, float], None], on_drop: Callable[[Request], None],
+                 on_power: Callable[[float, float, bool, Replica], None]) -> None:
         self._n, self._clock = numbers, clock
-        self._on_end, self._on_drop, self._on_power = on_end, on_drop, on_power
+        self._on_end, self._on_pause, self._on_drop, self._on_power = on_end, on_pause, on_drop, on_power
         self._callbacks = [self._fire]
         self._event: Signal | None = None
         self.waiting: deque[Request] = deque()
@@ -353,6 +355,7 @@ class Replica:
         request.preemptions += 1
         self.preemptions += 1
         self.waiting.appendleft(request)
+        self._on_pause(request, now_s)
 
     def _forget_left(self) -> None:
         """Drop from the list of the admitted who is in the batch no more."""
