@@ -12,10 +12,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from cosim.scenario import Member, Scenario
+from cosim.scenario import Member, Scenario, rows_of
 from cosim.scenarios._study import ARRIVALS, JOB_CLASSES, links
 from cosim.scenarios.ieee33_living import SCENARIO as LIVING
-from cosim.scenarios.ieee33_living import day
 
 H100: dict[str, Any] = {"gpu": "H100", "prefill": "chunked", "embodied_kg_per_gpu_h": None}
 REQUESTS: dict[str, dict[str, Any]] = {
@@ -30,13 +29,14 @@ REQUESTS: dict[str, dict[str, Any]] = {
         "slo_tpot_s": 0.05}},
 }
 
-HOURS = [0.45, 0.35, 0.30, 0.30, 0.35, 0.45, 0.65, 0.90, 1.15, 1.35, 1.45, 1.45, 1.40, 1.45, 1.50, 1.50, 1.45, 1.35, 1.25,
-         1.20, 1.15, 1.05, 0.85, 0.70]
+HOURS = [0.45, 0.35, 0.30, 0.30, 0.35, 0.45, 0.65, 0.90, 1.15, 1.35, 1.45, 1.45, 1.40, 1.45, 1.50, 1.50, 1.45, 1.35,
+         1.25, 1.20, 1.15, 1.05, 0.85, 0.70]
 """Times the mean rate of requests, by the hour: made, with a night at a fifth of the afternoon."""
 RATES = {"chat": 160.0, "reasoning": 120.0, "code": 120.0}
 _TRAINING = {"fine_tuning": JOB_CLASSES["vae"]}
 
-_SITES = {name: {**site, "racks": 16, "idle_kw": 32.0} for name, site in LIVING.shared["sites"].items()}
+_SITES = {name: {**site, "racks": 16, "idle_kw": 32.0}
+          for name, site in rows_of(LIVING.shared["sites"], "sites").items()}
 
 
 def _arrivals() -> dict[str, dict[str, Any]]:
@@ -58,7 +58,7 @@ def _members() -> dict[str, Member]:
 
 
 SCENARIO = Scenario(
-    name="llm_day", about="LLM serving at three sites on the living grid: replicas, KV cache, TTFT, tokens; synthetic day",
+    name="llm_day", about="LLM serving at three sites on the living grid: replicas, KV cache, TTFT, tokens",
     until_s="24h",
     shared={**LIVING.shared, "job_classes": {**REQUESTS, **_TRAINING}, "sites": _SITES, "routing": "arrival"},
     members=_members(), links=links(), summary=LIVING.summary, preflight=LIVING.preflight, verify=LIVING.verify,

@@ -115,8 +115,8 @@ class JobClass:
                    "gpus_per_block": serving.gpus}
         for name, value in follows.items():
             if fields.get(name) is not None and abs(float(fields[name]) - value) > 1e-9 * value:
-                raise ValueError(f"{name} = {fields[name]} of a class of kind llm follows from `serving` ({value:.6g}); "
-                                 "leave it out")
+                raise ValueError(f"{name} = {fields[name]} of a class of kind llm follows from `serving` "
+                                 f"({value:.6g}); leave it out")
         fields = {**fields, **follows, "serving": serving}
         return ArgsKwargs(given.args, fields) if isinstance(given, ArgsKwargs) else fields
 

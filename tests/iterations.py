@@ -27,7 +27,7 @@ class Plain:
     energy_kws: float = 0.0
 
 
-def serve(n: Numbers, requests: list[Plain]) -> float:
+def serve(n: Numbers, requests: list[Plain]) -> float:  # noqa: C901  one loop, to be read from top to bottom
     """Serve them, iteration by iteration; the energy of all iterations, kW s, that of waiting left out."""
     coming, waiting, batch = deque(sorted(requests, key=lambda r: r.arrival_s)), deque(), []
     time_s = energy = 0.0

@@ -122,7 +122,8 @@ class GpuRule:
                   ) -> list[int]:
         """GPUs of each inference class, in the order of `FleetFacts.inf`; arguments as those of a call."""
         ceil, held, need = math.ceil, [], []
-        for m, block, each, drain_to in zip(self._inf, self._inf_blocks, self._inf_jobs, self._inf_drain_to, strict=True):
+        columns = self._inf, self._inf_blocks, self._inf_jobs, self._inf_drain_to
+        for m, block, each, drain_to in zip(*columns, strict=True):
             busy = block * ceil(running_jobs[m] / each - ROUNDING)
             drain = block * ceil(work_to[m] / drain_to - ROUNDING)
             held.append(busy)

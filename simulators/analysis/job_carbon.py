@@ -10,9 +10,9 @@ The rule. In a tick of length dt a job that held GPUs for s GPU-seconds carries
     idle, cooling    s / (G dt) of the site's idle and of its cooling energy in the tick, G being the site's GPUs;
                      losses of UPS and PDU and auxiliaries, where a site has them, count as cooling
 
-and what no job carries is `unallocated`: idle and cooling of unused GPUs, and replicas without work. Carbon is each tick's energy times
-the intensity of that tick: attributed by NCI, and marginal by mci where the grid has it. So the rows of finished,
-dropped and unfinished jobs and the unallocated row add up to the site's energy and carbon.
+and what no job carries is `unallocated`: idle and cooling of unused GPUs, and replicas without work. Carbon is each
+tick's energy times the intensity of that tick: attributed by NCI, and marginal by mci where the grid has it. So the
+rows of finished, dropped and unfinished jobs and the unallocated row add up to the site's energy and carbon.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""LLM serving from a trace: latencies against service levels, tokens, energy and carbon per request and per 1000 tokens.
+"""LLM serving from a trace: latencies against service levels, tokens, energy and carbon per request and token.
 
 Latencies are of the requests that arrived in the counted time. TTFT, time to first token, from arrival to the first
 token; TPOT, time per output token, from there to the last one over the tokens after the first (of a request of one
@@ -6,8 +6,8 @@ token: none); end to end, from arrival to the last token. A request is good when
 levels of its class (of those that are set); goodput is good requests over time (Y. Zhong et al., DistServe, OSDI 2024).
 
 Energy of a class: what its replicas draw above idle, loaded ones without work too, and the share of the site's idle and
-cooling energy (losses with it) that their GPUs are of the site's. Carbon: each tick's energy at its NCI (attributed) and
-mci (marginal). Per request and per 1000 output tokens: over all finished requests and all tokens put out in that time.
+cooling energy (losses with it) that their GPUs are of the site's. Carbon: each tick's energy at its NCI (attributed)
+and mci (marginal). Per request and per 1000 output tokens: over all finished requests and all tokens put out then.
 Embodied carbon, where a class states it: its GPUs' hours times `embodied_kg_per_gpu_h`.
 """
 
@@ -29,7 +29,7 @@ from cosim.simulators.analysis.site_series import ended_jobs, intensity_of
 from cosim.simulators.fleet import JobClass, Site
 from cosim.trace import Trace
 from cosim.trace.series import counted, counted_time, over_counted, scenario_of, step_s
-from cosim.units import HOUR_S, KW_PER_MW
+from cosim.units import KW_PER_MW
 
 J_PER_KWH = 3.6e6
 _QUANTILES = (0.5, 0.95, 0.99)
@@ -149,14 +149,16 @@ def serving_figures(trace: Trace) -> list[ServingFigures]:
     for name, serving in classes.items():
         m = names.index(name)
         for k, site in ((slice(None), None), *enumerate(sites)):
-            sums = [float(x[:, k, m].sum()) for x in (tokens, finished, kwh, gpu_h, *carbon.values())]
+            put_out, done, used_kwh, held_h, kg, marginal_kg = (
+                float(x[:, k, m].sum()) for x in (tokens, finished, kwh, gpu_h, *carbon.values()))
             per_h = serving.embodied_kg_per_gpu_h
-            out.append(ServingFigures(name, site, *_of_requests(requests, name, site, serving), *sums,
-                                      np.nan if per_h is None else sums[3] * per_h))
+            out.append(ServingFigures(name, site, *_of_requests(requests, name, site, serving), put_out, done, used_kwh,
+                                      held_h, kg, marginal_kg, np.nan if per_h is None else held_h * per_h))
     return out
 
 
-def _of_requests(requests: dict[str, np.ndarray], name: str, site: str | None, serving: Serving) -> tuple:
+def _of_requests(requests: dict[str, np.ndarray], name: str, site: str | None, serving: Serving
+                 ) -> tuple[int, int, int, tuple[float, ...], tuple[float, ...], tuple[float, ...]]:
     nothing = (np.nan,) * len(_QUANTILES)
     if not requests:
         return 0, 0, 0, nothing, nothing, nothing
@@ -165,10 +167,10 @@ def _of_requests(requests: dict[str, np.ndarray], name: str, site: str | None, s
         mine = mine & (requests["site"] == site)
     rows = {column: values[mine] for column, values in requests.items()}
     times = latencies(rows)
-    quantiles = [tuple(np.quantile(x[np.isfinite(x)], _QUANTILES).tolist()) if np.isfinite(x).any() else nothing
-                 for x in times]
+    ttft, tpot, e2e = (tuple(np.quantile(x[np.isfinite(x)], _QUANTILES).tolist()) if np.isfinite(x).any() else nothing
+                       for x in times)
     return (int(mine.sum()), int(good_ones(rows, serving, times[0], times[1]).sum()),
-            int((rows["preemptions"] > 0).sum()), *quantiles)
+            int((rows["preemptions"] > 0).sum()), ttft, tpot, e2e)
 
 
 def serving_tables(trace: Trace, digest: Digest) -> None:
@@ -187,7 +189,7 @@ def serving_tables(trace: Trace, digest: Digest) -> None:
             (f"output_{of}_tokens", f.output_tokens), (f"energy_{of}_kwh", f.energy_kwh),
             (f"co2_{of}_kg", f.co2_kg), (f"co2_marginal_{of}_kg", f.co2_marginal_kg)) if np.isfinite(value)}
         slo = classes[f.job_class]
-        rows.append((f.job_class, f.site or "all", str(f.requests), *(_ms(x) for x in f.ttft_s), *(_ms(x) for x in f.tpot_s),
+        rows.append((f.job_class, f.site or "all", str(f.requests), *(_ms(x) for x in (*f.ttft_s, *f.tpot_s)),
                      _number(f.e2e_s[0]), f"{100 * _over(f.good, f.requests):.2f} %" if f.requests else "-",
                      f"{f.good / seconds:.3g}", f"{f.output_tokens / seconds:.4g}", str(f.preempted)))
         costs.append((f.job_class, f.site or "all", f"{f.energy_kwh / KW_PER_MW:.4f}", _number(f.joules_per_token),
@@ -199,8 +201,8 @@ def serving_tables(trace: Trace, digest: Digest) -> None:
             rows[-1] = (f"{f.job_class} (SLO {' / '.join('-' if x is None else _ms(x) for x in levels)} ms)",
                         *rows[-1][1:])
     digest.tables.append(Table("LLM serving", (
-        "class", "site", "requests", "TTFT p50 ms", "p95", "p99", "TPOT p50 ms", "p95", "p99", "end to end p50 s", "good",
-        "goodput /s", "tokens out /s", "preempted"), rows,
+        "class", "site", "requests", "TTFT p50 ms", "p95", "p99", "TPOT p50 ms", "p95", "p99", "end to end p50 s",
+        "good", "goodput /s", "tokens out /s", "preempted"), rows,
         "SLO: TTFT / TPOT; good: finished within both; goodput: good requests over time"))
     digest.tables.append(Table("Energy and carbon of LLM serving", (
         "class", "site", "MWh", "J/token", "Wh/request", "g CO2/1000 tokens", "marginal", "embodied", "g CO2/request",

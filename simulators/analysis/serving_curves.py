@@ -41,10 +41,9 @@ def comparison(found: Configurations) -> Digest:
         rows += [(model, f"{gpus} x {gpu}", f"{h.row.batch:.0f}", f"{1e3 * h.row.tpot_s:.2f}", f"{1e3 * h.tpot_s:.2f}",
                   f"{100 * h.tpot_error:+.1f} %", f"{h.row.joules:.4g}", f"{h.joules:.4g}",
                   f"{100 * h.joules_error:+.1f} %") for h in held]
-    digest.tables.append(Table("Held-out points", ("model", "GPUs", "batch", "TPOT ms", "ours", "error", "J/token", "ours",
-                                                   "error"), rows,
-                               "TPOT: mean time per output token, batch / (tokens per s)\n" + "\n".join(
-                                   f"not compared: {text}" for text in left_out)))
+    columns = ("model", "GPUs", "batch", "TPOT ms", "ours", "error", "J/token", "ours", "error")
+    digest.tables.append(Table("Held-out points", columns, rows, "\n".join((
+        "TPOT: mean time per output token, batch / (tokens per s)", *(f"not compared: {text}" for text in left_out)))))
     if apart:
         digest.tables.append(_errors(apart))
         digest.figures = {"tpot_median_ratio": median(abs(h.tpot_error) for h in apart),
@@ -54,7 +53,8 @@ def comparison(found: Configurations) -> Digest:
 
 def _errors(apart: list[HeldOut]) -> Table:
     rows = []
-    for name, errors in (("TPOT", [abs(h.tpot_error) for h in apart]), ("J/token", [abs(h.joules_error) for h in apart])):
+    for name, errors in (("TPOT", [abs(h.tpot_error) for h in apart]),
+                         ("J/token", [abs(h.joules_error) for h in apart])):
         within = sum(error <= 0.1 for error in errors)
         rows.append((name, str(len(errors)), f"{100 * median(errors):.1f} %", f"{100 * max(errors):.1f} %",
                      f"{100 * within / len(errors):.0f} %"))
@@ -72,7 +72,7 @@ def curve_of(points: list[Measured]) -> dict[str, object]:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = command_parser("serving-curves")
-    p.add_argument("table", nargs="?", metavar="FILE", help="CSV or the ML.ENERGY benchmark's JSON; default: what ships")
+    p.add_argument("table", nargs="?", metavar="FILE", help="CSV or the ML.ENERGY benchmark's JSON; none: what ships")
     p.add_argument("--model", metavar="WORD", help="configurations whose model has this in its name")
     p.add_argument("--curve", action="store_true", help="print the fitted curves as JSON, for serving.curve")
     return p

@@ -76,8 +76,8 @@ class Controller(Adapter):
         check_mode(member, given, members)
         for name, other in members.items():
             if getattr(other, "routing", given.routing) != given.routing:
-                raise ScenarioError(f"{member}.routing = {given.routing} and {name}.routing = {other.routing}; set it for "
-                                    "all of them by shared.routing")
+                raise ScenarioError(f"{member}.routing = {given.routing} and {name}.routing = {other.routing}; set it "
+                                    "for all of them by shared.routing")
 
     def setup(self) -> None:
         """Check names, deferrals and eligibility; build the policy. ScenarioError when they do not fit."""

@@ -82,8 +82,8 @@ def latency(run: FleetRun) -> Picture:
             said.append(f"{number(100.0 * float(good.mean()), 4)} % of {name}")
             facts.append(Fact(f"requests of {name} within their service level", 100.0 * float(good.mean()), "%"))
     says = f"Requests within both service levels: {strong(listing(said))}." if said else "No request arrived."
-    return Picture(key, says, tuple(panels), "Medians and 99th percentiles of the requests that arrived in each cell of "
-                   f"{number(width_s / MIN_S)} min.", tuple(facts), columns=True)
+    note = f"Medians and 99th percentiles of the requests that arrived in each cell of {number(width_s / MIN_S)} min."
+    return Picture(key, says, tuple(panels), note, tuple(facts), columns=True)
 
 
 def energy(run: FleetRun) -> Picture:
@@ -117,5 +117,6 @@ def energy(run: FleetRun) -> Picture:
     facts = tuple(Fact(f"energy per output token of {f.job_class}", f.joules_per_token, "J") for f in figures
                   if np.isfinite(f.joules_per_token))
     says = f"An output token took {strong(listing(said))}." if said else "No token was put out."
-    return Picture(key, says, tuple(panels), "With the share of idle and cooling energy of the GPUs that replicas hold, "
-                   f"whether they have work or not. {run.averaging(SITE)}", facts, columns=True)
+    note = ("With the share of idle and cooling energy of the GPUs that replicas hold, whether they have work or not. "
+            f"{run.averaging(SITE)}")
+    return Picture(key, says, tuple(panels), note, facts, columns=True)

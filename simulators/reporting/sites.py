@@ -187,7 +187,8 @@ def uses(run: FleetRun) -> list[tuple[str, np.ndarray]]:
     layers: list[tuple[str, np.ndarray]] = []
     table = run.scenario["shared"].get("job_classes", {})
     served = [run.has(f"{SITE}/llm_dynamic_kw") and table.get(name, {}).get("kind") == "llm" for name in run.classes]
-    per_to = [0.0 if llm else table.get(name, {}).get("kw_per_to_s") for name, llm in zip(run.classes, served, strict=True)]
+    per_to = [0.0 if llm else table.get(name, {}).get("kw_per_to_s")
+              for name, llm in zip(run.classes, served, strict=True)]
     if per_to and None not in per_to and run.has(f"{SITE}/work_to"):
         kw = run.get(f"{SITE}/work_to") / run.step_s(SITE) * np.array(per_to)
         if any(served):

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from pytest import approx
 
 from cosim.experiment import Experiment
 from cosim.run import find
@@ -16,8 +15,8 @@ from cosim.simulators.reporting.data import FleetRun
 from cosim.trace import Trace
 from cosim.trace.compare import first_difference
 
-FEW = {"grid.ac_check": False, "workload.day_factors": [1.0], "shared.job_classes.chat.serving.embodied_kg_per_gpu_h": 0.01,
-       "workload.train_rate_scale": 8.0}
+FEW = {"grid.ac_check": False, "workload.day_factors": [1.0], "workload.train_rate_scale": 8.0,
+       "shared.job_classes.chat.serving.embodied_kg_per_gpu_h": 0.01}
 UNTIL_S = 360.0
 
 
@@ -57,24 +56,24 @@ def test_figures_against_the_tables(run):
     tpot = {k: (requests["end_s"][k] - requests["first_token_s"][k]) / (requests["output_tokens"][k] - 1) for k in done
             if requests["output_tokens"][k] > 1}
     assert chat.requests == len(rows)
-    assert chat.ttft_s[0] == approx(np.nanmedian(list(ttft.values())))
-    assert chat.tpot_s[0] == approx(np.median(list(tpot.values())))
+    assert chat.ttft_s[0] == pytest.approx(np.nanmedian(list(ttft.values())))
+    assert chat.tpot_s[0] == pytest.approx(np.median(list(tpot.values())))
     assert chat.good == sum(ttft[k] <= 1.0 and tpot.get(k, 0.0) <= 0.05 for k in done)
     assert chat.output_tokens == sum(requests["generated_tokens"][k] for k in rows)
-    assert chat.embodied_kg == approx(0.01 * run["aidc/Site/busy_gpus"][:, :, 0].sum() / 60.0)
-    assert chat.joules_per_token == approx(3.6e6 * chat.energy_kwh / chat.output_tokens)
-    assert summary(run).figures["good_chat_ratio"] == approx(chat.good / len(rows))
+    assert chat.embodied_kg == pytest.approx(0.01 * run["aidc/Site/busy_gpus"][:, :, 0].sum() / 60.0)
+    assert chat.joules_per_token == pytest.approx(3.6e6 * chat.energy_kwh / chat.output_tokens)
+    assert summary(run).figures["good_chat_ratio"] == pytest.approx(chat.good / len(rows))
 
 
 def test_receipts_answer_for_a_request(run):
-    """The energy of single requests and of what no job carries is the site's; a request's is its share of iterations."""
+    """The energy of single requests and of what no job carries is the site's."""
     energy = 0.0
     for account in job_footprints(run):
         energy += account.energy_kwh.sum()
         assert (account.dynamic_kwh >= 0.0).all()
         assert (account.dynamic_kwh[account.job_class == "reasoning"].sum() > 0.0) == (
             (account.job_class == "reasoning").any())
-    assert energy == approx(run["aidc/Site/p_kw"].sum() / 60.0)
+    assert energy == pytest.approx(run["aidc/Site/p_kw"].sum() / 60.0)
 
 
 def test_the_page_shows_it(run):
@@ -85,8 +84,8 @@ def test_the_page_shows_it(run):
     assert [rule.value for panel in latency.panels[:2] for rule in panel.rules] == [1000.0, 50.0]
     assert {fact.name for fact in tokens.facts} >= {"energy per output token of chat"}
     layers = dict(sites.uses(fleet))
-    assert sum(kw.sum() for kw in layers.values()) == approx(run["aidc/Site/p_kw"].sum())
-    assert layers["inference"].sum() == approx(run["aidc/Site/llm_dynamic_kw"].sum())
+    assert sum(kw.sum() for kw in layers.values()) == pytest.approx(run["aidc/Site/p_kw"].sum())
+    assert layers["inference"].sum() == pytest.approx(run["aidc/Site/llm_dynamic_kw"].sum())
 
 
 def test_routing_as_jobs_arrive_waits_for_no_decision(run):

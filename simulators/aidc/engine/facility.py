@@ -20,8 +20,8 @@ Rows: E14, I03, I17, L12, M08, M15, U12.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
 from collections import deque
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from operator import itemgetter
 from typing import Any
@@ -43,7 +43,7 @@ from cosim.simulators.aidc.plant.cooling import Cooling, supply_limits_degc
 from cosim.simulators.fleet import JobClass, Site
 from cosim.units import MIN_S, finite
 
-Watch = Callable[[float, tuple[int, ...]], None]
+Watch = Callable[[float, tuple[float, ...]], None]
 """Called after every instant at which something happened, with the time in s and the GPUs in use per class."""
 
 
@@ -376,8 +376,8 @@ class Facility:
     def _put_off(self, k: int, jobs: list[Job], now_s: float) -> list[Job]:
         """Jobs of a class that are here by now; the others come in when they arrive."""
         here = [job for job in jobs if job.arrival_s <= now_s]
-        later = [(tick_after(job.arrival_s), k, job._replace(
-            submit_s=job.arrival_s, release_s=max(job.release_s, job.arrival_s))) for job in jobs if job.arrival_s > now_s]
+        later = [(tick_after(arrival_s), k, job._replace(submit_s=arrival_s, release_s=max(job.release_s, arrival_s)))
+                 for job in jobs if (arrival_s := job.arrival_s) > now_s]
         if later:
             self._coming = deque(sorted([*self._coming, *later], key=itemgetter(0)))  # stable: in the order of classes
         return here

@@ -79,7 +79,8 @@ class LlmDataCenters(DataCenters):
     def notes(self) -> list[str]:
         """As `DataCenters`, and which requests were longer than their class allows."""
         return super().notes() + [
-            f"{self.sid}.{eid}: {pool.rejected} requests of {pool.name} were longer than max_context_tokens and rejected"
+            f"{self.sid}.{eid}: {pool.rejected} requests of {pool.name} were longer than max_context_tokens and "
+            "rejected"
             for eid, site in self._sites.items() for pool in self._facility_of(site).served if pool.rejected]
 
     @staticmethod

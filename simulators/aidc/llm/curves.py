@@ -15,8 +15,8 @@ from cosim.units import Seconds
 
 Numbers = Annotated[tuple[float, ...], Field(min_length=1, max_length=1000)]
 FALL_RATIO = 0.5
-"""Measured time or power that falls by more than this share from one batch to a larger one is a mistake; less is levelled,
-and what that costs shows in the errors."""
+"""Measured time or power that falls by more than this share from one batch to a larger one is a mistake; less is
+levelled, and what that costs shows in the errors."""
 
 
 @params(kw_only=True)
@@ -133,8 +133,8 @@ def fit(points: Sequence[Measured]) -> Fitted:
 
     Iterations take the median inter-token latency, which has no prompt in it as long as most iterations have none; what
     the mean takes longer is the prompts', batch / output_tokens of them per iteration, and the median over the points
-    is prefill_s. Time and power that fall a little from one batch to the next are levelled (`not_falling`). ScenarioError
-    for fewer than two batches, and for a fall by more than FALL_RATIO.
+    is prefill_s. Time and power that fall a little from one batch to the next are levelled (`not_falling`).
+    ScenarioError for fewer than two batches, and for a fall by more than FALL_RATIO.
     """
     rows = sorted(points, key=lambda row: row.batch)
     what = f"{rows[0].model} on {rows[0].gpus} x {rows[0].gpu}" if rows else "the table"

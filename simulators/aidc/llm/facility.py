@@ -54,7 +54,8 @@ class ServingFacility(Facility):
     def __init__(self, name: str, site: Site, job_classes: Mapping[str, JobClass], cooling: Cooling,
                  supply_temp_degc: float, **how: Any) -> None:
         if how.get("racks") is not None:
-            raise ModelError(f"{name}: racks do not fail at a site that serves language models; leave rack_mean_up_s out")
+            raise ModelError(f"{name}: racks do not fail at a site that serves language models; leave rack_mean_up_s "
+                             "out")
         self.names = list(job_classes)
         self.served: list[ServingPool] = []
         self.ticks: dict[str, ServingTick] = {}
@@ -67,7 +68,8 @@ class ServingFacility(Facility):
         now_s = self.now_s
         tokens: Mapping[int, tuple[int, int]] = {}
         if "input_tokens" in batch and "output_tokens" in batch:
-            tokens = dict(zip(batch["id"], zip(batch["input_tokens"], batch["output_tokens"], strict=True), strict=True))
+            pairs = zip(batch["input_tokens"], batch["output_tokens"], strict=True)
+            tokens = dict(zip(batch["id"], pairs, strict=True))
         for name, jobs in admitted(batch, self.name, self._job_classes, now_s).items():
             k = self._index[name]
             engine = self._classes[k]
@@ -140,8 +142,8 @@ class ServingFacility(Facility):
         for pool in self._pools if regroup else ():
             pool.hold(min(pool.held_blocks, pool.wanted_blocks))
         free = self._up_gpus - sum([c.busy_gpus for c in self._classes])
-        for pool in self.served:
-            free -= pool.switch_on(now_s, max(free, 0))
+        for served in self.served:
+            free -= served.switch_on(now_s, max(free, 0))
         super()._hand_out(now_s, regroup)
-        if any(pool.wanted_replicas for pool in self.served):
+        if any(served.wanted_replicas for served in self.served):
             self._regroup = True  # GPUs that come free are theirs

@@ -1,10 +1,10 @@
 """Serving of one job class at a site: replicas that are switched on and off, the line before them, and what they did.
 
 A grant of GPUs is a number of replicas that may be on. More are switched on at once, on free GPUs, and are ready after
-`startup_s`; one too many is switched off when it was beyond every grant of the last `keep_on_s`: it takes no new request
-and goes off with its last one, whose GPUs it keeps until then. A request goes to the ready replica with the fewest
-requests (the first of equals), and waits for one where none is ready; it is dropped when it has not been admitted by its
-deadline, and at once when it is longer than the class allows.
+`startup_s`; one too many is switched off when it was beyond every grant of the last `keep_on_s`: it takes no new
+request and goes off with its last one, whose GPUs it keeps until then. A request goes to the ready replica with the
+fewest requests (the first of equals), and waits for one where none is ready; it is dropped when it has not been
+admitted by its deadline, and at once when it is longer than the class allows.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cosim.errors import ModelError
 from cosim.simulators.aidc.engine.events import EventClock, Signal
@@ -30,7 +30,6 @@ from cosim.simulators.aidc.engine.jobs import (
 from cosim.simulators.aidc.engine.site_state import JobState
 from cosim.simulators.aidc.equations import gpu_throughput_to_per_s
 from cosim.simulators.aidc.llm.replica import Replica, Request, numbers_of
-from cosim.simulators.aidc.llm.serving import Serving
 from cosim.simulators.fleet import JobClass
 
 REQUEST_COLUMNS = (
@@ -107,7 +106,8 @@ class ServingPool(Tally):
         self._draining = False
         self._line: deque[Request] = deque()  # while no replica is ready
         self._coming: deque[Request] = deque()  # of this tick, yet to arrive
-        self._arrivals, self._starts = [self._arrive], [self._become_ready]
+        self._arrivals: list[Callable[[Any], None]] = [self._arrive]
+        self._starts: list[Callable[[Any], None]] = [self._become_ready]
         self._grants: deque[tuple[float, int]] = deque()  # of the last keep_on_s
         self._cold = not self._serving.warm_start
         self._idle_kw, self._idle_gpus = 0.0, 0  # of replicas without work
@@ -119,9 +119,10 @@ class ServingPool(Tally):
 
     # --- what comes from outside ------------------------------------------------------------------------------------
 
-    def put(self, jobs: list[Job], now_s: float, tokens: Mapping[int, tuple[int, int]], at_arrival: bool = False) -> None:
-        """Requests come in, now, or with `at_arrival` at their arrival where that is later; tokens: of prompt and answer,
-        by id.
+    def put(self, jobs: list[Job], now_s: float, tokens: Mapping[int, tuple[int, int]], at_arrival: bool = False
+            ) -> None:
+        """Requests come in, now, or with `at_arrival` at their arrival where that is later; tokens: of prompt and
+        answer, by id.
 
         ModelError for tokens that are no whole numbers of 1 or more, and for work that is not that of the tokens.
         """
@@ -131,8 +132,8 @@ class ServingPool(Tally):
                 raise ModelError(f"{self.site}: request {job.id} of {self.name} has no input_tokens and output_tokens")
             given, asked = tokens[job.id]
             if not (given >= 1 and asked >= 1 and given == int(given) and asked == int(asked)):
-                raise ModelError(f"{self.site}: request {job.id} of {self.name} has {given:g} input and {asked:g} output "
-                                 "tokens; whole numbers of 1 or more")
+                raise ModelError(f"{self.site}: request {job.id} of {self.name} has {given:g} input and {asked:g} "
+                                 "output tokens; whole numbers of 1 or more")
             request = Request(job, int(given), int(asked), self._serving.cached_tokens(int(given)))
             work_to = self._to_per_token * request.needed
             if abs(job.work_to - work_to) > 1e-6 * work_to:
@@ -168,7 +169,7 @@ class ServingPool(Tally):
         return max(self.granted_gpus // self._numbers.gpus - on, 0)
 
     def switch_on(self, now_s: float, free_gpus: int) -> int:
-        """Switch replicas on, first those that drain and are loaded still; the GPUs that this takes of the free ones."""
+        """Switch replicas on, first those that drain and are still loaded; the GPUs it takes of the free ones."""
         wanted, taken = self.wanted_replicas, 0
         for slot in [slot for slot in self._slots if slot.state == "draining"][:wanted]:
             slot.state = "ready"

@@ -74,10 +74,11 @@ class LlmModel:
         return kv_bytes_per_token(self.layers, self.kv_heads, self.head_dim, self.kv_bytes_per_value)
 
 
+_SHEETS = {"A100": (80, 2039, 312, 400, 26), "H100": (80, 3350, 989, 700, 50), "B200": (180, 8000, 2250, 1000, 50)}
+"""GB, GB/s, TFLOPS, TDP in W, W of a loaded model above idle."""
+
 GPUS = {name: Gpu(memory, bandwidth, peak, tdp, GPU_IDLE_RATIO * tdp, loaded)
-        for name, memory, bandwidth, peak, tdp, loaded in (("A100", 80, 2039, 312, 400, 26), ("H100", 80, 3350, 989, 700,
-                                                                                             50),
-                                                           ("B200", 180, 8000, 2250, 1000, 50))}
+        for name, (memory, bandwidth, peak, tdp, loaded) in _SHEETS.items()}
 
 MODELS = {
     "Llama-2-70B": LlmModel(parameters_billion=69.0, layers=80, kv_heads=8, head_dim=128),

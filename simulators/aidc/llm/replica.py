@@ -23,7 +23,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 from heapq import heappop, heappush
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from cosim.simulators.aidc.engine.events import EventClock, Signal
 from cosim.simulators.aidc.engine.jobs import Job, nearest_tick
@@ -43,9 +43,9 @@ class Request:
     gpu_s, energy_kws   its share so far, since `since_s`, not handed out yet
     """
 
-    __slots__ = ("cached_tokens", "computed", "due_s", "energy_kws", "energy_mark", "finish_step", "first_s", "generated",
-                 "gpu_mark", "gpu_s", "input_tokens", "job", "left", "needed", "output_tokens", "preemptions", "prefilled",
-                 "running", "since_s", "start_s")
+    __slots__ = ("cached_tokens", "computed", "due_s", "energy_kws", "energy_mark", "finish_step", "first_s",
+                 "generated", "gpu_mark", "gpu_s", "input_tokens", "job", "left", "needed", "output_tokens",
+                 "preemptions", "prefilled", "running", "since_s", "start_s")
 
     def __init__(self, job: Job, input_tokens: int, output_tokens: int, cached_tokens: int) -> None:
         self.job = job
@@ -104,8 +104,8 @@ class Replica:
     on_drop   called with every request whose deadline passed while it waited for its start
     on_power  called with the time, the change of `kw`, and whether the batch was empty, when one of these changes
     outstanding   requests in the batch and in the line
-    decoded, prefilled, undone   tokens so far: of answers put out by iterations that decode, of prompts computed, and of
-              all these what preemption made void; prompts, preemptions: how many, each of the former puts out a token
+    decoded, prefilled, undone   tokens so far: of answers put out by iterations that decode, of prompts computed, and
+              of all these what preemption made void; prompts, preemptions: how many, each of the former gives a token
     """
 
     def __init__(self, numbers: Numbers, clock: EventClock, on_end: Callable[[Request, float], None],
@@ -113,7 +113,7 @@ class Replica:
                  on_power: Callable[[float, float, bool, Replica], None]) -> None:
         self._n, self._clock = numbers, clock
         self._on_end, self._on_pause, self._on_drop, self._on_power = on_end, on_pause, on_drop, on_power
-        self._callbacks = [self._fire]
+        self._callbacks: list[Callable[[Any], None]] = [self._fire]
         self._event: Signal | None = None
         self.waiting: deque[Request] = deque()
         self.outstanding = 0

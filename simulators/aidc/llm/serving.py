@@ -50,7 +50,8 @@ class Serving:
                                                 "rejected")] = 32_768
     prefix_hit_ratio: Annotated[float, Field(ge=0, lt=1, description="share of each prompt whose keys and values are "
                                              "in the prefix cache: not computed again, but in memory")] = 0.0
-    input_tokens: Annotated[Tokens, Field(description="typical prompt: for the offered load and the rules' GPUs")] = 1024
+    input_tokens: Annotated[Tokens, Field(description="typical prompt: mean of drawn ones, and what the rules plan "
+                                          "with")] = 1024
     output_tokens: Annotated[Tokens, Field(description="typical answer, for the same")] = 256
     startup_s: Annotated[Seconds, Field(ge=0, le=86_400, description="time a replica takes from switched on to ready "
                                         "(weights are loaded)")] = 120.0
@@ -91,8 +92,8 @@ class Serving:
                              f"{max(needs, self.gpus + 1)} GPUs or more, or fewer bytes_per_parameter")
         if self.max_context_tokens > self.kv_tokens:
             raise ValueError(f"{self._what}: the KV cache holds {self.kv_tokens} tokens and one request may have "
-                             f"max_context_tokens = {self.max_context_tokens}; make it smaller, or give the replica more "
-                             "GPUs")
+                             f"max_context_tokens = {self.max_context_tokens}; make it smaller, or give the replica "
+                             "more GPUs")
         if self.input_tokens + self.output_tokens > self.max_context_tokens:
             raise ValueError(f"input_tokens + output_tokens = {self.input_tokens + self.output_tokens} is more than "
                              f"max_context_tokens = {self.max_context_tokens}")

@@ -28,8 +28,8 @@ def read_measured(path: str) -> list[Measured]:
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as err:
-        raise ScenarioError(f"table {path} cannot be read: {err}; give a CSV ({','.join(CSV_COLUMNS)}) or the ML.ENERGY "
-                            "benchmark's JSON") from None
+        raise ScenarioError(f"table {path} cannot be read: {err}; give a CSV ({','.join(CSV_COLUMNS)}) or the "
+                            "ML.ENERGY benchmark's JSON") from None
     rows = _json_rows(text, path) if text.lstrip().startswith(("{", "[")) else _csv_rows(path)
     if not rows:
         raise ScenarioError(f"table {path} has no row")
@@ -44,8 +44,8 @@ def _json_rows(text: str, path: str) -> list[Measured]:
     rows = found.get("configurations") if isinstance(found, dict) else found
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise ScenarioError(f"table {path} has no list `configurations` of objects, as the ML.ENERGY benchmark's has")
-    return [_row(lambda name, row=row: row.get(_ML_ENERGY[name]), f"{path}, configuration {k}", _ML_ENERGY)
-            for k, row in enumerate(rows, 1)]
+    return [_row({ours: row.get(theirs) for ours, theirs in _ML_ENERGY.items()}.get, f"{path}, configuration {k}",
+                 _ML_ENERGY) for k, row in enumerate(rows, 1)]
 
 
 def _csv_rows(path: str) -> list[Measured]:
@@ -54,8 +54,8 @@ def _csv_rows(path: str) -> list[Measured]:
         out = []
         for line, fields in lines:
             if fields is None or len(fields) != len(header):
-                raise ScenarioError(f"table {path}, line {line}: it has {'no' if fields is None else len(fields)} fields, "
-                                    f"the first line {len(header)}")
+                found = "no" if fields is None else len(fields)
+                raise ScenarioError(f"table {path}, line {line}: it has {found} fields, the first line {len(header)}")
             cells = dict(zip(header, fields, strict=True))
             out.append(_row(cells.get, f"{path}, line {line}", {name: name for name in (*CSV_COLUMNS, "tokens_per_s")}))
     return out

@@ -5,7 +5,6 @@ import math
 from statistics import median
 
 import pytest
-from pytest import approx
 
 from cosim.errors import ScenarioError
 from cosim.params import validate
@@ -31,11 +30,12 @@ def made(**changed):
 
 def test_curves_are_linear_between_points_and_go_on():
     curve = ServingCurve(**CURVE)
-    assert [curve.iteration_s(b, 0) for b in (1, 5, 9, 13, 17, 25)] == approx([0.010, 0.014, 0.018, 0.024, 0.030, 0.042])
-    assert [curve.decode_w(b) for b in (1, 5, 17)] == approx([1000, 1200, 1600])
+    assert [curve.iteration_s(b, 0) for b in (1, 5, 9, 13, 17, 25)] == pytest.approx(
+        [0.010, 0.014, 0.018, 0.024, 0.030, 0.042])
+    assert [curve.decode_w(b) for b in (1, 5, 17)] == pytest.approx([1000, 1200, 1600])
     read = ServingCurve(**CURVE, context_tokens=100, context_s_per_token=1e-6)
-    assert read.iteration_s(9, 100) == approx(0.018)  # the point itself
-    assert read.iteration_s(9, 1100) == approx(0.018 + 9 * 1000 * 1e-6)
+    assert read.iteration_s(9, 100) == pytest.approx(0.018)  # the point itself
+    assert read.iteration_s(9, 1100) == pytest.approx(0.018 + 9 * 1000 * 1e-6)
 
 
 def test_cache_of_a_70b_model_by_hand():
@@ -54,9 +54,9 @@ def test_a_fit_gives_back_what_made_the_table():
     rows = [Measured("m", "g", 1, n, itl := 0.005 + 1e-4 * n, 500.0 + n, 100.0, n / (itl + n / 100 * 0.02), 1.0)
             for n in (8, 16, 32, 64)]
     rows = [row._replace(joules=row.power_w / row.tokens_per_s) for row in rows]
-    assert fit(rows).prefill_s == approx(0.02)
+    assert fit(rows).prefill_s == pytest.approx(0.02)
     for held in held_out(rows):
-        assert (held.tpot_error, held.joules_error) == (approx(0, abs=1e-9), approx(0, abs=1e-9))
+        assert (held.tpot_error, held.joules_error) == (pytest.approx(0, abs=1e-9), pytest.approx(0, abs=1e-9))
 
 
 def test_what_ships_is_near_its_measurements():
@@ -98,9 +98,9 @@ def test_a_replica_kept_at_a_batch_is_as_fast_as_measured(batch):
         clock.step()
     power(clock.now)
     tokens = replica.decoded + replica.prompts
-    assert tokens / clock.now == approx(row.tokens_per_s, rel=0.1)
+    assert tokens / clock.now == pytest.approx(row.tokens_per_s, rel=0.1)
     idle_kw = serving.gpus * serving.the_gpu.idle_w / 1e3
-    assert 1e3 * (kws[0] + idle_kw * clock.now) / tokens == approx(row.joules, rel=0.1)
+    assert 1e3 * (kws[0] + idle_kw * clock.now) / tokens == pytest.approx(row.joules, rel=0.1)
 
 
 def test_tables_in_both_layouts(tmp_path, capsys):
@@ -113,12 +113,12 @@ def test_tables_in_both_layouts(tmp_path, capsys):
         for b, itl, w in ((8, 10, 900), (16, 12, 950), (32, 16, 990))]}))
     a, b = read_measured(str(csv)), read_measured(str(theirs))
     assert [row[:6] for row in a] == [row[:6] for row in b]
-    assert [row.joules for row in a] == approx([row.joules for row in b])
+    assert [row.joules for row in a] == pytest.approx([row.joules for row in b])
     assert main([str(csv)]) == 0
     assert "within 10 %" in capsys.readouterr().out
     assert main([str(csv), "--curve"]) == 0
     curve = json.loads(capsys.readouterr().out)["m on 2 x g"]
-    assert ServingCurve(**curve).iteration_s(16, curve["context_tokens"]) == approx(0.012)
+    assert ServingCurve(**curve).iteration_s(16, curve["context_tokens"]) == pytest.approx(0.012)
 
 
 @pytest.mark.parametrize(("text", "said"), [
@@ -178,7 +178,7 @@ def test_fields_that_do_not_go_together(given, said):
 
 def test_a_class_says_the_same_when_it_is_made_again():
     one = made(prefix_hit_ratio=0.5, input_tokens=1000, output_tokens=100)
-    assert one.work_to == approx(2 * 70.6e9 * (500 + 99) / 1e12)
+    assert one.work_to == pytest.approx(2 * 70.6e9 * (500 + 99) / 1e12)
     assert one.gpus_per_block == 4
     again = JobClass(kind="llm", deadline_s=60, serving=one.serving, work_to=one.work_to,
                      to_per_gpu_min=one.to_per_gpu_min, kw_per_to_s=one.kw_per_to_s, gpus_per_block=4)

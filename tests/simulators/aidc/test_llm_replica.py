@@ -3,15 +3,15 @@
 import math
 import random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pytest import approx
+from iterations import Plain, serve
 
 from cosim.simulators.aidc.engine.events import EventClock
 from cosim.simulators.aidc.engine.jobs import Job
 from cosim.simulators.aidc.llm.equations import run_s, steps_until, steps_within
 from cosim.simulators.aidc.llm.replica import Numbers, Replica, Request
-from iterations import Plain, serve
 
 UNIT = 2.0**-10
 """All times are whole multiples: floats hold them and their sums exactly, so that equal instants are equal."""
@@ -78,8 +78,8 @@ def test_runs_of_iterations_are_the_iterations(rows, max_batch, kv, chunked, ful
         if not theirs.dropped:
             assert (ours.start_s, ours.first_s, ours.preemptions) == (theirs.start_s, theirs.first_s,
                                                                       theirs.preemptions)
-            assert ours.energy_kws == approx(theirs.energy_kws, rel=1e-9, abs=1e-12)
-    assert line.kws == approx(energy, rel=1e-9, abs=1e-12)
+            assert ours.energy_kws == pytest.approx(theirs.energy_kws, rel=1e-9, abs=1e-12)
+    assert line.kws == pytest.approx(energy, rel=1e-9, abs=1e-12)
     assert line.replica.kv == 0
     replica = line.replica
     served = [r for k, r in enumerate(made) if k not in gone]
@@ -108,8 +108,8 @@ def test_one_request_by_hand():
     first = 2 * 10 + 20  # two iterations of 8 + 2 units, and a unit per token of the prompt
     assert request.first_s == UNIT * first
     assert line.ended[0] == UNIT * (first + 2 * 10)
-    assert request.gpu_s == approx(2 * line.ended[0])
-    assert request.energy_kws == approx(UNIT * (4 * 10 * 1.25 + 20 * 4.0))
+    assert request.gpu_s == pytest.approx(2 * line.ended[0])
+    assert request.energy_kws == pytest.approx(UNIT * (4 * 10 * 1.25 + 20 * 4.0))
 
 
 def test_memory_preempts_the_last_and_computes_it_again():
@@ -142,7 +142,7 @@ def test_single_server_waits_by_pollaczek_khinchine():
     line, made = Line(n), requests(rows, 1e12)
     line.serve(made)
     waited = sum(r.start_s - r.job.arrival_s for r in made) / len(made)
-    assert waited == approx(rate * second / 2 / (1 - 0.6), rel=0.1)
+    assert waited == pytest.approx(rate * second / 2 / (1 - 0.6), rel=0.1)
 
 
 def test_saturation_is_the_full_batch_over_its_iteration():
@@ -150,4 +150,4 @@ def test_saturation_is_the_full_batch_over_its_iteration():
     n = numbers(max_batch=4, context=0, prefill=0, tokens=64)
     line = Line(n)
     line.serve(requests([(0, 1, 25, 0)] * 200))
-    assert 200 * 25 / line.clock.now == approx(4 / n.base_s[4], rel=0.01)
+    assert 200 * 25 / line.clock.now == pytest.approx(4 / n.base_s[4], rel=0.01)
