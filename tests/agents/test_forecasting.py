@@ -90,9 +90,11 @@ def test_accuracy_by_hand():
     said = [[2.0, 9.0], [3.0, 9.0], [0.0, 0.0]]  # one and two steps ahead
     found = accuracy(said, truth, [1, 2])
     assert found.count.tolist() == [2, 1]
-    assert found.mae.tolist() == [0.5, 5.0] and found.bias.tolist() == [-0.5, 5.0]
+    assert found.mae.tolist() == [0.5, 5.0]
+    assert found.bias.tolist() == [-0.5, 5.0]
 
 
 def test_what_cannot_be_compared_is_not():
     found = accuracy([[np.nan, 1.0], [1.0, 1.0]], [1.0, 1.0], [1, 5])
-    assert found.count.tolist() == [0, 0] and np.isnan(found.mae).all()
+    assert found.count.tolist() == [0, 0]
+    assert np.isnan(found.mae).all()
