@@ -30,7 +30,7 @@ from cosim.simulators.grid.dispatch.surplus import in_words
 from cosim.simulators.grid.dispatch.varying import number_or_nan
 from cosim.simulators.grid.equations import Complexes, Floats
 from cosim.simulators.grid.network.check import AcCheck
-from cosim.simulators.grid.network.radial import read_feeder
+from cosim.simulators.grid.network.radial import bus_entities, read_feeder
 from cosim.simulators.grid.notes import dispatch_notes
 from cosim.simulators.grid.params import GridParams
 from cosim.simulators.grid.plausible import refuse_impossible, unit_hint
@@ -66,6 +66,13 @@ class CefDispatch(Adapter):
 
     PARAMS = GridParams
     MODELS = {"Bus": DISPATCH_BUS, "Grid": DISPATCH_GRID, "Source": SOURCE, "Battery": BATTERY}
+
+    @classmethod
+    def entity_names(cls, given: GridParams, of: str) -> list[str] | None:
+        """The buses of `network`, or the batteries of `batteries`."""
+        if of == "batteries":
+            return list(given.batteries)
+        return bus_entities(given.network) if of == "network" else None
 
     @classmethod
     def check_horizon(cls, member: str, given: GridParams, step_s: float, until_s: float) -> None:

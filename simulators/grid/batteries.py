@@ -193,7 +193,7 @@ def check_batteries(member: str, given: Mapping[str, Battery], lookahead_steps: 
         return
     if not scenario.members[member].entities.get("Battery"):
         raise ScenarioError(f"{member}.batteries has {', '.join(given)} and {member} no Battery entities; --set "
-                            f"{member}.entities.Battery=[{','.join(given)}]")
+                            f"{member}.entities.Battery=batteries")
     commanded = any(link.target.rpartition(".")[2] == "p_set_kw" and link.target.split(".")[0] == member
                     for link in scenario.links)
     if lookahead_steps == 1 and not commanded:

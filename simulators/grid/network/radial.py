@@ -39,6 +39,12 @@ def _loads(network: str | LineList, stamp: int) -> Loads:
     return tables.loads_of(network)
 
 
+def bus_entities(network: str | LineList) -> list[str]:
+    """What entities at the buses of any network are called, in the order of their numbers: 'bus3' for bus 3, of all
+    that are in service; ScenarioError as `read_loads`."""
+    return [f"bus{bus}" for bus in read_loads(network).bus_ids]
+
+
 def read_feeder(network: str | LineList) -> Feeder:
     """The radial feeder that a parameter describes; ScenarioError naming the element that it cannot represent.
 
