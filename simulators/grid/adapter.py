@@ -88,7 +88,7 @@ class CefDispatch(Adapter):
     def init(self, sid: str, time_resolution: float = 1.0, **params: Any) -> Meta:
         """Validate the parameters and read the network, so that `create` can refuse a bus it does not have."""
         super().init(sid, time_resolution, **params)
-        self._feeder = read_feeder(self.params.network)
+        self._feeder = read_feeder(self.params.network, self.params.batteries)
         self._sources = all_sources(self.params.sources, self._feeder, self.params.network_sources, sid)
         self._series = SourceSeries(self._sources, sid, self.params.scenario_start,
                                     frozenset(self._sources) - frozenset(self.params.sources))
@@ -132,7 +132,7 @@ class CefDispatch(Adapter):
                                   time_limit_s=p.time_limit_s, moves=self._moves, watched=self._rated)
         self._solved_by = self._dispatch.solver_name
         buses = [s.node for k, s in enumerate(self._sources.values()) if k != self._dispatch.substation]
-        self._ac = AcCheck(p.network, buses, p.v0_pu) if p.ac_check else None
+        self._ac = AcCheck(p.network, buses, p.v0_pu, p.batteries) if p.ac_check else None
         self._at = {eid: self._feeder.named(eid, self.sid) for eid in self.entities["Bus"]}
         self._mci_of = self._make_mci(steady, limits) if p.mci and not p.nci_cap_kg_per_kwh else None
         self._batteries = Batteries(p.batteries, self._feeder, self.sid, self.step_s / HOUR_S)
