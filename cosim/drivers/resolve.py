@@ -222,8 +222,8 @@ def _names(scenario: Scenario, member: str, spec: Any, params: Mapping[str, Any]
         raise ScenarioError(f"{member}.entities: {unknown('shared table', spec, scenario.shared)}")
     table = scenario.shared[spec]
     if not isinstance(table, dict):
-        raise ScenarioError(f"{member}.entities: '{spec}' is no table of rows, and no member that runs here knows which "
-                            f"entities {shown(table)} has; list their names")
+        raise ScenarioError(f"{member}.entities: '{spec}' is no table of rows, and no member that runs here knows "
+                            f"which entities {shown(table)} has; list their names")
     if not table:
         raise ScenarioError(f"{member}.entities: shared table '{spec}' has no rows")
     return _checked(member, list(table))

@@ -51,8 +51,8 @@ class Batteries:
                             dtype=np.int64)
         for name, bus in feeder.batteries:
             if feeder.nodes.of_bus[bus] != self.bus[self.names.index(name)]:
-                raise ScenarioError(f"{member}.batteries.{name}.node = {given[name].node} and storage of that name stands "
-                                    f"at bus {bus} of {feeder.name}; give that bus, or call the battery something else")
+                raise ScenarioError(f"{member}.batteries.{name}.node = {given[name].node} and storage of that name "
+                                    f"stands at bus {bus} of {feeder.name}; give that bus, or another name")
         self.hours, self._n_bus = hours, feeder.n_bus
         self.stores = [Store.begin(b) for b in self.rated]
         self._before = list(self.stores)

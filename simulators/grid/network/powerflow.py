@@ -41,8 +41,8 @@ class AcNetwork:
 
     The network's loads are taken out: demand is the caller's. Its generators stay, at the file's set points, unless
     `generators_stay` is false. `closed_lines` are put into service first and their switches closed. v0_pu: voltage of
-    the external grids in place of the file's; batteries: as in `parts.take_apart`. Admittances are kept between runs (`recycle`); no run starts at the last
-    one's voltages, so that a result depends on its own inputs only.
+    the external grids in place of the file's; batteries: as in `parts.take_apart`. Admittances are kept between runs
+    (`recycle`); no run starts at the last one's voltages, so that a result depends on its own inputs only.
 
     nodes                   electrical nodes; arrays over buses are in their order
     branches                lines, transformers (three branches to a star point for three windings), impedances, ...
