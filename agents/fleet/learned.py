@@ -10,7 +10,7 @@ from typing import Any
 
 from cosim.agents.fleet.actions import decision_of
 from cosim.agents.fleet.decision import FleetFacts, Matrix, Observation, Operation
-from cosim.agents.fleet.observation import ObservationScope
+from cosim.agents.fleet.observation import RELATIVE, ObservationScope
 from cosim.agents.fleet.team_arrays import MANAGER, TeamArrays
 from cosim.agents.learn import checkpoint
 from cosim.agents.learn.numpy_actor import ActingTeam
@@ -95,7 +95,7 @@ def _sight(trained: TeamSpec, facts: FleetFacts) -> ObservationScope:
     def sees(prefix: str) -> bool:
         return any(name.startswith(prefix) for name in shown)
 
-    return ObservationScope(facts.classes, facts.sites, 1.0, {}, sees(_NCI), sees(_MCI), sees(_FULL))
+    return ObservationScope(facts.classes, facts.sites, 1.0, {}, sees(_NCI), sees(_MCI), sees(_FULL), sees(RELATIVE))
 
 
 def _spec_of(path: str | Path) -> TeamSpec:

@@ -86,8 +86,9 @@ class ControllerParams:
     supply_temp_degc: Annotated[float, Field(description="set point of the rule policies, degC")] = 23.0
     supply_temp_min_degc: Annotated[float, Field(description="lower end of (24)'s box, degC")] = 18.0
     supply_temp_max_degc: Annotated[float, Field(description="upper end of (24)'s box, degC")] = 23.0
-    observation: Annotated[Literal["paper", "full"], Field(
-        description="what learners see: (25) and (27), or also rounding carries and unfinished work")] = "full"
+    observation: Annotated[Literal["paper", "full", "signals"], Field(
+        description="what learners see: (25) and (27); also rounding carries and unfinished work; beside all that each "
+        "site's carbon intensity less the mean over the sites")] = "full"
     reward: Annotated[RewardWeights, Field(
         description="weights of (32), for learners and myopic_oracle")] = RewardWeights()
     cooling: Annotated[CoolingChoice | None, Field(

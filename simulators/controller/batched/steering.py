@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cosim.agents.fleet.heuristics import PolicyOptions, queue_drain_to
-from cosim.agents.fleet.rewards import StepOutcome, hour_cost, loom, reward_of, terms_of
+from cosim.agents.fleet.observation import RELATIVE, relative
+from cosim.agents.fleet.rewards import StepOutcome, hour_cost, loom, reward_of, terms_of, work_worth
 from cosim.errors import ModelError, ScenarioError
 from cosim.simulators.aidc.compiled.fleet import CompiledFleet, FleetStep, Jobs
 from cosim.simulators.aidc.compiled.records import plain, records
@@ -162,6 +163,8 @@ class BatchSteering:
             "deferral_carry": self._owed, "deferred_by_lead": by_lead, "deferred_by_time": by_time,
             "usual_gpus": usual}
         places = self.view.places
+        numbers |= {name: np.stack(relative(outside[name.removeprefix(RELATIVE)].T), axis=1)
+                    for name in places if name.startswith(RELATIVE)}
         rows = np.empty((self.n_envs, sum(at.size for at in places.values())))
         for name, at in places.items():
             rows[:, at.ravel()] = numbers[name].reshape(self.n_envs, -1)
@@ -258,7 +261,7 @@ class BatchSteering:
             return shaped, table, None
         own = [reward_of(terms_of(self._minute(did, (i,)), self.facts.kinds, weights), weights, sees)
                + self._shaping(did, (i,)) for i in sites]
-        return shaped, table, np.stack([shaped, *own], axis=1)
+        return shaped, table, np.stack([shaped + self._sent(did), *own], axis=1)
 
     def _minute(self, did: FleetStep, sites: Sequence[int]) -> StepOutcome:
         """The minute that ended at some sites, in all environments."""
@@ -273,7 +276,25 @@ class BatchSteering:
             nci_kg_per_kwh=None if nci is None else [nci[:, i] for i in here],
             mci_kg_per_kwh=None if mci is None else [mci[:, i] for i in here],
             emission_kg_per_h=emission, baseline_kg_per_h=baseline,
-            served_to=did.finished_work_to[:, here].sum(axis=(1, 2)) if self.steering.counts_served else math.nan)
+            served_to=did.finished_work_to[:, here].sum(axis=(1, 2)) if self.steering.counts_served else math.nan,
+            queued_jobs=list(did.queued_jobs[:, here].sum(axis=1).T.astype(float)))
+
+    def _sent(self, did: FleetStep) -> np.ndarray | float:
+        """As `Steering._sent`."""
+        weights, before, outside = self._weights, self._state, self._outside
+        if weights.manager_credit == "all":
+            return 0.0
+        added_to = (did.pending_work_to + did.deferred_work_to
+                    - before["pending_work_to"] - before["deferred_work_to"])
+        intensities = outside["mci_kg_per_kwh" if weights.carbon == "marginal" else "nci_kg_per_kwh"]
+        known = not np.isnan(intensities).any()
+        total = np.zeros(self.n_envs)
+        for i in range(len(self.facts.gpus)):
+            kg_per_kwh = intensities[:, i] if known else 0.0
+            for m, kwh_per_to in enumerate(self.steering.kwh_per_to):
+                total += added_to[:, i, m] * work_worth(kwh_per_to, outside["price_usd_per_kwh"], kg_per_kwh,
+                                                        self.steering.hours, weights, self.steering.sees_carbon)
+        return total
 
     def _shaping(self, did: FleetStep, sites: Sequence[int]) -> np.ndarray:
         """As `Steering._shaping`."""

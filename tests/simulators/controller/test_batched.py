@@ -141,6 +141,10 @@ VARIANTS = {
     "least laxity, patience": (IEEE33, {"shared.job_classes.vae.order": "llf",
                                         "shared.job_classes.search.patience": "exponential"}),
     "sources that change": (LIVING, {"controller.reward.carbon": "system_difference"}),
+    "signals, sent work": (LIVING, {"controller.observation": "signals", "controller.reward.manager_credit": "sent",
+                                    "controller.reward.c6_per_inf_wait_min": "1e-4"}),
+    "marginal signals": (IEEE33, {"controller.observation": "signals", "controller.reward.manager_credit": "sent",
+                                  "controller.reward.carbon": "marginal", "grid.mci": "true"}),
     "as printed in (32)": (IEEE33, {"controller.reward.looming": "false", "controller.reward.relative": "false"}),
 }
 
