@@ -41,7 +41,7 @@ _URGENT_DROPS = 0.1
 
 @params
 class RewardWeights:
-    """c1..c5 of (32), what R3 counts, and what learners have beyond it. The same for all methods; fixed before training.
+    """c1..c5 of (32), what R3 counts, and what learning adds. The same for all methods; fixed before training.
 
     The reference of R1 does not grow with the fleet: a GPU-minute keeps its worth against its energy for any N.
     """
@@ -110,8 +110,8 @@ class StepOutcome:
 
 def terms_of(minute: StepOutcome, kinds: Sequence[str], weights: RewardWeights) -> tuple[float, ...]:
     """The values of TERMS: R1 as a share of the reference, USD, t, jobs, jobs, TO, kWh, t, t, TO, min (energies
-    with dt). The jobs of a queue wait for the whole step (Little's law). Unknown carbon and queues count as 0. Of many minutes at once where the numbers are arrays (B,). kinds: (M,)
-    'train' or 'inf'."""
+    with dt). The jobs of a queue wait for the whole step (Little's law). Unknown carbon and queues count as 0. Of many
+    minutes at once where the numbers are arrays (B,). kinds: (M,) 'train' or 'inf'."""
     power_kw, hours = minute.power_kw, minute.hours
     energy_kwh = sum(power_kw) * hours
     attributed_t = _carbon_t(power_kw, minute.nci_kg_per_kwh, hours)
