@@ -37,6 +37,7 @@ from cosim.digest import Digest, Table
 from cosim.drivers.resolve import resolve
 from cosim.errors import ScenarioError
 from cosim.experiment import Experiment
+from cosim.imports import load
 from cosim.progress import working
 from cosim.request import find
 from cosim.scenario import Scenario, override, rows_of
@@ -200,8 +201,8 @@ def _evaluate(args: argparse.Namespace) -> int:
         for policy in policies:  # before the first of them has run for minutes
             resolve(_as_run(scenario, policy, args.first_seed), args.days * DAY_S)
     if args.probe is not None:
-        from cosim.agents.probe import show  # it stands on this module
-        return show(scenario, policies, seeds, args.days, args.jobs, args.out)
+        show = load("cosim.agents.probe:show", "probe")  # by name, as it stands on this module
+        return int(show(scenario, policies, seeds, args.days, args.jobs, args.out))
     with working(f"running {len(policies) * len(seeds)} evaluations", len(policies) * len(seeds)) as progress:
         results = _run_all(scenario, policies, seeds, args.days, args.jobs, progress.at)
     if args.out:

@@ -71,7 +71,8 @@ class RewardWeights:
     manager_credit: Annotated[ManagerCredit, Field(
         description="what the manager learns from beside drops and waits. all: what the fleet draws, when it draws it, "
         "hours after the decision that sent the work and amid what the sites' agents do; sent: the energy of the work "
-        "it sends, at the price and intensity of the minute in which it does")] = "all"
+        "that its shares send, at the price and intensity of the minute in which they do, whichever site rounding "
+        "gives a whole job to")] = "all"
 
 
 Numbers = Any
@@ -152,8 +153,8 @@ def work_worth(kwh_per_to: float, price_usd_per_kwh: Numbers, kg_per_kwh: Number
                weights: RewardWeights, sees_carbon: bool) -> Numbers:
     """What doing a TO now would bring, in units of the reward: its part of R1 less its energy.
 
-    The manager with `manager_credit` = sent gets it for all work that a step adds to a site, and gives it back for all
-    that is done there. What remains is work sent, priced when it is sent; when sites do it cancels.
+    The manager with `manager_credit` = sent gets it for what its shares add to a site, and gives it back for all that
+    is done there. What remains is work sent, priced when it is sent; when sites do it cancels.
     """
     energy = weights.c2_per_usd * price_usd_per_kwh + (weights.c3_per_t * kg_per_kwh / KG_PER_T if sees_carbon else 0.0)
     return weights.c1_per_reference / (hours * MIN_PER_H * weights.reference_to_per_min) - kwh_per_to * energy

@@ -227,12 +227,14 @@ class Steering:
         if weights.manager_credit == "all":
             return 0.0
         known = self._intensities[weights.carbon == "marginal"]
+        placement = self.controller.pipeline.place(self._situation, self._policy.decision.site_share)
         total = 0.0
         for i, after in enumerate(fleet):
             kg_per_kwh = 0.0 if known is None else known[i]
             for m, kwh_per_to in enumerate(self.kwh_per_to):
                 added_to = (after["pending_work_to"][m] + after["deferred_work_to"][m]
-                            - seen.pending_work_to[i][m] - seen.deferred_work_to[i][m])
+                            - seen.pending_work_to[i][m] - seen.deferred_work_to[i][m]
+                            + placement.shares[m][i] * seen.arrivals_work_to[m] - placement.totals[1][i][m])
                 total += added_to * work_worth(kwh_per_to, seen.price_usd_per_kwh, kg_per_kwh, self.hours, weights,
                                                self.sees_carbon)
         return total

@@ -199,7 +199,7 @@ class BatchSteering:
         ends = arrived.first[1:] - 1
         some = going & (np.diff(arrived.first) > 0)
         self._jobs_so_far[some] = arrived.id[ends[some]] + 1
-        outcome = self._outcome(did)
+        outcome = self._outcome(did, action[:, 0], work_to)
         for name in state:
             state[name][going] = getattr(did, name)[going]
         return outcome
@@ -251,7 +251,8 @@ class BatchSteering:
             longer[:, :self._waiting.shape[1]] = self._waiting
             self._waiting = longer
 
-    def _outcome(self, did: FleetStep) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    def _outcome(self, did: FleetStep, manager: np.ndarray, sent_to: np.ndarray
+                 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         weights, sees, sites = self._weights, self.steering.sees_carbon, range(len(self.facts.gpus))
         terms = terms_of(self._minute(did, sites), self.facts.kinds, weights)
         objective = reward_of(terms, weights, sees)
@@ -261,7 +262,7 @@ class BatchSteering:
             return shaped, table, None
         own = [reward_of(terms_of(self._minute(did, (i,)), self.facts.kinds, weights), weights, sees)
                + self._shaping(did, (i,)) for i in sites]
-        return shaped, table, np.stack([shaped + self._sent(did), *own], axis=1)
+        return shaped, table, np.stack([shaped + self._sent(did, manager, sent_to), *own], axis=1)
 
     def _minute(self, did: FleetStep, sites: Sequence[int]) -> StepOutcome:
         """The minute that ended at some sites, in all environments."""
@@ -279,13 +280,14 @@ class BatchSteering:
             served_to=did.finished_work_to[:, here].sum(axis=(1, 2)) if self.steering.counts_served else math.nan,
             queued_jobs=list(did.queued_jobs[:, here].sum(axis=1).T.astype(float)))
 
-    def _sent(self, did: FleetStep) -> np.ndarray | float:
-        """As `Steering._sent`."""
+    def _sent(self, did: FleetStep, manager: np.ndarray, sent_to: np.ndarray) -> np.ndarray | float:
+        """As `Steering._sent`; sent_to (B, N, M): work that the managers' actions sent."""
         weights, before, outside = self._weights, self._state, self._outside
         if weights.manager_credit == "all":
             return 0.0
-        added_to = (did.pending_work_to + did.deferred_work_to
-                    - before["pending_work_to"] - before["deferred_work_to"])
+        shares = simplexes(manager, self._rules.eligible).transpose(0, 2, 1)
+        added_to = (did.pending_work_to + did.deferred_work_to - before["pending_work_to"] - before["deferred_work_to"]
+                    + shares * sent_to.sum(axis=1, keepdims=True) - sent_to)
         intensities = outside["mci_kg_per_kwh" if weights.carbon == "marginal" else "nci_kg_per_kwh"]
         known = not np.isnan(intensities).any()
         total = np.zeros(self.n_envs)
@@ -315,6 +317,15 @@ def _joined(rows: Sequence[JobRows]) -> ArrivedJobs:
     return ArrivedJobs(np.concatenate([[0], np.cumsum(counts)]), np.repeat(np.arange(len(rows)), counts),
                        *(np.concatenate([getattr(of_env, name) for of_env in rows])
                      for name in ("id", "class_index", "work_to", "deadline_s")))
+
+
+def simplexes(raw: np.ndarray, eligible: np.ndarray) -> np.ndarray:
+    """(B, M, N) `allocation.project_simplex` of the managers' numbers (B, M N or more)."""
+    (classes, n), count = eligible.shape, len(raw)
+    shares = np.where(eligible, np.maximum(raw[:, :classes * n].reshape(count, classes, n).astype(float), 0.0), 0.0)
+    total = shares.sum(axis=2, keepdims=True)
+    return np.where(total > 0.0, shares / np.where(total > 0.0, total, 1.0),
+                    eligible / eligible.sum(axis=1, keepdims=True))
 
 
 def _rules(steering: Steering, step_s: float) -> DecisionConstants:
