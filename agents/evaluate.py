@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
+from cosim.agents.probe import show
 from cosim.campaign.statistics import interval
 from cosim.console import (
     add_settings,
@@ -35,7 +36,6 @@ from cosim.digest import Digest, Table
 from cosim.drivers.resolve import resolve
 from cosim.errors import ScenarioError
 from cosim.experiment import Experiment
-from cosim.imports import load
 from cosim.progress import working
 from cosim.request import find
 from cosim.scenario import Scenario, override, rows_of
@@ -163,7 +163,7 @@ def parser() -> argparse.ArgumentParser:
     add_trust(p)
     p.add_argument("--out", type=Path, metavar="FILE.json", help="every seed's metrics")
     p.add_argument("--probe", nargs="?", const="", metavar="SCENARIO", help="instead: what carbon, price and deadlines "
-                   "cause each policy to do, told otherwise at the same arrivals, and whether it may be called "
+                   "cause each policy to do, shown otherwise at the same arrivals, and whether it may be called "
                    "carbon-aware (scenario: that of --scenario; some ten runs per policy and seed)")
     return p
 
@@ -190,8 +190,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         for policy in policies:  # before the first of them has run for minutes
             resolve(_as_run(scenario, policy, args.first_seed), args.days * DAY_S)
     if args.probe is not None:
-        show = load("cosim.agents.probe:show", "probe")  # by name, as it stands on this module
-        return int(show(scenario, policies, seeds, args.days, args.jobs, args.out))
+        return show(scenario, policies, seeds, args.days, args.jobs, args.out)
     with working(f"running {len(policies) * len(seeds)} evaluations", len(policies) * len(seeds)) as progress:
         results = _run_all(scenario, policies, seeds, args.days, args.jobs, progress.at)
     if args.out:

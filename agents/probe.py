@@ -1,9 +1,9 @@
 """cosim evaluate POLICY ... --probe [SCENARIO]: what carbon, price and deadlines cause a policy to do, by intervention.
 
-A policy is run again and again on the same arrivals, with everything as it is but what it is told. Each answer is the
+A policy is run again and again on the same arrivals, with everything as it is but what it is shown. Each answer is the
 difference that this makes, seed by seed; the accounts are always those of what really is.
 
-**The rule.** A policy is called carbon-aware if, told recorded intensities, which its own load cannot move, it
+**The rule.** A policy is called carbon-aware if, shown recorded intensities, which its own load cannot move, it
 
     routes   sends a site less work the higher its intensity: two sites' intensities exchanged, the slope of what the
              sites' shares change on what their intensities change is below -ROUTES per 0.1 kg/kWh, or
@@ -22,14 +22,15 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cosim.agents.evaluate import interval
-from cosim.agents.fleet import intervention as tell
+from cosim.agents.fleet import intervention as act
+from cosim.campaign.statistics import interval
 from cosim.console import plain_console, print_digest
 from cosim.digest import Digest, Table
 from cosim.drivers.instrument import Control
@@ -47,7 +48,7 @@ WAITS = 0.01
 TENTH = 0.1
 QUARTER_S = 900.0
 RECORDED_UNDER = "uniform"
-"""Under this policy intensities are recorded that are then told to all."""
+"""Under this policy intensities are recorded that are then shown to all."""
 SIGNALS = ("nci", "mci")
 CONTROLLER, FLEET, GRID = "controller", "aidc", "grid"
 
@@ -66,19 +67,19 @@ class Span:
 @dataclass(frozen=True)
 class Minutes:
     """Per counted minute, T of them: share (T, N) of the work that is sent to each site; power_kw (T, N);
-    train_gpus (T,) granted; told: what the policy was told."""
+    train_gpus (T,) granted; shown: what the policy was shown."""
 
     share: np.ndarray
     power_kw: np.ndarray
     train_gpus: np.ndarray
-    told: tell.Signals
+    shown: act.Signals
 
 
 @dataclass(frozen=True)
 class Ran:
     """One run: what was seen in all of its minutes, the counted ones, what the policy did in them, what came of it."""
 
-    seen: tell.Signals
+    seen: act.Signals
     minutes: Minutes
     does: Answers
     brings: Answers
@@ -98,7 +99,7 @@ class Slope:
         return interval(self.values)
 
     @property
-    def shown(self) -> bool:
+    def beyond_doubt(self) -> bool:
         """Whether it is there beyond doubt."""
         mean, half = self.mean_half
         return bool(mean + half < self.least if self.least < 0 else mean - half > self.least)
@@ -115,12 +116,12 @@ class Responses:
 
 def carbon_aware(found: Responses) -> bool:
     """The rule of the module: whether it routes by carbon or waits for it, beyond doubt."""
-    return any(slope.shown for name, slope in found.slopes.items() if name.split()[0] in ("routes", "waits"))
+    return any(slope.beyond_doubt for name, slope in found.slopes.items() if name.split()[0] in ("routes", "waits"))
 
 
 def words(found: Responses) -> str:
     """The verdict."""
-    ways = [name for name, slope in found.slopes.items() if slope.shown]
+    ways = [name for name, slope in found.slopes.items() if slope.beyond_doubt]
     carbon = [name for name in ways if name.split()[0] in ("routes", "waits")]
     others = [f"{name}-aware" for name in ("price", "deadline") if any(w.startswith(name) for w in ways)]
     seeds = len(next(iter(found.slopes.values())).values)
@@ -128,7 +129,7 @@ def words(found: Responses) -> str:
     return "; ".join([first, *others]) + (", undecided: one seed has no interval" if seeds < 2 else "")
 
 
-def run_one(scenario: Scenario, span: Span, told: tell.Tell) -> Ran:
+def run_one(scenario: Scenario, span: Span, shown: act.Change) -> Ran:
     """One run under an intervention, natively, without a trace."""
     settings: dict[str, Any] = {"warmup_s": span.warmup_days * DAY_S}
     if scenario.members[GRID].simulator.endswith(":CefDispatch"):
@@ -145,7 +146,7 @@ def run_one(scenario: Scenario, span: Span, told: tell.Tell) -> Ran:
     try:
         world.start()
         controller: Any = world.simulators[CONTROLLER]
-        controller.policy = policy = tell.Intervened(controller.policy, told)
+        controller.policy = policy = act.Intervened(controller.policy, shown)
         control.on_record = keep
         world.run(resolved.until)
     finally:
@@ -154,7 +155,7 @@ def run_one(scenario: Scenario, span: Span, told: tell.Tell) -> Ran:
     return _ran(kept, policy, controller, warm)
 
 
-def _ran(kept: Mapping[str, Sequence[Mapping[str, Any]]], policy: tell.Intervened, controller: Any, warm: int) -> Ran:
+def _ran(kept: Mapping[str, Sequence[Mapping[str, Any]]], policy: act.Intervened, controller: Any, warm: int) -> Ran:
     """The counted minutes of what members gave, and the figures of them."""
     facts, hours, sites = controller.facts, controller.step_s / HOUR_S, controller.facts.sites
     train, inf = list(facts.train), list(facts.inf)
@@ -168,7 +169,7 @@ def _ran(kept: Mapping[str, Sequence[Mapping[str, Any]]], policy: tell.Intervene
     emission = np.repeat(dispatches, math.ceil(len(kept[CONTROLLER]) / len(dispatches)))[warm:len(kept[CONTROLLER])]
     work = np.array([seen.arrivals_work_to for seen in policy.seen[warm:]]).sum(axis=0)
     arrived = np.array([seen.arrivals for seen in policy.seen[warm:]]).sum(axis=0)
-    seen, told, days = policy.signals(), policy.signals(told=True), len(share) * hours * HOUR_S / DAY_S
+    seen, shown, days = policy.signals(), policy.signals(shown=True), len(share) * hours * HOUR_S / DAY_S
 
     def sent(classes: Sequence[int]) -> np.ndarray:
         return (share[..., classes] * work[classes]).sum(axis=2) / work[classes].sum()
@@ -190,31 +191,31 @@ def _ran(kept: Mapping[str, Sequence[Mapping[str, Any]]], policy: tell.Intervene
         "served, GTO/day": (served_gto, 2), "USD/day": (usd, 0), "USD/GTO": (usd / served_gto, 2),
         "attributed kg/GTO": (attributed_kg / served_gto, 2), "attributed t/day": (attributed_kg / KG_PER_T, 3),
         "all sources t/day": (float(emission.mean()) * DAY_S / HOUR_S / KG_PER_T, 3)}
-    counted = tell.Signals(*(x[warm:] for x in vars(told).values()))
+    counted = act.Signals(*(x[warm:] for x in vars(shown).values()))
     return Ran(seen, Minutes(overall, power_kw, gpus[..., train].sum(axis=(1, 2)), counted), does, brings)
 
 
-def interventions(signals: tell.Signals, seed: int, quarter: int) -> dict[str, tell.Tell]:
+def interventions(signals: act.Signals, seed: int, quarter: int) -> dict[str, act.Change]:
     """By name, from what was seen under RECORDED_UNDER. quarter: decisions in a quarter of an hour."""
     count = len(signals.price_usd_per_kwh)
     blocks = np.array_split(np.arange(count), range(quarter, count, quarter))
     shuffled = np.concatenate([blocks[k] for k in np.random.default_rng(seed).permutation(len(blocks))])
     later = np.roll(np.arange(count), count // 2)
     pair = farthest(signals.nci_kg_per_kwh)
-    replayed = tell.recorded(signals)
+    replayed = act.recorded(signals)
 
-    def also(then: tell.Tell) -> tell.Tell:
-        return tell.both(replayed, then)
+    def also(then: act.Change) -> act.Change:
+        return act.both(replayed, then)
 
-    found = {"true": tell.what_is, "swapped": tell.exchanged(*pair), "constant": tell.constant(signals),
+    found = {"true": act.what_is, "swapped": act.exchanged(*pair), "constant": act.constant(signals),
              "replayed": replayed}
-    for name in tell.INTENSITIES:
+    for name in act.INTENSITIES:
         if not np.isnan(getattr(signals, name)).any():
-            found |= {f"{name[:3]} swapped": also(tell.exchanged(*pair, [name])),
-                      f"{name[:3]} shuffled": also(tell.recorded(signals, shuffled, [name]))}
-    return found | {"prices later": also(tell.other_prices(signals, later)),
-                    "prices flat": also(tell.flat_prices(signals)), "no deadlines": also(tell.no_deadlines),
-                    "all urgent": also(tell.all_urgent)}
+            found |= {f"{name[:3]} swapped": also(act.exchanged(*pair, [name])),
+                      f"{name[:3]} shuffled": also(act.recorded(signals, shuffled, [name]))}
+    return found | {"prices later": also(act.other_prices(signals, later)),
+                    "prices flat": also(act.flat_prices(signals)), "no deadlines": also(act.no_deadlines),
+                    "all urgent": also(act.all_urgent)}
 
 
 def farthest(nci_kg_per_kwh: np.ndarray) -> tuple[int, int]:
@@ -229,43 +230,41 @@ BASE = dict.fromkeys(("swapped", "constant", "replayed"), "true")
 
 
 def probe_one(text: str, policy: str, seed: int, span: Span, names: Sequence[str] | None = None) -> dict[str, Ran]:
-    """Intervention -> run, of one policy on one seed. names: those wanted; None: all. text: the scenario as JSON."""
+    """Intervention -> run, of one policy on one seed. names: those to make; None: all. text: the scenario as JSON."""
     scenario = override(Scenario.from_json(text), {"seed": seed})
-    reference = run_one(override(scenario, {f"{CONTROLLER}.policy": RECORDED_UNDER}), span, tell.what_is)
+    reference = run_one(override(scenario, {f"{CONTROLLER}.policy": RECORDED_UNDER}), span, act.what_is)
     if np.isnan(reference.seen.nci_kg_per_kwh).any():
-        raise _nothing_to_tell(scenario)
+        raise _nothing_to_show(scenario)
     mine = override(scenario, {f"{CONTROLLER}.policy": policy})
     quarter = max(1, round(QUARTER_S / scenario.members[CONTROLLER].step_s))
     made = interventions(reference.seen, seed, quarter)
     return {name: run_one(mine, span, made[name]) for name in names or made}
 
 
-def _nothing_to_tell(scenario: Scenario) -> ScenarioError:
+def _nothing_to_show(scenario: Scenario) -> ScenarioError:
     return ScenarioError(f"{scenario.name} has no two sites whose carbon intensities its controller sees: there is "
-                         "nothing to tell a policy otherwise; probe in joint mode, on two sites or more")
+                         "nothing to show a policy otherwise; probe in joint mode, on two sites or more")
 
 
 def responses(runs: Sequence[Mapping[str, Ran]]) -> Responses:
-    """What the runs of some seeds say, as far as they were made."""
+    """What follows from the runs of some seeds, as far as they were made."""
     slopes: dict[str, Slope] = {}
 
-    def add(name: str, least: float, told: str, of: Callable[[Minutes, Minutes], float],
+    def add(name: str, least: float, shown: str, of: Callable[[Minutes, Minutes], float],
             base: str = "replayed") -> None:
-        if all({base, told} <= set(of_seed) for of_seed in runs):
-            found = tuple(of(of_seed[base].minutes, of_seed[told].minutes) for of_seed in runs)
+        if all({base, shown} <= set(of_seed) for of_seed in runs):
+            found = tuple(of(of_seed[base].minutes, of_seed[shown].minutes) for of_seed in runs)
             if not any(map(math.isnan, found)):
                 slopes[name] = Slope(found, least)
 
     for signal in SIGNALS:
-        add(f"routes by {signal}", -ROUTES, f"{signal} swapped", lambda a, b, s=signal: _slope(
-            b.share - a.share, _told(b, s) - _told(a, s)))
-        add(f"waits by {signal}", -WAITS, f"{signal} shuffled", lambda a, b, s=signal: _relative(
-            a, b, (_told(b, s) - _told(a, s)).mean(axis=1)))
+        add(f"routes by {signal}", -ROUTES, f"{signal} swapped", partial(_routes, signal))
+        add(f"waits by {signal}", -WAITS, f"{signal} shuffled", partial(_waits, signal))
     add("price", -WAITS, "prices later", lambda a, b: _relative(
-        a, b, b.told.price_usd_per_kwh - a.told.price_usd_per_kwh))
+        a, b, b.shown.price_usd_per_kwh - a.shown.price_usd_per_kwh))
     add("deadlines", WAITS, "all urgent", lambda a, b: float(
         (b.train_gpus - a.train_gpus).mean() / max(a.train_gpus.mean(), 1.0)), "no deadlines")
-    correlation = {s: tuple(within(of_seed["replayed"].minutes.share, _told(of_seed["replayed"].minutes, s))
+    correlation = {s: tuple(within(of_seed["replayed"].minutes.share, _shown(of_seed["replayed"].minutes, s))
                             for of_seed in runs) for s in SIGNALS if all("replayed" in of_seed for of_seed in runs)}
     return Responses(slopes, correlation)
 
@@ -279,8 +278,18 @@ def within(share: np.ndarray, signal: np.ndarray) -> float:
     return float(np.mean(each)) if each else math.nan
 
 
-def _told(minutes: Minutes, signal: str) -> np.ndarray:
-    return getattr(minutes.told, f"{signal}_kg_per_kwh")
+def _shown(minutes: Minutes, signal: str) -> np.ndarray:
+    return getattr(minutes.shown, f"{signal}_kg_per_kwh")
+
+
+def _routes(signal: str, one: Minutes, other: Minutes) -> float:
+    """Slope of the shares on what sites' intensities changed from one run to the other."""
+    return _slope(other.share - one.share, _shown(other, signal) - _shown(one, signal))
+
+
+def _waits(signal: str, one: Minutes, other: Minutes) -> float:
+    """The same of the fleet's power, as part of it, on what the mean intensity changed."""
+    return _relative(one, other, (_shown(other, signal) - _shown(one, signal)).mean(axis=1))
 
 
 def _slope(answer: np.ndarray, change: np.ndarray) -> float:
@@ -299,7 +308,7 @@ def _answers_row(runs: Sequence[Mapping[str, Ran]], name: str, columns: Sequence
     """What an intervention changes, seed by seed, or what the true run comes to."""
     base, cells = None if name == "true" else BASE.get(name, "replayed"), []
     for about in columns:
-        of_seeds = [{told: (run.does | run.brings)[about] for told, run in of_seed.items()} for of_seed in runs]
+        of_seeds = [{shown: (run.does | run.brings)[about] for shown, run in of_seed.items()} for of_seed in runs]
         digits = of_seeds[0][name][1]
         cells.append(_cell([r[name][0] - (r[base][0] if base else 0.0) for r in of_seeds], digits, "+" if base else ""))
     return (f"{name} - {base}" if base else name, *cells)
@@ -311,7 +320,7 @@ def tables(found: Mapping[str, Sequence[Mapping[str, Ran]]], note: str) -> Diges
     for policy, runs in found.items():
         does = runs[0]["true"].does
         for title, columns in (("what it does", does), ("what comes of it", runs[0]["true"].brings)):
-            digest.tables.append(Table(f"{policy}: {title}", ("told", *columns), [
+            digest.tables.append(Table(f"{policy}: {title}", ("shown", *columns), [
                 _answers_row(runs, name, list(columns)) for name in runs[0]], note))
     answers = {policy: responses(runs) for policy, runs in found.items()}
     names = list(dict.fromkeys(name for one in answers.values() for name in one.slopes))
@@ -356,7 +365,7 @@ def show(scenario: Scenario, policies: Sequence[str], seeds: Sequence[int], days
     """`cosim evaluate --probe`: its exit code. out: a JSON file for the tables and figures."""
     if len(rows_of(scenario.shared.get("sites"), "sites")) < 2 or (
             scenario.members[CONTROLLER].params.get("mode") == "power") or GRID not in scenario.members:
-        raise _nothing_to_tell(scenario)
+        raise _nothing_to_show(scenario)
     count = len(policies) * len(seeds)
     with working(f"probing {count} times", count) as progress:
         found = probe(scenario, policies, seeds, Span(days), jobs, progress.at)

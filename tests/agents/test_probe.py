@@ -1,4 +1,4 @@
-"""What a policy is told instead of what is, what its answers say, and the verdict: of rules whose answer is known."""
+"""What a policy is shown instead of what is, what its answers say, and the verdict: of rules whose answer is known."""
 
 import math
 from dataclasses import replace
@@ -8,12 +8,12 @@ import pytest
 
 from cosim.agents import probe
 from cosim.agents.evaluate import main
-from cosim.agents.fleet import intervention as tell
+from cosim.agents.fleet import intervention as act
 from cosim.agents.fleet.decision import Observation
 from cosim.scenarios.ieee33 import SCENARIO as IEEE33
 from cosim.scenarios.ieee33_living import SCENARIO as LIVING
 
-SIGNALS = tell.Signals(np.array([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]]), np.full((2, 3), 0.7), np.array([0.1, 0.3]),
+SIGNALS = act.Signals(np.array([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]]), np.full((2, 3), 0.7), np.array([0.1, 0.3]),
                        np.array([[0.1] * 6, [0.3] * 6]))
 SEEN = Observation(
     time_s=0.0, price_usd_per_kwh=0.1, forecast_usd_per_kwh=[0.1] * 6, nci_kg_per_kwh=[0.3, 0.6, 0.9],
@@ -25,19 +25,19 @@ SEEN = Observation(
 SPAN = probe.Span(10 / 1440, 0.0)
 
 
-def test_what_policies_are_told():
+def test_what_policies_are_shown():
     """NCI 0.3, 0.6, 0.9 and mci 0.3, -0.2, 0.7 at the sites; of the recording the second decision, or the first."""
-    turned = tell.exchanged(0, 2)(0, SEEN)
+    turned = act.exchanged(0, 2)(0, SEEN)
     assert (turned.nci_kg_per_kwh, turned.mci_kg_per_kwh) == ([0.9, 0.6, 0.3], [0.7, -0.2, 0.3])
-    assert tell.exchanged(0, 2, ["nci_kg_per_kwh"])(0, SEEN).mci_kg_per_kwh == SEEN.mci_kg_per_kwh
-    assert tell.recorded(SIGNALS)(1, SEEN).nci_kg_per_kwh == [0.4, 0.5, 0.6]
-    assert tell.recorded(SIGNALS, np.array([1, 0]))(1, SEEN).nci_kg_per_kwh == [0.1, 0.2, 0.3]
-    assert tell.constant(SIGNALS)(0, SEEN).nci_kg_per_kwh == pytest.approx([0.35] * 3)
-    assert tell.recorded(SIGNALS)(0, replace(SEEN, nci_kg_per_kwh=None)).nci_kg_per_kwh is None  # power mode
-    later = tell.other_prices(SIGNALS, np.array([1, 0]))(0, SEEN)
+    assert act.exchanged(0, 2, ["nci_kg_per_kwh"])(0, SEEN).mci_kg_per_kwh == SEEN.mci_kg_per_kwh
+    assert act.recorded(SIGNALS)(1, SEEN).nci_kg_per_kwh == [0.4, 0.5, 0.6]
+    assert act.recorded(SIGNALS, np.array([1, 0]))(1, SEEN).nci_kg_per_kwh == [0.1, 0.2, 0.3]
+    assert act.constant(SIGNALS)(0, SEEN).nci_kg_per_kwh == pytest.approx([0.35] * 3)
+    assert act.recorded(SIGNALS)(0, replace(SEEN, nci_kg_per_kwh=None)).nci_kg_per_kwh is None  # power mode
+    later = act.other_prices(SIGNALS, np.array([1, 0]))(0, SEEN)
     assert (later.price_usd_per_kwh, later.forecast_usd_per_kwh) == (0.3, [0.3] * 6)
-    assert tell.flat_prices(SIGNALS)(0, SEEN).forecast_usd_per_kwh == pytest.approx([0.2] * 6)
-    calm, urgent = tell.no_deadlines(0, SEEN), tell.all_urgent(0, SEEN)
+    assert act.flat_prices(SIGNALS)(0, SEEN).forecast_usd_per_kwh == pytest.approx([0.2] * 6)
+    calm, urgent = act.no_deadlines(0, SEEN), act.all_urgent(0, SEEN)
     assert (calm.slack_min, sum(map(sum, calm.urgent_jobs)), sum(map(sum, calm.late_jobs))) == ([1440.0] * 3, 0, 0)
     assert (urgent.slack_min, urgent.urgent_jobs[0]) == ([0.0] * 3, [6, 37])  # queued 1 and 30, running 5 and 7
 
@@ -49,17 +49,17 @@ def test_farthest_sites():
 
 
 def minutes(share, nci, power_kw=(100.0, 100.0)):
-    told = tell.Signals(np.array(nci, float), np.full((2, 2), math.nan), np.array([0.1, 0.1]), np.zeros((2, 6)))
-    return probe.Ran(told, probe.Minutes(np.array(share, float), np.array([power_kw] * 2).T / 2, np.ones(2), told), {},
-                     {})
+    shown = act.Signals(np.array(nci, float), np.full((2, 2), math.nan), np.array([0.1, 0.1]), np.zeros((2, 6)))
+    power = np.array([power_kw] * 2).T / 2
+    return probe.Ran(shown, probe.Minutes(np.array(share, float), power, np.ones(2), shown), {}, {})
 
 
 def test_responses_by_hand():
     """The first minute's intensities are exchanged, 0.4 apart, and 0.2 of the work goes the other way: 0.05 per 0.1
     kg/kWh. In another order both sites' means rise by 0.2 in one minute and fall by it in the other, and the fleet
     draws 3 kW less and 1 kW more: -(0.2 x 3 + 0.2 x 1) / (2 x 0.04) per kg/kWh are 1 % of 100 kW per 0.1."""
-    told = minutes([[0.6, 0.4], [0.5, 0.5]], [[0.2, 0.6], [0.4, 0.4]])
-    runs = {"replayed": told, "nci swapped": minutes([[0.4, 0.6], [0.5, 0.5]], [[0.6, 0.2], [0.4, 0.4]]),
+    shown = minutes([[0.6, 0.4], [0.5, 0.5]], [[0.2, 0.6], [0.4, 0.4]])
+    runs = {"replayed": shown, "nci swapped": minutes([[0.4, 0.6], [0.5, 0.5]], [[0.6, 0.2], [0.4, 0.4]]),
             "nci shuffled": minutes([[0.6, 0.4]] * 2, [[0.4, 0.8], [0.2, 0.2]], (97.0, 101.0))}
     found = probe.responses([runs, runs])
     assert found.slopes["routes by nci"].values == pytest.approx([-0.05] * 2)
@@ -101,17 +101,17 @@ def test_rules_and_teams_are_called_what_they_are(scenario, policy, aware):
 
 
 def test_the_accounts_are_those_of_what_is():
-    """Told everything wrong, `uniform` does what it did: nothing that it is told enters a figure."""
+    """Told everything wrong, `uniform` does what it did: nothing that it is shown enters a figure."""
     one = probe.probe_one(LIVING.to_json(), "uniform", 500, SPAN, ["true", "prices flat"])
     assert one["true"].brings == one["prices flat"].brings
-    assert one["prices flat"].minutes.told.price_usd_per_kwh.std() == 0.0
+    assert one["prices flat"].minutes.shown.price_usd_per_kwh.std() == 0.0
 
 
 def test_tables_say_what_was_told_and_the_verdict():
     found = {policy: runs(LIVING, policy, ["true", "replayed", "nci swapped"]) for policy in ("nci_priority",)}
     does, brings, last = probe.tables(found, "").tables
     assert [row[0] for row in does.rows] == ["true", "replayed - true", "nci swapped - replayed"]
-    assert does.columns[:4] == ("told", "share aidc1", "share aidc2", "share aidc3")
+    assert does.columns[:4] == ("shown", "share aidc1", "share aidc2", "share aidc3")
     assert brings.columns[-1] == "all sources t/day"
     assert last.rows[-1] == ("verdict", "carbon-aware (routes by nci)")
 

@@ -163,7 +163,7 @@ class BatchSteering:
             "deferral_carry": self._owed, "deferred_by_lead": by_lead, "deferred_by_time": by_time,
             "usual_gpus": usual}
         places = self.view.places
-        numbers |= {name: np.stack(relative(outside[name.removeprefix(RELATIVE)].T), axis=1)
+        numbers |= {name: np.stack(relative(list(outside[name.removeprefix(RELATIVE)].T)), axis=1)
                     for name in places if name.startswith(RELATIVE)}
         rows = np.empty((self.n_envs, sum(at.size for at in places.values())))
         for name, at in places.items():
