@@ -18,6 +18,7 @@ from pydantic import Field
 
 from cosim.adapter import Adapter, CreateResult, Meta, Values, serve
 from cosim.errors import ModelError, ScenarioError, unknown
+from cosim.limits import is_file
 from cosim.params import params
 from cosim.ports import Port
 from cosim.simulators.forecast.horizon import HORIZON, HorizonS, HorizonStepS, horizon_steps, labels
@@ -220,6 +221,9 @@ def _path(member: str, name: str) -> str:
 def _check_recording(member: str, name: str, recorded: str, given: ForecastParams, until_s: float) -> None:
     """ScenarioError for a trace that cannot say what this signal will be in a run until `until_s`."""
     where, path = f"{member}.{name}.recorded", _path(member, name)
+    if not is_file(recorded):
+        raise ScenarioError(f"{where}: no trace at {recorded}; record a run of this scenario with --set "
+                            f"{member}.{name}.kind=persistence --out {recorded}")
     with Trace(recorded) as trace:
         if path.rpartition("/")[0] not in trace.models() or not trace.has(path):
             raise ScenarioError(f"{where}: {recorded} has no {path}; record a run of this scenario with --set "
