@@ -19,12 +19,11 @@ import math
 import numpy as np
 
 from cosim.scenario import Link, Member
-from cosim.scenarios import ieee33_flex, ieee33_living, ieee33_storage
-from cosim.simulators.grid.renewable_equations import sun
+from cosim.scenarios import ieee33_flex, ieee33_storage
 
 START, LATITUDE_DEG, LONGITUDE_DEG = "2026-06-21", 48.0, 0.0
-MIDNIGHT_UNIX_S = 1_782_000_000.0
-"""Of START, UTC."""
+DECLINATION_DEG = 23.44
+"""Of the sun at midsummer."""
 SLOTS = 96
 EVENT = {"start_s": "18h", "length_s": "2h", "notice_s": "30min", "reduce_percent": 20.0, "penalty_usd_per_kwh": 1.0,
          "payment_usd_per_kwh": 0.5}
@@ -40,11 +39,13 @@ def clouds(hour: float) -> float:
 def weather() -> dict[str, list[float]]:
     """96 values of each column over the day."""
     hours = (np.arange(SLOTS) + 0.5) * 24.0 / SLOTS
-    elevation, _ = sun(MIDNIGHT_UNIX_S + hours * 3600.0, LATITUDE_DEG, LONGITUDE_DEG)
-    up = np.maximum(np.sin(np.radians(elevation)), 1e-3)
-    clear = np.where(elevation > 0.0, 1098.0 * up * np.exp(-0.057 / up), 0.0)
+    latitude, declination = np.radians(LATITUDE_DEG), np.radians(DECLINATION_DEG)
+    sine = np.sin(latitude) * np.sin(declination) + np.cos(latitude) * np.cos(declination) * np.cos(
+        np.pi * (hours - 12.0) / 12.0)
+    up = np.maximum(sine, 1e-3)
+    clear = np.where(sine > 0.0, 1098.0 * up * np.exp(-0.057 / up), 0.0)
     covered = np.array([clouds(hour) for hour in hours])
-    ghi, dni = clear * (1.0 - 0.7 * covered), np.where(elevation > 3.0, 0.85 * clear / up * (1.0 - covered), 0.0)
+    ghi, dni = clear * (1.0 - 0.7 * covered), np.where(sine > 0.05, 0.85 * clear / up * (1.0 - covered), 0.0)
     return {"ghi_w_per_m2": ghi.round(1).tolist(), "dni_w_per_m2": dni.round(1).tolist(),
             "dhi_w_per_m2": np.maximum(ghi - dni * up, 0.0).round(1).tolist(),
             "dry_bulb_degc": (21.0 - 6.0 * np.cos(2.0 * np.pi * (hours - 3.0) / 24.0)).round(2).tolist()}

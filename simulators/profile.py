@@ -184,7 +184,7 @@ class ForecastProfile(Profile):
         "Feeder": (
             Port("p_all_kw", "out", "active base load of all buses", sign="> 0 is drawn from the grid"),
             Port("p_all_future_kw", "out", "the same now and at each step to come", sign="> 0 is drawn from the grid",
-                 dims=(HORIZON,), record=False),
+                 dims=(HORIZON,)),
         ),
     }
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from cosim.adapter import ExogenousAdapter, LazyOutputs, Values, serve
+from cosim.adapter import ExogenousAdapter, Values, serve
 from cosim.errors import ScenarioError, unknown
 from cosim.params import params
 from cosim.plausible import Price
@@ -225,14 +225,14 @@ class KnownTariffParams(TimeOfUseParams):
 class KnownTariff(TimeOfUse):
     """A `TimeOfUse` that also exports what the price will be at every step of a horizon: for perfect forecasts.
 
-    A class of its own, as the horizon is longer than most need; it is worked out where it is read, and not recorded.
+    A class of its own, as the horizon is longer than most need. The prices to come are those from the last multiple of
+    horizon_step_s on.
     """
 
     PARAMS = KnownTariffParams
     MODELS = {**TimeOfUse.MODELS, "Tariff": (
         *TimeOfUse.MODELS["Tariff"],
-        Port("price_future_usd_per_kwh", "out", "electricity price now and at each step to come", dims=(HORIZON,),
-             record=False))}
+        Port("price_future_usd_per_kwh", "out", "electricity price now and at each step to come", dims=(HORIZON,)))}
 
     @classmethod
     def check_horizon(cls, member: str, given: KnownTariffParams, step_s: float, until_s: float) -> None:
@@ -244,11 +244,19 @@ class KnownTariff(TimeOfUse):
         """As `TimeOfUse`, and minutes ahead."""
         return super().labels() | {HORIZON: labels(self.params.horizon_s, self.params.horizon_step_s)}
 
+    def setup(self) -> None:
+        """As `TimeOfUse`."""
+        super().setup()
+        self._made_s, self._made = -1.0, [0.0]
+
     def advance(self, time_s: float, inputs: Values) -> Values:
         """As `TimeOfUse`, and the prices to come."""
-        outputs = super().advance(time_s, inputs)
-        return outputs | {eid: LazyOutputs(outputs[eid], lambda: {"price_future_usd_per_kwh": self._ahead(time_s)})
-                          for eid in self.entities["Tariff"]}
+        outputs, made_s = super().advance(time_s, inputs), time_s - time_s % self.params.horizon_step_s
+        if made_s != self._made_s:
+            self._made_s, self._made = made_s, self._ahead(made_s)
+        for eid in self.entities["Tariff"]:
+            outputs[eid]["price_future_usd_per_kwh"] = list(self._made)
+        return outputs
 
     def _ahead(self, time_s: float) -> list[float]:
         p, series = self.params, self._series

@@ -2,8 +2,8 @@
 
 Axes: M job classes (training and inference, in the scenario's order), Mtrain training classes (same order), N sites,
 H permitted deferrals, K entries of a forecast over the horizon: horizon_steps + 1, of which entry k is what holds
-k x horizon_step_s after the last multiple of horizon_step_s, and entry 0 what does now. Rows are sequences of floats; a policy that computes with arrays converts them itself. Values
-are read only.
+k x horizon_step_s after the last multiple of horizon_step_s, and entry 0 what does now. Rows are sequences of floats; a
+policy that computes with arrays converts them itself. Values are read only.
 
 Rows: U14, U15.
 """

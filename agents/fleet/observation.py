@@ -83,9 +83,9 @@ def forecast_entries(facts: FleetFacts) -> list[int]:
     found = [whole_steps(lead, facts.horizon_step_s) for lead in facts.deferrals_s]
     for lead, entry in zip(facts.deferrals_s, found, strict=True):
         if entry is None or entry > facts.horizon_steps:
-            raise ScenarioError(f"forecasts are observed at the deferrals, of which {lead:g} s is no entry of a horizon "
-                                f"of {facts.horizon_steps} steps of {facts.horizon_step_s:g} s; make horizon_s longer, "
-                                "or horizon_step_s a part of the deferrals")
+            raise ScenarioError(f"forecasts are observed at the deferrals, of which {lead:g} s is no entry of a "
+                                f"horizon of {facts.horizon_steps} steps of {facts.horizon_step_s:g} s; make horizon_s "
+                                "longer, or horizon_step_s a part of the deferrals")
     return [entry or 0 for entry in found]
 
 

@@ -134,8 +134,7 @@ def forecasts(trace: Trace) -> Finding:
 
 
 def _expected(one: Forecast, came: np.ndarray | None, left_out: set[str]) -> np.ndarray:
-    """(T, K + 1) what the forecast must have, or as it is, where nothing says; came: (T,) the signal, None where it is
-    not known."""
+    """(T, K + 1) what the forecast must have, or as it is, where that is not known; came: (T,) the signal, or None."""
     said, kind = one.values, one.rules["kind"]
     expected, now = said.copy(), said[:, 0]
     if came is None:

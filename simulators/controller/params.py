@@ -26,8 +26,8 @@ from cosim.simulators.aidc.engine.slack import MOST_S
 from cosim.simulators.aidc.equations import aidc_power_kw, cooling_power_kw, distribution_loss_kw, it_at_inlet_kw
 from cosim.simulators.aidc.plant.cooling import BALANCED, CoolingChoice
 from cosim.simulators.controller.deferral import LongDeferrals, permitted
-from cosim.simulators.forecast.horizon import horizon_steps
 from cosim.simulators.fleet import JobClass, Site, may_run
+from cosim.simulators.forecast.horizon import horizon_steps
 from cosim.units import HOUR_S, MIN_S, Seconds
 
 
@@ -149,7 +149,8 @@ def check_forecasts(sid: str, p: ControllerParams, scenario: Any, step_s: float)
             raise ScenarioError(f"{sid}.observed_forecasts has {name}, and nothing is linked to {sid}.{PORTS[name]}; "
                                 "link a forecast to it, or leave it out")
         if p.mode == "power" and name in OF_SITES:
-            raise ScenarioError(f"{sid}.observed_forecasts has {name}, and {sid}.mode = power hides carbon; leave it out")
+            raise ScenarioError(f"{sid}.observed_forecasts has {name}, and {sid}.mode = power hides carbon; leave it "
+                                "out")
     try:
         forecast_entries(facts_of(p, sid, step_s))
     except ScenarioError as err:

@@ -1,10 +1,10 @@
 """Forecasts on the bus: what intensities, price, base load and renewables will be, with the horizon as an axis.
 
-Every step each signal that is asked for is forecast for 0, 1, 2, ... steps ahead, as a list of numbers; entry 0 is what
-it is now. The step of the member is that of the horizon, so that an entry stands for one step of who is forecast. What
-comes over the bus is enough for `persistence` and `day_ahead`. `perfect` takes what another member knows of the future
-(a tariff, a profile, weather) or the trace of an earlier run; of nodal intensities, which the loop itself makes, only
-the latter is there, and it is the future of that run: of this one as far as it does the same.
+Every step each signal that the parameters name is forecast for 0, 1, 2, ... steps ahead, as a list of numbers; entry 0
+is what it is now. The step of the member is that of the horizon, so that an entry stands for one step of what is
+forecast. What comes over the bus is enough for `persistence` and `day_ahead`. `perfect` takes the future from a
+member that has it (a tariff, a profile, weather) or from the trace of an earlier run; of nodal intensities, which the
+loop itself makes, only the latter is there, and it is the future of that run: of this one as far as both are alike.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ class ForecastParams:
                                                       )] = None
     scenario_warmup_s: Annotated[Seconds, Field(ge=0, description="of the run, which fills it in")] = 0.0
 
-    def asked(self) -> dict[str, SignalForecast]:
+    def named(self) -> dict[str, SignalForecast]:
         """The signals that are forecast."""
         return {name: rules for name in SIGNALS if (rules := getattr(self, name)) is not None}
 
 
 def _ports(about: str, signal: Signal, *, sign: str = "", nullable: bool = False) -> tuple[Port, ...]:
     return (Port(signal.now, "in", about, sign=sign, nullable=nullable),
-            Port(signal.future, "in", f"{about}, now and at each step to come, by who knows it", sign=sign, dims=_AHEAD,
-                 default=math.nan, nullable=nullable),
+            Port(signal.future, "in", f"{about}, now and at each step to come, where that is known", sign=sign,
+                 dims=_AHEAD, default=math.nan, nullable=nullable),
             Port(signal.forecast, "out", f"{about}, now and as forecast for each step to come", sign=sign, dims=_AHEAD,
                  nullable=nullable))
 
@@ -66,16 +66,16 @@ _OF = {
     "load": _ports("active base load of all buses", SIGNALS["load"], sign=_DRAWN),
     "available": _ports("the most the plant can give", SIGNALS["available"], sign=_FED),
 }
-_ALL_PLANTS = Port("renewable_forecast_kw", "out", "the most that all plants together can give, now and as forecast for "
-                   "each step to come", sign=_FED, dims=_AHEAD)
+_ALL_PLANTS = Port("renewable_forecast_kw", "out", "the most that all plants together can give, now and as forecast "
+                   "for each step to come", sign=_FED, dims=_AHEAD)
 
 
-def _models(asked: Sequence[str]) -> dict[str, tuple[Port, ...]]:
-    """Models and their ports, of the signals that are asked for."""
+def _models(named: Sequence[str]) -> dict[str, tuple[Port, ...]]:
+    """Models and their ports, of these signals."""
     found: dict[str, list[Port]] = {model: [] for model in ("Site", "Feeder", "Plant")}
-    for name in asked:
+    for name in named:
         found[SIGNALS[name].model] += _OF[name]
-    if "available" in asked:
+    if "available" in named:
         found["Feeder"].append(_ALL_PLANTS)
     return {model: tuple(ports) for model, ports in found.items() if ports}
 
@@ -92,39 +92,39 @@ class Forecasts(Adapter):
         """ScenarioError for a horizon that does not go with the step, or a recording that is too short, is of another
         step, or does not have the forecast."""
         horizon_steps(member, given.horizon_s, given.horizon_step_s)
-        if not given.asked():
+        if not given.named():
             raise ScenarioError(f"{member} forecasts nothing; give one of {', '.join(SIGNALS)}, --set "
                                 f"{member}.nci.kind=persistence for example")
         if step_s != given.horizon_step_s:
             raise ScenarioError(f"{member}.step_s = {step_s:g} is not horizon_step_s = {given.horizon_step_s:g}; a "
                                 "forecast is made every step of its horizon")
-        for name, rules in given.asked().items():
+        for name, rules in given.named().items():
             if rules.recorded is not None:
                 _check_recording(member, name, rules.recorded, given, until_s)
 
     @classmethod
     def check_scenario(cls, member: str, given: ForecastParams, scenario: Any) -> None:
-        """ScenarioError for a perfect forecast of what nobody knows, or of what is known twice."""
-        for name, rules in given.asked().items():
+        """ScenarioError for a perfect forecast of what is not known before, or is known twice."""
+        for name, rules in given.named().items():
             signal, where = SIGNALS[name], f"{member}.{name}"
             linked = any(link.target.split(".")[0] == member and link.target.rpartition(".")[2] == signal.future
                          for link in scenario.links)
             if rules.kind not in PERFECT:
                 continue
             if linked and rules.recorded is not None:
-                raise ScenarioError(f"{where}.recorded = {rules.recorded}, and {signal.future} is linked as well; leave "
-                                    "one of them out")
+                raise ScenarioError(f"{where}.recorded = {rules.recorded}, and {signal.future} is linked as well; "
+                                    "leave one of them out")
             if not linked and rules.recorded is None:
                 how = ("the loop makes it, so that nobody knows it before" if name in MADE else
                        f"nothing is linked to {member}.{signal.future}")
                 raise ScenarioError(f"{where}.kind = {rules.kind} needs to know what will be, and {how}: run once with "
-                                    f"--set {where}.kind=persistence --out FIRST.h5, then --set {where}.recorded="
-                                    "FIRST.h5")
+                                    f"--set {member}.{name}.kind=persistence --out FIRST.h5, then --set "
+                                    f"{member}.{name}.recorded=FIRST.h5")
 
     def init(self, sid: str, time_resolution: float = 1.0, **given: Any) -> Meta:
-        """Validate the parameters; there are ports of what is asked for."""
+        """Validate the parameters; there are ports of the signals that they name."""
         super().init(sid, time_resolution, **given)
-        self.adopt(_models(list(self.params.asked())))
+        self.adopt(_models(list(self.params.named())))
         return self.meta
 
     def create(self, num: int, model: str, names: Sequence[str] | None = None, **model_params: object
@@ -145,7 +145,7 @@ class Forecasts(Adapter):
         self._origin_s = self._end_s = 0.0
         self._makers: dict[tuple[str, str], Forecaster] = {}
         self._beyond: dict[str, float] = {}
-        for name, rules in p.asked().items():
+        for name, rules in p.named().items():
             model = SIGNALS[name].model
             if not self.entities[model]:
                 raise ScenarioError(f"{self.sid}.{name} is forecast, and {self.sid} has no entities of {model}; --set "
@@ -201,7 +201,7 @@ class Forecasts(Adapter):
     # --- inside -------------------------------------------------------------------------------------------------
 
     def _future(self, name: str, eid: str, came: Any) -> list[float] | None:
-        """What will be, by who knows it; None where no link says. ModelError for another horizon."""
+        """What will be, as a link has it; None without one. ModelError for another horizon."""
         rules = getattr(self.params, name)
         if rules.kind not in PERFECT or rules.recorded is not None:
             return None
@@ -219,7 +219,7 @@ def _path(member: str, name: str) -> str:
 
 
 def _check_recording(member: str, name: str, recorded: str, given: ForecastParams, until_s: float) -> None:
-    """ScenarioError for a trace that cannot say what this signal will be in a run until `until_s`."""
+    """ScenarioError for a trace that does not have what this signal will be in a run until `until_s`."""
     where, path = f"{member}.{name}.recorded", _path(member, name)
     if not is_file(recorded):
         raise ScenarioError(f"{where}: no trace at {recorded}; record a run of this scenario with --set "

@@ -1,4 +1,4 @@
-"""The horizon of forecasts: how far ahead, in which steps; one for who makes them and who knows what is to come."""
+"""The horizon of forecasts: how far ahead, in which steps; the same where it is made and where the future is known."""
 
 from __future__ import annotations
 

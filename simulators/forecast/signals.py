@@ -26,7 +26,7 @@ Floats = NDArray[np.float64]
 Kind = Literal["persistence", "day_ahead", "perfect", "perfect_with_error"]
 PERFECT = ("perfect", "perfect_with_error")
 MADE = ("nci", "mci")
-"""Signals that the loop of grid and data centers makes, so that nobody knows them before."""
+"""Signals that the loop of grid and data centers makes, so that they are not known before."""
 
 
 @params
@@ -58,8 +58,7 @@ class SignalForecast:
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """Names of a signal's ports: what it is now, what it will be by who knows it, and the forecast; the model they are
-    of; and what the now is called in an error."""
+    """The model of a signal's ports, and their names: what it is now, what it will be, and the forecast."""
 
     model: str
     now: str
@@ -97,8 +96,8 @@ class Forecaster:
         self._news = np.zeros((0, count))
 
     def step(self, step: int, now: float, future: Sequence[float] | None) -> Floats:
-        """The forecast made at a step, where the signal is `now`. future: (count + 1,) what it will be, by who knows
-        it."""
+        """The forecast made at a step, where the signal is `now`. future: (count + 1,) what it will
+        be, where that is known."""
         rules = self._rules
         if rules.kind == "persistence":
             return persistence(now, self._count + 1)

@@ -165,7 +165,7 @@ class KnownRenewables(Renewables):
     MODELS = {"Plant": (
         *Renewables.MODELS["Plant"],
         Port("available_future_kw", "out", "the most it can give now and at each step to come",
-             sign="> 0 feeds the network", dims=(HORIZON,), record=False))}
+             sign="> 0 feeds the network", dims=(HORIZON,)))}
 
     @classmethod
     def check_horizon(cls, member: str, given: KnownRenewablesParams, step_s: float, until_s: float) -> None:

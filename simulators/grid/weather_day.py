@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import numpy as np
 
@@ -16,7 +16,7 @@ MOST_POINTS = 1440
 
 
 @dataclass(frozen=True)
-class _Step:
+class _Rows:
     step_s: float
 
     def label(self, time_s: float) -> str:
@@ -53,9 +53,9 @@ class WeatherDay:
         return list(self.given)
 
     @property
-    def axis(self) -> _Step:
+    def axis(self) -> _Rows:
         """How long a row holds."""
-        return _Step(DAY_S / self._count)
+        return _Rows(DAY_S / self._count)
 
     @property
     def times_s(self) -> Floats:
@@ -65,7 +65,7 @@ class WeatherDay:
     @property
     def unix_s(self) -> Floats:
         """The same as instants of the first day."""
-        midnight = datetime.fromisoformat(self.start).replace(tzinfo=timezone.utc)
+        midnight = datetime.fromisoformat(self.start).replace(tzinfo=UTC)
         return midnight.timestamp() + self.times_s
 
     def numbers(self, column: str, unit: Unit) -> Floats:

@@ -126,7 +126,7 @@ def test_a_future_of_another_length_is_refused_by_name():
 
 
 @pytest.mark.parametrize(("settings", "hint"), [
-    ({"forecast.nci.kind": "perfect"}, r"forecast.nci.kind = perfect needs .* the loop makes it, so that nobody knows .*"
+    ({"forecast.nci.kind": "perfect"}, r"forecast.nci.kind = perfect needs .* the loop makes it, so that .*"
      r"--set forecast.nci.kind=persistence --out FIRST.h5, then --set forecast.nci.recorded=FIRST.h5"),
     ({"outlook.available.recorded": "nowhere.h5"}, r"outlook.available.recorded: no trace at nowhere.h5"),
     ({"forecast.step_s": "5min"}, r"forecast.step_s = 300 is not horizon_step_s = 900"),

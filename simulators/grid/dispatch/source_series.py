@@ -164,7 +164,7 @@ FORECAST = "available_forecast_kw"
 
 
 def foreseen(linked: Mapping[str, Mapping[str, Any]], ahead: int, member: str) -> dict[str, Mapping[str, Any]]:
-    """What comes over the bus to sources, `ahead` intervals later as far as a forecast says it; the rest as now.
+    """What comes over the bus to sources, `ahead` intervals later as far as it is forecast; the rest as now.
     ModelError for a forecast that is shorter."""
     out = dict(linked)
     for name, given in linked.items():
@@ -179,8 +179,8 @@ def foreseen(linked: Mapping[str, Mapping[str, Any]], ahead: int, member: str) -
 
 
 def check_foreseen(member: str, sources: Mapping[str, Source], lookahead_steps: int, scenario: Any) -> None:
-    """ScenarioError for a linked forecast of sources that have nothing linked to be forecast, or where nobody looks
-    ahead."""
+    """ScenarioError for a linked forecast of sources that have nothing linked to be forecast, or where nothing
+    is planned ahead."""
     if not any(link.target.split(".")[0] == member and link.target.rpartition(".")[2] == FORECAST
                for link in scenario.links):
         return
