@@ -235,7 +235,8 @@ def _intensities(generators: Sequence[Generator], grid: str, upstream: Any) -> t
     feeding = [g for g in generators if g.p_max_kw > 0.0]
     if not feeding:
         return [Setting(f"{grid}.network_sources", {}, "the network has no generators of its own")], []
-    other = _number(upstream) if _number(upstream) is not None else 0.4
+    known = _number(upstream)
+    other = 0.4 if known is None else known
     by_name = {g.name: 0.0 if _CLEAN.search(f"{g.technology} {g.name}") else other for g in feeding}
     common = max(set(by_name.values()), key=lambda w: (list(by_name.values()).count(w), -w))
     table = {**{name: w for name, w in by_name.items() if w != common}, "*": common}

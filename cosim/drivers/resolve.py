@@ -221,7 +221,7 @@ def _names(scenario: Scenario, member: str, spec: Any, params: Mapping[str, Any]
     if spec not in scenario.shared:
         raise ScenarioError(f"{member}.entities: {unknown('shared table', spec, scenario.shared)}")
     table = scenario.shared[spec]
-    if not _has_rows(table):
+    if not isinstance(table, dict) or not _has_rows(table):
         raise ScenarioError(f"{member}.entities: '{spec}' is no table of rows, and no member that runs here knows "
                             f"which entities {shown(table)} has; list their names")
     if not table:

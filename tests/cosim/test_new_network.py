@@ -55,7 +55,7 @@ def said(capsys, *words):
     return out.err
 
 
-# --- entities: "network" ----------------------------------------------------------------------------------------------
+# --- entities: "network" ---
 
 def test_buses_follow_the_network_in_every_member():
     """33 of the feeder that ships; of a list of lines those that its lines name, in load, grid and wiring alike."""
@@ -91,7 +91,7 @@ def test_show_says_which_entities_a_word_stands_for(capsys):
     assert "grid.entities.Bus = network  # 2: bus0 .. bus1" in capsys.readouterr().out
 
 
-# --- a battery in the place of the network's storage --------------------------------------------------------------------
+# --- a battery in the place of the network's storage ---
 
 def test_a_battery_named_like_a_storage_takes_its_place(here):
     """The file's storage draws 400 kW; with a battery of its name nothing is drawn, in the feeder and in the check."""
@@ -106,7 +106,7 @@ def test_a_battery_named_like_a_storage_takes_its_place(here):
     assert drawn[0] - drawn[1] == pytest.approx(400.0, rel=0.01)
 
 
-# --- cosim new --network ------------------------------------------------------------------------------------------------
+# --- cosim new --network ---
 
 def test_a_network_of_ones_own_becomes_a_scenario_that_runs(here, capsys):
     """All that the file has is in it: loads by a stated shape, generators as fixed, storage as a battery; sizes and the
@@ -124,7 +124,8 @@ def test_a_network_of_ones_own_becomes_a_scenario_that_runs(here, capsys):
     assert mine.shared["sites"]["b"] == {"node": 2, "racks": 10, "gpus_per_rack": 8, "idle_kw": 20.0}
     assert mine.members["workload"].params["rate_scale"] == pytest.approx(480 / 1200)
     with Trace(run(mine, "mine.h5", until_s=1800).path) as trace:
-        sources = dict(zip(trace.names("grid/Grid", "source"), trace["grid/Grid/p_source_kw"][0, 0].tolist(), strict=True))
+        names, p_kw = trace.names("grid/Grid", "source"), trace["grid/Grid/p_source_kw"][0, 0].tolist()
+    sources = dict(zip(names, p_kw, strict=True))
     assert (sources["roof"], sources["engine"]) == (300.0, 200.0)
 
 
@@ -137,7 +138,7 @@ def test_code_and_json_say_the_same_as_yaml(here):
     assert resolve(made["yaml"]).entities["grid"]["Bus"] == ["bus3", "bus5", "bus8", "bus9", "bus12"]
 
 
-@pytest.mark.parametrize("words, says", [
+@pytest.mark.parametrize(("words", "says"), [
     (["--site", "a=4:400"], "--site a=4:400: bus 4 of my.json is out of service; the nearest in service: 1, 2, 3"),
     (["--site", "a=7:400"], "bus 7 of my.json is not there; it has 4, 0 to 3; the nearest in service: 1, 2, 3"),
     (["--site", "a=3:400", "--site", "a=2:80"], "a is given twice"),
