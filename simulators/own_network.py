@@ -27,6 +27,7 @@ from cosim.simulators.grid.network.elements import Generator
 from cosim.simulators.grid.network.feeder import Feeder, LineList
 from cosim.simulators.grid.network.radial import out_of_service, read_feeder, read_loads, read_storages
 from cosim.simulators.grid.network.source import WRITERS, Storage, name_of
+from cosim.simulators.grid.opendss_circuit import Circuit, installed
 from cosim.simulators.profile import SHAPES, SLOTS
 
 Network = str | LineList
@@ -381,8 +382,6 @@ def _on_ac(base: Scenario, grid: str, text: str, places: Sequence[_Place]) -> Ma
 
 
 def _on_opendss(base: Scenario, grid: str, text: str, places: Sequence[_Place]) -> Made:
-    from cosim.simulators.grid.opendss_circuit import Circuit, installed
-
     if not installed():
         raise ScenarioError("OpenDSS is not installed; pip install 'aidc-cosim[opendss]'")
     circuit = Circuit(Path(text), "--network")
