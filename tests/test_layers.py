@@ -46,7 +46,14 @@ FLOORS = [
     {"cosim.check", "cosim.trace.command", "cosim.learning.shared", "cosim.learning.vector"},
     {"cosim.__main__", "cosim.trace.__main__", "cosim.learning.batch", "cosim.learning.pettingzoo",
      "cosim.learning.workers"},
-    {"cosim.learning.environment"},
+    {"cosim.learning.environment", "cosim.campaign.cells"},
+    {"cosim.campaign.files"},
+    {"cosim.campaign.perform"},
+    {"cosim.campaign.local"},
+    {"cosim.campaign.runner", "cosim.campaign.points", "cosim.campaign.statistics", "cosim.campaign.point_run"},
+    {"cosim.campaign.sweep_table"},
+    {"cosim.campaign.sweep"},
+    {"cosim.campaign.sweep_command"},
 ]
 """Of the frame, from the ground up. The other packages stand as a whole: cosim < agents < simulators < scenarios."""
 
@@ -85,7 +92,8 @@ BY_NAME = {"cosim.agents.fleet.spaces"}
 AGENTS_MAY_USE = {"cosim.errors", "cosim.limits", "cosim.params", "cosim.seeds", "cosim.units"}
 AGENTS_ROOF = {"cosim.agents.action_spaces", "cosim.agents.curves", "cosim.agents.evaluate", "cosim.agents.request",
                "cosim.agents.together", "cosim.agents.train", "cosim.agents.pretrained.__main__"}
-SIMULATORS_ROOF = {"cosim.simulators.analysis.lambda_sweep", "cosim.simulators.analysis.receipts"}
+SIMULATORS_ROOF = {"cosim.simulators.analysis.lambda_sweep", "cosim.simulators.analysis.receipts",
+                   "cosim.simulators.own_network"}
 """Command lines: they may use all of the frame, and nothing imports them."""
 SIMULATORS_MAY_USE = {"cosim.adapter", "cosim.clock", "cosim.digest", "cosim.drivers.resolve", "cosim.errors",
                       "cosim.hooks", "cosim.imports", "cosim.limits", "cosim.params", "cosim.plausible", "cosim.ports",
@@ -178,6 +186,7 @@ def test_imports_go_down():
 GENERAL_WORDS = {"jobs", "gpus", "power", "status", "workload", "report"}
 """Names of ports, models and members that are words of their own: of units, of a run, of English."""
 EXAMPLES = {"cosim.run": {"grid", "Bus", "p_load_kw"}, "cosim.scenario": {"grid", "p_load_kw"},
+            "cosim.campaign.points": {"grid"}, "cosim.campaign.sweep_command": {"grid"},
             "cosim.check": {"grid", "aidc"}, "cosim.console": {"grid", "p_load_kw"},
             "cosim.replay.exchange": {"grid", "tariff"}, "cosim.tables.weather_files": {"dry_bulb_degc"}}
 """In words for people: 'write member.port, for example grid.p_load_kw'; and what published weather files have."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +123,30 @@ def bands(path: Path, x_label: str, panels: Sequence[tuple[str, Sequence[Band]]]
         for ax in axes[-1]:
             ax.set_xlabel(x_label)
         figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=4, frameon=False)
+        return _save(figure, path, [path.suffix[1:]])[0]
+
+
+def means(path: Path, x_label: str, y_label: str, lines: Mapping[str, Sequence[tuple[Any, float, float]]]) -> Path:
+    """Write lines of (x, mean, half width of its interval) by name; the ending is the format.
+
+    Where any x is no number the axis has a place for each value, in the order in which they come.
+    """
+    values = list(dict.fromkeys(str(x) for line in lines.values() for x, _, _ in line))
+    numeric = all(isinstance(x, int | float) and not isinstance(x, bool) for line in lines.values() for x, _, _ in line)
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDTH_IN, 3.2), layout="constrained")
+        ax = figure.subplots()
+        for k, (name, line) in enumerate(lines.items()):
+            xs = [x if numeric else values.index(str(x)) for x, _, _ in line]
+            ordered = sorted(zip(xs, line, strict=True), key=lambda pair: pair[0])
+            ax.errorbar([x for x, _ in ordered], [mean for _, (_, mean, _) in ordered],
+                        [half for _, (_, _, half) in ordered], fmt="o-" if numeric else "o", ms=3.5, capsize=2.5,
+                        color=_COLOURS[f"site{k % 8}"], label=_words(name))
+        if not numeric:
+            ax.set_xticks(range(len(values)), [_words(value, 24) for value in values])
+        ax.set(xlabel=_words(x_label), ylabel=_words(y_label))
+        if any(lines):
+            figure.legend(loc="outside upper left", ncols=3, frameon=False)
         return _save(figure, path, [path.suffix[1:]])[0]
 
 
