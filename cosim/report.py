@@ -16,7 +16,9 @@ from cosim.errors import ScenarioError, TraceError
 from cosim.imports import optional
 from cosim.plaintext import visible
 from cosim.progress import working
-from cosim.reporting.content import content
+from cosim.reporting.comparison import groups_of
+from cosim.reporting.content import Content, content
+from cosim.reporting.heads import Compared
 from cosim.reporting.overview import differences, overview
 from cosim.reporting.page import page
 from cosim.trace import Trace
@@ -79,8 +81,10 @@ def write_page(traces: Sequence[str | Path], out: str | PathLike[str] | None = N
                                    zip(shown.runs, shown.reports, strict=True)]
         for view, warned in zip(views, shown.warnings, strict=True):
             view.warnings.extend(warned)
+        starts = {run.start for run in runs}
         text = page([r.label for r in runs], views, shown.maps, shown.sections,
-                    differences([r.scenario for r in runs]), (str(runs[0].attrs["start"]), max(r.end_s for r in runs)))
+                    f"{runs[0].start:%Y-%m-%dT%H:%M:%SZ}" if len(starts) == 1 else "", max(r.end_s for r in runs),
+                    _compared(shown), dict.fromkeys(term for report in shown.reports for term in report.terms))
     try:
         made.parent.mkdir(parents=True, exist_ok=True)
         made.write_text(text, encoding="utf-8", newline="\n")
@@ -89,6 +93,14 @@ def write_page(traces: Sequence[str | Path], out: str | PathLike[str] | None = N
     if show:
         webbrowser.open(made.resolve().as_uri())
     return made
+
+
+def _compared(shown: Content) -> Compared | None:
+    """What several runs are as a comparison; None for one run."""
+    if len(shown.runs) == 1:
+        return None
+    scenarios = [run.scenario for run in shown.runs]
+    return Compared(groups_of(scenarios, [run.trace.path.stem for run in shown.runs]), differences(scenarios))
 
 
 def write_figures(traces: Sequence[str | Path], folder: str | Path, formats: Sequence[str] = FORMATS,

@@ -12,12 +12,11 @@ from cosim.digest import Digest
 from cosim.errors import CosimError
 from cosim.imports import load
 from cosim.reporting.data import Run
-from cosim.reporting.definition import Report
-from cosim.reporting.text import at, length, named, number
+from cosim.reporting.definition import Headline, Report
+from cosim.reporting.text import at, length, number
 from cosim.scenario import leaves
 from cosim.scenario_hooks import WITH_SUMMARY
 from cosim.trust import received_hook
-from cosim.units import unit_of
 
 _ABSENT = "-"
 _ENDINGS = {"completed": "completed", "failed": "failed", "running": "cut off"}
@@ -29,6 +28,7 @@ class Overview:
 
     ending    'completed', 'failed' or 'cut off'
     tiles     (words, value) of the figures at the top
+    headline  the figures that runs are compared by first
     warnings  sentences that a reader must not miss
     """
 
@@ -39,6 +39,7 @@ class Overview:
     versions: str
     digest: Digest
     tiles: list[tuple[str, str]]
+    headline: list[Headline]
     warnings: list[str]
 
 
@@ -68,7 +69,8 @@ def overview(run: Run, report: Report, trusted: Collection[str | Path] = ()) -> 
         else:
             warnings.append(note)
     return Overview(str(attrs.get("name", "")), str(scenario.get("about", "")), ending, facts,
-                    ", ".join(f"{k} {v}" for k, v in versions.items()), digest, report.tiles(digest.figures), warnings)
+                    ", ".join(f"{k} {v}" for k, v in versions.items()), digest, report.tiles(digest.figures),
+                    report.headline(digest.figures), warnings)
 
 
 def _summary(run: Run, trusted: Collection[str | Path]) -> tuple[Digest, list[str]]:
@@ -124,19 +126,6 @@ def _short(value: Any) -> str:
     if isinstance(value, list) and len(text := json.dumps(value)) > 60:
         return f"{len(value)} values, {text[:24]}..."
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def compared(figures: list[dict[str, float]]) -> list[tuple[str, list[str], list[str]]]:
-    """(words, value per run, difference of each further run from the first) of the figures that all runs have."""
-    rows = []
-    for name in figures[0]:
-        values = [f[name] for f in figures if name in f]
-        if len(values) < len(figures):
-            continue
-        words = named(name, values[0])[0]
-        rows.append((words, [named(name, v)[1] for v in values],
-                     [change(values[0], v, unit_of(name).symbol) for v in values[1:]]))
-    return rows
 
 
 def change(first: float, other: float, unit: str = "") -> str:
