@@ -14,7 +14,7 @@ PACKAGES = ("cosim", "simulators", "agents", "scenarios")
 MODULES = sorted(p for package in PACKAGES for p in (ROOT / package).rglob("*.py"))
 
 FLOORS = [
-    {"cosim.errors", "cosim.digest", "cosim.old_names", "cosim.plaintext", "cosim.commands",
+    {"cosim.confidence", "cosim.errors", "cosim.digest", "cosim.old_names", "cosim.plaintext", "cosim.commands",
      "cosim.commands.names"},
     {"cosim.units", "cosim.imports"},
     {"cosim"},
@@ -35,10 +35,12 @@ FLOORS = [
     {"cosim.drivers.native", "cosim.replay.members"},
     {"cosim.drivers.mosaik_bus", "cosim.reporting"},
     {"cosim.replay.exchange", "cosim.reporting.chart", "cosim.reporting.text"},
-    {"cosim.reporting.data", "cosim.reporting.paper"},
+    {"cosim.reporting.data", "cosim.reporting.markup"},
     {"cosim.reporting.definition"},
     {"cosim.reporting.general", "cosim.reporting.live", "cosim.reporting.overview"},
-    {"cosim.reporting.content", "cosim.reporting.page"},
+    {"cosim.reporting.comparison"},
+    {"cosim.reporting.content", "cosim.reporting.folder", "cosim.reporting.heads"},
+    {"cosim.reporting.page", "cosim.reporting.paper"},
     {"cosim.report", "cosim.request"},
     {"cosim.commands.main", "cosim.result"},
     {"cosim.experiment"},

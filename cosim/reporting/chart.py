@@ -1,8 +1,8 @@
 """Pictures as data: what to draw, not how. `page` draws them in a browser, `paper` on paper.
 
 Colours are names that a theme resolves: `site0`..`site7`, `ink`, `muted`, `alarm`; 'site0/60' is 60 % of the colour on
-the background, 'ramp/60' the place at 60 % of the scale from little to much. Times are seconds since the run's start, and every value holds from its time to the next ('steps').
-Sentences mark the figure that matters by `text.strong`.
+the background, 'ramp/60' the place at 60 % of the scale from little to much. Times are seconds since the run's start,
+and every value holds from its time to the next ('steps'). Sentences mark the figure that matters by `text.strong`.
 """
 
 from __future__ import annotations

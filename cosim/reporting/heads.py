@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cosim.digest import Table
-from cosim.reporting.comparison import MOST_APART, Board, Group, board, each_run, titled
+from cosim.reporting.comparison import MOST_APART, Board, SeedGroup, board, each_run, titled
 from cosim.reporting.definition import Headline
 from cosim.reporting.markup import Terms, table, text
 from cosim.reporting.overview import Overview
 from cosim.units import split_unit
 
 _MOST_FIELDS = 12
+_MOST_ROWS = 8
 _MOST_BESIDE = 6
 """Up to so many groups, all figures stand side by side."""
 
@@ -21,7 +22,7 @@ _MOST_BESIDE = 6
 class Compared:
     """What several runs are: their groups, and the settings that are not equal, (field, value in each run)."""
 
-    groups: list[Group]
+    groups: list[SeedGroup]
     differences: list[tuple[str, list[str]]]
 
 
@@ -36,7 +37,7 @@ def head(labels: Sequence[str], views: Sequence[Overview], compared: Compared | 
     shown = board(of_runs, groups)
     parts = [f'<section id="overview" class="top"><h1>{len(views)} runs compared</h1>'
              f'<p class="about">{text(titled(groups))}</p>', _warnings(labels, views),
-             '<div class="tables">', _board("Headline figures" + (f", change from {first}" if first else ""), shown)]
+             '<div class="stack">', _board("Headline figures" + (f", change from {first}" if first else ""), shown)]
     parts.append(terms.explained(*shown.columns))
     if any(len(g.runs) > 1 for g in groups):
         parts.append('<p class="note">\u00b1: half of the 95 % t interval of the mean over seeds; of a change, of the '
@@ -48,16 +49,19 @@ def head(labels: Sequence[str], views: Sequence[Overview], compared: Compared | 
                      f"{_board('Headline figures of every run', each_run(of_runs, labels))}</details>")
     parts.append(_every_figure(views, groups))
     if len(views) <= MOST_APART:
-        parts += [f"<details><summary>{text(label)}: its own page's head and tables</summary>"
+        parts += [f"<details><summary>{text(label)}: all its tables</summary>"
                   f'{_one(view, "h3", terms)}{_tables(view, terms)}</details>'
                   for label, view in zip(labels, views, strict=True)]
     return "".join([*parts, "</div></section>"])
 
 
-def facts_board(of_runs: Sequence[Sequence[Headline]], groups: Sequence[Group]) -> str:
-    """A table of what pictures are compared by; '' where there is nothing."""
+def facts_board(of_runs: Sequence[Sequence[Headline]], groups: Sequence[SeedGroup]) -> str:
+    """A table of what pictures are compared by, folded away where it is long; '' where there is nothing."""
     made = board(of_runs, groups)
-    return _board("Side by side", made) if len(made.columns) > 1 else ""
+    if len(made.columns) == 1:
+        return ""
+    shown = _board("Side by side", made)
+    return shown if len(groups) <= _MOST_ROWS else f"<details><summary>Side by side</summary>{shown}</details>"
 
 
 def _board(title: str, made: Board) -> str:
@@ -104,17 +108,19 @@ def _of_whom(whom: Sequence[str], runs: int) -> str:
 
 def _settings(compared: Compared) -> str:
     """What was set differently, a row per group."""
+    firsts = [g.runs[0] for g in compared.groups]
     fields = [(name, values) for name, values in compared.differences
-              if any(values[g.runs[0]] != values[compared.groups[0].runs[0]] for g in compared.groups)]
+              if name not in ("name", "about") and any(values[k] != values[firsts[0]] for k in firsts)]
     if not fields:
         return ""
     more = f'<p class="note">{len(fields) - _MOST_FIELDS} more settings differ.</p>' if len(
         fields) > _MOST_FIELDS else ""
     rows = [[g.label, *(values[g.runs[0]] for _, values in fields[:_MOST_FIELDS])] for g in compared.groups]
-    return f"<div>{table('What was set differently', ['', *(name for name, _ in fields[:_MOST_FIELDS])], rows)}{more}</div>"
+    heads = ["", *(name for name, _ in fields[:_MOST_FIELDS])]
+    return f"<div>{table('What was set differently', heads, rows)}{more}</div>"
 
 
-def _every_figure(views: Sequence[Overview], groups: Sequence[Group]) -> str:
+def _every_figure(views: Sequence[Overview], groups: Sequence[SeedGroup]) -> str:
     """All figures of the summaries, a row each, of a few groups."""
     named = dict.fromkeys(name for view in views for name in view.digest.figures)
     if len(groups) > _MOST_BESIDE or not named:

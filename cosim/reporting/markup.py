@@ -7,11 +7,9 @@ import html
 import re
 from collections.abc import Iterable, Sequence
 
-from cosim.plaintext import visible
+from cosim.plaintext import kept_together, visible
 from cosim.reporting.text import marked, power_of_ten, unmarked
 
-_APART = re.compile(r"(?<=\d) (?=[%A-Za-z])|(?<=\bof) (?=\d)| (?=\.\. )|(?<=\.\.) ")
-"""Blanks at which no line may end: between a number and its unit, in '0 of 96', in a range."""
 _POWER = re.compile(r"(?<![\w.])([-\u2212]?\d+(?:\.\d+)?)e([+-]?\d{2,3})(?!\w)")
 _MORE = "Scroll the table sideways for all its columns \u2192"
 
@@ -28,7 +26,7 @@ def plain(words: str) -> str:
 
 def cell(words: str) -> str:
     """As text in a table: a number is never apart from its unit, and has no hyphen at which a line may end."""
-    return text(_APART.sub("\u00a0", _POWER.sub(lambda m: power_of_ten(m[1], int(m[2])), words)))
+    return text(kept_together(_POWER.sub(lambda m: power_of_ten(m[1], int(m[2])), words)))
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], changes: Sequence[Sequence[str]] = ()

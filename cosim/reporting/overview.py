@@ -19,6 +19,8 @@ from cosim.scenario_hooks import WITH_SUMMARY
 from cosim.trust import received_hook
 
 _ABSENT = "-"
+_MOST_PARTS = 3
+"""What sets runs apart is named by so many fields: name and policy first, then the seed."""
 _ENDINGS = {"completed": "completed", "failed": "failed", "running": "cut off"}
 
 
@@ -100,10 +102,12 @@ def labels(scenarios: list[dict[str, Any]], paths: list[str]) -> list[str]:
     if len(set(names)) == len(names):
         return names
     rows = [(field, cells) for field, cells in differences(scenarios) if _ABSENT not in cells and field != "about"]
+    first = sorted(rows, key=lambda row: (not row[0].endswith((".policy", "name")), row[0] != "seed"))[:_MOST_PARTS]
+    rows = [row for row in rows if row in first]
     out = []
     for k, (scenario, path) in enumerate(zip(scenarios, paths, strict=True)):
         parts = [cells[k] if field.endswith((".policy", "name")) else f"{field.rpartition('.')[2]} {cells[k]}"
-                 for field, cells in rows][:3]
+                 for field, cells in rows]
         out.append(", ".join(p for p in parts if len(p) < 40) or f"{scenario['name']}, {path}")
     return out if len(set(out)) == len(out) else [f"{label} ({k + 1})" for k, label in enumerate(out)]
 
@@ -129,10 +133,10 @@ def _short(value: Any) -> str:
 
 
 def change(first: float, other: float, unit: str = "") -> str:
-    """'+3.2 %' from the first; the plain difference where the first is 0; '=' for none."""
+    """'+3.2 %' from the first; the plain difference where the first is not above 0 or the other below; '=' for none."""
     if first == other or first != first and other != other:
         return "="
     sign = "+" if other > first else ""
-    if first == 0 or first != first or abs(other / first) > 10:
+    if not first > 0 or not 0 <= other <= 10 * first:
         return f"{sign}{number(other - first)} {'' if unit == '1' else unit}".rstrip()
     return f"{sign}{number(100 * (other / first - 1), 2)}\u202f%"

@@ -97,7 +97,8 @@ def _hash(code: str) -> str:
 
 def _policy(*scripts: str) -> str:
     """What a browser lets this page do: run these scripts, and nothing else; load nothing. plotly sets styles and draws
-    heat maps as images that are data, and saves a chart through one that it made itself; a style can load nothing either."""
+    heat maps as images that are data, and saves a chart through one that it made itself; a style can load nothing
+    either."""
     return (f"default-src 'none'; script-src {' '.join(scripts)}; style-src 'unsafe-inline'; img-src data: blob:; "
             "base-uri 'none'; form-action 'none'")
 
@@ -137,7 +138,8 @@ _DOCUMENT = """<!doctype html>
 <meta name="viewport" content="width=device-width,initial-scale=1">
 <meta name="color-scheme" content="light dark"><link rel="icon" href="data:,"><title>{title}</title>
 <style>{css}</style></head><body>
-<nav aria-label="Sections"><div class="links">{nav}</div><button id="reset" type="button" hidden>Reset zoom</button><button id="theme" type="button">Dark</button></nav>
+<nav aria-label="Sections"><div class="links">{nav}</div><button id="reset" type="button" hidden>Reset zoom</button>
+<button id="theme" type="button">Dark</button></nav>
 <main><noscript><p class="warn">The pictures need JavaScript; text and tables do not.</p></noscript>
 <p class="warn" id="broken" hidden></p>{body}
 <footer>Made by <code>cosim report</code> from the trace alone. Nothing on this page is loaded from elsewhere.
@@ -157,7 +159,7 @@ def _row(pictures: list[Picture], canvas: _Canvas) -> str:
         return _figure(pictures[0], ranges(pictures), canvas)
     groups, labels, few = canvas.compared.groups, canvas.labels, len(pictures) <= MOST_APART
     one = overlaid(pictures, groups)
-    said = "".join(f'<p class="say small"><b>{text(label)}</b>: {text(p.says)} <span class="note">{text(p.note)}</span></p>'
+    said = "".join(f'<p class="say"><b>{text(label)}</b>: {text(p.says)}</p><p class="note">{text(p.note)}</p>'
                    for label, p in zip(labels, pictures, strict=True))
     words = said if few else f"<details><summary>In words, run by run</summary>{said}</details>"
     facts = facts_board([[Headline(f.name, f.value, f.unit) for f in p.facts] for p in pictures], groups)
@@ -172,11 +174,12 @@ def _apart(pictures: list[Picture], canvas: _Canvas, few: bool) -> str:
     if not titles:
         return ""
     if not few:
-        return (f'<p class="note">Not drawn for more than {MOST_APART} runs: {text(listing(titles))}. A page of fewer runs '
-                "has it.</p>")
+        return (f'<p class="note">Not drawn for more than {MOST_APART} runs: {text(listing(titles))}. A page of fewer '
+                "runs has it.</p>")
     limits = ranges(others)
-    inner = "".join(f'<div class="run"><p class="tag">{text(label)}</p>{_figure(replace(p, columns=False), limits, canvas)}'
-                    "</div>" for label, p in zip(canvas.labels, others, strict=True) if p.panels)
+    inner = "".join(f'<div class="run"><p class="tag">{text(label)}</p>'
+                    f"{_figure(replace(p, columns=False), limits, canvas)}</div>"
+                    for label, p in zip(canvas.labels, others, strict=True) if p.panels)
     return f'<div class="runs n{min(len(others), 3)}">{inner}</div>'
 
 
@@ -205,7 +208,8 @@ def _css(token: str) -> str:
     name, _, percent = token.partition("/")
     if name == "ramp":
         step, share = divmod(float(percent) / 100 * _RAMP_STEPS, 1)
-        return f"color-mix(in srgb,var(--ramp{min(step + 1, _RAMP_STEPS):.0f}) {100 * share:.0f}%,var(--ramp{step:.0f}))"
+        above = min(step + 1, _RAMP_STEPS)
+        return f"color-mix(in srgb,var(--ramp{above:.0f}) {100 * share:.0f}%,var(--ramp{step:.0f}))"
     return f"color-mix(in srgb,var(--{name}) {percent}%,var(--bg))" if percent else f"var(--{name})"
 
 
@@ -217,12 +221,13 @@ def _panel(panel: Panel, picture: Picture, limits: dict, canvas: _Canvas) -> str
     dot = f'<i style="background:var(--{swatch})"></i>' if panel.title and picture.columns and "site" in swatch and len(
         {s.colour.partition("/")[0] for s in panel.series} - {"ink", "muted"}) == 1 and not picture.legend else ""
     listed = _event_list(panel, canvas.shown_in) if panel.kind == "events" else ""
-    stack = "".join(f'<li><i style="background:{_css(s.colour)}"></i>{text(s.name)}</li>' for s in panel.series if s.area)
+    stack = "".join(f'<li><i style="background:{_css(s.colour)}"></i>{text(s.name)}</li>'
+                    for s in panel.series if s.area)
     below = f'<ul class="legend">{stack}</ul>' if stack else ""
     return (f'<div class="panel"><h4>{dot}<b>{text(panel.title)}</b>{unit}{_gets(f"plot{number}", panel.title)}</h4>'
             f'<div class="plot" id="plot{number}" role="img" '
-            f'aria-label="{plain(panel.title)}: {plain(picture.says)}" style="height:{panel.size * _PANEL_PX + 16:.0f}px">'
-            f"</div>{below}{listed}</div>")
+            f'aria-label="{plain(panel.title)}: {plain(picture.says)}" '
+            f'style="height:{panel.size * _PANEL_PX + 16:.0f}px"></div>{below}{listed}</div>')
 
 
 def _gets(what: str, title: str) -> str:
@@ -282,7 +287,7 @@ def _map_section(labels: list[str], maps: Maps, canvas: _Canvas) -> str:
                    f'<h4><span class="readout" id="readout{drawn}" aria-live="off"></span>'
                    f'{_gets(f"map{drawn}", maps.title)}</h4><div class="map" id="map{drawn}"></div>'
                    f"<figcaption>{text(picture.note)}</figcaption>"
-                   f"{canvas.terms.explained(picture.says, *(v.title for v in one.levels), *(v.unit for v in one.levels))}"
+                   f"{canvas.terms.explained(picture.says, *(f'{v.title} {v.unit}' for v in one.levels))}"
                    "</figure></div>")
         drawn += 1
     control = _CONTROL if drawn else ""

@@ -55,8 +55,8 @@ def _all(run: FleetRun) -> Iterator[Event]:
         values = run.get(f"{SITE}/clipped_commands") * (run.time_s(SITE) >= run.time.begin_s)[:, None]
         for s, site in enumerate(run.sites):
             for start, end, total in _episodes(run, SITE, values[:, s]):
-                yield Event(start, "clipped commands", site, total,
-                            f"{count(total, 'supply temperature')} outside the limits, clipped{_until(run, start, end)}")
+                words = f"{count(total, 'supply temperature')} outside the limits, clipped{_until(run, start, end)}"
+                yield Event(start, "clipped commands", site, total, words)
     yield from _of_inlets(run)
     yield from _of_grid(run)
 
@@ -71,7 +71,8 @@ def _of_inlets(run: FleetRun) -> Iterator[Event]:
         for s, site in enumerate(run.sites):
             for start, end, total in _episodes(run, SITE, values[:, s]):
                 minutes = (total if port == "inlet_alarm_s" else total * run.step_s(SITE)) / MIN_S
-                yield Event(start, kind, site, minutes, f"{words} for {number(minutes, 2)} min{_until(run, start, end)}")
+                yield Event(start, kind, site, minutes,
+                            f"{words} for {number(minutes, 2)} min{_until(run, start, end)}")
 
 
 def _of_grid(run: FleetRun) -> Iterator[Event]:

@@ -219,7 +219,8 @@ def voltages(run: FleetRun) -> Picture:
     limits = [float(grid[n]) for n in ("vm_min_pu", "vm_max_pu") if isinstance(grid.get(n), (int, float))]
     near = [v for v in limits if min(abs(v - low), abs(v - high)) <= 2.0 * max(high - low, 0.01)]
     where, when = names[int(np.nanmin(vm, axis=0).argmin())], counted_s[int(np.nanmin(vm, axis=1).argmin())]
-    says = f"Voltages: lowest {strong(f'{number(low, 5)} p.u.')} at {where}, {run.at(when)}; highest {number(high, 5)} p.u."
+    says = (f"Voltages: lowest {strong(f'{number(low, 5)} p.u.')} at {where}, {run.at(when)}; highest "
+            f"{number(high, 5)} p.u.")
     if len(limits) == 2:
         room = min(low - limits[0], limits[1] - high)
         says += (f" No node comes closer than {number(room, 2)} p.u. to a limit." if room >= 0 else
