@@ -205,7 +205,8 @@ def print_digest(console: Console, digest: Digest) -> None:
 
 
 def _print_table(console: Console, table: Table) -> None:
-    """Cells wrap between words alone; where the columns have no room even so, the last ones drop out, and a line names them."""
+    """Cells wrap between words alone; where the columns have no room even so, the last ones drop out, and a line names
+    them."""
     heads = [visible(column) for column in table.columns]
     rows = [[visible(text) for text in row] for row in table.rows]
     widths = _fitted([[head, *(row[k] for row in rows)] for k, head in enumerate(heads)], console.width)

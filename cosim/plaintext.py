@@ -23,7 +23,8 @@ def visible(text: str) -> str:
                    else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
 
 
-_OF_UNIT = re.compile(r"(?<![\w.])(\d[\d.,\u202f]*(?:e[+-]?\d+|\u00d710[\u2070-\u207b\u00b9\u00b2\u00b3]+)?) (?=[%A-Za-z])")
+_OF_UNIT = re.compile(r"(?<![\w.])(\d[\d.,\u202f]*"
+                      r"(?:e[+-]?\d+|\u00d710[\u2070-\u207b\u00b9\u00b2\u00b3]+)?) (?=[%A-Za-z])")
 _APART = re.compile(r"(?<=\bof) (?=\d)| (?=\.\. )|(?<=\.\.) | (?=(?:\+-|\u00b1) )|(?<=\+-) |(?<=\u00b1) ")
 
 
