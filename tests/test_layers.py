@@ -46,7 +46,11 @@ FLOORS = [
     {"cosim.check", "cosim.trace.command", "cosim.learning.shared", "cosim.learning.vector"},
     {"cosim.__main__", "cosim.trace.__main__", "cosim.learning.batch", "cosim.learning.pettingzoo",
      "cosim.learning.workers"},
-    {"cosim.learning.environment"},
+    {"cosim.learning.environment", "cosim.campaign.cells"},
+    {"cosim.campaign.files"},
+    {"cosim.campaign.perform"},
+    {"cosim.campaign.local"},
+    {"cosim.campaign.runner"},
 ]
 """Of the frame, from the ground up. The other packages stand as a whole: cosim < agents < simulators < scenarios."""
 
