@@ -112,7 +112,7 @@ def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float
     return float(x.mean()), float(half)
 
 
-def as_run(scenario: Scenario, policy: str, seed: int) -> Scenario:
+def _as_run(scenario: Scenario, policy: str, seed: int) -> Scenario:
     """A scenario as it is evaluated: a day of warm-up, without the AC check, which changes nothing."""
     settings = {"controller.policy": policy, "seed": seed, "warmup_s": WARMUP_DAYS * DAY_S}
     if "grid" in scenario.members and scenario.members["grid"].simulator.endswith(":CefDispatch"):
@@ -122,7 +122,7 @@ def as_run(scenario: Scenario, policy: str, seed: int) -> Scenario:
 
 def _run_one(scenario_json: str, policy: str, seed: int, days: float) -> dict[str, float]:
     """Metrics of one policy on one seed: a day of warm-up, then `days` that count, natively."""
-    scenario = as_run(Scenario.from_json(scenario_json), policy, seed)
+    scenario = _as_run(Scenario.from_json(scenario_json), policy, seed)
     kinds = {name: row["kind"] for name, row in rows_of(scenario.shared["job_classes"], "job_classes").items()}
     with tempfile.TemporaryDirectory() as folder:
         result = Experiment(scenario, "native", days * DAY_S, Path(folder) / "run.h5").run()
@@ -194,7 +194,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         if args.out:
             _writable(args.out)
         for policy in policies:  # before the first of them has run for minutes
-            resolve(as_run(scenario, policy, args.first_seed), args.days * DAY_S)
+            resolve(_as_run(scenario, policy, args.first_seed), args.days * DAY_S)
     with working(f"running {len(policies) * len(seeds)} evaluations", len(policies) * len(seeds)) as progress:
         results = _run_all(scenario, policies, seeds, args.days, args.jobs, progress.at)
     if args.out:

@@ -35,7 +35,8 @@ FLOORS = [
     {"cosim.drivers.native", "cosim.replay.members"},
     {"cosim.drivers.mosaik_bus", "cosim.reporting"},
     {"cosim.replay.exchange", "cosim.reporting.chart", "cosim.reporting.text"},
-    {"cosim.reporting.data", "cosim.reporting.paper"},
+    {"cosim.reporting.data", "cosim.reporting.style"},
+    {"cosim.reporting.panels", "cosim.reporting.paper"},
     {"cosim.reporting.definition"},
     {"cosim.reporting.general", "cosim.reporting.live", "cosim.reporting.overview"},
     {"cosim.reporting.content", "cosim.reporting.page"},
@@ -66,7 +67,7 @@ OWNERS = {
     "pettingzoo": {"cosim.learning.pettingzoo"},
     "gymnasium": {"cosim.learning.pettingzoo"},
     "plotly": {"cosim.reporting.page"},
-    "matplotlib": {"cosim.reporting.paper"},
+    "matplotlib": {"cosim.reporting.panels", "cosim.reporting.paper", "cosim.reporting.style"},
     "mosaik": {"cosim.drivers.mosaik_bus"},
     "yaml": {"cosim.datafile"},
     "rich": {"cosim.console", "cosim.progress", "cosim.reporting.live"},
@@ -79,7 +80,8 @@ OWNERS = {
     "safetensors": {"cosim.agents.learn.checkpoint"},
 }
 LAZY = {"cosim.agents.learn.team", "cosim.agents.learn.training", "cosim.agents.together", "cosim.drivers.mosaik_bus",
-        "cosim.learning.pettingzoo", "cosim.report", "cosim.reporting.paper", "cosim.request",
+        "cosim.learning.pettingzoo", "cosim.report", "cosim.reporting.panels",
+        "cosim.reporting.paper", "cosim.request",
         "cosim.simulators.grid.network.files",
         "cosim.simulators.grid.network.powerflow", "cosim.simulators.grid.network.tables", "cosim.trust", "pandas",
         "pyarrow", "pyarrow.parquet", "simbench", "torch.utils.tensorboard", "xarray"}

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from cosim.agents.fleet.rewards import RewardWeights, reward_of
-from cosim.agents.study.plan import DEFAULT_RATIO, FIRST_SEED, LAMBDA_CELL, Case, Tier
+from cosim.agents.study.plan import FIRST_SEED, LAMBDA_CELL, Case, Tier
 from cosim.tables.files import Columns, read_columns
 from cosim.units import DAY_S, MIN_S
 
@@ -38,13 +38,14 @@ class Results:
         return None if None in found else [one for one in found if one is not None]
 
     def metric(self, case: Case, name: str) -> tuple[float, ...]:
-        """A figure of Table II, `objective` or `dropped` (jobs of both kinds), per seed; () where the case was not run."""
-        return tuple(_number(self._metric(case, one["metrics"], name)) for one in self.of(case) or ())
+        """A figure of Table II, `objective` or `dropped` (jobs of both kinds), per seed; () where the case was not
+        run."""
+        return tuple(_number(self._metric(one["metrics"], name)) for one in self.of(case) or ())
 
     @staticmethod
-    def _metric(case: Case, metrics: Mapping[str, Any], name: str) -> Any:
+    def _metric(metrics: Mapping[str, Any], name: str) -> Any:
         if name == "objective":
-            return objective(metrics, case.mode == "joint", case.ratio)
+            return objective(metrics)
         if name == "dropped":
             return _number(metrics["dropped_train"]) + _number(metrics["dropped_inf"])
         return metrics[name]
@@ -69,13 +70,14 @@ class Results:
         return self.results.get(LAMBDA_CELL)
 
 
-def objective(metrics: Mapping[str, Any], sees_carbon: bool, ratio: float = DEFAULT_RATIO) -> float:
-    """(32) of a day from its figures, with the weights as they are by default but for c2."""
-    weights = RewardWeights(c2_per_usd=ratio)
+def objective(metrics: Mapping[str, Any]) -> float:
+    """(32) of a day from its figures, with the default weights and carbon counted, whatever a policy went by: what all
+    are judged by."""
+    weights = RewardWeights()
     terms = (_number(metrics["throughput"]) * 1e6 / weights.reference_to_per_min * _MIN_PER_DAY,
              _number(metrics["cost_usd"]), _number(metrics["co2_t"]), _number(metrics["dropped_train"]),
              _number(metrics["dropped_inf"]))
-    return reward_of(terms, weights, sees_carbon)
+    return reward_of(terms, weights)
 
 
 def _number(value: Any) -> float:

@@ -14,7 +14,7 @@ import numpy as np
 from cosim.agents.fleet.spaces import cardinalities, truncated
 from cosim.agents.study.claims import SMALL, TABLE3, Claim
 from cosim.agents.study.data import Results
-from cosim.agents.study.plan import RATIOS, ROWS, SIZES, Actors, Case
+from cosim.agents.study.plan import RATIOS, ROWS, RULES, SIZES, Actors, Case
 from cosim.agents.study.verdicts import IMPOSSIBLE, NOT_COMPARABLE, NOT_RUN, Part, Verdict, judge
 
 Values = Sequence[float]
@@ -36,17 +36,22 @@ def verdict_on(claim: Claim, results: Results, actors: Actors, world: str) -> Ve
 
 
 def _same(claim: Claim, results: Results, actors: Actors, world: str) -> str:
-    """How alike all rows of the world are in what the claim orders; '' where they differ by more than it takes."""
+    """How alike all rows of the world (and all sites, of a figure of theirs) are in what the claim orders; '' where
+    they differ by more than it takes."""
     assert claim.apart is not None
     metric, percent = claim.apart
-    rows = [name for name in (*actors.methods, *actors.fixed, "uniform", "nci_priority", "tou_shift")]
-    found = [np.mean(values) for name in rows for mode in ROWS[name].modes
-             if (values := results.metric(Case(name, mode, world), metric))]
-    low, high = float(np.min(found)), float(np.max(found))
+    found: list[float] = []
+    for case in (Case(name, mode, world) for name in (*actors.methods, *actors.fixed, *RULES) for mode in
+                 ROWS[name].modes):
+        if "figure" in claim.takes:
+            found += results.sites(case, metric).mean(axis=0).tolist() if results.of(case) else []
+        elif values := results.metric(case, metric):
+            found.append(float(np.mean(values)))
+    low, high = min(found), max(found)
+    what = f"all {len(found)} {'sites of all rows' if 'figure' in claim.takes else 'rows'}"
     if not high:
-        return f"{metric} is 0 in all {len(found)} rows"
-    between = 100.0 * (high - low) / high
-    return f"all {len(found)} rows have {metric} {low:.3f} to {high:.3f}" if between <= percent else ""
+        return f"{metric} is 0 in {what}"
+    return f"{what} have {metric} {low:.3f} to {high:.3f}" if 100.0 * (high - low) / high <= percent else ""
 
 
 def _percent(a: Values, b: Values) -> tuple[float, ...]:
@@ -299,6 +304,6 @@ def benefit_grows(results: Results, actors: Actors, load: str, claim: Claim) -> 
 
 _MEASURES: dict[str, Callable[..., list[Part]]] = {
     function.__name__: function for function in (
-        joint_less_power, team_less_others, team_less_all, objective_order, action_spaces, site_order, site_figure, site_figure_open,
-        site_less_uniform, within_site, site_shares, middle_share, waits_alike, team_less_fixed, fixed_order, over_ratio,
-        loss_growth, lambda_trade, lambda_threshold, over_sites, benefit, benefit_grows)}
+        joint_less_power, team_less_others, team_less_all, objective_order, action_spaces, site_order, site_figure,
+        site_figure_open, site_less_uniform, within_site, site_shares, middle_share, waits_alike, team_less_fixed,
+        fixed_order, over_ratio, loss_growth, lambda_trade, lambda_threshold, over_sites, benefit, benefit_grows)}

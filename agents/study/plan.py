@@ -20,6 +20,8 @@ FIRST_SEED = 500
 RATIOS = (0.002, 0.006, 0.02, 0.06, 0.2)
 """c2/c3 of Fig. 11(a), USD and t; 0.02 is the default's."""
 DEFAULT_RATIO = 0.02
+WARMUP_DAYS = 1.0
+"""Before an evaluation."""
 LAMBDAS = (0.0, 0.003, 0.01, 0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.5, 1.0)
 LOADS = (0.4, 0.75, 1.0)
 """Mean base load of Fig. 11(b), of the network's own: `ieee33` has the first."""
@@ -44,8 +46,8 @@ WORLDS = {
     "ieee33": World("ieee33", "77 % of the GPUs needed, base load 0.40 of the feeder's own, constant intensities"),
     "table2": World("table2", "40 % of the GPUs needed, base load 0.45, another reading of the cooling: near the "
                     "magnitudes of Table II"),
-    "living": World("ieee33_living", "52 % of the GPUs needed, intensities that move over the day, two PV plants, lambda "
-                    "0.1"),
+    "living": World("ieee33_living", "52 % of the GPUs needed, intensities that move over the day, two PV plants, "
+                    "lambda 0.1"),
     "n4": World("ieee33_4", "as ieee33, four sites, the arrivals of three"),
     "n5": World("ieee33_5", "as ieee33, five sites, the arrivals of three"),
     "n4_grown": World("ieee33_4", "as ieee33, four sites, 4/3 of the arrivals", _grown(4)),
@@ -84,8 +86,10 @@ ROWS = {
     "s-mat1": Row("S-MAT1 (1:2:7)", "team", method="mat", modes=("joint",), settings={"learn.frozen_leaders": "1:2:7"}),
     "s-mat2": Row("S-MAT2 (1:1:8)", "team", method="mat", modes=("joint",), settings={"learn.frozen_leaders": "1:1:8"}),
     "myopic_oracle": Row("myopic_oracle", "stand-in", "myopic_oracle"),
-    "fixed1": Row("myopic_oracle, 1:2:7", "stand-in", _FIXED, modes=("joint",), settings={"controller.weights": "1:2:7"}),
-    "fixed2": Row("myopic_oracle, 1:1:8", "stand-in", _FIXED, modes=("joint",), settings={"controller.weights": "1:1:8"}),
+    "fixed1": Row("myopic_oracle, 1:2:7", "stand-in", _FIXED, modes=("joint",),
+                  settings={"controller.weights": "1:2:7"}),
+    "fixed2": Row("myopic_oracle, 1:1:8", "stand-in", _FIXED, modes=("joint",),
+                  settings={"controller.weights": "1:1:8"}),
     "nci_priority": Row("nci_priority", "rule", "nci_priority", modes=("joint",)),
     "uniform": Row("uniform", "rule", "uniform"),
     "tou_shift": Row("tou_shift", "rule", "tou_shift"),
@@ -110,26 +114,30 @@ RULES = tuple(name for name, row in ROWS.items() if row.kind in ("rule", "bound"
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """How much is computed. episodes: days of a training, 0: none is trained; seeds: of trainings and of evaluations;
-    days: that count in an evaluation; updates: after which a training ends anyway."""
+    """How much is computed.
 
-    episodes: int
+    name, says   what it is called, and what it is
+    episodes     days of a training; 0: nothing is trained
+    seeds        of trainings and of evaluations
+    days, warmup_days  of an evaluation: that count, and before that
+    actors       who plays the paper's parts, each with their own verdicts
+    training     further arguments of `cosim.agents.study.work.trained`
+    """
+
+    name: str
+    says: str
+    episodes: int = 0
     seeds: int = 3
     days: float = 1.0
-    updates: int | None = None
-    says: str = ""
-
-    @property
-    def actors(self) -> tuple[Actors, ...]:
-        """Who plays the paper's parts, each with its own verdicts."""
-        return (TEAMS, STAND_INS) if self.episodes else (STAND_INS,)
+    warmup_days: float = 1.0
+    actors: tuple[Actors, ...] = (STAND_INS,)
+    training: Mapping[str, Any] = field(default_factory=dict)
 
 
-TIERS = {
-    "rules": Tier(0, says="no training: rules stand in for the teams"),
-    "short": Tier(160, says="54 trainings of 160 days"),
-    "full": Tier(1000, says="54 trainings of 1000 days, as in the paper"),
-}
+TIERS = {tier.name: tier for tier in (
+    Tier("rules", "no training: rules stand in for the teams"),
+    Tier("short", "54 trainings of 160 days", 160, actors=(TEAMS, STAND_INS)),
+    Tier("full", "54 trainings of 1000 days, as in the paper", 1000, actors=(TEAMS, STAND_INS)))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,13 +251,15 @@ def _cells_of(case: Case, k: int, tier: Tier) -> Iterator[Cell]:
     weights = {} if case.ratio == DEFAULT_RATIO else {"controller.reward.c2_per_usd": case.ratio}
     arguments: dict[str, Any] = {"scenario": world.scenario, "mode": case.mode, "seed": FIRST_SEED + k,
                                  "days": tier.days, "settings": {**world.settings, **weights}}
+    if tier.warmup_days != WARMUP_DAYS:
+        arguments["warmup_days"] = tier.warmup_days
     needs: tuple[str, ...] = ()
     if row.method:
         team = training_key(case, k)
         texts = {path: str(value) for path, value in {**weights, **row.settings}.items()}
         yield Cell(team, f"{_WORK}:trained", {
             "scenario": WORLDS[_learned_in(case.world)].scenario, "mode": case.mode, "method": row.method, "seed": k,
-            "episodes": tier.episodes, "updates": tier.updates, "settings": texts})
+            "episodes": tier.episodes, "settings": texts, **tier.training})
         arguments["team"], needs = team, (team,)
     else:
         arguments["policy"] = row.policy

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -32,16 +33,21 @@ class Spread:
 
 def spread(values: Sequence[float]) -> Spread:
     """The spread of values over seeds; the same values give the same interval. NaN among them makes all NaN."""
-    x = np.asarray(values, float)
+    return _spread(tuple(float(value) for value in values))
+
+
+@lru_cache(maxsize=4096)
+def _spread(values: tuple[float, ...]) -> Spread:
+    x = np.array(values)
     if not len(x) or not np.isfinite(x).all():
-        return Spread(tuple(x.tolist()), math.nan, math.nan, math.nan)
+        return Spread(values, math.nan, math.nan, math.nan)
     centre = float(_iqm(x[None])[0])
     if len(x) < 2:
-        return Spread(tuple(x.tolist()), centre, math.nan, math.nan)
+        return Spread(values, centre, math.nan, math.nan)
     drawn = stream(0, 0, "study", "bootstrap").integers(len(x), size=(RESAMPLES, len(x)))
     tail = (1.0 - LEVEL) / 2.0
     low, high = np.quantile(_iqm(x[drawn]), (tail, 1.0 - tail))
-    return Spread(tuple(x.tolist()), centre, float(low), float(high))
+    return Spread(values, centre, float(low), float(high))
 
 
 def _iqm(x: np.ndarray) -> np.ndarray:

@@ -4,8 +4,9 @@ A claim has parts, each a figure per seed with what is claimed of it. A part wit
 bootstrap interval of its interquartile mean lies wholly on that side of zero and the mean is larger than what counts
 as nothing; it is *reversed* where both are true of the other side, and *not seen* otherwise. A part with a claimed band
 holds where the interval lies wholly inside, is reversed where it lies wholly outside, and not seen otherwise. A claim
-holds if all its parts hold, is reversed if all are, and is not seen otherwise. Before that, a claim is *impossible here*
-where the figure it orders is the same for everyone, and *not comparable* where what is printed cannot be compared.
+holds if all its parts hold, is reversed if all are, and is not seen otherwise. Before that, a claim is *impossible
+here* where the figure it orders is the same for everyone, and *not comparable* where what is printed cannot be
+compared.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from cosim.agents.study.statistics import Spread, spread
 HOLDS, REVERSED, NOT_SEEN = "holds", "reversed", "not seen"
 IMPOSSIBLE, NOT_COMPARABLE, NOT_RUN = "impossible here", "not comparable", "not run"
 VERDICTS = {
-    HOLDS: "the interval over seeds lies on the claimed side (or inside the claimed band), beyond what counts as nothing",
+    HOLDS: "the interval over seeds lies on the claimed side (or inside the claimed band), beyond what counts as "
+           "nothing",
     REVERSED: "it lies on the other side (or outside the band), as clearly",
     NOT_SEEN: "neither, or the parts of the claim disagree",
     IMPOSSIBLE: "what the claim orders is the same for every policy of this model; the reason stands beside it",

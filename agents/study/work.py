@@ -1,8 +1,8 @@
 """What one cell of a study computes: a team trained, or a policy run for a day in one world and read out of its trace.
 
 Each function takes the folder it writes into and plain data, and returns plain data: the figures of Table II per day,
-and `sites`, what each site was sent and how it stood. Beside that it writes `quarters.csv` (a row per quarter of an hour
-and site) and `starts.csv` (training jobs by the hour in which they arrived and the hour in which they started).
+and `sites`, what each site was sent and how it stood. Beside that it writes `quarters.csv` (a row per quarter of an
+hour and site) and `starts.csv` (training jobs by the hour in which they arrived and the hour in which they started).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from cosim.agents import train
-from cosim.agents.evaluate import as_run, metrics
+from cosim.agents.evaluate import metrics
 from cosim.agents.learn.checkpoint import LAST, LOG, complete_lines
 from cosim.agents.request import MODES
 from cosim.agents.study.statistics import rank_correlation
@@ -35,8 +35,9 @@ TRAINING = "training"
 """Folder of a training inside its cell's."""
 
 
-def trained(folder: Path, *, scenario: str, mode: str, method: str, seed: int, episodes: int, updates: int | None = None,
-            settings: Mapping[str, str] | None = None, envs: int = 16) -> dict[str, Any]:
+def trained(folder: Path, *, scenario: str, mode: str, method: str, seed: int, episodes: int,
+            settings: Mapping[str, str] | None = None, envs: int = 16, engine: str = "auto", updates: int | None = None
+            ) -> dict[str, Any]:
     """Train a team by `cosim train`, in one process, or go on with the training that stands in the folder.
 
     updates: end after so many, whatever the episodes. Returns how many updates and steps there were, and the seconds
@@ -46,8 +47,8 @@ def trained(folder: Path, *, scenario: str, mode: str, method: str, seed: int, e
     if (out / LAST).is_file():
         words = ["--resume", str(out), "--workers", "1"]
     else:
-        words = [scenario, "--method", method, "--mode", mode, "--seed", str(seed), "--episodes", str(episodes), "--envs",
-                 str(envs), "--workers", "1", "--out", str(out), "--save-every", "5"]
+        words = [scenario, "--method", method, "--mode", mode, "--seed", str(seed), "--episodes", str(episodes),
+                 "--envs", str(envs), "--engine", engine, "--workers", "1", "--out", str(out), "--save-every", "5"]
         words += ["--updates", str(updates)] if updates else []
         for path, value in (settings or {}).items():
             words += ["--set", f"{path}={value}"]
@@ -59,7 +60,8 @@ def trained(folder: Path, *, scenario: str, mode: str, method: str, seed: int, e
 
 
 def evaluated(folder: Path, *, scenario: str, mode: str, seed: int, policy: str = "", team: str = "",
-              settings: Mapping[str, Any] | None = None, days: float = 1.0, signal_of: str = "") -> dict[str, Any]:
+              settings: Mapping[str, Any] | None = None, days: float = 1.0, warmup_days: float = 1.0,
+              signal_of: str = "") -> dict[str, Any]:
     """Run a policy for a day of warm-up and `days` that count, and read its trace.
 
     policy: a rule's name or an import string; team: the cell that trained one, beside `folder`, instead; signal_of: a
@@ -68,12 +70,16 @@ def evaluated(folder: Path, *, scenario: str, mode: str, seed: int, policy: str 
     """
     base = override(find(scenario), {**MODES[mode], **(settings or {})})
     with tempfile.TemporaryDirectory() as scratch:
+        def ready(who: str) -> Scenario:
+            return override(base, {"controller.policy": who, "seed": seed, "warmup_s": warmup_days * DAY_S,
+                                   "grid.ac_check": False})  # which changes nothing
+
         played = {}
         if signal_of:
             played["grid"] = Path(scratch) / "signal.h5"
-            Experiment(as_run(base, signal_of, seed), "native", _end_s(days), played["grid"]).run()
-        made = changed(as_run(base, _policy(folder, policy, team), seed), replays=played)
-        run = Experiment(made, "native", _end_s(days), Path(scratch) / "run.h5")
+            Experiment(ready(signal_of), "native", days * DAY_S, played["grid"]).run()
+        made = changed(ready(_policy(folder, policy, team)), replays=played)
+        run = Experiment(made, "native", days * DAY_S, Path(scratch) / "run.h5")
         figures = run.run().digest.figures
         kinds = _kinds(made)
         with Trace(Path(scratch) / "run.h5") as trace:
@@ -91,10 +97,6 @@ def plain(data: Any) -> Any:
     if isinstance(data, list | tuple):
         return [plain(value) for value in data]
     return None if isinstance(data, float) and not math.isfinite(data) else data
-
-
-def _end_s(days: float) -> float:
-    return days * DAY_S
 
 
 def _policy(folder: Path, policy: str, team: str) -> str:
@@ -188,7 +190,8 @@ def _moved(quarters: Mapping[str, Any], starts: Mapping[str, Any]) -> float:
     price, hour = np.asarray(quarters["price_usd_per_kwh"], float), np.asarray(quarters["hour"], float)
     if price.min() == price.max():
         return math.nan
-    peak, low = (set(np.floor(hour[np.isclose(price, edge)]).astype(int).tolist()) for edge in (price.max(), price.min()))
+    peak, low = (set(np.floor(hour[np.isclose(price, edge)]).astype(int).tolist())
+                 for edge in (price.max(), price.min()))
     arrived = np.isin(np.floor(np.asarray(starts["arrival_hour"], float)).astype(int), list(peak))
     started = np.isin(np.floor(np.asarray(starts["start_hour"], float)).astype(int), list(low))
     return _mean(started[arrived])

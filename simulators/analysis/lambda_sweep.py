@@ -120,7 +120,7 @@ def figure(result: Sweep, path: Path) -> Path:
     panels = [(label, [(name, result.lambdas, y.tolist()) for name, y in zip(names, values, strict=True)])
               for label, values in quantities]
     with optional("--figure", "plot"):
-        from cosim.reporting.paper import curves
+        from cosim.reporting.panels import curves
     return curves(path, "lambda, kW per kg/h", panels, result.thresholds())
 
 
