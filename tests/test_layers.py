@@ -90,7 +90,10 @@ BY_NAME = {"cosim.agents.fleet.spaces"}
 """Edges that go up by a string: what was a command in version 0.1 starts the one of today."""
 AGENTS_MAY_USE = {"cosim.errors", "cosim.limits", "cosim.params", "cosim.seeds", "cosim.units"}
 AGENTS_ROOF = {"cosim.agents.action_spaces", "cosim.agents.curves", "cosim.agents.evaluate", "cosim.agents.request",
-               "cosim.agents.together", "cosim.agents.train", "cosim.agents.pretrained.__main__"}
+               "cosim.agents.together", "cosim.agents.train", "cosim.agents.pretrained.__main__",
+               *(f"cosim.agents.study.{name}" for name in (
+                   "claims", "command", "data", "days", "exhibits", "fixed_shares", "measures", "page", "paper", "plan",
+                   "rates", "showing", "statistics", "verdicts", "work"))}
 SIMULATORS_ROOF = {"cosim.simulators.analysis.lambda_sweep", "cosim.simulators.analysis.receipts"}
 """Command lines: they may use all of the frame, and nothing imports them."""
 SIMULATORS_MAY_USE = {"cosim.adapter", "cosim.clock", "cosim.digest", "cosim.drivers.resolve", "cosim.errors",

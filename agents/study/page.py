@@ -94,8 +94,8 @@ def _sheet(table: Table) -> str:
     rows = "".join(f'<tr><th scope="row">{_text(row[0])}</th>{"".join(map(_cell, row[1:]))}</tr>' for row in table.rows)
     note = f'<p class="note">{_text(table.note)}</p>' if table.note else ""
     return (f'<div class="sheet"><p class="title">{_text(table.title)}</p><div class="scroll" tabindex="0" '
-            f'role="region" aria-label="{_text(table.title)}"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody>'
-            f'</table></div>'
+            f'role="region" aria-label="{_text(table.title)}"><table><thead><tr>{head}</tr></thead><tbody>{rows}'
+            f'</tbody></table></div>'
             f'{note}</div>')
 
 

@@ -172,7 +172,7 @@ def _worlds() -> Chapter:
 def versions_said(states: Mapping[str, CellState]) -> str:
     """The versions that the cells were computed with."""
     found = next((state.versions for state in states.values() if state.state == "done"), {})
-    return ", ".join(f"{name} {version}" for name, version in found.items()) + "." if found else ""
+    return ", ".join(f"{name} {version}" for name, version in sorted(found.items())) + "." if found else ""
 
 
 def digest_of_study(ruled: Sequence[Ruling], states: Mapping[str, CellState]) -> Digest:
