@@ -21,9 +21,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-import numpy as np
-from scipy.special import stdtrit
-
+from cosim.campaign.statistics import interval
 from cosim.console import (
     add_settings,
     add_trust,
@@ -101,15 +99,6 @@ def metrics(figures: Mapping[str, float], kinds: Mapping[str, str], days: float)
         "kg_per_gto": figures.get("co2_attributed_kg_per_gto", math.nan),
         "usd_per_gto": figures.get("cost_usd_per_gto", math.nan),
     }
-
-
-def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """(mean, half width of the t interval of the mean); half width NaN for fewer than two values."""
-    x = np.asarray(values, float)
-    if len(x) < 2:
-        return float(x.mean()), math.nan
-    half = stdtrit(len(x) - 1, 0.5 + level / 2) * x.std(ddof=1) / math.sqrt(len(x))
-    return float(x.mean()), float(half)
 
 
 def _as_run(scenario: Scenario, policy: str, seed: int) -> Scenario:

@@ -18,7 +18,7 @@ from cosim.limits import is_file, reading_text
 from cosim.params import params
 from cosim.ports import Port
 from cosim.simulators.grid.network.feeder import Network
-from cosim.simulators.grid.network.radial import read_loads
+from cosim.simulators.grid.network.radial import bus_entities, read_loads
 from cosim.tables.dates import seconds_of_day
 from cosim.tables.table import clock_of
 from cosim.units import DAY_S, MIN_S, format_time, not_negative
@@ -123,6 +123,11 @@ class Profile(Adapter):
             Port("q_kvar", "out", "reactive base load", sign="> 0 is drawn from the grid (inductive)"),
         )
     }
+
+    @classmethod
+    def entity_names(cls, given: ProfileParams, of: str) -> list[str] | None:
+        """The buses of `network`."""
+        return bus_entities(given.network) if of == "network" else None
 
     def setup(self) -> None:
         loads = read_loads(self.params.network)

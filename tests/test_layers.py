@@ -51,7 +51,10 @@ FLOORS = [
     {"cosim.campaign.files"},
     {"cosim.campaign.perform"},
     {"cosim.campaign.local"},
-    {"cosim.campaign.runner"},
+    {"cosim.campaign.runner", "cosim.campaign.points", "cosim.campaign.statistics", "cosim.campaign.point_run"},
+    {"cosim.campaign.sweep_table"},
+    {"cosim.campaign.sweep"},
+    {"cosim.campaign.sweep_command"},
 ]
 """Of the frame, from the ground up. The other packages stand as a whole: cosim < agents < simulators < scenarios."""
 
@@ -187,6 +190,7 @@ def test_imports_go_down():
 GENERAL_WORDS = {"jobs", "gpus", "power", "status", "workload", "report"}
 """Names of ports, models and members that are words of their own: of units, of a run, of English."""
 EXAMPLES = {"cosim.run": {"grid", "Bus", "p_load_kw"}, "cosim.scenario": {"grid", "p_load_kw"},
+            "cosim.campaign.points": {"grid"}, "cosim.campaign.sweep_command": {"grid"},
             "cosim.check": {"grid", "aidc"}, "cosim.console": {"grid", "p_load_kw"},
             "cosim.replay.exchange": {"grid", "tariff"}, "cosim.tables.weather_files": {"dry_bulb_degc"}}
 """In words for people: 'write member.port, for example grid.p_load_kw'; and what published weather files have."""

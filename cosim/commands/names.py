@@ -17,6 +17,8 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "run": Command("cosim.run", "Run a scenario, store its trace and say how it went."),
+    "sweep": Command("cosim.campaign.sweep_command", "Run a scenario at many values of its fields, over seeds, and "
+                     "compare."),
     "new": Command("cosim.commands.new", "Write a scenario file of your own that starts from another scenario."),
     "report": Command("cosim.report", "Make one page of pictures from traces, or files for print."),
     "trace": Command("cosim.trace.command", "Look into traces: ls, diff, export, verify, rescue."),

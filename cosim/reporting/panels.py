@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -67,6 +68,30 @@ def bands(path: Path, x_label: str, panels: Sequence[tuple[str, Sequence[Band]]]
             ax.set_xlabel(x_label)
         figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=4, frameon=False)
         return save(figure, path, list(formats) or [path.suffix[1:]])[0]
+
+
+def means(path: Path, x_label: str, y_label: str, lines: Mapping[str, Sequence[tuple[Any, float, float]]]) -> Path:
+    """Write lines of (x, mean, half width of its interval) by name; the ending is the format.
+
+    Where any x is no number the axis has a place for each value, in the order in which they come.
+    """
+    values = list(dict.fromkeys(str(x) for line in lines.values() for x, _, _ in line))
+    numeric = all(isinstance(x, int | float) and not isinstance(x, bool) for line in lines.values() for x, _, _ in line)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(WIDTH_IN, 3.2), layout="constrained")
+        ax = figure.subplots()
+        for k, (name, line) in enumerate(lines.items()):
+            xs = [x if numeric else values.index(str(x)) for x, _, _ in line]
+            ordered = sorted(zip(xs, line, strict=True), key=lambda pair: pair[0])
+            ax.errorbar([x for x, _ in ordered], [mean for _, (_, mean, _) in ordered],
+                        [half for _, (_, _, half) in ordered], fmt="o-" if numeric else "o", ms=3.5, capsize=2.5,
+                        color=COLOURS[f"site{k % 8}"], label=words(name))
+        if not numeric:
+            ax.set_xticks(range(len(values)), [words(value, 24) for value in values])
+        ax.set(xlabel=words(x_label), ylabel=words(y_label))
+        if any(lines):
+            figure.legend(loc="outside upper left", ncols=3, frameon=False)
+        return save(figure, path, [path.suffix[1:]])[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from cosim.simulators.grid.dispatch.surplus import in_words
 from cosim.simulators.grid.dispatch.varying import number_or_nan
 from cosim.simulators.grid.equations import Complexes, Floats
 from cosim.simulators.grid.network.check import AcCheck
-from cosim.simulators.grid.network.radial import read_feeder
+from cosim.simulators.grid.network.radial import bus_entities, read_feeder
 from cosim.simulators.grid.notes import dispatch_notes
 from cosim.simulators.grid.params import GridParams
 from cosim.simulators.grid.plausible import refuse_impossible, unit_hint
@@ -68,6 +68,13 @@ class CefDispatch(Adapter):
     MODELS = {"Bus": DISPATCH_BUS, "Grid": DISPATCH_GRID, "Source": SOURCE, "Battery": BATTERY}
 
     @classmethod
+    def entity_names(cls, given: GridParams, of: str) -> list[str] | None:
+        """The buses of `network`, or the batteries of `batteries`."""
+        if of == "batteries":
+            return list(given.batteries)
+        return bus_entities(given.network) if of == "network" else None
+
+    @classmethod
     def check_horizon(cls, member: str, given: GridParams, step_s: float, until_s: float) -> None:
         """ScenarioError for a table of a source that does not cover the run, or a source that cannot exist at a time of
         it."""
@@ -81,7 +88,7 @@ class CefDispatch(Adapter):
     def init(self, sid: str, time_resolution: float = 1.0, **params: Any) -> Meta:
         """Validate the parameters and read the network, so that `create` can refuse a bus it does not have."""
         super().init(sid, time_resolution, **params)
-        self._feeder = read_feeder(self.params.network)
+        self._feeder = read_feeder(self.params.network, self.params.batteries)
         self._sources = all_sources(self.params.sources, self._feeder, self.params.network_sources, sid)
         self._series = SourceSeries(self._sources, sid, self.params.scenario_start,
                                     frozenset(self._sources) - frozenset(self.params.sources))
@@ -125,7 +132,7 @@ class CefDispatch(Adapter):
                                   time_limit_s=p.time_limit_s, moves=self._moves, watched=self._rated)
         self._solved_by = self._dispatch.solver_name
         buses = [s.node for k, s in enumerate(self._sources.values()) if k != self._dispatch.substation]
-        self._ac = AcCheck(p.network, buses, p.v0_pu) if p.ac_check else None
+        self._ac = AcCheck(p.network, buses, p.v0_pu, p.batteries) if p.ac_check else None
         self._at = {eid: self._feeder.named(eid, self.sid) for eid in self.entities["Bus"]}
         self._mci_of = self._make_mci(steady, limits) if p.mci and not p.nci_cap_kg_per_kwh else None
         self._batteries = Batteries(p.batteries, self._feeder, self.sid, self.step_s / HOUR_S)

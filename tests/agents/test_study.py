@@ -47,8 +47,10 @@ def test_the_interquartile_mean_drops_a_quarter_at_each_end():
     assert spread([100.0, 1.0, 3.0, 2.0]).iqm == 2.5
     assert (spread([1.0, 2.0, 6.0]).low, spread([1.0, 2.0, 6.0]).high) == (1.0, 6.0)
     assert (spread([5.0] * 4).low, spread([5.0] * 4).high) == (5.0, 5.0)
-    assert spread([7.0]).iqm == 7.0 and math.isnan(spread([7.0]).low)
-    assert math.isnan(spread([1.0, math.nan]).iqm) and math.isnan(spread([]).iqm)
+    assert spread([7.0]).iqm == 7.0
+    assert math.isnan(spread([7.0]).low)
+    assert math.isnan(spread([1.0, math.nan]).iqm)
+    assert math.isnan(spread([]).iqm)
 
 
 def test_ranks_share_their_mean_where_values_are_equal():
@@ -139,10 +141,11 @@ def test_what_is_the_same_for_everyone_has_no_order():
                                                                           "dropped_inf": (0.0,) * 3}
     joint, power = ("myopic_oracle", "joint", "ieee33"), ("myopic_oracle", "power", "ieee33")
     found = verdict_on(claim("modes-drops"), results_of({joint: none, power: none}), STAND_INS, "ieee33")
-    assert found.verdict == IMPOSSIBLE and "dropped is 0 in all 2 rows" in found.why
-    assert verdict_on(claim("modes-drops"), results_of({joint: some, power: none}), STAND_INS, "ieee33").verdict == HOLDS
-    assert verdict_on(claim("modes-drops"), results_of({joint: none, power: some}), STAND_INS,
-                      "ieee33").verdict == REVERSED
+    assert found.verdict == IMPOSSIBLE
+    assert "dropped is 0 in all 2 rows" in found.why
+    found = [verdict_on(claim("modes-drops"), results_of({joint: a, power: b}), STAND_INS, "ieee33").verdict
+             for a, b in ((some, none), (none, some))]
+    assert found == [HOLDS, REVERSED]
 
 
 def test_savings_by_number_of_sites_are_percents_of_power_mode():
@@ -153,13 +156,16 @@ def test_savings_by_number_of_sites_are_percents_of_power_mode():
         figures[("myopic_oracle", "power", world)] = {"co2_t": (100.0,) * 3}
     results = results_of(figures)
     saved = verdict_on(claim("benefit-carbon"), results, STAND_INS, "arrivals fixed")
-    assert [part.spread.iqm for part in saved.parts] == [10.0, 30.0, 20.0] and saved.verdict == HOLDS
+    assert [part.spread.iqm for part in saved.parts] == [10.0, 30.0, 20.0]
+    assert saved.verdict == HOLDS
     grows = verdict_on(claim("benefit-carbon-grows"), results, STAND_INS, "arrivals fixed")
-    assert [part.verdict for part in grows.parts] == [HOLDS, REVERSED] and grows.verdict == NOT_SEEN
+    assert [part.verdict for part in grows.parts] == [HOLDS, REVERSED]
+    assert grows.verdict == NOT_SEEN
 
 
 def test_the_printed_tables_are_whole():
-    assert len(TABLE2) == 8 and {len(row) for row in TABLE2.values()} == {6}
+    assert len(TABLE2) == 8
+    assert {len(row) for row in TABLE2.values()} == {6}
     assert verdict_on(claim("sizes"), results_of({}), STAND_INS, "formulas").verdict == HOLDS
     assert set(TABLE3) == {2, 3, 4, 5}
 
@@ -173,13 +179,17 @@ def test_what_sites_get_is_read_off_their_quarters():
     starts = {"site": ["a", "b", "a"], "arrival_hour": [0.2, 0.5, 1.5], "start_hour": [0.7, 1.9, 1.6],
               "wait_h": [0.5, 1.4, 0.1]}
     found = sites_of(quarters, starts)
-    assert found["train_jobs_share"] == [0.75, 0.25] and found["inf_jobs_share"] == [0.6, 0.4]
-    assert found["nci_kg_per_kwh"] == [0.25, 0.75] and found["p_kw"] == [105.0, 55.0] and found["pue"] == [1.25, 1.25]
+    assert found["train_jobs_share"] == [0.75, 0.25]
+    assert found["inf_jobs_share"] == [0.6, 0.4]
+    assert found["nci_kg_per_kwh"] == [0.25, 0.75]
+    assert found["p_kw"] == [105.0, 55.0]
+    assert found["pue"] == [1.25, 1.25]
     shares = [0.8, 0.2, 0.5, 0.5]
     assert found["nci_share_rank_correlation"] == pytest.approx(
         spearmanr(quarters["nci_kg_per_kwh"], shares).statistic)
     assert found["peak_to_off_peak"] == 0.5
-    assert found["wait_h"] == [pytest.approx(0.3), 1.4] and found["wait_variance_h2"] == [pytest.approx(0.04), 0.0]
+    assert found["wait_h"] == [pytest.approx(0.3), 1.4]
+    assert found["wait_variance_h2"] == [pytest.approx(0.04), 0.0]
 
 
 # --- a small study ----------------------------------------------------------------------------------------------------
@@ -213,7 +223,9 @@ def test_a_small_study_from_cells_to_its_page(tmp_path):
     assert {key: state.error for key, state in states.items() if state.error} == {}
     made, ruled = write_paper(states, ("fig6", "table3"), SMALL, tmp_path, "a test")
     text = made.read_text(encoding="utf-8")
-    assert text.count('src="data:image/svg+xml;base64,') == 3 and "src=\"http" not in text and "<script" not in text
+    assert text.count('src="data:image/svg+xml;base64,') == 3
+    assert "src=\"http" not in text
+    assert "<script" not in text
     assert {path.name for path in (tmp_path / "figures").iterdir()} == {
         f"{name}.{ending}" for name in ("fig6-evaluated", "fig6-learning", "table3") for ending in ("svg", "png")}
     with (tmp_path / "data" / "fig6.csv").open(encoding="utf-8", newline="") as file:
@@ -221,7 +233,8 @@ def test_a_small_study_from_cells_to_its_page(tmp_path):
     assert {row["policy"] for row in rows} == {"MAT", "MAPPO", "uniform"}
     assert {row["seed"] for row in rows} == {str(FIRST_SEED), str(FIRST_SEED + 1)}
     by_key = {r.claim.key: r.verdict for r in ruled}
-    assert by_key["sizes"].verdict == HOLDS and by_key["reward-autoregressive"].verdict == NOT_RUN  # two of its methods
+    assert by_key["sizes"].verdict == HOLDS
+    assert by_key["reward-autoregressive"].verdict == NOT_RUN
     before = contents(tmp_path)
     again = run_cells(cells, tmp_path, progress=False)
     assert all(state.reused for state in again.values())
@@ -229,7 +242,8 @@ def test_a_small_study_from_cells_to_its_page(tmp_path):
     assert contents(tmp_path) == before
     assert digest_of_study(ruled, again).figures["verdicts: holds"] == 1.0
     team = Case("mat", "joint", "ieee33")
-    assert training_key(team, 1) == "train-mat-joint-ieee33-s1" and training_key(team, 1) in again
+    assert training_key(team, 1) == "train-mat-joint-ieee33-s1"
+    assert training_key(team, 1) in again
 
 
 def test_a_failed_cell_is_named_and_its_claims_are_not_judged(tmp_path):
@@ -246,7 +260,8 @@ def test_without_matplotlib_the_page_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr("cosim.agents.study.paper.find_spec", lambda name: None)
     made, _ = write_paper({}, ("table3",), TIERS["rules"], tmp_path, "a test")
     assert "matplotlib is not installed (extra &#x27;plot&#x27;)" in made.read_text(encoding="utf-8")
-    assert not (tmp_path / "figures").exists() and (tmp_path / "data" / "table3.csv").exists()
+    assert not (tmp_path / "figures").exists()
+    assert (tmp_path / "data" / "table3.csv").exists()
 
 
 # --- the command ------------------------------------------------------------------------------------------------------
@@ -257,17 +272,20 @@ def test_a_dry_run_lists_cells_with_their_time_and_computes_nothing(tmp_path, ca
     assert main(["paper", "--only", "fig11a,fig11b", "--dry-run", "--jobs", "2", "--out", str(out)]) == 0
     said = capsys.readouterr().out
     assert len(re.findall(r"^run-myopic_oracle-joint-ieee33", said, re.M)) == 3 * len(RATIOS)
-    assert "16 of 16 cells to compute" in said and "unknown" not in said
+    assert "16 of 16 cells to compute" in said
+    assert "unknown" not in said
     assert not out.exists()
 
 
 @pytest.mark.parametrize(("words", "says"), [
-    (["paper", "--only", "fig99"], "unknown table or figure 'fig99'"), (["paper", "--jobs", "0", "--dry-run"], "--jobs 0"),
+    (["paper", "--only", "fig99"], "unknown table or figure 'fig99'"),
+    (["paper", "--jobs", "0", "--dry-run"], "--jobs 0"),
     (["paper", "--tier", "long"], "--tier"), ([], "paper")])
 def test_what_cannot_be_is_one_line(words, says, capsys, tmp_path):
     assert main([*words, "--out", str(tmp_path / "s")] if words else words) == 2
     said = capsys.readouterr().err
-    assert says in said and said.count("\n") == 1
+    assert says in said
+    assert said.count("\n") == 1
 
 
 def test_actors_are_rows():

@@ -144,6 +144,7 @@ class Feeder:
     left_out      what of the network this model does not hold, for people
     rated_kw      what the branches at the substation carry at most; None where it is not known
     voltage_limits  (bus, lowest, highest) that the file states, see `elements.voltage_limits`
+    batteries     (name, bus number) of the network's storage in whose place a battery of that name stands
     b_parent_pu, b_child_pu  (n_branch,) what of b_pu is a branch's own, at either end
     base_a        (n_branch,) current of 1 p.u. here, A; at a transformer that of its parent's side
     ratings       of the branches, as the file states them
@@ -178,6 +179,7 @@ class Feeder:
     left_out: tuple[str, ...] = ()
     rated_kw: float | None = None
     voltage_limits: tuple[tuple[int, float, float], ...] = ()
+    batteries: tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self) -> None:
         for field in fields(self):
