@@ -1,7 +1,7 @@
 """What the paper's evaluation claims, as a table of data: where it stands, in our words, and what is measured for it.
 
 A claim names a measure of `cosim.agents.study.measures` and what it takes; the verdict follows from that by the rules
-of `cosim.agents.study.verdicts`. Nothing here knows a result.
+of `cosim.agents.study.verdicts`. No result is an input here.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ class Claim:
     """A claim of the paper.
 
     key, where  its name here; the table or figure (a part of the study)
-    says        the claim in our words
+    about       the claim in our words
     measure     function of `cosim.agents.study.measures`; takes: its further arguments
     worlds      in which it is judged, one by one
     trained     it compares learners, which no rule can stand in for
     apart       (figure of Table II, percent): where all rows of the table agree within that, the claim is impossible
                 here; why: the reason
     printed     the figures that the paper prints for it
-    nobody      no policy plays a part in it
+    no_policy   no policy plays a part in it
     """
 
     key: str
     where: str
-    says: str
+    about: str
     measure: str
     worlds: tuple[str, ...] = ONE
     takes: Mapping[str, Any] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class Claim:
     apart: tuple[str, float] | None = None
     why: str = ""
     printed: str = ""
-    nobody: bool = False
+    no_policy: bool = False
 
 
 _NO_DROPS = ("the jobs that arrive fit the GPUs that there are, and a deferral is never a certain drop, so that hardly "
@@ -88,7 +88,7 @@ CLAIMS = (
           why="energy, carbon, throughput and PUE of one printed row do not fit together, and the printed parameters "
               "need eight times the GPUs: no figure is compared, orders are"),
     Claim("sizes", "table3", "the sizes of flat and hierarchical action spaces for 2 to 5 sites", "action_spaces",
-          ("formulas",), nobody=True, printed="4.29e25 to 4.67e65, 1.08e11 to 1.27e12"),
+          ("formulas",), no_policy=True, printed="4.29e25 to 4.67e65, 1.08e11 to 1.27e12"),
     Claim("reward-autoregressive", "fig6", "MAT and MAT-Dec end with more reward than Transformer and MAPPO",
           "objective_order", ("ieee33",), {"better": ("mat", "mat-dec"), "worse": ("transformer", "mappo")}, True),
     Claim("reward-joint-decoder", "fig6", "MAT ends with more reward than MAT-Dec", "objective_order", ("ieee33",),
@@ -132,13 +132,13 @@ CLAIMS = (
     Claim("ratio-carbon", "fig11a", "a larger c2/c3 raises the emission", "over_ratio", ("ieee33",),
           {"metric": "kg_per_gto", **_MORE}),
     Claim("lambda-flat", "fig11b", "up to lambda = 0.1 losses stay as they are: within 1 % of those at 0",
-          "loss_growth", ("load 1", "load 0.75", "load 0.4"), {"at": 0.1, "band": (-0.1, 1.0)}, nobody=True),
+          "loss_growth", ("load 1", "load 0.75", "load 0.4"), {"at": 0.1, "band": (-0.1, 1.0)}, no_policy=True),
     Claim("lambda-beyond", "fig11b", "beyond 0.1 emission falls and losses rise", "lambda_trade",
-          ("load 1", "load 0.75", "load 0.4"), {"low": 0.1, "high": 1.0}, nobody=True),
+          ("load 1", "load 0.75", "load 0.4"), {"low": 0.1, "high": 1.0}, no_policy=True),
     Claim("lambda-threshold", "fig11b", "the trade-off begins at about 0.1 (a tenth of what can be saved: 0.05 to 0.2)",
-          "lambda_threshold", ("load 1", "load 0.75", "load 0.4"), {"band": (0.05, 0.2)}, nobody=True),
+          "lambda_threshold", ("load 1", "load 0.75", "load 0.4"), {"band": (0.05, 0.2)}, no_policy=True),
     Claim("lambda-chosen", "fig11b", "at lambda = 0.01 the losses are those at 0: within 1 %", "loss_growth",
-          ("load 1", "load 0.75", "load 0.4"), {"at": 0.01, "band": (-0.1, 1.0)}, nobody=True),
+          ("load 1", "load 0.75", "load 0.4"), {"at": 0.01, "band": (-0.1, 1.0)}, no_policy=True),
     Claim("reward-sites", "fig12", "the reward rises with the number of sites", "over_sites", BY_LOAD, {**_MORE}),
     Claim("benefit-cost", "fig13", "joint mode costs less than power mode, with 3, 4 and 5 sites", "benefit", BY_LOAD,
           {"metric": "cost_usd"}),

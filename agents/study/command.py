@@ -28,7 +28,7 @@ def parser() -> argparse.ArgumentParser:
     commands = p.add_subparsers(dest="command", required=True, metavar="paper")
     paper = commands.add_parser("paper", help="the paper's tables and figures, with a verdict on each of its claims")
     paper.add_argument("--tier", choices=TIERS, default="rules", help="; ".join(
-        f"{name}: {tier.says}" for name, tier in TIERS.items()) + " (default: rules)")
+        f"{name}: {tier.about}" for name, tier in TIERS.items()) + " (default: rules)")
     paper.add_argument("--only", type=_parts, default=PARTS, metavar="PART,...", help=f"of {', '.join(PARTS)}")
     _shared(paper)
     return p

@@ -86,7 +86,7 @@ def _site_table(results: Results, world: str, ran: Sequence[Case]) -> Table:
                          number(100 * at("train_jobs_share"), 1), number(100 * at("inf_jobs_share"), 1),
                          number(at("p_kw"), 0), number(at("pue"), 3), number(at("wait_h"), 2),
                          number(at("wait_variance_h2"), 2)))
-    return Table(f"{world}: {WORLDS[world].says}", ("", "site", "NCI, kg/kWh", "training jobs, %", "inference jobs, %",
+    return Table(f"{world}: {WORLDS[world].about}", ("", "site", "NCI, kg/kWh", "training jobs, %", "inference jobs, %",
                                                     "power, kW", "PUE", "mean wait of training, h",
                                                     "variance, h2"), rows,
                  f"means over {results.tier.seeds} seeds")

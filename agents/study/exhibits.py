@@ -62,7 +62,7 @@ def _lines(results: Results, ran: Sequence[Case], metric: str, name: Callable[[C
     out = []
     for case in ran:
         over = spread(results.metric(case, metric))
-        out.append(panels_of().Seeded(name(case), over.values, over.iqm, over.low, over.high,
+        out.append(panels_of().SeededFigure(name(case), over.values, over.iqm, over.low, over.high,
                                       HUES[ROWS[case.row].kind]))
     return out
 
@@ -92,7 +92,7 @@ def _table2(made: Exhibit, results: Results) -> None:
                for (method, mode), row in TABLE2.items()]
     for world in dict.fromkeys(case.world for case in ran):
         here = [case for case in ran if case.world == world]
-        title = f"{world}: {WORLDS[world].says}"
+        title = f"{world}: {WORLDS[world].about}"
         made.shown += [_shown(results, title, here, TABLE2_METRICS, more=printed if world == "table2" else ()),
                        _shown(results, f"{world}, further figures", here, FURTHER_METRICS)]
         made.pictures[f"table2-{world}"] = _seeds(results, here, METRICS)
@@ -151,7 +151,7 @@ def _fig10(made: Exhibit, results: Results) -> None:
     _long(made, results, ran, chosen)
     for world in dict.fromkeys(case.world for case in ran):
         here = [case for case in ran if case.world == world]
-        made.shown.append(_shown(results, f"{world}: {WORLDS[world].says}", here, chosen))
+        made.shown.append(_shown(results, f"{world}: {WORLDS[world].about}", here, chosen))
         made.pictures[f"fig10-{world}"] = _seeds(results, here, chosen)
 
 
@@ -239,7 +239,7 @@ def _fig13(made: Exhibit, results: Results) -> None:
         panels = panels_of()
         words = {"cost_usd": "cost saved, %", "co2_t": "CO2 saved, %"}
         return panels.seeds(path, [(f"{words[metric]}: {load}", [
-                panels.Seeded(name, s.values, s.iqm, s.low, s.high, hue) for name, s, hue in of])
+                panels.SeededFigure(name, s.values, s.iqm, s.low, s.high, hue) for name, s, hue in of])
                             for (load, metric), of in lines.items()], formats, 2)
 
     made.pictures["fig13"] = draw

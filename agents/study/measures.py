@@ -15,7 +15,7 @@ from cosim.agents.fleet.spaces import cardinalities, truncated
 from cosim.agents.study.claims import SMALL, TABLE3, Claim
 from cosim.agents.study.data import Results
 from cosim.agents.study.plan import RATIOS, ROWS, RULES, SIZES, Actors, Case
-from cosim.agents.study.verdicts import IMPOSSIBLE, NOT_COMPARABLE, NOT_RUN, Part, Verdict, judge
+from cosim.agents.study.verdicts import IMPOSSIBLE, NOT_COMPARABLE, NOT_RUN, ClaimPart, Verdict, judge
 
 Values = Sequence[float]
 BAND = 0.05
@@ -60,22 +60,22 @@ def _percent(a: Values, b: Values) -> tuple[float, ...]:
     return tuple(float(x - y) * 100.0 / base if base else float(x - y) for x, y in zip(a, b, strict=True))
 
 
-def _difference(results: Results, case: Case, other: Case, metric: str, sign: int) -> list[Part]:
+def _difference(results: Results, case: Case, other: Case, metric: str, sign: int) -> list[ClaimPart]:
     a, b = results.metric(case, metric), results.metric(other, metric)
     if not a or not b:
         return []
     scaled = bool(np.mean(b))
     what = f"{_name(case, other)} less {_name(other, case)}"
-    return [Part(what, _percent(a, b), "%" if scaled else "", sign, nothing=SMALL if scaled else 0.0)]
+    return [ClaimPart(what, _percent(a, b), "%" if scaled else "", sign, nothing=SMALL if scaled else 0.0)]
 
 
 def _name(case: Case, other: Case) -> str:
-    """What tells a case from another one."""
+    """By what a case differs from another one."""
     apart = [ROWS[case.row].label] + [case.mode] * (case.mode != other.mode)
     return " ".join(apart + [case.world] * (case.world != other.world))
 
 
-def _all(parts: Sequence[list[Part]]) -> list[Part]:
+def _all(parts: Sequence[list[ClaimPart]]) -> list[ClaimPart]:
     """All of them; [] where one is missing, since the claim is about all."""
     return [part for some in parts for part in some] if all(parts) else []
 
@@ -83,20 +83,20 @@ def _all(parts: Sequence[list[Part]]) -> list[Part]:
 # --- Table II and III, Fig. 6 -----------------------------------------------------------------------------------------
 
 
-def joint_less_power(results: Results, actors: Actors, world: str, claim: Claim) -> list[Part]:
+def joint_less_power(results: Results, actors: Actors, world: str, claim: Claim) -> list[ClaimPart]:
     """Each method in joint mode less itself in power mode."""
     return _all([_difference(results, Case(name, "joint", world), Case(name, "power", world), claim.takes["metric"],
                              claim.takes["sign"]) for name in actors.methods])
 
 
-def team_less_others(results: Results, actors: Actors, world: str, claim: Claim) -> list[Part]:
+def team_less_others(results: Results, actors: Actors, world: str, claim: Claim) -> list[ClaimPart]:
     """The proposed method in joint mode less each other method."""
     team = Case(actors.team, "joint", world)
     return _all([_difference(results, team, Case(name, "joint", world), claim.takes["metric"], claim.takes["sign"])
                  for name in actors.methods if name != actors.team])
 
 
-def team_less_all(results: Results, actors: Actors, world: str, claim: Claim) -> list[Part]:
+def team_less_all(results: Results, actors: Actors, world: str, claim: Claim) -> list[ClaimPart]:
     """The proposed method in joint mode less every other cell of the table."""
     team = Case(actors.team, "joint", world)
     others = [Case(name, mode, world) for name in actors.methods for mode in ROWS[name].modes]
@@ -104,16 +104,16 @@ def team_less_all(results: Results, actors: Actors, world: str, claim: Claim) ->
                  for other in others if other != team])
 
 
-def objective_order(results: Results, _: Actors, world: str, claim: Claim) -> list[Part]:
+def objective_order(results: Results, _: Actors, world: str, claim: Claim) -> list[ClaimPart]:
     """(32) of some methods less that of others."""
     return _all([_difference(results, Case(good, "joint", world), Case(bad, "joint", world), "objective", +1)
                  for good in claim.takes["better"] for bad in claim.takes["worse"]])
 
 
-def action_spaces(*_: object) -> list[Part]:
+def action_spaces(*_: object) -> list[ClaimPart]:
     """How many of the printed numbers of Table III are what the formulas give, cut to three digits."""
     right = [ours == printed for n, row in TABLE3.items() for ours, printed in zip(table3_row(n), row, strict=True)]
-    return [Part("printed numbers that the formulas give", (float(sum(right)),), f"of {len(right)}",
+    return [ClaimPart("printed numbers that the formulas give", (float(sum(right)),), f"of {len(right)}",
                  band=(len(right), len(right)), exact=True)]
 
 
@@ -126,33 +126,34 @@ def table3_row(n: int) -> tuple[str, str, str]:
 # --- Fig. 7 to 9: what the sites get ----------------------------------------------------------------------------------
 
 
-def site_order(results: Results, actors: Actors, world: str, claim: Claim) -> list[Part]:
+def site_order(results: Results, actors: Actors, world: str, claim: Claim) -> list[ClaimPart]:
     """A figure of site 1 less site 2, and of site 2 less site 3."""
     x = results.sites(Case(actors.team, "joint", world), claim.takes["figure"])
     if not len(x):
         return []
-    return [Part(f"AIDC {k + 1} less AIDC {k + 2}", tuple(x[:, k] - x[:, k + 1]), _UNITS.get(claim.takes["figure"], ""),
-                 claim.takes["sign"], nothing=claim.takes.get("nothing", 0.0)) for k in range(x.shape[1] - 1)]
+    return [ClaimPart(f"AIDC {k + 1} less AIDC {k + 2}", tuple(x[:, k] - x[:, k + 1]),
+                      _UNITS.get(claim.takes["figure"], ""),
+                      claim.takes["sign"], nothing=claim.takes.get("nothing", 0.0)) for k in range(x.shape[1] - 1)]
 
 
 _UNITS = {"nci_kg_per_kwh": "kg/kWh", "peak_to_off_peak": "of the jobs"}
 
 
-def site_figure(results: Results, actors: Actors, world: str, claim: Claim) -> list[Part]:
+def site_figure(results: Results, actors: Actors, world: str, claim: Claim) -> list[ClaimPart]:
     """One figure of the fleet, with a sign or a band."""
     return _figure(results, Case(actors.team, "joint", world), claim)
 
 
-def site_figure_open(results: Results, actors: Actors, world: str, claim: Claim) -> list[Part]:
+def site_figure_open(results: Results, actors: Actors, world: str, claim: Claim) -> list[ClaimPart]:
     """The same under intensities that were recorded."""
     return _figure(results, Case(actors.team, "joint", world, signal_of="uniform"), claim)
 
 
-def _figure(results: Results, case: Case, claim: Claim) -> list[Part]:
+def _figure(results: Results, case: Case, claim: Claim) -> list[ClaimPart]:
     x = results.sites(case, claim.takes["figure"])
     if not len(x):
         return []
-    return [Part(_WORDS[claim.takes["figure"]], tuple(x), _UNITS.get(claim.takes["figure"], ""),
+    return [ClaimPart(_WORDS[claim.takes["figure"]], tuple(x), _UNITS.get(claim.takes["figure"], ""),
                  claim.takes.get("sign", 0), claim.takes.get("band", (-np.inf, np.inf)))]
 
 
@@ -161,67 +162,70 @@ _WORDS = {"nci_power_rank_correlation": "rank correlation of NCI and power, site
           "peak_to_off_peak": "of what arrives at the peak, started at the lowest price"}
 
 
-def site_less_uniform(results: Results, actors: Actors, world: str, claim: Claim) -> list[Part]:
+def site_less_uniform(results: Results, actors: Actors, world: str, claim: Claim) -> list[ClaimPart]:
     """A figure of the team's run less that of `uniform` at the same arrivals."""
     figure = claim.takes["figure"]
     x, y = (results.sites(Case(name, "joint", world), figure) for name in (actors.team, "uniform"))
     if not len(x) or not len(y):
         return []
-    return [Part(f"{_WORDS[figure]}, less that of uniform", tuple(x - y), "", claim.takes["sign"])]
+    return [ClaimPart(f"{_WORDS[figure]}, less that of uniform", tuple(x - y), "", claim.takes["sign"])]
 
 
-def within_site(results: Results, actors: Actors, world: str, claim: Claim) -> list[Part]:
+def within_site(results: Results, actors: Actors, world: str, claim: Claim) -> list[ClaimPart]:
     """Rank correlation within each site; claimed below zero at all."""
     case = Case(actors.team, "joint", world)
     x = results.sites(case, claim.takes["figure"])
-    return [Part(f"rank correlation at {name}", tuple(x[:, k]), "", -1) for k, name in enumerate(results.names(case))]
+    return [ClaimPart(f"rank correlation at {name}", tuple(x[:, k]), "", -1)
+            for k, name in enumerate(results.names(case))]
 
 
-def site_shares(results: Results, actors: Actors, world: str, _: Claim) -> list[Part]:
+def site_shares(results: Results, actors: Actors, world: str, _: Claim) -> list[ClaimPart]:
     """Shares of the first and the last site, less an equal one."""
     x = results.sites(Case(actors.team, "joint", world), "train_jobs_share")
     if not len(x):
         return []
-    return [Part(f"share of AIDC {k + 1} less a third", tuple(x[:, k] - 1.0 / 3.0), "", sign)
+    return [ClaimPart(f"share of AIDC {k + 1} less a third", tuple(x[:, k] - 1.0 / 3.0), "", sign)
             for k, sign in ((0, +1), (2, -1))]
 
 
-def middle_share(results: Results, actors: Actors, world: str, _: Claim) -> list[Part]:
+def middle_share(results: Results, actors: Actors, world: str, _: Claim) -> list[ClaimPart]:
     """Share of the second site, less an equal one."""
     x = results.sites(Case(actors.team, "joint", world), "train_jobs_share")
-    return [Part("share of AIDC 2 less a third", tuple(x[:, 1] - 1.0 / 3.0), "", band=(-BAND, BAND))] if len(x) else []
+    if not len(x):
+        return []
+    return [ClaimPart("share of AIDC 2 less a third", tuple(x[:, 1] - 1.0 / 3.0), "", band=(-BAND, BAND))]
 
 
-def waits_alike(results: Results, actors: Actors, world: str, _: Claim) -> list[Part]:
+def waits_alike(results: Results, actors: Actors, world: str, _: Claim) -> list[ClaimPart]:
     """How far the longest mean wait of the sites is from the shortest."""
     x = results.sites(Case(actors.team, "joint", world), "wait_h")
     if not len(x):
         return []
-    return [Part("longest less shortest mean wait of a site", tuple(x.max(axis=1) - x.min(axis=1)), "h",
+    return [ClaimPart("longest less shortest mean wait of a site", tuple(x.max(axis=1) - x.min(axis=1)), "h",
                  band=(0.0, _ALIKE_H))]
 
 
 # --- Fig. 10 to 13 ----------------------------------------------------------------------------------------------------
 
 
-def team_less_fixed(results: Results, actors: Actors, world: str, claim: Claim) -> list[Part]:
+def team_less_fixed(results: Results, actors: Actors, world: str, claim: Claim) -> list[ClaimPart]:
     """The team less each team whose shares are fixed."""
     return _all([_difference(results, Case(actors.team, "joint", world), Case(name, "joint", world),
                              claim.takes["metric"], claim.takes["sign"]) for name in actors.fixed])
 
 
-def fixed_order(results: Results, actors: Actors, world: str, claim: Claim) -> list[Part]:
+def fixed_order(results: Results, actors: Actors, world: str, claim: Claim) -> list[ClaimPart]:
     """The more imbalanced fixed shares less the others."""
     less, more = (Case(name, "joint", world) for name in actors.fixed)
     return _difference(results, more, less, claim.takes["metric"], claim.takes["sign"])
 
 
-def over_ratio(results: Results, actors: Actors, world: str, claim: Claim) -> list[Part]:
+def over_ratio(results: Results, actors: Actors, world: str, claim: Claim) -> list[ClaimPart]:
     """Rise from the smallest to the largest c2/c3, along the line of least squares over the logarithm of the ratio."""
     rows = [results.metric(Case(actors.team, "joint", world, ratio), claim.takes["metric"]) for ratio in RATIOS]
     if not all(rows):
         return []
-    return [Part(f"from c2/c3 = {RATIOS[0]:g} to {RATIOS[-1]:g}", _rise(np.log(RATIOS), np.array(rows)), "%",
+    return [ClaimPart(f"from c2/c3 = {RATIOS[0]:g} to {RATIOS[-1]:g}", _rise(np.log(RATIOS), np.array(rows)), "%",
                  claim.takes["sign"], nothing=SMALL)]
 
 
@@ -242,37 +246,37 @@ def _swept(results: Results, world: str, name: str) -> np.ndarray | None:
     return np.array(results.sweep[name][results.sweep["means"].index(_level(world))])
 
 
-def loss_growth(results: Results, _: Actors, world: str, claim: Claim) -> list[Part]:
+def loss_growth(results: Results, _: Actors, world: str, claim: Claim) -> list[ClaimPart]:
     """Losses at a lambda beyond those at 0."""
     loss = _swept(results, world, "loss_mwh")
     if loss is None or results.sweep is None:
         return []
     at = results.sweep["lambdas"].index(claim.takes["at"])
-    return [Part(f"losses at lambda = {claim.takes['at']:g}, beyond those at 0",
+    return [ClaimPart(f"losses at lambda = {claim.takes['at']:g}, beyond those at 0",
                  (float(loss[at] / loss[0] - 1.0) * 100.0,), "%", band=claim.takes["band"], exact=True)]
 
 
-def lambda_trade(results: Results, _: Actors, world: str, claim: Claim) -> list[Part]:
+def lambda_trade(results: Results, _: Actors, world: str, claim: Claim) -> list[ClaimPart]:
     """What emission and losses do between two lambdas."""
     loss, emission = _swept(results, world, "loss_mwh"), _swept(results, world, "emission_t")
     if loss is None or emission is None or results.sweep is None:
         return []
     low, high = (results.sweep["lambdas"].index(claim.takes[end]) for end in ("low", "high"))
-    return [Part(f"{what} from lambda = {claim.takes['low']:g} to {claim.takes['high']:g}",
+    return [ClaimPart(f"{what} from lambda = {claim.takes['low']:g} to {claim.takes['high']:g}",
                  (float(x[high] / x[low] - 1.0) * 100.0,), "%", sign, nothing=1.0, exact=True)
             for what, x, sign in (("emission", emission, -1), ("losses", loss, +1))]
 
 
-def lambda_threshold(results: Results, _: Actors, world: str, claim: Claim) -> list[Part]:
+def lambda_threshold(results: Results, _: Actors, world: str, claim: Claim) -> list[ClaimPart]:
     """The lambda from which a tenth is saved of what the largest one saves."""
     if results.sweep is None:
         return []
     found = results.sweep["thresholds"][results.sweep["means"].index(_level(world))]
-    return [Part("threshold", (float("nan") if found is None else found,), "kW per kg/h", band=claim.takes["band"],
+    return [ClaimPart("threshold", (float("nan") if found is None else found,), "kW per kg/h", band=claim.takes["band"],
                  exact=True)]
 
 
-def over_sites(results: Results, actors: Actors, load: str, claim: Claim) -> list[Part]:
+def over_sites(results: Results, actors: Actors, load: str, claim: Claim) -> list[ClaimPart]:
     """(32) with one site more, less without it."""
     three, four, five = (Case(actors.team, "joint", world) for world in SIZES[load])
     return _all([_difference(results, four, three, "objective", claim.takes["sign"]),
@@ -285,24 +289,24 @@ def saving(results: Results, name: str, world: str, metric: str) -> tuple[float,
     return tuple(-x for x in _percent(joint, power)) if joint and power else ()
 
 
-def benefit(results: Results, actors: Actors, load: str, claim: Claim) -> list[Part]:
+def benefit(results: Results, actors: Actors, load: str, claim: Claim) -> list[ClaimPart]:
     """What joint mode saves with 3, 4 and 5 sites."""
-    return _all([[Part(f"saved with {n} sites", x, "%", +1, nothing=SMALL)]
+    return _all([[ClaimPart(f"saved with {n} sites", x, "%", +1, nothing=SMALL)]
                  if (x := saving(results, actors.team, world, claim.takes["metric"])) else []
                  for n, world in enumerate(SIZES[load], 3)])
 
 
-def benefit_grows(results: Results, actors: Actors, load: str, claim: Claim) -> list[Part]:
+def benefit_grows(results: Results, actors: Actors, load: str, claim: Claim) -> list[ClaimPart]:
     """What one site more adds to that."""
     found = [saving(results, actors.team, world, claim.takes["metric"]) for world in SIZES[load]]
     if not all(found):
         return []
     x = np.array(found)
-    return [Part(f"saved with {n + 4} sites less with {n + 3}", tuple(x[n + 1] - x[n]), "points", +1, nothing=SMALL)
-            for n in range(2)]
+    return [ClaimPart(f"saved with {n + 4} sites less with {n + 3}", tuple(x[n + 1] - x[n]), "points", +1,
+                      nothing=SMALL) for n in range(2)]
 
 
-_MEASURES: dict[str, Callable[..., list[Part]]] = {
+_MEASURES: dict[str, Callable[..., list[ClaimPart]]] = {
     function.__name__: function for function in (
         joint_less_power, team_less_others, team_less_all, objective_order, action_spaces, site_order, site_figure,
         site_figure_open, site_less_uniform, within_site, site_shares, middle_share, waits_alike, team_less_fixed,

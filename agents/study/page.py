@@ -16,21 +16,21 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-ur
 
 
 @dataclass
-class Finding:
+class WorldVerdict:
     """A verdict as it is shown: on whom and where, the verdict, and what it rests on, a sentence each."""
 
     where: str
     verdict: str
-    says: Sequence[str] = ()
+    about: Sequence[str] = ()
 
 
 @dataclass
 class Statement:
     """A claim beside what was found. printed: what the paper prints for it."""
 
-    says: str
+    about: str
     printed: str
-    findings: list[Finding]
+    findings: list[WorldVerdict]
 
 
 @dataclass
@@ -84,9 +84,9 @@ def _statement(statement: Statement) -> str:
     printed = f'<p class="printed">Printed: {_text(statement.printed)}</p>' if statement.printed else ""
     rows = "".join(
         f'<dt>{_text(found.where)}</dt><dd><span class="chip {_kind(found.verdict)}">{_text(found.verdict)}</span>'
-        f'{"".join(f"<span class=parts>{_text(line)}</span>" for line in found.says)}</dd>'
+        f'{"".join(f"<span class=parts>{_text(line)}</span>" for line in found.about)}</dd>'
         for found in statement.findings)
-    return f'<li><p class="says">{_text(statement.says)}</p>{printed}<dl class="judged">{rows}</dl></li>'
+    return f'<li><p class="says">{_text(statement.about)}</p>{printed}<dl class="judged">{rows}</dl></li>'
 
 
 def _sheet(table: Table) -> str:

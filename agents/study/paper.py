@@ -11,7 +11,7 @@ from cosim.agents.study.claims import CLAIMS, Claim
 from cosim.agents.study.data import Results
 from cosim.agents.study.exhibits import Exhibit, exhibit
 from cosim.agents.study.measures import verdict_on
-from cosim.agents.study.page import Chapter, Finding, Statement, counted, page
+from cosim.agents.study.page import Chapter, Statement, WorldVerdict, counted, page
 from cosim.agents.study.plan import PARTS, WORLDS, Actors, Tier
 from cosim.agents.study.statistics import LEVEL, RESAMPLES
 from cosim.agents.study.verdicts import NOT_RUN, VERDICTS, Judged, Verdict
@@ -47,7 +47,7 @@ def rulings(results: Results, parts: Sequence[str]) -> list[Ruling]:
     """The verdicts on all claims of some parts. What no policy plays a part in is judged once."""
     return [Ruling(claim, actors, world, verdict_on(claim, results, actors, world)) for claim in CLAIMS
             if claim.where in parts for k, actors in enumerate(results.tier.actors) for world in claim.worlds
-            if not (k and claim.nobody)]
+            if not (k and claim.no_policy)]
 
 
 def results_of(states: Mapping[str, CellState], out: Path, tier: Tier) -> Results:
@@ -59,7 +59,7 @@ def write_paper(states: Mapping[str, CellState], parts: Sequence[str], tier: Tie
                 ) -> tuple[Path, list[Ruling]]:
     """Write page, pictures, tables and verdicts into `out`; returns the page and the verdicts.
 
-    Without matplotlib (extra `plot`) there are no pictures, and the page says so.
+    Without matplotlib (extra `plot`) there are no pictures, and the page has a line about it.
     """
     results = results_of(states, out, tier)
     ruled = rulings(results, parts)
@@ -76,7 +76,7 @@ def write_paper(states: Mapping[str, CellState], parts: Sequence[str], tier: Tie
             progress.at(k + 1)
     chapters.append(_worlds())
     text = page("The study, reproduced or refuted", (
-        f"Tier '{tier.name}': {tier.says}. {tier.seeds} seeds. Beside each claim of the paper stands what was "
+        f"Tier '{tier.name}': {tier.about}. {tier.seeds} seeds. Beside each claim of the paper stands what was "
         "found here.",
         f"Made by: {command}"), warnings, counted((r.verdict.verdict for r in ruled), VERDICTS), chapters,
         f"Made by cosim study paper. {versions_said(states)} Nothing on this page is loaded from elsewhere.")
@@ -102,9 +102,9 @@ def _chapter(made: Exhibit, ruled: Sequence[Ruling], out: Path, drawn: bool) -> 
     for claim in dict.fromkeys(r.claim.key for r in ruled):
         of = [r for r in ruled if r.claim.key == claim]
         several = len({r.actors.label for r in ruled}) > 1
-        statements.append(Statement(_sentence(of[0].claim.says), of[0].claim.printed, [
-            Finding(f"{r.world}, {r.actors.label}" if several and not r.claim.nobody else r.world, r.verdict.verdict,
-                    _says(r.verdict)) for r in of]))
+        statements.append(Statement(_sentence(of[0].claim.about), of[0].claim.printed, [
+            WorldVerdict(f"{r.world}, {r.actors.label}" if several and not r.claim.no_policy else r.world,
+                         r.verdict.verdict, _says(r.verdict)) for r in of]))
     return Chapter(made.part, made.title, "", statements, made.shown, pictures, files)
 
 
@@ -130,15 +130,15 @@ def _value(judged: Judged) -> str:
 def verdict_columns(ruled: Sequence[Ruling]) -> dict[str, list[object]]:
     """The verdicts as a tidy table: a row per figure of a claim, one for a claim without any."""
     rows = list(_verdict_rows(ruled))
-    names = ("claim", "part", "says", "printed", "who", "world", "verdict", "why", "figure", "unit", "claimed", "iqm",
-             "low", "high", "seeds", "figure_verdict")
+    names = ("claim", "part", "claimed_in_our_words", "printed", "who", "world", "verdict", "why", "figure",
+             "unit", "claimed", "iqm", "low", "high", "seeds", "figure_verdict")
     return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True)) if rows else {name: [] for name in names}
 
 
 def _verdict_rows(ruled: Sequence[Ruling]) -> Iterator[tuple[object, ...]]:
     for r in ruled:
-        who = "-" if r.claim.nobody else r.actors.label
-        head = (r.claim.key, r.claim.where, r.claim.says, r.claim.printed, who, r.world, r.verdict.verdict,
+        who = "-" if r.claim.no_policy else r.actors.label
+        head = (r.claim.key, r.claim.where, r.claim.about, r.claim.printed, who, r.world, r.verdict.verdict,
                 r.verdict.why)
         if not r.verdict.parts:
             yield (*head, "", "", "", "", "", "", "", "")
@@ -156,13 +156,13 @@ def verdict_table(ruled: Sequence[Ruling]) -> Table:
         of = [r for r in ruled if (r.claim.key, r.actors.label) == (key, label)]
         alike = {r.verdict.verdict for r in of}
         verdict = of[0].verdict.verdict if len(alike) == 1 else "; ".join(f"{r.world}: {r.verdict.verdict}" for r in of)
-        rows.append((of[0].claim.says, of[0].claim.where, "-" if of[0].claim.nobody else label, verdict))
+        rows.append((of[0].claim.about, of[0].claim.where, "-" if of[0].claim.no_policy else label, verdict))
     return Table("Claims of the paper", ("claim", "where", "who", "verdict"), rows,
                  "one verdict: the same in every world in which the claim was judged")
 
 
 def _worlds() -> Chapter:
-    rows = [(name, world.scenario, world.says, " ".join(f"{k}={v:.4g}" for k, v in world.settings.items()) or "-")
+    rows = [(name, world.scenario, world.about, " ".join(f"{k}={v:.4g}" for k, v in world.settings.items()) or "-")
             for name, world in WORLDS.items()]
     return Chapter("how", "How it was judged", notes=list(RULES_OF_JUDGEMENT), tables=[
         Table("Worlds", ("world", "scenario", "what it is", "set"), rows),

@@ -30,11 +30,11 @@ Kind = Literal["team", "stand-in", "rule", "bound"]
 
 
 @dataclass(frozen=True, slots=True)
-class World:
-    """Where policies are run: a scenario and what is set in it; says: what it differs by."""
+class StudyWorld:
+    """Where policies are run: a scenario and what is set in it; about: what it differs by."""
 
     scenario: str
-    says: str
+    about: str
     settings: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -43,22 +43,22 @@ def _grown(n: int) -> dict[str, Any]:
 
 
 WORLDS = {
-    "ieee33": World("ieee33", "77 % of the GPUs needed, base load 0.40 of the feeder's own, constant intensities"),
-    "table2": World("table2", "40 % of the GPUs needed, base load 0.45, another reading of the cooling: near the "
+    "ieee33": StudyWorld("ieee33", "77 % of the GPUs needed, base load 0.40 of the feeder's own, constant intensities"),
+    "table2": StudyWorld("table2", "40 % of the GPUs needed, base load 0.45, another reading of the cooling: near the "
                     "magnitudes of Table II"),
-    "living": World("ieee33_living", "52 % of the GPUs needed, intensities that move over the day, two PV plants, "
+    "living": StudyWorld("ieee33_living", "52 % of the GPUs needed, intensities that move over the day, two PV plants, "
                     "lambda 0.1"),
-    "n4": World("ieee33_4", "as ieee33, four sites, the arrivals of three"),
-    "n5": World("ieee33_5", "as ieee33, five sites, the arrivals of three"),
-    "n4_grown": World("ieee33_4", "as ieee33, four sites, 4/3 of the arrivals", _grown(4)),
-    "n5_grown": World("ieee33_5", "as ieee33, five sites, 5/3 of the arrivals", _grown(5)),
+    "n4": StudyWorld("ieee33_4", "as ieee33, four sites, the arrivals of three"),
+    "n5": StudyWorld("ieee33_5", "as ieee33, five sites, the arrivals of three"),
+    "n4_grown": StudyWorld("ieee33_4", "as ieee33, four sites, 4/3 of the arrivals", _grown(4)),
+    "n5_grown": StudyWorld("ieee33_5", "as ieee33, five sites, 5/3 of the arrivals", _grown(5)),
 }
 SIZES = {"arrivals fixed": ("ieee33", "n4", "n5"), "arrivals grow with N": ("ieee33", "n4_grown", "n5_grown")}
 """Fig. 12 and 13: what happens to the load -> the worlds with 3, 4 and 5 sites."""
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TableRow:
     """A row of the tables.
 
     label   as it is shown
@@ -79,20 +79,22 @@ class Row:
 
 _FIXED = "cosim.agents.study.fixed_shares:FixedShares"
 ROWS = {
-    "mat": Row("MAT", "team", method="mat"),
-    "mat-dec": Row("MAT-Dec", "team", method="mat-dec"),
-    "transformer": Row("Transformer", "team", method="transformer"),
-    "mappo": Row("MAPPO", "team", method="mappo"),
-    "s-mat1": Row("S-MAT1 (1:2:7)", "team", method="mat", modes=("joint",), settings={"learn.frozen_leaders": "1:2:7"}),
-    "s-mat2": Row("S-MAT2 (1:1:8)", "team", method="mat", modes=("joint",), settings={"learn.frozen_leaders": "1:1:8"}),
-    "myopic_oracle": Row("myopic_oracle", "stand-in", "myopic_oracle"),
-    "fixed1": Row("myopic_oracle, 1:2:7", "stand-in", _FIXED, modes=("joint",),
+    "mat": TableRow("MAT", "team", method="mat"),
+    "mat-dec": TableRow("MAT-Dec", "team", method="mat-dec"),
+    "transformer": TableRow("Transformer", "team", method="transformer"),
+    "mappo": TableRow("MAPPO", "team", method="mappo"),
+    "s-mat1": TableRow("S-MAT1 (1:2:7)", "team", method="mat", modes=("joint",),
+                       settings={"learn.frozen_leaders": "1:2:7"}),
+    "s-mat2": TableRow("S-MAT2 (1:1:8)", "team", method="mat", modes=("joint",),
+                       settings={"learn.frozen_leaders": "1:1:8"}),
+    "myopic_oracle": TableRow("myopic_oracle", "stand-in", "myopic_oracle"),
+    "fixed1": TableRow("myopic_oracle, 1:2:7", "stand-in", _FIXED, modes=("joint",),
                   settings={"controller.weights": "1:2:7"}),
-    "fixed2": Row("myopic_oracle, 1:1:8", "stand-in", _FIXED, modes=("joint",),
+    "fixed2": TableRow("myopic_oracle, 1:1:8", "stand-in", _FIXED, modes=("joint",),
                   settings={"controller.weights": "1:1:8"}),
-    "nci_priority": Row("nci_priority", "rule", "nci_priority", modes=("joint",)),
-    "uniform": Row("uniform", "rule", "uniform"),
-    "tou_shift": Row("tou_shift", "rule", "tou_shift"),
+    "nci_priority": TableRow("nci_priority", "rule", "nci_priority", modes=("joint",)),
+    "uniform": TableRow("uniform", "rule", "uniform"),
+    "tou_shift": TableRow("tou_shift", "rule", "tou_shift"),
 }
 
 
@@ -116,7 +118,7 @@ RULES = tuple(name for name, row in ROWS.items() if row.kind in ("rule", "bound"
 class Tier:
     """How much is computed.
 
-    name, says   what it is called, and what it is
+    name, about  what it is called, and what it is
     episodes     days of a training; 0: nothing is trained
     seeds        of trainings and of evaluations
     days, warmup_days  of an evaluation: that count, and before that
@@ -125,7 +127,7 @@ class Tier:
     """
 
     name: str
-    says: str
+    about: str
     episodes: int = 0
     seeds: int = 3
     days: float = 1.0

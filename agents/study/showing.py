@@ -11,7 +11,7 @@ from typing import Any
 
 from cosim.agents.study.data import Results
 from cosim.agents.study.plan import Case, cases
-from cosim.agents.study.statistics import Spread
+from cosim.agents.study.statistics import SeedSpread
 from cosim.digest import Table
 from cosim.imports import optional
 
@@ -36,7 +36,7 @@ def number(value: float, digits: int) -> str:
     return "-" if not math.isfinite(value) else f"{value:,.{digits}f}"
 
 
-def cell(over: Spread, digits: int) -> str:
+def cell(over: SeedSpread, digits: int) -> str:
     """An interquartile mean with the ends of its interval."""
     if not math.isfinite(over.iqm):
         return "-"

@@ -1,4 +1,4 @@
-"""What a study says of a figure over seeds: all of them, their interquartile mean, and how far that may be off.
+"""A figure over seeds in a study: all of them, their interquartile mean, and how far that may be off.
 
 The interquartile mean is less moved by one odd seed than a mean and uses more of few seeds than a median; its interval
 is a percentile bootstrap, as Agarwal et al. 2021, *Deep reinforcement learning at the edge of the statistical
@@ -21,7 +21,7 @@ RESAMPLES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
+class SeedSpread:
     """A figure over seeds: the values, their interquartile mean, and the ends of its bootstrap interval. NaN where
     there are no values; an interval needs two."""
 
@@ -31,23 +31,23 @@ class Spread:
     high: float
 
 
-def spread(values: Sequence[float]) -> Spread:
+def spread(values: Sequence[float]) -> SeedSpread:
     """The spread of values over seeds; the same values give the same interval. NaN among them makes all NaN."""
     return _spread(tuple(float(value) for value in values))
 
 
 @lru_cache(maxsize=4096)
-def _spread(values: tuple[float, ...]) -> Spread:
+def _spread(values: tuple[float, ...]) -> SeedSpread:
     x = np.array(values)
     if not len(x) or not np.isfinite(x).all():
-        return Spread(values, math.nan, math.nan, math.nan)
+        return SeedSpread(values, math.nan, math.nan, math.nan)
     centre = float(_iqm(x[None])[0])
     if len(x) < 2:
-        return Spread(values, centre, math.nan, math.nan)
+        return SeedSpread(values, centre, math.nan, math.nan)
     drawn = stream(0, 0, "study", "bootstrap").integers(len(x), size=(RESAMPLES, len(x)))
     tail = (1.0 - LEVEL) / 2.0
     low, high = np.quantile(_iqm(x[drawn]), (tail, 1.0 - tail))
-    return Spread(values, centre, float(low), float(high))
+    return SeedSpread(values, centre, float(low), float(high))
 
 
 def _iqm(x: np.ndarray) -> np.ndarray:

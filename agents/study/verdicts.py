@@ -15,7 +15,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cosim.agents.study.statistics import Spread, spread
+from cosim.agents.study.statistics import SeedSpread, spread
 
 HOLDS, REVERSED, NOT_SEEN = "holds", "reversed", "not seen"
 IMPOSSIBLE, NOT_COMPARABLE, NOT_RUN = "impossible here", "not comparable", "not run"
@@ -32,7 +32,7 @@ VERDICTS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ClaimPart:
     """One figure of a claim.
 
     what     in words
@@ -56,8 +56,8 @@ class Part:
 class Judged:
     """A part with its spread and its own verdict."""
 
-    part: Part
-    spread: Spread
+    part: ClaimPart
+    spread: SeedSpread
     verdict: str
 
 
@@ -70,7 +70,7 @@ class Verdict:
     why: str = ""
 
 
-def judge(parts: Sequence[Part]) -> Verdict:
+def judge(parts: Sequence[ClaimPart]) -> Verdict:
     """The verdict on a claim of these parts; `not run` where there are none or one has no value."""
     judged = tuple(_judged(part) for part in parts)
     found = {one.verdict for one in judged}
@@ -79,7 +79,7 @@ def judge(parts: Sequence[Part]) -> Verdict:
     return Verdict(found.pop() if len(found) == 1 else NOT_SEEN, judged)
 
 
-def _judged(part: Part) -> Judged:
+def _judged(part: ClaimPart) -> Judged:
     over = spread(part.values)
     if math.isnan(over.iqm):
         return Judged(part, over, NOT_RUN)

@@ -41,7 +41,7 @@ def trained(folder: Path, *, scenario: str, mode: str, method: str, seed: int, e
     """Train a team by `cosim train`, in one process, or go on with the training that stands in the folder.
 
     updates: end after so many, whatever the episodes. Returns how many updates and steps there were, and the seconds
-    that its log says they took.
+    of its log.
     """
     out = folder / TRAINING
     if (out / LAST).is_file():

@@ -95,7 +95,7 @@ def means(path: Path, x_label: str, y_label: str, lines: Mapping[str, Sequence[t
 
 
 @dataclass(frozen=True, slots=True)
-class Seeded:
+class SeededFigure:
     """A figure over seeds: its name, all values, their centre, and the ends of its interval (NaN: none); hue: number of
     its colour."""
 
@@ -107,7 +107,8 @@ class Seeded:
     hue: int = 0
 
 
-def seeds(path: Path, panels: Sequence[tuple[str, Sequence[Seeded]]], formats: Sequence[str], columns: int = 3) -> Path:
+def seeds(path: Path, panels: Sequence[tuple[str, Sequence[SeededFigure]]], formats: Sequence[str],
+          columns: int = 3) -> Path:
     """Write panels of (title, figures over seeds), a line each: every seed as a point, the centre as a bar, the
     interval as a line. Panels of a row share their lines where they have the same."""
     columns = min(columns, len(panels))

@@ -33,7 +33,7 @@ from cosim.agents.study.plan import (
     training_key,
 )
 from cosim.agents.study.statistics import rank_correlation, spread
-from cosim.agents.study.verdicts import HOLDS, IMPOSSIBLE, NOT_COMPARABLE, NOT_RUN, NOT_SEEN, REVERSED, Part, judge
+from cosim.agents.study.verdicts import HOLDS, IMPOSSIBLE, NOT_COMPARABLE, NOT_RUN, NOT_SEEN, REVERSED, ClaimPart, judge
 from cosim.agents.study.work import sites_of
 from cosim.campaign.cells import states_of
 from cosim.campaign.runner import run_cells
@@ -60,18 +60,19 @@ def test_ranks_share_their_mean_where_values_are_equal():
 
 
 @pytest.mark.parametrize(("part", "verdict"), [
-    (Part("", (1.0, 2.0, 3.0), sign=+1), HOLDS), (Part("", (1.0, 2.0, 3.0), sign=-1), REVERSED),
-    (Part("", (-1.0, 2.0, 3.0), sign=+1), NOT_SEEN), (Part("", (0.01, 0.02, 0.03), sign=+1, nothing=0.1), NOT_SEEN),
-    (Part("", (0.0, 0.0, 0.0), sign=-1), NOT_SEEN), (Part("", (2.0,), sign=+1), NOT_SEEN),
-    (Part("", (2.0,), sign=+1, exact=True), HOLDS), (Part("", (), sign=+1), NOT_RUN),
-    (Part("", (1.0, math.nan), sign=+1), NOT_RUN), (Part("", (0.2, 0.3), band=(0.0, 0.5)), HOLDS),
-    (Part("", (0.2, 0.6), band=(0.0, 0.5)), NOT_SEEN), (Part("", (0.6, 0.7), band=(0.0, 0.5)), REVERSED)])
+    (ClaimPart("", (1.0, 2.0, 3.0), sign=+1), HOLDS), (ClaimPart("", (1.0, 2.0, 3.0), sign=-1), REVERSED),
+    (ClaimPart("", (-1.0, 2.0, 3.0), sign=+1), NOT_SEEN),
+    (ClaimPart("", (0.01, 0.02, 0.03), sign=+1, nothing=0.1), NOT_SEEN),
+    (ClaimPart("", (0.0, 0.0, 0.0), sign=-1), NOT_SEEN), (ClaimPart("", (2.0,), sign=+1), NOT_SEEN),
+    (ClaimPart("", (2.0,), sign=+1, exact=True), HOLDS), (ClaimPart("", (), sign=+1), NOT_RUN),
+    (ClaimPart("", (1.0, math.nan), sign=+1), NOT_RUN), (ClaimPart("", (0.2, 0.3), band=(0.0, 0.5)), HOLDS),
+    (ClaimPart("", (0.2, 0.6), band=(0.0, 0.5)), NOT_SEEN), (ClaimPart("", (0.6, 0.7), band=(0.0, 0.5)), REVERSED)])
 def test_a_part_is_judged_by_its_interval(part, verdict):
     assert judge([part]).verdict == verdict
 
 
 def test_a_claim_holds_or_is_reversed_as_a_whole():
-    up, down, flat = (Part("", values, sign=+1) for values in ((1.0, 2.0), (-2.0, -1.0), (-1.0, 1.0)))
+    up, down, flat = (ClaimPart("", values, sign=+1) for values in ((1.0, 2.0), (-2.0, -1.0), (-1.0, 1.0)))
     assert [judge(parts).verdict for parts in ([up, up], [down, down], [up, down], [up, flat], [])] == [
         HOLDS, REVERSED, NOT_SEEN, NOT_SEEN, NOT_RUN]
 
