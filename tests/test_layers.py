@@ -97,7 +97,8 @@ AGENTS_ROOF = {"cosim.agents.action_spaces", "cosim.agents.curves", "cosim.agent
                *(f"cosim.agents.study.{name}" for name in (
                    "claims", "command", "data", "days", "exhibits", "fixed_shares", "measures", "page", "paper", "plan",
                    "rates", "showing", "statistics", "verdicts", "work"))}
-SIMULATORS_ROOF = {"cosim.simulators.analysis.lambda_sweep", "cosim.simulators.analysis.receipts"}
+SIMULATORS_ROOF = {"cosim.simulators.analysis.lambda_sweep", "cosim.simulators.analysis.receipts",
+                   "cosim.simulators.own_network"}
 """Command lines: they may use all of the frame, and nothing imports them."""
 SIMULATORS_MAY_USE = {"cosim.adapter", "cosim.clock", "cosim.digest", "cosim.drivers.resolve", "cosim.errors",
                       "cosim.hooks", "cosim.imports", "cosim.limits", "cosim.params", "cosim.plausible", "cosim.ports",

@@ -18,7 +18,7 @@ from cosim.agents.study.days import fig7, fig8, fig9
 from cosim.agents.study.measures import saving, table3_row
 from cosim.agents.study.plan import RATIOS, ROWS, SIZES, WORLDS, Case, training_key
 from cosim.agents.study.showing import HUES, NOTE, Draw, Exhibit, cell, number, panels_of, ran_of
-from cosim.agents.study.statistics import spread
+from cosim.agents.study.statistics import SeedSpread, spread
 from cosim.agents.study.work import TRAINING
 from cosim.digest import Table
 
@@ -217,7 +217,8 @@ def _fig12(made: Exhibit, results: Results) -> None:
 
 def _fig13(made: Exhibit, results: Results) -> None:
     ran = ran_of("fig13", results)
-    rows, shown, lines = [], [], {}
+    rows, shown = [], []
+    lines: dict[tuple[str, str], list[tuple[str, SeedSpread, int]]] = {}
     for load, here in _by_load(ran):
         for name in dict.fromkeys(case.row for case in here):
             for n, world in enumerate(SIZES[load], 3):

@@ -258,7 +258,7 @@ def _cells_of(case: Case, k: int, tier: Tier) -> Iterator[Cell]:
     needs: tuple[str, ...] = ()
     if row.method:
         team = training_key(case, k)
-        texts = {path: str(value) for path, value in {**weights, **row.settings}.items()}
+        texts: dict[str, Any] = {path: str(value) for path, value in {**weights, **row.settings}.items()}
         yield Cell(team, f"{_WORK}:trained", {
             "scenario": WORLDS[_learned_in(case.world)].scenario, "mode": case.mode, "method": row.method, "seed": k,
             "episodes": tier.episodes, "settings": texts, **tier.training})

@@ -31,7 +31,7 @@ class SeedSpread:
     high: float
 
 
-def spread(values: Sequence[float]) -> SeedSpread:
+def spread(values: Sequence[float] | np.ndarray) -> SeedSpread:
     """The spread of values over seeds; the same values give the same interval. NaN among them makes all NaN."""
     return _spread(tuple(float(value) for value in values))
 
@@ -56,7 +56,7 @@ def _iqm(x: np.ndarray) -> np.ndarray:
     return np.sort(x, axis=1)[:, cut:x.shape[1] - cut].mean(axis=1)
 
 
-def rank_correlation(x: Sequence[float], y: Sequence[float]) -> float:
+def rank_correlation(x: Sequence[float] | np.ndarray, y: Sequence[float] | np.ndarray) -> float:
     """Spearman's rank correlation of two series, ties sharing their mean rank; NaN where one of them is constant."""
     a, b = _ranks(np.asarray(x, float)), _ranks(np.asarray(y, float))
     if len(a) < 2 or a.std() == 0.0 or b.std() == 0.0:

@@ -15,6 +15,8 @@ class Command(NamedTuple):
     about: str
 
 
+ON_NETWORK = "cosim.simulators.own_network:on_network"
+"""What puts a scenario on another network, for `cosim new --network`."""
 COMMANDS = {
     "run": Command("cosim.run", "Run a scenario, store its trace and say how it went."),
     "sweep": Command("cosim.campaign.sweep_command", "Run a scenario at many values of its fields, over seeds, and "

@@ -178,8 +178,8 @@ def _spreads(ax: Axes, panel: Panel) -> None:
     ax.set_xscale("log")
     powers(ax.xaxis)
     ticks = [t for t in (1 / 60, 0.1, 1, 10, 60, 600, 5760) if ax.get_xlim()[0] <= t <= ax.get_xlim()[1]]
-    words = {1 / 60: "1 s", 0.1: "6 s", 1: "1 min", 10: "10 min", 60: "1 h", 600: "10 h", 5760: "4 d"}
-    ax.set_xticks(ticks, [words[t] for t in ticks], minor=False)
+    spans = {1 / 60: "1 s", 0.1: "6 s", 1: "1 min", 10: "10 min", 60: "1 h", 600: "10 h", 5760: "4 d"}
+    ax.set_xticks(ticks, [spans[t] for t in ticks], minor=False)
     ax.set_yticks(range(len(panel.spreads)), [f"{words(r.name, 24)}\n{words(r.about)}" for r in panel.spreads])
     ax.set_ylim(-0.6, len(panel.spreads) - 0.4)
 
