@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
-from cosim.confidence import interval
+from cosim.campaign.statistics import interval
 from cosim.console import (
     add_settings,
     add_trust,

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cosim.confidence import interval
+from cosim.campaign.statistics import interval
 from cosim.reporting.chart import MARKS, NOISE, SITE_COLOURS, LineMark, Panel, Picture, Series
 from cosim.reporting.definition import Headline
 from cosim.reporting.overview import change, labels

@@ -47,6 +47,7 @@ from cosim.simulators.analysis.derived import (
 )
 from cosim.simulators.analysis.flexibility import calls, caps
 from cosim.simulators.analysis.flows import largest
+from cosim.simulators.analysis.forecasts import forecasts
 from cosim.simulators.analysis.metrics import summary
 from cosim.simulators.analysis.paths import SITE
 from cosim.simulators.analysis.secondary import base_load, gpu_time, marginal, waiting_jobs
@@ -367,6 +368,7 @@ LAWS: tuple[tuple[str, float, Callable[[Trace], float | Finding]], ...] = (
     ("marginal intensity: a derivative has one value (kg/kWh)", EXACT, marginal),
     ("energy in batteries follows their power, inside their limits (kWh, kW)", EXACT, battery_energy),
     ("carbon in batteries: in at the bus's intensity, out at the stored one (kg)", EXACT, battery_carbon),
+    ("forecasts: now is as it is, what their kind repeats or knows is so (relative)", EXACT, forecasts),
     ("carbon generated = loads + losses at the sender's intensity, (10) (kg/h)", EXACT, carbon_total),
 )
 """Name, largest deviation allowed (None: the law has its own), law."""

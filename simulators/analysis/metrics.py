@@ -21,6 +21,7 @@ from cosim.simulators.analysis.bill import demand_charges, demand_table, site_pr
 from cosim.simulators.analysis.cooling import cooling_table
 from cosim.simulators.analysis.flexibility import flexibility_tables
 from cosim.simulators.analysis.flows import marginal_emission
+from cosim.simulators.analysis.forecasts import forecasts_table
 from cosim.simulators.analysis.jobs import jobs_tables
 from cosim.simulators.analysis.paths import GRID, SITE
 from cosim.simulators.analysis.site_series import intensity_of
@@ -189,6 +190,7 @@ def summary(trace: Trace) -> Digest:
         flexibility_tables(trace, digest)
     _grid_table(trace, digest)
     battery_table(trace, digest)
+    forecasts_table(trace, digest)
     return digest
 
 

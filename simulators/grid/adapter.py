@@ -24,13 +24,13 @@ from cosim.simulators.grid.dispatch.nci_limits import nci_limits
 from cosim.simulators.grid.dispatch.newton import NewtonSolver
 from cosim.simulators.grid.dispatch.optimal_power_flow import Dispatch
 from cosim.simulators.grid.dispatch.results import ELASTIC, HELD, NEGLIGIBLE_PU, DispatchResult, InexactRelaxation
-from cosim.simulators.grid.dispatch.source_series import SourceSeries, check_given
+from cosim.simulators.grid.dispatch.source_series import SourceSeries, check_foreseen, check_given, foreseen
 from cosim.simulators.grid.dispatch.sources import Source, all_sources
 from cosim.simulators.grid.dispatch.surplus import in_words
 from cosim.simulators.grid.dispatch.varying import number_or_nan
 from cosim.simulators.grid.equations import Complexes, Floats
 from cosim.simulators.grid.network.check import AcCheck
-from cosim.simulators.grid.network.radial import read_feeder
+from cosim.simulators.grid.network.radial import bus_entities, read_feeder
 from cosim.simulators.grid.notes import dispatch_notes
 from cosim.simulators.grid.params import GridParams
 from cosim.simulators.grid.plausible import refuse_impossible, unit_hint
@@ -68,6 +68,13 @@ class CefDispatch(Adapter):
     MODELS = {"Bus": DISPATCH_BUS, "Grid": DISPATCH_GRID, "Source": SOURCE, "Battery": BATTERY}
 
     @classmethod
+    def entity_names(cls, given: GridParams, of: str) -> list[str] | None:
+        """The buses of `network`, or the batteries of `batteries`."""
+        if of == "batteries":
+            return list(given.batteries)
+        return bus_entities(given.network) if of == "network" else None
+
+    @classmethod
     def check_horizon(cls, member: str, given: GridParams, step_s: float, until_s: float) -> None:
         """ScenarioError for a table of a source that does not cover the run, or a source that cannot exist at a time of
         it."""
@@ -75,13 +82,15 @@ class CefDispatch(Adapter):
 
     @classmethod
     def check_scenario(cls, member: str, given: GridParams, scenario: Any) -> None:
-        """ScenarioError for batteries that nothing would ever run, or that are no entities."""
+        """ScenarioError for batteries that nothing would ever run, or that are no entities; and for a forecast that no
+        plan takes."""
+        check_foreseen(member, given.sources, given.lookahead_steps, scenario)
         check_batteries(member, given.batteries, given.lookahead_steps, scenario)
 
     def init(self, sid: str, time_resolution: float = 1.0, **params: Any) -> Meta:
         """Validate the parameters and read the network, so that `create` can refuse a bus it does not have."""
         super().init(sid, time_resolution, **params)
-        self._feeder = read_feeder(self.params.network)
+        self._feeder = read_feeder(self.params.network, self.params.batteries)
         self._sources = all_sources(self.params.sources, self._feeder, self.params.network_sources, sid)
         self._series = SourceSeries(self._sources, sid, self.params.scenario_start,
                                     frozenset(self._sources) - frozenset(self.params.sources))
@@ -125,7 +134,7 @@ class CefDispatch(Adapter):
                                   time_limit_s=p.time_limit_s, moves=self._moves, watched=self._rated)
         self._solved_by = self._dispatch.solver_name
         buses = [s.node for k, s in enumerate(self._sources.values()) if k != self._dispatch.substation]
-        self._ac = AcCheck(p.network, buses, p.v0_pu) if p.ac_check else None
+        self._ac = AcCheck(p.network, buses, p.v0_pu, p.batteries) if p.ac_check else None
         self._at = {eid: self._feeder.named(eid, self.sid) for eid in self.entities["Bus"]}
         self._mci_of = self._make_mci(steady, limits) if p.mci and not p.nci_cap_kg_per_kwh else None
         self._batteries = Batteries(p.batteries, self._feeder, self.sid, self.step_s / HOUR_S)
@@ -179,10 +188,11 @@ class CefDispatch(Adapter):
                 of.make_available(sources.available_pu)
                 of.reprice(prices)
 
-    def _changed(self, time_s: float, inputs: Values, *, forecast: bool = False) -> Sources:
-        """The sources as their series have them at a time."""
+    def _changed(self, time_s: float, inputs: Values, ahead: int = 0) -> Sources:
+        """The sources as their series have them, or so many intervals ahead are forecast to have them."""
         linked = {name: inputs[name] for name in self.entities["Source"]}
-        now = self._series.at(self._origin_s + time_s, linked, forecast=forecast)
+        now = self._series.at(self._origin_s + time_s + ahead * self.step_s, foreseen(linked, ahead, self.sid),
+                              forecast=ahead > 0)
         return self._series.changed(self._dispatch.sources, now, self._feeder.base_kw)
 
     def _make_mci(self, sources: Mapping[str, Source], limits: Limits) -> MciOfDispatch:
@@ -328,8 +338,7 @@ class CefDispatch(Adapter):
                                         given["q_load_kvar"] if q is None else q[i])
             demand += [(s.real, s.imag) for s in (base + self._drawn_by_sites for base in ahead)]
         before = self._last[0].p_source_kw if self._last else None
-        later = [self._changed(time_s + k * self.step_s, inputs, forecast=True)
-                 for k in range(1, steps)] if self._series.any else []
+        later = [self._changed(time_s, inputs, k) for k in range(1, steps)] if self._series.any else []
         low, high, planned = self._ramps.boxes(before, 1 + self._held_steps, demand, later, stored)
         if not planned:
             self._seen.note("unplanned" if self._ramps.any else "idle", time_s)

@@ -49,6 +49,10 @@ class Batteries:
         self.names, self.rated = list(given), list(given.values())
         self.bus = np.array([feeder.position(b.node, f"{member}.batteries.{name}.node") for name, b in given.items()],
                             dtype=np.int64)
+        for name, bus in feeder.batteries:
+            if feeder.nodes.of_bus[bus] != self.bus[self.names.index(name)]:
+                raise ScenarioError(f"{member}.batteries.{name}.node = {given[name].node} and storage of that name "
+                                    f"stands at bus {bus} of {feeder.name}; give that bus, or another name")
         self.hours, self._n_bus = hours, feeder.n_bus
         self.stores = [Store.begin(b) for b in self.rated]
         self._before = list(self.stores)
@@ -193,7 +197,7 @@ def check_batteries(member: str, given: Mapping[str, Battery], lookahead_steps: 
         return
     if not scenario.members[member].entities.get("Battery"):
         raise ScenarioError(f"{member}.batteries has {', '.join(given)} and {member} no Battery entities; --set "
-                            f"{member}.entities.Battery=[{','.join(given)}]")
+                            f"{member}.entities.Battery=batteries")
     commanded = any(link.target.rpartition(".")[2] == "p_set_kw" and link.target.split(".")[0] == member
                     for link in scenario.links)
     if lookahead_steps == 1 and not commanded:

@@ -22,7 +22,7 @@ from cosim.ports import Port
 from cosim.simulators.grid.dispatch.surplus import EXPORT_KW, back_in_words
 from cosim.simulators.grid.equations import generated_carbon, nodal_carbon_intensity
 from cosim.simulators.grid.network.feeder import Feeder, Network
-from cosim.simulators.grid.network.radial import read_feeder
+from cosim.simulators.grid.network.radial import bus_entities, read_feeder
 from cosim.simulators.grid.opendss_circuit import Circuit, installed
 from cosim.simulators.grid.ports import DEMAND, PER_BUS, fixed_tables
 from cosim.units import format_time
@@ -73,6 +73,15 @@ class OpenDss(Adapter):
     PARAMS = OpenDssParams
     MODELS = {"Bus": (*DEMAND, Port("nci_kg_per_kwh", "out", "nodal carbon intensity until the next step, average"),
                       Port("vm_pu", "out", "voltage magnitude, mean of the phases")), "Grid": _GRID}
+
+    @classmethod
+    def entity_names(cls, given: OpenDssParams, of: str) -> list[str] | None:
+        """The buses of `master`, by their names there, or of `network`."""
+        if of != "network":
+            return None
+        if given.master is None:
+            return bus_entities(given.network)
+        return Circuit(Path(given.master), "grid").buses if installed() else None
 
     def init(self, sid: str, time_resolution: float = 1.0, **params: Any) -> Meta:
         """Validate the parameters and compile the circuit, so that `create` can refuse a bus it does not have."""

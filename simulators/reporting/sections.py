@@ -11,7 +11,18 @@ from collections.abc import Callable, Mapping
 from cosim.reporting.chart import Maps, Picture, Section, missing
 from cosim.reporting.definition import Headline, LiveColumn, LiveTable, Report
 from cosim.reporting.text import named
-from cosim.simulators.reporting import air, batteries, carbon, events, flexibility, grid, jobs, sites
+from cosim.simulators.reporting import (
+    air,
+    batteries,
+    carbon,
+    events,
+    flexibility,
+    forecasts,
+    grid,
+    jobs,
+    sites,
+    sources,
+)
 from cosim.simulators.reporting.data import FleetRun
 from cosim.units import MIN_S
 
@@ -23,20 +34,25 @@ _SECTIONS: tuple[tuple[str, str, str, tuple[Callable[[FleetRun], Picture], ...]]
     ("gpus", "GPUs", "GPUs and queues", (sites.gpus, sites.queues)),
     ("jobs", "Jobs", "Jobs: put off, waiting, due", (jobs.deferral, jobs.waits)),
     ("flexibility", "Flexibility", "Demand response", (flexibility.events,)),
+    ("sources", "Sources", "Sources and what is taken of them", (sources.intensities, sources.availability)),
     ("batteries", "Batteries", "Batteries", (batteries.batteries,)),
+    ("forecasts", "Forecasts", "Forecasts and what came", (forecasts.forecasts,)),
     ("network", "Network", "Voltages and lines", (grid.voltages, grid.loading)),
     ("events", "Events", "Drops and alarms", (events.events,)),
     ("trust", "Trust", "Can it be trusted?", (grid.trust,)),
 )
 
 
+_WHERE = {"flexibility": flexibility.called, "sources": sources.any_varies, "batteries": batteries.any_stored,
+          "forecasts": forecasts.any_made}
+"""Sections that only some runs have: whether one does."""
+
+
 def sections(runs: list[FleetRun]) -> list[Section]:
     """All sections after the overview and the map, in order."""
     out = []
     for key, short, title, makers in _SECTIONS:
-        if key == "flexibility" and not any(map(flexibility.called, runs)):
-            continue
-        if key == "batteries" and not any(map(batteries.any_stored, runs)):
+        if key in _WHERE and not any(map(_WHERE[key], runs)):
             continue
         pictures = [[make(run) for run in runs] for make in makers]
         if key == "carbon":

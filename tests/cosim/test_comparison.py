@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from cosim import report
-from cosim.confidence import interval
+from cosim.campaign.statistics import interval
 from cosim.errors import ScenarioError
 from cosim.reporting.chart import Panel, Picture, Series
 from cosim.reporting.comparison import board, each_run, groups_of, overlaid, titled

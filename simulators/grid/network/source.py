@@ -55,6 +55,22 @@ class Loads:
     q_kvar: Floats
 
 
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """A storage unit of a network as its file has it: kW, kvar and kWh, p_kw > 0 charges; None: not stated."""
+
+    name: str
+    index: int
+    bus: int
+    p_kw: float
+    q_kvar: float
+    energy_max_kwh: float | None
+    energy_min_kwh: float
+    soc_percent: float | None
+    p_charge_max_kw: float | None
+    p_discharge_max_kw: float | None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class RadialData:
     """All that is read of a network with one external grid.
@@ -66,7 +82,7 @@ class RadialData:
     z_pu             (n_branch,) series impedances; those of lines from their own figures
     base_kv_of       bus number -> nominal voltage, kV
     ratings          of the solver's rows
-    generators, left_out, rated_kw, voltage_limits  as `Feeder` has them
+    generators, left_out, rated_kw, voltage_limits, batteries  as `Feeder` has them
     """
 
     name: str
@@ -83,6 +99,7 @@ class RadialData:
     left_out: tuple[str, ...] = ()
     rated_kw: float | None = None
     voltage_limits: tuple[tuple[int, float, float], ...] = ()
+    batteries: tuple[tuple[str, int], ...] = ()
 
 
 def listed(network: str | LineList) -> RadialData | None:
