@@ -235,6 +235,9 @@ def _sites_table(trace: Trace, digest: Digest) -> None:
     cost, co2 = sum(f.cost_usd for f in figures), sum(f.co2_kg for f in figures)
     rows.append(("all", f"{energy / KW_PER_MW:.3f}", _ratio(sum(f.facility_kwh for f in figures), it), "",
                  f"{cost:.0f}", f"{co2 / KG_PER_T:.3f}", _ratio(co2, energy), ""))
+    use = counted(trace, SITE).use
+    if use.any():
+        digest.figures["peak_kw"] = float(trace[f"{SITE}/p_kw"][use].sum(axis=1).max())
     digest.figures |= {"energy_kwh": energy, "it_energy_kwh": it, "cost_usd": cost, "co2_attributed_kg": co2,
                        "mwh_per_t": energy / co2 if co2 else float("nan")}
     note = "t CO2 is attributed: energy x nodal carbon intensity (an average, not a marginal figure)"
