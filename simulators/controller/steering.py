@@ -198,7 +198,7 @@ class Steering:
             peak_kw=_COOLING_FACTOR * max(s.idle_kw + s.gpus * busy_kw for s in p.sites.values()),
             arrivals_per_min={name: rate for name, (rate, _) in offered.items()}, nci=self.sees_carbon,
             mci=self.sees_carbon and p.reward.carbon == "marginal", full=p.observation != "paper",
-            relative=p.observation == "signals")
+            forecasts=p.observed_forecasts, relative=p.observation == "signals")
         return TeamArrays(self.facts, sight, offered)
 
     def _split_shares(self, row: list[float]) -> list[list[float]]:
