@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from cosim.reporting.chart import Maps, Picture, Section, missing
 from cosim.reporting.definition import LiveColumn, LiveTable, Report
 from cosim.reporting.text import named
-from cosim.simulators.reporting import air, batteries, carbon, events, flexibility, grid, jobs, sites
+from cosim.simulators.reporting import air, batteries, carbon, events, flexibility, grid, jobs, limits, sites
 from cosim.simulators.reporting.data import FleetRun
 
 _SECTIONS: tuple[tuple[str, str, str, tuple[Callable[[FleetRun], Picture], ...]], ...] = (
@@ -23,7 +23,7 @@ _SECTIONS: tuple[tuple[str, str, str, tuple[Callable[[FleetRun], Picture], ...]]
     ("jobs", "Jobs", "Jobs: put off, waiting, due", (jobs.deferral, jobs.waits)),
     ("flexibility", "Flexibility", "Demand response", (flexibility.events,)),
     ("batteries", "Batteries", "Batteries", (batteries.batteries,)),
-    ("network", "Network", "Voltages and lines", (grid.voltages, grid.loading)),
+    ("network", "Network", "Voltages and lines", (grid.voltages, grid.loading, limits.limiting)),
     ("events", "Events", "Drops and alarms", (events.events,)),
     ("trust", "Trust", "Can it be trusted?", (grid.trust,)),
 )
