@@ -202,4 +202,5 @@ if __name__ == "__main__":
     print(f"{len(found)} feeders, {sum(d.full for d in found)} with a full branch; largest differences: "
           f"objective {max(d.objective_ratio for d in found):.1e}, source {max(d.source_kw for d in found):.2g} kW, "
           f"loading {max(d.loading_ratio for d in found):.1e}, "
-          f"mci {np.nanmax([d.mci_kg_per_kwh for d in found]):.1e} kg/kWh at {sum(d.mci_kg_per_kwh >= 0 for d in found)}")
+          f"mci {np.nanmax([d.mci_kg_per_kwh for d in found]):.1e} kg/kWh at "
+          f"{sum(d.mci_kg_per_kwh >= 0 for d in found)}")

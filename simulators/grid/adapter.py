@@ -13,7 +13,7 @@ import numpy as np
 
 from cosim.adapter import Adapter, CreateResult, Meta, Values
 from cosim.errors import ModelError, ScenarioError, SolverError, unknown
-from cosim.simulators.grid.batteries import BATTERY, Batteries, check_batteries, dispatched
+from cosim.simulators.grid.batteries import BATTERY, Batteries, battery_buses, check_batteries, dispatched
 from cosim.simulators.grid.dispatch.branch_limits import binding, branch_limits, fullest, rating_table
 from cosim.simulators.grid.dispatch.conic import Limits, Sources
 from cosim.simulators.grid.dispatch.deviation import deviation
@@ -137,7 +137,8 @@ class CefDispatch(Adapter):
         self._ac = AcCheck(p.network, buses, p.v0_pu, p.batteries) if p.ac_check else None
         self._at = {eid: self._feeder.named(eid, self.sid) for eid in self.entities["Bus"]}
         self._mci_of = self._make_mci(steady, limits) if p.mci and not p.nci_cap_kg_per_kwh else None
-        self._batteries = Batteries(p.batteries, self._feeder, self.sid, self.step_s / HOUR_S)
+        self._batteries = Batteries(p.batteries, battery_buses(p.batteries, self._feeder, self.sid),
+                                    self._feeder.n_bus, self.step_s / HOUR_S)
         self._ramps = Ramps(self._dispatch, self.step_s / MIN_S, p.lookahead_steps, self._batteries.rated,
                             self._batteries.bus if p.batteries else None)
         upstream = self._dispatch.source_names[self._dispatch.substation]

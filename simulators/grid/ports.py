@@ -14,6 +14,9 @@ from cosim.simulators.grid.dispatch.results import DispatchResult, Settlement, m
 from cosim.simulators.grid.dispatch.sources import Source
 from cosim.simulators.grid.equations import Floats
 
+OF_A_PHASE = "of a phase"
+"""What the description of a voltage says that is of one phase, where a bus's is the mean of its phases."""
+
 DEMAND = (
     Port("p_load_kw", "in", "active demand at the bus, summed over all that draw there", reduce="sum", default=0.0,
          sign="> 0 is drawn from the grid; < 0 is local generation, counted at 0 kg/kWh"),
