@@ -90,7 +90,7 @@ def metrics(figures: Mapping[str, float], kinds: Mapping[str, str], days: float)
         "dropped_train": dropped["train"] / days,
         "dropped_inf": dropped["inf"] / days,
         "mwh_per_t": energy / co2 if co2 else math.nan,
-        "pue": energy / figures["it_energy_kwh"],
+        "pue": figures.get("facility_energy_kwh", energy) / figures["it_energy_kwh"],
         "energy_mwh": energy / KW_PER_MW / days,
         "unfinished": sum(figures[f"unfinished_{name}_jobs"] for name in kinds),
         "unfinished_gto": sum(figures.get(f"unfinished_{name}_to", math.nan) for name in kinds) / TO_PER_GTO,

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from operator import attrgetter
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -26,12 +26,22 @@ from cosim.agents.fleet.actions import usual_gpu_columns
 from cosim.agents.fleet.decision import FleetFacts, Observation
 from cosim.agents.fleet.heuristics import GpuRule, PolicyOptions
 from cosim.agents.learn.spec import Column
-from cosim.units import DAY_S
+from cosim.errors import ModelError, ScenarioError
+from cosim.units import DAY_S, whole_steps
 
 Values = Callable[[Observation], Iterable[float]]
+ObservedForecast = Literal["nci", "mci", "load", "renewable"]
+FORECASTS: dict[str, str] = {"nci": "nci_forecast_kg_per_kwh", "mci": "mci_forecast_kg_per_kwh",
+                             "load": "load_forecast_kw", "renewable": "renewable_forecast_kw"}
+"""A forecast that can be observed -> field of `Observation`, and of the columns."""
+OF_SITES = ("nci", "mci")
+"""Of these each site has its own."""
 _PRICE: dict[str, Any] = {"low": -0.1, "high": 0.4}
 _INTENSITY: dict[str, Any] = {"low": 0.0, "high": 1.2}
 _MARGINAL: dict[str, Any] = {"low": -0.5, "high": 2.0}
+_FEEDER: dict[str, Any] = {"low": 0.0, "high": 1e5, "scale": "log", "unit": 100.0}
+"""Powers of a whole feeder, kW."""
+_FORECAST_SCALES = {"nci": _INTENSITY, "mci": _MARGINAL, "load": _FEEDER, "renewable": _FEEDER}
 _SHARE: dict[str, Any] = {"low": 0.0, "high": 1.0}
 _OWED: dict[str, Any] = {"low": -10.0, "high": 10.0}
 """Jobs owed stay within 2, but jump every minute and matter little: a wide range keeps them small beside the others."""
@@ -52,7 +62,8 @@ _WORK_MIN: dict[str, Any] = {"low": 0.0, "high": 1440.0, "scale": "log", "unit":
 @dataclass(frozen=True)
 class ObservationScope:
     """What a team is shown. classes, sites: their names; peak_kw: the largest site's power at full load, kW, about;
-    arrivals_per_min: class -> mean arrivals, where known; nci, mci: whether intensities are shown; full: see above."""
+    arrivals_per_min: class -> mean arrivals, where known; nci, mci: whether intensities are shown; full: see above;
+    forecasts: which are shown, at the deferrals."""
 
     classes: Sequence[str]
     sites: Sequence[str]
@@ -61,6 +72,21 @@ class ObservationScope:
     nci: bool
     mci: bool
     full: bool
+    forecasts: Sequence[str] = ()
+
+
+def forecast_entries(facts: FleetFacts) -> list[int]:
+    """Which entry of a forecast over the horizon each deferral is. ScenarioError for one that is none of them."""
+    if not facts.horizon_steps:
+        raise ScenarioError("forecasts are to be observed, and controller.horizon_s is null; give the horizon of the "
+                            "linked forecasts")
+    found = [whole_steps(lead, facts.horizon_step_s) for lead in facts.deferrals_s]
+    for lead, entry in zip(facts.deferrals_s, found, strict=True):
+        if entry is None or entry > facts.horizon_steps:
+            raise ScenarioError(f"forecasts are observed at the deferrals, of which {lead:g} s is no entry of a "
+                                f"horizon of {facts.horizon_steps} steps of {facts.horizon_step_s:g} s; make horizon_s "
+                                "longer, or horizon_step_s a part of the deferrals")
+    return [entry or 0 for entry in found]
 
 
 class ObservationRow:
@@ -94,6 +120,10 @@ class ObservationRow:
             for name in ("deferral_carry", "deferred_by_lead", "deferred_by_time"):
                 self._add(name, (n, trains, leads))
             self._add("usual_gpus", (n, classes + 1), _usual_gpus(facts))
+        entries = forecast_entries(facts) if sight.forecasts else []
+        for name in sight.forecasts:
+            shape = (n, leads) if name in OF_SITES else (leads,)
+            self._add(FORECASTS[name], shape, _at_leads(name, entries))
 
     def __call__(self, seen: Observation) -> np.ndarray:
         """The row, float64."""
@@ -157,6 +187,9 @@ def manager_view(facts: FleetFacts, sight: ObservationScope, numbers: Observatio
                      _WORK_MIN, per_min[train])
         view.add([f"slack_min {s}" for s in sites], at["slack_min"], _SLACK_MIN)
         view.add([f"site_carry {c} {s}" for c in sight.classes for s in sites], at["site_carry"], _OWED)
+    for name in sight.forecasts:
+        for i, site in enumerate(sites if name in OF_SITES else [""]):
+            _add_forecast(view, facts, name, at[FORECASTS[name]][i] if site else at[FORECASTS[name]], site)
     return view
 
 
@@ -191,6 +224,8 @@ def site_view(facts: FleetFacts, sight: ObservationScope, i: int, numbers: Obser
             view.add([f"{name} {c}" for c in trained], at[name][i, train], _TRAIN_JOBS)
         for name in ("deferred_by_lead", "deferred_by_time"):
             view.add([f"{name} {column}" for column in by_lead], at[name][i], _TRAIN_JOBS)
+    for name in sight.forecasts:
+        _add_forecast(view, facts, name, at[FORECASTS[name]][i] if name in OF_SITES else at[FORECASTS[name]])
     return view
 
 
@@ -238,6 +273,26 @@ class Scaler:
         out = np.zeros((*x.shape[:-1], self._size), np.float32)
         out[..., self._places] = x
         return out
+
+
+def _add_forecast(view: AgentObservation, facts: FleetFacts, name: str, at: np.ndarray, site: str = "") -> None:
+    """Columns of a forecast at all deferrals but 0, whose value is there already."""
+    later = [h for h, lead in enumerate(facts.deferrals_s) if lead > 0.0]
+    view.add([" ".join(filter(None, (FORECASTS[name], site, f"+{facts.deferrals_s[h]:g}s"))) for h in later], at[later],
+             _FORECAST_SCALES[name])
+
+
+def _at_leads(name: str, entries: Sequence[int]) -> Values:
+    """Entries of a forecast, site by site where each has its own."""
+    get = attrgetter(FORECASTS[name])
+
+    def values(seen: Observation) -> list[float]:
+        found = get(seen)
+        if not len(found):
+            raise ModelError(f"the forecast {FORECASTS[name]} is to be observed, and none is linked at every site")
+        rows = found if name in OF_SITES else [found]
+        return [row[entry] for row in rows for entry in entries]
+    return values
 
 
 def _usual_gpus(facts: FleetFacts) -> Values:

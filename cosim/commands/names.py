@@ -29,6 +29,8 @@ COMMANDS = {
     "serve": Command("cosim.serve", "Offer a simulator to a scenario that runs in another process."),
     "train": Command("cosim.agents.train", "Train a team of agents on a scenario or a PettingZoo environment."),
     "evaluate": Command("cosim.agents.evaluate", "Compare policies by the metrics of Table II, over seeds."),
+    "study": Command("cosim.agents.study.command",
+                     "Reproduce or refute the paper's evaluation, claim by claim."),
     "curves": Command("cosim.agents.curves", "Show learning curves of training runs."),
     "pretrained": Command("cosim.agents.pretrained.__main__", "Show the trained teams that ship."),
     "spaces": Command("cosim.agents.action_spaces", "Show the sizes of the action spaces (Table III)."),

@@ -21,9 +21,11 @@ from cosim.simulators.analysis.bill import demand_charges, demand_table, site_pr
 from cosim.simulators.analysis.cooling import cooling_table
 from cosim.simulators.analysis.flexibility import flexibility_tables
 from cosim.simulators.analysis.flows import marginal_emission
+from cosim.simulators.analysis.forecasts import forecasts_table
 from cosim.simulators.analysis.jobs import jobs_tables
 from cosim.simulators.analysis.limiting import intervals, limit_rows, loading_rows
 from cosim.simulators.analysis.paths import GRID, SITE
+from cosim.simulators.analysis.site_batteries import facility_kw, site_battery_table
 from cosim.simulators.analysis.site_series import intensity_of
 from cosim.simulators.analysis.storage import battery_table
 from cosim.simulators.fleet import HasRates, JobClass, OffersLoad, Site, may_run
@@ -70,6 +72,7 @@ class SiteFigures:
     energy_kwh, it_kwh   all power; IT power alone
     cost_usd, co2_kg     energy at the price and at the site's NCI of each minute (R2, R3 with dt); demand charges, if
                          there are any, are part of the cost
+    facility_kwh         energy that the facility used: all power, but for a battery behind the meter
     nci                  (mean over time, lowest, highest) NCI at the site, kg/kWh; NaN where the grid gives none
     gpu_use_ratio        mean of busy GPUs over time, of all
     """
@@ -80,6 +83,7 @@ class SiteFigures:
     cost_usd: float
     co2_kg: float
     nci: tuple[float, float, float]
+    facility_kwh: float
     gpu_use_ratio: float
 
 
@@ -188,13 +192,16 @@ def summary(trace: Trace) -> Digest:
         flexibility_tables(trace, digest)
     _grid_table(trace, digest)
     battery_table(trace, digest)
+    site_battery_table(trace, digest)
+    forecasts_table(trace, digest)
     return digest
 
 
 def site_figures(trace: Trace) -> list[SiteFigures]:
     """Energy, cost and attributed carbon per site."""
     use, hours = counted(trace, SITE)[:2]
-    p_kw, it_kw = trace[f"{SITE}/p_kw"][use], trace[f"{SITE}/it_kw"][use]
+    p_kw, it_kw, used_kw = (values[use] for values in (trace[f"{SITE}/p_kw"], trace[f"{SITE}/it_kw"],
+                                                       facility_kw(trace)))
     busy = trace[f"{SITE}/busy_gpus"][use].sum(axis=2)
     nothing = np.full(len(hours), np.nan)
     prices = site_prices(trace)
@@ -210,7 +217,8 @@ def site_figures(trace: Trace) -> list[SiteFigures]:
         out.append(SiteFigures(
             name, float(energy.sum()), float(it_kw[:, k] @ hours),
             float((energy * (nothing if prices is None else prices[:, k])).sum()) + demand.get(name, 0.0),
-            float((energy * w).sum()), span, weighted_mean(busy[:, k], hours) / Site(**sites[name]).gpus))
+            float((energy * w).sum()), span, float(used_kw[:, k] @ hours),
+            weighted_mean(busy[:, k], hours) / Site(**sites[name]).gpus))
     return out
 
 
@@ -219,13 +227,16 @@ def _sites_table(trace: Trace, digest: Digest) -> None:
     rows = []
     for f in figures:
         mean, low, high = f.nci
-        rows.append((f.name, f"{f.energy_kwh / KW_PER_MW:.3f}", _ratio(f.energy_kwh, f.it_kwh),
+        rows.append((f.name, f"{f.energy_kwh / KW_PER_MW:.3f}", _ratio(f.facility_kwh, f.it_kwh),
                      f"{100 * f.gpu_use_ratio:.0f} %", f"{f.cost_usd:.0f}", f"{f.co2_kg / KG_PER_T:.3f}",
                      f"{mean:.3f}", f"{low:.3f} .. {high:.3f}"))
     energy, it = sum(f.energy_kwh for f in figures), sum(f.it_kwh for f in figures)
     cost, co2 = sum(f.cost_usd for f in figures), sum(f.co2_kg for f in figures)
-    rows.append(("all", f"{energy / KW_PER_MW:.3f}", _ratio(energy, it), "", f"{cost:.0f}", f"{co2 / KG_PER_T:.3f}",
-                 _ratio(co2, energy), ""))
+    rows.append(("all", f"{energy / KW_PER_MW:.3f}", _ratio(sum(f.facility_kwh for f in figures), it), "",
+                 f"{cost:.0f}", f"{co2 / KG_PER_T:.3f}", _ratio(co2, energy), ""))
+    use = counted(trace, SITE).use
+    if use.any():
+        digest.figures["peak_kw"] = float(trace[f"{SITE}/p_kw"][use].sum(axis=1).max())
     digest.figures |= {"energy_kwh": energy, "it_energy_kwh": it, "cost_usd": cost, "co2_attributed_kg": co2,
                        "mwh_per_t": energy / co2 if co2 else float("nan")}
     note = "t CO2 is attributed: energy x nodal carbon intensity (an average, not a marginal figure)"

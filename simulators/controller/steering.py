@@ -195,7 +195,8 @@ class Steering:
             classes=list(p.job_classes), sites=self._sites,
             peak_kw=_COOLING_FACTOR * max(s.idle_kw + s.gpus * busy_kw for s in p.sites.values()),
             arrivals_per_min={name: rate for name, (rate, _) in offered.items()}, nci=self.sees_carbon,
-            mci=self.sees_carbon and p.reward.carbon == "marginal", full=p.observation == "full")
+            mci=self.sees_carbon and p.reward.carbon == "marginal", full=p.observation == "full",
+            forecasts=p.observed_forecasts)
         return TeamArrays(self.facts, sight, offered)
 
     def _split_shares(self, row: list[float]) -> list[list[float]]:

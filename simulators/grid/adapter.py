@@ -24,7 +24,7 @@ from cosim.simulators.grid.dispatch.nci_limits import nci_limits
 from cosim.simulators.grid.dispatch.newton import NewtonSolver
 from cosim.simulators.grid.dispatch.optimal_power_flow import Dispatch
 from cosim.simulators.grid.dispatch.results import ELASTIC, HELD, NEGLIGIBLE_PU, DispatchResult, InexactRelaxation
-from cosim.simulators.grid.dispatch.source_series import SourceSeries, check_given
+from cosim.simulators.grid.dispatch.source_series import SourceSeries, check_foreseen, check_given, foreseen
 from cosim.simulators.grid.dispatch.sources import Source, all_sources
 from cosim.simulators.grid.dispatch.surplus import in_words
 from cosim.simulators.grid.dispatch.varying import number_or_nan
@@ -84,7 +84,9 @@ class CefDispatch(Adapter):
 
     @classmethod
     def check_scenario(cls, member: str, given: GridParams, scenario: Any) -> None:
-        """ScenarioError for batteries that nothing would ever run, or that are no entities."""
+        """ScenarioError for batteries that nothing would ever run, or that are no entities; and for a forecast that no
+        plan takes."""
+        check_foreseen(member, given.sources, given.lookahead_steps, scenario)
         check_batteries(member, given.batteries, given.lookahead_steps, scenario)
 
     def init(self, sid: str, time_resolution: float = 1.0, **params: Any) -> Meta:
@@ -189,10 +191,11 @@ class CefDispatch(Adapter):
                 of.make_available(sources.available_pu)
                 of.reprice(prices)
 
-    def _changed(self, time_s: float, inputs: Values, *, forecast: bool = False) -> Sources:
-        """The sources as their series have them at a time."""
+    def _changed(self, time_s: float, inputs: Values, ahead: int = 0) -> Sources:
+        """The sources as their series have them, or so many intervals ahead are forecast to have them."""
         linked = {name: inputs[name] for name in self.entities["Source"]}
-        now = self._series.at(self._origin_s + time_s, linked, forecast=forecast)
+        now = self._series.at(self._origin_s + time_s + ahead * self.step_s, foreseen(linked, ahead, self.sid),
+                              forecast=ahead > 0)
         return self._series.changed(self._dispatch.sources, now, self._feeder.base_kw)
 
     def _make_mci(self, sources: Mapping[str, Source], limits: Limits) -> MciOfDispatch:
@@ -332,8 +335,7 @@ class CefDispatch(Adapter):
         steps = self.params.lookahead_steps
         demand = demand_ahead((p_load, q_load), self._own, self._drawn_by_sites, self._at, inputs, steps, self.sid)
         before = self._last[0].p_source_kw if self._last else None
-        later = [self._changed(time_s + k * self.step_s, inputs, forecast=True)
-                 for k in range(1, steps)] if self._series.any else []
+        later = [self._changed(time_s, inputs, k) for k in range(1, steps)] if self._series.any else []
         low, high, planned = self._ramps.boxes(before, 1 + self._held_steps, demand, later, stored)
         if not planned:
             self._seen.note("unplanned" if self._ramps.any else "idle", time_s)

@@ -195,6 +195,8 @@ SOURCE = (
     Port("marginal_kg_per_kwh", "in", "the same of one more kWh of it", default=math.nan),
     Port("available_kw", "in", "the most it can give, what a renewable one has, where p_max_kw is linked",
          sign="> 0 feeds the network", default=math.nan),
+    Port("available_forecast_kw", "in", "the same now and as forecast for each interval to come, for the look-ahead; "
+         "none: as now", sign="> 0 feeds the network", dims=("horizon",), default=math.nan),
     Port("energy_usd_per_kwh", "in", "price of its energy, where usd_per_kwh is linked", default=math.nan),
 )
 """Of a source by its name, whose values another member sends."""

@@ -15,13 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cosim.agents.fleet.heuristics import PolicyOptions, queue_drain_to
+from cosim.agents.fleet.observation import FORECASTS, OF_SITES, forecast_entries
 from cosim.agents.fleet.rewards import StepOutcome, hour_cost, loom, reward_of, terms_of
 from cosim.errors import ModelError, ScenarioError
 from cosim.simulators.aidc.compiled.fleet import CompiledFleet, FleetStep, Jobs
 from cosim.simulators.aidc.compiled.records import plain, records
 from cosim.simulators.controller.batched.decisions import WAITING, ArrivedJobs, DecisionConstants, look, operate, place
 from cosim.simulators.controller.batched.scope import LEVELS, SITE_LEVELS, lacking
-from cosim.simulators.controller.params import guard_min
+from cosim.simulators.controller.params import PORTS, guard_min
 from cosim.simulators.controller.steering import (
     BASELINE,
     CONTROLLER,
@@ -83,6 +84,12 @@ class BatchSteering:
             "price_usd_per_kwh": np.zeros(n_envs), "forecast_usd_per_kwh": np.zeros((n_envs, leads)),
             "nci_kg_per_kwh": np.zeros((n_envs, n)), "mci_kg_per_kwh": np.full((n_envs, n), math.nan),
             "emission": np.full((n_envs, 2), math.nan)}
+        observed = steering.params.observed_forecasts
+        self._forecasts = {PORTS[name]: FORECASTS[name] for name in observed}
+        self._entries = forecast_entries(self.facts) if observed else []
+        for name in observed:
+            sites = (n,) if name in OF_SITES else ()
+            self._outside[PORTS[name]] = np.full((n_envs, *sites, self.facts.horizon_steps + 1), math.nan)
         self._rows: list[Any] = [None] * n_envs
         self._supply = np.array([self._params.supply_temp_min_degc, self._params.supply_temp_max_degc])
         self._jobs_so_far, self._time_s = np.zeros(n_envs, np.int64), np.zeros(n_envs)
@@ -90,7 +97,8 @@ class BatchSteering:
         sites = {name: i for i, name in enumerate(self.facts.sites)}
         self._wires = [InputLink(member, entity, port, c.transform, c.target[2], sites.get(c.target[1]))
                        for c in plan.connections for member, entity, port in [c.source]
-                       if c.target[0] == CONTROLLER and member not in self.elsewhere]
+                       if c.target[0] == CONTROLLER and member not in self.elsewhere
+                       and c.target[2] in self._outside]
         self._read_ports: dict[str, dict[str, list[str]]] = {}
         for wire in self._wires:
             self._read_ports.setdefault(wire.member, {}).setdefault(wire.entity, []).append(wire.port)
@@ -160,7 +168,8 @@ class BatchSteering:
             "inf_backlog_jobs": backlog[..., self._rules.inf].sum(axis=2), "arrivals": arrivals,
             "day": np.stack([np.sin(angle), np.cos(angle)], axis=1), "site_carry": self._site_carry,
             "deferral_carry": self._owed, "deferred_by_lead": by_lead, "deferred_by_time": by_time,
-            "usual_gpus": usual}
+            "usual_gpus": usual,
+            **{field: outside[port][..., self._entries] for port, field in self._forecasts.items()}}
         places = self.view.places
         rows = np.empty((self.n_envs, sum(at.size for at in places.values())))
         for name, at in places.items():
