@@ -187,7 +187,7 @@ def _differing(runs: Columns) -> list[str]:
 
 def _drawn(out: Path, sweep: SweepPlan, runs: Columns, figure: str, field: str) -> list[Path]:
     with optional("--plot", "plot"):
-        from cosim.reporting.paper import means
+        from cosim.reporting.panels import means
     others = [name for name in sweep.varied if name != field]
     lines = lines_of(runs, figure, field, others)
     unit = unit_of(figure).symbol

@@ -221,12 +221,17 @@ def _names(scenario: Scenario, member: str, spec: Any, params: Mapping[str, Any]
     if spec not in scenario.shared:
         raise ScenarioError(f"{member}.entities: {unknown('shared table', spec, scenario.shared)}")
     table = scenario.shared[spec]
-    if not isinstance(table, dict):
+    if not isinstance(table, dict) or not _has_rows(table):
         raise ScenarioError(f"{member}.entities: '{spec}' is no table of rows, and no member that runs here knows "
                             f"which entities {shown(table)} has; list their names")
     if not table:
         raise ScenarioError(f"{member}.entities: shared table '{spec}' has no rows")
     return _checked(member, list(table))
+
+
+def _has_rows(table: Any) -> bool:
+    """Whether a value is a table of rows by name, and no other data."""
+    return isinstance(table, dict) and all(isinstance(row, dict) for row in table.values())
 
 
 def _implied(scenario: Scenario, member: str, of: str, params: Mapping[str, Any] | None = None) -> list[str] | None:
@@ -248,10 +253,11 @@ def named_entities(scenario: Scenario, member: str) -> dict[str, list[str]]:
     """Model -> entity names of a member, where the scenario gives or implies them."""
     found = {}
     for model, spec in scenario.members[member].entities.items():
-        table = scenario.shared.get(spec) if isinstance(spec, str) else None
-        names = list(spec) if isinstance(spec, tuple) else (
-            (_implied(scenario, member, spec) or (list(table) if isinstance(table, dict) else []))
-            if isinstance(spec, str) else [])
+        if isinstance(spec, str):
+            table = scenario.shared.get(spec)
+            names = _implied(scenario, member, spec) or (list(table) if _has_rows(table) else [])  # type: ignore
+        else:
+            names = list(spec) if isinstance(spec, tuple) else []
         if names:
             found[model] = names
     return found
@@ -263,7 +269,7 @@ def written_out(scenario: Scenario, before: Scenario) -> Scenario:
     members = dict(scenario.members)
     for name, member in scenario.members.items():
         for model, spec in member.entities.items():
-            if not isinstance(spec, str) or isinstance(scenario.shared.get(spec), dict) or (
+            if not isinstance(spec, str) or _has_rows(scenario.shared.get(spec)) or (
                     _implied(scenario, name, spec) is not None):
                 continue
             known = _implied(before.replace(shared=scenario.shared), name, spec)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cosim.drivers.resolve import command_of, named_entities
@@ -49,13 +49,20 @@ def _from_trace(scenario: Scenario, member: str, path: str) -> Scenario:
                                           "shared": old.shared})
     refuse_events(hooks.MODELS, sources_of(scenario, member), member, path)
     changed: dict[str, Any] = {"simulator": "cosim.replay.members:Player", "step_s": then.get("step_s", old.step_s),
-                               "params": {"path": path, "member": member}}
+                               "params": {"path": path, "member": member},
+                               "entities": {model: spec for model, spec in old.entities.items()
+                                            if _gives(hooks.MODELS.get(model))}}
     specs = [*old.entities.values(), *then.get("entities", {}).values()]
     if then.get("names") or any(isinstance(spec, dict) for spec in specs):  # a foreign one, with its own names
         linked = {link.source for link in scenario.links}
         changed |= {"entities": recorded, "names": {ours: theirs for ours, theirs in then.get("names", {}).items()
                                                     if "*" in ours or f"{member}.{ours}" in linked}}
     return _played(scenario, member, changed)
+
+
+def _gives(ports: Sequence[Port] | None) -> bool:
+    """Whether a model has outputs, or may have some: one that only takes has no place in a recording."""
+    return ports is None or any(port.flow != "in" for port in ports)
 
 
 def _from_table(scenario: Scenario, member: str, path: str) -> Scenario:

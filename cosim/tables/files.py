@@ -47,6 +47,10 @@ class Columns:
     def __len__(self) -> int:
         return len(self._cells[self.names[0]]) if self.names else 0
 
+    def texts(self, column: str) -> list[str]:
+        """A column as texts in the file's order."""
+        return [str(cell) for cell in self._cells[column]]
+
     def numbers(self, column: str, gaps: bool = False) -> np.ndarray:
         """A column as numbers in the file's order. With `gaps`, NaN and empty cells are NaN; without, ScenarioError
         names the row."""

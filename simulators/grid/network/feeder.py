@@ -94,9 +94,10 @@ class Nodes:
         """Nodes by what the entities of their buses are called."""
         return {f"bus{b}": at for b, at in self.of_bus.items()}
 
-    def position(self, bus: int, what: str, network: str) -> int:
-        """Node of a bus number; ScenarioError naming `what` where the network has no such bus in service."""
-        if bus not in self.of_bus:
+    def position(self, bus: int | str, what: str, network: str) -> int:
+        """Node of a bus number; ScenarioError naming `what` where the network has no such bus in service (names of
+        buses are OpenDSS's alone)."""
+        if not isinstance(bus, int) or bus not in self.of_bus:
             raise ScenarioError(f"{what} = {bus} is not a bus of {network}; its {len(self.of_bus)} buses are numbered "
                                 f"{min(self.of_bus)} to {max(self.of_bus)}")
         return self.of_bus[bus]
@@ -243,7 +244,7 @@ class Feeder:
         """Voltage at the substation, p.u.: the network's own unless another is given."""
         return self.v0_pu if v0_pu is None else v0_pu
 
-    def position(self, bus_id: int, what: str) -> int:
+    def position(self, bus_id: int | str, what: str) -> int:
         """Index of the bus numbered `bus_id` in the arrays; ScenarioError naming `what` for a wrong one."""
         return self.nodes.position(bus_id, what, self.name)
 

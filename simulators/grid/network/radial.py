@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from cosim.simulators.grid.network.circuit import Admittances, element_names, en
 from cosim.simulators.grid.network.elements import understood
 from cosim.simulators.grid.network.feeder import Feeder, LineList, Nodes, orient
 from cosim.simulators.grid.network.ratings import branch_ratings
-from cosim.simulators.grid.network.source import ELSEWHERE, Loads, RadialData, listed, name_of, stamp_of
+from cosim.simulators.grid.network.source import ELSEWHERE, Loads, RadialData, Storage, listed, name_of, stamp_of
 from cosim.units import KW_PER_MW
 
 SAME_RATIO = 1e-9
@@ -34,9 +35,23 @@ def read_loads(network: str | LineList) -> Loads:
 def _loads(network: str | LineList, stamp: int) -> Loads:
     if (given := listed(network)) is not None:
         return given.loads
+    return _tables().loads_of(network)
+
+
+def read_storages(network: str | LineList) -> tuple[Storage, ...]:
+    """The storage units of any network that are in service."""
+    return () if listed(network) is not None else _tables().storages_of(network)
+
+
+def out_of_service(network: str | LineList) -> tuple[int, ...]:
+    """Numbers of the buses of any network that are not in service."""
+    return () if listed(network) is not None else _tables().out_of_service(network)
+
+
+def _tables() -> Any:
     from cosim.simulators.grid.network import tables  # pandapower takes seconds
 
-    return tables.loads_of(network)
+    return tables
 
 
 def bus_entities(network: str | LineList) -> list[str]:

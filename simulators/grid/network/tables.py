@@ -14,9 +14,9 @@ from cosim.simulators.grid.network.circuit import Admittances
 from cosim.simulators.grid.network.elements import Generator, rated_kw, rows_in_service, voltage_limits
 from cosim.simulators.grid.network.feeder import LineList
 from cosim.simulators.grid.network.files import admittances, stored
-from cosim.simulators.grid.network.parts import take_apart
+from cosim.simulators.grid.network.parts import own_storages, take_apart
 from cosim.simulators.grid.network.ratings import row_ratings
-from cosim.simulators.grid.network.source import ELSEWHERE, Loads, RadialData, name_of, series_pu
+from cosim.simulators.grid.network.source import ELSEWHERE, Loads, RadialData, Storage, name_of, series_pu
 
 BASE_MVA = 1.0
 """Power base of a named network; pandapower's own `sn_mva` is a matter of its solver."""
@@ -25,6 +25,17 @@ BASE_MVA = 1.0
 def loads_of(network: str | LineList) -> Loads:
     """The loads of any network, radial or not, bus by bus; ScenarioError naming an element without proper figures."""
     return take_apart(stored(network), name_of(network)).loads
+
+
+def storages_of(network: str | LineList) -> tuple[Storage, ...]:
+    """The storage units of any network that are in service."""
+    return own_storages(stored(network))
+
+
+def out_of_service(network: str | LineList) -> tuple[int, ...]:
+    """Numbers of the buses of any network that are not in service."""
+    net = stored(network)
+    return tuple(sorted(int(b) for b in net.bus.index[~net.bus.in_service.astype(bool)]))
 
 
 def radial_data(net: Any, name: str, base_mva: float = BASE_MVA, batteries: Collection[str] = ()) -> RadialData:
