@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
-from cosim.simulators.aidc.llm.replica import Numbers
+from cosim.simulators.aidc.llm.request import Numbers
 
 
 @dataclass

@@ -37,9 +37,14 @@ _MEMORY = Path("/dev/shm")
 _PREFIX = "cosim-workers-"
 _NEW_S = 60.0
 """Age in s from which a folder without a lock is abandoned."""
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+"""Variables of a process beside others like it; what a user has set goes before."""
 LENGTH = struct.Struct("<Q")
 _NET_OBJECTS = 100_000
 """Objects made and not freed after which cycles are looked for: jobs come and go, and are in none."""
+
+
+FROM_CHECKPOINT = "go on from the last checkpoint, with fewer environments if memory ran out"
 
 
 class SharedFolder:
@@ -114,18 +119,20 @@ def unpacked(data: bytes) -> dict[str, np.ndarray]:
 
 
 class Child:
-    """A process of a training that runs `module`, given `start` as its first line.
+    """A process that runs `module`, given `start` as its first line.
 
-    name: of the message when it has died. Errors that it sends are raised here.
+    name: of the message when it has died; advice: what to do then; env: variables beside those of this process.
+    Errors that it sends are raised here. It ends with this process, killed or, with `tidies`, by the end of its input
+    alone, so that it can put away what it has made.
     """
 
-    def __init__(self, module: str, name: str, start: Mapping[str, Any]) -> None:
-        self.name = name
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-        for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-            env.setdefault(threads, "1")
+    def __init__(self, module: str, name: str, start: Mapping[str, Any], advice: str = FROM_CHECKPOINT,
+                 env: Mapping[str, str] | None = None, tidies: bool = False) -> None:
+        self.name, self._advice = name, advice
+        variables = {**ONE_THREAD, **os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+                     **(env or {})}
         self._process = subprocess.Popen([sys.executable, "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                         env=env, **child_options())
+                                         env=variables, **({} if tidies else child_options()))
         assert self._process.stdin is not None, "it is a pipe"
         assert self._process.stdout is not None, "it is a pipe"
         self._commands, self._said = self._process.stdin, self._process.stdout
@@ -151,30 +158,35 @@ class Child:
         kind = getattr(errors, said["kind"], ModelError)
         raise kind(said["text"])
 
-    def end(self) -> None:
-        """Closing its input ends it."""
+    def end(self, patience_s: float = 10.0) -> None:
+        """Closing its input ends it; it is killed after `patience_s` seconds."""
         try:
             self._commands.close()
         except OSError:
             self._process.kill()
         try:
-            self._process.wait(10.0)
+            self._process.wait(patience_s)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
         self._said.close()
 
+    def kill(self) -> None:
+        """End it at once, whatever it does; who waits for its reply gets a ModelError."""
+        self._process.kill()
+
     def _dead(self) -> ModelError:
         code = self._process.wait()
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        return ModelError(f"{self.name} ended by itself with {how}; go on from the last checkpoint, with fewer "
-                          "environments if memory ran out")
+        return ModelError(f"{self.name} ended by itself with {how}; {self._advice}")
 
 
 def spoken_to() -> tuple[BinaryIO, BinaryIO]:
     """(commands, answers) of this process, a child; what libraries print goes to its standard error."""
     commands, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print must not get between the answers
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)  # and processes that this one starts must not hold the commands
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's; its end is ours
     return commands, answers
 

@@ -25,6 +25,7 @@ from cosim.simulators.analysis.balance import Finding, NothingToCheck
 from cosim.simulators.analysis.cooling import coolings, needs_sites, served_degc
 from cosim.simulators.analysis.flows import largest
 from cosim.simulators.analysis.paths import SITE
+from cosim.simulators.analysis.site_batteries import facility_kw
 from cosim.simulators.analysis.site_series import ended_jobs, intensity_of
 from cosim.simulators.fleet import JobClass, Site
 from cosim.trace import Trace
@@ -112,11 +113,11 @@ def class_kwh(trace: Trace) -> np.ndarray:
     held = trace[f"{SITE}/busy_gpus"][what.use]
     served = np.array([name in served_classes(trace) for name in trace.names(SITE, "job_class")])
     out = np.zeros(held.shape)
-    supply_degc = served_degc(trace)[what.use]
+    supply_degc, drawn_kw = served_degc(trace)[what.use], facility_kw(trace)
     for k, name in enumerate(trace.names(SITE)):
         site, factor = Site(**shared["sites"][name]), inlet_factor(supply_degc[:, k], coolings(trace)[k])
         factor = (factor * np.ones(len(held)))[:, None]
-        beside_kw = trace[f"{SITE}/p_kw"][what.use][:, k] - trace[f"{SITE}/it_kw"][what.use][:, k]
+        beside_kw = drawn_kw[what.use][:, k] - trace[f"{SITE}/it_kw"][what.use][:, k]
         kw = trace[f"{SITE}/llm_dynamic_kw"][what.use][:, k] * factor + held[:, k] / site.gpus * (
             site.idle_kw * factor + beside_kw[:, None])
         out[:, k] = np.where(served, kw * hours, 0.0)

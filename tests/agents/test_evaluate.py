@@ -5,7 +5,8 @@ import math
 
 import pytest
 
-from cosim.agents.evaluate import METRICS, compare, interval, main, metrics
+from cosim.agents.evaluate import METRICS, compare, main, metrics
+from cosim.campaign.statistics import interval
 
 KINDS = {"llm": "train", "search": "inf"}
 FIGURES = {

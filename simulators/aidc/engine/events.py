@@ -32,7 +32,7 @@ class Cohort(simpy.Event):
         self.start_s, self.end_s = start_s, end_s
 
 
-class Signal(simpy.Event):
+class TimedSignal(simpy.Event):
     """Something is due at a time; see `EventClock.signal`."""
 
     __slots__ = ("callbacks",)
@@ -57,9 +57,9 @@ class EventClock(simpy.Environment):
         cohort.callbacks = self._on_end
         self.schedule(cohort, _NORMAL, cohort.end_s - self._now)  # type: ignore[arg-type]  # a NewType of SimPy's
 
-    def signal(self, time_s: float, callbacks: list[Callable[[Any], None]]) -> Signal:
+    def signal(self, time_s: float, callbacks: list[Callable[[Any], None]]) -> TimedSignal:
         """Call them with the signal when that instant, a whole tick, has come; one that is superseded still comes."""
-        made = Signal(callbacks)
+        made = TimedSignal(callbacks)
         self.schedule(made, _NORMAL, time_s - self._now)  # type: ignore[arg-type]  # a NewType of SimPy's
         return made
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from cosim.errors import ModelError
-from cosim.simulators.aidc.engine.events import EventClock, Signal
+from cosim.simulators.aidc.engine.events import EventClock, TimedSignal
 from cosim.simulators.aidc.engine.interval import Levels, Tally
 from cosim.simulators.aidc.engine.jobs import (
     DROPPED,
@@ -29,7 +29,8 @@ from cosim.simulators.aidc.engine.jobs import (
 )
 from cosim.simulators.aidc.engine.site_state import JobState
 from cosim.simulators.aidc.equations import gpu_throughput_to_per_s
-from cosim.simulators.aidc.llm.replica import Replica, Request, numbers_of
+from cosim.simulators.aidc.llm.replica import Replica
+from cosim.simulators.aidc.llm.request import Request, numbers_of
 from cosim.simulators.fleet import JobClass
 
 REQUEST_COLUMNS = (
@@ -72,7 +73,7 @@ class ReplicaSlot:
 
     def __init__(self, replica: Replica, state: str) -> None:
         self.replica, self.state = replica, state
-        self.ready_at: Signal | None = None
+        self.ready_at: TimedSignal | None = None
 
 
 class ServingPool(Tally):
@@ -195,14 +196,14 @@ class ServingPool(Tally):
     def _await(self) -> None:
         self._clock.signal(max(tick_after(self._coming[0].job.arrival_s), self._clock.now), self._arrivals)
 
-    def _arrive(self, event: Signal) -> None:
+    def _arrive(self, event: TimedSignal) -> None:
         now_s, coming = self._clock.now, self._coming
         while coming and tick_after(coming[0].job.arrival_s) <= now_s:
             self._dispatch(coming.popleft(), now_s)
         if coming:
             self._await()
 
-    def _become_ready(self, event: Signal) -> None:
+    def _become_ready(self, event: TimedSignal) -> None:
         for slot in self._slots:
             if slot.ready_at is event and slot.state == "starting":
                 slot.state = "ready"

@@ -13,7 +13,8 @@ from cosim.simulators.aidc.engine.jobs import Job
 from cosim.simulators.aidc.llm.curves import Measured, ServingCurve, fit, held_out
 from cosim.simulators.aidc.llm.equations import kv_bytes_per_token, kv_capacity_tokens, not_falling
 from cosim.simulators.aidc.llm.published import CURVES, GPUS, MODELS, PROMPT_TOKENS, measured
-from cosim.simulators.aidc.llm.replica import Replica, Request, numbers_of
+from cosim.simulators.aidc.llm.replica import Replica
+from cosim.simulators.aidc.llm.request import Request, numbers_of
 from cosim.simulators.aidc.llm.serving import Serving
 from cosim.simulators.aidc.llm.tables import configurations, read_measured
 from cosim.simulators.analysis.serving_curves import main

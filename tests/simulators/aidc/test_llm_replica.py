@@ -11,7 +11,8 @@ from iterations import Plain, serve
 from cosim.simulators.aidc.engine.events import EventClock
 from cosim.simulators.aidc.engine.jobs import Job
 from cosim.simulators.aidc.llm.equations import run_s, steps_until, steps_within
-from cosim.simulators.aidc.llm.replica import Numbers, Replica, Request
+from cosim.simulators.aidc.llm.replica import Replica
+from cosim.simulators.aidc.llm.request import Numbers, Request
 
 UNIT = 2.0**-10
 """All times are whole multiples: floats hold them and their sums exactly, so that equal instants are equal."""
