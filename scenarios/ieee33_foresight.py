@@ -18,7 +18,7 @@ import math
 
 import numpy as np
 
-from cosim.scenario import Link, Member
+from cosim.scenario import Link, Member, rows_of
 from cosim.scenarios import ieee33_flex, ieee33_storage
 
 START, LATITUDE_DEG, LONGITUDE_DEG = "2026-06-21", 48.0, 0.0
@@ -56,7 +56,7 @@ _GRID, _AIDC, _CONTROLLER = (_STORED.members[name] for name in ("grid", "aidc", 
 _PLANTS = {"pv14": {"rated_dc_kw": 900.0, "rated_ac_kw": 750.0, "azimuth_deg": 95.0, "tilt_deg": 35.0},
            "pv31": {"rated_dc_kw": 900.0, "rated_ac_kw": 750.0, "azimuth_deg": 265.0, "tilt_deg": 35.0}}
 _SOURCES = {name: {**row, "p_max_kw": "linked"} if name in _PLANTS else row
-            for name, row in _GRID.params["sources"].items()}
+            for name, row in rows_of(_GRID.params["sources"], "sources").items()}
 _FORECASTS = "cosim.simulators.forecast.adapter:Forecasts"
 
 
