@@ -23,12 +23,12 @@ from cosim.simulators.analysis.flexibility import flexibility_tables
 from cosim.simulators.analysis.flows import marginal_emission
 from cosim.simulators.analysis.forecasts import forecasts_table
 from cosim.simulators.analysis.jobs import jobs_tables
+from cosim.simulators.analysis.limiting import intervals, limit_rows, loading_rows
 from cosim.simulators.analysis.paths import GRID, SITE
 from cosim.simulators.analysis.site_batteries import facility_kw, site_battery_table
 from cosim.simulators.analysis.site_series import intensity_of
 from cosim.simulators.analysis.storage import battery_table
 from cosim.simulators.fleet import HasRates, JobClass, OffersLoad, Site, may_run
-from cosim.simulators.grid.dispatch.branch_limits import BINDING_RATIO
 from cosim.trace import Trace
 from cosim.trace.series import (
     CountedSamples,
@@ -40,13 +40,12 @@ from cosim.trace.series import (
     step_s,
     weighted_mean,
 )
-from cosim.units import HOUR_S, KG_PER_T, KW_PER_MW, MIN_S, TO_PER_GTO, format_time
+from cosim.units import KG_PER_T, KW_PER_MW, MIN_S, TO_PER_GTO
 
 COMPANIONS = {"report": "cosim.simulators.reporting.sections:REPORT",
               "contracts": "cosim.simulators.contracts:CONTRACTS"}
 """Report and checks of a scenario that names this summary, unless it names its own."""
 OVERLOAD = 0.95
-AT_VOLTAGE_PU = 1e-5
 NEAR_PU = 0.01
 """A voltage so close to a limit is reported."""
 _MOST_BUSES = 8
@@ -298,12 +297,12 @@ def _grid_table(trace: Trace, digest: Digest) -> None:
                 rows.append((what_of, f"{kwh / KW_PER_MW:.3f} MWh"))
     if "status" in column:
         figures["flagged_intervals"] = float(np.count_nonzero(column["status"]))
-        rows.append(("flagged intervals", _intervals(column["status"], what)))
-    rows += _loading_rows(trace, what, figures)
+        rows.append(("flagged intervals", intervals(column["status"], what)))
+    rows += [*loading_rows(trace, what, figures), *limit_rows(trace, what, figures)]
     rows += _voltage_rows(trace, figures)
     if np.any(column.get("inexact", 0.0)):
         figures["inexact_intervals"] = float(np.count_nonzero(column["inexact"]))
-        rows.append(("intervals with an inexact relaxation", _intervals(column["inexact"], what)))
+        rows.append(("intervals with an inexact relaxation", intervals(column["inexact"], what)))
     deviation = column.get("ac_dvm_pu", np.full(1, np.nan))
     if np.isfinite(deviation).any():
         rows.append(("largest deviation from AC power flow",
@@ -312,39 +311,6 @@ def _grid_table(trace: Trace, digest: Digest) -> None:
     played = recording_of(trace, "grid")
     digest.figures |= figures if played is None else {f"recorded_{name}": value for name, value in figures.items()}
     digest.tables.append(Table("Grid" if played is None else "Grid, of the recorded run", ("", ""), rows))
-
-
-def _loading_rows(trace: Trace, what: CountedSamples, figures: dict[str, float]) -> list[tuple[str, str]]:
-    """How full the fullest branch was, and what was limiting for how long; none for a grid that shows no loading."""
-    table = trace.table("grid.limits")
-    if not trace.has(f"{GRID}/loading_ratio") or not len(table.get("name", ())) or not what.use.any():
-        return []
-    names = trace.names(GRID, "line")
-    at = [names.index(name) for name in table["name"]]
-    loading = trace[f"{GRID}/loading_ratio"][what.use][:, 0][:, at]
-    when, top = np.unravel_index(int(loading.argmax()), loading.shape)
-    figures["loading_max_ratio"] = float(loading[when, top])
-    rows = [("fullest branch", f"{names[at[top]]} at {100 * loading[when, top]:.4g} % of its rating, at "
-             f"{format_time(trace.time_s(GRID)[what.use][when])}")]
-    full = loading >= np.asarray(table["limit_ratio"]) - BINDING_RATIO
-    said = [f"branch {names[at[k]]} in {_intervals(full[:, k], what)}"
-            for k in np.argsort(-full.sum(axis=0), kind="stable")[:_MOST_BUSES] if full[:, k].any()]
-    given = scenario_of(trace)["members"]["grid"]["params"]
-    for port, limit, sign in (("vm_min_pu", given.get("vm_min_pu"), 1.0), ("vm_max_pu", given.get("vm_max_pu"), -1.0)):
-        if limit is None or not trace.has(f"{GRID}/{port}"):
-            continue
-        at_limit = sign * (trace[f"{GRID}/{port}"][what.use][:, 0] - limit) <= AT_VOLTAGE_PU
-        if at_limit.any():
-            said.append(f"{'lowest' if sign > 0 else 'highest'} voltage in {_intervals(at_limit, what)}")
-    figures["limited_intervals"] = float(np.count_nonzero(full.any(axis=1)))
-    return [*rows, ("what is limiting here", "; ".join(said) or "no branch, no voltage")]
-
-
-def _intervals(flags: np.ndarray, what: CountedSamples) -> str:
-    """'2 of 96', with the time that these stand for where an end of the counted time cuts an interval."""
-    text = f"{np.count_nonzero(flags)} of {len(flags)}"
-    return text if (what.share == 1.0).all() else (
-        f"{text} ({what.hours @ (flags != 0) * HOUR_S / MIN_S:.4g} of {what.hours.sum() * HOUR_S / MIN_S:.4g} min)")
 
 
 def _voltage_rows(trace: Trace, figures: dict[str, float]) -> list[tuple[str, str]]:

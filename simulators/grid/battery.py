@@ -27,8 +27,9 @@ _Kw = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 class Battery:
     """A battery: where it stands, its limits and efficiencies, and how it begins and has to end."""
 
-    node: Annotated[int, Field(ge=0, description="bus number of the network; a battery behind a data center's "
-                                                 "meter is one of aidc.batteries")]
+    node: Annotated[Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1, max_length=40)], Field(
+        union_mode="left_to_right", description="bus number of the network, in OpenDSS the bus's name; a battery "
+        "behind a data center's meter is one of aidc.batteries")]
     energy_max_kwh: Annotated[_Kwh, Field(gt=0, description="most energy in it, kWh")]
     p_charge_max_kw: Annotated[_Kw, Field(description="most power it draws at its bus, kW")]
     p_discharge_max_kw: Annotated[_Kw, Field(description="most power it feeds at its bus, kW")]

@@ -20,6 +20,7 @@ from cosim.simulators.reporting import (
     forecasts,
     grid,
     jobs,
+    limits,
     sites,
     sources,
 )
@@ -37,7 +38,7 @@ _SECTIONS: tuple[tuple[str, str, str, tuple[Callable[[FleetRun], Picture], ...]]
     ("sources", "Sources", "Sources and what is taken of them", (sources.intensities, sources.availability)),
     ("batteries", "Batteries", "Batteries", (batteries.batteries, batteries.behind_meters)),
     ("forecasts", "Forecasts", "Forecasts and what came", (forecasts.forecasts,)),
-    ("network", "Network", "Voltages and lines", (grid.voltages, grid.loading)),
+    ("network", "Network", "Voltages and lines", (grid.voltages, grid.loading, limits.limiting)),
     ("events", "Events", "Drops and alarms", (events.events,)),
     ("trust", "Trust", "Can it be trusted?", (grid.trust,)),
 )
