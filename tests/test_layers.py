@@ -96,7 +96,8 @@ AGENTS_ROOF = {"cosim.agents.action_spaces", "cosim.agents.curves", "cosim.agent
                "cosim.agents.together", "cosim.agents.train", "cosim.agents.pretrained.__main__",
                *(f"cosim.agents.study.{name}" for name in (
                    "claims", "command", "data", "days", "exhibits", "fixed_shares", "measures", "page", "paper", "plan",
-                   "rates", "showing", "statistics", "verdicts", "work"))}
+                   "rates", "showing", "statistics", "verdicts", "work", "followed", "own_effect", "signal",
+                   "signal_plan"))}
 SIMULATORS_ROOF = {"cosim.simulators.analysis.lambda_sweep", "cosim.simulators.analysis.receipts",
                    "cosim.simulators.own_network"}
 """Command lines: they may use all of the frame, and nothing imports them."""

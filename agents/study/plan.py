@@ -205,12 +205,12 @@ def _fig11a(actors: Actors) -> Iterator[Case]:
 
 def _fig12(actors: Actors) -> Iterator[Case]:
     for worlds in SIZES.values():
-        yield from (Case(name, "joint", world) for world in worlds for name in (actors.team, "uniform", "nci_priority"))
+        yield from (Case(name, "joint", world) for world in worlds for name in (actors.team, "uniform"))
 
 
 def _fig13(actors: Actors) -> Iterator[Case]:
     for worlds in SIZES.values():
-        yield from (Case(name, mode, world) for world in worlds for name in (actors.team, "uniform") for mode in MODES)
+        yield from (Case(actors.team, mode, world) for world in worlds for mode in MODES)
 
 
 _CASES = {"table2": _table2, "fig6": _fig6, "fig7": _fig7, "fig8": _day, "fig9": _day, "fig10": _fig10,
