@@ -59,11 +59,6 @@ class SignalResults:
         ours, base = self.metric(point, signal, account), self.metric(point, BASE, account)
         return (base - ours) * KG_PER_T if len(ours) and len(base) else np.zeros(0)
 
-    def possible_kg(self, point: Point) -> np.ndarray:
-        """(seeds,) kg a day of all sources' CO2 that no policy can save more of; NaN where no bound is known."""
-        return np.array([(_number(one["metrics"][SYSTEM]) - _number(one["bounds"].get(SYSTEM))) * KG_PER_T
-                         for one in self.of(point, BASE)])
-
     def numbers(self, point: Point, signal: str, name: str) -> np.ndarray:
         """(seeds,) of a figure beside the metrics."""
         return np.array([_number(one[name]) for one in self.of(point, signal)])
@@ -117,33 +112,16 @@ def findings(results: SignalResults) -> list[str]:
 
 def _saved_table(results: SignalResults, account: str, title: str) -> Table:
     signals = results.tier.signals[1:]
-    bound = account == SYSTEM
     rows = []
     for point in points(results.tier):
         if not results.of(point, BASE):
             continue
         cells = [cell(spread(results.saved_kg(point, signal, account)), 0) for signal in signals]
-        rows.append((point.label, number(float(np.mean(results.metric(point, BASE, account))), 2), *cells,
-                     *[cell(spread(results.possible_kg(point)), 0)] * bound))
-    return Table(title, ("point", "no signal, t/day", *(f"{SIGNALS[s].label}, kg/day saved" for s in signals),
-                         *["no policy saves more than"] * bound), rows,
+        rows.append((point.label, number(float(np.mean(results.metric(point, BASE, account))), 2), *cells))
+    return Table(title, ("point", "no signal, t/day", *(f"{SIGNALS[s].label}, kg/day saved" for s in signals)), rows,
                  "> 0: less is emitted than with no signal; same arrivals, from an empty fleet to an empty fleet"
                  + (f"; interquartile mean over {results.tier.seeds} seeds" if results.tier.seeds > 1
                     else "; one seed"))
-
-
-def _share_table(results: SignalResults) -> Table:
-    signals = results.tier.signals[1:]
-    rows = []
-    for point in points(results.tier):
-        possible = results.possible_kg(point)
-        if len(possible) and np.isfinite(possible).all() and (possible > 0.0).all():
-            rows.append((point.label, *(
-                number(100 * float(np.mean(saved / possible)), 1)
-                if len(saved := results.saved_kg(point, signal, SYSTEM)) else "-" for signal in signals)))
-    return Table("share of what a bound leaves to be saved, %", ("point", *(SIGNALS[s].label for s in signals)), rows,
-                 "the bound has perfect knowledge of arrivals and counts every kWh of a data center at the cleanest "
-                 "upstream intensity: what no policy can beat, and perhaps none can reach")
 
 
 def _swing_table(results: SignalResults) -> Table:
@@ -178,8 +156,7 @@ def _long(results: SignalResults) -> dict[str, list[Any]]:
             for seed, one in zip(results.seeds, results.of(point, signal), strict=False):
                 head = (point.feeder, point.lambda_kw_per_kg_h, point.load, point.fleet, int(point.battery),
                         SIGNALS[signal].label, seed)
-                figures = {**one["metrics"], "moved_ratio": one["moved_ratio"], "rank_agreement": one["rank_agreement"],
-                           **{f"bound_{name}": value for name, value in one["bounds"].items()}}
+                figures = {**one["metrics"], "moved_ratio": one["moved_ratio"], "rank_agreement": one["rank_agreement"]}
                 rows += [(*head, name, value) for name, value in figures.items() if value is not None]
     return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True)) if rows else {name: [] for name in names}
 
@@ -226,7 +203,7 @@ def write_signal(states: Mapping[str, CellState], tier: SignalTier, out: Path, c
     files += [f"{FIGURES}/{path.stem}.{ending}" for path, _ in pictures for ending in FORMATS]
     chapters = [
         Chapter("saved", "What following a signal saves", tables=[
-            _saved_table(results, SYSTEM, ACCOUNTS[SYSTEM]), _share_table(results),
+            _saved_table(results, SYSTEM, ACCOUNTS[SYSTEM]),
             _saved_table(results, MARGINAL, ACCOUNTS[MARGINAL]), _saved_table(results, "co2_t", ACCOUNTS["co2_t"])],
                 pictures=pictures, notes=findings(results), files=files),
         Chapter("swings", "Swings", "Load that follows a signal changes it.", tables=[_swing_table(results)]),
@@ -255,9 +232,7 @@ ABOUT = (
     "Arrivals are the study's synthetic ones: no recorded trace comes with a clone. Upstream series of two of the "
     "feeders are made by formulas and are no measured data.",
     "MCI and own effect: each site learns from its own changes of power how its marginal intensity answers to them, "
-    "and the sites are compared at equal power.",
-    "A bound of all sources' CO2 is known where intensities answer to load: it counts each kWh of a data center at the "
-    "cleanest upstream intensity of its time.")
+    "and the sites are compared at equal power.")
 
 
 def digest_of_signal(results: SignalResults, states: Mapping[str, CellState]) -> Digest:

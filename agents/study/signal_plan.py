@@ -97,7 +97,7 @@ class SignalTier:
     feeders: tuple[str, ...]
     seeds: int
     crossed: bool = False
-    days: float = 1.0
+    days: int = 1
     signals: tuple[str, ...] = tuple(SIGNALS)
 
 
@@ -150,7 +150,6 @@ def signal_cells(tier: SignalTier) -> list[Cell]:
             signal = SIGNALS[name]
             for seed in range(FIRST_SEED, FIRST_SEED + tier.seeds):
                 arguments = {"scenario": feeder.battery if point.battery else feeder.scenario, "policy": signal.policy,
-                             "settings": {**settings_at(point), **signal.settings}, "seed": seed, "days": tier.days,
-                             "bound": name == "none"}
+                             "settings": {**settings_at(point), **signal.settings}, "seed": seed, "days": tier.days}
                 cells.append(Cell(signal_key(point, name, seed), "cosim.agents.study.followed:followed", arguments))
     return cells
