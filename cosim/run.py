@@ -200,7 +200,7 @@ def _print_list(console: Console) -> None:
             about = shipped(name).about
         except CosimError as err:
             about = f"cannot be loaded: {err}"
-        say(console, f"{name:16s} {about}")
+        say(console, f"{name:16s} {about}", indent=17)
     for entry in sorted(importlib.metadata.entry_points(group=SIMULATORS), key=lambda e: e.name):
         package = f" (from {entry.dist.name})" if entry.dist else ""
         say(console, f"simulator {entry.name}: --use MEMBER={entry.value}{package}")

@@ -14,7 +14,8 @@ PACKAGES = ("cosim", "simulators", "agents", "scenarios")
 MODULES = sorted(p for package in PACKAGES for p in (ROOT / package).rglob("*.py"))
 
 FLOORS = [
-    {"cosim.errors", "cosim.digest", "cosim.old_names", "cosim.plaintext", "cosim.commands",
+    {"cosim.campaign.statistics", "cosim.errors", "cosim.digest",
+     "cosim.old_names", "cosim.plaintext", "cosim.commands",
      "cosim.commands.names"},
     {"cosim.units", "cosim.imports"},
     {"cosim"},
@@ -35,11 +36,13 @@ FLOORS = [
     {"cosim.drivers.native", "cosim.replay.members"},
     {"cosim.drivers.mosaik_bus", "cosim.reporting"},
     {"cosim.replay.exchange", "cosim.reporting.chart", "cosim.reporting.text"},
-    {"cosim.reporting.data", "cosim.reporting.style"},
-    {"cosim.reporting.panels", "cosim.reporting.paper"},
+    {"cosim.reporting.data", "cosim.reporting.markup", "cosim.reporting.style"},
+    {"cosim.reporting.panels"},
     {"cosim.reporting.definition"},
     {"cosim.reporting.general", "cosim.reporting.live", "cosim.reporting.overview"},
-    {"cosim.reporting.content", "cosim.reporting.page"},
+    {"cosim.reporting.comparison"},
+    {"cosim.reporting.content", "cosim.reporting.folder", "cosim.reporting.heads"},
+    {"cosim.reporting.page", "cosim.reporting.paper"},
     {"cosim.report", "cosim.request"},
     {"cosim.commands.main", "cosim.result"},
     {"cosim.experiment"},
@@ -51,7 +54,7 @@ FLOORS = [
     {"cosim.campaign.files"},
     {"cosim.campaign.perform"},
     {"cosim.campaign.local"},
-    {"cosim.campaign.runner", "cosim.campaign.points", "cosim.campaign.statistics", "cosim.campaign.point_run"},
+    {"cosim.campaign.runner", "cosim.campaign.points", "cosim.campaign.point_run"},
     {"cosim.campaign.sweep_table"},
     {"cosim.campaign.sweep"},
     {"cosim.campaign.sweep_command"},
@@ -92,7 +95,8 @@ LAZY = {"cosim.agents.learn.team", "cosim.agents.learn.training", "cosim.agents.
 BY_NAME = {"cosim.agents.fleet.spaces"}
 """Edges that go up by a string: what was a command in version 0.1 starts the one of today."""
 AGENTS_MAY_USE = {"cosim.errors", "cosim.limits", "cosim.params", "cosim.seeds", "cosim.units"}
-AGENTS_ROOF = {"cosim.agents.action_spaces", "cosim.agents.curves", "cosim.agents.evaluate", "cosim.agents.request",
+AGENTS_ROOF = {"cosim.agents.action_spaces", "cosim.agents.curves", "cosim.agents.evaluate", "cosim.agents.probe",
+               "cosim.agents.request",
                "cosim.agents.together", "cosim.agents.train", "cosim.agents.pretrained.__main__",
                *(f"cosim.agents.study.{name}" for name in (
                    "claims", "command", "data", "days", "exhibits", "fixed_shares", "measures", "page", "paper", "plan",
