@@ -23,7 +23,7 @@ _OWN = "cosim.agents.study.own_effect:OwnEffect"
 
 
 @dataclass(frozen=True, slots=True)
-class Signal:
+class FollowedSignal:
     """A signal: how it is called, who follows it, and the weights by which it is followed."""
 
     label: str
@@ -32,11 +32,13 @@ class Signal:
 
 
 SIGNALS = {
-    "none": Signal("none", "myopic_oracle", {"controller.reward.c2_per_usd": 0.0, "controller.reward.c3_per_t": 0.0}),
-    "price": Signal("price", "myopic_oracle", {"controller.reward.c2_per_usd": _C2, "controller.reward.c3_per_t": 0.0}),
-    "nci": Signal("NCI", "myopic_oracle", _CARBON),
-    "mci": Signal("MCI", "myopic_oracle", _MARGINAL),
-    "mci_own": Signal("MCI and own effect", _OWN, _MARGINAL),
+    "none": FollowedSignal("none", "myopic_oracle", {
+        "controller.reward.c2_per_usd": 0.0, "controller.reward.c3_per_t": 0.0}),
+    "price": FollowedSignal("price", "myopic_oracle", {
+        "controller.reward.c2_per_usd": _C2, "controller.reward.c3_per_t": 0.0}),
+    "nci": FollowedSignal("NCI", "myopic_oracle", _CARBON),
+    "mci": FollowedSignal("MCI", "myopic_oracle", _MARGINAL),
+    "mci_own": FollowedSignal("MCI and own effect", _OWN, _MARGINAL),
 }
 """The first is what the others are compared with."""
 
