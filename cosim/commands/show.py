@@ -1,4 +1,4 @@
-"""cosim run SCENARIO --show: every field of a resolved scenario, with its unit, its default and where its value is from."""
+"""cosim run SCENARIO --show: every field of a resolved scenario, with its unit, its default and where it is from."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def shown_lines(asked: Scenario, resolved: Resolved, plan: Plan, settings: Itera
     data, given = scenario.model_dump(mode="json"), set(settings)
     yield f"# {scenario.name}: {scenario.about}"
     yield f"# order in a step: {' -> '.join(plan.order)}"
-    yield ("# to read: value, then unit and where it is from (default, scenario, --set; the default in brackets where it "
-           "is another)")
+    yield ("# to read: value, then unit and where it is from (default, scenario, --set; the default in brackets where "
+           "it is another)")
     yield "# --show --format yaml (or json) writes a scenario file that runs"
     for name in _FRAME:
         field = fields_of(Scenario)[name]
@@ -68,7 +68,8 @@ def _of_table(table: str, asked: Scenario, resolved: Resolved, given: set[str]) 
                 shown.setdefault(path, inner)
                 defaults.setdefault(path, _default(type(value), path))
     for path in sorted(shown, key=lambda p: _place(p, named)):
-        yield _line(f"shared.{path}", shown[path], _origin(f"shared.{path}", path, named, given), defaults.get(path, ""))
+        origin = _origin(f"shared.{path}", path, named, given)
+        yield _line(f"shared.{path}", shown[path], origin, defaults.get(path, ""))
 
 
 def _place(path: str, named: Mapping[str, Any]) -> tuple[int, int]:

@@ -10,8 +10,11 @@ import numpy as np
 
 from cosim.reporting.chart import Panel, Series
 
+Cells = Sequence[Any] | np.ndarray
+"""Of one column."""
 
-def data_of(panel: Panel, start: datetime | None) -> dict[str, Sequence[Any]]:
+
+def data_of(panel: Panel, start: datetime | None) -> dict[str, Cells]:
     """Columns of what a panel draws: times in s since the start and, where `start` has the date of t = 0, as time
     stamps, UTC; then a column per line with its unit, blank (NaN) where a line has no sample."""
     if panel.series:
@@ -34,7 +37,7 @@ def data_of(panel: Panel, start: datetime | None) -> dict[str, Sequence[Any]]:
             "what": [e.text for e in panel.events]}
 
 
-def _lines(panel: Panel, start: datetime | None) -> dict[str, Sequence[Any]]:
+def _lines(panel: Panel, start: datetime | None) -> dict[str, Cells]:
     time_s = np.unique(np.concatenate([s.time_s for s in panel.series]))
     out = _times(time_s, start)
     for s in panel.series:
@@ -49,8 +52,8 @@ def _spread(series: Series, y: np.ndarray, time_s: np.ndarray) -> np.ndarray:
     return values
 
 
-def _times(time_s: np.ndarray, start: datetime | None) -> dict[str, Sequence[Any]]:
-    out: dict[str, Sequence[Any]] = {"time_s": np.asarray(time_s, float)}
+def _times(time_s: np.ndarray, start: datetime | None) -> dict[str, Cells]:
+    out: dict[str, Cells] = {"time_s": np.asarray(time_s, float)}
     if start is not None:
         out["time_utc"] = [f"{start + timedelta(seconds=float(t)):%Y-%m-%dT%H:%M:%SZ}" for t in time_s]
     return out
@@ -60,5 +63,5 @@ def _with_unit(name: str, unit: str) -> str:
     return f"{name} [{unit}]" if unit else name
 
 
-def _free(name: str, taken: dict[str, Sequence[Any]]) -> str:
+def _free(name: str, taken: dict[str, Cells]) -> str:
     return next(f for n in range(1, len(taken) + 2) if (f := name if n == 1 else f"{name} ({n})") not in taken)

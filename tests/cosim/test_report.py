@@ -300,8 +300,9 @@ def test_only_the_figures_that_are_wanted_as_wide_as_a_column_with_their_data(tr
                                                     "carbon-b.csv"}
     drawn = (tmp_path / "nci.svg").read_text()
     assert 'width="252pt"' in drawn, "3.5 in"
-    for words in ("(kg/kWh)", "time on 1 Jan 2026 (UTC)", "font: 7px"):
+    for words in ("kg/kWh", "Nodal carbon intensity", "time on 1 Jan 2026 (UTC)"):
         assert words in drawn
+    assert re.search(r"font(-size)?: 7px", drawn)
     for letter in ("(a)", "(b)"):
         assert letter in (tmp_path / "carbon.svg").read_text()
     rows = (tmp_path / "nci.csv").read_text().splitlines()
