@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
+from cosim.agents.probe import show
 from cosim.campaign.statistics import interval
 from cosim.console import (
     add_settings,
@@ -90,7 +91,7 @@ def metrics(figures: Mapping[str, float], kinds: Mapping[str, str], days: float)
         "dropped_train": dropped["train"] / days,
         "dropped_inf": dropped["inf"] / days,
         "mwh_per_t": energy / co2 if co2 else math.nan,
-        "pue": energy / figures["it_energy_kwh"],
+        "pue": figures.get("facility_energy_kwh", energy) / figures["it_energy_kwh"],
         "energy_mwh": energy / KW_PER_MW / days,
         "unfinished": sum(figures[f"unfinished_{name}_jobs"] for name in kinds),
         "unfinished_gto": sum(figures.get(f"unfinished_{name}_to", math.nan) for name in kinds) / TO_PER_GTO,
@@ -161,6 +162,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: all cores)")
     add_trust(p)
     p.add_argument("--out", type=Path, metavar="FILE.json", help="every seed's metrics")
+    p.add_argument("--probe", nargs="?", const="", metavar="SCENARIO", help="instead: what carbon, price and deadlines "
+                   "cause each policy to do, shown otherwise at the same arrivals, and whether it may be called "
+                   "carbon-aware (scenario: that of --scenario; some ten runs per policy and seed)")
     return p
 
 
@@ -174,6 +178,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         raise ScenarioError(f"--seeds {args.seeds}, --days {args.days:g} and --jobs {args.jobs} must be > 0, "
                             f"--first-seed {args.first_seed} >= 0")
     policies = list(dict.fromkeys(args.policies))
+    args.scenario = args.probe or args.scenario
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     with working(f"loading {args.scenario}"):
         scenario = override(find(args.scenario, args.trust), settings_of(args.settings))
@@ -184,6 +189,8 @@ def _evaluate(args: argparse.Namespace) -> int:
             _writable(args.out)
         for policy in policies:  # before the first of them has run for minutes
             resolve(_as_run(scenario, policy, args.first_seed), args.days * DAY_S)
+    if args.probe is not None:
+        return show(scenario, policies, seeds, args.days, args.jobs, args.out)
     with working(f"running {len(policies) * len(seeds)} evaluations", len(policies) * len(seeds)) as progress:
         results = _run_all(scenario, policies, seeds, args.days, args.jobs, progress.at)
     if args.out:

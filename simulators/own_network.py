@@ -385,6 +385,11 @@ def _on_opendss(base: Scenario, grid: str, text: str, places: Sequence[_Place]) 
     if not installed():
         raise ScenarioError("OpenDSS is not installed; pip install 'aidc-cosim[opendss]'")
     circuit = Circuit(Path(text), "--network")
+    if base.members[grid].params.get("batteries"):
+        idle = [Setting(f"{grid}.{field}", {}, f"was for the circuit of {base.name}")
+                for field in ("batteries", "battery_set_kw")]
+    else:
+        idle = []
     for place in places:
         circuit.position(str(place.bus), f"bus of {text} (--site {place.name}={place.bus}:{place.gpus})")
     if any("shape" in _fields(m.simulator) and "network" in _fields(m.simulator) for m in base.members.values()):
@@ -396,7 +401,7 @@ def _on_opendss(base: Scenario, grid: str, text: str, places: Sequence[_Place]) 
         Setting(f"{grid}.master", text, "path as seen from the folder in which it is run"),
         Setting(f"{grid}.sources", {"substation": {"bus": circuit.buses[circuit.slack], **upstream}},
                 f"the circuit's source; intensity as in {base.name}, whose other sources are left out"),
-        Setting(f"{grid}.batteries", {}, f"was for the circuit of {base.name}"),
+        *idle,
         Setting(f"{grid}.entities", {"Bus": "network", "Grid": ["grid"]}, "all buses of the circuit")]
     lines = [f"{text}: {len(circuit.buses)} buses; " + ", ".join(f"{p.name} with {p.gpus} GPUs at bus {p.bus}"
                                                                for p in places),

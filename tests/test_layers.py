@@ -54,7 +54,8 @@ FLOORS = [
     {"cosim.learning.environment", "cosim.campaign.cells"},
     {"cosim.campaign.files"},
     {"cosim.campaign.perform"},
-    {"cosim.campaign.local"},
+    {"cosim.campaign.local", "cosim.campaign.ray_driver"},
+    {"cosim.campaign.ray_engine"},
     {"cosim.campaign.runner", "cosim.campaign.points", "cosim.campaign.point_run"},
     {"cosim.campaign.sweep_table"},
     {"cosim.campaign.sweep"},
@@ -77,6 +78,7 @@ OWNERS = {
     "matplotlib": {"cosim.reporting.panels", "cosim.reporting.paper", "cosim.reporting.paper_map",
                    "cosim.reporting.style"},
     "mosaik": {"cosim.drivers.mosaik_bus"},
+    "ray": {"cosim.campaign.ray_driver"},
     "yaml": {"cosim.datafile"},
     "rich": {"cosim.console", "cosim.progress", "cosim.reporting.live"},
     "mosaik_api_v3": {"cosim.adapter", "cosim.hooks", "cosim.drivers.remote", "cosim.serve",
@@ -98,7 +100,8 @@ LAZY = {"cosim.agents.learn.team", "cosim.agents.learn.training", "cosim.agents.
 BY_NAME = {"cosim.agents.fleet.spaces"}
 """Edges that go up by a string: what was a command in version 0.1 starts the one of today."""
 AGENTS_MAY_USE = {"cosim.errors", "cosim.limits", "cosim.params", "cosim.seeds", "cosim.units"}
-AGENTS_ROOF = {"cosim.agents.action_spaces", "cosim.agents.curves", "cosim.agents.evaluate", "cosim.agents.request",
+AGENTS_ROOF = {"cosim.agents.action_spaces", "cosim.agents.curves", "cosim.agents.evaluate", "cosim.agents.probe",
+               "cosim.agents.request",
                "cosim.agents.together", "cosim.agents.train", "cosim.agents.pretrained.__main__",
                *(f"cosim.agents.study.{name}" for name in (
                    "claims", "command", "data", "days", "exhibits", "fixed_shares", "measures", "page", "paper", "plan",

@@ -39,6 +39,8 @@ OF_SITES = ("nci", "mci")
 _PRICE: dict[str, Any] = {"low": -0.1, "high": 0.4}
 _INTENSITY: dict[str, Any] = {"low": 0.0, "high": 1.2}
 _MARGINAL: dict[str, Any] = {"low": -0.5, "high": 2.0}
+_APART: dict[str, Any] = {"low": -0.4, "high": 0.4}
+"""Of an intensity less its mean over the sites, kg/kWh: sites differ by less than an intensity swings in a day."""
 _FEEDER: dict[str, Any] = {"low": 0.0, "high": 1e5, "scale": "log", "unit": 100.0}
 """Powers of a whole feeder, kW."""
 _FORECAST_SCALES = {"nci": _INTENSITY, "mci": _MARGINAL, "load": _FEEDER, "renewable": _FEEDER}
@@ -46,6 +48,8 @@ _SHARE: dict[str, Any] = {"low": 0.0, "high": 1.0}
 _OWED: dict[str, Any] = {"low": -10.0, "high": 10.0}
 """Jobs owed stay within 2, but jump every minute and matter little: a wide range keeps them small beside the others."""
 _JOBS: dict[str, Any] = {"low": 0.0, "high": 1e5, "scale": "log"}
+RELATIVE = "relative_"
+"""Begins the names of columns of an intensity less its mean over the sites."""
 USUAL_LEAST = 1e-3
 PACE_MIN = 240.0
 """A third of the study's deadline. At an even pace work that is not done now is done in the next hours, at their
@@ -63,7 +67,8 @@ _WORK_MIN: dict[str, Any] = {"low": 0.0, "high": 1440.0, "scale": "log", "unit":
 class ObservationScope:
     """What a team is shown. classes, sites: their names; peak_kw: the largest site's power at full load, kW, about;
     arrivals_per_min: class -> mean arrivals, where known; nci, mci: whether intensities are shown; full: see above;
-    forecasts: which are shown, at the deferrals."""
+    forecasts: which are shown, at the deferrals; relative: whether each site's intensity less the mean over the sites
+    is a column of its own."""
 
     classes: Sequence[str]
     sites: Sequence[str]
@@ -73,6 +78,7 @@ class ObservationScope:
     mci: bool
     full: bool
     forecasts: Sequence[str] = ()
+    relative: bool = False
 
 
 def forecast_entries(facts: FleetFacts) -> list[int]:
@@ -106,6 +112,8 @@ class ObservationRow:
         self._add("forecast_usd_per_kwh", (leads,))
         for name in (*["nci_kg_per_kwh"] * sight.nci, *["mci_kg_per_kwh"] * sight.mci, "power_kw", "free_gpu_ratio"):
             self._add(name, (n,))
+        for name in _relatives(sight):
+            self._add(name, (n,), _relative(name.removeprefix(RELATIVE)))
         self._add("backlog_jobs", (n, classes), _backlog)
         for name, of in (("train_backlog_jobs", facts.train), ("inf_backlog_jobs", facts.inf)):
             self._add(name, (n,), _backlogs(of))
@@ -173,6 +181,8 @@ def manager_view(facts: FleetFacts, sight: ObservationScope, numbers: Observatio
         view.add([f"nci_kg_per_kwh {s}" for s in sites], at["nci_kg_per_kwh"], _INTENSITY)
     if sight.mci:
         view.add([f"mci_kg_per_kwh {s}" for s in sites], at["mci_kg_per_kwh"], _MARGINAL)
+    for name in _relatives(sight):
+        view.add([f"{name} {s}" for s in sites], at[name], _APART)
     view.add([f"train_backlog_jobs {s}" for s in sites], at["train_backlog_jobs"], _TRAIN_JOBS)
     view.add([f"inf_backlog_jobs {s}" for s in sites], at["inf_backlog_jobs"], _JOBS)
     view.add([f"power_kw {s}" for s in sites], at["power_kw"], {"low": 0.0, "high": sight.peak_kw})
@@ -207,6 +217,8 @@ def site_view(facts: FleetFacts, sight: ObservationScope, i: int, numbers: Obser
         view.add(["nci_kg_per_kwh"], at["nci_kg_per_kwh"][i], _INTENSITY)
     if sight.mci:
         view.add(["mci_kg_per_kwh"], at["mci_kg_per_kwh"][i], _MARGINAL)
+    for name in _relatives(sight):
+        view.add([name], at[name][i], _APART)
     view.add(["power_kw"], at["power_kw"][i], {"low": 0.0, "high": sight.peak_kw})
     view.add(["free_gpu_ratio"], at["free_gpu_ratio"][i], _SHARE)
     _arrivals(view, sight, at)
@@ -328,6 +340,23 @@ def _field(name: str, axes: int) -> Values:
     by_axes: dict[int, Values] = {0: lambda o: (get(o),), 1: get, 2: lambda o: flat(get(o)),
                                   3: lambda o: flat(flat(get(o)))}
     return by_axes[axes]
+
+
+def relative(values: Sequence[Any]) -> list[Any]:
+    """Each less their mean; numbers, or arrays of many environments."""
+    mean = sum(values) / len(values)
+    return [x - mean for x in values]
+
+
+def _relatives(sight: ObservationScope) -> list[str]:
+    """Names of the columns of intensities less their mean."""
+    shown = ["nci_kg_per_kwh"] * sight.nci + ["mci_kg_per_kwh"] * sight.mci
+    return [RELATIVE + name for name in shown] if sight.relative else []
+
+
+def _relative(name: str) -> Values:
+    get = attrgetter(name)
+    return lambda o: relative(get(o))
 
 
 def _backlog(seen: Observation) -> list[float]:

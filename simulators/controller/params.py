@@ -88,8 +88,9 @@ class ControllerParams:
     supply_temp_degc: Annotated[float, Field(description="set point of the rule policies, degC")] = 23.0
     supply_temp_min_degc: Annotated[float, Field(description="lower end of (24)'s box, degC")] = 18.0
     supply_temp_max_degc: Annotated[float, Field(description="upper end of (24)'s box, degC")] = 23.0
-    observation: Annotated[Literal["paper", "full"], Field(
-        description="what learners see: (25) and (27), or also rounding carries and unfinished work")] = "full"
+    observation: Annotated[Literal["paper", "full", "signals"], Field(
+        description="what learners see: (25) and (27); also rounding carries and unfinished work; beside all that each "
+        "site's carbon intensity less the mean over the sites")] = "full"
     horizon_s: Annotated[Seconds | None, Field(gt=0, description="how far ahead linked forecasts reach, s; null: none "
                                                "are linked")] = None
     horizon_step_s: Annotated[Seconds, Field(gt=0, description="from one entry of them to the next, s")] = 900.0

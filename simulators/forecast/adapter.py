@@ -143,6 +143,7 @@ class Forecasts(Adapter):
         p = self.params
         self._count = horizon_steps(self.sid, p.horizon_s, p.horizon_step_s)
         self._origin_s = self._end_s = 0.0
+        self._resumed = False
         self._makers: dict[tuple[str, str], Forecaster] = {}
         self._beyond: dict[str, float] = {}
         for name, rules in p.named().items():
@@ -188,15 +189,21 @@ class Forecasts(Adapter):
 
     def resume(self, carry: Mapping[str, np.ndarray]) -> None:
         """Go on from what `carry` gave."""
-        self._origin_s = float(carry.get("origin_s", 0.0))
+        self._origin_s, self._resumed = float(carry.get("origin_s", 0.0)), True
         for (name, eid), maker in self._makers.items():
             maker.seen = carry.get(f"seen/{name}/{eid}", maker.seen)
 
     def notes(self) -> list[str]:
-        """What forecasts have where their recording has ended."""
+        """What forecasts have where there is no day before, and where their recording has ended."""
+        if not hasattr(self, "_makers"):
+            return []
+        first = [name for name, rules in self.params.named().items() if rules.kind == "day_ahead"]
+        said = [f"{self.sid}: {' and '.join(first)} by the day before, and the run's first day has none: as at the "
+                "time of the forecast"] if first and not self._resumed else []
         ahead_s = self._origin_s + self._end_s - self.step_s + self.params.horizon_s
-        return [f"{self.sid}: {path} ends at {format_time(end_s)}; forecasts of what is later have its last day again"
-                for path, end_s in getattr(self, "_beyond", {}).items() if ahead_s >= end_s]
+        return said + [
+            f"{self.sid}: {path} ends at {format_time(end_s)}; forecasts of what is later have its last day again"
+            for path, end_s in self._beyond.items() if ahead_s >= end_s]
 
     # --- inside -------------------------------------------------------------------------------------------------
 

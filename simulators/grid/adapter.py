@@ -13,7 +13,7 @@ import numpy as np
 
 from cosim.adapter import Adapter, CreateResult, Meta, Values
 from cosim.errors import ModelError, ScenarioError, SolverError, unknown
-from cosim.simulators.grid.batteries import BATTERY, Batteries, check_batteries, dispatched
+from cosim.simulators.grid.batteries import BATTERY, Batteries, battery_buses, check_batteries, dispatched
 from cosim.simulators.grid.dispatch.branch_limits import binding, branch_limits, fullest, rating_table
 from cosim.simulators.grid.dispatch.conic import Limits, Sources
 from cosim.simulators.grid.dispatch.deviation import deviation
@@ -29,6 +29,7 @@ from cosim.simulators.grid.dispatch.sources import Source, all_sources
 from cosim.simulators.grid.dispatch.surplus import in_words
 from cosim.simulators.grid.dispatch.varying import number_or_nan
 from cosim.simulators.grid.equations import Complexes, Floats
+from cosim.simulators.grid.lookahead import demand_ahead
 from cosim.simulators.grid.network.check import AcCheck
 from cosim.simulators.grid.network.radial import bus_entities, read_feeder
 from cosim.simulators.grid.notes import dispatch_notes
@@ -38,12 +39,13 @@ from cosim.simulators.grid.ports import (
     DISPATCH_BUS,
     DISPATCH_GRID,
     LOADING,
-    REALISED,
     SOURCE,
     VARYING,
     fixed_tables,
     grid_values,
     loading_values,
+    nothing_realised,
+    own_limits,
     per_bus,
     realised_values,
     source_values,
@@ -137,7 +139,8 @@ class CefDispatch(Adapter):
         self._ac = AcCheck(p.network, buses, p.v0_pu, p.batteries) if p.ac_check else None
         self._at = {eid: self._feeder.named(eid, self.sid) for eid in self.entities["Bus"]}
         self._mci_of = self._make_mci(steady, limits) if p.mci and not p.nci_cap_kg_per_kwh else None
-        self._batteries = Batteries(p.batteries, self._feeder, self.sid, self.step_s / HOUR_S)
+        self._batteries = Batteries(p.batteries, battery_buses(p.batteries, self._feeder, self.sid),
+                                    self._feeder.n_bus, self.step_s / HOUR_S)
         self._ramps = Ramps(self._dispatch, self.step_s / MIN_S, p.lookahead_steps, self._batteries.rated,
                             self._batteries.bus if p.batteries else None)
         upstream = self._dispatch.source_names[self._dispatch.substation]
@@ -216,6 +219,8 @@ class CefDispatch(Adapter):
             [names[at] for at in np.flatnonzero((feeder.own_p_kw != 0.0) | (feeder.g_bus_pu != 0.0))])
         if self._rated is not None:
             made["limits"] = rating_table(feeder, self._rated)
+        if own := {n: s for n, s in self._sources.items() if n not in self.params.sources}:
+            made["own_limits"] = own_limits(own)
         if self._batteries.names:
             made["batteries"] = self._batteries.table(names)
         return made
@@ -327,16 +332,8 @@ class CefDispatch(Adapter):
 
     def _tie(self, time_s: float, p_load: Floats, q_load: Floats, inputs: Values, stored: StoredNow | None) -> None:
         """Leave every source what its ramp and the plan of the intervals to come leave it, and plan the batteries."""
-        steps, demand = self.params.lookahead_steps, [(p_load, q_load)]
-        if steps > 1:
-            ahead = [self._own.copy() for _ in range(steps - 1)]
-            for eid, at in self._at.items():
-                given = inputs[eid]
-                p, q = (self._ahead_of(given, port, eid) for port in ("p_ahead_kw", "q_ahead_kvar"))
-                for i, base in enumerate(ahead):
-                    base[at] += complex(given["p_load_kw"] if p is None else p[i],
-                                        given["q_load_kvar"] if q is None else q[i])
-            demand += [(s.real, s.imag) for s in (base + self._drawn_by_sites for base in ahead)]
+        steps = self.params.lookahead_steps
+        demand = demand_ahead((p_load, q_load), self._own, self._drawn_by_sites, self._at, inputs, steps, self.sid)
         before = self._last[0].p_source_kw if self._last else None
         later = [self._changed(time_s, inputs, k) for k in range(1, steps)] if self._series.any else []
         low, high, planned = self._ramps.boxes(before, 1 + self._held_steps, demand, later, stored)
@@ -350,19 +347,10 @@ class CefDispatch(Adapter):
         if self._mci_of:
             self._mci_of.rebox(low, high)
 
-    def _ahead_of(self, given: dict, port: str, eid: str) -> list[float] | None:
-        """The forecast of a bus's base load, None if not linked."""
-        values, needed = given[port], self.params.lookahead_steps - 1
-        if not isinstance(values, list):
-            return None
-        if len(values) < needed:
-            raise ModelError(f"{self.sid}.{eid}.{port} has {len(values)} values and lookahead_steps = "
-                             f"{self.params.lookahead_steps} needs {needed}; give the profile the same lookahead_steps")
-        return values
-
-    def _settle(self, time_s: float) -> dict[str, float]:
+    def _settle(self, time_s: float) -> dict[str, Any]:
         """The `_realised` ports: the interval that ends now."""
-        unknown = dict.fromkeys(REALISED, math.nan)
+        rated = self._rated is not None
+        unknown = nothing_realised(len(self._feeder.parent), rated)
         if self._last is None or not self.params.settle:
             return unknown
         ended = self._base + self._drawn_by_sites
@@ -385,7 +373,7 @@ class CefDispatch(Adapter):
 
     def _outputs_of(
         self, result: DispatchResult, ac: tuple[float, float, float], status: int, inexact: bool,
-        settled: dict[str, float],
+        settled: dict[str, Any],
     ) -> Values:
         nci, vm_pu = result.nci_kg_per_kwh.tolist(), result.vm_pu.tolist()
         up, down, trust = (values.tolist() for values in (self._mci.up_kg_per_kwh, self._mci.down_kg_per_kwh,

@@ -263,6 +263,10 @@ def loading(run: FleetRun) -> Picture:
             f"{strong(quantity(size[when, top], unit))} in line {names[top]} at {run.at(counted_s[when])}.")
     back = [names[k] for k in range(len(names)) if (values[:, k] < -1e-6).any()]
     says += f" Power runs back toward the substation at times in {len(back)} of {len(names)} lines." if back else ""
+    came = f"{GRID}/loading_realised_ratio"
+    if path.endswith("loading_ratio") and run.has(came) and np.isfinite(run.get(came)).any():
+        most = 100.0 * float(np.nanmax(run.get(came)))
+        says += f" At the demand that came in the intervals it is {quantity(most, '%')} at most."
     heat = Heat(time, tuple(names[k] for k in heavy[::-1]), z[:, heavy[::-1]].T, unit, run.end_s)
     note = "" if rated else (f"The grid names no ratings ({GRID}/loading_ratio or {GRID}/rating_kva), so this is "
                              "active power, not per cent.")

@@ -20,6 +20,7 @@ from cosim.simulators.reporting import (
     forecasts,
     grid,
     jobs,
+    limits,
     sites,
     sources,
 )
@@ -35,9 +36,9 @@ _SECTIONS: tuple[tuple[str, str, str, tuple[Callable[[FleetRun], Picture], ...]]
     ("jobs", "Jobs", "Jobs: put off, waiting, due", (jobs.deferral, jobs.waits)),
     ("flexibility", "Flexibility", "Demand response", (flexibility.events,)),
     ("sources", "Sources", "Sources and what is taken of them", (sources.intensities, sources.availability)),
-    ("batteries", "Batteries", "Batteries", (batteries.batteries,)),
+    ("batteries", "Batteries", "Batteries", (batteries.batteries, batteries.behind_meters)),
     ("forecasts", "Forecasts", "Forecasts and what came", (forecasts.forecasts,)),
-    ("network", "Network", "Voltages and lines", (grid.voltages, grid.loading)),
+    ("network", "Network", "Voltages and lines", (grid.voltages, grid.loading, limits.limiting)),
     ("events", "Events", "Drops and alarms", (events.events,)),
     ("trust", "Trust", "Can it be trusted?", (grid.trust,)),
 )
@@ -93,7 +94,8 @@ def tiles(figures: Mapping[str, float]) -> list[tuple[str, str]]:
         out.insert(0, ("of ended jobs finished in time", share))
         out.insert(1, ("jobs dropped", f"{counts['dropped']:,.0f}".replace(",", "\u202f")))
     if "it_energy_kwh" in figures and figures["it_energy_kwh"]:
-        out.append(("PUE", f"{figures['energy_kwh'] / figures['it_energy_kwh']:.3f}"))
+        used_kwh = figures.get("facility_energy_kwh", figures["energy_kwh"])
+        out.append(("PUE", f"{used_kwh / figures['it_energy_kwh']:.3f}"))
     if "vm_min_pu" in figures:
         out.append(("lowest voltage", f"{figures['vm_min_pu']:.4f}\u00a0p.u."))
     return out

@@ -21,6 +21,7 @@ from cosim.simulators.grid.equations import Complexes, Floats, sums
 from cosim.simulators.grid.network.circuit import Admittances
 from cosim.simulators.grid.network.elements import Generator
 from cosim.simulators.grid.network.feeder import BaseLoad, Line, LineList, Ratings
+from cosim.simulators.grid.network.rural import rural_mv
 
 SIMBENCH = "simbench:"
 """What the name of a SimBench network begins with, its code behind it."""
@@ -28,6 +29,8 @@ WRITERS = {".json": "pandapower.to_json", ".xlsx": "pandapower.to_excel"}
 """What writes a network file, by its ending."""
 SHIPPED = frozenset({"case33bw"})
 """Networks of pandapower that stand in a file beside this module, as lines and loads: `NAME.json`."""
+MADE = {"rural_mv": rural_mv}
+"""Networks that are made by formulas, by name."""
 ELSEWHERE = "the grid without an optimiser models it: cosim.simulators.grid.ac:AcPowerFlow"
 """What a message adds where a radial feeder cannot be made."""
 
@@ -106,6 +109,8 @@ def listed(network: str | LineList) -> RadialData | None:
     """A network that needs no network library; None for any other. ScenarioError where its figures make no sense."""
     if isinstance(network, LineList):
         return _of_lines(network, name_of(network))
+    if network in MADE:
+        return _made(network)
     return _shipped(network) if network in SHIPPED else None
 
 
@@ -113,6 +118,11 @@ def series_pu(r_ohm: float, x_ohm: float, length: float, parallel: float, base_k
     """Series impedance of a line, p.u., of its figures per length."""
     per_pu = length / parallel / (base_kv**2 / base_mva)
     return complex(r_ohm * per_pu, x_ohm * per_pu)
+
+
+@cache
+def _made(name: str) -> RadialData:
+    return _of_lines(MADE[name](), name)
 
 
 @cache
