@@ -21,7 +21,7 @@ _BLOCK = 1 << 20
 
 
 @dataclass(frozen=True)
-class Column:
+class TableColumn:
     """A column of a file: its name, values, unit and meaning, '' where they are not known."""
 
     name: str
@@ -36,7 +36,7 @@ class FileAbout:
 
     name: str
     path: Path
-    columns: Sequence[Column]
+    columns: Sequence[TableColumn]
 
     @property
     def sha256(self) -> str:
@@ -91,11 +91,11 @@ DESCRIPTORS: dict[str, Callable[[dict[str, str], Sequence[FileAbout]], tuple[str
     "frictionless": frictionless, "croissant": croissant}
 
 
-def _kind(column: Column) -> tuple[str, str]:
+def _kind(column: TableColumn) -> tuple[str, str]:
     return _KINDS.get(column.values.dtype.kind, ("string", "sc:Text"))
 
 
-def _written(column: Column, file: FileAbout) -> str:
+def _written(column: TableColumn, file: FileAbout) -> str:
     """A column's name as it stands in the file: a CSV has no name that begins like a formula."""
     return cell(column.name) if file.path.suffix == ".csv" else column.name
 

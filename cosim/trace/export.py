@@ -17,7 +17,7 @@ from cosim.errors import TraceError
 from cosim.plaintext import file_names
 from cosim.tables.files import write_table
 from cosim.tables.workbook import MOST_ROWS, Workbook
-from cosim.trace.descriptor import DESCRIPTORS, Column, FileAbout
+from cosim.trace.descriptor import DESCRIPTORS, TableColumn, FileAbout
 from cosim.trace.reader import Trace
 from cosim.trace.series import columns_of
 from cosim.units import unit_of
@@ -76,7 +76,7 @@ def export(trace: Trace, out: Path, form: Format = "csv", tidy: bool = False, de
     written = {name: f"{file}{ending}" for name, file in files.items()}
     if describe:
         abouts = [FileAbout(one.name, out / written[one.name], [
-            Column(name, np.asarray(values), *one.about[name]) for name, values in one.columns.items()])
+            TableColumn(name, np.asarray(values), *one.about[name]) for name, values in one.columns.items()])
             for one in tables]
         file, data = DESCRIPTORS[describe](_facts(trace), abouts)
         (out / file).write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
