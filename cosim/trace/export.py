@@ -17,7 +17,7 @@ from cosim.errors import TraceError
 from cosim.plaintext import file_names
 from cosim.tables.files import write_table
 from cosim.tables.workbook import MOST_ROWS, Workbook
-from cosim.trace.descriptor import DESCRIPTORS, TableColumn, FileAbout
+from cosim.trace.descriptor import DESCRIPTORS, FileAbout, TableColumn
 from cosim.trace.reader import Trace
 from cosim.trace.series import columns_of
 from cosim.units import unit_of
