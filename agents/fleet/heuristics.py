@@ -255,14 +255,18 @@ class NciPriority(Uniform):
 
 
 class MciPriority(NciPriority):
-    """`NciPriority` by marginal intensity: what all sources emit more if a site draws one kW more."""
+    """`NciPriority` by marginal intensity: what all sources emit more if a site draws one kW more; while there is none,
+    as where the grid can carry no kW more, by the last one."""
+
+    _last: Vector | None = None
 
     def intensity(self, observation: Observation) -> Vector:
-        """(N,) marginal intensities, kg/kWh; ModelError if none are computed."""
-        if observation.mci_kg_per_kwh is None:
+        """(N,) marginal intensities, kg/kWh; ModelError if none has been computed."""
+        self._last = self._last if observation.mci_kg_per_kwh is None else observation.mci_kg_per_kwh
+        if self._last is None:
             raise ModelError("policy mci_priority decides by marginal intensities and hears none: --set "
                              "grid.mci=true, or link some to controller.mci_kg_per_kwh")
-        return observation.mci_kg_per_kwh
+        return self._last
 
 
 class Random:

@@ -23,7 +23,7 @@ COMMANDS = {
                      "compare."),
     "new": Command("cosim.commands.new", "Write a scenario file of your own that starts from another scenario."),
     "report": Command("cosim.report", "Make one page of pictures from traces, or files for print."),
-    "trace": Command("cosim.trace.command", "Look into traces: ls, diff, export, verify, rescue."),
+    "trace": Command("cosim.trace.command", "Look into traces: ls, diff, export, summary, verify, rescue."),
     "receipts": Command("cosim.simulators.analysis.receipts", "Show what each job of a trace used and emitted."),
     "serving-curves": Command("cosim.simulators.analysis.serving_curves",
                               "Compare an LLM replica's time and energy per token with measurements."),

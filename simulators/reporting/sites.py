@@ -218,7 +218,7 @@ def power(run: FleetRun) -> Picture:
         stack = tuple(Series(name, time, kw[:, k], colour, run.end_s, area=True, label=name)
                       for (name, time, kw), colour in zip(drawn, _shades(layers, run.colours[site]), strict=True))
         panels.append(Panel(site, "kW", stack, bands=bands or warmup(run), axis="power by use", room=0.25,
-                            size=1.25))
+                            size=1.25, quantity="power"))
     cheap = "" if bands else " The trace holds no price."
     note = f"From bottom to top: {', '.join(name for name, _ in layers)}. "
     note += "Grey bands are the price in USD/kWh, stronger where dearer. " if bands else ""
@@ -305,7 +305,7 @@ def gpus(run: FleetRun) -> Picture:
                              area=True, label=name) for c, name in enumerate(run.classes))
         rules = (Rule(capacity[k], f"{capacity[k]:.0f} GPUs"),) if np.isfinite(capacity[k]) else ()
         panels.append(Panel(site, "GPUs", stack, rules=rules, axis="gpus", bands=warmup(run), room=0.14,
-                            size=1.1))
+                            size=1.1, quantity="busy"))
     what = run.counts(SITE)
     shares = what.hours @ busy[what.use].sum(axis=2) / what.hours.sum()
     if np.isfinite(capacity).all():
