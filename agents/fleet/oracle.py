@@ -75,6 +75,8 @@ class MyopicOracle:
     """
 
     needs_nci = False
+    _last_mci: Vector | None = None
+    """While there is no marginal intensity, as where the grid can carry no kW more, the last one counts."""
 
     def __init__(self, facts: FleetFacts, options: PolicyOptions, rng: np.random.Generator) -> None:
         self.check_fits(facts, options)
@@ -130,7 +132,7 @@ class MyopicOracle:
             work = [observation.pending_work_to[i][m] + (w if ready[m] else 0.0)
                     for m, w in enumerate(allocated_work_to[i])]
             self._withhold(observation, i, energy_kwh[i], jobs, work)
-            shares.append(self._split(capacity, observation.running_jobs[i], jobs, work))
+            shares.append(self._split(capacity, observation.running_jobs[i], jobs, work, i))
             self._supply[i] = self._best_supply_degc(i, self._it_kw(i, capacity, shares[-1]))
         return Operation([[row] * len(self._train)] * facts.n_sites, shares, list(self._supply))
 
@@ -156,11 +158,12 @@ class MyopicOracle:
             return [0.0] * self.facts.n_sites
         if self.weights.carbon == "attributed":
             return observation.nci_kg_per_kwh
-        if observation.mci_kg_per_kwh is None:
+        self._last_mci = self._last_mci if observation.mci_kg_per_kwh is None else observation.mci_kg_per_kwh
+        if self._last_mci is None:
             raise ModelError(f"policy myopic_oracle with reward.carbon = {self.weights.carbon} decides by marginal "
                              "intensities and hears none: --set grid.mci=true, or --set "
                              "controller.reward.carbon=attributed")
-        return observation.mci_kg_per_kwh
+        return self._last_mci
 
     def _kwh_per_gpu_min(self, observation: Observation) -> list[list[float]]:
         """(N, M) energy of one more busy GPU for a minute, cooling included, where each site stands now."""

@@ -66,7 +66,7 @@ class SuspendResume(Uniform):
         self._seen: deque[tuple[float, list[float]]] = deque()
 
     def signal(self, observation: Observation) -> list[float]:
-        """(N,) the signal at each site now. ScenarioError, ModelError where it is hidden or not computed."""
+        """(N,) the signal at each site now. ScenarioError, ModelError where it is hidden or has not been computed."""
         kind = self.options.signal
         if kind == "price":
             return [observation.price_usd_per_kwh] * self.facts.n_sites
@@ -74,6 +74,8 @@ class SuspendResume(Uniform):
             if observation.nci_kg_per_kwh is None:
                 raise ScenarioError("controller.signal = nci, and power mode hides it: --set controller.signal=price")
             return list(observation.nci_kg_per_kwh)
+        if observation.mci_kg_per_kwh is None and self._seen:
+            return self._seen[-1][1]  # none in this interval: the last there was
         if observation.mci_kg_per_kwh is None:
             raise ModelError("controller.signal = mci, and none is known: --set grid.mci=true, or "
                              "--set controller.signal=price")
