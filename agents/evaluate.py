@@ -113,7 +113,8 @@ def _as_run(scenario: Scenario, policy: str, seed: int) -> Scenario:
 def _run_one(scenario_json: str, policy: str, seed: int, days: float) -> dict[str, float]:
     """Metrics of one policy on one seed: a day of warm-up, then `days` that count, natively."""
     scenario = _as_run(Scenario.from_json(scenario_json), policy, seed)
-    kinds = {name: row["kind"] for name, row in rows_of(scenario.shared["job_classes"], "job_classes").items()}
+    kinds = {name: "train" if row["kind"] == "train" else "inf"
+             for name, row in rows_of(scenario.shared["job_classes"], "job_classes").items()}
     with tempfile.TemporaryDirectory() as folder:
         result = Experiment(scenario, "native", days * DAY_S, Path(folder) / "run.h5").run()
     return metrics(result.digest.figures, kinds, days)

@@ -108,7 +108,7 @@ AGENTS_ROOF = {"cosim.agents.action_spaces", "cosim.agents.curves", "cosim.agent
                    "rates", "showing", "statistics", "verdicts", "work", "followed", "own_effect", "signal",
                    "signal_plan"))}
 SIMULATORS_ROOF = {"cosim.simulators.analysis.lambda_sweep", "cosim.simulators.analysis.receipts",
-                   "cosim.simulators.own_network"}
+                   "cosim.simulators.analysis.serving_curves", "cosim.simulators.own_network"}
 """Command lines: they may use all of the frame, and nothing imports them."""
 SIMULATORS_MAY_USE = {"cosim.adapter", "cosim.clock", "cosim.digest", "cosim.drivers.resolve", "cosim.errors",
                       "cosim.hooks", "cosim.imports", "cosim.limits", "cosim.params", "cosim.plausible", "cosim.ports",

@@ -89,8 +89,9 @@ class GpuRule:
     """GPUs per class of one site, from what is queued and what has just been sent.
 
     Inference first: as many as work the queue off in `drain_min` (in half the class's deadline if that is less), at
-    least those in use (a running job keeps its GPUs) and at most one job's GPUs per job. Training classes share the
-    rest in proportion to their released work, up to `max_blocks` per job.
+    least those in use (a running job keeps its GPUs) and at most one job's GPUs per job, or per `jobs_per_block` of
+    them; `least_blocks` in any case. Training classes share the rest in proportion to their released work, up to
+    `max_blocks` per job.
     """
 
     def __init__(self, facts: FleetFacts, drain_min: float) -> None:
@@ -99,14 +100,17 @@ class GpuRule:
         self._train, self._inf = facts.train, facts.inf
         self._train_blocks = [facts.gpus_per_block[m] for m in self._train]
         self._inf_blocks = [facts.gpus_per_block[m] for m in self._inf]
+        self._inf_jobs = [facts.jobs_per_block[m] if facts.jobs_per_block else 1 for m in self._inf]
+        self._least = [[of_site[m] for m in self._inf] for of_site in facts.least_blocks]
         self._inf_drain_to = [to[m] for m in self._inf]
 
-    def __call__(self, capacity: int, running_jobs: Vector, jobs: Vector, work_to: Vector) -> list[float]:
+    def __call__(self, capacity: int, running_jobs: Vector, jobs: Vector, work_to: Vector, site: int | None = None
+                 ) -> list[float]:
         """(M,) shares of `capacity` GPUs. running_jobs, jobs, work_to: (M,) running jobs, all released jobs, and
-        their unfinished work, TO, with those just sent and not deferred."""
+        their unfinished work, TO, with those just sent and not deferred; site: whose least blocks count."""
         facts = self._facts
         gpus = [0] * len(facts.kinds)
-        for m, g in zip(self._inf, self.inference(capacity, running_jobs, jobs, work_to), strict=True):
+        for m, g in zip(self._inf, self.inference(capacity, running_jobs, jobs, work_to, site), strict=True):
             gpus[m] = g
         room = [math.ceil(jobs[m] - ROUNDING) * facts.max_blocks[m] * facts.gpus_per_block[m] for m in self._train]
         work = [work_to[m] / facts.to_per_gpu_min[m] for m in self._train]
@@ -114,14 +118,20 @@ class GpuRule:
             gpus[m] = g
         return [g / capacity for g in gpus]
 
-    def inference(self, capacity: int, running_jobs: Vector, jobs: Vector, work_to: Vector) -> list[int]:
+    def inference(self, capacity: int, running_jobs: Vector, jobs: Vector, work_to: Vector, site: int | None = None
+                  ) -> list[int]:
         """GPUs of each inference class, in the order of `FleetFacts.inf`; arguments as those of a call."""
         ceil, held, need = math.ceil, [], []
-        for m, block, drain_to in zip(self._inf, self._inf_blocks, self._inf_drain_to, strict=True):
-            busy = block * ceil(running_jobs[m] - ROUNDING)
+        columns = self._inf, self._inf_blocks, self._inf_jobs, self._inf_drain_to
+        for m, block, each, drain_to in zip(*columns, strict=True):
+            busy = block * ceil(running_jobs[m] / each - ROUNDING)
             drain = block * ceil(work_to[m] / drain_to - ROUNDING)
             held.append(busy)
-            need.append(max(busy, min(drain, block * ceil(jobs[m] - ROUNDING))))
+            need.append(max(busy, min(drain, block * ceil(jobs[m] / each - ROUNDING))))
+        if site is not None and self._least:
+            for k, blocks in enumerate(self._least[site]):
+                held[k] = max(held[k], blocks * self._inf_blocks[k])
+                need[k] = max(need[k], held[k])
         if sum(need) <= capacity:
             return need
         kept = share_blocks(capacity, self._inf_blocks, held, held)
@@ -165,7 +175,7 @@ class Uniform:
             released = [starts_now or m not in train for m in classes]
             jobs = [running[m] + queued[m] + (new_jobs[m] if released[m] else 0) for m in classes]
             work = [pending[m] + (new_work[m] if released[m] else 0.0) for m in classes]
-            shares.append(self._split(capacity, running, jobs, work))
+            shares.append(self._split(capacity, running, jobs, work, i))
         return Operation([[row] * len(train)] * facts.n_sites, shares, self._supply)
 
 

@@ -132,7 +132,7 @@ class MyopicOracle:
             work = [observation.pending_work_to[i][m] + (w if ready[m] else 0.0)
                     for m, w in enumerate(allocated_work_to[i])]
             self._withhold(observation, i, energy_kwh[i], jobs, work)
-            shares.append(self._split(capacity, observation.running_jobs[i], jobs, work))
+            shares.append(self._split(capacity, observation.running_jobs[i], jobs, work, i))
             self._supply[i] = self._best_supply_degc(i, self._it_kw(i, capacity, shares[-1]))
         return Operation([[row] * len(self._train)] * facts.n_sites, shares, list(self._supply))
 
