@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cosim.agents.fleet.decision import EnergyModel, FleetFacts, Matrix, Observation, Operation, Vector
+from cosim.agents.fleet.planner_params import PlannerParams
 from cosim.agents.fleet.rewards import RewardWeights
 from cosim.errors import ModelError, ScenarioError
 from cosim.units import MIN_S, ROUNDING
@@ -30,7 +31,9 @@ class PolicyOptions:
     supply_temp_degc   supply air temperature, degC; the warmest is the cheapest in (19)-(24)
     signal, signal_quantile   what training waits for (price, nci, mci), and up to which quantile of its last 24 h it
                        works, read by `wait_below` and `suspend_resume`
-    reward, energy     weights of (32), and what a site draws, read by `myopic_oracle` alone; None: not known
+    reward, energy     weights of (32), and what a site draws, read by `myopic_oracle` and `mpc`; None: not known
+    planner            how `mpc` plans
+    guard_min          (N,) slack of training below which the controller guards it, min; (): it does not
     """
 
     weights: tuple[float, ...] | None = None
@@ -41,6 +44,8 @@ class PolicyOptions:
     energy: EnergyModel | None = None
     signal: str = "price"
     signal_quantile: float = 0.3
+    planner: PlannerParams = PlannerParams()
+    guard_min: tuple[float, ...] = ()
 
 
 def share_blocks(

@@ -1,0 +1,69 @@
+"""What a policy knows of times to come, from what it has been shown.
+
+Prices are known at the leads of their forecast, and remembered: a price seen ten hours ahead is known until it holds.
+Beyond that, and for carbon intensities, a time is expected to be as at the same time of the day before, and, where
+that has not been seen, as now (`cosim.agents.fleet.forecasting`).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cosim.agents.fleet.decision import Observation, Vector
+from cosim.agents.fleet.forecasting import day_ahead
+from cosim.units import DAY_S
+
+Floats = NDArray[np.float64]
+
+
+class Outlook:
+    """Price and intensities over slots of equal length, the first of which holds now; `see` first, once a step.
+
+    slot_s must divide a day. What is observed last in a slot stands for it.
+    """
+
+    def __init__(self, slot_s: float, leads_s: Vector) -> None:
+        self._slot_s, self._leads_s = slot_s, leads_s
+        self._per_day = round(DAY_S / slot_s)
+        self._slot = self._first = -1
+        self._prices: dict[int, float] = {}
+        self._past: dict[str, list[Floats]] = {"nci": [], "mci": []}
+
+    def see(self, observation: Observation) -> None:
+        """Keep what this step shows."""
+        slot = int(observation.time_s // self._slot_s)
+        if self._first < 0:
+            self._first = self._slot = slot
+        for lead_s, price in zip(self._leads_s, observation.forecast_usd_per_kwh, strict=True):
+            self._prices[int((observation.time_s + lead_s) // self._slot_s)] = price
+        self._prices[slot] = observation.price_usd_per_kwh
+        for gone in [known for known in self._prices if known < slot - self._per_day]:
+            del self._prices[gone]
+        for name, values in (("nci", observation.nci_kg_per_kwh), ("mci", observation.mci_kg_per_kwh)):
+            if values is None:
+                continue
+            past, now = self._past[name], np.array(values, float)
+            if past and slot == self._slot:
+                past[-1] = now
+            else:
+                past += [now] * max(slot - self._slot, 1)  # also of slots in which nothing was observed
+            del past[:-self._per_day]
+        self._slot = slot
+
+    def price_usd_per_kwh(self, count: int) -> Floats:
+        """(count,) from the slot of now on."""
+        known, out = self._prices, []
+        last = known[self._slot]
+        for slot in range(self._slot, self._slot + count):
+            last = known.get(slot, known.get(slot - self._per_day, last))
+            out.append(last)
+        return np.array(out)
+
+    def intensity_kg_per_kwh(self, name: str, count: int) -> Floats | None:
+        """(N, count) NCI or MCI (`nci`, `mci`) at the sites from the slot of now on; None where it is not shown."""
+        past = self._past[name]
+        if not past:
+            return None
+        later = day_ahead(np.array(past).T, np.arange(1, count), self._per_day)
+        return np.concatenate([past[-1][:, None], later], axis=1)
