@@ -86,7 +86,7 @@ class StepOutcome:
     served_to          whole work of the jobs that finished, all sites and classes, TO; NaN if unknown
     """
 
-    hours: float
+    hours: Numbers
     price_usd_per_kwh: Numbers
     power_kw: Sequence[Numbers]
     work_to: Numbers

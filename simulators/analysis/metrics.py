@@ -22,6 +22,7 @@ from cosim.simulators.analysis.cooling import cooling_table
 from cosim.simulators.analysis.flexibility import flexibility_tables
 from cosim.simulators.analysis.flows import marginal_emission
 from cosim.simulators.analysis.jobs import jobs_tables
+from cosim.simulators.analysis.objective import objective_figures
 from cosim.simulators.analysis.paths import GRID, SITE
 from cosim.simulators.analysis.site_series import intensity_of
 from cosim.simulators.analysis.storage import battery_table
@@ -187,6 +188,7 @@ def summary(trace: Trace) -> Digest:
         _sites_table(trace, digest)
         cooling_table(trace, digest)
         flexibility_tables(trace, digest)
+        digest.figures |= objective_figures(trace)
     _grid_table(trace, digest)
     battery_table(trace, digest)
     return digest

@@ -18,6 +18,7 @@ from cosim.ports import Batch, Port
 from cosim.simulators.fleet import BATCH_COLUMNS, JobClass
 from cosim.simulators.workload.arrivals import ArrivalRate, Counts, JobBlock, JobRows, PhaseUnit, arrivals_of, merge
 from cosim.simulators.workload.shapes import WEEK_DAYS, BurstPath, Bursts, shape_factors
+from cosim.units import Seconds
 
 Scale = Annotated[float, Field(ge=0, le=1e12)]
 SizeScale = Annotated[float, Field(ge=1e-6, le=1e6)]
@@ -52,6 +53,8 @@ class ArrivalsParams:
     ] = ()
     bursts: Annotated[dict[str, Bursts], Field(description="bursts of some classes; none by default")] = Field(
         default_factory=dict)
+    arrivals_end_s: Annotated[Seconds | None, Field(ge=0, description="no job arrives from then on; null: for ever")
+                              ] = None
 
     @field_validator("week_factors")
     @classmethod
@@ -214,7 +217,11 @@ class Arrivals(Adapter):
         for m, cut in self._block_cut.items():
             self._cut[m] += int(cut.sum())
         first_s = step * self.step_s
-        return merge(self._sources(first_s), len(self._names), first_s, BLOCK_STEPS, self.step_s)
+        sources = self._sources(first_s)
+        if (end_s := self.params.arrivals_end_s) is not None:
+            last_s = end_s - self._origin_s
+            sources = [(m, times[times < last_s], works[times < last_s]) for m, times, works in sources]
+        return merge(sources, len(self._names), first_s, BLOCK_STEPS, self.step_s)
 
     def _sources(self, first_s: float) -> list[Source]:
         """Everything that arrives in the block that starts at `first_s`, class by class."""
