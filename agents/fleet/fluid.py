@@ -21,16 +21,24 @@ _CUT_RATIO = 0.002
 
 
 def possible_gpu_h(work_gpu_h: ArrayLike, gpus: ArrayLike, come_h: ArrayLike, time_h: ArrayLike) -> Floats:
-    """(T,) what of jobs (J,) can be done until each time: `gpus` each at most, from when they come on."""
-    work, most, come = (np.asarray(x, float)[:, None] for x in (work_gpu_h, gpus, come_h))
-    return np.minimum(work, most * np.maximum(np.asarray(time_h, float) - come, 0.0)).sum(axis=0)
+    """(T,) what of jobs (J,) can be done until each time: `gpus` > 0 each at most, from when they come on."""
+    work, most, come = (np.asarray(x, float) for x in (work_gpu_h, gpus, come_h))
+    return _ramps(most, come, time_h) - _ramps(most, come + work / most, time_h)
 
 
 def required_gpu_h(work_gpu_h: ArrayLike, gpus: ArrayLike, due_h: ArrayLike, time_h: ArrayLike) -> Floats:
     """(T,) what of jobs (J,) has to be done by each time if all of it is to be done when it is due."""
-    work, most, due = (np.asarray(x, float)[:, None] for x in (work_gpu_h, gpus, due_h))
-    left_h = np.maximum(due - np.asarray(time_h, float), 0.0)
-    return np.maximum(work - most * left_h, 0.0).sum(axis=0)
+    work, most, due = (np.asarray(x, float) for x in (work_gpu_h, gpus, due_h))
+    return _ramps(most, due - work / most, time_h) - _ramps(most, due, time_h)
+
+
+def _ramps(slope: Floats, begin_h: Floats, time_h: ArrayLike) -> Floats:
+    """(T,) sum over j of slope_j max(0, t - begin_j)."""
+    order, time = np.argsort(begin_h, kind="stable"), np.asarray(time_h, float)
+    begin, factor = begin_h[order], slope[order]
+    begun = np.searchsorted(begin, time)
+    sums = np.append(0.0, np.cumsum(factor))[begun]
+    return sums * time - np.append(0.0, np.cumsum(factor * begin))[begun]
 
 
 def tangents(power_kw: Callable[[Floats], Floats], low_kw: float, high_kw: float) -> list[tuple[float, float]]:

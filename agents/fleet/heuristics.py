@@ -154,16 +154,18 @@ class Uniform:
         """Index of the deferral that all training jobs of this minute get: the first."""
         return 0
 
+    def leads(self, observation: Observation) -> list[int]:
+        """(N,) the same at each site."""
+        return [self.lead(observation)] * self.facts.n_sites
+
     def operate(self, observation: Observation, allocated_jobs: Sequence[Sequence[float]],
                 allocated_work_to: Matrix) -> Operation:
-        """One release time for all, GPUs by the rule, one supply temperature."""
-        facts, lead = self.facts, self.lead(observation)
-        row = [0.0] * len(facts.deferrals_s)
-        row[lead] = 1.0
-        train, starts_now = facts.train, facts.deferrals_s[lead] == 0.0
-        classes = range(len(facts.kinds))
-        shares = []
-        for i, capacity in enumerate(facts.gpus):
+        """One release time for all of a site, GPUs by the rule, one supply temperature."""
+        facts, train, classes = self.facts, self.facts.train, range(len(self.facts.kinds))
+        shares, deferrals = [], []
+        for i, (capacity, lead) in enumerate(zip(facts.gpus, self.leads(observation), strict=True)):
+            deferrals.append([[float(h == lead) for h in range(len(facts.deferrals_s))]] * len(train))
+            starts_now = facts.deferrals_s[lead] == 0.0
             running, queued, pending = (x[i] for x in (observation.running_jobs, observation.queued_jobs,
                                                        observation.pending_work_to))
             new_jobs, new_work = allocated_jobs[i], allocated_work_to[i]
@@ -171,7 +173,7 @@ class Uniform:
             jobs = [running[m] + queued[m] + (new_jobs[m] if released[m] else 0) for m in classes]
             work = [pending[m] + (new_work[m] if released[m] else 0.0) for m in classes]
             shares.append(self._split(capacity, running, jobs, work))
-        return Operation([[row] * len(train)] * facts.n_sites, shares, self._supply)
+        return Operation(deferrals, shares, self._supply)
 
 
 class Static(Uniform):

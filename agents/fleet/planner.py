@@ -1,5 +1,5 @@
-"""The receding-horizon planner, policy `mpc`: every quarter of an hour a linear program over the next day, whose first
-slot is followed until the next.
+"""The receding-horizon planner, policy `mpc`: every quarter of an hour a linear program over the next 16 hours, whose
+first slot is followed until the next.
 
 What it assumes: prices to come as `Outlook` has them; intensities as yesterday, whatever it moves (a price taker: NCI
 answers to load, and the plan does not count that); arrivals at their mean of the last 24 h; inference worked off as it
@@ -77,7 +77,8 @@ class Mpc:
         for k, group in enumerate(self._inference):
             now = self.plan.inference_gpus[k, :, 0].clip(min=0.0)
             ok = np.array(self._facts.eligible[group[0]], float)
-            row = (now if now.sum() > 0.0 else ok).tolist()
+            some = now if now.sum() > 0.0 else ok
+            row = (some / some.sum()).tolist()
             for m in group:
                 shares[m] = row
         return shares
@@ -195,8 +196,7 @@ class Mpc:
         given = self._params.margin_min
         if given is not None:
             return [given / MIN_PER_H] * self._facts.n_sites
-        slot_h = self._params.slot_s / HOUR_S
-        return [g / MIN_PER_H + slot_h for g in options.guard_min or (0.0,) * self._facts.n_sites]
+        return [g / MIN_PER_H for g in options.guard_min or (0.0,) * self._facts.n_sites]
 
     def _grouped(self, classes: Sequence[int]) -> list[list[int]]:
         """Classes whose work is alike to the plan: power of a GPU, sites, and of training the deadline."""

@@ -80,8 +80,8 @@ class ControllerParams:
     fill_horizon_min: Annotated[
         float, Field(ge=1e-3, le=1e6,
                      description="unfinished work per GPU at which nci_priority calls a site full, min")] = 120.0
-    signal: Annotated[Literal["price", "nci", "mci"], Field(
-        description="what training waits for under wait_below and suspend_resume")] = "price"
+    signal: Annotated[Literal["price", "nci", "mci"], Field(description="what training waits for under lowest_window, "
+                                                            "carbon_time, wait_below and suspend_resume")] = "price"
     signal_quantile: Annotated[float, Field(
         ge=0, le=1, description="training works while the signal is at or below this quantile of its last 24 h")] = 0.3
     supply_temp_degc: Annotated[float, Field(description="set point of the rule policies, degC")] = 23.0
