@@ -127,7 +127,9 @@ def _training(lp: LinearProgram, hours: Floats, group: Training, left_cost: Floa
     cost = np.repeat(-gain[None, :], n, axis=0)
     cost[:, -1] -= left_cost
     x = lp.variables((n, slots), cost)
-    g = lp.variables((n, slots), high=np.where(np.array(group.eligible)[:, None], np.inf, 0.0))
+    sent_cost = np.zeros((n, slots))
+    sent_cost[:, -1] = left_cost
+    g = lp.variables((n, slots), sent_cost, high=np.where(np.array(group.eligible)[:, None], np.inf, 0.0))
     late = lp.variables((n, slots), group.late_cost * hours)
     for index in (x, g):
         lp.at_most([(before(index), 1.0), (index, -1.0)], 0.0)
