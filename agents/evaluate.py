@@ -44,8 +44,8 @@ from cosim.trace import Trace
 from cosim.units import DAY_S, MIN_S, parse_duration
 
 BOUND = "bound"
-_BOUNDS = "cosim.simulators.analysis.bound:bounds"
-"""By name, as models stand above the agents: (trace, whether its grid answers to no load) -> metric -> value."""
+_BOUNDS, _CHECK_BOUND = "cosim.simulators.analysis.bound:bounds", "cosim.simulators.analysis.bound:check"
+"""By name, as models stand above the agents."""
 _OUT = (".csv", ".parquet", ".tex", ".json")
 
 
@@ -164,6 +164,8 @@ def _evaluate(args: argparse.Namespace) -> int:
             _check(scenario, args.open_loop)
             what = Evaluation(scenario.to_json(), args.days, _end_s(scenario, args.days), args.open_loop, args.bound,
                               folder)
+            if args.bound:
+                load(_CHECK_BOUND, "bound")({name: m.simulator for name, m in scenario.members.items()})
             if args.out:
                 _writable(args.out)
             for policy in policies:  # before the first of them has run for minutes

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from cosim.params import params
-from cosim.units import DAY_S, HOUR_S, MIN_S
+from cosim.units import DAY_S, HOUR_S, MIN_S, Seconds
 
 _MOST_SLOTS = 288
 
@@ -16,8 +16,8 @@ _MOST_SLOTS = 288
 class PlannerParams:
     """How far policy `mpc` plans, how finely, and what it keeps in hand."""
 
-    horizon_s: Annotated[float, Field(gt=0, le=2 * DAY_S, description="how far it plans, s")] = 16 * HOUR_S
-    slot_s: Annotated[float, Field(ge=MIN_S, le=DAY_S, description="length of a slot, after which it plans anew, s; "
+    horizon_s: Annotated[Seconds, Field(gt=0, le=2 * DAY_S, description="how far it plans, s")] = 16 * HOUR_S
+    slot_s: Annotated[Seconds, Field(ge=MIN_S, le=DAY_S, description="length of a slot, after which it plans anew, s; "
                                    "divides a day")] = 15 * MIN_S
     usable_ratio: Annotated[float, Field(gt=0, le=1, description="share of a site's GPUs that it counts on")] = 1.0
     margin_min: Annotated[float | None, Field(ge=0, le=1440, description="so long before its deadline training is to be "

@@ -56,9 +56,16 @@ class _World:
     classes: Mapping[str, tuple[JobClass, Jobs, float]]
 
 
+def check(simulators: Mapping[str, str]) -> None:
+    """ScenarioError for data centers whose work the bound does not know. simulators: member -> what runs it."""
+    if not simulators.get("aidc", "").endswith(_KNOWN):
+        raise ScenarioError(f"--bound knows the work of {' and '.join(k[1:] for k in _KNOWN)}, and member 'aidc' is "
+                            f"{simulators.get('aidc', 'not there')}; leave it out")
+
+
 def bounds(trace: Trace, open_loop: bool, days: float) -> dict[str, float]:
     """Metric of `cosim.agents.comparison` -> bound per day of arrivals, of those that have one; NaN where none is known
-    or not all jobs can be done. ScenarioError for data centers whose work it does not know."""
+    or not all jobs can be done. Call `check` before."""
     world, scenario = _world(trace), scenario_of(trace)
     n = len(world.fleet.gpus)
     price = np.broadcast_to(_least(trace, PRICE, world, 0), (n, len(world.hours)))
@@ -88,10 +95,7 @@ def bounds(trace: Trace, open_loop: bool, days: float) -> dict[str, float]:
 
 def _world(trace: Trace) -> _World:
     scenario = scenario_of(trace)
-    member = scenario["members"].get("aidc", {})
-    if not str(member.get("simulator", "")).endswith(_KNOWN):
-        raise ScenarioError(f"--bound knows the work of {' and '.join(k[1:] for k in _KNOWN)}, and member 'aidc' is "
-                            f"{member.get('simulator')}; leave it out")
+    member = scenario["members"]["aidc"]
     shared = {name: scenario["shared"][name] for name in ("job_classes", "sites")}
     aidc = validate(AidcParams, {**shared, **member["params"]}, "aidc", bounded=False)
     end_s = float(trace.attrs["until_s"])
