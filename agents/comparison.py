@@ -69,8 +69,8 @@ def metrics(figures: Mapping[str, float], kinds: Mapping[str, str], days: float,
     """Metrics from a summary's figures, totals per day of arrivals.
 
     figures: of `cosim.simulators.analysis.metrics.summary` over a whole run of `length_days` with `days` days of
-    arrivals; kinds: class -> 'train' or 'inf'. NaN where the run gives none. Beside METRICS, waits of each class, and jobs that missed its
-    service level where it has one, and EVENTS where there were any.
+    arrivals; kinds: class -> 'train' or 'inf'. NaN where the run gives none. Beside METRICS, waits of each class, and
+    jobs that missed its service level where it has one, and EVENTS where there were any.
     """
     energy, co2 = figures["energy_kwh"], figures["co2_attributed_kg"]
     dropped = {kind: sum(figures[f"dropped_{name}_jobs"] for name, k in kinds.items() if k == kind)
@@ -102,7 +102,7 @@ def metrics(figures: Mapping[str, float], kinds: Mapping[str, str], days: float,
             found[f"slo_missed_{name}"] = figures[f"slo_missed_{name}_jobs"] / days
     if "dr_events" in figures:
         found |= {"dr_compliance_percent": 100.0 * figures["dr_compliance_ratio"],
-                  "dr_rebound_kwh": figures["dr_rebound_kwh"] / days, "dr_penalty_usd": figures["dr_penalty_usd"] / days}
+                  **{name: figures[name] / days for name in ("dr_rebound_kwh", "dr_penalty_usd")}}
     return found
 
 
@@ -115,8 +115,8 @@ def rows_of(results: Results) -> list[Metric]:
             quantile, _, of_class = name.removeprefix("wait_").removesuffix("_min").partition("_")
             rows.append(Metric(name, f"wait of {of_class}, {quantile}, min", 1))
         elif name.startswith("slo_missed_"):
-            rows.append(Metric(name, f"{name.removeprefix('slo_missed_')} jobs that missed their service level, per day",
-                               1))
+            of_class = name.removeprefix("slo_missed_")
+            rows.append(Metric(name, f"{of_class} jobs that missed their service level, per day", 1))
     return rows + [m for m in EVENTS if m.name in names]
 
 

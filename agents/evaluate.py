@@ -84,7 +84,7 @@ class Evaluation:
 
 
 def takes_arrivals_end(scenario: Scenario) -> bool:
-    """Whether the workload is one that can be told when arrivals end."""
+    """Whether the workload has a parameter for when arrivals end."""
     member = scenario.members.get("workload")
     if member is None or member.simulator.startswith(("cmd:", "connect:")):
         return False
@@ -93,10 +93,10 @@ def takes_arrivals_end(scenario: Scenario) -> bool:
 
 
 def decided_s(scenario: Scenario) -> float:
-    """How long after their arrival all jobs are decided: the longest deadline, of inference with the time that a nominal
-    job runs, and what the controller's step adds; in whole steps of all members, s."""
+    """How long after their arrival all jobs are decided: the longest deadline, of inference with the time that a
+    nominal job runs, and what the controller's step adds; in whole steps of all members, s."""
     longest_s = 0.0
-    for name, row in rows_of(scenario.shared["job_classes"], "job_classes").items():
+    for row in rows_of(scenario.shared["job_classes"], "job_classes").values():
         deadline_s = row["deadline_s"]
         due_s = parse_duration(deadline_s) if isinstance(deadline_s, str) else float(deadline_s)
         if row["kind"] == "inf":
@@ -107,8 +107,8 @@ def decided_s(scenario: Scenario) -> float:
 
 
 def _run_one(what: Evaluation, policy: str, seed: int, first: str) -> tuple[dict[str, float], dict[str, float]]:
-    """Metrics of one policy on one seed, natively, and of the first policy (`first` is empty) the bounds, where they
-    are wanted. first: trace whose grid is played."""
+    """Metrics of one policy on one seed, natively, and of the first policy (`first` is empty) the bounds, if
+    `what.bound`. first: trace whose grid is played."""
     scenario = what.run_scenario(policy, seed)
     kinds = {name: row["kind"] for name, row in rows_of(scenario.shared["job_classes"], "job_classes").items()}
     if first and what.open_loop:
@@ -132,11 +132,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seeds", type=int, default=5, metavar="N", help="seeds FIRST to FIRST + N - 1 (default: 5)")
     p.add_argument("--first-seed", type=int, default=500, metavar="FIRST",
                    help="below 1000, where no training is (default: 500)")
-    p.add_argument("--days", type=float, default=2.0, help="days of arrivals, from an empty fleet on; the run then goes "
-                   "on until all jobs are decided (default: 2)")
-    p.add_argument("--bound", action="store_true", help="also a bound that no policy can beat, from perfect knowledge of "
-                   "arrivals and prices; of carbon it is as good as what is known whatever the load does, see "
-                   "--open-loop")
+    p.add_argument("--days", type=float, default=2.0, help="days of arrivals, from an empty fleet on; the run then "
+                   "goes on until all jobs are decided (default: 2)")
+    p.add_argument("--bound", action="store_true", help="also a bound that no policy can beat, from perfect knowledge "
+                   "of arrivals and prices; of carbon it counts what holds whatever the load does, see --open-loop")
     p.add_argument("--open-loop", action="store_true", help="every policy meets the carbon intensities of the first "
                    "one's run of the seed: the bound then knows them, too")
     add_settings(p)
@@ -209,17 +208,17 @@ def _note(what: Evaluation, scenario: Scenario, seeds: Sequence[int]) -> str:
 
 def _about_bound(open_loop: bool) -> str:
     known = ("the intensities that all policies met" if open_loop else
-             "of carbon only what holds whatever the load does: that NCI is no lower than the cleanest source there is, "
-             "and no kWh cleaner in the system than upstream")
-    return (f"{BOUND} is a relaxation with perfect knowledge of arrivals and prices, and {known}; each row is the best for "
-            "itself, and no schedule need reach any; cost, CO2 and energy bound whoever drops nothing")
+             "of carbon only what holds whatever the load does: no NCI is below that of the cleanest source there is, "
+             "and no kWh saves more in the system than one from upstream")
+    return (f"{BOUND} is a relaxation with perfect knowledge of arrivals and prices, and {known}; each row is the best "
+            "for itself, and no schedule need reach any; cost, CO2 and energy are bounds where nothing is dropped")
 
 
 def _left(results: Mapping[str, Sequence[Mapping[str, float]]]) -> Iterator[str]:
     for policy, found in results.items():
         if left := sum(one.get("unfinished", 0.0) for one in found):
-            yield (f"{left:g} jobs were inside at the end under {policy}, in all seeds: what they would have used is not "
-                   "in its figures")
+            yield (f"{left:g} jobs were inside at the end under {policy}, in all seeds: what they would have used is "
+                   "not in its figures")
 
 
 def _writable(out: Path) -> None:

@@ -1,8 +1,8 @@
-"""The training jobs inside a site, as a policy can follow them: what it sent, and what has been done since.
+"""The training jobs inside a site, as a policy can follow them: what was sent, and what has been done since.
 
-A policy observes totals; of what it sent it knows classes, sizes and deadlines. Work done in a step, the difference of
-two totals, goes to the jobs as the sites hand out blocks, earliest deadline first, to each as much as it can do on all
-blocks it may use. What a total has beyond the jobs known (of a world that went on from another) counts as due at once.
+A policy observes totals; of what was sent, classes, sizes and deadlines are known. Work done in a step, the difference
+of two totals, goes to the jobs as the sites hand out blocks, earliest deadline first, to each as much as it can do on
+all blocks it may use. What a total has beyond the jobs known (of a world that went on from another) is due at once.
 """
 
 from __future__ import annotations

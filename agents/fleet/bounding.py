@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Jobs:
+class FluidJobs:
     """All jobs of a class.
 
     busy_kw      of a busy GPU above idle
@@ -39,7 +39,7 @@ class Jobs:
     done_worth: float = 0.0
 
 
-def least_cost(hours: Floats, worth: Floats, fleet: Fleet, classes: Sequence[Jobs]) -> float:
+def least_cost(hours: Floats, worth: Floats, fleet: Fleet, classes: Sequence[FluidJobs]) -> float:
     """A lower bound of worth of energy, and of drops, less the worth of work done, over all schedules.
 
     hours (T,); worth (N, T) of a kWh, no more than it is at any time in the slot; fleet: GPUs there are, convex power
@@ -60,7 +60,7 @@ def least_cost(hours: Floats, worth: Floats, fleet: Fleet, classes: Sequence[Job
     return lp.solve().cost
 
 
-def _class(lp: LinearProgram, jobs: Jobs, n: int, slots: int) -> Indices:
+def _class(lp: LinearProgram, jobs: FluidJobs, n: int, slots: int) -> Indices:
     """Work of a class done at each site until the end of each slot, (N, T), as variables."""
     cost = np.zeros((n, slots))
     cost[:, -1] = -jobs.done_worth

@@ -25,7 +25,7 @@ Terms = Sequence[tuple[Indices, ArrayLike]]
 NOTHING = -1
 
 
-class Solution(NamedTuple):
+class Optimum(NamedTuple):
     """Values of all variables (n,), and the least cost."""
 
     values: Floats
@@ -60,8 +60,8 @@ class LinearProgram:
         """The same with an equality."""
         self._add(True, terms, bound)
 
-    def solve(self) -> Solution:
-        """The least cost. ModelError where there is none, with what the solver says."""
+    def solve(self) -> Optimum:
+        """The least cost. ModelError where there is none, with the solver's reason."""
         from scipy.optimize import linprog  # a run without a planner starts sooner
 
         cost, low, high = (np.concatenate(parts) for parts in zip(*self._columns, strict=True))
@@ -70,7 +70,7 @@ class LinearProgram:
                         np.column_stack([low, high]), method="highs")
         if not found.success:
             raise ModelError(f"a plan's linear program has no solution: {found.message}")
-        return Solution(found.x, float(found.fun))
+        return Optimum(found.x, float(found.fun))
 
     # --- inside -------------------------------------------------------------------------------------------------
 

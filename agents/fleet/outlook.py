@@ -1,4 +1,4 @@
-"""What a policy knows of times to come, from what it has been shown.
+"""What is known to a policy of times to come, from what has been observed.
 
 Prices are known at the leads of their forecast, and remembered: a price seen ten hours ahead is known until it holds.
 Beyond that, and for carbon intensities, a time is expected to be as at the same time of the day before, and, where

@@ -13,7 +13,7 @@ Rows: Z02.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ from cosim.agents.fleet.fluid import possible_gpu_h, required_gpu_h, tangents
 from cosim.agents.fleet.heuristics import GpuRule, PolicyOptions
 from cosim.agents.fleet.oracle import DayMean
 from cosim.agents.fleet.outlook import Outlook
-from cosim.agents.fleet.planning import Fleet, Inference, Plan, Training, plan
+from cosim.agents.fleet.planning import Fleet, FleetPlan, InferenceGroup, TrainingGroup, plan
 from cosim.agents.fleet.worth import SupplyAir, carbon_signal, worth_of_kwh
 from cosim.errors import ScenarioError
 from cosim.units import HOUR_S, MIN_PER_H, MIN_S
@@ -33,11 +33,11 @@ Floats = NDArray[np.float64]
 _FULL_RATIO = 0.98
 """A site of which the plan uses so much of what it counts on gives training all that inference leaves."""
 _LEAST_GPU_H = 1e-6
-"""Expected arrivals of a slot in which none are: the plan then still says where the next would go."""
+"""Expected arrivals of a slot in which none are: by them the plan has a place for the next."""
 
 
 class Mpc:
-    """Where to send jobs, how many GPUs training gets, and supply air, as the plan of the slot says."""
+    """Where jobs go, how many GPUs training gets, and supply air: all by the plan of the slot."""
 
     needs_nci = False
 
@@ -54,17 +54,17 @@ class Mpc:
         self._fleet = self._make_fleet()
         self._gpu_h_per_to = [1.0 / (x * MIN_PER_H) for x in facts.to_per_gpu_min]
         self._seen: Observation | None = None
-        self._slot, self._events = -1, ((), ())
+        self._slot, self._events = -1, ""
         self._step_s = MIN_S
-        self.plan: Plan | None = None
+        self.plan: FleetPlan | None = None
         self.plans = 0
 
     @staticmethod
     def check_fits(facts: FleetFacts, options: PolicyOptions) -> None:
         """ScenarioError without the sites' energy model and the jobs' speeds."""
         if options.energy is None or not facts.top_to_per_s:
-            raise ScenarioError("policy mpc needs to know what a site draws and how fast jobs can run, and nobody tells "
-                                "it")
+            raise ScenarioError("policy mpc needs to know what a site draws and how fast jobs can run, and nobody "
+                                "tells it")
 
     def place(self, observation: Observation) -> Matrix:
         """(M, N) shares: of training what the plan sends next, of inference as it runs in this slot."""
@@ -120,13 +120,13 @@ class Mpc:
         self._arrivals.add(observation.time_s, [w * self._gpu_h_per_to[m] / (self._step_s / HOUR_S)
                                                 for m, w in enumerate(observation.arrivals_work_to)])
         slot = int(observation.time_s // self._params.slot_s)
-        ends = tuple(math.isnan(x) for x in observation.event_end_min), tuple(observation.event_cap_kw)
-        if self.plan is None or slot != self._slot or repr(ends) != repr(self._events):
-            self._slot, self._events = slot, ends
+        events = repr(list(observation.event_cap_kw))
+        if self.plan is None or slot != self._slot or events != self._events:
+            self._slot, self._events = slot, events
             self.plan = self._make_plan(observation)
             self.plans += 1
 
-    def _make_plan(self, observation: Observation) -> Plan:
+    def _make_plan(self, observation: Observation) -> FleetPlan:
         p, facts = self._params, self._facts
         hours = np.full(p.slots, p.slot_s / HOUR_S)
         hours[0] -= (observation.time_s % p.slot_s) / HOUR_S
@@ -137,11 +137,11 @@ class Mpc:
         worth = worth_of_kwh(self._weights, price, np.zeros((facts.n_sites, 1)) if carbon is None else carbon)
         coming = self._arrivals.mean(None)  # GPUs that each class keeps busy
         training = [self._group_of(group, ends_h, hours * sum(coming[m] for m in group)) for group in self._training]
-        inference = [Inference(self._energy.busy_kw_per_gpu[group[0]], facts.eligible[group[0]],
+        inference = [InferenceGroup(self._energy.busy_kw_per_gpu[group[0]], facts.eligible[group[0]],
                                np.full(p.slots, sum(coming[m] for m in group))) for group in self._inference]
         return plan(hours, worth, self._fleet, training, inference, self._caps_kw(observation, hours), p.wait_ratio)
 
-    def _group_of(self, group: Sequence[int], ends_h: Floats, coming_gpu_h: Floats) -> Training:
+    def _group_of(self, group: Sequence[int], ends_h: Floats, coming_gpu_h: Floats) -> TrainingGroup:
         facts, slot_h, first = self._facts, self._params.slot_s / HOUR_S, group[0]
         possible, required = [], []
         for i in range(facts.n_sites):
@@ -152,7 +152,7 @@ class Mpc:
                      for i in range(facts.n_sites) if facts.eligible[m][i] and facts.top_to_per_s[i][m]), default=0.0)
         due = int((facts.deadline_s[first] / HOUR_S - max(self._margin_h)) / slot_h)
         per_gpu_h = max(1.0 / (facts.work_to[m] * self._gpu_h_per_to[m]) for m in group)
-        return Training(self._energy.busy_kw_per_gpu[first], facts.eligible[first], np.array(possible),
+        return TrainingGroup(self._energy.busy_kw_per_gpu[first], facts.eligible[first], np.array(possible),
                         np.array(required), coming_gpu_h + _LEAST_GPU_H, int(run_h / 2.0 / slot_h), max(due, 1),
                         10.0 * self._weights.c4_per_train_job * per_gpu_h)
 
@@ -210,8 +210,10 @@ class Mpc:
         facts, idle, air = self._facts, self._energy.idle_kw, self._air
         top = max(self._energy.busy_kw_per_gpu)
         most = [idle[i] + g * top for i, g in enumerate(facts.gpus)]
-        cuts = [tangents(lambda it, i=i: np.array([air.least_kw(i, float(x)) for x in it]), idle[i], most[i])
-                for i in range(facts.n_sites)]
+
+        def drawn_kw(site: int) -> Callable[[Floats], Floats]:
+            return lambda it_kw: np.array([air.least_kw(site, float(x)) for x in it_kw])
+        cuts = [tangents(drawn_kw(i), idle[i], most[i]) for i in range(facts.n_sites)]
         full = [max(air.least_kw(i, kw), *(s * kw + c for s, c in cuts[i])) for i, kw in enumerate(most)]
         return Fleet(self._params.usable_ratio * np.array(facts.gpus, float), np.array(idle), cuts,
                      np.array(full) * (1.0 + 1e-9) + 1e-9)

@@ -18,12 +18,12 @@ class PlannerParams:
 
     horizon_s: Annotated[Seconds, Field(gt=0, le=2 * DAY_S, description="how far it plans, s")] = 16 * HOUR_S
     slot_s: Annotated[Seconds, Field(ge=MIN_S, le=DAY_S, description="length of a slot, after which it plans anew, s; "
-                                   "divides a day")] = 15 * MIN_S
+                                     "divides a day")] = 15 * MIN_S
     usable_ratio: Annotated[float, Field(gt=0, le=1, description="share of a site's GPUs that it counts on")] = 1.0
-    margin_min: Annotated[float | None, Field(ge=0, le=1440, description="so long before its deadline training is to be "
-                                              "done, min; null: the guard's slack")] = None
-    wait_ratio: Annotated[float, Field(ge=0, le=1, description="what an hour's wait of a GPU-hour costs, of its energy's "
-                                       "mean worth: settles when what costs the same is done")] = 1e-3
+    margin_min: Annotated[float | None, Field(ge=0, le=1440, description="so long before its deadline training is to "
+                                              "be done, min; null: the guard's slack")] = None
+    wait_ratio: Annotated[float, Field(ge=0, le=1, description="what an hour's wait of a GPU-hour costs, of its "
+                                       "energy's mean worth: settles when what costs the same is done")] = 1e-3
 
     @model_validator(mode="after")
     def _slots_fit(self) -> PlannerParams:

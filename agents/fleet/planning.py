@@ -22,7 +22,7 @@ LATE_FACTOR = 10.0
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingGroup:
     """A group of training classes: GPUs of one power, jobs of one deadline, the same sites.
 
     busy_kw     of a busy GPU
@@ -44,7 +44,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Inference:
+class InferenceGroup:
     """A group of inference classes, worked off as it comes: GPUs of one power, the same sites.
 
     gpus   (T,) that it is expected to keep busy, at all sites together
@@ -57,7 +57,7 @@ class Inference:
 
 @dataclass(frozen=True)
 class Fleet:
-    """gpus (N,) that can be counted on; idle_kw (N,); cuts: each site's power by its IT power; full_kw (N,) its most."""
+    """gpus (N,) to count on; idle_kw (N,); cuts: each site's power by its IT power; full_kw (N,): its most."""
 
     gpus: Floats
     idle_kw: Floats
@@ -66,7 +66,7 @@ class Fleet:
 
 
 @dataclass(frozen=True)
-class Plan:
+class FleetPlan:
     """GPUs busy with each training group (K, N, T) and inference group (L, N, T), slot by slot; share (K, N) of what
     comes next in a training group that each site gets; power_kw (N, T), and the least cost."""
 
@@ -77,8 +77,8 @@ class Plan:
     cost: float
 
 
-def plan(hours: Floats, worth: Floats, fleet: Fleet, training: Sequence[Training], inference: Sequence[Inference],
-         cap_kw: Floats, wait_ratio: float) -> Plan:
+def plan(hours: Floats, worth: Floats, fleet: Fleet, training: Sequence[TrainingGroup],
+         inference: Sequence[InferenceGroup], cap_kw: Floats, wait_ratio: float) -> FleetPlan:
     """The plan of least cost.
 
     hours (T,) lengths of the slots; worth (N, T) of a kWh; cap_kw (N, T), infinite where there is none; wait_ratio:
@@ -109,15 +109,15 @@ def plan(hours: Floats, worth: Floats, fleet: Fleet, training: Sequence[Training
                 (index[i], line * kw * np.broadcast_to(factor, slots)) for terms, kw in busy for index, factor in terms]
             lp.at_most([*terms, (power[i], -np.ones(slots))], -intercept - line * fleet.idle_kw[i])
     found = lp.solve()
-    x = found.values
-    return Plan(
-        np.array([np.diff(x[index], axis=-1, prepend=0.0) / hours for index in done]).reshape(-1, n, slots),
-        np.array([x[index] for index in serving]).reshape(-1, n, slots),
-        np.array([_first_shares(x[g], group.eligible) for g, group in zip(placed, training, strict=True)]
-                 ).reshape(-1, n), x[power], found.cost)
+    value = found.values
+    return FleetPlan(
+        np.array([np.diff(value[index], axis=-1, prepend=0.0) / hours for index in done]).reshape(-1, n, slots),
+        np.array([value[index] for index in serving]).reshape(-1, n, slots),
+        np.array([_first_shares(value[g], group.eligible) for g, group in zip(placed, training, strict=True)]
+                 ).reshape(-1, n), value[power], found.cost)
 
 
-def _training(lp: LinearProgram, hours: Floats, group: Training, left_cost: Floats, wait_cost: float
+def _training(lp: LinearProgram, hours: Floats, group: TrainingGroup, left_cost: Floats, wait_cost: float
               ) -> tuple[Indices, Indices]:
     """Work done and work placed until the end of each slot, (N, T) each, as variables. left_cost (N,) of a GPU-h that
     is not done at the end of all slots."""
@@ -139,7 +139,7 @@ def _training(lp: LinearProgram, hours: Floats, group: Training, left_cost: Floa
     return x, g
 
 
-def _inference(lp: LinearProgram, group: Inference, n: int, slots: int, missing_cost: Floats) -> Indices:
+def _inference(lp: LinearProgram, group: InferenceGroup, n: int, slots: int, missing_cost: Floats) -> Indices:
     """GPUs busy at each site in each slot, (N, T), as variables."""
     y = lp.variables((n, slots), high=np.where(np.array(group.eligible)[:, None], np.inf, 0.0))
     missing = lp.variables((slots,), missing_cost)

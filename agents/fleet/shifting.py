@@ -13,8 +13,8 @@ wait_below      training starts when the signal is at or below a quantile of its
 suspend_resume  training works only then, and is suspended when the signal rises above it (progress is kept)
 
 Prices to come are the forecast's; intensities are expected as at the same time of the day before, on the first day as
-now (`cosim.agents.fleet.outlook`). The threshold is of what has been seen, 24 h at most. Who would miss a deadline by waiting is given GPUs by the
-controller's guard, whatever these rules decide.
+now (`cosim.agents.fleet.outlook`). The threshold is of what has been seen, 24 h at most. Who would miss a deadline by
+waiting is given GPUs by the controller's guard, whatever these rules decide.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ from cosim.agents.fleet.heuristics import PolicyOptions, Uniform
 from cosim.agents.fleet.outlook import Outlook
 from cosim.errors import ModelError, ScenarioError
 from cosim.units import DAY_S, MIN_S
-
 
 SLOT_S = 15 * MIN_S
 """Intensities of the day before are remembered by slots of this length."""

@@ -8,7 +8,7 @@ closed loop   NCI answers to load. It is a mix of the sources' intensities, so n
               that has power to give; this alone is counted. Of all sources: no kWh is cleaner than what is taken from
               upstream in its place, so that a kWh less saves at most the substation's intensity
 
-Of one more thing it knows nothing: intervals that a grid without a solution repeats from the one before.
+Not counted: intervals that a grid without a solution repeats from the one before.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from cosim.agents.fleet.bounding import Jobs, least_cost
+from cosim.agents.fleet.bounding import FluidJobs, least_cost
 from cosim.agents.fleet.fluid import lower_hull, possible_gpu_h, required_gpu_h, thinned
 from cosim.agents.fleet.planning import Fleet
 from cosim.agents.fleet.rewards import OBJECTIVE, RewardWeights
@@ -47,17 +47,17 @@ _KNOWN = (":DataCenters", ":CappedDataCenters")
 
 
 @dataclass(frozen=True)
-class _World:
+class _Relaxed:
     """hours (T,), begin_s (T,) of the slots; the fleet, and classes without their costs."""
 
     hours: np.ndarray
     begin_s: np.ndarray
     fleet: Fleet
-    classes: Mapping[str, tuple[JobClass, Jobs, float]]
+    classes: Mapping[str, tuple[JobClass, FluidJobs, float]]
 
 
 def check(simulators: Mapping[str, str]) -> None:
-    """ScenarioError for data centers whose work the bound does not know. simulators: member -> what runs it."""
+    """ScenarioError for data centers of other kinds than the bound is for. simulators: member -> what runs it."""
     if not simulators.get("aidc", "").endswith(_KNOWN):
         raise ScenarioError(f"--bound knows the work of {' and '.join(k[1:] for k in _KNOWN)}, and member 'aidc' is "
                             f"{simulators.get('aidc', 'not there')}; leave it out")
@@ -93,7 +93,7 @@ def bounds(trace: Trace, open_loop: bool, days: float) -> dict[str, float]:
 # --- the jobs and the fleet -----------------------------------------------------------------------------------------
 
 
-def _world(trace: Trace) -> _World:
+def _world(trace: Trace) -> _Relaxed:
     scenario = scenario_of(trace)
     member = scenario["members"]["aidc"]
     shared = {name: scenario["shared"][name] for name in ("job_classes", "sites")}
@@ -111,11 +111,11 @@ def _world(trace: Trace) -> _World:
         gpus = max(speeds, default=0.0) * 60.0 / c.to_per_gpu_min
         if mine.any() and gpus:
             classes[name] = (c, *_class(jobs, mine, c, gpus, end_h, [may_run(c, site) for site in aidc.sites]))
-    return _World(hours, edges[:-1], fleet, classes)
+    return _Relaxed(hours, edges[:-1], fleet, classes)
 
 
 def _class(jobs: Mapping[str, np.ndarray], mine: np.ndarray, c: JobClass, gpus: float, end_h: np.ndarray,
-           eligible: list[bool]) -> tuple[Jobs, float]:
+           eligible: list[bool]) -> tuple[FluidJobs, float]:
     """The jobs of a class, and the largest of them, GPU-h."""
     work = jobs["work_to"][mine] / (c.to_per_gpu_min * MIN_PER_H)
     most = np.full(len(work), gpus)
@@ -125,12 +125,12 @@ def _class(jobs: Mapping[str, np.ndarray], mine: np.ndarray, c: JobClass, gpus: 
     tiny = 1e-9 * work.sum()
     possible = possible_gpu_h(work, most, jobs["arrival_s"][mine] / HOUR_S, end_h) + tiny
     required = np.maximum(required_gpu_h(work, most, due_h, end_h) - tiny, 0.0)
-    return Jobs(c.busy_kw_per_gpu, eligible, possible, required), float(work.max())
+    return FluidJobs(c.busy_kw_per_gpu, eligible, possible, required), float(work.max())
 
 
 def _fleet(aidc: AidcParams, top_kw: float) -> Fleet:
     """Sites with power from below: at the supply air at which the plant draws least, without what servers need more as
-    it is warm; of a plant that sees outside air, or a room that takes time, no less than IT power and losses."""
+    it is warm; of a plant that depends on outside air, or a room that takes time, no less than IT power and losses."""
     gpus, idle, cuts, full = [], [], [], []
     for name, site in aidc.sites.items():
         cooling = aidc.site_cooling.get(name, aidc.cooling)
@@ -171,7 +171,7 @@ def _most_kw(it_kw: float, cooling: Cooling) -> float:
 # --- the signals ----------------------------------------------------------------------------------------------------
 
 
-def _least(trace: Trace, path: str, world: _World, column: int) -> np.ndarray:
+def _least(trace: Trace, path: str, world: _Relaxed, column: int) -> np.ndarray:
     """(T,) the lowest value of a port in each slot."""
     times, values = trace.time_s(path.rpartition("/")[0]), np.nan_to_num(trace[path][:, column])
     ends = world.begin_s + world.hours * HOUR_S
@@ -179,7 +179,7 @@ def _least(trace: Trace, path: str, world: _World, column: int) -> np.ndarray:
     return np.array([values[a:max(b, a + 1)].min() for a, b in zip(first, last, strict=True)])
 
 
-def _site_prices(trace: Trace, world: _World, common: np.ndarray) -> np.ndarray:
+def _site_prices(trace: Trace, world: _Relaxed, common: np.ndarray) -> np.ndarray:
     """(N, T) lowest price at each site in each slot; the common one where sites have none of their own."""
     model = SITE_PRICE.rpartition("/")[0]
     if model not in trace.models() or not trace.has(SITE_PRICE):
@@ -189,7 +189,7 @@ def _site_prices(trace: Trace, world: _World, common: np.ndarray) -> np.ndarray:
                      for k, name in enumerate(trace.names(SITE))])
 
 
-def _carbon(trace: Trace, world: _World, open_loop: bool, port: str) -> np.ndarray | None:
+def _carbon(trace: Trace, world: _Relaxed, open_loop: bool, port: str) -> np.ndarray | None:
     """(N, T) an intensity that no kWh of a site is below in a slot, kg/kWh; None where it is not known."""
     if open_loop:
         places = [intensity_of(trace, name, port) for name in trace.names(SITE)]
@@ -207,9 +207,9 @@ def _carbon(trace: Trace, world: _World, open_loop: bool, port: str) -> np.ndarr
     return np.broadcast_to(_at_slots(trace, world, cleanest), (len(world.fleet.gpus), len(world.hours)))
 
 
-def _upstream(trace: Trace, world: _World) -> tuple[np.ndarray, float] | None:
-    """(T,) intensity of the substation, and the emission of all sources beyond that of the data centers' energy at it, kg,
-    at the least: the base load at the substation's, less what cleaner sources could spare. None where it is not known."""
+def _upstream(trace: Trace, world: _Relaxed) -> tuple[np.ndarray, float] | None:
+    """(T,) intensity of the substation, and the least emission of all sources beyond that of the data centers' energy
+    at it, kg: the base load at the substation's, less what cleaner sources could spare. None where it is not known."""
     sources = _sources(trace)
     if sources is None or _batteries(trace):
         return None
@@ -251,14 +251,14 @@ def _batteries(trace: Trace) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def _at_slots(trace: Trace, world: _World, values: np.ndarray) -> np.ndarray:
+def _at_slots(trace: Trace, world: _Relaxed, values: np.ndarray) -> np.ndarray:
     """(T,) the lowest of values by the grid's interval (interval,) in each slot."""
     times, ends = trace.time_s(GRID), world.begin_s + world.hours * HOUR_S
     first, last = np.maximum(rows_at(times, world.begin_s), 0), np.searchsorted(times, ends, side="left")
     return np.array([values[a:max(b, a + 1)].min() for a, b in zip(first, last, strict=True)])
 
 
-def _least_cost(world: _World, worth: np.ndarray, weights: RewardWeights | None) -> float:
+def _least_cost(world: _Relaxed, worth: np.ndarray, weights: RewardWeights | None) -> float:
     """The bound; weights: of drops and work done, None: all has to be done. NaN where it cannot be."""
     classes = []
     for c, jobs, largest in world.classes.values():

@@ -26,8 +26,8 @@ def objective_figures(trace: Trace) -> dict[str, float]:
     `peak_kw`, the fleet's highest mean over `PEAK_S`.
 
     No objective where there is no controller with weights, no price, or where carbon is counted against a dispatch
-    without data centers, which a run does not have. R2 is the common price: it knows no demand charge and no price of a
-    single site.
+    without data centers, which a run does not have. R2 is at the common price, without demand charges
+    and prices of single sites.
     """
     figures = {"peak_kw": _peak_kw(trace)}
     members = scenario_of(trace)["members"]

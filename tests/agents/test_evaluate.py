@@ -9,7 +9,6 @@ import pytest
 from cosim.agents.comparison import METRICS, compare, interval, metrics, rows_of, write
 from cosim.agents.evaluate import Evaluation, decided_s, main
 from cosim.request import find
-from cosim.scenario import override
 from cosim.tables.files import read_columns
 
 KINDS = {"llm": "train", "search": "inf"}

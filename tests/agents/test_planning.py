@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cosim.agents.fleet.backlog import Backlog
-from cosim.agents.fleet.bounding import Jobs, least_cost
+from cosim.agents.fleet.bounding import FluidJobs, least_cost
 from cosim.agents.fleet.decision import EnergyModel, FleetFacts, Observation
 from cosim.agents.fleet.fluid import lower_hull, possible_gpu_h, required_gpu_h, tangents, thinned
 from cosim.agents.fleet.heuristics import PolicyOptions
@@ -17,7 +17,7 @@ from cosim.agents.fleet.linear_program import LinearProgram, before
 from cosim.agents.fleet.outlook import Outlook
 from cosim.agents.fleet.planner import Mpc
 from cosim.agents.fleet.planner_params import PlannerParams
-from cosim.agents.fleet.planning import Fleet, Inference, Training, plan
+from cosim.agents.fleet.planning import Fleet, InferenceGroup, TrainingGroup, plan
 from cosim.errors import ModelError, ScenarioError
 from cosim.params import validate
 
@@ -113,7 +113,7 @@ def test_the_bound_is_the_cheapest_schedule_where_jobs_are_fluid_anyway(case):
     due = [min(a + n, 4) for _, a, n in jobs]
     exact = cheapest(worth, work, come, due, 4)
     ends, fast = np.arange(1.0, 5.0), np.full(len(jobs), 1e6)
-    classes = [Jobs(1.0, [True], possible_gpu_h(work, fast, come, ends), required_gpu_h(work, fast, due, ends))]
+    classes = [FluidJobs(1.0, [True], possible_gpu_h(work, fast, come, ends), required_gpu_h(work, fast, due, ends))]
     if np.isinf(exact):
         with pytest.raises(ModelError):
             least_cost(np.ones(4), worth[None, :], LINE, classes)
@@ -124,7 +124,7 @@ def test_the_bound_is_the_cheapest_schedule_where_jobs_are_fluid_anyway(case):
 def test_a_job_is_dropped_where_that_costs_less():
     """4 GPU-h at 0.5 cost 2.0 beyond idle; a drop costs 1.2."""
     worth, needed = np.full((1, 2), 0.5), np.array([0.0, 4.0])
-    jobs = Jobs(1.0, [True], np.array([4.0, 4.0]), needed, drop_cost=1.2 / 4.0)
+    jobs = FluidJobs(1.0, [True], np.array([4.0, 4.0]), needed, drop_cost=1.2 / 4.0)
     assert least_cost(np.ones(2), worth, LINE, [jobs]) == pytest.approx(0.5 * 2 + 1.2)
     earned = dataclasses.replace(jobs, done_worth=0.3)  # 1.2 are earned by doing it: 2.0 - 1.2 < 1.2
     assert least_cost(np.ones(2), worth, LINE, [earned]) == pytest.approx(0.5 * 2 + 0.8)
@@ -160,7 +160,7 @@ def test_no_schedule_of_whole_jobs_beats_the_bound(seed):
             drops += 1
     cost = float((worth * drawn(idle[:, None] + use)).sum()) + 0.7 * drops
     ends = np.arange(1.0, slots + 1)
-    jobs = Jobs(1.0, [True, True], possible_gpu_h(size, speed, come, ends), required_gpu_h(size, speed, due, ends),
+    jobs = FluidJobs(1.0, [True, True], possible_gpu_h(size, speed, come, ends), required_gpu_h(size, speed, due, ends),
                 drop_cost=0.7 / size.max())
     assert least_cost(np.ones(slots), worth, Fleet(gpus, idle, cuts, most), [jobs]) <= cost + 1e-9
 
@@ -170,7 +170,7 @@ def test_a_plan_is_the_cheapest_schedule(worth):
     """Two jobs at the site, of 5 GPU-h due after three slots and of 3 after four, on 4 GPUs each."""
     ends, row = np.arange(1.0, 5.0), np.array([worth])
     work, fast, due = np.array([5.0, 3.0]), np.full(2, 4.0), np.array([3.0, 4.0])
-    group = Training(1.0, [True], possible_gpu_h(work, fast, np.zeros(2), ends)[None],
+    group = TrainingGroup(1.0, [True], possible_gpu_h(work, fast, np.zeros(2), ends)[None],
                      required_gpu_h(work, fast, due, ends)[None], np.full(4, 1e-9), 0, 4, 100.0)
     found = plan(np.ones(4), row, LINE, [group], [], np.full((1, 4), np.inf), 0.0)
     use = found.training_gpus[0, 0]
@@ -183,14 +183,14 @@ def test_a_plan_keeps_caps_and_sends_work_where_it_is_cheap():
     fleet = Fleet(np.array([4.0, 4.0]), np.array([1.0, 1.0]), [[(1.0, 0.0)]] * 2, np.array([9.0, 9.0]))
     worth = np.array([[0.4] * 3, [0.2] * 3])
     nothing = np.zeros((2, 3))
-    group = Training(1.0, [True, True], nothing, nothing, np.full(3, 1.0), 0, 1, 100.0)
+    group = TrainingGroup(1.0, [True, True], nothing, nothing, np.full(3, 1.0), 0, 1, 100.0)
     caps = np.array([[np.inf] * 3, [3.0, np.inf, np.inf]])
-    found = plan(np.ones(3), worth, fleet, [group], [Inference(1.0, [True, True], np.full(3, 2.0))], caps, 0.0)
+    found = plan(np.ones(3), worth, fleet, [group], [InferenceGroup(1.0, [True, True], np.full(3, 2.0))], caps, 0.0)
     assert found.inference_gpus[0].sum(axis=0) == pytest.approx([2.0] * 3)
     assert found.power_kw[1, 0] <= 3.0 + 1e-6
     assert found.training_gpus[0, 1, 1:].sum() == pytest.approx(2.0, abs=1e-6)
     assert found.training_share[0].tolist() == pytest.approx([0.0, 1.0])
-    off = plan(np.ones(3), worth, fleet, [], [Inference(1.0, [True, False], np.full(3, 2.0))], caps, 0.0)
+    off = plan(np.ones(3), worth, fleet, [], [InferenceGroup(1.0, [True, False], np.full(3, 2.0))], caps, 0.0)
     assert off.inference_gpus[0, 1].tolist() == [0.0] * 3
     assert off.training_share.shape == (0, 2)
 
