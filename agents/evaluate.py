@@ -46,6 +46,9 @@ from cosim.units import DAY_S, MIN_S, parse_duration
 BOUND = "bound"
 _BOUNDS, _CHECK_BOUND = "cosim.simulators.analysis.bound:bounds", "cosim.simulators.analysis.bound:check"
 """By name, as models stand above the agents."""
+_OURS = {"controller.policy": "policies are named after evaluate", "seed": "seeds are set by --first-seed and --seeds",
+         "warmup_s": "an evaluation has no warm-up", "workload.arrivals_end_s": "arrivals end by --days"}
+"""Fields that an evaluation sets itself, and by what."""
 _OUT = (".csv", ".parquet", ".tex", ".json")
 
 
@@ -159,7 +162,11 @@ def _evaluate(args: argparse.Namespace) -> int:
     seeds = list(range(args.first_seed, args.first_seed + args.seeds))
     with tempfile.TemporaryDirectory() as folder:
         with working(f"loading {args.scenario}"):
-            scenario = override(find(args.scenario, args.trust), settings_of(args.settings))
+            settings = settings_of(args.settings)
+            for path, instead in _OURS.items():
+                if path in settings:
+                    raise ScenarioError(f"--set {path}={settings[path]}: {instead}; leave it out")
+            scenario = override(find(args.scenario, args.trust), settings)
             _check(scenario, args.open_loop)
             what = Evaluation(scenario.to_json(), args.days, _end_s(scenario, args.days), args.open_loop, args.bound,
                               folder)

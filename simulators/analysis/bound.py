@@ -35,7 +35,7 @@ from cosim.simulators.analysis.paths import GRID, PRICE, SITE, SITE_PRICE
 from cosim.simulators.analysis.site_series import intensity_of
 from cosim.simulators.fleet import JobClass, may_run
 from cosim.trace import Trace
-from cosim.trace.series import rows_at, scenario_of
+from cosim.trace.series import PLAYERS, rows_at, scenario_of
 from cosim.units import HOUR_S, KG_PER_T, KW_PER_MW, MIN_PER_H
 
 SLOT_S = 900.0
@@ -43,6 +43,8 @@ CLOCK_S = 1.0
 """What the clock of the data centers may round a deadline by, and more."""
 _POINTS = 4001
 _SOLVER_RATIO = 1e-6
+_GIVEN = (*PLAYERS, "cosim.simulators.grid.series:IntensitySeries")
+"""Grids whose intensities do not answer to load."""
 _KNOWN = (":DataCenters", ":CappedDataCenters")
 
 
@@ -67,6 +69,7 @@ def bounds(trace: Trace, open_loop: bool, days: float) -> dict[str, float]:
     """Metric of `cosim.agents.comparison` -> bound per day of arrivals, of those that have one; NaN where none is known
     or not all jobs can be done. Call `check` before."""
     world, scenario = _world(trace), scenario_of(trace)
+    open_loop = open_loop or str(scenario["members"].get("grid", {}).get("simulator")) in _GIVEN
     n = len(world.fleet.gpus)
     price = np.broadcast_to(_least(trace, PRICE, world, 0), (n, len(world.hours)))
     carbon = _carbon(trace, world, open_loop, "nci_kg_per_kwh")

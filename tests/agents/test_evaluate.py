@@ -154,6 +154,8 @@ def test_fixed_shares_stand_beside_a_rule_that_follows_the_carbon(capsys):
     (["uniform", "--scenario", "nowhere"], "nowhere"),
     (["uniform", "--scenario", "ieee33", "--set", "x"], "--set x"),
     (["uniform", "--scenario", "paper_literal", "--bound"], "--bound knows the work of DataCenters and Capped"),
+    (["uniform", "--set", "warmup_s=1d"], "--set warmup_s=1d: an evaluation has no warm-up"),
+    (["uniform", "--set", "workload.arrivals_end_s=1h"], "arrivals end by --days"),
     (["uniform", "--days", "inf"], "--days inf"),
     (["uniform", "--out", "t.txt"], "must end in .csv, .parquet, .tex, .json"),
 ])
