@@ -17,10 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from scipy.special import stdtrit
-
 from cosim.agents.fleet.rewards import OBJECTIVE
+from cosim.campaign.statistics import interval
 from cosim.digest import Digest, Table
 from cosim.tables.files import write_table
 from cosim.units import KG_PER_T, KW_PER_MW, TO_PER_GTO
@@ -56,6 +54,7 @@ METRICS = (
     Metric("dropped_inf", "dropped inference jobs per day (R5)", 1),
     Metric("lost_gto", "work lost: begun and missed, or undone, 1e9 TO/day", 3),
     Metric("unfinished", "jobs inside at the end", 1),
+    Metric("unfinished_gto", "work left of them, 1e9 TO", 2),
 )
 EVENTS = (
     Metric("dr_compliance_percent", "demand response delivered of called, %", 1),
@@ -64,13 +63,13 @@ EVENTS = (
 )
 
 
-def metrics(figures: Mapping[str, float], kinds: Mapping[str, str], days: float, length_days: float
-            ) -> dict[str, float]:
+def metrics(figures: Mapping[str, float], kinds: Mapping[str, str], days: float,
+            length_days: float | None = None) -> dict[str, float]:
     """Metrics from a summary's figures, totals per day of arrivals.
 
-    figures: of `cosim.simulators.analysis.metrics.summary` over a whole run of `length_days` with `days` days of
-    arrivals; kinds: class -> 'train' or 'inf'. NaN where the run gives none. Beside METRICS, waits of each class, and
-    jobs that missed its service level where it has one, and EVENTS where there were any.
+    figures: of `cosim.simulators.analysis.metrics.summary` over a whole run of `length_days` (None: as long) with `days`
+    days of arrivals; kinds: class -> 'train' or 'inf'. NaN where the run gives none. Beside METRICS, waits of each
+    class, and jobs that missed its service level where it has one, and EVENTS where there were any.
     """
     energy, co2 = figures["energy_kwh"], figures["co2_attributed_kg"]
     dropped = {kind: sum(figures[f"dropped_{name}_jobs"] for name, k in kinds.items() if k == kind)
@@ -78,7 +77,7 @@ def metrics(figures: Mapping[str, float], kinds: Mapping[str, str], days: float,
     served = figures.get("served_to", math.nan) / TO_PER_GTO
     found = {
         OBJECTIVE: figures.get(OBJECTIVE, math.nan) / days,
-        "throughput": figures["throughput_to_per_min"] / 1e6 * length_days / days,
+        "throughput": figures["throughput_to_per_min"] / 1e6 * (length_days or days) / days,
         "cost_usd": figures["cost_usd"] / days,
         "co2_t": co2 / KG_PER_T / days,
         "system_co2_t": figures.get("co2_system_kg", math.nan) / KG_PER_T / days,
@@ -86,10 +85,11 @@ def metrics(figures: Mapping[str, float], kinds: Mapping[str, str], days: float,
         "dropped_train": dropped["train"] / days,
         "dropped_inf": dropped["inf"] / days,
         "mwh_per_t": energy / co2 if co2 else math.nan,
-        "pue": energy / figures["it_energy_kwh"],
+        "pue": figures.get("facility_energy_kwh", energy) / figures["it_energy_kwh"],
         "energy_mwh": energy / KW_PER_MW / days,
         "peak_kw": figures.get("peak_kw", math.nan),
         "unfinished": sum(figures[f"unfinished_{name}_jobs"] for name in kinds),
+        "unfinished_gto": sum(figures.get(f"unfinished_{name}_to", math.nan) for name in kinds) / TO_PER_GTO,
         "lost_gto": (figures.get("lost_missed_to", 0.0) + figures.get("lost_failed_to", 0.0)) / TO_PER_GTO / days,
         "served_gto": served / days,
         "kg_per_gto": co2 / served if served else math.nan,
@@ -118,15 +118,6 @@ def rows_of(results: Results) -> list[Metric]:
             of_class = name.removeprefix("slo_missed_")
             rows.append(Metric(name, f"{of_class} jobs that missed their service level, per day", 1))
     return rows + [m for m in EVENTS if m.name in names]
-
-
-def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """(mean, half width of the t interval of the mean); half width NaN for fewer than two values."""
-    x = np.asarray(values, float)
-    if len(x) < 2:
-        return float(x.mean()), math.nan
-    half = stdtrit(len(x) - 1, 0.5 + level / 2) * x.std(ddof=1) / math.sqrt(len(x))
-    return float(x.mean()), float(half)
 
 
 def compare(results: Results, note: str) -> Digest:

@@ -130,7 +130,7 @@ def figure(curves: Sequence[Curve], path: Path) -> Path:
     panels = [(name, [(c.name, (c.steps / 1000.0).tolist(), c.mean[name].tolist(), c.spread[name].tolist())
                       for c in curves if name in c.mean]) for name in names]
     with optional("a figure", "plot"):
-        from cosim.reporting.paper import bands
+        from cosim.reporting.panels import bands
     return bands(path, "environment steps, thousands", panels)
 
 

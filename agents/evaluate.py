@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from cosim.agents.comparison import compare, metrics, write
+from cosim.agents.probe import show
 from cosim.console import (
     add_settings,
     add_trust,
@@ -146,6 +147,9 @@ def parser() -> argparse.ArgumentParser:
     add_trust(p)
     p.add_argument("--out", type=file_type(*_OUT), metavar="FILE", help="the tables, with every seed's metrics: .csv, "
                    ".parquet (extra `parquet`), .tex (without the seeds) or .json")
+    p.add_argument("--probe", nargs="?", const="", metavar="SCENARIO", help="instead: what carbon, price and deadlines "
+                   "cause each policy to do, shown otherwise at the same arrivals, and whether it may be called "
+                   "carbon-aware (scenario: that of --scenario; some ten runs per policy and seed)")
     return p
 
 
@@ -158,7 +162,10 @@ def _evaluate(args: argparse.Namespace) -> int:
     if args.seeds < 1 or not 0.0 < args.days < math.inf or args.jobs < 1 or args.first_seed < 0:
         raise ScenarioError(f"--seeds {args.seeds}, --days {args.days:g} and --jobs {args.jobs} must be > 0, "
                             f"--first-seed {args.first_seed} >= 0")
+    if args.probe is not None and (args.bound or args.open_loop or (args.out and args.out.suffix != ".json")):
+        raise ScenarioError("--probe goes with none of --bound and --open-loop, and its --out is a .json")
     policies = list(dict.fromkeys(args.policies))
+    args.scenario = args.probe or args.scenario
     seeds = list(range(args.first_seed, args.first_seed + args.seeds))
     with tempfile.TemporaryDirectory() as folder:
         with working(f"loading {args.scenario}"):
@@ -171,11 +178,13 @@ def _evaluate(args: argparse.Namespace) -> int:
             what = Evaluation(scenario.to_json(), args.days, _end_s(scenario, args.days), args.open_loop, args.bound,
                               folder)
             if args.bound:
-                load(_CHECK_BOUND, "bound")({name: m.simulator for name, m in scenario.members.items()})
+                load(_CHECK_BOUND, "bound")(scenario.members)
             if args.out:
                 _writable(args.out)
             for policy in policies:  # before the first of them has run for minutes
                 resolve(what.run_scenario(policy, args.first_seed), what.end_s)
+        if args.probe is not None:
+            return show(scenario, policies, seeds, args.days, args.jobs, args.out)
         results, bounds = _run_all(what, policies, seeds, args.jobs)
     if args.bound:
         results[BOUND] = bounds

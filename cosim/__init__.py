@@ -7,6 +7,7 @@ from cosim.imports import refuse_shadows  # names of earlier versions resolve fr
 
 if TYPE_CHECKING:
     from cosim.adapter import Adapter
+    from cosim.campaign.sweep import run_sweep
     from cosim.digest import Digest
     from cosim.errors import CosimError, ModelError, ScenarioError, SolverError, TraceError
     from cosim.experiment import Experiment
@@ -23,14 +24,15 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["Adapter", "CosimError", "Digest", "Experiment", "Link", "Member", "ModelError", "Port", "Result",
            "Scenario", "ScenarioError", "SolverError", "Trace", "TraceError", "__version__", "available", "find",
-           "override", "simulate", "vector_env", "write_page"]
+           "override", "run_sweep", "simulate", "vector_env", "write_page"]
 _HOMES = {
     "Adapter": "cosim.adapter", "CosimError": "cosim.errors", "Digest": "cosim.digest",
     "Experiment": "cosim.experiment", "Link": "cosim.scenario", "Member": "cosim.scenario",
     "ModelError": "cosim.errors", "Port": "cosim.ports", "Result": "cosim.result", "Scenario": "cosim.scenario",
     "ScenarioError": "cosim.errors", "SolverError": "cosim.errors", "Trace": "cosim.trace",
     "TraceError": "cosim.errors", "available": "cosim.trust", "find": "cosim.request", "override": "cosim.scenario",
-    "simulate": "cosim.simulation", "vector_env": "cosim.learning.environment", "write_page": "cosim.report"}
+    "run_sweep": "cosim.campaign.sweep", "simulate": "cosim.simulation", "vector_env": "cosim.learning.environment",
+    "write_page": "cosim.report"}
 """Where the public names are: each is imported when it is first used."""
 
 

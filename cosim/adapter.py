@@ -117,7 +117,7 @@ class Adapter(Hooks, mosaik_api_v3.Simulator):
         self.setup_done()
         labels = self.labels()
         self._lengths = {model: [(p.name, len(labels[p.dims[0]])) for p in ports if p.flow == "out" and p.dims]
-                         for model, ports in self.models.items()}
+                         for model, ports in self.models.items() if self.entities[model]}
         return {
             "ports": {model: [p.to_json() for p in ports] for model, ports in self.models.items()},
             "labels": labels,

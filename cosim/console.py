@@ -5,21 +5,24 @@ from __future__ import annotations
 import argparse
 import atexit
 import gc
+import os
+import re
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from time import monotonic
 from typing import Any, NoReturn
 
 from rich.console import Console
-from rich.table import Table as RichTable
 from rich.text import Text
 
 from cosim.commands.names import COMMANDS
 from cosim.digest import Digest, Table
 from cosim.errors import CosimError, ScenarioError, cut, cut_line
-from cosim.plaintext import visible
+from cosim.plaintext import kept_together, visible
 
 PICTURES = (".png", ".svg", ".pdf")
 """Endings of the files that pictures for print are drawn into."""
@@ -150,16 +153,35 @@ def add_trust(parser: argparse.ArgumentParser) -> None:
                         "repeatable")
 
 
+_WIDE = 160
+"""Columns of an output that is no terminal, unless COLUMNS is set: nothing is cut in a file."""
+_GAP = 2
+_NEVER_DROPPED = 2
+
+
 def plain_console(*, stderr: bool = False) -> Console:
     """A console on standard output (or error) that takes brackets and colons for what they are; wide where the output
-    is not a terminal, so that nothing is cut in a file."""
+    is not a terminal and COLUMNS of the environment not set, so that nothing is cut in a file."""
     stream = sys.stderr if stderr else sys.stdout
-    return Console(stderr=stderr, markup=False, emoji=False, highlight=False, width=None if stream.isatty() else 160)
+    known = stream.isatty() or os.environ.get("COLUMNS", "").isdecimal()
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False, width=None if known else _WIDE)
 
 
-def say(console: Console, text: str, style: str = "") -> None:
-    """Print one line, whatever names from a file it holds."""
-    console.print(Text(visible(text)), style=style, soft_wrap=True)
+def say(console: Console, text: str, style: str = "", indent: int = 2) -> None:
+    """Print one line, whatever names from a file it holds; on a terminal in several that end between words, those after
+    the first `indent` columns to the right."""
+    shown = visible(text)
+    if console.width < _WIDE:
+        lead = shown[:len(shown) - len(shown.lstrip())]
+        shown = "\n".join(_wrapped(shown.strip(), console.width, lead, " " * indent))
+    console.print(Text(shown), style=style, soft_wrap=True)
+
+
+def _wrapped(text: str, width: int, first: str = "", rest: str = "") -> list[str]:
+    """Lines that end between words; a number stays with its unit, and a word that is longer has a line of its own."""
+    lines = textwrap.wrap(kept_together(text), width, initial_indent=first, subsequent_indent=rest,
+                          break_long_words=False, break_on_hyphens=False)
+    return [line.replace("\u00a0", " ") for line in lines] or [""]
 
 
 def fail(err: CosimError) -> int:
@@ -183,13 +205,35 @@ def print_digest(console: Console, digest: Digest) -> None:
 
 
 def _print_table(console: Console, table: Table) -> None:
-    shown = RichTable(title=Text(visible(table.title)), title_justify="left", title_style="bold", header_style="dim",
-                      box=None, pad_edge=False, show_header=any(table.columns))
-    for index, column in enumerate(table.columns):
-        shown.add_column(Text(visible(column)), justify="left" if index == 0 else "right", overflow="fold")
-    for row in table.rows:
-        shown.add_row(*(Text(visible(text)) for text in row))
+    """Cells wrap between words alone; where the columns have no room even so, the last ones drop out, and a line names
+    them."""
+    heads = [visible(column) for column in table.columns]
+    rows = [[visible(text) for text in row] for row in table.rows]
+    widths = _fitted([[head, *(row[k] for row in rows)] for k, head in enumerate(heads)], console.width)
     console.print()
-    console.print(shown)
+    say(console, table.title, "bold")
+    for number, texts in enumerate([heads, *rows] if any(heads) else rows):
+        cells = [_wrapped(text, width) for text, width in zip(texts, widths, strict=False)]
+        for parts in zip_longest(*cells, fillvalue=""):
+            line = (" " * _GAP).join(part.rjust(width) if k else part.ljust(width)
+                                     for k, (part, width) in enumerate(zip(parts, widths, strict=True)))
+            console.print(Text(line.rstrip()), style="dim" if any(heads) and number == 0 else "", soft_wrap=True)
+    if gone := heads[len(widths):]:
+        say(console, f"no room in {console.width} columns for: {'; '.join(gone)}", "dim")
     for line in table.note.splitlines():
         say(console, line, "dim")
+
+
+def _fitted(columns: list[list[str]], room: int) -> list[int]:
+    """Widths of the columns that fit, from the left: as wide as their texts, or narrower but never than a word. The
+    first two always do."""
+    words = [max((len(w) for text in column for w in re.split(r"[ \t]", kept_together(text))), default=0)
+             for column in columns]
+    count = len(columns)
+    while count > _NEVER_DROPPED and sum(words[:count]) + _GAP * (count - 1) > room:
+        count -= 1
+    widths = [max((len(text) for text in column), default=0) for column in columns[:count]]
+    while sum(widths) + _GAP * (count - 1) > room and any(w > least for w, least in zip(widths, words, strict=False)):
+        _, widest = max((width, k) for k, width in enumerate(widths) if width > words[k])
+        widths[widest] -= 1
+    return widths

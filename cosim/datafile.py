@@ -98,13 +98,15 @@ _Loader.yaml_constructors = {
     "tag:yaml.org,2002:float": _Loader.construct_yaml_float, None: _Loader.construct_undefined}
 
 
-def read(path: Path) -> dict[str, Any]:
-    """The data of a YAML or JSON file. ScenarioError, with the place, for what is no object of plain data."""
+def read(path: Path, what: str = "scenario", form: str = "an object with name, members, ... or with base"
+         ) -> dict[str, Any]:
+    """The data of a YAML or JSON file. ScenarioError, with the place, for what is no object of plain data; what, form:
+    the kind of the file and its content in words."""
     if not is_file(path):
-        raise ScenarioError(f"no scenario file at {path}")
+        raise ScenarioError(f"no {what} file at {path}")
     try:
         if path.stat().st_size > MOST_BYTES:
-            raise ScenarioError(f"{path} has more than {MOST_BYTES >> 20} MiB; a scenario file names large tables by "
+            raise ScenarioError(f"{path} has more than {MOST_BYTES >> 20} MiB; a {what} file names large tables by "
                                 "their path")
         text = path.read_text(encoding="utf-8-sig")
     except OSError as err:
@@ -122,7 +124,7 @@ def read(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError) as err:
         raise ScenarioError(f"{path}: {first_line(err)}") from None
     if not isinstance(data, dict):
-        raise ScenarioError(f"{path} holds {shown(data)}; a scenario is an object with name, members, ... or with base")
+        raise ScenarioError(f"{path} holds {shown(data)}; a {what} is {form}")
     return data
 
 

@@ -70,9 +70,9 @@ class HasNotes(Protocol):
 class Hooks:
     """The hooks of simulators that are built on `cosim.adapter.Adapter`, with their defaults.
 
-    Of the class, before anything is started (by `cosim.drivers.resolve`, in this order: natural_horizon_s,
-    check_horizon, check_scenario, check_members; `given` is an instance of the class's PARAMS). Of the object: setup,
-    resume, labels, tables, initial, then advance at every tick, carry, closing, notes.
+    Of the class, before anything is started (by `cosim.drivers.resolve`, in this order: entity_names,
+    natural_horizon_s, check_horizon, check_scenario, check_members; `given` is an instance of the class's PARAMS). Of
+    the object: setup, resume, labels, tables, initial, then advance at every tick, carry, closing, notes.
 
     PARAMS       its parameters (`cosim.params.params`); fields `scenario_start` and `scenario_warmup_s` are filled in
     MODELS       model -> ports; empty where they are known only in `init` (`Adapter.adopt`)
@@ -88,6 +88,13 @@ class Hooks:
     REPLAYED_BY: ClassVar[str | None] = None
     TABLE_FIELD: ClassVar[str | None] = None
     spare = False
+
+    @classmethod
+    def entity_names(cls, given: Any, of: str) -> list[str] | None:
+        """Entity names that its parameter `of` implies, the buses of a network for example, for scenarios with `of` in
+        place of a list; members that cannot answer take those of one that can. None: it implies none. ScenarioError
+        for a value that cannot be read."""
+        return None
 
     @classmethod
     def natural_horizon_s(cls, given: Any) -> float | None:

@@ -23,6 +23,17 @@ def visible(text: str) -> str:
                    else c.encode("unicode_escape", "backslashreplace").decode() for c in text)
 
 
+_OF_UNIT = re.compile(r"(?<![\w.])(\d[\d.,\u202f]*"
+                      r"(?:e[+-]?\d+|\u00d710[\u2070-\u207b\u00b9\u00b2\u00b3]+)?) (?=[%A-Za-z])")
+_APART = re.compile(r"(?<=\bof) (?=\d)| (?=\.\. )|(?<=\.\.) | (?=(?:\+-|\u00b1) )|(?<=\+-) |(?<=\u00b1) ")
+
+
+def kept_together(text: str) -> str:
+    """The text with no-break spaces where no line may end: between a number and its unit, in '0 of 96', in a range, and
+    before how far a number may be off."""
+    return _APART.sub("\u00a0", _OF_UNIT.sub("\\1\u00a0", text))
+
+
 def file_name(name: str) -> str:
     """A name as that of a file in the folder where it is requested, without its ending: separators, control characters
     and what Windows refuses become '_', as does a dot at its beginning; at most 100 characters."""

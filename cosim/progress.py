@@ -51,12 +51,12 @@ class ProgressTask:
     def line(self) -> str:
         """As plain text: share, time passed, time left."""
         passed = monotonic() - self.began
-        parts = [f"{_span(passed)} passed"]
+        parts = [f"{span(passed)} passed"]
         if self.total:
             parts.insert(0, f"{100.0 * self.done / self.total:.0f} %")
             if self.done > self.before:
                 left = passed * (self.total - self.done) / (self.done - self.before)
-                parts.append(f"about {_span(left)} left")
+                parts.append(f"about {span(left)} left")
         return one_line(f"{self.text}: {', '.join(parts)}")
 
 
@@ -111,7 +111,7 @@ def _print_lines(state: ProgressTask, ended: threading.Event) -> None:
             print(state.line(), file=sys.stderr, flush=True)
 
 
-def _span(seconds: float) -> str:
+def span(seconds: float) -> str:
     """A time in the usual units: 42 s, 3 min 5 s, 2 h 10 min."""
     whole = round(seconds)
     if whole < MIN_S:

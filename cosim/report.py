@@ -1,4 +1,5 @@
-"""cosim report TRACE [TRACE ...]: one self-contained HTML page, or pictures for a paper, from traces."""
+"""cosim report TRACE [TRACE ...]: one self-contained HTML page, or pictures for a paper; of a folder a list of its
+runs."""
 
 from __future__ import annotations
 
@@ -11,12 +12,16 @@ from os import PathLike
 from os.path import realpath
 from pathlib import Path
 
-from cosim.console import PICTURES, add_trust, command_parser, run_command
-from cosim.errors import ScenarioError, TraceError
+from cosim.console import PICTURES, add_trust, command_parser, plain_console, print_digest, run_command, say
+from cosim.digest import Digest
+from cosim.errors import ScenarioError, TraceError, cut
 from cosim.imports import optional
 from cosim.plaintext import visible
 from cosim.progress import working
-from cosim.reporting.content import content
+from cosim.reporting.comparison import groups_of
+from cosim.reporting.content import Content, content
+from cosim.reporting.folder import INDEX, entries, index_page, listed, traces_in
+from cosim.reporting.heads import Compared
 from cosim.reporting.overview import differences, overview
 from cosim.reporting.page import page
 from cosim.trace import Trace
@@ -30,7 +35,10 @@ def parser() -> argparse.ArgumentParser:
     """The command line. Nothing is computed here, so that docs can be made from it."""
     p = command_parser("report", epilog="Several traces are shown side by side with their differences, in one HTML "
                        "file that loads nothing from elsewhere.")
-    p.add_argument("traces", nargs="+", type=Path, metavar="TRACE", help="trace of a run, also of one that was killed")
+    p.add_argument("traces", nargs="+", type=Path, metavar="TRACE", help="trace of a run, also of one that was "
+                   "killed; or one folder: its runs are listed with their headline figures, and in a page index.html "
+                   "in it")
+    p.add_argument("--pick", type=_numbers, metavar="N[,N...]", help="of a folder's list, the runs whose page is made")
     p.add_argument("--out", type=Path, metavar="FILE.html", help="the page (default: beside the first trace)")
     p.add_argument("--figures", type=Path, metavar="DIR", help="instead of the page, write each picture into DIR by "
                    "matplotlib (extra: plot)")
@@ -52,6 +60,10 @@ def _report(args: argparse.Namespace) -> int:
     at_s = None if args.at is None else parse_duration(args.at)
     if at_s is not None and not args.figures:
         raise ScenarioError(f"--at {args.at} goes with --figures; the page has a slider")
+    if args.pick or any(path.is_dir() for path in args.traces):
+        if (chosen := _of_folder(args)) is None:
+            return 0
+        args.traces = chosen
     with working("drawing"), reading(*args.traces):
         made = (write_figures(args.traces, args.figures, args.formats or FORMATS, at_s, trusted=args.trust)
                 if args.figures
@@ -59,6 +71,41 @@ def _report(args: argparse.Namespace) -> int:
     for path in made:
         print(path if args.figures else f"report: {path}")
     return 0
+
+
+def _numbers(written: str) -> list[int]:
+    """An argparse type: positions in a list, from 1 on."""
+    parts = written.split(",")
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise argparse.ArgumentTypeError(f"'{cut(written)}' is no choice; write numbers of the list, 1 or 2,5 for "
+                                         "example")
+    return [int(part) for part in parts]
+
+
+def _of_folder(args: argparse.Namespace) -> list[Path] | None:
+    """Lists the runs of a folder; returns the traces that --pick chooses of it, None without."""
+    if len(args.traces) > 1 or not args.traces[0].is_dir():
+        raise ScenarioError("a folder is listed alone: name one folder, or traces" if not args.pick else
+                            "--pick goes with one folder, whose list it chooses from")
+    folder: Path = args.traces[0]
+    if not args.pick and (args.figures or args.formats):
+        raise ScenarioError(f"{folder} is a folder: choose runs of its list by --pick, whose figures are drawn then")
+    paths = traces_in(folder)
+    if args.pick:
+        if wrong := [k for k in args.pick if k > len(paths)]:
+            raise ScenarioError(f"--pick {wrong[0]}: the list of {folder} goes from 1 to {len(paths)}")
+        return [paths[k - 1] for k in args.pick]
+    with working(f"reading {folder}", len(paths)) as progress:
+        found = entries(paths, args.trust, progress.at)
+    index = args.out or folder / INDEX
+    _write(index, index_page(found, folder))
+    console = plain_console()
+    print_digest(console, Digest(tables=[listed(found, folder)]))
+    say(console, f"a run's page: cosim report {folder} --pick N --open; several compared: --pick N,M")
+    say(console, f"list: {index}")
+    if args.open:
+        webbrowser.open(index.resolve().as_uri())
+    return None
 
 
 def write_page(traces: Sequence[str | Path], out: str | PathLike[str] | None = None, *, show: bool = False,
@@ -79,16 +126,30 @@ def write_page(traces: Sequence[str | Path], out: str | PathLike[str] | None = N
                                    zip(shown.runs, shown.reports, strict=True)]
         for view, warned in zip(views, shown.warnings, strict=True):
             view.warnings.extend(warned)
+        starts = {run.start for run in runs}
         text = page([r.label for r in runs], views, shown.maps, shown.sections,
-                    differences([r.scenario for r in runs]), (str(runs[0].attrs["start"]), max(r.end_s for r in runs)))
-    try:
-        made.parent.mkdir(parents=True, exist_ok=True)
-        made.write_text(text, encoding="utf-8", newline="\n")
-    except OSError as err:
-        raise TraceError(f"cannot write {made}: {err.strerror or err}") from None
+                    f"{runs[0].start:%Y-%m-%dT%H:%M:%SZ}" if len(starts) == 1 else "", max(r.end_s for r in runs),
+                    _compared(shown), dict.fromkeys(term for report in shown.reports for term in report.terms))
+    _write(made, text)
     if show:
         webbrowser.open(made.resolve().as_uri())
     return made
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8", newline="\n")
+    except OSError as err:
+        raise TraceError(f"cannot write {path}: {err.strerror or err}") from None
+
+
+def _compared(shown: Content) -> Compared | None:
+    """What several runs are as a comparison; None for one run."""
+    if len(shown.runs) == 1:
+        return None
+    scenarios = [run.scenario for run in shown.runs]
+    return Compared(groups_of(scenarios, [run.trace.path.stem for run in shown.runs]), differences(scenarios))
 
 
 def write_figures(traces: Sequence[str | Path], folder: str | Path, formats: Sequence[str] = FORMATS,

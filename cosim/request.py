@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from cosim.datafile import ENDINGS, read
-from cosim.drivers.resolve import fit, prune
+from cosim.drivers.resolve import fit, prune, written_out
 from cosim.errors import CosimError, ScenarioError, cut, shown, unknown
 from cosim.limits import is_file
 from cosim.params import explain
@@ -97,12 +97,13 @@ def changed(scenario: Scenario, *, seed: int | None = None, use: Mapping[str, st
     before, settings = scenario, dict(settings or {})
     for member, simulator in (use or {}).items():
         scenario = fit(plug(scenario, member, simulator), member)
-    if "start" in settings:
-        scenario = override(scenario, {"start": settings["start"]})  # a table's dates are read against it
+    early = {path: value for path, value in settings.items() if path == "start" or path.startswith("shared.")}
+    if replays and early:  # a table's dates are read against the start, its columns by the entities of shared tables
+        scenario = override(scenario, early)
     for member, path in (replays or {}).items():
         scenario = replay(scenario, member, os.fspath(path))
     asked = override(rename(scenario, names or {}), settings)
-    return prune(asked, before) if use or replays else asked
+    return prune(written_out(asked, before), before) if use or replays else asked
 
 
 def default_out(scenario: Scenario) -> Path:

@@ -200,7 +200,7 @@ def _print_list(console: Console) -> None:
             about = shipped(name).about
         except CosimError as err:
             about = f"cannot be loaded: {err}"
-        say(console, f"{name:16s} {about}")
+        say(console, f"{name:16s} {about}", indent=17)
     for entry in sorted(importlib.metadata.entry_points(group=SIMULATORS), key=lambda e: e.name):
         package = f" (from {entry.dist.name})" if entry.dist else ""
         say(console, f"simulator {entry.name}: --use MEMBER={entry.value}{package}")
@@ -216,6 +216,8 @@ def _print_show(console: Console, experiment: Experiment, plan: Plan) -> None:
     lines += [f"shared.{path} = {value}" for path, value in leaves(data["shared"])]
     for name, member in data["members"].items():
         lines += ["", f"{name}.simulator = {member['simulator']}", f"{name}.step_s = {member['step_s']:g}"]
+        lines += [f"{name}.entities.{model} = {spec}{_in_short(experiment.resolved.entities[name][model])}"
+                  for model, spec in member["entities"].items() if isinstance(spec, str)]
         lines += [f"{name}.{path} = {value}" for path, value in leaves(member["params"])]
     lines += ["", "# wiring"]
     for c in plan.connections:
@@ -223,6 +225,11 @@ def _print_show(console: Console, experiment: Experiment, plan: Plan) -> None:
         lines.append(f"{'.'.join(c.source)} -> {'.'.join(c.target)}{late}")
     for line in lines:
         say(console, line)
+
+
+def _in_short(names: list[str]) -> str:
+    """How many entities a word stands for, and the first and last of them."""
+    return f"  # {len(names)}: {names[0]}{f' .. {names[-1]}' * (len(names) > 1)}"
 
 
 def _print_header(console: Console, experiment: Experiment) -> None:

@@ -94,8 +94,9 @@ def rows_of(table: Any, name: str) -> dict[str, dict[str, Any]]:
 class Member(_Data):
     """One simulator of a scenario.
 
-    `entities` lists what to create: model -> list of names, or the name of a shared table (one entity per row), or a
-    dict of parameters for `create` (one entity; for simulators that are not built on cosim.adapter). `params` go to the
+    `entities` lists what to create: model -> list of names, or the name of a shared table (one entity per row), or of a
+    parameter that implies them ('network': its buses; `cosim.hooks.Hooks.entity_names`), or a dict of parameters for
+    `create` (one entity; for simulators that are not built on cosim.adapter). `params` go to the
     simulator's `init`; fields it declares and that are not given here are taken from the scenario's `shared` tables.
     """
 

@@ -35,6 +35,6 @@ class SunGrid(Adapter):
         return {bus: {"nci_kg_per_kwh": dirty * self.params.dirty_kg_per_kwh} for bus in inputs}
 
 
-_GRID = Member(simulator="own_grid:SunGrid", step_s="15min", entities={"Bus": [f"bus{k}" for k in range(33)]})
+_GRID = Member(simulator="own_grid:SunGrid", step_s="15min", entities={"Bus": "network"})
 SCENARIO = IEEE33.replace(name="own_grid", about="three data centers under the sun",
                           members={**IEEE33.members, "grid": _GRID})

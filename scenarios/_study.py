@@ -86,17 +86,17 @@ _ARRIVALS = {"Arrivals": "cosim.simulators.workload.adapter:Arrivals",
 
 
 def members(*, grid: dict[str, Any], profile: dict[str, Any], workload: dict[str, Any], controller: dict[str, Any],
-            aidc: dict[str, Any], arrivals_class: str, buses: int) -> dict[str, Member]:
-    """The study's simulators; entities of aidc and controller are the rows of shared.sites."""
-    names = [f"bus{k}" for k in range(buses)]
+            aidc: dict[str, Any], arrivals_class: str) -> dict[str, Member]:
+    """The study's simulators; entities of aidc and controller are the rows of shared.sites, those of profile and grid
+    the buses of shared.network."""
     return {
         "workload": Member(simulator=_ARRIVALS[arrivals_class], step_s=60,
                            entities={"Arrivals": ["workload"]}, params=workload),
         "tariff": Member(simulator="cosim.simulators.tariff:TimeOfUse", step_s=60, entities={"Tariff": ["tariff"]}),
-        "profile": Member(simulator="cosim.simulators.profile:Profile", step_s=900, entities={"Load": names},
+        "profile": Member(simulator="cosim.simulators.profile:Profile", step_s=900, entities={"Load": "network"},
                           params=profile),
         "grid": Member(simulator="cosim.simulators.grid.adapter:CefDispatch", step_s=900,
-                       entities={"Bus": names, "Grid": ["grid"]}, params=grid),
+                       entities={"Bus": "network", "Grid": ["grid"]}, params=grid),
         "controller": Member(simulator="cosim.simulators.controller.adapter:Controller", step_s=60,
                              entities={"Manager": ["manager"], "Agent": "sites"}, params=controller),
         "aidc": Member(simulator="cosim.simulators.aidc.adapter:DataCenters", step_s=60, entities={"Site": "sites"},
@@ -117,5 +117,5 @@ def study(name: str, about: str, *, sites: dict[str, dict[str, Any]] = SITES, po
             grid={"sources": SOURCES, "lambda_kw_per_kg_h": lambda_kw_per_kg_h}, profile=profile or {},
             workload={"arrivals": ARRIVALS, "train_rate_scale": train_rate_scale, "inf_size_scale": inf_size_scale},
             controller={"policy": policy, "mode": mode, **plant}, aidc=plant,
-            arrivals_class="Arrivals", buses=33),
+            arrivals_class="Arrivals"),
         links=links(), **SCENARIO_HOOKS)

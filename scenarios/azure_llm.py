@@ -28,5 +28,5 @@ SCENARIO = Scenario(
         grid={"sources": SOURCES}, profile={}, controller={"policy": "nci_priority"}, aidc={},
         workload={"trace_class": "llm_request", "arrivals": {name: ARRIVALS[name] for name in _TRAINING},
                   "train_rate_scale": TRAIN_RATE_SCALE},
-        arrivals_class="AzureLlm", buses=33),
+        arrivals_class="AzureLlm"),
     links=links(), **SCENARIO_HOOKS)

@@ -26,7 +26,7 @@ _MEMBERS = members(
     grid={"sources": SOURCES}, profile={}, controller={"policy": "nci_priority"}, aidc={},
     workload={"trace_class": "task", "begin_s": 10_500_000.0, "arrivals": {name: ARRIVALS[name] for name in _INFERENCE},
               "inf_size_scale": INF_SIZE_SCALE},
-    arrivals_class="Arrivals", buses=33)
+    arrivals_class="Arrivals")
 _CLUSTER = _MEMBERS["workload"].model_copy(update={"simulator": "cosim.simulators.workload.cluster:ClusterTrace"})
 
 SCENARIO = Scenario(

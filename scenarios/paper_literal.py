@@ -24,7 +24,7 @@ _MEMBERS = members(
     workload={"arrivals": ARRIVALS},  # I01, I02: sizes and rates of Table I; I14: Poisson
     controller={"policy": "nci_priority", "rounding": "stateless", "long_deferrals": "as_printed"},  # I13, U15
     aidc={"cooling": "literal", "reading": "fractional"},  # I03, I07-I11
-    arrivals_class="Arrivals", buses=33)
+    arrivals_class="Arrivals")
 
 SCENARIO = Scenario(
     name="paper_literal", about="Table I and (1)-(39) verbatim: drops nearly everything, and says so",

@@ -23,7 +23,7 @@ SCENARIO = _STUDY.replace(
         "grid": Member(simulator="mosaik_components.pandapower:Simulator", step_s=900, params={"step_size": 15},
                        entities={"Grid": {"network_function": "case33bw"}}),
         "carbon": Member(simulator="cosim.simulators.grid.carbon:CarbonFlow", step_s=900,
-                         entities={"Bus": _BUSES, "Source": list(_TURBINES), "Carbon": ["carbon"]},
+                         entities={"Bus": "network", "Source": list(_TURBINES), "Carbon": ["carbon"]},
                          params={"sources": {"substation": {"node": 0, "kg_per_kwh": 0.30}} | {
                              name: {"node": node, "kg_per_kwh": w} for name, (node, w) in _TURBINES.items()}}),
     },

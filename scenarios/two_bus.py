@@ -31,5 +31,5 @@ SCENARIO = Scenario(
         controller={"policy": "uniform", "drain_min": 1.0},
         aidc={"cooling": {"supply_offset_degc": 4.0, "return_approach_degc": -4.0, "cop": [0.0, 0.0, 4.0],
                           "tower_ref_kw": 0.0}},
-        arrivals_class="Arrivals", buses=2),
+        arrivals_class="Arrivals"),
     links=links(), **SCENARIO_HOOKS)

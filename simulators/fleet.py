@@ -157,7 +157,9 @@ class JobClass:
 class Site:
     """One AI data centre: where it stands on the feeder and how large it is (Table I)."""
 
-    node: Annotated[int, Field(ge=0, le=1_000_000, description="0-based bus of the feeder")]
+    node: Annotated[
+        Annotated[int, Field(ge=0, le=1_000_000)] | Annotated[str, Field(min_length=1, max_length=40)],
+        Field(union_mode="left_to_right", description="number of its bus, counted from 0; in OpenDSS the bus's name")]
     racks: Annotated[int, Field(ge=1, le=100_000, description="racks")] = 50
     gpus_per_rack: Annotated[int, Field(ge=1, le=10_000, description="GPUs in a rack")] = 8
     idle_kw: Annotated[float, Field(ge=0, description="P_idle of (13), always drawn, kW")] = 100.0

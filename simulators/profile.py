@@ -17,8 +17,9 @@ from cosim.errors import ScenarioError, unknown
 from cosim.limits import is_file, reading_text
 from cosim.params import params
 from cosim.ports import Port
+from cosim.simulators.forecast.horizon import HORIZON, HorizonS, HorizonStepS, horizon_steps, labels, leads_s
 from cosim.simulators.grid.network.feeder import Network
-from cosim.simulators.grid.network.radial import read_loads
+from cosim.simulators.grid.network.radial import bus_entities, read_loads
 from cosim.tables.dates import seconds_of_day
 from cosim.tables.table import clock_of
 from cosim.units import DAY_S, MIN_S, format_time, not_negative
@@ -124,6 +125,11 @@ class Profile(Adapter):
         )
     }
 
+    @classmethod
+    def entity_names(cls, given: ProfileParams, of: str) -> list[str] | None:
+        """The buses of `network`."""
+        return bus_entities(given.network) if of == "network" else None
+
     def setup(self) -> None:
         loads = read_loads(self.params.network)
         place = {f"bus{b}": k for k, b in enumerate(loads.bus_ids)}
@@ -163,10 +169,13 @@ class ForecastProfileParams(ProfileParams):
 
     lookahead_steps: Annotated[int, Field(ge=2, le=96, description="steps that a consumer plans together: the present "
                                           "one and lookahead_steps - 1 of forecast")] = 4
+    horizon_s: HorizonS = DAY_S
+    horizon_step_s: HorizonStepS = 900.0
 
 
 class ForecastProfile(Profile):
-    """A `Profile` that also exports a perfect forecast of the next steps: for a dispatch with a look-ahead."""
+    """A `Profile` that also exports a perfect forecast: of each bus for the next steps of a dispatch with a look-ahead,
+    of the Feeder, all buses together, for a longer horizon."""
 
     PARAMS = ForecastProfileParams
     MODELS = {
@@ -176,17 +185,33 @@ class ForecastProfile(Profile):
                  dims=("ahead",)),
             Port("q_ahead_kvar", "out", "reactive base load of the steps to come",
                  sign="> 0 is drawn from the grid (inductive)", dims=("ahead",)),
-        )
+        ),
+        "Feeder": (
+            Port("p_all_kw", "out", "active base load of all buses", sign="> 0 is drawn from the grid"),
+            Port("p_all_future_kw", "out", "the same now and at each step to come", sign="> 0 is drawn from the grid",
+                 dims=(HORIZON,)),
+        ),
     }
+
+    @classmethod
+    def check_horizon(cls, member: str, given: ForecastProfileParams, step_s: float, until_s: float) -> None:
+        """ScenarioError for a horizon that cannot be."""
+        horizon_steps(member, given.horizon_s, given.horizon_step_s)
 
     def labels(self) -> dict[str, list[str]]:
         """Minutes from now."""
-        return {"ahead": [f"{s / MIN_S:g}min" for s in self._leads()]}
+        ahead = {"ahead": [f"{s / MIN_S:g}min" for s in self._leads()]}
+        given = self.params
+        return ahead | ({HORIZON: labels(given.horizon_s, given.horizon_step_s)} if self.entities["Feeder"] else {})
 
     def advance(self, time_s: float, inputs: Values) -> Values:
         outputs, ahead = super().advance(time_s, inputs), [self._factor(time_s + s) for s in self._leads()]
         for eid, (p, q) in self._base.items():
             outputs[eid] |= {"p_ahead_kw": [p * f for f in ahead], "q_ahead_kvar": [q * f for f in ahead]}
+        for eid in self.entities["Feeder"]:
+            all_kw, given = math.fsum(p for p, _ in self._base.values()), self.params
+            future = [all_kw * self._factor(time_s + s) for s in leads_s(given.horizon_s, given.horizon_step_s)]
+            outputs[eid] = {"p_all_kw": future[0], "p_all_future_kw": future}
         return outputs
 
     def _leads(self) -> list[float]:

@@ -17,6 +17,7 @@ from cosim.errors import ScenarioError, unknown
 from cosim.params import params
 from cosim.plausible import Price
 from cosim.ports import Port
+from cosim.simulators.forecast.horizon import HORIZON, HorizonS, HorizonStepS, horizon_steps, labels, leads_s
 from cosim.tables.table import DataTable, Overflow, TableOptions, TableSeries
 from cosim.units import DAY_S, HOUR_S, Seconds, whole_steps
 
@@ -211,6 +212,58 @@ class TimeOfUse(ExogenousAdapter):
             said.append(f"{self.sid}: cost counts the sites' own prices; policies see the common price and its "
                         "forecast")
         return said
+
+
+@params
+class KnownTariffParams(TimeOfUseParams):
+    """A tariff and how far ahead it is known, in which steps."""
+
+    horizon_s: HorizonS = DAY_S
+    horizon_step_s: HorizonStepS = 900.0
+
+
+class KnownTariff(TimeOfUse):
+    """A `TimeOfUse` that also exports what the price will be at every step of a horizon: for perfect forecasts.
+
+    A class of its own, as the horizon is longer than most need. The prices to come are those from the last multiple of
+    horizon_step_s on.
+    """
+
+    PARAMS = KnownTariffParams
+    MODELS = {**TimeOfUse.MODELS, "Tariff": (
+        *TimeOfUse.MODELS["Tariff"],
+        Port("price_future_usd_per_kwh", "out", "electricity price now and at each step to come", dims=(HORIZON,)))}
+
+    @classmethod
+    def check_horizon(cls, member: str, given: KnownTariffParams, step_s: float, until_s: float) -> None:
+        """As `TimeOfUse`; ScenarioError for a horizon that cannot be."""
+        super().check_horizon(member, given, step_s, until_s)
+        horizon_steps(member, given.horizon_s, given.horizon_step_s)
+
+    def labels(self) -> dict[str, list[str]]:
+        """As `TimeOfUse`, and minutes ahead."""
+        return super().labels() | {HORIZON: labels(self.params.horizon_s, self.params.horizon_step_s)}
+
+    def setup(self) -> None:
+        """As `TimeOfUse`."""
+        super().setup()
+        self._made_s, self._made = -1.0, [0.0]
+
+    def advance(self, time_s: float, inputs: Values) -> Values:
+        """As `TimeOfUse`, and the prices to come."""
+        outputs, made_s = super().advance(time_s, inputs), time_s - time_s % self.params.horizon_step_s
+        if made_s != self._made_s:
+            self._made_s, self._made = made_s, self._ahead(made_s)
+        for eid in self.entities["Tariff"]:
+            outputs[eid]["price_future_usd_per_kwh"] = list(self._made)
+        return outputs
+
+    def _ahead(self, time_s: float) -> list[float]:
+        p, series = self.params, self._series
+        leads = leads_s(p.horizon_s, p.horizon_step_s)
+        if series is None:
+            return [price_usd_per_kwh(p, (time_s + lead) % DAY_S) for lead in leads]
+        return [series.at(self.origin_s + time_s + lead, forecast=True) for lead in leads]
 
 
 @lru_cache(maxsize=64)

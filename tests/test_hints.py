@@ -22,6 +22,7 @@ from cosim.simulators.aidc.adapter import DataCenters
 from cosim.simulators.analysis.metrics import preflight
 from cosim.simulators.controller.params import ControllerParams
 from cosim.simulators.fleet import JobClass, Site
+from cosim.simulators.forecast.adapter import Forecasts
 from cosim.simulators.grid.ac import AcPowerFlow
 from cosim.simulators.grid.carbon import CarbonFlow
 from cosim.simulators.grid.opendss import OpenDss
@@ -41,7 +42,7 @@ MEMBERS: dict[str, tuple[type, ...]] = {
     "grid": (GridParams, *(c.PARAMS for c in (AcPowerFlow, OpenDss, IntensitySeries, CarbonFlow))),
     "aidc": (DataCenters.PARAMS,), "controller": (ControllerParams,), "profile": (ForecastProfileParams,),
     "tariff": (TimeOfUse.PARAMS,), "learn": (Learning,),
-    "renewables": (RenewablesParams,)}
+    "renewables": (RenewablesParams,), "forecast": (Forecasts.PARAMS,)}
 SHARED = {"job_classes": JobClass, "sites": Site}
 PLACEHOLDER = "§"
 PATH = r"[\w§]+(?:\.[\w§]+)+"

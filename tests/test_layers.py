@@ -14,7 +14,8 @@ PACKAGES = ("cosim", "simulators", "agents", "scenarios")
 MODULES = sorted(p for package in PACKAGES for p in (ROOT / package).rglob("*.py"))
 
 FLOORS = [
-    {"cosim.errors", "cosim.digest", "cosim.old_names", "cosim.plaintext", "cosim.commands",
+    {"cosim.campaign.statistics", "cosim.errors", "cosim.digest",
+     "cosim.old_names", "cosim.plaintext", "cosim.commands",
      "cosim.commands.names"},
     {"cosim.units", "cosim.imports"},
     {"cosim"},
@@ -35,10 +36,13 @@ FLOORS = [
     {"cosim.drivers.native", "cosim.replay.members"},
     {"cosim.drivers.mosaik_bus", "cosim.reporting"},
     {"cosim.replay.exchange", "cosim.reporting.chart", "cosim.reporting.text"},
-    {"cosim.reporting.data", "cosim.reporting.paper"},
+    {"cosim.reporting.data", "cosim.reporting.markup", "cosim.reporting.style"},
+    {"cosim.reporting.panels"},
     {"cosim.reporting.definition"},
     {"cosim.reporting.general", "cosim.reporting.live", "cosim.reporting.overview"},
-    {"cosim.reporting.content", "cosim.reporting.page"},
+    {"cosim.reporting.comparison"},
+    {"cosim.reporting.content", "cosim.reporting.folder", "cosim.reporting.heads"},
+    {"cosim.reporting.page", "cosim.reporting.paper"},
     {"cosim.report", "cosim.request"},
     {"cosim.commands.main", "cosim.result"},
     {"cosim.experiment"},
@@ -46,7 +50,14 @@ FLOORS = [
     {"cosim.check", "cosim.trace.command", "cosim.learning.shared", "cosim.learning.vector"},
     {"cosim.__main__", "cosim.trace.__main__", "cosim.learning.batch", "cosim.learning.pettingzoo",
      "cosim.learning.workers"},
-    {"cosim.learning.environment"},
+    {"cosim.learning.environment", "cosim.campaign.cells"},
+    {"cosim.campaign.files"},
+    {"cosim.campaign.perform"},
+    {"cosim.campaign.local"},
+    {"cosim.campaign.runner", "cosim.campaign.points", "cosim.campaign.point_run"},
+    {"cosim.campaign.sweep_table"},
+    {"cosim.campaign.sweep"},
+    {"cosim.campaign.sweep_command"},
 ]
 """Of the frame, from the ground up. The other packages stand as a whole: cosim < agents < simulators < scenarios."""
 
@@ -62,7 +73,7 @@ OWNERS = {
     "pettingzoo": {"cosim.learning.pettingzoo"},
     "gymnasium": {"cosim.learning.pettingzoo"},
     "plotly": {"cosim.reporting.page"},
-    "matplotlib": {"cosim.reporting.paper"},
+    "matplotlib": {"cosim.reporting.panels", "cosim.reporting.paper", "cosim.reporting.style"},
     "mosaik": {"cosim.drivers.mosaik_bus"},
     "yaml": {"cosim.datafile"},
     "rich": {"cosim.console", "cosim.progress", "cosim.reporting.live"},
@@ -75,7 +86,8 @@ OWNERS = {
     "safetensors": {"cosim.agents.learn.checkpoint"},
 }
 LAZY = {"cosim.agents.learn.team", "cosim.agents.learn.training", "cosim.agents.together", "cosim.drivers.mosaik_bus",
-        "cosim.learning.pettingzoo", "cosim.report", "cosim.reporting.paper", "cosim.request",
+        "cosim.learning.pettingzoo", "cosim.report", "cosim.reporting.panels",
+        "cosim.reporting.paper", "cosim.request",
         "cosim.simulators.grid.network.files",
         "cosim.simulators.grid.network.powerflow", "cosim.simulators.grid.network.tables", "cosim.trust", "pandas",
         "pyarrow", "pyarrow.parquet", "scipy.optimize", "scipy.sparse", "simbench", "torch.utils.tensorboard", "xarray"}
@@ -84,9 +96,13 @@ BY_NAME = {"cosim.agents.fleet.spaces"}
 """Edges that go up by a string: what was a command in version 0.1 starts the one of today."""
 AGENTS_MAY_USE = {"cosim.errors", "cosim.limits", "cosim.params", "cosim.seeds", "cosim.units"}
 AGENTS_ROOF = {"cosim.agents.action_spaces", "cosim.agents.comparison", "cosim.agents.curves", "cosim.agents.evaluate",
-               "cosim.agents.request", "cosim.agents.together", "cosim.agents.train",
-               "cosim.agents.pretrained.__main__"}
-SIMULATORS_ROOF = {"cosim.simulators.analysis.lambda_sweep", "cosim.simulators.analysis.receipts"}
+               "cosim.agents.probe", "cosim.agents.request", "cosim.agents.together", "cosim.agents.train",
+               "cosim.agents.pretrained.__main__",
+               *(f"cosim.agents.study.{name}" for name in (
+                   "claims", "command", "data", "days", "exhibits", "fixed_shares", "measures", "page", "paper", "plan",
+                   "rates", "showing", "statistics", "verdicts", "work"))}
+SIMULATORS_ROOF = {"cosim.simulators.analysis.lambda_sweep", "cosim.simulators.analysis.receipts",
+                   "cosim.simulators.own_network"}
 """Command lines: they may use all of the frame, and nothing imports them."""
 SIMULATORS_MAY_USE = {"cosim.adapter", "cosim.clock", "cosim.digest", "cosim.drivers.resolve", "cosim.errors",
                       "cosim.hooks", "cosim.imports", "cosim.limits", "cosim.params", "cosim.plausible", "cosim.ports",
@@ -179,6 +195,7 @@ def test_imports_go_down():
 GENERAL_WORDS = {"jobs", "gpus", "power", "status", "workload", "report"}
 """Names of ports, models and members that are words of their own: of units, of a run, of English."""
 EXAMPLES = {"cosim.run": {"grid", "Bus", "p_load_kw"}, "cosim.scenario": {"grid", "p_load_kw"},
+            "cosim.campaign.points": {"grid"}, "cosim.campaign.sweep_command": {"grid"},
             "cosim.check": {"grid", "aidc"}, "cosim.console": {"grid", "p_load_kw"},
             "cosim.replay.exchange": {"grid", "tariff"}, "cosim.tables.weather_files": {"dry_bulb_degc"}}
 """In words for people: 'write member.port, for example grid.p_load_kw'; and what published weather files have."""

@@ -1,8 +1,9 @@
 """Facts about the fleet, observations and decisions of a policy: plain data, arrays as nested sequences.
 
 Axes: M job classes (training and inference, in the scenario's order), Mtrain training classes (same order), N sites,
-H permitted deferrals. Rows are sequences of floats; a policy that computes with arrays converts them itself. Values
-are read only.
+H permitted deferrals, K entries of a forecast over the horizon: horizon_steps + 1, of which entry k is what holds
+k x horizon_step_s after the last multiple of horizon_step_s, and entry 0 what does now. Rows are sequences of floats; a
+policy that computes with arrays converts them itself. Values are read only.
 
 Rows: U14, U15.
 """
@@ -35,6 +36,7 @@ class FleetFacts:
     top_to_per_s           (N, M) work per s of a job on all the blocks it can use at a site, 0 where none fits, TO/s;
                            () if not given
     deferrable             (Mtrain, H) which deferrals a class has; (): all
+    horizon_steps, horizon_step_s   how many steps forecasts reach ahead, of which length; 0 where there are none
     """
 
     kinds: tuple[str, ...]
@@ -52,6 +54,8 @@ class FleetFacts:
     sites: tuple[str, ...] = ()
     top_to_per_s: tuple[tuple[float, ...], ...] = ()
     deferrable: tuple[tuple[bool, ...], ...] = ()
+    horizon_steps: int = 0
+    horizon_step_s: float = 0.0
 
     @property
     def n_sites(self) -> int:
@@ -109,6 +113,10 @@ class Observation:
     event_start_min, event_end_min   (N,) time until a site's announced demand-response event starts (0: it lasts) and
                             is over; NaN: none is announced
     event_cap_kw            (N,) what the site may draw in that event; NaN: none
+    nci_forecast_kg_per_kwh, mci_forecast_kg_per_kwh   (N, K) intensities at each site over the horizon; (): hidden, or
+                            none is linked
+    price_forecast_usd_per_kwh, load_forecast_kw, renewable_forecast_kw   (K,) price, the feeder's base load, and what
+                            renewable plants together can give over the horizon; (): none is linked
     """
 
     time_s: float
@@ -135,6 +143,11 @@ class Observation:
     event_start_min: Vector = ()
     event_end_min: Vector = ()
     event_cap_kw: Vector = ()
+    nci_forecast_kg_per_kwh: Matrix = ()
+    mci_forecast_kg_per_kwh: Matrix = ()
+    price_forecast_usd_per_kwh: Vector = ()
+    load_forecast_kw: Vector = ()
+    renewable_forecast_kw: Vector = ()
 
 
 @dataclass(frozen=True, slots=True)

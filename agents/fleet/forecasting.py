@@ -105,9 +105,9 @@ def forecast_errors(news: ArrayLike, std: ArrayLike) -> Floats:
     """
     rows, deviation = np.asarray(news, float), np.asarray(std, float)
     gained = np.sqrt(np.diff(deviation**2, prepend=0.0).clip(min=0.0))  # (H,) from lead j + 1 to lead j
-    scaled = rows * gained
     count = len(deviation)
-    return np.array([math.fsum(scaled[r, k - r] for r in range(k + 1)) for k in range(count)])
+    lead = np.add.outer(np.arange(count), np.arange(count))  # row r, column j: of the time r + j + 1 ahead
+    return np.bincount(lead.ravel(), weights=(rows * gained).ravel())[:count]
 
 
 def with_error(truth: ArrayLike, error: ArrayLike, scale: float | None = None) -> Floats:

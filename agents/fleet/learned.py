@@ -10,7 +10,7 @@ from typing import Any
 
 from cosim.agents.fleet.actions import decision_of
 from cosim.agents.fleet.decision import FleetFacts, Matrix, Observation, Operation
-from cosim.agents.fleet.observation import ObservationScope
+from cosim.agents.fleet.observation import FORECASTS, RELATIVE, ObservationScope, forecast_entries
 from cosim.agents.fleet.team_arrays import MANAGER, TeamArrays
 from cosim.agents.learn import checkpoint
 from cosim.agents.learn.numpy_actor import ActingTeam
@@ -69,6 +69,8 @@ def check_checkpoint(path: str | Path, facts: FleetFacts, sees_nci: bool, explor
 def _check_fit(path: str | Path, trained: TeamSpec, facts: FleetFacts, sees_nci: bool) -> None:
     """Raises ScenarioError, naming the difference, for a trained team that does not fit this fleet and mode."""
     sight = _sight(trained, facts)
+    if sight.forecasts:
+        _check_forecasts(path, sight.forecasts, facts)
     found = differences(trained, TeamArrays(facts, sight, {}).spec)
     if sight.nci != sees_nci:
         found.insert(0, "it was trained in {} mode, this is {} mode (controller.mode)".format(
@@ -76,6 +78,13 @@ def _check_fit(path: str | Path, trained: TeamSpec, facts: FleetFacts, sees_nci:
     if found:
         raise ScenarioError(f"checkpoint {path} does not fit this scenario: {'; '.join(found)}. Train one with "
                             "cosim train, or choose another controller.policy")
+
+
+def _check_forecasts(path: str | Path, forecasts: Sequence[str], facts: FleetFacts) -> None:
+    try:
+        forecast_entries(facts)
+    except ScenarioError as err:
+        raise ScenarioError(f"checkpoint {path} observes forecasts of {', '.join(forecasts)}: {err}") from None
 
 
 def differences(trained: TeamSpec, ours: TeamSpec) -> list[str]:
@@ -95,7 +104,9 @@ def _sight(trained: TeamSpec, facts: FleetFacts) -> ObservationScope:
     def sees(prefix: str) -> bool:
         return any(name.startswith(prefix) for name in shown)
 
-    return ObservationScope(facts.classes, facts.sites, 1.0, {}, sees(_NCI), sees(_MCI), sees(_FULL))
+    forecasts = [name for name, column in FORECASTS.items() if sees(f"{column} ")]
+    return ObservationScope(facts.classes, facts.sites, 1.0, {}, sees(_NCI), sees(_MCI), sees(_FULL), forecasts,
+                            sees(RELATIVE))
 
 
 def _spec_of(path: str | Path) -> TeamSpec:

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from operator import attrgetter
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -26,16 +26,30 @@ from cosim.agents.fleet.actions import usual_gpu_columns
 from cosim.agents.fleet.decision import FleetFacts, Observation
 from cosim.agents.fleet.heuristics import GpuRule, PolicyOptions
 from cosim.agents.learn.spec import Column
-from cosim.units import DAY_S
+from cosim.errors import ModelError, ScenarioError
+from cosim.units import DAY_S, whole_steps
 
 Values = Callable[[Observation], Iterable[float]]
+ObservedForecast = Literal["nci", "mci", "load", "renewable"]
+FORECASTS: dict[str, str] = {"nci": "nci_forecast_kg_per_kwh", "mci": "mci_forecast_kg_per_kwh",
+                             "load": "load_forecast_kw", "renewable": "renewable_forecast_kw"}
+"""A forecast that can be observed -> field of `Observation`, and of the columns."""
+OF_SITES = ("nci", "mci")
+"""Of these each site has its own."""
 _PRICE: dict[str, Any] = {"low": -0.1, "high": 0.4}
 _INTENSITY: dict[str, Any] = {"low": 0.0, "high": 1.2}
 _MARGINAL: dict[str, Any] = {"low": -0.5, "high": 2.0}
+_APART: dict[str, Any] = {"low": -0.4, "high": 0.4}
+"""Of an intensity less its mean over the sites, kg/kWh: sites differ by less than an intensity swings in a day."""
+_FEEDER: dict[str, Any] = {"low": 0.0, "high": 1e5, "scale": "log", "unit": 100.0}
+"""Powers of a whole feeder, kW."""
+_FORECAST_SCALES = {"nci": _INTENSITY, "mci": _MARGINAL, "load": _FEEDER, "renewable": _FEEDER}
 _SHARE: dict[str, Any] = {"low": 0.0, "high": 1.0}
 _OWED: dict[str, Any] = {"low": -10.0, "high": 10.0}
 """Jobs owed stay within 2, but jump every minute and matter little: a wide range keeps them small beside the others."""
 _JOBS: dict[str, Any] = {"low": 0.0, "high": 1e5, "scale": "log"}
+RELATIVE = "relative_"
+"""Begins the names of columns of an intensity less its mean over the sites."""
 USUAL_LEAST = 1e-3
 PACE_MIN = 240.0
 """A third of the study's deadline. At an even pace work that is not done now is done in the next hours, at their
@@ -52,7 +66,9 @@ _WORK_MIN: dict[str, Any] = {"low": 0.0, "high": 1440.0, "scale": "log", "unit":
 @dataclass(frozen=True)
 class ObservationScope:
     """What a team is shown. classes, sites: their names; peak_kw: the largest site's power at full load, kW, about;
-    arrivals_per_min: class -> mean arrivals, where known; nci, mci: whether intensities are shown; full: see above."""
+    arrivals_per_min: class -> mean arrivals, where known; nci, mci: whether intensities are shown; full: see above;
+    forecasts: which are shown, at the deferrals; relative: whether each site's intensity less the mean over the sites
+    is a column of its own."""
 
     classes: Sequence[str]
     sites: Sequence[str]
@@ -61,6 +77,22 @@ class ObservationScope:
     nci: bool
     mci: bool
     full: bool
+    forecasts: Sequence[str] = ()
+    relative: bool = False
+
+
+def forecast_entries(facts: FleetFacts) -> list[int]:
+    """Which entry of a forecast over the horizon each deferral is. ScenarioError for one that is none of them."""
+    if not facts.horizon_steps:
+        raise ScenarioError("forecasts are to be observed, and controller.horizon_s is null; give the horizon of the "
+                            "linked forecasts")
+    found = [whole_steps(lead, facts.horizon_step_s) for lead in facts.deferrals_s]
+    for lead, entry in zip(facts.deferrals_s, found, strict=True):
+        if entry is None or entry > facts.horizon_steps:
+            raise ScenarioError(f"forecasts are observed at the deferrals, of which {lead:g} s is no entry of a "
+                                f"horizon of {facts.horizon_steps} steps of {facts.horizon_step_s:g} s; make horizon_s "
+                                "longer, or horizon_step_s a part of the deferrals")
+    return [entry or 0 for entry in found]
 
 
 class ObservationRow:
@@ -80,6 +112,8 @@ class ObservationRow:
         self._add("forecast_usd_per_kwh", (leads,))
         for name in (*["nci_kg_per_kwh"] * sight.nci, *["mci_kg_per_kwh"] * sight.mci, "power_kw", "free_gpu_ratio"):
             self._add(name, (n,))
+        for name in _relatives(sight):
+            self._add(name, (n,), _relative(name.removeprefix(RELATIVE)))
         self._add("backlog_jobs", (n, classes), _backlog)
         for name, of in (("train_backlog_jobs", facts.train), ("inf_backlog_jobs", facts.inf)):
             self._add(name, (n,), _backlogs(of))
@@ -94,6 +128,10 @@ class ObservationRow:
             for name in ("deferral_carry", "deferred_by_lead", "deferred_by_time"):
                 self._add(name, (n, trains, leads))
             self._add("usual_gpus", (n, classes + 1), _usual_gpus(facts))
+        entries = forecast_entries(facts) if sight.forecasts else []
+        for name in sight.forecasts:
+            shape = (n, leads) if name in OF_SITES else (leads,)
+            self._add(FORECASTS[name], shape, _at_leads(name, entries))
 
     def __call__(self, seen: Observation) -> np.ndarray:
         """The row, float64."""
@@ -143,6 +181,8 @@ def manager_view(facts: FleetFacts, sight: ObservationScope, numbers: Observatio
         view.add([f"nci_kg_per_kwh {s}" for s in sites], at["nci_kg_per_kwh"], _INTENSITY)
     if sight.mci:
         view.add([f"mci_kg_per_kwh {s}" for s in sites], at["mci_kg_per_kwh"], _MARGINAL)
+    for name in _relatives(sight):
+        view.add([f"{name} {s}" for s in sites], at[name], _APART)
     view.add([f"train_backlog_jobs {s}" for s in sites], at["train_backlog_jobs"], _TRAIN_JOBS)
     view.add([f"inf_backlog_jobs {s}" for s in sites], at["inf_backlog_jobs"], _JOBS)
     view.add([f"power_kw {s}" for s in sites], at["power_kw"], {"low": 0.0, "high": sight.peak_kw})
@@ -157,6 +197,9 @@ def manager_view(facts: FleetFacts, sight: ObservationScope, numbers: Observatio
                      _WORK_MIN, per_min[train])
         view.add([f"slack_min {s}" for s in sites], at["slack_min"], _SLACK_MIN)
         view.add([f"site_carry {c} {s}" for c in sight.classes for s in sites], at["site_carry"], _OWED)
+    for name in sight.forecasts:
+        for i, site in enumerate(sites if name in OF_SITES else [""]):
+            _add_forecast(view, facts, name, at[FORECASTS[name]][i] if site else at[FORECASTS[name]], site)
     return view
 
 
@@ -174,6 +217,8 @@ def site_view(facts: FleetFacts, sight: ObservationScope, i: int, numbers: Obser
         view.add(["nci_kg_per_kwh"], at["nci_kg_per_kwh"][i], _INTENSITY)
     if sight.mci:
         view.add(["mci_kg_per_kwh"], at["mci_kg_per_kwh"][i], _MARGINAL)
+    for name in _relatives(sight):
+        view.add([name], at[name][i], _APART)
     view.add(["power_kw"], at["power_kw"][i], {"low": 0.0, "high": sight.peak_kw})
     view.add(["free_gpu_ratio"], at["free_gpu_ratio"][i], _SHARE)
     _arrivals(view, sight, at)
@@ -191,6 +236,8 @@ def site_view(facts: FleetFacts, sight: ObservationScope, i: int, numbers: Obser
             view.add([f"{name} {c}" for c in trained], at[name][i, train], _TRAIN_JOBS)
         for name in ("deferred_by_lead", "deferred_by_time"):
             view.add([f"{name} {column}" for column in by_lead], at[name][i], _TRAIN_JOBS)
+    for name in sight.forecasts:
+        _add_forecast(view, facts, name, at[FORECASTS[name]][i] if name in OF_SITES else at[FORECASTS[name]])
     return view
 
 
@@ -240,6 +287,26 @@ class Scaler:
         return out
 
 
+def _add_forecast(view: AgentObservation, facts: FleetFacts, name: str, at: np.ndarray, site: str = "") -> None:
+    """Columns of a forecast at all deferrals but 0, whose value is there already."""
+    later = [h for h, lead in enumerate(facts.deferrals_s) if lead > 0.0]
+    view.add([" ".join(filter(None, (FORECASTS[name], site, f"+{facts.deferrals_s[h]:g}s"))) for h in later], at[later],
+             _FORECAST_SCALES[name])
+
+
+def _at_leads(name: str, entries: Sequence[int]) -> Values:
+    """Entries of a forecast, site by site where each has its own."""
+    get = attrgetter(FORECASTS[name])
+
+    def values(seen: Observation) -> list[float]:
+        found = get(seen)
+        if not len(found):
+            raise ModelError(f"the forecast {FORECASTS[name]} is to be observed, and none is linked at every site")
+        rows = found if name in OF_SITES else [found]
+        return [row[entry] for row in rows for entry in entries]
+    return values
+
+
 def _usual_gpus(facts: FleetFacts) -> Values:
     """Logarithms of shares, site by site: of inference, what `GpuRule` gives for what is queued and an equal part of
     what arrives; of training, what works it off in PACE_MIN, as far as there is room."""
@@ -273,6 +340,23 @@ def _field(name: str, axes: int) -> Values:
     by_axes: dict[int, Values] = {0: lambda o: (get(o),), 1: get, 2: lambda o: flat(get(o)),
                                   3: lambda o: flat(flat(get(o)))}
     return by_axes[axes]
+
+
+def relative(values: Sequence[Any]) -> list[Any]:
+    """Each less their mean; numbers, or arrays of many environments."""
+    mean = sum(values) / len(values)
+    return [x - mean for x in values]
+
+
+def _relatives(sight: ObservationScope) -> list[str]:
+    """Names of the columns of intensities less their mean."""
+    shown = ["nci_kg_per_kwh"] * sight.nci + ["mci_kg_per_kwh"] * sight.mci
+    return [RELATIVE + name for name in shown] if sight.relative else []
+
+
+def _relative(name: str) -> Values:
+    get = attrgetter(name)
+    return lambda o: relative(get(o))
 
 
 def _backlog(seen: Observation) -> list[float]:

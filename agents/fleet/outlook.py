@@ -1,8 +1,9 @@
 """What is known to a policy of times to come, from what has been observed.
 
-Prices are known at the leads of their forecast, and remembered: a price seen ten hours ahead is known until it holds.
-Beyond that, and for carbon intensities, a time is expected to be as at the same time of the day before, and, where
-that has not been seen, as now (`cosim.agents.fleet.forecasting`).
+Where forecasts over a horizon are linked, they are it. Else prices are known at the leads of their forecast, and
+remembered: a price seen ten hours ahead is known until it holds. Beyond that, and for carbon intensities, a time is
+expected to be as at the same time of the day before, and, where that has not been seen, as now
+(`cosim.agents.fleet.forecasting`).
 """
 
 from __future__ import annotations
@@ -20,11 +21,14 @@ Floats = NDArray[np.float64]
 class Outlook:
     """Price and intensities over slots of equal length, the first of which holds now; `see` first, once a step.
 
-    slot_s must divide a day. What is observed last in a slot stands for it.
+    slot_s must divide a day. What is observed last in a slot stands for it. horizon_step_s: of linked forecasts, 0
+    where there are none.
     """
 
-    def __init__(self, slot_s: float, leads_s: Vector) -> None:
-        self._slot_s, self._leads_s = slot_s, leads_s
+    def __init__(self, slot_s: float, leads_s: Vector, horizon_step_s: float = 0.0) -> None:
+        self._slot_s, self._leads_s, self._horizon_step_s = slot_s, leads_s, horizon_step_s
+        self._time_s = 0.0
+        self._linked: dict[str, Floats] = {}
         self._per_day = round(DAY_S / slot_s)
         self._slot = self._first = -1
         self._prices: dict[int, float] = {}
@@ -32,7 +36,10 @@ class Outlook:
 
     def see(self, observation: Observation) -> None:
         """Keep what this step shows."""
-        slot = int(observation.time_s // self._slot_s)
+        slot, self._time_s = int(observation.time_s // self._slot_s), observation.time_s
+        self._linked = {name: np.array(values, float) for name, values in (
+            ("price", observation.price_forecast_usd_per_kwh), ("nci", observation.nci_forecast_kg_per_kwh),
+            ("mci", observation.mci_forecast_kg_per_kwh)) if len(values)}
         if self._first < 0:
             self._first = self._slot = slot
         for lead_s, price in zip(self._leads_s, observation.forecast_usd_per_kwh, strict=True):
@@ -58,7 +65,7 @@ class Outlook:
         for slot in range(self._slot, self._slot + count):
             last = known.get(slot, known.get(slot - self._per_day, last))
             out.append(last)
-        return np.array(out)
+        return self._with_linked("price", np.array(out))
 
     def intensity_kg_per_kwh(self, name: str, count: int) -> Floats | None:
         """(N, count) NCI or MCI (`nci`, `mci`) at the sites from the slot of now on; None where it is not shown."""
@@ -66,4 +73,19 @@ class Outlook:
         if not past:
             return None
         later = day_ahead(np.array(past).T, np.arange(1, count), self._per_day)
-        return np.concatenate([past[-1][:, None], later], axis=1)
+        return self._with_linked(name, np.concatenate([past[-1][:, None], later], axis=1))
+
+    def _with_linked(self, name: str, expected: Floats) -> Floats:
+        """(..., count) with a linked forecast in the place of what is expected, as far as it reaches; the slot of now
+        keeps what is observed."""
+        linked = self._linked.get(name)
+        if linked is None or not self._horizon_step_s:
+            return expected
+        starts_s = (self._slot + np.arange(expected.shape[-1])) * self._slot_s
+        first_s = self._time_s // self._horizon_step_s * self._horizon_step_s
+        entry = np.floor((starts_s - first_s) / self._horizon_step_s + 1e-9).astype(int)
+        known = (entry >= 0) & (entry < linked.shape[-1]) & (starts_s > self._time_s)
+        out = expected.copy()
+        values = linked[..., entry[known]]
+        out[..., known] = np.where(np.isfinite(values), values, expected[..., known])
+        return out

@@ -1,11 +1,12 @@
 """The receding-horizon planner, policy `mpc`: every quarter of an hour a linear program over the next 16 hours, whose
 first slot is followed until the next.
 
-What it assumes: prices to come as `Outlook` has them; intensities as yesterday, whatever it moves (a price taker: NCI
-answers to load, and the plan does not count that); arrivals at their mean of the last 24 h; inference worked off as it
-comes; training as a fluid in whole blocks, suspended and resumed without loss, at linear speed; the plant in balance,
-at the supply air at which it draws least; caps of events that have been announced, and none after. Nothing is deferred
-by a release: a released job can be held back and called at any minute.
+What it assumes: prices and intensities to come as `Outlook` has them, from linked forecasts or from yesterday, whatever
+load it moves (a price taker: NCI answers to load, and the plan does not count that); arrivals at their mean of the last
+24 h; inference worked off as it comes; training as a fluid in whole blocks, suspended and resumed without loss, at
+linear speed; the plant in balance, at the supply air at which it draws least; caps of events that have been announced,
+and none after; batteries behind meters left to their own rule. Nothing is deferred by a release: a released job can be
+held back and called at any minute.
 
 Rows: Z02.
 """
@@ -46,7 +47,7 @@ class Mpc:
         assert options.energy is not None, "check_fits asks for it"
         self._facts, self._energy, self._weights, self._params = facts, options.energy, options.reward, options.planner
         self._split, self._air = GpuRule(facts, options.drain_min), SupplyAir(facts, options.energy)
-        self._outlook = Outlook(self._params.slot_s, facts.deferrals_s)
+        self._outlook = Outlook(self._params.slot_s, facts.deferrals_s, facts.horizon_step_s)
         self._backlog, self._arrivals = Backlog(facts), DayMean()
         self._margin_h = self._margins_h(options)
         self._training = self._grouped(facts.train)

@@ -24,11 +24,12 @@ from cosim.params import params
 from cosim.units import KG_PER_T, MIN_PER_H
 
 Carbon = Literal["attributed", "marginal", "system_difference"]
+ManagerCredit = Literal["all", "sent"]
 Weight = Annotated[float, Field(ge=0)]
 
 TERMS = ("throughput_ratio", "cost_usd", "carbon_t", "dropped_train_jobs", "dropped_inf_jobs", "work_to", "energy_kwh",
-         "attributed_t", "system_t", "served_to")
-"""What `terms_of` gives: R1 to R5 of (32), then figures to log that are not weighed."""
+         "attributed_t", "system_t", "served_to", "inf_wait_min")
+"""What `terms_of` gives: R1 to R5 of (32), then figures to log that are not weighed, and last what c6 weighs."""
 
 OBJECTIVE = "objective"
 """(32) as printed, logged beside TERMS; what is learned from is `relative` to the hour."""
@@ -40,7 +41,7 @@ _URGENT_DROPS = 0.1
 
 @params
 class RewardWeights:
-    """c1..c5 of (32) and what R3 counts. The same for all methods; fixed before training.
+    """c1..c5 of (32), what R3 counts, and what learning adds. The same for all methods; fixed before training.
 
     The reference of R1 does not grow with the fleet: a GPU-minute keeps its worth against its energy for any N.
     """
@@ -50,6 +51,9 @@ class RewardWeights:
     c3_per_t: Annotated[Weight, Field(description="c3: per t of carbon; 0 in power mode")] = 1.0
     c4_per_train_job: Annotated[Weight, Field(description="c4: per dropped training job")] = 1.0
     c5_per_inf_job: Annotated[Weight, Field(description="c5: per dropped inference job")] = 1e-3
+    c6_per_inf_wait_min: Annotated[Weight, Field(
+        description="per minute that an inference job waits in a queue: a service level beyond (32), whose R5 prices "
+        "only waits past the deadline, so that a team may let every job wait for almost that long; 0: as (32)")] = 0.0
     reference_to_per_min: Annotated[
         float, Field(gt=0, description="unit of R1, TO/min: Table I's 1200 GPUs, all training")] = 72e6
     carbon: Annotated[Carbon, Field(
@@ -64,6 +68,11 @@ class RewardWeights:
         "tenth of it per job that can wait for less than an hour, paid back when it ends or is dropped. "
         "Potential-based: the best policy stays what it is (Ng et al. 1999); else a deferral is charged half a day "
         "after it")] = True
+    manager_credit: Annotated[ManagerCredit, Field(
+        description="what the manager learns from beside drops and waits. all: what the fleet draws, when it draws it, "
+        "hours after the decision that sent the work and amid what the sites' agents do; sent: the energy of the work "
+        "that its shares send, at the price and intensity of the minute in which they do, whichever site rounding "
+        "gives a whole job to")] = "all"
 
 
 Numbers = Any
@@ -84,6 +93,7 @@ class StepOutcome:
     emission_kg_per_h  emission of all sources, None if unknown
     baseline_kg_per_h  their emission without data centers, None if unknown
     served_to          whole work of the jobs that finished, all sites and classes, TO; NaN if unknown
+    queued_jobs        (M,) jobs in the queues of all sites at its end; () if unknown
     """
 
     hours: Numbers
@@ -96,12 +106,13 @@ class StepOutcome:
     emission_kg_per_h: Numbers | None = None
     baseline_kg_per_h: Numbers | None = None
     served_to: Numbers = math.nan
+    queued_jobs: Sequence[Numbers] = ()
 
 
 def terms_of(minute: StepOutcome, kinds: Sequence[str], weights: RewardWeights) -> tuple[float, ...]:
-    """The values of TERMS: R1 as a share of the reference, USD, t, jobs, jobs, TO, kWh, t, t, TO (energies
-    with dt). Unknown carbon counts as 0. Of many minutes at once where the numbers are arrays (B,). kinds: (M,)
-    'train' or 'inf'."""
+    """The values of TERMS: R1 as a share of the reference, USD, t, jobs, jobs, TO, kWh, t, t, TO, min (energies
+    with dt). The jobs of a queue wait for the whole step (Little's law). Unknown carbon and queues count as 0. Of many
+    minutes at once where the numbers are arrays (B,). kinds: (M,) 'train' or 'inf'."""
     power_kw, hours = minute.power_kw, minute.hours
     energy_kwh = sum(power_kw) * hours
     attributed_t = _carbon_t(power_kw, minute.nci_kg_per_kwh, hours)
@@ -115,24 +126,38 @@ def terms_of(minute: StepOutcome, kinds: Sequence[str], weights: RewardWeights) 
     dropped = [sum([n for n, kind in zip(minute.dropped_jobs, kinds, strict=True) if kind == wanted])
                for wanted in ("train", "inf")]
     per_min = minute.work_to / (hours * MIN_PER_H)
+    waits = [n for n, kind in zip(minute.queued_jobs, kinds, strict=bool(minute.queued_jobs)) if kind == "inf"]
     return (per_min / weights.reference_to_per_min, energy_kwh * minute.price_usd_per_kwh, carbon_t, *dropped,
-            minute.work_to, energy_kwh, attributed_t, system_t, minute.served_to)
+            minute.work_to, energy_kwh, attributed_t, system_t, minute.served_to, sum(waits) * hours * MIN_PER_H)
 
 
 def reward_of(terms: Sequence[float], weights: RewardWeights, sees_carbon: bool = True) -> float:
-    """(32) of one step, from the values of TERMS. sees_carbon: False is power mode, where c3 = 0.
+    """(32) of one step, less what waits cost (c6), from the values of TERMS. sees_carbon: False is power mode, where
+    c3 = 0.
 
     R1 counts per minute of the step; steps of the study are one minute long.
     """
     throughput, cost, carbon, train, inf = terms[:5]
     return (weights.c1_per_reference * throughput - weights.c2_per_usd * cost
             - (weights.c3_per_t * carbon if sees_carbon else 0.0)
-            - weights.c4_per_train_job * train - weights.c5_per_inf_job * inf)
+            - weights.c4_per_train_job * train - weights.c5_per_inf_job * inf
+            - weights.c6_per_inf_wait_min * terms[-1])
 
 
 def hour_cost(price_usd_per_kwh: Numbers, usual_kw: float, hours: float, weights: RewardWeights) -> Numbers:
     """What the fleet's usual power costs in a step at this price, in units of the reward (>= 0 for a price >= 0)."""
     return weights.c2_per_usd * price_usd_per_kwh * usual_kw * hours
+
+
+def work_worth(kwh_per_to: float, price_usd_per_kwh: Numbers, kg_per_kwh: Numbers, hours: float,
+               weights: RewardWeights, sees_carbon: bool) -> Numbers:
+    """What doing a TO now would bring, in units of the reward: its part of R1 less its energy.
+
+    The manager with `manager_credit` = sent gets it for what its shares add to a site, and gives it back for all that
+    is done there. What remains is work sent, priced when it is sent; when sites do it cancels.
+    """
+    energy = weights.c2_per_usd * price_usd_per_kwh + (weights.c3_per_t * kg_per_kwh / KG_PER_T if sees_carbon else 0.0)
+    return weights.c1_per_reference / (hours * MIN_PER_H * weights.reference_to_per_min) - kwh_per_to * energy
 
 
 def loom(late_jobs: float, urgent_jobs: float, weights: RewardWeights) -> float:

@@ -64,7 +64,7 @@ class LowestWindow(Uniform):
                            for i in range(facts.n_sites)
                            if facts.top_to_per_s and facts.eligible[m][i] and facts.top_to_per_s[i][m]), default=0.0)
         self._weights = [_overlaps(facts.deferrals_s, lead_s, lead_s + self._run_s) for lead_s in facts.deferrals_s]
-        self._outlook = Outlook(SLOT_S, facts.deferrals_s)
+        self._outlook = Outlook(SLOT_S, facts.deferrals_s, facts.horizon_step_s)
 
     def lead(self, observation: Observation) -> int:
         """Index of the deferral at the first site; of the price it is that of all."""

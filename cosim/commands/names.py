@@ -15,8 +15,12 @@ class Command(NamedTuple):
     about: str
 
 
+ON_NETWORK = "cosim.simulators.own_network:on_network"
+"""What puts a scenario on another network, for `cosim new --network`."""
 COMMANDS = {
     "run": Command("cosim.run", "Run a scenario, store its trace and say how it went."),
+    "sweep": Command("cosim.campaign.sweep_command", "Run a scenario at many values of its fields, over seeds, and "
+                     "compare."),
     "new": Command("cosim.commands.new", "Write a scenario file of your own that starts from another scenario."),
     "report": Command("cosim.report", "Make one page of pictures from traces, or files for print."),
     "trace": Command("cosim.trace.command", "Look into traces: ls, diff, export, verify, rescue."),
@@ -25,6 +29,8 @@ COMMANDS = {
     "serve": Command("cosim.serve", "Offer a simulator to a scenario that runs in another process."),
     "train": Command("cosim.agents.train", "Train a team of agents on a scenario or a PettingZoo environment."),
     "evaluate": Command("cosim.agents.evaluate", "Compare policies by the metrics of Table II, over seeds."),
+    "study": Command("cosim.agents.study.command",
+                     "Reproduce or refute the paper's evaluation, claim by claim."),
     "curves": Command("cosim.agents.curves", "Show learning curves of training runs."),
     "pretrained": Command("cosim.agents.pretrained.__main__", "Show the trained teams that ship."),
     "spaces": Command("cosim.agents.action_spaces", "Show the sizes of the action spaces (Table III)."),

@@ -74,9 +74,11 @@ def resolve(scenario: Scenario, until_s: float | None = None) -> Resolved:
             params[name] = validate(ours.PARAMS, raw[name], name)
         if ours or cls is None and member.adapter:
             raw[name].update(step_s=member.step_s, seed=scenario.seed_of(name), episode=scenario.episode)
-        entities[name] = {model: _names(scenario, name, spec) for model, spec in member.entities.items() if spec != ()}
         if name not in params:  # parameters of a foreign or remote simulator are checked nowhere else
-            _refuse_nan(name, {**raw[name], "entities": entities[name]})
+            _refuse_nan(name, {**raw[name], "entities": dict(member.entities)})
+    for name, member in scenario.members.items():
+        entities[name] = {model: _names(scenario, name, spec, params) for model, spec in member.entities.items()
+                          if spec != ()}
     unused = sorted(set(scenario.shared) - _tables_used(scenario))
     if unused:
         raise ScenarioError(f"shared table '{unused[0]}' is used by no member of {scenario.name}; remove it")
@@ -207,18 +209,74 @@ def _is_remote(simulator: str) -> bool:
     return command_of(simulator) is not None
 
 
-def _names(scenario: Scenario, member: str, spec: Any) -> Any:
-    """Entity names of a spec: as listed, or the rows of a shared table; create parameters stay as they are."""
+def _names(scenario: Scenario, member: str, spec: Any, params: Mapping[str, Any]) -> Any:
+    """Entity names of a spec: as listed, those that a parameter implies, or the rows of a shared table; create
+    parameters stay as they are."""
     if isinstance(spec, tuple):
         return _checked(member, list(spec))
     if not isinstance(spec, str):
         return dict(spec)
+    if (implied := _implied(scenario, member, spec, params)) is not None:
+        return _checked(member, implied)
     if spec not in scenario.shared:
         raise ScenarioError(f"{member}.entities: {unknown('shared table', spec, scenario.shared)}")
     table = scenario.shared[spec]
-    if not isinstance(table, dict) or not table:
+    if not isinstance(table, dict) or not _has_rows(table):
+        raise ScenarioError(f"{member}.entities: '{spec}' is no table of rows, and no member that runs here knows "
+                            f"which entities {shown(table)} has; list their names")
+    if not table:
         raise ScenarioError(f"{member}.entities: shared table '{spec}' has no rows")
     return _checked(member, list(table))
+
+
+def _has_rows(table: Any) -> bool:
+    """Whether a value is a table of rows by name, and no other data."""
+    return isinstance(table, dict) and all(isinstance(row, dict) for row in table.values())
+
+
+def _implied(scenario: Scenario, member: str, of: str, params: Mapping[str, Any] | None = None) -> list[str] | None:
+    """Entity names that a parameter implies: of the member's own class, else of the first other member's that knows
+    (`Hooks.entity_names`); None where none does. params: validated parameters by member, where they are there."""
+    for name in (member, *(other for other in scenario.members if other != member)):
+        simulator = scenario.members[name].simulator
+        ours = None if _is_remote(simulator) else _adapter(_simulator(name, simulator))
+        if ours is None or ours.entity_names.__func__ is Adapter.entity_names.__func__:  # type: ignore[attr-defined]
+            continue
+        given = params[name] if params is not None else validate(ours.PARAMS, _given(scenario, name, ours), name)
+        names = ours.entity_names(given, of)
+        if names is not None:
+            return names
+    return None
+
+
+def named_entities(scenario: Scenario, member: str) -> dict[str, list[str]]:
+    """Model -> entity names of a member, where the scenario gives or implies them."""
+    found = {}
+    for model, spec in scenario.members[member].entities.items():
+        if isinstance(spec, str):
+            table = scenario.shared.get(spec)
+            names = _implied(scenario, member, spec) or (list(table) if _has_rows(table) else [])  # type: ignore
+        else:
+            names = list(spec) if isinstance(spec, tuple) else []
+        if names:
+            found[model] = names
+    return found
+
+
+def written_out(scenario: Scenario, before: Scenario) -> Scenario:
+    """The scenario with lists in place of entities that a parameter implied in the scenario `before` some simulators
+    were replaced, where none that is left knows them (of a network, say, whose buses a recording plays)."""
+    members = dict(scenario.members)
+    for name, member in scenario.members.items():
+        for model, spec in member.entities.items():
+            if not isinstance(spec, str) or _has_rows(scenario.shared.get(spec)) or (
+                    _implied(scenario, name, spec) is not None):
+                continue
+            known = _implied(before.replace(shared=scenario.shared), name, spec)
+            if known is not None:
+                members[name] = members[name].model_copy(
+                    update={"entities": {**members[name].entities, model: tuple(known)}})
+    return scenario if members == scenario.members else scenario.replace(members=members)
 
 
 def _checked(member: str, names: list[str]) -> list[str]:

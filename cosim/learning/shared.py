@@ -37,9 +37,14 @@ _MEMORY = Path("/dev/shm")
 _PREFIX = "cosim-workers-"
 _NEW_S = 60.0
 """Age in s from which a folder without a lock is abandoned."""
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+"""Variables of a process beside others like it; what a user has set goes before."""
 LENGTH = struct.Struct("<Q")
 _NET_OBJECTS = 100_000
 """Objects made and not freed after which cycles are looked for: jobs come and go, and are in none."""
+
+
+FROM_CHECKPOINT = "go on from the last checkpoint, with fewer environments if memory ran out"
 
 
 class SharedFolder:
@@ -114,16 +119,15 @@ def unpacked(data: bytes) -> dict[str, np.ndarray]:
 
 
 class Child:
-    """A process of a training that runs `module`, given `start` as its first line.
+    """A process that runs `module`, given `start` as its first line.
 
-    name: of the message when it has died. Errors that it sends are raised here.
+    name: of the message when it has died; advice: what to do then. Errors that it sends are raised here.
     """
 
-    def __init__(self, module: str, name: str, start: Mapping[str, Any]) -> None:
-        self.name = name
+    def __init__(self, module: str, name: str, start: Mapping[str, Any], advice: str = FROM_CHECKPOINT) -> None:
+        self.name, self._advice = name, advice
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-        for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-            env.setdefault(threads, "1")
+        env = {**ONE_THREAD, **env}
         self._process = subprocess.Popen([sys.executable, "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                          env=env, **child_options())
         assert self._process.stdin is not None, "it is a pipe"
@@ -164,11 +168,14 @@ class Child:
             self._process.wait()
         self._said.close()
 
+    def kill(self) -> None:
+        """End it at once, whatever it does; who waits for its reply gets a ModelError."""
+        self._process.kill()
+
     def _dead(self) -> ModelError:
         code = self._process.wait()
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        return ModelError(f"{self.name} ended by itself with {how}; go on from the last checkpoint, with fewer "
-                          "environments if memory ran out")
+        return ModelError(f"{self.name} ended by itself with {how}; {self._advice}")
 
 
 def spoken_to() -> tuple[BinaryIO, BinaryIO]:

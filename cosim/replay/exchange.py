@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cosim.drivers.resolve import command_of
+from cosim.drivers.resolve import command_of, named_entities
 from cosim.errors import ScenarioError, TraceError, listed, unknown
 from cosim.hooks import Hooks
 from cosim.imports import load
 from cosim.ports import Port
 from cosim.replay.members import recorded_members
-from cosim.replay.recording import check_shapes, entity_names, refuse_events, sources_of, wanted_levels, with_columns
+from cosim.replay.recording import check_shapes, refuse_events, sources_of, wanted_levels, with_columns
 from cosim.scenario import Member, Scenario
 from cosim.tables.table import DataTable, TableOptions, is_table
 from cosim.trace import Trace
@@ -49,13 +49,20 @@ def _from_trace(scenario: Scenario, member: str, path: str) -> Scenario:
                                           "shared": old.shared})
     refuse_events(hooks.MODELS, sources_of(scenario, member), member, path)
     changed: dict[str, Any] = {"simulator": "cosim.replay.members:Player", "step_s": then.get("step_s", old.step_s),
-                               "params": {"path": path, "member": member}}
+                               "params": {"path": path, "member": member},
+                               "entities": {model: spec for model, spec in old.entities.items()
+                                            if _gives(hooks.MODELS.get(model))}}
     specs = [*old.entities.values(), *then.get("entities", {}).values()]
     if then.get("names") or any(isinstance(spec, dict) for spec in specs):  # a foreign one, with its own names
         linked = {link.source for link in scenario.links}
         changed |= {"entities": recorded, "names": {ours: theirs for ours, theirs in then.get("names", {}).items()
                                                     if "*" in ours or f"{member}.{ours}" in linked}}
     return _played(scenario, member, changed)
+
+
+def _gives(ports: Sequence[Port] | None) -> bool:
+    """Whether a model has outputs, or may have some: one that only takes has no place in a recording."""
+    return ports is None or any(port.flow != "in" for port in ports)
 
 
 def _from_table(scenario: Scenario, member: str, path: str) -> Scenario:
@@ -68,9 +75,10 @@ def _from_table(scenario: Scenario, member: str, path: str) -> Scenario:
     played: list[Port] = []
     silent: list[str] = []
     wanted = wanted_levels(old, declared, sources)
+    named = named_entities(scenario, member)
     for model, ports in wanted.items():
         here = {p: found[0] for p in ports if (found := table.match(p.name))}
-        had = entity_names(scenario, old.entities.get(model))
+        had = named.get(model, [])
         names = with_columns(table, list(here.values()), had)
         if here and names:
             silent += [name for name in had if name not in names]
@@ -81,7 +89,7 @@ def _from_table(scenario: Scenario, member: str, path: str) -> Scenario:
         wishes = ", ".join(dict.fromkeys(name for _, _, name in sources))
         if strangers := [e for model, ports in wanted.items() for p in ports if (found := table.match(p.name))
                          for e in table.entities(found[0]) or ()]:
-            known = [name for model in wanted for name in entity_names(scenario, old.entities.get(model))]
+            known = [name for model in wanted for name in named.get(model, [])]
             raise ScenarioError(f"--replay {member}={path}: {unknown(f'entity of {member}', strangers[0], known)}")
         raise ScenarioError(f"--replay {member}={path}: no column of it is an output of {member}; it has "
                             f"{listed(table.columns)}; wanted: {wishes}")

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from cosim.drivers.resolve import named_entities
 from cosim.errors import ScenarioError, listed
 from cosim.ports import Port
 from cosim.scenario import Link, Member, Scenario, leaves, named_rows
@@ -33,7 +34,7 @@ def refuse_others(scenario: Scenario, member: str, path: str, trace: Trace, reco
 
     recorded: the member of the trace that is played
     """
-    named = _named(scenario, scenario.members[member].entities)
+    named = named_entities(scenario, member)
     for model, names in named.items():
         theirs = trace.names(f"{recorded}/{model}") if f"{recorded}/{model}" in trace.models() else names
         there, here = ([n for n in a if n not in b] for a, b in ((theirs, names), (names, theirs)))
@@ -139,14 +140,6 @@ def wanted_levels(old: Member, declared: Mapping[str, tuple[Port, ...]], sources
     return {model: list(ports.values()) for model, ports in wanted.items()}
 
 
-def entity_names(scenario: Scenario, spec: Any) -> list[str]:
-    """Entity names of a spec; [] where the simulator makes up its own."""
-    if isinstance(spec, str):
-        table = scenario.shared.get(spec)
-        return list(table) if isinstance(table, dict) else []
-    return list(spec) if isinstance(spec, tuple) else []
-
-
 def with_columns(table: DataTable, ports: list[str], names: list[str]) -> list[str]:
     """Which of `names` the table has columns for; without names, all entities that it names."""
     own = [table.entities(port) for port in ports]
@@ -185,7 +178,7 @@ def refuse_counts(member: str, path: str, ports: Iterable[str], why: str) -> Non
 
 def refuse_lacking(scenario: Scenario, member: str, path: str, columns: Sequence[str]) -> None:
     """ScenarioError for a table that has columns for some of the entities that a link names, and not for others."""
-    have = {name for names in _named(scenario, scenario.members[member].entities).values() for name in names}
+    have = {name for names in named_entities(scenario, member).values() for name in names}
     for link in scenario.links:
         if link.source.split(".")[0] != member or not isinstance(link.pairs, (str, dict)):
             continue
@@ -199,11 +192,6 @@ def refuse_lacking(scenario: Scenario, member: str, path: str, columns: Sequence
 
 
 # --- inside -----------------------------------------------------------------------------------------------------------
-
-
-def _named(scenario: Scenario, entities: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Model -> entity names, where the scenario gives them."""
-    return {model: names for model, spec in entities.items() if (names := entity_names(scenario, spec))}
 
 
 def _pairs(table: Any, template: str) -> dict[str, str] | None:

@@ -15,13 +15,17 @@ async function boot() {
   const length = new DataView(data).getUint32(0, true);
   DATA = JSON.parse(new TextDecoder().decode(new Uint8Array(data, 8, length)));
   DATA.base = 8 + length;
-  START = Date.parse(DATA.start + (/[zZ]|[+-]\d\d:?\d\d$/.test(DATA.start) ? "" : "Z"));
+  START = DATA.start ? Date.parse(DATA.start) : 0;
   prepareMaps();
   redrawMaps();
   if (views.length) choose(views.times[Math.floor(views.times.length / 2)], false);
   watchPlots();
+  watchTables();
+  for (const time of document.querySelectorAll("time[data-s]")) time.textContent = clock(+time.dataset.s);
   ready = true;
   document.addEventListener("click", event => {
+    const save = event.target.closest("[data-get]");
+    if (save) return SAVE[save.dataset.get](save.dataset.of);
     const button = event.target.closest("[data-t]");
     if (!button) return;
     choose(+button.dataset.t);

@@ -1,19 +1,21 @@
 """Pictures as data: what to draw, not how. `page` draws them in a browser, `paper` on paper.
 
 Colours are names that a theme resolves: `site0`..`site7`, `ink`, `muted`, `alarm`; 'site0/60' is 60 % of the colour on
-the background. Times are seconds since the run's start, and every value holds from its time to the next ('steps').
-Sentences mark the figure that matters by `text.strong`.
+the background, 'ramp/60' the place at 60 % of the scale from little to much. Times are seconds since the run's start,
+and every value holds from its time to the next ('steps'). Sentences mark the figure that matters by `text.strong`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
 SITE_COLOURS = 8
+NOISE = 1e-9
+"""What is smaller, in the unit in which it is drawn, is rounding and no data; logarithmic panels are exempt."""
 LineMark = Literal["solid", "dash", "dot"]
 MARKS: tuple[LineMark, ...] = ("solid", "dash", "dot")
 """Dash patterns that distinguish lines without colour, in turn."""
@@ -28,6 +30,7 @@ class Series:
     mark    'solid', 'dash' or 'dot': distinguishes lines without colour
     label   written at the line's end, in a stack's layer where it has room; '' for none
     joined  a straight line between the points instead of steps, for running totals
+    reach   (lowest, highest) of what y is the mean of, each (n,), drawn as a band around it
     """
 
     name: str
@@ -39,6 +42,7 @@ class Series:
     mark: LineMark = "solid"
     label: str = ""
     joined: bool = False
+    reach: tuple[np.ndarray, np.ndarray] | None = None
 
 
 @dataclass(frozen=True)
@@ -145,6 +149,7 @@ class Picture:
     key      file name without its ending, the same in every run
     columns  panels stand side by side where there is room, else one above the other
     note     how it was made: averaging, conventions
+    legend   (colour, mark, name) of lines whose names do not stand at their ends
     """
 
     key: str
@@ -154,6 +159,7 @@ class Picture:
     facts: tuple[Fact, ...] = ()
     columns: bool = False
     missing: bool = False
+    legend: tuple[tuple[str, LineMark, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -234,6 +240,23 @@ class Maps:
     substitutes: list[Picture] = field(default_factory=list)
 
 
+def without_noise(pictures: list[Picture]) -> list[Picture]:
+    """One picture of each run without the panels in which nothing exceeds rounding in any run; the note names them."""
+    def quiet(panel: Panel) -> bool:
+        if not panel.series or panel.log:
+            return False
+        return all(not np.nanmax(np.abs(s.y), initial=0.0, where=np.isfinite(s.y)) > NOISE for s in panel.series)
+
+    loud = {p.title for picture in pictures for p in picture.panels if not quiet(p)}
+    out = []
+    for picture in pictures:
+        gone = [p for p in picture.panels if p.title not in loud]
+        note = "".join(f" Not drawn, as nothing in it exceeds rounding: {p.title}." for p in gone)
+        out.append(replace(picture, panels=tuple(p for p in picture.panels if p not in gone),
+                           note=(picture.note + note).strip()) if gone else picture)
+    return out
+
+
 def missing(key: str, what: str) -> Picture:
     """A picture that cannot be drawn: `what` is not in the trace."""
     return Picture(key, what, missing=True)
@@ -259,12 +282,14 @@ def _range(panels: list[Panel]) -> tuple[float, float]:
     low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
     if panels[0].zero:
         low, high = min(low, 0.0), max(high, 0.0)
-    span = (high - low) or abs(high) or 1.0
+    span = high - low
+    if span <= NOISE * max(abs(low), abs(high)) or span <= NOISE:  # rounding makes no axis
+        span = abs(high) if abs(high) > NOISE else 1.0
     return (low if panels[0].zero and low == 0.0 else low - 0.08 * span), high + panels[0].room * span
 
 
 def _extent(panel: Panel) -> np.ndarray:
     layers = [s.y for s in panel.series if s.area]
-    lines = [s.y for s in panel.series if not s.area]
+    lines = [y for s in panel.series if not s.area for y in (s.y, *(s.reach or ()))]
     stack = [np.nansum(layers, axis=0)] if layers else []
     return np.concatenate([*stack, *lines, np.array([r.value for r in panel.rules])])

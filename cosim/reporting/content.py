@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cosim.errors import CosimError
-from cosim.reporting.chart import SITE_COLOURS, Maps, Section
+from cosim.reporting.chart import SITE_COLOURS, Maps, Section, without_noise
 from cosim.reporting.data import Run
 from cosim.reporting.definition import Report, report_named
 from cosim.reporting.general import GENERAL
@@ -59,7 +59,7 @@ def content(traces: list[Trace], trusted: Collection[str | Path] = ()) -> Conten
                     warned.append(f"The scenario's report does not cope with this: {type(err).__name__}: {err}")
             found, shown = None, [] if GENERAL in reports else GENERAL.sections(runs)
         maps = maps or found
-        sections += _apart(shown, sections)
+        sections += _apart((replace(s, pictures=[without_noise(row) for row in s.pictures]) for s in shown), sections)
     return Content(runs, reports, warnings, maps, sections)
 
 

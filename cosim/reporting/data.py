@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from cosim.reporting.text import MONTHS, at
 from cosim.trace import Trace
 from cosim.trace.series import (
     CountedSamples,
@@ -19,7 +21,7 @@ from cosim.trace.series import (
     standing,
     step_s,
 )
-from cosim.units import HOUR_S, MIN_S
+from cosim.units import DAY_S, HOUR_S, MIN_S
 
 _BINS_S = (*(n * MIN_S for n in (1, 5, 15, 30)), *(n * HOUR_S for n in (1, 2, 3, 6, 12, 24)))
 _MOST_BINS = 200
@@ -46,6 +48,21 @@ class Run:
     def scenario(self) -> dict[str, Any]:
         """The scenario as data."""
         return scenario_of(self.trace)
+
+    @cached_property
+    def start(self) -> datetime:
+        """The date of t = 0, UTC."""
+        moment = datetime.fromisoformat(str(self.attrs["start"]))
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+    def at(self, time_s: float) -> str:
+        """A time of the run as its axes have it, UTC: '19:15', of a run that goes beyond a day '2 Jan 19:15'."""
+        try:
+            moment = self.start + timedelta(seconds=max(0.0, float(time_s)))
+        except OverflowError:  # beyond the calendar
+            return at(time_s)
+        clock = f"{moment:%H:%M:%S}" if moment.second else f"{moment:%H:%M}"
+        return clock if self.end_s <= DAY_S else f"{moment.day} {MONTHS[moment.month - 1]} {clock}"
 
     def params(self, member: str) -> dict[str, Any]:
         """Parameters of a member, {} when there is none."""

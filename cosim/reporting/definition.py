@@ -12,6 +12,9 @@ from cosim.imports import load
 from cosim.reporting.chart import Maps, Section
 from cosim.reporting.data import Run
 from cosim.scenario_hooks import hook_of
+from cosim.units import split_unit
+
+_MOST_HEADLINES = 12
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,22 @@ class LiveTable:
 
 
 @dataclass(frozen=True)
+class Headline:
+    """A figure that runs are compared by first: what it is in words, its value and its unit."""
+
+    words: str
+    value: float
+    unit: str = ""
+
+
+def _every(figures: Mapping[str, float]) -> list[Headline]:
+    """The first figures of a summary."""
+    named = [(name, value, split_unit(name)) for name, value in figures.items()]
+    return [Headline(words.replace("_", " "), value, "" if unit.symbol == "1" else unit.symbol)
+            for _, value, (words, unit) in named[:_MOST_HEADLINES]]
+
+
+@dataclass(frozen=True)
 class Report:
     """What a page and the live view show of the runs of a scenario.
 
@@ -69,6 +88,8 @@ class Report:
     maps      the network that the page begins with; None: there is none
     reads     how a trace is read: `Run`, or a class derived from it
     tiles     the figures of a run's summary that stand at its top, (words, value with unit)
+    headline  the figures of a run's summary by which runs are compared first, in order; by default the first dozen
+    terms     (word, meaning) of the field's terms: each is explained below what it first stands in
     facts     (words, member, parameter) of what is shown of a run beside its seed and length
     made      parts of notes on how a run was made; a note with none of them is a warning
     live      tables of the live view
@@ -78,6 +99,8 @@ class Report:
     maps: Callable[[list[Any]], Maps] | None = None
     reads: type[Run] = Run
     tiles: Callable[[Mapping[str, float]], list[tuple[str, str]]] = lambda figures: []
+    headline: Callable[[Mapping[str, float]], list[Headline]] = _every
+    terms: tuple[tuple[str, str], ...] = ()
     facts: tuple[tuple[str, str, str], ...] = ()
     made: tuple[str, ...] = ()
     live: tuple[LiveTable, ...] = ()

@@ -63,11 +63,11 @@ function redrawMaps() {
 }
 
 function drawMap(v) {
-  const m = v.m, wide = v.box.clientWidth, upright = wide < 700, xs = m.nodes.map(n => n.x), ys = m.nodes.map(n => n.y);
+  const m = v.m, wide = v.box.clientWidth, upright = wide < 700 && !state.printing, xs = m.nodes.map(n => n.x), ys = m.nodes.map(n => n.y);
   const cols = Math.max(...xs) + 1, top = Math.min(...ys), rows = Math.max(...ys) - top + 1;
   const many = m.nodes.length > 80;
   v.r = many ? 4.5 : upright ? 10 : 11;
-  const row = upright ? Math.min(96, (wide - 16) / rows) : many ? 46 : 104, col = upright ? (many ? 14 : 33) : Math.min(cols < 6 ? 220 : 110, (wide - 90) / Math.max(1, cols - 1));
+  const row = upright ? Math.min(96, (wide - 16) / rows) : many ? 46 : 104, col = upright ? (many ? 14 : 44) : Math.min(cols < 6 ? 220 : 110, (wide - 90) / Math.max(1, cols - 1));
   const place = n => upright ? [(n.y - top + 0.5) * row + (wide - rows * row) / 2, n.x * col + 24] : [45 + n.x * col + Math.max(0, (wide - 90 - (cols - 1) * col) / 2), (n.y - top + 0.5) * row + 4];
   const tall = upright ? (cols - 1) * col + 60 : rows * row + 8;
   v.box.textContent = "";
@@ -86,8 +86,13 @@ function drawMap(v) {
     const dot = svg("circle", {class: "dot", cx: x, cy: y, r: v.r, stroke: mix(css("ink"), css("bg"), 0.45), "stroke-width": 1}, g);
     const text = many ? null : svg("text", {x, y: y + 3.6, "text-anchor": "middle", "font-size": n.name.length > 2 ? 8.5 : 10, "font-weight": 600}, g, short(n.name, 8));
     const tell = () => { v.told = k; updateMap(v); };
-    g.addEventListener("click", tell); g.addEventListener("focus", tell); g.addEventListener("pointerenter", tell);
+    g.addEventListener("focus", tell); g.addEventListener("pointerenter", tell);
     return {g, dot, text, tip: svg("title", {}, g)};
+  });
+  root.addEventListener("click", event => { // the nearest node: a finger is larger than any
+    const to = root.getBoundingClientRect(), scale = wide / to.width, x = (event.clientX - to.left) * scale, y = (event.clientY - to.top) * scale;
+    const far = v.xy.map(([a, b]) => Math.hypot(a - x, b - y)), nearest = far.indexOf(Math.min(...far));
+    if (far[nearest] <= 44) { v.told = nearest; updateMap(v); }
   });
   const busy = new Set(m.nodes.map(n => n.x + " " + n.y)), used = new Set();
   // the words stand on the wished side of the node, or on the other where that is free and this is not
@@ -116,7 +121,7 @@ function attach(root, v, thing, upright, side, c, mark) {
 
 function updateMap(v) {
   const {m, at} = v, n = m.nodes.length, [low, high] = views.extent, values = colours(m), digits = mode ? mode.digits : 3;
-  const upright = v.box.clientWidth < 700;
+  const upright = v.box.clientWidth < 700 && !state.printing;
   v.nodes.forEach((node, k) => {
     const x = values ? values[at * n + k] : NaN, c = Number.isFinite(x) ? ramp((x - low) / (high - low)) : css("line");
     node.dot.setAttribute("fill", c);

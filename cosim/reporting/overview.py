@@ -12,14 +12,15 @@ from cosim.digest import Digest
 from cosim.errors import CosimError
 from cosim.imports import load
 from cosim.reporting.data import Run
-from cosim.reporting.definition import Report
-from cosim.reporting.text import at, length, named, number
+from cosim.reporting.definition import Headline, Report
+from cosim.reporting.text import at, length, number
 from cosim.scenario import leaves
 from cosim.scenario_hooks import WITH_SUMMARY
 from cosim.trust import received_hook
-from cosim.units import unit_of
 
 _ABSENT = "-"
+_MOST_PARTS = 3
+"""What sets runs apart is named by so many fields: name and policy first, then the seed."""
 _ENDINGS = {"completed": "completed", "failed": "failed", "running": "cut off"}
 
 
@@ -29,6 +30,7 @@ class Overview:
 
     ending    'completed', 'failed' or 'cut off'
     tiles     (words, value) of the figures at the top
+    headline  the figures that runs are compared by first
     warnings  sentences that a reader must not miss
     """
 
@@ -39,6 +41,7 @@ class Overview:
     versions: str
     digest: Digest
     tiles: list[tuple[str, str]]
+    headline: list[Headline]
     warnings: list[str]
 
 
@@ -68,7 +71,8 @@ def overview(run: Run, report: Report, trusted: Collection[str | Path] = ()) -> 
         else:
             warnings.append(note)
     return Overview(str(attrs.get("name", "")), str(scenario.get("about", "")), ending, facts,
-                    ", ".join(f"{k} {v}" for k, v in versions.items()), digest, report.tiles(digest.figures), warnings)
+                    ", ".join(f"{k} {v}" for k, v in versions.items()), digest, report.tiles(digest.figures),
+                    report.headline(digest.figures), warnings)
 
 
 def _summary(run: Run, trusted: Collection[str | Path]) -> tuple[Digest, list[str]]:
@@ -98,10 +102,12 @@ def labels(scenarios: list[dict[str, Any]], paths: list[str]) -> list[str]:
     if len(set(names)) == len(names):
         return names
     rows = [(field, cells) for field, cells in differences(scenarios) if _ABSENT not in cells and field != "about"]
+    first = sorted(rows, key=lambda row: (not row[0].endswith((".policy", "name")), row[0] != "seed"))[:_MOST_PARTS]
+    rows = [row for row in rows if row in first]
     out = []
     for k, (scenario, path) in enumerate(zip(scenarios, paths, strict=True)):
         parts = [cells[k] if field.endswith((".policy", "name")) else f"{field.rpartition('.')[2]} {cells[k]}"
-                 for field, cells in rows][:3]
+                 for field, cells in rows]
         out.append(", ".join(p for p in parts if len(p) < 40) or f"{scenario['name']}, {path}")
     return out if len(set(out)) == len(out) else [f"{label} ({k + 1})" for k, label in enumerate(out)]
 
@@ -126,24 +132,11 @@ def _short(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def compared(figures: list[dict[str, float]]) -> list[tuple[str, list[str], list[str]]]:
-    """(words, value per run, difference of each further run from the first) of the figures that all runs have."""
-    rows = []
-    for name in figures[0]:
-        values = [f[name] for f in figures if name in f]
-        if len(values) < len(figures):
-            continue
-        words = named(name, values[0])[0]
-        rows.append((words, [named(name, v)[1] for v in values],
-                     [change(values[0], v, unit_of(name).symbol) for v in values[1:]]))
-    return rows
-
-
 def change(first: float, other: float, unit: str = "") -> str:
-    """'+3.2 %' from the first; the plain difference where the first is 0; '=' for none."""
+    """'+3.2 %' from the first; the plain difference where the first is not above 0 or the other below; '=' for none."""
     if first == other or first != first and other != other:
         return "="
     sign = "+" if other > first else ""
-    if first == 0 or first != first or abs(other / first) > 10:
+    if not first > 0 or not 0 <= other <= 10 * first:
         return f"{sign}{number(other - first)} {'' if unit == '1' else unit}".rstrip()
     return f"{sign}{number(100 * (other / first - 1), 2)}\u202f%"

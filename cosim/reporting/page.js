@@ -1,7 +1,7 @@
 "use strict";
 // What all pictures share: packed data, colours of the theme, the chosen time.
 const el = id => document.getElementById(id);
-const state = {theme: "light", range: null, time: null, dirty: new Set()};
+const state = {theme: "light", range: null, time: null, dirty: new Set(), printing: false};
 let DATA, BYTES;
 
 async function unpack(id) {
@@ -28,6 +28,7 @@ function mix(a, b, share) {
 }
 function colour(token) {
   const [name, percent] = token.split("/");
+  if (name === "ramp") return ramp(percent / 100);
   return percent ? mix(css(name), css("bg"), percent / 100) : css(name);
 }
 // More is farther from the background, in light and in dark.
@@ -36,14 +37,23 @@ function ramp(share) {
   const stops = RAMP[state.theme], at = Math.max(0, Math.min(1, share)) * (stops.length - 1), k = Math.min(Math.floor(at), stops.length - 2);
   return mix(stops[k + 1], stops[k], at - k);
 }
-function onColour(hex) {
-  const [r, g, b] = rgb(hex);
-  return 0.299 * r + 0.587 * g + 0.114 * b > 140 ? "#1b1e23" : "#ffffff";
+// The relative luminance of WCAG; of black and white one always has 4.5:1 on a colour.
+function luminance(hex) {
+  const [r, g, b] = rgb(hex).map(v => (v /= 255) <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
 }
+const onColour = hex => luminance(hex) > 0.179 ? "#000000" : "#ffffff";
 
+// Times are dates, UTC; runs that start at different dates are laid over one another by the time since their starts.
+const MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split(" ");
+const two = v => String(Math.floor(v)).padStart(2, "0");
+const hhmm = at => `${two(at.getUTCHours())}:${two(at.getUTCMinutes())}`;
+const dayOf = at => `${at.getUTCDate()} ${MONTHS[at.getUTCMonth()]}`;
 function clock(seconds) {
-  const day = Math.floor(seconds / 86400), rest = seconds - day * 86400, two = v => String(Math.floor(v)).padStart(2, "0");
-  return (day ? day + "d " : "") + two(rest / 3600) + ":" + two(rest % 3600 / 60);
+  const day = Math.floor(seconds / 86400), rest = seconds - day * 86400;
+  if (!DATA.start) return (day ? day + "d " : "") + two(rest / 3600) + ":" + two(rest % 3600 / 60);
+  const at = new Date(ms(seconds));
+  return (DATA.end > 86400 ? dayOf(at) + " " : "") + hhmm(at);
 }
 function figure(value, digits = 3) {
   if (!Number.isFinite(value)) return "–";
@@ -51,7 +61,7 @@ function figure(value, digits = 3) {
   const places = Math.max(0, digits - 1 - Math.floor(Math.log10(Math.abs(value))));
   return value.toLocaleString("en-US", {minimumFractionDigits: Math.min(places, 8), maximumFractionDigits: Math.min(places, 8)}).replace(/,/g, "\u202f").replace("-", "\u2212");
 }
-const power = kw => Math.abs(kw) >= 1000 ? figure(kw / 1000) + " MW" : figure(Math.abs(kw) < 0.05 ? 0 : kw) + " kW";
+const power = kw => figure(Math.abs(kw) < 0.05 ? 0 : kw) + " kW";
 
 function setTheme(theme, redraw = true) {
   state.theme = theme;

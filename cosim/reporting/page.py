@@ -8,9 +8,9 @@ from __future__ import annotations
 import base64
 import gzip
 import hashlib
-import html
 import json
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -18,14 +18,18 @@ from typing import Any
 import numpy as np
 from plotly.offline import get_plotlyjs
 
-from cosim.digest import Table
 from cosim.plaintext import visible
 from cosim.reporting.chart import Heat, Maps, Network, Panel, Picture, Section, Series, ranges
-from cosim.reporting.overview import Overview, change, compared
-from cosim.reporting.text import at, marked, quantity, unmarked
+from cosim.reporting.comparison import MOST_APART, overlaid, titled
+from cosim.reporting.definition import Headline
+from cosim.reporting.heads import Compared, facts_board, head
+from cosim.reporting.markup import Terms, plain, text
+from cosim.reporting.overview import Overview
+from cosim.reporting.text import at, listing
 
-_SCRIPTS = ("page.js", "plots.js", "map.js", "boot.js")
+_SCRIPTS = ("page.js", "plots.js", "map.js", "save.js", "boot.js")
 _PANEL_PX = 190
+_RAMP_STEPS = 4
 
 
 class ColumnStore:
@@ -56,9 +60,13 @@ class ColumnStore:
 
 @dataclass
 class _Canvas:
-    """What the pictures of a page share: its arrays, the data of its plots, and what an event's time is shown in."""
+    """What the pictures of a page share: what an event's time is shown in, terms that are not explained yet, the runs,
+    its arrays, and the data of its plots."""
 
     shown_in: str
+    terms: Terms
+    labels: list[str]
+    compared: Compared | None
     store: ColumnStore = field(default_factory=ColumnStore)
     plots: list[dict[str, Any]] = field(default_factory=list)
 
@@ -89,8 +97,9 @@ def _hash(code: str) -> str:
 
 def _policy(*scripts: str) -> str:
     """What a browser lets this page do: run these scripts, and nothing else; load nothing. plotly sets styles and draws
-    heat maps as images that are data; a style can load nothing either."""
-    return (f"default-src 'none'; script-src {' '.join(scripts)}; style-src 'unsafe-inline'; img-src data:; "
+    heat maps as images that are data, and saves a chart through one that it made itself; a style can load nothing
+    either."""
+    return (f"default-src 'none'; script-src {' '.join(scripts)}; style-src 'unsafe-inline'; img-src data: blob:; "
             "base-uri 'none'; form-action 'none'")
 
 
@@ -98,28 +107,30 @@ def _asset(name: str) -> str:
     return files("cosim.reporting").joinpath(name).read_text(encoding="utf-8")
 
 
-def page(labels: list[str], views: list[Overview], maps: Maps | None, parts: list[Section],
-         differences: list[tuple[str, list[str]]], span: tuple[str, float]) -> str:
-    """The whole document. Lists have one entry per run; `span` is the date of t = 0 and the end in seconds."""
-    several = len(labels) > 1
+def page(labels: list[str], views: list[Overview], maps: Maps | None, parts: list[Section], start: str, end_s: float,
+         compared: Compared | None = None, terms: Iterable[tuple[str, str]] = ()) -> str:
+    """The whole document. Lists have one entry per run.
+
+    start: date of t = 0, UTC; '' where the runs have different ones, and axes count from their starts. end_s: where the
+    longest run ends. compared: of several runs, else None. terms: (word, meaning), explained where they first stand.
+    """
     title = f"{maps.title[:1].lower()}{maps.title[1:]} and all pictures" if maps else "all pictures"
-    canvas = _Canvas(title)
-    body = [_head(labels, views, differences)]
+    canvas = _Canvas(title, Terms(terms), labels, compared)
+    body = [head(labels, views, compared, canvas.terms)]
     names = [("overview", "Overview"), *([("map", maps.short)] if maps else []), *((s.key, s.short) for s in parts)]
     body += [_map_section(labels, maps, canvas)] if maps else []
     for section in parts:
-        inner = "".join(_row(pictures, labels, canvas) for pictures in section.pictures)
-        body.append(f'<section id="{section.key}"><h2>{_text(section.title)}</h2>{inner}</section>')
-    nav = "".join(f'<a href="#{key}">{_text(title)}</a>' for key, title in names)
-    data = {"plots": canvas.plots, "start": span[0], "end": span[1],
-            "maps": [_map_data(m, canvas.store) for m in maps.networks if m] if maps else []}
-    title = views[0].title if not several else f"{len(labels)} runs compared"
+        inner = "".join(_row(pictures, canvas) for pictures in section.pictures)
+        body.append(f'<section id="{section.key}"><h2>{text(section.title)}</h2>{inner}</section>')
+    nav = "".join(f'<a href="#{key}">{text(short)}</a>' for key, short in names)
+    data = {"plots": canvas.plots, "start": start, "end": end_s,
+            "maps": [_map_data(m, canvas.store) for m in _drawn(maps, len(labels)) if m] if maps else []}
+    title = views[0].title if compared is None else f"{len(labels)} runs compared: {titled(compared.groups)}"
     code, name = _plotly()
     script = "\n".join(_asset(n) for n in _SCRIPTS)
     return _DOCUMENT.format(
-        policy=_policy(_hash(script), name), title=_text(f"{title} - aidc-cosim"), css=_asset("page.css"), nav=nav,
-        body="".join(body),
-        plotly=code, data=canvas.store.pack(data), script=script)
+        policy=_policy(_hash(script), name), title=text(f"{title} - aidc-cosim"), css=_asset("page.css"), nav=nav,
+        body="".join(body), plotly=code, data=canvas.store.pack(data), script=script)
 
 
 _DOCUMENT = """<!doctype html>
@@ -127,7 +138,8 @@ _DOCUMENT = """<!doctype html>
 <meta name="viewport" content="width=device-width,initial-scale=1">
 <meta name="color-scheme" content="light dark"><link rel="icon" href="data:,"><title>{title}</title>
 <style>{css}</style></head><body>
-<nav aria-label="Sections"><div class="links">{nav}</div><button id="theme" type="button">Dark</button></nav>
+<nav aria-label="Sections"><div class="links">{nav}</div><button id="reset" type="button" hidden>Reset zoom</button>
+<button id="theme" type="button">Dark</button></nav>
 <main><noscript><p class="warn">The pictures need JavaScript; text and tables do not.</p></noscript>
 <p class="warn" id="broken" hidden></p>{body}
 <footer>Made by <code>cosim report</code> from the trace alone. Nothing on this page is loaded from elsewhere.
@@ -138,118 +150,97 @@ _DOCUMENT = """<!doctype html>
 """
 
 
-def _text(words: str) -> str:
-    """As text in the page, what is strong in it as strong."""
-    return "".join(f"<strong>{_plain(part)}</strong>" if matters else _plain(part) for part, matters in marked(words))
-
-
-def _plain(words: str) -> str:
-    return html.escape(visible(unmarked(words).replace("\n", " ")), quote=True)
-
-
-# --- the top ----------------------------------------------------------------------------------------------------------
-
-
-def _head(labels: list[str], views: list[Overview], differences: list[tuple[str, list[str]]]) -> str:
-    if len(views) == 1:
-        return f'<section id="overview" class="top">{_one(views[0], "h1")}{_tables(views[0])}</section>'
-    rows = [[name, *values, *deltas] for name, values, deltas in compared([v.digest.figures for v in views])]
-    columns = ["", *labels, *(f"{label}, change" for label in labels[1:])]
-    parts = [f'<section id="overview" class="top"><h1>{len(views)} runs compared</h1><p class="about">'
-             f"{_text(' and '.join(labels))}: side by side on the same axes, changes from the first.</p>"
-             f'<div class="runs n{min(len(views), 3)}">']
-    parts += [f'<div class="run"><p class="tag">{_text(label)}</p>{_one(view, "h3")}<details><summary>All tables of '
-              f"this run</summary>{_tables(view)}</details></div>" for label, view in zip(labels, views, strict=True)]
-    parts.append('</div><div class="tables">')
-    if differences:
-        more = f'<p class="note">{len(differences) - 20} more settings differ.</p>' if len(differences) > 20 else ""
-        shown = _table("What was set differently", ["", *labels], [[n, *v] for n, v in differences[:20]])
-        parts.append(f"<div>{shown}{more}</div>")
-    if rows:
-        parts.append(f"<div>{_table('Figures', columns, rows)}</div>")
-    return "".join([*parts, "</div></section>"])
-
-
-def _one(view: Overview, tag: str) -> str:
-    badge = {"completed": "good", "failed": "bad"}.get(view.ending, "cut")
-    facts = "".join(f"<div><dt>{_text(k)}</dt><dd>{_text(v)}</dd></div>" for k, v in view.facts)
-    tiles = "".join(f"<div><b>{_text(value)}</b><span>{_text(words)}</span></div>" for words, value in view.tiles)
-    warned = "".join(f'<p class="warn">{_text(w)}</p>' for w in view.warnings)
-    return (f'<{tag}>{_text(view.title)} <span class="badge {badge}">{_text(view.ending)}</span></{tag}>'
-            f'<p class="about">{_text(view.about)}</p>{warned}<div class="tiles">{tiles}</div>'
-            f'<dl class="facts">{facts}</dl>'
-            f"<details><summary>Versions</summary><p>{_text(view.versions)}</p></details>")
-
-
-def _tables(view: Overview) -> str:
-    return '<div class="tables">' + "".join(_digest_table(t) for t in view.digest.tables) + "</div>"
-
-
-def _digest_table(table: Table) -> str:
-    note = f'<p class="note">{_text(table.note)}</p>' if table.note else ""
-    return f'<div>{_table(table.title, list(table.columns), [list(r) for r in table.rows])}{note}</div>'
-
-
-def _table(title: str, columns: list[str], rows: list[list[str]]) -> str:
-    head = "".join(f'<th scope="col">{_text(c)}</th>' for c in columns)
-    head = f"<thead><tr>{head}</tr></thead>" if any(columns) else ""
-    lines = "".join(f'<tr><th scope="row">{_text(r[0])}</th>{"".join(f"<td>{_text(c)}</td>" for c in r[1:])}</tr>'
-                    for r in rows)
-    return f'<div class="scroll"><table><caption>{_text(title)}</caption>{head}<tbody>{lines}</tbody></table></div>'
-
-
 # --- pictures ---------------------------------------------------------------------------------------------------------
 
 
-def _row(pictures: list[Picture], labels: list[str], canvas: _Canvas) -> str:
-    """One picture of each run: alone, or side by side under how they differ."""
-    limits = ranges(pictures)
-    if len(pictures) == 1:
-        return _figure(pictures[0], limits, canvas, pictures[0].columns)
-    inner = "".join(f'<div class="run"><p class="tag">{_text(label)}</p>{_figure(p, limits, canvas, False)}</div>'
-                    for label, p in zip(labels, pictures, strict=True))
-    return f'{_changes(pictures, labels)}<div class="runs n{min(len(pictures), 3)}">{inner}</div>'
+def _row(pictures: list[Picture], canvas: _Canvas) -> str:
+    """One picture: of one run as it is; of several the lines of all on one axis, and what is compared as a table."""
+    if canvas.compared is None:
+        return _figure(pictures[0], ranges(pictures), canvas)
+    groups, labels, few = canvas.compared.groups, canvas.labels, len(pictures) <= MOST_APART
+    one = overlaid(pictures, groups)
+    said = "".join(f'<p class="say"><b>{text(label)}</b>: {text(p.says)}</p><p class="note">{text(p.note)}</p>'
+                   for label, p in zip(labels, pictures, strict=True))
+    words = said if few else f"<details><summary>In words, run by run</summary>{said}</details>"
+    facts = facts_board([[Headline(f.name, f.value, f.unit) for f in p.facts] for p in pictures], groups)
+    shown = _figure(one, ranges([one]), canvas) if one.panels else ""
+    return f"{words}{facts}{shown}{_apart(pictures, canvas, few)}"
 
 
-def _changes(pictures: list[Picture], labels: list[str]) -> str:
-    rows = []
-    for fact in pictures[0].facts:
-        found = [next((f.value for f in p.facts if f.name == fact.name), None) for p in pictures]
-        values = [value for value in found if value is not None]
-        if len(values) == len(found):
-            rows.append([fact.name, *(quantity(v, fact.unit, 4) for v in values),
-                         *(change(values[0], v, fact.unit) for v in values[1:])])
-    columns = ["", *labels, *(f"{label}, change" for label in labels[1:])]
-    return _table("Side by side", columns, rows) if rows else ""
+def _apart(pictures: list[Picture], canvas: _Canvas, few: bool) -> str:
+    """What has no lines to draw on one axis: side by side for a few runs, else by name."""
+    others = [replace(p, says="", note="", panels=tuple(q for q in p.panels if q.kind != "series")) for p in pictures]
+    titles = list(dict.fromkeys(panel.title for p in others for panel in p.panels))
+    if not titles:
+        return ""
+    if not few:
+        return (f'<p class="note">Not drawn for more than {MOST_APART} runs: {text(listing(titles))}. A page of fewer '
+                "runs has it.</p>")
+    limits = ranges(others)
+    inner = "".join(f'<div class="run"><p class="tag">{text(label)}</p>'
+                    f"{_figure(replace(p, columns=False), limits, canvas)}</div>"
+                    for label, p in zip(canvas.labels, others, strict=True) if p.panels)
+    return f'<div class="runs n{min(len(others), 3)}">{inner}</div>'
 
 
-def _figure(picture: Picture, limits: dict, canvas: _Canvas, columns: bool) -> str:
+def _figure(picture: Picture, limits: dict, canvas: _Canvas) -> str:
     if picture.missing:
-        return f'<figure class="pic missing"><p>{_text(picture.says)}</p></figure>'
+        return f'<figure class="pic missing"><p>{text(picture.says)}</p></figure>'
     panels = "".join(_panel(p, picture, limits, canvas) for p in picture.panels)
-    note = f"<figcaption>{_text(picture.note)}</figcaption>" if picture.note else ""
-    return (f'<figure class="pic" data-key="{picture.key}"><p class="say">{_text(picture.says)}</p>'
-            f'<div class="panels{f" columns n{len(picture.panels)}" if columns else ""}">{panels}</div>{note}</figure>')
+    note = f"<figcaption>{text(picture.note)}</figcaption>" if picture.note else ""
+    says = f'<p class="say">{text(picture.says)}</p>' if picture.says else ""
+    told = canvas.terms.explained(picture.says, *(f"{p.title} {p.unit}" for p in picture.panels), picture.note)
+    several = f" columns n{len(picture.panels)}" if picture.columns else ""
+    return (f'<figure class="pic" data-key="{plain(picture.key)}">{says}{_legend(picture.legend)}'
+            f'<div class="panels{several}">{panels}</div>{note}{told}</figure>')
+
+
+def _legend(legend: tuple[tuple[str, str, str], ...]) -> str:
+    """Names of lines that have no room at their ends."""
+    marks = {"solid": "solid", "dash": "dashed", "dot": "dotted"}
+    rows = "".join(f'<li><b style="border-color:{_css(colour)};border-top-style:{marks[mark]}"></b>{text(name)}</li>'
+                   for colour, mark, name in legend)
+    return f'<ul class="legend">{rows}</ul>' if rows else ""
+
+
+def _css(token: str) -> str:
+    """A colour token as CSS."""
+    name, _, percent = token.partition("/")
+    if name == "ramp":
+        step, share = divmod(float(percent) / 100 * _RAMP_STEPS, 1)
+        above = min(step + 1, _RAMP_STEPS)
+        return f"color-mix(in srgb,var(--ramp{above:.0f}) {100 * share:.0f}%,var(--ramp{step:.0f}))"
+    return f"color-mix(in srgb,var(--{name}) {percent}%,var(--bg))" if percent else f"var(--{name})"
 
 
 def _panel(panel: Panel, picture: Picture, limits: dict, canvas: _Canvas) -> str:
     number = len(canvas.plots)
-    canvas.plots.append(_panel_data(panel, limits, canvas.store))
-    unit = f"<span>{_text(panel.unit)}</span>" if panel.unit else ""
+    canvas.plots.append({**_panel_data(panel, limits, canvas.store), "key": picture.key, "title": panel.title})
+    unit = f"<span>{text(panel.unit)}</span>" if panel.unit else ""
     swatch = panel.series[-1 if panel.series[-1].area else 0].colour.partition("/")[0] if panel.series else ""
     dot = f'<i style="background:var(--{swatch})"></i>' if panel.title and picture.columns and "site" in swatch and len(
-        {s.colour.partition("/")[0] for s in panel.series} - {"ink", "muted"}) == 1 else ""
+        {s.colour.partition("/")[0] for s in panel.series} - {"ink", "muted"}) == 1 and not picture.legend else ""
     listed = _event_list(panel, canvas.shown_in) if panel.kind == "events" else ""
-    return (f'<div class="panel"><h4>{dot}{_text(panel.title)}{unit}</h4>'
+    stack = "".join(f'<li><i style="background:{_css(s.colour)}"></i>{text(s.name)}</li>'
+                    for s in panel.series if s.area)
+    below = f'<ul class="legend">{stack}</ul>' if stack else ""
+    return (f'<div class="panel"><h4>{dot}<b>{text(panel.title)}</b>{unit}{_gets(f"plot{number}", panel.title)}</h4>'
             f'<div class="plot" id="plot{number}" role="img" '
-            f'aria-label="{_plain(panel.title)}: {_plain(picture.says)}" style="height:{panel.size * _PANEL_PX:.0f}px">'
-            f"</div>{listed}</div>")
+            f'aria-label="{plain(panel.title)}: {plain(picture.says)}" '
+            f'style="height:{panel.size * _PANEL_PX + 16:.0f}px"></div>{below}{listed}</div>')
+
+
+def _gets(what: str, title: str) -> str:
+    """The buttons that save a chart."""
+    return '<span class="get">' + "".join(
+        f'<button type="button" data-get="{kind}" data-of="{what}" aria-label="Save as {kind.upper()}: {plain(title)}">'
+        f"{kind.upper()}</button>" for kind in ("csv", "png")) + "</span>"
 
 
 def _event_list(panel: Panel, shown_in: str) -> str:
-    rows = "".join(f'<li><button type="button" data-t="{e.time_s:.12g}"><time>{at(e.time_s)}</time> '
-                   f"<b>{_text(e.where)}</b> {_text(e.text)}</button></li>" for e in panel.events)
-    hint = f'<p class="note">Choose one to see {_text(shown_in)} at its time.</p>'
+    rows = "".join(f'<li><button type="button" data-t="{e.time_s:.12g}"><time data-s="{e.time_s:.12g}">{at(e.time_s)}'
+                   f"</time> <b>{text(e.where)}</b> {text(e.text)}</button></li>" for e in panel.events)
+    hint = f'<p class="note">Choose one to see {text(shown_in)} at its time.</p>'
     return f'{hint}<ol class="events">{rows}</ol>'
 
 
@@ -271,7 +262,8 @@ def _panel_data(panel: Panel, limits: dict, store: ColumnStore) -> dict[str, Any
 
 def _series_data(s: Series, store: ColumnStore) -> dict[str, Any]:
     return {"name": s.name, "t": store.put(s.time_s, "f8"), "y": store.put(s.y), "colour": s.colour, "end": s.end_s,
-            "area": s.area, "mark": s.mark, "label": s.label, "joined": s.joined}
+            "area": s.area, "mark": s.mark, "label": s.label, "joined": s.joined,
+            "reach": [store.put(one) for one in s.reach] if s.reach else None}
 
 
 def _heat_data(h: Heat, store: ColumnStore) -> dict[str, Any]:
@@ -284,26 +276,36 @@ def _heat_data(h: Heat, store: ColumnStore) -> dict[str, Any]:
 
 
 def _map_section(labels: list[str], maps: Maps, canvas: _Canvas) -> str:
-    several, out, drawn = len(labels) > 1, [], 0
-    for label, picture, one in zip(labels, maps.pictures, maps.networks, strict=True):
-        tag = f'<p class="tag">{_text(label)}</p>' if several else ""
+    """The maps of a few runs; of many that of the first."""
+    several, few, out, drawn = len(labels) > 1, len(labels) <= MOST_APART, [], 0
+    for label, picture, one in zip(labels, maps.pictures, _drawn(maps, len(labels)), strict=False):
+        tag = f'<p class="tag">{text(label)}</p>' if several else ""
         if one is None:
-            out.append(f'<div class="run">{tag}<figure class="pic missing"><p>{_text(picture.says)}</p></figure></div>')
+            out.append(f'<div class="run">{tag}<figure class="pic missing"><p>{text(picture.says)}</p></figure></div>')
             continue
-        out.append(f'<div class="run">{tag}<figure class="pic"><p class="say">{_text(picture.says)}</p>'
-                   f'<p class="readout" id="readout{drawn}" aria-live="off"></p><div class="map" id="map{drawn}"></div>'
-                   f"<figcaption>{_text(picture.note)}</figcaption></figure></div>")
+        out.append(f'<div class="run">{tag}<figure class="pic"><p class="say">{text(picture.says)}</p>'
+                   f'<h4><span class="readout" id="readout{drawn}" aria-live="off"></span>'
+                   f'{_gets(f"map{drawn}", maps.title)}</h4><div class="map" id="map{drawn}"></div>'
+                   f"<figcaption>{text(picture.note)}</figcaption>"
+                   f"{canvas.terms.explained(picture.says, *(f'{v.title} {v.unit}' for v in one.levels))}"
+                   "</figure></div>")
         drawn += 1
     control = _CONTROL if drawn else ""
-    rest = _row(maps.substitutes, labels, canvas) if maps.substitutes else ""
-    return (f'<section id="map"><h2>{_text(maps.title)}</h2>{control}'
-            f'<div class="runs n{min(len(labels), 3)}">{"".join(out)}</div>{rest}</section>')
+    rest = _row(maps.substitutes, canvas) if maps.substitutes else ""
+    more = "" if few else f'<p class="note">The map is that of the first of {len(labels)} runs.</p>'
+    return (f'<section id="map"><h2>{text(maps.title)}</h2>{control}'
+            f'<div class="runs n{min(len(labels), 3)}">{"".join(out)}</div>{more}{rest}</section>')
+
+
+def _drawn(maps: Maps, runs: int) -> list[Network | None]:
+    """The maps that the page has."""
+    return maps.networks if runs <= MOST_APART else maps.networks[:1]
 
 
 _CONTROL = """<div class="control"><button id="play" type="button" aria-label="Play">&#9654;</button>
 <input id="time" type="range" min="0" max="0" value="0" step="1" aria-label="Time of the run">
-<output id="clock"></output>
-<div id="modes" role="tablist" aria-label="Colour of the nodes"></div><div id="scale"></div></div>"""
+<output id="clock"></output></div>
+<div class="keys"><div id="modes" role="tablist" aria-label="Colour of the nodes"></div><div id="scale"></div></div>"""
 
 
 def _map_data(m: Network, store: ColumnStore) -> dict[str, Any]:

@@ -3,37 +3,22 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.colors import LinearSegmentedColormap, to_hex, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
 
 from cosim.plaintext import visible
 from cosim.reporting.chart import Maps, Network, Panel, Picture, Section, Series, ranges
-from cosim.reporting.text import at, number, unmarked
+from cosim.reporting.style import COLOURS, DASH, FLAG, RAMP, STYLE, WIDTH_IN, colour, powers, save, words
+from cosim.reporting.text import at, unmarked
 from cosim.trace.series import rows_at
 from cosim.units import DAY_S, HOUR_S, MIN_S
 
-_COLOURS = {"ink": "#1b1e23", "muted": "#7b828c", "alarm": "#b3261e", "band": "#8b95a5", "site0": "#0068a8",
-            "site1": "#c8500a", "site2": "#00805f", "site3": "#a34a86", "site4": "#8f6400", "site5": "#3a86c0",
-            "site6": "#555555", "site7": "#747400"}
-_RAMP = LinearSegmentedColormap.from_list("carbon", ["#fdf0cd", "#fbc25a", "#ee8a23", "#c2500c", "#6d2604"])
-_FLAG = LinearSegmentedColormap.from_list("flag", ["#eeeeee", "#1b1e23"])
-_DASH = {"solid": "-", "dash": (0, (4, 2)), "dot": (0, (1, 1.4))}
-_STYLE: dict[Any, Any] = {
-          "font.size": 8, "axes.titlesize": 8.5, "axes.titleweight": "bold", "axes.titlelocation": "left",
-          "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.6, "lines.linewidth": 1.2,
-          "text.parse_math": False, "text.usetex": False,  # names are text, dollars and all
-          "svg.hashsalt": "aidc-cosim", "svg.fonttype": "none", "pdf.fonttype": 42}
 _TICKS_S = (*(n * MIN_S for n in (5, 15, 30)), *(n * HOUR_S for n in (1, 2, 3, 6, 12, 24, 48)))
-_WIDTH_IN, _PANEL_IN = 7.2, 1.75
+_PANEL_IN = 1.75
 
 
 def draw(labels: list[str], maps: Maps | None, parts: list[Section], folder: Path, formats: list[str],
@@ -46,102 +31,17 @@ def draw(labels: list[str], maps: Maps | None, parts: list[Section], folder: Pat
     written, captions = [folder / "captions.txt"], []
     first = [row for row in (maps.pictures, maps.substitutes) if row] if maps else []
     rows = [*first, *(p for section in parts for p in section.pictures)]
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         for pictures in rows:
             says = [f"{label}: {p.says} {p.note}".strip() for label, p in zip(labels, pictures, strict=True)]
             captions.append("\n".join([f"[{pictures[0].key}]", *(visible(unmarked(line)) for line in says)]))
             if maps and pictures is maps.pictures:
                 if any(maps.networks):
-                    written += _save(_map(labels, maps.networks, at_s), folder / "map", formats)
+                    written += save(_map(labels, maps.networks, at_s), folder / "map", formats)
             elif any(p.panels for p in pictures):
-                written += _save(_figure(pictures, labels), folder / pictures[0].key, formats)
+                written += save(_figure(pictures, labels), folder / pictures[0].key, formats)
     written[0].write_text("\n\n".join(captions) + "\n", encoding="utf-8")
     return written
-
-
-def _words(text: str, most: int = 60) -> str:
-    """A name or sentence as it is drawn: what no font shows written out, what has no room cut off."""
-    shown = visible(unmarked(text))
-    shown = shown if len(shown) <= most else f"{shown[:most - 1]}\u2026"
-    return f" {shown}" if shown.startswith("_") else shown  # a legend leaves out what begins so
-
-
-def _powers(axis: Axis) -> None:
-    """Ticks of a logarithmic axis in figures: those of matplotlib are formulas, which names must not be."""
-    axis.set_major_formatter(lambda value, _: number(value, 1))
-    axis.set_minor_formatter(NullFormatter())
-
-
-Curve = tuple[str, Sequence[float], Sequence[float]]
-"""Name, x, y."""
-
-
-def curves(path: Path, x_label: str, panels: Sequence[tuple[str, Sequence[Curve]]],
-           marks: Sequence[float] = ()) -> Path:
-    """Write panels of (y label, curves) side by side over one x, logarithmic but for 0; the ending is the format.
-
-    marks  per curve an x to mark, NaN for none
-    """
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(_WIDTH_IN, 2.6), layout="constrained")
-        axes = figure.subplots(1, len(panels), squeeze=False)[0]
-        for ax, (y_label, lines) in zip(axes, panels, strict=True):
-            least = min((v for _, x, _ in lines for v in x if v > 0), default=1.0)
-            for k, (name, x, y) in enumerate(lines):
-                ax.plot(x, y, "o-", ms=2.5, color=_COLOURS[f"site{k % 8}"], label=_words(name))
-                if k < len(marks) and np.isfinite(marks[k]):
-                    ax.axvline(marks[k], color=_COLOURS[f"site{k % 8}"], lw=0.7, ls=_DASH["dot"])
-            ax.set_xscale("symlog", linthresh=least)
-            _powers(ax.xaxis)
-            ax.set(xlabel=x_label, ylabel=y_label, ylim=(0, None))
-            ax.set_xlim(left=0)
-        axes[0].legend(frameon=False, fontsize=7)
-        return _save(figure, path, [path.suffix[1:]])[0]
-
-
-Band = tuple[str, Sequence[float], Sequence[float], Sequence[float]]
-"""Name, x, y, and how far the band around y reaches to each side."""
-
-
-def bands(path: Path, x_label: str, panels: Sequence[tuple[str, Sequence[Band]]]) -> Path:
-    """Write panels of (y label, curves with bands), two in a row, over one x; the ending is the format."""
-    columns = min(2, len(panels))
-    rows = -(-len(panels) // columns)
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(_WIDTH_IN, 2.1 * rows + 0.5), layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False, sharex=True)
-        for ax in axes.flat[len(panels):]:
-            ax.set_visible(False)
-        for ax, (y_label, lines) in zip(axes.flat, panels, strict=False):
-            for k, (name, x, y, reach) in enumerate(lines):
-                hue, centre, half = _COLOURS[f"site{k % 8}"], np.asarray(y), np.asarray(reach)
-                ax.plot(x, centre, color=hue, label=_words(name))
-                if half.any():
-                    ax.fill_between(x, centre - half, centre + half, color=hue, alpha=0.15, lw=0)
-            ax.set(title=y_label)
-            ax.margins(x=0)
-        for ax in axes[-1]:
-            ax.set_xlabel(x_label)
-        figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper left", ncols=4, frameon=False)
-        return _save(figure, path, [path.suffix[1:]])[0]
-
-
-def _save(figure: Figure, path: Path, formats: list[str]) -> list[Path]:
-    """Without dates in the file, so that the same trace gives the same bytes."""
-    out = []
-    for ending in formats:
-        date = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(ending, {"Software": None})
-        figure.savefig(path.with_suffix(f".{ending}"), dpi=200, metadata=date)
-        out.append(path.with_suffix(f".{ending}"))
-    return out
-
-
-def colour(token: str) -> str:
-    """The print colour of a token: 'site0', or 'site0/60' for 60 % of it on white."""
-    name, _, percent = token.partition("/")
-    share = float(percent or 100) / 100
-    red, green, blue = (share * c + 1 - share for c in to_rgb(_COLOURS[name]))
-    return to_hex((red, green, blue))
 
 
 def _figure(pictures: list[Picture], labels: list[str]) -> Figure:
@@ -152,7 +52,7 @@ def _figure(pictures: list[Picture], labels: list[str]) -> Figure:
     columns, rows = (wide, -(-most // wide)) if len(pictures) == 1 else (len(pictures), most)
     sizes = [max((p.panels[k].size for p in pictures for k in range(len(p.panels)) if
                   (k // columns if len(pictures) == 1 else k) == row), default=1.0) for row in range(rows)]
-    figure = Figure(figsize=(_WIDTH_IN, max(1.9, _PANEL_IN * sum(sizes) + 0.5)), layout="constrained")
+    figure = Figure(figsize=(WIDTH_IN, max(1.9, _PANEL_IN * sum(sizes) + 0.5)), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, height_ratios=sizes)
     for column, picture in enumerate(pictures):
         for k in range(rows * columns if len(pictures) == 1 else rows):
@@ -162,10 +62,10 @@ def _figure(pictures: list[Picture], labels: list[str]) -> Figure:
             else:
                 ax.set_axis_off()
                 if picture.missing and k == 0:
-                    ax.text(0, 0.5, textwrap.fill(_words(picture.says, 600), 50), color=colour("muted"))
+                    ax.text(0, 0.5, textwrap.fill(words(picture.says, 600), 50), color=colour("muted"))
     if len(pictures) > 1:
         for ax, label in zip(axes[0], labels, strict=True):
-            ax.set_title(f"{_words(label)}\n{ax.get_title(loc='left')}")
+            ax.set_title(f"{words(label)}\n{ax.get_title(loc='left')}")
     return figure
 
 
@@ -176,12 +76,12 @@ def _columns(ax: Axes) -> int:
 
 def _panel(ax: Axes, panel: Panel, limits: tuple[float, float] | None) -> None:
     title = f"{panel.title}, {panel.unit}" if panel.unit else panel.title
-    ax.set_title(textwrap.fill(_words(title, 120), 90 // _columns(ax)))
+    ax.set_title(textwrap.fill(words(title, 120), 90 // _columns(ax)))
     {"series": _series, "heat": _heat, "spreads": _spreads, "events": _events}[panel.kind](ax, panel)
     if limits and panel.kind == "series":
         if panel.log:
             ax.set_yscale("log")
-            _powers(ax.yaxis)
+            powers(ax.yaxis)
         ax.set_ylim(limits)
         _end_labels(ax, panel, limits)
 
@@ -199,9 +99,9 @@ def _time_axis(ax: Axes, start_s: float, end_s: float) -> None:
 
 def _series(ax: Axes, panel: Panel) -> None:
     for band in panel.bands:
-        ax.axvspan(band.start_s, band.end_s, color=_COLOURS["band"], alpha=0.06 + 0.26 * band.strength, lw=0, zorder=0)
-        ax.annotate(_words(band.text), ((band.start_s + band.end_s) / 2, 1), xycoords=("data", "axes fraction"),
-                    ha="center", va="top", fontsize=6, color=_COLOURS["muted"], annotation_clip=True)
+        ax.axvspan(band.start_s, band.end_s, color=COLOURS["band"], alpha=0.06 + 0.26 * band.strength, lw=0, zorder=0)
+        ax.annotate(words(band.text), ((band.start_s + band.end_s) / 2, 1), xycoords=("data", "axes fraction"),
+                    ha="center", va="top", fontsize=6, color=COLOURS["muted"], annotation_clip=True)
     low: np.ndarray | None = None
     for s in panel.series:
         time, y = (s.time_s, s.y) if s.joined else (np.r_[s.time_s, s.end_s], np.r_[s.y, s.y[-1:]])
@@ -209,14 +109,14 @@ def _series(ax: Axes, panel: Panel) -> None:
             base = np.zeros(len(y)) if low is None else low
             low = base + np.nan_to_num(y)
             ax.fill_between(time, base, low, step="post", color=colour(s.colour), lw=0.3, edgecolor="white",
-                            label=_words(s.name, 24))
+                            label=words(s.name, 24))
         else:
-            ax.plot(time, y, color=colour(s.colour), ls=_DASH[s.mark], label=_words(s.name, 24),
+            ax.plot(time, y, color=colour(s.colour), ls=DASH[s.mark], label=words(s.name, 24),
                     drawstyle="default" if s.joined else "steps-post")
     for rule in panel.rules:
-        ax.axhline(rule.value, color=_COLOURS["muted"], lw=0.7, ls="--")
-        ax.annotate(_words(rule.text), (1, rule.value), xycoords=("axes fraction", "data"), ha="right", va="bottom",
-                    fontsize=6.5, color=_COLOURS["muted"])
+        ax.axhline(rule.value, color=COLOURS["muted"], lw=0.7, ls="--")
+        ax.annotate(words(rule.text), (1, rule.value), xycoords=("axes fraction", "data"), ha="right", va="bottom",
+                    fontsize=6.5, color=COLOURS["muted"])
     starts = [float(s.time_s[0]) for s in panel.series if len(s.time_s)]
     if starts:
         _time_axis(ax, min(starts), max(s.end_s for s in panel.series))
@@ -246,7 +146,7 @@ def _end_labels(ax: Axes, panel: Panel, limits: tuple[float, float]) -> None:
         heights[k] = min(heights[k], roof)
         roof = heights[k] - gap
     for height, (_, s) in zip(heights, ends, strict=True):
-        ax.annotate(_words(s.label, 24), (1.01, height), xycoords="axes fraction", va="center", fontsize=7,
+        ax.annotate(words(s.label, 24), (1.01, height), xycoords="axes fraction", va="center", fontsize=7,
                     color=colour(s.colour))
 
 
@@ -255,32 +155,32 @@ def _heat(ax: Axes, panel: Panel) -> None:
     assert h is not None, "the panel is of this kind"
     x = np.r_[h.x_s, h.end_s]
     y = np.arange(len(h.rows) + 1) - 0.5 if h.y_s is None else np.r_[h.y_s, h.end_s]
-    mesh = ax.pcolormesh(x, y, np.ma.masked_invalid(h.z), cmap=_FLAG if h.scale == "flag" else _RAMP, rasterized=True)
+    mesh = ax.pcolormesh(x, y, np.ma.masked_invalid(h.z), cmap=FLAG if h.scale == "flag" else RAMP, rasterized=True)
     _time_axis(ax, float(x[0]), float(x[-1]))
     if h.y_s is None:
         every = max(1, len(h.rows) // 18)
-        ax.set_yticks(range(0, len(h.rows), every), [_words(row, 24) for row in h.rows[::every]])
+        ax.set_yticks(range(0, len(h.rows), every), [words(row, 24) for row in h.rows[::every]])
     else:
         ax.set_yticks(ax.get_xticks(), [t.get_text() for t in ax.get_xticklabels()])
-        ax.set(ylim=(y[0], y[-1]), xlabel=_words(h.x_says), ylabel=_words(h.y_says))
+        ax.set(ylim=(y[0], y[-1]), xlabel=words(h.x_says), ylabel=words(h.y_says))
     if h.scale == "heat":
-        ax.figure.colorbar(mesh, ax=ax, label=_words(h.unit), pad=0.02, aspect=30)
+        ax.figure.colorbar(mesh, ax=ax, label=words(h.unit), pad=0.02, aspect=30)
 
 
 def _spreads(ax: Axes, panel: Panel) -> None:
     marks = ("o", "D", "s")
     for k, row in enumerate(panel.spreads):
         values = [v for _, v in row.quantiles]
-        ax.plot(values, [k] * len(values), color=_COLOURS["ink"])
+        ax.plot(values, [k] * len(values), color=COLOURS["ink"])
         for (_, value), mark in zip(row.quantiles, marks, strict=True):
-            ax.plot(value, k, mark, color=_COLOURS["ink"], mfc="white" if mark == "o" else None, ms=4.5)
-        ax.plot(row.limit_min, k, "|", color=_COLOURS["alarm"], ms=14, mew=1.8)
+            ax.plot(value, k, mark, color=COLOURS["ink"], mfc="white" if mark == "o" else None, ms=4.5)
+        ax.plot(row.limit_min, k, "|", color=COLOURS["alarm"], ms=14, mew=1.8)
     ax.set_xscale("log")
-    _powers(ax.xaxis)
+    powers(ax.xaxis)
     ticks = [t for t in (1 / 60, 0.1, 1, 10, 60, 600, 5760) if ax.get_xlim()[0] <= t <= ax.get_xlim()[1]]
-    words = {1 / 60: "1 s", 0.1: "6 s", 1: "1 min", 10: "10 min", 60: "1 h", 600: "10 h", 5760: "4 d"}
-    ax.set_xticks(ticks, [words[t] for t in ticks], minor=False)
-    ax.set_yticks(range(len(panel.spreads)), [f"{_words(r.name, 24)}\n{_words(r.about)}" for r in panel.spreads])
+    spans = {1 / 60: "1 s", 0.1: "6 s", 1: "1 min", 10: "10 min", 60: "1 h", 600: "10 h", 5760: "4 d"}
+    ax.set_xticks(ticks, [spans[t] for t in ticks], minor=False)
+    ax.set_yticks(range(len(panel.spreads)), [f"{words(r.name, 24)}\n{words(r.about)}" for r in panel.spreads])
     ax.set_ylim(-0.6, len(panel.spreads) - 0.4)
 
 
@@ -288,8 +188,8 @@ def _events(ax: Axes, panel: Panel) -> None:
     kinds = list(dict.fromkeys(e.kind for e in panel.events))
     top = max(e.count for e in panel.events) or 1.0
     ax.scatter([e.time_s for e in panel.events], [kinds.index(e.kind) for e in panel.events],
-               s=[12 + 120 * e.count / top for e in panel.events], color=_COLOURS["alarm"], alpha=0.6, lw=0)
-    ax.set_yticks(range(len(kinds)), [_words(kind) for kind in kinds])
+               s=[12 + 120 * e.count / top for e in panel.events], color=COLOURS["alarm"], alpha=0.6, lw=0)
+    ax.set_yticks(range(len(kinds)), [words(kind) for kind in kinds])
     ax.set_ylim(-0.6, len(kinds) - 0.4)
     _time_axis(ax, 0.0, max(e.time_s for e in panel.events) + HOUR_S)
 
@@ -302,7 +202,7 @@ def _map(labels: list[str], networks: list[Network | None], at_s: float | None) 
     that has one, on one scale."""
     shown = [(label, m) for label, m in zip(labels, networks, strict=True) if m]
     rows = [max(y for _, _, y in m.nodes) - min(y for _, _, y in m.nodes) + 1 for _, m in shown]
-    figure = Figure(figsize=(_WIDTH_IN, sum(max(2.2, 0.75 * r + 0.5) for r in rows)), layout="constrained")
+    figure = Figure(figsize=(WIDTH_IN, sum(max(2.2, 0.75 * r + 0.5) for r in rows)), layout="constrained")
     axes = figure.subplots(len(shown), 1, squeeze=False)[:, 0]
     level = next((level for _, m in shown for level in m.levels), None)
     known = [v for _, m in shown if level and (v := m.level(level.key)) is not None]
@@ -314,12 +214,12 @@ def _map(labels: list[str], networks: list[Network | None], at_s: float | None) 
         found = m.level(level.key) if level else None
         values = found[moment] if found is not None else np.full(len(xy), np.nan)
         _network(ax, m, moment, widest, values > 0.5 * (low + high))
-        dots = ax.scatter(*xy.T, c=values, cmap=_RAMP, vmin=low, vmax=high, s=95, edgecolor="#888888", lw=0.6, zorder=3,
+        dots = ax.scatter(*xy.T, c=values, cmap=RAMP, vmin=low, vmax=high, s=95, edgecolor="#888888", lw=0.6, zorder=3,
                           plotnonfinite=True)
-        ax.set_title(f"{_words(label)}, {at(m.time_s[moment])}")
+        ax.set_title(f"{words(label)}, {at(m.time_s[moment])}")
         ax.set_axis_off()
     if known and level:
-        figure.colorbar(dots, ax=list(axes), label=_words(f"{level.short or level.title}, {level.unit}"), shrink=0.8,
+        figure.colorbar(dots, ax=list(axes), label=words(f"{level.short or level.title}, {level.unit}"), shrink=0.8,
                         pad=0.01, aspect=30)
     return figure
 
@@ -331,16 +231,16 @@ def _network(ax: Axes, m: Network, moment: int, widest: float, dark: np.ndarray)
         kw, (x0, y0), (x1, y1) = float(m.flow_kw[moment, k]), xy[a], xy[b]
         ax.plot([x0, x0, x1], [y0, y1, y1], color="#a9b1bd", lw=0.6 + 6 * abs(kw) / widest,
                 solid_capstyle="round", zorder=1)
-        ax.plot((x0 + x1) / 2, y1, ">" if kw >= 0 else "<", color=_COLOURS["ink"], ms=3.5, zorder=2)
+        ax.plot((x0 + x1) / 2, y1, ">" if kw >= 0 else "<", color=COLOURS["ink"], ms=3.5, zorder=2)
     for k, (name, _, _) in enumerate(m.nodes):
         if len(m.nodes) <= 80:
-            ax.text(*xy[k], _words(name, 8), ha="center", va="center", fontsize=5.5, zorder=4,
-                    color="white" if dark[k] else _COLOURS["ink"])
+            ax.text(*xy[k], words(name, 8), ha="center", va="center", fontsize=5.5, zorder=4,
+                    color="white" if dark[k] else COLOURS["ink"])
     for mark in m.marks:
         side, marker = (1, "o") if mark.shape == "ring" else (-1, "s")
         (x, y), tone = xy[mark.node], colour(mark.colour)
         ax.plot(x, y, marker, ms=14, mfc="none", mec=tone, mew=1.3, zorder=2)
-        ax.text(x, y + 0.32 * side, f"{_words(mark.name, 24)}\n{mark.power_kw[moment]:.0f} kW", ha="center", fontsize=6,
+        ax.text(x, y + 0.32 * side, f"{words(mark.name, 24)}\n{mark.power_kw[moment]:.0f} kW", ha="center", fontsize=6,
                 color=tone, va="bottom" if side > 0 else "top")
     columns, rows = zip(*xy, strict=True)
     ax.set(xlim=(min(columns) - 0.7, max(columns) + 0.7), ylim=(min(rows) - 0.9, max(rows) + 0.9))

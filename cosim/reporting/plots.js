@@ -13,25 +13,39 @@ function base(p, node) {
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", showlegend: false, hovermode: "x unified",
     font: {family: getComputedStyle(document.body).fontFamily, size: 12, color: css("ink")},
     hoverlabel: {bgcolor: css("card"), bordercolor: line, font: {color: css("ink"), size: 12}, namelength: -1},
-    margin: {l: 46, r: 12, t: 8, b: 24}, shapes: [], annotations: [], dragmode: coarse ? false : "zoom",
-    xaxis: {...axis, type: "date", fixedrange: coarse, showgrid: false, ticks: "outside", ticklen: 3, tickcolor: line, hoverformat: "%H:%M", tickangle: 0},
-    yaxis: {...axis, nticks: 5}
+    margin: {l: 50, r: 24, t: 8, b: 40}, shapes: [], annotations: [], dragmode: coarse ? false : "zoom",
+    xaxis: {...axis, type: "date", fixedrange: coarse, showgrid: false, ticks: "outside", ticklen: 3, tickcolor: line, hoverformat: hover(), tickangle: 0},
+    yaxis: {...axis, nticks: 5, exponentformat: "power", minexponent: 6}
   };
 }
 
-// Whole hours as 06:00, whole days as 1d: the run's own time, as in the text.
+const hover = () => DATA.start ? "%-d %b %H:%M UTC" : "%H:%M";
+
+// Whole hours and days of the calendar, the date below the first and below each midnight.
 const STEPS = [1, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2880, 10080, 43200].map(m => m * 60);
 function timeTicks(axis, room, gap) {
-  const [a, b] = axis.range.map(v => (v - START) / 1000), most = Math.max(2, room / gap);
+  const since = DATA.start ? 0 : START, [a, b] = axis.range.map(v => (v - since) / 1000), most = Math.max(2, room / gap);
   const long = b - a > 2.2 * 86400, step = STEPS.find(s => (b - a) / s <= most && (!long || s >= 86400)) || STEPS[STEPS.length - 1];
   const at = [];
   for (let t = Math.ceil(a / step) * step; t <= b; t += step) at.push(t);
-  axis.tickvals = at.map(ms);
-  axis.ticktext = at.map(t => long ? t / 86400 + "d" : clock(t % 86400));
+  axis.tickvals = at.map(t => since + t * 1000);
+  axis.ticktext = at.map((t, k) => {
+    if (!DATA.start) return long ? t / 86400 + "d" : clock(t % 86400);
+    const when = new Date(t * 1000);
+    return long ? dayOf(when) : hhmm(when) + (k && t % 86400 === 0 ? "<br>" + dayOf(when) : "");
+  });
 }
+// What the axis counts in, below its left end: the date and zone, or that it is a time since the start.
+function zone(layout, inner) {
+  const at = new Date(layout.xaxis.range[0]);
+  const text = DATA.start ? (inner < 150 ? `${dayOf(at)}, UTC` : `${dayOf(at)} ${at.getUTCFullYear()}, UTC`) : "since the start";
+  layout.annotations.push({xref: "paper", yref: "paper", x: 0, xanchor: "left", xshift: -16, y: 0, yanchor: "top", yshift: -21, text, showarrow: false, font: {size: 12, color: css("soft")}});
+}
+// What part of the time is in view: what is zoomed to, or all.
+const viewOf = (p, all) => { p.home = all.slice(); return state.range && p.linked !== false ? state.range.slice() : all; };
 
 function seriesPlot(p, node) {
-  const layout = base(p, node), traces = [], labels = [], layers = [], bg = css("bg");
+  const layout = base(p, node), traces = [], labels = [], lines = [], layers = [], bg = css("bg");
   let low = null;
   for (const s of p.series) {
     const t = array(s.t), y = array(s.y), x = dates(t), ys = Array.from(y, v => Number.isNaN(v) ? null : v), c = colour(s.colour);
@@ -44,21 +58,32 @@ function seriesPlot(p, node) {
       layers.push({text: short(s.label), c, low: low || ys.map(() => 0), top, x});
       low = top;
     } else {
-      traces.push({...common, line: {shape: s.joined ? "linear" : "hv", width: 2, color: c, dash: DASH[s.mark]}});
-      let k = ys.length - 1;
-      while (k > 0 && ys[k] === null) k--;
-      if (s.label && ys[k] !== null) labels.push({y: ys[k], text: short(s.label), c});
+      if (s.reach) traces.push(...reach(s, x, c));
+      traces.push({...common, line: {shape: s.joined ? "linear" : "hv", width: p.series.length > 8 ? 1.3 : 2, color: c, dash: DASH[s.mark]}});
+      if (s.label) lines.push({x, ys, text: short(s.label), c});
     }
   }
   const ends = p.series.map(s => s.end), first = p.series.map(s => array(s.t)).filter(a => a.length).map(a => a[0]);
-  layout.xaxis.range = [ms(Math.min(...first)), ms(Math.max(...ends))];
+  layout.xaxis.range = viewOf(p, [ms(Math.min(...first)), ms(Math.max(...ends))]);
+  for (const {x, ys, text, c} of lines) {  // a name stands at the last value in view
+    let k = ys.length - 1;
+    while (k >= 0 && (ys[k] === null || x[k] > layout.xaxis.range[1])) k--;
+    if (k >= 0) labels.push({y: ys[k], text, c});
+  }
   layout.yaxis.range = p.log ? p.range.map(Math.log10) : p.range;
   if (p.log) Object.assign(layout.yaxis, {type: "log", exponentformat: "power", tickfont: {size: 11, color: css("soft")}, dtick: Math.max(1, Math.ceil((layout.yaxis.range[1] - layout.yaxis.range[0]) / 4))});
-  layout.margin.r = 14 + 7.1 * Math.max(0, ...labels.map(l => l.text.length));
+  layout.margin.r = 24 + Math.max(0, 7.1 * Math.max(0, ...lines.map(l => l.text.length)) - 10);
   background(p, layout, node);
   endLabels(labels, p, layout, node);
   for (const layer of layers) layerLabel(layer, layout, node);
   return [traces, layout];
+}
+
+// A band from the lowest to the highest of what a line is the mean of.
+function reach(s, x, c) {
+  const edge = place => { const y = Array.from(array(place), v => Number.isNaN(v) ? null : v); if (!s.joined) y.push(y[y.length - 1]); return y; };
+  const [low, high] = s.reach.map(edge), common = {type: "scatter", mode: "lines", x, hoverinfo: "skip", line: {width: 0, shape: s.joined ? "linear" : "hv"}};
+  return [{...common, y: low}, {...common, y: high, fill: "tonexty", fillcolor: `rgba(${rgb(c)},0.18)`}];
 }
 
 function background(p, layout, node) {
@@ -93,8 +118,10 @@ function endLabels(labels, p, layout, node) {
 function layerLabel({text, c, low, top, x}, layout, node) {
   const wide = node.clientWidth - layout.margin.l - layout.margin.r, tall = node.clientHeight - layout.margin.t - layout.margin.b;
   const [a, b] = layout.xaxis.range, need = 6.6 * text.length + 10, width = Math.ceil(need / wide * (b - a) / (x[1] - x[0]));
+  if (!text) return;
   let best = 0, at = -1, y = 0;
   for (let k = 0; k + width < x.length; k++) {
+    if (x[k] < a || x[k + width] > b) continue;
     let floor = -Infinity, roof = Infinity;
     for (let i = k; i <= k + width; i++) { floor = Math.max(floor, low[i]); roof = Math.min(roof, top[i]); }
     if (roof - floor > best + 1e-9) { best = roof - floor; at = k; y = (roof + floor) / 2; }
@@ -110,21 +137,21 @@ function heatPlot(p, node) {
   const trace = {type: "heatmap", x: dates(x), z, zsmooth: false, showscale: !flag, hoverongaps: false,
     colorscale: flag ? [[0, mix(css("ink"), css("bg"), 0.07)], [1, css("ink")]] : stops.map((c, k) => [k / (stops.length - 1), c]),
     ...(flag ? {zmin: 0, zmax: 1} : {}),
-    colorbar: {thickness: 9, len: 1, outlinewidth: 0, tickfont: {size: 11, color: css("soft")}, nticks: 4, title: {text: plain(h.unit), font: {size: 11}}, xpad: 4}};
+    colorbar: {thickness: 9, len: 0.9, y: 0.45, outlinewidth: 0, tickfont: {size: 11, color: css("soft")}, nticks: 4, title: {text: plain(h.unit), font: {size: 11}}, xpad: 4}};
   layout.hovermode = "closest";
-  layout.xaxis.range = [ms(x[0]), ms(x[x.length - 1])];
+  p.linked = !h.y;
+  layout.xaxis.range = viewOf(p, [ms(x[0]), ms(x[x.length - 1])]);
   if (h.y) {
     const y = array(h.y);
     trace.y = dates(y);
-    trace.hovertemplate = `${plain(h.y_says)} %{y|%H:%M}<br>${plain(h.x_says)} %{x|%H:%M}<br>%{z} ${plain(h.unit)}` + "<extra></extra>";
+    trace.hovertemplate = `${plain(h.y_says)} %{y|${hover()}}<br>${plain(h.x_says)} %{x|${hover()}}<br>%{z} ${plain(h.unit)}` + "<extra></extra>";
     Object.assign(layout.yaxis, {type: "date", range: [ms(y[0]), ms(y[y.length - 1])]});
     layout.shapes.push({type: "line", x0: ms(y[0]), y0: ms(y[0]), x1: ms(y[y.length - 1]), y1: ms(y[y.length - 1]), line: {color: css("muted"), width: 1, dash: "2px,3px"}});
     layout.annotations.push({xref: "paper", yref: "paper", x: 0.02, y: 0.98, text: `${plain(h.y_says)} \u2191   ${plain(h.x_says)} \u2192`, showarrow: false, font: {size: 11, color: css("soft")}});
-    p.linked = false;
   } else {
     trace.y = h.rows.map((_, k) => k);
     trace.customdata = h.rows.map(r => Array(h.n).fill(plain(r)));
-    trace.hovertemplate = "%{customdata}, %{x|%H:%M}<br>%{z:,.4~g} " + (flag ? "" : plain(h.unit)) + "<extra></extra>";
+    trace.hovertemplate = `%{customdata}, %{x|${hover()}}<br>` + "%{z:,.4~g} " + (flag ? "" : plain(h.unit)) + "<extra></extra>";
     const every = Math.max(1, Math.ceil(h.rows.length * 13 / (node.clientHeight - 32)));
     const shown = h.rows.map((r, k) => k).filter(k => k % every === 0);
     Object.assign(layout.yaxis, {tickvals: shown, ticktext: shown.map(k => plain(short(h.rows[k]))), showgrid: false});
@@ -171,7 +198,7 @@ function eventPlot(p, node) {
       marker: {symbol: marks[k % 5], size: mine.map(e => 8 + 16 * Math.sqrt(e[3] / top)), color: css("alarm"), opacity: 0.65, line: {width: 1, color: css("bg")}}};
   });
   layout.hovermode = "closest";
-  layout.xaxis.range = [ms(0), ms(DATA.end)];
+  layout.xaxis.range = viewOf(p, [ms(0), ms(DATA.end)]);
   Object.assign(layout.yaxis, {range: [-0.6, kinds.length - 0.4], tickvals: kinds.map((_, k) => k), ticktext: kinds.map(k => plain(k))});
   layout.margin.l = 16 + 6.8 * Math.max(...kinds.map(k => k.length));
   return [traces, layout];
@@ -182,10 +209,8 @@ const DRAW = {series: seriesPlot, heat: heatPlot, spreads: spreadPlot, events: e
 function drawPlot(k) {
   const p = DATA.plots[k], node = el("plot" + k);
   const [traces, layout] = DRAW[p.kind](p, node);
-  p.home = layout.xaxis.range.slice();
-  if (state.range && p.linked !== false) layout.xaxis.range = state.range.slice();
   const inner = [node.clientWidth - layout.margin.l - layout.margin.r, node.clientHeight - layout.margin.t - layout.margin.b];
-  if (layout.xaxis.type === "date") timeTicks(layout.xaxis, inner[0], 58);
+  if (layout.xaxis.type === "date") { timeTicks(layout.xaxis, inner[0], 58); zone(layout, inner[0]); }
   if (layout.yaxis.type === "date") timeTicks(layout.yaxis, inner[1], 36);
   const first = !p.drawn;
   p.drawn = true; p.wide = node.clientWidth;
@@ -211,6 +236,7 @@ function zoomed(k, change) {
 function zoomAll(range) {
   if (String(range) === String(state.range)) return;
   state.range = range;
+  el("reset").hidden = !range;
   DATA.plots.forEach((p, k) => { if (p.drawn && p.linked !== false) state.dirty.add(k); });
   refresh();
 }
@@ -238,5 +264,29 @@ function watchPlots() {
     DATA.plots.forEach((p, k) => { if (p.drawn && p.wide !== el("plot" + k).clientWidth) state.dirty.add(k); });
     refresh(); redrawMaps();
   }, 150); });
-  addEventListener("beforeprint", () => DATA.plots.forEach((p, k) => { if (!p.drawn) drawPlot(k); }));
+  el("reset").addEventListener("click", () => zoomAll(null));
+  addEventListener("beforeprint", toPaper);
+  addEventListener("afterprint", fromPaper);
+  matchMedia("print").addEventListener("change", e => e.matches ? toPaper() : fromPaper());
+}
+
+// On paper: light, all of the time, as wide as a page, everything drawn.
+let onScreen = null;
+function toPaper() {
+  if (onScreen) return;
+  onScreen = {theme: state.theme, range: state.range};
+  state.printing = true; state.range = null;
+  document.documentElement.classList.add("printing");
+  setTheme("light", false);
+  DATA.plots.forEach((_, k) => drawPlot(k));
+  redrawMaps();
+  for (const box of document.querySelectorAll(".scroll")) box.firstChild.style.zoom = Math.min(1, box.clientWidth / box.scrollWidth);
+}
+function fromPaper() {
+  if (!onScreen) return;
+  const {theme, range} = onScreen;
+  onScreen = null; state.printing = false; state.range = range;
+  document.documentElement.classList.remove("printing");
+  for (const box of document.querySelectorAll(".scroll")) box.firstChild.style.zoom = "";
+  setTheme(theme);
 }

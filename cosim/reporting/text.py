@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import re
 import secrets
+from collections.abc import Sequence
 
 import numpy as np
 
 from cosim.units import DAY_S, HOUR_S, MIN_S, format_time, unit_of
 
 _RAISED = str.maketrans("-0123456789", "\u207b\u2070\u00b9\u00b2\u00b3\u2074\u2075\u2076\u2077\u2078\u2079")
-_LARGER = {"kWh": ("MWh", 1e3), "kW": ("MW", 1e3), "kg": ("t", 1e3), "TO/min": ("M TO/min", 1e6), "TO": ("M TO", 1e6)}
+_LARGER = {"kWh": ("MWh", 1e3), "kg": ("t", 1e3), "TO/min": ("M TO/min", 1e6), "TO": ("M TO", 1e6)}
 
 _MARK = secrets.token_hex(8)
 """Drawn anew by every process, so that no name in a trace can mark anything."""
@@ -42,21 +43,41 @@ def number(value: float, digits: int = 3) -> str:
     size = abs(value)
     if size < 1e-4 or size >= 1e9:
         mantissa, _, power = f"{value:.1e}".partition("e")
-        mantissa = mantissa.removesuffix(".0")
-        return f"{mantissa}\u00d710{str(int(power)).translate(_RAISED)}".replace("-", "\u2212", 1)
+        return power_of_ten(mantissa.removesuffix(".0"), int(power)).replace("-", "\u2212", 1)
     places = max(0, digits - 1 - math.floor(math.log10(size)))
     text = f"{value:,.{places}f}".replace(",", "\u202f")
     return text.replace("-", "\u2212", 1)
 
 
+def power_of_ten(mantissa: str, power: int) -> str:
+    """'8.8', -9 -> '8.8×10⁻⁹'."""
+    return f"{mantissa}\u00d710{str(power).translate(_RAISED)}"
+
+
 def quantity(value: float, unit: str = "", digits: int = 3) -> str:
-    """A number with its unit, in the larger unit from ten thousand (kWh: a thousand) on."""
+    """A number with its unit; energy, mass and work in the larger unit from a thousand on. Power stays in kW, as on the
+    axes."""
     if unit in _LARGER and abs(value) >= 1e3:
         unit, factor = _LARGER[unit]
         value /= factor
     elif unit == "%":
         return f"{number(value, digits)}\u202f%"
     return f"{number(value, digits)}\u00a0{unit}" if unit and unit != "1" else number(value, digits)
+
+
+def in_one_unit(values: Sequence[float], unit: str = "", digits: int = 4) -> tuple[str, list[str]]:
+    """(unit, texts) of values that stand below one another: one unit and as many decimals for all, from the largest; a
+    dash for what is not known."""
+    top = max((abs(v) for v in values if math.isfinite(v)), default=0.0)
+    if unit in _LARGER and top >= 1e3:
+        unit, factor = _LARGER[unit]
+        values, top = [v / factor for v in values], top / factor
+    if top and not 1e-4 <= top < 1e9:
+        return unit, ["-" if not math.isfinite(v) else number(v, digits) for v in values]
+    whole = all(v == round(v) for v in values if math.isfinite(v))
+    places = 0 if whole or not top else max(0, digits - 1 - math.floor(math.log10(top)))
+    return unit, ["-" if not math.isfinite(v) else f"{v:,.{places}f}".replace(",", "\u202f").replace("-", "\u2212", 1)
+                  for v in values]
 
 
 def count(value: float, noun: str) -> str:
@@ -91,8 +112,11 @@ def length(seconds: float) -> str:
     return f"{value:.0f} {unit}" if value == round(value) else f"{number(value)} {unit}"
 
 
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+
+
 def at(time_s: float) -> str:
-    """A time of the run: '18:45', '1d 06:00'."""
+    """A time since the run's start: '18:45', '1d 06:00'. `Run.at` has its date."""
     return format_time(max(0.0, float(time_s)))
 
 

@@ -47,6 +47,10 @@ class Columns:
     def __len__(self) -> int:
         return len(self._cells[self.names[0]]) if self.names else 0
 
+    def texts(self, column: str) -> list[str]:
+        """A column as texts in the file's order."""
+        return [str(cell) for cell in self._cells[column]]
+
     def numbers(self, column: str, gaps: bool = False) -> np.ndarray:
         """A column as numbers in the file's order. With `gaps`, NaN and empty cells are NaN; without, ScenarioError
         names the row."""
@@ -85,8 +89,12 @@ def read_columns(path: Path) -> Columns:
     return _read(str(path), str(path.resolve()), stat.st_mtime_ns, stat.st_size)
 
 
-def write_table(path: Path, columns: Mapping[str, Sequence[Any] | np.ndarray]) -> None:
+def write_table(path: Path, columns: Mapping[str, Sequence[Any] | np.ndarray],
+                about: Mapping[str, str] | None = None) -> None:
     """Write columns of one length as CSV or, by the file's ending, Parquet.
+
+    about: what goes into a Parquet file's metadata, of a column's name also into that column's; a CSV has no place
+    for it.
 
     Text in a CSV, names of columns too, is written so that no spreadsheet runs it (`cosim.plaintext.cell`), numbers as
     they are; `read_columns` gives back what was written. Raises OSError, or ScenarioError when Parquet is requested and
@@ -101,8 +109,12 @@ def write_table(path: Path, columns: Mapping[str, Sequence[Any] | np.ndarray]) -
             csv.writer(file).writerows(zip(*map(_cells, columns.values()), strict=True))
         return
     arrow, parquet = _arrow(path)
-    parquet.write_table(arrow.table({name: np.asarray(values) if len(values) and not isinstance(values[0], str) else
-                                     list(values) for name, values in columns.items()}), path)
+    table = arrow.table({name: np.asarray(values) if len(values) and not isinstance(values[0], str) else
+                         list(values) for name, values in columns.items()})
+    if about:
+        fields = [f.with_metadata({"about": about[f.name]}) if f.name in about else f for f in table.schema]
+        table = table.cast(arrow.schema(fields, metadata=dict(about)))
+    parquet.write_table(table, path)
 
 
 def _cells(values: Sequence[Any] | np.ndarray) -> Iterable[Any]:

@@ -21,7 +21,8 @@ from cosim.errors import cut
 
 _VERSIONS_OF = ("aidc-cosim", "mosaik", "mosaik-api-v3", "simpy", "pandapower", "gurobipy", "clarabel",
                 "opendssdirect.py", "numpy", "scipy", "torch", "h5py", "pydantic")
-_MACHINE = ("cpu", "blas")
+MACHINE = ("cpu", "blas")
+"""Of the names of `versions`: what is the machine's, and no package's."""
 OTHER_MACHINE = 1e-9
 """What other kernels leave alike: values differ by up to 1e-13, residuals are differences of such."""
 OTHER_VERSIONS = 1e-6
@@ -70,7 +71,7 @@ def tolerance(first: Mapping[str, Any], second: Mapping[str, Any]) -> Tolerance 
     if not names:
         return None
     why = ", ".join(f"{n} {cut(one.get(n, 'unknown'))} and {cut(other.get(n, 'unknown'))}" for n in names)
-    return Tolerance(OTHER_MACHINE if set(names) <= set(_MACHINE) else OTHER_VERSIONS, why)
+    return Tolerance(OTHER_MACHINE if set(names) <= set(MACHINE) else OTHER_VERSIONS, why)
 
 
 def _recorded(attrs: Mapping[str, Any]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from pydantic import Field
 
-from cosim.adapter import Adapter, Values, serve
+from cosim.adapter import Adapter, Meta, Values, serve
 from cosim.errors import ScenarioError, unknown
 from cosim.limits import BYTES_PER_NUMBER, check_memory
 from cosim.params import params
@@ -23,9 +23,10 @@ from cosim.simulators.aidc.engine.racks import Racks
 from cosim.simulators.aidc.engine.site_state import pack, unpack
 from cosim.simulators.aidc.engine.slots import Reading, SlotFacility
 from cosim.simulators.aidc.plant.ambient import Ambient, OutdoorAir, Weather, check_cover
+from cosim.simulators.aidc.plant.battery import BehindMeter, SiteBattery
 from cosim.simulators.aidc.plant.cooling import BALANCED, Cooling, CoolingChoice, supply_limits_degc
 from cosim.simulators.aidc.plant.thermal import Room, StaticPlant, Thermal
-from cosim.simulators.aidc.ports import SITE, per_class
+from cosim.simulators.aidc.ports import BATTERY, SITE, per_class
 from cosim.simulators.aidc.site import EVENTS, SiteOnBus
 from cosim.simulators.fleet import JobClass, Site
 from cosim.units import Seconds, format_time, whole_steps
@@ -55,6 +56,9 @@ class AidcParams:
     scenario_start: Annotated[
         str | None, Field(description="date of t = 0, for a table with dates; the run fills it in")] = None
     window_s: Annotated[Seconds, Field(gt=0, description="window of p_window_kw: the grid's step")] = 900.0
+    batteries: Annotated[dict[str, SiteBattery], Field(
+        description="batteries behind the meters of sites, by their names: p_kw is what the meter shows")] = field(
+        default_factory=dict)
     job_log: Annotated[bool, Field(description="rows of single jobs, their GPUs; a run without is faster")] = True
     trace_step_s: Annotated[
         Seconds | None, Field(ge=0.001, description="step of the table `power`: power inside the tick; null: no table")
@@ -93,12 +97,19 @@ class DataCenters(Adapter):
             check_memory(f"{member}.trace_step_s = {given.trace_step_s:g}", rows * _POWER_COLUMNS, BYTES_PER_NUMBER,
                          "make it longer, or flush_s shorter")
 
+    def init(self, sid: str, time_resolution: float = 1.0, **given: Any) -> Meta:
+        """Validate the parameters; sites have ports of batteries where one of them has a battery."""
+        super().init(sid, time_resolution, **given)
+        if self.params.batteries:
+            self.adopt({"Site": (*self.MODELS["Site"], *BATTERY)})
+        return self.meta
+
     def setup(self) -> None:
         """One facility per entity; raises ScenarioError for names, windows and rack tables that do not fit."""
         self._sites: dict[str, SiteOnBus] = {}
         self._last: Values = {}
         self._now_s = self._origin_s = 0.0
-        for field_name in ("site_cooling", "site_ambient"):
+        for field_name in ("site_cooling", "site_ambient", "batteries"):
             for name in getattr(self.params, field_name):
                 if name not in self.params.sites:
                     raise ScenarioError(unknown(f"site in {self.sid}.{field_name}", name, self.params.sites))
@@ -129,6 +140,8 @@ class DataCenters(Adapter):
             "model": np.array(type(self).__name__),
             "origin_s": np.array(self._origin_s + self._now_s),
             "window_kw": np.array([list(site.means_kw) for site in sites], dtype=np.float64),
+            **({"battery_kwh": np.array([site.storage.energy_kwh if site.storage else 0.0 for site in sites])}
+               if self.params.batteries else {}),
             **pack([site.facility.keep() for site in sites], self._now_s),
             **{f"last/{name}": np.array([last[eid][name] for eid in self._sites]) for name in self._level_names()},
         }
@@ -150,6 +163,8 @@ class DataCenters(Adapter):
         for k, (site, memory) in enumerate(zip(self._sites.values(), unpack(carry, mine["job_class"]), strict=True)):
             site.facility.restore(memory)
             site.means_kw.extend(carry["window_kw"][k].tolist())
+            if site.storage is not None and "battery_kwh" in carry:
+                site.storage.energy_kwh = float(carry["battery_kwh"][k])
             if isinstance(site.plant, Room):
                 site.plant.return_degc = float(carry["last/return_degc"][k])
                 site.plant.tripped = bool(carry["last/tripped"][k])
@@ -162,7 +177,7 @@ class DataCenters(Adapter):
         }
 
     def _level_names(self) -> list[str]:
-        return [port.name for port in self.MODELS["Site"] if port.flow == "out" and port.kind == "level"]
+        return [port.name for port in self.models["Site"] if port.flow == "out" and port.kind == "level"]
 
     def labels(self) -> dict[str, list[str]]:
         """The job classes, in the scenario's order."""
@@ -214,7 +229,14 @@ class DataCenters(Adapter):
         plant = self._plant(eid, site, cooling, weather)
         inside = given.trace_step_s is not None or weather is not None or isinstance(plant, Room)
         engine = self._engine(eid, site, cooling, inside)
-        return self.SITE_ON_BUS(engine, plant, weather, site, ticks, given.job_log, given.trace_step_s)
+        made = self.SITE_ON_BUS(engine, plant, weather, site, ticks, given.job_log, given.trace_step_s)
+        if given.batteries:
+            if given.trace_step_s is not None:
+                raise ScenarioError(f"{self.sid}.trace_step_s = {given.trace_step_s:g} with {self.sid}.batteries: what "
+                                    "they do inside a tick is not worked out; leave one of them out")
+            made.has_storage = True
+            made.storage = BehindMeter(given.batteries[eid]) if eid in given.batteries else None
+        return made
 
     def _weather(self, eid: str, cooling: Cooling) -> Weather | None:
         given = self.params

@@ -20,6 +20,15 @@ def per_class(name: str, about: str) -> Port:
     return Port(name, "out", about, dims=("job_class",))
 
 
+BATTERY = (
+    Port("battery_set_kw", "in", "power that another member commands of the site's battery; none linked, or NaN: its "
+         "rule decides", sign="> 0 discharges, < 0 charges", default=math.nan, nullable=True),
+    Port("battery_kw", "out", "power of the site's battery, mean over the tick, part of p_kw",
+         sign="> 0 discharges, < 0 charges"),
+    Port("battery_soc_kwh", "out", "energy in it at the end of the tick; 0 where the site has none", sign=">= 0"),
+)
+"""Of a site, where sites have batteries behind their meters."""
+
 SITE = (
     Port("jobs", "in", "jobs submitted now: id, job_class, arrival_s, work_to, deadline_s, release_s",
          kind="event", reduce="sum"),

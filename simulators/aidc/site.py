@@ -14,6 +14,7 @@ from cosim.simulators.aidc.engine.interval import SiteInterval, State, resolved_
 from cosim.simulators.aidc.engine.slots import SlotFacility
 from cosim.simulators.aidc.equations import aidc_power_kw, it_at_inlet_kw, pue, reactive_power_kvar
 from cosim.simulators.aidc.plant.ambient import OutdoorAir, Weather
+from cosim.simulators.aidc.plant.battery import BehindMeter
 from cosim.simulators.aidc.plant.cooling import per_rack
 from cosim.simulators.aidc.plant.thermal import Alarm, HeatBalance, StaticPlant
 from cosim.simulators.fleet import Site
@@ -31,13 +32,17 @@ class SiteOnBus:
     trips         how often an inlet was so warm that the site shed its load
     alarms        times at which an inlet was above its limit, those that are over; `alarm_s` how long together
     job_log, trace_step_s   parameters of the same names
+    has_storage   whether sites have batteries behind their meters; storage: this one's, None without
     """
+
+    storage: BehindMeter | None
 
     def __init__(self, facility: Facility | SlotFacility, plant: StaticPlant, weather: Weather | None, site: Site,
                  window_ticks: int, job_log: bool, trace_step_s: float | None) -> None:
         self.facility, self.plant, self.weather = facility, plant, weather
         self.clipped, self.trips, self.alarms, self.alarm_s = 0, 0, 0, 0.0
         self._job_log, self._trace_step_s, self._site = job_log, trace_step_s, site
+        self.has_storage, self.storage = False, None
         self._open: Alarm | None = None  # the alarm that lasts
         self.means_kw: deque[float] = deque(maxlen=window_ticks)
 
@@ -54,6 +59,7 @@ class SiteOnBus:
         nothing = [0] * len(state.granted_gpus)
         return {
             **powers,
+            **self._battery(0.0),
             **self._window(powers["p_kw"]),
             **self._air(heat, set_degc, outside, self.plant.tripped),
             **{name: _floats(nothing) for name in (*_WORKS, "busy_gpus", *_COUNTS)},
@@ -81,11 +87,15 @@ class SiteOnBus:
         heat = None if spare and plant.metered else plant.tick(did, end_s, set_degc, outside)
         self.clipped += did.clipped_commands
         self.trips += plant.tripped and not was_tripped
-        p_kw = _power_kw(did if heat is None else heat)
+        facility_kw, battery_kw = _power_kw(did if heat is None else heat), 0.0
+        if self.storage is not None:
+            battery_kw = self.storage.run(facility_kw, inputs["battery_set_kw"], end_s - step_s, step_s)
+        p_kw = facility_kw - battery_kw
         self.means_kw.append(p_kw)
         state = facility.state()
         now = {
             "p_kw": p_kw,
+            **self._battery(battery_kw),
             **self._window(math.fsum(self.means_kw) / len(self.means_kw)),
             "work_to": did.work_to,
             "finished_work_to": did.finished_to,
@@ -95,20 +105,20 @@ class SiteOnBus:
         }
         if not spare:
             assert heat is not None
-            return now | self._rest(did, heat, state, end_s, set_degc, outside, plant.tripped)
+            return now | self._rest(did, heat, state, end_s, set_degc, outside, plant.tripped, battery_kw)
 
         tripped = plant.tripped  # as it is now, whenever the rest is computed
 
         def rest() -> dict[str, Any]:
             then = plant.tick(did, end_s, set_degc, outside) if heat is None else heat
-            return self._rest(did, then, state, end_s, set_degc, outside, tripped)
+            return self._rest(did, then, state, end_s, set_degc, outside, tripped, battery_kw)
         return LazyOutputs(now, rest)
 
     def _rest(self, did: SiteInterval, heat: HeatBalance, state: State, end_s: float, set_degc: float,
-              outside: OutdoorAir, tripped: bool) -> dict[str, Any]:
+              outside: OutdoorAir, tripped: bool, battery_kw: float) -> dict[str, Any]:
         """The ports that neither the agents nor the grid need."""
         return {
-            **self._powers(heat),
+            **self._powers(heat, battery_kw),
             **self._air(heat, set_degc, outside, tripped),
             "missed_work_to": did.missed_to,
             "failed_work_to": did.failed_to,
@@ -170,9 +180,17 @@ class SiteOnBus:
             "cooling_kw": kw[:, 1:3].sum(axis=1).tolist(),
         }
 
-    def _powers(self, heat: HeatBalance) -> dict[str, float]:
+    def _battery(self, battery_kw: float) -> dict[str, float]:
+        """Ports of the battery; {} where sites have none."""
+        if not self.has_storage:
+            return {}
+        return {"battery_kw": battery_kw, "battery_soc_kwh": 0.0 if self.storage is None else self.storage.energy_kwh}
+
+    def _powers(self, heat: HeatBalance, battery_kw: float = 0.0) -> dict[str, float]:
+        """What the meter shows, and what it is made of; PUE is the facility's, without the battery."""
         cooling_kw = heat.chiller_kw + heat.tower_kw
-        cooled_kw, p_kw = aidc_power_kw(heat.it_kw, cooling_kw), _power_kw(heat)
+        cooled_kw, facility_kw = aidc_power_kw(heat.it_kw, cooling_kw), _power_kw(heat)
+        p_kw = facility_kw - battery_kw
         return {
             "p_kw": p_kw,
             "q_kvar": reactive_power_kvar(p_kw, self._site.q_per_p_ratio),
@@ -182,7 +200,7 @@ class SiteOnBus:
             "tower_kw": heat.tower_kw,
             "loss_kw": heat.loss_kw,
             "pue_cooling": pue(cooled_kw, heat.it_kw) if heat.it_kw else 1.0,
-            "pue": pue(p_kw, heat.it_kw) if heat.it_kw else 1.0,
+            "pue": pue(facility_kw, heat.it_kw) if heat.it_kw else 1.0,
             "water_kg_per_h": heat.water_kg_per_h,
         }
 

@@ -36,6 +36,7 @@ from cosim.simulators.analysis.flows import (
     substation,
     where,
 )
+from cosim.simulators.grid.ports import OF_A_PHASE
 from cosim.trace import Trace
 
 ALLOWED_KG_PER_KWH = 1e-7
@@ -117,11 +118,14 @@ def voltages(trace: Trace) -> Finding:
     count = min(len(vm), len(low))
     off = np.maximum(np.maximum(low[:count] - vm[:count], vm[:count] - high[:count]), 0.0)
     own = set(trace.names(GRID, "bus")) if trace.has(f"{GRID}/bus") else set()
-    if own and own == set(trace.table(f"{MEMBER}.buses").get("bus", ())):
+    left_out: tuple[str, ...] = ()
+    if any(OF_A_PHASE in text for text in trace.about(f"{GRID}/vm_min_pu")):
+        left_out = ("whether a bus has the lowest and the highest voltage: these are of single phases, and a bus's is "
+                    "their mean",)
+    elif own and own == set(trace.table(f"{MEMBER}.buses").get("bus", ())):
         reached = np.hstack([vm[:count].min(axis=1, keepdims=True) - low[:count],
                              high[:count] - vm[:count].max(axis=1, keepdims=True)])
         off = np.hstack([off, np.abs(reached)])
-        left_out: tuple[str, ...] = ()
     else:
         left_out = ("whether a bus has the lowest and the highest voltage: not all buses are recorded",)
     return Finding(largest(off), ALLOWED_PU, where(trace.time_s(GRID)[:count], off, [

@@ -58,11 +58,15 @@ class _Relaxed:
     classes: Mapping[str, tuple[JobClass, FluidJobs, float]]
 
 
-def check(simulators: Mapping[str, str]) -> None:
-    """ScenarioError for data centers of other kinds than the bound is for. simulators: member -> what runs it."""
-    if not simulators.get("aidc", "").endswith(_KNOWN):
+def check(members: Mapping[str, Any]) -> None:
+    """ScenarioError for data centers of other kinds than the bound is for. members: of a scenario, by name."""
+    kind = members["aidc"].simulator if "aidc" in members else "not there"
+    if not kind.endswith(_KNOWN):
         raise ScenarioError(f"--bound knows the work of {' and '.join(k[1:] for k in _KNOWN)}, and member 'aidc' is "
-                            f"{simulators.get('aidc', 'not there')}; leave it out")
+                            f"{kind}; leave it out")
+    if members["aidc"].params.get("batteries"):
+        raise ScenarioError("--bound counts no battery behind a meter, and aidc.batteries has some: --set "
+                            "aidc.batteries={}, or leave it out")
 
 
 def bounds(trace: Trace, open_loop: bool, days: float) -> dict[str, float]:

@@ -47,9 +47,11 @@ from cosim.simulators.analysis.derived import (
 )
 from cosim.simulators.analysis.flexibility import calls, caps
 from cosim.simulators.analysis.flows import largest
+from cosim.simulators.analysis.forecasts import forecasts
 from cosim.simulators.analysis.metrics import summary
 from cosim.simulators.analysis.paths import SITE
 from cosim.simulators.analysis.secondary import base_load, gpu_time, marginal, waiting_jobs
+from cosim.simulators.analysis.site_batteries import facility_kw, site_battery_energy
 from cosim.simulators.analysis.storage import battery_carbon, battery_energy
 from cosim.simulators.analysis.tracked_trace import TrackedTrace
 from cosim.simulators.fleet import JobClass, Site
@@ -200,7 +202,7 @@ def _power_adds_up(trace: Trace) -> float:
     parts = trace[f"{SITE}/it_kw"] + trace[f"{SITE}/cooling_kw"]
     if trace.has(f"{SITE}/loss_kw"):
         parts = parts + trace[f"{SITE}/loss_kw"]
-    return _relative(trace[f"{SITE}/p_kw"], parts)
+    return _relative(facility_kw(trace), parts)
 
 
 def _windows(trace: Trace) -> float:
@@ -366,7 +368,9 @@ LAWS: tuple[tuple[str, float, Callable[[Trace], float | Finding]], ...] = (
     ("beside a foreign grid: substation = demand + losses; emission (kW, kg/h)", EXACT, carbon_beside),
     ("marginal intensity: a derivative has one value (kg/kWh)", EXACT, marginal),
     ("energy in batteries follows their power, inside their limits (kWh, kW)", EXACT, battery_energy),
+    ("batteries behind meters: energy follows power, inside limits (kWh, kW)", EXACT, site_battery_energy),
     ("carbon in batteries: in at the bus's intensity, out at the stored one (kg)", EXACT, battery_carbon),
+    ("forecasts: now is as it is, what their kind repeats or knows is so (relative)", EXACT, forecasts),
     ("carbon generated = loads + losses at the sender's intensity, (10) (kg/h)", EXACT, carbon_total),
 )
 """Name, largest deviation allowed (None: the law has its own), law."""

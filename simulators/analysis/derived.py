@@ -43,6 +43,7 @@ from cosim.simulators.analysis.flows import (
     where,
 )
 from cosim.simulators.analysis.paths import SITE
+from cosim.simulators.analysis.site_batteries import facility_kw
 from cosim.simulators.fleet import JobClass, Site
 from cosim.simulators.grid.dispatch.results import NEGLIGIBLE_PU
 from cosim.trace import Trace
@@ -70,7 +71,7 @@ def site_ratios(trace: Trace) -> Finding:
     on = it_kw > 0.0
     pue = trace[f"{SITE}/pue"]
     gpus = np.array([site.gpus for site in _sites(trace)])
-    off = {"pue": np.where(on, pue - trace[f"{SITE}/p_kw"] / np.where(on, it_kw, 1.0), pue - 1.0) / np.maximum(pue, 1)}
+    off = {"pue": np.where(on, pue - facility_kw(trace) / np.where(on, it_kw, 1.0), pue - 1.0) / np.maximum(pue, 1)}
     for name, values in (("free_gpu_ratio", trace[f"{SITE}/free_gpu_ratio"]),
                          ("free_cooling_ratio", trace[f"{SITE}/free_cooling_ratio"]),
                          ("up_gpus", trace[f"{SITE}/up_gpus"] / gpus)):

@@ -23,7 +23,7 @@ from cosim.trace.series import (
     scenario_of,
     spans,
 )
-from cosim.units import MIN_S, TO_PER_GTO
+from cosim.units import TO_PER_GTO
 
 _MOST_SITES = 8
 """With more, waits by site are figures only."""
@@ -142,20 +142,19 @@ def jobs_tables(trace: Trace, digest: Digest) -> None:
     for k, name in enumerate(classes):
         rows.append((name, f"{totals['received'][k]:.0f}", f"{totals['finished'][k]:.0f}",
                      f"{totals['dropped'][k]:.0f}", f"{inside[k]:.0f}", left[k],
-                     f"{work[:, k].sum() / minutes / 1e6:.2f}",
-                     f"{work[:, k].sum() / minutes / MIN_S / 1e3:.1f}", *_wait_cells(waited.get(name))))
+                     f"{work[:, k].sum() / minutes / 1e6:.2f}", *_wait_cells(waited.get(name))))
         digest.figures |= {f"finished_{name}_jobs": float(totals["finished"][k]),
                            f"dropped_{name}_jobs": float(totals["dropped"][k]),
                            f"unfinished_{name}_jobs": float(inside[k]),
                            **({} if left_to is None else {f"unfinished_{name}_to": float(left_to[k])})}
     done = float(work.sum()) / minutes
     rows.append(("all", *(f"{v.sum():.0f}" for v in (*totals.values(), inside)), left[-1], f"{done / 1e6:.2f}",
-                 f"{done / MIN_S / 1e3:.1f}", *[""] * 4))
+                 *[""] * 4))
     digest.figures |= {"throughput_to_per_min": done, **{k: v for w in all_waits for k, v in _wait_figures(w).items()}}
     scenario = scenario_of(trace)
     policy = scenario["members"].get("controller", {}).get("params", {}).get("policy")
     note = "unfinished jobs may have arrived in the warm-up" if scenario.get("warmup_s") else ""
-    columns = ("class", "arrived", "finished", "dropped", "unfinished", "left 1e9 TO", "M TO/min", "k TO/s",
+    columns = ("class", "arrived", "finished", "dropped", "unfinished", "left 1e9 TO", "M TO/min",
                "wait p50 s", "p95 s", "p99 s", "SLO missed")
     digest.tables.append(Table(f"Jobs under policy {policy}" if policy else "Jobs", columns, rows, note))
     _work_table(trace, what, work.sum(axis=0), digest)

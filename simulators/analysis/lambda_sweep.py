@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -91,6 +91,15 @@ def sweep(params: GridParams, profile: ProfileParams, site_kw: float, lambdas: S
     return Sweep(tuple(lambdas), tuple(means), loss, emission, flagged)
 
 
+def cell(_: Path, *, scenario: str, lambdas: Sequence[float], means: Sequence[float], site_kw: float) -> dict[str, Any]:
+    """The sweep of a scenario as plain data, for a study: a threshold that is not there is None."""
+    found = find(scenario)
+    result = sweep(_given(found, "grid", GridParams), _given(found, "profile", ProfileParams), site_kw, lambdas, means)
+    return {"lambdas": list(result.lambdas), "means": list(result.means), "loss_mwh": result.loss_mwh.tolist(),
+            "emission_t": result.emission_t.tolist(), "flagged": result.flagged,
+            "thresholds": [lam if np.isfinite(lam) else None for lam in result.thresholds()]}
+
+
 def table(result: Sweep, site_kw: float) -> str:
     """The sweep as text: a row per lambda, two columns per load level."""
     head = "".join(f"   mean load {mean:<9g}" for mean in result.means)
@@ -111,7 +120,7 @@ def figure(result: Sweep, path: Path) -> Path:
     panels = [(label, [(name, result.lambdas, y.tolist()) for name, y in zip(names, values, strict=True)])
               for label, values in quantities]
     with optional("--figure", "plot"):
-        from cosim.reporting.paper import curves
+        from cosim.reporting.panels import curves
     return curves(path, "lambda, kW per kg/h", panels, result.thresholds())
 
 

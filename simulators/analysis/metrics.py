@@ -21,13 +21,15 @@ from cosim.simulators.analysis.bill import demand_charges, demand_table, site_pr
 from cosim.simulators.analysis.cooling import cooling_table
 from cosim.simulators.analysis.flexibility import flexibility_tables
 from cosim.simulators.analysis.flows import marginal_emission
+from cosim.simulators.analysis.forecasts import forecasts_table
 from cosim.simulators.analysis.jobs import jobs_tables
+from cosim.simulators.analysis.limiting import intervals, limit_rows, loading_rows
 from cosim.simulators.analysis.objective import objective_figures
 from cosim.simulators.analysis.paths import GRID, SITE
+from cosim.simulators.analysis.site_batteries import facility_kw, site_battery_table
 from cosim.simulators.analysis.site_series import intensity_of
 from cosim.simulators.analysis.storage import battery_table
 from cosim.simulators.fleet import HasRates, JobClass, OffersLoad, Site, may_run
-from cosim.simulators.grid.dispatch.branch_limits import BINDING_RATIO
 from cosim.trace import Trace
 from cosim.trace.series import (
     CountedSamples,
@@ -39,13 +41,12 @@ from cosim.trace.series import (
     step_s,
     weighted_mean,
 )
-from cosim.units import HOUR_S, KG_PER_T, KW_PER_MW, MIN_S, TO_PER_GTO, format_time
+from cosim.units import KG_PER_T, KW_PER_MW, MIN_S, TO_PER_GTO
 
 COMPANIONS = {"report": "cosim.simulators.reporting.sections:REPORT",
               "contracts": "cosim.simulators.contracts:CONTRACTS"}
 """Report and checks of a scenario that names this summary, unless it names its own."""
 OVERLOAD = 0.95
-AT_VOLTAGE_PU = 1e-5
 NEAR_PU = 0.01
 """A voltage so close to a limit is reported."""
 _MOST_BUSES = 8
@@ -72,6 +73,7 @@ class SiteFigures:
     energy_kwh, it_kwh   all power; IT power alone
     cost_usd, co2_kg     energy at the price and at the site's NCI of each minute (R2, R3 with dt); demand charges, if
                          there are any, are part of the cost
+    facility_kwh         energy that the facility used: all power, but for a battery behind the meter
     nci                  (mean over time, lowest, highest) NCI at the site, kg/kWh; NaN where the grid gives none
     gpu_use_ratio        mean of busy GPUs over time, of all
     """
@@ -82,6 +84,7 @@ class SiteFigures:
     cost_usd: float
     co2_kg: float
     nci: tuple[float, float, float]
+    facility_kwh: float
     gpu_use_ratio: float
 
 
@@ -191,13 +194,16 @@ def summary(trace: Trace) -> Digest:
         digest.figures |= objective_figures(trace)
     _grid_table(trace, digest)
     battery_table(trace, digest)
+    site_battery_table(trace, digest)
+    forecasts_table(trace, digest)
     return digest
 
 
 def site_figures(trace: Trace) -> list[SiteFigures]:
     """Energy, cost and attributed carbon per site."""
     use, hours = counted(trace, SITE)[:2]
-    p_kw, it_kw = trace[f"{SITE}/p_kw"][use], trace[f"{SITE}/it_kw"][use]
+    p_kw, it_kw, used_kw = (values[use] for values in (trace[f"{SITE}/p_kw"], trace[f"{SITE}/it_kw"],
+                                                       facility_kw(trace)))
     busy = trace[f"{SITE}/busy_gpus"][use].sum(axis=2)
     nothing = np.full(len(hours), np.nan)
     prices = site_prices(trace)
@@ -213,7 +219,8 @@ def site_figures(trace: Trace) -> list[SiteFigures]:
         out.append(SiteFigures(
             name, float(energy.sum()), float(it_kw[:, k] @ hours),
             float((energy * (nothing if prices is None else prices[:, k])).sum()) + demand.get(name, 0.0),
-            float((energy * w).sum()), span, weighted_mean(busy[:, k], hours) / Site(**sites[name]).gpus))
+            float((energy * w).sum()), span, float(used_kw[:, k] @ hours),
+            weighted_mean(busy[:, k], hours) / Site(**sites[name]).gpus))
     return out
 
 
@@ -222,13 +229,16 @@ def _sites_table(trace: Trace, digest: Digest) -> None:
     rows = []
     for f in figures:
         mean, low, high = f.nci
-        rows.append((f.name, f"{f.energy_kwh / KW_PER_MW:.3f}", _ratio(f.energy_kwh, f.it_kwh),
+        rows.append((f.name, f"{f.energy_kwh / KW_PER_MW:.3f}", _ratio(f.facility_kwh, f.it_kwh),
                      f"{100 * f.gpu_use_ratio:.0f} %", f"{f.cost_usd:.0f}", f"{f.co2_kg / KG_PER_T:.3f}",
                      f"{mean:.3f}", f"{low:.3f} .. {high:.3f}"))
     energy, it = sum(f.energy_kwh for f in figures), sum(f.it_kwh for f in figures)
     cost, co2 = sum(f.cost_usd for f in figures), sum(f.co2_kg for f in figures)
-    rows.append(("all", f"{energy / KW_PER_MW:.3f}", _ratio(energy, it), "", f"{cost:.0f}", f"{co2 / KG_PER_T:.3f}",
-                 _ratio(co2, energy), ""))
+    rows.append(("all", f"{energy / KW_PER_MW:.3f}", _ratio(sum(f.facility_kwh for f in figures), it), "",
+                 f"{cost:.0f}", f"{co2 / KG_PER_T:.3f}", _ratio(co2, energy), ""))
+    use = counted(trace, SITE).use
+    if use.any():
+        digest.figures["peak_kw"] = float(trace[f"{SITE}/p_kw"][use].sum(axis=1).max())
     digest.figures |= {"energy_kwh": energy, "it_energy_kwh": it, "cost_usd": cost, "co2_attributed_kg": co2,
                        "mwh_per_t": energy / co2 if co2 else float("nan")}
     note = "t CO2 is attributed: energy x nodal carbon intensity (an average, not a marginal figure)"
@@ -289,12 +299,12 @@ def _grid_table(trace: Trace, digest: Digest) -> None:
                 rows.append((what_of, f"{kwh / KW_PER_MW:.3f} MWh"))
     if "status" in column:
         figures["flagged_intervals"] = float(np.count_nonzero(column["status"]))
-        rows.append(("flagged intervals", _intervals(column["status"], what)))
-    rows += _loading_rows(trace, what, figures)
+        rows.append(("flagged intervals", intervals(column["status"], what)))
+    rows += [*loading_rows(trace, what, figures), *limit_rows(trace, what, figures)]
     rows += _voltage_rows(trace, figures)
     if np.any(column.get("inexact", 0.0)):
         figures["inexact_intervals"] = float(np.count_nonzero(column["inexact"]))
-        rows.append(("intervals with an inexact relaxation", _intervals(column["inexact"], what)))
+        rows.append(("intervals with an inexact relaxation", intervals(column["inexact"], what)))
     deviation = column.get("ac_dvm_pu", np.full(1, np.nan))
     if np.isfinite(deviation).any():
         rows.append(("largest deviation from AC power flow",
@@ -303,39 +313,6 @@ def _grid_table(trace: Trace, digest: Digest) -> None:
     played = recording_of(trace, "grid")
     digest.figures |= figures if played is None else {f"recorded_{name}": value for name, value in figures.items()}
     digest.tables.append(Table("Grid" if played is None else "Grid, of the recorded run", ("", ""), rows))
-
-
-def _loading_rows(trace: Trace, what: CountedSamples, figures: dict[str, float]) -> list[tuple[str, str]]:
-    """How full the fullest branch was, and what was limiting for how long; none for a grid that shows no loading."""
-    table = trace.table("grid.limits")
-    if not trace.has(f"{GRID}/loading_ratio") or not len(table.get("name", ())) or not what.use.any():
-        return []
-    names = trace.names(GRID, "line")
-    at = [names.index(name) for name in table["name"]]
-    loading = trace[f"{GRID}/loading_ratio"][what.use][:, 0][:, at]
-    when, top = np.unravel_index(int(loading.argmax()), loading.shape)
-    figures["loading_max_ratio"] = float(loading[when, top])
-    rows = [("fullest branch", f"{names[at[top]]} at {100 * loading[when, top]:.4g} % of its rating, at "
-             f"{format_time(trace.time_s(GRID)[what.use][when])}")]
-    full = loading >= np.asarray(table["limit_ratio"]) - BINDING_RATIO
-    said = [f"branch {names[at[k]]} in {_intervals(full[:, k], what)}"
-            for k in np.argsort(-full.sum(axis=0), kind="stable")[:_MOST_BUSES] if full[:, k].any()]
-    given = scenario_of(trace)["members"]["grid"]["params"]
-    for port, limit, sign in (("vm_min_pu", given.get("vm_min_pu"), 1.0), ("vm_max_pu", given.get("vm_max_pu"), -1.0)):
-        if limit is None or not trace.has(f"{GRID}/{port}"):
-            continue
-        at_limit = sign * (trace[f"{GRID}/{port}"][what.use][:, 0] - limit) <= AT_VOLTAGE_PU
-        if at_limit.any():
-            said.append(f"{'lowest' if sign > 0 else 'highest'} voltage in {_intervals(at_limit, what)}")
-    figures["limited_intervals"] = float(np.count_nonzero(full.any(axis=1)))
-    return [*rows, ("what is limiting here", "; ".join(said) or "no branch, no voltage")]
-
-
-def _intervals(flags: np.ndarray, what: CountedSamples) -> str:
-    """'2 of 96', with the time that these stand for where an end of the counted time cuts an interval."""
-    text = f"{np.count_nonzero(flags)} of {len(flags)}"
-    return text if (what.share == 1.0).all() else (
-        f"{text} ({what.hours @ (flags != 0) * HOUR_S / MIN_S:.4g} of {what.hours.sum() * HOUR_S / MIN_S:.4g} min)")
 
 
 def _voltage_rows(trace: Trace, figures: dict[str, float]) -> list[tuple[str, str]]:

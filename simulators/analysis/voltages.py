@@ -61,7 +61,7 @@ def minute_voltages(trace: Trace, member: str = "grid") -> MinuteVoltages | None
     if spec is None or spec["simulator"] != f"{CefDispatch.__module__}:{CefDispatch.__name__}":
         return None
     params = _params(scenario, spec, member)
-    feeder = read_feeder(params.network)
+    feeder = read_feeder(params.network, params.batteries)
     wires = _wires(trace, member)
     clock = next((wire.model for wire in wires if wire.port in _BY_MINUTE), None)
     if clock is None:

@@ -20,12 +20,14 @@ from cosim.errors import ModelError, ScenarioError, unknown
 from cosim.ports import Port
 from cosim.simulators.controller.params import (
     ControllerParams,
+    check_forecasts,
     check_mode,
     check_policy,
     facts_of,
     policy_of,
 )
 from cosim.simulators.controller.pipeline import ControlPipeline, ControlState, Situation
+from cosim.simulators.forecast.horizon import HORIZON
 from cosim.units import HOUR_S, format_time, whole_steps
 
 
@@ -41,10 +43,19 @@ class Controller(Adapter):
             Port("jobs", "in", "jobs that arrived in the last minute", kind="event", reduce="sum"),
             Port("price_usd_per_kwh", "in", "electricity price", default=0.0),
             Port("forecast_usd_per_kwh", "in", "price at now + deferral", dims=("lead",), default=0.0),
+            Port("price_forecast_usd_per_kwh", "in", "price over the horizon", dims=(HORIZON,), default=math.nan),
+            Port("p_load_forecast_kw", "in", "base load of the feeder over the horizon",
+                 sign="> 0 is drawn from the grid", dims=(HORIZON,), default=math.nan),
+            Port("renewable_forecast_kw", "in", "what all renewable plants can give over the horizon",
+                 sign="> 0 feeds the network", dims=(HORIZON,), default=math.nan),
         ),
         "Agent": (
             Port("nci_kg_per_kwh", "in", "nodal carbon intensity at the site", default=0.0),
             Port("mci_kg_per_kwh", "in", "marginal carbon intensity at the site", default=math.nan, nullable=True),
+            Port("nci_forecast_kg_per_kwh", "in", "nodal carbon intensity at the site over the horizon",
+                 dims=(HORIZON,), default=math.nan),
+            Port("mci_forecast_kg_per_kwh", "in", "marginal carbon intensity at the site over the horizon",
+                 dims=(HORIZON,), default=math.nan, nullable=True),
             Port("p_kw", "in", "mean power of the last minute", sign="> 0 draws from the grid"),
             Port("queued_jobs", "in", "jobs waiting", dims=("job_class",)),
             Port("deferred_jobs", "in", "jobs not yet released", dims=("job_class",)),
@@ -73,6 +84,11 @@ class Controller(Adapter):
     def check_members(cls, member: str, given: ControllerParams, members: Mapping[str, Any]) -> None:
         """ScenarioError where other members' parameters do not go with the mode."""
         check_mode(member, given, members)
+
+    @classmethod
+    def check_scenario(cls, member: str, given: ControllerParams, scenario: Any) -> None:
+        """ScenarioError for forecasts to be observed that are not there."""
+        check_forecasts(member, given, scenario, scenario.members[member].step_s)
 
     def setup(self) -> None:
         """Check names, deferrals and eligibility; build the policy. ScenarioError when they do not fit."""
@@ -157,7 +173,7 @@ class Controller(Adapter):
         classes or leads."""
         agents = [inputs[site] for site in self._sites]
         if not self._shapes_known:
-            self._check_shapes(agents, inputs[self._manager]["forecast_usd_per_kwh"])
+            self._check_shapes(inputs[self._manager], agents)
         return self.pipeline.observe(self.state, time_s, inputs[self._manager], agents)
 
     def notes(self) -> list[str]:
@@ -179,18 +195,17 @@ class Controller(Adapter):
         return {"site_carry": np.array(self.state.site_carry),
                 "deferral_carry": np.array(self.state.deferral_carry)}
 
-    def _check_shapes(self, agents: list[dict[str, Any]], forecast: Any) -> None:
-        """What is linked here was made for the same classes and leads. ModelError if not."""
-        vectors = [(site, port.name, agent[port.name], len(self._classes))
-                   for site, agent in zip(self._sites, agents, strict=True)
-                   for port in self.MODELS["Agent"]
-                   if port.flow == "in" and port.dims and isinstance(agent[port.name], list)]
-        if isinstance(forecast, list):  # not the port's default
-            vectors.append((self._manager, "forecast_usd_per_kwh", forecast, len(self._facts.deferrals_s)))
-        for eid, port, value, length in vectors:
-            if len(value) != length:
-                raise ModelError(f"{self.sid}.{eid}.{port} has {len(value)} values, {length} are expected; job classes "
-                                 "and deferrals must be the same in all members")
+    def _check_shapes(self, manager: dict[str, Any], agents: list[dict[str, Any]]) -> None:
+        """What is linked here was made for the same classes, leads and horizon. ModelError if not."""
+        expected = {"job_class": len(self._classes), "lead": len(self._facts.deferrals_s),
+                    HORIZON: self._facts.horizon_steps + 1}
+        for eid, given in ((self._manager, manager), *zip(self._sites, agents, strict=True)):
+            for port in self.MODELS["Manager" if given is manager else "Agent"]:
+                value = given[port.name] if port.flow == "in" and port.dims else None
+                if isinstance(value, list) and len(value) != (length := expected[port.dims[0]]):
+                    what = ("horizon_s and horizon_step_s" if port.dims == (HORIZON,) else "job classes and deferrals")
+                    raise ModelError(f"{self.sid}.{eid}.{port.name} has {len(value)} values, {length} are expected; "
+                                     f"{what} must be the same in all members")
         self._shapes_known = True
 
 

@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, Field
 from cosim.agents.fleet.decision import EnergyModel, FleetFacts, Policy
 from cosim.agents.fleet.heuristics import PolicyOptions
 from cosim.agents.fleet.learned import LearnedPolicy, check_checkpoint
+from cosim.agents.fleet.observation import FORECASTS, OF_SITES, ObservedForecast, forecast_entries
 from cosim.agents.fleet.planner_params import PlannerParams
 from cosim.agents.fleet.policies import POLICIES, PolicyMaker, check_own, checkpoint_of, make_policy, policy_class
 from cosim.agents.fleet.rewards import RewardWeights
@@ -27,6 +28,7 @@ from cosim.simulators.aidc.equations import aidc_power_kw, cooling_power_kw, dis
 from cosim.simulators.aidc.plant.cooling import BALANCED, CoolingChoice
 from cosim.simulators.controller.deferral import LongDeferrals, permitted
 from cosim.simulators.fleet import JobClass, Site, may_run
+from cosim.simulators.forecast.horizon import horizon_steps
 from cosim.units import HOUR_S, MIN_S, Seconds
 
 
@@ -87,8 +89,14 @@ class ControllerParams:
     supply_temp_degc: Annotated[float, Field(description="set point of the rule policies, degC")] = 23.0
     supply_temp_min_degc: Annotated[float, Field(description="lower end of (24)'s box, degC")] = 18.0
     supply_temp_max_degc: Annotated[float, Field(description="upper end of (24)'s box, degC")] = 23.0
-    observation: Annotated[Literal["paper", "full"], Field(
-        description="what learners see: (25) and (27), or also rounding carries and unfinished work")] = "full"
+    observation: Annotated[Literal["paper", "full", "signals"], Field(
+        description="what learners see: (25) and (27); also rounding carries and unfinished work; beside all that each "
+        "site's carbon intensity less the mean over the sites")] = "full"
+    horizon_s: Annotated[Seconds | None, Field(gt=0, description="how far ahead linked forecasts reach, s; null: none "
+                                               "are linked")] = None
+    horizon_step_s: Annotated[Seconds, Field(gt=0, description="from one entry of them to the next, s")] = 900.0
+    observed_forecasts: Annotated[tuple[ObservedForecast, ...], Field(
+        description="of the linked forecasts, what learners see at the deferrals: nci, mci, load, renewable")] = ()
     reward: Annotated[RewardWeights, Field(
         description="weights of (32), for learners, myopic_oracle and mpc")] = RewardWeights()
     planner: Annotated[PlannerParams, Field(description="how mpc plans")] = PlannerParams()
@@ -128,6 +136,31 @@ def check_mode(sid: str, p: ControllerParams, members: Mapping[str, Any]) -> Non
                             f"{' and '.join(weighs)}: {remedy}, or leave {sid}.mode at joint")
 
 
+PORTS = {**FORECASTS, "load": "p_load_forecast_kw"}
+"""Forecasts that learners can observe -> in ports of the controller."""
+
+
+def check_forecasts(sid: str, p: ControllerParams, scenario: Any, step_s: float) -> None:
+    """ScenarioError for forecasts to be observed that nothing links, at deferrals beyond the horizon, or of what the
+    mode hides."""
+    if not p.observed_forecasts:
+        return
+    linked = {link.target.rpartition(".")[2] for link in scenario.links if link.target.split(".")[0] == sid}
+    for name in p.observed_forecasts:
+        if p.observed_forecasts.count(name) > 1:
+            raise ScenarioError(f"{sid}.observed_forecasts names {name} twice")
+        if PORTS[name] not in linked:
+            raise ScenarioError(f"{sid}.observed_forecasts has {name}, and nothing is linked to {sid}.{PORTS[name]}; "
+                                "link a forecast to it, or leave it out")
+        if p.mode == "power" and name in OF_SITES:
+            raise ScenarioError(f"{sid}.observed_forecasts has {name}, and {sid}.mode = power hides carbon; leave it "
+                                "out")
+    try:
+        forecast_entries(facts_of(p, sid, step_s))
+    except ScenarioError as err:
+        raise ScenarioError(f"{sid}.observed_forecasts: {err}") from None
+
+
 def policy_of(p: ControllerParams, facts: FleetFacts, step_s: float, rng: np.random.Generator) -> Policy:
     """A rule, a class of the user's, or a trained team: torch is imported only for one that explores."""
     joint = p.mode == "joint"
@@ -160,6 +193,7 @@ def facts_of(p: ControllerParams, sid: str, step_s: float) -> FleetFacts:
     low, high = p.supply_temp_min_degc, p.supply_temp_max_degc
     if not low <= p.supply_temp_degc <= high:
         raise ScenarioError(f"{sid}.supply_temp_degc = {p.supply_temp_degc:g} must lie in its box, {low:g} to {high:g}")
+    ahead = 0 if p.horizon_s is None else horizon_steps(sid, p.horizon_s, p.horizon_step_s)
     facts = FleetFacts(
         kinds=tuple(c.kind for c in classes),
         gpus=tuple(s.gpus for s in p.sites.values()),
@@ -174,6 +208,8 @@ def facts_of(p: ControllerParams, sid: str, step_s: float) -> FleetFacts:
         supply_temp_high_degc=high,
         classes=tuple(p.job_classes),
         sites=tuple(p.sites),
+        horizon_steps=ahead,
+        horizon_step_s=p.horizon_step_s if ahead else 0.0,
         top_to_per_s=tuple(tuple(c.top_to_per_s(s.gpus) for c in classes) for s in p.sites.values()),
     )
     return replace(facts, deferrable=permitted(facts, p.long_deferrals, step_s, sid))

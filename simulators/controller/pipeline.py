@@ -140,6 +140,11 @@ class ControlPipeline:
             event_start_min=[a["event_start_min"] for a in sites],
             event_end_min=[a["event_end_min"] for a in sites],
             event_cap_kw=[a["event_cap_kw"] for a in sites],
+            nci_forecast_kg_per_kwh=_over_horizon(sites, "nci_forecast_kg_per_kwh") if mode == "joint" else (),
+            mci_forecast_kg_per_kwh=_over_horizon(sites, "mci_forecast_kg_per_kwh") if mode == "joint" else (),
+            price_forecast_usd_per_kwh=_forecast(manager["price_forecast_usd_per_kwh"]),
+            load_forecast_kw=_forecast(manager["p_load_forecast_kw"]),
+            renewable_forecast_kw=_forecast(manager["renewable_forecast_kw"]),
         )
         return Situation(state, batch, rows_by_class, observation)
 
@@ -231,6 +236,17 @@ def _slack_min(observation: Observation, i: int) -> float:
 def known(intensities: list[float]) -> list[float] | None:
     """Intensities at the sites, or None where they are not known for all."""
     return None if any(map(math.isnan, intensities)) else intensities
+
+
+def _forecast(value: Any) -> Sequence[float]:
+    """A forecast over the horizon, or () where nothing is linked."""
+    return value if isinstance(value, list) else ()
+
+
+def _over_horizon(sites: Sequence[Values], port: str) -> Matrix:
+    """(N, K) forecasts of the sites; () where one of them has none."""
+    found = [a[port] for a in sites]
+    return found if all(isinstance(value, list) for value in found) else ()
 
 
 def _select(batch: Batch, release_s: list[float], rows: list[list[int]]) -> Batch:

@@ -19,7 +19,7 @@ from cosim.adapter import Adapter
 from cosim.agents.fleet.actions import decision_of, from_unit, start_of
 from cosim.agents.fleet.decision import Decision, Matrix, Observation, Operation
 from cosim.agents.fleet.observation import ObservationScope
-from cosim.agents.fleet.rewards import OBJECTIVE, TERMS, StepOutcome, hour_cost, loom, reward_of, terms_of
+from cosim.agents.fleet.rewards import OBJECTIVE, TERMS, StepOutcome, hour_cost, loom, reward_of, terms_of, work_worth
 from cosim.agents.fleet.team_arrays import TeamArrays
 from cosim.errors import ScenarioError
 from cosim.hooks import Simulator
@@ -119,7 +119,9 @@ class Steering:
         ports = world.simulators[FLEET].meta["models"]["Site"]["attrs"]
         self.foresees = self.params.reward.looming and {"late_jobs", "urgent_jobs"} <= set(ports)
         self.counts_served = "finished_work_to" in ports
-        observed = ["p_kw", "work_to", "dropped_jobs", *["finished_work_to"] * self.counts_served,
+        self.kwh_per_to = [c.kw_per_to_s * _USUAL_PUE / HOUR_S for c in self.params.job_classes.values()]
+        observed = ["p_kw", "work_to", "dropped_jobs", "queued_jobs", "pending_work_to", "deferred_work_to",
+                    *["finished_work_to"] * self.counts_served,
                     *(("late_jobs", "urgent_jobs") if self.foresees else ())]
         self._fleet_ports = dict.fromkeys(self._sites, observed)
         self._situation: Situation
@@ -166,7 +168,7 @@ class Steering:
             return shaped, (*terms, objective), None
         own = [reward_of(terms_of(self._minute(fleet, (i,)), self.facts.kinds, weights), weights, self.sees_carbon)
                + self._shaping(fleet, (i,)) for i in everywhere]
-        return shaped, (*terms, objective), [shaped, *own]
+        return shaped, (*terms, objective), [shaped + self._sent(fleet), *own]
 
     def start(self) -> np.ndarray:
         """(n, A) the joint action from which a fresh policy starts."""
@@ -195,7 +197,8 @@ class Steering:
             classes=list(p.job_classes), sites=self._sites,
             peak_kw=_COOLING_FACTOR * max(s.idle_kw + s.gpus * busy_kw for s in p.sites.values()),
             arrivals_per_min={name: rate for name, (rate, _) in offered.items()}, nci=self.sees_carbon,
-            mci=self.sees_carbon and p.reward.carbon == "marginal", full=p.observation == "full")
+            mci=self.sees_carbon and p.reward.carbon == "marginal", full=p.observation != "paper",
+            forecasts=p.observed_forecasts, relative=p.observation == "signals")
         return TeamArrays(self.facts, sight, offered)
 
     def _split_shares(self, row: list[float]) -> list[list[float]]:
@@ -215,7 +218,26 @@ class Steering:
             dropped_jobs=[sum(of_class) for of_class in zip(*(s["dropped_jobs"] for s in here), strict=True)],
             nci_kg_per_kwh=nci_kg_per_kwh, mci_kg_per_kwh=mci_kg_per_kwh,
             emission_kg_per_h=emission_kg_per_h, baseline_kg_per_h=baseline_kg_per_h,
-            served_to=sum([sum(s["finished_work_to"]) for s in here]) if self.counts_served else math.nan)
+            served_to=sum([sum(s["finished_work_to"]) for s in here]) if self.counts_served else math.nan,
+            queued_jobs=[sum(of_class) for of_class in zip(*(s["queued_jobs"] for s in here), strict=True)])
+
+    def _sent(self, fleet: list[dict[str, Any]]) -> float:
+        """What the manager's credit has beyond the reward, see `cosim.agents.fleet.rewards.work_worth`."""
+        weights, seen = self.params.reward, self._seen
+        if weights.manager_credit == "all":
+            return 0.0
+        known = self._intensities[weights.carbon == "marginal"]
+        placement = self.controller.pipeline.place(self._situation, self._policy.decision.site_share)
+        total = 0.0
+        for i, after in enumerate(fleet):
+            kg_per_kwh = 0.0 if known is None else known[i]
+            for m, kwh_per_to in enumerate(self.kwh_per_to):
+                added_to = (after["pending_work_to"][m] + after["deferred_work_to"][m]
+                            - seen.pending_work_to[i][m] - seen.deferred_work_to[i][m]
+                            + placement.shares[m][i] * seen.arrivals_work_to[m] - placement.totals[1][i][m])
+                total += added_to * work_worth(kwh_per_to, seen.price_usd_per_kwh, kg_per_kwh, self.hours, weights,
+                                               self.sees_carbon)
+        return total
 
     def _shaping(self, fleet: list[dict[str, Any]], sites: Sequence[int]) -> float:
         """What is learned from beyond (32) at some sites: the hour's usual cost given back, looming drops charged."""

@@ -24,6 +24,7 @@ from cosim.simulators.grid.dispatch.surplus import EXPORT_KW, back_in_words
 from cosim.simulators.grid.equations import Floats, Ints, generated_carbon, nodal_carbon_intensity
 from cosim.simulators.grid.network.feeder import Network
 from cosim.simulators.grid.network.powerflow import AcFlow, AcNetwork
+from cosim.simulators.grid.network.radial import bus_entities
 from cosim.simulators.grid.plausible import refuse_impossible, unit_hint
 from cosim.simulators.grid.ports import DEMAND, PER_BUS, fixed_tables, per_bus
 from cosim.units import format_time
@@ -104,6 +105,11 @@ class AcPowerFlow(Adapter):
 
     PARAMS = AcGridParams
     MODELS = {"Bus": _BUS, "Grid": _GRID}
+
+    @classmethod
+    def entity_names(cls, given: AcGridParams, of: str) -> list[str] | None:
+        """The buses of `network`."""
+        return bus_entities(given.network) if of == "network" else None
 
     def init(self, sid: str, time_resolution: float = 1.0, **params: Any) -> Meta:
         """Validate the parameters and read the network, so that `create` can refuse a bus it does not have."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from cosim.adapter import Adapter, CreateResult, Meta, Values
 from cosim.errors import ModelError, ScenarioError, SolverError, unknown
-from cosim.simulators.grid.batteries import BATTERY, Batteries, check_batteries, dispatched
+from cosim.simulators.grid.batteries import BATTERY, Batteries, battery_buses, check_batteries, dispatched
 from cosim.simulators.grid.dispatch.branch_limits import binding, branch_limits, fullest, rating_table
 from cosim.simulators.grid.dispatch.conic import Limits, Sources
 from cosim.simulators.grid.dispatch.deviation import deviation
@@ -24,13 +24,14 @@ from cosim.simulators.grid.dispatch.nci_limits import nci_limits
 from cosim.simulators.grid.dispatch.newton import NewtonSolver
 from cosim.simulators.grid.dispatch.optimal_power_flow import Dispatch
 from cosim.simulators.grid.dispatch.results import ELASTIC, HELD, NEGLIGIBLE_PU, DispatchResult, InexactRelaxation
-from cosim.simulators.grid.dispatch.source_series import SourceSeries, check_given
+from cosim.simulators.grid.dispatch.source_series import SourceSeries, check_foreseen, check_given, foreseen
 from cosim.simulators.grid.dispatch.sources import Source, all_sources
 from cosim.simulators.grid.dispatch.surplus import in_words
 from cosim.simulators.grid.dispatch.varying import number_or_nan
 from cosim.simulators.grid.equations import Complexes, Floats
+from cosim.simulators.grid.lookahead import demand_ahead
 from cosim.simulators.grid.network.check import AcCheck
-from cosim.simulators.grid.network.radial import read_feeder
+from cosim.simulators.grid.network.radial import bus_entities, read_feeder
 from cosim.simulators.grid.notes import dispatch_notes
 from cosim.simulators.grid.params import GridParams
 from cosim.simulators.grid.plausible import refuse_impossible, unit_hint
@@ -38,12 +39,13 @@ from cosim.simulators.grid.ports import (
     DISPATCH_BUS,
     DISPATCH_GRID,
     LOADING,
-    REALISED,
     SOURCE,
     VARYING,
     fixed_tables,
     grid_values,
     loading_values,
+    nothing_realised,
+    own_limits,
     per_bus,
     realised_values,
     source_values,
@@ -68,6 +70,13 @@ class CefDispatch(Adapter):
     MODELS = {"Bus": DISPATCH_BUS, "Grid": DISPATCH_GRID, "Source": SOURCE, "Battery": BATTERY}
 
     @classmethod
+    def entity_names(cls, given: GridParams, of: str) -> list[str] | None:
+        """The buses of `network`, or the batteries of `batteries`."""
+        if of == "batteries":
+            return list(given.batteries)
+        return bus_entities(given.network) if of == "network" else None
+
+    @classmethod
     def check_horizon(cls, member: str, given: GridParams, step_s: float, until_s: float) -> None:
         """ScenarioError for a table of a source that does not cover the run, or a source that cannot exist at a time of
         it."""
@@ -75,13 +84,15 @@ class CefDispatch(Adapter):
 
     @classmethod
     def check_scenario(cls, member: str, given: GridParams, scenario: Any) -> None:
-        """ScenarioError for batteries that nothing would ever run, or that are no entities."""
+        """ScenarioError for batteries that nothing would ever run, or that are no entities; and for a forecast that no
+        plan takes."""
+        check_foreseen(member, given.sources, given.lookahead_steps, scenario)
         check_batteries(member, given.batteries, given.lookahead_steps, scenario)
 
     def init(self, sid: str, time_resolution: float = 1.0, **params: Any) -> Meta:
         """Validate the parameters and read the network, so that `create` can refuse a bus it does not have."""
         super().init(sid, time_resolution, **params)
-        self._feeder = read_feeder(self.params.network)
+        self._feeder = read_feeder(self.params.network, self.params.batteries)
         self._sources = all_sources(self.params.sources, self._feeder, self.params.network_sources, sid)
         self._series = SourceSeries(self._sources, sid, self.params.scenario_start,
                                     frozenset(self._sources) - frozenset(self.params.sources))
@@ -125,10 +136,11 @@ class CefDispatch(Adapter):
                                   time_limit_s=p.time_limit_s, moves=self._moves, watched=self._rated)
         self._solved_by = self._dispatch.solver_name
         buses = [s.node for k, s in enumerate(self._sources.values()) if k != self._dispatch.substation]
-        self._ac = AcCheck(p.network, buses, p.v0_pu) if p.ac_check else None
+        self._ac = AcCheck(p.network, buses, p.v0_pu, p.batteries) if p.ac_check else None
         self._at = {eid: self._feeder.named(eid, self.sid) for eid in self.entities["Bus"]}
         self._mci_of = self._make_mci(steady, limits) if p.mci and not p.nci_cap_kg_per_kwh else None
-        self._batteries = Batteries(p.batteries, self._feeder, self.sid, self.step_s / HOUR_S)
+        self._batteries = Batteries(p.batteries, battery_buses(p.batteries, self._feeder, self.sid),
+                                    self._feeder.n_bus, self.step_s / HOUR_S)
         self._ramps = Ramps(self._dispatch, self.step_s / MIN_S, p.lookahead_steps, self._batteries.rated,
                             self._batteries.bus if p.batteries else None)
         upstream = self._dispatch.source_names[self._dispatch.substation]
@@ -179,10 +191,11 @@ class CefDispatch(Adapter):
                 of.make_available(sources.available_pu)
                 of.reprice(prices)
 
-    def _changed(self, time_s: float, inputs: Values, *, forecast: bool = False) -> Sources:
-        """The sources as their series have them at a time."""
+    def _changed(self, time_s: float, inputs: Values, ahead: int = 0) -> Sources:
+        """The sources as their series have them, or so many intervals ahead are forecast to have them."""
         linked = {name: inputs[name] for name in self.entities["Source"]}
-        now = self._series.at(self._origin_s + time_s, linked, forecast=forecast)
+        now = self._series.at(self._origin_s + time_s + ahead * self.step_s, foreseen(linked, ahead, self.sid),
+                              forecast=ahead > 0)
         return self._series.changed(self._dispatch.sources, now, self._feeder.base_kw)
 
     def _make_mci(self, sources: Mapping[str, Source], limits: Limits) -> MciOfDispatch:
@@ -206,6 +219,8 @@ class CefDispatch(Adapter):
             [names[at] for at in np.flatnonzero((feeder.own_p_kw != 0.0) | (feeder.g_bus_pu != 0.0))])
         if self._rated is not None:
             made["limits"] = rating_table(feeder, self._rated)
+        if own := {n: s for n, s in self._sources.items() if n not in self.params.sources}:
+            made["own_limits"] = own_limits(own)
         if self._batteries.names:
             made["batteries"] = self._batteries.table(names)
         return made
@@ -317,19 +332,10 @@ class CefDispatch(Adapter):
 
     def _tie(self, time_s: float, p_load: Floats, q_load: Floats, inputs: Values, stored: StoredNow | None) -> None:
         """Leave every source what its ramp and the plan of the intervals to come leave it, and plan the batteries."""
-        steps, demand = self.params.lookahead_steps, [(p_load, q_load)]
-        if steps > 1:
-            ahead = [self._own.copy() for _ in range(steps - 1)]
-            for eid, at in self._at.items():
-                given = inputs[eid]
-                p, q = (self._ahead_of(given, port, eid) for port in ("p_ahead_kw", "q_ahead_kvar"))
-                for i, base in enumerate(ahead):
-                    base[at] += complex(given["p_load_kw"] if p is None else p[i],
-                                        given["q_load_kvar"] if q is None else q[i])
-            demand += [(s.real, s.imag) for s in (base + self._drawn_by_sites for base in ahead)]
+        steps = self.params.lookahead_steps
+        demand = demand_ahead((p_load, q_load), self._own, self._drawn_by_sites, self._at, inputs, steps, self.sid)
         before = self._last[0].p_source_kw if self._last else None
-        later = [self._changed(time_s + k * self.step_s, inputs, forecast=True)
-                 for k in range(1, steps)] if self._series.any else []
+        later = [self._changed(time_s, inputs, k) for k in range(1, steps)] if self._series.any else []
         low, high, planned = self._ramps.boxes(before, 1 + self._held_steps, demand, later, stored)
         if not planned:
             self._seen.note("unplanned" if self._ramps.any else "idle", time_s)
@@ -341,19 +347,10 @@ class CefDispatch(Adapter):
         if self._mci_of:
             self._mci_of.rebox(low, high)
 
-    def _ahead_of(self, given: dict, port: str, eid: str) -> list[float] | None:
-        """The forecast of a bus's base load, None if not linked."""
-        values, needed = given[port], self.params.lookahead_steps - 1
-        if not isinstance(values, list):
-            return None
-        if len(values) < needed:
-            raise ModelError(f"{self.sid}.{eid}.{port} has {len(values)} values and lookahead_steps = "
-                             f"{self.params.lookahead_steps} needs {needed}; give the profile the same lookahead_steps")
-        return values
-
-    def _settle(self, time_s: float) -> dict[str, float]:
+    def _settle(self, time_s: float) -> dict[str, Any]:
         """The `_realised` ports: the interval that ends now."""
-        unknown = dict.fromkeys(REALISED, math.nan)
+        rated = self._rated is not None
+        unknown = nothing_realised(len(self._feeder.parent), rated)
         if self._last is None or not self.params.settle:
             return unknown
         ended = self._base + self._drawn_by_sites
@@ -376,7 +373,7 @@ class CefDispatch(Adapter):
 
     def _outputs_of(
         self, result: DispatchResult, ac: tuple[float, float, float], status: int, inexact: bool,
-        settled: dict[str, float],
+        settled: dict[str, Any],
     ) -> Values:
         nci, vm_pu = result.nci_kg_per_kwh.tolist(), result.vm_pu.tolist()
         up, down, trust = (values.tolist() for values in (self._mci.up_kg_per_kwh, self._mci.down_kg_per_kwh,

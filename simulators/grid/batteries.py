@@ -21,7 +21,7 @@ from cosim.simulators.grid.dispatch.mci import MciOfDispatch
 from cosim.simulators.grid.dispatch.optimal_power_flow import Dispatch
 from cosim.simulators.grid.dispatch.results import DispatchResult, Injection
 from cosim.simulators.grid.dispatch.surplus import curtailed_kw
-from cosim.simulators.grid.equations import Floats
+from cosim.simulators.grid.equations import Floats, Ints
 from cosim.simulators.grid.network.feeder import Feeder
 
 NEGLIGIBLE_RATIO = 1e-5
@@ -39,17 +39,27 @@ BATTERY = (
 """Of a battery of the dispatched feeder, by its name."""
 
 
-class Batteries:
-    """All batteries of a feeder, in the order of the scenario.
+def battery_buses(given: Mapping[str, Battery], feeder: Feeder, member: str) -> Ints:
+    """(n_battery,) position of each battery's bus; ScenarioError for a bus that is not there, or that is not the one of
+    the storage in whose place a battery stands."""
+    bus = np.array([feeder.position(b.node, f"{member}.batteries.{name}.node") for name, b in given.items()],
+                   dtype=np.int64)
+    for name, at in feeder.batteries:
+        if feeder.nodes.of_bus[at] != bus[list(given).index(name)]:
+            raise ScenarioError(f"{member}.batteries.{name}.node = {given[name].node} and storage of that name stands "
+                                f"at bus {at} of {feeder.name}; give that bus, or another name")
+    return bus
 
-    hours  length of an interval
+
+class Batteries:
+    """All batteries of a network, in the order of the scenario.
+
+    bus  (n_battery,) position of each among its n_bus buses; hours: length of an interval
     """
 
-    def __init__(self, given: Mapping[str, Battery], feeder: Feeder, member: str, hours: float) -> None:
-        self.names, self.rated = list(given), list(given.values())
-        self.bus = np.array([feeder.position(b.node, f"{member}.batteries.{name}.node") for name, b in given.items()],
-                            dtype=np.int64)
-        self.hours, self._n_bus = hours, feeder.n_bus
+    def __init__(self, given: Mapping[str, Battery], bus: Ints, n_bus: int, hours: float) -> None:
+        self.names, self.rated, self.bus = list(given), list(given.values()), bus
+        self.hours, self._n_bus = hours, n_bus
         self.stores = [Store.begin(b) for b in self.rated]
         self._before = list(self.stores)
         self.p_kw = np.zeros(len(self.names))
@@ -62,9 +72,13 @@ class Batteries:
 
     def now(self, inputs: Values, left: float, steps: int) -> StoredNow:
         """What a plan of `steps` intervals needs of them, `left` intervals (this one included) before the run's end."""
-        self.commanded_kw = np.array([float(inputs[name]["p_set_kw"]) for name in self.names])
-        return StoredNow(self.energy_kwh, self._possible_kw(self.commanded_kw, planned=False),
+        return StoredNow(self.energy_kwh, self.possible_kw(self.commands(inputs)),
                          max(round(min(steps, left)), 1) - 1)
+
+    def commands(self, inputs: Values) -> Floats:
+        """(n_battery,) powers that other members command, NaN where none does."""
+        self.commanded_kw = np.array([float(inputs[name]["p_set_kw"]) for name in self.names])
+        return self.commanded_kw
 
     def decided(self, now: StoredNow, planned_kw: Floats | None, p_load_kw: Floats, sources: Sources, base_kw: float
                 ) -> Floats:
@@ -77,7 +91,7 @@ class Batteries:
                 own[k] = max(reach_kw(self.rated[k], self.stores[k].energy_kwh, self.hours)[0], -left_kw)
                 left_kw += own[k]
         else:
-            own = self._possible_kw(planned_kw, planned=True)
+            own = self.possible_kw(planned_kw, planned=True)
         p_kw = np.where(free, own, now.fixed_kw)
         room_kw = float(p_load_kw.sum()) - float(sources.p_min_pu.sum()) * base_kw - float(np.minimum(p_kw, 0.0).sum())
         fed_kw = float(np.maximum(p_kw, 0.0).sum())
@@ -88,7 +102,7 @@ class Batteries:
         k = int(np.nan_to_num(np.abs(p_kw - self.commanded_kw), nan=-1.0).argmax())
         return f"{self.names[k]}: {self.commanded_kw[k]:g} kW commanded, {p_kw[k]:.6g} kW run"
 
-    def _possible_kw(self, p_kw: Floats, *, planned: bool) -> Floats:
+    def possible_kw(self, p_kw: Floats, *, planned: bool = False) -> Floats:
         """(n_battery,) powers pulled to what each battery can keep up in this interval, NaN as it is; those of a plan,
         which a solver's tolerance may miss, to 0 and to these limits where they are all but there."""
         out = np.full(len(self.rated), np.nan)
@@ -193,7 +207,7 @@ def check_batteries(member: str, given: Mapping[str, Battery], lookahead_steps: 
         return
     if not scenario.members[member].entities.get("Battery"):
         raise ScenarioError(f"{member}.batteries has {', '.join(given)} and {member} no Battery entities; --set "
-                            f"{member}.entities.Battery=[{','.join(given)}]")
+                            f"{member}.entities.Battery=batteries")
     commanded = any(link.target.rpartition(".")[2] == "p_set_kw" and link.target.split(".")[0] == member
                     for link in scenario.links)
     if lookahead_steps == 1 and not commanded:

@@ -12,7 +12,7 @@ Rows: E09, U18.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Protocol
 
 from pydantic import Field, model_validator
 
@@ -27,8 +27,9 @@ _Kw = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 class Battery:
     """A battery: where it stands, its limits and efficiencies, and how it begins and has to end."""
 
-    node: Annotated[int, Field(ge=0, description="bus number of the network; of a data center's UPS that of the data "
-                                                 "center")]
+    node: Annotated[Annotated[int, Field(ge=0)] | Annotated[str, Field(min_length=1, max_length=40)], Field(
+        union_mode="left_to_right", description="bus number of the network, in OpenDSS the bus's name; a battery "
+        "behind a data center's meter is one of aidc.batteries")]
     energy_max_kwh: Annotated[_Kwh, Field(gt=0, description="most energy in it, kWh")]
     p_charge_max_kw: Annotated[_Kw, Field(description="most power it draws at its bus, kW")]
     p_discharge_max_kw: Annotated[_Kw, Field(description="most power it feeds at its bus, kW")]
@@ -88,12 +89,29 @@ class Store:
         return Store.of(self.energy_kwh + change, self.carbon_kg + change * intensity, self.kg_per_kwh)
 
 
-def stored_kw(battery: Battery, p_kw: float) -> float:
+class StorageLimits(Protocol):
+    """What any battery has: limits of energy and power, and efficiencies."""
+
+    @property
+    def energy_min_kwh(self) -> float: ...
+    @property
+    def energy_max_kwh(self) -> float: ...
+    @property
+    def p_charge_max_kw(self) -> float: ...
+    @property
+    def p_discharge_max_kw(self) -> float: ...
+    @property
+    def charge_efficiency_ratio(self) -> float: ...
+    @property
+    def discharge_efficiency_ratio(self) -> float: ...
+
+
+def stored_kw(battery: StorageLimits, p_kw: float) -> float:
     """By how much the energy in it rises, kW, at p_kw (> 0 discharges)."""
     return -p_kw / battery.discharge_efficiency_ratio if p_kw > 0.0 else -p_kw * battery.charge_efficiency_ratio
 
 
-def reach_kw(battery: Battery, energy_kwh: float, hours: float) -> tuple[float, float]:
+def reach_kw(battery: StorageLimits, energy_kwh: float, hours: float) -> tuple[float, float]:
     """Least and most p_kw that it can keep up for some hours: (<= 0, >= 0)."""
     room, left = max(battery.energy_max_kwh - energy_kwh, 0.0), max(energy_kwh - battery.energy_min_kwh, 0.0)
     return (-min(battery.p_charge_max_kw, room / hours / battery.charge_efficiency_ratio),

@@ -19,7 +19,7 @@ from cosim.plausible import Intensity
 from cosim.ports import Port
 from cosim.simulators.grid.equations import nodal_carbon_intensity, radial_power_flow
 from cosim.simulators.grid.network.feeder import Network
-from cosim.simulators.grid.network.radial import read_feeder
+from cosim.simulators.grid.network.radial import bus_entities, read_feeder
 
 
 @params
@@ -61,6 +61,11 @@ class CarbonFlow(Adapter):
             Port("p_substation_kw", "out", "power of the substation", sign="> 0 feeds the network"),
         ),
     }
+
+    @classmethod
+    def entity_names(cls, given: CarbonParams, of: str) -> list[str] | None:
+        """The buses of `network`."""
+        return bus_entities(given.network) if of == "network" else None
 
     def setup(self) -> None:
         """Read the feeder; ScenarioError for a bus or source that it does not have, or no source at its slack bus."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
 
 from cosim.errors import ScenarioError, unknown
 from cosim.limits import is_file
+from cosim.simulators.grid import network
 from cosim.simulators.grid.dispatch.surplus import EXPORT_KW
 from cosim.simulators.grid.equations import Floats
 from cosim.simulators.grid.network import dss_scan as dssscan
@@ -21,7 +23,15 @@ TOLERANCE = 1e-9
 """OpenDSS's own 1e-4 would show in the losses."""
 PHASES, NEUTRAL, NO_GROUND = (1, 2, 3), 4, 1e4
 SOURCE = "vsource.source"
+SHIPPED = {"ieee13": "ieee13.dss"}
+"""Circuits that ship, by name: files of `cosim.simulators.grid.network`."""
+_BUS = "bus"
 _WATCHERS = frozenset({"monitor", "energymeter", "sensor", "fuse", "recloser", "relay"})
+
+
+def circuit_file(master: str) -> Path:
+    """The file of a circuit: one that ships, by its name, or the path that is given."""
+    return Path(str(resources.files(network) / SHIPPED[master])) if master in SHIPPED else Path(master)
 
 
 def installed() -> bool:
@@ -95,11 +105,20 @@ class Circuit:
         self.middles.append(label)
         return [(f"{label}.{self.buses[at]}", at, middle) for at in places]
 
+    @property
+    def entity_names(self) -> list[str]:
+        """What entities at its buses are called: as there, with 'bus' before a name that does not begin so."""
+        return [name if name.startswith(_BUS) else _BUS + name for name in self.buses]
+
     def position(self, bus: str, what: str) -> int:
-        """Where a bus stands; ScenarioError for one that the circuit does not have."""
-        if bus.lower() not in self._place:
+        """Where a bus stands, by its name or what an entity there is called; ScenarioError for one that the circuit
+        does not have."""
+        name = bus.lower()
+        if name not in self._place:
+            name = name.removeprefix(_BUS)
+        if name not in self._place:
             raise ScenarioError(unknown(what, bus, self.buses))
-        return self._place[bus.lower()]
+        return self._place[name]
 
     def add_load(self, name: str, at: int) -> None:
         """A load of constant power at all phases of a bus, at first of 0: from each to the bus's own neutral (node 4),
@@ -124,7 +143,7 @@ class Circuit:
         dss.Text.Command(
             f"new load.{name} bus1={'.'.join([bus, *map(str, where)])} phases={1 if single else len(phases)} "
             f"conn={'delta' if delta else 'wye'} kv={kv if len(phases) == 1 else kv * 3.0**0.5:.12g} model=1 "
-            "kw=0 kvar=0 vminpu=0.1 vmaxpu=2")
+            "kw=0 kvar=0 vminpu=0.1 vmaxpu=2 status=fixed")
 
     def _grounded(self, phases: list[int]) -> bool:
         """Whether the active bus's phases have a way to ground beside what OpenDSS adds so that nothing floats: what a
@@ -145,6 +164,10 @@ class Circuit:
         self._dss.Loads.Name(name)
         self._dss.Loads.kW(p_kw)
         self._dss.Loads.kvar(q_kvar)
+
+    def scale_own_loads(self, factor: float) -> None:
+        """Multiply the circuit's own loads, but those of fixed status, in the solutions to come."""
+        self._dss.Solution.LoadMult(factor)
 
     def solve(self) -> bool:
         """The power flow; False where it does not converge."""

@@ -11,7 +11,11 @@ import numpy as np
 from cosim.ports import Port
 from cosim.simulators.grid.dispatch.conic import Sources
 from cosim.simulators.grid.dispatch.results import DispatchResult, Settlement, marginal_sources
+from cosim.simulators.grid.dispatch.sources import Source
 from cosim.simulators.grid.equations import Floats
+
+OF_A_PHASE = "of a phase"
+"""What the description of a voltage says that is of one phase, where a bus's is the mean of its phases."""
 
 DEMAND = (
     Port("p_load_kw", "in", "active demand at the bus, summed over all that draw there", reduce="sum", default=0.0,
@@ -52,6 +56,14 @@ def fixed_tables(entity_bus: Mapping[str, str], branches: Sequence[tuple[str, st
     return {"buses": columns(("entity", "bus"), list(entity_bus.items())),
             "branches": columns(("name", "from_bus", "to_bus"), branches),
             "sources": columns(("name", "bus", "kg_per_kwh"), sources), "own": {"bus": list(own)}}
+
+
+def own_limits(sources: Mapping[str, Source]) -> dict[str, list]:
+    """Columns for a trace: the limits of the network's own generators, NaN: none, which no scenario states."""
+    columns = ("p_min_kw", "p_max_kw", "q_min_kvar", "q_max_kvar")
+    return {"name": list(sources), **{column: [
+        math.nan if getattr(s, column) is None else float(getattr(s, column)) for s in sources.values()]
+        for column in columns}}
 
 
 SITE_DEMAND = (
@@ -138,6 +150,8 @@ DISPATCH_GRID = (
 LOADING = (
     Port("loading_ratio", "out", "current (of a transformer: apparent power) at the fuller end of each line over its "
          "rating, 1 is 100 %; NaN without a rating", dims=("line",), nullable=True),
+    Port("loading_realised_ratio", "out", "the same in the interval that ended, at the demand that came",
+         dims=("line",), nullable=True),
     Port("overload_ratio", "out", "by how much of its rating a line is above its limit at most; 0: none is",
          sign="> 0 is overloaded"),
 )
@@ -181,6 +195,8 @@ SOURCE = (
     Port("marginal_kg_per_kwh", "in", "the same of one more kWh of it", default=math.nan),
     Port("available_kw", "in", "the most it can give, what a renewable one has, where p_max_kw is linked",
          sign="> 0 feeds the network", default=math.nan),
+    Port("available_forecast_kw", "in", "the same now and as forecast for each interval to come, for the look-ahead; "
+         "none: as now", sign="> 0 feeds the network", dims=("horizon",), default=math.nan),
     Port("energy_usd_per_kwh", "in", "price of its energy, where usd_per_kwh is linked", default=math.nan),
 )
 """Of a source by its name, whose values another member sends."""
@@ -209,7 +225,17 @@ REALISED = ("emission_realised_kg_per_h", "loss_realised_kw", "p_substation_real
 """What is known of an interval only when it has ended."""
 
 
-def realised_values(got: Settlement, imbalance_kwh: float) -> dict[str, float]:
-    """The ports of `REALISED`."""
-    return dict(zip(REALISED, (got.emission_kg_per_h, got.loss_kw, got.p_substation_kw, imbalance_kwh,
-                               float(got.vm_pu.min()), float(got.vm_pu.max()), got.voltage_violation_pu), strict=True))
+def realised_values(got: Settlement, imbalance_kwh: float) -> dict[str, Any]:
+    """The ports of `REALISED`, and the loading where ratings are looked at."""
+    out: dict[str, Any] = dict(zip(REALISED, (
+        got.emission_kg_per_h, got.loss_kw, got.p_substation_kw, imbalance_kwh, float(got.vm_pu.min()),
+        float(got.vm_pu.max()), got.voltage_violation_pu), strict=True))
+    if got.loading_ratio is not None:
+        out["loading_realised_ratio"] = got.loading_ratio.tolist()
+    return out
+
+
+def nothing_realised(n_branch: int, rated: bool) -> dict[str, Any]:
+    """The same of an interval that is not settled."""
+    out: dict[str, Any] = dict.fromkeys(REALISED, math.nan)
+    return {**out, "loading_realised_ratio": [math.nan] * n_branch} if rated else out

@@ -17,6 +17,7 @@ from cosim.errors import ScenarioError, unknown
 from cosim.limits import is_file
 from cosim.params import params
 from cosim.ports import Port
+from cosim.simulators.forecast.horizon import HORIZON, HorizonS, HorizonStepS, horizon_steps, labels, leads_s
 from cosim.simulators.grid.equations import Floats
 from cosim.simulators.grid.renewable_equations import (
     STANDARD_DENSITY_KG_PER_M3,
@@ -27,8 +28,9 @@ from cosim.simulators.grid.renewable_equations import (
     sun,
     wind_kw,
 )
+from cosim.simulators.grid.weather_day import WeatherDay
 from cosim.tables.table import DataTable, Overflow, TableOptions
-from cosim.units import unit_of
+from cosim.units import DAY_S, unit_of
 
 _LIMITS = {"ghi_w_per_m2": (0.0, 1500.0), "dni_w_per_m2": (0.0, 1500.0), "dhi_w_per_m2": (0.0, 1000.0),
            "dry_bulb_degc": (-60.0, 60.0), "wind_speed_m_per_s": (0.0, 60.0), "pressure_pa": (40e3, 110e3)}
@@ -78,9 +80,10 @@ class Wind:
 class RenewablesParams:
     """The weather file, and the plants in it."""
 
-    weather: Annotated[str, Field(min_length=1, description="EPW or TMY3 file, or a table with dates and the columns "
-                                  "ghi_w_per_m2, dni_w_per_m2, dhi_w_per_m2, dry_bulb_degc (for pv), "
-                                  "wind_speed_m_per_s (for wind; pressure_pa counts, too)")]
+    weather: Annotated[str | dict[str, tuple[float, ...]], Field(
+        min_length=1, description="EPW or TMY3 file, or a table with dates and the columns ghi_w_per_m2, dni_w_per_m2, "
+        "dhi_w_per_m2, dry_bulb_degc (for pv), wind_speed_m_per_s (for wind; pressure_pa counts, too); or these "
+        "columns themselves, column -> as many values as the day, from midnight UTC, has equal parts")]
     pv: Annotated[dict[str, Photovoltaics], Field(description="photovoltaic plants by name")] = Field({})
     wind: Annotated[dict[str, Wind], Field(description="wind turbines by name")] = Field({})
     overflow: Annotated[
@@ -146,14 +149,53 @@ class Renewables(ExogenousAdapter):
         return [f"{self.sid}: {text}" for text in self._table.notes(self._low_s, self._high_s, self.step_s)]
 
 
-def _table(p: RenewablesParams, member: str) -> DataTable:
+@params
+class KnownRenewablesParams(RenewablesParams):
+    """Plants and how far ahead what they can give is known, in which steps."""
+
+    horizon_s: HorizonS = DAY_S
+    horizon_step_s: HorizonStepS = 900.0
+
+
+class KnownRenewables(Renewables):
+    """`Renewables` that also export what plants will be able to give at every step of a horizon, by the weather that
+    comes: for perfect forecasts, or those with an error. After the file's end the last row, or as overflow has it."""
+
+    PARAMS = KnownRenewablesParams
+    MODELS = {"Plant": (
+        *Renewables.MODELS["Plant"],
+        Port("available_future_kw", "out", "the most it can give now and at each step to come",
+             sign="> 0 feeds the network", dims=(HORIZON,)))}
+
+    @classmethod
+    def check_horizon(cls, member: str, given: KnownRenewablesParams, step_s: float, until_s: float) -> None:
+        """As `Renewables`; ScenarioError for a horizon that cannot be."""
+        super().check_horizon(member, given, step_s, until_s)
+        horizon_steps(member, given.horizon_s, given.horizon_step_s)
+
+    def labels(self) -> dict[str, list[str]]:
+        """Minutes from now."""
+        return {HORIZON: labels(self.params.horizon_s, self.params.horizon_step_s)}
+
+    def advance(self, time_s: float, inputs: Values) -> Values:
+        """As `Renewables`, and the rows to come."""
+        outputs, now_s, given = super().advance(time_s, inputs), self.origin_s + time_s, self.params
+        rows = [self._table.row(now_s + s, forecast=True) for s in leads_s(given.horizon_s, given.horizon_step_s)]
+        for eid, of_plant in outputs.items():
+            of_plant["available_future_kw"] = [self._powers[eid][k] for k in rows]
+        return outputs
+
+
+def _table(p: RenewablesParams, member: str) -> DataTable | WeatherDay:
+    if not isinstance(p.weather, str):
+        return WeatherDay(p.weather, f"{member}.weather", p.scenario_start or "2026-01-01")
     if not is_file(p.weather):
         raise ScenarioError(f"{member}.weather: no file at {p.weather}; give an EPW or TMY3 file by --set "
                             f"{member}.weather=FILE.epw")
     return DataTable(p.weather, TableOptions(f"{member}.", p.scenario_start, p.time_zone, p.overflow))
 
 
-def _powers(p: RenewablesParams, member: str, table: DataTable) -> dict[str, Floats]:
+def _powers(p: RenewablesParams, member: str, table: DataTable | WeatherDay) -> dict[str, Floats]:
     """Plant -> kW (row,) in the table's order of time."""
     air = _column(table, "dry_bulb_degc", member)
     out: dict[str, Floats] = {}
@@ -176,7 +218,7 @@ def _powers(p: RenewablesParams, member: str, table: DataTable) -> dict[str, Flo
     return out
 
 
-def _place(p: RenewablesParams, member: str, table: DataTable) -> tuple[float, float]:
+def _place(p: RenewablesParams, member: str, table: DataTable | WeatherDay) -> tuple[float, float]:
     found = []
     for field, given in (("latitude_deg", p.latitude_deg), ("longitude_deg", p.longitude_deg)):
         value = table.place.get(field) if given is None else given
@@ -186,7 +228,7 @@ def _place(p: RenewablesParams, member: str, table: DataTable) -> tuple[float, f
     return found[0], found[1]
 
 
-def _column(table: DataTable, name: str, member: str) -> Floats:
+def _column(table: DataTable | WeatherDay, name: str, member: str) -> Floats:
     if name not in table.columns:
         raise ScenarioError(f"{member}.weather: {table.path} has no column {name}; it has {', '.join(table.columns)}")
     values, (low, high) = table.numbers(name, unit_of(name)), _LIMITS[name]

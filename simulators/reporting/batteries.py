@@ -6,7 +6,8 @@ import numpy as np
 
 from cosim.reporting.chart import Fact, Panel, Picture, Series, missing
 from cosim.reporting.text import number, quantity, strong
-from cosim.simulators.analysis.paths import BATTERY
+from cosim.simulators.analysis.paths import BATTERY, SITE
+from cosim.simulators.analysis.site_batteries import ENERGY, POWER, given_batteries
 from cosim.simulators.reporting.data import FleetRun
 
 _KEY = "batteries"
@@ -14,12 +15,12 @@ _KEY = "batteries"
 
 def any_stored(run: FleetRun) -> bool:
     """Whether a run has batteries that can be shown."""
-    return run.has(f"{BATTERY}/soc_kwh")
+    return run.has(f"{BATTERY}/soc_kwh") or run.has(POWER)
 
 
 def batteries(run: FleetRun) -> Picture:
     """Power, energy and stored intensity of each battery."""
-    if not any_stored(run):
+    if not run.has(f"{BATTERY}/soc_kwh"):
         return missing(_KEY, "This run has no battery on the feeder.")
     names, time = run.trace.names(BATTERY), run.time_s(BATTERY).astype(float)
     panels = []
@@ -39,3 +40,32 @@ def batteries(run: FleetRun) -> Picture:
     note = "A battery charges at the intensity of its bus and discharges at the mix of what went in."
     return Picture(_KEY, says, tuple(panels), note + run.played("grid"), (
         Fact("batteries: charged", in_kwh, "kWh"), Fact("batteries: discharged", out_kwh, "kWh")), columns=True)
+
+
+def behind_meters(run: FleetRun) -> Picture:
+    """What facilities with batteries drew, what their meters showed, and the energy in the batteries."""
+    key = "batteries_behind_meters"
+    if not run.has(POWER):
+        return missing(key, "No data center of this run has a battery behind its meter.")
+    given = given_batteries(run.trace)
+    time, metered = run.means(SITE, run.get(f"{SITE}/p_kw"))
+    _, gave = run.means(SITE, run.get(POWER))
+    _, energy = run.means(SITE, run.get(ENERGY))
+    panels = []
+    for k, site in enumerate(run.sites):
+        if site not in given:
+            continue
+        panels += [
+            Panel(f"{site}: power", "kW", (
+                Series("facility", time, (metered + gave)[:, k], "muted", run.end_s, mark="dash", label="facility"),
+                Series("meter", time, metered[:, k], run.colours[site], run.end_s, label="meter")), axis="meter"),
+            Panel(f"{site}: energy in the battery", "kWh", (
+                Series(site, time, energy[:, k], run.colours[site], run.end_s, label=site),), axis="site battery")]
+    use, hours = run.counts(SITE).use, run.counts(SITE).hours
+    p_kw, shown = run.get(POWER)[use], run.get(f"{SITE}/p_kw")[use]
+    in_kwh, out_kwh = (float((hours @ np.maximum(sign * p_kw, 0.0)).sum()) for sign in (-1.0, 1.0))
+    peaks = [float(values.sum(axis=1).max()) for values in (shown + p_kw, shown)]
+    says = (f"Batteries behind the meters took {quantity(in_kwh, 'kWh')} and gave {strong(quantity(out_kwh, 'kWh'))}; "
+            f"the sites' peak is {quantity(peaks[1], 'kW')} at the meters, {quantity(peaks[0], 'kW')} without them.")
+    note = f"Cost and carbon are those of the meters. {run.averaging(SITE)}".strip()
+    return Picture(key, says, tuple(panels), note, (Fact("behind meters: discharged", out_kwh, "kWh"),), columns=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from cosim.reporting.chart import Event, Fact, Panel, Picture
-from cosim.reporting.text import at, count, number, strong
+from cosim.reporting.text import count, number, strong
 from cosim.simulators.analysis.paths import BUS, GRID, SITE
 from cosim.simulators.reporting.data import FleetRun
 from cosim.units import MIN_S
@@ -49,14 +49,14 @@ def _all(run: FleetRun) -> Iterator[Event]:
         for s, site in enumerate(run.sites):
             for c, name in enumerate(run.classes):
                 for start, end, total in _episodes(run, SITE, values[:, s, c]):
-                    words = f"{count(total, f'{name} job')} dropped{_until(start, end)}"
+                    words = f"{count(total, f'{name} job')} dropped{_until(run, start, end)}"
                     yield Event(start, "dropped jobs", site, total, words)
     if run.has(f"{SITE}/clipped_commands"):
         values = run.get(f"{SITE}/clipped_commands") * (run.time_s(SITE) >= run.time.begin_s)[:, None]
         for s, site in enumerate(run.sites):
             for start, end, total in _episodes(run, SITE, values[:, s]):
-                yield Event(start, "clipped commands", site, total,
-                            f"{count(total, 'supply temperature')} outside the limits, clipped{_until(start, end)}")
+                words = f"{count(total, 'supply temperature')} outside the limits, clipped{_until(run, start, end)}"
+                yield Event(start, "clipped commands", site, total, words)
     yield from _of_inlets(run)
     yield from _of_grid(run)
 
@@ -71,7 +71,8 @@ def _of_inlets(run: FleetRun) -> Iterator[Event]:
         for s, site in enumerate(run.sites):
             for start, end, total in _episodes(run, SITE, values[:, s]):
                 minutes = (total if port == "inlet_alarm_s" else total * run.step_s(SITE)) / MIN_S
-                yield Event(start, kind, site, minutes, f"{words} for {number(minutes, 2)} min{_until(start, end)}")
+                yield Event(start, kind, site, minutes,
+                            f"{words} for {number(minutes, 2)} min{_until(run, start, end)}")
 
 
 def _of_grid(run: FleetRun) -> Iterator[Event]:
@@ -81,17 +82,17 @@ def _of_grid(run: FleetRun) -> Iterator[Event]:
             for start, end, total in _episodes(run, GRID, (status == code).astype(float)):
                 words = _FLAGS.get(int(code), f"status {code:g}")
                 yield Event(start, "flagged dispatches", "grid", total, f"{count(total, 'dispatch')}: {words}"
-                            .replace("dispatchs", "dispatches") + _until(start, end))
+                            .replace("dispatchs", "dispatches") + _until(run, start, end))
     if run.has(f"{GRID}/inexact"):
         for start, end, total in _episodes(run, GRID, run.get(f"{GRID}/inexact")[:, 0]):
-            yield Event(start, "inexact dispatches", "grid", total, f"relaxation not exact{_until(start, end)}")
+            yield Event(start, "inexact dispatches", "grid", total, f"relaxation not exact{_until(run, start, end)}")
     for port, kind, words in (("unserved_kw", "unserved load", "not served"),
                               ("curtailed_kw", "curtailed generation", "of generation curtailed")):
         if not run.has(f"{GRID}/{port}"):
             continue
         kw = run.get(f"{GRID}/{port}")[:, 0]
         for start, end, total in _episodes(run, GRID, np.where(kw > 1e-3, kw * run.hours(GRID), 0.0)):
-            yield Event(start, kind, "grid", total, f"{number(total)} kWh {words}{_until(start, end)}")
+            yield Event(start, kind, "grid", total, f"{number(total)} kWh {words}{_until(run, start, end)}")
     limits = [run.params("grid").get(n) for n in ("vm_min_pu", "vm_max_pu")]
     if run.has(f"{BUS}/vm_pu") and all(isinstance(v, (int, float)) for v in limits):
         vm = run.get(f"{BUS}/vm_pu")
@@ -102,7 +103,7 @@ def _of_grid(run: FleetRun) -> Iterator[Event]:
             part = outside[(run.time_s(BUS) > start - run.step_s(BUS)) & (run.time_s(BUS) < end)]
             worst = int(part.max(axis=0).argmax())
             yield Event(start, "voltage outside limits", names[worst], float((part > 0).sum()),
-                        f"{number(part.max(), 2)} p.u. outside at {names[worst]}{_until(start, end)}")
+                        f"{number(part.max(), 2)} p.u. outside at {names[worst]}{_until(run, start, end)}")
 
 
 def _episodes(run: FleetRun, model: str, values: np.ndarray) -> Iterator[tuple[float, float, float]]:
@@ -116,5 +117,5 @@ def _episodes(run: FleetRun, model: str, values: np.ndarray) -> Iterator[tuple[f
         yield max(float(time[group[0]]), run.time.begin_s), end_s, float(values[group].sum())
 
 
-def _until(start: float, end: float) -> str:
-    return f", {at(start)} to {at(end)}" if end - start > _APART_S else ""
+def _until(run: FleetRun, start: float, end: float) -> str:
+    return f", {run.at(start)} to {run.at(end)}" if end - start > _APART_S else ""

@@ -23,7 +23,7 @@ from cosim.reporting.chart import (
     Series,
     missing,
 )
-from cosim.reporting.text import at, highest, listing, number, quantity, strong
+from cosim.reporting.text import highest, listing, number, quantity, strong
 from cosim.simulators.analysis.paths import BUS, GRID, SITE
 from cosim.simulators.reporting.data import FleetRun
 from cosim.simulators.reporting.feeder import layout, parse
@@ -167,7 +167,7 @@ def _says_map(run: FleetRun, network: Network) -> str:
         main = int(np.nan_to_num(run.counts(path).hours @ kw).argmax())
         top = highest(kw[:, main])
         text += (f" The largest source, {run.trace.names(GRID, 'source')[main]}, peaks at "
-                 f"{quantity(kw[top, main], 'kW')} at {at(run.time_s(path)[run.counts(path).use][top])}.")
+                 f"{quantity(kw[top, main], 'kW')} at {run.at(run.time_s(path)[run.counts(path).use][top])}.")
     return text
 
 
@@ -219,7 +219,8 @@ def voltages(run: FleetRun) -> Picture:
     limits = [float(grid[n]) for n in ("vm_min_pu", "vm_max_pu") if isinstance(grid.get(n), (int, float))]
     near = [v for v in limits if min(abs(v - low), abs(v - high)) <= 2.0 * max(high - low, 0.01)]
     where, when = names[int(np.nanmin(vm, axis=0).argmin())], counted_s[int(np.nanmin(vm, axis=1).argmin())]
-    says = f"Voltages: lowest {strong(f'{number(low, 5)} p.u.')} at {where}, {at(when)}; highest {number(high, 5)} p.u."
+    says = (f"Voltages: lowest {strong(f'{number(low, 5)} p.u.')} at {where}, {run.at(when)}; highest "
+            f"{number(high, 5)} p.u.")
     if len(limits) == 2:
         room = min(low - limits[0], limits[1] - high)
         says += (f" No node comes closer than {number(room, 2)} p.u. to a limit." if room >= 0 else
@@ -259,9 +260,13 @@ def loading(run: FleetRun) -> Picture:
     top, unit = heavy[0], "%" if rated else "kW"
     when = int(size[:, top].argmax())
     says = (f"{'Loading of' if rated else 'Power in'} {_lines(len(heavy))}: most is "
-            f"{strong(quantity(size[when, top], unit))} in line {names[top]} at {at(counted_s[when])}.")
+            f"{strong(quantity(size[when, top], unit))} in line {names[top]} at {run.at(counted_s[when])}.")
     back = [names[k] for k in range(len(names)) if (values[:, k] < -1e-6).any()]
     says += f" Power runs back toward the substation at times in {len(back)} of {len(names)} lines." if back else ""
+    came = f"{GRID}/loading_realised_ratio"
+    if path.endswith("loading_ratio") and run.has(came) and np.isfinite(run.get(came)).any():
+        most = 100.0 * float(np.nanmax(run.get(came)))
+        says += f" At the demand that came in the intervals it is {quantity(most, '%')} at most."
     heat = Heat(time, tuple(names[k] for k in heavy[::-1]), z[:, heavy[::-1]].T, unit, run.end_s)
     note = "" if rated else (f"The grid names no ratings ({GRID}/loading_ratio or {GRID}/rating_kva), so this is "
                              "active power, not per cent.")
@@ -292,6 +297,8 @@ _CHECKS = (
     ("ac_dloss_kw", "Losses: dispatch against AC power flow", "kW", None),
     ("ac_dnci_kg_per_kwh", "NCI: dispatch against AC power flow", "kg/kWh", 2e-3),
 )
+_FAR_BELOW = 1e-2
+"""Share of its tolerance (without one: of 1 kW) below which a deviation is rounding, and no curve."""
 
 
 def trust(run: FleetRun) -> Picture:
@@ -303,17 +310,19 @@ def trust(run: FleetRun) -> Picture:
             continue
         values, counted = run.get(path)[:, 0], run.of_counted(path)[:, 0]
         at = highest(counted)
-        line = Series(title, run.time_s(path).astype(float), np.where(values > 0, values, np.nan), "ink", run.end_s)
-        rules = (Rule(tolerance, f"tolerance {number(tolerance, 1)}"),) if tolerance else ()
-        panels.append(Panel(title, unit, (line,), rules=rules, axis=port, log=True, zero=False, size=0.8))
+        if counted[at] > _FAR_BELOW * (tolerance or 1.0):
+            line = Series(title, run.time_s(path).astype(float), np.where(values > 0, values, np.nan), "ink", run.end_s)
+            rules = (Rule(tolerance, f"tolerance {number(tolerance, 1)}"),) if tolerance else ()
+            panels.append(Panel(title, unit, (line,), rules=rules, axis=port, log=True, zero=False, size=0.8))
         facts.append(Fact(title.lower() + ", worst", float(counted[at]), unit))
         said.append((title, float(counted[at]), unit, tolerance))
-    if not panels:
+    if not said:
         return missing(key, "The trace does not say how exact the grid's solution is (grid/Grid/relaxation_gap_pu, "
                             "ac_*).")
     path = f"{GRID}/imbalance_kwh"
     if run.has(path) and np.isfinite(run.get(path)).any():
-        line = Series("imbalance", run.time_s(path) - run.step_s(path), run.get(path)[:, 0], "ink", run.end_s)
+        begins = run.time_s(path) - run.step_s(path)  # of the interval that a sample is about
+        line = Series("imbalance", begins[begins >= 0.0], run.get(path)[begins >= 0.0, 0], "ink", run.end_s)
         panels.append(Panel("Substation: energy beyond what was dispatched", "kWh", (line,), axis="imbalance",
                             size=0.8))
         told = np.append(run.get(path)[1:], np.zeros_like(run.get(path)[:1]), axis=0)  # an interval's, one step later
@@ -325,5 +334,9 @@ def trust(run: FleetRun) -> Picture:
     says += f" ({'above' if worst > tolerance else 'below'} {number(tolerance, 1)})" if tolerance else ""
     others = [f"{t.split(':')[0].lower() if t[:3] != 'NCI' else 'NCI'} by {quantity(w, u)}" for t, w, u, _ in said[1:]]
     says += f"; an AC power flow at the same set points differs in {', '.join(others)} at most." if others else "."
-    note = "Deviations are on logarithmic scales; the tolerances are usual ones for each quantity." + run.played("grid")
+    note = "The tolerances are usual ones for each quantity."
+    note += " Deviations are on logarithmic scales." if any(p.log for p in panels) else ""
+    calm = len(said) - sum(p.log for p in panels)
+    note += f" What is below {100 * _FAR_BELOW:g} % of its tolerance is rounding and not drawn." if calm else ""
+    note += run.played("grid")
     return Picture(key, says, tuple(panels), note, tuple(facts), columns=True)

@@ -9,10 +9,23 @@ import math
 from collections.abc import Callable, Mapping
 
 from cosim.reporting.chart import Maps, Picture, Section, missing
-from cosim.reporting.definition import LiveColumn, LiveTable, Report
+from cosim.reporting.definition import Headline, LiveColumn, LiveTable, Report
 from cosim.reporting.text import named
-from cosim.simulators.reporting import air, batteries, carbon, events, flexibility, grid, jobs, sites
+from cosim.simulators.reporting import (
+    air,
+    batteries,
+    carbon,
+    events,
+    flexibility,
+    forecasts,
+    grid,
+    jobs,
+    limits,
+    sites,
+    sources,
+)
 from cosim.simulators.reporting.data import FleetRun
+from cosim.units import MIN_S
 
 _SECTIONS: tuple[tuple[str, str, str, tuple[Callable[[FleetRun], Picture], ...]], ...] = (
     ("signal", "Signal", "Carbon signal and load", (sites.load_and_carbon,)),
@@ -22,20 +35,25 @@ _SECTIONS: tuple[tuple[str, str, str, tuple[Callable[[FleetRun], Picture], ...]]
     ("gpus", "GPUs", "GPUs and queues", (sites.gpus, sites.queues)),
     ("jobs", "Jobs", "Jobs: put off, waiting, due", (jobs.deferral, jobs.waits)),
     ("flexibility", "Flexibility", "Demand response", (flexibility.events,)),
-    ("batteries", "Batteries", "Batteries", (batteries.batteries,)),
-    ("network", "Network", "Voltages and lines", (grid.voltages, grid.loading)),
+    ("sources", "Sources", "Sources and what is taken of them", (sources.intensities, sources.availability)),
+    ("batteries", "Batteries", "Batteries", (batteries.batteries, batteries.behind_meters)),
+    ("forecasts", "Forecasts", "Forecasts and what came", (forecasts.forecasts,)),
+    ("network", "Network", "Voltages and lines", (grid.voltages, grid.loading, limits.limiting)),
     ("events", "Events", "Drops and alarms", (events.events,)),
     ("trust", "Trust", "Can it be trusted?", (grid.trust,)),
 )
+
+
+_WHERE = {"flexibility": flexibility.called, "sources": sources.any_varies, "batteries": batteries.any_stored,
+          "forecasts": forecasts.any_made}
+"""Sections that only some runs have: whether one does."""
 
 
 def sections(runs: list[FleetRun]) -> list[Section]:
     """All sections after the overview and the map, in order."""
     out = []
     for key, short, title, makers in _SECTIONS:
-        if key == "flexibility" and not any(map(flexibility.called, runs)):
-            continue
-        if key == "batteries" and not any(map(batteries.any_stored, runs)):
+        if key in _WHERE and not any(map(_WHERE[key], runs)):
             continue
         pictures = [[make(run) for run in runs] for make in makers]
         if key == "carbon":
@@ -76,10 +94,32 @@ def tiles(figures: Mapping[str, float]) -> list[tuple[str, str]]:
         out.insert(0, ("of ended jobs finished in time", share))
         out.insert(1, ("jobs dropped", f"{counts['dropped']:,.0f}".replace(",", "\u202f")))
     if "it_energy_kwh" in figures and figures["it_energy_kwh"]:
-        out.append(("PUE", f"{figures['energy_kwh'] / figures['it_energy_kwh']:.3f}"))
+        used_kwh = figures.get("facility_energy_kwh", figures["energy_kwh"])
+        out.append(("PUE", f"{used_kwh / figures['it_energy_kwh']:.3f}"))
     if "vm_min_pu" in figures:
         out.append(("lowest voltage", f"{figures['vm_min_pu']:.4f}\u00a0p.u."))
     return out
+
+
+_HEADLINE = (("energy_kwh", "energy", "kWh"), ("cost_usd", "cost", "USD"),
+             ("co2_attributed_kg", "CO2 attributed", "kg"), ("co2_system_kg", "CO2 system", "kg"),
+             ("peak_kw", "peak power", "kW"))
+_PER_WORK = (("energy_kwh_per_gto", "energy per 1e9 TO served", "kWh"),
+             ("cost_usd_per_gto", "cost per 1e9 TO served", "USD"),
+             ("co2_attributed_kg_per_gto", "CO2 attributed per 1e9 TO served", "kg"))
+
+
+def headline(figures: Mapping[str, float]) -> list[Headline]:
+    """What runs are compared by first: energy, cost, both carbon accounts, peak, drops, the longest waits, and energy,
+    cost and carbon per work served."""
+    out = [Headline(words, figures[name], unit) for name, words, unit in _HEADLINE if name in figures]
+    dropped = [v for n, v in figures.items() if n.startswith("dropped_") and n.endswith("_jobs")]
+    if dropped:
+        out.append(Headline("dropped", sum(dropped), "jobs"))
+    classes = [n.removeprefix("dropped_").removesuffix("_jobs") for n in figures if n.startswith("dropped_")]
+    out += [Headline(f"p99 wait {name}", figures[f"wait_p99_{name}_s"] / MIN_S, "min") for name in classes
+            if f"wait_p99_{name}_s" in figures]
+    return out + [Headline(words, figures[name], unit) for name, words, unit in _PER_WORK if name in figures]
 
 
 def _share(part: float, whole: float) -> str:
@@ -103,6 +143,27 @@ _SITES = LiveTable(
              LiveColumn("dropped", "dropped_jobs", absent=0.0, since_start=True, total=True, alarm=True)),
     line="{p_kw:.0f} kW at {nci_kg_per_kwh:.3f} kg/kWh, {queued_jobs:.0f} queued, {dropped_jobs:.0f} dropped")
 
-REPORT = Report(sections, maps, FleetRun, tiles, facts=(("policy", "controller", "policy"),),
+_TERMS = (
+    ("NCI", "nodal carbon intensity, the average intensity of the power drawn at a node of the grid"),
+    ("MCI", "marginal carbon intensity, what one more kWh at a node would emit"),
+    ("Marginal intensity", "what one more kWh at a node would emit"),
+    ("CO2 attributed", "energy of the data centers times the average carbon intensity at their nodes"),
+    ("t CO2", "here attributed: energy times the average carbon intensity at the site's node"),
+    ("CO2 system", "emission of all sources of the grid, whoever consumes"),
+    ("system account", "emission of all sources of the grid, whoever consumes"),
+    ("TO", "10\u00b9\u00b2 operations, the unit of computing work"),
+    ("SLO missed", "jobs that began later than the service level objective of their class, or never"),
+    ("p50", "half of the jobs waited less"), ("p95", "95 % waited less"), ("p99", "99 % waited less"),
+    ("PUE", "power usage effectiveness, all energy of a site over that of its servers"),
+    ("p.u.", "per unit, of the nominal voltage"),
+    ("IT", "the servers, without cooling and losses"),
+    ("relaxation gap", "how far the dispatch's solution is from the power flow equation that it relaxes; 0 is exact"),
+    ("AC power flow", "the exact equations of the grid, at the dispatch's set points"),
+    ("inlet", "air that enters the servers"),
+    ("put off", "kept from starting on purpose, until power is cleaner or cheaper"),
+)
+"""The terms of these pages, in the order in which they are explained where several stand together."""
+
+REPORT = Report(sections, maps, FleetRun, tiles, headline, _TERMS, facts=(("policy", "controller", "policy"),),
                 made=("solved by", ": policy ", ": base load by "), live=(_SITES,))
 """What the study's scenarios name as their report."""

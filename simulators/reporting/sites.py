@@ -12,7 +12,7 @@ from fractions import Fraction
 import numpy as np
 
 from cosim.reporting.chart import MARKS, Band, Fact, Panel, Picture, Rule, Series, missing
-from cosim.reporting.text import at, count, highest, listing, number, quantity, strong
+from cosim.reporting.text import count, highest, listing, number, quantity, strong
 from cosim.simulators.analysis.bill import demand_charges, site_prices
 from cosim.simulators.analysis.paths import PRICE, SITE
 from cosim.simulators.reporting.data import FleetRun
@@ -237,7 +237,7 @@ def _says_power(run: FleetRun, layers: list[tuple[str, np.ndarray]]) -> str:
     p_kw = run.get(f"{SITE}/p_kw")[use].sum(axis=1)
     peak = highest(p_kw)
     text = (f"What the power is used for: {strong(quantity(total, 'kWh'))} in all, of it {listing(parts)}; together "
-            f"the sites peak at {quantity(p_kw[peak], 'kW')} at {at(run.time_s(SITE)[use][peak])}.")
+            f"the sites peak at {quantity(p_kw[peak], 'kW')} at {run.at(run.time_s(SITE)[use][peak])}.")
     if run.has(PRICE):
         price = run.prices()
         if np.ptp(price) > 0:
@@ -358,7 +358,7 @@ def queues(run: FleetRun) -> Picture:
     longest = float(total[top].max())
     left = sum(float(run.of_counted(path)[-1].sum()) for path, _ in parts)
     says = (f"Jobs that wait: at most {strong(count(longest, 'job'))} in one site's queue ({where}, "
-            f"{at(when)}); {count(left, 'job')} still waiting at the end."
+            f"{run.at(when)}); {count(left, 'job')} still waiting at the end."
             if panels else f"No job ever waited at the end of a minute: {strong('0 queued, 0 put off')}.")
     facts = (Fact("longest queue of a site", longest, "jobs"), Fact("jobs waiting at the end", left, "jobs"))
     return Picture(key, says, tuple(panels), run.averaging(SITE) if panels else "", facts, columns=True)

@@ -6,8 +6,9 @@ import math
 
 import pytest
 
-from cosim.agents.comparison import METRICS, compare, interval, metrics, rows_of, write
+from cosim.agents.comparison import METRICS, compare, metrics, rows_of, write
 from cosim.agents.evaluate import Evaluation, decided_s, main
+from cosim.campaign.statistics import interval
 from cosim.request import find
 from cosim.tables.files import read_columns
 
@@ -16,6 +17,7 @@ FIGURES = {
     "energy_kwh": 60_000.0, "it_energy_kwh": 48_000.0, "cost_usd": 8_000.0, "co2_attributed_kg": 30_000.0,
     "co2_system_kg": 64_000.0, "co2_marginal_kg": 66_000.0, "throughput_to_per_min": 50e6,
     "lost_missed_to": 1.2e9, "lost_failed_to": 0.3e9, "served_to": 140e9, "objective": -50.0, "peak_kw": 1500.0,
+    "unfinished_llm_to": 2.5e9, "unfinished_search_to": 0.5e9,
     "wait_p50_search_s": 60.0, "wait_p99_search_s": 90.0, "slo_missed_search_jobs": 6.0,
     "dropped_llm_jobs": 3.0, "dropped_search_jobs": 8.0, "unfinished_llm_jobs": 5.0, "unfinished_search_jobs": 2.0,
 }
@@ -31,7 +33,7 @@ def test_metrics_by_hand():
         "objective": -25.0, "throughput": 75.0, "cost_usd": 4000.0, "co2_t": 15.0, "system_co2_t": 32.0,
         "marginal_co2_t": 33.0, "dropped_train": 1.5, "peak_kw": 1500.0,
         "dropped_inf": 4.0, "mwh_per_t": 2.0, "pue": 1.25, "energy_mwh": 30.0, "unfinished": 7.0,
-        "lost_gto": 0.75, "served_gto": 70.0, "kg_per_gto": 30_000 / 140,
+        "unfinished_gto": 3.0, "lost_gto": 0.75, "served_gto": 70.0, "kg_per_gto": 30_000 / 140,
         "usd_per_gto": 8_000 / 140, "wait_p50_search_min": 1.0, "wait_p99_search_min": 1.5, "slo_missed_search": 3.0,
     })
     events = {"dr_events": 1.0, "dr_compliance_ratio": 0.9, "dr_rebound_kwh": 40.0, "dr_penalty_usd": 10.0}

@@ -11,7 +11,7 @@ from cosim.agents.fleet.observation import ObservationScope
 from cosim.agents.fleet.team_arrays import TeamArrays
 from cosim.agents.learn.config import METHODS, Learning
 from cosim.agents.learn.team import Team
-from cosim.errors import ScenarioError
+from cosim.errors import ModelError, ScenarioError
 
 FACTS = FleetFacts(
     kinds=("train", "inf"), gpus=(80, 40), to_per_gpu_min=(6e4, 2.5e5), work_to=(1e6, 3e5), deadline_s=(7200.0, 600.0),
@@ -152,3 +152,39 @@ def test_a_blind_team_is_not_shown_carbon(tmp_path):
 def test_no_checkpoint_there(tmp_path):
     with pytest.raises(ScenarioError, match="no checkpoint"):
         policy(tmp_path / "nothing.safetensors")
+
+
+# --- forecasts --------------------------------------------------------------------------------------------------------
+
+AHEAD = replace(FACTS, horizon_steps=4, horizon_step_s=1800.0)
+"""Two hours in half hours, of which the deferral of an hour is entry 2."""
+
+
+def test_forecasts_are_columns_at_the_deferrals_and_without_them_all_is_as_it_was():
+    scope = replace(sight(), forecasts=("nci", "load"))
+    view, plain = TeamArrays(AHEAD, scope, OFFERED), TeamArrays(AHEAD, sight(), OFFERED)
+    seen = replace(observation(), nci_forecast_kg_per_kwh=[[0.3, 0.6, 0.12, 0.6, 0.6], [0.8, 0.6, 0.48, 0.6, 0.6]],
+                   load_forecast_kw=[1e3, 2e3, 1e5, 4e3, 5e3])
+    manager, site = (view.spec.types[name] for name in ("manager", "site"))
+    assert [c.name for c in manager.observation][-3:] == ["nci_forecast_kg_per_kwh north +3600s",
+                                                          "nci_forecast_kg_per_kwh south +3600s",
+                                                          "load_forecast_kw +3600s"]
+    assert [c.name for c in site.observation][-2:] == ["nci_forecast_kg_per_kwh +3600s", "load_forecast_kw +3600s"]
+    found = view.observe(seen)
+    width = len(manager.observation)
+    assert found[0, width - 3:width] == pytest.approx([2 * 0.1 - 1, 2 * 0.4 - 1, 1.0], abs=1e-6)  # of 0 to 1.2
+    assert found[2, len(site.observation) - 2] == pytest.approx(2 * 0.4 - 1, abs=1e-6)
+    assert [c.name for c in plain.spec.types["manager"].observation] == [c.name for c in manager.observation][:-3]
+    assert plain.observe(seen)[0, :width - 3].tolist() == found[0, :width - 3].tolist()
+
+
+def test_a_team_that_observes_forecasts_finds_them_by_its_columns_or_says_that_there_are_none(tmp_path):
+    path = tmp_path / "team.safetensors"
+    spec = TeamArrays(AHEAD, replace(sight(), forecasts=("nci",)), OFFERED).spec
+    Team(spec, Learning(), 3).save(path, resumable=False)
+    seen = replace(observation(), nci_forecast_kg_per_kwh=[[0.3] * 5, [0.8] * 5])
+    assert len(policy(path, AHEAD).place(seen)) == 2
+    with pytest.raises(ModelError, match="nci_forecast_kg_per_kwh is to be observed, and none is linked"):
+        policy(path, AHEAD).place(observation())
+    with pytest.raises(ScenarioError, match=r"observes forecasts of nci: .*controller.horizon_s is null"):
+        policy(path, FACTS)

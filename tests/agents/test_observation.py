@@ -91,6 +91,18 @@ def test_what_the_manager_sees():
     assert seen["site_carry vae aidc2"] == -0.1
 
 
+def test_signals_are_shown_less_their_mean_over_the_sites():
+    """NCI 0.3, 0.6, 0.9: mean 0.6; mci 0.3, -0.2, 0.7: mean 0.8 / 3. All other columns stay where they are."""
+    scope = dataclasses.replace(FULL, mci=True, relative=True)
+    seen = columns(manager_view(FACTS, scope))
+    assert [seen[f"relative_nci_kg_per_kwh {s}"] for s in SITES] == pytest.approx([-0.3, 0.0, 0.3])
+    assert [seen[f"relative_mci_kg_per_kwh {s}"] for s in SITES] == pytest.approx([0.1 / 3, -1.4 / 3, 1.3 / 3])
+    assert columns(site_view(FACTS, scope, 2))["relative_nci_kg_per_kwh"] == pytest.approx(0.3)
+    without = dataclasses.replace(scope, relative=False)
+    assert [c for c in manager_view(FACTS, scope).columns if "relative" not in c.name] == manager_view(
+        FACTS, without).columns
+
+
 @pytest.mark.rows("E27", "I26", "S07-12", "S15")
 def test_what_a_site_sees():
     """2.4e9 TO on 400 GPUs of 6e4 TO/min take 100 minutes, 2.4e7 TO take one, 1e8 TO of 2.5e5 TO/min one."""

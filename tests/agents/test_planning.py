@@ -222,6 +222,15 @@ def test_prices_seen_ahead_are_remembered_and_yesterday_stands_for_the_rest():
     assert outlook.intensity_kg_per_kwh("nci", 3)[0].tolist() == pytest.approx([0.25, 0.02, 0.03])
 
 
+def test_linked_forecasts_stand_before_yesterday_as_far_as_they_reach():
+    """Entries of half an hour, from 1:30 on, for slots of an hour: that of 2 h is the second, of 3 h the fourth."""
+    outlook = Outlook(HOUR, FACTS.deferrals_s, 1800.0)
+    outlook.see(seen(1.6 * HOUR, price_usd_per_kwh=0.9, price_forecast_usd_per_kwh=[0.9, 0.2, 0.3, 0.4],
+                     nci_forecast_kg_per_kwh=[[0.0, 0.5, 0.6, np.nan], [0.0, 0.7, 0.8, 0.9]]))
+    assert outlook.price_usd_per_kwh(4).tolist() == [0.9, 0.2, 0.4, 0.1]
+    assert outlook.intensity_kg_per_kwh("nci", 4).tolist() == [[0.3, 0.5, 0.3, 0.3], [0.6, 0.7, 0.9, 0.6]]
+
+
 def test_what_was_done_goes_to_the_earliest_deadline_as_fast_as_it_can():
     """Two jobs of 14400 TO, an hour apart; one does 240 TO a minute at most."""
     backlog = Backlog(FACTS)

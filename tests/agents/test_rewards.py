@@ -1,8 +1,19 @@
 """Reward (32) by hand."""
 
+from dataclasses import replace
+
 import pytest
 
-from cosim.agents.fleet.rewards import TERMS, RewardWeights, StepOutcome, hour_cost, loom, reward_of, terms_of
+from cosim.agents.fleet.rewards import (
+    TERMS,
+    RewardWeights,
+    StepOutcome,
+    hour_cost,
+    loom,
+    reward_of,
+    terms_of,
+    work_worth,
+)
 
 MINUTE = StepOutcome(hours=1 / 60, price_usd_per_kwh=0.3, power_kw=[300.0, 600.0], work_to=36e6,
                      dropped_jobs=[1, 0, 30, 5], nci_kg_per_kwh=[0.4, 0.9], mci_kg_per_kwh=[0.3, -0.1],
@@ -17,7 +28,23 @@ def test_the_terms_of_a_minute():
     assert terms == pytest.approx({
         "throughput_ratio": 0.5, "cost_usd": 4.5, "carbon_t": 0.011, "dropped_train_jobs": 1, "dropped_inf_jobs": 35,
         "work_to": 36e6, "energy_kwh": 15.0, "attributed_t": 0.011, "system_t": 0.020,
-        "served_to": 24e6})
+        "served_to": 24e6, "inf_wait_min": 0.0})
+
+
+def test_waits_are_priced_beside_the_drops():
+    """20 search and 10 deep_research jobs wait for the minute, whatever training waits: 30 min at 1e-4 each."""
+    waited, weights = replace(MINUTE, queued_jobs=[3, 4, 10, 20]), RewardWeights(c6_per_inf_wait_min=1e-4)
+    terms = terms_of(waited, KINDS, weights)
+    assert terms[-1] == pytest.approx(30.0)
+    assert reward_of(terms, weights) == pytest.approx(reward_of(terms, RewardWeights()) - 3e-3)
+
+
+def test_work_is_worth_its_throughput_less_its_energy():
+    """72e6 TO on the study's GPUs are 1200 GPU-min of 0.7 kW x 1.25 / 60: 17.5 kWh, at 0.3 USD and 0.4 kg/kWh 5.25 USD
+    and 7 kg; c1 = 0.05 less 0.02 x 5.25 less 5 x 0.007 = -0.09; without carbon -0.055."""
+    weights = RewardWeights(c3_per_t=5.0)
+    for sees, worth in ((True, -0.09), (False, -0.055)):
+        assert 72e6 * work_worth(17.5 / 72e6, 0.3, 0.4, 1 / 60, weights, sees) == pytest.approx(worth)
 
 
 @pytest.mark.parametrize(("carbon", "tonnes"), [

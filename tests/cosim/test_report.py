@@ -92,17 +92,18 @@ def test_the_page_is_the_same_twice_and_holds_the_trace(traces, tmp_path, plain)
     assert array(power["series"][0]["y"]) == pytest.approx(plain.get(f"{SITE}/p_kw")[:, 0], rel=1e-6)
 
 
-def test_several_runs_stand_side_by_side_with_their_differences(traces, tmp_path):
+def test_several_runs_are_lines_on_one_axis_with_their_differences(traces, tmp_path):
     page = report.write_page([traces["plain"], traces["crowded"]], tmp_path / "two.html").read_text()
     assert "2 runs compared" in page
     assert "rate_scale" in page
     assert "What was set differently" in page
-    head, _ = unpacked(page)
+    head, array = unpacked(page)
     assert len(head["maps"]) == 2
-    stacks = [p["range"] for p in head["plots"] if p["kind"] == "series" and p["series"][0]["area"]]
-    assert len(stacks) == 4  # power and GPUs of each run
-    assert stacks[0] == stacks[1]
-    assert stacks[2] == stacks[3]
+    drawn = next(p for p in head["plots"] if p["title"] == "Power drawn")
+    for line, name in zip(drawn["series"], ("plain", "crowded"), strict=True):
+        with Trace(traces[name]) as trace:
+            assert array(line["y"]) == pytest.approx(trace[f"{SITE}/p_kw"][:, 0], rel=1e-6)
+    assert not any(s["area"] for p in head["plots"] for s in p.get("series", ()))
 
 
 def test_a_killed_run_gives_a_page_that_says_so(tmp_path):

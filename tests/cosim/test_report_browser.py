@@ -95,8 +95,8 @@ def test_the_slider_moves_the_map_and_the_modes_recolour_it(visit):
     page.keyboard.press("ArrowRight")
     assert page.locator("#clock").inner_text() == "00:15"
     fills = page.eval_on_selector_all("circle.dot", "dots => dots.map(d => d.getAttribute('fill'))")
-    page.locator("#mode-vm").click()
-    assert page.locator("#mode-vm").get_attribute("aria-selected") == "true"
+    page.locator("#mode-vm_pu").click()
+    assert page.locator("#mode-vm_pu").get_attribute("aria-selected") == "true"
     assert page.eval_on_selector_all("circle.dot", "dots => dots.map(d => d.getAttribute('fill'))") != fills
     assert "p.u." in page.locator("#scale").inner_text()
 

@@ -10,6 +10,7 @@ import shutil
 import h5py
 import numpy as np
 import pytest
+from days import same_traces, swaps
 
 from cosim.experiment import Experiment
 from cosim.learning.batch import lacking
@@ -46,12 +47,6 @@ def test_ranks_of_the_sites_change_through_the_day(day):
             of_sites = trace[f"grid/Bus/{port}"][:, at]
             assert np.isfinite(of_sites).all()
             assert swaps(of_sites) >= 3, port
-
-
-def swaps(of_sites):
-    """How often one site passes another, over all pairs."""
-    apart = [of_sites[:, i] - of_sites[:, j] for i in range(3) for j in range(i)]
-    return sum(np.count_nonzero(np.diff(np.sign(d[np.abs(d) > 0.005]))) for d in apart)
 
 
 def test_what_was_in_force_is_recorded_and_the_laws_hold_with_it(day):
@@ -102,8 +97,7 @@ def test_both_drivers_and_a_replay_of_the_grid_write_the_same(tmp_path):
     until_s = 3600.0
     first = run(tmp_path / "a.h5", until_s=until_s)
     second = run(tmp_path / "b.h5", "mosaik", until_s)
-    with h5py.File(first) as a, h5py.File(second) as b:
-        a.visititems(lambda name, found: _same(name, found, b))
+    same_traces(first, second)
     third = tmp_path / "c.h5"
     again = override(replay(find("ieee33_living"), "grid", str(first)), {k: v for k, v in FEW.items()
                                                                         if not k.startswith("grid.")})
@@ -111,13 +105,6 @@ def test_both_drivers_and_a_replay_of_the_grid_write_the_same(tmp_path):
     with h5py.File(first) as a, h5py.File(third) as c:
         for port in ("grid/Bus/nci_kg_per_kwh", "grid/Grid/source_kg_per_kwh", "aidc/Site/p_kw"):
             assert a[port][()].tobytes() == c[port][()].tobytes()
-
-
-def _same(name, found, other):
-    if isinstance(found, h5py.Dataset):
-        mine, theirs = found[()], other[name][()]
-        assert mine.shape == theirs.shape, name
-        assert (mine == theirs).all() if mine.dtype.kind == "O" else mine.tobytes() == theirs.tobytes(), name
 
 
 def test_learners_take_the_series():

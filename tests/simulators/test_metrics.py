@@ -74,12 +74,12 @@ def test_a_deadline_that_the_wait_for_a_decision_uses_up_is_said(deadline_s, say
     assert says is None or warnings[0].endswith(f"after its arrival; {says}")
 
 
-def test_throughput_and_pue_are_told_in_both_ways(tmp_path):
-    """44 minutes of 7.2e5 TO in 45 are 0.704 M TO/min and 11.7 k TO/s. Cooling takes a quarter of IT at all times; with
+def test_throughput_and_pue_are_told(tmp_path):
+    """44 minutes of 7.2e5 TO in 45 are 0.704 M TO/min. Cooling takes a quarter of IT at all times; with
     10 kW of auxiliaries beside it PUE is 35/20 in the first minute and 50/32 from then on."""
     result = run(find("two_bus"), tmp_path / "t.h5")
     every = next(row for row in result.digest.tables[0].rows if row[0] == "all")
-    assert every[6:8] == ("0.70", "11.7")
+    assert every[6] == "0.70"
     assert result.digest.figures["pue_mean"] == pytest.approx(1.25)
     more = figures(tmp_path, None, aidc__cooling__auxiliary_kw=10.0)
     assert more["pue_mean"] == pytest.approx((35 / 20 + 44 * 50 / 32) / 45)

@@ -13,6 +13,8 @@ def unsupported(given: AidcParams) -> list[str]:
         found.append(f"reading = {given.reading}: it is no slot model")
     if isinstance(given, CappedParams):
         found.append("cap: it keeps no power cap")
+    if given.batteries:
+        found.append(f"batteries of {', '.join(given.batteries)}: its sites have none behind their meters")
     if given.job_log:
         found.append("job_log = true: it keeps no rows of the GPUs that training jobs held")
     if given.trace_step_s is not None:

@@ -7,6 +7,7 @@ from typing import Any
 from cosim.simulators.aidc.adapter import DataCenters
 from cosim.simulators.aidc.compiled.options import unsupported
 from cosim.simulators.controller.adapter import Controller
+from cosim.simulators.controller.params import PORTS
 from cosim.simulators.controller.steering import CONTROLLER, FLEET, WORKLOAD
 
 LEVELS = ("queued_jobs", "deferred_jobs", "running_jobs", "pending_work_to", "deferred_work_to", "late_jobs",
@@ -16,6 +17,8 @@ SITE_LEVELS = ("slack_min", "free_gpu_ratio", "p_kw")
 """The same, per site."""
 _LINKED = (*LEVELS, *SITE_LEVELS)
 _FROM_WORLD = ("price_usd_per_kwh", "forecast_usd_per_kwh", "nci_kg_per_kwh", "mci_kg_per_kwh")
+_FORECASTS = (*PORTS.values(), "price_forecast_usd_per_kwh")
+"""Forecasts over the horizon; of them only the policy of a run has use, and learners that observe them."""
 _TO_WORLD = ("p_window_kw", "q_window_kvar")
 
 
@@ -60,4 +63,4 @@ def _known(c: Any, members: Any, step_s: float) -> bool:
             return late and c.source[2] == port and port in _LINKED
         steps = members[target].step_s / step_s
         return late and c.source[2] in _TO_WORLD and steps == round(steps) >= 1
-    return port in _FROM_WORLD and c.shift == 0
+    return port in (*_FROM_WORLD, *_FORECASTS) and c.shift == 0

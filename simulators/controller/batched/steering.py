@@ -15,13 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cosim.agents.fleet.heuristics import PolicyOptions, queue_drain_to
-from cosim.agents.fleet.rewards import StepOutcome, hour_cost, loom, reward_of, terms_of
+from cosim.agents.fleet.observation import FORECASTS, OF_SITES, RELATIVE, forecast_entries, relative
+from cosim.agents.fleet.rewards import StepOutcome, hour_cost, loom, reward_of, terms_of, work_worth
 from cosim.errors import ModelError, ScenarioError
 from cosim.simulators.aidc.compiled.fleet import CompiledFleet, FleetStep, Jobs
 from cosim.simulators.aidc.compiled.records import plain, records
 from cosim.simulators.controller.batched.decisions import WAITING, ArrivedJobs, DecisionConstants, look, operate, place
 from cosim.simulators.controller.batched.scope import LEVELS, SITE_LEVELS, lacking
-from cosim.simulators.controller.params import guard_min
+from cosim.simulators.controller.params import PORTS, guard_min
 from cosim.simulators.controller.steering import (
     BASELINE,
     CONTROLLER,
@@ -83,6 +84,12 @@ class BatchSteering:
             "price_usd_per_kwh": np.zeros(n_envs), "forecast_usd_per_kwh": np.zeros((n_envs, leads)),
             "nci_kg_per_kwh": np.zeros((n_envs, n)), "mci_kg_per_kwh": np.full((n_envs, n), math.nan),
             "emission": np.full((n_envs, 2), math.nan)}
+        observed = steering.params.observed_forecasts
+        self._forecasts = {PORTS[name]: FORECASTS[name] for name in observed}
+        self._entries = forecast_entries(self.facts) if observed else []
+        for name in observed:
+            sites = (n,) if name in OF_SITES else ()
+            self._outside[PORTS[name]] = np.full((n_envs, *sites, self.facts.horizon_steps + 1), math.nan)
         self._rows: list[Any] = [None] * n_envs
         self._supply = np.array([self._params.supply_temp_min_degc, self._params.supply_temp_max_degc])
         self._jobs_so_far, self._time_s = np.zeros(n_envs, np.int64), np.zeros(n_envs)
@@ -90,7 +97,8 @@ class BatchSteering:
         sites = {name: i for i, name in enumerate(self.facts.sites)}
         self._wires = [InputLink(member, entity, port, c.transform, c.target[2], sites.get(c.target[1]))
                        for c in plan.connections for member, entity, port in [c.source]
-                       if c.target[0] == CONTROLLER and member not in self.elsewhere]
+                       if c.target[0] == CONTROLLER and member not in self.elsewhere
+                       and c.target[2] in self._outside]
         self._read_ports: dict[str, dict[str, list[str]]] = {}
         for wire in self._wires:
             self._read_ports.setdefault(wire.member, {}).setdefault(wire.entity, []).append(wire.port)
@@ -160,8 +168,11 @@ class BatchSteering:
             "inf_backlog_jobs": backlog[..., self._rules.inf].sum(axis=2), "arrivals": arrivals,
             "day": np.stack([np.sin(angle), np.cos(angle)], axis=1), "site_carry": self._site_carry,
             "deferral_carry": self._owed, "deferred_by_lead": by_lead, "deferred_by_time": by_time,
-            "usual_gpus": usual}
+            "usual_gpus": usual,
+            **{field: outside[port][..., self._entries] for port, field in self._forecasts.items()}}
         places = self.view.places
+        numbers |= {name: np.stack(relative(list(outside[name.removeprefix(RELATIVE)].T)), axis=1)
+                    for name in places if name.startswith(RELATIVE)}
         rows = np.empty((self.n_envs, sum(at.size for at in places.values())))
         for name, at in places.items():
             rows[:, at.ravel()] = numbers[name].reshape(self.n_envs, -1)
@@ -196,7 +207,7 @@ class BatchSteering:
         ends = arrived.first[1:] - 1
         some = going & (np.diff(arrived.first) > 0)
         self._jobs_so_far[some] = arrived.id[ends[some]] + 1
-        outcome = self._outcome(did)
+        outcome = self._outcome(did, action[:, 0], work_to)
         for name in state:
             state[name][going] = getattr(did, name)[going]
         return outcome
@@ -248,7 +259,8 @@ class BatchSteering:
             longer[:, :self._waiting.shape[1]] = self._waiting
             self._waiting = longer
 
-    def _outcome(self, did: FleetStep) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    def _outcome(self, did: FleetStep, manager: np.ndarray, sent_to: np.ndarray
+                 ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         weights, sees, sites = self._weights, self.steering.sees_carbon, range(len(self.facts.gpus))
         terms = terms_of(self._minute(did, sites), self.facts.kinds, weights)
         objective = reward_of(terms, weights, sees)
@@ -258,7 +270,7 @@ class BatchSteering:
             return shaped, table, None
         own = [reward_of(terms_of(self._minute(did, (i,)), self.facts.kinds, weights), weights, sees)
                + self._shaping(did, (i,)) for i in sites]
-        return shaped, table, np.stack([shaped, *own], axis=1)
+        return shaped, table, np.stack([shaped + self._sent(did, manager, sent_to), *own], axis=1)
 
     def _minute(self, did: FleetStep, sites: Sequence[int]) -> StepOutcome:
         """The minute that ended at some sites, in all environments."""
@@ -273,7 +285,26 @@ class BatchSteering:
             nci_kg_per_kwh=None if nci is None else [nci[:, i] for i in here],
             mci_kg_per_kwh=None if mci is None else [mci[:, i] for i in here],
             emission_kg_per_h=emission, baseline_kg_per_h=baseline,
-            served_to=did.finished_work_to[:, here].sum(axis=(1, 2)) if self.steering.counts_served else math.nan)
+            served_to=did.finished_work_to[:, here].sum(axis=(1, 2)) if self.steering.counts_served else math.nan,
+            queued_jobs=list(did.queued_jobs[:, here].sum(axis=1).T.astype(float)))
+
+    def _sent(self, did: FleetStep, manager: np.ndarray, sent_to: np.ndarray) -> np.ndarray | float:
+        """As `Steering._sent`; sent_to (B, N, M): work that the managers' actions sent."""
+        weights, before, outside = self._weights, self._state, self._outside
+        if weights.manager_credit == "all":
+            return 0.0
+        shares = simplexes(manager, self._rules.eligible).transpose(0, 2, 1)
+        added_to = (did.pending_work_to + did.deferred_work_to - before["pending_work_to"] - before["deferred_work_to"]
+                    + shares * sent_to.sum(axis=1, keepdims=True) - sent_to)
+        intensities = outside["mci_kg_per_kwh" if weights.carbon == "marginal" else "nci_kg_per_kwh"]
+        known = not np.isnan(intensities).any()
+        total = np.zeros(self.n_envs)
+        for i in range(len(self.facts.gpus)):
+            kg_per_kwh = intensities[:, i] if known else 0.0
+            for m, kwh_per_to in enumerate(self.steering.kwh_per_to):
+                total += added_to[:, i, m] * work_worth(kwh_per_to, outside["price_usd_per_kwh"], kg_per_kwh,
+                                                        self.steering.hours, weights, self.steering.sees_carbon)
+        return total
 
     def _shaping(self, did: FleetStep, sites: Sequence[int]) -> np.ndarray:
         """As `Steering._shaping`."""
@@ -294,6 +325,15 @@ def _joined(rows: Sequence[JobRows]) -> ArrivedJobs:
     return ArrivedJobs(np.concatenate([[0], np.cumsum(counts)]), np.repeat(np.arange(len(rows)), counts),
                        *(np.concatenate([getattr(of_env, name) for of_env in rows])
                      for name in ("id", "class_index", "work_to", "deadline_s")))
+
+
+def simplexes(raw: np.ndarray, eligible: np.ndarray) -> np.ndarray:
+    """(B, M, N) `allocation.project_simplex` of the managers' numbers (B, M N or more)."""
+    (classes, n), count = eligible.shape, len(raw)
+    shares = np.where(eligible, np.maximum(raw[:, :classes * n].reshape(count, classes, n).astype(float), 0.0), 0.0)
+    total = shares.sum(axis=2, keepdims=True)
+    return np.where(total > 0.0, shares / np.where(total > 0.0, total, 1.0),
+                    eligible / eligible.sum(axis=1, keepdims=True))
 
 
 def _rules(steering: Steering, step_s: float) -> DecisionConstants:

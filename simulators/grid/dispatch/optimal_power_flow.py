@@ -11,14 +11,13 @@ Rows: E06, E07, E11, I06, I22, I23, I30, I38, U17, Z03.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cosim.errors import ScenarioError, SolverError
-from cosim.simulators.grid.dispatch.branch_limits import BranchLimits, fullest, loading_ratio, overload_ratio
-from cosim.simulators.grid.dispatch.changing import ChangingSources
+from cosim.simulators.grid.dispatch.branch_limits import BranchLimits, fullest, loading_ratio
 from cosim.simulators.grid.dispatch.clarabel_solver import ClarabelSolver
 from cosim.simulators.grid.dispatch.conic import ConicProblem, Limits, Solution, balance_rhs, elastic, strict
 from cosim.simulators.grid.dispatch.gurobi_solver import NciLimitedGurobi
@@ -33,20 +32,17 @@ from cosim.simulators.grid.dispatch.results import (
     OPTIMAL,
     DispatchResult,
     InexactRelaxation,
-    Settlement,
     snapped,
 )
+from cosim.simulators.grid.dispatch.set_points import SetPointFlows
 from cosim.simulators.grid.dispatch.solvers import SolverName, choose, choose_nci_limited
 from cosim.simulators.grid.dispatch.sources import Source, in_pu
 from cosim.simulators.grid.dispatch.surplus import curtailed_kw, remedy
 from cosim.simulators.grid.equations import (
-    Complexes,
     Floats,
     Ints,
     cone_gap,
     generated_carbon,
-    nodal_carbon_intensity,
-    radial_power_flow,
 )
 from cosim.simulators.grid.network.feeder import Feeder
 
@@ -63,23 +59,7 @@ NOTICED_KW = 1e-6
 
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _AcState:
-    """The power flow that set points cause: what enters the branches' ends, voltages, all sources' P + jQ in kVA."""
-
-    enter: Complexes
-    leave: Complexes
-    v_pu: Complexes
-    source: Complexes
-
-    def point(self, feeder: Feeder) -> OperatingPoint:
-        """As the conic problem has it: what enters a branch behind its own conductance."""
-        base_kw, u = feeder.base_kw, np.abs(self.v_pu) ** 2
-        return OperatingPoint(self.enter.real / base_kw - feeder.g_parent_pu * u[feeder.parent],
-                              self.enter.imag / base_kw, u, self.source.real / base_kw, self.source.imag / base_kw)
-
-
-class Dispatch(ChangingSources):
+class Dispatch(SetPointFlows):
     """The dispatch of one feeder, built once and solved for changing loads.
 
     The first of `sources` at the feeder's slack bus is the substation; ScenarioError if there is none. `caps` are met
@@ -210,7 +190,7 @@ class Dispatch(ChangingSources):
             x = np.zeros(self._problem.at.size)
             x[z] = controls
             at = self._problem.at
-            state = self._flow(x[at.p_source] + 1j * x[at.q_source], p_load_kw + 1j * q_load_kvar)
+            state = self.flow(x[at.p_source] + 1j * x[at.q_source], p_load_kw + 1j * q_load_kvar)
             return None if state is None else state.point(feeder)
 
         boxes = self.sources.boxes_only
@@ -273,7 +253,7 @@ class Dispatch(ChangingSources):
         x, at = ClarabelSolver(problem, self.time_limit_s).solve(self._balance(p_load_kw, q_load_kvar)).x, problem.at
         if x is None:
             return None
-        flow = self._flow(x[at.p_source] + 1j * x[at.q_source], p_load_kw + 1j * q_load_kvar)
+        flow = self.flow(x[at.p_source] + 1j * x[at.q_source], p_load_kw + 1j * q_load_kvar)
         if flow is None:
             return None
         base_kw = self.feeder.base_kw
@@ -290,24 +270,6 @@ class Dispatch(ChangingSources):
             f"look at p_min_kw of the sources and at lines that cannot carry the demand ({self.solver_name}: "
             f"{_in_words(before, inexact)}; clarabel: {_in_words(answer)})")
 
-    def _flow(self, source_pu: Complexes, demand_kva: Complexes) -> _AcState | None:
-        """The power flow at the sources' set points (the substation's is ignored); None where there is none."""
-        feeder = self.feeder
-        source, demand = source_pu * feeder.base_kw, demand_kva.astype(complex)
-        source[self.substation] = 0.0
-        np.subtract.at(demand, self.sources.bus, source)
-        if self.injection is not None:
-            demand -= self.injection.at_bus_kw
-        flow = radial_power_flow(feeder.tree, np.asarray(demand / feeder.base_kw, np.complex128), self.limits.v0_pu)
-        if not flow.converged:
-            return None
-        enter, leave = flow.s_parent_pu * feeder.base_kw, flow.s_child_pu * feeder.base_kw
-        slack = demand[feeder.substation] + enter[feeder.parent == feeder.substation].sum()
-        own = feeder.g_bus_pu[feeder.substation] - 1j * feeder.b_pu[feeder.substation]
-        slack += own * self.limits.v0_pu**2 * feeder.base_kw
-        source[self.substation] = slack
-        return _AcState(enter, leave, flow.v_pu, source)
-
     def _evaluate(
         self, problem: ConicProblem, x: Floats, p_load_kw: Floats, q_load_kvar: Floats, unserved: Floats
     ) -> DispatchResult | None:
@@ -319,13 +281,13 @@ class Dispatch(ChangingSources):
         p_served, q_served = p_load_kw * (1.0 - unserved), q_load_kvar * (1.0 - unserved)
         p_source = snapped(x[at.p_source], sources.p_min_pu, sources.p_max_pu)
         q_source = snapped(x[at.q_source], sources.q_min_pu, sources.q_max_pu)
-        flow = self._flow(p_source + 1j * q_source, p_served + 1j * q_served)
-        if flow is None or not self._substation_can(flow.source[self.substation] / feeder.base_kw):
+        flow = self.flow(p_source + 1j * q_source, p_served + 1j * q_served)
+        if flow is None or not self.substation_can(flow.source[self.substation] / feeder.base_kw):
             return None
         enter, leave, p_source, q_source = flow.enter, flow.leave, flow.source.real.copy(), flow.source.imag.copy()
         vm_pu, loss_kw = np.abs(flow.v_pu) * feeder.vm_ratio, float(np.sum(enter.real + leave.real))
-        violation = self._violation(vm_pu)
-        loading, overload = self._loading(flow)
+        violation = self.violation(vm_pu)
+        loading, overload = self.loading(flow)
         gap, gap_ratio = self._gaps(x, problem)
         weights, j2 = self.limits, float(p_source @ sources.kg_per_kwh)
         cost_usd_per_h = float(p_source @ sources.usd_per_kwh + p_source**2 @ sources.usd_per_kwh_pu / feeder.base_kw)
@@ -349,61 +311,6 @@ class Dispatch(ChangingSources):
             conic_loss_kw=float(feeder.r_pu @ x[at.l] + feeder.g_lost_pu @ x[at.u]) * feeder.base_kw,
             voltage_violation_pu=violation, loading_ratio=loading, overload_ratio=overload,
         )
-
-    def _loading(self, flow: _AcState) -> tuple[Floats | None, float]:
-        """How full the branches are, and by how much the fullest is above its limit; None, 0 without ratings."""
-        watched = self.limits.branches or self._watched
-        if watched is None:
-            return None, 0.0
-        base_kw = self.feeder.base_kw
-        loading = loading_ratio(self.feeder, watched, flow.enter / base_kw, flow.leave / base_kw, flow.v_pu)
-        return loading, 0.0 if self.limits.branches is None else overload_ratio(watched, loading)
-
-    def settle(self, result: DispatchResult, p_load_kw: Floats, q_load_kvar: Floats) -> Settlement | None:
-        """The AC power flow at the set points of `result` and other demand (n_bus,); None where there is none.
-
-        A bus that the dispatch served in part is served in the same part; what it curtailed is not there.
-        """
-        p_load_kw = p_load_kw + np.minimum(result.curtailed_bus_kw, np.maximum(-p_load_kw, 0.0))
-        demanded = result.p_load_kw + result.unserved_kw
-        part = np.where(result.unserved_kw > 0.0, result.p_load_kw / np.where(demanded == 0.0, 1.0, demanded), 1.0)
-        source = np.asarray((result.p_source_kw + 1j * result.q_source_kvar) / self.feeder.base_kw, np.complex128)
-        state = self._flow(source, part * (p_load_kw + 1j * q_load_kvar))
-        if state is None:
-            return None
-        vm_pu, p_source = np.abs(state.v_pu) * self.feeder.vm_ratio, state.source.real
-        return Settlement(
-            p_substation_kw=float(p_source[self.substation]),
-            loss_kw=float(np.sum(state.enter.real + state.leave.real)),
-            emission_kg_per_h=generated_carbon(p_source, result.sources.kg_per_kwh), vm_pu=vm_pu,
-            voltage_violation_pu=self._violation(vm_pu))
-
-    def nci(self, p_from_kw: Floats, p_to_kw: Floats, p_source_kw: Floats, p_net_kw: Floats) -> Floats:
-        """(9) at the given branch flows and source powers; a bus that draws p_net_kw < 0 generates at 0 kg/kWh, a
-        battery that discharges at its stored intensity."""
-        feeder, bus, power, intensity = self.feeder, self.sources.bus, p_source_kw, self.sources.kg_per_kwh
-        feeding = np.flatnonzero(p_net_kw < 0.0)
-        if len(feeding):
-            bus, power = np.concatenate([bus, feeding]), np.concatenate([power, -p_net_kw[feeding]])
-            intensity = np.concatenate([intensity, np.zeros(len(feeding))])
-        if (also := self.injection) is not None:
-            bus, power = np.concatenate([bus, also.bus]), np.concatenate([power, also.p_kw])
-            intensity = np.concatenate([intensity, also.kg_per_kwh])
-        return nodal_carbon_intensity(
-            feeder.n_bus, feeder.parent, feeder.child, p_from_kw, p_to_kw, bus, power, intensity
-        )
-
-    def _substation_can(self, s_pu: complex) -> bool:
-        """Whether P + jQ is inside the substation's box."""
-        s, k = self.sources, self.substation
-        return bool(s.p_min_pu[k] - NEGLIGIBLE_PU <= s_pu.real <= s.p_max_pu[k] + NEGLIGIBLE_PU
-                    and s.q_min_pu[k] - NEGLIGIBLE_PU <= s_pu.imag <= s.q_max_pu[k] + NEGLIGIBLE_PU)
-
-    def _violation(self, vm_pu: Floats) -> float:
-        others = np.delete(vm_pu, self.feeder.substation)
-        excess = float(np.maximum(self.limits.v_min_pu - others, others - self.limits.v_max_pu).max())
-        return excess if excess > NEGLIGIBLE_PU else 0.0
-
 
 def _in_words(answer: Solution, inexact: bool = False) -> str:
     if inexact:

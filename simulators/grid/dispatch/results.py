@@ -101,6 +101,7 @@ class Settlement:
 
     p_substation_kw  > 0 feeds the network; loss_kw, emission_kg_per_h as in `DispatchResult`
     vm_pu            (n_bus,) voltages; voltage_violation_pu the largest distance of one outside its limits
+    loading_ratio    (n_branch,) as in `DispatchResult`
     """
 
     p_substation_kw: float
@@ -108,6 +109,7 @@ class Settlement:
     emission_kg_per_h: float
     vm_pu: Floats
     voltage_violation_pu: float
+    loading_ratio: Floats | None = None
 
 
 class InexactRelaxation(SolverError):

@@ -157,3 +157,36 @@ def check_given(sources: Mapping[str, Source], network_sources: Mapping[str, Val
         if value == LINKED and name == OTHERS:
             raise ScenarioError(f"{own} = linked: which of the generators it is has to be said; name each")
         Variable(value, own, name, "kg_per_kwh", start).check(until_s)
+
+
+FORECAST = "available_forecast_kw"
+"""Port over which what a source will have is forecast: entry k of k intervals ahead."""
+
+
+def foreseen(linked: Mapping[str, Mapping[str, Any]], ahead: int, member: str) -> dict[str, Mapping[str, Any]]:
+    """What comes over the bus to sources, `ahead` intervals later as far as it is forecast; the rest as now.
+    ModelError for a forecast that is shorter."""
+    out = dict(linked)
+    for name, given in linked.items():
+        came = given[FORECAST]
+        if not ahead or not isinstance(came, list):
+            continue
+        if ahead >= len(came):
+            raise ModelError(f"{member}.{name}.{FORECAST} has {len(came)} values, and the look-ahead goes {ahead} "
+                             "intervals on; make the forecast's horizon longer, or lookahead_steps less")
+        out[name] = {**given, PORTS["p_max_kw"]: came[ahead]}
+    return out
+
+
+def check_foreseen(member: str, sources: Mapping[str, Source], lookahead_steps: int, scenario: Any) -> None:
+    """ScenarioError for a linked forecast of sources that have nothing linked to be forecast, or where nothing
+    is planned ahead."""
+    if not any(link.target.split(".")[0] == member and link.target.rpartition(".")[2] == FORECAST
+               for link in scenario.links):
+        return
+    if lookahead_steps == 1:
+        raise ScenarioError(f"a forecast is linked to {member}.{FORECAST}, and {member}.lookahead_steps = 1 plans "
+                            "nothing; set lookahead_steps, to 8 say, or take the link away")
+    if not any(source.p_max_kw == LINKED for source in sources.values()):
+        raise ScenarioError(f"a forecast is linked to {member}.{FORECAST}, and no source has p_max_kw = linked; link "
+                            f"what they have to {member}.{PORTS['p_max_kw']}, too")

@@ -5,7 +5,7 @@ Rows: E03, Z03.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -65,19 +65,22 @@ class AcCheck:
     """The AC power flow of a feeder that the dispatch models, by its buses and branches: an independent second opinion.
 
     source_buses  the network's numbers of the buses where sources other than the substation stand
+    batteries     as in `read_feeder`
     """
 
-    def __init__(self, network: str | LineList, source_buses: Sequence[int], v0_pu: float | None = None) -> None:
-        self._feeder = feeder = read_feeder(network)
-        self._network, self._source_buses, self._v0_pu = network, list(source_buses), v0_pu
+    def __init__(self, network: str | LineList, source_buses: Sequence[int], v0_pu: float | None = None,
+                 batteries: Collection[str] = ()) -> None:
+        self._feeder = feeder = read_feeder(network, batteries)
+        self._network, self._source_buses, self._v0_pu, self._batteries = network, list(source_buses), v0_pu, batteries
         self._source_at = np.array([feeder.nodes.of_bus[b] for b in source_buses], dtype=np.int64)
-        self._equations = BranchEquations(read_radial(network).solver, feeder.nodes, feeder.substation)
+        self._equations = BranchEquations(read_radial(network, batteries).solver, feeder.nodes, feeder.substation)
 
     @cached_property
     def _solving(self) -> AcNetwork:
         from cosim.simulators.grid.network.powerflow import AcNetwork  # pandapower takes seconds
 
-        return AcNetwork(self._network, self._source_buses, self._v0_pu, generators_stay=False)
+        return AcNetwork(self._network, self._source_buses, self._v0_pu, generators_stay=False,
+                         batteries=self._batteries)
 
     def run(self, p_load_kw: Floats, q_load_kvar: Floats, p_source_kw: Floats, q_source_kvar: Floats,
             v_start_pu: Complexes | None = None) -> AcFlow | None:

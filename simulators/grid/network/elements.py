@@ -49,7 +49,8 @@ _TAPS = (("tap_pos", "tap_side", "tap_step_percent"), ("tap2_pos", "tap2_side", 
 
 @dataclass(frozen=True, slots=True)
 class Generator:
-    """A generator of the network itself: its bus, limits in kW and kvar (None: no limit), P as the file has it."""
+    """A generator of the network itself: its bus, limits in kW and kvar (None: no limit), P as the file has it, and
+    what it is by the file's column `type` ('PV'), '' where that says nothing."""
 
     name: str
     node: int
@@ -60,6 +61,8 @@ class Generator:
     p_kw: float = 0.0
     kind: str = "sgen"
     index: int = 0
+    technology: str = ""
+
 
 def rows_in_service(net: Any, kind: str) -> Iterator[tuple[int, Any]]:
     """Index and row of every element of a kind that is in service."""
@@ -302,8 +305,13 @@ def own_generators(net: Any) -> tuple[Generator, ...]:
             given = row.get("name")
             label = given if isinstance(given, str) and given and given not in taken else f"{kind}{k}"
             taken.add(label)
-            found.append(Generator(label, int(row.bus), low, high, q_low, q_high, p_kw, kind, k))
+            found.append(Generator(label, int(row.bus), low, high, q_low, q_high, p_kw, kind, k, _technology(row)))
     return tuple(found)
+
+
+def _technology(row: Any) -> str:
+    given = row.get("type")
+    return given if isinstance(given, str) and given not in ("wye", "delta") else ""
 
 
 def _power(kind: str, row: Any) -> tuple[float, float]:
@@ -338,27 +346,3 @@ def _limit(row: Any, column: str) -> float | None:
     """kW or kvar of a limit in MW or Mvar; None where the table has none."""
     value = row.get(column)
     return None if value is None or not math.isfinite(float(value)) else KW_PER_MW * float(value)
-
-
-# --- parts of a network, taken out --------------------------------------------------------------------------------
-
-def without_loads(net: Any) -> None:
-    """Take out of `net` the loads: demand is the caller's."""
-    for kind in ("load", "asymmetric_load"):
-        net[kind] = net[kind].iloc[0:0].copy()
-
-
-def without_generators(net: Any, generators: tuple[Generator, ...]) -> None:
-    """Take the given generators out of `net`; what draws, among the same tables, stays."""
-    for kind in {g.kind for g in generators}:
-        net[kind] = net[kind].drop(index=[g.index for g in generators if g.kind == kind])
-
-
-def close_lines(net: Any, name: str, lines: tuple[int, ...]) -> None:
-    """Put lines of `net` into service and close the switches at their ends; ScenarioError for one it does not have."""
-    for k in lines:
-        if k not in net.line.index:
-            raise ScenarioError(f"network {name} has no line {k} to close; its lines are {net.line.index.min()} to "
-                                f"{net.line.index.max()}")
-        net.line.loc[k, "in_service"] = True
-        net.switch.loc[(net.switch.et == "l") & (net.switch.element == k), "closed"] = True

@@ -94,9 +94,10 @@ class Nodes:
         """Nodes by what the entities of their buses are called."""
         return {f"bus{b}": at for b, at in self.of_bus.items()}
 
-    def position(self, bus: int, what: str, network: str) -> int:
-        """Node of a bus number; ScenarioError naming `what` where the network has no such bus in service."""
-        if bus not in self.of_bus:
+    def position(self, bus: int | str, what: str, network: str) -> int:
+        """Node of a bus number; ScenarioError naming `what` where the network has no such bus in service (names of
+        buses are OpenDSS's alone)."""
+        if not isinstance(bus, int) or bus not in self.of_bus:
             raise ScenarioError(f"{what} = {bus} is not a bus of {network}; its {len(self.of_bus)} buses are numbered "
                                 f"{min(self.of_bus)} to {max(self.of_bus)}")
         return self.of_bus[bus]
@@ -144,6 +145,7 @@ class Feeder:
     left_out      what of the network this model does not hold, for people
     rated_kw      what the branches at the substation carry at most; None where it is not known
     voltage_limits  (bus, lowest, highest) that the file states, see `elements.voltage_limits`
+    batteries     (name, bus number) of the network's storage in whose place a battery of that name stands
     b_parent_pu, b_child_pu  (n_branch,) what of b_pu is a branch's own, at either end
     base_a        (n_branch,) current of 1 p.u. here, A; at a transformer that of its parent's side
     ratings       of the branches, as the file states them
@@ -178,6 +180,7 @@ class Feeder:
     left_out: tuple[str, ...] = ()
     rated_kw: float | None = None
     voltage_limits: tuple[tuple[int, float, float], ...] = ()
+    batteries: tuple[tuple[str, int], ...] = ()
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -241,7 +244,7 @@ class Feeder:
         """Voltage at the substation, p.u.: the network's own unless another is given."""
         return self.v0_pu if v0_pu is None else v0_pu
 
-    def position(self, bus_id: int, what: str) -> int:
+    def position(self, bus_id: int | str, what: str) -> int:
         """Index of the bus numbered `bus_id` in the arrays; ScenarioError naming `what` for a wrong one."""
         return self.nodes.position(bus_id, what, self.name)
 

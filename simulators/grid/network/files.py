@@ -33,7 +33,7 @@ from cosim.simulators.grid.network import file_scan as netscan
 from cosim.simulators.grid.network.circuit import Admittances
 from cosim.simulators.grid.network.feeder import LineList
 from cosim.simulators.grid.network.file_scan import ConstructedObject, UnsafeFile
-from cosim.simulators.grid.network.source import SIMBENCH, WRITERS, stamp_of
+from cosim.simulators.grid.network.source import MADE, SIMBENCH, WRITERS, stamp_of
 from cosim.units import KW_PER_MW
 
 _TYPES = frozenset({
@@ -55,6 +55,8 @@ def stored(network: str | LineList) -> Any:
 def _stored(network: str | LineList, stamp: int) -> Any:
     if isinstance(network, LineList):
         return _from_lines(network)
+    if network in MADE:
+        return _from_lines(MADE[network]())
     if Path(network).suffix in WRITERS:
         return _from_file(network)
     if network.startswith(SIMBENCH):
@@ -66,8 +68,8 @@ def _stored(network: str | LineList, stamp: int) -> Any:
         hint = f"did you mean '{near[0]}'? " if near else ""
         raise ScenarioError(
             f"unknown network '{network}'; {hint}allowed: a function of pandapower.networks such as 'case33bw', "
-            "a SimBench code such as 'simbench:1-LV-rural1--0-sw', the path of a pandapower .json or .xlsx file, or a "
-            "list of lines"
+            "rural_mv, a SimBench code such as 'simbench:1-LV-rural1--0-sw', the path of a pandapower .json or .xlsx "
+            "file, or a list of lines"
         )
     net = getattr(pandapower.networks, network)()
     if not isinstance(net, pandapower.pandapowerNet):

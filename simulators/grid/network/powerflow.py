@@ -6,7 +6,7 @@ Rows: E03, Z03.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -16,19 +16,10 @@ import numpy as np
 from cosim.errors import ModelError, ScenarioError
 from cosim.simulators.grid.equations import Complexes, Floats, Ints, sums
 from cosim.simulators.grid.network.circuit import AcFlow, Admittances, branch_names, ends_of, nodes_of, tolerance_pu
-from cosim.simulators.grid.network.elements import (
-    base_loads,
-    check,
-    close_lines,
-    own_generators,
-    rated_kw,
-    rows_in_service,
-    voltage_limits,
-    without_generators,
-    without_loads,
-)
+from cosim.simulators.grid.network.elements import rated_kw, rows_in_service, voltage_limits
 from cosim.simulators.grid.network.feeder import LineList, island
 from cosim.simulators.grid.network.files import Solved, add_injections, admittances, solve, start_at, stored
+from cosim.simulators.grid.network.parts import close_lines, take_apart
 from cosim.simulators.grid.network.source import name_of, stamp_of
 from cosim.units import KW_PER_MW
 
@@ -50,8 +41,8 @@ class AcNetwork:
 
     The network's loads are taken out: demand is the caller's. Its generators stay, at the file's set points, unless
     `generators_stay` is false. `closed_lines` are put into service first and their switches closed. v0_pu: voltage of
-    the external grids in place of the file's. Admittances are kept between runs (`recycle`); no run starts at the last
-    one's voltages, so that a result depends on its own inputs only.
+    the external grids in place of the file's; batteries: as in `parts.take_apart`. Admittances are kept between runs
+    (`recycle`); no run starts at the last one's voltages, so that a result depends on its own inputs only.
 
     nodes                   electrical nodes; arrays over buses are in their order
     branches                lines, transformers (three branches to a star point for three windings), impedances, ...
@@ -68,37 +59,32 @@ class AcNetwork:
     _net: Any
 
     def __init__(self, network: str | LineList, source_buses: Sequence[int], v0_pu: float | None = None,
-                 closed_lines: Sequence[int] = (), *, generators_stay: bool = True) -> None:
-        read = _as_read(network, stamp_of(network), v0_pu, tuple(closed_lines), generators_stay)
+                 closed_lines: Sequence[int] = (), *, generators_stay: bool = True, batteries: Collection[str] = ()
+                 ) -> None:
+        read = _as_read(network, stamp_of(network), v0_pu, tuple(closed_lines), generators_stay, frozenset(batteries))
         vars(self).update(vars(read))
         self._net = copy.deepcopy(read._net)  # of all that is kept the one thing that a run writes into
         self.add_sources(source_buses)
 
     def _read(self, network: str | LineList, v0_pu: float | None, closed_lines: tuple[int, ...],
-              generators_stay: bool) -> None:
+              generators_stay: bool, batteries: frozenset[str]) -> None:
         """The network's own elements, without sources."""
         self.name = name = name_of(network)
         net = copy.deepcopy(stored(network))
         close_lines(net, name, closed_lines)
-        self.notes, self.rated_kw, self.voltage_limits = check(net, name), rated_kw(net), voltage_limits(net)
+        parts = take_apart(net, name, batteries)
+        self.notes, self.rated_kw, self.voltage_limits = parts.notes, rated_kw(net), voltage_limits(net)
         self.file_v0_pu = sorted({float(row.vm_pu) for _, row in rows_in_service(net, "ext_grid")})
+        self._net = net = parts.loadless if generators_stay else copy.deepcopy(parts.bare)
         if v0_pu is not None:
             net.ext_grid["vm_pu"] = v0_pu
         net["_ppc"] = None  # a file may bring that of an earlier run
-        self._net = net
-        buses = sorted(int(b) for b in net.bus.index[net.bus.in_service.astype(bool)])
-        load_p, load_q = base_loads(net, buses)
-        own = own_generators(net)
-        without_loads(net)
-        bare = copy.deepcopy(net)
-        without_generators(bare, own)
-        if not generators_stay:
-            without_generators(net, own)
-        self._solver = solver = admittances(bare)
+        own, buses = parts.generators, parts.loads.bus_ids
+        self._solver = solver = admittances(parts.bare)
         self.nodes = nodes = nodes_of(solver)
         self._find_slacks(net, solver)
         at, n = np.array([nodes.of_bus[b] for b in buses], dtype=np.int64), len(nodes)
-        self.base_p_kw, self.base_q_kvar = sums(at, load_p, n), sums(at, load_q, n)
+        self.base_p_kw, self.base_q_kvar = sums(at, parts.loads.p_kw, n), sums(at, parts.loads.q_kvar, n)
         self.generators = own if generators_stay else ()
         self.generator_bus = np.array([nodes.of_bus[g.node] for g in self.generators], dtype=np.int64)
         self._generator_kw = np.array([g.p_kw for g in self.generators])
@@ -226,8 +212,8 @@ class AcNetwork:
 
 @lru_cache(maxsize=16)
 def _as_read(network: str | LineList, stamp: int, v0_pu: float | None, closed_lines: tuple[int, ...],
-             generators_stay: bool) -> AcNetwork:
+             generators_stay: bool, batteries: frozenset[str]) -> AcNetwork:
     """The network before sources and runs, read once in a process; never change it."""
     made = AcNetwork.__new__(AcNetwork)
-    made._read(network, v0_pu, closed_lines, generators_stay)
+    made._read(network, v0_pu, closed_lines, generators_stay, batteries)
     return made

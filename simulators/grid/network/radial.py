@@ -5,9 +5,10 @@ Rows: E03, I25, P07, Z07.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from cosim.simulators.grid.network.circuit import Admittances, element_names, en
 from cosim.simulators.grid.network.elements import understood
 from cosim.simulators.grid.network.feeder import Feeder, LineList, Nodes, orient
 from cosim.simulators.grid.network.ratings import branch_ratings
-from cosim.simulators.grid.network.source import ELSEWHERE, Loads, RadialData, listed, name_of, stamp_of
+from cosim.simulators.grid.network.source import ELSEWHERE, Loads, RadialData, Storage, listed, name_of, stamp_of
 from cosim.units import KW_PER_MW
 
 SAME_RATIO = 1e-9
@@ -34,40 +35,61 @@ def read_loads(network: str | LineList) -> Loads:
 def _loads(network: str | LineList, stamp: int) -> Loads:
     if (given := listed(network)) is not None:
         return given.loads
+    return _tables().loads_of(network)
+
+
+def read_storages(network: str | LineList) -> tuple[Storage, ...]:
+    """The storage units of any network that are in service."""
+    return () if listed(network) is not None else _tables().storages_of(network)
+
+
+def out_of_service(network: str | LineList) -> tuple[int, ...]:
+    """Numbers of the buses of any network that are not in service."""
+    return () if listed(network) is not None else _tables().out_of_service(network)
+
+
+def _tables() -> Any:
     from cosim.simulators.grid.network import tables  # pandapower takes seconds
 
-    return tables.loads_of(network)
+    return tables
 
 
-def read_feeder(network: str | LineList) -> Feeder:
+def bus_entities(network: str | LineList) -> list[str]:
+    """What entities at the buses of any network are called, in the order of their numbers: 'bus3' for bus 3, of all
+    that are in service; ScenarioError as `read_loads`."""
+    return [f"bus{bus}" for bus in read_loads(network).bus_ids]
+
+
+def read_feeder(network: str | LineList, batteries: Collection[str] = ()) -> Feeder:
     """The radial feeder that a parameter describes; ScenarioError naming the element that it cannot represent.
 
     Taken as pandapower converts them: lines (half-open ones, too), transformers of two and three windings with their
     taps, shifts and iron losses, impedances, shunts, and closed bus-bus switches, whose buses are one node. Parallel
     branches are one branch. Motors, wards and storage draw (or feed) the file's power. Refused: loops, several
-    external grids, DC lines, extended wards, a star leg of negative impedance.
+    external grids, DC lines, extended wards, a star leg of negative impedance. batteries: names of the scenario's; a
+    storage of such a name ('storage3') is none of the feeder's.
     """
-    return _read(network, stamp_of(network))
+    return _read(network, stamp_of(network), frozenset(batteries))
 
 
 @lru_cache(maxsize=64)
-def _read(network: str | LineList, stamp: int) -> Feeder:
-    return feeder_of(read_radial(network))
+def _read(network: str | LineList, stamp: int, batteries: frozenset[str]) -> Feeder:
+    return feeder_of(read_radial(network, batteries))
 
 
-def read_radial(network: str | LineList) -> RadialData:
+def read_radial(network: str | LineList, batteries: Collection[str] = ()) -> RadialData:
     """What a radial feeder is made of, before it is oriented; ScenarioError as `read_feeder`."""
-    return _read_radial(network, stamp_of(network))
+    return _read_radial(network, stamp_of(network), frozenset(batteries))
 
 
 @lru_cache(maxsize=64)
-def _read_radial(network: str | LineList, stamp: int) -> RadialData:
+def _read_radial(network: str | LineList, stamp: int, batteries: frozenset[str]) -> RadialData:
     if (given := listed(network)) is not None:
         return given
     from cosim.simulators.grid.network import files, tables  # pandapower takes seconds
 
     with understood(name_of(network)):
-        return tables.radial_data(files.stored(network), name_of(network))
+        return tables.radial_data(files.stored(network), name_of(network), batteries=batteries)
 
 
 def feeder_of(data: RadialData) -> Feeder:
@@ -98,6 +120,7 @@ def feeder_of(data: RadialData) -> Feeder:
         base_a=_base_a(data, nodes, parent, child, np.abs(ratio)),
         ratings=branch_ratings(data.ratings, data.z_pu, branches.merged, len(parent)),
         left_out=data.left_out, rated_kw=data.rated_kw, voltage_limits=data.voltage_limits,
+        batteries=data.batteries,
     )
 
 

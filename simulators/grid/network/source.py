@@ -21,6 +21,7 @@ from cosim.simulators.grid.equations import Complexes, Floats, sums
 from cosim.simulators.grid.network.circuit import Admittances
 from cosim.simulators.grid.network.elements import Generator
 from cosim.simulators.grid.network.feeder import BaseLoad, Line, LineList, Ratings
+from cosim.simulators.grid.network.rural import rural_mv
 
 SIMBENCH = "simbench:"
 """What the name of a SimBench network begins with, its code behind it."""
@@ -28,6 +29,8 @@ WRITERS = {".json": "pandapower.to_json", ".xlsx": "pandapower.to_excel"}
 """What writes a network file, by its ending."""
 SHIPPED = frozenset({"case33bw"})
 """Networks of pandapower that stand in a file beside this module, as lines and loads: `NAME.json`."""
+MADE = {"rural_mv": rural_mv}
+"""Networks that are made by formulas, by name."""
 ELSEWHERE = "the grid without an optimiser models it: cosim.simulators.grid.ac:AcPowerFlow"
 """What a message adds where a radial feeder cannot be made."""
 
@@ -55,6 +58,22 @@ class Loads:
     q_kvar: Floats
 
 
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """A storage unit of a network as its file has it: kW, kvar and kWh, p_kw > 0 charges; None: not stated."""
+
+    name: str
+    index: int
+    bus: int
+    p_kw: float
+    q_kvar: float
+    energy_max_kwh: float | None
+    energy_min_kwh: float
+    soc_percent: float | None
+    p_charge_max_kw: float | None
+    p_discharge_max_kw: float | None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class RadialData:
     """All that is read of a network with one external grid.
@@ -66,7 +85,7 @@ class RadialData:
     z_pu             (n_branch,) series impedances; those of lines from their own figures
     base_kv_of       bus number -> nominal voltage, kV
     ratings          of the solver's rows
-    generators, left_out, rated_kw, voltage_limits  as `Feeder` has them
+    generators, left_out, rated_kw, voltage_limits, batteries  as `Feeder` has them
     """
 
     name: str
@@ -83,12 +102,15 @@ class RadialData:
     left_out: tuple[str, ...] = ()
     rated_kw: float | None = None
     voltage_limits: tuple[tuple[int, float, float], ...] = ()
+    batteries: tuple[tuple[str, int], ...] = ()
 
 
 def listed(network: str | LineList) -> RadialData | None:
     """A network that needs no network library; None for any other. ScenarioError where its figures make no sense."""
     if isinstance(network, LineList):
         return _of_lines(network, name_of(network))
+    if network in MADE:
+        return _made(network)
     return _shipped(network) if network in SHIPPED else None
 
 
@@ -96,6 +118,11 @@ def series_pu(r_ohm: float, x_ohm: float, length: float, parallel: float, base_k
     """Series impedance of a line, p.u., of its figures per length."""
     per_pu = length / parallel / (base_kv**2 / base_mva)
     return complex(r_ohm * per_pu, x_ohm * per_pu)
+
+
+@cache
+def _made(name: str) -> RadialData:
+    return _of_lines(MADE[name](), name)
 
 
 @cache

@@ -24,7 +24,7 @@ from cosim.errors import ModelError, ScenarioError
 from cosim.learning.batch import BatchEnvironments, lacking
 from cosim.learning.environment import engine_of, vector_env
 from cosim.learning.vector import Environments, learning_scenario
-from cosim.scenario import override
+from cosim.scenario import Link, Member, override
 from cosim.scenarios.ieee33 import SCENARIO as IEEE33
 from cosim.scenarios.ieee33_climate import SCENARIO as CLIMATE
 from cosim.scenarios.ieee33_economic import SCENARIO as ECONOMIC
@@ -124,6 +124,21 @@ def agree(one, other, context):
     np.testing.assert_allclose(context[1], context[0], rtol=1e-9, atol=1e-7)
 
 
+FORECASTS = Member(simulator="cosim.simulators.forecast.adapter:Forecasts", step_s=900, entities={
+    "Site": "sites", "Feeder": ["feeder"]}, params={"nci": {"kind": "day_ahead"}, "price": {"kind": "persistence"},
+                                                    "load": {"kind": "persistence"}})
+FORESEEN = LIVING.replace(
+    shared={**LIVING.shared, "horizon_s": "12h", "horizon_step_s": "15min"}, members={
+        **LIVING.members, "forecast": FORECASTS, "profile": LIVING.members["profile"].model_copy(update={
+            "simulator": "cosim.simulators.profile:ForecastProfile",
+            "entities": {**LIVING.members["profile"].entities, "Feeder": ["feeder"]}})},
+    links=(*LIVING.links, Link(source="grid.nci_kg_per_kwh", target="forecast.nci_kg_per_kwh", pairs="sites:bus{node}"),
+           Link(source="tariff.price_usd_per_kwh", target="forecast.price_usd_per_kwh"),
+           Link(source="profile.p_all_kw", target="forecast.p_load_kw"),
+           *(Link(source=f"forecast.{port}", target=f"controller.{port}") for port in (
+               "nci_forecast_kg_per_kwh", "p_load_forecast_kw", "price_forecast_usd_per_kwh"))))
+"""Forecasts of intensity, price and base load."""
+
 VARIANTS = {
     "as it is": (IEEE33, {}),
     "fuel prices": (ECONOMIC, {}),
@@ -141,6 +156,12 @@ VARIANTS = {
     "least laxity, patience": (IEEE33, {"shared.job_classes.vae.order": "llf",
                                         "shared.job_classes.search.patience": "exponential"}),
     "sources that change": (LIVING, {"controller.reward.carbon": "system_difference"}),
+    "signals, sent work": (LIVING, {"controller.observation": "signals", "controller.reward.manager_credit": "sent",
+                                    "controller.reward.c6_per_inf_wait_min": "1e-4"}),
+    "marginal signals": (IEEE33, {"controller.observation": "signals", "controller.reward.manager_credit": "sent",
+                                  "controller.reward.carbon": "marginal", "grid.mci": "true"}),
+    "forecasts observed": (FORESEEN, {"controller.observed_forecasts": ["nci", "load"]}),
+    "forecasts linked": (FORESEEN, {}),
     "as printed in (32)": (IEEE33, {"controller.reward.looming": "false", "controller.reward.relative": "false"}),
 }
 

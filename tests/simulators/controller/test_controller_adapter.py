@@ -35,7 +35,9 @@ SPEED_TO_PER_S = {"llm": 6 * 16 * 6e4 / 60, "vae": 5 * 8 * 6e4 / 60}
 DEADLINE_S = {"llm": 43200.0, "vae": 43200.0, "deep_research": 1800.0, "search": 900.0}
 STATE = ("p_kw", "queued_jobs", "deferred_jobs", "running_jobs", "pending_work_to", "deferred_work_to", "late_jobs",
          "urgent_jobs", "slack_min", "free_gpu_ratio")
-NO_EVENT = dict.fromkeys(("event_start_min", "event_end_min", "event_cap_kw"), math.nan)
+NOT_LINKED = dict.fromkeys(("event_start_min", "event_end_min", "event_cap_kw", "nci_forecast_kg_per_kwh",
+                            "mci_forecast_kg_per_kwh"), math.nan)
+NO_FORECAST = dict.fromkeys(("price_forecast_usd_per_kwh", "p_load_forecast_kw", "renewable_forecast_kw"), math.nan)
 LEADS_S = [3600.0 * h for h in (0, 2, 4, 6, 8, 10)]
 NAMES = list(CLASSES)
 
@@ -54,8 +56,9 @@ def idle(nci=(0.3, 0.5, 0.8), **manager):
     zeros = [0.0] * 4
     scalars = {"p_kw": 120.0, "free_gpu_ratio": 1.0, "slack_min": 1440.0}
     state = {**scalars, **{name: zeros for name in STATE if name not in scalars}}
-    return {"manager": {"jobs": {}, "price_usd_per_kwh": 0.1, "forecast_usd_per_kwh": [0.1] * 6, **manager},
-            **{name: {"nci_kg_per_kwh": w, "mci_kg_per_kwh": math.nan, **state, **NO_EVENT}
+    return {"manager": {"jobs": {}, "price_usd_per_kwh": 0.1, "forecast_usd_per_kwh": [0.1] * 6, **NO_FORECAST,
+                        **manager},
+            **{name: {"nci_kg_per_kwh": w, "mci_kg_per_kwh": math.nan, **state, **NOT_LINKED}
                for name, w in zip(SITES, nci, strict=True)}}
 
 
@@ -341,8 +344,8 @@ def close_the_loop(policy, minutes, nci=(0.33, 0.55, 0.84)):
         now_s = 60.0 * k
         new, price = workload.advance(now_s, {})["w"], tariff.advance(now_s, {})["t"]
         orders = tick(controller, now_s, {
-            "manager": {"jobs": new["jobs"], **price},
-            **{s: {"nci_kg_per_kwh": w, "mci_kg_per_kwh": math.nan, **{p: state[s][p] for p in STATE}, **NO_EVENT}
+            "manager": {"jobs": new["jobs"], **price, **NO_FORECAST},
+            **{s: {"nci_kg_per_kwh": w, "mci_kg_per_kwh": math.nan, **{p: state[s][p] for p in STATE}, **NOT_LINKED}
                for s, w in zip(SITES, nci, strict=True)}})
         state = aidc.advance(now_s, {s: {"wet_bulb_degc": math.nan, "dry_bulb_degc": math.nan, **{
             p: orders[s][p] for p in ("jobs", "gpus", "supply_temp_degc")}} for s in SITES})

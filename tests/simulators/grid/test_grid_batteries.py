@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cosim.errors import ScenarioError, SolverError
 from cosim.params import validate
-from cosim.simulators.grid.batteries import Batteries, dispatched
+from cosim.simulators.grid.batteries import Batteries, battery_buses, dispatched
 from cosim.simulators.grid.battery import Battery, Store, reach_kw, stored_kw
 from cosim.simulators.grid.dispatch.branch_limits import branch_limits
 from cosim.simulators.grid.dispatch.conic import Limits
@@ -77,6 +77,11 @@ def test_carbon_is_conserved_over_any_commands(steps, into, out):
         assert battery.energy_min_kwh - 1e-9 <= store.energy_kwh <= battery.energy_max_kwh + 1e-9
         assert -1e-9 <= store.kg_per_kwh <= 1.0 + 1e-9
     assert 10.0 + drawn == pytest.approx(store.carbon_kg + fed + lost, abs=1e-9)
+
+
+def batteries_on(given, feeder, hours):
+    return Batteries(given, battery_buses(given, feeder, "grid"), feeder.n_bus, hours)
+
 
 
 # --- in a dispatch --------------------------------------------------------------------------------------------------
@@ -211,7 +216,7 @@ def test_a_command_is_part_of_the_plan_of_the_others(feeder):
 
 
 def test_local_generation_is_stored_where_there_is_no_plan(feeder):
-    batteries = Batteries({"b": BATTERY}, feeder, "grid", 1.0)
+    batteries = batteries_on({"b": BATTERY}, feeder, 1.0)
     p_kw = np.array([0.0, -60.0, 0.0])
     d = dispatch_of(feeder)
     now = batteries.now({"b": {"p_set_kw": math.nan}}, 4, 4)
@@ -224,7 +229,7 @@ def test_local_generation_is_stored_where_there_is_no_plan(feeder):
 def test_no_battery_charges_while_power_goes_unserved(feeder, wanted_kw, ran_kw, findings):
     limits = branch_limits(feeder, {"0-1": 35.0}, {}, "grid", own=True)  # 667 kW
     d = Dispatch(feeder, {"up": Source(0, 0.4)}, Limits(1.0, 0.9, 1.1, 1.0, branches=limits), "clarabel")
-    batteries, said = Batteries({"b": BATTERY}, feeder, "grid", 0.25), []
+    batteries, said = batteries_on({"b": BATTERY}, feeder, 0.25), []
     now = batteries.now({"b": {"p_set_kw": wanted_kw}}, 4, 1)
     got = dispatched(batteries, now, None, (d, None), feeder.p_kw, feeder.q_kvar, lambda *note: said.append(note[0]))
     assert batteries.p_kw.tolist() == [ran_kw]
@@ -234,7 +239,7 @@ def test_no_battery_charges_while_power_goes_unserved(feeder, wanted_kw, ran_kw,
 
 def test_without_a_solution_a_battery_stands_still(feeder):
     d = dispatch_of(feeder, {"up": Source(0, 0.4), "must": Source(2, 0.5, 5000.0, 5000.0)})
-    batteries = Batteries({"b": BATTERY}, feeder, "grid", 0.25)
+    batteries = batteries_on({"b": BATTERY}, feeder, 0.25)
     now = batteries.now({"b": {"p_set_kw": -40.0}}, 4, 1)
     with pytest.raises(SolverError):
         dispatched(batteries, now, None, (d, None), feeder.p_kw, feeder.q_kvar, lambda *note: None)
@@ -259,4 +264,4 @@ def test_batteries_that_cannot_be_are_refused(change, message):
 
 def test_a_battery_at_no_bus_is_refused(feeder):
     with pytest.raises(ScenarioError, match="grid.batteries.b.node = 9 is not a bus"):
-        Batteries({"b": Battery(**{**GIVEN, "node": 9})}, feeder, "grid", 0.25)
+        batteries_on({"b": Battery(**{**GIVEN, "node": 9})}, feeder, 0.25)

@@ -341,7 +341,7 @@ def test_recovered_set_points_are_a_local_optimum_that_ac_power_flow_confirms():
         s = got.p_source_kw[1:] + 1j * got.q_source_kvar[1:] + rng.normal(size=2) + 1j * rng.normal(size=2)
         if (s.real > 3000.0).any() or (abs(s.imag) > 100.0).any():
             continue
-        state = dispatch._flow(np.concatenate([[0.0], s]) / 1000.0, p + 1j * q)
+        state = dispatch.flow(np.concatenate([[0.0], s]) / 1000.0, p + 1j * q)
         loss = state.enter.real.sum() + state.leave.real.sum()
         objective = loss + 0.9 * state.source[0].real
         inside = np.abs(state.v_pu).max() <= 1.02

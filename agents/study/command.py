@@ -1,0 +1,95 @@
+"""cosim study paper|signal: the paper's evaluation, claim by claim, and what a carbon signal is worth; by one command.
+
+    cosim study paper --tier rules --jobs 2
+    cosim study paper --tier short --only table2,fig8 --dry-run
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from cosim.agents.study.paper import digest_of_study, write_paper
+from cosim.agents.study.plan import PARTS, TIERS, cells_of
+from cosim.agents.study.rates import with_estimates
+from cosim.campaign.cells import Cell, CellState
+from cosim.campaign.runner import ENGINES, exit_code, listing, look_up, run_cells
+from cosim.console import add_debug, command_parser, plain_console, print_digest, run_command, say
+from cosim.errors import ScenarioError, unknown
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = command_parser("study", epilog="A study that was stopped goes on where it was; finished cells are skipped. "
+                       "Exit codes: 0 all cells are done, else that of the first that failed.")
+    commands = p.add_subparsers(dest="command", required=True, metavar="paper")
+    paper = commands.add_parser("paper", help="the paper's tables and figures, with a verdict on each of its claims")
+    paper.add_argument("--tier", choices=TIERS, default="rules", help="; ".join(
+        f"{name}: {tier.about}" for name, tier in TIERS.items()) + " (default: rules)")
+    paper.add_argument("--only", type=_parts, default=PARTS, metavar="PART,...", help=f"of {', '.join(PARTS)}")
+    _shared(paper)
+    return p
+
+
+def _shared(p: argparse.ArgumentParser) -> None:
+    """Options of every study."""
+    p.add_argument("--jobs", type=int, default=1, metavar="N", help="cells at a time, a core each (default: 1)")
+    p.add_argument("--engine", choices=ENGINES, default="local", help="who computes cells: processes of this machine, "
+                   "or a Ray cluster (extra: ray) (default: local)")
+    p.add_argument("--address", help="of a running Ray cluster (default: one on this machine)")
+    p.add_argument("--out", type=Path, metavar="DIR", help="folder of the study (default: results/study-...)")
+    p.add_argument("--dry-run", action="store_true", help="list the cells, with the time that they will take, and end")
+    add_debug(p)
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+    for name in names:
+        if name not in PARTS:
+            raise argparse.ArgumentTypeError(unknown("table or figure", name, PARTS))
+    return names
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The program; returns its exit code."""
+    return run_command(parser, _study, argv, "stopped by the user; the same command goes on")
+
+
+def _study(args: argparse.Namespace) -> int:
+    return _paper(args)
+
+
+def _paper(args: argparse.Namespace) -> int:
+    tier = TIERS[args.tier]
+    out = args.out or Path("results") / f"study-{args.tier}"
+    cells = cells_of(args.only, tier)
+    if tier.episodes and find_spec("torch") is None:
+        raise ScenarioError(f"--tier {tier.name} trains teams, which needs torch; install aidc-cosim with the extra "
+                            "'learn', or take --tier rules")
+    states = computed(cells, out, args)
+    if states is None:
+        return 0
+    words = f"cosim study paper --tier {args.tier}" + (f" --only {','.join(args.only)}" if args.only != PARTS else "")
+    made, ruled = write_paper(states, args.only, tier, out, words)
+    print_digest(plain_console(), digest_of_study(ruled, states))
+    say(plain_console(), f"page: {made}")
+    return exit_code(states.values())
+
+
+def computed(cells: Sequence[Cell], out: Path, args: argparse.Namespace) -> dict[str, CellState] | None:
+    """The states of the cells after all that can be have been computed; None after --dry-run, which lists them."""
+    if args.jobs < 1:
+        raise ScenarioError(f"--jobs {args.jobs} must be 1 or more")
+    before = look_up(cells, out)
+    timed = with_estimates(cells, before)
+    if args.dry_run:
+        print_digest(plain_console(), listing(timed, before, args.jobs))
+        return None
+    return run_cells(timed, out, jobs=args.jobs, engine=args.engine, address=args.address)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
