@@ -67,7 +67,7 @@ def metrics(figures: Mapping[str, float], kinds: Mapping[str, str], days: float,
             length_days: float | None = None) -> dict[str, float]:
     """Metrics from a summary's figures, totals per day of arrivals.
 
-    figures: of `cosim.simulators.analysis.metrics.summary` over a whole run of `length_days` (None: as long) with `days`
+    figures: of `cosim.simulators.analysis.metrics.summary` over a whole run of `length_days` (None: `days`) with `days`
     days of arrivals; kinds: class -> 'train' or 'inf'. NaN where the run gives none. Beside METRICS, waits of each
     class, and jobs that missed its service level where it has one, and EVENTS where there were any.
     """

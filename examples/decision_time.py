@@ -1,6 +1,6 @@
-"""What a decision of the planner costs: CPU time of each plan of a morning, in ms.
+"""What a decision of the planner costs: CPU time of each plan of two hours, in ms.
 
-    cd examples && python plan_time.py
+    cd examples && python decision_time.py
 """
 
 from time import process_time
@@ -23,9 +23,9 @@ class Timed(Mpc):
 
 
 if __name__ == "__main__":
-    cosim.simulate("ieee33_living", until="4h", set={"controller.policy": "plan_time:Timed"}, out="timed.h5",
+    cosim.simulate("ieee33_living", until="2h", set={"controller.policy": "decision_time:Timed"}, out="timed.h5",
                    driver="native", overwrite=True, progress=False)
-    from plan_time import Timed as Ran  # the run imported this file by its name
+    from decision_time import Timed as Ran  # the run imported this file by its name
 
     first, *later = Ran.planned_ms
     print(f"the first plan, with the import of the solver: {first:.1f} ms")
