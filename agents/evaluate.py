@@ -103,7 +103,7 @@ def decided_s(scenario: Scenario) -> float:
     for row in rows_of(scenario.shared["job_classes"], "job_classes").values():
         deadline_s = row["deadline_s"]
         due_s = parse_duration(deadline_s) if isinstance(deadline_s, str) else float(deadline_s)
-        if row["kind"] == "inf":
+        if row["kind"] != "train" and "work_to" in row:
             due_s += MIN_S * row["work_to"] / (row["to_per_gpu_min"] * row.get("gpus_per_block", 1))
         longest_s = max(longest_s, due_s)
     step_s = max(member.step_s for member in scenario.members.values())
@@ -114,7 +114,8 @@ def _run_one(what: Evaluation, policy: str, seed: int, first: str) -> tuple[dict
     """Metrics of one policy on one seed, natively, and of the first policy (`first` is empty) the bounds, if
     `what.bound`. first: trace whose grid is played."""
     scenario = what.run_scenario(policy, seed)
-    kinds = {name: row["kind"] for name, row in rows_of(scenario.shared["job_classes"], "job_classes").items()}
+    kinds = {name: "train" if row["kind"] == "train" else "inf"
+             for name, row in rows_of(scenario.shared["job_classes"], "job_classes").items()}
     if first and what.open_loop:
         scenario = replay(scenario, "grid", first)
     with tempfile.TemporaryDirectory() as folder:
@@ -178,7 +179,7 @@ def _evaluate(args: argparse.Namespace) -> int:
             what = Evaluation(scenario.to_json(), args.days, _end_s(scenario, args.days), args.open_loop, args.bound,
                               folder)
             if args.bound:
-                load(_CHECK_BOUND, "bound")(scenario.members)
+                load(_CHECK_BOUND, "bound")(scenario.members, rows_of(scenario.shared["job_classes"], "job_classes"))
             if args.out:
                 _writable(args.out)
             for policy in policies:  # before the first of them has run for minutes

@@ -19,7 +19,7 @@ import numpy as np
 
 from cosim.agents.fleet.decision import FleetFacts, Matrix, Observation, Operation, Vector
 from cosim.agents.fleet.heuristics import GpuRule, PolicyOptions
-from cosim.agents.fleet.worth import SupplyAir, carbon_now, worth_of_kwh
+from cosim.agents.fleet.worth import CountedCarbon, SupplyAir, worth_of_kwh
 from cosim.errors import ScenarioError
 from cosim.units import DAY_S, MIN_PER_H, MIN_S
 
@@ -87,7 +87,7 @@ class MyopicOracle:
         self._slack_min = [[max(1.0, d / MIN_S - _shortest_min(facts, i, m)) for m, d in enumerate(facts.deadline_s)]
                            for i in range(facts.n_sites)]
         self._job_gpu_min = [w / x for w, x in zip(facts.work_to, facts.to_per_gpu_min, strict=True)]
-        self._air = SupplyAir(facts, self.energy)
+        self._air, self._carbon = SupplyAir(facts, self.energy), CountedCarbon(options.reward, "myopic_oracle")
         self._supply = [facts.supply_temp_high_degc] * facts.n_sites
         self._day = DayMean()
         self._seen: Observation | None = None
@@ -131,7 +131,7 @@ class MyopicOracle:
             work = [observation.pending_work_to[i][m] + (w if ready[m] else 0.0)
                     for m, w in enumerate(allocated_work_to[i])]
             self._withhold(observation, i, energy_kwh[i], jobs, work)
-            shares.append(self._split(capacity, observation.running_jobs[i], jobs, work))
+            shares.append(self._split(capacity, observation.running_jobs[i], jobs, work, i))
             self._supply[i] = self._air.best_degc(i, self._it_kw(i, capacity, shares[-1]))
         return Operation([[row] * len(self._train)] * facts.n_sites, shares, list(self._supply))
 
@@ -141,7 +141,7 @@ class MyopicOracle:
         """Worth of a kWh at each site, now and on the mean of a day, in units of (32)."""
         if self._seen is observation:
             return
-        self._seen, carbon = observation, carbon_now(self.weights, observation, "myopic_oracle")
+        self._seen, carbon = observation, self._carbon.now(observation)
         price, forecast = observation.price_usd_per_kwh, observation.forecast_usd_per_kwh
         self._day.add(observation.time_s, [price, *carbon])
         mean_price, *mean_carbon = self._day.mean([sum(forecast) / len(forecast), *carbon])

@@ -48,9 +48,10 @@ class Outlook:
         for gone in [known for known in self._prices if known < slot - self._per_day]:
             del self._prices[gone]
         for name, values in (("nci", observation.nci_kg_per_kwh), ("mci", observation.mci_kg_per_kwh)):
-            if values is None:
+            past = self._past[name]
+            if values is None and not past:
                 continue
-            past, now = self._past[name], np.array(values, float)
+            now = past[-1] if values is None else np.array(values, float)  # none in this interval: the last there was
             if past and slot == self._slot:
                 past[-1] = now
             else:

@@ -26,7 +26,7 @@ from cosim.agents.fleet.heuristics import GpuRule, PolicyOptions
 from cosim.agents.fleet.oracle import DayMean
 from cosim.agents.fleet.outlook import Outlook
 from cosim.agents.fleet.planning import Fleet, FleetPlan, InferenceGroup, TrainingGroup, plan
-from cosim.agents.fleet.worth import SupplyAir, carbon_signal, worth_of_kwh
+from cosim.agents.fleet.worth import CountedCarbon, SupplyAir, worth_of_kwh
 from cosim.errors import ScenarioError
 from cosim.units import HOUR_S, MIN_PER_H, MIN_S
 
@@ -49,6 +49,7 @@ class Mpc:
         self._split, self._air = GpuRule(facts, options.drain_min), SupplyAir(facts, options.energy)
         self._outlook = Outlook(self._params.slot_s, facts.deferrals_s, facts.horizon_step_s)
         self._backlog, self._arrivals = Backlog(facts), DayMean()
+        self._carbon = CountedCarbon(options.reward, "mpc")
         self._margin_h = self._margins_h(options)
         self._training = self._grouped(facts.train)
         self._inference = self._grouped(facts.inf)
@@ -98,7 +99,7 @@ class Mpc:
             jobs = [running[m] + observation.queued_jobs[i][m] + allocated_jobs[i][m] for m in classes]
             work = [observation.pending_work_to[i][m] + allocated_work_to[i][m] for m in classes]
             gpus = [0.0] * len(classes)
-            for m, g in zip(facts.inf, self._split.inference(capacity, running, jobs, work), strict=True):
+            for m, g in zip(facts.inf, self._split.inference(capacity, running, jobs, work, i), strict=True):
                 gpus[m] = g
             self._give_training(i, capacity - sum(gpus), gpus)
             shares.append([g / capacity for g in gpus])
@@ -133,7 +134,8 @@ class Mpc:
         hours[0] -= (observation.time_s % p.slot_s) / HOUR_S
         ends_h = np.cumsum(hours)
         price = self._outlook.price_usd_per_kwh(p.slots)
-        signal = carbon_signal(self._weights, observation, "mpc")
+        self._carbon.now(observation)  # or says what is missing
+        signal = self._carbon.name(observation)
         carbon = self._outlook.intensity_kg_per_kwh(signal, p.slots) if signal else None
         worth = worth_of_kwh(self._weights, price, np.zeros((facts.n_sites, 1)) if carbon is None else carbon)
         coming = self._arrivals.mean(None)  # GPUs that each class keeps busy

@@ -35,19 +35,20 @@ SLOT_S = 15 * MIN_S
 """Intensities of the day before are remembered by slots of this length."""
 
 
-def signal_of(kind: str, observation: Observation, n_sites: int) -> list[float]:
-    """(N,) price, NCI or MCI (`price`, `nci`, `mci`) at each site now. ScenarioError, ModelError where it is hidden or
-    not computed."""
+def signal_of(kind: str, observation: Observation, n_sites: int, last: Vector | None = None) -> list[float]:
+    """(N,) price, NCI or MCI (`price`, `nci`, `mci`) at each site now; `last` where there is no marginal intensity in
+    this interval. ScenarioError, ModelError where it is hidden or has not been computed."""
     if kind == "price":
         return [observation.price_usd_per_kwh] * n_sites
     if kind == "nci":
         if observation.nci_kg_per_kwh is None:
             raise ScenarioError("controller.signal = nci, and power mode hides it: --set controller.signal=price")
         return list(observation.nci_kg_per_kwh)
-    if observation.mci_kg_per_kwh is None:
+    found = last if observation.mci_kg_per_kwh is None else observation.mci_kg_per_kwh
+    if found is None:
         raise ModelError("controller.signal = mci, and none is known: --set grid.mci=true, or "
                          "--set controller.signal=price")
-    return list(observation.mci_kg_per_kwh)
+    return list(found)
 
 
 class LowestWindow(Uniform):
@@ -64,6 +65,7 @@ class LowestWindow(Uniform):
                            for i in range(facts.n_sites)
                            if facts.top_to_per_s and facts.eligible[m][i] and facts.top_to_per_s[i][m]), default=0.0)
         self._weights = [_overlaps(facts.deferrals_s, lead_s, lead_s + self._run_s) for lead_s in facts.deferrals_s]
+        self._last: Vector | None = None
         self._outlook = Outlook(SLOT_S, facts.deferrals_s, facts.horizon_step_s)
 
     def lead(self, observation: Observation) -> int:
@@ -87,7 +89,7 @@ class LowestWindow(Uniform):
     def _ahead(self, observation: Observation) -> list[Vector]:
         """(N, H) the signal expected at each lead."""
         facts, kind = self.facts, self.options.signal
-        signal_of(kind, observation, facts.n_sites)  # or says what is missing
+        self._last = signal_of(kind, observation, facts.n_sites, self._last)
         if kind == "price":
             return [observation.forecast_usd_per_kwh] * facts.n_sites
         self._outlook.see(observation)
@@ -133,8 +135,8 @@ class SuspendResume(Uniform):
 
     def works(self, observation: Observation) -> list[bool]:
         """(N,) whether training may work at each site; the signal of this minute is kept."""
-        now = signal_of(self.options.signal, observation, self.facts.n_sites)
         seen = self._seen
+        now = signal_of(self.options.signal, observation, self.facts.n_sites, seen[-1][1] if seen else None)
         if not seen or seen[-1][0] < observation.time_s:
             seen.append((observation.time_s, now))
         while seen[0][0] <= observation.time_s - DAY_S:

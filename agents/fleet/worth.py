@@ -19,24 +19,33 @@ def worth_of_kwh(weights: RewardWeights, price_usd_per_kwh: Any, kg_per_kwh: Any
     return weights.c2_per_usd * price_usd_per_kwh + weights.c3_per_t * kg_per_kwh / KG_PER_T
 
 
-def carbon_signal(weights: RewardWeights, observation: Observation, policy: str) -> str | None:
-    """Which intensity R3 counts, as far as a policy is shown it: `nci`, `mci`, or None in power mode, where c3 is 0.
-    ModelError for a marginal one that is not known."""
-    if observation.nci_kg_per_kwh is None or not weights.c3_per_t:
-        return None
-    if weights.carbon == "attributed":
-        return "nci"
-    if observation.mci_kg_per_kwh is None:
-        raise ModelError(f"policy {policy} with reward.carbon = {weights.carbon} decides by marginal intensities and "
-                         "hears none: --set grid.mci=true, or --set controller.reward.carbon=attributed")
-    return "mci"
+class CountedCarbon:
+    """The intensity that R3 counts, as far as a policy is shown it; while there is no marginal one, as where the grid
+    can carry no kW more, the last one counts."""
 
+    def __init__(self, weights: RewardWeights, policy: str) -> None:
+        self._weights, self._policy = weights, policy
+        self._last: Vector | None = None
 
-def carbon_now(weights: RewardWeights, observation: Observation, policy: str) -> Vector:
-    """(N,) what one kWh adds to R3 at each site, kg; zeros in power mode."""
-    signal = carbon_signal(weights, observation, policy)
-    found = {"nci": observation.nci_kg_per_kwh, "mci": observation.mci_kg_per_kwh}.get(signal or "")
-    return found if found is not None else [0.0] * len(observation.power_kw)
+    def name(self, observation: Observation) -> str | None:
+        """`nci`, `mci`, or None in power mode, where c3 is 0."""
+        if observation.nci_kg_per_kwh is None or not self._weights.c3_per_t:
+            return None
+        return "nci" if self._weights.carbon == "attributed" else "mci"
+
+    def now(self, observation: Observation) -> Vector:
+        """(N,) what one kWh adds to R3 at each site, kg; zeros in power mode. ModelError for a marginal intensity that
+        has never been known."""
+        name = self.name(observation)
+        if name is None:
+            return [0.0] * len(observation.power_kw)
+        found = observation.nci_kg_per_kwh if name == "nci" else observation.mci_kg_per_kwh
+        self._last = self._last if found is None else found
+        if self._last is None:
+            raise ModelError(f"policy {self._policy} with reward.carbon = {self._weights.carbon} decides by marginal "
+                             "intensities and hears none: --set grid.mci=true, or --set "
+                             "controller.reward.carbon=attributed")
+        return self._last
 
 
 class SupplyAir:

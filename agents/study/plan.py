@@ -205,12 +205,12 @@ def _fig11a(actors: Actors) -> Iterator[Case]:
 
 def _fig12(actors: Actors) -> Iterator[Case]:
     for worlds in SIZES.values():
-        yield from (Case(name, "joint", world) for world in worlds for name in (actors.team, "uniform", "nci_priority"))
+        yield from (Case(name, "joint", world) for world in worlds for name in (actors.team, "uniform"))
 
 
 def _fig13(actors: Actors) -> Iterator[Case]:
     for worlds in SIZES.values():
-        yield from (Case(name, mode, world) for world in worlds for name in (actors.team, "uniform") for mode in MODES)
+        yield from (Case(actors.team, mode, world) for world in worlds for mode in MODES)
 
 
 _CASES = {"table2": _table2, "fig6": _fig6, "fig7": _fig7, "fig8": _day, "fig9": _day, "fig10": _fig10,
@@ -237,14 +237,14 @@ def _learned_in(world: str) -> str:
 def cells_of(parts: tuple[str, ...], tier: Tier) -> list[Cell]:
     """The cells of some tables and figures, each once, trainings first."""
     found: dict[str, Cell] = {}
+    if "fig11b" in parts:
+        found[LAMBDA_CELL] = Cell(LAMBDA_CELL, "cosim.simulators.analysis.lambda_sweep:cell", {
+            "scenario": "ieee33", "lambdas": list(LAMBDAS), "means": list(LOADS), "site_kw": 230.0})
     for part in parts:
         for case in cases(part, tier):
             for k in range(tier.seeds):
                 for cell in _cells_of(case, k, tier):
                     found.setdefault(cell.key, cell)
-    if "fig11b" in parts:
-        found[LAMBDA_CELL] = Cell(LAMBDA_CELL, "cosim.simulators.analysis.lambda_sweep:cell", {
-            "scenario": "ieee33", "lambdas": list(LAMBDAS), "means": list(LOADS), "site_kw": 230.0})
     return sorted(found.values(), key=lambda cell: not cell.key.startswith("train"))
 
 

@@ -41,6 +41,8 @@ def _seconds(call: str, arguments: Mapping[str, Any]) -> float:
         return float(_START_S + steps / _STEPS_PER_S[arguments["method"]])
     if name == "cell":
         return LAMBDA_S
+    if name == "followed":
+        return float(_START_S + (arguments["days"] + 0.55) * _DAY_S["myopic_oracle"])
     days = arguments["days"] + arguments.get("warmup_days", 1.0)
     runs = 2 if arguments.get("signal_of") else 1
     return float(_START_S + runs * days * _DAY_S.get(arguments.get("policy", ""), _RULE_DAY_S))

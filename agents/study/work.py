@@ -81,7 +81,7 @@ def evaluated(folder: Path, *, scenario: str, mode: str, seed: int, policy: str 
         made = changed(ready(_policy(folder, policy, team)), replays=played)
         run = Experiment(made, "native", days * DAY_S, Path(scratch) / "run.h5")
         figures = run.run().digest.figures
-        kinds = _kinds(made)
+        kinds = kinds_of(made)
         with Trace(Path(scratch) / "run.h5") as trace:
             quarters = quarters_of(trace, made, kinds)
             starts = starts_of(trace, kinds)
@@ -109,7 +109,8 @@ def _policy(folder: Path, policy: str, team: str) -> str:
     return str(path.resolve())
 
 
-def _kinds(scenario: Scenario) -> dict[str, str]:
+def kinds_of(scenario: Scenario) -> dict[str, str]:
+    """Class -> train or inf."""
     return {name: row["kind"] for name, row in rows_of(scenario.shared["job_classes"], "job_classes").items()}
 
 

@@ -58,12 +58,16 @@ class _Relaxed:
     classes: Mapping[str, tuple[JobClass, FluidJobs, float]]
 
 
-def check(members: Mapping[str, Any]) -> None:
-    """ScenarioError for data centers of other kinds than the bound is for. members: of a scenario, by name."""
+def check(members: Mapping[str, Any], rows: Mapping[str, Any]) -> None:
+    """ScenarioError for data centers and classes of other kinds than the bound is for. members: of a scenario, by
+    name; rows: its job classes."""
     kind = members["aidc"].simulator if "aidc" in members else "not there"
     if not kind.endswith(_KNOWN):
         raise ScenarioError(f"--bound knows the work of {' and '.join(k[1:] for k in _KNOWN)}, and member 'aidc' is "
                             f"{kind}; leave it out")
+    llm = [name for name, row in rows.items() if row.get("kind") == "llm"]
+    if llm:
+        raise ScenarioError(f"--bound counts no serving of language models, and {llm[0]} is of kind llm; leave it out")
     if members["aidc"].params.get("batteries"):
         raise ScenarioError("--bound counts no battery behind a meter, and aidc.batteries has some: --set "
                             "aidc.batteries={}, or leave it out")

@@ -13,7 +13,6 @@ from cosim.agents.fleet.rewards import OBJECTIVE, RewardWeights, StepOutcome, re
 from cosim.params import validate
 from cosim.simulators.analysis.paths import PRICE, SITE
 from cosim.simulators.analysis.site_series import ended_jobs, intensity_of
-from cosim.simulators.fleet import JobClass
 from cosim.trace import Trace
 from cosim.trace.series import counted, counted_time, over_counted, scenario_of, spans
 
@@ -39,8 +38,8 @@ def objective_figures(trace: Trace) -> dict[str, float]:
     if sees_carbon and weights.c3_per_t and weights.carbon == "system_difference":
         return figures
     outcome = _outcome(trace)
-    kinds = [JobClass(**scenario_of(trace)["shared"]["job_classes"][name]).kind
-             for name in trace.names(SITE, "job_class")]
+    classes = scenario_of(trace)["shared"]["job_classes"]
+    kinds = ["train" if classes[name]["kind"] == "train" else "inf" for name in trace.names(SITE, "job_class")]
     figures[OBJECTIVE] = math.fsum(np.atleast_1d(reward_of(terms_of(outcome, kinds, weights), weights, sees_carbon)))
     return figures
 

@@ -27,7 +27,7 @@ from cosim.simulators.aidc.engine.slack import MOST_S
 from cosim.simulators.aidc.equations import aidc_power_kw, cooling_power_kw, distribution_loss_kw, it_at_inlet_kw
 from cosim.simulators.aidc.plant.cooling import BALANCED, CoolingChoice
 from cosim.simulators.controller.deferral import LongDeferrals, permitted
-from cosim.simulators.fleet import JobClass, Site, may_run
+from cosim.simulators.fleet import JobClass, Routing, Site, may_run
 from cosim.simulators.forecast.horizon import horizon_steps
 from cosim.units import HOUR_S, MIN_S, Seconds
 
@@ -66,6 +66,7 @@ class ControllerParams:
     mode: Annotated[Literal["joint", "power"], Field(
         description="power: carbon is neither seen nor counted in the reward, and no dispatch may weigh it: "
         "set grid.lambda_kw_per_kg_h=0, too")] = "joint"
+    routing: Routing = "handover"
     rounding: Annotated[Literal["carry", "stateless"], Field(description="largest remainder's memory")] = "carry"
     weights: Annotated[tuple[float, ...] | None, BeforeValidator(_ratio),
                        Field(description="of the sites, for policy static: 1:2:7 or a list")] = None
@@ -195,7 +196,7 @@ def facts_of(p: ControllerParams, sid: str, step_s: float) -> FleetFacts:
         raise ScenarioError(f"{sid}.supply_temp_degc = {p.supply_temp_degc:g} must lie in its box, {low:g} to {high:g}")
     ahead = 0 if p.horizon_s is None else horizon_steps(sid, p.horizon_s, p.horizon_step_s)
     facts = FleetFacts(
-        kinds=tuple(c.kind for c in classes),
+        kinds=tuple("train" if c.kind == "train" else "inf" for c in classes),  # who waits for a start is inference
         gpus=tuple(s.gpus for s in p.sites.values()),
         to_per_gpu_min=tuple(c.to_per_gpu_min for c in classes),
         work_to=tuple(c.work_to for c in classes),
@@ -211,6 +212,9 @@ def facts_of(p: ControllerParams, sid: str, step_s: float) -> FleetFacts:
         horizon_steps=ahead,
         horizon_step_s=p.horizon_step_s if ahead else 0.0,
         top_to_per_s=tuple(tuple(c.top_to_per_s(s.gpus) for c in classes) for s in p.sites.values()),
+        jobs_per_block=tuple(c.jobs_per_block for c in classes),
+        least_blocks=tuple(tuple(c.least_blocks if may_run(c, name) and c.most_blocks(s.gpus) else 0 for c in classes)
+                           for name, s in p.sites.items()),
     )
     return replace(facts, deferrable=permitted(facts, p.long_deferrals, step_s, sid))
 

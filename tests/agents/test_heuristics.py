@@ -271,6 +271,8 @@ def test_mci_priority_orders_by_marginal_intensity():
                    arrivals_work_to=[1e6] * 4)
     assert policy_of("mci_priority", TABLE1).place(seen) == [[0.0, 0.0, 1.0]] * 4
     assert policy_of("nci_priority", TABLE1).place(seen) == [[1.0, 0.0, 0.0]] * 4
+    policy, unknown = policy_of("mci_priority", TABLE1), dataclasses.replace(seen, mci_kg_per_kwh=None)
+    assert policy.place(seen) == policy.place(unknown)  # an interval in which the grid can carry no more has none
     with pytest.raises(ModelError, match="hears none: --set grid.mci=true"):
         policy_of("mci_priority", TABLE1).place(dataclasses.replace(seen, mci_kg_per_kwh=None))
 

@@ -74,6 +74,8 @@ def test_signals_that_are_not_there_are_named():
     with pytest.raises(ScenarioError, match="power mode hides it"):
         train_share(policy("wait_below", signal="nci"), nci=None)
     assert train_share(policy("wait_below", signal="mci"), mci=[0.3, 0.4])[0] > 0.0
+    rule = policy("wait_below", signal="mci")
+    assert train_share(rule, mci=[0.3, 0.4]) == train_share(rule, time_s=60.0)  # an interval without one: the last
 
 
 def test_inference_is_left_alone():

@@ -88,8 +88,8 @@ class BatchSteering:
         self._forecasts = {PORTS[name]: FORECASTS[name] for name in observed}
         self._entries = forecast_entries(self.facts) if observed else []
         for name in observed:
-            sites = (n,) if name in OF_SITES else ()
-            self._outside[PORTS[name]] = np.full((n_envs, *sites, self.facts.horizon_steps + 1), math.nan)
+            of_each = (n,) if name in OF_SITES else ()
+            self._outside[PORTS[name]] = np.full((n_envs, *of_each, self.facts.horizon_steps + 1), math.nan)
         self._rows: list[Any] = [None] * n_envs
         self._supply = np.array([self._params.supply_temp_min_degc, self._params.supply_temp_max_degc])
         self._jobs_so_far, self._time_s = np.zeros(n_envs, np.int64), np.zeros(n_envs)
