@@ -93,6 +93,10 @@ class ControllerParams:
     observation: Annotated[Literal["paper", "full", "signals"], Field(
         description="what learners see: (25) and (27); also rounding carries and unfinished work; beside all that each "
         "site's carbon intensity less the mean over the sites")] = "full"
+    usual_shares: Annotated[Literal["gpus", "clean"], Field(
+        description="what the manager's shares start from in learning. gpus: the sites' GPUs; clean: shares that fall "
+        "by e for every 0.2 kg/kWh, minute by minute, which it observes and adds its own to; a prior of a rule, no "
+        "part of the study")] = "gpus"
     horizon_s: Annotated[Seconds | None, Field(gt=0, description="how far ahead linked forecasts reach, s; null: none "
                                                "are linked")] = None
     horizon_step_s: Annotated[Seconds, Field(gt=0, description="from one entry of them to the next, s")] = 900.0
