@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from cosim.agents import train
-from cosim.agents.evaluate import metrics
+from cosim.agents.comparison import metrics
 from cosim.agents.learn.checkpoint import LAST, LOG, complete_lines
 from cosim.agents.request import MODES
 from cosim.agents.study.statistics import rank_correlation
