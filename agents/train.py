@@ -1,6 +1,7 @@
 """cosim train SCENARIO: train a team on a scenario, or on any PettingZoo ParallelEnv (--env).
 
     cosim train ieee33 --method mat --mode joint --episodes 1000 --seed 0 --envs 16 --workers 2
+    cosim train ieee33 --preset paper --method mappo
     cosim train --resume results/training/ieee33-mat-joint-0
     cosim train --env package.module:function --method mappo --episodes 2000
 """
@@ -22,6 +23,7 @@ from cosim.agents.learn.config import METHODS, Learning
 from cosim.agents.learn.parallel_env import ParallelEnvs
 from cosim.agents.learn.peers import Alone, Peers, shares_of
 from cosim.agents.learn.spec import VectorEnv
+from cosim.agents.presets import PRESETS
 from cosim.agents.request import MODES, checked, refuse_strangers, scenario_of, stored
 from cosim.console import add_settings, add_trust, command_parser, plain_console, run_command, say, settings_of
 from cosim.errors import ScenarioError
@@ -50,6 +52,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--method", choices=METHODS, default=None, help="default: mat")
     p.add_argument("--mode", choices=MODES, default=None, help="joint: carbon is seen and counts; power: it is not "
                    "(default: the scenario's)")
+    p.add_argument("--preset", choices=PRESETS, default=None, help="settings that go together, each of which --set "
+                   "changes: " + "; ".join(f"{name}, {preset.about}" for name, preset in PRESETS.items()) +
+                   " (default: ours)")
     p.add_argument("--episodes", type=_positive, metavar="N", help="days (episodes) of all environments together "
                    "(default: 1000)")
     p.add_argument("--updates", type=_positive, metavar="N", help="end after so many updates")
@@ -154,7 +159,8 @@ def beginning(request: Mapping[str, Any], twins: int) -> str:
 def _request(args: argparse.Namespace) -> dict[str, Any]:
     """The request as plain data: from the command line, or from the run to resume."""
     if args.resume:
-        given = [name for name in ("scenario", "env", "method", "mode", "seed", "envs", "engine", "out") if
+        given = [name for name in ("scenario", "env", "method", "mode", "preset", "seed", "envs", "engine",
+                                        "out") if
                  getattr(args, name) is not None] + ["set"] * bool(args.settings)
         if given:
             raise ScenarioError(f"--resume goes on as the run was asked for; leave out {', '.join(given)}")
@@ -163,12 +169,16 @@ def _request(args: argparse.Namespace) -> dict[str, Any]:
         return {**request, **{k: getattr(args, k) for k in ("episodes", "updates") if getattr(args, k)}}
     if bool(args.scenario) == bool(args.env):
         raise ScenarioError("name either a scenario or --env package.module:function; see --help")
-    settings = settings_of(args.settings)
+    preset = PRESETS[args.preset or "ours"]
+    settings = {**preset.settings, **settings_of(args.settings)}
+    if args.env and args.preset:
+        raise ScenarioError(f"--preset {args.preset} sets a scenario's fields and does not go with --env; leave it out")
     if args.env and (args.mode or any(not k.startswith(_LEARN) for k in settings)):
         raise ScenarioError("--mode and --set of a scenario's fields do not go with --env; learn.* does")
     learn = {k.removeprefix(_LEARN): _value(k, v) for k, v in settings.items() if k.startswith(_LEARN)}
     if args.method and "method" in learn:
         raise ScenarioError("give the method once: --method or --set learn.method")
+    learn = {**preset.learn, **learn}
     learn.setdefault("method", args.method or "mat")
     envs = args.envs or 16
     for name, value in _FOREIGN.items() if args.env else ():

@@ -56,6 +56,7 @@ SUBSETS = {
     "pandapower2": ("tests/scenarios/test_foreign_grid.py",),
     "parquet": ("tests/cosim/test_table.py", "tests/simulators/workload/test_workload_tasks.py"),
     "plot": ("tests/cosim/test_report.py", "tests/agents/test_curves.py"),
+    "ray": ("tests/cosim/test_ray.py",),
     "simbench": ("tests/simulators/grid/test_grid_networks.py",),
     "test": ("tests/cosim/test_trace.py::test_xarray_reads_labelled_data_with_dates",
              "tests/scenarios/test_elsewhere.py", "tests/scenarios/test_foreign_grid.py",
@@ -111,7 +112,7 @@ def attempt(extra: str, folder: Path) -> str:
     shutil.copytree(ROOT, source, ignore=shutil.ignore_patterns(*LEFT))
     venv.create(made, with_pip=True, symlinks=os.name != "nt")
     python = str(made / ("Scripts" if os.name == "nt" else "bin") / "python")
-    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"COSIM_TEST_RAY": "1"}
     env["PATH"] = os.pathsep.join([str(Path(python).parent), env.get("PATH", "")])
     wanted = pins(listed_for(extra))
     wheels = ["--only-binary", ",".join(p.partition("==")[0] for p in wanted)]

@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import platform
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -31,6 +32,8 @@ except ImportError:  # no locks on this system
 
 CELLS, STATES, MANIFEST, RESULT, LOCK = "cells", "states", "manifest.json", "result.json", "lock"
 _PART = ".part"
+_URL = re.compile(r"(?:^|/)([A-Za-z][A-Za-z0-9+.-]+):/")
+"""What is left of a URL that was made a path, also an absolute one."""
 _BUSY = (errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN)
 _EVERY_S = 0.05
 
@@ -70,7 +73,10 @@ def once(path: Path, make: Callable[[], Mapping[str, JsonValue]]) -> dict[str, J
 
 
 def make_folders(out: Path) -> None:
-    """Make a campaign's folders. ScenarioError where they cannot be, or lead out of it."""
+    """Make a campaign's folders. ScenarioError where they cannot be, lead out of it, or are an object store's."""
+    if found := _URL.search(str(out)):
+        raise ScenarioError(f"{out}: a campaign's folder is a path; an object store ({found[1]}) has neither locks nor "
+                            "files that replace one another in one step. Choose a folder, and copy it there afterwards")
     for folder in (out, out / CELLS, out / STATES):
         if folder != out and folder.is_symlink():
             raise ScenarioError(f"{folder} is a link; a campaign writes into its own folder alone, remove it")

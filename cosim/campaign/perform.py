@@ -6,13 +6,14 @@ none that has ended.
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import sys
 import time
 import traceback
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -28,7 +29,7 @@ except ImportError:  # no such count on this system
     resource = None  # type: ignore[assignment]
 
 Order = Mapping[str, Any]
-"""What is to be done, as JSON data: out, key, call, arguments, identity."""
+"""What is to be done, as JSON data: out, key, call, arguments, identity; cwd, in which relative paths are found."""
 
 
 def perform(order: Order) -> dict[str, Any]:
@@ -64,6 +65,17 @@ def perform(order: Order) -> dict[str, Any]:
         state |= {"wall_s": round(time.perf_counter() - wall_s, 3), "cpu_s": round(_cpu_s() - cpu_s, 3)}
         write_whole(place, json_text(state, str(place)))
     return state
+
+
+def perform_text(order: str) -> str:
+    """`perform` from JSON text to JSON text; an error is `kind` and `text`. It works in the campaign's folder."""
+    given = json.loads(order)
+    try:
+        with suppress(OSError):  # another machine need not have it
+            os.chdir(given["cwd"])
+        return json.dumps(perform(given))
+    except CosimError as err:
+        return json.dumps({"kind": type(err).__name__, "text": str(err)})
 
 
 def stored_state(path: Path) -> dict[str, Any] | None:

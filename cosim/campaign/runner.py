@@ -6,6 +6,7 @@ decides what is run.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -27,8 +28,10 @@ from cosim.campaign.files import (
 )
 from cosim.campaign.local import LocalEngine, WorkerDied
 from cosim.campaign.perform import Order, is_of, other_versions, stored_state
+from cosim.campaign.ray_engine import RayEngine
 from cosim.digest import Digest, Table
-from cosim.errors import CosimError, ScenarioError, unknown
+from cosim.drivers.remote import address_of
+from cosim.errors import CosimError, ScenarioError, cut, unknown
 from cosim.progress import ProgressTask, span, working
 from cosim.trace.machine import versions
 
@@ -69,6 +72,9 @@ def run_cells(cells: Sequence[Cell], out: Path, *, jobs: int = 1, engine: Litera
         raise ScenarioError(unknown("engine", engine, ENGINES))
     if address is not None and engine != "ray":
         raise ScenarioError(f"an address, {address}, is that of a Ray cluster; it goes with the engine 'ray'")
+    if address not in (None, "auto") and address_of(address) is None:
+        raise ScenarioError(f"address {cut(address)}: write HOST:PORT of a running Ray cluster, or auto for the one on "
+                            "this machine")
     states, out = states_of(cells), Path(out).absolute()
     make_folders(out)
     with only_campaign(out):
@@ -77,10 +83,10 @@ def run_cells(cells: Sequence[Cell], out: Path, *, jobs: int = 1, engine: Litera
         campaign.write_manifest()
         try:
             if any(state.state != "done" for state in states.values()):
-                with _started(engine, jobs, address) as started, campaign.shown(quiet=not progress):
+                with _started(engine, jobs, address, out, progress) as started, campaign.shown(quiet=not progress):
                     campaign.run(started, jobs)
         finally:
-            campaign.write_manifest()
+            campaign.stop()
     return {cell.key: states[cell.key] for cell in cells}
 
 
@@ -207,7 +213,7 @@ class _Campaign:
         while True:
             for state in self._ready()[:jobs - len(self._running)]:
                 order = {"out": str(self.out), "key": state.key, "call": state.call,
-                         "arguments": dict(state.arguments), "identity": state.identity}
+                         "arguments": dict(state.arguments), "identity": state.identity, "cwd": os.getcwd()}
                 self._running[engine.submit(order)] = state.key
                 state.state = "running"
             self._tell()
@@ -219,6 +225,13 @@ class _Campaign:
             if state.state == "waiting":
                 failed = [need for need in state.needs if self.states[need].state != "done"]
                 state.error, state.exit_code = f"it needs {_some(failed)}, which failed", 1
+
+    def stop(self) -> None:
+        """What is not done waits for the next run; the manifest states it."""
+        for state in self.states.values():
+            if state.state == "running":
+                state.state = "waiting"
+        self.write_manifest()
 
     def write_manifest(self) -> None:
         """Bring the manifest up to date."""
@@ -264,11 +277,14 @@ class _Campaign:
 
 
 @contextmanager
-def _started(engine: str, jobs: int, address: str | None) -> Iterator[Engine]:
+def _started(engine: str, jobs: int, address: str | None, out: Path, progress: bool
+             ) -> Iterator[Engine]:
     started: Engine
-    if engine == "ray":
-        raise ScenarioError("the engine 'ray' is not there yet; take 'local'")
-    started = LocalEngine(jobs)
+    if engine == "local":
+        started = LocalEngine(jobs)
+    else:
+        with working("starting Ray" if address is None else f"connecting to Ray at {address}", quiet=not progress):
+            started = RayEngine(jobs, address, out)
     try:
         yield started
     finally:

@@ -121,15 +121,18 @@ def unpacked(data: bytes) -> dict[str, np.ndarray]:
 class Child:
     """A process that runs `module`, given `start` as its first line.
 
-    name: of the message when it has died; advice: what to do then. Errors that it sends are raised here.
+    name: of the message when it has died; advice: what to do then; env: variables beside those of this process.
+    Errors that it sends are raised here. It ends with this process, killed or, with `tidies`, by the end of its input
+    alone, so that it can put away what it has made.
     """
 
-    def __init__(self, module: str, name: str, start: Mapping[str, Any], advice: str = FROM_CHECKPOINT) -> None:
+    def __init__(self, module: str, name: str, start: Mapping[str, Any], advice: str = FROM_CHECKPOINT,
+                 env: Mapping[str, str] | None = None, tidies: bool = False) -> None:
         self.name, self._advice = name, advice
-        env = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-        env = {**ONE_THREAD, **env}
+        variables = {**ONE_THREAD, **os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p),
+                     **(env or {})}
         self._process = subprocess.Popen([sys.executable, "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                         env=env, **child_options())
+                                         env=variables, **({} if tidies else child_options()))
         assert self._process.stdin is not None, "it is a pipe"
         assert self._process.stdout is not None, "it is a pipe"
         self._commands, self._said = self._process.stdin, self._process.stdout
@@ -155,14 +158,14 @@ class Child:
         kind = getattr(errors, said["kind"], ModelError)
         raise kind(said["text"])
 
-    def end(self) -> None:
-        """Closing its input ends it."""
+    def end(self, patience_s: float = 10.0) -> None:
+        """Closing its input ends it; it is killed after `patience_s` seconds."""
         try:
             self._commands.close()
         except OSError:
             self._process.kill()
         try:
-            self._process.wait(10.0)
+            self._process.wait(patience_s)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -182,6 +185,8 @@ def spoken_to() -> tuple[BinaryIO, BinaryIO]:
     """(commands, answers) of this process, a child; what libraries print goes to its standard error."""
     commands, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print must not get between the answers
+    with open(os.devnull, "rb") as nothing:
+        os.dup2(nothing.fileno(), 0)  # and processes that this one starts must not hold the commands
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the caller's; its end is ours
     return commands, answers
 

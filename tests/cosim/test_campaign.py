@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from cosim.campaign.cells import Cell, states_of
 from cosim.campaign.files import only_campaign
 from cosim.campaign.runner import estimated, exit_code, listing, look_up, run_cells, said_of
-from cosim.errors import ScenarioError
+from cosim.errors import ModelError, ScenarioError
 
 SQUARES = [Cell(f"x{k}", "small_cells:square", {"x": k, "seed": k}) for k in range(3)]
 SUM = Cell("sum", "small_cells:sum_of", {"keys": ["x1", "x2"]}, needs=("x1", "x2"))
@@ -158,7 +160,8 @@ def test_what_no_cell_can_be_is_refused(cell, words):
 
 @pytest.mark.parametrize(("options", "words"), [
     ({"jobs": 0}, "jobs = 0"), ({"engine": "dask"}, "unknown engine 'dask'"),
-    ({"address": "10.0.0.1:6379"}, "goes with the engine 'ray'")])
+    ({"address": "10.0.0.1:6379"}, "goes with the engine 'ray'"),
+    ({"address": "ray://10.0.0.1:10001", "engine": "ray"}, "write HOST:PORT")])
 def test_what_no_campaign_can_be_is_refused(options, words, tmp_path):
     with pytest.raises(ScenarioError, match=words):
         run_cells(SQUARES, tmp_path / "out", progress=False, **options)
@@ -199,3 +202,22 @@ def test_times_come_from_finished_cells_or_the_cell(finished):
 def test_the_folder_is_free_again(finished):
     with only_campaign(finished[0]):
         pass
+
+
+@pytest.mark.parametrize("place", ["s3://bucket/sweep", "gs://bucket", "memory://x"])
+def test_an_object_store_is_refused_by_name(place):
+    with pytest.raises(ScenarioError, match=f"an object store \\({place.partition(':')[0]}\\) has neither locks"):
+        run_cells(SQUARES, place, progress=False)
+    assert not Path(place).parent.exists()
+
+
+def test_ray_is_refused_in_one_line_where_it_is_not_or_does_not_answer(tmp_path, monkeypatch):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    monkeypatch.setattr("cosim.campaign.ray_engine.find_spec", lambda name: True)
+    with pytest.raises(ModelError, match=f"no Ray cluster answers at {address}"):
+        run_cells(SQUARES, tmp_path, engine="ray", address=address, progress=False)
+    monkeypatch.setattr("cosim.campaign.ray_engine.find_spec", lambda name: None)
+    with pytest.raises(ScenarioError, match=r"pip install 'aidc-cosim\[ray\]'"):
+        run_cells(SQUARES, tmp_path, engine="ray", progress=False)
