@@ -9,7 +9,8 @@ from pydantic import Field
 
 from cosim.adapter import serve
 from cosim.params import params
-from cosim.simulators.workload.adapter import BLOCK_STEPS, Scale, SizeScale, Source
+from cosim.simulators.workload.adapter import BLOCK_STEPS, Scale, SizeScale
+from cosim.simulators.workload.arrivals import Source
 from cosim.simulators.workload.origin import lead_s, note, pass_s
 from cosim.simulators.workload.rows import gap_note
 from cosim.simulators.workload.traced import Traced, TracedParams
