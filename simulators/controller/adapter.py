@@ -113,7 +113,7 @@ class Controller(Adapter):
         if odd:
             raise ScenarioError(f"{self.sid}.deferrals_s holds {odd[0]:g} s, which is no whole number of steps "
                                 f"({self.step_s:g} s)")
-        self.policy: Policy = policy_of(p, facts, self.stream("policy"))
+        self.policy: Policy = policy_of(p, facts, self.step_s, self.stream("policy"))
         self.pipeline = ControlPipeline(p, facts, self.step_s, self.sid)
         self.state: ControlState = self.pipeline.initial()
         self._now_s = 0.0
