@@ -37,6 +37,8 @@ from cosim.trace.machine import MACHINE
 
 ENGINES = ("local", "ray")
 FORMAT = "aidc-cosim campaign 1"
+_LOOK_EVERY_S = 0.5
+"""Seconds after which a wait for cells ends anyway: Ctrl-C interrupts none where another thread got the signal."""
 _MANIFEST_EVERY_S, _MANIFEST_SHARE = 1.0, 20.0
 """Seconds between manifests, more where writing one takes longer than this part of them."""
 _SHOWN = 3
@@ -228,7 +230,7 @@ class _Campaign:
             self._tell()
             if not self._running:
                 break
-            for future in wait(self._running, return_when=FIRST_COMPLETED).done:
+            for future in wait(self._running, _LOOK_EVERY_S, FIRST_COMPLETED).done:
                 self._end(self.states[self._running.pop(future)], future)
         for state in self.states.values():
             if state.state == "waiting":
