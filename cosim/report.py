@@ -193,8 +193,8 @@ def _write(path: Path, text: str) -> None:
 
 
 def _as_run(view: Overview, scenario: dict[str, Any]) -> Overview:
-    """The overview of a run, which says what was set otherwise than in the shipped scenario of its name: that one's
-    sentence does not hold of it."""
+    """The overview of a run, with what was set otherwise than in the shipped scenario of its name, whose sentence does
+    not hold of it then."""
     if view.title not in available():
         return view
     was, changed = shipped(view.title).model_dump(mode="json"), []
