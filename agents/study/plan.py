@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from cosim.agents.learn.config import METHODS
+from cosim.agents.presets import PRESETS
 from cosim.campaign.cells import Cell
 from cosim.errors import ScenarioError, unknown
 
@@ -124,6 +125,7 @@ class Tier:
     days, warmup_days  of an evaluation: that count, and before that
     actors       who plays the paper's parts, each with their own verdicts
     training     further arguments of `cosim.agents.study.work.trained`
+    preset       of `cosim train`, which teams are trained by and run with
     """
 
     name: str
@@ -134,6 +136,7 @@ class Tier:
     warmup_days: float = 1.0
     actors: tuple[Actors, ...] = (STAND_INS,)
     training: Mapping[str, Any] = field(default_factory=dict)
+    preset: str = "ours"
 
 
 TIERS = {tier.name: tier for tier in (
@@ -205,12 +208,12 @@ def _fig11a(actors: Actors) -> Iterator[Case]:
 
 def _fig12(actors: Actors) -> Iterator[Case]:
     for worlds in SIZES.values():
-        yield from (Case(name, "joint", world) for world in worlds for name in (actors.team, "uniform", "nci_priority"))
+        yield from (Case(name, "joint", world) for world in worlds for name in (actors.team, "uniform"))
 
 
 def _fig13(actors: Actors) -> Iterator[Case]:
     for worlds in SIZES.values():
-        yield from (Case(name, mode, world) for world in worlds for name in (actors.team, "uniform") for mode in MODES)
+        yield from (Case(actors.team, mode, world) for world in worlds for mode in MODES)
 
 
 _CASES = {"table2": _table2, "fig6": _fig6, "fig7": _fig7, "fig8": _day, "fig9": _day, "fig10": _fig10,
@@ -237,14 +240,14 @@ def _learned_in(world: str) -> str:
 def cells_of(parts: tuple[str, ...], tier: Tier) -> list[Cell]:
     """The cells of some tables and figures, each once, trainings first."""
     found: dict[str, Cell] = {}
+    if "fig11b" in parts:
+        found[LAMBDA_CELL] = Cell(LAMBDA_CELL, "cosim.simulators.analysis.lambda_sweep:cell", {
+            "scenario": "ieee33", "lambdas": list(LAMBDAS), "means": list(LOADS), "site_kw": 230.0})
     for part in parts:
         for case in cases(part, tier):
             for k in range(tier.seeds):
                 for cell in _cells_of(case, k, tier):
                     found.setdefault(cell.key, cell)
-    if "fig11b" in parts:
-        found[LAMBDA_CELL] = Cell(LAMBDA_CELL, "cosim.simulators.analysis.lambda_sweep:cell", {
-            "scenario": "ieee33", "lambdas": list(LAMBDAS), "means": list(LOADS), "site_kw": 230.0})
     return sorted(found.values(), key=lambda cell: not cell.key.startswith("train"))
 
 
@@ -261,8 +264,10 @@ def _cells_of(case: Case, k: int, tier: Tier) -> Iterator[Cell]:
         texts: dict[str, Any] = {path: str(value) for path, value in {**weights, **row.settings}.items()}
         yield Cell(team, f"{_WORK}:trained", {
             "scenario": WORLDS[_learned_in(case.world)].scenario, "mode": case.mode, "method": row.method, "seed": k,
-            "episodes": tier.episodes, "settings": texts, **tier.training})
+            "episodes": tier.episodes, "settings": texts,
+            **({"preset": tier.preset} if tier.preset != "ours" else {}), **tier.training})
         arguments["team"], needs = team, (team,)
+        arguments["settings"] |= PRESETS[tier.preset].settings
     else:
         arguments["policy"] = row.policy
         arguments["settings"] |= row.settings

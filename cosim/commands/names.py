@@ -25,6 +25,8 @@ COMMANDS = {
     "report": Command("cosim.report", "Make one page of pictures from traces, or files for print."),
     "trace": Command("cosim.trace.command", "Look into traces: ls, diff, export, summary, verify, rescue."),
     "receipts": Command("cosim.simulators.analysis.receipts", "Show what each job of a trace used and emitted."),
+    "serving-curves": Command("cosim.simulators.analysis.serving_curves",
+                              "Compare an LLM replica's time and energy per token with measurements."),
     "check": Command("cosim.check", "Check a simulator against the contract of its role."),
     "serve": Command("cosim.serve", "Offer a simulator to a scenario that runs in another process."),
     "train": Command("cosim.agents.train", "Train a team of agents on a scenario or a PettingZoo environment."),

@@ -186,9 +186,13 @@ def uses(run: FleetRun) -> list[tuple[str, np.ndarray]]:
     it_kw, rest = run.get(f"{SITE}/it_kw"), p_kw.copy()
     layers: list[tuple[str, np.ndarray]] = []
     table = run.scenario["shared"].get("job_classes", {})
-    per_to = [table.get(name, {}).get("kw_per_to_s") for name in run.classes]
+    served = [run.has(f"{SITE}/llm_dynamic_kw") and table.get(name, {}).get("kind") == "llm" for name in run.classes]
+    per_to = [0.0 if llm else table.get(name, {}).get("kw_per_to_s")
+              for name, llm in zip(run.classes, served, strict=True)]
     if per_to and None not in per_to and run.has(f"{SITE}/work_to"):
         kw = run.get(f"{SITE}/work_to") / run.step_s(SITE) * np.array(per_to)
+        if any(served):
+            kw[:, :, served] = run.get(f"{SITE}/llm_dynamic_kw")[:, :, served]
         layers = [(kind, kw[:, :, k].sum(axis=2)) for kind, k in run.kinds.items()]
         layers.insert(0, ("idle", np.maximum(it_kw - kw.sum(axis=2), 0.0)))
     else:

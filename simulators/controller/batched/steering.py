@@ -15,7 +15,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cosim.agents.fleet.heuristics import PolicyOptions, queue_drain_to
-from cosim.agents.fleet.observation import FORECASTS, OF_SITES, RELATIVE, forecast_entries, relative
+from cosim.agents.fleet.observation import (
+    FORECASTS,
+    OF_SITES,
+    RELATIVE,
+    USUAL_SHARE,
+    forecast_entries,
+    relative,
+    usual_by,
+    usual_shares,
+)
 from cosim.agents.fleet.rewards import StepOutcome, hour_cost, loom, reward_of, terms_of, work_worth
 from cosim.errors import ModelError, ScenarioError
 from cosim.simulators.aidc.compiled.fleet import CompiledFleet, FleetStep, Jobs
@@ -173,6 +182,9 @@ class BatchSteering:
         places = self.view.places
         numbers |= {name: np.stack(relative(list(outside[name.removeprefix(RELATIVE)].T)), axis=1)
                     for name in places if name.startswith(RELATIVE)}
+        if USUAL_SHARE in places:
+            by = outside[usual_by(self._weights.carbon == "marginal")]
+            numbers[USUAL_SHARE] = np.stack(usual_shares(list(by.T)), axis=1)
         rows = np.empty((self.n_envs, sum(at.size for at in places.values())))
         for name, at in places.items():
             rows[:, at.ravel()] = numbers[name].reshape(self.n_envs, -1)
