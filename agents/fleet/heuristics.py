@@ -94,8 +94,8 @@ class GpuRule:
     """GPUs per class of one site, from what is queued and what has just been sent.
 
     Inference first: as many as work the queue off in `drain_min` (in half the class's deadline if that is less), at
-    least those in use (a running job keeps its GPUs) and at most one job's GPUs per job, or per `jobs_per_block` of
-    them; `least_blocks` in any case. Training classes share the rest in proportion to their released work, up to
+    least those in use (running jobs, `jobs_per_block` on a block, keep their GPUs) and at most one job's GPUs per job;
+    `least_blocks` in any case. Training classes share the rest in proportion to their released work, up to
     `max_blocks` per job.
     """
 
@@ -132,7 +132,7 @@ class GpuRule:
             busy = block * ceil(running_jobs[m] / each - ROUNDING)
             drain = block * ceil(work_to[m] / drain_to - ROUNDING)
             held.append(busy)
-            need.append(max(busy, min(drain, block * ceil(jobs[m] / each - ROUNDING))))
+            need.append(max(busy, min(drain, block * ceil(jobs[m] - ROUNDING))))
         if site is not None and self._least:
             for k, blocks in enumerate(self._least[site]):
                 held[k] = max(held[k], blocks * self._inf_blocks[k])

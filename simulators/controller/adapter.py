@@ -87,8 +87,8 @@ class Controller(Adapter):
         check_mode(member, given, members)
         for name, other in members.items():
             if getattr(other, "routing", given.routing) != given.routing:
-                raise ScenarioError(f"{member}.routing = {given.routing} and {name}.routing = {other.routing}; set it "
-                                    "for all of them by shared.routing")
+                raise ScenarioError(f"{member}.routing = {given.routing} and {name}.routing = {other.routing}; "
+                                    "give all of them the same, as an entry `routing` of the scenario's shared data")
 
     @classmethod
     def check_scenario(cls, member: str, given: ControllerParams, scenario: Any) -> None:
