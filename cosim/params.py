@@ -13,6 +13,7 @@ from typing import Any, TypeVar, dataclass_transform, overload
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 from pydantic.fields import FieldInfo
+from pydantic_core import to_jsonable_python
 
 from cosim.errors import ScenarioError, cut, shown, unknown
 from cosim.limits import refuse_magnitudes
@@ -87,6 +88,14 @@ def fields_of(kind: Any) -> dict[str, FieldInfo]:
 def _field_at(params_type: Any, loc: tuple) -> FieldInfo | None:
     """The field's declaration at a validation path; None where there is none."""
     return fields_of(_type_at(params_type, loc[:-1])).get(loc[-1])
+
+
+def default_at(params_type: Any, loc: tuple) -> Any:
+    """The default of the field at a path of names, as plain data; '' where it is required or not known."""
+    field = _field_at(params_type, loc)
+    if field is None or field.is_required():
+        return ""
+    return to_jsonable_python(field.get_default(call_default_factory=True), fallback=str)
 
 
 def _type_at(kind: Any, loc: tuple) -> Any:

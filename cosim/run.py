@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from cosim.commands.show import shown_lines
 from cosim.console import (
     Console,
     add_names,
@@ -27,7 +28,6 @@ from cosim.console import (
 )
 from cosim.datafile import FORMATS, dump
 from cosim.digest import Digest
-from cosim.drivers.plan import Plan
 from cosim.errors import CosimError, ScenarioError, TraceError
 from cosim.experiment import DRIVERS, Experiment
 from cosim.imports import old_names
@@ -36,7 +36,7 @@ from cosim.reporting.definition import live_tables
 from cosim.reporting.live import live_view
 from cosim.request import changed, default_out, find, shipped
 from cosim.result import Result
-from cosim.scenario import Scenario, leaves
+from cosim.scenario import Scenario
 from cosim.trace import Trace
 from cosim.trace.compare import compare
 from cosim.trace.machine import tolerance
@@ -115,13 +115,16 @@ def _run(args: argparse.Namespace) -> int:
         before = Digest() if args.show else experiment.preflight()
         plan = experiment.plan() if args.show and args.format in (None, "text") else None
     if plan is not None:
-        _print_show(console, experiment, plan)
+        set_here = [*settings_of(args.settings), *(["seed"] if args.seed is not None else []),
+                    *(["until_s"] if until_s is not None else [])]
+        for line in shown_lines(scenario, experiment.resolved, plan, set_here):
+            say(console, line)
         return 0
     if args.show:
         print(dump(experiment.resolved.scenario.model_dump(mode="json"), args.format), end="")
         return 0
     if not args.quiet:
-        _print_header(console, experiment)
+        _print_header(console, experiment, settings_of(args.settings))
         print_digest(console, before)
     watched = (live_view(experiment.control, experiment.scenario.name, experiment.resolved.until,
                          tables=live_tables(scenario.model_dump())) if args.live
@@ -206,33 +209,7 @@ def _print_list(console: Console) -> None:
         say(console, f"simulator {entry.name}: --use MEMBER={entry.value}{package}")
 
 
-def _print_show(console: Console, experiment: Experiment, plan: Plan) -> None:
-    scenario = experiment.resolved.scenario
-    data = scenario.model_dump(mode="json")
-    lines = [f"# {scenario.name}: {scenario.about}", f"# order in a step: {' -> '.join(plan.order)}",
-             "# to read; --show --format yaml (or json) writes a scenario file that runs"]
-    lines += [f"{name} = {data[name]}" for name in ("start", "until_s", "warmup_s", "resolution_s", "flush_s", "seed")]
-    lines += [f"seeds.{name} = {seed}" for name, seed in data["seeds"].items()]
-    lines += [f"shared.{path} = {value}" for path, value in leaves(data["shared"])]
-    for name, member in data["members"].items():
-        lines += ["", f"{name}.simulator = {member['simulator']}", f"{name}.step_s = {member['step_s']:g}"]
-        lines += [f"{name}.entities.{model} = {spec}{_in_short(experiment.resolved.entities[name][model])}"
-                  for model, spec in member["entities"].items() if isinstance(spec, str)]
-        lines += [f"{name}.{path} = {value}" for path, value in leaves(member["params"])]
-    lines += ["", "# wiring"]
-    for c in plan.connections:
-        late = f"  (+{experiment.resolved.clock.seconds(c.shift):g} s)" if c.shift else ""
-        lines.append(f"{'.'.join(c.source)} -> {'.'.join(c.target)}{late}")
-    for line in lines:
-        say(console, line)
-
-
-def _in_short(names: list[str]) -> str:
-    """How many entities a word stands for, and the first and last of them."""
-    return f"  # {len(names)}: {names[0]}{f' .. {names[-1]}' * (len(names) > 1)}"
-
-
-def _print_header(console: Console, experiment: Experiment) -> None:
+def _print_header(console: Console, experiment: Experiment, settings: dict[str, str]) -> None:
     scenario = experiment.resolved.scenario
     until_s = scenario.until_s
     assert until_s is not None, "a resolved scenario has an end"
@@ -240,6 +217,8 @@ def _print_header(console: Console, experiment: Experiment) -> None:
     warmup = f" after {format_time(scenario.warmup_s)} of warm-up" if scenario.warmup_s else ""
     say(console, f"{format_time(until_s)} simulated{warmup}, driver {experiment.driver}, "
         f"seed {scenario.seed}, trace {experiment.path}")
+    if settings:
+        say(console, f"here with {', '.join(f'{path} = {value}' for path, value in settings.items())}")
 
 
 def _print_result(console: Console, result: Result) -> None:

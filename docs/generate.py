@@ -408,6 +408,30 @@ def speed() -> str:
     return "\n".join(out)
 
 
+def verdicts() -> str:
+    """Claims of the paper with the verdicts on them, from the file that `cosim study paper` wrote, a row per claim: the
+    verdict in each world, and the figures that it rests on, an interquartile mean with the ends of its interval."""
+    with (DOCS / "study" / "verdicts.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    out = []
+    for key, who in dict.fromkeys((row["claim"], row["who"]) for row in rows):
+        of = [row for row in rows if (row["claim"], row["who"]) == (key, who)]
+        by_world = {row["world"]: row["verdict"] for row in of}
+        same = len(set(by_world.values())) == 1
+        verdict = of[0]["verdict"] if same else "; ".join(f"{world}: {what}" for world, what in by_world.items())
+        by_part = {world: [_found(row) for row in of if row["world"] == world and row["iqm"] not in ("", "nan")]
+                   for world in by_world}
+        found = "; ".join(f"{world}: {', '.join(values)}" for world, values in by_part.items() if values)
+        out.append((of[0]["part"], of[0]["claimed_in_our_words"], verdict, found or of[0]["why"]))
+    return _table(("where", "claim", "verdict", "what was found"), out)
+
+
+def _found(row: Mapping[str, str]) -> str:
+    value, low, high = (f"{float(row[name]):.3g}" for name in ("iqm", "low", "high"))
+    unit = f" {row['unit']}" if row["unit"] else ""
+    return f"{value}{unit}" if low == "nan" else f"{value} [{low}, {high}]{unit}"
+
+
 def renamed() -> str:
     """Names of version 0.1 and those of today: modules that changed more than the package they are in, and objects,
     by the name of their module today."""
@@ -417,7 +441,7 @@ def renamed() -> str:
 
 
 MAKERS = {"cli": cli, "scenarios": scenarios, "ports": ports, "floors": floors, "house": house, "coverage": coverage,
-          "speed": speed, "renamed": renamed}
+          "speed": speed, "renamed": renamed, "verdicts": verdicts}
 
 
 def main(words: list[str]) -> int:

@@ -3,8 +3,8 @@
 What the grid has varies as in `ieee33_living`, but the photovoltaic plants at nodes 14 and 31 stand in weather: a clear
 midsummer day at 48 degrees north (Haurwitz's irradiance; B. Haurwitz, J. Meteorology 2 (1945) 154) under clouds by a
 formula, one plant facing east, the other west. No figure of it is measured. A battery behind the first plant is planned
-four hours ahead with the plants' forecast, which errs by 8 % an hour ahead and up to 25 % later; the trunk may carry
-72 A. From 18 h on a fifth less is called for two hours at half an hour's notice, as the sun goes and the feeder's own
+three hours ahead with the plants' forecast, which errs by 8 % an hour ahead and up to 25 % later; the trunk may carry
+75 A. From 18 h on a fifth less is called for two hours at half an hour's notice, as the sun goes and the feeder's own
 peak comes. About half of the GPUs are busy, so that training can wait.
 
 Forecasts for a day ahead, every quarter of an hour: the price and the base load as they will be, the plants' power with
@@ -18,7 +18,7 @@ import math
 
 import numpy as np
 
-from cosim.scenario import Link, Member
+from cosim.scenario import Link, Member, rows_of
 from cosim.scenarios import ieee33_flex, ieee33_storage
 
 START, LATITUDE_DEG, LONGITUDE_DEG = "2026-06-21", 48.0, 0.0
@@ -56,7 +56,7 @@ _GRID, _AIDC, _CONTROLLER = (_STORED.members[name] for name in ("grid", "aidc", 
 _PLANTS = {"pv14": {"rated_dc_kw": 900.0, "rated_ac_kw": 750.0, "azimuth_deg": 95.0, "tilt_deg": 35.0},
            "pv31": {"rated_dc_kw": 900.0, "rated_ac_kw": 750.0, "azimuth_deg": 265.0, "tilt_deg": 35.0}}
 _SOURCES = {name: {**row, "p_max_kw": "linked"} if name in _PLANTS else row
-            for name, row in _GRID.params["sources"].items()}
+            for name, row in rows_of(_GRID.params["sources"], "sources").items()}
 _FORECASTS = "cosim.simulators.forecast.adapter:Forecasts"
 
 
@@ -72,7 +72,7 @@ def _links() -> list[Link]:
              Link(source="tariff.price_future_usd_per_kwh", target="forecast.price_future_usd_per_kwh"),
              Link(source="profile.p_all_kw", target="forecast.p_load_kw"),
              Link(source="profile.p_all_future_kw", target="forecast.p_load_future_kw")]
-    told = [Link(source=f"forecast.{port}", target=f"controller.{port}")
+    told = [Link(source=f"forecast.{port}", target=f"controller.{port}", optional=True)
             for port in ("nci_forecast_kg_per_kwh", "mci_forecast_kg_per_kwh", "price_forecast_usd_per_kwh",
                          "p_load_forecast_kw")]
     return [*_STORED.links, *flex, *pv, *seen, *known, *told,
@@ -82,7 +82,7 @@ def _links() -> list[Link]:
 SCENARIO = _STORED.replace(
     name="ieee33_foresight", start=START,
     about="a grid whose carbon lives, all of it: weather, a battery, limits, an event, forecasts to plan with",
-    shared={**_STORED.shared, "horizon_s": "24h", "horizon_step_s": "15min"},
+    shared={**_STORED.shared, "lookahead_steps": 12, "horizon_s": "24h", "horizon_step_s": "15min"},
     links=_links(),
     members={
         **_STORED.members,
@@ -97,7 +97,7 @@ SCENARIO = _STORED.replace(
                           params={"available": {"kind": "perfect_with_error", "error": PV_ERROR}}),
         "grid": _GRID.model_copy(update={
             "entities": {**_GRID.entities, "Source": list(_PLANTS)},
-            "params": {**_GRID.params, "sources": _SOURCES, "max_current_a": {"0-1": 72.0}}}),
+            "params": {**_GRID.params, "sources": _SOURCES, "max_current_a": {"0-1": 75.0}}}),
         "forecast": Member(simulator=_FORECASTS, step_s=900, entities={"Site": "sites", "Feeder": ["feeder"]}, params={
             "nci": {"kind": "day_ahead"}, "mci": {"kind": "day_ahead"}, "price": {"kind": "perfect"},
             "load": {"kind": "perfect"}}),

@@ -10,14 +10,24 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
-from pydantic import Field, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
+from pydantic_core import ArgsKwargs
 
 from cosim.params import params
+from cosim.simulators.aidc.llm.serving import Serving
 from cosim.units import MIN_S, Seconds
 
 BATCH_COLUMNS = ("id", "job_class", "arrival_s", "work_to", "deadline_s")
 """Columns of a batch as it leaves the workload: int, str, s, TO, s (absolute). The controller adds `release_s`
-(absolute, s). `deadline_s` is the last start of an inference job and the last finish of a training job."""
+(absolute, s). `deadline_s` is the last start of an inference job or an LLM request and the last finish of a training
+job. Where there are classes of kind `llm`, TOKEN_COLUMNS come with them."""
+TOKEN_COLUMNS = ("input_tokens", "output_tokens")
+"""Tokens of a request's prompt and of its answer, 0 for jobs of other kinds."""
+
+
+Routing = Annotated[Literal["handover", "arrival"], Field(
+    description="when jobs reach a site. handover: with the decision after their arrival; arrival: as they arrive, by "
+    "the shares that are in force then. The same for workload, controller and aidc, so an entry of the shared data")]
 
 
 @runtime_checkable
@@ -48,10 +58,11 @@ class JobClass:
     A training job may use 1 to `max_blocks` blocks of `gpus_per_block` GPUs at once, and its blocks can be taken
     away and given back; an inference job takes `gpus_per_block` GPUs from start to finish. On k blocks a training job
     is s(k) times as fast as on one: k by default, k^speedup_exponent, or as tabled. Its GPUs draw full power whatever
-    s(k) is, so energy per unit of work rises as s(k)/k falls.
+    s(k) is, so energy per unit of work rises as s(k)/k falls. A request of kind `llm` shares replicas of
+    `gpus_per_block` GPUs with others, see `serving`; its work and speed follow from there, as plans for policies.
     """
 
-    kind: Literal["train", "inf"]
+    kind: Literal["train", "inf", "llm"]
     work_to: Annotated[float, Field(ge=1e-6, le=1e12, description="size j of one job, TO")]
     deadline_s: Annotated[Seconds, Field(gt=0, description="tau: latest finish (train) or start (inf) after arrival")]
     to_per_gpu_min: Annotated[float, Field(ge=1e-6, le=1e9, description="xi: work of one busy GPU, TO/(GPU min)")]
@@ -82,8 +93,46 @@ class JobClass:
         Seconds, Field(ge=0, description="time at full power without work when a job that held no block goes on")
     ] = 0
 
+    serving: Annotated[Serving | None, Field(description="model, GPUs and batching of a class of kind llm")] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _derive(cls, given: Any) -> Any:
+        """Of a class of kind `llm`, what follows from `serving`; given beside it, it must agree."""
+        fields = given.kwargs if isinstance(given, ArgsKwargs) else given
+        if not isinstance(fields, dict) or fields.get("kind") != "llm":
+            return given
+        if fields.get("serving") is None:
+            raise ValueError("a class of kind llm needs `serving`: model, gpu and gpus of a replica")
+        try:
+            serving = TypeAdapter(Serving).validate_python(fields["serving"])
+        except ValidationError:  # the field says it, with its place, if no other is missing
+            filled = {**dict.fromkeys(("work_to", "to_per_gpu_min", "kw_per_to_s"), 1.0), **fields}
+            return ArgsKwargs(given.args, filled) if isinstance(given, ArgsKwargs) else filled
+        follows = {"work_to": serving.request_to(serving.input_tokens, serving.output_tokens),
+                   "to_per_gpu_min": serving.to_per_gpu_min,
+                   "kw_per_to_s": serving.busy_kw_per_gpu * MIN_S / serving.to_per_gpu_min,
+                   "gpus_per_block": serving.gpus}
+        for name, value in follows.items():
+            if fields.get(name) is not None and abs(float(fields[name]) - value) > 1e-9 * value:
+                raise ValueError(f"{name} = {fields[name]} of a class of kind llm follows from `serving` "
+                                 f"({value:.6g}); leave it out")
+        fields = {**fields, **follows, "serving": serving}
+        return ArgsKwargs(given.args, fields) if isinstance(given, ArgsKwargs) else fields
+
     @model_validator(mode="after")
     def _kind_fits(self) -> JobClass:
+        if self.kind != "llm" and self.serving is not None:
+            raise ValueError(f"serving is of classes of kind llm, and kind is '{self.kind}'; leave one of them out")
+        if self.kind == "llm":
+            odd = [name for name, usual in (("patience", "fixed"), ("slo_wait_s", None), ("order", "edf"),
+                                            ("max_blocks", 1), ("speedup_exponent", 1.0), ("speedup_table", None),
+                                            ("checkpoint_interval_s", None), ("restart_s", 0))
+                   if getattr(self, name) != usual]
+            if odd:
+                raise ValueError(f"a class of kind llm has no {', '.join(odd)}; leave it out (service levels: "
+                                 "serving.slo_ttft_s and serving.slo_tpot_s)")
+            return self
         if self.kind == "inf" and self.max_blocks != 1:
             raise ValueError("max_blocks of an inference class is 1; give it more GPUs by gpus_per_block")
         if self.kind == "inf" and self.order != "edf":
@@ -137,6 +186,16 @@ class JobClass:
     @property
     def _block_to_per_s(self) -> float:
         return self.gpus_per_block * self.to_per_gpu_min / MIN_S
+
+    @property
+    def least_blocks(self) -> int:
+        """Blocks that the rules grant the class at every site, with and without jobs: 0, of kind llm `min_replicas`."""
+        return 0 if self.serving is None else self.serving.min_replicas
+
+    @property
+    def jobs_per_block(self) -> int:
+        """Jobs that one block serves at once, as the rules plan: 1, of kind llm `Serving.planned_batch`."""
+        return 1 if self.serving is None else self.serving.planned_batch
 
     @property
     def checkpoint_speed_ratio(self) -> float:

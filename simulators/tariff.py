@@ -235,7 +235,7 @@ class KnownTariff(TimeOfUse):
         Port("price_future_usd_per_kwh", "out", "electricity price now and at each step to come", dims=(HORIZON,)))}
 
     @classmethod
-    def check_horizon(cls, member: str, given: KnownTariffParams, step_s: float, until_s: float) -> None:
+    def check_horizon(cls, member: str, given: Any, step_s: float, until_s: float) -> None:
         """As `TimeOfUse`; ScenarioError for a horizon that cannot be."""
         super().check_horizon(member, given, step_s, until_s)
         horizon_steps(member, given.horizon_s, given.horizon_step_s)

@@ -98,12 +98,11 @@ def run_line(line, words):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """Where a page's blocks run: modules of that folder can be imported, no browser opens, no day passes first."""
+    """Where a page's blocks run: modules of that folder can be imported, no browser opens."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{tmp_path}")
     monkeypatch.setattr(webbrowser, "open", lambda url: True)
-    monkeypatch.setattr("cosim.agents.evaluate.WARMUP_DAYS", 0.0125)
     for example in (ROOT / "examples").glob("[!p]*"):  # plug_* have tests of their own
         if example.is_file():
             shutil.copy(example, tmp_path)
@@ -255,6 +254,6 @@ def test_the_site_builds_without_a_warning(tmp_path):
 def test_marks_are_listed():
     """The blocks that are not run as they stand, so that the list is looked at when it grows."""
     marked = [(page.stem, mark) for page in PAGES for mark, *_ in blocks(page) if mark in ("network", "slow")]
-    assert marked == [("carbon", "slow"), ("developing", "slow"), ("index", "network"), ("speed", "slow"),
-                      ("sweeps", "slow"), ("sweeps", "network")]
+    assert marked == [("agents", "slow"), ("carbon", "slow"), ("developing", "slow"), ("index", "network"),
+                      ("paper", "slow"), ("speed", "slow"), ("sweeps", "slow"), ("sweeps", "network")]
     # README's two commands are marked by name; their last part is run

@@ -26,26 +26,28 @@ FLOORS = [
      "cosim.drivers.remote", "cosim.trace.file_scan", "cosim.trace.machine", "cosim.trace.seal", "cosim.seeds"},
     {"cosim.trace.supervised", "cosim.trace.blocks"},
     {"cosim.datafile", "cosim.progress", "cosim.tables.axis", "cosim.trace.journal",
-     "cosim.scenario", "cosim.tables.files", "cosim.trace.reader"},
+     "cosim.scenario", "cosim.tables.files", "cosim.tables.workbook", "cosim.trace.reader"},
     {"cosim.trace"},
-    {"cosim.hooks", "cosim.trace.compare", "cosim.trace.writer", "cosim.trace.series", "cosim.tables.table"},
-    {"cosim.adapter", "cosim.trace.rescue"},
+    {"cosim.hooks", "cosim.trace.compare", "cosim.trace.descriptor",
+     "cosim.trace.writer", "cosim.trace.series", "cosim.tables.table"},
+    {"cosim.adapter", "cosim.trace.export", "cosim.trace.rescue"},
     {"cosim.drivers.event_loop", "cosim.drivers.resolve", "cosim.trust"},
     {"cosim.drivers.plan", "cosim.replay.recording", "cosim.serve"},
     {"cosim.drivers.instrument"},
     {"cosim.drivers.native", "cosim.replay.members"},
     {"cosim.drivers.mosaik_bus", "cosim.reporting"},
     {"cosim.replay.exchange", "cosim.reporting.chart", "cosim.reporting.text"},
-    {"cosim.reporting.data", "cosim.reporting.markup", "cosim.reporting.style"},
-    {"cosim.reporting.panels"},
+    {"cosim.reporting.behind", "cosim.reporting.data", "cosim.reporting.markup", "cosim.reporting.style"},
+    {"cosim.reporting.panels", "cosim.reporting.paper_map"},
     {"cosim.reporting.definition"},
     {"cosim.reporting.general", "cosim.reporting.live", "cosim.reporting.overview"},
     {"cosim.reporting.comparison"},
     {"cosim.reporting.content", "cosim.reporting.folder", "cosim.reporting.heads"},
     {"cosim.reporting.page", "cosim.reporting.paper"},
-    {"cosim.report", "cosim.request"},
+    {"cosim.request"},
+    {"cosim.report"},
     {"cosim.commands.main", "cosim.result"},
-    {"cosim.experiment"},
+    {"cosim.experiment", "cosim.commands.show"},
     {"cosim.run", "cosim.conformance", "cosim.commands.new", "cosim.simulation"},
     {"cosim.check", "cosim.trace.command", "cosim.learning.shared", "cosim.learning.vector"},
     {"cosim.__main__", "cosim.trace.__main__", "cosim.learning.batch", "cosim.learning.pettingzoo",
@@ -74,7 +76,8 @@ OWNERS = {
     "pettingzoo": {"cosim.learning.pettingzoo"},
     "gymnasium": {"cosim.learning.pettingzoo"},
     "plotly": {"cosim.reporting.page"},
-    "matplotlib": {"cosim.reporting.panels", "cosim.reporting.paper", "cosim.reporting.style"},
+    "matplotlib": {"cosim.reporting.panels", "cosim.reporting.paper", "cosim.reporting.paper_map",
+                   "cosim.reporting.style"},
     "mosaik": {"cosim.drivers.mosaik_bus"},
     "ray": {"cosim.campaign.ray_driver"},
     "yaml": {"cosim.datafile"},
@@ -92,19 +95,21 @@ LAZY = {"cosim.agents.learn.team", "cosim.agents.learn.training", "cosim.agents.
         "cosim.reporting.paper", "cosim.request",
         "cosim.simulators.grid.network.files",
         "cosim.simulators.grid.network.powerflow", "cosim.simulators.grid.network.tables", "cosim.trust", "pandas",
-        "pyarrow", "pyarrow.parquet", "simbench", "torch.utils.tensorboard", "xarray"}
+        "pyarrow", "pyarrow.parquet", "scipy.optimize", "scipy.sparse", "simbench", "torch.utils.tensorboard", "xarray",
+        "xlsxwriter", "xlsxwriter.exceptions"}
 """What may be imported inside a function: it is heavy, or brought by an extra, or brings a library of that kind."""
 BY_NAME = {"cosim.agents.fleet.spaces"}
 """Edges that go up by a string: what was a command in version 0.1 starts the one of today."""
 AGENTS_MAY_USE = {"cosim.errors", "cosim.limits", "cosim.params", "cosim.seeds", "cosim.units"}
-AGENTS_ROOF = {"cosim.agents.action_spaces", "cosim.agents.curves", "cosim.agents.evaluate", "cosim.agents.probe",
-               "cosim.agents.request",
-               "cosim.agents.together", "cosim.agents.train", "cosim.agents.pretrained.__main__",
+AGENTS_ROOF = {"cosim.agents.action_spaces", "cosim.agents.comparison", "cosim.agents.curves", "cosim.agents.evaluate",
+               "cosim.agents.probe", "cosim.agents.request", "cosim.agents.together", "cosim.agents.train",
+               "cosim.agents.pretrained.__main__",
                *(f"cosim.agents.study.{name}" for name in (
                    "claims", "command", "data", "days", "exhibits", "fixed_shares", "measures", "page", "paper", "plan",
-                   "rates", "showing", "statistics", "verdicts", "work"))}
+                   "rates", "showing", "statistics", "verdicts", "work", "followed", "own_effect", "signal",
+                   "signal_plan"))}
 SIMULATORS_ROOF = {"cosim.simulators.analysis.lambda_sweep", "cosim.simulators.analysis.receipts",
-                   "cosim.simulators.own_network"}
+                   "cosim.simulators.analysis.serving_curves", "cosim.simulators.own_network"}
 """Command lines: they may use all of the frame, and nothing imports them."""
 SIMULATORS_MAY_USE = {"cosim.adapter", "cosim.clock", "cosim.digest", "cosim.drivers.resolve", "cosim.errors",
                       "cosim.hooks", "cosim.imports", "cosim.limits", "cosim.params", "cosim.plausible", "cosim.ports",
@@ -199,7 +204,8 @@ GENERAL_WORDS = {"jobs", "gpus", "power", "status", "workload", "report"}
 EXAMPLES = {"cosim.run": {"grid", "Bus", "p_load_kw"}, "cosim.scenario": {"grid", "p_load_kw"},
             "cosim.campaign.points": {"grid"}, "cosim.campaign.sweep_command": {"grid"},
             "cosim.check": {"grid", "aidc"}, "cosim.console": {"grid", "p_load_kw"},
-            "cosim.replay.exchange": {"grid", "tariff"}, "cosim.tables.weather_files": {"dry_bulb_degc"}}
+            "cosim.replay.exchange": {"grid", "tariff"}, "cosim.tables.weather_files": {"dry_bulb_degc"},
+            "cosim.trace.descriptor": {"profile"}}
 """In words for people: 'write member.port, for example grid.p_load_kw'; and what published weather files have."""
 
 

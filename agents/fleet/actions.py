@@ -31,11 +31,11 @@ _LEAST = 0.01
 """Smallest start share, of a class without offered load and of the unused GPUs."""
 
 
-def manager_parts(facts: FleetFacts, classes: Sequence[str]) -> tuple[Part, ...]:
-    """(26): one simplex per class over its eligible sites."""
+def manager_parts(facts: FleetFacts, classes: Sequence[str], around: Sequence[str] | None = None) -> tuple[Part, ...]:
+    """(26): one simplex per class over its eligible sites. around: columns of the manager, see `Simplex.around`."""
     return tuple(
         Simplex(f"site of {name}", facts.n_sites, tuple(ok),
-                tuple(project_simplex([float(g) for g in facts.gpus], ok)))
+                tuple(project_simplex([float(g) for g in facts.gpus], ok)), None if around is None else tuple(around))
         for name, ok in zip(classes, facts.eligible, strict=True))
 
 

@@ -36,6 +36,9 @@ class FleetFacts:
     top_to_per_s           (N, M) work per s of a job on all the blocks it can use at a site, 0 where none fits, TO/s;
                            () if not given
     deferrable             (Mtrain, H) which deferrals a class has; (): all
+    jobs_per_block         (M,) jobs that one block serves at once: 1, or requests of a replica of a language model;
+                           (): 1 each
+    least_blocks           (N, M) blocks that the rules grant a class at a site whatever there is to do; (): none
     horizon_steps, horizon_step_s   how many steps forecasts reach ahead, of which length; 0 where there are none
     """
 
@@ -54,6 +57,8 @@ class FleetFacts:
     sites: tuple[str, ...] = ()
     top_to_per_s: tuple[tuple[float, ...], ...] = ()
     deferrable: tuple[tuple[bool, ...], ...] = ()
+    jobs_per_block: tuple[int, ...] = ()
+    least_blocks: tuple[tuple[int, ...], ...] = ()
     horizon_steps: int = 0
     horizon_step_s: float = 0.0
 

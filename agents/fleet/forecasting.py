@@ -107,7 +107,7 @@ def forecast_errors(news: ArrayLike, std: ArrayLike) -> Floats:
     gained = np.sqrt(np.diff(deviation**2, prepend=0.0).clip(min=0.0))  # (H,) from lead j + 1 to lead j
     count = len(deviation)
     lead = np.add.outer(np.arange(count), np.arange(count))  # row r, column j: of the time r + j + 1 ahead
-    return np.bincount(lead.ravel(), weights=(rows * gained).ravel())[:count]
+    return np.bincount(lead.ravel(), weights=(rows * gained).ravel())[:count].astype(np.float64)
 
 
 def with_error(truth: ArrayLike, error: ArrayLike, scale: float | None = None) -> Floats:
@@ -122,11 +122,11 @@ def with_error(truth: ArrayLike, error: ArrayLike, scale: float | None = None) -
 
 class Accuracy(NamedTuple):
     """Of forecasts by lead (H,): mean absolute error and mean error (> 0: too much was forecast), in the signal's unit,
-    NaN where no forecast can be compared; and how many were."""
+    NaN where no forecast can be compared; and how many were compared."""
 
     mae: Floats
     bias: Floats
-    count: Steps
+    compared: Steps
 
 
 def accuracy(forecast: ArrayLike, truth: ArrayLike, ahead: ArrayLike) -> Accuracy:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cosim.agents.fleet.decision import EnergyModel, FleetFacts, Matrix, Observation, Operation, Vector
+from cosim.agents.fleet.planner_params import PlannerParams
 from cosim.agents.fleet.rewards import RewardWeights
 from cosim.errors import ModelError, ScenarioError
 from cosim.units import MIN_S, ROUNDING
@@ -30,7 +31,9 @@ class PolicyOptions:
     supply_temp_degc   supply air temperature, degC; the warmest is the cheapest in (19)-(24)
     signal, signal_quantile   what training waits for (price, nci, mci), and up to which quantile of its last 24 h it
                        works, read by `wait_below` and `suspend_resume`
-    reward, energy     weights of (32), and what a site draws, read by `myopic_oracle` alone; None: not known
+    reward, energy     weights of (32), and what a site draws, read by `myopic_oracle` and `mpc`; None: not known
+    planner            how `mpc` plans
+    guard_min          (N,) slack of training below which the controller guards it, min; (): it does not
     """
 
     weights: tuple[float, ...] | None = None
@@ -41,6 +44,8 @@ class PolicyOptions:
     energy: EnergyModel | None = None
     signal: str = "price"
     signal_quantile: float = 0.3
+    planner: PlannerParams = PlannerParams()
+    guard_min: tuple[float, ...] = ()
 
 
 def share_blocks(
@@ -89,8 +94,9 @@ class GpuRule:
     """GPUs per class of one site, from what is queued and what has just been sent.
 
     Inference first: as many as work the queue off in `drain_min` (in half the class's deadline if that is less), at
-    least those in use (a running job keeps its GPUs) and at most one job's GPUs per job. Training classes share the
-    rest in proportion to their released work, up to `max_blocks` per job.
+    least those in use (running jobs, `jobs_per_block` on a block, keep their GPUs) and at most one job's GPUs per job;
+    `least_blocks` in any case. Training classes share the rest in proportion to their released work, up to
+    `max_blocks` per job.
     """
 
     def __init__(self, facts: FleetFacts, drain_min: float) -> None:
@@ -99,14 +105,17 @@ class GpuRule:
         self._train, self._inf = facts.train, facts.inf
         self._train_blocks = [facts.gpus_per_block[m] for m in self._train]
         self._inf_blocks = [facts.gpus_per_block[m] for m in self._inf]
+        self._inf_jobs = [facts.jobs_per_block[m] if facts.jobs_per_block else 1 for m in self._inf]
+        self._least = [[of_site[m] for m in self._inf] for of_site in facts.least_blocks]
         self._inf_drain_to = [to[m] for m in self._inf]
 
-    def __call__(self, capacity: int, running_jobs: Vector, jobs: Vector, work_to: Vector) -> list[float]:
+    def __call__(self, capacity: int, running_jobs: Vector, jobs: Vector, work_to: Vector, site: int | None = None
+                 ) -> list[float]:
         """(M,) shares of `capacity` GPUs. running_jobs, jobs, work_to: (M,) running jobs, all released jobs, and
-        their unfinished work, TO, with those just sent and not deferred."""
+        their unfinished work, TO, with those just sent and not deferred; site: whose least blocks count."""
         facts = self._facts
         gpus = [0] * len(facts.kinds)
-        for m, g in zip(self._inf, self.inference(capacity, running_jobs, jobs, work_to), strict=True):
+        for m, g in zip(self._inf, self.inference(capacity, running_jobs, jobs, work_to, site), strict=True):
             gpus[m] = g
         room = [math.ceil(jobs[m] - ROUNDING) * facts.max_blocks[m] * facts.gpus_per_block[m] for m in self._train]
         work = [work_to[m] / facts.to_per_gpu_min[m] for m in self._train]
@@ -114,14 +123,20 @@ class GpuRule:
             gpus[m] = g
         return [g / capacity for g in gpus]
 
-    def inference(self, capacity: int, running_jobs: Vector, jobs: Vector, work_to: Vector) -> list[int]:
+    def inference(self, capacity: int, running_jobs: Vector, jobs: Vector, work_to: Vector, site: int | None = None
+                  ) -> list[int]:
         """GPUs of each inference class, in the order of `FleetFacts.inf`; arguments as those of a call."""
         ceil, held, need = math.ceil, [], []
-        for m, block, drain_to in zip(self._inf, self._inf_blocks, self._inf_drain_to, strict=True):
-            busy = block * ceil(running_jobs[m] - ROUNDING)
+        columns = self._inf, self._inf_blocks, self._inf_jobs, self._inf_drain_to
+        for m, block, each, drain_to in zip(*columns, strict=True):
+            busy = block * ceil(running_jobs[m] / each - ROUNDING)
             drain = block * ceil(work_to[m] / drain_to - ROUNDING)
             held.append(busy)
             need.append(max(busy, min(drain, block * ceil(jobs[m] - ROUNDING))))
+        if site is not None and self._least:
+            for k, blocks in enumerate(self._least[site]):
+                held[k] = max(held[k], blocks * self._inf_blocks[k])
+                need[k] = max(need[k], held[k])
         if sum(need) <= capacity:
             return need
         kept = share_blocks(capacity, self._inf_blocks, held, held)
@@ -149,24 +164,26 @@ class Uniform:
         """Index of the deferral that all training jobs of this minute get: the first."""
         return 0
 
+    def leads(self, observation: Observation) -> list[int]:
+        """(N,) the same at each site."""
+        return [self.lead(observation)] * self.facts.n_sites
+
     def operate(self, observation: Observation, allocated_jobs: Sequence[Sequence[float]],
                 allocated_work_to: Matrix) -> Operation:
-        """One release time for all, GPUs by the rule, one supply temperature."""
-        facts, lead = self.facts, self.lead(observation)
-        row = [0.0] * len(facts.deferrals_s)
-        row[lead] = 1.0
-        train, starts_now = facts.train, facts.deferrals_s[lead] == 0.0
-        classes = range(len(facts.kinds))
-        shares = []
-        for i, capacity in enumerate(facts.gpus):
+        """One release time for all of a site, GPUs by the rule, one supply temperature."""
+        facts, train, classes = self.facts, self.facts.train, range(len(self.facts.kinds))
+        shares, deferrals = [], []
+        for i, (capacity, lead) in enumerate(zip(facts.gpus, self.leads(observation), strict=True)):
+            deferrals.append([[float(h == lead) for h in range(len(facts.deferrals_s))]] * len(train))
+            starts_now = facts.deferrals_s[lead] == 0.0
             running, queued, pending = (x[i] for x in (observation.running_jobs, observation.queued_jobs,
                                                        observation.pending_work_to))
             new_jobs, new_work = allocated_jobs[i], allocated_work_to[i]
             released = [starts_now or m not in train for m in classes]
             jobs = [running[m] + queued[m] + (new_jobs[m] if released[m] else 0) for m in classes]
             work = [pending[m] + (new_work[m] if released[m] else 0.0) for m in classes]
-            shares.append(self._split(capacity, running, jobs, work))
-        return Operation([[row] * len(train)] * facts.n_sites, shares, self._supply)
+            shares.append(self._split(capacity, running, jobs, work, i))
+        return Operation(deferrals, shares, self._supply)
 
 
 class Static(Uniform):
@@ -245,14 +262,18 @@ class NciPriority(Uniform):
 
 
 class MciPriority(NciPriority):
-    """`NciPriority` by marginal intensity: what all sources emit more if a site draws one kW more."""
+    """`NciPriority` by marginal intensity: what all sources emit more if a site draws one kW more; while there is none,
+    as where the grid can carry no kW more, by the last one."""
+
+    _last: Vector | None = None
 
     def intensity(self, observation: Observation) -> Vector:
-        """(N,) marginal intensities, kg/kWh; ModelError if none are computed."""
-        if observation.mci_kg_per_kwh is None:
+        """(N,) marginal intensities, kg/kWh; ModelError if none has been computed."""
+        self._last = self._last if observation.mci_kg_per_kwh is None else observation.mci_kg_per_kwh
+        if self._last is None:
             raise ModelError("policy mci_priority decides by marginal intensities and hears none: --set "
                              "grid.mci=true, or link some to controller.mci_kg_per_kwh")
-        return observation.mci_kg_per_kwh
+        return self._last
 
 
 class Random:

@@ -10,7 +10,7 @@ from typing import Any
 
 from cosim.agents.fleet.actions import decision_of
 from cosim.agents.fleet.decision import FleetFacts, Matrix, Observation, Operation
-from cosim.agents.fleet.observation import FORECASTS, RELATIVE, ObservationScope, forecast_entries
+from cosim.agents.fleet.observation import FORECASTS, RELATIVE, USUAL_SHARE, ObservationScope, forecast_entries
 from cosim.agents.fleet.team_arrays import MANAGER, TeamArrays
 from cosim.agents.learn import checkpoint
 from cosim.agents.learn.numpy_actor import ActingTeam
@@ -106,7 +106,7 @@ def _sight(trained: TeamSpec, facts: FleetFacts) -> ObservationScope:
 
     forecasts = [name for name, column in FORECASTS.items() if sees(f"{column} ")]
     return ObservationScope(facts.classes, facts.sites, 1.0, {}, sees(_NCI), sees(_MCI), sees(_FULL), forecasts,
-                            sees(RELATIVE))
+                            sees(RELATIVE), sees(USUAL_SHARE))
 
 
 def _spec_of(path: str | Path) -> TeamSpec:

@@ -51,6 +51,9 @@ _JOBS: dict[str, Any] = {"low": 0.0, "high": 1e5, "scale": "log"}
 RELATIVE = "relative_"
 """Begins the names of columns of an intensity less its mean over the sites."""
 USUAL_LEAST = 1e-3
+USUAL_SHARE = "usual_share"
+CLEAN_KG_PER_KWH = 0.2
+"""A site whose carbon intensity is higher by this has e times less of the work in the usual shares by carbon."""
 PACE_MIN = 240.0
 """A third of the study's deadline. At an even pace work that is not done now is done in the next hours, at their
 prices, which a critic can distinguish from the present one; at full speed it is done in the next minute, at the
@@ -79,6 +82,8 @@ class ObservationScope:
     full: bool
     forecasts: Sequence[str] = ()
     relative: bool = False
+    usual_shares: bool = False
+    """Whether the manager has columns of the shares that go by carbon intensity alone, around which it then decides."""
 
 
 def forecast_entries(facts: FleetFacts) -> list[int]:
@@ -114,6 +119,9 @@ class ObservationRow:
             self._add(name, (n,))
         for name in _relatives(sight):
             self._add(name, (n,), _relative(name.removeprefix(RELATIVE)))
+        if sight.usual_shares:
+            by = attrgetter(usual_by(sight.mci))
+            self._add(USUAL_SHARE, (n,), lambda o: usual_shares(by(o)))
         self._add("backlog_jobs", (n, classes), _backlog)
         for name, of in (("train_backlog_jobs", facts.train), ("inf_backlog_jobs", facts.inf)):
             self._add(name, (n,), _backlogs(of))
@@ -183,6 +191,8 @@ def manager_view(facts: FleetFacts, sight: ObservationScope, numbers: Observatio
         view.add([f"mci_kg_per_kwh {s}" for s in sites], at["mci_kg_per_kwh"], _MARGINAL)
     for name in _relatives(sight):
         view.add([f"{name} {s}" for s in sites], at[name], _APART)
+    if sight.usual_shares:
+        view.add([f"{USUAL_SHARE} {s}" for s in sites], at[USUAL_SHARE], _USUAL)
     view.add([f"train_backlog_jobs {s}" for s in sites], at["train_backlog_jobs"], _TRAIN_JOBS)
     view.add([f"inf_backlog_jobs {s}" for s in sites], at["inf_backlog_jobs"], _JOBS)
     view.add([f"power_kw {s}" for s in sites], at["power_kw"], {"low": 0.0, "high": sight.peak_kw})
@@ -346,6 +356,18 @@ def relative(values: Sequence[Any]) -> list[Any]:
     """Each less their mean; numbers, or arrays of many environments."""
     mean = sum(values) / len(values)
     return [x - mean for x in values]
+
+
+def usual_by(marginal: bool) -> str:
+    """The intensity by which work is usually shared out."""
+    return "mci_kg_per_kwh" if marginal else "nci_kg_per_kwh"
+
+
+def usual_shares(kg_per_kwh: Sequence[Any]) -> list[Any]:
+    """Logarithms of shares that fall by e for every CLEAN_KG_PER_KWH; of numbers, or arrays of many environments."""
+    above = np.array(kg_per_kwh, np.float64)
+    weights = np.exp(-(above - above.min(axis=0)) / CLEAN_KG_PER_KWH)
+    return list(np.log(np.maximum(weights / weights.sum(axis=0), USUAL_LEAST)))
 
 
 def _relatives(sight: ObservationScope) -> list[str]:

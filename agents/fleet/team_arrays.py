@@ -14,6 +14,7 @@ import numpy as np
 from cosim.agents.fleet.actions import manager_parts, site_parts
 from cosim.agents.fleet.decision import FleetFacts, Matrix, Observation
 from cosim.agents.fleet.observation import (
+    USUAL_SHARE,
     ObservationRow,
     ObservationScope,
     Scaler,
@@ -41,9 +42,10 @@ class TeamArrays:
         views = [manager_view(facts, sight, self._numbers),
                  *(site_view(facts, sight, i, self._numbers) for i in sites)]
         context = context_columns(sight)
+        around = [f"{USUAL_SHARE} {site}" for site in sight.sites] if sight.usual_shares else None
         site_does = site_parts(facts, sight.classes, offered, sight.full)
         kinds = (
-            AgentType(MANAGER, tuple(views[0].columns), manager_parts(facts, sight.classes)),
+            AgentType(MANAGER, tuple(views[0].columns), manager_parts(facts, sight.classes, around)),
             AgentType(SITE, tuple(views[1].columns), site_does, tuple(context)))
         self.spec = TeamSpec(((MANAGER, MANAGER), *((name, SITE) for name in sight.sites)),
                              {kind.name: kind for kind in kinds}, leaders=1)

@@ -9,12 +9,16 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
+from cosim.agents.presets import PRESETS
 from cosim.agents.study.paper import digest_of_study, write_paper
 from cosim.agents.study.plan import PARTS, TIERS, cells_of
 from cosim.agents.study.rates import with_estimates
+from cosim.agents.study.signal import digest_of_signal, write_signal
+from cosim.agents.study.signal_plan import FEEDERS, SIGNAL_TIERS, signal_cells
 from cosim.campaign.cells import Cell, CellState
 from cosim.campaign.runner import ENGINES, exit_code, listing, look_up, run_cells
 from cosim.console import add_debug, command_parser, plain_console, print_digest, run_command, say
@@ -25,12 +29,21 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = command_parser("study", epilog="A study that was stopped goes on where it was; finished cells are skipped. "
                        "Exit codes: 0 all cells are done, else that of the first that failed.")
-    commands = p.add_subparsers(dest="command", required=True, metavar="paper")
+    commands = p.add_subparsers(dest="command", required=True, metavar="paper | signal")
     paper = commands.add_parser("paper", help="the paper's tables and figures, with a verdict on each of its claims")
     paper.add_argument("--tier", choices=TIERS, default="rules", help="; ".join(
         f"{name}: {tier.about}" for name, tier in TIERS.items()) + " (default: rules)")
+    paper.add_argument("--preset", choices=PRESETS, default="ours", help="of cosim train, for the teams; paper: "
+                       "Algorithm 1 as printed (default: ours)")
     paper.add_argument("--only", type=_parts, default=PARTS, metavar="PART,...", help=f"of {', '.join(PARTS)}")
     _shared(paper)
+    signal = commands.add_parser("signal", help="what following a carbon signal saves, on three feeders, and where it "
+                                 "raises emissions")
+    signal.add_argument("--tier", choices=SIGNAL_TIERS, default="quick", help="; ".join(
+        f"{name}: {tier.about}" for name, tier in SIGNAL_TIERS.items()) + " (default: quick)")
+    signal.add_argument("--feeder", choices=FEEDERS, action="append", default=[], metavar="|".join(FEEDERS),
+                        help="this one alone; repeatable (default: all)")
+    _shared(signal)
     return p
 
 
@@ -59,12 +72,15 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _study(args: argparse.Namespace) -> int:
-    return _paper(args)
+    return {"paper": _paper, "signal": _signal}[args.command](args)
 
 
 def _paper(args: argparse.Namespace) -> int:
-    tier = TIERS[args.tier]
-    out = args.out or Path("results") / f"study-{args.tier}"
+    tier = replace(TIERS[args.tier], preset=args.preset)
+    if args.preset != "ours" and not tier.episodes:
+        raise ScenarioError(f"--preset {args.preset} is of trainings, and tier {tier.name} has none; leave it out")
+    apart = f"-{args.preset}" if args.preset != "ours" else ""
+    out = args.out or Path("results") / f"study-{args.tier}{apart}"
     cells = cells_of(args.only, tier)
     if tier.episodes and find_spec("torch") is None:
         raise ScenarioError(f"--tier {tier.name} trains teams, which needs torch; install aidc-cosim with the extra "
@@ -72,9 +88,25 @@ def _paper(args: argparse.Namespace) -> int:
     states = computed(cells, out, args)
     if states is None:
         return 0
-    words = f"cosim study paper --tier {args.tier}" + (f" --only {','.join(args.only)}" if args.only != PARTS else "")
+    words = f"cosim study paper --tier {args.tier}" + (f" --preset {args.preset}" if apart else "") + (
+        f" --only {','.join(args.only)}" if args.only != PARTS else "")
     made, ruled = write_paper(states, args.only, tier, out, words)
     print_digest(plain_console(), digest_of_study(ruled, states))
+    say(plain_console(), f"page: {made}")
+    return exit_code(states.values())
+
+
+def _signal(args: argparse.Namespace) -> int:
+    tier = SIGNAL_TIERS[args.tier]
+    if args.feeder:
+        tier = replace(tier, feeders=tuple(name for name in FEEDERS if name in args.feeder))
+    out = args.out or Path("results") / f"study-signal-{args.tier}"
+    states = computed(signal_cells(tier), out, args)
+    if states is None:
+        return 0
+    words = f"cosim study signal --tier {args.tier}" + "".join(f" --feeder {name}" for name in args.feeder)
+    made, results = write_signal(states, tier, out, words)
+    print_digest(plain_console(), digest_of_signal(results, states))
     say(plain_console(), f"page: {made}")
     return exit_code(states.values())
 

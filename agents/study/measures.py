@@ -20,6 +20,8 @@ from cosim.agents.study.verdicts import IMPOSSIBLE, NOT_COMPARABLE, NOT_RUN, Cla
 Values = Sequence[float]
 BAND = 0.05
 """How far from a third a share is that hardly changes."""
+CORRELATED = 0.1
+"""A rank correlation up to which two things count as unrelated."""
 _ALIKE_H = 0.5
 
 
@@ -154,7 +156,8 @@ def _figure(results: Results, case: Case, claim: Claim) -> list[ClaimPart]:
     if not len(x):
         return []
     return [ClaimPart(_WORDS[claim.takes["figure"]], tuple(x), _UNITS.get(claim.takes["figure"], ""),
-                 claim.takes.get("sign", 0), claim.takes.get("band", (-np.inf, np.inf)))]
+                 claim.takes.get("sign", 0), claim.takes.get("band", (-np.inf, np.inf)),
+                      CORRELATED if "correlation" in claim.takes["figure"] else 0.0)]
 
 
 _WORDS = {"nci_power_rank_correlation": "rank correlation of NCI and power, sites and quarters of an hour together",
@@ -168,14 +171,15 @@ def site_less_uniform(results: Results, actors: Actors, world: str, claim: Claim
     x, y = (results.sites(Case(name, "joint", world), figure) for name in (actors.team, "uniform"))
     if not len(x) or not len(y):
         return []
-    return [ClaimPart(f"{_WORDS[figure]}, less that of uniform", tuple(x - y), "", claim.takes["sign"])]
+    return [ClaimPart(f"{_WORDS[figure]}, less that of uniform", tuple(x - y), "", claim.takes["sign"],
+                      nothing=CORRELATED)]
 
 
 def within_site(results: Results, actors: Actors, world: str, claim: Claim) -> list[ClaimPart]:
     """Rank correlation within each site; claimed below zero at all."""
     case = Case(actors.team, "joint", world)
     x = results.sites(case, claim.takes["figure"])
-    return [ClaimPart(f"rank correlation at {name}", tuple(x[:, k]), "", -1)
+    return [ClaimPart(f"rank correlation at {name}", tuple(x[:, k]), "", -1, nothing=CORRELATED)
             for k, name in enumerate(results.names(case))]
 
 

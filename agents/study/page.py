@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -13,6 +14,8 @@ from cosim.digest import Table
 from cosim.plaintext import visible
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+_WIDTH, _NARROW_PT = re.compile(r'<svg[^>]* width="([\d.]+)pt"'), 400.0
+"""Of a picture; one that is narrower fills a column, not the page."""
 
 
 @dataclass
@@ -105,8 +108,11 @@ def _cell(text: str) -> str:
 
 
 def _figure(path: Path, says: str) -> str:
-    data = base64.b64encode(path.read_bytes()).decode()
-    return f'<figure><img alt="{_text(says)}" src="data:image/svg+xml;base64,{data}"></figure>'
+    text = path.read_text(encoding="utf-8")
+    width = _WIDTH.search(text)
+    narrow = ' class="narrow"' if width and float(width[1]) < _NARROW_PT else ""
+    data = base64.b64encode(text.encode()).decode()
+    return f'<figure{narrow}><img alt="{_text(says)}" src="data:image/svg+xml;base64,{data}"></figure>'
 
 
 def _kind(verdict: str) -> str:

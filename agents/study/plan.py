@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any, Literal
 
 from cosim.agents.learn.config import METHODS
+from cosim.agents.presets import PRESETS
 from cosim.campaign.cells import Cell
 from cosim.errors import ScenarioError, unknown
 
@@ -53,6 +55,7 @@ WORLDS = {
     "n4_grown": StudyWorld("ieee33_4", "as ieee33, four sites, 4/3 of the arrivals", _grown(4)),
     "n5_grown": StudyWorld("ieee33_5", "as ieee33, five sites, 5/3 of the arrivals", _grown(5)),
 }
+TABLE2_WORLDS = ("ieee33", "table2")
 SIZES = {"arrivals fixed": ("ieee33", "n4", "n5"), "arrivals grow with N": ("ieee33", "n4_grown", "n5_grown")}
 """Fig. 12 and 13: what happens to the load -> the worlds with 3, 4 and 5 sites."""
 
@@ -95,6 +98,7 @@ ROWS = {
     "nci_priority": TableRow("nci_priority", "rule", "nci_priority", modes=("joint",)),
     "uniform": TableRow("uniform", "rule", "uniform"),
     "tou_shift": TableRow("tou_shift", "rule", "tou_shift"),
+    "mpc": TableRow("mpc", "rule", "mpc"),
 }
 
 
@@ -124,6 +128,7 @@ class Tier:
     days, warmup_days  of an evaluation: that count, and before that
     actors       who plays the paper's parts, each with their own verdicts
     training     further arguments of `cosim.agents.study.work.trained`
+    preset       of `cosim train`, which teams are trained by and run with
     """
 
     name: str
@@ -134,6 +139,7 @@ class Tier:
     warmup_days: float = 1.0
     actors: tuple[Actors, ...] = (STAND_INS,)
     training: Mapping[str, Any] = field(default_factory=dict)
+    preset: str = "ours"
 
 
 TIERS = {tier.name: tier for tier in (
@@ -175,7 +181,7 @@ def cases(part: str, tier: Tier) -> Iterator[Case]:
 
 
 def _table2(actors: Actors) -> Iterator[Case]:
-    for world in ("ieee33", "table2"):
+    for world in TABLE2_WORLDS:
         for name in (*actors.methods, *RULES):
             yield from (Case(name, mode, world) for mode in ROWS[name].modes)
 
@@ -205,12 +211,12 @@ def _fig11a(actors: Actors) -> Iterator[Case]:
 
 def _fig12(actors: Actors) -> Iterator[Case]:
     for worlds in SIZES.values():
-        yield from (Case(name, "joint", world) for world in worlds for name in (actors.team, "uniform", "nci_priority"))
+        yield from (Case(name, "joint", world) for world in worlds for name in (actors.team, "uniform"))
 
 
 def _fig13(actors: Actors) -> Iterator[Case]:
     for worlds in SIZES.values():
-        yield from (Case(name, mode, world) for world in worlds for name in (actors.team, "uniform") for mode in MODES)
+        yield from (Case(actors.team, mode, world) for world in worlds for mode in MODES)
 
 
 _CASES = {"table2": _table2, "fig6": _fig6, "fig7": _fig7, "fig8": _day, "fig9": _day, "fig10": _fig10,
@@ -221,6 +227,11 @@ _CASES = {"table2": _table2, "fig6": _fig6, "fig7": _fig7, "fig8": _day, "fig9":
 
 _WORK = "cosim.agents.study.work"
 LAMBDA_CELL = "lambda"
+
+
+def bound_key(world: str, seed: int) -> str:
+    """Key of the cell that works out what no policy can beat."""
+    return f"bound-{world}-s{seed}"
 
 
 def training_key(case: Case, seed: int) -> str:
@@ -237,14 +248,20 @@ def _learned_in(world: str) -> str:
 def cells_of(parts: tuple[str, ...], tier: Tier) -> list[Cell]:
     """The cells of some tables and figures, each once, trainings first."""
     found: dict[str, Cell] = {}
+    if "fig11b" in parts:
+        found[LAMBDA_CELL] = Cell(LAMBDA_CELL, "cosim.simulators.analysis.lambda_sweep:cell", {
+            "scenario": "ieee33", "lambdas": list(LAMBDAS), "means": list(LOADS), "site_kw": 230.0})
+    if "table2" in parts:
+        for world, k in product(TABLE2_WORLDS, range(tier.seeds)):
+            found[bound_key(world, FIRST_SEED + k)] = Cell(
+                bound_key(world, FIRST_SEED + k), "cosim.agents.study.followed:followed", {
+                    "scenario": WORLDS[world].scenario, "policy": "uniform", "settings": dict(WORLDS[world].settings),
+                    "seed": FIRST_SEED + k, "days": tier.days, "bound": True})
     for part in parts:
         for case in cases(part, tier):
             for k in range(tier.seeds):
                 for cell in _cells_of(case, k, tier):
                     found.setdefault(cell.key, cell)
-    if "fig11b" in parts:
-        found[LAMBDA_CELL] = Cell(LAMBDA_CELL, "cosim.simulators.analysis.lambda_sweep:cell", {
-            "scenario": "ieee33", "lambdas": list(LAMBDAS), "means": list(LOADS), "site_kw": 230.0})
     return sorted(found.values(), key=lambda cell: not cell.key.startswith("train"))
 
 
@@ -261,8 +278,10 @@ def _cells_of(case: Case, k: int, tier: Tier) -> Iterator[Cell]:
         texts: dict[str, Any] = {path: str(value) for path, value in {**weights, **row.settings}.items()}
         yield Cell(team, f"{_WORK}:trained", {
             "scenario": WORLDS[_learned_in(case.world)].scenario, "mode": case.mode, "method": row.method, "seed": k,
-            "episodes": tier.episodes, "settings": texts, **tier.training})
+            "episodes": tier.episodes, "settings": texts,
+            **({"preset": tier.preset} if tier.preset != "ours" else {}), **tier.training})
         arguments["team"], needs = team, (team,)
+        arguments["settings"] |= PRESETS[tier.preset].settings
     else:
         arguments["policy"] = row.policy
         arguments["settings"] |= row.settings

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from cosim.agents import train
-from cosim.agents.evaluate import metrics
+from cosim.agents.comparison import metrics
 from cosim.agents.learn.checkpoint import LAST, LOG, complete_lines
 from cosim.agents.request import MODES
 from cosim.agents.study.statistics import rank_correlation
@@ -36,19 +36,20 @@ TRAINING = "training"
 
 
 def trained(folder: Path, *, scenario: str, mode: str, method: str, seed: int, episodes: int,
-            settings: Mapping[str, str] | None = None, envs: int = 16, engine: str = "auto", updates: int | None = None
-            ) -> dict[str, Any]:
+            settings: Mapping[str, str] | None = None, envs: int = 16, engine: str = "auto", updates: int | None = None,
+            preset: str = "ours") -> dict[str, Any]:
     """Train a team by `cosim train`, in one process, or go on with the training that stands in the folder.
 
-    updates: end after so many, whatever the episodes. Returns how many updates and steps there were, and the seconds
-    of its log.
+    updates: end after so many, whatever the episodes; preset: settings that go together. Returns how many updates there
+    were.
     """
     out = folder / TRAINING
     if (out / LAST).is_file():
         words = ["--resume", str(out), "--workers", "1"]
     else:
         words = [scenario, "--method", method, "--mode", mode, "--seed", str(seed), "--episodes", str(episodes),
-                 "--envs", str(envs), "--engine", engine, "--workers", "1", "--out", str(out), "--save-every", "5"]
+                 "--envs", str(envs), "--engine", engine, "--preset", preset, "--workers", "1",
+                 "--out", str(out), "--save-every", "5"]
         words += ["--updates", str(updates)] if updates else []
         for path, value in (settings or {}).items():
             words += ["--set", f"{path}={value}"]
@@ -81,7 +82,7 @@ def evaluated(folder: Path, *, scenario: str, mode: str, seed: int, policy: str 
         made = changed(ready(_policy(folder, policy, team)), replays=played)
         run = Experiment(made, "native", days * DAY_S, Path(scratch) / "run.h5")
         figures = run.run().digest.figures
-        kinds = _kinds(made)
+        kinds = kinds_of(made)
         with Trace(Path(scratch) / "run.h5") as trace:
             quarters = quarters_of(trace, made, kinds)
             starts = starts_of(trace, kinds)
@@ -109,7 +110,8 @@ def _policy(folder: Path, policy: str, team: str) -> str:
     return str(path.resolve())
 
 
-def _kinds(scenario: Scenario) -> dict[str, str]:
+def kinds_of(scenario: Scenario) -> dict[str, str]:
+    """Class -> train or inf."""
     return {name: row["kind"] for name, row in rows_of(scenario.shared["job_classes"], "job_classes").items()}
 
 

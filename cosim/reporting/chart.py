@@ -111,6 +111,7 @@ class Panel:
     zero   the range begins at 0
     room   share of the range that is left free at the top
     size   height relative to the others
+    quantity  what is measured, for the axis of a picture whose title names a place instead; '' where the title does
     """
 
     title: str
@@ -126,6 +127,7 @@ class Panel:
     log: bool = False
     room: float = 0.08
     size: float = 1.0
+    quantity: str = ""
 
     @property
     def kind(self) -> str:

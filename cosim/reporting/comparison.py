@@ -144,7 +144,8 @@ def overlaid(pictures: Sequence[Picture], groups: Sequence[SeedGroup]) -> Pictur
         if lines:
             alone = len(_signals(model)) == 1
             panels.append(replace(model, title=title if alone or signal == title else f"{title}: {signal}", bands=(),
-                                  series=lines, axis=model.axis or title, room=0.08, size=min(model.size, 1.0)))
+                                  series=lines, axis=model.axis or title, room=0.08, size=min(model.size, 1.0),
+                                  quantity=model.quantity or ("" if alone else title)))
     left = sum(max(0, len({s.name for s in panel.series}) - _MOST_SIGNALS)
                for panel in (drawn[0].panels if drawn else ()) if not any(s.area for s in panel.series))
     note = f"{count(left, 'further signal')} not shown, of more than {_MOST_SIGNALS} on an axis." if left else ""

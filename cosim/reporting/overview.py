@@ -16,6 +16,7 @@ from cosim.reporting.definition import Headline, Report
 from cosim.reporting.text import at, length, number
 from cosim.scenario import leaves
 from cosim.scenario_hooks import WITH_SUMMARY
+from cosim.trace import Trace
 from cosim.trust import received_hook
 
 _ABSENT = "-"
@@ -48,7 +49,7 @@ class Overview:
 def overview(run: Run, report: Report, trusted: Collection[str | Path] = ()) -> Overview:
     """Read from the root attributes, and from the scenario's own summary; report: that of the scenario."""
     attrs, scenario = run.attrs, run.scenario
-    digest, warnings = _summary(run, trusted)
+    digest, warnings = summary_of(run.trace, scenario, trusted)
     ending = _ENDINGS.get(attrs.get("status", ""), str(attrs.get("status", "not said")))
     wanted = float(scenario.get("until_s") or 0.0) + run.warmup_s
     figures_until = "" if run.time.end_s >= run.end_s else f" (figures: {at(run.time.end_s)})"
@@ -75,17 +76,18 @@ def overview(run: Run, report: Report, trusted: Collection[str | Path] = ()) -> 
                     report.headline(digest.figures), warnings)
 
 
-def _summary(run: Run, trusted: Collection[str | Path]) -> tuple[Digest, list[str]]:
-    """The digest of the scenario's hook, and why there is none."""
-    hook = run.scenario.get("summary")
+def summary_of(trace: Trace, scenario: dict[str, Any], trusted: Collection[str | Path]) -> tuple[Digest, list[str]]:
+    """The digest that a run left in its trace, or else that of its scenario's hook; and its warnings, or why there is
+    none."""
+    hook = scenario.get("summary")
     if not hook:
         return Digest(), ["The scenario names no summary, so there is no table of metrics."]
-    if "summary" in run.attrs:  # said by the run itself when it ended
-        digest = Digest.from_json(str(run.attrs["summary"]))
+    if "summary" in trace.attrs:  # said by the run itself when it ended
+        digest = Digest.from_json(str(trace.attrs["summary"]))
         return digest, list(digest.warnings)
     try:
-        received_hook(run.trace.path, run.scenario, "summary", trusted)
-        digest = load(hook, "summary")(run.trace)
+        received_hook(trace.path, scenario, "summary", trusted)
+        digest = load(hook, "summary")(trace)
     except CosimError as err:
         return Digest(), [f"The scenario's summary ({hook}) cannot be had: {err}"]
     except Exception as err:  # a foreign hook, perhaps on half a trace: the pictures need not go with it

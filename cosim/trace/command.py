@@ -1,33 +1,33 @@
-"""cosim trace ls|diff|export|verify|rescue: inspect, compare, export and check traces without a run."""
+"""cosim trace ls|diff|export|summary|verify|rescue: inspect, compare, export and check traces without a run."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-import numpy as np
-
 from cosim.console import (
     Console,
     add_debug,
     add_trust,
     command_parser,
+    file_type,
     plain_console,
     print_digest,
     run_command,
     say,
 )
 from cosim.digest import Digest, Table
-from cosim.errors import TraceError, cut
+from cosim.errors import ScenarioError, TraceError, cut
 from cosim.imports import load
-from cosim.plaintext import file_names
 from cosim.progress import working
-from cosim.tables.files import write_table
+from cosim.reporting.overview import summary_of
 from cosim.trace.compare import compare
+from cosim.trace.descriptor import DESCRIPTORS
+from cosim.trace.export import FORMATS, Format, export, write_summary
 from cosim.trace.machine import Tolerance, tolerance
 from cosim.trace.reader import Trace, reading
 from cosim.trace.rescue import rescue
-from cosim.trace.series import columns_of, scenario_of
+from cosim.trace.series import scenario_of
 from cosim.trust import received_hook
 from cosim.units import format_time
 
@@ -40,7 +40,8 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = command_parser("trace", epilog="Exit codes: 0 fine, 1 a difference or a broken law, 2 wrong request, 5 no such "
                        "trace.")
-    commands = p.add_subparsers(dest="command", required=True, metavar="ls | diff | export | verify | rescue")
+    commands = p.add_subparsers(dest="command", required=True, metavar="ls | diff | export | summary | verify | "
+                                     "rescue")
     one = commands.add_parser("ls", help="what the trace holds, and how its run ended")
     one.add_argument("trace")
     two = commands.add_parser("diff", help="the first difference of two traces, if any")
@@ -48,17 +49,28 @@ def parser() -> argparse.ArgumentParser:
     two.add_argument("other")
     two.add_argument("--rtol", type=_share, metavar="X", help="let numbers differ by X of their value or of their "
                      "unit, 1e-9 for example; counts, states and names have to be equal (default: every byte)")
-    out = commands.add_parser("export", help="one CSV (or Parquet) per model and table")
+    out = commands.add_parser("export", help="one table per model and table, with time stamps and units")
     out.add_argument("trace")
     out.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write into")
-    out.add_argument("--parquet", action="store_true", help="Parquet instead of CSV (needs pyarrow)")
+    out.add_argument("--format", dest="form", choices=FORMATS, help="csv (the default), parquet (extra parquet), or "
+                     "xlsx: one Excel workbook (extra excel)")
+    out.add_argument("--parquet", action="store_true", help="the same as --format parquet")
+    out.add_argument("--tidy", action="store_true", help="of each model a row per value (time, entity, port, label, "
+                     "value, unit) instead of a column per entity and port")
+    out.add_argument("--describe", choices=tuple(DESCRIPTORS), help="write a descriptor of the files beside them, to "
+                     "publish them with: a Frictionless Data Package, or Croissant")
+    told = commands.add_parser("summary", help="the run's summary: its tables, or its figures as a file")
+    told.add_argument("trace")
+    told.add_argument("--out", type=file_type(".csv", ".json"), metavar="FILE", help="write the figures into a .csv "
+                      "(figure, value, unit) or .json file")
+    add_trust(told)
     laws = commands.add_parser("verify", help="check the conservation laws from the file alone")
     laws.add_argument("trace")
     add_trust(laws)
     saved = commands.add_parser("rescue", help="save what is whole in a damaged trace into a new one")
     saved.add_argument("trace")
     saved.add_argument("--out", type=Path, metavar="FILE.h5", help="default: beside it, TRACE-rescued.h5")
-    for each in (one, two, out, laws, saved):
+    for each in (one, two, out, told, laws, saved):
         add_debug(each)
     return p
 
@@ -70,8 +82,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _look(args: argparse.Namespace) -> int:
     with reading(args.trace):
-        return {"ls": _ls, "diff": _diff, "export": _export, "verify": _verify, "rescue": _rescue}[args.command](
-            plain_console(), args)
+        does = {"ls": _ls, "diff": _diff, "export": _export, "summary": _summary, "verify": _verify, "rescue": _rescue}
+        return does[args.command](plain_console(), args)
 
 
 def _ls(console: Console, args: argparse.Namespace) -> int:
@@ -122,38 +134,42 @@ def _share(text: str) -> float:
 
 
 def _export(console: Console, args: argparse.Namespace) -> int:
-    ending = ".parquet" if args.parquet else ".csv"
+    form: Format = args.form or ("parquet" if args.parquet else "csv")
+    if args.parquet and form != "parquet":
+        raise ScenarioError(f"--parquet and --format {form} exclude each other; give one")
+    if args.describe and form == "xlsx":
+        raise ScenarioError("--describe goes with csv and parquet: a workbook is no table that a descriptor can name")
     try:
         with working(f"writing into {args.out}"), Trace(args.trace) as trace:
-            args.out.mkdir(parents=True, exist_ok=True)
-            tables = {model: _wide(trace, model) for model in trace.models()}
-            tables |= {name: trace.table(name) for name in trace.tables()}
             warmup_s = float(scenario_of(trace).get("warmup_s", 0.0))
-            files = file_names(tables)
-            for name, columns in tables.items():
-                write_table(args.out / f"{files[name]}{ending}", columns)
+            files = export(trace, args.out, form, args.tidy, args.describe)
     except OSError as err:
         raise TraceError(f"cannot write into {args.out}: {err.strerror or err}") from None
-    say(console, f"wrote {len(tables)} files into {args.out}")
+    written = list(dict.fromkeys(files.values()))
+    say(console, f"wrote {len(written)} file{'s' * (len(written) > 1)} into {args.out}")
     for name, file in files.items():
-        if file != name.replace("/", "."):
-            say(console, f"{name} is in {file}{ending}")
+        if Path(file).stem != name.replace("/", ".") and form != "xlsx":
+            say(console, f"{name} is in {file}")
     if warmup_s:
         say(console, f"the first {format_time(warmup_s)} of time_s are the run's warm-up")
     return 0
 
 
-def _wide(trace: Trace, model: str) -> dict[str, np.ndarray]:
-    """Columns time_s, then entity.port[.label] in the trace's order."""
-    columns = {"time_s": trace.time_s(model)}
-    for port in trace.ports(model):
-        for (entity, *label), values in columns_of(trace, model, port):
-            name = ".".join([entity, port, *label])
-            if name in columns:
-                raise TraceError(f"{trace.path}: two columns of {model} would be called '{name}'; read the file with "
-                                 "h5py")
-            columns[name] = values
-    return columns
+def _summary(console: Console, args: argparse.Namespace) -> int:
+    with working(f"reading {args.trace}"), Trace(args.trace) as trace:
+        digest, said = summary_of(trace, scenario_of(trace), args.trust)
+        attrs = trace.attrs
+    if not digest.figures and said:
+        raise TraceError(f"{args.trace}: {said[0]}")
+    if args.out is None:
+        print_digest(console, digest)
+        return 0
+    try:
+        write_summary(args.out, digest, attrs)
+    except OSError as err:
+        raise TraceError(f"cannot write {args.out}: {err.strerror or err}") from None
+    say(console, f"wrote {len(digest.figures)} figures into {args.out}")
+    return 0
 
 
 def _rescue(console: Console, args: argparse.Namespace) -> int:

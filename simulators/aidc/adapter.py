@@ -28,7 +28,7 @@ from cosim.simulators.aidc.plant.cooling import BALANCED, Cooling, CoolingChoice
 from cosim.simulators.aidc.plant.thermal import Room, StaticPlant, Thermal
 from cosim.simulators.aidc.ports import BATTERY, SITE, per_class
 from cosim.simulators.aidc.site import EVENTS, SiteOnBus
-from cosim.simulators.fleet import JobClass, Site
+from cosim.simulators.fleet import JobClass, Routing, Site
 from cosim.units import Seconds, format_time, whole_steps
 
 _POWER_COLUMNS = 8
@@ -64,6 +64,7 @@ class AidcParams:
         Seconds | None, Field(ge=0.001, description="step of the table `power`: power inside the tick; null: no table")
     ] = None
     initial_supply_temp_degc: Annotated[float, Field(description="supply temperature before the first command")] = 23.0
+    routing: Routing = "handover"
     rack_mean_up_s: Annotated[
         Seconds | None, Field(ge=60, description="mean time that a rack is up until it fails; null: none fails")
     ] = None
@@ -78,6 +79,7 @@ class DataCenters(Adapter):
     """
 
     PARAMS = AidcParams
+    KINDS: ClassVar[tuple[str, ...]] = ("train", "inf")
     SITE_ON_BUS: ClassVar[type[SiteOnBus]] = SiteOnBus
     MODELS = {"Site": SITE}
 
@@ -91,11 +93,21 @@ class DataCenters(Adapter):
 
     @classmethod
     def check_scenario(cls, member: str, given: AidcParams, scenario: Any) -> None:
-        """ScenarioError where the table `power` of `trace_step_s` would not fit into memory until it is written."""
+        """ScenarioError for a class of a kind that these data centers do not serve, and where the table `power` of
+        `trace_step_s` would not fit into memory until it is written."""
+        cls._check_kinds(member, given)
         if given.trace_step_s is not None:
             rows = len(given.sites) * max(scenario.flush_s, scenario.members[member].step_s) / given.trace_step_s
             check_memory(f"{member}.trace_step_s = {given.trace_step_s:g}", rows * _POWER_COLUMNS, BYTES_PER_NUMBER,
                          "make it longer, or flush_s shorter")
+
+    @classmethod
+    def _check_kinds(cls, member: str, given: AidcParams) -> None:
+        for name, job_class in given.job_classes.items():
+            if job_class.kind not in cls.KINDS:
+                raise ScenarioError(f"job_classes.{name} is of kind {job_class.kind}, which {cls.__name__} does not "
+                                    f"serve ({', '.join(cls.KINDS)}); set {member}.simulator to "
+                                    "cosim.simulators.aidc.llm.adapter:LlmDataCenters")
 
     def init(self, sid: str, time_resolution: float = 1.0, **given: Any) -> Meta:
         """Validate the parameters; sites have ports of batteries where one of them has a battery."""
@@ -105,7 +117,8 @@ class DataCenters(Adapter):
         return self.meta
 
     def setup(self) -> None:
-        """One facility per entity; raises ScenarioError for names, windows and rack tables that do not fit."""
+        """One facility per entity; raises ScenarioError for kinds, names, windows and rack tables that do not fit."""
+        self._check_kinds(self.sid, self.params)
         self._sites: dict[str, SiteOnBus] = {}
         self._last: Values = {}
         self._now_s = self._origin_s = 0.0
@@ -277,7 +290,7 @@ class DataCenters(Adapter):
     def _engine(self, eid: str, site: Site, cooling: Cooling, inside: bool) -> Facility | SlotFacility:
         given = self.params
         return Facility(eid, site, given.job_classes, cooling, given.initial_supply_temp_degc, job_log=given.job_log,
-                        resolve_power=inside, racks=self._racks(eid, site))
+                        resolve_power=inside, racks=self._racks(eid, site), at_arrival=given.routing == "arrival")
 
     def _racks(self, eid: str, site: Site) -> Racks | None:
         """The failures of a site's racks; None where none fails."""
@@ -342,6 +355,8 @@ class SlotDataCenters(DataCenters):
 
     def _engine(self, eid: str, site: Site, cooling: Cooling, inside: bool) -> SlotFacility:
         given = self.params
+        if given.routing != "handover":
+            raise ScenarioError(f"{self.sid}: the slot model takes its jobs once a slot; leave routing at handover")
         beyond = [m for m, c in given.job_classes.items() if c.checkpoint_interval_s is not None or c.restart_s]
         if given.rack_mean_up_s is not None or beyond:
             raise ScenarioError(f"{self.sid}: the slot model knows no failures, checkpoints and restarts; leave "

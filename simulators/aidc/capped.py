@@ -131,7 +131,7 @@ class CappedDataCenters(DataCenters):
         given = self.params
         return CappedFacility(eid, site, given.job_classes, cooling, given.initial_supply_temp_degc, given.cap,
                               f"{self.sid}.cap", job_log=given.job_log, resolve_power=inside,
-                              racks=self._racks(eid, site))
+                              racks=self._racks(eid, site), at_arrival=given.routing == "arrival")
 
 
 if __name__ == "__main__":

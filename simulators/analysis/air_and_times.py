@@ -67,7 +67,7 @@ def job_times(trace: Trace) -> Finding:
             late[f"{before} and {after}"] = jobs[before] - jobs[after]
     for name in sorted(set(jobs["job_class"])):
         mine, last = finished & (jobs["job_class"] == name), (
-            "start_s" if classes.get(name, {}).get("kind") == "inf" else "end_s")
+            "start_s" if classes.get(name, {}).get("kind") in ("inf", "llm") else "end_s")
         late[f"{last} and deadline_s of {name}"] = (jobs[last] - jobs["deadline_s"])[mine]
         late[f"start_s of {name}, which has finished"] = np.where(np.isnan(jobs["start_s"][mine]), np.inf, 0.0)
     off = {what: float(np.nanmax(values, initial=0.0)) for what, values in late.items()}

@@ -189,7 +189,7 @@ def _cost_to_jobs(trace: Trace, events: list[Settled], digest: Digest) -> None:
         for e in events:
             inside |= (jobs["arrival_s"] >= e.start_s) & (jobs["arrival_s"] < e.end_s) & np.isin(jobs["site"], e.sites)
         for name, given in shared.items():
-            since_s = jobs["arrival_s" if given["kind"] == "inf" else "release_s"]
+            since_s = jobs["release_s" if given["kind"] == "train" else "arrival_s"]
             for called in (True, False):
                 mine = counts & (jobs["job_class"] == name) & (inside == called)
                 wait_s = np.where(jobs["outcome"][mine] == "dropped", np.inf, (jobs["start_s"] - since_s)[mine])

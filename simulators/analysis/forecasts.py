@@ -73,14 +73,16 @@ def read_forecasts(trace: Trace) -> Iterator[Forecast]:
 def forecasts_table(trace: Trace, digest: Digest) -> None:
     """Mean absolute error by lead and mean error of every forecast; figures of each signal over all entities and
     leads. None without a forecast."""
-    rows, sums, shown = [], {}, ()  # type: ignore[var-annotated]
+    rows: list[tuple[str, ...]] = []
+    sums: dict[str, np.ndarray] = {}
+    shown: tuple[float, ...] = ()
     for one in read_forecasts(trace):
         found, per_h = one.accuracy(trace), HOUR_S / one.step_s
         shown = shown or tuple(h for h in _SHOWN_H if round(h * per_h) <= len(one.ahead) and h * per_h >= 1.0)
         at = [round(h * per_h) - 1 for h in shown]
         mae = [_number(found.mae[k]) if k < len(found.mae) else "-" for k in at]
-        total, count = np.nansum(found.mae * found.count), found.count.sum()
-        off = np.nansum(found.bias * found.count)
+        total, count = np.nansum(found.mae * found.compared), found.compared.sum()
+        off = np.nansum(found.bias * found.compared)
         rows.append((one.signal, one.entity, one.rules["kind"], unit_of(one.path.rpartition("/")[2]).symbol,
                      _number(float(np.nanmean(one.values[:, 0]))) if np.isfinite(one.values[:, 0]).any() else "-", *mae,
                      _number(off / count) if count else "-"))
@@ -108,7 +110,9 @@ def _number(value: float) -> str:
 def forecasts(trace: Trace) -> Finding:
     """The first entry is what the signal is; persistence has it at all leads, day_ahead what was the day before, a
     perfect forecast what came, the plants' sum theirs. Off by, relative to the signal's largest."""
-    worst, place, left_out, plants = 0.0, "", set(), {}  # type: ignore[var-annotated]
+    worst, place = 0.0, ""
+    left_out: set[str] = set()
+    plants: dict[str, list[np.ndarray]] = {}
     any_there, wiring = False, trace.table("wiring")
     sources = dict(zip(map(str, wiring.get("target", ())), map(str, wiring.get("source", ())), strict=True))
     for one in read_forecasts(trace):
@@ -126,10 +130,10 @@ def forecasts(trace: Trace) -> Finding:
         path = f"{member}/Feeder/renewable_forecast_kw"
         if trace.has(path):
             both = min(len(values[0]), len(trace[path]))
-            total = sum(v[:both] for v in values)
-            off = largest(np.abs(trace[path][:both, 0] - total)) / max(largest(total), 1e-3)
-            if off > worst:
-                worst, place = off, path
+            total = np.sum([v[:both] for v in values], axis=0)
+            apart = largest(np.abs(trace[path][:both, 0] - total)) / max(largest(total), 1e-3)
+            if apart > worst:
+                worst, place = apart, path
     return Finding(worst, ALLOWED, place, tuple(sorted(left_out)))
 
 

@@ -4,14 +4,15 @@
 
 The rule. In a tick of length dt a job that held GPUs for s GPU-seconds carries
 
-    dynamic energy   s x alpha xi / 60, what these GPUs drew above idle (13); where servers need more as their inlets
-                     are warm, this and idle power by the factor of the tick
+    dynamic energy   s x alpha xi / 60, what these GPUs drew above idle (13), of an LLM request its share of its
+                     replica's iterations; where servers need more as their inlets are warm, this and idle power by the
+                     factor of the tick
     idle, cooling    s / (G dt) of the site's idle and of its cooling energy in the tick, G being the site's GPUs;
                      losses of UPS and PDU and auxiliaries, where a site has them, count as cooling
 
-and what no job carries is `unallocated`: idle and cooling of unused GPUs. Carbon is each tick's energy times
-the intensity of that tick: attributed by NCI, and marginal by mci where the grid has it. So the rows of finished,
-dropped and unfinished jobs and the unallocated row add up to the site's energy and carbon.
+and what no job carries is `unallocated`: idle and cooling of unused GPUs, and replicas without work. Carbon is each
+tick's energy times the intensity of that tick: attributed by NCI, and marginal by mci where the grid has it. So the
+rows of finished, dropped and unfinished jobs and the unallocated row add up to the site's energy and carbon.
 """
 
 from __future__ import annotations
@@ -70,11 +71,13 @@ class JobFootprints:
 
 @dataclass(frozen=True)
 class _Uses:
-    """Who held how many GPU-seconds in which tick: parallel arrays, several entries a job."""
+    """Who held how many GPU-seconds in which tick, and what these drew above idle, kW s: parallel arrays, several
+    entries a job."""
 
     row: np.ndarray
     tick: np.ndarray
     gpu_s: np.ndarray
+    dynamic_kws: np.ndarray
 
 
 def job_footprints(trace: Trace, *, warmup: bool = False) -> list[JobFootprints]:
@@ -107,26 +110,24 @@ def _account(trace: Trace, name: str, k: int, jobs: dict[str, np.ndarray], time:
     length_s = np.zeros(len(time_s))  # of each tick that counts
     length_s[what.use] = what.share * tick_s
     share = uses.gpu_s / (site.gpus * tick_s)
-    uses = _Uses(uses.row, uses.tick, uses.gpu_s * length_s[uses.tick] / tick_s)
+    counts = length_s[uses.tick] / tick_s
+    uses = _Uses(uses.row, uses.tick, uses.gpu_s * counts, uses.dynamic_kws * counts)
     it_kwh, p_kwh = (trace[f"{SITE}/{port}"][:, k] * length_s / HOUR_S for port in ("it_kw", "p_kw"))
-    kw_per_gpu = np.zeros(len(mine["id"]))
-    for m, job_class in job_classes.items():
-        kw_per_gpu[mine["job_class"] == m] = job_class.busy_kw_per_gpu
     factor = inlet_factor(served_degc(trace)[:, k], coolings(trace)[k]) * np.ones(len(time_s))
     idle_kwh = factor * site.idle_kw * length_s / HOUR_S
     parts = {
-        "dynamic_kwh": (uses.gpu_s * kw_per_gpu[uses.row] / HOUR_S * factor[uses.tick], it_kwh - idle_kwh),
+        "dynamic_kwh": (uses.dynamic_kws / HOUR_S * factor[uses.tick], it_kwh - idle_kwh),
         "idle_kwh": (share * idle_kwh[uses.tick], idle_kwh),
         "cooling_kwh": (share * (p_kwh - it_kwh)[uses.tick], p_kwh - it_kwh),
     }
-    used_kwh = sum(use for use, _ in parts.values())
-    columns = {"gpu_s": _shared(uses.gpu_s, site.gpus * length_s, uses, len(kw_per_gpu))}
-    columns |= {what: _shared(use, total, uses, len(kw_per_gpu)) for what, (use, total) in parts.items()}
+    used_kwh, jobs_here = sum(use for use, _ in parts.values()), len(mine["id"])
+    columns = {"gpu_s": _shared(uses.gpu_s, site.gpus * length_s, uses, jobs_here)}
+    columns |= {what: _shared(use, total, uses, jobs_here) for what, (use, total) in parts.items()}
     for column, port in (("co2_kg", "nci_kg_per_kwh"), ("co2_marginal_kg", "mci_kg_per_kwh")):
         where, kg_per_kwh = intensity_of(trace, name, port), np.zeros(len(time_s))
         kg_per_kwh[what.use] = np.nan if where is None else over_counted(trace, where[0], SITE, time)[:, where[1]]
-        columns[column] = _shared(used_kwh * kg_per_kwh[uses.tick], p_kwh * kg_per_kwh, uses, len(kw_per_gpu))
-    used = np.bincount(uses.row, uses.gpu_s, len(kw_per_gpu)) > 0.0
+        columns[column] = _shared(used_kwh * kg_per_kwh[uses.tick], p_kwh * kg_per_kwh, uses, jobs_here)
+    used = np.bincount(uses.row, uses.gpu_s, jobs_here) > 0.0
     there = np.append(~(mine["end_s"] <= time.begin_s) | used, True)
     named = (np.append(mine["id"], -1), np.append(mine["job_class"], "unallocated"), np.append(mine["outcome"], ""))
     return JobFootprints(name, *(x[there] for x in named), **{column: x[there] for column, x in columns.items()})
@@ -142,17 +143,29 @@ def _uses(trace: Trace, site: str, jobs: dict[str, np.ndarray], job_classes: dic
           tick_s: float) -> _Uses:
     """GPU time by job and tick: from the table of runs, and of jobs whose row has its GPUs from start to end."""
     end_s = float(time_s[-1]) + tick_s
-    runs = trace.table("gpu_runs") or {c: np.empty(0) for c in ("id", "site", "start_s", "end_s", "gpus")}
-    of_site = runs["site"] == site
+    kw_per_gpu = np.zeros(len(jobs["id"]))
+    for m, job_class in job_classes.items():
+        kw_per_gpu[jobs["job_class"] == m] = 0.0 if job_class.kind == "llm" else job_class.busy_kw_per_gpu
     order = np.argsort(jobs["id"], kind="stable")
-    run_row = order[np.searchsorted(jobs["id"][order], runs["id"][of_site])] if of_site.any() else np.empty(0, int)
-    gpus = jobs["gpus"] if "gpus" in jobs else _unlogged(jobs, job_classes, run_row, runs["start_s"][of_site])
+
+    def at_site(name: str, columns: tuple[str, ...]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """A table's rows of the site, and the rows of the job table that they go with."""
+        table = trace.table(name) or {c: np.empty(0) for c in columns}
+        here = {column: values[table["site"] == site] for column, values in table.items()}
+        rows = order[np.searchsorted(jobs["id"][order], here["id"])] if len(here["id"]) else np.empty(0, int)
+        return here, rows
+
+    runs, run_row = at_site("gpu_runs", ("id", "site", "start_s", "end_s", "gpus"))
+    shares, share_row = at_site("llm_use", ("id", "site", "start_s", "end_s", "gpus", "dynamic_kw"))
+    gpus = jobs["gpus"] if "gpus" in jobs else _unlogged(jobs, job_classes, run_row, runs["start_s"])
     whole = np.flatnonzero(np.isfinite(gpus) & np.isfinite(jobs["start_s"]))
     last_s = np.where(np.isfinite(jobs["end_s"]), jobs["end_s"], end_s)
-    row = np.concatenate([run_row, whole])
-    begin = np.concatenate([runs["start_s"][of_site], jobs["start_s"][whole]])
-    end = np.concatenate([runs["end_s"][of_site], last_s[whole]])
-    return _by_tick(row, begin, end, np.concatenate([runs["gpus"][of_site], gpus[whole]]), float(time_s[0]), tick_s)
+    row = np.concatenate([run_row, whole, share_row])
+    begin = np.concatenate([runs["start_s"], jobs["start_s"][whole], shares["start_s"]])
+    end = np.concatenate([runs["end_s"], last_s[whole], shares["end_s"]])
+    held = np.concatenate([runs["gpus"], gpus[whole], shares["gpus"]])
+    kw = np.concatenate([runs["gpus"] * kw_per_gpu[run_row], gpus[whole] * kw_per_gpu[whole], shares["dynamic_kw"]])
+    return _by_tick(row, begin, end, held, kw, float(time_s[0]), tick_s)
 
 
 def _unlogged(jobs: dict[str, np.ndarray], job_classes: dict[str, JobClass], run_row: np.ndarray,
@@ -167,11 +180,11 @@ def _unlogged(jobs: dict[str, np.ndarray], job_classes: dict[str, JobClass], run
     return gpus
 
 
-def _by_tick(row: np.ndarray, begin_s: np.ndarray, end_s: np.ndarray, gpus: np.ndarray, first_s: float,
-             tick_s: float) -> _Uses:
+def _by_tick(row: np.ndarray, begin_s: np.ndarray, end_s: np.ndarray, gpus: np.ndarray, kw: np.ndarray,
+             first_s: float, tick_s: float) -> _Uses:
     """Cut intervals at the ticks; what has no length, as a job that begins when the run ends, is left out."""
     some = end_s > begin_s
-    row, begin_s, end_s, gpus = row[some], begin_s[some], end_s[some], gpus[some]
+    row, begin_s, end_s, gpus, kw = row[some], begin_s[some], end_s[some], gpus[some], kw[some]
     first = np.floor((begin_s - first_s) / tick_s).astype(int)
     last = np.maximum(np.ceil((end_s - first_s) / tick_s).astype(int) - 1, first)
     number = last - first + 1
@@ -179,7 +192,7 @@ def _by_tick(row: np.ndarray, begin_s: np.ndarray, end_s: np.ndarray, gpus: np.n
     tick = first[which] + np.arange(len(which)) - np.repeat(np.cumsum(number) - number, number)
     start = first_s + tick * tick_s
     seconds = np.minimum(end_s[which], start + tick_s) - np.maximum(begin_s[which], start)
-    return _Uses(row[which], tick, gpus[which] * seconds)
+    return _Uses(row[which], tick, gpus[which] * seconds, kw[which] * seconds)
 
 
 def gpu_time_off(trace: Trace) -> dict[str, float]:
@@ -200,7 +213,10 @@ def gpu_time_off(trace: Trace) -> dict[str, float]:
 
 def _deviation(trace: Trace, k: int, uses: _Uses, tick_s: float) -> tuple[np.ndarray, float]:
     """(GPU-seconds of every tick that the jobs held more or less than were busy, those of the busiest tick)."""
-    busy_gpu_s = trace[f"{SITE}/busy_gpus"][:, k].sum(axis=1) * tick_s
+    busy = trace[f"{SITE}/busy_gpus"][:, k]
+    if trace.has(f"{SITE}/llm_ready_gpus"):
+        busy = busy - trace[f"{SITE}/llm_ready_gpus"][:, k]
+    busy_gpu_s = busy.sum(axis=1) * tick_s
     off = np.abs(np.bincount(uses.tick, uses.gpu_s, len(busy_gpu_s)) - busy_gpu_s)
     return off, max(float(busy_gpu_s.max(initial=0.0)), 1.0)
 

@@ -75,7 +75,7 @@ def _gather(trace: Trace, classes: Mapping[str, JobClass], sites: Sequence[str],
         dropped = jobs["outcome"] == "dropped"
         for name, job_class in classes.items():
             mine = counts & (jobs["job_class"] == name)
-            since_s = jobs["arrival_s" if job_class.kind == "inf" else "release_s"]
+            since_s = jobs["release_s" if job_class.kind == "train" else "arrival_s"]
             found[name].append((jobs["start_s"][mine] - since_s[mine], site[mine], dropped[mine]))
     return found
 

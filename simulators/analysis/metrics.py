@@ -24,7 +24,9 @@ from cosim.simulators.analysis.flows import marginal_emission
 from cosim.simulators.analysis.forecasts import forecasts_table
 from cosim.simulators.analysis.jobs import jobs_tables
 from cosim.simulators.analysis.limiting import intervals, limit_rows, loading_rows
+from cosim.simulators.analysis.objective import objective_figures
 from cosim.simulators.analysis.paths import GRID, SITE
+from cosim.simulators.analysis.serving import serving_tables
 from cosim.simulators.analysis.site_batteries import facility_kw, site_battery_table
 from cosim.simulators.analysis.site_series import intensity_of
 from cosim.simulators.analysis.storage import battery_table
@@ -141,7 +143,7 @@ def _rate_fields(resolved: Resolved, job_class: str | None) -> dict[str, float]:
 def _shortest_run_min(job_class: JobClass, work_to: float, sites: dict[str, Site]) -> float:
     """How long a training job of this size takes where it can run fastest, min; 0 for inference, which need only
     start."""
-    if job_class.kind == "inf":
+    if job_class.kind != "train":
         return 0.0
     top_to_per_s = max(job_class.top_to_per_s(s.gpus) for name, s in sites.items() if may_run(job_class, name))
     return work_to / top_to_per_s / MIN_S
@@ -187,9 +189,11 @@ def summary(trace: Trace) -> Digest:
         digest.warnings.append("the trace has no data centre (aidc/Site); only the grid is summarised")
     else:
         jobs_tables(trace, digest)
+        serving_tables(trace, digest)
         _sites_table(trace, digest)
         cooling_table(trace, digest)
         flexibility_tables(trace, digest)
+        digest.figures |= objective_figures(trace)
     _grid_table(trace, digest)
     battery_table(trace, digest)
     site_battery_table(trace, digest)

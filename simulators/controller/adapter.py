@@ -40,7 +40,8 @@ class Controller(Adapter):
     PARAMS = ControllerParams
     MODELS = {
         "Manager": (
-            Port("jobs", "in", "jobs that arrived in the last minute", kind="event", reduce="sum"),
+            Port("jobs", "in", "jobs that arrived in the last minute; with routing = arrival, that will in this one",
+                 kind="event", reduce="sum"),
             Port("price_usd_per_kwh", "in", "electricity price", default=0.0),
             Port("forecast_usd_per_kwh", "in", "price at now + deferral", dims=("lead",), default=0.0),
             Port("price_forecast_usd_per_kwh", "in", "price over the horizon", dims=(HORIZON,), default=math.nan),
@@ -84,6 +85,10 @@ class Controller(Adapter):
     def check_members(cls, member: str, given: ControllerParams, members: Mapping[str, Any]) -> None:
         """ScenarioError where other members' parameters do not go with the mode."""
         check_mode(member, given, members)
+        for name, other in members.items():
+            if getattr(other, "routing", given.routing) != given.routing:
+                raise ScenarioError(f"{member}.routing = {given.routing} and {name}.routing = {other.routing}; "
+                                    "give all of them the same, as an entry `routing` of the scenario's shared data")
 
     @classmethod
     def check_scenario(cls, member: str, given: ControllerParams, scenario: Any) -> None:
@@ -108,7 +113,7 @@ class Controller(Adapter):
         if odd:
             raise ScenarioError(f"{self.sid}.deferrals_s holds {odd[0]:g} s, which is no whole number of steps "
                                 f"({self.step_s:g} s)")
-        self.policy: Policy = policy_of(p, facts, self.stream("policy"))
+        self.policy: Policy = policy_of(p, facts, self.step_s, self.stream("policy"))
         self.pipeline = ControlPipeline(p, facts, self.step_s, self.sid)
         self.state: ControlState = self.pipeline.initial()
         self._now_s = 0.0
@@ -136,7 +141,6 @@ class Controller(Adapter):
         operation = self.policy.operate(situation.observation, *placement.totals)
         self.state, commands = self.pipeline.operate(situation, placement, operation)
         self._now_s = time_s
-        jobs, _ = placement.totals
         outputs: Values = {self._manager: {}}
         for i, (site, command) in enumerate(zip(self._sites, commands, strict=True)):
             outputs[site] = {
@@ -145,7 +149,7 @@ class Controller(Adapter):
                 "gpus": command.gpus,
                 "supply_temp_degc": command.supply_temp_degc,
                 "site_share": [row[i] for row in placement.shares],
-                "allocated_jobs": [float(n) for n in jobs[i]],
+                "allocated_jobs": [float(len(rows)) for rows in placement.rows[i]],
             }
         return outputs
 
@@ -155,7 +159,9 @@ class Controller(Adapter):
         end_s = self._now_s + self.step_s
         rows = [(i, t, release_s - end_s, lead) for i, of_site in enumerate(self.state.waiting)
                 for t, jobs in enumerate(of_site) for release_s, lead in jobs]
-        return {**self._owed(), "deferred": np.array(rows, float).reshape(-1, 4)}
+        arrived = dict(zip(("arrived_jobs", "arrived_to"), map(np.array, self.state.arrived), strict=True)
+                       ) if self.state.arrived else {}
+        return {**self._owed(), "deferred": np.array(rows, float).reshape(-1, 4), **arrived}
 
     def resume(self, carry: Mapping[str, np.ndarray]) -> None:
         """Owe what was owed. ModelError if it is for another fleet."""
@@ -166,7 +172,9 @@ class Controller(Adapter):
         waiting = self.pipeline.initial().waiting
         for i, t, release_s, lead in carry.get("deferred", np.empty((0, 4))).tolist():
             waiting[int(i)][int(t)].append((release_s, int(lead)))
-        self.state = ControlState(carry["site_carry"].tolist(), carry["deferral_carry"].tolist(), waiting)
+        arrived = (carry["arrived_jobs"].tolist(), carry["arrived_to"].tolist()) if "arrived_jobs" in carry else None
+        self.state = ControlState(carry["site_carry"].tolist(), carry["deferral_carry"].tolist(), waiting,
+                                  arrived=arrived)
 
     def observe(self, time_s: float, inputs: Values) -> Situation:
         """What is known at `time_s`, from the values of all in ports; changes nothing. ModelError for values of other

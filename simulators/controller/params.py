@@ -17,6 +17,7 @@ from cosim.agents.fleet.decision import EnergyModel, FleetFacts, Policy
 from cosim.agents.fleet.heuristics import PolicyOptions
 from cosim.agents.fleet.learned import LearnedPolicy, check_checkpoint
 from cosim.agents.fleet.observation import FORECASTS, OF_SITES, ObservedForecast, forecast_entries
+from cosim.agents.fleet.planner_params import PlannerParams
 from cosim.agents.fleet.policies import POLICIES, PolicyMaker, check_own, checkpoint_of, make_policy, policy_class
 from cosim.agents.fleet.rewards import RewardWeights
 from cosim.errors import ScenarioError, unknown
@@ -26,7 +27,7 @@ from cosim.simulators.aidc.engine.slack import MOST_S
 from cosim.simulators.aidc.equations import aidc_power_kw, cooling_power_kw, distribution_loss_kw, it_at_inlet_kw
 from cosim.simulators.aidc.plant.cooling import BALANCED, CoolingChoice
 from cosim.simulators.controller.deferral import LongDeferrals, permitted
-from cosim.simulators.fleet import JobClass, Site, may_run
+from cosim.simulators.fleet import JobClass, Routing, Site, may_run
 from cosim.simulators.forecast.horizon import horizon_steps
 from cosim.units import HOUR_S, MIN_S, Seconds
 
@@ -65,6 +66,7 @@ class ControllerParams:
     mode: Annotated[Literal["joint", "power"], Field(
         description="power: carbon is neither seen nor counted in the reward, and no dispatch may weigh it: "
         "set grid.lambda_kw_per_kg_h=0, too")] = "joint"
+    routing: Routing = "handover"
     rounding: Annotated[Literal["carry", "stateless"], Field(description="largest remainder's memory")] = "carry"
     weights: Annotated[tuple[float, ...] | None, BeforeValidator(_ratio),
                        Field(description="of the sites, for policy static: 1:2:7 or a list")] = None
@@ -81,8 +83,8 @@ class ControllerParams:
     fill_horizon_min: Annotated[
         float, Field(ge=1e-3, le=1e6,
                      description="unfinished work per GPU at which nci_priority calls a site full, min")] = 120.0
-    signal: Annotated[Literal["price", "nci", "mci"], Field(
-        description="what training waits for under wait_below and suspend_resume")] = "price"
+    signal: Annotated[Literal["price", "nci", "mci"], Field(description="what training waits for under lowest_window, "
+                                                            "carbon_time, wait_below and suspend_resume")] = "price"
     signal_quantile: Annotated[float, Field(
         ge=0, le=1, description="training works while the signal is at or below this quantile of its last 24 h")] = 0.3
     supply_temp_degc: Annotated[float, Field(description="set point of the rule policies, degC")] = 23.0
@@ -91,15 +93,21 @@ class ControllerParams:
     observation: Annotated[Literal["paper", "full", "signals"], Field(
         description="what learners see: (25) and (27); also rounding carries and unfinished work; beside all that each "
         "site's carbon intensity less the mean over the sites")] = "full"
+    usual_shares: Annotated[Literal["gpus", "clean"], Field(
+        description="what the manager's shares start from in learning. gpus: the sites' GPUs; clean: shares that fall "
+        "by e for every 0.2 kg/kWh, minute by minute, which it observes and adds its own to; a prior of a rule, no "
+        "part of the study")] = "gpus"
     horizon_s: Annotated[Seconds | None, Field(gt=0, description="how far ahead linked forecasts reach, s; null: none "
                                                "are linked")] = None
     horizon_step_s: Annotated[Seconds, Field(gt=0, description="from one entry of them to the next, s")] = 900.0
     observed_forecasts: Annotated[tuple[ObservedForecast, ...], Field(
         description="of the linked forecasts, what learners see at the deferrals: nci, mci, load, renewable")] = ()
     reward: Annotated[RewardWeights, Field(
-        description="weights of (32), for learners and myopic_oracle")] = RewardWeights()
+        description="weights of (32), for learners, myopic_oracle and mpc")] = RewardWeights()
+    planner: Annotated[PlannerParams, Field(description="how mpc plans")] = PlannerParams()
     cooling: Annotated[CoolingChoice | None, Field(
-        description="cooling plant of all sites that myopic_oracle reckons with; give it what aidc has. null: balanced"
+        description="cooling plant of all sites that myopic_oracle and mpc reckon with; give it what aidc has. null: "
+        "balanced"
     )] = None
 
 
@@ -115,7 +123,7 @@ def check_policy(p: ControllerParams, sid: str, step_s: float) -> None:
         else:
             kind = policy_class(p.policy, joint, POLICIES | _own(p.policy))
             if hasattr(kind, "check_fits"):
-                kind.check_fits(facts, _options(p))
+                kind.check_fits(facts, _options(p, facts, step_s))
     except ScenarioError as err:
         raise err if joint else ScenarioError(f"{err}; power mode also needs lambda_kw_per_kg_h=0 of the grid"
                                               ) from None
@@ -158,7 +166,7 @@ def check_forecasts(sid: str, p: ControllerParams, scenario: Any, step_s: float)
         raise ScenarioError(f"{sid}.observed_forecasts: {err}") from None
 
 
-def policy_of(p: ControllerParams, facts: FleetFacts, rng: np.random.Generator) -> Policy:
+def policy_of(p: ControllerParams, facts: FleetFacts, step_s: float, rng: np.random.Generator) -> Policy:
     """A rule, a class of the user's, or a trained team: torch is imported only for one that explores."""
     joint = p.mode == "joint"
     if (path := checkpoint_of(p.policy)) is not None:
@@ -169,7 +177,7 @@ def policy_of(p: ControllerParams, facts: FleetFacts, rng: np.random.Generator) 
             explorer = Team.load(path)
             explorer.rng["sampling"] = rng
         return LearnedPolicy(path, facts, joint, explorer)
-    return make_policy(p.policy, facts, _options(p), rng, joint, POLICIES | _own(p.policy))
+    return make_policy(p.policy, facts, _options(p, facts, step_s), rng, joint, POLICIES | _own(p.policy))
 
 
 def facts_of(p: ControllerParams, sid: str, step_s: float) -> FleetFacts:
@@ -192,7 +200,7 @@ def facts_of(p: ControllerParams, sid: str, step_s: float) -> FleetFacts:
         raise ScenarioError(f"{sid}.supply_temp_degc = {p.supply_temp_degc:g} must lie in its box, {low:g} to {high:g}")
     ahead = 0 if p.horizon_s is None else horizon_steps(sid, p.horizon_s, p.horizon_step_s)
     facts = FleetFacts(
-        kinds=tuple(c.kind for c in classes),
+        kinds=tuple("train" if c.kind == "train" else "inf" for c in classes),  # who waits for a start is inference
         gpus=tuple(s.gpus for s in p.sites.values()),
         to_per_gpu_min=tuple(c.to_per_gpu_min for c in classes),
         work_to=tuple(c.work_to for c in classes),
@@ -208,6 +216,9 @@ def facts_of(p: ControllerParams, sid: str, step_s: float) -> FleetFacts:
         horizon_steps=ahead,
         horizon_step_s=p.horizon_step_s if ahead else 0.0,
         top_to_per_s=tuple(tuple(c.top_to_per_s(s.gpus) for c in classes) for s in p.sites.values()),
+        jobs_per_block=tuple(c.jobs_per_block for c in classes),
+        least_blocks=tuple(tuple(c.least_blocks if may_run(c, name) and c.most_blocks(s.gpus) else 0 for c in classes)
+                           for name, s in p.sites.items()),
     )
     return replace(facts, deferrable=permitted(facts, p.long_deferrals, step_s, sid))
 
@@ -250,6 +261,6 @@ def _own(policy: str) -> dict[str, PolicyMaker]:
     return {policy: found}
 
 
-def _options(p: ControllerParams) -> PolicyOptions:
+def _options(p: ControllerParams, facts: FleetFacts, step_s: float) -> PolicyOptions:
     return PolicyOptions(p.weights, p.drain_min, p.fill_horizon_min, p.supply_temp_degc, p.reward, energy_of(p),
-                         p.signal, p.signal_quantile)
+                         p.signal, p.signal_quantile, p.planner, tuple(guard_min(p, facts, step_s)))

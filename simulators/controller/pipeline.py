@@ -44,6 +44,7 @@ class ControlState(NamedTuple):
     waiting         (N, Mtrain) jobs sent and not yet released, oldest decision first
     clipped, moved  so far: jobs released earlier than chosen, choices of a deferral that the class does not have
     guarded         so far: decisions in which a site's training was guarded, all sites together
+    arrived         with routing = arrival: jobs per class that were routed since the last decision, and their work, TO
     """
 
     site_carry: list[list[float]]
@@ -52,11 +53,13 @@ class ControlState(NamedTuple):
     clipped: int = 0
     moved: int = 0
     guarded: int = 0
+    arrived: tuple[list[int], list[float]] | None = None
 
 
 class Situation(NamedTuple):
-    """The start of a minute: the state, the jobs that arrived, their rows by class in arrival order, and the policy's
-    observation."""
+    """The start of a minute: the state, the jobs to be placed, their rows by class in arrival order, and the policy's
+    observation. The jobs are those that have arrived, and with routing = arrival those to come, of which the
+    observation has nothing."""
 
     state: ControlState
     batch: Batch
@@ -66,12 +69,13 @@ class Situation(NamedTuple):
 
 class Placement(NamedTuple):
     """Jobs at sites: shares (M, N) on the simplex; rows of the batch per site and class, ascending; `site_carry` after
-    them; and `totals`, jobs and their work, TO, both (N, M)."""
+    them; and `totals`, jobs and their work, TO, both (N, M), as far as they are known: with routing = arrival, what
+    came in the last minute by these shares."""
 
     shares: list[list[float]]
     rows: list[list[list[int]]]
     site_carry: list[list[float]]
-    totals: tuple[list[list[int]], list[list[float]]]
+    totals: tuple[Sequence[Sequence[float]], list[list[float]]]
 
 
 class SiteCommand(NamedTuple):
@@ -114,15 +118,17 @@ class ControlPipeline:
         if isinstance(forecast, float):  # nothing is linked: the port's default, for every lead
             forecast = [forecast] * len(self._facts.deferrals_s)
         by_lead, by_time = waiting_jobs(state.waiting, self._facts.deferrals_s, time_s)
-        sizes, mode = batch.get("work_to", ()), self._params.mode
+        mode = self._params.mode
+        arrived, arrived_to = self._arrived(batch, rows_by_class) if self._params.routing == "handover" else (
+            state.arrived or ([0] * len(self._facts.kinds), [0.0] * len(self._facts.kinds)))
         observation = Observation(
             time_s=time_s,
             price_usd_per_kwh=manager["price_usd_per_kwh"],
             forecast_usd_per_kwh=forecast,
             nci_kg_per_kwh=[a["nci_kg_per_kwh"] for a in sites] if mode == "joint" else None,
             power_kw=[a["p_kw"] for a in sites],
-            arrivals=[len(rows) for rows in rows_by_class],
-            arrivals_work_to=[sum([sizes[k] for k in rows]) for rows in rows_by_class],
+            arrivals=arrived,
+            arrivals_work_to=arrived_to,
             queued_jobs=[a["queued_jobs"] for a in sites],
             deferred_jobs=[a["deferred_jobs"] for a in sites],
             running_jobs=[a["running_jobs"] for a in sites],
@@ -167,6 +173,11 @@ class ControlPipeline:
             mine = [of_site[m] for of_site in rows]
             for k, i in zip(arrived, deal(counts), strict=True):
                 mine[i].append(k)
+        if self._params.routing == "arrival":
+            seen = situation.observation
+            expected = [[[row[i] * x for row, x in zip(shares, of_class, strict=True)] for i in range(facts.n_sites)]
+                        for of_class in (seen.arrivals, seen.arrivals_work_to)]
+            return Placement(shares, rows, carry, (expected[0], expected[1]))
         sizes = situation.batch.get("work_to", ())
         totals = ([[len(r) for r in of_site] for of_site in rows],
                   [[sum([sizes[k] for k in r]) for r in of_site] for of_site in rows])
@@ -194,9 +205,16 @@ class ControlPipeline:
             commands.append(SiteCommand(_select(batch, release_s, rows), self._gpus(i, share), project_box(
                 operation.supply_temp_degc[i], p.supply_temp_min_degc, p.supply_temp_max_degc),
                 released.mean_deferral_s))
-        return ControlState(placement.site_carry, owed, waiting, clipped, moved, guarded), commands
+        arrived = self._arrived(batch, situation.rows_by_class) if p.routing == "arrival" else None
+        return ControlState(placement.site_carry, owed, waiting, clipped, moved, guarded, arrived), commands
 
     # --- inside -------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _arrived(batch: Batch, rows_by_class: list[list[int]]) -> tuple[list[int], list[float]]:
+        """(M,) jobs of a batch, and their work, TO."""
+        sizes = batch.get("work_to", ())
+        return [len(rows) for rows in rows_by_class], [sum([sizes[k] for k in rows]) for rows in rows_by_class]
 
     def _rows_by_class(self, batch: Batch) -> list[list[int]]:
         """class -> rows of the batch, in arrival order."""
@@ -219,7 +237,7 @@ class ControlPipeline:
         running, queued, pending = (x[i] for x in (observation.running_jobs, observation.queued_jobs,
                                                    observation.pending_work_to))
         return self._split(self._facts.gpus[i], running, list(map(sum, zip(running, queued, sent_jobs, strict=True))),
-                           list(map(sum, zip(pending, sent_to, strict=True))))
+                           list(map(sum, zip(pending, sent_to, strict=True))), i)
 
     def _gpus(self, i: int, share: Sequence[float]) -> list[float]:
         """(M,) whole GPUs of a site in the classes' blocks."""

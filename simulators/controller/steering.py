@@ -190,6 +190,9 @@ class Steering:
 
     def _make_view(self) -> TeamArrays:
         p = self.params
+        if p.usual_shares == "clean" and not self.sees_carbon:
+            raise ScenarioError("controller.usual_shares = clean goes by carbon, which power mode hides: --set "
+                                "controller.usual_shares=gpus")
         offered = _offered(self._world)
         self.usual_kw = _usual_kw(p, offered)
         busy_kw = max(c.busy_kw_per_gpu for c in p.job_classes.values())
@@ -198,7 +201,8 @@ class Steering:
             peak_kw=_COOLING_FACTOR * max(s.idle_kw + s.gpus * busy_kw for s in p.sites.values()),
             arrivals_per_min={name: rate for name, (rate, _) in offered.items()}, nci=self.sees_carbon,
             mci=self.sees_carbon and p.reward.carbon == "marginal", full=p.observation != "paper",
-            forecasts=p.observed_forecasts, relative=p.observation == "signals")
+            forecasts=p.observed_forecasts, relative=p.observation == "signals",
+            usual_shares=p.usual_shares == "clean")
         return TeamArrays(self.facts, sight, offered)
 
     def _split_shares(self, row: list[float]) -> list[list[float]]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -168,7 +168,7 @@ class KnownRenewables(Renewables):
              sign="> 0 feeds the network", dims=(HORIZON,)))}
 
     @classmethod
-    def check_horizon(cls, member: str, given: KnownRenewablesParams, step_s: float, until_s: float) -> None:
+    def check_horizon(cls, member: str, given: Any, step_s: float, until_s: float) -> None:
         """As `Renewables`; ScenarioError for a horizon that cannot be."""
         super().check_horizon(member, given, step_s, until_s)
         horizon_steps(member, given.horizon_s, given.horizon_step_s)

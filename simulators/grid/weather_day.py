@@ -60,7 +60,7 @@ class WeatherDay:
     @property
     def times_s(self) -> Floats:
         """When rows begin, s since midnight."""
-        return np.arange(self._count) * self.axis.step_s
+        return np.arange(self._count, dtype=np.float64) * self.axis.step_s
 
     @property
     def unix_s(self) -> Floats:

@@ -101,7 +101,8 @@ def marginal(run: FleetRun) -> Picture | None:
         marginal_mean, average = (weighted_mean(run.of_counted(path)[:, column], run.counts(path).hours)
                                   for path, column in (mci, nci))
         gaps.append((site, marginal_mean, average))
-        panels.append(Panel(site, "kg/kWh", tuple(series), axis="intensity", zero=False, bands=warmup(run)))
+        panels.append(Panel(site, "kg/kWh", tuple(series), axis="intensity", zero=False, bands=warmup(run),
+                            quantity="carbon intensity"))
     strip = _strip(run)
     panels += [strip] if strip else []
     site, mci_mean, nci_mean = max(gaps, key=lambda g: abs(g[1] - g[2]))

@@ -32,7 +32,7 @@ class FleetRun(Run):
         """'training' and 'inference' -> positions of their classes; all are 'jobs' where the scenario does not give
         them."""
         table = self.scenario["shared"].get("job_classes", {})
-        words = {"train": "training", "inf": "inference"}
+        words = {"train": "training", "inf": "inference", "llm": "inference"}
         out: dict[str, list[int]] = {}
         for k, name in enumerate(self.classes):
             out.setdefault(words.get(table.get(name, {}).get("kind", ""), "jobs"), []).append(k)

@@ -39,7 +39,7 @@ def events(run: FleetRun) -> Picture:
             Series("drawn", time, drawn[:, k], run.colours[site], run.end_s, label="drawn"),
             Series("baseline", call_time, base[:, at], "muted", run.end_s, mark="dash", label="baseline"),
             Series("cap", call_time, cap[:, at], "ink", run.end_s, mark="dot", label="cap")), axis="power called",
-            bands=bands))
+            bands=bands, quantity="power"))
     called_kwh, delivered = (float(sum(getattr(e, name) for e in found)) for name in ("called_kwh", "delivered_kwh"))
     ratio = 100.0 * delivered / called_kwh if called_kwh else 100.0
     least = min(float(e.achieved_kw.min()) / e.called_kw for e in found if e.called_kw) if called_kwh else 1.0

@@ -36,7 +36,7 @@ def forecasts(run: FleetRun) -> Picture:
         panels.append(Panel(f"{_WORDS[one.signal]}, {one.entity}: {one.rules['kind'].replace('_', ' ')}", unit,
                             tuple(lines), axis=f"forecast {one.signal}"))
         accuracy = one.accuracy(run.trace)
-        off, count = float(np.nansum(accuracy.mae * accuracy.count)), float(accuracy.count.sum())
+        off, count = float(np.nansum(accuracy.mae * accuracy.compared)), float(accuracy.compared.sum())
         said.setdefault(one.signal, []).append((off, count))
     errors = []
     for signal, of in said.items():

@@ -21,6 +21,7 @@ from cosim.simulators.reporting import (
     grid,
     jobs,
     limits,
+    serving,
     sites,
     sources,
 )
@@ -34,6 +35,7 @@ _SECTIONS: tuple[tuple[str, str, str, tuple[Callable[[FleetRun], Picture], ...]]
     ("carbon", "Carbon", "Two carbon accounts", (carbon.accounts,)),
     ("gpus", "GPUs", "GPUs and queues", (sites.gpus, sites.queues)),
     ("jobs", "Jobs", "Jobs: put off, waiting, due", (jobs.deferral, jobs.waits)),
+    ("serving", "LLM", "LLM serving", (serving.latency, serving.energy)),
     ("flexibility", "Flexibility", "Demand response", (flexibility.events,)),
     ("sources", "Sources", "Sources and what is taken of them", (sources.intensities, sources.availability)),
     ("batteries", "Batteries", "Batteries", (batteries.batteries, batteries.behind_meters)),
@@ -45,7 +47,7 @@ _SECTIONS: tuple[tuple[str, str, str, tuple[Callable[[FleetRun], Picture], ...]]
 
 
 _WHERE = {"flexibility": flexibility.called, "sources": sources.any_varies, "batteries": batteries.any_stored,
-          "forecasts": forecasts.any_made}
+          "forecasts": forecasts.any_made, "serving": serving.serves}
 """Sections that only some runs have: whether one does."""
 
 

@@ -186,9 +186,13 @@ def uses(run: FleetRun) -> list[tuple[str, np.ndarray]]:
     it_kw, rest = run.get(f"{SITE}/it_kw"), p_kw.copy()
     layers: list[tuple[str, np.ndarray]] = []
     table = run.scenario["shared"].get("job_classes", {})
-    per_to = [table.get(name, {}).get("kw_per_to_s") for name in run.classes]
+    served = [run.has(f"{SITE}/llm_dynamic_kw") and table.get(name, {}).get("kind") == "llm" for name in run.classes]
+    per_to = [0.0 if llm else table.get(name, {}).get("kw_per_to_s")
+              for name, llm in zip(run.classes, served, strict=True)]
     if per_to and None not in per_to and run.has(f"{SITE}/work_to"):
         kw = run.get(f"{SITE}/work_to") / run.step_s(SITE) * np.array(per_to)
+        if any(served):
+            kw[:, :, served] = run.get(f"{SITE}/llm_dynamic_kw")[:, :, served]
         layers = [(kind, kw[:, :, k].sum(axis=2)) for kind, k in run.kinds.items()]
         layers.insert(0, ("idle", np.maximum(it_kw - kw.sum(axis=2), 0.0)))
     else:
@@ -214,7 +218,7 @@ def power(run: FleetRun) -> Picture:
         stack = tuple(Series(name, time, kw[:, k], colour, run.end_s, area=True, label=name)
                       for (name, time, kw), colour in zip(drawn, _shades(layers, run.colours[site]), strict=True))
         panels.append(Panel(site, "kW", stack, bands=bands or warmup(run), axis="power by use", room=0.25,
-                            size=1.25))
+                            size=1.25, quantity="power"))
     cheap = "" if bands else " The trace holds no price."
     note = f"From bottom to top: {', '.join(name for name, _ in layers)}. "
     note += "Grey bands are the price in USD/kWh, stronger where dearer. " if bands else ""
@@ -301,7 +305,7 @@ def gpus(run: FleetRun) -> Picture:
                              area=True, label=name) for c, name in enumerate(run.classes))
         rules = (Rule(capacity[k], f"{capacity[k]:.0f} GPUs"),) if np.isfinite(capacity[k]) else ()
         panels.append(Panel(site, "GPUs", stack, rules=rules, axis="gpus", bands=warmup(run), room=0.14,
-                            size=1.1))
+                            size=1.1, quantity="busy"))
     what = run.counts(SITE)
     shares = what.hours @ busy[what.use].sum(axis=2) / what.hours.sum()
     if np.isfinite(capacity).all():

@@ -15,15 +15,23 @@ from cosim.adapter import Adapter, Values, serve
 from cosim.errors import ScenarioError, unknown
 from cosim.params import params
 from cosim.ports import Batch, Port
-from cosim.simulators.fleet import BATCH_COLUMNS, JobClass
-from cosim.simulators.workload.arrivals import ArrivalRate, Counts, JobBlock, JobRows, PhaseUnit, arrivals_of, merge
+from cosim.simulators.fleet import BATCH_COLUMNS, TOKEN_COLUMNS, JobClass, Routing
+from cosim.simulators.workload.arrivals import (
+    ArrivalRate,
+    Counts,
+    JobBlock,
+    JobRows,
+    PhaseUnit,
+    Source,
+    arrivals_of,
+    merge,
+)
+from cosim.simulators.workload.lengths import TokenLengths, requests_to
 from cosim.simulators.workload.shapes import WEEK_DAYS, BurstPath, Bursts, shape_factors
+from cosim.units import Seconds
 
 Scale = Annotated[float, Field(ge=0, le=1e12)]
 SizeScale = Annotated[float, Field(ge=1e-6, le=1e6)]
-Source = tuple[int, np.ndarray, np.ndarray]
-"""Class index, arrival times (s, ascending), works (TO)."""
-
 BLOCK_STEPS = 240
 """Steps drawn at once. Part of the random numbers' definition: another value gives other arrivals."""
 
@@ -52,6 +60,11 @@ class ArrivalsParams:
     ] = ()
     bursts: Annotated[dict[str, Bursts], Field(description="bursts of some classes; none by default")] = Field(
         default_factory=dict)
+    routing: Routing = "handover"
+    lengths: Annotated[dict[str, TokenLengths], Field(description="how tokens of the requests of classes of kind llm "
+                                                      "spread, where not as usual")] = Field(default_factory=dict)
+    arrivals_end_s: Annotated[Seconds | None, Field(ge=0, description="no job arrives from then on; null: for ever")
+                              ] = None
 
     @field_validator("week_factors")
     @classmethod
@@ -62,7 +75,8 @@ class ArrivalsParams:
 
 
 class Arrivals(Adapter):
-    """Jobs that arrived since the last tick: at t those of [t - step, t), at the first tick those carried over.
+    """Jobs that arrived since the last tick: at t those of [t - step, t), at the first tick those carried over. With
+    routing = arrival those of the tick that begins, [t, t + step), which a site lets in as they arrive.
 
     Each class has streams of its own for noise, counts and instants: adding a class or changing its rate leaves the
     others' arrivals as they are.
@@ -72,7 +86,8 @@ class Arrivals(Adapter):
     REPLAYED_BY = "cosim.simulators.workload.recorded:RecordedJobs"
     MODELS = {
         "Arrivals": (
-            Port("jobs", "out", "jobs that arrived since the last tick, in arrival order", kind="event"),
+            Port("jobs", "out", "jobs that arrived since the last tick, or with routing = arrival will in this one, in "
+                 "arrival order", kind="event"),
             Port("arrived_jobs", "out", "jobs that arrived since the last tick", dims=("job_class",)),
         )
     }
@@ -117,6 +132,12 @@ class Arrivals(Adapter):
                 raise ScenarioError(f"{self.sid}.bursts: {unknown('class with arrivals', name, p.arrivals)}")
         self._bursts = {self._names.index(name): BurstPath(bursts, self.stream(f"bursts of {name}"))
                         for name, bursts in p.bursts.items()}
+        for name in p.lengths:
+            if name not in p.job_classes or p.job_classes[name].serving is None:
+                llm = [m for m, c in p.job_classes.items() if c.serving is not None]
+                raise ScenarioError(f"{self.sid}.lengths: {unknown('class of kind llm', name, llm)}")
+        self._served = {m: (c.serving, p.lengths.get(name, TokenLengths()), self.stream(f"tokens of {name}"))
+                        for m, (name, c) in enumerate(p.job_classes.items()) if c.serving is not None}
         self._cut = dict.fromkeys(self._rates, 0)
         self._block_cut: dict[int, np.ndarray] = {}
         self._steps = self._next_id = 0
@@ -129,7 +150,7 @@ class Arrivals(Adapter):
 
     def advance(self, time_s: float, inputs: Values) -> Values:
         """The jobs of the step that ends now."""
-        if time_s <= 0.0:
+        if time_s <= 0.0 and self.params.routing == "handover":
             batch = self._carried
             names = batch.get("job_class", [])
             arrived = [float(names.count(name)) for name in self._names]
@@ -153,8 +174,11 @@ class Arrivals(Adapter):
     def carry(self) -> dict[str, np.ndarray]:
         """The jobs of the last step, which were not handed out yet, times relative to now; how much time has gone by,
         for shapes and traces, and which classes burst."""
-        now_s = self._steps * self.step_s + self.step_s
-        batch, _ = self._take(self._steps)
+        now_s = self._steps * self.step_s
+        batch: Batch = {}
+        if self.params.routing == "handover":
+            now_s += self.step_s
+            batch, _ = self._take(self._steps)
         columns = {name: np.array(values) for name, values in batch.items() if name != "id"}
         columns |= {name: columns[name] - now_s for name in ("arrival_s", "deadline_s") if columns}
         bursts = {"bursts": np.array([path.on for path in self._bursts.values()])} if self._bursts else {}
@@ -168,7 +192,8 @@ class Arrivals(Adapter):
         for path, on in zip(self._bursts.values(), carry.get("bursts", ()), strict=False):
             path.resume(bool(on))
         if "arrival_s" in carry:
-            columns = {name: carry[name].tolist() for name in BATCH_COLUMNS if name != "id"}
+            columns = {name: carry[name].tolist() for name in (*BATCH_COLUMNS, *TOKEN_COLUMNS)
+                       if name != "id" and name in carry}
             self._next_id = len(columns["arrival_s"])
             self._carried = {"id": list(range(self._next_id)), **columns}
 
@@ -190,7 +215,11 @@ class Arrivals(Adapter):
             return {}, per_class
         columns = (rows.id.tolist(), self._name[rows.class_index].tolist(), rows.arrival_s.tolist(),
                    rows.work_to.tolist(), rows.deadline_s.tolist())
-        return dict(zip(BATCH_COLUMNS, columns, strict=True)), per_class
+        batch = dict(zip(BATCH_COLUMNS, columns, strict=True))
+        if self._served:
+            tokens = np.zeros((len(rows.id), 2), np.int64) if rows.tokens is None else rows.tokens
+            batch |= dict(zip(TOKEN_COLUMNS, tokens.T.tolist(), strict=True))
+        return batch, per_class
 
     def _rows(self, step: int) -> tuple[JobRows, list[float]]:
         """The same as arrays."""
@@ -206,15 +235,20 @@ class Arrivals(Adapter):
         for m, (mean_s, stream) in self._patience.items():
             mine = index == m
             lasts_s[mine] = stream.exponential(mean_s, np.count_nonzero(mine))
-        return JobRows(np.arange(first, self._next_id), index, arrival_s, block.work_to[begin:end],
-                       arrival_s + lasts_s), block.per_class[k]
+        return JobRows(np.arange(first, self._next_id), index, arrival_s, block.work_to[begin:end], arrival_s + lasts_s,
+                       None if block.tokens is None else block.tokens[begin:end]), block.per_class[k]
 
     def _draw(self, step: int) -> JobBlock:
         """The jobs of the block that starts with `step`."""
         for m, cut in self._block_cut.items():
             self._cut[m] += int(cut.sum())
         first_s = step * self.step_s
-        return merge(self._sources(first_s), len(self._names), first_s, BLOCK_STEPS, self.step_s)
+        sources = self._sources(first_s)
+        if (end_s := self.params.arrivals_end_s) is not None:
+            last_s = end_s - self._origin_s
+            sources = [(m, times[times < last_s], *(column[times < last_s] for column in rest))
+                       for m, times, *rest in sources]
+        return merge(sources, len(self._names), first_s, BLOCK_STEPS, self.step_s)
 
     def _sources(self, first_s: float) -> list[Source]:
         """Everything that arrives in the block that starts at `first_s`, class by class."""
@@ -223,8 +257,15 @@ class Arrivals(Adapter):
             times, self._block_cut[m] = arrivals_of(rate, first_s, BLOCK_STEPS, self.step_s, self.params.counts,
                                                     self.params.phase_unit, self._streams[m],
                                                     self._factors(m, first_s), self._origin_s)
-            sources.append((m, times, np.full(len(times), self._work_to[m])))
+            sources.append((m, times, np.full(len(times), self._work_to[m])) if m not in self._served else
+                           (m, times, *self._requests_of(m, len(times))))
         return sources
+
+    def _requests_of(self, m: int, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """Works and tokens of the next stochastic requests of a class of kind llm."""
+        serving, lengths, stream = self._served[m]
+        tokens = lengths.draw(number, serving, stream)
+        return requests_to(tokens, serving), tokens
 
     def _factors(self, m: int, first_s: float) -> np.ndarray | None:
         """What shape and bursts make of the rate of a class in each step of a block; None: nothing."""
@@ -239,8 +280,10 @@ class Arrivals(Adapter):
 
 
 def _work_to(p: ArrivalsParams, name: str) -> float:
-    """Work of one stochastic job of a class, TO."""
+    """Work of one stochastic job of a class, TO; of kind llm, of a typical request."""
     job_class = p.job_classes[name]
+    if job_class.kind == "llm":
+        return job_class.work_to
     return job_class.work_to * (p.train_size_scale if job_class.kind == "train" else p.inf_size_scale)
 
 

@@ -94,6 +94,8 @@ class JobBlock:
     arrival_s, class_index, work_to   one entry a job, float, int and float
     bounds                            (steps + 1,) jobs of step k are the slice bounds[k] : bounds[k + 1]
     per_class                         (steps, M) jobs of each class
+    tokens                            (n, 2) of prompt and answer, int64, 0 for jobs that are no LLM requests; None: no
+                                      class has them
     """
 
     arrival_s: np.ndarray
@@ -101,32 +103,42 @@ class JobBlock:
     work_to: np.ndarray
     bounds: list[int]
     per_class: list[list[float]]
+    tokens: np.ndarray | None = None
 
 
 class JobRows(NamedTuple):
-    """Jobs as arrays, one entry each, in arrival order: id, number of the class, absolute times in s, work in TO."""
+    """Jobs as arrays, one entry each, in arrival order: id, number of the class, absolute times in s, work in TO;
+    tokens as of `JobBlock`."""
 
     id: np.ndarray
     class_index: np.ndarray
     arrival_s: np.ndarray
     work_to: np.ndarray
     deadline_s: np.ndarray
+    tokens: np.ndarray | None = None
 
 
-def merge(
-    sources: Sequence[tuple[int, np.ndarray, np.ndarray]], classes: int, first_s: float, steps: int, step_s: float
-) -> JobBlock:
-    """Sources (class index, ascending times in [first_s, first_s + steps * step_s), works) in one time order.
+Source = tuple[int, np.ndarray, np.ndarray] | tuple[int, np.ndarray, np.ndarray, np.ndarray]
+"""Class index, arrival times (s, ascending), works (TO); of LLM requests their tokens (n, 2)."""
+
+
+def merge(sources: Sequence[Source], classes: int, first_s: float, steps: int, step_s: float) -> JobBlock:
+    """Sources, their times in [first_s, first_s + steps * step_s), in one time order.
 
     On equal times the earlier source goes first.
     """
-    times = np.concatenate([np.empty(0), *(t for _, t, _ in sources)])
-    index = np.concatenate([np.empty(0, int), *(np.full(len(t), m) for m, t, _ in sources)])
-    works = np.concatenate([np.empty(0), *(w for _, _, w in sources)])
+    tokens = None
+    if any(len(source) > 3 for source in sources):
+        tokens = np.concatenate([source[3] if len(source) > 3 else np.zeros((len(source[1]), 2), np.int64)
+                                 for source in sources])
+    times = np.concatenate([np.empty(0), *(source[1] for source in sources)])
+    index = np.concatenate([np.empty(0, int), *(np.full(len(source[1]), source[0]) for source in sources)])
+    works = np.concatenate([np.empty(0), *(source[2] for source in sources)])
     order = np.argsort(times, kind="stable")
     times, index = times[order], index[order]
     bounds = np.searchsorted(times, first_s + step_s * np.arange(steps + 1))
     bounds[0], bounds[-1] = 0, len(times)
     step = np.repeat(np.arange(steps), np.diff(bounds))
     per_class = np.bincount(step * classes + index, minlength=steps * classes).reshape(steps, classes)
-    return JobBlock(times, index, works[order], bounds.tolist(), per_class.astype(float).tolist())
+    return JobBlock(times, index, works[order], bounds.tolist(), per_class.astype(float).tolist(),
+                    None if tokens is None else tokens[order])

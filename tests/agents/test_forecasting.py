@@ -89,12 +89,12 @@ def test_accuracy_by_hand():
     truth = [1.0, 2.0, 4.0]
     said = [[2.0, 9.0], [3.0, 9.0], [0.0, 0.0]]  # one and two steps ahead
     found = accuracy(said, truth, [1, 2])
-    assert found.count.tolist() == [2, 1]
+    assert found.compared.tolist() == [2, 1]
     assert found.mae.tolist() == [0.5, 5.0]
     assert found.bias.tolist() == [-0.5, 5.0]
 
 
 def test_what_cannot_be_compared_is_not():
     found = accuracy([[np.nan, 1.0], [1.0, 1.0]], [1.0, 1.0], [1, 5])
-    assert found.count.tolist() == [0, 0]
+    assert found.compared.tolist() == [0, 0]
     assert np.isnan(found.mae).all()

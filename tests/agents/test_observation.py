@@ -17,7 +17,9 @@ from cosim.agents.fleet.observation import (
     context_per,
     manager_view,
     site_view,
+    usual_shares,
 )
+from cosim.agents.fleet.team_arrays import TeamArrays
 from cosim.agents.learn.spec import Column, Simplex, scaled
 
 HOUR = 3600.0
@@ -101,6 +103,20 @@ def test_signals_are_shown_less_their_mean_over_the_sites():
     without = dataclasses.replace(scope, relative=False)
     assert [c for c in manager_view(FACTS, scope).columns if "relative" not in c.name] == manager_view(
         FACTS, without).columns
+
+
+def test_usual_shares_by_carbon_fall_by_e_for_every_fifth_of_a_kg():
+    """0.3, 0.5 and 0.7 kg/kWh: 1, 1/e and 1/e^2 of 1.5032; a fresh manager decides just that, whatever the class."""
+    scope = dataclasses.replace(FULL, usual_shares=True)
+    seen = dataclasses.replace(SEEN, nci_kg_per_kwh=[0.3, 0.5, 0.7])
+    view = manager_view(FACTS, scope)
+    values = dict(zip([c.name for c in view.columns], view.values(seen), strict=True))
+    share = [math.exp(values[f"usual_share {s}"]) for s in SITES]
+    assert share == pytest.approx([0.66524, 0.24473, 0.09003], abs=1e-5)
+    spec = TeamArrays(FACTS, scope, OFFERED).spec
+    assert all(part.around == tuple(f"usual_share {s}" for s in SITES) for part in spec.types["manager"].action)
+    many = usual_shares([np.array([0.3, 0.7]), np.array([0.5, 0.7]), np.array([0.7, 0.7])])
+    np.testing.assert_allclose(np.exp(np.array(many)).T, [share, [1 / 3] * 3])
 
 
 @pytest.mark.rows("E27", "I26", "S07-12", "S15")

@@ -1,6 +1,8 @@
 """python -m cosim.trace: what it lists, exports and verifies is what the file holds."""
 
 import csv
+import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -63,6 +65,89 @@ def test_export_is_the_same_numbers(day, tmp_path):
     with (tmp_path / "csv" / "jobs.csv").open() as file, Trace(day) as trace:
         assert [int(r["id"]) for r in csv.DictReader(file)] == trace.table("jobs")["id"].tolist()
     assert main(["export", str(day), "--out", "/proc/nowhere"]) == 5
+
+
+def test_an_export_has_time_stamps_and_units_wide_and_tidy(traces, tmp_path):
+    path = str(traces["plain"])
+    assert main(["export", path, "--out", str(tmp_path / "wide")]) == 0
+    assert main(["export", path, "--out", str(tmp_path / "tidy"), "--tidy"]) == 0
+    with (tmp_path / "wide" / "aidc.Site.csv").open() as file:
+        wide = list(csv.DictReader(file))
+    assert [row["time_utc"] for row in wide[:2]] == ["2026-01-01T00:00:00Z", "2026-01-01T00:01:00Z"]
+    with (tmp_path / "wide" / "columns.csv").open() as file:
+        units = {(row["table"], row["column"]): row["unit"] for row in csv.DictReader(file)}
+    assert units["aidc/Site", "aidc1.p_kw"] == "kW"
+    assert units["aidc/Site", "time_s"] == "s"
+    assert set(units) >= {("aidc/Site", column) for column in wide[0]}
+    with (tmp_path / "tidy" / "aidc.Site.csv").open() as file:
+        tidy = list(csv.DictReader(file))
+    power = [row for row in tidy if (row["entity"], row["port"]) == ("aidc1", "p_kw")]
+    assert [row["value"] for row in power] == [row["aidc1.p_kw"] for row in wide]
+    assert {row["unit"] for row in power} == {"kW"}
+    labelled = [row["value"] for row in tidy if (row["port"], row["label"]) == ("work_to", "query")]
+    assert labelled == [row["aidc1.work_to.query"] for row in wide]
+
+
+@pytest.mark.parametrize("kind", ["frictionless", "croissant"])
+def test_a_descriptor_names_every_file_and_column_with_its_unit(traces, tmp_path, kind):
+    assert main(["export", str(traces["plain"]), "--out", str(tmp_path), "--describe", kind]) == 0
+    names = {"frictionless": "datapackage.json", "croissant": "croissant.json"}
+    data = json.loads((tmp_path / names[kind]).read_text())
+    if kind == "frictionless":
+        found = {r["path"]: (r["hash"].removeprefix("sha256:"), [f["name"] for f in r["schema"]["fields"]])
+                 for r in data["resources"]}
+        fields = next(r for r in data["resources"] if r["path"] == "aidc.Site.csv")["schema"]["fields"]
+        power = next(f for f in fields if f["name"] == "aidc1.p_kw")
+        assert (power["type"], power["unit"]) == ("number", "kW")
+    else:
+        of = {r["@id"]: [f["source"]["extract"]["column"] for f in r["field"]] for r in data["recordSet"]}
+        found = {o["name"]: (o["sha256"], of[o["@id"].removeprefix("file-")]) for o in data["distribution"]}
+    assert set(found) == {p.name for p in tmp_path.glob("*.csv")}
+    for name, (digest, columns) in found.items():
+        assert digest == hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()
+        with (tmp_path / name).open(newline="") as file:
+            assert next(csv.reader(file)) == columns
+
+
+def test_a_workbook_has_a_sheet_per_table(traces, tmp_path, capsys):
+    call = ["export", str(traces["plain"]), "--out", str(tmp_path), "--format", "xlsx"]
+    try:
+        import xlsxwriter  # noqa: F401
+    except ImportError:
+        assert main(call) == 2
+        assert "aidc-cosim[excel]" in capsys.readouterr().err
+        return
+    openpyxl = pytest.importorskip("openpyxl")
+    assert main(call) == 0
+    book = openpyxl.load_workbook(tmp_path / "plain.xlsx", read_only=True)
+    head, first = list(book["aidc.Site"].iter_rows(max_row=2, values_only=True))
+    with Trace(traces["plain"]) as trace:
+        power = trace["aidc/Site/p_kw"][0, 0]
+    assert dict(zip(head, first, strict=True))["aidc1.p_kw"] == pytest.approx(power, rel=1e-14), "Excel holds 15 digits"
+    assert "columns" in book.sheetnames
+
+
+def test_the_summary_is_a_file(traces, tmp_path, capsys):
+    path = str(traces["plain"])
+    assert main(["summary", path, "--out", str(tmp_path / "s.csv")]) == 0
+    assert main(["summary", path, "--out", str(tmp_path / "s.json")]) == 0
+    with Trace(path) as trace:
+        figures = json.loads(trace.attrs["summary"])["figures"]
+    with (tmp_path / "s.csv").open() as file:
+        rows = {row["figure"]: (float(row["value"]), row["unit"]) for row in csv.DictReader(file)}
+    assert rows["energy_kwh"] == (figures["energy_kwh"], "kWh")
+    assert set(rows) == set(figures)
+    data = json.loads((tmp_path / "s.json").read_text())
+    assert data["figures"]["co2_system_kg"] == {"value": figures["co2_system_kg"], "unit": "kg"}
+    assert data["status"] == "completed"
+    capsys.readouterr()
+    assert main(["summary", path]) == 0
+    assert "Data centers" in capsys.readouterr().out
+    for words in (["--out", "s.txt"], ["--out", str(tmp_path / "none" / "s.csv")]):
+        assert main(["summary", path, *words]) == 2
+    assert main(["export", path, "--out", str(tmp_path), "--parquet", "--format", "csv"]) == 2
+    assert main(["export", path, "--out", str(tmp_path), "--format", "xlsx", "--describe", "croissant"]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 4
 
 
 def test_verify_passes_an_honest_trace(day, capsys):

@@ -19,7 +19,7 @@ from worlds import GRIDLESS_PY, boxes, run, steps_in
 from cosim import report
 from cosim.errors import ScenarioError, TraceError
 from cosim.imports import load
-from cosim.reporting.content import content, read_as
+from cosim.reporting.content import read_as
 from cosim.reporting.general import GENERAL
 from cosim.reporting.overview import overview
 from cosim.run import main
@@ -79,6 +79,18 @@ def test_the_page_needs_nothing_from_elsewhere_and_is_small(traces, tmp_path):
     assert "completed" in page
     assert "uniform" in page
     assert "the smallest loop" in page
+    assert "here with" not in page
+
+
+def test_the_title_says_what_was_set_otherwise_than_in_the_shipped_scenario(traces, tmp_path):
+    path = tmp_path / "t.h5"
+    shutil.copy(traces["plain"], path)
+    with Trace(path) as trace:
+        data = json.loads(trace.attrs["scenario"])
+    data["members"]["controller"]["params"]["policy"] = "tou_shift"
+    annotate(path, {"scenario": json.dumps(data)})
+    page = report.write_page([path]).read_text()
+    assert "checkable by hand; here with controller.policy = tou_shift" in page
 
 
 @pytest.mark.rows("X07")
@@ -281,15 +293,50 @@ def test_figures_for_print(traces, tmp_path):
     pytest.importorskip("matplotlib", reason="needs the extra 'plot'")
     written = report.write_figures([traces["crowded"]], tmp_path / "a", ["svg"])
     names = {p.stem for p in written}
-    assert {"map", "power", "carbon", "gpus", "waits", "voltages", "lines", "events", "trust", "captions"} <= names
+    assert {"map", "power", "carbon", "gpus", "waits", "voltages", "lines", "events", "captions"} <= names
     early = report.write_figures([traces["crowded"]], tmp_path / "c", ["svg"], at_s=0.0)
     moved = {p.stem for p, q in zip(written, early, strict=True) if p.read_bytes() != q.read_bytes()}
-    assert moved == {"map"}, "all others are the same bit by bit when they are drawn again, and so is"
-    with Trace(traces["crowded"]) as trace:
-        shown = content([trace])
-        load("cosim.reporting.paper:draw", "drawing")([shown.runs[0].label], shown.maps, [], tmp_path / "b", ["svg"])
-    assert (tmp_path / "b" / "map.svg").read_bytes() == (tmp_path / "a" / "map.svg").read_bytes()
-    assert "00:00" in next(p for p in early if p.stem == "map").read_text()
+    assert moved == {"map"}, "all others are the same bit by bit when they are drawn again"
+    assert "00:00 on 1 Jan 2026, UTC" in next(p for p in early if p.stem == "map").read_text()
     assert report.main([str(traces["crowded"]), "--at", "1h"]) == ScenarioError.exit_code
     assert "[power]" in written[0].read_text()
     assert "**" not in written[0].read_text()
+
+
+def test_only_the_figures_that_are_wanted_as_wide_as_a_column_with_their_data(traces, tmp_path, capsys):
+    pytest.importorskip("matplotlib", reason="needs the extra 'plot'")
+    call = [str(traces["crowded"]), "--figures", str(tmp_path), "--format", "svg", "--only", "nci,carbon",
+            "--width", "single", "--font-size", "7"]
+    assert report.main(call) == 0
+    assert {p.name for p in tmp_path.iterdir()} == {"captions.txt", "nci.svg", "nci.csv", "carbon.svg", "carbon-a.csv",
+                                                    "carbon-b.csv"}
+    drawn = (tmp_path / "nci.svg").read_text()
+    assert 'width="252pt"' in drawn, "3.5 in"
+    for words in ("kg/kWh", "Nodal carbon intensity", "time on 1 Jan 2026 (UTC)"):
+        assert words in drawn
+    assert re.search(r"font(-size)?: 7px", drawn)
+    for letter in ("(a)", "(b)"):
+        assert letter in (tmp_path / "carbon.svg").read_text()
+    rows = (tmp_path / "nci.csv").read_text().splitlines()
+    assert rows[0] == "time_s,time_utc,aidc1 [kg/kWh]"
+    with Trace(traces["crowded"]) as trace:
+        nci = trace["grid/Bus/nci_kg_per_kwh"][:, 1]
+    assert [float(row.split(",")[2]) for row in rows[1:]] == nci.tolist()
+    assert rows[2].startswith("900.0,2026-01-01T00:15:00Z,")
+    for words, said in ((["--only", "ncii"], "did you mean 'nci'"), (["--width", "3"], "from 40 to 1000"),
+                        (["--font-size", "no"], "points from 4 to 40"), (["--only", ","], "no name is given")):
+        assert report.main([str(traces["crowded"]), "--figures", str(tmp_path), *words]) == ScenarioError.exit_code
+        assert said in capsys.readouterr().err
+
+
+def test_figures_of_several_runs_have_their_lines_on_one_axis(traces, tmp_path):
+    pytest.importorskip("matplotlib", reason="needs the extra 'plot'")
+    both = [traces["plain"], traces["crowded"]]
+    written = report.write_figures(both, tmp_path, ["svg"], only=["power", "waits"])
+    assert [p.name for p in written] == ["captions.txt", "power.svg", "power.csv", "waits.svg", "waits-a.csv",
+                                         "waits-b.csv"]
+    head, first = (tmp_path / "power.csv").read_text().splitlines()[:2]
+    assert head.count("[kW]") == 2
+    with Trace(both[0]) as one, Trace(both[1]) as other:
+        power = [t[f"{SITE}/p_kw"][0, 0] for t in (one, other)]
+    assert [float(v) for v in first.split(",")[2:]] == pytest.approx(power)

@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 from worlds import BOXES_PY, GRIDLESS_PY, steps_in
 
+from cosim.params import fields_of
 from cosim.run import available, find, main
+from cosim.simulators.fleet import Site
 from cosim.trace import Trace
 
 ROOT = Path(__file__).parents[2]
@@ -77,7 +79,7 @@ def test_list_and_show(capsys):
     assert {line.split()[0] for line in said.splitlines() if line[0] != " "} >= set(available())
     assert main(["ieee33", "--show", "--driver", "native", "--set", "grid.lambda_kw_per_kg_h=0.1"]) == 0
     shown = capsys.readouterr().out.splitlines()
-    assert "grid.lambda_kw_per_kg_h = 0.1" in shown
+    assert "grid.lambda_kw_per_kg_h = 0.1  # kW/(kg/h); --set (0.01)" in shown
     assert "aidc.aidc3.p_window_kw -> grid.bus32.p_site_kw  (+60 s)" in shown
     assert "grid.bus8.nci_kg_per_kwh -> controller.aidc1.nci_kg_per_kwh" in shown
 
@@ -85,14 +87,31 @@ def test_list_and_show(capsys):
 def test_what_show_prints_can_be_set(capsys):
     """Every 'member.field = value' line of --show is a valid --set, and sets what it says."""
     main(["two_bus", "--show", "--driver", "native"])
-    lines = [line for line in capsys.readouterr().out.splitlines() if " = " in line and not line.startswith("#")]
+    lines = fields_in(capsys.readouterr().out)
     assert len(lines) > 60
     pairs = [line.split(" = ", 1) for line in lines]
     texts = [f"{path}={json.dumps(eval_literal(value))}" for path, value in pairs]
     arguments = [a for text in texts for a in ("--set", text)]
     assert main(["two_bus", "--show", "--driver", "native", *arguments]) == 0
-    again = [line for line in capsys.readouterr().out.splitlines() if " = " in line and not line.startswith("#")]
-    assert sorted(again) == sorted(lines)
+    assert sorted(fields_in(capsys.readouterr().out)) == sorted(lines)
+
+
+def test_show_has_every_field_with_its_default_its_unit_and_where_it_is_from(capsys):
+    """Also what a scenario leaves to the sites' own defaults: ieee33 gives their nodes alone."""
+    assert main(["ieee33", "--show", "--seed", "4", "--set", "shared.sites.aidc2.racks=60", "--until", "2h"]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    for line in ("shared.sites.aidc1.node = 8  # scenario", "shared.sites.aidc1.racks = 50  # default",
+                 "shared.sites.aidc1.idle_kw = 100.0  # kW; default", "shared.sites.aidc2.racks = 60  # --set (50)",
+                 "seed = 4  # --set (0)", "until_s = 7200.0  # s; --set (86400.0)", "resolution_s = 60.0  # s; default",
+                 "aidc.window_s = 900.0  # s; default"):
+        assert line in shown, line
+    assert {f"shared.sites.aidc3.{name} = " for name in fields_of(Site)} <= {
+        line.partition("= ")[0] + "= " for line in shown}
+
+
+def fields_in(text):
+    """The lines 'path = value', without what is told of them."""
+    return [line.partition("  # ")[0] for line in text.splitlines() if " = " in line and not line.startswith("#")]
 
 
 def eval_literal(text):

@@ -8,7 +8,8 @@ from cosim.simulators.aidc.capped import CappedParams
 
 def unsupported(given: AidcParams) -> list[str]:
     """Parameters of data centers that the compiled fleet cannot do, each as 'name = value: why'; none: it can."""
-    found = []
+    found = [f"job_classes.{name}.kind = llm: it serves no language models" for name, c in given.job_classes.items()
+             if c.kind == "llm"]
     if isinstance(given, SlotParams):
         found.append(f"reading = {given.reading}: it is no slot model")
     if isinstance(given, CappedParams):
@@ -17,6 +18,8 @@ def unsupported(given: AidcParams) -> list[str]:
         found.append(f"batteries of {', '.join(given.batteries)}: its sites have none behind their meters")
     if given.job_log:
         found.append("job_log = true: it keeps no rows of the GPUs that training jobs held")
+    if given.routing != "handover":
+        found.append(f"routing = {given.routing}: it takes jobs at the begin of a step alone")
     if given.trace_step_s is not None:
         found.append(f"trace_step_s = {given.trace_step_s:g}: it resolves no power inside the step")
     if given.thermal != "static":

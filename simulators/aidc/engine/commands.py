@@ -32,7 +32,7 @@ def admitted(
             raise ModelError(
                 f"{site}: job {jobs[0].id} of class '{name}' may not run here; allowed: {', '.join(allowed)}"
             )
-        if later and job_class.kind == "inf":
+        if later and job_class.kind != "train":
             for job in jobs:
                 if job.release_s > now_s:
                     raise ModelError(

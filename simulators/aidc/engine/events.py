@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import simpy
 
@@ -32,6 +32,16 @@ class Cohort(simpy.Event):
         self.start_s, self.end_s = start_s, end_s
 
 
+class TimedSignal(simpy.Event):
+    """Something is due at a time; see `EventClock.signal`."""
+
+    __slots__ = ("callbacks",)
+    _ok = True
+
+    def __init__(self, callbacks: list[Callable[[Any], None]]) -> None:
+        self.callbacks = callbacks
+
+
 class EventClock(simpy.Environment):
     """A site's time, in s, and its events to come.
 
@@ -46,6 +56,12 @@ class EventClock(simpy.Environment):
         """The cohort ends when its time has come. Exact: instants are whole ticks, see `TICKS_PER_S`."""
         cohort.callbacks = self._on_end
         self.schedule(cohort, _NORMAL, cohort.end_s - self._now)  # type: ignore[arg-type]  # a NewType of SimPy's
+
+    def signal(self, time_s: float, callbacks: list[Callable[[Any], None]]) -> TimedSignal:
+        """Call them with the signal when that instant, a whole tick, has come; one that is superseded still comes."""
+        made = TimedSignal(callbacks)
+        self.schedule(made, _NORMAL, time_s - self._now)  # type: ignore[arg-type]  # a NewType of SimPy's
+        return made
 
     def rest_until(self, time_s: float) -> None:
         """Nothing is expected before that time."""

@@ -20,8 +20,11 @@ Rows: E14, I03, I17, L12, M08, M15, U12.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
+from operator import itemgetter
+from typing import Any
 
 from cosim.errors import ModelError
 from cosim.ports import Batch
@@ -29,7 +32,7 @@ from cosim.simulators.aidc.engine.commands import admitted, whole_grants
 from cosim.simulators.aidc.engine.events import Cohort, EventClock
 from cosim.simulators.aidc.engine.inference import InferenceQueue
 from cosim.simulators.aidc.engine.interval import SiteInterval, State
-from cosim.simulators.aidc.engine.jobs import RUN_COLUMNS, Row, batch_of, nearest_tick
+from cosim.simulators.aidc.engine.jobs import RUN_COLUMNS, Job, Row, batch_of, nearest_tick, tick_after
 from cosim.simulators.aidc.engine.meter import Meter
 from cosim.simulators.aidc.engine.racks import Racks
 from cosim.simulators.aidc.engine.site_state import SiteState
@@ -40,7 +43,7 @@ from cosim.simulators.aidc.plant.cooling import Cooling, supply_limits_degc
 from cosim.simulators.fleet import JobClass, Site
 from cosim.units import MIN_S, finite
 
-Watch = Callable[[float, tuple[int, ...]], None]
+Watch = Callable[[float, tuple[float, ...]], None]
 """Called after every instant at which something happened, with the time in s and the GPUs in use per class."""
 
 
@@ -51,7 +54,7 @@ class Facility:
     first command. `supply_temp_degc` is the supply temperature applied; outside its limits (24) it is clipped. Without
     `job_log` the jobs that leave are counted and leave no rows. `resolve_power` puts power at every instant into the
     interval, beside its mean. With `racks` they fail and are repaired; one that is down has no GPUs to give, and its
-    idle power stays.
+    idle power stays. With `at_arrival` a job that is submitted before its `arrival_s` comes in then.
     """
 
     def __init__(
@@ -66,16 +69,17 @@ class Facility:
         job_log: bool = True,
         resolve_power: bool = False,
         racks: Racks | None = None,
+        at_arrival: bool = False,
     ) -> None:
         self.name, self.gpus, self._up_gpus = name, site.gpus, site.gpus
-        self._racks = racks
+        self._racks, self._at_arrival = racks, at_arrival
+        self._coming: deque[tuple[float, int, Job]] = deque()  # instant, class: submitted, yet to arrive
         self._site, self._watch = site, watch
         self._job_classes = dict(job_classes)
         self._ended: list[Cohort] = []
         self._clock = EventClock(nearest_tick(start_s), self._ended.append)
         self._rows: list[Row] | None = [] if job_log else None
-        self._classes = [TrainingPool(m, name, c, self._rows, site.gpus) if c.kind == "train" else
-                         InferenceQueue(m, name, c, self._rows) for m, c in job_classes.items()]
+        self._classes = [self._class_of(m, c) for m, c in job_classes.items()]
         self._queues = [c for c in self._classes if isinstance(c, InferenceQueue)]
         self._pools = [c for c in self._classes if isinstance(c, TrainingPool)]
         self._to_per_gpu_min = [c.to_per_gpu_min for c in job_classes.values()]
@@ -107,8 +111,11 @@ class Facility:
         now_s = self.now_s
         for name, jobs in admitted(batch, self.name, self._job_classes, now_s).items():
             k = self._index[name]
-            self._classes[k].put(jobs, now_s)
             self._received[k] += len(jobs)
+            if self._at_arrival:
+                jobs = self._put_off(k, jobs, now_s)
+            if jobs:
+                self._classes[k].put(jobs, now_s)
         self._news = True
 
     def command(self, gpus: Sequence[float], supply_temp_degc: float) -> None:
@@ -191,7 +198,7 @@ class Facility:
         now_s = self.now_s
         queued, deferred, running, pending_to, deferred_to, busy, granted, late, urgent = map(
             list, zip(*[c.levels(now_s) for c in self._classes], strict=True))
-        free_gpus = self._up_gpus - sum([queue.busy_gpus for queue in self._queues])
+        free_gpus = self._up_gpus - sum([c.busy_gpus for c in self._classes if not isinstance(c, TrainingPool)])
         claims = chain.from_iterable([pool.claims for pool in self._pools])
         return State(queued, deferred, running, pending_to, deferred_to, busy, granted, late, urgent, self._up_gpus,
                      slack_s(claims, USABLE_RATIO * free_gpus) / MIN_S)
@@ -276,15 +283,18 @@ class Facility:
             self._settle_all(now_s)
         else:  # inference ended and nothing else can have happened
             self._start_inference(now_s)
-        busy = tuple([c.busy_gpus for c in self._classes])
+        busy = self._busy()
         if busy != self._meter.busy:
             self._meter.note(busy, now_s)
         if self._watch is not None:
-            self._watch(now_s, busy)
+            self._watch(now_s, busy[:len(self._classes)])
 
     def _settle_all(self, now_s: float) -> None:
         """Expiries, releases and arrivals, and the allocation of GPUs after them."""
         self._news = False
+        while self._coming and self._coming[0][0] <= now_s:
+            _, k, job = self._coming.popleft()
+            self._classes[k].put([job], now_s)
         due = [pool for pool in self._pools if pool.next_s <= now_s]
         for pool in due:
             pool.finish(now_s)
@@ -354,12 +364,33 @@ class Facility:
         next_s = min([c.next_s for c in self._classes])
         if self._racks is not None:
             next_s = min(next_s, self._racks.next_s)
+        if self._coming:
+            next_s = min(next_s, self._coming[0][0])
         if next_s < self._alarm_s or self._alarm_s <= now_s:
             self._alarm_s = next_s
             if next_s < math.inf:
                 self._clock.wake_at(next_s)
 
     # --- inside -------------------------------------------------------------------------------------------------
+
+    def _put_off(self, k: int, jobs: list[Job], now_s: float) -> list[Job]:
+        """Jobs of a class that are here by now; the others come in when they arrive."""
+        here = [job for job in jobs if job.arrival_s <= now_s]
+        later = [(tick_after(arrival_s), k, job._replace(submit_s=arrival_s, release_s=max(job.release_s, arrival_s)))
+                 for job in jobs if (arrival_s := job.arrival_s) > now_s]
+        if later:
+            self._coming = deque(sorted([*self._coming, *later], key=itemgetter(0)))  # stable: in the order of classes
+        return here
+
+    def _class_of(self, name: str, job_class: JobClass) -> Any:
+        """The engine of a class: queue, pool or what a facility of other kinds has, with what these have in common."""
+        if job_class.kind == "train":
+            return TrainingPool(name, self.name, job_class, self._rows, self.gpus)
+        return InferenceQueue(name, self.name, job_class, self._rows)
+
+    def _busy(self) -> tuple[float, ...]:
+        """What the meter goes by: GPUs in use per class."""
+        return tuple([c.busy_gpus for c in self._classes])
 
     def _look_for_crowd(self) -> None:
         self._crowded = sum([max(c.granted_gpus, c.busy_gpus) for c in self._classes]) > self._up_gpus

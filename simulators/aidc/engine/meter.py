@@ -23,7 +23,7 @@ from cosim.simulators.aidc.equations import (
 )
 from cosim.simulators.fleet import JobClass, Site
 
-Busy = tuple[int, ...]
+Busy = tuple[float, ...]
 """GPUs in use per class."""
 
 _MEMO_SIZE, _MANY = 16384, 64

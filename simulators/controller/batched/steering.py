@@ -15,7 +15,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cosim.agents.fleet.heuristics import PolicyOptions, queue_drain_to
-from cosim.agents.fleet.observation import FORECASTS, OF_SITES, RELATIVE, forecast_entries, relative
+from cosim.agents.fleet.observation import (
+    FORECASTS,
+    OF_SITES,
+    RELATIVE,
+    USUAL_SHARE,
+    forecast_entries,
+    relative,
+    usual_by,
+    usual_shares,
+)
 from cosim.agents.fleet.rewards import StepOutcome, hour_cost, loom, reward_of, terms_of, work_worth
 from cosim.errors import ModelError, ScenarioError
 from cosim.simulators.aidc.compiled.fleet import CompiledFleet, FleetStep, Jobs
@@ -88,8 +97,8 @@ class BatchSteering:
         self._forecasts = {PORTS[name]: FORECASTS[name] for name in observed}
         self._entries = forecast_entries(self.facts) if observed else []
         for name in observed:
-            sites = (n,) if name in OF_SITES else ()
-            self._outside[PORTS[name]] = np.full((n_envs, *sites, self.facts.horizon_steps + 1), math.nan)
+            of_each = (n,) if name in OF_SITES else ()
+            self._outside[PORTS[name]] = np.full((n_envs, *of_each, self.facts.horizon_steps + 1), math.nan)
         self._rows: list[Any] = [None] * n_envs
         self._supply = np.array([self._params.supply_temp_min_degc, self._params.supply_temp_max_degc])
         self._jobs_so_far, self._time_s = np.zeros(n_envs, np.int64), np.zeros(n_envs)
@@ -173,6 +182,9 @@ class BatchSteering:
         places = self.view.places
         numbers |= {name: np.stack(relative(list(outside[name.removeprefix(RELATIVE)].T)), axis=1)
                     for name in places if name.startswith(RELATIVE)}
+        if USUAL_SHARE in places:
+            by = outside[usual_by(self._weights.carbon == "marginal")]
+            numbers[USUAL_SHARE] = np.stack(usual_shares(list(by.T)), axis=1)
         rows = np.empty((self.n_envs, sum(at.size for at in places.values())))
         for name, at in places.items():
             rows[:, at.ravel()] = numbers[name].reshape(self.n_envs, -1)

@@ -68,9 +68,14 @@ class SourceSeries:
         source whose p_min_kw is above what it has at one of these times."""
         for (name, field), variable in self._moving.items():
             variable.check(until_s)
-            if field != "p_max_kw" or variable.linked:
+            if field != "p_max_kw":
                 continue
             least_kw = self._sources[name].p_min_kw
+            if variable.linked:
+                if self._sources[name].renewable and least_kw > 0.0:
+                    raise ScenarioError(f"{self._path(name, 'p_min_kw')} = {least_kw:g} of a renewable source whose "
+                                        "p_max_kw is linked: it has nothing at times, at night say; set p_min_kw to 0")
+                continue
             for k in range(math.ceil(until_s / step_s)):
                 if (most_kw := variable.at(k * step_s)) < least_kw:
                     raise ScenarioError(

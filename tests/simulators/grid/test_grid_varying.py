@@ -204,6 +204,12 @@ def test_what_is_linked_comes_and_can_be(params, given, says):
         step(started(**params), 0, 100.0, **given)
 
 
+def test_a_linked_plant_that_must_run_at_night_is_refused_before_the_run():
+    plant = validate(Source, {**GRID["sources"]["pv"], "kg_per_kwh": 0.0, "p_min_kw": 10.0, "renewable": True}, "pv")
+    with pytest.raises(ScenarioError, match=r"grid.sources.pv.p_min_kw = 10 of a renewable .* at night say; set p_min"):
+        check_given({"pv": plant}, {}, "grid", None, 3600.0, 900.0)
+
+
 def test_an_entity_of_a_source_without_a_link_is_refused():
     grid = CefDispatch()
     grid.init("grid", 60.0, step_s=900.0, **GRID)

@@ -1,0 +1,22 @@
+"""Ports of a site that serves language models, beside those of every site."""
+
+from __future__ import annotations
+
+from cosim.ports import Port
+from cosim.simulators.aidc.ports import per_class
+
+SERVING = (
+    per_class("llm_dynamic_kw", "power of the class's replicas above their GPUs' idle power, mean over the tick"),
+    per_class("llm_ready_kw", "of it that of replicas without work, starting ones too"),
+    per_class("llm_ready_gpus", "GPUs of replicas without work, mean over the tick"),
+    per_class("prefill_tokens", "tokens of prompts computed in the tick, those computed again too"),
+    per_class("output_tokens", "tokens of answers put out in the tick"),
+    per_class("preemptions", "requests whose KV cache was given up in the tick"),
+    per_class("replicas", "replicas that are on at the end of the tick, starting and draining ones too"),
+    per_class("starting_replicas", "of these not ready yet"),
+    per_class("kv_cache_ratio", "share of the replicas' KV cache in use at the end of the tick"),
+    Port("llm_requests", "out", "requests that left in the tick; at the end those still inside: tokens, times, "
+         "preemptions", kind="event", table="llm_requests"),
+    Port("llm_use", "out", "shares of requests in their replicas' GPUs and power, in pieces of at most a tick",
+         kind="event", table="llm_use"),
+)

@@ -1,0 +1,286 @@
+"""LLM serving from a trace: latencies against service levels, tokens, energy and carbon per request and token.
+
+Latencies are of the requests that arrived in the counted time. TTFT, time to first token, from arrival to the first
+token; TPOT, time per output token, from there to the last one over the tokens after the first (of a request of one
+token: none); end to end, from arrival to the last token. A request is good when it finished and kept both service
+levels of its class (of those that are set); goodput is good requests over time (Y. Zhong et al., DistServe, OSDI 2024).
+
+Energy of a class: what its replicas draw above idle, loaded ones without work too, and the share of the site's idle and
+cooling energy (losses with it) that their GPUs are of the site's. Carbon: each tick's energy at its NCI (attributed)
+and mci (marginal). Per request and per 1000 output tokens: over all finished requests and all tokens put out then.
+Embodied carbon, where a class states it: its GPUs' hours times `embodied_kg_per_gpu_h`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from cosim.digest import Digest, Table
+from cosim.errors import TraceError
+from cosim.simulators.aidc.equations import inlet_factor
+from cosim.simulators.aidc.llm.serving import Serving
+from cosim.simulators.analysis.balance import Finding, NothingToCheck
+from cosim.simulators.analysis.cooling import coolings, needs_sites, served_degc
+from cosim.simulators.analysis.flows import largest
+from cosim.simulators.analysis.paths import SITE
+from cosim.simulators.analysis.site_batteries import facility_kw
+from cosim.simulators.analysis.site_series import ended_jobs, intensity_of
+from cosim.simulators.fleet import JobClass, Site
+from cosim.trace import Trace
+from cosim.trace.series import counted, counted_time, over_counted, scenario_of, step_s
+from cosim.units import KW_PER_MW
+
+J_PER_KWH = 3.6e6
+_QUANTILES = (0.5, 0.95, 0.99)
+
+
+@dataclass(frozen=True)
+class ServingFigures:
+    """One class at one site, or at all (site None), over the counted time; times in s, NaN where no request has them.
+
+    requests, good, preempted   that arrived: all, those that kept their service levels, those preempted once or more
+    ttft_s, tpot_s, e2e_s       50th, 95th and 99th percentile
+    output_tokens               put out in the counted time
+    finished                    requests in the counted time
+    energy_kwh, gpu_h           of the class's replicas
+    co2_kg, co2_marginal_kg, embodied_kg   NaN where not known, or not stated
+    """
+
+    job_class: str
+    site: str | None
+    requests: int
+    good: int
+    preempted: int
+    ttft_s: tuple[float, ...]
+    tpot_s: tuple[float, ...]
+    e2e_s: tuple[float, ...]
+    output_tokens: float
+    finished: float
+    energy_kwh: float
+    gpu_h: float
+    co2_kg: float
+    co2_marginal_kg: float
+    embodied_kg: float
+
+    @property
+    def joules_per_token(self) -> float:
+        """Energy per output token, J."""
+        return _over(self.energy_kwh * J_PER_KWH, self.output_tokens)
+
+    def per_1000_tokens(self, amount: float) -> float:
+        """An amount over the output tokens, per 1000."""
+        return _over(1000.0 * amount, self.output_tokens)
+
+    def per_request(self, amount: float) -> float:
+        """An amount over the finished requests."""
+        return _over(amount, self.finished)
+
+
+def served_classes(trace: Trace) -> dict[str, Serving]:
+    """Classes of kind llm of a trace whose data centers serve them."""
+    if not trace.has(f"{SITE}/llm_dynamic_kw"):
+        return {}
+    table = scenario_of(trace)["shared"]["job_classes"]
+    classes = {name: JobClass(**table[name]) for name in trace.names(SITE, "job_class")}
+    return {name: c.serving for name, c in classes.items() if c.serving is not None}
+
+
+def latencies(requests: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """TTFT, TPOT and end-to-end time of each request of the table, s; NaN where there is none."""
+    first_s, end_s = requests["first_token_s"], requests["end_s"]
+    done = requests["outcome"] == "finished"
+    e2e_s = np.where(done, end_s - requests["arrival_s"], np.nan)
+    more = np.where(done & (requests["output_tokens"] > 1.0), requests["output_tokens"] - 1.0, np.nan)
+    return first_s - requests["arrival_s"], (end_s - first_s) / more, e2e_s
+
+
+def good_ones(requests: dict[str, np.ndarray], serving: Serving, ttft_s: np.ndarray, tpot_s: np.ndarray) -> np.ndarray:
+    """Which requests finished and kept both service levels."""
+    good = requests["outcome"] == "finished"
+    if serving.slo_ttft_s is not None:
+        good = good & (ttft_s <= serving.slo_ttft_s)
+    if serving.slo_tpot_s is not None:
+        good = good & ~(tpot_s > serving.slo_tpot_s)
+    return good
+
+
+def class_kwh(trace: Trace) -> np.ndarray:
+    """Energy of each class of kind llm in what counts of each tick, (k, site, class), kWh; 0 of other classes."""
+    what, shared = counted(trace, SITE), scenario_of(trace)["shared"]
+    hours = what.hours[:, None]
+    held = trace[f"{SITE}/busy_gpus"][what.use]
+    served = np.array([name in served_classes(trace) for name in trace.names(SITE, "job_class")])
+    out = np.zeros(held.shape)
+    supply_degc, drawn_kw = served_degc(trace)[what.use], facility_kw(trace)
+    for k, name in enumerate(trace.names(SITE)):
+        site, factor = Site(**shared["sites"][name]), inlet_factor(supply_degc[:, k], coolings(trace)[k])
+        factor = (factor * np.ones(len(held)))[:, None]
+        beside_kw = drawn_kw[what.use][:, k] - trace[f"{SITE}/it_kw"][what.use][:, k]
+        kw = trace[f"{SITE}/llm_dynamic_kw"][what.use][:, k] * factor + held[:, k] / site.gpus * (
+            site.idle_kw * factor + beside_kw[:, None])
+        out[:, k] = np.where(served, kw * hours, 0.0)
+    return out
+
+
+def serving_figures(trace: Trace) -> list[ServingFigures]:
+    """Per class, at all sites together and then at each; [] for a trace without LLM serving."""
+    classes = served_classes(trace)
+    if not classes:
+        return []
+    what, time = counted(trace, SITE), counted_time(trace)
+    names, sites = trace.names(SITE, "job_class"), trace.names(SITE)
+    table = trace.table("llm_requests")
+    requests = table if len(table.get("id", ())) else {}
+    if requests:
+        counts = (requests["arrival_s"] >= time.begin_s) & (requests["arrival_s"] < time.end_s)
+        requests = {column: values[counts] for column, values in requests.items()}
+    kwh = class_kwh(trace)
+    gpu_h = trace[f"{SITE}/busy_gpus"][what.use] * what.hours[:, None, None]
+    tokens = trace[f"{SITE}/output_tokens"][what.use] * what.share[:, None, None]
+    finished = ended_jobs(trace, SITE, "finished")
+    carbon = {}
+    for port in ("nci_kg_per_kwh", "mci_kg_per_kwh"):
+        at = [intensity_of(trace, site, port) for site in sites]
+        w = np.stack([np.full(len(kwh), np.nan) if a is None else over_counted(trace, a[0], SITE)[:, a[1]] for a in at],
+                     axis=1)
+        carbon[port] = kwh * w[:, :, None]
+    out = []
+    for name, serving in classes.items():
+        m = names.index(name)
+        for k, site in ((slice(None), None), *enumerate(sites)):
+            put_out, done, used_kwh, held_h, kg, marginal_kg = (
+                float(x[:, k, m].sum()) for x in (tokens, finished, kwh, gpu_h, *carbon.values()))
+            per_h = serving.embodied_kg_per_gpu_h
+            out.append(ServingFigures(name, site, *_of_requests(requests, name, site, serving), put_out, done, used_kwh,
+                                      held_h, kg, marginal_kg, np.nan if per_h is None else held_h * per_h))
+    return out
+
+
+def _of_requests(requests: dict[str, np.ndarray], name: str, site: str | None, serving: Serving
+                 ) -> tuple[int, int, int, tuple[float, ...], tuple[float, ...], tuple[float, ...]]:
+    nothing = (np.nan,) * len(_QUANTILES)
+    if not requests:
+        return 0, 0, 0, nothing, nothing, nothing
+    mine = requests["job_class"] == name
+    if site is not None:
+        mine = mine & (requests["site"] == site)
+    rows = {column: values[mine] for column, values in requests.items()}
+    times = latencies(rows)
+    ttft, tpot, e2e = (tuple(np.quantile(x[np.isfinite(x)], _QUANTILES).tolist()) if np.isfinite(x).any() else nothing
+                       for x in times)
+    return (int(mine.sum()), int(good_ones(rows, serving, times[0], times[1]).sum()),
+            int((rows["preemptions"] > 0).sum()), ttft, tpot, e2e)
+
+
+def serving_tables(trace: Trace, digest: Digest) -> None:
+    """Latencies, tokens, energy and carbon of LLM serving; nothing for a run without."""
+    figures = serving_figures(trace)
+    if not figures:
+        return
+    seconds = counted_time(trace).minutes * 60.0
+    classes = served_classes(trace)
+    rows, costs = [], []
+    for f in figures:
+        of = f.job_class if f.site is None else f"{f.job_class}_{f.site}"
+        digest.figures |= {name: value for name, value in (
+            (f"ttft_p50_{of}_s", f.ttft_s[0]), (f"ttft_p99_{of}_s", f.ttft_s[2]), (f"tpot_p50_{of}_s", f.tpot_s[0]),
+            (f"tpot_p99_{of}_s", f.tpot_s[2]), (f"good_{of}_ratio", _over(f.good, f.requests)),
+            (f"output_{of}_tokens", f.output_tokens), (f"energy_{of}_kwh", f.energy_kwh),
+            (f"co2_{of}_kg", f.co2_kg), (f"co2_marginal_{of}_kg", f.co2_marginal_kg)) if np.isfinite(value)}
+        slo = classes[f.job_class]
+        rows.append((f.job_class, f.site or "all", str(f.requests), *(_ms(x) for x in (*f.ttft_s, *f.tpot_s)),
+                     _number(f.e2e_s[0]), f"{100 * _over(f.good, f.requests):.2f} %" if f.requests else "-",
+                     f"{f.good / seconds:.3g}", f"{f.output_tokens / seconds:.4g}", str(f.preempted)))
+        costs.append((f.job_class, f.site or "all", f"{f.energy_kwh / KW_PER_MW:.4f}", _number(f.joules_per_token),
+                      _number(1e3 * f.per_request(f.energy_kwh)), *(_number(1e3 * f.per_1000_tokens(kg)) for kg in (
+                          f.co2_kg, f.co2_marginal_kg, f.embodied_kg)),
+                      *(_number(1e3 * f.per_request(kg)) for kg in (f.co2_kg, f.co2_marginal_kg))))
+        if f.site is None:
+            levels = (slo.slo_ttft_s, slo.slo_tpot_s)
+            rows[-1] = (f"{f.job_class} (SLO {' / '.join('-' if x is None else _ms(x) for x in levels)} ms)",
+                        *rows[-1][1:])
+    digest.tables.append(Table("LLM serving", (
+        "class", "site", "requests", "TTFT p50 ms", "p95", "p99", "TPOT p50 ms", "p95", "p99", "end to end p50 s",
+        "good", "goodput /s", "tokens out /s", "preempted"), rows,
+        "SLO: TTFT / TPOT; good: finished within both; goodput: good requests over time"))
+    digest.tables.append(Table("Energy and carbon of LLM serving", (
+        "class", "site", "MWh", "J/token", "Wh/request", "g CO2/1000 tokens", "marginal", "embodied", "g CO2/request",
+        "marginal"), costs, "tokens put out; energy of all replicas that are on, with their share of idle and cooling"))
+
+
+def _over(a: float, b: float) -> float:
+    return a / b if b else float("nan")
+
+
+def _ms(seconds: float) -> str:
+    return f"{1e3 * seconds:.4g}" if np.isfinite(seconds) else "-"
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}" if np.isfinite(value) else "-"
+
+
+# --- laws -------------------------------------------------------------------------------------------------------------
+
+
+def _requests(trace: Trace) -> dict[str, np.ndarray]:
+    needs_sites(trace)
+    if not served_classes(trace):
+        raise NothingToCheck("no class of kind llm")
+    if trace.attrs["status"] != "completed":
+        raise TraceError(f"{trace.path}: the run did not end, and requests inside have no row")
+    requests = trace.table("llm_requests")
+    if not len(requests.get("id", ())):
+        raise TraceError("no request has a row")
+    return requests
+
+
+def tokens(trace: Trace) -> Finding:
+    """Tokens put out and tokens of prompts computed, per site and class: sums of the ticks and of the requests."""
+    requests, off = _requests(trace), {}
+    names = trace.names(SITE, "job_class")
+    for k, site in enumerate(trace.names(SITE)):
+        for name in served_classes(trace):
+            mine = (requests["site"] == site) & (requests["job_class"] == name)
+            m = names.index(name)
+            for port, column in (("output_tokens", "generated_tokens"), ("preemptions", "preemptions")):
+                off[f"{port} of {name} at {site}"] = abs(float(trace[f"{SITE}/{port}"][:, k, m].sum())
+                                                         - float(requests[column][mine].sum()))
+            ended = requests["outcome"][mine] == "finished"
+            whole = requests["generated_tokens"][mine] == requests["output_tokens"][mine]
+            off[f"answers of {name} at {site}"] = float(np.count_nonzero(ended != whole))
+    worst = max(off, key=off.__getitem__)
+    return Finding(off[worst], 0.0, worst)
+
+
+def request_times(trace: Trace) -> Finding:
+    """A request arrives, is admitted, gives its first token and ends in this order, s by which one does not."""
+    requests, off = _requests(trace), {}
+    for before, after in (("arrival_s", "start_s"), ("start_s", "first_token_s"), ("first_token_s", "end_s")):
+        late = requests[before] - requests[after]
+        off[f"{before} and {after}"] = float(np.nanmax(late, initial=0.0))
+    worst = max(off, key=off.__getitem__)
+    return Finding(off[worst], 1e-6, worst)
+
+
+def serving_energy(trace: Trace) -> Finding:
+    """Power of replicas above idle = shares of their requests + replicas without work, per tick, site and class,
+    relative to the site's largest."""
+    requests, use = _requests(trace), trace.table("llm_use")
+    times, tick_s, names = trace.time_s(SITE), step_s(trace, "aidc"), trace.names(SITE, "job_class")
+    order = np.argsort(requests["id"], kind="stable")
+    of_class = requests["job_class"][order][np.searchsorted(requests["id"][order], use["id"])]
+    tick = np.clip(np.searchsorted(times, use["start_s"], side="right") - 1, 0, len(times) - 1)
+    kws = use["dynamic_kw"] * (use["end_s"] - use["start_s"])
+    off = {}
+    for k, site in enumerate(trace.names(SITE)):
+        for name in served_classes(trace):
+            mine = (use["site"] == site) & (of_class == name)
+            m = names.index(name)
+            shared = np.bincount(tick[mine], kws[mine], len(times)) / tick_s
+            all_kw, ready_kw = (trace[f"{SITE}/llm_{part}_kw"][:, k, m] for part in ("dynamic", "ready"))
+            off[f"{name} at {site}"] = largest(all_kw - ready_kw - shared) / max(float(all_kw.max(initial=0.0)), 1e-3)
+    worst = max(off, key=off.__getitem__)
+    return Finding(off[worst], 1e-9, worst)

@@ -1,0 +1,98 @@
+"""`llm_day` as a whole: both drivers, conservation laws, receipts, summary and page."""
+
+import numpy as np
+import pytest
+
+from cosim.experiment import Experiment
+from cosim.run import find
+from cosim.scenario import override
+from cosim.simulators.analysis.conservation import verify
+from cosim.simulators.analysis.job_carbon import job_footprints
+from cosim.simulators.analysis.metrics import summary
+from cosim.simulators.analysis.serving import serving_figures
+from cosim.simulators.reporting import serving, sites
+from cosim.simulators.reporting.data import FleetRun
+from cosim.trace import Trace
+from cosim.trace.compare import first_difference
+
+FEW = {"grid.ac_check": False, "workload.day_factors": [1.0], "workload.train_rate_scale": 8.0,
+       "shared.job_classes.chat.serving.embodied_kg_per_gpu_h": 0.01}
+UNTIL_S = 360.0
+
+
+def scenario():
+    return override(find("llm_day"), FEW)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    path = tmp_path_factory.mktemp("llm") / "day.h5"
+    Experiment(scenario(), "native", UNTIL_S, path).run()
+    with Trace(path) as trace:
+        yield trace
+
+
+def test_laws_hold_and_those_of_serving_are_checked(run):
+    digest = verify(run)
+    assert not digest.broken
+    held = {row[0] for row in digest.tables[0].rows if row[3] == "holds"}
+    for law in ("tokens and preemptions of the ticks", "power of replicas = shares", "LLM requests arrive",
+                "every arrival reaches one site", "GPU time of the jobs", "IT power"):
+        assert any(name.startswith(law) for name in held), law
+
+
+def test_mosaik_and_the_plain_loop_give_one_trace(run, tmp_path):
+    Experiment(scenario(), "mosaik", UNTIL_S, tmp_path / "bus.h5").run()
+    assert first_difference(run.path, tmp_path / "bus.h5") is None
+
+
+def test_figures_against_the_tables(run):
+    """Percentiles, goodput, tokens and energy of a class from the rows of its requests, one by one."""
+    requests = run.table("llm_requests")
+    chat = next(f for f in serving_figures(run) if (f.job_class, f.site) == ("chat", None))
+    rows = [k for k in range(len(requests["id"])) if requests["job_class"][k] == "chat"]
+    done = [k for k in rows if requests["outcome"][k] == "finished"]
+    ttft = {k: requests["first_token_s"][k] - requests["arrival_s"][k] for k in rows}
+    tpot = {k: (requests["end_s"][k] - requests["first_token_s"][k]) / (requests["output_tokens"][k] - 1) for k in done
+            if requests["output_tokens"][k] > 1}
+    assert chat.requests == len(rows)
+    assert chat.ttft_s[0] == pytest.approx(np.nanmedian(list(ttft.values())))
+    assert chat.tpot_s[0] == pytest.approx(np.median(list(tpot.values())))
+    assert chat.good == sum(ttft[k] <= 1.0 and tpot.get(k, 0.0) <= 0.05 for k in done)
+    assert chat.output_tokens == sum(requests["generated_tokens"][k] for k in rows)
+    assert chat.embodied_kg == pytest.approx(0.01 * run["aidc/Site/busy_gpus"][:, :, 0].sum() / 60.0)
+    assert chat.joules_per_token == pytest.approx(3.6e6 * chat.energy_kwh / chat.output_tokens)
+    assert summary(run).figures["good_chat_ratio"] == pytest.approx(chat.good / len(rows))
+
+
+def test_receipts_answer_for_a_request(run):
+    """The energy of single requests and of what no job carries is the site's."""
+    energy = 0.0
+    for account in job_footprints(run):
+        energy += account.energy_kwh.sum()
+        assert (account.dynamic_kwh >= 0.0).all()
+        assert (account.dynamic_kwh[account.job_class == "reasoning"].sum() > 0.0) == (
+            (account.job_class == "reasoning").any())
+    assert energy == pytest.approx(run["aidc/Site/p_kw"].sum() / 60.0)
+
+
+def test_the_page_shows_it(run):
+    fleet = FleetRun(run, "", {"aidc1": "site0", "aidc2": "site1", "aidc3": "site2"})
+    assert serving.serves(fleet)
+    latency, tokens = serving.latency(fleet), serving.energy(fleet)
+    assert [panel.title for panel in latency.panels][:2] == ["chat: time to first token", "chat: time per output token"]
+    assert [rule.value for panel in latency.panels[:2] for rule in panel.rules] == [1000.0, 50.0]
+    assert {fact.name for fact in tokens.facts} >= {"energy per output token of chat"}
+    layers = dict(sites.uses(fleet))
+    assert sum(kw.sum() for kw in layers.values()) == pytest.approx(run["aidc/Site/p_kw"].sum())
+    assert layers["inference"].sum() == pytest.approx(run["aidc/Site/llm_dynamic_kw"].sum())
+
+
+def test_routing_as_jobs_arrive_waits_for_no_decision(run):
+    """Prompts start when they arrive: the median is far below half a minute, and no request starts before it came."""
+    requests = run.table("llm_requests")
+    waited = requests["start_s"] - requests["arrival_s"]
+    assert np.nanmin(waited) >= 0.0
+    assert np.nanmedian(waited) < 1.0
+    handed = run["workload/Arrivals/arrived_jobs"].sum()
+    assert handed == len(run.table("jobs")["id"])

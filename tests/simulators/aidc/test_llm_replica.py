@@ -1,0 +1,154 @@
+"""A replica against a reference that simulates every iteration, against theory, and its conservation laws."""
+
+import math
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from iterations import Plain, serve
+
+from cosim.simulators.aidc.engine.events import EventClock
+from cosim.simulators.aidc.engine.jobs import Job
+from cosim.simulators.aidc.llm.equations import run_s, steps_until, steps_within
+from cosim.simulators.aidc.llm.replica import Replica
+from cosim.simulators.aidc.llm.request import Numbers, Request
+
+UNIT = 2.0**-10
+"""All times are whole multiples: floats hold them and their sums exactly, so that equal instants are equal."""
+
+
+class Line:
+    """A replica on a clock of its own, requests put at their arrivals."""
+
+    def __init__(self, numbers):
+        self.clock = EventClock(0.0, lambda event: None)
+        self.ended, self.dropped, self.kws, self.since_s = {}, [], 0.0, 0.0
+        self.replica = Replica(numbers, self.clock, self.end, lambda *_: None, self.dropped.append, self.power)
+        self.kw = self.replica.kw
+
+    def power(self, now_s, *_):
+        self.kws += self.kw * (now_s - self.since_s)
+        self.since_s, self.kw = now_s, self.replica.kw
+
+    def end(self, request, now_s):
+        assert request.job.id not in self.ended
+        self.ended[request.job.id] = now_s
+
+    def serve(self, requests):
+        """In the order of arrival; ids are places in the list."""
+        for request in sorted(requests, key=lambda r: r.job.arrival_s):
+            self.clock.signal(request.job.arrival_s, [lambda _, r=request: self.replica.put(r, self.clock.now)])
+        while self.clock.peek() < math.inf:
+            self.clock.step()
+        self.power(self.clock.now)
+
+
+def numbers(*, base=(8,), slope=2, context=1, prefill=1, max_batch=4, kv=200, tokens=16, chunked=True, full=False,
+            ready=0.0):
+    sizes = range(max_batch + 1)
+    return Numbers([UNIT * (base[0] + slope * k) for k in sizes], [1.0 + 0.25 * k for k in sizes], UNIT / 16 * context,
+                   UNIT * prefill, 4.0, ready, 2, max_batch, kv, tokens, chunked, full)
+
+
+def requests(rows, deadline=1e6):
+    """(arrival in units, prompt, answer, cached)"""
+    return [Request(Job(k, "chat", UNIT * a, 1.0, UNIT * (a + deadline), UNIT * a, UNIT * a), i, o, min(c, i - 1))
+            for k, (a, i, o, c) in enumerate(rows)]
+
+
+ROWS = st.lists(st.tuples(st.integers(0, 400), st.integers(1, 40), st.integers(1, 30), st.integers(0, 20)), min_size=1,
+                max_size=14)
+
+
+@settings(max_examples=150, deadline=None)
+@given(ROWS, st.integers(1, 5), st.integers(70, 160), st.booleans(), st.booleans(), st.sampled_from([60, 300, 10**6]),
+       st.integers(0, 3), st.integers(6, 40))
+def test_runs_of_iterations_are_the_iterations(rows, max_batch, kv, chunked, full, patience, context, tokens):
+    """Same instants of start, first token and end to the last bit, same drops, preemptions and energy per request."""
+    n = numbers(max_batch=max_batch, kv=kv, tokens=max(tokens, max_batch + 1), chunked=chunked, full=full,
+                context=context)
+    line, made = Line(n), requests(rows, patience)
+    line.serve(made)
+    plain = [Plain(r.job.arrival_s, r.input_tokens, r.output_tokens, r.cached_tokens, r.due_s) for r in made]
+    energy = serve(n, plain)
+    gone = {r.job.id for r in line.dropped}
+    for k, (ours, theirs) in enumerate(zip(made, plain, strict=True)):
+        assert (k in gone) == theirs.dropped
+        assert line.ended.get(k) == theirs.end_s
+        if not theirs.dropped:
+            assert (ours.start_s, ours.first_s, ours.preemptions) == (theirs.start_s, theirs.first_s,
+                                                                      theirs.preemptions)
+            assert ours.energy_kws == pytest.approx(theirs.energy_kws, rel=1e-9, abs=1e-12)
+    assert line.kws == pytest.approx(energy, rel=1e-9, abs=1e-12)
+    assert line.replica.kv == 0
+    replica = line.replica
+    served = [r for k, r in enumerate(made) if k not in gone]
+    assert replica.decoded + replica.prompts == sum(r.output_tokens for r in served)
+    assert replica.decoded + replica.prefilled - replica.undone == sum(r.needed for r in served)
+    assert replica.prefilled == sum(r.prefilled for r in served)
+
+
+@given(st.integers(1, 10**6), st.integers(0, 10**4), st.integers(0, 10**6), st.integers(1, 512), st.integers(1, 4000))
+def test_iterations_in_a_time(base, context, tokens, batch, steps):
+    """`steps_within` inverts the series, on both sides of every boundary."""
+    args = (base * 1e-6, context * 1e-12, tokens, batch)
+    whole_s = run_s(*args, steps)
+    assert steps_within(*args, whole_s) == steps
+    assert steps_within(*args, whole_s * (1 - 1e-12)) in (steps - 1, steps)
+    assert steps_until(*args, whole_s) == steps
+    assert steps_until(*args, whole_s + 0.5 * base * 1e-6) == steps + 1
+
+
+def test_one_request_by_hand():
+    """Prompt of 20 in chunks of 16 and 4, three tokens: two iterations with prompts, then two of decode."""
+    n = numbers(context=0, tokens=16)
+    line = Line(n)
+    (request,) = made = requests([(0, 20, 3, 0)])
+    line.serve(made)
+    first = 2 * 10 + 20  # two iterations of 8 + 2 units, and a unit per token of the prompt
+    assert request.first_s == UNIT * first
+    assert line.ended[0] == UNIT * (first + 2 * 10)
+    assert request.gpu_s == pytest.approx(2 * line.ended[0])
+    assert request.energy_kws == pytest.approx(UNIT * (4 * 10 * 1.25 + 20 * 4.0))
+
+
+def test_memory_preempts_the_last_and_computes_it_again():
+    """Two requests outgrow a cache of 24: the second gives up its memory, and ends after the first."""
+    n = numbers(kv=24, context=0, tokens=64)
+    line = Line(n)
+    made = requests([(0, 8, 12, 0), (0, 8, 12, 0)])
+    line.serve(made)
+    assert [r.preemptions for r in made] == [0, 1]
+    assert line.ended[0] < line.ended[1]
+    assert made[1].prefilled > 8
+    full = Line(numbers(kv=24, context=0, tokens=64, full=True))
+    full.serve(again := requests([(0, 8, 12, 0), (0, 8, 12, 0)]))
+    assert [r.preemptions for r in again] == [0, 0]
+    assert again[1].start_s == full.ended[0]
+
+
+def test_single_server_waits_by_pollaczek_khinchine():
+    """A batch of one is M/G/1: the mean wait is rho / (1 - rho) x E[S^2] / (2 E[S]), service = prompt + iterations."""
+    rng = random.Random(5)
+    n = numbers(max_batch=1, context=0, kv=10**6, tokens=64, slope=0)
+    service = {o: UNIT * (o * 8 + 4) for o in (5, 20)}
+    mean = sum(service.values()) / 2
+    second = sum(x * x for x in service.values()) / 2
+    rate = 0.6 / mean
+    time_s, rows = 0.0, []
+    for _ in range(12_000):
+        time_s += rng.expovariate(rate)
+        rows.append((time_s / UNIT, 4, rng.choice((5, 20)), 0))
+    line, made = Line(n), requests(rows, 1e12)
+    line.serve(made)
+    waited = sum(r.start_s - r.job.arrival_s for r in made) / len(made)
+    assert waited == pytest.approx(rate * second / 2 / (1 - 0.6), rel=0.1)
+
+
+def test_saturation_is_the_full_batch_over_its_iteration():
+    """With more waiting than fits, tokens per second are max_batch / f(max_batch)."""
+    n = numbers(max_batch=4, context=0, prefill=0, tokens=64)
+    line = Line(n)
+    line.serve(requests([(0, 1, 25, 0)] * 200))
+    assert 200 * 25 / line.clock.now == pytest.approx(4 / n.base_s[4], rel=0.01)
