@@ -141,12 +141,16 @@ class MyopicOracle:
         """Worth of a kWh at each site, now and on the mean of a day, in units of (32)."""
         if self._seen is observation:
             return
-        self._seen, carbon = observation, self._carbon.now(observation)
+        self._seen, carbon = observation, self._carbon_kg_per_kwh(observation)
         price, forecast = observation.price_usd_per_kwh, observation.forecast_usd_per_kwh
         self._day.add(observation.time_s, [price, *carbon])
         mean_price, *mean_carbon = self._day.mean([sum(forecast) / len(forecast), *carbon])
         self._now = [worth_of_kwh(self.weights, price, x) for x in carbon]
         self._usual = [worth_of_kwh(self.weights, mean_price, x) for x in mean_carbon]
+
+    def _carbon_kg_per_kwh(self, observation: Observation) -> Vector:
+        """(N,) what one kWh adds to R3; zeros in power mode, where c3 is 0."""
+        return self._carbon.now(observation)
 
     def _kwh_per_gpu_min(self, observation: Observation) -> list[list[float]]:
         """(N, M) energy of one more busy GPU for a minute, cooling included, where each site stands now."""

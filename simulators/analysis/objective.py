@@ -47,16 +47,17 @@ def objective_figures(trace: Trace) -> dict[str, float]:
 def _outcome(trace: Trace) -> StepOutcome:
     """All counted steps at once."""
     use, hours, share, _ = counted(trace, SITE)
-    kinds = {}
-    for port in ("nci_kg_per_kwh", "mci_kg_per_kwh"):
+
+    def intensities(port: str) -> list[np.ndarray] | None:
         places = [intensity_of(trace, name, port) for name in trace.names(SITE)]
-        kinds[port] = None if any(p is None for p in places) else [
+        return None if any(p is None for p in places) else [
             np.nan_to_num(over_counted(trace, p[0], SITE)[:, p[1]]) for p in places if p is not None]
     dropped = ended_jobs(trace, SITE, "dropped").sum(axis=1)
     return StepOutcome(
         hours=hours, price_usd_per_kwh=over_counted(trace, PRICE, SITE)[:, 0],
         power_kw=list(trace[f"{SITE}/p_kw"][use].T), work_to=share * trace[f"{SITE}/work_to"][use].sum(axis=(1, 2)),
-        dropped_jobs=list(dropped.T), **kinds)
+        dropped_jobs=list(dropped.T), nci_kg_per_kwh=intensities("nci_kg_per_kwh"),
+        mci_kg_per_kwh=intensities("mci_kg_per_kwh"))
 
 
 def _peak_kw(trace: Trace) -> float:
