@@ -87,8 +87,8 @@ class Controller(Adapter):
         check_mode(member, given, members)
         for name, other in members.items():
             if getattr(other, "routing", given.routing) != given.routing:
-                raise ScenarioError(f"{member}.routing = {given.routing} and {name}.routing = {other.routing}; they must "
-                                    f"be the same: --set {name}.routing={given.routing}, and so for all members that "
+                raise ScenarioError(f"{member}.routing = {given.routing} and {name}.routing = {other.routing}; they "
+                                    f"must be the same: --set {name}.routing={given.routing}, and so for all that "
                                     "have it")
 
     @classmethod
