@@ -1,8 +1,7 @@
-"""cosim evaluate POLICY [POLICY ...]: the metrics of Table II for learned policies and rules, with
-confidence intervals over seeds.
+"""cosim evaluate POLICY [POLICY ...]: policies on the same arrivals, with confidence intervals over seeds, and a bound.
 
-Every policy meets the same arrivals, after a day of warm-up, and totals stand beside figures per served
-work, since a policy that drops or postpones work also saves power.
+Every run begins with an empty fleet, takes in jobs for some days and goes on until all are decided, so that there is
+no warm-up to guess and nothing left inside at the end (`cosim.agents.comparison`).
 
 Rows: I32, K04-06, U20, X06, X10.
 """
@@ -10,143 +9,123 @@ Rows: I32, K04-06, U20, X06, X10.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
+from cosim.agents.comparison import compare, metrics, write
 from cosim.agents.probe import show
-from cosim.campaign.statistics import interval
 from cosim.console import (
     add_settings,
     add_trust,
     command_parser,
+    file_type,
     plain_console,
     print_digest,
     run_command,
     settings_of,
 )
-from cosim.digest import Digest, Table
 from cosim.drivers.resolve import resolve
 from cosim.errors import ScenarioError
 from cosim.experiment import Experiment
+from cosim.imports import load
+from cosim.params import field_names
 from cosim.progress import working
+from cosim.replay.exchange import replay
 from cosim.request import find
 from cosim.scenario import Scenario, override, rows_of
-from cosim.units import DAY_S, KG_PER_T, KW_PER_MW, TO_PER_GTO
+from cosim.trace import Trace
+from cosim.units import DAY_S, MIN_S, parse_duration
 
-WARMUP_DAYS = 1
+BOUND = "bound"
+_BOUNDS, _CHECK_BOUND = "cosim.simulators.analysis.bound:bounds", "cosim.simulators.analysis.bound:check"
+"""By name, as models stand above the agents."""
+_OURS = {"controller.policy": "policies are named after evaluate", "seed": "seeds are set by --first-seed and --seeds",
+         "warmup_s": "an evaluation has no warm-up", "workload.arrivals_end_s": "arrivals end by --days"}
+"""Fields that an evaluation sets itself, and by what."""
+_OUT = (".csv", ".parquet", ".tex", ".json")
 
 
 @dataclass(frozen=True)
-class Metric:
-    """One row of the table: where it comes from is `metrics`. digits: after the point."""
+class Evaluation:
+    """What all policies are run on.
 
-    name: str
-    about: str
-    digits: int
-
-
-METRICS = (
-    Metric("throughput", "throughput, M TO/min (R1)", 2),
-    Metric("cost_usd", "electricity cost, USD/day (R2)", 0),
-    Metric("co2_t", "attributed CO2, t/day (R3)", 3),
-    Metric("system_co2_t", "CO2 of all sources, t/day", 3),
-    Metric("marginal_co2_t", "the same at marginal intensities of the sources, t/day", 3),
-    Metric("dropped_train", "dropped training jobs per day (R4)", 2),
-    Metric("dropped_inf", "dropped inference jobs per day (R5)", 1),
-    Metric("mwh_per_t", "carbon efficiency, MWh/t", 3),
-    Metric("pue", "PUE, energy-weighted", 3),
-    Metric("energy_mwh", "energy, MWh/day", 2),
-    Metric("unfinished", "jobs inside at the end", 1),
-    Metric("unfinished_gto", "work left of them, 1e9 TO", 2),
-    Metric("lost_gto", "work lost: begun and missed, or undone, 1e9 TO/day", 3),
-    Metric("served_gto", "work of the jobs that finished, 1e9 TO/day", 2),
-    Metric("kg_per_gto", "attributed kg CO2 per 1e9 TO served", 4),
-    Metric("usd_per_gto", "USD per 1e9 TO served", 4),
-)
-
-
-def metrics(figures: Mapping[str, float], kinds: Mapping[str, str], days: float) -> dict[str, float]:
-    """Table II's metrics per day from a summary's figures.
-
-    figures: of `cosim.simulators.analysis.metrics.summary` over `days` counted days; kinds: class -> 'train' or 'inf'.
-    NaN where the scenario's grid gives no carbon.
+    scenario   as JSON text
+    days       of arrivals; end_s: when the run ends, s
+    open_loop  every policy meets the intensities of the first one's run of the seed
+    bound      also work out what none can beat
+    folder     where the first policy's traces are kept
     """
-    energy, co2 = figures["energy_kwh"], figures["co2_attributed_kg"]
-    dropped = {kind: sum(figures[f"dropped_{name}_jobs"] for name, k in kinds.items() if k == kind)
-               for kind in ("train", "inf")}
-    return {
-        "throughput": figures["throughput_to_per_min"] / 1e6,
-        "cost_usd": figures["cost_usd"] / days,
-        "co2_t": co2 / KG_PER_T / days,
-        "system_co2_t": figures.get("co2_system_kg", math.nan) / KG_PER_T / days,
-        "marginal_co2_t": figures.get("co2_marginal_kg", math.nan) / KG_PER_T / days,
-        "dropped_train": dropped["train"] / days,
-        "dropped_inf": dropped["inf"] / days,
-        "mwh_per_t": energy / co2 if co2 else math.nan,
-        "pue": figures.get("facility_energy_kwh", energy) / figures["it_energy_kwh"],
-        "energy_mwh": energy / KW_PER_MW / days,
-        "unfinished": sum(figures[f"unfinished_{name}_jobs"] for name in kinds),
-        "unfinished_gto": sum(figures.get(f"unfinished_{name}_to", math.nan) for name in kinds) / TO_PER_GTO,
-        "lost_gto": (figures.get("lost_missed_to", 0.0) + figures.get("lost_failed_to", 0.0)) / TO_PER_GTO / days,
-        "served_gto": figures.get("served_to", math.nan) / TO_PER_GTO / days,
-        "kg_per_gto": figures.get("co2_attributed_kg_per_gto", math.nan),
-        "usd_per_gto": figures.get("cost_usd_per_gto", math.nan),
-    }
+
+    scenario: str
+    days: float
+    end_s: float
+    open_loop: bool
+    bound: bool
+    folder: str
+
+    @property
+    def length_days(self) -> float:
+        """Of a run."""
+        return self.end_s / DAY_S
+
+    def run_scenario(self, policy: str, seed: int) -> Scenario:
+        """The scenario as it is run: arrivals end, nothing is warm-up, no AC check, which changes nothing."""
+        scenario = Scenario.from_json(self.scenario)
+        settings: dict[str, Any] = {"controller.policy": policy, "seed": seed, "warmup_s": 0.0}
+        if takes_arrivals_end(scenario):
+            settings["workload.arrivals_end_s"] = self.days * DAY_S
+        if "grid" in scenario.members and scenario.members["grid"].simulator.endswith(":CefDispatch"):
+            settings["grid.ac_check"] = False
+        return override(scenario, settings)
 
 
-def _as_run(scenario: Scenario, policy: str, seed: int) -> Scenario:
-    """A scenario as it is evaluated: a day of warm-up, without the AC check, which changes nothing."""
-    settings = {"controller.policy": policy, "seed": seed, "warmup_s": WARMUP_DAYS * DAY_S}
-    if "grid" in scenario.members and scenario.members["grid"].simulator.endswith(":CefDispatch"):
-        settings["grid.ac_check"] = False
-    return override(scenario, settings)
+def takes_arrivals_end(scenario: Scenario) -> bool:
+    """Whether the workload has a parameter for when arrivals end."""
+    member = scenario.members.get("workload")
+    if member is None or member.simulator.startswith(("cmd:", "connect:")):
+        return False
+    kind = getattr(load(member.simulator, "member 'workload'"), "PARAMS", None)
+    return kind is not None and "arrivals_end_s" in field_names(kind)
 
 
-def _run_one(scenario_json: str, policy: str, seed: int, days: float) -> dict[str, float]:
-    """Metrics of one policy on one seed: a day of warm-up, then `days` that count, natively."""
-    scenario = _as_run(Scenario.from_json(scenario_json), policy, seed)
+def decided_s(scenario: Scenario) -> float:
+    """How long after their arrival all jobs are decided: the longest deadline, of inference with the time that a
+    nominal job runs, and what the controller's step adds; in whole steps of all members, s."""
+    longest_s = 0.0
+    for row in rows_of(scenario.shared["job_classes"], "job_classes").values():
+        deadline_s = row["deadline_s"]
+        due_s = parse_duration(deadline_s) if isinstance(deadline_s, str) else float(deadline_s)
+        if row["kind"] != "train" and "work_to" in row:
+            due_s += MIN_S * row["work_to"] / (row["to_per_gpu_min"] * row.get("gpus_per_block", 1))
+        longest_s = max(longest_s, due_s)
+    step_s = max(member.step_s for member in scenario.members.values())
+    return step_s * math.ceil((longest_s + 2.0 * scenario.members["controller"].step_s) / step_s)
+
+
+def _run_one(what: Evaluation, policy: str, seed: int, first: str) -> tuple[dict[str, float], dict[str, float]]:
+    """Metrics of one policy on one seed, natively, and of the first policy (`first` is empty) the bounds, if
+    `what.bound`. first: trace whose grid is played."""
+    scenario = what.run_scenario(policy, seed)
     kinds = {name: "train" if row["kind"] == "train" else "inf"
              for name, row in rows_of(scenario.shared["job_classes"], "job_classes").items()}
+    if first and what.open_loop:
+        scenario = replay(scenario, "grid", first)
     with tempfile.TemporaryDirectory() as folder:
-        result = Experiment(scenario, "native", days * DAY_S, Path(folder) / "run.h5").run()
-    return metrics(result.digest.figures, kinds, days)
-
-
-def compare(results: Mapping[str, Sequence[Mapping[str, float]]], seeds: Sequence[int], days: float) -> Digest:
-    """Two tables: every policy's metrics with 95 % intervals, and each policy less the first, seed by seed."""
-    names = list(results)
-    digest = Digest()
-    spread = (f"{days:g} days after {WARMUP_DAYS} of warm-up, seeds {seeds[0]}..{seeds[-1]}; mean +- half of a 95 % t "
-              "interval")
-    rows = [(m.about, *(_cell([r[m.name] for r in results[n]], m.digits) for n in names)) for m in METRICS]
-    digest.tables.append(Table("Policies", ("", *names), rows, spread))
-    for name in names:
-        for m in METRICS:
-            digest.figures[f"{m.name} of {name}"], _ = interval([r[m.name] for r in results[name]])
-    if len(names) > 1:
-        rows = []
-        for m in METRICS:
-            base = [r[m.name] for r in results[names[0]]]
-            rows.append((m.about, *(_cell([r[m.name] - b for r, b in zip(results[n], base, strict=True)], m.digits, "+")
-                                    for n in names[1:])))
-        digest.tables.append(Table(f"Difference from {names[0]}, same arrivals", ("", *names[1:]), rows,
-                                   "an interval without 0 tells the two apart"))
-    return digest
-
-
-def _cell(values: Sequence[float], digits: int, sign: str = "") -> str:
-    mean, half = interval(values)
-    if math.isnan(mean):
-        return "-"
-    return f"{mean:{sign}.{digits}f}" + ("" if math.isnan(half) else f" +- {half:.{digits}f}")
+        path = Path(folder) / "run.h5" if first else Path(what.folder) / f"{seed}.h5"
+        result = Experiment(scenario, "native", what.end_s, path).run()
+        bounds: dict[str, float] = {}
+        if what.bound and not first:
+            with Trace(path) as trace:
+                bounds = load(_BOUNDS, "bound")(trace, what.open_loop, what.days)
+    return metrics(result.digest.figures, kinds, what.days, what.length_days), bounds
 
 
 def parser() -> argparse.ArgumentParser:
@@ -158,11 +137,17 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seeds", type=int, default=5, metavar="N", help="seeds FIRST to FIRST + N - 1 (default: 5)")
     p.add_argument("--first-seed", type=int, default=500, metavar="FIRST",
                    help="below 1000, where no training is (default: 500)")
-    p.add_argument("--days", type=float, default=2.0, help="days that count, after one of warm-up (default: 2)")
+    p.add_argument("--days", type=float, default=2.0, help="days of arrivals, from an empty fleet on; the run then "
+                   "goes on until all jobs are decided (default: 2)")
+    p.add_argument("--bound", action="store_true", help="also a bound that no policy can beat, from perfect knowledge "
+                   "of arrivals and prices; of carbon it counts what holds whatever the load does, see --open-loop")
+    p.add_argument("--open-loop", action="store_true", help="every policy meets the carbon intensities of the first "
+                   "one's run of the seed: the bound then knows them, too")
     add_settings(p)
     p.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: all cores)")
     add_trust(p)
-    p.add_argument("--out", type=Path, metavar="FILE.json", help="every seed's metrics")
+    p.add_argument("--out", type=file_type(*_OUT), metavar="FILE", help="the tables, with every seed's metrics: .csv, "
+                   ".parquet (extra `parquet`), .tex (without the seeds) or .json")
     p.add_argument("--probe", nargs="?", const="", metavar="SCENARIO", help="instead: what carbon, price and deadlines "
                    "cause each policy to do, shown otherwise at the same arrivals, and whether it may be called "
                    "carbon-aware (scenario: that of --scenario; some ten runs per policy and seed)")
@@ -175,30 +160,82 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    if args.seeds < 1 or args.days <= 0 or args.jobs < 1 or args.first_seed < 0:
+    if args.seeds < 1 or not 0.0 < args.days < math.inf or args.jobs < 1 or args.first_seed < 0:
         raise ScenarioError(f"--seeds {args.seeds}, --days {args.days:g} and --jobs {args.jobs} must be > 0, "
                             f"--first-seed {args.first_seed} >= 0")
+    if args.probe is not None and (args.bound or args.open_loop or (args.out and args.out.suffix != ".json")):
+        raise ScenarioError("--probe goes with none of --bound and --open-loop, and its --out is a .json")
     policies = list(dict.fromkeys(args.policies))
     args.scenario = args.probe or args.scenario
-    seeds = range(args.first_seed, args.first_seed + args.seeds)
-    with working(f"loading {args.scenario}"):
-        scenario = override(find(args.scenario, args.trust), settings_of(args.settings))
-        if "controller" not in scenario.members or "job_classes" not in scenario.shared:
-            raise ScenarioError(f"{scenario.name} has no member 'controller' that a policy could run, or no shared "
-                                "job_classes to count by")
-        if args.out:
-            _writable(args.out)
-        for policy in policies:  # before the first of them has run for minutes
-            resolve(_as_run(scenario, policy, args.first_seed), args.days * DAY_S)
-    if args.probe is not None:
-        return show(scenario, policies, seeds, args.days, args.jobs, args.out)
-    with working(f"running {len(policies) * len(seeds)} evaluations", len(policies) * len(seeds)) as progress:
-        results = _run_all(scenario, policies, seeds, args.days, args.jobs, progress.at)
+    seeds = list(range(args.first_seed, args.first_seed + args.seeds))
+    with tempfile.TemporaryDirectory() as folder:
+        with working(f"loading {args.scenario}"):
+            settings = settings_of(args.settings)
+            for path, instead in _OURS.items():
+                if path in settings:
+                    raise ScenarioError(f"--set {path}={settings[path]}: {instead}; leave it out")
+            scenario = override(find(args.scenario, args.trust), settings)
+            _check(scenario, args.open_loop)
+            what = Evaluation(scenario.to_json(), args.days, _end_s(scenario, args.days), args.open_loop, args.bound,
+                              folder)
+            if args.bound:
+                load(_CHECK_BOUND, "bound")(scenario.members, rows_of(scenario.shared["job_classes"], "job_classes"))
+            if args.out:
+                _writable(args.out)
+            for policy in policies:  # before the first of them has run for minutes
+                resolve(what.run_scenario(policy, args.first_seed), what.end_s)
+        if args.probe is not None:
+            return show(scenario, policies, seeds, args.days, args.jobs, args.out)
+        results, bounds = _run_all(what, policies, seeds, args.jobs)
+    if args.bound:
+        results[BOUND] = bounds
+    note = _note(what, scenario, seeds)
     if args.out:
-        args.out.write_text(json.dumps({"scenario": scenario.name, "days": args.days, "seeds": list(seeds),
-                                        "metrics": results}, indent=1))
-    print_digest(plain_console(), compare(results, seeds, args.days))
+        write(args.out, results, {"scenario": scenario.name, "days": args.days, "seeds": seeds, "note": note})
+    digest = compare(results, note)
+    if args.bound:
+        digest.warnings.append(_about_bound(args.open_loop))
+    digest.warnings += _left(results)
+    print_digest(plain_console(), digest)
     return 0
+
+
+def _check(scenario: Scenario, open_loop: bool) -> None:
+    if "controller" not in scenario.members or "job_classes" not in scenario.shared:
+        raise ScenarioError(f"{scenario.name} has no member 'controller' that a policy could run, or no shared "
+                            "job_classes to count by")
+    if open_loop and "grid" not in scenario.members:
+        raise ScenarioError(f"--open-loop plays the grid of the first policy's run, and {scenario.name} has no member "
+                            "'grid'; leave it out")
+
+
+def _end_s(scenario: Scenario, days: float) -> float:
+    step_s = max(member.step_s for member in scenario.members.values())
+    return step_s * math.ceil(days * DAY_S / step_s - 1e-9) + decided_s(scenario)
+
+
+def _note(what: Evaluation, scenario: Scenario, seeds: Sequence[int]) -> str:
+    after = (what.end_s - what.days * DAY_S) / 3600.0
+    ends = (f"then {after:.4g} h in which the jobs inside are decided" if takes_arrivals_end(scenario) else
+            f"and {after:.4g} h more: this workload has no arrivals_end_s and goes on")
+    loop = "; intensities of the first policy's runs" if what.open_loop else ""
+    return (f"{scenario.name}, {what.days:g} days of arrivals from an empty fleet on, {ends}{loop}; seeds {seeds[0]}.."
+            f"{seeds[-1]}")
+
+
+def _about_bound(open_loop: bool) -> str:
+    known = ("the intensities that all policies met" if open_loop else
+             "of carbon only what holds whatever the load does: no NCI is below that of the cleanest source there is, "
+             "and no kWh saves more in the system than one from upstream")
+    return (f"{BOUND} is a relaxation with perfect knowledge of arrivals and prices, and {known}; each row is the best "
+            "for itself, and no schedule need reach any; cost, CO2 and energy are bounds where nothing is dropped")
+
+
+def _left(results: Mapping[str, Sequence[Mapping[str, float]]]) -> Iterator[str]:
+    for policy, found in results.items():
+        if left := sum(one.get("unfinished", 0.0) for one in found):
+            yield (f"{left:g} jobs were inside at the end under {policy}, in all seeds: what they would have used is "
+                   "not in its figures")
 
 
 def _writable(out: Path) -> None:
@@ -209,24 +246,42 @@ def _writable(out: Path) -> None:
         raise ScenarioError(f"--out {out} cannot be written: {err.strerror}") from None
 
 
-def _run_all(scenario: Scenario, policies: Sequence[str], seeds: Sequence[int], days: float, jobs: int,
-             on_progress: Callable[[int], None]) -> dict[str, list[dict[str, float]]]:
-    """policy -> metrics per seed; runs spread over `jobs` processes. on_progress: called with the runs done."""
-    def counted(coming: Iterable[dict[str, float]]) -> list[dict[str, float]]:
-        done = []
-        for result in coming:
-            done.append(result)
-            on_progress(len(done))
-        return done
+@dataclass
+class _Progress:
+    """Counts runs as they end."""
 
-    text, cells = scenario.to_json(), [(policy, seed) for policy in policies for seed in seeds]
-    if jobs == 1 or len(cells) == 1:
-        done = counted(_run_one(text, policy, seed, days) for policy, seed in cells)
-    else:
-        with ProcessPoolExecutor(min(jobs, len(cells)), get_context("spawn")) as pool:
-            done = counted(pool.map(_run_one, *zip(*[(text, policy, seed, days) for policy, seed in cells],
-                                                  strict=True)))
-    return {policy: done[k * len(seeds):(k + 1) * len(seeds)] for k, policy in enumerate(policies)}
+    at: Callable[[float], None]
+    done: int = field(default=0)
+
+    def counted(self, coming: Iterable[Any]) -> list[Any]:
+        """All that comes."""
+        found = []
+        for one in coming:
+            found.append(one)
+            self.done += 1
+            self.at(self.done)
+        return found
+
+
+def _run_all(what: Evaluation, policies: Sequence[str], seeds: Sequence[int], jobs: int
+             ) -> tuple[dict[str, list[dict[str, float]]], list[dict[str, float]]]:
+    """Metrics per policy and seed, and bounds per seed; the first policy's runs, then all others, over `jobs`
+    processes."""
+    first = [(what, policies[0], seed, "") for seed in seeds]
+    others = [(what, policy, seed, str(Path(what.folder) / f"{seed}.h5")) for policy in policies[1:] for seed in seeds]
+    total = len(first) + len(others)
+    with working(f"running {total} evaluations", total) as shown:
+        progress = _Progress(shown.at)
+        if jobs == 1 or total == 1:
+            done = progress.counted(_run_one(*cell) for cell in (*first, *others))
+        else:
+            with ProcessPoolExecutor(min(jobs, total), get_context("spawn")) as pool:
+                done = []
+                for cells in (first, others) if what.open_loop else ([*first, *others],):
+                    done += progress.counted(pool.map(_run_one, *zip(*cells, strict=True)) if cells else ())
+    n = len(seeds)
+    return ({policy: [found for found, _ in done[k * n:(k + 1) * n]] for k, policy in enumerate(policies)},
+            [bounds for _, bounds in done[:n]])
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ centers in the order of their intensities.
 
 from __future__ import annotations
 
+from cosim.scenarios._study import SOURCES as STUDY_SOURCES
 from cosim.scenarios.ieee33_living import SCENARIO as LIVING
-from cosim.scenarios.ieee33_living import day, pv_kw
+from cosim.scenarios.ieee33_living import average_kg_per_kwh, day, marginal_kg_per_kwh, pv_kw
 
 _NODES = {"aidc1": 4, "aidc2": 8, "aidc3": 13}
 _GRID, _PROFILE = LIVING.members["grid"], LIVING.members["profile"]
@@ -25,7 +26,9 @@ def _pv(node: int, noon_h: float) -> dict[str, object]:
             "q_max_kvar": 0.0, "renewable": True}
 
 
-SOURCES = {"substation": _GRID.params["sources"]["substation"], "gt4": _turbine(4, 0.35), "gt8": _turbine(8, 0.65),
+_UPSTREAM = {**STUDY_SOURCES["substation"], "kg_per_kwh": day(average_kg_per_kwh, 4),
+             "marginal_kg_per_kwh": day(marginal_kg_per_kwh, 4)}
+SOURCES = {"substation": _UPSTREAM, "gt4": _turbine(4, 0.35), "gt8": _turbine(8, 0.65),
            "gt13": _turbine(13, 0.90), "pv5": _pv(5, 10.5), "pv14": _pv(14, 14.5)}
 
 SCENARIO = LIVING.replace(

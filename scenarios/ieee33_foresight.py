@@ -72,7 +72,7 @@ def _links() -> list[Link]:
              Link(source="tariff.price_future_usd_per_kwh", target="forecast.price_future_usd_per_kwh"),
              Link(source="profile.p_all_kw", target="forecast.p_load_kw"),
              Link(source="profile.p_all_future_kw", target="forecast.p_load_future_kw")]
-    told = [Link(source=f"forecast.{port}", target=f"controller.{port}")
+    told = [Link(source=f"forecast.{port}", target=f"controller.{port}", optional=True)
             for port in ("nci_forecast_kg_per_kwh", "mci_forecast_kg_per_kwh", "price_forecast_usd_per_kwh",
                          "p_load_forecast_kw")]
     return [*_STORED.links, *flex, *pv, *seen, *known, *told,

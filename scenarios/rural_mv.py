@@ -10,7 +10,7 @@ from cosim.scenario import Link, Member
 from cosim.scenarios._study import study
 from cosim.scenarios.ieee33_living import average_kg_per_kwh, day, marginal_kg_per_kwh, pv_kw
 
-SITES = {"aidc1": {"node": 12}, "aidc2": {"node": 31}, "aidc3": {"node": 97}}
+SITES = {"aidc1": {"node": 10}, "aidc2": {"node": 31}, "aidc3": {"node": 97}}
 _PLANTS = {"pv12": (12, 3000.0, 11.0, 0.25), "pv32": (32, 2000.0, 12.5, 0.35), "pv52": (52, 2000.0, 13.5, 0.3),
            "pv92": (92, 2000.0, 14.0, 0.2)}
 

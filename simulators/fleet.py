@@ -27,7 +27,7 @@ TOKEN_COLUMNS = ("input_tokens", "output_tokens")
 
 Routing = Annotated[Literal["handover", "arrival"], Field(
     description="when jobs reach a site. handover: with the decision after their arrival; arrival: as they arrive, by "
-    "the shares that are in force then. The same for workload, controller and aidc: set it by shared.routing")]
+    "the shares that are in force then. The same for workload, controller and aidc, so an entry of the shared data")]
 
 
 @runtime_checkable

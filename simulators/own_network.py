@@ -2,7 +2,7 @@
 
 The network's loads, generators and storage are read from its file, data centers are placed on its buses, and the load
 offered to them is scaled to their size. What the file does not state is taken over from the scenario, or assumed, and
-each setting says which.
+each setting states which.
 
 Rows: I25, M03.
 """
@@ -34,7 +34,7 @@ Network = str | LineList
 RULE = "nci_priority"
 """Policy in the place of a team that was trained on the scenario's own network."""
 DSS = ".dss"
-LOOKAHEAD_STEPS = 16
+LOOKAHEAD_STEPS = 8
 _GRIDS = {"cosim.simulators.grid.adapter:CefDispatch": "dispatch", "cosim.simulators.grid.ac:AcPowerFlow": "ac",
           "cosim.simulators.grid.opendss:OpenDss": "opendss"}
 _SITE = re.compile(r"([^=]+)=([^:]+):(.+)")
@@ -57,7 +57,7 @@ class Setting(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class OnNetwork:
-    """What makes a scenario one on another network: settings, links beside its own, and what to tell about them."""
+    """What makes a scenario one on another network: settings, links beside its own, and lines to print."""
 
     settings: tuple[Setting, ...]
     links: tuple[dict[str, str], ...]
@@ -281,7 +281,11 @@ def _on_dispatch(base: Scenario, grid: str, text: str, places: Sequence[_Place])
     loads = read_loads(network)
     for place in places:
         _check_bus(place, loads.bus_ids, out_of_service(network), name)
-    upstream = _substation(base, grid)
+    upstream, back_kw = _substation(base, grid), sum(g.p_max_kw for g in feeder.generators)
+    if back_kw > 0.0:
+        upstream["p_min_kw"] = min(-math.ceil(back_kw), float(upstream.get("p_min_kw") or 0.0))
+        lines.append(f"the substation takes back up to {-upstream['p_min_kw']:.0f} kW: what the network's generators "
+                     "feed")
     root = feeder.bus_ids[feeder.substation]
     settings = [
         Setting("shared.network", _as_data(network, text), "path as seen from the folder in which it is run"),
@@ -330,10 +334,16 @@ def _batteries(storages: Sequence[Storage], name: str, kg_per_kwh: float | None
     moved = [s for s in storages if s.p_kw or s.q_kvar]
     lines = [f"{len(found)} storage units of the network are batteries, planned {LOOKAHEAD_STEPS} intervals ahead"
              ] if found else []
+    if rated := [s.name for s in storages if s.by_rating]:
+        lines.append(f"power of {_some(rated)} both ways by sn_mva or p_mw, as the file has no limit above 0 in one "
+                     "direction")
     if moved:
-        lines.append(f"p_mw and q_mvar of storage {', '.join(str(s.index) for s in moved[:4])} in the file count "
-                     "nowhere")
+        lines.append(f"p_mw and q_mvar of {_some([s.name for s in moved])} in the file count nowhere")
     return found, lines
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + f" and {len(names) - 4} more" * (len(names) > 4)
 
 
 def _ahead(base: Scenario, grid: str, batteries: Mapping[str, Any]) -> tuple[list[Setting], list[dict[str, str]]]:
@@ -341,7 +351,7 @@ def _ahead(base: Scenario, grid: str, batteries: Mapping[str, Any]) -> tuple[lis
     if not batteries:
         return [], []
     settings = [Setting(f"{grid}.batteries", dict(batteries), "the file's storage: energy at t = 0 by its soc_percent "
-                        "(50 % where there is none), carbon in it assumed as the substation's")]
+                        "(50 % where there is none); carbon in it and 95 % efficiency each way are assumed")]
     links: list[dict[str, str]] = []
     profile = next((n for n, m in base.members.items() if m.simulator == "cosim.simulators.profile:Profile"), None)
     if "lookahead_steps" in base.shared:

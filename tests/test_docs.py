@@ -98,12 +98,11 @@ def run_line(line, words):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """Where a page's blocks run: modules of that folder can be imported, no browser opens, no day passes first."""
+    """Where a page's blocks run: modules of that folder can be imported, no browser opens."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PYTHONPATH", f"{ROOT}:{tmp_path}")
     monkeypatch.setattr(webbrowser, "open", lambda url: True)
-    monkeypatch.setattr("cosim.agents.evaluate.WARMUP_DAYS", 0.0125)
     for example in (ROOT / "examples").glob("[!p]*"):  # plug_* have tests of their own
         if example.is_file():
             shutil.copy(example, tmp_path)

@@ -94,15 +94,15 @@ LAZY = {"cosim.agents.learn.team", "cosim.agents.learn.training", "cosim.agents.
         "cosim.reporting.paper", "cosim.request",
         "cosim.simulators.grid.network.files",
         "cosim.simulators.grid.network.powerflow", "cosim.simulators.grid.network.tables", "cosim.trust", "pandas",
-        "pyarrow", "pyarrow.parquet", "simbench", "torch.utils.tensorboard", "xarray", "xlsxwriter",
-        "xlsxwriter.exceptions"}
+        "pyarrow", "pyarrow.parquet", "scipy.optimize", "scipy.sparse", "simbench", "torch.utils.tensorboard", "xarray",
+        "xlsxwriter", "xlsxwriter.exceptions"}
 """What may be imported inside a function: it is heavy, or brought by an extra, or brings a library of that kind."""
 BY_NAME = {"cosim.agents.fleet.spaces"}
 """Edges that go up by a string: what was a command in version 0.1 starts the one of today."""
 AGENTS_MAY_USE = {"cosim.errors", "cosim.limits", "cosim.params", "cosim.seeds", "cosim.units"}
-AGENTS_ROOF = {"cosim.agents.action_spaces", "cosim.agents.curves", "cosim.agents.evaluate", "cosim.agents.probe",
-               "cosim.agents.request",
-               "cosim.agents.together", "cosim.agents.train", "cosim.agents.pretrained.__main__",
+AGENTS_ROOF = {"cosim.agents.action_spaces", "cosim.agents.comparison", "cosim.agents.curves", "cosim.agents.evaluate",
+               "cosim.agents.probe", "cosim.agents.request", "cosim.agents.together", "cosim.agents.train",
+               "cosim.agents.pretrained.__main__",
                *(f"cosim.agents.study.{name}" for name in (
                    "claims", "command", "data", "days", "exhibits", "fixed_shares", "measures", "page", "paper", "plan",
                    "rates", "showing", "statistics", "verdicts", "work", "followed", "own_effect", "signal",

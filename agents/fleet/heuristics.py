@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cosim.agents.fleet.decision import EnergyModel, FleetFacts, Matrix, Observation, Operation, Vector
+from cosim.agents.fleet.planner_params import PlannerParams
 from cosim.agents.fleet.rewards import RewardWeights
 from cosim.errors import ModelError, ScenarioError
 from cosim.units import MIN_S, ROUNDING
@@ -30,7 +31,9 @@ class PolicyOptions:
     supply_temp_degc   supply air temperature, degC; the warmest is the cheapest in (19)-(24)
     signal, signal_quantile   what training waits for (price, nci, mci), and up to which quantile of its last 24 h it
                        works, read by `wait_below` and `suspend_resume`
-    reward, energy     weights of (32), and what a site draws, read by `myopic_oracle` alone; None: not known
+    reward, energy     weights of (32), and what a site draws, read by `myopic_oracle` and `mpc`; None: not known
+    planner            how `mpc` plans
+    guard_min          (N,) slack of training below which the controller guards it, min; (): it does not
     """
 
     weights: tuple[float, ...] | None = None
@@ -41,6 +44,8 @@ class PolicyOptions:
     energy: EnergyModel | None = None
     signal: str = "price"
     signal_quantile: float = 0.3
+    planner: PlannerParams = PlannerParams()
+    guard_min: tuple[float, ...] = ()
 
 
 def share_blocks(
@@ -89,8 +94,8 @@ class GpuRule:
     """GPUs per class of one site, from what is queued and what has just been sent.
 
     Inference first: as many as work the queue off in `drain_min` (in half the class's deadline if that is less), at
-    least those in use (a running job keeps its GPUs) and at most one job's GPUs per job, or per `jobs_per_block` of
-    them; `least_blocks` in any case. Training classes share the rest in proportion to their released work, up to
+    least those in use (running jobs, `jobs_per_block` on a block, keep their GPUs) and at most one job's GPUs per job;
+    `least_blocks` in any case. Training classes share the rest in proportion to their released work, up to
     `max_blocks` per job.
     """
 
@@ -127,7 +132,7 @@ class GpuRule:
             busy = block * ceil(running_jobs[m] / each - ROUNDING)
             drain = block * ceil(work_to[m] / drain_to - ROUNDING)
             held.append(busy)
-            need.append(max(busy, min(drain, block * ceil(jobs[m] / each - ROUNDING))))
+            need.append(max(busy, min(drain, block * ceil(jobs[m] - ROUNDING))))
         if site is not None and self._least:
             for k, blocks in enumerate(self._least[site]):
                 held[k] = max(held[k], blocks * self._inf_blocks[k])
@@ -159,16 +164,18 @@ class Uniform:
         """Index of the deferral that all training jobs of this minute get: the first."""
         return 0
 
+    def leads(self, observation: Observation) -> list[int]:
+        """(N,) the same at each site."""
+        return [self.lead(observation)] * self.facts.n_sites
+
     def operate(self, observation: Observation, allocated_jobs: Sequence[Sequence[float]],
                 allocated_work_to: Matrix) -> Operation:
-        """One release time for all, GPUs by the rule, one supply temperature."""
-        facts, lead = self.facts, self.lead(observation)
-        row = [0.0] * len(facts.deferrals_s)
-        row[lead] = 1.0
-        train, starts_now = facts.train, facts.deferrals_s[lead] == 0.0
-        classes = range(len(facts.kinds))
-        shares = []
-        for i, capacity in enumerate(facts.gpus):
+        """One release time for all of a site, GPUs by the rule, one supply temperature."""
+        facts, train, classes = self.facts, self.facts.train, range(len(self.facts.kinds))
+        shares, deferrals = [], []
+        for i, (capacity, lead) in enumerate(zip(facts.gpus, self.leads(observation), strict=True)):
+            deferrals.append([[float(h == lead) for h in range(len(facts.deferrals_s))]] * len(train))
+            starts_now = facts.deferrals_s[lead] == 0.0
             running, queued, pending = (x[i] for x in (observation.running_jobs, observation.queued_jobs,
                                                        observation.pending_work_to))
             new_jobs, new_work = allocated_jobs[i], allocated_work_to[i]
@@ -176,7 +183,7 @@ class Uniform:
             jobs = [running[m] + queued[m] + (new_jobs[m] if released[m] else 0) for m in classes]
             work = [pending[m] + (new_work[m] if released[m] else 0.0) for m in classes]
             shares.append(self._split(capacity, running, jobs, work, i))
-        return Operation([[row] * len(train)] * facts.n_sites, shares, self._supply)
+        return Operation(deferrals, shares, self._supply)
 
 
 class Static(Uniform):

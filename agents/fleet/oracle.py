@@ -19,12 +19,12 @@ import numpy as np
 
 from cosim.agents.fleet.decision import FleetFacts, Matrix, Observation, Operation, Vector
 from cosim.agents.fleet.heuristics import GpuRule, PolicyOptions
-from cosim.errors import ModelError, ScenarioError
-from cosim.units import DAY_S, KG_PER_T, MIN_PER_H, MIN_S
+from cosim.agents.fleet.worth import CountedCarbon, SupplyAir, worth_of_kwh
+from cosim.errors import ScenarioError
+from cosim.units import DAY_S, MIN_PER_H, MIN_S
 
 QUANTA = 20
 """Parts in which a class's arrivals of a minute are placed, each where it costs least; no part is less than a job."""
-TEMPERATURE_STEP_K = 0.25
 _EPS = 1e-12
 
 
@@ -53,9 +53,11 @@ class DayMean:
             gone = self._seen.popleft()[1]
             self._sums = [a - b for a, b in zip(self._sums, gone, strict=True)]
 
-    def mean(self, expected: Sequence[float]) -> list[float]:
-        """(K,) means; `expected` (K,) holds for the part of 24 h before the first step."""
+    def mean(self, expected: Sequence[float] | None) -> list[float]:
+        """(K,) means; `expected` (K,) holds for the part of 24 h before the first step, None: what has been seen."""
         count = len(self._seen)
+        if expected is None:
+            return [total / count for total in self._sums]
         span_s = self._seen[-1][0] - self._seen[0][0]
         step_s = span_s / (count - 1) if count > 1 else 0.0
         known = min(1.0, (span_s + step_s) / DAY_S)
@@ -75,8 +77,6 @@ class MyopicOracle:
     """
 
     needs_nci = False
-    _last_mci: Vector | None = None
-    """While there is no marginal intensity, as where the grid can carry no kW more, the last one counts."""
 
     def __init__(self, facts: FleetFacts, options: PolicyOptions, rng: np.random.Generator) -> None:
         self.check_fits(facts, options)
@@ -87,9 +87,8 @@ class MyopicOracle:
         self._slack_min = [[max(1.0, d / MIN_S - _shortest_min(facts, i, m)) for m, d in enumerate(facts.deadline_s)]
                            for i in range(facts.n_sites)]
         self._job_gpu_min = [w / x for w, x in zip(facts.work_to, facts.to_per_gpu_min, strict=True)]
-        low, high = facts.supply_temp_low_degc, facts.supply_temp_high_degc
-        self._temperatures = np.linspace(high, low, max(2, round((high - low) / TEMPERATURE_STEP_K) + 1))
-        self._supply = [high] * facts.n_sites
+        self._air, self._carbon = SupplyAir(facts, self.energy), CountedCarbon(options.reward, "myopic_oracle")
+        self._supply = [facts.supply_temp_high_degc] * facts.n_sites
         self._day = DayMean()
         self._seen: Observation | None = None
         self._now: Vector = ()
@@ -133,7 +132,7 @@ class MyopicOracle:
                     for m, w in enumerate(allocated_work_to[i])]
             self._withhold(observation, i, energy_kwh[i], jobs, work)
             shares.append(self._split(capacity, observation.running_jobs[i], jobs, work, i))
-            self._supply[i] = self._best_supply_degc(i, self._it_kw(i, capacity, shares[-1]))
+            self._supply[i] = self._air.best_degc(i, self._it_kw(i, capacity, shares[-1]))
         return Operation([[row] * len(self._train)] * facts.n_sites, shares, list(self._supply))
 
     # --- what things cost ---------------------------------------------------------------------------------------
@@ -146,24 +145,12 @@ class MyopicOracle:
         price, forecast = observation.price_usd_per_kwh, observation.forecast_usd_per_kwh
         self._day.add(observation.time_s, [price, *carbon])
         mean_price, *mean_carbon = self._day.mean([sum(forecast) / len(forecast), *carbon])
-        self._now = [self._worth(price, x) for x in carbon]
-        self._usual = [self._worth(mean_price, x) for x in mean_carbon]
-
-    def _worth(self, price_usd_per_kwh: float, kg_per_kwh: float) -> float:
-        return self.weights.c2_per_usd * price_usd_per_kwh + self.weights.c3_per_t * kg_per_kwh / KG_PER_T
+        self._now = [worth_of_kwh(self.weights, price, x) for x in carbon]
+        self._usual = [worth_of_kwh(self.weights, mean_price, x) for x in mean_carbon]
 
     def _carbon_kg_per_kwh(self, observation: Observation) -> Vector:
         """(N,) what one kWh adds to R3; zeros in power mode, where c3 is 0."""
-        if observation.nci_kg_per_kwh is None or not self.weights.c3_per_t:
-            return [0.0] * self.facts.n_sites
-        if self.weights.carbon == "attributed":
-            return observation.nci_kg_per_kwh
-        self._last_mci = self._last_mci if observation.mci_kg_per_kwh is None else observation.mci_kg_per_kwh
-        if self._last_mci is None:
-            raise ModelError(f"policy myopic_oracle with reward.carbon = {self.weights.carbon} decides by marginal "
-                             "intensities and hears none: --set grid.mci=true, or --set "
-                             "controller.reward.carbon=attributed")
-        return self._last_mci
+        return self._carbon.now(observation)
 
     def _kwh_per_gpu_min(self, observation: Observation) -> list[list[float]]:
         """(N, M) energy of one more busy GPU for a minute, cooling included, where each site stands now."""
@@ -180,11 +167,6 @@ class MyopicOracle:
     def _it_kw(self, site: int, capacity: int, shares: Vector) -> float:
         return self.energy.idle_kw[site] + sum(
             s * capacity * kw for s, kw in zip(shares, self.energy.busy_kw_per_gpu, strict=True))
-
-    def _best_supply_degc(self, site: int, it_kw: float) -> float:
-        """Supply temperature at which the site draws least at an IT power; the warmest of equals, degC."""
-        drawn = self.energy.site_kw(site, it_kw, self._temperatures)
-        return float(self._temperatures[int(np.argmin(np.round(drawn, 9)))])
 
     # --- what is at risk ----------------------------------------------------------------------------------------
 

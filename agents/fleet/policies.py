@@ -11,7 +11,8 @@ import numpy as np
 from cosim.agents.fleet.decision import FleetFacts, Policy
 from cosim.agents.fleet.heuristics import MciPriority, NciPriority, PolicyOptions, Random, Static, TouShift, Uniform
 from cosim.agents.fleet.oracle import MyopicOracle
-from cosim.agents.fleet.shifting import LowestWindow, SuspendResume, WaitBelow
+from cosim.agents.fleet.planner import Mpc
+from cosim.agents.fleet.shifting import CarbonTime, LowestWindow, SuspendResume, WaitBelow
 from cosim.agents.learn.checkpoint import BEST, LAST
 from cosim.agents.pretrained import SUFFIX, shipped
 from cosim.errors import ScenarioError, unknown
@@ -31,8 +32,8 @@ class PolicyMaker(Protocol):
 
 POLICIES: dict[str, PolicyMaker] = {
     "uniform": Uniform, "static": Static, "nci_priority": NciPriority, "mci_priority": MciPriority,
-    "tou_shift": TouShift, "lowest_window": LowestWindow, "wait_below": WaitBelow, "suspend_resume": SuspendResume,
-    "myopic_oracle": MyopicOracle, "random": Random,
+    "tou_shift": TouShift, "lowest_window": LowestWindow, "carbon_time": CarbonTime, "wait_below": WaitBelow,
+    "suspend_resume": SuspendResume, "myopic_oracle": MyopicOracle, "mpc": Mpc, "random": Random,
 }
 """Name -> class; called with (facts, options, rng)."""
 

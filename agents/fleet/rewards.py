@@ -96,7 +96,7 @@ class StepOutcome:
     queued_jobs        (M,) jobs in the queues of all sites at its end; () if unknown
     """
 
-    hours: float
+    hours: Numbers
     price_usd_per_kwh: Numbers
     power_kw: Sequence[Numbers]
     work_to: Numbers

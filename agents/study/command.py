@@ -13,6 +13,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
+from cosim.agents.presets import PRESETS
 from cosim.agents.study.paper import digest_of_study, write_paper
 from cosim.agents.study.plan import PARTS, TIERS, cells_of
 from cosim.agents.study.rates import with_estimates
@@ -32,6 +33,8 @@ def parser() -> argparse.ArgumentParser:
     paper = commands.add_parser("paper", help="the paper's tables and figures, with a verdict on each of its claims")
     paper.add_argument("--tier", choices=TIERS, default="rules", help="; ".join(
         f"{name}: {tier.about}" for name, tier in TIERS.items()) + " (default: rules)")
+    paper.add_argument("--preset", choices=PRESETS, default="ours", help="of cosim train, for the teams; paper: "
+                       "Algorithm 1 as printed (default: ours)")
     paper.add_argument("--only", type=_parts, default=PARTS, metavar="PART,...", help=f"of {', '.join(PARTS)}")
     _shared(paper)
     signal = commands.add_parser("signal", help="what following a carbon signal saves, on three feeders, and where it "
@@ -73,8 +76,11 @@ def _study(args: argparse.Namespace) -> int:
 
 
 def _paper(args: argparse.Namespace) -> int:
-    tier = TIERS[args.tier]
-    out = args.out or Path("results") / f"study-{args.tier}"
+    tier = replace(TIERS[args.tier], preset=args.preset)
+    if args.preset != "ours" and not tier.episodes:
+        raise ScenarioError(f"--preset {args.preset} is of trainings, and tier {tier.name} has none; leave it out")
+    apart = f"-{args.preset}" if args.preset != "ours" else ""
+    out = args.out or Path("results") / f"study-{args.tier}{apart}"
     cells = cells_of(args.only, tier)
     if tier.episodes and find_spec("torch") is None:
         raise ScenarioError(f"--tier {tier.name} trains teams, which needs torch; install aidc-cosim with the extra "
@@ -82,7 +88,8 @@ def _paper(args: argparse.Namespace) -> int:
     states = computed(cells, out, args)
     if states is None:
         return 0
-    words = f"cosim study paper --tier {args.tier}" + (f" --only {','.join(args.only)}" if args.only != PARTS else "")
+    words = f"cosim study paper --tier {args.tier}" + (f" --preset {args.preset}" if apart else "") + (
+        f" --only {','.join(args.only)}" if args.only != PARTS else "")
     made, ruled = write_paper(states, args.only, tier, out, words)
     print_digest(plain_console(), digest_of_study(ruled, states))
     say(plain_console(), f"page: {made}")

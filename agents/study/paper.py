@@ -76,8 +76,8 @@ def write_paper(states: Mapping[str, CellState], parts: Sequence[str], tier: Tie
             progress.at(k + 1)
     chapters.append(_worlds())
     text = page("The study, reproduced or refuted", (
-        f"Tier '{tier.name}': {tier.about}. {tier.seeds} seeds. Beside each claim of the paper stands what was "
-        "found here.",
+        f"Tier '{tier.name}': {tier.about}{f', preset {tier.preset}' if tier.episodes else ''}. {tier.seeds} seeds. "
+        "Beside each claim of the paper stands what was found here.",
         f"Made by: {command}"), warnings, counted((r.verdict.verdict for r in ruled), VERDICTS), chapters,
         f"Made by cosim study paper. {versions_said(states)} Nothing on this page is loaded from elsewhere.")
     made = out / PAGE

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from cosim.agents.learn.config import METHODS
+from cosim.agents.presets import PRESETS
 from cosim.campaign.cells import Cell
 from cosim.errors import ScenarioError, unknown
 
@@ -124,6 +125,7 @@ class Tier:
     days, warmup_days  of an evaluation: that count, and before that
     actors       who plays the paper's parts, each with their own verdicts
     training     further arguments of `cosim.agents.study.work.trained`
+    preset       of `cosim train`, which teams are trained by and run with
     """
 
     name: str
@@ -134,6 +136,7 @@ class Tier:
     warmup_days: float = 1.0
     actors: tuple[Actors, ...] = (STAND_INS,)
     training: Mapping[str, Any] = field(default_factory=dict)
+    preset: str = "ours"
 
 
 TIERS = {tier.name: tier for tier in (
@@ -261,8 +264,10 @@ def _cells_of(case: Case, k: int, tier: Tier) -> Iterator[Cell]:
         texts: dict[str, Any] = {path: str(value) for path, value in {**weights, **row.settings}.items()}
         yield Cell(team, f"{_WORK}:trained", {
             "scenario": WORLDS[_learned_in(case.world)].scenario, "mode": case.mode, "method": row.method, "seed": k,
-            "episodes": tier.episodes, "settings": texts, **tier.training})
+            "episodes": tier.episodes, "settings": texts,
+            **({"preset": tier.preset} if tier.preset != "ours" else {}), **tier.training})
         arguments["team"], needs = team, (team,)
+        arguments["settings"] |= PRESETS[tier.preset].settings
     else:
         arguments["policy"] = row.policy
         arguments["settings"] |= row.settings

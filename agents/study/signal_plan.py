@@ -151,7 +151,8 @@ def signal_cells(tier: SignalTier) -> list[Cell]:
         for name in tier.signals:
             signal = SIGNALS[name]
             for seed in range(FIRST_SEED, FIRST_SEED + tier.seeds):
-                arguments = {"scenario": feeder.battery if point.battery else feeder.scenario, "policy": signal.policy,
-                             "settings": {**settings_at(point), **signal.settings}, "seed": seed, "days": tier.days}
+                arguments: dict[str, Any] = {
+                    "scenario": feeder.battery if point.battery else feeder.scenario, "policy": signal.policy,
+                    "settings": {**settings_at(point), **signal.settings}, "seed": seed, "days": tier.days}
                 cells.append(Cell(signal_key(point, name, seed), "cosim.agents.study.followed:followed", arguments))
     return cells

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from cosim.agents import train
-from cosim.agents.evaluate import metrics
+from cosim.agents.comparison import metrics
 from cosim.agents.learn.checkpoint import LAST, LOG, complete_lines
 from cosim.agents.request import MODES
 from cosim.agents.study.statistics import rank_correlation
@@ -36,19 +36,20 @@ TRAINING = "training"
 
 
 def trained(folder: Path, *, scenario: str, mode: str, method: str, seed: int, episodes: int,
-            settings: Mapping[str, str] | None = None, envs: int = 16, engine: str = "auto", updates: int | None = None
-            ) -> dict[str, Any]:
+            settings: Mapping[str, str] | None = None, envs: int = 16, engine: str = "auto", updates: int | None = None,
+            preset: str = "ours") -> dict[str, Any]:
     """Train a team by `cosim train`, in one process, or go on with the training that stands in the folder.
 
-    updates: end after so many, whatever the episodes. Returns how many updates and steps there were, and the seconds
-    of its log.
+    updates: end after so many, whatever the episodes; preset: settings that go together. Returns how many updates there
+    were.
     """
     out = folder / TRAINING
     if (out / LAST).is_file():
         words = ["--resume", str(out), "--workers", "1"]
     else:
         words = [scenario, "--method", method, "--mode", mode, "--seed", str(seed), "--episodes", str(episodes),
-                 "--envs", str(envs), "--engine", engine, "--workers", "1", "--out", str(out), "--save-every", "5"]
+                 "--envs", str(envs), "--engine", engine, "--preset", preset, "--workers", "1",
+                 "--out", str(out), "--save-every", "5"]
         words += ["--updates", str(updates)] if updates else []
         for path, value in (settings or {}).items():
             words += ["--set", f"{path}={value}"]

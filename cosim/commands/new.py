@@ -82,7 +82,7 @@ def _new(args: argparse.Namespace) -> int:
 
 
 def _on_network(args: argparse.Namespace, base: Scenario, source: str, listed: bool) -> tuple[str, list[str]]:
-    """Text of the file, and what is said about it; the scenario was started, so that it runs."""
+    """Text of the file, and lines to print; the scenario was started, so that it runs."""
     file, ending = args.file, args.file.suffix.lower()
     with working(f"reading {args.network}"):
         made = load(ON_NETWORK, "command")(base, source, args.network, args.sites)

@@ -235,8 +235,8 @@ def _has_rows(table: Any) -> bool:
 
 
 def _implied(scenario: Scenario, member: str, of: str, params: Mapping[str, Any] | None = None) -> list[str] | None:
-    """Entity names that a parameter implies: of the member's own class, else of the first other member's that knows
-    (`Hooks.entity_names`); None where none does. params: validated parameters by member, where they are there."""
+    """Entity names that a parameter implies: of the member's own class, else of the first other member's that has
+    them (`Hooks.entity_names`); None where none does. params: validated parameters by member, where they are there."""
     for name in (member, *(other for other in scenario.members if other != member)):
         simulator = scenario.members[name].simulator
         ours = None if _is_remote(simulator) else _adapter(_simulator(name, simulator))
@@ -265,7 +265,7 @@ def named_entities(scenario: Scenario, member: str) -> dict[str, list[str]]:
 
 def written_out(scenario: Scenario, before: Scenario) -> Scenario:
     """The scenario with lists in place of entities that a parameter implied in the scenario `before` some simulators
-    were replaced, where none that is left knows them (of a network, say, whose buses a recording plays)."""
+    were replaced, where none that is left implies them (of a network, say, whose buses a recording plays)."""
     members = dict(scenario.members)
     for name, member in scenario.members.items():
         for model, spec in member.entities.items():

@@ -199,14 +199,17 @@ def limit_rows(trace: Trace, what: CountedSamples, figures: dict[str, float]) ->
     """What limits, where and how long; none for a grid of which no limits are known."""
     found = [(one, int(one.at[what.use].sum())) for one in limits(trace)]
     rows = []
-    for words, enforced in (("what is limiting here", True), ("beyond limits that nothing keeps", False)):
-        said = [f"{one.words} in {intervals(one.at[what.use], what)} ({what.hours @ one.at[what.use]:.4g} h)"
-                for one, count in sorted(found, key=lambda pair: -pair[1]) if count and one.enforced == enforced]
+    for words, enforced in (("limiting here", True), ("beyond a limit that nothing keeps", False)):
+        bind = [one for one, count in sorted(found, key=lambda pair: -pair[1]) if count and one.enforced == enforced]
+        for one in bind[:_MOST_LIMITS]:
+            at = one.at[what.use]
+            rows.append((f"{words}: {one.words}", f"{intervals(at, what)}, {what.hours @ at:.4g} h"))
+        if len(bind) > _MOST_LIMITS:
+            rows.append((f"{words}: {len(bind) - _MOST_LIMITS} more", "at times"))
         if enforced:
-            figures["binding_limits"] = float(len(said))
-        more = f"; {len(said) - _MOST_LIMITS} more" if len(said) > _MOST_LIMITS else ""
-        if said or enforced and "limited_intervals" in figures:
-            rows.append((words, "; ".join(said[:_MOST_LIMITS]) + more or "nothing"))
+            figures["binding_limits"] = float(len(bind))
+            if not bind and "limited_intervals" in figures:
+                rows.append((words, "nothing"))
     return rows
 
 

@@ -24,6 +24,7 @@ from cosim.simulators.analysis.flows import marginal_emission
 from cosim.simulators.analysis.forecasts import forecasts_table
 from cosim.simulators.analysis.jobs import jobs_tables
 from cosim.simulators.analysis.limiting import intervals, limit_rows, loading_rows
+from cosim.simulators.analysis.objective import objective_figures
 from cosim.simulators.analysis.paths import GRID, SITE
 from cosim.simulators.analysis.serving import serving_tables
 from cosim.simulators.analysis.site_batteries import facility_kw, site_battery_table
@@ -192,6 +193,7 @@ def summary(trace: Trace) -> Digest:
         _sites_table(trace, digest)
         cooling_table(trace, digest)
         flexibility_tables(trace, digest)
+        digest.figures |= objective_figures(trace)
     _grid_table(trace, digest)
     battery_table(trace, digest)
     site_battery_table(trace, digest)

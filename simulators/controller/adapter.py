@@ -87,8 +87,8 @@ class Controller(Adapter):
         check_mode(member, given, members)
         for name, other in members.items():
             if getattr(other, "routing", given.routing) != given.routing:
-                raise ScenarioError(f"{member}.routing = {given.routing} and {name}.routing = {other.routing}; set it "
-                                    "for all of them by shared.routing")
+                raise ScenarioError(f"{member}.routing = {given.routing} and {name}.routing = {other.routing}; "
+                                    "give all of them the same, as an entry `routing` of the scenario's shared data")
 
     @classmethod
     def check_scenario(cls, member: str, given: ControllerParams, scenario: Any) -> None:
@@ -113,7 +113,7 @@ class Controller(Adapter):
         if odd:
             raise ScenarioError(f"{self.sid}.deferrals_s holds {odd[0]:g} s, which is no whole number of steps "
                                 f"({self.step_s:g} s)")
-        self.policy: Policy = policy_of(p, facts, self.stream("policy"))
+        self.policy: Policy = policy_of(p, facts, self.step_s, self.stream("policy"))
         self.pipeline = ControlPipeline(p, facts, self.step_s, self.sid)
         self.state: ControlState = self.pipeline.initial()
         self._now_s = 0.0

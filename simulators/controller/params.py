@@ -17,6 +17,7 @@ from cosim.agents.fleet.decision import EnergyModel, FleetFacts, Policy
 from cosim.agents.fleet.heuristics import PolicyOptions
 from cosim.agents.fleet.learned import LearnedPolicy, check_checkpoint
 from cosim.agents.fleet.observation import FORECASTS, OF_SITES, ObservedForecast, forecast_entries
+from cosim.agents.fleet.planner_params import PlannerParams
 from cosim.agents.fleet.policies import POLICIES, PolicyMaker, check_own, checkpoint_of, make_policy, policy_class
 from cosim.agents.fleet.rewards import RewardWeights
 from cosim.errors import ScenarioError, unknown
@@ -82,8 +83,8 @@ class ControllerParams:
     fill_horizon_min: Annotated[
         float, Field(ge=1e-3, le=1e6,
                      description="unfinished work per GPU at which nci_priority calls a site full, min")] = 120.0
-    signal: Annotated[Literal["price", "nci", "mci"], Field(
-        description="what training waits for under wait_below and suspend_resume")] = "price"
+    signal: Annotated[Literal["price", "nci", "mci"], Field(description="what training waits for under lowest_window, "
+                                                            "carbon_time, wait_below and suspend_resume")] = "price"
     signal_quantile: Annotated[float, Field(
         ge=0, le=1, description="training works while the signal is at or below this quantile of its last 24 h")] = 0.3
     supply_temp_degc: Annotated[float, Field(description="set point of the rule policies, degC")] = 23.0
@@ -102,9 +103,11 @@ class ControllerParams:
     observed_forecasts: Annotated[tuple[ObservedForecast, ...], Field(
         description="of the linked forecasts, what learners see at the deferrals: nci, mci, load, renewable")] = ()
     reward: Annotated[RewardWeights, Field(
-        description="weights of (32), for learners and myopic_oracle")] = RewardWeights()
+        description="weights of (32), for learners, myopic_oracle and mpc")] = RewardWeights()
+    planner: Annotated[PlannerParams, Field(description="how mpc plans")] = PlannerParams()
     cooling: Annotated[CoolingChoice | None, Field(
-        description="cooling plant of all sites that myopic_oracle reckons with; give it what aidc has. null: balanced"
+        description="cooling plant of all sites that myopic_oracle and mpc reckon with; give it what aidc has. null: "
+        "balanced"
     )] = None
 
 
@@ -120,7 +123,7 @@ def check_policy(p: ControllerParams, sid: str, step_s: float) -> None:
         else:
             kind = policy_class(p.policy, joint, POLICIES | _own(p.policy))
             if hasattr(kind, "check_fits"):
-                kind.check_fits(facts, _options(p))
+                kind.check_fits(facts, _options(p, facts, step_s))
     except ScenarioError as err:
         raise err if joint else ScenarioError(f"{err}; power mode also needs lambda_kw_per_kg_h=0 of the grid"
                                               ) from None
@@ -163,7 +166,7 @@ def check_forecasts(sid: str, p: ControllerParams, scenario: Any, step_s: float)
         raise ScenarioError(f"{sid}.observed_forecasts: {err}") from None
 
 
-def policy_of(p: ControllerParams, facts: FleetFacts, rng: np.random.Generator) -> Policy:
+def policy_of(p: ControllerParams, facts: FleetFacts, step_s: float, rng: np.random.Generator) -> Policy:
     """A rule, a class of the user's, or a trained team: torch is imported only for one that explores."""
     joint = p.mode == "joint"
     if (path := checkpoint_of(p.policy)) is not None:
@@ -174,7 +177,7 @@ def policy_of(p: ControllerParams, facts: FleetFacts, rng: np.random.Generator) 
             explorer = Team.load(path)
             explorer.rng["sampling"] = rng
         return LearnedPolicy(path, facts, joint, explorer)
-    return make_policy(p.policy, facts, _options(p), rng, joint, POLICIES | _own(p.policy))
+    return make_policy(p.policy, facts, _options(p, facts, step_s), rng, joint, POLICIES | _own(p.policy))
 
 
 def facts_of(p: ControllerParams, sid: str, step_s: float) -> FleetFacts:
@@ -258,6 +261,6 @@ def _own(policy: str) -> dict[str, PolicyMaker]:
     return {policy: found}
 
 
-def _options(p: ControllerParams) -> PolicyOptions:
+def _options(p: ControllerParams, facts: FleetFacts, step_s: float) -> PolicyOptions:
     return PolicyOptions(p.weights, p.drain_min, p.fill_horizon_min, p.supply_temp_degc, p.reward, energy_of(p),
-                         p.signal, p.signal_quantile)
+                         p.signal, p.signal_quantile, p.planner, tuple(guard_min(p, facts, step_s)))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
@@ -71,13 +72,14 @@ _ALL_PLANTS = Port("renewable_forecast_kw", "out", "the most that all plants tog
 
 
 def _models(named: Sequence[str]) -> dict[str, tuple[Port, ...]]:
-    """Models and their ports, of these signals."""
+    """Models and their ports: those of these signals, and of others what may be linked and is not forecast."""
     found: dict[str, list[Port]] = {model: [] for model in ("Site", "Feeder", "Plant")}
-    for name in named:
-        found[SIGNALS[name].model] += _OF[name]
+    for name, ports in _OF.items():
+        found[SIGNALS[name].model] += ports if name in named else [
+            replace(port, default=math.nan, nullable=True) for port in ports if port.flow == "in"]
     if "available" in named:
         found["Feeder"].append(_ALL_PLANTS)
-    return {model: tuple(ports) for model, ports in found.items() if ports}
+    return {model: tuple(ports) for model, ports in found.items()}
 
 
 class Forecasts(Adapter):
@@ -129,11 +131,7 @@ class Forecasts(Adapter):
 
     def create(self, num: int, model: str, names: Sequence[str] | None = None, **model_params: object
                ) -> list[CreateResult]:
-        """Sites and plants by name, one Feeder. ScenarioError for a model of which nothing is forecast."""
-        if model not in self.models and model in self.MODELS:
-            of = [name for name, signal in SIGNALS.items() if signal.model == model]
-            raise ScenarioError(f"{self.sid} has entities of {model}, and {' and '.join(of)} are not forecast; --set "
-                                f"{self.sid}.{of[0]}.kind=persistence, or leave the entities out")
+        """Sites and plants by name, one Feeder."""
         if model == "Feeder" and num + len(self.entities["Feeder"]) > 1:
             raise ScenarioError(f"{self.sid} has {num} entities of Feeder; it is one feeder")
         return super().create(num, model, names, **model_params)

@@ -15,7 +15,7 @@ from cosim.simulators.grid.dispatch.sources import Source
 from cosim.simulators.grid.equations import Floats
 
 OF_A_PHASE = "of a phase"
-"""What the description of a voltage says that is of one phase, where a bus's is the mean of its phases."""
+"""In the description of a voltage of one phase, where a bus's is the mean of its phases."""
 
 DEMAND = (
     Port("p_load_kw", "in", "active demand at the bus, summed over all that draw there", reduce="sum", default=0.0,

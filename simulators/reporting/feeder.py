@@ -5,9 +5,9 @@ Rows: X04.
 
 from __future__ import annotations
 
-import heapq
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 
 def parse(lines: Sequence[str]) -> list[tuple[str, str]] | None:
@@ -19,8 +19,9 @@ def parse(lines: Sequence[str]) -> list[tuple[str, str]] | None:
 def layout(lines: Sequence[tuple[str, str]], root: str | None = None) -> dict[str, tuple[int, int]]:
     """node -> (column, row): column 0 is the root, row 0 the longest path from it, further rows above and below.
 
-    No two nodes share a place. Loops are cut where the breadth-first search meets them; parts without the root start in
-    column 0 below the rest.
+    What hangs on a path stays beside it, so that each feeder of a substation has a band of rows of its own. No two
+    nodes share a place. Loops are cut where the breadth-first search meets them; parts without the root start in column
+    0 below the rest.
     """
     near: dict[str, list[str]] = {}
     for a, b in lines:
@@ -51,42 +52,67 @@ def _tree(root: str, near: dict[str, list[str]]) -> tuple[dict[str, list[str]], 
     return children, depth
 
 
+@dataclass
+class _Block:
+    """A path with all that hangs on it, its head in row 0: node -> (column, row), and what else it covers."""
+
+    places: dict[str, tuple[int, int]]
+    taken: set[tuple[int, int]]
+
+    def add(self, other: _Block, row: int, stem: set[tuple[int, int]]) -> None:
+        """Take in another block, moved down by `row`, and the way to it."""
+        self.places.update({node: (column, at + row) for node, (column, at) in other.places.items()})
+        self.taken.update((column, at + row) for column, at in other.taken)
+        self.taken.update(stem)
+
+
 def _place(root: str, near: dict[str, list[str]], places: dict, taken: set, base: int) -> None:
     children, depth = _tree(root, near)
     order = {node: k for k, node in enumerate(depth)}
     reach: dict[str, int] = {}
     for node in reversed(depth):
         reach[node] = 1 + max((reach[c] for c in children[node]), default=0)
-    paths: list[tuple[int, int, str, int, str | None]] = [(0, 0, root, base, None)]
-    while paths:  # the longest lateral first: it gets the row next to its parent
-        _, _, head, row, parent = heapq.heappop(paths)
-        if parent is not None:
-            row = _free_row(taken, depth[head], reach[head], row)
-        trunk = [head]
-        while children[trunk[-1]]:
-            trunk.append(max(children[trunk[-1]], key=reach.__getitem__))
-        for node in trunk:
-            places[node] = (depth[node], row)
-            taken.add(places[node])
-        if parent is not None:
-            away = 1 if row > places[parent][1] else -1
-            taken.update((depth[parent], between) for between in range(places[parent][1] + away, row + away, away))
-        for node in trunk:
-            for child in children[node]:
-                if child not in places:
-                    heapq.heappush(paths, (-reach[child], order[child], child, row, node))
+    block = _block(root, children, depth, reach, order)
+    low = min((row for _, row in block.places.values()), default=0)
+    shift = base - low if places else base
+    places.update({node: (column, row + shift) for node, (column, row) in block.places.items()})
+    taken.update((column, row + shift) for column, row in block.taken)
 
 
-def _free_row(taken: set, column: int, length: int, row: int) -> int:
-    """The row nearest to `row`, above first, where a path and its way down from its parent find all places free."""
+def _block(head: str, children: dict[str, list[str]], depth: dict[str, int], reach: dict[str, int],
+           order: dict[str, int]) -> _Block:
+    """The longest path from `head` in row 0, and every lateral, as a block that stays together, in the rows next to it
+    that have room for it: those farthest out first, so that what hangs near the head goes around them."""
+    trunk = [head]
+    while children[trunk[-1]]:
+        trunk.append(max(children[trunk[-1]], key=reach.__getitem__))
+    on_trunk = set(trunk)
+    made = _Block({node: (depth[node], 0) for node in trunk}, {(depth[node], 0) for node in trunk})
+    laterals = sorted((-depth[node], -reach[child], order[child], child, node)
+                      for node in trunk for child in children[node] if child not in on_trunk)
+    stems: dict[str, set[tuple[int, int]]] = {}
+    for _, _, _, child, parent in laterals:
+        other = _block(child, children, depth, reach, order)
+        own = stems.setdefault(parent, set())  # laterals of one node share their way
+        row = _free_row(made.taken, other.taken, depth[parent], own)
+        away = 1 if row > 0 else -1
+        own.update((depth[parent], between) for between in range(away, row + away, away))
+        made.add(other, row, own)
+    return made
+
+
+def _free_row(taken: set[tuple[int, int]], block: set[tuple[int, int]], column: int, own: set[tuple[int, int]]) -> int:
+    """By how many rows to move a block so that it and its way to row 0, in `column`, find all places free but those of
+    `own` for the way: as few as can be, above first."""
     def free(at: int) -> bool:
-        away = 1 if at > row else -1
-        stem = all((column - 1, between) not in taken for between in range(row + away, at + away, away))
-        return stem and all((column + k, at) not in taken for k in range(length))
+        away = 1 if at > 0 else -1
+        way = ((column, between) for between in range(away, at + away, away))
+        return (all(place not in taken or place in own for place in way)
+                and all((c, row + at) not in taken for c, row in block))
 
-    reach = 1 + max(abs(at - row) for _, at in taken)
-    for distance in range(1, reach + 1):
-        for at in (row - distance, row + distance):
+    most = 2 + max(abs(row) for _, row in taken) + max(abs(row) for _, row in block)
+    for distance in range(1, most):
+        for at in (-distance, distance):
             if free(at):
                 return at
-    return min(at for _, at in taken) - 1
+    return -most

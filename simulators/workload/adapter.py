@@ -28,6 +28,7 @@ from cosim.simulators.workload.arrivals import (
 )
 from cosim.simulators.workload.lengths import TokenLengths, requests_to
 from cosim.simulators.workload.shapes import WEEK_DAYS, BurstPath, Bursts, shape_factors
+from cosim.units import Seconds
 
 Scale = Annotated[float, Field(ge=0, le=1e12)]
 SizeScale = Annotated[float, Field(ge=1e-6, le=1e6)]
@@ -62,6 +63,8 @@ class ArrivalsParams:
     routing: Routing = "handover"
     lengths: Annotated[dict[str, TokenLengths], Field(description="how tokens of the requests of classes of kind llm "
                                                       "spread, where not as usual")] = Field(default_factory=dict)
+    arrivals_end_s: Annotated[Seconds | None, Field(ge=0, description="no job arrives from then on; null: for ever")
+                              ] = None
 
     @field_validator("week_factors")
     @classmethod
@@ -240,7 +243,12 @@ class Arrivals(Adapter):
         for m, cut in self._block_cut.items():
             self._cut[m] += int(cut.sum())
         first_s = step * self.step_s
-        return merge(self._sources(first_s), len(self._names), first_s, BLOCK_STEPS, self.step_s)
+        sources = self._sources(first_s)
+        if (end_s := self.params.arrivals_end_s) is not None:
+            last_s = end_s - self._origin_s
+            sources = [(m, times[times < last_s], *(column[times < last_s] for column in rest))
+                       for m, times, *rest in sources]
+        return merge(sources, len(self._names), first_s, BLOCK_STEPS, self.step_s)
 
     def _sources(self, first_s: float) -> list[Source]:
         """Everything that arrives in the block that starts at `first_s`, class by class."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
@@ -42,12 +42,28 @@ class AzureLlm(Traced):
     without an end of its own is that much shorter; `repeat` avoids it.
     """
 
-    PARAMS = AzureLlmParams
+    PARAMS: ClassVar[Any] = AzureLlmParams
+    KIND: ClassVar[Literal["inf", "llm"]] = "inf"
+    WHY: ClassVar[str] = "a request with GPUs of its own is inference; requests of language models are LlmRequests"
+
+    @classmethod
+    def _read(cls, params: Any) -> TokenTrace:
+        return read_azure_llm(params.path, params.max_left_out_ratio)
+
+    @classmethod
+    def _works_to(cls, trace: TokenTrace, params: Any) -> np.ndarray:
+        """Work of each request, TO."""
+        return params.tokens.work_to(trace.context_tokens, trace.generated_tokens) * params.trace_work_scale
+
+    @classmethod
+    def _tokens(cls, trace: TokenTrace) -> np.ndarray | None:
+        """What a request's tokens matter for beyond its work: nothing here."""
+        return None
 
     @classmethod
     def placed(cls, params: AzureLlmParams) -> tuple[float, float]:
         """As of `Traced`."""
-        trace = read_azure_llm(params.path, params.max_left_out_ratio)
+        trace = cls._read(params)
         lead = lead_s(params.origin, params.path, trace.first_unix_s, params.scenario_start)
         return lead, pass_s(trace.offset_s[-1] * params.time_scale)
 
@@ -55,10 +71,10 @@ class AzureLlm(Traced):
     def offered_jobs_per_min(cls, params: AzureLlmParams) -> dict[str, tuple[float, float]]:
         """Those of the stochastic arrivals, and the trace's own while it lasts. ScenarioError as for the trace."""
         offered = super().offered_jobs_per_min(params)
-        trace = read_azure_llm(params.path, params.max_left_out_ratio)
+        trace = cls._read(params)
         minutes = pass_s(trace.offset_s[-1] * params.time_scale) / MIN_S
         rate = params.trace_rate_scale * len(trace.offset_s) / minutes
-        work = float(_request_work_to(trace, params).mean())
+        work = float(cls._works_to(trace, params).mean())
         beside, its_work = offered.get(params.trace_class, (0.0, 0.0))
         total = rate + beside
         offered[params.trace_class] = (total, (rate * work + beside * its_work) / total if total else work)
@@ -68,10 +84,10 @@ class AzureLlm(Traced):
         """Read the trace. ScenarioError if the class is not an inference class, or the trace cannot be read."""
         super().setup()
         p = self.params
-        self._trace_class = self._class_of_trace(p.trace_class, "inf", "LLM requests are inference")
-        self._trace = read_azure_llm(p.path, p.max_left_out_ratio)
-        self._requests = Requests.of(self._trace.offset_s * p.time_scale, _request_work_to(self._trace, p),
-                                     p.trace_rate_scale, self.stream("copies of requests"))
+        self._trace_class = self._class_of_trace(p.trace_class, self.KIND, self.WHY)
+        self._trace = self._read(p)
+        self._requests = Requests.of(self._trace.offset_s * p.time_scale, self._works_to(self._trace, p),
+                                     p.trace_rate_scale, self.stream("copies of requests"), self._tokens(self._trace))
         self._lead_s, _ = self.placed(p)
 
     def notes(self) -> list[str]:
@@ -97,14 +113,12 @@ class AzureLlm(Traced):
 
     def _sources(self, first_s: float) -> list[Source]:
         begin_s = self._origin_s + first_s - self._lead_s
-        times, works = self._requests.between(begin_s, begin_s + BLOCK_STEPS * self.step_s, self.params.repeat)
+        requests = self._requests
+        times, rows = requests.rows_between(begin_s, begin_s + BLOCK_STEPS * self.step_s, self.params.repeat)
         at_s = self._in_world(times + self._lead_s if self._lead_s else times, first_s)
-        return [*super()._sources(first_s), (self._trace_class, at_s, works)]
-
-
-def _request_work_to(trace: TokenTrace, p: AzureLlmParams) -> np.ndarray:
-    """Work of each request, TO."""
-    return p.tokens.work_to(trace.context_tokens, trace.generated_tokens) * p.trace_work_scale
+        if requests.tokens is None:
+            return [*super()._sources(first_s), (self._trace_class, at_s, requests.work_to[rows])]
+        return [*super()._sources(first_s), (self._trace_class, at_s, requests.work_to[rows], requests.tokens[rows])]
 
 
 if __name__ == "__main__":

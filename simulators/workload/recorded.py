@@ -27,6 +27,8 @@ class RecordedJobsParams:
     path: Annotated[str, Field(min_length=1, description="trace whose job table is replayed")]
     overflow: Annotated[Literal["raise", "hold"], Field(description="past its end: refuse, or go on without jobs")] = (
         "raise")
+    arrivals_end_s: Annotated[Seconds | None, Field(ge=0, description="no job arrives from then on; null: as recorded")
+                              ] = None
     scenario_start: Annotated[str, Field(description="date of t = 0; the run fills it in")] = "2026-01-01T00:00:00"
     scenario_warmup_s: Annotated[Seconds, Field(ge=0, description="of the run, which fills it in")] = 0.0
 
@@ -51,9 +53,10 @@ class RecordedJobs(Adapter):
         if status != "completed":
             raise ScenarioError(f"{given.path} is of a run that did not end (status {status}): jobs that were inside "
                                 "are not in its table; choose a trace that is complete")
-        if given.overflow == "raise" and end_s < until_s:
+        wanted_s = until_s if given.arrivals_end_s is None else min(given.arrivals_end_s, until_s)
+        if given.overflow == "raise" and end_s < wanted_s:
             raise ScenarioError(
-                f"{given.path} holds jobs for {format_time(end_s)}, the run lasts {format_time(until_s)}; shorten it "
+                f"{given.path} holds jobs for {format_time(end_s)}, the run lasts {format_time(wanted_s)}; shorten it "
                 f"by --until, or --set {member}.overflow=hold to go on without jobs")
 
     @classmethod
@@ -80,7 +83,9 @@ class RecordedJobs(Adapter):
         if strange:
             raise ScenarioError(f"{self.params.path}: {unknown('job class', strange[0], self.params.job_classes)}")
         self._note_jobs(jobs, from_s, then)
-        jobs = {name: values[jobs["arrival_s"] >= from_s] for name, values in jobs.items()}
+        end_s = np.inf if given.arrivals_end_s is None else from_s + given.arrivals_end_s
+        played = (jobs["arrival_s"] >= from_s) & (jobs["arrival_s"] < end_s)
+        jobs = {name: values[played] for name, values in jobs.items()}
         order = np.argsort(jobs["id"], kind="stable")
         self._columns = {name: jobs[name][order].tolist() for name in BATCH_COLUMNS}
         self._arrival_s = jobs["arrival_s"][order]
@@ -104,7 +109,7 @@ class RecordedJobs(Adapter):
 
     def notes(self) -> list[str]:
         """From when the recording is played, what of it is left out, and when it was over."""
-        if self._origin_s + self._now_s <= self._end_s:
+        if self._origin_s + self._now_s <= self._end_s or self.params.arrivals_end_s is not None:
             return list(self._said)
         return [*self._said, f"{self.sid} plays {self.params.path}, which ends at "
                              f"{format_time(self._end_s - self._origin_s)} of this run; from then on no jobs arrive"]

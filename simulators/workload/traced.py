@@ -17,6 +17,8 @@ from cosim.simulators.workload.origin import Origin, ScenarioStart, check_cover
 from cosim.simulators.workload.rows import LEFT_OUT_RATIO, LeftOutRatio
 from cosim.units import MIN_S
 
+_KINDS = {"train": "a training", "inf": "an inference", "llm": "an LLM serving"}
+
 
 @params(kw_only=True)
 class TracedParams(ArrivalsParams):
@@ -72,8 +74,7 @@ class Traced(Arrivals, ABC):
         if name not in classes:
             raise ScenarioError(f"{self.sid}.trace_class: {unknown('job class', name, classes)}")
         if classes[name].kind != kind:
-            other = "a training" if kind == "inf" else "an inference"
-            raise ScenarioError(f"{self.sid}.trace_class = '{name}' is {other} class; {why}")
+            raise ScenarioError(f"{self.sid}.trace_class = '{name}' is {_KINDS[classes[name].kind]} class; {why}")
         return self._names.index(name)
 
     def _in_world(self, times_s: np.ndarray, first_s: float) -> np.ndarray:

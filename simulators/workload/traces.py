@@ -46,7 +46,8 @@ class TokenWork:
 class TokenTrace:
     """Requests in time order.
 
-    offset_s                          time after the first request, s; that one's instant is `first_unix_s`
+    offset_s                          time after the first request, s; that one's instant is `first_unix_s`, None of
+                                      times that are counts
     context_tokens, generated_tokens  int64
     left_out                          rows that are no requests
     """
@@ -55,23 +56,26 @@ class TokenTrace:
     context_tokens: np.ndarray
     generated_tokens: np.ndarray
     left_out: SkippedRows
-    first_unix_s: float
+    first_unix_s: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class Requests:
-    """The requests as they are played: times after the start (s, ascending), works (TO), length of one pass (s)."""
+    """The requests as they are played: times after the start (s, ascending), works (TO), length of one pass (s), and
+    tokens (n, 2) of prompts and answers, where they matter."""
 
     offset_s: np.ndarray
     work_to: np.ndarray
     length_s: float
+    tokens: np.ndarray | None = None
 
     @classmethod
-    def of(cls, offset_s: np.ndarray, work_to: np.ndarray, rate_scale: float, rng: np.random.Generator) -> Requests:
+    def of(cls, offset_s: np.ndarray, work_to: np.ndarray, rate_scale: float, rng: np.random.Generator,
+           tokens: np.ndarray | None = None) -> Requests:
         """A trace whose requests each occur `rate_scale` times in the mean; copies lie anywhere in the minute."""
         length_s = pass_s(offset_s[-1])
         if rate_scale == 1.0:
-            return cls(offset_s, work_to, length_s)
+            return cls(offset_s, work_to, length_s, tokens)
         floor = math.floor(rate_scale)
         copies = floor + (rng.random(len(offset_s)) < rate_scale - floor)
         which = np.repeat(np.arange(len(offset_s)), copies)
@@ -79,18 +83,23 @@ class Requests:
         minute_s = np.floor(offset_s[which] / MIN_S) * MIN_S
         times = np.where(again, minute_s + MIN_S * rng.random(len(which)), offset_s[which])
         order = np.argsort(times, kind="stable")
-        return cls(times[order], work_to[which][order], length_s)
+        return cls(times[order], work_to[which][order], length_s, None if tokens is None else tokens[which][order])
 
     def between(self, start_s: float, end_s: float, repeat: bool) -> tuple[np.ndarray, np.ndarray]:
         """Times and works of the requests in [start_s, end_s)."""
+        times, rows = self.rows_between(start_s, end_s, repeat)
+        return times, self.work_to[rows]
+
+    def rows_between(self, start_s: float, end_s: float, repeat: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Times of the requests in [start_s, end_s), and their places in the arrays."""
         last = math.ceil(end_s / self.length_s) if repeat else 1
-        times, works = [np.empty(0)], [np.empty(0)]
+        times, rows = [np.empty(0)], [np.empty(0, int)]
         for n in range(int(start_s // self.length_s) if repeat else 0, last):
             shift_s = n * self.length_s
             a, b = np.searchsorted(self.offset_s, (start_s - shift_s, end_s - shift_s))
             times.append(self.offset_s[a:b] + shift_s)
-            works.append(self.work_to[a:b])
-        return np.concatenate(times), np.concatenate(works)
+            rows.append(np.arange(a, b))
+        return np.concatenate(times), np.concatenate(rows)
 
 
 def read_azure_llm(path: str, max_left_out_ratio: float = LEFT_OUT_RATIO) -> TokenTrace:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from cosim.agents.fleet.decision import EnergyModel, FleetFacts, Observation, decide
 from cosim.agents.fleet.heuristics import GpuRule, PolicyOptions, share_blocks
+from cosim.agents.fleet.planner_params import PlannerParams
 from cosim.agents.fleet.policies import POLICIES, make_policy
 from cosim.errors import ModelError, ScenarioError
 
@@ -32,7 +33,9 @@ def policy_of(name, facts, **options):
     weights = tuple(range(1, facts.n_sites + 1)) if name == "static" else None
     busy, idle = [0.7] * len(facts.kinds), [100.0] * facts.n_sites
     energy = EnergyModel(busy, idle, lambda site, it_kw, supply_temp_degc: it_kw + 0.0 * supply_temp_degc)
-    return make_policy(name, facts, PolicyOptions(weights=weights, energy=energy, **options), np.random.default_rng(5))
+    short = PlannerParams(horizon_s=HOUR)
+    return make_policy(name, facts, PolicyOptions(weights=weights, energy=energy, planner=short, **options),
+                       np.random.default_rng(5))
 
 
 def observe(facts, **fields):

@@ -50,7 +50,7 @@ def test_a_class_of_ones_own_has_what_a_policy_has():
 
 @pytest.mark.parametrize(("settings", "said"), [
     (["controller.policy=nci_prioritty"], "unknown policy 'nci_prioritty'; did you mean 'nci_priority'? allowed: "
-     "ieee33_mat, lowest_window, mci_priority, myopic_oracle, nci_priority"),
+     "carbon_time, ieee33_mat, lowest_window,"),
     (["controller.policy=no/such.safetensors"], "policy 'no/such.safetensors': there is no checkpoint at this path"),
     (["controller.policy=no_such_module:Policy"], "controller.policy 'no_such_module:Policy' cannot be imported"),
     (["controller.policy=static"], "policy static needs one weight >= 0 per site (3)"),
@@ -76,8 +76,10 @@ def test_a_run_refuses_in_one_line_before_it_says_anything(capsys, tmp_path, set
 
 @pytest.mark.parametrize(("argv", "said"), [
     (["nci_prioritty"], "unknown policy 'nci_prioritty'"),
-    (["--days", "1.0001"], "not a whole number of bus steps"),
-    (["--out", "no/such/folder/x.json"], "--out no/such/folder/x.json cannot be written"),
+    (["--days", "nan"], "--days nan"),
+    (["--out", "no/such/folder/x.json"], "there is no folder no/such/folder"),
+    (["--out", "x.xlsx"], "must end in .csv, .parquet, .tex, .json"),
+    (["--open-loop", "--scenario", "ieee33", "--set", "x=1"], "x"),
     (["--scenario", "ieee3"], "unknown scenario 'ieee3'; did you mean 'ieee33'"),
 ])
 def test_everything_is_looked_at_before_the_first_policy_is_evaluated(capsys, argv, said):

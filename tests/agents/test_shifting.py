@@ -96,3 +96,27 @@ def test_it_runs_in_the_study(tmp_path):
         assert busy[29] > 0.0
         assert (busy[30:] == 0.0).all()
         assert trace["aidc/Site/dropped_jobs"][:, :, :2].sum() == 0.0
+
+
+@pytest.mark.parametrize(("forecast", "lead"), [
+    # a run of 2 h: windows 0.25, 0.175, 0.125, 0.1; saved per hour 0, .075/3, .125/4, .15/5: the lowest is not worth it
+    ((0.3, 0.2, 0.15, 0.1), 2), ((0.1, 0.1, 0.1, 0.1), 0), ((0.1, 0.2, 0.3, 0.4), 0),
+    ((0.2, 0.2, 0.2, 0.1), 3)])  # 0.2, 0.2, 0.15, 0.1: .05/4 < .1/5
+def test_a_job_weighs_what_it_saves_against_the_time_it_takes(forecast, lead):
+    assert policy("carbon_time").lead(seen(forecast=forecast)) == lead
+
+
+def test_the_lowest_window_of_an_intensity_is_that_of_yesterday_and_of_each_site():
+    """Site a was clean from 3 h on, site b at once; on the first day nothing is known, and nothing waits."""
+    rule = policy("lowest_window", signal="nci")
+    for quarter in range(96):
+        hour = quarter / 4
+        assert rule.leads(seen(time_s=900.0 * quarter, nci=(0.1 if hour >= 3 else 0.5, 0.1))) == [0, 0]
+    assert rule.leads(seen(time_s=24 * HOUR, nci=(0.5, 0.1))) == [3, 0]
+    assert rule.operate(seen(time_s=24 * HOUR + 60.0, nci=(0.5, 0.1)), [[1, 0]] * 2, [[1e3, 0.0]] * 2
+                        ).deferral_share == [[[0.0, 0.0, 0.0, 1.0]], [[1.0, 0.0, 0.0, 0.0]]]
+
+
+def test_a_window_of_an_unknown_signal_is_refused():
+    with pytest.raises(ModelError, match="controller.signal = mci, and none is known"):
+        policy("carbon_time", signal="mci").leads(seen())

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from cosim.agents.fleet.worth import CountedCarbon
 from cosim.agents.study.command import main
 from cosim.agents.study.followed import moved_ratio
 from cosim.agents.study.own_effect import OwnEffect
@@ -108,6 +109,7 @@ def test_a_site_learns_what_its_own_power_does_to_its_intensity():
     +-100 kW teach -0.001 n / (n + 1) after n of them at most. At the mean power the sites are compared."""
     rule = OwnEffect.__new__(OwnEffect)
     rule.weights = SimpleNamespace(carbon="marginal", c3_per_t=1.0)
+    rule._carbon = CountedCarbon(rule.weights, "own_effect")
     rule._before, rule._products, rule._squares = None, np.zeros(2), np.full(2, 1e4)
     for k in range(200):
         power = np.array([400.0, 200.0]) + (100.0 if k % 2 else 0.0)

@@ -74,6 +74,18 @@ def test_a_tree_is_laid_out_by_distance_without_two_nodes_in_one_place(draws):
         assert places[b][0] == places[a][0] + 1
 
 
+def test_every_feeder_of_a_substation_has_a_band_of_rows_of_its_own():
+    """Of three feeders, a path of four nodes with two laterals each, no row has nodes of two."""
+    lines = [(a, b) for f in "abc" for a, b in (("0", f"{f}1"), *((f"{f}{k}", f"{f}{k + 1}") for k in range(1, 4)),
+                                               (f"{f}2", f"{f}x"), (f"{f}3", f"{f}y"))]
+    rows = {}
+    for name, (_, row) in layout(lines, "0").items():
+        if name != "0":
+            rows.setdefault(name[0], set()).add(row)
+    assert not rows["a"] & rows["b"] | rows["a"] & rows["c"] | rows["b"] & rows["c"]
+    assert sum(map(len, rows.values())) <= 9
+
+
 def test_the_longest_path_is_the_middle_and_loops_are_drawn_too():
     # 0-1-2-3 with a lateral 1-4 and a tie 4-3: the tie does not move anybody
     places = layout(parse(["0-1", "1-2", "2-3", "1-4", "4-3"]), "0")

@@ -49,6 +49,20 @@ def test_ranks_of_the_sites_change_through_the_day(day):
             assert swaps(of_sites) >= 3, port
 
 
+def test_the_same_day_on_another_feeder_keeps_the_laws_and_both_drivers_agree(tmp_path):
+    """An hour of the CIGRE feeder: the laws hold, and the traces are equal."""
+    made = override(find("cigre_living"), FEW)
+    paths = [tmp_path / f"{driver}.h5" for driver in ("native", "mosaik")]
+    for path in paths:
+        Experiment(made, path.stem, 3600.0, path).run()
+    same_traces(*paths)
+    with Trace(paths[0]) as trace:
+        found = verify(trace)
+        assert not found.broken, found.broken
+        assert len(trace.names("grid/Bus")) == 15
+        assert np.isfinite(trace["grid/Bus/nci_kg_per_kwh"]).all()
+
+
 def test_what_was_in_force_is_recorded_and_the_laws_hold_with_it(day):
     """Every source stays within what it has; the table of sources names the one whose intensity varies by NaN."""
     with Trace(day) as trace:

@@ -31,8 +31,9 @@ def forecaster(entities=("a",), horizon_s=4 * HOUR_S, seed=0, **signals):
     member = Forecasts()
     member.init("forecast", 60.0, step_s=HOUR_S, seed=seed, horizon_s=horizon_s, horizon_step_s=HOUR_S, **signals)
     names = {"Site": list(entities), "Plant": list(entities), "Feeder": ["feeder"]}
-    for model in member.models:
-        member.create(len(names[model]), model, names=names[model])
+    for model, ports in member.models.items():
+        if any(port.flow == "out" for port in ports):
+            member.create(len(names[model]), model, names=names[model])
     member.describe()
     return member
 
@@ -141,6 +142,13 @@ def test_what_cannot_be_is_refused_before_the_run(settings, hint):
         resolve(override(find("ieee33_foresight"), settings), HOUR_S)
 
 
+def test_a_signal_that_is_not_forecast_may_stay_linked():
+    """In the shipped scenario, too: one that is switched off makes no port, and what is linked to it is left out."""
+    member = forecaster(nci={"kind": "persistence"})
+    assert [p.name for p in member.models["Site"] if p.flow == "out"] == ["nci_forecast_kg_per_kwh"]
+    Experiment(override(find("ieee33_foresight"), {"forecast.load": None, "forecast.mci": None})).plan()
+
+
 def test_observed_forecasts_need_a_link():
     with pytest.raises(ScenarioError, match=r"has mci, and nothing is linked to controller.mci_forecast_kg_per_kwh"):
         resolve(override(find("ieee33"), {"controller.observed_forecasts": ["mci"]}), HOUR_S)
@@ -154,9 +162,7 @@ QUICK = {"workload.rate_scale": 0.1, "grid.ac_check": False, "grid.mci": False, 
 
 
 def run(path, settings=None, until_s=2 * HOUR_S):
-    scenario = find("ieee33_foresight")
-    links = [link for link in scenario.links if "mci" not in link.source + link.target]
-    Experiment(override(scenario.replace(links=links), {**QUICK, **(settings or {})}), "native", until_s, path).run()
+    Experiment(override(find("ieee33_foresight"), {**QUICK, **(settings or {})}), "native", until_s, path).run()
     return path
 
 

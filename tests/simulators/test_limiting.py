@@ -59,14 +59,14 @@ def test_a_rating_limits_only_where_it_is_kept(ran):
     assert said(kept) == {"current of branch 0-1": 4}
     digest = summary(kept)
     rows = dict(row for table in digest.tables for row in table.rows if len(row) == 2)
-    assert rows["what is limiting here"] == "current of branch 0-1 in 4 of 4 (1 h)"
+    assert rows["limiting here: current of branch 0-1"] == "4 of 4, 1 h"
     assert digest.figures["binding_limits"] == 1
     realised = kept["grid/Grid/loading_realised_ratio"][1:, 0, 0]
     assert digest.figures["loading_realised_max_ratio"] == pytest.approx(realised.max())
     reported = ran(dirty, line_limits="report", max_current_a={"0-1": 70.0})
     assert said(reported) == {}
     rows = dict(row for table in summary(reported).tables for row in table.rows if len(row) == 2)
-    assert rows["beyond limits that nothing keeps"] == "current of branch 0-1 in 4 of 4 (1 h)"
+    assert rows["beyond a limit that nothing keeps: current of branch 0-1"] == "4 of 4, 1 h"
 
 
 def test_a_voltage_limit_is_said_with_its_bus_and_a_ramp_with_its_source(ran):

@@ -50,7 +50,7 @@ _TAPS = (("tap_pos", "tap_side", "tap_step_percent"), ("tap2_pos", "tap2_side", 
 @dataclass(frozen=True, slots=True)
 class Generator:
     """A generator of the network itself: its bus, limits in kW and kvar (None: no limit), P as the file has it, and
-    what it is by the file's column `type` ('PV'), '' where that says nothing."""
+    what it is by the file's column `type` ('PV'), '' where that is empty."""
 
     name: str
     node: int

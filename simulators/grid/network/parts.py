@@ -18,6 +18,8 @@ from cosim.simulators.grid.network.elements import Generator, base_loads, check,
 from cosim.simulators.grid.network.source import Loads, Storage
 from cosim.units import KW_PER_MW
 
+_NAMED = 4
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Parts:
@@ -56,8 +58,10 @@ def take_apart(net: Any, name: str, batteries: Collection[str] = ()) -> Parts:
     bare = copy.deepcopy(loadless)
     for kind in {g.kind for g in generators}:
         bare[kind] = bare[kind].drop(index=[g.index for g in generators if g.kind == kind])
-    notes += [f"storage {s.index} is battery {s.name} of the scenario: its p_mw in the file counts nowhere"
-              for s in taken]
+    if taken:
+        names = ", ".join(s.name for s in taken[:_NAMED]) + f" and {len(taken) - _NAMED} more" * (len(taken) > _NAMED)
+        notes.append(f"{names}: batteries of the scenario in the place of the file's storage, whose p_mw counts "
+                     "nowhere")
     return Parts(loads, generators, taken, notes, loadless, bare)
 
 
@@ -69,7 +73,8 @@ def buses_in_service(net: Any) -> list[int]:
 def own_storages(net: Any) -> tuple[Storage, ...]:
     """The storage units in service, by what a battery in their place is called: 'storage3' for storage 3.
 
-    Power limits are max_p_mw (charging) and min_p_mw, else sn_mva, else |p_mw|; None where a figure is not there.
+    Power limits are max_p_mw (charging) and min_p_mw where they leave it any, else sn_mva, else |p_mw|; None where a
+    figure is not there.
     """
     found = []
     for k, row in rows_in_service(net, "storage"):
@@ -77,11 +82,12 @@ def own_storages(net: Any) -> tuple[Storage, ...]:
                                                                "min_p_mw", "sn_mva", "p_mw", "q_mvar")}
         kw = {column: None if value is None else KW_PER_MW * _scaling(row) * value for column, value in figures.items()}
         size = kw["sn_mva"] or abs(kw["p_mw"] or 0.0) or None
-        discharge = size if kw["min_p_mw"] is None else -kw["min_p_mw"]
+        charge, discharge = kw["max_p_mw"] or 0.0, -(kw["min_p_mw"] or 0.0)
         found.append(Storage(
             name=f"storage{k}", index=k, bus=int(row.bus), p_kw=kw["p_mw"] or 0.0, q_kvar=kw["q_mvar"] or 0.0,
             energy_max_kwh=kw["max_e_mwh"], energy_min_kwh=kw["min_e_mwh"] or 0.0, soc_percent=figures["soc_percent"],
-            p_charge_max_kw=size if kw["max_p_mw"] is None else kw["max_p_mw"], p_discharge_max_kw=discharge))
+            p_charge_max_kw=charge if charge > 0.0 else size, p_discharge_max_kw=discharge if discharge > 0.0 else size,
+            by_rating=min(charge, discharge) <= 0.0))
     return tuple(found)
 
 

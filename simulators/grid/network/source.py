@@ -60,7 +60,10 @@ class Loads:
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """A storage unit of a network as its file has it: kW, kvar and kWh, p_kw > 0 charges; None: not stated."""
+    """A storage unit of a network as its file has it: kW, kvar and kWh, p_kw > 0 charges; None: not stated.
+
+    by_rating  a limit of its power is sn_mva, or |p_mw|, as the file's own limit leaves it none in that direction
+    """
 
     name: str
     index: int
@@ -72,6 +75,7 @@ class Storage:
     soc_percent: float | None
     p_charge_max_kw: float | None
     p_discharge_max_kw: float | None
+    by_rating: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)

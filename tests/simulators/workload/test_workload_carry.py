@@ -94,3 +94,19 @@ def test_the_week_goes_on():
     assert sum(arrived[0]) == sum(arrived[2][1:]) == 0
     assert arrived[1][0] == 0 < arrived[2][0]  # the last hour of a day is heard of in the first of the next
     assert min(arrived[1][1:]) > 0
+
+
+@pytest.mark.parametrize("simulator", [Arrivals, RecordedJobs])
+def test_arrivals_end_and_those_before_stay_the_same(tmp_path, simulator):
+    """The jobs of the first 10 min and 30 s, and none after."""
+    params = {"job_classes": CLASSES, "arrivals": {"chat": {"mean_per_min": 5.0}}}
+    if simulator is RecordedJobs:
+        path = tmp_path / "t.h5"
+        Experiment(find("two_bus"), "native", 1800.0, path).run()
+        params = {"path": str(path), "overflow": "hold",
+                  "job_classes": {"train": CLASSES["task"], "query": CLASSES["chat"]}}
+    whole, ended, resumed = (played(simulator, params | more, at) for more, at in (
+        ({}, []), ({"arrivals_end_s": 630.0}, []), ({"arrivals_end_s": 630.0}, [9, 10])))
+    assert 0 < len(ended) < len(whole)
+    assert ended == [job for job in whole if job[0] < 630.0]
+    assert 540.0 < resumed[-1][0] < 630.0
