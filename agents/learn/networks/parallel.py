@@ -70,7 +70,7 @@ class Parallel(PolicyNetwork):
 
 
 class InformedDecoding:
-    """Leaders first; then everybody again from the same noise, the followers with their contexts: no leader's token has
+    """Leaders first; then all again from the same noise, the followers with their contexts: no leader's token has
     changed, so that its action is the same."""
 
     def __init__(self, network: Parallel, observation: Tensor, noise: Noise | None):
