@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cosim.agents.evaluate import metrics
+from cosim.agents.comparison import metrics
 from cosim.agents.study.statistics import rank_correlation
 from cosim.agents.study.work import NCI, QUARTER_S, SITE, kinds_of, plain
 from cosim.experiment import Experiment
