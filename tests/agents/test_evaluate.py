@@ -124,9 +124,9 @@ def test_nobody_beats_the_bound(loop, tmp_path):
     """A quarter of an hour of two sites whose price falls: objective above, cost, carbon, energy below all that ran."""
     (tmp_path / "p.csv").write_text("time_h,price_usd_per_kwh\n0,0.3\n0.2,0.05\n3,0.05\n")
     out = tmp_path / "m.json"
-    sets = ["shared.job_classes.train.deadline_s=20min", "shared.sites.aidc2.node=1", "shared.deferrals_s=[0,300,600,900]",
-            f"tariff.prices={tmp_path / 'p.csv'}", "controller.planner.slot_s=300", "controller.planner.horizon_s=1h",
-            "controller.guard_slack_min=null"]
+    sets = [f"tariff.prices={tmp_path / 'p.csv'}", "shared.job_classes.train.deadline_s=20min",
+            "shared.sites.aidc2.node=1", "shared.deferrals_s=[0,300,600,900]", "controller.guard_slack_min=null",
+            "controller.planner.slot_s=300", "controller.planner.horizon_s=1h"]
     assert main(["uniform", "mpc", "random", "--scenario", "two_bus", "--seeds", "1", "--days", "0.01", "--jobs", "1",
                  "--bound", *loop, "--out", str(out), *(f"--set={text}" for text in sets)]) == 0
     found = json.loads(out.read_text())["metrics"]
