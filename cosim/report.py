@@ -9,9 +9,11 @@ import sys
 import webbrowser
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from os import PathLike
 from os.path import realpath
 from pathlib import Path
+from typing import Any
 
 from cosim.console import PICTURES, add_trust, command_parser, plain_console, print_digest, run_command, say
 from cosim.digest import Digest
@@ -23,15 +25,19 @@ from cosim.reporting.comparison import groups_of
 from cosim.reporting.content import Content, content
 from cosim.reporting.folder import INDEX, entries, index_page, listed, traces_in
 from cosim.reporting.heads import Compared
-from cosim.reporting.overview import differences, overview
+from cosim.reporting.overview import Overview, differences, overview
 from cosim.reporting.page import page
+from cosim.request import shipped
+from cosim.scenario import leaves
 from cosim.trace import Trace
 from cosim.trace.reader import reading
+from cosim.trust import available
 from cosim.units import parse_duration
 
 SINGLE_IN, DOUBLE_IN = 3.5, 7.16
 """Widths of a column and of two columns of a paper (IEEE)."""
 _MM_PER_IN = 25.4
+_MOST_CHANGES = 3
 FORMATS = tuple(ending.removeprefix(".") for ending in PICTURES)
 
 
@@ -164,7 +170,7 @@ def write_page(traces: Sequence[str | Path], out: str | PathLike[str] | None = N
         raise ScenarioError(f"--out {made} is one of the traces; choose another name for the page")
     with ExitStack() as stack:
         shown = content([stack.enter_context(Trace(path)) for path in paths], trusted)
-        runs, views = shown.runs, [overview(run, report, trusted) for run, report in
+        runs, views = shown.runs, [_as_run(overview(run, report, trusted), run.scenario) for run, report in
                                    zip(shown.runs, shown.reports, strict=True)]
         for view, warned in zip(views, shown.warnings, strict=True):
             view.warnings.extend(warned)
@@ -184,6 +190,24 @@ def _write(path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8", newline="\n")
     except OSError as err:
         raise TraceError(f"cannot write {path}: {err.strerror or err}") from None
+
+
+def _as_run(view: Overview, scenario: dict[str, Any]) -> Overview:
+    """The overview of a run, with what was set otherwise than in the shipped scenario of its name, whose sentence does
+    not hold of it then."""
+    if view.title not in available():
+        return view
+    was, changed = shipped(view.title).model_dump(mode="json"), []
+    for where, before, now in [("shared", was["shared"], scenario.get("shared", {})), *(
+            (name, member["params"], scenario["members"].get(name, {}).get("params", {}))
+            for name, member in was["members"].items())]:
+        found = dict(leaves(now))
+        changed += [f"{where}.{path} = {found[path]}" for path, value in leaves(before)
+                    if not isinstance(value, list) and type(found.get(path)) is type(value) and found[path] != value]
+    if not changed:
+        return view
+    more = f" and {len(changed) - _MOST_CHANGES} more settings" if len(changed) > _MOST_CHANGES else ""
+    return replace(view, about=f"{view.about}; here with {cut(', '.join(changed[:_MOST_CHANGES]), 200)}{more}")
 
 
 def _compared(shown: Content) -> Compared | None:

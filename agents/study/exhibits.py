@@ -93,8 +93,13 @@ def _table2(made: Exhibit, results: Results) -> None:
     for world in dict.fromkeys(case.world for case in ran):
         here = [case for case in ran if case.world == world]
         title = f"{world}: {WORLDS[world].about}"
+        bound = [("bound", "bound", *(cell(spread(results.bounds(world, metric)), digits)
+                                      if metric in ("usd_per_gto", "kg_per_gto") else "-"
+                                      for metric, (_, digits) in FURTHER_METRICS.items()))]
         made.shown += [_shown(results, title, here, TABLE2_METRICS, more=printed if world == "table2" else ()),
-                       _shown(results, f"{world}, further figures", here, FURTHER_METRICS)]
+                       _shown(results, f"{world}, further figures; the bound is of a day from an empty fleet to an "
+                              "empty one", here, FURTHER_METRICS, more=bound if results.bounds(world, "kg_per_gto")
+                              else ())]
         made.pictures[f"table2-{world}"] = _seeds(results, here, METRICS)
 
 

@@ -12,30 +12,30 @@ from typing import Any
 import numpy as np
 
 from cosim.agents.comparison import metrics
+from cosim.agents.evaluate import decided_s
 from cosim.agents.study.statistics import rank_correlation
 from cosim.agents.study.work import NCI, QUARTER_S, SITE, kinds_of, plain
 from cosim.experiment import Experiment
+from cosim.imports import load
 from cosim.request import find
-from cosim.scenario import Scenario, override, rows_of
+from cosim.scenario import override, rows_of
 from cosim.trace import Trace
 from cosim.trace.series import over_counted
-from cosim.units import DAY_S, MIN_S, parse_duration
+from cosim.units import DAY_S, MIN_S
 
 MCI = "grid/Bus/mci_kg_per_kwh"
-_WEEK_DAYS = 7
-_LONGER_S = 3600.0
-"""Beyond the longest deadline: by then what has begun in time has ended."""
+_BOUNDS = "cosim.simulators.analysis.bound:bounds"
+"""By name, as models stand above the agents: (trace, whether its grid answers to no load, days) -> metric -> value."""
 
 
-def followed(_: Path, *, scenario: str, policy: str, settings: Mapping[str, Any], seed: int, days: int
-             ) -> dict[str, Any]:
+def followed(_: Path, *, scenario: str, policy: str, settings: Mapping[str, Any], seed: int, days: float,
+             bound: bool = False) -> dict[str, Any]:
     """Run a rule until all jobs of `days` of arrivals are decided; its metrics per day of arrivals, how much power
-    moves between the sites, and how NCI and MCI rank them. days: whole
-    ones, six at most."""
-    arriving = [1.0] * days + [0.0] * (_WEEK_DAYS - days)
+    moves between the sites, and how NCI and MCI rank them. bound: also
+    what no policy can beat on these arrivals, whatever the load does to intensities."""
     made = override(find(scenario), {**settings, "controller.policy": policy, "seed": seed, "warmup_s": 0.0,
-                                     "workload.week_factors": arriving, "grid.ac_check": False})
-    end_s = days * DAY_S + longest_deadline_s(made) + _LONGER_S
+                                     "workload.arrivals_end_s": days * DAY_S, "grid.ac_check": False})
+    end_s = days * DAY_S + decided_s(made)
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "run.h5"
         figures = Experiment(made, "native", end_s, path).run().digest.figures
@@ -45,16 +45,11 @@ def followed(_: Path, *, scenario: str, policy: str, settings: Mapping[str, Any]
             at = [buses.index(f"bus{nodes[site]['node']}") for site in trace.names(SITE)]
             minutes = int(days * DAY_S / MIN_S)
             power_kw = trace[f"{SITE}/p_kw"][:minutes]
+            bounds = load(_BOUNDS, "bound")(trace, False, days) if bound else {}
             nci, mci = (over_counted(trace, name, SITE)[:minutes][:, at] for name in (NCI, MCI))
-    return plain({"metrics": metrics(figures, kinds_of(made), days),
+    return plain({"metrics": metrics(figures, kinds_of(made), days, end_s / DAY_S), "bounds": bounds,
                   "moved_ratio": moved_ratio(power_kw, round(QUARTER_S / MIN_S)),
                   "rank_agreement": rank_correlation(nci.ravel(), mci.ravel())})
-
-
-def longest_deadline_s(scenario: Scenario) -> float:
-    """Of its job classes, s."""
-    found = (row["deadline_s"] for row in rows_of(scenario.shared["job_classes"], "job_classes").values())
-    return max(parse_duration(value) if isinstance(value, str) else float(value) for value in found)
 
 
 def moved_ratio(power_kw: np.ndarray, minutes: int) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any, Literal
 
 from cosim.agents.learn.config import METHODS
@@ -54,6 +55,7 @@ WORLDS = {
     "n4_grown": StudyWorld("ieee33_4", "as ieee33, four sites, 4/3 of the arrivals", _grown(4)),
     "n5_grown": StudyWorld("ieee33_5", "as ieee33, five sites, 5/3 of the arrivals", _grown(5)),
 }
+TABLE2_WORLDS = ("ieee33", "table2")
 SIZES = {"arrivals fixed": ("ieee33", "n4", "n5"), "arrivals grow with N": ("ieee33", "n4_grown", "n5_grown")}
 """Fig. 12 and 13: what happens to the load -> the worlds with 3, 4 and 5 sites."""
 
@@ -96,6 +98,7 @@ ROWS = {
     "nci_priority": TableRow("nci_priority", "rule", "nci_priority", modes=("joint",)),
     "uniform": TableRow("uniform", "rule", "uniform"),
     "tou_shift": TableRow("tou_shift", "rule", "tou_shift"),
+    "mpc": TableRow("mpc", "rule", "mpc"),
 }
 
 
@@ -178,7 +181,7 @@ def cases(part: str, tier: Tier) -> Iterator[Case]:
 
 
 def _table2(actors: Actors) -> Iterator[Case]:
-    for world in ("ieee33", "table2"):
+    for world in TABLE2_WORLDS:
         for name in (*actors.methods, *RULES):
             yield from (Case(name, mode, world) for mode in ROWS[name].modes)
 
@@ -226,6 +229,11 @@ _WORK = "cosim.agents.study.work"
 LAMBDA_CELL = "lambda"
 
 
+def bound_key(world: str, seed: int) -> str:
+    """Key of the cell that works out what no policy can beat."""
+    return f"bound-{world}-s{seed}"
+
+
 def training_key(case: Case, seed: int) -> str:
     """Key of the cell that trains the team of a case: by the number of sites, whatever world it is run in."""
     return "-".join(["train", case.row, case.mode, WORLDS[_learned_in(case.world)].scenario, *_apart(
@@ -243,6 +251,12 @@ def cells_of(parts: tuple[str, ...], tier: Tier) -> list[Cell]:
     if "fig11b" in parts:
         found[LAMBDA_CELL] = Cell(LAMBDA_CELL, "cosim.simulators.analysis.lambda_sweep:cell", {
             "scenario": "ieee33", "lambdas": list(LAMBDAS), "means": list(LOADS), "site_kw": 230.0})
+    if "table2" in parts:
+        for world, k in product(TABLE2_WORLDS, range(tier.seeds)):
+            found[bound_key(world, FIRST_SEED + k)] = Cell(
+                bound_key(world, FIRST_SEED + k), "cosim.agents.study.followed:followed", {
+                    "scenario": WORLDS[world].scenario, "policy": "uniform", "settings": dict(WORLDS[world].settings),
+                    "seed": FIRST_SEED + k, "days": tier.days, "bound": True})
     for part in parts:
         for case in cases(part, tier):
             for k in range(tier.seeds):

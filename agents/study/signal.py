@@ -59,6 +59,11 @@ class SignalResults:
         ours, base = self.metric(point, signal, account), self.metric(point, BASE, account)
         return (base - ours) * KG_PER_T if len(ours) and len(base) else np.zeros(0)
 
+    def possible_kg(self, point: Point) -> np.ndarray:
+        """(seeds,) kg a day of all sources' CO2 that no policy can save more of; NaN where no bound is known."""
+        return np.array([(_number(one["metrics"][SYSTEM]) - _number(one["bounds"].get(SYSTEM))) * KG_PER_T
+                         for one in self.of(point, BASE)])
+
     def numbers(self, point: Point, signal: str, name: str) -> np.ndarray:
         """(seeds,) of a figure beside the metrics."""
         return np.array([_number(one[name]) for one in self.of(point, signal)])
@@ -124,6 +129,21 @@ def _saved_table(results: SignalResults, account: str, title: str) -> Table:
                     else "; one seed"))
 
 
+def _share_table(results: SignalResults) -> Table:
+    signals = results.tier.signals[1:]
+    rows = []
+    for point in points(results.tier):
+        possible = results.possible_kg(point)
+        if len(possible) and np.isfinite(possible).all() and (possible > 0.0).all():
+            rows.append((point.label, cell(spread(possible), 0), *(
+                number(100 * float(np.mean(saved / possible)), 1)
+                if len(saved := results.saved_kg(point, signal, SYSTEM)) else "-" for signal in signals)))
+    return Table("share of what a bound leaves to be saved of all sources' CO2, %",
+                 ("point", "no policy saves more than, kg/day", *(SIGNALS[s].label for s in signals)), rows,
+                 "the bound knows all arrivals and counts every kWh of a data center at the cleanest intensity that "
+                 "upstream has: what no policy can beat, and perhaps none can reach")
+
+
 def _swing_table(results: SignalResults) -> Table:
     rows = [(point.label, *(cell(spread(100 * results.numbers(point, signal, "moved_ratio")), 2)
                             for signal in results.tier.signals),
@@ -156,7 +176,8 @@ def _long(results: SignalResults) -> dict[str, list[Any]]:
             for seed, one in zip(results.seeds, results.of(point, signal), strict=False):
                 head = (point.feeder, point.lambda_kw_per_kg_h, point.load, point.fleet, int(point.battery),
                         SIGNALS[signal].label, seed)
-                figures = {**one["metrics"], "moved_ratio": one["moved_ratio"], "rank_agreement": one["rank_agreement"]}
+                figures = {**one["metrics"], "moved_ratio": one["moved_ratio"], "rank_agreement": one["rank_agreement"],
+                           **{f"bound_{name}": value for name, value in one["bounds"].items()}}
                 rows += [(*head, name, value) for name, value in figures.items() if value is not None]
     return dict(zip(names, map(list, zip(*rows, strict=True)), strict=True)) if rows else {name: [] for name in names}
 
@@ -203,7 +224,7 @@ def write_signal(states: Mapping[str, CellState], tier: SignalTier, out: Path, c
     files += [f"{FIGURES}/{path.stem}.{ending}" for path, _ in pictures for ending in FORMATS]
     chapters = [
         Chapter("saved", "What following a signal saves", tables=[
-            _saved_table(results, SYSTEM, ACCOUNTS[SYSTEM]),
+            _saved_table(results, SYSTEM, ACCOUNTS[SYSTEM]), _share_table(results),
             _saved_table(results, MARGINAL, ACCOUNTS[MARGINAL]), _saved_table(results, "co2_t", ACCOUNTS["co2_t"])],
                 pictures=pictures, notes=findings(results), files=files),
         Chapter("swings", "Swings", "Load that follows a signal changes it.", tables=[_swing_table(results)]),
@@ -225,12 +246,13 @@ def write_signal(states: Mapping[str, CellState], tier: SignalTier, out: Path, c
 
 
 ABOUT = (
-    "One rule, the myopic oracle, follows every signal: where jobs go and when training runs. A kWh at the usual "
-    "level of a signal is worth the same to it, whatever the signal is, so that nothing else differs.",
+    "One rule, the myopic oracle, follows every signal but the forecast: where jobs go and when training runs. A "
+    "kWh at the usual level of a signal is worth the same to it, whatever the signal is, so that nothing else differs.",
     "Each run begins and ends with an empty fleet: all jobs of the day are decided, and what is saved is no work "
     "put off.",
     "Arrivals are the study's synthetic ones: no recorded trace comes with a clone. Upstream series of two of the "
     "feeders are made by formulas and are no measured data.",
+    "Forecast of MCI: the planner mpc, with intensities as they were the day before.",
     "MCI and own effect: each site learns from its own changes of power how its marginal intensity answers to them, "
     "and the sites are compared at equal power.")
 

@@ -1,7 +1,8 @@
 """What the study of a signal computes: the signals, the points at which they are compared, and the cells.
 
 One rule, the myopic oracle, follows every signal, so that nothing but the signal differs: where jobs go and when
-training runs. The weight of a signal is set so that a kWh at its usual level is worth the same, whatever the signal is.
+training runs. A forecast has another one, the planner `mpc`, which looks a day ahead. The weight of a signal is set so
+that a kWh at its usual level is worth the same, whatever the signal is.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ SIGNALS = {
     "nci": FollowedSignal("NCI", "myopic_oracle", _CARBON),
     "mci": FollowedSignal("MCI", "myopic_oracle", _MARGINAL),
     "mci_own": FollowedSignal("MCI and own effect", _OWN, _MARGINAL),
+    "forecast": FollowedSignal("forecast of MCI", "mpc", _MARGINAL),
 }
 """The first is what the others are compared with."""
 
@@ -99,7 +101,7 @@ class SignalTier:
     feeders: tuple[str, ...]
     seeds: int
     crossed: bool = False
-    days: int = 1
+    days: float = 1.0
     signals: tuple[str, ...] = tuple(SIGNALS)
 
 
@@ -153,6 +155,7 @@ def signal_cells(tier: SignalTier) -> list[Cell]:
             for seed in range(FIRST_SEED, FIRST_SEED + tier.seeds):
                 arguments: dict[str, Any] = {
                     "scenario": feeder.battery if point.battery else feeder.scenario, "policy": signal.policy,
-                    "settings": {**settings_at(point), **signal.settings}, "seed": seed, "days": tier.days}
+                    "settings": {**settings_at(point), **signal.settings}, "seed": seed, "days": tier.days,
+                    **({"bound": True} if name == "none" else {})}
                 cells.append(Cell(signal_key(point, name, seed), "cosim.agents.study.followed:followed", arguments))
     return cells

@@ -16,7 +16,7 @@ from typing import Any
 from cosim.commands.names import ON_NETWORK
 from cosim.console import add_trust, command_parser, plain_console, run_command, say
 from cosim.datafile import ENDINGS, dump
-from cosim.errors import ScenarioError, unknown
+from cosim.errors import ModelError, ScenarioError, SolverError, unknown
 from cosim.experiment import Experiment
 from cosim.imports import load
 from cosim.progress import working
@@ -82,14 +82,14 @@ def _new(args: argparse.Namespace) -> int:
 
 
 def _on_network(args: argparse.Namespace, base: Scenario, source: str, listed: bool) -> tuple[str, list[str]]:
-    """Text of the file, and lines to print; the scenario was started, so that it runs."""
+    """Text of the file, and lines to print; the scenario's first step was run."""
     file, ending = args.file, args.file.suffix.lower()
     with working(f"reading {args.network}"):
         made = load(ON_NETWORK, "command")(base, source, args.network, args.sites)
         about = f"{source} on {args.network}"
         scenario = override(base, {s.path: json.dumps(s.value) for s in made.settings})
         scenario = scenario.replace(name=file.stem, about=about, links=[*scenario.model_dump()["links"], *made.links])
-        Experiment(scenario, "native").plan()
+        _try(scenario)
     if ending == ".json":
         return dump(scenario.model_dump(mode="json"), "json"), list(made.lines)
     head = [*_comment(f"{about}. Each setting says where it comes from.", "# "),
@@ -103,6 +103,16 @@ def _on_network(args: argparse.Namespace, base: Scenario, source: str, listed: b
     links = dump({"links": list(made.links)}, "yaml") if made.links else ""
     start = dump({"base": where, "name": file.stem, "about": about}, "yaml")
     return "\n".join([*head, f"{start}set:", *body, links]), list(made.lines)
+
+
+def _try(scenario: Scenario) -> None:
+    """Run the first step of every member; ScenarioError where one fails, so that no file is written that does not
+    run."""
+    first_s = max(member.step_s for member in scenario.members.values())
+    try:
+        Experiment(scenario.replace(warmup_s=0.0), "native", first_s).run()
+    except (ModelError, SolverError) as err:
+        raise ScenarioError(f"nothing is written, as its first step fails: {err}") from None
 
 
 def _network_as_code(made: Any, source: str, name: str, about: str, head: Sequence[str]) -> str:

@@ -17,10 +17,10 @@ _FRAME = ("start", "until_s", "warmup_s", "resolution_s", "flush_s", "seed")
 _LONGEST = 40
 
 
-def shown_lines(asked: Scenario, resolved: Resolved, plan: Plan, settings: Iterable[str]) -> Iterator[str]:
+def shown_lines(before: Scenario, resolved: Resolved, plan: Plan, settings: Iterable[str]) -> Iterator[str]:
     """Lines 'path = value  # unit; where from', each of which --set takes; then the wiring.
 
-    asked: the scenario as it was found and changed, before defaults were filled in. settings: the paths that the
+    before: the scenario as it was found and changed, before defaults were filled in. settings: the paths that the
     command line set.
     """
     scenario = resolved.scenario
@@ -37,7 +37,7 @@ def shown_lines(asked: Scenario, resolved: Resolved, plan: Plan, settings: Itera
         yield _line(name, data[name], origin, known)
     yield from (f"seeds.{name} = {seed}" for name, seed in data["seeds"].items())
     for table in data["shared"]:
-        yield from _of_table(table, asked, resolved, given)
+        yield from _of_table(table, before, resolved, given)
     for name, member in data["members"].items():
         yield ""
         yield f"{name}.simulator = {member['simulator']}"
@@ -45,7 +45,7 @@ def shown_lines(asked: Scenario, resolved: Resolved, plan: Plan, settings: Itera
         yield from (f"{name}.entities.{model} = {spec}{_in_short(resolved.entities[name][model])}"
                     for model, spec in member["entities"].items() if isinstance(spec, str))
         kind = type(resolved.params[name]) if name in resolved.params else None
-        named = dict(leaves(asked.members[name].params))
+        named = dict(leaves(before.members[name].params))
         for path, value in leaves(member["params"]):
             yield _line(f"{name}.{path}", value, _origin(f"{name}.{path}", path, named, given), _default(kind, path))
     yield from ("", "# wiring")
@@ -54,9 +54,9 @@ def shown_lines(asked: Scenario, resolved: Resolved, plan: Plan, settings: Itera
         yield f"{'.'.join(c.source)} -> {'.'.join(c.target)}{late}"
 
 
-def _of_table(table: str, asked: Scenario, resolved: Resolved, given: set[str]) -> Iterator[str]:
+def _of_table(table: str, before: Scenario, resolved: Resolved, given: set[str]) -> Iterator[str]:
     """Fields of a shared table: those that the scenario gives, and what members fill in of each row."""
-    named = dict(leaves(asked.shared[table], table)) if table in asked.shared else {}
+    named = dict(leaves(before.shared[table], table)) if table in before.shared else {}
     shown: dict[str, Any] = dict(named)
     defaults: dict[str, Any] = {}
     for value in resolved.params.values():

@@ -77,7 +77,7 @@ def overview(run: Run, report: Report, trusted: Collection[str | Path] = ()) -> 
 
 
 def summary_of(trace: Trace, scenario: dict[str, Any], trusted: Collection[str | Path]) -> tuple[Digest, list[str]]:
-    """The digest that a run said of itself, or else that of its scenario's hook; and its warnings, or why there is
+    """The digest that a run left in its trace, or else that of its scenario's hook; and its warnings, or why there is
     none."""
     hook = scenario.get("summary")
     if not hook:

@@ -19,9 +19,9 @@ _FULL_IN = 7.2
 
 
 def draw_maps(labels: Sequence[str], networks: Sequence[Network | None], at_s: float | None, width_in: float,
-              said: Callable[[float], str]) -> Figure:
+              written: Callable[[float], str]) -> Figure:
     """The maps at a time, or in the middle of the run, one below the other, coloured by the first level of the first
-    that has one, on one scale. said: a time (s) as the title has it."""
+    that has one, on one scale. written: makes a time (s) what the title has."""
     shown = [(label, m) for label, m in zip(labels, networks, strict=True) if m]
     rows = [max(y for _, _, y in m.nodes) - min(y for _, _, y in m.nodes) + 1 for _, m in shown]
     tall_in = width_in / _FULL_IN * sum(max(2.2, 0.75 * r + 0.5) for r in rows)
@@ -40,7 +40,7 @@ def draw_maps(labels: Sequence[str], networks: Sequence[Network | None], at_s: f
         dots = ax.scatter(*xy.T, c=values, cmap=RAMP, vmin=low, vmax=high, s=95 * (width_in / _FULL_IN) ** 2,
                           edgecolor="#888888", lw=0.6, zorder=3,
                           plotnonfinite=True)
-        ax.set_title(f"{words(label)}, {said(m.time_s[moment])}")
+        ax.set_title(f"{words(label)}, {written(m.time_s[moment])}")
         ax.set_axis_off()
     if known and level:
         figure.colorbar(dots, ax=list(axes), label=words(f"{level.short or level.title}, {level.unit}"), shrink=0.8,

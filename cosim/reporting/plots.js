@@ -215,6 +215,7 @@ function drawPlot(k) {
   const first = !p.drawn;
   p.drawn = true; p.wide = node.clientWidth;
   state.dirty.delete(k);
+  layout.width = node.clientWidth; layout.height = node.clientHeight; // plotly would keep those it was first drawn at
   Plotly.react(node, traces, layout, {displayModeBar: false, responsive: false, doubleClick: false, showTips: false});
   if (first) {
     const line = document.createElement("div");

@@ -11,8 +11,9 @@ function save(name, blob) {
 const fileName = (text, ending) => text.replace(/[^\w]+/g, "_").replace(/^_+|_+$/g, "").slice(0, 80) + ending;
 
 // A text that a spreadsheet would take for a formula begins with an apostrophe.
+// Values are packed with 24 bits: seven digits of them are data.
 function csvCell(value) {
-  if (typeof value === "number") return Number.isFinite(value) ? String(value) : "";
+  if (typeof value === "number") return Number.isFinite(value) ? String(Number.isInteger(value) ? value : +value.toPrecision(7)) : "";
   const text = /^[\s"']*[=+\-@\uff1d\uff0b\uff0d\uff20]|^[ "']*[\t\r\n]/.test(value) ? "'" + value : value;
   return /[",;\r\n]/.test(text) ? '"' + text.replace(/"/g, '""') + '"' : text;
 }

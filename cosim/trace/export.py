@@ -167,7 +167,7 @@ def _write_book(path: Path, tables: list[TraceTable], files: Mapping[str, str]) 
 
 
 def _facts(trace: Trace) -> dict[str, str]:
-    """What a descriptor says of the run."""
+    """What a descriptor has of the run."""
     scenario = json.loads(str(trace.attrs.get("scenario", "{}")))
     return {"name": str(trace.attrs["name"]), "about": str(scenario.get("about", "")), "seed": str(trace.attrs["seed"]),
             "created": str(trace.attrs["created"]), "status": str(trace.attrs["status"]),

@@ -72,9 +72,7 @@ class CefDispatch(Adapter):
     @classmethod
     def entity_names(cls, given: GridParams, of: str) -> list[str] | None:
         """The buses of `network`, or the batteries of `batteries`."""
-        if of == "batteries":
-            return list(given.batteries)
-        return bus_entities(given.network) if of == "network" else None
+        return list(given.batteries) if of == "batteries" else bus_entities(given.network) if of == "network" else None
 
     @classmethod
     def check_horizon(cls, member: str, given: GridParams, step_s: float, until_s: float) -> None:

@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from cosim.agents.fleet.worth import CountedCarbon
+from cosim.agents.fleet.rewards import RewardWeights
 from cosim.agents.study.command import main
 from cosim.agents.study.followed import moved_ratio
-from cosim.agents.study.own_effect import OwnEffect
+from cosim.agents.study.own_effect import CarbonAtEqualLoad
 from cosim.agents.study.plan import FIRST_SEED
 from cosim.agents.study.signal import SignalResults, findings, raises, unequal
 from cosim.agents.study.signal_plan import (
@@ -30,15 +30,15 @@ TIER = SignalTier("test", "two seeds", ("ieee33",), 2, signals=("none", "nci", "
 POINT = Point("ieee33", 0.01)
 
 
-def result(system_t, served=10.0, moved=0.1):
+def result(system_t, served=10.0, bound=None, moved=0.1):
     metrics = {"system_co2_t": system_t, "marginal_co2_t": None, "co2_t": system_t, "served_gto": served}
-    return {"metrics": metrics, "moved_ratio": moved,
+    return {"metrics": metrics, "bounds": {} if bound is None else {"system_co2_t": bound}, "moved_ratio": moved,
             "rank_agreement": 0.5}
 
 
 def results(**emitted):
-    """Tonnes of all sources per signal and seed at POINT."""
-    return SignalResults({signal_key(POINT, signal, FIRST_SEED + k): result(t)
+    """Tonnes of all sources per signal and seed at POINT; the bound is a tonne below no signal."""
+    return SignalResults({signal_key(POINT, signal, FIRST_SEED + k): result(t, bound=t - 1.0)
                           for signal, values in emitted.items() for k, t in enumerate(values)}, TIER)
 
 
@@ -46,6 +46,7 @@ def test_what_is_saved_is_counted_from_no_signal_at_the_same_arrivals():
     found = results(none=(30.0, 40.0), nci=(30.5, 41.0), mci=(29.75, 39.5))
     assert found.saved_kg(POINT, "nci", "system_co2_t").tolist() == [-500.0, -1000.0]
     assert found.saved_kg(POINT, "mci", "system_co2_t").tolist() == [250.0, 500.0]
+    assert found.possible_kg(POINT).tolist() == [1000.0, 1000.0]
     assert raises(found, "nci") == [POINT]
     assert raises(found, "mci") == []
     assert findings(found)[0].startswith("NCI: saves -750 to -750 kg a day of all sources' CO2 over 1 points; it emits "
@@ -107,14 +108,11 @@ def test_a_larger_fleet_has_all_of_it():
 def test_a_site_learns_what_its_own_power_does_to_its_intensity():
     """True slope of -0.001 kg/kWh a kW at the first site, none at the second: with a ridge of (100 kW)^2, changes of
     +-100 kW teach -0.001 n / (n + 1) after n of them at most. At the mean power the sites are compared."""
-    rule = OwnEffect.__new__(OwnEffect)
-    rule.weights = SimpleNamespace(carbon="marginal", c3_per_t=1.0)
-    rule._carbon = CountedCarbon(rule.weights, "own_effect")
-    rule._before, rule._products, rule._squares = None, np.zeros(2), np.full(2, 1e4)
+    rule = CarbonAtEqualLoad(RewardWeights(carbon="marginal"), 2)
     for k in range(200):
         power = np.array([400.0, 200.0]) + (100.0 if k % 2 else 0.0)
         mci = [0.9 - 0.001 * power[0], 0.4 + 1e-9 * k]
-        seen = rule._carbon_kg_per_kwh(SimpleNamespace(mci_kg_per_kwh=mci, nci_kg_per_kwh=mci, power_kw=power.tolist()))
+        seen = rule.now(SimpleNamespace(mci_kg_per_kwh=mci, nci_kg_per_kwh=mci, power_kw=power.tolist()))
     assert rule.slopes[0] == pytest.approx(-0.001, rel=0.05)
     assert rule.slopes[1] == pytest.approx(0.0, abs=1e-6)
     assert seen[0] == pytest.approx(mci[0] - rule.slopes[0] * 100.0)

@@ -79,6 +79,18 @@ def test_the_page_needs_nothing_from_elsewhere_and_is_small(traces, tmp_path):
     assert "completed" in page
     assert "uniform" in page
     assert "the smallest loop" in page
+    assert "here with" not in page
+
+
+def test_the_title_says_what_was_set_otherwise_than_in_the_shipped_scenario(traces, tmp_path):
+    path = tmp_path / "t.h5"
+    shutil.copy(traces["plain"], path)
+    with Trace(path) as trace:
+        data = json.loads(trace.attrs["scenario"])
+    data["members"]["controller"]["params"]["policy"] = "tou_shift"
+    annotate(path, {"scenario": json.dumps(data)})
+    page = report.write_page([path]).read_text()
+    assert "checkable by hand; here with controller.policy = tou_shift" in page
 
 
 @pytest.mark.rows("X07")

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import hostile
 import pytest
@@ -132,6 +133,72 @@ def test_zooming_one_picture_zooms_all(visit):
           "document.querySelector('#signal .plot')._fullLayout.xaxis.range[0]) === START")
     assert page.evaluate("document.querySelector('#signal .plot')._fullLayout.xaxis.r2l("
                          "document.querySelector('#signal .plot')._fullLayout.xaxis.range[0]) === START")
+
+
+def test_a_name_stands_at_the_last_value_in_view(visit):
+    page = visit(1280, "light")
+    drawn(page)
+    page.evaluate("zoomAll([START + 600e3, START + 1200e3])")
+    page.locator("#signal .plot").first.scroll_into_view_if_needed()
+    until(page, "!state.dirty.has(0)")
+    places = page.evaluate("""() => { const p = DATA.plots[0], full = el("plot0")._fullLayout, s = p.series[0];
+      const at = array(s.t), y = array(s.y), k = at.findLastIndex(t => t <= 1200);
+      const note = full.annotations.find(a => a.text === s.label), [low, high] = full.yaxis.range;
+      return [note.y, (y[k] - low) / (high - low)]; }""")
+    assert places[0] == pytest.approx(places[1], abs=0.08)
+    page.locator("#reset").click()
+    assert page.locator("#reset").is_hidden()
+    assert page.evaluate("state.range") is None
+
+
+def test_a_chart_is_saved_as_csv_and_png(visit):
+    page = visit(1280, "light")
+    files = {}
+    for kind, of in (("csv", "#signal"), ("png", "#signal"), ("csv", "#map"), ("png", "#map")):
+        with page.expect_download() as saved:
+            page.locator(f"{of} [data-get={kind}]").first.click()
+        files[of, kind] = Path(saved.value.path()).read_bytes()
+    rows = files["#signal", "csv"].decode("utf-8-sig").splitlines()
+    assert rows[0] == "time_s,time_utc,aidc1 [kg/kWh]"
+    assert rows[2].startswith("900,2026-01-01T00:15:00Z,")
+    assert files["#map", "csv"].decode("utf-8-sig").startswith("time_s,time_utc,node,Carbon intensity [kg/kWh],")
+    assert all(files[of, "png"].startswith(b"\x89PNG") for of in ("#signal", "#map"))
+
+
+def test_paper_has_whole_plots_in_the_light(visit):
+    page = visit(1280, "dark")
+    drawn(page)
+    page.pdf()
+    until(page, "document.documentElement.className === ''")
+    assert page.evaluate("document.documentElement.dataset.theme") == "dark"
+    page.evaluate("toPaper()")
+    odd = page.evaluate("""() => [...document.querySelectorAll(".plot")].filter(node => {
+      const of = node.querySelector(".main-svg").getBoundingClientRect(), box = node.getBoundingClientRect();
+      return Math.abs(of.width - box.width) > 1 || box.width > 680; }).length""")
+    assert (odd, page.evaluate("state.theme")) == (0, "light")
+
+
+def test_on_a_phone_targets_are_44_pixels_and_no_number_is_cut(browser, page_file):
+    context = browser.new_context(viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
+    page = context.new_page()
+    page.goto(page_file.as_uri())
+    page.wait_for_selector("html[data-ready=yes]")
+    small, cut = page.evaluate("""() => {
+      const size = e => e.getBoundingClientRect(), small = [], cut = [];
+      for (const e of document.querySelectorAll("button, summary, nav a, input"))
+        if (size(e).width && (size(e).width < 44 || size(e).height < 44)) small.push(e.outerHTML);
+      for (const box of document.querySelectorAll(".scroll")) for (const cell of box.querySelectorAll("td"))
+        if (size(cell).right > size(box).right + 1 && size(cell).left < size(box).right
+            && getComputedStyle(cell).color !== "rgba(0, 0, 0, 0)") cut.push(cell.textContent);
+      return [small, cut]; }""")
+    wide = page.locator(".wide").first
+    assert wide.locator(".more").is_visible()
+    first = wide.locator("th[scope=row]").first
+    before = first.bounding_box()["x"]
+    wide.locator(".scroll").evaluate("box => box.scrollLeft = 120")
+    assert first.bounding_box()["x"] == pytest.approx(before, abs=1)
+    context.close()
+    assert (small, cut) == ([], [])
 
 
 # --- names that are more than text ------------------------------------------------------------------------------------
