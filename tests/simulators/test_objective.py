@@ -5,6 +5,7 @@ from worlds import run
 
 from cosim.run import find
 from cosim.scenario import override
+from cosim.trace import Trace
 
 
 def figures(tmp_path, until_s=1800.0, **settings):
@@ -21,6 +22,17 @@ def test_the_objective_is_the_weighted_sum_of_the_summary(tmp_path):
     work_to = got["throughput_to_per_min"] * 30.0
     assert got["objective"] == pytest.approx(
         2.0 * work_to / 1e6 - 0.5 * got["cost_usd"] - 3.0 * got["co2_attributed_kg"] / 1000.0, rel=1e-9)
+
+
+def test_waits_cost_what_c6_says(tmp_path):
+    """Each inference job that is queued at the end of a minute has waited for it."""
+    free, priced = (figures(tmp_path, controller__drain_min=60.0, controller__reward={"c6_per_inf_wait_min": c6})
+                    for c6 in (0.0, 0.25))
+    with Trace(tmp_path / "t.h5") as trace:
+        names = trace.names("aidc/Site", "job_class")
+        queued = trace["aidc/Site/queued_jobs"][:, 0, names.index("query")].sum()
+    assert queued > 0
+    assert priced["objective"] == pytest.approx(free["objective"] - 0.25 * queued)
 
 
 def test_marginal_carbon_counts_where_the_weights_say_so_and_none_in_power_mode(tmp_path):
