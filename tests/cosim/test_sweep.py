@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 import cosim
-from cosim.campaign.points import grid, plan_of, seeds_of, values_of
+from cosim.campaign.points import checked_seeds, grid, plan_of, seeds_of, values_of
 from cosim.campaign.statistics import interval
 from cosim.campaign.sweep_table import frame_of, lines_of, statistics_of, uniform
 from cosim.commands.main import main
@@ -168,6 +168,7 @@ def test_grids_and_plans(tmp_path):
     assert grid(axes, points) == [{"b.y": 3, "c.z": "no", "a.x": 1}, {"b.y": 3, "c.z": "no", "a.x": 2}]
     assert seeds_of("3:6") == [3, 4, 5]
     assert seeds_of("7") == [7]
+    assert checked_seeds(np.arange(2)) == [0, 1]
 
 
 @pytest.mark.parametrize(("name", "text", "said"), [
