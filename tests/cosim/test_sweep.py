@@ -47,6 +47,13 @@ def test_every_figure_of_every_run_is_that_of_the_run_alone(swept, tmp_path):
         assert float(found[name] or "nan") == pytest.approx(value, rel=0, abs=0, nan_ok=True), name
 
 
+def test_a_received_scenario_runs_no_code_of_others(tmp_path, capsys):
+    path = tmp_path / "received.yaml"
+    path.write_text("base: two_bus\nmembers:\n  x: {simulator: 'evil:Thing', step_s: 60, entities: {X: [a]}}\n")
+    assert main(["sweep", str(path), "--out", str(tmp_path / "out")]) == 2
+    assert f"add --trust {path}" in capsys.readouterr().err.replace("\n", "")
+
+
 def test_means_intervals_and_paired_differences_are_those_of_the_runs(swept):
     out, _ = swept
     runs = [row for row in rows(out / "runs.csv") if row["figure"] == "energy_kwh"]
