@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 import cosim
-from cosim.campaign.points import grid, plan_of, seeds_of, values_of
+from cosim.campaign.points import checked_seeds, grid, plan_of, seeds_of, values_of
 from cosim.campaign.statistics import interval
 from cosim.campaign.sweep_table import frame_of, lines_of, statistics_of, uniform
 from cosim.commands.main import main
@@ -45,6 +45,13 @@ def test_every_figure_of_every_run_is_that_of_the_run_alone(swept, tmp_path):
     assert found.keys() == alone.figures.keys()
     for name, value in alone.figures.items():
         assert float(found[name] or "nan") == pytest.approx(value, rel=0, abs=0, nan_ok=True), name
+
+
+def test_a_received_scenario_runs_no_code_of_others(tmp_path, capsys):
+    path = tmp_path / "received.yaml"
+    path.write_text("base: two_bus\nmembers:\n  x: {simulator: 'evil:Thing', step_s: 60, entities: {X: [a]}}\n")
+    assert main(["sweep", str(path), "--out", str(tmp_path / "out")]) == 2
+    assert f"add --trust {path}" in capsys.readouterr().err.replace("\n", "")
 
 
 def test_means_intervals_and_paired_differences_are_those_of_the_runs(swept):
@@ -168,6 +175,7 @@ def test_grids_and_plans(tmp_path):
     assert grid(axes, points) == [{"b.y": 3, "c.z": "no", "a.x": 1}, {"b.y": 3, "c.z": "no", "a.x": 2}]
     assert seeds_of("3:6") == [3, 4, 5]
     assert seeds_of("7") == [7]
+    assert checked_seeds(np.arange(2)) == [0, 1]
 
 
 @pytest.mark.parametrize(("name", "text", "said"), [
