@@ -41,6 +41,7 @@ from cosim.progress import working
 from cosim.replay.exchange import replay
 from cosim.request import find
 from cosim.scenario import Scenario, override, rows_of
+from cosim.tables.files import write_table
 from cosim.trace import Trace
 from cosim.units import DAY_S, MIN_S, parse_duration
 
@@ -241,6 +242,8 @@ def _left(results: Mapping[str, Sequence[Mapping[str, float]]]) -> Iterator[str]
 def _writable(out: Path) -> None:
     """ScenarioError now rather than after all the runs."""
     try:
+        if out.suffix == ".parquet":  # also where its library is missing
+            write_table(out, {"metric": []})
         out.open("a").close()
     except OSError as err:
         raise ScenarioError(f"--out {out} cannot be written: {err.strerror}") from None

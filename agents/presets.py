@@ -29,7 +29,8 @@ PRESETS = {
             "controller.reward.relative": "false", "controller.reward.looming": "false",
             "controller.reward.manager_credit": "all", "controller.reward.c6_per_inf_wait_min": "0"},
         learn={
-            "credit": "team", "twins": "1", "center_reward": "false", "std_start": "0.37", "std_end": None,
+            "context_for_all": "true", "credit": "team", "twins": "1", "center_reward": "false",
+            "std_start": "0.37", "std_end": None,
             "learning_rate": "5e-4", "learning_rate_end": "1", "epochs": "15", "minibatches": "1", "discount": "0.99",
             "gae_lambda": "0.95", "value_lambda": "0.95", "entropy": "0.01", "kl_limit": None}),
 }

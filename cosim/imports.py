@@ -83,6 +83,13 @@ def load(path: str, what: str) -> Any:
     return getattr(module, name)
 
 
+def own_folders() -> list[Path]:
+    """Folders of this package's modules: its own, and those of the packages in it that stand elsewhere in a clone."""
+    specs = [importlib.util.find_spec(f"cosim.{name}") for name in _TOP]
+    return [_ROOT / "cosim", *(Path(place) for spec in specs if spec for place in spec.submodule_search_locations or ()
+                               if not Path(place).is_relative_to(_ROOT / "cosim"))]
+
+
 def refuse_shadows() -> None:
     """ImportError naming a file beside the user's program that would be imported in place of a package that this one
     needs; under `python -m cosim.run` one line in place of a traceback."""

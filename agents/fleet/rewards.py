@@ -34,6 +34,7 @@ TERMS = ("throughput_ratio", "cost_usd", "carbon_t", "dropped_train_jobs", "drop
 OBJECTIVE = "objective"
 """(32) as printed, logged beside TERMS; what is learned from is `relative` to the hour."""
 
+_WAIT = TERMS.index("inf_wait_min")
 
 _URGENT_DROPS = 0.1
 """Expected drops per urgent job: nearly all make it, and what looms should not move more than what happens."""
@@ -132,8 +133,8 @@ def terms_of(minute: StepOutcome, kinds: Sequence[str], weights: RewardWeights) 
 
 
 def reward_of(terms: Sequence[float], weights: RewardWeights, sees_carbon: bool = True) -> float:
-    """(32) of one step, less what waits cost (c6), from the values of TERMS. sees_carbon: False is power mode, where
-    c3 = 0.
+    """(32) of one step, less what waits cost (c6), from the values of TERMS, of which (32) alone needs the first five.
+    sees_carbon: False is power mode, where c3 = 0.
 
     R1 counts per minute of the step; steps of the study are one minute long.
     """
@@ -141,7 +142,7 @@ def reward_of(terms: Sequence[float], weights: RewardWeights, sees_carbon: bool 
     return (weights.c1_per_reference * throughput - weights.c2_per_usd * cost
             - (weights.c3_per_t * carbon if sees_carbon else 0.0)
             - weights.c4_per_train_job * train - weights.c5_per_inf_job * inf
-            - weights.c6_per_inf_wait_min * terms[-1])
+            - (weights.c6_per_inf_wait_min * terms[_WAIT] if weights.c6_per_inf_wait_min else 0.0))
 
 
 def hour_cost(price_usd_per_kwh: Numbers, usual_kw: float, hours: float, weights: RewardWeights) -> Numbers:

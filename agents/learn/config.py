@@ -29,6 +29,10 @@ class Learning:
     heads: Annotated[int, Field(ge=1, le=16, description="attention heads; must divide width [MAT]")] = 1
     blocks: Annotated[int, Field(ge=1, le=12, description="attention blocks; hidden layers of mappo [MAT]")] = 1
 
+    context_for_all: Annotated[bool, Field(
+        description="followers of mat-dec, transformer and mappo are shown their context (a site the jobs that it was "
+        "sent), too, before their heads: the study's state (27) has it whatever the method; mat always shows it "
+        "[here]")] = False
     identity: Annotated[bool, Field(description="agents of one type have an embedding of their identity, so that "
                                     "they can differ; [MAT] leaves that to the observation [here]")] = True
 
@@ -110,6 +114,9 @@ class Learning:
     def __post_init__(self) -> None:
         if self.width % self.heads:
             raise ValueError(f"width = {self.width} must be a multiple of heads = {self.heads}")
+        if self.context_for_all and self.simplex == "dirichlet":
+            raise ValueError("context_for_all = true needs simplex = gaussian: a Dirichlet share cannot be drawn again "
+                             "from the same noise")
         if self.std_min > self.std_start:
             raise ValueError(f"std_min = {self.std_min} must be <= std_start = {self.std_start}")
         if self.std_end is not None and not self.std_min <= self.std_end <= self.std_start:

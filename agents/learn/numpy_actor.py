@@ -238,7 +238,14 @@ class _Net:
 
     def params(self, state: Any, i: int, kind: int, context: np.ndarray | None) -> np.ndarray:
         """Means of agent i's Gaussians."""
-        return self.layers.output(f"outs.{kind}", state[i])
+        return self.layers.output(f"outs.{kind}", self.informed(state[i], kind, context))
+
+    def informed(self, token: np.ndarray, kind: int, context: np.ndarray | None) -> np.ndarray:
+        """A token with a follower's context added, where the team has a layer for it."""
+        name = f"told.{kind}"
+        if context is None or f"{name}.weight" not in self.layers.raw:
+            return token
+        return token + self.layers.linear(name, context[:self.layers.raw[f"{name}.weight"].shape[1]])
 
     def show(self, state: Any, i: int, kind: int, unit: np.ndarray) -> None:
         """Agent i has decided; only `mat` passes its action on to the others."""
@@ -294,9 +301,8 @@ class _NumpyMat(_Net):
         return _Stream(tokens, self.layers.raw["begin"][0], own, cross)
 
     def params(self, state: _Stream, i: int, kind: int, context: np.ndarray | None) -> np.ndarray:
-        layers, asked, x = self.layers, state.tokens[i], state.last
-        if context is not None and f"told.{kind}.weight" in layers.raw:
-            asked = asked + layers.linear(f"told.{kind}", context[:layers.raw[f"told.{kind}.weight"].shape[1]])
+        layers, x = self.layers, state.last
+        asked = self.informed(state.tokens[i], kind, context)
         for b in range(self.blocks):
             x = self._step(state, b, i, x, asked)
         return layers.output(f"outs.{kind}", x)

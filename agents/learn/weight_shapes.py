@@ -25,6 +25,8 @@ def acting_shapes(spec: TeamSpec, config: Learning) -> dict[str, tuple[int, ...]
     for k, kind in enumerate(kinds):
         out.update(_output(f"outs.{k}", width, _gaussians(kind)))
     seen = [len(kind.observation) for kind in kinds]
+    if config.method == "mat" or config.context_for_all:
+        out.update(_contexts(kinds, width))
     if config.method == "mappo":
         out["who"] = (len(spec.agents), width)
         for k, n_in in enumerate(seen):
@@ -42,11 +44,15 @@ def acting_shapes(spec: TeamSpec, config: Learning) -> dict[str, tuple[int, ...]
         out.update(_norm("token_norm", width))
         for k, kind in enumerate(kinds):
             out.update(_linear(f"shown.{k}", kind.action_width, width))
-            if kind.context:
-                out.update(_linear(f"told.{k}", len(kind.context), width))
         for b in range(config.blocks):
             out.update(_decoder(f"blocks.{b}", width))
     return out
+
+
+def _contexts(kinds: list[AgentType], width: int) -> Shaped:
+    for k, kind in enumerate(kinds):
+        if kind.context:
+            yield from _linear(f"told.{k}", len(kind.context), width)
 
 
 def _gaussians(kind: AgentType) -> int:

@@ -174,6 +174,7 @@ def _digest_of_file(path: str, _mtime_ns: int, _size: int) -> str:
     return found.hexdigest()
 
 
+@lru_cache(maxsize=1024)
 def _own_module(name: str) -> Path | None:
     """The file of a module of the user's own; None for one of an installed package, of ours, or that is not there."""
     if name.partition(".")[0] == __name__.partition(".")[0]:

@@ -15,7 +15,7 @@ import platform
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -43,7 +43,8 @@ def write_whole(path: Path, text: str) -> None:
     process at a time writes a file."""
     part = path.with_name(path.name + _PART)
     try:
-        with part.open("w", encoding="utf-8", newline="\n") as file:
+        part.unlink(missing_ok=True)  # of a killed process, or a link that somebody put there
+        with part.open("x", encoding="utf-8", newline="\n") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -72,24 +73,34 @@ def once(path: Path, make: Callable[[], Mapping[str, JsonValue]]) -> dict[str, J
     return found
 
 
-def make_folders(out: Path) -> None:
-    """Make a campaign's folders. ScenarioError where they cannot be, lead out of it, or are an object store's."""
+def make_folders(out: Path, inside: Sequence[str] = (CELLS, STATES)) -> None:
+    """Make a campaign's folders, `inside` those in it. ScenarioError where they cannot be, lead out of it, or are an
+    object store's."""
     if found := _URL.search(str(out)):
         raise ScenarioError(f"{out}: a campaign's folder is a path; an object store ({found[1]}) has neither locks nor "
                             "files that replace one another in one step. Choose a folder, and copy it there afterwards")
-    for folder in (out, out / CELLS, out / STATES):
-        if folder != out and folder.is_symlink():
-            raise ScenarioError(f"{folder} is a link; a campaign writes into its own folder alone, remove it")
+    for folder in (out, *(out / name for name in inside)):
+        if folder != out:
+            refuse_links([folder])
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            with os.scandir(folder) as entries:
+                refuse_links(entry.path for entry in entries if entry.is_symlink())
         except OSError as err:
             raise ScenarioError(f"cannot make the folder {folder}: {err.strerror or err}") from None
 
 
+def refuse_links(paths: Iterable[str | Path]) -> None:
+    """ScenarioError where one of the paths is a link: a folder that was received must not lead what is written
+    elsewhere."""
+    for path in paths:
+        if Path(path).is_symlink():
+            raise ScenarioError(f"{path} is a link; a campaign writes into its own folder alone, remove it")
+
+
 def empty(folder: Path) -> None:
     """An empty folder of a cell in the place of what is there. ScenarioError for a link."""
-    if folder.is_symlink():
-        raise ScenarioError(f"{folder} is a link; a cell writes into its own folder alone, remove it")
+    refuse_links([folder])
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir()
@@ -98,7 +109,11 @@ def empty(folder: Path) -> None:
 @contextmanager
 def only_campaign(out: Path) -> Iterator[None]:
     """Holds a campaign's folder. ScenarioError where another process does."""
-    with (out / LOCK).open("a+b") as file:
+    try:
+        opened = (out / LOCK).open("a+b")
+    except OSError as err:
+        raise ScenarioError(f"cannot write into {out}: {err.strerror or err}") from None
+    with opened as file:
         if not _taken(file):
             file.seek(0)
             holder = file.read(200).decode(errors="replace").strip()

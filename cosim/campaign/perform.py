@@ -6,6 +6,7 @@ none that has ended.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -14,13 +15,14 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from cosim.campaign.cells import digest_of, json_text
-from cosim.campaign.files import CELLS, RESULT, STATES, empty, only_worker, read_json, write_whole
+from cosim.campaign.files import CELLS, RESULT, STATES, empty, only_worker, read_json, refuse_links, write_whole
 from cosim.errors import CosimError, first_line
-from cosim.imports import load
+from cosim.imports import load, own_folders
 from cosim.trace.machine import MACHINE, versions
 
 try:
@@ -28,6 +30,8 @@ try:
 except ImportError:  # no such count on this system
     resource = None  # type: ignore[assignment]
 
+SOURCE = "source"
+"""Among the versions of a state: a digest of this package's own modules, which may change while its version stays."""
 Order = Mapping[str, Any]
 """What is to be done, as JSON data: out, key, call, arguments, identity; cwd, in which relative paths are found."""
 
@@ -43,11 +47,12 @@ def perform(order: Order) -> dict[str, Any]:
     out, key = Path(order["out"]), order["key"]
     folder, place = out / CELLS / key, out / STATES / f"{key}.json"
     with only_worker(out / STATES / f"{key}.log") as log:
-        here = versions()
+        here = current_versions()
         state: dict[str, Any] = {"key": key, "identity": order["identity"], "state": "running", "versions": here,
                                  "wall_s": None, "cpu_s": None, "error": "", "exit_code": 0, "result_digest": ""}
         if not is_of(stored_state(place), order["identity"], here) or not folder.is_dir() or folder.is_symlink():
             empty(folder)
+        refuse_links(folder.rglob("*"))
         write_whole(place, json_text(state, str(place)))
         wall_s, cpu_s = time.perf_counter(), _cpu_s()
         try:
@@ -78,6 +83,20 @@ def perform_text(order: str) -> str:
         return json.dumps({"kind": type(err).__name__, "text": str(err)})
 
 
+def current_versions() -> dict[str, str]:
+    """What a state keeps of the program that computed it: versions, machine, and a digest of this package's source."""
+    return {**versions(), SOURCE: _source()}
+
+
+@lru_cache(maxsize=1)
+def _source() -> str:
+    found = hashlib.sha256()
+    for folder in own_folders():
+        for path in sorted(folder.rglob("*.py")):
+            found.update(path.read_bytes())
+    return found.hexdigest()[:16]
+
+
 def stored_state(path: Path) -> dict[str, Any] | None:
     """A state that `perform` wrote; None where there is none, or something else."""
     stored = read_json(path)
@@ -100,10 +119,11 @@ def is_of(state: Mapping[str, Any] | None, identity: str, here: Mapping[str, str
 
 
 def other_versions(state: Mapping[str, Any], here: Mapping[str, str]) -> list[str]:
-    """Packages of which a stored state has another version, 'numpy 2.1.0, now 2.2.0'."""
+    """Packages of which a stored state has another version, 'numpy 2.1.0, now 2.2.0'; neither another machine nor
+    another source of the same version is one."""
     then = state["versions"]
     return [f"{name} {then.get(name, 'unknown')}, now {version}" for name, version in here.items()
-            if name not in MACHINE and then.get(name) != version]
+            if name not in (*MACHINE, SOURCE) and then.get(name) != version]
 
 
 @contextmanager

@@ -96,7 +96,7 @@ def seeds_of(text: str) -> list[int]:
 
 def checked_seeds(seeds: Iterable[int]) -> list[int]:
     """Seeds that can be. ScenarioError."""
-    found = list(seeds)
+    found = [seed.item() if hasattr(seed, "item") else seed for seed in seeds]  # of numpy
     for seed in found:
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**63:
             raise ScenarioError(f"seed {shown(seed)} must be a whole number from 0 to 2**63 - 1")

@@ -27,17 +27,20 @@ from cosim.campaign.files import (
     write_whole,
 )
 from cosim.campaign.local import LocalEngine, WorkerDied
-from cosim.campaign.perform import Order, is_of, other_versions, stored_state
+from cosim.campaign.perform import SOURCE, Order, current_versions, is_of, other_versions, stored_state
 from cosim.campaign.ray_engine import RayEngine
 from cosim.digest import Digest, Table
 from cosim.drivers.remote import address_of
 from cosim.errors import CosimError, ScenarioError, cut, unknown
 from cosim.progress import ProgressTask, span, working
-from cosim.trace.machine import versions
+from cosim.trace.machine import MACHINE
 
 ENGINES = ("local", "ray")
 FORMAT = "aidc-cosim campaign 1"
-_MANIFEST_EVERY_S = 1.0
+_LOOK_EVERY_S = 0.5
+"""Seconds after which a wait for cells ends anyway: Ctrl-C interrupts none where another thread got the signal."""
+_MANIFEST_EVERY_S, _MANIFEST_SHARE = 1.0, 20.0
+"""Seconds between manifests, more where writing one takes longer than this part of them."""
 _SHOWN = 3
 
 
@@ -64,7 +67,7 @@ def run_cells(cells: Sequence[Cell], out: Path, *, jobs: int = 1, engine: Litera
 
     A cell is skipped where the folder holds its result, made of the same call, arguments and files with the same
     versions; one that was being computed goes on in its folder. An error is its cell's (`CellState.error`), and the
-    rest goes on. The manifest is brought up to date at least every second in which a cell changes.
+    rest goes on. The manifest is brought up to date every second in which a cell changes; of very many, less often.
     """
     if jobs < 1 or retries < 0:
         raise ScenarioError(f"jobs = {jobs} must be 1 or more, retries = {retries} 0 or more")
@@ -106,8 +109,8 @@ class Estimate(NamedTuple):
 
 
 def estimated(cells: Sequence[Cell], states: Mapping[str, CellState]) -> Estimate:
-    """Wall-clock seconds of the cells that are not done: the mean of finished cells of the same call, or the estimate
-    that a cell has; None where there is neither."""
+    """Wall-clock seconds of the cells that are not done: the estimate that a cell has, or the mean of finished cells of
+    the same call; None where there is neither."""
     measured: dict[str, list[float]] = {}
     for state in states.values():
         if state.state == "done" and state.wall_s is not None:
@@ -141,7 +144,12 @@ def said_of(states: Mapping[str, CellState]) -> list[str]:
         if state.again:
             again.setdefault(state.again, []).append(state.key)
     out += [f"computed again: {_some(keys)}, because {why}" for why, keys in again.items()]
-    machines = {tuple(sorted(state.versions.items())) for state in states.values() if state.state == "done"}
+    done = [state for state in states.values() if state.state == "done"]
+    here = current_versions()[SOURCE]
+    if other := [state.key for state in done if state.versions.get(SOURCE) != here]:
+        out.append(f"kept though another source of this version of aidc-cosim computed it: {_some(other)}; to compute "
+                   "it again, remove its folder")
+    machines = {tuple(state.versions.get(name, "") for name in MACHINE) for state in done}
     if len(machines) > 1:
         out.append(f"the cells were computed on {len(machines)} kinds of machine; their last bits may differ")
     failed = [state for state in states.values() if state.state == "failed"]
@@ -158,7 +166,7 @@ def exit_code(states: Iterable[CellState]) -> int:
 
 def _look(states: Mapping[str, CellState], out: Path) -> None:
     """Mark as done what the folder holds of these cells."""
-    here = versions()
+    here = current_versions()
     for state in states.values():
         stored = stored_state(out / STATES / f"{state.key}.json")
         if stored is None:
@@ -198,28 +206,31 @@ class _Campaign:
         self._weights = {key: usual if seconds is None else max(seconds, 1e-3) for key, seconds in estimates.items()}
         self._tries = dict.fromkeys(states, 0)
         self._running: dict[Future[dict[str, Any]], str] = {}
-        self._written = 0.0
+        self._waiting = dict.fromkeys(key for key, state in states.items() if state.state == "waiting")
+        self._count = {name: sum(s.state == name for s in states.values()) for name in ("done", "failed")}
+        self._done = sum(self._weights[s.key] for s in states.values() if s.state == "done")
+        self._written = self._writing_s = 0.0
         self._shown: ProgressTask | None = None
 
     @contextmanager
     def shown(self, quiet: bool) -> Iterator[None]:
         """Show inside how many cells are done."""
-        before = self._done()
-        with working("cells", sum(self._weights.values()), before=before, quiet=quiet) as self._shown:
+        with working("cells", sum(self._weights.values()), before=self._done, quiet=quiet) as self._shown:
             yield
 
     def run(self, engine: Engine, jobs: int) -> None:
         """Compute all cells that can be."""
         while True:
-            for state in self._ready()[:jobs - len(self._running)]:
+            for state in self._ready(jobs - len(self._running)):
                 order = {"out": str(self.out), "key": state.key, "call": state.call,
                          "arguments": dict(state.arguments), "identity": state.identity, "cwd": os.getcwd()}
                 self._running[engine.submit(order)] = state.key
                 state.state = "running"
+                del self._waiting[state.key]
             self._tell()
             if not self._running:
                 break
-            for future in wait(self._running, return_when=FIRST_COMPLETED).done:
+            for future in wait(self._running, _LOOK_EVERY_S, FIRST_COMPLETED).done:
                 self._end(self.states[self._running.pop(future)], future)
         for state in self.states.values():
             if state.state == "waiting":
@@ -238,13 +249,20 @@ class _Campaign:
         rows = {s.key: {"state": s.state, "call": s.call, "arguments": s.arguments, "seed": s.seed,
                         "needs": list(s.needs), "identity": s.identity, "versions": dict(s.versions),
                         "wall_s": s.wall_s, "cpu_s": s.cpu_s, "error": s.error} for s in self.states.values()}
-        path = self.out / MANIFEST
+        path, began = self.out / MANIFEST, time.monotonic()
         write_whole(path, json_text({"format": FORMAT, "cells": rows}, str(path)))
         self._written = time.monotonic()
+        self._writing_s = self._written - began
 
-    def _ready(self) -> list[CellState]:
-        return [state for state in self.states.values() if state.state == "waiting"
-                and all(self.states[need].state == "done" for need in state.needs)]
+    def _ready(self, room: int) -> list[CellState]:
+        """The first cells of those that wait that can be computed, as many as there is room for."""
+        ready: list[CellState] = []
+        for key in self._waiting:
+            if len(ready) == room:
+                break
+            if all(self.states[need].state == "done" for need in self.states[key].needs):
+                ready.append(self.states[key])
+        return ready
 
     def _end(self, state: CellState, future: Future[dict[str, Any]]) -> None:
         """Take what came of a cell; one whose process was killed waits again."""
@@ -255,24 +273,25 @@ class _Campaign:
             again = self._tries[state.key] <= self.retries
             state.state, state.error, state.exit_code = ("waiting", "", 0) if again else (
                 "failed", f"{err} (tried {self._tries[state.key]} times)", err.exit_code)
+            if again:
+                self._waiting[state.key] = None
         except CosimError as err:
             state.state, state.error, state.exit_code = "failed", str(err), err.exit_code
         else:
             _take(state, stored)
             if state.state == "done":
                 state.result = read_json(self.out / CELLS / state.key / RESULT)
-
-    def _done(self) -> float:
-        return sum(self._weights[s.key] for s in self.states.values() if s.state in ("done", "failed"))
+        if state.state in ("done", "failed"):
+            self._count[state.state] += 1
+            self._done += self._weights[state.key]
 
     def _tell(self) -> None:
         """Progress and manifest, the latter once in a while: of thousands of cells it is long."""
         if self._shown is not None:
-            count = {name: sum(s.state == name for s in self.states.values()) for name in ("done", "failed")}
-            failed = f", {count['failed']} failed" if count["failed"] else ""
-            self._shown.at(self._done(), f"{count['done']} of {len(self.states)} cells{failed}; computing "
+            failed = f", {self._count['failed']} failed" if self._count["failed"] else ""
+            self._shown.at(self._done, f"{self._count['done']} of {len(self.states)} cells{failed}; computing "
                            f"{_some(self._running.values())}")
-        if time.monotonic() - self._written >= _MANIFEST_EVERY_S:
+        if time.monotonic() - self._written >= max(_MANIFEST_EVERY_S, _MANIFEST_SHARE * self._writing_s):
             self.write_manifest()
 
 

@@ -90,8 +90,7 @@ class SweepPlan:
 
     def write_scenarios(self, out: Path) -> None:
         """Put the points' scenarios where their cells read them."""
-        make_folders(out)
-        (out / SCENARIOS).mkdir(exist_ok=True)
+        make_folders(out, (SCENARIOS,))
         for text in self.texts:
             path = scenario_file(out, digest_of(text))
             if not path.exists() or path.read_text(encoding="utf-8") != text:

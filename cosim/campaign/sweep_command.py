@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Mapping
@@ -80,7 +81,7 @@ def add_engine(p: argparse.ArgumentParser) -> None:
                    "number of this machine's processors)")
     p.add_argument("--engine", choices=ENGINES, default="local", help="processes of this machine, or tasks of Ray "
                    "(extra 'ray'; default: local)")
-    p.add_argument("--address", metavar="HOST:PORT", help="of a running Ray cluster that sees the same folders "
+    p.add_argument("--address", metavar="HOST:PORT", help="of a running Ray cluster with the same folders "
                    "(default: one on this machine for this run)")
 
 
@@ -161,8 +162,9 @@ def _print_listing(console: Console, sweep: SweepPlan, out: Path, jobs: int) -> 
 def _print_result(console: Console, args: argparse.Namespace, sweep: SweepPlan, states: Mapping[str, CellState],
                   runs: Columns) -> None:
     names = list(dict.fromkeys(runs["figure"]))
-    asked = args.figures.split(",") if args.figures else [text.partition(":")[0] for text in args.plot]
-    for name in asked:
+    drawn = [text.partition(":")[0] for text in args.plot]
+    asked = args.figures.split(",") if args.figures else drawn
+    for name in (*asked, *drawn):
         if names and name not in names:
             raise ScenarioError(f"{unknown('figure', name, names)}; all runs are done and stay")
     labels = {number: sweep.label(point) for number, point in enumerate(sweep.points, 1)}
@@ -173,14 +175,15 @@ def _print_result(console: Console, args: argparse.Namespace, sweep: SweepPlan, 
     reused = sum(state.reused for state in done)
     console.print()
     say(console, f"{len(done)} of {len(states)} runs are done, {reused} of them from before; mean +- half of a 95 % t "
-        f"interval over {len(sweep.seeds)} seeds, differences seed by seed")
+        f"interval over {len(sweep.seeds)} seed{'s' if len(sweep.seeds) > 1 else ''}, differences seed by seed")
 
 
 def _differing(runs: Columns) -> list[str]:
-    """The first figures that differ between points; where none does, the first ones."""
+    """The first figures whose finite values differ between points; where none does, the first ones."""
     values: dict[str, dict[int, set[float]]] = {}
     for figure, seed, value in zip(runs["figure"], runs["seed"], runs["value"], strict=True):
-        values.setdefault(figure, {}).setdefault(seed, set()).add(value)
+        if math.isfinite(value):
+            values.setdefault(figure, {}).setdefault(seed, set()).add(value)
     found = [figure for figure, by_seed in values.items() if any(len(found) > 1 for found in by_seed.values())]
     return (found or list(values))[:_SHOWN]
 

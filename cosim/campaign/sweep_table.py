@@ -44,9 +44,10 @@ def runs_of(points: Sequence[Point], seeds: Sequence[int], states: Sequence[Cell
     for (number, point, seed), state in zip(
             ((number, point, seed) for number, point in enumerate(points, 1) for seed in seeds), states, strict=True):
         figures: Any = (state.result or {}).get("figures")
-        for name, value in sorted((figures or {}).items(), key=lambda item: item[0]):
+        for name, value in sorted(figures.items()) if isinstance(figures, dict) else ():
+            number_there = isinstance(value, int | float) and not isinstance(value, bool)
             row = {"point": number, **point, "seed": seed, "figure": name, "unit": unit_of(name).symbol,
-                   "value": math.nan if value is None else value}
+                   "value": float(value) if number_there else math.nan}
             for column, entry in row.items():
                 columns[column].append(entry)
     return columns
@@ -102,6 +103,7 @@ def write_tables(out: Path, name: str, fields: Sequence[str], runs: Columns) -> 
             path = out / f"{stem}{ending}"
             part = path.with_name(f"{stem}.part{ending}")
             try:
+                part.unlink(missing_ok=True)
                 write_table(part, plain, about)
                 part.replace(path)
             except OSError as err:

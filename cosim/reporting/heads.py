@@ -60,8 +60,7 @@ def facts_board(of_runs: Sequence[Sequence[Headline]], groups: Sequence[SeedGrou
     made = board(of_runs, groups)
     if len(made.columns) == 1:
         return ""
-    shown = _board("Side by side", made)
-    return shown if len(groups) <= _MOST_ROWS else f"<details><summary>Side by side</summary>{shown}</details>"
+    return _folded("Side by side", _board("Side by side", made), len(groups))
 
 
 def _board(title: str, made: Board) -> str:
@@ -117,7 +116,13 @@ def _settings(compared: Compared) -> str:
         fields) > _MOST_FIELDS else ""
     rows = [[g.label, *(values[g.runs[0]] for _, values in fields[:_MOST_FIELDS])] for g in compared.groups]
     heads = ["", *(name for name, _ in fields[:_MOST_FIELDS])]
-    return f"<div>{table('What was set differently', heads, rows)}{more}</div>"
+    return _folded("What was set differently", f"<div>{table('What was set differently', heads, rows)}{more}</div>",
+                   len(rows))
+
+
+def _folded(title: str, shown: str, rows: int) -> str:
+    """A part of the page as it is, or folded away under its title where it is long."""
+    return shown if rows <= _MOST_ROWS else f"<details><summary>{title}</summary>{shown}</details>"
 
 
 def _every_figure(views: Sequence[Overview], groups: Sequence[SeedGroup]) -> str:

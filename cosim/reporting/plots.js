@@ -38,7 +38,7 @@ function timeTicks(axis, room, gap) {
 // What the axis counts in, below its left end: the date and zone, or that it is a time since the start.
 function zone(layout, inner) {
   const at = new Date(layout.xaxis.range[0]);
-  const text = DATA.start ? (inner < 150 ? `${dayOf(at)}, UTC` : `${dayOf(at)} ${at.getUTCFullYear()}, UTC`) : "since the start";
+  const text = DATA.start ? (layout.xaxis.range[1] - at > 2.2 * 864e5 ? `${at.getUTCFullYear()}, UTC` : inner < 150 ? `${dayOf(at)}, UTC` : `${dayOf(at)} ${at.getUTCFullYear()}, UTC`) : "since the start";
   layout.annotations.push({xref: "paper", yref: "paper", x: 0, xanchor: "left", xshift: -16, y: 0, yanchor: "top", yshift: -21, text, showarrow: false, font: {size: 12, color: css("soft")}});
 }
 // What part of the time is in view: what is zoomed to, or all.

@@ -80,6 +80,12 @@ def in_one_unit(values: Sequence[float], unit: str = "", digits: int = 4) -> tup
                   for v in values]
 
 
+def alike(values: Sequence[float], unit: str = "", digits: int = 3) -> list[str]:
+    """Quantities of one sentence or row, all in the unit that suits the largest."""
+    shown_in, texts = in_one_unit(values, unit, digits)
+    return [f"{text}\u00a0{shown_in}" if shown_in else text for text in texts]
+
+
 def count(value: float, noun: str) -> str:
     """'1 job', '182 353 jobs'."""
     whole = round(value)

@@ -14,9 +14,20 @@ import numpy as np
 
 from cosim.plaintext import cell
 
+
+def _cr(name: str) -> str:
+    """A name of Croissant's vocabulary."""
+    return f"cr:{name}"
+
+
+def _sc(name: str) -> str:
+    """A name of schema.org's vocabulary."""
+    return f"sc:{name}"
+
+
 _MEDIA = {".csv": "text/csv", ".parquet": "application/vnd.apache.parquet"}
-_KINDS = {"b": ("boolean", "sc:Boolean"), "i": ("integer", "sc:Integer"), "u": ("integer", "sc:Integer"),
-          "f": ("number", "sc:Float")}
+_KINDS = {"b": ("boolean", _sc("Boolean")), "i": ("integer", _sc("Integer")), "u": ("integer", _sc("Integer")),
+          "f": ("number", _sc("Float"))}
 _BLOCK = 1 << 20
 
 
@@ -71,18 +82,18 @@ def croissant(facts: dict[str, str], files: Sequence[FileAbout]) -> tuple[str, d
     objects, records = [], []
     for one in files:
         place = f"file-{_slug(one.name)}"
-        objects.append({"@type": "cr:FileObject", "@id": place, "name": one.path.name, "contentUrl": one.path.name,
+        objects.append({"@type": _cr("FileObject"), "@id": place, "name": one.path.name, "contentUrl": one.path.name,
                         "encodingFormat": _MEDIA[one.path.suffix], "sha256": one.sha256,
                         "contentSize": f"{one.path.stat().st_size} B"})
         fields = []
         for column in one.columns:
             unit = f", {column.unit}" if column.unit else ""
-            fields.append({"@type": "cr:Field", "@id": f"{_slug(one.name)}/{column.name}", "name": column.name,
+            fields.append({"@type": _cr("Field"), "@id": f"{_slug(one.name)}/{column.name}", "name": column.name,
                            "description": f"{column.about}{unit}".strip(", "),
-                           "dataType": "sc:DateTime" if column.name == "time_utc" else _kind(column)[1],
+                           "dataType": _sc("DateTime") if column.name == "time_utc" else _kind(column)[1],
                            "source": {"fileObject": {"@id": place}, "extract": {"column": _written(column, one)}}})
-        records.append({"@type": "cr:RecordSet", "@id": _slug(one.name), "name": _slug(one.name), "field": fields})
-    return "croissant.json", {"@context": _CONTEXT, "@type": "sc:Dataset", "name": facts["name"],
+        records.append({"@type": _cr("RecordSet"), "@id": _slug(one.name), "name": _slug(one.name), "field": fields})
+    return "croissant.json", {"@context": _CONTEXT, "@type": _sc("Dataset"), "name": facts["name"],
                               "description": _description(facts), "conformsTo": "http://mlcommons.org/croissant/1.0",
                               "datePublished": facts["created"][:10], "distribution": objects, "recordSet": records}
 
@@ -92,7 +103,7 @@ DESCRIPTORS: dict[str, Callable[[dict[str, str], Sequence[FileAbout]], tuple[str
 
 
 def _kind(column: TableColumn) -> tuple[str, str]:
-    return _KINDS.get(column.values.dtype.kind, ("string", "sc:Text"))
+    return _KINDS.get(column.values.dtype.kind, ("string", _sc("Text")))
 
 
 def _written(column: TableColumn, file: FileAbout) -> str:
@@ -113,6 +124,6 @@ def _description(facts: dict[str, str]) -> str:
 _CONTEXT = {
     "@language": "en", "@vocab": "https://schema.org/", "sc": "https://schema.org/",
     "cr": "http://mlcommons.org/croissant/", "dct": "http://purl.org/dc/terms/", "conformsTo": "dct:conformsTo",
-    "column": "cr:column", "data": {"@id": "cr:data", "@type": "@json"},
-    "dataType": {"@id": "cr:dataType", "@type": "@vocab"}, "extract": "cr:extract", "field": "cr:field",
-    "fileObject": "cr:fileObject", "recordSet": "cr:recordSet", "source": "cr:source"}
+    "column": _cr("column"), "data": {"@id": _cr("data"), "@type": "@json"},
+    "dataType": {"@id": _cr("dataType"), "@type": "@vocab"}, "extract": _cr("extract"), "field": _cr("field"),
+    "fileObject": _cr("fileObject"), "recordSet": _cr("recordSet"), "source": _cr("source")}

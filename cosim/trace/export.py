@@ -14,6 +14,7 @@ import numpy as np
 
 from cosim.digest import Digest
 from cosim.errors import TraceError
+from cosim.limits import check_memory
 from cosim.plaintext import file_names
 from cosim.tables.files import write_table
 from cosim.tables.workbook import MOST_ROWS, Workbook
@@ -24,6 +25,8 @@ from cosim.units import unit_of
 
 Format = Literal["csv", "parquet", "xlsx"]
 FORMATS: tuple[Format, ...] = ("csv", "parquet", "xlsx")
+_BYTES_PER_CELL = 24
+"""Of a tidy row, most cells are names that are there once."""
 _COLUMNS = "columns"
 """The table of all columns: which table they are of, their unit and what they are."""
 _TIME = {"time_s": ("s", "time since the start of the run"), "time_utc": ("", "the same as a date, UTC, ISO 8601")}
@@ -140,6 +143,8 @@ def _tidy(trace: Trace, model: str) -> TraceTable:
         for (entity, *label), values in columns_of(trace, model, port):
             parts.append((entity, port, label[0] if label else "", np.asarray(values, float), unit))
     count = len(time_s)
+    check_memory(f"{model} of {trace.path} as tidy rows", count * len(parts) * len(_TIDY), _BYTES_PER_CELL,
+                 "write it wide, without --tidy")
     names = {key: [value for part in parts for value in [part[k]] * count]
              for k, key in ((0, "entity"), (1, "port"), (2, "label"), (4, "unit"))}
     columns = {"time_s": np.tile(time_s, len(parts)), "time_utc": np.tile(stamps, len(parts)).tolist(),

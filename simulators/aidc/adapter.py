@@ -20,7 +20,7 @@ from cosim.params import params
 from cosim.ports import Batch
 from cosim.simulators.aidc.engine.facility import Facility
 from cosim.simulators.aidc.engine.racks import Racks
-from cosim.simulators.aidc.engine.site_state import pack, unpack
+from cosim.simulators.aidc.engine.site_state import SiteState, pack, unpack
 from cosim.simulators.aidc.engine.slots import Reading, SlotFacility
 from cosim.simulators.aidc.plant.ambient import Ambient, OutdoorAir, Weather, check_cover
 from cosim.simulators.aidc.plant.battery import BehindMeter, SiteBattery
@@ -174,7 +174,7 @@ class DataCenters(Adapter):
                                     "in a world of the same fleet")
         self._origin_s = float(carry.get("origin_s", 0.0))
         for k, (site, memory) in enumerate(zip(self._sites.values(), unpack(carry, mine["job_class"]), strict=True)):
-            site.facility.restore(memory)
+            self._restore(site, memory, carry)
             site.means_kw.extend(carry["window_kw"][k].tolist())
             if site.storage is not None and "battery_kwh" in carry:
                 site.storage.energy_kwh = float(carry["battery_kwh"][k])
@@ -188,6 +188,10 @@ class DataCenters(Adapter):
             | {name: {} for name in EVENTS}
             for k, eid in enumerate(self._sites)
         }
+
+    def _restore(self, site: SiteOnBus, memory: SiteState, carry: Mapping[str, np.ndarray]) -> None:
+        """Into a site, what `carry` has of it."""
+        site.facility.restore(memory)
 
     def _level_names(self) -> list[str]:
         return [port.name for port in self.models["Site"] if port.flow == "out" and port.kind == "level"]

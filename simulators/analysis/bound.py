@@ -8,7 +8,8 @@ closed loop   NCI answers to load. It is a mix of the sources' intensities, so n
               that has power to give; this alone is counted. Of all sources: no kWh is cleaner than what is taken from
               upstream in its place, so that a kWh less saves at most the substation's intensity
 
-Not counted: intervals that a grid without a solution repeats from the one before.
+Not counted: what waits cost (c6), which only makes (32) less; and intervals that a grid without a solution repeats from
+the one before.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def sweep(params: GridParams, profile: ProfileParams, site_kw: float, lambdas: S
 
     on_progress: called after each day with how many of the len(lambdas) * len(means) days are done.
     """
-    feeder = read_feeder(params.network)
+    feeder = read_feeder(params.network, params.batteries)
     sources = all_sources(params.sources, feeder, params.network_sources, "grid")
     at_sites = feeder.own_p_kw + 1j * feeder.own_q_kvar
     for name, site in params.sites.items():

@@ -21,7 +21,8 @@ PEAK_S = 900.0
 
 
 def objective_figures(trace: Trace) -> dict[str, float]:
-    """`objective`, (32) summed over the counted steps with the weights of the run's controller (higher is better), and
+    """`objective`, (32) less the waits' cost summed over the counted steps with the weights of the run's controller
+    (higher is better), and
     `peak_kw`, the fleet's highest mean over `PEAK_S`.
 
     No objective where there is no controller with weights, no price, or where carbon is counted against a dispatch
@@ -57,7 +58,8 @@ def _outcome(trace: Trace) -> StepOutcome:
         hours=hours, price_usd_per_kwh=over_counted(trace, PRICE, SITE)[:, 0],
         power_kw=list(trace[f"{SITE}/p_kw"][use].T), work_to=share * trace[f"{SITE}/work_to"][use].sum(axis=(1, 2)),
         dropped_jobs=list(dropped.T), nci_kg_per_kwh=intensities("nci_kg_per_kwh"),
-        mci_kg_per_kwh=intensities("mci_kg_per_kwh"))
+        mci_kg_per_kwh=intensities("mci_kg_per_kwh"),
+        queued_jobs=list(trace[f"{SITE}/queued_jobs"][use].sum(axis=1).T))
 
 
 def _peak_kw(trace: Trace) -> float:

@@ -87,8 +87,9 @@ class Controller(Adapter):
         check_mode(member, given, members)
         for name, other in members.items():
             if getattr(other, "routing", given.routing) != given.routing:
-                raise ScenarioError(f"{member}.routing = {given.routing} and {name}.routing = {other.routing}; "
-                                    "give all of them the same, as an entry `routing` of the scenario's shared data")
+                raise ScenarioError(f"{member}.routing = {given.routing} and {name}.routing = {other.routing}; they "
+                                    f"must be the same: --set {name}.routing={given.routing}, and so for all that "
+                                    "have it")
 
     @classmethod
     def check_scenario(cls, member: str, given: ControllerParams, scenario: Any) -> None:

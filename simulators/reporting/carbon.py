@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cosim.reporting.chart import MARKS, Fact, Heat, LineMark, Panel, Picture, Series, missing
-from cosim.reporting.text import number, quantity, strong
+from cosim.reporting.text import alike, number, strong
 from cosim.simulators.analysis.paths import GRID, SITE
 from cosim.simulators.reporting.data import FleetRun
 from cosim.simulators.reporting.sites import warmup
@@ -45,6 +45,7 @@ def accounts(run: FleetRun) -> Picture:
     """Cumulative carbon: attributed to the sites, and emitted by all sources."""
     key, panels, facts, says = "carbon", [], [], []
     own, kg = attributed_kg(run), emitted_kg(run)
+    own_text, all_text = alike([float("nan") if one is None else float(np.nansum(one)) for one in (own, kg)], "kg")
     if own is not None:
         total = np.nansum(own, axis=0)
         series = tuple(_running(run, SITE, own[:, k], site, run.colours[site], MARKS[k % 3])
@@ -52,7 +53,7 @@ def accounts(run: FleetRun) -> Picture:
         panels.append(Panel("Attributed to each data center: energy x NCI", "t CO2", series, axis="own",
                             bands=warmup(run)))
         facts.append(Fact("carbon attributed to the data centers", float(total.sum()), "kg"))
-        says.append(f"the data centers' own account, energy times NCI, ends at {strong(quantity(total.sum(), 'kg'))}")
+        says.append(f"the data centers' own account, energy times NCI, ends at {strong(own_text)}")
     if kg is not None:
         system = [_running(run, _EMISSION, kg, "all sources", "ink", "solid")]
         if own is not None and not run.played("grid"):
@@ -61,7 +62,7 @@ def accounts(run: FleetRun) -> Picture:
         panels.append(Panel(f"System: what all sources emitted{theirs}", "t CO2", tuple(system), axis="system",
                             bands=warmup(run)))
         facts.append(Fact(f"carbon emitted by all sources{theirs}", float(kg.sum()), "kg"))
-        says.append(f"all sources together, for every load on the feeder, emitted {strong(quantity(kg.sum(), 'kg'))}"
+        says.append(f"all sources together, for every load on the feeder, emitted {strong(all_text)}"
                     f"{theirs}")
     if not panels:
         return missing(key, "The trace holds neither power with NCI at the sites nor emissions of the sources, so "

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from cosim.reporting.chart import Maps, Picture, Section, missing
 from cosim.reporting.definition import Headline, LiveColumn, LiveTable, Report
-from cosim.reporting.text import named
+from cosim.reporting.text import alike, named
 from cosim.simulators.reporting import (
     air,
     batteries,
@@ -87,7 +87,10 @@ _TILES = ("co2_attributed_kg", "co2_system_kg", "energy_kwh", "cost_usd")
 
 def tiles(figures: Mapping[str, float]) -> list[tuple[str, str]]:
     """The figures at the top of a run: (words, value)."""
-    out = [named(name, figures[name]) for name in _TILES if name in figures]
+    carbon = [name for name in _TILES[:2] if name in figures]
+    out = [(named(name, figures[name])[0], text) for name, text in
+           zip(carbon, alike([figures[name] for name in carbon], "kg", 4), strict=True)]
+    out += [named(name, figures[name]) for name in _TILES[2:] if name in figures]
     counts = {word: sum(v for n, v in figures.items() if n.startswith(f"{word}_") and n.endswith("_jobs"))
               for word in ("finished", "dropped", "unfinished")}
     if any(counts.values()):

@@ -29,7 +29,7 @@ _Row = tuple[float, int, int] | tuple[str, str]
 def read_requests(path: str, layout: Format = "auto", max_left_out_ratio: float = LEFT_OUT_RATIO) -> TokenTrace:
     """Requests of a file, in time order; each has a prompt and an answer of one token or more.
 
-    auto: JSON lines are Mooncake's, and a CSV is told by its columns. Rows that cannot be read, that have no answer or
+    auto: JSON lines are Mooncake's, and a CSV is known by its columns. Rows that cannot be read, that have no answer or
     no prompt are left out and counted. ScenarioError if they are more than `max_left_out_ratio` of all, or the file is
     missing, empty, of none of the layouts, or has no request.
     """

@@ -12,8 +12,10 @@ from cosim.adapter import Adapter, Values
 from cosim.errors import ScenarioError, unknown
 from cosim.params import params
 from cosim.replay.recording import notes as recording_notes
-from cosim.simulators.fleet import BATCH_COLUMNS, JobClass
+from cosim.simulators.aidc.llm.serving import Serving
+from cosim.simulators.fleet import BATCH_COLUMNS, TOKEN_COLUMNS, JobClass, Routing
 from cosim.simulators.workload.adapter import Arrivals
+from cosim.simulators.workload.lengths import requests_to
 from cosim.trace import Trace
 from cosim.trace.series import played_from_s, scenario_of
 from cosim.units import MIN_S, Seconds, format_time
@@ -29,6 +31,7 @@ class RecordedJobsParams:
         "raise")
     arrivals_end_s: Annotated[Seconds | None, Field(ge=0, description="no job arrives from then on; null: as recorded")
                               ] = None
+    routing: Routing = "handover"
     scenario_start: Annotated[str, Field(description="date of t = 0; the run fills it in")] = "2026-01-01T00:00:00"
     scenario_warmup_s: Annotated[Seconds, Field(ge=0, description="of the run, which fills it in")] = 0.0
 
@@ -75,6 +78,7 @@ class RecordedJobs(Adapter):
         with Trace(given.path) as trace:
             jobs, from_s = trace.table("jobs"), played_from_s(trace, given.scenario_warmup_s)
             self._end_s = float(trace.attrs["until_s"])
+            requests = trace.table("llm_requests") if self._served() else {}
             self._said = recording_notes(self.sid, trace, given.scenario_warmup_s, given.scenario_start)
             then = scenario_of(trace).get("shared", {}).get("job_classes", {})
         if not jobs:
@@ -87,13 +91,38 @@ class RecordedJobs(Adapter):
         played = (jobs["arrival_s"] >= from_s) & (jobs["arrival_s"] < end_s)
         jobs = {name: values[played] for name, values in jobs.items()}
         order = np.argsort(jobs["id"], kind="stable")
-        self._columns = {name: jobs[name][order].tolist() for name in BATCH_COLUMNS}
+        columns = {name: jobs[name][order] for name in BATCH_COLUMNS}
+        if self._served():
+            columns |= self._tokens(columns, requests)
+        self._columns = {name: values.tolist() for name, values in columns.items()}
         self._arrival_s = jobs["arrival_s"][order]
         if (np.diff(self._arrival_s) < 0).any():
             raise ScenarioError(f"{self.params.path}: its jobs are not numbered in arrival order")
         self._origin_s, self._now_s = from_s, 0.0
         names = list(self.params.job_classes)
         self._class = np.array([names.index(n) for n in self._columns["job_class"]])
+
+    def _served(self) -> dict[str, Serving]:
+        """Classes of kind llm."""
+        return {name: c.serving for name, c in self.params.job_classes.items() if c.serving is not None}
+
+    def _tokens(self, jobs: Mapping[str, np.ndarray], requests: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Tokens of the jobs, 0 of those that are no LLM requests, and the work that they are in this scenario.
+        ScenarioError for a request whose tokens the recording lacks."""
+        tokens, work_to = np.zeros((len(jobs["id"]), 2), np.int64), jobs["work_to"].copy()
+        order = np.argsort(requests["id"], kind="stable") if len(requests.get("id", ())) else np.empty(0, int)
+        for name, serving in self._served().items():
+            mine = np.flatnonzero(jobs["job_class"] == name)
+            if not mine.size:
+                continue
+            at = np.searchsorted(requests["id"][order], jobs["id"][mine]) if order.size else np.empty(0, int)
+            if not order.size or (at >= len(order)).any() or (
+                    requests["id"][order[at]] != jobs["id"][mine]).any():
+                raise ScenarioError(f"{self.params.path} lacks the tokens of its requests of {name} (table "
+                                    "llm_requests); choose the trace of a run in which they were served")
+            tokens[mine] = np.column_stack([requests[column][order[at]] for column in TOKEN_COLUMNS])
+            work_to[mine] = requests_to(tokens[mine], serving)
+        return {**dict(zip(TOKEN_COLUMNS, tokens.T, strict=True)), "work_to": work_to}
 
     def _note_jobs(self, jobs: Mapping[str, np.ndarray], from_s: float, then: Mapping[str, dict]) -> None:
         before = jobs["arrival_s"] < from_s
@@ -102,7 +131,8 @@ class RecordedJobs(Adapter):
                               "its end are left out; data centers begin empty")
         for name, job_class in self.params.job_classes.items():
             was = JobClass(**then[name]) if name in then else job_class
-            other = [field for field in ("work_to", "deadline_s") if getattr(was, field) != getattr(job_class, field)]
+            fields = ("deadline_s",) if job_class.kind == "llm" else ("work_to", "deadline_s")
+            other = [field for field in fields if getattr(was, field) != getattr(job_class, field)]
             if other:
                 self._said.append(f"{self.sid}: jobs of {name} have {' and '.join(other)} of the recording, not of "
                                   "this scenario's job_classes")
@@ -127,8 +157,10 @@ class RecordedJobs(Adapter):
         self._origin_s = float(carry.get("origin_s", self._origin_s))
 
     def advance(self, time_s: float, inputs: Values) -> Values:
-        """The jobs that arrived in the step that ends now."""
+        """The jobs that arrived in the step that ends now, or with routing = arrival will in the one that begins."""
         self._now_s, at_s = time_s, self._origin_s + time_s
+        if self.params.routing == "arrival":
+            at_s += self.step_s
         first, end = np.searchsorted(self._arrival_s, (at_s - self.step_s, at_s))
         batch = {name: column[first:end] for name, column in self._columns.items()} if end > first else {}
         if batch and self._origin_s:

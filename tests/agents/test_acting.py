@@ -40,7 +40,8 @@ def shaken(config: Learning, path, seed: int = 1) -> Team:
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("shape", [{}, {"heads": 2, "blocks": 2, "width": 32}, {"frozen_leaders": (1.0, 3.0)},
-                                   {"identity": False}], ids=["default", "deep", "frozen", "anonymous"])
+                                   {"identity": False}, {"context_for_all": True}],
+                         ids=["default", "deep", "frozen", "anonymous", "context for all"])
 def test_it_acts_as_torch_does(method, shape, tmp_path):
     path, rng = tmp_path / "team.safetensors", np.random.default_rng(2)
     team, acting = shaken(Learning(method=method, **shape), path), ActingTeam(path)
@@ -83,7 +84,7 @@ def test_it_says_what_it_cannot_do(tmp_path):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("shape", [{}, {"heads": 2, "blocks": 3, "width": 32}])
+@pytest.mark.parametrize("shape", [{}, {"heads": 2, "blocks": 3, "width": 32}, {"context_for_all": True}])
 def test_the_shapes_of_what_acts_are_those_of_the_network(method, shape):
     config = Learning(method=method, **shape)
     held = {n: tuple(x.shape) for n, x in Team(SPEC, config, 0).network.state_dict().items()}

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from cosim.campaign.cells import Cell, states_of
-from cosim.campaign.files import only_campaign
+from cosim.campaign.cells import Cell, digest_of, states_of
+from cosim.campaign.files import make_folders, only_campaign
+from cosim.campaign.perform import current_versions, perform
 from cosim.campaign.runner import estimated, exit_code, listing, look_up, run_cells, said_of
 from cosim.errors import ModelError, ScenarioError
 
@@ -31,7 +32,7 @@ def files_in(out):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     out = tmp_path_factory.mktemp("campaign")
-    return out, run_cells([SUM, *SQUARES], out, jobs=2, progress=False)
+    return out, run_cells([SUM, *SQUARES], out, progress=False)
 
 
 def test_cells_are_computed_after_those_they_need(finished):
@@ -83,6 +84,11 @@ def test_what_makes_a_finished_cell_untrue_makes_it_again(finished, tmp_path):
     stored = json.loads(path.read_text())
     path.write_text(json.dumps({**stored, "versions": {**stored["versions"], "numpy": "0.1"}}))
     assert "numpy 0.1, now" in look_up(cells, out)["a"].again
+    path.write_text(json.dumps({**stored, "versions": {**stored["versions"], "source": "other"}, "result_digest":
+                                digest_of("{}")}))
+    seen = look_up(cells, out)
+    assert seen["a"].state == "done"
+    assert "kept though another source of this version of aidc-cosim computed it: a" in said_of(seen)[1]
     path.write_text('{"state": "done", "versions": 7}')
     assert look_up(cells, out)["a"].state == "waiting"
     assert run_cells(cells, out, progress=False)["a"].result == {"square": 9, "seed": 0}
@@ -118,12 +124,13 @@ def test_a_killed_process_is_replaced(tmp_path):
     assert exit_code(states.values()) == 3
 
 
+STEPS = [Cell(f"c{k}", "small_cells:in_steps", {"count": 4, "pause_s": 0.02}) for k in range(3)]
 PROGRAM = """
-from pathlib import Path
 import sys
+from pathlib import Path
 from cosim.campaign.cells import Cell
 from cosim.campaign.runner import run_cells
-cells = [Cell(f"c{k}", "small_cells:in_steps", {"count": 4, "pause_s": 0.05}) for k in range(3)]
+cells = [Cell(f"c{k}", "small_cells:in_steps", {"count": 4, "pause_s": 0.02}) for k in range(3)]
 run_cells(cells, Path(sys.argv[1]), jobs=2, progress=False)
 """
 
@@ -131,7 +138,7 @@ run_cells(cells, Path(sys.argv[1]), jobs=2, progress=False)
 def test_kill_9_and_again_gives_the_same_files(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(p for p in sys.path if p))
     whole, torn = tmp_path / "whole", tmp_path / "torn"
-    subprocess.run([sys.executable, "-c", PROGRAM, str(whole)], check=True)
+    run_cells(STEPS, whole, progress=False)
     with subprocess.Popen([sys.executable, "-c", PROGRAM, str(torn)]) as driver:
         log = torn / "steps.log"
         while not log.exists() or len(log.read_text().splitlines()) < 3:
@@ -141,7 +148,7 @@ def test_kill_9_and_again_gives_the_same_files(tmp_path, monkeypatch):
             run_cells(SQUARES, torn, progress=False)
         driver.send_signal(signal.SIGKILL)
     assert len(files_in(torn)) < len(files_in(whole))
-    subprocess.run([sys.executable, "-c", PROGRAM, str(torn)], check=True)
+    run_cells(STEPS, torn, progress=False)
     assert files_in(torn) == files_in(whole)
     steps = log.read_text().splitlines()
     assert 12 <= len(steps) <= 14  # what had ended was not computed again: at most two steps were torn
@@ -168,20 +175,30 @@ def test_what_no_campaign_can_be_is_refused(options, words, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_links_that_lead_out_are_not_followed(tmp_path):
+@pytest.mark.parametrize("link", ["cells", "cells/x0", "lock", "manifest.json", "states/x0.log", "states"])
+def test_a_folder_with_links_that_lead_out_is_refused(link, tmp_path):
     (tmp_path / "else").mkdir()
-    (tmp_path / "else" / "kept").touch()
-    out = tmp_path / "out"
-    (out / "cells").mkdir(parents=True)
-    (out / "cells" / "x0").symlink_to(tmp_path / "else")
-    state = run_cells(SQUARES[:1], out, progress=False)["x0"]
-    assert state.state == "failed"
-    assert "is a link" in state.error
-    assert [p.name for p in (tmp_path / "else").iterdir()] == ["kept"]
-    (tmp_path / "two").mkdir()
-    (tmp_path / "two" / "cells").symlink_to(tmp_path / "else")
+    (tmp_path / "else" / "kept").write_text("kept")
+    place = tmp_path / "out" / link
+    place.parent.mkdir(parents=True)
+    place.symlink_to(tmp_path / "else" / ("" if link in ("cells", "cells/x0", "states") else "kept"))
     with pytest.raises(ScenarioError, match="is a link"):
-        run_cells(SQUARES, tmp_path / "two", progress=False)
+        run_cells(SQUARES[:1], tmp_path / "out", progress=False)
+    assert [(p.name, p.read_text()) for p in (tmp_path / "else").iterdir()] == [("kept", "kept")]
+
+
+def test_a_link_in_a_half_done_cell_is_refused(tmp_path):
+    out = tmp_path / "out"
+    make_folders(out)
+    (out / "cells" / "x0").mkdir()
+    (out / "cells" / "x0" / "x.txt").symlink_to(tmp_path / "else")
+    order = {"out": str(out), "key": "x0", "call": "small_cells:square", "arguments": {"x": 1}, "identity": "i"}
+    (out / "states" / "x0.json").write_text(json.dumps(
+        {"identity": "i", "state": "running", "versions": current_versions(), "wall_s": None, "cpu_s": None,
+         "error": "", "exit_code": 0, "result_digest": ""}))
+    with pytest.raises(ScenarioError, match="x.txt is a link"):
+        perform(order)
+    assert not (tmp_path / "else").exists()
 
 
 def test_times_come_from_finished_cells_or_the_cell(finished):

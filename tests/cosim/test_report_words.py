@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from cosim.reporting.chart import Panel, Picture, Series, ranges
 from cosim.reporting.overview import change, differences, labels
-from cosim.reporting.text import count, length, listing, named, number, quantity
+from cosim.reporting.text import alike, count, in_one_unit, length, listing, named, number, quantity
 from cosim.simulators.reporting.feeder import layout, parse
 
 
@@ -31,6 +31,13 @@ def test_quantities_take_the_larger_unit_and_counts_their_noun():
     assert named("co2_attributed_kg", 15972.0) == ("CO2 attributed", "15.97\u00a0t")
     assert named("flagged_intervals", 0.0) == ("flagged intervals", "0")
     assert (change(2.0, 2.5), change(0.0, 3.0, "jobs"), change(1.0, 1.0)) == ("+25\u202f%", "+3.00 jobs", "=")
+
+
+def test_what_stands_together_has_one_unit():
+    assert alike([960.0, 2401.0], "kg") == ["0.96\u00a0t", "2.40\u00a0t"]
+    assert alike([960.0, float("nan")], "kg") == ["960\u00a0kg", "-\u00a0kg"]
+    assert in_one_unit([1.0, 10.0], "jobs") == ("jobs", ["1", "10"])
+    assert quantity(12345.0, "kW") == "12\u202f345\u00a0kW", "power stays in the unit of the axes"
 
 
 def test_runs_are_labelled_by_what_sets_them_apart():

@@ -12,7 +12,7 @@ import pytest
 from scipy import stats
 
 import cosim
-from cosim.campaign.points import grid, plan_of, seeds_of, values_of
+from cosim.campaign.points import checked_seeds, grid, plan_of, seeds_of, values_of
 from cosim.campaign.statistics import interval
 from cosim.campaign.sweep_table import frame_of, lines_of, statistics_of, uniform
 from cosim.commands.main import main
@@ -27,7 +27,7 @@ def swept(tmp_path_factory):
     """A sweep of two points with three seeds, by the command."""
     out = tmp_path_factory.mktemp("sweep")
     words = ["sweep", "two_bus", "--set", f"{NOISE}=5", "--set", f"{RATE}=1,0.5", "--seeds", "0:3", "--until", "10min",
-             "--jobs", "1", "--out", str(out)]
+             "--jobs", "1", "--keep-traces", "--out", str(out)]
     assert main(words) == 0
     return out, words
 
@@ -45,6 +45,13 @@ def test_every_figure_of_every_run_is_that_of_the_run_alone(swept, tmp_path):
     assert found.keys() == alone.figures.keys()
     for name, value in alone.figures.items():
         assert float(found[name] or "nan") == pytest.approx(value, rel=0, abs=0, nan_ok=True), name
+
+
+def test_a_received_scenario_runs_no_code_of_others(tmp_path, capsys):
+    path = tmp_path / "received.yaml"
+    path.write_text("base: two_bus\nmembers:\n  x: {simulator: 'evil:Thing', step_s: 60, entities: {X: [a]}}\n")
+    assert main(["sweep", str(path), "--out", str(tmp_path / "out")]) == 2
+    assert f"add --trust {path}" in capsys.readouterr().err.replace("\n", "")
 
 
 def test_means_intervals_and_paired_differences_are_those_of_the_runs(swept):
@@ -69,33 +76,42 @@ def test_parquet_holds_the_same_with_its_units(swept):
     assert table.schema.metadata[b"scenario"] == b"two_bus"
 
 
-def test_a_sweep_that_grows_keeps_what_it_has(swept, capsys):
-    out, words = swept
-    stamps = {path: path.stat().st_mtime_ns for path in out.rglob("result.json")}
+def test_a_sweep_that_grows_keeps_what_it_has_and_names_what_fails(swept, tmp_path, capsys):
+    """One run finds a file where it makes its folder; the others are there."""
+    out = tmp_path / "out"
+    shutil.copytree(swept[0], out)
+    words = [str(out) if word == str(swept[0]) else word for word in swept[1]]
     assert main([*words, "--dry-run"]) == 0
     assert "0 of 6 cells to compute" in capsys.readouterr().out
+    cell = next(path for path in (out / "cells").iterdir() if path.name.startswith("0.5") and path.name.endswith("s1"))
+    (cell / "result.json").unlink()
+    (cell / "running").write_text("in the way")
+    stamps = {path: path.stat().st_mtime_ns for path in out.rglob("result.json")}
     more = [word.replace("=1,0.5", "=1,0.5,0.25").replace("0:3", "0:2") for word in words]
-    assert main([*more, "--figures", "energy_kwh"]) == 0
+    assert main([*more, "--figures", "energy_kwh"]) == 1
     said = capsys.readouterr().out
-    assert "6 of 6 runs are done, 4 of them from before" in said
+    assert "5 of 6 runs are done, 3 of them from before" in said
     assert "rate_scale=0.25" in said
     assert "energy_kwh [kWh]" in said
+    assert f"{cell.name} failed: internal error: FileExistsError" in said
     assert stamps == {path: path.stat().st_mtime_ns for path in stamps}
-    assert main(words) == 0
+    assert {(row["point"], row["seed"]) for row in rows(out / "runs.csv")} == {
+        ("1", "0"), ("1", "1"), ("2", "0"), ("3", "0"), ("3", "1")}
+    assert {(row["point"], row["pairs"]) for row in rows(out / "table.csv")} == {("1", "0"), ("2", "1"), ("3", "2")}
 
 
 def test_from_python_the_same_table(swept):
     out, _ = swept
     before = (out / "runs.csv").read_bytes()
     frame = cosim.run_sweep("two_bus", set={NOISE: 5, RATE: [1, 0.5]}, seeds=range(3), until="10min", out=out,
-                            progress=False)
+                            keep_traces=True, progress=False)
     assert before == (out / "runs.csv").read_bytes()
     found = frame[(frame.figure == "energy_kwh") & (frame.point == 2)].iloc[0]
     row, = (row for row in rows(out / "table.csv") if (row["figure"], row["point"]) == ("energy_kwh", "2"))
     assert (found["mean"], found["difference_high"]) == (float(row["mean"]), float(row["difference_high"]))
     assert frame.attrs["about"]["unit"].startswith("of the figure")
     runs = cosim.run_sweep("two_bus", set={NOISE: 5, RATE: [1, 0.5]}, seeds=range(3), until="10min", out=out,
-                           per_seed=True, progress=False)
+                           keep_traces=True, per_seed=True, progress=False)
     assert set(runs.seed) == {0, 1, 2}
 
 
@@ -106,11 +122,10 @@ def test_a_picture_and_a_trace_on_request(swept, capsys):
     picture = out / f"energy_kwh over {RATE}.svg"
     assert str(picture) in capsys.readouterr().out.replace("\n", "")
     assert "energy_kwh [kWh]" in picture.read_text()
-    one = ["sweep", "two_bus", "--until", "2min", "--keep-traces", "--jobs", "1", "--out", str(out / "one")]
-    assert main(one) == 0
-    trace, = (out / "one" / "cells").glob("*/trace.h5")
-    with cosim.Trace(trace) as found:
-        assert found.attrs["until_s"] == 120.0
+    traces = list((out / "cells").glob("*/trace.h5"))
+    assert len(traces) == 6
+    with cosim.Trace(traces[0]) as found:
+        assert found.attrs["until_s"] == 600.0
 
 
 @pytest.mark.parametrize(("words", "said"), [
@@ -138,22 +153,6 @@ def test_a_wrong_request_is_one_line_before_any_run(words, said, tmp_path, capsy
     assert not list(out.rglob("result.json"))
 
 
-def test_a_run_that_fails_is_named_and_the_others_are_there(swept, tmp_path, capsys):
-    """One run finds a file where it makes its folder."""
-    out = tmp_path / "out"
-    shutil.copytree(swept[0], out)
-    cell = next(path for path in (out / "cells").iterdir() if path.name.startswith("0.5") and path.name.endswith("s1"))
-    (cell / "result.json").unlink()
-    (cell / "running").write_text("in the way")
-    assert main([str(out) if word == str(swept[0]) else word for word in swept[1]]) == 1
-    said = capsys.readouterr().out
-    assert "5 of 6 runs are done, 5 of them from before" in said
-    assert f"{cell.name} failed: internal error: FileExistsError" in said
-    assert {(row["point"], row["seed"]) for row in rows(out / "runs.csv")} == {
-        ("1", "0"), ("1", "1"), ("1", "2"), ("2", "0"), ("2", "2")}
-    assert {(row["point"], row["pairs"]) for row in rows(out / "table.csv")} == {("1", "0"), ("2", "2")}
-
-
 @pytest.mark.parametrize(("text", "found"), [
     ("0,0.01,1e-3", [0, 0.01, 0.001]), ("uniform,mpc", ["uniform", "mpc"]), ("[1,2],[3]", [[1, 2], [3]]),
     ('{"a":1,"b":[2,3]},null', [{"a": 1, "b": [2, 3]}, None]), ('"a,b",c', ["a,b", "c"]),
@@ -176,6 +175,7 @@ def test_grids_and_plans(tmp_path):
     assert grid(axes, points) == [{"b.y": 3, "c.z": "no", "a.x": 1}, {"b.y": 3, "c.z": "no", "a.x": 2}]
     assert seeds_of("3:6") == [3, 4, 5]
     assert seeds_of("7") == [7]
+    assert checked_seeds(np.arange(2)) == [0, 1]
 
 
 @pytest.mark.parametrize(("name", "text", "said"), [

@@ -18,9 +18,9 @@ from cosim.scenarios.ieee33_foresight import weather
 from cosim.simulators.analysis.conservation import verify
 from cosim.trace import Trace
 
-FEW = {"controller.policy": "nci_priority", "workload.rate_scale": 0.2, "grid.ac_check": False,
-       "grid.solver": "clarabel", "shared.lookahead_steps": 2, "aidc.offer": None}
-"""A fifth of the jobs and a plan of two intervals: the same feeder and its carbon in a fraction of the time."""
+FEW = {"controller.policy": "nci_priority", "workload.rate_scale": 0.1, "grid.ac_check": False,
+       "grid.solver": "newton", "grid.settle": False, "shared.lookahead_steps": 2, "aidc.offer": None}
+"""A tenth of the jobs and a plan of two intervals: the same feeder and its carbon in a fraction of the time."""
 
 
 def run(path, driver="native", until_s=86400.0, scenario=None, **more):
@@ -36,7 +36,7 @@ def day(tmp_path_factory):
 def test_ranks_of_the_sites_change_through_the_day_by_average_and_marginal_intensity(day):
     with Trace(day) as trace:
         at = [trace.names("grid/Bus").index(f"bus{node}") for node in (8, 28, 32)]
-        for port, least in (("nci_kg_per_kwh", 6), ("mci_kg_per_kwh", 3)):
+        for port, least in (("nci_kg_per_kwh", 4), ("mci_kg_per_kwh", 3)):
             assert swaps(trace[f"grid/Bus/{port}"][:, at]) >= least, port
 
 
@@ -67,28 +67,24 @@ def test_the_weather_is_a_midsummer_day():
     assert (day["dhi_w_per_m2"] <= ghi + 0.1).all()
 
 
-def test_both_drivers_and_replays_of_the_grid_and_the_forecasts_write_the_same(tmp_path):
-    until_s = 1800.0
-    first, second = (run(tmp_path / f"{driver}.h5", driver, until_s) for driver in ("native", "mosaik"))
-    same_traces(first, second)
-    for member in ("grid", "forecast", "tariff"):
-        again = replay(find("ieee33_foresight"), member, str(first))
-        fields = {k: v for k, v in FEW.items() if not k.startswith(f"{member}.")}
-        third = tmp_path / f"{member}.h5"
-        Experiment(override(again, fields), "native", until_s, third).run()
-        with h5py.File(first) as a, h5py.File(third) as c:
-            for port in ("aidc/Site/p_kw", "grid/Bus/nci_kg_per_kwh", "forecast/Site/nci_forecast_kg_per_kwh"):
-                assert a[port][()].tobytes() == c[port][()].tobytes(), (member, port)
-
-
-def test_policies_observe_the_forecasts(tmp_path):
+def test_both_drivers_and_replays_write_the_same_and_policies_observe_the_forecasts(tmp_path):
     Keeps.seen.clear()
-    path = run(tmp_path / "seen.h5", until_s=1200.0, **{"controller.policy": "days:Keeps"})
+    until_s, mine = 1200.0, {"controller.policy": "days:Keeps"}
+    first = run(tmp_path / "native.h5", "native", until_s, **mine)
     last = Keeps.seen[-1]  # at 19 min, by the forecast of minute 15
-    with Trace(path) as trace:
+    with Trace(first) as trace:
         assert last.nci_forecast_kg_per_kwh == trace["forecast/Site/nci_forecast_kg_per_kwh"][1].tolist()
         assert last.price_forecast_usd_per_kwh == trace["forecast/Feeder/price_forecast_usd_per_kwh"][1, 0].tolist()
         assert last.load_forecast_kw == trace["forecast/Feeder/p_load_forecast_kw"][1, 0].tolist()
         assert last.renewable_forecast_kw == trace["outlook/Feeder/renewable_forecast_kw"][1, 0].tolist()
         assert last.load_forecast_kw[0] == pytest.approx(trace["profile/Load/p_kw"][1].sum())
     assert last.price_forecast_usd_per_kwh[42:45] == [0.1, 0.3, 0.3]  # from 11 h on, 10:45 later than 0:15
+    same_traces(first, run(tmp_path / "mosaik.h5", "mosaik", until_s, **mine))
+    for member in ("grid", "forecast", "tariff"):
+        again = replay(find("ieee33_foresight"), member, str(first))
+        fields = {k: v for k, v in (FEW | mine).items() if not k.startswith(f"{member}.")}
+        third = tmp_path / f"{member}.h5"
+        Experiment(override(again, fields), "native", until_s, third).run()
+        with h5py.File(first) as a, h5py.File(third) as c:
+            for port in ("aidc/Site/p_kw", "grid/Bus/nci_kg_per_kwh", "forecast/Site/nci_forecast_kg_per_kwh"):
+                assert a[port][()].tobytes() == c[port][()].tobytes(), (member, port)

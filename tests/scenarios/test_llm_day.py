@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from cosim.experiment import Experiment
+from cosim.replay.exchange import replay
 from cosim.run import find
 from cosim.scenario import override
 from cosim.simulators.analysis.conservation import verify
@@ -96,3 +97,11 @@ def test_routing_as_jobs_arrive_waits_for_no_decision(run):
     assert np.nanmedian(waited) < 1.0
     handed = run["workload/Arrivals/arrived_jobs"].sum()
     assert handed == len(run.table("jobs")["id"])
+
+
+def test_the_same_requests_again(run, tmp_path):
+    """Another run's requests, with their tokens, by the same policy: the same day to the last bit."""
+    Experiment(replay(scenario(), "workload", run.path), "native", UNTIL_S, tmp_path / "again.h5").run()
+    with Trace(tmp_path / "again.h5") as second:
+        for port in ("p_kw", "output_tokens", "llm_dynamic_kw", "finished_jobs"):
+            assert (second[f"aidc/Site/{port}"] == run[f"aidc/Site/{port}"]).all()

@@ -13,7 +13,7 @@ from worlds import run
 from cosim.commands.main import main
 from cosim.drivers.resolve import resolve
 from cosim.request import find
-from cosim.scenario import override
+from cosim.scenario import Link, Member, override
 from cosim.simulators.analysis.conservation import verify
 from cosim.simulators.analysis.limiting import limits
 from cosim.simulators.grid.equations import radial_power_flow
@@ -76,6 +76,22 @@ def test_plant_and_battery_of_the_13_node_feeder_can_be_set(tmp_path):
         stored = trace["grid/Battery/stored_kg"][:, 0]
     assert soc[1] - soc[0] == pytest.approx(150.0 * 0.25 * 0.95)
     assert stored[1] - stored[0] == pytest.approx(150.0 * 0.25 * 0.95 * nci[0, at])
+
+
+@needs_opendss
+def test_another_member_overrules_the_timetables(tmp_path):
+    """Linked to `p_set_kw`, plant and battery run what they are sent; the battery not beyond its 200 kW."""
+    scenario = find("ieee13_opendss")
+    names = ("pv675", "battery675")
+    sent = {f"of_{name}": Member(simulator="cosim.simulators.grid.carbon:FixedSources", step_s=900,
+                                 entities={"Source": [name]}, params={"set_points_kw": {name: kw}})
+            for name, kw in zip(names, (333.0, -500.0), strict=True)}
+    links = [Link(source=f"of_{name}.p_kw", target=f"grid.{model}.p_set_kw")
+             for name, model in zip(names, ("Source", "Battery"), strict=True)]
+    linked = scenario.replace(members={**scenario.members, **sent}, links=[*scenario.links, *links])
+    with Trace(run(linked, tmp_path / "t.h5", until_s=1800).path) as trace:
+        assert trace["grid/Grid/p_source_kw"][:, 0, 1].tolist() == [333.0, 333.0]
+        assert trace["grid/Battery/p_kw"][:, 0].tolist() == [-200.0, -200.0]
 
 
 @needs_opendss

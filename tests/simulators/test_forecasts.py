@@ -161,7 +161,7 @@ QUICK = {"workload.rate_scale": 0.1, "grid.ac_check": False, "grid.mci": False, 
 """A tenth of the jobs and no marginal intensities: the forecasts stay what they are."""
 
 
-def run(path, settings=None, until_s=2 * HOUR_S):
+def run(path, settings=None, until_s=HOUR_S):
     Experiment(override(find("ieee33_foresight"), {**QUICK, **(settings or {})}), "native", until_s, path).run()
     return path
 
@@ -178,26 +178,26 @@ def test_a_recorded_run_makes_a_perfect_forecast_and_its_error_is_none(first, tm
         assert (then["grid/Bus/nci_kg_per_kwh"] == now["grid/Bus/nci_kg_per_kwh"]).all()
         by_name = {(f.signal, f.entity): f for f in read_forecasts(now)}
         known = by_name["nci", "aidc3"]
-        for ahead in (1, 4, 7):
+        for ahead in (1, 2, 3):
             assert known.values[0, ahead] == known.values[ahead, 0]
         assert summary(now).figures["nci_forecast_mae_kg_per_kwh"] == 0.0
-        assert summary(then).figures["nci_forecast_mae_kg_per_kwh"] > 0.001
+        assert summary(then).figures["nci_forecast_mae_kg_per_kwh"] > 1e-4
         assert forecasts(now).worst == 0.0
 
 
 def test_a_recording_that_is_too_short_or_has_no_such_forecast_is_refused(first):
     perfect = {"forecast.nci.kind": "perfect", "forecast.nci.recorded": str(first)}
-    with pytest.raises(ScenarioError, match=r"lasts 2 h, this run 4 h"):
+    with pytest.raises(ScenarioError, match=r"lasts 1 h, this run 4 h"):
         resolve(override(find("ieee33_foresight"), perfect), 4 * HOUR_S)
     with pytest.raises(ScenarioError, match=r"has no forecast/Site/mci_forecast_kg_per_kwh"):
         resolve(override(find("ieee33_foresight"), {"forecast.mci.kind": "perfect",
-                                                    "forecast.mci.recorded": str(first)}), HOUR_S)
+                                                    "forecast.mci.recorded": str(first)}), 900.0)
 
 
 def test_the_laws_see_a_forecast_that_is_not_what_its_kind_says(first, tmp_path):
-    for member, port, at in (("forecast/Feeder", "price_forecast_usd_per_kwh", (2, 0, 3)),
-                             ("forecast/Site", "nci_forecast_kg_per_kwh", (4, 1, 0)),
-                             ("outlook/Feeder", "renewable_forecast_kw", (5, 0, 7))):
+    for member, port, at in (("forecast/Feeder", "price_forecast_usd_per_kwh", (1, 0, 2)),
+                             ("forecast/Site", "nci_forecast_kg_per_kwh", (2, 1, 0)),
+                             ("outlook/Feeder", "renewable_forecast_kw", (3, 0, 7))):
         other = tmp_path / f"{port}.h5"
         shutil.copy(first, other)
         with h5py.File(other, "r+") as file:

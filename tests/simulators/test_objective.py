@@ -5,9 +5,10 @@ from worlds import run
 
 from cosim.run import find
 from cosim.scenario import override
+from cosim.trace import Trace
 
 
-def figures(tmp_path, until_s=2700.0, **settings):
+def figures(tmp_path, until_s=1800.0, **settings):
     scenario = override(find("two_bus"), {k.replace("__", "."): v for k, v in settings.items()})
     return run(scenario, tmp_path / "t.h5", until_s=until_s, overwrite=True).digest.figures
 
@@ -18,15 +19,25 @@ def test_the_objective_is_the_weighted_sum_of_the_summary(tmp_path):
     given = {"controller__reward": {"c1_per_reference": 2.0, "c2_per_usd": 0.5, "c3_per_t": 3.0,
                                     "reference_to_per_min": 1e6}}
     got = figures(tmp_path, **given)
-    work_to = got["throughput_to_per_min"] * 45.0
+    work_to = got["throughput_to_per_min"] * 30.0
     assert got["objective"] == pytest.approx(
         2.0 * work_to / 1e6 - 0.5 * got["cost_usd"] - 3.0 * got["co2_attributed_kg"] / 1000.0, rel=1e-9)
-    assert figures(tmp_path, warmup_s=600.0, **given)["objective"] != got["objective"]
+
+
+def test_waits_cost_what_c6_says(tmp_path):
+    """Each inference job that is queued at the end of a minute has waited for it."""
+    free, priced = (figures(tmp_path, controller__drain_min=60.0, controller__reward={"c6_per_inf_wait_min": c6})
+                    for c6 in (0.0, 0.25))
+    with Trace(tmp_path / "t.h5") as trace:
+        names = trace.names("aidc/Site", "job_class")
+        queued = trace["aidc/Site/queued_jobs"][:, 0, names.index("query")].sum()
+    assert queued > 0
+    assert priced["objective"] == pytest.approx(free["objective"] - 0.25 * queued)
 
 
 def test_marginal_carbon_counts_where_the_weights_say_so_and_none_in_power_mode(tmp_path):
     power = figures(tmp_path, controller__mode="power", grid__lambda_kw_per_kg_h=0.0)
-    work_to = power["throughput_to_per_min"] * 45.0
+    work_to = power["throughput_to_per_min"] * 30.0
     assert power["objective"] == pytest.approx(0.05 * work_to / 72e6 - 0.02 * power["cost_usd"], rel=1e-9)
     joint, marginal = figures(tmp_path), figures(tmp_path, controller__reward={"carbon": "marginal"})
     assert marginal["objective"] != joint["objective"]

@@ -45,8 +45,7 @@ class Mat(PolicyNetwork):
         width, init = config.width, self.init
         self.encoder = Encoder(spec, self.groups, width, config.heads, config.blocks, init)
         self.shown = ModulesOf(init.linear(a.n_unit, width, 1.0) for a in self.actions)
-        self.told = nn.ModuleDict({str(k): init.linear(len(kind.context), width, 1.0)
-                                   for k, kind in enumerate(self.groups.kinds) if kind.context})
+        self.told = self.context_layers()
         self.begin = init.table(1, width)
         self.who = init.identities(len(spec.agents), width)
         self.token_norm = nn.LayerNorm(width)

@@ -68,6 +68,11 @@ class PolicyNetwork(nn.Module, ABC):
                 head.last.bias.copy_(actions.start)
         return made
 
+    def context_layers(self) -> nn.ModuleDict:
+        """A fresh layer per type that has a context, by its number: what is added to a follower's token."""
+        return nn.ModuleDict({str(k): self.init.linear(len(kind.context), self.config.width, 1.0)
+                              for k, kind in enumerate(self.groups.kinds) if kind.context})
+
     def params(self, tokens: Sequence[Tensor], observation: Tensor) -> list[Tensor]:
         """Parameters (B, n_k, P_k) per type from what its head is shown, (B, n_k, E)."""
         return [a.placed(out(token), self.groups.of(observation, k, len(a.kind.observation)))

@@ -240,11 +240,11 @@ class Facility:
             job_class.granted_gpus = grant
             if isinstance(job_class, InferenceQueue):
                 cohorts += job_class.restore(kept, now_s, waiting_to)
-            else:
+            elif isinstance(job_class, TrainingPool):
                 job_class.restore(kept, now_s, look_s)
         for cohort in sorted(cohorts, key=lambda c: c.start_s):  # who started first ends first at equal ends
             self._clock.expect(cohort)
-        self._meter.note(tuple([c.busy_gpus for c in self._classes]), now_s)
+        self._meter.note(self._busy(), now_s)
         if self._racks is not None:
             self._racks.resume(memory.down_racks, now_s)
             self._up_gpus = self.gpus - memory.down_racks * self._site.gpus_per_rack

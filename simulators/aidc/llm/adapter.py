@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+import numpy as np
+
 from cosim.adapter import serve
 from cosim.errors import ScenarioError
 from cosim.ports import Batch
 from cosim.simulators.aidc.adapter import AidcParams, DataCenters
+from cosim.simulators.aidc.engine.site_state import SiteState
 from cosim.simulators.aidc.llm.facility import ServingFacility
 from cosim.simulators.aidc.llm.pool import ServingTick
 from cosim.simulators.aidc.llm.ports import SERVING
 from cosim.simulators.aidc.plant.cooling import Cooling
 from cosim.simulators.aidc.site import SiteOnBus
-from cosim.simulators.fleet import Site
+from cosim.simulators.fleet import TOKEN_COLUMNS, Site
 
 _PORTS = ("llm_dynamic_kw", "llm_ready_kw", "llm_ready_gpus", "prefill_tokens", "output_tokens", "preemptions",
           "replicas", "starting_replicas", "kv_cache_ratio")
@@ -67,6 +70,25 @@ class LlmDataCenters(DataCenters):
             if job_class.gpus_per_block > most:
                 raise ScenarioError(f"job_classes.{name}: a replica takes {job_class.gpus_per_block} GPUs, and no site "
                                     f"has more than {most}; give the sites more racks")
+
+    def carry(self) -> dict[str, np.ndarray]:
+        """As `DataCenters`, with the tokens of the requests inside."""
+        tokens = [pair for site in self._sites.values() for pair in self._facility_of(site).kept_tokens()]
+        columns = np.array(tokens, np.int64).reshape(-1, 2)
+        return super().carry() | {f"jobs/{name}": columns[:, k] for k, name in enumerate(TOKEN_COLUMNS)}
+
+    def resume(self, carry: Mapping[str, np.ndarray]) -> None:
+        """As `DataCenters`, but for requests of language models: they begin anew, and replicas are ready at once."""
+        super().resume(carry)
+        for values in self._last.values():
+            values |= {"llm_requests": {}, "llm_use": {}}
+
+    def _restore(self, site: SiteOnBus, memory: SiteState, carry: Mapping[str, np.ndarray]) -> None:
+        old = carry["jobs/id"]
+        ids = np.empty(len(old), np.int64)  # those that `unpack` gives
+        ids[np.argsort(old, kind="stable")] = np.arange(-len(old), 0)
+        pairs = zip(*(carry[f"jobs/{name}"].tolist() for name in TOKEN_COLUMNS), strict=True)
+        self._facility_of(site).restore(memory, dict(zip(ids.tolist(), pairs, strict=True)))
 
     def closing(self) -> dict[str, dict[str, Batch]]:
         """As `DataCenters`, and the requests inside."""

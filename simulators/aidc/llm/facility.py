@@ -8,6 +8,7 @@ it goes to the meter at the instant at which it does.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from cosim.errors import ModelError
@@ -17,6 +18,7 @@ from cosim.simulators.aidc.engine.facility import Facility
 from cosim.simulators.aidc.engine.interval import Segment, SiteInterval
 from cosim.simulators.aidc.engine.jobs import batch_of
 from cosim.simulators.aidc.engine.meter import Meter
+from cosim.simulators.aidc.engine.site_state import SiteState
 from cosim.simulators.aidc.llm.pool import REQUEST_COLUMNS, USE_COLUMNS, ServingPool, ServingTick
 from cosim.simulators.aidc.plant.cooling import Cooling
 from cosim.simulators.fleet import JobClass, Site
@@ -92,6 +94,24 @@ class ServingFacility(Facility):
         if now_s > self._read_s:
             self.ticks = {pool.name: pool.count(now_s) for pool in self.served}
         return super().read_interval()
+
+    def kept_tokens(self) -> list[tuple[int, int]]:
+        """Tokens of the jobs that `keep` gives, class by class; 0 of those that are no requests."""
+        return [pair for engine in self._classes for pair in (
+            engine.kept_tokens() if isinstance(engine, ServingPool) else [(0, 0)] * len(engine.keep()))]
+
+    def restore(self, memory: SiteState, tokens: Mapping[int, tuple[int, int]] | None = None) -> None:
+        """As `Facility`; requests wait for the replicas that the next grant switches on, which are ready at once.
+
+        tokens: of prompt and answer, by id; what was computed of a request is lost.
+        """
+        served = {k for k, engine in enumerate(self._classes) if isinstance(engine, ServingPool)}
+        others = [[] if k in served else jobs for k, jobs in enumerate(memory.jobs)]
+        super().restore(replace(memory, jobs=others))
+        for k in served:
+            self._classes[k].granted_gpus = memory.granted_gpus[k]
+            self._classes[k].restore(memory.jobs[k], self.now_s, tokens or {})
+        self._regroup = self._news = True
 
     def request_rows(self) -> Batch:
         """Rows of the requests that left since the last call, see REQUEST_COLUMNS."""

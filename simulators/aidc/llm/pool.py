@@ -396,6 +396,21 @@ class ServingPool(Tally):
         """Nothing: every line is looked at when it matters."""
 
     def keep(self) -> list[JobState]:
-        """Refused by ModelError: batches and caches are not carried into another world."""
-        raise ModelError(f"{self.site}: class {self.name} is of kind llm, whose batches are not carried into another "
-                         "world; give every episode a world of its own")
+        """The requests inside: `start_s`, and as `since_s` the first token; batches and caches are not kept."""
+        return [JobState(request.job, -1, request.start_s, since_s=request.first_s) for request in self._all()]
+
+    def kept_tokens(self) -> list[tuple[int, int]]:
+        """Tokens of the requests that `keep` gives."""
+        return [(request.input_tokens, request.output_tokens) for request in self._all()]
+
+    def restore(self, kept: list[JobState], now_s: float, tokens: Mapping[int, tuple[int, int]]) -> None:
+        """Into an empty pool, the requests that `keep` gave: they wait, and are computed from their begin."""
+        for one in kept:
+            given, asked = tokens[one.job.id]
+            request = Request(one.job, given, asked, self._serving.cached_tokens(given))
+            request.start_s, request.first_s = one.start_s, one.since_s
+            self._pending_tokens += request.needed
+            self._line.append(request)
+
+    def _all(self) -> list[Request]:
+        return [request for request, _, _ in self._inside(self._clock.now)]

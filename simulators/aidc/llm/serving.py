@@ -180,8 +180,3 @@ class Serving:
     def busy_kw_per_gpu(self) -> float:
         """Power of a GPU of a replica above idle at `planned_batch`, kW: what policies plan with."""
         return max(self.the_curve.decode_w(self.planned_batch) / self.gpus - self.the_gpu.idle_w, 0.0) / 1e3
-
-    def good(self, ttft_s: float, tpot_s: float) -> bool:
-        """Whether a request keeps the service level, both times of it."""
-        return ((self.slo_ttft_s is None or ttft_s <= self.slo_ttft_s)
-                and (self.slo_tpot_s is None or tpot_s <= self.slo_tpot_s))

@@ -28,6 +28,9 @@ def lacking(resolved: Any, plan: Any) -> list[str]:
     resolved: a `cosim.drivers.resolve.Resolved` of a learning scenario; plan: its wiring
     """
     members, classes = resolved.scenario.members, resolved.classes
+    served = [name for name, c in getattr(resolved.params.get(FLEET), "job_classes", {}).items() if c.kind == "llm"]
+    if served:
+        return [f"{FLEET} serves language models (job classes of kind llm: {', '.join(served)})"]
     for name, known in ((CONTROLLER, Controller), (FLEET, DataCenters)):
         if classes.get(name) is not known:
             return [f"{name} is no {known.__name__}"]

@@ -9,6 +9,7 @@ from cosim.agents.learn.config import METHODS, Learning
 from cosim.agents.learn.networks.blocks import attend, attend_all, causal
 from cosim.agents.learn.team import Team
 from cosim.errors import ScenarioError
+from cosim.params import validate
 
 B = 6
 
@@ -39,11 +40,17 @@ def scores(team, observation, context, step):
 
 @pytest.mark.parametrize("simplex", ["gaussian", "dirichlet"])
 @pytest.mark.parametrize("spec", [mixed_team(), site_team()], ids=["mixed", "sites"])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "for_all"), [*((method, False) for method in METHODS), ("mat-dec", True),
+                                                 ("transformer", True), ("mappo", True)])
 @pytest.mark.rows("L06", "T02")
-def test_decoding_step_by_step_is_scoring_in_one_pass(method, spec, simplex):
+def test_decoding_step_by_step_is_scoring_in_one_pass(method, for_all, spec, simplex):
     """Permuted orders and contexts included; with several blocks and heads."""
-    team = rough(Team(spec, Learning(method=method, blocks=2, heads=2, width=32, simplex=simplex)))
+    if for_all and simplex == "dirichlet":
+        with pytest.raises(ScenarioError, match="context_for_all = true needs simplex = gaussian"):
+            validate(Learning, {"simplex": simplex, "context_for_all": True}, "learn")
+        return
+    team = rough(Team(spec, Learning(method=method, blocks=2, heads=2, width=32, simplex=simplex,
+                                     context_for_all=for_all)))
     observation, context = arrays_of(spec)
     step, _ = team.act(observation, lambda _: context)
     if method == "mat":
@@ -100,14 +107,15 @@ def test_an_agent_sees_its_predecessors_and_nobody_else():
 
 
 @pytest.mark.rows("L10", "S13-14")
-def test_context_reaches_followers_of_mat_alone():
+@pytest.mark.parametrize("for_all", [False, True])
+def test_context_reaches_followers_of_mat_alone_or_all(for_all):
     spec = site_team()
     observation, context = arrays_of(spec)
     for method in METHODS:
-        team = rough(Team(spec, Learning(method=method)))
+        team = rough(Team(spec, Learning(method=method, context_for_all=for_all)))
         a, b = (team.act(observation, lambda _, c=c: c, deterministic=True)[0] for c in (context, -context))
         assert (a.action[:, 0] == b.action[:, 0]).all(), "the leader acts before"
-        assert (np.abs(a.action[:, 1:] - b.action[:, 1:]).max() > 1e-4) == (method == "mat")
+        assert (np.abs(a.action[:, 1:] - b.action[:, 1:]).max() > 1e-4) == (for_all or method == "mat")
 
 
 def parameters_behind(team, result):
@@ -134,12 +142,13 @@ def test_actors_and_critic_share_the_encoder_or_nothing(method, encoder):
     assert critic - shared
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "for_all"), [*((method, False) for method in METHODS), ("mappo", True)])
 @pytest.mark.rows("B02-04", "I27", "T01", "T09", "Z02")
-def test_whose_observation_reaches_whose_action(method):
-    """mappo alone can be executed site by site: by attention, all others' actions depend on what everybody sees."""
+def test_whose_observation_reaches_whose_action(method, for_all):
+    """mappo alone can be executed site by site, on a site's own observation or that and the jobs that it was sent: by
+    attention, all others' actions depend on what everybody sees."""
     spec = site_team()
-    team = rough(Team(spec, Learning(method=method)))
+    team = rough(Team(spec, Learning(method=method, context_for_all=for_all)))
     observation, context = arrays_of(spec)
     for agent in range(len(spec.agents)):
         other = observation.copy()

@@ -9,6 +9,7 @@ from cosim.errors import ModelError
 from cosim.simulators.aidc.adapter import AidcParams
 from cosim.simulators.aidc.compiled.options import unsupported
 from cosim.simulators.aidc.engine.facility import Facility
+from cosim.simulators.aidc.engine.site_state import pack, unpack
 from cosim.simulators.aidc.llm.facility import ServingFacility
 from cosim.simulators.fleet import JobClass, Site
 
@@ -144,12 +145,29 @@ def test_requests_that_are_none(changed, said):
 
 
 def test_what_else_cannot_be_is_said_by_name():
-    facility, serving = site()
-    with pytest.raises(ModelError, match="of kind llm, whose batches are not carried"):
-        facility.keep()
     chat = JobClass(kind="llm", deadline_s=60, serving=SERVING)
     params = AidcParams(job_classes={"chat": chat}, sites={"a": Site(node=0)}, job_log=False, routing="arrival")
     assert [text.split(":")[0] for text in unsupported(params)] == ["job_classes.chat.kind = llm", "routing = arrival"]
+
+
+def test_the_next_day_begins_with_the_requests_inside():
+    """One in the batch, one in line at the cut: both are served in the next world, and the power is a replica's."""
+    facility, serving = site(max_batch=1)
+    facility.submit(requests(serving, (1, 0, 10, 400), (2, 0, 20, 50)))
+    facility.command([2, 0], 20.0)
+    facility.advance(2.0)
+    facility.read_interval()
+    (memory,) = unpack(pack([facility.keep()], 2.0), ["chat", "fit"])
+    tokens = dict(zip((-2, -1), facility.kept_tokens(), strict=True))
+    assert tokens == {-2: (10, 400), -1: (20, 50)}
+    later, _ = site(max_batch=1)
+    later.restore(memory, tokens)
+    later.advance(20.0)
+    did = later.read_interval()
+    assert (did.finished_jobs, later.state().queued_jobs) == ([2, 0], [0, 0])
+    assert later.ticks["chat"].output_tokens == 450
+    rows = {row[0]: row for row in zip(*later.request_rows().values(), strict=True)}
+    assert rows[-2][8] == pytest.approx(-2.0)  # it had been admitted two seconds before
 
 
 def test_requests_come_in_as_they_arrive():

@@ -178,6 +178,23 @@ def test_what_sites_are_credited_with_is_the_whole_reward(fields):
         assert sum(credit[1:]) == pytest.approx(reward, rel=1e-9, abs=1e-12)
 
 
+def test_a_manager_credited_with_what_it_sends_pays_for_it_then_and_not_when_it_is_done():
+    """Beyond the reward: a third of what arrived at each site, less what each did, both at what a TO is worth there and
+    then: c1 = 0.05 per 72e6 TO less its energy, 1.25 kw_per_to_s / 3600, at 0.02 per USD and 1 per t."""
+    env = environment(override(IEEE33, {"controller.reward.manager_credit": "sent"}))
+    action, steering = env.steering.start(), env.steering
+    classes, sites = steering.params.job_classes.values(), list(steering.params.sites)
+    for _ in range(30):
+        seen, nci = steering._seen, steering._intensities[0]
+        reward, _, credit, _ = env.step(action)
+        did = env._world.simulators["aidc"].get_data({site: ["work_to"] for site in sites})
+        beyond = sum((seen.arrivals_work_to[m] / 3 - did[site]["work_to"][m])
+                     * (0.05 / 72e6 - 1.25 * of_class.kw_per_to_s / 3600
+                        * (0.02 * seen.price_usd_per_kwh + nci[i] / 1e3))
+                     for i, site in enumerate(sites) for m, of_class in enumerate(classes))
+        assert credit[0] - reward == pytest.approx(beyond, rel=1e-6, abs=1e-9)
+
+
 def test_no_site_is_credited_with_what_the_whole_system_emits():
     env = environment(override(IEEE33, {"controller.reward.carbon": "system_difference"}))
     assert env.step(env.steering.start())[2] is None
