@@ -187,16 +187,16 @@ def _picture(results: SignalResults, feeder: str, folder: Path) -> Path:
     panels = panels_of()
     here = [point for point in points(results.tier) if point.feeder == feeder and results.of(point, BASE)]
     shown = []
-    for account, about in list(ACCOUNTS.items())[:2]:
+    for account, about in ((SYSTEM, "all sources"), (MARGINAL, "at marginal intensities")):
         lines = []
         for point in here:
             for k, signal in enumerate(results.tier.signals[1:]):
                 over: SeedSpread = spread(results.saved_kg(point, signal, account))
                 if math.isfinite(over.iqm):
-                    lines.append(panels.SeededFigure(f"{point.label}: {SIGNALS[signal].label}", over.values, over.iqm,
+                    lines.append(panels.SeededFigure(f"{point.change}: {SIGNALS[signal].label}", over.values, over.iqm,
                                                      over.low, over.high, k))
         if lines:
-            shown.append((f"kg/day saved, {about}", lines))
+            shown.append((f"CO2 saved, kg/day: {about}", lines))
     panels.seeds(folder / f"signal-{feeder}.svg", shown, FORMATS, 2)
     return folder / f"signal-{feeder}.svg"
 

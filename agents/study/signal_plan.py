@@ -83,10 +83,15 @@ class Point:
     @property
     def label(self) -> str:
         """For people: the feeder and what differs from its usual point."""
+        return ", ".join([self.feeder] + [self.change] * (self.change != "usual"))
+
+    @property
+    def change(self) -> str:
+        """What differs from the feeder's usual point; `usual` for that one."""
         usual = Point(self.feeder, FEEDERS[self.feeder].lambda_kw_per_kg_h)
         apart = [f"lambda {self.lambda_kw_per_kg_h:g}"] * (self.lambda_kw_per_kg_h != usual.lambda_kw_per_kg_h)
         apart += [f"load x {self.load:g}"] * (self.load != 1.0) + [f"fleet x {self.fleet:g}"] * (self.fleet != 1.0)
-        return ", ".join([self.feeder, *apart, *["battery"] * self.battery])
+        return ", ".join([*apart, *["battery"] * self.battery]) or "usual"
 
 
 LAMBDAS, LOADS, FLEETS = (0.0, 0.01, 0.1), (0.6, 1.0), (0.5, 1.0, 2.0)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
+from cosim.agents.learn.checkpoint import LAST
 from cosim.agents.study import measures
 from cosim.agents.study.claims import CLAIMS, TABLE2, TABLE3
 from cosim.agents.study.command import main
@@ -34,9 +35,10 @@ from cosim.agents.study.plan import (
 )
 from cosim.agents.study.statistics import rank_correlation, spread
 from cosim.agents.study.verdicts import HOLDS, IMPOSSIBLE, NOT_COMPARABLE, NOT_RUN, NOT_SEEN, REVERSED, ClaimPart, judge
-from cosim.agents.study.work import sites_of
+from cosim.agents.study.work import TRAINING, sites_of, trained
 from cosim.campaign.cells import states_of
 from cosim.campaign.runner import run_cells
+from cosim.errors import ModelError
 
 # --- statistics and verdicts ------------------------------------------------------------------------------------------
 
@@ -293,3 +295,28 @@ def test_actors_are_rows():
     for actors in (TEAMS, STAND_INS):
         assert {actors.team, *actors.methods, *actors.fixed} <= set(ROWS)
     assert np.all([RATIOS[k] < RATIOS[k + 1] for k in range(len(RATIOS) - 1)])
+
+
+def test_a_training_that_was_cut_off_goes_on_to_the_same_team(tmp_path, monkeypatch):
+    """Cut off in the seventh of eight updates, after the checkpoint of the fifth: the cell's second call ends with the
+    bytes of a training that was never cut."""
+    training = pytest.importorskip("cosim.agents.learn.training")
+    asked = {"scenario": "ieee33", "mode": "joint", "method": "mappo", "seed": 3, "episodes": 1, "envs": 4,
+             "updates": 8, "engine": "simpy", "settings": QUICK}
+    folders = [tmp_path / "whole", tmp_path / "cut"]
+    assert trained(folders[0], **asked) == {"updates": 8}
+    step, steps = training.Training._update, []
+
+    def cut(self):
+        steps.append(len(steps))
+        if len(steps) == 7:
+            raise KeyboardInterrupt
+        return step(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Training, "_update", cut)
+        with pytest.raises(ModelError, match="ended with exit code 130"):
+            trained(folders[1], **asked)
+    assert trained(folders[1], **asked) == {"updates": 8}
+    whole, resumed = ((folder / TRAINING / LAST).read_bytes() for folder in folders)
+    assert whole == resumed

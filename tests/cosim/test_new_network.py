@@ -138,20 +138,24 @@ def test_code_and_json_say_the_same_as_yaml(here):
     assert resolve(made["yaml"]).entities["grid"]["Bus"] == ["bus3", "bus5", "bus8", "bus9", "bus12"]
 
 
+def test_a_bus_out_of_service_is_named_with_those_that_are_near(here, capsys):
+    assert "--site a=4:400: bus 4 of my.json is out of service; the nearest in service: 1, 2, 3" in said(
+        capsys, "no.yaml", "--network", "my.json", "--site", "a=4:400")
+
+
 @pytest.mark.parametrize(("words", "says"), [
-    (["--site", "a=4:400"], "--site a=4:400: bus 4 of my.json is out of service; the nearest in service: 1, 2, 3"),
-    (["--site", "a=7:400"], "bus 7 of my.json is not there; it has 4, 0 to 3; the nearest in service: 1, 2, 3"),
-    (["--site", "a=3:400", "--site", "a=2:80"], "a is given twice"),
-    (["--site", "a=3:400kW"], "a whole number of GPUs above 0, got '400kW'"),
-    (["--site", "a=3"], "write NAME=BUS:GPUS"),
-    (["--site", "a=bus3:400"], "buses of my.json are numbers, 0 to 3"),
-    (["--site", "a=3:8"], "8 GPUs; a job of class llm needs 16 at once"),
+    (["--site", "a=7:400"], "bus 7 of lines.yaml is not there; it has 5, 3 to 12; the nearest in service: 5, 8, 9"),
+    (["--site", "a=9:400", "--site", "a=8:80"], "a is given twice"),
+    (["--site", "a=9:400kW"], "a whole number of GPUs above 0, got '400kW'"),
+    (["--site", "a=9"], "write NAME=BUS:GPUS"),
+    (["--site", "a=bus9:400"], "buses of lines.yaml are numbers, 3 to 12"),
+    (["--site", "a=9:8"], "8 GPUs; a job of class llm needs 16 at once"),
     ([], "--network needs a data center"),
-    (["--site", "a=3:400", "--from", "plug_pandapower"], "it has no grid that reads a network"),
-    (["--site", "a=3:400", "--from", "ieee33_opendss"], "the grid of ieee33_opendss takes no such file; --from ieee33"),
+    (["--site", "a=9:400", "--from", "plug_pandapower"], "it has no grid that reads a network"),
+    (["--site", "a=9:400", "--from", "ieee33_opendss"], "the grid of ieee33_opendss takes no such file; --from ieee33"),
 ])
 def test_a_wrong_request_is_one_line_and_writes_nothing(here, capsys, words, says):
-    assert says in said(capsys, "no.yaml", "--network", "my.json", *words)
+    assert says in said(capsys, "no.yaml", "--network", "lines.yaml", *words)
     assert not (here / "no.yaml").exists()
 
 
