@@ -207,7 +207,7 @@ def small_cells():
     """Cells of Fig. 6 without all of its rules, with networks and rollouts that cost little."""
     return [replace(c, arguments={**c.arguments, "settings": {**c.arguments["settings"], **QUICK}})
             if c.key.startswith("train") else c for c in cells_of(("fig6", "table3"), SMALL)
-            if "nci_priority" not in c.key and "tou_shift" not in c.key]
+            if not any(rule in c.key for rule in ("nci_priority", "tou_shift", "mpc"))]
 
 
 def contents(folder):
