@@ -14,7 +14,7 @@ import numpy as np
 from cosim.agents.fleet.rewards import RewardWeights, reward_of
 from cosim.agents.study.plan import FIRST_SEED, LAMBDA_CELL, Case, Tier, bound_key
 from cosim.tables.files import Columns, read_columns
-from cosim.units import DAY_S, KG_PER_T, MIN_S
+from cosim.units import DAY_S, MIN_S
 
 _MIN_PER_DAY = DAY_S / MIN_S
 
@@ -59,13 +59,11 @@ class Results:
         found = self.of(case)
         return list(found[0]["sites"]["names"]) if found else []
 
-    def bounds(self, world: str, name: str) -> tuple[float, ...]:
-        """What no policy can beat in a world, per seed, of a day from an empty fleet to an empty fleet: `usd_per_gto`
-        or `kg_per_gto`; () where it was not worked out."""
+    def bounded(self, world: str, name: str, of: str) -> tuple[float, ...]:
+        """A metric per seed of a run of `uniform` from an empty fleet to an empty fleet (of: `metrics`), or what no
+        policy can beat at its arrivals (`bounds`); () where it was not worked out."""
         found = [self.results.get(bound_key(world, seed)) for seed in self.seeds]
-        total, per = {"usd_per_gto": ("cost_usd", 1.0), "kg_per_gto": ("co2_t", KG_PER_T)}[name]
-        return () if None in found else tuple(
-            _number(one["bounds"][total]) * per / _number(one["metrics"]["served_gto"]) for one in found if one)
+        return () if None in found else tuple(_number(one[of][name]) for one in found if one)
 
     def table(self, case: Case, name: str, k: int = 0) -> Columns | None:
         """A table that the case's cell wrote for the k-th seed: `quarters` or `starts`."""
