@@ -5,6 +5,7 @@ import os
 import pytest
 
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # the many processes that tests start compile the package once
+os.environ.pop("COLUMNS", None)  # the width of the terminal that tests are run in, which narrows what commands print
 
 
 @pytest.fixture(autouse=True)

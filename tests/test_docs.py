@@ -7,6 +7,7 @@ comment on the line before a block:
                                NAME=VALUE)
     <!-- network: WHY -->      not run: it needs the network
     <!-- slow: WHY -->         not run: it takes minutes
+    <!-- extra: MODULE ARGUMENTS --> as long, and not run where an extra's module is not installed
     <!-- given: NAME -->       not run but written to that file
     <!-- output -->            not run: what the block before it must have printed, line by line
     <!-- source: FILE -->      a file of the repository, copied beside and shown by the site
@@ -38,7 +39,7 @@ PAGES = sorted((ROOT / "docs").glob("*.md")) + [ROOT / "README.md"]
 BLOCK = re.compile(r"(?:^<!-- (?P<mark>[^\n]*?) -->\n)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
 DECIMAL = re.compile(r"-?\d+\.\d+$")
 SOURCE = re.compile(r"^<!-- source: (\S+) -->$", re.MULTILINE)
-MARKS = {"long", "network", "slow", "given", "output", "run command", "test command", "map"}
+MARKS = {"long", "extra", "network", "slow", "given", "output", "run command", "test command", "map"}
 MODULES = {command.module.removesuffix(".command"): name for name, command in COMMANDS.items()}
 
 
@@ -137,6 +138,10 @@ def test_printed_lines_may_round_the_other_way():
 def test_every_block_runs(page, folder):
     printed, names = "", {}
     for mark, words, kind, text in blocks(page):
+        if mark == "extra":
+            module, _, words = words.partition(" ")
+            if importlib.util.find_spec(module) is None:
+                continue
         if mark == "given":
             (folder / words).write_text(text)
         elif mark == "output":
@@ -156,7 +161,7 @@ def test_every_block_runs(page, folder):
 def test_marks_are_known_and_say_why(page):
     for mark, words, _, text in blocks(page):
         assert not mark or mark in MARKS, f"{page.name}: unknown mark '{mark}' before\n{text}"
-        assert mark not in ("long", "network", "slow", "given") or words, f"{page.name}: '{mark}' says nothing"
+        assert mark not in ("long", "extra", "network", "slow", "given") or words, f"{page.name}: '{mark}' says nothing"
     for path in SOURCE.findall(page.read_text()):
         assert (ROOT / path).is_file(), f"{page.name} shows {path}, which is not there"
 
@@ -253,8 +258,8 @@ def test_the_site_builds_without_a_warning(tmp_path):
 
 def test_marks_are_listed():
     """The blocks that are not run as they stand, so that the list is looked at when it grows."""
-    marked = [(page.stem, mark) for page in PAGES for mark, *_ in blocks(page) if mark in ("network", "slow")]
+    marked = [(page.stem, mark) for page in PAGES for mark, *_ in blocks(page) if mark in ("network", "slow", "extra")]
     assert marked == [("agents", "slow"), ("carbon", "slow"), ("carbon", "slow"), ("developing", "slow"),
-                      ("index", "network"), ("paper", "slow"), ("rules", "slow"), ("rules", "slow"), ("rules", "slow"),
-                      ("speed", "slow"), ("sweeps", "slow"), ("sweeps", "network")]
-    # README's two commands are marked by name; their last part is run
+                      ("index", "network"), ("own-grid", "extra"), ("paper", "slow"), ("rules", "slow"), ("rules", "slow"),
+                      ("rules", "slow"), ("speed", "slow"), ("sweeps", "slow"), ("sweeps", "extra"),
+                      ("sweeps", "network")]

@@ -4,6 +4,7 @@ import csv
 import math
 import re
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -221,16 +222,18 @@ def contents(folder):
 def test_a_small_study_from_cells_to_its_page(tmp_path):
     """Two trained methods beside the rules: page, pictures, numbers, verdicts. Again: the same bytes, nothing anew."""
     pytest.importorskip("torch")
+    drawn = find_spec("matplotlib") is not None
     cells = small_cells()
     states = run_cells(cells, tmp_path, progress=False)
     assert {key: state.error for key, state in states.items() if state.error} == {}
     made, ruled = write_paper(states, ("fig6", "table3"), SMALL, tmp_path, "a test")
     text = made.read_text(encoding="utf-8")
-    assert text.count('src="data:image/svg+xml;base64,') == 3
+    assert text.count('src="data:image/svg+xml;base64,') == (3 if drawn else 0)
     assert "src=\"http" not in text
     assert "<script" not in text
-    assert {path.name for path in (tmp_path / "figures").iterdir()} == {
-        f"{name}.{ending}" for name in ("fig6-evaluated", "fig6-learning", "table3") for ending in ("svg", "png")}
+    assert {path.name for path in tmp_path.glob("figures/*")} == {
+        f"{name}.{ending}" for name in ("fig6-evaluated", "fig6-learning", "table3") for ending in ("svg", "png")
+        if drawn}
     with (tmp_path / "data" / "fig6.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["policy"] for row in rows} == {"MAT", "MAPPO", "uniform", "mpc"}

@@ -102,7 +102,7 @@ def test_a_table_of_somebody_elses_adds_up_and_says_what_it_does_not_know():
 
 def test_without_a_terminal_it_ends_with_a_plain_line(capsys):
     experiment, text = Experiment(find("two_bus"), "native", 1800.0), io.StringIO()
-    with live_view(experiment.control, "two_bus", experiment.resolved.until, Console(file=text),
+    with live_view(experiment.control, "two_bus", experiment.resolved.until, Console(file=text, width=200),
                    live_tables(experiment.scenario.model_dump())):
         experiment.run()
     (said,) = text.getvalue().splitlines()
