@@ -24,6 +24,8 @@ FORMAT = "aidc-cosim team 1"
 LAST, BEST, LOG = "last.safetensors", "best.safetensors", "log.jsonl"
 """What is in the folder of a training run."""
 _FACTS = "facts"
+_LENGTH = 8
+"""Bytes of a safetensors file that say how long its header is."""
 _Scale = tuple[Annotated[float, Field(strict=True, ge=0, le=1)], list[float], list[float]]
 
 
@@ -66,10 +68,22 @@ def write(path: str | Path, arrays: Mapping[str, np.ndarray], facts: Mapping[str
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     with beside.open("wb") as file:
-        file.write(save(plain, metadata))
+        file.write(_in_order(save(plain, metadata)))
         file.flush()
         os.fsync(file.fileno())
     beside.replace(path)
+
+
+def _in_order(file: bytes) -> bytes:
+    """The same safetensors file with its metadata sorted by name: the library writes them in another order every time,
+    and equal teams are to be equal files. The header is filled up with spaces to a multiple of 8 bytes, as the format
+    has it."""
+    end = _LENGTH + int.from_bytes(file[:_LENGTH], "little")
+    header = json.loads(file[_LENGTH:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % _LENGTH)
+    return len(text).to_bytes(_LENGTH, "little") + text + file[end:]
 
 
 def read(path: str | Path, prefix: str = "") -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -236,7 +236,7 @@ def test_a_small_study_from_cells_to_its_page(tmp_path):
         if drawn}
     with (tmp_path / "data" / "fig6.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert {row["policy"] for row in rows} == {"MAT", "MAPPO", "uniform", "mpc"}
+    assert {row["policy"] for row in rows} == {"MAT", "MAPPO", "uniform"}
     assert {row["seed"] for row in rows} == {str(FIRST_SEED), str(FIRST_SEED + 1)}
     by_key = {r.claim.key: r.verdict for r in ruled}
     assert by_key["sizes"].verdict == HOLDS
