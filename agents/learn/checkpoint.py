@@ -25,7 +25,7 @@ LAST, BEST, LOG = "last.safetensors", "best.safetensors", "log.jsonl"
 """What is in the folder of a training run."""
 _FACTS = "facts"
 _LENGTH = 8
-"""Bytes of a safetensors file that say how long its header is."""
+"""Bytes of a safetensors file before its header: the length of it."""
 _Scale = tuple[Annotated[float, Field(strict=True, ge=0, le=1)], list[float], list[float]]
 
 

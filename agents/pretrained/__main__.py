@@ -22,10 +22,12 @@ def about(name: str) -> Digest:
     facts = json.loads(files[name].with_suffix(".json").read_text())
     curve = [tuple(f"{row[key]:g}" for key in _CURVE) for row in facts["curve"]]
     rows = [(metric, *values) for metric, *values in facts["evaluation"]["rows"]]
+    probed = facts.get("probe")
     return Digest(tables=[
         Table(name, ("", ""), [(key, str(value)) for key, value in facts["made"].items()]),
         Table("While it learned, exploring: means of the days since the line above", _CURVE, curve),
-        Table("Evaluated", ("", *facts["evaluation"]["policies"]), rows, facts["evaluation"]["note"])])
+        Table("Evaluated", ("", *facts["evaluation"]["policies"]), rows, facts["evaluation"]["note"]),
+        *([Table("Probed", ("", ""), [tuple(row) for row in probed["rows"]], probed["command"])] if probed else [])])
 
 
 def parser() -> argparse.ArgumentParser:

@@ -92,7 +92,8 @@ def runs(scenario, policy, names):
 
 
 @pytest.mark.parametrize(("scenario", "policy", "aware"), [
-    (LIVING, "nci_priority", True), (LIVING, "uniform", False), (IEEE33, "ieee33_mat", False)])
+    (LIVING, "nci_priority", True), (LIVING, "uniform", False), (IEEE33, "ieee33_mat", False),
+    (LIVING, "ieee33_living_mat", True)])
 def test_rules_and_teams_are_called_what_they_are(scenario, policy, aware):
     """Ten minutes of two seeds: the cleanest site is filled first, equal shares go by nothing."""
     found = probe.responses(runs(scenario, policy, ["replayed", "nci swapped"]))
