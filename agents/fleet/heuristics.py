@@ -48,6 +48,13 @@ class PolicyOptions:
     guard_min: tuple[float, ...] = ()
 
 
+def check_knows_sites(policy: str, facts: FleetFacts, options: PolicyOptions) -> None:
+    """ScenarioError naming the policy, without the sites' energy model and the jobs' speeds."""
+    if options.energy is None or not facts.top_to_per_s:
+        raise ScenarioError(f"policy {policy} needs to know what a site draws and how fast jobs can run, and nobody "
+                            "tells it")
+
+
 def share_blocks(
     gpus: int, blocks: Sequence[int], room: Sequence[int], weights: Sequence[float]
 ) -> list[int]:

@@ -18,9 +18,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from cosim.agents.fleet.decision import FleetFacts, Matrix, Observation, Operation, Vector
-from cosim.agents.fleet.heuristics import GpuRule, PolicyOptions
+from cosim.agents.fleet.heuristics import GpuRule, PolicyOptions, check_knows_sites
 from cosim.agents.fleet.worth import CountedCarbon, SupplyAir, worth_of_kwh
-from cosim.errors import ScenarioError
 from cosim.units import DAY_S, MIN_PER_H, MIN_S
 
 QUANTA = 20
@@ -97,9 +96,7 @@ class MyopicOracle:
     @staticmethod
     def check_fits(facts: FleetFacts, options: PolicyOptions) -> None:
         """ScenarioError without the sites' energy model and the jobs' speeds."""
-        if options.energy is None or not facts.top_to_per_s:
-            raise ScenarioError("policy myopic_oracle needs to know what a site draws and how fast jobs can run, and "
-                                "nobody tells it")
+        check_knows_sites("myopic_oracle", facts, options)
 
     def place(self, observation: Observation) -> Matrix:
         """(M, N) shares of the parts' places."""

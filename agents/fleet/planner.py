@@ -22,12 +22,11 @@ from numpy.typing import NDArray
 from cosim.agents.fleet.backlog import Backlog
 from cosim.agents.fleet.decision import FleetFacts, Matrix, Observation, Operation, Vector
 from cosim.agents.fleet.fluid import possible_gpu_h, required_gpu_h, tangents
-from cosim.agents.fleet.heuristics import GpuRule, PolicyOptions
+from cosim.agents.fleet.heuristics import GpuRule, PolicyOptions, check_knows_sites
 from cosim.agents.fleet.oracle import DayMean
 from cosim.agents.fleet.outlook import Outlook
 from cosim.agents.fleet.planning import Fleet, FleetPlan, InferenceGroup, TrainingGroup, plan
 from cosim.agents.fleet.worth import CountedCarbon, SupplyAir, worth_of_kwh
-from cosim.errors import ScenarioError
 from cosim.units import HOUR_S, MIN_PER_H, MIN_S
 
 Floats = NDArray[np.float64]
@@ -64,9 +63,7 @@ class Mpc:
     @staticmethod
     def check_fits(facts: FleetFacts, options: PolicyOptions) -> None:
         """ScenarioError without the sites' energy model and the jobs' speeds."""
-        if options.energy is None or not facts.top_to_per_s:
-            raise ScenarioError("policy mpc needs to know what a site draws and how fast jobs can run, and nobody "
-                                "tells it")
+        check_knows_sites("mpc", facts, options)
 
     def place(self, observation: Observation) -> Matrix:
         """(M, N) shares: of training what the plan sends next, of inference as it runs in this slot."""
