@@ -49,6 +49,7 @@ FLOORS = [
     {"cosim.commands.main", "cosim.result"},
     {"cosim.experiment", "cosim.commands.show"},
     {"cosim.run", "cosim.conformance", "cosim.commands.new", "cosim.simulation"},
+    {"cosim.learning.variation"},
     {"cosim.check", "cosim.trace.command", "cosim.learning.shared", "cosim.learning.vector"},
     {"cosim.__main__", "cosim.trace.__main__", "cosim.learning.batch", "cosim.learning.pettingzoo",
      "cosim.learning.workers"},

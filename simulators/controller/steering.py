@@ -288,7 +288,7 @@ def _offered(world: Any) -> dict[str, tuple[float, float]]:
     workload = world.simulators.get(WORKLOAD)
     if not isinstance(workload, Adapter) or not isinstance(workload, OffersLoad):
         return {}
-    return workload.offered_jobs_per_min(workload.params)
+    return workload.offered_jobs_per_min(world.resolved.params[WORKLOAD])  # as written, whatever a day varies
 
 
 def emission_of(simulators: Mapping[str, Simulator], member: str) -> float | None:
