@@ -151,8 +151,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--splits", metavar="KINDS", help=f"on each of some kinds of days, with commas: {', '.join(KINDS)}; "
                    "train: the first days of a training with --seed 0; test: seeds from --first-seed on; shifted: "
                    "those, with load, its hours, prices, feeder, lambda or a site changed, one at a time")
-    p.add_argument("--requests", metavar="FILE", help="with --splits shifted also: the most frequent inference class as "
-                   "the requests of this trace (CSV of the Azure LLM inference trace), at its usual load")
+    p.add_argument("--requests", metavar="FILE", help="with --splits shifted also: the most frequent inference class "
+                   "as the requests of this trace (CSV of the Azure LLM inference trace), at its usual load")
     p.add_argument("--out", type=file_type(*_OUT), metavar="FILE", help="the tables, with every seed's metrics: .csv, "
                    ".parquet (extra `parquet`), .tex (without the seeds) or .json")
     p.add_argument("--probe", nargs="?", const="", metavar="SCENARIO", help="instead: what carbon, price and deadlines "
@@ -167,16 +167,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    if args.seeds < 1 or not 0.0 < args.days < math.inf or args.jobs < 1 or args.first_seed < 0:
-        raise ScenarioError(f"--seeds {args.seeds}, --days {args.days:g} and --jobs {args.jobs} must be > 0, "
-                            f"--first-seed {args.first_seed} >= 0")
-    if args.probe is not None and (args.bound or args.open_loop or (args.out and args.out.suffix != ".json")):
-        raise ScenarioError("--probe goes with none of --bound and --open-loop, and its --out is a .json")
-    kinds = kinds_of(args.splits) if args.splits is not None else []
-    if kinds and (args.bound or args.open_loop or args.probe is not None):
-        raise ScenarioError("--splits goes with none of --bound, --open-loop and --probe")
-    if args.requests is not None and "shifted" not in kinds:
-        raise ScenarioError("--requests goes with --splits shifted")
+    kinds = _check_options(args)
     policies = list(dict.fromkeys(args.policies))
     args.scenario = args.probe or args.scenario
     seeds = list(range(args.first_seed, args.first_seed + args.seeds))
@@ -214,6 +205,21 @@ def _evaluate(args: argparse.Namespace) -> int:
     return 0
 
 
+def _check_options(args: argparse.Namespace) -> list[str]:
+    """The kinds of --splits, [] without; ScenarioError for options that are wrong or do not go together."""
+    if args.seeds < 1 or not 0.0 < args.days < math.inf or args.jobs < 1 or args.first_seed < 0:
+        raise ScenarioError(f"--seeds {args.seeds}, --days {args.days:g} and --jobs {args.jobs} must be > 0, "
+                            f"--first-seed {args.first_seed} >= 0")
+    if args.probe is not None and (args.bound or args.open_loop or (args.out and args.out.suffix != ".json")):
+        raise ScenarioError("--probe goes with none of --bound and --open-loop, and its --out is a .json")
+    kinds = kinds_of(args.splits) if args.splits is not None else []
+    if kinds and (args.bound or args.open_loop or args.probe is not None):
+        raise ScenarioError("--splits goes with none of --bound, --open-loop and --probe")
+    if args.requests is not None and "shifted" not in kinds:
+        raise ScenarioError("--requests goes with --splits shifted")
+    return kinds
+
+
 def _on_splits(args: argparse.Namespace, what: Evaluation, policies: Sequence[str], kinds: Sequence[str]) -> int:
     """`--splits`: the policies on each of them, and the tables."""
     scenario = Scenario.from_json(what.scenario)
@@ -234,7 +240,8 @@ def _on_splits(args: argparse.Namespace, what: Evaluation, policies: Sequence[st
                                                "note": note})
     digest = compare_splits(found, f"{note}; mean +- half of a 95 % t interval, differences seed by seed")
     if lacking:
-        digest.warnings.append(f"left out, as {scenario.name} has nothing that could be so changed: {', '.join(lacking)}")
+        digest.warnings.append(f"left out, as {scenario.name} has nothing that could be changed so: "
+                               f"{', '.join(lacking)}")
     for split, results in found.items():
         digest.warnings += [f"{split}: {text}" for text in _left(results)]
     print_digest(plain_console(), digest)

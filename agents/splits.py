@@ -126,8 +126,8 @@ def _smaller(scenario: Scenario) -> tuple[str, Mapping[str, Any] | None]:
     if len(sites) < 2 or "aidc" not in scenario.members:
         return "one site small", None
     last, row = list(sites.items())[-1]
-    fleet = scenario.members["aidc"].simulator
-    racks = row["racks"] if "racks" in row else default_at(load(fleet, "member 'aidc'").PARAMS, ("sites", last, "racks"))
+    fleet = load(scenario.members["aidc"].simulator, "member 'aidc'")
+    racks = row["racks"] if "racks" in row else default_at(fleet.PARAMS, ("sites", last, "racks"))
     return (f"{last} small", {f"shared.sites.{last}.racks": max(1, round(racks * _LEFT_OF_SITE))} if racks >= 10 else
             None)
 
@@ -151,8 +151,9 @@ def _requests(scenario: Scenario, trace: str) -> Mapping[str, Any] | None:
     beside = {name: row for name, row in member.params["arrivals"].items() if name != busiest}
     fixed = {"path": trace, "trace_class": busiest, "time_scale": 24.0, "repeat": True, "arrivals": beside}
     rate, work = offered(traced, {**member.params, **fixed})[busiest]
-    return {"workload.simulator": _TRACED, **{f"workload.{name}": value for name, value in fixed.items()},
-            "workload.trace_rate_scale": usual[busiest][0] / rate, "workload.trace_work_scale": usual[busiest][1] / work}
+    scales = {"trace_rate_scale": usual[busiest][0] / rate, "trace_work_scale": usual[busiest][1] / work}
+    return {"workload.simulator": _TRACED,
+            **{f"workload.{name}": value for name, value in (fixed | scales).items()}}
 
 
 def scenario_of(scenario: Scenario, split: Split) -> Scenario:

@@ -81,8 +81,8 @@ def parser() -> argparse.ArgumentParser:
     add_settings(p, metavar="PATH=VALUE", about="a field of the scenario (controller.reward.c2_per_usd=0.02) or of the "
                  "learner (learn.entropy=0.01); repeatable")
     p.add_argument("--vary", action="append", default=[], metavar="PATH=RANGE", help="a field outside of the fleet "
-                   "(load, prices, feeder, grid) that each environment draws anew every day: LOW:HIGH, or one of A|B|C, "
-                   "e.g. workload.rate_scale=0.7:1.2; repeatable")
+                   "(load, prices, feeder, grid) that each environment draws anew every day: LOW:HIGH, or one of "
+                   "A|B|C, e.g. workload.rate_scale=0.7:1.2; repeatable")
     p.add_argument("--save-every", type=_positive, default=10, metavar="N", help="updates per checkpoint (default: 10)")
     p.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in DIR, as it was asked for; "
                    "--episodes, --updates, --workers and --device may differ")
@@ -185,12 +185,8 @@ def _request(args: argparse.Namespace) -> dict[str, Any]:
         raise ScenarioError("name either a scenario or --env package.module:function; see --help")
     preset = PRESETS[args.preset or "ours"]
     settings = {**preset.settings, **settings_of(args.settings)}
-    if args.env and args.preset:
-        raise ScenarioError(f"--preset {args.preset} sets a scenario's fields and does not go with --env; leave it out")
-    if args.env and (args.mode or any(not k.startswith(_LEARN) for k in settings)):
-        raise ScenarioError("--mode and --set of a scenario's fields do not go with --env; learn.* does")
-    if args.env and args.vary:
-        raise ScenarioError("--vary draws a scenario's fields and does not go with --env; leave it out")
+    if args.env:
+        _refuse_with_env(args, settings)
     learn = {k.removeprefix(_LEARN): _value(k, v) for k, v in settings.items() if k.startswith(_LEARN)}
     if args.method and "method" in learn:
         raise ScenarioError("give the method once: --method or --set learn.method")
@@ -207,12 +203,22 @@ def _request(args: argparse.Namespace) -> dict[str, Any]:
         raise ScenarioError(f"learn.twins = {twins} must divide --envs {envs}")
     if args.seed is not None and args.seed < 0:
         raise ScenarioError(f"--seed {args.seed} must be >= 0")
-    if args.env and args.engine:
-        raise ScenarioError("--engine does not go with --env; leave it out")
     return checked({"scenario": args.scenario, "env": args.env, "engine": args.engine or "auto", "mode": args.mode,
                     "learn": learn, "settings": {k: v for k, v in settings.items() if not k.startswith(_LEARN)},
                     "vary": _vary(args.vary, settings), "seed": args.seed or 0, "envs": envs,
                     "episodes": args.episodes or 1000, "updates": args.updates}, "request")
+
+
+def _refuse_with_env(args: argparse.Namespace, settings: Mapping[str, str]) -> None:
+    """ScenarioError for what a foreign environment has no use for."""
+    if args.preset:
+        raise ScenarioError(f"--preset {args.preset} sets a scenario's fields and does not go with --env; leave it out")
+    if args.mode or any(not k.startswith(_LEARN) for k in settings):
+        raise ScenarioError("--mode and --set of a scenario's fields do not go with --env; learn.* does")
+    if args.vary:
+        raise ScenarioError("--vary draws a scenario's fields and does not go with --env; leave it out")
+    if args.engine:
+        raise ScenarioError("--engine does not go with --env; leave it out")
 
 
 def _engine(request: Mapping[str, Any], trusted: Collection[str | Path]) -> str:

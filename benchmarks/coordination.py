@@ -1,8 +1,8 @@
 """python -m benchmarks.coordination [CHANGE ...]: how reliably a team learns to take turns, seed by seed.
 
-n agents that see the same and do not know who they are choose one of n at the same time; all win if all choices differ.
-Agents that do not see each other's choices win at most n!/n^n of the games (n = 3: 0.22); a `mat` can win all. The table
-has a row for the setup below, and one for each CHANGE of it, e.g. entropy=0.01, or kl_limit=0.02,entropy=0.01:
+n agents that see the same and do not know who they are choose one of n; all win if all choices differ. Agents that do
+not see each other's choices win at most n!/n^n of the games (n = 3: 0.22), those of a `mat` can win all. The table has
+a row for the setup below, and one for each CHANGE of it, e.g. entropy=0.01, or kl_limit=0.02,entropy=0.01:
 
     python -m benchmarks.coordination --players 3 --seeds 10 entropy=0.01 kl_limit=0.02
 

@@ -28,7 +28,8 @@ class TrainingPlan:
     """How long and where to.
 
     episodes: ended episodes of all environments together after which training ends; updates: the same in updates, None:
-    no such end, 0: a team that has learned nothing is saved; save_every: updates between checkpoints; request: the run's request, kept in every checkpoint
+    no such end, 0: a team that has learned nothing is saved; save_every: updates between checkpoints; request: the
+    run's request, kept in every checkpoint
     """
 
     out: Path

@@ -11,27 +11,26 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from cosim.drivers.resolve import Resolved, resolve
 from cosim.errors import ScenarioError, listed
+from cosim.imports import load
 from cosim.scenario import Scenario, override
 from cosim.seeds import stream
 
-STEERED = ("controller", "aidc")
-"""Members that agents steer: their parameters are what agents are made for."""
-_BASELINE, _GRID = "baseline", "grid"
-"""A second dispatch without data centers, which some rewards need, has the grid's parameters."""
+_HOW_RUN = ("simulator", "step_s", "entities", "adapter", "shared")
 
 
 @dataclass(frozen=True)
 class Variation:
-    """path: 'member.field', or deeper; low and high: bounds of a float; choices: the values of another, () of a
-    range."""
+    """path: 'member.field', or deeper; members: whose parameter it is: that member, and any that has the same; low and
+    high: bounds of a float; choices: the values of another, () of a range."""
 
     path: str
+    members: tuple[str, ...] = ()
     low: float = math.nan
     high: float = math.nan
     choices: tuple[Any, ...] = ()
@@ -49,10 +48,11 @@ class Variation:
         return float(rng.uniform(self.low, self.high))
 
 
-def variation_of(path: str, text: str) -> Variation:
-    """A variation from its text. ScenarioError for one that is none."""
+def variation_of(path: str, text: str, copies: Sequence[str] = ()) -> Variation:
+    """A variation from its text; copies: members that have the parameter, too. ScenarioError for one that is none."""
+    members = (path.partition(".")[0], *copies)
     if "|" in text:
-        return Variation(path, choices=tuple(_plain(part) for part in text.split("|")))
+        return Variation(path, members, choices=tuple(_plain(part) for part in text.split("|")))
     low, colon, high = text.partition(":")
     try:
         bounds = float(low), float(high)
@@ -61,23 +61,33 @@ def variation_of(path: str, text: str) -> Variation:
     if not colon or not all(map(math.isfinite, bounds)) or bounds[0] > bounds[1]:
         raise ScenarioError(f"--vary {path}={text}: give LOW:HIGH, two numbers of which the first is not the larger, "
                             "or choices A|B|C")
-    return Variation(path, *bounds)
+    return Variation(path, members, *bounds)
 
 
 def variations_of(given: Mapping[str, str], scenario: Scenario) -> list[Variation]:
-    """All variations of a training on a scenario, in the order of their paths, each of their values checked.
-    ScenarioError."""
-    found = [variation_of(path, text) for path, text in sorted(given.items())]
-    for one in found:
-        member = one.path.partition(".")[0]
-        if member not in scenario.members or member in STEERED or "." not in one.path:
-            outside = [name for name in scenario.members if name not in STEERED]
-            raise ScenarioError(f"--vary {one.path}: fields of {listed(outside)} can be varied; agents are made for "
-                                "the others")
-        if one.path.split(".")[1] in ("simulator", "step_s", "entities", "adapter", "shared"):
-            raise ScenarioError(f"--vary {one.path}: it says how the member is run; vary one of its parameters")
+    """All variations of a training, in the order of their paths, each of their values checked.
+
+    scenario: one that names an environment, whose class has `steers`, the members whose parameters agents are made
+    for, and `copies`, member -> the one whose parameters it has. ScenarioError."""
+    if not given:
+        return []
+    steering = load(scenario.environment, "environment") if scenario.environment else None
+    if not hasattr(steering, "steers") or not hasattr(steering, "copies"):
+        raise ScenarioError(f"--vary: environment = {scenario.environment} does not say which members it steers "
+                            "(`steers`, `copies`), so that nothing of the scenario can be varied; leave it out")
+    outside = [name for name in scenario.members if name not in steering.steers and name not in steering.copies]
+    found = []
+    for path, text in sorted(given.items()):
+        member, _, field = path.partition(".")
+        if member not in outside or not field:
+            raise ScenarioError(f"--vary {path}: fields of {listed(outside)} can be varied; agents are made for the "
+                                "others")
+        if field.partition(".")[0] in _HOW_RUN:
+            raise ScenarioError(f"--vary {path}: it says how the member is run; vary one of its parameters")
+        one = variation_of(path, text, [name for name, whose in steering.copies.items() if whose == member])
         for value in one.values:
-            resolve(override(scenario, {one.path: value}))
+            resolve(override(scenario, {path: value}))
+        found.append(one)
     return found
 
 
@@ -88,9 +98,8 @@ def varied(resolved: Resolved, variations: list[Variation], seed: int, episode: 
         return resolved
     init_params = dict(resolved.init_params)
     for one in variations:
-        member, *fields = one.path.split(".")
-        value = one.drawn(seed, episode)
-        for name in (member, _BASELINE) if member == _GRID else (member,):
+        fields, value = one.path.split(".")[1:], one.drawn(seed, episode)
+        for name in one.members:
             if name in init_params:
                 init_params[name] = _with(init_params[name], fields, value)
     return replace(resolved, init_params=init_params)

@@ -8,6 +8,8 @@ A scenario names the class through which agents act on it (`environment`); this 
     observe(time_s) -> (n, O), context(leaders' action) -> (n, C), decide(action)
     outcome() -> (reward, terms, (n,) credit or None)
     start()           the joint action (n, A) from which a fresh policy starts
+    steers, copies    members whose parameters agents are made for; member -> whose parameters it has, too: what a
+                      training cannot vary, and what it varies with another (`cosim.learning.variation`)
 
 An episode is the scenario from t = 0 to its end, one day in the study. Its end is a truncation: the next episode goes
 on with everything that members carry over (`Adapter.carry`), with random numbers of its own.

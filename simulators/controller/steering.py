@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -67,6 +67,10 @@ class Steering:
 
     batch = "cosim.simulators.controller.batched.steering:BatchSteering"
     """Class that steps many worlds at once by the same rules."""
+
+    steers = (CONTROLLER, FLEET)
+    copies: ClassVar[Mapping[str, str]] = {BASELINE: GRID}
+    """See `cosim.learning.vector`."""
 
     member = CONTROLLER
     terms = (*TERMS, OBJECTIVE)

@@ -28,7 +28,8 @@ def test_values_lie_in_their_range_and_follow_from_seed_day_and_path():
 
 @pytest.mark.parametrize(("given", "said"), [
     ({"workload.rate_scale": "0.7"}, "give LOW:HIGH"), ({"workload.rate_scale": "1.2:0.7"}, "not the larger"),
-    ({"workload.rate_scale": "0:nan"}, "give LOW:HIGH"), ({"aidc.window_s": "60:900"}, "agents are made for the others"),
+    ({"workload.rate_scale": "0:nan"}, "give LOW:HIGH"),
+    ({"aidc.window_s": "60:900"}, "agents are made for the others"),
     ({"shared.sites": "1:2"}, "agents are made for"), ({"workload": "1:2"}, "agents are made for"),
     ({"workload.step_s": "60:120"}, "says how the member is run"), ({"workload.rates": "1:2"}, "unknown field"),
     ({"workload.rate_scale": "-1:1"}, "workload.rate_scale = -1"),
