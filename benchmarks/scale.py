@@ -63,11 +63,43 @@ def run_here(kind: str, log: bool, hours: float) -> dict[str, float]:
         begin = cpu_s()
         result = Experiment(scenario, "native", hours * HOUR_S, out, on_progress=first).run()
         spent = cpu_s() - begin
-        finished = result.figures["finished_request_jobs"] + result.figures["dropped_request_jobs"]
+        requests = sum(result.figures[f"{what}_request_jobs"] for what in ("finished", "dropped", "unfinished"))
         return {"cpu_s": spent, "run_s": result.wall_s["total"], **{
             name: s for name, s in result.wall_s.items() if name.startswith("member ") or name in ("bus", "trace")},
-            "requests": finished, "start_mib": at_start[0], "end_mib": now_mib(), "peak_mib": peak_mib(),
+            "requests": requests, "start_mib": at_start[0], "end_mib": now_mib(), "peak_mib": peak_mib(),
             "file_mib": out.stat().st_size / 2**20}
+
+
+def in_a_process(kind: str, log: bool, hours: float) -> dict[str, float]:
+    """`run_here` in a fresh process. RuntimeError where it fails."""
+    done = subprocess.run([sys.executable, "-m", __name__, kind, "log" if log else "no log", str(hours)], cwd=ROOT,
+                          capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(f"{kind} failed: {(done.stderr.strip() or 'no word').splitlines()[-1]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def measure(size: Size, say: Say) -> Found:
+    """A row per kind and log; a part of the day, but for `full`."""
+    found, rows = Found(), []
+    hours = 24.0 if size.full else 0.25 if size.quick else 2.0
+    for kind in KINDS:
+        peaks = {}
+        for log in (True, False):
+            what = f"{kind}, {'with' if log else 'without'} the job log"
+            say(f"{what}, {hours:g} h")
+            took = in_a_process(kind, log, hours)
+            per_s = took["requests"] / took["cpu_s"]
+            peaks[log] = took["peak_mib"]
+            rows.append((what, number(took["requests"]), number(took["cpu_s"]), number(per_s),
+                         *(number(took[f"{part}_mib"]) for part in ("start", "end", "peak", "file"))))
+            found.figures |= {f"{what}: requests per CPU s": per_s, f"{what}: peak, MiB": took["peak_mib"],
+                              f"{what}: CPU s": took["cpu_s"], f"{what}: requests": took["requests"]}
+        found.ratios[f"{kind}: peak with the job log, times that without"] = peaks[True] / peaks[False]
+    found.tables.append(Table(f"{PER_DAY:,} requests a day at {SITES} sites, {hours:g} h of it".replace(",", " "), (
+        "run", "requests", "CPU s", "requests per CPU s", "MiB at the start", "end", "peak", "trace"), rows,
+        "with a trace and the summary; requests that arrived"))
+    return found
 
 
 if __name__ == "__main__":
