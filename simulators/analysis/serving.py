@@ -13,23 +13,24 @@ Embodied carbon, where a class states it: its GPUs' hours times `embodied_kg_per
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
+from typing import Any
 
 import numpy as np
 
 from cosim.digest import Digest, Table
-from cosim.errors import TraceError
 from cosim.simulators.aidc.equations import inlet_factor
 from cosim.simulators.aidc.llm.serving import Serving
-from cosim.simulators.analysis.balance import Finding, NothingToCheck
-from cosim.simulators.analysis.cooling import coolings, needs_sites, served_degc
-from cosim.simulators.analysis.flows import largest
+from cosim.simulators.analysis.cooling import coolings, served_degc
 from cosim.simulators.analysis.paths import SITE
+from cosim.simulators.analysis.quantiles import quantiles
 from cosim.simulators.analysis.site_batteries import facility_kw
 from cosim.simulators.analysis.site_series import ended_jobs, intensity_of
 from cosim.simulators.fleet import JobClass, Site
 from cosim.trace import Trace
-from cosim.trace.series import counted, counted_time, over_counted, scenario_of, step_s
+from cosim.trace.series import counted, counted_time, over_counted, scenario_of
 from cosim.units import KW_PER_MW
 
 J_PER_KWH = 3.6e6
@@ -129,13 +130,9 @@ def serving_figures(trace: Trace) -> list[ServingFigures]:
     classes = served_classes(trace)
     if not classes:
         return []
-    what, time = counted(trace, SITE), counted_time(trace)
+    what = counted(trace, SITE)
     names, sites = trace.names(SITE, "job_class"), trace.names(SITE)
-    table = trace.table("llm_requests")
-    requests = table if len(table.get("id", ())) else {}
-    if requests:
-        counts = (requests["arrival_s"] >= time.begin_s) & (requests["arrival_s"] < time.end_s)
-        requests = {column: values[counts] for column, values in requests.items()}
+    counted_requests = _of_requests(trace, classes, sites)
     kwh = class_kwh(trace)
     gpu_h = trace[f"{SITE}/busy_gpus"][what.use] * what.hours[:, None, None]
     tokens = trace[f"{SITE}/output_tokens"][what.use] * what.share[:, None, None]
@@ -153,25 +150,53 @@ def serving_figures(trace: Trace) -> list[ServingFigures]:
             put_out, done, used_kwh, held_h, kg, marginal_kg = (
                 float(x[:, k, m].sum()) for x in (tokens, finished, kwh, gpu_h, *carbon.values()))
             per_h = serving.embodied_kg_per_gpu_h
-            out.append(ServingFigures(name, site, *_of_requests(requests, name, site, serving), put_out, done, used_kwh,
+            out.append(ServingFigures(name, site, *counted_requests[name, site], put_out, done, used_kwh,
                                       held_h, kg, marginal_kg, np.nan if per_h is None else held_h * per_h))
     return out
 
 
-def _of_requests(requests: dict[str, np.ndarray], name: str, site: str | None, serving: Serving
-                 ) -> tuple[int, int, int, tuple[float, ...], tuple[float, ...], tuple[float, ...]]:
-    nothing = (np.nan,) * len(_QUANTILES)
-    if not requests:
-        return 0, 0, 0, nothing, nothing, nothing
-    mine = requests["job_class"] == name
-    if site is not None:
-        mine = mine & (requests["site"] == site)
-    rows = {column: values[mine] for column, values in requests.items()}
-    times = latencies(rows)
-    ttft, tpot, e2e = (tuple(np.quantile(x[np.isfinite(x)], _QUANTILES).tolist()) if np.isfinite(x).any() else nothing
-                       for x in times)
-    return (int(mine.sum()), int(good_ones(rows, serving, times[0], times[1]).sum()),
-            int((rows["preemptions"] > 0).sum()), ttft, tpot, e2e)
+_REQUEST_COLUMNS = ("job_class", "site", "arrival_s", "first_token_s", "end_s", "output_tokens", "preemptions",
+                    "outcome")
+
+
+def request_blocks(trace: Trace, classes: Mapping[str, Serving], sites: Sequence[str]
+                   ) -> Iterator[tuple[str, str | None, dict[str, np.ndarray]]]:
+    """(class, site, requests) of the table, at all sites (None) and then at each, a block of rows at a time."""
+    for block in trace.blocks("llm_requests", _REQUEST_COLUMNS):
+        for name in classes:
+            mine = block["job_class"] == name
+            if not mine.any():
+                continue
+            rows = {column: values[mine] for column, values in block.items()}
+            yield name, None, rows
+            for site in sites:
+                here = rows["site"] == site
+                if here.any():
+                    yield name, site, {column: values[here] for column, values in rows.items()}
+
+
+def _of_requests(trace: Trace, classes: Mapping[str, Serving], sites: Sequence[str]
+                 ) -> dict[tuple[str, str | None], tuple[Any, ...]]:
+    """(class, site) -> requests that arrived in the counted time, good, preempted; quantiles of TTFT, TPOT and
+    end-to-end time, s."""
+    time, keys = counted_time(trace), list(product(classes, (None, *sites)))
+    if "llm_requests" not in trace.tables():
+        return dict.fromkeys(keys, (0, 0, 0, *((np.nan,) * len(_QUANTILES),) * 3))
+
+    def blocks() -> Iterator[tuple[str, str | None, dict[str, np.ndarray]]]:
+        for name, site, rows in request_blocks(trace, classes, sites):
+            counts = (rows["arrival_s"] >= time.begin_s) & (rows["arrival_s"] < time.end_s)
+            yield name, site, {column: values[counts] for column, values in rows.items()}
+
+    numbers = {key: np.zeros(3, int) for key in keys}
+    for name, site, rows in blocks():
+        ttft_s, tpot_s, _ = latencies(rows)
+        numbers[name, site] += (len(ttft_s), np.count_nonzero(good_ones(rows, classes[name], ttft_s, tpot_s)),
+                                np.count_nonzero(rows["preemptions"] > 0))
+    found = quantiles(lambda: (((name, site, k), values[np.isfinite(values)]) for name, site, rows in blocks()
+                               for k, values in enumerate(latencies(rows))), _QUANTILES)
+    return {key: (*numbers[key].tolist(), *(found.get((*key, k), (0, (np.nan,) * len(_QUANTILES)))[1]
+                                            for k in range(3))) for key in keys}
 
 
 def serving_tables(trace: Trace, digest: Digest) -> None:
@@ -220,67 +245,3 @@ def _ms(seconds: float) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.4g}" if np.isfinite(value) else "-"
-
-
-# --- laws -------------------------------------------------------------------------------------------------------------
-
-
-def _requests(trace: Trace) -> dict[str, np.ndarray]:
-    needs_sites(trace)
-    if not served_classes(trace):
-        raise NothingToCheck("no class of kind llm")
-    if trace.attrs["status"] != "completed":
-        raise TraceError(f"{trace.path}: the run did not end, and requests inside have no row")
-    requests = trace.table("llm_requests")
-    if not len(requests.get("id", ())):
-        raise TraceError("no request has a row")
-    return requests
-
-
-def tokens(trace: Trace) -> Finding:
-    """Tokens put out and tokens of prompts computed, per site and class: sums of the ticks and of the requests."""
-    requests, off = _requests(trace), {}
-    names = trace.names(SITE, "job_class")
-    for k, site in enumerate(trace.names(SITE)):
-        for name in served_classes(trace):
-            mine = (requests["site"] == site) & (requests["job_class"] == name)
-            m = names.index(name)
-            for port, column in (("output_tokens", "generated_tokens"), ("preemptions", "preemptions")):
-                off[f"{port} of {name} at {site}"] = abs(float(trace[f"{SITE}/{port}"][:, k, m].sum())
-                                                         - float(requests[column][mine].sum()))
-            ended = requests["outcome"][mine] == "finished"
-            whole = requests["generated_tokens"][mine] == requests["output_tokens"][mine]
-            off[f"answers of {name} at {site}"] = float(np.count_nonzero(ended != whole))
-    worst = max(off, key=off.__getitem__)
-    return Finding(off[worst], 0.0, worst)
-
-
-def request_times(trace: Trace) -> Finding:
-    """A request arrives, is admitted, gives its first token and ends in this order, s by which one does not."""
-    requests, off = _requests(trace), {}
-    for before, after in (("arrival_s", "start_s"), ("start_s", "first_token_s"), ("first_token_s", "end_s")):
-        late = requests[before] - requests[after]
-        off[f"{before} and {after}"] = float(np.nanmax(late, initial=0.0))
-    worst = max(off, key=off.__getitem__)
-    return Finding(off[worst], 1e-6, worst)
-
-
-def serving_energy(trace: Trace) -> Finding:
-    """Power of replicas above idle = shares of their requests + replicas without work, per tick, site and class,
-    relative to the site's largest."""
-    requests, use = _requests(trace), trace.table("llm_use")
-    times, tick_s, names = trace.time_s(SITE), step_s(trace, "aidc"), trace.names(SITE, "job_class")
-    order = np.argsort(requests["id"], kind="stable")
-    of_class = requests["job_class"][order][np.searchsorted(requests["id"][order], use["id"])]
-    tick = np.clip(np.searchsorted(times, use["start_s"], side="right") - 1, 0, len(times) - 1)
-    kws = use["dynamic_kw"] * (use["end_s"] - use["start_s"])
-    off = {}
-    for k, site in enumerate(trace.names(SITE)):
-        for name in served_classes(trace):
-            mine = (use["site"] == site) & (of_class == name)
-            m = names.index(name)
-            shared = np.bincount(tick[mine], kws[mine], len(times)) / tick_s
-            all_kw, ready_kw = (trace[f"{SITE}/llm_{part}_kw"][:, k, m] for part in ("dynamic", "ready"))
-            off[f"{name} at {site}"] = largest(all_kw - ready_kw - shared) / max(float(all_kw.max(initial=0.0)), 1e-3)
-    worst = max(off, key=off.__getitem__)
-    return Finding(off[worst], 1e-9, worst)

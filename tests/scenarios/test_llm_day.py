@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from rewritten import rewritten
 
 from cosim.experiment import Experiment
 from cosim.replay.exchange import replay
@@ -37,9 +38,25 @@ def test_laws_hold_and_those_of_serving_are_checked(run):
     digest = verify(run)
     assert not digest.broken
     held = {row[0] for row in digest.tables[0].rows if row[3] == "holds"}
-    for law in ("tokens and preemptions of the ticks", "power of replicas = shares", "LLM requests arrive",
+    for law in ("tokens of answers and prompts", "power of replicas = shares", "LLM requests arrive",
                 "every arrival reaches one site", "GPU time of the jobs", "IT power"):
         assert any(name.startswith(law) for name in held), law
+
+
+@pytest.mark.parametrize(("path", "law"), [
+    ("aidc/Site/prefill_tokens", "tokens of answers and prompts"),
+    ("aidc/Site/output_tokens", "tokens of answers and prompts"),
+    ("llm_requests/prefilled_tokens", "tokens of answers and prompts"),
+    ("llm_requests/first_token_s", "LLM requests arrive"),
+    ("aidc/Site/llm_ready_kw", "power of replicas"),
+])
+def test_a_number_that_is_another_breaks_its_law(run, tmp_path, path, law):
+    with rewritten(tmp_path / "other.h5", run.path) as file:
+        data = file[path]
+        at = np.unravel_index(np.nanargmax(data[()]), data.shape)
+        data[at] = data[at] + 1.0 if "_s" not in path else 0.0
+    with Trace(tmp_path / "other.h5") as other:
+        assert [name for name in verify(other).broken if name.startswith(law)]
 
 
 def test_mosaik_and_the_plain_loop_give_one_trace(run, tmp_path):
