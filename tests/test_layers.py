@@ -109,7 +109,8 @@ AGENTS_ROOF = {"cosim.agents.action_spaces", "cosim.agents.comparison", "cosim.a
                    "rates", "showing", "statistics", "verdicts", "work", "followed", "own_effect", "signal",
                    "signal_plan"))}
 SIMULATORS_ROOF = {"cosim.simulators.analysis.lambda_sweep", "cosim.simulators.analysis.receipts",
-                   "cosim.simulators.analysis.serving_curves", "cosim.simulators.own_network"}
+                   "cosim.simulators.analysis.serving_curves", "cosim.simulators.own_network",
+                   "cosim.simulators.own_network_grid"}
 """Command lines: they may use all of the frame, and nothing imports them."""
 SIMULATORS_MAY_USE = {"cosim.adapter", "cosim.clock", "cosim.digest", "cosim.drivers.resolve", "cosim.errors",
                       "cosim.hooks", "cosim.imports", "cosim.limits", "cosim.params", "cosim.plausible", "cosim.ports",

@@ -205,8 +205,8 @@ def test_what_is_linked_comes_and_can_be(params, given, says):
 
 
 @pytest.mark.parametrize(("renewable", "says"), [
-    (True, "10 of a renewable source whose p_max_kw is linked: it has nothing at times, at night say; set p_min_kw to 0"),
-    (False, "10 of a source whose p_max_kw is linked: what comes may be less, .* while the run goes on; set p_min_kw to"),
+    (True, "10 of a renewable source whose p_max_kw is linked: it has nothing at times, at night say; set p_min"),
+    (False, "10 of a source whose p_max_kw is linked: what comes may be less, .* while the run goes on; set p_min"),
 ])
 def test_a_linked_plant_that_must_run_is_refused_before_the_run(renewable, says):
     plant = {**GRID["sources"]["pv"], "kg_per_kwh": 0.0, "p_min_kw": 10.0, "renewable": renewable}
