@@ -17,7 +17,7 @@ _SHIFT = 44
 
 
 @dataclass
-class _Group:
+class _Gathered:
     """What the first reading leaves: how many values; all of them, or how many are in each cell."""
 
     count: int = 0
@@ -42,10 +42,10 @@ def quantiles(parts: Parts, ratios: Sequence[float]) -> dict[Hashable, tuple[int
     A group of more than KEPT values is read twice: first into a histogram of narrow cells; then the values of those
     cells alone in which a rank falls.
     """
-    groups: dict[Hashable, _Group] = {}
+    groups: dict[Hashable, _Gathered] = {}
     for key, values in parts():
         if len(values):
-            groups.setdefault(key, _Group()).add(values)
+            groups.setdefault(key, _Gathered()).add(values)
     large = {key: _ranks(group, ratios) for key, group in groups.items() if group.kept is None}
     inside: dict[Hashable, dict[int, list[np.ndarray]]] = {
         key: {cell: [] for cell, _ in ranks.values()} for key, ranks in large.items()}
@@ -71,7 +71,7 @@ def _cell(values: np.ndarray) -> np.ndarray:
     return np.where(bits < 0, -(bits & np.int64(0x7FFF_FFFF_FFFF_FFFF)), bits) >> _SHIFT
 
 
-def _ranks(group: _Group, ratios: Sequence[float]) -> dict[int, tuple[int, int]]:
+def _ranks(group: _Gathered, ratios: Sequence[float]) -> dict[int, tuple[int, int]]:
     """Rank -> (its cell, its place among the values of the cell), of the ranks on both sides of each quantile."""
     cells = sorted(group.cells)
     ends = np.cumsum([group.cells[cell] for cell in cells])
