@@ -51,7 +51,7 @@ from cosim.simulators.analysis.forecasts import forecasts
 from cosim.simulators.analysis.metrics import summary
 from cosim.simulators.analysis.paths import SITE
 from cosim.simulators.analysis.secondary import base_load, gpu_time, marginal, waiting_jobs
-from cosim.simulators.analysis.serving_laws import request_times, serving_energy, tokens
+from cosim.simulators.analysis.serving_laws import gaps, request_times, serving_energy, tokens
 from cosim.simulators.analysis.site_batteries import facility_kw, site_battery_energy
 from cosim.simulators.analysis.storage import battery_carbon, battery_energy
 from cosim.simulators.analysis.tracked_trace import TrackedTrace
@@ -351,6 +351,7 @@ LAWS: tuple[tuple[str, float, Callable[[Trace], float | Finding]], ...] = (
     ("GPU time of the jobs = busy GPUs x time, every minute (relative)", RELATIVE, gpu_time),
     ("late and urgent jobs are jobs at the site", EXACT, waiting_jobs),
     ("tokens of answers and prompts, preemptions: ticks = LLM requests", EXACT, tokens),
+    ("tokens with a latency to the one before = all but first ones of LLM requests", EXACT, gaps),
     ("LLM requests arrive, start, give a first token and end in order (s)", EXACT, request_times),
     ("power of replicas = shares of their requests + without work (relative)", RELATIVE, serving_energy),
     ("base load: all buses follow one shape, both powers (relative)", RELATIVE, base_load),

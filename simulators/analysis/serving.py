@@ -2,7 +2,8 @@
 
 Latencies are of the requests that arrived in the counted time. TTFT, time to first token, from arrival to the first
 token; TPOT, time per output token, from there to the last one over the tokens after the first (of a request of one
-token: none); end to end, from arrival to the last token. A request is good when it finished and kept both service
+token: none). ITL, inter-token latency, from one token of an answer to the next, each token counted once, in the minute
+that put it out. End to end, from arrival to the last token. A request is good when it finished and kept both service
 levels of its class (of those that are set); goodput is good requests over time (Y. Zhong et al., DistServe, OSDI 2024).
 
 Energy of a class: what its replicas draw above idle, loaded ones without work too, and the share of the site's idle and
@@ -13,7 +14,7 @@ Embodied carbon, where a class states it: its GPUs' hours times `embodied_kg_per
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -30,7 +31,7 @@ from cosim.simulators.analysis.site_batteries import facility_kw
 from cosim.simulators.analysis.site_series import ended_jobs, intensity_of
 from cosim.simulators.fleet import JobClass, Site
 from cosim.trace import Trace
-from cosim.trace.series import counted, counted_time, over_counted, scenario_of
+from cosim.trace.series import counted, counted_time, over_counted, scenario_of, step_s
 from cosim.units import KW_PER_MW
 
 J_PER_KWH = 3.6e6
@@ -43,6 +44,7 @@ class ServingFigures:
 
     requests, good, preempted   that arrived: all, those that kept their service levels, those preempted once or more
     ttft_s, tpot_s, e2e_s       50th, 95th and 99th percentile
+    itl_s                       the same of the inter-token latencies of the tokens put out in the counted time
     output_tokens               put out in the counted time
     finished                    requests in the counted time
     energy_kwh, gpu_h           of the class's replicas
@@ -57,6 +59,7 @@ class ServingFigures:
     ttft_s: tuple[float, ...]
     tpot_s: tuple[float, ...]
     e2e_s: tuple[float, ...]
+    itl_s: tuple[float, ...]
     output_tokens: float
     finished: float
     energy_kwh: float
@@ -132,7 +135,7 @@ def serving_figures(trace: Trace) -> list[ServingFigures]:
         return []
     what = counted(trace, SITE)
     names, sites = trace.names(SITE, "job_class"), trace.names(SITE)
-    counted_requests = _of_requests(trace, classes, sites)
+    counted_requests, itl_s = _of_requests(trace, classes, sites), inter_token_s(trace, classes, sites)
     kwh = class_kwh(trace)
     gpu_h = trace[f"{SITE}/busy_gpus"][what.use] * what.hours[:, None, None]
     tokens = trace[f"{SITE}/output_tokens"][what.use] * what.share[:, None, None]
@@ -150,8 +153,9 @@ def serving_figures(trace: Trace) -> list[ServingFigures]:
             put_out, done, used_kwh, held_h, kg, marginal_kg = (
                 float(x[:, k, m].sum()) for x in (tokens, finished, kwh, gpu_h, *carbon.values()))
             per_h = serving.embodied_kg_per_gpu_h
-            out.append(ServingFigures(name, site, *counted_requests[name, site], put_out, done, used_kwh,
-                                      held_h, kg, marginal_kg, np.nan if per_h is None else held_h * per_h))
+            out.append(ServingFigures(name, site, *counted_requests[name, site], itl_s[name, site], put_out, done,
+                                      used_kwh, held_h, kg, marginal_kg,
+                                      np.nan if per_h is None else held_h * per_h))
     return out
 
 
@@ -199,6 +203,41 @@ def _of_requests(trace: Trace, classes: Mapping[str, Serving], sites: Sequence[s
                                             for k in range(3))) for key in keys}
 
 
+def inter_token_s(trace: Trace, classes: Iterable[str], sites: Sequence[str]
+                  ) -> dict[tuple[str, str | None], tuple[float, ...]]:
+    """(class, site) -> percentiles of the inter-token latencies of the tokens put out in the counted time, s: linear in
+    the cell of 2.2 % in which a rank falls. A tick that the counted time cuts counts in proportion."""
+    begin_s, tick_s, share = trace.time_s(SITE), step_s(trace, "aidc"), counted(trace, SITE)
+    weight = np.zeros(len(begin_s))
+    weight[share.use] = share.share
+    cells: dict[float, float] = {}  # from -> to
+    tokens: dict[tuple[str, str | None], dict[float, float]] = {key: {} for key in product(classes, (None, *sites))}
+    for block in trace.blocks("llm_gaps"):
+        tick = np.clip(np.rint((block["time_s"] - begin_s[0]) / tick_s).astype(int), 0, len(begin_s) - 1)
+        low_s, first, cell = np.unique(block["gap_from_s"], return_index=True, return_inverse=True)
+        cells |= zip(low_s.tolist(), block["gap_to_s"][first].tolist(), strict=True)
+        for (name, site), of_key in tokens.items():
+            mine = (block["job_class"] == name) & ((block["site"] == site) if site is not None else True)
+            found = np.bincount(cell[mine], (block["tokens"] * weight[tick])[mine], len(low_s))
+            for low, number in zip(low_s.tolist(), found.tolist(), strict=True):
+                of_key[low] = of_key.get(low, 0.0) + number
+    return {key: _of_cells(sorted((low, cells[low], number) for low, number in of_key.items() if number > 0.0))
+            for key, of_key in tokens.items()}
+
+
+def _of_cells(filled: list[tuple[float, float, float]]) -> tuple[float, ...]:
+    """Percentiles of tokens in ascending cells: (from, to, s, how many)."""
+    if not filled:
+        return (np.nan,) * len(_QUANTILES)
+    ends = np.cumsum([number for _, _, number in filled])
+    out = []
+    for ratio in _QUANTILES:
+        k = min(int(np.searchsorted(ends, ratio * ends[-1])), len(filled) - 1)
+        low_s, high_s, number = filled[k]
+        out.append(float(low_s + (high_s - low_s) * (ratio * ends[-1] - (ends[k] - number)) / number))
+    return tuple(out)
+
+
 def serving_tables(trace: Trace, digest: Digest) -> None:
     """Latencies, tokens, energy and carbon of LLM serving; nothing for a run without."""
     figures = serving_figures(trace)
@@ -211,7 +250,8 @@ def serving_tables(trace: Trace, digest: Digest) -> None:
         of = f.job_class if f.site is None else f"{f.job_class}_{f.site}"
         digest.figures |= {name: value for name, value in (
             (f"ttft_p50_{of}_s", f.ttft_s[0]), (f"ttft_p99_{of}_s", f.ttft_s[2]), (f"tpot_p50_{of}_s", f.tpot_s[0]),
-            (f"tpot_p99_{of}_s", f.tpot_s[2]), (f"good_{of}_ratio", _over(f.good, f.requests)),
+            (f"tpot_p99_{of}_s", f.tpot_s[2]), (f"itl_p50_{of}_s", f.itl_s[0]), (f"itl_p99_{of}_s", f.itl_s[2]),
+            (f"good_{of}_ratio", _over(f.good, f.requests)),
             (f"output_{of}_tokens", f.output_tokens), (f"energy_{of}_kwh", f.energy_kwh),
             (f"co2_{of}_kg", f.co2_kg), (f"co2_marginal_{of}_kg", f.co2_marginal_kg)) if np.isfinite(value)}
         slo = classes[f.job_class]
@@ -230,6 +270,9 @@ def serving_tables(trace: Trace, digest: Digest) -> None:
         "class", "site", "requests", "TTFT p50 ms", "p95", "p99", "TPOT p50 ms", "p95", "p99", "end to end p50 s",
         "good", "goodput /s", "tokens out /s", "preempted"), rows,
         "SLO: TTFT / TPOT; good: finished within both; goodput: good requests over time"))
+    digest.tables.append(Table("Inter-token latency", ("class", "site", "tokens", "p50 ms", "p95", "p99"), [
+        (f.job_class, f.site or "all", f"{f.output_tokens:.0f}", *map(_ms, f.itl_s)) for f in figures],
+        "from one token of an answer to the next, each token counted once; to 2 %"))
     digest.tables.append(Table("Energy and carbon of LLM serving", (
         "class", "site", "MWh", "J/token", "Wh/request", "g CO2/1000 tokens", "marginal", "embodied", "g CO2/request",
         "marginal"), costs, "tokens put out; energy of all replicas that are on, with their share of idle and cooling"))

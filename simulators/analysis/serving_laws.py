@@ -55,6 +55,25 @@ def tokens(trace: Trace) -> Finding:
     return _worst(off | {f"answers of {name} at {site}": number for (name, site), number in cut.items()}, 0.0)
 
 
+def gaps(trace: Trace) -> Finding:
+    """Tokens with an inter-token latency, per site and class: all that the requests have but their first ones."""
+    _needs_requests(trace)
+    sites, classes = trace.names(SITE), served_classes(trace)
+    if "llm_gaps" not in trace.tables():
+        raise TraceError("no table llm_gaps, which an older version does not write")
+    off = dict.fromkeys(product(classes, sites), 0.0)
+    for block in trace.blocks("llm_requests", ("site", "job_class", "generated_tokens", "first_token_s")):
+        for name, site in off:
+            mine = (block["site"] == site) & (block["job_class"] == name)
+            off[name, site] += float(block["generated_tokens"][mine].sum()
+                                     - np.count_nonzero(np.isfinite(block["first_token_s"][mine])))
+    for block in trace.blocks("llm_gaps"):
+        for name, site in off:
+            mine = (block["site"] == site) & (block["job_class"] == name)
+            off[name, site] -= float(block["tokens"][mine].sum())
+    return _worst({f"{name} at {site}": abs(number) for (name, site), number in off.items()}, 0.0)
+
+
 def request_times(trace: Trace) -> Finding:
     """A request arrives, is admitted, gives its first token and ends in this order, s by which one does not."""
     _needs_requests(trace)

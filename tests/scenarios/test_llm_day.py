@@ -39,7 +39,7 @@ def test_laws_hold_and_those_of_serving_are_checked(run):
     assert not digest.broken
     held = {row[0] for row in digest.tables[0].rows if row[3] == "holds"}
     for law in ("tokens of answers and prompts", "power of replicas = shares", "LLM requests arrive",
-                "every arrival reaches one site", "GPU time of the jobs", "IT power"):
+                "tokens with a latency", "every arrival reaches one site", "GPU time of the jobs", "IT power"):
         assert any(name.startswith(law) for name in held), law
 
 
@@ -47,6 +47,7 @@ def test_laws_hold_and_those_of_serving_are_checked(run):
     ("aidc/Site/prefill_tokens", "tokens of answers and prompts"),
     ("aidc/Site/output_tokens", "tokens of answers and prompts"),
     ("llm_requests/prefilled_tokens", "tokens of answers and prompts"),
+    ("llm_gaps/tokens", "tokens with a latency"),
     ("llm_requests/first_token_s", "LLM requests arrive"),
     ("aidc/Site/llm_ready_kw", "power of replicas"),
 ])
@@ -81,6 +82,22 @@ def test_figures_against_the_tables(run):
     assert chat.embodied_kg == pytest.approx(0.01 * run["aidc/Site/busy_gpus"][:, :, 0].sum() / 60.0)
     assert chat.joules_per_token == pytest.approx(3.6e6 * chat.energy_kwh / chat.output_tokens)
     assert summary(run).figures["good_chat_ratio"] == pytest.approx(chat.good / len(rows))
+
+
+def test_inter_token_latencies_are_those_of_the_answers(run):
+    """Their mean over the tokens is that of the answers' times per token, within a cell; percentiles are in order."""
+    gaps, requests = run.table("llm_gaps"), run.table("llm_requests")
+    for name in ("chat", "code"):
+        mine = gaps["job_class"] == name
+        low, high = (float(gaps[edge][mine] @ gaps["tokens"][mine]) for edge in ("gap_from_s", "gap_to_s"))
+        done = (requests["job_class"] == name) & (requests["outcome"] == "finished")
+        inside = (requests["job_class"] == name) & (requests["outcome"] == "unfinished")
+        spent = float((requests["end_s"] - requests["first_token_s"])[done].sum())
+        assert low <= spent + UNTIL_S * inside.sum()
+        assert high >= spent
+        figure = next(f for f in serving_figures(run) if (f.job_class, f.site) == (name, None))
+        assert figure.itl_s == tuple(sorted(figure.itl_s))
+        assert gaps["gap_from_s"][mine].min() <= figure.itl_s[0] <= figure.itl_s[2] <= gaps["gap_to_s"][mine].max()
 
 
 def test_receipts_answer_for_a_request(run):
