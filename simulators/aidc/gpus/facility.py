@@ -173,7 +173,7 @@ class GpuFacility(CappedFacility):
             self._watch(now_s, tuple([c.busy_gpus for c in self._classes]))
 
     def _hand_out(self, now_s: float, regroup: bool) -> None:
-        """Steps 4 to 7; then how fast the GPUs run, who wakes up and who goes to sleep."""
+        """Steps 4 to 7; then who wakes up and who goes to sleep, and how fast the GPUs run."""
         regroup |= any([group.ready(now_s) for group in self._groups]) or self.budget_kw < NO_CAP_KW
         pools = {k: c for k, c in enumerate(self._classes) if isinstance(c, TypedPool)} if regroup else {}
         own = {k: self._own_blocks(pool, k, now_s) for k, pool in pools.items()}
@@ -201,10 +201,10 @@ class GpuFacility(CappedFacility):
             self._pool_of(k).assign(shares, now_s)
         for t, group in enumerate(self._groups):
             group.hold(sum([c.busy_of[t] for c in self._classes]), now_s)
-        self._slow_down(now_s)
         self._wake_up(free, room_kw, least_kw, now_s)
         for group in self._groups:
             group.doze(now_s)
+        self._slow_down(now_s)
         self._regroup = self.budget_kw < NO_CAP_KW or any(
             pool.held_blocks < pool.wanted_blocks for pool in self._pools)
 
