@@ -19,7 +19,7 @@ from cosim.simulators.aidc.engine.site_state import JobState
 from cosim.simulators.fleet import JobClass
 
 
-class Batch(NamedTuple):
+class TypedCohort(NamedTuple):
     """Jobs of one size that started together on one type: they end when the clock of work is at `ends_to`."""
 
     ends_to: float
@@ -42,7 +42,7 @@ class TypedQueue(InferenceQueue):
         self._types = list(types)
         self.busy_of = [0] * len(types)
         self.end_s = math.inf
-        self._batches: list[list[Batch]] = [[] for _ in types]  # a heap each
+        self._batches: list[list[TypedCohort]] = [[] for _ in types]  # a heap each
         self._started = 0
         self._worked_to = [0.0] * len(types)  # the clocks of work, at `_since_s`
         self._since_s = [now_s] * len(types)
@@ -64,7 +64,7 @@ class TypedQueue(InferenceQueue):
         """Jobs whose work is done now leave; after `count`."""
         if now_s < self.end_s:
             return
-        done: list[tuple[int, Batch]] = []
+        done: list[tuple[int, TypedCohort]] = []
         for t, heap in enumerate(self._batches):
             while heap and self._ends_s(t, heap[0]) <= now_s:
                 done.append((t, heappop(heap)))
@@ -96,7 +96,7 @@ class TypedQueue(InferenceQueue):
             by_size.setdefault(job.work_to, []).append(job)
         begun_to = self._clock_to(t, now_s)
         for work_to, of_size in by_size.items():
-            heappush(self._batches[t], Batch(begun_to + work_to, self._started, begun_to, now_s, of_size))
+            heappush(self._batches[t], TypedCohort(begun_to + work_to, self._started, begun_to, now_s, of_size))
             self._started += 1
             # an empty line holds no work, whatever rounding says
             self._waiting_to = self._waiting_to - len(of_size) * work_to if self.queued_jobs else 0.0
@@ -137,7 +137,7 @@ class TypedQueue(InferenceQueue):
         for one in (one for one in kept if one.group >= 0):
             t = one.group
             begun_to = self._clock_to(t, now_s) - one.done_to
-            heappush(self._batches[t], Batch(begun_to + one.job.work_to, self._started, begun_to, one.start_s, [one.job]))
+            heappush(self._batches[t], TypedCohort(begun_to + one.job.work_to, self._started, begun_to, one.start_s, [one.job]))
             self._started += 1
             self.busy_of[t] += self._gpus_per_job
         self.busy_gpus, self._counted_s = sum(self.busy_of), now_s
@@ -176,7 +176,7 @@ class TypedQueue(InferenceQueue):
     def _clock_to(self, t: int, now_s: float) -> float:
         return self._worked_to[t] + self._speed_to_per_s[t] * (now_s - self._since_s[t])
 
-    def _ends_s(self, t: int, batch: Batch) -> float:
+    def _ends_s(self, t: int, batch: TypedCohort) -> float:
         return nearest_tick(self._since_s[t] + max(batch.ends_to - self._worked_to[t], 0.0) / self._speed_to_per_s[t])
 
     def _look_ahead(self) -> None:
