@@ -71,8 +71,8 @@ class Hooks:
     """The hooks of simulators that are built on `cosim.adapter.Adapter`, with their defaults.
 
     Of the class, before anything is started (by `cosim.drivers.resolve`, in this order: completes,
-    entity_names, natural_horizon_s, check_horizon, check_scenario, check_members; `given` is an instance of the class's PARAMS). Of
-    the object: setup, resume, labels, tables, initial, then advance at every tick, carry, closing, notes.
+    entity_names, natural_horizon_s, check_horizon, check_scenario, check_members; `given` is an instance of the class's
+    PARAMS). Of the object: setup, resume, labels, tables, initial, then advance at every tick, carry, closing, notes.
 
     PARAMS       its parameters (`cosim.params.params`); fields `scenario_start` and `scenario_warmup_s` are filled in
     MODELS       model -> ports; empty where they are known only in `init` (`Adapter.adopt`)

@@ -142,8 +142,8 @@ class Scenario(_Data):
 
     name: str = Field(min_length=1)
     about: str = Field(min_length=1, description="one line for --list")
-    start: Date | None = Field(DEFAULT_START, description="date of t = 0, ISO 8601, taken as UTC; null: as the data say "
-                               "that are played, else the default")
+    start: Date | None = Field(DEFAULT_START, description="date of t = 0, ISO 8601, taken as UTC; null: as the data "
+                               "played say, else the default")
     until_s: Seconds | None = Field(DAY_S, gt=0, description="horizon; null: as long as the workload lasts")
     warmup_s: Seconds = Field(0.0, ge=0, description="run before until_s, kept out of the summary")
     resolution_s: Seconds = Field(MIN_S, ge=0.001, description="one bus step, s")

@@ -77,8 +77,8 @@ def jobs_of(log: JobLog, rules: ClassRules) -> FileJobs:
     A job whose class is one of `known` by its name belongs to it. Of all others a class is made per name and number of
     GPUs, which a job holds from start to finish; where these would be more than `MOST_CLASSES`, GPUs are rounded up to
     powers of two, and then the names go, too. A fraction of a GPU holds a whole one for its GPU time. Work is work_to,
-    else GPU time at the speed of the class, else that of the tokens. A class's deadline is the longest of its jobs, each
-    of which has its own.
+    else GPU time at the speed of the class, else that of the tokens. A class's deadline is the longest of its jobs,
+    each of which has its own.
     """
     said: list[str] = []
     gpus = _whole_gpus(log, rules, said)
@@ -128,8 +128,8 @@ def _class_names(log: JobLog, gpus: np.ndarray, rules: ClassRules, said: list[st
         changed = rest & (rounded != sizes)
         sizes = np.where(rest, rounded, sizes)
         if changed.any():
-            said.append(f"the file has more than {MOST_CLASSES} classes by name and GPUs: GPUs are rounded up to powers "
-                        f"of two, of {changed.sum()} jobs, for their GPU time")
+            said.append(f"the file has more than {MOST_CLASSES} classes by name and GPUs: GPUs are rounded up to "
+                        f"powers of two, of {changed.sum()} jobs, for their GPU time")
     if len({(own[k], sizes[k]) for k in np.flatnonzero(rest)}) > MOST_CLASSES:
         said.append(f"the file's {len({own[k] for k in np.flatnonzero(rest)})} classes by name are one per kind here; "
                     "their names stay in the table of the jobs' names")
@@ -191,14 +191,14 @@ def _deadlines(log: JobLog, names: np.ndarray, works: np.ndarray, classes: Mappi
                            if job_class.kind == "train" else 0.0)
         due[mine] = np.where(np.isnan(due[mine]), log.arrival_s[mine] + waits, due[mine])
         if job_class.kind == "train":
-            short += np.count_nonzero(due[mine] - log.arrival_s[mine] < run_s[mine])
+            short += int(np.count_nonzero(due[mine] - log.arrival_s[mine] < run_s[mine]))
     if (without := int(np.isnan(log.deadline_s).sum())):
         mine = set(names[np.isnan(log.deadline_s)].tolist())
         common = sorted({f"{format_time(rules.patience_s(name, c))} ({'finish' if c.kind == 'train' else 'start'} of "
                          f"{'training' if c.kind == 'train' else 'inference'})"
                          for name, c in classes.items() if name in mine})
-        said.append(f"{without} of {len(log)} jobs have no deadline: due {', '.join(common)} after they arrive, training "
-                    f"{rules.deadline_run_ratio:g} times its run time after it if that is later; --set "
+        said.append(f"{without} of {len(log)} jobs have no deadline: due {', '.join(common)} after they arrive, "
+                    f"training {rules.deadline_run_ratio:g} times its run time after it if that is later; --set "
                     "workload.training.deadline_s=, .inference.deadline_s= or .deadline_run_ratio= change it")
     if short:
         said.append(f"{short} jobs are due sooner than they can run, and will be dropped")

@@ -106,7 +106,7 @@ class JobColumns:
 
 
 def plain(column: str) -> Name:
-    """A name taken apart: 'Request tokens' -> requesttokens, 'submit_ms' -> submit in ms, 'ElapsedRaw' -> elapsedraw."""
+    """A name taken apart: 'Request tokens' -> requesttokens, 'submit_ms' -> submit in ms."""
     snake = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", column.strip())
     snake = re.sub(r"[^a-z0-9]+", "_", snake.lower()).strip("_")
     whole = snake.replace("_", "")
@@ -147,9 +147,9 @@ def layout_of(names: Sequence[str], path: str, given: Mapping[Role, str] | None 
     units = {role: apart[column].unit for role, column in taken.items() if role in _TIMES and apart[column].unit}
     plains = {n.whole for n in apart.values()} | {n.plain for n in apart.values()}
     layout = next((name for name, sign in _SIGNS if sign <= plains), "table of jobs")
-    found = JobColumns(layout, taken, units, tuple(n for n in names if n not in taken.values()))
-    _check(found, names, path)
-    return found
+    columns = JobColumns(layout, taken, units, tuple(n for n in names if n not in taken.values()))
+    _check(columns, names, path)
+    return columns
 
 
 def _stem(name: Name, role: Role) -> str:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
 
 from cosim.errors import ScenarioError, first_line, shown
-from cosim.limits import check_memory
+from cosim.limits import check_memory, is_file
 from cosim.simulators.workload.layouts import SWF_FIELDS, swf
 from cosim.simulators.workload.rows import SkippedRows, split_fields
-from cosim.tables.files import open_text, parquet_rows, table_suffix
+from cosim.tables.files import open_text, parquet_names, parquet_rows, table_suffix
 
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _MOST_JSON = 2 << 30
@@ -59,7 +59,7 @@ def read_cells(path: str, choose: Choice) -> JobCells:
                     break
             file.seek(0)
             if first.lstrip().startswith("["):
-                return _philly(file, path)
+                return _json(file, path, choose)
             if first.lstrip().startswith("{"):
                 return _json_lines(file, path, choose)
             if first.lstrip().startswith(";") or _is_swf(first):
@@ -80,15 +80,20 @@ def _parquet(path: str, choose: Choice) -> JobCells:
 
 
 def _delimited(file: TextIO, path: str, choose: Choice) -> JobCells:
-    header, number = "", 0
-    for number, header in enumerate(file, 1):
-        if header.strip():
-            break
+    header, number, beside = "", 0, Path(path.removesuffix(".gz")).with_suffix(".header")
+    if is_file(beside):  # as the tables of PAI are published
+        with open_text(beside, errors="replace") as there:
+            header = there.readline()
+    else:
+        number, header = next(((n, line) for n, line in enumerate(file, 1) if line.strip()), (0, ""))
     if not header.strip():
         raise ScenarioError(f"{path} is empty; its first line must name the columns")
     heads = {mark: [name.strip() for name in split_fields(header, mark) or ()] for mark in _DELIMITERS}
     mark = max(heads, key=lambda m: len(heads[m]))
     names = heads[mark]
+    if any(_is_number(name) for name in names):
+        raise ScenarioError(f"{path}: its first line, {shown(header.strip())}, has numbers; it must name the columns "
+                            f"(or put them into {beside.name} beside it)")
     where = [k for k, name in enumerate(names) if name]  # sacct -p ends its lines with a bar
     twice = sorted({names[k] for k in where if names.count(names[k]) > 1})
     if twice:
@@ -112,14 +117,13 @@ def _delimited(file: TextIO, path: str, choose: Choice) -> JobCells:
 
 def _json_lines(file: TextIO, path: str, choose: Choice) -> JobCells:
     """Objects of one level, a line each; the first one's keys are the columns."""
-    found = JobCells([], {}, [], form="JSON lines")
-    for line, text in enumerate(file, 1):
-        if not text.strip():
-            continue
-        try:
-            row = json.loads(text)
-        except (ValueError, RecursionError):
-            row = None
+    return _objects(((line, _parsed(text)) for line, text in enumerate(file, 1) if text.strip()), path, choose,
+                    "JSON lines")
+
+
+def _objects(rows: Iterable[tuple[int, Any]], path: str, choose: Choice, form: str) -> JobCells:
+    found = JobCells([], {}, [], form=form)
+    for line, row in rows:
         if not isinstance(row, dict):
             found.left_out.add("malformed", line, "it is no JSON object")
             continue
@@ -131,19 +135,32 @@ def _json_lines(file: TextIO, path: str, choose: Choice) -> JobCells:
             value = row.get(name)
             found.cells[name].append("" if value is None else str(value))
     if not found.names:
-        raise ScenarioError(f"{path} has no line that is a JSON object")
+        raise ScenarioError(f"{path} has no JSON object with the columns of a job")
     return found
 
 
-def _philly(file: TextIO, path: str) -> JobCells:
-    """Microsoft Philly's cluster_job_log (Jeon et al., USENIX ATC 2019): a list of jobs with their attempts. A job's GPU
-    time is that of all its attempts that have a begin and an end, its GPUs those of the last."""
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _json(file: TextIO, path: str, choose: Choice) -> JobCells:
+    """A list of objects: of one level, or Philly's."""
     text = file.read(_MOST_JSON)
     check_memory(path, len(text), 8.0, "give a part of it")
-    try:
-        jobs = json.loads(text)
-    except (ValueError, RecursionError) as err:
-        raise ScenarioError(f"{path} is no JSON: {first_line(err, 100)}") from None
+    jobs = _parsed(text)
+    if not isinstance(jobs, list):
+        raise ScenarioError(f"{path} begins like a JSON list, and is none")
+    if any(isinstance(job, dict) and "attempts" in job for job in jobs):
+        return _philly(jobs)
+    return _objects(enumerate(jobs, 1), path, choose, "JSON")
+
+
+def _philly(jobs: list) -> JobCells:
+    """Microsoft Philly's cluster_job_log (Jeon et al., USENIX ATC 2019): a list of jobs with their attempts. A job's
+    GPU time is that of all its attempts, its GPUs those of the last."""
     names = ["jobid", "vc", "submitted_time", "status", "gpus", "attempts"]
     found = JobCells(names, {name: [] for name in names}, [], "Philly", "JSON")
     for number, job in enumerate(jobs, 1):
@@ -154,7 +171,7 @@ def _philly(file: TextIO, path: str) -> JobCells:
         for name in names[:4]:
             found.cells[name].append(str(job.get(name) or ""))
         gpus = [_gpus(attempt) for attempt in job["attempts"]]
-        found.cells["gpus"].append(str(gpus[-1]) if gpus else "0")
+        found.cells["gpus"].append(str(gpus[-1]) if gpus else "")
         found.cells["attempts"].append("|".join(
             f"{attempt.get('start_time') or ''}~{attempt.get('end_time') or ''}~{n}"
             for attempt, n in zip(job["attempts"], gpus, strict=True) if isinstance(attempt, dict)))

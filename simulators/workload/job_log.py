@@ -1,8 +1,7 @@
-"""A table of jobs of any known layout as numbers: when each came, its work, its GPUs, its deadline; and what was taken."""
+"""A table of jobs of any known layout as numbers: when each came, its work, GPUs and deadline; and what was taken."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,19 +12,19 @@ import numpy as np
 from cosim.errors import ScenarioError, listed
 from cosim.simulators.workload.job_columns import NAMES, UNIT_S, JobColumns, Role, layout_of
 from cosim.simulators.workload.job_files import JobCells, read_cells
-from cosim.simulators.workload.job_times import Times, durations, is_missing, times
+from cosim.simulators.workload.job_values import (
+    Times,
+    attempts_gpu_s,
+    count,
+    durations,
+    is_missing,
+    state_of,
+    times,
+    tres_gpus,
+)
 from cosim.simulators.workload.rows import LEFT_OUT_RATIO, SkippedRows
 from cosim.tables.dates import zone_of
 
-STATES: dict[str, tuple[str, ...]] = {
-    "completed": ("completed", "complete", "succeeded", "success", "pass", "passed", "terminated", "finished", "done",
-                  "1"),
-    "cancelled": ("cancelled", "canceled", "killed", "revoked", "preempted", "deadline", "5"),
-    "failed": ("failed", "fail", "failure", "error", "timeout", "node_fail", "out_of_memory", "boot_fail", "0"),
-}
-"""States as schedulers call them, by what became of the job; others are 'running, pending or unknown'."""
-_TRES = re.compile(r"(?:^|,)(?:gres/)?gpu(?::[^=:,()]+)?[=:](\d+)")
-_PLAIN_TRES = re.compile(r"(?:^|,)(?:gres/)?gpu[=:](\d+)(?=,|$|\()")
 _AGREE_RATIO = 0.02
 _THERE_AT_FIRST = "Alibaba GPU trace of 2025"
 
@@ -72,8 +71,8 @@ def read_job_log(path: str, given: Mapping[Role, str] | None = None, time_zone: 
     completed_only   only jobs that ended well; else all that ran, whatever became of them
 
     No jobs, and counted: rows that used no GPU, that never ran, parts of other rows. Left out, and more than
-    `max_left_out_ratio` of them refused: what cannot be read, and rows that do not say what they used. ScenarioError for
-    a file that cannot be read, an unknown layout, or one without a job.
+    `max_left_out_ratio` of them refused: what cannot be read, and rows that do not say what they used. ScenarioError
+    for a file that cannot be read, an unknown layout, or one without a job.
     """
     zone = zone_of(time_zone, "workload.time_zone")
     layout: list[JobColumns] = []
@@ -211,22 +210,22 @@ class _Reading:
         early, late = np.isnan(arrival.at_s), np.isnan(end)
         for values, where, value in ((arrival.at_s, early, 0.0), (begin, np.isnan(begin), 0.0), (end, late, last_s)):
             values[where] = value
-        self.doubts.append(f"{early.sum()} instances without a creation_time were there when the trace began, and count "
-                           f"from then on; {late.sum()} without a deletion_time count until its end")
+        self.doubts.append(f"{early.sum()} instances without a creation_time were there when the trace began, and "
+                           f"count from then on; {late.sum()} without a deletion_time count until its end")
 
     def _gpus(self) -> np.ndarray:
         """GPUs of each job; NaN where that is not known or there is no such column."""
         gpus = np.full(self.rows, np.nan)
         for k, text in enumerate(self._texts("gpus")):
-            value = _tres(text) if self.columns.tres else _count(text)
+            value = tres_gpus(text) if self.columns.tres else count(text)
             if value is not None:
                 gpus[k] = value
             elif self.alive[k] and not is_missing(text):
-                self._drop(k, "malformed", f"{self.columns.columns['gpus']} is '{text.strip()}', which is no number >= 0")
+                self._drop(k, "malformed", f"{self.columns.columns['gpus']} is '{text.strip()}', no number >= 0")
         if "gpus" in self.columns.columns:
             unknown = np.flatnonzero(np.isnan(gpus) & self.alive)
-            for k in unknown:
-                self._drop(int(k), "of unknown GPUs", f"{self.columns.columns['gpus']} is empty")
+            for row in unknown.tolist():
+                self._drop(row, "of unknown GPUs", f"{self.columns.columns['gpus']} is empty")
             self.taken["gpus"] = ""
         if self.columns.percent:
             gpus, self.taken["gpus"] = gpus / 100.0, "% of one"
@@ -240,7 +239,7 @@ class _Reading:
         if not texts:
             return np.ones(self.rows)
         self.taken[role] = "times gpus"
-        found = [1.0 / factor if is_missing(text) else _count(text) for text in texts]
+        found = [1.0 / factor if is_missing(text) else count(text) for text in texts]
         self._wrong({k: f"{self.columns.columns[role]} is '{texts[k]}'" for k, value in enumerate(found)
                      if value is None})
         return np.array([np.nan if value is None else value * factor for value in found])
@@ -264,6 +263,8 @@ class _Reading:
             tokens[:, 0], tokens[:, 1] = self._numbers("input_tokens", ""), self._numbers("output_tokens", "")
             one = np.isfinite(tokens).any(axis=1)
             tokens[one] = np.nan_to_num(tokens[one])
+        if self.columns.layout == "BurstGPT":
+            self._count(tokens[:, 1] == 0.0, "that failed (no answer)")
         by_tokens = np.isnan(work_to) & np.isnan(gpu_s)
         tokens[~by_tokens] = np.nan
         gpu_s[np.isfinite(work_to)] = np.nan
@@ -284,15 +285,10 @@ class _Reading:
 
     def _philly(self) -> np.ndarray:
         """GPU time of all attempts; NaN where one of them lacks its begin or end."""
-        out = np.full(self.rows, np.nan)
-        for k, text in enumerate(self.cells.cells["attempts"]):
-            parts = [part.split("~") for part in text.split("|") if part]
-            found = times([at for begin, end, _ in parts for at in (begin, end)], "", [None] * (2 * len(parts)))
-            out[k] = float(((found.at_s[1::2] - found.at_s[::2]) * [float(n) for *_, n in parts]).sum()) if parts else 0.0
-            if not parts:
-                self._count(np.arange(self.rows) == k, "that never ran")
-            elif not out[k] >= 0.0 and self.alive[k]:
-                self._drop(k, "of unknown GPU time", "an attempt has no begin or no end")
+        out = np.array([attempts_gpu_s(text) for text in self.cells.cells["attempts"]])
+        self._count(out == 0.0, "that never ran")
+        for k in np.flatnonzero(self.alive & ~(out >= 0.0)):
+            self._drop(int(k), "of unknown GPU time", "an attempt has no begin or no end")
         self.taken["gpu_seconds"] = "sum over attempts"
         return out
 
@@ -302,7 +298,7 @@ class _Reading:
         for k, text in enumerate(texts):
             if is_missing(text):
                 continue
-            value = _count(text)
+            value = count(text)
             if value is None:
                 self._wrong({k: f"{self.columns.columns[role]} is '{text.strip()}', which is no number >= 0"})
             else:
@@ -339,20 +335,18 @@ class _Reading:
     # --- rows that are no jobs ----------------------------------------------------------------------------------
 
     def _steps(self) -> None:
-        """Steps of Slurm's jobs (12.batch, 12.0), which are in the lines of their jobs."""
-        if not self.columns.layout.startswith("Slurm"):
-            return
-        self._count(np.array(["." in text for text in self._texts("id")], bool), "steps of jobs")
+        """Steps of Slurm's jobs (12.batch), which are in the lines of their jobs, and Philly's without attempts."""
+        if self.columns.layout.startswith("Slurm"):
+            self._count(np.array(["." in text for text in self._texts("id")], bool), "steps of jobs")
+        if self.cells.layout == "Philly":
+            never = [not text for text in self._texts("gpu_seconds")]
+            self._count(np.array(never, bool), "that never ran (no attempt)")
 
     def _states(self) -> list[str]:
         texts = self._texts("state")
-        found = []
-        for text in texts:
-            word = (text.split() or [""])[0].strip("+").lower()
-            found.append(next((kind for kind, words in STATES.items() if word in words), "running, pending or unknown"))
         if texts:
             self.taken["state"] = ""
-        return found
+        return [state_of(text) for text in texts]
 
     def _no_gpu_and_never_ran(self, gpus: np.ndarray, run_s: np.ndarray) -> None:
         self._count(self.alive & (gpus == 0.0), "without GPUs")
@@ -422,21 +416,5 @@ class _Reading:
         if "gpus" not in self.columns.columns and np.isfinite(log.gpu_s).any():
             log.doubts.append("no column of GPUs: every job had one")
         if any(log.priority):
-            log.doubts.append(f"{self.columns.columns['priority']} has no effect: sites serve in the order of deadlines "
-                              "and arrivals; it stays in the table of the jobs' names")
-
-
-def _tres(text: str) -> float | None:
-    """GPUs of a list of trackable resources: 'billing=8,gres/gpu=4,gres/gpu:a100=4' has 4, one without GPUs 0."""
-    if (plain := _PLAIN_TRES.search(text)) is not None:
-        return float(plain[1])
-    return float(sum(int(n) for n in _TRES.findall(text)))
-
-
-def _count(text: str) -> float | None:
-    """A finite number >= 0, else None."""
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if 0.0 <= value < np.inf and "_" not in text else None
+            log.doubts.append(f"{self.columns.columns['priority']} has no effect: sites serve in the order of "
+                              "deadlines and arrivals; it stays in the table of the jobs' names")

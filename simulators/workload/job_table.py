@@ -15,13 +15,14 @@ from pydantic import Field, TypeAdapter
 from cosim.adapter import Adapter, Values, serve
 from cosim.errors import ScenarioError, unknown
 from cosim.params import params
-from cosim.ports import Batch, Port
+from cosim.ports import Batch
 from cosim.scenario import Scenario, rows_of
 from cosim.simulators.fleet import BATCH_COLUMNS, JobClass, Routing, Site
-from cosim.simulators.workload.adapter import Arrivals
+from cosim.simulators.workload.adapter import JOB_NAMES, NAME_COLUMNS, Arrivals
 from cosim.simulators.workload.job_classes import ClassRules, FileJobs, Kind, end_s, jobs_of
 from cosim.simulators.workload.job_columns import NAMES
 from cosim.simulators.workload.job_log import JobLog, read_job_log
+from cosim.simulators.workload.origin import check_cover
 from cosim.simulators.workload.rows import LEFT_OUT_RATIO, LeftOutRatio
 from cosim.simulators.workload.traces import TokenWork
 from cosim.tables.dates import instant, label
@@ -45,8 +46,10 @@ class JobTableParams:
     time_zone: Annotated[str | None, Field(description="IANA name of the zone of dates that have no offset; null: UTC, "
                                            "with a note")] = None
     deadlines: Annotated[Literal["auto", "at", "after"], Field(
-        description="at: deadlines are instants; after: times after the arrival; auto: dates are instants, numbers are, "
-        "too, where arrivals are numbers and none is before its job's")] = "auto"
+        description="at: deadlines are instants; after: times after the arrival; auto: dates are instants, numbers "
+        "are, too, where arrivals are numbers and none is before its job's")] = "auto"
+    begin_s: Annotated[Seconds, Field(ge=0, description="leave out jobs before this count, which is t = 0; where times "
+                                      "are dates the scenario's start says so")] = 0.0
     completed_only: Annotated[bool, Field(description="leave out jobs that failed, were cancelled or have no end; else "
                                           "all that ran count")] = False
     kinds: Annotated[dict[str, Kind], Field(description="class of the file -> train or inf, where its name does not "
@@ -73,11 +76,7 @@ class JobTable(Adapter):
 
     PARAMS = JobTableParams
     REPLAYED_BY = "cosim.simulators.workload.recorded:RecordedJobs"
-    MODELS = {"Arrivals": (
-        *Arrivals.MODELS["Arrivals"],
-        Port("job_names", "out", "ids, classes and priorities of the jobs that arrived, as the file has them",
-             kind="event", table="job_names"),
-    )}
+    MODELS = {"Arrivals": (*Arrivals.MODELS["Arrivals"], JOB_NAMES)}
 
     @classmethod
     def completes(cls, member: str, given: JobTableParams, scenario: Scenario) -> Scenario:
@@ -100,23 +99,24 @@ class JobTable(Adapter):
     def natural_horizon_s(cls, given: JobTableParams) -> float:
         """Until the last job has ended by its deadline, in whole minutes, and one more."""
         log, jobs = _read(given)
+        cls._cover(given, log, None)
         return MIN_S * (math.ceil((end_s(jobs) - _zero_s(log, given)) / MIN_S) + 1)
 
     @classmethod
     def check_horizon(cls, member: str, given: JobTableParams, step_s: float, until_s: float) -> None:
         """ScenarioError for a file of which no job arrives in the run."""
-        log, _ = _read(given)
+        cls._cover(given, _read(given)[0], until_s)
+
+    @classmethod
+    def _cover(cls, given: JobTableParams, log: JobLog, until_s: float | None) -> None:
         first_s, last_s = (float(log.arrival_s[k]) - _zero_s(log, given) for k in (0, -1))
-        if last_s < 0.0 or first_s >= until_s:
-            when = (f"{label(float(log.arrival_s[0]))} to {label(float(log.arrival_s[-1]))}" if log.dated else
-                    f"{format_time(first_s)} to {format_time(last_s)}")
-            begin_s = instant(given.scenario_start) if log.dated and given.scenario_start else 0.0
-            run = f"{label(begin_s)} to {label(begin_s + until_s)}" if log.dated else f"0 to {format_time(until_s)}"
-            mend = "--set start=null begins with the file" if log.dated and last_s < 0.0 else (
-                f"--set start={label(float(log.arrival_s[0]))[:10]}, or a longer --until" if log.dated else
-                "a longer --until")
-            raise ScenarioError(f"jobs of {given.path} arrive from {when}, the run is {run}: none of them is in it; "
-                                f"{mend}")
+        if log.dated:
+            check_cover(given.path, first_s, last_s - first_s + MIN_S, given.scenario_start, until_s, "start=null")
+        elif last_s < 0.0 or (until_s is not None and first_s >= until_s):
+            said = f"from {format_time(first_s + given.begin_s)} to {format_time(last_s + given.begin_s)}"
+            ends = "" if until_s is None else f" and ends at {format_time(given.begin_s + until_s)}"
+            raise ScenarioError(f"jobs of {given.path} arrive {said}, the run begins at {format_time(given.begin_s)}"
+                                f"{ends}: none of them is in it; --set workload.begin_s=, or a longer --until")
 
     @classmethod
     def offered_jobs_per_min(cls, given: JobTableParams) -> dict[str, tuple[float, float]]:
@@ -167,8 +167,9 @@ class JobTable(Adapter):
             batch = {name: self._columns[name][first:end].tolist() for name in BATCH_COLUMNS}
             if self._origin_s:
                 batch |= {name: [t - self._origin_s for t in batch[name]] for name in ("arrival_s", "deadline_s")}
-            names = {"id": list(batch["id"]), "name": self._jobs.names[first:end],
-                     "source_class": self._jobs.source_class[first:end], "priority": self._jobs.priority[first:end]}
+            names = dict(zip(NAME_COLUMNS, (list(batch["id"]), *(
+                column[first:end] for column in (self._jobs.names, self._jobs.source_class, self._jobs.priority))),
+                strict=True))
         arrived = np.bincount(self._class[first:end], minlength=len(self.params.job_classes)).astype(float).tolist()
         return {eid: {"jobs": batch, "arrived_jobs": arrived, "job_names": names}
                 for eid in self.entities["Arrivals"]}
@@ -189,9 +190,13 @@ class JobTable(Adapter):
 def _zero_s(log: JobLog, given: JobTableParams) -> float:
     """The instant of t = 0 on the file's scale."""
     if not log.dated:
-        return 0.0
+        return given.begin_s
+    if given.begin_s:
+        raise ScenarioError(f"workload.begin_s = {given.begin_s:g}, and the times of {given.path} are dates; --set "
+                            "start=DATE, from whose midnight on they are played")
     if given.scenario_start is None:
-        raise ScenarioError(f"{given.path} has dates, and the date of t = 0 is not known; --set workload.scenario_start")
+        raise ScenarioError(f"{given.path} has dates, and the date of t = 0 is not known; --set "
+                            "workload.scenario_start")
     return instant(given.scenario_start)
 
 

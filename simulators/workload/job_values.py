@@ -1,4 +1,4 @@
-"""Columns of times and durations of a table of jobs as numbers: units, zones, dates, what is missing."""
+"""Cells of a table of jobs as numbers: times and durations in their units and zones, GPUs, states, what is missing."""
 
 from __future__ import annotations
 
@@ -17,10 +17,20 @@ from cosim.units import DAY_S, HOUR_S, MIN_S
 
 MISSING = frozenset(("", "-", "--", "na", "n/a", "nan", "none", "null", "unknown", "not set"))
 """Cells that say that nothing is known, without case."""
+_TRES = re.compile(r"(?:^|,)(?:gres/)?gpu(?::[^=:,()]+)?[=:](\d+)")
+_PLAIN_TRES = re.compile(r"(?:^|,)(?:gres/)?gpu[=:](\d+)(?=,|$|\()")
 _CLOCK = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)")
 _UNIX = ((5e17, "ns"), (5e14, "us"), (5e11, "ms"), (5e8, "s"))
 """From which number on a time is a count since 1970, in which unit: seconds from 1985 on."""
 _HOUR_S = 3600
+
+STATES: dict[str, tuple[str, ...]] = {
+    "completed": ("completed", "complete", "succeeded", "success", "pass", "passed", "terminated", "finished", "done",
+                  "1"),
+    "cancelled": ("cancelled", "canceled", "killed", "revoked", "preempted", "deadline", "5"),
+    "failed": ("failed", "fail", "failure", "error", "timeout", "node_fail", "out_of_memory", "boot_fail", "0"),
+}
+"""States as schedulers call them, by what became of the job; others are 'running, pending or unknown'."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +87,8 @@ def _counts(cells: Sequence[str], known: Sequence[int], unit: str) -> Times:
 
 def _dates(cells: Sequence[str], known: Sequence[int], zones: Sequence[ZoneInfo | None]) -> Times:
     at, wrong = np.full(len(cells), np.nan), {}
+    if cells[known[0]].strip()[4:5] == "/":  # 2026/01/31, which nobody can take for another date
+        cells = [cell.replace("/", "-", 2) for cell in cells]
     found = instants([cells[k] for k in known])
     if found is None:  # one of them or more is none: find out which
         good = []
@@ -91,7 +103,7 @@ def _dates(cells: Sequence[str], known: Sequence[int], zones: Sequence[ZoneInfo 
         return Times(at, True, wrong, "dates")
     at[list(known)] = found.astype(np.int64) / 1e9
     naive = [k for k in known if not has_offset(cells[k])]
-    for zone in {zones[k] for k in naive} - {None}:
+    for zone in {zone for k in naive if (zone := zones[k]) is not None}:
         here = np.array([k for k in naive if zones[k] == zone])
         behind, skipped = _to_utc(at[here], zone)
         wrong |= {int(here[j]): f"time '{cells[here[j]].strip()}' does not exist in {zone}, as the clocks go forward"
@@ -145,3 +157,32 @@ def _number(cell: str) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) and "_" not in cell else None
+
+
+def tres_gpus(text: str) -> float:
+    """GPUs of a list of trackable resources: 'billing=8,gres/gpu=4,gres/gpu:a100=4' has 4, one without GPUs 0."""
+    if (plain := _PLAIN_TRES.search(text)) is not None:
+        return float(plain[1])
+    return float(sum(int(n) for n in _TRES.findall(text)))
+
+
+def count(text: str) -> float | None:
+    """A finite number >= 0, else None."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if 0.0 <= value < math.inf and "_" not in text else None
+
+
+def state_of(text: str) -> str:
+    """What became of a job by the word of its scheduler, one of STATES or 'running, pending or unknown'."""
+    word = (text.split() or [""])[0].strip("+").lower()
+    return next((kind for kind, words in STATES.items() if word in words), "running, pending or unknown")
+
+
+def attempts_gpu_s(text: str) -> float:
+    """GPU time of attempts, 'begin~end~gpus' divided by bars, s; 0 without any, NaN where one has no begin or end."""
+    parts = [part.split("~") for part in text.split("|") if part]
+    found = times([at for begin, end, _ in parts for at in (begin, end)], "", [None] * (2 * len(parts)))
+    return float(((found.at_s[1::2] - found.at_s[::2]) * [float(n) for *_, n in parts]).sum()) if parts else 0.0
