@@ -13,6 +13,7 @@ from typing import Any
 
 from cosim.commands.show import shown_lines
 from cosim.console import (
+    USE,
     Console,
     add_names,
     add_settings,
@@ -55,7 +56,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, metavar="N", help="the one seed of the run (default: the scenario's)")
     add_settings(p)
     p.add_argument("--use", action="append", default=[], metavar="MEMBER=SIMULATOR",
-                   help="another simulator in a member's place: package.module:Class, 'cmd: ...', 'connect: host:port'")
+                   help="another simulator in a member's place: package.module:Class, folder/file.py:Class, "
+                   "'cmd: ...', 'connect: host:port'")
     add_names(p, "what that simulator calls our port, e.g. grid.p_load_kw='P_load[MW]' (scaled by the units; a name "
               "without one takes @FACTOR), or our entities: 'grid.bus*=Bus-*'")
     p.add_argument("--replay", action="append", default=[], metavar="MEMBER=FILE",
@@ -147,7 +149,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def _as_asked(args: argparse.Namespace) -> Scenario:
     """The scenario with everything the command line changes in it."""
-    use = assignments(args.use, "--use", "member=package.module:Class, 'cmd: ...' or 'connect: host:port'")
+    use = assignments(args.use, "--use", USE)
     replays = assignments(args.replay, "--replay", "member=FILE, a trace or a table")
     return changed(find(args.scenario, args.trust, [*use, *replays]), seed=args.seed, use=use, replays=replays,
                    names=names_of(args.names), settings=settings_of(args.settings))

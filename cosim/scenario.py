@@ -101,8 +101,8 @@ class Member(_Data):
     simulator's `init`; fields it declares and that are not given here are taken from the scenario's `shared` tables.
     """
 
-    simulator: ImportString = Field(description="'package.module:Class', 'cmd: COMMAND %(addr)s' or "
-                                    "'connect: HOST:PORT'")
+    simulator: ImportString = Field(description="'package.module:Class', 'folder/file.py:Class', "
+                                    "'cmd: COMMAND %(addr)s' or 'connect: HOST:PORT'")
     step_s: Seconds = Field(gt=0, description="bus step of this member, s")
     entities: dict[str, tuple[str, ...] | str | Json] = Field(min_length=1)
     params: Json = {}
@@ -171,7 +171,7 @@ class Scenario(_Data):
         try:
             super().__init__(**data)
         except ValidationError as err:
-            raise ScenarioError(explain(err, Scenario, str(data.get("name", "scenario")))) from None
+            raise ScenarioError(explain(err, Scenario, str(data.get("name", "scenario")), data)) from None
 
     def model_post_init(self, _: Any) -> None:
         """Refuses names that a command line could not distinguish, and links and seeds of members that are not
