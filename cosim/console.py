@@ -124,6 +124,10 @@ def settings_of(texts: Sequence[str]) -> dict[str, str]:
     return assignments(texts, "--set", "member.field=value, for example grid.lambda_kw_per_kg_h=0.1")
 
 
+USE = "member=package.module:Class, member=folder/file.py:Class, 'member=cmd: ...' or 'member=connect: host:port'"
+"""What --use takes, for an error."""
+
+
 def names_of(texts: Sequence[str]) -> dict[str, str]:
     """What --map was given: our port or entity -> what a simulator calls it."""
     return assignments(texts, "--map", "member.port=theirs, e.g. grid.p_load_kw='P_load[MW]'")

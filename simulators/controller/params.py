@@ -21,7 +21,7 @@ from cosim.agents.fleet.planner_params import PlannerParams
 from cosim.agents.fleet.policies import POLICIES, PolicyMaker, check_own, checkpoint_of, make_policy, policy_class
 from cosim.agents.fleet.rewards import RewardWeights
 from cosim.errors import ScenarioError, unknown
-from cosim.imports import load, optional
+from cosim.imports import file_in, load, optional
 from cosim.params import params
 from cosim.simulators.aidc.engine.slack import MOST_S
 from cosim.simulators.aidc.equations import aidc_power_kw, cooling_power_kw, distribution_loss_kw, it_at_inlet_kw
@@ -258,7 +258,7 @@ def energy_of(p: ControllerParams) -> EnergyModel | None:
 
 def _own(policy: str) -> dict[str, PolicyMaker]:
     """A class of the user's by its import string; {} for a name that is none."""
-    if ":" not in policy:
+    if ":" not in policy and not file_in(policy):
         return {}
     found = load(policy, "controller.policy")
     check_own(policy, found)
