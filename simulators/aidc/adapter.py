@@ -94,8 +94,8 @@ class DataCenters(Adapter):
 
     @classmethod
     def check_scenario(cls, member: str, given: AidcParams, scenario: Any) -> None:
-        """ScenarioError for a class of a kind, or GPU types, that these data centers do not serve, and where the table `power` of
-        `trace_step_s` would not fit into memory until it is written."""
+        """ScenarioError for a class of a kind, or GPU types, that these data centers do not serve, and where the table
+        `power` of `trace_step_s` would not fit into memory until it is written."""
         cls._check_kinds(member, given)
         if given.trace_step_s is not None:
             rows = len(given.sites) * max(scenario.flush_s, scenario.members[member].step_s) / given.trace_step_s

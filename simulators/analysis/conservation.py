@@ -48,7 +48,7 @@ from cosim.simulators.analysis.derived import (
 from cosim.simulators.analysis.flexibility import calls, caps
 from cosim.simulators.analysis.flows import largest
 from cosim.simulators.analysis.forecasts import forecasts
-from cosim.simulators.analysis.gpu_states import above_idle_kw, has_types, limits, states
+from cosim.simulators.analysis.gpu_states import above_idle_kw, has_types, limits, states, work_done
 from cosim.simulators.analysis.metrics import summary
 from cosim.simulators.analysis.paths import SITE
 from cosim.simulators.analysis.secondary import base_load, gpu_time, marginal, waiting_jobs
@@ -354,6 +354,7 @@ LAWS: tuple[tuple[str, float, Callable[[Trace], float | Finding]], ...] = (
     ("GPU time of the jobs = busy GPUs x time, every minute (relative)", RELATIVE, gpu_time),
     ("late and urgent jobs are jobs at the site", EXACT, waiting_jobs),
     ("GPUs in states = those of the type; each draws its state's power (relative)", EXACT, states),
+    ("work = GPUs on their types x their speed, less where slowed (relative)", EXACT, work_done),
     ("power limits: kept, within the type's; what is slowed is said (relative)", EXACT, limits),
     ("tokens and preemptions of the ticks = of the LLM requests", EXACT, tokens),
     ("LLM requests arrive, start, give a first token and end in order (s)", EXACT, request_times),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cosim.digest import Digest, Table
+from cosim.simulators.aidc.equations import gpu_throughput_to_per_s
 from cosim.simulators.aidc.gpus.numbers import WorkOnType, work_table
 from cosim.simulators.aidc.gpus.states import ASLEEP, BUSY, IDLE, STATES, WAKING
 from cosim.simulators.analysis.balance import Finding, NothingToCheck
@@ -18,7 +19,7 @@ from cosim.trace import Trace
 from cosim.trace.series import counted, scenario_of, step_s
 from cosim.units import HOUR_S, KW_PER_MW
 
-ALLOWED_RATIO = 1e-9
+ALLOWED_RATIO, ALLOWED_WORK = 1e-9, 1e-6
 _AT = {state: k for k, state in enumerate(STATES)}
 
 
@@ -83,7 +84,8 @@ def states(trace: Trace) -> Finding:
         for t, label in enumerate(gpu_types(trace)):
             count = here[label].count if label in here else 0
             off[f"{name}, {label}: count"] = largest(gpus[:, k, t].sum(axis=1) - count) / max(count, 1)
-            off[f"{name}, {label}: busy"] = largest(gpus[:, k, t, _AT[BUSY]] - work[:, k, t].sum(axis=1)) / max(count, 1)
+            apart = gpus[:, k, t, _AT[BUSY]] - work[:, k, t].sum(axis=1)
+            off[f"{name}, {label}: busy"] = largest(apart) / max(count, 1)
             if label in here:
                 one = here[label]
                 by_hand = np.stack([gpus[:, k, t, _AT[BUSY]] * one.awake_kw + dynamic[:, k, t].sum(axis=1),
@@ -97,33 +99,53 @@ def states(trace: Trace) -> Finding:
 
 
 def limits(trace: Trace) -> Finding:
-    """Busy GPUs draw above idle at most what their class does without a limit and, together, what the mean power limit
-    of the tick leaves; limits are within what the type can keep; nothing is slowed where no limit binds. Relative."""
+    """Busy GPUs draw above idle what their classes do without a power limit, and less only where a tick says that one
+    slowed them; limits are within what the type can keep. Relative."""
     if not has_types(trace):
         raise NothingToCheck("no GPU has a type")
     needs_sites(trace)
     work, dynamic = by_work(trace, "work_gpus"), by_work(trace, "work_dynamic_kw")
-    limit, slowed = trace[f"{SITE}/gpu_limit_kw"], trace[f"{SITE}/slowed_s"]
+    limit, slowed, cap_s = (trace[f"{SITE}/{port}"] for port in ("gpu_limit_kw", "slowed_s", "cap_slowed_s"))
     off: dict[str, float] = {}
     for k, (name, works) in enumerate(zip(trace.names(SITE), _works(trace), strict=True)):
         for label, of_class in works.items():
             t, one = gpu_types(trace).index(label), of_class[0].figures
-            each = np.array([w.unlimited_kw - one.idle_kw for w in of_class])
-            most = np.minimum(work[:, k, t] * each, np.inf)
-            off[f"{name}, {label}: beyond its class"] = largest(np.maximum(dynamic[:, k, t] - most, 0.0)) / one.peak_kw
-            free = slowed[:, k, t] == 0.0
-            off[f"{name}, {label}: slowed and not said"] = largest((dynamic[:, k, t] - most)[free]) / max(
-                largest(most), 1e-3)
-            off[f"{name}, {label}: limit"] = largest(np.maximum(np.maximum(
-                one.least_limit_kw - limit[:, k, t], limit[:, k, t] - one.peak_kw), 0.0)) / one.peak_kw
-    off["slowed longer than a tick"] = largest(np.maximum(slowed / step_s(trace, "aidc") - 1.0, 0.0))
-    cap_s = trace[f"{SITE}/cap_slowed_s"]
-    off["slowed for a cap and by no limit"] = largest(np.where(
-        (cap_s > 0.0) & (trace[f"{SITE}/busy_gpus"].sum(axis=2) > 0.0),
-        np.maximum(0.0 - slowed.max(axis=2), 0.0), 0.0))
+            most = work[:, k, t] * np.array([w.unlimited_kw - one.idle_kw for w in of_class])
+            apart, free = dynamic[:, k, t] - most, slowed[:, k, t] == 0.0
+            full_kw = one.count * one.peak_kw
+            off[f"{name}, {label}: beyond its class"] = largest(np.maximum(apart, 0.0)) / full_kw
+            off[f"{name}, {label}: slowed and not said"] = largest(apart[free]) / full_kw
+            outside = np.maximum(one.least_limit_kw - limit[:, k, t], limit[:, k, t] - one.peak_kw)
+            off[f"{name}, {label}: limit"] = largest(np.maximum(outside, 0.0)) / one.peak_kw
+    for what, seconds in (("a limit", slowed), ("a cap", cap_s)):
+        off[f"slowed by {what} for longer than a tick"] = largest(np.maximum(
+            seconds / step_s(trace, "aidc") - 1.0, 0.0))
     worst = max(off, key=off.__getitem__)
-    return Finding(off[worst], ALLOWED_RATIO, worst, ("how a power limit changes the speed inside a tick, which the "
-                                                      "work of the jobs shows in sum",))
+    return Finding(off[worst], ALLOWED_RATIO, worst, ("by how much the site's cap needed GPUs to be slowed",))
+
+
+def work_done(trace: Trace) -> Finding:
+    """Work of each class is at most what its GPUs do on their types at full speed, and of inference just that in ticks
+    in which no limit slows any type of the site; relative to the site's full speed."""
+    if not has_types(trace):
+        raise NothingToCheck("no GPU has a type")
+    needs_sites(trace)
+    gpus, done = by_work(trace, "work_gpus"), trace[f"{SITE}/work_to"] / step_s(trace, "aidc")
+    slowed, shared = trace[f"{SITE}/slowed_s"].sum(axis=2), scenario_of(trace)["shared"]
+    off: dict[str, float] = {}
+    for k, (name, works) in enumerate(zip(trace.names(SITE), _works(trace), strict=True)):
+        for m, class_name in enumerate(trace.names(SITE, "job_class")):
+            job_class = JobClass(**shared["job_classes"][class_name])
+            speeds = np.array([works[t][m].speed_ratio if t in works else 0.0 for t in gpu_types(trace)])
+            most = gpu_throughput_to_per_s(gpus[:, k, :, m] @ speeds, job_class.to_per_gpu_min)
+            full = gpu_throughput_to_per_s(site_of(trace, name).gpus * speeds.max(), job_class.to_per_gpu_min)
+            apart = (done[:, k, m] - most) / full
+            off[f"{name}, {class_name}: beyond its GPUs"] = largest(np.maximum(apart, 0.0))
+            if job_class.kind == "inf":
+                off[f"{name}, {class_name}"] = largest(apart[slowed[:, k] == 0.0])
+    worst = max(off, key=off.__getitem__)
+    return Finding(off[worst], ALLOWED_WORK, worst, (
+        "speed under a power limit, and of training below linear speed-up",))
 
 
 # --- figures --------------------------------------------------------------------------------------------------------
@@ -169,7 +191,8 @@ def gpus_table(trace: Trace, digest: Digest) -> None:
             digest.figures |= {f"gpu_{s}_kwh": f.energy_kwh[s] for s in STATES}
             digest.figures["gpu_slowed_h"] = f.slowed_h
     what = counted(trace, SITE)
-    digest.figures["cap_slowed_h"] = float((trace[f"{SITE}/cap_slowed_s"][what.use] * what.share[:, None]).sum()) / HOUR_S
+    cap_s = trace[f"{SITE}/cap_slowed_s"][what.use] * what.share[:, None]
+    digest.figures["cap_slowed_h"] = float(cap_s.sum()) / HOUR_S
     digest.tables.append(Table("GPUs by type and state", (
         "type", *STATES, *(f"MWh {s}" for s in STATES), "slowed h"), rows,
         "share of the time, and energy of GPUs with their hosts; slowed h: hours of the sites in which a power limit "

@@ -12,9 +12,9 @@ The rule. In a tick of length dt a job that held GPUs for s GPU-seconds carries
 
 and what no job carries is `unallocated`: idle and cooling of unused GPUs, and replicas without work. Where GPUs have
 types, dynamic energy is s times the mean power above idle, in the tick, of the GPUs that its class held of that type,
-and a job carries the idle power of its own GPUs and their hosts beside its share of the site's `idle_kw`. Carbon is each
-tick's energy times the intensity of that tick: attributed by NCI, and marginal by mci where the grid has it. So the
-rows of finished, dropped and unfinished jobs and the unallocated row add up to the site's energy and carbon.
+and a job carries the idle power of its own GPUs and their hosts beside its share of the site's `idle_kw`. Carbon is
+each tick's energy times the intensity of that tick: attributed by NCI, and marginal by mci where the grid has it. So
+the rows of finished, dropped and unfinished jobs and the unallocated row add up to the site's energy and carbon.
 """
 
 from __future__ import annotations

@@ -110,8 +110,8 @@ class GpuDataCenters(CappedDataCenters):
             here = {k: site for k, site in given.sites.items() if may_run(job_class, k)}
             if here and not any(site.fitting_types(job_class) for site in here.values()):
                 most = max(t.memory_gb for site in here.values() for t in site.gpu_types.values())
-                raise ScenarioError(f"job_classes.{name}.memory_gb = {job_class.memory_gb:g}: no GPU that may run it has "
-                                    f"more than {most:g} GB; lower it, or give a site a type with more memory")
+                raise ScenarioError(f"job_classes.{name}.memory_gb = {job_class.memory_gb:g}: no GPU that may run it "
+                                    f"has more than {most:g} GB; lower it, or give a site a type with more memory")
 
     def labels(self) -> dict[str, list[str]]:
         """As `CappedDataCenters`; types, types with states, types with job classes."""
@@ -179,7 +179,7 @@ def _refuse(member: str, given: GpuParams) -> None:
                                 f"{DataCenters.__module__}:{DataCenters.__name__}")
     refused = [("rack_mean_up_s", given.rack_mean_up_s is not None, "racks do not fail where GPUs have types"),
                ("offer", given.offer is not None, "what could be drawn less is not worked out for GPU types"),
-               ("cap.running = stop", given.cap.running == "stop", "running inference is slowed for a cap, not stopped")]
+               ("cap.running = stop", given.cap.running == "stop", "what runs is slowed for a cap, not stopped")]
     for field, there, why in refused:
         if there:
             raise ScenarioError(f"{member}.{field}: {why}; leave it out")

@@ -137,7 +137,8 @@ class TypedQueue(InferenceQueue):
         for one in (one for one in kept if one.group >= 0):
             t = one.group
             begun_to = self._clock_to(t, now_s) - one.done_to
-            heappush(self._batches[t], TypedCohort(begun_to + one.job.work_to, self._started, begun_to, one.start_s, [one.job]))
+            heappush(self._batches[t], TypedCohort(begun_to + one.job.work_to, self._started, begun_to, one.start_s,
+                                                   [one.job]))
             self._started += 1
             self.busy_of[t] += self._gpus_per_job
         self.busy_gpus, self._counted_s = sum(self.busy_of), now_s

@@ -23,11 +23,11 @@ BUSY, IDLE, WAKING, ASLEEP = STATES = ("busy", "idle", "waking", "asleep")
 class SleepRules:
     """When idle GPUs go to sleep. They wake up when a job within its grant finds no free one that is awake."""
 
-    after_s: Annotated[Seconds, Field(ge=0, le=31_536_000, description="a GPU goes to sleep when it was idle so long"
+    after_s: Annotated[Seconds, Field(ge=1, le=31_536_000, description="a GPU goes to sleep when it was idle so long"
                                       )] = 600.0
     keep_idle: Annotated[int, Field(ge=0, le=10_000_000, description="idle GPUs of each type that stay awake")] = 0
-    unit_gpus: Annotated[int, Field(ge=1, le=100_000, description="GPUs that sleep and wake up together: 1, or those of "
-                                    "a server or a rack")] = 1
+    unit_gpus: Annotated[int, Field(ge=1, le=100_000, description="GPUs that sleep and wake up together: 1, or those "
+                                    "of a server or a rack")] = 1
 
 
 class GpuGroup:

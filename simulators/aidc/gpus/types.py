@@ -63,7 +63,7 @@ class GpuType:
     @model_validator(mode="after")
     def _rises(self) -> GpuType:
         if self.idle_kw > self.peak_kw:
-            raise ValueError(f"idle_kw = {self.idle_kw:g} is above peak_kw = {self.peak_kw:g}; idle power is part of it")
+            raise ValueError(f"idle_kw = {self.idle_kw:g} is above peak_kw = {self.peak_kw:g}, which includes it")
         curve = self.speed_curve
         if curve[-1] != (1.0, 1.0):
             raise ValueError(f"speed_curve ends with {list(curve[-1])}; its last point is [1, 1], without a limit")
@@ -85,8 +85,8 @@ class GpuType:
         if limit_kw < self.idle_kw:
             raise ValueError(f"{what} = {limit_kw:g} is below idle_kw = {self.idle_kw:g}, which is drawn in any case")
         if not self.least_limit_kw <= limit_kw <= self.peak_kw:
-            raise ValueError(f"{what} = {limit_kw:g} lies outside {self.least_limit_kw:.4g} to {self.peak_kw:g} kW: from "
-                             "the first point of speed_curve, or idle power, to peak_kw")
+            raise ValueError(f"{what} = {limit_kw:g} lies outside {self.least_limit_kw:.4g} to {self.peak_kw:g} kW: "
+                             "from the first point of speed_curve, or idle power, to peak_kw")
 
     @property
     def awake_kw(self) -> float:

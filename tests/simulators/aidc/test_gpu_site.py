@@ -4,8 +4,10 @@ import math
 import random
 
 import pytest
+from gpu_reference import OneType, Reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_site import CLASSES, PLAIN, batch
 
 from cosim.errors import ModelError
 from cosim.simulators.aidc.engine.capped import CapRules
@@ -13,8 +15,6 @@ from cosim.simulators.aidc.engine.facility import Facility
 from cosim.simulators.aidc.gpus.facility import GpuFacility
 from cosim.simulators.aidc.gpus.states import SleepRules
 from cosim.simulators.fleet import JobClass, Site
-from gpu_reference import OneType, Reference
-from small_site import CLASSES, PLAIN, batch
 
 HALF = ((0.5, 0.5), (1.0, 1.0))
 """Half the power, half the speed."""
@@ -25,6 +25,7 @@ SLOW = {"count": 4, "speed_ratio": 0.5, "idle_kw": 0.5, "peak_kw": 1.5, "memory_
 BOTH = {"fast": FAST, "slow": SLOW}
 ONE = {"only": FAST | {"count": 10, "peak_kw": 3.0}}
 BUSY, IDLE, WAKING, ASLEEP = range(4)
+RULES = CapRules()
 
 
 def site_of(types):
@@ -32,7 +33,7 @@ def site_of(types):
     return Site(node=0, racks=1, gpus_per_rack=10, idle_kw=10.0, gpu_types=types)
 
 
-def make(types=BOTH, classes=CLASSES, rules=CapRules(), **how):
+def make(types=BOTH, classes=CLASSES, rules=RULES, **how):
     return GpuFacility("site", site_of(types), classes, PLAIN, 23.0, rules, **how)
 
 
@@ -75,7 +76,8 @@ def test_the_efficient_ones_first_where_the_rule_says_so():
 def test_a_class_with_speeds_of_its_own_and_a_need_of_memory():
     classes = {"chat": JobClass(kind="inf", work_to=30, deadline_s=100, to_per_gpu_min=60, kw_per_to_s=2.0,
                                 gpu_speed_ratio={"slow": 2.0}),
-               "big": JobClass(kind="inf", work_to=30, deadline_s=100, to_per_gpu_min=60, kw_per_to_s=1.0, memory_gb=64)}
+               "big": JobClass(kind="inf", work_to=30, deadline_s=100, to_per_gpu_min=60, kw_per_to_s=1.0,
+                               memory_gb=64)}
     did = minute(make(classes=classes), [(0, "chat", 30, 100), (1, "big", 30, 100)], chat=1, fit=1)
     assert ends(did) == {0: (0.0, 15.0, "slow"), 1: (0.0, 30.0, "fast")}
     # big draws half as much above idle as chat, which uses the whole range
@@ -102,9 +104,9 @@ def test_a_training_job_runs_on_one_type_and_moves_with_a_restart():
     facility.command([10], 23.0)
     facility.advance(1000.0)
     did = facility.read_interval()
-    rows = dict(zip(did.left_jobs["id"], zip(did.left_jobs["end_s"], did.left_jobs["outcome"], strict=True), strict=True))
+    rows = {k: row for k, *row in zip(*(did.left_jobs[name] for name in ("id", "end_s", "outcome")), strict=True)}
     # 320 left at 2 TO/s after a restart of 8 s from 100 s on; the fast ones stay with job 2, which is dropped at 500 s
-    assert rows[0] == (268.0, "finished") and rows[1] == (80.0, "finished") and rows[2][1] == "dropped"
+    assert rows == {0: [268.0, "finished"], 1: [80.0, "finished"], 2: [500.0, "dropped"]}
 
 
 @given(st.integers(0, 10**6))
@@ -134,7 +136,8 @@ def test_one_type_of_the_study_is_the_site_without_types(seed):
             "id", "outcome", "start_s", "end_s", "done_to")), strict=True)} for d in (a, b))
         assert theirs.keys() == mine.keys()
         for job, row in theirs.items():
-            assert mine[job][0] == row[0] and mine[job][1:] == pytest.approx(row[1:], abs=1e-6, nan_ok=True)
+            assert mine[job][0] == row[0]
+            assert mine[job][1:] == pytest.approx(row[1:], abs=1e-6, nan_ok=True)
 
 
 # --- limits ---------------------------------------------------------------------------------------------------------
@@ -182,7 +185,7 @@ def test_commanded_limits_are_kept_within_what_the_type_can():
     facility.set_gpus([0.1], [math.nan])
     facility.advance(60.0)
     facility.read_interval()
-    assert facility.clipped_limits == 1 and facility.tick.limit_kw == [1.5]
+    assert (facility.clipped_limits, facility.tick.limit_kw) == (1, [1.5])
     with pytest.raises(ModelError, match="11 only commanded to be awake; a whole number from 0 to 10"):
         facility.set_gpus([math.nan], [11])
 
@@ -258,7 +261,8 @@ def test_it_is_what_single_gpus_do_a_quarter_of_a_second_at_a_time(seed):
     plain = Reference(types, [0, 1], after_s, keep)
     table = {"fast": FAST | {"wake_s": 5.0}, "slow": SLOW | {"wake_s": 2.0}}
     # half speed of a type at half the power above idle: the curve's point, by what is drawn in all
-    table["fast"]["speed_curve"], table["slow"]["speed_curve"] = ((2.5 / 4, 0.5), (1.0, 1.0)), ((1.0 / 1.5, 0.5), (1, 1))
+    table["fast"]["speed_curve"] = ((2.5 / 4, 0.5), (1.0, 1.0))
+    table["slow"]["speed_curve"] = ((1.0 / 1.5, 0.5), (1.0, 1.0))
     sleep = None if after_s is None else SleepRules(after_s=after_s, keep_idle=keep)
     ours = make(table, {"chat": JobClass(kind="inf", work_to=8, deadline_s=1e6, to_per_gpu_min=60, kw_per_to_s=2.0)},
                 sleep=sleep)
@@ -312,7 +316,7 @@ def test_gpus_are_slowed_before_work_is_withheld_and_the_cap_is_kept_to_the_kw()
     facility.cap(cap_of(10 + 14.0))  # idle 10, and 4 for jobs at the lowest limit, 0.5 above idle: eight of them
     facility.submit(batch(60.0, *((k, "chat", 30, 500) for k in range(10, 20))))
     facility.advance(60.0)
-    assert facility._classes[0].busy_gpus == 8 and facility.held_gpus() == [2.0]
+    assert (facility._classes[0].busy_gpus, facility.held_gpus()) == (8, [2.0])
     facility.advance(119.0)
     assert facility.read_interval().it_kw == pytest.approx(24.0)
 
