@@ -179,8 +179,8 @@ class Experiment:
         if self.path is None:
             return
         self._check_memory(world)
-        writer = TraceWriter(self.path, attrs=self._attrs(), start=self.scenario.start, overwrite=self.overwrite,
-                             durable=self.durable)
+        writer = TraceWriter(self.path, attrs=self._attrs(), start=str(self.resolved.scenario.start),
+                             overwrite=self.overwrite, durable=self.durable)
         for probe in world.probes.values():
             probe.declare(writer)
         connections = world.plan.connections

@@ -29,6 +29,7 @@ from cosim.console import (
 )
 from cosim.datafile import FORMATS, dump
 from cosim.digest import Digest
+from cosim.drivers.resolve import completed
 from cosim.errors import CosimError, ScenarioError, TraceError
 from cosim.experiment import DRIVERS, Experiment
 from cosim.imports import old_names
@@ -119,7 +120,7 @@ def _run(args: argparse.Namespace) -> int:
     if plan is not None:
         set_here = [*settings_of(args.settings), *(["seed"] if args.seed is not None else []),
                     *(["until_s"] if until_s is not None else [])]
-        for line in shown_lines(scenario, experiment.resolved, plan, set_here):
+        for line in shown_lines(completed(scenario), experiment.resolved, plan, set_here):
             say(console, line)
         return 0
     if args.show:

@@ -113,8 +113,8 @@ SIMULATORS_ROOF = {"cosim.simulators.analysis.lambda_sweep", "cosim.simulators.a
 """Command lines: they may use all of the frame, and nothing imports them."""
 SIMULATORS_MAY_USE = {"cosim.adapter", "cosim.clock", "cosim.digest", "cosim.drivers.resolve", "cosim.errors",
                       "cosim.hooks", "cosim.imports", "cosim.limits", "cosim.params", "cosim.plausible", "cosim.ports",
-                      "cosim.replay.recording", "cosim.tables.dates", "cosim.tables.files", "cosim.tables.table",
-                      "cosim.trace", "cosim.trace.series", "cosim.units"}
+                      "cosim.replay.recording", "cosim.scenario", "cosim.tables.dates", "cosim.tables.files",
+                      "cosim.tables.table", "cosim.trace", "cosim.trace.series", "cosim.units"}
 DECLARE_WITH = {"cosim.simulators.reporting": {"cosim.reporting.chart", "cosim.reporting.data",
                                                "cosim.reporting.definition", "cosim.reporting.text"},
                 "cosim.simulators.contracts": {"cosim.contracts"},
