@@ -32,14 +32,14 @@ def network(run: FleetRun) -> Picture:
     series = tuple(Series(name, time, kw[:, m], ("ink", "muted", "muted/45")[m % 3], run.end_s, mark=MARKS[m % 3],
                           label=name) for m, name in enumerate(run.classes) if np.any(kw[:, m] > 0.0))
     panels = [Panel("Power of the network for the jobs sent", "kW", series, axis="network", bands=warmup(run)),
-              Panel("Jobs on their way", "jobs", lines(run, SITE, run.get(f"{SITE}/transit_jobs").sum(axis=2), run.sites),
-                    axis="transit", size=0.8, bands=warmup(run))]
+              Panel("Jobs on their way", "jobs", lines(run, SITE, run.get(f"{SITE}/transit_jobs").sum(axis=2),
+                                                       run.sites), axis="transit", size=0.8, bands=warmup(run))]
     figures = network_figures(run.trace)
     gb, kwh, kg = (sum(getattr(f, what) for f in figures) for what in ("gb", "kwh", "co2_kg"))
     facts = (Fact("data moved over the network", gb, "GB"), Fact("energy of the network", kwh, "kWh"),
              Fact("CO2 of the network", kg, "kg"))
-    says = (f"The network moved {strong(number(gb) + ' GB')}, for {number(kwh)} kWh and {number(kg)} kg CO2, which are in "
-            "no other figure.")
+    says = (f"The network moved {strong(number(gb) + ' GB')}, for {number(kwh)} kWh and {number(kg)} kg CO2, which are "
+            "in no other figure.")
     note = (f"{wan.energy_kwh_per_gb:g} kWh/GB at {wan.carbon_kg_per_kwh:g} kg/kWh, drawn by no site and no bus. "
             f"{run.averaging(SITE)}")
     return Picture(key, says, tuple(panels), note, facts, columns=True)
