@@ -13,6 +13,7 @@ from typing import Any
 
 from cosim.commands.show import shown_lines
 from cosim.console import (
+    USE,
     Console,
     add_names,
     add_settings,
@@ -28,6 +29,7 @@ from cosim.console import (
 )
 from cosim.datafile import FORMATS, dump
 from cosim.digest import Digest
+from cosim.drivers.resolve import completed
 from cosim.errors import CosimError, ScenarioError, TraceError
 from cosim.experiment import DRIVERS, Experiment
 from cosim.imports import old_names
@@ -54,7 +56,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, metavar="N", help="the one seed of the run (default: the scenario's)")
     add_settings(p)
     p.add_argument("--use", action="append", default=[], metavar="MEMBER=SIMULATOR",
-                   help="another simulator in a member's place: package.module:Class, 'cmd: ...', 'connect: host:port'")
+                   help="another simulator in a member's place: package.module:Class, folder/file.py:Class, "
+                   "'cmd: ...', 'connect: host:port'")
     add_names(p, "what that simulator calls our port, e.g. grid.p_load_kw='P_load[MW]' (scaled by the units; a name "
               "without one takes @FACTOR), or our entities: 'grid.bus*=Bus-*'")
     p.add_argument("--replay", action="append", default=[], metavar="MEMBER=FILE",
@@ -117,7 +120,7 @@ def _run(args: argparse.Namespace) -> int:
     if plan is not None:
         set_here = [*settings_of(args.settings), *(["seed"] if args.seed is not None else []),
                     *(["until_s"] if until_s is not None else [])]
-        for line in shown_lines(scenario, experiment.resolved, plan, set_here):
+        for line in shown_lines(completed(scenario), experiment.resolved, plan, set_here):
             say(console, line)
         return 0
     if args.show:
@@ -146,7 +149,7 @@ def _run(args: argparse.Namespace) -> int:
 
 def _as_asked(args: argparse.Namespace) -> Scenario:
     """The scenario with everything the command line changes in it."""
-    use = assignments(args.use, "--use", "member=package.module:Class, 'cmd: ...' or 'connect: host:port'")
+    use = assignments(args.use, "--use", USE)
     replays = assignments(args.replay, "--replay", "member=FILE, a trace or a table")
     return changed(find(args.scenario, args.trust, [*use, *replays]), seed=args.seed, use=use, replays=replays,
                    names=names_of(args.names), settings=settings_of(args.settings))

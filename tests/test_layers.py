@@ -17,7 +17,7 @@ FLOORS = [
     {"cosim.campaign.statistics", "cosim.errors", "cosim.digest",
      "cosim.old_names", "cosim.plaintext", "cosim.commands",
      "cosim.commands.names"},
-    {"cosim.units", "cosim.imports"},
+    {"cosim.units", "cosim.imports", "cosim.collector"},
     {"cosim"},
     {"cosim.limits", "cosim.scenario_hooks", "cosim.contracts"},
     {"cosim.trace.form"},
@@ -113,12 +113,14 @@ SIMULATORS_ROOF = {"cosim.simulators.analysis.lambda_sweep", "cosim.simulators.a
 """Command lines: they may use all of the frame, and nothing imports them."""
 SIMULATORS_MAY_USE = {"cosim.adapter", "cosim.clock", "cosim.digest", "cosim.drivers.resolve", "cosim.errors",
                       "cosim.hooks", "cosim.imports", "cosim.limits", "cosim.params", "cosim.plausible", "cosim.ports",
-                      "cosim.replay.recording", "cosim.tables.dates", "cosim.tables.files", "cosim.tables.table",
-                      "cosim.trace", "cosim.trace.series", "cosim.units"}
+                      "cosim.replay.recording", "cosim.scenario", "cosim.tables.dates", "cosim.tables.files",
+                      "cosim.tables.table", "cosim.trace", "cosim.trace.series", "cosim.units"}
 DECLARE_WITH = {"cosim.simulators.reporting": {"cosim.reporting.chart", "cosim.reporting.data",
                                                "cosim.reporting.definition", "cosim.reporting.text"},
-                "cosim.simulators.contracts": {"cosim.contracts"}}
-"""Of the frame, what else the modules may use in which models say how they are shown and checked."""
+                "cosim.simulators.contracts": {"cosim.contracts"},
+                "cosim.simulators.own_network_grid": {"cosim.datafile", "cosim.scenario"}}
+"""Of the frame, what else the modules may use in which models say how they are shown and checked, and how a scenario is
+made on a network."""
 
 
 def name_of(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import math
 import re
@@ -10,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -27,6 +28,24 @@ BYTES_PER_CELL = 40
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 _IN_QUOTES, _MOST_HEAD = re.compile(r'"(?:[^"]|"")*"'), 100_000
 _DELIMITERS = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
+
+
+def table_suffix(path: str | Path) -> str:
+    """The ending of a file's name in lower case, without that of gzip: '.csv' of 'Jobs.CSV.gz'."""
+    return Path(str(path).lower().removesuffix(".gz")).suffix
+
+
+def open_text(path: str | Path, errors: str = "strict") -> TextIO:
+    """A file of text, opened: UTF-8 with or without its mark, or UTF-16 with one; compressed by gzip or not, by its
+    first bytes. Raises OSError."""
+    with open(path, "rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    with gzip.open(path) if packed else open(path, "rb") as file:
+        mark = file.read(2)
+    encoding = "utf-16" if mark in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    if packed:
+        return cast(TextIO, gzip.open(path, "rt", encoding=encoding, errors=errors, newline=""))
+    return open(path, encoding=encoding, errors=errors, newline="")
 
 
 class Columns:
@@ -160,6 +179,16 @@ def _read_csv(path: Path, text: str) -> tuple[list[str], dict[str, Sequence]]:
             raise ScenarioError(f"{path}, row {number} has {len(row)} cells, its header {len(names)}; cells are "
                                 f"separated by {_DELIMITERS[delimiter]} here")
     return names, dict(zip(names, zip(*rows[1:], strict=True), strict=True)) if rows[1:] else {n: () for n in names}
+
+
+def parquet_names(path: Path) -> list[str]:
+    """Names of a Parquet file's columns. ScenarioError as `parquet_rows`."""
+    arrow, parquet = _arrow(path)
+    try:
+        with parquet.ParquetFile(path) as file:
+            return [str(name) for name in file.schema_arrow.names]
+    except (OSError, arrow.ArrowException, ValueError) as err:
+        raise ScenarioError(f"{path} is no Parquet file that can be read: {cut(str(err), 160)}") from None
 
 
 def parquet_rows(path: Path, names: Sequence[str] | None = None, at_once: int | None = None,

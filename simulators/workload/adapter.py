@@ -30,6 +30,10 @@ from cosim.simulators.workload.lengths import TokenLengths, requests_to
 from cosim.simulators.workload.shapes import WEEK_DAYS, BurstPath, Bursts, shape_factors
 from cosim.units import Seconds
 
+JOB_NAMES = Port("job_names", "out", "ids, classes and priorities of the jobs that arrived, as the file has them that "
+                 "they are from; columns NAME_COLUMNS", kind="event", table="job_names")
+NAME_COLUMNS = ("id", "name", "source_class", "priority")
+
 Scale = Annotated[float, Field(ge=0, le=1e12)]
 SizeScale = Annotated[float, Field(ge=1e-6, le=1e6)]
 BLOCK_STEPS = 240

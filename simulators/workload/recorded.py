@@ -11,10 +11,12 @@ from pydantic import Field
 from cosim.adapter import Adapter, Values
 from cosim.errors import ScenarioError, unknown
 from cosim.params import params
+from cosim.ports import Batch
 from cosim.replay.recording import notes as recording_notes
+from cosim.scenario import DEFAULT_START, Scenario
 from cosim.simulators.aidc.llm.serving import Serving
 from cosim.simulators.fleet import BATCH_COLUMNS, TOKEN_COLUMNS, JobClass, Routing
-from cosim.simulators.workload.adapter import Arrivals
+from cosim.simulators.workload.adapter import JOB_NAMES, NAME_COLUMNS, Arrivals
 from cosim.simulators.workload.lengths import requests_to
 from cosim.trace import Trace
 from cosim.trace.series import played_from_s, scenario_of
@@ -25,14 +27,14 @@ from cosim.units import MIN_S, Seconds, format_time
 class RecordedJobsParams:
     """Which trace's jobs, and what to do when they end before the run does."""
 
-    job_classes: Annotated[dict[str, JobClass], Field(min_length=1, description="job classes by name")]
+    job_classes: Annotated[dict[str, JobClass], Field(description="job classes by name")]
     path: Annotated[str, Field(min_length=1, description="trace whose job table is replayed")]
     overflow: Annotated[Literal["raise", "hold"], Field(description="past its end: refuse, or go on without jobs")] = (
         "raise")
     arrivals_end_s: Annotated[Seconds | None, Field(ge=0, description="no job arrives from then on; null: as recorded")
                               ] = None
     routing: Routing = "handover"
-    scenario_start: Annotated[str, Field(description="date of t = 0; the run fills it in")] = "2026-01-01T00:00:00"
+    scenario_start: Annotated[str | None, Field(description="date of t = 0; the run fills it in")] = None
     scenario_warmup_s: Annotated[Seconds, Field(ge=0, description="of the run, which fills it in")] = 0.0
 
 
@@ -45,7 +47,25 @@ class RecordedJobs(Adapter):
     """
 
     PARAMS = RecordedJobsParams
-    MODELS = Arrivals.MODELS
+    MODELS = {"Arrivals": (*Arrivals.MODELS["Arrivals"], JOB_NAMES)}
+
+    @classmethod
+    def completes(cls, member: str, given: RecordedJobsParams, scenario: Scenario) -> Scenario:
+        """A scenario of no job classes takes those of the recording, and one of no start its start."""
+        if scenario.shared.get("job_classes"):
+            return scenario
+        with Trace(given.path) as trace:
+            then = scenario_of(trace)
+        if scenario.start is None:
+            scenario = scenario.replace(start=then["start"])
+        classes = then.get("shared", {}).get("job_classes", {})
+        return scenario.replace(shared={**scenario.shared, "job_classes": classes})
+
+    @classmethod
+    def natural_horizon_s(cls, given: RecordedJobsParams) -> float:
+        """How long the recording is, s."""
+        with Trace(given.path) as trace:
+            return float(trace.attrs["until_s"]) - played_from_s(trace, given.scenario_warmup_s)
 
     @classmethod
     def check_horizon(cls, member: str, given: RecordedJobsParams, step_s: float, until_s: float) -> None:
@@ -79,7 +99,9 @@ class RecordedJobs(Adapter):
             jobs, from_s = trace.table("jobs"), played_from_s(trace, given.scenario_warmup_s)
             self._end_s = float(trace.attrs["until_s"])
             requests = trace.table("llm_requests") if self._served() else {}
-            self._said = recording_notes(self.sid, trace, given.scenario_warmup_s, given.scenario_start)
+            named = trace.table("job_names")
+            self._said = recording_notes(self.sid, trace, given.scenario_warmup_s,
+                                         given.scenario_start or DEFAULT_START)
             then = scenario_of(trace).get("shared", {}).get("job_classes", {})
         if not jobs:
             raise ScenarioError(f"{self.params.path} has no job table; choose a trace of a run with data centers")
@@ -95,6 +117,9 @@ class RecordedJobs(Adapter):
         if self._served():
             columns |= self._tokens(columns, requests)
         self._columns = {name: values.tolist() for name, values in columns.items()}
+        here = np.isin(named["id"], columns["id"]) if named else np.empty(0, bool)
+        by_id = np.argsort(named["id"][here], kind="stable") if named else here
+        self._names = {name: named[name][here][by_id] for name in NAME_COLUMNS} if named else {}
         self._arrival_s = jobs["arrival_s"][order]
         if (np.diff(self._arrival_s) < 0).any():
             raise ScenarioError(f"{self.params.path}: its jobs are not numbered in arrival order")
@@ -166,4 +191,12 @@ class RecordedJobs(Adapter):
         if batch and self._origin_s:
             batch |= {name: [t - self._origin_s for t in batch[name]] for name in ("arrival_s", "deadline_s")}
         arrived = np.bincount(self._class[first:end], minlength=len(self.params.job_classes)).astype(float).tolist()
-        return {eid: {"jobs": batch, "arrived_jobs": arrived} for eid in self.entities["Arrivals"]}
+        return {eid: {"jobs": batch, "arrived_jobs": arrived, "job_names": self._named(batch)}
+                for eid in self.entities["Arrivals"]}
+
+    def _named(self, batch: Batch) -> Batch:
+        """What the jobs of a batch are called in the file that they are from first of all; {} where they have none."""
+        if not batch or not self._names:
+            return {}
+        first, end = np.searchsorted(self._names["id"], (batch["id"][0], batch["id"][-1] + 1))
+        return {name: column[first:end].tolist() for name, column in self._names.items()} if end > first else {}

@@ -62,7 +62,7 @@ def may_vary(field: str) -> BeforeValidator:
             try:
                 return TypeAdapter(ValueTable).validate_python(dict(given))
             except ValidationError as err:
-                raise ValueError(explain(err, ValueTable, field)) from None
+                raise ValueError(explain(err, ValueTable, field, given)) from None
         day = isinstance(given, Sequence) and not isinstance(given, str)
         numbers = tuple(_number(v) for v in (given if day else [given]))
         if (wrong := [k for k, v in enumerate(numbers) if not math.isfinite(v)]) or not numbers:
