@@ -52,7 +52,7 @@ from cosim.simulators.analysis.gpu_states import above_idle_kw, has_types, limit
 from cosim.simulators.analysis.metrics import summary
 from cosim.simulators.analysis.paths import SITE
 from cosim.simulators.analysis.secondary import base_load, gpu_time, marginal, waiting_jobs
-from cosim.simulators.analysis.serving import request_times, serving_energy, tokens
+from cosim.simulators.analysis.serving_laws import gaps, request_times, serving_energy, tokens
 from cosim.simulators.analysis.site_batteries import facility_kw, site_battery_energy
 from cosim.simulators.analysis.storage import battery_carbon, battery_energy
 from cosim.simulators.analysis.tracked_trace import TrackedTrace
@@ -356,7 +356,8 @@ LAWS: tuple[tuple[str, float, Callable[[Trace], float | Finding]], ...] = (
     ("GPUs in states = those of the type; each draws its state's power (relative)", EXACT, states),
     ("work = GPUs on their types x their speed, less where slowed (relative)", EXACT, work_done),
     ("power limits: kept, within the type's; what is slowed is said (relative)", EXACT, limits),
-    ("tokens and preemptions of the ticks = of the LLM requests", EXACT, tokens),
+    ("tokens of answers and prompts, preemptions: ticks = LLM requests", EXACT, tokens),
+    ("tokens with a latency to the one before = all but first ones of LLM requests", EXACT, gaps),
     ("LLM requests arrive, start, give a first token and end in order (s)", EXACT, request_times),
     ("power of replicas = shares of their requests + without work (relative)", RELATIVE, serving_energy),
     ("base load: all buses follow one shape, both powers (relative)", RELATIVE, base_load),
