@@ -17,7 +17,7 @@ FLOORS = [
     {"cosim.campaign.statistics", "cosim.errors", "cosim.digest",
      "cosim.old_names", "cosim.plaintext", "cosim.commands",
      "cosim.commands.names"},
-    {"cosim.units", "cosim.imports"},
+    {"cosim.units", "cosim.imports", "cosim.collector"},
     {"cosim"},
     {"cosim.limits", "cosim.scenario_hooks", "cosim.contracts"},
     {"cosim.trace.form"},

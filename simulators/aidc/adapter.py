@@ -81,6 +81,7 @@ class DataCenters(Adapter):
     PARAMS = AidcParams
     KINDS: ClassVar[tuple[str, ...]] = ("train", "inf")
     SITE_ON_BUS: ClassVar[type[SiteOnBus]] = SiteOnBus
+    TYPED: ClassVar[bool] = False
     MODELS = {"Site": SITE}
 
     @classmethod
@@ -93,8 +94,8 @@ class DataCenters(Adapter):
 
     @classmethod
     def check_scenario(cls, member: str, given: AidcParams, scenario: Any) -> None:
-        """ScenarioError for a class of a kind that these data centers do not serve, and where the table `power` of
-        `trace_step_s` would not fit into memory until it is written."""
+        """ScenarioError for a class of a kind, or GPU types, that these data centers do not serve, and where the table
+        `power` of `trace_step_s` would not fit into memory until it is written."""
         cls._check_kinds(member, given)
         if given.trace_step_s is not None:
             rows = len(given.sites) * max(scenario.flush_s, scenario.members[member].step_s) / given.trace_step_s
@@ -108,6 +109,14 @@ class DataCenters(Adapter):
                 raise ScenarioError(f"job_classes.{name} is of kind {job_class.kind}, which {cls.__name__} does not "
                                     f"serve ({', '.join(cls.KINDS)}); set {member}.simulator to "
                                     "cosim.simulators.aidc.llm.adapter:LlmDataCenters")
+        if cls.TYPED:
+            return
+        typed = [f"sites.{name}.gpu_types" for name, site in given.sites.items() if site.gpu_types]
+        typed += [f"job_classes.{name}.{field}" for name, c in given.job_classes.items()
+                  for field in ("memory_gb", "gpu_speed_ratio") if getattr(c, field)]
+        if typed:
+            raise ScenarioError(f"{typed[0]}: to {cls.__name__} all GPUs of a site are alike; leave it out, or set "
+                                f"{member}.simulator to cosim.simulators.aidc.gpus.adapter:GpuDataCenters")
 
     def init(self, sid: str, time_resolution: float = 1.0, **given: Any) -> Meta:
         """Validate the parameters; sites have ports of batteries where one of them has a battery."""
@@ -281,7 +290,7 @@ class DataCenters(Adapter):
         given = self.params
         where = f"{self.sid}.site_cooling.{eid}" if eid in given.site_cooling else f"{self.sid}.cooling"
         if given.thermal == "first_order":
-            return Room(cooling, site.idle_kw, self._first_supply_degc(cooling), where)
+            return Room(cooling, site.rest_kw, self._first_supply_degc(cooling), where)
         if cooling.capacity_kw is not None:
             raise ScenarioError(f"{where}.capacity_kw = {cooling.capacity_kw:g} needs {self.sid}.thermal=first_order: "
                                 "the static plant has no air that could get warmer")

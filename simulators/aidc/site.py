@@ -49,7 +49,7 @@ class SiteOnBus:
     def idle(self) -> dict[str, Any]:
         """The ports of an empty site without commands so far."""
         set_degc = self.facility.supply_temp_degc
-        idle_kw = it_at_inlet_kw(self._site.idle_kw, set_degc, self.plant.cooling)
+        idle_kw = it_at_inlet_kw(self._site.rest_kw, set_degc, self.plant.cooling)
         outside = OutdoorAir()
         if self.weather is not None and not self.weather.ambient.linked:
             outside = self.weather.at(0.0, outside)

@@ -10,9 +10,11 @@ The rule. In a tick of length dt a job that held GPUs for s GPU-seconds carries
     idle, cooling    s / (G dt) of the site's idle and of its cooling energy in the tick, G being the site's GPUs;
                      losses of UPS and PDU and auxiliaries, where a site has them, count as cooling
 
-and what no job carries is `unallocated`: idle and cooling of unused GPUs, and replicas without work. Carbon is each
-tick's energy times the intensity of that tick: attributed by NCI, and marginal by mci where the grid has it. So the
-rows of finished, dropped and unfinished jobs and the unallocated row add up to the site's energy and carbon.
+and what no job carries is `unallocated`: idle and cooling of unused GPUs, and replicas without work. Where GPUs have
+types, dynamic energy is s times the mean power above idle, in the tick, of the GPUs that its class held of that type,
+and a job carries the idle power of its own GPUs and their hosts beside its share of the site's `idle_kw`. Carbon is
+each tick's energy times the intensity of that tick: attributed by NCI, and marginal by mci where the grid has it. So
+the rows of finished, dropped and unfinished jobs and the unallocated row add up to the site's energy and carbon.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ import numpy as np
 from cosim.errors import TraceError
 from cosim.simulators.aidc.equations import inlet_factor
 from cosim.simulators.analysis.cooling import coolings, served_degc
+from cosim.simulators.analysis.gpu_states import by_work, gpu_types, has_types, site_of
 from cosim.simulators.analysis.paths import SITE
 from cosim.simulators.analysis.site_series import intensity_of
 from cosim.simulators.fleet import JobClass, Site
@@ -71,13 +74,14 @@ class JobFootprints:
 
 @dataclass(frozen=True)
 class _Uses:
-    """Who held how many GPU-seconds in which tick, and what these drew above idle, kW s: parallel arrays, several
-    entries a job."""
+    """Who held how many GPU-seconds in which tick, and what these drew above idle and, where GPUs have types, idle with
+    their hosts, kW s: parallel arrays, several entries a job."""
 
     row: np.ndarray
     tick: np.ndarray
     gpu_s: np.ndarray
     dynamic_kws: np.ndarray
+    own_idle_kws: np.ndarray
 
 
 def job_footprints(trace: Trace, *, warmup: bool = False) -> list[JobFootprints]:
@@ -111,13 +115,15 @@ def _account(trace: Trace, name: str, k: int, jobs: dict[str, np.ndarray], time:
     length_s[what.use] = what.share * tick_s
     share = uses.gpu_s / (site.gpus * tick_s)
     counts = length_s[uses.tick] / tick_s
-    uses = _Uses(uses.row, uses.tick, uses.gpu_s * counts, uses.dynamic_kws * counts)
+    uses = _Uses(uses.row, uses.tick, uses.gpu_s * counts, uses.dynamic_kws * counts, uses.own_idle_kws * counts)
     it_kwh, p_kwh = (trace[f"{SITE}/{port}"][:, k] * length_s / HOUR_S for port in ("it_kw", "p_kw"))
     factor = inlet_factor(served_degc(trace)[:, k], coolings(trace)[k]) * np.ones(len(time_s))
-    idle_kwh = factor * site.idle_kw * length_s / HOUR_S
+    common_kwh = idle_kwh = factor * site.idle_kw * length_s / HOUR_S
+    if has_types(trace):
+        idle_kwh = it_kwh - factor * trace[f"{SITE}/work_dynamic_kw"][:, k].sum(axis=1) * length_s / HOUR_S
     parts = {
         "dynamic_kwh": (uses.dynamic_kws / HOUR_S * factor[uses.tick], it_kwh - idle_kwh),
-        "idle_kwh": (share * idle_kwh[uses.tick], idle_kwh),
+        "idle_kwh": (share * common_kwh[uses.tick] + uses.own_idle_kws / HOUR_S * factor[uses.tick], idle_kwh),
         "cooling_kwh": (share * (p_kwh - it_kwh)[uses.tick], p_kwh - it_kwh),
     }
     used_kwh, jobs_here = sum(use for use, _ in parts.values()), len(mine["id"])
@@ -164,8 +170,27 @@ def _uses(trace: Trace, site: str, jobs: dict[str, np.ndarray], job_classes: dic
     begin = np.concatenate([runs["start_s"], jobs["start_s"][whole], shares["start_s"]])
     end = np.concatenate([runs["end_s"], last_s[whole], shares["end_s"]])
     held = np.concatenate([runs["gpus"], gpus[whole], shares["gpus"]])
+    if has_types(trace):
+        return _typed(trace, site, jobs["job_class"][run_row], runs, _by_tick(
+            np.arange(len(run_row)), runs["start_s"], runs["end_s"], runs["gpus"], np.zeros(len(run_row)),
+            float(time_s[0]), tick_s), run_row)
     kw = np.concatenate([runs["gpus"] * kw_per_gpu[run_row], gpus[whole] * kw_per_gpu[whole], shares["dynamic_kw"]])
     return _by_tick(row, begin, end, held, kw, float(time_s[0]), tick_s)
+
+
+def _typed(trace: Trace, site: str, job_class: np.ndarray, runs: dict[str, np.ndarray], pieces: _Uses,
+           run_row: np.ndarray) -> _Uses:
+    """Pieces of runs on GPU types, with what these drew: above idle the mean of their class and type in the tick."""
+    k, types = trace.names(SITE).index(site), gpu_types(trace)
+    figures = site_of(trace, site).gpu_types
+    which = pieces.row
+    at = np.array([types.index(t) for t in runs["gpu_type"]], dtype=int)[which]
+    awake_kw = np.array([figures[t].awake_kw if t in figures else 0.0 for t in types])
+    m = np.array([trace.names(SITE, "job_class").index(c) for c in job_class], dtype=int)[which]
+    gpus, kw = (by_work(trace, port)[:, k] for port in ("work_gpus", "work_dynamic_kw"))
+    each_kw = np.divide(kw, gpus, out=np.zeros_like(kw), where=gpus > 0.0)
+    return _Uses(run_row[which], pieces.tick, pieces.gpu_s, pieces.gpu_s * each_kw[pieces.tick, at, m],
+                 pieces.gpu_s * awake_kw[at])
 
 
 def _unlogged(jobs: dict[str, np.ndarray], job_classes: dict[str, JobClass], run_row: np.ndarray,
@@ -192,7 +217,7 @@ def _by_tick(row: np.ndarray, begin_s: np.ndarray, end_s: np.ndarray, gpus: np.n
     tick = first[which] + np.arange(len(which)) - np.repeat(np.cumsum(number) - number, number)
     start = first_s + tick * tick_s
     seconds = np.minimum(end_s[which], start + tick_s) - np.maximum(begin_s[which], start)
-    return _Uses(row[which], tick, gpus[which] * seconds, kw[which] * seconds)
+    return _Uses(row[which], tick, gpus[which] * seconds, kw[which] * seconds, np.zeros(len(which)))
 
 
 def gpu_time_off(trace: Trace) -> dict[str, float]:

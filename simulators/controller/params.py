@@ -216,7 +216,7 @@ def facts_of(p: ControllerParams, sid: str, step_s: float) -> FleetFacts:
         sites=tuple(p.sites),
         horizon_steps=ahead,
         horizon_step_s=p.horizon_step_s if ahead else 0.0,
-        top_to_per_s=tuple(tuple(c.top_to_per_s(s.gpus) for c in classes) for s in p.sites.values()),
+        top_to_per_s=tuple(tuple(s.top_to_per_s(c) for c in classes) for s in p.sites.values()),
         jobs_per_block=tuple(c.jobs_per_block for c in classes),
         least_blocks=tuple(tuple(c.least_blocks if may_run(c, name) and c.most_blocks(s.gpus) else 0 for c in classes)
                            for name, s in p.sites.items()),
@@ -240,8 +240,11 @@ def guard_min(p: ControllerParams, facts: FleetFacts, step_s: float) -> list[flo
     return [min(max(of_site) + step_s, MOST_S) / MIN_S if of_site else 0.0 for of_site in runs_s]
 
 
-def energy_of(p: ControllerParams) -> EnergyModel:
-    """What a site draws, by the equations of the data centers: (12), (13), (19)-(24) and what their plant loses."""
+def energy_of(p: ControllerParams) -> EnergyModel | None:
+    """What a site draws, by the equations of the data centers: (12), (13), (19)-(24) and what their plant loses. None
+    where GPUs have types: what they draw depends on which of them are used, slowed and asleep."""
+    if any(s.gpu_types for s in p.sites.values()):
+        return None
     plant = p.cooling or BALANCED
 
     def site_kw(site: int, it_kw: float, supply_temp_degc: Any) -> Any:

@@ -18,6 +18,7 @@ from cosim.simulators.reporting import (
     events,
     flexibility,
     forecasts,
+    gpus,
     grid,
     jobs,
     limits,
@@ -34,6 +35,7 @@ _SECTIONS: tuple[tuple[str, str, str, tuple[Callable[[FleetRun], Picture], ...]]
     ("air", "Air", "Air and cooling", (air.air,)),
     ("carbon", "Carbon", "Two carbon accounts", (carbon.accounts,)),
     ("gpus", "GPUs", "GPUs and queues", (sites.gpus, sites.queues)),
+    ("gpu_states", "States", "GPU types, sleep and power limits", (gpus.states, gpus.limits)),
     ("jobs", "Jobs", "Jobs: put off, waiting, due", (jobs.deferral, jobs.waits)),
     ("serving", "LLM", "LLM serving", (serving.latency, serving.energy)),
     ("flexibility", "Flexibility", "Demand response", (flexibility.events,)),
@@ -47,7 +49,7 @@ _SECTIONS: tuple[tuple[str, str, str, tuple[Callable[[FleetRun], Picture], ...]]
 
 
 _WHERE = {"flexibility": flexibility.called, "sources": sources.any_varies, "batteries": batteries.any_stored,
-          "forecasts": forecasts.any_made, "serving": serving.serves}
+          "forecasts": forecasts.any_made, "serving": serving.serves, "gpu_states": gpus.typed}
 """Sections that only some runs have: whether one does."""
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from rewritten import rewritten
 
 from cosim.experiment import Experiment
 from cosim.replay.exchange import replay
@@ -37,9 +38,26 @@ def test_laws_hold_and_those_of_serving_are_checked(run):
     digest = verify(run)
     assert not digest.broken
     held = {row[0] for row in digest.tables[0].rows if row[3] == "holds"}
-    for law in ("tokens and preemptions of the ticks", "power of replicas = shares", "LLM requests arrive",
-                "every arrival reaches one site", "GPU time of the jobs", "IT power"):
+    for law in ("tokens of answers and prompts", "power of replicas = shares", "LLM requests arrive",
+                "tokens with a latency", "every arrival reaches one site", "GPU time of the jobs", "IT power"):
         assert any(name.startswith(law) for name in held), law
+
+
+@pytest.mark.parametrize(("path", "law"), [
+    ("aidc/Site/prefill_tokens", "tokens of answers and prompts"),
+    ("aidc/Site/output_tokens", "tokens of answers and prompts"),
+    ("llm_requests/prefilled_tokens", "tokens of answers and prompts"),
+    ("llm_gaps/tokens", "tokens with a latency"),
+    ("llm_requests/first_token_s", "LLM requests arrive"),
+    ("aidc/Site/llm_ready_kw", "power of replicas"),
+])
+def test_a_number_that_is_another_breaks_its_law(run, tmp_path, path, law):
+    with rewritten(tmp_path / "other.h5", run.path) as file:
+        data = file[path]
+        at = np.unravel_index(np.nanargmax(data[()]), data.shape)
+        data[at] = data[at] + 1.0 if "_s" not in path else 0.0
+    with Trace(tmp_path / "other.h5") as other:
+        assert [name for name in verify(other).broken if name.startswith(law)]
 
 
 def test_mosaik_and_the_plain_loop_give_one_trace(run, tmp_path):
@@ -64,6 +82,22 @@ def test_figures_against_the_tables(run):
     assert chat.embodied_kg == pytest.approx(0.01 * run["aidc/Site/busy_gpus"][:, :, 0].sum() / 60.0)
     assert chat.joules_per_token == pytest.approx(3.6e6 * chat.energy_kwh / chat.output_tokens)
     assert summary(run).figures["good_chat_ratio"] == pytest.approx(chat.good / len(rows))
+
+
+def test_inter_token_latencies_are_those_of_the_answers(run):
+    """Their mean over the tokens is that of the answers' times per token, within a cell; percentiles are in order."""
+    gaps, requests = run.table("llm_gaps"), run.table("llm_requests")
+    for name in ("chat", "code"):
+        mine = gaps["job_class"] == name
+        low, high = (float(gaps[edge][mine] @ gaps["tokens"][mine]) for edge in ("gap_from_s", "gap_to_s"))
+        done = (requests["job_class"] == name) & (requests["outcome"] == "finished")
+        inside = (requests["job_class"] == name) & (requests["outcome"] == "unfinished")
+        spent = float((requests["end_s"] - requests["first_token_s"])[done].sum())
+        assert low <= spent + UNTIL_S * inside.sum()
+        assert high >= spent
+        figure = next(f for f in serving_figures(run) if (f.job_class, f.site) == (name, None))
+        assert figure.itl_s == tuple(sorted(figure.itl_s))
+        assert gaps["gap_from_s"][mine].min() <= figure.itl_s[0] <= figure.itl_s[2] <= gaps["gap_to_s"][mine].max()
 
 
 def test_receipts_answer_for_a_request(run):

@@ -24,7 +24,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from operator import itemgetter
-from typing import Any
+from typing import Any, ClassVar
 
 from cosim.errors import ModelError
 from cosim.ports import Batch
@@ -56,6 +56,8 @@ class Facility:
     interval, beside its mean. With `racks` they fail and are repaired; one that is down has no GPUs to give, and its
     idle power stays. With `at_arrival` a job that is submitted before its `arrival_s` comes in then.
     """
+
+    RUNS: ClassVar[tuple[str, ...]] = RUN_COLUMNS
 
     def __init__(
         self,
@@ -185,7 +187,7 @@ class Facility:
             list(failed_to),
             self._clipped,
             batch_of(self._rows) if self._rows else {},
-            batch_of(chain(*runs), RUN_COLUMNS) if any(runs) else {},
+            batch_of(chain(*runs), self.RUNS) if any(runs) else {},
             segments,
             energy_kws[3] / seconds,
         )
@@ -213,7 +215,7 @@ class Facility:
         """GPUs that training jobs hold now, since when, as runs that end now."""
         if self._rows is None:
             return {}
-        return batch_of(chain.from_iterable(pool.open_runs(self.now_s) for pool in self._pools), RUN_COLUMNS)
+        return batch_of(chain.from_iterable(pool.open_runs(self.now_s) for pool in self._pools), self.RUNS)
 
     # --- from one world to the next -----------------------------------------------------------------------------
 
@@ -361,15 +363,18 @@ class Facility:
 
     def _set_alarm(self, now_s: float) -> None:
         """Make sure of an event at the next deadline, release or end of training; a superseded one does no harm."""
-        next_s = min([c.next_s for c in self._classes])
-        if self._racks is not None:
-            next_s = min(next_s, self._racks.next_s)
-        if self._coming:
-            next_s = min(next_s, self._coming[0][0])
+        next_s = self._next_s()
         if next_s < self._alarm_s or self._alarm_s <= now_s:
             self._alarm_s = next_s
             if next_s < math.inf:
                 self._clock.wake_at(next_s)
+
+    def _next_s(self) -> float:
+        """When something is due that no cohort's end brings."""
+        next_s = min([c.next_s for c in self._classes])
+        if self._racks is not None:
+            next_s = min(next_s, self._racks.next_s)
+        return min(next_s, self._coming[0][0]) if self._coming else next_s
 
     # --- inside -------------------------------------------------------------------------------------------------
 

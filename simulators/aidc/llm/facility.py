@@ -19,7 +19,7 @@ from cosim.simulators.aidc.engine.interval import Segment, SiteInterval
 from cosim.simulators.aidc.engine.jobs import batch_of
 from cosim.simulators.aidc.engine.meter import Meter
 from cosim.simulators.aidc.engine.site_state import SiteState
-from cosim.simulators.aidc.llm.pool import REQUEST_COLUMNS, USE_COLUMNS, ServingPool, ServingTick
+from cosim.simulators.aidc.llm.pool import GAP_COLUMNS, REQUEST_COLUMNS, USE_COLUMNS, ServingPool, ServingTick
 from cosim.simulators.aidc.plant.cooling import Cooling
 from cosim.simulators.fleet import JobClass, Site
 from cosim.units import MIN_S
@@ -121,6 +121,10 @@ class ServingFacility(Facility):
         """Rows of what requests used since the last call, see USE_COLUMNS."""
         return self._taken([pool.uses for pool in self.served], USE_COLUMNS)
 
+    def gap_rows(self) -> Batch:
+        """Rows of inter-token latencies since the last call, see GAP_COLUMNS."""
+        return self._taken([pool.gaps for pool in self.served], GAP_COLUMNS)
+
     def unfinished_requests(self) -> Batch:
         """Rows of the requests inside."""
         if self._rows is None:
@@ -145,7 +149,7 @@ class ServingFacility(Facility):
         return pool
 
     def _busy(self) -> tuple[float, ...]:
-        return (*super()._busy(), *[pool.kw for pool in self.served])
+        return tuple([c.busy_gpus for c in self._classes] + [pool.group.kw for pool in self.served])
 
     def _is_plain(self) -> bool:
         """Never: what the end of a cohort leaves may be a replica's."""
