@@ -295,6 +295,10 @@ class Site:
         least_gb = job_class.memory_gb or 0.0
         return {name: t for name, t in self.gpu_types.items() if t.memory_gb >= least_gb}
 
+    def has_type_for(self, job_class: JobClass) -> bool:
+        """Whether there is a type with the class's memory and a block of GPUs; True where GPUs have no types."""
+        return not self.gpu_types or self.usable_gpus(job_class) > 0
+
     def top_to_per_s(self, job_class: JobClass) -> float:
         """Work per s of a training job on all the blocks it can use here, of GPU types on the one where it is fastest
         without a power limit; 0 where none fits, TO/s."""

@@ -207,7 +207,7 @@ def facts_of(p: ControllerParams, sid: str, step_s: float) -> FleetFacts:
         deadline_s=tuple(c.deadline_s for c in classes),
         gpus_per_block=tuple(c.gpus_per_block for c in classes),
         max_blocks=tuple(c.max_blocks for c in classes),
-        eligible=tuple(tuple(may_run(c, name) and (c.kind != "llm" or c.most_blocks(s.gpus) > 0)
+        eligible=tuple(tuple(may_run(c, name) and (c.kind != "llm" or c.most_blocks(s.gpus) > 0) and s.has_type_for(c)
                              for name, s in p.sites.items()) for c in classes),
         deferrals_s=leads,
         supply_temp_low_degc=low,
