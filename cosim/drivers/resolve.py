@@ -99,7 +99,7 @@ def resolve(scenario: Scenario, until_s: float | None = None) -> Resolved:
 
 
 def completed(scenario: Scenario) -> Scenario:
-    """The scenario with what it leaves open: as the files that its members play say, else the default start."""
+    """The scenario with what it leaves open filled in: from the files that its members play; else the default start."""
     for name, member in scenario.members.items():
         ours = None if _is_remote(member.simulator) else _adapter(_simulator(name, member.simulator))
         if ours is not None and ours.completes.__func__ is not Adapter.completes.__func__:  # type: ignore[attr-defined]

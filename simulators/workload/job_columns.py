@@ -124,7 +124,7 @@ def plain(column: str) -> Name:
 def layout_of(names: Sequence[str], path: str, given: Mapping[Role, str] | None = None) -> JobColumns:
     """The roles of a table's columns, by their names and as `given`.
 
-    ScenarioError, with what was found and what is needed, for a table whose columns do not say when jobs arrive and
+    ScenarioError, with what was found and what is needed, for a table whose columns do not state when jobs arrive and
     what work they are; for a column that is given and not there.
     """
     taken: dict[Role, str] = {}

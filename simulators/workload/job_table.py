@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field, TypeAdapter
@@ -20,7 +20,7 @@ from cosim.scenario import Scenario, rows_of
 from cosim.simulators.fleet import BATCH_COLUMNS, JobClass, Routing, Site
 from cosim.simulators.workload.adapter import JOB_NAMES, NAME_COLUMNS, Arrivals
 from cosim.simulators.workload.job_classes import ClassRules, FileJobs, Kind, end_s, jobs_of
-from cosim.simulators.workload.job_columns import NAMES
+from cosim.simulators.workload.job_columns import NAMES, Role
 from cosim.simulators.workload.job_log import JobLog, read_job_log
 from cosim.simulators.workload.origin import check_cover
 from cosim.simulators.workload.rows import LEFT_OUT_RATIO, LeftOutRatio
@@ -33,6 +33,30 @@ _TRAINING = JobClass(kind="train", work_to=1e8, deadline_s=24 * HOUR_S, to_per_g
 _INFERENCE = JobClass(kind="inf", work_to=600.0, deadline_s=300.0, to_per_gpu_min=2.5e5, kw_per_to_s=1.68e-4)
 
 
+@params
+class JobRoles:
+    """Names of a table's columns by what they are; null: by the names that are known."""
+
+    id: str | None = None
+    job_class: str | None = None
+    arrival: str | None = None
+    start: str | None = None
+    end: str | None = None
+    run: Annotated[str | None, Field(description="how long it ran")] = None
+    work_to: str | None = None
+    gpu_seconds: str | None = None
+    tokens: str | None = None
+    input_tokens: str | None = None
+    output_tokens: str | None = None
+    gpus: str | None = None
+    gpu_milli: Annotated[str | None, Field(description="thousandths of each of its GPUs")] = None
+    instances: Annotated[str | None, Field(description="instances of so many GPUs each")] = None
+    deadline: str | None = None
+    priority: str | None = None
+    state: str | None = None
+    time_zone: Annotated[str | None, Field(description="IANA names of the zones of dates without an offset")] = None
+
+
 @params(kw_only=True)
 class JobTableParams:
     """The file and how it is read; what it leaves open."""
@@ -41,8 +65,7 @@ class JobTableParams:
     job_classes: Annotated[dict[str, JobClass], Field(description="classes by name; those of the file that are not "
                                                       "among them are made, unless the scenario is run from a trace")
                            ] = Field(default_factory=dict)
-    columns: Annotated[dict[str, str], Field(description="what a column is, where its name is not known: role -> "
-                                             "column")] = Field(default_factory=dict)
+    columns: Annotated[JobRoles, Field(description="which column is what, where its name does not tell")] = JobRoles()
     time_zone: Annotated[str | None, Field(description="IANA name of the zone of dates that have no offset; null: UTC, "
                                            "with a note")] = None
     deadlines: Annotated[Literal["auto", "at", "after"], Field(
@@ -214,16 +237,13 @@ def _read(given: JobTableParams) -> tuple[JobLog, FileJobs]:
     except OSError as err:
         raise ScenarioError(f"{given.path} cannot be read: {err.strerror or err}; give a file of jobs by "
                             "--set workload.path=FILE") from None
-    for role in given.columns:
-        if role not in NAMES:
-            raise ScenarioError(f"workload.columns: {unknown('role', role, NAMES)}")
     return _read_once(TypeAdapter(JobTableParams).dump_json(given).decode(), stamp)
 
 
 @lru_cache(maxsize=4)
 def _read_once(given_json: str, _stamp: int) -> tuple[JobLog, FileJobs]:
     given = TypeAdapter(JobTableParams).validate_json(given_json)
-    columns: Any = given.columns
+    columns: dict[Role, str] = {role: column for role in NAMES if (column := getattr(given.columns, role)) is not None}
     log = read_job_log(given.path, columns, given.time_zone, given.deadlines, given.completed_only,
                        given.max_left_out_ratio)
     made = {name: c for name, c in given.job_classes.items() if name in given.classes_made}
