@@ -70,9 +70,9 @@ class HasNotes(Protocol):
 class Hooks:
     """The hooks of simulators that are built on `cosim.adapter.Adapter`, with their defaults.
 
-    Of the class, before anything is started (by `cosim.drivers.resolve`, in this order: entity_names,
-    natural_horizon_s, check_horizon, check_scenario, check_members; `given` is an instance of the class's PARAMS). Of
-    the object: setup, resume, labels, tables, initial, then advance at every tick, carry, closing, notes.
+    Of the class, before anything is started (by `cosim.drivers.resolve`, in this order: completes,
+    entity_names, natural_horizon_s, check_horizon, check_scenario, check_members; `given` is an instance of the class's
+    PARAMS). Of the object: setup, resume, labels, tables, initial, then advance at every tick, carry, closing, notes.
 
     PARAMS       its parameters (`cosim.params.params`); fields `scenario_start` and `scenario_warmup_s` are filled in
     MODELS       model -> ports; empty where they are known only in `init` (`Adapter.adopt`)
@@ -88,6 +88,12 @@ class Hooks:
     REPLAYED_BY: ClassVar[str | None] = None
     TABLE_FIELD: ClassVar[str | None] = None
     spare = False
+
+    @classmethod
+    def completes(cls, member: str, given: Any, scenario: Scenario) -> Scenario:
+        """The scenario with what it leaves open and the files of this member decide: its start, where that is null, or
+        rows of shared tables. Once, on the scenario as it was written. ScenarioError for a file that cannot be read."""
+        return scenario
 
     @classmethod
     def entity_names(cls, given: Any, of: str) -> list[str] | None:

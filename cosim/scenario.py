@@ -38,6 +38,7 @@ from cosim.params import explain, field_names
 from cosim.units import DAY_S, HOUR_S, MIN_S, Seconds
 
 Json = Annotated[dict[str, JsonValue], BeforeValidator(to_jsonable_python)]
+DEFAULT_START = "2026-01-01T00:00:00"
 _YEARS = range(1900, 2201)
 _FRAME_FIELDS = ("seeds", "shared", "resolution_s", "flush_s", "start", "warmup_s", "until_s", "seed", "episode")
 
@@ -100,8 +101,8 @@ class Member(_Data):
     simulator's `init`; fields it declares and that are not given here are taken from the scenario's `shared` tables.
     """
 
-    simulator: ImportString = Field(description="'package.module:Class', 'cmd: COMMAND %(addr)s' or "
-                                    "'connect: HOST:PORT'")
+    simulator: ImportString = Field(description="'package.module:Class', 'folder/file.py:Class', "
+                                    "'cmd: COMMAND %(addr)s' or 'connect: HOST:PORT'")
     step_s: Seconds = Field(gt=0, description="bus step of this member, s")
     entities: dict[str, tuple[str, ...] | str | Json] = Field(min_length=1)
     params: Json = {}
@@ -141,7 +142,8 @@ class Scenario(_Data):
 
     name: str = Field(min_length=1)
     about: str = Field(min_length=1, description="one line for --list")
-    start: Date = Field("2026-01-01T00:00:00", description="date of t = 0, ISO 8601, taken as UTC")
+    start: Date | None = Field(DEFAULT_START, description="date of t = 0, ISO 8601, taken as UTC; null: as the data "
+                               "played say, else the default")
     until_s: Seconds | None = Field(DAY_S, gt=0, description="horizon; null: as long as the workload lasts")
     warmup_s: Seconds = Field(0.0, ge=0, description="run before until_s, kept out of the summary")
     resolution_s: Seconds = Field(MIN_S, ge=0.001, description="one bus step, s")
@@ -169,7 +171,7 @@ class Scenario(_Data):
         try:
             super().__init__(**data)
         except ValidationError as err:
-            raise ScenarioError(explain(err, Scenario, str(data.get("name", "scenario")))) from None
+            raise ScenarioError(explain(err, Scenario, str(data.get("name", "scenario")), data)) from None
 
     def model_post_init(self, _: Any) -> None:
         """Refuses names that a command line could not distinguish, and links and seeds of members that are not

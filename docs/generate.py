@@ -15,20 +15,29 @@ import importlib.util
 import re
 import sys
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
-from functools import cache
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
-PACKAGES = ("cosim", "agents", "simulators", "scenarios")
-TAGGED = (*PACKAGES, "docs")
+
+
+def _beside(name: str) -> Any:
+    """A module of this folder, which is no package: mkdocs and the tests load this file by its path."""
+    spec = importlib.util.spec_from_file_location(f"docs_{name}", DOCS / f"{name}.py")
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{DOCS / name}.py is not there")
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+model_rows = _beside("model_rows")
+name_of = model_rows.name_of
 MARK = re.compile(r"^<!-- made: (\w+) -->$", re.MULTILINE)
 SOURCE = re.compile(r"^<!-- source: (\S+) -->$", re.MULTILINE)
-_CLAIM = re.compile(r"^Rows: ([^.]*)\.\s*\Z", re.MULTILINE)
-_TAG = re.compile(r"([A-Z])(\d\d)(?:-(\d\d))?")
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -62,19 +71,13 @@ def _modules(package: str) -> list[Path]:
     return sorted(p for p in (ROOT / package).rglob("*.py") if p.stem != "__init__")
 
 
-def _name(path: Path) -> str:
-    """The name a module is imported by; a test or a page has its path's."""
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(("cosim", *parts) if parts[0] in PACKAGES[1:] else parts)
-
-
 # --- the command lines ------------------------------------------------------------------------------------------------
 
 
 def parsers() -> dict[str, Any]:
     """Module -> its argparse parser, of every module that has `parser()`: `cosim` and its subcommands, in the order of
     its help."""
-    found = [_name(path) for package in PACKAGES for path in _modules(package)
+    found = [name_of(path) for package in model_rows.PACKAGES for path in _modules(package)
              if "\ndef parser()" in path.read_text(encoding="utf-8")]
     order = [command.module for command in importlib.import_module("cosim.commands.names").COMMANDS.values()]
     found.sort(key=lambda name: order.index(name) if name in order else -1)
@@ -120,7 +123,7 @@ def _argument(action: Any) -> str:
 
 def scenarios() -> str:
     """Every scenario, and every field of every simulator of ours: type, default, meaning, from the dataclasses."""
-    found = [(path.stem, importlib.import_module(_name(path)).SCENARIO) for path in _modules("scenarios")
+    found = [(path.stem, importlib.import_module(name_of(path)).SCENARIO) for path in _modules("scenarios")
              if not path.stem.startswith("_")]
     out = [_table(("scenario", "what it is"), [(f"`{name}`", scenario.about) for name, scenario in found]), ""]
     used: dict[str, list[str]] = {}
@@ -141,7 +144,7 @@ def scenarios() -> str:
 def _ours(simulator: str) -> Any:
     """The class behind 'package.module:Class' when it is built on our adapter; None for anybody else's."""
     module, _, name = simulator.partition(":")
-    if module.split(".")[0] not in PACKAGES:
+    if module.split(".")[0] not in model_rows.PACKAGES:
         return None
     cls = getattr(importlib.import_module(module), name)
     return cls if getattr(cls, "PARAMS", None) is not None else None
@@ -219,8 +222,10 @@ def ports() -> str:
     out = []
     for folder in ("grid", "aidc", "controller", "workload", "."):
         for path in sorted((ROOT / "simulators" / folder).glob("*.py")):
-            module = importlib.import_module(_name(path)) if "Adapter)" in path.read_text(encoding="utf-8") else None
-            for cls in vars(module).values() if module else ():
+            if "Adapter)" not in path.read_text(encoding="utf-8"):
+                continue
+            module = importlib.import_module(name_of(path))
+            for cls in vars(module).values():
                 if isinstance(cls, type) and cls.__module__ == module.__name__ and hasattr(cls, "MODELS"):
                     out += _ports_of(cls)
     return "\n".join(out)
@@ -243,9 +248,9 @@ def floors() -> str:
     """Every module with the first sentence of its docstring, in the order of the floors."""
     order = {name: k for k, floor in enumerate(_floors()) for name in floor}
     out = []
-    for package in PACKAGES:
-        paths = sorted(_modules(package), key=lambda p: (order.get(_name(p), 0), _name(p)))
-        rows = [(f"`{_name(p)}`", " ".join((ast.get_docstring(ast.parse(p.read_text(encoding="utf-8"))) or "")
+    for package in model_rows.PACKAGES:
+        paths = sorted(_modules(package), key=lambda p: (order.get(name_of(p), 0), name_of(p)))
+        rows = [(f"`{name_of(p)}`", " ".join((ast.get_docstring(ast.parse(p.read_text(encoding="utf-8"))) or "")
                                            .split("\n\n")[0].split())) for p in paths]
         out += [f"### {package}", "", _table(("module", "what it is"), rows), ""]
     return "\n".join(out)
@@ -258,11 +263,11 @@ def house() -> str:
         for module in modules:
             owners.setdefault(module.rpartition(".")[0], set()).add(library)
     out = ["```"]
-    for package in PACKAGES:
+    for package in model_rows.PACKAGES:
         for door in sorted((ROOT / package).rglob("__init__.py"), key=lambda p: p.parent):
             room, names = door.parent, sorted(p.stem for p in door.parent.glob("*.py") if not p.stem.startswith("__"))
             about = (ast.get_docstring(ast.parse(door.read_text(encoding="utf-8"))) or "").partition("\n\n")[0]
-            heavy = sorted(owners.get(_name(door).removesuffix(".__init__"), ()))
+            heavy = sorted(owners.get(name_of(door).removesuffix(".__init__"), ()))
             says = f"{' '.join(about.split())}{f' [{chr(44).join(heavy)}]'.replace(',', ', ') if heavy else ''}"
             shown = f"{room.relative_to(ROOT).as_posix()}/"
             out += textwrap.wrap(says, 118, initial_indent=f"{shown:26s}", subsequent_indent=" " * 26)
@@ -284,109 +289,20 @@ def _layers(name: str) -> Any:
 
 # --- rows of the model ------------------------------------------------------------------------------------------------
 
-STATES = {"": "holds", "part": "in part", "none": "not built"}
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of the model.
-
-    id, name   of docs/rows.csv
-    state      a key of STATES
-    says       how it is read here, or what of it is missing; '' where there is nothing to add
-    modules    those whose docstring claims it in its line "Rows: ..."
-    tests      "module::function" of the tests marked with it, `@pytest.mark.rows(...)`
-    """
-
-    id: str
-    name: str
-    state: str
-    says: str
-    modules: tuple[str, ...]
-    tests: tuple[str, ...]
-
 
 def coverage() -> str:
     """The table of all rows of the model: whether each holds, the modules that have it, the tests that assert it."""
-    found, wrong = rows()
+    found, wrong = model_rows.rows()
     if wrong:
         raise ValueError("; ".join(wrong))
-    shown = [(row.id, row.name, STATES[row.state], _listed(row.modules), _listed(row.tests), row.says) for row in found]
+    shown = [(row.id, row.name, model_rows.STATES[row.state], _listed(row.modules), _listed(row.tests), row.says)
+             for row in found]
     return _table(("ID", "what", "state", "modules", "tests", "to know"), shown)
 
 
 def _listed(names: tuple[str, ...], most: int = 3) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(f"`{name}`" for name in names[:most]) + more
-
-
-@cache
-def rows() -> tuple[tuple[Row, ...], tuple[str, ...]]:
-    """(rows of docs/rows.csv, what is wrong with their tags, a sentence each)."""
-    claims, asserts = {}, {}
-    for folder in TAGGED:
-        for path in sorted((ROOT / folder).rglob("*.py")):
-            claims[_name(path)] = claimed(path.read_text(encoding="utf-8"))
-    for path in sorted((ROOT / "tests").rglob("test_*.py")):
-        for test, ids in asserted(path.read_text(encoding="utf-8")).items():
-            asserts[f"{_name(path).removeprefix('tests.')}::{test}"] = ids
-    with (DOCS / "rows.csv").open(encoding="utf-8", newline="") as file:
-        return joined(list(csv.DictReader(file)), claims, asserts)
-
-
-def joined(table: Iterable[Mapping[str, str]], claims: Mapping[str, Sequence[str]],
-           asserts: Mapping[str, Sequence[str]]) -> tuple[tuple[Row, ...], tuple[str, ...]]:
-    """Rows with those that name them, and what is wrong.
-
-    table: id, name, state, says of every row; claims: module -> IDs; asserts: test -> IDs. Wrong are a name that is no
-    row, a row that is built and has no module or no test, one that is not and has either, and a gap that says nothing.
-    """
-    def naming(tags: Mapping[str, Sequence[str]], row: str) -> tuple[str, ...]:
-        return tuple(name for name, ids in tags.items() if row in ids)
-
-    out = tuple(Row(r["id"], r["name"], r["state"] or "", r["says"] or "", naming(claims, r["id"]),
-                    naming(asserts, r["id"])) for r in table)
-    known = {row.id for row in out}
-    wrong = [f"{who} names {row}, which is no row of docs/rows.csv"
-             for tags in (claims, asserts) for who, ids in tags.items() for row in ids if row not in known]
-    for row in out:
-        if row.state not in STATES:
-            wrong.append(f"{row.id} has state '{row.state}'; there are {', '.join(map(repr, STATES))}")
-        elif row.state and not row.says:
-            wrong.append(f"{row.id} is {STATES[row.state]}; say what is missing")
-        if row.state == "none":
-            wrong += [f"{who} names {row.id}, which is not built" for who in (*row.modules, *row.tests)]
-        else:
-            where = ", ".join(row.modules) or "no module"
-            wrong += [f"{row.id} ({row.name}) is in {where} and no test asserts it"] * (not row.tests)
-            wrong += [f"{row.id} ({row.name}) has no module that claims it"] * (not row.modules)
-    return out, tuple(wrong)
-
-
-def claimed(source: str) -> list[str]:
-    """IDs in the line "Rows: E01-03, U18." of a module's docstring; ValueError where it says else."""
-    about = ast.get_docstring(ast.parse(source)) or ""
-    return [row for line in _CLAIM.findall(about) for row in ids_of(line)]
-
-
-def asserted(source: str) -> dict[str, list[str]]:
-    """Test function -> the IDs it is marked with, `@pytest.mark.rows("E01-03", "U18")`."""
-    tests = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
-    marks = {test.name: [m for m in test.decorator_list if isinstance(m, ast.Call)
-                         and ast.unparse(m.func) == "pytest.mark.rows"] for test in tests}
-    return {name: [row for mark in found for word in mark.args for row in ids_of(ast.literal_eval(word))]
-            for name, found in marks.items() if found and name.startswith("test_")}
-
-
-def ids_of(text: str) -> list[str]:
-    """The IDs that "E01-03, U18" stands for; ValueError for what is none."""
-    out = []
-    for word in text.replace("\n", " ").split(","):
-        if (found := _TAG.fullmatch(word.strip())) is None:
-            raise ValueError(f"'{word.strip()}' is no row of the model: write E01, or E01-03")
-        letter, first, last = found.groups()
-        out += [f"{letter}{k:02d}" for k in range(int(first), int(last or first) + 1)]
-    return out
 
 
 # --- speed ------------------------------------------------------------------------------------------------------------

@@ -17,17 +17,18 @@ FLOORS = [
     {"cosim.campaign.statistics", "cosim.errors", "cosim.digest",
      "cosim.old_names", "cosim.plaintext", "cosim.commands",
      "cosim.commands.names"},
-    {"cosim.units", "cosim.imports"},
+    {"cosim.units", "cosim.imports", "cosim.collector"},
     {"cosim"},
     {"cosim.limits", "cosim.scenario_hooks", "cosim.contracts"},
     {"cosim.trace.form"},
-    {"cosim.clock", "cosim.console", "cosim.tables.dates", "cosim.tables.weather_files", "cosim.plausible",
+    {"cosim.clock", "cosim.console", "cosim.tables.dates", "cosim.tables.weather_files", "cosim.tables.services",
+     "cosim.plausible",
      "cosim.ports", "cosim.params",
      "cosim.drivers.remote", "cosim.trace.file_scan", "cosim.trace.machine", "cosim.trace.seal", "cosim.seeds"},
     {"cosim.trace.supervised", "cosim.trace.blocks"},
     {"cosim.datafile", "cosim.progress", "cosim.tables.axis", "cosim.trace.journal",
      "cosim.scenario", "cosim.tables.files", "cosim.tables.workbook", "cosim.trace.reader"},
-    {"cosim.trace"},
+    {"cosim.trace", "cosim.tables.selection"},
     {"cosim.hooks", "cosim.trace.compare", "cosim.trace.descriptor",
      "cosim.trace.writer", "cosim.trace.series", "cosim.tables.table"},
     {"cosim.adapter", "cosim.trace.export", "cosim.trace.rescue"},
@@ -115,12 +116,14 @@ SIMULATORS_ROOF = {"cosim.simulators.analysis.lambda_sweep", "cosim.simulators.a
 """Command lines: they may use all of the frame, and nothing imports them."""
 SIMULATORS_MAY_USE = {"cosim.adapter", "cosim.clock", "cosim.digest", "cosim.drivers.resolve", "cosim.errors",
                       "cosim.hooks", "cosim.imports", "cosim.limits", "cosim.params", "cosim.plausible", "cosim.ports",
-                      "cosim.replay.recording", "cosim.tables.dates", "cosim.tables.files", "cosim.tables.table",
-                      "cosim.trace", "cosim.trace.series", "cosim.units"}
+                      "cosim.replay.recording", "cosim.scenario", "cosim.tables.dates", "cosim.tables.files",
+                      "cosim.tables.table", "cosim.trace", "cosim.trace.series", "cosim.units"}
 DECLARE_WITH = {"cosim.simulators.reporting": {"cosim.reporting.chart", "cosim.reporting.data",
                                                "cosim.reporting.definition", "cosim.reporting.text"},
-                "cosim.simulators.contracts": {"cosim.contracts"}}
-"""Of the frame, what else the modules may use in which models say how they are shown and checked."""
+                "cosim.simulators.contracts": {"cosim.contracts"},
+                "cosim.simulators.own_network_grid": {"cosim.datafile", "cosim.scenario"}}
+"""Of the frame, what else the modules may use in which models say how they are shown and checked, and how a scenario is
+made on a network."""
 
 
 def name_of(path: Path) -> str:

@@ -15,6 +15,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from cosim.collector import settle
 from cosim.errors import CosimError, ScenarioError
 from cosim.imports import load
 from cosim.learning.shared import (
@@ -25,7 +26,6 @@ from cosim.learning.shared import (
     packed,
     say,
     say_failure,
-    settle,
     spoken_to,
     unpacked,
 )

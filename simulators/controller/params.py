@@ -21,7 +21,7 @@ from cosim.agents.fleet.planner_params import PlannerParams
 from cosim.agents.fleet.policies import POLICIES, PolicyMaker, check_own, checkpoint_of, make_policy, policy_class
 from cosim.agents.fleet.rewards import RewardWeights
 from cosim.errors import ScenarioError, unknown
-from cosim.imports import load, optional
+from cosim.imports import file_in, load, optional
 from cosim.params import params
 from cosim.simulators.aidc.engine.slack import MOST_S
 from cosim.simulators.aidc.equations import aidc_power_kw, cooling_power_kw, distribution_loss_kw, it_at_inlet_kw
@@ -207,7 +207,7 @@ def facts_of(p: ControllerParams, sid: str, step_s: float) -> FleetFacts:
         deadline_s=tuple(c.deadline_s for c in classes),
         gpus_per_block=tuple(c.gpus_per_block for c in classes),
         max_blocks=tuple(c.max_blocks for c in classes),
-        eligible=tuple(tuple(may_run(c, name) and (c.kind != "llm" or c.most_blocks(s.gpus) > 0)
+        eligible=tuple(tuple(may_run(c, name) and (c.kind != "llm" or c.most_blocks(s.gpus) > 0) and s.has_type_for(c)
                              for name, s in p.sites.items()) for c in classes),
         deferrals_s=leads,
         supply_temp_low_degc=low,
@@ -216,7 +216,7 @@ def facts_of(p: ControllerParams, sid: str, step_s: float) -> FleetFacts:
         sites=tuple(p.sites),
         horizon_steps=ahead,
         horizon_step_s=p.horizon_step_s if ahead else 0.0,
-        top_to_per_s=tuple(tuple(c.top_to_per_s(s.gpus) for c in classes) for s in p.sites.values()),
+        top_to_per_s=tuple(tuple(s.top_to_per_s(c) for c in classes) for s in p.sites.values()),
         jobs_per_block=tuple(c.jobs_per_block for c in classes),
         least_blocks=tuple(tuple(c.least_blocks if may_run(c, name) and c.most_blocks(s.gpus) else 0 for c in classes)
                            for name, s in p.sites.items()),
@@ -240,8 +240,11 @@ def guard_min(p: ControllerParams, facts: FleetFacts, step_s: float) -> list[flo
     return [min(max(of_site) + step_s, MOST_S) / MIN_S if of_site else 0.0 for of_site in runs_s]
 
 
-def energy_of(p: ControllerParams) -> EnergyModel:
-    """What a site draws, by the equations of the data centers: (12), (13), (19)-(24) and what their plant loses."""
+def energy_of(p: ControllerParams) -> EnergyModel | None:
+    """What a site draws, by the equations of the data centers: (12), (13), (19)-(24) and what their plant loses. None
+    where GPUs have types: what they draw depends on which of them are used, slowed and asleep."""
+    if any(s.gpu_types for s in p.sites.values()):
+        return None
     plant = p.cooling or BALANCED
 
     def site_kw(site: int, it_kw: float, supply_temp_degc: Any) -> Any:
@@ -255,7 +258,7 @@ def energy_of(p: ControllerParams) -> EnergyModel:
 
 def _own(policy: str) -> dict[str, PolicyMaker]:
     """A class of the user's by its import string; {} for a name that is none."""
-    if ":" not in policy:
+    if ":" not in policy and not file_in(policy):
         return {}
     found = load(policy, "controller.policy")
     check_own(policy, found)

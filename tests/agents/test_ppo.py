@@ -325,6 +325,7 @@ def play(method, n, seed, ceiling):
     return float(np.mean(won[-5:]))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("n", "seed"), [(2, 0), (2, 1), (3, 0), (3, 1)])
 def test_coordination_is_learned(n, seed):
     """Until solved: some 10 and 20 updates, 200 at most. No policy without autoregression can pass 1/2 and 2/9."""
@@ -392,6 +393,7 @@ def test_a_failure_in_a_thread_is_the_callers(monkeypatch):
             ppo.beside(halve, [1, 0])
 
 
+@pytest.mark.long
 def test_compiled_scores_are_the_networks(monkeypatch):
     """Of draws of a small team, to rounding; without a compiler one line says what to do."""
     monkeypatch.setenv("CXX", "no-such-compiler")

@@ -61,6 +61,7 @@ def test_equal_teams_are_equal_files(tmp_path):
     assert {name: x.tolist() for name, x in found.items()} == {name: x.tolist() for name, x in arrays.items()}
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("method", ["mat", "mappo"])
 @pytest.mark.rows("M11")
 def test_resume_after_a_kill_is_exact(method, tmp_path):
@@ -196,6 +197,7 @@ def refused(folder, capsys, command=main, args=("--updates", "2", "--workers", "
     return said[0]
 
 
+@pytest.mark.long(after=4)
 @pytest.mark.parametrize("place", NONSENSE)
 def test_a_run_whose_facts_no_run_has_does_not_go_on(place, asked, tmp_path, capsys):
     """Received from another user, perhaps: a wrong value in any of a checkpoint's facts is one line."""
@@ -216,6 +218,7 @@ def test_a_run_whose_facts_no_run_has_does_not_go_on(place, asked, tmp_path, cap
     assert sorted(p.name for p in tmp_path.iterdir()) == [LAST, LOG]
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("name", STATES)
 def test_a_run_whose_state_no_run_has_does_not_go_on(name, asked, tmp_path, capsys):
     (tmp_path / LOG).write_bytes((asked / LOG).read_bytes())
@@ -294,6 +297,7 @@ SMALL = ["two_bus", "--envs", "4", "--engine", "simpy", "--set", "learn.rollout_
          "--set", "learn.twins=2", "--set", "learn.learning_rate_end=1"]
 
 
+@pytest.mark.long
 def test_two_processes_learn_what_one_does(tmp_path):
     """The same steps, rewards and updates but for the order of sums; and a run that two of them go on with has the same
     bits as one that was not interrupted."""
@@ -328,6 +332,7 @@ def test_no_update_saves_the_team_as_it_starts_and_its_request(tmp_path):
     assert log_of(tmp_path / "one") == []
 
 
+@pytest.mark.long
 def test_a_process_that_learns_beside_is_named_when_it_fails(tmp_path, monkeypatch, capsys):
     """Where it dies, and where its environments cannot be made."""
     given = [*SMALL, "--workers", "2", "--out", str(tmp_path)]

@@ -19,4 +19,6 @@ SERVING = (
          "preemptions", kind="event", table="llm_requests"),
     Port("llm_use", "out", "shares of requests in their replicas' GPUs and power, in pieces of at most a tick",
          kind="event", table="llm_use"),
+    Port("llm_gaps", "out", "inter-token latencies: tokens of the tick per class, by how long after the one before of "
+         "their answer they came", kind="event", table="llm_gaps"),
 )
