@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from cosim.agents.learn.checkpoint import LAST, LOG
 from cosim.agents.learn.config import METHODS, Learning
+from cosim.agents.learn.history import of_steps
 from cosim.agents.learn.parallel_env import ParallelEnvs
 from cosim.agents.learn.peers import Alone, Peers, shares_of
 from cosim.agents.learn.spec import VectorEnv
@@ -115,13 +116,15 @@ def _train(args: argparse.Namespace) -> int:
                 prepared = learning_scenario(scenario_of(request, args.trust))
                 worlds = {"engine": request["engine"], "seed": request["seed"], "stagger_over": request["envs"],
                           "twins": learning.twins, "vary": request["vary"]}
-                env: Any = some_of(prepared, numbers[0], **worlds)
+                env: Any = of_steps(some_of(prepared, numbers[0], **worlds), learning.history_steps, numbers[0],
+                                    goes_on=True)
                 opened.callback(env.close)
                 others = OtherProcesses(prepared, worlds, numbers, learning, plan, request["seed"], bool(args.resume))
                 opened.callback(others.close)
                 peers = others.peers
             else:
-                env = _make_env(request, args.workers, args.trust)
+                env = of_steps(_make_env(request, args.workers, args.trust), learning.history_steps,
+                               range(request["envs"]), goes_on=not request["env"])
                 opened.callback(env.close)
         if args.resume:
             team = Team.load(plan.out / LAST, args.device, peers)
@@ -190,8 +193,8 @@ def _request(args: argparse.Namespace) -> dict[str, Any]:
     learn = {k.removeprefix(_LEARN): _value(k, v) for k, v in settings.items() if k.startswith(_LEARN)}
     if args.method and "method" in learn:
         raise ScenarioError("give the method once: --method or --set learn.method")
-    learn = {**preset.learn, **learn}
     learn.setdefault("method", args.method or "mat")
+    learn = {**preset.learn, **preset.by_method.get(str(learn["method"]), {}), **learn}
     envs = args.envs or 16
     for name, value in _FOREIGN.items() if args.env else ():
         learn.setdefault(name, value)
