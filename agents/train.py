@@ -18,6 +18,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cosim.agents.curves import steps_a_day
+from cosim.agents.fleet.rewards import OBJECTIVE
 from cosim.agents.learn.checkpoint import LAST, LOG
 from cosim.agents.learn.config import METHODS, Learning
 from cosim.agents.learn.history import of_steps
@@ -137,8 +139,9 @@ def _train(args: argparse.Namespace) -> int:
                 if not request["env"]:
                     env.on_way = progress.at
                 training.begin()
+        day = steps_a_day(request, args.trust)
         with (_stop_on_signal(training), working("the first update", 1.0, before=training.progress) as progress,
-              _reporter(training, progress) as report):
+              _reporter(training, progress, day) as report):
             training.run(report)
     _say(training)
     return 130 if training.stop else 0
@@ -269,7 +272,7 @@ def _default_out(request: Mapping[str, Any]) -> Path:
 
 
 @contextmanager
-def _reporter(training: Any, progress: ProgressTask) -> Iterator[Callable[[dict[str, Any]], None]]:
+def _reporter(training: Any, progress: ProgressTask, day: int | None) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Shows every update, and writes it to TensorBoard where that is installed."""
     board = None
     if find_spec("tensorboard"):
@@ -278,7 +281,7 @@ def _reporter(training: Any, progress: ProgressTask) -> Iterator[Callable[[dict[
         board = SummaryWriter(str(training.plan.out / "tensorboard"), purge_step=first)
 
     def report(record: dict[str, Any]) -> None:
-        progress.at(training.progress, _line(record, training.progress))
+        progress.at(training.progress, _line(record, training.progress, day))
         if board:
             for name, value in {**record, **{f"terms/{k}": v for k, v in record["terms"].items()}}.items():
                 if isinstance(value, (int, float)):
@@ -291,16 +294,20 @@ def _reporter(training: Any, progress: ProgressTask) -> Iterator[Callable[[dict[
             board.close()
 
 
-def _line(record: Mapping[str, Any], progress: float) -> str:
-    """One update in a line."""
+def _line(record: Mapping[str, Any], progress: float, steps_a_day: int | None) -> str:
+    """One update in a line: what is learned from (`reward`, per step, and of an episode), and (32) by the name and unit
+    that it has in `cosim curves` and `cosim evaluate`."""
     spent = [record[f"{k}_s"] for k in ("environment", "decode", "waiting", "update")]
     names = ("env", "decode", "wait", "update")
     split = " ".join(f"{k} {100 * s / sum(spent):.0f} %" for k, s in zip(names, spent, strict=True))
-    terms = "  ".join(f"{k} {v:.3g}" for k, v in record["terms"].items())
+    shown = {k: v for k, v in record["terms"].items() if k != OBJECTIVE or steps_a_day is None}
+    terms = "  ".join(f"{k} {v:.3g}" for k, v in shown.items())
+    if len(shown) < len(record["terms"]) and steps_a_day:
+        terms = f"objective (32) per day {record['terms'][OBJECTIVE] * steps_a_day:.3f}  {terms}"
     of = f" of about {record['steps'] / progress:,.0f}" if progress else ""
-    day = "" if record["episode_reward"] is None else f"  episode {record['episode_reward']:.3f}"
+    ended = "" if record["episode_reward"] is None else f"  episode {record['episode_reward']:.3f}"
     return (f"update {record['update']}  steps {record['steps']:,}{of}  episodes {record['episodes']}  "
-            f"reward {record['reward']:.4f}{day}  {terms}  "
+            f"reward {record['reward']:.4f}{ended}  {terms}  "
             f"{record['steps_per_s']:.0f} steps/s ({split})")
 
 
@@ -308,8 +315,8 @@ def _say(training: Training) -> None:
     tracker, out = training.tracker, training.plan.out
     value = "none ended" if tracker.episode_reward is None else f"{tracker.episode_reward:.4f}"
     console = plain_console()
-    say(console, f"{training.team.updates} updates, {tracker.steps} steps, {tracker.episodes} episodes; reward of the "
-        f"last {len(tracker.ended)} episodes: {value}")
+    say(console, f"{training.team.updates} updates, {tracker.steps} steps, {tracker.episodes} episodes; reward learned "
+        f"from in the last {len(tracker.ended)} episodes: {value} (the objective by cosim curves, or cosim evaluate)")
     say(console, f"log {out / LOG}, checkpoint {out / LAST}")
 
 
