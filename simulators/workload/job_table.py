@@ -240,12 +240,19 @@ def _read(given: JobTableParams) -> tuple[JobLog, FileJobs]:
     return _read_once(TypeAdapter(JobTableParams).dump_json(given).decode(), stamp)
 
 
+@lru_cache(maxsize=2)
+def _log(path: str, columns: JobRoles, time_zone: str | None, deadlines: str, completed_only: bool,
+         left_out_ratio: float, _stamp: int) -> JobLog:
+    """The file as it was at `_stamp`, read once whatever is made of it."""
+    roles: dict[Role, str] = {role: column for role in NAMES if (column := getattr(columns, role)) is not None}
+    return read_job_log(path, roles, time_zone, deadlines, completed_only, left_out_ratio)
+
+
 @lru_cache(maxsize=4)
-def _read_once(given_json: str, _stamp: int) -> tuple[JobLog, FileJobs]:
+def _read_once(given_json: str, stamp: int) -> tuple[JobLog, FileJobs]:
     given = TypeAdapter(JobTableParams).validate_json(given_json)
-    columns: dict[Role, str] = {role: column for role in NAMES if (column := getattr(given.columns, role)) is not None}
-    log = read_job_log(given.path, columns, given.time_zone, given.deadlines, given.completed_only,
-                       given.max_left_out_ratio)
+    log = _log(given.path, given.columns, given.time_zone, given.deadlines, given.completed_only,
+               given.max_left_out_ratio, stamp)
     made = {name: c for name, c in given.job_classes.items() if name in given.classes_made}
     known = {name: c for name, c in given.job_classes.items() if name not in made}
     rules = ClassRules(given.training, given.inference, given.kinds, given.tokens, given.deadline_run_ratio,
