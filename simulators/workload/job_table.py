@@ -195,7 +195,8 @@ class JobTable(Adapter):
             names = dict(zip(NAME_COLUMNS, (list(batch["id"]), *(
                 column[first:end] for column in (self._jobs.names, self._jobs.source_class, self._jobs.priority))),
                 strict=True))
-        arrived = np.bincount(self._class[first:max(first, end)], minlength=len(self.params.job_classes)).astype(float).tolist()
+        counts = np.bincount(self._class[first:max(first, end)], minlength=len(self.params.job_classes))
+        arrived = counts.astype(float).tolist()
         return {eid: {"jobs": batch, "arrived_jobs": arrived, "job_names": names}
                 for eid in self.entities["Arrivals"]}
 
