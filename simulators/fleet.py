@@ -26,6 +26,8 @@ BATCH_COLUMNS = ("id", "job_class", "arrival_s", "work_to", "deadline_s")
 job. Where there are classes of kind `llm`, TOKEN_COLUMNS come with them."""
 TOKEN_COLUMNS = ("input_tokens", "output_tokens")
 """Tokens of a request's prompt and of its answer, 0 for jobs of other kinds."""
+ORIGIN = "origin"
+"""Column of a batch: the region, or the site, from which a job comes. There where a network is given (`wan`)."""
 
 
 Routing = Annotated[Literal["handover", "arrival"], Field(
