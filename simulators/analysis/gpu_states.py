@@ -196,4 +196,4 @@ def gpus_table(trace: Trace, digest: Digest) -> None:
     digest.tables.append(Table("GPUs by type and state", (
         "type", *STATES, *(f"MWh {s}" for s in STATES), "slowed h"), rows,
         "share of the time, and energy of GPUs with their hosts; slowed h: hours of the sites in which a power limit "
-        "slowed jobs on the type"))
+        f"slowed jobs on the type, {cap_s.sum() / HOUR_S:.1f} h of a site for its cap"))

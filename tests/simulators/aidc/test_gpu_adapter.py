@@ -47,6 +47,7 @@ def check(changes):
     ({"aidc.offer": {}}, "what could be drawn less is not worked out"),
     ({"aidc.rack_mean_up_s": 1000}, "racks do not fail where GPUs have types"),
     ({"aidc.sleep.after_s": 0}, "greater than or equal to 1"),
+    ({"aidc.sleep.unit_gpus": 101}, "unit_gpus = 101 is more than the 100 A100 of aidc1"),
     ({"controller.policy": "mpc"}, "where GPUs have types nobody can"),
 ])
 def test_bad_input_is_one_line_before_the_run(changes, says):
