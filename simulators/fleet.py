@@ -26,6 +26,8 @@ BATCH_COLUMNS = ("id", "job_class", "arrival_s", "work_to", "deadline_s")
 job. Where there are classes of kind `llm`, TOKEN_COLUMNS come with them."""
 TOKEN_COLUMNS = ("input_tokens", "output_tokens")
 """Tokens of a request's prompt and of its answer, 0 for jobs of other kinds."""
+ORIGIN = "origin"
+"""Column of a batch: the region, or the site, from which a job comes. There where a network is given (`wan`)."""
 
 
 Routing = Annotated[Literal["handover", "arrival"], Field(
@@ -294,6 +296,10 @@ class Site:
         """GPU types whose memory is enough for a class; {} also where GPUs have no types."""
         least_gb = job_class.memory_gb or 0.0
         return {name: t for name, t in self.gpu_types.items() if t.memory_gb >= least_gb}
+
+    def has_type_for(self, job_class: JobClass) -> bool:
+        """Whether there is a type with the class's memory and a block of GPUs; True where GPUs have no types."""
+        return not self.gpu_types or self.usable_gpus(job_class) > 0
 
     def top_to_per_s(self, job_class: JobClass) -> float:
         """Work per s of a training job on all the blocks it can use here, of GPU types on the one where it is fastest

@@ -75,7 +75,7 @@ def job_times(trace: Trace) -> Finding:
     return Finding(off[worst], ALLOWED_S, worst)
 
 
-_OWN_DEADLINES = ("recorded:RecordedJobs", "job_table:JobTable")
+_OWN_DEADLINES = (f"{_WORKLOADS}.recorded:RecordedJobs", f"{_WORKLOADS}.job_table:JobTable")
 
 
 def deadlines(trace: Trace) -> Finding:
@@ -85,7 +85,7 @@ def deadlines(trace: Trace) -> Finding:
     if not len(jobs.get("id", ())):
         raise TraceError("no job has a row")
     simulator = today(str(scenario["members"].get("workload", {}).get("simulator", "")))
-    if not simulator.startswith(f"{_WORKLOADS}.") or simulator.removeprefix(f"{_WORKLOADS}.") in _OWN_DEADLINES:
+    if not simulator.startswith(f"{_WORKLOADS}.") or simulator in _OWN_DEADLINES:
         raise TraceError("jobs come from a recording, a table or another package's workload, which may bring deadlines "
                          "of their own")
     off: dict[str, float] = {}

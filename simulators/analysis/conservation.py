@@ -17,6 +17,7 @@ from cosim.digest import Digest, Table
 from cosim.errors import TraceError, first_line
 from cosim.replay.recording import end_s
 from cosim.simulators.aidc.equations import air_kw_per_k, air_temperatures_degc, it_at_inlet_kw
+from cosim.simulators.analysis import network
 from cosim.simulators.analysis.air_and_times import air, cooling_parts, deadlines, job_times
 from cosim.simulators.analysis.balance import (
     Finding,
@@ -360,6 +361,9 @@ LAWS: tuple[tuple[str, float, Callable[[Trace], float | Finding]], ...] = (
     ("tokens with a latency to the one before = all but first ones of LLM requests", EXACT, gaps),
     ("LLM requests arrive, start, give a first token and end in order (s)", EXACT, request_times),
     ("power of replicas = shares of their requests + without work (relative)", RELATIVE, serving_energy),
+    ("network: ticks = transfers; energy of its data, carbon of its energy (relative)", RELATIVE, network.account),
+    ("jobs and answers take their way through the network (s)", EXACT, network.ways),
+    ("jobs on their way = sent and not yet there; they wait", EXACT, network.under_way),
     ("base load: all buses follow one shape, both powers (relative)", RELATIVE, base_load),
     ("cost in the summary = energy x price + peaks x charge (relative)", EXACT, bill),
     ("beyond a cap: what is drawn above it; the cap is the one called (kW)", EXACT, caps),

@@ -25,6 +25,7 @@ import numpy as np
 
 from cosim.errors import TraceError
 from cosim.simulators.aidc.equations import inlet_factor
+from cosim.simulators.analysis import network
 from cosim.simulators.analysis.cooling import coolings, served_degc
 from cosim.simulators.analysis.gpu_states import by_work, gpu_types, has_types, site_of
 from cosim.simulators.analysis.paths import SITE
@@ -35,7 +36,8 @@ from cosim.trace.series import CountedTime, counted, counted_time, over_counted,
 from cosim.units import HOUR_S
 
 FIGURES = ("gpu_s", "energy_kwh", "dynamic_kwh", "idle_kwh", "cooling_kwh", "co2_kg", "co2_marginal_kg")
-"""Names of a job's figures."""
+NETWORK_FIGURES = ("network_kwh", "co2_network_kg")
+"""Names of a job's figures, and of those that it has where there is a network."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,9 @@ class JobFootprints:
     gpu_s                        GPU-seconds; of the last entry those unused
     dynamic_kwh, idle_kwh, cooling_kwh
     co2_kg, co2_marginal_kg      by NCI and by mci of the ticks in which it ran; NaN where the grid has none
+    network_kwh, co2_network_kg  of the wide-area network that brought it, beside the site's energy and carbon; 0 of
+                                 `unallocated`, and of jobs that were sent before the counted time
+    has_network                  whether there is one
     """
 
     site: str
@@ -58,6 +63,14 @@ class JobFootprints:
     cooling_kwh: np.ndarray
     co2_kg: np.ndarray
     co2_marginal_kg: np.ndarray
+    network_kwh: np.ndarray
+    co2_network_kg: np.ndarray
+    has_network: bool = False
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """Names of the figures that this account has."""
+        return FIGURES + NETWORK_FIGURES if self.has_network else FIGURES
 
     @property
     def energy_kwh(self) -> np.ndarray:
@@ -69,7 +82,7 @@ class JobFootprints:
         rows = np.flatnonzero(self.job_id == job_id)
         if not rows.size:
             raise KeyError(f"job {job_id} was not at {self.site}")
-        return {name: float(getattr(self, name)[rows[0]]) for name in FIGURES}
+        return {name: float(getattr(self, name)[rows[0]]) for name in self.figures}
 
 
 @dataclass(frozen=True)
@@ -136,7 +149,11 @@ def _account(trace: Trace, name: str, k: int, jobs: dict[str, np.ndarray], time:
     used = np.bincount(uses.row, uses.gpu_s, jobs_here) > 0.0
     there = np.append(~(mine["end_s"] <= time.begin_s) | used, True)
     named = (np.append(mine["id"], -1), np.append(mine["job_class"], "unallocated"), np.append(mine["outcome"], ""))
-    return JobFootprints(name, *(x[there] for x in named), **{column: x[there] for column, x in columns.items()})
+    sent = (mine["arrival_s"] >= time.begin_s) & (mine["arrival_s"] < time.end_s)
+    for column, of_all in zip(NETWORK_FIGURES, network.of_jobs(trace, mine["id"]), strict=True):
+        columns[column] = np.append(np.where(sent, of_all, 0.0), 0.0)
+    return JobFootprints(name, *(x[there] for x in named), **{column: x[there] for column, x in columns.items()},
+                         has_network=network.wan_of(trace) is not None)
 
 
 def _shared(use: np.ndarray, total: np.ndarray, uses: _Uses, rows: int) -> np.ndarray:

@@ -25,6 +25,7 @@ from cosim.simulators.analysis.forecasts import forecasts_table
 from cosim.simulators.analysis.gpu_states import gpus_table
 from cosim.simulators.analysis.jobs import jobs_tables
 from cosim.simulators.analysis.limiting import intervals, limit_rows, loading_rows
+from cosim.simulators.analysis.network import network_table
 from cosim.simulators.analysis.objective import objective_figures
 from cosim.simulators.analysis.paths import GRID, SITE
 from cosim.simulators.analysis.serving import serving_tables
@@ -192,6 +193,7 @@ def summary(trace: Trace) -> Digest:
     else:
         jobs_tables(trace, digest)
         serving_tables(trace, digest)
+        network_table(trace, digest)
         _sites_table(trace, digest)
         gpus_table(trace, digest)
         cooling_table(trace, digest)

@@ -31,14 +31,14 @@ from cosim.units import format_time
 
 def sums(accounts: Sequence[JobFootprints], over: str = "of the counted time") -> Table:
     """Per site and class, with the unallocated rest: jobs and their figures. over: which time they are of, in words."""
-    rows = []
+    rows, names = [], accounts[0].figures if accounts else FIGURES
     for account in accounts:
         for name in dict.fromkeys(account.job_class.tolist()):
             mine = account.job_class == name
-            figures = [float(getattr(account, figure)[mine].sum()) for figure in FIGURES]
+            figures = [float(getattr(account, figure)[mine].sum()) for figure in names]
             jobs = "-" if name == "unallocated" else str(np.count_nonzero(mine))
             rows.append((account.site, name, jobs, *(f"{x:.3f}" for x in figures)))
-    return Table("What the jobs used and emitted", ("site", "class", "jobs", *FIGURES), rows,
+    return Table("What the jobs used and emitted", ("site", "class", "jobs", *names), rows,
                  f"{over}; co2_kg by NCI (attributed), co2_marginal_kg by mci; a site's rows add up to its energy and "
                  "carbon")
 
@@ -51,7 +51,7 @@ def columns(accounts: Sequence[JobFootprints], names: Mapping[int, str] | None =
         out["site"] += [account.site] * len(account.job_id)
         if names:
             out["name"] += [names.get(number, "") for number in account.job_id.tolist()]
-        for name in ("job_class", "outcome", *FIGURES):
+        for name in ("job_class", "outcome", *account.figures):
             out.setdefault(name, []).extend(getattr(account, name).tolist())
     return out
 

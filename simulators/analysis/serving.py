@@ -1,10 +1,11 @@
 """LLM serving from a trace: latencies against service levels, tokens, energy and carbon per request and token.
 
-Latencies are of the requests that arrived in the counted time. TTFT, time to first token, from arrival to the first
-token; TPOT, time per output token, from there to the last one over the tokens after the first (of a request of one
-token: none). ITL, inter-token latency, from one token of an answer to the next, each token counted once, in the minute
-that put it out. End to end, from arrival to the last token. A request is good when it finished and kept both service
-levels of its class (of those that are set); goodput is good requests over time (Y. Zhong et al., DistServe, OSDI 2024).
+Latencies are of the requests that arrived in the counted time, as their clients see them: with the way through the
+network to the site and back, where one is given. TTFT, time to first token, from arrival to the first token; TPOT,
+time per output token, from there to the last one over the tokens after the first (of a request of one token: none).
+ITL, inter-token latency, from one token of an answer to the next, each token counted once, in the minute that put it
+out. End to end, from arrival to the last token. A request is good when it finished and kept both service levels of its
+class (of those that are set); goodput is good requests over time (Y. Zhong et al., DistServe, OSDI 2024).
 
 Energy of a class: what its replicas draw above idle, loaded ones without work too, and the share of the site's idle and
 cooling energy (losses with it) that their GPUs are of the site's. Carbon: each tick's energy at its NCI (attributed)
@@ -93,11 +94,11 @@ def served_classes(trace: Trace) -> dict[str, Serving]:
 
 def latencies(requests: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """TTFT, TPOT and end-to-end time of each request of the table, s; NaN where there is none."""
-    first_s, end_s = requests["first_token_s"], requests["end_s"]
+    first_s, end_s, back_s = requests["first_token_s"], requests["end_s"], requests.get("return_s", 0.0)
     done = requests["outcome"] == "finished"
-    e2e_s = np.where(done, end_s - requests["arrival_s"], np.nan)
+    e2e_s = np.where(done, end_s + back_s - requests["arrival_s"], np.nan)
     more = np.where(done & (requests["output_tokens"] > 1.0), requests["output_tokens"] - 1.0, np.nan)
-    return first_s - requests["arrival_s"], (end_s - first_s) / more, e2e_s
+    return first_s + back_s - requests["arrival_s"], (end_s - first_s) / more, e2e_s
 
 
 def good_ones(requests: dict[str, np.ndarray], serving: Serving, ttft_s: np.ndarray, tpot_s: np.ndarray) -> np.ndarray:
@@ -166,7 +167,8 @@ _REQUEST_COLUMNS = ("job_class", "site", "arrival_s", "first_token_s", "end_s", 
 def request_blocks(trace: Trace, classes: Mapping[str, Serving], sites: Sequence[str]
                    ) -> Iterator[tuple[str, str | None, dict[str, np.ndarray]]]:
     """(class, site, requests) of the table, at all sites (None) and then at each, a block of rows at a time."""
-    for block in trace.blocks("llm_requests", _REQUEST_COLUMNS):
+    columns = (*_REQUEST_COLUMNS, *(("return_s",) if trace.has("llm_requests/return_s") else ()))
+    for block in trace.blocks("llm_requests", columns):
         for name in classes:
             mine = block["job_class"] == name
             if not mine.any():

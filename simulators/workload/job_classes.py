@@ -35,7 +35,7 @@ class FileJobs:
     names     ids of the file; class_names: of the scenario, one per job
     arrival_s, work_to, deadline_s   deadline as an instant on the arrival's scale
     classes   class -> its row of shared.job_classes
-    said      how classes, GPUs and deadlines came about
+    `said`    how classes, GPUs and deadlines came about
     """
 
     names: list[str]
@@ -51,7 +51,7 @@ class FileJobs:
 
 @dataclass(frozen=True)
 class ClassRules:
-    """What a file does not say: patterns of the two kinds, kinds of its classes by name, tokens, deadlines, the GPUs of
+    """What a file leaves open: patterns of the two kinds, kinds of its classes by name, tokens, deadlines, the GPUs of
     the largest site; the classes of the scenario's own (`known`), and those that were made of this file before, whose
     figures hold (`made`)."""
 
@@ -147,7 +147,7 @@ def _plain(name: str) -> str:
 
 
 def _kind(log: JobLog, k: int, rules: ClassRules) -> Kind:
-    """Whether a job is training or inference: as the rules say by its class, by tokens, by its class's name."""
+    """Whether a job is training or inference: by the rules for its class, by tokens, by its class's name."""
     source = log.job_class[k]
     for name in (source, _plain(source)):
         if name in rules.kinds:

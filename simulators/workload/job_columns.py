@@ -64,6 +64,7 @@ _SIGNS: tuple[tuple[str, frozenset[str]], ...] = (
     ("Acme (Seren, Kalos)", frozenset({"gpunum", "submittime", "duration", "gputime"})),
     ("Helios", frozenset({"vc", "gpunum", "submittime", "duration"})),
     ("Slurm accounting (sacct)", frozenset({"jobid", "submit", "state"})),
+    ("Slurm accounting (sacct)", frozenset({"jobidraw", "submit", "state"})),
 )
 """Published layouts and columns that mark them; of those that a table has, the first is its name."""
 
@@ -124,7 +125,7 @@ def plain(column: str) -> Name:
 def layout_of(names: Sequence[str], path: str, given: Mapping[Role, str] | None = None) -> JobColumns:
     """The roles of a table's columns, by their names and as `given`.
 
-    ScenarioError, with what was found and what is needed, for a table whose columns do not say when jobs arrive and
+    ScenarioError, with what was found and what is needed, for a table whose columns do not state when jobs arrive and
     what work they are; for a column that is given and not there.
     """
     taken: dict[Role, str] = {}

@@ -31,8 +31,8 @@ class JobCells:
 
     names         all columns, in the file's order
     cells         of the columns that are chosen; line: number of each row's line
-    layout        where the form of the file itself says it; '' else
-    form          how columns are told apart, for people
+    layout        where the form of the file itself gives it; '' else
+    form          how columns are separated, for people
     left_out      rows that are none
     not_jobs      what else is no job, for people -> rows
     """
@@ -197,7 +197,7 @@ def _is_number(text: str) -> bool:
 
 
 def _swf(file: TextIO) -> JobCells:
-    """Feitelson's Parallel Workloads Archive; processors count as GPUs. Its header may say when its time 0 was."""
+    """Feitelson's Parallel Workloads Archive; processors count as GPUs. Its header may date its time 0."""
     names = ["job", "submit", "run", "processors", "status", "queue"]
     found = JobCells(names, {name: [] for name in names}, [], "Standard Workload Format", "18 fields")
     zero_s = 0.0

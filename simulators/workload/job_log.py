@@ -35,10 +35,10 @@ class JobLog:
 
     name, job_class  as the file has them ('' without such a column); state, priority alike
     arrival_s        s since 1970 where `dated`, else in the file's count
-    gpus             GPUs they held or asked for, may be a fraction; NaN: no such column
+    gpus             GPUs they held or requested, may be a fraction; NaN: no such column
     gpu_s, work_to, tokens   one of them is known of each job: GPU s, TO, and (input, output) tokens; NaN else
     deadline_s       as `arrival_s`; NaN: the file states none
-    said             the line that states what was taken as what, and which rows are no jobs
+    `said`           the line that states what was taken as what, and which rows are no jobs
     doubts           what else should be noticed
     """
 
@@ -71,7 +71,7 @@ def read_job_log(path: str, given: Mapping[Role, str] | None = None, time_zone: 
     completed_only   only jobs that ended well; else all that ran, whatever became of them
 
     No jobs, and counted: rows that used no GPU, that never ran, parts of other rows. Left out, and more than
-    `max_left_out_ratio` of them refused: what cannot be read, and rows that do not say what they used. ScenarioError
+    `max_left_out_ratio` of them refused: what cannot be read, and rows that do not state what they used. ScenarioError
     for a file that cannot be read, an unknown layout, or one without a job.
     """
     zone = zone_of(time_zone, "workload.time_zone")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field, TypeAdapter
@@ -20,7 +20,7 @@ from cosim.scenario import Scenario, rows_of
 from cosim.simulators.fleet import BATCH_COLUMNS, JobClass, Routing, Site
 from cosim.simulators.workload.adapter import JOB_NAMES, NAME_COLUMNS, Arrivals
 from cosim.simulators.workload.job_classes import ClassRules, FileJobs, Kind, end_s, jobs_of
-from cosim.simulators.workload.job_columns import NAMES
+from cosim.simulators.workload.job_columns import NAMES, Role
 from cosim.simulators.workload.job_log import JobLog, read_job_log
 from cosim.simulators.workload.origin import check_cover
 from cosim.simulators.workload.rows import LEFT_OUT_RATIO, LeftOutRatio
@@ -33,6 +33,30 @@ _TRAINING = JobClass(kind="train", work_to=1e8, deadline_s=24 * HOUR_S, to_per_g
 _INFERENCE = JobClass(kind="inf", work_to=600.0, deadline_s=300.0, to_per_gpu_min=2.5e5, kw_per_to_s=1.68e-4)
 
 
+@params
+class JobRoles:
+    """Names of a table's columns by what they are; null: by the names that are known."""
+
+    id: str | None = None
+    job_class: str | None = None
+    arrival: str | None = None
+    start: str | None = None
+    end: str | None = None
+    run: Annotated[str | None, Field(description="how long it ran")] = None
+    work_to: str | None = None
+    gpu_seconds: str | None = None
+    tokens: str | None = None
+    input_tokens: str | None = None
+    output_tokens: str | None = None
+    gpus: str | None = None
+    gpu_milli: Annotated[str | None, Field(description="thousandths of each of its GPUs")] = None
+    instances: Annotated[str | None, Field(description="instances of so many GPUs each")] = None
+    deadline: str | None = None
+    priority: str | None = None
+    state: str | None = None
+    time_zone: Annotated[str | None, Field(description="IANA names of the zones of dates without an offset")] = None
+
+
 @params(kw_only=True)
 class JobTableParams:
     """The file and how it is read; what it leaves open."""
@@ -41,8 +65,7 @@ class JobTableParams:
     job_classes: Annotated[dict[str, JobClass], Field(description="classes by name; those of the file that are not "
                                                       "among them are made, unless the scenario is run from a trace")
                            ] = Field(default_factory=dict)
-    columns: Annotated[dict[str, str], Field(description="what a column is, where its name is not known: role -> "
-                                             "column")] = Field(default_factory=dict)
+    columns: Annotated[JobRoles, Field(description="which column is what, where its name does not tell")] = JobRoles()
     time_zone: Annotated[str | None, Field(description="IANA name of the zone of dates that have no offset; null: UTC, "
                                            "with a note")] = None
     deadlines: Annotated[Literal["auto", "at", "after"], Field(
@@ -60,6 +83,8 @@ class JobTableParams:
                                                "many times its shortest run time")] = 2.0
     tokens: TokenWork = Field(default_factory=TokenWork)
     max_left_out_ratio: LeftOutRatio = LEFT_OUT_RATIO
+    arrivals_end_s: Annotated[Seconds | None, Field(ge=0, description="no job arrives from then on; null: as in the "
+                                                    "file")] = None
     routing: Routing = "handover"
     scenario_start: Annotated[str | None, Field(description="date of t = 0; the run fills it in")] = None
     classes_made: Annotated[tuple[str, ...], Field(description="those of job_classes that were made from the file; the "
@@ -135,8 +160,8 @@ class JobTable(Adapter):
                 raise ScenarioError(f"{self.sid}: {given.path}: {unknown('job class', name, given.job_classes)}")
         zero_s, self._log, self._jobs = _zero_s(log, given), log, jobs
         self._arrival_s = jobs.arrival_s - zero_s
-        first = int(np.searchsorted(self._arrival_s, 0.0))
-        self._before = first
+        end_s = np.inf if given.arrivals_end_s is None else given.arrivals_end_s
+        self._before, self._end = np.searchsorted(self._arrival_s, (0.0, end_s)).tolist()
         self._columns = {"id": np.arange(len(jobs.names)), "job_class": jobs.class_names,
                          "arrival_s": self._arrival_s, "work_to": jobs.work_to, "deadline_s": jobs.deadline_s - zero_s}
         self._class = np.array([list(given.job_classes).index(n) for n in jobs.class_names])
@@ -160,7 +185,7 @@ class JobTable(Adapter):
         if self.params.routing == "arrival":
             at_s += self.step_s
         first, end = np.searchsorted(self._arrival_s, (at_s - self.step_s, at_s))
-        first = max(int(first), self._before)
+        first, end = max(int(first), self._before), min(int(end), self._end)
         batch: Batch = {}
         names: Batch = {}
         if end > first:
@@ -170,7 +195,8 @@ class JobTable(Adapter):
             names = dict(zip(NAME_COLUMNS, (list(batch["id"]), *(
                 column[first:end] for column in (self._jobs.names, self._jobs.source_class, self._jobs.priority))),
                 strict=True))
-        arrived = np.bincount(self._class[first:end], minlength=len(self.params.job_classes)).astype(float).tolist()
+        counts = np.bincount(self._class[first:max(first, end)], minlength=len(self.params.job_classes))
+        arrived = counts.astype(float).tolist()
         return {eid: {"jobs": batch, "arrived_jobs": arrived, "job_names": names}
                 for eid in self.entities["Arrivals"]}
 
@@ -180,8 +206,11 @@ class JobTable(Adapter):
         if self._before:
             said.append(f"{self._before} jobs of {self.params.path} are before the run begins, and not played")
         end = self._origin_s + self._reached_s + (self.step_s if self.params.routing == "arrival" else 0.0)
-        if (after := int(np.count_nonzero(self._arrival_s >= end))):
-            said.append(f"{after} jobs of {self.params.path} arrive after the run's last step, and are not played")
+        played = min(int(np.searchsorted(self._arrival_s, end)), self._end)
+        if played < len(self._arrival_s):
+            which = "workload.arrivals_end_s" if played == self._end else "the run's last step"
+            said.append(f"{len(self._arrival_s) - played} jobs of {self.params.path} arrive after {which}, and are not "
+                        "played")
         if not self._log.dated and self.params.scenario_start:
             said.append(f"times of {self.params.path} are counts from t = 0, {self.params.scenario_start[:10]}")
         return [f"{self.sid}: {text}" for text in said]
@@ -214,18 +243,22 @@ def _read(given: JobTableParams) -> tuple[JobLog, FileJobs]:
     except OSError as err:
         raise ScenarioError(f"{given.path} cannot be read: {err.strerror or err}; give a file of jobs by "
                             "--set workload.path=FILE") from None
-    for role in given.columns:
-        if role not in NAMES:
-            raise ScenarioError(f"workload.columns: {unknown('role', role, NAMES)}")
     return _read_once(TypeAdapter(JobTableParams).dump_json(given).decode(), stamp)
 
 
+@lru_cache(maxsize=2)
+def _log(path: str, columns: JobRoles, time_zone: str | None, deadlines: str, completed_only: bool,
+         left_out_ratio: float, _stamp: int) -> JobLog:
+    """The file as it was at `_stamp`, read once whatever is made of it."""
+    roles: dict[Role, str] = {role: column for role in NAMES if (column := getattr(columns, role)) is not None}
+    return read_job_log(path, roles, time_zone, deadlines, completed_only, left_out_ratio)
+
+
 @lru_cache(maxsize=4)
-def _read_once(given_json: str, _stamp: int) -> tuple[JobLog, FileJobs]:
+def _read_once(given_json: str, stamp: int) -> tuple[JobLog, FileJobs]:
     given = TypeAdapter(JobTableParams).validate_json(given_json)
-    columns: Any = given.columns
-    log = read_job_log(given.path, columns, given.time_zone, given.deadlines, given.completed_only,
-                       given.max_left_out_ratio)
+    log = _log(given.path, given.columns, given.time_zone, given.deadlines, given.completed_only,
+               given.max_left_out_ratio, stamp)
     made = {name: c for name, c in given.job_classes.items() if name in given.classes_made}
     known = {name: c for name, c in given.job_classes.items() if name not in made}
     rules = ClassRules(given.training, given.inference, given.kinds, given.tokens, given.deadline_run_ratio,

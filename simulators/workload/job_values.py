@@ -16,7 +16,7 @@ from cosim.simulators.workload.rows import has_offset, instants
 from cosim.units import DAY_S, HOUR_S, MIN_S
 
 MISSING = frozenset(("", "-", "--", "na", "n/a", "nan", "none", "null", "unknown", "not set"))
-"""Cells that say that nothing is known, without case."""
+"""Cells that stand for nothing known, without case."""
 _TRES = re.compile(r"(?:^|,)(?:gres/)?gpu(?::[^=:,()]+)?[=:](\d+)")
 _PLAIN_TRES = re.compile(r"(?:^|,)(?:gres/)?gpu[=:](\d+)(?=,|$|\()")
 _CLOCK = re.compile(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+(?:\.\d+)?)")
@@ -39,7 +39,7 @@ class Times:
 
     at_s     s since 1970 where `dated`, else in the file's own count; NaN where it is missing or wrong
     wrong    row -> what is wrong with its cell
-    said     unit or kind, for people
+    `said`   unit or kind, for people
     unzoned  how many dates had no offset of their own
     unit     of the numbers ('' of dates)
     """
@@ -53,7 +53,7 @@ class Times:
 
 
 def is_missing(cell: str) -> bool:
-    """Whether a cell says that nothing is known."""
+    """Whether a cell stands for nothing known."""
     return cell.strip().lower() in MISSING
 
 

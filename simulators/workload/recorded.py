@@ -15,7 +15,8 @@ from cosim.ports import Batch
 from cosim.replay.recording import notes as recording_notes
 from cosim.scenario import DEFAULT_START, Scenario
 from cosim.simulators.aidc.llm.serving import Serving
-from cosim.simulators.fleet import BATCH_COLUMNS, TOKEN_COLUMNS, JobClass, Routing
+from cosim.simulators.fleet import BATCH_COLUMNS, ORIGIN, TOKEN_COLUMNS, JobClass, Routing
+from cosim.simulators.wan import Network, Wan
 from cosim.simulators.workload.adapter import JOB_NAMES, NAME_COLUMNS, Arrivals
 from cosim.simulators.workload.lengths import requests_to
 from cosim.trace import Trace
@@ -34,6 +35,7 @@ class RecordedJobsParams:
     arrivals_end_s: Annotated[Seconds | None, Field(ge=0, description="no job arrives from then on; null: as recorded")
                               ] = None
     routing: Routing = "handover"
+    wan: Network = None
     scenario_start: Annotated[str | None, Field(description="date of t = 0; the run fills it in")] = None
     scenario_warmup_s: Annotated[Seconds, Field(ge=0, description="of the run, which fills it in")] = 0.0
 
@@ -99,6 +101,7 @@ class RecordedJobs(Adapter):
             jobs, from_s = trace.table("jobs"), played_from_s(trace, given.scenario_warmup_s)
             self._end_s = float(trace.attrs["until_s"])
             requests = trace.table("llm_requests") if self._served() else {}
+            sent = trace.table("transfers") if given.wan is not None else {}
             named = trace.table("job_names")
             self._said = recording_notes(self.sid, trace, given.scenario_warmup_s,
                                          given.scenario_start or DEFAULT_START)
@@ -116,6 +119,8 @@ class RecordedJobs(Adapter):
         columns = {name: jobs[name][order] for name in BATCH_COLUMNS}
         if self._served():
             columns |= self._tokens(columns, requests)
+        if given.wan is not None:
+            columns[ORIGIN] = self._from_where(columns["id"], sent, given.wan)
         self._columns = {name: values.tolist() for name, values in columns.items()}
         here = np.isin(named["id"], columns["id"]) if named else np.empty(0, bool)
         by_id = np.argsort(named["id"][here], kind="stable") if named else here
@@ -148,6 +153,19 @@ class RecordedJobs(Adapter):
             tokens[mine] = np.column_stack([requests[column][order[at]] for column in TOKEN_COLUMNS])
             work_to[mine] = requests_to(tokens[mine], serving)
         return {**dict(zip(TOKEN_COLUMNS, tokens.T, strict=True)), "work_to": work_to}
+
+    def _from_where(self, ids: np.ndarray, sent: Mapping[str, np.ndarray], wan: Wan) -> np.ndarray:
+        """Origins of the jobs. ScenarioError for a job whose origin the recording lacks, or the network has not."""
+        order = np.argsort(sent["id"], kind="stable") if len(sent.get("id", ())) else np.empty(0, int)
+        at = np.searchsorted(sent["id"][order], ids) if order.size else np.empty(0, int)
+        if len(ids) and (not order.size or (at >= len(order)).any() or (sent["id"][order[at]] != ids).any()):
+            raise ScenarioError(f"{self.params.path} does not say where its jobs came from (table transfers), which "
+                                f"{self.sid}.wan goes by; leave wan out, or choose the trace of a run with one")
+        origins = sent[ORIGIN][order[at]].astype(object) if len(ids) else np.empty(0, object)
+        strange = sorted(set(origins) - set(wan.origins))
+        if strange:
+            raise ScenarioError(f"{self.params.path}: {unknown('origin', strange[0], wan.origins)}")
+        return origins
 
     def _note_jobs(self, jobs: Mapping[str, np.ndarray], from_s: float, then: Mapping[str, dict]) -> None:
         before = jobs["arrival_s"] < from_s

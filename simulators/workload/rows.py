@@ -86,7 +86,7 @@ def instants(texts: Sequence[str]) -> np.ndarray | None:
 
 
 def has_offset(text: str) -> bool:
-    """Whether an ISO time says how far its clock is from UTC."""
+    """Whether an ISO time states how far its clock is from UTC."""
     found = _TIME.fullmatch(text)
     return found is not None and found[6] is not None
 

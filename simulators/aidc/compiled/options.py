@@ -21,6 +21,8 @@ def unsupported(given: AidcParams) -> list[str]:
         found.append(f"batteries of {', '.join(given.batteries)}: its sites have none behind their meters")
     if given.job_log:
         found.append("job_log = true: it keeps no rows of the GPUs that training jobs held")
+    if given.wan is not None:
+        found.append("wan: jobs are at its sites at once")
     if given.routing != "handover":
         found.append(f"routing = {given.routing}: it takes jobs at the begin of a step alone")
     if given.trace_step_s is not None:

@@ -30,7 +30,7 @@ class GpuTick:
 
 
 class GpuAccount:
-    """Integrals over time of what `note` said last.
+    """Integrals over time of what was last noted.
 
     gpu_kw  what all GPUs and their hosts draw now
     """
@@ -75,7 +75,7 @@ class GpuAccount:
         self.integrate(now_s)
         seconds = now_s - self._read_s
         parts = np.split(self._sums, np.cumsum(self._sizes)[:-1])
-        means = [(part / seconds).tolist() for part in parts[:5]]
-        tick = GpuTick(*means, parts[5].tolist(), float(parts[6][0]))
+        gpus, kw, working, dynamic, limits_kw = ((part / seconds).tolist() for part in parts[:5])
+        tick = GpuTick(gpus, kw, working, dynamic, limits_kw, parts[5].tolist(), float(parts[6][0]))
         self._sums, self._read_s = np.zeros(sum(self._sizes)), now_s
         return tick

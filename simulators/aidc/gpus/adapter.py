@@ -98,7 +98,7 @@ class GpuDataCenters(CappedDataCenters):
     MODELS = {"Site": (*CappedDataCenters.MODELS["Site"], *GPUS)}
 
     @classmethod
-    def check_scenario(cls, member: str, given: GpuParams, scenario: Any) -> None:
+    def check_scenario(cls, member: str, given: Any, scenario: Any) -> None:
         """As `CappedDataCenters`; ScenarioError for what does not go with GPU types, and classes that fit on none."""
         super().check_scenario(member, given, scenario)
         _refuse(member, given)
@@ -123,7 +123,7 @@ class GpuDataCenters(CappedDataCenters):
     def carry(self) -> dict[str, np.ndarray]:
         """As `DataCenters`, with the states of the GPUs: rows of site, type, state (0 asleep, 1 idle, 2 waking), since
         or until when, and how many."""
-        rows = []
+        rows: list[tuple[float, ...]] = []
         for i, site in enumerate(self._sites.values()):
             for t, (asleep, idle, waking) in enumerate(_facility_of(site).kept_gpus()):
                 rows.append((i, t, 0, 0.0, asleep))

@@ -129,8 +129,12 @@ class TypedPool(TrainingPool):
     # --- from one world to the next -----------------------------------------------------------------------------
 
     def keep(self) -> list[JobState]:
-        """As of the class without types; `group` of one that holds blocks says their type, one more."""
-        return [kept._replace(group=self._typed(job).type + 1) if kept.blocks else kept
+        """As of the class without types, by the last `count`; `group` of one that holds blocks is their type's number
+        from 1 on. The speed is that of the limits in force, which the next world sets anew: work is counted up to here.
+        """
+        now_s = self._counted_s
+        return [kept._replace(group=self._typed(job).type + 1, done_to=job.done_at(now_s),
+                              from_s=max(job.from_s, now_s)) if kept.blocks else kept
                 for kept, job in zip(super().keep(), (*self._active, *self._deferred), strict=True)]
 
     def restore(self, kept: list[JobState], now_s: float, look_s: float) -> None:
@@ -140,7 +144,7 @@ class TypedPool(TrainingPool):
             job = self._typed(one)
             if job.blocks:
                 job.type = state.group - 1
-                job.speed_to_per_s = self._speed_on(job.type, job.blocks)
+                job.rerate(self._speed_on(job.type, job.blocks), now_s)
         self._sum_up()
         self._look_ahead()
 

@@ -13,6 +13,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from cosim.errors import ModelError
@@ -44,11 +45,15 @@ REQUEST_COLUMNS = (
     "first_token_s",  # NaN: none came
     "end_s",  # NaN: it is still inside
     "preemptions", "outcome",
+    "return_s",  # that an answer travels from the site to the client
 )  # fmt: skip
 USE_COLUMNS = ("id", "site", "start_s", "end_s", "gpus", "dynamic_kw")
 """A request's share of its replica in a piece of a tick: means of GPUs and of power above the GPUs' idle power."""
 GAP_COLUMNS = ("site", "job_class", "time_s", "gap_from_s", "gap_to_s", "tokens")
 """Tokens of a tick, by how long after the one before of their answer they came, first tokens left out."""
+
+
+NOTHING: Mapping[int, float] = MappingProxyType({})
 
 
 class ServingTick(NamedTuple):
@@ -120,10 +125,10 @@ class ServingPool(Tally):
 
     # --- what comes from outside ------------------------------------------------------------------------------------
 
-    def put(self, jobs: list[Job], now_s: float, tokens: Mapping[int, tuple[int, int]], at_arrival: bool = False
-            ) -> None:
-        """Requests come in, now, or with `at_arrival` at their arrival where that is later; tokens: of prompt and
-        answer, by id.
+    def put(self, jobs: list[Job], now_s: float, tokens: Mapping[int, tuple[int, int]], at_arrival: bool = False,
+            reaches: Mapping[int, float] = NOTHING, returns: Mapping[int, float] = NOTHING) -> None:
+        """Requests come in, now, or with `at_arrival` at their arrival where that is later, or when the network lets
+        them: `reaches`. tokens: of prompt and answer; returns: time that an answer travels back, s; all by id.
 
         ModelError for tokens that are no whole numbers of 1 or more, and for work that is not that of the tokens.
         """
@@ -141,14 +146,17 @@ class ServingPool(Tally):
                 raise ModelError(f"{self.site}: request {job.id} of {self.name} has work_to = {job.work_to:g}; its "
                                  f"tokens are {work_to:g} TO")
             self._pending_tokens += request.needed
-            if at_arrival and job.arrival_s > now_s:
-                request.job = job._replace(submit_s=job.arrival_s, release_s=job.arrival_s)
+            if returns:
+                request.return_s = returns[job.id]
+            here_s = reaches[job.id] if reaches else job.arrival_s if at_arrival else now_s
+            if here_s > now_s:
+                request.job = job._replace(submit_s=here_s, release_s=here_s)
                 coming.append(request)
             else:
                 self._dispatch(request, now_s)
         if coming:
             idle = not self._coming
-            self._coming = deque(sorted([*self._coming, *coming], key=lambda r: (r.job.arrival_s, r.job.id)))
+            self._coming = deque(sorted([*self._coming, *coming], key=lambda r: (r.job.submit_s, r.job.id)))
             if idle:
                 self._await()
 
@@ -162,6 +170,19 @@ class ServingPool(Tally):
         for replica in self.group.beyond(hold):
             for request in self.group.drain(replica, now_s):
                 self._dispatch(request, now_s)
+
+    def limit_batch(self, batch: float, now_s: float) -> None:
+        """Sequences in a batch at most, from now on; NaN: as the class says. Who is in a batch stays there."""
+        most = self._serving.max_batch
+        if math.isnan(batch):
+            batch = most
+        if not 1 <= batch <= most or batch != int(batch):
+            raise ModelError(f"{self.site}: max_batch = {batch:g} commanded of {self.name}; a whole number from 1 to "
+                             f"the class's own, {most}")
+        if batch != self._numbers.max_batch:
+            self._numbers = self._numbers._replace(max_batch=int(batch))
+            for replica in self.group:
+                replica.renumber(self._numbers, now_s)
 
     @property
     def wanted_replicas(self) -> int:
@@ -194,11 +215,11 @@ class ServingPool(Tally):
     # --- inside an instant ------------------------------------------------------------------------------------------
 
     def _await(self) -> None:
-        self._clock.signal(max(tick_after(self._coming[0].job.arrival_s), self._clock.now), self._arrivals)
+        self._clock.signal(max(tick_after(self._coming[0].job.submit_s), self._clock.now), self._arrivals)
 
     def _arrive(self, event: TimedSignal) -> None:
         now_s, coming = self._clock.now, self._coming
-        while coming and tick_after(coming[0].job.arrival_s) <= now_s:
+        while coming and tick_after(coming[0].job.submit_s) <= now_s:
             self._dispatch(coming.popleft(), now_s)
         if coming:
             self._await()
@@ -251,7 +272,7 @@ class ServingPool(Tally):
     def _request_row(self, request: Request, generated: int, end_s: float, outcome: str) -> tuple:
         return (request.job.id, self.name, self.site, request.job.arrival_s, float(request.input_tokens),
                 float(request.output_tokens), float(generated), float(request.prefilled), request.start_s,
-                request.first_s, end_s, float(request.preemptions), outcome)
+                request.first_s, end_s, float(request.preemptions), outcome, request.return_s)
 
     def _use(self, request: Request, now_s: float) -> None:
         """The share of a request since its last row, as a row."""
