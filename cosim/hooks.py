@@ -78,6 +78,7 @@ class Hooks:
     MODELS       model -> ports; empty where they are known only in `init` (`Adapter.adopt`)
     REPLAYED_BY  import string of the simulator that plays its tables of a trace, whose outputs are events
                  (`cosim.replay.exchange.replay`); None: levels are played
+    VARIANTS     import strings of simulators that may take its place and have more fields: named where one is set here
     TABLE_FIELD  its field for a table that holds less than its outputs (a forecast is worked out from prices): it then
                  plays itself; None: tables are played by `cosim.replay.members.TablePlayer`
     spare        set by a driver that fetches linked outputs alone: `advance` may give `cosim.adapter.LazyOutputs` ones
@@ -86,6 +87,7 @@ class Hooks:
     PARAMS: ClassVar[Any]
     MODELS: ClassVar[dict[str, tuple[Port, ...]]]
     REPLAYED_BY: ClassVar[str | None] = None
+    VARIANTS: ClassVar[tuple[str, ...]] = ()
     TABLE_FIELD: ClassVar[str | None] = None
     spare = False
 

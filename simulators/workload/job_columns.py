@@ -64,6 +64,7 @@ _SIGNS: tuple[tuple[str, frozenset[str]], ...] = (
     ("Acme (Seren, Kalos)", frozenset({"gpunum", "submittime", "duration", "gputime"})),
     ("Helios", frozenset({"vc", "gpunum", "submittime", "duration"})),
     ("Slurm accounting (sacct)", frozenset({"jobid", "submit", "state"})),
+    ("Slurm accounting (sacct)", frozenset({"jobidraw", "submit", "state"})),
 )
 """Published layouts and columns that mark them; of those that a table has, the first is its name."""
 
