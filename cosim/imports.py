@@ -110,7 +110,7 @@ def see_beside(path: Path) -> None:
 
 
 def run_file(path: Path, module_name: str) -> ModuleType:
-    """The module of a .py file, which is run; `module_name` is what its classes say they are of. Whatever it raises
+    """The module of a .py file, which is run; `module_name` is what its classes have as their module. Whatever it raises
     comes out."""
     see_beside(path)
     loader = SourceFileLoader(module_name, str(path))

@@ -15,7 +15,8 @@ from cosim.scenarios.ieee33 import SCENARIO as IEEE33
 STEP_S = 900.0
 FEDERATE = f'helics: "%(python)s" "{Path(__file__).resolve()}" %(broker)s'
 _GRID = Member(simulator=FEDERATE, step_s="15min", entities={"Bus": "network"},
-               params={"publications": {"Bus": {"p_load_kw": {"name": "cosim/load", "unit": "MW"}, "q_load_kvar": None}},
+               params={"publications": {"Bus": {"p_load_kw": {"name": "cosim/load", "unit": "MW"},
+                                                "q_load_kvar": None}},
                        "subscriptions": {"Bus": {"nci_kg_per_kwh": "grid/nci"}}})
 SCENARIO = IEEE33.replace(name="helics_grid", about="three data centers on a grid that is a HELICS federate",
                           members={**IEEE33.members, "grid": _GRID})
@@ -35,7 +36,7 @@ def federate(broker: str, end_s: float = math.inf, sun_mw: float = 3.0) -> None:
     load = h.helicsFederateRegisterSubscription(grid, "cosim/load", "kW")  # HELICS converts from MW
     h.helicsFederateEnterExecutingMode(grid)
     time_s = 0.0
-    while time_s < end_s and not h.helicsFederateGetState(grid) == h.HELICS_STATE_FINALIZE:
+    while time_s < end_s:
         load_kw = h.helicsInputGetDouble(load)
         sun_kw = 1000.0 * sun_mw * max(0.0, math.sin(2 * math.pi * (time_s / 86400.0 - 0.25)))
         h.helicsPublicationPublishDouble(nci, 800.0 * max(0.0, 1.0 - sun_kw / load_kw) if load_kw > 0 else 0.0)

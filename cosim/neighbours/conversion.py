@@ -100,8 +100,8 @@ def conversion(port: str, unit: str, si: SiUnit | None = None) -> Conversion:
         raise ScenarioError(f"{unknown('unit', unit, _NAMES)}; it is to be taken as {ours.symbol} of {port}")
     if named and stated and not _alike(named, stated):
         raise ScenarioError(f"unit '{unit}' is called so and says by its SI base units that it is another one "
-                            f"(factor {si.factor if si else 1:g}, offset {si.offset if si else 0:g}); mend the one that "
-                            "is wrong")
+                            f"(factor {si.factor if si else 1:g}, offset {si.offset if si else 0:g}); mend the one "
+                            "that is wrong")
     if found.dimension != ours.dimension:
         raise ScenarioError(f"it is in {unit} ({found.dimension}), and {port} is in {ours.symbol} ({ours.dimension}); "
                             "the two must measure the same thing")

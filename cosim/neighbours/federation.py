@@ -1,7 +1,7 @@
 """A HELICS federation in which one federate is ours (extra `helics`): broker, the other side's process, time, values.
 
-A broker that is started here is reached from this machine alone, and only by who knows the key of this federation,
-which the process that is started with it finds in its environment.
+A broker that is started here accepts connections of this machine alone, and only with the key of this federation, which
+stands in the environment of the process that is started with it.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ CORES = ("zmq_ss", "zmq", "tcp_ss", "tcp")
 _NUMBERS = ("double", "float", "int64", "int", "integer", "bool", "boolean")
 _POLL_S = (2e-5, 5e-3)
 _END_S = 3.0
+_JOIN_S = 30.0
+"""Joining takes at least so long an answer: the other side starts a program."""
 
 
 class Federation:
@@ -65,8 +67,8 @@ class Federation:
 
     def start(self, units: Mapping[str, str], keys: list[str]) -> dict[str, str]:
         """Join, publishing `units` (key -> unit) and subscribing to `keys`; the unit of each key as its publisher
-        states it, '' for none. ModelError where the others do not come or end; ScenarioError for a key that nobody
-        publishes."""
+        states it, '' for none. ModelError where the others do not come or end; ScenarioError for a key without a
+        publisher."""
         h = self._h
         try:
             address, key = self._start_broker() if self._starts else self._broker_there()
@@ -81,7 +83,7 @@ class Federation:
                     self._fed, name, h.HELICS_DATA_TYPE_DOUBLE, unit)
             self._inputs = {name: h.helicsFederateRegisterSubscription(self._fed, name, "") for name in keys}
             h.helicsFederateEnterExecutingModeAsync(self._fed)
-            self._wait("to begin", h.helicsFederateEnterExecutingModeComplete)
+            self._wait("to begin", h.helicsFederateEnterExecutingModeComplete, _JOIN_S)
         except h.HelicsException as err:
             raise self._failed("to begin", first_line(err)) from None
         return {name: self._unit(name, given) for name, given in self._inputs.items()}
@@ -163,7 +165,7 @@ class Federation:
         return address, key
 
     def _broker_there(self) -> tuple[str, str]:
-        """Address and key of a broker that somebody else has started."""
+        """Address and key of a broker that is there already."""
         found = address_of(self._rest)
         assert found is not None, "checked at the beginning"
         try:
@@ -174,7 +176,7 @@ class Federation:
         return f"tcp://{self._rest}", os.environ.get(KEY, "")
 
     def _joined(self, info: Any) -> Any:
-        """Our federate. HELICS waits in this call for a broker that does not answer, and cannot be told to stop."""
+        """Our federate. HELICS waits in this call for a broker that does not answer, and has no way to stop that."""
         made: list[Any] = []
 
         def join() -> None:
@@ -187,21 +189,22 @@ class Federation:
         thread.start()
         thread.join(self._timeout_s)
         if not made:
-            raise self._failed("to begin", f"no answer within {self._timeout_s:g} s (timeout_s); is it a broker of core "
-                               f"{self._core}?")
+            raise self._failed("to begin", f"no answer within {self._timeout_s:g} s (timeout_s); is it a broker of "
+                               f"core {self._core}?")
         if isinstance(made[0], Exception):
             raise made[0]
         return made[0]
 
-    def _wait(self, when: str, complete: Callable[[Any], Any]) -> Any:
-        """The result of the open request."""
+    def _wait(self, when: str, complete: Callable[[Any], Any], least_s: float = 0.0) -> Any:
+        """The result of the open request, for which it waits as long as `timeout_s`, and `least_s`."""
+        patience_s = max(self._timeout_s, least_s)
         began, pause_s, self._pending = monotonic(), _POLL_S[0], True
         while not self._h.helicsFederateIsAsyncOperationCompleted(self._fed):
             ended = self._process.poll() if self._process is not None else None
             if ended is not None:
                 raise self._failed(when, f"its process ended with code {ended}")
-            if monotonic() - began > self._timeout_s:
-                raise self._failed(when, f"no answer within {self._timeout_s:g} s (timeout_s)")
+            if monotonic() - began > patience_s:
+                raise self._failed(when, f"no answer within {patience_s:g} s (timeout_s)")
             sleep(pause_s)
             pause_s = min(2 * pause_s, _POLL_S[1])
         self._pending = False

@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,7 @@ class Fmu:
         return hashlib.sha256(Path(self.path).read_bytes()).hexdigest()
 
     def variable(self, name: str, where: str) -> FmuVariable:
-        """A variable of a number. ScenarioError, naming `where` it is asked for, where there is none, or another."""
+        """A variable of a number. ScenarioError, naming `where` in the scenario it stands, if there is none or it is no number."""
         if name not in self.variables:
             raise ScenarioError(f"{where}: {unknown(f'variable of {cut(self.path)}', name, self.variables)}")
         found = self.variables[name]
@@ -96,7 +96,7 @@ class Fmu:
 
     def start(self, instance: str, start_values: Mapping[FmuVariable, float], start_s: float,
               tolerance: float | None) -> None:
-        """Load it and initialise it at `start_s`, with values in its own units. ModelError with what it says."""
+        """Load it and initialise it at `start_s`, with values in its own units. ModelError with its own messages."""
         if self._single and _OPEN.get(self.token):
             raise ScenarioError(f"{self.owner}: {cut(self.path)} can be there once in a process, and is there already; "
                                 "run it as a process of its own (cosim serve)")
@@ -175,7 +175,7 @@ class Fmu:
             self._said = [*self._said[1 - _LATEST:], text.decode(errors="replace").strip()]
 
     @contextlib.contextmanager
-    def _failing(self, doing: str) -> Iterable[None]:  # type: ignore[misc]
+    def _failing(self, doing: str) -> Iterator[None]:
         """ModelError with FMPy's reason and what the FMU has logged."""
         self._said = []
         try:

@@ -44,8 +44,8 @@ class FmuParams:
                                     "an in port that the FMU does not get")]
     start_values: Annotated[dict[str, float], Field(default_factory=dict, description="parameters and first inputs by "
                                                     "their variable, in the FMU's own units")]
-    communication_step_s: Annotated[Seconds | None, Field(gt=0, description="of the FMU; null: the member's step, which "
-                                                          "it has to divide")] = None
+    communication_step_s: Annotated[Seconds | None, Field(gt=0, description="step of the FMU, a part of the "
+                                                          "member's; null: the member's")] = None
     outputs_at: Annotated[Literal["end", "start"], Field(description="which outputs a tick gives: those at the end of "
                                                          "its step, or those before its inputs")] = "end"
     start_s: Annotated[float, Field(allow_inf_nan=False, description="the FMU's time at t = 0, s")] = 0.0

@@ -33,7 +33,7 @@ class HelicsParams:
                                            "it is published: the name, or {name, unit}; null: to nobody")]
     subscriptions: Annotated[Signals, Field(min_length=1, description="model -> out port -> the key whose values it "
                                             "gives: the name, or {name, unit} where its publisher states no unit")]
-    first_values: Annotated[dict[str, float], Field(default_factory=dict, description="by key, in its unit: what stands "
+    first_values: Annotated[dict[str, float], Field(default_factory=dict, description="by key, in its unit: value "
                                                     "until something is published; without one, nothing is an error")]
     answer_s: Annotated[Seconds, Field(gt=0, description="time after a tick, in the federation, until which what is "
                                        "published is the tick's output; at most the member's step")] = 1.0
@@ -63,7 +63,8 @@ class HelicsMember(Adapter):
         super().init(sid, time_resolution, **params)
         p = self.params
         if p.answer_s > self.step_s:
-            raise ScenarioError(f"{sid}.answer_s = {p.answer_s:g} is longer than the member's step of {self.step_s:g} s")
+            raise ScenarioError(f"{sid}.answer_s = {p.answer_s:g} is longer than the member's step of {self.step_s:g} "
+                                "s")
         for model, named in p.subscriptions.items():
             if twice := [port for port in named if port in p.publications.get(model, {}) or named[port] is None]:
                 raise ScenarioError(f"{sid}.subscriptions.{model}.{twice[0]} has no key, or is published, too; a port "
@@ -83,7 +84,8 @@ class HelicsMember(Adapter):
             check_shared(wire, wire in publish)
         keys = [wire.name for wire in publish]
         if twice := [key for key in keys if keys.count(key) > 1]:
-            raise ScenarioError(f"{self.sid}.publications: '{twice[0]}' is published for several ports; give each a key")
+            raise ScenarioError(f"{self.sid}.publications: '{twice[0]}' is published for several ports; give each a "
+                                "key")
         for key in p.first_values:
             if key not in [wire.name for wire in subscribe]:
                 raise ScenarioError(f"{self.sid}.first_values: "
@@ -127,7 +129,7 @@ class HelicsMember(Adapter):
         return out
 
     def notes(self) -> list[str]:
-        """Keys that stood still in some ticks, and inputs that nobody got."""
+        """Keys that stood still in some ticks, and inputs that are not published."""
         if not self._ready or not hasattr(self, "_fresh"):
             return []
         still = [f"'{key}' in {count} of {self._ticks}" for key, count in self._fresh.items() if count < self._ticks]

@@ -21,7 +21,7 @@ _NUMBER = re.compile(r"\d+$")
 
 
 @params
-class Signal:
+class NamedSignal:
     """What the other side has for a port."""
 
     name: Annotated[str, Field(min_length=1, description="name there; {entity} in it is the entity's name, {number} "
@@ -31,8 +31,8 @@ class Signal:
                                       "itself")] = None
 
 
-Signals = dict[str, dict[str, Signal | str | None]]
-"""Model -> port -> signal, or its name alone, or None: the port takes what it is linked to, and nobody gets it."""
+Signals = dict[str, dict[str, NamedSignal | str | None]]
+"""Model -> port -> signal, or its name alone, or None: the port takes what it is linked to, and passes it to no signal."""
 
 
 @dataclass(frozen=True)
@@ -46,21 +46,21 @@ class Wire:
     ends: tuple[tuple[str, str], ...]
     path: str
 
-    def converted(self, said: str | None, si: SiUnit | None = None) -> Conversion:
-        """The conversion to the port's unit. said: the unit that the other side states, '' or None: none.
+    def converted(self, stated: str | None, si: SiUnit | None = None) -> Conversion:
+        """The conversion to the port's unit. stated: the other side's unit, '' or None: none.
 
         ScenarioError naming the port's field, also where no side states a unit or both state different ones.
         """
-        if not said and not self.unit:
+        if not stated and not self.unit:
             if unit_of(self.port).dimension == "ratio":
                 return Conversion()
             raise ScenarioError(f"{self.path}: '{self.name}' states no unit; give it, e.g. {{\"name\": "
                                 f"\"{self.name}\", \"unit\": \"{unit_of(self.port).symbol}\"}}")
-        if said and self.unit and self.unit.strip() != said.strip():
-            raise ScenarioError(f"{self.path}.unit = {self.unit}, and '{self.name}' says that it is in {said}; leave "
+        if stated and self.unit and self.unit.strip() != stated.strip():
+            raise ScenarioError(f"{self.path}.unit = {self.unit}, and '{self.name}' says that it is in {stated}; leave "
                                 "the unit out")
         try:
-            return conversion(self.port, said or self.unit or "", si)
+            return conversion(self.port, stated or self.unit or "", si)
         except ScenarioError as err:
             raise ScenarioError(f"{self.path}: '{self.name}': {err.args[0]}") from None
 
@@ -78,9 +78,9 @@ def _port(name: str, flow: str, about: str) -> Port:
     return Port(name, "in" if flow == "in" else "out", about)
 
 
-def as_signal(given: Signal | str | None) -> Signal | None:
+def as_signal(given: NamedSignal | str | None) -> NamedSignal | None:
     """A signal that may be given by its name alone."""
-    return Signal(name=given) if isinstance(given, str) else given
+    return NamedSignal(name=given) if isinstance(given, str) else given
 
 
 def wires(signals: Signals, entities: Mapping[str, Sequence[str]], member: str, field: str,

@@ -77,7 +77,7 @@ def test_units_of_others_become_those_of_ports(port, unit, si, expected):
 
 
 @pytest.mark.parametrize(("port", "unit", "si", "says"), [
-    ("p_kw", "mW", None, "unknown unit 'mW'; did you mean 'MW'?"), ("p_kw", "kvar", None, "the two must measure the same"),
+    ("p_kw", "mW", None, "unknown unit 'mW'; did you mean 'MW'?"), ("p_kw", "kvar", None, "the two must measure"),
     ("p_kw", "kWh", None, r"in kWh \(energy\), and p_kw is in kW \(active power\)"),
     ("p_kw", "kW", SiUnit(WATT, 1.0), "says by its SI base units that it is another one"),
     ("p_kw", "mine", SiUnit({"A": 1}), "unknown unit 'mine'"),
@@ -140,7 +140,7 @@ def test_outputs_before_a_ticks_inputs_are_those_of_the_tick_before(fmu, tmp_pat
     ({"ports": {"Bus": {"p_kw": "sun_max"}}}, "'sun_max' is a parameter, .* give it in start_values"),
     ({"ports": {"Bus": {"q_kvar": "P_load"}}}, "P_load.*the two must measure the same thing"),
     ({"ports": {"Bus": {"p_kw": "P_load", "nci_kg_per_kwh": {"name": "nci", "unit": "kg/kWh"}}}}, "leave the unit out"),
-    ({"ports": {"Bus": {"p_kw": "P_load", "e_kwh": "loss"}}}, "'loss' stands for 2 entities, and each .* give all of it"),
+    ({"ports": {"Bus": {"p_kw": "P_load", "e_kwh": "loss"}}}, "'loss' stands for 2 entities, .* give all of it"),
     ({"start_values": {"nci": 1.0}}, "'nci' is an output, which cannot be set"),
     ({"communication_step_s": 7.0}, "communication_step_s = 7 does not divide the member's step of 60 s"),
     ({"path": "none.fmu"}, "grid.path: no file at none.fmu"),
@@ -153,7 +153,7 @@ def test_what_does_not_fit_an_fmu_is_said_before_it_runs(fmu, change, says):
 
 
 @pytest.mark.parametrize(("old", "new", "says"), [
-    ("CoSimulation modelIdentifier", 'ModelExchange modelIdentifier', "is for model exchange alone; export it for co-sim"),
+    ("CoSimulation modelIdentifier", 'ModelExchange modelIdentifier', "is for model exchange alone; export it"),
     (' unit="MW"', "", "'P_load' states no unit; give it, e.g. "),
     ('factor="1e6"', 'factor="1e3"', "unit 'MW' is called so and says by its SI base units that it is another one"),
     ("</fmiModelDescription>", "", "is no FMU that can be read"),
@@ -253,7 +253,7 @@ def test_keys_and_units_that_do_not_fit_are_refused(federate, unit, change, says
     ("helics: connect: nowhere", {}, "is no address; write connect: HOST:PORT"),
     ("helics: x %(broker)s", {"answer_s": 90.0}, "answer_s = 90 is longer than the member's step of 60 s"),
     ("helics: x %(broker)s", {"first_values": {"seen": 1.0}}, "unknown key 'seen'"),
-    ("helics: x %(broker)s", {"publications": {"Store": {"p_kw": "a", "seen_kw": "b"}}}, "a port is an input or an out"),
+    ("helics: x %(broker)s", {"publications": {"Store": {"p_kw": "a", "seen_kw": "b"}}}, "a port is an input or"),
 ])
 def test_what_cannot_be_is_said_before_anything_is_started(federate, simulator, change, says):
     scenario = federate()
