@@ -85,7 +85,8 @@ class Fmu:
         return hashlib.sha256(Path(self.path).read_bytes()).hexdigest()
 
     def variable(self, name: str, where: str) -> FmuVariable:
-        """A variable of a number. ScenarioError, naming `where` in the scenario it stands, if there is none or it is no number."""
+        """A variable of a number. ScenarioError, naming `where` in the scenario it stands, if there is none or it
+        is no number."""
         if name not in self.variables:
             raise ScenarioError(f"{where}: {unknown(f'variable of {cut(self.path)}', name, self.variables)}")
         found = self.variables[name]

@@ -32,7 +32,8 @@ class NamedSignal:
 
 
 Signals = dict[str, dict[str, NamedSignal | str | None]]
-"""Model -> port -> signal, or its name alone, or None: the port takes what it is linked to, and passes it to no signal."""
+"""Model -> port -> signal, or its name alone, or None: the port takes what it is linked to, and passes it to
+no signal."""
 
 
 @dataclass(frozen=True)
