@@ -110,8 +110,8 @@ def see_beside(path: Path) -> None:
 
 
 def run_file(path: Path, module_name: str) -> ModuleType:
-    """The module of a .py file, which is run; its classes have `module_name` as their module. Whatever it raises comes
-    out."""
+    """The module of a .py file, which is run; `module_name` is the module that its classes are of. Whatever it raises
+    comes out."""
     see_beside(path)
     loader = SourceFileLoader(module_name, str(path))
     module = importlib.util.module_from_spec(ModuleSpec(module_name, loader, origin=str(path)))

@@ -29,6 +29,7 @@ from cosim.console import (
 )
 from cosim.datafile import FORMATS, dump
 from cosim.digest import Digest
+from cosim.drivers.resolve import completed
 from cosim.errors import CosimError, ScenarioError, TraceError
 from cosim.experiment import DRIVERS, Experiment
 from cosim.imports import old_names
@@ -37,7 +38,7 @@ from cosim.reporting.definition import live_tables
 from cosim.reporting.live import live_view
 from cosim.request import changed, default_out, find, shipped
 from cosim.result import Result
-from cosim.scenario import Scenario
+from cosim.scenario import DEFAULT_START, Scenario
 from cosim.trace import Trace
 from cosim.trace.compare import compare
 from cosim.trace.machine import tolerance
@@ -119,7 +120,7 @@ def _run(args: argparse.Namespace) -> int:
     if plan is not None:
         set_here = [*settings_of(args.settings), *(["seed"] if args.seed is not None else []),
                     *(["until_s"] if until_s is not None else [])]
-        for line in shown_lines(scenario, experiment.resolved, plan, set_here):
+        for line in shown_lines(completed(scenario), experiment.resolved, plan, set_here):
             say(console, line)
         return 0
     if args.show:
@@ -216,8 +217,9 @@ def _print_header(console: Console, experiment: Experiment, settings: dict[str, 
     until_s = scenario.until_s
     assert until_s is not None, "a resolved scenario has an end"
     say(console, f"{scenario.name}: {scenario.about}", "bold")
+    since = "" if scenario.start == DEFAULT_START else f" from {str(scenario.start)[:10]} on"
     warmup = f" after {format_time(scenario.warmup_s)} of warm-up" if scenario.warmup_s else ""
-    say(console, f"{format_time(until_s)} simulated{warmup}, driver {experiment.driver}, "
+    say(console, f"{format_time(until_s)} simulated{since}{warmup}, driver {experiment.driver}, "
         f"seed {scenario.seed}, trace {experiment.path}")
     if settings:
         say(console, f"here with {', '.join(f'{path} = {value}' for path, value in settings.items())}")

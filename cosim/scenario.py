@@ -38,6 +38,7 @@ from cosim.params import explain, field_names
 from cosim.units import DAY_S, HOUR_S, MIN_S, Seconds
 
 Json = Annotated[dict[str, JsonValue], BeforeValidator(to_jsonable_python)]
+DEFAULT_START = "2026-01-01T00:00:00"
 _YEARS = range(1900, 2201)
 _FRAME_FIELDS = ("seeds", "shared", "resolution_s", "flush_s", "start", "warmup_s", "until_s", "seed", "episode")
 
@@ -173,7 +174,8 @@ class Scenario(_Data):
 
     name: str = Field(min_length=1)
     about: str = Field(min_length=1, description="one line for --list")
-    start: Date = Field("2026-01-01T00:00:00", description="date of t = 0, ISO 8601, taken as UTC")
+    start: Date | None = Field(DEFAULT_START, description="date of t = 0, ISO 8601, taken as UTC; null: as the data "
+                               "played say, else the default")
     until_s: Seconds | None = Field(DAY_S, gt=0, description="horizon; null: as long as the workload lasts")
     warmup_s: Seconds = Field(0.0, ge=0, description="run before until_s, kept out of the summary")
     resolution_s: Seconds = Field(MIN_S, ge=0.001, description="one bus step, s")

@@ -59,10 +59,11 @@ class Control:
         self.time = time
         if self.on_progress:
             self.on_progress(time)
-        if time >= self._next_flush:
+        due = time >= self._next_flush
+        if due:
             self._next_flush = time + self.flush_steps
-            if self.writer:
-                self.writer.flush()
+        if self.writer and (due or self.writer.full):
+            self.writer.flush()
 
     def _keep_pace(self, time: int, rt_factor: float) -> None:
         """Real time: wait until `rt_factor` wall-clock seconds have passed per simulated second, or note the lag."""

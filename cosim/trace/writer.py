@@ -35,6 +35,8 @@ _TABLE_CHUNK = 2048
 _CACHE_BYTES = 1 << 18
 """Of each dataset HDF5 keeps in memory: room for any chunk that is added to. Its own 8 MiB would keep all that a long
 run writes."""
+_MOST_WAITING = 2_000_000
+"""Numbers in rows of tables that wait to be written, some 60 MB: with more a flush comes early."""
 _GZIP = 1
 _TEXT_BYTES = 16
 _ROOM_BYTES = 2_000_000
@@ -67,6 +69,7 @@ class TraceWriter:
         self.path, self.wall_s, self._lost = path, 0.0, ""
         self._groups: dict[tuple[str, str], _Group] = {}
         self._tables: dict[str, dict[str, list]] = {}
+        self._waiting = 0
         self._columns: dict[str, dict[str, tuple[h5py.Dataset, np.dtype]]] = {}
         self._text_bytes = _TEXT_BYTES
         self._start = start
@@ -163,6 +166,12 @@ class TraceWriter:
             raise TraceError(f"table '{table}' has columns {', '.join(columns)}; got {', '.join(batch)}")
         for name, values in batch.items():
             columns[name].extend(values)
+        self._waiting += batch_length(batch) * len(batch)
+
+    @property
+    def full(self) -> bool:
+        """Whether so many rows of tables wait that they should be flushed now, whatever the clock says."""
+        return self._waiting > _MOST_WAITING
 
     def flush(self, final: bool = False) -> None:
         """Write all whole chunks; what was flushed survives a kill. `final` writes the rest, too."""
@@ -175,6 +184,7 @@ class TraceWriter:
                 self._flush_group(group, final)
             for table, columns in self._tables.items():
                 self._flush_table(table, columns, final)
+            self._waiting = 0
             self._file.flush()
         except (OSError, RuntimeError, ValueError, TypeError) as err:
             raise TraceError(f"cannot write {self.path}: {err}") from None

@@ -1,25 +1,17 @@
-"""Replicas of one job class at a site that are on: their states, and what they draw together, integrated over time."""
+"""Replicas of one job class at a site that are on: their states, who has least to do, and what they draw together,
+integrated over time. What happens to one of many costs the logarithm of their number."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
-from cosim.simulators.aidc.engine.events import TimedSignal
 from cosim.simulators.aidc.llm.replica import Replica
+from cosim.simulators.aidc.llm.request import Request
 
 COUNTERS = ("decoded", "prefilled", "prompts", "undone", "preemptions")
 """Of a `Replica`."""
-
-
-class ReplicaSlot:
-    """A place of `gpus` GPUs for a replica. state: starting, ready or draining."""
-
-    __slots__ = ("ready_at", "replica", "state")
-
-    def __init__(self, replica: Replica, state: str) -> None:
-        self.replica, self.state = replica, state
-        self.ready_at: TimedSignal | None = None
 
 
 class Drawn(NamedTuple):
@@ -38,34 +30,103 @@ class ReplicaGroup:
     gpus       of one replica
     busy_gpus  GPUs of those that are on, whether they have work or not
     kw         their power above the GPUs' idle power
-    ready      those that take requests
-    draining   whether one of them drains
+    on         how many neither drain nor are off; ready of them take requests
     changed, freed   called when `kw` or `busy_gpus` has changed, with the time; when a replica has gone off
     """
 
     def __init__(self, gpus: int, now_s: float, changed: Callable[[float], None], freed: Callable[[], None]) -> None:
         self._gpus, self._changed, self._freed = gpus, changed, freed
-        self.slots: list[ReplicaSlot] = []
-        self.ready: list[Replica] = []
-        self.draining = False
+        self._replicas: dict[int, Replica] = {}  # by `order`
+        self._number = self.on = self.ready = 0
+        self._least: list[tuple[int, int]] = []  # heap of (requests, order); entries of the past are skipped
+        self._due: list[tuple[float, int]] = []  # heap of (deadline of a request that waits in its line, order)
         self.busy_gpus, self.kw = 0, 0.0
         self._idle_kw, self._idle_gpus = 0.0, 0  # of replicas without work
         self._since_s = now_s
         self._gpu_s = self._idle_gpu_s = self._kws = self._idle_kws = 0.0
         self._gone = dict.fromkeys(COUNTERS, 0)  # by replicas that are off
 
-    def in_state(self, *states: str) -> list[ReplicaSlot]:
-        """Slots in one of these states."""
-        return [slot for slot in self.slots if slot.state in states]
+    def __iter__(self) -> Iterator[Replica]:
+        return iter(self._replicas.values())
 
-    def beyond(self, hold: int) -> list[ReplicaSlot]:
+    def __len__(self) -> int:
+        return len(self._replicas)
+
+    # --- states -----------------------------------------------------------------------------------------------------
+
+    def add(self, replica: Replica, state: str) -> None:
+        """A replica is switched on; `update` has to follow."""
+        self._number += 1
+        replica.order = self._number
+        self._replicas[replica.order] = replica
+        self.on += 1
+        replica.state = "starting"
+        if state == "ready":
+            self.make_ready(replica)
+
+    def make_ready(self, replica: Replica) -> None:
+        """From now on it takes requests; one that has drained and gone off stays off."""
+        if replica.order in self._replicas and replica.state != "ready":
+            self.on += replica.state == "draining"
+            self.ready += 1
+            replica.state = "ready"
+            heappush(self._least, (replica.outstanding, replica.order))
+
+    def drain(self, replica: Replica, now_s: float) -> list[Request]:
+        """From now on it takes none, and goes off with its last one; those of its line, which are to go elsewhere."""
+        self.on -= 1
+        self.ready -= replica.state == "ready"
+        replica.state = "draining"
+        moved = replica.take_waiting()
+        self.update(now_s)
+        return moved
+
+    def draining(self) -> list[Replica]:
+        """Those that drain."""
+        return [replica for replica in self if replica.state == "draining"]
+
+    def beyond(self, hold: int) -> list[Replica]:
         """Which are to be switched off so that `hold` stay: first those that start, then those with least to do."""
-        on = self.in_state("starting", "ready")
-        return sorted(on, key=lambda s: (s.state != "starting", s.replica.outstanding))[:max(len(on) - hold, 0)]
+        if self.on <= hold:
+            return []
+        on = [replica for replica in self if replica.state != "draining"]
+        return sorted(on, key=lambda r: (r.state != "starting", r.outstanding))[:self.on - hold]
+
+    # --- requests ---------------------------------------------------------------------------------------------------
+
+    def put(self, request: Request, now_s: float) -> bool:
+        """A request joins the ready replica with the fewest, the first of equals; False: none is ready."""
+        due, replicas = self._due, self._replicas
+        while due and due[0][0] <= now_s:
+            late = replicas.get(heappop(due)[1])
+            if late is not None:
+                late.expire(now_s)
+        least = self._least
+        while least:
+            outstanding, order = heappop(least)
+            best = replicas.get(order)
+            if best is None or best.state != "ready" or best.outstanding != outstanding:
+                continue
+            best.put(request, now_s)
+            heappush(least, (best.outstanding, order))
+            if best.waiting and best.waiting[-1] is request:
+                heappush(due, (request.due_s, order))
+            return True
+        return False
+
+    def less(self, replica: Replica) -> None:
+        """A replica has fewer requests than before."""
+        if replica.state == "ready":
+            heappush(self._least, (replica.outstanding, replica.order))
+            if len(self._least) > 64 + 4 * len(self._replicas):
+                self._least = [(r.outstanding, r.order) for r in self if r.state == "ready"]
+                heapify(self._least)
+
+    # --- power ------------------------------------------------------------------------------------------------------
 
     def replica_power(self, now_s: float, change_kw: float, was_idle: bool, replica: Replica) -> None:
-        """One replica draws more or less from now on."""
-        if self.draining:
+        """One replica draws more or less from now on; one that drains and is done goes off."""
+        if replica.state == "draining" and not replica.outstanding:
             self.update(now_s)
             return
         self.integrate(now_s)
@@ -79,26 +140,24 @@ class ReplicaGroup:
         self._changed(now_s)
 
     def update(self, now_s: float) -> None:
-        """Power or the number of replicas is another from now on; drained ones go off."""
+        """The number of replicas is another from now on; drained ones go off."""
         self.integrate(now_s)
-        done = [slot for slot in self.in_state("draining") if not slot.replica.outstanding]
-        for slot in done:
-            self.slots.remove(slot)
+        done = [replica for replica in self.draining() if not replica.outstanding]
+        for replica in done:
+            del self._replicas[replica.order]
             for name in COUNTERS:  # what it did counts on
-                self._gone[name] += getattr(slot.replica, name)
-        self.sum_up()
+                self._gone[name] += getattr(replica, name)
+        self._sum_up()
         self._changed(now_s)
         if done:
             self._freed()
 
-    def sum_up(self) -> None:
+    def _sum_up(self) -> None:
         """Power and GPUs anew from the replicas."""
-        idle = [slot.replica for slot in self.slots if slot.replica.idle]
-        self.kw = sum([slot.replica.kw for slot in self.slots])
+        idle = [replica for replica in self if replica.idle]
+        self.kw = sum([replica.kw for replica in self])
         self._idle_kw, self._idle_gpus = sum([replica.kw for replica in idle]), len(idle) * self._gpus
-        self.busy_gpus = len(self.slots) * self._gpus
-        self.ready = [slot.replica for slot in self.slots if slot.state == "ready"]
-        self.draining = any(slot.state == "draining" for slot in self.slots)
+        self.busy_gpus = len(self) * self._gpus
 
     def integrate(self, now_s: float) -> None:
         """Bring the integrals up to now."""
@@ -110,10 +169,12 @@ class ReplicaGroup:
             self._idle_kws += self._idle_kw * seconds
             self._since_s = now_s
 
+    # --- what can be read -------------------------------------------------------------------------------------------
+
     def drawn(self, now_s: float) -> Drawn:
         """Since the last call."""
         self.integrate(now_s)
-        self.sum_up()  # what rounding left over ends with the tick
+        self._sum_up()  # what rounding left over ends with the tick
         found = Drawn(self._gpu_s, self._idle_gpu_s, self._kws, self._idle_kws)
         self._gpu_s = self._idle_gpu_s = self._kws = self._idle_kws = 0.0
         return found
@@ -121,13 +182,8 @@ class ReplicaGroup:
     def totals(self, now_s: float) -> dict[str, int]:
         """COUNTERS of all replicas so far, those that are off too; runs of iterations under way counted up to now."""
         totals = dict(self._gone)
-        for replica in self.replicas():
+        for replica in self:
             for name in COUNTERS:
                 totals[name] += getattr(replica, name)
             totals["decoded"] += replica.steps_now(now_s) * replica.decoding
         return totals
-
-    def replicas(self) -> Iterator[Replica]:
-        """Those that are on."""
-        for slot in self.slots:
-            yield slot.replica
