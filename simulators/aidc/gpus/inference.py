@@ -16,6 +16,7 @@ from cosim.simulators.aidc.engine.inference import InferenceQueue
 from cosim.simulators.aidc.engine.interval import Levels
 from cosim.simulators.aidc.engine.jobs import FINISHED, UNFINISHED, Job, Row, nearest_tick, row_of
 from cosim.simulators.aidc.engine.site_state import JobState
+from cosim.simulators.aidc.gpus.numbers import WorkOnType
 from cosim.simulators.fleet import JobClass
 
 
@@ -123,8 +124,8 @@ class TypedQueue(InferenceQueue):
     # --- from one world to the next -----------------------------------------------------------------------------
 
     def keep(self) -> list[JobState]:
-        """The jobs inside: those running in the order of their starts, `group` saying the type and `done_to` the work
-        done by `_counted_s`, then the line."""
+        """The jobs inside: those running in the order of their starts, with the type as `group` and the work done by
+        `_counted_s` as `done_to`, then the line."""
         running = sorted(((batch.number, t, batch) for t, heap in enumerate(self._batches) for batch in heap),
                          key=lambda of: of[0])
         out = [JobState(job, t, batch.start_s, done_to=self._clock_to(t, self._counted_s) - batch.begun_to)
@@ -146,6 +147,14 @@ class TypedQueue(InferenceQueue):
         return []
 
     # --- how things stand ---------------------------------------------------------------------------------------
+
+    def uses_of(self, t: int) -> list[tuple[int, float]]:
+        """(GPUs, share of the class's power above idle that each uses) on a type."""
+        return [(self.busy_of[t], 1.0)]
+
+    def speeds(self, works: Sequence[WorkOnType], limits_kw: Sequence[float]) -> list[float]:
+        """What `set_speeds` takes, under these limits."""
+        return [work.speed(limit) for work, limit in zip(works, limits_kw, strict=True)]
 
     def levels(self, now_s: float) -> Levels:
         """As of the class without types."""
