@@ -357,8 +357,8 @@ def test_changes_of_the_game_are_rows_of_its_table(capsys):
     assert coordination(["--players", "2", "--seeds", "1", "--updates", "5", "--only",
                          "entropy=0,kl_limit=0.02"]) == 0
     assert "entropy=0,kl_limit=0.02" in capsys.readouterr().out
-    for argv, said in ((["entropy"], "changes nothing"), (["entropi=0"], "unknown field"), (["--only"], "leaves nothing"),
-                       (["--players", "1"], "--players 1 must be >= 2")):
+    for argv, said in ((["entropy"], "changes nothing"), (["entropi=0"], "unknown field"),
+                       (["--only"], "leaves nothing"), (["--players", "1"], "--players 1 must be >= 2")):
         assert coordination(argv) == 2
         assert said in capsys.readouterr().err
 
