@@ -90,7 +90,7 @@ class ServingFacility(Facility):
             pool.command(self.now_s)
 
     def limit_batches(self, batches: Sequence[float]) -> None:
-        """From now on so many sequences in a batch at most, per class; NaN: as the class says; of others no matter.
+        """From now on so many sequences in a batch at most, per class; NaN: the class's own; of others no matter.
 
         ModelError for one that is no whole number from 1 to the class's own.
         """

@@ -172,7 +172,7 @@ class ServingPool(Tally):
                 self._dispatch(request, now_s)
 
     def limit_batch(self, batch: float, now_s: float) -> None:
-        """Sequences in a batch at most, from now on; NaN: as the class says. Who is in a batch stays there."""
+        """Sequences in a batch at most, from now on; NaN: the class's own. Who is in a batch stays there."""
         most = self._serving.max_batch
         if math.isnan(batch):
             batch = most
