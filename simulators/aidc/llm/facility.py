@@ -106,8 +106,8 @@ class ServingFacility(Facility):
 
     def kept_tokens(self) -> list[tuple[int, int]]:
         """Tokens of the jobs that `keep` gives, class by class; 0 of those that are no requests."""
-        return [pair for engine in self._classes for pair in (
-            engine.kept_tokens() if isinstance(engine, ServingPool) else [(0, 0)] * len(engine.keep()))]
+        return [pair for engine, jobs in zip(self._classes, self.keep().jobs, strict=True) for pair in (
+            engine.kept_tokens() if isinstance(engine, ServingPool) else [(0, 0)] * len(jobs))]
 
     def restore(self, memory: SiteState, tokens: Mapping[int, tuple[int, int]] | None = None) -> None:
         """As `Facility`; requests wait for the replicas that the next grant switches on, which are ready at once.
