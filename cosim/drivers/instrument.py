@@ -21,6 +21,13 @@ from cosim.trace.writer import TraceWriter
 from cosim.units import finite
 
 
+_MOST_WAITING = 1_000_000
+"""Numbers that wait to be written at most, or so many more than what a flush has left: incomplete chunks."""
+_CHUNK_ROWS, _CHUNK_ROWS_IN_REAL_TIME = 120, 30
+"""Rows of a chunk of the trace at most. To write a chunk takes as long as some hundred of its numbers; in real time
+what is written soon counts more."""
+
+
 class Stopped(CosimError):
     """The run was stopped by the user (Ctrl-C); what was computed is kept."""
 
@@ -46,6 +53,7 @@ class Control:
     time: int = -1
     lag_s: float = 0.0
     _next_flush: int = field(default=0, init=False)
+    _most_waiting: int = field(default=_MOST_WAITING, init=False)
     _began: float = field(default=0.0, init=False)
 
     def tick(self, time: int) -> None:
@@ -59,10 +67,12 @@ class Control:
         self.time = time
         if self.on_progress:
             self.on_progress(time)
-        if time >= self._next_flush:
+        writer = self.writer
+        if time >= self._next_flush or (writer and writer.waiting > self._most_waiting):
             self._next_flush = time + self.flush_steps
-            if self.writer:
-                self.writer.flush()
+            if writer:
+                writer.flush()
+                self._most_waiting = writer.waiting + _MOST_WAITING
 
     def _keep_pace(self, time: int, rt_factor: float) -> None:
         """Real time: wait until `rt_factor` wall-clock seconds have passed per simulated second, or note the lag."""
@@ -193,8 +203,9 @@ def make_probes(resolved: Resolved, interfaces: Mapping[str, MemberInterface], p
     for member, spec in resolved.scenario.members.items():
         interface = interfaces[member]
         probe = MemberProbe(member, spec.simulator, control, foreign=interface.foreign)
-        # about half an hour's lag at most: on the bus a member may be one step behind when the clock says flush
-        probe.chunk = max(1, min(30, control.flush_steps // (2 * resolved.clock.steps(spec.step_s))))
+        # half a flush's lag at most: on the bus a member may be one step behind when the clock says flush
+        rows = _CHUNK_ROWS if control.rt_factor is None else _CHUNK_ROWS_IN_REAL_TIME
+        probe.chunk = max(1, min(rows, control.flush_steps // (2 * resolved.clock.steps(spec.step_s))))
         carried = linked.get(member, {})
         for model, eids in interface.models.items():
             outs = [p for ps in interface.ports[model].values() for p in ps if p.flow == "out"]
