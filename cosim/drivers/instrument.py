@@ -20,7 +20,6 @@ from cosim.ports import Port
 from cosim.trace.writer import TraceWriter
 from cosim.units import finite
 
-
 _MOST_WAITING = 1_000_000
 """Numbers that wait to be written at most, or so many more than what a flush has left: incomplete chunks."""
 _CHUNK_ROWS, _CHUNK_ROWS_IN_REAL_TIME = 120, 30

@@ -15,7 +15,6 @@ from array import array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from operator import itemgetter
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -24,7 +23,7 @@ import h5py
 import numpy as np
 
 from cosim.errors import DiskError, TraceError
-from cosim.ports import Port, batch_length
+from cosim.ports import Port, batch_length, values_of
 from cosim.trace.journal import JournaledFile
 from cosim.trace.reader import FORMAT, SCHEMA_VERSION
 from cosim.units import unit_of
@@ -134,8 +133,8 @@ class TraceWriter:
         for name in (*scalars, *vectors):
             count = math.prod(datasets[name].shape[2:])
             places[name], width = slice(width, width + count), width + count
-        self._groups[member, model] = _Group(list(names), datasets, time, chunk, _values_of(scalars),
-                                             _values_of(vectors), width, places)
+        self._groups[member, model] = _Group(list(names), datasets, time, chunk, values_of(scalars),
+                                             values_of(vectors), width, places)
         self._show_first(member, model)
 
     def _show_first(self, member: str, model: str) -> None:
@@ -336,13 +335,6 @@ def _is_power(port: str) -> bool:
 def _whole(rows: int, chunk: int, final: bool) -> int:
     """How many of the buffered rows to write: whole chunks, or at the end all."""
     return rows if final else rows - rows % chunk
-
-
-def _values_of(names: Sequence[str]) -> Callable[[Mapping[str, Any]], Sequence[Any]]:
-    """What reads the values of these names, in their order; quicker than to read one by one."""
-    if len(names) > 1:
-        return itemgetter(*names)
-    return lambda given: [given[name] for name in names]
 
 
 def _append_chunks(data: h5py.Dataset, rows: np.ndarray, chunk: int) -> None:
