@@ -19,6 +19,7 @@ from cosim.agents.learn.config import Learning
 from cosim.agents.learn.peers import Together
 from cosim.agents.learn.team import Team
 from cosim.agents.learn.training import Training, TrainingPlan
+from cosim.collector import settle
 from cosim.errors import CosimError
 from cosim.learning.environment import some_of
 from cosim.learning.shared import (
@@ -30,7 +31,6 @@ from cosim.learning.shared import (
     received,
     say,
     say_failure,
-    settle,
     spoken_to,
     unpacked,
 )

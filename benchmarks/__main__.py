@@ -25,6 +25,7 @@ SECTIONS = {
     "engine": "the data centers alone, on SimPy and compiled",
     "grid": "the dispatch alone, by solver and size",
     "growth": "growth with sites, GPUs, buses and hours: exponents",
+    "scale": "ten million requests a day at ten sites: requests a second, memory",
     "peers": "other simulators, where they are installed: what a step of theirs costs and includes",
 }
 USUAL = ("day", "start", "memory", "learn", "engine", "grid")
@@ -39,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
                       epilog="Nothing has a limit: the exit code is 0 whatever was measured. Machines differ, and one "
                       "differs from minute to minute: look at ratios and at their spread.")
     p.add_argument("sections", nargs="*", metavar="SECTION", help=f"{', '.join(SECTIONS)}; default: the first six, "
-                   "with --full also growth")
+                   "with --full also growth and scale")
     p.add_argument("--quick", action="store_true", help="small versions, once each: about a minute")
     p.add_argument("--full", action="store_true", help="also the long rows: 256 environments, growth, days in a row")
     p.add_argument("--peers", nargs="?", const=sys.executable, metavar="PYTHON", help="also other simulators, as "
@@ -135,7 +136,7 @@ def _sections(args: argparse.Namespace) -> list[str]:
     for name in args.sections:
         if name not in SECTIONS:
             raise ScenarioError(unknown("section", name, SECTIONS))
-    names = args.sections or [*USUAL, *(["growth"] if args.full else [])]
+    names = args.sections or [*USUAL, *(["growth", "scale"] if args.full else [])]
     return list(dict.fromkeys([*names, *(["peers"] if args.peers else [])]))
 
 

@@ -16,8 +16,9 @@ from benchmarks.day import one_day
 from benchmarks.engine import cost_s
 from benchmarks.grid import branching, measure_feeder, sources_of
 from benchmarks.measure import Found, Say, Size, cpu_clock, exponent, number
+from cosim.collector import few_collections
 from cosim.digest import Table
-from cosim.experiment import Experiment, few_collections
+from cosim.experiment import Experiment
 from cosim.run import find
 from cosim.scenario import Scenario, override
 from cosim.simulators.grid.dispatch.conic import Limits

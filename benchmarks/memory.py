@@ -12,24 +12,12 @@ from benchmarks.measure import ROOT, Found, Say, Size, number
 from cosim.digest import Table
 
 _RUN = """
-import json, resource, sys
+import json, sys
 from pathlib import Path
+from benchmarks.resident import now_mib, peak_mib
 from cosim.experiment import Experiment
 from cosim.run import find
 from cosim.units import parse_duration
-
-def now_mib():
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
-    except OSError:
-        return float("nan")
-
-def peak_mib():
-    try:  # getrusage would count the process that started this one, as it was then
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 2**10
-    except (OSError, StopIteration):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 scenario, driver, until, out = sys.argv[1:]
 at_start, until_s = [], parse_duration(until)

@@ -30,7 +30,7 @@ def parser() -> argparse.ArgumentParser:
     p = command_parser("check", epilog="Exit codes: 0 all passed, 1 something failed, 2 wrong request.")
     p.add_argument("role", metavar="ROLE", help="member whose place it takes: grid, aidc, workload, ...")
     p.add_argument("simulator", nargs="?", metavar="SIMULATOR",
-                   help="package.module:Class; default: the scenario's own")
+                   help="package.module:Class or folder/file.py:Class; default: the scenario's own")
     p.add_argument("--scenario", default="ieee33", help="scenario it is tried in, a name or a file (default: ieee33)")
     add_settings(p)
     add_names(p, "as in cosim run")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import atexit
-import gc
 import os
 import re
 import sys
@@ -19,6 +17,7 @@ from typing import Any, NoReturn
 from rich.console import Console
 from rich.text import Text
 
+from cosim.collector import skip_the_last
 from cosim.commands.names import COMMANDS
 from cosim.digest import Digest, Table
 from cosim.errors import CosimError, ScenarioError, cut, cut_line
@@ -66,8 +65,7 @@ def run_command(parser: Callable[[], argparse.ArgumentParser] | None, body: Call
     """
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
-    atexit.unregister(gc.freeze)
-    atexit.register(gc.freeze)  # the last collection would go through pandapower's or torch's modules for a second
+    skip_the_last()
     if not _began:
         _began.append(monotonic())
     try:
@@ -122,6 +120,10 @@ def assignments(texts: Sequence[str], option: str, example: str) -> dict[str, st
 def settings_of(texts: Sequence[str]) -> dict[str, str]:
     """What --set was given: path -> value as text."""
     return assignments(texts, "--set", "member.field=value, for example grid.lambda_kw_per_kg_h=0.1")
+
+
+USE = "member=package.module:Class, member=folder/file.py:Class, 'member=cmd: ...' or 'member=connect: host:port'"
+"""What --use takes, for an error."""
 
 
 def names_of(texts: Sequence[str]) -> dict[str, str]:

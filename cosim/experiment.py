@@ -5,7 +5,6 @@ Rows: M07.
 
 from __future__ import annotations
 
-import gc
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
+from cosim.collector import few_collections
 from cosim.digest import Digest
 from cosim.drivers.event_loop import beside_running_loop
 from cosim.drivers.instrument import Control, Stopped, World, initial_values
@@ -34,8 +34,6 @@ from cosim.trace.writer import TraceWriter, annotate
 from cosim.units import HOUR_S
 
 _SLOWEST = 1e4
-_NET_OBJECTS = 50_000
-"""Objects made and not freed after which a run looks for cycles."""
 DRIVERS = ("mosaik", "native")
 
 
@@ -183,8 +181,8 @@ class Experiment:
         if self.path is None:
             return
         self._check_memory(world)
-        writer = TraceWriter(self.path, attrs=self._attrs(), start=self.scenario.start, overwrite=self.overwrite,
-                             durable=self.durable)
+        writer = TraceWriter(self.path, attrs=self._attrs(), start=str(self.resolved.scenario.start),
+                             overwrite=self.overwrite, durable=self.durable)
         for probe in world.probes.values():
             probe.declare(writer)
         connections = world.plan.connections
@@ -218,19 +216,6 @@ class Experiment:
     @staticmethod
     def _hook(path: str | None, argument: Any) -> Digest:
         return load(path, "hook")(argument) if path else Digest()
-
-
-@contextmanager
-def few_collections() -> Iterator[None]:
-    """Within it Python looks for cycles of objects more rarely: jobs come and go, and are in none. At a hundred sites
-    that took a quarter of a run."""
-    before = gc.get_threshold()
-    if gc.isenabled() and before[0]:
-        gc.set_threshold(max(before[0], _NET_OBJECTS), *before[1:])
-    try:
-        yield
-    finally:
-        gc.set_threshold(*before)
 
 
 @contextmanager

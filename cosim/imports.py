@@ -1,4 +1,5 @@
-"""Objects by import string, 'package.module:Name'; names of earlier versions resolve to those of today.
+"""Objects by import string, 'package.module:Name' or 'folder/file.py:Name'; names of earlier versions resolve to those
+of today.
 
 Version 0.1 installed `agents`, `simulators` and `scenarios` as packages of their own, had flatter folders and other
 names of classes. Scenario files, traces and programs of then go on: `today` translates a name; a finder makes `import
@@ -9,8 +10,10 @@ and gives modules their former names (`from cosim.table import Held`). What was 
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,9 +24,10 @@ from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
-from cosim.errors import CosimError, ScenarioError, cut, unknown
+from cosim.errors import CosimError, ScenarioError, cut, listed, unknown
 from cosim.old_names import MODULES, OBJECTS, PACKAGES
 
+CODE = ".py"
 _ROOT = Path(__file__).resolve().parents[1]
 _TOP = ("agents", "scenarios", "simulators")
 """Packages that stood beside `cosim`, and are inside it now."""
@@ -38,6 +42,8 @@ _translated: dict[str, str] = {}
 def today(name: str) -> str:
     """The present name of a module or of 'module:Name'; a name that is none of an earlier version comes back as it
     is."""
+    if file_in(name):
+        return name
     module, colon, rest = name.partition(":")
     inside = module.split(".")[0] in _TOP
     if inside and _foreign(module):
@@ -62,11 +68,15 @@ def old_names() -> list[str]:
 
 
 def load(path: str, what: str) -> Any:
-    """The object at 'package.module:Name'. Raises ScenarioError naming `what` and the reason."""
+    """The object at 'package.module:Name' or 'folder/file.py:Name'. Raises ScenarioError naming `what` and the
+    reason."""
     path = today(path)
+    if file := file_in(path):
+        return _from_file(*file, path, what)
     module_name, colon, name = path.partition(":")
     if not (colon and module_name and name):
-        raise ScenarioError(f"{what} '{cut(path)}' is not an import string; write package.module:Name")
+        raise ScenarioError(f"{what} '{cut(path)}' is not an import string; write package.module:Name, or "
+                            "folder/file.py:Name")
     try:
         module = importlib.import_module(module_name)
     except ImportError as err:
@@ -81,6 +91,62 @@ def load(path: str, what: str) -> Any:
         raise ScenarioError(f"{what} '{path}': {unknown(f'name in {module_name}', name, public)}"
                             + (f" (the module is {place})" if place else ""))
     return getattr(module, name)
+
+
+def file_in(path: str) -> tuple[str, str] | None:
+    """(file, name) of 'folder/file.py:Name', whose name is '' for a file alone; None for any other import string. The
+    last colon parts them: a drive has one, too."""
+    file, _, name = path.strip().rpartition(":")
+    if file.lower().endswith(CODE):
+        return file, name.strip()
+    return (path.strip(), "") if path.strip().lower().endswith(CODE) else None
+
+
+def see_beside(path: Path) -> None:
+    """Let modules beside a file be imported, before all others."""
+    folder = str(path.resolve().parent)
+    if folder not in sys.path[:1]:
+        sys.path.insert(0, folder)
+
+
+def run_file(path: Path, module_name: str) -> ModuleType:
+    """The module of a .py file, which is run; `module_name` is the module that its classes are of. Whatever it raises
+    comes out."""
+    see_beside(path)
+    loader = SourceFileLoader(module_name, str(path))
+    module = importlib.util.module_from_spec(ModuleSpec(module_name, loader, origin=str(path)))
+    module.__file__ = str(path)
+    sys.modules[module_name] = module  # where pydantic and dataclasses look for what annotations name
+    try:
+        loader.exec_module(module)
+    except BaseException:
+        del sys.modules[module_name]
+        raise
+    return module
+
+
+def _from_file(file: str, name: str, path: str, what: str) -> Any:
+    """The object of that name in a .py file, which is run once, however it is spelt."""
+    if not os.path.isfile(file):
+        raise ScenarioError(f"{what} '{cut(path)}': no file at {cut(file)}, as seen from {Path.cwd()}")
+    real = Path(file).resolve()
+    module_name = f"{real.stem}_in_{hashlib.sha256(os.fsencode(real)).hexdigest()[:8]}"
+    module = sys.modules.get(module_name)
+    if module is None:
+        try:
+            module = run_file(real, module_name)
+        except (CosimError, KeyboardInterrupt):
+            raise
+        except (Exception, SystemExit) as err:
+            raise ScenarioError(f"{what} '{cut(path)}' fails on import: {type(err).__name__}: {err}") from err
+    own = [n for n, value in vars(module).items() if not n.startswith("_") and callable(value)
+           and getattr(value, "__module__", None) == module_name]
+    if name in own or (name and hasattr(module, name)):
+        return getattr(module, name)
+    if not name:
+        raise ScenarioError(f"{what} '{cut(path)}' names a file alone; write {cut(path)}:NAME, with one of "
+                            f"{listed(own)}")
+    raise ScenarioError(f"{what} '{cut(path)}': {unknown(f'name in {cut(file)}', name, own)}")
 
 
 def own_folders() -> list[Path]:

@@ -7,8 +7,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeVar, dataclass_transform, overload
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import UnionType
+from typing import Annotated, Any, NamedTuple, TypeVar, Union, dataclass_transform, get_args, get_origin, overload
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
@@ -49,16 +50,23 @@ def validate(params_type: type[T], params: Mapping[str, Any], owner: str, bounde
             refuse_magnitudes(params, owner)
         return TypeAdapter(params_type).validate_python(dict(params))
     except ValidationError as err:
-        raise ScenarioError(explain(err, params_type, owner)) from None
+        raise ScenarioError(explain(err, params_type, owner, params)) from None
 
 
-def explain(err: ValidationError, params_type: type, owner: str) -> str:
-    """A validation error as one line for people (the first problem, and how many more)."""
+def explain(err: ValidationError, params_type: type, owner: str, given: Any = None) -> str:
+    """A validation error as one line for people (the first problem, and how many more).
+
+    given: what was validated, in which a key that its table does not have is found at any depth; it explains a missing
+    one, and pydantic does not name it where a value may be of several types.
+    """
     problems = err.errors()
-    problems.sort(key=lambda p: p["type"] not in _UNKNOWN)  # a misspelt name explains the missing one
+    problems.sort(key=lambda p: p["type"] not in _UNKNOWN)
     first = problems[0]
-    path = _path(owner, first["loc"])
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    if strange := _strange_key(params_type, given, ()):
+        *inside, key = strange.loc
+        return unknown(f"field of {_path(owner, inside)}", str(key), strange.allowed) + more
+    path = _path(owner, _written(first["loc"], given))
     if first["type"] in _UNKNOWN:
         parent = _type_at(params_type, first["loc"][:-1])
         of = _path(owner, first["loc"][:-1])
@@ -69,6 +77,64 @@ def explain(err: ValidationError, params_type: type, owner: str) -> str:
         return f"{path} is required and not given{about}{more}"
     message = first["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     return f"{path} = {shown(first['input'])}: {message[0].lower()}{cut(message[1:], 240, 120)}{more}"
+
+
+def _written(loc: tuple[Any, ...], given: Any) -> Iterator[Any]:
+    """A validation path without the types that pydantic names in it where a value may be of several."""
+    if given is None:
+        yield from loc
+        return
+    for k, part in enumerate(loc):
+        inside = isinstance(given, Mapping) and part in given or (
+            isinstance(given, list | tuple) and isinstance(part, int) and part < len(given))
+        if inside:
+            given = given[part]
+        if inside or isinstance(given, Mapping) and k == len(loc) - 1:  # a field that is missing
+            yield part
+
+
+class _Strange(NamedTuple):
+    """Where a key stands that its table does not have, and those that it may have."""
+
+    loc: tuple[Any, ...]
+    allowed: list[str]
+
+
+def _strange_key(kind: Any, given: Any, loc: tuple[Any, ...]) -> _Strange | None:
+    """The first key in data that a table of the type `kind` does not have, the outermost first; None without one.
+
+    Of several tables that a value may be, the one that has most of its keys counts.
+    """
+    if isinstance(given, Mapping):
+        tables = [t for t in _alternatives(kind) if fields_of(t)]
+        open_ended = [t for t in _alternatives(kind) if _is_mapping(t)]
+        if tables and not open_ended:
+            fields = max((fields_of(t) for t in tables), key=lambda known: len(known.keys() & given.keys()))
+            if strange := [key for key in given if key not in fields]:
+                return _Strange((*loc, strange[0]), list(fields))
+            inner = [(fields[key].annotation, value, key) for key, value in given.items()]
+        else:
+            inner = [(get_args(t)[-1], value, key) for t in open_ended[:1] for key, value in given.items()]
+    elif isinstance(given, list | tuple):
+        rows = [get_args(t) for t in _alternatives(kind) if get_origin(t) in (list, tuple, Sequence) and get_args(t)]
+        inner = [(types[min(k, len(types) - 1)] if types[-1] is not Ellipsis else types[0], value, k)
+                 for types in rows for k, value in enumerate(given)]
+    else:
+        return None
+    return next((found for of, value, key in inner if (found := _strange_key(of, value, (*loc, key)))), None)
+
+
+def _alternatives(kind: Any) -> list[Any]:
+    """The types that a value of a type may have, of a union each."""
+    origin = get_origin(kind)
+    if origin is Annotated:
+        return _alternatives(get_args(kind)[0])
+    return [t for of in get_args(kind) for t in _alternatives(of)] if origin in (Union, UnionType) else [kind]
+
+
+def _is_mapping(kind: Any) -> bool:
+    origin = get_origin(kind)
+    return isinstance(origin, type) and issubclass(origin, Mapping) and len(get_args(kind)) == 2
 
 
 def _path(owner: str, loc: Iterable[Any]) -> str:

@@ -15,10 +15,8 @@ two are data and run nothing outside installed packages (`cosim.trust`). A file 
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json
 import os
-import sys
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +27,7 @@ from pydantic import ValidationError
 from cosim.datafile import ENDINGS, read
 from cosim.drivers.resolve import fit, prune, written_out
 from cosim.errors import CosimError, ScenarioError, cut, shown, unknown
+from cosim.imports import CODE, run_file, see_beside
 from cosim.limits import is_file
 from cosim.params import explain
 from cosim.plaintext import file_name
@@ -38,7 +37,6 @@ from cosim.scenario_hooks import HOOKS
 from cosim.trace import Trace
 from cosim.trust import SCENARIOS, available, foreign, is_trusted, refuse_foreign
 
-CODE = ".py"
 TRACE = ".h5"
 FILES = (CODE, *ENDINGS, TRACE)
 """Endings of the files that are scenarios."""
@@ -96,13 +94,16 @@ def changed(scenario: Scenario, *, seed: int | None = None, use: Mapping[str, st
         scenario = scenario.replace(seed=seed)
     before, settings = scenario, dict(settings or {})
     for member, simulator in (use or {}).items():
-        scenario = fit(plug(scenario, member, simulator), member)
+        scenario = fit(plug(scenario, member, simulator), member)  # so that a table plays what is there
     early = {path: value for path, value in settings.items() if path == "start" or path.startswith("shared.")}
     if replays and early:  # a table's dates are read against the start, its columns by the entities of shared tables
         scenario = override(scenario, early)
     for member, path in (replays or {}).items():
         scenario = replay(scenario, member, os.fspath(path))
     asked = override(rename(scenario, names or {}), settings)
+    for member in use or {}:  # of one whose models its parameters make
+        if not any(path.startswith(f"{member}.entities") for path in settings):
+            asked = fit(asked, member)
     return prune(written_out(asked, before), before) if use or replays else asked
 
 
@@ -133,7 +134,7 @@ def _from_data(path: Path, trusted: Collection[str | Path], replaced: Collection
         raise ScenarioError(str(err) if str(path) in str(err) else f"{path}: {err.args[0]}") from None
     refuse_foreign(foreign(scenario, replaced), path, trusted)
     if is_trusted(path, trusted):
-        _see_beside(path)
+        see_beside(path)
     return scenario
 
 
@@ -175,13 +176,8 @@ def _of_kind(data: Mapping[str, Any], field: str, empty: T, advice: str) -> T:
 def _from_code(path: Path) -> Scenario:
     if not is_file(path):
         raise ScenarioError(f"no scenario file at {path}")
-    _see_beside(path)
-    spec = importlib.util.spec_from_file_location(f"scenario_{path.stem}", path)
-    if spec is None or spec.loader is None:
-        raise ScenarioError(f"{path} is not a Python file; a scenario is a .py with SCENARIO = Scenario(...)")
-    module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
+        module = run_file(path, f"scenario_{path.stem}")
     except (CosimError, KeyboardInterrupt):
         raise
     except ValidationError as err:
@@ -189,13 +185,6 @@ def _from_code(path: Path) -> Scenario:
     except (Exception, SystemExit) as err:
         raise ScenarioError(f"{path} fails: {type(err).__name__}: {err}") from err
     return _scenario_in(module, str(path))
-
-
-def _see_beside(path: Path) -> None:
-    """Let modules beside a file be imported, before all others."""
-    folder = str(path.resolve().parent)
-    if folder not in sys.path[:1]:
-        sys.path.insert(0, folder)
 
 
 def _scenario_in(module: Any, name: str) -> Scenario:

@@ -13,6 +13,7 @@ from typing import Any
 
 from cosim.commands.show import shown_lines
 from cosim.console import (
+    USE,
     Console,
     add_names,
     add_settings,
@@ -28,13 +29,14 @@ from cosim.console import (
 )
 from cosim.datafile import FORMATS, dump
 from cosim.digest import Digest
+from cosim.drivers.resolve import completed
 from cosim.errors import CosimError, ScenarioError, TraceError
 from cosim.experiment import DRIVERS, Experiment
 from cosim.imports import old_names
 from cosim.progress import working
 from cosim.request import changed, default_out, find, shipped
 from cosim.result import Result
-from cosim.scenario import Scenario
+from cosim.scenario import DEFAULT_START, Scenario
 from cosim.trace import Trace
 from cosim.trace.compare import compare
 from cosim.trace.machine import tolerance
@@ -52,7 +54,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seed", type=int, metavar="N", help="the one seed of the run (default: the scenario's)")
     add_settings(p)
     p.add_argument("--use", action="append", default=[], metavar="MEMBER=SIMULATOR",
-                   help="another simulator in a member's place: package.module:Class, 'cmd: ...', 'connect: host:port'")
+                   help="another simulator in a member's place: package.module:Class, folder/file.py:Class, "
+                   "'cmd: ...', 'connect: host:port'")
     add_names(p, "what that simulator calls our port, e.g. grid.p_load_kw='P_load[MW]' (scaled by the units; a name "
               "without one takes @FACTOR), or our entities: 'grid.bus*=Bus-*'")
     p.add_argument("--replay", action="append", default=[], metavar="MEMBER=FILE",
@@ -115,7 +118,7 @@ def _run(args: argparse.Namespace) -> int:
     if plan is not None:
         set_here = [*settings_of(args.settings), *(["seed"] if args.seed is not None else []),
                     *(["until_s"] if until_s is not None else [])]
-        for line in shown_lines(scenario, experiment.resolved, plan, set_here):
+        for line in shown_lines(completed(scenario), experiment.resolved, plan, set_here):
             say(console, line)
         return 0
     if args.show:
@@ -151,7 +154,7 @@ def _live(experiment: Experiment, scenario: Scenario) -> AbstractContextManager[
 
 def _as_asked(args: argparse.Namespace) -> Scenario:
     """The scenario with everything the command line changes in it."""
-    use = assignments(args.use, "--use", "member=package.module:Class, 'cmd: ...' or 'connect: host:port'")
+    use = assignments(args.use, "--use", USE)
     replays = assignments(args.replay, "--replay", "member=FILE, a trace or a table")
     return changed(find(args.scenario, args.trust, [*use, *replays]), seed=args.seed, use=use, replays=replays,
                    names=names_of(args.names), settings=settings_of(args.settings))
@@ -219,8 +222,9 @@ def _print_header(console: Console, experiment: Experiment, settings: dict[str, 
     until_s = scenario.until_s
     assert until_s is not None, "a resolved scenario has an end"
     say(console, f"{scenario.name}: {scenario.about}", "bold")
+    since = "" if scenario.start == DEFAULT_START else f" from {str(scenario.start)[:10]} on"
     warmup = f" after {format_time(scenario.warmup_s)} of warm-up" if scenario.warmup_s else ""
-    say(console, f"{format_time(until_s)} simulated{warmup}, driver {experiment.driver}, "
+    say(console, f"{format_time(until_s)} simulated{since}{warmup}, driver {experiment.driver}, "
         f"seed {scenario.seed}, trace {experiment.path}")
     if settings:
         say(console, f"here with {', '.join(f'{path} = {value}' for path, value in settings.items())}")

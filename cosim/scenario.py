@@ -38,6 +38,7 @@ from cosim.params import explain, field_names
 from cosim.units import DAY_S, HOUR_S, MIN_S, Seconds
 
 Json = Annotated[dict[str, JsonValue], BeforeValidator(to_jsonable_python)]
+DEFAULT_START = "2026-01-01T00:00:00"
 _YEARS = range(1900, 2201)
 _FRAME_FIELDS = ("seeds", "shared", "resolution_s", "flush_s", "start", "warmup_s", "until_s", "seed", "episode")
 
@@ -84,6 +85,24 @@ class _Data(BaseModel):
         return type(self)(**{name: getattr(self, name) for name in self.model_fields_set} | dict(update or {}))
 
 
+def _fmu(simulator: str) -> str:
+    return simulator if simulator.lower().endswith(".fmu") and not simulator.startswith(("cmd:", "connect:")) else ""
+
+
+def _federate(simulator: str) -> str:
+    """'helics: COMMAND' and 'helics: connect: HOST:PORT' as the parameter of the member that plays them."""
+    kind, colon, rest = simulator.partition(":")
+    rest = rest.strip()
+    if kind != "helics" or not colon or not rest:
+        return ""
+    return rest if rest.startswith(("cmd:", "connect:")) else f"cmd: {rest}"
+
+
+_PLAYED = ((_fmu, "cosim.neighbours.fmu:FmuMember", "path"),
+           (_federate, "cosim.neighbours.helics_federate:HelicsMember", "federate"))
+"""What may stand for a simulator -> the member that plays it, and its parameter for that."""
+
+
 def rows_of(table: Any, name: str) -> dict[str, dict[str, Any]]:
     """Rows of a table in a scenario's data, by name. ScenarioError where it is none."""
     if not isinstance(table, dict) or not all(isinstance(row, dict) for row in table.values()):
@@ -100,8 +119,9 @@ class Member(_Data):
     simulator's `init`; fields it declares and that are not given here are taken from the scenario's `shared` tables.
     """
 
-    simulator: ImportString = Field(description="'package.module:Class', 'cmd: COMMAND %(addr)s' or "
-                                    "'connect: HOST:PORT'")
+    simulator: ImportString = Field(description="'package.module:Class', 'folder/file.py:Class', "
+                                    "'cmd: COMMAND %(addr)s' or 'connect: HOST:PORT'; also an .fmu file, and "
+                                    "'helics: COMMAND %(broker)s'")
     step_s: Seconds = Field(gt=0, description="bus step of this member, s")
     entities: dict[str, tuple[str, ...] | str | Json] = Field(min_length=1)
     params: Json = {}
@@ -111,6 +131,19 @@ class Member(_Data):
     timeout_s: Seconds = Field(60, gt=0, description="wall-clock seconds a remote member may take for one answer")
     secret: str | None = Field(None, description="for 'connect: ...': environment variable with the secret that a "
                                "cosim serve elsewhere was given")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _neighbours(cls, data: Any) -> Any:
+        """A file that is a model, and a federate, are parameters of the members that play them."""
+        simulator = data.get("simulator") if isinstance(data, dict) else None
+        for fits, plays, field in _PLAYED:
+            if isinstance(simulator, str) and (found := fits(simulator.strip())):
+                params = data.get("params") or {}
+                if isinstance(params, dict) and params.get(field, found) != found:
+                    raise ValueError(f"simulator is {found}, and params.{field} = {shown(params[field])}; give one")
+                return {**data, "simulator": plays, "params": {**params, field: found}}
+        return data
 
 
 class Link(_Data):
@@ -141,7 +174,8 @@ class Scenario(_Data):
 
     name: str = Field(min_length=1)
     about: str = Field(min_length=1, description="one line for --list")
-    start: Date = Field("2026-01-01T00:00:00", description="date of t = 0, ISO 8601, taken as UTC")
+    start: Date | None = Field(DEFAULT_START, description="date of t = 0, ISO 8601, taken as UTC; null: as the data "
+                               "played say, else the default")
     until_s: Seconds | None = Field(DAY_S, gt=0, description="horizon; null: as long as the workload lasts")
     warmup_s: Seconds = Field(0.0, ge=0, description="run before until_s, kept out of the summary")
     resolution_s: Seconds = Field(MIN_S, ge=0.001, description="one bus step, s")
@@ -170,7 +204,7 @@ class Scenario(_Data):
         try:
             super().__init__(**data)
         except ValidationError as err:
-            raise ScenarioError(explain(err, Scenario, str(data.get("name", "scenario")))) from None
+            raise ScenarioError(explain(err, Scenario, str(data.get("name", "scenario")), data)) from None
 
     def model_post_init(self, _: Any) -> None:
         """Refuses names that a command line could not distinguish, and links and seeds of members that are not

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from cosim.errors import ScenarioError, cut
-from cosim.imports import today
+from cosim.imports import file_in, today
 from cosim.scenario import Scenario
 from cosim.scenario_hooks import HOOKS, hook_of
 
@@ -29,8 +29,8 @@ GROUPS = (SIMULATORS, "cosim.hooks", "cosim.policies", "cosim.environments")
 SCENARIOS = "cosim.scenarios"
 _IMPORT = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*")
 """A text that may be an import string. In a member's parameters, where the purpose of a text is not known to the frame,
-each such text counts as one."""
-_SHOWN, _LONGEST = 3, 60
+each such text counts as one, and so does a file that is code (`file.py:Name`, a model's .fmu)."""
+_SHOWN, _LONGEST, _END = 3, 60, 24
 
 Named = tuple[str, str]
 """Where a file names code, and what it names."""
@@ -57,6 +57,8 @@ def foreign(scenario: Scenario, replaced: Collection[str] = ()) -> list[Named]:
 def is_known(where: str, text: str) -> bool:
     """Whether the code named in a field is this package's own, or announced by an installed one."""
     text = today(text)
+    if _is_file_of_code(text):  # cosim.py:Name is a file beside the user, and none of this package
+        return False
     if text in _announced():
         return True
     ours = _IMPORT.fullmatch(text) is not None and text.startswith("cosim.")
@@ -67,7 +69,7 @@ def refuse_foreign(found: Collection[Named], path: str | Path, trusted: Collecti
     """ScenarioError that shows what a received file would run, unless the file is among those trusted."""
     if not found or is_trusted(path, trusted):
         return
-    shown = "; ".join(f"{where} = {cut(text, _LONGEST)!r}" for where, text in list(found)[:_SHOWN])
+    shown = "; ".join(f"{where} = {cut(text, _LONGEST, _END)!r}" for where, text in list(found)[:_SHOWN])
     more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     raise ScenarioError(f"{path} would run code that neither this package nor an installed one announces: "
                         f"{shown}{more}; nothing of it was run. If you trust this file, add --trust {path}")
@@ -96,11 +98,16 @@ def available() -> list[str]:
 
 def _imports_in(value: Any, path: str) -> Iterator[Named]:
     """Texts that may be import strings or commands, wherever in a tree they stand."""
-    if isinstance(value, str) and (_IMPORT.fullmatch(value.strip()) or value.strip().startswith(("cmd:", "connect:"))):
+    if isinstance(value, str) and (_IMPORT.fullmatch(value.strip()) or value.strip().startswith(("cmd:", "connect:"))
+                                   or _is_file_of_code(value)):
         yield path, value
     for key, inner in (value.items() if isinstance(value, dict) else enumerate(value)
                        if isinstance(value, list | tuple) else ()):
         yield from _imports_in(inner, f"{path}.{key}")
+
+
+def _is_file_of_code(text: str) -> bool:
+    return file_in(text) is not None or text.strip().lower().endswith(".fmu")
 
 
 @lru_cache(maxsize=1)

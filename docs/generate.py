@@ -1,7 +1,8 @@
 """The parts of the docs that are made from the code: references, port tables, and which row of the model stands where.
 
-A page asks for one by a line `<!-- made: NAME -->`; mkdocs (as its hook) puts it there when the site is built, and
-`python docs/generate.py NAME` prints it. Nothing that is made is stored, so nothing can go stale.
+A page has one where its line `<!-- made: NAME -->` or `<!-- made: NAME PART -->` stands; mkdocs (as its hook) puts it
+there when the site is built, and `python docs/generate.py NAME` or `NAME:PART` prints it. Nothing that is made is
+stored, so nothing can go stale.
 
 Rows: X01.
 """
@@ -14,26 +15,65 @@ import importlib
 import importlib.util
 import re
 import sys
+import tempfile
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
-from functools import cache
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
-PACKAGES = ("cosim", "agents", "simulators", "scenarios")
-TAGGED = (*PACKAGES, "docs")
-MARK = re.compile(r"^<!-- made: (\w+) -->$", re.MULTILINE)
+
+
+def _beside(name: str) -> Any:
+    """A module of this folder, which is no package: mkdocs and the tests load this file by its path."""
+    spec = importlib.util.spec_from_file_location(f"docs_{name}", DOCS / f"{name}.py")
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{DOCS / name}.py is not there")
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+model_rows = _beside("model_rows")
+field_tables = _beside("field_tables")
+name_of, _table = model_rows.name_of, field_tables.table
+MARK = re.compile(r"^<!-- made: (\w+)(?: (\w+))? -->$", re.MULTILINE)
 SOURCE = re.compile(r"^<!-- source: (\S+) -->$", re.MULTILINE)
-_CLAIM = re.compile(r"^Rows: ([^.]*)\.\s*\Z", re.MULTILINE)
-_TAG = re.compile(r"([A-Z])(\d\d)(?:-(\d\d))?")
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """mkdocs' hook: a page with its marks replaced by what is made for them."""
-    return filled(markdown)
+def on_config(config: Any, **_: Any) -> Any:
+    """mkdocs' hook, before its plugins': where mkdocstrings finds the source, which lies in four folders here and is
+    one package once installed. A temporary folder has it by links."""
+    _SOURCE.append(folder := tempfile.TemporaryDirectory(prefix="docs-"))
+    package = Path(folder.name) / "cosim"
+    package.mkdir()
+    for path in (*(ROOT / "cosim").iterdir(), *(ROOT / name for name in model_rows.PACKAGES[1:])):
+        (package / path.name).symlink_to(path)
+    config.plugins["mkdocstrings"].config["handlers"]["python"]["paths"] = [folder.name]
+    return config
+
+
+on_config.mkdocs_priority = 100  # type: ignore[attr-defined]
+_SOURCE: list[tempfile.TemporaryDirectory[str]] = []
+
+
+def on_post_build(**_: Any) -> None:
+    """mkdocs' hook: the temporary folder of `on_config` goes."""
+    while _SOURCE:
+        _SOURCE.pop().cleanup()
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """mkdocs' hook: a page with its marks replaced by what is made for them. Tables that are made are wide and have the
+    place of the list of headings; commands have no prompt, without which the highlighter takes a console's for output.
+    """
+    if MARK.search(markdown) and page.file.name not in _WITH_HEADINGS:
+        page.meta.setdefault("hide", ["toc"])
+    return filled(markdown).replace("```console\n", "```bash\n")
+
+
+_WITH_HEADINGS = ("trace", "model", "paper", "house", "speed")
 
 
 def filled(markdown: str) -> str:
@@ -42,7 +82,7 @@ def filled(markdown: str) -> str:
     Raises KeyError for a name that nothing is made for, OSError for a file that is not there.
     """
     text = SOURCE.sub(lambda found: _shown(ROOT / found.group(1)), markdown)
-    return MARK.sub(lambda found: MAKERS[found.group(1)](), text)
+    return MARK.sub(lambda found: MAKERS[found.group(1)](*filter(None, found.groups()[1:])), text)
 
 
 def _shown(path: Path) -> str:
@@ -50,22 +90,8 @@ def _shown(path: Path) -> str:
     return f"```{kind}\n{path.read_text(encoding='utf-8').rstrip()}\n```"
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    lines = ["| " + " | ".join(head) + " |", "| " + " | ".join("---" for _ in head) + " |"]
-    for row in rows:
-        cells = (str(cell).replace("|", "\\|").replace("\n", " ") for cell in row)
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
 def _modules(package: str) -> list[Path]:
     return sorted(p for p in (ROOT / package).rglob("*.py") if p.stem != "__init__")
-
-
-def _name(path: Path) -> str:
-    """The name a module is imported by; a test or a page has its path's."""
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(("cosim", *parts) if parts[0] in PACKAGES[1:] else parts)
 
 
 # --- the command lines ------------------------------------------------------------------------------------------------
@@ -74,7 +100,7 @@ def _name(path: Path) -> str:
 def parsers() -> dict[str, Any]:
     """Module -> its argparse parser, of every module that has `parser()`: `cosim` and its subcommands, in the order of
     its help."""
-    found = [_name(path) for package in PACKAGES for path in _modules(package)
+    found = [name_of(path) for package in model_rows.PACKAGES for path in _modules(package)
              if "\ndef parser()" in path.read_text(encoding="utf-8")]
     order = [command.module for command in importlib.import_module("cosim.commands.names").COMMANDS.values()]
     found.sort(key=lambda name: order.index(name) if name in order else -1)
@@ -115,140 +141,35 @@ def _argument(action: Any) -> str:
     return f"`{_words(action)}`"
 
 
-# --- the scenarios ----------------------------------------------------------------------------------------------------
+# --- the rooms -----------------------------------------------------------------------------------------------------
 
 
-def scenarios() -> str:
-    """Every scenario, and every field of every simulator of ours: type, default, meaning, from the dataclasses."""
-    found = [(path.stem, importlib.import_module(_name(path)).SCENARIO) for path in _modules("scenarios")
-             if not path.stem.startswith("_")]
-    out = [_table(("scenario", "what it is"), [(f"`{name}`", scenario.about) for name, scenario in found]), ""]
-    used: dict[str, list[str]] = {}
-    for name, scenario in found:
-        for member in scenario.members.values():
-            used.setdefault(member.simulator, []).append(name)
-    out += ["## Fields of the frame", "", _fields(importlib.import_module("cosim.scenario").Scenario), "",
-            "### Member", "", _fields(importlib.import_module("cosim.scenario").Member), "",
-            "### Link", "", _fields(importlib.import_module("cosim.scenario").Link), ""]
-    for simulator, names in sorted(used.items()):
-        cls = _ours(simulator)
-        if cls is not None:
-            by = ", ".join(f"`{name}`" for name in dict.fromkeys(names))
-            out += [f"## {simulator}", "", _first(cls), "", f"Used by {by}.", "", *_all_fields(cls.PARAMS), ""]
-    return "\n".join(out)
+ROOMS = {"cosim": ("cosim",), "agents": ("agents", "scenarios"),
+         "sites": ("simulators/aidc", "simulators/controller", "simulators/flexibility", "simulators/workload"),
+         "simulators": ("simulators",)}
+"""Page `reference/modules-NAME.md` -> the rooms on it; the first that fits has a room."""
 
 
-def _ours(simulator: str) -> Any:
-    """The class behind 'package.module:Class' when it is built on our adapter; None for anybody else's."""
-    module, _, name = simulator.partition(":")
-    if module.split(".")[0] not in PACKAGES:
-        return None
-    cls = getattr(importlib.import_module(module), name)
-    return cls if getattr(cls, "PARAMS", None) is not None else None
-
-
-def _all_fields(kind: type) -> Iterator[str]:
-    """The table of a dataclass, then those of the dataclasses its fields hold."""
-    waiting, seen = [kind], set()
-    while waiting:
-        one = waiting.pop(0)
-        if one in seen:
-            continue
-        seen.add(one)
-        yield f"### {one.__name__}"
-        yield ""
-        yield _first(one)
-        yield ""
-        yield _fields(one)
-        yield ""
-        waiting += [held for hint in get_type_hints(one).values() for held in _held(hint)]
-
-
-def _held(hint: Any) -> list[type]:
-    if is_dataclass(hint):
-        return [hint]
-    return [held for inner in get_args(hint) for held in _held(inner)]
-
-
-def _fields(kind: type) -> str:
-    declared = getattr(kind, "__pydantic_fields__", None) or getattr(kind, "model_fields", {})
-    rows = []
-    for name, info in declared.items():
-        bounds = ", ".join(filter(None, map(_bound, info.metadata)))
-        default = "required" if info.is_required() else _short(info.get_default(call_default_factory=True))
-        rows.append((f"`{name}`", _kind(info.annotation), default, "; ".join(filter(None, (info.description, bounds)))))
-    return _table(("field", "type", "default", "meaning"), rows) if rows else "No fields."
-
-
-def _bound(limit: Any) -> str:
-    """'> 0' for a limit that pydantic checks, '' for other metadata."""
-    name = type(limit).__name__
-    if name == "MinLen":
-        return "not empty"
-    sign = {"Gt": ">", "Ge": ">=", "Lt": "<", "Le": "<="}.get(name)
-    return f"{sign} {getattr(limit, name.lower()):g}" if sign else ""
-
-
-def _kind(annotation: Any) -> str:
-    text = annotation.__name__ if isinstance(annotation, type) and not get_args(annotation) else str(annotation)
-    return "`" + re.sub(r"\b(?:typing|collections\.abc|[a-z_]+(?:\.[a-z_]+)+)\.", "", _plain(text))[:70] + "`"
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"Annotated\[([^,\[\]]+),[^\]]*\]", r"\1", text)
-
-
-def _short(value: Any) -> str:
-    if is_dataclass(value) and not isinstance(value, type):
-        return f"{type(value).__name__} as below" if fields(value) else type(value).__name__
-    text = repr(value)
-    return f"`{text if len(text) <= 40 else text[:37] + '...'}`"
-
-
-def _first(thing: Any) -> str:
-    """The first paragraph of a docstring; '' for a dataclass that has none but its signature."""
-    text = (thing.__doc__ or "").strip()
-    return "" if text.startswith(f"{getattr(thing, '__name__', '')}(") else " ".join(text.split("\n\n")[0].split())
-
-
-# --- ports and floors -------------------------------------------------------------------------------------------------
-
-
-def ports() -> str:
-    """What every simulator of ours records, from its ports: the content of a trace."""
-    out = []
-    for folder in ("grid", "aidc", "controller", "workload", "."):
-        for path in sorted((ROOT / "simulators" / folder).glob("*.py")):
-            module = importlib.import_module(_name(path)) if "Adapter)" in path.read_text(encoding="utf-8") else None
-            for cls in vars(module).values() if module else ():
-                if isinstance(cls, type) and cls.__module__ == module.__name__ and hasattr(cls, "MODELS"):
-                    out += _ports_of(cls)
-    return "\n".join(out)
-
-
-def _ports_of(cls: Any) -> list[str]:
-    out = []
-    models = cls.MODELS if isinstance(cls.MODELS, Mapping) else {}
-    for model, declared in models.items():
-        recorded = [p for p in declared if p.flow == "out" and p.kind == "level" and p.record]
-        rows = [(f"`{p.name}`", p.unit, " x ".join(("time", "entity", *p.dims)),
-                 "; ".join(filter(None, (p.about, p.sign)))) for p in recorded]
-        if rows:
-            out += [f"### {model} of {cls.__module__}:{cls.__name__}", "",
-                    _table(("port", "unit", "axes", "what"), rows), ""]
-    return out
-
-
-def floors() -> str:
-    """Every module with the first sentence of its docstring, in the order of the floors."""
+def modules(page: str) -> str:
+    """Every module on a page with the first paragraph of its docstring, a table a room, in the order of floors.
+    KeyError for a page that is not in ROOMS."""
+    if page not in ROOMS:
+        raise KeyError(page)
+    every = [path for package in model_rows.PACKAGES for path in _modules(package)]
     order = {name: k for k, floor in enumerate(_floors()) for name in floor}
     out = []
-    for package in PACKAGES:
-        paths = sorted(_modules(package), key=lambda p: (order.get(_name(p), 0), _name(p)))
-        rows = [(f"`{_name(p)}`", " ".join((ast.get_docstring(ast.parse(p.read_text(encoding="utf-8"))) or "")
+    for room in dict.fromkeys(path.parent for path in every if _page_of(path) == page):
+        paths = sorted((p for p in every if p.parent == room),
+                       key=lambda p: (order.get(name_of(p), 0), name_of(p)))
+        rows = [(f"`{name_of(p)}`", " ".join((ast.get_docstring(ast.parse(p.read_text(encoding="utf-8"))) or "")
                                            .split("\n\n")[0].split())) for p in paths]
-        out += [f"### {package}", "", _table(("module", "what it is"), rows), ""]
+        out += [f"## {room.relative_to(ROOT).as_posix()}", "", _table(("module", "what it is"), rows), ""]
     return "\n".join(out)
+
+
+def _page_of(path: Path) -> str:
+    inside = f"{path.parent.relative_to(ROOT).as_posix()}/"
+    return next(page for page, rooms in ROOMS.items() if any(inside.startswith(f"{room}/") for room in rooms))
 
 
 def house() -> str:
@@ -258,11 +179,11 @@ def house() -> str:
         for module in modules:
             owners.setdefault(module.rpartition(".")[0], set()).add(library)
     out = ["```"]
-    for package in PACKAGES:
+    for package in model_rows.PACKAGES:
         for door in sorted((ROOT / package).rglob("__init__.py"), key=lambda p: p.parent):
             room, names = door.parent, sorted(p.stem for p in door.parent.glob("*.py") if not p.stem.startswith("__"))
             about = (ast.get_docstring(ast.parse(door.read_text(encoding="utf-8"))) or "").partition("\n\n")[0]
-            heavy = sorted(owners.get(_name(door).removesuffix(".__init__"), ()))
+            heavy = sorted(owners.get(name_of(door).removesuffix(".__init__"), ()))
             says = f"{' '.join(about.split())}{f' [{chr(44).join(heavy)}]'.replace(',', ', ') if heavy else ''}"
             shown = f"{room.relative_to(ROOT).as_posix()}/"
             out += textwrap.wrap(says, 118, initial_indent=f"{shown:26s}", subsequent_indent=" " * 26)
@@ -284,109 +205,21 @@ def _layers(name: str) -> Any:
 
 # --- rows of the model ------------------------------------------------------------------------------------------------
 
-STATES = {"": "holds", "part": "in part", "none": "not built"}
 
-
-@dataclass(frozen=True)
-class Row:
-    """One row of the model.
-
-    id, name   of docs/rows.csv
-    state      a key of STATES
-    says       how it is read here, or what of it is missing; '' where there is nothing to add
-    modules    those whose docstring claims it in its line "Rows: ..."
-    tests      "module::function" of the tests marked with it, `@pytest.mark.rows(...)`
-    """
-
-    id: str
-    name: str
-    state: str
-    says: str
-    modules: tuple[str, ...]
-    tests: tuple[str, ...]
-
-
-def coverage() -> str:
-    """The table of all rows of the model: whether each holds, the modules that have it, the tests that assert it."""
-    found, wrong = rows()
+def coverage(part: str) -> str:
+    """The table of the rows of the model whose IDs begin with these letters: whether each holds, the modules that have
+    it, the tests that assert it."""
+    found, wrong = model_rows.rows()
     if wrong:
         raise ValueError("; ".join(wrong))
-    shown = [(row.id, row.name, STATES[row.state], _listed(row.modules), _listed(row.tests), row.says) for row in found]
+    shown = [(row.id, row.name, model_rows.STATES[row.state], _listed(row.modules), _listed(row.tests), row.says)
+             for row in found if row.id[0] in part]
     return _table(("ID", "what", "state", "modules", "tests", "to know"), shown)
 
 
 def _listed(names: tuple[str, ...], most: int = 3) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(f"`{name}`" for name in names[:most]) + more
-
-
-@cache
-def rows() -> tuple[tuple[Row, ...], tuple[str, ...]]:
-    """(rows of docs/rows.csv, what is wrong with their tags, a sentence each)."""
-    claims, asserts = {}, {}
-    for folder in TAGGED:
-        for path in sorted((ROOT / folder).rglob("*.py")):
-            claims[_name(path)] = claimed(path.read_text(encoding="utf-8"))
-    for path in sorted((ROOT / "tests").rglob("test_*.py")):
-        for test, ids in asserted(path.read_text(encoding="utf-8")).items():
-            asserts[f"{_name(path).removeprefix('tests.')}::{test}"] = ids
-    with (DOCS / "rows.csv").open(encoding="utf-8", newline="") as file:
-        return joined(list(csv.DictReader(file)), claims, asserts)
-
-
-def joined(table: Iterable[Mapping[str, str]], claims: Mapping[str, Sequence[str]],
-           asserts: Mapping[str, Sequence[str]]) -> tuple[tuple[Row, ...], tuple[str, ...]]:
-    """Rows with those that name them, and what is wrong.
-
-    table: id, name, state, says of every row; claims: module -> IDs; asserts: test -> IDs. Wrong are a name that is no
-    row, a row that is built and has no module or no test, one that is not and has either, and a gap that says nothing.
-    """
-    def naming(tags: Mapping[str, Sequence[str]], row: str) -> tuple[str, ...]:
-        return tuple(name for name, ids in tags.items() if row in ids)
-
-    out = tuple(Row(r["id"], r["name"], r["state"] or "", r["says"] or "", naming(claims, r["id"]),
-                    naming(asserts, r["id"])) for r in table)
-    known = {row.id for row in out}
-    wrong = [f"{who} names {row}, which is no row of docs/rows.csv"
-             for tags in (claims, asserts) for who, ids in tags.items() for row in ids if row not in known]
-    for row in out:
-        if row.state not in STATES:
-            wrong.append(f"{row.id} has state '{row.state}'; there are {', '.join(map(repr, STATES))}")
-        elif row.state and not row.says:
-            wrong.append(f"{row.id} is {STATES[row.state]}; say what is missing")
-        if row.state == "none":
-            wrong += [f"{who} names {row.id}, which is not built" for who in (*row.modules, *row.tests)]
-        else:
-            where = ", ".join(row.modules) or "no module"
-            wrong += [f"{row.id} ({row.name}) is in {where} and no test asserts it"] * (not row.tests)
-            wrong += [f"{row.id} ({row.name}) has no module that claims it"] * (not row.modules)
-    return out, tuple(wrong)
-
-
-def claimed(source: str) -> list[str]:
-    """IDs in the line "Rows: E01-03, U18." of a module's docstring; ValueError where it says else."""
-    about = ast.get_docstring(ast.parse(source)) or ""
-    return [row for line in _CLAIM.findall(about) for row in ids_of(line)]
-
-
-def asserted(source: str) -> dict[str, list[str]]:
-    """Test function -> the IDs it is marked with, `@pytest.mark.rows("E01-03", "U18")`."""
-    tests = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.FunctionDef)]
-    marks = {test.name: [m for m in test.decorator_list if isinstance(m, ast.Call)
-                         and ast.unparse(m.func) == "pytest.mark.rows"] for test in tests}
-    return {name: [row for mark in found for word in mark.args for row in ids_of(ast.literal_eval(word))]
-            for name, found in marks.items() if found and name.startswith("test_")}
-
-
-def ids_of(text: str) -> list[str]:
-    """The IDs that "E01-03, U18" stands for; ValueError for what is none."""
-    out = []
-    for word in text.replace("\n", " ").split(","):
-        if (found := _TAG.fullmatch(word.strip())) is None:
-            raise ValueError(f"'{word.strip()}' is no row of the model: write E01, or E01-03")
-        letter, first, last = found.groups()
-        out += [f"{letter}{k:02d}" for k in range(int(first), int(last or first) + 1)]
-    return out
 
 
 # --- speed ------------------------------------------------------------------------------------------------------------
@@ -440,18 +273,20 @@ def renamed() -> str:
                        for of in (names.MODULES, names.OBJECTS))
 
 
-MAKERS = {"cli": cli, "scenarios": scenarios, "ports": ports, "floors": floors, "house": house, "coverage": coverage,
-          "speed": speed, "renamed": renamed, "verdicts": verdicts}
+MAKERS: dict[str, Callable[..., str]] = {
+    "cli": cli, "scenarios": field_tables.scenarios, "fields": field_tables.of_page, "ports": field_tables.ports,
+    "modules": modules, "house": house, "coverage": coverage, "speed": speed, "renamed": renamed, "verdicts": verdicts}
 
 
 def main(words: list[str]) -> int:
     """Print the parts that are named, or say which there are."""
-    unknown = [word for word in words if word not in MAKERS]
+    unknown = [word for word in words if word.partition(":")[0] not in MAKERS]
     if unknown or not words:
-        print(f"name one or more of: {', '.join(MAKERS)}", file=sys.stderr)
+        print(f"name one or more of: {', '.join(MAKERS)} (some as NAME:PART)", file=sys.stderr)
         return 2
     for word in words:
-        print(MAKERS[word]())
+        name, _, part = word.partition(":")
+        print(MAKERS[name](*filter(None, [part])))
     return 0
 
 

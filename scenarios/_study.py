@@ -82,6 +82,7 @@ def links() -> list[Link]:
 
 
 _ARRIVALS = {"Arrivals": "cosim.simulators.workload.adapter:Arrivals",
+             "JobTable": "cosim.simulators.workload.job_table:JobTable",
              "AzureLlm": "cosim.simulators.workload.azure_llm:AzureLlm"}
 
 

@@ -5,14 +5,15 @@ completion on Llama-3.1-8B (1 x H100), beside training that can wait. The worklo
 and spreads of the Azure LLM inference traces of 2023 (conversation, code), reasoning has long answers, and the rate
 follows a day of a made shape, no measured one. A trace takes its place (docs/data-center.md). Requests are routed as
 they arrive, by the shares of the minute; a site's GPUs are worked off within a minute, and it is full at a minute's
-work per GPU. 16 racks of 8 H100 a site, 250 W of idle power a GPU with its host.
+work per GPU. Requests come from three regions over a network, and training data lie at the first site. 16 racks of 8
+H100 a site, 250 W of idle power a GPU with its host.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from cosim.scenario import Member, Scenario, rows_of
+from cosim.scenario import Link, Member, Scenario, rows_of
 from cosim.scenarios._study import ARRIVALS, JOB_CLASSES, links
 from cosim.scenarios.ieee33_living import SCENARIO as LIVING
 
@@ -57,9 +58,22 @@ def _members() -> dict[str, Member]:
                 "simulator": "cosim.simulators.aidc.llm.adapter:LlmDataCenters"})}
 
 
+WAN: dict[str, Any] = {
+    "latency_s": {"near_aidc1": {"aidc1": 0.005, "aidc2": 0.020, "aidc3": 0.035},
+                  "near_aidc2": {"aidc1": 0.020, "aidc2": 0.005, "aidc3": 0.020},
+                  "overseas": {"aidc1": 0.075, "aidc2": 0.080, "aidc3": 0.085},
+                  "aidc1": {"aidc2": 0.020, "aidc3": 0.035}},
+    "shares": {"near_aidc1": 0.5, "near_aidc2": 0.3, "overseas": 0.2},
+    "class_shares": {"fine_tuning": {"aidc1": 1.0}},
+    "data_gb": {"chat": 2e-5, "reasoning": 3e-5, "code": 3e-5, "fine_tuning": 200.0}, "bandwidth_gbps": 10.0}
+"""Made: half of the clients live near the first site, a fifth across an ocean (one way 75 ms and more), and the data
+that is tuned on, 200 GB a job, lies at the first site. A prompt is some 20 to 30 kB of text with its protocol."""
+
 SCENARIO = Scenario(
     name="llm_day", about="LLM serving at three sites on the living grid: replicas, KV cache, TTFT, tokens",
     until_s="24h",
-    shared={**LIVING.shared, "job_classes": {**REQUESTS, **_TRAINING}, "sites": _SITES, "routing": "arrival"},
-    members=_members(), links=links(), summary=LIVING.summary, preflight=LIVING.preflight, verify=LIVING.verify,
+    shared={**LIVING.shared, "job_classes": {**REQUESTS, **_TRAINING}, "sites": _SITES, "routing": "arrival",
+            "wan": WAN},
+    members=_members(), links=[*links(), Link(source="controller.max_batch", target="aidc.max_batch", optional=True)],
+     summary=LIVING.summary, preflight=LIVING.preflight, verify=LIVING.verify,
     report=LIVING.report, contracts=LIVING.contracts, environment=LIVING.environment)

@@ -8,12 +8,15 @@ Rows: M13.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import field
 from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 from pydantic_core import ArgsKwargs
 
 from cosim.params import params
+from cosim.simulators.aidc.gpus.types import GpuType, filled
 from cosim.simulators.aidc.llm.serving import Serving
 from cosim.units import MIN_S, Seconds
 
@@ -23,6 +26,8 @@ BATCH_COLUMNS = ("id", "job_class", "arrival_s", "work_to", "deadline_s")
 job. Where there are classes of kind `llm`, TOKEN_COLUMNS come with them."""
 TOKEN_COLUMNS = ("input_tokens", "output_tokens")
 """Tokens of a request's prompt and of its answer, 0 for jobs of other kinds."""
+ORIGIN = "origin"
+"""Column of a batch: the region, or the site, from which a job comes. There where a network is given (`wan`)."""
 
 
 Routing = Annotated[Literal["handover", "arrival"], Field(
@@ -58,8 +63,9 @@ class JobClass:
     A training job may use 1 to `max_blocks` blocks of `gpus_per_block` GPUs at once, and its blocks can be taken
     away and given back; an inference job takes `gpus_per_block` GPUs from start to finish. On k blocks a training job
     is s(k) times as fast as on one: k by default, k^speedup_exponent, or as tabled. Its GPUs draw full power whatever
-    s(k) is, so energy per unit of work rises as s(k)/k falls. A request of kind `llm` shares replicas of
-    `gpus_per_block` GPUs with others, see `serving`; its work and speed follow from there, as plans for policies.
+    s(k) is, unless a `power_table` has it, so energy per unit of work rises as s(k)/k falls. A request of kind `llm`
+    shares replicas of `gpus_per_block` GPUs with others, see `serving`; its work and speed follow from there, as plans
+    for policies.
     """
 
     kind: Literal["train", "inf", "llm"]
@@ -94,6 +100,15 @@ class JobClass:
     ] = 0
 
     serving: Annotated[Serving | None, Field(description="model, GPUs and batching of a class of kind llm")] = None
+    memory_gb: Annotated[float | None, Field(
+        gt=0, le=100_000, description="memory that each of its GPUs must have, where sites have gpu_types; null: any"
+    )] = None
+    power_table: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...] | None, Field(
+        description="power above idle of each of its GPUs on 1, 2, ... max_blocks blocks over that on one (train), "
+        "where sites have gpu_types; null: always 1")] = None
+    gpu_speed_ratio: Annotated[dict[str, Annotated[float, Field(gt=0, le=1000)]], Field(
+        description="speed on GPU types over to_per_gpu_min, where it is not the type's speed_ratio")] = field(
+        default_factory=dict)
 
     @model_validator(mode="before")
     @classmethod
@@ -127,7 +142,9 @@ class JobClass:
         if self.kind == "llm":
             odd = [name for name, usual in (("patience", "fixed"), ("slo_wait_s", None), ("order", "edf"),
                                             ("max_blocks", 1), ("speedup_exponent", 1.0), ("speedup_table", None),
-                                            ("checkpoint_interval_s", None), ("restart_s", 0))
+                                            ("checkpoint_interval_s", None), ("restart_s", 0), ("memory_gb", None),
+                                            ("power_table", None),
+                                            ("gpu_speed_ratio", {}))
                    if getattr(self, name) != usual]
             if odd:
                 raise ValueError(f"a class of kind llm has no {', '.join(odd)}; leave it out (service levels: "
@@ -145,6 +162,11 @@ class JobClass:
                              "it out")
         if self.kind == "inf" and (self.checkpoint_interval_s is not None or self.restart_s):
             raise ValueError("an inference class has no checkpoints and no restart_s; leave them out")
+        if self.kind == "inf" and self.power_table is not None:
+            raise ValueError("an inference class has no power_table, as it has no blocks; leave it out")
+        if self.power_table is not None and (len(self.power_table) != self.max_blocks or self.power_table[0] != 1.0):
+            raise ValueError(f"power_table = {list(self.power_table)} must start with 1 and have max_blocks = "
+                             f"{self.max_blocks} entries")
         if self.checkpoint_interval_s is None and self.checkpoint_cost_s:
             raise ValueError(f"checkpoint_cost_s is {self.checkpoint_cost_s:g} without a checkpoint_interval_s; give "
                              "both")
@@ -167,6 +189,10 @@ class JobClass:
         if self.speedup_table is not None:
             return self.speedup_table[blocks - 1] if blocks else 0.0
         return float(blocks) if self.speedup_exponent == 1.0 else blocks**self.speedup_exponent
+
+    def power_ratio(self, blocks: int) -> float:
+        """Power above idle of each GPU of a job on so many blocks over that on one."""
+        return 1.0 if self.power_table is None or not blocks else self.power_table[blocks - 1]
 
     def speed_to_per_s(self, blocks: int) -> float:
         """Work per s of a job that runs on so many blocks, checkpoints counted, TO/s; of inference on 0 or 1."""
@@ -211,6 +237,10 @@ class JobClass:
         """Power of one busy GPU above idle, kW (0.700 for every class of Table I)."""
         return self.kw_per_to_s * self.to_per_gpu_min / MIN_S
 
+    def speed_on(self, gpu_type: str, figures: GpuType) -> float:
+        """Speed on a GPU type over `to_per_gpu_min`, without a power limit."""
+        return self.gpu_speed_ratio.get(gpu_type, figures.speed_ratio)
+
 
 @params
 class Site:
@@ -221,13 +251,85 @@ class Site:
         Field(union_mode="left_to_right", description="number of its bus, counted from 0; in OpenDSS the bus's name")]
     racks: Annotated[int, Field(ge=1, le=100_000, description="racks")] = 50
     gpus_per_rack: Annotated[int, Field(ge=1, le=10_000, description="GPUs in a rack")] = 8
-    idle_kw: Annotated[float, Field(ge=0, description="P_idle of (13), always drawn, kW")] = 100.0
+    idle_kw: Annotated[float, Field(ge=0, description="P_idle of (13), always drawn, kW; with gpu_types what is drawn "
+                                    "beside GPUs and their hosts, 0 if it is left out")] = 100.0
     q_per_p_ratio: Annotated[float, Field(ge=-100, le=100, description="eta of (5): kvar drawn per kW")] = 0.2
+    gpu_types: Annotated[dict[str, GpuType], Field(
+        description="GPUs by type, racks x gpus_per_rack in sum; {}: all are alike, and idle_kw has their idle power")
+    ] = field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, given: Any) -> Any:
+        """Published figures of GPU types; with types, no idle power beside them unless it is given."""
+        fields = given.kwargs if isinstance(given, ArgsKwargs) else given
+        if not isinstance(fields, dict) or not fields.get("gpu_types"):
+            return given
+        fields = {"idle_kw": 0.0, **fields, "gpu_types": filled(fields["gpu_types"])}
+        return ArgsKwargs(given.args, fields) if isinstance(given, ArgsKwargs) else fields
+
+    @model_validator(mode="after")
+    def _counts_add_up(self) -> Site:
+        typed = sum(t.count for t in self.gpu_types.values())
+        if self.gpu_types and typed != self.gpus:
+            raise ValueError(f"gpu_types have {typed} GPUs in sum, and racks x gpus_per_rack = {self.racks} x "
+                             f"{self.gpus_per_rack} = {self.gpus}; make them agree")
+        return self
 
     @property
     def gpus(self) -> int:
         """G = racks x GPUs per rack."""
         return self.racks * self.gpus_per_rack
+
+    @property
+    def reference_gpus(self) -> float:
+        """GPUs of speed ratio 1 that the site's are worth."""
+        return sum(t.count * t.speed_ratio for t in self.gpu_types.values()) if self.gpu_types else self.gpus
+
+    @property
+    def rest_kw(self) -> float:
+        """IT power of the site without jobs, all GPUs awake, kW."""
+        return self.idle_kw + sum(t.count * t.awake_kw for t in self.gpu_types.values())
+
+    @property
+    def least_kw(self) -> float:
+        """The least IT power there can be, all GPUs asleep where they have types, kW."""
+        return self.idle_kw + sum(t.count * min(t.asleep_kw, t.waking) for t in self.gpu_types.values())
+
+    def above_idle_kw(self, job_classes: Iterable[JobClass]) -> float:
+        """The most that GPUs draw beyond `idle_kw`, before what warm inlets add, kW."""
+        if self.gpu_types:
+            return sum(t.count * t.most_kw for t in self.gpu_types.values())
+        return self.gpus * max((c.busy_kw_per_gpu for c in job_classes), default=0.0)
+
+    def most_kw(self, job_classes: Iterable[JobClass]) -> float:
+        """The most IT power there can be, before what warm inlets add, kW."""
+        return self.idle_kw + self.above_idle_kw(job_classes)
+
+    def fitting_types(self, job_class: JobClass) -> dict[str, GpuType]:
+        """GPU types whose memory is enough for a class; {} also where GPUs have no types."""
+        least_gb = job_class.memory_gb or 0.0
+        return {name: t for name, t in self.gpu_types.items() if t.memory_gb >= least_gb}
+
+    def has_type_for(self, job_class: JobClass) -> bool:
+        """Whether there is a type with the class's memory and a block of GPUs; True where GPUs have no types."""
+        return not self.gpu_types or self.usable_gpus(job_class) > 0
+
+    def top_to_per_s(self, job_class: JobClass) -> float:
+        """Work per s of a training job on all the blocks it can use here, of GPU types on the one where it is fastest
+        without a power limit; 0 where none fits, TO/s."""
+        if not self.gpu_types:
+            return job_class.top_to_per_s(self.gpus)
+        return max((job_class.top_to_per_s(t.count) * job_class.speed_on(name, t)
+                    for name, t in self.fitting_types(job_class).items()), default=0.0)
+
+    def usable_gpus(self, job_class: JobClass) -> float:
+        """GPUs of the speed that a class's `to_per_gpu_min` is for, which the site's are worth to it: those of types
+        that it fits on and that have a block of it, by their speeds."""
+        if not self.gpu_types:
+            return self.gpus if self.gpus >= job_class.gpus_per_block else 0
+        return sum(t.count * job_class.speed_on(name, t) for name, t in self.fitting_types(job_class).items()
+                   if t.count >= job_class.gpus_per_block)
 
 
 def may_run(job_class: JobClass, site: str) -> bool:

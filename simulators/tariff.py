@@ -13,14 +13,16 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from cosim.adapter import ExogenousAdapter, Values, serve
-from cosim.errors import ScenarioError, unknown
+from cosim.errors import ScenarioError, listed, unknown
 from cosim.params import params
-from cosim.plausible import Price
+from cosim.plausible import Price, stated_unit
 from cosim.ports import Port
 from cosim.simulators.forecast.horizon import HORIZON, HorizonS, HorizonStepS, horizon_steps, labels, leads_s
+from cosim.simulators.grid.columns import read_column
 from cosim.tables.table import DataTable, Overflow, TableOptions, TableSeries
 from cosim.units import DAY_S, HOUR_S, Seconds, whole_steps
 
+PRICE = "price_usd_per_kwh"
 Boundary = Literal["half_open", "closed", "inclusive_hour"]
 
 
@@ -77,6 +79,13 @@ class TimeOfUseParams:
     prices: Annotated[str | None, Field(description="CSV or Parquet table with a column of times (time_s, or dates as "
                                         "`time`) and one of prices, price_usd_per_kwh or in another unit; in the place "
                                         "of base and windows")] = None
+    prices_column: Annotated[str | None, Field(description="column of the prices; null: by the table's columns")] = None
+    prices_unit: Annotated[Literal["usd_per_kwh", "usd_per_mwh"] | None, Field(
+        description="of prices_column; null: that of its name")] = None
+    prices_factor: Annotated[float | None, Field(gt=0, description="times the table's prices: USD per unit of their "
+                                             "currency; null: they are in USD")] = None
+    prices_where: Annotated[dict[str, str], Field(description="column -> value: rows of another one are left out (a "
+                                              "node, a zone)")] = field(default_factory=dict)
     prices_overflow: Annotated[Overflow, Field(
         description="outside of the table: hold its nearest row, raise (forecasts are held), or wrap: repeat it"
     )] = "hold"
@@ -128,6 +137,7 @@ class TimeOfUse(ExogenousAdapter):
 
     PARAMS = TimeOfUseParams
     TABLE_FIELD = "prices"
+    VARIANTS = ("cosim.simulators.tariff:KnownTariff",)
     MODELS = {
         "Tariff": (
             Port("price_usd_per_kwh", "out", "electricity price"),
@@ -163,8 +173,7 @@ class TimeOfUse(ExogenousAdapter):
             raise ScenarioError(f"{self.sid}.deferrals_s holds {early[0]:g} s; a lead is 0 or more")
         p = self.params
         self._forecasts = _prices_by_time_of_day(p.base_usd_per_kwh, p.windows, p.boundary, p.deferrals_s)
-        self._series = None if self.params.prices is None else TableSeries(
-            _table(self.params, self.sid), "price_usd_per_kwh", self.sid, f"{self.sid}.prices")
+        self._series = None if self.params.prices is None else _prices(self.params, self.sid)
 
     def site_price_usd_per_kwh(self, site: str, common: float, time_s: float) -> float:
         """The price at a site, where the common one is `common`."""
@@ -274,8 +283,24 @@ def _prices_by_time_of_day(*tariff: Any) -> dict[float, tuple[float, list[float]
 
 def _table(p: TimeOfUseParams, member: str) -> DataTable:
     assert p.prices is not None, "there is a table"
-    options = TableOptions(f"{member}.prices_", p.scenario_start, p.prices_time_zone, p.prices_overflow)
+    options = TableOptions(f"{member}.prices_", p.scenario_start, p.prices_time_zone, p.prices_overflow,
+                           where=p.prices_where)
     return DataTable(p.prices, options)
+
+
+def _prices(p: TimeOfUseParams, member: str) -> TableSeries:
+    """The prices of the table, USD/kWh: its column of our name, else the one that is given, a service's or the only one
+    with a price in its name."""
+    table, owner = _table(p, member), f"{member}.prices"
+    if p.prices_column is None and table.match(PRICE) is not None:
+        return TableSeries(table, PRICE, member, owner, p.prices_factor or 1.0)
+    said = [name for name in table.columns if stated_unit(name, "price") is not None]
+    column = p.prices_column or table.figure or (said[0] if len(said) == 1 else None)
+    if column is None:
+        raise ScenarioError(f"{owner}: {table.path} has no column {PRICE}; it has {listed(table.columns)}: name one by "
+                            f"--set {owner}_column=NAME")
+    values = read_column(table, column, p.prices_unit, PRICE, f"{owner}_unit", p.prices_factor or 1.0)
+    return TableSeries.of(table, values)
 
 
 if __name__ == "__main__":

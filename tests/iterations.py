@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cosim.simulators.aidc.llm.request import Numbers
 
@@ -25,6 +25,7 @@ class Plain:
     preemptions: int = 0
     dropped: bool = False
     energy_kws: float = 0.0
+    token_s: list[float] = field(default_factory=list)
 
 
 def serve(n: Numbers, requests: list[Plain]) -> float:  # noqa: C901  one loop, to be read from top to bottom
@@ -84,11 +85,13 @@ def serve(n: Numbers, requests: list[Plain]) -> float:  # noqa: C901  one loop, 
         time_s += batch_s + prompt_s
         for r in steps:
             r.generated += 1
+            r.token_s.append(time_s)
             kv += 1
         for r, part in chunks:
             r.left -= part
             if not r.left:
                 r.generated += 1
+                r.token_s.append(time_s)
                 r.first_s = time_s if r.first_s is None else r.first_s
         for r in [r for r in batch if r.generated == r.output_tokens]:
             batch.remove(r)

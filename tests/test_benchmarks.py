@@ -105,6 +105,7 @@ def test_a_ratio_a_quarter_above_the_baseline_is_warned_of_and_nothing_is_left_o
     assert "slower is 5.04, +26 % of the baseline's 4" in warnings[0]
 
 
+@pytest.mark.long
 def test_a_section_is_measured_stored_shown_and_compared(tmp_path, capsys):
     out = tmp_path / "f.json"
     asked = ["day", "--quick", "--scenario", "two_bus", "--until", "30min", "--out", str(out)]

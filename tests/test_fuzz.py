@@ -36,6 +36,8 @@ from cosim.trace import Trace
 from cosim.trace.command import main as inspect_main
 from cosim.units import parse_duration
 
+pytestmark = pytest.mark.long
+
 TIMES = int(os.environ.get("COSIM_FUZZ", "1"))
 LONGEST_S = 30
 """Of one input; what takes longer hangs."""

@@ -34,11 +34,12 @@ from cosim.simulators.tariff import TimeOfUse
 from cosim.simulators.workload.adapter import Arrivals
 from cosim.simulators.workload.azure_llm import AzureLlm
 from cosim.simulators.workload.cluster import ClusterTrace
+from cosim.simulators.workload.job_table import JobTable
 from cosim.simulators.workload.recorded import RecordedJobs
 
 REPO = Path(__file__).parents[1]
 MEMBERS: dict[str, tuple[type, ...]] = {
-    "workload": tuple(c.PARAMS for c in (Arrivals, AzureLlm, ClusterTrace, RecordedJobs)),
+    "workload": tuple(c.PARAMS for c in (Arrivals, AzureLlm, ClusterTrace, JobTable, RecordedJobs)),
     "grid": (GridParams, *(c.PARAMS for c in (AcPowerFlow, OpenDss, IntensitySeries, CarbonFlow))),
     "aidc": (DataCenters.PARAMS,), "controller": (ControllerParams,), "profile": (ForecastProfileParams,),
     "tariff": (TimeOfUse.PARAMS,), "learn": (Learning,),

@@ -17,21 +17,25 @@ FLOORS = [
     {"cosim.campaign.statistics", "cosim.errors", "cosim.digest",
      "cosim.old_names", "cosim.plaintext", "cosim.commands",
      "cosim.commands.names"},
-    {"cosim.units", "cosim.imports"},
+    {"cosim.units", "cosim.imports", "cosim.collector"},
     {"cosim"},
     {"cosim.limits", "cosim.scenario_hooks", "cosim.contracts"},
     {"cosim.trace.form"},
-    {"cosim.clock", "cosim.console", "cosim.tables.dates", "cosim.tables.weather_files", "cosim.plausible",
+    {"cosim.clock", "cosim.console", "cosim.tables.dates", "cosim.tables.weather_files", "cosim.tables.services",
+     "cosim.plausible",
      "cosim.ports", "cosim.params",
      "cosim.drivers.remote", "cosim.trace.file_scan", "cosim.trace.machine", "cosim.trace.seal", "cosim.seeds"},
     {"cosim.trace.supervised", "cosim.trace.blocks"},
     {"cosim.datafile", "cosim.progress", "cosim.tables.axis", "cosim.trace.journal",
      "cosim.scenario", "cosim.tables.files", "cosim.tables.workbook", "cosim.trace.reader"},
-    {"cosim.trace"},
+    {"cosim.trace", "cosim.tables.selection"},
     {"cosim.hooks", "cosim.trace.compare", "cosim.trace.descriptor",
      "cosim.trace.writer", "cosim.trace.series", "cosim.tables.table"},
-    {"cosim.adapter", "cosim.trace.export", "cosim.trace.rescue"},
-    {"cosim.drivers.event_loop", "cosim.drivers.resolve", "cosim.trust"},
+    {"cosim.adapter", "cosim.trace.export", "cosim.trace.rescue", "cosim.neighbours", "cosim.neighbours.conversion",
+     "cosim.neighbours.federation"},
+    {"cosim.drivers.event_loop", "cosim.drivers.resolve", "cosim.trust", "cosim.neighbours.fmi",
+     "cosim.neighbours.mapping"},
+    {"cosim.neighbours.fmu", "cosim.neighbours.helics_federate"},
     {"cosim.drivers.plan", "cosim.replay.recording", "cosim.serve"},
     {"cosim.drivers.instrument"},
     {"cosim.drivers.native", "cosim.replay.members"},
@@ -49,6 +53,7 @@ FLOORS = [
     {"cosim.commands.main", "cosim.result"},
     {"cosim.experiment", "cosim.commands.show"},
     {"cosim.run", "cosim.conformance", "cosim.commands.new", "cosim.simulation"},
+    {"cosim.learning.variation"},
     {"cosim.check", "cosim.trace.command", "cosim.learning.shared", "cosim.learning.vector"},
     {"cosim.__main__", "cosim.trace.__main__", "cosim.learning.batch", "cosim.learning.pettingzoo",
      "cosim.learning.workers"},
@@ -78,11 +83,14 @@ OWNERS = {
     "plotly": {"cosim.reporting.page"},
     "matplotlib": {"cosim.reporting.panels", "cosim.reporting.paper", "cosim.reporting.paper_map",
                    "cosim.reporting.style"},
+    "fmpy": {"cosim.neighbours.fmi"},
+    "helics": {"cosim.neighbours.federation"},
     "mosaik": {"cosim.drivers.mosaik_bus"},
     "ray": {"cosim.campaign.ray_driver"},
     "yaml": {"cosim.datafile"},
     "rich": {"cosim.console", "cosim.progress", "cosim.reporting.live"},
     "mosaik_api_v3": {"cosim.adapter", "cosim.hooks", "cosim.drivers.remote", "cosim.serve",
+                      "cosim.neighbours.fmu", "cosim.neighbours.helics_federate",
                       "cosim.drivers.mosaik_bus"},
     "torch": {"cosim.agents.learn.networks.blocks", "cosim.agents.learn.networks.distributions",
               "cosim.agents.learn.networks.mat", "cosim.agents.learn.networks.network",
@@ -94,7 +102,8 @@ LAZY = {"cosim.agents.learn.team", "cosim.agents.learn.training", "cosim.agents.
         "cosim.learning.pettingzoo", "cosim.report", "cosim.reporting.panels",
         "cosim.reporting.definition", "cosim.reporting.live", "cosim.reporting.paper", "cosim.request",
         "cosim.simulators.grid.network.files",
-        "cosim.simulators.grid.network.powerflow", "cosim.simulators.grid.network.tables", "cosim.trust", "pandas",
+        "cosim.simulators.grid.network.powerflow", "cosim.simulators.grid.network.tables", "cosim.trust", "fmpy",
+        "fmpy.fmi2", "fmpy.fmi3", "helics", "pandas",
         "pyarrow", "pyarrow.parquet", "scipy.optimize", "scipy.sparse", "simbench", "torch.utils.tensorboard", "xarray",
         "xlsxwriter", "xlsxwriter.exceptions"}
 """What may be imported inside a function: it is heavy, or brought by an extra, or brings a library of that kind."""
@@ -102,7 +111,8 @@ BY_NAME = {"cosim.agents.fleet.spaces"}
 """Edges that go up by a string: what was a command in version 0.1 starts the one of today."""
 AGENTS_MAY_USE = {"cosim.errors", "cosim.limits", "cosim.params", "cosim.seeds", "cosim.units"}
 AGENTS_ROOF = {"cosim.agents.action_spaces", "cosim.agents.comparison", "cosim.agents.curves", "cosim.agents.evaluate",
-               "cosim.agents.probe", "cosim.agents.request", "cosim.agents.together", "cosim.agents.train",
+               "cosim.agents.probe", "cosim.agents.request", "cosim.agents.splits", "cosim.agents.together",
+               "cosim.agents.train",
                "cosim.agents.pretrained.__main__",
                *(f"cosim.agents.study.{name}" for name in (
                    "claims", "command", "data", "days", "exhibits", "fixed_shares", "measures", "page", "paper", "plan",
@@ -113,12 +123,14 @@ SIMULATORS_ROOF = {"cosim.simulators.analysis.lambda_sweep", "cosim.simulators.a
 """Command lines: they may use all of the frame, and nothing imports them."""
 SIMULATORS_MAY_USE = {"cosim.adapter", "cosim.clock", "cosim.digest", "cosim.drivers.resolve", "cosim.errors",
                       "cosim.hooks", "cosim.imports", "cosim.limits", "cosim.params", "cosim.plausible", "cosim.ports",
-                      "cosim.replay.recording", "cosim.tables.dates", "cosim.tables.files", "cosim.tables.table",
-                      "cosim.trace", "cosim.trace.series", "cosim.units"}
+                      "cosim.replay.recording", "cosim.scenario", "cosim.tables.dates", "cosim.tables.files",
+                      "cosim.tables.table", "cosim.trace", "cosim.trace.series", "cosim.units"}
 DECLARE_WITH = {"cosim.simulators.reporting": {"cosim.reporting.chart", "cosim.reporting.data",
                                                "cosim.reporting.definition", "cosim.reporting.text"},
-                "cosim.simulators.contracts": {"cosim.contracts"}}
-"""Of the frame, what else the modules may use in which models say how they are shown and checked."""
+                "cosim.simulators.contracts": {"cosim.contracts"},
+                "cosim.simulators.own_network_grid": {"cosim.datafile", "cosim.scenario"}}
+"""Of the frame, what else the modules may use in which models say how they are shown and checked, and how a scenario is
+made on a network."""
 
 
 def name_of(path: Path) -> str:

@@ -2,6 +2,8 @@
 
 import configparser
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -48,3 +50,12 @@ def test_links_of_the_files_at_the_top_lead_somewhere(name):
         headings = [re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in re.findall(
             r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.M)]
         assert not anchor or anchor in headings, target
+
+
+def test_nothing_that_a_run_writes_is_a_file_of_the_project():
+    """Traces and pages that the docs' commands leave at the top are nobody's source."""
+    if not (ROOT / ".git").exists() or shutil.which("git") is None:
+        pytest.skip("not a git checkout")
+    files = subprocess.run(["git", "ls-files", "--", "*.h5", "*.html", "*.parquet", "*.log"], cwd=ROOT, text=True,
+                           capture_output=True, check=True).stdout.split()
+    assert files == []

@@ -52,7 +52,7 @@ def check_knows_sites(policy: str, facts: FleetFacts, options: PolicyOptions) ->
     """ScenarioError naming the policy, without the sites' energy model and the jobs' speeds."""
     if options.energy is None or not facts.top_to_per_s:
         raise ScenarioError(f"policy {policy} needs to know what a site draws and how fast jobs can run, and nobody "
-                            "tells it")
+                            "tells it (where GPUs have types nobody can: choose another policy there)")
 
 
 def share_blocks(

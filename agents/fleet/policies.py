@@ -16,6 +16,7 @@ from cosim.agents.fleet.shifting import CarbonTime, LowestWindow, SuspendResume,
 from cosim.agents.learn.checkpoint import BEST, LAST
 from cosim.agents.pretrained import SUFFIX, shipped
 from cosim.errors import ScenarioError, unknown
+from cosim.imports import file_in
 from cosim.limits import is_file
 
 
@@ -66,6 +67,8 @@ def checkpoint_of(policy: str) -> Path | None:
     """
     if policy in shipped():
         return shipped()[policy]
+    if file_in(policy):  # a class in a .py file
+        return None
     path = Path(policy)
     looks_like_one = "/" in policy or "\\" in policy or policy.endswith(SUFFIX)
     if not looks_like_one and (not policy or policy in POLICIES or not (is_file(path) or _is_folder(path))):
@@ -98,5 +101,5 @@ def check_own(path: str, made: object) -> None:
 
 
 def _nobody(name: str, policies: Mapping[str, object]) -> str:
-    return unknown("policy", name, [*policies, *shipped()]) + (f", a checkpoint ({SUFFIX}), or package.module:Class of "
-                                                               "your own")
+    return unknown("policy", name, [*policies, *shipped()]) + (f", a checkpoint ({SUFFIX}), package.module:Class or "
+                                                               "folder/file.py:Class of your own")

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import JsonValue
 
 from cosim.errors import ScenarioError, cut, shown, unknown
+from cosim.imports import file_in
 from cosim.limits import is_file, refuse_odd
 
 State = Literal["waiting", "running", "done", "failed"]
@@ -120,9 +121,9 @@ def files_of(data: Any) -> dict[str, str]:
         if is_file(text):
             stat = Path(text).stat()
             found[text] = _digest_of_file(str(Path(text).resolve()), stat.st_mtime_ns, stat.st_size)
-        elif _CALL.fullmatch(text) and (place := _own_module(text.partition(":")[0])):
+        elif place := _file_of_code(text):
             stat = place.stat()
-            found[text] = _digest_of_file(str(place), stat.st_mtime_ns, stat.st_size)
+            found[text] = _digest_of_file(str(place.resolve()), stat.st_mtime_ns, stat.st_size)
     return found
 
 
@@ -172,6 +173,13 @@ def _digest_of_file(path: str, _mtime_ns: int, _size: int) -> str:
         while block := file.read(_BLOCK):
             found.update(block)
     return found.hexdigest()
+
+
+def _file_of_code(text: str) -> Path | None:
+    """The file behind an import string; None for one of an installed package, and for a text that is none."""
+    if named := file_in(text):
+        return Path(named[0]) if is_file(named[0]) else None
+    return _own_module(text.partition(":")[0]) if _CALL.fullmatch(text) else None
 
 
 @lru_cache(maxsize=1024)

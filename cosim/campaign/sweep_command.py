@@ -16,6 +16,7 @@ from cosim.campaign.runner import ENGINES, exit_code, listing, look_up, said_of
 from cosim.campaign.sweep import SweepPlan, compute, default_folder, planned, with_measured_rate
 from cosim.campaign.sweep_table import RUNS, TABLE, Columns, lines_of, runs_of, tables_of
 from cosim.console import (
+    USE,
     Console,
     add_names,
     add_settings,
@@ -117,7 +118,7 @@ def _asked(args: argparse.Namespace) -> SweepPlan:
     if args.jobs < 1:
         raise ScenarioError(f"--jobs {args.jobs} must be 1 or more")
     until_s = parse_duration(args.until) if args.until is not None else None
-    use = assignments(args.use, "--use", "member=package.module:Class, 'cmd: ...' or 'connect: host:port'")
+    use = assignments(args.use, "--use", USE)
     replays = assignments(args.replay, "--replay", "member=FILE, a trace or a table")
     axes, points = plan_of(args.plan) if args.plan else ({}, [])
     for name, text in settings_of(args.settings).items():

@@ -20,8 +20,6 @@ from cosim.ports import Port
 from cosim.trace.writer import TraceWriter
 from cosim.units import finite
 
-_MOST_WAITING = 1_000_000
-"""Numbers that wait to be written at most, or so many more than what a flush has left: incomplete chunks."""
 _CHUNK_ROWS, _CHUNK_ROWS_IN_REAL_TIME = 120, 30
 """Rows of a chunk of the trace at most. To write a chunk takes as long as some hundred of its numbers; in real time
 what is written soon counts more."""
@@ -52,7 +50,6 @@ class Control:
     time: int = -1
     lag_s: float = 0.0
     _next_flush: int = field(default=0, init=False)
-    _most_waiting: int = field(default=_MOST_WAITING, init=False)
     _began: float = field(default=0.0, init=False)
 
     def tick(self, time: int) -> None:
@@ -66,12 +63,11 @@ class Control:
         self.time = time
         if self.on_progress:
             self.on_progress(time)
-        writer = self.writer
-        if time >= self._next_flush or (writer and writer.waiting > self._most_waiting):
+        due = time >= self._next_flush
+        if due:
             self._next_flush = time + self.flush_steps
-            if writer:
-                writer.flush()
-                self._most_waiting = writer.waiting + _MOST_WAITING
+        if self.writer and (due or self.writer.full):
+            self.writer.flush()
 
     def _keep_pace(self, time: int, rt_factor: float) -> None:
         """Real time: wait until `rt_factor` wall-clock seconds have passed per simulated second, or note the lag."""

@@ -7,7 +7,6 @@ child ends by itself the next reply or command raises an error with its name and
 
 from __future__ import annotations
 
-import gc
 import io
 import json
 import os
@@ -40,9 +39,6 @@ _NEW_S = 60.0
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 """Variables of a process beside others like it; what a user has set goes before."""
 LENGTH = struct.Struct("<Q")
-_NET_OBJECTS = 100_000
-"""Objects made and not freed after which cycles are looked for: jobs come and go, and are in none."""
-
 
 FROM_CHECKPOINT = "go on from the last checkpoint, with fewer environments if memory ran out"
 
@@ -212,9 +208,3 @@ def received(commands: BinaryIO) -> bytes:
     if len(head) < LENGTH.size:
         raise EOFError
     return commands.read(LENGTH.unpack(head)[0])
-
-
-def settle() -> None:
-    """What has been made so far stays: look for cycles seldom, and not among it."""
-    gc.freeze()
-    gc.set_threshold(_NET_OBJECTS)

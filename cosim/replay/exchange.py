@@ -12,7 +12,7 @@ from cosim.imports import load
 from cosim.ports import Port
 from cosim.replay.members import recorded_members
 from cosim.replay.recording import check_shapes, refuse_events, sources_of, wanted_levels, with_columns
-from cosim.scenario import Member, Scenario
+from cosim.scenario import DEFAULT_START, Member, Scenario
 from cosim.tables.table import DataTable, TableOptions, is_table
 from cosim.trace import Trace
 from cosim.trace.series import scenario_of
@@ -66,7 +66,7 @@ def _gives(ports: Sequence[Port] | None) -> bool:
 
 
 def _from_table(scenario: Scenario, member: str, path: str) -> Scenario:
-    table, old = DataTable(path, TableOptions(f"{member}.", scenario.start)), scenario.members[member]
+    table, old = DataTable(path, TableOptions(f"{member}.", scenario.start or DEFAULT_START)), scenario.members[member]
     hooks, sources = _hooks_of(old, member), sources_of(scenario, member)
     declared = hooks.MODELS
     refuse_events(declared, sources, member, path)
@@ -85,7 +85,7 @@ def _from_table(scenario: Scenario, member: str, path: str) -> Scenario:
             models[model], entities[model] = tuple(p.name for p in here), names
             played += here
             check_shapes(table, here if declared else {})
-    if not models:
+    if not models and not (hooks.TABLE_FIELD and table.figure):
         wishes = ", ".join(dict.fromkeys(name for _, _, name in sources))
         if strangers := [e for model, ports in wanted.items() for p in ports if (found := table.match(p.name))
                          for e in table.entities(found[0]) or ()]:

@@ -21,9 +21,12 @@ _YEARS = range(1800, 3001)
 """Years of dates; a run of the longest duration from there still ends in a year of four digits."""
 _LEAP_YEAR = 2000
 """The year in which the rows of a typical year are put; it has a 29 February."""
-_ENTSO_E = re.compile(r"(\d\d)([./])(\d\d)\2(\d{4}) (\d\d:\d\d(?::\d\d)?) - \d\d\2\d\d\2\d{4} \d\d:\d\d(?::\d\d)?"
-                      r"\s*(?:\((\w+(?:/\w+)?)\))?")
-"""A market time unit of ENTSO-E's exports: day first, begin and end, at times with the zone: (UTC) or (CET/CEST)."""
+_ENTSO_E = re.compile(r"(\d\d)([./])(\d\d)\2(\d{4}) (\d\d:\d\d(?::\d\d)?)(?:\s*\((\w+)\))? - \d\d\2\d\d\2\d{4} "
+                      r"\d\d:\d\d(?::\d\d)?\s*(?:\((\w+(?:/\w+)?)\))?")
+"""A market time unit of ENTSO-E's exports: day first, begin and end, at times with the zone: (UTC) or (CET/CEST), or of
+each end its own, (CET) or (CEST)."""
+_OFFSETS = {"UTC": "+00:00", "WET": "+00:00", "WEST": "+01:00", "CET": "+01:00", "CEST": "+02:00", "EET": "+02:00",
+            "EEST": "+03:00"}
 _ZONES_SAID = {"UTC": "UTC", "GMT": "UTC", "CET/CEST": "Europe/Brussels", "WET/WEST": "Europe/Lisbon",
                "EET/EEST": "Europe/Athens"}
 _HALF_A_YEAR_S = 183 * DAY_S
@@ -72,18 +75,19 @@ def instant(cell: Any) -> float:
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
 
 
-def instants(cells: Sequence[Any], zone: ZoneInfo | None) -> Instants:
+def instants(cells: Sequence[Any], zone: ZoneInfo | None, said: ZoneInfo | None = None) -> Instants:
     """The instants of a column; cells without an offset of their own are wall-clock times of `zone` (None: UTC).
 
     Of a wall-clock time that a zone has twice, in autumn, the row that comes first in time is the earlier one and the
-    next the later one. Cells of ENTSO-E's layout may have their zone. DateError for a cell that is no date, a zone
-    in a cell that is another one, or a time that the clocks skip in spring.
+    next the later one. Cells of ENTSO-E's layout may have their zone, or the name of their column (`said`). DateError
+    for a cell that is no date, a stated zone that is another one, or a time that the clocks skip in spring.
     """
-    parsed, said = [], _zone_said(cells)
+    parsed, said = [], _zone_said(cells) or said
     if said is not None and zone is not None and any(
             datetime(2026, month, 1, tzinfo=said).utcoffset() != datetime(2026, month, 1, tzinfo=zone).utcoffset()
             for month in (1, 7)):
-        raise DateError(f"{shown(cells[0])} says its zone; leave time_zone away, or set it to {said.key}", cells[0])
+        raise DateError(f"{shown(cells[0])} or the column's name says its zone; leave time_zone away, or set it to "
+                        f"{said.key}", cells[0])
     zone = zone or said
     for number, cell in enumerate(cells, 1):
         try:
@@ -114,7 +118,7 @@ def instants(cells: Sequence[Any], zone: ZoneInfo | None) -> Instants:
 def _zone_said(cells: Sequence[Any]) -> ZoneInfo | None:
     """The zone in cells of ENTSO-E's layout, by the first of them; None where it has none that is known."""
     found = _ENTSO_E.fullmatch(cells[0].strip()) if len(cells) and isinstance(cells[0], str) else None
-    return ZoneInfo(_ZONES_SAID[found[6]]) if found is not None and found[6] in _ZONES_SAID else None
+    return ZoneInfo(_ZONES_SAID[found[7]]) if found is not None and found[7] in _ZONES_SAID else None
 
 
 def seconds_of_day(text: str) -> float | None:
@@ -217,7 +221,7 @@ def _parsed(cell: Any) -> datetime:
     else:
         try:
             if (unit := _ENTSO_E.fullmatch(cell.strip())) is not None:
-                cell = f"{unit[4]}-{unit[3]}-{unit[1]} {unit[5]}"
+                cell = f"{unit[4]}-{unit[3]}-{unit[1]} {unit[5]}{_OFFSETS.get(unit[6] or '', '')}"
             at = datetime.fromisoformat(cell.strip())
         except (AttributeError, TypeError, ValueError):
             raise DateError(f"{shown(cell)} is no ISO 8601 date such as 2026-01-31T14:00", cell) from None

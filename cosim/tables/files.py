@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import math
 import re
+import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from itertools import compress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -26,26 +29,53 @@ BYTES_PER_CELL = 40
 """Memory of a cell that was read: a Python number and its place in a list."""
 _DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 _IN_QUOTES, _MOST_HEAD = re.compile(r'"(?:[^"]|"")*"'), 100_000
+_PART, _BYTES_PER_CHARACTER = 1 << 24, 8.0
 _DELIMITERS = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
+
+
+def table_suffix(path: str | Path) -> str:
+    """The ending of a file's name in lower case, without that of gzip: '.csv' of 'Jobs.CSV.gz'."""
+    return Path(str(path).lower().removesuffix(".gz")).suffix
+
+
+def open_text(path: str | Path, errors: str = "strict") -> TextIO:
+    """A file of text, opened: UTF-8 with or without its mark, or UTF-16 with one; compressed by gzip or not, by its
+    first bytes. Raises OSError."""
+    with open(path, "rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    with gzip.open(path) if packed else open(path, "rb") as file:
+        mark = file.read(2)
+    encoding = "utf-16" if mark in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    if packed:
+        return cast(TextIO, gzip.open(path, "rt", encoding=encoding, errors=errors, newline=""))
+    return open(path, encoding=encoding, errors=errors, newline="")
 
 
 class Columns:
     """The cells of a file by column, text or values; numbers and instants are worked out once.
 
     place  of a weather file: latitude_deg, longitude_deg (> 0 is east), altitude_m; {} of others
+    form   of a weather file: EPW or TMY3; '' of others
     """
 
     def __init__(self, path: Path, names: list[str], cells: Mapping[str, Sequence],
-                 place: Mapping[str, float] | None = None) -> None:
+                 place: Mapping[str, float] | None = None, form: str = "") -> None:
         twice = sorted(n for n, times in Counter(names).items() if times > 1)
         if twice:
             raise ScenarioError(f"{path} has two columns called '{cut(twice[0])}'; keep one")
         self.path, self.names, self._cells, self.place = path, names, cells, place or {}
+        self.form = form
         self._numbers: dict[str, np.ndarray] = {}
-        self._instants: dict[tuple[str, str | None], Instants] = {}
+        self._instants: dict[tuple[str, str | None, str | None], Instants] = {}
 
     def __len__(self) -> int:
         return len(self._cells[self.names[0]]) if self.names else 0
+
+    def rows(self, kept: Sequence[bool], also: Mapping[str, str]) -> Columns:
+        """The columns of some rows, some of them under a second name, too."""
+        cells = {name: list(compress(self._cells[name], kept)) for name in self.names}
+        cells |= {second: cells[name] for name, second in also.items()}
+        return Columns(self.path, list(cells), cells, self.place, self.form)
 
     def texts(self, column: str) -> list[str]:
         """A column as texts in the file's order."""
@@ -70,11 +100,11 @@ class Columns:
                                 f"number; {mend}")
         return found
 
-    def instants(self, column: str, zone: ZoneInfo | None) -> Instants:
+    def instants(self, column: str, zone: ZoneInfo | None, said: ZoneInfo | None = None) -> Instants:
         """A column of dates; see `cosim.tables.dates.instants`, whose DateError it raises."""
-        key = (column, zone.key if zone else None)
+        key = (column, zone.key if zone else None, said.key if said else None)
         if key not in self._instants:
-            self._instants[key] = instants(self._cells[column], zone)
+            self._instants[key] = instants(self._cells[column], zone, said)
         return self._instants[key]
 
 
@@ -128,20 +158,31 @@ def _cells(values: Sequence[Any] | np.ndarray) -> Iterable[Any]:
 @lru_cache(maxsize=16)
 def _read(path: str, _resolved: str, _mtime: int, _size: int) -> Columns:
     file = Path(path)
-    if file.suffix.lower() in (".parquet", ".pq"):
+    if table_suffix(file) in (".parquet", ".pq"):
         return Columns(file, *_read_parquet(file))
     try:
-        weather = file.suffix.lower() == ".epw"  # names of places in their headers are in any encoding
-        with file.open(encoding="utf-8-sig", newline="", errors="replace" if weather else "strict") as opened:
-            text = opened.read()
-    except (OSError, UnicodeDecodeError) as err:
+        weather = table_suffix(file) == ".epw"  # names of places in their headers are in any encoding
+        with open_text(file, errors="replace" if weather else "strict") as opened:
+            text = _all_of(opened, file)
+    except (OSError, EOFError, UnicodeError, zlib.error) as err:
         raise ScenarioError(f"cannot read table {file}: {err}; it has to be UTF-8 text") from None
     with reading_text(path):
         if weather:
-            return Columns(file, *read_epw(text, path))
+            return Columns(file, *read_epw(text, path), form="EPW")
         if TMY3_HEADER in text[:_MOST_HEAD].partition("\n")[2].partition("\n")[0]:
-            return Columns(file, *read_tmy3(text, path))
+            return Columns(file, *read_tmy3(text, path), form="TMY3")
     return Columns(file, *_read_csv(file, text))
+
+
+def _all_of(opened: TextIO, path: Path) -> str:
+    """The text of a file; ScenarioError for one that unfolds to more than memory takes."""
+    parts, length = [], 0
+    while part := opened.read(_PART):
+        parts.append(part)
+        length += len(part)
+        if length > _PART:
+            check_memory(f"{path}", length, _BYTES_PER_CHARACTER, "read a shorter file")
+    return "".join(parts)
 
 
 def _read_csv(path: Path, text: str) -> tuple[list[str], dict[str, Sequence]]:
@@ -160,6 +201,16 @@ def _read_csv(path: Path, text: str) -> tuple[list[str], dict[str, Sequence]]:
             raise ScenarioError(f"{path}, row {number} has {len(row)} cells, its header {len(names)}; cells are "
                                 f"separated by {_DELIMITERS[delimiter]} here")
     return names, dict(zip(names, zip(*rows[1:], strict=True), strict=True)) if rows[1:] else {n: () for n in names}
+
+
+def parquet_names(path: Path) -> list[str]:
+    """Names of a Parquet file's columns. ScenarioError as `parquet_rows`."""
+    arrow, parquet = _arrow(path)
+    try:
+        with parquet.ParquetFile(path) as file:
+            return [str(name) for name in file.schema_arrow.names]
+    except (OSError, arrow.ArrowException, ValueError) as err:
+        raise ScenarioError(f"{path} is no Parquet file that can be read: {cut(str(err), 160)}") from None
 
 
 def parquet_rows(path: Path, names: Sequence[str] | None = None, at_once: int | None = None,

@@ -15,9 +15,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import numpy as np
 
@@ -25,7 +26,9 @@ from cosim.errors import ScenarioError, listed, unknown
 from cosim.plausible import impossible, unusual
 from cosim.tables.axis import Axis, Overflow, TwoRowsError
 from cosim.tables.dates import DateError, Instants, SkippedError, instant, label, zone_of
-from cosim.tables.files import SUFFIXES, read_columns
+from cosim.tables.files import SUFFIXES, read_columns, table_suffix
+from cosim.tables.selection import select
+from cosim.tables.services import clock_in
 from cosim.units import DAY_S, HOUR_S, LONGEST_S, Unit, format_time, split_unit, unit_of
 
 _COUNTS = ("time_s", "time_min", "time_h")
@@ -44,6 +47,7 @@ class TableOptions:
     start      ISO date of t = 0, UTC; None where it is not known: only counts can then be read
     time_zone  IANA name of the zone of dates without an offset; None: UTC, with a note
     clock      column of times; None: by its name
+    where      column -> value: rows of another one are left out
     """
 
     owner: str
@@ -51,11 +55,12 @@ class TableOptions:
     time_zone: str | None = None
     overflow: Overflow = "hold"
     clock: str | None = None
+    where: Mapping[str, str] = field(default_factory=dict)
 
 
 def is_table(path: str | Path) -> bool:
     """Whether a file name has the extension of a table."""
-    return Path(path).suffix.lower() in SUFFIXES
+    return table_suffix(path) in SUFFIXES
 
 
 def clock_of(names: Sequence[str]) -> str | None:
@@ -71,9 +76,13 @@ class DataTable:
 
     def __init__(self, path: str | Path, reading: TableOptions) -> None:
         self.path, self.reading = Path(path), reading
-        self._file = read_columns(self.path)
+        whole = read_columns(self.path)
+        self._selected = select(whole, reading.where, reading.owner)
+        self._file = self._selected.columns
         names = self._file.names
-        clock = reading.clock or clock_of(names)
+        named = clock_in(names)
+        clock = reading.clock or clock_of(names) or (named[0] if named else None)
+        self._zone_in_name = named[1] if named and named[0] == clock else None
         if clock is None:
             raise ScenarioError(f"{self.path} has no column of times; call it {', '.join(_COUNTS)} (since the run's "
                                 f"start) or {', '.join(_DATES)} (ISO 8601); it has {listed(names)}")
@@ -86,6 +95,11 @@ class DataTable:
         for entity, port, part in map(split_name, self.columns):
             self._ports.setdefault(port, {})[entity, part] = None
         self._odd: dict[str, None] = {}
+
+    @property
+    def figure(self) -> str | None:
+        """Of a service's export the column of its figures, whose name states its unit; None of other tables."""
+        return self._selected.figure
 
     @cached_property
     def axis(self) -> Axis:
@@ -115,6 +129,11 @@ class DataTable:
     def place(self) -> Mapping[str, float]:
         """Of a weather file: latitude_deg, longitude_deg (> 0 is east), altitude_m; {} of others."""
         return self._file.place
+
+    @property
+    def first_unix_s(self) -> float | None:
+        """The instant of the first row; None of a table of counts, or of a typical year."""
+        return None if self._instants is None or self.axis.typical else float(self.unix_s[0])
 
     @property
     def unix_s(self) -> np.ndarray:
@@ -173,7 +192,7 @@ class DataTable:
     def notes(self, low_s: float, high_s: float, step_s: float) -> list[str]:
         """Sentences on how the table was read, by a run that read times `low_s` to `high_s`, every `step_s`."""
         axis, reading, dates = self.axis, self.reading, self._instants
-        said = list(self._odd)
+        said = [*self._taken(), *self._odd]
         closest_s = float(np.diff(axis.times_s).min(initial=math.inf))
         if closest_s < step_s:
             said.append(f"has rows {closest_s:g} s apart, and is read every {step_s:g} s: rows in between are skipped")
@@ -242,6 +261,15 @@ class DataTable:
 
     # --- inside -------------------------------------------------------------------------------------------------
 
+    def _taken(self) -> list[str]:
+        """What a file of a known form was taken as."""
+        if self._file.form:
+            place = self.place
+            return [f"read as {self._file.form}, of {abs(place['latitude_deg']):.2f} "
+                    f"{'N' if place['latitude_deg'] >= 0 else 'S'}, {abs(place['longitude_deg']):.2f} "
+                    f"{'E' if place['longitude_deg'] >= 0 else 'W'}, {place['altitude_m']:g} m, in standard time"]
+        return self._selected.sentence(self.clock, self._zone_in_name)
+
     @cached_property
     def _instants(self) -> Instants | None:
         """The dates; None for a column of counts."""
@@ -249,7 +277,7 @@ class DataTable:
             return None
         zone = zone_of(self.reading.time_zone, f"{self.reading.owner}time_zone")
         try:
-            return self._file.instants(self.clock, zone)
+            return self._file.instants(self.clock, zone, ZoneInfo(self._zone_in_name) if self._zone_in_name else None)
         except SkippedError as err:
             raise ScenarioError(f"{self.path}{err.row}: {self.clock} = {err}") from None
         except DateError as err:

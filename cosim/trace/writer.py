@@ -37,6 +37,8 @@ _CACHE_BYTES = 1 << 18
 run writes."""
 _LEAST_ROWS = 30
 """A chunk of wide rows is no longer than what fits there, but for so many."""
+_MOST_WAITING = 2_000_000
+"""Numbers in rows of tables that wait to be written, some 60 MB: with more a flush comes early."""
 _GZIP = 1
 _TEXT_BYTES = 16
 _ROOM_BYTES = 2_000_000
@@ -80,6 +82,7 @@ class TraceWriter:
         self.path, self.wall_s, self._lost = path, 0.0, ""
         self._groups: dict[tuple[str, str], _Group] = {}
         self._tables: dict[str, dict[str, list]] = {}
+        self._waiting = 0
         self._columns: dict[str, dict[str, tuple[h5py.Dataset, np.dtype]]] = {}
         self._text_bytes = _TEXT_BYTES
         self._start = start
@@ -191,12 +194,12 @@ class TraceWriter:
             raise TraceError(f"table '{table}' has columns {', '.join(columns)}; got {', '.join(batch)}")
         for name, values in batch.items():
             columns[name].extend(values)
+        self._waiting += batch_length(batch) * len(batch)
 
     @property
-    def waiting(self) -> int:
-        """Numbers and texts that wait to be written."""
-        return (sum([len(group.values) for group in self._groups.values()])
-                + sum([batch_length(columns) * len(columns) for columns in self._tables.values()]))
+    def full(self) -> bool:
+        """Whether so many rows of tables wait that they should be flushed now, whatever the clock says."""
+        return self._waiting > _MOST_WAITING
 
     def flush(self, final: bool = False) -> None:
         """Write all whole chunks; what was flushed survives a kill. `final` writes the rest, too."""
@@ -209,6 +212,7 @@ class TraceWriter:
                 self._flush_group(group, final)
             for table, columns in self._tables.items():
                 self._flush_table(table, columns, final)
+            self._waiting = 0
             self._file.flush()
         except (OSError, RuntimeError, ValueError, TypeError) as err:
             raise TraceError(f"cannot write {self.path}: {err}") from None
@@ -238,7 +242,9 @@ class TraceWriter:
 
     def _leave_room(self) -> None:
         """TraceError while the file is still whole: HDF5 does not survive a write that a full disk refuses."""
-        needed = 8 * self.waiting + _ROOM_BYTES
+        waiting = sum(len(group.values) for group in self._groups.values())
+        waiting += sum(batch_length(columns) * len(columns) for columns in self._tables.values())
+        needed = 8 * waiting + _ROOM_BYTES
         free = shutil.disk_usage(self.path.parent).free
         if free < needed:
             self._forget("the disk was full")

@@ -22,6 +22,7 @@ from cosim.simulators.aidc.engine.facility import Facility
 from cosim.simulators.aidc.engine.racks import Racks
 from cosim.simulators.aidc.engine.site_state import SiteState, pack, unpack
 from cosim.simulators.aidc.engine.slots import Reading, SlotFacility
+from cosim.simulators.aidc.inbound import NETWORK, Inbound
 from cosim.simulators.aidc.plant.ambient import Ambient, OutdoorAir, Weather, check_cover
 from cosim.simulators.aidc.plant.battery import BehindMeter, SiteBattery
 from cosim.simulators.aidc.plant.cooling import BALANCED, Cooling, CoolingChoice, supply_limits_degc
@@ -29,6 +30,7 @@ from cosim.simulators.aidc.plant.thermal import Room, StaticPlant, Thermal
 from cosim.simulators.aidc.ports import BATTERY, SITE, per_class
 from cosim.simulators.aidc.site import EVENTS, SiteOnBus
 from cosim.simulators.fleet import JobClass, Routing, Site
+from cosim.simulators.wan import Network, check_same
 from cosim.units import Seconds, format_time, whole_steps
 
 _POWER_COLUMNS = 8
@@ -65,6 +67,7 @@ class AidcParams:
     ] = None
     initial_supply_temp_degc: Annotated[float, Field(description="supply temperature before the first command")] = 23.0
     routing: Routing = "handover"
+    wan: Network = None
     rack_mean_up_s: Annotated[
         Seconds | None, Field(ge=60, description="mean time that a rack is up until it fails; null: none fails")
     ] = None
@@ -81,6 +84,9 @@ class DataCenters(Adapter):
     PARAMS = AidcParams
     KINDS: ClassVar[tuple[str, ...]] = ("train", "inf")
     SITE_ON_BUS: ClassVar[type[SiteOnBus]] = SiteOnBus
+    TYPED: ClassVar[bool] = False
+    VARIANTS = ("cosim.simulators.aidc.capped:CappedDataCenters", "cosim.simulators.aidc.llm.adapter:LlmDataCenters",
+                "cosim.simulators.aidc.adapter:SlotDataCenters", "cosim.simulators.aidc.gpus.adapter:GpuDataCenters")
     MODELS = {"Site": SITE}
 
     @classmethod
@@ -93,13 +99,20 @@ class DataCenters(Adapter):
 
     @classmethod
     def check_scenario(cls, member: str, given: AidcParams, scenario: Any) -> None:
-        """ScenarioError for a class of a kind that these data centers do not serve, and where the table `power` of
-        `trace_step_s` would not fit into memory until it is written."""
+        """ScenarioError for a class of a kind, or GPU types, that these data centers do not serve, and where the table
+        `power` of `trace_step_s` would not fit into memory until it is written."""
         cls._check_kinds(member, given)
+        if given.wan is not None:
+            given.wan.check(f"{member}.wan", list(given.sites), list(given.job_classes))
         if given.trace_step_s is not None:
             rows = len(given.sites) * max(scenario.flush_s, scenario.members[member].step_s) / given.trace_step_s
             check_memory(f"{member}.trace_step_s = {given.trace_step_s:g}", rows * _POWER_COLUMNS, BYTES_PER_NUMBER,
                          "make it longer, or flush_s shorter")
+
+    @classmethod
+    def check_members(cls, member: str, given: AidcParams, members: Mapping[str, Any]) -> None:
+        """ScenarioError where another member is given another network, or none says where jobs come from."""
+        check_same(member, given.wan, members)
 
     @classmethod
     def _check_kinds(cls, member: str, given: AidcParams) -> None:
@@ -108,12 +121,21 @@ class DataCenters(Adapter):
                 raise ScenarioError(f"job_classes.{name} is of kind {job_class.kind}, which {cls.__name__} does not "
                                     f"serve ({', '.join(cls.KINDS)}); set {member}.simulator to "
                                     "cosim.simulators.aidc.llm.adapter:LlmDataCenters")
+        if cls.TYPED:
+            return
+        typed = [f"sites.{name}.gpu_types" for name, site in given.sites.items() if site.gpu_types]
+        typed += [f"job_classes.{name}.{field}" for name, c in given.job_classes.items()
+                  for field in ("memory_gb", "power_table", "gpu_speed_ratio") if getattr(c, field)]
+        if typed:
+            raise ScenarioError(f"{typed[0]}: to {cls.__name__} all GPUs of a site are alike; leave it out, or set "
+                                f"{member}.simulator to cosim.simulators.aidc.gpus.adapter:GpuDataCenters")
 
     def init(self, sid: str, time_resolution: float = 1.0, **given: Any) -> Meta:
-        """Validate the parameters; sites have ports of batteries where one of them has a battery."""
+        """Validate the parameters; sites have ports of batteries where one of them has a battery, and of the network
+        where there is one."""
         super().init(sid, time_resolution, **given)
-        if self.params.batteries:
-            self.adopt({"Site": (*self.MODELS["Site"], *BATTERY)})
+        if more := (BATTERY if self.params.batteries else ()) + (NETWORK if self.params.wan is not None else ()):
+            self.adopt({"Site": (*self.MODELS["Site"], *more)})
         return self.meta
 
     def setup(self) -> None:
@@ -185,7 +207,7 @@ class DataCenters(Adapter):
                 site.weather.origin_s = self._origin_s
         self._last = {
             eid: {name: carry[f"last/{name}"][k].tolist() for name in self._level_names()}
-            | {name: {} for name in EVENTS}
+            | {name: {} for name in (*EVENTS, *(("transfers",) if self.params.wan is not None else ()))}
             for k, eid in enumerate(self._sites)
         }
 
@@ -247,6 +269,8 @@ class DataCenters(Adapter):
         inside = given.trace_step_s is not None or weather is not None or isinstance(plant, Room)
         engine = self._engine(eid, site, cooling, inside)
         made = self.SITE_ON_BUS(engine, plant, weather, site, ticks, given.job_log, given.trace_step_s)
+        if given.wan is not None:
+            made.inbound = Inbound(given.wan, eid, list(given.job_classes), given.job_log, given.routing == "arrival")
         if given.batteries:
             if given.trace_step_s is not None:
                 raise ScenarioError(f"{self.sid}.trace_step_s = {given.trace_step_s:g} with {self.sid}.batteries: what "
@@ -281,7 +305,7 @@ class DataCenters(Adapter):
         given = self.params
         where = f"{self.sid}.site_cooling.{eid}" if eid in given.site_cooling else f"{self.sid}.cooling"
         if given.thermal == "first_order":
-            return Room(cooling, site.idle_kw, self._first_supply_degc(cooling), where)
+            return Room(cooling, site.rest_kw, self._first_supply_degc(cooling), where)
         if cooling.capacity_kw is not None:
             raise ScenarioError(f"{where}.capacity_kw = {cooling.capacity_kw:g} needs {self.sid}.thermal=first_order: "
                                 "the static plant has no air that could get warmer")
@@ -359,6 +383,8 @@ class SlotDataCenters(DataCenters):
 
     def _engine(self, eid: str, site: Site, cooling: Cooling, inside: bool) -> SlotFacility:
         given = self.params
+        if given.wan is not None:
+            raise ScenarioError(f"{self.sid}.wan: the slot model takes its jobs once a slot; leave it out")
         if given.routing != "handover":
             raise ScenarioError(f"{self.sid}: the slot model takes its jobs once a slot; leave routing at handover")
         beyond = [m for m, c in given.job_classes.items() if c.checkpoint_interval_s is not None or c.restart_s]

@@ -13,6 +13,7 @@ from cosim.simulators.aidc.engine.facility import Facility
 from cosim.simulators.aidc.engine.interval import SiteInterval, State, resolved_kw
 from cosim.simulators.aidc.engine.slots import SlotFacility
 from cosim.simulators.aidc.equations import aidc_power_kw, it_at_inlet_kw, pue, reactive_power_kvar
+from cosim.simulators.aidc.inbound import Inbound
 from cosim.simulators.aidc.plant.ambient import OutdoorAir, Weather
 from cosim.simulators.aidc.plant.battery import BehindMeter
 from cosim.simulators.aidc.plant.cooling import per_rack
@@ -32,6 +33,7 @@ class SiteOnBus:
     trips         how often an inlet was so warm that the site shed its load
     alarms        times at which an inlet was above its limit, those that are over; `alarm_s` how long together
     job_log, trace_step_s   parameters of the same names
+    inbound       the network through which jobs come; None: they are there at once
     has_storage   whether sites have batteries behind their meters; storage: this one's, None without
     """
 
@@ -43,13 +45,14 @@ class SiteOnBus:
         self.clipped, self.trips, self.alarms, self.alarm_s = 0, 0, 0, 0.0
         self._job_log, self._trace_step_s, self._site = job_log, trace_step_s, site
         self.has_storage, self.storage = False, None
+        self.inbound: Inbound | None = None
         self._open: Alarm | None = None  # the alarm that lasts
         self.means_kw: deque[float] = deque(maxlen=window_ticks)
 
     def idle(self) -> dict[str, Any]:
         """The ports of an empty site without commands so far."""
         set_degc = self.facility.supply_temp_degc
-        idle_kw = it_at_inlet_kw(self._site.idle_kw, set_degc, self.plant.cooling)
+        idle_kw = it_at_inlet_kw(self._site.rest_kw, set_degc, self.plant.cooling)
         outside = OutdoorAir()
         if self.weather is not None and not self.weather.ambient.linked:
             outside = self.weather.at(0.0, outside)
@@ -67,6 +70,7 @@ class SiteOnBus:
             **self._held(state),
             "clipped_commands": 0.0,
             **{name: {} for name in EVENTS},
+            **({} if self.inbound is None else self.inbound.read(0.0)),
         }
 
     def tick(self, end_s: float, step_s: float, inputs: Mapping[str, Any], spare: bool = False) -> dict[str, Any]:
@@ -78,7 +82,8 @@ class SiteOnBus:
         outside = OutdoorAir(inputs["wet_bulb_degc"], inputs["dry_bulb_degc"])
         if self.weather is not None:
             outside = self.weather.at(end_s - step_s, outside)
-        facility.submit(inputs["jobs"])
+        now_s = end_s - step_s
+        facility.submit(inputs["jobs"] if self.inbound is None else self.inbound.sent(inputs["jobs"], now_s))
         gpus = inputs["gpus"]
         facility.command([0.0] * len(gpus) if plant.tripped else gpus, inputs["supply_temp_degc"])
         self.limit(inputs, outside)
@@ -102,6 +107,7 @@ class SiteOnBus:
             "dropped_jobs": _floats(did.dropped_jobs),
             **self._inside(state),
             "alarms": {} if heat is None else self._alarms_over(heat.alarms, end_s),
+            **({} if self.inbound is None else self.inbound.read(end_s)),
         }
         if not spare:
             assert heat is not None

@@ -75,6 +75,9 @@ def job_times(trace: Trace) -> Finding:
     return Finding(off[worst], ALLOWED_S, worst)
 
 
+_OWN_DEADLINES = (f"{_WORKLOADS}.recorded:RecordedJobs", f"{_WORKLOADS}.job_table:JobTable")
+
+
 def deadlines(trace: Trace) -> Finding:
     """Deadline = arrival + the time that the job's class allows, s; where that time is drawn for each job, no deadline
     is before its arrival."""
@@ -82,9 +85,9 @@ def deadlines(trace: Trace) -> Finding:
     if not len(jobs.get("id", ())):
         raise TraceError("no job has a row")
     simulator = today(str(scenario["members"].get("workload", {}).get("simulator", "")))
-    if not simulator.startswith(f"{_WORKLOADS}.") or simulator == f"{_WORKLOADS}.recorded:RecordedJobs":
-        raise TraceError("jobs come from a recording or from another package's workload, which may bring deadlines of "
-                         "their own")
+    if not simulator.startswith(f"{_WORKLOADS}.") or simulator in _OWN_DEADLINES:
+        raise TraceError("jobs come from a recording, a table or another package's workload, which may bring deadlines "
+                         "of their own")
     off: dict[str, float] = {}
     drawn: list[str] = []
     for name in sorted(set(jobs["job_class"])):

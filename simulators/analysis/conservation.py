@@ -17,6 +17,7 @@ from cosim.digest import Digest, Table
 from cosim.errors import TraceError, first_line
 from cosim.replay.recording import end_s
 from cosim.simulators.aidc.equations import air_kw_per_k, air_temperatures_degc, it_at_inlet_kw
+from cosim.simulators.analysis import network
 from cosim.simulators.analysis.air_and_times import air, cooling_parts, deadlines, job_times
 from cosim.simulators.analysis.balance import (
     Finding,
@@ -48,10 +49,11 @@ from cosim.simulators.analysis.derived import (
 from cosim.simulators.analysis.flexibility import calls, caps
 from cosim.simulators.analysis.flows import largest
 from cosim.simulators.analysis.forecasts import forecasts
+from cosim.simulators.analysis.gpu_states import above_idle_kw, has_types, limits, states, work_done
 from cosim.simulators.analysis.metrics import summary
 from cosim.simulators.analysis.paths import SITE
 from cosim.simulators.analysis.secondary import base_load, gpu_time, marginal, waiting_jobs
-from cosim.simulators.analysis.serving import request_times, serving_energy, tokens
+from cosim.simulators.analysis.serving_laws import gaps, request_times, serving_energy, tokens
 from cosim.simulators.analysis.site_batteries import facility_kw, site_battery_energy
 from cosim.simulators.analysis.storage import battery_carbon, battery_energy
 from cosim.simulators.analysis.tracked_trace import TrackedTrace
@@ -172,13 +174,15 @@ def _left_work(trace: Trace) -> float:
 
 def _it_energy(trace: Trace) -> float:
     """(13): idle power all the time, and a busy GPU's power (alpha x its speed) for as long as it is busy, of language
-    models what their replicas draw; more where inlets are warm."""
+    models what their replicas draw, with GPU types what these draw by their states; more where inlets are warm."""
     needs_sites(trace)
     shared = scenario_of(trace)["shared"]
     classes = [JobClass(**shared["job_classes"][n]) for n in trace.names(SITE, "job_class")]
     idle_kw = np.array([Site(**shared["sites"][n]).idle_kw for n in trace.names(SITE)])
     by_hand = idle_kw + trace[f"{SITE}/busy_gpus"] @ np.array([0.0 if c.kind == "llm" else c.busy_kw_per_gpu
                                                              for c in classes])
+    if has_types(trace):
+        by_hand = idle_kw + above_idle_kw(trace)
     if trace.has(f"{SITE}/llm_dynamic_kw"):
         by_hand = by_hand + trace[f"{SITE}/llm_dynamic_kw"].sum(axis=2)
     supply_degc = served_degc(trace)
@@ -350,9 +354,16 @@ LAWS: tuple[tuple[str, float, Callable[[Trace], float | Finding]], ...] = (
     ("busy GPUs <= capacity (relative excess)", RELATIVE, _capacity),
     ("GPU time of the jobs = busy GPUs x time, every minute (relative)", RELATIVE, gpu_time),
     ("late and urgent jobs are jobs at the site", EXACT, waiting_jobs),
-    ("tokens and preemptions of the ticks = of the LLM requests", EXACT, tokens),
+    ("GPUs in states = those of the type; each draws its state's power (relative)", EXACT, states),
+    ("work = GPUs on their types x their speed, less where slowed (relative)", EXACT, work_done),
+    ("power limits: kept, within the type's; what is slowed is said (relative)", EXACT, limits),
+    ("tokens of answers and prompts, preemptions: ticks = LLM requests", EXACT, tokens),
+    ("tokens with a latency to the one before = all but first ones of LLM requests", EXACT, gaps),
     ("LLM requests arrive, start, give a first token and end in order (s)", EXACT, request_times),
     ("power of replicas = shares of their requests + without work (relative)", RELATIVE, serving_energy),
+    ("network: ticks = transfers; energy of its data, carbon of its energy (relative)", RELATIVE, network.account),
+    ("jobs and answers take their way through the network (s)", EXACT, network.ways),
+    ("jobs on their way = sent and not yet there; they wait", EXACT, network.under_way),
     ("base load: all buses follow one shape, both powers (relative)", RELATIVE, base_load),
     ("cost in the summary = energy x price + peaks x charge (relative)", EXACT, bill),
     ("beyond a cap: what is drawn above it; the cap is the one called (kW)", EXACT, caps),

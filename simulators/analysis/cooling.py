@@ -52,7 +52,7 @@ def room_degc(trace: Trace) -> np.ndarray:
     for name, cooling in zip(trace.names(SITE), coolings(trace), strict=True):
         low, high = supply_limits_degc(cooling)
         set_degc = min(max(given_degc, low), high)
-        idle_kw = it_at_inlet_kw(Site(**shared["sites"][name]).idle_kw, set_degc, cooling)
+        idle_kw = it_at_inlet_kw(Site(**shared["sites"][name]).rest_kw, set_degc, cooling)
         begin.append(air_temperatures_degc(idle_kw, set_degc, cooling)[1])
     return np.vstack([begin, trace[f"{SITE}/return_degc"]])
 

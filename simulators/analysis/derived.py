@@ -111,7 +111,7 @@ def _plant_of(at: Mapping[str, np.ndarray], cooling: Cooling, site: Site, highes
     yield "heat_imbalance_kw", (at["heat_imbalance_kw"] - imbalance) / np.maximum(it_kw, 1.0)
     water = water_kg_per_h(removed + chiller) if cooling.heat_rejection == "tower" else np.zeros_like(removed)
     yield "water_kg_per_h", (at["water_kg_per_h"] - water) / np.maximum(water, 1.0)
-    low, high = (it_at_inlet_kw(kw, set_degc, cooling) for kw in (site.idle_kw, highest_kw))
+    low, high = (it_at_inlet_kw(kw, set_degc, cooling) for kw in (site.least_kw, highest_kw))
     if not inertia:
         outside = _outside_degc(at, cooling)
         least_kw = cooling_power_kw(low, set_degc, cooling, outside)[0]
@@ -168,7 +168,7 @@ def _outside_degc(at: Mapping[str, np.ndarray], cooling: Cooling) -> np.ndarray 
 def _highest_kw(trace: Trace, site: Site) -> float:
     """IT power, before what warm inlets add, of a site all of whose GPUs work on the class that draws most."""
     classes = [JobClass(**c) for c in scenario_of(trace)["shared"]["job_classes"].values()]
-    return site.idle_kw + site.gpus * max((c.busy_kw_per_gpu for c in classes), default=0.0)
+    return site.most_kw(classes)
 
 
 def _sites(trace: Trace) -> list[Site]:

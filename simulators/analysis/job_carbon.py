@@ -10,20 +10,25 @@ The rule. In a tick of length dt a job that held GPUs for s GPU-seconds carries
     idle, cooling    s / (G dt) of the site's idle and of its cooling energy in the tick, G being the site's GPUs;
                      losses of UPS and PDU and auxiliaries, where a site has them, count as cooling
 
-and what no job carries is `unallocated`: idle and cooling of unused GPUs, and replicas without work. Carbon is each
-tick's energy times the intensity of that tick: attributed by NCI, and marginal by mci where the grid has it. So the
-rows of finished, dropped and unfinished jobs and the unallocated row add up to the site's energy and carbon.
+and what no job carries is `unallocated`: idle and cooling of unused GPUs, and replicas without work. Where GPUs have
+types, dynamic energy is s times the mean power above idle, in the tick, of the GPUs that its class held of that type,
+and a job carries the idle power of its own GPUs and their hosts beside its share of the site's `idle_kw`. Carbon is
+each tick's energy times the intensity of that tick: attributed by NCI, and marginal by mci where the grid has it. So
+the rows of finished, dropped and unfinished jobs and the unallocated row add up to the site's energy and carbon.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from cosim.errors import TraceError
 from cosim.simulators.aidc.equations import inlet_factor
+from cosim.simulators.analysis import network
 from cosim.simulators.analysis.cooling import coolings, served_degc
+from cosim.simulators.analysis.gpu_states import by_work, gpu_types, has_types, site_of
 from cosim.simulators.analysis.paths import SITE
 from cosim.simulators.analysis.site_series import intensity_of
 from cosim.simulators.fleet import JobClass, Site
@@ -32,7 +37,8 @@ from cosim.trace.series import CountedTime, counted, counted_time, over_counted,
 from cosim.units import HOUR_S
 
 FIGURES = ("gpu_s", "energy_kwh", "dynamic_kwh", "idle_kwh", "cooling_kwh", "co2_kg", "co2_marginal_kg")
-"""Names of a job's figures."""
+NETWORK_FIGURES = ("network_kwh", "co2_network_kg")
+"""Names of a job's figures, and of those that it has where there is a network."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,9 @@ class JobFootprints:
     gpu_s                        GPU-seconds; of the last entry those unused
     dynamic_kwh, idle_kwh, cooling_kwh
     co2_kg, co2_marginal_kg      by NCI and by mci of the ticks in which it ran; NaN where the grid has none
+    network_kwh, co2_network_kg  of the wide-area network that brought it, beside the site's energy and carbon; 0 of
+                                 `unallocated`, and of jobs that were sent before the counted time
+    has_network                  whether there is one
     """
 
     site: str
@@ -55,6 +64,14 @@ class JobFootprints:
     cooling_kwh: np.ndarray
     co2_kg: np.ndarray
     co2_marginal_kg: np.ndarray
+    network_kwh: np.ndarray
+    co2_network_kg: np.ndarray
+    has_network: bool = False
+
+    @property
+    def figures(self) -> tuple[str, ...]:
+        """Names of the figures that this account has."""
+        return FIGURES + NETWORK_FIGURES if self.has_network else FIGURES
 
     @property
     def energy_kwh(self) -> np.ndarray:
@@ -66,18 +83,19 @@ class JobFootprints:
         rows = np.flatnonzero(self.job_id == job_id)
         if not rows.size:
             raise KeyError(f"job {job_id} was not at {self.site}")
-        return {name: float(getattr(self, name)[rows[0]]) for name in FIGURES}
+        return {name: float(getattr(self, name)[rows[0]]) for name in self.figures}
 
 
 @dataclass(frozen=True)
 class _Uses:
-    """Who held how many GPU-seconds in which tick, and what these drew above idle, kW s: parallel arrays, several
-    entries a job."""
+    """Who held how many GPU-seconds in which tick, and what these drew above idle and, where GPUs have types, idle with
+    their hosts, kW s: parallel arrays, several entries a job."""
 
     row: np.ndarray
     tick: np.ndarray
     gpu_s: np.ndarray
     dynamic_kws: np.ndarray
+    own_idle_kws: np.ndarray
 
 
 def job_footprints(trace: Trace, *, warmup: bool = False) -> list[JobFootprints]:
@@ -111,13 +129,15 @@ def _account(trace: Trace, name: str, k: int, jobs: dict[str, np.ndarray], time:
     length_s[what.use] = what.share * tick_s
     share = uses.gpu_s / (site.gpus * tick_s)
     counts = length_s[uses.tick] / tick_s
-    uses = _Uses(uses.row, uses.tick, uses.gpu_s * counts, uses.dynamic_kws * counts)
+    uses = _Uses(uses.row, uses.tick, uses.gpu_s * counts, uses.dynamic_kws * counts, uses.own_idle_kws * counts)
     it_kwh, p_kwh = (trace[f"{SITE}/{port}"][:, k] * length_s / HOUR_S for port in ("it_kw", "p_kw"))
     factor = inlet_factor(served_degc(trace)[:, k], coolings(trace)[k]) * np.ones(len(time_s))
-    idle_kwh = factor * site.idle_kw * length_s / HOUR_S
+    common_kwh = idle_kwh = factor * site.idle_kw * length_s / HOUR_S
+    if has_types(trace):
+        idle_kwh = it_kwh - factor * trace[f"{SITE}/work_dynamic_kw"][:, k].sum(axis=1) * length_s / HOUR_S
     parts = {
         "dynamic_kwh": (uses.dynamic_kws / HOUR_S * factor[uses.tick], it_kwh - idle_kwh),
-        "idle_kwh": (share * idle_kwh[uses.tick], idle_kwh),
+        "idle_kwh": (share * common_kwh[uses.tick] + uses.own_idle_kws / HOUR_S * factor[uses.tick], idle_kwh),
         "cooling_kwh": (share * (p_kwh - it_kwh)[uses.tick], p_kwh - it_kwh),
     }
     used_kwh, jobs_here = sum(use for use, _ in parts.values()), len(mine["id"])
@@ -130,7 +150,12 @@ def _account(trace: Trace, name: str, k: int, jobs: dict[str, np.ndarray], time:
     used = np.bincount(uses.row, uses.gpu_s, jobs_here) > 0.0
     there = np.append(~(mine["end_s"] <= time.begin_s) | used, True)
     named = (np.append(mine["id"], -1), np.append(mine["job_class"], "unallocated"), np.append(mine["outcome"], ""))
-    return JobFootprints(name, *(x[there] for x in named), **{column: x[there] for column, x in columns.items()})
+    sent = (mine["arrival_s"] >= time.begin_s) & (mine["arrival_s"] < time.end_s)
+    for column, of_all in zip(NETWORK_FIGURES, network.of_jobs(trace, mine["id"]), strict=True):
+        columns[column] = np.append(np.where(sent, of_all, 0.0), 0.0)
+    figures: dict[str, Any] = {column: x[there] for column, x in columns.items()}
+    return JobFootprints(name, *(x[there] for x in named), **figures | {
+        "has_network": network.wan_of(trace) is not None})
 
 
 def _shared(use: np.ndarray, total: np.ndarray, uses: _Uses, rows: int) -> np.ndarray:
@@ -164,8 +189,27 @@ def _uses(trace: Trace, site: str, jobs: dict[str, np.ndarray], job_classes: dic
     begin = np.concatenate([runs["start_s"], jobs["start_s"][whole], shares["start_s"]])
     end = np.concatenate([runs["end_s"], last_s[whole], shares["end_s"]])
     held = np.concatenate([runs["gpus"], gpus[whole], shares["gpus"]])
+    if has_types(trace):
+        return _typed(trace, site, jobs["job_class"][run_row], runs, _by_tick(
+            np.arange(len(run_row)), runs["start_s"], runs["end_s"], runs["gpus"], np.zeros(len(run_row)),
+            float(time_s[0]), tick_s), run_row)
     kw = np.concatenate([runs["gpus"] * kw_per_gpu[run_row], gpus[whole] * kw_per_gpu[whole], shares["dynamic_kw"]])
     return _by_tick(row, begin, end, held, kw, float(time_s[0]), tick_s)
+
+
+def _typed(trace: Trace, site: str, job_class: np.ndarray, runs: dict[str, np.ndarray], pieces: _Uses,
+           run_row: np.ndarray) -> _Uses:
+    """Pieces of runs on GPU types, with what these drew: above idle the mean of their class and type in the tick."""
+    k, types = trace.names(SITE).index(site), gpu_types(trace)
+    figures = site_of(trace, site).gpu_types
+    which = pieces.row
+    at = np.array([types.index(t) for t in runs["gpu_type"]], dtype=int)[which]
+    awake_kw = np.array([figures[t].awake_kw if t in figures else 0.0 for t in types])
+    m = np.array([trace.names(SITE, "job_class").index(c) for c in job_class], dtype=int)[which]
+    gpus, kw = (by_work(trace, port)[:, k] for port in ("work_gpus", "work_dynamic_kw"))
+    each_kw = np.divide(kw, gpus, out=np.zeros_like(kw), where=gpus > 0.0)
+    return _Uses(run_row[which], pieces.tick, pieces.gpu_s, pieces.gpu_s * each_kw[pieces.tick, at, m],
+                 pieces.gpu_s * awake_kw[at])
 
 
 def _unlogged(jobs: dict[str, np.ndarray], job_classes: dict[str, JobClass], run_row: np.ndarray,
@@ -192,7 +236,7 @@ def _by_tick(row: np.ndarray, begin_s: np.ndarray, end_s: np.ndarray, gpus: np.n
     tick = first[which] + np.arange(len(which)) - np.repeat(np.cumsum(number) - number, number)
     start = first_s + tick * tick_s
     seconds = np.minimum(end_s[which], start + tick_s) - np.maximum(begin_s[which], start)
-    return _Uses(row[which], tick, gpus[which] * seconds, kw[which] * seconds)
+    return _Uses(row[which], tick, gpus[which] * seconds, kw[which] * seconds, np.zeros(len(which)))
 
 
 def gpu_time_off(trace: Trace) -> dict[str, float]:

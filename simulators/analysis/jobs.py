@@ -5,19 +5,20 @@ Rows: K01, K04, M08, M15.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
 from cosim.digest import Digest, Table
 from cosim.simulators.analysis.paths import SITE
+from cosim.simulators.analysis.quantiles import quantiles
 from cosim.simulators.analysis.site_series import ended_jobs, finished_work_to, jobs_until
 from cosim.simulators.fleet import JobClass
 from cosim.trace import Trace
 from cosim.trace.series import (
     CountedSamples,
-    CountedTime,
     counted,
     counted_time,
     scenario_of,
@@ -53,39 +54,37 @@ def waits(trace: Trace) -> list[WaitTimes]:
         return []
     scenario, sites = scenario_of(trace), trace.names(SITE)
     classes = {name: JobClass(**scenario["shared"]["job_classes"][name]) for name in trace.names(SITE, "job_class")}
-    found = _gather(trace, classes, sites, counted_time(trace))
+    missed: dict[tuple[str, str | None], int] = dict.fromkeys(product(classes, (None, *sites)), 0)
+    bound = {name: c for name, c in classes.items() if c.slo_wait_s is not None}
+    for name, site, wait_s, dropped in _of_blocks(trace, bound, sites) if bound else ():
+        missed[name, site] += int(np.count_nonzero(dropped | (wait_s > bound[name].slo_wait_s)))
+    found = quantiles(lambda: (((name, site), wait_s[np.isfinite(wait_s)])
+                               for name, site, wait_s, _ in _of_blocks(trace, classes, sites)), (0.5, 0.95, 0.99))
     out = []
-    for name, job_class in classes.items():
-        wait_s, site, dropped = (np.concatenate(parts) for parts in zip(*found.pop(name), strict=True))
-        out.append(_waits(name, None, wait_s, dropped, job_class.slo_wait_s))
-        out += [_waits(name, s, wait_s[site == k], dropped[site == k], job_class.slo_wait_s)
-                for k, s in enumerate(sites)]
+    for key in product(classes, (None, *sites)):
+        began, (p50, p95, p99) = found.get(key, (0, (np.nan,) * 3))
+        out.append(WaitTimes(*key, began, p50, p95, p99, None if classes[key[0]].slo_wait_s is None else missed[key]))
     return out
 
 
-def _gather(trace: Trace, classes: Mapping[str, JobClass], sites: Sequence[str], time: CountedTime
-            ) -> dict[str, list[tuple[np.ndarray, ...]]]:
-    """Per class, in parts: waits, s, indices of the sites, and which were dropped. Ten bytes a job, not the table."""
-    order = np.argsort(sites)
-    by_name = np.array(sites)[order]
-    found: dict[str, list[tuple[np.ndarray, ...]]] = {name: [] for name in classes}
+def _of_blocks(trace: Trace, classes: Mapping[str, JobClass], sites: Sequence[str]
+               ) -> Iterator[tuple[str, str | None, np.ndarray, np.ndarray]]:
+    """(class, site, waits, s, which were dropped) of the jobs that arrived in the counted time, at all sites (None) and
+    at each, block by block of the table."""
+    time = counted_time(trace)
     for jobs in trace.blocks("jobs", ("arrival_s", "release_s", "start_s", "job_class", "site", "outcome")):
         counts = (jobs["arrival_s"] >= time.begin_s) & (jobs["arrival_s"] < time.end_s)
-        site = order[np.searchsorted(by_name, jobs["site"])].astype(np.int16)
         dropped = jobs["outcome"] == "dropped"
+        here = {site: jobs["site"] == site for site in sites}
         for name, job_class in classes.items():
             mine = counts & (jobs["job_class"] == name)
-            since_s = jobs["release_s" if job_class.kind == "train" else "arrival_s"]
-            found[name].append((jobs["start_s"][mine] - since_s[mine], site[mine], dropped[mine]))
-    return found
-
-
-def _waits(job_class: str, site: str | None, wait_s: np.ndarray, dropped: np.ndarray, slo_s: float | None) -> WaitTimes:
-    began = np.isfinite(wait_s)
-    p50, p95, p99 = (np.quantile(wait_s[began], (0.5, 0.95, 0.99), overwrite_input=True).tolist()  # of a copy
-                     if began.any() else (np.nan,) * 3)
-    missed = None if slo_s is None else int(np.count_nonzero(dropped | (wait_s > slo_s)))
-    return WaitTimes(job_class, site, int(np.count_nonzero(began)), p50, p95, p99, missed)
+            if not mine.any():
+                continue
+            wait_s = jobs["start_s"] - jobs["release_s" if job_class.kind == "train" else "arrival_s"]
+            yield name, None, wait_s[mine], dropped[mine]
+            for site in sites:
+                rows = mine & here[site]
+                yield name, site, wait_s[rows], dropped[rows]
 
 
 def _job_counts(trace: Trace) -> tuple[dict[str, np.ndarray], np.ndarray]:

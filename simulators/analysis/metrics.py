@@ -22,8 +22,10 @@ from cosim.simulators.analysis.cooling import cooling_table
 from cosim.simulators.analysis.flexibility import flexibility_tables
 from cosim.simulators.analysis.flows import marginal_emission
 from cosim.simulators.analysis.forecasts import forecasts_table
+from cosim.simulators.analysis.gpu_states import gpus_table
 from cosim.simulators.analysis.jobs import jobs_tables
 from cosim.simulators.analysis.limiting import intervals, limit_rows, loading_rows
+from cosim.simulators.analysis.network import network_table
 from cosim.simulators.analysis.objective import objective_figures
 from cosim.simulators.analysis.paths import GRID, SITE
 from cosim.simulators.analysis.serving import serving_tables
@@ -100,7 +102,7 @@ def preflight(resolved: Resolved) -> Digest:
     digest = Digest()
     if workload is None or fleet is None or not hasattr(fleet, "sites") or not isinstance(offers, OffersLoad):
         return digest
-    total = sum(s.gpus for s in fleet.sites.values())
+    total = sum(s.reference_gpus for s in fleet.sites.values())
     busy = 0.0
     rows = []
     has_runs = not hasattr(fleet, "reading")  # the slot model does a job in a minute
@@ -110,7 +112,7 @@ def preflight(resolved: Resolved) -> Digest:
         may = _eligible_gpus(job_class, fleet.sites)
         needed = rate_per_min * work_to / job_class.to_per_gpu_min
         busy += needed
-        rows.append((name, f"{rate_per_min:.3g}", f"{work_to:.3g}", f"{needed:.1f}", f"{may}",
+        rows.append((name, f"{rate_per_min:.3g}", f"{work_to:.3g}", f"{needed:.1f}", f"{may:.0f}",
                      f"{100 * needed / may:.1f} %" if may else "no site"))
         if not may:
             digest.warnings.append(f"class {name} can run nowhere: no eligible site has a block of "
@@ -120,7 +122,7 @@ def preflight(resolved: Resolved) -> Digest:
         digest.warnings += _late(resolved, name, job_class, run_min)
         if needed > OVERLOAD * may and run_min < job_class.deadline_s / MIN_S:
             digest.warnings.append(_overload(f"class {name}", needed, may, _rate_fields(resolved, name)))
-    rows.append(("all", "", "", f"{busy:.1f}", f"{total}", f"{100 * busy / total:.1f} %"))
+    rows.append(("all", "", "", f"{busy:.1f}", f"{total:.0f}", f"{100 * busy / total:.1f} %"))
     digest.tables.append(Table("Offered load", ("class", "jobs/min", "TO/job", "GPUs needed", "GPUs", "load"), rows))
     digest.figures["offered_load_ratio"] = busy / total
     if busy > OVERLOAD * total and not digest.warnings:
@@ -128,9 +130,10 @@ def preflight(resolved: Resolved) -> Digest:
     return digest
 
 
-def _eligible_gpus(job_class: JobClass, sites: dict[str, Site]) -> int:
-    """GPUs of the sites that may run a class and are large enough for one of its blocks."""
-    return sum(s.gpus for name, s in sites.items() if may_run(job_class, name) and s.gpus >= job_class.gpus_per_block)
+def _eligible_gpus(job_class: JobClass, sites: dict[str, Site]) -> float:
+    """GPUs of the sites that may run a class and are large enough for one of its blocks; where they have types as many
+    of the class's own speed as these are worth."""
+    return sum(s.usable_gpus(job_class) for name, s in sites.items() if may_run(job_class, name))
 
 
 def _rate_fields(resolved: Resolved, job_class: str | None) -> dict[str, float]:
@@ -145,7 +148,7 @@ def _shortest_run_min(job_class: JobClass, work_to: float, sites: dict[str, Site
     start."""
     if job_class.kind != "train":
         return 0.0
-    top_to_per_s = max(job_class.top_to_per_s(s.gpus) for name, s in sites.items() if may_run(job_class, name))
+    top_to_per_s = max(s.top_to_per_s(job_class) for name, s in sites.items() if may_run(job_class, name))
     return work_to / top_to_per_s / MIN_S
 
 
@@ -162,13 +165,13 @@ def _late(resolved: Resolved, name: str, job_class: JobClass, run_min: float) ->
             f"after its arrival; {which} will be dropped"]
 
 
-def _overload(what: str, needed: float, gpus: int, rate_fields: dict[str, float]) -> str:
+def _overload(what: str, needed: float, gpus: float, rate_fields: dict[str, float]) -> str:
     """The warning, with values of the fields that bring the load to what fits."""
     fits = OVERLOAD * gpus / needed
     digits = {name: 2 - math.floor(math.log10(value * fits)) for name, value in rate_fields.items()}
     lower = " ".join(f"--set workload.{name}={math.floor(value * fits * 10**digits[name]) / 10**digits[name]:g}"
                      for name, value in rate_fields.items())
-    return (f"{what} needs {needed:.0f} of {gpus} GPUs ({100 * needed / gpus:.0f} %); above {100 * OVERLOAD:.0f} % "
+    return (f"{what} needs {needed:.0f} of {gpus:.0f} GPUs ({100 * needed / gpus:.0f} %); above {100 * OVERLOAD:.0f} % "
             f"jobs will be dropped; {f'lower it by {lower}, or ' if lower else ''}give the sites more racks "
             "(shared.sites.NAME.racks)")
 
@@ -190,7 +193,9 @@ def summary(trace: Trace) -> Digest:
     else:
         jobs_tables(trace, digest)
         serving_tables(trace, digest)
+        network_table(trace, digest)
         _sites_table(trace, digest)
+        gpus_table(trace, digest)
         cooling_table(trace, digest)
         flexibility_tables(trace, digest)
         digest.figures |= objective_figures(trace)

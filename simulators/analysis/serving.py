@@ -1,9 +1,11 @@
 """LLM serving from a trace: latencies against service levels, tokens, energy and carbon per request and token.
 
-Latencies are of the requests that arrived in the counted time. TTFT, time to first token, from arrival to the first
-token; TPOT, time per output token, from there to the last one over the tokens after the first (of a request of one
-token: none); end to end, from arrival to the last token. A request is good when it finished and kept both service
-levels of its class (of those that are set); goodput is good requests over time (Y. Zhong et al., DistServe, OSDI 2024).
+Latencies are of the requests that arrived in the counted time, as their clients see them: with the way through the
+network to the site and back, where one is given. TTFT, time to first token, from arrival to the first token; TPOT,
+time per output token, from there to the last one over the tokens after the first (of a request of one token: none).
+ITL, inter-token latency, from one token of an answer to the next, each token counted once, in the minute that put it
+out. End to end, from arrival to the last token. A request is good when it finished and kept both service levels of its
+class (of those that are set); goodput is good requests over time (Y. Zhong et al., DistServe, OSDI 2024).
 
 Energy of a class: what its replicas draw above idle, loaded ones without work too, and the share of the site's idle and
 cooling energy (losses with it) that their GPUs are of the site's. Carbon: each tick's energy at its NCI (attributed)
@@ -13,18 +15,19 @@ Embodied carbon, where a class states it: its GPUs' hours times `embodied_kg_per
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 
 from cosim.digest import Digest, Table
-from cosim.errors import TraceError
 from cosim.simulators.aidc.equations import inlet_factor
 from cosim.simulators.aidc.llm.serving import Serving
-from cosim.simulators.analysis.balance import Finding, NothingToCheck
-from cosim.simulators.analysis.cooling import coolings, needs_sites, served_degc
-from cosim.simulators.analysis.flows import largest
+from cosim.simulators.analysis.cooling import coolings, served_degc
 from cosim.simulators.analysis.paths import SITE
+from cosim.simulators.analysis.quantiles import quantiles
 from cosim.simulators.analysis.site_batteries import facility_kw
 from cosim.simulators.analysis.site_series import ended_jobs, intensity_of
 from cosim.simulators.fleet import JobClass, Site
@@ -42,6 +45,7 @@ class ServingFigures:
 
     requests, good, preempted   that arrived: all, those that kept their service levels, those preempted once or more
     ttft_s, tpot_s, e2e_s       50th, 95th and 99th percentile
+    itl_s                       the same of the inter-token latencies of the tokens put out in the counted time
     output_tokens               put out in the counted time
     finished                    requests in the counted time
     energy_kwh, gpu_h           of the class's replicas
@@ -56,6 +60,7 @@ class ServingFigures:
     ttft_s: tuple[float, ...]
     tpot_s: tuple[float, ...]
     e2e_s: tuple[float, ...]
+    itl_s: tuple[float, ...]
     output_tokens: float
     finished: float
     energy_kwh: float
@@ -89,11 +94,11 @@ def served_classes(trace: Trace) -> dict[str, Serving]:
 
 def latencies(requests: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """TTFT, TPOT and end-to-end time of each request of the table, s; NaN where there is none."""
-    first_s, end_s = requests["first_token_s"], requests["end_s"]
+    first_s, end_s, back_s = requests["first_token_s"], requests["end_s"], requests.get("return_s", 0.0)
     done = requests["outcome"] == "finished"
-    e2e_s = np.where(done, end_s - requests["arrival_s"], np.nan)
+    e2e_s = np.where(done, end_s + back_s - requests["arrival_s"], np.nan)
     more = np.where(done & (requests["output_tokens"] > 1.0), requests["output_tokens"] - 1.0, np.nan)
-    return first_s - requests["arrival_s"], (end_s - first_s) / more, e2e_s
+    return first_s + back_s - requests["arrival_s"], (end_s - first_s) / more, e2e_s
 
 
 def good_ones(requests: dict[str, np.ndarray], serving: Serving, ttft_s: np.ndarray, tpot_s: np.ndarray) -> np.ndarray:
@@ -129,13 +134,9 @@ def serving_figures(trace: Trace) -> list[ServingFigures]:
     classes = served_classes(trace)
     if not classes:
         return []
-    what, time = counted(trace, SITE), counted_time(trace)
+    what = counted(trace, SITE)
     names, sites = trace.names(SITE, "job_class"), trace.names(SITE)
-    table = trace.table("llm_requests")
-    requests = table if len(table.get("id", ())) else {}
-    if requests:
-        counts = (requests["arrival_s"] >= time.begin_s) & (requests["arrival_s"] < time.end_s)
-        requests = {column: values[counts] for column, values in requests.items()}
+    counted_requests, itl_s = _of_requests(trace, classes, sites), inter_token_s(trace, classes, sites)
     kwh = class_kwh(trace)
     gpu_h = trace[f"{SITE}/busy_gpus"][what.use] * what.hours[:, None, None]
     tokens = trace[f"{SITE}/output_tokens"][what.use] * what.share[:, None, None]
@@ -153,25 +154,100 @@ def serving_figures(trace: Trace) -> list[ServingFigures]:
             put_out, done, used_kwh, held_h, kg, marginal_kg = (
                 float(x[:, k, m].sum()) for x in (tokens, finished, kwh, gpu_h, *carbon.values()))
             per_h = serving.embodied_kg_per_gpu_h
-            out.append(ServingFigures(name, site, *_of_requests(requests, name, site, serving), put_out, done, used_kwh,
-                                      held_h, kg, marginal_kg, np.nan if per_h is None else held_h * per_h))
+            out.append(ServingFigures(name, site, *counted_requests[name, site], itl_s[name, site], put_out, done,
+                                      used_kwh, held_h, kg, marginal_kg,
+                                      np.nan if per_h is None else held_h * per_h))
     return out
 
 
-def _of_requests(requests: dict[str, np.ndarray], name: str, site: str | None, serving: Serving
-                 ) -> tuple[int, int, int, tuple[float, ...], tuple[float, ...], tuple[float, ...]]:
-    nothing = (np.nan,) * len(_QUANTILES)
-    if not requests:
-        return 0, 0, 0, nothing, nothing, nothing
-    mine = requests["job_class"] == name
-    if site is not None:
-        mine = mine & (requests["site"] == site)
-    rows = {column: values[mine] for column, values in requests.items()}
-    times = latencies(rows)
-    ttft, tpot, e2e = (tuple(np.quantile(x[np.isfinite(x)], _QUANTILES).tolist()) if np.isfinite(x).any() else nothing
-                       for x in times)
-    return (int(mine.sum()), int(good_ones(rows, serving, times[0], times[1]).sum()),
-            int((rows["preemptions"] > 0).sum()), ttft, tpot, e2e)
+class _Counted(NamedTuple):
+    """Requests: all, good, preempted; quantiles of TTFT, TPOT and end-to-end time, s."""
+
+    requests: int
+    good: int
+    preempted: int
+    ttft_s: tuple[float, ...]
+    tpot_s: tuple[float, ...]
+    e2e_s: tuple[float, ...]
+
+
+_REQUEST_COLUMNS = ("job_class", "site", "arrival_s", "first_token_s", "end_s", "output_tokens", "preemptions",
+                    "outcome")
+
+
+def request_blocks(trace: Trace, classes: Mapping[str, Serving], sites: Sequence[str]
+                   ) -> Iterator[tuple[str, str | None, dict[str, np.ndarray]]]:
+    """(class, site, requests) of the table, at all sites (None) and then at each, a block of rows at a time."""
+    columns = (*_REQUEST_COLUMNS, *(("return_s",) if trace.has("llm_requests/return_s") else ()))
+    for block in trace.blocks("llm_requests", columns):
+        for name in classes:
+            mine = block["job_class"] == name
+            if not mine.any():
+                continue
+            rows = {column: values[mine] for column, values in block.items()}
+            yield name, None, rows
+            for site in sites:
+                here = rows["site"] == site
+                if here.any():
+                    yield name, site, {column: values[here] for column, values in rows.items()}
+
+
+def _of_requests(trace: Trace, classes: Mapping[str, Serving], sites: Sequence[str]
+                 ) -> dict[tuple[str, str | None], _Counted]:
+    """(class, site) -> the requests that arrived in the counted time."""
+    time, keys = counted_time(trace), list(product(classes, (None, *sites)))
+    if "llm_requests" not in trace.tables():
+        return dict.fromkeys(keys, _Counted(0, 0, 0, *((np.nan,) * len(_QUANTILES),) * 3))
+
+    def blocks() -> Iterator[tuple[str, str | None, dict[str, np.ndarray]]]:
+        for name, site, rows in request_blocks(trace, classes, sites):
+            counts = (rows["arrival_s"] >= time.begin_s) & (rows["arrival_s"] < time.end_s)
+            yield name, site, {column: values[counts] for column, values in rows.items()}
+
+    numbers = {key: np.zeros(3, int) for key in keys}
+    for name, site, rows in blocks():
+        ttft_s, tpot_s, _ = latencies(rows)
+        numbers[name, site] += (len(ttft_s), np.count_nonzero(good_ones(rows, classes[name], ttft_s, tpot_s)),
+                                np.count_nonzero(rows["preemptions"] > 0))
+    found = quantiles(lambda: (((name, site, k), values[np.isfinite(values)]) for name, site, rows in blocks()
+                               for k, values in enumerate(latencies(rows))), _QUANTILES)
+    return {key: _Counted(*numbers[key].tolist(), *(found.get((*key, k), (0, (np.nan,) * len(_QUANTILES)))[1]
+                                            for k in range(3))) for key in keys}
+
+
+def inter_token_s(trace: Trace, classes: Iterable[str], sites: Sequence[str]
+                  ) -> dict[tuple[str, str | None], tuple[float, ...]]:
+    """(class, site) -> percentiles of the inter-token latencies of the tokens put out in the counted time, s: linear in
+    the cell of 2.2 % in which a rank falls. A tick that the counted time cuts counts in proportion."""
+    begin_s, tick_s, share = trace.time_s(SITE), step_s(trace, "aidc"), counted(trace, SITE)
+    weight = np.zeros(len(begin_s))
+    weight[share.use] = share.share
+    cells: dict[float, float] = {}  # from -> to
+    tokens: dict[tuple[str, str | None], dict[float, float]] = {key: {} for key in product(classes, (None, *sites))}
+    for block in trace.blocks("llm_gaps"):
+        tick = np.clip(np.rint((block["time_s"] - begin_s[0]) / tick_s).astype(int), 0, len(begin_s) - 1)
+        low_s, first, cell = np.unique(block["gap_from_s"], return_index=True, return_inverse=True)
+        cells |= zip(low_s.tolist(), block["gap_to_s"][first].tolist(), strict=True)
+        for (name, site), of_key in tokens.items():
+            mine = (block["job_class"] == name) & ((block["site"] == site) if site is not None else True)
+            found = np.bincount(cell[mine], (block["tokens"] * weight[tick])[mine], len(low_s))
+            for low, number in zip(low_s.tolist(), found.tolist(), strict=True):
+                of_key[low] = of_key.get(low, 0.0) + number
+    return {key: _of_cells(sorted((low, cells[low], number) for low, number in of_key.items() if number > 0.0))
+            for key, of_key in tokens.items()}
+
+
+def _of_cells(filled: list[tuple[float, float, float]]) -> tuple[float, ...]:
+    """Percentiles of tokens in ascending cells: (from, to, s, how many)."""
+    if not filled:
+        return (np.nan,) * len(_QUANTILES)
+    ends = np.cumsum([number for _, _, number in filled])
+    out = []
+    for ratio in _QUANTILES:
+        k = min(int(np.searchsorted(ends, ratio * ends[-1])), len(filled) - 1)
+        low_s, high_s, number = filled[k]
+        out.append(float(low_s + (high_s - low_s) * (ratio * ends[-1] - (ends[k] - number)) / number))
+    return tuple(out)
 
 
 def serving_tables(trace: Trace, digest: Digest) -> None:
@@ -186,7 +262,8 @@ def serving_tables(trace: Trace, digest: Digest) -> None:
         of = f.job_class if f.site is None else f"{f.job_class}_{f.site}"
         digest.figures |= {name: value for name, value in (
             (f"ttft_p50_{of}_s", f.ttft_s[0]), (f"ttft_p99_{of}_s", f.ttft_s[2]), (f"tpot_p50_{of}_s", f.tpot_s[0]),
-            (f"tpot_p99_{of}_s", f.tpot_s[2]), (f"good_{of}_ratio", _over(f.good, f.requests)),
+            (f"tpot_p99_{of}_s", f.tpot_s[2]), (f"itl_p50_{of}_s", f.itl_s[0]), (f"itl_p99_{of}_s", f.itl_s[2]),
+            (f"good_{of}_ratio", _over(f.good, f.requests)),
             (f"output_{of}_tokens", f.output_tokens), (f"energy_{of}_kwh", f.energy_kwh),
             (f"co2_{of}_kg", f.co2_kg), (f"co2_marginal_{of}_kg", f.co2_marginal_kg)) if np.isfinite(value)}
         slo = classes[f.job_class]
@@ -205,6 +282,9 @@ def serving_tables(trace: Trace, digest: Digest) -> None:
         "class", "site", "requests", "TTFT p50 ms", "p95", "p99", "TPOT p50 ms", "p95", "p99", "end to end p50 s",
         "good", "goodput /s", "tokens out /s", "preempted"), rows,
         "SLO: TTFT / TPOT; good: finished within both; goodput: good requests over time"))
+    digest.tables.append(Table("Inter-token latency", ("class", "site", "tokens", "p50 ms", "p95", "p99"), [
+        (f.job_class, f.site or "all", f"{f.output_tokens:.0f}", *map(_ms, f.itl_s)) for f in figures],
+        "from one token of an answer to the next, each token counted once; to 2 %"))
     digest.tables.append(Table("Energy and carbon of LLM serving", (
         "class", "site", "MWh", "J/token", "Wh/request", "g CO2/1000 tokens", "marginal", "embodied", "g CO2/request",
         "marginal"), costs, "tokens put out; energy of all replicas that are on, with their share of idle and cooling"))
@@ -220,67 +300,3 @@ def _ms(seconds: float) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.4g}" if np.isfinite(value) else "-"
-
-
-# --- laws -------------------------------------------------------------------------------------------------------------
-
-
-def _requests(trace: Trace) -> dict[str, np.ndarray]:
-    needs_sites(trace)
-    if not served_classes(trace):
-        raise NothingToCheck("no class of kind llm")
-    if trace.attrs["status"] != "completed":
-        raise TraceError(f"{trace.path}: the run did not end, and requests inside have no row")
-    requests = trace.table("llm_requests")
-    if not len(requests.get("id", ())):
-        raise TraceError("no request has a row")
-    return requests
-
-
-def tokens(trace: Trace) -> Finding:
-    """Tokens put out and tokens of prompts computed, per site and class: sums of the ticks and of the requests."""
-    requests, off = _requests(trace), {}
-    names = trace.names(SITE, "job_class")
-    for k, site in enumerate(trace.names(SITE)):
-        for name in served_classes(trace):
-            mine = (requests["site"] == site) & (requests["job_class"] == name)
-            m = names.index(name)
-            for port, column in (("output_tokens", "generated_tokens"), ("preemptions", "preemptions")):
-                off[f"{port} of {name} at {site}"] = abs(float(trace[f"{SITE}/{port}"][:, k, m].sum())
-                                                         - float(requests[column][mine].sum()))
-            ended = requests["outcome"][mine] == "finished"
-            whole = requests["generated_tokens"][mine] == requests["output_tokens"][mine]
-            off[f"answers of {name} at {site}"] = float(np.count_nonzero(ended != whole))
-    worst = max(off, key=off.__getitem__)
-    return Finding(off[worst], 0.0, worst)
-
-
-def request_times(trace: Trace) -> Finding:
-    """A request arrives, is admitted, gives its first token and ends in this order, s by which one does not."""
-    requests, off = _requests(trace), {}
-    for before, after in (("arrival_s", "start_s"), ("start_s", "first_token_s"), ("first_token_s", "end_s")):
-        late = requests[before] - requests[after]
-        off[f"{before} and {after}"] = float(np.nanmax(late, initial=0.0))
-    worst = max(off, key=off.__getitem__)
-    return Finding(off[worst], 1e-6, worst)
-
-
-def serving_energy(trace: Trace) -> Finding:
-    """Power of replicas above idle = shares of their requests + replicas without work, per tick, site and class,
-    relative to the site's largest."""
-    requests, use = _requests(trace), trace.table("llm_use")
-    times, tick_s, names = trace.time_s(SITE), step_s(trace, "aidc"), trace.names(SITE, "job_class")
-    order = np.argsort(requests["id"], kind="stable")
-    of_class = requests["job_class"][order][np.searchsorted(requests["id"][order], use["id"])]
-    tick = np.clip(np.searchsorted(times, use["start_s"], side="right") - 1, 0, len(times) - 1)
-    kws = use["dynamic_kw"] * (use["end_s"] - use["start_s"])
-    off = {}
-    for k, site in enumerate(trace.names(SITE)):
-        for name in served_classes(trace):
-            mine = (use["site"] == site) & (of_class == name)
-            m = names.index(name)
-            shared = np.bincount(tick[mine], kws[mine], len(times)) / tick_s
-            all_kw, ready_kw = (trace[f"{SITE}/llm_{part}_kw"][:, k, m] for part in ("dynamic", "ready"))
-            off[f"{name} at {site}"] = largest(all_kw - ready_kw - shared) / max(float(all_kw.max(initial=0.0)), 1e-3)
-    worst = max(off, key=off.__getitem__)
-    return Finding(off[worst], 1e-9, worst)

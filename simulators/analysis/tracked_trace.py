@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import Any
 
@@ -36,6 +36,12 @@ class TrackedTrace(Trace):
         """As of `Trace`; columns count as read one by one."""
         return _WatchedTable(self._columns(name), name, self._since)
 
+    def blocks(self, name: str, columns: Iterable[str] | None = None, rows: int | None = 1 << 16
+               ) -> Iterator[dict[str, np.ndarray]]:
+        """As of `Trace`; columns count as read one by one."""
+        for block in self._trace.blocks(name, columns, rows):
+            yield _WatchedTable(block, name, self._since)
+
     def keep(self) -> None:
         """What was read since the last call was looked at."""
         self._kept |= self._since
@@ -56,7 +62,7 @@ class TrackedTrace(Trace):
             yield from (f"{model}/{port}" for port in self.ports(model))
         for name in self.tables():
             if name not in _SETTINGS and "." not in name:
-                yield from (f"{name}/{column}" for column in self._columns(name))
+                yield from (f"{name}/{column}" for column in next(self._trace.blocks(name, rows=1), ()))
 
     def _columns(self, name: str) -> dict[str, np.ndarray]:
         if name not in self._tables:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import field, replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BeforeValidator, Field
 
+from cosim.agents.fleet.autoscaling import Autoscale
 from cosim.agents.fleet.decision import EnergyModel, FleetFacts, Policy
 from cosim.agents.fleet.heuristics import PolicyOptions
 from cosim.agents.fleet.learned import LearnedPolicy, check_checkpoint
@@ -21,7 +22,7 @@ from cosim.agents.fleet.planner_params import PlannerParams
 from cosim.agents.fleet.policies import POLICIES, PolicyMaker, check_own, checkpoint_of, make_policy, policy_class
 from cosim.agents.fleet.rewards import RewardWeights
 from cosim.errors import ScenarioError, unknown
-from cosim.imports import load, optional
+from cosim.imports import file_in, load, optional
 from cosim.params import params
 from cosim.simulators.aidc.engine.slack import MOST_S
 from cosim.simulators.aidc.equations import aidc_power_kw, cooling_power_kw, distribution_loss_kw, it_at_inlet_kw
@@ -87,6 +88,12 @@ class ControllerParams:
                                                             "carbon_time, wait_below and suspend_resume")] = "price"
     signal_quantile: Annotated[float, Field(
         ge=0, le=1, description="training works while the signal is at or below this quantile of its last 24 h")] = 0.3
+    autoscale: Annotated[Autoscale | None, Field(
+        description="replicas of classes of kind llm follow this rule, whatever GPUs the policy grants them; null: a "
+        "grant of GPUs is a number of replicas")] = None
+    max_batch: Annotated[dict[str, Annotated[int, Field(ge=1)] | Literal["slo"]], Field(
+        description="commands of the largest batch of replicas, by class of kind llm: a number, or slo: the largest in "
+        "which an iteration keeps slo_tpot_s; without, a class has its own max_batch")] = field(default_factory=dict)
     supply_temp_degc: Annotated[float, Field(description="set point of the rule policies, degC")] = 23.0
     supply_temp_min_degc: Annotated[float, Field(description="lower end of (24)'s box, degC")] = 18.0
     supply_temp_max_degc: Annotated[float, Field(description="upper end of (24)'s box, degC")] = 23.0
@@ -198,6 +205,7 @@ def facts_of(p: ControllerParams, sid: str, step_s: float) -> FleetFacts:
     low, high = p.supply_temp_min_degc, p.supply_temp_max_degc
     if not low <= p.supply_temp_degc <= high:
         raise ScenarioError(f"{sid}.supply_temp_degc = {p.supply_temp_degc:g} must lie in its box, {low:g} to {high:g}")
+    limits = batch_limits(p, sid)
     ahead = 0 if p.horizon_s is None else horizon_steps(sid, p.horizon_s, p.horizon_step_s)
     facts = FleetFacts(
         kinds=tuple("train" if c.kind == "train" else "inf" for c in classes),  # who waits for a start is inference
@@ -207,7 +215,7 @@ def facts_of(p: ControllerParams, sid: str, step_s: float) -> FleetFacts:
         deadline_s=tuple(c.deadline_s for c in classes),
         gpus_per_block=tuple(c.gpus_per_block for c in classes),
         max_blocks=tuple(c.max_blocks for c in classes),
-        eligible=tuple(tuple(may_run(c, name) and (c.kind != "llm" or c.most_blocks(s.gpus) > 0)
+        eligible=tuple(tuple(may_run(c, name) and (c.kind != "llm" or c.most_blocks(s.gpus) > 0) and s.has_type_for(c)
                              for name, s in p.sites.items()) for c in classes),
         deferrals_s=leads,
         supply_temp_low_degc=low,
@@ -216,12 +224,35 @@ def facts_of(p: ControllerParams, sid: str, step_s: float) -> FleetFacts:
         sites=tuple(p.sites),
         horizon_steps=ahead,
         horizon_step_s=p.horizon_step_s if ahead else 0.0,
-        top_to_per_s=tuple(tuple(c.top_to_per_s(s.gpus) for c in classes) for s in p.sites.values()),
-        jobs_per_block=tuple(c.jobs_per_block for c in classes),
+        top_to_per_s=tuple(tuple(s.top_to_per_s(c) for c in classes) for s in p.sites.values()),
+        jobs_per_block=tuple(min(c.jobs_per_block, limits.get(name, c.jobs_per_block))
+                             for name, c in p.job_classes.items()),
         least_blocks=tuple(tuple(c.least_blocks if may_run(c, name) and c.most_blocks(s.gpus) else 0 for c in classes)
                            for name, s in p.sites.items()),
     )
     return replace(facts, deferrable=permitted(facts, p.long_deferrals, step_s, sid))
+
+
+def batch_limits(p: ControllerParams, sid: str) -> dict[str, int]:
+    """Class -> the batch that is commanded. ScenarioError for a rule on replicas of a class that has none, a batch
+    beyond the class's own, and `slo` where there is none or no batch keeps it."""
+    served = {name: c.serving for name, c in p.job_classes.items() if c.serving is not None}
+    if p.autoscale is not None and not served:
+        raise ScenarioError(f"{sid}.autoscale is for replicas of language models, and no class is of kind llm; leave "
+                            "it out")
+    out = {}
+    for name, given in p.max_batch.items():
+        if name not in served:
+            raise ScenarioError(f"{sid}.max_batch: {unknown('class of kind llm', name, served)}")
+        batch = served[name].slo_batch if given == "slo" else given
+        if batch is None:
+            raise ScenarioError(f"{sid}.max_batch.{name} = slo: the class has no slo_tpot_s, or a batch of one does "
+                                "not keep it; give a number")
+        if batch > served[name].max_batch:
+            raise ScenarioError(f"{sid}.max_batch.{name} = {batch} is more than the class's own max_batch = "
+                                f"{served[name].max_batch}; a command can make it smaller")
+        out[name] = batch
+    return out
 
 
 def guard_min(p: ControllerParams, facts: FleetFacts, step_s: float) -> list[float]:
@@ -240,8 +271,11 @@ def guard_min(p: ControllerParams, facts: FleetFacts, step_s: float) -> list[flo
     return [min(max(of_site) + step_s, MOST_S) / MIN_S if of_site else 0.0 for of_site in runs_s]
 
 
-def energy_of(p: ControllerParams) -> EnergyModel:
-    """What a site draws, by the equations of the data centers: (12), (13), (19)-(24) and what their plant loses."""
+def energy_of(p: ControllerParams) -> EnergyModel | None:
+    """What a site draws, by the equations of the data centers: (12), (13), (19)-(24) and what their plant loses. None
+    where GPUs have types: what they draw depends on which of them are used, slowed and asleep."""
+    if any(s.gpu_types for s in p.sites.values()):
+        return None
     plant = p.cooling or BALANCED
 
     def site_kw(site: int, it_kw: float, supply_temp_degc: Any) -> Any:
@@ -255,7 +289,7 @@ def energy_of(p: ControllerParams) -> EnergyModel:
 
 def _own(policy: str) -> dict[str, PolicyMaker]:
     """A class of the user's by its import string; {} for a name that is none."""
-    if ":" not in policy:
+    if ":" not in policy and not file_in(policy):
         return {}
     found = load(policy, "controller.policy")
     check_own(policy, found)

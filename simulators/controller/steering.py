@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -68,6 +68,10 @@ class Steering:
     batch = "cosim.simulators.controller.batched.steering:BatchSteering"
     """Class that steps many worlds at once by the same rules."""
 
+    steers = (CONTROLLER, FLEET)
+    copies: ClassVar[Mapping[str, str]] = {BASELINE: GRID}
+    """See `cosim.learning.vector`."""
+
     member = CONTROLLER
     terms = (*TERMS, OBJECTIVE)
 
@@ -99,7 +103,7 @@ class Steering:
             if lean:
                 given |= {"ac_check": False, "settle": False, "mci": carbon == "marginal"}
             members[GRID] = _with(members[GRID], given)
-        if lean and members[FLEET].simulator.endswith((":DataCenters", ":CappedDataCenters")):
+        if lean and members[FLEET].simulator.endswith((":DataCenters", ":CappedDataCenters", ":GpuDataCenters")):
             members[FLEET] = _with(members[FLEET], {**members[FLEET].params, "job_log": False})
         if carbon != "system_difference":
             return scenario.replace(members=members)
@@ -195,10 +199,9 @@ class Steering:
                                 "controller.usual_shares=gpus")
         offered = _offered(self._world)
         self.usual_kw = _usual_kw(p, offered)
-        busy_kw = max(c.busy_kw_per_gpu for c in p.job_classes.values())
         sight = ObservationScope(
             classes=list(p.job_classes), sites=self._sites,
-            peak_kw=_COOLING_FACTOR * max(s.idle_kw + s.gpus * busy_kw for s in p.sites.values()),
+            peak_kw=_COOLING_FACTOR * max(s.most_kw(p.job_classes.values()) for s in p.sites.values()),
             arrivals_per_min={name: rate for name, (rate, _) in offered.items()}, nci=self.sees_carbon,
             mci=self.sees_carbon and p.reward.carbon == "marginal", full=p.observation != "paper",
             forecasts=p.observed_forecasts, relative=p.observation == "signals",
@@ -259,7 +262,7 @@ def _usual_kw(p: Any, offered: dict[str, tuple[float, float]]) -> float:
     """Power of the fleet when it works off what is offered."""
     busy = sum(rate * work_to / p.job_classes[name].to_per_gpu_min * p.job_classes[name].busy_kw_per_gpu
                for name, (rate, work_to) in offered.items())
-    return _USUAL_PUE * (busy + sum(site.idle_kw for site in p.sites.values()))
+    return _USUAL_PUE * (busy + sum(site.rest_kw for site in p.sites.values()))
 
 
 def _carbon_of(controller_params: dict[str, Any]) -> str:
@@ -288,7 +291,7 @@ def _offered(world: Any) -> dict[str, tuple[float, float]]:
     workload = world.simulators.get(WORKLOAD)
     if not isinstance(workload, Adapter) or not isinstance(workload, OffersLoad):
         return {}
-    return workload.offered_jobs_per_min(workload.params)
+    return workload.offered_jobs_per_min(world.resolved.params[WORKLOAD])  # as written, whatever a day varies
 
 
 def emission_of(simulators: Mapping[str, Simulator], member: str) -> float | None:

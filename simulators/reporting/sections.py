@@ -18,12 +18,14 @@ from cosim.simulators.reporting import (
     events,
     flexibility,
     forecasts,
+    gpus,
     grid,
     jobs,
     limits,
     serving,
     sites,
     sources,
+    wan,
 )
 from cosim.simulators.reporting.data import FleetRun
 from cosim.units import MIN_S
@@ -34,8 +36,10 @@ _SECTIONS: tuple[tuple[str, str, str, tuple[Callable[[FleetRun], Picture], ...]]
     ("air", "Air", "Air and cooling", (air.air,)),
     ("carbon", "Carbon", "Two carbon accounts", (carbon.accounts,)),
     ("gpus", "GPUs", "GPUs and queues", (sites.gpus, sites.queues)),
+    ("gpu_states", "States", "GPU types, sleep and power limits", (gpus.states, gpus.limits)),
     ("jobs", "Jobs", "Jobs: put off, waiting, due", (jobs.deferral, jobs.waits)),
     ("serving", "LLM", "LLM serving", (serving.latency, serving.energy)),
+    ("wan", "WAN", "Wide-area network", (wan.network,)),
     ("flexibility", "Flexibility", "Demand response", (flexibility.events,)),
     ("sources", "Sources", "Sources and what is taken of them", (sources.intensities, sources.availability)),
     ("batteries", "Batteries", "Batteries", (batteries.batteries, batteries.behind_meters)),
@@ -47,7 +51,7 @@ _SECTIONS: tuple[tuple[str, str, str, tuple[Callable[[FleetRun], Picture], ...]]
 
 
 _WHERE = {"flexibility": flexibility.called, "sources": sources.any_varies, "batteries": batteries.any_stored,
-          "forecasts": forecasts.any_made, "serving": serving.serves}
+          "forecasts": forecasts.any_made, "serving": serving.serves, "wan": wan.there, "gpu_states": gpus.typed}
 """Sections that only some runs have: whether one does."""
 
 

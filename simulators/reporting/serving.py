@@ -5,16 +5,21 @@ Rows: X08.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from cosim.reporting.chart import MARKS, Fact, Panel, Picture, Rule, Series, missing
 from cosim.reporting.text import listing, number, strong
+from cosim.simulators.aidc.llm.serving import Serving
 from cosim.simulators.analysis.paths import SITE
+from cosim.simulators.analysis.quantiles import quantiles
 from cosim.simulators.analysis.serving import (
     J_PER_KWH,
     class_kwh,
     good_ones,
     latencies,
+    request_blocks,
     served_classes,
     serving_figures,
 )
@@ -36,51 +41,56 @@ def _width_s(run: FleetRun) -> float:
     return max(run.end_s / _MOST_CELLS, MIN_S) if run.end_s < 12 * HOUR_S else HOUR_S
 
 
-def _quantiles(run: FleetRun, arrival_s: np.ndarray, values_s: np.ndarray, width_s: float) -> dict[str, np.ndarray]:
-    """Median and 99th percentile per cell of arrival, ms; NaN for a cell without a request."""
-    cell = np.floor(arrival_s / width_s).astype(int)
+def _over_time(run: FleetRun, name: str, serving: Serving, width_s: float
+               ) -> tuple[list[dict[str, np.ndarray]], int, int]:
+    """Of a class: median and 99th percentile of TTFT and TPOT per cell of arrival, ms, NaN for a cell without one;
+    requests of the counted time, and those of them within their service level."""
+    requests = good = 0
     cells = int(np.ceil(run.end_s / width_s))
-    out = {"p50": np.full(cells, np.nan), "p99": np.full(cells, np.nan)}
-    known = np.isfinite(values_s)
-    order = np.argsort(cell[known], kind="stable")
-    of_cell, values = cell[known][order], values_s[known][order]
-    edges = np.searchsorted(of_cell, np.arange(cells + 1))
-    for c in range(cells):
-        if edges[c] < edges[c + 1]:
-            some = values[edges[c]:edges[c + 1]]
-            out["p50"][c], out["p99"][c] = (1e3 * np.quantile(some, q) for q in (0.5, 0.99))
-    return out
+    for _, _, rows in request_blocks(run.trace, {name: serving}, ()):
+        ttft_s, tpot_s, _ = latencies(rows)
+        counts = (rows["arrival_s"] >= run.time.begin_s) & (rows["arrival_s"] < run.time.end_s)
+        requests += int(np.count_nonzero(counts))
+        good += int(np.count_nonzero(good_ones(rows, serving, ttft_s, tpot_s)[counts]))
+
+    def parts() -> Iterator[tuple[tuple[int, int], np.ndarray]]:
+        for _, _, rows in request_blocks(run.trace, {name: serving}, ()):
+            cell = np.floor(rows["arrival_s"] / width_s).astype(int)
+            for k, values in enumerate(latencies(rows)[:2]):
+                for c in np.unique(cell):
+                    here = values[cell == c]
+                    yield (k, int(c)), here[np.isfinite(here)]
+    found = quantiles(parts, (0.5, 0.99))
+    shown = [{q: np.full(cells, np.nan) for q in ("p50", "p99")} for _ in range(2)]
+    for (k, c), (_, values_s) in found.items():
+        for q, value_s in zip(("p50", "p99"), values_s, strict=True):
+            shown[k][q][c] = 1e3 * value_s
+    return shown, requests, good
 
 
 def latency(run: FleetRun) -> Picture:
     """TTFT and TPOT over the day, per class, beside their service levels."""
     key = "latency"
     classes = served_classes(run.trace)
-    requests = run.trace.table("llm_requests") if classes else {}
-    if not len(requests.get("id", ())):
+    if not classes or "llm_requests" not in run.trace.tables():
         return missing(key, _NOTHING if not classes else "The trace has no table of LLM requests (aidc.job_log).")
     width_s = _width_s(run)
     time = np.arange(0.0, run.end_s, width_s)
     panels, said, facts = [], [], []
     for name, serving in classes.items():
-        mine = requests["job_class"] == name
-        rows = {column: values[mine] for column, values in requests.items()}
-        if not mine.any():
+        shown, requests, good = _over_time(run, name, serving, width_s)
+        if not any(np.isfinite(found["p50"]).any() for found in shown) and not requests:
             continue
-        ttft_s, tpot_s, _ = latencies(rows)
-        for words, values, slo in (("time to first token", ttft_s, serving.slo_ttft_s),
-                                   ("time per output token", tpot_s, serving.slo_tpot_s)):
-            found = _quantiles(run, rows["arrival_s"], values, width_s)
+        for words, found, slo in (("time to first token", shown[0], serving.slo_ttft_s),
+                                  ("time per output token", shown[1], serving.slo_tpot_s)):
             series = tuple(Series(q, time, y, "ink" if q == "p50" else "muted", run.end_s, mark=MARKS[k], label=q)
                            for k, (q, y) in enumerate(found.items()))
             rules = (Rule(1e3 * slo, f"SLO {1e3 * slo:g} ms"),) if slo is not None else ()
             panels.append(Panel(f"{name}: {words}", "ms", series, rules=rules, axis=f"{words} {name}", size=0.8,
                                 bands=warmup(run)))
-        counts = (rows["arrival_s"] >= run.time.begin_s) & (rows["arrival_s"] < run.time.end_s)
-        good = good_ones(rows, serving, ttft_s, tpot_s)[counts]
-        if len(good):
-            said.append(f"{number(100.0 * float(good.mean()), 4)} % of {name}")
-            facts.append(Fact(f"requests of {name} within their service level", 100.0 * float(good.mean()), "%"))
+        if requests:
+            said.append(f"{number(100.0 * good / requests, 4)} % of {name}")
+            facts.append(Fact(f"requests of {name} within their service level", 100.0 * good / requests, "%"))
     says = f"Requests within both service levels: {strong(listing(said))}." if said else "No request arrived."
     note = f"Medians and 99th percentiles of the requests that arrived in each cell of {number(width_s / MIN_S)} min."
     return Picture(key, says, tuple(panels), note, tuple(facts), columns=True)

@@ -15,7 +15,8 @@ from cosim.adapter import Adapter, Values, serve
 from cosim.errors import ScenarioError, unknown
 from cosim.params import params
 from cosim.ports import Batch, Port
-from cosim.simulators.fleet import BATCH_COLUMNS, TOKEN_COLUMNS, JobClass, Routing
+from cosim.simulators.fleet import BATCH_COLUMNS, ORIGIN, TOKEN_COLUMNS, JobClass, Routing
+from cosim.simulators.wan import Network
 from cosim.simulators.workload.arrivals import (
     ArrivalRate,
     Counts,
@@ -27,8 +28,13 @@ from cosim.simulators.workload.arrivals import (
     merge,
 )
 from cosim.simulators.workload.lengths import TokenLengths, requests_to
+from cosim.simulators.workload.origins import Origins
 from cosim.simulators.workload.shapes import WEEK_DAYS, BurstPath, Bursts, shape_factors
 from cosim.units import Seconds
+
+JOB_NAMES = Port("job_names", "out", "ids, classes and priorities of the jobs that arrived, as the file has them that "
+                 "they are from; columns NAME_COLUMNS", kind="event", table="job_names")
+NAME_COLUMNS = ("id", "name", "source_class", "priority")
 
 Scale = Annotated[float, Field(ge=0, le=1e12)]
 SizeScale = Annotated[float, Field(ge=1e-6, le=1e6)]
@@ -61,6 +67,7 @@ class ArrivalsParams:
     bursts: Annotated[dict[str, Bursts], Field(description="bursts of some classes; none by default")] = Field(
         default_factory=dict)
     routing: Routing = "handover"
+    wan: Network = None
     lengths: Annotated[dict[str, TokenLengths], Field(description="how tokens of the requests of classes of kind llm "
                                                       "spread, where not as usual")] = Field(default_factory=dict)
     arrivals_end_s: Annotated[Seconds | None, Field(ge=0, description="no job arrives from then on; null: for ever")
@@ -138,6 +145,7 @@ class Arrivals(Adapter):
                 raise ScenarioError(f"{self.sid}.lengths: {unknown('class of kind llm', name, llm)}")
         self._served = {m: (c.serving, p.lengths.get(name, TokenLengths()), self.stream(f"tokens of {name}"))
                         for m, (name, c) in enumerate(p.job_classes.items()) if c.serving is not None}
+        self._origins = Origins(p.wan, self._names, self.stream) if p.wan is not None else None
         self._cut = dict.fromkeys(self._rates, 0)
         self._block_cut: dict[int, np.ndarray] = {}
         self._steps = self._next_id = 0
@@ -192,7 +200,7 @@ class Arrivals(Adapter):
         for path, on in zip(self._bursts.values(), carry.get("bursts", ()), strict=False):
             path.resume(bool(on))
         if "arrival_s" in carry:
-            columns = {name: carry[name].tolist() for name in (*BATCH_COLUMNS, *TOKEN_COLUMNS)
+            columns = {name: carry[name].tolist() for name in (*BATCH_COLUMNS, *TOKEN_COLUMNS, ORIGIN)
                        if name != "id" and name in carry}
             self._next_id = len(columns["arrival_s"])
             self._carried = {"id": list(range(self._next_id)), **columns}
@@ -219,6 +227,8 @@ class Arrivals(Adapter):
         if self._served:
             tokens = np.zeros((len(rows.id), 2), np.int64) if rows.tokens is None else rows.tokens
             batch |= dict(zip(TOKEN_COLUMNS, tokens.T.tolist(), strict=True))
+        if self._origins is not None and rows.origin is not None:
+            batch[ORIGIN] = self._origins.names[rows.origin].tolist()
         return batch, per_class
 
     def _rows(self, step: int) -> tuple[JobRows, list[float]]:
@@ -236,7 +246,8 @@ class Arrivals(Adapter):
             mine = index == m
             lasts_s[mine] = stream.exponential(mean_s, np.count_nonzero(mine))
         return JobRows(np.arange(first, self._next_id), index, arrival_s, block.work_to[begin:end], arrival_s + lasts_s,
-                       None if block.tokens is None else block.tokens[begin:end]), block.per_class[k]
+                       None if block.tokens is None else block.tokens[begin:end],
+                       None if self._origins is None else self._origins.of(index)), block.per_class[k]
 
     def _draw(self, step: int) -> JobBlock:
         """The jobs of the block that starts with `step`."""

@@ -108,7 +108,7 @@ class JobBlock:
 
 class JobRows(NamedTuple):
     """Jobs as arrays, one entry each, in arrival order: id, number of the class, absolute times in s, work in TO;
-    tokens as of `JobBlock`."""
+    tokens as of `JobBlock`; number of the origin, where there is a network."""
 
     id: np.ndarray
     class_index: np.ndarray
@@ -116,6 +116,7 @@ class JobRows(NamedTuple):
     work_to: np.ndarray
     deadline_s: np.ndarray
     tokens: np.ndarray | None = None
+    origin: np.ndarray | None = None
 
 
 Source = tuple[int, np.ndarray, np.ndarray] | tuple[int, np.ndarray, np.ndarray, np.ndarray]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -14,6 +13,7 @@ from cosim.errors import ScenarioError
 from cosim.simulators.workload.layouts import number
 from cosim.simulators.workload.rows import LEFT_OUT_RATIO, SkippedRows, delimited
 from cosim.simulators.workload.traces import COLUMNS, TokenTrace, read_azure_llm
+from cosim.tables.files import open_text
 
 Format = Literal["auto", "azure", "mooncake", "burstgpt"]
 MOONCAKE = ("timestamp", "input_length", "output_length")
@@ -38,23 +38,23 @@ def read_requests(path: str, layout: Format = "auto", max_left_out_ratio: float 
     if layout == "azure":
         return _answered(read_azure_llm(path, max_left_out_ratio), path, max_left_out_ratio)
     try:
-        with Path(path).open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        with open_text(path, errors="replace") as file:
             if layout == "mooncake":
                 rows = [(line, _mooncake(text)) for line, text in enumerate(file, 1) if text.strip()]
             else:
                 header, lines = delimited(file, BURSTGPT, path)
                 where = [header.index(name) for name in BURSTGPT]
                 rows = [(line, _burstgpt(fields, where, len(header))) for line, fields in lines]
-    except OSError as err:
+    except (OSError, EOFError) as err:
         raise _unreadable(path, err) from None
     return _trace(iter(rows), path, max_left_out_ratio)
 
 
 def _layout(path: str) -> Format:
     try:
-        with Path(path).open(encoding="utf-8-sig", errors="replace") as file:
+        with open_text(path, errors="replace") as file:
             first = next((line for line in file if line.strip()), "")
-    except OSError as err:
+    except (OSError, EOFError) as err:
         raise _unreadable(path, err) from None
     if first.lstrip().startswith("{"):
         return "mooncake"
@@ -66,7 +66,7 @@ def _layout(path: str) -> Format:
                         f"{', '.join(BURSTGPT)}")
 
 
-def _unreadable(path: str, err: OSError) -> ScenarioError:
+def _unreadable(path: str, err: Exception) -> ScenarioError:
     return ScenarioError(f"trace {path} cannot be read: {err}; give a trace of LLM requests (Azure, Mooncake, "
                          "BurstGPT)")
 

@@ -36,8 +36,10 @@ def pass_s(last_s: float) -> float:
     return MIN_S * (math.floor(last_s / MIN_S) + 1)
 
 
-def check_cover(path: str, lead: float, length_s: float, start: str | None, until_s: float | None) -> None:
-    """ScenarioError for a trace of which nothing falls into a run until `until_s` (None: not known yet)."""
+def check_cover(path: str, lead: float, length_s: float, start: str | None, until_s: float | None,
+                otherwise: str = "workload.origin=first") -> None:
+    """ScenarioError for a trace of which nothing falls into a run until `until_s` (None: not known yet); otherwise:
+    what else can be set."""
     if lead + length_s <= 0.0 or (until_s is not None and lead >= until_s):
         begin_s = instant(start)
         end = "" if until_s is None else f" to {label(begin_s + until_s)}"
@@ -47,7 +49,7 @@ def check_cover(path: str, lead: float, length_s: float, start: str | None, unti
             until_s is not None and first_s - midnight_s >= until_s) else ""
         raise ScenarioError(f"{path} covers {label(first_s)} to {label(first_s + length_s)}, the run "
                             f"{label(begin_s)}{end}: no row is of its time; --set "
-                            f"start={label(first_s)[:10]}{longer}, or --set workload.origin=first")
+                            f"start={label(first_s)[:10]}{longer}, or --set {otherwise}")
 
 
 def note(origin: Origin, path: str, first_unix_s: float | None, start: str | None) -> list[str]:

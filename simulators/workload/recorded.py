@@ -11,10 +11,13 @@ from pydantic import Field
 from cosim.adapter import Adapter, Values
 from cosim.errors import ScenarioError, unknown
 from cosim.params import params
+from cosim.ports import Batch
 from cosim.replay.recording import notes as recording_notes
+from cosim.scenario import DEFAULT_START, Scenario
 from cosim.simulators.aidc.llm.serving import Serving
-from cosim.simulators.fleet import BATCH_COLUMNS, TOKEN_COLUMNS, JobClass, Routing
-from cosim.simulators.workload.adapter import Arrivals
+from cosim.simulators.fleet import BATCH_COLUMNS, ORIGIN, TOKEN_COLUMNS, JobClass, Routing
+from cosim.simulators.wan import Network, Wan
+from cosim.simulators.workload.adapter import JOB_NAMES, NAME_COLUMNS, Arrivals
 from cosim.simulators.workload.lengths import requests_to
 from cosim.trace import Trace
 from cosim.trace.series import played_from_s, scenario_of
@@ -25,14 +28,15 @@ from cosim.units import MIN_S, Seconds, format_time
 class RecordedJobsParams:
     """Which trace's jobs, and what to do when they end before the run does."""
 
-    job_classes: Annotated[dict[str, JobClass], Field(min_length=1, description="job classes by name")]
+    job_classes: Annotated[dict[str, JobClass], Field(description="job classes by name")]
     path: Annotated[str, Field(min_length=1, description="trace whose job table is replayed")]
     overflow: Annotated[Literal["raise", "hold"], Field(description="past its end: refuse, or go on without jobs")] = (
         "raise")
     arrivals_end_s: Annotated[Seconds | None, Field(ge=0, description="no job arrives from then on; null: as recorded")
                               ] = None
     routing: Routing = "handover"
-    scenario_start: Annotated[str, Field(description="date of t = 0; the run fills it in")] = "2026-01-01T00:00:00"
+    wan: Network = None
+    scenario_start: Annotated[str | None, Field(description="date of t = 0; the run fills it in")] = None
     scenario_warmup_s: Annotated[Seconds, Field(ge=0, description="of the run, which fills it in")] = 0.0
 
 
@@ -45,7 +49,25 @@ class RecordedJobs(Adapter):
     """
 
     PARAMS = RecordedJobsParams
-    MODELS = Arrivals.MODELS
+    MODELS = {"Arrivals": (*Arrivals.MODELS["Arrivals"], JOB_NAMES)}
+
+    @classmethod
+    def completes(cls, member: str, given: RecordedJobsParams, scenario: Scenario) -> Scenario:
+        """A scenario of no job classes takes those of the recording, and one of no start its start."""
+        if scenario.shared.get("job_classes"):
+            return scenario
+        with Trace(given.path) as trace:
+            then = scenario_of(trace)
+        if scenario.start is None:
+            scenario = scenario.replace(start=then["start"])
+        classes = then.get("shared", {}).get("job_classes", {})
+        return scenario.replace(shared={**scenario.shared, "job_classes": classes})
+
+    @classmethod
+    def natural_horizon_s(cls, given: RecordedJobsParams) -> float:
+        """How long the recording is, s."""
+        with Trace(given.path) as trace:
+            return float(trace.attrs["until_s"]) - played_from_s(trace, given.scenario_warmup_s)
 
     @classmethod
     def check_horizon(cls, member: str, given: RecordedJobsParams, step_s: float, until_s: float) -> None:
@@ -79,7 +101,10 @@ class RecordedJobs(Adapter):
             jobs, from_s = trace.table("jobs"), played_from_s(trace, given.scenario_warmup_s)
             self._end_s = float(trace.attrs["until_s"])
             requests = trace.table("llm_requests") if self._served() else {}
-            self._said = recording_notes(self.sid, trace, given.scenario_warmup_s, given.scenario_start)
+            sent = trace.table("transfers") if given.wan is not None else {}
+            named = trace.table("job_names")
+            self._said = recording_notes(self.sid, trace, given.scenario_warmup_s,
+                                         given.scenario_start or DEFAULT_START)
             then = scenario_of(trace).get("shared", {}).get("job_classes", {})
         if not jobs:
             raise ScenarioError(f"{self.params.path} has no job table; choose a trace of a run with data centers")
@@ -94,7 +119,12 @@ class RecordedJobs(Adapter):
         columns = {name: jobs[name][order] for name in BATCH_COLUMNS}
         if self._served():
             columns |= self._tokens(columns, requests)
+        if given.wan is not None:
+            columns[ORIGIN] = self._from_where(columns["id"], sent, given.wan)
         self._columns = {name: values.tolist() for name, values in columns.items()}
+        here = np.isin(named["id"], columns["id"]) if named else np.empty(0, bool)
+        by_id = np.argsort(named["id"][here], kind="stable") if named else here
+        self._names = {name: named[name][here][by_id] for name in NAME_COLUMNS} if named else {}
         self._arrival_s = jobs["arrival_s"][order]
         if (np.diff(self._arrival_s) < 0).any():
             raise ScenarioError(f"{self.params.path}: its jobs are not numbered in arrival order")
@@ -123,6 +153,19 @@ class RecordedJobs(Adapter):
             tokens[mine] = np.column_stack([requests[column][order[at]] for column in TOKEN_COLUMNS])
             work_to[mine] = requests_to(tokens[mine], serving)
         return {**dict(zip(TOKEN_COLUMNS, tokens.T, strict=True)), "work_to": work_to}
+
+    def _from_where(self, ids: np.ndarray, sent: Mapping[str, np.ndarray], wan: Wan) -> np.ndarray:
+        """Origins of the jobs. ScenarioError for a job whose origin the recording lacks, or the network has not."""
+        order = np.argsort(sent["id"], kind="stable") if len(sent.get("id", ())) else np.empty(0, int)
+        at = np.searchsorted(sent["id"][order], ids) if order.size else np.empty(0, int)
+        if len(ids) and (not order.size or (at >= len(order)).any() or (sent["id"][order[at]] != ids).any()):
+            raise ScenarioError(f"{self.params.path} does not say where its jobs came from (table transfers), which "
+                                f"{self.sid}.wan goes by; leave wan out, or choose the trace of a run with one")
+        origins = sent[ORIGIN][order[at]].astype(object) if len(ids) else np.empty(0, object)
+        strange = sorted(set(origins) - set(wan.origins))
+        if strange:
+            raise ScenarioError(f"{self.params.path}: {unknown('origin', strange[0], wan.origins)}")
+        return origins
 
     def _note_jobs(self, jobs: Mapping[str, np.ndarray], from_s: float, then: Mapping[str, dict]) -> None:
         before = jobs["arrival_s"] < from_s
@@ -166,4 +209,12 @@ class RecordedJobs(Adapter):
         if batch and self._origin_s:
             batch |= {name: [t - self._origin_s for t in batch[name]] for name in ("arrival_s", "deadline_s")}
         arrived = np.bincount(self._class[first:end], minlength=len(self.params.job_classes)).astype(float).tolist()
-        return {eid: {"jobs": batch, "arrived_jobs": arrived} for eid in self.entities["Arrivals"]}
+        return {eid: {"jobs": batch, "arrived_jobs": arrived, "job_names": self._named(batch)}
+                for eid in self.entities["Arrivals"]}
+
+    def _named(self, batch: Batch) -> Batch:
+        """What the jobs of a batch are called in the file that they are from first of all; {} where they have none."""
+        if not batch or not self._names:
+            return {}
+        first, end = np.searchsorted(self._names["id"], (batch["id"][0], batch["id"][-1] + 1))
+        return {name: column[first:end].tolist() for name, column in self._names.items()} if end > first else {}

@@ -40,7 +40,7 @@ def delimited(file: TextIO, wanted: Sequence[str], path: str, hint: str = "") ->
     """
     lines = ((number, line) for number, line in enumerate(file, 1) if line.strip())
     _, first = next(lines, (1, ""))
-    heads = {mark: [name.strip() for name in _fields(first, mark) or ()] for mark in _DELIMITERS}
+    heads = {mark: [name.strip() for name in split_fields(first, mark) or ()] for mark in _DELIMITERS}
     mark = max(heads, key=lambda m: (len(set(wanted) & set(heads[m])), len(heads[m])))
     header = heads[mark]
     missing = [name for name in wanted if name not in header]
@@ -51,10 +51,11 @@ def delimited(file: TextIO, wanted: Sequence[str], path: str, hint: str = "") ->
     twice = [name for name in wanted if header.count(name) > 1]
     if twice:
         raise ScenarioError(f"trace {path} has two columns called {twice[0]}; keep one")
-    return header, ((number, _fields(line, mark)) for number, line in lines)
+    return header, ((number, split_fields(line, mark)) for number, line in lines)
 
 
-def _fields(line: str, mark: str) -> list[str] | None:
+def split_fields(line: str, mark: str) -> list[str] | None:
+    """The fields of a line, which may be quoted; None where its quotes do not match."""
     line = line.rstrip("\r\n")
     if '"' not in line:
         return line.split(mark)
@@ -82,6 +83,12 @@ def instants(texts: Sequence[str]) -> np.ndarray | None:
         return None
     ahead_s = [_offset_s(zone) if zone else 0 for *_, zone in rows]
     return times - np.array(ahead_s, dtype="timedelta64[s]") if any(ahead_s) else times
+
+
+def has_offset(text: str) -> bool:
+    """Whether an ISO time states how far its clock is from UTC."""
+    found = _TIME.fullmatch(text)
+    return found is not None and found[6] is not None
 
 
 def _offset_s(zone: str) -> int:

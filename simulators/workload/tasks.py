@@ -18,7 +18,7 @@ from typing import Literal, TextIO
 from cosim.errors import ScenarioError
 from cosim.simulators.workload.layouts import OPENB_COLUMNS, Row, TaskColumns, mapped, openb, swf
 from cosim.simulators.workload.rows import LEFT_OUT_RATIO, SkippedRows, delimited, gap_note, likely_unit
-from cosim.tables.files import parquet_rows
+from cosim.tables.files import open_text, parquet_rows, table_suffix
 from cosim.units import DAY_S, MIN_S
 
 BUFFER_ROWS = 65536
@@ -100,12 +100,12 @@ class TaskFile:
     def __iter__(self) -> Iterator[Task]:
         self.survey = Survey()
         try:
-            if Path(self.path).suffix.lower() in (".parquet", ".pq"):
+            if table_suffix(self.path) in (".parquet", ".pq"):
                 yield from self._in_order(self._tasks(self._parquet_rows()))
             else:
-                with Path(self.path).open(newline="", encoding="utf-8-sig", errors="replace") as file:
+                with open_text(self.path, errors="replace") as file:
                     yield from self._in_order(self._tasks(self._rows(file)))
-        except OSError as err:
+        except (OSError, EOFError) as err:
             raise ScenarioError(f"trace {self.path} cannot be read: {err}; give a file of format "
                                 f"'{self.format}'") from None
         self._check()

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 from typing import Annotated
 
 import numpy as np
@@ -16,6 +15,7 @@ from cosim.errors import ScenarioError
 from cosim.params import params
 from cosim.simulators.workload.origin import pass_s
 from cosim.simulators.workload.rows import LEFT_OUT_RATIO, Line, SkippedRows, delimited, instants
+from cosim.tables.files import open_text
 from cosim.units import MIN_S
 
 COLUMNS = ("TIMESTAMP", "ContextTokens", "GeneratedTokens")
@@ -113,10 +113,10 @@ def read_azure_llm(path: str, max_left_out_ratio: float = LEFT_OUT_RATIO) -> Tok
     missing, empty, lacks a column, or has no readable row.
     """
     try:
-        with Path(path).open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        with open_text(path, errors="replace") as file:
             header, lines = delimited(file, COLUMNS, path)
             return _read(header, lines, path, max_left_out_ratio)
-    except OSError as err:
+    except (OSError, EOFError) as err:
         raise ScenarioError(f"trace {path} cannot be read: {err}; give the CSV of an Azure LLM trace "
                             f"({','.join(COLUMNS)})") from None
 

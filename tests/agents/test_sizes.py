@@ -27,6 +27,7 @@ def ran(tmp_path, capsys, scenario, checkpoint, *settings):
     return code, capsys.readouterr().err
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("n", "other", "method", "mode"), [(4, 5, "mat", "joint"), (5, 4, "mappo", "power")])
 @pytest.mark.rows("X13", "Z08")
 def test_a_team_of_any_size_learns_runs_and_is_refused_elsewhere(tmp_path, capsys, n, other, method, mode):

@@ -300,6 +300,7 @@ def test_actors_are_rows():
     assert np.all([RATIOS[k] < RATIOS[k + 1] for k in range(len(RATIOS) - 1)])
 
 
+@pytest.mark.long
 def test_a_training_that_was_cut_off_goes_on_to_the_same_team(tmp_path, monkeypatch):
     """Cut off in the seventh of eight updates, after the checkpoint of the fifth: the cell's second call ends with the
     bytes of a training that was never cut."""

@@ -38,6 +38,7 @@ def test_our_own_simulators_pass(role, capsys):
     assert " 0 failed" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_somebody_elses_grid_passes(capsys):
     assert main(["grid", "--scenario", "plug_pandapower"]) == 0
     assert main(["carbon", "--scenario", "plug_pandapower"]) == 0

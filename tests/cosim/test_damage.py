@@ -263,6 +263,7 @@ def small(tmp_path_factory):
     return path.read_bytes()[: check_seal(path).size]
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("part", range(4))
 def test_files_without_a_seal_end_in_one_line_at_most(small, part, tmp_path, capsys, monkeypatch):
     """60 files with bits flipped, pages lost or the end cut off, each through five commands: read, or refused in one

@@ -104,6 +104,7 @@ def called(name, out):
     return report.write_page([out], out.with_suffix(".html")).read_text()
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("name", ["<img src=x onerror=pwned=1>", "\"'><svg onload=pwned=1>[red]", "<b>x<b>{{7*7}}%{y}"])
 def test_a_battery_and_a_source_called_like_markup(name, tmp_path):
     tame, other = (Structure(called(word, tmp_path / f"{k}.h5")) for k, word in enumerate(("plainly", name)))
@@ -186,6 +187,7 @@ def test_the_live_view_shows_names_as_they_are():
     assert "[/b]" in line("[/b]", board, None, pace)
 
 
+@pytest.mark.long(after=3)
 @pytest.mark.parametrize("text", [".", "a.b.c", "..", "-", " b - c ", " #2", "/", ":", ".p_kw", "nci_kg_per_kwh."])
 def test_signs_of_our_own_syntax_in_names_lose_no_site_and_no_bus(honest, tmp_path, text):
     """Dots part an end of a connection, dashes a line's nodes: the page finds the site's intensity, price and map, the

@@ -345,6 +345,7 @@ finally:
 """
 
 
+@pytest.mark.long
 def test_a_system_without_what_posix_alone_has(tmp_path):
     """No fcntl, no signals but those that every system has, none of the calls that Python has on POSIX alone: a run on
     either driver writes its trace, and environments step in two processes."""

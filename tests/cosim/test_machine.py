@@ -168,6 +168,7 @@ def test_diff_takes_a_tolerance(altered, loop, capsys):
         assert "is no tolerance; write a number from 0 to below 1" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_closed_loop_of_another_kernel_agrees(tmp_path, capsys):
     """The shipped team on the feeder, made by another kernel and run again by the usual one: the grid's bits differ,
     jobs and decisions do not."""

@@ -1,10 +1,15 @@
 """Somebody else's simulator in a member's place: other names, other units, from the command line."""
 
+import sys
+
 import pytest
 from worlds import STORE_CMD, boxes, run
 
+from cosim.check import main as check_main
+from cosim.drivers.resolve import resolve
 from cosim.errors import ScenarioError
-from cosim.run import main
+from cosim.imports import file_in, today
+from cosim.run import find, main
 from cosim.scenario import Link, Member, Scenario, override, plug, rename
 from cosim.trace import Trace
 
@@ -108,3 +113,82 @@ def test_a_foreign_simulator_is_given_no_nan(settings, says):
 def test_a_simulator_of_another_role_says_which_models_it_has(driver):
     with pytest.raises(ScenarioError, match="no model 'Store'|unknown model of Source 'Store'; .*allowed: Source"):
         run(town("boxes:Source"), None, driver)
+
+
+@pytest.fixture
+def own_file(tmp_path, monkeypatch):
+    """A folder 'my grids' with a class in a file, another module beside it, and annotations that are texts."""
+    folder = tmp_path / "my grids"
+    folder.mkdir()
+    (folder / "doubled.py").write_text("FACTOR = 2.0\n")
+    (folder / "own.py").write_text(
+        "from __future__ import annotations\nimport doubled\nfrom boxes import Store, StoreParams\n"
+        "from cosim.params import params\nclass Twice(Store):\n    PARAMS = StoreParams\n"
+        "    def advance(self, time_s, inputs):\n        out = super().advance(time_s, inputs)\n"
+        "        return {e: {**v, 'p_seen_kw': doubled.FACTOR * v['p_seen_kw']} for e, v in out.items()}\n"
+        "class _Hidden:\n    pass\nclass Thrice(Twice):\n    pass\n")
+    (tmp_path / "town.py").write_text("from test_plug import town\nSCENARIO = town()\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = set(sys.modules)
+    yield folder
+    for name in set(sys.modules) - before:
+        del sys.modules[name]
+
+
+@pytest.mark.parametrize("spelt", ["my grids/own.py", "{folder}/own.py", "./my grids/../my grids/own.py"])
+def test_a_class_in_a_file_takes_a_members_place(own_file, spelt, capsys):
+    use = f"grid={spelt.format(folder=own_file)}:Twice"
+    assert main(["town.py", "--use", use, "--driver", "native", "--quiet", "--out", "t.h5"]) == 0
+    with Trace("t.h5") as trace:
+        assert trace["meter/Store/p_seen_kw"][3, 0] == pytest.approx(2 * 3)
+    assert check_main(["grid", spelt.format(folder=own_file) + ":Twice", "--scenario", "town.py"]) in (0, 1)
+    assert "runs 8 steps in the place of 'grid'" in capsys.readouterr().out
+    # what the user types is consent; a path in a trace is not
+    assert main(["t.h5", "--quiet", "--out", "again.h5"]) == 2
+    said = capsys.readouterr().err
+    assert "nothing of it was run" in said
+    assert "own.py:Twice" in said
+    assert main(["t.h5", "--quiet", "--out", "again.h5", "--trust", "t.h5"]) == 0
+
+
+@pytest.mark.parametrize(("use", "says"), [
+    ("my grids/own.py:Twise", "unknown name in my grids/own.py 'Twise'; did you mean 'Twice'? allowed: Thrice, Twice"),
+    ("my grids/own.py", "names a file alone; write my grids/own.py:NAME, with one of Twice, Thrice"),
+    ("my grids/own.py:", "names a file alone"),
+    ("my grids/owm.py:Twice", "no file at my grids/owm.py, as seen from "),
+    ("C:\\grids\\own.py:Twice", "no file at C:\\grids\\own.py"),
+    ("my grids/own.py:doubled", "is no simulator: it is not a class"),
+    ("my grids/own.py:_Hidden", "is no simulator: it has no init"),
+])
+def test_what_is_not_in_a_file_is_said_with_what_is(own_file, use, says, capsys):
+    assert main(["town.py", "--use", f"grid={use}"]) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(("text", "parts"), [
+    ("own.py:Grid", ("own.py", "Grid")), ("C:\\a b\\own.py:Grid", ("C:\\a b\\own.py", "Grid")),
+    ("C:/own.PY:Grid", ("C:/own.PY", "Grid")), ("C:\\own.py", ("C:\\own.py", "")), ("own.python:Grid", None),
+    ("package.module:Grid", None), ("cmd: python own.py %(addr)s", None), ("agents.py:X", ("agents.py", "X")),
+])
+def test_a_file_and_a_name_are_parted_by_the_last_colon(text, parts):
+    assert file_in(text) == parts
+    assert today(text) == text
+
+
+def test_a_file_that_fails_is_one_line_and_is_not_half_there(own_file, capsys):
+    (own_file / "bad.py").write_text("class Early:\n    pass\n1 / 0\n")
+    for _ in range(2):
+        assert main(["town.py", "--use", "grid=my grids/bad.py:Early"]) == 2
+        assert "fails on import: ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_a_field_of_a_variant_names_the_variant():
+    """Data centers without a cap have no field for one; a field that no variant has is unknown."""
+    for field, says in (("aidc.cap", "is a field of CappedDataCenters, .*: --use aidc=.*:CappedDataCenters has it"),
+                        ("tariff.horizon_s", "--use tariff=.*:KnownTariff has it"),
+                        ("aidc.cup", "unknown field of aidc")):
+        with pytest.raises(ScenarioError, match=says):
+            resolve(override(find("ieee33"), {field: 3600}))

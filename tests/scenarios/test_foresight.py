@@ -33,6 +33,7 @@ def day(tmp_path_factory):
     return run(tmp_path_factory.mktemp("foresight") / "day.h5")
 
 
+@pytest.mark.long
 def test_ranks_of_the_sites_change_through_the_day_by_average_and_marginal_intensity(day):
     with Trace(day) as trace:
         at = [trace.names("grid/Bus").index(f"bus{node}") for node in (8, 28, 32)]
@@ -40,6 +41,7 @@ def test_ranks_of_the_sites_change_through_the_day_by_average_and_marginal_inten
             assert swaps(trace[f"grid/Bus/{port}"][:, at]) >= least, port
 
 
+@pytest.mark.long
 def test_it_has_what_it_is_said_to_have_and_all_laws_hold(day):
     """PV in weather at two nodes, turbines that come and go, a battery that works, an event, forecasts."""
     with Trace(day) as trace:

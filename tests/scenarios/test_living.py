@@ -38,6 +38,7 @@ def day(tmp_path_factory):
     return run(tmp_path_factory.mktemp("living") / "day.h5")
 
 
+@pytest.mark.long
 def test_ranks_of_the_sites_change_through_the_day(day):
     """Two sites swap places, by average and by marginal intensity, at least three times; less than 0.005 kg/kWh apart
     they are as one."""

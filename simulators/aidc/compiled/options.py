@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cosim.simulators.aidc.adapter import AidcParams, SlotParams
 from cosim.simulators.aidc.capped import CappedParams
+from cosim.simulators.aidc.gpus.adapter import GpuParams
 
 
 def unsupported(given: AidcParams) -> list[str]:
@@ -12,12 +13,16 @@ def unsupported(given: AidcParams) -> list[str]:
              if c.kind == "llm"]
     if isinstance(given, SlotParams):
         found.append(f"reading = {given.reading}: it is no slot model")
-    if isinstance(given, CappedParams):
+    if isinstance(given, GpuParams):
+        found.append("gpu_types: it has one kind of GPU at a site, always awake and at full speed")
+    elif isinstance(given, CappedParams):
         found.append("cap: it keeps no power cap")
     if given.batteries:
         found.append(f"batteries of {', '.join(given.batteries)}: its sites have none behind their meters")
     if given.job_log:
         found.append("job_log = true: it keeps no rows of the GPUs that training jobs held")
+    if given.wan is not None:
+        found.append("wan: jobs are at its sites at once")
     if given.routing != "handover":
         found.append(f"routing = {given.routing}: it takes jobs at the begin of a step alone")
     if given.trace_step_s is not None:

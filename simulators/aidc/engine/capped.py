@@ -61,11 +61,12 @@ class CapRules:
 
 
 class PowerBudget:
-    """Busy power that a cap leaves, kW, by the plant in balance; the last answer is remembered."""
+    """Power beyond the site's `idle_kw` that a cap leaves, kW, by the plant in balance: of busy GPUs, of all of them
+    where they have types. The last answer is remembered."""
 
     def __init__(self, site: Site, job_classes: Mapping[str, JobClass], cooling: Cooling) -> None:
         self._idle_kw, self._cooling = site.idle_kw, cooling
-        self._most_kw = site.gpus * max(c.busy_kw_per_gpu for c in job_classes.values())
+        self._most_kw = site.above_idle_kw(job_classes.values())
         self._asked: tuple[float, float, float | None] | None = None
         self._budget_kw = NO_CAP_KW
 
@@ -137,7 +138,7 @@ class CappedFacility(Facility):
         on GPUs that are free, inference first."""
         if self.budget_kw == NO_CAP_KW:
             return [0.0] * len(self._classes)
-        free = self._up_gpus - sum([c.busy_gpus for c in self._classes])
+        free = self._free_gpus()
         held = dict.fromkeys(range(len(self._classes)), 0.0)
         for k in sorted(held, key=lambda k: isinstance(self._classes[k], TrainingPool)):
             one, block = self._classes[k], self._gpus_per_block[k]
@@ -149,6 +150,10 @@ class CappedFacility(Facility):
             held[k] = float(more)
             free -= more
         return list(held.values())
+
+    def _free_gpus(self) -> int:
+        """GPUs that jobs could take at once."""
+        return self._up_gpus - sum([c.busy_gpus for c in self._classes])
 
     def _look_at_cap(self) -> None:
         budget_kw = self._budget.of(self._cap_kw, self.supply_temp_degc, self._outside_degc)

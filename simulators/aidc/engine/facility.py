@@ -20,22 +20,29 @@ Rows: E14, I03, I17, L12, M08, M15, U12.
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
-from operator import itemgetter
-from typing import Any
+from typing import Any, ClassVar
 
 from cosim.errors import ModelError
 from cosim.ports import Batch
+from cosim.simulators.aidc.engine.coming import Coming
 from cosim.simulators.aidc.engine.commands import admitted, whole_grants
 from cosim.simulators.aidc.engine.events import Cohort, EventClock
 from cosim.simulators.aidc.engine.inference import InferenceQueue
 from cosim.simulators.aidc.engine.interval import SiteInterval, State
-from cosim.simulators.aidc.engine.jobs import RUN_COLUMNS, Job, Row, batch_of, nearest_tick, tick_after
+from cosim.simulators.aidc.engine.jobs import (
+    RUN_COLUMNS,
+    UNFINISHED,
+    Row,
+    batch_of,
+    nearest_tick,
+    reach_times,
+    row_of,
+)
 from cosim.simulators.aidc.engine.meter import Meter
 from cosim.simulators.aidc.engine.racks import Racks
-from cosim.simulators.aidc.engine.site_state import SiteState
+from cosim.simulators.aidc.engine.site_state import JobState, SiteState
 from cosim.simulators.aidc.engine.slack import USABLE_RATIO, slack_s
 from cosim.simulators.aidc.engine.training import TrainingPool
 from cosim.simulators.aidc.equations import gpu_throughput_to_per_s
@@ -57,6 +64,8 @@ class Facility:
     idle power stays. With `at_arrival` a job that is submitted before its `arrival_s` comes in then.
     """
 
+    RUNS: ClassVar[tuple[str, ...]] = RUN_COLUMNS
+
     def __init__(
         self,
         name: str,
@@ -73,7 +82,7 @@ class Facility:
     ) -> None:
         self.name, self.gpus, self._up_gpus = name, site.gpus, site.gpus
         self._racks, self._at_arrival = racks, at_arrival
-        self._coming: deque[tuple[float, int, Job]] = deque()  # instant, class: submitted, yet to arrive
+        self._coming = Coming()
         self._site, self._watch = site, watch
         self._job_classes = dict(job_classes)
         self._ended: list[Cohort] = []
@@ -107,13 +116,14 @@ class Facility:
         return self._meter.supply_temp_degc
 
     def submit(self, batch: Mapping[str, list]) -> None:
-        """Jobs arrive now; see `jobs_of` for the columns. Raises ModelError as `admitted` does."""
-        now_s = self.now_s
+        """Jobs arrive now; see `jobs_of` for the columns. Those of a batch with `reaches_s` come in then. Raises
+        ModelError as `admitted` does."""
+        now_s, reaches = self.now_s, reach_times(batch)
         for name, jobs in admitted(batch, self.name, self._job_classes, now_s).items():
             k = self._index[name]
             self._received[k] += len(jobs)
-            if self._at_arrival:
-                jobs = self._put_off(k, jobs, now_s)
+            if self._at_arrival or reaches:
+                jobs = self._coming.put_off(k, jobs, now_s, reaches)
             if jobs:
                 self._classes[k].put(jobs, now_s)
         self._news = True
@@ -185,7 +195,7 @@ class Facility:
             list(failed_to),
             self._clipped,
             batch_of(self._rows) if self._rows else {},
-            batch_of(chain(*runs), RUN_COLUMNS) if any(runs) else {},
+            batch_of(chain(*runs), self.RUNS) if any(runs) else {},
             segments,
             energy_kws[3] / seconds,
         )
@@ -198,6 +208,7 @@ class Facility:
         now_s = self.now_s
         queued, deferred, running, pending_to, deferred_to, busy, granted, late, urgent = map(
             list, zip(*[c.levels(now_s) for c in self._classes], strict=True))
+        self._coming.count(queued, pending_to)
         free_gpus = self._up_gpus - sum([c.busy_gpus for c in self._classes if not isinstance(c, TrainingPool)])
         claims = chain.from_iterable([pool.claims for pool in self._pools])
         return State(queued, deferred, running, pending_to, deferred_to, busy, granted, late, urgent, self._up_gpus,
@@ -207,25 +218,29 @@ class Facility:
         """Rows of the jobs that are inside now, class by class; outcome 'unfinished'."""
         if self._rows is None:
             return {}
-        return batch_of(chain.from_iterable(c.unfinished(self.now_s) for c in self._classes))
+        under_way = [row_of(job, self.name, math.nan, math.nan, 0.0, UNFINISHED) for job in self._coming.jobs()]
+        return batch_of(chain(chain.from_iterable(c.unfinished(self.now_s) for c in self._classes), under_way))
 
     def open_runs(self) -> Batch:
         """GPUs that training jobs hold now, since when, as runs that end now."""
         if self._rows is None:
             return {}
-        return batch_of(chain.from_iterable(pool.open_runs(self.now_s) for pool in self._pools), RUN_COLUMNS)
+        return batch_of(chain.from_iterable(pool.open_runs(self.now_s) for pool in self._pools), self.RUNS)
 
     # --- from one world to the next -----------------------------------------------------------------------------
 
     def keep(self) -> SiteState:
-        """What decides how it goes on from here, after `advance`; of the interval not read yet, nothing."""
+        """What decides how it goes on from here, after `advance`; of the interval not read yet, nothing. Inference that
+        is on its way is kept as if it waited."""
         classes = self._classes
+        coming = [self._coming.jobs(k) for k in range(len(classes))]
         return SiteState(
             self.supply_temp_degc,
             [c.granted_gpus for c in classes],
-            [c.waiting_to if isinstance(c, InferenceQueue) else 0.0 for c in classes],
+            [c.waiting_to + sum([job.work_to for job in jobs]) if isinstance(c, InferenceQueue) else 0.0
+             for c, jobs in zip(classes, coming, strict=True)],
             [c.look_s if isinstance(c, TrainingPool) else math.inf for c in classes],
-            [c.keep() for c in classes],
+            [c.keep() + [JobState(job, -1) for job in jobs] for c, jobs in zip(classes, coming, strict=True)],
             self._racks.down if self._racks is not None else 0,
         )
 
@@ -292,8 +307,7 @@ class Facility:
     def _settle_all(self, now_s: float) -> None:
         """Expiries, releases and arrivals, and the allocation of GPUs after them."""
         self._news = False
-        while self._coming and self._coming[0][0] <= now_s:
-            _, k, job = self._coming.popleft()
+        for k, job in self._coming.taken(now_s):
             self._classes[k].put([job], now_s)
         due = [pool for pool in self._pools if pool.next_s <= now_s]
         for pool in due:
@@ -361,26 +375,20 @@ class Facility:
 
     def _set_alarm(self, now_s: float) -> None:
         """Make sure of an event at the next deadline, release or end of training; a superseded one does no harm."""
-        next_s = min([c.next_s for c in self._classes])
-        if self._racks is not None:
-            next_s = min(next_s, self._racks.next_s)
-        if self._coming:
-            next_s = min(next_s, self._coming[0][0])
+        next_s = self._next_s()
         if next_s < self._alarm_s or self._alarm_s <= now_s:
             self._alarm_s = next_s
             if next_s < math.inf:
                 self._clock.wake_at(next_s)
 
-    # --- inside -------------------------------------------------------------------------------------------------
+    def _next_s(self) -> float:
+        """When something is due that no cohort's end brings."""
+        next_s = min([c.next_s for c in self._classes])
+        if self._racks is not None:
+            next_s = min(next_s, self._racks.next_s)
+        return min(next_s, self._coming.next_s)
 
-    def _put_off(self, k: int, jobs: list[Job], now_s: float) -> list[Job]:
-        """Jobs of a class that are here by now; the others come in when they arrive."""
-        here = [job for job in jobs if job.arrival_s <= now_s]
-        later = [(tick_after(arrival_s), k, job._replace(submit_s=arrival_s, release_s=max(job.release_s, arrival_s)))
-                 for job in jobs if (arrival_s := job.arrival_s) > now_s]
-        if later:
-            self._coming = deque(sorted([*self._coming, *later], key=itemgetter(0)))  # stable: in the order of classes
-        return here
+    # --- inside -------------------------------------------------------------------------------------------------
 
     def _class_of(self, name: str, job_class: JobClass) -> Any:
         """The engine of a class: queue, pool or what a facility of other kinds has, with what these have in common."""

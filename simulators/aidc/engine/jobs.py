@@ -100,6 +100,11 @@ def jobs_of(batch: Mapping[str, list], site: str, now_s: float) -> list[Job]:
     return list(map(tuple.__new__, repeat(Job), rows_of))  # `Job._make` without its check of their number
 
 
+def reach_times(batch: Mapping[str, list]) -> dict[int, float]:
+    """Id -> when the job comes in at the site, of a batch with the column `reaches_s`; {} of any other."""
+    return dict(zip(batch["id"], batch["reaches_s"], strict=True)) if "reaches_s" in batch else {}
+
+
 def batch_of(rows: Iterable[Row | Run], names: tuple[str, ...] = ROW_COLUMNS) -> Batch:
     """Rows as a batch of plain lists, one per name; {} if there are none."""
     columns = list(map(list, zip(*rows, strict=True)))

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from bisect import insort
 from collections.abc import Iterator
+from typing import ClassVar
 
 from cosim.simulators.aidc.engine.interval import Levels, Tally
 from cosim.simulators.aidc.engine.jobs import (
@@ -125,6 +126,8 @@ class TrainingPool(Tally):
     site_gpus, GPUs of the whole site, limit how many blocks a job can ever use. The `Tally` is complete after `count`.
     """
 
+    JOB: ClassVar[type[TrainingJob]] = TrainingJob
+
     def __init__(self, name: str, site: str, job_class: JobClass, rows: list[Row] | None, site_gpus: int) -> None:
         super().__init__()
         self.name, self.site, self.rows = name, site, rows
@@ -156,7 +159,7 @@ class TrainingPool(Tally):
     def put(self, jobs: list[Job], now_s: float) -> None:
         """Jobs come in; all count as deferred until `release`, which the facility calls for what is due now."""
         for job in jobs:
-            insort(self._deferred, TrainingJob(job), key=TrainingJob.by_release)
+            insort(self._deferred, self.JOB(job), key=TrainingJob.by_release)
         self.next_s, self._stale = now_s, True
 
     def finish(self, now_s: float) -> None:
@@ -243,7 +246,7 @@ class TrainingPool(Tally):
     def restore(self, kept: list[JobState], now_s: float, look_s: float) -> None:
         """Into an empty pool, the jobs that `keep` gave, with the blocks they hold."""
         for one in kept:
-            job = TrainingJob(one.job)
+            job = self.JOB(one.job)
             job.blocks, job.speed_to_per_s = one.blocks, self._speed_to_per_s[one.blocks]
             job.start_s, job.end_s, job.since_s, job.done_to = one.start_s, one.end_s, one.since_s, one.done_to
             job.from_s = one.from_s
@@ -268,16 +271,15 @@ class TrainingPool(Tally):
     def levels(self, now_s: float) -> Levels:
         """The fields of `State` for the class.
 
-        All but perhaps the last of the running jobs hold `max_blocks`. Late are jobs inside that miss their deadline
-        even with the most blocks that they can use here from now (or from their release) to their end, urgent those
-        that still make it but can wait less than `URGENT_S` for that. In a claim, the latest start of one that is late
-        by its release is as long ago as it is late.
+        Late are jobs inside that miss their deadline even with the most blocks that they can use here from now (or from
+        their release) to their end, urgent those that still make it but can wait less than `URGENT_S` for that. In a
+        claim, the latest start of one that is late by its release is as long ago as it is late.
         """
         active, deferred, top = self._active, self._deferred, self._top_to_per_s
         if not active and not deferred:
             self.claims = []
             return 0, 0, 0, 0.0, 0.0, self.busy_gpus, self.granted_gpus, 0, 0
-        running = -(-self._allotted // self._max_blocks)
+        running = self._running_jobs()
         left_to = [job.job.work_to - job.done_at(now_s) for job in active]
         if top and not self._restart_s:
             slack_s = [job.due_s - now_s - left / top for job, left in zip(active, left_to, strict=True)]
@@ -309,6 +311,10 @@ class TrainingPool(Tally):
                 yield job.job.id, self.site, job.since_s, now_s, float(job.blocks * self.gpus_per_block)
 
     # --- inside -------------------------------------------------------------------------------------------------
+
+    def _running_jobs(self) -> int:
+        """Jobs that hold blocks: all but perhaps the last of them hold `max_blocks`."""
+        return -(-self._allotted // self._max_blocks)
 
     def _note_run(self, job: TrainingJob, now_s: float) -> None:
         if self.rows is not None and job.blocks and now_s > job.since_s:

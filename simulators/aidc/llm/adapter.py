@@ -22,6 +22,7 @@ from cosim.simulators.fleet import TOKEN_COLUMNS, Site
 _PORTS = ("llm_dynamic_kw", "llm_ready_kw", "llm_ready_gpus", "prefill_tokens", "output_tokens", "preemptions",
           "replicas", "starting_replicas", "kv_cache_ratio")
 """In the order of the fields of `ServingTick`."""
+_TABLES = ("llm_requests", "llm_use", "llm_gaps")
 _NOTHING = ServingTick(*(0.0,) * len(_PORTS))
 
 
@@ -32,12 +33,15 @@ class ServingSite(SiteOnBus):
 
     def idle(self) -> dict[str, Any]:
         """As of a site without replicas, which it has none of so far."""
-        return super().idle() | self._served() | {"llm_requests": {}, "llm_use": {}}
+        return super().idle() | self._served() | dict.fromkeys(_TABLES, {})
 
     def tick(self, end_s: float, step_s: float, inputs: Mapping[str, Any], spare: bool = False) -> dict[str, Any]:
         """As of any site, and what its replicas did."""
+        if isinstance(inputs["max_batch"], list):  # else nothing is linked
+            self.facility.limit_batches(inputs["max_batch"])
         values = super().tick(end_s, step_s, inputs, spare)
-        rows = {"llm_requests": self.facility.request_rows(), "llm_use": self.facility.use_rows()}
+        rows = {"llm_requests": self.facility.request_rows(), "llm_use": self.facility.use_rows(),
+                "llm_gaps": self.facility.gap_rows()}
         values.update(self._served() | rows)
         return values
 
@@ -81,7 +85,7 @@ class LlmDataCenters(DataCenters):
         """As `DataCenters`, but for requests of language models: they begin anew, and replicas are ready at once."""
         super().resume(carry)
         for values in self._last.values():
-            values |= {"llm_requests": {}, "llm_use": {}}
+            values |= dict.fromkeys(_TABLES, {})
 
     def _restore(self, site: SiteOnBus, memory: SiteState, carry: Mapping[str, np.ndarray]) -> None:
         old = carry["jobs/id"]

@@ -16,10 +16,10 @@ from cosim.ports import Batch
 from cosim.simulators.aidc.engine.commands import admitted
 from cosim.simulators.aidc.engine.facility import Facility
 from cosim.simulators.aidc.engine.interval import Segment, SiteInterval
-from cosim.simulators.aidc.engine.jobs import batch_of
+from cosim.simulators.aidc.engine.jobs import batch_of, reach_times
 from cosim.simulators.aidc.engine.meter import Meter
 from cosim.simulators.aidc.engine.site_state import SiteState
-from cosim.simulators.aidc.llm.pool import REQUEST_COLUMNS, USE_COLUMNS, ServingPool, ServingTick
+from cosim.simulators.aidc.llm.pool import GAP_COLUMNS, REQUEST_COLUMNS, USE_COLUMNS, ServingPool, ServingTick
 from cosim.simulators.aidc.plant.cooling import Cooling
 from cosim.simulators.fleet import JobClass, Site
 from cosim.units import MIN_S
@@ -66,8 +66,9 @@ class ServingFacility(Facility):
                                    how.get("resolve_power", False))
 
     def submit(self, batch: Mapping[str, list]) -> None:
-        """As `Facility`; requests of language models arrive at their `arrival_s` where that is later than now."""
-        now_s = self.now_s
+        """As `Facility`, for requests of language models too; `return_s` is how long their answers travel back."""
+        now_s, reaches = self.now_s, reach_times(batch)
+        returns = dict(zip(batch["id"], batch["return_s"], strict=True)) if "return_s" in batch else {}
         tokens: Mapping[int, tuple[int, int]] = {}
         if "input_tokens" in batch and "output_tokens" in batch:
             pairs = zip(batch["input_tokens"], batch["output_tokens"], strict=True)
@@ -77,8 +78,8 @@ class ServingFacility(Facility):
             engine = self._classes[k]
             self._received[k] += len(jobs)
             if isinstance(engine, ServingPool):
-                engine.put(jobs, now_s, tokens, self._at_arrival)
-            elif jobs := self._put_off(k, jobs, now_s) if self._at_arrival else jobs:
+                engine.put(jobs, now_s, tokens, self._at_arrival, reaches, returns)
+            elif jobs := self._coming.put_off(k, jobs, now_s, reaches) if self._at_arrival or reaches else jobs:
                 engine.put(jobs, now_s)
         self._news = True
 
@@ -87,6 +88,14 @@ class ServingFacility(Facility):
         super().command(gpus, supply_temp_degc)
         for pool in self.served:
             pool.command(self.now_s)
+
+    def limit_batches(self, batches: Sequence[float]) -> None:
+        """From now on so many sequences in a batch at most, per class; NaN: as the class says; of others no matter.
+
+        ModelError for one that is no whole number from 1 to the class's own.
+        """
+        for pool in self.served:
+            pool.limit_batch(batches[self._index[pool.name]], self.now_s)
 
     def read_interval(self) -> SiteInterval:
         """As `Facility`; see `ticks`."""
@@ -121,6 +130,10 @@ class ServingFacility(Facility):
         """Rows of what requests used since the last call, see USE_COLUMNS."""
         return self._taken([pool.uses for pool in self.served], USE_COLUMNS)
 
+    def gap_rows(self) -> Batch:
+        """Rows of inter-token latencies since the last call, see GAP_COLUMNS."""
+        return self._taken([pool.gaps for pool in self.served], GAP_COLUMNS)
+
     def unfinished_requests(self) -> Batch:
         """Rows of the requests inside."""
         if self._rows is None:
@@ -145,7 +158,7 @@ class ServingFacility(Facility):
         return pool
 
     def _busy(self) -> tuple[float, ...]:
-        return (*super()._busy(), *[pool.kw for pool in self.served])
+        return tuple([c.busy_gpus for c in self._classes] + [pool.group.kw for pool in self.served])
 
     def _is_plain(self) -> bool:
         """Never: what the end of a cohort leaves may be a replica's."""

@@ -12,6 +12,8 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from cosim.errors import ModelError
@@ -29,7 +31,9 @@ from cosim.simulators.aidc.engine.jobs import (
 )
 from cosim.simulators.aidc.engine.site_state import JobState
 from cosim.simulators.aidc.equations import gpu_throughput_to_per_s
+from cosim.simulators.aidc.llm.gaps import Gaps, cell_from_s
 from cosim.simulators.aidc.llm.replica import Replica
+from cosim.simulators.aidc.llm.replica_group import COUNTERS, ReplicaGroup
 from cosim.simulators.aidc.llm.request import Request, numbers_of
 from cosim.simulators.fleet import JobClass
 
@@ -41,10 +45,15 @@ REQUEST_COLUMNS = (
     "first_token_s",  # NaN: none came
     "end_s",  # NaN: it is still inside
     "preemptions", "outcome",
+    "return_s",  # that an answer travels from the site to the client
 )  # fmt: skip
 USE_COLUMNS = ("id", "site", "start_s", "end_s", "gpus", "dynamic_kw")
 """A request's share of its replica in a piece of a tick: means of GPUs and of power above the GPUs' idle power."""
-_COUNTERS = ("decoded", "prefilled", "prompts", "undone", "preemptions")
+GAP_COLUMNS = ("site", "job_class", "time_s", "gap_from_s", "gap_to_s", "tokens")
+"""Tokens of a tick, by how long after the one before of their answer they came, first tokens left out."""
+
+
+NOTHING: Mapping[int, float] = MappingProxyType({})
 
 
 class ServingTick(NamedTuple):
@@ -66,23 +75,13 @@ class ServingTick(NamedTuple):
     kv_ratio: float
 
 
-class ReplicaSlot:
-    """A place of `gpus` GPUs for a replica. state: starting, ready or draining."""
-
-    __slots__ = ("ready_at", "replica", "state")
-
-    def __init__(self, replica: Replica, state: str) -> None:
-        self.replica, self.state = replica, state
-        self.ready_at: TimedSignal | None = None
-
-
 class ServingPool(Tally):
     """Requests and replicas of one class at a site.
 
     granted_gpus  GPUs the class may use; `command` puts a new grant into force
-    busy_gpus     GPUs of the replicas that are on, whether they have work or not
-    kw            power of its replicas above their GPUs' idle power
-    rows, uses, requests   rows of jobs that leave, of shares and of requests are put there; None: nowhere
+    group         its replicas that are on
+    rows, uses, requests, gaps   rows of jobs that leave, of shares, of requests and of GAP_COLUMNS are put there; None:
+                  nowhere
     changed       called when `kw` or `busy_gpus` has changed
     freed         called when a replica has gone off, or a grant can use more GPUs
     """
@@ -98,32 +97,38 @@ class ServingPool(Tally):
         self.uses: list[tuple] | None = None if rows is None else []
         self.requests: list[tuple] | None = None if rows is None else []
         self._class, self._serving = job_class, job_class.serving
-        self._clock, self._changed, self._freed = clock, changed, freed
+        self._clock = clock
         self._numbers = numbers_of(self._serving)
         self._to_per_token = self._serving.to_per_token
-        self.granted_gpus, self.busy_gpus, self.kw = 0, 0, 0.0
-        self._slots: list[ReplicaSlot] = []
-        self._ready: list[Replica] = []
-        self._draining = False
+        self.granted_gpus = 0
+        self.group = ReplicaGroup(self._numbers.gpus, clock.now, changed, freed)
         self._line: deque[Request] = deque()  # while no replica is ready
         self._coming: deque[Request] = deque()  # of this tick, yet to arrive
         self._arrivals: list[Callable[[Any], None]] = [self._arrive]
-        self._starts: list[Callable[[Any], None]] = [self._become_ready]
+        self._gaps = Gaps()
+        self.gaps: list[tuple] | None = None if rows is None else []
         self._grants: deque[tuple[float, int]] = deque()  # of the last keep_on_s
         self._cold = not self._serving.warm_start
-        self._idle_kw, self._idle_gpus = 0.0, 0  # of replicas without work
-        self._since_s = self._tick_s = clock.now
-        self._gpu_s = self._idle_gpu_s = self._kws = self._idle_kws = 0.0
+        self._tick_s = clock.now
         self.rejected = self._pending_tokens = 0
-        self._seen = dict.fromkeys(_COUNTERS, 0)
-        self._gone = dict(self._seen)  # by replicas that are off
+        self._seen = dict.fromkeys(COUNTERS, 0)
+
+    @property
+    def busy_gpus(self) -> int:
+        """GPUs of the replicas that are on, whether they have work or not."""
+        return self.group.busy_gpus
+
+    @property
+    def kw(self) -> float:
+        """Power of its replicas above their GPUs' idle power."""
+        return self.group.kw
 
     # --- what comes from outside ------------------------------------------------------------------------------------
 
-    def put(self, jobs: list[Job], now_s: float, tokens: Mapping[int, tuple[int, int]], at_arrival: bool = False
-            ) -> None:
-        """Requests come in, now, or with `at_arrival` at their arrival where that is later; tokens: of prompt and
-        answer, by id.
+    def put(self, jobs: list[Job], now_s: float, tokens: Mapping[int, tuple[int, int]], at_arrival: bool = False,
+            reaches: Mapping[int, float] = NOTHING, returns: Mapping[int, float] = NOTHING) -> None:
+        """Requests come in, now, or with `at_arrival` at their arrival where that is later, or when the network lets
+        them: `reaches`. tokens: of prompt and answer; returns: time that an answer travels back, s; all by id.
 
         ModelError for tokens that are no whole numbers of 1 or more, and for work that is not that of the tokens.
         """
@@ -141,14 +146,17 @@ class ServingPool(Tally):
                 raise ModelError(f"{self.site}: request {job.id} of {self.name} has work_to = {job.work_to:g}; its "
                                  f"tokens are {work_to:g} TO")
             self._pending_tokens += request.needed
-            if at_arrival and job.arrival_s > now_s:
-                request.job = job._replace(submit_s=job.arrival_s, release_s=job.arrival_s)
+            if returns:
+                request.return_s = returns[job.id]
+            here_s = reaches[job.id] if reaches else job.arrival_s if at_arrival else now_s
+            if here_s > now_s:
+                request.job = job._replace(submit_s=here_s, release_s=here_s)
                 coming.append(request)
             else:
                 self._dispatch(request, now_s)
         if coming:
             idle = not self._coming
-            self._coming = deque(sorted([*self._coming, *coming], key=lambda r: (r.job.arrival_s, r.job.id)))
+            self._coming = deque(sorted([*self._coming, *coming], key=lambda r: (r.job.submit_s, r.job.id)))
             if idle:
                 self._await()
 
@@ -159,56 +167,67 @@ class ServingPool(Tally):
         while self._grants[0][0] < now_s - self._serving.keep_on_s and len(self._grants) > 1:
             self._grants.popleft()
         hold = max(replicas for _, replicas in self._grants)
-        on = [slot for slot in self._slots if slot.state != "draining"]
-        for slot in sorted(on, key=lambda s: (s.state != "starting", s.replica.outstanding))[:max(len(on) - hold, 0)]:
-            self._drain(slot, now_s)
+        for replica in self.group.beyond(hold):
+            for request in self.group.drain(replica, now_s):
+                self._dispatch(request, now_s)
+
+    def limit_batch(self, batch: float, now_s: float) -> None:
+        """Sequences in a batch at most, from now on; NaN: as the class says. Who is in a batch stays there."""
+        most = self._serving.max_batch
+        if math.isnan(batch):
+            batch = most
+        if not 1 <= batch <= most or batch != int(batch):
+            raise ModelError(f"{self.site}: max_batch = {batch:g} commanded of {self.name}; a whole number from 1 to "
+                             f"the class's own, {most}")
+        if batch != self._numbers.max_batch:
+            self._numbers = self._numbers._replace(max_batch=int(batch))
+            for replica in self.group:
+                replica.renumber(self._numbers, now_s)
 
     @property
     def wanted_replicas(self) -> int:
         """Replicas that the grant still allows to switch on."""
-        on = sum([slot.state != "draining" for slot in self._slots])
-        return max(self.granted_gpus // self._numbers.gpus - on, 0)
+        return max(self.granted_gpus // self._numbers.gpus - self.group.on, 0)
 
     def switch_on(self, now_s: float, free_gpus: int) -> int:
         """Switch replicas on, first those that drain and are still loaded; the GPUs it takes of the free ones."""
         wanted, taken = self.wanted_replicas, 0
-        for slot in [slot for slot in self._slots if slot.state == "draining"][:wanted]:
-            slot.state = "ready"
-            wanted -= 1
-        more = min(wanted, free_gpus // self._numbers.gpus)
+        again = self.group.draining()[:wanted] if wanted else []
+        for replica in again:
+            self.group.make_ready(replica)
+        more = min(wanted - len(again), free_gpus // self._numbers.gpus)
+        warm = not self._cold or not self._serving.startup_s
         for _ in range(more):
-            replica = Replica(self._numbers, self._clock, self._end, self._use, self._drop, self._replica_power)
-            warm = not self._cold or not self._serving.startup_s
-            slot = ReplicaSlot(replica, "ready" if warm else "starting")
-            self._slots.append(slot)
+            replica = Replica(self._numbers, self._clock, self._end, self._use, self._drop, self.group.replica_power,
+                              self.group.less, self._gaps)
+            self.group.add(replica, "ready" if warm else "starting")
             if not warm:
-                slot.ready_at = self._clock.signal(nearest_tick(now_s + self._serving.startup_s), self._starts)
+                ready_s = nearest_tick(now_s + self._serving.startup_s)
+                self._clock.signal(ready_s, [partial(self._become_ready, replica)])
             taken += self._numbers.gpus
         if self.granted_gpus:
             self._cold = True
-        if taken or self._draining:
-            self._power(now_s)
+        if taken or again:
+            self.group.update(now_s)
         self._serve_line(now_s)
         return taken
 
     # --- inside an instant ------------------------------------------------------------------------------------------
 
     def _await(self) -> None:
-        self._clock.signal(max(tick_after(self._coming[0].job.arrival_s), self._clock.now), self._arrivals)
+        self._clock.signal(max(tick_after(self._coming[0].job.submit_s), self._clock.now), self._arrivals)
 
     def _arrive(self, event: TimedSignal) -> None:
         now_s, coming = self._clock.now, self._coming
-        while coming and tick_after(coming[0].job.arrival_s) <= now_s:
+        while coming and tick_after(coming[0].job.submit_s) <= now_s:
             self._dispatch(coming.popleft(), now_s)
         if coming:
             self._await()
 
-    def _become_ready(self, event: TimedSignal) -> None:
-        for slot in self._slots:
-            if slot.ready_at is event and slot.state == "starting":
-                slot.state = "ready"
-        self._sum_up()
-        self._serve_line(self._clock.now)
+    def _become_ready(self, replica: Replica, event: TimedSignal) -> None:
+        if replica.state == "starting":
+            self.group.make_ready(replica)
+            self._serve_line(self._clock.now)
 
     def _dispatch(self, request: Request, now_s: float) -> None:
         """To the ready replica with the fewest requests."""
@@ -217,19 +236,11 @@ class ServingPool(Tally):
             self.rejected += 1
             self._drop(request, now_s)
             return
-        best, least = None, math.inf
-        for replica in self._ready:
-            if replica.waiting:
-                replica.expire(now_s)
-            if replica.outstanding < least:
-                best, least = replica, replica.outstanding
-        if best is None:
+        if not self.group.put(request, now_s):
             self._line.append(request)
-        else:
-            best.put(request, now_s)
 
     def _serve_line(self, now_s: float) -> None:
-        if self._line and self._ready:
+        if self._line and self.group.ready:
             self._expire_line(now_s)
             waiting, self._line = self._line, deque()
             for request in waiting:
@@ -238,14 +249,6 @@ class ServingPool(Tally):
     def _expire_line(self, now_s: float) -> None:
         while self._line and self._line[0].due_s <= now_s and math.isnan(self._line[0].start_s):
             self._drop(self._line.popleft())
-
-    def _drain(self, slot: ReplicaSlot, now_s: float) -> None:
-        """No new requests; off at once where there is nothing to end."""
-        slot.state, self._draining = "draining", True
-        moved = slot.replica.take_waiting()
-        self._power(now_s)
-        for request in moved:
-            self._dispatch(request, now_s)
 
     def _end(self, request: Request, now_s: float) -> None:
         """A request has its last token."""
@@ -269,7 +272,7 @@ class ServingPool(Tally):
     def _request_row(self, request: Request, generated: int, end_s: float, outcome: str) -> tuple:
         return (request.job.id, self.name, self.site, request.job.arrival_s, float(request.input_tokens),
                 float(request.output_tokens), float(generated), float(request.prefilled), request.start_s,
-                request.first_s, end_s, float(request.preemptions), outcome)
+                request.first_s, end_s, float(request.preemptions), outcome, request.return_s)
 
     def _use(self, request: Request, now_s: float) -> None:
         """The share of a request since its last row, as a row."""
@@ -280,104 +283,52 @@ class ServingPool(Tally):
                               request.energy_kws / seconds))
         request.gpu_s = request.energy_kws = 0.0
 
-    def _replica_power(self, now_s: float, change_kw: float, was_idle: bool, replica: Replica) -> None:
-        """One replica draws more or less from now on."""
-        if self._draining:
-            self._power(now_s)
-            return
-        self._integrate(now_s)
-        self.kw += change_kw
-        if was_idle:
-            self._idle_kw -= replica.kw - change_kw
-            self._idle_gpus -= self._numbers.gpus
-        if replica.idle:
-            self._idle_kw += replica.kw
-            self._idle_gpus += self._numbers.gpus
-        self._changed(now_s)
-
-    def _power(self, now_s: float) -> None:
-        """Power or the number of replicas is another from now on."""
-        self._integrate(now_s)
-        done = [slot for slot in self._slots if slot.state == "draining" and not slot.replica.outstanding]
-        for slot in done:
-            self._slots.remove(slot)
-            self._count_out(slot.replica)
-        self._sum_up()
-        self._changed(now_s)
-        if done:
-            self._freed()
-
-    def _sum_up(self) -> None:
-        """Power and GPUs anew from the replicas."""
-        idle = [slot.replica for slot in self._slots if slot.replica.idle]
-        self.kw = sum([slot.replica.kw for slot in self._slots])
-        self._idle_kw, self._idle_gpus = sum([replica.kw for replica in idle]), len(idle) * self._numbers.gpus
-        self.busy_gpus = len(self._slots) * self._numbers.gpus
-        self._ready = [slot.replica for slot in self._slots if slot.state == "ready"]
-        self._draining = any(slot.state == "draining" for slot in self._slots)
-
-    def _count_out(self, replica: Replica) -> None:
-        """A replica is off; what it did counts on."""
-        for name in _COUNTERS:
-            self._gone[name] += getattr(replica, name)
-
-    def _integrate(self, now_s: float) -> None:
-        seconds = now_s - self._since_s
-        if seconds > 0.0:
-            self._gpu_s += self.busy_gpus * seconds
-            self._kws += self.kw * seconds
-            self._idle_gpu_s += self._idle_gpus * seconds
-            self._idle_kws += self._idle_kw * seconds
-            self._since_s = now_s
-
     # --- what can be read -------------------------------------------------------------------------------------------
 
     def count(self, now_s: float) -> ServingTick:
         """What was done since the last time; brings the `Tally` and the rows of shares up to now."""
         self._expire_line(now_s)
-        totals = dict(self._gone)
-        for slot in self._slots:
-            replica = slot.replica
+        for replica in self.group:
             replica.expire(now_s)
             replica.hand_out(now_s)
             for request in replica.in_batch():
                 self._use(request, now_s)
-            for name in _COUNTERS:
-                totals[name] += getattr(replica, name)
-            totals["decoded"] += replica.steps_now(now_s) * replica.decoding
-        self._integrate(now_s)
-        self._sum_up()  # what rounding left over ends with the tick
+        totals, drawn = self.group.totals(now_s), self.group.drawn(now_s)
         seconds = now_s - self._tick_s
-        did = {name: totals[name] - self._seen[name] for name in _COUNTERS}
+        did = {name: totals[name] - self._seen[name] for name in COUNTERS}
         self._seen = totals
         self.failed_to += self._to_per_token * did["undone"]
         self.trim_to += self._to_per_token * (did["decoded"] + did["prefilled"]) - seconds * gpu_throughput_to_per_s(
-            self._gpu_s / seconds, self._class.to_per_gpu_min)
-        tick = ServingTick(self._kws / seconds, self._idle_kws / seconds, self._idle_gpu_s / seconds,
+            drawn.gpu_s / seconds, self._class.to_per_gpu_min)
+        if self.gaps is not None:
+            self.gaps += [(self.site, self.name, self._tick_s, cell_from_s(cell), cell_from_s(cell + 1), float(number))
+                          for cell, number in self._gaps.taken()]
+        self._gaps.clear()
+        group = self.group
+        tick = ServingTick(drawn.kws / seconds, drawn.idle_kws / seconds, drawn.idle_gpu_s / seconds,
                            float(did["prefilled"]), float(did["decoded"] + did["prompts"]),
-                           float(did["preemptions"]), float(len(self._slots)),
-                           float(sum(slot.state == "starting" for slot in self._slots)),
-                           sum(slot.replica.kv for slot in self._slots)
-                           / max(len(self._slots) * self._numbers.kv_tokens, 1))
-        self._gpu_s = self._idle_gpu_s = self._kws = self._idle_kws = 0.0
+                           float(did["preemptions"]), float(len(group)),
+                           float(sum([replica.state == "starting" for replica in group])),
+                           sum([replica.kv for replica in group]) / max(len(group) * self._numbers.kv_tokens, 1))
         self._tick_s = now_s
         return tick
 
     def levels(self, now_s: float) -> Levels:
         """The fields of `State` for the class; a request is not deferred, and has no deadline for its end."""
-        running = sum([slot.replica.running for slot in self._slots])
-        waiting = len(self._line) + len(self._coming) + sum([len(slot.replica.waiting) for slot in self._slots])
-        computed = sum([slot.replica.computed_now(request, now_s) for slot in self._slots
-                        for request in slot.replica.in_batch()])
+        replicas = list(self.group)
+        running = sum([replica.running for replica in replicas])
+        waiting = len(self._line) + len(self._coming) + sum([len(replica.waiting) for replica in replicas])
+        computed = sum([replica.computed_now(request, now_s) for replica in replicas
+                        for request in replica.in_batch()])
         return (waiting, 0, running, self._to_per_token * (self._pending_tokens - computed), 0.0, self.busy_gpus,
                 self.granted_gpus, 0, 0)
 
     def _inside(self, now_s: float) -> Iterator[tuple[Request, int, int]]:
         """Requests inside, with the tokens of their answers and those computed by now: batches, then lines."""
-        for slot in self._slots:
-            for request in slot.replica.in_batch():
-                yield request, slot.replica.generated_now(request, now_s), slot.replica.computed_now(request, now_s)
-            for request in slot.replica.waiting:
+        for replica in self.group:
+            for request in replica.in_batch():
+                yield request, replica.generated_now(request, now_s), replica.computed_now(request, now_s)
+            for request in replica.waiting:
                 yield request, request.generated, 0
         for request in (*self._line, *self._coming):
             yield request, request.generated, 0

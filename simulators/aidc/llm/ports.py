@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 from cosim.ports import Port
 from cosim.simulators.aidc.ports import per_class
 
 SERVING = (
+    Port("max_batch", "in", "sequences in a replica's batch at most, from now on; NaN: as the class says",
+         dims=("job_class",), default=math.nan, nullable=True),
     per_class("llm_dynamic_kw", "power of the class's replicas above their GPUs' idle power, mean over the tick"),
     per_class("llm_ready_kw", "of it that of replicas without work, starting ones too"),
     per_class("llm_ready_gpus", "GPUs of replicas without work, mean over the tick"),
@@ -19,4 +23,6 @@ SERVING = (
          "preemptions", kind="event", table="llm_requests"),
     Port("llm_use", "out", "shares of requests in their replicas' GPUs and power, in pieces of at most a tick",
          kind="event", table="llm_use"),
+    Port("llm_gaps", "out", "inter-token latencies: tokens of the tick per class, by how long after the one before of "
+         "their answer they came", kind="event", table="llm_gaps"),
 )

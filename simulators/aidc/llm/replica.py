@@ -28,6 +28,7 @@ from typing import Any
 from cosim.simulators.aidc.engine.events import EventClock, TimedSignal
 from cosim.simulators.aidc.engine.jobs import nearest_tick
 from cosim.simulators.aidc.llm.equations import run_s, steps_until, steps_within
+from cosim.simulators.aidc.llm.gaps import Gaps
 from cosim.simulators.aidc.llm.request import Numbers, Request
 
 
@@ -36,37 +37,43 @@ class Replica:
 
     waiting   requests that are not in the batch, from the head of the line on
     kw, idle  power above the GPUs' idle power since the last boundary, and whether the batch is empty
-    on_end    called with every request that has its last token, and the time
-    on_pause  called with every request that is preempted, and the time
+    on_end, on_pause   called with every request that has its last token, that is preempted, and the time
     on_drop   called with every request whose deadline passed while it waited for its start
     on_power  called with the time, the change of `kw`, and whether the batch was empty, when one of these changes
+    on_less   called with the replica when it has fewer requests than before
     outstanding   requests in the batch and in the line
+    state, order  starting, ready or draining, and a number by which equal ones are told apart: whoever switches it on
+              sets them
+    gaps      cell of `gap_cell` -> tokens that came so long after the one before: see `Gaps`
     decoded, prefilled, undone   tokens so far: of answers put out by iterations that decode, of prompts computed, and
               of all these what preemption made void; prompts, preemptions: how many, each of the former gives a token
     """
 
     def __init__(self, numbers: Numbers, clock: EventClock, on_end: Callable[[Request, float], None],
                  on_pause: Callable[[Request, float], None], on_drop: Callable[[Request], None],
-                 on_power: Callable[[float, float, bool, Replica], None]) -> None:
+                 on_power: Callable[[float, float, bool, Replica], None],
+                 on_less: Callable[[Replica], None] = lambda replica: None, gaps: Gaps | None = None) -> None:
         self._n, self._clock = numbers, clock
         self._on_end, self._on_pause, self._on_drop, self._on_power = on_end, on_pause, on_drop, on_power
+        self._on_less, self.gaps, self.state, self.order = on_less, Gaps() if gaps is None else gaps, "ready", 0
         self._callbacks: list[Callable[[Any], None]] = [self._fire]
         self._event: TimedSignal | None = None
-        self.waiting: deque[Request] = deque()
-        self.outstanding = 0
+        self.waiting, self.outstanding = deque[Request](), 0
         self._decoding: list[tuple[int, int, Request]] = []  # heap by the step of the last token
-        self._prefilling: list[Request] = []
-        self._admitted: list[Request] = []  # in order; who left is skipped when it is looked at
+        self._prefilling: list[Request] = []  # like all that follow in the order of admission
+        self._admitted: list[Request] = []  # who left is skipped when it is looked at
         self._chunks: list[tuple[Request, int]] = []  # of the iteration that runs
+        self._whole_s = 0.0  # its time, where there are chunks
         self._decodes = False  # whether the iteration decodes
         self._runs = self._steps = self._number = 0
-        self._begin_s, self._planned = clock.now, 0
+        self._begin_s, self._planned, self._noted = clock.now, 0, 0
+        self._paused = False  # whether prompts alone were computed since the last iteration that decodes
+        self._decoded_s = clock.now  # when that one was done
         self.kv = self._reserved = 0
         self.kw, self.idle = numbers.ready_kw, True
         self.decoded = self.prefilled = self.prompts = self.undone = self.preemptions = 0
         self._accrued_s = clock.now
-        self._gpu_mark = self._energy_mark = 0.0  # time and energy of one decoding sequence so far
-        self._gpu_rate = self._energy_rate = 0.0
+        self._gpu_mark = self._energy_mark = self._gpu_rate = self._energy_rate = 0.0  # of one decoding sequence
         self._shares: list[tuple[Request, float, float]] = []  # who else: request, GPUs, kW
 
     # --- what comes from outside ----------------------------------------------------------------------------------
@@ -92,11 +99,18 @@ class Replica:
         elif self._planned > 1 and len(self.waiting) == 1:
             self._shorten(now_s if self._may_admit(request) else request.due_s)
 
+    def renumber(self, numbers: Numbers, now_s: float) -> None:
+        """Other numbers from now on, which differ in `max_batch` alone."""
+        self._n = numbers
+        if self.waiting and self._planned > 1 and self._event is not None and self._may_admit(self.waiting[0]):
+            self._shorten(now_s)
+
     def take_waiting(self) -> list[Request]:
         """Empty the line, and give who stood in it."""
         left = list(self.waiting)
         self.waiting.clear()
         self.outstanding -= len(left)
+        self._on_less(self)
         return left
 
     def expire(self, now_s: float) -> None:
@@ -105,6 +119,7 @@ class Replica:
         while waiting and waiting[0].due_s <= now_s and math.isnan(waiting[0].start_s):
             self.outstanding -= 1
             self._on_drop(waiting.popleft())
+            self._on_less(self)
 
     def in_batch(self) -> list[Request]:
         """Requests in the batch, in the order of their admission."""
@@ -119,8 +134,9 @@ class Replica:
         return min(steps_within(n.base_s[batch], n.context_s, self.kv, batch, now_s - self._begin_s), self._planned)
 
     def hand_out(self, now_s: float) -> None:
-        """Bring `gpu_s` and `energy_kws` of the requests in the batch up to now."""
+        """Bring `gaps`, and `gpu_s` and `energy_kws` of the requests in the batch, up to now."""
         self._accrue(now_s)
+        self._note_gaps(self.steps_now(now_s))
         for _, _, request in self._decoding:
             request.gpu_s += self._gpu_mark - request.gpu_mark
             request.energy_kws += self._energy_mark - request.energy_mark
@@ -151,8 +167,9 @@ class Replica:
 
     def _complete(self, now_s: float) -> None:
         """The iterations of the plan are done."""
-        batch = len(self._decoding)
-        if self._decodes and batch:
+        if self._decodes and (batch := len(self._decoding)):
+            self._note_gaps(self._planned)
+            self._noted, self._paused, self._decoded_s = 0, False, now_s
             self._steps += self._planned
             tokens = self._planned * batch
             self.kv += tokens
@@ -164,14 +181,31 @@ class Replica:
             request.energy_kws += self._energy_mark - request.energy_mark
             request.generated, request.computed = request.output_tokens, request.needed
             self._leave(request, request.context - 1, now_s)
+        self._paused |= not self._decodes
         for request, tokens in self._chunks:
-            request.left -= tokens
-            request.computed += tokens
+            request.left, request.computed = request.left - tokens, request.computed + tokens
             request.prefilled += tokens
             self.prefilled += tokens
             if not request.left:
                 self._first_token(request, now_s)
         self._chunks = []
+
+    def _note_gaps(self, steps: int) -> None:
+        """Tokens of the iterations of the run under way up to number `steps`, that are not in `gaps` yet."""
+        n, batch = self._n, len(self._decoding)
+        if steps <= self._noted or not (self._decodes and batch):
+            return
+        if self._chunks:  # one iteration, with prompts in it
+            self.gaps.add(self._whole_s, batch)
+        else:
+            first_s, more_s = n.base_s[batch] + n.context_s * self.kv, n.context_s * batch
+            if self._paused and not self._noted:
+                end_s = self._begin_s + first_s
+                for _, _, request in self._decoding:
+                    self.gaps.add(end_s - max(request.token_s, self._decoded_s), 1)
+                self._noted = 1
+            self.gaps.add_series(first_s + self._noted * more_s, more_s, steps - self._noted, batch)
+        self._noted = steps
 
     def _first_token(self, request: Request, now_s: float) -> None:
         """A prompt is through: one more token, and the request decodes or is done."""
@@ -179,6 +213,9 @@ class Replica:
         self.prompts += 1
         if math.isnan(request.first_s):
             request.first_s = now_s
+        if request.generated:
+            self.gaps.add(now_s - request.token_s, 1)
+        request.token_s = now_s
         request.generated += 1
         if request.generated == request.output_tokens:
             self._leave(request, request.context - 1, now_s)
@@ -195,18 +232,20 @@ class Replica:
         if self._n.full:
             self._reserved -= request.input_tokens + request.output_tokens
         self._on_end(request, now_s)
+        self._on_less(self)
 
     def _plan(self, now_s: float) -> None:
         """Steps 2 to 4: what comes next, and until when."""
         n = self._n
-        self.expire(now_s)
+        if self.waiting:
+            self.expire(now_s)
         preempted = False
         if not n.full:
             while self._decoding and self.kv + len(self._decoding) > n.kv_tokens:
                 self._preempt(now_s)
                 preempted = True
-        chunks = self._budgeted()
-        if not preempted:
+        chunks = self._budgeted() if self._prefilling else []
+        if self.waiting and not preempted:
             self._admit(chunks, now_s)
         if chunks:
             self._one(chunks, now_s)
@@ -233,7 +272,7 @@ class Replica:
 
     def _may_admit(self, request: Request) -> bool:
         """Whether batch and memory have room for it now."""
-        n, inside = self._n, len(self._decoding) + len(self._prefilling)
+        n, inside = self._n, self.running
         if inside >= n.max_batch:
             return False
         if n.full:
@@ -280,17 +319,16 @@ class Replica:
             held = request.context
         else:
             request.generated = request.output_tokens - (request.finish_step - self._steps)
+            request.token_s = max(request.token_s, self._decoded_s)
             request.computed = request.needed - (request.output_tokens - request.generated)
             request.gpu_s += self._gpu_mark - request.gpu_mark
             request.energy_kws += self._energy_mark - request.energy_mark
-            self._decoding = [entry for entry in self._decoding if entry[2] is not request]
-            self._decoding.sort()
+            self._decoding = sorted([entry for entry in self._decoding if entry[2] is not request])
             held = request.context - 1
         self.kv -= held
         self.undone += request.computed
         request.computed, request.left, request.running = 0, 0, False
-        request.preemptions += 1
-        self.preemptions += 1
+        request.preemptions, self.preemptions = request.preemptions + 1, self.preemptions + 1
         self.waiting.appendleft(request)
         self._on_pause(request, now_s)
 
@@ -304,19 +342,17 @@ class Replica:
     def _one(self, chunks: list[tuple[Request, int]], now_s: float) -> None:
         """One iteration with prompts in it."""
         n = self._n
-        self._decodes = n.chunked
-        decodes = len(self._decoding) if n.chunked else 0
+        self._decodes, decodes = n.chunked, len(self._decoding) if n.chunked else 0
         batch = decodes + len(chunks)
         context = self.kv if n.chunked else sum([request.context for request, _ in chunks])
         tokens = sum([part for _, part in chunks])
         batch_s, prompt_s = n.base_s[batch] + n.context_s * context, n.prefill_s * tokens
         whole_s = batch_s + prompt_s
-        each, kw = batch_s / whole_s / batch, n.batch_kw[batch]
+        each, kw, per_token = batch_s / whole_s / batch, n.batch_kw[batch], prompt_s / whole_s / tokens
         self._gpu_rate, self._energy_rate = (n.gpus * each, kw * each) if decodes else (0.0, 0.0)
-        per_token = prompt_s / whole_s / tokens
         self._shares = [(request, n.gpus * (each + part * per_token), kw * each + n.prefill_kw * part * per_token)
                         for request, part in chunks]
-        self._chunks, self._planned = chunks, 1
+        self._chunks, self._planned, self._whole_s = chunks, 1, whole_s
         self._set_kw((kw * batch_s + n.prefill_kw * prompt_s) / whole_s, now_s)
         self._set_event(self._begin_s + whole_s)
 

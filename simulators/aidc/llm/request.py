@@ -15,6 +15,8 @@ class Request:
     job          as it was submitted
     input_tokens, output_tokens, cached_tokens   of its prompt, its answer, and of the prompt in the prefix cache
     start_s, first_s   admitted for the first time, first token; NaN: not yet
+    token_s      its last token that did not come with those of its whole batch; NaN: none did
+    return_s     time that its answer travels to the client
     generated    tokens of the answer so far
     computed     tokens through the model since it was last admitted for the first time or preempted
     prefilled    tokens of prompts computed, those computed again too
@@ -23,16 +25,16 @@ class Request:
 
     __slots__ = ("cached_tokens", "computed", "due_s", "energy_kws", "energy_mark", "finish_step", "first_s",
                  "generated", "gpu_mark", "gpu_s", "input_tokens", "job", "left", "needed", "output_tokens",
-                 "preemptions", "prefilled", "running", "since_s", "start_s")
+                 "preemptions", "prefilled", "return_s", "running", "since_s", "start_s", "token_s")
 
     def __init__(self, job: Job, input_tokens: int, output_tokens: int, cached_tokens: int) -> None:
         self.job = job
         self.input_tokens, self.output_tokens, self.cached_tokens = input_tokens, output_tokens, cached_tokens
         self.needed = input_tokens - cached_tokens + output_tokens - 1
         self.due_s = nearest_tick(job.deadline_s)
-        self.start_s = self.first_s = self.since_s = math.nan
+        self.start_s = self.first_s = self.since_s = self.token_s = math.nan
         self.generated = self.computed = self.prefilled = self.preemptions = self.left = self.finish_step = 0
-        self.gpu_s = self.energy_kws = self.gpu_mark = self.energy_mark = 0.0
+        self.gpu_s = self.energy_kws = self.gpu_mark = self.energy_mark = self.return_s = 0.0
         self.running = False
 
     @property

@@ -43,7 +43,8 @@ class Ambient:
     dry_bulb_mean_degc: Annotated[Degc | None, Field(description="mean of the day; null: not known")] = None
     dry_bulb_swing_k: Annotated[float, Field(ge=0, le=30, description="how far it rises above its mean")] = 0.0
     peak_h: Annotated[float, Field(ge=0, lt=24, description="hour of the day at which it is warmest")] = 15.0
-    table: Annotated[str | None, Field(min_length=1, description="CSV or Parquet table in place of the shape")] = None
+    table: Annotated[str | None, Field(min_length=1, description="CSV or Parquet table, EPW or TMY3 file, in "
+                                       "place of the shape")] = None
     table_overflow: Annotated[
         Overflow, Field(description="outside of the table: hold its nearest row, raise, or wrap: repeat it")] = "hold"
     table_time_zone: Annotated[str | None, Field(description="IANA name of the zone of dates that have no offset; "
@@ -53,8 +54,8 @@ class Ambient:
     @model_validator(mode="after")
     def _one_source(self) -> Ambient:
         shape = self.wet_bulb_mean_degc is not None or self.dry_bulb_mean_degc is not None
-        given = [name for name, there in (("a mean", shape), ("table", self.table is not None), ("linked", self.linked))
-                 if there]
+        given = [name for name, there in (("a mean", shape and self.table is None), ("table", self.table is not None),
+                                          ("linked", self.linked)) if there]
         if len(given) != 1:
             raise ValueError(f"ambient has {' and '.join(given) or 'no source'}; give one: wet_bulb_mean_degc or "
                              "dry_bulb_mean_degc, table, or linked")
@@ -107,8 +108,15 @@ class Weather:
         return OutdoorAir(math.nan if humidity is None else wet_bulb_degc(dry, humidity), dry)
 
     def notes(self, step_s: float) -> list[str]:
-        """Sentences on how the table was read, every `step_s`."""
-        return list(dict.fromkeys(text for held in self._columns.values() for text in held.notes(step_s)))
+        """Sentences on how the table was read, every `step_s`, and which shape it takes the place of."""
+        p, said = self.ambient, []
+        shape = p.wet_bulb_mean_degc is not None or p.dry_bulb_mean_degc is not None
+        if self._columns and (shape or any(held.table.place for held in self._columns.values())):
+            derived = "" if "wet_bulb_degc" in self._columns or "relative_humidity_ratio" not in self._columns else (
+                ", the wet bulb from both")
+            instead = f", in place of the day's shape that {self._owner} has, too" if shape else ""
+            said.append(f"{p.table}: outside air by its {' and '.join(self._columns)}{derived}{instead}")
+        return said + list(dict.fromkeys(text for held in self._columns.values() for text in held.notes(step_s)))
 
     def _checked(self, linked: OutdoorAir) -> OutdoorAir:
         if all(math.isnan(v) for v in linked):

@@ -72,9 +72,12 @@ class SourceSeries:
                 continue
             least_kw = self._sources[name].p_min_kw
             if variable.linked:
-                if self._sources[name].renewable and least_kw > 0.0:
-                    raise ScenarioError(f"{self._path(name, 'p_min_kw')} = {least_kw:g} of a renewable source whose "
-                                        "p_max_kw is linked: it has nothing at times, at night say; set p_min_kw to 0")
+                if least_kw > 0.0:
+                    kind, why = (("renewable source", "it has nothing at times, at night say") if
+                                 self._sources[name].renewable else
+                                 ("source", "what comes may be less, and is known only while the run goes on"))
+                    raise ScenarioError(f"{self._path(name, 'p_min_kw')} = {least_kw:g} of a {kind} whose p_max_kw is "
+                                        f"linked: {why}; set p_min_kw to 0, or give p_max_kw as numbers or a table")
                 continue
             for k in range(math.ceil(until_s / step_s)):
                 if (most_kw := variable.at(k * step_s)) < least_kw:

@@ -38,11 +38,13 @@ class ValueTable:
 
     path: Annotated[str, Field(min_length=1, description="CSV or Parquet file with a header line")]
     column: Annotated[str | None, Field(description="which; null: the one called like the field, e.g. kg_per_kwh or "
-                                        "gt6.kg_per_kwh of source gt6, in any unit of the kind")] = None
+                                        "gt6.kg_per_kwh of source gt6, in any unit, or a service's figures")] = None
     unit: Annotated[Unit | None, Field(description="of `column`; null: that of its name")] = None
     factor: Annotated[float, Field(gt=0, description="what figures are multiplied by: the rating, for a column of "
                                    "capacity factors; USD per unit, for prices in another currency")] = 1.0
     time_column: Annotated[str | None, Field(description="column of times; null: by its name")] = None
+    where: Annotated[dict[str, str], Field(description="column -> value: rows of another one are left out")] = Field(
+        default_factory=dict)
     time_zone: Annotated[str | None, Field(description="IANA name of the zone of dates that have no offset; null: UTC, "
                                            "with a note")] = None
     overflow: Annotated[
@@ -62,7 +64,7 @@ def may_vary(field: str) -> BeforeValidator:
             try:
                 return TypeAdapter(ValueTable).validate_python(dict(given))
             except ValidationError as err:
-                raise ValueError(explain(err, ValueTable, field)) from None
+                raise ValueError(explain(err, ValueTable, field, given)) from None
         day = isinstance(given, Sequence) and not isinstance(given, str)
         numbers = tuple(_number(v) for v in (given if day else [given]))
         if (wrong := [k for k, v in enumerate(numbers) if not math.isfinite(v)]) or not numbers:
@@ -151,14 +153,16 @@ class Variable:
 def _held(value: ValueTable, owner: str, source: str, field: str, start: str | None) -> TableSeries:
     if not is_file(value.path):
         raise ScenarioError(f"{owner}.path: no file at {value.path}; give the CSV by --set {owner}.path=FILE.csv")
-    table = DataTable(value.path, TableOptions(f"{owner}.", start, value.time_zone, value.overflow, value.time_column))
-    if value.column is None:
+    table = DataTable(value.path, TableOptions(f"{owner}.", start, value.time_zone, value.overflow, value.time_column,
+                                               value.where))
+    column = value.column if value.column is not None or table.match(field) else table.figure
+    if column is None:
         if value.unit is not None:
             raise ScenarioError(f"{owner}.unit = {value.unit} without a column; name one by {owner}.column, or leave "
                                 "the unit out: that of the column's name counts")
         return TableSeries(table, field, source, owner, value.factor)
-    if is_marginal(value.column) and field == "kg_per_kwh":
-        raise ScenarioError(f"{value.path}: column '{value.column}' is a marginal intensity, and CO2 is attributed by "
+    if is_marginal(column) and field == "kg_per_kwh":
+        raise ScenarioError(f"{value.path}: column '{column}' is a marginal intensity, and CO2 is attributed by "
                             f"average ones; give it by {owner.removesuffix(field)}marginal_kg_per_kwh, and a column of "
                             f"averages here")
-    return TableSeries.of(table, read_column(table, value.column, value.unit, field, f"{owner}.unit", value.factor))
+    return TableSeries.of(table, read_column(table, column, value.unit, field, f"{owner}.unit", value.factor))

@@ -169,6 +169,7 @@ def check(given, seed, envs, count, smooth, **more):
     return sum(map(len, found))
 
 
+@pytest.mark.long(after=30)
 @pytest.mark.parametrize("kind", CLASSES)
 @pytest.mark.parametrize("seed", range(40))
 def test_every_job_meets_the_same_fate_at_the_same_time(kind, seed):

@@ -2,6 +2,8 @@
 
 import math
 import random
+from collections import Counter
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +13,9 @@ from iterations import Plain, serve
 from cosim.simulators.aidc.engine.events import EventClock
 from cosim.simulators.aidc.engine.jobs import Job
 from cosim.simulators.aidc.llm.equations import run_s, steps_until, steps_within
+from cosim.simulators.aidc.llm.gaps import Gaps, cell_from_s, gap_cell
 from cosim.simulators.aidc.llm.replica import Replica
+from cosim.simulators.aidc.llm.replica_group import ReplicaGroup
 from cosim.simulators.aidc.llm.request import Numbers, Request
 
 UNIT = 2.0**-10
@@ -87,6 +91,8 @@ def test_runs_of_iterations_are_the_iterations(rows, max_batch, kv, chunked, ful
     assert replica.decoded + replica.prompts == sum(r.output_tokens for r in served)
     assert replica.decoded + replica.prefilled - replica.undone == sum(r.needed for r in served)
     assert replica.prefilled == sum(r.prefilled for r in served)
+    between = [b - a for r in plain for a, b in pairwise(r.token_s)]
+    assert replica.gaps == Counter(map(gap_cell, between))
 
 
 @given(st.integers(1, 10**6), st.integers(0, 10**4), st.integers(0, 10**6), st.integers(1, 512), st.integers(1, 4000))
@@ -98,6 +104,19 @@ def test_iterations_in_a_time(base, context, tokens, batch, steps):
     assert steps_within(*args, whole_s * (1 - 1e-12)) in (steps - 1, steps)
     assert steps_until(*args, whole_s) == steps
     assert steps_until(*args, whole_s + 0.5 * base * 1e-6) == steps + 1
+
+
+@given(st.integers(1, 4000), st.integers(0, 50), st.integers(1, 300), st.integers(1, 9))
+def test_a_series_of_latencies_in_cells(first, more, steps, tokens):
+    gaps = Gaps()
+    gaps.add_series(UNIT * first, UNIT * more, steps, tokens)
+    by_hand = Counter()
+    for k in range(steps):
+        by_hand[gap_cell(UNIT * (first + k * more))] += tokens
+    assert gaps == by_hand
+    assert all(cell_from_s(cell) <= UNIT * (first + steps * more) for cell in gaps)
+    assert sum(number for _, number in gaps.taken()) == steps * tokens
+    assert not gaps
 
 
 def test_one_request_by_hand():
@@ -152,3 +171,43 @@ def test_saturation_is_the_full_batch_over_its_iteration():
     line = Line(n)
     line.serve(requests([(0, 1, 25, 0)] * 200))
     assert 200 * 25 / line.clock.now == pytest.approx(4 / n.base_s[4], rel=0.01)
+
+
+def test_requests_go_where_there_are_fewest():
+    """Thirty replicas of which some drain, come back and go off: each request joins the first of those that have the
+    fewest, once the ones that are late have been dropped."""
+    rng = random.Random(1)
+    n = numbers(max_batch=2, kv=10**6, tokens=64)
+    clock = EventClock(0.0, lambda event: None)
+    group = ReplicaGroup(n.gpus, 0.0, lambda now_s: None, lambda: None)
+
+    def replica():
+        return Replica(n, clock, lambda *_: None, lambda *_: None, lambda _: None, group.replica_power, group.less)
+    for _ in range(30):
+        group.add(replica(), "ready")
+    group.update(0.0)
+    rows = [(0.4 * k, 10, rng.randint(2, 80), 0) for k in range(3000)]
+    for request in requests(rows, 900):
+        while clock.peek() <= request.job.arrival_s:
+            clock.step()
+        clock.rest_until(now_s := request.job.arrival_s)
+        if rng.random() < 0.01:
+            one = rng.choice([r for r in group if r.state == "ready"])
+            group.drain(one, now_s)
+        if rng.random() < 0.01:
+            for one in group.draining()[:1]:
+                group.make_ready(one)
+            group.add(replica(), "starting")
+        if rng.random() < 0.02:
+            for one in group:
+                if one.state == "starting":
+                    group.make_ready(one)
+        ready = [r for r in group if r.state == "ready"]
+        late = {r: sum(1 for w in r.waiting if w.due_s <= now_s and math.isnan(w.start_s)) for r in ready}
+        best = min(ready, key=lambda r: (r.outstanding - late[r], r.order))
+        before = best.outstanding - late[best]
+        assert group.put(request, now_s)
+        assert best.outstanding == before + 1
+        assert group.ready == len(ready)
+        assert group.on == sum(r.state != "draining" for r in group)
+    assert len(group._least) <= 65 + 4 * len(group)

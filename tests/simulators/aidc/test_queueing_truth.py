@@ -28,6 +28,8 @@ from cosim.simulators.aidc.engine.facility import Facility
 from cosim.simulators.aidc.plant.cooling import CORRECTED
 from cosim.simulators.fleet import JobClass, Site
 
+pytestmark = pytest.mark.long
+
 REPLICATIONS, WARMUP_JOBS, JOBS = 20, 200, 2000
 UNIT_S = 60.0  # mean service time
 FOR_EVER = 1e5  # patience, in units, of those who stay

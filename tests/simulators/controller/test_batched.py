@@ -167,6 +167,7 @@ VARIANTS = {
 }
 
 
+@pytest.mark.long(after=6)
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.rows("L08", "L15")
 def test_the_numbers_are_those_of_one_world_after_the_other(variant):
@@ -200,6 +201,7 @@ def test_staggered_twins_are_those_of_one_world_after_the_other():
     all_at_once.close()
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("steps", [0, 7, 33])
 def test_a_saved_state_goes_on_bit_for_bit_whoever_shares_the_environments(steps):
     """In the first day or the second; into one set of environments, and into two with an odd one each."""
@@ -225,6 +227,7 @@ def test_a_saved_state_goes_on_bit_for_bit_whoever_shares_the_environments(steps
         others[0].restore(state)
 
 
+@pytest.mark.long
 def test_workers_share_them_out():
     scenario = override(IEEE33, {}).replace(until_s=1200.0)
     alone, shared = (vector_env(scenario, 3, workers, seed=4, engine="compiled") for workers in (0, 2))
@@ -243,6 +246,7 @@ def test_workers_share_them_out():
         shared.close()
 
 
+@pytest.mark.long
 def test_training_gives_the_same_log_and_goes_on(tmp_path):
     def rewards(folder):
         return [json.loads(line)["reward"] for line in (folder / LOG).read_text().splitlines()]

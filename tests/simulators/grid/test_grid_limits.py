@@ -83,6 +83,7 @@ def limited(feeder, sources, solver="clarabel", **ratings):
     return Dispatch(feeder, sources, Limits(1.0, 0.9, 1.1, LAMBDA, branches=branches), solver)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("first", [0, 10, 20])
 def test_an_independent_ac_opf_has_the_same_optimum(first):
     """Four feeders of each ten; all thirty agree, at seconds each."""
@@ -143,6 +144,7 @@ def transformer_net(sn_mva: float = 0.4):
     return net
 
 
+@pytest.mark.long
 def test_loading_of_a_transformer_with_taps_is_pandapowers():
     net = transformer_net()
     feeder = feeder_of(radial_data(net, "trafo"))

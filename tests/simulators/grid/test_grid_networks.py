@@ -32,6 +32,7 @@ def beyond(name: str, way: str, **params: Any) -> dict[str, float]:
     return {quantity: value for quantity, most in SMALL.items() if not (value := getattr(found, quantity)) <= most}
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.rows("E03", "E09")
 @pytest.mark.parametrize("name", ["case118", "create_cigre_network_mv", "example_multivoltage", "mv_oberrhein"])
 def test_networks_of_pandapower_by_ac_power_flow(name: str):
@@ -44,6 +45,7 @@ def test_networks_of_pandapower_by_the_dispatch(name: str):
     assert beyond(name, "dispatch") == {}
 
 
+@pytest.mark.long
 @pytest.mark.skipif(importlib.util.find_spec("simbench") is None, reason="SimBench is not installed (extra simbench)")
 @pytest.mark.parametrize(("code", "ways"), [("1-LV-rural1--0-sw", ("ac", "dispatch")), ("1-MV-rural--0-sw", ("ac",))])
 def test_networks_of_simbench(code: str, ways: tuple[str, ...]):

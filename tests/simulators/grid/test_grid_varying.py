@@ -204,10 +204,14 @@ def test_what_is_linked_comes_and_can_be(params, given, says):
         step(started(**params), 0, 100.0, **given)
 
 
-def test_a_linked_plant_that_must_run_at_night_is_refused_before_the_run():
-    plant = validate(Source, {**GRID["sources"]["pv"], "kg_per_kwh": 0.0, "p_min_kw": 10.0, "renewable": True}, "pv")
-    with pytest.raises(ScenarioError, match=r"grid.sources.pv.p_min_kw = 10 of a renewable .* at night say; set p_min"):
-        check_given({"pv": plant}, {}, "grid", None, 3600.0, 900.0)
+@pytest.mark.parametrize(("renewable", "says"), [
+    (True, "10 of a renewable source whose p_max_kw is linked: it has nothing at times, at night say; set p_min"),
+    (False, "10 of a source whose p_max_kw is linked: what comes may be less, .* while the run goes on; set p_min"),
+])
+def test_a_linked_plant_that_must_run_is_refused_before_the_run(renewable, says):
+    plant = {**GRID["sources"]["pv"], "kg_per_kwh": 0.0, "p_min_kw": 10.0, "renewable": renewable}
+    with pytest.raises(ScenarioError, match=rf"grid.sources.pv.p_min_kw = {says}"):
+        check_given({"pv": validate(Source, plant, "pv")}, {}, "grid", None, 3600.0, 900.0)
 
 
 def test_an_entity_of_a_source_without_a_link_is_refused():

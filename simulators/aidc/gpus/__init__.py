@@ -1,0 +1,1 @@
+"""GPUs of several types at a site, power limits of GPUs, and GPUs asleep."""
