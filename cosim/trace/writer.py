@@ -198,7 +198,7 @@ class TraceWriter:
 
     @property
     def full(self) -> bool:
-        """Whether so many rows of tables wait that they should be flushed now, whatever the clock says."""
+        """Whether so many rows of tables wait that they should be flushed now, at any time."""
         return self._waiting > _MOST_WAITING
 
     def flush(self, final: bool = False) -> None:
