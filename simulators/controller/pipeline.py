@@ -27,8 +27,8 @@ from cosim.agents.fleet.allocation import (
     project_simplex,
 )
 from cosim.agents.fleet.decision import FleetFacts, Matrix, Observation, Operation
-from cosim.agents.fleet.heuristics import GpuRule
-from cosim.errors import ModelError, unknown
+from cosim.agents.fleet.heuristics import GpuRule, share_blocks
+from cosim.errors import ModelError, ScenarioError, unknown
 from cosim.ports import Batch
 from cosim.simulators.controller.deferral import DeferralRules, Waiting, waiting_jobs
 from cosim.simulators.controller.params import ControllerParams, guard_min
@@ -96,6 +96,11 @@ class ControlPipeline:
         self._split = GpuRule(facts, params.drain_min)
         self.guard_min = guard_min(params, facts, step_s)
         self.deferrals = DeferralRules(facts, params.long_deferrals, params.rounding, step_s)
+        self._spare_to = [] if params.spare_gpus == "idle" else [
+            m for m in facts.inf if not facts.jobs_per_block or facts.jobs_per_block[m] == 1]
+        if params.spare_gpus != "idle" and facts.inf and not self._spare_to:
+            raise ScenarioError(f"{sid}.spare_gpus = {params.spare_gpus}: all inference is of language models, whose "
+                                "replicas take no spare GPUs; leave it at idle")
         self._class_index = {name: m for m, name in enumerate(facts.classes)}
 
     def initial(self) -> ControlState:
@@ -240,8 +245,15 @@ class ControlPipeline:
                            list(map(sum, zip(pending, sent_to, strict=True))), i)
 
     def _gpus(self, i: int, share: Sequence[float]) -> list[float]:
-        """(M,) whole GPUs of a site in the classes' blocks."""
-        return [float(g) for g in gpu_blocks(project_shares(share), self._facts.gpus[i], self._facts.gpus_per_block)]
+        """(M,) whole GPUs of a site in the classes' blocks, with what is spare."""
+        capacity, blocks = self._facts.gpus[i], self._facts.gpus_per_block
+        gpus = gpu_blocks(project_shares(share), capacity, blocks)
+        if takers := self._spare_to:
+            sizes, spare = [blocks[m] for m in takers], capacity - sum(gpus)
+            room = [spare // size * size for size in sizes]
+            for m, more in zip(takers, share_blocks(spare, sizes, room, [1.0] * len(takers)), strict=True):
+                gpus[m] += more
+        return [float(g) for g in gpus]
 
 
 def _slack_min(observation: Observation, i: int) -> float:
