@@ -124,13 +124,13 @@ def compare(results: Results, note: str) -> Digest:
     """Two tables: every policy's metrics with 95 % intervals, and each policy less the first, seed by seed."""
     names, digest = list(results), Digest()
     metrics_here = rows_of(results)
-    rows = [(m.about, *(_cell(of(results, n, m), m.digits) for n in names)) for m in metrics_here]
+    rows = [(m.about, *(cell(of(results, n, m), m.digits) for n in names)) for m in metrics_here]
     digest.tables.append(Table("Policies", ("", *names), rows, f"{note}; mean +- half of a 95 % t interval"))
     for name in names:
         for m in metrics_here:
             digest.figures[f"{m.name} of {name}"], _ = interval(of(results, name, m))
     if len(names) > 1:
-        rows = [(m.about, *(_cell(less(results, n, m), m.digits, "+") for n in names[1:])) for m in metrics_here]
+        rows = [(m.about, *(cell(less(results, n, m), m.digits, "+") for n in names[1:])) for m in metrics_here]
         digest.tables.append(Table(f"Difference from {names[0]}, same arrivals", ("", *names[1:]), rows,
                                    "seed by seed; an interval without 0 tells the two apart"))
     return digest
@@ -158,15 +158,16 @@ def write(path: Path, results: Results, about: Mapping[str, Any]) -> None:
     if path.suffix == ".json":
         path.write_text(json.dumps({**about, "metrics": results}, indent=1))
     elif path.suffix == ".tex":
-        path.write_text(_latex(compare(results, str(about["note"])).tables))
+        path.write_text(latex(compare(results, str(about["note"])).tables))
     else:
-        write_table(path, _columns(results, about["seeds"]))
+        write_table(path, columns_of(results, [f"seed_{seed}" for seed in about["seeds"]]))
 
 
-def _columns(results: Results, seeds: Sequence[int]) -> dict[str, list[Any]]:
+def columns_of(results: Results, runs: Sequence[str]) -> dict[str, list[Any]]:
+    """Columns of the table for files; runs: names of those with the single values."""
     columns: dict[str, list[Any]] = {name: [] for name in (
         "metric", "about", "policy", "mean", "half_95", "difference_mean", "difference_half_95",
-        *(f"seed_{seed}" for seed in seeds))}
+        *runs)}
     for metric in rows_of(results):
         for policy in results:
             values = of(results, policy, metric)
@@ -181,7 +182,8 @@ _LATEX = str.maketrans({c: rf"\{c}" for c in "&%$#_{}"} | {"~": r"\textasciitild
                                                           "\\": r"\textbackslash{}"})
 
 
-def _latex(tables: Sequence[Table]) -> str:
+def latex(tables: Sequence[Table]) -> str:
+    """Tables with the rules of booktabs."""
     lines = ["% needs \\usepackage{booktabs}"]
     for table in tables:
         lines += [f"% {table.title}: {table.note}", rf"\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}",
@@ -191,7 +193,8 @@ def _latex(tables: Sequence[Table]) -> str:
     return "\n".join(lines)
 
 
-def _cell(values: Sequence[float], digits: int, sign: str = "") -> str:
+def cell(values: Sequence[float], digits: int, sign: str = "") -> str:
+    """Mean and half width as text; '-' where there is no mean."""
     mean, half = interval(values)
     if math.isnan(mean):
         return "-"

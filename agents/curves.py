@@ -168,7 +168,7 @@ def _about(request: Mapping[str, Any]) -> dict[str, str]:
     given = {"method": request["learn"]["method"], "what": request["scenario"] or request["env"],
              "mode": f"{request['mode']} mode" if request["mode"] else "", "envs": f"envs={request['envs']}"}
     learn = {f"learn.{k}": v for k, v in request["learn"].items() if k != "method"}
-    settings = {**request["settings"], **learn}
+    settings = {**request["settings"], **{f"vary {k}": v for k, v in request["vary"].items()}, **learn}
     return given | {k: f"{k}={':'.join(map(str, v)) if isinstance(v, list) else v}" for k, v in settings.items()}
 
 

@@ -15,13 +15,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from cosim.agents.comparison import compare, metrics, write
 from cosim.agents.probe import show
+from cosim.agents.splits import KINDS, compare_splits, kinds_of, scenario_of, splits_of, write_splits
 from cosim.console import (
     add_settings,
     add_trust,
@@ -147,6 +148,11 @@ def parser() -> argparse.ArgumentParser:
     add_settings(p)
     p.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: all cores)")
     add_trust(p)
+    p.add_argument("--splits", metavar="KINDS", help=f"on each of some kinds of days, with commas: {', '.join(KINDS)}; "
+                   "train: the first days of a training with --seed 0; test: seeds from --first-seed on; shifted: "
+                   "those, with load, its hours, prices, feeder, lambda or a site changed, one at a time")
+    p.add_argument("--requests", metavar="FILE", help="with --splits shifted also: the most frequent inference class "
+                   "as the requests of this trace (CSV of the Azure LLM inference trace), at its usual load")
     p.add_argument("--out", type=file_type(*_OUT), metavar="FILE", help="the tables, with every seed's metrics: .csv, "
                    ".parquet (extra `parquet`), .tex (without the seeds) or .json")
     p.add_argument("--probe", nargs="?", const="", metavar="SCENARIO", help="instead: what carbon, price and deadlines "
@@ -161,11 +167,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    if args.seeds < 1 or not 0.0 < args.days < math.inf or args.jobs < 1 or args.first_seed < 0:
-        raise ScenarioError(f"--seeds {args.seeds}, --days {args.days:g} and --jobs {args.jobs} must be > 0, "
-                            f"--first-seed {args.first_seed} >= 0")
-    if args.probe is not None and (args.bound or args.open_loop or (args.out and args.out.suffix != ".json")):
-        raise ScenarioError("--probe goes with none of --bound and --open-loop, and its --out is a .json")
+    kinds = _check_options(args)
     policies = list(dict.fromkeys(args.policies))
     args.scenario = args.probe or args.scenario
     seeds = list(range(args.first_seed, args.first_seed + args.seeds))
@@ -185,6 +187,8 @@ def _evaluate(args: argparse.Namespace) -> int:
                 _writable(args.out)
             for policy in policies:  # before the first of them has run for minutes
                 resolve(what.run_scenario(policy, args.first_seed), what.end_s)
+        if kinds:
+            return _on_splits(args, what, policies, kinds)
         if args.probe is not None:
             return show(scenario, policies, seeds, args.days, args.jobs, args.out)
         results, bounds = _run_all(what, policies, seeds, args.jobs)
@@ -197,6 +201,49 @@ def _evaluate(args: argparse.Namespace) -> int:
     if args.bound:
         digest.warnings.append(_about_bound(args.open_loop))
     digest.warnings += _left(results)
+    print_digest(plain_console(), digest)
+    return 0
+
+
+def _check_options(args: argparse.Namespace) -> list[str]:
+    """The kinds of --splits, [] without; ScenarioError for options that are wrong or do not go together."""
+    if args.seeds < 1 or not 0.0 < args.days < math.inf or args.jobs < 1 or args.first_seed < 0:
+        raise ScenarioError(f"--seeds {args.seeds}, --days {args.days:g} and --jobs {args.jobs} must be > 0, "
+                            f"--first-seed {args.first_seed} >= 0")
+    if args.probe is not None and (args.bound or args.open_loop or (args.out and args.out.suffix != ".json")):
+        raise ScenarioError("--probe goes with none of --bound and --open-loop, and its --out is a .json")
+    kinds = kinds_of(args.splits) if args.splits is not None else []
+    if kinds and (args.bound or args.open_loop or args.probe is not None):
+        raise ScenarioError("--splits goes with none of --bound, --open-loop and --probe")
+    if args.requests is not None and "shifted" not in kinds:
+        raise ScenarioError("--requests goes with --splits shifted")
+    return kinds
+
+
+def _on_splits(args: argparse.Namespace, what: Evaluation, policies: Sequence[str], kinds: Sequence[str]) -> int:
+    """`--splits`: the policies on each of them, and the tables."""
+    scenario = Scenario.from_json(what.scenario)
+    splits, lacking = splits_of(scenario, kinds, args.first_seed, args.requests)
+    each = [replace(what, scenario=scenario_of(scenario, split).to_json(), folder=f"{what.folder}/{k}")
+            for k, split in enumerate(splits)]
+    for one, split in zip(each, splits, strict=True):  # before the first has run for minutes
+        Path(one.folder).mkdir()
+        for policy in policies:
+            resolve(one.run_scenario(policy, split.first_seed), one.end_s)
+    found = {split.name: _run_all(one, policies, split.seeds(args.seeds), args.jobs, f"{split.name}: ")[0]
+             for one, split in zip(each, splits, strict=True)}
+    note = _note(what, scenario, range(args.first_seed, args.first_seed + args.seeds))
+    if "train" in kinds:
+        note += f"; of train {splits[0].first_seed}..{splits[0].seeds(args.seeds)[-1]}"
+    if args.out:
+        write_splits(args.out, found, splits, {"scenario": scenario.name, "days": args.days, "runs": args.seeds,
+                                               "note": note})
+    digest = compare_splits(found, f"{note}; mean +- half of a 95 % t interval, differences seed by seed")
+    if lacking:
+        digest.warnings.append(f"left out, as {scenario.name} has nothing that could be changed so: "
+                               f"{', '.join(lacking)}")
+    for split, results in found.items():
+        digest.warnings += [f"{split}: {text}" for text in _left(results)]
     print_digest(plain_console(), digest)
     return 0
 
@@ -266,14 +313,14 @@ class _Progress:
         return found
 
 
-def _run_all(what: Evaluation, policies: Sequence[str], seeds: Sequence[int], jobs: int
+def _run_all(what: Evaluation, policies: Sequence[str], seeds: Sequence[int], jobs: int, about: str = ""
              ) -> tuple[dict[str, list[dict[str, float]]], list[dict[str, float]]]:
     """Metrics per policy and seed, and bounds per seed; the first policy's runs, then all others, over `jobs`
     processes."""
     first = [(what, policies[0], seed, "") for seed in seeds]
     others = [(what, policy, seed, str(Path(what.folder) / f"{seed}.h5")) for policy in policies[1:] for seed in seeds]
     total = len(first) + len(others)
-    with working(f"running {total} evaluations", total) as shown:
+    with working(f"{about}running {total} evaluations", total) as shown:
         progress = _Progress(shown.at)
         if jobs == 1 or total == 1:
             done = progress.counted(_run_one(*cell) for cell in (*first, *others))

@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from cosim.agents.comparison import cell
 from cosim.agents.fleet import intervention as act
 from cosim.campaign.statistics import interval
 from cosim.console import plain_console, print_digest
@@ -310,7 +311,7 @@ def _answers_row(runs: Sequence[Mapping[str, Ran]], name: str, columns: Sequence
     for about in columns:
         of_seeds = [{shown: (run.does | run.brings)[about] for shown, run in of_seed.items()} for of_seed in runs]
         digits = of_seeds[0][name][1]
-        cells.append(_cell([r[name][0] - (r[base][0] if base else 0.0) for r in of_seeds], digits, "+" if base else ""))
+        cells.append(cell([r[name][0] - (r[base][0] if base else 0.0) for r in of_seeds], digits, "+" if base else ""))
     return (f"{name} - {base}" if base else name, *cells)
 
 
@@ -324,10 +325,10 @@ def tables(found: Mapping[str, Sequence[Mapping[str, Ran]]], note: str) -> Diges
                 _answers_row(runs, name, list(columns)) for name in runs[0]], note))
     answers = {policy: responses(runs) for policy, runs in found.items()}
     names = list(dict.fromkeys(name for one in answers.values() for name in one.slopes))
-    rows = [(name, *(_cell(a.slopes[name].values, 4, "+") if name in a.slopes else "-" for a in answers.values()))
+    rows = [(name, *(cell(a.slopes[name].values, 4, "+") if name in a.slopes else "-" for a in answers.values()))
             for name in names]
     rows += [(f"correlation of share and {s} within a site, replayed",
-              *(_cell(a.correlation[s], 2, "+") for a in answers.values())) for s in SIGNALS]
+              *(cell(a.correlation[s], 2, "+") for a in answers.values())) for s in SIGNALS]
     rows.append(("verdict", *map(words, answers.values())))
     digest.tables.append(Table("Responses", ("", *answers), rows, (
         f"routes: change of a share per {TENTH:g} kg/kWh; waits, price: of the fleet's power, as part of it, per "
@@ -337,13 +338,6 @@ def tables(found: Mapping[str, Sequence[Mapping[str, Ran]]], note: str) -> Diges
         digest.figures |= {f"{name} of {policy}": slope.mean_half[0] for name, slope in one.slopes.items()}
         digest.figures[f"{policy} is carbon-aware"] = float(carbon_aware(one))
     return digest
-
-
-def _cell(values: Sequence[float], digits: int, sign: str = "") -> str:
-    mean, half = interval(values)
-    if math.isnan(mean):
-        return "-"
-    return f"{mean:{sign}.{digits}f}" + ("" if math.isnan(half) else f" +- {half:.{digits}f}")
 
 
 def probe(scenario: Scenario, policies: Sequence[str], seeds: Sequence[int], span: Span, jobs: int,

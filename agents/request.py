@@ -36,10 +36,12 @@ class TrainingRequest:
     mode: Annotated[Literal["joint", "power"] | None, Field(description="None: as the scenario has it")] = None
     learn: Annotated[dict[str, Any], Field(description="fields of the learner that were set")]
     settings: Annotated[dict[str, str], Field(description="fields of the scenario that were set")]
+    vary: Annotated[dict[str, str], Field(default_factory=dict, description="fields of the scenario that each "
+                                          "environment draws anew every day, and from what")]
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**63, description="of everything random")]
     envs: Annotated[int, Field(strict=True, ge=1, le=_MOST_ENVS, description="environments side by side")]
     episodes: Annotated[int, Field(strict=True, ge=1, description="after which training ends")] = 1000
-    updates: Annotated[int | None, Field(strict=True, ge=1, description="the same in updates")] = None
+    updates: Annotated[int | None, Field(strict=True, ge=0, description="the same in updates")] = None
 
 
 def checked(request: Any, owner: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import argparse
 import math
 import signal
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,7 +25,16 @@ from cosim.agents.learn.peers import Alone, Peers, shares_of
 from cosim.agents.learn.spec import VectorEnv
 from cosim.agents.presets import PRESETS
 from cosim.agents.request import MODES, checked, refuse_strangers, scenario_of, stored
-from cosim.console import add_settings, add_trust, command_parser, plain_console, run_command, say, settings_of
+from cosim.console import (
+    add_settings,
+    add_trust,
+    assignments,
+    command_parser,
+    plain_console,
+    run_command,
+    say,
+    settings_of,
+)
 from cosim.errors import ScenarioError
 from cosim.imports import load, optional
 from cosim.learning.environment import engine_of, some_of, vector_env
@@ -57,7 +66,8 @@ def parser() -> argparse.ArgumentParser:
                    " (default: ours)")
     p.add_argument("--episodes", type=_positive, metavar="N", help="days (episodes) of all environments together "
                    "(default: 1000)")
-    p.add_argument("--updates", type=_positive, metavar="N", help="end after so many updates")
+    p.add_argument("--updates", type=_whole, metavar="N", help="end after so many updates; 0: save the team as it "
+                   "starts, to compare with what it learns")
     p.add_argument("--seed", type=int, default=None, metavar="N", help="default: 0")
     p.add_argument("--envs", type=_positive, default=None, metavar="B", help="environments side by side (default: 16)")
     p.add_argument("--workers", type=int, default=2, metavar="W", help="processes that play a scenario's environments "
@@ -70,6 +80,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--out", type=Path, metavar="DIR", help="default: results/training/<what>-<method>-<mode>-<seed>")
     add_settings(p, metavar="PATH=VALUE", about="a field of the scenario (controller.reward.c2_per_usd=0.02) or of the "
                  "learner (learn.entropy=0.01); repeatable")
+    p.add_argument("--vary", action="append", default=[], metavar="PATH=RANGE", help="a field outside of the fleet "
+                   "(load, prices, feeder, grid) that each environment draws anew every day: LOW:HIGH, or one of "
+                   "A|B|C, e.g. workload.rate_scale=0.7:1.2; repeatable")
     p.add_argument("--save-every", type=_positive, default=10, metavar="N", help="updates per checkpoint (default: 10)")
     p.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in DIR, as it was asked for; "
                    "--episodes, --updates, --workers and --device may differ")
@@ -101,7 +114,7 @@ def _train(args: argparse.Namespace) -> int:
             if len(numbers) > 1:
                 prepared = learning_scenario(scenario_of(request, args.trust))
                 worlds = {"engine": request["engine"], "seed": request["seed"], "stagger_over": request["envs"],
-                          "twins": learning.twins}
+                          "twins": learning.twins, "vary": request["vary"]}
                 env: Any = some_of(prepared, numbers[0], **worlds)
                 opened.callback(env.close)
                 others = OtherProcesses(prepared, worlds, numbers, learning, plan, request["seed"], bool(args.resume))
@@ -161,20 +174,19 @@ def _request(args: argparse.Namespace) -> dict[str, Any]:
     if args.resume:
         given = [name for name in ("scenario", "env", "method", "mode", "preset", "seed", "envs", "engine",
                                         "out") if
-                 getattr(args, name) is not None] + ["set"] * bool(args.settings)
+                 getattr(args, name) is not None] + ["set"] * bool(args.settings) + ["vary"] * bool(args.vary)
         if given:
             raise ScenarioError(f"--resume goes on as the run was asked for; leave out {', '.join(given)}")
         request = stored(args.resume / LAST)
         refuse_strangers(request, args.resume, args.trust)
-        return {**request, **{k: getattr(args, k) for k in ("episodes", "updates") if getattr(args, k)}}
+        return {**request, **{k: getattr(args, k) for k in ("episodes", "updates")
+                           if getattr(args, k) is not None}}
     if bool(args.scenario) == bool(args.env):
         raise ScenarioError("name either a scenario or --env package.module:function; see --help")
     preset = PRESETS[args.preset or "ours"]
     settings = {**preset.settings, **settings_of(args.settings)}
-    if args.env and args.preset:
-        raise ScenarioError(f"--preset {args.preset} sets a scenario's fields and does not go with --env; leave it out")
-    if args.env and (args.mode or any(not k.startswith(_LEARN) for k in settings)):
-        raise ScenarioError("--mode and --set of a scenario's fields do not go with --env; learn.* does")
+    if args.env:
+        _refuse_with_env(args, settings)
     learn = {k.removeprefix(_LEARN): _value(k, v) for k, v in settings.items() if k.startswith(_LEARN)}
     if args.method and "method" in learn:
         raise ScenarioError("give the method once: --method or --set learn.method")
@@ -191,12 +203,22 @@ def _request(args: argparse.Namespace) -> dict[str, Any]:
         raise ScenarioError(f"learn.twins = {twins} must divide --envs {envs}")
     if args.seed is not None and args.seed < 0:
         raise ScenarioError(f"--seed {args.seed} must be >= 0")
-    if args.env and args.engine:
-        raise ScenarioError("--engine does not go with --env; leave it out")
     return checked({"scenario": args.scenario, "env": args.env, "engine": args.engine or "auto", "mode": args.mode,
                     "learn": learn, "settings": {k: v for k, v in settings.items() if not k.startswith(_LEARN)},
-                    "seed": args.seed or 0, "envs": envs, "episodes": args.episodes or 1000,
-                    "updates": args.updates}, "request")
+                    "vary": _vary(args.vary, settings), "seed": args.seed or 0, "envs": envs,
+                    "episodes": args.episodes or 1000, "updates": args.updates}, "request")
+
+
+def _refuse_with_env(args: argparse.Namespace, settings: Mapping[str, str]) -> None:
+    """ScenarioError for what a foreign environment has no use for."""
+    if args.preset:
+        raise ScenarioError(f"--preset {args.preset} sets a scenario's fields and does not go with --env; leave it out")
+    if args.mode or any(not k.startswith(_LEARN) for k in settings):
+        raise ScenarioError("--mode and --set of a scenario's fields do not go with --env; learn.* does")
+    if args.vary:
+        raise ScenarioError("--vary draws a scenario's fields and does not go with --env; leave it out")
+    if args.engine:
+        raise ScenarioError("--engine does not go with --env; leave it out")
 
 
 def _engine(request: Mapping[str, Any], trusted: Collection[str | Path]) -> str:
@@ -219,7 +241,15 @@ def _make_env(request: Mapping[str, Any], workers: int, trusted: Collection[str 
         return ParallelEnvs(made, request["envs"], request["seed"])
     return vector_env(scenario_of(request, trusted), n_envs=request["envs"], workers=workers, seed=request["seed"],
                       stagger=True, twins=validate(Learning, request["learn"], "learn").twins,
-                      engine=request.get("engine", "simpy"))
+                      engine=request.get("engine", "simpy"), vary=request["vary"])
+
+
+def _vary(given: Sequence[str], settings: Mapping[str, str]) -> dict[str, str]:
+    """What --vary gives, by path; a path that --set sets as well is refused."""
+    found = assignments(given, "--vary", "member.field=LOW:HIGH, for example workload.rate_scale=0.7:1.2")
+    if both := sorted(set(found) & set(settings)):
+        raise ScenarioError(f"{both[0]} is set and varied; give --set or --vary")
+    return found
 
 
 def _value(path: str, text: str) -> Any:
@@ -302,6 +332,13 @@ def _stop_on_signal(training: Training) -> Iterator[None]:
     finally:
         for signum, handler in before.items():
             signal.signal(signum, handler)
+
+
+def _whole(text: str) -> int:
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{text} must be >= 0")
+    return value
 
 
 def _positive(text: str) -> int:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cosim.scenario import Member, Scenario, rows_of
+from cosim.scenario import Link, Member, Scenario, rows_of
 from cosim.scenarios._study import ARRIVALS, JOB_CLASSES, links
 from cosim.scenarios.ieee33_living import SCENARIO as LIVING
 
@@ -74,5 +74,6 @@ SCENARIO = Scenario(
     until_s="24h",
     shared={**LIVING.shared, "job_classes": {**REQUESTS, **_TRAINING}, "sites": _SITES, "routing": "arrival",
             "wan": WAN},
-    members=_members(), links=links(), summary=LIVING.summary, preflight=LIVING.preflight, verify=LIVING.verify,
+    members=_members(), links=[*links(), Link(source="controller.max_batch", target="aidc.max_batch", optional=True)],
+     summary=LIVING.summary, preflight=LIVING.preflight, verify=LIVING.verify,
     report=LIVING.report, contracts=LIVING.contracts, environment=LIVING.environment)

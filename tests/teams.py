@@ -28,28 +28,6 @@ def site_team(n_sites=3):
     return TeamSpec((("b", "boss"), *((f"s{k}", "site") for k in range(n_sites))), {"boss": BOSS, "site": SITE}, 1)
 
 
-class Game:
-    """One step per episode; n agents see the same and choose one of n; reward 1 if all choices differ."""
-
-    def __init__(self, n, n_envs):
-        kind = AgentType("player", columns(1), (Choice("pick", n),))
-        self.spec = TeamSpec(tuple((f"p{k}", "player") for k in range(n)), {"player": kind})
-        self.n_envs, self.twins, self.n = n_envs, 1, n
-        self.same = np.ones((n_envs, n, 1), np.float32)
-
-    def reset(self):
-        return self.same
-
-    def context(self, leaders_action):
-        return np.zeros((self.n_envs, self.n, 0), np.float32)
-
-    def step(self, action):
-        picks = np.sort(action[:, :, 0], axis=1)
-        reward = (picks == np.arange(self.n)).all(axis=1).astype(np.float32)
-        over = np.ones(self.n_envs, bool)
-        return Outcome(self.same, reward, {}, over, ~over, self.same)
-
-
 class Follow:
     """A walk with a state of its own, random pushes and days of 7 steps that truncate; the team should push x to 0.
 

@@ -28,7 +28,8 @@ class TrainingPlan:
     """How long and where to.
 
     episodes: ended episodes of all environments together after which training ends; updates: the same in updates, None:
-    no such end; save_every: updates between checkpoints; request: the run's request, kept in every checkpoint
+    no such end, 0: a team that has learned nothing is saved; save_every: updates between checkpoints; request: the
+    run's request, kept in every checkpoint
     """
 
     out: Path
@@ -150,8 +151,8 @@ class Training:
     def progress(self) -> float:
         """0..1 of the plan."""
         parts = [self.tracker.episodes / self.plan.episodes]
-        if self.plan.updates:
-            parts.append(self.team.updates / self.plan.updates)
+        if self.plan.updates is not None:
+            parts.append(self.team.updates / self.plan.updates if self.plan.updates else 1.0)
         return min(1.0, max(parts))
 
     def run(self, report: Callable[[dict[str, Any]], None]) -> None:

@@ -29,6 +29,7 @@ from cosim.drivers.native import NativeWorld
 from cosim.drivers.resolve import at, resolve
 from cosim.errors import CosimError, ScenarioError
 from cosim.imports import load
+from cosim.learning.variation import variations_of, varied
 from cosim.learning.vector import (
     Arrays,
     Step,
@@ -68,11 +69,12 @@ class BatchEnvironments:
     """
 
     def __init__(self, scenario: Scenario, indices: Sequence[int], seed: int, episode: int = 0,
-                 stagger_over: int = 0, twins: int = 1) -> None:
+                 stagger_over: int = 0, twins: int = 1, vary: Mapping[str, str] | None = None) -> None:
         if beyond := lacking(scenario):
             raise ScenarioError(f"{scenario.name} cannot be learnt on many worlds at once: {beyond[0]}; use the engine "
                                 "simpy")
         self._resolved, self._class = resolve(scenario), steering_of(scenario)
+        self._variations = variations_of(vary or {}, scenario)
         self._plays = load(self._class.batch, "environment")
         self._stagger_over, self._first_episode, self.twins = stagger_over, episode, twins
         self.on_way: Callable[[float], None] = nobody
@@ -160,7 +162,8 @@ class BatchEnvironments:
 
     def _begin(self, b: int, carried: dict[str, Arrays]) -> None:
         """A new day of one environment, whose world goes on from what is carried over."""
-        resolved = at(self._resolved, self._seeds[b], self._episodes[b])
+        seed, episode = self._seeds[b], self._episodes[b]
+        resolved = varied(at(self._resolved, seed, episode), self._variations, seed, episode)
         world = NativeWorld(resolved, Control(resolved.clock, resolved.until), carried, linked_only=True,
                             elsewhere=self._plays.elsewhere)
         world.start()

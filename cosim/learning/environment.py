@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -24,7 +24,8 @@ _CLASSES: dict[str, type[Environments] | type[BatchEnvironments]] = {
 
 
 def vector_env(scenario: str | Path | Scenario, n_envs: int = 8, workers: int = 2, seed: int = 0, episode: int = 0,
-               lean: bool = True, stagger: bool = False, twins: int = 1, engine: Engine = "simpy"
+               lean: bool = True, stagger: bool = False, twins: int = 1, engine: Engine = "simpy",
+               vary: Mapping[str, str] | None = None
                ) -> Workers | Environments | BatchEnvironments:
     """`n_envs` environments that step together, an `cosim.agents.learn.spec.VectorEnv`.
 
@@ -36,7 +37,8 @@ def vector_env(scenario: str | Path | Scenario, n_envs: int = 8, workers: int = 
     at the same minutes, so that they differ by what was decided alone. engine: compiled, controllers and data centers
     of all environments at once, as arrays: several times faster with the same numbers, for scenarios of which nothing
     is `lacking` (needs the extra `fast`); simpy: one world after the other, any scenario; auto: the choice of
-    `engine_of`. Raises ScenarioError.
+    `engine_of`. vary: parameters outside of the fleet that each environment draws anew every day, path -> 'LOW:HIGH' or
+    'A|B|C' (`cosim.learning.variation`). Raises ScenarioError.
     """
     if n_envs < 1 or workers < 0:
         raise ScenarioError(f"n_envs = {n_envs} must be >= 1 and workers = {workers} >= 0")
@@ -48,17 +50,18 @@ def vector_env(scenario: str | Path | Scenario, n_envs: int = 8, workers: int = 
     prepared = learning_scenario(scenario_of(scenario), lean)
     over = n_envs if stagger else 0
     if workers:
-        return Workers(prepared, n_envs, workers, seed, episode, over, twins, _CLASSES[engine])
-    return some_of(prepared, range(n_envs), engine, seed, episode, over, twins)
+        return Workers(prepared, n_envs, workers, seed, episode, over, twins, _CLASSES[engine], vary)
+    return some_of(prepared, range(n_envs), engine, seed, episode, over, twins, vary)
 
 
 def some_of(prepared: Scenario, numbers: Sequence[int], engine: str, seed: int = 0, episode: int = 0,
-            stagger_over: int = 0, twins: int = 1) -> Environments | BatchEnvironments:
+            stagger_over: int = 0, twins: int = 1, vary: Mapping[str, str] | None = None
+            ) -> Environments | BatchEnvironments:
     """The environments of these numbers in this process, of however many: see `vector_env`.
 
-    prepared: a `learning_scenario`; engine: compiled or simpy; stagger_over: as of `Environments`
+    prepared: a `learning_scenario`; engine: compiled or simpy; stagger_over, vary: as of `Environments`
     """
-    return _CLASSES[engine](prepared, numbers, seed, episode, stagger_over, twins)
+    return _CLASSES[engine](prepared, numbers, seed, episode, stagger_over, twins, vary)
 
 
 def engine_of(scenario: str | Path | Scenario, lean: bool = True) -> tuple[Engine, str]:

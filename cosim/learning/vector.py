@@ -8,6 +8,8 @@ A scenario names the class through which agents act on it (`environment`); this 
     observe(time_s) -> (n, O), context(leaders' action) -> (n, C), decide(action)
     outcome() -> (reward, terms, (n,) credit or None)
     start()           the joint action (n, A) from which a fresh policy starts
+    steers, copies    members whose parameters agents are made for; member -> whose parameters it has, too: what a
+                      training cannot vary, and what it varies with another (`cosim.learning.variation`)
 
 An episode is the scenario from t = 0 to its end, one day in the study. Its end is a truncation: the next episode goes
 on with everything that members carry over (`Adapter.carry`), with random numbers of its own.
@@ -29,6 +31,7 @@ from cosim.drivers.native import NativeWorld
 from cosim.drivers.resolve import Resolved, at, resolve
 from cosim.errors import CosimError, ScenarioError
 from cosim.imports import load
+from cosim.learning.variation import Variation, variations_of, varied
 from cosim.scenario import Scenario
 
 SEEDS_PER_RUN = 1000
@@ -65,14 +68,14 @@ def seed_of(seed: int, index: int) -> int:
 class Environment:
     """One environment: a scenario's worlds, one after the other. `observation` (n, O) is always that of the next step.
 
-    resolved: of a `learning_scenario`; its seed and episode do not matter
+    resolved: of a `learning_scenario`; its seed and episode do not matter. variations: see `cosim.learning.variation`
     """
 
-    def __init__(self, resolved: Resolved, seed: int, episode: int = 0) -> None:
+    def __init__(self, resolved: Resolved, seed: int, episode: int = 0, variations: Sequence[Variation] = ()) -> None:
         if resolved.remote:
             raise ScenarioError(f"member '{resolved.remote[0]}' runs in another process; agents learn on scenarios "
                                 "whose members all run in this one")
-        self._resolved, self.seed, self.first_episode = resolved, seed, episode
+        self._resolved, self.seed, self.first_episode, self._variations = resolved, seed, episode, list(variations)
         self._steering_class = steering_of(resolved.scenario)
         self._world: NativeWorld | None = None
         self._actions: list[np.ndarray]
@@ -138,7 +141,7 @@ class Environment:
 
     def _begin(self, carried: dict[str, Arrays]) -> np.ndarray:
         self.close()
-        resolved = at(self._resolved, self.seed, self.episode)
+        resolved = varied(at(self._resolved, self.seed, self.episode), self._variations, self.seed, self.episode)
         self._carried, self._actions = carried, []
         self._world = world = NativeWorld(resolved, Control(resolved.clock, resolved.until), carried, linked_only=True)
         world.start()
@@ -158,17 +161,17 @@ class Environments:
     scenario: a `learning_scenario`; indices: the global numbers of these environments, which fix their seeds;
     stagger_over: with a number B, environment b plays b/B of its first day by the start action at `reset`, so that B of
     them are spread over the day; 0: all begin at its start. twins: so many environments in a row meet the same outside
-    world, at the same minutes
+    world, at the same minutes. vary: path -> what its values are (`cosim.learning.variation`)
     """
 
     def __init__(self, scenario: Scenario, indices: Sequence[int], seed: int, episode: int = 0,
-                 stagger_over: int = 0, twins: int = 1) -> None:
-        resolved = resolve(scenario)
+                 stagger_over: int = 0, twins: int = 1, vary: Mapping[str, str] | None = None) -> None:
+        resolved, variations = resolve(scenario), variations_of(vary or {}, scenario)
         self._stagger_over, self.twins = stagger_over, twins
         self.on_way: Callable[[float], None] = nobody
         self._steps_a_day = resolved.until // resolved.clock.steps(
             resolved.scenario.members[steering_of(scenario).member].step_s)
-        self.envs = [Environment(resolved, seed_of(seed, b // twins), episode) for b in indices]
+        self.envs = [Environment(resolved, seed_of(seed, b // twins), episode, variations) for b in indices]
         self.spec, self.n_envs, self._indices = self.envs[0].steering.spec, len(self.envs), list(indices)
         self.terms = tuple(self.envs[0].steering.terms)
 

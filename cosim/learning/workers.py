@@ -42,8 +42,9 @@ class Workers:
     """
 
     def __init__(self, scenario: Scenario, n_envs: int, workers: int, seed: int, episode: int = 0,
-                 stagger_over: int = 0, twins: int = 1, made: type = Environments) -> None:
-        one = made(scenario, [0], seed, episode)
+                 stagger_over: int = 0, twins: int = 1, made: type = Environments,
+                 vary: Mapping[str, str] | None = None) -> None:
+        one = made(scenario, [0], seed, episode, vary=vary)
         one.close()
         self.spec, self.n_envs, self.twins = one.spec, n_envs, twins
         self._names = list(one.terms)
@@ -56,6 +57,7 @@ class Workers:
                 self._workers.append(Child("cosim.learning.workers", name, {
                     "scenario": scenario.to_json(), "first": part.start, "every": part.step, "n_envs": n_envs,
                     "seed": seed, "episode": episode, "stagger_over": stagger_over, "twins": twins,
+                    "vary": dict(vary or {}),
                     "made": f"{made.__module__}:{made.__qualname__}", "folder": str(self._folder.path)}))
             for worker in self._workers:
                 worker.answer()
@@ -170,7 +172,7 @@ class _Desk:
         rows = slice(given["first"], None, given["every"])
         self._environments = own = load(given["made"], "environments")(
             Scenario.from_json(given["scenario"]), range(given["n_envs"])[rows], given["seed"], given["episode"],
-            given["stagger_over"], given["twins"])
+            given["stagger_over"], given["twins"], given["vary"])
         shapes = _shapes_of(own.spec, given["n_envs"], len(own.terms))
         self._mine = {name: array[rows] for name, array in _arrays(Path(given["folder"]), shapes).items()}
 

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from cosim.adapter import Adapter, Values, serve
+from cosim.adapter import Adapter, Meta, Values, serve
 from cosim.agents.fleet.decision import FleetFacts, Policy
 from cosim.errors import ModelError, ScenarioError, unknown
 from cosim.ports import Port
 from cosim.simulators.controller.params import (
     ControllerParams,
+    batch_limits,
     check_forecasts,
     check_mode,
     check_policy,
@@ -29,6 +30,9 @@ from cosim.simulators.controller.params import (
 from cosim.simulators.controller.pipeline import ControlPipeline, ControlState, Situation
 from cosim.simulators.forecast.horizon import HORIZON
 from cosim.units import HOUR_S, format_time, whole_steps
+
+MAX_BATCH = Port("max_batch", "out", "sequences in a replica's batch at most; NaN: as the class says",
+                 dims=("job_class",), nullable=True)
 
 
 class Controller(Adapter):
@@ -93,8 +97,18 @@ class Controller(Adapter):
 
     @classmethod
     def check_scenario(cls, member: str, given: ControllerParams, scenario: Any) -> None:
-        """ScenarioError for forecasts to be observed that are not there."""
+        """ScenarioError for forecasts to be observed that are not there, and rules on replicas that cannot be."""
+        batch_limits(given, member)
         check_forecasts(member, given, scenario, scenario.members[member].step_s)
+
+    def init(self, sid: str, time_resolution: float = 1.0, **given: Any) -> Meta:
+        """Validate the parameters; agents have the port `max_batch` where batches are commanded."""
+        super().init(sid, time_resolution, **given)
+        limits = batch_limits(self.params, sid)
+        self._batches = [float(limits.get(name, math.nan)) for name in self.params.job_classes] if limits else []
+        if limits:
+            self.adopt({**self.MODELS, "Agent": (*self.MODELS["Agent"], MAX_BATCH)})
+        return self.meta
 
     def setup(self) -> None:
         """Check names, deferrals and eligibility; build the policy. ScenarioError when they do not fit."""
@@ -151,6 +165,7 @@ class Controller(Adapter):
                 "supply_temp_degc": command.supply_temp_degc,
                 "site_share": [row[i] for row in placement.shares],
                 "allocated_jobs": [float(len(rows)) for rows in placement.rows[i]],
+                **({"max_batch": self._batches} if self._batches else {}),
             }
         return outputs
 

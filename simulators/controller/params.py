@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import field, replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import BeforeValidator, Field
 
+from cosim.agents.fleet.autoscaling import Autoscale
 from cosim.agents.fleet.decision import EnergyModel, FleetFacts, Policy
 from cosim.agents.fleet.heuristics import PolicyOptions
 from cosim.agents.fleet.learned import LearnedPolicy, check_checkpoint
@@ -91,6 +92,12 @@ class ControllerParams:
                                                             "carbon_time, wait_below and suspend_resume")] = "price"
     signal_quantile: Annotated[float, Field(
         ge=0, le=1, description="training works while the signal is at or below this quantile of its last 24 h")] = 0.3
+    autoscale: Annotated[Autoscale | None, Field(
+        description="replicas of classes of kind llm follow this rule, whatever GPUs the policy grants them; null: a "
+        "grant of GPUs is a number of replicas")] = None
+    max_batch: Annotated[dict[str, Annotated[int, Field(ge=1)] | Literal["slo"]], Field(
+        description="commands of the largest batch of replicas, by class of kind llm: a number, or slo: the largest in "
+        "which an iteration keeps slo_tpot_s; without, a class has its own max_batch")] = field(default_factory=dict)
     supply_temp_degc: Annotated[float, Field(description="set point of the rule policies, degC")] = 23.0
     supply_temp_min_degc: Annotated[float, Field(description="lower end of (24)'s box, degC")] = 18.0
     supply_temp_max_degc: Annotated[float, Field(description="upper end of (24)'s box, degC")] = 23.0
@@ -202,6 +209,7 @@ def facts_of(p: ControllerParams, sid: str, step_s: float) -> FleetFacts:
     low, high = p.supply_temp_min_degc, p.supply_temp_max_degc
     if not low <= p.supply_temp_degc <= high:
         raise ScenarioError(f"{sid}.supply_temp_degc = {p.supply_temp_degc:g} must lie in its box, {low:g} to {high:g}")
+    limits = batch_limits(p, sid)
     ahead = 0 if p.horizon_s is None else horizon_steps(sid, p.horizon_s, p.horizon_step_s)
     facts = FleetFacts(
         kinds=tuple("train" if c.kind == "train" else "inf" for c in classes),  # who waits for a start is inference
@@ -221,11 +229,34 @@ def facts_of(p: ControllerParams, sid: str, step_s: float) -> FleetFacts:
         horizon_steps=ahead,
         horizon_step_s=p.horizon_step_s if ahead else 0.0,
         top_to_per_s=tuple(tuple(s.top_to_per_s(c) for c in classes) for s in p.sites.values()),
-        jobs_per_block=tuple(c.jobs_per_block for c in classes),
+        jobs_per_block=tuple(min(c.jobs_per_block, limits.get(name, c.jobs_per_block))
+                             for name, c in p.job_classes.items()),
         least_blocks=tuple(tuple(c.least_blocks if may_run(c, name) and c.most_blocks(s.gpus) else 0 for c in classes)
                            for name, s in p.sites.items()),
     )
     return replace(facts, deferrable=permitted(facts, p.long_deferrals, step_s, sid))
+
+
+def batch_limits(p: ControllerParams, sid: str) -> dict[str, int]:
+    """Class -> the batch that is commanded. ScenarioError for a rule on replicas of a class that has none, a batch
+    beyond the class's own, and `slo` where there is none or no batch keeps it."""
+    served = {name: c.serving for name, c in p.job_classes.items() if c.serving is not None}
+    if p.autoscale is not None and not served:
+        raise ScenarioError(f"{sid}.autoscale is for replicas of language models, and no class is of kind llm; leave "
+                            "it out")
+    out = {}
+    for name, given in p.max_batch.items():
+        if name not in served:
+            raise ScenarioError(f"{sid}.max_batch: {unknown('class of kind llm', name, served)}")
+        batch = served[name].slo_batch if given == "slo" else given
+        if batch is None:
+            raise ScenarioError(f"{sid}.max_batch.{name} = slo: the class has no slo_tpot_s, or a batch of one does "
+                                "not keep it; give a number")
+        if batch > served[name].max_batch:
+            raise ScenarioError(f"{sid}.max_batch.{name} = {batch} is more than the class's own max_batch = "
+                                f"{served[name].max_batch}; a command can make it smaller")
+        out[name] = batch
+    return out
 
 
 def guard_min(p: ControllerParams, facts: FleetFacts, step_s: float) -> list[float]:

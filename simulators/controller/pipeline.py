@@ -26,12 +26,13 @@ from cosim.agents.fleet.allocation import (
     project_shares,
     project_simplex,
 )
+from cosim.agents.fleet.autoscaling import replicas_wanted, with_replicas
 from cosim.agents.fleet.decision import FleetFacts, Matrix, Observation, Operation
 from cosim.agents.fleet.heuristics import GpuRule, share_blocks
 from cosim.errors import ModelError, ScenarioError, unknown
 from cosim.ports import Batch
 from cosim.simulators.controller.deferral import DeferralRules, Waiting, waiting_jobs
-from cosim.simulators.controller.params import ControllerParams, guard_min
+from cosim.simulators.controller.params import ControllerParams, batch_limits, guard_min
 
 Values = Mapping[str, Any]
 
@@ -102,6 +103,9 @@ class ControlPipeline:
             raise ScenarioError(f"{sid}.spare_gpus = {params.spare_gpus}: all inference is of language models, whose "
                                 "replicas take no spare GPUs; leave it at idle")
         self._class_index = {name: m for m, name in enumerate(facts.classes)}
+        limits, classes = batch_limits(params, sid), list(params.job_classes.items())
+        self._batch = {m: min(c.serving.full_batch, limits.get(name, c.serving.full_batch))
+                       for m, (name, c) in enumerate(classes) if c.serving is not None}
 
     def initial(self) -> ControlState:
         """No remainders, no deferred jobs."""
@@ -207,7 +211,8 @@ class ControlPipeline:
             guards = bool(self.guard_min) and _slack_min(situation.observation, i) < self.guard_min[i]
             share = self._guarded_share(i, situation.observation, placement) if guards else operation.gpu_share[i]
             clipped, moved, guarded = clipped + released.clipped, moved + released.moved, guarded + guards
-            commands.append(SiteCommand(_select(batch, release_s, rows), self._gpus(i, share), project_box(
+            gpus = self._with_replicas(i, situation.observation, self._gpus(i, share))
+            commands.append(SiteCommand(_select(batch, release_s, rows), gpus, project_box(
                 operation.supply_temp_degc[i], p.supply_temp_min_degc, p.supply_temp_max_degc),
                 released.mean_deferral_s))
         arrived = self._arrived(batch, situation.rows_by_class) if p.routing == "arrival" else None
@@ -243,6 +248,19 @@ class ControlPipeline:
                                                    observation.pending_work_to))
         return self._split(self._facts.gpus[i], running, list(map(sum, zip(running, queued, sent_jobs, strict=True))),
                            list(map(sum, zip(pending, sent_to, strict=True))), i)
+
+    def _with_replicas(self, i: int, seen: Observation, gpus: list[float]) -> list[float]:
+        """(M,) GPUs, of classes of language models by the autoscaler where there is one."""
+        facts, autoscale = self._facts, self._params.autoscale
+        if autoscale is None:
+            return gpus
+        wanted = {}
+        for m, batch in self._batch.items():
+            if facts.eligible[m][i]:
+                requests = seen.running_jobs[i][m] + seen.queued_jobs[i][m]
+                wanted[m] = facts.gpus_per_block[m] * replicas_wanted(requests, batch, autoscale.target_ratio,
+                                                                      facts.least_blocks[i][m])
+        return with_replicas(gpus, wanted, facts.gpus[i], facts.gpus_per_block, facts.train)
 
     def _gpus(self, i: int, share: Sequence[float]) -> list[float]:
         """(M,) whole GPUs of a site in the classes' blocks, with what is spare."""

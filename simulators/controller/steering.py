@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -67,6 +67,10 @@ class Steering:
 
     batch = "cosim.simulators.controller.batched.steering:BatchSteering"
     """Class that steps many worlds at once by the same rules."""
+
+    steers = (CONTROLLER, FLEET)
+    copies: ClassVar[Mapping[str, str]] = {BASELINE: GRID}
+    """See `cosim.learning.vector`."""
 
     member = CONTROLLER
     terms = (*TERMS, OBJECTIVE)
@@ -287,7 +291,7 @@ def _offered(world: Any) -> dict[str, tuple[float, float]]:
     workload = world.simulators.get(WORKLOAD)
     if not isinstance(workload, Adapter) or not isinstance(workload, OffersLoad):
         return {}
-    return workload.offered_jobs_per_min(workload.params)
+    return workload.offered_jobs_per_min(world.resolved.params[WORKLOAD])  # as written, whatever a day varies
 
 
 def emission_of(simulators: Mapping[str, Simulator], member: str) -> float | None:

@@ -11,8 +11,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from teams import Follow, Game, site_team
+from teams import Follow, site_team
 
+from benchmarks.coordination import Course, Game, changed, course
 from cosim.agents.learn import ppo
 from cosim.agents.learn.config import METHODS, Learning
 from cosim.agents.learn.ppo import Batch, MinibatchGradient, ValueScale, loss, prepare, value_loss
@@ -316,9 +317,7 @@ def test_the_loss_falls_along_the_gradient_of_what_is_won(method, n):
 def play(method, n, seed, ceiling):
     """Share of games won in the last 5 updates: where it passed 0.9, or at the ceiling."""
     env = Game(n, 128)
-    config = Learning(method=method, rollout_steps=1, width=16, epochs=6, learning_rate=1e-3, entropy=0.05,
-                      learning_rate_end=1.0, identity=False, kl_limit=None)
-    team, won = Team(env.spec, config, seed), []
+    team, won = Team(env.spec, changed(f"method={method}"), seed), []
     while len(won) < ceiling and (len(won) < 5 or np.mean(won[-5:]) <= 0.9):
         rollout, _ = collected(team, env, env.reset())
         won.append(rollout.reward.mean())
@@ -331,6 +330,12 @@ def play(method, n, seed, ceiling):
 def test_coordination_is_learned(n, seed):
     """Until solved: some 10 and 20 updates, 200 at most. No policy without autoregression can pass 1/2 and 2/9."""
     assert play("mat", n, seed, ceiling=200) > 0.9
+
+
+def test_a_course_is_what_was_won_in_five_updates():
+    """Never more than nine tenths; and solved by five won, after which 1, 1, 1, 1, 0 and 1, 1, 1, 0, 0.5 are below."""
+    assert course([0.8] * 5) == Course(None, pytest.approx(0.8), 1.0)
+    assert course([0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.5]) == Course(6, pytest.approx(0.7), pytest.approx(2 / 3))
 
 
 def batch_of(team, env):

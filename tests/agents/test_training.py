@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from teams import Follow, mixed_team, site_team
 
 from cosim.agents import together
@@ -18,7 +19,7 @@ from cosim.agents.learn.ppo import FIGURES
 from cosim.agents.learn.spec import Choice, Interval, spec_from_dict, spec_to_dict
 from cosim.agents.learn.team import Team
 from cosim.agents.learn.training import BEST, LAST, LOG, Training, TrainingPlan
-from cosim.agents.request import scenario_of
+from cosim.agents.request import scenario_of, stored
 from cosim.agents.train import _request, main, parser
 from cosim.drivers.resolve import resolve
 from cosim.errors import ScenarioError
@@ -144,6 +145,9 @@ def test_files_that_are_no_checkpoints(tmp_path):
     (["--env", "mpe2.simple_spread_v3:parallel_env", "--mode", "power"], "do not go with --env"),
     (["--resume", "nowhere"], "there is no checkpoint"),
     (["--resume", "nowhere", "--method", "mat"], "leave out method"),
+    (["--env", "nowhere:make", "--vary", "a.b=1:2"], "--vary draws a scenario's fields"),
+    (["ieee33", "--vary", "profile.scale=1:2", "--set", "profile.scale=1"], "profile.scale is set and varied"),
+    (["two_bus", "--vary", "profile.scale=2:1"], "--vary profile.scale=2:1: give LOW:HIGH"),
     (["ieee33", "--device", "cuda:99", "--envs", "1", "--workers", "0"], "device 'cuda:99' cannot be used"),
 ])
 def test_mistakes_are_told_in_one_line(argv, says, capsys):
@@ -175,7 +179,8 @@ NONSENSE = {
     "extra.request.mode": ("x", 1, []), "extra.request.learn": (None, [], {"x": 1}, {"twins": "1"}, {"width": 32}),
     "extra.request.settings": (None, [], {"x": "1"}, {"grid.x": "1"}, {"x": [1]}, {"grid.lambda_kw_per_kg_h": "x"}),
     "extra.request.seed": (None, -1, 1, "x", True, 10**30), "extra.request.envs": (None, 0, 4, 3, "x", 10**9),
-    "extra.request.episodes": (None, 0, "x", math.nan), "extra.request.updates": (0, -1, "x", [], math.nan),
+    "extra.request.episodes": (None, 0, "x", math.nan), "extra.request.updates": (-1, "x", [], math.nan),
+    "extra.request.vary": (None, [], {"x": "1:2"}, {"grid.x": "1:2"}, {"profile.scale": 1}, {"profile.scale": "2:1"}),
     "config.twins": (1,), "config.rollout_steps": (10**12, None)}
 STATES = {"tracker/open": np.full(2, np.nan), "tracker/counts": np.array([-1, 0]), "tracker/best": None,
           "environment/0/seed": np.array(["a", "b"]), "environment/0/episode": None,
@@ -309,6 +314,22 @@ def test_two_processes_learn_what_one_does(tmp_path):
     states = [checkpoint.read(tmp_path / out / LAST)[0] for out in ("two", "part")]
     assert states[0].keys() == states[1].keys()
     assert all(np.array_equal(states[0][k], states[1][k], equal_nan=states[0][k].dtype.kind == "f") for k in states[0])
+
+
+def test_no_update_saves_the_team_as_it_starts_and_its_request(tmp_path):
+    """What a training with the same settings starts from, whatever its worlds; two processes make the same."""
+    vary = {"workload.rate_scale": "0.5:2", "tariff.base_usd_per_kwh": "0.05|0.2"}
+    for out, workers in (("one", 1), ("two", 2)):
+        assert main([*SMALL, "--workers", str(workers), "--updates", "0", "--seed", "3", "--out", str(tmp_path / out),
+                     *(word for path, text in vary.items() for word in ("--vary", f"{path}={text}"))]) == 0
+    one, two = (Team.load(tmp_path / out / LAST) for out in ("one", "two"))
+    fresh = Team(one.spec, one.config, 3)
+    assert one.updates == 0
+    for name, weight in fresh.network.state_dict().items():
+        assert torch.equal(one.network.state_dict()[name], weight)
+        assert torch.equal(two.network.state_dict()[name], weight)
+    assert stored(tmp_path / "one" / LAST)["vary"] == vary
+    assert log_of(tmp_path / "one") == []
 
 
 @pytest.mark.long

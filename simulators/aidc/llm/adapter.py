@@ -37,6 +37,8 @@ class ServingSite(SiteOnBus):
 
     def tick(self, end_s: float, step_s: float, inputs: Mapping[str, Any], spare: bool = False) -> dict[str, Any]:
         """As of any site, and what its replicas did."""
+        if isinstance(inputs["max_batch"], list):  # else nothing is linked
+            self.facility.limit_batches(inputs["max_batch"])
         values = super().tick(end_s, step_s, inputs, spare)
         rows = {"llm_requests": self.facility.request_rows(), "llm_use": self.facility.use_rows(),
                 "llm_gaps": self.facility.gap_rows()}

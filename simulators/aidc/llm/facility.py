@@ -89,6 +89,14 @@ class ServingFacility(Facility):
         for pool in self.served:
             pool.command(self.now_s)
 
+    def limit_batches(self, batches: Sequence[float]) -> None:
+        """From now on so many sequences in a batch at most, per class; NaN: as the class says; of others no matter.
+
+        ModelError for one that is no whole number from 1 to the class's own.
+        """
+        for pool in self.served:
+            pool.limit_batch(batches[self._index[pool.name]], self.now_s)
+
     def read_interval(self) -> SiteInterval:
         """As `Facility`; see `ticks`."""
         now_s = self.now_s

@@ -171,6 +171,19 @@ class ServingPool(Tally):
             for request in self.group.drain(replica, now_s):
                 self._dispatch(request, now_s)
 
+    def limit_batch(self, batch: float, now_s: float) -> None:
+        """Sequences in a batch at most, from now on; NaN: as the class says. Who is in a batch stays there."""
+        most = self._serving.max_batch
+        if math.isnan(batch):
+            batch = most
+        if not 1 <= batch <= most or batch != int(batch):
+            raise ModelError(f"{self.site}: max_batch = {batch:g} commanded of {self.name}; a whole number from 1 to "
+                             f"the class's own, {most}")
+        if batch != self._numbers.max_batch:
+            self._numbers = self._numbers._replace(max_batch=int(batch))
+            for replica in self.group:
+                replica.renumber(self._numbers, now_s)
+
     @property
     def wanted_replicas(self) -> int:
         """Replicas that the grant still allows to switch on."""

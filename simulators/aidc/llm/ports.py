@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 from cosim.ports import Port
 from cosim.simulators.aidc.ports import per_class
 
 SERVING = (
+    Port("max_batch", "in", "sequences in a replica's batch at most, from now on; NaN: as the class says",
+         dims=("job_class",), default=math.nan, nullable=True),
     per_class("llm_dynamic_kw", "power of the class's replicas above their GPUs' idle power, mean over the tick"),
     per_class("llm_ready_kw", "of it that of replicas without work, starting ones too"),
     per_class("llm_ready_gpus", "GPUs of replicas without work, mean over the tick"),

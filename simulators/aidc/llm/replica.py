@@ -37,8 +37,7 @@ class Replica:
 
     waiting   requests that are not in the batch, from the head of the line on
     kw, idle  power above the GPUs' idle power since the last boundary, and whether the batch is empty
-    on_end    called with every request that has its last token, and the time
-    on_pause  called with every request that is preempted, and the time
+    on_end, on_pause   called with every request that has its last token, that is preempted, and the time
     on_drop   called with every request whose deadline passed while it waited for its start
     on_power  called with the time, the change of `kw`, and whether the batch was empty, when one of these changes
     on_less   called with the replica when it has fewer requests than before
@@ -59,8 +58,7 @@ class Replica:
         self._on_less, self.gaps, self.state, self.order = on_less, Gaps() if gaps is None else gaps, "ready", 0
         self._callbacks: list[Callable[[Any], None]] = [self._fire]
         self._event: TimedSignal | None = None
-        self.waiting: deque[Request] = deque()
-        self.outstanding = 0
+        self.waiting, self.outstanding = deque[Request](), 0
         self._decoding: list[tuple[int, int, Request]] = []  # heap by the step of the last token
         self._prefilling: list[Request] = []  # like all that follow in the order of admission
         self._admitted: list[Request] = []  # who left is skipped when it is looked at
@@ -75,8 +73,7 @@ class Replica:
         self.kw, self.idle = numbers.ready_kw, True
         self.decoded = self.prefilled = self.prompts = self.undone = self.preemptions = 0
         self._accrued_s = clock.now
-        self._gpu_mark = self._energy_mark = 0.0  # time and energy of one decoding sequence so far
-        self._gpu_rate = self._energy_rate = 0.0
+        self._gpu_mark = self._energy_mark = self._gpu_rate = self._energy_rate = 0.0  # of one decoding sequence
         self._shares: list[tuple[Request, float, float]] = []  # who else: request, GPUs, kW
 
     # --- what comes from outside ----------------------------------------------------------------------------------
@@ -101,6 +98,12 @@ class Replica:
             self._plan(now_s)
         elif self._planned > 1 and len(self.waiting) == 1:
             self._shorten(now_s if self._may_admit(request) else request.due_s)
+
+    def renumber(self, numbers: Numbers, now_s: float) -> None:
+        """Other numbers from now on, which differ in `max_batch` alone."""
+        self._n = numbers
+        if self.waiting and self._planned > 1 and self._event is not None and self._may_admit(self.waiting[0]):
+            self._shorten(now_s)
 
     def take_waiting(self) -> list[Request]:
         """Empty the line, and give who stood in it."""
@@ -180,8 +183,7 @@ class Replica:
             self._leave(request, request.context - 1, now_s)
         self._paused |= not self._decodes
         for request, tokens in self._chunks:
-            request.left -= tokens
-            request.computed += tokens
+            request.left, request.computed = request.left - tokens, request.computed + tokens
             request.prefilled += tokens
             self.prefilled += tokens
             if not request.left:
@@ -270,7 +272,7 @@ class Replica:
 
     def _may_admit(self, request: Request) -> bool:
         """Whether batch and memory have room for it now."""
-        n, inside = self._n, len(self._decoding) + len(self._prefilling)
+        n, inside = self._n, self.running
         if inside >= n.max_batch:
             return False
         if n.full:
@@ -321,14 +323,12 @@ class Replica:
             request.computed = request.needed - (request.output_tokens - request.generated)
             request.gpu_s += self._gpu_mark - request.gpu_mark
             request.energy_kws += self._energy_mark - request.energy_mark
-            self._decoding = [entry for entry in self._decoding if entry[2] is not request]
-            self._decoding.sort()
+            self._decoding = sorted([entry for entry in self._decoding if entry[2] is not request])
             held = request.context - 1
         self.kv -= held
         self.undone += request.computed
         request.computed, request.left, request.running = 0, 0, False
-        request.preemptions += 1
-        self.preemptions += 1
+        request.preemptions, self.preemptions = request.preemptions + 1, self.preemptions + 1
         self.waiting.appendleft(request)
         self._on_pause(request, now_s)
 

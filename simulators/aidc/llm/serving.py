@@ -158,6 +158,16 @@ class Serving:
             self.input_tokens + self.output_tokens / 2.0)
         return max(1, min(self.max_batch, int(self.kv_tokens / per_request)))
 
+    @property
+    def slo_batch(self) -> int | None:
+        """The largest batch in which an iteration with typical requests keeps `slo_tpot_s`; None: none does, or there
+        is no such level."""
+        if self.slo_tpot_s is None:
+            return None
+        context, curve = self.input_tokens + self.output_tokens / 2.0, self.the_curve
+        kept = [n for n in range(1, self.max_batch + 1) if curve.iteration_s(n, context) <= self.slo_tpot_s]
+        return kept[-1] if kept else None
+
     @cached_property
     def planned_batch(self) -> int:
         """Requests per replica that the rules plan with."""

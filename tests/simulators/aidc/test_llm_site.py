@@ -56,6 +56,27 @@ def test_power_of_one_request_by_hand():
     assert use[:5] == (1, "a", 0.0, pytest.approx(0.61), pytest.approx(2.0))
 
 
+def test_a_commanded_batch_holds_from_the_next_iteration_on():
+    """One at a time; from 1 s on four: the second is admitted with the iteration that ends next (10 ms each)."""
+    facility, serving = site()
+    facility.limit_batches([1.0, math.nan])
+    facility.submit(requests(serving, (1, 0, 10, 500), (2, 0, 10, 5)))
+    facility.command([2, 0], 20.0)
+    facility.advance(1.0)
+    state = facility.state()
+    assert (state.running_jobs[0], state.queued_jobs[0]) == (1, 1)
+    facility.limit_batches([math.nan, math.nan])
+    facility.advance(20.0)
+    facility.read_interval()
+    rows = facility.request_rows()
+    starts = dict(zip(rows["id"], rows["start_s"], strict=True))
+    assert starts[1] == 0.0
+    assert 1.0 <= starts[2] <= 1.01 + 1e-6
+    for wrong in (0.0, 2.5, 5.0, math.inf):
+        with pytest.raises(ModelError, match="a whole number from 1 to the class's own, 4"):
+            facility.limit_batches([wrong, math.nan])
+
+
 def test_a_replica_takes_time_to_start_and_waits_draw_no_tokens():
     facility, serving = site(warm_start=False)
     facility.submit(requests(serving, (1, 0, 10, 2)))

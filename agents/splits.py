@@ -1,0 +1,200 @@
+"""cosim evaluate --splits: the same policies on days of a training, on days that none saw, and on days of another kind.
+
+    train    the arrivals of the first days of a training with --seed 0
+    test     seeds below 1000, where no training is
+    shifted  those, with one thing changed at a time: load, its hours, prices, the feeder, lambda, a site, a real trace
+
+What a policy loses from one split to the next is how far what it does holds outside of what it was made on. Rules are
+made on nothing; they show what of a loss is the day's.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cosim.agents.comparison import METRICS, Metric, Results, cell, columns_of, latex, less, of
+from cosim.agents.fleet.rewards import OBJECTIVE
+from cosim.digest import Digest, Table
+from cosim.errors import ScenarioError, unknown
+from cosim.imports import load
+from cosim.learning.vector import SEEDS_PER_RUN
+from cosim.params import default_at, field_names
+from cosim.scenario import Scenario, override, rows_of
+from cosim.tables.files import write_table
+
+KINDS = ("train", "test", "shifted")
+SHOWN = (OBJECTIVE, "usd_per_gto", "kg_per_gto", "dropped_train")
+"""What is printed; files have every metric."""
+_TRACED = "cosim.simulators.workload.azure_llm:AzureLlm"
+_PRICES_EARLIER_H, _OTHER_LAMBDAS, _LEFT_OF_SITE = 3.0, (0.1, 0.01), 0.1
+_SWING = tuple(1.0 + 0.5 * math.cos(2.0 * math.pi * (hour - 14.5) / 24.0) for hour in range(24))
+"""Of arrivals by the hour: highest in the middle of the afternoon, three times what comes at night; mean 1."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """name and about: for tables; kind: one of KINDS; first_seed: of its runs; settings: what differs from the
+    scenario."""
+
+    name: str
+    kind: str
+    first_seed: int
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def seeds(self, count: int) -> list[int]:
+        """Of its runs."""
+        return list(range(self.first_seed, self.first_seed + count))
+
+
+def kinds_of(text: str) -> list[str]:
+    """The kinds in a list with commas, in the order of KINDS. ScenarioError."""
+    given = [name.strip() for name in text.split(",")]
+    for name in given:
+        if name not in KINDS:
+            raise ScenarioError(unknown("split", name, KINDS))
+    return [name for name in KINDS if name in given]
+
+
+def splits_of(scenario: Scenario, kinds: Sequence[str], first_seed: int, trace: str | None = None
+              ) -> tuple[list[Split], list[str]]:
+    """(the splits, which shifts this scenario has no parameter for). trace: CSV of an LLM service's requests."""
+    found, lacking = [], []
+    if "train" in kinds:
+        found.append(Split("train", "train", SEEDS_PER_RUN))
+    if "test" in kinds:
+        found.append(Split("test", "test", first_seed))
+    if "shifted" in kinds:
+        for about, settings in _shifts(scenario, trace):
+            if settings is None:
+                lacking.append(about)
+            else:
+                found.append(Split(about, "shifted", first_seed, settings))
+    if not found:
+        raise ScenarioError(f"{scenario.name} has no parameter that a shift changes ({', '.join(lacking)}); leave "
+                            "shifted out of --splits")
+    return found, lacking
+
+
+def _shifts(scenario: Scenario, trace: str | None) -> Iterator[tuple[str, Mapping[str, Any] | None]]:
+    """(about, settings), None where the scenario has no such parameter."""
+
+    def changed(path: str, change: Callable[[Any], Any]) -> Mapping[str, Any] | None:
+        now = parameter(scenario, path)
+        return None if now is None or now == "" else {path: change(now)}
+
+    for factor in (0.8, 1.15):
+        yield f"load x{factor:g}", changed("workload.rate_scale", lambda now, f=factor: now * f)
+    swings = parameter(scenario, "workload.day_factors")
+    yield "load by the hour", None if swings is None or len(swings) else {"workload.day_factors": list(_SWING)}
+    windows = parameter(scenario, "tariff.windows") if not parameter(scenario, "tariff.prices") else None
+    yield (f"prices {_PRICES_EARLIER_H:g} h earlier",
+           {"tariff.windows": [_earlier(window) for window in windows]} if windows else None)
+    yield "feeder x1.15", changed("profile.scale", lambda now: now * 1.15)
+    other = next(x for x in _OTHER_LAMBDAS if x != parameter(scenario, "grid.lambda_kw_per_kg_h"))
+    yield f"lambda {other:g}", changed("grid.lambda_kw_per_kg_h", lambda now: other)
+    yield _smaller(scenario)
+    if trace is not None:
+        yield "real requests", _requests(scenario, trace)
+
+
+def parameter(scenario: Scenario, path: str) -> Any:
+    """What a member's parameter is, its default where the scenario has none; None without such a parameter."""
+    name, _, field_name = path.partition(".")
+    member = scenario.members.get(name)
+    if member is None or member.simulator.startswith(("cmd:", "connect:")):
+        return None
+    if field_name in member.params:
+        return member.params[field_name]
+    kind = getattr(load(member.simulator, f"member '{name}'"), "PARAMS", None)
+    return default_at(kind, (field_name,)) if kind is not None and field_name in field_names(kind) else None
+
+
+def _earlier(window: Mapping[str, Any]) -> dict[str, Any]:
+    """A price's hours, moved around the clock; an end at midnight is 24."""
+    start_h, end_h = ((float(window[key]) - _PRICES_EARLIER_H) % 24.0 for key in ("start_h", "end_h"))
+    return {**window, "start_h": start_h, "end_h": end_h or 24.0}
+
+
+def _smaller(scenario: Scenario) -> tuple[str, Mapping[str, Any] | None]:
+    """The last site at a tenth of its racks; where it is the only one, or has no ten, it stays."""
+    sites = rows_of(scenario.shared.get("sites"), "sites")
+    if len(sites) < 2 or "aidc" not in scenario.members:
+        return "one site small", None
+    last, row = list(sites.items())[-1]
+    fleet = load(scenario.members["aidc"].simulator, "member 'aidc'")
+    racks = row["racks"] if "racks" in row else default_at(fleet.PARAMS, ("sites", last, "racks"))
+    return (f"{last} small", {f"shared.sites.{last}.racks": max(1, round(racks * _LEFT_OF_SITE))} if racks >= 10 else
+            None)
+
+
+def _requests(scenario: Scenario, trace: str) -> Mapping[str, Any] | None:
+    """The most frequent inference class comes as the requests of a trace: an hour of it is a day, which repeats, with
+    that class's mean rate and mean work, so that what differs is when requests come and how large each is."""
+    member = scenario.members.get("workload")
+    if member is None or not member.simulator.endswith("workload.adapter:Arrivals"):
+        return None
+    adapter, traced = load(member.simulator, "member 'workload'"), load(_TRACED, "workload")
+    classes = scenario.shared["job_classes"]
+
+    def offered(kind: Any, params: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+        made = kind.PARAMS(**{"job_classes": classes, **params})
+        return kind.offered_jobs_per_min(made)
+
+    usual = offered(adapter, member.params)
+    inference = [name for name, row in rows_of(classes, "job_classes").items() if row["kind"] == "inf"]
+    busiest = max(inference, key=lambda name: usual[name][0])
+    beside = {name: row for name, row in member.params["arrivals"].items() if name != busiest}
+    fixed = {"path": trace, "trace_class": busiest, "time_scale": 24.0, "repeat": True, "arrivals": beside}
+    rate, work = offered(traced, {**member.params, **fixed})[busiest]
+    scales = {"trace_rate_scale": usual[busiest][0] / rate, "trace_work_scale": usual[busiest][1] / work}
+    return {"workload.simulator": _TRACED,
+            **{f"workload.{name}": value for name, value in (fixed | scales).items()}}
+
+
+def scenario_of(scenario: Scenario, split: Split) -> Scenario:
+    """The scenario of a split."""
+    return override(scenario, split.settings)
+
+
+def compare_splits(found: Mapping[str, Results], note: str) -> Digest:
+    """A table per shown metric: a row for each split, the policies, and each less the first on the same seeds."""
+    names, digest = list(next(iter(found.values()))), Digest()
+    for metric in [m for name in SHOWN for m in METRICS if m.name == name]:
+        rows = [(split, *(cell(of(results, name, metric), metric.digits) for name in names),
+                 *(cell(less(results, name, metric), metric.digits, "+") for name in names[1:]))
+                for split, results in found.items()]
+        digest.tables.append(Table(metric.about, ("", *names, *(f"{name} - {names[0]}" for name in names[1:])), rows,
+                                   note))
+        digest.figures |= {f"{metric.name} of {name} on {split}": _mean(results, name, metric)
+                           for split, results in found.items() for name in names}
+    return digest
+
+
+def _mean(results: Results, name: str, metric: Metric) -> float:
+    values = of(results, name, metric)
+    return sum(values) / len(values)
+
+
+def write_splits(path: Path, found: Mapping[str, Results], splits: Sequence[Split], about: Mapping[str, Any]) -> None:
+    """All metrics of all splits as a file, by its ending: see `cosim.agents.comparison.write`; rows have their split,
+    its kind and the first of its seeds, whose runs are value_1 and so on."""
+    if path.suffix == ".json":
+        told = [{"name": s.name, "kind": s.kind, "first_seed": s.first_seed, "settings": s.settings} for s in splits]
+        path.write_text(json.dumps({**about, "splits": told, "metrics": found}, indent=1))
+    elif path.suffix == ".tex":
+        path.write_text(latex(compare_splits(found, str(about["note"])).tables))
+    else:
+        columns: dict[str, list[Any]] = {}
+        for split in splits:
+            one = columns_of(found[split.name], [f"value_{k + 1}" for k in range(about["runs"])])
+            rows = len(one["metric"])
+            one = {"split": [split.name] * rows, "kind": [split.kind] * rows, "first_seed": [split.first_seed] * rows,
+                   **one}
+            for name, values in one.items():
+                columns.setdefault(name, []).extend(values)
+        write_table(path, columns)

@@ -1,0 +1,156 @@
+"""python -m benchmarks.coordination [CHANGE ...]: how reliably a team learns to take turns, seed by seed.
+
+n agents that see the same and do not know who they are choose one of n; all win if all choices differ. Agents that do
+not see each other's choices win at most n!/n^n of the games (n = 3: 0.22), those of a `mat` can win all. The table has
+a row for the setup below, and one for each CHANGE of it, e.g. entropy=0.01, or kl_limit=0.02,entropy=0.01:
+
+    python -m benchmarks.coordination --players 3 --seeds 10 entropy=0.01 kl_limit=0.02
+
+`reached`: seeds that won more than nine tenths of the games of five updates, and after how many updates (median, most);
+`end`: those that do in the last five; `below`: of the updates since then, how many had won less.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cosim.agents.learn.config import Learning
+from cosim.agents.learn.spec import AgentType, Choice, Column, Outcome, TeamSpec
+from cosim.console import OneLineParser, fail, plain_console, print_digest
+from cosim.digest import Digest, Table
+from cosim.errors import CosimError, ScenarioError
+from cosim.imports import load
+from cosim.params import validate
+from cosim.progress import working
+
+SETUP: Mapping[str, Any] = {"method": "mat", "rollout_steps": 1, "width": 16, "epochs": 6, "learning_rate": 1e-3,
+                            "entropy": 0.05, "learning_rate_end": 1.0, "identity": False, "kl_limit": None}
+"""Of the learner; else its defaults."""
+GAMES, WON, WINDOW = 128, 0.9, 5
+"""Games of an update; when it counts as solved, in the mean of so many updates."""
+
+
+class Game:
+    """One step per episode; n agents see the same and choose one of n; reward 1 if all choices differ."""
+
+    def __init__(self, n: int, n_envs: int) -> None:
+        kind = AgentType("player", (Column("o0", scale="raw"),), (Choice("pick", n),))
+        self.spec = TeamSpec(tuple((f"p{k}", "player") for k in range(n)), {"player": kind})
+        self.n_envs, self.twins, self.n = n_envs, 1, n
+        self.same = np.ones((n_envs, n, 1), np.float32)
+
+    def reset(self) -> np.ndarray:
+        """See `cosim.agents.learn.spec.VectorEnv`."""
+        return self.same
+
+    def context(self, leaders_action: np.ndarray) -> np.ndarray:
+        """See VectorEnv."""
+        return np.zeros((self.n_envs, self.n, 0), np.float32)
+
+    def step(self, action: np.ndarray) -> Outcome:
+        """See VectorEnv."""
+        picks = np.sort(action[:, :, 0], axis=1)
+        reward = (picks == np.arange(self.n)).all(axis=1).astype(np.float32)
+        over = np.ones(self.n_envs, bool)
+        return Outcome(self.same, reward, {}, over, ~over, self.same)
+
+
+@dataclass(frozen=True)
+class Course:
+    """How one seed went. reached: updates until solved, None: never; end: share won in the last WINDOW updates; below:
+    of the windows since it was solved, how many were not (1 where it never was)."""
+
+    reached: int | None
+    end: float
+    below: float
+
+
+def course(won: Sequence[float]) -> Course:
+    """Of the shares won, update by update."""
+    means = np.convolve(won, np.ones(WINDOW) / WINDOW, "valid")
+    solved = np.flatnonzero(means > WON)
+    if not len(solved):
+        return Course(None, float(means[-1]), 1.0)
+    first = int(solved[0])
+    return Course(first + WINDOW, float(means[-1]), float((means[first:] <= WON).mean()))
+
+
+def play(players: int, seed: int, updates: int, config: Learning) -> list[float]:
+    """Share of the games won in each update."""
+    env, won = Game(players, GAMES), []
+    team = load("cosim.agents.learn.team:Team", "learner")(env.spec, config, seed)
+    for _ in range(updates):
+        rollout, seen = team.rollout(env.n_envs), env.reset()
+        for _ in range(rollout.steps):
+            step, told = team.act(seen, env.context)
+            outcome = env.step(step.action)
+            rollout.add(seen, told, step, outcome, team.value(outcome.final_observation))
+        rollout.end(team.value(seen))
+        won.append(float(rollout.reward.mean()))
+        team.learn(rollout)
+    return won
+
+
+def changed(text: str) -> Learning:
+    """The setup with the changes in a text, as 'entropy=0.01,kl_limit=none'. ScenarioError."""
+    settings = dict(SETUP)
+    for part in filter(None, text.split(",")):
+        name, equals, value = part.partition("=")
+        if not equals:
+            raise ScenarioError(f"'{part}' changes nothing; write FIELD=VALUE, for example entropy=0.01")
+        settings[name] = None if value in ("none", "null", "") else value
+    return validate(Learning, settings, "learn")
+
+
+def row(about: str, found: Sequence[Course]) -> tuple[str, ...]:
+    """A line of the table."""
+    reached = [c.reached for c in found if c.reached is not None]
+    after = f"{np.median(reached):g}, {max(reached)}" if reached else "-"
+    return (about or "as it is", f"{len(reached)} of {len(found)}", after,
+            f"{sum(c.end > WON for c in found)} of {len(found)}", f"{min(c.end for c in found):.2f}",
+            f"{100 * np.mean([c.below for c in found]):.1f} %")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The program; returns its exit code."""
+    p = OneLineParser(prog="python -m benchmarks.coordination", description="How reliably a team learns to take turns.")
+    p.add_argument("changes", nargs="*", metavar="CHANGE", help="of the learner's settings, with commas")
+    p.add_argument("--players", type=int, default=3, metavar="N", help="agents, and choices of each (default: 3)")
+    p.add_argument("--seeds", type=int, default=10, metavar="N", help="default: 10")
+    p.add_argument("--updates", type=int, default=100, metavar="N", help="default: 100; ten seconds a seed")
+    p.add_argument("--only", action="store_true", help="leave the setup itself out")
+    args = p.parse_args(argv)
+    try:
+        return _show(args)
+    except CosimError as err:
+        return fail(err)
+
+
+def _show(args: argparse.Namespace) -> int:
+    if args.players < 2 or args.seeds < 1 or args.updates < WINDOW or (args.only and not args.changes):
+        raise ScenarioError(f"--players {args.players} must be >= 2, --seeds {args.seeds} >= 1, --updates "
+                            f"{args.updates} >= {WINDOW}, and --only leaves nothing without a CHANGE")
+    setups = {text: changed(text) for text in ([] if args.only else [""]) + args.changes}
+    rows, count = [], len(setups) * args.seeds
+    with working(f"learning {count} times", count) as progress:
+        for text, config in setups.items():
+            found = []
+            for seed in range(args.seeds):
+                found.append(course(play(args.players, seed, args.updates, config)))
+                progress.at(len(rows) * args.seeds + seed + 1)
+            rows.append(row(text, found))
+    said = ", ".join(f"{name}={'none' if value is None else value}" for name, value in SETUP.items())
+    table = Table(f"{args.players} players, {args.updates} updates of {GAMES} games, seeds 0..{args.seeds - 1}",
+                  ("", "reached", "after", "end", "worst end", "below"), rows, f"as it is: {said}")
+    print_digest(plain_console(), Digest([table]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""Splits of an evaluation: what each changes, by hand; tables on made-up results; the command."""
+
+import csv
+import json
+
+import pytest
+
+from cosim.agents.comparison import METRICS
+from cosim.agents.evaluate import main
+from cosim.agents.splits import (
+    Split,
+    compare_splits,
+    kinds_of,
+    parameter,
+    scenario_of,
+    splits_of,
+    write_splits,
+)
+from cosim.errors import ScenarioError
+from cosim.imports import load
+from cosim.request import find
+
+SAMPLE = "tests/data/azure_llm_sample.csv"
+
+
+def shifted(scenario, trace=None):
+    found, lacking = splits_of(scenario, ["shifted"], 500, trace)
+    assert len({split.name for split in found}) == len(found)
+    return {split.name: split for split in found}, lacking
+
+
+def test_every_shift_changes_one_thing_of_ieee33():
+    scenario = find("ieee33")
+    found, lacking = shifted(scenario)
+    assert not lacking
+    assert {name: dict(split.settings) for name, split in found.items() if name != "load by the hour"} == {
+        "load x0.8": {"workload.rate_scale": 0.8}, "load x1.15": {"workload.rate_scale": 1.15},
+        "prices 3 h earlier": {"tariff.windows": [
+            {"start_h": 8.0, "end_h": 12.0, "price_usd_per_kwh": 0.3},
+            {"start_h": 16.0, "end_h": 20.0, "price_usd_per_kwh": 0.03}]},
+        "feeder x1.15": {"profile.scale": 1.15}, "lambda 0.1": {"grid.lambda_kw_per_kg_h": 0.1},
+        "aidc3 small": {"shared.sites.aidc3.racks": 5}}
+    factors = found["load by the hour"].settings["workload.day_factors"]
+    assert sum(factors) / len(factors) == pytest.approx(1.0)
+    for split in found.values():
+        made = scenario_of(scenario, split)
+        for path, value in split.settings.items():
+            if not path.startswith("shared."):
+                assert parameter(made, path) == value
+    assert scenario_of(scenario, found["aidc3 small"]).shared["sites"]["aidc3"]["racks"] == 5
+
+
+def test_a_scenario_says_which_shifts_it_has_nothing_for():
+    found, lacking = shifted(find("ieee33_living"))
+    assert "lambda 0.01" in found  # it has 0.1 itself
+    assert not lacking
+    found, lacking = shifted(find("two_bus"))
+    assert lacking == ["one site small"]
+
+
+def test_real_requests_are_the_same_load():
+    """As many jobs a minute with as much work as the class that they replace, and the others stay."""
+    scenario = find("ieee33")
+    found, _ = shifted(scenario, SAMPLE)
+    offered = []
+    for each in (scenario, scenario_of(scenario, found["real requests"])):
+        kind = load(each.members["workload"].simulator, "workload")
+        offered.append(kind.offered_jobs_per_min(kind.PARAMS(job_classes=each.shared["job_classes"],
+                                                             **each.members["workload"].params)))
+    assert set(offered[0]) == set(offered[1])
+    for name, mine in offered[0].items():
+        assert offered[1][name] == pytest.approx(mine, rel=1e-9), name
+
+
+def test_windows_move_around_the_clock():
+    scenario = find("ieee33").model_copy(deep=True)
+    scenario.members["tariff"].params["windows"] = [{"start_h": 2.0, "end_h": 3.0, "price_usd_per_kwh": 0.2}]
+    assert shifted(scenario)[0]["prices 3 h earlier"].settings["tariff.windows"] == [
+        {"start_h": 23.0, "end_h": 24.0, "price_usd_per_kwh": 0.2}]
+
+
+def test_tables_are_split_by_split_and_paired(tmp_path):
+    """b is 1 below a on both seeds of test and 2 and 4 above on those of train: differences -1 +- 0 and +3."""
+    row = dict.fromkeys((m.name for m in METRICS), 0.0)
+    found = {"train": {"a": [row, row], "b": [row | {"objective": 2.0}, row | {"objective": 4.0}]},
+             "test": {"a": [row | {"objective": 5.0}, row | {"objective": 9.0}],
+                      "b": [row | {"objective": 4.0}, row | {"objective": 8.0}]}}
+    splits = [Split("train", "train", 1000), Split("test", "test", 500)]
+    digest = compare_splits(found, "as run")
+    rows = {line[0]: line[1:] for line in digest.tables[0].rows}
+    assert rows["test"][1] == "6.000 +- 25.412"  # s = 2 sqrt(2), t(0.975, 1) = 12.7062
+    assert rows["test"][2] == "-1.000 +- 0.000"
+    assert rows["train"][2].startswith("+3.000")
+    assert digest.figures["objective of b on train"] == 3.0
+    about = {"scenario": "s", "days": 1.0, "runs": 2, "note": "as run"}
+    for ending in ("csv", "json", "tex"):
+        write_splits(tmp_path / f"t.{ending}", found, splits, about)
+    lines = [r for r in csv.DictReader((tmp_path / "t.csv").open()) if r["metric"] == "objective"]
+    assert [(r["split"], r["first_seed"], r["policy"], r["value_1"]) for r in lines] == [
+        ("train", "1000", "a", "0.0"), ("train", "1000", "b", "2.0"), ("test", "500", "a", "5.0"),
+        ("test", "500", "b", "4.0")]
+    assert json.loads((tmp_path / "t.json").read_text())["metrics"]["test"]["b"][0]["objective"] == 4.0
+    assert r"\toprule" in (tmp_path / "t.tex").read_text()
+
+
+def test_kinds_come_in_their_order_and_others_are_refused():
+    assert kinds_of("shifted, train") == ["train", "shifted"]
+    with pytest.raises(ScenarioError, match="unknown split 'tests'.*test"):
+        kinds_of("tests")
+
+
+def test_the_command_runs_each_split(capsys):
+    assert main(["uniform", "--scenario", "two_bus", "--seeds", "1", "--days", "0.0125", "--jobs", "1", "--splits",
+                 "train,test"]) == 0
+    said = capsys.readouterr().out
+    assert "\ntrain " in said
+    assert "\ntest " in said
+    assert "of train 1000..1000" in said
+
+
+@pytest.mark.parametrize(("argv", "said"), [
+    (["--splits", "test", "--bound"], "--splits goes with none of"),
+    (["--requests", "x.csv"], "--requests goes with --splits shifted"),
+    (["--splits", "nothing"], "unknown split 'nothing'"),
+])
+def test_what_does_not_go_together_is_refused(capsys, argv, said):
+    assert main(["uniform", "--scenario", "two_bus", *argv]) == 2
+    assert said in capsys.readouterr().err
