@@ -27,7 +27,7 @@ class Port:
     window  name of the member's field that must equal the consumer's step (for values averaged over it)
     table   an event output is appended to this table of the trace, row by row
     record  False keeps an output out of the trace
-    nullable may be NaN, meaning 'not computed'
+    nullable  may be NaN, meaning 'not computed'
     """
 
     name: str

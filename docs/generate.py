@@ -1,7 +1,8 @@
 """The parts of the docs that are made from the code: references, port tables, and which row of the model stands where.
 
-A page asks for one by a line `<!-- made: NAME -->`; mkdocs (as its hook) puts it there when the site is built, and
-`python docs/generate.py NAME` prints it. Nothing that is made is stored, so nothing can go stale.
+A page has one where its line `<!-- made: NAME -->` or `<!-- made: NAME PART -->` stands; mkdocs (as its hook) puts it
+there when the site is built, and `python docs/generate.py NAME` or `NAME:PART` prints it. Nothing that is made is
+stored, so nothing can go stale.
 
 Rows: X01.
 """
@@ -14,11 +15,11 @@ import importlib
 import importlib.util
 import re
 import sys
+import tempfile
 import textwrap
-from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -35,14 +36,44 @@ def _beside(name: str) -> Any:
 
 
 model_rows = _beside("model_rows")
-name_of = model_rows.name_of
-MARK = re.compile(r"^<!-- made: (\w+) -->$", re.MULTILINE)
+field_tables = _beside("field_tables")
+name_of, _table = model_rows.name_of, field_tables.table
+MARK = re.compile(r"^<!-- made: (\w+)(?: (\w+))? -->$", re.MULTILINE)
 SOURCE = re.compile(r"^<!-- source: (\S+) -->$", re.MULTILINE)
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """mkdocs' hook: a page with its marks replaced by what is made for them."""
-    return filled(markdown)
+def on_config(config: Any, **_: Any) -> Any:
+    """mkdocs' hook, before its plugins': where mkdocstrings finds the source, which lies in four folders here and is
+    one package once installed. A temporary folder has it by links."""
+    _SOURCE.append(folder := tempfile.TemporaryDirectory(prefix="docs-"))
+    package = Path(folder.name) / "cosim"
+    package.mkdir()
+    for path in (*(ROOT / "cosim").iterdir(), *(ROOT / name for name in model_rows.PACKAGES[1:])):
+        (package / path.name).symlink_to(path)
+    config.plugins["mkdocstrings"].config["handlers"]["python"]["paths"] = [folder.name]
+    return config
+
+
+on_config.mkdocs_priority = 100  # type: ignore[attr-defined]
+_SOURCE: list[tempfile.TemporaryDirectory[str]] = []
+
+
+def on_post_build(**_: Any) -> None:
+    """mkdocs' hook: the temporary folder of `on_config` goes."""
+    while _SOURCE:
+        _SOURCE.pop().cleanup()
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """mkdocs' hook: a page with its marks replaced by what is made for them. Tables that are made are wide and have the
+    place of the list of headings; commands have no prompt, without which the highlighter takes a console's for output.
+    """
+    if MARK.search(markdown) and page.file.name not in _WITH_HEADINGS:
+        page.meta.setdefault("hide", ["toc"])
+    return filled(markdown).replace("```console\n", "```bash\n")
+
+
+_WITH_HEADINGS = ("trace", "model", "paper", "house", "speed")
 
 
 def filled(markdown: str) -> str:
@@ -51,20 +82,12 @@ def filled(markdown: str) -> str:
     Raises KeyError for a name that nothing is made for, OSError for a file that is not there.
     """
     text = SOURCE.sub(lambda found: _shown(ROOT / found.group(1)), markdown)
-    return MARK.sub(lambda found: MAKERS[found.group(1)](), text)
+    return MARK.sub(lambda found: MAKERS[found.group(1)](*filter(None, found.groups()[1:])), text)
 
 
 def _shown(path: Path) -> str:
     kind = {".py": "python", ".sh": "bash"}.get(path.suffix, "text")
     return f"```{kind}\n{path.read_text(encoding='utf-8').rstrip()}\n```"
-
-
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
-    lines = ["| " + " | ".join(head) + " |", "| " + " | ".join("---" for _ in head) + " |"]
-    for row in rows:
-        cells = (str(cell).replace("|", "\\|").replace("\n", " ") for cell in row)
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
 
 
 def _modules(package: str) -> list[Path]:
@@ -118,142 +141,35 @@ def _argument(action: Any) -> str:
     return f"`{_words(action)}`"
 
 
-# --- the scenarios ----------------------------------------------------------------------------------------------------
+# --- the rooms -----------------------------------------------------------------------------------------------------
 
 
-def scenarios() -> str:
-    """Every scenario, and every field of every simulator of ours: type, default, meaning, from the dataclasses."""
-    found = [(path.stem, importlib.import_module(name_of(path)).SCENARIO) for path in _modules("scenarios")
-             if not path.stem.startswith("_")]
-    out = [_table(("scenario", "what it is"), [(f"`{name}`", scenario.about) for name, scenario in found]), ""]
-    used: dict[str, list[str]] = {}
-    for name, scenario in found:
-        for member in scenario.members.values():
-            used.setdefault(member.simulator, []).append(name)
-    out += ["## Fields of the frame", "", _fields(importlib.import_module("cosim.scenario").Scenario), "",
-            "### Member", "", _fields(importlib.import_module("cosim.scenario").Member), "",
-            "### Link", "", _fields(importlib.import_module("cosim.scenario").Link), ""]
-    for simulator, names in sorted(used.items()):
-        cls = _ours(simulator)
-        if cls is not None:
-            by = ", ".join(f"`{name}`" for name in dict.fromkeys(names))
-            out += [f"## {simulator}", "", _first(cls), "", f"Used by {by}.", "", *_all_fields(cls.PARAMS), ""]
-    return "\n".join(out)
+ROOMS = {"cosim": ("cosim",), "agents": ("agents", "scenarios"),
+         "sites": ("simulators/aidc", "simulators/controller", "simulators/flexibility", "simulators/workload"),
+         "simulators": ("simulators",)}
+"""Page `reference/modules-NAME.md` -> the rooms on it; the first that fits has a room."""
 
 
-def _ours(simulator: str) -> Any:
-    """The class behind 'package.module:Class' when it is built on our adapter; None for anybody else's."""
-    module, _, name = simulator.partition(":")
-    if module.split(".")[0] not in model_rows.PACKAGES:
-        return None
-    cls = getattr(importlib.import_module(module), name)
-    return cls if getattr(cls, "PARAMS", None) is not None else None
-
-
-def _all_fields(kind: type) -> Iterator[str]:
-    """The table of a dataclass, then those of the dataclasses its fields hold."""
-    waiting, seen = [kind], set()
-    while waiting:
-        one = waiting.pop(0)
-        if one in seen:
-            continue
-        seen.add(one)
-        yield f"### {one.__name__}"
-        yield ""
-        yield _first(one)
-        yield ""
-        yield _fields(one)
-        yield ""
-        waiting += [held for hint in get_type_hints(one).values() for held in _held(hint)]
-
-
-def _held(hint: Any) -> list[type]:
-    if is_dataclass(hint):
-        return [hint]
-    return [held for inner in get_args(hint) for held in _held(inner)]
-
-
-def _fields(kind: type) -> str:
-    declared = getattr(kind, "__pydantic_fields__", None) or getattr(kind, "model_fields", {})
-    rows = []
-    for name, info in declared.items():
-        bounds = ", ".join(filter(None, map(_bound, info.metadata)))
-        default = "required" if info.is_required() else _short(info.get_default(call_default_factory=True))
-        rows.append((f"`{name}`", _kind(info.annotation), default, "; ".join(filter(None, (info.description, bounds)))))
-    return _table(("field", "type", "default", "meaning"), rows) if rows else "No fields."
-
-
-def _bound(limit: Any) -> str:
-    """'> 0' for a limit that pydantic checks, '' for other metadata."""
-    name = type(limit).__name__
-    if name == "MinLen":
-        return "not empty"
-    sign = {"Gt": ">", "Ge": ">=", "Lt": "<", "Le": "<="}.get(name)
-    return f"{sign} {getattr(limit, name.lower()):g}" if sign else ""
-
-
-def _kind(annotation: Any) -> str:
-    text = annotation.__name__ if isinstance(annotation, type) and not get_args(annotation) else str(annotation)
-    return "`" + re.sub(r"\b(?:typing|collections\.abc|[a-z_]+(?:\.[a-z_]+)+)\.", "", _plain(text))[:70] + "`"
-
-
-def _plain(text: str) -> str:
-    return re.sub(r"Annotated\[([^,\[\]]+),[^\]]*\]", r"\1", text)
-
-
-def _short(value: Any) -> str:
-    if is_dataclass(value) and not isinstance(value, type):
-        return f"{type(value).__name__} as below" if fields(value) else type(value).__name__
-    text = repr(value)
-    return f"`{text if len(text) <= 40 else text[:37] + '...'}`"
-
-
-def _first(thing: Any) -> str:
-    """The first paragraph of a docstring; '' for a dataclass that has none but its signature."""
-    text = (thing.__doc__ or "").strip()
-    return "" if text.startswith(f"{getattr(thing, '__name__', '')}(") else " ".join(text.split("\n\n")[0].split())
-
-
-# --- ports and floors -------------------------------------------------------------------------------------------------
-
-
-def ports() -> str:
-    """What every simulator of ours records, from its ports: the content of a trace."""
-    out = []
-    for folder in ("grid", "aidc", "controller", "workload", "."):
-        for path in sorted((ROOT / "simulators" / folder).glob("*.py")):
-            if "Adapter)" not in path.read_text(encoding="utf-8"):
-                continue
-            module = importlib.import_module(name_of(path))
-            for cls in vars(module).values():
-                if isinstance(cls, type) and cls.__module__ == module.__name__ and hasattr(cls, "MODELS"):
-                    out += _ports_of(cls)
-    return "\n".join(out)
-
-
-def _ports_of(cls: Any) -> list[str]:
-    out = []
-    models = cls.MODELS if isinstance(cls.MODELS, Mapping) else {}
-    for model, declared in models.items():
-        recorded = [p for p in declared if p.flow == "out" and p.kind == "level" and p.record]
-        rows = [(f"`{p.name}`", p.unit, " x ".join(("time", "entity", *p.dims)),
-                 "; ".join(filter(None, (p.about, p.sign)))) for p in recorded]
-        if rows:
-            out += [f"### {model} of {cls.__module__}:{cls.__name__}", "",
-                    _table(("port", "unit", "axes", "what"), rows), ""]
-    return out
-
-
-def floors() -> str:
-    """Every module with the first sentence of its docstring, in the order of the floors."""
+def modules(page: str) -> str:
+    """Every module on a page with the first paragraph of its docstring, a table a room, in the order of floors.
+    KeyError for a page that is not in ROOMS."""
+    if page not in ROOMS:
+        raise KeyError(page)
+    every = [path for package in model_rows.PACKAGES for path in _modules(package)]
     order = {name: k for k, floor in enumerate(_floors()) for name in floor}
     out = []
-    for package in model_rows.PACKAGES:
-        paths = sorted(_modules(package), key=lambda p: (order.get(name_of(p), 0), name_of(p)))
+    for room in dict.fromkeys(path.parent for path in every if _page_of(path) == page):
+        paths = sorted((p for p in every if p.parent == room),
+                       key=lambda p: (order.get(name_of(p), 0), name_of(p)))
         rows = [(f"`{name_of(p)}`", " ".join((ast.get_docstring(ast.parse(p.read_text(encoding="utf-8"))) or "")
                                            .split("\n\n")[0].split())) for p in paths]
-        out += [f"### {package}", "", _table(("module", "what it is"), rows), ""]
+        out += [f"## {room.relative_to(ROOT).as_posix()}", "", _table(("module", "what it is"), rows), ""]
     return "\n".join(out)
+
+
+def _page_of(path: Path) -> str:
+    inside = f"{path.parent.relative_to(ROOT).as_posix()}/"
+    return next(page for page, rooms in ROOMS.items() if any(inside.startswith(f"{room}/") for room in rooms))
 
 
 def house() -> str:
@@ -290,13 +206,14 @@ def _layers(name: str) -> Any:
 # --- rows of the model ------------------------------------------------------------------------------------------------
 
 
-def coverage() -> str:
-    """The table of all rows of the model: whether each holds, the modules that have it, the tests that assert it."""
+def coverage(part: str) -> str:
+    """The table of the rows of the model whose IDs begin with these letters: whether each holds, the modules that have
+    it, the tests that assert it."""
     found, wrong = model_rows.rows()
     if wrong:
         raise ValueError("; ".join(wrong))
     shown = [(row.id, row.name, model_rows.STATES[row.state], _listed(row.modules), _listed(row.tests), row.says)
-             for row in found]
+             for row in found if row.id[0] in part]
     return _table(("ID", "what", "state", "modules", "tests", "to know"), shown)
 
 
@@ -356,18 +273,20 @@ def renamed() -> str:
                        for of in (names.MODULES, names.OBJECTS))
 
 
-MAKERS = {"cli": cli, "scenarios": scenarios, "ports": ports, "floors": floors, "house": house, "coverage": coverage,
-          "speed": speed, "renamed": renamed, "verdicts": verdicts}
+MAKERS: dict[str, Callable[..., str]] = {
+    "cli": cli, "scenarios": field_tables.scenarios, "fields": field_tables.of_page, "ports": field_tables.ports,
+    "modules": modules, "house": house, "coverage": coverage, "speed": speed, "renamed": renamed, "verdicts": verdicts}
 
 
 def main(words: list[str]) -> int:
     """Print the parts that are named, or say which there are."""
-    unknown = [word for word in words if word not in MAKERS]
+    unknown = [word for word in words if word.partition(":")[0] not in MAKERS]
     if unknown or not words:
-        print(f"name one or more of: {', '.join(MAKERS)}", file=sys.stderr)
+        print(f"name one or more of: {', '.join(MAKERS)} (some as NAME:PART)", file=sys.stderr)
         return 2
     for word in words:
-        print(MAKERS[word]())
+        name, _, part = word.partition(":")
+        print(MAKERS[name](*filter(None, [part])))
     return 0
 
 

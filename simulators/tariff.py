@@ -137,6 +137,7 @@ class TimeOfUse(ExogenousAdapter):
 
     PARAMS = TimeOfUseParams
     TABLE_FIELD = "prices"
+    VARIANTS = ("cosim.simulators.tariff:KnownTariff",)
     MODELS = {
         "Tariff": (
             Port("price_usd_per_kwh", "out", "electricity price"),

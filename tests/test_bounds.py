@@ -19,13 +19,15 @@ SHIPPED = ("cosim", "agents", "simulators", "scenarios")
 BESIDE = ("tests", "docs", "examples", "benchmarks")
 NO_RUN = {"browser", "docs", "audit", "test"}
 """Extras of those who work on this, not of those who run it."""
-PART_OF = {"yaml": "PyYAML", "pydantic_core": "pydantic", "mosaik_components": "mosaik-pandapower-2",
-           "opendssdirect": "opendssdirect-py"}
+PART_OF = {"yaml": "PyYAML", "griffe": "griffelib", "pydantic_core": "pydantic",
+           "mosaik_components": "mosaik-pandapower-2", "opendssdirect": "opendssdirect-py"}
 """Import name -> distribution, where they differ by more than a dash."""
 NOT_IMPORTED = {
     "openpyxl": ("simulators/grid/network/file_scan.py", 'engine="openpyxl"', "pandas reads Excel files with it"),
     "xlsxwriter": ("tests/simulators/grid/test_grid_network.py", "pp.to_excel", "pandapower writes them with it"),
     "h5netcdf": ("examples/read_trace.py", 'engine="h5netcdf"', "xarray reads traces with it"),
+    "mkdocs-material": ("mkdocs.yml", "name: material", "mkdocs loads it"),
+    "mkdocstrings-python": ("mkdocs.yml", "- mkdocstrings:", "mkdocs loads it"),
     "mypy": (".ci/run", "tests/typecheck.py", "a command, which imports it"),
     "ruff": (".ci/run", "ruff check", "a command"),
     "pytest-xdist": ("README.md", "pytest -n auto", "pytest loads it"),

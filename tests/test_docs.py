@@ -7,7 +7,8 @@ comment on the line before a block:
                                NAME=VALUE)
     <!-- network: WHY -->      not run: it needs the network
     <!-- slow: WHY -->         not run: it takes minutes
-    <!-- extra: MODULE ARGUMENTS --> as long, and not run where an extra's module is not installed
+    <!-- extra: MODULE ARGUMENTS --> as long, and not run where an extra's module is not installed; MODULE+PROGRAM:
+                               nor where a program is not
     <!-- given: NAME -->       not run but written to that file
     <!-- output -->            not run: what the block before it must have printed, line by line
     <!-- source: FILE -->      a file of the repository, copied beside and shown by the site
@@ -26,18 +27,23 @@ import subprocess
 import sys
 import webbrowser
 from decimal import Decimal
+from functools import cache
 from itertools import zip_longest
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
+import cosim
 from cosim.commands.main import main
 from cosim.commands.names import COMMANDS
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted((ROOT / "docs").glob("*.md")) + [ROOT / "README.md"]
+PAGES = sorted((ROOT / "docs").rglob("*.md")) + [ROOT / "README.md"]
 BLOCK = re.compile(r"(?:^<!-- (?P<mark>[^\n]*?) -->\n)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
 DECIMAL = re.compile(r"-?\d+\.\d+$")
+MADE = re.compile(r"^<!-- made: ", re.MULTILINE)
+API = re.compile(r"^::: (\S+)$", re.MULTILINE)
 SOURCE = re.compile(r"^<!-- source: (\S+) -->$", re.MULTILINE)
 MARKS = {"long", "extra", "network", "slow", "given", "output", "run command", "test command", "map"}
 MODULES = {command.module.removesuffix(".command"): name for name, command in COMMANDS.items()}
@@ -52,7 +58,9 @@ def blocks(page):
     return out
 
 
+@cache
 def generate():
+    """docs/generate.py, which no import finds."""
     spec = importlib.util.spec_from_file_location("docs_generate", ROOT / "docs" / "generate.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules["docs_generate"] = module
@@ -140,8 +148,8 @@ def test_every_block_runs(page, folder):
     printed, names = "", {}
     for mark, words, kind, text in blocks(page):
         if mark == "extra":
-            module, _, words = words.partition(" ")
-            if importlib.util.find_spec(module) is None:
+            needed, _, words = words.partition(" ")
+            if not all(importlib.util.find_spec(name) or shutil.which(name) for name in needed.split("+")):
                 continue
         if mark == "given":
             (folder / words).write_text(text)
@@ -181,15 +189,19 @@ def test_links_lead_somewhere(page):
         path, _, anchor = target.partition("#")
         file = (page.parent / path) if path else page
         assert file.exists(), f"{page.name} links to {target}, which is not there"
-        assert not anchor or anchor in anchors(file.read_text()), f"{page.name}: no heading for {target}"
+        text = file.read_text() if anchor else ""
+        if MADE.search(text) and anchor not in anchors(text):
+            text = generate().filled(text)
+        assert not anchor or anchor in anchors(text), f"{page.name}: no heading for {target}"
 
 
 @pytest.mark.rows("X01")
 def test_every_page_is_in_the_site_and_made_parts_exist():
     config, made = (ROOT / "mkdocs.yml").read_text(), generate()
-    for page in (ROOT / "docs").glob("*.md"):
-        assert f": {page.name}" in config, f"mkdocs.yml does not list {page.name}"
-        assert set(made.MARK.findall(page.read_text())) <= made.MAKERS.keys()
+    for page in PAGES[:-1]:
+        name = page.relative_to(ROOT / "docs").as_posix()
+        assert f": {name}\n" in config, f"mkdocs.yml does not list {name}"
+        assert {maker for maker, _ in made.MARK.findall(page.read_text())} <= made.MAKERS.keys()
 
 
 def test_every_row_of_the_model_has_a_module_and_a_test_or_says_what_is_missing():
@@ -237,30 +249,110 @@ def test_what_is_wrong_with_rows_is_said():
             made.ids_of(tag)
 
 
+def parts_on_pages(maker):
+    """The parts of what is made that some page asks for."""
+    return [part for page in PAGES for name, part in generate().MARK.findall(page.read_text()) if name == maker]
+
+
 def test_references_hold_every_field_and_every_option():
     made = generate()
-    scenarios, cli = made.scenarios(), made.cli()
-    for word in ("`lambda_kw_per_kg_h`", "`inf_size_scale`", "`warmup_s`", "`gpus_per_block`", "CefDispatch"):
-        assert word in scenarios, word
+    scenarios, cli, tables = made.field_tables.scenarios(), made.cli(), made.field_tables
+    assert sorted(parts_on_pages("fields")) == sorted(parts_on_pages("ports")) == sorted(tables.PAGES)
+    pages = {page: tables.of_page(page) for page in tables.PAGES}
+    for word in ("`lambda_kw_per_kg_h`", "`inf_size_scale`", "`gpus_per_block`"):
+        assert any(word in text for text in pages.values()), word
+    assert "`warmup_s`" in scenarios
+    for name, (kind, _) in tables.simulators().items():
+        assert f"`{name}`" in scenarios
+        for held in (kind.PARAMS, *(inner for hint in get_type_hints(kind.PARAMS).values()
+                                    for inner in tables.held(hint))):
+            there = f"\n## {held.__name__}\n" in pages[tables.page_of(held.__module__)]
+            assert there, f"{held.__name__} of {name} has no table where links lead"
     options = [o for p in made.parsers().values() for a in p._actions for o in a.option_strings if o.startswith("--")]
     assert "--until" in options
     assert {command.module for command in COMMANDS.values()} <= made.parsers().keys()
     assert all(option in cli for option in options if option != "--help")
 
 
-def test_the_site_builds_without_a_warning(tmp_path):
-    mkdocs = pytest.importorskip("mkdocs.commands.build", reason="needs the extra 'docs' (mkdocs)")
-    settings = importlib.import_module("mkdocs.config").load_config(str(ROOT / "mkdocs.yml"), site_dir=str(tmp_path))
+def test_every_row_and_module_is_on_one_page():
+    made = generate()
+    letters = "".join(parts_on_pages("coverage"))
+    rows, _ = made.model_rows.rows()
+    assert sorted(letters) == sorted({row.id[0] for row in rows})
+    assert sorted(parts_on_pages("modules")) == sorted(made.ROOMS)
+    listed = [line for page in made.ROOMS for line in made.modules(page).splitlines() if line.startswith("| `")]
+    assert len(listed) == len(set(listed)) == sum(len(made._modules(p)) for p in made.model_rows.PACKAGES)
+
+
+def test_the_python_reference_has_every_public_name():
+    texts = {page.stem: page.read_text() for page in PAGES if page.stem.startswith("api-")}
+    named = [name for text in texts.values() for name in API.findall(text)]
+    assert len(named) == len(set(named))
+    parts = [path.rpartition(".") for path in named]
+    there = [getattr(importlib.import_module(module), name) for module, _, name in parts]
+    public = [name for name in cosim.__all__ if not name.startswith("__")]
+    assert [name for name in public if getattr(cosim, name) not in there] == []
+
+
+def test_columns_of_a_docstring_become_a_list():
+    pytest.importorskip("griffe", reason="needs the extra 'docs' (mkdocstrings-python)")
+    spec = importlib.util.spec_from_file_location("columns", ROOT / "docs" / "columns.py")
+    spec.loader.exec_module(made := importlib.util.module_from_spec(spec))
+    docstring = "One.\n\nname    of it\n        and more\na, b    two\ndefault one\nNot a row.\n\nLast  one."
+    assert made.as_lists(docstring) == (
+        "One.\n\n- `name`: of it\n  and more\n- `a`, `b`: two\n- `default`: one\n\nNot a row.\n\nLast  one.")
+    assert made.as_lists("plain text\nof two lines") == "plain text\nof two lines"
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory):
+    """The site, built with warnings as errors; skipped where its packages are not."""
+    for module in ("material", "mkdocstrings_handlers.python"):
+        pytest.importorskip(module, reason="needs the extra 'docs' (mkdocs-material, mkdocstrings-python)")
+    mkdocs, folder = importlib.import_module("mkdocs.commands.build"), tmp_path_factory.mktemp("site")
+    settings = importlib.import_module("mkdocs.config").load_config(str(ROOT / "mkdocs.yml"), site_dir=str(folder))
     settings["strict"] = True
+    settings.plugins.on_startup(command="build", dirty=False)
     mkdocs.build(settings)
-    assert "nci_kg_per_kwh" in (tmp_path / "trace.html").read_text()
-    assert "own_grid" in (tmp_path / "own-grid.html").read_text()
+    return folder
+
+
+def test_the_site_builds_without_a_warning(site):
+    assert "nci_kg_per_kwh" in (site / "reference" / "ports-grid.html").read_text()
+    assert "own_grid" in (site / "own-grid.html").read_text()
+    assert 'id="cosim.simulation.simulate"' in (site / "reference" / "api-run.html").read_text()
+    assert 'id="cosim.agents.fleet.decision.Policy"' in (site / "reference" / "api-extend.html").read_text()
+    for page in site.rglob("*.html"):
+        loads = re.findall(r"""(?:src=|stylesheet[^>]*? href=)["']?(https?:[^"' >]+)""", page.read_text())
+        assert not loads, f"{page.name} loads {loads[0]} from elsewhere"
+
+
+@pytest.mark.long
+def test_pages_are_short_and_can_be_searched_without_a_server(site):
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs the extra 'browser' (playwright)")
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+    if chromium is None:
+        pytest.skip("no Chromium on this machine")
+    with playwright.sync_playwright() as used:
+        browser = used.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        for file in sorted(site.rglob("*.html")):
+            page.goto(file.as_uri())
+            height, width = page.evaluate("[document.body.scrollHeight, document.documentElement.scrollWidth]")
+            assert height < 15000, f"{file.name} is {height} px long: split it"
+            assert width <= 1280, f"{file.name} is wider than the window"
+        page.goto((site / "index.html").as_uri())
+        page.click("input.md-search__input")
+        page.keyboard.type("lambda_kw_per_kg_h")
+        page.wait_for_selector(".md-search-result__item a[href*='fields-grid']")
+        browser.close()
 
 
 def test_marks_are_listed():
     """The blocks that are not run as they stand, so that the list is looked at when it grows."""
     marked = [(page.stem, mark) for page in PAGES for mark, *_ in blocks(page) if mark in ("network", "slow", "extra")]
     assert marked == [("agents", "slow"), ("carbon", "slow"), ("carbon", "slow"), ("developing", "slow"),
-                      ("index", "network"), ("own-grid", "extra"), ("paper", "slow"), ("rules", "slow"),
+                      ("index", "network"), ("neighbours", "extra"), ("neighbours", "extra"),
+                      ("own-grid", "extra"), ("paper", "slow"), ("rules", "slow"),
                       ("rules", "slow"), ("rules", "slow"), ("speed", "slow"), ("sweeps", "extra"), ("sweeps", "slow"),
                       ("sweeps", "network")]

@@ -72,6 +72,7 @@ def resolve(scenario: Scenario, until_s: float | None = None) -> Resolved:
             classes[name] = cls
         if ours := _adapter(cls):
             adapters[name] = ours
+            _refuse_of_variants(name, ours, raw[name])
             params[name] = validate(ours.PARAMS, raw[name], name)
         if ours or cls is None and member.adapter:
             raw[name].update(step_s=member.step_s, seed=scenario.seed_of(name), episode=scenario.episode)
@@ -105,6 +106,15 @@ def completed(scenario: Scenario) -> Scenario:
         if ours is not None and ours.completes.__func__ is not Adapter.completes.__func__:  # type: ignore[attr-defined]
             scenario = ours.completes(name, validate(ours.PARAMS, _given(scenario, name, ours), name), scenario)
     return scenario if scenario.start is not None else scenario.replace(start=DEFAULT_START)
+
+
+def _refuse_of_variants(name: str, ours: type[Adapter], given: Mapping[str, Any]) -> None:
+    """ScenarioError for a field that the simulator lacks and one of its variants has."""
+    for field in (f for f in given if f not in field_names(ours.PARAMS)):
+        for path in ours.VARIANTS:
+            if field in field_names(load(path, f"variant of {ours.__name__}").PARAMS):
+                raise ScenarioError(f"{name}.{field} is a field of {path.partition(':')[2]}, and {name} is "
+                                    f"{ours.__name__}: --use {name}={path} has it")
 
 
 def _adapter(cls: type[Simulator] | None) -> type[Adapter] | None:
@@ -164,7 +174,9 @@ def fit(scenario: Scenario, member: str) -> Scenario:
         return scenario
     cls = _simulator(member, spec.simulator)
     try:
-        models = cls.MODELS if issubclass(cls, Adapter) else cls().meta["models"]
+        models = cls.model_names(spec.params) if issubclass(cls, Adapter) else cls().meta["models"]
+        if models is None:
+            return scenario
         entities = {model: names for model, names in spec.entities.items() if model in models}
     except Exception:  # foreign code: its start names what is wrong with it
         return scenario

@@ -61,9 +61,9 @@ def _entso_e(names: _Names) -> Service | None:
     if names.find(r"^(mtu|time)\b") and (prices := names.find(r"^day-ahead price")):
         return Service("ENTSO-E day-ahead prices", prices[0], prices[0], {}, names.those("area", "sequence"))
     if names.has("resolutioncode", "currency") and (prices := names.find(r"^price\b")):
-        return Service("ENTSO-E day-ahead prices (archive)", prices[0], "Price (per MWh)", {}, names.those(
-            "areacode", "mapcode", "areadisplayname", "contracttype", "sequence", "resolutioncode"), *names.those(
-                "currency"))
+        choices = names.those("areacode", "mapcode", "areadisplayname", "contracttype", "sequence", "resolutioncode")
+        return Service("ENTSO-E day-ahead prices (archive)", prices[0], "Price (per MWh)", {}, choices,
+                       names.those("currency")[0])
     return None
 
 

@@ -85,6 +85,8 @@ class DataCenters(Adapter):
     KINDS: ClassVar[tuple[str, ...]] = ("train", "inf")
     SITE_ON_BUS: ClassVar[type[SiteOnBus]] = SiteOnBus
     TYPED: ClassVar[bool] = False
+    VARIANTS = ("cosim.simulators.aidc.capped:CappedDataCenters", "cosim.simulators.aidc.llm.adapter:LlmDataCenters",
+                "cosim.simulators.aidc.adapter:SlotDataCenters", "cosim.simulators.aidc.gpus.adapter:GpuDataCenters")
     MODELS = {"Site": SITE}
 
     @classmethod

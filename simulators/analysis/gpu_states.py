@@ -99,8 +99,8 @@ def states(trace: Trace) -> Finding:
 
 
 def limits(trace: Trace) -> Finding:
-    """Busy GPUs draw above idle what their classes do without a power limit, and less only where a tick says that one
-    slowed them; limits are within what the type can keep. Relative."""
+    """Busy GPUs draw above idle what their classes do without a power limit, and less only in ticks in which one slowed
+    them; limits are within what the type can keep. Relative."""
     if not has_types(trace):
         raise NothingToCheck("no GPU has a type")
     needs_sites(trace)

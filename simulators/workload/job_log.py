@@ -33,7 +33,7 @@ _THERE_AT_FIRST = "Alibaba GPU trace of 2025"
 class JobLog:
     """Jobs of a file in the order of their arrival.
 
-    name, job_class  as the file has them ('' without such a column); state, priority alike
+    name, job_class  as the file has them ('' without such a column); priority, origin alike
     arrival_s        s since 1970 where `dated`, else in the file's count
     gpus             GPUs they held or requested, may be a fraction; NaN: no such column
     gpu_s, work_to, tokens   one of them is known of each job: GPU s, TO, and (input, output) tokens; NaN else
@@ -45,6 +45,7 @@ class JobLog:
     name: list[str]
     job_class: list[str]
     priority: list[str]
+    origin: list[str]
     arrival_s: np.ndarray
     dated: bool
     gpus: np.ndarray
@@ -135,8 +136,9 @@ class _Reading:
         self.left_out.check(self.path, total, self.most)
         names = self._texts("id") or [f"row {n}" for n in self.cells.line]
         log = JobLog([names[k].strip() for k in order], self._of("job_class", order), self._of("priority", order),
-                     arrival.at_s[order], arrival.dated, gpus[order], gpu_s[order], work_to[order], tokens[order],
-                     due[order], self.columns.layout, self._line(total, len(order)), self.doubts)
+                     self._of("origin", order), arrival.at_s[order], arrival.dated, gpus[order], gpu_s[order],
+                     work_to[order], tokens[order], due[order], self.columns.layout, self._line(total, len(order)),
+                     self.doubts)
         self._doubt(log)
         return log
 

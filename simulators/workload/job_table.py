@@ -17,12 +17,14 @@ from cosim.errors import ScenarioError, unknown
 from cosim.params import params
 from cosim.ports import Batch
 from cosim.scenario import Scenario, rows_of
-from cosim.simulators.fleet import BATCH_COLUMNS, JobClass, Routing, Site
+from cosim.simulators.fleet import ORIGIN, JobClass, Routing, Site
+from cosim.simulators.wan import Network, Wan
 from cosim.simulators.workload.adapter import JOB_NAMES, NAME_COLUMNS, Arrivals
 from cosim.simulators.workload.job_classes import ClassRules, FileJobs, Kind, end_s, jobs_of
 from cosim.simulators.workload.job_columns import NAMES, Role
 from cosim.simulators.workload.job_log import JobLog, read_job_log
 from cosim.simulators.workload.origin import check_cover
+from cosim.simulators.workload.origins import Origins
 from cosim.simulators.workload.rows import LEFT_OUT_RATIO, LeftOutRatio
 from cosim.simulators.workload.traces import TokenWork
 from cosim.tables.dates import instant, label
@@ -53,6 +55,7 @@ class JobRoles:
     instances: Annotated[str | None, Field(description="instances of so many GPUs each")] = None
     deadline: str | None = None
     priority: str | None = None
+    origin: str | None = None
     state: str | None = None
     time_zone: Annotated[str | None, Field(description="IANA names of the zones of dates without an offset")] = None
 
@@ -83,7 +86,10 @@ class JobTableParams:
                                                "many times its shortest run time")] = 2.0
     tokens: TokenWork = Field(default_factory=TokenWork)
     max_left_out_ratio: LeftOutRatio = LEFT_OUT_RATIO
+    arrivals_end_s: Annotated[Seconds | None, Field(ge=0, description="no job arrives from then on; null: as in the "
+                                                    "file")] = None
     routing: Routing = "handover"
+    wan: Network = None
     scenario_start: Annotated[str | None, Field(description="date of t = 0; the run fills it in")] = None
     classes_made: Annotated[tuple[str, ...], Field(description="those of job_classes that were made from the file; the "
                                                    "run fills it in")] = ()
@@ -158,12 +164,28 @@ class JobTable(Adapter):
                 raise ScenarioError(f"{self.sid}: {given.path}: {unknown('job class', name, given.job_classes)}")
         zero_s, self._log, self._jobs = _zero_s(log, given), log, jobs
         self._arrival_s = jobs.arrival_s - zero_s
-        first = int(np.searchsorted(self._arrival_s, 0.0))
-        self._before = first
+        end_s = np.inf if given.arrivals_end_s is None else given.arrivals_end_s
+        self._before, self._end = np.searchsorted(self._arrival_s, (0.0, end_s)).tolist()
         self._columns = {"id": np.arange(len(jobs.names)), "job_class": jobs.class_names,
                          "arrival_s": self._arrival_s, "work_to": jobs.work_to, "deadline_s": jobs.deadline_s - zero_s}
+        if given.wan is not None:
+            self._columns[ORIGIN] = self._from_where(jobs, given.wan)
         self._class = np.array([list(given.job_classes).index(n) for n in jobs.class_names])
         self._origin_s, self._reached_s = 0.0, 0.0
+
+    def _from_where(self, jobs: FileJobs, wan: Wan) -> np.ndarray:
+        """Origins of the jobs: those of the file where it has them, else drawn by the network's shares. ScenarioError
+        for one that the network does not have."""
+        classes = list(self.params.job_classes)
+        by_share = Origins(wan, classes, self.stream)
+        origins = by_share.names[by_share.of(np.array([classes.index(name) for name in jobs.class_names]))]
+        if any(jobs.origin):
+            for k, origin in enumerate(jobs.origin):
+                if origin and origin not in wan.latency_s:
+                    raise ScenarioError(f"{self.sid}: {self.params.path}: job {jobs.names[k]}: "
+                                        f"{unknown('origin in wan.latency_s', origin, wan.latency_s)}")
+            origins = np.array([own or drawn for own, drawn in zip(jobs.origin, origins, strict=True)], object)
+        return origins
 
     def labels(self) -> dict[str, list[str]]:
         """Names of the job classes."""
@@ -183,28 +205,34 @@ class JobTable(Adapter):
         if self.params.routing == "arrival":
             at_s += self.step_s
         first, end = np.searchsorted(self._arrival_s, (at_s - self.step_s, at_s))
-        first = max(int(first), self._before)
+        first, end = max(int(first), self._before), min(int(end), self._end)
         batch: Batch = {}
         names: Batch = {}
         if end > first:
-            batch = {name: self._columns[name][first:end].tolist() for name in BATCH_COLUMNS}
+            batch = {name: column[first:end].tolist() for name, column in self._columns.items()}
             if self._origin_s:
                 batch |= {name: [t - self._origin_s for t in batch[name]] for name in ("arrival_s", "deadline_s")}
             names = dict(zip(NAME_COLUMNS, (list(batch["id"]), *(
                 column[first:end] for column in (self._jobs.names, self._jobs.source_class, self._jobs.priority))),
                 strict=True))
-        arrived = np.bincount(self._class[first:end], minlength=len(self.params.job_classes)).astype(float).tolist()
+        counts = np.bincount(self._class[first:max(first, end)], minlength=len(self.params.job_classes))
+        arrived = counts.astype(float).tolist()
         return {eid: {"jobs": batch, "arrived_jobs": arrived, "job_names": names}
                 for eid in self.entities["Arrivals"]}
 
     def notes(self) -> list[str]:
         """What was taken as what, classes and deadlines, and which jobs are outside of the run."""
         said = [self._log.said, *self._jobs.said, *(f"{self.params.path}: {text}" for text in self._log.doubts)]
+        if any(self._jobs.origin) and self.params.wan is None:
+            said.append(f"where jobs of {self.params.path} come from has no effect: no network (wan) is given")
         if self._before:
             said.append(f"{self._before} jobs of {self.params.path} are before the run begins, and not played")
         end = self._origin_s + self._reached_s + (self.step_s if self.params.routing == "arrival" else 0.0)
-        if (after := int(np.count_nonzero(self._arrival_s >= end))):
-            said.append(f"{after} jobs of {self.params.path} arrive after the run's last step, and are not played")
+        played = min(int(np.searchsorted(self._arrival_s, end)), self._end)
+        if played < len(self._arrival_s):
+            which = "workload.arrivals_end_s" if played == self._end else "the run's last step"
+            said.append(f"{len(self._arrival_s) - played} jobs of {self.params.path} arrive after {which}, and are not "
+                        "played")
         if not self._log.dated and self.params.scenario_start:
             said.append(f"times of {self.params.path} are counts from t = 0, {self.params.scenario_start[:10]}")
         return [f"{self.sid}: {text}" for text in said]
@@ -240,12 +268,19 @@ def _read(given: JobTableParams) -> tuple[JobLog, FileJobs]:
     return _read_once(TypeAdapter(JobTableParams).dump_json(given).decode(), stamp)
 
 
+@lru_cache(maxsize=2)
+def _log(path: str, columns: JobRoles, time_zone: str | None, deadlines: str, completed_only: bool,
+         left_out_ratio: float, _stamp: int) -> JobLog:
+    """The file as it was at `_stamp`, read once whatever is made of it."""
+    roles: dict[Role, str] = {role: column for role in NAMES if (column := getattr(columns, role)) is not None}
+    return read_job_log(path, roles, time_zone, deadlines, completed_only, left_out_ratio)
+
+
 @lru_cache(maxsize=4)
-def _read_once(given_json: str, _stamp: int) -> tuple[JobLog, FileJobs]:
+def _read_once(given_json: str, stamp: int) -> tuple[JobLog, FileJobs]:
     given = TypeAdapter(JobTableParams).validate_json(given_json)
-    columns: dict[Role, str] = {role: column for role in NAMES if (column := getattr(given.columns, role)) is not None}
-    log = read_job_log(given.path, columns, given.time_zone, given.deadlines, given.completed_only,
-                       given.max_left_out_ratio)
+    log = _log(given.path, given.columns, given.time_zone, given.deadlines, given.completed_only,
+               given.max_left_out_ratio, stamp)
     made = {name: c for name, c in given.job_classes.items() if name in given.classes_made}
     known = {name: c for name, c in given.job_classes.items() if name not in made}
     rules = ClassRules(given.training, given.inference, given.kinds, given.tokens, given.deadline_run_ratio,

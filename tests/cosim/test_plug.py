@@ -6,9 +6,10 @@ import pytest
 from worlds import STORE_CMD, boxes, run
 
 from cosim.check import main as check_main
+from cosim.drivers.resolve import resolve
 from cosim.errors import ScenarioError
 from cosim.imports import file_in, today
-from cosim.run import main
+from cosim.run import find, main
 from cosim.scenario import Link, Member, Scenario, override, plug, rename
 from cosim.trace import Trace
 
@@ -182,3 +183,12 @@ def test_a_file_that_fails_is_one_line_and_is_not_half_there(own_file, capsys):
     for _ in range(2):
         assert main(["town.py", "--use", "grid=my grids/bad.py:Early"]) == 2
         assert "fails on import: ZeroDivisionError" in capsys.readouterr().err
+
+
+def test_a_field_of_a_variant_names_the_variant():
+    """Data centers without a cap have no field for one; a field that no variant has is unknown."""
+    for field, says in (("aidc.cap", "is a field of CappedDataCenters, .*: --use aidc=.*:CappedDataCenters has it"),
+                        ("tariff.horizon_s", "--use tariff=.*:KnownTariff has it"),
+                        ("aidc.cup", "unknown field of aidc")):
+        with pytest.raises(ScenarioError, match=says):
+            resolve(override(find("ieee33"), {field: 3600}))

@@ -30,7 +30,7 @@ class GpuTick:
 
 
 class GpuAccount:
-    """Integrals over time of what `note` said last.
+    """Integrals over time of what was last noted.
 
     gpu_kw  what all GPUs and their hosts draw now
     """

@@ -123,8 +123,8 @@ class TypedQueue(InferenceQueue):
     # --- from one world to the next -----------------------------------------------------------------------------
 
     def keep(self) -> list[JobState]:
-        """The jobs inside: those running in the order of their starts, `group` saying the type and `done_to` the work
-        done by `_counted_s`, then the line."""
+        """The jobs inside: those running in the order of their starts, with the type as `group` and the work done by
+        `_counted_s` as `done_to`, then the line."""
         running = sorted(((batch.number, t, batch) for t, heap in enumerate(self._batches) for batch in heap),
                          key=lambda of: of[0])
         out = [JobState(job, t, batch.start_s, done_to=self._clock_to(t, self._counted_s) - batch.begun_to)

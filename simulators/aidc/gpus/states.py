@@ -1,7 +1,7 @@
 """GPUs of one type at a site: how many are busy, idle, waking up and asleep, and when that changes by itself.
 
 A busy GPU that comes free goes on top of the idle ones, and one that is needed is taken from the top, so that the
-others become idle for long. Nothing here knows jobs: the facility says how many are busy.
+others become idle for long. There are no jobs here: how many are busy is set by the facility.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class GpuGroup:
         self._look_ahead(now_s)
 
     def short_of_target(self) -> int:
-        """GPUs asleep that the command wants awake."""
+        """GPUs asleep that are to be awake by command."""
         return 0 if self.target is None else max(self.target - self.awake - self.waking, 0)
 
     # --- from one world to the next -----------------------------------------------------------------------------

@@ -129,8 +129,9 @@ class TypedPool(TrainingPool):
     # --- from one world to the next -----------------------------------------------------------------------------
 
     def keep(self) -> list[JobState]:
-        """As of the class without types, by the last `count`; `group` of one that holds blocks says their type, one
-        more. The speed is that of the limits in force, which the next world sets anew: work is counted up to here."""
+        """As of the class without types, by the last `count`; `group` of one that holds blocks is their type's number
+        from 1 on. The speed is that of the limits in force, which the next world sets anew: work is counted up to here.
+        """
         now_s = self._counted_s
         return [kept._replace(group=self._typed(job).type + 1, done_to=job.done_at(now_s),
                               from_s=max(job.from_s, now_s)) if kept.blocks else kept

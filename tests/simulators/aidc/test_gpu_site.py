@@ -77,7 +77,7 @@ def test_a_class_with_speeds_of_its_own_and_a_need_of_memory():
     classes = {"chat": JobClass(kind="inf", work_to=30, deadline_s=100, to_per_gpu_min=60, kw_per_to_s=2.0,
                                 gpu_speed_ratio={"slow": 2.0}),
                "big": JobClass(kind="inf", work_to=30, deadline_s=100, to_per_gpu_min=60, kw_per_to_s=1.0,
-                               memory_gb=64)}
+                               memory_gb=64, gpu_speed_ratio={"slow": 2.0})}
     did = minute(make(classes=classes), [(0, "chat", 30, 100), (1, "big", 30, 100)], chat=1, fit=1)
     assert ends(did) == {0: (0.0, 15.0, "slow"), 1: (0.0, 30.0, "fast")}
     # big draws half as much above idle as chat, which uses the whole range
@@ -107,6 +107,28 @@ def test_a_training_job_runs_on_one_type_and_moves_with_a_restart():
     rows = {k: row for k, *row in zip(*(did.left_jobs[name] for name in ("id", "end_s", "outcome")), strict=True)}
     # 320 left at 2 TO/s after a restart of 8 s from 100 s on; the fast ones stay with job 2, which is dropped at 500 s
     assert rows == {0: [268.0, "finished"], 1: [80.0, "finished"], 2: [500.0, "dropped"]}
+
+
+def test_a_job_whose_type_is_taken_goes_on_at_another_after_a_restart():
+    classes = {"fit": JobClass(kind="train", work_to=480, deadline_s=9000, to_per_gpu_min=60, kw_per_to_s=2.0,
+                               gpus_per_block=2, max_blocks=3, restart_s=8)}
+    facility = make(classes=classes)
+    facility.submit(batch(0.0, (0, "fit", 480, 9000)))
+    facility.command([10], 23.0)
+    facility.advance(20.0)  # on the fast ones: 120 done
+    facility.submit(batch(20.0, (1, "fit", 480, 500)))  # due before it: takes them
+    facility.advance(300.0)
+    # 360 left at 2 TO/s on the slow ones, 8 s later
+    assert ends(facility.read_interval()) == {0: (0.0, 20 + 8 + 180.0, "slow"), 1: (20.0, 100.0, "fast")}
+
+
+def test_a_host_is_drawn_while_its_gpu_is_awake():
+    facility = make({"only": ONE["only"] | {"host_kw": 0.5, "waking_kw": 2.0}}, {"chat": CLASSES["chat"]},
+                    sleep=SleepRules(after_s=30.0))
+    did = minute(facility)
+    assert did.it_kw * 60 == pytest.approx(60 * 10 + 10 * (30 * 1.5 + 30 * 0.25))
+    did = minute(facility, [(0, "chat", 30, 500)], chat=1)
+    assert did.it_kw * 60 == pytest.approx(60 * (10 + 9 * 0.25) + 20 * 2.0 + 30 * 3.5 + 10 * 1.5)
 
 
 @given(st.integers(0, 10**6))
@@ -372,6 +394,41 @@ def test_energy_and_gpus_are_conserved_and_the_cap_is_kept(seed):
         work_to += sum(did.work_to)
     inside = sum(facility.unfinished_rows().get("done_to", ()))
     assert work_to == pytest.approx(done_to + inside, rel=1e-9, abs=1e-6)
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=20, deadline=None)
+def test_nothing_is_begun_beyond_a_cap(seed):
+    """Where even the lowest limits are not enough: above the cap is only inference that ran before, at its lowest
+    limits, with training stopped; and no instant at which a job begins or a GPU wakes up is above it."""
+    draw, seen = random.Random(seed), []
+    classes = {**CLASSES, "talk": JobClass(kind="inf", work_to=40, deadline_s=200, to_per_gpu_min=60, kw_per_to_s=1.0)}
+    unit = draw.choice([1, 2])
+    facility = make(classes=classes, resolve_power=True, slow_for_cap=draw.random() < 0.7,
+                    sleep=draw.choice([None, SleepRules(after_s=10.0, unit_gpus=unit)]),
+                    watch=lambda now_s, busy: seen.append((now_s, busy, facility.gpu_kw + 10.0, sum(
+                        group.levels()[WAKING] for group in facility._groups))))
+    count, before = 0, (0.0, (0, 0, 0), 18.0, 0)
+    for k in range(12):
+        jobs = [(count + j, name := draw.choice(["chat", "talk", "fit"]), 200 if name == "fit" else 30,
+                 60 * k + draw.choice([120, 600])) for j in range(draw.randrange(8))]
+        count += len(jobs)
+        cap = draw.choice([math.inf, 19.0, 20.5, 22.0, 26.0, 31.0])
+        facility.cap(cap if cap == math.inf else cap_of(cap))
+        facility.submit(batch(60.0 * k, *jobs) if jobs else {})
+        grants = [draw.randrange(6), 2 * draw.randrange(3)]
+        facility.command([*grants, draw.randrange(10 - sum(grants) + 1)], 23.0)
+        seen.clear()
+        facility.advance(60.0 * (k + 1))
+        for now in seen:
+            (_, then, _, woke), (_, busy, it_kw, wakes) = before, now
+            before = now
+            if it_kw <= cap + 1e-6:
+                continue
+            assert busy[1] == 0
+            assert busy[0] <= then[0]
+            assert busy[2] <= then[2]
+            assert wakes <= woke
 
 
 def test_what_does_not_go_with_types_is_refused():

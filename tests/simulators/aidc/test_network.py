@@ -180,3 +180,28 @@ def test_the_study_has_none_and_takes_one(tmp_path):
         jobs = trace.table("jobs")
         far = (jobs["site"] == "aidc3") & np.isfinite(jobs["start_s"])
         assert (jobs["start_s"] - jobs["arrival_s"])[far].min() >= 90.0
+
+
+def test_a_table_of_jobs_says_where_they_come_from(tmp_path):
+    """The column's origin where a job has one, else one by the shares; one that the network lacks is refused."""
+    rows = ["arrival,work_to,job_class,region", *(f"{k},2e6,search,{('far', 'near', '')[k % 3]}" for k in range(60))]
+    (tmp_path / "jobs.csv").write_text("\n".join(rows) + "\n")
+    scenario = find("ieee33")
+    way = {"far": 30.0, "near": 0.0, "other": 7.0}
+    wan = {"latency_s": {name: dict.fromkeys(("aidc1", "aidc2", "aidc3"), s) for name, s in way.items()},
+           "shares": {"other": 1.0}}
+    workload = scenario.members["workload"].model_copy(update={
+        "simulator": "cosim.simulators.workload.job_table:JobTable", "params": {"path": str(tmp_path / "jobs.csv")}})
+    mine = override(scenario.replace(shared={**scenario.shared, "wan": wan}, members={
+        **scenario.members, "workload": workload}), {"controller.policy": "uniform", "grid.ac_check": False})
+    Experiment(mine, "native", 180.0, tmp_path / "run.h5").run()
+    with Trace(tmp_path / "run.h5") as trace:
+        sent = trace.table("transfers")
+        assert dict(zip(sent["id"].tolist(), sent["origin"].tolist(), strict=True)) == {
+            k: ("far", "near", "other")[k % 3] for k in range(60)}
+        assert [round(float(b - a)) for a, b in zip(sent["sent_s"], sent["reached_s"], strict=True)] == [
+            way[origin] for origin in sent["origin"].tolist()]
+        assert not verify(trace).broken
+    (tmp_path / "jobs.csv").write_text("\n".join([*rows, "61,2e6,search,moon"]) + "\n")
+    with pytest.raises(ScenarioError, match=r"unknown origin in wan\.latency_s 'moon'"):
+        Experiment(mine, "native", 180.0, tmp_path / "again.h5").run()
