@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from cosim.agents.fleet.decision import Operation
 from cosim.errors import ModelError, ScenarioError
-from cosim.simulation import simulate
 from cosim.scenario import override
 from cosim.scenarios.llm_day import SCENARIO as LLM_DAY
+from cosim.simulation import simulate
 from cosim.simulators.aidc.adapter import DataCenters
 from cosim.simulators.controller.adapter import Controller
 from cosim.simulators.tariff import TimeOfUse
