@@ -63,8 +63,9 @@ class JobClass:
     A training job may use 1 to `max_blocks` blocks of `gpus_per_block` GPUs at once, and its blocks can be taken
     away and given back; an inference job takes `gpus_per_block` GPUs from start to finish. On k blocks a training job
     is s(k) times as fast as on one: k by default, k^speedup_exponent, or as tabled. Its GPUs draw full power whatever
-    s(k) is, so energy per unit of work rises as s(k)/k falls. A request of kind `llm` shares replicas of
-    `gpus_per_block` GPUs with others, see `serving`; its work and speed follow from there, as plans for policies.
+    s(k) is, unless a `power_table` has it, so energy per unit of work rises as s(k)/k falls. A request of kind `llm`
+    shares replicas of `gpus_per_block` GPUs with others, see `serving`; its work and speed follow from there, as plans
+    for policies.
     """
 
     kind: Literal["train", "inf", "llm"]
@@ -102,6 +103,9 @@ class JobClass:
     memory_gb: Annotated[float | None, Field(
         gt=0, le=100_000, description="memory that each of its GPUs must have, where sites have gpu_types; null: any"
     )] = None
+    power_table: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...] | None, Field(
+        description="power above idle of each of its GPUs on 1, 2, ... max_blocks blocks over that on one (train), "
+        "where sites have gpu_types; null: always 1")] = None
     gpu_speed_ratio: Annotated[dict[str, Annotated[float, Field(gt=0, le=1000)]], Field(
         description="speed on GPU types over to_per_gpu_min, where it is not the type's speed_ratio")] = field(
         default_factory=dict)
@@ -139,6 +143,7 @@ class JobClass:
             odd = [name for name, usual in (("patience", "fixed"), ("slo_wait_s", None), ("order", "edf"),
                                             ("max_blocks", 1), ("speedup_exponent", 1.0), ("speedup_table", None),
                                             ("checkpoint_interval_s", None), ("restart_s", 0), ("memory_gb", None),
+                                            ("power_table", None),
                                             ("gpu_speed_ratio", {}))
                    if getattr(self, name) != usual]
             if odd:
@@ -157,6 +162,11 @@ class JobClass:
                              "it out")
         if self.kind == "inf" and (self.checkpoint_interval_s is not None or self.restart_s):
             raise ValueError("an inference class has no checkpoints and no restart_s; leave them out")
+        if self.kind == "inf" and self.power_table is not None:
+            raise ValueError("an inference class has no power_table, as it has no blocks; leave it out")
+        if self.power_table is not None and (len(self.power_table) != self.max_blocks or self.power_table[0] != 1.0):
+            raise ValueError(f"power_table = {list(self.power_table)} must start with 1 and have max_blocks = "
+                             f"{self.max_blocks} entries")
         if self.checkpoint_interval_s is None and self.checkpoint_cost_s:
             raise ValueError(f"checkpoint_cost_s is {self.checkpoint_cost_s:g} without a checkpoint_interval_s; give "
                              "both")
@@ -179,6 +189,10 @@ class JobClass:
         if self.speedup_table is not None:
             return self.speedup_table[blocks - 1] if blocks else 0.0
         return float(blocks) if self.speedup_exponent == 1.0 else blocks**self.speedup_exponent
+
+    def power_ratio(self, blocks: int) -> float:
+        """Power above idle of each GPU of a job on so many blocks over that on one."""
+        return 1.0 if self.power_table is None or not blocks else self.power_table[blocks - 1]
 
     def speed_to_per_s(self, blocks: int) -> float:
         """Work per s of a job that runs on so many blocks, checkpoints counted, TO/s; of inference on 0 or 1."""
