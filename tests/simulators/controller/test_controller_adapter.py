@@ -273,7 +273,7 @@ def test_while_deadlines_are_close_training_gets_what_inference_leaves(guard, sl
 
 @pytest.mark.parametrize(("sites", "gpus"), [
     (SITES, [0, 0, 100, 300]),                                  # 200 are spare: as many for either class
-    ({"aidc1": {**SITES["aidc1"], "racks": 1, "gpus_per_rack": 5}}, [0, 0, 2, 3])])  # of 5 search has 2; of 3, two first
+    ({"aidc1": {**SITES["aidc1"], "racks": 1, "gpus_per_rack": 5}}, [0, 0, 2, 3])])  # of 5 search has 2
 def test_spare_gpus_are_free_for_inference(sites, gpus):
     simulator = started(sites=sites, spare_gpus="inference")
     simulator.policy = Resting()
