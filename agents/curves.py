@@ -82,7 +82,7 @@ def read_run(folder: Path, trusted: Collection[str | Path] = ()) -> TrainingRun:
     if not lines:
         raise ScenarioError(f"{folder / LOG} is empty: nothing has been learned yet")
     refuse_strangers(request, folder, trusted, drawn=True)
-    day = _steps_a_day(request, trusted)
+    day = steps_a_day(request, trusted)
     window = max(1, round(day * request["envs"] / lines[0]["steps"])) if day else _WINDOW
     short, window = len(lines) < window, min(window, len(lines))
     figures = _figures(lines, window, day)
@@ -152,7 +152,7 @@ def _figures(lines: Sequence[Mapping[str, Any]], window: int, day: int | None) -
     return {**figures, "dropped training jobs per day": terms["dropped_train_jobs"] * day}
 
 
-def _steps_a_day(request: Mapping[str, Any], trusted: Collection[str | Path]) -> int | None:
+def steps_a_day(request: Mapping[str, Any], trusted: Collection[str | Path]) -> int | None:
     """Steps of one environment in a day; None for a foreign world."""
     if request["scenario"] is None:
         return None

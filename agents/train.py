@@ -18,8 +18,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cosim.agents.curves import steps_a_day
+from cosim.agents.fleet.rewards import OBJECTIVE
 from cosim.agents.learn.checkpoint import LAST, LOG
 from cosim.agents.learn.config import METHODS, Learning
+from cosim.agents.learn.history import of_steps
 from cosim.agents.learn.parallel_env import ParallelEnvs
 from cosim.agents.learn.peers import Alone, Peers, shares_of
 from cosim.agents.learn.spec import VectorEnv
@@ -115,13 +118,15 @@ def _train(args: argparse.Namespace) -> int:
                 prepared = learning_scenario(scenario_of(request, args.trust))
                 worlds = {"engine": request["engine"], "seed": request["seed"], "stagger_over": request["envs"],
                           "twins": learning.twins, "vary": request["vary"]}
-                env: Any = some_of(prepared, numbers[0], **worlds)
+                env: Any = of_steps(some_of(prepared, numbers[0], **worlds), learning.history_steps, numbers[0],
+                                    goes_on=True)
                 opened.callback(env.close)
                 others = OtherProcesses(prepared, worlds, numbers, learning, plan, request["seed"], bool(args.resume))
                 opened.callback(others.close)
                 peers = others.peers
             else:
-                env = _make_env(request, args.workers, args.trust)
+                env = of_steps(_make_env(request, args.workers, args.trust), learning.history_steps,
+                               range(request["envs"]), goes_on=not request["env"])
                 opened.callback(env.close)
         if args.resume:
             team = Team.load(plan.out / LAST, args.device, peers)
@@ -134,8 +139,9 @@ def _train(args: argparse.Namespace) -> int:
                 if not request["env"]:
                     env.on_way = progress.at
                 training.begin()
+        day = steps_a_day(request, args.trust)
         with (_stop_on_signal(training), working("the first update", 1.0, before=training.progress) as progress,
-              _reporter(training, progress) as report):
+              _reporter(training, progress, day) as report):
             training.run(report)
     _say(training)
     return 130 if training.stop else 0
@@ -190,8 +196,8 @@ def _request(args: argparse.Namespace) -> dict[str, Any]:
     learn = {k.removeprefix(_LEARN): _value(k, v) for k, v in settings.items() if k.startswith(_LEARN)}
     if args.method and "method" in learn:
         raise ScenarioError("give the method once: --method or --set learn.method")
-    learn = {**preset.learn, **learn}
     learn.setdefault("method", args.method or "mat")
+    learn = {**preset.learn, **preset.by_method.get(str(learn["method"]), {}), **learn}
     envs = args.envs or 16
     for name, value in _FOREIGN.items() if args.env else ():
         learn.setdefault(name, value)
@@ -266,7 +272,7 @@ def _default_out(request: Mapping[str, Any]) -> Path:
 
 
 @contextmanager
-def _reporter(training: Any, progress: ProgressTask) -> Iterator[Callable[[dict[str, Any]], None]]:
+def _reporter(training: Any, progress: ProgressTask, day: int | None) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Shows every update, and writes it to TensorBoard where that is installed."""
     board = None
     if find_spec("tensorboard"):
@@ -275,7 +281,7 @@ def _reporter(training: Any, progress: ProgressTask) -> Iterator[Callable[[dict[
         board = SummaryWriter(str(training.plan.out / "tensorboard"), purge_step=first)
 
     def report(record: dict[str, Any]) -> None:
-        progress.at(training.progress, _line(record, training.progress))
+        progress.at(training.progress, _line(record, training.progress, day))
         if board:
             for name, value in {**record, **{f"terms/{k}": v for k, v in record["terms"].items()}}.items():
                 if isinstance(value, (int, float)):
@@ -288,16 +294,20 @@ def _reporter(training: Any, progress: ProgressTask) -> Iterator[Callable[[dict[
             board.close()
 
 
-def _line(record: Mapping[str, Any], progress: float) -> str:
-    """One update in a line."""
+def _line(record: Mapping[str, Any], progress: float, steps_a_day: int | None) -> str:
+    """One update in a line: what is learned from (`reward`, per step, and of an episode), and (32) by the name and unit
+    that it has in `cosim curves` and `cosim evaluate`."""
     spent = [record[f"{k}_s"] for k in ("environment", "decode", "waiting", "update")]
     names = ("env", "decode", "wait", "update")
     split = " ".join(f"{k} {100 * s / sum(spent):.0f} %" for k, s in zip(names, spent, strict=True))
-    terms = "  ".join(f"{k} {v:.3g}" for k, v in record["terms"].items())
+    shown = {k: v for k, v in record["terms"].items() if k != OBJECTIVE or steps_a_day is None}
+    terms = "  ".join(f"{k} {v:.3g}" for k, v in shown.items())
+    if len(shown) < len(record["terms"]) and steps_a_day:
+        terms = f"objective (32) per day {record['terms'][OBJECTIVE] * steps_a_day:.3f}  {terms}"
     of = f" of about {record['steps'] / progress:,.0f}" if progress else ""
-    day = "" if record["episode_reward"] is None else f"  episode {record['episode_reward']:.3f}"
+    ended = "" if record["episode_reward"] is None else f"  episode {record['episode_reward']:.3f}"
     return (f"update {record['update']}  steps {record['steps']:,}{of}  episodes {record['episodes']}  "
-            f"reward {record['reward']:.4f}{day}  {terms}  "
+            f"reward {record['reward']:.4f}{ended}  {terms}  "
             f"{record['steps_per_s']:.0f} steps/s ({split})")
 
 
@@ -305,8 +315,8 @@ def _say(training: Training) -> None:
     tracker, out = training.tracker, training.plan.out
     value = "none ended" if tracker.episode_reward is None else f"{tracker.episode_reward:.4f}"
     console = plain_console()
-    say(console, f"{training.team.updates} updates, {tracker.steps} steps, {tracker.episodes} episodes; reward of the "
-        f"last {len(tracker.ended)} episodes: {value}")
+    say(console, f"{training.team.updates} updates, {tracker.steps} steps, {tracker.episodes} episodes; reward learned "
+        f"from in the last {len(tracker.ended)} episodes: {value} (the objective by cosim curves, or cosim evaluate)")
     say(console, f"log {out / LOG}, checkpoint {out / LAST}")
 
 
