@@ -69,7 +69,7 @@ class JobClass:
     """
 
     kind: Literal["train", "inf", "llm"]
-    work_to: Annotated[float, Field(ge=1e-6, le=1e12, description="size j of one job, TO")]
+    work_to: Annotated[float, Field(ge=1e-6, le=1e15, description="size j of one job, TO")]
     deadline_s: Annotated[Seconds, Field(gt=0, description="tau: latest finish (train) or start (inf) after arrival")]
     to_per_gpu_min: Annotated[float, Field(ge=1e-6, le=1e9, description="xi: work of one busy GPU, TO/(GPU min)")]
     kw_per_to_s: Annotated[float, Field(ge=0, le=1e6, description="alpha of (13): power per throughput, kW/(TO/s)")]

@@ -174,9 +174,12 @@ class ControlPipeline:
                 counts, carry[m] = largest_remainder_carry(len(arrived), shares[m], carry[m])
             else:
                 counts = largest_remainder(len(arrived), shares[m])
-            mine = [of_site[m] for of_site in rows]
+            if len(arrived) in counts:  # all of them go to one site
+                rows[counts.index(len(arrived))][m] = list(arrived)
+                continue
+            add = [of_site[m].append for of_site in rows]
             for k, i in zip(arrived, deal(counts), strict=True):
-                mine[i].append(k)
+                add[i](k)
         if self._params.routing == "arrival":
             seen = situation.observation
             expected = [[[row[i] * x for row, x in zip(shares, of_class, strict=True)] for i in range(facts.n_sites)]
@@ -184,7 +187,7 @@ class ControlPipeline:
             return Placement(shares, rows, carry, (expected[0], expected[1]))
         sizes = situation.batch.get("work_to", ())
         totals = ([[len(r) for r in of_site] for of_site in rows],
-                  [[sum([sizes[k] for k in r]) for r in of_site] for of_site in rows])
+                  [[sum(map(sizes.__getitem__, r)) for r in of_site] for of_site in rows])
         return Placement(shares, rows, carry, totals)
 
     def operate(self, situation: Situation, placement: Placement, operation: Operation
@@ -219,15 +222,15 @@ class ControlPipeline:
     def _arrived(batch: Batch, rows_by_class: list[list[int]]) -> tuple[list[int], list[float]]:
         """(M,) jobs of a batch, and their work, TO."""
         sizes = batch.get("work_to", ())
-        return [len(rows) for rows in rows_by_class], [sum([sizes[k] for k in rows]) for rows in rows_by_class]
+        return [len(rows) for rows in rows_by_class], [sum(map(sizes.__getitem__, rows)) for rows in rows_by_class]
 
     def _rows_by_class(self, batch: Batch) -> list[list[int]]:
         """class -> rows of the batch, in arrival order."""
         by_class: list[list[int]] = [[] for _ in self._facts.kinds]
-        index = self._class_index
+        add = {name: by_class[m].append for name, m in self._class_index.items()}
         try:
             for k, name in enumerate(batch.get("job_class", ())):
-                by_class[index[name]].append(k)
+                add[name](k)
         except KeyError as err:
             raise ModelError(f"{self._sid}: a job's {unknown('job class', err.args[0], self._facts.classes)}") from None
         return by_class
@@ -290,6 +293,8 @@ def _select(batch: Batch, release_s: list[float], rows: list[list[int]]) -> Batc
     mine = sorted([k for of_class in rows for k in of_class])
     if not mine:
         return {}
+    if len(mine) == len(release_s):  # all of them
+        return {**{name: list(column) for name, column in batch.items()}, "release_s": list(release_s)}
     of = itemgetter(*mine, mine[0])  # a tuple even of one row; its last place is left out
     chosen = {name: list(of(column)[:-1]) for name, column in batch.items()}
     chosen["release_s"] = list(of(release_s)[:-1])

@@ -24,8 +24,12 @@ from cosim.simulators.workload.job_values import (
 )
 from cosim.simulators.workload.rows import LEFT_OUT_RATIO, SkippedRows
 from cosim.tables.dates import zone_of
+from cosim.units import LONGEST_S
 
 _AGREE_RATIO = 0.02
+_MOST = (("time", LONGEST_S), ("GPUs", 1e6), ("GPU time in s", 1e11), ("work in TO", 1e14), ("tokens", 1e9),
+         ("time until its deadline in s", LONGEST_S))
+"""What of a job is read, and the largest of it."""
 _THERE_AT_FIRST = "Alibaba GPU trace of 2025"
 
 
@@ -127,6 +131,7 @@ class _Reading:
         self._no_arrival(arrival, ends)
         gpu_s, work_to, tokens = self._work(gpus, run_s)
         due = self._deadline(arrival)
+        self._impossible(arrival.at_s, gpus, gpu_s, work_to, tokens.max(axis=1), due - arrival.at_s)
         self._left(state)
         order = np.flatnonzero(self.alive)
         order = order[np.argsort(arrival.at_s[order], kind="stable")]
@@ -367,6 +372,12 @@ class _Reading:
     def _no_arrival(self, arrival: Times, ends: np.ndarray | None) -> None:
         for k in np.flatnonzero(self.alive & np.isnan(arrival.at_s)):
             self._drop(int(k), "without arrival", f"{self.columns.columns['arrival']} is empty")
+
+    def _impossible(self, *values: np.ndarray) -> None:
+        """Rows with figures that no job has, most likely in another unit."""
+        for (what, most), found in zip(_MOST, values, strict=True):
+            for k in np.flatnonzero(self.alive & (np.abs(found) > most)):
+                self._drop(int(k), "malformed", f"its {what}, {found[k]:.3g}, is beyond {most:g}")
 
     def _left(self, state: Sequence[str]) -> None:
         """What became of the jobs there: all that ran count, or those alone that ended well."""

@@ -307,3 +307,18 @@ def test_five_lines_run_and_their_ids_last(tmp_path, capsys):
     with Trace(again) as trace:
         assert trace.table("job_names")["name"].tolist() == ["a-17", "a-18", "b-1", "b-2", "c-9"]
     assert run_main([str(outs[0]), "--out", str(tmp_path / "same.h5"), "--driver", "native", "--quiet"]) == 0
+
+
+@pytest.mark.parametrize(("row", "what"), [
+    ("a,0,60,1e9,1,", "its GPUs, 1e+09, is beyond 1e+06"), ("a,0,60,1e5,,1e8", "its GPU time in s, 3.6e+11"),
+    ("a,1e12,60,1,,", None), ("a,0,60,1,1e15,", "its work in TO, 1e+15, is beyond 1e+14")])
+def test_figures_that_no_job_has_are_left_out(tmp_path, row, what):
+    """A time of 1e12 is one in ms since 1970."""
+    text = f"id,arrival,run,gpus,work_to,gpu_hours\n{row}\n"
+    if what is None:
+        assert read_job_log(written(tmp_path, text)).dated
+        return
+    good = "".join(f"g{k},0,60,1,,\n" for k in range(200))
+    log = read_job_log(written(tmp_path, text + good))
+    assert len(log) == 200
+    assert what in log.said
