@@ -148,6 +148,14 @@ class JobTable(Adapter):
                                 f"{ends}: none of them is in it; --set workload.begin_s=, or a longer --until")
 
     @classmethod
+    def found_in_file(cls, given: JobTableParams) -> str:
+        """The file, its layout, its jobs and when they arrive."""
+        log, _ = _read(given)
+        first, last = (label(t) if log.dated else format_time(t) for t in (log.arrival_s[0], log.arrival_s[-1]))
+        return (f"{given.path}: {log.layout}, jobs: {len(log)}, from {first} to {last}; notes after the run have the "
+                "rest")
+
+    @classmethod
     def offered_jobs_per_min(cls, given: JobTableParams) -> dict[str, tuple[float, float]]:
         """Mean rate (jobs/min) and mean work (TO/job) of every class until its last deadline."""
         _, jobs = _read(given)
