@@ -294,6 +294,8 @@ def test_five_lines_run_and_their_ids_last(tmp_path, capsys):
         assert trace.table("job_names")["name"].tolist() == ["a-17", "a-18", "b-1", "b-2", "c-9"]
         done = dict(zip(trace.table("jobs")["id"].tolist(), trace.table("jobs")["gpus"].tolist(), strict=True))
         assert done[2] == done[3] == 1.0
+        inference = np.isin(trace.table("jobs")["id"], (2, 3))
+        assert (trace.table("jobs")["start_s"] == trace.table("jobs")["arrival_s"])[inference].all(), "free GPUs"
         notes = json.loads(str(trace.attrs["notes"]))
     assert any("rows: 5, jobs: 5" in note for note in notes)
     assert receipts([str(outs[0]), "--job", "a-17", "--out", str(tmp_path / "r.csv")]) == 0
