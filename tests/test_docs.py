@@ -353,4 +353,5 @@ def test_marks_are_listed():
     assert marked == [("agents", "slow"), ("carbon", "slow"), ("carbon", "slow"), ("developing", "slow"),
                       ("index", "network"), ("own-grid", "extra"), ("paper", "slow"), ("rules", "slow"),
                       ("rules", "slow"), ("rules", "slow"), ("speed", "slow"), ("sweeps", "extra"), ("sweeps", "slow"),
-                      ("sweeps", "network")]
+                      ("sweeps", "network"), ("own-network", "extra"), ("train-and-compare", "slow"),
+                      ("train-and-compare", "slow")]
