@@ -56,6 +56,16 @@ class HasRates(Protocol):
         ...
 
 
+@runtime_checkable
+class PlaysFile(Protocol):
+    """A workload from a file, of which a line before the run states what was found in it."""
+
+    @classmethod
+    def found_in_file(cls, params: Any) -> str:
+        """The file, its layout, how many jobs and from when to when. ScenarioError for one that cannot be read."""
+        ...
+
+
 @params
 class JobClass:
     """One class of AI jobs (Table I).

@@ -420,7 +420,7 @@ class _Reading:
         out = [f"{n} {what}" for what, n in self.not_jobs.items()]
         if self.left_out.rows:
             out.append(self.left_out.about())
-        return f"{text}; {total} rows are {jobs} jobs" + (f", and no jobs: {', '.join(out)}" if out else "")
+        return f"{text}; rows: {total}, jobs: {jobs}" + (f", no jobs: {', '.join(out)}" if out else "")
 
     def _doubt(self, log: JobLog) -> None:
         twice = [name for name, n in Counter(log.name).items() if n > 1]

@@ -133,12 +133,14 @@ class JobTable(Adapter):
 
     @classmethod
     def check_horizon(cls, member: str, given: JobTableParams, step_s: float, until_s: float) -> None:
-        """ScenarioError for a file of which no job arrives in the run."""
+        """ScenarioError for a file of which no job arrives in the run, nor on the day on which it begins."""
         cls._cover(given, _read(given)[0], until_s)
 
     @classmethod
     def _cover(cls, given: JobTableParams, log: JobLog, until_s: float | None) -> None:
         first_s, last_s = (float(log.arrival_s[k]) - _zero_s(log, given) for k in (0, -1))
+        if 0.0 <= first_s < DAY_S:
+            return  # of the day on which the run begins; `notes` counts those that it does not reach
         if log.dated:
             check_cover(given.path, first_s, last_s - first_s + MIN_S, given.scenario_start, until_s, "start=null")
         elif last_s < 0.0 or (until_s is not None and first_s >= until_s):
@@ -146,6 +148,14 @@ class JobTable(Adapter):
             ends = "" if until_s is None else f" and ends at {format_time(given.begin_s + until_s)}"
             raise ScenarioError(f"jobs of {given.path} arrive {said}, the run begins at {format_time(given.begin_s)}"
                                 f"{ends}: none of them is in it; --set workload.begin_s=, or a longer --until")
+
+    @classmethod
+    def found_in_file(cls, given: JobTableParams) -> str:
+        """The file, its layout, its jobs and when they arrive."""
+        log, _ = _read(given)
+        first, last = (label(t) if log.dated else format_time(t) for t in (log.arrival_s[0], log.arrival_s[-1]))
+        return (f"{given.path}: {log.layout}, jobs: {len(log)}, from {first} to {last}; notes after the run have the "
+                "rest")
 
     @classmethod
     def offered_jobs_per_min(cls, given: JobTableParams) -> dict[str, tuple[float, float]]:
@@ -230,7 +240,7 @@ class JobTable(Adapter):
         end = self._origin_s + self._reached_s + (self.step_s if self.params.routing == "arrival" else 0.0)
         played = min(int(np.searchsorted(self._arrival_s, end)), self._end)
         if played < len(self._arrival_s):
-            which = "workload.arrivals_end_s" if played == self._end else "the run's last step"
+            which = "workload.arrivals_end_s" if played == self._end else "the last step (a longer --until plays them)"
             said.append(f"{len(self._arrival_s) - played} jobs of {self.params.path} arrive after {which}, and are not "
                         "played")
         if not self._log.dated and self.params.scenario_start:
