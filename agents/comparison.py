@@ -25,6 +25,8 @@ from cosim.units import KG_PER_T, KW_PER_MW, TO_PER_GTO
 
 Results = Mapping[str, Sequence[Mapping[str, float]]]
 """Policy -> metrics of each seed."""
+Methods = Mapping[str, Sequence[str]]
+"""Method -> the policies that are its teams, one for each seed of its training."""
 
 
 @dataclass(frozen=True)
@@ -120,19 +122,25 @@ def rows_of(results: Results) -> list[Metric]:
     return rows + [m for m in EVENTS if m.name in names]
 
 
-def compare(results: Results, note: str) -> Digest:
-    """Two tables: every policy's metrics with 95 % intervals, and each policy less the first, seed by seed."""
-    names, digest = list(results), Digest()
+def compare(results: Results, note: str, methods: Methods | None = None) -> Digest:
+    """Two tables: every policy's metrics with 95 % intervals, and each policy less the first, seed by seed.
+
+    methods: a column each in the place of their teams; its interval is over its teams, each a mean over the seeds
+    """
+    named = methods or {}
+    names, digest = columns_in(results, named), Digest()
     metrics_here = rows_of(results)
-    rows = [(m.about, *(cell(of(results, n, m), m.digits) for n in names)) for m in metrics_here]
+    rows = [(m.about, *(cell(spread(results, named, n, m), m.digits) for n in names)) for m in metrics_here]
     digest.tables.append(Table("Policies", ("", *names), rows, f"{note}; mean +- half of a 95 % t interval"))
     for name in names:
         for m in metrics_here:
-            digest.figures[f"{m.name} of {name}"], _ = interval(of(results, name, m))
+            digest.figures[f"{m.name} of {name}"], _ = interval(spread(results, named, name, m))
     if len(names) > 1:
-        rows = [(m.about, *(cell(less(results, n, m), m.digits, "+") for n in names[1:])) for m in metrics_here]
+        rows = [(m.about, *(cell(difference(results, named, n, names[0], m), m.digits, "+") for n in names[1:]))
+                for m in metrics_here]
         digest.tables.append(Table(f"Difference from {names[0]}, same arrivals", ("", *names[1:]), rows,
-                                   "seed by seed; an interval without 0 tells the two apart"))
+                                   "seed by seed, a method team by team; an interval without 0 tells the two apart"
+                                   if named else "seed by seed; an interval without 0 tells the two apart"))
     return digest
 
 
@@ -141,38 +149,67 @@ def of(results: Results, policy: str, metric: Metric) -> list[float]:
     return [found.get(metric.name, math.nan) for found in results[policy]]
 
 
-def less(results: Results, policy: str, metric: Metric) -> list[float]:
-    """A metric of a policy less that of the first, seed by seed."""
-    return [mine - first for mine, first in zip(of(results, policy, metric), of(results, next(iter(results)), metric),
-                                                strict=True)]
+def columns_in(results: Results, methods: Methods) -> list[str]:
+    """What a table compares: policies, and methods where the first of their teams stands."""
+    whose = {team: method for method, teams in methods.items() for team in teams}
+    return list(dict.fromkeys(whose.get(policy, policy) for policy in results))
 
 
-def write(path: Path, results: Results, about: Mapping[str, Any]) -> None:
+def spread(results: Results, methods: Methods, name: str, metric: Metric) -> list[float]:
+    """What an interval is of: a policy's values seed by seed, or a method's team by team, each the mean over seeds."""
+    if name not in methods:
+        return of(results, name, metric)
+    return [_mean(of(results, team, metric)) for team in methods[name]]
+
+
+def difference(results: Results, methods: Methods, name: str, first: str, metric: Metric) -> list[float]:
+    """The same of a difference from the first policy or method, whose mean over teams counts: of a policy seed by seed,
+    of a method team by team."""
+    base = by_seed(results, methods, first, metric)
+    if name in methods:
+        return [x - _mean(base) for x in spread(results, methods, name, metric)]
+    return [x - y for x, y in zip(of(results, name, metric), base, strict=True)]
+
+
+def by_seed(results: Results, methods: Methods, name: str, metric: Metric) -> list[float]:
+    """A policy's values, or a method's means over its teams, seed by seed."""
+    teams = methods.get(name, [name])
+    return [_mean(values) for values in zip(*(of(results, team, metric) for team in teams), strict=True)]
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def write(path: Path, results: Results, about: Mapping[str, Any], methods: Methods | None = None) -> None:
     """The tables as a file, by its ending.
 
     .csv, .parquet   a row for each metric and policy: mean and half width, the same of the difference from the first
-                     policy, and every seed's value
+                     policy, and every seed's value; methods, whose values are means over teams, after all policies
     .tex             the two tables in LaTeX, with the rules of booktabs
     .json            every seed's metrics, and what was run
     """
     if path.suffix == ".json":
-        path.write_text(json.dumps({**about, "metrics": results}, indent=1))
+        teams = {"methods": methods} if methods else {}
+        path.write_text(json.dumps({**about, **teams, "metrics": results}, indent=1))
     elif path.suffix == ".tex":
-        path.write_text(latex(compare(results, str(about["note"])).tables))
+        path.write_text(latex(compare(results, str(about["note"]), methods).tables))
     else:
-        write_table(path, columns_of(results, [f"seed_{seed}" for seed in about["seeds"]]))
+        write_table(path, columns_of(results, [f"seed_{seed}" for seed in about["seeds"]], methods))
 
 
-def columns_of(results: Results, runs: Sequence[str]) -> dict[str, list[Any]]:
+def columns_of(results: Results, runs: Sequence[str], methods: Methods | None = None) -> dict[str, list[Any]]:
     """Columns of the table for files; runs: names of those with the single values."""
     columns: dict[str, list[Any]] = {name: [] for name in (
         "metric", "about", "policy", "mean", "half_95", "difference_mean", "difference_half_95",
         *runs)}
+    named = methods or {}
+    first = columns_in(results, named)[0]
     for metric in rows_of(results):
-        for policy in results:
-            values = of(results, policy, metric)
-            row = (metric.name, metric.about, policy, *interval(values), *interval(less(results, policy, metric)),
-                   *values)
+        for policy in [*results, *named]:
+            row = (metric.name, metric.about, policy, *interval(spread(results, named, policy, metric)),
+                   *interval(difference(results, named, policy, first, metric)),
+                   *by_seed(results, named, policy, metric))
             for column, value in zip(columns.values(), row, strict=True):
                 column.append(value)
     return columns

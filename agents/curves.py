@@ -23,7 +23,7 @@ import numpy as np
 
 from cosim.agents.fleet.rewards import OBJECTIVE
 from cosim.agents.learn.checkpoint import LAST, LOG, complete_lines
-from cosim.agents.request import refuse_strangers, scenario_of, stored
+from cosim.agents.request import refuse_strangers, stored, written
 from cosim.console import (
     PICTURES,
     add_trust,
@@ -82,7 +82,7 @@ def read_run(folder: Path, trusted: Collection[str | Path] = ()) -> TrainingRun:
     if not lines:
         raise ScenarioError(f"{folder / LOG} is empty: nothing has been learned yet")
     refuse_strangers(request, folder, trusted, drawn=True)
-    day = _steps_a_day(request, trusted)
+    day = steps_a_day(request, trusted)
     window = max(1, round(day * request["envs"] / lines[0]["steps"])) if day else _WINDOW
     short, window = len(lines) < window, min(window, len(lines))
     figures = _figures(lines, window, day)
@@ -152,11 +152,11 @@ def _figures(lines: Sequence[Mapping[str, Any]], window: int, day: int | None) -
     return {**figures, "dropped training jobs per day": terms["dropped_train_jobs"] * day}
 
 
-def _steps_a_day(request: Mapping[str, Any], trusted: Collection[str | Path]) -> int | None:
+def steps_a_day(request: Mapping[str, Any], trusted: Collection[str | Path]) -> int | None:
     """Steps of one environment in a day; None for a foreign world."""
     if request["scenario"] is None:
         return None
-    scenario = scenario_of(request, trusted)
+    scenario = written(request, trusted)
     if scenario.environment is None:
         return None
     member = load(scenario.environment, "environment").member

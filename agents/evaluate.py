@@ -134,7 +134,8 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = command_parser("evaluate")
     p.add_argument("policies", nargs="+", metavar="POLICY", help="a checkpoint (.safetensors), a rule's name, or "
-                   "package.module:Class; the others are compared with the first")
+                   "package.module:Class; the others are compared with the first. NAME=A,B,C: a method, by the teams "
+                   "of its training seeds, with the interval over them")
     p.add_argument("--scenario", default="ieee33", help="a name or a file (default: ieee33)")
     p.add_argument("--seeds", type=int, default=5, metavar="N", help="seeds FIRST to FIRST + N - 1 (default: 5)")
     p.add_argument("--first-seed", type=int, default=500, metavar="FIRST",
@@ -168,7 +169,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _evaluate(args: argparse.Namespace) -> int:
     kinds = _check_options(args)
-    policies = list(dict.fromkeys(args.policies))
+    policies, methods = teams_of(args.policies)
     args.scenario = args.probe or args.scenario
     seeds = list(range(args.first_seed, args.first_seed + args.seeds))
     with tempfile.TemporaryDirectory() as folder:
@@ -188,7 +189,7 @@ def _evaluate(args: argparse.Namespace) -> int:
             for policy in policies:  # before the first of them has run for minutes
                 resolve(what.run_scenario(policy, args.first_seed), what.end_s)
         if kinds:
-            return _on_splits(args, what, policies, kinds)
+            return _on_splits(args, what, policies, kinds, methods)
         if args.probe is not None:
             return show(scenario, policies, seeds, args.days, args.jobs, args.out)
         results, bounds = _run_all(what, policies, seeds, args.jobs)
@@ -196,8 +197,8 @@ def _evaluate(args: argparse.Namespace) -> int:
         results[BOUND] = bounds
     note = _note(what, scenario, seeds)
     if args.out:
-        write(args.out, results, {"scenario": scenario.name, "days": args.days, "seeds": seeds, "note": note})
-    digest = compare(results, note)
+        write(args.out, results, {"scenario": scenario.name, "days": args.days, "seeds": seeds, "note": note}, methods)
+    digest = compare(results, note + _about_methods(methods), methods)
     if args.bound:
         digest.warnings.append(_about_bound(args.open_loop))
     digest.warnings += _left(results)
@@ -220,7 +221,27 @@ def _check_options(args: argparse.Namespace) -> list[str]:
     return kinds
 
 
-def _on_splits(args: argparse.Namespace, what: Evaluation, policies: Sequence[str], kinds: Sequence[str]) -> int:
+def teams_of(given: Sequence[str]) -> tuple[list[str], dict[str, list[str]]]:
+    """(policies to run, method -> its teams). ScenarioError."""
+    policies, methods = [], {}
+    for text in given:
+        name, equals, teams = text.partition("=")
+        found = list(dict.fromkeys(filter(None, teams.split(","))))
+        if equals and (not name or len(found) < 2):
+            raise ScenarioError(f"'{text}': a method is NAME=A,B,C, its name and the teams of two training seeds or "
+                                "more; name a single team without '='")
+        if equals:
+            methods[name] = found
+        policies += found if equals else [text]
+    twice = sorted({policy for policy in policies if policies.count(policy) > 1}) if methods else []
+    if twice or set(methods) & set(policies):
+        raise ScenarioError(f"'{(twice or sorted(set(methods) & set(policies)))[0]}' is given twice; a team is of one "
+                            "method, and a method's name no policy's")
+    return list(dict.fromkeys(policies)), methods
+
+
+def _on_splits(args: argparse.Namespace, what: Evaluation, policies: Sequence[str], kinds: Sequence[str],
+               methods: Mapping[str, Sequence[str]]) -> int:
     """`--splits`: the policies on each of them, and the tables."""
     scenario = Scenario.from_json(what.scenario)
     splits, lacking = splits_of(scenario, kinds, args.first_seed, args.requests)
@@ -237,8 +258,9 @@ def _on_splits(args: argparse.Namespace, what: Evaluation, policies: Sequence[st
         note += f"; of train {splits[0].first_seed}..{splits[0].seeds(args.seeds)[-1]}"
     if args.out:
         write_splits(args.out, found, splits, {"scenario": scenario.name, "days": args.days, "runs": args.seeds,
-                                               "note": note})
-    digest = compare_splits(found, f"{note}; mean +- half of a 95 % t interval, differences seed by seed")
+                                               "note": note}, methods)
+    digest = compare_splits(found, f"{note}; mean +- half of a 95 % t interval, differences seed by seed"
+                            f"{', a method team by team' if methods else ''}", methods)
     if lacking:
         digest.warnings.append(f"left out, as {scenario.name} has nothing that could be changed so: "
                                f"{', '.join(lacking)}")
@@ -269,6 +291,10 @@ def _note(what: Evaluation, scenario: Scenario, seeds: Sequence[int]) -> str:
     loop = "; intensities of the first policy's runs" if what.open_loop else ""
     return (f"{scenario.name}, {what.days:g} days of arrivals from an empty fleet on, {ends}{loop}; seeds {seeds[0]}.."
             f"{seeds[-1]}")
+
+
+def _about_methods(methods: Mapping[str, Sequence[str]]) -> str:
+    return "".join(f"; {name}: {len(teams)} teams, over which its interval is" for name, teams in methods.items())
 
 
 def _about_bound(open_loop: bool) -> str:

@@ -16,6 +16,8 @@ class Preset:
     about: str
     settings: Mapping[str, str] = field(default_factory=dict)
     learn: Mapping[str, str | None] = field(default_factory=dict)
+    by_method: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """The same of single methods."""
 
 
 PRESETS = {
@@ -32,5 +34,6 @@ PRESETS = {
             "context_for_all": "true", "credit": "team", "twins": "1", "center_reward": "false",
             "std_start": "0.37", "std_end": None,
             "learning_rate": "5e-4", "learning_rate_end": "1", "epochs": "15", "minibatches": "1", "discount": "0.99",
-            "gae_lambda": "0.95", "value_lambda": "0.95", "entropy": "0.01", "kl_limit": None}),
+            "gae_lambda": "0.95", "value_lambda": "0.95", "entropy": "0.01", "kl_limit": None},
+        by_method={"transformer": {"history_steps": "16"}}),
 }

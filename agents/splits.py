@@ -17,8 +17,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cosim.agents.comparison import METRICS, Metric, Results, cell, columns_of, latex, less, of
+from cosim.agents.comparison import (
+    METRICS,
+    Methods,
+    Results,
+    cell,
+    columns_in,
+    columns_of,
+    difference,
+    latex,
+    spread,
+)
 from cosim.agents.fleet.rewards import OBJECTIVE
+from cosim.campaign.statistics import interval
 from cosim.digest import Digest, Table
 from cosim.errors import ScenarioError, unknown
 from cosim.imports import load
@@ -161,37 +172,36 @@ def scenario_of(scenario: Scenario, split: Split) -> Scenario:
     return override(scenario, split.settings)
 
 
-def compare_splits(found: Mapping[str, Results], note: str) -> Digest:
-    """A table per shown metric: a row for each split, the policies, and each less the first on the same seeds."""
-    names, digest = list(next(iter(found.values()))), Digest()
+def compare_splits(found: Mapping[str, Results], note: str, methods: Methods | None = None) -> Digest:
+    """A table per shown metric: a row for each split, the policies, and each less the first on the same seeds; methods
+    as in `cosim.agents.comparison.compare`."""
+    named = methods or {}
+    names, digest = columns_in(next(iter(found.values())), named), Digest()
     for metric in [m for name in SHOWN for m in METRICS if m.name == name]:
-        rows = [(split, *(cell(of(results, name, metric), metric.digits) for name in names),
-                 *(cell(less(results, name, metric), metric.digits, "+") for name in names[1:]))
+        rows = [(split, *(cell(spread(results, named, name, metric), metric.digits) for name in names),
+                 *(cell(difference(results, named, name, names[0], metric), metric.digits, "+") for name in names[1:]))
                 for split, results in found.items()]
         digest.tables.append(Table(metric.about, ("", *names, *(f"{name} - {names[0]}" for name in names[1:])), rows,
                                    note))
-        digest.figures |= {f"{metric.name} of {name} on {split}": _mean(results, name, metric)
+        digest.figures |= {f"{metric.name} of {name} on {split}": interval(spread(results, named, name, metric))[0]
                            for split, results in found.items() for name in names}
     return digest
 
 
-def _mean(results: Results, name: str, metric: Metric) -> float:
-    values = of(results, name, metric)
-    return sum(values) / len(values)
-
-
-def write_splits(path: Path, found: Mapping[str, Results], splits: Sequence[Split], about: Mapping[str, Any]) -> None:
+def write_splits(path: Path, found: Mapping[str, Results], splits: Sequence[Split], about: Mapping[str, Any],
+                 methods: Methods | None = None) -> None:
     """All metrics of all splits as a file, by its ending: see `cosim.agents.comparison.write`; rows have their split,
     its kind and the first of its seeds, whose runs are value_1 and so on."""
     if path.suffix == ".json":
         told = [{"name": s.name, "kind": s.kind, "first_seed": s.first_seed, "settings": s.settings} for s in splits]
-        path.write_text(json.dumps({**about, "splits": told, "metrics": found}, indent=1))
+        teams = {"methods": methods} if methods else {}
+        path.write_text(json.dumps({**about, **teams, "splits": told, "metrics": found}, indent=1))
     elif path.suffix == ".tex":
-        path.write_text(latex(compare_splits(found, str(about["note"])).tables))
+        path.write_text(latex(compare_splits(found, str(about["note"]), methods).tables))
     else:
         columns: dict[str, list[Any]] = {}
         for split in splits:
-            one = columns_of(found[split.name], [f"value_{k + 1}" for k in range(about["runs"])])
+            one = columns_of(found[split.name], [f"value_{k + 1}" for k in range(about["runs"])], methods)
             rows = len(one["metric"])
             one = {"split": [split.name] * rows, "kind": [split.kind] * rows, "first_seed": [split.first_seed] * rows,
                    **one}

@@ -16,6 +16,7 @@ import numpy as np
 
 from cosim.agents.learn.checkpoint import LAST
 from cosim.agents.learn.config import Learning
+from cosim.agents.learn.history import of_steps
 from cosim.agents.learn.peers import Together
 from cosim.agents.learn.team import Team
 from cosim.agents.learn.training import Training, TrainingPlan
@@ -129,7 +130,8 @@ def main() -> int:
 def _learn(start: Mapping[str, Any], channel: FirstProcess) -> None:
     rank, numbers = start["rank"], start["numbers"]
     peers = Together(rank, numbers, channel)
-    env = some_of(Scenario.from_json(start["scenario"]), numbers[rank], **start["worlds"])
+    env = of_steps(some_of(Scenario.from_json(start["scenario"]), numbers[rank], **start["worlds"]),
+                   start["learning"]["history_steps"], numbers[rank], goes_on=True)
     plan = TrainingPlan(Path(start["plan"].pop("out")), **start["plan"])
     try:
         if start["resume"]:

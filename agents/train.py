@@ -18,18 +18,24 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cosim.agents.curves import steps_a_day
+from cosim.agents.fleet.rewards import OBJECTIVE
 from cosim.agents.learn.checkpoint import LAST, LOG
 from cosim.agents.learn.config import METHODS, Learning
+from cosim.agents.learn.history import of_steps
 from cosim.agents.learn.parallel_env import ParallelEnvs
 from cosim.agents.learn.peers import Alone, Peers, shares_of
 from cosim.agents.learn.spec import VectorEnv
 from cosim.agents.presets import PRESETS
 from cosim.agents.request import MODES, checked, refuse_strangers, scenario_of, stored
 from cosim.console import (
+    USE,
+    add_names,
     add_settings,
     add_trust,
     assignments,
     command_parser,
+    names_of,
     plain_console,
     run_command,
     say,
@@ -80,6 +86,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--out", type=Path, metavar="DIR", help="default: results/training/<what>-<method>-<mode>-<seed>")
     add_settings(p, metavar="PATH=VALUE", about="a field of the scenario (controller.reward.c2_per_usd=0.02) or of the "
                  "learner (learn.entropy=0.01); repeatable")
+    p.add_argument("--use", action="append", default=[], metavar="MEMBER=SIMULATOR", help="another simulator in a "
+                   "member's place, as in cosim run")
+    add_names(p, "as in cosim run")
     p.add_argument("--vary", action="append", default=[], metavar="PATH=RANGE", help="a field outside of the fleet "
                    "(load, prices, feeder, grid) that each environment draws anew every day: LOW:HIGH, or one of "
                    "A|B|C, e.g. workload.rate_scale=0.7:1.2; repeatable")
@@ -115,13 +124,15 @@ def _train(args: argparse.Namespace) -> int:
                 prepared = learning_scenario(scenario_of(request, args.trust))
                 worlds = {"engine": request["engine"], "seed": request["seed"], "stagger_over": request["envs"],
                           "twins": learning.twins, "vary": request["vary"]}
-                env: Any = some_of(prepared, numbers[0], **worlds)
+                env: Any = of_steps(some_of(prepared, numbers[0], **worlds), learning.history_steps, numbers[0],
+                                    goes_on=True)
                 opened.callback(env.close)
                 others = OtherProcesses(prepared, worlds, numbers, learning, plan, request["seed"], bool(args.resume))
                 opened.callback(others.close)
                 peers = others.peers
             else:
-                env = _make_env(request, args.workers, args.trust)
+                env = of_steps(_make_env(request, args.workers, args.trust), learning.history_steps,
+                               range(request["envs"]), goes_on=not request["env"])
                 opened.callback(env.close)
         if args.resume:
             team = Team.load(plan.out / LAST, args.device, peers)
@@ -134,8 +145,9 @@ def _train(args: argparse.Namespace) -> int:
                 if not request["env"]:
                     env.on_way = progress.at
                 training.begin()
+        day = steps_a_day(request, args.trust)
         with (_stop_on_signal(training), working("the first update", 1.0, before=training.progress) as progress,
-              _reporter(training, progress) as report):
+              _reporter(training, progress, day) as report):
             training.run(report)
     _say(training)
     return 130 if training.stop else 0
@@ -174,7 +186,8 @@ def _request(args: argparse.Namespace) -> dict[str, Any]:
     if args.resume:
         given = [name for name in ("scenario", "env", "method", "mode", "preset", "seed", "envs", "engine",
                                         "out") if
-                 getattr(args, name) is not None] + ["set"] * bool(args.settings) + ["vary"] * bool(args.vary)
+                 getattr(args, name) is not None] + [name for name, given in (
+                     ("set", args.settings), ("vary", args.vary), ("use", args.use), ("map", args.names)) if given]
         if given:
             raise ScenarioError(f"--resume goes on as the run was asked for; leave out {', '.join(given)}")
         request = stored(args.resume / LAST)
@@ -190,8 +203,8 @@ def _request(args: argparse.Namespace) -> dict[str, Any]:
     learn = {k.removeprefix(_LEARN): _value(k, v) for k, v in settings.items() if k.startswith(_LEARN)}
     if args.method and "method" in learn:
         raise ScenarioError("give the method once: --method or --set learn.method")
-    learn = {**preset.learn, **learn}
     learn.setdefault("method", args.method or "mat")
+    learn = {**preset.learn, **preset.by_method.get(str(learn["method"]), {}), **learn}
     envs = args.envs or 16
     for name, value in _FOREIGN.items() if args.env else ():
         learn.setdefault(name, value)
@@ -205,6 +218,7 @@ def _request(args: argparse.Namespace) -> dict[str, Any]:
         raise ScenarioError(f"--seed {args.seed} must be >= 0")
     return checked({"scenario": args.scenario, "env": args.env, "engine": args.engine or "auto", "mode": args.mode,
                     "learn": learn, "settings": {k: v for k, v in settings.items() if not k.startswith(_LEARN)},
+                    "use": assignments(args.use, "--use", USE), "names": names_of(args.names),
                     "vary": _vary(args.vary, settings), "seed": args.seed or 0, "envs": envs,
                     "episodes": args.episodes or 1000, "updates": args.updates}, "request")
 
@@ -215,6 +229,8 @@ def _refuse_with_env(args: argparse.Namespace, settings: Mapping[str, str]) -> N
         raise ScenarioError(f"--preset {args.preset} sets a scenario's fields and does not go with --env; leave it out")
     if args.mode or any(not k.startswith(_LEARN) for k in settings):
         raise ScenarioError("--mode and --set of a scenario's fields do not go with --env; learn.* does")
+    if args.use or args.names:
+        raise ScenarioError("--use and --map are for members of a scenario and do not go with --env; leave them out")
     if args.vary:
         raise ScenarioError("--vary draws a scenario's fields and does not go with --env; leave it out")
     if args.engine:
@@ -266,7 +282,7 @@ def _default_out(request: Mapping[str, Any]) -> Path:
 
 
 @contextmanager
-def _reporter(training: Any, progress: ProgressTask) -> Iterator[Callable[[dict[str, Any]], None]]:
+def _reporter(training: Any, progress: ProgressTask, day: int | None) -> Iterator[Callable[[dict[str, Any]], None]]:
     """Shows every update, and writes it to TensorBoard where that is installed."""
     board = None
     if find_spec("tensorboard"):
@@ -275,7 +291,7 @@ def _reporter(training: Any, progress: ProgressTask) -> Iterator[Callable[[dict[
         board = SummaryWriter(str(training.plan.out / "tensorboard"), purge_step=first)
 
     def report(record: dict[str, Any]) -> None:
-        progress.at(training.progress, _line(record, training.progress))
+        progress.at(training.progress, _line(record, training.progress, day))
         if board:
             for name, value in {**record, **{f"terms/{k}": v for k, v in record["terms"].items()}}.items():
                 if isinstance(value, (int, float)):
@@ -288,16 +304,20 @@ def _reporter(training: Any, progress: ProgressTask) -> Iterator[Callable[[dict[
             board.close()
 
 
-def _line(record: Mapping[str, Any], progress: float) -> str:
-    """One update in a line."""
+def _line(record: Mapping[str, Any], progress: float, steps_a_day: int | None) -> str:
+    """One update in a line: what is learned from (`reward`, per step, and of an episode), and (32) by the name and unit
+    that it has in `cosim curves` and `cosim evaluate`."""
     spent = [record[f"{k}_s"] for k in ("environment", "decode", "waiting", "update")]
     names = ("env", "decode", "wait", "update")
     split = " ".join(f"{k} {100 * s / sum(spent):.0f} %" for k, s in zip(names, spent, strict=True))
-    terms = "  ".join(f"{k} {v:.3g}" for k, v in record["terms"].items())
+    shown = {k: v for k, v in record["terms"].items() if k != OBJECTIVE or steps_a_day is None}
+    terms = "  ".join(f"{k} {v:.3g}" for k, v in shown.items())
+    if len(shown) < len(record["terms"]) and steps_a_day:
+        terms = f"objective (32) per day {record['terms'][OBJECTIVE] * steps_a_day:.3f}  {terms}"
     of = f" of about {record['steps'] / progress:,.0f}" if progress else ""
-    day = "" if record["episode_reward"] is None else f"  episode {record['episode_reward']:.3f}"
+    ended = "" if record["episode_reward"] is None else f"  episode {record['episode_reward']:.3f}"
     return (f"update {record['update']}  steps {record['steps']:,}{of}  episodes {record['episodes']}  "
-            f"reward {record['reward']:.4f}{day}  {terms}  "
+            f"reward {record['reward']:.4f}{ended}  {terms}  "
             f"{record['steps_per_s']:.0f} steps/s ({split})")
 
 
@@ -305,8 +325,8 @@ def _say(training: Training) -> None:
     tracker, out = training.tracker, training.plan.out
     value = "none ended" if tracker.episode_reward is None else f"{tracker.episode_reward:.4f}"
     console = plain_console()
-    say(console, f"{training.team.updates} updates, {tracker.steps} steps, {tracker.episodes} episodes; reward of the "
-        f"last {len(tracker.ended)} episodes: {value}")
+    say(console, f"{training.team.updates} updates, {tracker.steps} steps, {tracker.episodes} episodes; reward learned "
+        f"from in the last {len(tracker.ended)} episodes: {value} (the objective by cosim curves, or cosim evaluate)")
     say(console, f"log {out / LOG}, checkpoint {out / LAST}")
 
 

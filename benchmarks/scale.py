@@ -30,14 +30,15 @@ KINDS = {"inf, 400 GPUs a site": 400, "inf, 40 000 GPUs a site": 40_000, "llm, 4
 def day(kind: str, gpus: int, job_log: bool, folder: Path) -> Scenario:
     """The scenario; its table of intensities is put into `folder`."""
     table = folder / "intensity.csv"
-    table.write_text("datetime,carbon_intensity\n2026-01-01T00:00:00,300\n2026-01-02T00:00:00,300\n", encoding="utf-8")
+    table.write_text("datetime,intensity\n2026-01-01T00:00:00,300\n2026-01-02T00:00:00,300\n", encoding="utf-8")
     held_s = LOAD * SITES * gpus * MIN_S / PER_MIN
     inf: dict[str, Any] = {"kind": "inf", "work_to": held_s, "deadline_s": 900.0, "to_per_gpu_min": 60.0,
                            "kw_per_to_s": 0.7}
     serves = kind.startswith("llm")
     old = intensity_series.SCENARIO
     members = dict(old.members)
-    given = {"workload": {"arrivals": {"request": {"mean_per_min": PER_MIN}}}, "grid": {"path": str(table)},
+    series = {"path": str(table), "time_column": "datetime", "column": "intensity", "unit": "g_per_kwh"}
+    given = {"workload": {"arrivals": {"request": {"mean_per_min": PER_MIN}}}, "grid": series,
              "controller": {"policy": "uniform", "drain_min": 1.0}, "aidc": {"job_log": job_log}}
     for name, new in given.items():
         params = {} if name in ("workload", "aidc") else members[name].params

@@ -70,7 +70,7 @@ class HasNotes(Protocol):
 class Hooks:
     """The hooks of simulators that are built on `cosim.adapter.Adapter`, with their defaults.
 
-    Of the class, before anything is started (by `cosim.drivers.resolve`, in this order: completes,
+    Of the class, before anything is started (by `cosim.drivers.resolve`, in this order: model_names, completes,
     entity_names, natural_horizon_s, check_horizon, check_scenario, check_members; `given` is an instance of the class's
     PARAMS). Of the object: setup, resume, labels, tables, initial, then advance at every tick, carry, closing, notes.
 
@@ -103,6 +103,12 @@ class Hooks:
         place of a list; members that cannot answer take those of one that can. None: it implies none. ScenarioError
         for a value that cannot be read."""
         return None
+
+    @classmethod
+    def model_names(cls, given: Mapping[str, Any]) -> list[str] | None:
+        """The models that it has with these parameters, as they were written and not validated, before it is started;
+        None: not known before."""
+        return list(cls.MODELS) or None
 
     @classmethod
     def natural_horizon_s(cls, given: Any) -> float | None:

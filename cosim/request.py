@@ -94,13 +94,16 @@ def changed(scenario: Scenario, *, seed: int | None = None, use: Mapping[str, st
         scenario = scenario.replace(seed=seed)
     before, settings = scenario, dict(settings or {})
     for member, simulator in (use or {}).items():
-        scenario = fit(plug(scenario, member, simulator), member)
+        scenario = fit(plug(scenario, member, simulator), member)  # so that a table plays what is there
     early = {path: value for path, value in settings.items() if path == "start" or path.startswith("shared.")}
     if replays and early:  # a table's dates are read against the start, its columns by the entities of shared tables
         scenario = override(scenario, early)
     for member, path in (replays or {}).items():
         scenario = replay(scenario, member, os.fspath(path))
     asked = override(rename(scenario, names or {}), settings)
+    for member in use or {}:  # of one whose models its parameters make
+        if not any(path.startswith(f"{member}.entities") for path in settings):
+            asked = fit(asked, member)
     return prune(written_out(asked, before), before) if use or replays else asked
 
 

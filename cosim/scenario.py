@@ -85,6 +85,24 @@ class _Data(BaseModel):
         return type(self)(**{name: getattr(self, name) for name in self.model_fields_set} | dict(update or {}))
 
 
+def _fmu(simulator: str) -> str:
+    return simulator if simulator.lower().endswith(".fmu") and not simulator.startswith(("cmd:", "connect:")) else ""
+
+
+def _federate(simulator: str) -> str:
+    """'helics: COMMAND' and 'helics: connect: HOST:PORT' as the parameter of the member that plays them."""
+    kind, colon, rest = simulator.partition(":")
+    rest = rest.strip()
+    if kind != "helics" or not colon or not rest:
+        return ""
+    return rest if rest.startswith(("cmd:", "connect:")) else f"cmd: {rest}"
+
+
+_PLAYED = ((_fmu, "cosim.neighbours.fmu:FmuMember", "path"),
+           (_federate, "cosim.neighbours.helics_federate:HelicsMember", "federate"))
+"""What may stand for a simulator -> the member that plays it, and its parameter for that."""
+
+
 def rows_of(table: Any, name: str) -> dict[str, dict[str, Any]]:
     """Rows of a table in a scenario's data, by name. ScenarioError where it is none."""
     if not isinstance(table, dict) or not all(isinstance(row, dict) for row in table.values()):
@@ -102,7 +120,8 @@ class Member(_Data):
     """
 
     simulator: ImportString = Field(description="'package.module:Class', 'folder/file.py:Class', "
-                                    "'cmd: COMMAND %(addr)s' or 'connect: HOST:PORT'")
+                                    "'cmd: COMMAND %(addr)s' or 'connect: HOST:PORT'; also an .fmu file, and "
+                                    "'helics: COMMAND %(broker)s'")
     step_s: Seconds = Field(gt=0, description="bus step of this member, s")
     entities: dict[str, tuple[str, ...] | str | Json] = Field(min_length=1)
     params: Json = {}
@@ -112,6 +131,19 @@ class Member(_Data):
     timeout_s: Seconds = Field(60, gt=0, description="wall-clock seconds a remote member may take for one answer")
     secret: str | None = Field(None, description="for 'connect: ...': environment variable with the secret that a "
                                "cosim serve elsewhere was given")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _neighbours(cls, data: Any) -> Any:
+        """A file that is a model, and a federate, are parameters of the members that play them."""
+        simulator = data.get("simulator") if isinstance(data, dict) else None
+        for fits, plays, field in _PLAYED:
+            if isinstance(simulator, str) and (found := fits(simulator.strip())):
+                params = data.get("params") or {}
+                if isinstance(params, dict) and params.get(field, found) != found:
+                    raise ValueError(f"simulator is {found}, and params.{field} = {shown(params[field])}; give one")
+                return {**data, "simulator": plays, "params": {**params, field: found}}
+        return data
 
 
 class Link(_Data):
@@ -147,7 +179,8 @@ class Scenario(_Data):
     until_s: Seconds | None = Field(DAY_S, gt=0, description="horizon; null: as long as the workload lasts")
     warmup_s: Seconds = Field(0.0, ge=0, description="run before until_s, kept out of the summary")
     resolution_s: Seconds = Field(MIN_S, ge=0.001, description="one bus step, s")
-    flush_s: Seconds = Field(HOUR_S, gt=0, description="simulated time between writes to the trace")
+    flush_s: Seconds = Field(4 * HOUR_S, gt=0, description="simulated time between writes to the trace, at most: much "
+                             "that waits is written before, and in real time what is an hour old")
     seed: int = Field(0, ge=0, lt=2**63)
     episode: int = Field(0, ge=0, lt=2**63, description="same seed, another day: its own random numbers")
     seeds: dict[str, Annotated[int, Field(ge=0, lt=2**63)]] = Field({}, description="member -> its own seed")

@@ -56,6 +56,16 @@ class HasRates(Protocol):
         ...
 
 
+@runtime_checkable
+class PlaysFile(Protocol):
+    """A workload from a file, of which a line before the run states what was found in it."""
+
+    @classmethod
+    def found_in_file(cls, params: Any) -> str:
+        """The file, its layout, how many jobs and from when to when. ScenarioError for one that cannot be read."""
+        ...
+
+
 @params
 class JobClass:
     """One class of AI jobs (Table I).
@@ -63,12 +73,13 @@ class JobClass:
     A training job may use 1 to `max_blocks` blocks of `gpus_per_block` GPUs at once, and its blocks can be taken
     away and given back; an inference job takes `gpus_per_block` GPUs from start to finish. On k blocks a training job
     is s(k) times as fast as on one: k by default, k^speedup_exponent, or as tabled. Its GPUs draw full power whatever
-    s(k) is, so energy per unit of work rises as s(k)/k falls. A request of kind `llm` shares replicas of
-    `gpus_per_block` GPUs with others, see `serving`; its work and speed follow from there, as plans for policies.
+    s(k) is, unless a `power_table` has it, so energy per unit of work rises as s(k)/k falls. A request of kind `llm`
+    shares replicas of `gpus_per_block` GPUs with others, see `serving`; its work and speed follow from there, as plans
+    for policies.
     """
 
     kind: Literal["train", "inf", "llm"]
-    work_to: Annotated[float, Field(ge=1e-6, le=1e12, description="size j of one job, TO")]
+    work_to: Annotated[float, Field(ge=1e-6, le=1e15, description="size j of one job, TO")]
     deadline_s: Annotated[Seconds, Field(gt=0, description="tau: latest finish (train) or start (inf) after arrival")]
     to_per_gpu_min: Annotated[float, Field(ge=1e-6, le=1e9, description="xi: work of one busy GPU, TO/(GPU min)")]
     kw_per_to_s: Annotated[float, Field(ge=0, le=1e6, description="alpha of (13): power per throughput, kW/(TO/s)")]
@@ -102,6 +113,9 @@ class JobClass:
     memory_gb: Annotated[float | None, Field(
         gt=0, le=100_000, description="memory that each of its GPUs must have, where sites have gpu_types; null: any"
     )] = None
+    power_table: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...] | None, Field(
+        description="power above idle of each of its GPUs on 1, 2, ... max_blocks blocks over that on one (train), "
+        "where sites have gpu_types; null: always 1")] = None
     gpu_speed_ratio: Annotated[dict[str, Annotated[float, Field(gt=0, le=1000)]], Field(
         description="speed on GPU types over to_per_gpu_min, where it is not the type's speed_ratio")] = field(
         default_factory=dict)
@@ -139,6 +153,7 @@ class JobClass:
             odd = [name for name, usual in (("patience", "fixed"), ("slo_wait_s", None), ("order", "edf"),
                                             ("max_blocks", 1), ("speedup_exponent", 1.0), ("speedup_table", None),
                                             ("checkpoint_interval_s", None), ("restart_s", 0), ("memory_gb", None),
+                                            ("power_table", None),
                                             ("gpu_speed_ratio", {}))
                    if getattr(self, name) != usual]
             if odd:
@@ -157,6 +172,11 @@ class JobClass:
                              "it out")
         if self.kind == "inf" and (self.checkpoint_interval_s is not None or self.restart_s):
             raise ValueError("an inference class has no checkpoints and no restart_s; leave them out")
+        if self.kind == "inf" and self.power_table is not None:
+            raise ValueError("an inference class has no power_table, as it has no blocks; leave it out")
+        if self.power_table is not None and (len(self.power_table) != self.max_blocks or self.power_table[0] != 1.0):
+            raise ValueError(f"power_table = {list(self.power_table)} must start with 1 and have max_blocks = "
+                             f"{self.max_blocks} entries")
         if self.checkpoint_interval_s is None and self.checkpoint_cost_s:
             raise ValueError(f"checkpoint_cost_s is {self.checkpoint_cost_s:g} without a checkpoint_interval_s; give "
                              "both")
@@ -179,6 +199,10 @@ class JobClass:
         if self.speedup_table is not None:
             return self.speedup_table[blocks - 1] if blocks else 0.0
         return float(blocks) if self.speedup_exponent == 1.0 else blocks**self.speedup_exponent
+
+    def power_ratio(self, blocks: int) -> float:
+        """Power above idle of each GPU of a job on so many blocks over that on one."""
+        return 1.0 if self.power_table is None or not blocks else self.power_table[blocks - 1]
 
     def speed_to_per_s(self, blocks: int) -> float:
         """Work per s of a job that runs on so many blocks, checkpoints counted, TO/s; of inference on 0 or 1."""
@@ -314,8 +338,17 @@ class Site:
         that it fits on and that have a block of it, by their speeds."""
         if not self.gpu_types:
             return self.gpus if self.gpus >= job_class.gpus_per_block else 0
-        return sum(t.count * job_class.speed_on(name, t) for name, t in self.fitting_types(job_class).items()
-                   if t.count >= job_class.gpus_per_block)
+        return sum(t.count * job_class.speed_on(name, t) for name, t in self.roomy_types(job_class).items())
+
+    def eligible_gpus(self, job_class: JobClass) -> int:
+        """How many these are, whatever their speed."""
+        if not self.gpu_types:
+            return self.gpus if self.gpus >= job_class.gpus_per_block else 0
+        return sum(t.count for t in self.roomy_types(job_class).values())
+
+    def roomy_types(self, job_class: JobClass) -> dict[str, GpuType]:
+        """Types that a class fits on and that have a block of it."""
+        return {name: t for name, t in self.fitting_types(job_class).items() if t.count >= job_class.gpus_per_block}
 
 
 def may_run(job_class: JobClass, site: str) -> bool:

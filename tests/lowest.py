@@ -57,6 +57,8 @@ SUBSETS = {
     "parquet": ("tests/cosim/test_table.py", "tests/simulators/workload/test_workload_tasks.py"),
     "plot": ("tests/cosim/test_report.py", "tests/agents/test_curves.py"),
     "ray": ("tests/cosim/test_ray.py",),
+    "fmu": ("tests/cosim/test_neighbours.py::test_an_fmu_gives_what_the_same_grid_in_python_gives",),
+    "helics": ("tests/cosim/test_neighbours.py::test_a_federate_answers_the_same_tick_in_its_own_unit",),
     "simbench": ("tests/simulators/grid/test_grid_networks.py",),
     "test": ("tests/cosim/test_trace.py::test_xarray_reads_labelled_data_with_dates",
              "tests/scenarios/test_elsewhere.py", "tests/scenarios/test_foreign_grid.py",

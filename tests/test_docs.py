@@ -7,7 +7,8 @@ comment on the line before a block:
                                NAME=VALUE)
     <!-- network: WHY -->      not run: it needs the network
     <!-- slow: WHY -->         not run: it takes minutes
-    <!-- extra: MODULE ARGUMENTS --> as long, and not run where an extra's module is not installed
+    <!-- extra: MODULE ARGUMENTS --> as long, and not run where an extra's module is not installed; MODULE+PROGRAM:
+                               nor where a program is not
     <!-- given: NAME -->       not run but written to that file
     <!-- output -->            not run: what the block before it must have printed, line by line
     <!-- source: FILE -->      a file of the repository, copied beside and shown by the site
@@ -148,8 +149,8 @@ def test_every_block_runs(page, folder):
     printed, names = "", {}
     for mark, words, kind, text in blocks(page):
         if mark == "extra":
-            module, _, words = words.partition(" ")
-            if importlib.util.find_spec(module) is None:
+            needed, _, words = words.partition(" ")
+            if not all(importlib.util.find_spec(name) or shutil.which(name) for name in needed.split("+")):
                 continue
         if mark == "given":
             (folder / words).write_text(text)
@@ -352,7 +353,8 @@ def test_marks_are_listed():
     """The blocks that are not run as they stand, so that the list is looked at when it grows."""
     marked = [(page.stem, mark) for page in PAGES for mark, *_ in blocks(page) if mark in ("network", "slow", "extra")]
     assert marked == [("agents", "slow"), ("carbon", "slow"), ("carbon", "slow"), ("developing", "slow"),
-                      ("index", "network"), ("own-grid", "extra"), ("paper", "slow"), ("rules", "slow"),
+                      ("index", "network"), ("neighbours", "extra"), ("neighbours", "extra"),
+                      ("own-grid", "extra"), ("paper", "slow"), ("rules", "slow"),
                       ("rules", "slow"), ("rules", "slow"), ("speed", "slow"), ("sweeps", "extra"), ("sweeps", "slow"),
                       ("sweeps", "network"), ("own-network", "extra"), ("train-and-compare", "slow"),
                       ("train-and-compare", "slow")]

@@ -8,15 +8,20 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from cosim.agents.fleet.actions import decision_of
 from cosim.agents.fleet.decision import FleetFacts, Matrix, Observation, Operation
 from cosim.agents.fleet.observation import FORECASTS, RELATIVE, USUAL_SHARE, ObservationScope, forecast_entries
 from cosim.agents.fleet.team_arrays import MANAGER, TeamArrays
 from cosim.agents.learn import checkpoint
+from cosim.agents.learn.config import Learning
+from cosim.agents.learn.history import Window, without_history
 from cosim.agents.learn.numpy_actor import ActingTeam
 from cosim.agents.learn.spec import AgentType, Choice, Interval, Simplex, TeamSpec, spec_from_dict
 from cosim.errors import ScenarioError
 from cosim.limits import is_file
+from cosim.params import validate
 
 _NCI, _MCI, _FULL = "nci_kg_per_kwh ", "mci_kg_per_kwh ", "site_carry "
 """Columns of the manager by which a spec states what its team observes."""
@@ -37,15 +42,18 @@ class LearnedPolicy:
     def __init__(self, path: str | Path, facts: FleetFacts, sees_nci: bool, explorer: Any = None) -> None:
         self._facts, self._team = facts, explorer or _team_of(path)
         self._deterministic = explorer is None
-        trained = self._team.spec
+        trained = without_history(self._team.spec, self._team.history_steps)
         _check_fit(path, trained, facts, sees_nci)
         self._view = TeamArrays(facts, _sight(trained, facts), {}, trained)
+        self._past = Window(trained, self._team.history_steps, 1) if self._team.history_steps > 1 else None
+        self._begun = False
         self.about = f"{self._team.method} from {Path(path).name} (sha256 {_digest(path)})"
         self._decoding: Any = None
 
     def place(self, observation: Observation) -> Matrix:
         """(M, N) the manager's shares."""
-        self._decoding = self._team.begin(self._view.observe(observation)[None], deterministic=self._deterministic)
+        self._decoding = self._team.begin(self._seen(self._view.observe(observation)[None]),
+                                          deterministic=self._deterministic)
         row = self._decoding.lead()[0, 0].tolist()
         n = self._facts.n_sites
         return [row[m * n:(m + 1) * n] for m in range(len(self._facts.kinds))]
@@ -60,10 +68,28 @@ class LearnedPolicy:
         return decision_of(self._facts, step.action[0].tolist()).operation
 
 
+    def _seen(self, present: np.ndarray) -> np.ndarray:
+        """(1, n, O) what the team observes: the present, and its past where it has one."""
+        past = self._past
+        if past is None:
+            return present
+        if self._begun:
+            past.held = past.pushed(present)
+        else:
+            past.fill(present)
+            self._begun = True
+        return past.rows()
+
+
 def check_checkpoint(path: str | Path, facts: FleetFacts, sees_nci: bool, explores: bool) -> None:
     """ScenarioError for a checkpoint of which no `LearnedPolicy` can be made, without making one; the weights of one
     that explores are left to torch, which alone can run them."""
-    _check_fit(path, _spec_of(path) if explores else _team_of(path).spec, facts, sees_nci)
+    if explores:
+        trained = _spec_of(path)
+    else:
+        team = _team_of(path)
+        trained = without_history(team.spec, team.history_steps)
+    _check_fit(path, trained, facts, sees_nci)
 
 
 def _check_fit(path: str | Path, trained: TeamSpec, facts: FleetFacts, sees_nci: bool) -> None:
@@ -110,10 +136,11 @@ def _sight(trained: TeamSpec, facts: FleetFacts) -> ObservationScope:
 
 
 def _spec_of(path: str | Path) -> TeamSpec:
-    """Specification of a checkpoint's team; no weight is read."""
+    """Specification of a checkpoint's team, of the present step; no weight is read."""
     _, about = checkpoint.read(path, prefix="none of the arrays/")
     try:
-        return spec_from_dict(about["spec"])
+        steps = validate(Learning, about["config"], "learn").history_steps
+        return without_history(spec_from_dict(about["spec"]), steps)
     except (KeyError, TypeError, ValueError, AttributeError) as err:
         raise ScenarioError(f"checkpoint '{path}' does not fit this version: {err}") from None
 

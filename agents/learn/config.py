@@ -16,7 +16,8 @@ from cosim.params import params
 
 METHODS = ("mat", "mat-dec", "transformer", "mappo")
 """mat: shared encoder, autoregressive decoder. mat-dec: shared encoder, one decoder per agent type, no autoregression.
-transformer: parallel attention, actor and critic apart. mappo: one MLP actor per type, a central MLP critic."""
+transformer: parallel attention, over agents or over an agent's own past, actor and critic apart. mappo: one MLP actor
+per type, a central MLP critic."""
 
 
 @params
@@ -33,6 +34,9 @@ class Learning:
         description="followers of mat-dec, transformer and mappo are shown their context (a site the jobs that it was "
         "sent), too, before their heads: the study's state (27) has it whatever the method; mat always shows it "
         "[here]")] = False
+    history_steps: Annotated[int, Field(
+        ge=1, le=240, description="of a transformer: with more than 1 its agents attend over their own last so many "
+        "steps, as in the study, and not over each other; it prints no number of steps [here]")] = 1
     identity: Annotated[bool, Field(description="agents of one type have an embedding of their identity, so that "
                                     "they can differ; [MAT] leaves that to the observation [here]")] = True
 
@@ -117,6 +121,9 @@ class Learning:
         if self.context_for_all and self.simplex == "dirichlet":
             raise ValueError("context_for_all = true needs simplex = gaussian: a Dirichlet share cannot be drawn again "
                              "from the same noise")
+        if self.history_steps > 1 and self.method != "transformer":
+            raise ValueError(f"history_steps = {self.history_steps} needs method = transformer; the attention of "
+                             f"{self.method} is over agents")
         if self.std_min > self.std_start:
             raise ValueError(f"std_min = {self.std_min} must be <= std_start = {self.std_start}")
         if self.std_end is not None and not self.std_min <= self.std_end <= self.std_start:

@@ -46,7 +46,7 @@ class ActingTeam:
         try:
             self.spec: TeamSpec = spec_from_dict(facts["spec"])
             self._config = config = validate(Learning, facts["config"], "learn")
-            self.method = config.method
+            self.method, self.history_steps = config.method, config.history_steps
             kinds = list(dict.fromkeys(kind for _, kind in self.spec.agents))
             self._types = [self.spec.types[name] for name in kinds]
             self._type_at = [kinds.index(kind) for _, kind in self.spec.agents]
@@ -209,6 +209,18 @@ class _Layers:
         return x
 
 
+    def own_history(self, name: str, team: ActingTeam, observation: np.ndarray, blocks: int) -> np.ndarray:
+        """(n, E) tokens of agents that attend over their own past."""
+        out = []
+        for i, (kind, row) in enumerate(team.seen(observation)):
+            x = self.linear(f"{name}.embed.{kind}", row.reshape(team.history_steps, -1))
+            x = self.norm(f"{name}.norm", silu(x + self.raw[f"{name}.identity"][i] + self.raw[f"{name}.when"]))
+            for b in range(blocks):
+                x = self.feed(f"{name}.blocks.{b}.1", self.attention(f"{name}.blocks.{b}.0", x))
+            out.append(x[0])
+        return np.stack(out)
+
+
 def product(x: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     """x @ matrix, summed in the order of the matrix's rows by numpy's own loops."""
     return np.einsum("i,ij->j" if x.ndim == 1 else "mi,ij->mj", x, matrix)
@@ -264,6 +276,8 @@ class _NumpyMatDec(_Net):
 
 class _NumpyTransformer(_Net):
     def start(self, observation: np.ndarray) -> Any:
+        if self.team.history_steps > 1:
+            return self.layers.own_history("actor", self.team, observation, self.blocks)
         return self.layers.encoder("actor", self.team, observation, self.blocks)
 
 

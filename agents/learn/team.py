@@ -63,6 +63,11 @@ class Team:
         """Name of the policy it is, see `cosim.agents.learn.config`."""
         return self.config.method
 
+    @property
+    def history_steps(self) -> int:
+        """How many steps its agents observe, see `cosim.agents.learn.history`."""
+        return self.config.history_steps
+
     def begin(self, observation: np.ndarray, order: np.ndarray | None = None, deterministic: bool = False
               ) -> TeamDecision:
         """Begin a decision on observations (B, n, O).

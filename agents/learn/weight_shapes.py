@@ -34,19 +34,29 @@ def acting_shapes(spec: TeamSpec, config: Learning) -> dict[str, tuple[int, ...]
                 out.update(_linear(f"actors.{k}.layers.{b}", width if b else n_in, width))
                 out.update(_norm(f"actors.{k}.norms.{b}", width))
         return out
+    if config.history_steps > 1:
+        seen = [n_in // config.history_steps for n_in in seen]
+        out["actor.when"] = (config.history_steps, width)
     out.update(_encoder("actor" if config.method == "transformer" else "encoder", spec, seen, config))
     if config.method == "mat-dec":
         for k in range(len(kinds)):
             for b in range(config.blocks):
                 out.update(_feed(f"decoders.{k}.{b}", width))
     if config.method == "mat":
-        out.update({"begin": (1, width), "who": (len(spec.agents), width)})
-        out.update(_norm("token_norm", width))
-        for k, kind in enumerate(kinds):
-            out.update(_linear(f"shown.{k}", kind.action_width, width))
-        for b in range(config.blocks):
-            out.update(_decoder(f"blocks.{b}", width))
+        out.update(_autoregressive(kinds, len(spec.agents), config))
     return out
+
+
+def _autoregressive(kinds: list[AgentType], agents: int, config: Learning) -> Shaped:
+    """What `mat` has beyond its encoder."""
+    width = config.width
+    yield "begin", (1, width)
+    yield "who", (agents, width)
+    yield from _norm("token_norm", width)
+    for k, kind in enumerate(kinds):
+        yield from _linear(f"shown.{k}", kind.action_width, width)
+    for b in range(config.blocks):
+        yield from _decoder(f"blocks.{b}", width)
 
 
 def _contexts(kinds: list[AgentType], width: int) -> Shaped:

@@ -174,7 +174,9 @@ def fit(scenario: Scenario, member: str) -> Scenario:
         return scenario
     cls = _simulator(member, spec.simulator)
     try:
-        models = cls.MODELS if issubclass(cls, Adapter) else cls().meta["models"]
+        models = cls.model_names(spec.params) if issubclass(cls, Adapter) else cls().meta["models"]
+        if models is None:
+            return scenario
         entities = {model: names for model, names in spec.entities.items() if model in models}
     except Exception:  # foreign code: its start names what is wrong with it
         return scenario

@@ -85,7 +85,7 @@ def _from_table(scenario: Scenario, member: str, path: str) -> Scenario:
             models[model], entities[model] = tuple(p.name for p in here), names
             played += here
             check_shapes(table, here if declared else {})
-    if not models:
+    if not models and not (hooks.TABLE_FIELD and table.figure):
         wishes = ", ".join(dict.fromkeys(name for _, _, name in sources))
         if strangers := [e for model, ports in wanted.items() for p in ports if (found := table.match(p.name))
                          for e in table.entities(found[0]) or ()]:

@@ -30,6 +30,8 @@ from cosim.reporting.text import at, listing
 _SCRIPTS = ("page.js", "plots.js", "map.js", "save.js", "boot.js")
 _PANEL_PX = 190
 _RAMP_STEPS = 4
+_OPEN_SECTIONS = 2
+"""Of several runs, in so many sections the charts are open; in the others they are folded away below their tables."""
 
 
 class ColumnStore:
@@ -119,8 +121,8 @@ def page(labels: list[str], views: list[Overview], maps: Maps | None, parts: lis
     body = [head(labels, views, compared, canvas.terms)]
     names = [("overview", "Overview"), *([("map", maps.short)] if maps else []), *((s.key, s.short) for s in parts)]
     body += [_map_section(labels, maps, canvas)] if maps else []
-    for section in parts:
-        inner = "".join(_row(pictures, canvas) for pictures in section.pictures)
+    for number, section in enumerate(parts):
+        inner = "".join(_row(pictures, canvas, number < _OPEN_SECTIONS) for pictures in section.pictures)
         body.append(f'<section id="{section.key}"><h2>{text(section.title)}</h2>{inner}</section>')
     nav = "".join(f'<a href="#{key}">{text(short)}</a>' for key, short in names)
     data = {"plots": canvas.plots, "start": start, "end": end_s,
@@ -153,18 +155,24 @@ _DOCUMENT = """<!doctype html>
 # --- pictures ---------------------------------------------------------------------------------------------------------
 
 
-def _row(pictures: list[Picture], canvas: _Canvas) -> str:
-    """One picture: of one run as it is; of several the lines of all on one axis, and what is compared as a table."""
+def _row(pictures: list[Picture], canvas: _Canvas, is_open: bool = True) -> str:
+    """One picture: of one run as it is; of several what is compared as a table, and the lines of all on one axis, open
+    or folded away under the charts' titles."""
     if canvas.compared is None:
         return _figure(pictures[0], ranges(pictures), canvas)
     groups, labels, few = canvas.compared.groups, canvas.labels, len(pictures) <= MOST_APART
     one = overlaid(pictures, groups)
-    said = "".join(f'<p class="say"><b>{text(label)}</b>: {text(p.says)}</p><p class="note">{text(p.note)}</p>'
-                   for label, p in zip(labels, pictures, strict=True))
+    said = "".join(f'<div class="run"><p class="say"><b>{text(label)}</b>: {text(p.says)}</p>'
+                   f'<p class="note">{text(p.note)}</p></div>' for label, p in zip(labels, pictures, strict=True))
+    said = f'<div class="runs said n{min(len(pictures), 3)}">{said}</div>'
     words = said if few else f"<details><summary>In words, run by run</summary>{said}</details>"
     facts = facts_board([[Headline(f.name, f.value, f.unit) for f in p.facts] for p in pictures], groups)
-    shown = _figure(one, ranges([one]), canvas) if one.panels else ""
-    return f"{words}{facts}{shown}{_apart(pictures, canvas, few)}"
+    shown = (_figure(one, ranges([one]), canvas) if one.panels else "") + _apart(pictures, canvas, few)
+    if is_open or 'class="plot"' not in shown:
+        return f"{words}{facts}{shown}"
+    number = shown.count('class="plot"')
+    return (f'{words}{facts}<details class="charts"><summary>{number} chart{"s" * (number > 1)}</summary>{shown}'
+            "</details>")
 
 
 def _apart(pictures: list[Picture], canvas: _Canvas, few: bool) -> str:

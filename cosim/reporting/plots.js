@@ -278,6 +278,8 @@ function toPaper() {
   onScreen = {theme: state.theme, range: state.range};
   state.printing = true; state.range = null;
   document.documentElement.classList.add("printing");
+  onScreen.folded = [...document.querySelectorAll("details.charts:not([open])")];
+  for (const charts of onScreen.folded) charts.open = true;
   setTheme("light", false);
   DATA.plots.forEach((_, k) => drawPlot(k));
   redrawMaps();
@@ -285,7 +287,8 @@ function toPaper() {
 }
 function fromPaper() {
   if (!onScreen) return;
-  const {theme, range} = onScreen;
+  const {theme, range, folded} = onScreen;
+  for (const charts of folded) charts.open = false;
   onScreen = null; state.printing = false; state.range = range;
   document.documentElement.classList.remove("printing");
   for (const box of document.querySelectorAll(".scroll")) box.firstChild.style.zoom = "";

@@ -111,7 +111,7 @@ class DataCenters(Adapter):
 
     @classmethod
     def check_members(cls, member: str, given: AidcParams, members: Mapping[str, Any]) -> None:
-        """ScenarioError where another member is given another network, or none says where jobs come from."""
+        """ScenarioError where another member has another network, or none gives jobs their origins."""
         check_same(member, given.wan, members)
 
     @classmethod
@@ -125,7 +125,7 @@ class DataCenters(Adapter):
             return
         typed = [f"sites.{name}.gpu_types" for name, site in given.sites.items() if site.gpu_types]
         typed += [f"job_classes.{name}.{field}" for name, c in given.job_classes.items()
-                  for field in ("memory_gb", "gpu_speed_ratio") if getattr(c, field)]
+                  for field in ("memory_gb", "power_table", "gpu_speed_ratio") if getattr(c, field)]
         if typed:
             raise ScenarioError(f"{typed[0]}: to {cls.__name__} all GPUs of a site are alike; leave it out, or set "
                                 f"{member}.simulator to cosim.simulators.aidc.gpus.adapter:GpuDataCenters")

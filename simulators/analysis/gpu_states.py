@@ -106,12 +106,14 @@ def limits(trace: Trace) -> Finding:
     needs_sites(trace)
     work, dynamic = by_work(trace, "work_gpus"), by_work(trace, "work_dynamic_kw")
     limit, slowed, cap_s = (trace[f"{SITE}/{port}"] for port in ("gpu_limit_kw", "slowed_s", "cap_slowed_s"))
-    off: dict[str, float] = {}
+    classes, off = scenario_of(trace)["shared"]["job_classes"], {}
+    wide = [m for m, name in enumerate(trace.names(SITE, "job_class")) if classes[name].get("power_table")]
     for k, (name, works) in enumerate(zip(trace.names(SITE), _works(trace), strict=True)):
         for label, of_class in works.items():
             t, one = gpu_types(trace).index(label), of_class[0].figures
             most = work[:, k, t] * np.array([w.unlimited_kw - one.idle_kw for w in of_class])
             apart, free = dynamic[:, k, t] - most, slowed[:, k, t] == 0.0
+            apart[:, wide] = np.maximum(apart[:, wide], 0.0)
             full_kw = one.count * one.peak_kw
             off[f"{name}, {label}: beyond its class"] = largest(np.maximum(apart, 0.0)) / full_kw
             off[f"{name}, {label}: slowed and not said"] = largest(apart[free]) / full_kw
@@ -121,7 +123,8 @@ def limits(trace: Trace) -> Finding:
         off[f"slowed by {what} for longer than a tick"] = largest(np.maximum(
             seconds / step_s(trace, "aidc") - 1.0, 0.0))
     worst = max(off, key=off.__getitem__)
-    return Finding(off[worst], ALLOWED_RATIO, worst, ("by how much the site's cap needed GPUs to be slowed",))
+    return Finding(off[worst], ALLOWED_RATIO, worst, ("by how much the site's cap needed GPUs to be slowed", *(
+        ["power of classes with a power_table, which depends on the blocks of each job"] if wide else [])))
 
 
 def work_done(trace: Trace) -> Finding:
@@ -196,4 +199,4 @@ def gpus_table(trace: Trace, digest: Digest) -> None:
     digest.tables.append(Table("GPUs by type and state", (
         "type", *STATES, *(f"MWh {s}" for s in STATES), "slowed h"), rows,
         "share of the time, and energy of GPUs with their hosts; slowed h: hours of the sites in which a power limit "
-        "slowed jobs on the type"))
+        f"slowed jobs on the type, {cap_s.sum() / HOUR_S:.1f} h of a site for its cap"))

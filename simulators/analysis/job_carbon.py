@@ -20,6 +20,7 @@ the rows of finished, dropped and unfinished jobs and the unallocated row add up
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -152,8 +153,9 @@ def _account(trace: Trace, name: str, k: int, jobs: dict[str, np.ndarray], time:
     sent = (mine["arrival_s"] >= time.begin_s) & (mine["arrival_s"] < time.end_s)
     for column, of_all in zip(NETWORK_FIGURES, network.of_jobs(trace, mine["id"]), strict=True):
         columns[column] = np.append(np.where(sent, of_all, 0.0), 0.0)
-    return JobFootprints(name, *(x[there] for x in named), **{column: x[there] for column, x in columns.items()},
-                         has_network=network.wan_of(trace) is not None)
+    figures: dict[str, Any] = {column: x[there] for column, x in columns.items()}
+    return JobFootprints(name, *(x[there] for x in named), **figures | {
+        "has_network": network.wan_of(trace) is not None})
 
 
 def _shared(use: np.ndarray, total: np.ndarray, uses: _Uses, rows: int) -> np.ndarray:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
-Parts = Callable[[], Iterator[tuple[Hashable, np.ndarray]]]
+K = TypeVar("K", bound=Hashable)
+Parts = Callable[[], Iterator[tuple[K, np.ndarray]]]
 """Starts over at every call: (which group, some of its finite values), the same every time."""
 
 KEPT = 1 << 18
@@ -35,19 +37,19 @@ class _Gathered:
             self.cells[int(cell)] = self.cells.get(int(cell), 0) + int(number)
 
 
-def quantiles(parts: Parts, ratios: Sequence[float]) -> dict[Hashable, tuple[int, tuple[float, ...]]]:
+def quantiles(parts: Parts[K], ratios: Sequence[float]) -> dict[K, tuple[int, tuple[float, ...]]]:
     """Group -> (how many values, their quantiles at `ratios`), as `numpy.quantile` has them: linear between the two
     values next to a rank. Groups without a value are not there.
 
     A group of more than KEPT values is read twice: first into a histogram of narrow cells; then the values of those
     cells alone in which a rank falls.
     """
-    groups: dict[Hashable, _Gathered] = {}
+    groups: dict[K, _Gathered] = {}
     for key, values in parts():
         if len(values):
             groups.setdefault(key, _Gathered()).add(values)
     large = {key: _ranks(group, ratios) for key, group in groups.items() if group.kept is None}
-    inside: dict[Hashable, dict[int, list[np.ndarray]]] = {
+    inside: dict[K, dict[int, list[np.ndarray]]] = {
         key: {cell: [] for cell, _ in ranks.values()} for key, ranks in large.items()}
     if large:
         for key, values in parts():
@@ -55,7 +57,7 @@ def quantiles(parts: Parts, ratios: Sequence[float]) -> dict[Hashable, tuple[int
                 cells = _cell(values)
                 for cell, found in inside[key].items():
                     found.append(values[cells == cell])
-    out: dict[Hashable, tuple[int, tuple[float, ...]]] = {}
+    out: dict[K, tuple[int, tuple[float, ...]]] = {}
     for key, group in groups.items():
         if group.kept is not None:
             values = np.concatenate(group.kept)

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
@@ -160,6 +160,17 @@ def serving_figures(trace: Trace) -> list[ServingFigures]:
     return out
 
 
+class _Counted(NamedTuple):
+    """Requests: all, good, preempted; quantiles of TTFT, TPOT and end-to-end time, s."""
+
+    requests: int
+    good: int
+    preempted: int
+    ttft_s: tuple[float, ...]
+    tpot_s: tuple[float, ...]
+    e2e_s: tuple[float, ...]
+
+
 _REQUEST_COLUMNS = ("job_class", "site", "arrival_s", "first_token_s", "end_s", "output_tokens", "preemptions",
                     "outcome")
 
@@ -182,12 +193,11 @@ def request_blocks(trace: Trace, classes: Mapping[str, Serving], sites: Sequence
 
 
 def _of_requests(trace: Trace, classes: Mapping[str, Serving], sites: Sequence[str]
-                 ) -> dict[tuple[str, str | None], tuple[Any, ...]]:
-    """(class, site) -> requests that arrived in the counted time, good, preempted; quantiles of TTFT, TPOT and
-    end-to-end time, s."""
+                 ) -> dict[tuple[str, str | None], _Counted]:
+    """(class, site) -> the requests that arrived in the counted time."""
     time, keys = counted_time(trace), list(product(classes, (None, *sites)))
     if "llm_requests" not in trace.tables():
-        return dict.fromkeys(keys, (0, 0, 0, *((np.nan,) * len(_QUANTILES),) * 3))
+        return dict.fromkeys(keys, _Counted(0, 0, 0, *((np.nan,) * len(_QUANTILES),) * 3))
 
     def blocks() -> Iterator[tuple[str, str | None, dict[str, np.ndarray]]]:
         for name, site, rows in request_blocks(trace, classes, sites):
@@ -201,7 +211,7 @@ def _of_requests(trace: Trace, classes: Mapping[str, Serving], sites: Sequence[s
                                 np.count_nonzero(rows["preemptions"] > 0))
     found = quantiles(lambda: (((name, site, k), values[np.isfinite(values)]) for name, site, rows in blocks()
                                for k, values in enumerate(latencies(rows))), _QUANTILES)
-    return {key: (*numbers[key].tolist(), *(found.get((*key, k), (0, (np.nan,) * len(_QUANTILES)))[1]
+    return {key: _Counted(*numbers[key].tolist(), *(found.get((*key, k), (0, (np.nan,) * len(_QUANTILES)))[1]
                                             for k in range(3))) for key in keys}
 
 

@@ -32,7 +32,7 @@ _LONGEST_NAME = 32
 class FileJobs:
     """The jobs of a file as those of a scenario, in the order of their arrival.
 
-    names     ids of the file; class_names: of the scenario, one per job
+    names     ids of the file; class_names: of the scenario, one per job; origin: where each comes from, '' unknown
     arrival_s, work_to, deadline_s   deadline as an instant on the arrival's scale
     classes   class -> its row of shared.job_classes
     `said`    how classes, GPUs and deadlines came about
@@ -40,6 +40,7 @@ class FileJobs:
 
     names: list[str]
     priority: list[str]
+    origin: list[str]
     source_class: list[str]
     class_names: np.ndarray
     arrival_s: np.ndarray
@@ -96,11 +97,11 @@ def jobs_of(log: JobLog, rules: ClassRules) -> FileJobs:
             longest_s = max(made.deadline_s, float((due[mine] - log.arrival_s[mine]).max()))
             classes[name] = replace(made, work_to=float(works[mine].mean()), deadline_s=longest_s)
     kinds = {"train": "training", "inf": "inference"}
-    made_here = [f"{name} ({kinds[c.kind]}, {np.count_nonzero(names == name)} jobs)" for name, c in classes.items()
+    made_here = [f"{name} ({kinds[c.kind]}, jobs: {np.count_nonzero(names == name)})" for name, c in classes.items()
                  if name not in rules.known]
     if made_here:
         said.insert(0, f"classes by the file: {listed(made_here, 60)}; workload.kinds.NAME=inf or train says otherwise")
-    return FileJobs(log.name, log.priority, log.job_class, names, log.arrival_s, works, due, classes, said)
+    return FileJobs(log.name, log.priority, log.origin, log.job_class, names, log.arrival_s, works, due, classes, said)
 
 
 def _whole_gpus(log: JobLog, rules: ClassRules, said: list[str]) -> np.ndarray:

@@ -11,7 +11,8 @@ from cosim.errors import ScenarioError, listed, shown, unknown
 from cosim.simulators.workload.layouts import SECONDS
 
 Role = Literal["id", "job_class", "arrival", "start", "end", "run", "work_to", "gpu_seconds", "tokens", "input_tokens",
-               "output_tokens", "gpus", "gpu_milli", "instances", "deadline", "priority", "state", "time_zone"]
+               "output_tokens", "gpus", "gpu_milli", "instances", "deadline", "priority", "origin", "state",
+               "time_zone"]
 
 NAMES: dict[Role, tuple[str, ...]] = {
     "id": ("id", "jobid", "jobidraw", "jobnumber", "job", "requestid", "taskid", "podid", "instancesn", "jobname",
@@ -39,6 +40,7 @@ NAMES: dict[Role, tuple[str, ...]] = {
     "instances": ("instnum", "numinst", "workernum", "numworkers", "instances"),
     "deadline": ("deadline", "due", "duetime", "duedate", "dueat"),
     "priority": ("priority", "prio", "priorityclass"),
+    "origin": ("origin", "clientregion", "sourceregion", "region"),
     "state": ("state", "status", "jobstate", "podphase"),
     "time_zone": ("timezone", "tz"),
 }

@@ -24,8 +24,12 @@ from cosim.simulators.workload.job_values import (
 )
 from cosim.simulators.workload.rows import LEFT_OUT_RATIO, SkippedRows
 from cosim.tables.dates import zone_of
+from cosim.units import LONGEST_S
 
 _AGREE_RATIO = 0.02
+_MOST = (("time", LONGEST_S), ("GPUs", 1e6), ("GPU time in s", 1e11), ("work in TO", 1e14), ("tokens", 1e9),
+         ("time until its deadline in s", LONGEST_S))
+"""What of a job is read, and the largest of it."""
 _THERE_AT_FIRST = "Alibaba GPU trace of 2025"
 
 
@@ -33,7 +37,7 @@ _THERE_AT_FIRST = "Alibaba GPU trace of 2025"
 class JobLog:
     """Jobs of a file in the order of their arrival.
 
-    name, job_class  as the file has them ('' without such a column); state, priority alike
+    name, job_class  as the file has them ('' without such a column); priority, origin alike
     arrival_s        s since 1970 where `dated`, else in the file's count
     gpus             GPUs they held or requested, may be a fraction; NaN: no such column
     gpu_s, work_to, tokens   one of them is known of each job: GPU s, TO, and (input, output) tokens; NaN else
@@ -45,6 +49,7 @@ class JobLog:
     name: list[str]
     job_class: list[str]
     priority: list[str]
+    origin: list[str]
     arrival_s: np.ndarray
     dated: bool
     gpus: np.ndarray
@@ -126,6 +131,7 @@ class _Reading:
         self._no_arrival(arrival, ends)
         gpu_s, work_to, tokens = self._work(gpus, run_s)
         due = self._deadline(arrival)
+        self._impossible(arrival.at_s, gpus, gpu_s, work_to, tokens.max(axis=1), due - arrival.at_s)
         self._left(state)
         order = np.flatnonzero(self.alive)
         order = order[np.argsort(arrival.at_s[order], kind="stable")]
@@ -135,8 +141,9 @@ class _Reading:
         self.left_out.check(self.path, total, self.most)
         names = self._texts("id") or [f"row {n}" for n in self.cells.line]
         log = JobLog([names[k].strip() for k in order], self._of("job_class", order), self._of("priority", order),
-                     arrival.at_s[order], arrival.dated, gpus[order], gpu_s[order], work_to[order], tokens[order],
-                     due[order], self.columns.layout, self._line(total, len(order)), self.doubts)
+                     self._of("origin", order), arrival.at_s[order], arrival.dated, gpus[order], gpu_s[order],
+                     work_to[order], tokens[order], due[order], self.columns.layout, self._line(total, len(order)),
+                     self.doubts)
         self._doubt(log)
         return log
 
@@ -366,6 +373,12 @@ class _Reading:
         for k in np.flatnonzero(self.alive & np.isnan(arrival.at_s)):
             self._drop(int(k), "without arrival", f"{self.columns.columns['arrival']} is empty")
 
+    def _impossible(self, *values: np.ndarray) -> None:
+        """Rows with figures that no job has, most likely in another unit."""
+        for (what, most), found in zip(_MOST, values, strict=True):
+            for k in np.flatnonzero(self.alive & (np.abs(found) > most)):
+                self._drop(int(k), "malformed", f"its {what}, {found[k]:.3g}, is beyond {most:g}")
+
     def _left(self, state: Sequence[str]) -> None:
         """What became of the jobs there: all that ran count, or those alone that ended well."""
         if not state:
@@ -407,7 +420,7 @@ class _Reading:
         out = [f"{n} {what}" for what, n in self.not_jobs.items()]
         if self.left_out.rows:
             out.append(self.left_out.about())
-        return f"{text}; {total} rows are {jobs} jobs" + (f", and no jobs: {', '.join(out)}" if out else "")
+        return f"{text}; rows: {total}, jobs: {jobs}" + (f", no jobs: {', '.join(out)}" if out else "")
 
     def _doubt(self, log: JobLog) -> None:
         twice = [name for name, n in Counter(log.name).items() if n > 1]

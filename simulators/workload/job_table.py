@@ -17,12 +17,14 @@ from cosim.errors import ScenarioError, unknown
 from cosim.params import params
 from cosim.ports import Batch
 from cosim.scenario import Scenario, rows_of
-from cosim.simulators.fleet import BATCH_COLUMNS, JobClass, Routing, Site
+from cosim.simulators.fleet import ORIGIN, JobClass, Routing, Site
+from cosim.simulators.wan import Network, Wan
 from cosim.simulators.workload.adapter import JOB_NAMES, NAME_COLUMNS, Arrivals
 from cosim.simulators.workload.job_classes import ClassRules, FileJobs, Kind, end_s, jobs_of
 from cosim.simulators.workload.job_columns import NAMES, Role
 from cosim.simulators.workload.job_log import JobLog, read_job_log
 from cosim.simulators.workload.origin import check_cover
+from cosim.simulators.workload.origins import Origins
 from cosim.simulators.workload.rows import LEFT_OUT_RATIO, LeftOutRatio
 from cosim.simulators.workload.traces import TokenWork
 from cosim.tables.dates import instant, label
@@ -53,6 +55,7 @@ class JobRoles:
     instances: Annotated[str | None, Field(description="instances of so many GPUs each")] = None
     deadline: str | None = None
     priority: str | None = None
+    origin: str | None = None
     state: str | None = None
     time_zone: Annotated[str | None, Field(description="IANA names of the zones of dates without an offset")] = None
 
@@ -86,6 +89,7 @@ class JobTableParams:
     arrivals_end_s: Annotated[Seconds | None, Field(ge=0, description="no job arrives from then on; null: as in the "
                                                     "file")] = None
     routing: Routing = "handover"
+    wan: Network = None
     scenario_start: Annotated[str | None, Field(description="date of t = 0; the run fills it in")] = None
     classes_made: Annotated[tuple[str, ...], Field(description="those of job_classes that were made from the file; the "
                                                    "run fills it in")] = ()
@@ -129,12 +133,14 @@ class JobTable(Adapter):
 
     @classmethod
     def check_horizon(cls, member: str, given: JobTableParams, step_s: float, until_s: float) -> None:
-        """ScenarioError for a file of which no job arrives in the run."""
+        """ScenarioError for a file of which no job arrives in the run, nor on the day on which it begins."""
         cls._cover(given, _read(given)[0], until_s)
 
     @classmethod
     def _cover(cls, given: JobTableParams, log: JobLog, until_s: float | None) -> None:
         first_s, last_s = (float(log.arrival_s[k]) - _zero_s(log, given) for k in (0, -1))
+        if 0.0 <= first_s < DAY_S:
+            return  # of the day on which the run begins; `notes` counts those that it does not reach
         if log.dated:
             check_cover(given.path, first_s, last_s - first_s + MIN_S, given.scenario_start, until_s, "start=null")
         elif last_s < 0.0 or (until_s is not None and first_s >= until_s):
@@ -142,6 +148,14 @@ class JobTable(Adapter):
             ends = "" if until_s is None else f" and ends at {format_time(given.begin_s + until_s)}"
             raise ScenarioError(f"jobs of {given.path} arrive {said}, the run begins at {format_time(given.begin_s)}"
                                 f"{ends}: none of them is in it; --set workload.begin_s=, or a longer --until")
+
+    @classmethod
+    def found_in_file(cls, given: JobTableParams) -> str:
+        """The file, its layout, its jobs and when they arrive."""
+        log, _ = _read(given)
+        first, last = (label(t) if log.dated else format_time(t) for t in (log.arrival_s[0], log.arrival_s[-1]))
+        return (f"{given.path}: {log.layout}, jobs: {len(log)}, from {first} to {last}; notes after the run have the "
+                "rest")
 
     @classmethod
     def offered_jobs_per_min(cls, given: JobTableParams) -> dict[str, tuple[float, float]]:
@@ -164,8 +178,24 @@ class JobTable(Adapter):
         self._before, self._end = np.searchsorted(self._arrival_s, (0.0, end_s)).tolist()
         self._columns = {"id": np.arange(len(jobs.names)), "job_class": jobs.class_names,
                          "arrival_s": self._arrival_s, "work_to": jobs.work_to, "deadline_s": jobs.deadline_s - zero_s}
+        if given.wan is not None:
+            self._columns[ORIGIN] = self._from_where(jobs, given.wan)
         self._class = np.array([list(given.job_classes).index(n) for n in jobs.class_names])
         self._origin_s, self._reached_s = 0.0, 0.0
+
+    def _from_where(self, jobs: FileJobs, wan: Wan) -> np.ndarray:
+        """Origins of the jobs: those of the file where it has them, else drawn by the network's shares. ScenarioError
+        for one that the network does not have."""
+        classes = list(self.params.job_classes)
+        by_share = Origins(wan, classes, self.stream)
+        origins = by_share.names[by_share.of(np.array([classes.index(name) for name in jobs.class_names]))]
+        if any(jobs.origin):
+            for k, origin in enumerate(jobs.origin):
+                if origin and origin not in wan.latency_s:
+                    raise ScenarioError(f"{self.sid}: {self.params.path}: job {jobs.names[k]}: "
+                                        f"{unknown('origin in wan.latency_s', origin, wan.latency_s)}")
+            origins = np.array([own or drawn for own, drawn in zip(jobs.origin, origins, strict=True)], object)
+        return origins
 
     def labels(self) -> dict[str, list[str]]:
         """Names of the job classes."""
@@ -189,7 +219,7 @@ class JobTable(Adapter):
         batch: Batch = {}
         names: Batch = {}
         if end > first:
-            batch = {name: self._columns[name][first:end].tolist() for name in BATCH_COLUMNS}
+            batch = {name: column[first:end].tolist() for name, column in self._columns.items()}
             if self._origin_s:
                 batch |= {name: [t - self._origin_s for t in batch[name]] for name in ("arrival_s", "deadline_s")}
             names = dict(zip(NAME_COLUMNS, (list(batch["id"]), *(
@@ -203,12 +233,14 @@ class JobTable(Adapter):
     def notes(self) -> list[str]:
         """What was taken as what, classes and deadlines, and which jobs are outside of the run."""
         said = [self._log.said, *self._jobs.said, *(f"{self.params.path}: {text}" for text in self._log.doubts)]
+        if any(self._jobs.origin) and self.params.wan is None:
+            said.append(f"where jobs of {self.params.path} come from has no effect: no network (wan) is given")
         if self._before:
             said.append(f"{self._before} jobs of {self.params.path} are before the run begins, and not played")
         end = self._origin_s + self._reached_s + (self.step_s if self.params.routing == "arrival" else 0.0)
         played = min(int(np.searchsorted(self._arrival_s, end)), self._end)
         if played < len(self._arrival_s):
-            which = "workload.arrivals_end_s" if played == self._end else "the run's last step"
+            which = "workload.arrivals_end_s" if played == self._end else "the last step (a longer --until plays them)"
             said.append(f"{len(self._arrival_s) - played} jobs of {self.params.path} arrive after {which}, and are not "
                         "played")
         if not self._log.dated and self.params.scenario_start:

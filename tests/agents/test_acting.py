@@ -9,6 +9,7 @@ import torch
 
 from cosim.agents.learn import checkpoint
 from cosim.agents.learn.config import METHODS, Learning
+from cosim.agents.learn.history import with_history
 from cosim.agents.learn.numpy_actor import ActingTeam
 from cosim.agents.learn.spec import AgentType, Choice, Column, Interval, Simplex, TeamSpec
 from cosim.agents.learn.team import Team
@@ -30,7 +31,7 @@ SPEC = TeamSpec(
 
 def shaken(config: Learning, path, seed: int = 1) -> Team:
     """A team whose weights are far from their small start, saved."""
-    team, generator = Team(SPEC, config, seed), torch.Generator().manual_seed(seed)
+    team, generator = Team(with_history(SPEC, config.history_steps), config, seed), torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for p in team.network.parameters():
             p.add_(0.3 * torch.randn(p.shape, generator=generator))
@@ -51,6 +52,19 @@ def test_it_acts_as_torch_does(method, shape, tmp_path):
         np.testing.assert_allclose(fast.lead(), slow.lead(), atol=1e-5)
         np.testing.assert_allclose(fast.follow(told).action, slow.follow(told).action, atol=1e-4)  # degC: of 23
     assert acting.method == method
+
+
+@pytest.mark.parametrize("shape", [{}, {"heads": 2, "blocks": 2, "width": 32}, {"context_for_all": True}])
+def test_a_past_is_read_as_torch_reads_it(shape, tmp_path):
+    path, rng = tmp_path / "team.safetensors", np.random.default_rng(2)
+    team, acting = shaken(Learning(method="transformer", history_steps=4, **shape), path), ActingTeam(path)
+    assert acting_shapes(team.spec, team.config) == {
+        n: tuple(x.shape) for n, x in team.network.state_dict().items() if not n.startswith(LEARNERS)}
+    for _ in range(3):
+        seen, told = (rng.uniform(-1, 1, (1, 3, n)).astype(np.float32) for n in (28, 3))
+        slow, fast = team.begin(seen, deterministic=True), acting.begin(seen)
+        np.testing.assert_allclose(fast.lead(), slow.lead(), atol=1e-5)
+        np.testing.assert_allclose(fast.follow(told).action, slow.follow(told).action, atol=1e-4)
 
 
 def test_it_acts_alike_whatever_the_kernel(tmp_path):

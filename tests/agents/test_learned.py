@@ -10,6 +10,7 @@ from cosim.agents.fleet.learned import LearnedPolicy
 from cosim.agents.fleet.observation import ObservationScope
 from cosim.agents.fleet.team_arrays import TeamArrays
 from cosim.agents.learn.config import METHODS, Learning
+from cosim.agents.learn.history import with_history
 from cosim.agents.learn.team import Team
 from cosim.errors import ModelError, ScenarioError
 
@@ -37,9 +38,10 @@ def sight(nci: bool = True, full: bool = True) -> ObservationScope:
     return ObservationScope(FACTS.classes, FACTS.sites, 100.0, {"llm": 0.1, "search": 20.0}, nci, False, full)
 
 
-def checkpoint(folder, method: str = "mat", nci: bool = True, full: bool = True, seed: int = 3):
-    path = folder / "team.safetensors"
-    Team(TeamArrays(FACTS, sight(nci, full), OFFERED).spec, Learning(method=method), seed).save(path, resumable=False)
+def checkpoint(folder, method: str = "mat", nci: bool = True, full: bool = True, seed: int = 3, **options):
+    path, config = folder / "team.safetensors", Learning(method=method, **options)
+    spec = with_history(TeamArrays(FACTS, sight(nci, full), OFFERED).spec, config.history_steps)
+    Team(spec, config, seed).save(path, resumable=False)
     return path
 
 
@@ -72,6 +74,28 @@ def test_it_decides_what_its_team_decides(tmp_path, method):
     assert all(18.0 <= t <= 23.0 for t in operation.supply_temp_degc)
 
 
+def test_a_team_with_a_past_decides_by_what_it_was_shown_before(tmp_path):
+    """The modes of the saved team on the last three minutes, newest first; at the start the first stands for all."""
+    path = checkpoint(tmp_path, "transformer", history_steps=3)
+    mine, explorer, view = policy(path), policy(path, explore=True), TeamArrays(FACTS, sight(), OFFERED)
+    jobs, work = [[2, 21], [0, 0]], [[2e6, 6.3e6], [0.0, 0.0]]
+    told, team, past = view.context(jobs, work)[None], Team.load(path), []
+    for minute in range(5):
+        seen = replace(observation(), power_kw=[10.0 * minute, 90.0 - 10.0 * minute])
+        share = mine.place(seen)
+        operation = mine.operate(seen, jobs, work)
+        explorer.place(seen)
+        explorer.operate(seen, jobs, work)
+        past = [view.observe(seen)] * 3 if not past else [view.observe(seen), *past[:2]]
+        rows = np.zeros((1, 3, 3 * past[0].shape[1]), np.float32)
+        for i in range(3):
+            width = len(view.spec.type_of(i).observation)
+            rows[0, i, :3 * width] = np.concatenate([x[i, :width] for x in past])
+        step, _ = team.act(rows, lambda _: told, deterministic=True)
+        assert [x for row in share for x in row] == pytest.approx(step.action[0, 0, :4].tolist(), abs=1e-5)
+        assert operation.gpu_share[1] == pytest.approx(step.action[0, 2, 2:4].tolist(), abs=1e-5)
+
+
 @pytest.mark.rows("L10", "S13-14")
 def test_a_site_decides_by_the_jobs_it_was_sent(tmp_path):
     """Decision 10: the same minute, other allocated jobs, other actions; of the manager nothing changes."""
@@ -85,11 +109,13 @@ def test_a_site_decides_by_the_jobs_it_was_sent(tmp_path):
     assert outcomes[0][1] != outcomes[1][1]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "options", "alone"), [
+    *((method, {}, method == "mappo") for method in METHODS), ("mappo", {"context_for_all": True}, True),
+    ("transformer", {"history_steps": 2}, True), ("transformer", {"history_steps": 2, "context_for_all": True}, True)])
 @pytest.mark.rows("T09", "Z02")
-def test_what_another_site_sees_moves_a_sites_operation_unless_the_method_is_mappo(tmp_path, method):
+def test_what_another_site_sees_moves_a_sites_operation_unless_it_acts_alone(tmp_path, method, options, alone):
     """The south's power, queues, GPUs and carbon change, the north's and what it was sent do not."""
-    seen, path = observation(), checkpoint(tmp_path, method)
+    seen, path = observation(), checkpoint(tmp_path, method, **options)
     south = dict(power_kw=[70.0, 90.0], nci_kg_per_kwh=[0.3, 0.2], queued_jobs=[[1, 0], [7, 0]],
                  deferred_jobs=[[3, 0], [5, 0]], running_jobs=[[2, 9], [0, 0]],
                  pending_work_to=[[2e6, 1e6], [9e6, 0.0]], deferred_work_to=[[3e6, 0.0], [4e6, 0.0]],
@@ -102,7 +128,7 @@ def test_what_another_site_sees_moves_a_sites_operation_unless_the_method_is_map
         mine.place(what)
         operations.append(mine.operate(what, [[2, 21], [0, 0]], [[2e6, 6.3e6], [0.0, 0.0]]))
     north, other = ((o.deferral_share[0], o.gpu_share[0], o.supply_temp_degc[0]) for o in operations)
-    assert (north == other) == (method == "mappo")
+    assert (north == other) == alone
     assert operations[0].gpu_share[1] != operations[1].gpu_share[1]
 
 

@@ -178,6 +178,28 @@ def test_paper_has_whole_plots_in_the_light(visit):
     assert (odd, page.evaluate("state.theme")) == (0, "light")
 
 
+def test_charts_that_are_folded_are_drawn_when_opened_and_on_paper(browser, page_file):
+    """Of two runs: below what is compared; the first two sections stay open. Paper has them all."""
+    trace = page_file.parent / "run.h5"
+    both = write_page([trace, trace], out=page_file.parent / "both.html")
+    page = browser.new_page(viewport={"width": 1280, "height": 850})
+    page.goto(both.as_uri())
+    page.wait_for_selector("html[data-ready=yes]")
+    folds = page.locator("details.charts")
+    assert folds.count() >= 3
+    assert page.locator("section details.charts").first.evaluate("e => e.open") is False
+    plot = folds.first.locator(".plot").first
+    assert plot.locator("svg").count() == 0
+    folds.first.locator("summary").click()
+    plot.locator("svg.main-svg").first.wait_for()
+    assert plot.bounding_box()["width"] > 200
+    page.evaluate("toPaper()")
+    assert page.locator("details.charts:not([open])").count() == 0
+    page.evaluate("fromPaper()")
+    assert page.locator("details.charts[open]").count() == 1, "the one that was opened"
+    page.close()
+
+
 def test_on_a_phone_targets_are_44_pixels_and_no_number_is_cut(browser, page_file):
     context = browser.new_context(viewport={"width": 390, "height": 844}, is_mobile=True, has_touch=True)
     page = context.new_page()

@@ -18,7 +18,7 @@ from cosim.simulators.reporting.data import FleetRun
 from cosim.trace import Trace
 from cosim.trace.compare import first_difference
 
-UNTIL_S = 900.0
+UNTIL_S = 660.0
 SAID = {"limits_kw": [[-1, -1], [0.5, -1], [0.4, 0.3], [0.1, -1]], "awake": [[-1, -1]] * 7 + [[150, 20]],
         "cap_kw": [-1, -1, -1, -1, -1, 330.0, 200.0, 200.0]}
 
@@ -110,6 +110,25 @@ def test_summary_and_page_say_energy_by_state(run):
     assert drawn == pytest.approx(run["aidc/Site/it_kw"].sum(axis=1))
 
 
+def test_the_studys_gpus_as_a_type_are_the_study(tmp_path):
+    """The closed loop with one published type, `study`, none asleep: power, waits and carbon as without types."""
+    plain = override(find("ieee33"), {"controller.policy": "nci_priority", "grid.ac_check": False})
+    typed = override(plain, {
+        "aidc.simulator": "cosim.simulators.aidc.gpus.adapter:GpuDataCenters",
+        **{f"shared.sites.aidc{k}.gpu_types": {"study": {"count": 400}} for k in (1, 2, 3)}})
+    for name, one in (("plain", plain), ("typed", typed)):
+        Experiment(one, "native", 300.0, tmp_path / f"{name}.h5").run()
+    with Trace(tmp_path / "plain.h5") as a, Trace(tmp_path / "typed.h5") as b:
+        for path in (f"aidc/Site/{port}" for port in ("p_kw", "work_to", "busy_gpus", "queued_jobs", "slack_min")):
+            np.testing.assert_allclose(b[path], a[path], rtol=1e-9, atol=1e-6, err_msg=path)
+        np.testing.assert_allclose(b["grid/Bus/nci_kg_per_kwh"], a["grid/Bus/nci_kg_per_kwh"], rtol=1e-6)
+        theirs, mine = ({k: times_s for k, *times_s in zip(*(rows[c] for c in ("id", "start_s", "end_s")), strict=True)}
+                        for rows in (a.table("jobs"), b.table("jobs")))
+        assert theirs.keys() == mine.keys()
+        for job, times_s in theirs.items():
+            np.testing.assert_allclose(mine[job], times_s, atol=1e-6)
+
+
 def test_the_load_before_a_run_counts_gpus_by_their_speed():
     rows = preflight(resolve(scenario())).tables[0].rows
     assert {row[4] for row in rows} == {f"{3 * (300 + 100 * 0.315):.0f}"}
@@ -122,3 +141,7 @@ def test_a_class_that_needs_more_memory_goes_where_it_is():
     facts = facts_of(given, "controller", 60.0)
     assert facts.eligible[list(given.job_classes).index("search")] == (False, True, False)
     assert np.all(facts.eligible[0])
+    # policies plan with the mean speed of the GPUs that a class may run on
+    llm = given.job_classes["llm"].to_per_gpu_min
+    assert facts.to_per_gpu_min[0] == pytest.approx(llm * (900 + 200 * 0.315 + 100 * 2.275) / 1200)
+    assert facts.to_per_gpu_min[3] == pytest.approx(given.job_classes["search"].to_per_gpu_min * 2.275)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cosim.agents.learn.spec import AgentType, TeamSpec
+from cosim.errors import ScenarioError
 
 HIDDEN_GAIN = 2.0**0.5
 SMALL_GAIN = 0.01
@@ -164,6 +165,39 @@ class Encoder(nn.Module):
         for block in self.blocks:
             x = block(x)
         return x
+
+
+class OwnHistory(nn.Module):
+    """Observations with history -> tokens: attention of each agent over its own last steps, and over nobody else's.
+
+    An embedding per type and one of how long ago a step was; the token is the present step's.
+    """
+
+    def __init__(self, spec: TeamSpec, groups: AgentGroups, steps: int, width: int, heads: int, blocks: int,
+                 init: Init):
+        super().__init__()
+        odd = [k.name for k in groups.kinds if len(k.observation) % steps]
+        if odd:
+            raise ScenarioError(f"history_steps = {steps}: '{odd[0]}' does not observe that many steps")
+        self.groups, self.steps = groups, steps
+        self.embed = ModulesOf(init.linear(len(k.observation) // steps, width, HIDDEN_GAIN) for k in groups.kinds)
+        self.identity = init.identities(len(spec.agents), width)
+        self.when = init.table(steps, width)
+        self.norm = nn.LayerNorm(width)
+        self.blocks = ModulesOf(
+            nn.Sequential(Attention(width, heads, init), FeedForward(width, init)) for _ in range(blocks))
+
+    def forward(self, observation: Tensor) -> Tensor:
+        """(B, n, O) -> (B, n, E)."""
+        parts = [self.groups.of(observation, t, layer.in_features * self.steps).unflatten(-1, (self.steps, -1))
+                 for t, layer in enumerate(self.embed)]
+        x = self.groups.join([layer(part) for layer, part in zip(self.embed, parts, strict=True)])
+        x = self.norm(functional.silu(x + self.identity.unsqueeze(1) + self.when))
+        batch, n = x.shape[:2]
+        x = x.flatten(0, 1)
+        for block in self.blocks:
+            x = block(x)
+        return x[:, 0].unflatten(0, (batch, n))
 
 
 class Output(nn.Module):

@@ -3,7 +3,8 @@ context, it observes with `context_for_all` alone.
 
 `MatDec` takes the study's reading of MAT-Dec (decentralised decoders behind a shared encoder); in the MAT authors' code
 that name keeps the encoder for the critic alone and gives the actors the raw observation. `Transformer` is parallel
-attention with nothing shared between actor and critic. `Mappo` has no attention at all (Yu et al. 2022).
+attention, over agents or over each agent's own past, with nothing shared between actor and critic. `Mappo` has no
+attention at all (Yu et al. 2022).
 
 Rows: B02-04, T09, Z02.
 """
@@ -26,6 +27,7 @@ from cosim.agents.learn.networks.blocks import (
     Init,
     ModulesOf,
     Output,
+    OwnHistory,
 )
 from cosim.agents.learn.networks.distributions import Noise
 from cosim.agents.learn.networks.network import Decoding, JointAction, ParallelDecoding, PolicyNetwork
@@ -113,12 +115,15 @@ class MatDec(Parallel):
 
 
 class Transformer(Parallel):
-    """Parallel attention: one encoder for the actors, another for the critic."""
+    """Parallel attention: one encoder for the actors, another for the critic. With `history_steps` the actors attend
+    over their own past alone; the critic, which only training uses, over all agents with theirs."""
 
     def __init__(self, spec: TeamSpec, config: Learning, seed: int):
         super().__init__(spec, config, seed)
         shape = (config.width, config.heads, config.blocks)
-        self.actor = Encoder(spec, self.groups, *shape, self.init)
+        steps = config.history_steps
+        self.actor = (Encoder(spec, self.groups, *shape, self.init) if steps == 1 else
+                      OwnHistory(spec, self.groups, steps, *shape, self.init))
         self.critic = Encoder(spec, self.groups, *shape, self.init)
         self.outs = self.heads()
         self.contexts()

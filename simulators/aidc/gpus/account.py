@@ -48,9 +48,10 @@ class GpuAccount:
             self._sums += self._now * (now_s - self._since_s)
             self._since_s = now_s
 
-    def note(self, groups: Sequence[GpuGroup], works: Sequence[Sequence[WorkOnType]], busy: Sequence[Sequence[int]],
-             limits_kw: Sequence[float], capped: bool) -> None:
-        """From now on; after `integrate`. works, busy: by class, then by type."""
+    def note(self, groups: Sequence[GpuGroup], works: Sequence[Sequence[WorkOnType]],
+             uses: Sequence[Sequence[Sequence[tuple[int, float]]]], limits_kw: Sequence[float], capped: bool) -> None:
+        """From now on; after `integrate`. works, uses: by class, then by type; a use is so many GPUs and the share of
+        the class's power above idle that each draws."""
         gpus: list[float] = []
         powers: list[float] = []
         working: list[float] = []
@@ -58,15 +59,16 @@ class GpuAccount:
         slowed: list[float] = []
         for t, (group, limit_kw) in enumerate(zip(groups, limits_kw, strict=True)):
             figures, levels = works[0][t].figures, group.levels()
-            of_class = [held[t] for held in busy]
-            above = [n * (work[t].kw(limit_kw) - figures.idle_kw) for n, work in zip(of_class, works, strict=True)]
+            of_class = [sum([n for n, _ in use[t]]) for use in uses]
+            above = [sum([n * (work[t].kw(limit_kw, ratio) - figures.idle_kw) for n, ratio in use[t]])
+                     for use, work in zip(uses, works, strict=True)]
             gpus += levels
             powers += [levels[0] * figures.awake_kw + sum(above), levels[1] * figures.awake_kw,
                        levels[2] * figures.waking, levels[3] * figures.asleep_kw]
             working += of_class
             dynamic += above
-            slowed.append(float(any(n and work[t].unlimited_kw > limit_kw
-                                    for n, work in zip(of_class, works, strict=True))))
+            slowed.append(float(any(n and work[t].draws_kw(ratio) > limit_kw
+                                    for use, work in zip(uses, works, strict=True) for n, ratio in use[t])))
         self.gpu_kw = sum(powers)
         self._now = np.array([*gpus, *powers, *working, *dynamic, *limits_kw, *slowed, float(capped)])
 

@@ -177,6 +177,10 @@ def _refuse(member: str, given: GpuParams) -> None:
             raise ScenarioError(f"sites.{name} has no gpu_types, which GpuDataCenters goes by; give them, say "
                                 f"gpu_types: {{H100: {{count: {site.gpus}}}}}, or set {member}.simulator to "
                                 f"{DataCenters.__module__}:{DataCenters.__name__}")
+        for label, figures in site.gpu_types.items():
+            if given.sleep is not None and given.sleep.unit_gpus > figures.count:
+                raise ScenarioError(f"{member}.sleep.unit_gpus = {given.sleep.unit_gpus} is more than the "
+                                    f"{figures.count} {label} of {name}, none of which could sleep; make it smaller")
     refused = [("rack_mean_up_s", given.rack_mean_up_s is not None, "racks do not fail where GPUs have types"),
                ("offer", given.offer is not None, "what could be drawn less is not worked out for GPU types"),
                ("cap.running = stop", given.cap.running == "stop", "what runs is slowed for a cap, not stopped")]

@@ -260,9 +260,10 @@ class GpuFacility(CappedFacility):
         """The power limits in force, as low as the cap of the site needs them."""
         level = 1.0
         if self.budget_kw < NO_CAP_KW and self._slows:
-            busy = [(n, work.unlimited_kw, min(work.figures.least_limit_kw, most), most)
+            busy = [(n, work.draws_kw(ratio), min(work.figures.least_limit_kw, most), most)
                     for works, engine in zip(self._works, self._classes, strict=True)
-                    for work, n, most in zip(works, engine.busy_of, self._set_kw, strict=True) if n]
+                    for t, (work, most) in enumerate(zip(works, self._set_kw, strict=True))
+                    for n, ratio in engine.uses_of(t) if n]
             level = level_within(self.budget_kw - self._standing_kw(idle=False), busy)
         limits = limits_at(level, self.types, self._set_kw)
         self._capped = level < 1.0
@@ -325,10 +326,11 @@ class GpuFacility(CappedFacility):
 
     def _apply_limits(self, now_s: float) -> None:
         for works, engine in zip(self._works, self._classes, strict=True):
-            engine.set_speeds([work.speed(limit) for work, limit in zip(works, self._limits_kw, strict=True)], now_s)
+            engine.set_speeds(engine.speeds(works, self._limits_kw), now_s)
 
     def _note_power(self, now_s: float) -> None:
-        self._account.note(self._groups, self._works, [c.busy_of for c in self._classes], self._limits_kw, self._capped)
+        uses = [[engine.uses_of(t) for t in range(len(self.types))] for engine in self._classes]
+        self._account.note(self._groups, self._works, uses, self._limits_kw, self._capped)
         busy = self._busy()
         if busy != self._meter.busy:
             self._meter.note(busy, now_s)

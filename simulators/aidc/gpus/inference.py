@@ -16,6 +16,7 @@ from cosim.simulators.aidc.engine.inference import InferenceQueue
 from cosim.simulators.aidc.engine.interval import Levels
 from cosim.simulators.aidc.engine.jobs import FINISHED, UNFINISHED, Job, Row, nearest_tick, row_of
 from cosim.simulators.aidc.engine.site_state import JobState
+from cosim.simulators.aidc.gpus.numbers import WorkOnType
 from cosim.simulators.fleet import JobClass
 
 
@@ -146,6 +147,14 @@ class TypedQueue(InferenceQueue):
         return []
 
     # --- how things stand ---------------------------------------------------------------------------------------
+
+    def uses_of(self, t: int) -> list[tuple[int, float]]:
+        """(GPUs, share of the class's power above idle that each uses) on a type."""
+        return [(self.busy_of[t], 1.0)]
+
+    def speeds(self, works: Sequence[WorkOnType], limits_kw: Sequence[float]) -> list[float]:
+        """What `set_speeds` takes, under these limits."""
+        return [work.speed(limit) for work, limit in zip(works, limits_kw, strict=True)]
 
     def levels(self, now_s: float) -> Levels:
         """As of the class without types."""

@@ -20,13 +20,19 @@ class WorkOnType:
     speed_ratio: float
     fits: bool
 
-    def kw(self, limit_kw: float) -> float:
-        """Power of a busy GPU's module under a limit."""
-        return limited_kw(self.unlimited_kw, limit_kw)
+    def draws_kw(self, power_ratio: float = 1.0) -> float:
+        """Power without a limit of a busy GPU's module, of whose power above idle a job uses a share."""
+        if power_ratio == 1.0:
+            return self.unlimited_kw
+        return draw_kw(self.figures.idle_kw, self.unlimited_kw, power_ratio)
 
-    def speed(self, limit_kw: float) -> float:
+    def kw(self, limit_kw: float, power_ratio: float = 1.0) -> float:
+        """The same under a limit."""
+        return limited_kw(self.draws_kw(power_ratio), limit_kw)
+
+    def speed(self, limit_kw: float, power_ratio: float = 1.0) -> float:
         """Speed under a limit, over the class's to_per_gpu_min."""
-        return self.speed_ratio * limited_speed_ratio(self.unlimited_kw, limit_kw, self.figures.speed_curve)
+        return self.speed_ratio * limited_speed_ratio(self.draws_kw(power_ratio), limit_kw, self.figures.speed_curve)
 
     def kws_per_work(self, limit_kw: float) -> float:
         """Energy of a GPU with its host per unit of work, of any scale: what `efficient` goes by."""

@@ -16,6 +16,7 @@ from cosim.simulators.aidc.engine.jobs import Job, Row, nearest_tick
 from cosim.simulators.aidc.engine.site_state import JobState
 from cosim.simulators.aidc.engine.training import TrainingJob, TrainingPool
 from cosim.simulators.aidc.equations import gpu_throughput_to_per_s
+from cosim.simulators.aidc.gpus.numbers import WorkOnType
 from cosim.simulators.fleet import JobClass, Site
 
 NOWHERE = -1
@@ -69,7 +70,9 @@ class TypedPool(TrainingPool):
                  ) -> None:
         super().__init__(name, site, job_class, rows, where.gpus)
         self._types = list(where.gpu_types)
-        self._ratios = [1.0] * len(self._types)
+        self._power_ratios = [job_class.power_ratio(k) for k in range(self._max_blocks + 1)]
+        self._same_power = job_class.power_table is None
+        self._ratios = [[1.0] * (self._max_blocks + 1) for _ in self._types]
         self._fastest = fastest
         self.busy_of = [0] * len(self._types)
         self._top_to_per_s = where.top_to_per_s(job_class)
@@ -78,12 +81,12 @@ class TypedPool(TrainingPool):
 
     # --- what happens -------------------------------------------------------------------------------------------
 
-    def set_speeds(self, ratios: Sequence[float], now_s: float) -> None:
-        """From now on so fast on each type, over the class's to_per_gpu_min."""
-        if list(ratios) == self._ratios:
+    def set_speeds(self, ratios: Sequence[Sequence[float]], now_s: float) -> None:
+        """From now on so fast on each type with 0, 1, ... blocks, over the class's speed on so many."""
+        if ratios == self._ratios:
             return
         self.count(now_s)
-        self._ratios = list(ratios)
+        self._ratios = [list(of_type) for of_type in ratios]
         for job in self._active:
             if job.blocks:
                 self._typed(job).rerate(self._speed_on(self._typed(job).type, job.blocks), now_s)
@@ -150,6 +153,20 @@ class TypedPool(TrainingPool):
 
     # --- how things stand ---------------------------------------------------------------------------------------
 
+    def uses_of(self, t: int) -> list[tuple[int, float]]:
+        """(GPUs, share of the class's power above idle that each uses) on a type, by the blocks of their jobs."""
+        if self._same_power:
+            return [(self.busy_of[t], 1.0)]
+        return [(job.blocks * self.gpus_per_block, self._power_ratios[job.blocks]) for job in self._active
+                if job.blocks and self._typed(job).type == t]
+
+    def speeds(self, works: Sequence[WorkOnType], limits_kw: Sequence[float]) -> list[list[float]]:
+        """What `set_speeds` takes, under these limits."""
+        if self._same_power:
+            return [[work.speed(limit)] * len(self._power_ratios) for work, limit in zip(works, limits_kw, strict=True)]
+        return [[work.speed(limit, ratio) for ratio in self._power_ratios]
+                for work, limit in zip(works, limits_kw, strict=True)]
+
     def wants(self) -> list[tuple[int, int]]:
         """(type, GPUs) that jobs could use beyond what they hold, within the grant: of one without blocks NOWHERE."""
         left, out = self.wanted_blocks - self.held_blocks, []
@@ -192,7 +209,7 @@ class TypedPool(TrainingPool):
         return best
 
     def _speed_on(self, t: int, blocks: int) -> float:
-        return self._speed_to_per_s[blocks] * self._ratios[t] if blocks else 0.0
+        return self._speed_to_per_s[blocks] * self._ratios[t][blocks] if blocks else 0.0
 
     def _running_jobs(self) -> int:
         return sum([job.blocks > 0 for job in self._active])

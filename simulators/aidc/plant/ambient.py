@@ -109,14 +109,13 @@ class Weather:
 
     def notes(self, step_s: float) -> list[str]:
         """Sentences on how the table was read, every `step_s`, and which shape it takes the place of."""
-        p = self.ambient
-        said = []
-        if any(held.table.place for held in self._columns.values()):
-            derived = ", the wet bulb from dry bulb and humidity" if "wet_bulb_degc" not in self._columns and (
-                "relative_humidity_ratio" in self._columns) else ""
-            said.append(f"{p.table}: outside air by its {' and '.join(self._columns)}{derived}")
-        if self._columns and (p.wet_bulb_mean_degc is not None or p.dry_bulb_mean_degc is not None):
-            said.append(f"{p.table} takes the place of the day's shape that {self._owner} has, too")
+        p, said = self.ambient, []
+        shape = p.wet_bulb_mean_degc is not None or p.dry_bulb_mean_degc is not None
+        if self._columns and (shape or any(held.table.place for held in self._columns.values())):
+            derived = "" if "wet_bulb_degc" in self._columns or "relative_humidity_ratio" not in self._columns else (
+                ", the wet bulb from both")
+            instead = f", in place of the day's shape that {self._owner} has, too" if shape else ""
+            said.append(f"{p.table}: outside air by its {' and '.join(self._columns)}{derived}{instead}")
         return said + list(dict.fromkeys(text for held in self._columns.values() for text in held.notes(step_s)))
 
     def _checked(self, linked: OutdoorAir) -> OutdoorAir:

@@ -6,6 +6,7 @@ import torch
 from teams import mixed_team, site_team
 
 from cosim.agents.learn.config import METHODS, Learning
+from cosim.agents.learn.history import with_history
 from cosim.agents.learn.networks.blocks import attend, attend_all, causal
 from cosim.agents.learn.team import Team
 from cosim.errors import ScenarioError
@@ -158,6 +159,28 @@ def test_whose_observation_reaches_whose_action(method, for_all):
         assert moved[agent] > 1e-4
         others = np.delete(moved, agent)
         assert (others == 0.0).all() if method == "mappo" else (others > 1e-5).all()
+
+
+def test_attention_over_time_reaches_an_agents_own_past_and_nobody_elses():
+    """Each of three steps of an agent's own moves its action; the critic, in training, has all of it."""
+    spec = with_history(site_team(), 3)
+    team = rough(Team(spec, Learning(method="transformer", history_steps=3, context_for_all=True)))
+    observation, context = arrays_of(spec)
+
+    def act(x):
+        return team.act(x, lambda _: context, deterministic=True)[0]
+
+    plain = act(observation)
+    for agent in range(len(spec.agents)):
+        width = len(spec.type_of(agent).observation) // 3
+        for ago in range(3):
+            other = observation.copy()
+            other[:, agent, ago * width:(ago + 1) * width] += np.arange(1, width + 1)
+            step = act(other)
+            moved = np.abs(step.action - plain.action).max((0, 2))
+            assert moved[agent] > 1e-4
+            assert (np.delete(moved, agent) == 0.0).all()
+            assert (step.value != plain.value).all()
 
 
 @pytest.mark.rows("L07")

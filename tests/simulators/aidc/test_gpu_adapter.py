@@ -42,11 +42,14 @@ def check(changes):
     ({f"{TYPES}.H100.count": 200}, "gpu_types have 300 GPUs in sum, and racks x gpus_per_rack = 50 x 8 = 400"),
     ({"shared.job_classes.llm.memory_gb": 100}, "no GPU that may run it has more than 80 GB"),
     ({"shared.job_classes.llm.gpu_speed_ratio": {"B300": 2}}, "unknown GPU type 'B300'"),
+    ({"shared.job_classes.llm.power_table": [1, 0.9]}, "must start with 1 and have max_blocks = 6 entries"),
+    ({"shared.job_classes.search.power_table": [1]}, "an inference class has no power_table"),
     ({TYPES: {}}, "sites.aidc1 has no gpu_types"),
     ({"aidc.cap.running": "stop"}, "what runs is slowed for a cap, not stopped"),
     ({"aidc.offer": {}}, "what could be drawn less is not worked out"),
     ({"aidc.rack_mean_up_s": 1000}, "racks do not fail where GPUs have types"),
     ({"aidc.sleep.after_s": 0}, "greater than or equal to 1"),
+    ({"aidc.sleep.unit_gpus": 101}, "unit_gpus = 101 is more than the 100 A100 of aidc1"),
     ({"controller.policy": "mpc"}, "where GPUs have types nobody can"),
 ])
 def test_bad_input_is_one_line_before_the_run(changes, says):
@@ -59,6 +62,7 @@ def test_bad_input_is_one_line_before_the_run(changes, says):
 @pytest.mark.parametrize(("changes", "says"), [
     ({"shared.sites.aidc2.gpu_types": {"L40S": NEW}}, "sites.aidc2.gpu_types"),
     ({"shared.job_classes.llm.memory_gb": 40}, "job_classes.llm.memory_gb"),
+    ({"shared.job_classes.vae.power_table": [1, 1, 1, 1, 0.9]}, "job_classes.vae.power_table"),
     ({"shared.job_classes.llm.gpu_speed_ratio": {"A100": 0.5}}, "job_classes.llm.gpu_speed_ratio")])
 def test_data_centers_without_types_refuse_them_by_name(changes, says):
     with pytest.raises(ScenarioError, match="all GPUs of a site are alike") as refused:

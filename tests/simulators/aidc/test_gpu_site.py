@@ -132,7 +132,7 @@ def test_a_host_is_drawn_while_its_gpu_is_awake():
 
 
 @given(st.integers(0, 10**6))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_one_type_of_the_study_is_the_site_without_types(seed):
     """Same starts and ends (to the clock), work and power, whatever comes."""
     classes = {**CLASSES, "fit": JobClass(kind="train", work_to=480, deadline_s=900, to_per_gpu_min=60, kw_per_to_s=2.0,
@@ -212,6 +212,27 @@ def test_commanded_limits_are_kept_within_what_the_type_can():
         facility.set_gpus([math.nan], [11])
 
 
+def test_power_over_blocks_goes_by_its_table_and_so_does_the_limit():
+    classes = {"fit": JobClass(kind="train", work_to=4800, deadline_s=9000, to_per_gpu_min=60, kw_per_to_s=2.0,
+                               gpus_per_block=2, max_blocks=3, speedup_table=(1.0, 1.8, 2.4),
+                               power_table=(1, 0.9, 0.8))}
+    facility = make(ONE, classes)
+    facility.submit(batch(0.0, (0, "fit", 4800, 9000)))
+    facility.command([6], 23.0)
+    facility.advance(60.0)
+    did = facility.read_interval()
+    assert did.it_kw == pytest.approx(10 + 10 * 1.0 + 6 * 0.8 * 2.0)
+    assert did.work_to[0] == pytest.approx(60 * 2 * 2.4)
+    facility.set_gpus([2.0], [math.nan])  # of 2.6 kW: 1/1.3 of the speed at 1/1.3 of the power
+    facility.advance(120.0)
+    did = facility.read_interval()
+    assert did.it_kw == pytest.approx(10 + 4 * 1.0 + 6 * 2.0)
+    assert did.work_to[0] == pytest.approx(60 * 2 * 2.4 / 1.3)
+    facility.command([4], 23.0)  # on two blocks 2.8 kW
+    facility.advance(180.0)
+    assert facility.read_interval().work_to[0] == pytest.approx(60 * 2 * 1.8 * 2.0 / 2.8)
+
+
 # --- sleep ----------------------------------------------------------------------------------------------------------
 
 
@@ -274,7 +295,7 @@ def test_how_many_are_awake_can_be_commanded():
 
 
 @given(st.integers(0, 10**6))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_it_is_what_single_gpus_do_a_quarter_of_a_second_at_a_time(seed):
     """Starts, ends and energy to the last bit, under grants and limits that change while jobs run, with sleep."""
     draw = random.Random(seed)

@@ -14,7 +14,9 @@ from cosim.scenario import override
 from cosim.simulators.aidc.compiled.options import unsupported
 from cosim.simulators.aidc.engine.facility import Facility
 from cosim.simulators.aidc.inbound import Inbound
+from cosim.simulators.aidc.llm.facility import ServingFacility
 from cosim.simulators.analysis.conservation import verify
+from cosim.simulators.fleet import JobClass
 from cosim.simulators.wan import Wan
 from cosim.simulators.workload.origins import Origins
 from cosim.trace import Trace
@@ -110,6 +112,29 @@ def test_training_under_way_is_carried_over():
     assert site.state().queued_jobs == [1, 1]
 
 
+def test_requests_under_way_and_late_ones():
+    """One that takes longer than its deadline is dropped when it is there; one under way goes on into another world."""
+    chat = JobClass(kind="llm", deadline_s=60, serving={"model": "Llama-3.1-8B", "gpu": "H100", "gpus": 1})
+    classes = {"chat": chat, "fit": CLASSES["fit"]}
+    site = ServingFacility("a", SITE, classes, PLAIN, 20.0, at_arrival=True)
+    wan = Wan(latency_s={"near": {"a": 1.0}, "far": {"a": 100.0}}, shares={"near": 1})
+    inbound, work_to = Inbound(wan, "a", list(classes), True, True), chat.serving.request_to(100, 10)
+    jobs = rows((1, "chat", 0.0, work_to, 60.0, "near"), (2, "chat", 0.0, work_to, 60.0, "far"),
+                (3, "fit", 0.0, 4800.0, 9000.0, "far"))
+    site.submit(inbound.sent({**jobs, "input_tokens": [100, 100, 0], "output_tokens": [10, 10, 0]}, 0.0))
+    site.command([1, 0], 20.0)
+    site.advance(60.0)
+    assert site.state().queued_jobs == [1, 1]
+    kept = site.keep()
+    assert [len(of) for of in kept.jobs] == [1, 1]
+    assert site.kept_tokens() == [(100, 10), (0, 0)]
+    site.advance(120.0)
+    left = site.read_interval().left_jobs
+    assert dict(zip(left["id"], zip(left["outcome"], left["end_s"], strict=True), strict=True))[2] == ("dropped", 100.0)
+    answers = site.request_rows()
+    assert dict(zip(answers["id"], answers["return_s"], strict=True)) == {1: 1.0, 2: 100.0}
+
+
 def test_shares_are_kept_and_a_class_has_its_own():
     wan = Wan(**{**GIVEN, "class_shares": {"fit": {"a": 1.0}}})
     origins = Origins(wan, ["chat", "fit"], lambda purpose: np.random.default_rng(len(purpose)))
@@ -180,3 +205,28 @@ def test_the_study_has_none_and_takes_one(tmp_path):
         jobs = trace.table("jobs")
         far = (jobs["site"] == "aidc3") & np.isfinite(jobs["start_s"])
         assert (jobs["start_s"] - jobs["arrival_s"])[far].min() >= 90.0
+
+
+def test_a_table_of_jobs_says_where_they_come_from(tmp_path):
+    """The column's origin where a job has one, else one by the shares; one that the network lacks is refused."""
+    rows = ["arrival,work_to,job_class,region", *(f"{k},2e6,search,{('far', 'near', '')[k % 3]}" for k in range(60))]
+    (tmp_path / "jobs.csv").write_text("\n".join(rows) + "\n")
+    scenario = find("ieee33")
+    way = {"far": 30.0, "near": 0.0, "other": 7.0}
+    wan = {"latency_s": {name: dict.fromkeys(("aidc1", "aidc2", "aidc3"), s) for name, s in way.items()},
+           "shares": {"other": 1.0}}
+    workload = scenario.members["workload"].model_copy(update={
+        "simulator": "cosim.simulators.workload.job_table:JobTable", "params": {"path": str(tmp_path / "jobs.csv")}})
+    mine = override(scenario.replace(shared={**scenario.shared, "wan": wan}, members={
+        **scenario.members, "workload": workload}), {"controller.policy": "uniform", "grid.ac_check": False})
+    Experiment(mine, "native", 180.0, tmp_path / "run.h5").run()
+    with Trace(tmp_path / "run.h5") as trace:
+        sent = trace.table("transfers")
+        assert dict(zip(sent["id"].tolist(), sent["origin"].tolist(), strict=True)) == {
+            k: ("far", "near", "other")[k % 3] for k in range(60)}
+        assert [round(float(b - a)) for a, b in zip(sent["sent_s"], sent["reached_s"], strict=True)] == [
+            way[origin] for origin in sent["origin"].tolist()]
+        assert not verify(trace).broken
+    (tmp_path / "jobs.csv").write_text("\n".join([*rows, "61,2e6,search,moon"]) + "\n")
+    with pytest.raises(ScenarioError, match=r"unknown origin in wan\.latency_s 'moon'"):
+        Experiment(mine, "native", 180.0, tmp_path / "again.h5").run()
