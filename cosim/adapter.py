@@ -17,7 +17,7 @@ computes one tick in `advance`. The same object runs under mosaik, under the nat
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import mosaik_api_v3
@@ -28,7 +28,7 @@ from cosim import seeds
 from cosim.errors import ModelError, ScenarioError, unknown
 from cosim.hooks import Hooks, Values
 from cosim.params import validate
-from cosim.ports import Port, concat
+from cosim.ports import Port, concat, values_of
 from cosim.units import MIN_S, whole_steps
 
 
@@ -48,6 +48,27 @@ class LazyOutputs(dict[str, Any]):
         return rest[name]
 
 
+class _OutputCheck:
+    """What outputs of one entity have to be: numbers that are finite, by name, and lengths of vectors."""
+
+    def __init__(self, finite: Sequence[Port], lengths: Mapping[str, int]) -> None:
+        self.finite, self.lengths = [p.name for p in finite], lengths
+        self._scalars, self._vectors = (values_of([p.name for p in finite if bool(p.dims) == long])
+                                        for long in (False, True))
+        self._measured, self._expected = values_of(list(lengths)), list(lengths.values())
+
+    def holds(self, values: Mapping[str, Any]) -> bool:
+        """Whether all is well at a glance; False may also mean that it takes a closer look (a sum that overflows, a
+        type that adds to no number). KeyError."""
+        scalars, vectors = self._scalars(values), self._vectors(values)
+        try:
+            total = sum(scalars, 0.0) + sum(map(sum, vectors))
+            return (total.__class__ is float and total - total == 0.0
+                    and list(map(len, self._measured(values))) == self._expected)
+        except TypeError:
+            return False
+
+
 class Adapter(Hooks, mosaik_api_v3.Simulator):
     """A time-based mosaik simulator with typed ports. See the module for how to write one, and `cosim.hooks` for all
     that a subclass may declare."""
@@ -59,8 +80,8 @@ class Adapter(Hooks, mosaik_api_v3.Simulator):
         super().__init__({})
         self._outputs: Values = {}
         self._ready = False
-        self._lengths: dict[str, Sequence[tuple[str, int]]] = {}
-        self._known: dict[str, tuple[list[str], Sequence[tuple[str, int]]]] = {}
+        self._lengths: dict[str, dict[str, int]] = {}
+        self._checks: dict[str, _OutputCheck] = {}
         self.adopt(self.MODELS)
 
     def adopt(self, models: Mapping[str, tuple[Port, ...]]) -> None:
@@ -68,10 +89,13 @@ class Adapter(Hooks, mosaik_api_v3.Simulator):
         self.models, self.meta = dict(models), _meta_of(models)
         self.entities: dict[str, list[str]] = {model: [] for model in models}
         self._model_of: dict[str, str] = {}
-        self._in_ports = {m: tuple((p.name, p) for p in ports if p.flow == "in") for m, ports in models.items()}
+        self._in_ports = {m: {p.name: p for p in ports if p.flow == "in"} for m, ports in models.items()}
+        self._defaults = {m: {name: p.default for name, p in ports.items() if p.default is not None
+                              and p.kind == "level"} for m, ports in self._in_ports.items()}
+        self._sourced = {m: [name for name in ports if name not in self._defaults[m]]
+                         for m, ports in self._in_ports.items()}
         self._out_names = {m: [p.name for p in ports if p.flow == "out"] for m, ports in models.items()}
-        self._strict = {m: [p.name for p in ports if p.flow == "out" and p.kind == "level" and not p.nullable]
-                        for m, ports in models.items()}
+        self._checks.clear()
 
     # --- what the bus calls -------------------------------------------------------------------------------------
 
@@ -116,8 +140,9 @@ class Adapter(Hooks, mosaik_api_v3.Simulator):
         """Ports, axis labels and initial outputs as plain data (an extra method on the bus)."""
         self.setup_done()
         labels = self.labels()
-        self._lengths = {model: [(p.name, len(labels[p.dims[0]])) for p in ports if p.flow == "out" and p.dims]
+        self._lengths = {model: {p.name: len(labels[p.dims[0]]) for p in ports if p.flow == "out" and p.dims}
                          for model, ports in self.models.items() if self.entities[model]}
+        self._checks.clear()
         return {
             "ports": {model: [p.to_json() for p in ports] for model, ports in self.models.items()},
             "labels": labels,
@@ -134,8 +159,9 @@ class Adapter(Hooks, mosaik_api_v3.Simulator):
 
     def get_data(self, outputs: dict[str, list[str]]) -> dict:
         """Values of the last tick."""
-        values = self._outputs
-        return {eid: {name: values[eid][name] for name in names} for eid, names in outputs.items()}
+        values, model_of, whole = self._outputs, self._model_of, self._out_names
+        return {eid: values[eid] if values[eid].__class__ is dict and names == whole[model_of[eid]] else
+                {name: values[eid][name] for name in names} for eid, names in outputs.items()}
 
     def stream(self, purpose: str) -> np.random.Generator:
         """This member's random stream for one purpose; all randomness of a simulator comes from here."""
@@ -143,20 +169,22 @@ class Adapter(Hooks, mosaik_api_v3.Simulator):
 
     def read(self, inputs: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Values:
         """What `advance` gets, from what the bus gives `step`: one value for every in port of every entity."""
-        nothing: dict = {}
         out: Values = {}
         for eid, model in self._model_of.items():
-            given = inputs.get(eid, nothing)
-            out[eid] = values = {}
-            for name, port in self._in_ports[model]:
-                by_source = given.get(name)
-                if by_source and len(by_source) == 1:
+            given, ports = inputs.get(eid) or {}, self._in_ports[model]
+            out[eid] = values = self._defaults[model].copy()
+            for name, by_source in given.items():
+                if len(by_source) == 1:
                     (value,) = by_source.values()
                     # the most frequent cases, at once
                     if value - value == 0.0 if value.__class__ is float else _plainly_finite(value):
                         values[name] = value
                         continue
-                values[name] = self._reduce(eid, port, by_source)
+                if name in ports:
+                    values[name] = self._reduce(eid, ports[name], by_source)
+            for name in self._sourced[model]:
+                if name not in values:
+                    values[name] = self._reduce(eid, ports[name], None)
         return out
 
     # --- inside -------------------------------------------------------------------------------------------------
@@ -188,28 +216,32 @@ class Adapter(Hooks, mosaik_api_v3.Simulator):
             if not names:
                 continue
             values = outputs.get(eid)
-            if isinstance(values, LazyOutputs):
-                strict, lengths = self._known[eid] if eid in self._known else self._know(eid, model, values)
-            elif not isinstance(values, dict) or len(values) != len(names):
+            if not (isinstance(values, LazyOutputs) or isinstance(values, dict) and len(values) == len(names)):
                 raise self._wrong(eid, names, values)
-            else:
-                strict, lengths = self._strict[model], self._lengths.get(model, ())
+            check = self._checks.get(eid) or self._checked(eid, model, values)
             try:
-                plain = _all_plainly_finite(map(values.__getitem__, strict))
+                good = check.holds(values)
             except KeyError:
                 raise self._wrong(eid, names, values) from None
-            if not plain:
-                for name in strict:
-                    self._finite(eid, name, values[name])
-            for name, length in lengths:
-                if len(values[name]) != length:
-                    raise ModelError(f"{self.sid}.{eid}.{name} has {len(values[name])} values, not {length}")
+            if not good:
+                self._look_closer(eid, check, values)
 
-    def _know(self, eid: str, model: str, values: LazyOutputs) -> tuple[list[str], Sequence[tuple[str, int]]]:
-        """What can be checked of `LazyOutputs`: names of levels, and lengths, of those that are known at once."""
-        self._known[eid] = known = ([name for name in self._strict[model] if name in values],
-                                    [of for of in self._lengths.get(model, ()) if of[0] in values])
-        return known
+    def _checked(self, eid: str, model: str, values: Mapping[str, Any]) -> _OutputCheck:
+        """What can be checked of an entity's outputs: all of them; of `LazyOutputs` those that are known at once."""
+        known = [p for p in self.models[model] if p.flow == "out"
+                 and (p.name in values or not isinstance(values, LazyOutputs))]
+        lengths = self._lengths.get(model, {})
+        self._checks[eid] = check = _OutputCheck([p for p in known if p.kind == "level" and not p.nullable],
+                                                 {p.name: lengths[p.name] for p in known if p.name in lengths})
+        return check
+
+    def _look_closer(self, eid: str, check: _OutputCheck, values: Mapping[str, Any]) -> None:
+        """ModelError for the first output that is not finite, or not as long as its axis."""
+        for name in check.finite:
+            self._finite(eid, name, values[name])
+        for name, length in check.lengths.items():
+            if len(values[name]) != length:
+                raise ModelError(f"{self.sid}.{eid}.{name} has {len(values[name])} values, not {length}")
 
     def _wrong(self, eid: str, names: list[str], values: Any) -> ModelError:
         given = values if isinstance(values, dict) else ()
@@ -261,23 +293,6 @@ def _plainly_finite(value: Any) -> bool:
             return False
         return total - total == 0.0
     return False
-
-
-def _all_plainly_finite(values: Iterable[Any]) -> bool:
-    """`_plainly_finite` of all of them together."""
-    total = 0.0
-    try:
-        for value in values:
-            kind = value.__class__
-            if kind is float:
-                total += value
-            elif kind is list:
-                total += sum(value)
-            else:
-                return False
-    except TypeError:
-        return False
-    return total - total == 0.0
 
 
 def _meta_of(models: Mapping[str, tuple[Port, ...]]) -> Meta:

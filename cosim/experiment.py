@@ -31,6 +31,7 @@ from cosim.scenario import Scenario
 from cosim.trace import Trace
 from cosim.trace.machine import versions
 from cosim.trace.writer import TraceWriter, annotate
+from cosim.units import HOUR_S
 
 _SLOWEST = 1e4
 DRIVERS = ("mosaik", "native")
@@ -64,7 +65,8 @@ class Experiment:
             raise ScenarioError(unknown("driver", self.driver, DRIVERS))
         self.resolved = resolve(self.scenario, self.until_s)
         clock = self.resolved.clock
-        self.control = Control(clock, max(1, clock.steps(self.scenario.flush_s, "flush_s")))
+        flush_s = self.scenario.flush_s if self.rt_factor is None else min(self.scenario.flush_s, HOUR_S)
+        self.control = Control(clock, max(1, clock.steps(flush_s, "flush_s")))
         if self.rt_factor is not None and not 0 < self.rt_factor <= _SLOWEST:
             raise ScenarioError(f"rt_factor = {self.rt_factor:g} must be > 0 and finite, {_SLOWEST:g} at most: "
                                 "wall-clock seconds per simulated second")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from operator import itemgetter
 from typing import Any, Literal
 
 from cosim.units import unit_of
@@ -56,6 +57,13 @@ class Port:
     def from_json(cls, data: Mapping[str, Any]) -> Port:
         """The inverse of `to_json`."""
         return cls(**{**data, "dims": tuple(data.get("dims", ()))})
+
+
+def values_of(names: Sequence[str]) -> Callable[[Mapping[str, Any]], Sequence[Any]]:
+    """What reads the values of these names out of a mapping, in their order; quicker than to read one by one."""
+    if len(names) > 1:
+        return itemgetter(*names)
+    return lambda given: [given[name] for name in names]
 
 
 def batch_length(batch: Mapping[str, list]) -> int:

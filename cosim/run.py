@@ -7,7 +7,7 @@ import importlib.metadata
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,6 @@ from cosim.errors import CosimError, ScenarioError, TraceError
 from cosim.experiment import DRIVERS, Experiment
 from cosim.imports import old_names
 from cosim.progress import working
-from cosim.reporting.definition import live_tables
-from cosim.reporting.live import live_view
 from cosim.request import changed, default_out, find, shipped
 from cosim.result import Result
 from cosim.scenario import DEFAULT_START, Scenario
@@ -129,9 +127,7 @@ def _run(args: argparse.Namespace) -> int:
     if not args.quiet:
         _print_header(console, experiment, settings_of(args.settings))
         print_digest(console, before)
-    watched = (live_view(experiment.control, experiment.scenario.name, experiment.resolved.until,
-                         tables=live_tables(scenario.model_dump())) if args.live
-               else _progress(experiment, args.quiet))
+    watched = _live(experiment, scenario) if args.live else _progress(experiment, args.quiet)
     with _stop_on_signal(experiment), watched:
         result = experiment.run()
     if not args.quiet:
@@ -145,6 +141,15 @@ def _run(args: argparse.Namespace) -> int:
             page = write_page([result.path], show=args.open, trusted=[result.path])
         say(console, f"report: {page}")
     return _compare(console, args, result)
+
+
+def _live(experiment: Experiment, scenario: Scenario) -> AbstractContextManager[None]:
+    """The live view of a run."""
+    from cosim.reporting.definition import live_tables  # what pages are made of, which other runs do not need
+    from cosim.reporting.live import live_view
+
+    return live_view(experiment.control, experiment.scenario.name, experiment.resolved.until,
+                     tables=live_tables(scenario.model_dump()))
 
 
 def _as_asked(args: argparse.Namespace) -> Scenario:

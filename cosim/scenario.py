@@ -179,7 +179,8 @@ class Scenario(_Data):
     until_s: Seconds | None = Field(DAY_S, gt=0, description="horizon; null: as long as the workload lasts")
     warmup_s: Seconds = Field(0.0, ge=0, description="run before until_s, kept out of the summary")
     resolution_s: Seconds = Field(MIN_S, ge=0.001, description="one bus step, s")
-    flush_s: Seconds = Field(HOUR_S, gt=0, description="simulated time between writes to the trace")
+    flush_s: Seconds = Field(4 * HOUR_S, gt=0, description="simulated time between writes to the trace, at most: much "
+                             "that waits is written before, and in real time what is an hour old")
     seed: int = Field(0, ge=0, lt=2**63)
     episode: int = Field(0, ge=0, lt=2**63, description="same seed, another day: its own random numbers")
     seeds: dict[str, Annotated[int, Field(ge=0, lt=2**63)]] = Field({}, description="member -> its own seed")

@@ -56,6 +56,16 @@ class HasRates(Protocol):
         ...
 
 
+@runtime_checkable
+class PlaysFile(Protocol):
+    """A workload from a file, of which a line before the run states what was found in it."""
+
+    @classmethod
+    def found_in_file(cls, params: Any) -> str:
+        """The file, its layout, how many jobs and from when to when. ScenarioError for one that cannot be read."""
+        ...
+
+
 @params
 class JobClass:
     """One class of AI jobs (Table I).
@@ -69,7 +79,7 @@ class JobClass:
     """
 
     kind: Literal["train", "inf", "llm"]
-    work_to: Annotated[float, Field(ge=1e-6, le=1e12, description="size j of one job, TO")]
+    work_to: Annotated[float, Field(ge=1e-6, le=1e15, description="size j of one job, TO")]
     deadline_s: Annotated[Seconds, Field(gt=0, description="tau: latest finish (train) or start (inf) after arrival")]
     to_per_gpu_min: Annotated[float, Field(ge=1e-6, le=1e9, description="xi: work of one busy GPU, TO/(GPU min)")]
     kw_per_to_s: Annotated[float, Field(ge=0, le=1e6, description="alpha of (13): power per throughput, kW/(TO/s)")]
@@ -328,8 +338,17 @@ class Site:
         that it fits on and that have a block of it, by their speeds."""
         if not self.gpu_types:
             return self.gpus if self.gpus >= job_class.gpus_per_block else 0
-        return sum(t.count * job_class.speed_on(name, t) for name, t in self.fitting_types(job_class).items()
-                   if t.count >= job_class.gpus_per_block)
+        return sum(t.count * job_class.speed_on(name, t) for name, t in self.roomy_types(job_class).items())
+
+    def eligible_gpus(self, job_class: JobClass) -> int:
+        """How many these are, whatever their speed."""
+        if not self.gpu_types:
+            return self.gpus if self.gpus >= job_class.gpus_per_block else 0
+        return sum(t.count for t in self.roomy_types(job_class).values())
+
+    def roomy_types(self, job_class: JobClass) -> dict[str, GpuType]:
+        """Types that a class fits on and that have a block of it."""
+        return {name: t for name, t in self.fitting_types(job_class).items() if t.count >= job_class.gpus_per_block}
 
 
 def may_run(job_class: JobClass, site: str) -> bool:

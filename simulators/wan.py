@@ -121,8 +121,7 @@ Network = Annotated[Wan | None, Field(
 
 
 def check_same(member: str, given: Wan | None, members: Mapping[str, object]) -> None:
-    """ScenarioError where another member that knows of a network is given another one, or none tells where jobs come
-    from."""
+    """ScenarioError where another member that has a network has another one, or none gives jobs their origins."""
     others = {name: other.wan for name, other in members.items() if name != member and hasattr(other, "wan")}
     if given is not None and not others:
         raise ScenarioError(f"{member}.wan needs a workload that says where jobs come from, and no other member has "

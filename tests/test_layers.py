@@ -100,7 +100,7 @@ OWNERS = {
 }
 LAZY = {"cosim.agents.learn.team", "cosim.agents.learn.training", "cosim.agents.together", "cosim.drivers.mosaik_bus",
         "cosim.learning.pettingzoo", "cosim.report", "cosim.reporting.panels",
-        "cosim.reporting.paper", "cosim.request",
+        "cosim.reporting.definition", "cosim.reporting.live", "cosim.reporting.paper", "cosim.request",
         "cosim.simulators.grid.network.files",
         "cosim.simulators.grid.network.powerflow", "cosim.simulators.grid.network.tables", "cosim.trust", "fmpy",
         "fmpy.fmi2", "fmpy.fmi3", "helics", "pandas",

@@ -35,10 +35,10 @@ def replicas_wanted(requests: float, batch: int, target_ratio: float, least: int
 
 def with_replicas(gpus: Sequence[float], wanted: Mapping[int, int], capacity: int, blocks: Sequence[int],
                   train: Sequence[int]) -> list[float]:
-    """(M,) GPUs of a site's classes: those in `wanted` (class -> GPUs) as wanted, what they leave to the others.
+    """(M,) GPUs of a site's classes: those in `wanted` (class -> GPUs) as given there, the others of what is left.
 
-    gpus: as the policy granted them, whole blocks; blocks: GPUs per block. Beyond `capacity` the wanted share it in
-    proportion, and of the others inference comes before training.
+    gpus: as the policy granted them, whole blocks; blocks: GPUs per block. Beyond `capacity` those in `wanted`
+    share it in proportion, and of the others inference comes before training.
     """
     first = list(wanted)
     out = [0.0] * len(gpus)

@@ -162,6 +162,10 @@ class Uniform:
         self._split = GpuRule(facts, options.drain_min)
         self._share = [_over(facts.eligible[m], [1.0] * facts.n_sites) for m in range(len(facts.kinds))]
         self._supply = [options.supply_temp_degc] * facts.n_sites
+        leads, train = range(len(facts.deferrals_s)), facts.train
+        self._deferral = [[[float(h == lead) for h in leads]] * len(train) for lead in leads]
+        self._released = [[lead_s == 0.0 or m not in train for m in range(len(facts.kinds))]
+                          for lead_s in facts.deferrals_s]
 
     def place(self, observation: Observation) -> Matrix:
         """(M, N) shares; the same every minute."""
@@ -178,15 +182,14 @@ class Uniform:
     def operate(self, observation: Observation, allocated_jobs: Sequence[Sequence[float]],
                 allocated_work_to: Matrix) -> Operation:
         """One release time for all of a site, GPUs by the rule, one supply temperature."""
-        facts, train, classes = self.facts, self.facts.train, range(len(self.facts.kinds))
+        facts, classes = self.facts, range(len(self.facts.kinds))
         shares, deferrals = [], []
         for i, (capacity, lead) in enumerate(zip(facts.gpus, self.leads(observation), strict=True)):
-            deferrals.append([[float(h == lead) for h in range(len(facts.deferrals_s))]] * len(train))
-            starts_now = facts.deferrals_s[lead] == 0.0
+            deferrals.append(self._deferral[lead])
+            released = self._released[lead]
             running, queued, pending = (x[i] for x in (observation.running_jobs, observation.queued_jobs,
                                                        observation.pending_work_to))
             new_jobs, new_work = allocated_jobs[i], allocated_work_to[i]
-            released = [starts_now or m not in train for m in classes]
             jobs = [running[m] + queued[m] + (new_jobs[m] if released[m] else 0) for m in classes]
             work = [pending[m] + (new_work[m] if released[m] else 0.0) for m in classes]
             shares.append(self._split(capacity, running, jobs, work, i))

@@ -20,6 +20,10 @@ from cosim.ports import Port
 from cosim.trace.writer import TraceWriter
 from cosim.units import finite
 
+_CHUNK_ROWS, _CHUNK_ROWS_IN_REAL_TIME = 120, 30
+"""Rows of a chunk of the trace at most. To write a chunk takes as long as some hundred of its numbers; in real time
+what is written soon counts more."""
+
 
 class Stopped(CosimError):
     """The run was stopped by the user (Ctrl-C); what was computed is kept."""
@@ -194,8 +198,9 @@ def make_probes(resolved: Resolved, interfaces: Mapping[str, MemberInterface], p
     for member, spec in resolved.scenario.members.items():
         interface = interfaces[member]
         probe = MemberProbe(member, spec.simulator, control, foreign=interface.foreign)
-        # about half an hour's lag at most: on the bus a member may be one step behind when the clock says flush
-        probe.chunk = max(1, min(30, control.flush_steps // (2 * resolved.clock.steps(spec.step_s))))
+        # half a flush's lag at most: on the bus a member may be one step behind when the clock says flush
+        rows = _CHUNK_ROWS if control.rt_factor is None else _CHUNK_ROWS_IN_REAL_TIME
+        probe.chunk = max(1, min(rows, control.flush_steps // (2 * resolved.clock.steps(spec.step_s))))
         carried = linked.get(member, {})
         for model, eids in interface.models.items():
             outs = [p for ps in interface.ports[model].values() for p in ps if p.flow == "out"]

@@ -11,10 +11,10 @@ import shutil
 import struct
 import weakref
 import zlib
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import chain
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -23,7 +23,7 @@ import h5py
 import numpy as np
 
 from cosim.errors import DiskError, TraceError
-from cosim.ports import Port, batch_length
+from cosim.ports import Port, batch_length, values_of
 from cosim.trace.journal import JournaledFile
 from cosim.trace.reader import FORMAT, SCHEMA_VERSION
 from cosim.units import unit_of
@@ -33,8 +33,10 @@ _LIBVER = ("earliest", "latest")
 """The oldest layout that holds it: what every reader reads, and what cosim.trace.journal can let grow."""
 _TABLE_CHUNK = 2048
 _CACHE_BYTES = 1 << 18
-"""Of each dataset HDF5 keeps in memory: room for any chunk that is added to. Its own 8 MiB would keep all that a long
+"""Of each dataset HDF5 keeps in memory: room for a chunk that is added to. Its own 8 MiB would keep all that a long
 run writes."""
+_LEAST_ROWS = 30
+"""A chunk of wide rows is no longer than what fits there, but for so many."""
 _MOST_WAITING = 2_000_000
 """Numbers in rows of tables that wait to be written, some 60 MB: with more a flush comes early."""
 _GZIP = 1
@@ -45,16 +47,27 @@ _ROOM_BYTES = 2_000_000
 
 @dataclass
 class _Group:
-    """Buffers and datasets of one member's model; `numbers` is how many a time point has, `shapes` those of one."""
+    """Buffers and datasets of one member's model.
+
+    values  of all time points that wait to be written: entity by entity the `scalars`, then the `vectors`
+    width   numbers of one entity; those of a port lie at `places` among them
+    """
 
     names: list[str]
     datasets: dict[str, h5py.Dataset]
-    shapes: dict[str, tuple[int, ...]]
     time: h5py.Dataset
-    numbers: int
     chunk: int
+    scalars: Callable[[Mapping[str, Any]], Sequence[float]]
+    vectors: Callable[[Mapping[str, Any]], Sequence[Sequence[float]]]
+    width: int
+    places: dict[str, slice]
     times: list[int] = field(default_factory=list)
-    rows: dict[str, list] = field(default_factory=dict)
+    values: array = field(default_factory=lambda: array("d"))
+
+    @property
+    def numbers(self) -> int:
+        """Numbers of a time point."""
+        return len(self.names) * self.width
 
 
 class TraceWriter:
@@ -97,10 +110,13 @@ class TraceWriter:
     def declare(self, member: str, model: str, names: Sequence[str], ports: Sequence[Port],
                 labels: Mapping[str, Sequence[str]], chunk: int = 30) -> None:
         """Make the datasets of one model: `names` are its entities, `ports` its recorded levels. Rows are written in
-        whole chunks of `chunk`, once each: a compressed chunk that is written again breaks when a kill meets it."""
+        whole chunks of `chunk` at most, once each: a compressed chunk that is written again breaks when a kill meets
+        it."""
         ports = [p for p in ports if p.flow == "out" and p.kind == "level" and p.record]
         if not ports or not names:
             return
+        widest = len(names) * max(math.prod(len(labels[d]) for d in p.dims) for p in ports)
+        chunk = min(chunk, max(_LEAST_ROWS, _CACHE_BYTES // (8 * max(widest, 1))))
         group = self._file.require_group(member).create_group(model, track_order=True)
         time = group.create_dataset("time_s", (0,), "i8", maxshape=(None,), chunks=(chunk,), fletcher32=True)
         time.attrs.update(units=f"seconds since {self._start}", calendar="standard", long_name="simulated time")
@@ -115,10 +131,13 @@ class TraceWriter:
         datasets = {p.name: self._dataset(group, p, scales, chunk) for p in ports}
         shown = min(ports, key=lambda p: (len(p.dims), not _is_power(p.name)))
         group.attrs.update(NX_class="NXdata", signal=shown.name, axes=["time_s", *["."] * (1 + len(shown.dims))])
-        shapes = {name: data.shape[1:] for name, data in datasets.items()}
-        numbers = sum(math.prod(shape) for shape in shapes.values())
-        self._groups[member, model] = _Group(list(names), datasets, shapes, time, numbers, chunk,
-                                             rows={p.name: [] for p in ports})
+        scalars, vectors = ([p.name for p in ports if bool(p.dims) == several] for several in (False, True))
+        places, width = {}, 0
+        for name in (*scalars, *vectors):
+            count = math.prod(datasets[name].shape[2:])
+            places[name], width = slice(width, width + count), width + count
+        self._groups[member, model] = _Group(list(names), datasets, time, chunk, values_of(scalars),
+                                             values_of(vectors), width, places)
         self._show_first(member, model)
 
     def _show_first(self, member: str, model: str) -> None:
@@ -153,9 +172,18 @@ class TraceWriter:
         group = self._groups.get((member, model))
         if group is None or self._refused:
             return
+        row: list[float] = []
+        try:
+            for k, eid in enumerate(group.names, 1):
+                row += group.scalars(values[eid])
+                for vector in group.vectors(values[eid]):
+                    row += vector
+                if len(row) != k * group.width:
+                    raise TypeError(f"{len(row) - (k - 1) * group.width} numbers, not {group.width}")
+            group.values += array("d", row)
+        except TypeError as err:
+            raise TraceError(f"cannot write {self.path}: {member}.{eid} at {time_s:g} s: {err}") from None
         group.times.append(int(time_s))
-        for name, rows in group.rows.items():
-            rows.append([values[eid][name] for eid in group.names])
 
     def extend(self, table: str, batch: Mapping[str, list]) -> None:
         """Append the rows of a batch to a table."""
@@ -170,7 +198,7 @@ class TraceWriter:
 
     @property
     def full(self) -> bool:
-        """Whether so many rows of tables wait that they should be flushed now, whatever the clock says."""
+        """Whether so many rows of tables wait that they should be flushed now, at any time."""
         return self._waiting > _MOST_WAITING
 
     def flush(self, final: bool = False) -> None:
@@ -209,13 +237,12 @@ class TraceWriter:
         self._lost = self._lost or why
         for group in self._groups.values():
             group.times.clear()
-            for values in group.rows.values():
-                values.clear()
+            del group.values[:]
         self._tables.clear()
 
     def _leave_room(self) -> None:
         """TraceError while the file is still whole: HDF5 does not survive a write that a full disk refuses."""
-        waiting = sum(len(group.times) * group.numbers for group in self._groups.values())
+        waiting = sum(len(group.values) for group in self._groups.values())
         waiting += sum(batch_length(columns) * len(columns) for columns in self._tables.values())
         needed = 8 * waiting + _ROOM_BYTES
         free = shutil.disk_usage(self.path.parent).free
@@ -228,11 +255,12 @@ class TraceWriter:
         count = _whole(len(group.times), group.chunk, final)
         if not count:
             return
-        for name, rows in group.rows.items():
-            _append_chunks(group.datasets[name], _block(rows[:count], group.shapes[name]), group.chunk)
-            del rows[:count]
+        numbers = np.array(group.values[: count * group.numbers]).reshape(count, len(group.names), group.width)
+        for name, place in group.places.items():
+            data = group.datasets[name]
+            _append_chunks(data, numbers[:, :, place].reshape(count, *data.shape[1:]), group.chunk)
         _append(group.time, np.asarray(group.times[:count], dtype="i8"))
-        del group.times[:count]
+        del group.times[:count], group.values[: count * group.numbers]
 
     def _flush_table(self, table: str, columns: dict[str, list], final: bool) -> None:
         count = _whole(batch_length(columns), _TABLE_CHUNK, final)
@@ -315,15 +343,6 @@ def _whole(rows: int, chunk: int, final: bool) -> int:
     return rows if final else rows - rows % chunk
 
 
-def _block(rows: list, shape: tuple[int, ...]) -> np.ndarray:
-    """Rows of one shape as an array; faster than numpy's own search for the shape. ValueError for any other."""
-    numbers = chain.from_iterable(rows)
-    if len(shape) > 1:
-        numbers = chain.from_iterable(numbers)
-    block = np.fromiter(numbers, "f8")
-    return block.reshape(len(rows), *shape)
-
-
 def _append_chunks(data: h5py.Dataset, rows: np.ndarray, chunk: int) -> None:
     """Rows at the end of a dataset with the filters gzip and Fletcher-32: whole chunks as they will be on the disk,
     which costs a sixth less than to let HDF5 compress them, the rest as ever."""
@@ -371,5 +390,6 @@ def _column(values: list, dtype: np.dtype | None, text_bytes: int) -> np.ndarray
         width = dtype.itemsize if dtype else max(text_bytes, len(encoded[longest]))
         if len(encoded[longest]) > width:
             raise TraceError(f"text '{longest}' is longer than this table's {width} bytes; use a shorter name")
-        return np.array([encoded[v] for v in values], dtype=f"S{width}")
+        padded = {v: text.ljust(width, b"\0") for v, text in encoded.items()}
+        return np.frombuffer(b"".join(map(padded.__getitem__, values)), dtype=f"S{width}")
     return np.asarray(values, dtype="i8" if kind in (int, bool) else "f8")

@@ -111,7 +111,7 @@ class DataCenters(Adapter):
 
     @classmethod
     def check_members(cls, member: str, given: AidcParams, members: Mapping[str, Any]) -> None:
-        """ScenarioError where another member is given another network, or none says where jobs come from."""
+        """ScenarioError where another member has another network, or none gives jobs their origins."""
         check_same(member, given.wan, members)
 
     @classmethod

@@ -25,7 +25,7 @@ _LEVELS = ("network_gb", "network_kwh", "network_co2_kg", "transit_jobs")
 
 
 class Inbound:
-    """The network as one site sees it.
+    """The network at the end of one site.
 
     job_log     whether single transfers leave rows
     at_arrival  whether jobs are sent when they arrive, instead of now

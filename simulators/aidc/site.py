@@ -111,7 +111,8 @@ class SiteOnBus:
         }
         if not spare:
             assert heat is not None
-            return now | self._rest(did, heat, state, end_s, set_degc, outside, plant.tripped, battery_kw)
+            now.update(self._rest(did, heat, state, end_s, set_degc, outside, plant.tripped, battery_kw))
+            return now
 
         tripped = plant.tripped  # as it is now, whenever the rest is computed
 

@@ -62,7 +62,7 @@ def job_times(trace: Trace) -> Finding:
     classes = scenario_of(trace)["shared"].get("job_classes", {})
     late, finished = {}, jobs["outcome"] == "finished"
     for before, after in (("arrival_s", "release_s"), ("arrival_s", "submit_s"), ("submit_s", "release_s"),
-                          ("release_s", "start_s"), ("start_s", "end_s")):
+                          ("submit_s", "end_s"), ("release_s", "start_s"), ("start_s", "end_s")):
         if "submit_s" in jobs or "submit_s" not in (before, after):  # traces of version 0.1 lack it
             late[f"{before} and {after}"] = jobs[before] - jobs[after]
     for name in sorted(set(jobs["job_class"])):

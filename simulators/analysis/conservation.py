@@ -36,6 +36,7 @@ from cosim.simulators.analysis.balance import (
 from cosim.simulators.analysis.bill import bill
 from cosim.simulators.analysis.carbon_flow import carbon_beside
 from cosim.simulators.analysis.cooling import coolings, has_inertia, needs_sites, room_degc, served_degc
+from cosim.simulators.analysis.declared import declared_carbon, declared_power, declared_range
 from cosim.simulators.analysis.derived import (
     backlog,
     cost,
@@ -383,6 +384,9 @@ LAWS: tuple[tuple[str, float, Callable[[Trace], float | Finding]], ...] = (
     ("emitted = what the sources give at their intensity (kg/h)", EXACT, emission),
     ("carbon at every bus: what arrives, mixed, (9) (kg/kWh)", EXACT, bus_carbon),
     ("carbon without power: that of a nearest bus (kg/kWh)", EXACT, dead_buses),
+    ("declared sources give what is drawn and lost (kW)", EXACT, declared_power),
+    ("declared sources emit what is attributed, losses within their range (kg/h)", EXACT, declared_carbon),
+    ("intensity of buses between those of the declared sources (kg/kWh)", EXACT, declared_range),
     ("beside a foreign grid: substation = demand + losses; emission (kW, kg/h)", EXACT, carbon_beside),
     ("marginal intensity: a derivative has one value (kg/kWh)", EXACT, marginal),
     ("energy in batteries follows their power, inside their limits (kWh, kW)", EXACT, battery_energy),

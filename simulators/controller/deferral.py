@@ -90,7 +90,7 @@ class DeferralRules:
 
     def __init__(self, facts: FleetFacts, mode: LongDeferrals, rounding: str, step_s: float) -> None:
         self._facts, self._mode, self._carries, self._step_s = facts, mode, rounding == "carry", step_s
-        self._all = [True] * len(facts.deferrals_s)
+        self._all, self._train = [True] * len(facts.deferrals_s), facts.train
 
     def release(self, i: int, shares: Sequence[Sequence[float]], rows: Sequence[Sequence[int]], batch: Batch,
                 time_s: float, owed: Sequence[list[float]]) -> ReleaseSchedule:
@@ -100,7 +100,7 @@ class DeferralRules:
         """
         times, still, total_s, clipped, moved = [], list(owed), 0.0, 0, 0
         waiting: list[Waiting] = [[] for _ in owed]
-        for t, m in enumerate(self._facts.train):
+        for t, m in enumerate(self._train):
             jobs = rows[m]
             if not jobs:
                 continue

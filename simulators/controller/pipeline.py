@@ -28,8 +28,8 @@ from cosim.agents.fleet.allocation import (
 )
 from cosim.agents.fleet.autoscaling import replicas_wanted, with_replicas
 from cosim.agents.fleet.decision import FleetFacts, Matrix, Observation, Operation
-from cosim.agents.fleet.heuristics import GpuRule
-from cosim.errors import ModelError, unknown
+from cosim.agents.fleet.heuristics import GpuRule, share_blocks
+from cosim.errors import ModelError, ScenarioError, unknown
 from cosim.ports import Batch
 from cosim.simulators.controller.deferral import DeferralRules, Waiting, waiting_jobs
 from cosim.simulators.controller.params import ControllerParams, batch_limits, guard_min
@@ -97,6 +97,11 @@ class ControlPipeline:
         self._split = GpuRule(facts, params.drain_min)
         self.guard_min = guard_min(params, facts, step_s)
         self.deferrals = DeferralRules(facts, params.long_deferrals, params.rounding, step_s)
+        self._spare_to = [] if params.spare_gpus == "idle" else [
+            m for m in facts.inf if not facts.jobs_per_block or facts.jobs_per_block[m] == 1]
+        if params.spare_gpus != "idle" and facts.inf and not self._spare_to:
+            raise ScenarioError(f"{sid}.spare_gpus = {params.spare_gpus}: all inference is of language models, whose "
+                                "replicas take no spare GPUs; leave it at idle")
         self._class_index = {name: m for m, name in enumerate(facts.classes)}
         limits, classes = batch_limits(params, sid), list(params.job_classes.items())
         self._batch = {m: min(c.serving.full_batch, limits.get(name, c.serving.full_batch))
@@ -174,9 +179,12 @@ class ControlPipeline:
                 counts, carry[m] = largest_remainder_carry(len(arrived), shares[m], carry[m])
             else:
                 counts = largest_remainder(len(arrived), shares[m])
-            mine = [of_site[m] for of_site in rows]
+            if len(arrived) in counts:  # all of them go to one site
+                rows[counts.index(len(arrived))][m] = list(arrived)
+                continue
+            add = [of_site[m].append for of_site in rows]
             for k, i in zip(arrived, deal(counts), strict=True):
-                mine[i].append(k)
+                add[i](k)
         if self._params.routing == "arrival":
             seen = situation.observation
             expected = [[[row[i] * x for row, x in zip(shares, of_class, strict=True)] for i in range(facts.n_sites)]
@@ -184,7 +192,7 @@ class ControlPipeline:
             return Placement(shares, rows, carry, (expected[0], expected[1]))
         sizes = situation.batch.get("work_to", ())
         totals = ([[len(r) for r in of_site] for of_site in rows],
-                  [[sum([sizes[k] for k in r]) for r in of_site] for of_site in rows])
+                  [[sum(map(sizes.__getitem__, r)) for r in of_site] for of_site in rows])
         return Placement(shares, rows, carry, totals)
 
     def operate(self, situation: Situation, placement: Placement, operation: Operation
@@ -219,15 +227,15 @@ class ControlPipeline:
     def _arrived(batch: Batch, rows_by_class: list[list[int]]) -> tuple[list[int], list[float]]:
         """(M,) jobs of a batch, and their work, TO."""
         sizes = batch.get("work_to", ())
-        return [len(rows) for rows in rows_by_class], [sum([sizes[k] for k in rows]) for rows in rows_by_class]
+        return [len(rows) for rows in rows_by_class], [sum(map(sizes.__getitem__, rows)) for rows in rows_by_class]
 
     def _rows_by_class(self, batch: Batch) -> list[list[int]]:
         """class -> rows of the batch, in arrival order."""
         by_class: list[list[int]] = [[] for _ in self._facts.kinds]
-        index = self._class_index
+        add = {name: by_class[m].append for name, m in self._class_index.items()}
         try:
             for k, name in enumerate(batch.get("job_class", ())):
-                by_class[index[name]].append(k)
+                add[name](k)
         except KeyError as err:
             raise ModelError(f"{self._sid}: a job's {unknown('job class', err.args[0], self._facts.classes)}") from None
         return by_class
@@ -258,8 +266,15 @@ class ControlPipeline:
         return with_replicas(gpus, wanted, facts.gpus[i], facts.gpus_per_block, facts.train)
 
     def _gpus(self, i: int, share: Sequence[float]) -> list[float]:
-        """(M,) whole GPUs of a site in the classes' blocks."""
-        return [float(g) for g in gpu_blocks(project_shares(share), self._facts.gpus[i], self._facts.gpus_per_block)]
+        """(M,) whole GPUs of a site in the classes' blocks, with what is spare."""
+        capacity, blocks = self._facts.gpus[i], self._facts.gpus_per_block
+        gpus = gpu_blocks(project_shares(share), capacity, blocks)
+        if takers := self._spare_to:
+            sizes, spare = [blocks[m] for m in takers], capacity - sum(gpus)
+            room = [spare // size * size for size in sizes]
+            for m, more in zip(takers, share_blocks(spare, sizes, room, [1.0] * len(takers)), strict=True):
+                gpus[m] += more
+        return [float(g) for g in gpus]
 
 
 def _slack_min(observation: Observation, i: int) -> float:
@@ -290,6 +305,8 @@ def _select(batch: Batch, release_s: list[float], rows: list[list[int]]) -> Batc
     mine = sorted([k for of_class in rows for k in of_class])
     if not mine:
         return {}
+    if len(mine) == len(release_s):  # all of them
+        return {**{name: list(column) for name, column in batch.items()}, "release_s": list(release_s)}
     of = itemgetter(*mine, mine[0])  # a tuple even of one row; its last place is left out
     chosen = {name: list(of(column)[:-1]) for name, column in batch.items()}
     chosen["release_s"] = list(of(release_s)[:-1])

@@ -231,13 +231,13 @@ class CefDispatch(Adapter):
     def advance(self, time_s: float, inputs: Values) -> Values:
         self._now_s = time_s
         base, drawn = self._demand(inputs)
-        refuse_impossible(self.sid, format_time(time_s), {e: (base + drawn)[at].real for e, at in self._at.items()},
+        p_load, q_load = (base + drawn).real, (base + drawn).imag
+        refuse_impossible(self.sid, format_time(time_s), {e: p_load[at] for e, at in self._at.items()},
                           self._feeder.rated_kw)
         self._sites_drew = self._sites_drew or bool(drawn.any())
         self._drawn_by_sites = drawn
         settled = self._settle(time_s)
         self._base = base
-        p_load, q_load = (base + drawn).real, (base + drawn).imag
         self._revalue(time_s, inputs)
         p_load, q_load = self._forecast(p_load, q_load)
         stored = None

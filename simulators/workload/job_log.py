@@ -24,8 +24,12 @@ from cosim.simulators.workload.job_values import (
 )
 from cosim.simulators.workload.rows import LEFT_OUT_RATIO, SkippedRows
 from cosim.tables.dates import zone_of
+from cosim.units import LONGEST_S
 
 _AGREE_RATIO = 0.02
+_MOST = (("time", LONGEST_S), ("GPUs", 1e6), ("GPU time in s", 1e11), ("work in TO", 1e14), ("tokens", 1e9),
+         ("time until its deadline in s", LONGEST_S))
+"""What of a job is read, and the largest of it."""
 _THERE_AT_FIRST = "Alibaba GPU trace of 2025"
 
 
@@ -59,6 +63,17 @@ class JobLog:
 
     def __len__(self) -> int:
         return len(self.name)
+
+    def sample(self, ratio: float) -> JobLog:
+        """A share of the jobs, evenly spread over all in the order of their arrival; the first of them at least."""
+        number = np.floor(ratio * np.arange(len(self) + 1) + 1e-9)
+        kept = np.flatnonzero(np.diff(number) > 0.0) if number[-1] else np.zeros(1, int)
+        names, classes, priorities = ([column[k] for k in kept]
+                                      for column in (self.name, self.job_class, self.priority))
+        said = f"{len(kept)} of {len(self)} jobs are played, by workload.sample_ratio = {ratio:g}"
+        return replace(self, name=names, job_class=classes, priority=priorities, arrival_s=self.arrival_s[kept],
+                       gpus=self.gpus[kept], gpu_s=self.gpu_s[kept], work_to=self.work_to[kept],
+                       tokens=self.tokens[kept], deadline_s=self.deadline_s[kept], doubts=[said, *self.doubts])
 
 
 def read_job_log(path: str, given: Mapping[Role, str] | None = None, time_zone: str | None = None,
@@ -127,6 +142,7 @@ class _Reading:
         self._no_arrival(arrival, ends)
         gpu_s, work_to, tokens = self._work(gpus, run_s)
         due = self._deadline(arrival)
+        self._impossible(arrival.at_s, gpus, gpu_s, work_to, tokens.max(axis=1), due - arrival.at_s)
         self._left(state)
         order = np.flatnonzero(self.alive)
         order = order[np.argsort(arrival.at_s[order], kind="stable")]
@@ -368,6 +384,12 @@ class _Reading:
         for k in np.flatnonzero(self.alive & np.isnan(arrival.at_s)):
             self._drop(int(k), "without arrival", f"{self.columns.columns['arrival']} is empty")
 
+    def _impossible(self, *values: np.ndarray) -> None:
+        """Rows with figures that no job has, most likely in another unit."""
+        for (what, most), found in zip(_MOST, values, strict=True):
+            for k in np.flatnonzero(self.alive & (np.abs(found) > most)):
+                self._drop(int(k), "malformed", f"its {what}, {found[k]:.3g}, is beyond {most:g}")
+
     def _left(self, state: Sequence[str]) -> None:
         """What became of the jobs there: all that ran count, or those alone that ended well."""
         if not state:
@@ -409,7 +431,7 @@ class _Reading:
         out = [f"{n} {what}" for what, n in self.not_jobs.items()]
         if self.left_out.rows:
             out.append(self.left_out.about())
-        return f"{text}; {total} rows are {jobs} jobs" + (f", and no jobs: {', '.join(out)}" if out else "")
+        return f"{text}; rows: {total}, jobs: {jobs}" + (f", no jobs: {', '.join(out)}" if out else "")
 
     def _doubt(self, log: JobLog) -> None:
         twice = [name for name, n in Counter(log.name).items() if n > 1]

@@ -291,7 +291,7 @@ def test_files_without_a_seal_end_in_one_line_at_most(small, part, tmp_path, cap
 def test_a_disk_that_takes_no_more(tmp_path, driver):
     """A real limit of the system on a file's size in mid-run: one line that blames the disk, what was flushed is
     there."""
-    words = [str(GRIDLESS_PY), "--until", "8h", "--driver", driver, "--quiet", "--out", "f.h5"]
+    words = [str(GRIDLESS_PY), "--until", "8h", "--driver", driver, "--set", "flush_s=1h", "--quiet", "--out", "f.h5"]
     code = f"import sys; from cosim.run import main; sys.exit(main({words}))"
 
     def limit():

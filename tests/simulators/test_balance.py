@@ -204,7 +204,8 @@ def test_a_trace_killed_before_its_first_flush_has_nothing_to_check(tmp_path):
     assert broken(path) == []
     assert set(said.values()) == {"not checked", "nothing is played from a trace", "no CarbonFlow beside a grid",
                                   "no site has a cap", "no demand response", "no battery on the grid",
-                                  "no battery behind a data center's meter", "nothing is forecast"}
+                                  "no battery behind a data center's meter", "nothing is forecast",
+                                  "the grid records flows", "no GPU has a type"}
 
 
 def test_a_run_stopped_inside_a_minute_is_not_accused(tmp_path):

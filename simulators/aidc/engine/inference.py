@@ -88,8 +88,10 @@ class InferenceQueue(Tally):
         self.trim_to += number * (work_to - self._to_per_s * (end_s - start_s))
         if self.rows is not None:
             site, each = self.site, float(self._gpus_per_job)
-            for job in jobs:
-                self.rows.append(row_of(job, site, start_s, end_s, work_to, FINISHED, each))
+            self.rows += [  # `row_of`, without a call for each job of a cohort
+                (id_, name, site, arrival_s, submit_s, release_s, start_s, end_s, deadline_s, own_to, work_to, each,
+                 FINISHED)
+                for id_, name, arrival_s, own_to, deadline_s, release_s, submit_s in jobs]
 
     def relay(self, cohort: Cohort, now_s: float) -> Cohort | None:
         """`finish` and `start` in one, where one job ends and the next in line takes its GPUs: what happens most at a

@@ -90,7 +90,7 @@ class ServingFacility(Facility):
             pool.command(self.now_s)
 
     def limit_batches(self, batches: Sequence[float]) -> None:
-        """From now on so many sequences in a batch at most, per class; NaN: as the class says; of others no matter.
+        """From now on so many sequences in a batch at most, per class; NaN: the class's own; of others no matter.
 
         ModelError for one that is no whole number from 1 to the class's own.
         """
@@ -106,8 +106,8 @@ class ServingFacility(Facility):
 
     def kept_tokens(self) -> list[tuple[int, int]]:
         """Tokens of the jobs that `keep` gives, class by class; 0 of those that are no requests."""
-        return [pair for engine in self._classes for pair in (
-            engine.kept_tokens() if isinstance(engine, ServingPool) else [(0, 0)] * len(engine.keep()))]
+        return [pair for engine, jobs in zip(self._classes, self.keep().jobs, strict=True) for pair in (
+            engine.kept_tokens() if isinstance(engine, ServingPool) else [(0, 0)] * len(jobs))]
 
     def restore(self, memory: SiteState, tokens: Mapping[int, tuple[int, int]] | None = None) -> None:
         """As `Facility`; requests wait for the replicas that the next grant switches on, which are ready at once.

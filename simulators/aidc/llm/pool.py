@@ -172,7 +172,7 @@ class ServingPool(Tally):
                 self._dispatch(request, now_s)
 
     def limit_batch(self, batch: float, now_s: float) -> None:
-        """Sequences in a batch at most, from now on; NaN: as the class says. Who is in a batch stays there."""
+        """Sequences in a batch at most, from now on; NaN: the class's own. Who is in a batch stays there."""
         most = self._serving.max_batch
         if math.isnan(batch):
             batch = most
@@ -261,8 +261,9 @@ class ServingPool(Tally):
             self.requests.append(self._request_row(request, request.output_tokens, now_s, FINISHED))
 
     def _drop(self, request: Request, now_s: float | None = None) -> None:
-        """A request leaves unserved: at its deadline, or where a time is given then."""
-        end_s = request.due_s if now_s is None else now_s
+        """A request leaves unserved: at its deadline, or at the time that is given; one that is late already when it
+        reaches the site, then."""
+        end_s = max(request.due_s, nearest_tick(request.job.submit_s)) if now_s is None else now_s
         self.dropped += 1
         self._pending_tokens -= request.needed
         if self.rows is not None and self.requests is not None:

@@ -42,8 +42,7 @@ class Replica:
     on_power  called with the time, the change of `kw`, and whether the batch was empty, when one of these changes
     on_less   called with the replica when it has fewer requests than before
     outstanding   requests in the batch and in the line
-    state, order  starting, ready or draining, and a number by which equal ones are told apart: whoever switches it on
-              sets them
+    state, order  starting, ready or draining, and a number that no other has; set where it is switched on
     gaps      cell of `gap_cell` -> tokens that came so long after the one before: see `Gaps`
     decoded, prefilled, undone   tokens so far: of answers put out by iterations that decode, of prompts computed, and
               of all these what preemption made void; prompts, preemptions: how many, each of the former gives a token

@@ -37,6 +37,7 @@ from cosim.simulators.aidc.equations import (
     W_PER_KW,
     air_kw_per_k,
     air_temperatures_degc,
+    cooling_curve,
     cooling_power_kw,
     cop_outside,
     distribution_loss_kw,
@@ -98,6 +99,8 @@ class StaticPlant:
 
     def __init__(self, cooling: Cooling, weathered: bool) -> None:
         self.cooling, self._weathered = cooling, weathered
+        self._warmest_k = max(per_rack(cooling.supply_offset_degc))
+        self._curve_degc, self._curve = math.nan, cooling_curve(supply_limits_degc(cooling)[0], cooling)
 
     @property
     def metered(self) -> bool:
@@ -125,13 +128,14 @@ class StaticPlant:
               outside: OutdoorAir, segments: Sequence[Segment] | np.ndarray) -> HeatBalance:
         """`load_kw` is linear in the IT power, so that its mean is that at the mean."""
         cooling = self.cooling
-        load_kw = cooling_power_kw(it_kw, set_degc, cooling)[0]
+        if set_degc != self._curve_degc:  # it changes less often than the IT power
+            self._curve_degc, self._curve = set_degc, cooling_curve(set_degc, cooling)
+        load_kw = self._curve(it_kw)[0]
         outlet_degc, return_degc = air_temperatures_degc(it_kw, set_degc, cooling)
         chilled_kw = chiller_kw * cop_outside(set_degc, cooling, self._degc(outside))
         return HeatBalance(it_kw, chiller_kw, tower_kw, loss_kw, load_kw, _free_ratio(load_kw, chilled_kw),
                     _water(load_kw + chiller_kw, cooling), set_degc,
-                    set_degc + max(per_rack(cooling.supply_offset_degc)), outlet_degc, return_degc, load_kw - it_kw,
-                    segments=segments)
+                    set_degc + self._warmest_k, outlet_degc, return_degc, load_kw - it_kw, segments=segments)
 
     def _degc(self, outside: OutdoorAir) -> float | None:
         return outside_degc(self.cooling, outside)

@@ -14,7 +14,9 @@ from cosim.scenario import override
 from cosim.simulators.aidc.compiled.options import unsupported
 from cosim.simulators.aidc.engine.facility import Facility
 from cosim.simulators.aidc.inbound import Inbound
+from cosim.simulators.aidc.llm.facility import ServingFacility
 from cosim.simulators.analysis.conservation import verify
+from cosim.simulators.fleet import JobClass
 from cosim.simulators.wan import Wan
 from cosim.simulators.workload.origins import Origins
 from cosim.trace import Trace
@@ -108,6 +110,29 @@ def test_training_under_way_is_carried_over():
     assert [len(jobs) for jobs in kept.jobs] == [1, 1]
     assert kept.jobs[1][0].job.release_s == pytest.approx(400.0)
     assert site.state().queued_jobs == [1, 1]
+
+
+def test_requests_under_way_and_late_ones():
+    """One that takes longer than its deadline is dropped when it is there; one under way goes on into another world."""
+    chat = JobClass(kind="llm", deadline_s=60, serving={"model": "Llama-3.1-8B", "gpu": "H100", "gpus": 1})
+    classes = {"chat": chat, "fit": CLASSES["fit"]}
+    site = ServingFacility("a", SITE, classes, PLAIN, 20.0, at_arrival=True)
+    wan = Wan(latency_s={"near": {"a": 1.0}, "far": {"a": 100.0}}, shares={"near": 1})
+    inbound, work_to = Inbound(wan, "a", list(classes), True, True), chat.serving.request_to(100, 10)
+    jobs = rows((1, "chat", 0.0, work_to, 60.0, "near"), (2, "chat", 0.0, work_to, 60.0, "far"),
+                (3, "fit", 0.0, 4800.0, 9000.0, "far"))
+    site.submit(inbound.sent({**jobs, "input_tokens": [100, 100, 0], "output_tokens": [10, 10, 0]}, 0.0))
+    site.command([1, 0], 20.0)
+    site.advance(60.0)
+    assert site.state().queued_jobs == [1, 1]
+    kept = site.keep()
+    assert [len(of) for of in kept.jobs] == [1, 1]
+    assert site.kept_tokens() == [(100, 10), (0, 0)]
+    site.advance(120.0)
+    left = site.read_interval().left_jobs
+    assert dict(zip(left["id"], zip(left["outcome"], left["end_s"], strict=True), strict=True))[2] == ("dropped", 100.0)
+    answers = site.request_rows()
+    assert dict(zip(answers["id"], answers["return_s"], strict=True)) == {1: 1.0, 2: 100.0}
 
 
 def test_shares_are_kept_and_a_class_has_its_own():
