@@ -15,6 +15,7 @@ import numpy as np
 from benchmarks import compiled
 from benchmarks.floors import MIN_S, simpy_s
 from benchmarks.measure import Found, Say, Size, least, number
+from cosim.collector import few_collections
 from cosim.digest import Table
 from cosim.simulators.aidc.engine.facility import Facility
 from cosim.simulators.aidc.plant.cooling import CORRECTED
@@ -101,9 +102,28 @@ def floor_s(count: int, load: float, equal: bool) -> float:
 CASES = {"equal sizes": (0.77, True), "all sizes": (0.77, False), "overload": (1.3, False)}
 
 
+def _sites(found: Found, size: Size, say: Say) -> None:
+    """Jobs a second of sites of several sizes, each with as many jobs per GPU."""
+    rows, rate = [], {}
+    for gpus in SIZES:
+        say(f"a site of {gpus} GPUs: all sizes")
+        count = max(10, (2000 if size.quick else 20_000) // (gpus // 20))
+        per_min = round(LARGE_JOBS_PER_MIN * gpus / LARGE_GPUS)
+        took = least(lambda gpus=gpus, count=count: cost_s(gpus, count), size.repeats)
+        rate[gpus] = per_min / took.least_s
+        rows.append((f"{gpus:,}".replace(",", " "), f"{per_min}", number(rate[gpus]), f"{took.spread:.2f}"))
+        found.figures[f"a site of {gpus} GPUs, all sizes: jobs per CPU s"] = rate[gpus]
+    few, many = SIZES[0], SIZES[-1]
+    found.ratios[f"a site: jobs a second of {few} GPUs, times those of {many}"] = rate[few] / rate[many]
+    found.tables.append(Table("A site by its GPUs, all sizes of jobs", ("GPUs", "jobs a minute", "jobs per CPU s",
+                                                                        "spread"), rows))
+
+
 def measure(size: Size, say: Say) -> Found:
     """Rates, memory, and the compiled engine where it is installed."""
     found, rows, count = Found(), [], 20 if size.quick else 200
+    with few_collections():
+        _sites(found, size, say)
     for name, (load, equal) in CASES.items():
         say(f"a site of {GPUS} GPUs: {name}")
         ours = least(lambda load=load, equal=equal: facility_s(count, load, equal), size.repeats)

@@ -56,6 +56,16 @@ class HasRates(Protocol):
         ...
 
 
+@runtime_checkable
+class PlaysFile(Protocol):
+    """A workload from a file, of which a line before the run states what was found in it."""
+
+    @classmethod
+    def found_in_file(cls, params: Any) -> str:
+        """The file, its layout, how many jobs and from when to when. ScenarioError for one that cannot be read."""
+        ...
+
+
 @params
 class JobClass:
     """One class of AI jobs (Table I).
@@ -328,8 +338,17 @@ class Site:
         that it fits on and that have a block of it, by their speeds."""
         if not self.gpu_types:
             return self.gpus if self.gpus >= job_class.gpus_per_block else 0
-        return sum(t.count * job_class.speed_on(name, t) for name, t in self.fitting_types(job_class).items()
-                   if t.count >= job_class.gpus_per_block)
+        return sum(t.count * job_class.speed_on(name, t) for name, t in self.roomy_types(job_class).items())
+
+    def eligible_gpus(self, job_class: JobClass) -> int:
+        """How many these are, whatever their speed."""
+        if not self.gpu_types:
+            return self.gpus if self.gpus >= job_class.gpus_per_block else 0
+        return sum(t.count for t in self.roomy_types(job_class).values())
+
+    def roomy_types(self, job_class: JobClass) -> dict[str, GpuType]:
+        """Types that a class fits on and that have a block of it."""
+        return {name: t for name, t in self.fitting_types(job_class).items() if t.count >= job_class.gpus_per_block}
 
 
 def may_run(job_class: JobClass, site: str) -> bool:

@@ -32,7 +32,7 @@ from cosim.simulators.analysis.serving import serving_tables
 from cosim.simulators.analysis.site_batteries import facility_kw, site_battery_table
 from cosim.simulators.analysis.site_series import intensity_of
 from cosim.simulators.analysis.storage import battery_table
-from cosim.simulators.fleet import HasRates, JobClass, OffersLoad, Site, may_run
+from cosim.simulators.fleet import HasRates, JobClass, OffersLoad, PlaysFile, Site, may_run
 from cosim.trace import Trace
 from cosim.trace.series import (
     CountedSamples,
@@ -123,7 +123,9 @@ def preflight(resolved: Resolved) -> Digest:
         if needed > OVERLOAD * may and run_min < job_class.deadline_s / MIN_S:
             digest.warnings.append(_overload(f"class {name}", needed, may, _rate_fields(resolved, name)))
     rows.append(("all", "", "", f"{busy:.1f}", f"{total:.0f}", f"{100 * busy / total:.1f} %"))
-    digest.tables.append(Table("Offered load", ("class", "jobs/min", "TO/job", "GPUs needed", "GPUs", "load"), rows))
+    note = offers.found_in_file(workload) if isinstance(offers, PlaysFile) else ""
+    digest.tables.append(Table("Offered load", ("class", "jobs/min", "TO/job", "GPUs needed", "GPUs", "load"), rows,
+                               note))
     digest.figures["offered_load_ratio"] = busy / total
     if busy > OVERLOAD * total and not digest.warnings:
         digest.warnings.append(_overload("the workload", busy, total, _rate_fields(resolved, None)))

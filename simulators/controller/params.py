@@ -71,6 +71,10 @@ class ControllerParams:
     rounding: Annotated[Literal["carry", "stateless"], Field(description="largest remainder's memory")] = "carry"
     weights: Annotated[tuple[float, ...] | None, BeforeValidator(_ratio),
                        Field(description="of the sites, for policy static: 1:2:7 or a list")] = None
+    spare_gpus: Annotated[Literal["idle", "inference"], Field(
+        description="GPUs that a decision grants to nobody. idle: without work until the next one, as in the study; "
+        "inference: inference classes get them in equal parts, so that a request finds a free GPU when it comes; not "
+        "language models, whose replicas would draw power for nothing")] = "idle"
     drain_min: Annotated[float, Field(ge=1e-3, le=1e6,
                                       description="inference queues are worked off in this time, min")] = 2.0
     long_deferrals: Annotated[LongDeferrals, Field(
@@ -210,7 +214,7 @@ def facts_of(p: ControllerParams, sid: str, step_s: float) -> FleetFacts:
     facts = FleetFacts(
         kinds=tuple("train" if c.kind == "train" else "inf" for c in classes),  # who waits for a start is inference
         gpus=tuple(s.gpus for s in p.sites.values()),
-        to_per_gpu_min=tuple(c.to_per_gpu_min for c in classes),
+        to_per_gpu_min=tuple(c.to_per_gpu_min * mean_speed_ratio(c, p.sites) for c in classes),
         work_to=tuple(c.work_to for c in classes),
         deadline_s=tuple(c.deadline_s for c in classes),
         gpus_per_block=tuple(c.gpus_per_block for c in classes),
@@ -253,6 +257,15 @@ def batch_limits(p: ControllerParams, sid: str) -> dict[str, int]:
                                 f"{served[name].max_batch}; a command can make it smaller")
         out[name] = batch
     return out
+
+
+def mean_speed_ratio(job_class: JobClass, sites: Mapping[str, Site]) -> float:
+    """Mean speed of the GPUs that a class may run on, over its `to_per_gpu_min`; 1 where GPUs have no types, or none
+    may run it. With it policies plan how many GPUs work takes."""
+    here = [site for eid, site in sites.items() if may_run(job_class, eid) and site.has_type_for(job_class)]
+    if not any(site.gpu_types for site in here):
+        return 1.0
+    return sum(site.usable_gpus(job_class) for site in here) / sum(site.eligible_gpus(job_class) for site in here)
 
 
 def guard_min(p: ControllerParams, facts: FleetFacts, step_s: float) -> list[float]:

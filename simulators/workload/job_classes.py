@@ -97,7 +97,7 @@ def jobs_of(log: JobLog, rules: ClassRules) -> FileJobs:
             longest_s = max(made.deadline_s, float((due[mine] - log.arrival_s[mine]).max()))
             classes[name] = replace(made, work_to=float(works[mine].mean()), deadline_s=longest_s)
     kinds = {"train": "training", "inf": "inference"}
-    made_here = [f"{name} ({kinds[c.kind]}, {np.count_nonzero(names == name)} jobs)" for name, c in classes.items()
+    made_here = [f"{name} ({kinds[c.kind]}, jobs: {np.count_nonzero(names == name)})" for name, c in classes.items()
                  if name not in rules.known]
     if made_here:
         said.insert(0, f"classes by the file: {listed(made_here, 60)}; workload.kinds.NAME=inf or train says otherwise")

@@ -14,10 +14,13 @@ import xarray as xr
 from worlds import boxes, run, steps_in
 
 from cosim.errors import TraceError
+from cosim.experiment import Experiment
 from cosim.ports import Port
 from cosim.replay.exchange import replay
+from cosim.run import find
 from cosim.scenario import Scenario, override
 from cosim.trace import Trace, reader
+from cosim.trace import writer as writer_module
 from cosim.trace.compare import first_difference
 from cosim.trace.writer import TraceWriter
 
@@ -300,3 +303,20 @@ def test_texts_come_back_as_they_were_stored(texts: list[str]):
     stored = np.array([t.encode() for t in texts], dtype="S16")
     assert reader._text(stored).tolist() == texts == reader._text(np.repeat(stored, 2)[::2]).tolist()
     assert reader._text(stored[:0]).tolist() == []
+
+
+def test_rows_that_are_many_are_written_before_their_time(tmp_path, monkeypatch):
+    """With room for few, the table of jobs is on the disk before the hour is over; the trace holds the same."""
+    flushes = []
+    usual = TraceWriter.flush
+
+    def noted(self, final=False):
+        flushes.append(self.full)
+        usual(self, final)
+    scenario = override(find("two_bus"), {"grid.ac_check": False})
+    Experiment(scenario, "native", 1200.0, tmp_path / "usual.h5").run()
+    monkeypatch.setattr(TraceWriter, "flush", noted)
+    monkeypatch.setattr(writer_module, "_MOST_WAITING", 500)
+    Experiment(scenario, "native", 1200.0, tmp_path / "early.h5").run()
+    assert sum(flushes) > 3
+    assert first_difference(tmp_path / "usual.h5", tmp_path / "early.h5") is None

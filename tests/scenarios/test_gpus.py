@@ -141,3 +141,7 @@ def test_a_class_that_needs_more_memory_goes_where_it_is():
     facts = facts_of(given, "controller", 60.0)
     assert facts.eligible[list(given.job_classes).index("search")] == (False, True, False)
     assert np.all(facts.eligible[0])
+    # policies plan with the mean speed of the GPUs that a class may run on
+    llm = given.job_classes["llm"].to_per_gpu_min
+    assert facts.to_per_gpu_min[0] == pytest.approx(llm * (900 + 200 * 0.315 + 100 * 2.275) / 1200)
+    assert facts.to_per_gpu_min[3] == pytest.approx(given.job_classes["search"].to_per_gpu_min * 2.275)

@@ -82,20 +82,20 @@ MOONCAKE = '{"timestamp": 27482, "input_length": 6955, "output_length": 52, "has
 LAYOUTS = {  # text, its name, (id, class, instant or count, GPUs, GPU s or tokens) of its jobs, what is said
     "sacct": (SACCT, "Slurm", [("1001", "a100", "2023-03-01T08:02:29", 8, 28800),
                                ("1003_4", "h100", "2023-03-01T08:05:29", 2, 1200)],
-              "5 rows are 2 jobs, and no jobs: 1 steps of jobs, 1 without GPUs, 1 that never ran"),
-    "helios": (HELIOS, "Helios", [("2", "", "2020-06-09T18:41:27", 4, 996)], "2 rows are 1 jobs, and no jobs: 1 with"),
+              "rows: 5, jobs: 2, no jobs: 1 steps of jobs, 1 without GPUs, 1 that never ran"),
+    "helios": (HELIOS, "Helios", [("2", "", "2020-06-09T18:41:27", 4, 996)], "rows: 2, jobs: 1, no jobs: 1 with"),
     "acme": (ACME, "Acme", [("5", "Other", "2023-02-28T16:02:29", 8, 28800)], "gpu_seconds = gpu_time (GPU s)"),
     "pai": (PAI, "Alibaba PAI", [("4b", "", 1295796, 1.5, 30)], "gpus = plan_gpu (% of one), instances = inst_num"),
     "openb": (OPENB, "Alibaba openb", [("p-0", "LS", 100, 2, 1000), ("p-1", "BE", 300, 0.46, 460)],
-              "3 rows are 2 jobs, and no jobs: 1 that never ran (no start)"),
+              "rows: 3, jobs: 2, no jobs: 1 that never ran (no start)"),
     "2025": (OF_2025, "Alibaba GPU trace of 2025", [("i-1", "", 0, 1, 900), ("i-3", "", 1000, 2, 2000),
-                                                    ("i-4", "", 1000, 2, 2000)], "and no jobs: 1 without GPUs"),
+                                                    ("i-4", "", 1000, 2, 2000)], "no jobs: 1 without GPUs"),
     "2026": (OF_2026, "Alibaba GPU trace of 2026", [("437260", "Spot", 9589663, 16, 656960)], "instances = worker_num"),
     "swf": (SWF, "Standard Workload", [("1", "3", "2023-02-28T16:01:00", 8, 28800),
                                        ("2", "3", "2023-02-28T16:02:00", 4, 2400)], "1 parts of jobs"),
     "philly": (PHILLY, "Philly", [("app_1", "", "2017-10-07T01:11:39", 1, 720)], "1 that never ran"),
     "burst": (BURST, "BurstGPT", [("row 2", "Conversation log", 5, None, (472, 18))], "1 that failed (no answer)"),
-    "azure": (AZURE, "Azure LLM", [("row 2", "", "2024-05-12T00:00:00.009930", None, (2399, 6))], "1 rows are 1 jobs"),
+    "azure": (AZURE, "Azure LLM", [("row 2", "", "2024-05-12T00:00:00.009930", None, (2399, 6))], "rows: 1, jobs: 1"),
     "mooncake": (MOONCAKE, "Mooncake", [("row 1", "", 27.482, None, (6955, 52))], "arrival = timestamp (ms)"),
 }
 
@@ -205,7 +205,7 @@ def test_states_and_what_each_rule_leaves_out(tmp_path):
     ("", "is empty"),
     ("id,arrival,gpu_seconds\na,2024-01-01,1\nb,yesterday,1\n", "1 of 2 rows would be left out .* line 3: time 'yes"),
     ("id,arrival,gpu_seconds,gpus\na,0,9,x\n", "no row of it is a job"),
-    ("id,arrival,gpu_seconds,gpus\na,0,9,0\n", "1 rows are 0 jobs, and no jobs: 1 without GPUs: no row of it is"),
+    ("id,arrival,gpu_seconds,gpus\na,0,9,0\n", "rows: 1, jobs: 0, no jobs: 1 without GPUs: no row of it is"),
     ("arrival,work_to,deadline\n2024-01-01,1,90\n2024-01-01,1,2024-01-02\n", "duration '2024-01-02' is no number"),
 ])
 def test_what_is_no_table_of_jobs_is_refused_in_a_line(tmp_path, text, says):
@@ -294,8 +294,10 @@ def test_five_lines_run_and_their_ids_last(tmp_path, capsys):
         assert trace.table("job_names")["name"].tolist() == ["a-17", "a-18", "b-1", "b-2", "c-9"]
         done = dict(zip(trace.table("jobs")["id"].tolist(), trace.table("jobs")["gpus"].tolist(), strict=True))
         assert done[2] == done[3] == 1.0
+        inference = np.isin(trace.table("jobs")["id"], (2, 3))
+        assert (trace.table("jobs")["start_s"] == trace.table("jobs")["arrival_s"])[inference].all(), "free GPUs"
         notes = json.loads(str(trace.attrs["notes"]))
-    assert any("5 rows are 5 jobs" in note for note in notes)
+    assert any("rows: 5, jobs: 5" in note for note in notes)
     assert receipts([str(outs[0]), "--job", "a-17", "--out", str(tmp_path / "r.csv")]) == 0
     assert "Job 0 (a-17) at aidc1" in capsys.readouterr().out
     assert "c-9" in (tmp_path / "r.csv").read_text()
@@ -322,3 +324,57 @@ def test_figures_that_no_job_has_are_left_out(tmp_path, row, what):
     log = read_job_log(written(tmp_path, text + good))
     assert len(log) == 200
     assert what in log.said
+
+
+def minutes(params, worlds, length, **more):
+    """Minutes since the first world began at which jobs come, in worlds one after the other; their ids."""
+    found, names, carry = [], [], None
+    for k in range(worlds):
+        member = JobTable()
+        member.init("workload", 1.0, step_s=60.0, **params, **more)
+        member.create(1, "Arrivals", names=["workload"])
+        member.setup_done()
+        if carry is not None:
+            member.resume(carry)
+        for minute in range(length // worlds):
+            out = member.advance(60.0 * minute, {})["workload"]
+            found += [t / 60.0 + k * (length // worlds) for t in out["jobs"].get("arrival_s", ())]
+            names += out["job_names"].get("name", [])
+            assert sum(out["arrived_jobs"]) == len(out["jobs"].get("id", ()))
+        carry = member.carry()
+    return found, names
+
+
+@pytest.mark.parametrize("worlds", [1, 4])
+def test_worlds_one_after_the_other_go_on_in_the_file(tmp_path, worlds):
+    """Jobs at 0.5, 3 and 6.25 min, and one that arrives after the end; of one from before it is said."""
+    text = "id,arrival,work_to\na,30,1e5\nb,180,1e5\nc,375,1e5\nd,4000,1e5\n"
+    path = written(tmp_path, text)
+    scenario = override(find("jobs"), {"workload.path": path})
+    scenario = JobTable.completes("workload", JobTableParams(path=path), scenario)
+    params = {**scenario.members["workload"].params, "job_classes": scenario.shared["job_classes"]}
+    assert minutes(params, worlds, 12) == ([0.5, 3.0, 6.25], ["a", "b", "c"])
+    assert minutes(params, worlds, 12, arrivals_end_s=200.0) == ([0.5, 3.0], ["a", "b"])
+    assert minutes(params, 1, 12, begin_s=120.0) == ([1.0, 4.25], ["b", "c"])
+    assert minutes(params, 1, 12, routing="arrival") == ([0.5, 3.0, 6.25], ["a", "b", "c"])
+
+
+def test_parquet_has_its_types(tmp_path):
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    at = np.array(["2024-05-12T01:00:00", "2024-05-12T01:00:30"], "datetime64[ms]")
+    path = str(tmp_path / "jobs.parquet")
+    parquet.write_table(arrow.table({"Id": [7, 8], "submit_time": arrow.array(at).cast(arrow.timestamp("ms", "UTC")),
+                                     "duration": [60.0, None], "gpus": [2, 1]}), path)
+    log = read_job_log(path, max_left_out_ratio=0.5)
+    assert rows(log) == [("7", "", instant("2024-05-12T01:00"), 2.0, 120.0)]
+    assert "1 of unknown run time; the first is line 2" in log.said
+
+
+def test_a_share_of_the_jobs_is_spread_evenly(tmp_path):
+    text = "id,arrival,work_to\n" + "".join(f"{k},{60 * k},1\n" for k in range(10))
+    log = read_job_log(written(tmp_path, text))
+    for ratio, names in ((0.3, ["3", "6", "9"]), (0.5, ["1", "3", "5", "7", "9"]), (0.01, ["0"])):
+        part = log.sample(ratio)
+        assert part.name == names
+        assert part.arrival_s.tolist() == [60.0 * int(name) for name in names]
+        assert f"{len(names)} of 10 jobs are played, by workload.sample_ratio = {ratio:g}" in part.doubts
