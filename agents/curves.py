@@ -23,7 +23,7 @@ import numpy as np
 
 from cosim.agents.fleet.rewards import OBJECTIVE
 from cosim.agents.learn.checkpoint import LAST, LOG, complete_lines
-from cosim.agents.request import refuse_strangers, scenario_of, stored
+from cosim.agents.request import refuse_strangers, stored, written
 from cosim.console import (
     PICTURES,
     add_trust,
@@ -156,7 +156,7 @@ def steps_a_day(request: Mapping[str, Any], trusted: Collection[str | Path]) -> 
     """Steps of one environment in a day; None for a foreign world."""
     if request["scenario"] is None:
         return None
-    scenario = scenario_of(request, trusted)
+    scenario = written(request, trusted)
     if scenario.environment is None:
         return None
     member = load(scenario.environment, "environment").member

@@ -13,14 +13,18 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from cosim.agents.learn import checkpoint
+from cosim.drivers.resolve import command_of
 from cosim.errors import ScenarioError
-from cosim.params import params, validate
-from cosim.request import find, is_code
+from cosim.imports import load
+from cosim.params import field_names, params, validate
+from cosim.request import changed, find, is_code
 from cosim.scenario import Scenario, override
-from cosim.trust import foreign, is_known, is_trusted, refuse_foreign
+from cosim.trust import foreign, is_foreign_text, is_known, is_trusted, refuse_foreign
 
 MODES = {"joint": {"controller.mode": "joint"}, "power": {"controller.mode": "power", "grid.lambda_kw_per_kg_h": "0"}}
-"""What a mode sets: power mode has no carbon in the dispatch's objective, none in observations."""
+"""What a mode sets: power mode has no carbon in the dispatch's objective, none in observations. A grid whose objective
+has no such weight is left as it is."""
+_WEIGHT = "grid.lambda_kw_per_kg_h"
 
 _MOST_ENVS = 65536
 """Environments of a training; each has a row of every array."""
@@ -36,6 +40,9 @@ class TrainingRequest:
     mode: Annotated[Literal["joint", "power"] | None, Field(description="None: as the scenario has it")] = None
     learn: Annotated[dict[str, Any], Field(description="fields of the learner that were set")]
     settings: Annotated[dict[str, str], Field(description="fields of the scenario that were set")]
+    use: Annotated[dict[str, str], Field(default_factory=dict, description="member -> simulator in its place")]
+    names: Annotated[dict[str, str], Field(default_factory=dict, description="our port or entity -> what that "
+                                           "simulator calls it")]
     vary: Annotated[dict[str, str], Field(default_factory=dict, description="fields of the scenario that each "
                                           "environment draws anew every day, and from what")]
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**63, description="of everything random")]
@@ -68,8 +75,29 @@ def stored(path: Path) -> dict[str, Any]:
 
 
 def scenario_of(request: Mapping[str, Any], trusted: Collection[str | Path] = ()) -> Scenario:
-    """The scenario of a request, as its mode and settings make it."""
-    return override(find(request["scenario"], trusted), {**MODES.get(request["mode"], {}), **request["settings"]})
+    """The scenario of a request, as its mode, settings and the simulators in members' places make it; the classes of
+    these are loaded."""
+    mode = dict(MODES.get(request["mode"], {}))
+    weight = mode.pop(_WEIGHT, None)
+    scenario = changed(find(request["scenario"], trusted, request["use"]), use=request["use"], names=request["names"],
+                       settings={**mode, **request["settings"]})
+    if weight is None or _WEIGHT in request["settings"] or not _weighs_carbon(scenario):
+        return scenario
+    return override(scenario, {_WEIGHT: weight})
+
+
+def written(request: Mapping[str, Any], trusted: Collection[str | Path] = ()) -> Scenario:
+    """The scenario of a request without the simulators in members' places, of which nothing is loaded."""
+    return override(find(request["scenario"], trusted, request["use"]), request["settings"])
+
+
+def _weighs_carbon(scenario: Scenario) -> bool:
+    """Whether the grid that runs here has the weight that power mode sets to 0."""
+    member, _, field = _WEIGHT.partition(".")
+    grid = scenario.members.get(member)
+    if grid is None or command_of(grid.simulator):
+        return False
+    return field in field_names(getattr(load(grid.simulator, f"simulator of member '{member}'"), "PARAMS", None))
 
 
 def refuse_strangers(request: Mapping[str, Any], folder: Path, trusted: Collection[str | Path], *,
@@ -86,5 +114,9 @@ def refuse_strangers(request: Mapping[str, Any], folder: Path, trusted: Collecti
     if what and is_code(what):
         found.append(("scenario", what))  # to look at it is to run it
     elif what:
-        found += [named for named in foreign(scenario_of(request, trusted)) if not drawn or named[0] == "environment"]
+        named = [*foreign(written(request, trusted), request["use"]),
+                 *((f"{member}.simulator", simulator) for member, simulator in request["use"].items()
+                   if not is_known(f"{member}.simulator", simulator)),
+                 *((path, text) for path, text in request["settings"].items() if is_foreign_text(path, text))]
+        found += [one for one in named if not drawn or one[0] == "environment"]
     refuse_foreign(found, folder, trusted)

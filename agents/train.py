@@ -29,10 +29,13 @@ from cosim.agents.learn.spec import VectorEnv
 from cosim.agents.presets import PRESETS
 from cosim.agents.request import MODES, checked, refuse_strangers, scenario_of, stored
 from cosim.console import (
+    USE,
+    add_names,
     add_settings,
     add_trust,
     assignments,
     command_parser,
+    names_of,
     plain_console,
     run_command,
     say,
@@ -83,6 +86,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--out", type=Path, metavar="DIR", help="default: results/training/<what>-<method>-<mode>-<seed>")
     add_settings(p, metavar="PATH=VALUE", about="a field of the scenario (controller.reward.c2_per_usd=0.02) or of the "
                  "learner (learn.entropy=0.01); repeatable")
+    p.add_argument("--use", action="append", default=[], metavar="MEMBER=SIMULATOR", help="another simulator in a "
+                   "member's place, as in cosim run")
+    add_names(p, "as in cosim run")
     p.add_argument("--vary", action="append", default=[], metavar="PATH=RANGE", help="a field outside of the fleet "
                    "(load, prices, feeder, grid) that each environment draws anew every day: LOW:HIGH, or one of "
                    "A|B|C, e.g. workload.rate_scale=0.7:1.2; repeatable")
@@ -180,7 +186,8 @@ def _request(args: argparse.Namespace) -> dict[str, Any]:
     if args.resume:
         given = [name for name in ("scenario", "env", "method", "mode", "preset", "seed", "envs", "engine",
                                         "out") if
-                 getattr(args, name) is not None] + ["set"] * bool(args.settings) + ["vary"] * bool(args.vary)
+                 getattr(args, name) is not None] + [name for name, given in (
+                     ("set", args.settings), ("vary", args.vary), ("use", args.use), ("map", args.names)) if given]
         if given:
             raise ScenarioError(f"--resume goes on as the run was asked for; leave out {', '.join(given)}")
         request = stored(args.resume / LAST)
@@ -211,6 +218,7 @@ def _request(args: argparse.Namespace) -> dict[str, Any]:
         raise ScenarioError(f"--seed {args.seed} must be >= 0")
     return checked({"scenario": args.scenario, "env": args.env, "engine": args.engine or "auto", "mode": args.mode,
                     "learn": learn, "settings": {k: v for k, v in settings.items() if not k.startswith(_LEARN)},
+                    "use": assignments(args.use, "--use", USE), "names": names_of(args.names),
                     "vary": _vary(args.vary, settings), "seed": args.seed or 0, "envs": envs,
                     "episodes": args.episodes or 1000, "updates": args.updates}, "request")
 
@@ -221,6 +229,8 @@ def _refuse_with_env(args: argparse.Namespace, settings: Mapping[str, str]) -> N
         raise ScenarioError(f"--preset {args.preset} sets a scenario's fields and does not go with --env; leave it out")
     if args.mode or any(not k.startswith(_LEARN) for k in settings):
         raise ScenarioError("--mode and --set of a scenario's fields do not go with --env; learn.* does")
+    if args.use or args.names:
+        raise ScenarioError("--use and --map are for members of a scenario and do not go with --env; leave them out")
     if args.vary:
         raise ScenarioError("--vary draws a scenario's fields and does not go with --env; leave it out")
     if args.engine:
@@ -313,10 +323,10 @@ def _line(record: Mapping[str, Any], progress: float, steps_a_day: int | None) -
 
 def _say(training: Training) -> None:
     tracker, out = training.tracker, training.plan.out
-    value = "none ended" if tracker.episode_reward is None else f"{tracker.episode_reward:.4f}"
+    learned = "no episode ended" if tracker.episode_reward is None else (
+        f"reward learned from in the last {len(tracker.ended)} episodes: {tracker.episode_reward:.4f}")
     console = plain_console()
-    say(console, f"{training.team.updates} updates, {tracker.steps} steps, {tracker.episodes} episodes; reward learned "
-        f"from in the last {len(tracker.ended)} episodes: {value} (the objective by cosim curves, or cosim evaluate)")
+    say(console, f"{training.team.updates} updates, {tracker.steps} steps, {tracker.episodes} episodes; {learned}")
     say(console, f"log {out / LOG}, checkpoint {out / LAST}")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import json
 import pkgutil
 import re
 from collections.abc import Collection, Iterator, Mapping
@@ -63,6 +64,15 @@ def is_known(where: str, text: str) -> bool:
         return True
     ours = _IMPORT.fullmatch(text) is not None and text.startswith("cosim.")
     return (ours and where.endswith(".simulator")) or text in _shipped()
+
+
+def is_foreign_text(where: str, text: str) -> bool:
+    """Whether a text of a setting may name code, or holds such a text as JSON, that no installed package announces."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = text
+    return any(not is_known(path, inner) for path, inner in _imports_in(value, where))
 
 
 def refuse_foreign(found: Collection[Named], path: str | Path, trusted: Collection[str | Path] = ()) -> None:

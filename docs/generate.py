@@ -67,12 +67,15 @@ def on_post_build(**_: Any) -> None:
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """mkdocs' hook: a page with its marks replaced by what is made for them. Tables that are made are wide and have the
     place of the list of headings; commands have no prompt, without which the highlighter takes a console's for output.
+    A file that the reader is to write has its name above it.
     """
     if MARK.search(markdown) and page.file.name not in _WITH_HEADINGS:
         page.meta.setdefault("hide", ["toc"])
-    return filled(markdown).replace("```console\n", "```bash\n")
+    text = _GIVEN.sub(r'```\2 title="\1"', filled(markdown))
+    return text.replace("```console\n", "```bash\n")
 
 
+_GIVEN = re.compile(r"^<!-- given: (\S+) -->\n```(\w*)$", re.MULTILINE)
 _WITH_HEADINGS = ("trace", "model", "paper", "house", "speed")
 
 

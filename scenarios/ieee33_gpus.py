@@ -9,12 +9,13 @@ from cosim.scenario import rows_of
 from cosim.scenarios.ieee33_living import SCENARIO as LIVING
 
 TYPES = {"H100": {"count": 300}, "A100": {"count": 100}}
-_AIDC = LIVING.members["aidc"]
+_AIDC, _CONTROLLER = LIVING.members["aidc"], LIVING.members["controller"]
 _SITES = {name: {**site, "gpu_types": TYPES} for name, site in rows_of(LIVING.shared["sites"], "sites").items()}
 
 SCENARIO = LIVING.replace(
     name="ieee33_gpus", about="ieee33_living with H100 and A100 at each site, asleep when idle",
-    shared={**LIVING.shared, "sites": _SITES},
-    members={**LIVING.members, "aidc": _AIDC.model_copy(update={
+    shared={**LIVING.shared, "sites": _SITES, "routing": "arrival"},
+    members={**LIVING.members, "controller": _CONTROLLER.model_copy(update={
+        "params": {**_CONTROLLER.params, "spare_gpus": "inference"}}), "aidc": _AIDC.model_copy(update={
         "simulator": "cosim.simulators.aidc.gpus.adapter:GpuDataCenters",
         "params": {**_AIDC.params, "sleep": {"after_s": "10min", "keep_idle": 8, "unit_gpus": 8}}})})

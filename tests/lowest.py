@@ -63,7 +63,8 @@ SUBSETS = {
     "test": ("tests/cosim/test_trace.py::test_xarray_reads_labelled_data_with_dates",
              "tests/scenarios/test_elsewhere.py", "tests/scenarios/test_foreign_grid.py",
              "tests/agents/test_training.py::test_a_pettingzoo_environment_trains_and_resumes",
-             "tests/agents/test_training.py::test_spaces_become_parts"),
+             "tests/agents/test_training.py::test_spaces_become_parts",
+             "tests/test_notebooks.py::test_notebooks_run"),
     "xarray": ("tests/cosim/test_simulate.py",),
 }
 """What runs with each extra installed: files and tests."""

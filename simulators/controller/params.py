@@ -71,6 +71,10 @@ class ControllerParams:
     rounding: Annotated[Literal["carry", "stateless"], Field(description="largest remainder's memory")] = "carry"
     weights: Annotated[tuple[float, ...] | None, BeforeValidator(_ratio),
                        Field(description="of the sites, for policy static: 1:2:7 or a list")] = None
+    spare_gpus: Annotated[Literal["idle", "inference"], Field(
+        description="GPUs that a decision grants to nobody. idle: without work until the next one, as in the study; "
+        "inference: inference classes get them in equal parts, so that a request finds a free GPU when it comes; not "
+        "language models, whose replicas would draw power for nothing")] = "idle"
     drain_min: Annotated[float, Field(ge=1e-3, le=1e6,
                                       description="inference queues are worked off in this time, min")] = 2.0
     long_deferrals: Annotated[LongDeferrals, Field(

@@ -28,8 +28,8 @@ from cosim.agents.fleet.allocation import (
 )
 from cosim.agents.fleet.autoscaling import replicas_wanted, with_replicas
 from cosim.agents.fleet.decision import FleetFacts, Matrix, Observation, Operation
-from cosim.agents.fleet.heuristics import GpuRule
-from cosim.errors import ModelError, unknown
+from cosim.agents.fleet.heuristics import GpuRule, share_blocks
+from cosim.errors import ModelError, ScenarioError, unknown
 from cosim.ports import Batch
 from cosim.simulators.controller.deferral import DeferralRules, Waiting, waiting_jobs
 from cosim.simulators.controller.params import ControllerParams, batch_limits, guard_min
@@ -97,6 +97,11 @@ class ControlPipeline:
         self._split = GpuRule(facts, params.drain_min)
         self.guard_min = guard_min(params, facts, step_s)
         self.deferrals = DeferralRules(facts, params.long_deferrals, params.rounding, step_s)
+        self._spare_to = [] if params.spare_gpus == "idle" else [
+            m for m in facts.inf if not facts.jobs_per_block or facts.jobs_per_block[m] == 1]
+        if params.spare_gpus != "idle" and facts.inf and not self._spare_to:
+            raise ScenarioError(f"{sid}.spare_gpus = {params.spare_gpus}: all inference is of language models, whose "
+                                "replicas take no spare GPUs; leave it at idle")
         self._class_index = {name: m for m, name in enumerate(facts.classes)}
         limits, classes = batch_limits(params, sid), list(params.job_classes.items())
         self._batch = {m: min(c.serving.full_batch, limits.get(name, c.serving.full_batch))
@@ -261,8 +266,15 @@ class ControlPipeline:
         return with_replicas(gpus, wanted, facts.gpus[i], facts.gpus_per_block, facts.train)
 
     def _gpus(self, i: int, share: Sequence[float]) -> list[float]:
-        """(M,) whole GPUs of a site in the classes' blocks."""
-        return [float(g) for g in gpu_blocks(project_shares(share), self._facts.gpus[i], self._facts.gpus_per_block)]
+        """(M,) whole GPUs of a site in the classes' blocks, with what is spare."""
+        capacity, blocks = self._facts.gpus[i], self._facts.gpus_per_block
+        gpus = gpu_blocks(project_shares(share), capacity, blocks)
+        if takers := self._spare_to:
+            sizes, spare = [blocks[m] for m in takers], capacity - sum(gpus)
+            room = [spare // size * size for size in sizes]
+            for m, more in zip(takers, share_blocks(spare, sizes, room, [1.0] * len(takers)), strict=True):
+                gpus[m] += more
+        return [float(g) for g in gpus]
 
 
 def _slack_min(observation: Observation, i: int) -> float:

@@ -85,6 +85,8 @@ class JobTableParams:
     deadline_run_ratio: Annotated[float, Field(ge=1, le=1e4, description="training without a deadline has at least so "
                                                "many times its shortest run time")] = 2.0
     tokens: TokenWork = Field(default_factory=TokenWork)
+    sample_ratio: Annotated[float, Field(gt=0, le=1, description="share of the jobs that are played, evenly spread "
+                                         "over all in the order of arrival; 1: all")] = 1.0
     max_left_out_ratio: LeftOutRatio = LEFT_OUT_RATIO
     arrivals_end_s: Annotated[Seconds | None, Field(ge=0, description="no job arrives from then on; null: as in the "
                                                     "file")] = None
@@ -133,12 +135,14 @@ class JobTable(Adapter):
 
     @classmethod
     def check_horizon(cls, member: str, given: JobTableParams, step_s: float, until_s: float) -> None:
-        """ScenarioError for a file of which no job arrives in the run."""
+        """ScenarioError for a file of which no job arrives in the run, nor on the day on which it begins."""
         cls._cover(given, _read(given)[0], until_s)
 
     @classmethod
     def _cover(cls, given: JobTableParams, log: JobLog, until_s: float | None) -> None:
         first_s, last_s = (float(log.arrival_s[k]) - _zero_s(log, given) for k in (0, -1))
+        if 0.0 <= first_s < DAY_S:
+            return  # of the day on which the run begins; `notes` counts those that it does not reach
         if log.dated:
             check_cover(given.path, first_s, last_s - first_s + MIN_S, given.scenario_start, until_s, "start=null")
         elif last_s < 0.0 or (until_s is not None and first_s >= until_s):
@@ -162,6 +166,11 @@ class JobTable(Adapter):
         minutes = max((end_s(jobs) - float(jobs.arrival_s[0])) / MIN_S, 1.0)
         return {name: (np.count_nonzero(mine) / minutes, float(jobs.work_to[mine].mean())) for name in jobs.classes
                 if (mine := jobs.class_names == name).any()}
+
+    @classmethod
+    def rate_fields(cls, given: JobTableParams, job_class: str | None) -> dict[str, float]:
+        """The share of the jobs that are played."""
+        return {"sample_ratio": given.sample_ratio}
 
     def setup(self) -> None:
         """Read the file. ScenarioError as `read_job_log`, and for classes that the scenario does not have."""
@@ -238,7 +247,7 @@ class JobTable(Adapter):
         end = self._origin_s + self._reached_s + (self.step_s if self.params.routing == "arrival" else 0.0)
         played = min(int(np.searchsorted(self._arrival_s, end)), self._end)
         if played < len(self._arrival_s):
-            which = "workload.arrivals_end_s" if played == self._end else "the run's last step"
+            which = "workload.arrivals_end_s" if played == self._end else "the last step (a longer --until plays them)"
             said.append(f"{len(self._arrival_s) - played} jobs of {self.params.path} arrive after {which}, and are not "
                         "played")
         if not self._log.dated and self.params.scenario_start:
@@ -289,6 +298,8 @@ def _read_once(given_json: str, stamp: int) -> tuple[JobLog, FileJobs]:
     given = TypeAdapter(JobTableParams).validate_json(given_json)
     log = _log(given.path, given.columns, given.time_zone, given.deadlines, given.completed_only,
                given.max_left_out_ratio, stamp)
+    if given.sample_ratio < 1.0:
+        log = log.sample(given.sample_ratio)
     made = {name: c for name, c in given.job_classes.items() if name in given.classes_made}
     known = {name: c for name, c in given.job_classes.items() if name not in made}
     rules = ClassRules(given.training, given.inference, given.kinds, given.tokens, given.deadline_run_ratio,

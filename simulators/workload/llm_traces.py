@@ -59,7 +59,7 @@ def _layout(path: str) -> Format:
     if first.lstrip().startswith("{"):
         return "mooncake"
     for layout, names in (("azure", COLUMNS), ("burstgpt", BURSTGPT)):
-        if all(name in first for name in names):
+        if all(name.lower() in first.lower() for name in names):
             return layout  # type: ignore[return-value]
     raise ScenarioError(f"trace {path} has none of the known layouts; its first line is '{first.strip()[:80]}': JSON "
                         f"lines with {', '.join(MOONCAKE)}, or a CSV with {', '.join(COLUMNS)} or "

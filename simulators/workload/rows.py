@@ -35,12 +35,14 @@ def delimited(file: TextIO, wanted: Sequence[str], path: str, hint: str = "") ->
     """Names of the columns, and the lines after them that are not blank.
 
     Fields are separated by what gives the first line its `wanted` columns: comma, semicolon, tab or bar; they may be
-    quoted, within their line: a stray quote spoils its own row, not the rest of the file. ScenarioError (with a `hint`)
-    for a file without one of the columns, or with two of that name.
+    quoted, within their line: a stray quote spoils its own row, not the rest of the file. A column of `wanted` may
+    be written in another case, where none has its own. ScenarioError (with a `hint`) for a file without one of the
+    columns, or with two of that name.
     """
     lines = ((number, line) for number, line in enumerate(file, 1) if line.strip())
     _, first = next(lines, (1, ""))
-    heads = {mark: [name.strip() for name in split_fields(first, mark) or ()] for mark in _DELIMITERS}
+    heads = {mark: _as_wanted([name.strip() for name in split_fields(first, mark) or ()], wanted)
+             for mark in _DELIMITERS}
     mark = max(heads, key=lambda m: (len(set(wanted) & set(heads[m])), len(heads[m])))
     header = heads[mark]
     missing = [name for name in wanted if name not in header]
@@ -52,6 +54,12 @@ def delimited(file: TextIO, wanted: Sequence[str], path: str, hint: str = "") ->
     if twice:
         raise ScenarioError(f"trace {path} has two columns called {twice[0]}; keep one")
     return header, ((number, split_fields(line, mark)) for number, line in lines)
+
+
+def _as_wanted(names: list[str], wanted: Sequence[str]) -> list[str]:
+    """The names of a header, those of the columns that are read as the reader has them."""
+    by_case = {name.lower(): name for name in wanted if name not in names}
+    return [name if name in wanted else by_case.get(name.lower(), name) for name in names]
 
 
 def split_fields(line: str, mark: str) -> list[str] | None:

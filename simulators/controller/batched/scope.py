@@ -35,6 +35,8 @@ def lacking(resolved: Any, plan: Any) -> list[str]:
         if classes.get(name) is not known:
             return [f"{name} is no {known.__name__}"]
     found = [f"{FLEET}.{what}" for what in unsupported(resolved.params[FLEET])]
+    if (spare := resolved.params[CONTROLLER].spare_gpus) != "idle":
+        found.append(f"{CONTROLLER}.spare_gpus = {spare}: there spare GPUs stay idle")
     if resolved.params[FLEET].rack_mean_up_s is not None:
         found.append(f"{FLEET}.rack_mean_up_s = {resolved.params[FLEET].rack_mean_up_s:g}: racks do not fail there")
     if not hasattr(classes.get(WORKLOAD), "rows_at"):

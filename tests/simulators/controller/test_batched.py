@@ -264,6 +264,7 @@ def test_training_gives_the_same_log_and_goes_on(tmp_path):
 
 @pytest.mark.parametrize(("scenario", "settings", "what"), [
     (LITERAL, {}, "aidc is no DataCenters"), (CLIMATE, {}, "aidc.thermal = first_order"),
+    (IEEE33, {"controller.spare_gpus": "inference"}, "controller.spare_gpus = inference"),
     (IEEE33, {"aidc.rack_mean_up_s": "10d"}, "aidc.rack_mean_up_s = 864000"),
     (IEEE33, {"aidc.ambient": '{"wet_bulb_mean_degc": 15}'}, "aidc.ambient")])
 def test_what_is_beyond_it_is_named(scenario, settings, what):

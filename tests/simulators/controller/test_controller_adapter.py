@@ -9,6 +9,9 @@ from hypothesis import strategies as st
 
 from cosim.agents.fleet.decision import Operation
 from cosim.errors import ModelError, ScenarioError
+from cosim.scenario import override
+from cosim.scenarios.llm_day import SCENARIO as LLM_DAY
+from cosim.simulation import simulate
 from cosim.simulators.aidc.adapter import DataCenters
 from cosim.simulators.controller.adapter import Controller
 from cosim.simulators.tariff import TimeOfUse
@@ -266,6 +269,25 @@ def test_while_deadlines_are_close_training_gets_what_inference_leaves(guard, sl
     assert out["aidc1"]["gpus"] == [0, 0, 0, 200]
     assert out["aidc2"]["gpus"] == gpus
     assert bool([note for note in simulator.notes() if "guard_slack_min = 60" in note]) == (gpus[0] > 0)
+
+
+@pytest.mark.parametrize(("sites", "gpus"), [
+    (SITES, [0, 0, 100, 300]),                                  # 200 are spare: as many for either class
+    ({"aidc1": {**SITES["aidc1"], "racks": 1, "gpus_per_rack": 5}}, [0, 0, 2, 3])])  # of 5 search has 2
+def test_spare_gpus_are_free_for_inference(sites, gpus):
+    simulator = started(sites=sites, spare_gpus="inference")
+    simulator.policy = Resting()
+    simulator.policy.place = lambda observation: [[1 / len(sites)] * len(sites)] * 4
+    simulator.policy.operate = lambda *_: Operation(
+        [[[1.0] + [0.0] * 5] * 2] * len(sites), [[0.0, 0.0, 0.0, 0.5]] * len(sites), [23.0] * len(sites))
+    out = tick(simulator, 60.0, {name: values for name, values in idle().items() if name in ("manager", *sites)})
+    assert out["aidc1"]["gpus"] == gpus
+
+
+def test_replicas_of_language_models_take_no_spare_gpus(tmp_path):
+    scenario = override(LLM_DAY, {"controller.spare_gpus": "inference"})
+    with pytest.raises(ScenarioError, match="spare_gpus = inference: all inference is of language models"):
+        simulate(scenario, until="1min", out=tmp_path / "o.h5", progress=False)
 
 
 @pytest.mark.rows("M13", "U14")

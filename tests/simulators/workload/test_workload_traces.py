@@ -1,5 +1,6 @@
 """Reading the Azure LLM trace, and the work of its requests."""
 
+import gzip
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -146,3 +147,13 @@ def test_missing_file_and_folder(tmp_path):
         read_azure_llm(str(tmp_path / "nowhere.csv"))
     with pytest.raises(ScenarioError, match="cannot be read"):
         read_azure_llm(str(tmp_path))
+
+
+def test_names_of_columns_may_be_in_another_case(tmp_path):
+    """And the file may be compressed: the same requests."""
+    text = "TIMESTAMP,ContextTokens,GeneratedTokens\n2024-05-12 00:00:00+00:00,2162,5\n"
+    (tmp_path / "a.csv").write_text(text)
+    (tmp_path / "b.csv.gz").write_bytes(gzip.compress(text.replace(",", "\t").lower().encode()))
+    one, other = (read_azure_llm(str(tmp_path / name)) for name in ("a.csv", "b.csv.gz"))
+    assert one.context_tokens.tolist() == other.context_tokens.tolist() == [2162]
+    assert one.first_unix_s == other.first_unix_s
