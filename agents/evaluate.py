@@ -264,8 +264,8 @@ def _on_splits(args: argparse.Namespace, what: Evaluation, policies: Sequence[st
     if lacking:
         digest.warnings.append(f"left out, as {scenario.name} has nothing that could be changed so: "
                                f"{', '.join(lacking)}")
-    for split, results in found.items():
-        digest.warnings += [f"{split}: {text}" for text in _left(results)]
+    for name, results in found.items():
+        digest.warnings += [f"{name}: {text}" for text in _left(results)]
     print_digest(plain_console(), digest)
     return 0
 

@@ -14,6 +14,8 @@ import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from operator import mul
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +101,7 @@ def _shifts(scenario: Scenario, trace: str | None) -> Iterator[tuple[str, Mappin
         return None if now is None or now == "" else {path: change(now)}
 
     for factor in (0.8, 1.15):
-        yield f"load x{factor:g}", changed("workload.rate_scale", lambda now, f=factor: now * f)
+        yield f"load x{factor:g}", changed("workload.rate_scale", partial(mul, factor))
     swings = parameter(scenario, "workload.day_factors")
     yield "load by the hour", None if swings is None or len(swings) else {"workload.day_factors": list(_SWING)}
     windows = parameter(scenario, "tariff.windows") if not parameter(scenario, "tariff.prices") else None
@@ -159,7 +161,8 @@ def _requests(scenario: Scenario, trace: str) -> Mapping[str, Any] | None:
     usual = offered(adapter, member.params)
     inference = [name for name, row in rows_of(classes, "job_classes").items() if row["kind"] == "inf"]
     busiest = max(inference, key=lambda name: usual[name][0])
-    beside = {name: row for name, row in member.params["arrivals"].items() if name != busiest}
+    rates: Any = member.params["arrivals"]
+    beside = {name: row for name, row in rates.items() if name != busiest}
     fixed = {"path": trace, "trace_class": busiest, "time_scale": 24.0, "repeat": True, "arrivals": beside}
     rate, work = offered(traced, {**member.params, **fixed})[busiest]
     scales = {"trace_rate_scale": usual[busiest][0] / rate, "trace_work_scale": usual[busiest][1] / work}

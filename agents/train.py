@@ -323,10 +323,10 @@ def _line(record: Mapping[str, Any], progress: float, steps_a_day: int | None) -
 
 def _say(training: Training) -> None:
     tracker, out = training.tracker, training.plan.out
-    value = "none ended" if tracker.episode_reward is None else f"{tracker.episode_reward:.4f}"
+    learned = "no episode ended" if tracker.episode_reward is None else (
+        f"reward learned from in the last {len(tracker.ended)} episodes: {tracker.episode_reward:.4f}")
     console = plain_console()
-    say(console, f"{training.team.updates} updates, {tracker.steps} steps, {tracker.episodes} episodes; reward learned "
-        f"from in the last {len(tracker.ended)} episodes: {value} (the objective by cosim curves, or cosim evaluate)")
+    say(console, f"{training.team.updates} updates, {tracker.steps} steps, {tracker.episodes} episodes; {learned}")
     say(console, f"log {out / LOG}, checkpoint {out / LAST}")
 
 

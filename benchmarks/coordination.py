@@ -6,13 +6,18 @@ a row for the setup below, and one for each CHANGE of it, e.g. entropy=0.01, or 
 
     python -m benchmarks.coordination --players 3 --seeds 10 entropy=0.01 kl_limit=0.02
 
+    python -m benchmarks.coordination --when-won --updates 40 entropy=0 value_weight=0 entropy=0,value_weight=0
+
 `reached`: seeds that won more than nine tenths of the games of five updates, and after how many updates (median, most);
-`end`: those that do in the last five; `below`: of the updates since then, how many had won less.
+`end`: those that do in the last five; `below`: of the updates since then, how many had won less. With --when-won the
+table has what one more update does to a team that has just won every game of one, whose advantages are then all 0: of
+as many games, how many are won after it as it is, and after it with each CHANGE.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +39,8 @@ SETUP: Mapping[str, Any] = {"method": "mat", "rollout_steps": 1, "width": 16, "e
 """Of the learner; else its defaults."""
 GAMES, WON, WINDOW = 128, 0.9, 5
 """Games of an update; when it counts as solved, in the mean of so many updates."""
+MOST_WON = 4
+"""Updates of a seed that --when-won looks at."""
 
 
 class Game:
@@ -86,15 +93,38 @@ def play(players: int, seed: int, updates: int, config: Learning) -> list[float]
     env, won = Game(players, GAMES), []
     team = load("cosim.agents.learn.team:Team", "learner")(env.spec, config, seed)
     for _ in range(updates):
-        rollout, seen = team.rollout(env.n_envs), env.reset()
-        for _ in range(rollout.steps):
-            step, told = team.act(seen, env.context)
-            outcome = env.step(step.action)
-            rollout.add(seen, told, step, outcome, team.value(outcome.final_observation))
-        rollout.end(team.value(seen))
+        rollout = played(team, env)
         won.append(float(rollout.reward.mean()))
         team.learn(rollout)
     return won
+
+
+def played(team: Any, env: Game) -> Any:
+    """A rollout of one step: GAMES games."""
+    rollout, seen = team.rollout(env.n_envs), env.reset()
+    step, told = team.act(seen, env.context)
+    outcome = env.step(step.action)
+    rollout.add(seen, told, step, outcome, team.value(outcome.final_observation))
+    rollout.end(team.value(seen))
+    return rollout
+
+
+def after_wins(players: int, seed: int, updates: int, setups: Sequence[Learning]) -> list[list[float]]:
+    """For each of some updates in which every game was won: share won after it, by setup; the first of them goes on."""
+    env, found = Game(players, GAMES), []
+    team = load("cosim.agents.learn.team:Team", "learner")(env.spec, setups[0], seed)
+    for _ in range(updates):
+        rollout = played(team, env)
+        looked_at = rollout.reward.min() == 1.0 and len(found) < MOST_WON
+        tried = [copy.deepcopy(team) for _ in setups[1:]] if looked_at else []
+        team.learn(rollout)
+        if not looked_at:
+            continue
+        for other, config in zip(tried, setups[1:], strict=True):
+            other.config = config
+            other.learn(rollout)
+        found.append([float(played(copy.deepcopy(each), env).reward.mean()) for each in (team, *tried)])
+    return found
 
 
 def changed(text: str) -> Learning:
@@ -125,6 +155,7 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--seeds", type=int, default=10, metavar="N", help="default: 10")
     p.add_argument("--updates", type=int, default=100, metavar="N", help="default: 100; ten seconds a seed")
     p.add_argument("--only", action="store_true", help="leave the setup itself out")
+    p.add_argument("--when-won", action="store_true", help="instead: what an update does after every game was won")
     args = p.parse_args(argv)
     try:
         return _show(args)
@@ -136,6 +167,8 @@ def _show(args: argparse.Namespace) -> int:
     if args.players < 2 or args.seeds < 1 or args.updates < WINDOW or (args.only and not args.changes):
         raise ScenarioError(f"--players {args.players} must be >= 2, --seeds {args.seeds} >= 1, --updates "
                             f"{args.updates} >= {WINDOW}, and --only leaves nothing without a CHANGE")
+    if args.when_won:
+        return _show_when_won(args)
     setups = {text: changed(text) for text in ([] if args.only else [""]) + args.changes}
     rows, count = [], len(setups) * args.seeds
     with working(f"learning {count} times", count) as progress:
@@ -148,6 +181,24 @@ def _show(args: argparse.Namespace) -> int:
     said = ", ".join(f"{name}={'none' if value is None else value}" for name, value in SETUP.items())
     table = Table(f"{args.players} players, {args.updates} updates of {GAMES} games, seeds 0..{args.seeds - 1}",
                   ("", "reached", "after", "end", "worst end", "below"), rows, f"as it is: {said}")
+    print_digest(plain_console(), Digest([table]))
+    return 0
+
+
+def _show_when_won(args: argparse.Namespace) -> int:
+    setups = [changed(text) for text in ("", *args.changes)]
+    with working(f"learning {args.seeds} times", args.seeds) as progress:
+        found = []
+        for seed in range(args.seeds):
+            found += after_wins(args.players, seed, args.updates, setups)
+            progress.at(seed + 1)
+    won = np.array(found).reshape(-1, len(setups))
+    rows = [(text or "as it is", f"{x.mean():.3f}" if len(x) else "-", f"{x.min():.3f}" if len(x) else "-",
+             f"{(x < WON).sum()} of {len(x)}") for text, x in zip(("", *args.changes), won.T, strict=True)]
+    table = Table(f"{args.players} players: one more update after every one of {GAMES} games was won; the first "
+                  f"{MOST_WON} such updates of {args.updates}, seeds 0..{args.seeds - 1}",
+                  ("", "won after, mean", "worst", f"less than {WON:g}"), rows, "nothing was lost, so that no "
+                  "advantage moves the policy")
     print_digest(plain_console(), Digest([table]))
     return 0
 

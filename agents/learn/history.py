@@ -91,7 +91,7 @@ class WithHistory:
     @property
     def on_way(self) -> Callable[[float], None]:
         """Of the environments inside, where they have it: called during `reset` with how much of it is done."""
-        return self._env.on_way  # type: ignore[attr-defined, no-any-return]
+        return self._env.on_way  # type: ignore[attr-defined]
 
     @on_way.setter
     def on_way(self, called: Callable[[float], None]) -> None:

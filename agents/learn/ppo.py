@@ -23,6 +23,8 @@ from cosim.agents.learn.peers import Alone, Peers
 from cosim.agents.learn.rollout import Rollout
 
 _SPREAD_MIN = 1e-4
+_ROUNDING = 1e-6
+"""Of a float32 advantage, in units of the returns: some ten of their last digits."""
 FIGURES = ("policy_loss", "value_loss", "entropy", "kl", "clipped")
 """What is seen of every minibatch."""
 T = TypeVar("T")
@@ -100,7 +102,7 @@ def prepare(rollout: Rollout, config: Learning, scale: ValueScale, network: Poli
     advantage, target = rollout.advantages(config.discount, config.gae_lambda, config.value_lambda, usual)
     scale.update(target)  # no PopArt: early returns grow, and the large errors of kept outputs starve the policy
     mean, spread = (x.astype(np.float32) for x in scale.mean_spread)
-    advantage = (advantage - advantage.mean(axis=(0, 1))) / (advantage.std(axis=(0, 1)) + 1e-8)
+    advantage = normalised(advantage, target)
 
     def tensor(x: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]))).to(device)
@@ -110,6 +112,17 @@ def prepare(rollout: Rollout, config: Learning, scale: ValueScale, network: Poli
     return Batch(tensor(rollout.observation), tensor(rollout.context), tensor(rollout.raw),
                  tensor(rollout.order) if permuted else None, tensor(rollout.log_prob), tensor(advantage),
                  tensor((rollout.value - mean) / spread), goal, rollout.twins, _apart(goal, rollout.twins))
+
+
+def normalised(advantage: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """(T, B, n) each agent's advantages less their mean, in units of their spread, but not of less than the rounding of
+    the returns that they are differences of: where all are equal, dividing what float32 makes of nothing by itself
+    gave every action of a rollout an advantage of +-1, and half of the time taught a team to leave what had just won.
+    """
+    exact = advantage.astype(np.float64)
+    rounding = _ROUNDING * np.abs(target).max(axis=(0, 1)) + 1e-8
+    spread = np.maximum(exact.std(axis=(0, 1)), rounding)
+    return ((exact - exact.mean(axis=(0, 1))) / spread).astype(np.float32)
 
 
 def improve(network: PolicyNetwork, optimizer: torch.optim.Optimizer, batch: Batch, config: Learning,

@@ -71,7 +71,7 @@ def variations_of(given: Mapping[str, str], scenario: Scenario) -> list[Variatio
     for, and `copies`, member -> the one whose parameters it has. ScenarioError."""
     if not given:
         return []
-    steering = load(scenario.environment, "environment") if scenario.environment else None
+    steering: Any = load(scenario.environment, "environment") if scenario.environment else None
     if not hasattr(steering, "steers") or not hasattr(steering, "copies"):
         raise ScenarioError(f"--vary: environment = {scenario.environment} does not say which members it steers "
                             "(`steers`, `copies`), so that nothing of the scenario can be varied; leave it out")

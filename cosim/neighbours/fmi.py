@@ -66,9 +66,8 @@ class Fmu:
             kind = "FMI " + self.version if self.version[:2] not in ("2.", "3.") else "model exchange alone"
             raise ScenarioError(f"{owner}.path: {cut(path)} is for {kind}; export it for co-simulation by FMI 2.0 or "
                                 "3.0")
-        here = fmpy.platform if self.version[0] == "2" else fmpy.platform_tuple
-        if here not in platforms:
-            raise ScenarioError(f"{owner}.path: {cut(path)} has no program for this system ({here}), but for "
+        if fmpy.platform not in platforms:
+            raise ScenarioError(f"{owner}.path: {cut(path)} has no program for this system ({fmpy.platform}), but for "
                                 f"{listed(platforms)}; export it for this one, or compile its sources by fmpy compile")
         self.model, self.token = about.modelName, about.guid
         self._identifier = about.coSimulation.modelIdentifier

@@ -50,6 +50,7 @@ class _Group:
     """Buffers and datasets of one member's model.
 
     values  of all time points that wait to be written: entity by entity the `scalars`, then the `vectors`
+    lengths of the vectors
     width   numbers of one entity; those of a port lie at `places` among them
     """
 
@@ -59,6 +60,7 @@ class _Group:
     chunk: int
     scalars: Callable[[Mapping[str, Any]], Sequence[float]]
     vectors: Callable[[Mapping[str, Any]], Sequence[Sequence[float]]]
+    lengths: list[int]
     width: int
     places: dict[str, slice]
     times: list[int] = field(default_factory=list)
@@ -136,8 +138,9 @@ class TraceWriter:
         for name in (*scalars, *vectors):
             count = math.prod(datasets[name].shape[2:])
             places[name], width = slice(width, width + count), width + count
-        self._groups[member, model] = _Group(list(names), datasets, time, chunk, values_of(scalars),
-                                             values_of(vectors), width, places)
+        self._groups[member, model] = _Group(
+            list(names), datasets, time, chunk, values_of(scalars), values_of(vectors),
+            [places[name].stop - places[name].start for name in vectors], width, places)
         self._show_first(member, model)
 
     def _show_first(self, member: str, model: str) -> None:
@@ -172,17 +175,19 @@ class TraceWriter:
         group = self._groups.get((member, model))
         if group is None or self._refused:
             return
-        row: list[float] = []
+        row = array("d")
         try:
-            for k, eid in enumerate(group.names, 1):
-                row += group.scalars(values[eid])
-                for vector in group.vectors(values[eid]):
-                    row += vector
-                if len(row) != k * group.width:
-                    raise TypeError(f"{len(row) - (k - 1) * group.width} numbers, not {group.width}")
-            group.values += array("d", row)
+            for eid in group.names:
+                numbers = [*group.scalars(values[eid])]
+                vectors = group.vectors(values[eid])
+                if list(map(len, vectors)) != group.lengths:
+                    raise TypeError(f"vectors of {list(map(len, vectors))} numbers, not {group.lengths}")
+                for vector in vectors:
+                    numbers += vector
+                row += array("d", numbers)
         except TypeError as err:
             raise TraceError(f"cannot write {self.path}: {member}.{eid} at {time_s:g} s: {err}") from None
+        group.values += row
         group.times.append(int(time_s))
 
     def extend(self, table: str, batch: Mapping[str, list]) -> None:

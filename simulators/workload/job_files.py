@@ -17,6 +17,7 @@ from cosim.tables.files import open_text, parquet_names, parquet_rows, table_suf
 
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _MOST_JSON = 2 << 30
+_ROWS_BETWEEN_CHECKS, _BYTES_PER_TEXT = 500_000, 90.0
 _FIRST_LINES = 50
 PARTS = "parts of jobs (status 2, 3, 4)"
 _SWF_START = re.compile(r";\s*UnixStartTime:\s*(\d+)")
@@ -112,6 +113,8 @@ def _delimited(file: TextIO, path: str, choose: Choice) -> JobCells:
         found.line.append(line)
         for k, column in columns:
             column.append(row[k])
+        if not len(found.line) % _ROWS_BETWEEN_CHECKS:  # as many more have to fit
+            check_memory(path, _ROWS_BETWEEN_CHECKS * (len(columns) + 1), _BYTES_PER_TEXT, "give a part of it")
     return found
 
 

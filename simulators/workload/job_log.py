@@ -64,6 +64,17 @@ class JobLog:
     def __len__(self) -> int:
         return len(self.name)
 
+    def sample(self, ratio: float) -> JobLog:
+        """A share of the jobs, evenly spread over all in the order of their arrival; the first of them at least."""
+        number = np.floor(ratio * np.arange(len(self) + 1) + 1e-9)
+        kept = np.flatnonzero(np.diff(number) > 0.0) if number[-1] else np.zeros(1, int)
+        names, classes, priorities = ([column[k] for k in kept]
+                                      for column in (self.name, self.job_class, self.priority))
+        said = f"{len(kept)} of {len(self)} jobs are played, by workload.sample_ratio = {ratio:g}"
+        return replace(self, name=names, job_class=classes, priority=priorities, arrival_s=self.arrival_s[kept],
+                       gpus=self.gpus[kept], gpu_s=self.gpu_s[kept], work_to=self.work_to[kept],
+                       tokens=self.tokens[kept], deadline_s=self.deadline_s[kept], doubts=[said, *self.doubts])
+
 
 def read_job_log(path: str, given: Mapping[Role, str] | None = None, time_zone: str | None = None,
                  deadlines: str = "auto", completed_only: bool = False, max_left_out_ratio: float = LEFT_OUT_RATIO

@@ -85,6 +85,8 @@ class JobTableParams:
     deadline_run_ratio: Annotated[float, Field(ge=1, le=1e4, description="training without a deadline has at least so "
                                                "many times its shortest run time")] = 2.0
     tokens: TokenWork = Field(default_factory=TokenWork)
+    sample_ratio: Annotated[float, Field(gt=0, le=1, description="share of the jobs that are played, evenly spread "
+                                         "over all in the order of arrival; 1: all")] = 1.0
     max_left_out_ratio: LeftOutRatio = LEFT_OUT_RATIO
     arrivals_end_s: Annotated[Seconds | None, Field(ge=0, description="no job arrives from then on; null: as in the "
                                                     "file")] = None
@@ -164,6 +166,11 @@ class JobTable(Adapter):
         minutes = max((end_s(jobs) - float(jobs.arrival_s[0])) / MIN_S, 1.0)
         return {name: (np.count_nonzero(mine) / minutes, float(jobs.work_to[mine].mean())) for name in jobs.classes
                 if (mine := jobs.class_names == name).any()}
+
+    @classmethod
+    def rate_fields(cls, given: JobTableParams, job_class: str | None) -> dict[str, float]:
+        """The share of the jobs that are played."""
+        return {"sample_ratio": given.sample_ratio}
 
     def setup(self) -> None:
         """Read the file. ScenarioError as `read_job_log`, and for classes that the scenario does not have."""
@@ -291,6 +298,8 @@ def _read_once(given_json: str, stamp: int) -> tuple[JobLog, FileJobs]:
     given = TypeAdapter(JobTableParams).validate_json(given_json)
     log = _log(given.path, given.columns, given.time_zone, given.deadlines, given.completed_only,
                given.max_left_out_ratio, stamp)
+    if given.sample_ratio < 1.0:
+        log = log.sample(given.sample_ratio)
     made = {name: c for name, c in given.job_classes.items() if name in given.classes_made}
     known = {name: c for name, c in given.job_classes.items() if name not in made}
     rules = ClassRules(given.training, given.inference, given.kinds, given.tokens, given.deadline_run_ratio,

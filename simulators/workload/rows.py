@@ -35,8 +35,8 @@ def delimited(file: TextIO, wanted: Sequence[str], path: str, hint: str = "") ->
     """Names of the columns, and the lines after them that are not blank.
 
     Fields are separated by what gives the first line its `wanted` columns: comma, semicolon, tab or bar; they may be
-    quoted, within their line: a stray quote spoils its own row, not the rest of the file. A wanted column may be
-    written in another case, where none has its own. ScenarioError (with a `hint`) for a file without one of the
+    quoted, within their line: a stray quote spoils its own row, not the rest of the file. A column of `wanted` may
+    be written in another case, where none has its own. ScenarioError (with a `hint`) for a file without one of the
     columns, or with two of that name.
     """
     lines = ((number, line) for number, line in enumerate(file, 1) if line.strip())
@@ -57,7 +57,7 @@ def delimited(file: TextIO, wanted: Sequence[str], path: str, hint: str = "") ->
 
 
 def _as_wanted(names: list[str], wanted: Sequence[str]) -> list[str]:
-    """The names of a header, those of wanted columns as they are wanted."""
+    """The names of a header, those of the columns that are read as the reader has them."""
     by_case = {name.lower(): name for name in wanted if name not in names}
     return [name if name in wanted else by_case.get(name.lower(), name) for name in names]
 

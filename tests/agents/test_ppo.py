@@ -13,10 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from teams import Follow, site_team
 
-from benchmarks.coordination import Course, Game, changed, course
+from benchmarks.coordination import Course, Game, changed, course, played
+from benchmarks.coordination import main as coordination
 from cosim.agents.learn import ppo
 from cosim.agents.learn.config import METHODS, Learning
-from cosim.agents.learn.ppo import Batch, MinibatchGradient, ValueScale, loss, prepare, value_loss
+from cosim.agents.learn.ppo import Batch, MinibatchGradient, ValueScale, loss, normalised, prepare, value_loss
 from cosim.agents.learn.rollout import Rollout, gae
 from cosim.agents.learn.spec import Outcome
 from cosim.agents.learn.team import Team
@@ -124,6 +125,20 @@ def test_value_scale_is_the_weighted_mean_of_rollouts():
     again = ValueScale(0.5)
     again.restore(json.loads(json.dumps(scale.state())))
     assert np.array_equal(again.mean_spread, scale.mean_spread)
+
+
+@pytest.mark.parametrize("value", [1.0, 0.9876543, -3.21e-3, 12345.678])
+def test_where_nobody_did_better_nobody_has_an_advantage(value):
+    """Equal advantages are 0 to the last digit, and ones that rounding alone tells apart stay far below the 1 that a
+    spread has; others have mean 0 and spread 1."""
+    same = np.full((7, 128, 3), value, np.float32)
+    assert (normalised(same, same) == 0.0).all()
+    rng = np.random.default_rng(0)
+    rounded = same * np.float32(1.0) + np.spacing(same) * rng.integers(-1, 2, same.shape)
+    assert np.abs(normalised(rounded - same, same)).max() < 0.3
+    found = normalised(rng.normal(3.0, 0.1, same.shape).astype(np.float32), same / abs(value))
+    assert found.mean(axis=(0, 1)) == pytest.approx(np.zeros(3), abs=1e-6)
+    assert found.std(axis=(0, 1)) == pytest.approx(np.ones(3), abs=1e-5)
 
 
 def test_twins_cancel_what_they_share():
@@ -336,6 +351,33 @@ def test_a_course_is_what_was_won_in_five_updates():
     """Never more than nine tenths; and solved by five won, after which 1, 1, 1, 1, 0 and 1, 1, 1, 0, 0.5 are below."""
     assert course([0.8] * 5) == Course(None, pytest.approx(0.8), 1.0)
     assert course([0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.5]) == Course(6, pytest.approx(0.7), pytest.approx(2 / 3))
+
+
+def test_changes_of_the_game_are_rows_of_its_table(capsys):
+    assert coordination(["--players", "2", "--seeds", "1", "--updates", "5", "--only",
+                         "entropy=0,kl_limit=0.02"]) == 0
+    assert "entropy=0,kl_limit=0.02" in capsys.readouterr().out
+    for argv, said in ((["entropy"], "changes nothing"), (["entropi=0"], "unknown field"),
+                       (["--only"], "leaves nothing"), (["--players", "1"], "--players 1 must be >= 2")):
+        assert coordination(argv) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_one_more_update_is_that_of_each_change():
+    """A team that wins all: the first setup goes on, the others from where it stood; without any gradient left (and no
+    momentum, as it has not learned before) nothing moves, and every game is won again."""
+    class Won(Game):
+        def step(self, action):
+            outcome = super().step(action)
+            return replace(outcome, reward=np.ones_like(outcome.reward))
+
+    team = Team(Won(2, 128).spec, changed("entropy=0,value_weight=0"), 0)
+    before = [p.detach().clone() for p in team.network.parameters()]
+    team.learn(played(team, Won(2, 128)))
+    assert all(torch.equal(a, b) for a, b in zip(before, team.network.parameters(), strict=True))
+    restless = Team(Won(2, 128).spec, changed("entropy=0.05,value_weight=0"), 0)
+    restless.learn(played(restless, Won(2, 128)))
+    assert any(not torch.equal(a, b) for a, b in zip(before, restless.network.parameters(), strict=True))
 
 
 def batch_of(team, env):

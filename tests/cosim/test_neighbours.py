@@ -3,7 +3,10 @@
 import importlib.util
 import json
 import math
+import re
+import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -178,6 +181,62 @@ def test_an_fmu_that_fails_says_why_and_leaves_no_files(fmu, tmp_path, monkeypat
         assert trace.attrs["status"] == "failed"
         assert len(trace["grid/Bus/nci_kg_per_kwh"]) == 1
     assert not list((tmp_path / "unpacked").iterdir())
+
+
+TANK = """<?xml version="1.0" encoding="UTF-8"?>
+<fmiModelDescription fmiVersion="3.0" modelName="Tank" instantiationToken="{tank}">
+ <CoSimulation modelIdentifier="tank"/>
+ <UnitDefinitions><Unit name="W"><BaseUnit kg="1" m="2" s="-3"/></Unit>
+  <Unit name="J"><BaseUnit kg="1" m="2" s="-2"/></Unit></UnitDefinitions>
+ <ModelVariables>
+  <Float64 name="inflow" valueReference="1" causality="input" start="0" unit="W"/>
+  <Float64 name="level" valueReference="2" causality="output" initial="exact" start="0" unit="J"/>
+  <Boolean name="open" valueReference="3" causality="input" variability="discrete" start="false"/>
+  <Int32 name="count" valueReference="4" causality="output" variability="discrete"/>
+  <Float64 name="table" valueReference="5" causality="local"><Dimension start="3"/></Float64>
+ </ModelVariables>
+ <ModelStructure><Output valueReference="2"/><Output valueReference="4"/></ModelStructure>
+</fmiModelDescription>
+"""
+
+
+@pytest.fixture(scope="session")
+def tank(fmu, tmp_path_factory):
+    """An FMI 3.0 FMU with numbers of three types."""
+    import fmpy
+
+    folder = tmp_path_factory.mktemp("tank")
+    library, headers = folder / "tank.so", Path(fmpy.__file__).with_name("c-code")
+    source = Path(__file__).parents[1] / "data" / "tank3.c"
+    needed = set(re.findall(r"FMI3_Export\s+fmi3\w+TYPE\s+(fmi3\w+);", (headers / "fmi3Functions.h").read_text()))
+    idle = needed - set(re.findall(r"(fmi3\w+)\(fmi3", source.read_text()))  # have to be there
+    (folder / "idle.c").write_text("".join(f"int {name}(void) {{ return 3; }}\n" for name in sorted(idle)))
+    subprocess.run([example("fmu_grid").compiler(), "-shared", "-fPIC", f"-I{headers}", str(source),
+                    str(folder / "idle.c"), "-o", str(library)], check=True)
+    with zipfile.ZipFile(folder / "tank.fmu", "w") as file:
+        file.writestr("modelDescription.xml", TANK)
+        file.write(library, f"binaries/{fmpy.platform_tuple}/tank{fmpy.sharedLibraryExtension}")
+    return folder / "tank.fmu"
+
+
+def test_an_fmu_of_version_3_integrates_what_it_gets(tank, tmp_path):
+    """kW go in as W; the level in J comes out as kWh: the sum of all minutes' power until the end of each."""
+    ports = {"Store": {"p_kw": "inflow", "open_ratio": "open", "level_kwh": "level", "count_ratio": "count"}}
+    scenario = town(str(tank), {"ports": ports, "communication_step_s": 20.0}, names=["all"])
+    both = [*scenario.links, Link(source="load.p_kw", target="grid.open_ratio", scale=0.0, pairs={"bus0": "all"})]
+    with Trace(run(scenario.replace(links=both), tmp_path / "t.h5").path) as trace:
+        drawn = trace["load/Source/p_kw"].sum(axis=1)
+        assert trace["grid/Store/level_kwh"][:, 0] == pytest.approx(drawn.cumsum() / 60.0, rel=1e-12)
+        assert list(trace["grid/Store/count_ratio"][:, 0]) == [3.0, 6.0, 9.0, 12.0, 15.0]
+        assert list(trace.table("grid.fmu")["fmi"]) == ["3.0"]
+    full = scenario.replace(links=[Link(source="load.p_kw", target="grid.p_kw", scale=1e3), both[-1]])
+    with pytest.raises(ModelError, match=r"failed at \d+ s in a step of 20 s: it ended the simulation"):
+        run(full, None)
+    half = scenario.replace(links=[scenario.links[0], both[-1].model_copy(update={"scale": 0.5})])
+    with pytest.raises(ModelError, match="'open' = 0.5 is not Boolean"):
+        run(half, None)
+    with pytest.raises(ScenarioError, match="'table' is an array; a port takes one number"):
+        run(town(str(tank), {"ports": {"Store": {"p_kw": "inflow", "e_kwh": "table"}}}, names=["all"]), None)
 
 
 def test_an_fmu_from_the_command_line(fmu, tmp_path, monkeypatch, capsys):

@@ -39,6 +39,27 @@ def write(path, count=5, **options):
     return writer
 
 
+@pytest.mark.parametrize("work", [[1.0, 2.0], [1.0, 2.0, 3.0, 4.0], 1.0, [1.0, 2.0, "x"]])
+def test_a_vector_of_another_shape_is_refused_and_what_came_before_is_whole(tmp_path, work):
+    writer = write(tmp_path / "t.h5", 4)
+    good = {"p_kw": 1.0, "work_to": [1.0, 2.0, 3.0]}
+    with pytest.raises(TraceError, match=r"cannot write .*: aidc\.a at 240 s: "):
+        writer.append("aidc", "Site", 240.0, {"a": {**good, "work_to": work}, "b": good})
+    writer.finish("failed", "a wrong shape")
+    with Trace(tmp_path / "t.h5") as trace:
+        assert trace["aidc/Site/work_to"][:, 0].tolist() == [[1, 2, k] for k in range(4)]
+
+
+def test_wide_rows_make_shorter_chunks(tmp_path):
+    """HDF5 keeps 256 KiB of a dataset: a chunk fits there, or has 30 rows."""
+    writer = TraceWriter(tmp_path / "t.h5", attrs={}, start="2026-01-01T00:00:00")
+    for model, entities in (("Narrow", 1), ("Wide", 500), ("Widest", 5000)):
+        writer.declare("m", model, [f"e{k}" for k in range(entities)], PORTS[:1], {}, 120)
+    writer.finish("completed")
+    with h5py.File(tmp_path / "t.h5") as f:
+        assert [f[f"m/{model}/p_kw"].chunks[0] for model in ("Narrow", "Wide", "Widest")] == [120, 65, 30]
+
+
 def test_layout_as_h5py_sees_it(tmp_path):
     write(tmp_path / "t.h5").finish("completed")
     with h5py.File(tmp_path / "t.h5") as f:

@@ -168,7 +168,7 @@ class Encoder(nn.Module):
 
 
 class OwnHistory(nn.Module):
-    """Observations with history -> tokens: attention of each agent over its own last steps, and over nobody else's.
+    """Observations with history -> tokens: attention of each agent over its own last steps, not over those of others.
 
     An embedding per type and one of how long ago a step was; the token is the present step's.
     """

@@ -368,3 +368,13 @@ def test_parquet_has_its_types(tmp_path):
     log = read_job_log(path, max_left_out_ratio=0.5)
     assert rows(log) == [("7", "", instant("2024-05-12T01:00"), 2.0, 120.0)]
     assert "1 of unknown run time; the first is line 2" in log.said
+
+
+def test_a_share_of_the_jobs_is_spread_evenly(tmp_path):
+    text = "id,arrival,work_to\n" + "".join(f"{k},{60 * k},1\n" for k in range(10))
+    log = read_job_log(written(tmp_path, text))
+    for ratio, names in ((0.3, ["3", "6", "9"]), (0.5, ["1", "3", "5", "7", "9"]), (0.01, ["0"])):
+        part = log.sample(ratio)
+        assert part.name == names
+        assert part.arrival_s.tolist() == [60.0 * int(name) for name in names]
+        assert f"{len(names)} of 10 jobs are played, by workload.sample_ratio = {ratio:g}" in part.doubts
