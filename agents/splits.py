@@ -149,7 +149,7 @@ def _requests(scenario: Scenario, trace: str) -> Mapping[str, Any] | None:
     """The most frequent inference class comes as the requests of a trace: an hour of it is a day, which repeats, with
     that class's mean rate and mean work, so that what differs is when requests come and how large each is."""
     member = scenario.members.get("workload")
-    if member is None or not member.simulator.endswith("workload.adapter:Arrivals"):
+    if member is None or not member.simulator.endswith(".workload.adapter:Arrivals"):
         return None
     adapter, traced = load(member.simulator, "member 'workload'"), load(_TRACED, "workload")
     classes = scenario.shared["job_classes"]

@@ -367,3 +367,15 @@ def test_the_paper_is_cited_where_a_reader_looks():
         text = " ".join((ROOT / page).read_text().replace("\n> ", " ").split())
         for part in (cited["title"], *(f"{who['given-names']} {who['family-names']}" for who in cited["authors"])):
             assert part in text, f"{page} does not name {part}"
+
+
+def test_the_first_page_and_the_tutorials_write_different_files():
+    """A reader who follows all of them in one folder is never told that a file exists already."""
+    folder = ROOT / "docs" / "tutorials"
+    written = [name for page in (ROOT / "docs" / "index.md", *sorted(folder.glob("*.md")))
+               for mark, words, kind, text in blocks(page)
+               for name in ([words] if mark == "given" else re.findall(r"--out (\S+)|cosim new (\S+)", text)
+                            if kind == "console" else [])]
+    names = ["".join(name) for name in written]
+    assert len(names) > 30
+    assert sorted({name for name in names if names.count(name) > 1}) == []
