@@ -353,11 +353,11 @@ def test_marks_are_listed():
     """The blocks that are not run as they stand, so that the list is looked at when it grows."""
     marked = [(page.stem, mark) for page in PAGES for mark, *_ in blocks(page) if mark in ("network", "slow", "extra")]
     assert marked == [("agents", "slow"), ("agents", "slow"), ("agents", "slow"), ("agents", "slow"),
-                      ("carbon", "slow"), ("carbon", "slow"), ("developing", "slow"), ("index", "network"), ("neighbours", "extra"),
-                      ("neighbours", "extra"), ("own-grid", "extra"), ("paper", "slow"), ("rules", "slow"),
-                      ("rules", "slow"), ("rules", "slow"), ("speed", "slow"), ("sweeps", "extra"), ("sweeps", "slow"),
-                      ("sweeps", "network"), ("own-network", "extra"), ("train-and-compare", "slow"),
-                      ("train-and-compare", "slow")]
+                      ("carbon", "slow"), ("carbon", "slow"), ("developing", "slow"), ("index", "network"),
+                      ("neighbours", "extra"), ("neighbours", "extra"), ("own-grid", "extra"), ("paper", "slow"),
+                      ("rules", "slow"), ("rules", "slow"), ("rules", "slow"), ("speed", "slow"), ("sweeps", "extra"),
+                      ("sweeps", "slow"), ("sweeps", "network"), ("own-network", "extra"),
+                      ("train-and-compare", "slow"), ("train-and-compare", "slow")]
 
 
 def test_the_paper_is_cited_where_a_reader_looks():
