@@ -19,6 +19,7 @@ import tempfile
 import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 DOCS = Path(__file__).parent
@@ -39,6 +40,7 @@ model_rows = _beside("model_rows")
 field_tables = _beside("field_tables")
 name_of, _table = model_rows.name_of, field_tables.table
 MARK = re.compile(r"^<!-- made: (\w+)(?: (\w+))? -->$", re.MULTILINE)
+POINT = ("feeder", "lambda_kw_per_kg_h", "load", "fleet", "battery")
 SOURCE = re.compile(r"^<!-- source: (\S+) -->$", re.MULTILINE)
 
 
@@ -262,6 +264,27 @@ def verdicts() -> str:
     return _table(("where", "claim", "verdict", "what was found"), out)
 
 
+def signal() -> str:
+    """CO2 that following a signal saves, from the file that `cosim study signal` wrote, a row per point: t a day with
+    no signal, then kg a day saved by each, with its share of what the bound leaves to be saved where there is one."""
+    points: dict[tuple[str, ...], dict[str, dict[str, list[float]]]] = {}
+    with (DOCS / "study" / "signal.csv").open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            held = points.setdefault(tuple(row[name] for name in POINT), {}).setdefault(row["signal"], {})
+            held.setdefault(row["figure"], []).append(float(row["value"]))
+    signals = list(dict.fromkeys(name for by_signal in points.values() for name in by_signal))
+    rows = []
+    for point, by_signal in points.items():
+        tonnes = {name: fmean(held["system_co2_t"]) for name, held in by_signal.items()}
+        none = tonnes.pop("none")
+        bound = by_signal["none"].get("bound_system_co2_t")
+        saved = {name: 1000.0 * (none - t) for name, t in tonnes.items()}
+        share = {name: f" ({kg / 10.0 / (none - fmean(bound)):.0f} %)" if bound else "" for name, kg in saved.items()}
+        where = (point[0], *(f"{float(x):g}" for x in point[1:-1]), "yes" if point[-1] == "1" else "")
+        rows.append((*where, f"{none:.2f}", *(f"{saved[name]:.0f}{share[name]}" for name in signals[1:])))
+    return _table(("feeder", "lambda", "load", "fleet", "battery", "none, t", *signals[1:]), rows)
+
+
 def _found(row: Mapping[str, str]) -> str:
     value, low, high = (f"{float(row[name]):.3g}" for name in ("iqm", "low", "high"))
     unit = f" {row['unit']}" if row["unit"] else ""
@@ -278,7 +301,8 @@ def renamed() -> str:
 
 MAKERS: dict[str, Callable[..., str]] = {
     "cli": cli, "scenarios": field_tables.scenarios, "fields": field_tables.of_page, "ports": field_tables.ports,
-    "modules": modules, "house": house, "coverage": coverage, "speed": speed, "renamed": renamed, "verdicts": verdicts}
+    "modules": modules, "house": house, "coverage": coverage, "speed": speed, "renamed": renamed, "verdicts": verdicts,
+    "signal": signal}
 
 
 def main(words: list[str]) -> int:

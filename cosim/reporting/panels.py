@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,7 +128,10 @@ def seeds(path: Path, panels: Sequence[tuple[str, Sequence[SeededFigure]]], form
                 ax.plot([line.low, line.high], [y, y], color=hue, lw=2.2, alpha=0.35, solid_capstyle="butt")
                 ax.plot(line.values, [y] * len(line.values), "o", ms=2.6, mfc="none", mew=0.7, color=hue)
                 ax.plot(line.centre, y, "|", ms=7, mew=1.6, color=hue)
-            ax.set_title(words(title))
+            ax.set_title("\n".join(textwrap.wrap(words(title), 88 // columns)))
+            reached = [x for line in lines for x in (line.low, line.high, *line.values)]
+            if min(reached, default=0.0) < 0.0 < max(reached, default=0.0):
+                ax.axvline(0.0, lw=0.8, color="#999999")
             ax.set_yticks(range(len(lines)), [] if shared else [words(line.name, 34) for line in lines], fontsize=7)
             ax.set_ylim(len(lines) - 0.4, -0.6)
             ax.tick_params(axis="y", length=0)
