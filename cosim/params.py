@@ -89,7 +89,8 @@ def _written(loc: tuple[Any, ...], given: Any) -> Iterator[Any]:
             isinstance(given, list | tuple) and isinstance(part, int) and part < len(given))
         if inside:
             given = given[part]
-        if inside or isinstance(given, Mapping) and k == len(loc) - 1:  # a field that is missing
+        if inside or isinstance(part, int) or (  # a place in text that is read as a list; a field that is missing
+                isinstance(given, Mapping) and k == len(loc) - 1):
             yield part
 
 

@@ -19,6 +19,7 @@ from cosim.agents.splits import (
 from cosim.errors import ScenarioError
 from cosim.imports import load
 from cosim.request import find
+from cosim.scenario import override
 
 SAMPLE = "tests/data/azure_llm_sample.csv"
 
@@ -73,8 +74,8 @@ def test_real_requests_are_the_same_load():
 
 
 def test_windows_move_around_the_clock():
-    scenario = find("ieee33").model_copy(deep=True)
-    scenario.members["tariff"].params["windows"] = [{"start_h": 2.0, "end_h": 3.0, "price_usd_per_kwh": 0.2}]
+    scenario = override(find("ieee33"), {
+        "tariff.windows": '[{"start_h": 2.0, "end_h": 3.0, "price_usd_per_kwh": 0.2}]'})
     assert shifted(scenario)[0]["prices 3 h earlier"].settings["tariff.windows"] == [
         {"start_h": 23.0, "end_h": 24.0, "price_usd_per_kwh": 0.2}]
 

@@ -241,13 +241,14 @@ def test_rows_that_cannot_be_are_refused_before_the_run(tmp_path, rows, said):
 @pytest.mark.parametrize(("event", "said"), [
     ({"start_s": "13h", "length_s": "0s", "reduce_percent": 25}, r"events.1.length_s = '0s': input should be greater"),
     ({"start_s": "13h", "length_s": "1h", "reduce_percent": 0}, r"events.1.reduce_percent = 0: input should be"),
-    ({"start_s": "13h", "length": "1h", "reduce_percent": 5}, r"unknown field of events.1 'length'; did you mean"),
+    ({"start_s": "13h", "length": "1h", "reduce_percent": 5},
+     r"unknown field of flexibility.events.1 'length'; did you mean"),
     ({"start_s": "13h", "length_s": "1h"}, r"an event has one target")])
 def test_an_event_of_the_scenario_that_cannot_be_is_named(event, said, tmp_path):
     good = {"start_s": "2h", "length_s": "1h", "reduce_percent": 25}
     with pytest.raises(ScenarioError, match=said) as refused:
         run(two_bus(good, event), tmp_path / "t.h5")
-    assert str(refused.value).startswith("flexibility.events")
+    assert "flexibility.events" in str(refused.value)
 
 
 def test_other_refusals(tmp_path):

@@ -55,7 +55,7 @@ def test_prices_and_the_carbon_price_decide_who_runs(tmp_path):
 def test_an_intensity_series_drives_the_loop(tmp_path):
     csv = tmp_path / "i.csv"
     csv.write_text("datetime,carbon_intensity\n2026-01-01T00:00:00Z,300\n2026-01-01T00:30:00Z,500\n")
-    scenario = override(find("intensity_series"), {"grid.path": str(csv)})
+    scenario = override(find("intensity_series"), {"grid.path": str(csv), "grid.unit": "g_per_kwh"})
     paths = [run(scenario, tmp_path / f"{d}.h5", driver=d, until_s=3600.0).path for d in ("mosaik", "native")]
     assert first_difference(*paths) is None
     with Trace(paths[0]) as trace:
