@@ -51,6 +51,7 @@ class Circuit:
     def __init__(self, text: str | Path, sid: str) -> None:
         if isinstance(text, Path) and not is_file(text):
             raise ScenarioError(f"{sid}.master: no file at {text}; give the path of a .dss file")
+        opendssdirect.dss.Basic.AllowChangeDir(False)  # a first context goes back to where the library was imported
         self._dss = dss = opendssdirect.dss.NewContext()
         for allow in (dss.Basic.AllowChangeDir, dss.Basic.AllowEditor, dss.Basic.AllowDOScmd, dss.Basic.AllowForms):
             allow(False)

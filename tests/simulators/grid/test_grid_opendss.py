@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from worlds import run
@@ -100,6 +103,15 @@ def test_the_scenario_runs_alike_under_both_drivers(tmp_path):
 def test_wrong_requests_are_named(params: dict, message: str):
     with pytest.raises(ScenarioError, match=message):
         started(["bus1"], **params)
+
+
+def test_the_process_stays_in_its_folder(tmp_path):
+    """Also at the first circuit after the library was imported elsewhere: traces are written where a user is."""
+    code = (f"import os, opendssdirect; os.chdir({str(tmp_path)!r});"
+            "from cosim.simulators.grid.opendss_circuit import Circuit;"
+            "Circuit('New Circuit.a basekv=20 bus1=x\\nSolve', 'grid'); print(os.getcwd())")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(tmp_path)
 
 
 def test_a_file_that_opendss_refuses_is_named(tmp_path):
