@@ -40,7 +40,7 @@ from cosim.commands.main import main
 from cosim.commands.names import COMMANDS
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted((ROOT / "docs").rglob("*.md")) + [ROOT / "README.md"]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"(?:^<!-- (?P<mark>[^\n]*?) -->\n)?^```(?P<kind>\w*)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
 DECIMAL = re.compile(r"-?\d+\.\d+$")
 MADE = re.compile(r"^<!-- made: ", re.MULTILINE)
@@ -142,7 +142,7 @@ def test_printed_lines_may_round_the_other_way():
     assert not alike("a 12.3", "a 12.3 b")
 
 
-@pytest.mark.long(after=2)
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.stem)
 @pytest.mark.rows("X01")
 def test_every_block_runs(page, folder):

@@ -67,6 +67,7 @@ def test_a_past_is_read_as_torch_reads_it(shape, tmp_path):
         np.testing.assert_allclose(fast.follow(told).action, slow.follow(told).action, atol=1e-4)
 
 
+@pytest.mark.long
 def test_it_acts_alike_whatever_the_kernel(tmp_path):
     """Bit for bit under other BLAS kernels and without the processor's later vector instructions: a share that differs
     in its last bit may send a job elsewhere."""

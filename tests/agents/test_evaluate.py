@@ -154,6 +154,7 @@ def test_the_command_prints_tables_and_writes_every_seed(tmp_path, capsys):
                for one in stored["metrics"][p])
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("loop", [[], ["--open-loop"]])
 def test_nobody_beats_the_bound(loop, tmp_path):
     """A quarter of an hour of two sites whose price falls: objective above, cost, carbon, energy below all that ran."""

@@ -94,7 +94,7 @@ def assert_valid(decision, facts):
     assert all(facts.supply_temp_low_degc <= t <= facts.supply_temp_high_degc for t in operation.supply_temp_degc)
 
 
-@pytest.mark.long(after=8)
+@pytest.mark.long(after=4)
 @pytest.mark.parametrize("facts", FLEETS.values(), ids=FLEETS)
 @pytest.mark.parametrize("name", POLICIES)
 @settings(max_examples=40, deadline=None)

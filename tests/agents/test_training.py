@@ -316,6 +316,7 @@ def test_two_processes_learn_what_one_does(tmp_path):
     assert all(np.array_equal(states[0][k], states[1][k], equal_nan=states[0][k].dtype.kind == "f") for k in states[0])
 
 
+@pytest.mark.long
 def test_no_update_saves_the_team_as_it_starts_and_its_request(tmp_path):
     """What a training with the same settings starts from, whatever its worlds; two processes make the same."""
     vary = {"workload.rate_scale": "0.5:2", "tariff.base_usd_per_kwh": "0.05|0.2"}

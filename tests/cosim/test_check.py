@@ -125,6 +125,7 @@ class Grid(Adapter):
 """
 
 
+@pytest.mark.long(after=2)
 @pytest.mark.parametrize(("change", "says"), [
     (("nci: float = 0.4", "nci: float = 400.0"), "it looks like g/kWh (0.4 kg/kWh)"),
     (("nci: float = 0.4", "nci: float = -0.1"), "it reaches from -0.1"),

@@ -263,7 +263,7 @@ def small(tmp_path_factory):
     return path.read_bytes()[: check_seal(path).size]
 
 
-@pytest.mark.long(after=1)
+@pytest.mark.long
 @pytest.mark.parametrize("part", range(4))
 def test_files_without_a_seal_end_in_one_line_at_most(small, part, tmp_path, capsys, monkeypatch):
     """60 files with bits flipped, pages lost or the end cut off, each through five commands: read, or refused in one
@@ -287,6 +287,7 @@ def test_files_without_a_seal_end_in_one_line_at_most(small, part, tmp_path, cap
             assert "Traceback" not in said.out + said.err
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("driver", ["native", "mosaik"])
 def test_a_disk_that_takes_no_more(tmp_path, driver):
     """A real limit of the system on a file's size in mid-run: one line that blames the disk, what was flushed is

@@ -33,6 +33,7 @@ def lied_to(simulator=HERE, **params) -> Scenario:
         links=[Link(source="liar.p_kw", target="store.p_kw")])
 
 
+@pytest.mark.long(after=10)
 @pytest.mark.parametrize("fault", ["nan", "infinite", "none", "text", "list", "wrong entity", "no dict", "backwards",
                                    "standstill", "half", "no step"])
 @pytest.mark.parametrize("driver", ["native", "mosaik", "process"])

@@ -187,7 +187,7 @@ def test_the_live_view_shows_names_as_they_are():
     assert "[/b]" in line("[/b]", board, None, pace)
 
 
-@pytest.mark.long(after=3)
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("text", [".", "a.b.c", "..", "-", " b - c ", " #2", "/", ":", ".p_kw", "nci_kg_per_kwh."])
 def test_signs_of_our_own_syntax_in_names_lose_no_site_and_no_bus(honest, tmp_path, text):
     """Dots part an end of a connection, dashes a line's nodes: the page finds the site's intensity, price and map, the

@@ -174,6 +174,7 @@ def plus_one_at(*index):
     return change
 
 
+@pytest.mark.long(after=4)
 @pytest.mark.parametrize(("dataset", "change", "law"), [
     ("aidc/Site/finished_jobs", plus_one_at(30, 0, 3), "every minute"),
     ("workload/Arrivals/arrived_jobs", plus_one_at(30, 0, 3), "reaches one site"),
@@ -196,6 +197,7 @@ def test_verify_names_each_law_that_is_broken(day, tmp_path, capsys, dataset, ch
     assert any(law in line for line in broken)
 
 
+@pytest.mark.long
 def test_verify_of_a_foreign_grid_says_what_it_could_not_see(tmp_path, capsys):
     path = run(find("plug_pandapower"), tmp_path / "t.h5", until_s=1800.0).path
     assert main(["verify", str(path)]) == 0
@@ -211,6 +213,7 @@ def test_what_has_no_laws_says_so(tmp_path, capsys):
     assert main(["ls", str(tmp_path / "none.h5")]) == 5
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("module", ["cosim.trace ls", "cosim.report"])
 def test_a_reader_who_leaves_early_is_no_error_of_the_trace(day, tmp_path, module):
     shutil.copy(day, tmp_path / "t.h5")

@@ -140,6 +140,7 @@ def test_a_thousand_years_is_a_duration_and_more_is_not():
         parse_duration("366001d")
 
 
+@pytest.mark.long
 def test_a_table_of_a_hundred_thousand_columns_is_read(tmp_path):
     """Each column is looked up once: what looked through all of them for each took minutes."""
     wide = tmp_path / "wide.csv"

@@ -112,6 +112,7 @@ def test_without_a_terminal_it_ends_with_a_plain_line(capsys):
     assert "\x1b" not in said
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("driver", ["native", "mosaik"])
 def test_in_a_terminal_it_draws_and_leaves_nothing_behind(driver, tmp_path):
     parent, child = pty.openpty()

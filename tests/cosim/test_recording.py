@@ -40,6 +40,7 @@ def played(member, recorded, out, until_s=1800.0, driver="native", **settings):
     return run(scenario, out, driver, until_s=until_s)
 
 
+@pytest.mark.long(after=2)
 @pytest.mark.parametrize(("warmup_s", "from_s"), [(0.0, 2220.0), (1320.0, 900.0), (2220.0, 0.0), (2700.0, 0.0)])
 @pytest.mark.rows("M07")
 def test_counted_time_meets_counted_time(tmp_path, recorded, warmup_s, from_s):
@@ -192,6 +193,7 @@ def test_a_played_grid_has_no_system_account_of_this_run(tmp_path, recorded):
     assert not [law for law, said in laws.items() if said == "BROKEN"]
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("member", ["grid", "aidc"])
 def test_a_played_member_that_is_not_its_recording_is_found(tmp_path, recorded, member):
     played(member, recorded, tmp_path / "t.h5")

@@ -69,6 +69,7 @@ def played(engine, vary, steps=40, workers=0):
         env.close()
 
 
+@pytest.mark.long
 def test_worlds_differ_twins_do_not_and_workers_play_the_same():
     vary = {"workload.rate_scale": "0.2:3", "tariff.base_usd_per_kwh": "0.05|0.25"}
     seen, rewards, spec, _ = played("simpy", vary)

@@ -29,6 +29,7 @@ def honest(tmp_path_factory):
     return run(tmp_path_factory.mktemp("honest"))
 
 
+@pytest.mark.long(after=5)
 @pytest.mark.parametrize(("dataset", "at", "by", "law"), [
     ("aidc/Site/inlet_degc", (7, 0), 0.01, "inlets, outlets"),
     ("aidc/Site/outlet_degc", (7, 0), -0.01, "inlets, outlets"),
@@ -51,6 +52,7 @@ def test_one_number_changed_is_found(honest, tmp_path, dataset, at, by, law):
     assert any(text.startswith(law) for text in broken(path)), broken(path)
 
 
+@pytest.mark.long(after=2)
 @pytest.mark.parametrize("settings", [{"aidc__thermal": "first_order"}, {"aidc__cooling": "literal"},
                                       {"aidc__cooling": "corrected"}, {"profile__mean": "0"}])
 def test_other_plants_are_not_accused(tmp_path, settings):

@@ -47,6 +47,7 @@ def test_honest_figures_hold_and_what_no_law_looks_at_is_named(honest):
         assert f" {covered}" not in line.replace(";", ","), covered
 
 
+@pytest.mark.long(after=9)
 @pytest.mark.parametrize(("dataset", "at", "by", "law"), [
     ("grid/Grid/cost_usd_per_h", (1, 0), 0.01, "cost ="),
     ("grid/Grid/voltage_violation_pu", (1, 0), 1e-4, "voltage violations"),
@@ -94,6 +95,7 @@ def test_shifts_between_chiller_and_tower_are_found_although_their_sum_holds(hon
     assert not any(text.startswith("cooling = chiller") for text in broken)
 
 
+@pytest.mark.long(after=2)
 @pytest.mark.parametrize("settings", [
     {"shared__sites__aidc1__idle_kw": "0"}, {"grid__sources__turbine__p_max_kw": "500"},
     {"grid__v0_pu": "1.06", "grid__vm_max_pu": "1.05"},

@@ -112,6 +112,7 @@ def test_both_drivers_write_the_same(called, tmp_path):
     assert first_difference(called, run(two_bus(CALL), tmp_path / "m.h5", "mosaik").path) is None
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("member", ["flexibility", "aidc", "workload", "tariff"])
 def test_a_played_member_changes_nothing(called, tmp_path, member):
     path = run(replay(two_bus(CALL), member, called), tmp_path / "t.h5").path

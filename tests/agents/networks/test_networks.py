@@ -39,6 +39,7 @@ def scores(team, observation, context, step):
                                                        team.tensor(step.raw), order)]
 
 
+@pytest.mark.long(after=10)
 @pytest.mark.parametrize("simplex", ["gaussian", "dirichlet"])
 @pytest.mark.parametrize("spec", [mixed_team(), site_team()], ids=["mixed", "sites"])
 @pytest.mark.parametrize(("method", "for_all"), [*((method, False) for method in METHODS), ("mat-dec", True),

@@ -114,6 +114,7 @@ def put_back(rows: dict[str, list], shift_s: float) -> dict[str, list]:
     }
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("simulator", [DataCenters, SlotDataCenters])
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10**6), cuts=st.lists(st.integers(1, MINUTES - 1), min_size=1, max_size=3, unique=True))

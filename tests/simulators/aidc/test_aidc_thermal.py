@@ -74,6 +74,7 @@ PLANTS = {
 }
 
 
+@pytest.mark.long(after=8)
 @pytest.mark.parametrize("name", list(PLANTS))
 @pytest.mark.parametrize("set_degc", [18.0, 21.7, 23.0])
 def test_at_rest_it_is_the_static_plant(name, set_degc):

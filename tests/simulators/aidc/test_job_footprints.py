@@ -49,6 +49,7 @@ def trace(request, tmp_path_factory):
         yield opened
 
 
+@pytest.mark.long(after=2)
 def test_gpus_of_a_job_are_logged_once(trace):
     """Begun inference has those of its class in its row, or runs in `gpu_runs` (slots); training only runs."""
     jobs, runs = trace.table("jobs"), trace.table("gpu_runs")
@@ -71,6 +72,7 @@ def test_a_trace_without_logged_gpus_gives_the_same(trace, tmp_path):
             assert np.array_equal(then.gpu_s, now.gpu_s)
 
 
+@pytest.mark.long(after=2)
 def test_the_command_prints_sums_single_jobs_and_a_table(trace, tmp_path, capsys):
     """Every job once and each site's rest; rows of the file add up to the sites' energy; a job is what `of` says."""
     out = tmp_path / "jobs.csv"

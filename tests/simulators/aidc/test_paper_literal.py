@@ -22,6 +22,7 @@ def results(request, tmp_path_factory):
     return [Experiment(scenario, d, HOURS * 3600.0, folder / f"{d}.h5").run() for d in drivers]
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.rows("I01-03")
 def test_it_runs_to_its_end_under_both_drivers(results):
     assert all(r.status == "completed" for r in results)

@@ -197,6 +197,7 @@ def test_a_source_that_must_feed_more_than_a_line_carries_is_refused_by_the_line
     assert got.overload_ratio > 1.0
 
 
+@pytest.mark.long
 def test_parallel_lines_are_full_when_the_first_of_them_is():
     net = pandapower.create_empty_network(sn_mva=1.0)
     for _ in range(2):

@@ -54,7 +54,7 @@ def brute_force(dispatch: Dispatch) -> tuple[float, np.ndarray]:
     return best
 
 
-@pytest.mark.long(after=2)
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("form", ["big_m", "sos1"])
 @pytest.mark.parametrize(("cap", "lam"), [({2: 0.5}, 0.0), ({1: 0.4, 2: 0.6}, 0.01)])
 @pytest.mark.rows("E10", "U01", "U02")

@@ -75,6 +75,7 @@ def test_a_line_list_is_read_as_written():
     assert feeder.q_kvar == pytest.approx([50, 0, 0, 20])
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("v0_pu", [1.0, 1.03])
 def test_recycled_runs_equal_plain_runs_of_the_untouched_network(v0_pu: float):
     feeder, ac = read_feeder("case33bw"), AcCheck("case33bw", [6, 25, 30], v0_pu)
@@ -319,6 +320,7 @@ def test_own_generators_become_sources_behind_a_transformer(stepped_down, tmp_pa
             CefDispatch().init("grid", 60.0, step_s=900.0, network=path, sources=sources, network_sources=given)
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize(("way", "solver"), [(CefDispatch, {"solver": "clarabel"}), (AcPowerFlow, {})])
 def test_narrower_voltage_limits_of_a_file_are_said(plain_net, tmp_path, way, solver):
     """With the narrowest bus; not of a bus that the external grid holds, or that is out of service, nor wider ones."""

@@ -211,6 +211,7 @@ MESHED: dict[str, Callable[[Any], Any]] = {
 }
 
 
+@pytest.mark.long(after=3)
 @pytest.mark.parametrize("what", MESHED)
 def test_what_no_radial_dispatch_holds_is_refused_there_by_the_way_to_go(what: str):
     net = feeder()

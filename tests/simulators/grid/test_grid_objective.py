@@ -142,6 +142,7 @@ def test_wrong_sources_are_refused(given: dict, message: str):
         validate(Source, {"node": 0, "kg_per_kwh": 0.1, **given}, "grid.sources.gt")
 
 
+@pytest.mark.long
 def test_the_economic_scenario_pays_the_tariff_at_its_substation(tmp_path):
     """Table I's tariff: 0.10 until 11:00, then 0.30 USD/kWh; with 25 USD/t gt25 (0.113) pays then, gt30 (0.224) too."""
     path = run(find("ieee33_economic"), tmp_path / "t.h5", driver="native", until_s=11.5 * 3600.0).path
