@@ -199,7 +199,7 @@ def test_links_lead_somewhere(page):
 @pytest.mark.rows("X01")
 def test_every_page_is_in_the_site_and_made_parts_exist():
     config, made = (ROOT / "mkdocs.yml").read_text(), generate()
-    for page in PAGES[:-1]:
+    for page in PAGES[1:]:
         name = page.relative_to(ROOT / "docs").as_posix()
         assert f": {name}\n" in config, f"mkdocs.yml does not list {name}"
         assert {maker for maker, _ in made.MARK.findall(page.read_text())} <= made.MAKERS.keys()
