@@ -7,12 +7,12 @@ past, the first observation stands for it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from cosim.agents.learn.spec import AgentType, TeamSpec, VectorEnv
+from cosim.agents.learn.spec import AgentType, Outcome, TeamSpec, VectorEnv
 from cosim.errors import ScenarioError
 
 _KEY = "history"
@@ -62,19 +62,6 @@ class Window:
         return out
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """The fields of an `Outcome`."""
-
-    observation: np.ndarray
-    reward: np.ndarray
-    terms: Mapping[str, np.ndarray]
-    terminated: np.ndarray
-    truncated: np.ndarray
-    final_observation: np.ndarray
-    credit: np.ndarray | None
-
-
 class WithHistory:
     """`env`, whose agents observe their last steps: a VectorEnv.
 
@@ -106,7 +93,7 @@ class WithHistory:
         """See VectorEnv."""
         return self._env.context(leaders_action)
 
-    def step(self, action: np.ndarray) -> Any:
+    def step(self, action: np.ndarray) -> Outcome:
         """See VectorEnv."""
         outcome, window = self._env.step(action), self._window
         final = window.rows(window.pushed(outcome.final_observation)) if np.any(outcome.truncated) else None
@@ -115,8 +102,8 @@ class WithHistory:
         if anew.any():
             window.fill(outcome.observation, anew)
         seen = window.rows()
-        return _Seen(seen, outcome.reward, outcome.terms, outcome.terminated, outcome.truncated,
-                     seen if final is None else final, outcome.credit)
+        return Outcome(seen, outcome.reward, outcome.terms, outcome.terminated, outcome.truncated,
+                       seen if final is None else final, outcome.credit)
 
     def state(self) -> dict[str, np.ndarray]:
         """See VectorEnv."""
