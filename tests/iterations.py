@@ -30,8 +30,8 @@ class Plain:
 
 
 def serve(n: Numbers, requests: list[Plain], later: Sequence[tuple[float, Numbers]] = ()) -> float:  # noqa: C901
-    """Serve them, iteration by iteration, in one loop, to be read from top to bottom; the energy of all iterations, kW s,
-    that of waiting left out. later: other numbers of iterations that begin then or after."""
+    """Serve them, iteration by iteration, in one loop, to be read from top to bottom; the energy of all iterations,
+    kW s, that of waiting left out. later: other numbers of iterations that begin then or after."""
     coming, waiting, batch = deque(sorted(requests, key=lambda r: r.arrival_s)), deque(), []
     changes = deque(later)
     time_s = energy = 0.0

@@ -39,8 +39,8 @@ class CapRules:
     """How a site keeps a power cap."""
 
     gives_way: Annotated[tuple[str, ...], Field(
-        description="who is held back for the cap, first to last: train, inf, llm or names of job classes; who is not in "
-        "it never is")] = _KINDS
+        description="who is held back for the cap, first to last: train, inf, llm or names of job classes; who is not "
+        "in it never is")] = _KINDS
     running: Annotated[Literal["keep", "pause", "stop"], Field(
         description="what may happen to what runs. keep: nothing, only new blocks and jobs are held back; pause: "
         "training gives blocks back and keeps its progress; stop: running inference, too, is stopped where all else "

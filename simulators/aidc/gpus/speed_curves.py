@@ -1,5 +1,5 @@
-"""Speed of a GPU over its power, as measured and published: the curves of `equations.limited_speed_ratio`, and what makes
-one."""
+"""Speed of a GPU over its power, as measured and published: the curves of `equations.limited_speed_ratio`, and what
+makes one."""
 
 from __future__ import annotations
 

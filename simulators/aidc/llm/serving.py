@@ -124,9 +124,10 @@ class Serving:
             if (why := self.not_limited) is not None:
                 raise ValueError(f"limit_kw = {self.limit_kw:g}: {why}, or leave limit_kw out")
             if not self.least_limit_kw <= self.limit_kw <= self.tdp_kw:
+                prefill, decode = (curve[0][0] for curve in self.speeds)
                 raise ValueError(f"limit_kw = {self.limit_kw:g} lies outside {self.least_limit_kw:.4g} to "
-                                 f"{self.tdp_kw:g} kW, the GPU's TDP: the speed curves begin at {self.speeds.prefill[0][0]:g} "
-                                 f"of what prefill and {self.speeds.decode[0][0]:g} of what the largest batch draws")
+                                 f"{self.tdp_kw:g} kW, the GPU's TDP: the speed curves begin at {prefill:g} of what "
+                                 f"prefill and {decode:g} of what the largest batch draws")
         return self
 
     @property
