@@ -205,8 +205,8 @@ class CappedFacility(Facility):
         each training class may hold). Who gives way last is served first."""
         untouched = self._rules.running == "keep"
         kept = {k: self._pool(k).held_blocks if untouched or k in self._never else 0 for k in wanted}
-        room_kw = self.budget_kw - sum([self._kw(k, kept[k]) if k in kept else c.busy_gpus * self._busy_kw_per_gpu[k]
-                                        for k, c in enumerate(self._classes)])
+        room_kw = self.budget_kw - sum([self._kw(k, kept[k]) if k in kept else self._running_kw(k)
+                                        for k in range(len(self._classes))])
         may = {}
         for k in self._first_served:
             block = self._gpus_per_block[k]
@@ -250,6 +250,10 @@ class CappedFacility(Facility):
     def _kw(self, k: int, blocks: int) -> float:
         """Busy power of so many blocks, or inference jobs, of a class."""
         return blocks * self._gpus_per_block[k] * self._busy_kw_per_gpu[k]
+
+    def _running_kw(self, k: int) -> float:
+        """Busy power of what runs of a class."""
+        return self._classes[k].busy_gpus * self._busy_kw_per_gpu[k]
 
     def _within(self, room_kw: float, k: int) -> float:
         """Whole blocks, or jobs, of a class for which there is room."""

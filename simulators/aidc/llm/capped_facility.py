@@ -1,13 +1,15 @@
 """A site that serves language models and keeps a power cap, by the power limits of its replicas' GPUs first.
 
-A cap leaves a budget for what is busy (`engine.capped`). Replicas that are on have as much of it as their GPUs draw under
-their power limits at most, whatever their batches are, so that a limit changes with what is on, and not with every
-iteration. Under a cap the limits of all replicas are lowered alike, from those in force towards the lowest that their
-classes keep, as far as it takes, in whole watts. Work is withheld, by `gives_way`, only where even the lowest do not keep the
-cap: training gives its blocks back, other inference waits, replicas are not switched on, and those for which there is no
-power take no new request and go off with their last one (of `running: keep`, none of those that are on).
+A cap leaves a budget for what is busy (`engine.capped`). Replicas have as much of it as they can draw with the requests
+that they have, under their power limits. When a request comes and this is more than the budget, the limits of all are
+lowered alike at that instant, from those that are set towards the lowest that their classes keep, as far as it takes,
+in whole watts; they are raised with the commands of the next tick. Work is withheld, by `gives_way`, only where even
+the lowest do not keep the cap: training gives its blocks back, other inference waits, replicas are not switched on, and
+those for which there is no power take no new request and go off with their last one (of `running: keep`, none of those
+that are on). There a replica counts by what it could draw at most in this tick and the last one, and one that is
+switched on by what it can draw at all.
 
-A limit acts from a replica's next iteration on, so that a cap that falls is kept once the iterations under way have ended.
+A limit acts from a replica's next iteration on, so that a cap is kept once the iterations under way have ended.
 """
 
 from __future__ import annotations
@@ -26,14 +28,15 @@ from cosim.simulators.aidc.llm.facility import ServingFacility
 from cosim.simulators.aidc.llm.pool import ServingPool
 from cosim.simulators.aidc.plant.cooling import Cooling
 from cosim.simulators.fleet import JobClass, Site
+from cosim.units import ROUNDING
 
 _STEPS_PER_KW = 1000
 """Limits that a cap needs are whole watts, as `nvidia-smi` takes them."""
 
 
 class LimitTick(NamedTuple):
-    """Of an interval. limit_kw: power limit of a GPU, mean, by class of the site, 0 of those without replicas; slowed_s:
-    for how long a limit slowed a replica, by class; capped_s: for how long the site's cap did."""
+    """Of an interval. By class of the site: limit_kw, power limit of a GPU, mean, 0 of those without replicas, and
+    slowed_s, for how long a limit slowed a replica. capped_s: for how long the site's cap lowered limits."""
 
     limit_kw: list[float]
     slowed_s: list[float]
@@ -58,6 +61,10 @@ class CappedServingFacility(ServingFacility, CappedFacility):
         self._pool_at = {self._index[pool.name]: pool for pool in self.served}
         self._set_kw = {k: pool.serving.own_limit_kw for k, pool in self._pool_at.items()}
         self._limits_kw = dict(self._set_kw)
+        self._fresh = True  # whether limits may be raised
+        self._peaks_kw = {k: [0.0, 0.0] for k in self._pool_at}  # see the module: this tick, the last one
+        for pool in self.served:
+            pool.joined = self._look_at_draws
         self._most_on: dict[int, float] = dict.fromkeys(self._pool_at, math.inf)  # replicas, as the cap allows
         self._since_s, self._capped_s = self.now_s, 0.0
         self._limit_kws = dict.fromkeys(self._pool_at, 0.0)
@@ -65,6 +72,13 @@ class CappedServingFacility(ServingFacility, CappedFacility):
         self.limits = LimitTick([self._said_kw(k) for k in range(len(self._classes))], [0.0] * len(self._classes), 0.0)
 
     # --- what comes from outside ------------------------------------------------------------------------------------
+
+    def command(self, gpus: Sequence[float], supply_temp_degc: float) -> None:
+        """As `ServingFacility`; a new tick begins, in which limits may be raised."""
+        super().command(gpus, supply_temp_degc)
+        self._fresh = True
+        for peaks in self._peaks_kw.values():
+            peaks[:] = 0.0, peaks[0]
 
     def limit_power(self, limits_kw: Sequence[float]) -> None:
         """From their next iterations on, the power limit of a GPU of each class's replicas, kW; NaN: the class's own.
@@ -111,6 +125,7 @@ class CappedServingFacility(ServingFacility, CappedFacility):
             super()._hand_out(now_s, regroup)
         else:
             self.was_capped = True
+            self._draws()
             self._withhold_replicas(now_s)
             CappedFacility._hand_out(self, now_s, regroup)
         self._slow_down(now_s)
@@ -120,18 +135,24 @@ class CappedServingFacility(ServingFacility, CappedFacility):
         go off with their last request."""
         if self._rules.running == "keep":
             return
-        room_kw = self.budget_kw - sum([c.busy_gpus * self._busy_kw_per_gpu[k] for k, c in enumerate(self._classes)
+        room_kw = self.budget_kw - sum([self._running_kw(k) for k, c in enumerate(self._classes)
                                         if not isinstance(c, (TrainingPool, ServingPool))])
         for k in self._first_served:
             one = self._classes[k]
-            blocks = math.inf if k in self._never else self._within(room_kw, k)
-            if isinstance(one, ServingPool):
-                self._most_on[k] = blocks
-                if blocks < one.group.on:
-                    one.withhold(int(blocks), now_s)
-                room_kw -= self._kw(k, int(min(blocks, one.group.on + one.wanted_replicas)))
-            elif isinstance(one, TrainingPool):
+            if isinstance(one, TrainingPool):
+                blocks = math.inf if k in self._never else self._within(room_kw, k)
                 room_kw -= self._kw(k, int(min(blocks, one.wanted_blocks)))
+            elif isinstance(one, ServingPool):
+                on, running_kw = one.group.on, self._running_kw(k)
+                beyond_kw = 0.0 if k in self._never else running_kw - room_kw
+                if beyond_kw > ROUNDING:
+                    self._most_on[k] = max(on - math.ceil(beyond_kw * max(len(one.group), 1) / running_kw), 0)
+                    one.withhold(self._most_on[k], now_s)
+                    room_kw = 0.0
+                    continue
+                self._most_on[k] = on + (math.inf if k in self._never else self._within(-beyond_kw, k))
+                more = int(min(self._most_on[k] - on, one.wanted_replicas))
+                room_kw -= running_kw + self._kw(k, more)
 
     def _start(self, k: int, gpus: float, now_s: float) -> int:
         pool = self._classes[k]
@@ -139,18 +160,26 @@ class CappedServingFacility(ServingFacility, CappedFacility):
             return pool.switch_on(now_s, max(gpus, 0), max(self._most_on[k] - pool.group.on, 0))
         return super()._start(k, gpus, now_s)
 
+    def _look_at_draws(self) -> None:
+        """A request has come: what replicas can draw now may be more than the cap leaves."""
+        if self.budget_kw < NO_CAP_KW:
+            drawn_kw = self._beside_kw() + sum([
+                gpus * min(kw, self._limits_kw[k] - self._idle_kw(k)) for k, kw, gpus in self._draws()])
+            if drawn_kw > self.budget_kw + ROUNDING:
+                self._news = self._regroup = True
+
     def _slow_down(self, now_s: float) -> None:
         """The power limits in force, as low as the cap of the site needs them."""
-        limits, capped = self._set_kw, False
+        limits, spans = self._set_kw, {k: self._span_kw(k) for k in self._pool_at}
         if self.budget_kw < NO_CAP_KW and self._slows:
-            beside_kw = sum([c.busy_gpus * self._busy_kw_per_gpu[k] for k, c in enumerate(self._classes)
-                             if k not in self._pool_at])
-            spans = {k: self._span_kw(k) for k in self._pool_at}
-            level = level_within(self.budget_kw - beside_kw, [
-                (pool.busy_gpus, self._above_idle_kw(k, math.inf), self._above_idle_kw(k, spans[k][0]),
-                 self._above_idle_kw(k, spans[k][1])) for k, pool in self._pool_at.items() if pool.busy_gpus])
-            if level < 1.0 and any(pool.busy_gpus for pool in self.served):
-                limits, capped = {k: _whole_watts(level, *span) for k, span in spans.items()}, True
+            level = level_within(self.budget_kw - self._beside_kw(), [
+                (gpus, kw, *(limit - self._idle_kw(k) for limit in spans[k])) for k, kw, gpus in self._draws()])
+            if level < 1.0:
+                limits = {k: _whole_watts(level, *span) for k, span in spans.items()}
+            if not self._fresh:
+                limits = {k: min(limit, self._limits_kw[k]) for k, limit in limits.items()}
+        self._fresh = False
+        capped = any(limits[k] < most for k, (_, most) in spans.items() if self._pool_at[k].busy_gpus)
         if limits != self._limits_kw or capped is not self._capped:
             self._integrate(now_s)
             before, self._limits_kw, self._capped = self._limits_kw, limits, capped
@@ -161,20 +190,38 @@ class CappedServingFacility(ServingFacility, CappedFacility):
     # --- inside -----------------------------------------------------------------------------------------------------
 
     def _span_kw(self, k: int) -> tuple[float, float]:
-        """From the lowest limit that a cap may need to the one that is set, kW, or without one to what is drawn then."""
+        """From the lowest limit that a cap may need to the one that is set, or without one to what is drawn, kW."""
         serving = self._pool_at[k].serving
         most = min(self._set_kw[k], serving.draw_kw)
         return (min(serving.least_limit_kw, most) if serving.not_limited is None else most), most
 
-    def _above_idle_kw(self, k: int, limit_kw: float) -> float:
-        """The most that a GPU of a class's replicas draws above idle under a limit."""
-        serving = self._pool_at[k].serving
-        return min(serving.draw_kw, limit_kw) - serving.the_gpu.idle_w / 1e3
+    def _idle_kw(self, k: int) -> float:
+        return self._pool_at[k].serving.the_gpu.idle_w / 1e3
 
     def _reserve(self) -> None:
-        """What each GPU of a replica has of the budget before limits are raised to what is left."""
-        for k in self._pool_at:
-            self._busy_kw_per_gpu[k] = self._above_idle_kw(k, self._span_kw(k)[0 if self._slows else 1])
+        """What a GPU of a replica that is switched on has of the budget."""
+        for k, pool in self._pool_at.items():
+            limit_kw = self._span_kw(k)[0 if self._slows else 1]
+            self._busy_kw_per_gpu[k] = min(pool.serving.draw_kw, limit_kw) - self._idle_kw(k)
+
+    def _beside_kw(self) -> float:
+        """What is busy beside replicas."""
+        return sum([self._running_kw(k) for k in range(len(self._classes)) if k not in self._pool_at])
+
+    def _draws(self) -> list[tuple[int, float, int]]:
+        """Class, the most that a GPU draws above idle without a limit until another request comes, how many do; brings
+        the peaks up to date."""
+        found = []
+        for k, pool in self._pool_at.items():
+            draws = pool.draws()
+            found += [(k, kw, gpus) for kw, gpus in draws.items()]
+            kept_kw = self._busy_kw_per_gpu[k]
+            peaks = self._peaks_kw[k]
+            peaks[0] = max(peaks[0], sum([gpus * min(kw, kept_kw) for kw, gpus in draws.items()]))
+        return found
+
+    def _running_kw(self, k: int) -> float:
+        return max(self._peaks_kw[k]) if k in self._pool_at else super()._running_kw(k)
 
     def _wanted_blocks(self, k: int) -> int:
         return self._pool_at[k].wanted_replicas if k in self._pool_at else super()._wanted_blocks(k)

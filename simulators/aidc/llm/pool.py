@@ -87,6 +87,7 @@ class ServingPool(Tally):
     group         its replicas that are on
     rows, uses, requests, gaps   rows of jobs that leave, of shares, of requests and of GAP_COLUMNS are put there; None:
                   nowhere
+    joined        called when a request has come to a replica; None: nobody is
     changed       called when `kw` or `busy_gpus` has changed
     freed         called when a replica has gone off, or a grant can use more GPUs
     """
@@ -105,6 +106,7 @@ class ServingPool(Tally):
         self._clock = clock
         self._numbers = numbers_of(self.serving)
         self._limited: dict[float, Numbers] = {}  # by power limit
+        self.joined: Callable[[], None] | None = None
         self._to_per_token = self.serving.to_per_token
         self.granted_gpus = 0
         self.group = ReplicaGroup(self._numbers.gpus, clock.now, changed, freed)
@@ -190,14 +192,29 @@ class ServingPool(Tally):
 
     def limit_power(self, limit_kw: float, now_s: float) -> None:
         """Power limit of a GPU from the next iterations on; infinite: none."""
+        self._numbers = self._under(limit_kw)._replace(max_batch=self._numbers.max_batch)
+        for replica in self.group:
+            replica.limit_power(self._numbers, now_s)
+
+    def _under(self, limit_kw: float) -> Numbers:
         made = self._limited.get(limit_kw)
         if made is None:
             if len(self._limited) >= _MOST_LIMITS:
                 self._limited.clear()
             made = self._limited[limit_kw] = numbers_of(self.serving, limit_kw)
-        self._numbers = made._replace(max_batch=self._numbers.max_batch)
+        return made
+
+    def draws(self) -> dict[float, int]:
+        """The most that a GPU of a replica draws above idle without a power limit until another request comes to it,
+        kW -> how many GPUs do."""
+        n, found = self._under(math.inf), dict[float, int]()
         for replica in self.group:
-            replica.limit_power(self._numbers, now_s)
+            kw = n.ready_kw
+            if replica.outstanding:
+                kw = n.batch_kw[min(replica.outstanding, n.max_batch)]
+                kw = max(kw, n.prefill_kw) if replica.has_prompts else kw
+            found[kw / n.gpus] = found.get(kw / n.gpus, 0) + n.gpus
+        return found
 
     def withhold(self, replicas: int, now_s: float) -> None:
         """All but so many of the replicas that are on take no new request and go off with their last one."""
@@ -260,6 +277,8 @@ class ServingPool(Tally):
             return
         if not self.group.put(request, now_s):
             self._line.append(request)
+        elif self.joined is not None:
+            self.joined()
 
     def _serve_line(self, now_s: float) -> None:
         if self._line and self.group.ready:

@@ -91,6 +91,11 @@ class Replica:
         """Requests in the batch whose prompts are through."""
         return len(self._decoding)
 
+    @property
+    def has_prompts(self) -> bool:
+        """Whether it has prompts to compute."""
+        return bool(self.waiting or self._prefilling)
+
     def put(self, request: Request, now_s: float) -> None:
         """A request joins the line now."""
         self.waiting.append(request)

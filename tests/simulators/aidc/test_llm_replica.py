@@ -39,10 +39,14 @@ class Line:
         assert request.job.id not in self.ended
         self.ended[request.job.id] = now_s
 
+    def limit(self, numbers):
+        self.replica.limit_batch(numbers, self.clock.now)
+        self.replica.limit_power(numbers, self.clock.now)
+
     def serve(self, requests, limits=()):
         """In the order of arrival; ids are places in the list. limits: (s, other numbers of the replica)."""
         for time_s, numbers in limits:
-            self.clock.signal(time_s, [lambda _, n=numbers: self.replica.limit_power(n, self.clock.now)])
+            self.clock.signal(time_s, [lambda _, n=numbers: self.limit(n)])
         for request in sorted(requests, key=lambda r: r.job.arrival_s):
             self.clock.signal(request.job.arrival_s, [lambda _, r=request: self.replica.put(r, self.clock.now)])
         while self.clock.peek() < math.inf:
@@ -77,8 +81,8 @@ ROWS = st.lists(st.tuples(st.integers(0, 400), st.integers(1, 40), st.integers(1
                 max_size=14)
 
 
-LIMITS = st.lists(st.tuples(st.integers(0, 1600), st.sampled_from([1, 1.5, 2, 3]), st.sampled_from([1, 1.5, 4])),
-                  max_size=6)
+LIMITS = st.lists(st.tuples(st.integers(0, 1600), st.sampled_from([1, 1.5, 2, 3]), st.sampled_from([1, 1.5, 4]),
+                            st.integers(1, 5)), max_size=6)
 
 
 @settings(max_examples=200, deadline=None)
@@ -86,10 +90,11 @@ LIMITS = st.lists(st.tuples(st.integers(0, 1600), st.sampled_from([1, 1.5, 2, 3]
        st.sampled_from([60, 300, 10**6]), st.integers(0, 3), st.integers(6, 40))
 def test_runs_of_iterations_are_the_iterations(rows, limits, max_batch, kv, chunked, full, patience, context, tokens):
     """Same instants of start, first token and end to the last bit, same drops, preemptions and energy per request,
-    whenever a power limit changes."""
+    whenever the power limit and the largest batch change."""
     n = numbers(max_batch=max_batch, kv=kv, tokens=max(tokens, max_batch + 1), chunked=chunked, full=full,
                 context=context)
-    changes = [(UNIT * t / 4, slowed(n, decode, prefill)) for t, decode, prefill in sorted(limits)]
+    changes = [(UNIT * t / 4, slowed(n, decode, prefill)._replace(max_batch=min(most, max_batch)))
+               for t, decode, prefill, most in sorted(limits)]
     line, made = Line(n), requests(rows, patience)
     line.serve(made, changes)
     plain = [Plain(r.job.arrival_s, r.input_tokens, r.output_tokens, r.cached_tokens, r.due_s) for r in made]
