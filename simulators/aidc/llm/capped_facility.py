@@ -146,8 +146,9 @@ class CappedServingFacility(ServingFacility, CappedFacility):
                 on, running_kw = one.group.on, self._running_kw(k)
                 beyond_kw = 0.0 if k in self._never else running_kw - room_kw
                 if beyond_kw > ROUNDING:
-                    self._most_on[k] = max(on - math.ceil(beyond_kw * max(len(one.group), 1) / running_kw), 0)
-                    one.withhold(self._most_on[k], now_s)
+                    most = max(on - math.ceil(beyond_kw * max(len(one.group), 1) / running_kw), 0)
+                    self._most_on[k] = most
+                    one.withhold(most, now_s)
                     room_kw = 0.0
                     continue
                 self._most_on[k] = on + (math.inf if k in self._never else self._within(-beyond_kw, k))
@@ -173,7 +174,8 @@ class CappedServingFacility(ServingFacility, CappedFacility):
         limits, spans = self._set_kw, {k: self._span_kw(k) for k in self._pool_at}
         if self.budget_kw < NO_CAP_KW and self._slows:
             level = level_within(self.budget_kw - self._beside_kw(), [
-                (gpus, kw, *(limit - self._idle_kw(k) for limit in spans[k])) for k, kw, gpus in self._draws()])
+                (gpus, kw, spans[k][0] - self._idle_kw(k), spans[k][1] - self._idle_kw(k))
+                for k, kw, gpus in self._draws()])
             if level < 1.0:
                 limits = {k: _whole_watts(level, *span) for k, span in spans.items()}
             if not self._fresh:

@@ -25,6 +25,7 @@ from cosim.units import MIN_S, Seconds
 MOST_TOKENS = 10_000_000
 """Of one request: far beyond any model's context."""
 Tokens = Annotated[int, Field(ge=1, le=MOST_TOKENS)]
+_HALVINGS = 50
 _SpeedCurve = Annotated[Curve, Field(min_length=1, max_length=1000)]
 
 
@@ -212,6 +213,23 @@ class Serving:
     def own_limit_kw(self) -> float:
         """`limit_kw`; infinite: none."""
         return math.inf if self.limit_kw is None else self.limit_kw
+
+    def slo_limit_kw(self, batch: int) -> float | None:
+        """The lowest power limit at which an iteration of so many typical requests keeps `slo_tpot_s`, kW; None: none
+        does, there is no such level, or no limit can be kept."""
+        if self.slo_tpot_s is None or self.not_limited is not None:
+            return None
+        context = self.input_tokens + self.output_tokens / 2.0
+        least_ratio = self.the_curve.iteration_s(batch, context) / self.slo_tpot_s
+        low, high = self.least_limit_kw, self.tdp_kw
+        if self.decode_ratio(batch, high) < least_ratio:
+            return None
+        if self.decode_ratio(batch, low) >= least_ratio:
+            return low
+        for _ in range(_HALVINGS):
+            middle = 0.5 * (low + high)
+            low, high = (low, middle) if self.decode_ratio(batch, middle) >= least_ratio else (middle, high)
+        return high
 
     def iteration_s(self, batch: float, context_tokens: float) -> float:
         """Time of a decode iteration of sequences with so many tokens each under the class's own limit, s."""

@@ -68,6 +68,13 @@ def test_the_plan_of_a_class_is_that_under_its_limit():
     assert (free.slo_batch, slow.slo_batch) == (3, 2)
 
 
+def test_the_lowest_limit_within_a_service_level():
+    """A batch of 4 takes 13 ms at 0.36 kW a GPU: 16 ms at 13/16 of the speed, and power; 30 ms at the lowest limit;
+    12 ms never."""
+    found = [Serving(**SERVING, slo_tpot_s=slo).slo_limit_kw(4) for slo in (0.016, 0.030, 0.012, None)]
+    assert found == [pytest.approx(0.36 * 13 / 16), pytest.approx(0.21), None, None]
+
+
 def slow_prefill(limit_kw):
     return 1e-3 / limited_speed_ratio(0.7, limit_kw, ((0.3, 0.4), (1.0, 1.0)))
 
