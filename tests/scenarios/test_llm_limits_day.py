@@ -1,5 +1,5 @@
-"""`llm_day` with power limits and caps that another member commands: both drivers, conservation laws, summary, page; and
-without commands the day that it is without limits."""
+"""`llm_day` with power limits and caps that another member commands: both drivers, conservation laws, summary, page;
+and without commands the day that it is without limits."""
 
 import numpy as np
 import pytest

@@ -18,6 +18,7 @@ from cosim.simulators.aidc.llm.capped_facility import CappedServingFacility
 from cosim.simulators.aidc.llm.published import SPEED_CURVES
 from cosim.simulators.aidc.llm.request import numbers_of
 from cosim.simulators.aidc.llm.serving import Serving
+from cosim.simulators.analysis.serving_curves import main
 from cosim.simulators.fleet import JobClass
 
 CURVE = {"batch": [1, 11], "step_s": [0.010, 0.020], "power_w": [600, 1000], "prefill_s_per_token": 1e-3,
@@ -217,6 +218,21 @@ def test_what_ships_is_what_is_published():
     assert h100.least_limit_kw == pytest.approx(0.72 * h100.the_curve.decode_w(256) / 4e3)
     assert SPEED_CURVES["A100"].prefill is A100_TRAINING
     assert Serving(model="Llama-3.1-70B", gpu="B200", gpus=2).not_limited.startswith("no speed under a power limit")
+
+
+def test_the_command_prints_iterations_under_a_limit(capsys):
+    """70B on H100, a batch of 128: 0.546 kW, 27.87 ms; 0.45 of it leaves 0.94 + 0.06 x (0.45/0.546 - 0.72) / 0.28."""
+    assert main(["--model", "70B", "--limit-kw", "0.45"]) == 0
+    said = capsys.readouterr().out
+    row = next(line for line in said.splitlines() if " 128 " in line and "4 x H100" in line).split()
+    speed = 0.94 + 0.06 * (0.45 / 0.546 - 0.72) / 0.28
+    assert [float(x) for x in row[-5:-2]] == pytest.approx([27.87, 2184 * 0.02787 / 127.6, 0.45], rel=1e-3)
+    assert [float(x) for x in row[-2:]] == pytest.approx([27.87 / speed, 1800 * 0.02787 / speed / 127.6], rel=1e-3)
+    assert "left out: Llama-3.1-70B on 2 x B200: no speed under a power limit is published for B200" in said
+    for words, wrong in ((["--limit-kw", "0.9"], "within the TDP of H100, 0.7 kW"),
+                         (["--limit-kw", "nan"], "not above 0"), (["--limit-kw", "0"], "not above 0")):
+        assert main(words) == 2
+        assert wrong in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("changed", "said"), [
