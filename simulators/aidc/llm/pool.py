@@ -87,7 +87,7 @@ class ServingPool(Tally):
     group         its replicas that are on
     rows, uses, requests, gaps   rows of jobs that leave, of shares, of requests and of GAP_COLUMNS are put there; None:
                   nowhere
-    joined        called when a request has come to a replica; None: nobody is
+    joined        called when a request has come to a replica; None: nothing is
     changed       called when `kw` or `busy_gpus` has changed
     freed         called when a replica has gone off, or a grant can use more GPUs
     """
