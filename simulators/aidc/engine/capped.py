@@ -30,7 +30,7 @@ from cosim.units import ROUNDING
 NO_CAP_KW = math.inf
 SLACK_KW = 1e-6
 """Above a cap by less than this is rounding."""
-_KINDS = ("train", "inf", "llm")
+_KINDS = ("train", "inf")
 _HALVINGS = 60
 
 
@@ -39,8 +39,8 @@ class CapRules:
     """How a site keeps a power cap."""
 
     gives_way: Annotated[tuple[str, ...], Field(
-        description="who is held back for the cap, first to last: train, inf, llm or names of job classes; who is not "
-        "in it never is")] = _KINDS
+        description="who is held back for the cap, first to last: train, inf (language models too) or names of job "
+        "classes; who is not in it never is")] = _KINDS
     running: Annotated[Literal["keep", "pause", "stop"], Field(
         description="what may happen to what runs. keep: nothing, only new blocks and jobs are held back; pause: "
         "training gives blocks back and keeps its progress; stop: running inference, too, is stopped where all else "
@@ -56,8 +56,9 @@ class CapRules:
                 raise ScenarioError(f"{where}.gives_way: {unknown('kind or job class', name, [*_KINDS, *job_classes])}")
             if said.count(name) > 1:
                 raise ScenarioError(f"{where}.gives_way names '{name}' twice")
-        return [said.index(name) if name in said else said.index(c.kind) if c.kind in said else len(said)
-                for name, c in job_classes.items()]
+        kinds = {name: "inf" if c.kind == "llm" else c.kind for name, c in job_classes.items()}
+        return [said.index(name) if name in said else said.index(kind) if kind in said else len(said)
+                for name, kind in kinds.items()]
 
 
 class PowerBudget:

@@ -210,6 +210,14 @@ def test_replicas_without_power_go_off_with_their_last_request(running, replicas
     assert facility.ticks["chat"].replicas == 3
 
 
+def test_replicas_give_way_as_inference():
+    """The study has a training class of the name llm, which is no kind here."""
+    classes = {"llm": CLASSES["fit"], "chat": JobClass(kind="llm", deadline_s=60, serving=SERVING),
+               "search": CLASSES["chat"]}
+    assert CapRules().ranked(classes, "cap") == [0, 1, 1]
+    assert CapRules(gives_way=("chat", "train")).ranked(classes, "cap") == [1, 0, 2]
+
+
 def test_what_ships_is_what_is_published():
     h100 = Serving(**CHAT_70B)
     assert h100.prefill_ratio(0.5 * h100.the_curve.prefill_w / 4e3) == pytest.approx(1 / 1.3, abs=0.001)
