@@ -22,6 +22,7 @@ from typing import Any
 
 from cosim.agents.comparison import compare, metrics, write
 from cosim.agents.probe import show
+from cosim.agents.recorded_jobs import add_recorded, recorded_of
 from cosim.agents.splits import KINDS, compare_splits, kinds_of, scenario_of, splits_of, write_splits
 from cosim.console import (
     add_settings,
@@ -152,8 +153,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--splits", metavar="KINDS", help=f"on each of some kinds of days, with commas: {', '.join(KINDS)}; "
                    "train: the first days of a training with --seed 0; test: seeds from --first-seed on; shifted: "
                    "those, with load, its hours, prices, feeder, lambda or a site changed, one at a time")
-    p.add_argument("--requests", metavar="FILE", help="with --splits shifted also: the most frequent inference class "
-                   "as the requests of this trace (CSV of the Azure LLM inference trace), at its usual load")
+    add_recorded(p, "with --splits shifted also: ")
     p.add_argument("--out", type=file_type(*_OUT), metavar="FILE", help="the tables, with every seed's metrics: .csv, "
                    ".parquet (extra `parquet`), .tex (without the seeds) or .json")
     p.add_argument("--probe", nargs="?", const="", metavar="SCENARIO", help="instead: what carbon, price and deadlines "
@@ -216,8 +216,8 @@ def _check_options(args: argparse.Namespace) -> list[str]:
     kinds = kinds_of(args.splits) if args.splits is not None else []
     if kinds and (args.bound or args.open_loop or args.probe is not None):
         raise ScenarioError("--splits goes with none of --bound, --open-loop and --probe")
-    if args.requests is not None and "shifted" not in kinds:
-        raise ScenarioError("--requests goes with --splits shifted")
+    if (traces := recorded_of(args)) and "shifted" not in kinds:
+        raise ScenarioError(f"--{next(iter(traces))} goes with --splits shifted")
     return kinds
 
 
@@ -244,7 +244,7 @@ def _on_splits(args: argparse.Namespace, what: Evaluation, policies: Sequence[st
                methods: Mapping[str, Sequence[str]]) -> int:
     """`--splits`: the policies on each of them, and the tables."""
     scenario = Scenario.from_json(what.scenario)
-    splits, lacking = splits_of(scenario, kinds, args.first_seed, args.requests)
+    splits, lacking = splits_of(scenario, kinds, args.first_seed, recorded_of(args))
     each = [replace(what, scenario=scenario_of(scenario, split).to_json(), folder=f"{what.folder}/{k}")
             for k, split in enumerate(splits)]
     for one, split in zip(each, splits, strict=True):  # before the first has run for minutes
