@@ -25,10 +25,14 @@ from cosim.agents.probe import show
 from cosim.agents.recorded_jobs import add_recorded, recorded_of
 from cosim.agents.splits import KINDS, compare_splits, kinds_of, scenario_of, splits_of, write_splits
 from cosim.console import (
+    USE,
+    add_names,
     add_settings,
     add_trust,
+    assignments,
     command_parser,
     file_type,
+    names_of,
     plain_console,
     print_digest,
     run_command,
@@ -41,7 +45,7 @@ from cosim.imports import load
 from cosim.params import field_names
 from cosim.progress import working
 from cosim.replay.exchange import replay
-from cosim.request import find
+from cosim.request import changed, find
 from cosim.scenario import Scenario, override, rows_of
 from cosim.tables.files import write_table
 from cosim.trace import Trace
@@ -148,6 +152,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--open-loop", action="store_true", help="every policy meets the carbon intensities of the first "
                    "one's run of the seed: the bound then knows them, too")
     add_settings(p)
+    p.add_argument("--use", action="append", default=[], metavar="MEMBER=SIMULATOR", help="another simulator in a "
+                   "member's place, as in cosim run")
+    add_names(p, "as in cosim run")
     p.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: all cores)")
     add_trust(p)
     p.add_argument("--splits", metavar="KINDS", help=f"on each of some kinds of days, with commas: {', '.join(KINDS)}; "
@@ -178,7 +185,9 @@ def _evaluate(args: argparse.Namespace) -> int:
             for path, instead in _OURS.items():
                 if path in settings:
                     raise ScenarioError(f"--set {path}={settings[path]}: {instead}; leave it out")
-            scenario = override(find(args.scenario, args.trust), settings)
+            use = assignments(args.use, "--use", USE)
+            scenario = changed(find(args.scenario, args.trust, use), use=use, settings=settings,
+                               names=names_of(args.names))
             _check(scenario, args.open_loop)
             what = Evaluation(scenario.to_json(), args.days, _end_s(scenario, args.days), args.open_loop, args.bound,
                               folder)
