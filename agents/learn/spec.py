@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -259,4 +259,17 @@ class VectorEnv(Protocol):
 
     def close(self) -> None:
         """End worker processes."""
+        ...
+
+
+@runtime_checkable
+class TaughtEnv(Protocol):
+    """A VectorEnv with a teacher, who knows what to do in each of its environments now."""
+
+    def lesson_lead(self) -> np.ndarray:
+        """(B, leaders, A) what the leaders should do in this step."""
+        ...
+
+    def lesson(self, leaders_action: np.ndarray) -> np.ndarray:
+        """(B, n, A) what all should do, given the leaders' actions of this step."""
         ...
