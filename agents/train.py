@@ -234,7 +234,7 @@ def _request(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _taught(args: argparse.Namespace, learn: Mapping[str, Any]) -> dict[str, str | None]:
-    """Teacher and start of a request. ScenarioError for a team that cannot be taught, or that nobody finds."""
+    """Teacher and start of a request. ScenarioError for a team that cannot be taught, or that is not there."""
     if args.teacher is not None:
         if checkpoint_of(args.teacher) is not None:
             raise ScenarioError(f"--teacher {args.teacher} is a team; a training begins where one is by --start")

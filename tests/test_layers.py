@@ -56,7 +56,7 @@ FLOORS = [
     {"cosim.learning.variation"},
     {"cosim.check", "cosim.trace.command", "cosim.learning.shared", "cosim.learning.vector"},
     {"cosim.__main__", "cosim.trace.__main__", "cosim.learning.batch", "cosim.learning.pettingzoo",
-     "cosim.learning.workers"},
+     "cosim.learning.lessons", "cosim.learning.workers"},
     {"cosim.learning.environment", "cosim.campaign.cells"},
     {"cosim.campaign.files"},
     {"cosim.campaign.perform"},

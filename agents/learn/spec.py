@@ -264,12 +264,12 @@ class VectorEnv(Protocol):
 
 @runtime_checkable
 class TaughtEnv(Protocol):
-    """A VectorEnv with a teacher, who knows what to do in each of its environments now."""
+    """A VectorEnv with a teacher: a policy that decides in each of its environments."""
 
     def lesson_lead(self) -> np.ndarray:
-        """(B, leaders, A) what the leaders should do in this step."""
+        """(B, leaders, A) the leaders' actions that the teacher chooses in this step."""
         ...
 
     def lesson(self, leaders_action: np.ndarray) -> np.ndarray:
-        """(B, n, A) what all should do, given the leaders' actions of this step."""
+        """(B, n, A) the joint actions that the teacher chooses, given the leaders' of this step."""
         ...

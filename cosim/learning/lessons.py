@@ -15,7 +15,7 @@ from cosim.scenario import Scenario
 class TaughtEnvironments(Environments):
     """`Environments` beside which a policy runs: an `cosim.agents.learn.spec.TaughtEnv`.
 
-    Each environment has a teacher of its own, which goes on from day to day; what it remembers is not in `state`. The
+    Each environment has a teacher of its own, which goes on from day to day; its memory is not in `state`. The
     class by which agents act on the scenario must have teacher(name), lesson_lead(teacher) -> (leaders, A) and
     lesson(teacher, leaders' action) -> (n, A).
     """
@@ -28,15 +28,15 @@ class TaughtEnvironments(Environments):
         self._teachers: list[Any] = [env.steering.teacher(teacher) for env in self.envs]
 
     def lesson_lead(self) -> np.ndarray:
-        """(B, leaders, A) what the leaders should do in this step."""
+        """(B, leaders, A) the leaders' actions that the teachers choose in this step."""
         return np.stack([env.steering.lesson_lead(teacher)
                          for env, teacher in zip(self.envs, self._teachers, strict=True)])
 
     def lesson(self, leaders_action: np.ndarray) -> np.ndarray:
-        """(B, n, A) what all should do, given the leaders' actions of this step."""
+        """(B, n, A) the joint actions that they choose, given the leaders' of this step."""
         return np.stack([env.steering.lesson(teacher, lead) for env, teacher, lead in
                          zip(self.envs, self._teachers, leaders_action, strict=True)])
 
     def restore(self, state: Mapping[str, np.ndarray]) -> np.ndarray:
-        """ScenarioError: what the teachers remember is in no state."""
+        """ScenarioError: the memory of teachers is in no state."""
         raise ScenarioError("a training by a teacher does not go on where it was; begin it anew, in another folder")
