@@ -22,12 +22,17 @@ from typing import Any
 
 from cosim.agents.comparison import compare, metrics, write
 from cosim.agents.probe import show
+from cosim.agents.recorded_jobs import add_recorded, recorded_of
 from cosim.agents.splits import KINDS, compare_splits, kinds_of, scenario_of, splits_of, write_splits
 from cosim.console import (
+    USE,
+    add_names,
     add_settings,
     add_trust,
+    assignments,
     command_parser,
     file_type,
+    names_of,
     plain_console,
     print_digest,
     run_command,
@@ -40,7 +45,7 @@ from cosim.imports import load
 from cosim.params import field_names
 from cosim.progress import working
 from cosim.replay.exchange import replay
-from cosim.request import find
+from cosim.request import changed, find
 from cosim.scenario import Scenario, override, rows_of
 from cosim.tables.files import write_table
 from cosim.trace import Trace
@@ -147,13 +152,15 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--open-loop", action="store_true", help="every policy meets the carbon intensities of the first "
                    "one's run of the seed: the bound then knows them, too")
     add_settings(p)
+    p.add_argument("--use", action="append", default=[], metavar="MEMBER=SIMULATOR", help="another simulator in a "
+                   "member's place, as in cosim run")
+    add_names(p, "as in cosim run")
     p.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: all cores)")
     add_trust(p)
     p.add_argument("--splits", metavar="KINDS", help=f"on each of some kinds of days, with commas: {', '.join(KINDS)}; "
                    "train: the first days of a training with --seed 0; test: seeds from --first-seed on; shifted: "
                    "those, with load, its hours, prices, feeder, lambda or a site changed, one at a time")
-    p.add_argument("--requests", metavar="FILE", help="with --splits shifted also: the most frequent inference class "
-                   "as the requests of this trace (CSV of the Azure LLM inference trace), at its usual load")
+    add_recorded(p, "with --splits shifted also: ")
     p.add_argument("--out", type=file_type(*_OUT), metavar="FILE", help="the tables, with every seed's metrics: .csv, "
                    ".parquet (extra `parquet`), .tex (without the seeds) or .json")
     p.add_argument("--probe", nargs="?", const="", metavar="SCENARIO", help="instead: what carbon, price and deadlines "
@@ -178,7 +185,9 @@ def _evaluate(args: argparse.Namespace) -> int:
             for path, instead in _OURS.items():
                 if path in settings:
                     raise ScenarioError(f"--set {path}={settings[path]}: {instead}; leave it out")
-            scenario = override(find(args.scenario, args.trust), settings)
+            use = assignments(args.use, "--use", USE)
+            scenario = changed(find(args.scenario, args.trust, use), use=use, settings=settings,
+                               names=names_of(args.names))
             _check(scenario, args.open_loop)
             what = Evaluation(scenario.to_json(), args.days, _end_s(scenario, args.days), args.open_loop, args.bound,
                               folder)
@@ -216,8 +225,8 @@ def _check_options(args: argparse.Namespace) -> list[str]:
     kinds = kinds_of(args.splits) if args.splits is not None else []
     if kinds and (args.bound or args.open_loop or args.probe is not None):
         raise ScenarioError("--splits goes with none of --bound, --open-loop and --probe")
-    if args.requests is not None and "shifted" not in kinds:
-        raise ScenarioError("--requests goes with --splits shifted")
+    if (traces := recorded_of(args)) and "shifted" not in kinds:
+        raise ScenarioError(f"--{next(iter(traces))} goes with --splits shifted")
     return kinds
 
 
@@ -244,7 +253,7 @@ def _on_splits(args: argparse.Namespace, what: Evaluation, policies: Sequence[st
                methods: Mapping[str, Sequence[str]]) -> int:
     """`--splits`: the policies on each of them, and the tables."""
     scenario = Scenario.from_json(what.scenario)
-    splits, lacking = splits_of(scenario, kinds, args.first_seed, args.requests)
+    splits, lacking = splits_of(scenario, kinds, args.first_seed, recorded_of(args))
     each = [replace(what, scenario=scenario_of(scenario, split).to_json(), folder=f"{what.folder}/{k}")
             for k, split in enumerate(splits)]
     for one, split in zip(each, splits, strict=True):  # before the first has run for minutes

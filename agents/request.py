@@ -45,6 +45,9 @@ class TrainingRequest:
                                            "simulator calls it")]
     vary: Annotated[dict[str, str], Field(default_factory=dict, description="fields of the scenario that each "
                                           "environment draws anew every day, and from what")]
+    teacher: Annotated[str | None, Field(description="a policy whose decisions the team learns; None: it learns from "
+                                         "rewards")] = None
+    start: Annotated[str | None, Field(description="a checkpoint whose team is where this one begins")] = None
     seed: Annotated[int, Field(strict=True, ge=0, lt=2**63, description="of everything random")]
     envs: Annotated[int, Field(strict=True, ge=1, le=_MOST_ENVS, description="environments side by side")]
     episodes: Annotated[int, Field(strict=True, ge=1, description="after which training ends")] = 1000

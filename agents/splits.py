@@ -31,6 +31,7 @@ from cosim.agents.comparison import (
     spread,
 )
 from cosim.agents.fleet.rewards import OBJECTIVE
+from cosim.agents.recorded_jobs import RECORDED
 from cosim.campaign.statistics import interval
 from cosim.digest import Digest, Table
 from cosim.errors import ScenarioError, unknown
@@ -43,7 +44,6 @@ from cosim.tables.files import write_table
 KINDS = ("train", "test", "shifted")
 SHOWN = (OBJECTIVE, "usd_per_gto", "kg_per_gto", "dropped_train")
 """What is printed; files have every metric."""
-_TRACED = "cosim.simulators.workload.azure_llm:AzureLlm"
 _PRICES_EARLIER_H, _OTHER_LAMBDAS, _LEFT_OF_SITE = 3.0, (0.1, 0.01), 0.1
 _SWING = tuple(1.0 + 0.5 * math.cos(2.0 * math.pi * (hour - 14.5) / 24.0) for hour in range(24))
 """Of arrivals by the hour: highest in the middle of the afternoon, three times what comes at night; mean 1."""
@@ -73,16 +73,17 @@ def kinds_of(text: str) -> list[str]:
     return [name for name in KINDS if name in given]
 
 
-def splits_of(scenario: Scenario, kinds: Sequence[str], first_seed: int, trace: str | None = None
+def splits_of(scenario: Scenario, kinds: Sequence[str], first_seed: int, traces: Mapping[str, str] | None = None
               ) -> tuple[list[Split], list[str]]:
-    """(the splits, which shifts this scenario has no parameter for). trace: CSV of an LLM service's requests."""
+    """(the splits, which shifts this scenario has no parameter for). traces: what a trace is of -> its file, as in
+    `cosim.agents.recorded_jobs`."""
     found, lacking = [], []
     if "train" in kinds:
         found.append(Split("train", "train", SEEDS_PER_RUN))
     if "test" in kinds:
         found.append(Split("test", "test", first_seed))
     if "shifted" in kinds:
-        for about, settings in _shifts(scenario, trace):
+        for about, settings in _shifts(scenario, traces or {}):
             if settings is None:
                 lacking.append(about)
             else:
@@ -93,7 +94,7 @@ def splits_of(scenario: Scenario, kinds: Sequence[str], first_seed: int, trace: 
     return found, lacking
 
 
-def _shifts(scenario: Scenario, trace: str | None) -> Iterator[tuple[str, Mapping[str, Any] | None]]:
+def _shifts(scenario: Scenario, traces: Mapping[str, str]) -> Iterator[tuple[str, Mapping[str, Any] | None]]:
     """(about, settings), None where the scenario has no such parameter."""
 
     def changed(path: str, change: Callable[[Any], Any]) -> Mapping[str, Any] | None:
@@ -111,8 +112,8 @@ def _shifts(scenario: Scenario, trace: str | None) -> Iterator[tuple[str, Mappin
     other = next(x for x in _OTHER_LAMBDAS if x != parameter(scenario, "grid.lambda_kw_per_kg_h"))
     yield f"lambda {other:g}", changed("grid.lambda_kw_per_kg_h", lambda now: other)
     yield _smaller(scenario)
-    if trace is not None:
-        yield "real requests", _requests(scenario, trace)
+    for what, path in traces.items():
+        yield f"real {what}", RECORDED[what](scenario, path)
 
 
 def parameter(scenario: Scenario, path: str) -> Any:
@@ -143,31 +144,6 @@ def _smaller(scenario: Scenario) -> tuple[str, Mapping[str, Any] | None]:
     racks = row["racks"] if "racks" in row else default_at(fleet.PARAMS, ("sites", last, "racks"))
     return (f"{last} small", {f"shared.sites.{last}.racks": max(1, round(racks * _LEFT_OF_SITE))} if racks >= 10 else
             None)
-
-
-def _requests(scenario: Scenario, trace: str) -> Mapping[str, Any] | None:
-    """The most frequent inference class comes as the requests of a trace: an hour of it is a day, which repeats, with
-    that class's mean rate and mean work, so that what differs is when requests come and how large each is."""
-    member = scenario.members.get("workload")
-    if member is None or not member.simulator.endswith(".workload.adapter:Arrivals"):
-        return None
-    adapter, traced = load(member.simulator, "member 'workload'"), load(_TRACED, "workload")
-    classes = scenario.shared["job_classes"]
-
-    def offered(kind: Any, params: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
-        made = kind.PARAMS(**{"job_classes": classes, **params})
-        return kind.offered_jobs_per_min(made)
-
-    usual = offered(adapter, member.params)
-    inference = [name for name, row in rows_of(classes, "job_classes").items() if row["kind"] == "inf"]
-    busiest = max(inference, key=lambda name: usual[name][0])
-    rates: Any = member.params["arrivals"]
-    beside = {name: row for name, row in rates.items() if name != busiest}
-    fixed = {"path": trace, "trace_class": busiest, "time_scale": 24.0, "repeat": True, "arrivals": beside}
-    rate, work = offered(traced, {**member.params, **fixed})[busiest]
-    scales = {"trace_rate_scale": usual[busiest][0] / rate, "trace_work_scale": usual[busiest][1] / work}
-    return {"workload.simulator": _TRACED,
-            **{f"workload.{name}": value for name, value in (fixed | scales).items()}}
 
 
 def scenario_of(scenario: Scenario, split: Split) -> Scenario:

@@ -14,14 +14,15 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from cosim.agents.fleet.learned import differences, trained_spec
 from cosim.agents.learn.checkpoint import LAST
 from cosim.agents.learn.config import Learning
-from cosim.agents.learn.history import of_steps
+from cosim.agents.learn.history import of_steps, without_history
 from cosim.agents.learn.peers import Together
 from cosim.agents.learn.team import Team
 from cosim.agents.learn.training import Training, TrainingPlan
 from cosim.collector import settle
-from cosim.errors import CosimError
+from cosim.errors import CosimError, ScenarioError
 from cosim.learning.environment import some_of
 from cosim.learning.shared import (
     LENGTH,
@@ -38,6 +39,18 @@ from cosim.learning.shared import (
 from cosim.scenario import Scenario
 
 
+def begun(team: Team, start: str | None) -> Team:
+    """The team with what that of a checkpoint has learned; None: as it is. ScenarioError for one that does not fit."""
+    if start is None:
+        return team
+    trained = trained_spec(start)
+    if found := differences(trained, without_history(team.spec, team.history_steps)):
+        raise ScenarioError(f"--start {start} does not fit: {'; '.join(found)}; give one of the same scenario and "
+                            "controller settings")
+    team.begin_from(start)
+    return team
+
+
 class OtherProcesses:
     """The processes beside this one, which is the first; a `Channel` to them.
 
@@ -46,11 +59,13 @@ class OtherProcesses:
     """
 
     def __init__(self, scenario: Scenario, worlds: Mapping[str, Any], numbers: Sequence[Sequence[int]],
-                 learning: Learning, plan: TrainingPlan, seed: int, resume: bool) -> None:
+                 learning: Learning, plan: TrainingPlan, resume: bool) -> None:
         self._folder = SharedFolder()
         self._children: list[Child] = []
+        request = plan.request or {}
         start = {"scenario": scenario.to_json(), "worlds": dict(worlds), "numbers": [list(mine) for mine in numbers],
-                 "learning": asdict(learning), "seed": seed, "resume": resume, "folder": str(self._folder.path),
+                 "learning": asdict(learning), "seed": worlds["seed"], "start": request.get("start"), "resume": resume,
+                 "folder": str(self._folder.path),
                  "plan": {"out": str(plan.out), "episodes": plan.episodes, "updates": plan.updates,
                           "save_every": plan.save_every}}
         self.peers = Together(0, numbers, self)
@@ -138,7 +153,8 @@ def _learn(start: Mapping[str, Any], channel: FirstProcess) -> None:
             training = Training(Team.load(plan.out / LAST, peers=peers), env, plan)
             training.resume()
         else:
-            training = Training(Team(env.spec, Learning(**start["learning"]), start["seed"], peers=peers), env, plan)
+            team = Team(env.spec, Learning(**start["learning"]), start["seed"], peers=peers)
+            training = Training(begun(team, start["start"]), env, plan)
             training.begin()
         settle()
         training.run(lambda record: None)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cosim.agents.curves import steps_a_day
+from cosim.agents.fleet.policies import checkpoint_of
 from cosim.agents.fleet.rewards import OBJECTIVE
 from cosim.agents.learn.checkpoint import LAST, LOG
 from cosim.agents.learn.config import METHODS, Learning
@@ -92,6 +93,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--vary", action="append", default=[], metavar="PATH=RANGE", help="a field outside of the fleet "
                    "(load, prices, feeder, grid) that each environment draws anew every day: LOW:HIGH, or one of "
                    "A|B|C, e.g. workload.rate_scale=0.7:1.2; repeatable")
+    p.add_argument("--teacher", metavar="POLICY", help="learn to do what this policy does (a rule, or a class of your "
+                   "own), instead of from rewards; on SimPy. The team is then a --start of another training")
+    p.add_argument("--start", metavar="TEAM", help="begin with what this team has learned, a checkpoint or one that "
+                   "ships, of the same agents; exploration begins anew")
     p.add_argument("--save-every", type=_positive, default=10, metavar="N", help="updates per checkpoint (default: 10)")
     p.add_argument("--resume", type=Path, metavar="DIR", help="go on with the run in DIR, as it was asked for; "
                    "--episodes, --updates, --workers and --device may differ")
@@ -111,7 +116,7 @@ def _train(args: argparse.Namespace) -> int:
     with optional("learning", "learn"):
         from cosim.agents.learn.team import Team
         from cosim.agents.learn.training import Training, TrainingPlan
-        from cosim.agents.together import OtherProcesses
+        from cosim.agents.together import OtherProcesses, begun
     request = {**request, "engine": _engine(request, args.trust)}
     learning = validate(Learning, request["learn"], "learn")
     plan = TrainingPlan(args.resume or args.out or _default_out(request), request["episodes"], request["updates"],
@@ -123,11 +128,11 @@ def _train(args: argparse.Namespace) -> int:
             if len(numbers) > 1:
                 prepared = learning_scenario(scenario_of(request, args.trust))
                 worlds = {"engine": request["engine"], "seed": request["seed"], "stagger_over": request["envs"],
-                          "twins": learning.twins, "vary": request["vary"]}
+                          "twins": learning.twins, "vary": request["vary"], "teacher": request["teacher"]}
                 env: Any = of_steps(some_of(prepared, numbers[0], **worlds), learning.history_steps, numbers[0],
                                     goes_on=True)
                 opened.callback(env.close)
-                others = OtherProcesses(prepared, worlds, numbers, learning, plan, request["seed"], bool(args.resume))
+                others = OtherProcesses(prepared, worlds, numbers, learning, plan, bool(args.resume))
                 opened.callback(others.close)
                 peers = others.peers
             else:
@@ -140,7 +145,8 @@ def _train(args: argparse.Namespace) -> int:
             training = Training(team, env, plan)
             training.resume()
         else:
-            training = Training(Team(env.spec, learning, request["seed"], args.device, peers), env, plan)
+            training = Training(begun(Team(env.spec, learning, request["seed"], args.device, peers), request["start"]),
+                                env, plan)
             with working(beginning(request, learning.twins), 1.0) as progress:
                 if not request["env"]:
                     env.on_way = progress.at
@@ -185,13 +191,17 @@ def _request(args: argparse.Namespace) -> dict[str, Any]:
     """The request as plain data: from the command line, or from the run to resume."""
     if args.resume:
         given = [name for name in ("scenario", "env", "method", "mode", "preset", "seed", "envs", "engine",
-                                        "out") if
+                                        "out", "teacher", "start") if
                  getattr(args, name) is not None] + [name for name, given in (
                      ("set", args.settings), ("vary", args.vary), ("use", args.use), ("map", args.names)) if given]
         if given:
             raise ScenarioError(f"--resume goes on as the run was asked for; leave out {', '.join(given)}")
         request = stored(args.resume / LAST)
         refuse_strangers(request, args.resume, args.trust)
+        if request["teacher"]:
+            raise ScenarioError(f"{args.resume} learned from --teacher {request['teacher']}, and what a teacher "
+                                "remembers is not saved; begin anew with another --out, or go on from rewards with "
+                                f"--start {args.resume / LAST}")
         return {**request, **{k: getattr(args, k) for k in ("episodes", "updates")
                            if getattr(args, k) is not None}}
     if bool(args.scenario) == bool(args.env):
@@ -219,8 +229,24 @@ def _request(args: argparse.Namespace) -> dict[str, Any]:
     return checked({"scenario": args.scenario, "env": args.env, "engine": args.engine or "auto", "mode": args.mode,
                     "learn": learn, "settings": {k: v for k, v in settings.items() if not k.startswith(_LEARN)},
                     "use": assignments(args.use, "--use", USE), "names": names_of(args.names),
-                    "vary": _vary(args.vary, settings), "seed": args.seed or 0, "envs": envs,
+                    "vary": _vary(args.vary, settings), **_taught(args, learn), "seed": args.seed or 0, "envs": envs,
                     "episodes": args.episodes or 1000, "updates": args.updates}, "request")
+
+
+def _taught(args: argparse.Namespace, learn: Mapping[str, Any]) -> dict[str, str | None]:
+    """Teacher and start of a request. ScenarioError for a team that cannot be taught, or that is not there."""
+    if args.teacher is not None:
+        if checkpoint_of(args.teacher) is not None:
+            raise ScenarioError(f"--teacher {args.teacher} is a team; a training begins where one is by --start")
+        if validate(Learning, learn, "learn").history_steps > 1:
+            raise ScenarioError("--teacher is for teams without a past of their own; leave learn.history_steps at 1")
+        if args.engine == "compiled":
+            raise ScenarioError("--teacher decides on SimPy; leave --engine out")
+    found = None if args.start is None else checkpoint_of(args.start)
+    if args.start is not None and found is None:
+        raise ScenarioError(f"--start {args.start} is no checkpoint and no team that ships; cosim pretrained lists "
+                            "these")
+    return {"teacher": args.teacher, "start": None if found is None else str(found)}
 
 
 def _refuse_with_env(args: argparse.Namespace, settings: Mapping[str, str]) -> None:
@@ -231,6 +257,8 @@ def _refuse_with_env(args: argparse.Namespace, settings: Mapping[str, str]) -> N
         raise ScenarioError("--mode and --set of a scenario's fields do not go with --env; learn.* does")
     if args.use or args.names:
         raise ScenarioError("--use and --map are for members of a scenario and do not go with --env; leave them out")
+    if args.teacher:
+        raise ScenarioError("--teacher knows a scenario and does not go with --env; leave it out")
     if args.vary:
         raise ScenarioError("--vary draws a scenario's fields and does not go with --env; leave it out")
     if args.engine:
@@ -239,6 +267,8 @@ def _refuse_with_env(args: argparse.Namespace, settings: Mapping[str, str]) -> N
 
 def _engine(request: Mapping[str, Any], trusted: Collection[str | Path]) -> str:
     """The engine of a request, chosen where it is left to us."""
+    if request["teacher"]:
+        return "simpy"
     if request["env"] or request["engine"] != "auto":  # a saved state goes on with the same one only
         return str(request["engine"])
     engine, why = engine_of(scenario_of(request, trusted))
@@ -255,6 +285,10 @@ def _make_env(request: Mapping[str, Any], workers: int, trusted: Collection[str 
         if not callable(made):
             raise ScenarioError(f"environment '{request['env']}' is not a function that makes a ParallelEnv")
         return ParallelEnvs(made, request["envs"], request["seed"])
+    if request["teacher"]:
+        return some_of(learning_scenario(scenario_of(request, trusted)), range(request["envs"]), "simpy",
+                       request["seed"], stagger_over=request["envs"], teacher=request["teacher"], vary=request["vary"],
+                       twins=validate(Learning, request["learn"], "learn").twins)
     return vector_env(scenario_of(request, trusted), n_envs=request["envs"], workers=workers, seed=request["seed"],
                       stagger=True, twins=validate(Learning, request["learn"], "learn").twins,
                       engine=request.get("engine", "simpy"), vary=request["vary"])

@@ -13,7 +13,7 @@ Ctrl-C ends with 130, as shells expect. A message names the field, its value, wh
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from reprlib import Repr
 from typing import Any
 
@@ -23,6 +23,7 @@ _END = 150
 _LONGEST_VALUE, _LONGEST_NAME, _LONGEST_LIST, _LONGEST_LINE = 80, 60, 230, 120
 _MOST_NAMES = 10_000
 """Of more names none is proposed in the place of a misspelt one: it would take minutes."""
+_BEGUN_RATIO = 0.85
 
 
 class CosimError(Exception):
@@ -101,12 +102,19 @@ def listed(names: Iterable[Any], longest: int = _LONGEST_NAME) -> str:
     return ", ".join(cut(n, longest) for n in found) or "none"
 
 
+def _begun(name: str, names: Sequence[str]) -> list[str]:
+    """The name that begins most as `name` is written, the units behind it left out (lambda_kw_per_kg_h for lamda)."""
+    alike = {n: difflib.SequenceMatcher(None, name, n[:len(name) + 1]).ratio() for n in names}
+    return [best] if len(name) > 2 and (best := max(alike, key=alike.__getitem__, default="")) and (
+        alike[best] >= _BEGUN_RATIO) else []
+
+
 def unknown(what: str, name: str, allowed: Iterable[str]) -> str:
     """One line for a name that does not exist: unknown WHAT 'NAME'; did you mean 'X'? Allowed: ..."""
     names, name = sorted(str(n) for n in allowed), cut(str(name))
     parts = [n for n in names if name in n.replace("-", "_").split("_")]  # sweep of lambda-sweep
     near = [n for n in names if n.lower() == name.lower()] or (parts if len(parts) == 1 else [])
     if not near and len(names) <= _MOST_NAMES:
-        near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+        near = difflib.get_close_matches(name, names, n=1, cutoff=0.5) or _begun(name, names)
     hint = f" did you mean '{cut(near[0])}'?" if near else ""
     return f"unknown {what} '{name}';{hint} allowed: {listed(names)}"

@@ -40,7 +40,7 @@ model_rows = _beside("model_rows")
 field_tables = _beside("field_tables")
 name_of, _table = model_rows.name_of, field_tables.table
 MARK = re.compile(r"^<!-- made: (\w+)(?: (\w+))? -->$", re.MULTILINE)
-POINT = ("feeder", "lambda_kw_per_kg_h", "load", "fleet", "battery")
+POINT = ("feeder", "lambda_kw_per_kg_h", "load", "fleet", "battery", "jobs")
 SOURCE = re.compile(r"^<!-- source: (\S+) -->$", re.MULTILINE)
 
 
@@ -282,7 +282,7 @@ def signal() -> str:
         share = {name: f" ({kg / 10.0 / (none - fmean(bound)):.0f} %)" if bound else "" for name, kg in saved.items()}
         where = (point[0], *(f"{float(x):g}" for x in point[1:-1]), "yes" if point[-1] == "1" else "")
         rows.append((*where, f"{none:.2f}", *(f"{saved[name]:.0f}{share[name]}" for name in signals[1:])))
-    return _table(("feeder", "lambda", "load", "fleet", "battery", "none, t", *signals[1:]), rows)
+    return _table(("feeder", "lambda", "load", "fleet", "battery", "jobs", "none, t", *signals[1:]), rows)
 
 
 def _found(row: Mapping[str, str]) -> str:

@@ -76,3 +76,15 @@ class Follow:
         seen = np.zeros((self.n_envs, 3, 7), np.float32)
         seen[:, :, 0], seen[:, :, 1] = self.x[:, None], self.day[:, None] / 7
         return seen
+
+
+def collected(team, env, observation):
+    """(a rollout of a team on an environment from an observation on, the last observation)."""
+    rollout = team.rollout(env.n_envs)
+    for _ in range(rollout.steps):
+        step, told = team.act(observation, env.context)
+        outcome = env.step(step.action)
+        rollout.add(observation, told, step, outcome, team.value(outcome.final_observation))
+        observation = outcome.observation
+    rollout.end(team.value(observation))
+    return rollout, observation

@@ -56,7 +56,7 @@ FLOORS = [
     {"cosim.learning.variation"},
     {"cosim.check", "cosim.trace.command", "cosim.learning.shared", "cosim.learning.vector"},
     {"cosim.__main__", "cosim.trace.__main__", "cosim.learning.batch", "cosim.learning.pettingzoo",
-     "cosim.learning.workers"},
+     "cosim.learning.lessons", "cosim.learning.workers"},
     {"cosim.learning.environment", "cosim.campaign.cells"},
     {"cosim.campaign.files"},
     {"cosim.campaign.perform"},
@@ -111,8 +111,8 @@ BY_NAME = {"cosim.agents.fleet.spaces"}
 """Edges that go up by a string: what was a command in version 0.1 starts the one of today."""
 AGENTS_MAY_USE = {"cosim.errors", "cosim.limits", "cosim.params", "cosim.seeds", "cosim.units"}
 AGENTS_ROOF = {"cosim.agents.action_spaces", "cosim.agents.comparison", "cosim.agents.curves", "cosim.agents.evaluate",
-               "cosim.agents.probe", "cosim.agents.request", "cosim.agents.splits", "cosim.agents.together",
-               "cosim.agents.train",
+               "cosim.agents.probe", "cosim.agents.recorded_jobs", "cosim.agents.request", "cosim.agents.splits",
+               "cosim.agents.together", "cosim.agents.train",
                "cosim.agents.pretrained.__main__",
                *(f"cosim.agents.study.{name}" for name in (
                    "claims", "command", "data", "days", "exhibits", "fixed_shares", "measures", "page", "paper", "plan",

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from cosim.agents.fleet.allocation import project_box, project_simplex
-from cosim.agents.fleet.decision import Decision, FleetFacts, Operation
+from cosim.agents.fleet.decision import Decision, FleetFacts, Matrix, Operation
 from cosim.agents.learn.spec import Interval, Part, Simplex, smooth
 
 _HEAD_ROOM = 1.25
@@ -106,6 +106,18 @@ def decision_of(facts: FleetFacts, rows: Sequence[Sequence[float]]) -> Decision:
         Operation([[row[t * leads:(t + 1) * leads] for t in range(trains)] for row in sites],
                   [row[gpus:gpus + classes] for row in sites],
                   [row[gpus + classes + 1] for row in sites]))
+
+
+def leader_row(site_share: Matrix) -> list[float]:
+    """The manager's row of a joint action, as `decision_of` reads it."""
+    return [share for row in site_share for share in row]
+
+
+def site_rows(operation: Operation) -> list[list[float]]:
+    """The sites' rows of a joint action, as `decision_of` reads them; what no class gets of the GPUs is unused."""
+    return [[*(share for row in deferral for share in row), *gpus, max(0.0, 1.0 - sum(gpus)), temp_degc]
+            for deferral, gpus, temp_degc in zip(operation.deferral_share, operation.gpu_share,
+                                                 operation.supply_temp_degc, strict=True)]
 
 
 def from_unit(parts: Sequence[Part], unit: np.ndarray) -> list[float]:

@@ -85,7 +85,7 @@ def check_checkpoint(path: str | Path, facts: FleetFacts, sees_nci: bool, explor
     """ScenarioError for a checkpoint of which no `LearnedPolicy` can be made, without making one; the weights of one
     that explores are left to torch, which alone can run them."""
     if explores:
-        trained = _spec_of(path)
+        trained = trained_spec(path)
     else:
         team = _team_of(path)
         trained = without_history(team.spec, team.history_steps)
@@ -135,7 +135,7 @@ def _sight(trained: TeamSpec, facts: FleetFacts) -> ObservationScope:
                             sees(RELATIVE), sees(USUAL_SHARE))
 
 
-def _spec_of(path: str | Path) -> TeamSpec:
+def trained_spec(path: str | Path) -> TeamSpec:
     """Specification of a checkpoint's team, of the present step; no weight is read."""
     _, about = checkpoint.read(path, prefix="none of the arrays/")
     try:

@@ -29,6 +29,8 @@ FIGURES = ("policy_loss", "value_loss", "entropy", "kl", "clipped")
 """What is seen of every minibatch."""
 T = TypeVar("T")
 R = TypeVar("R")
+Objective = Callable[[PolicyNetwork, "Batch", Learning], tuple[Tensor, dict[str, Tensor]]]
+"""(what is descended, FIGURES) of a minibatch."""
 
 
 class ValueScale:
@@ -126,10 +128,11 @@ def normalised(advantage: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def improve(network: PolicyNetwork, optimizer: torch.optim.Optimizer, batch: Batch, config: Learning,
-            rng: np.random.Generator, peers: Peers | None = None) -> dict[str, float]:
+            rng: np.random.Generator, peers: Peers | None = None, objective: Objective | None = None
+            ) -> dict[str, float]:
     """All epochs and minibatches, or until the policy has moved by `kl_limit`; returns the means of what was seen on
-    the way, and how many epochs there were."""
-    count, descent = len(batch) // batch.twins, MinibatchGradient(network, config, peers)
+    the way, and how many epochs there were. objective: what is descended, None: `loss`."""
+    count, descent = len(batch) // batch.twins, MinibatchGradient(network, config, peers, objective)
     seen: list[Tensor] = []
     for _ in range(config.epochs):
         moved: list[Tensor] = []
@@ -154,8 +157,9 @@ class MinibatchGradient:
     a minibatch is one piece.
     """
 
-    def __init__(self, network: PolicyNetwork, config: Learning, peers: Peers | None = None):
-        self.network, self.config, self._peers = network, config, peers or Alone()
+    def __init__(self, network: PolicyNetwork, config: Learning, peers: Peers | None = None,
+                 objective: Objective | None = None):
+        self.network, self.config, self._peers, self._loss = network, config, peers or Alone(), objective or loss
         self.weights = [p for p in network.parameters() if p.requires_grad]
         self._length = sum(p.numel() for p in self.weights) + len(FIGURES)
 
@@ -178,7 +182,7 @@ class MinibatchGradient:
         return dict(zip(FIGURES, figures, strict=True))
 
     def _whole(self, batch: Batch) -> dict[str, Tensor]:
-        total, figures = loss(self.network, batch, self.config)
+        total, figures = self._loss(self.network, batch, self.config)
         for weight, slope in zip(self.weights, torch.autograd.grad(total, self.weights, allow_unused=True),
                                  strict=True):
             weight.grad = slope
@@ -186,7 +190,7 @@ class MinibatchGradient:
 
     def _piece(self, batch: Batch, share: float) -> np.ndarray:
         """(length,) gradient, weight by weight, and figures."""
-        total, figures = loss(self.network, batch, self.config)
+        total, figures = self._loss(self.network, batch, self.config)
         slopes = torch.autograd.grad(total * share, self.weights, allow_unused=True)
         return torch.cat([*(torch.zeros(p.numel()) if x is None else x.flatten()
                             for x, p in zip(slopes, self.weights, strict=True)),
@@ -225,6 +229,18 @@ def loss(network: PolicyNetwork, batch: Batch, config: Learning) -> tuple[Tensor
             policy.detach(), error.detach(), spread.detach(), ((ratio - 1.0 - log_ratio) * weight).sum(),
             (((ratio - 1.0).abs() > config.clip) * weight).sum()), strict=True))
     return policy + config.value_weight * error - config.entropy * spread, figures
+
+
+def imitation(network: PolicyNetwork, batch: Batch, config: Learning) -> tuple[Tensor, dict[str, Tensor]]:
+    """The negative log likelihood of what was done (behaviour cloning), and the value's loss; figures as of `loss`,
+    with the likelihood as policy_loss, of which there is no clipping and no divergence."""
+    log_prob, entropy, value = network.scores(batch.observation, batch.context, batch.raw, batch.order)
+    weight = network.learned / (network.learned.sum() * len(value))
+    missing, error = -(log_prob * weight).sum(), value_loss(value, batch, config)
+    none = torch.zeros(())
+    figures = dict(zip(FIGURES, (missing.detach(), error.detach(), (entropy * weight).sum().detach(), none, none),
+                       strict=True))
+    return missing + config.value_weight * error, figures
 
 
 def value_loss(value: Tensor, batch: Batch, config: Learning) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -259,4 +259,17 @@ class VectorEnv(Protocol):
 
     def close(self) -> None:
         """End worker processes."""
+        ...
+
+
+@runtime_checkable
+class TaughtEnv(Protocol):
+    """A VectorEnv with a teacher: a policy that decides in each of its environments."""
+
+    def lesson_lead(self) -> np.ndarray:
+        """(B, leaders, A) the leaders' actions that the teacher chooses in this step."""
+        ...
+
+    def lesson(self, leaders_action: np.ndarray) -> np.ndarray:
+        """(B, n, A) the joint actions that the teacher chooses, given the leaders' of this step."""
         ...

@@ -9,7 +9,7 @@ Rows: L01, L06, L07, L11, U16.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from cosim.agents.learn.networks import network as networks
 from cosim.agents.learn.networks.distributions import Noise
 from cosim.agents.learn.networks.make import make_network
 from cosim.agents.learn.peers import Alone, Peers
-from cosim.agents.learn.ppo import ValueScale, explained, improve, prepare, rng_state
+from cosim.agents.learn.ppo import ValueScale, explained, imitation, improve, prepare, rng_state
 from cosim.agents.learn.rollout import Rollout, TeamStep
 from cosim.agents.learn.spec import TeamSpec, spec_from_dict, spec_to_dict
 from cosim.errors import ScenarioError, first_line
@@ -94,10 +94,22 @@ class Team:
         return Rollout(self.spec, self.config.rollout_steps, n_envs, self.network.n_raw, twins,
                        shared=self.config.credit == "team", peers=self.peers)
 
-    def learn(self, rollout: Rollout, progress: float = 0.0) -> dict[str, float]:
+    def taught(self, observation: np.ndarray, action: np.ndarray) -> TeamStep:
+        """A step (B, n, A) that another decided, as if it were this team's; who decides first is drawn as ever."""
+        raw = np.zeros((*action.shape[:2], self.network.n_raw), np.float32)
+        with torch.inference_mode():
+            for k, actions in enumerate(self.network.actions):
+                at, mine = self.network.groups.select(k), self.tensor(action)
+                raw[:, at, :actions.n_raw] = actions.raw(mine[:, at, :actions.n_action]).cpu().numpy()
+        value = self.value(observation)
+        return TeamStep(action, raw, np.zeros_like(value), value, self._order(None, len(action), deterministic=False))
+
+    def learn(self, rollout: Rollout, progress: float = 0.0, taught: bool = False) -> dict[str, float]:
         """One update from a full rollout; `progress` 0..1 of the whole training sets learning rate and exploration.
 
-        Returns losses, kl, clipped share, entropy, gradient norm, learning rate, explained variance, mean std.
+        taught: what was done is what to do, however it ended: likelihood is raised, exploration left as it is; the
+        critic learns as ever. Returns losses, kl, clipped share, entropy, gradient norm, learning rate, explained
+        variance, mean std.
         """
         config, progress = self.config, min(max(progress, 0.0), 1.0)
         rate = config.learning_rate * (1.0 - (1.0 - config.learning_rate_end) * progress)
@@ -105,8 +117,16 @@ class Team:
             group["lr"] = rate
         batch = prepare(rollout, config, self.scale, self.network, self.device, self._usual_reward(rollout))
         fit = explained(batch.value.cpu().numpy(), batch.target.cpu().numpy())
-        stats = improve(self.network, self.optimizer, batch, config, self.rng["minibatches"], self.peers)
-        if config.std_end is not None:
+        if taught:
+            before = [actions.log_std.detach().clone() for actions in self.network.actions]
+            stats = improve(self.network, self.optimizer, batch, replace(config, kl_limit=None),
+                            self.rng["minibatches"], self.peers, imitation)
+            with torch.no_grad():
+                for actions, log_std in zip(self.network.actions, before, strict=True):
+                    actions.log_std.copy_(log_std)
+        else:
+            stats = improve(self.network, self.optimizer, batch, config, self.rng["minibatches"], self.peers)
+        if config.std_end is not None and not taught:
             for actions in self.network.actions:
                 actions.limit_std(config.std_start * (config.std_end / config.std_start) ** progress)
         self.updates += 1
@@ -153,6 +173,18 @@ class Team:
             raise ScenarioError(f"checkpoint '{path}' does not fit this version: {err}") from None
         team._restore_optimizer(arrays)
         return team
+
+    def begin_from(self, path: str | Path) -> None:
+        """Take over what the team of a checkpoint has learned: weights and the scale of returns, not its exploration,
+        its seed or its optimizer. ScenarioError for a team of another shape."""
+        arrays, facts = checkpoint.read(path, "network/")
+        own = self.network.state_dict()
+        checkpoint.check_weights(path, arrays, {n: tuple(x.shape) for n, x in own.items()})
+        stds = {n for n in own if n.endswith("log_std")}
+        self.network.load_state_dict({n: own[n] if n in stds else torch.from_numpy(x) for n, x in arrays.items()})
+        learner = checkpoint.learner_facts(path, facts, len(self.spec.agents), _STREAMS)
+        self.scale.restore(learner.value_scale)
+        self.usual.restore(learner.usual_reward)
 
     @staticmethod
     def extras(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from cosim.agents.learn.checkpoint import BEST, LAST, LOG, complete_lines
-from cosim.agents.learn.rollout import Rollout
-from cosim.agents.learn.spec import Stepped, VectorEnv
+from cosim.agents.learn.rollout import Rollout, TeamStep
+from cosim.agents.learn.spec import Stepped, TaughtEnv, VectorEnv
 from cosim.agents.learn.team import Team
 from cosim.errors import ScenarioError, first_line, shown
 
@@ -91,8 +91,25 @@ class Tracker:
         self.best = float(state["best"][0])
 
 
+class _Lesson:
+    """A decision that a teacher makes, in the place of a `TeamDecision`."""
+
+    def __init__(self, team: Team, teacher: TaughtEnv, observation: np.ndarray):
+        self._team, self._teacher, self._observation = team, teacher, observation
+        self._lead = teacher.lesson_lead()
+
+    def lead(self) -> np.ndarray:
+        """(B, leaders, A) the leaders' actions."""
+        return self._lead
+
+    def follow(self, context: np.ndarray) -> TeamStep:
+        """The whole decision."""
+        return self._team.taught(self._observation, self._teacher.lesson(self._lead))
+
+
 class Training:
-    """A team on a vector environment. `run` goes on until the plan is fulfilled; `step` is one update.
+    """A team on a vector environment. `run` goes on until the plan is fulfilled; `step` is one update. Where the
+    environment has a teacher (`cosim.agents.learn.spec.TaughtEnv`), it decides, and the team learns to do the same.
 
     Where several processes learn the team (`Team.peers`), all do the same and the first writes log and checkpoints;
     `env` has the environments that are played here.
@@ -106,6 +123,7 @@ class Training:
         self.tracker = Tracker(self.n_envs, window=2 * self.n_envs)
         self.observation: np.ndarray = np.empty(0)
         self.stop = False
+        self.teacher: TaughtEnv | None = env if isinstance(env, TaughtEnv) else None
         try:
             plan.out.mkdir(parents=True, exist_ok=True)
         except OSError as err:
@@ -194,7 +212,7 @@ class Training:
         t1 = perf_counter()
         self.tracker.add_all(rollout.reward, rollout.terminated | rollout.truncated)
         reward = float(rollout.reward.mean())
-        stats = self.team.learn(rollout, self.progress)
+        stats = self.team.learn(rollout, self.progress, self.teacher is not None)
         now = perf_counter()
         spent |= {"waiting": t1 - t0, "update": now - t1}
         steps = rollout.steps * self.n_envs
@@ -206,7 +224,8 @@ class Training:
     def _minute(self, rollout: Rollout, spent: dict[str, float]) -> Stepped:
         """One step of all environments."""
         t0 = perf_counter()
-        decoding = self.team.begin(self.observation)
+        decoding = (self.team.begin(self.observation) if self.teacher is None
+                    else _Lesson(self.team, self.teacher, self.observation))
         lead = decoding.lead()
         t1 = perf_counter()
         context = self.env.context(lead)

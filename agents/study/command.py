@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from cosim.agents.presets import PRESETS
+from cosim.agents.recorded_jobs import add_recorded, recorded_of
 from cosim.agents.study.paper import digest_of_study, write_paper
 from cosim.agents.study.plan import PARTS, TIERS, cells_of
 from cosim.agents.study.rates import with_estimates
@@ -43,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
         f"{name}: {tier.about}" for name, tier in SIGNAL_TIERS.items()) + " (default: quick)")
     signal.add_argument("--feeder", choices=FEEDERS, action="append", default=[], metavar="|".join(FEEDERS),
                         help="this one alone; repeatable (default: all)")
+    add_recorded(signal, "at each feeder also: ")
     _shared(signal)
     return p
 
@@ -100,11 +102,13 @@ def _signal(args: argparse.Namespace) -> int:
     tier = SIGNAL_TIERS[args.tier]
     if args.feeder:
         tier = replace(tier, feeders=tuple(name for name in FEEDERS if name in args.feeder))
+    tier = replace(tier, traces=recorded_of(args))
     out = args.out or Path("results") / f"study-signal-{args.tier}"
     states = computed(signal_cells(tier), out, args)
     if states is None:
         return 0
-    words = f"cosim study signal --tier {args.tier}" + "".join(f" --feeder {name}" for name in args.feeder)
+    words = f"cosim study signal --tier {args.tier}" + "".join(f" --feeder {name}" for name in args.feeder) + "".join(
+        f" --{what} {Path(path).name}" for what, path in tier.traces.items())
     made, results = write_signal(states, tier, out, words)
     print_digest(plain_console(), digest_of_signal(results, states))
     say(plain_console(), f"page: {made}")

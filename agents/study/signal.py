@@ -169,13 +169,14 @@ def _cost_table(results: SignalResults) -> Table:
 
 def _long(results: SignalResults) -> dict[str, list[Any]]:
     """Everything as a tidy table."""
-    names = ("feeder", "lambda_kw_per_kg_h", "load", "fleet", "battery", "signal", "seed", "figure", "value")
+    names = ("feeder", "lambda_kw_per_kg_h", "load", "fleet", "battery", "jobs", "signal", "seed", "figure",
+             "value")
     rows = []
     for point in points(results.tier):
         for signal in results.tier.signals:
             for seed, one in zip(results.seeds, results.of(point, signal), strict=False):
                 head = (point.feeder, point.lambda_kw_per_kg_h, point.load, point.fleet, int(point.battery),
-                        SIGNALS[signal].label, seed)
+                        point.jobs or "synthetic", SIGNALS[signal].label, seed)
                 figures = {**one["metrics"], "moved_ratio": one["moved_ratio"], "rank_agreement": one["rank_agreement"],
                            **{f"bound_{name}": value for name, value in one["bounds"].items()}}
                 rows += [(*head, name, value) for name, value in figures.items() if value is not None]
@@ -235,7 +236,9 @@ def write_signal(states: Mapping[str, CellState], tier: SignalTier, out: Path, c
             Table("Signals", ("signal", "who follows it", "what is set"), [
                 (signal.label, signal.policy, " ".join(f"{k.removeprefix('controller.')}={v}" for k, v in
                                                        signal.settings.items()))
-                for name, signal in SIGNALS.items() if name in tier.signals])])]
+                for name, signal in SIGNALS.items() if name in tier.signals]),
+            *([Table("Recorded jobs", ("of", "file"), [(what, Path(path).name) for what, path in tier.traces.items()])]
+              if tier.traces else [])])]
     text = page("What a carbon signal is worth", (
         f"Tier '{tier.name}': {tier.about}. The same jobs, all of them served, with one rule that follows a different "
         "signal each time.", f"Made by: {command}"), warnings, [], chapters,
@@ -250,8 +253,9 @@ ABOUT = (
     "kWh at the usual level of a signal is worth the same to it, whatever the signal is, so that nothing else differs.",
     "Each run begins and ends with an empty fleet: all jobs of the day are decided, and what is saved is no work "
     "put off.",
-    "Arrivals are the study's synthetic ones: no recorded trace comes with a clone. Upstream series of two of the "
-    "feeders are made by formulas and are no measured data.",
+    "Arrivals are the study's synthetic ones, except where a point says that some are recorded: those have their real "
+    "sizes and times, at the load of the jobs whose place they take. Upstream series of two of the feeders are made by "
+    "formulas and are no measured data.",
     "Forecast of MCI: the planner mpc, with intensities as they were the day before.",
     "MCI and own effect: each site learns from its own changes of power how its marginal intensity answers to them, "
     "and the sites are compared at equal power.")

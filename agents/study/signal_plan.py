@@ -8,12 +8,14 @@ that a kWh at its usual level is worth the same, whatever the signal is.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any
 
+from cosim.agents.recorded_jobs import settings_with
 from cosim.agents.study.plan import FIRST_SEED
 from cosim.campaign.cells import Cell
+from cosim.request import find
 
 _C2 = 0.02
 _C3 = 4.0
@@ -66,19 +68,20 @@ FEEDERS = {
 @dataclass(frozen=True, slots=True)
 class Point:
     """Where signals are compared. load: times the arrivals; fleet: times GPUs and arrivals; battery: one on the
-    feeder."""
+    feeder; jobs: which of them are recorded ones, as in `cosim.agents.recorded_jobs`; "" for none."""
 
     feeder: str
     lambda_kw_per_kg_h: float
     load: float = 1.0
     fleet: float = 1.0
     battery: bool = False
+    jobs: str = ""
 
     @property
     def key(self) -> str:
         """In keys of cells and in tables of numbers."""
         return (f"{self.feeder}-lambda{self.lambda_kw_per_kg_h:g}-load{self.load:g}-fleet{self.fleet:g}"
-                + ("-battery" if self.battery else ""))
+                + ("-battery" if self.battery else "") + (f"-{self.jobs}" if self.jobs else ""))
 
     @property
     def label(self) -> str:
@@ -91,7 +94,8 @@ class Point:
         usual = Point(self.feeder, FEEDERS[self.feeder].lambda_kw_per_kg_h)
         apart = [f"lambda {self.lambda_kw_per_kg_h:g}"] * (self.lambda_kw_per_kg_h != usual.lambda_kw_per_kg_h)
         apart += [f"load x {self.load:g}"] * (self.load != 1.0) + [f"fleet x {self.fleet:g}"] * (self.fleet != 1.0)
-        return ", ".join([*apart, *["battery"] * self.battery]) or "usual"
+        apart += ["battery"] * self.battery + [f"recorded {self.jobs}"] * bool(self.jobs)
+        return ", ".join(apart) or "usual"
 
 
 LAMBDAS, LOADS, FLEETS = (0.0, 0.01, 0.1), (0.6, 1.0), (0.5, 1.0, 2.0)
@@ -99,7 +103,8 @@ LAMBDAS, LOADS, FLEETS = (0.0, 0.01, 0.1), (0.6, 1.0), (0.5, 1.0, 2.0)
 
 @dataclass(frozen=True, slots=True)
 class SignalTier:
-    """How much is computed: feeders, seeds, days of arrivals; whether factors are crossed or varied one by one."""
+    """How much is computed: feeders, seeds, days of arrivals; whether factors are crossed or varied one by one; traces:
+    of what there are recorded jobs -> their file, at each feeder's usual point, in a crossed tier at every lambda."""
 
     name: str
     about: str
@@ -108,6 +113,7 @@ class SignalTier:
     crossed: bool = False
     days: float = 1.0
     signals: tuple[str, ...] = tuple(SIGNALS)
+    traces: Mapping[str, str] = field(default_factory=dict)
 
 
 SIGNAL_TIERS = {tier.name: tier for tier in (
@@ -127,6 +133,8 @@ def points(tier: SignalTier) -> Iterator[Point]:
                      *(replace(usual, load=load) for load in LOADS), *(replace(usual, fleet=fleet) for fleet in FLEETS)]
         if feeder.battery:
             found.append(replace(usual, battery=True))
+        lambdas = LAMBDAS if tier.crossed else (feeder.lambda_kw_per_kg_h,)
+        found += [replace(usual, lambda_kw_per_kg_h=lam, jobs=jobs) for jobs in tier.traces for lam in lambdas]
         yield from dict.fromkeys(found)
 
 
@@ -151,16 +159,20 @@ def signal_key(point: Point, signal: str, seed: int) -> str:
 
 
 def signal_cells(tier: SignalTier) -> list[Cell]:
-    """The cells of a tier."""
+    """The cells of a tier. ScenarioError for its traces."""
     cells = []
     for point in points(tier):
         feeder = FEEDERS[point.feeder]
+        scenario = feeder.battery if point.battery else feeder.scenario
+        settings = settings_at(point)
+        if point.jobs:
+            settings |= settings_with(find(scenario), point.jobs, tier.traces[point.jobs])
         for name in tier.signals:
             signal = SIGNALS[name]
             for seed in range(FIRST_SEED, FIRST_SEED + tier.seeds):
                 arguments: dict[str, Any] = {
-                    "scenario": feeder.battery if point.battery else feeder.scenario, "policy": signal.policy,
-                    "settings": {**settings_at(point), **signal.settings}, "seed": seed, "days": tier.days,
+                    "scenario": scenario, "policy": signal.policy, "settings": {**settings, **signal.settings},
+                    "seed": seed, "days": tier.days,
                     **({"bound": True} if name == "none" else {})}
                 cells.append(Cell(signal_key(point, name, seed), "cosim.agents.study.followed:followed", arguments))
     return cells

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from cosim.errors import ScenarioError, unknown
 from cosim.imports import optional
 from cosim.learning.batch import BatchEnvironments, lacking
+from cosim.learning.lessons import TaughtEnvironments
 from cosim.learning.vector import Environments, learning_scenario
 from cosim.learning.workers import Workers
 from cosim.request import find
@@ -55,12 +56,15 @@ def vector_env(scenario: str | Path | Scenario, n_envs: int = 8, workers: int = 
 
 
 def some_of(prepared: Scenario, numbers: Sequence[int], engine: str, seed: int = 0, episode: int = 0,
-            stagger_over: int = 0, twins: int = 1, vary: Mapping[str, str] | None = None
+            stagger_over: int = 0, twins: int = 1, vary: Mapping[str, str] | None = None, teacher: str | None = None
             ) -> Environments | BatchEnvironments:
     """The environments of these numbers in this process, of however many: see `vector_env`.
 
-    prepared: a `learning_scenario`; engine: compiled or simpy; stagger_over, vary: as of `Environments`
+    prepared: a `learning_scenario`; engine: compiled or simpy; stagger_over, vary: as of `Environments`; teacher: of
+    `TaughtEnvironments`, on simpy whatever the engine; None: no teacher
     """
+    if teacher is not None:
+        return TaughtEnvironments(teacher, prepared, numbers, seed, episode, stagger_over, twins, vary)
     return _CLASSES[engine](prepared, numbers, seed, episode, stagger_over, twins, vary)
 
 

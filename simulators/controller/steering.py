@@ -11,19 +11,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
 
 from cosim.adapter import Adapter
-from cosim.agents.fleet.actions import decision_of, from_unit, start_of
-from cosim.agents.fleet.decision import Decision, Matrix, Observation, Operation
+from cosim.agents.fleet.actions import decision_of, from_unit, leader_row, site_rows, start_of
+from cosim.agents.fleet.decision import Decision, Matrix, Observation, Operation, Policy
 from cosim.agents.fleet.observation import ObservationScope
 from cosim.agents.fleet.rewards import OBJECTIVE, TERMS, StepOutcome, hour_cost, loom, reward_of, terms_of, work_worth
 from cosim.agents.fleet.team_arrays import TeamArrays
 from cosim.errors import ScenarioError
 from cosim.hooks import Simulator
 from cosim.simulators.controller.adapter import Controller
+from cosim.simulators.controller.params import check_policy, policy_of
 from cosim.simulators.controller.pipeline import Situation, known
 from cosim.simulators.fleet import OffersLoad
 from cosim.units import HOUR_S
@@ -173,6 +175,28 @@ class Steering:
         own = [reward_of(terms_of(self._minute(fleet, (i,)), self.facts.kinds, weights), weights, self.sees_carbon)
                + self._shaping(fleet, (i,)) for i in everywhere]
         return shaped, (*terms, objective), [shaped + self._sent(fleet), *own]
+
+    def teacher(self, policy: str) -> Policy:
+        """A policy by its name, made as the controller makes its own. ScenarioError as the controller has it."""
+        p, controller = replace(self.params, policy=policy), self.controller
+        check_policy(p, CONTROLLER, controller.step_s)
+        return policy_of(p, self.facts, controller.step_s, controller.stream("teacher"))
+
+    def lesson_lead(self, teacher: Policy) -> np.ndarray:
+        """(1, A) the manager's action that a policy chooses now."""
+        return self._rows([leader_row(teacher.place(self._seen))])
+
+    def lesson(self, teacher: Policy, leaders_action: np.ndarray) -> np.ndarray:
+        """(n, A) the joint action that a policy chooses now, given the manager's (1, A); after `lesson_lead`."""
+        manager = leaders_action[0].tolist()
+        placed = self.controller.pipeline.place(self._situation, self._split_shares(manager))
+        return self._rows([manager, *site_rows(teacher.operate(self._seen, *placed.totals))])
+
+    def _rows(self, rows: Sequence[Sequence[float]]) -> np.ndarray:
+        out = np.zeros((len(rows), self._width), np.float32)
+        for of_agent, row in zip(out, rows, strict=True):
+            of_agent[:len(row)] = row
+        return out
 
     def start(self) -> np.ndarray:
         """(n, A) the joint action from which a fresh policy starts."""

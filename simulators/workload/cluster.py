@@ -60,6 +60,11 @@ class ClusterTrace(Traced):
         return lead, _length_s(survey, params)
 
     @classmethod
+    def last_task_s(cls, params: ClusterTraceParams) -> float:
+        """When the last task of the trace was submitted, in the trace's own count. ScenarioError for the trace."""
+        return _survey_of(params).last_s
+
+    @classmethod
     def offered_jobs_per_min(cls, params: ClusterTraceParams) -> dict[str, tuple[float, float]]:
         """Those of the stochastic arrivals, and the trace's own while it lasts. ScenarioError as for the trace."""
         offered, survey = super().offered_jobs_per_min(params), _survey_of(params)

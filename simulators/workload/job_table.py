@@ -22,7 +22,8 @@ from cosim.simulators.wan import Network, Wan
 from cosim.simulators.workload.adapter import JOB_NAMES, NAME_COLUMNS, Arrivals
 from cosim.simulators.workload.job_classes import ClassRules, FileJobs, Kind, end_s, jobs_of
 from cosim.simulators.workload.job_columns import NAMES, Role
-from cosim.simulators.workload.job_log import JobLog, read_job_log
+from cosim.simulators.workload.job_log import JobLog
+from cosim.simulators.workload.job_reading import read_job_log
 from cosim.simulators.workload.origin import check_cover
 from cosim.simulators.workload.origins import Origins
 from cosim.simulators.workload.rows import LEFT_OUT_RATIO, LeftOutRatio

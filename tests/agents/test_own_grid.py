@@ -1,10 +1,12 @@
 """Training and sweeping on a grid of one's own, in every mode; and what a received run may not start."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from cosim.agents.evaluate import main as evaluate
 from cosim.agents.request import checked, refuse_strangers, scenario_of, written
 from cosim.agents.train import main
 from cosim.campaign.cells import files_of
@@ -44,6 +46,20 @@ def test_environments_of_both_modes_step_on_it(mode):
             worlds.close()
     assert np.isfinite(seen[0]).all()
     assert np.array_equal(*seen) == (mode == "power")
+
+
+@pytest.mark.long
+def test_policies_are_compared_on_it(tmp_path):
+    """At night the sun gives nothing: twice the intensity of what is dirty is twice the attributed carbon."""
+    emitted = []
+    for dirty in ("0.3", "0.6"):
+        out = tmp_path / f"{dirty}.json"
+        assert evaluate(["uniform", "--scenario", "two_bus", "--use", f"grid={OWN}", "--set",
+                         f"grid.dirty_kg_per_kwh={dirty}", "--set", "grid.sun_kw=40", "--seeds", "1", "--days", "0.004",
+                         "--jobs", "1", "--out", str(out)]) == 0
+        emitted.append(json.loads(out.read_text())["metrics"]["uniform"][0]["co2_t"])
+    assert emitted[0] > 0.0
+    assert emitted[1] == pytest.approx(2.0 * emitted[0], rel=1e-9)
 
 
 def test_a_team_is_trained_on_it_and_a_received_run_of_it_asks_first(tmp_path, capsys):

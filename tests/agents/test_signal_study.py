@@ -1,11 +1,13 @@
 """The study of a signal: points and cells, what is saved by hand, swings, and slopes that a site learns of itself."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from cosim.agents.fleet.rewards import RewardWeights
+from cosim.agents.recorded_jobs import settings_with
 from cosim.agents.study.command import main
 from cosim.agents.study.followed import moved_ratio
 from cosim.agents.study.own_effect import CarbonAtEqualLoad
@@ -23,9 +25,11 @@ from cosim.agents.study.signal_plan import (
     signal_key,
 )
 from cosim.campaign.cells import states_of
+from cosim.errors import ScenarioError
 from cosim.request import find
 from cosim.scenario import override
 
+SAMPLE = "tests/data/azure_llm_sample.csv"
 TIER = SignalTier("test", "two seeds", ("ieee33",), 2, signals=("none", "nci", "mci"))
 POINT = Point("ieee33", 0.01)
 
@@ -94,6 +98,28 @@ def test_cells_are_in_order_and_their_settings_are_fields():
     for cell in cells:
         if cell.arguments["policy"] == "myopic_oracle" and cell.arguments["scenario"] != "cigre_living":
             override(find(cell.arguments["scenario"]), cell.arguments["settings"])
+
+
+def test_recorded_jobs_are_a_point_of_each_feeder():
+    """At the usual lambda; crossed, at every one. What differs from the usual point's cells are the jobs alone."""
+    quick, full = (replace(SIGNAL_TIERS[name], feeders=("ieee33", "living"), traces={"requests": SAMPLE})
+                   for name in ("quick", "full"))
+    for tier, count in ((quick, 1), (full, 3)):
+        assert [len([p for p in points(tier) if p.jobs and p.feeder == name]) for name in tier.feeders] == [count] * 2
+    point = Point("living", 0.1, jobs="requests")
+    assert point.label == "living, recorded requests"
+    cells = {cell.key: cell.arguments for cell in signal_cells(quick)}
+    usual, recorded = (cells[signal_key(p, "mci", FIRST_SEED)] for p in (Point("living", 0.1), point))
+    apart = {name for name, value in recorded["settings"].items() if usual["settings"].get(name) != value}
+    assert apart == {f"workload.{name}" for name in ("simulator", "path", "trace_class", "time_scale", "repeat",
+                                                     "arrivals", "trace_rate_scale", "trace_work_scale")}
+    assert {**recorded, "settings": 0} == {**usual, "settings": 0}
+
+
+def test_a_feeder_without_jobs_to_replace_is_refused():
+    with pytest.raises(ScenarioError, match="jobs has no arrivals whose place the requests of x could take; leave "
+                       "--requests out"):
+        settings_with(find("jobs"), "requests", "x")
 
 
 def test_a_larger_fleet_has_all_of_it():

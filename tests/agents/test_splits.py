@@ -24,8 +24,8 @@ from cosim.scenario import override
 SAMPLE = "tests/data/azure_llm_sample.csv"
 
 
-def shifted(scenario, trace=None):
-    found, lacking = splits_of(scenario, ["shifted"], 500, trace)
+def shifted(scenario, **traces):
+    found, lacking = splits_of(scenario, ["shifted"], 500, traces)
     assert len({split.name for split in found}) == len(found)
     return {split.name: split for split in found}, lacking
 
@@ -59,18 +59,37 @@ def test_a_scenario_says_which_shifts_it_has_nothing_for():
     assert lacking == ["one site small"]
 
 
+def offered(scenario):
+    kind = load(scenario.members["workload"].simulator, "workload")
+    return kind.offered_jobs_per_min(kind.PARAMS(job_classes=scenario.shared["job_classes"],
+                                                 **scenario.members["workload"].params))
+
+
 def test_real_requests_are_the_same_load():
     """As many jobs a minute with as much work as the class that they replace, and the others stay."""
     scenario = find("ieee33")
-    found, _ = shifted(scenario, SAMPLE)
-    offered = []
-    for each in (scenario, scenario_of(scenario, found["real requests"])):
-        kind = load(each.members["workload"].simulator, "workload")
-        offered.append(kind.offered_jobs_per_min(kind.PARAMS(job_classes=each.shared["job_classes"],
-                                                             **each.members["workload"].params)))
-    assert set(offered[0]) == set(offered[1])
-    for name, mine in offered[0].items():
-        assert offered[1][name] == pytest.approx(mine, rel=1e-9), name
+    found, _ = shifted(scenario, requests=SAMPLE)
+    before, after = offered(scenario), offered(scenario_of(scenario, found["real requests"]))
+    assert set(before) == set(after)
+    for name, mine in before.items():
+        assert after[name] == pytest.approx(mine, rel=1e-9), name
+
+
+def test_real_tasks_are_all_the_training_and_as_much_work(tmp_path):
+    """Two tasks, 9000 and 3000 GPU-h, in two hours, and one five weeks before them that is not played: they are jobs of
+    the class with most GPUs, with the GPU time that they had, so often that training's work a minute stays."""
+    rows = [(0.0, 1, 3600.0), (3.1e6, 80, 112.5 * 3600.0), (3.1e6 + 7200.0, 10, 300 * 3600.0)]
+    file = tmp_path / "tasks.csv"
+    file.write_text("num_gpu,gpu_milli,creation_time,scheduled_time,deletion_time\n" + "".join(
+        f"{gpus},1000,{at},{at},{at + run}\n" for at, gpus, run in rows))
+    scenario = find("ieee33")
+    found, _ = shifted(scenario, tasks=str(file))
+    before, after = offered(scenario), offered(scenario_of(scenario, found["real tasks"]))
+    assert set(after) == {"llm", "deep_research", "search"}
+    assert after["search"] == before["search"]
+    assert after["llm"][1] == pytest.approx(6000 * 60 * 6.0e4)  # 6000 GPU-h on average
+    training = [before[name] for name in ("llm", "vae")]
+    assert after["llm"][0] * after["llm"][1] == pytest.approx(sum(n * to for n, to in training), rel=1e-3)
 
 
 def test_windows_move_around_the_clock():

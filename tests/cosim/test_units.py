@@ -68,6 +68,8 @@ def test_unknown_suggests_the_nearest_name():
     assert "did you mean" not in unknown("field", "zzz", ["lambda_kw_per_kg_h"])
     assert "did you mean 'lambda-sweep'?" in unknown("command", "sweep", ["serve", "lambda-sweep"])
     assert "did you mean" not in unknown("field", "kw", ["p_load_kw", "p_site_kw"])
+    assert "did you mean 'lambda_kw_per_kg_h'?" in unknown("field", "lamda", ["ac_check", "lambda_kw_per_kg_h"])
+    assert "did you mean" not in unknown("field", "mean", ["ac_check", "lambda_kw_per_kg_h"])
 
 
 @pytest.mark.parametrize(("time_s", "step_s", "steps"), [

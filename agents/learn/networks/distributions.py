@@ -29,6 +29,8 @@ from cosim.agents.learn.spec import AgentType, Choice, width
 
 _LOG_2PI = float(np.log(2.0 * np.pi))
 _SHARE_MIN = 1e-5
+_TAUGHT_MIN = 0.01
+"""Least share of an action that is learned from: the logarithm of none at all is nothing to aim at."""
 
 
 @dataclass(frozen=True)
@@ -169,6 +171,20 @@ class Actions(nn.Module):
         if not self.choices:
             return smooth
         return torch.cat((smooth, raw[..., self.n_raw - len(self.choices):]), -1)[..., self.places]
+
+    def raw(self, action: Tensor) -> Tensor:
+        """(..., n_raw) draws that `action` would make the action (..., n_action), which is kept off the edges of its
+        sets, where no finite draw is: shares and positions in an interval are at least _TAUGHT_MIN."""
+        columns = self.n_unit - self.n_gumbel
+        listed = torch.empty_like(action)
+        listed[..., self.places] = action
+        position = ((listed[..., :columns] - self.low) / self.span).clamp(_TAUGHT_MIN, 1.0)
+        inside, alone = position.clamp(max=1.0 - _TAUGHT_MIN), self.extra * self.free > 0.0  # intervals
+        drawn = [torch.where(alone, torch.logit(inside), position.log()) @ self.basis.T]
+        for place in self.dirichlets:
+            shares = position @ self.scatter[place.start - self.n_normal:place.stop - self.n_normal].T
+            drawn.append(shares / shares.sum(-1, keepdim=True))
+        return torch.cat([*drawn, listed[..., columns:]], -1)
 
     def _smooth(self, raw: Tensor) -> Tensor:
         """Columns of simplexes and intervals in 0..1: exp(logit) over the sum of its simplex; of itself + 1."""

@@ -14,7 +14,7 @@ from cosim.run import main as run_main
 from cosim.scenario import override
 from cosim.simulators.analysis.receipts import main as receipts
 from cosim.simulators.workload.job_classes import ClassRules, jobs_of
-from cosim.simulators.workload.job_log import read_job_log
+from cosim.simulators.workload.job_reading import read_job_log
 from cosim.simulators.workload.job_table import JobTable, JobTableParams
 from cosim.simulators.workload.traces import TokenWork
 from cosim.tables.dates import instant
@@ -371,10 +371,14 @@ def test_parquet_has_its_types(tmp_path):
 
 
 def test_a_share_of_the_jobs_is_spread_evenly(tmp_path):
-    text = "id,arrival,work_to\n" + "".join(f"{k},{60 * k},1\n" for k in range(10))
+    text = "id,arrival,work_to,origin,priority\n" + "".join(f"{k},{60 * k},1,o{k},p{k}\n" for k in range(10))
     log = read_job_log(written(tmp_path, text))
     for ratio, names in ((0.3, ["3", "6", "9"]), (0.5, ["1", "3", "5", "7", "9"]), (0.01, ["0"])):
         part = log.sample(ratio)
         assert part.name == names
         assert part.arrival_s.tolist() == [60.0 * int(name) for name in names]
+        assert part.origin == [f"o{name}" for name in names]
+        assert part.priority == [f"p{name}" for name in names]
+        columns = [value for value in vars(part).values() if isinstance(value, list | np.ndarray)]
+        assert {len(column) for column in columns if column is not part.doubts} == {len(names)}
         assert f"{len(names)} of 10 jobs are played, by workload.sample_ratio = {ratio:g}" in part.doubts
