@@ -148,7 +148,8 @@ class CappedServingFacility(ServingFacility, CappedFacility):
                 on, running_kw = one.group.on, self._running_kw(k)
                 beyond_kw = 0.0 if k in self._never else running_kw - room_kw
                 if beyond_kw > ROUNDING:
-                    most = max(on - math.ceil(beyond_kw * max(len(one.group), 1) / running_kw), 0)
+                    off = beyond_kw / running_kw * len(one.group) if running_kw else 0.0
+                    most = max(on - math.ceil(off), 0)
                     self._most_on[k] = most
                     one.withhold(most, now_s)
                     room_kw = 0.0

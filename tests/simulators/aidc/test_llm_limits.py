@@ -1,6 +1,7 @@
 """Power limits of replicas: iterations and power by hand, caps of the site, what is refused."""
 
 import math
+import random
 
 import pytest
 from small_site import CLASSES, PLAIN, SITE, batch, requests
@@ -208,6 +209,49 @@ def test_replicas_without_power_go_off_with_their_last_request(running, replicas
     facility.advance(10.0)
     facility.read_interval()
     assert facility.ticks["chat"].replicas == 3
+
+
+def random_minute(rng, classes, now_s, first):
+    """Jobs of all kinds, from id `first` on."""
+    rows = []
+    for k in range(rng.randint(0, 10)):
+        name = rng.choice(list(classes))
+        prompt, answer = (rng.randint(1, 300), rng.randint(1, 400)) if classes[name].kind == "llm" else (0, 0)
+        work_to = classes[name].serving.request_to(prompt, answer) if prompt else rng.choice([10.0, 100.0])
+        rows.append((first + k, name, now_s, work_to, now_s + rng.choice([5, 60, 900]), prompt, answer))
+    columns = ("id", "job_class", "arrival_s", "work_to", "deadline_s", "input_tokens", "output_tokens")
+    return dict(zip(columns, map(list, zip(*rows, strict=True)), strict=True)) if rows else {}
+
+
+@pytest.mark.parametrize("slows", [True, False])
+def test_within_the_cap_but_for_what_ends_as_it_began(slows):
+    """Whatever comes and is commanded: what is drawn beyond the budget is drawn by iterations that began before, by
+    replicas that go off with their last request, or by inference that runs and may not be stopped."""
+    rng, seen = random.Random(7), 0
+    small = {**SERVING, "gpus": 1, "curve": {**CURVE, "power_w": [300, 500], "prefill_power_w": 650}, "max_batch": 3}
+    classes = {"chat": JobClass(kind="llm", deadline_s=60, serving=SERVING), "search": CLASSES["chat"],
+               "small": JobClass(kind="llm", deadline_s=60, serving=small), "fit": CLASSES["fit"]}
+    for world in range(8):
+        rules = CapRules(gives_way=rng.choice([("train", "inf"), ("inf", "train")]))
+        facility = CappedServingFacility("a", SITE, classes, PLAIN, 20.0, rules, "cap", slows)
+        for tick in range(10):
+            if jobs := random_minute(rng, classes, facility.now_s, 100 * tick):
+                facility.submit(jobs)
+            facility.command(rng.choice([[6, 2, 2, 0], [4, 0, 2, 4], [2, 2, 2, 4], [0, 1, 1, 6], [4, 0, 1, 4]]), 20.0)
+            facility.limit_power([rng.choice([math.nan, 0.3, 0.5]), 0.0, rng.choice([math.nan, 0.25, 0.6]), 0.0])
+            facility.cap(rng.choice([NO_CAP_KW, meter_kw(rng.uniform(0.0, 12.0))]))
+            for _ in range(20):
+                facility.advance(facility.now_s + 0.5)
+                search, fit = (facility.state().busy_gpus[k] for k in (1, 3))
+                replica_kw = sum(pool.kw for pool in facility.served)
+                beyond_kw = 2.0 * (search + fit) + replica_kw - facility.budget_kw
+                seen += facility.budget_kw < 2.0 * 12
+                if beyond_kw > 1e-9 and 2.0 * search <= facility.budget_kw:
+                    on = [replica for pool in facility.served for replica in pool.group]
+                    ending_kw = sum(r.kw for r in on if r.state == "draining" or r._next is not None)
+                    assert beyond_kw <= ending_kw + 1e-9, (world, tick)
+            facility.read_interval()
+    assert seen > 300
 
 
 def test_replicas_give_way_as_inference():
