@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from rewritten import rewritten
 
+from cosim.errors import ScenarioError
 from cosim.experiment import Experiment
 from cosim.run import find
 from cosim.scenario import Link, Member, override
@@ -105,3 +106,13 @@ def test_receipts_summary_and_page_show_limits(run):
     assert {panel.title for panel in picture.panels} >= {"Power limit of chat", "Power limit of reasoning"}
     kwh = sum(float(f.energy_kwh.sum()) for f in job_footprints(run))  # of requests, jobs and what nobody used
     assert kwh == pytest.approx(run["aidc/Site/p_kw"].sum() / 60.0)
+
+
+def test_limits_linked_to_data_centers_without_them_name_those_that_have_them(tmp_path):
+    day = scenario()
+    aidc = find("llm_day").members["aidc"]
+    with pytest.raises(ScenarioError) as err:
+        Experiment(day.replace(members={**day.members, "aidc": aidc}, links=[
+            link for link in day.links if link.target != "aidc.p_cap_kw"]), "native", 60.0, tmp_path / "no.h5").run()
+    assert str(err.value) == ("aidc.gpu_limit_set_kw is a port of CappedLlmDataCenters, and aidc is LlmDataCenters: --use "
+                              "aidc=cosim.simulators.aidc.llm.capped:CappedLlmDataCenters has it")

@@ -31,10 +31,10 @@ CHAT_70B = {"model": "Llama-3.1-70B", "gpu": "H100", "gpus": 4}
 CAPPED = "cosim.simulators.aidc.llm.capped:CappedLlmDataCenters"
 
 
-def site(rules=None, slow_for_cap=True, **serving):
+def site(rules=None, slow_for_cap=True, at_arrival=False, **serving):
     chat = JobClass(kind="llm", deadline_s=60, serving={**SERVING, **serving})
     return CappedServingFacility("a", SITE, {"chat": chat, "fit": CLASSES["fit"]}, PLAIN, 20.0,
-                                 rules or CapRules(), "cap", slow_for_cap), chat.serving
+                                 rules or CapRules(), "cap", slow_for_cap, at_arrival=at_arrival), chat.serving
 
 
 def meter_kw(busy_kw):
@@ -163,10 +163,10 @@ def test_training_gives_way_where_the_lowest_limits_are_not_enough(slows, left_k
     assert facility.limits.limit_kw[0] == pytest.approx(limit_kw)
 
 
-def test_a_request_that_comes_lowers_the_limits_at_once():
-    """A second request's prompt may draw 1.26 kW above idle, and 1 kW is left: 0.57 kW a GPU; the decodes draw less."""
-    facility, serving = site()
-    facility.submit(requests(serving, (1, 0, 100, 900)))
+def test_a_request_that_comes_lowers_the_limits_until_the_next_tick():
+    """At 2.25 s a second request's prompt may draw 1.26 kW above idle, and 1 kW is left: 0.57 kW a GPU from then on."""
+    facility, serving = site(at_arrival=True)
+    facility.submit(requests(serving, (1, 0, 100, 900), (2, 2.25, 100, 5)))
     facility.command([2, 0], 20.0)
     facility.advance(1.0)
     facility.read_interval()
@@ -175,16 +175,32 @@ def test_a_request_that_comes_lowers_the_limits_at_once():
     facility.advance(2.0)
     facility.read_interval()
     assert facility.limits.limit_kw[0] == pytest.approx(0.7)
-    facility.submit(requests(serving, (2, 2.0, 100, 5)))
+    facility.advance(2.75)
+    facility.submit(requests(serving))  # nothing comes, and nothing is drawn that needs the limit any more
     facility.advance(3.0)
     facility.read_interval()
-    assert facility.limits.limit_kw[0] == pytest.approx(0.57)
+    assert facility.limits.limit_kw[0] == pytest.approx(0.25 * 0.7 + 0.75 * 0.57, abs=1e-4)
     assert facility.limits.slowed_s[0] == pytest.approx(0.1 / limited_speed_ratio(
         0.7, 0.57, serving.prefill_speed_curve) + 0.011, rel=0.01)
     facility.command([2, 0], 20.0)
     facility.advance(4.0)
     facility.read_interval()
     assert facility.limits.limit_kw[0] == pytest.approx(0.7)
+
+
+def test_a_larger_batch_and_a_limit_in_the_instant_in_which_a_run_begins():
+    """The prompt is through at 0.11 s: the next iteration takes 12 ms at 0.25 kW, and the second is admitted then."""
+    facility, serving = site()
+    facility.limit_batches([1.0, math.nan])
+    facility.submit(requests(serving, (1, 0, 100, 500), (2, 0, 10, 5)))
+    facility.command([2, 0], 20.0)
+    facility.advance(0.11)
+    facility.limit_batches([2.0, math.nan])
+    facility.limit_power([0.25, math.nan])
+    facility.advance(10.0)
+    facility.read_interval()
+    rows = facility.request_rows()
+    assert dict(zip(rows["id"], rows["start_s"], strict=True))[2] == pytest.approx(0.11 + 0.012)
 
 
 @pytest.mark.parametrize(("running", "replicas"), [("pause", 1), ("keep", 2)])
