@@ -247,6 +247,11 @@ class JobClass:
         """Power of one busy GPU above idle, kW (0.700 for every class of Table I)."""
         return self.kw_per_to_s * self.to_per_gpu_min / MIN_S
 
+    @property
+    def most_kw_per_gpu(self) -> float:
+        """The most that a busy GPU draws above idle, kW: of kind llm in the batch, or the prefill, that draws most."""
+        return self.busy_kw_per_gpu if self.serving is None else self.serving.most_kw_per_gpu
+
     def speed_on(self, gpu_type: str, figures: GpuType) -> float:
         """Speed on a GPU type over `to_per_gpu_min`, without a power limit."""
         return self.gpu_speed_ratio.get(gpu_type, figures.speed_ratio)
@@ -310,7 +315,7 @@ class Site:
         """The most that GPUs draw beyond `idle_kw`, before what warm inlets add, kW."""
         if self.gpu_types:
             return sum(t.count * t.most_kw for t in self.gpu_types.values())
-        return self.gpus * max((c.busy_kw_per_gpu for c in job_classes), default=0.0)
+        return self.gpus * max((c.most_kw_per_gpu for c in job_classes), default=0.0)
 
     def most_kw(self, job_classes: Iterable[JobClass]) -> float:
         """The most IT power there can be, before what warm inlets add, kW."""

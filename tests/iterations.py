@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from cosim.simulators.aidc.llm.request import Numbers
@@ -28,12 +29,16 @@ class Plain:
     token_s: list[float] = field(default_factory=list)
 
 
-def serve(n: Numbers, requests: list[Plain]) -> float:  # noqa: C901  one loop, to be read from top to bottom
-    """Serve them, iteration by iteration; the energy of all iterations, kW s, that of waiting left out."""
+def serve(n: Numbers, requests: list[Plain], later: Sequence[tuple[float, Numbers]] = ()) -> float:  # noqa: C901
+    """Serve them, iteration by iteration, in one loop, to be read from top to bottom; the energy of all iterations,
+    kW s, that of waiting left out. later: other numbers of iterations that begin then or after."""
     coming, waiting, batch = deque(sorted(requests, key=lambda r: r.arrival_s)), deque(), []
+    changes = deque(later)
     time_s = energy = 0.0
     kv, reserved = 0, 0
     while coming or waiting or batch:
+        while changes and changes[0][0] <= time_s:
+            n = changes.popleft()[1]
         while coming and coming[0].arrival_s <= time_s:
             waiting.append(coming.popleft())
         while waiting and waiting[0].due_s <= time_s and waiting[0].start_s is None:
@@ -76,7 +81,7 @@ def serve(n: Numbers, requests: list[Plain]) -> float:  # noqa: C901  one loop, 
         inside = steps + [r for r, _ in chunks]
         context = kv if n.chunked or not chunks else sum(r.input_tokens + r.generated for r, _ in chunks)
         tokens = sum(part for _, part in chunks)
-        batch_s, prompt_s = n.base_s[len(inside)] + n.context_s * context, n.prefill_s * tokens
+        batch_s, prompt_s = n.base_s[len(inside)] + n.context_s[len(inside)] * context, n.prefill_s * tokens
         for r in inside:
             r.energy_kws += n.batch_kw[len(inside)] * batch_s / len(inside)
         for r, part in chunks:

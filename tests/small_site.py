@@ -18,3 +18,10 @@ def batch(now_s, *jobs):
     """Each job: id, class, work, deadline."""
     return {"id": [j[0] for j in jobs], "job_class": [j[1] for j in jobs], "arrival_s": [now_s] * len(jobs),
             "work_to": [float(j[2]) for j in jobs], "deadline_s": [float(j[3]) for j in jobs]}
+
+
+def requests(serving, *rows, deadline=60.0):
+    """Each: id, arrival, tokens of prompt and answer."""
+    return {"id": [r[0] for r in rows], "job_class": ["chat"] * len(rows), "arrival_s": [float(r[1]) for r in rows],
+            "work_to": [serving.request_to(r[2], r[3]) for r in rows], "deadline_s": [r[1] + deadline for r in rows],
+            "input_tokens": [r[2] for r in rows], "output_tokens": [r[3] for r in rows]}

@@ -86,7 +86,8 @@ class DataCenters(Adapter):
     SITE_ON_BUS: ClassVar[type[SiteOnBus]] = SiteOnBus
     TYPED: ClassVar[bool] = False
     VARIANTS = ("cosim.simulators.aidc.capped:CappedDataCenters", "cosim.simulators.aidc.llm.adapter:LlmDataCenters",
-                "cosim.simulators.aidc.adapter:SlotDataCenters", "cosim.simulators.aidc.gpus.adapter:GpuDataCenters")
+                "cosim.simulators.aidc.adapter:SlotDataCenters", "cosim.simulators.aidc.gpus.adapter:GpuDataCenters",
+                "cosim.simulators.aidc.llm.capped:CappedLlmDataCenters")
     MODELS = {"Site": SITE}
 
     @classmethod

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from cosim.adapter import serve
+from cosim.errors import ScenarioError
 from cosim.params import params
 from cosim.ports import Port
 from cosim.simulators.aidc.adapter import AidcParams, DataCenters
@@ -33,6 +34,23 @@ class CappedParams(AidcParams):
     cap: Annotated[CapRules, Field(description="how sites keep a power cap")] = CapRules()
     offer: Annotated[OfferRules | None, Field(
         description="when sites work out what they could draw less; null: they do not")] = None
+
+
+@params
+class SlowingParams(CappedParams):
+    """Parameters of data centers whose GPUs have power limits, which are a way to keep a cap."""
+
+    slow_for_cap: Annotated[bool, Field(
+        description="under a cap of the site GPUs are slowed, down to the lowest power limits they keep, before work "
+        "is withheld; false: work is withheld at once")] = True
+
+    def check_slowing(self, member: str, of: str) -> None:
+        """ScenarioError for what does not go with GPUs that are slowed; of: what has the limits."""
+        for field, there, why in (
+                ("offer", self.offer is not None, f"what could be drawn less is not worked out for {of}"),
+                ("cap.running = stop", self.cap.running == "stop", "what runs is slowed for a cap, not stopped")):
+            if there:
+                raise ScenarioError(f"{member}.{field}: {why}; leave it out")
 
 
 class CappedSite(SiteOnBus):

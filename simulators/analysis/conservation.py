@@ -55,6 +55,7 @@ from cosim.simulators.analysis.metrics import summary
 from cosim.simulators.analysis.paths import SITE
 from cosim.simulators.analysis.secondary import base_load, gpu_time, marginal, waiting_jobs
 from cosim.simulators.analysis.serving_laws import gaps, request_times, serving_energy, tokens
+from cosim.simulators.analysis.serving_limits import power_limits
 from cosim.simulators.analysis.site_batteries import facility_kw, site_battery_energy
 from cosim.simulators.analysis.storage import battery_carbon, battery_energy
 from cosim.simulators.analysis.tracked_trace import TrackedTrace
@@ -362,6 +363,7 @@ LAWS: tuple[tuple[str, float, Callable[[Trace], float | Finding]], ...] = (
     ("tokens with a latency to the one before = all but first ones of LLM requests", EXACT, gaps),
     ("LLM requests arrive, start, give a first token and end in order (s)", EXACT, request_times),
     ("power of replicas = shares of their requests + without work (relative)", RELATIVE, serving_energy),
+    ("power limits of replicas: kept, and what they draw is within (relative)", EXACT, power_limits),
     ("network: ticks = transfers; energy of its data, carbon of its energy (relative)", RELATIVE, network.account),
     ("jobs and answers take their way through the network (s)", EXACT, network.ways),
     ("jobs on their way = sent and not yet there; they wait", EXACT, network.under_way),

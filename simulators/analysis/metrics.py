@@ -29,6 +29,7 @@ from cosim.simulators.analysis.network import network_table
 from cosim.simulators.analysis.objective import objective_figures
 from cosim.simulators.analysis.paths import GRID, SITE
 from cosim.simulators.analysis.serving import serving_tables
+from cosim.simulators.analysis.serving_limits import limits_table
 from cosim.simulators.analysis.site_batteries import facility_kw, site_battery_table
 from cosim.simulators.analysis.site_series import intensity_of
 from cosim.simulators.analysis.storage import battery_table
@@ -195,6 +196,7 @@ def summary(trace: Trace) -> Digest:
     else:
         jobs_tables(trace, digest)
         serving_tables(trace, digest)
+        limits_table(trace, digest)
         network_table(trace, digest)
         _sites_table(trace, digest)
         gpus_table(trace, digest)

@@ -4,6 +4,7 @@
     cosim serving-curves table.json                     the ML.ENERGY benchmark's layout, or a CSV
     cosim serving-curves table.json --model Qwen3-32B   configurations whose model's name has that in it
     cosim serving-curves table.json --model M --curve   the fitted curves, as `serving.curve` of a scenario
+    cosim serving-curves --limit-kw 0.45                iterations that decode under a power limit of a GPU
 
 Every point but a configuration's smallest and largest batch is left out of the fit that it is compared with.
 """
@@ -18,8 +19,9 @@ from statistics import median
 from cosim.console import command_parser, plain_console, print_digest, run_command
 from cosim.digest import Digest, Table
 from cosim.errors import ScenarioError
+from cosim.simulators.aidc.gpus.equations import limited_kw, limited_speed_ratio
 from cosim.simulators.aidc.llm.curves import HeldOut, Measured, fit, held_out
-from cosim.simulators.aidc.llm.published import PROMPT_TOKENS, measured
+from cosim.simulators.aidc.llm.published import GPUS, PROMPT_TOKENS, SPEED_CURVES, measured
 from cosim.simulators.aidc.llm.tables import configurations, read_measured
 
 Configurations = dict[tuple[str, str, int], list[Measured]]
@@ -69,12 +71,43 @@ def curve_of(points: list[Measured]) -> dict[str, object]:
             "context_tokens": PROMPT_TOKENS + output / 2.0, "prefill_s_per_token": fitted.prefill_s / PROMPT_TOKENS}
 
 
+def under_limit(found: Configurations, limit_kw: float) -> Digest:
+    """Power of a GPU, time and energy per token of the measured batches' iterations, without and under a power limit.
+    ScenarioError for a limit that is above a GPU's TDP, and where no speed under a limit is published."""
+    digest, rows, left_out = Digest(), [], []
+    for (model, gpu, gpus), points in found.items():
+        if gpu not in SPEED_CURVES:
+            left_out.append(f"{model} on {gpus} x {gpu}: no speed under a power limit is published for {gpu}")
+            continue
+        if not 0.0 < limit_kw <= GPUS[gpu].tdp_w / 1e3:
+            raise ScenarioError(f"--limit-kw {limit_kw:g} is not above 0 and within the TDP of {gpu}, "
+                                f"{GPUS[gpu].tdp_w / 1e3:g} kW")
+        curve = SPEED_CURVES[gpu].decode
+        for row in points:
+            draw_kw = row.power_w / gpus / 1e3
+            shown = [f"{draw_kw:.3f}", f"{1e3 * row.itl_s:.2f}", f"{row.power_w * row.itl_s / row.batch:.4g}"]
+            if limit_kw < curve[0][0] * draw_kw:
+                shown += ["below the curve", "-", "-"]
+            else:
+                kw, itl_s = limited_kw(draw_kw, limit_kw), row.itl_s / limited_speed_ratio(draw_kw, limit_kw, curve)
+                shown += [f"{kw:.3f}", f"{1e3 * itl_s:.2f}", f"{1e3 * gpus * kw * itl_s / row.batch:.4g}"]
+            rows.append((model, f"{gpus} x {gpu}", f"{row.batch:.0f}", *shown))
+    if not rows:
+        raise ScenarioError(left_out[0])
+    digest.tables.append(Table(f"Iterations that decode at a limit of {limit_kw:g} kW", (
+        "model", "GPUs", "batch", "kW a GPU", "ITL ms", "J/token", "limited kW", "ITL ms", "J/token"), rows,
+        "\n".join(("of the GPUs alone", *(f"left out: {text}" for text in left_out)))))
+    return digest
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = command_parser("serving-curves")
     p.add_argument("table", nargs="?", metavar="FILE", help="CSV or the ML.ENERGY benchmark's JSON; none: what ships")
     p.add_argument("--model", metavar="WORD", help="configurations whose model has this in its name")
-    p.add_argument("--curve", action="store_true", help="print the fitted curves as JSON, for serving.curve")
+    either = p.add_mutually_exclusive_group()
+    either.add_argument("--limit-kw", type=float, metavar="KW", help="iterations under a power limit of a GPU")
+    either.add_argument("--curve", action="store_true", help="print the fitted curves as JSON, for serving.curve")
     return p
 
 
@@ -94,7 +127,7 @@ def _show(args: argparse.Namespace) -> int:
         print(json.dumps({f"{model} on {gpus} x {gpu}": curve_of(rows) for (model, gpu, gpus), rows in found.items()},
                          indent=1))
     else:
-        print_digest(plain_console(), comparison(found))
+        print_digest(plain_console(), comparison(found) if args.limit_kw is None else under_limit(found, args.limit_kw))
     return 0
 
 

@@ -1,4 +1,5 @@
-"""Pictures of GPU types: how many are busy, idle, waking up and asleep, what that draws, and power limits.
+"""Pictures of GPU types: how many are busy, idle, waking up and asleep, what that draws; and of power limits, of types
+and of replicas of language models.
 
 Rows: X08.
 """
@@ -12,6 +13,7 @@ from cosim.reporting.text import listing, number, quantity, strong
 from cosim.simulators.aidc.gpus.states import ASLEEP, BUSY, IDLE, STATES, WAKING
 from cosim.simulators.analysis.gpu_states import by_state, gpu_types, has_types, type_figures
 from cosim.simulators.analysis.paths import SITE
+from cosim.simulators.analysis.serving_limits import has_limits
 from cosim.simulators.reporting.data import FleetRun
 from cosim.simulators.reporting.sites import lines, warmup
 from cosim.units import HOUR_S
@@ -44,25 +46,32 @@ def states(run: FleetRun) -> Picture:
     return Picture(key, says, tuple(panels), note, facts, columns=True)
 
 
+def limited(run: FleetRun) -> bool:
+    """Whether replicas of language models have power limits."""
+    return has_limits(run.trace)
+
+
 def limits(run: FleetRun) -> Picture:
-    """Power limits of each type, and the time for which they slowed jobs."""
+    """Power limits of each GPU type, or of each class of language models, and the time for which they slowed jobs."""
     key = "gpu_limits"
-    if not typed(run):
-        return missing(key, "The GPUs of this run have no types.")
+    if not (typed(run) or limited(run)):
+        return missing(key, "The GPUs of this run have neither types nor power limits.")
+    axis = gpu_types(run.trace) if typed(run) else run.classes
     limit_kw, slowed_s = run.get(f"{SITE}/gpu_limit_kw"), run.get(f"{SITE}/slowed_s")
     cap_h = float(run.total(f"{SITE}/cap_slowed_s").sum()) / HOUR_S
     slowed_h = run.total(f"{SITE}/slowed_s").sum(axis=0) / HOUR_S
-    said = [f"{quantity(float(h), 'h')} on {name}" for name, h in zip(gpu_types(run.trace), slowed_h, strict=True) if h]
+    said = [f"{quantity(float(h), 'h')} {'on' if typed(run) else 'of'} {name}"
+            for name, h in zip(axis, slowed_h, strict=True) if h]
     if not said:
         return missing(key, "No power limit slowed a job.")
     panels = []
-    for t, name in enumerate(gpu_types(run.trace)):
+    for t, name in enumerate(axis):
         if slowed_s[:, :, t].any():
             there = np.flatnonzero(limit_kw[:, :, t].any(axis=0))
             panels.append(Panel(f"Power limit of {name}", "kW", lines(run, SITE, limit_kw[:, there, t], [
                 run.sites[k] for k in there]), axis=f"limit {name}", bands=warmup(run)))
     says = f"Power limits slowed jobs for {strong(listing(said))}, hours of all sites together"
-    says += f"; {quantity(cap_h, 'h')} of it for a cap of the site." if cap_h else "."
+    says += f"; {quantity(cap_h, 'h')} for a cap of the site." if cap_h else "."
     return Picture(key, says, tuple(panels), run.averaging(SITE), (Fact("slowed for a site's cap", cap_h, "h"),),
                    columns=True)
 

@@ -39,6 +39,7 @@ _SECTIONS: tuple[tuple[str, str, str, tuple[Callable[[FleetRun], Picture], ...]]
     ("gpu_states", "States", "GPU types, sleep and power limits", (gpus.states, gpus.limits)),
     ("jobs", "Jobs", "Jobs: put off, waiting, due", (jobs.deferral, jobs.waits)),
     ("serving", "LLM", "LLM serving", (serving.latency, serving.energy)),
+    ("llm_limits", "Limits", "Power limits of LLM replicas", (gpus.limits,)),
     ("wan", "WAN", "Wide-area network", (wan.network,)),
     ("flexibility", "Flexibility", "Demand response", (flexibility.events,)),
     ("sources", "Sources", "Sources and what is taken of them", (sources.intensities, sources.availability)),
@@ -51,7 +52,8 @@ _SECTIONS: tuple[tuple[str, str, str, tuple[Callable[[FleetRun], Picture], ...]]
 
 
 _WHERE = {"flexibility": flexibility.called, "sources": sources.any_varies, "batteries": batteries.any_stored,
-          "forecasts": forecasts.any_made, "serving": serving.serves, "wan": wan.there, "gpu_states": gpus.typed}
+          "forecasts": forecasts.any_made, "serving": serving.serves, "wan": wan.there, "gpu_states": gpus.typed,
+          "llm_limits": gpus.limited}
 """Sections that only some runs have: whether one does."""
 
 

@@ -39,8 +39,8 @@ class CapRules:
     """How a site keeps a power cap."""
 
     gives_way: Annotated[tuple[str, ...], Field(
-        description="who is held back for the cap, first to last: train, inf or names of job classes; who is not in it "
-        "never is")] = _KINDS
+        description="who is held back for the cap, first to last: train, inf (language models too) or names of job "
+        "classes; who is not in it never is")] = _KINDS
     running: Annotated[Literal["keep", "pause", "stop"], Field(
         description="what may happen to what runs. keep: nothing, only new blocks and jobs are held back; pause: "
         "training gives blocks back and keeps its progress; stop: running inference, too, is stopped where all else "
@@ -56,8 +56,9 @@ class CapRules:
                 raise ScenarioError(f"{where}.gives_way: {unknown('kind or job class', name, [*_KINDS, *job_classes])}")
             if said.count(name) > 1:
                 raise ScenarioError(f"{where}.gives_way names '{name}' twice")
-        return [said.index(name) if name in said else said.index(c.kind) if c.kind in said else len(said)
-                for name, c in job_classes.items()]
+        kinds = {name: "inf" if c.kind == "llm" else c.kind for name, c in job_classes.items()}
+        return [said.index(name) if name in said else said.index(kind) if kind in said else len(said)
+                for name, kind in kinds.items()]
 
 
 class PowerBudget:
@@ -141,15 +142,18 @@ class CappedFacility(Facility):
         free = self._free_gpus()
         held = dict.fromkeys(range(len(self._classes)), 0.0)
         for k in sorted(held, key=lambda k: isinstance(self._classes[k], TrainingPool)):
-            one, block = self._classes[k], self._gpus_per_block[k]
-            if isinstance(one, TrainingPool):
-                wanted = max(one.wanted_blocks - one.held_blocks, 0)
-            else:
-                wanted = max(min(one.queued_jobs, (one.granted_gpus - one.busy_gpus) // block), 0)
-            more = min(wanted, free // block) * block
+            block = self._gpus_per_block[k]
+            more = min(self._wanted_blocks(k), free // block) * block
             held[k] = float(more)
             free -= more
         return list(held.values())
+
+    def _wanted_blocks(self, k: int) -> int:
+        """Blocks that a class would take now beside what it holds, within its grant."""
+        one = self._classes[k]
+        if isinstance(one, TrainingPool):
+            return max(one.wanted_blocks - one.held_blocks, 0)
+        return max(min(one.queued_jobs, (one.granted_gpus - one.busy_gpus) // self._gpus_per_block[k]), 0)
 
     def _free_gpus(self) -> int:
         """GPUs that jobs could take at once."""
@@ -202,23 +206,29 @@ class CappedFacility(Facility):
         each training class may hold). Who gives way last is served first."""
         untouched = self._rules.running == "keep"
         kept = {k: self._pool(k).held_blocks if untouched or k in self._never else 0 for k in wanted}
-        room_kw = self.budget_kw - sum([self._kw(k, kept[k]) if k in kept else c.busy_gpus * self._busy_kw_per_gpu[k]
-                                        for k, c in enumerate(self._classes)])
+        room_kw = self.budget_kw - sum([self._kw(k, kept[k]) if k in kept else self._running_kw(k)
+                                        for k in range(len(self._classes))])
         may = {}
         for k in self._first_served:
-            one, block = self._classes[k], self._gpus_per_block[k]
+            block = self._gpus_per_block[k]
             blocks = NO_CAP_KW if k in self._never else self._within(room_kw, k)
-            if isinstance(one, InferenceQueue):
-                before = one.busy_gpus
-                self._expect(one.start(now_s, min(free, blocks * block)))
-                free -= one.busy_gpus - before
-                room_kw -= (one.busy_gpus - before) * self._busy_kw_per_gpu[k]
+            if k not in wanted:
+                taken = self._start(k, min(free, blocks * block), now_s)
+                free -= taken
+                room_kw -= taken * self._busy_kw_per_gpu[k]
             else:
                 can = min(wanted[k], self._pool(k).held_blocks + free // block)
                 more = int(min(max(can - kept[k], 0), blocks))
                 may[k] = kept[k] + more
                 room_kw -= self._kw(k, more)
         return room_kw, {k: may[k] for k in wanted}
+
+    def _start(self, k: int, gpus: float, now_s: float) -> int:
+        """Begin work of a class other than training on at most so many GPUs; how many it takes."""
+        queue = self._classes[k]
+        before = queue.busy_gpus
+        self._expect(queue.start(now_s, gpus))
+        return queue.busy_gpus - before
 
     def _expect(self, cohorts: Sequence[Cohort]) -> None:
         for cohort in cohorts:
@@ -241,6 +251,10 @@ class CappedFacility(Facility):
     def _kw(self, k: int, blocks: int) -> float:
         """Busy power of so many blocks, or inference jobs, of a class."""
         return blocks * self._gpus_per_block[k] * self._busy_kw_per_gpu[k]
+
+    def _running_kw(self, k: int) -> float:
+        """Busy power of what runs of a class."""
+        return self._classes[k].busy_gpus * self._busy_kw_per_gpu[k]
 
     def _within(self, room_kw: float, k: int) -> float:
         """Whole blocks, or jobs, of a class for which there is room."""

@@ -12,7 +12,7 @@ from cosim.adapter import serve
 from cosim.errors import ScenarioError, unknown
 from cosim.params import params
 from cosim.simulators.aidc.adapter import DataCenters
-from cosim.simulators.aidc.capped import CappedDataCenters, CappedParams, CappedSite
+from cosim.simulators.aidc.capped import CappedDataCenters, CappedSite, SlowingParams
 from cosim.simulators.aidc.engine.site_state import SiteState
 from cosim.simulators.aidc.gpus.account import GpuTick
 from cosim.simulators.aidc.gpus.facility import GpuFacility, Placement
@@ -25,7 +25,7 @@ from cosim.simulators.fleet import Site, may_run
 
 
 @params
-class GpuParams(CappedParams):
+class GpuParams(SlowingParams):
     """Parameters of `GpuDataCenters`: those of `CappedDataCenters`, and how GPUs are used."""
 
     placement: Annotated[Placement, Field(
@@ -33,9 +33,6 @@ class GpuParams(CappedParams):
         "which its work takes the least energy, hosts included")] = "fastest"
     sleep: Annotated[SleepRules | None, Field(description="when idle GPUs go to sleep; null: never by themselves")] = (
         None)
-    slow_for_cap: Annotated[bool, Field(
-        description="under a cap of the site GPUs are slowed, down to their types' lowest limits, before work is "
-        "withheld; false: work is withheld at once")] = True
 
 
 class GpuSite(CappedSite):
@@ -181,12 +178,9 @@ def _refuse(member: str, given: GpuParams) -> None:
             if given.sleep is not None and given.sleep.unit_gpus > figures.count:
                 raise ScenarioError(f"{member}.sleep.unit_gpus = {given.sleep.unit_gpus} is more than the "
                                     f"{figures.count} {label} of {name}, none of which could sleep; make it smaller")
-    refused = [("rack_mean_up_s", given.rack_mean_up_s is not None, "racks do not fail where GPUs have types"),
-               ("offer", given.offer is not None, "what could be drawn less is not worked out for GPU types"),
-               ("cap.running = stop", given.cap.running == "stop", "what runs is slowed for a cap, not stopped")]
-    for field, there, why in refused:
-        if there:
-            raise ScenarioError(f"{member}.{field}: {why}; leave it out")
+    if given.rack_mean_up_s is not None:
+        raise ScenarioError(f"{member}.rack_mean_up_s: racks do not fail where GPUs have types; leave it out")
+    given.check_slowing(member, "GPU types")
 
 
 def _facility_of(site: SiteOnBus) -> GpuFacility:

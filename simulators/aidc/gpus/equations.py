@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Sequence
 
@@ -30,6 +31,11 @@ def limited_speed_ratio(unlimited_kw: float, limit_kw: float, curve: Curve) -> f
         return curve[0][1]
     (x0, y0), (x1, y1) = curve[at - 1], curve[at]
     return y0 + (y1 - y0) * (x - x0) / (x1 - x0)
+
+
+def kept_limit_kw(given_kw: float, own_kw: float, least_kw: float, most_kw: float) -> float:
+    """Power limit in force where one is commanded: the nearest that can be kept; NaN, none commanded: the own one."""
+    return own_kw if math.isnan(given_kw) else min(max(given_kw, least_kw), most_kw)
 
 
 def limit_at_kw(level: float, least_kw: float, most_kw: float) -> float:

@@ -22,7 +22,7 @@ from cosim.simulators.aidc.engine.meter import Meter
 from cosim.simulators.aidc.engine.offer import Offer, OfferRules
 from cosim.simulators.aidc.engine.site_state import SiteState
 from cosim.simulators.aidc.gpus.account import GpuAccount, GpuTick
-from cosim.simulators.aidc.gpus.equations import level_within
+from cosim.simulators.aidc.gpus.equations import kept_limit_kw, level_within
 from cosim.simulators.aidc.gpus.inference import TypedQueue
 from cosim.simulators.aidc.gpus.numbers import limits_at, preferred, work_table
 from cosim.simulators.aidc.gpus.states import GpuGroup, SleepRules
@@ -96,7 +96,7 @@ class GpuFacility(CappedFacility):
         that is not whole, negative or more than there are."""
         limits, targets = [], []
         for given, own, t in zip(limits_kw, self._own_kw, self.types, strict=True):
-            kept = own if math.isnan(given) else min(max(given, t.least_limit_kw), t.peak_kw)
+            kept = kept_limit_kw(given, own, t.least_limit_kw, t.peak_kw)
             self.clipped_limits += not math.isnan(given) and kept != given
             limits.append(kept)
         for given, name, t in zip(awake, self.type_names, self.types, strict=True):

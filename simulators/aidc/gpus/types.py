@@ -27,12 +27,10 @@ from pydantic import Field, model_validator
 from cosim.errors import unknown
 from cosim.params import params
 from cosim.simulators.aidc.gpus.equations import Curve
+from cosim.simulators.aidc.gpus.speed_curves import A100_TRAINING, check_curve
 from cosim.simulators.aidc.llm.published import GPUS
 from cosim.units import Seconds
 
-A100_TRAINING: Curve = ((0.497, 0.656), (0.517, 0.691), (0.568, 0.764), (0.614, 0.829), (0.727, 0.9), (0.896, 0.967),
-                        (1.0, 1.0))
-"""Perseus, GPT-3 175B on A100 SXM: forward and backward pass at 855, 900, 1005, 1095, 1200, 1305 MHz over 1410 MHz."""
 _HOST_KW = {"A100": 0.61 * (6.5 / 8 - 0.4), "H100": 8.4 / 8 - 0.7, "B200": 0.61 * (14.3 / 8 - 1.0)}
 _NEEDED = ("speed_ratio", "idle_kw", "peak_kw", "memory_gb")
 MOST_KW = 100.0
@@ -64,15 +62,7 @@ class GpuType:
     def _rises(self) -> GpuType:
         if self.idle_kw > self.peak_kw:
             raise ValueError(f"idle_kw = {self.idle_kw:g} is above peak_kw = {self.peak_kw:g}, which includes it")
-        curve = self.speed_curve
-        if curve[-1] != (1.0, 1.0):
-            raise ValueError(f"speed_curve ends with {list(curve[-1])}; its last point is [1, 1], without a limit")
-        for (power, speed), (more, faster) in zip(curve, curve[1:], strict=False):
-            if not (power < more and speed <= faster):
-                raise ValueError(f"speed_curve falls from {[power, speed]} to {[more, faster]}; power must rise and "
-                                 "speed must not fall")
-        if not (curve[0][0] > 0.0 and curve[0][1] > 0.0):
-            raise ValueError(f"speed_curve begins with {list(curve[0])}; power and speed are above 0")
+        check_curve(self.speed_curve, "speed_curve")
         if self.asleep_kw > self.idle_kw + self.host_kw:
             raise ValueError(f"asleep_kw = {self.asleep_kw:g} is above idle_kw + host_kw = "
                              f"{self.idle_kw + self.host_kw:g}, what an idle GPU draws awake")

@@ -21,7 +21,7 @@ from cosim.simulators.fleet import TOKEN_COLUMNS, Site
 
 _PORTS = ("llm_dynamic_kw", "llm_ready_kw", "llm_ready_gpus", "prefill_tokens", "output_tokens", "preemptions",
           "replicas", "starting_replicas", "kv_cache_ratio")
-"""In the order of the fields of `ServingTick`."""
+"""In the order of the first fields of `ServingTick`."""
 _TABLES = ("llm_requests", "llm_use", "llm_gaps")
 _NOTHING = ServingTick(*(0.0,) * len(_PORTS))
 
@@ -46,7 +46,7 @@ class ServingSite(SiteOnBus):
         return values
 
     def _served(self) -> dict[str, Any]:
-        ticks = [self.facility.ticks.get(name, _NOTHING) for name in self.facility.names]
+        ticks = [self.facility.ticks.get(name, _NOTHING)[:len(_PORTS)] for name in self.facility.names]
         return {port: list(column) for port, column in zip(_PORTS, zip(*ticks, strict=True), strict=True)}
 
 

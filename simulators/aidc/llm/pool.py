@@ -34,7 +34,7 @@ from cosim.simulators.aidc.equations import gpu_throughput_to_per_s
 from cosim.simulators.aidc.llm.gaps import Gaps, cell_from_s
 from cosim.simulators.aidc.llm.replica import Replica
 from cosim.simulators.aidc.llm.replica_group import COUNTERS, ReplicaGroup
-from cosim.simulators.aidc.llm.request import Request, numbers_of
+from cosim.simulators.aidc.llm.request import Numbers, Request, numbers_of
 from cosim.simulators.fleet import JobClass
 
 REQUEST_COLUMNS = (
@@ -54,6 +54,8 @@ GAP_COLUMNS = ("site", "job_class", "time_s", "gap_from_s", "gap_to_s", "tokens"
 
 
 NOTHING: Mapping[int, float] = MappingProxyType({})
+_MOST_LIMITS = 1024
+"""Power limits whose numbers are kept."""
 
 
 class ServingTick(NamedTuple):
@@ -62,6 +64,7 @@ class ServingTick(NamedTuple):
     dynamic_kw, ready_kw, ready_gpus   of all replicas; of it and of their GPUs, replicas without work
     prefill_tokens, output_tokens      of prompts computed, of answers put out
     replicas, starting_replicas, kv_ratio   at its end: on; of them not ready; KV cache in use
+    slowed_s                           time for which a power limit slowed a replica
     """
 
     dynamic_kw: float
@@ -73,15 +76,18 @@ class ServingTick(NamedTuple):
     replicas: float
     starting_replicas: float
     kv_ratio: float
+    slowed_s: float = 0.0
 
 
 class ServingPool(Tally):
     """Requests and replicas of one class at a site.
 
+    serving       parameters of the class
     granted_gpus  GPUs the class may use; `command` puts a new grant into force
     group         its replicas that are on
     rows, uses, requests, gaps   rows of jobs that leave, of shares, of requests and of GAP_COLUMNS are put there; None:
                   nowhere
+    joined        called when a request has come to a replica; None: nothing is
     changed       called when `kw` or `busy_gpus` has changed
     freed         called when a replica has gone off, or a grant can use more GPUs
     """
@@ -96,10 +102,12 @@ class ServingPool(Tally):
         self.name, self.site, self.rows = name, site, rows
         self.uses: list[tuple] | None = None if rows is None else []
         self.requests: list[tuple] | None = None if rows is None else []
-        self._class, self._serving = job_class, job_class.serving
+        self._class, self.serving = job_class, job_class.serving
         self._clock = clock
-        self._numbers = numbers_of(self._serving)
-        self._to_per_token = self._serving.to_per_token
+        self._numbers = numbers_of(self.serving)
+        self._limited: dict[float, Numbers] = {}  # by power limit
+        self.joined: Callable[[], None] | None = None
+        self._to_per_token = self.serving.to_per_token
         self.granted_gpus = 0
         self.group = ReplicaGroup(self._numbers.gpus, clock.now, changed, freed)
         self._line: deque[Request] = deque()  # while no replica is ready
@@ -108,7 +116,7 @@ class ServingPool(Tally):
         self._gaps = Gaps()
         self.gaps: list[tuple] | None = None if rows is None else []
         self._grants: deque[tuple[float, int]] = deque()  # of the last keep_on_s
-        self._cold = not self._serving.warm_start
+        self._cold = not self.serving.warm_start
         self._tick_s = clock.now
         self.rejected = self._pending_tokens = 0
         self._seen = dict.fromkeys(COUNTERS, 0)
@@ -140,7 +148,7 @@ class ServingPool(Tally):
             if not (given >= 1 and asked >= 1 and given == int(given) and asked == int(asked)):
                 raise ModelError(f"{self.site}: request {job.id} of {self.name} has {given:g} input and {asked:g} "
                                  "output tokens; whole numbers of 1 or more")
-            request = Request(job, int(given), int(asked), self._serving.cached_tokens(int(given)))
+            request = Request(job, int(given), int(asked), self.serving.cached_tokens(int(given)))
             work_to = self._to_per_token * request.needed
             if abs(job.work_to - work_to) > 1e-6 * work_to:
                 raise ModelError(f"{self.site}: request {job.id} of {self.name} has work_to = {job.work_to:g}; its "
@@ -164,16 +172,14 @@ class ServingPool(Tally):
         """The grant is in force from now on: replicas beyond it are switched off when their time has come."""
         allowed = self.granted_gpus // self._numbers.gpus
         self._grants.append((now_s, allowed))
-        while self._grants[0][0] < now_s - self._serving.keep_on_s and len(self._grants) > 1:
+        while self._grants[0][0] < now_s - self.serving.keep_on_s and len(self._grants) > 1:
             self._grants.popleft()
         hold = max(replicas for _, replicas in self._grants)
-        for replica in self.group.beyond(hold):
-            for request in self.group.drain(replica, now_s):
-                self._dispatch(request, now_s)
+        self.withhold(hold, now_s)
 
     def limit_batch(self, batch: float, now_s: float) -> None:
         """Sequences in a batch at most, from now on; NaN: the class's own. Who is in a batch stays there."""
-        most = self._serving.max_batch
+        most = self.serving.max_batch
         if math.isnan(batch):
             batch = most
         if not 1 <= batch <= most or batch != int(batch):
@@ -182,27 +188,60 @@ class ServingPool(Tally):
         if batch != self._numbers.max_batch:
             self._numbers = self._numbers._replace(max_batch=int(batch))
             for replica in self.group:
-                replica.renumber(self._numbers, now_s)
+                replica.limit_batch(self._numbers, now_s)
+
+    def limit_power(self, limit_kw: float, now_s: float) -> None:
+        """Power limit of a GPU from the next iterations on; infinite: none."""
+        self._numbers = self._under(limit_kw)._replace(max_batch=self._numbers.max_batch)
+        for replica in self.group:
+            replica.limit_power(self._numbers, now_s)
+
+    def _under(self, limit_kw: float) -> Numbers:
+        made = self._limited.get(limit_kw)
+        if made is None:
+            if len(self._limited) >= _MOST_LIMITS:
+                self._limited.clear()
+            made = self._limited[limit_kw] = numbers_of(self.serving, limit_kw)
+        return made
+
+    def draws(self) -> dict[float, int]:
+        """The most that a GPU of a replica draws above idle without a power limit until another request comes to it,
+        kW -> how many GPUs do."""
+        n, found = self._under(math.inf), dict[float, int]()
+        for replica in self.group:
+            kw = n.ready_kw
+            if replica.outstanding:
+                kw = n.batch_kw[min(replica.outstanding, n.max_batch)]
+                kw = max(kw, n.prefill_kw) if replica.has_prompts else kw
+            found[kw / n.gpus] = found.get(kw / n.gpus, 0) + n.gpus
+        return found
+
+    def withhold(self, replicas: int, now_s: float) -> None:
+        """All but so many of the replicas that are on take no new request and go off with their last one."""
+        for replica in self.group.beyond(replicas):
+            for request in self.group.drain(replica, now_s):
+                self._dispatch(request, now_s)
 
     @property
     def wanted_replicas(self) -> int:
         """Replicas that the grant still allows to switch on."""
         return max(self.granted_gpus // self._numbers.gpus - self.group.on, 0)
 
-    def switch_on(self, now_s: float, free_gpus: int) -> int:
-        """Switch replicas on, first those that drain and are still loaded; the GPUs it takes of the free ones."""
-        wanted, taken = self.wanted_replicas, 0
+    def switch_on(self, now_s: float, free_gpus: float, most: float = math.inf) -> int:
+        """Switch replicas on, `most` of them at most, first those that drain and are still loaded; the GPUs it takes of
+        the free ones."""
+        wanted, taken = int(min(self.wanted_replicas, most)), 0
         again = self.group.draining()[:wanted] if wanted else []
         for replica in again:
             self.group.make_ready(replica)
-        more = min(wanted - len(again), free_gpus // self._numbers.gpus)
-        warm = not self._cold or not self._serving.startup_s
+        more = int(min(wanted - len(again), free_gpus // self._numbers.gpus))
+        warm = not self._cold or not self.serving.startup_s
         for _ in range(more):
             replica = Replica(self._numbers, self._clock, self._end, self._use, self._drop, self.group.replica_power,
                               self.group.less, self._gaps)
             self.group.add(replica, "ready" if warm else "starting")
             if not warm:
-                ready_s = nearest_tick(now_s + self._serving.startup_s)
+                ready_s = nearest_tick(now_s + self.serving.startup_s)
                 self._clock.signal(ready_s, [partial(self._become_ready, replica)])
             taken += self._numbers.gpus
         if self.granted_gpus:
@@ -232,12 +271,14 @@ class ServingPool(Tally):
     def _dispatch(self, request: Request, now_s: float) -> None:
         """To the ready replica with the fewest requests."""
         length = request.input_tokens + request.output_tokens
-        if length > min(self._serving.max_context_tokens, self._numbers.kv_tokens):
+        if length > min(self.serving.max_context_tokens, self._numbers.kv_tokens):
             self.rejected += 1
             self._drop(request, now_s)
             return
         if not self.group.put(request, now_s):
             self._line.append(request)
+        elif self.joined is not None:
+            self.joined()
 
     def _serve_line(self, now_s: float) -> None:
         if self._line and self.group.ready:
@@ -310,7 +351,8 @@ class ServingPool(Tally):
                            float(did["prefilled"]), float(did["decoded"] + did["prompts"]),
                            float(did["preemptions"]), float(len(group)),
                            float(sum([replica.state == "starting" for replica in group])),
-                           sum([replica.kv for replica in group]) / max(len(group) * self._numbers.kv_tokens, 1))
+                           sum([replica.kv for replica in group]) / max(len(group) * self._numbers.kv_tokens, 1),
+                           drawn.slowed_s)
         self._tick_s = now_s
         return tick
 
@@ -359,7 +401,7 @@ class ServingPool(Tally):
         """Into an empty pool, the requests that `keep` gave: they wait, and are computed from their begin."""
         for one in kept:
             given, asked = tokens[one.job.id]
-            request = Request(one.job, given, asked, self._serving.cached_tokens(given))
+            request = Request(one.job, given, asked, self.serving.cached_tokens(given))
             request.start_s, request.first_s = one.start_s, one.since_s
             self._pending_tokens += request.needed
             self._line.append(request)

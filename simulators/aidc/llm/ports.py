@@ -26,3 +26,14 @@ SERVING = (
     Port("llm_gaps", "out", "inter-token latencies: tokens of the tick per class, by how long after the one before of "
          "their answer they came", kind="event", table="llm_gaps"),
 )
+
+LIMITS = (
+    Port("gpu_limit_set_kw", "in", "power limit of a GPU of each class's replicas that another member commands, from "
+         "their next iterations on; none linked, or NaN: the class's own; of classes without replicas no matter",
+         sign=">= 0", dims=("job_class",), default=math.nan, nullable=True),
+    per_class("gpu_limit_kw", "power limit of a GPU of the class's replicas, mean over the tick; its TDP: none; 0 of "
+              "classes without replicas"),
+    per_class("slowed_s", "time of the tick for which a power limit slowed a replica of the class"),
+    Port("cap_slowed_s", "out", "time of the tick for which replicas were slowed for the site's cap", sign=">= 0"),
+)
+"""Of sites whose replicas' GPUs have power limits, beside SERVING and those of a capped site."""

@@ -8,6 +8,18 @@ configurations (layers, key-value heads, head dimension, parameters). Curves: a 
     splitwise-sim, data/perf_model.csv (MIT; P. Patel et al., Splitwise, ISCA 2024): time per token and prompt, and mean
     power as a share of TDP, which is taken as of each GPU's
 
+Speed under a power limit (SPEED_CURVES), over the power and the speed without one:
+
+    prefill, H100   splitwise-sim, data/perf_model.csv: a prompt takes 1.30 times as long on `h100-80gb-pcap`, H100 at
+                    half of TDP (Splitwise). A prompt draws about TDP there, so that this is taken as half of its power
+                    without a limit; between, a straight line is assumed
+    prefill, A100   a training step's forward and backward pass, which is as bound by computing (`gpus.speed_curves`)
+    decode          LLaMA-65B on A100 (S. Samsi et al., From words to watts, HPEC 2023): limits of 175 in place of 250 W
+                    took 23 % of the energy and 6 to 7 % more time, prompts included, so 72 % of the power and 94 % of
+                    the speed. Of H100 the same is assumed; Splitwise's file has no slower token at half of TDP there
+
+Of B200 neither is published; a class gives its own.
+
 Assumed, not measured: GPU_IDLE_RATIO; MEMORY_RATIO; PROMPT_TOKENS of the chat task, which its table does not have: by
 Splitwise a prompt's token takes 153 us on two H100 of a 70B model, so half of that on four, where the benchmark's
 prompts take 16 ms each. What a loaded model draws above a bare idle GPU: 26 to 50 W on A100 and H100 (S. S. Vadari, The
@@ -21,6 +33,8 @@ from typing import Annotated, NamedTuple
 from pydantic import Field
 
 from cosim.params import params
+from cosim.simulators.aidc.gpus.equations import Curve
+from cosim.simulators.aidc.gpus.speed_curves import A100_TRAINING
 from cosim.simulators.aidc.llm.curves import Measured, ServingCurve, fit
 from cosim.simulators.aidc.llm.equations import kv_bytes_per_token
 
@@ -79,6 +93,19 @@ _SHEETS = {"A100": (80, 2039, 312, 400, 26), "H100": (80, 3350, 989, 700, 50), "
 
 GPUS = {name: Gpu(memory, bandwidth, peak, tdp, GPU_IDLE_RATIO * tdp, loaded)
         for name, (memory, bandwidth, peak, tdp, loaded) in _SHEETS.items()}
+
+
+class SpeedCurves(NamedTuple):
+    """Speed of prefill and of decode iterations over the power of a GPU, both over those without a limit."""
+
+    prefill: Curve
+    decode: Curve
+
+
+_DECODE: Curve = ((0.72, 0.94), (1.0, 1.0))
+SPEED_CURVES = {"A100": SpeedCurves(A100_TRAINING, _DECODE),
+                "H100": SpeedCurves(((0.5, round(1.0 / 1.30, 3)), (1.0, 1.0)), _DECODE)}
+"""By GPU; not of those of which none is published."""
 
 MODELS = {
     "Llama-2-70B": LlmModel(parameters_billion=69.0, layers=80, kv_heads=8, head_dim=128),

@@ -14,7 +14,8 @@ At the boundary of two iterations, in this order:
 A prompt that is through gives the request's first token at the end of its iteration. Iterations in which no prompt is
 computed change nothing but lengths, so that a run of them up to the next answer's end, the memory's, or an arrival that
 can be admitted is one event: `equations`. Requests that decode share an iteration's time and energy equally; a prompt's
-own time and energy are its request's.
+own time and energy are its request's. Another power limit holds from the next iteration on, the one that begins in the
+same instant included: what is under way ends as it began.
 """
 
 from __future__ import annotations
@@ -37,9 +38,11 @@ class Replica:
 
     waiting   requests that are not in the batch, from the head of the line on
     kw, idle  power above the GPUs' idle power since the last boundary, and whether the batch is empty
+    slowed    whether a power limit slows the iteration under way
     on_end, on_pause   called with every request that has its last token, that is preempted, and the time
     on_drop   called with every request whose deadline passed while it waited for its start
-    on_power  called with the time, the change of `kw`, and whether the batch was empty, when one of these changes
+    on_power  called with the time, the change of `kw`, and whether the batch was empty, when one of these or `slowed`
+              changes
     on_less   called with the replica when it has fewer requests than before
     outstanding   requests in the batch and in the line
     state, order  starting, ready or draining, and a number that no other has; set where it is switched on
@@ -53,6 +56,7 @@ class Replica:
                  on_power: Callable[[float, float, bool, Replica], None],
                  on_less: Callable[[Replica], None] = lambda replica: None, gaps: Gaps | None = None) -> None:
         self._n, self._clock = numbers, clock
+        self._next: Numbers | None = None  # from the next iteration on
         self._on_end, self._on_pause, self._on_drop, self._on_power = on_end, on_pause, on_drop, on_power
         self._on_less, self.gaps, self.state, self.order = on_less, Gaps() if gaps is None else gaps, "ready", 0
         self._callbacks: list[Callable[[Any], None]] = [self._fire]
@@ -69,7 +73,7 @@ class Replica:
         self._paused = False  # whether prompts alone were computed since the last iteration that decodes
         self._decoded_s = clock.now  # when that one was done
         self.kv = self._reserved = 0
-        self.kw, self.idle = numbers.ready_kw, True
+        self.kw, self.idle, self.slowed = numbers.ready_kw, True, False
         self.decoded = self.prefilled = self.prompts = self.undone = self.preemptions = 0
         self._accrued_s = clock.now
         self._gpu_mark = self._energy_mark = self._gpu_rate = self._energy_rate = 0.0  # of one decoding sequence
@@ -87,6 +91,11 @@ class Replica:
         """Requests in the batch whose prompts are through."""
         return len(self._decoding)
 
+    @property
+    def has_prompts(self) -> bool:
+        """Whether it has prompts to compute."""
+        return bool(self.waiting or self._prefilling)
+
     def put(self, request: Request, now_s: float) -> None:
         """A request joins the line now."""
         self.waiting.append(request)
@@ -98,11 +107,27 @@ class Replica:
         elif self._planned > 1 and len(self.waiting) == 1:
             self._shorten(now_s if self._may_admit(request) else request.due_s)
 
-    def renumber(self, numbers: Numbers, now_s: float) -> None:
+    def limit_batch(self, numbers: Numbers, now_s: float) -> None:
         """Other numbers from now on, which differ in `max_batch` alone."""
-        self._n = numbers
-        if self.waiting and self._planned > 1 and self._event is not None and self._may_admit(self.waiting[0]):
-            self._shorten(now_s)
+        if self._next is not None:
+            self._next = self._next._replace(max_batch=numbers.max_batch)
+        self._n = self._n._replace(max_batch=numbers.max_batch)
+        self._admit_soon(now_s)
+
+    def limit_power(self, numbers: Numbers, now_s: float) -> None:
+        """Other numbers from the next iteration on, which differ in times and powers alone."""
+        if self._event is not None and self._begin_s < now_s:
+            self._next = numbers
+            if self._planned > 1:
+                self._shorten(now_s)
+            return
+        self._n, self._next = numbers, None
+        if self._event is not None:  # what begins now is as long as it is under the limit
+            if self._chunks:
+                self._one(self._chunks, now_s)
+            else:
+                self._run(now_s)
+                self._admit_soon(now_s)
 
     def take_waiting(self) -> list[Request]:
         """Empty the line, and give who stood in it."""
@@ -130,7 +155,8 @@ class Replica:
         if self._event is None or self._chunks or not self._decoding:
             return 0
         n, batch = self._n, len(self._decoding)
-        return min(steps_within(n.base_s[batch], n.context_s, self.kv, batch, now_s - self._begin_s), self._planned)
+        return min(steps_within(n.base_s[batch], n.context_s[batch], self.kv, batch, now_s - self._begin_s),
+                   self._planned)
 
     def hand_out(self, now_s: float) -> None:
         """Bring `gaps`, and `gpu_s` and `energy_kws` of the requests in the batch, up to now."""
@@ -197,7 +223,7 @@ class Replica:
         if self._chunks:  # one iteration, with prompts in it
             self.gaps.add(self._whole_s, batch)
         else:
-            first_s, more_s = n.base_s[batch] + n.context_s * self.kv, n.context_s * batch
+            first_s, more_s = n.base_s[batch] + n.context_s[batch] * self.kv, n.context_s[batch] * batch
             if self._paused and not self._noted:
                 end_s = self._begin_s + first_s
                 for _, _, request in self._decoding:
@@ -235,6 +261,8 @@ class Replica:
 
     def _plan(self, now_s: float) -> None:
         """Steps 2 to 4: what comes next, and until when."""
+        if self._next is not None:
+            self._n, self._next = self._next, None
         n = self._n
         if self.waiting:
             self.expire(now_s)
@@ -345,14 +373,15 @@ class Replica:
         batch = decodes + len(chunks)
         context = self.kv if n.chunked else sum([request.context for request, _ in chunks])
         tokens = sum([part for _, part in chunks])
-        batch_s, prompt_s = n.base_s[batch] + n.context_s * context, n.prefill_s * tokens
+        batch_s, prompt_s = n.base_s[batch] + n.context_s[batch] * context, n.prefill_s * tokens
         whole_s = batch_s + prompt_s
         each, kw, per_token = batch_s / whole_s / batch, n.batch_kw[batch], prompt_s / whole_s / tokens
         self._gpu_rate, self._energy_rate = (n.gpus * each, kw * each) if decodes else (0.0, 0.0)
         self._shares = [(request, n.gpus * (each + part * per_token), kw * each + n.prefill_kw * part * per_token)
                         for request, part in chunks]
         self._chunks, self._planned, self._whole_s = chunks, 1, whole_s
-        self._set_kw((kw * batch_s + n.prefill_kw * prompt_s) / whole_s, now_s)
+        self._set_kw((kw * batch_s + n.prefill_kw * prompt_s) / whole_s, now_s,
+                     slowed=n.slow_prefill or batch >= n.slow_from)
         self._set_event(self._begin_s + whole_s)
 
     def _run(self, now_s: float) -> None:
@@ -363,28 +392,33 @@ class Replica:
             steps = min(steps, (n.kv_tokens - self.kv) // batch)
         if self.waiting and math.isnan(self.waiting[0].start_s):  # who comes after may fit when the head gives up
             due_s = self.waiting[0].due_s - self._begin_s
-            steps = min(steps, steps_until(n.base_s[batch], n.context_s, self.kv, batch, due_s))
+            steps = min(steps, steps_until(n.base_s[batch], n.context_s[batch], self.kv, batch, due_s))
         self._decodes, self._shares = True, []
         self._gpu_rate, self._energy_rate = n.gpus / batch, n.batch_kw[batch] / batch
         self._planned = steps
-        self._set_kw(n.batch_kw[batch], now_s)
-        self._set_event(self._begin_s + run_s(n.base_s[batch], n.context_s, self.kv, batch, steps))
+        self._set_kw(n.batch_kw[batch], now_s, slowed=batch >= n.slow_from)
+        self._set_event(self._begin_s + run_s(n.base_s[batch], n.context_s[batch], self.kv, batch, steps))
+
+    def _admit_soon(self, now_s: float) -> None:
+        """A run ends with the iteration under way if the head of the line may be admitted after it."""
+        if self.waiting and self._planned > 1 and self._event is not None and self._may_admit(self.waiting[0]):
+            self._shorten(now_s)
 
     def _shorten(self, time_s: float) -> None:
         """The run ends with the iteration that is under way at that time."""
         n, batch = self._n, len(self._decoding)
-        steps = steps_until(n.base_s[batch], n.context_s, self.kv, batch, time_s - self._begin_s)
+        steps = steps_until(n.base_s[batch], n.context_s[batch], self.kv, batch, time_s - self._begin_s)
         if steps < self._planned:
             self._planned = steps
-            self._set_event(self._begin_s + run_s(n.base_s[batch], n.context_s, self.kv, batch, steps))
+            self._set_event(self._begin_s + run_s(n.base_s[batch], n.context_s[batch], self.kv, batch, steps))
 
     def _set_event(self, time_s: float) -> None:
         self._event = self._clock.signal(max(nearest_tick(time_s), self._clock.now), self._callbacks)
 
-    def _set_kw(self, kw: float, now_s: float, idle: bool = False) -> None:
-        if kw != self.kw or idle is not self.idle:
+    def _set_kw(self, kw: float, now_s: float, idle: bool = False, slowed: bool = False) -> None:
+        if kw != self.kw or idle is not self.idle or slowed is not self.slowed:
             change_kw, was_idle = kw - self.kw, self.idle
-            self.kw, self.idle = kw, idle
+            self.kw, self.idle, self.slowed = kw, idle, slowed
             self._on_power(now_s, change_kw, was_idle, self)
 
     def _accrue(self, now_s: float) -> None:

@@ -16,12 +16,13 @@ COUNTERS = ("decoded", "prefilled", "prompts", "undone", "preemptions")
 
 class Drawn(NamedTuple):
     """Integrals over a time: GPU s of replicas that are on and of those without work, energy of both above the GPUs'
-    idle power, kW s."""
+    idle power, kW s; time for which a power limit slowed any of them, s."""
 
     gpu_s: float
     idle_gpu_s: float
     kws: float
     idle_kws: float
+    slowed_s: float
 
 
 class ReplicaGroup:
@@ -43,7 +44,8 @@ class ReplicaGroup:
         self.busy_gpus, self.kw = 0, 0.0
         self._idle_kw, self._idle_gpus = 0.0, 0  # of replicas without work
         self._since_s = now_s
-        self._gpu_s = self._idle_gpu_s = self._kws = self._idle_kws = 0.0
+        self._gpu_s = self._idle_gpu_s = self._kws = self._idle_kws = self._slowed_s = 0.0
+        self._slowed: set[int] = set()  # by `order`
         self._gone = dict.fromkeys(COUNTERS, 0)  # by replicas that are off
 
     def __iter__(self) -> Iterator[Replica]:
@@ -137,6 +139,10 @@ class ReplicaGroup:
         if replica.idle:
             self._idle_kw += replica.kw
             self._idle_gpus += self._gpus
+        if replica.slowed:
+            self._slowed.add(replica.order)
+        elif self._slowed:
+            self._slowed.discard(replica.order)
         self._changed(now_s)
 
     def update(self, now_s: float) -> None:
@@ -145,6 +151,7 @@ class ReplicaGroup:
         done = [replica for replica in self.draining() if not replica.outstanding]
         for replica in done:
             del self._replicas[replica.order]
+            self._slowed.discard(replica.order)
             for name in COUNTERS:  # what it did counts on
                 self._gone[name] += getattr(replica, name)
         self._sum_up()
@@ -167,6 +174,8 @@ class ReplicaGroup:
             self._kws += self.kw * seconds
             self._idle_gpu_s += self._idle_gpus * seconds
             self._idle_kws += self._idle_kw * seconds
+            if self._slowed:
+                self._slowed_s += seconds
             self._since_s = now_s
 
     # --- what can be read -------------------------------------------------------------------------------------------
@@ -175,8 +184,8 @@ class ReplicaGroup:
         """Since the last call."""
         self.integrate(now_s)
         self._sum_up()  # what rounding left over ends with the tick
-        found = Drawn(self._gpu_s, self._idle_gpu_s, self._kws, self._idle_kws)
-        self._gpu_s = self._idle_gpu_s = self._kws = self._idle_kws = 0.0
+        found = Drawn(self._gpu_s, self._idle_gpu_s, self._kws, self._idle_kws, self._slowed_s)
+        self._gpu_s = self._idle_gpu_s = self._kws = self._idle_kws = self._slowed_s = 0.0
         return found
 
     def totals(self, now_s: float) -> dict[str, int]:

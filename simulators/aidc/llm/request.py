@@ -6,6 +6,7 @@ import math
 from typing import NamedTuple
 
 from cosim.simulators.aidc.engine.jobs import Job, nearest_tick
+from cosim.simulators.aidc.gpus.equations import limited_kw
 from cosim.simulators.aidc.llm.serving import Serving
 
 
@@ -44,14 +45,16 @@ class Request:
 
 
 class Numbers(NamedTuple):
-    """What a replica computes with: `Serving`, worked out once; powers above the GPUs' idle power, kW.
+    """What a replica computes with: `Serving` under a power limit, worked out once; powers above the GPUs' idle power,
+    kW.
 
-    base_s, batch_kw   by the number of sequences in the batch, from 0 on
+    base_s, batch_kw, context_s   by the number of sequences in the batch, from 0 on
+    slow_from, slow_prefill   the least batch whose iterations the power limit slows, and whether it slows prefill
     """
 
     base_s: list[float]
     batch_kw: list[float]
-    context_s: float
+    context_s: list[float]
     prefill_s: float
     prefill_kw: float
     ready_kw: float
@@ -61,14 +64,22 @@ class Numbers(NamedTuple):
     batched_tokens: int
     chunked: bool
     full: bool
+    slow_from: int = 10**9
+    slow_prefill: bool = False
 
 
-def numbers_of(serving: Serving) -> Numbers:
-    """The numbers of a class."""
-    curve, gpu = serving.the_curve, serving.the_gpu
-    idle_kw = serving.gpus * gpu.idle_w / 1e3
-    sizes = range(serving.max_batch + 1)
-    return Numbers([curve.base_s(n) for n in sizes], [max(curve.decode_w(n) / 1e3 - idle_kw, 0.0) for n in sizes],
-                   curve.context_s_per_token, curve.prefill_s_per_token, max(curve.prefill_w / 1e3 - idle_kw, 0.0),
+def numbers_of(serving: Serving, limit_kw: float | None = None) -> Numbers:
+    """The numbers of a class; limit_kw: of a GPU, infinite for none; None: the class's own."""
+    curve, gpu, limit = serving.the_curve, serving.the_gpu, serving.own_limit_kw if limit_kw is None else limit_kw
+    idle_kw, most_kw, sizes = serving.gpus * gpu.idle_w / 1e3, serving.gpus * limit, range(serving.max_batch + 1)
+    drawn_kw = [curve.decode_w(n) / 1e3 for n in sizes]
+    ratio = [serving.decode_ratio(n, limit) for n in sizes]
+    prefill_kw = curve.prefill_w / 1e3
+    return Numbers([curve.base_s(n) / speed for n, speed in zip(sizes, ratio, strict=True)],
+                   [max(limited_kw(kw, most_kw) - idle_kw, 0.0) for kw in drawn_kw],
+                   [curve.context_s_per_token / speed for speed in ratio],
+                   curve.prefill_s_per_token / serving.prefill_ratio(limit),
+                   max(limited_kw(prefill_kw, most_kw) - idle_kw, 0.0),
                    serving.gpus * gpu.loaded_w / 1e3, serving.gpus, serving.max_batch, serving.kv_tokens,
-                   serving.batched_tokens, serving.prefill == "chunked", serving.admission == "full")
+                   serving.batched_tokens, serving.prefill == "chunked", serving.admission == "full",
+                   next((n for n in sizes if drawn_kw[n] > most_kw), 10**9), prefill_kw > most_kw)

@@ -15,14 +15,18 @@ from pydantic import Field, model_validator
 
 from cosim.errors import unknown
 from cosim.params import params
+from cosim.simulators.aidc.gpus.equations import Curve, limited_kw, limited_speed_ratio
+from cosim.simulators.aidc.gpus.speed_curves import check_curve
 from cosim.simulators.aidc.llm.curves import ServingCurve
 from cosim.simulators.aidc.llm.equations import kv_capacity_tokens, operations_to
-from cosim.simulators.aidc.llm.published import CURVES, GPUS, MODELS, Gpu, LlmModel
+from cosim.simulators.aidc.llm.published import CURVES, GPUS, MODELS, SPEED_CURVES, Gpu, LlmModel, SpeedCurves
 from cosim.units import MIN_S, Seconds
 
 MOST_TOKENS = 10_000_000
 """Of one request: far beyond any model's context."""
 Tokens = Annotated[int, Field(ge=1, le=MOST_TOKENS)]
+_HALVINGS = 50
+_SpeedCurve = Annotated[Curve, Field(min_length=1, max_length=1000)]
 
 
 @params(kw_only=True)
@@ -34,6 +38,12 @@ class Serving:
     gpus: Annotated[int, Field(ge=1, le=1024, description="GPUs of one replica (tensor parallel)")]
     curve: Annotated[ServingCurve | None, Field(description="time and power of an iteration; null: the measurements "
                                                 "that ship")] = None
+    limit_kw: Annotated[float | None, Field(gt=0, le=100, description="power limit of a GPU (nvidia-smi -pl); null: "
+                                            "none below its TDP")] = None
+    prefill_speed_curve: Annotated[_SpeedCurve | None, Field(description=(
+        "speed of prefill under a power limit: [power, speed] over those without one, rising, the last [1, 1]; null: "
+        f"the one that ships for the GPU ({', '.join(SPEED_CURVES)})"))] = None
+    decode_speed_curve: Annotated[_SpeedCurve | None, Field(description="the same of decode iterations")] = None
     max_batch: Annotated[int, Field(ge=1, le=100_000, description="sequences in a batch at most (max_num_seqs)")] = 256
     batched_tokens: Annotated[int, Field(ge=1, le=10_000_000, description="tokens of an iteration at most "
                                          "(max_num_batched_tokens): decode first, prompts with what is left")] = 2048
@@ -106,6 +116,21 @@ class Serving:
                              f"{gpu.idle_w:g} W; power_w is of all GPUs of the replica")
         return self
 
+    @model_validator(mode="after")
+    def _limit_can_be(self) -> Serving:
+        for name in ("prefill_speed_curve", "decode_speed_curve"):
+            if (curve := getattr(self, name)) is not None:
+                check_curve(curve, name)
+        if self.limit_kw is not None:
+            if (why := self.not_limited) is not None:
+                raise ValueError(f"limit_kw = {self.limit_kw:g}: {why}, or leave limit_kw out")
+            if not self.least_limit_kw <= self.limit_kw <= self.tdp_kw:
+                prefill, decode = (curve[0][0] for curve in self.speeds)
+                raise ValueError(f"limit_kw = {self.limit_kw:g} lies outside {self.least_limit_kw:.4g} to "
+                                 f"{self.tdp_kw:g} kW, the GPU's TDP: the speed curves begin at {prefill:g} of what "
+                                 f"prefill and {decode:g} of what the largest batch draws")
+        return self
+
     @property
     def _what(self) -> str:
         model = self.model if isinstance(self.model, str) else "the model"
@@ -126,6 +151,89 @@ class Serving:
     def the_curve(self) -> ServingCurve:
         """Time and power of an iteration."""
         return CURVES[self.model, self.gpu, self.gpus] if self.curve is None else self.curve  # type: ignore[index]
+
+    # --- power limits -----------------------------------------------------------------------------------------------
+
+    @property
+    def speeds(self) -> SpeedCurves:
+        """Speed over power, its own or as it ships; ValueError where there is neither."""
+        ships = SPEED_CURVES.get(self.gpu) if isinstance(self.gpu, str) else None
+        prefill, decode = (own or ships and ships[k] for k, own in enumerate((self.prefill_speed_curve,
+                                                                              self.decode_speed_curve)))
+        if not prefill or not decode:
+            of = self.gpu if isinstance(self.gpu, str) else "a GPU of its own kind"
+            raise ValueError(f"no speed under a power limit is published for {of}; give prefill_speed_curve and "
+                             "decode_speed_curve")
+        return SpeedCurves(prefill, decode)
+
+    @property
+    def not_limited(self) -> str | None:
+        """Why its GPUs can have no power limit, and what to give; None: they can."""
+        try:
+            least_kw = self.least_limit_kw
+        except ValueError as err:
+            return str(err)
+        if least_kw <= self.tdp_kw:
+            return None
+        return (f"by its curves {self._what} keeps no limit below {least_kw:.4g} kW, and the GPU's TDP is "
+                f"{self.tdp_kw:g} kW; give speed curves that begin lower")
+
+    @property
+    def tdp_kw(self) -> float:
+        """The highest power limit."""
+        return self.the_gpu.tdp_w / 1e3
+
+    @property
+    def draw_kw(self) -> float:
+        """The most that a GPU of a replica draws without a limit."""
+        return max(self.the_curve.decode_w(self.max_batch), self.the_curve.prefill_w) / self.gpus / 1e3
+
+    @cached_property
+    def least_limit_kw(self) -> float:
+        """The lowest power limit: the first points of its speed curves, and a loaded GPU without work. ValueError as
+        `speeds`."""
+        gpu, curve = self.the_gpu, self.the_curve
+        watt = (self.speeds.decode[0][0] * curve.decode_w(self.max_batch) / self.gpus,
+                self.speeds.prefill[0][0] * curve.prefill_w / self.gpus, gpu.idle_w + gpu.loaded_w)
+        return max(watt) / 1e3
+
+    def decode_ratio(self, batch: float, limit_kw: float) -> float:
+        """Speed of decode iterations under a power limit over that without, 1 for an infinite one."""
+        if limit_kw == math.inf:
+            return 1.0
+        return limited_speed_ratio(self.the_curve.decode_w(batch) / self.gpus, limit_kw * 1e3, self.speeds.decode)
+
+    def prefill_ratio(self, limit_kw: float) -> float:
+        """The same of prefill."""
+        if limit_kw == math.inf:
+            return 1.0
+        return limited_speed_ratio(self.the_curve.prefill_w / self.gpus, limit_kw * 1e3, self.speeds.prefill)
+
+    @property
+    def own_limit_kw(self) -> float:
+        """`limit_kw`; infinite: none."""
+        return math.inf if self.limit_kw is None else self.limit_kw
+
+    def slo_limit_kw(self, batch: int) -> float | None:
+        """The lowest power limit at which an iteration of so many typical requests keeps `slo_tpot_s`, kW; None: none
+        does, there is no such level, or no limit can be kept."""
+        if self.slo_tpot_s is None or self.not_limited is not None:
+            return None
+        context = self.input_tokens + self.output_tokens / 2.0
+        least_ratio = self.the_curve.iteration_s(batch, context) / self.slo_tpot_s
+        low, high = self.least_limit_kw, self.tdp_kw
+        if self.decode_ratio(batch, high) < least_ratio:
+            return None
+        if self.decode_ratio(batch, low) >= least_ratio:
+            return low
+        for _ in range(_HALVINGS):
+            middle = 0.5 * (low + high)
+            low, high = (low, middle) if self.decode_ratio(batch, middle) >= least_ratio else (middle, high)
+        return high
+
+    def iteration_s(self, batch: float, context_tokens: float) -> float:
+        """Time of a decode iteration of sequences with so many tokens each under the class's own limit, s."""
+        return self.the_curve.iteration_s(batch, context_tokens) / self.decode_ratio(batch, self.own_limit_kw)
 
     @property
     def kv_tokens(self) -> int:
@@ -164,8 +272,8 @@ class Serving:
         is no such level."""
         if self.slo_tpot_s is None:
             return None
-        context, curve = self.input_tokens + self.output_tokens / 2.0, self.the_curve
-        kept = [n for n in range(1, self.max_batch + 1) if curve.iteration_s(n, context) <= self.slo_tpot_s]
+        context = self.input_tokens + self.output_tokens / 2.0
+        kept = [n for n in range(1, self.max_batch + 1) if self.iteration_s(n, context) <= self.slo_tpot_s]
         return kept[-1] if kept else None
 
     @cached_property
@@ -175,10 +283,10 @@ class Serving:
 
     def gpu_s_per_request(self, batch: int) -> float:
         """GPU time of a typical request at a steady batch: its share of the iterations, and its prompt, s."""
-        curve, context = self.the_curve, self.input_tokens + self.output_tokens / 2.0
+        context = self.input_tokens + self.output_tokens / 2.0
         prompt = self.input_tokens - self.cached_tokens(self.input_tokens)
-        return self.gpus * (self.output_tokens * curve.iteration_s(batch, context) / batch
-                            + prompt * curve.prefill_s_per_token)
+        return self.gpus * (self.output_tokens * self.iteration_s(batch, context) / batch
+                            + prompt * self.the_curve.prefill_s_per_token / self.prefill_ratio(self.own_limit_kw))
 
     @property
     def to_per_gpu_min(self) -> float:
@@ -189,4 +297,10 @@ class Serving:
     @property
     def busy_kw_per_gpu(self) -> float:
         """Power of a GPU of a replica above idle at `planned_batch`, kW: what policies plan with."""
-        return max(self.the_curve.decode_w(self.planned_batch) / self.gpus - self.the_gpu.idle_w, 0.0) / 1e3
+        drawn_w = limited_kw(self.the_curve.decode_w(self.planned_batch) / self.gpus, self.own_limit_kw * 1e3)
+        return max(drawn_w - self.the_gpu.idle_w, 0.0) / 1e3
+
+    @property
+    def most_kw_per_gpu(self) -> float:
+        """The most that a GPU of a replica draws above idle without a limit, kW."""
+        return max(self.draw_kw - self.the_gpu.idle_w / 1e3, 0.0)

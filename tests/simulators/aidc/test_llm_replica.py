@@ -39,8 +39,14 @@ class Line:
         assert request.job.id not in self.ended
         self.ended[request.job.id] = now_s
 
-    def serve(self, requests):
-        """In the order of arrival; ids are places in the list."""
+    def limit(self, numbers):
+        self.replica.limit_batch(numbers, self.clock.now)
+        self.replica.limit_power(numbers, self.clock.now)
+
+    def serve(self, requests, limits=()):
+        """In the order of arrival; ids are places in the list. limits: (s, other numbers of the replica)."""
+        for time_s, numbers in limits:
+            self.clock.signal(time_s, [lambda _, n=numbers: self.limit(n)])
         for request in sorted(requests, key=lambda r: r.job.arrival_s):
             self.clock.signal(request.job.arrival_s, [lambda _, r=request: self.replica.put(r, self.clock.now)])
         while self.clock.peek() < math.inf:
@@ -51,7 +57,8 @@ class Line:
 def numbers(*, base=(8,), slope=2, context=1, prefill=1, max_batch=4, kv=200, tokens=16, chunked=True, full=False,
             ready=0.0):
     sizes = range(max_batch + 1)
-    return Numbers([UNIT * (base[0] + slope * k) for k in sizes], [1.0 + 0.25 * k for k in sizes], UNIT / 16 * context,
+    return Numbers([UNIT * (base[0] + slope * k) for k in sizes], [1.0 + 0.25 * k for k in sizes],
+                   [UNIT / 16 * context] * len(sizes),
                    UNIT * prefill, 4.0, ready, 2, max_batch, kv, tokens, chunked, full)
 
 
@@ -61,21 +68,37 @@ def requests(rows, deadline=1e6):
             for k, (a, i, o, c) in enumerate(rows)]
 
 
+def slowed(n, decode, prefill):
+    """Decode and prefill take so many times as long, of batches of two and more, at less power."""
+    at = [1] * 2 + [decode] * (n.max_batch - 1)
+    return n._replace(base_s=[f * s for f, s in zip(at, n.base_s, strict=True)],
+                      context_s=[f * s for f, s in zip(at, n.context_s, strict=True)], prefill_s=prefill * n.prefill_s,
+                      batch_kw=[kw / f for f, kw in zip(at, n.batch_kw, strict=True)],
+                      prefill_kw=n.prefill_kw / prefill, slow_from=2, slow_prefill=prefill > 1)
+
+
 ROWS = st.lists(st.tuples(st.integers(0, 400), st.integers(1, 40), st.integers(1, 30), st.integers(0, 20)), min_size=1,
                 max_size=14)
 
 
-@settings(max_examples=150, deadline=None)
-@given(ROWS, st.integers(1, 5), st.integers(70, 160), st.booleans(), st.booleans(), st.sampled_from([60, 300, 10**6]),
-       st.integers(0, 3), st.integers(6, 40))
-def test_runs_of_iterations_are_the_iterations(rows, max_batch, kv, chunked, full, patience, context, tokens):
-    """Same instants of start, first token and end to the last bit, same drops, preemptions and energy per request."""
+LIMITS = st.lists(st.tuples(st.integers(0, 1600), st.sampled_from([1, 1.5, 2, 3]), st.sampled_from([1, 1.5, 4]),
+                            st.integers(1, 5)), max_size=6)
+
+
+@settings(max_examples=200, deadline=None)
+@given(ROWS, LIMITS, st.integers(1, 5), st.integers(70, 160), st.booleans(), st.booleans(),
+       st.sampled_from([60, 300, 10**6]), st.integers(0, 3), st.integers(6, 40))
+def test_runs_of_iterations_are_the_iterations(rows, limits, max_batch, kv, chunked, full, patience, context, tokens):
+    """Same instants of start, first token and end to the last bit, same drops, preemptions and energy per request,
+    whenever the power limit and the largest batch change."""
     n = numbers(max_batch=max_batch, kv=kv, tokens=max(tokens, max_batch + 1), chunked=chunked, full=full,
                 context=context)
+    changes = [(UNIT * t / 4, slowed(n, decode, prefill)._replace(max_batch=min(most, max_batch)))
+               for t, decode, prefill, most in sorted(limits)]
     line, made = Line(n), requests(rows, patience)
-    line.serve(made)
+    line.serve(made, changes)
     plain = [Plain(r.job.arrival_s, r.input_tokens, r.output_tokens, r.cached_tokens, r.due_s) for r in made]
-    energy = serve(n, plain)
+    energy = serve(n, plain, changes)
     gone = {r.job.id for r in line.dropped}
     for k, (ours, theirs) in enumerate(zip(made, plain, strict=True)):
         assert (k in gone) == theirs.dropped

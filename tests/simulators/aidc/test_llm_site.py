@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from small_site import CLASSES, PLAIN, SITE, batch
+from small_site import CLASSES, PLAIN, SITE, batch, requests
 
 from cosim.errors import ModelError
 from cosim.simulators.aidc.adapter import AidcParams
@@ -23,13 +23,6 @@ IDLE_KW = 40.0
 def site(job_classes=None, **serving):
     chat = JobClass(kind="llm", deadline_s=60, serving={**SERVING, **serving})
     return ServingFacility("a", SITE, job_classes or {"chat": chat, "fit": CLASSES["fit"]}, PLAIN, 20.0), chat.serving
-
-
-def requests(serving, *rows, deadline=60.0):
-    """Each: id, arrival, tokens of prompt and answer."""
-    return {"id": [r[0] for r in rows], "job_class": ["chat"] * len(rows), "arrival_s": [float(r[1]) for r in rows],
-            "work_to": [serving.request_to(r[2], r[3]) for r in rows], "deadline_s": [r[1] + deadline for r in rows],
-            "input_tokens": [r[2] for r in rows], "output_tokens": [r[3] for r in rows]}
 
 
 def test_power_of_one_request_by_hand():
