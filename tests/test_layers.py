@@ -63,7 +63,7 @@ FLOORS = [
     {"cosim.campaign.local", "cosim.campaign.ray_driver"},
     {"cosim.campaign.ray_engine"},
     {"cosim.campaign.runner", "cosim.campaign.points", "cosim.campaign.point_run"},
-    {"cosim.campaign.sweep_table"},
+    {"cosim.campaign.mirror", "cosim.campaign.sweep_table"},
     {"cosim.campaign.sweep"},
     {"cosim.campaign.sweep_command"},
 ]
@@ -87,6 +87,7 @@ OWNERS = {
     "helics": {"cosim.neighbours.federation"},
     "mosaik": {"cosim.drivers.mosaik_bus"},
     "ray": {"cosim.campaign.ray_driver"},
+    "fsspec": {"cosim.campaign.mirror"},
     "yaml": {"cosim.datafile"},
     "rich": {"cosim.console", "cosim.progress", "cosim.reporting.live"},
     "mosaik_api_v3": {"cosim.adapter", "cosim.hooks", "cosim.drivers.remote", "cosim.serve",
@@ -103,7 +104,7 @@ LAZY = {"cosim.agents.learn.team", "cosim.agents.learn.training", "cosim.agents.
         "cosim.reporting.definition", "cosim.reporting.live", "cosim.reporting.paper", "cosim.request",
         "cosim.simulators.grid.network.files",
         "cosim.simulators.grid.network.powerflow", "cosim.simulators.grid.network.tables", "cosim.trust", "fmpy",
-        "fmpy.fmi2", "fmpy.fmi3", "helics", "pandas",
+        "fmpy.fmi2", "fmpy.fmi3", "fsspec", "helics", "pandas",
         "pyarrow", "pyarrow.parquet", "scipy.optimize", "scipy.sparse", "simbench", "torch.utils.tensorboard", "xarray",
         "xlsxwriter", "xlsxwriter.exceptions"}
 """What may be imported inside a function: it is heavy, or brought by an extra, or brings a library of that kind."""

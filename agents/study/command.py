@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,7 +21,9 @@ from cosim.agents.study.rates import with_estimates
 from cosim.agents.study.signal import digest_of_signal, write_signal
 from cosim.agents.study.signal_plan import FEEDERS, SIGNAL_TIERS, signal_cells
 from cosim.campaign.cells import Cell, CellState
-from cosim.campaign.runner import ENGINES, exit_code, listing, look_up, run_cells
+from cosim.campaign.mirror import mirrored
+from cosim.campaign.runner import exit_code, listing, look_up, nobody, run_cells
+from cosim.campaign.sweep_command import add_engine
 from cosim.console import add_debug, command_parser, plain_console, print_digest, run_command, say
 from cosim.errors import ScenarioError, unknown
 
@@ -51,10 +53,7 @@ def parser() -> argparse.ArgumentParser:
 
 def _shared(p: argparse.ArgumentParser) -> None:
     """Options of every study."""
-    p.add_argument("--jobs", type=int, default=1, metavar="N", help="cells at a time, a core each (default: 1)")
-    p.add_argument("--engine", choices=ENGINES, default="local", help="who computes cells: processes of this machine, "
-                   "or a Ray cluster (extra: ray) (default: local)")
-    p.add_argument("--address", help="of a running Ray cluster (default: one on this machine)")
+    add_engine(p, jobs=1)
     p.add_argument("--out", type=Path, metavar="DIR", help="folder of the study (default: results/study-...)")
     p.add_argument("--dry-run", action="store_true", help="list the cells, with the time that they will take, and end")
     add_debug(p)
@@ -74,6 +73,8 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _study(args: argparse.Namespace) -> int:
+    if args.jobs < 1:
+        raise ScenarioError(f"--jobs {args.jobs} must be 1 or more")
     return {"paper": _paper, "signal": _signal}[args.command](args)
 
 
@@ -87,12 +88,13 @@ def _paper(args: argparse.Namespace) -> int:
     if tier.episodes and find_spec("torch") is None:
         raise ScenarioError(f"--tier {tier.name} trains teams, which needs torch; install aidc-cosim with the extra "
                             "'learn', or take --tier rules")
-    states = computed(cells, out, args)
-    if states is None:
-        return 0
+    if args.dry_run:
+        return listed(cells, out, args)
     words = f"cosim study paper --tier {args.tier}" + (f" --preset {args.preset}" if apart else "") + (
         f" --only {','.join(args.only)}" if args.only != PARTS else "")
-    made, ruled = write_paper(states, args.only, tier, out, words)
+    with mirrored(out, args.copy_to) as ended:
+        states = computed(cells, out, args, ended)
+        made, ruled = write_paper(states, args.only, tier, out, words)
     print_digest(plain_console(), digest_of_study(ruled, states))
     say(plain_console(), f"page: {made}")
     return exit_code(states.values())
@@ -104,27 +106,31 @@ def _signal(args: argparse.Namespace) -> int:
         tier = replace(tier, feeders=tuple(name for name in FEEDERS if name in args.feeder))
     tier = replace(tier, traces=recorded_of(args))
     out = args.out or Path("results") / f"study-signal-{args.tier}"
-    states = computed(signal_cells(tier), out, args)
-    if states is None:
-        return 0
+    cells = signal_cells(tier)
+    if args.dry_run:
+        return listed(cells, out, args)
     words = f"cosim study signal --tier {args.tier}" + "".join(f" --feeder {name}" for name in args.feeder) + "".join(
         f" --{what} {Path(path).name}" for what, path in tier.traces.items())
-    made, results = write_signal(states, tier, out, words)
+    with mirrored(out, args.copy_to) as ended:
+        states = computed(cells, out, args, ended)
+        made, results = write_signal(states, tier, out, words)
     print_digest(plain_console(), digest_of_signal(results, states))
     say(plain_console(), f"page: {made}")
     return exit_code(states.values())
 
 
-def computed(cells: Sequence[Cell], out: Path, args: argparse.Namespace) -> dict[str, CellState] | None:
-    """The states of the cells after all that can be have been computed; None after --dry-run, which lists them."""
-    if args.jobs < 1:
-        raise ScenarioError(f"--jobs {args.jobs} must be 1 or more")
+def listed(cells: Sequence[Cell], out: Path, args: argparse.Namespace) -> int:
+    """--dry-run: the cells, with the time that they will take."""
     before = look_up(cells, out)
-    timed = with_estimates(cells, before)
-    if args.dry_run:
-        print_digest(plain_console(), listing(timed, before, args.jobs))
-        return None
-    return run_cells(timed, out, jobs=args.jobs, engine=args.engine, address=args.address)
+    print_digest(plain_console(), listing(with_estimates(cells, before), before, args.jobs))
+    return 0
+
+
+def computed(cells: Sequence[Cell], out: Path, args: argparse.Namespace, ended: Callable[[str], None] = nobody
+             ) -> dict[str, CellState]:
+    """The states of the cells after all that can be have been computed; ended: as of `run_cells`."""
+    return run_cells(with_estimates(cells, look_up(cells, out)), out, jobs=args.jobs, engine=args.engine,
+                     address=args.address, ended=ended)
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ except ImportError:  # no locks on this system
     fcntl = None  # type: ignore[assignment]
 
 CELLS, STATES, MANIFEST, RESULT, LOCK = "cells", "states", "manifest.json", "result.json", "lock"
-_PART = ".part"
+PART = ".part"
 _URL = re.compile(r"(?:^|/)([A-Za-z][A-Za-z0-9+.-]+):/")
 """What is left of a URL that was made a path, also an absolute one."""
 _BUSY = (errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN)
@@ -41,7 +41,7 @@ _EVERY_S = 0.05
 def write_whole(path: Path, text: str) -> None:
     """Replace a file by a text in one step: whatever kills the process, the old one or the new one is there. One
     process at a time writes a file."""
-    part = path.with_name(path.name + _PART)
+    part = path.with_name(path.name + PART)
     try:
         part.unlink(missing_ok=True)  # of a killed process, or a link that somebody put there
         with part.open("x", encoding="utf-8", newline="\n") as file:
@@ -78,7 +78,7 @@ def make_folders(out: Path, inside: Sequence[str] = (CELLS, STATES)) -> None:
     object store's."""
     if found := _URL.search(str(out)):
         raise ScenarioError(f"{out}: a campaign's folder is a path; an object store ({found[1]}) has neither locks nor "
-                            "files that replace one another in one step. Choose a folder, and copy it there afterwards")
+                            "files that replace one another in one step. Choose a folder, and a store by --copy-to")
     for folder in (out, *(out / name for name in inside)):
         if folder != out:
             refuse_links([folder])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,8 +54,13 @@ class Engine(Protocol):
         """End the processes, whatever they compute."""
 
 
+def nobody(key: str) -> None:
+    """Nothing follows the end of a cell."""
+
+
 def run_cells(cells: Sequence[Cell], out: Path, *, jobs: int = 1, engine: Literal["local", "ray"] = "local",
-              address: str | None = None, retries: int = 1, progress: bool = True) -> dict[str, CellState]:
+              address: str | None = None, retries: int = 1, progress: bool = True,
+              ended: Callable[[str], None] = nobody) -> dict[str, CellState]:
     """Compute cells and return their states by key, in the order of `cells`; those that are done already are skipped.
 
     out       folder of the campaign (`cosim.campaign.files`); one process at a time works on it
@@ -64,6 +69,7 @@ def run_cells(cells: Sequence[Cell], out: Path, *, jobs: int = 1, engine: Litera
     address   of a running Ray cluster; None: one on this machine, started and stopped here
     retries   how often a cell is computed again after its process was killed
     progress  show progress on standard error
+    ended     called with the key of each cell that ended here, done or failed
 
     A cell is skipped where the folder holds its result, made of the same call, arguments and files with the same
     versions; one that was being computed goes on in its folder. An error is its cell's (`CellState.error`), and the
@@ -82,7 +88,7 @@ def run_cells(cells: Sequence[Cell], out: Path, *, jobs: int = 1, engine: Litera
     make_folders(out)
     with only_campaign(out):
         _look(states, out)
-        campaign = _Campaign(states, out, retries, {cell.key: cell.estimate_s for cell in cells})
+        campaign = _Campaign(states, out, retries, {cell.key: cell.estimate_s for cell in cells}, ended)
         campaign.write_manifest()
         try:
             if any(state.state != "done" for state in states.values()):
@@ -199,8 +205,8 @@ class _Campaign:
     """The cells of one run, and which of them are being computed."""
 
     def __init__(self, states: Mapping[str, CellState], out: Path, retries: int,
-                 estimates: Mapping[str, float | None]) -> None:
-        self.states, self.out, self.retries = states, out, retries
+                 estimates: Mapping[str, float | None], ended: Callable[[str], None]) -> None:
+        self.states, self.out, self.retries, self._ended = states, out, retries, ended
         known = [seconds for seconds in estimates.values() if seconds is not None]
         usual = fmean(known) if known else 1.0
         self._weights = {key: usual if seconds is None else max(seconds, 1e-3) for key, seconds in estimates.items()}
@@ -284,6 +290,7 @@ class _Campaign:
         if state.state in ("done", "failed"):
             self._count[state.state] += 1
             self._done += self._weights[state.key]
+            self._ended(state.key)
 
     def _tell(self) -> None:
         """Progress and manifest, the latter once in a while: of thousands of cells it is long."""

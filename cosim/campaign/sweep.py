@@ -7,16 +7,17 @@ import json
 import math
 import os
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from cosim.campaign.cells import Cell, CellState, digest_of, files_of
 from cosim.campaign.files import make_folders, write_whole
+from cosim.campaign.mirror import mirrored
 from cosim.campaign.point_run import CALL, SCENARIOS, scenario_file
 from cosim.campaign.points import MOST_CELLS, Point, checked_seeds, different, grid, plain
-from cosim.campaign.runner import exit_code, run_cells, said_of
+from cosim.campaign.runner import exit_code, nobody, run_cells, said_of
 from cosim.campaign.sweep_table import frame_of, runs_of, statistics_of, write_tables
 from cosim.console import plain_console, say
 from cosim.errors import ModelError, ScenarioError, cut, shown
@@ -148,10 +149,11 @@ def default_folder(scenario: Scenario) -> Path:
 
 
 def compute(sweep: SweepPlan, out: Path, *, jobs: int, engine: Literal["local", "ray"] = "local",
-            address: str | None = None, progress: bool = True) -> dict[str, CellState]:
-    """Run what is not done, and write the tables of what is; states by cell."""
+            address: str | None = None, progress: bool = True, ended: Callable[[str], None] = nobody
+            ) -> dict[str, CellState]:
+    """Run what is not done, and write the tables of what is; states by cell. ended: as of `run_cells`."""
     sweep.write_scenarios(out)
-    states = run_cells(sweep.cells(), out, jobs=jobs, engine=engine, address=address, progress=progress)
+    states = run_cells(sweep.cells(), out, jobs=jobs, engine=engine, address=address, progress=progress, ended=ended)
     write_tables(out, sweep.name, sweep.fields, runs_of(sweep.points, sweep.seeds, list(states.values())))
     return states
 
@@ -159,10 +161,10 @@ def compute(sweep: SweepPlan, out: Path, *, jobs: int, engine: Literal["local", 
 def run_sweep(scenario: str | os.PathLike[str] | Scenario, *, set: Mapping[str, Any] | None = None,
               points: Sequence[Mapping[str, Any]] = (), seeds: Sequence[int] | None = None,
               until: str | float | None = None, out: File | None = None, jobs: int = 1,
-              engine: Literal["local", "ray"] = "local", address: str | None = None, driver: str = "native",
-              keep_traces: bool = False, use: Mapping[str, str] | None = None, replay: Mapping[str, File] | None = None,
-              map: Mapping[str, str] | None = None, trust: File | Collection[File] = (), per_seed: bool = False,
-              progress: bool = True) -> pd.DataFrame:
+              engine: Literal["local", "ray"] = "local", address: str | None = None, copy_to: str | None = None,
+              driver: str = "native", keep_traces: bool = False, use: Mapping[str, str] | None = None,
+              replay: Mapping[str, File] | None = None, map: Mapping[str, str] | None = None,
+              trust: File | Collection[File] = (), per_seed: bool = False, progress: bool = True) -> pd.DataFrame:
     """Run a scenario at points of its fields with the same seeds at each, and return the figures as one table.
 
     set          field -> value, or a list of values; all combinations are points
@@ -172,6 +174,7 @@ def run_sweep(scenario: str | os.PathLike[str] | Scenario, *, set: Mapping[str, 
     out          folder of the sweep (default: results/<scenario>/sweep); what it holds already is not run again
     jobs         runs at a time
     engine       'local' or 'ray'; address: of a running Ray cluster
+    copy_to      URL of fsspec to which the folder is copied, each run as it ends (extra 'store')
     keep_traces  keep each run's trace in its cell's folder
     per_seed     return a row per run and figure, not per point and figure
     use, replay, map, driver, trust, progress: as of `cosim.simulate`
@@ -196,7 +199,8 @@ def run_sweep(scenario: str | os.PathLike[str] | Scenario, *, set: Mapping[str, 
     if progress:
         for warning in sweep.warnings:
             say(plain_console(stderr=True), f"warning: {warning}", "yellow")
-    states = compute(sweep, folder, jobs=jobs, engine=engine, address=address, progress=progress)
+    with mirrored(folder, copy_to, progress) as ended:
+        states = compute(sweep, folder, jobs=jobs, engine=engine, address=address, progress=progress, ended=ended)
     if exit_code(states.values()):
         raise ModelError(f"{'; '.join(said_of(states))}; the others are done in {folder}")
     runs = runs_of(sweep.points, sweep.seeds, list(states.values()))

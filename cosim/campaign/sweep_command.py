@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from cosim.campaign.cells import CellState
+from cosim.campaign.mirror import mirrored
 from cosim.campaign.points import grid, plan_of, seeds_of, values_of
 from cosim.campaign.runner import ENGINES, exit_code, listing, look_up, said_of
 from cosim.campaign.sweep import SweepPlan, compute, default_folder, planned, with_measured_rate
@@ -76,14 +77,17 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
-def add_engine(p: argparse.ArgumentParser) -> None:
-    """The options by which a command chooses where its cells are computed."""
-    p.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="runs at a time (default: the "
-                   "number of this machine's processors)")
+def add_engine(p: argparse.ArgumentParser, jobs: int | None = None) -> None:
+    """The options by which a command chooses where its cells are computed; jobs: usually at a time, None: as many as
+    there are processors."""
+    p.add_argument("--jobs", type=int, default=jobs or os.cpu_count() or 1, metavar="N", help="runs at a time, a "
+                   "processor each (default: " + (f"{jobs})" if jobs else "the number of this machine's processors)"))
     p.add_argument("--engine", choices=ENGINES, default="local", help="processes of this machine, or tasks of Ray "
                    "(extra 'ray'; default: local)")
     p.add_argument("--address", metavar="HOST:PORT", help="of a running Ray cluster with the same folders "
                    "(default: one on this machine for this run)")
+    p.add_argument("--copy-to", metavar="URL", help="copy the folder to an object store, or wherever fsspec writes "
+                   "(s3://bucket/folder; extra 'store'), each run as it ends")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -101,12 +105,13 @@ def _sweep(args: argparse.Namespace) -> int:
         _print_listing(console, sweep, out, args.jobs)
         return 0
     print_digest(console, Digest(warnings=list(sweep.warnings)))
-    states = compute(sweep, out, jobs=args.jobs, engine=args.engine, address=args.address)
-    runs = runs_of(sweep.points, sweep.seeds, list(states.values()))
-    _print_result(console, args, sweep, states, runs)
-    for figure, field in pictures:
-        for path in _drawn(out, sweep, runs, figure, field):
-            say(console, f"picture: {path}")
+    with mirrored(out, args.copy_to) as ended:
+        states = compute(sweep, out, jobs=args.jobs, engine=args.engine, address=args.address, ended=ended)
+        runs = runs_of(sweep.points, sweep.seeds, list(states.values()))
+        _print_result(console, args, sweep, states, runs)
+        for figure, field in pictures:
+            for path in _drawn(out, sweep, runs, figure, field):
+                say(console, f"picture: {path}")
     if runs["figure"]:
         there = ", ".join(sorted(path.name for stem in (TABLE, RUNS) for path in out.glob(f"{stem}.*")))
         say(console, f"tables: {there} in {out}")
