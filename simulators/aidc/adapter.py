@@ -83,6 +83,7 @@ class DataCenters(Adapter):
 
     PARAMS = AidcParams
     KINDS: ClassVar[tuple[str, ...]] = ("train", "inf")
+    SERVING: ClassVar[str] = "cosim.simulators.aidc.llm.adapter:LlmDataCenters"  # that take classes of kind llm
     SITE_ON_BUS: ClassVar[type[SiteOnBus]] = SiteOnBus
     TYPED: ClassVar[bool] = False
     VARIANTS: ClassVar[tuple[str, ...]] = (
@@ -121,8 +122,7 @@ class DataCenters(Adapter):
         for name, job_class in given.job_classes.items():
             if job_class.kind not in cls.KINDS:
                 raise ScenarioError(f"job_classes.{name} is of kind {job_class.kind}, which {cls.__name__} does not "
-                                    f"serve ({', '.join(cls.KINDS)}); set {member}.simulator to "
-                                    "cosim.simulators.aidc.llm.adapter:LlmDataCenters")
+                                    f"serve ({', '.join(cls.KINDS)}); set {member}.simulator to {cls.SERVING}")
         if cls.TYPED:
             return
         typed = [f"sites.{name}.gpu_types" for name, site in given.sites.items() if site.gpu_types]

@@ -102,6 +102,7 @@ class CappedDataCenters(DataCenters):
     """
 
     PARAMS = CappedParams
+    SERVING = "cosim.simulators.aidc.llm.capped:CappedLlmDataCenters"
     SITE_ON_BUS = CappedSite
     MODELS = {
         "Site": (

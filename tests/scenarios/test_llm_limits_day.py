@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from rewritten import rewritten
 
+from cosim.drivers.resolve import resolve
 from cosim.errors import ScenarioError
 from cosim.experiment import Experiment
 from cosim.run import find
@@ -117,3 +118,9 @@ def test_limits_linked_to_data_centers_without_them_name_those_that_have_them(tm
     assert str(err.value) == (
         "aidc.gpu_limit_set_kw is a port of CappedLlmDataCenters, and aidc is LlmDataCenters: --use "
         "aidc=cosim.simulators.aidc.llm.capped:CappedLlmDataCenters has it")
+
+
+def test_capped_data_centers_name_those_that_serve_and_keep_caps():
+    with pytest.raises(ScenarioError, match=r"does not serve \(train, inf\); set aidc\.simulator to cosim\.simulators\."
+                                            r"aidc\.llm\.capped:CappedLlmDataCenters"):
+        resolve(override(find("llm_day"), {"aidc.simulator": "cosim.simulators.aidc.capped:CappedDataCenters"}))
