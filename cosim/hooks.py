@@ -78,7 +78,8 @@ class Hooks:
     MODELS       model -> ports; empty where they are known only in `init` (`Adapter.adopt`)
     REPLAYED_BY  import string of the simulator that plays its tables of a trace, whose outputs are events
                  (`cosim.replay.exchange.replay`); None: levels are played
-    VARIANTS     import strings of simulators that may take its place and have more fields: named where one is set here
+    VARIANTS     import strings of simulators that may take its place and have more fields or ports: named where one is
+                 set or linked here
     TABLE_FIELD  its field for a table that holds less than its outputs (a forecast is worked out from prices): it then
                  plays itself; None: tables are played by `cosim.replay.members.TablePlayer`
     spare        set by a driver that fetches linked outputs alone: `advance` may give `cosim.adapter.LazyOutputs` ones

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-from cosim.drivers.resolve import Resolved
+from cosim.drivers.resolve import Resolved, refuse_port_of_variants
 from cosim.errors import ScenarioError, listed, unknown
 from cosim.plausible import is_marginal
 from cosim.ports import Port
@@ -122,8 +122,8 @@ def _expand(resolved: Resolved, link: Link, interfaces: Mapping[str, MemberInter
         dst_port, dst_factor = _theirs(resolved, dst, dst_ours)
     if link.optional and interfaces[src].find(src_port, "out") is None:
         return []
-    src_model, out = _find(interfaces, src, src_port, "out")
-    dst_model, into = _find(interfaces, dst, dst_port, "in")
+    src_model, out = _find(resolved, interfaces, src, src_port, "out")
+    dst_model, into = _find(resolved, interfaces, dst, dst_port, "in")
     shift_s = resolved.scenario.members[src].step_s if link.shift_s == "step" else link.shift_s
     shift = resolved.clock.steps(shift_s, f"shift_s of link {link.source} -> {link.target}")
     _check_steps(resolved, link, out, src, dst)
@@ -172,9 +172,11 @@ def _entity_name(names: Mapping[str, str], ours: str) -> str:
     return ours
 
 
-def _find(interfaces: Mapping[str, MemberInterface], member: str, port: str, flow: str) -> tuple[str, Port]:
+def _find(resolved: Resolved, interfaces: Mapping[str, MemberInterface], member: str, port: str, flow: str
+          ) -> tuple[str, Port]:
     found = interfaces[member].find(port, flow)
     if found is None:
+        refuse_port_of_variants(member, resolved.classes[member], port, flow)
         names = [n for model in interfaces[member].models for n, ps in interfaces[member].ports[model].items()
                  if any(p.flow in (flow, "both") for p in ps)]
         raise ScenarioError(unknown(f"{flow} port of member '{member}'", port, names))

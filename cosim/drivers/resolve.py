@@ -117,6 +117,16 @@ def _refuse_of_variants(name: str, ours: type[Adapter], given: Mapping[str, Any]
                                     f"{ours.__name__}: --use {name}={path} has it")
 
 
+def refuse_port_of_variants(name: str, cls: type[Simulator] | None, port: str, flow: str) -> None:
+    """ScenarioError for a port that the simulator lacks and one of its variants has."""
+    ours = _adapter(cls)
+    for path in ours.VARIANTS if ours is not None else ():
+        variant = load(path, f"variant of {cls.__name__}")  # type: ignore[union-attr]
+        if any(p.name == port and p.flow in (flow, "both") for ports in variant.MODELS.values() for p in ports):
+            raise ScenarioError(f"{name}.{port} is a port of {variant.__name__}, and {name} is "
+                                f"{ours.__name__}: --use {name}={path} has it")  # type: ignore[union-attr]
+
+
 def _adapter(cls: type[Simulator] | None) -> type[Adapter] | None:
     """The class, where it is built on cosim.adapter."""
     return cls if cls is not None and issubclass(cls, Adapter) else None

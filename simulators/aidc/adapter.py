@@ -85,9 +85,10 @@ class DataCenters(Adapter):
     KINDS: ClassVar[tuple[str, ...]] = ("train", "inf")
     SITE_ON_BUS: ClassVar[type[SiteOnBus]] = SiteOnBus
     TYPED: ClassVar[bool] = False
-    VARIANTS = ("cosim.simulators.aidc.capped:CappedDataCenters", "cosim.simulators.aidc.llm.adapter:LlmDataCenters",
-                "cosim.simulators.aidc.adapter:SlotDataCenters", "cosim.simulators.aidc.gpus.adapter:GpuDataCenters",
-                "cosim.simulators.aidc.llm.capped:CappedLlmDataCenters")
+    VARIANTS: ClassVar[tuple[str, ...]] = (
+        "cosim.simulators.aidc.capped:CappedDataCenters", "cosim.simulators.aidc.llm.adapter:LlmDataCenters",
+        "cosim.simulators.aidc.adapter:SlotDataCenters", "cosim.simulators.aidc.gpus.adapter:GpuDataCenters",
+        "cosim.simulators.aidc.llm.capped:CappedLlmDataCenters")
     MODELS = {"Site": SITE}
 
     @classmethod

@@ -59,6 +59,7 @@ class LlmDataCenters(DataCenters):
 
     KINDS: ClassVar[tuple[str, ...]] = ("train", "inf", "llm")
     SITE_ON_BUS = ServingSite
+    VARIANTS = ("cosim.simulators.aidc.llm.capped:CappedLlmDataCenters",)
     MODELS = {"Site": (*DataCenters.MODELS["Site"], *SERVING)}
 
     @classmethod

@@ -6,8 +6,8 @@ lowered alike at that instant, from those that are set towards the lowest that t
 in whole watts; they are raised with the commands of the next tick. Work is withheld, by `gives_way`, only where even
 the lowest do not keep the cap: training gives its blocks back, other inference waits, replicas are not switched on, and
 those for which there is no power take no new request and go off with their last one (of `running: keep`, none of those
-that are on). There a replica counts by what it could draw at most in this tick and the last one, and one that is
-switched on by what it can draw at all.
+that are on). There replicas count by the most that they could draw when this was looked at, in this tick and the last
+one, and one that is switched on by what it can draw at all.
 
 A limit acts from a replica's next iteration on, so that a cap is kept once the iterations under way have ended.
 """
@@ -26,6 +26,7 @@ from cosim.simulators.aidc.engine.training import TrainingPool
 from cosim.simulators.aidc.gpus.equations import kept_limit_kw, level_within, limit_at_kw
 from cosim.simulators.aidc.llm.facility import ServingFacility
 from cosim.simulators.aidc.llm.pool import ServingPool
+from cosim.simulators.aidc.llm.replica import Replica
 from cosim.simulators.aidc.plant.cooling import Cooling
 from cosim.simulators.fleet import JobClass, Site
 from cosim.units import ROUNDING
@@ -62,6 +63,7 @@ class CappedServingFacility(ServingFacility, CappedFacility):
         self._set_kw = {k: pool.serving.own_limit_kw for k, pool in self._pool_at.items()}
         self._limits_kw = dict(self._set_kw)
         self._fresh = True  # whether limits may be raised
+        self._drawn_kw = 0.0  # at most what can be drawn, when the limits were looked at last and since
         self._peaks_kw = {k: [0.0, 0.0] for k in self._pool_at}  # see the module: this tick, the last one
         for pool in self.served:
             pool.joined = self._look_at_draws
@@ -146,7 +148,8 @@ class CappedServingFacility(ServingFacility, CappedFacility):
                 on, running_kw = one.group.on, self._running_kw(k)
                 beyond_kw = 0.0 if k in self._never else running_kw - room_kw
                 if beyond_kw > ROUNDING:
-                    most = max(on - math.ceil(beyond_kw * max(len(one.group), 1) / running_kw), 0)
+                    off = beyond_kw / running_kw * len(one.group) if running_kw else 0.0
+                    most = max(on - math.ceil(off), 0)
                     self._most_on[k] = most
                     one.withhold(most, now_s)
                     room_kw = 0.0
@@ -161,21 +164,32 @@ class CappedServingFacility(ServingFacility, CappedFacility):
             return pool.switch_on(now_s, max(gpus, 0), max(self._most_on[k] - pool.group.on, 0))
         return super()._start(k, gpus, now_s)
 
-    def _look_at_draws(self) -> None:
-        """A request has come: what replicas can draw now may be more than the cap leaves."""
-        if self.budget_kw < NO_CAP_KW:
-            drawn_kw = self._beside_kw() + sum([
-                gpus * min(kw, self._limits_kw[k] - self._idle_kw(k)) for k, kw, gpus in self._draws()])
-            if drawn_kw > self.budget_kw + ROUNDING:
+    def _look_at_draws(self, pool: ServingPool, replica: Replica) -> None:
+        """A request has come: what replicas can draw now may be more than the cap leaves. Replicas are looked at where
+        what they could draw last and what came since is."""
+        if self.budget_kw == NO_CAP_KW:
+            return
+        k, gpus = self._index[pool.name], pool.serving.gpus
+        most_kw = gpus * (self._limits_kw[k] - self._idle_kw(k))
+        now_kw, before_kw = (min(pool.draw_kw(n, prompts), most_kw) for n, prompts in (
+            (replica.outstanding, replica.has_prompts), (replica.outstanding - 1, False)))
+        self._drawn_kw += now_kw - before_kw
+        if self._drawn_kw > self.budget_kw + ROUNDING:
+            self._drawn_kw = self._could_draw_kw(self._draws())
+            if self._drawn_kw > self.budget_kw + ROUNDING:
                 self._news = self._regroup = True
+
+    def _could_draw_kw(self, draws: Sequence[tuple[int, float, int]]) -> float:
+        """What is busy beside replicas, and what these can draw under the limits in force."""
+        return self._beside_kw() + sum([gpus * min(kw, self._limits_kw[k] - self._idle_kw(k)) for k, kw, gpus in draws])
 
     def _slow_down(self, now_s: float) -> None:
         """The power limits in force, as low as the cap of the site needs them."""
         limits, spans = self._set_kw, {k: self._span_kw(k) for k in self._pool_at}
+        draws = self._draws() if self.budget_kw < NO_CAP_KW else []
         if self.budget_kw < NO_CAP_KW and self._slows:
             level = level_within(self.budget_kw - self._beside_kw(), [
-                (gpus, kw, spans[k][0] - self._idle_kw(k), spans[k][1] - self._idle_kw(k))
-                for k, kw, gpus in self._draws()])
+                (gpus, kw, spans[k][0] - self._idle_kw(k), spans[k][1] - self._idle_kw(k)) for k, kw, gpus in draws])
             if level < 1.0:
                 limits = {k: _whole_watts(level, *span) for k, span in spans.items()}
             if not self._fresh:
@@ -188,6 +202,7 @@ class CappedServingFacility(ServingFacility, CappedFacility):
             for k, pool in self._pool_at.items():
                 if limits[k] != before[k]:
                     pool.limit_power(limits[k], now_s)
+        self._drawn_kw = self._could_draw_kw(draws)
 
     # --- inside -----------------------------------------------------------------------------------------------------
 

@@ -54,8 +54,8 @@ GAP_COLUMNS = ("site", "job_class", "time_s", "gap_from_s", "gap_to_s", "tokens"
 
 
 NOTHING: Mapping[int, float] = MappingProxyType({})
-_MOST_LIMITS = 1024
-"""Power limits whose numbers are kept."""
+_MOST_NUMBERS = 50_000
+"""Of power limits, times the largest batch, whose numbers are kept."""
 
 
 class ServingTick(NamedTuple):
@@ -87,7 +87,7 @@ class ServingPool(Tally):
     group         its replicas that are on
     rows, uses, requests, gaps   rows of jobs that leave, of shares, of requests and of GAP_COLUMNS are put there; None:
                   nowhere
-    joined        called when a request has come to a replica; None: nothing is
+    joined        called with the pool and a replica when a request has come to it; None: nothing is
     changed       called when `kw` or `busy_gpus` has changed
     freed         called when a replica has gone off, or a grant can use more GPUs
     """
@@ -106,7 +106,7 @@ class ServingPool(Tally):
         self._clock = clock
         self._numbers = numbers_of(self.serving)
         self._limited: dict[float, Numbers] = {}  # by power limit
-        self.joined: Callable[[], None] | None = None
+        self.joined: Callable[[ServingPool, Replica], None] | None = None
         self._to_per_token = self.serving.to_per_token
         self.granted_gpus = 0
         self.group = ReplicaGroup(self._numbers.gpus, clock.now, changed, freed)
@@ -199,7 +199,7 @@ class ServingPool(Tally):
     def _under(self, limit_kw: float) -> Numbers:
         made = self._limited.get(limit_kw)
         if made is None:
-            if len(self._limited) >= _MOST_LIMITS:
+            if len(self._limited) >= max(_MOST_NUMBERS // self.serving.max_batch, 4):
                 self._limited.clear()
             made = self._limited[limit_kw] = numbers_of(self.serving, limit_kw)
         return made
@@ -207,14 +207,20 @@ class ServingPool(Tally):
     def draws(self) -> dict[float, int]:
         """The most that a GPU of a replica draws above idle without a power limit until another request comes to it,
         kW -> how many GPUs do."""
-        n, found = self._under(math.inf), dict[float, int]()
+        gpus, found = self._numbers.gpus, dict[float, int]()
         for replica in self.group:
-            kw = n.ready_kw
-            if replica.outstanding:
-                kw = n.batch_kw[min(replica.outstanding, n.max_batch)]
-                kw = max(kw, n.prefill_kw) if replica.has_prompts else kw
-            found[kw / n.gpus] = found.get(kw / n.gpus, 0) + n.gpus
+            kw = self.draw_kw(replica.outstanding, replica.has_prompts) / gpus
+            found[kw] = found.get(kw, 0) + gpus
         return found
+
+    def draw_kw(self, requests: int, prompts: bool) -> float:
+        """The most that a replica draws above idle without a power limit, with so many requests, prompts of theirs to
+        be computed or not."""
+        n = self._under(math.inf)
+        if not requests:
+            return n.ready_kw
+        kw = n.batch_kw[min(requests, n.max_batch)]
+        return max(kw, n.prefill_kw) if prompts else kw
 
     def withhold(self, replicas: int, now_s: float) -> None:
         """All but so many of the replicas that are on take no new request and go off with their last one."""
@@ -275,10 +281,11 @@ class ServingPool(Tally):
             self.rejected += 1
             self._drop(request, now_s)
             return
-        if not self.group.put(request, now_s):
+        replica = self.group.put(request, now_s)
+        if replica is None:
             self._line.append(request)
         elif self.joined is not None:
-            self.joined()
+            self.joined(self, replica)
 
     def _serve_line(self, now_s: float) -> None:
         if self._line and self.group.ready:

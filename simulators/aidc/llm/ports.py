@@ -34,6 +34,6 @@ LIMITS = (
     per_class("gpu_limit_kw", "power limit of a GPU of the class's replicas, mean over the tick; its TDP: none; 0 of "
               "classes without replicas"),
     per_class("slowed_s", "time of the tick for which a power limit slowed a replica of the class"),
-    Port("cap_slowed_s", "out", "time of the tick for which replicas were slowed for the site's cap", sign=">= 0"),
+    Port("cap_slowed_s", "out", "time of the tick for which the site's cap lowered power limits", sign=">= 0"),
 )
 """Of sites whose replicas' GPUs have power limits, beside SERVING and those of a capped site."""

@@ -96,8 +96,9 @@ class ReplicaGroup:
 
     # --- requests ---------------------------------------------------------------------------------------------------
 
-    def put(self, request: Request, now_s: float) -> bool:
-        """A request joins the ready replica with the fewest, the first of equals; False: none is ready."""
+    def put(self, request: Request, now_s: float) -> Replica | None:
+        """A request joins the ready replica with the fewest, the first of equals, which is given back; None: none is
+        ready."""
         due, replicas = self._due, self._replicas
         while due and due[0][0] <= now_s:
             late = replicas.get(heappop(due)[1])
@@ -113,8 +114,8 @@ class ReplicaGroup:
             heappush(least, (best.outstanding, order))
             if best.waiting and best.waiting[-1] is request:
                 heappush(due, (request.due_s, order))
-            return True
-        return False
+            return best
+        return None
 
     def less(self, replica: Replica) -> None:
         """A replica has fewer requests than before."""

@@ -1,6 +1,7 @@
 """Power limits of replicas: iterations and power by hand, caps of the site, what is refused."""
 
 import math
+import random
 
 import pytest
 from small_site import CLASSES, PLAIN, SITE, batch, requests
@@ -30,10 +31,10 @@ CHAT_70B = {"model": "Llama-3.1-70B", "gpu": "H100", "gpus": 4}
 CAPPED = "cosim.simulators.aidc.llm.capped:CappedLlmDataCenters"
 
 
-def site(rules=None, slow_for_cap=True, **serving):
+def site(rules=None, slow_for_cap=True, at_arrival=False, **serving):
     chat = JobClass(kind="llm", deadline_s=60, serving={**SERVING, **serving})
     return CappedServingFacility("a", SITE, {"chat": chat, "fit": CLASSES["fit"]}, PLAIN, 20.0,
-                                 rules or CapRules(), "cap", slow_for_cap), chat.serving
+                                 rules or CapRules(), "cap", slow_for_cap, at_arrival=at_arrival), chat.serving
 
 
 def meter_kw(busy_kw):
@@ -162,10 +163,10 @@ def test_training_gives_way_where_the_lowest_limits_are_not_enough(slows, left_k
     assert facility.limits.limit_kw[0] == pytest.approx(limit_kw)
 
 
-def test_a_request_that_comes_lowers_the_limits_at_once():
-    """A second request's prompt may draw 1.26 kW above idle, and 1 kW is left: 0.57 kW a GPU; the decodes draw less."""
-    facility, serving = site()
-    facility.submit(requests(serving, (1, 0, 100, 900)))
+def test_a_request_that_comes_lowers_the_limits_until_the_next_tick():
+    """At 2.25 s a second request's prompt may draw 1.26 kW above idle, and 1 kW is left: 0.57 kW a GPU from then on."""
+    facility, serving = site(at_arrival=True)
+    facility.submit(requests(serving, (1, 0, 100, 900), (2, 2.25, 100, 5)))
     facility.command([2, 0], 20.0)
     facility.advance(1.0)
     facility.read_interval()
@@ -174,16 +175,32 @@ def test_a_request_that_comes_lowers_the_limits_at_once():
     facility.advance(2.0)
     facility.read_interval()
     assert facility.limits.limit_kw[0] == pytest.approx(0.7)
-    facility.submit(requests(serving, (2, 2.0, 100, 5)))
+    facility.advance(2.75)
+    facility.submit(requests(serving))  # nothing comes, and nothing is drawn that needs the limit any more
     facility.advance(3.0)
     facility.read_interval()
-    assert facility.limits.limit_kw[0] == pytest.approx(0.57)
+    assert facility.limits.limit_kw[0] == pytest.approx(0.25 * 0.7 + 0.75 * 0.57, abs=1e-4)
     assert facility.limits.slowed_s[0] == pytest.approx(0.1 / limited_speed_ratio(
         0.7, 0.57, serving.prefill_speed_curve) + 0.011, rel=0.01)
     facility.command([2, 0], 20.0)
     facility.advance(4.0)
     facility.read_interval()
     assert facility.limits.limit_kw[0] == pytest.approx(0.7)
+
+
+def test_a_larger_batch_and_a_limit_in_the_instant_in_which_a_run_begins():
+    """The prompt is through at 0.11 s: the next iteration takes 12 ms at 0.25 kW, and the second is admitted then."""
+    facility, serving = site()
+    facility.limit_batches([1.0, math.nan])
+    facility.submit(requests(serving, (1, 0, 100, 500), (2, 0, 10, 5)))
+    facility.command([2, 0], 20.0)
+    facility.advance(0.11)
+    facility.limit_batches([2.0, math.nan])
+    facility.limit_power([0.25, math.nan])
+    facility.advance(10.0)
+    facility.read_interval()
+    rows = facility.request_rows()
+    assert dict(zip(rows["id"], rows["start_s"], strict=True))[2] == pytest.approx(0.11 + 0.012)
 
 
 @pytest.mark.parametrize(("running", "replicas"), [("pause", 1), ("keep", 2)])
@@ -208,6 +225,49 @@ def test_replicas_without_power_go_off_with_their_last_request(running, replicas
     facility.advance(10.0)
     facility.read_interval()
     assert facility.ticks["chat"].replicas == 3
+
+
+def random_minute(rng, classes, now_s, first):
+    """Jobs of all kinds, from id `first` on."""
+    rows = []
+    for k in range(rng.randint(0, 10)):
+        name = rng.choice(list(classes))
+        prompt, answer = (rng.randint(1, 300), rng.randint(1, 400)) if classes[name].kind == "llm" else (0, 0)
+        work_to = classes[name].serving.request_to(prompt, answer) if prompt else rng.choice([10.0, 100.0])
+        rows.append((first + k, name, now_s, work_to, now_s + rng.choice([5, 60, 900]), prompt, answer))
+    columns = ("id", "job_class", "arrival_s", "work_to", "deadline_s", "input_tokens", "output_tokens")
+    return dict(zip(columns, map(list, zip(*rows, strict=True)), strict=True)) if rows else {}
+
+
+@pytest.mark.parametrize("slows", [True, False])
+def test_within_the_cap_but_for_what_ends_as_it_began(slows):
+    """Whatever comes and is commanded: what is drawn beyond the budget is drawn by iterations that began before, by
+    replicas that go off with their last request, or by inference that runs and may not be stopped."""
+    rng, seen = random.Random(7), 0
+    small = {**SERVING, "gpus": 1, "curve": {**CURVE, "power_w": [300, 500], "prefill_power_w": 650}, "max_batch": 3}
+    classes = {"chat": JobClass(kind="llm", deadline_s=60, serving=SERVING), "search": CLASSES["chat"],
+               "small": JobClass(kind="llm", deadline_s=60, serving=small), "fit": CLASSES["fit"]}
+    for world in range(8):
+        rules = CapRules(gives_way=rng.choice([("train", "inf"), ("inf", "train")]))
+        facility = CappedServingFacility("a", SITE, classes, PLAIN, 20.0, rules, "cap", slows)
+        for tick in range(10):
+            if jobs := random_minute(rng, classes, facility.now_s, 100 * tick):
+                facility.submit(jobs)
+            facility.command(rng.choice([[6, 2, 2, 0], [4, 0, 2, 4], [2, 2, 2, 4], [0, 1, 1, 6], [4, 0, 1, 4]]), 20.0)
+            facility.limit_power([rng.choice([math.nan, 0.3, 0.5]), 0.0, rng.choice([math.nan, 0.25, 0.6]), 0.0])
+            facility.cap(rng.choice([NO_CAP_KW, meter_kw(rng.uniform(0.0, 12.0))]))
+            for _ in range(20):
+                facility.advance(facility.now_s + 0.5)
+                search, fit = (facility.state().busy_gpus[k] for k in (1, 3))
+                replica_kw = sum(pool.kw for pool in facility.served)
+                beyond_kw = 2.0 * (search + fit) + replica_kw - facility.budget_kw
+                seen += facility.budget_kw < 2.0 * 12
+                if beyond_kw > 1e-9 and 2.0 * search <= facility.budget_kw:
+                    on = [replica for pool in facility.served for replica in pool.group]
+                    ending_kw = sum(r.kw for r in on if r.state == "draining" or r._next is not None)
+                    assert beyond_kw <= ending_kw + 1e-9, (world, tick)
+            facility.read_interval()
+    assert seen > 300
 
 
 def test_replicas_give_way_as_inference():
