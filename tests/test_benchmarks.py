@@ -124,6 +124,7 @@ def test_a_section_is_measured_stored_shown_and_compared(tmp_path, capsys):
     assert "left out: team (ieee33_mat): " in printed
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize(("asked", "says"), [
     (["dya"], "unknown section 'dya'; did you mean 'day'?"), (["--quick", "--full"], "exclude each other"),
     (["--repeat", "0"], "must be >= 1"), (["--read", "nowhere.json"], "cannot read nowhere.json"),

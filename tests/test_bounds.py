@@ -100,6 +100,7 @@ def test_a_package_has_one_bound_in_all_lists():
             assert said.setdefault(canonicalize_name(r.name), r.specifier) == r.specifier, f"{r.name} has two"
 
 
+@pytest.mark.long
 def test_what_runs_imports_what_installing_it_brings():
     extras = [*{*lowest.declared()} - NO_RUN - {lowest.CORE}]
     wrong = {(str(path.relative_to(ROOT)), name) for folder in SHIPPED
@@ -113,6 +114,7 @@ def test_what_stands_beside_imports_what_a_list_has():
     assert not wrong, "imported, but in no list of setup.cfg"
 
 
+@pytest.mark.long
 def test_the_suite_starts_with_what_its_extra_brings():
     """Other extras' packages are imported inside of tests, or by pytest.importorskip."""
     there = names(lowest.CORE, "test")

@@ -205,6 +205,7 @@ def test_every_page_is_in_the_site_and_made_parts_exist():
         assert {maker for maker, _ in made.MARK.findall(page.read_text())} <= made.MAKERS.keys()
 
 
+@pytest.mark.long
 def test_every_row_of_the_model_has_a_module_and_a_test_or_says_what_is_missing():
     rows, wrong = generate().model_rows.rows()
     letters = {letter: sum(row.id[0] == letter for row in rows) for letter in {row.id[0] for row in rows}}
@@ -275,6 +276,7 @@ def test_references_hold_every_field_and_every_option():
     assert all(option in cli for option in options if option != "--help")
 
 
+@pytest.mark.long
 def test_every_row_and_module_is_on_one_page():
     made = generate()
     letters = "".join(parts_on_pages("coverage"))
@@ -318,6 +320,7 @@ def site(tmp_path_factory):
     return folder
 
 
+@pytest.mark.long
 def test_the_site_builds_without_a_warning(site):
     assert "nci_kg_per_kwh" in (site / "reference" / "ports-grid.html").read_text()
     assert "own_grid" in (site / "own-grid.html").read_text()

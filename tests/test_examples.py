@@ -30,6 +30,7 @@ def hour(tmp_path_factory):
     return path
 
 
+@pytest.mark.long
 def test_own_grid_is_clean_as_far_as_the_sun_reaches(tmp_path):
     """At noon 800 kW of sun (3000 x 0.8 / 3) meet the feeder's load; what is left is at 0.8 kg/kWh."""
     few = {"controller.policy": "uniform", "workload.rate_scale": 0.1}
@@ -61,6 +62,7 @@ def test_own_policy_sends_a_minute_to_one_site_the_cleanest_with_room(tmp_path, 
         assert sent[minute].tolist() == [float(i == clean) for i in range(3)]
 
 
+@pytest.mark.long
 def test_reading_with_xarray_gives_the_figures_of_the_summary(hour):
     account = module("read_trace").account(str(hour))
     with Trace(hour) as trace:

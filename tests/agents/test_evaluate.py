@@ -138,6 +138,7 @@ def test_a_run_lasts_until_the_last_job_is_decided():
     assert (ran.seed, ran.warmup_s, ran.members["workload"].params["arrivals_end_s"]) == (3, 0.0, 43200.0)
 
 
+@pytest.mark.long
 def test_the_command_prints_tables_and_writes_every_seed(tmp_path, capsys):
     out = tmp_path / "metrics.json"
     code = main(["uniform", "random", "--scenario", "two_bus", "--seeds", "2", "--days", "0.0125", "--jobs", "1",

@@ -92,6 +92,7 @@ def test_what_a_received_run_would_start_is_refused(tmp_path, changes):
     assert written(request(**changes)).members["grid"].simulator.endswith(":CefDispatch")
 
 
+@pytest.mark.long
 def test_a_sweep_takes_it_and_a_changed_file_is_another_run(tmp_path):
     (tmp_path / "own.py").write_text("from own_grid import SunGrid as Base\nclass Sun(Base):\n    pass\n")
     (tmp_path / "own_grid.py").write_text(Path(OWN.rpartition(":")[0]).read_text())

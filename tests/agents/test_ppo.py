@@ -258,6 +258,7 @@ def test_pieces_of_a_minibatch_sum_to_its_gradient(method):
             assert (a is None and b is None) or torch.allclose(a, b, rtol=1e-9, atol=1e-13)
 
 
+@pytest.mark.long
 def test_numbers_do_not_depend_on_how_many_threads_share_the_pieces(monkeypatch):
     weights = []
     for pool in (None, ThreadPoolExecutor(2)):

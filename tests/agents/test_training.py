@@ -242,6 +242,7 @@ def spread():
     return pytest.importorskip("mpe2.simple_spread_v3").parallel_env(N=3, max_cycles=6, continuous_actions=True)
 
 
+@pytest.mark.long
 def test_a_pettingzoo_environment_trains_and_resumes(tmp_path, monkeypatch):
     """simple_spread: 18 numbers seen, 5 continuous forces; 4 copies of 6 steps: an episode each per 6 steps."""
     pytest.importorskip("mpe2")

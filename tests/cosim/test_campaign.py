@@ -112,6 +112,7 @@ def test_a_failed_cell_is_named_and_the_rest_goes_on(tmp_path):
     assert look_up(cells, tmp_path)["a"].state == "waiting"  # the next run tries again
 
 
+@pytest.mark.long
 def test_a_killed_process_is_replaced(tmp_path):
     cells = [Cell("once", "small_cells:killed_once"), Cell("always", "small_cells:always_killed"),
              Cell("other", "small_cells:square", {"x": 2})]

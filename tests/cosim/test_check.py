@@ -53,6 +53,7 @@ def test_the_template_of_the_readme_passes(module, capsys):
     assert "not checked: it answers to load: it exports none of" in capsys.readouterr().out
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("says", FAULTS)
 def test_each_fault_is_named_with_its_fix(module, capsys, says):
     head, _, _ = TEMPLATE.partition("        return {bus")
@@ -65,6 +66,7 @@ def test_each_fault_is_named_with_its_fix(module, capsys, says):
     assert "fix:" in said
 
 
+@pytest.mark.long
 def test_bus_level_faults_of_bare_mosaik_simulators(module, capsys):
     bare = ("import mosaik_api_v3\n"
             "class Grid(mosaik_api_v3.Simulator):\n"

@@ -90,6 +90,7 @@ def test_a_subcommand_is_its_module(tmp_path, capsys):
     assert main(["trace", "ls", str(tmp_path / "none.h5")]) == 5
 
 
+@pytest.mark.long
 def test_the_console_script_imports_modules_of_the_folder_it_is_called_in(tmp_path):
     """As `python -m` does: a simulator beside the scenario, which another process runs."""
     (tmp_path / "flatgrid.py").write_text(

@@ -95,6 +95,7 @@ def test_the_headline_has_both_carbons_the_peak_drops_waits_and_work(traces):
     assert {"energy", "cost", "CO2 attributed", "CO2 system", "energy per 1e9 TO served"} <= found.keys()
 
 
+@pytest.mark.long
 def test_seeds_of_one_policy_are_a_group_on_the_page(traces, tmp_path):
     paths = []
     for seed in range(4):

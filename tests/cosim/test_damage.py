@@ -112,6 +112,7 @@ def test_a_seal_knows_where(whole, tmp_path):
     assert check_seal(tmp_path / "t.h5").changed == (1, 3)
 
 
+@pytest.mark.long
 def test_a_seal_is_no_hindrance(whole, tmp_path, monkeypatch):
     """Plain h5py opens a sealed file, also with any part of a seal; what is added to it is sealed again; another
     program that writes into it takes the seal off."""
@@ -207,6 +208,7 @@ def test_a_whole_trace_is_rescued_as_it_is(whole, tmp_path):
                 np.testing.assert_array_equal(after[f"{model}/{port}"], before[f"{model}/{port}"])
 
 
+@pytest.mark.long
 def test_a_file_cut_short_is_rescued_as_far_as_it_goes(tmp_path):
     """A tenth of the file is gone: the hours before are as they were."""
     path = Experiment(find(str(GRIDLESS_PY)), "native", 21600.0, tmp_path / "run.h5").run().path
@@ -309,6 +311,7 @@ def test_a_disk_that_takes_no_more(tmp_path, driver):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["f.h5"]
 
 
+@pytest.mark.long
 def test_a_terminal_that_closes_ends_a_run_as_ctrl_c_does(tmp_path):
     code = ("import sys, os, signal; from cosim import run; "
             "orig = run.Experiment.run\n"

@@ -28,6 +28,7 @@ def written(folder, text, name="mine.yaml"):
     return str(folder / name)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", FORMATS)
 @given(data=st.dictionaries(TEXT, DATA, max_size=3))
 @settings(max_examples=150, deadline=None)
@@ -38,6 +39,7 @@ def test_what_is_written_is_read_back(tmp_path_factory, kind, data):
     assert json.dumps(back) == json.dumps(data), "values, types and order"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", FORMATS)
 def test_what_show_writes_runs_and_gives_the_same_trace(tmp_path, capsys, kind):
     """With overrides in it, whose texts and numbers stay what they are."""

@@ -73,6 +73,7 @@ class Structure(HTMLParser):
         self.text += data
 
 
+@pytest.mark.long
 def test_the_page_has_the_same_tags_whatever_names_hold(honest, poisoned, tmp_path):
     tame = tmp_path / "tame.h5"
     hostile.poisoned(honest, tame, "x")
@@ -112,6 +113,7 @@ def test_a_battery_and_a_source_called_like_markup(name, tmp_path):
     assert other.text.count(name) == tame.text.count("plainly") > 2
 
 
+@pytest.mark.long
 def test_pages_side_by_side_too(honest, poisoned, tmp_path):
     tame = tmp_path / "tame.h5"
     hostile.poisoned(honest, tame, "x")
@@ -135,6 +137,7 @@ def test_the_policy_names_exactly_the_scripts_of_the_page(honest, tmp_path):
     assert not re.search(r"<[^>]* on\w+=", page)
 
 
+@pytest.mark.long
 def test_a_picture_typesets_no_name(poisoned, tmp_path):
     pytest.importorskip("matplotlib", reason="needs the extra 'plot'")
     written = report.write_figures([poisoned], tmp_path, ["svg"])
@@ -147,6 +150,7 @@ def test_a_picture_typesets_no_name(poisoned, tmp_path):
     assert "mathdefault" not in found
 
 
+@pytest.mark.long
 def test_dollars_stay_dollars_in_a_picture(honest, tmp_path):
     pytest.importorskip("matplotlib", reason="needs the extra 'plot'")
     hostile.poisoned(honest, tmp_path / "t.h5", "$x^2$_")

@@ -70,6 +70,7 @@ print(*cosim.imports.old_names())
     assert "cannot import name 'Nothing'" in wrong.stderr
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("cwd", [ROOT, None], ids=["in the clone", "elsewhere"])
 @pytest.mark.parametrize("first", ["", "import cosim; "])
 def test_a_module_exists_once_by_both_names(tmp_path, cwd, first):

@@ -37,6 +37,7 @@ def watched(request, tmp_path):
     return board, experiment.control.plan, tmp_path / "t.h5"
 
 
+@pytest.mark.long
 def test_sites_are_shown_as_the_trace_has_them_and_drops_since_the_start(watched):
     board, plan, path = watched
     (site,) = board.rows(REPORT.live[0], plan)

@@ -280,6 +280,7 @@ def test_a_federate_answers_the_same_tick_in_its_own_unit(federate, tmp_path):
         assert list(trace.table("grid.helics")["key"]) == ["cosim/p", "store/seen"]
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize(("do", "says"), [
     ("if time_s >= 120: os.kill(os.getpid(), signal.SIGKILL)", r"federate.py.* failed at \d+ s: .* ended with code -9"),
     ("if time_s >= 120: raise SystemExit('the wind is gone')", ".* ended with code 1; its last line: the wind"),
@@ -295,6 +296,7 @@ def test_a_federate_that_dies_is_named_and_the_trace_is_kept(federate, tmp_path,
         assert len(trace["grid/Store/seen_kw"]) in (2, 3)
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize(("unit", "change", "says"), [
     ('"degC"', {}, "'store/seen': it is in degC .temperature., and seen_kw is in kW"),
     ('""', {}, "'store/seen' states no unit; give it"),

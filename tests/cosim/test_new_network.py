@@ -159,6 +159,7 @@ def test_a_wrong_request_is_one_line_and_writes_nothing(here, capsys, words, say
     assert not (here / "no.yaml").exists()
 
 
+@pytest.mark.long
 def test_a_network_that_cannot_be_is_refused_by_what_is_wrong(here, capsys, net):
     """Without external grid, with a loop, with storage that is no battery; a loop has a grid that takes it."""
     for name, change, says in (

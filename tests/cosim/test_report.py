@@ -42,6 +42,7 @@ def unpacked(page):
     return head, lambda place: np.frombuffer(body, f"<{place[0]}", place[2], place[1])
 
 
+@pytest.mark.long
 def test_the_page_takes_what_the_run_said_of_itself_and_needs_no_grid_library_for_it(traces, tmp_path):
     with Trace(traces["crowded"]) as trace:
         said = overview(FleetRun(trace, "", {"aidc1": "site0"}), REPORT).digest
@@ -118,6 +119,7 @@ def test_several_runs_are_lines_on_one_axis_with_their_differences(traces, tmp_p
     assert not any(s["area"] for p in head["plots"] for s in p.get("series", ()))
 
 
+@pytest.mark.long
 def test_a_killed_run_gives_a_page_that_says_so(tmp_path):
     path = tmp_path / "killed.h5"
     process = subprocess.Popen([sys.executable, "-m", "cosim.run", str(GRIDLESS_PY), "--until", "3000d", "--driver",
@@ -289,6 +291,7 @@ def test_run_makes_the_report_and_prints_its_path(tmp_path, capsys):
     assert (tmp_path / "two.html").read_text().startswith("<!doctype html>")
 
 
+@pytest.mark.long
 def test_figures_for_print(traces, tmp_path):
     pytest.importorskip("matplotlib", reason="needs the extra 'plot'")
     written = report.write_figures([traces["crowded"]], tmp_path / "a", ["svg"])

@@ -237,6 +237,7 @@ LOOK = """() => { DATA.plots.forEach((p, k) => { if (!p.drawn) drawPlot(k); });
     drawn: all.map(t => t.textContent), hovered: seen, wide: document.documentElement.scrollWidth}; }"""
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("text", HOSTILE)
 def test_names_run_nothing_and_are_drawn_as_they_stand(browser, page_file, tmp_path, text):
     hostile.poisoned(page_file.with_suffix(".h5"), tmp_path / "t.h5", text)
@@ -256,6 +257,7 @@ def test_names_run_nothing_and_are_drawn_as_they_stand(browser, page_file, tmp_p
     assert any(text in words for words in found["hovered"]), "hovering shows the whole name"
 
 
+@pytest.mark.long
 def test_the_policy_blocks_scripts_that_are_not_the_pages(browser, page_file, tmp_path):
     inside = "<script>pwned = 1</script><img src=x onerror='pwned = 2'><a id=go href='javascript:pwned=3'>go</a></main>"
     path = tmp_path / "injected.html"

@@ -84,6 +84,7 @@ def test_deferral_cells_count_every_training_job_that_ran(plain):
     assert (columns >= rows).all(), "a job ran before it arrived"
 
 
+@pytest.mark.long
 @pytest.mark.rows("I33", "K07")
 def test_deferral_is_what_was_decided_and_apart_for_the_dearest_price(tmp_path):
     """`tou_shift` under the study's tariff: whatever comes from 11 to 15 h waits for 19 h, 4 to 8 h later (I33)."""

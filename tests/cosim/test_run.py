@@ -266,6 +266,7 @@ def test_kill_9_leaves_whole_hours(tmp_path, start):
         assert (trace["aidc/Site/p_kw"] >= 25).all(), "it idles at 25 kW"
 
 
+@pytest.mark.long
 def test_progress_bar_on_a_terminal_only(tmp_path):
     master, slave = pty.openpty()
     process = subprocess.Popen([sys.executable, "-m", "cosim.run", str(GRIDLESS_PY), "--until", "1h",

@@ -37,6 +37,7 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
+@pytest.mark.long
 def test_every_figure_of_every_run_is_that_of_the_run_alone(swept, tmp_path):
     out, _ = swept
     alone = cosim.simulate("two_bus", until="10min", seed=2, set={NOISE: 5, RATE: 0.5}, out=tmp_path / "a.h5",
@@ -76,6 +77,7 @@ def test_parquet_holds_the_same_with_its_units(swept):
     assert table.schema.metadata[b"scenario"] == b"two_bus"
 
 
+@pytest.mark.long
 def test_a_sweep_that_grows_keeps_what_it_has_and_names_what_fails(swept, tmp_path, capsys):
     """One run finds a file where it makes its folder; the others are there."""
     out = tmp_path / "out"

@@ -55,6 +55,7 @@ def test_an_export_plays_as_the_run_it_came_from(tmp_path):
             assert a[port].tobytes() == b[port].tobytes()
 
 
+@pytest.mark.long
 def test_vectors_and_what_was_not_computed_play_too(tmp_path):
     """The study's tariff with its forecast, and a grid whose marginal intensities are NaN, from its export."""
     study = find("ieee33")

@@ -199,6 +199,7 @@ def long_tables(folder, kind):
     return override(replay(series, "grid", str(recorded)), {"grid.overflow": "hold"})
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("kind", ["series", "table", "recording"])
 def test_tables_go_on_from_day_to_day(tmp_path, kind):
     env = Environment(resolve(learning_scenario(long_tables(tmp_path, kind))), seed_of(0, 0))
@@ -284,6 +285,7 @@ def test_twins_meet_the_same_world_and_differ_by_what_is_done():
         vector_env(GRIDLESS, n_envs=4, twins=3)
 
 
+@pytest.mark.long
 def test_workers_give_the_numbers_of_one_process_and_a_dead_one_is_named():
     here, there = (vector_env(GRIDLESS, n_envs=3, workers=workers, seed=7) for workers in (0, 2))
     try:

@@ -25,6 +25,7 @@ def traces(tmp_path_factory):
         yield {key: stack.enter_context(Trace(path)) for key, path in opened.items()}
 
 
+@pytest.mark.long
 @pytest.mark.rows("I38")
 def test_both_solvers_find_the_same_intensities(traces):
     """Gurobi's default tolerance would leave 2e-3 (I38)."""

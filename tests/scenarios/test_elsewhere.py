@@ -37,6 +37,7 @@ def near(tmp_path_factory):
     return run(find("ieee33"), tmp_path_factory.mktemp("near") / "t.h5", until_s=2700.0).path
 
 
+@pytest.mark.long
 def test_the_grid_as_a_process_gives_the_same_bytes(tmp_path, near):
     far = run(ieee33_with(f"cmd: {SERVE}"), tmp_path / "t.h5", "mosaik", until_s=2700.0).path
     assert first_difference(near, far) is None
@@ -57,6 +58,7 @@ def reached(scenario, out):
         return None
 
 
+@pytest.mark.long
 def test_the_grid_as_a_server_gives_the_same_bytes(tmp_path, near):
     for _ in range(10):  # a port that is free now may be somebody's when the server opens it
         with free_port() as probe:
@@ -103,6 +105,7 @@ def test_mosaik_csv_as_the_price(tmp_path, driver):
 PLUG_JS = Path(__file__).parents[2] / "examples" / "plug_grid.js"
 
 
+@pytest.mark.long
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs Node.js (node)")
 def test_a_grid_in_another_language_by_the_command_it_says(tmp_path, monkeypatch, capsys):
     """Its bus sees the base load and the sites' powers of the interval before; hydro first (2000 kW, 0.02 kg/kWh), then

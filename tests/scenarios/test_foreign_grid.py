@@ -24,6 +24,7 @@ def plugged(tmp_path_factory):
     return [run(PLUGGED, folder / f"{d}.h5", d, until_s=3600.0).path for d in ("native", "mosaik")]
 
 
+@pytest.mark.long
 def test_it_runs_the_same_on_both_drivers(plugged):
     assert first_difference(*plugged) is None
 
@@ -92,6 +93,7 @@ def test_carbon_beside_our_own_grid_says_what_the_grid_says(tmp_path):
             assert np.abs(told - trace["grid/Bus/nci_kg_per_kwh"][k]).max() < 1e-9
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize(("settings", "says"), [
     ({"carbon.sources.substation.node": 1}, "no source stands at bus 0"),
     ({"carbon.sources.gt6.node": 77}, "is not a bus of case33bw"),

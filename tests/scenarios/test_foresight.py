@@ -69,6 +69,7 @@ def test_the_weather_is_a_midsummer_day():
     assert (day["dhi_w_per_m2"] <= ghi + 0.1).all()
 
 
+@pytest.mark.long
 def test_both_drivers_and_replays_write_the_same_and_policies_observe_the_forecasts(tmp_path):
     Keeps.seen.clear()
     until_s, mine = 1200.0, {"controller.policy": "days:Keeps"}

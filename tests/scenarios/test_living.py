@@ -94,6 +94,7 @@ def test_the_account_at_marginal_intensities(day):
         assert figures["co2_marginal_kg"] != pytest.approx(figures["co2_system_kg"], rel=0.01)
 
 
+@pytest.mark.long
 def test_a_value_that_was_not_in_force_breaks_the_laws(day, tmp_path):
     """One interval's recorded intensity of the substation is off by 0.01 kg/kWh, and a turbine has nothing."""
     other = tmp_path / "other.h5"
@@ -108,6 +109,7 @@ def test_a_value_that_was_not_in_force_breaks_the_laws(day, tmp_path):
     assert any("carbon at every bus" in law for law in broken)
 
 
+@pytest.mark.long
 def test_both_drivers_and_a_replay_of_the_grid_write_the_same(tmp_path):
     until_s = 3600.0
     first = run(tmp_path / "a.h5", until_s=until_s)

@@ -46,6 +46,7 @@ def test_laws_hold_and_those_of_serving_are_checked(run):
         assert any(name.startswith(law) for name in held), law
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize(("path", "law"), [
     ("aidc/Site/prefill_tokens", "tokens of answers and prompts"),
     ("aidc/Site/output_tokens", "tokens of answers and prompts"),

@@ -69,6 +69,7 @@ def meshed(tmp_path_factory) -> Path:
     return run(replay(scenario, "profile", str(folder / "base.csv")), folder / "t.h5")
 
 
+@pytest.mark.long
 @pytest.mark.rows("E02", "E04", "E09-10", "U18")
 def test_a_meshed_grid_with_a_transformer_keeps_all_laws(meshed):
     said = rows(meshed)
@@ -171,6 +172,7 @@ def test_opendss_keeps_all_laws(tmp_path):
     assert rows(path)["power at every bus, (2), (4) (kW)"] == "holds"
 
 
+@pytest.mark.long
 def test_a_recorded_grid_is_checked_in_itself_and_not_against_this_runs_demand(tmp_path):
     first = run(find("two_bus"), tmp_path / "first.h5")
     path = run(replay(find("two_bus"), "grid", str(first)), tmp_path / "t.h5")

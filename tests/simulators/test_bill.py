@@ -42,6 +42,7 @@ def test_sites_pay_by_hand(charged):
         assert bill(trace).worst <= bill(trace).allowed
 
 
+@pytest.mark.long
 def test_a_day_is_a_period_of_its_own(tmp_path):
     scenario = override(find("two_bus"), {"tariff.demand_charge_usd_per_kw": 1.0, "tariff.billing": "day",
                                           "tariff.metering_s": 60.0, "start": "2026-03-31"})
@@ -70,6 +71,7 @@ def test_a_bill_that_does_not_follow_is_found(charged, path):
         assert changed.worst > changed.allowed
 
 
+@pytest.mark.long
 def test_prices_of_sites_change_nothing_else_and_both_drivers_agree(charged, tmp_path):
     plain = override(find("ieee33"), {"controller.policy": "uniform"})
     with Trace(charged) as one, Trace(run(plain, tmp_path / "p.h5", until_s=3000.0).path) as two:

@@ -86,6 +86,7 @@ def settled(trace, port, dispatched):
 HOURS = PIECE_S / 3600.0
 
 
+@pytest.mark.long
 @pytest.mark.rows("K01", "K02", "K03", "K08", "M07")
 def test_totals_are_those_of_a_recount(trace, figures):
     p_kw, nci = at(trace, "aidc/Site/p_kw"), at(trace, "grid/Bus/nci_kg_per_kwh", 1)

@@ -119,6 +119,7 @@ def test_the_mean_of_the_tower_is_between_its_bounds(cooling):
         assert least[0] - 1e-9 <= tower[0] <= most[0] + 1e-9
 
 
+@pytest.mark.long
 def test_a_carbon_flow_beside_a_foreign_grid(tmp_path):
     pytest.importorskip("mosaik_components.pandapower")
     path = tmp_path / "run.h5"

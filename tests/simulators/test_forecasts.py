@@ -171,6 +171,7 @@ def first(tmp_path_factory):
     return run(tmp_path_factory.mktemp("forecasts") / "first.h5")
 
 
+@pytest.mark.long
 def test_a_recorded_run_makes_a_perfect_forecast_and_its_error_is_none(first, tmp_path):
     """NCI of the first run, known in advance, has no error; as on the day before it has one, which the summary has."""
     again = run(tmp_path / "again.h5", {"forecast.nci.kind": "perfect", "forecast.nci.recorded": str(first)})
@@ -194,6 +195,7 @@ def test_a_recording_that_is_too_short_or_has_no_such_forecast_is_refused(first)
                                                     "forecast.mci.recorded": str(first)}), 900.0)
 
 
+@pytest.mark.long
 def test_the_laws_see_a_forecast_that_is_not_what_its_kind_says(first, tmp_path):
     for member, port, at in (("forecast/Feeder", "price_forecast_usd_per_kwh", (1, 0, 2)),
                              ("forecast/Site", "nci_forecast_kg_per_kwh", (2, 1, 0)),

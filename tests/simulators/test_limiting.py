@@ -44,6 +44,7 @@ def said(trace) -> dict[str, int]:
     return {one.words: int(one.at.sum()) for one in limits(trace) if one.enforced}
 
 
+@pytest.mark.long
 def test_a_clean_source_is_at_its_most_and_one_that_is_off_at_no_limit(ran):
     """0.1 kg/kWh against 0.5: the turbine gives its 300 kW all the time; at 0.9 kg/kWh it is off, which is no limit."""
     assert said(ran({"up": UP, "gt": GT})) == {"most P of gt": 4}

@@ -130,6 +130,7 @@ def test_a_cut_changes_no_bit(simulator, seed, cuts):
         assert text(one) == text(other), f"minute {k}"
 
 
+@pytest.mark.long
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 10**6), cuts=st.lists(st.integers(1, MINUTES - 1), min_size=1, max_size=3, unique=True))
 def test_nor_does_it_in_a_room_with_weather(tmp_path_factory, seed, cuts):

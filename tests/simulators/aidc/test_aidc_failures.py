@@ -165,6 +165,7 @@ def test_long_run_share_of_racks_that_are_up():
     assert np.std(shares, ddof=1) < 0.009
 
 
+@pytest.mark.long
 def test_laws_hold_when_many_racks_fail(tmp_path):
     checkpoints = {f"shared.job_classes.{m}.{name}": value for m in ("llm", "vae") for name, value in
                    (("checkpoint_interval_s", "20min"), ("checkpoint_cost_s", "1min"), ("restart_s", "90s"))}

@@ -241,6 +241,7 @@ def apart(parts):
     return worst
 
 
+@pytest.mark.long
 def test_the_facility_tends_to_the_slots_as_jobs_get_small():
     distance = [apart(parts) for parts in (1, 2, 4, 8, 16)]
     assert distance[0] > 2000  # of some 6000 TO a minute: with whole jobs the two models are far apart

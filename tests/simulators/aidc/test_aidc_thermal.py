@@ -181,6 +181,7 @@ def day(tmp_path_factory):
         yield trace, result
 
 
+@pytest.mark.long
 def test_a_day_keeps_the_laws_with_alarms_and_shed_load(day):
     trace, result = day
     digest = verify(trace)

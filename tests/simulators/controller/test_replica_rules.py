@@ -66,6 +66,7 @@ def figure(trace, name="reasoning"):
     return next(f for f in serving_figures(trace) if (f.job_class, f.site) == (name, None))
 
 
+@pytest.mark.long
 def test_a_lower_target_keeps_more_replicas_on_for_faster_tokens(days):
     """The same requests: more replicas at a lower target, and emptier ones: tokens come faster and cost more."""
     idle, full = figure(days["idle"]), figure(days["full"])

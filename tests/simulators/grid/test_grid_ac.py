@@ -72,6 +72,7 @@ def test_merit_order_takes_the_cheapest_first_and_nothing_dearer_than_the_substa
     assert sum(out["p_source_kw"]) == pytest.approx(demand_kw + out["loss_kw"], abs=1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.rows("E10", "U18")
 def test_a_meshed_feeder_conserves_carbon():
     turbines = {f"gt{k}": {"node": k, "kg_per_kwh": w, "p_set_kw": 400.0, "q_set_kvar": 200.0}
@@ -178,6 +179,7 @@ def test_a_closed_line_has_its_switches_closed(switched: str):
     assert any("v0_pu = 1 of the scenario, not 1.02 p.u. as the network has it" in note for note in ring.notes())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("own", "message"), [
     ({}, r"has generator 'PV' \(bus 2, 50 kW\) in service; give the kg/kWh of each in grid.network_sources"),
     ({"pv": 0.1}, r"unknown generator of .* 'pv'; did you mean 'PV'\? allowed: PV"),
@@ -187,6 +189,7 @@ def test_own_generators_need_an_intensity(switched: str, own: dict, message: str
         started(["bus3"], network=switched, sources={"up": SUBSTATION}, network_sources=own)
 
 
+@pytest.mark.long
 def test_every_external_grid_is_a_source(switched: str):
     net = pp.from_json(switched)
     pp.create_ext_grid(net, 3, vm_pu=1.02)
@@ -202,6 +205,7 @@ def test_every_external_grid_is_a_source(switched: str):
         0.3 * out["grid"]["p_source_kw"][0] + 0.8 * out["grid"]["p_source_kw"][1])
 
 
+@pytest.mark.long
 def test_networks_that_are_read_once_run_apart(tmp_path):
     """Sources and runs of one leave another of the same file as it is, to the last bit; a changed file is read anew."""
     net, path = pp.create_empty_network(), tmp_path / "net.json"

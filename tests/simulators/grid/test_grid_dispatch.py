@@ -373,6 +373,7 @@ def test_gurobi_beyond_its_licence_says_what_to_do():
         Dispatch(feeder, SUBSTATION, limits(), "gurobi")
 
 
+@pytest.mark.long
 def test_auto_takes_clarabel_with_one_line_when_gurobi_is_missing(monkeypatch, caplog):
     monkeypatch.setattr(gurobi_solver, "gurobipy", None)
     feeder = read_feeder(chain(250))

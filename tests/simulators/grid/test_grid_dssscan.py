@@ -100,6 +100,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(p): p.read_bytes() for p in sorted(folder.parent.rglob("*")) if p.is_file()}
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_what_does_more_than_describe_a_circuit_is_refused_unread(attack, folder, monkeypatch):
     text = ATTACKS[attack].format(folder=folder, outside=folder.parent)

@@ -24,6 +24,7 @@ def run(tmp_path, *settings):
     return done.returncode, done.stdout + done.stderr, out
 
 
+@pytest.mark.long
 def test_where_the_licence_has_ended_clarabel_takes_over_and_a_note_says_why(tmp_path):
     code, said, out = run(tmp_path)
     assert code == 0, said

@@ -105,6 +105,7 @@ def test_an_independent_ac_opf_has_the_same_optimum(first):
     assert bound >= 2
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("seed", [1, 4, 7])
 def test_mci_is_the_difference_of_dispatches_where_a_line_binds(seed):
     net, sources = random_net(seed)

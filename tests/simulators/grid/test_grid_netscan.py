@@ -105,6 +105,7 @@ def test_a_table_that_names_another_file_is_refused(tmp_path, trojan):
     assert not trojan.exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("column", ["object", "geo"])
 def test_an_excel_file_is_looked_at_alike(column, tmp_path, trojan):
     pytest.importorskip("openpyxl", reason="openpyxl is not installed (extra excel)")

@@ -39,6 +39,7 @@ def test_networks_of_pandapower_by_ac_power_flow(name: str):
     assert beyond(name, "ac") == {}
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("name", ["create_cigre_network_mv", "create_cigre_network_lv",
                                   "create_kerber_landnetz_freileitung_2"])
 def test_networks_of_pandapower_by_the_dispatch(name: str):
@@ -241,6 +242,7 @@ HELD: dict[str, tuple[Callable[[Any], Any], ...]] = {
 }
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("what", HELD)
 def test_ac_power_flow_takes_what_the_dispatch_does_not(what: str, named):
     net = feeder()

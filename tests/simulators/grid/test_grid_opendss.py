@@ -85,6 +85,7 @@ def test_phases_add_up_in_the_users_own_circuit(tmp_path):
     assert fed["mid"]["nci_kg_per_kwh"] == pytest.approx(0.27, abs=1e-3)
 
 
+@pytest.mark.long
 def test_the_scenario_runs_alike_under_both_drivers(tmp_path):
     paths = [run(find("ieee33_opendss"), tmp_path / f"{d}.h5", driver=d, until_s=3600.0).path
              for d in ("mosaik", "native")]

@@ -34,6 +34,7 @@ def started(kind, network: str):
     return grid
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", [AcPowerFlow, CefDispatch])
 def test_watts_given_as_kilowatts_are_named(network, kind):
     grid = started(kind, network)

@@ -64,6 +64,7 @@ def test_an_intensity_series_drives_the_loop(tmp_path):
         assert trace["grid/Grid/emission_kg_per_h"][:, 0] == pytest.approx(total * [0.3, 0.3, 0.5, 0.5], rel=1e-12)
 
 
+@pytest.mark.long
 @pytest.mark.rows("Z06")
 def test_turbines_keep_their_ramps_and_the_look_ahead_is_the_profile(tmp_path):
     path = run(find("ieee33_ramps"), tmp_path / "t.h5", driver="native", until_s=3 * 3600.0).path
@@ -85,6 +86,7 @@ def stored(tmp_path_factory):
     return run(scenario, tmp_path_factory.mktemp("stored") / "t.h5", driver="native", until_s=2 * 3600.0).path
 
 
+@pytest.mark.long
 def test_a_battery_keeps_its_laws_and_ends_as_full_as_it_has_to(stored):
     digest = verify(Trace(stored))
     assert not digest.broken

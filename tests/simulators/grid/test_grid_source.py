@@ -128,6 +128,7 @@ def test_a_feeder_of_lines_is_oriented_as_before():
     assert feeder_of(listed(ODD)).line_names == ["7-3", "9-7", "3-40"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("what", [
     "cosim.run.main(['ieee33', '--until', '1min', '--quiet', '--out', sys.argv[1]])",
     "cosim.run.main(['two_bus', '--show'])"])

@@ -263,6 +263,7 @@ def test_a_table_goes_on_in_a_learners_next_day(tmp_path):
     assert step(second, 0, 100.0, **said)["bus14"]["nci_kg_per_kwh"] == pytest.approx(0.2)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("given", "sent", "kg"), [
     ({"*": [0.05, 0.2]}, None, 0.05), ({"pv": "linked"}, 0.07, 0.07)])
 def test_the_networks_own_generators_vary_as_well(tmp_path, given, sent, kg):

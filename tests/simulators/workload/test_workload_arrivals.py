@@ -94,6 +94,7 @@ def test_clipped_steps_are_those_with_a_negative_rate():
     assert cut[[1, 3, 5, 7]].tolist() == [False, True, False, True]
 
 
+@pytest.mark.long
 @given(st.lists(st.integers(0, 6), max_size=12), st.integers(0, 2**46), st.sampled_from([1.0, 60.0, 900.0]))
 def test_instants_stay_in_their_step_in_order(counts, steps_before, step_s):
     first_s = steps_before * step_s  # up to times where a double resolves only seconds
