@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from statistics import median
 
@@ -73,15 +74,18 @@ def curve_of(points: list[Measured]) -> dict[str, object]:
 
 def under_limit(found: Configurations, limit_kw: float) -> Digest:
     """Power of a GPU, time and energy per token of the measured batches' iterations, without and under a power limit.
-    ScenarioError for a limit that is above a GPU's TDP, and where no speed under a limit is published."""
+    ScenarioError for a limit that is none, or above the TDP of all GPUs, and where no speed under one is published."""
     digest, rows, left_out = Digest(), [], []
+    if not 0.0 < limit_kw < math.inf:
+        raise ScenarioError(f"--limit-kw {limit_kw:g} is no power limit; a number above 0")
     for (model, gpu, gpus), points in found.items():
         if gpu not in SPEED_CURVES:
             left_out.append(f"{model} on {gpus} x {gpu}: no speed under a power limit is published for {gpu}")
             continue
-        if not 0.0 < limit_kw <= GPUS[gpu].tdp_w / 1e3:
-            raise ScenarioError(f"--limit-kw {limit_kw:g} is not above 0 and within the TDP of {gpu}, "
-                                f"{GPUS[gpu].tdp_w / 1e3:g} kW")
+        if limit_kw > GPUS[gpu].tdp_w / 1e3:
+            left_out.append(f"{model} on {gpus} x {gpu}: {limit_kw:g} kW is above the TDP of {gpu}, "
+                            f"{GPUS[gpu].tdp_w / 1e3:g} kW")
+            continue
         curve = SPEED_CURVES[gpu].decode
         for row in points:
             draw_kw = row.power_w / gpus / 1e3

@@ -11,8 +11,9 @@ configurations (layers, key-value heads, head dimension, parameters). Curves: a 
 Speed under a power limit (SPEED_CURVES), over the power and the speed without one:
 
     prefill, H100   splitwise-sim, data/perf_model.csv: a prompt takes 1.30 times as long on `h100-80gb-pcap`, H100 at
-                    half of TDP (Splitwise). A prompt draws about TDP there, so that this is taken as half of its power
-                    without a limit; between, a straight line is assumed
+                    half of TDP (Splitwise); the factor is the same in all rows, so it is their summary of what they
+                    measured. A prompt draws about TDP there, so that this is taken as half of its power without a
+                    limit; between, a straight line is assumed
     prefill, A100   a training step's forward and backward pass, which is as bound by computing (`gpus.speed_curves`)
     decode          LLaMA-65B on A100 (S. Samsi et al., From words to watts, HPEC 2023): limits of 175 in place of 250 W
                     took 23 % of the energy and 6 to 7 % more time, prompts included, so 72 % of the power and 94 % of

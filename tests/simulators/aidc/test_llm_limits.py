@@ -297,8 +297,8 @@ def test_the_command_prints_iterations_under_a_limit(capsys):
     assert [float(x) for x in row[-5:-2]] == pytest.approx([27.87, 2184 * 0.02787 / 127.6, 0.45], rel=1e-3)
     assert [float(x) for x in row[-2:]] == pytest.approx([27.87 / speed, 1800 * 0.02787 / speed / 127.6], rel=1e-3)
     assert "left out: Llama-3.1-70B on 2 x B200: no speed under a power limit is published for B200" in said
-    for words, wrong in ((["--limit-kw", "0.9"], "within the TDP of H100, 0.7 kW"),
-                         (["--limit-kw", "nan"], "not above 0"), (["--limit-kw", "0"], "not above 0")):
+    for words, wrong in ((["--limit-kw", "0.9"], "above the TDP of H100, 0.7 kW"),
+                         (["--limit-kw", "nan"], "a number above 0"), (["--limit-kw", "0"], "a number above 0")):
         assert main(words) == 2
         assert wrong in capsys.readouterr().err
 
