@@ -13,8 +13,8 @@ from cosim.ports import Batch
 from cosim.simulators.aidc.adapter import AidcParams, DataCenters
 from cosim.simulators.aidc.engine.site_state import SiteState
 from cosim.simulators.aidc.llm.facility import ServingFacility
-from cosim.simulators.aidc.llm.pool import ServingTick
 from cosim.simulators.aidc.llm.ports import SERVING
+from cosim.simulators.aidc.llm.records import ServingTick
 from cosim.simulators.aidc.plant.cooling import Cooling
 from cosim.simulators.aidc.site import SiteOnBus
 from cosim.simulators.fleet import TOKEN_COLUMNS, Site

@@ -19,7 +19,8 @@ from cosim.simulators.aidc.engine.interval import Segment, SiteInterval
 from cosim.simulators.aidc.engine.jobs import batch_of, reach_times
 from cosim.simulators.aidc.engine.meter import Meter
 from cosim.simulators.aidc.engine.site_state import SiteState
-from cosim.simulators.aidc.llm.pool import GAP_COLUMNS, REQUEST_COLUMNS, USE_COLUMNS, ServingPool, ServingTick
+from cosim.simulators.aidc.llm.pool import ServingPool
+from cosim.simulators.aidc.llm.records import GAP_COLUMNS, REQUEST_COLUMNS, USE_COLUMNS, ServingTick
 from cosim.simulators.aidc.plant.cooling import Cooling
 from cosim.simulators.fleet import JobClass, Site
 from cosim.units import MIN_S

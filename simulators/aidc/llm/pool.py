@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any
 
 from cosim.errors import ModelError
 from cosim.simulators.aidc.engine.events import EventClock, TimedSignal
@@ -32,51 +32,15 @@ from cosim.simulators.aidc.engine.jobs import (
 from cosim.simulators.aidc.engine.site_state import JobState
 from cosim.simulators.aidc.equations import gpu_throughput_to_per_s
 from cosim.simulators.aidc.llm.gaps import Gaps, cell_from_s
+from cosim.simulators.aidc.llm.records import ServingTick
 from cosim.simulators.aidc.llm.replica import Replica
 from cosim.simulators.aidc.llm.replica_group import COUNTERS, ReplicaGroup
 from cosim.simulators.aidc.llm.request import Numbers, Request, numbers_of
 from cosim.simulators.fleet import JobClass
 
-REQUEST_COLUMNS = (
-    "id", "job_class", "site", "arrival_s", "input_tokens", "output_tokens",
-    "generated_tokens",  # of the answer, at its end
-    "prefilled_tokens",  # of the prompt, computed; with those computed again after a preemption
-    "start_s",  # admitted to a batch for the first time, NaN: never
-    "first_token_s",  # NaN: none came
-    "end_s",  # NaN: it is still inside
-    "preemptions", "outcome",
-    "return_s",  # that an answer travels from the site to the client
-)  # fmt: skip
-USE_COLUMNS = ("id", "site", "start_s", "end_s", "gpus", "dynamic_kw")
-"""A request's share of its replica in a piece of a tick: means of GPUs and of power above the GPUs' idle power."""
-GAP_COLUMNS = ("site", "job_class", "time_s", "gap_from_s", "gap_to_s", "tokens")
-"""Tokens of a tick, by how long after the one before of their answer they came, first tokens left out."""
-
-
 NOTHING: Mapping[int, float] = MappingProxyType({})
 _MOST_NUMBERS = 50_000
 """Of power limits, times the largest batch, whose numbers are kept."""
-
-
-class ServingTick(NamedTuple):
-    """What a class did in a tick at a site; powers above the GPUs' idle power, means over the tick.
-
-    dynamic_kw, ready_kw, ready_gpus   of all replicas; of it and of their GPUs, replicas without work
-    prefill_tokens, output_tokens      of prompts computed, of answers put out
-    replicas, starting_replicas, kv_ratio   at its end: on; of them not ready; KV cache in use
-    slowed_s                           time for which a power limit slowed a replica
-    """
-
-    dynamic_kw: float
-    ready_kw: float
-    ready_gpus: float
-    prefill_tokens: float
-    output_tokens: float
-    preemptions: float
-    replicas: float
-    starting_replicas: float
-    kv_ratio: float
-    slowed_s: float = 0.0
 
 
 class ServingPool(Tally):
