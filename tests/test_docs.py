@@ -359,7 +359,7 @@ def test_marks_are_listed():
                       ("carbon", "slow"), ("carbon", "slow"), ("developing", "slow"), ("index", "network"),
                       ("neighbours", "extra"), ("neighbours", "extra"), ("own-grid", "extra"), ("paper", "slow"),
                       ("rules", "slow"), ("rules", "slow"), ("rules", "slow"), ("speed", "slow"), ("sweeps", "extra"),
-                      ("sweeps", "slow"), ("sweeps", "network"), ("own-network", "extra"),
+                      ("sweeps", "slow"), ("sweeps", "network"), ("sweeps", "extra"), ("own-network", "extra"),
                       ("train-and-compare", "slow"), ("train-and-compare", "slow")]
 
 
