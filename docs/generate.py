@@ -260,8 +260,9 @@ def verdicts() -> str:
         by_part = {world: [_found(row) for row in of if row["world"] == world and row["iqm"] not in ("", "nan")]
                    for world in by_world}
         found = "; ".join(f"{world}: {', '.join(values)}" for world, values in by_part.items() if values)
-        out.append((of[0]["part"], of[0]["claimed_in_our_words"], verdict, found or of[0]["why"]))
-    return _table(("where", "claim", "verdict", "what was found"), out)
+        who = "stand-in" if who.startswith("stand-in") else "trained" if who.startswith("trained") else who
+        out.append((of[0]["part"], of[0]["claimed_in_our_words"], who, verdict, found or of[0]["why"]))
+    return _table(("where", "claim", "who", "verdict", "what was found"), out)
 
 
 def signal() -> str:
