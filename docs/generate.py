@@ -281,7 +281,7 @@ def signal() -> str:
         bound = by_signal["none"].get("bound_system_co2_t")
         saved = {name: 1000.0 * (none - t) for name, t in tonnes.items()}
         share = {name: f" ({kg / 10.0 / (none - fmean(bound)):.0f} %)" if bound else "" for name, kg in saved.items()}
-        where = (point[0], *(f"{float(x):g}" for x in point[1:-1]), "yes" if point[-1] == "1" else "")
+        where = (point[0], *(f"{float(x):g}" for x in point[1:-2]), "yes" if point[-2] == "1" else "", point[-1])
         rows.append((*where, f"{none:.2f}", *(f"{saved[name]:.0f}{share[name]}" for name in signals[1:])))
     return _table(("feeder", "lambda", "load", "fleet", "battery", "jobs", "none, t", *signals[1:]), rows)
 
