@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from cosim.agents.learn.training import Training
 
 _LEARN = "learn."
+_USUAL_ENVS = 16
 _FOREIGN = {"twins": 1, "discount": 0.99, "std_start": 1.0, "std_end": None,
             "gae_lambda": 0.95, "value_lambda": 0.95, "kl_limit": None}
 """Defaults with --env: a foreign environment cannot be repeated; its steps are no minutes of half a day [MAT]."""
@@ -215,10 +216,12 @@ def _request(args: argparse.Namespace) -> dict[str, Any]:
         raise ScenarioError("give the method once: --method or --set learn.method")
     learn.setdefault("method", args.method or "mat")
     learn = {**preset.learn, **preset.by_method.get(str(learn["method"]), {}), **learn}
-    envs = args.envs or 16
+    envs = args.envs or _USUAL_ENVS
     for name, value in _FOREIGN.items() if args.env else ():
         learn.setdefault(name, value)
     learn.setdefault("twins", math.gcd(Learning().twins, envs))
+    if envs > _USUAL_ENVS and not args.env:  # as many steps an update: more of them are fewer updates
+        learn.setdefault("rollout_steps", max(1, Learning().rollout_steps * _USUAL_ENVS // envs))
     twins = validate(Learning, learn, "learn").twins
     if args.env and twins > 1:
         raise ScenarioError(f"learn.twins = {twins} does not go with --env; leave it out")

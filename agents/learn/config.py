@@ -65,7 +65,8 @@ class Learning:
         "spread 30 times less (variance, lambda 0.8; 90 times at 0.95), after Mao et al. 2019, input-driven baselines; "
         "must divide --envs; 1 with --env, whose world nobody can repeat [here]")] = 4
     rollout_steps: Annotated[int, Field(ge=1, le=100_000, description="steps of every environment per update; 16 x 90 "
-                                        "keep one update per day of 1440 minutes and decode 16 at a time [here]")] = 90
+                                        "keep one update per day of 1440 minutes and decode 16 at a time; with more "
+                                        "--envs as many fewer, where none are set [here]")] = 90
     epochs: Annotated[int, Field(ge=1, le=100, description="passes over a rollout; 15 in [MAT], 10 in its continuous "
                                  "tasks, 5 with dexterous hands; 5 halves the cost of an update [MAT]")] = 5
     minibatches: Annotated[int, Field(ge=1, le=1000, description="parts of a pass; 1024-4096 samples each run fastest "

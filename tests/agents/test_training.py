@@ -388,6 +388,13 @@ def test_the_papers_preset_is_its_states_and_its_reward_for_everyone():
     assert ours == plain
 
 
+@pytest.mark.parametrize(("words", "steps"), [
+    ([], None), (["--envs", "8"], None), (["--envs", "64"], 22), (["--envs", "32"], 45), (["--envs", "4096"], 1),
+    (["--envs", "64", "--set", "learn.rollout_steps=90"], "90")])
+def test_more_environments_have_as_many_fewer_steps(words, steps):
+    assert _request(parser().parse_args(["ieee33", *words]))["learn"].get("rollout_steps") == steps
+
+
 def test_a_preset_goes_with_a_scenario(capsys):
     assert main(["--env", "simple_spread:continuous", "--preset", "paper"]) != 0
     assert "--preset paper sets a scenario's fields" in capsys.readouterr().err
