@@ -60,6 +60,7 @@ SUBSETS = {
     "fmu": ("tests/cosim/test_neighbours.py::test_an_fmu_gives_what_the_same_grid_in_python_gives",),
     "helics": ("tests/cosim/test_neighbours.py::test_a_federate_answers_the_same_tick_in_its_own_unit",),
     "simbench": ("tests/simulators/grid/test_grid_networks.py",),
+    "store": ("tests/cosim/test_mirror.py",),
     "test": ("tests/cosim/test_trace.py::test_xarray_reads_labelled_data_with_dates",
              "tests/scenarios/test_elsewhere.py", "tests/scenarios/test_foreign_grid.py",
              "tests/agents/test_training.py::test_a_pettingzoo_environment_trains_and_resumes",
@@ -161,7 +162,7 @@ def inside(extra: str) -> list[str]:
     wrong = [f"{r.name} is {there}, not at its lower bound" for r in wanted
              if not Requirement(f"x=={lowest(r)}").specifier.contains(there := importlib.metadata.version(r.name))]
     witness = Witness()
-    if code := pytest.main(["-n", "0", "-p", "no:cacheprovider", *SUBSETS[extra]], plugins=[witness]):
+    if code := pytest.main(["-n", "0", "-m", "", "-p", "no:cacheprovider", *SUBSETS[extra]], plugins=[witness]):
         wrong.append(f"pytest: {pytest.ExitCode(code).name}")
     wrong += [f"skipped: {what}" for what in witness.skipped]
     found = importlib.metadata.packages_distributions()
