@@ -29,6 +29,7 @@ from cosim.console import (
     add_names,
     add_settings,
     add_trust,
+    add_use,
     assignments,
     command_parser,
     file_type,
@@ -152,8 +153,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--open-loop", action="store_true", help="every policy meets the carbon intensities of the first "
                    "one's run of the seed: the bound then knows them, too")
     add_settings(p)
-    p.add_argument("--use", action="append", default=[], metavar="MEMBER=SIMULATOR", help="another simulator in a "
-                   "member's place, as in cosim run")
+    add_use(p, "another simulator in a member's place, as in cosim run")
     add_names(p, "as in cosim run")
     p.add_argument("--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: all cores)")
     add_trust(p)

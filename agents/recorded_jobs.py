@@ -10,6 +10,7 @@ from typing import Any
 from cosim.errors import ScenarioError
 from cosim.imports import load
 from cosim.scenario import Scenario, rows_of
+from cosim.tables.files import table_suffix
 from cosim.units import DAY_S
 
 _REQUESTS = "cosim.simulators.workload.azure_llm:AzureLlm"
@@ -73,7 +74,8 @@ def with_tasks(scenario: Scenario, path: str) -> dict[str, Any] | None:
     rows = rows_of(scenario.shared["job_classes"], "job_classes")
     widest = max(usual, key=lambda name: rows[name].get("gpus_per_block", 1) * rows[name].get("max_blocks", 1))
     tasks = load(_TASKS, "workload")
-    fixed = {"path": path, "trace_class": widest, "format": "swf" if _is_swf(path) else "openb", "repeat": True,
+    fixed = {"path": path, "trace_class": widest, "repeat": True,
+             "format": "swf" if table_suffix(path) == ".swf" else "openb",
              "arrivals": {name: row for name, row in params["arrivals"].items() if rows[name]["kind"] != "train"}}
     fixed["begin_s"] = max(0.0, tasks.last_task_s(tasks.PARAMS(job_classes=scenario.shared["job_classes"], **fixed))
                            - _PLAYED_DAYS * DAY_S)
@@ -82,10 +84,6 @@ def with_tasks(scenario: Scenario, path: str) -> dict[str, Any] | None:
         rate, work = _offered(tasks, scenario, {**params, **fixed, "time_scale": time_scale})[widest]
         time_scale *= rate * work / wanted
     return _settings(_TASKS, {**fixed, "time_scale": time_scale})
-
-
-def _is_swf(path: str) -> bool:
-    return path.removesuffix(".gz").endswith(".swf")
 
 
 RECORDED: Mapping[str, Callable[[Scenario, str], dict[str, Any] | None]] = {

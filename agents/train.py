@@ -34,6 +34,7 @@ from cosim.console import (
     add_names,
     add_settings,
     add_trust,
+    add_use,
     assignments,
     command_parser,
     names_of,
@@ -88,8 +89,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--out", type=Path, metavar="DIR", help="default: results/training/<what>-<method>-<mode>-<seed>")
     add_settings(p, metavar="PATH=VALUE", about="a field of the scenario (controller.reward.c2_per_usd=0.02) or of the "
                  "learner (learn.entropy=0.01); repeatable")
-    p.add_argument("--use", action="append", default=[], metavar="MEMBER=SIMULATOR", help="another simulator in a "
-                   "member's place, as in cosim run")
+    add_use(p, "another simulator in a member's place, as in cosim run")
     add_names(p, "as in cosim run")
     p.add_argument("--vary", action="append", default=[], metavar="PATH=RANGE", help="a field outside of the fleet "
                    "(load, prices, feeder, grid) that each environment draws anew every day: LOW:HIGH, or one of "
@@ -222,7 +222,8 @@ def _request(args: argparse.Namespace) -> dict[str, Any]:
     learn.setdefault("twins", math.gcd(Learning().twins, envs))
     if envs > _USUAL_ENVS and not args.env:  # as many steps an update: more of them are fewer updates
         learn.setdefault("rollout_steps", max(1, Learning().rollout_steps * _USUAL_ENVS // envs))
-    twins = validate(Learning, learn, "learn").twins
+    learning = validate(Learning, learn, "learn")
+    twins = learning.twins
     if args.env and twins > 1:
         raise ScenarioError(f"learn.twins = {twins} does not go with --env; leave it out")
     if envs % twins:
@@ -232,16 +233,16 @@ def _request(args: argparse.Namespace) -> dict[str, Any]:
     return checked({"scenario": args.scenario, "env": args.env, "engine": args.engine or "auto", "mode": args.mode,
                     "learn": learn, "settings": {k: v for k, v in settings.items() if not k.startswith(_LEARN)},
                     "use": assignments(args.use, "--use", USE), "names": names_of(args.names),
-                    "vary": _vary(args.vary, settings), **_taught(args, learn), "seed": args.seed or 0, "envs": envs,
+                    "vary": _vary(args.vary, settings), **_taught(args, learning), "seed": args.seed or 0, "envs": envs,
                     "episodes": args.episodes or 1000, "updates": args.updates}, "request")
 
 
-def _taught(args: argparse.Namespace, learn: Mapping[str, Any]) -> dict[str, str | None]:
+def _taught(args: argparse.Namespace, learning: Learning) -> dict[str, str | None]:
     """Teacher and start of a request. ScenarioError for a team that cannot be taught, or that is not there."""
     if args.teacher is not None:
         if checkpoint_of(args.teacher) is not None:
             raise ScenarioError(f"--teacher {args.teacher} is a team; a training begins where one is by --start")
-        if validate(Learning, learn, "learn").history_steps > 1:
+        if learning.history_steps > 1:
             raise ScenarioError("--teacher is for teams without a past of their own; leave learn.history_steps at 1")
         if args.engine == "compiled":
             raise ScenarioError("--teacher decides on SimPy; leave --engine out")

@@ -143,6 +143,11 @@ def file_type(*endings: str) -> Callable[[str], Path]:
     return path_of
 
 
+def add_use(parser: argparse.ArgumentParser, about: str) -> None:
+    """The option --use; `assignments` with USE reads what it was given."""
+    parser.add_argument("--use", action="append", default=[], metavar="MEMBER=SIMULATOR", help=about)
+
+
 def add_names(parser: argparse.ArgumentParser, about: str) -> None:
     """The option --map; `names_of` reads what it was given."""
     parser.add_argument("--map", dest="names", action="append", default=[], metavar="MEMBER.PORT=THEIRS", help=about)

@@ -18,6 +18,7 @@ from cosim.console import (
     add_names,
     add_settings,
     add_trust,
+    add_use,
     assignments,
     command_parser,
     names_of,
@@ -53,9 +54,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--until", metavar="TIME", help="simulated time to run, e.g. 90min, 24h, 7d")
     p.add_argument("--seed", type=int, metavar="N", help="the one seed of the run (default: the scenario's)")
     add_settings(p)
-    p.add_argument("--use", action="append", default=[], metavar="MEMBER=SIMULATOR",
-                   help="another simulator in a member's place: package.module:Class, folder/file.py:Class, "
-                   "'cmd: ...', 'connect: host:port'")
+    add_use(p, "another simulator in a member's place: package.module:Class, folder/file.py:Class, 'cmd: ...', "
+            "'connect: host:port'")
     add_names(p, "what that simulator calls our port, e.g. grid.p_load_kw='P_load[MW]' (scaled by the units; a name "
               "without one takes @FACTOR), or our entities: 'grid.bus*=Bus-*'")
     p.add_argument("--replay", action="append", default=[], metavar="MEMBER=FILE",

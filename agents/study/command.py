@@ -23,7 +23,7 @@ from cosim.agents.study.signal_plan import FEEDERS, SIGNAL_TIERS, signal_cells
 from cosim.campaign.cells import Cell, CellState
 from cosim.campaign.mirror import mirrored
 from cosim.campaign.runner import exit_code, listing, look_up, nobody, run_cells
-from cosim.campaign.sweep_command import add_engine
+from cosim.campaign.sweep_command import add_engine, check_engine
 from cosim.console import add_debug, command_parser, plain_console, print_digest, run_command, say
 from cosim.errors import ScenarioError, unknown
 
@@ -73,8 +73,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _study(args: argparse.Namespace) -> int:
-    if args.jobs < 1:
-        raise ScenarioError(f"--jobs {args.jobs} must be 1 or more")
+    check_engine(args)
     return {"paper": _paper, "signal": _signal}[args.command](args)
 
 

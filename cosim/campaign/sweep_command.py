@@ -22,6 +22,7 @@ from cosim.console import (
     add_names,
     add_settings,
     add_trust,
+    add_use,
     assignments,
     command_parser,
     names_of,
@@ -58,7 +59,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--seeds", metavar="FIRST:END", help="the seeds of every point, END not among them (0:5 is 0 to "
                    "4), or a list, as 1,5,9 (default: the scenario's one)")
     p.add_argument("--until", metavar="TIME", help="simulated time of each run, e.g. 90min, 24h, 7d")
-    p.add_argument("--use", action="append", default=[], metavar="MEMBER=SIMULATOR", help="as of cosim run")
+    add_use(p, "as of cosim run")
     add_names(p, "as of cosim run")
     p.add_argument("--replay", action="append", default=[], metavar="MEMBER=FILE", help="as of cosim run")
     add_trust(p)
@@ -88,6 +89,12 @@ def add_engine(p: argparse.ArgumentParser, jobs: int | None = None) -> None:
                    "(default: one on this machine for this run)")
     p.add_argument("--copy-to", metavar="URL", help="copy the folder to an object store, or wherever fsspec writes "
                    "(s3://bucket/folder; extra 'store'), each run as it ends")
+
+
+def check_engine(args: argparse.Namespace) -> None:
+    """ScenarioError for what the options of `add_engine` cannot be."""
+    if args.jobs < 1:
+        raise ScenarioError(f"--jobs {args.jobs} must be 1 or more")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -120,8 +127,7 @@ def _sweep(args: argparse.Namespace) -> int:
 
 def _asked(args: argparse.Namespace) -> SweepPlan:
     """The sweep that the command line describes, checked."""
-    if args.jobs < 1:
-        raise ScenarioError(f"--jobs {args.jobs} must be 1 or more")
+    check_engine(args)
     until_s = parse_duration(args.until) if args.until is not None else None
     use = assignments(args.use, "--use", USE)
     replays = assignments(args.replay, "--replay", "member=FILE, a trace or a table")

@@ -17,7 +17,7 @@ from cosim.simulators.aidc.llm.capped_facility import CappedServingFacility, Lim
 from cosim.simulators.aidc.llm.ports import LIMITS, SERVING
 from cosim.simulators.aidc.plant.ambient import OutdoorAir
 from cosim.simulators.aidc.plant.cooling import Cooling
-from cosim.simulators.fleet import Site
+from cosim.simulators.fleet import JobClass, Site
 
 
 class CappedServingSite(ServingSite, CappedSite):
@@ -61,7 +61,7 @@ class CappedLlmDataCenters(LlmDataCenters, CappedDataCenters):
         class can have one."""
         super().check_scenario(member, given, scenario)
         given.check_slowing(member, "replicas")
-        why = {name: c.serving.not_limited for name, c in given.job_classes.items() if c.serving is not None}
+        why = _not_limited(given.job_classes)
         port = f"{member}.gpu_limit_set_kw"
         if why and all(why.values()) and any(link.target == port for link in scenario.links):
             name, text = next(iter(why.items()))
@@ -78,7 +78,7 @@ class CappedLlmDataCenters(LlmDataCenters, CappedDataCenters):
         said = [f"{self.sid}.{eid}: {facility.clipped_limits} commanded power limits were outside what the replicas' "
                 "GPUs can keep, and set to the nearest that they can"
                 for eid, facility in facilities.items() if facility.clipped_limits]
-        why = {name: c.serving.not_limited for name, c in self.params.job_classes.items() if c.serving is not None}
+        why = _not_limited(self.params.job_classes)
         if self.params.slow_for_cap and any(facility.was_capped for facility in facilities.values()):
             said += [f"{self.sid}: replicas of {name} are not slowed for a cap: {text}" for name, text in why.items()
                      if text is not None]
@@ -94,6 +94,11 @@ class CappedLlmDataCenters(LlmDataCenters, CappedDataCenters):
         return CappedServingFacility(eid, site, given.job_classes, cooling, given.initial_supply_temp_degc, given.cap,
                                      f"{self.sid}.cap", given.slow_for_cap, job_log=given.job_log,
                                      resolve_power=inside, at_arrival=given.routing == "arrival")
+
+
+def _not_limited(job_classes: Mapping[str, JobClass]) -> dict[str, str | None]:
+    """Class of kind llm -> why its GPUs can have no power limit; None: they can."""
+    return {name: c.serving.not_limited for name, c in job_classes.items() if c.serving is not None}
 
 
 if __name__ == "__main__":
