@@ -126,6 +126,8 @@ class _Map:
             x.astype(np.float32) for x in (tables.within, tables.extra, tables.free, tables.low, tables.span))
         self._start = np.asarray(tables.start, np.float32)
         self._around = None if tables.around is None else tables.around.astype(np.float32)
+        self._edge = tables.edge.astype(np.float32) if tables.edge.any() else None
+        self._members, self._single = tables.members.astype(np.float32), (tables.count == 0).astype(np.float32)
 
     def placed(self, means: np.ndarray, observation: np.ndarray) -> np.ndarray:
         """Means moved to where the scaled observation points, see `cosim.agents.learn.spec.Simplex.around`."""
@@ -135,7 +137,11 @@ class _Map:
         """(A,) shares and positions in intervals, 0..1."""
         logits = product(means[:len(self._basis)], self._basis)
         e = exponential(np.clip(logits, -LOGIT_MAX, LOGIT_MAX)) * self._free
-        return e / (product(e, self._within) + self._extra)
+        unit = e / (product(e, self._within) + self._extra)
+        if self._edge is not None:
+            unit = np.maximum(unit - self._edge, 0.0)
+            unit /= product(unit, self._members) + self._single
+        return unit
 
     def action(self, unit: np.ndarray) -> np.ndarray:
         """(A,) in the parts' units."""
