@@ -163,6 +163,10 @@ VARIANTS = {
                                   "controller.reward.carbon": "marginal", "grid.mci": "true"}),
     "forecasts observed": (FORESEEN, {"controller.observed_forecasts": ["nci", "load"]}),
     "forecasts linked": (FORESEEN, {}),
+    "around the myopic rule": (LIVING, {"controller.base_policy": "myopic_oracle",
+                                        "controller.observation": "signals"}),
+    "around a plan, marginal": (IEEE33, {"controller.base_policy": "mpc", "controller.reward.carbon": "marginal",
+                                         "grid.mci": "true", "controller.observation": "paper"}),
     "as printed in (32)": (IEEE33, {"controller.reward.looming": "false", "controller.reward.relative": "false"}),
 }
 
@@ -274,6 +278,12 @@ def test_what_is_beyond_it_is_named(scenario, settings, what):
     assert engine_of(scenario)[1].startswith(what)
     with pytest.raises(ScenarioError, match=f"cannot be learnt on many worlds at once: {what}.*simpy"):
         vector_env(scenario, 2, workers=0, engine="compiled")
+
+
+def test_forecasts_that_only_a_base_policy_reads_are_named():
+    scenario = override(FORESEEN, {"controller.base_policy": "mpc"})
+    assert lacking(learning_scenario(scenario))[0] == (
+        "controller.nci_forecast_kg_per_kwh is linked, of which controller.base_policy has no use there")
 
 
 def test_a_link_that_it_does_not_know_is_named():
