@@ -383,6 +383,7 @@ def test_the_papers_preset_is_its_states_and_its_reward_for_everyone():
     steering = Environment(resolve(learning_scenario(scenario)), 0).steering
     assert [len(kind.observation) for kind in steering.spec.types.values()] == [22, 18]
     assert (steering.params.guard_slack_min, steering.params.rounding) == (None, "carry")
+    assert (steering.params.gpu_shares, steering.spec.widths[2]) == ("pooled", 18)
     assert (steering.params.reward.relative, steering.params.reward.looming) == (False, False)
     ours, plain = (_request(parser().parse_args(["ieee33", *more])) for more in (["--preset", "ours"], []))
     assert ours == plain
