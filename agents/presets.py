@@ -24,7 +24,7 @@ PRESETS = {
     "ours": Preset("the defaults"),
     "paper": Preset(
         "Algorithm 1 as printed: the states (25) and (27), the reward (32) of the team for every agent, deferrals and "
-        "rounding as printed, the GPUs of a kind used together as in (14); no twins, no guard, no shaping, no schedules",
+        "rounding as printed, the GPUs of a kind used together (14); no twins, no guard, no shaping, no schedules",
         settings={
             "controller.observation": "paper", "controller.guard_slack_min": "null",
             "controller.rounding": "stateless", "controller.long_deferrals": "as_printed",

@@ -1,10 +1,10 @@
 """The joint action (26), (28) as arrays: which parts it has, where a fresh policy starts, and back to a `Decision`.
 
 A row of the manager: one simplex over the sites per class. A row of a site: one simplex over the release times per
-training class, one over classes (or kinds) + unused for its GPUs (29), one supply temperature. A fresh policy sends jobs where the
-GPUs are, releases all but a few of its training jobs at once, splits GPUs as its sites' queues need them (the rules'
-`GpuRule`, of which it learns the deviations; with Dirichlet shares, like the offered load with a quarter of head-room)
-and supplies air near the top of the box, as an operator without prices and carbon would: the same for every
+training class, one over classes (or kinds) + unused for its GPUs (29), one supply temperature. A fresh policy sends
+jobs where the GPUs are, releases all but a few of its training jobs at once, splits GPUs as its sites' queues need them
+(the rules' `GpuRule`, of which it learns the deviations; with Dirichlet shares, like the offered load with a quarter of
+head-room) and supplies air near the top of the box, as an operator without prices and carbon would: the same for every
 method.
 
 Rows: A01-05, E26, E28.

@@ -1,7 +1,7 @@
 """GPUs that the classes of a kind use together: what a site decides of its GPUs, and how those of a kind are divided.
 
-The study's agent decides ratios of the classes (28), from which whole GPUs of each class follow (30), (31); what a
-class can do is limited by the GPUs of its kind (14), which its classes therefore share:
+The study's agent decides ratios of the classes (28), from which whole GPUs of each class follow (30), (31); the work of
+a minute is limited by the GPUs of a kind (14), which its classes therefore use together:
 
     sum_m j_m x_m <= xi g dt,   g the sum of g_m over the classes m of the kind
 
@@ -61,8 +61,8 @@ def per_class(facts: FleetFacts, shares: Vector) -> list[float]:
 
 
 def pool(facts: FleetFacts, shares: Vector, capacity: int) -> list[int]:
-    """GPUs of each of the `groups` at a site with `capacity` GPUs, for shares (M,) of the classes: the sum of (30) or of
-    (31), and with shares of kinds the whole GPUs of their sum. ModelError if a share is not finite."""
+    """GPUs of each of the `groups` at a site with `capacity` GPUs, for shares (M,) of the classes: the sum of (30) or
+    of (31), and with shares of kinds the whole GPUs of their sum. ModelError if a share is not finite."""
     mine = project_shares(shares)
     if facts.gpu_shares == "kinds":
         return gpu_blocks(per_kind(facts, mine), capacity, [1] * len(groups(facts)))

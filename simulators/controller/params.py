@@ -19,8 +19,8 @@ from cosim.agents.fleet.heuristics import PolicyOptions
 from cosim.agents.fleet.learned import LearnedPolicy, check_checkpoint
 from cosim.agents.fleet.observation import FORECASTS, OF_SITES, ObservedForecast, forecast_entries
 from cosim.agents.fleet.planner_params import PlannerParams
-from cosim.agents.fleet.pooling import GpuShares
 from cosim.agents.fleet.policies import POLICIES, PolicyMaker, check_own, checkpoint_of, make_policy, policy_class
+from cosim.agents.fleet.pooling import GpuShares
 from cosim.agents.fleet.rewards import RewardWeights
 from cosim.errors import ScenarioError, unknown
 from cosim.imports import file_in, load, optional
@@ -77,9 +77,9 @@ class ControllerParams:
         "inference: inference classes get them in equal parts, so that a request finds a free GPU when it comes; not "
         "language models, whose replicas would draw power for nothing")] = "idle"
     gpu_shares: Annotated[GpuShares, Field(
-        description="what shares of a site's GPUs are of, and who uses them. classes: of the classes, and each uses its "
-        "own; pooled: the same, and the classes of a kind (train, inf) use theirs together, as in (14); kinds: learned "
-        "teams decide one share of each kind, which its classes use together. GPUs used together are divided minute by "
+        description="what shares of a site's GPUs are of, and who uses them. classes: of classes, each for itself; "
+        "pooled: of classes as well, and those of a kind (train, inf) use theirs together, as in (14); kinds: learned "
+        "teams decide one share for each kind, whose classes use it together. GPUs used together are divided minute by "
         "minute by the work that can run")] = "classes"
     drain_min: Annotated[float, Field(ge=1e-3, le=1e6,
                                       description="inference queues are worked off in this time, min")] = 2.0
@@ -253,8 +253,8 @@ def batch_limits(p: ControllerParams, sid: str) -> dict[str, int]:
         raise ScenarioError(f"{sid}.autoscale is for replicas of language models, and no class is of kind llm; leave "
                             "it out")
     if p.gpu_shares != "classes" and served:
-        raise ScenarioError(f"{sid}.gpu_shares = {p.gpu_shares} divides GPUs anew every minute, and replicas of language "
-                            f"models ({', '.join(served)}) take time to start; leave it at classes")
+        raise ScenarioError(f"{sid}.gpu_shares = {p.gpu_shares} divides GPUs anew every minute, and replicas of "
+                            f"language models ({', '.join(served)}) take time to start; leave it at classes")
     out = {}
     for name, given in p.max_batch.items():
         if name not in served:

@@ -216,10 +216,10 @@ class ControlPipeline:
             clipped, moved, guarded = clipped + released.clipped, moved + released.moved, guarded + guards
             if guards or p.gpu_shares == "classes":
                 share = self._guarded_share(i, situation.observation, placement) if guards else operation.gpu_share[i]
-                gpus = gpu_blocks(project_shares(share), self._facts.gpus[i], self._facts.gpus_per_block)
+                granted = gpu_blocks(project_shares(share), self._facts.gpus[i], self._facts.gpus_per_block)
             else:
-                gpus = self._pooled(i, operation, situation, placement, released)
-            gpus = self._with_replicas(i, situation.observation, self._with_spare(i, gpus))
+                granted = self._pooled(i, operation, situation, placement, released)
+            gpus = self._with_replicas(i, situation.observation, self._with_spare(i, granted))
             commands.append(SiteCommand(_select(batch, release_s, rows), gpus, project_box(
                 operation.supply_temp_degc[i], p.supply_temp_min_degc, p.supply_temp_max_degc),
                 released.mean_deferral_s))

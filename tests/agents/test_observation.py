@@ -211,7 +211,8 @@ def test_rows_become_the_decision_they_say():
 def test_with_shares_of_kinds_a_sites_row_is_shorter():
     """2 x 6 release times, training, inference, unused, temperature: 16 numbers, each found again in its place."""
     parts = site_parts(KINDS, CLASSES, OFFERED, True)
-    assert [(part.name, getattr(part, "size", 1)) for part in parts[2:]] == [("gpus by kind", 3), ("supply_temp_degc", 1)]
+    assert [(part.name, getattr(part, "size", 1)) for part in parts[2:]] == [
+        ("gpus by kind", 3), ("supply_temp_degc", 1)]
     start = gpu_start(FACTS, [OFFERED[c] for c in CLASSES])
     assert parts[2].start == pytest.approx((start[0] + start[1], start[2] + start[3], start[4]))
     operation = decision_of(KINDS, [[100.0 * k + j for j in range(16)] for k in range(4)]).operation
@@ -228,7 +229,7 @@ def test_what_a_rule_does_is_summed_per_kind():
 def test_the_usual_split_is_of_what_is_decided():
     """Sums of the columns of the classes; a fresh team starts around them."""
     of_kinds, of_classes = (
-        {c.name: math.exp(x) for c, x in zip(view.columns, view.values(SEEN), strict=True) if c.name.startswith("usual")}
+        {c.name: math.exp(x) for c, x in zip(view.columns, view.values(SEEN), strict=True) if "usual_gpus" in c.name}
         for view in (site_view(facts, FULL, 0) for facts in (KINDS, FACTS)))
     names = [f"usual_gpus {name}" for name in ("train", "inf", "unused")]
     assert list(of_kinds) == names

@@ -114,7 +114,8 @@ def test_a_controller_grants_a_kind_what_was_decided_for_it(how):
         _, commands = controller.pipeline.operate(situation, placement, decision.operation)
         for i, command in enumerate(commands):
             now = [0] * 4
-            for name, release_s in zip(command.jobs.get("job_class", ()), command.jobs.get("release_s", ()), strict=True):
+            columns = (command.jobs.get(name, ()) for name in ("job_class", "release_s"))
+            for name, release_s in zip(*columns, strict=True):
                 now[facts.classes.index(name)] += release_s <= seen.time_s
                 deferred += release_s > seen.time_s
             room = [(seen.running_jobs[i][m] + seen.queued_jobs[i][m] + now[m]) * facts.max_blocks[m]

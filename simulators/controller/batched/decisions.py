@@ -285,8 +285,8 @@ def place(rules, shares, arrived, carry):
 @entry(_SOURCES)
 def operate(rules, actions, arrived, sites, time_s, owed, waiting, numbers, running, queued, pending, slack_min,
             jobs, work_to):
-    """Release of each job (J,), s, and GPUs (B, N, M), for the sites' actions (B, N, T H + M + 2), with shares of kinds fewer; `owed`
-    (B, N, T, H), `waiting` (B, C) and their numbers (B,) go on."""
+    """Release of each job (J,), s, and GPUs (B, N, M), for the sites' actions (B, N, T H + M + 2), or with kinds for M;
+    `owed` (B, N, T, H), `waiting` (B, C) and their numbers (B,) go on."""
     envs, n, classes = running.shape
     release_s, gpus = np.empty(len(sites)), np.zeros((envs, n, classes), np.int64)
     ahead = len(rules.train) * len(rules.leads_s)

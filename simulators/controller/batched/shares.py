@@ -1,5 +1,5 @@
-"""Ratios to whole things, compiled: what `agents.fleet`'s `allocation`, `heuristics.GpuRule` and `pooling` do, on arrays
-of one environment. Tests hold the two together.
+"""Ratios to whole things, compiled: what `allocation`, `heuristics.GpuRule` and `pooling` of `agents.fleet` do, on
+arrays of one environment. Tests hold the two together.
 """
 
 from __future__ import annotations

@@ -165,6 +165,7 @@ VARIANTS = {
     "as it is": (IEEE33, {}),
     "fuel prices": (ECONOMIC, {}),
     "power": (POWER, {}),
+    "shares of kinds": (IEEE33, {"controller.gpu_shares": "kinds", "controller.guard_slack_min": "null"}),
     "two buses": (TWO_BUS, {}),
     "no memory of rounding": (IEEE33, {"controller.rounding": "stateless"}),
     "masked deferrals": (IEEE33, {"controller.long_deferrals": "mask"}),
@@ -187,12 +188,11 @@ VARIANTS = {
     "forecasts linked": (FORESEEN, {}),
     "pooled by kind": (IEEE33, {"controller.gpu_shares": "pooled", "controller.guard_slack_min": "null"}),
     "pooled, guarded at times": (IEEE33, {"controller.gpu_shares": "pooled", "controller.guard_slack_min": "700"}),
-    "shares of kinds": (IEEE33, {"controller.gpu_shares": "kinds", "controller.guard_slack_min": "null"}),
     "as printed in (32)": (IEEE33, {"controller.reward.looming": "false", "controller.reward.relative": "false"}),
 }
 
 
-@pytest.mark.long(after=3)
+@pytest.mark.long(after=4)
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.rows("L08", "L15")
 def test_the_numbers_are_those_of_one_world_after_the_other(variant):
