@@ -161,11 +161,14 @@ FORESEEN = LIVING.replace(
                "nci_forecast_kg_per_kwh", "p_load_forecast_kw", "price_forecast_usd_per_kwh"))))
 """Forecasts of intensity, price and base load."""
 
+CROWDED = {"controller.guard_slack_min": "null", "workload.train_rate_scale": "30"}
+"""So many training jobs that each minute some are sent for now and some for later, and GPUs are short."""
+
 VARIANTS = {
     "as it is": (IEEE33, {}),
     "fuel prices": (ECONOMIC, {}),
     "power": (POWER, {}),
-    "shares of kinds": (IEEE33, {"controller.gpu_shares": "kinds", "controller.guard_slack_min": "null"}),
+    "shares of kinds": (IEEE33, {"controller.gpu_shares": "kinds", **CROWDED}),
     "two buses": (TWO_BUS, {}),
     "no memory of rounding": (IEEE33, {"controller.rounding": "stateless"}),
     "masked deferrals": (IEEE33, {"controller.long_deferrals": "mask"}),
@@ -186,7 +189,7 @@ VARIANTS = {
                                   "controller.reward.carbon": "marginal", "grid.mci": "true"}),
     "forecasts observed": (FORESEEN, {"controller.observed_forecasts": ["nci", "load"]}),
     "forecasts linked": (FORESEEN, {}),
-    "pooled by kind": (IEEE33, {"controller.gpu_shares": "pooled", "controller.guard_slack_min": "null"}),
+    "pooled by kind": (IEEE33, {"controller.gpu_shares": "pooled", **CROWDED}),
     "pooled, guarded at times": (IEEE33, {"controller.gpu_shares": "pooled", "controller.guard_slack_min": "700"}),
     "as printed in (32)": (IEEE33, {"controller.reward.looming": "false", "controller.reward.relative": "false"}),
 }
