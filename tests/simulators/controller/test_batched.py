@@ -17,6 +17,7 @@ from cosim.agents.fleet.allocation import (
 )
 from cosim.agents.fleet.decision import FleetFacts
 from cosim.agents.fleet.heuristics import GpuRule, share_blocks
+from cosim.agents.fleet.pooling import divide
 from cosim.agents.learn.team import Team
 from cosim.agents.learn.training import LAST, LOG
 from cosim.agents.train import main
@@ -103,6 +104,27 @@ def test_the_split_of_a_site_is_the_rule(rng):
         assert share.tolist() == rule(400, running.tolist(), jobs.tolist(), work_to.tolist())
 
 
+@pytest.mark.parametrize("rng", RNG)
+def test_a_kinds_gpus_are_divided_by_the_rule(rng):
+    kinds = tuple(rng.choice(["train", "inf"], 5))
+    inf = np.array([kind == "inf" for kind in kinds])
+    facts = FleetFacts(
+        kinds=kinds, gpus=(400,), to_per_gpu_min=tuple(rng.uniform(6e4, 2.5e5, 5)), work_to=(1.0,) * 5,
+        deadline_s=(43200.0,) * 5, gpus_per_block=tuple(rng.choice([1, 3, 8, 16], 5).tolist()),
+        max_blocks=tuple(np.where(inf, 1, rng.integers(1, 7, 5)).tolist()), eligible=((True,),) * 5, deferrals_s=(0.0,))
+    about = [np.array(x) for x in (facts.gpus_per_block, facts.max_blocks, facts.to_per_gpu_min)]
+    for _ in range(20):
+        running = rng.integers(0, rng.choice([2, 40]), 5)
+        jobs = running + rng.integers(0, rng.choice([2, 40]), 5)
+        work_to = jobs * (rng.choice([0.0, 1e5, 2e5], 5) if rng.random() < 0.3 else rng.uniform(1e4, 1e7, 5))
+        train, serve = (int(g) for g in rng.integers(0, 250, 2))
+        given = np.zeros(5, np.int64)
+        for gpus, members, stops in ((train, facts.train, True), (serve, facts.inf, False)):
+            compiled.divide(gpus, np.array(members, int), stops, *about, running, jobs, work_to, given)
+        pools = [g for g, members in ((train, facts.train), (serve, facts.inf)) if members]
+        assert given.tolist() == divide(facts, pools, running.tolist(), jobs.tolist(), work_to.tolist())
+
+
 # --- worlds -----------------------------------------------------------------------------------------------------------
 
 
@@ -143,6 +165,7 @@ VARIANTS = {
     "as it is": (IEEE33, {}),
     "fuel prices": (ECONOMIC, {}),
     "power": (POWER, {}),
+    "shares of kinds": (IEEE33, {"controller.gpu_shares": "kinds", "controller.guard_slack_min": "null"}),
     "two buses": (TWO_BUS, {}),
     "no memory of rounding": (IEEE33, {"controller.rounding": "stateless"}),
     "masked deferrals": (IEEE33, {"controller.long_deferrals": "mask"}),
@@ -163,11 +186,13 @@ VARIANTS = {
                                   "controller.reward.carbon": "marginal", "grid.mci": "true"}),
     "forecasts observed": (FORESEEN, {"controller.observed_forecasts": ["nci", "load"]}),
     "forecasts linked": (FORESEEN, {}),
+    "pooled by kind": (IEEE33, {"controller.gpu_shares": "pooled", "controller.guard_slack_min": "null"}),
+    "pooled, guarded at times": (IEEE33, {"controller.gpu_shares": "pooled", "controller.guard_slack_min": "700"}),
     "as printed in (32)": (IEEE33, {"controller.reward.looming": "false", "controller.reward.relative": "false"}),
 }
 
 
-@pytest.mark.long(after=3)
+@pytest.mark.long(after=4)
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.rows("L08", "L15")
 def test_the_numbers_are_those_of_one_world_after_the_other(variant):
