@@ -16,6 +16,7 @@ import numpy as np
 
 from cosim.agents.fleet.actions import SiteBase
 from cosim.agents.fleet.decision import Decision, FleetFacts, Observation, Policy, decide
+from cosim.agents.fleet.pooling import per_sharer, sharers
 from cosim.agents.learn.spec import before_edge
 from cosim.errors import ScenarioError
 from cosim.units import DAY_S
@@ -41,11 +42,12 @@ class BaseColumns:
     def __init__(self, facts: FleetFacts, rule: str, edge: float, classes: Sequence[str], sites: Sequence[str]) -> None:
         self.rule, self._facts, self._edge = rule, facts, edge
         n, kinds, trains, leads = len(sites), len(classes), len(facts.train), len(facts.deferrals_s)
+        shared = [*sharers(facts, classes), "unused"]
         check_edge(facts, edge)
         if not edge:
             raise ScenarioError("shares around a rule's need share_edge > 0, as no logarithm of 0 can be observed")
         self.blocks = (BaseBlock(SITE, (kinds, n)), BaseBlock(RELEASE, (n, trains, leads)),
-                       BaseBlock(GPUS, (n, kinds + 1)), BaseBlock(SUPPLY, (n,)))
+                       BaseBlock(GPUS, (n, len(shared))), BaseBlock(SUPPLY, (n,)))
         self.scale: dict[str, Any] = {"low": math.log(edge), "high": 0.0}
         self.supply_scale: dict[str, Any] = {"low": -LOGIT, "high": LOGIT}
         self._released = np.array(facts.deferrable or [[True] * leads] * trains).sum(axis=-1)
@@ -53,7 +55,7 @@ class BaseColumns:
         self.manager = [[f"{SITE} {rule} {c} {s}" for s in sites] for c in classes]
         self.site = SiteBase([[f"{RELEASE} {rule} {classes[m]} +{lead:g}s" for lead in facts.deferrals_s]
                               for m in facts.train],
-                             [f"{GPUS} {rule} {c}" for c in (*classes, "unused")], f"{SUPPLY} {rule}")
+                             [f"{GPUS} {rule} {c}" for c in shared], f"{SUPPLY} {rule}")
 
     def of(self, decisions: Sequence[Decision]) -> Iterator[np.ndarray]:
         """The blocks' numbers (B, *shape)."""
@@ -62,7 +64,8 @@ class BaseColumns:
         share, release, gpus, degc = (
             np.array(x, float).reshape(count, *block.shape) for x, block in zip(
                 ([d.site_share for d in decisions], [d.operation.deferral_share for d in decisions],
-                 [[[*row, max(0.0, 1.0 - sum(row))] for row in d.operation.gpu_share] for d in decisions],
+                 [[[*per_sharer(facts, row), max(0.0, 1.0 - sum(row))] for row in d.operation.gpu_share]
+                  for d in decisions],
                  [d.operation.supply_temp_degc for d in decisions]), self.blocks, strict=True))
         yield np.log(before_edge(share, self._eligible[:, None], edge))
         yield np.log(before_edge(release, self._released[:, None], edge))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cosim.agents.fleet.actions import decision_of
+from cosim.agents.fleet.actions import BY_KIND, decision_of
 from cosim.agents.fleet.base import BaseRule, rule_in
 from cosim.agents.fleet.decision import FleetFacts, Matrix, Observation, Operation, Policy
 from cosim.agents.fleet.observation import FORECASTS, RELATIVE, USUAL_SHARE, ObservationScope, forecast_entries
@@ -107,6 +107,10 @@ def _check_fit(path: str | Path, trained: TeamSpec, facts: FleetFacts, sees_nci:
     if sight.nci != sees_nci:
         found.insert(0, "it was trained in {} mode, this is {} mode (controller.mode)".format(
             *(("joint", "power") if sight.nci else ("power", "joint"))))
+    by_kind = any(part.name == BY_KIND for kind in trained.types.values() for part in kind.action)
+    if by_kind != (facts.gpu_shares == "kinds"):
+        there = "kinds" if by_kind else "classes or pooled"
+        found.insert(0, f"it was trained with controller.gpu_shares = {there}, here it is {facts.gpu_shares}")
     if found:
         raise ScenarioError(f"checkpoint {path} does not fit this scenario: {'; '.join(found)}. Train one with "
                             "cosim train, or choose another controller.policy")

@@ -26,6 +26,7 @@ from cosim.agents.fleet.actions import usual_gpu_columns
 from cosim.agents.fleet.base import GPUS, RELEASE, SITE, SUPPLY, BaseColumns
 from cosim.agents.fleet.decision import FleetFacts, Observation
 from cosim.agents.fleet.heuristics import GpuRule, PolicyOptions
+from cosim.agents.fleet.pooling import per_sharer, sharers
 from cosim.agents.learn.spec import Column
 from cosim.errors import ModelError, ScenarioError
 from cosim.units import DAY_S, whole_steps
@@ -110,7 +111,7 @@ class ObservationRow:
 
     at  name of a field of `Observation`, or of what follows from some -> where its numbers stand in the row, an array
         with the field's axes. Others: `backlog_jobs` (N, M) queued and deferred, `train_backlog_jobs` and
-        `inf_backlog_jobs` (N,), `day` sine and cosine of the time of day, `usual_gpus` (N, M + 1)
+        `inf_backlog_jobs` (N,), `day` sine and cosine of the time of day, `usual_gpus` (N, M + 1), or (N, kinds + 1)
     """
 
     def __init__(self, facts: FleetFacts, sight: ObservationScope) -> None:
@@ -140,7 +141,7 @@ class ObservationRow:
             self._add("site_carry", (classes, n))
             for name in ("deferral_carry", "deferred_by_lead", "deferred_by_time"):
                 self._add(name, (n, trains, leads))
-            self._add("usual_gpus", (n, classes + 1), _usual_gpus(facts))
+            self._add("usual_gpus", (n, len(sharers(facts, facts.kinds)) + 1), _usual_gpus(facts))
         if (base := base_of(facts, sight)) is not None:
             for k, block in enumerate(base.blocks):
                 self._add(block.name, block.shape, _base(base, k))
@@ -248,7 +249,7 @@ def site_view(facts: FleetFacts, sight: ObservationScope, i: int, numbers: Obser
     _arrivals(view, sight, at)
     if sight.full:
         per_min = _site_to_per_min(facts, i)
-        view.add(usual_gpu_columns(sight.classes), at["usual_gpus"][i], _USUAL)
+        view.add(usual_gpu_columns(facts, sight.classes), at["usual_gpus"][i], _USUAL)
         view.add([f"queued_jobs {sight.classes[m]}" for m in inf], at["queued_jobs"][i, inf], _JOBS)
         view.add([f"running_jobs {c}" for c in sight.classes], at["running_jobs"][i],
                  {"low": 0.0, "high": float(max(facts.gpus)), "scale": "log"})
@@ -367,8 +368,8 @@ def _usual_gpus(facts: FleetFacts) -> Values:
             scale = min(1.0, room / sum(trained)) if any(trained) else 0.0
             for m, x in zip(train, trained, strict=True):
                 share[m] = x * scale
-            share.append(1.0 - sum(share))
-            out += [math.log(max(x, USUAL_LEAST)) for x in share]
+            shown = [*per_sharer(facts, share), 1.0 - sum(share)]
+            out += [math.log(max(x, USUAL_LEAST)) for x in shown]
         return out
     return values
 

@@ -21,6 +21,7 @@ from cosim.agents.fleet.learned import LearnedPolicy, base_policy_of, check_chec
 from cosim.agents.fleet.observation import FORECASTS, OF_SITES, ObservedForecast, forecast_entries
 from cosim.agents.fleet.planner_params import PlannerParams
 from cosim.agents.fleet.policies import POLICIES, PolicyMaker, check_own, checkpoint_of, make_policy, policy_class
+from cosim.agents.fleet.pooling import GpuShares
 from cosim.agents.fleet.rewards import RewardWeights
 from cosim.errors import ScenarioError, unknown
 from cosim.imports import file_in, load, optional
@@ -76,6 +77,11 @@ class ControllerParams:
         description="GPUs that a decision grants to nobody. idle: without work until the next one, as in the study; "
         "inference: inference classes get them in equal parts, so that a request finds a free GPU when it comes; not "
         "language models, whose replicas would draw power for nothing")] = "idle"
+    gpu_shares: Annotated[GpuShares, Field(
+        description="what shares of a site's GPUs are of, and who uses them. classes: of classes, each for itself; "
+        "pooled: of classes as well, and those of a kind (train, inf) use theirs together, as in (14); kinds: learned "
+        "teams decide one share for each kind, whose classes use it together. GPUs used together are divided minute by "
+        "minute by the work that can run")] = "classes"
     drain_min: Annotated[float, Field(ge=1e-3, le=1e6,
                                       description="inference queues are worked off in this time, min")] = 2.0
     long_deferrals: Annotated[LongDeferrals, Field(
@@ -248,6 +254,7 @@ def facts_of(p: ControllerParams, sid: str, step_s: float) -> FleetFacts:
         sites=tuple(p.sites),
         horizon_steps=ahead,
         horizon_step_s=p.horizon_step_s if ahead else 0.0,
+        gpu_shares=p.gpu_shares,
         top_to_per_s=tuple(tuple(s.top_to_per_s(c) for c in classes) for s in p.sites.values()),
         jobs_per_block=tuple(min(c.jobs_per_block, limits.get(name, c.jobs_per_block))
                              for name, c in p.job_classes.items()),
@@ -258,12 +265,16 @@ def facts_of(p: ControllerParams, sid: str, step_s: float) -> FleetFacts:
 
 
 def batch_limits(p: ControllerParams, sid: str) -> dict[str, int]:
-    """Class -> the batch that is commanded. ScenarioError for a rule on replicas of a class that has none, a batch
-    beyond the class's own, and `slo` where there is none or no batch keeps it."""
+    """Class -> the batch that is commanded. ScenarioError for a rule on replicas of a class that has none, GPUs used
+    together where there are replicas, a batch beyond the class's own, and `slo` where there is none or no batch keeps
+    it."""
     served = {name: c.serving for name, c in p.job_classes.items() if c.serving is not None}
     if p.autoscale is not None and not served:
         raise ScenarioError(f"{sid}.autoscale is for replicas of language models, and no class is of kind llm; leave "
                             "it out")
+    if p.gpu_shares != "classes" and served:
+        raise ScenarioError(f"{sid}.gpu_shares = {p.gpu_shares} divides GPUs anew every minute, and replicas of "
+                            f"language models ({', '.join(served)}) take time to start; leave it at classes")
     out = {}
     for name, given in p.max_batch.items():
         if name not in served:

@@ -209,7 +209,7 @@ class Steering:
         """(n, A) the joint action that a policy chooses now, given the manager's (1, A); after `lesson_lead`."""
         manager = leaders_action[0].tolist()
         placed = self.controller.pipeline.place(self._situation, self._split_shares(manager))
-        return self._rows([manager, *site_rows(teacher.operate(self._seen, *placed.totals))])
+        return self._rows([manager, *site_rows(self.facts, teacher.operate(self._seen, *placed.totals))])
 
     def _rows(self, rows: Sequence[Sequence[float]]) -> np.ndarray:
         out = np.zeros((len(rows), self._width), np.float32)

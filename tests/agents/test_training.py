@@ -23,9 +23,13 @@ from cosim.agents.request import scenario_of, stored
 from cosim.agents.train import _request, main, parser
 from cosim.drivers.resolve import resolve
 from cosim.errors import ScenarioError
+from cosim.experiment import Experiment
 from cosim.learning.environment import engine_of
 from cosim.learning.vector import Environment, learning_scenario
 from cosim.params import validate
+from cosim.scenario import override
+from cosim.simulators.analysis.conservation import verify
+from cosim.trace import Trace
 
 ROOT = Path(__file__).parents[2]
 TIMES = ("steps_per_s", "environment_s", "decode_s", "waiting_s", "update_s")
@@ -383,6 +387,7 @@ def test_the_papers_preset_is_its_states_and_its_reward_for_everyone():
     steering = Environment(resolve(learning_scenario(scenario)), 0).steering
     assert [len(kind.observation) for kind in steering.spec.types.values()] == [22, 18]
     assert (steering.params.guard_slack_min, steering.params.rounding) == (None, "carry")
+    assert (steering.params.gpu_shares, steering.spec.widths[2]) == ("pooled", 18)
     assert (steering.params.reward.relative, steering.params.reward.looming) == (False, False)
     ours, plain = (_request(parser().parse_args(["ieee33", *more])) for more in (["--preset", "ours"], []))
     assert ours == plain
@@ -398,3 +403,20 @@ def test_more_environments_have_as_many_fewer_steps(words, steps):
 def test_a_preset_goes_with_a_scenario(capsys):
     assert main(["--env", "simple_spread:continuous", "--preset", "paper"]) != 0
     assert "--preset paper sets a scenario's fields" in capsys.readouterr().err
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("shares", ["pooled", "kinds"])
+@pytest.mark.rows("E14")
+def test_what_the_papers_preset_trains_runs_on_the_bus(tmp_path, shares):
+    """Two updates on the compiled engine, and ten minutes on the bus; all jobs and their GPUs add up there."""
+    more = {"pooled": [], "kinds": ["--set", "controller.gpu_shares=kinds"]}[shares]
+    assert main(["ieee33", "--preset", "paper", "--method", "mappo", "--envs", "2", "--workers", "0", "--updates", "2",
+                 "--set", "learn.rollout_steps=3", "--set", "learn.width=16", "--out", str(tmp_path), *more]) == 0
+    request = stored(tmp_path / LAST)
+    assert (request["engine"], request["settings"]["controller.gpu_shares"]) == ("compiled", shares)
+    policy = {"controller.policy": str(tmp_path / LAST), "grid.ac_check": False}
+    done = Experiment(override(scenario_of(request), policy), "native", 600.0, tmp_path / "run.h5").run()
+    assert any("policy mappo" in note for note in done.notes)
+    with Trace(tmp_path / "run.h5") as trace:
+        assert verify(trace).broken == []
