@@ -73,7 +73,7 @@ class Choice:
 Part = Simplex | Interval | Choice
 
 
-def before_edge(shares: Any, count: Any, edge: float) -> Any:
+def before_edge(shares: Any, count: Any, edge: Any) -> Any:
     """Shares over `count` eligible ones from which a `Simplex` of this edge makes these, arrays or numbers."""
     return shares * (1.0 - count * edge) + edge
 
