@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cosim.agents.fleet.actions import SiteBase
-from cosim.agents.fleet.decision import Decision, FleetFacts, Observation, Policy, decide
+from cosim.agents.fleet.decision import Decision, FleetFacts, Observation, Policy
 from cosim.agents.fleet.pooling import per_sharer, sharers
 from cosim.agents.learn.spec import before_edge
 from cosim.errors import ScenarioError
-from cosim.units import DAY_S
+from cosim.units import DAY_S, ROUNDING
 
 SITE, RELEASE, GPUS, SUPPLY = "base_site_share", "base_release_share", "base_gpu_share", "base_supply_temp"
 EDGE = 0.02
@@ -108,5 +108,15 @@ class BaseRule:
             if time_s < self._last_s:
                 self._day_s += math.ceil((self._last_s - time_s) / DAY_S) * DAY_S
             self._last_s = time_s
-            self._decision = decide(self._rule, replace(observation, time_s=time_s + self._day_s))
+            self._decision = _decide(self._rule, replace(observation, time_s=time_s + self._day_s))
         return self._decision
+
+
+def _decide(rule: Policy, seen: Observation) -> Decision:
+    """Both stages, of which the second has as many whole jobs of each class as a site may get by rounding: with the
+    fractions that are expected, sites would lack a GPU for a request now and then."""
+    share, sites = rule.place(seen), range(len(seen.power_kw))
+    jobs = [[math.ceil(row[i] * n - ROUNDING) for row, n in zip(share, seen.arrivals, strict=True)] for i in sites]
+    work_to = [[n * to / total if total else 0.0 for n, to, total in zip(
+        of_site, seen.arrivals_work_to, seen.arrivals, strict=True)] for of_site in jobs]
+    return Decision(share, rule.operate(seen, jobs, work_to))

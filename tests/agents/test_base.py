@@ -9,8 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cosim.agents.fleet.base import BaseColumns, BaseRule, rule_in
-from cosim.agents.fleet.decision import Decision, FleetFacts, Observation, Operation, decide
+from cosim.agents.fleet.base import BaseColumns, BaseRule, _decide, rule_in
+from cosim.agents.fleet.decision import Decision, FleetFacts, Observation, Operation
 from cosim.agents.fleet.learned import LearnedPolicy
 from cosim.agents.learn.action_maps import ActionTables
 from cosim.agents.learn.config import Learning
@@ -147,6 +147,24 @@ def test_the_rules_clock_goes_on_over_midnight():
     assert clock.times == [DAY - 120.0, DAY - 60.0, DAY, DAY + 60.0, 2 * DAY - 60.0, 2 * DAY]
 
 
+def test_sites_are_given_the_whole_jobs_that_rounding_may_send_them():
+    """7 requests in shares of 0.25 and 0.75, 1.75 and 5.25, are 2 and 6; of their 14 TO, 4 and 12."""
+    seen = []
+
+    class Told:
+        needs_nci = False
+
+        def place(self, observation):
+            return [[1.0, 0.0], [0.25, 0.75]]
+
+        def operate(self, observation, jobs, work_to):
+            seen.append((jobs, work_to))
+            return Operation([[[1.0, 0.0]]] * 2, [[0.5, 0.5]] * 2, [20.0] * 2)
+
+    BaseRule(Told()).decide(replace(MINUTE, arrivals=[0, 7], arrivals_work_to=[0.0, 14.0]))
+    assert seen == [([[0, 2], [0, 6]], [[0.0, 4.0], [0.0, 12.0]])]
+
+
 AROUND = {"until_s": 1200.0, "controller.base_policy": "myopic_oracle"}
 
 
@@ -168,7 +186,7 @@ def test_a_team_that_adds_nothing_does_what_the_rule_does():
         seen, steering = env.reset(), env.envs[0].steering
         team, other = silent(env.spec), steering.teacher("myopic_oracle")
         for _ in range(15):
-            wanted = decide(other, steering._seen)
+            wanted = _decide(other, steering._seen)
             action = team.act(seen, env.context, deterministic=True)[0].action
             n, classes = 3, 4
             shares = action[0, 0, :n * classes].reshape(classes, n)
