@@ -20,7 +20,8 @@ from cosim.agents.learn.spec import Choice, Interval, spec_from_dict, spec_to_di
 from cosim.agents.learn.team import Team
 from cosim.agents.learn.training import BEST, LAST, LOG, Training, TrainingPlan
 from cosim.agents.request import scenario_of, stored
-from cosim.agents.train import _request, main, parser
+from cosim.agents.train import main
+from cosim.agents.train_request import parser, request_of
 from cosim.drivers.resolve import resolve
 from cosim.errors import ScenarioError
 from cosim.experiment import Experiment
@@ -378,7 +379,7 @@ def test_the_papers_preset_is_its_states_and_its_reward_for_everyone():
     """(25) and (27) have 21 and 17 numbers, of which the time takes two; what --set names holds instead."""
     asked = parser().parse_args(["ieee33", "--preset", "paper", "--method", "mappo", "--set", "learn.epochs=5", "--set",
                                  "controller.rounding=carry"])
-    request = _request(asked)
+    request = request_of(asked)
     learning = validate(Learning, request["learn"], "learn")
     assert (learning.method, learning.credit, learning.twins, learning.epochs, learning.std_end, learning.kl_limit
             ) == ("mappo", "team", 1, 5, None, None)
@@ -389,7 +390,7 @@ def test_the_papers_preset_is_its_states_and_its_reward_for_everyone():
     assert (steering.params.guard_slack_min, steering.params.rounding) == (None, "carry")
     assert (steering.params.gpu_shares, steering.spec.widths[2]) == ("pooled", 18)
     assert (steering.params.reward.relative, steering.params.reward.looming) == (False, False)
-    ours, plain = (_request(parser().parse_args(["ieee33", *more])) for more in (["--preset", "ours"], []))
+    ours, plain = (request_of(parser().parse_args(["ieee33", *more])) for more in (["--preset", "ours"], []))
     assert ours == plain
 
 
@@ -397,7 +398,7 @@ def test_the_papers_preset_is_its_states_and_its_reward_for_everyone():
     ([], None), (["--envs", "8"], None), (["--envs", "64"], 22), (["--envs", "32"], 45), (["--envs", "4096"], 1),
     (["--envs", "64", "--set", "learn.rollout_steps=90"], "90")])
 def test_more_environments_have_as_many_fewer_steps(words, steps):
-    assert _request(parser().parse_args(["ieee33", *words]))["learn"].get("rollout_steps") == steps
+    assert request_of(parser().parse_args(["ieee33", *words]))["learn"].get("rollout_steps") == steps
 
 
 def test_a_preset_goes_with_a_scenario(capsys):
