@@ -219,6 +219,7 @@ VARIANTS = {
     "pooled by kind": (IEEE33, {"controller.gpu_shares": "pooled", **CROWDED}),
     "pooled, guarded at times": (IEEE33, {"controller.gpu_shares": "pooled", "controller.guard_slack_min": "700"}),
     "shares of kinds, power": (POWER, {"controller.gpu_shares": "kinds", "controller.observation": "paper"}),
+    "shares of kinds around a rule": (IEEE33, {"controller.gpu_shares": "kinds", "controller.base_policy": "uniform"}),
     "the study's own": (IEEE33, {**PRESETS["paper"].settings, "workload.train_rate_scale": "30"}),
     "as printed in (32)": (IEEE33, {"controller.reward.looming": "false", "controller.reward.relative": "false"}),
 }
