@@ -81,9 +81,10 @@ def instants(cells: Sequence[Any], zone: ZoneInfo | None, said: ZoneInfo | None 
     """The instants of a column; cells without an offset of their own are wall-clock times of `zone` (None: UTC).
 
     Of a wall-clock time that a zone has twice, in autumn, the row that comes first in time is the earlier one and the
-    next the later one; of one that stands alone, the one that is a usual step after the row before, which an hourly row
-    is where clocks go back by half an hour. Cells of ENTSO-E's layout may have their zone, or the name of their column (`said`). DateError
-    for a cell that is no date, a stated zone that is another one, or a time that the clocks skip in spring.
+    next the later one; one that stands alone is the earlier, unless the later is a usual step after the row before and
+    the earlier is not, as an hourly row where clocks go back by half an hour. Cells of ENTSO-E's layout may have their
+    zone, or the name of their column (`said`). DateError for a cell that is no date, a stated zone that is another one,
+    or a time that the clocks skip in spring.
     """
     parsed, said = [], _zone_said(cells) or said
     if said is not None and zone is not None and any(
