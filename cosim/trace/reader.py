@@ -111,8 +111,8 @@ def reading(*paths: str | os.PathLike) -> Iterator[None]:
 
 
 def _refuse_changed(path: Path) -> bytes:
-    """The digest of a file's seal, as which it is; empty when it has none. TraceError for one that is not there, cannot be
-    read, or has changed: HDF5 may hang or crash on what is not what it wrote, and is not let near it."""
+    """The digest of a file that is as it was sealed; empty when it has no seal. TraceError for one that is not there,
+    cannot be read, or has changed: HDF5 may hang or crash on what is not what it wrote, and is not let near it."""
     if not is_file(path):
         raise TraceError(f"no trace at {path}")
     try:
