@@ -267,7 +267,7 @@ def test_a_trace_documents_its_run(tmp_path):
     assert first_difference(path, replayed) is None
 
 
-@pytest.mark.long(after=2)
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("pause_s", [0.0, 0.05, 0.11, 0.17, 0.23])
 def test_kill_9_leaves_a_readable_trace(tmp_path, pause_s):
     """Flushing all the time; killed in mid-run, most likely inside a flush: opens, says running, every dataset reads

@@ -110,7 +110,7 @@ def silenced(branch: int):
     return change
 
 
-@pytest.mark.long(after=12)
+@pytest.mark.long(after=6)
 @pytest.mark.parametrize(("dataset", "change", "law"), [
     ("aidc/Site/p_window_kw", added(1.0, 20, 0), "power told"),
     ("aidc/Site/q_kvar", added(0.1, 20, 0), "reactive power = ratio"),

@@ -47,7 +47,7 @@ def test_honest_figures_hold_and_what_no_law_looks_at_is_named(honest):
         assert f" {covered}" not in line.replace(";", ","), covered
 
 
-@pytest.mark.long(after=9)
+@pytest.mark.long(after=5)
 @pytest.mark.parametrize(("dataset", "at", "by", "law"), [
     ("grid/Grid/cost_usd_per_h", (1, 0), 0.01, "cost ="),
     ("grid/Grid/voltage_violation_pu", (1, 0), 1e-4, "voltage violations"),
