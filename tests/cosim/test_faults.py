@@ -172,6 +172,7 @@ def test_one_file_for_two_runs_is_refused(tmp_path, capsys):
         assert len(trace.time_s("src/Source")) == 180
 
 
+@pytest.mark.long
 def test_force_does_not_cut_a_trace_that_another_process_writes(tmp_path, capsys):
     """HDF5 empties a file that it is to overwrite before it asks for its lock, so that a refusal comes too late."""
     out = tmp_path / "t.h5"

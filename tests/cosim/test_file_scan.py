@@ -316,6 +316,7 @@ def test_it_is_refused_and_what_it_names_is_not_opened(honest, tmp_path, attack,
         watch.close()
 
 
+@pytest.mark.long
 def test_all_of_them_are_left_out_of_what_is_rescued(honest, tmp_path):
     """In one file: all that is the run's own is saved, nothing else, and nothing is opened."""
     bad, secret = attacked(honest, tmp_path, *ATTACKS)

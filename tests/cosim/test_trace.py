@@ -139,6 +139,7 @@ def test_a_file_of_schema_1_is_read_and_played(tmp_path):
         assert trace["src/Source/p_kw"].tolist() == [[0, 1], [2, 3], [4, 5]]
 
 
+@pytest.mark.long(after=1)
 @pytest.mark.parametrize("version", [2, 99, "draft"])
 def test_a_file_of_a_newer_schema_is_refused_by_name(tmp_path, version):
     schema_1(tmp_path / "new.h5", version)

@@ -75,6 +75,7 @@ def test_one_figure_changed_is_found(honest, tmp_path, dataset, at, by, law):
     assert any(text.startswith(law) for text in checked(path).broken), checked(path).broken
 
 
+@pytest.mark.long(after=3)
 @pytest.mark.parametrize(("status", "down", "broken"), [
     (0.0, 0.3, False), (2.0, 0.3, False), (1.0, 0.2, False), (0.0, 0.3001, True), (0.0, np.nan, True),
     (2.0, 0.2, True), (4.0, 0.3, True)])

@@ -167,7 +167,7 @@ VARIANTS = {
 }
 
 
-@pytest.mark.long(after=3)
+@pytest.mark.long(after=2)
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.rows("L08", "L15")
 def test_the_numbers_are_those_of_one_world_after_the_other(variant):
